@@ -1,0 +1,1 @@
+"""Cohorts: found, prepared, read."""

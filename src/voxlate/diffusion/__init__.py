@@ -1,0 +1,1 @@
+"""Schedules, predictions, samplers and noise: knows no image and no network."""

@@ -1,0 +1,1 @@
+"""Volumes, files, grids, intensities and masks: knows no learning."""

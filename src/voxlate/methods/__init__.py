@@ -1,0 +1,1 @@
+"""What is learned: problems, tasks and the methods that solve them."""
