@@ -3,7 +3,7 @@
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.images.morphology import Spacing, closed, dilate, erode, fill_slices, largest, opened
+from voxlate.images.morphology import Spacing, closed, dilate, erode, fill_slices, largest, opened, without_specks
 from voxlate.images.volume import Volume
 
 SAMPLES = 1_000_000  # voxels that thresholds are estimated from
@@ -17,7 +17,7 @@ SUTURE_MM = 3.0  # gaps in the bone that are closed
 FORAMEN_MM = 2.0  # half the width of the bridges (nerves, vessels) that are cut
 SULCUS_MM = 5.0  # half the width of the furrows that are filled
 NOISE_HU = 20.0
-STRIPPED = 0.8  # of the body; more is a volume that holds nothing but the brain
+STRIPPED = 0.8  # of the body; with more tissue it has no skull, the volume holds nothing but the brain
 LEAST_BODY = 0.01  # of the image; less is no body
 LEAST_BRAIN = 0.05  # of the body; less is no brain
 
@@ -47,6 +47,7 @@ def _body(tissue: np.ndarray, spacing: Spacing, gap_mm: float) -> np.ndarray:
 
     Of what is left the part with the most tissue is the body: a table top is large too, but hollow.
     """
+    tissue = without_specks(tissue)
     shut = fill_slices(closed(tissue, gap_mm, spacing))
     core = opened(shut, TABLE_MM, spacing)
     core = largest(core if core.any() else shut, tissue)
@@ -114,23 +115,35 @@ def brain(volume: Volume) -> np.ndarray:
 
 
 def _brain_in_ct(volume: Volume, body: np.ndarray) -> np.ndarray:
-    """Soft tissue that bone encloses slice by slice; erosion parts it from what hangs on through the foramina."""
+    """Soft tissue that bone encloses in some plane; erosion parts it from what hangs on through the foramina."""
     image, spacing = volume.data[0], volume.grid.spacing_mm
     bone = (image > BONE_HU) & body
-    vault = fill_slices(closed(bone, SUTURE_MM, spacing)) & ~bone
+    vault = _enclosed(closed(bone, SUTURE_MM, spacing)) & ~bone
     soft = vault & (image > BRAIN_HU[0] - NOISE_HU) & (image < BRAIN_HU[1] + NOISE_HU)
     core = largest(erode(soft, FORAMEN_MM, spacing))
     grown = dilate(core, FORAMEN_MM + max(spacing), spacing) & soft
     return fill_slices(closed(grown, SUTURE_MM, spacing) & vault)
 
 
+def _enclosed(bone: np.ndarray) -> np.ndarray:
+    """Filled in axial, coronal or sagittal planes: where a sinus or orbit opens one ring, another is closed."""
+    filled = fill_slices(bone)
+    if len(bone) > 2:
+        for axis in (1, 2):
+            filled |= fill_slices(bone.swapaxes(0, axis)).swapaxes(0, axis)
+    return filled
+
+
 def _brain_in_mr(volume: Volume, body: np.ndarray) -> np.ndarray:
     """The largest tissue below the scalp that erosion leaves in one piece."""
     image, spacing = volume.data[0], volume.grid.spacing_mm
-    tissue = body & (image > _otsu(_sample(image[body])))
-    below_scalp = erode(np.pad(body, 1), SCALP_DEPTH_MM, spacing)[1:-1, 1:-1, 1:-1] if len(body) > 2 else body
-    core = largest(erode(tissue & below_scalp, FORAMEN_MM, spacing))
+    background, _, clean = _background(image)
+    # half way to the median: above bone and fluid, below grey matter
+    tissue = body & (image > background + 0.5 * (float(np.median(_sample(image[body]))) - background))
+    if clean and tissue.sum() > STRIPPED * body.sum():
+        return body
+    if len(body) > 2:
+        tissue &= erode(np.pad(body, 1), SCALP_DEPTH_MM, spacing)[1:-1, 1:-1, 1:-1]
+    core = largest(erode(tissue, FORAMEN_MM, spacing))
     grown = dilate(core, FORAMEN_MM + max(spacing), spacing) & tissue
-    found = fill_slices(closed(grown, SULCUS_MM, spacing) & body)
-    # a whole head is at least a third scalp, bone and face
-    return body if found.sum() > STRIPPED * body.sum() else found
+    return fill_slices(closed(grown, SULCUS_MM, spacing) & body)

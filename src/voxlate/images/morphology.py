@@ -44,6 +44,16 @@ def largest(mask: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
     return labels == sizes.argmax()
 
 
+def without_specks(mask: np.ndarray, share: float = 0.01) -> np.ndarray:
+    """Drop the components that are smaller than `share` of the largest: noise and ghosts."""
+    labels, count = scipy.ndimage.label(mask)
+    if count < 2:
+        return mask
+    sizes = np.bincount(labels.reshape(-1))
+    sizes[0] = 0
+    return (sizes >= share * sizes.max())[labels] & mask
+
+
 def fill_holes(mask: np.ndarray) -> np.ndarray:
     """Fill what does not reach the border (scipy's own binary_fill_holes takes minutes on large volumes)."""
     labels, count = scipy.ndimage.label(~mask)

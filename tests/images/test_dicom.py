@@ -1,0 +1,113 @@
+"""DICOM series: order, place and values against a made-up series and real ones."""
+
+import numpy as np
+import pytest
+
+from voxlate.errors import BadInput
+from voxlate.images.grid import canonical, return_to
+from voxlate.images.volume import read_grid, read_volume
+
+pydicom = pytest.importorskip("pydicom")
+
+TILT = np.radians(20)
+ROW_WAY = np.array([np.cos(TILT), np.sin(TILT), 0.0])
+COLUMN_WAY = np.array([0.0, 0.0, -1.0])  # coronal: rows go down the patient
+NORMAL = np.cross(ROW_WAY, COLUMN_WAY)
+FIRST = np.array([-100.0, 40.0, 70.0])
+
+
+def write_slice(folder, name, k, **changes):
+    """Slice k of a coronal, oblique CT of 3×4 pixels whose value is 100k + 10·row + column."""
+    pixels = (100 * k + 10 * np.arange(3)[:, None] + np.arange(4)).astype(np.int16)
+    header = pydicom.Dataset()
+    header.SOPClassUID, header.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", "1.2.3.4"
+    header.SeriesInstanceUID, header.SeriesNumber, header.Modality = "1.2.3", 4, "CT"
+    header.Rows, header.Columns, header.SamplesPerPixel, header.PhotometricInterpretation = 3, 4, 1, "MONOCHROME2"
+    header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = 16, 16, 15, 1
+    header.PixelSpacing = [0.5, 0.8]  # between rows, between columns
+    header.ImageOrientationPatient = [f"{v:.10f}" for v in (*ROW_WAY, *COLUMN_WAY)]
+    header.ImagePositionPatient = [f"{v:.8f}" for v in FIRST + 2.5 * k * NORMAL]
+    header.RescaleSlope, header.RescaleIntercept = "2", "-1024"
+    header.PixelData = pixels.tobytes()
+    for key, value in changes.items():
+        setattr(header, key, value)
+    header.file_meta = pydicom.dataset.FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    header.save_as(folder / f"{name}.dcm", enforce_file_format=True)
+
+
+def write_series(folder, slices=range(5)):
+    for k in slices:
+        write_slice(folder, str((k * 7 + 3) % 11), k)  # names in another order than places
+    return folder
+
+
+def test_slices_are_ordered_by_place_rescaled_and_every_voxel_lies_where_dicom_says(tmp_path) -> None:
+    volume = read_volume(write_series(tmp_path))
+    assert (volume.unit, volume.modality, volume.data.shape) == ("HU", "ct", (1, 5, 3, 4))
+    k, row, column = np.meshgrid(np.arange(5), np.arange(3), np.arange(4), indexing="ij")
+    np.testing.assert_array_equal(volume.data[0], 2 * (100 * k + 10 * row + column) - 1024)
+    # DICOM PS3.3 C.7.6.2.1.1: position + 0.8 column · row direction + 0.5 row · column direction; LPS to RAS
+    lps = FIRST + 0.8 * 3 * ROW_WAY + 0.5 * 2 * COLUMN_WAY + 2.5 * 4 * NORMAL
+    np.testing.assert_allclose(volume.affine @ [3, 2, 4, 1], [-lps[0], -lps[1], lps[2], 1], atol=1e-5)
+    assert read_grid(tmp_path) == volume.grid
+    np.testing.assert_array_equal(return_to(canonical(volume), volume.grid).data, volume.data)
+
+
+def test_the_modality_that_the_user_names_rules(tmp_path) -> None:
+    assert read_volume(write_series(tmp_path), "cta").modality == "cta"
+
+
+def test_one_file_is_one_slice_and_other_files_in_a_folder_are_passed_over(tmp_path) -> None:
+    write_series(tmp_path, [0])
+    assert read_volume(tmp_path / "3.dcm").data.shape == (1, 1, 3, 4)
+    (tmp_path / "notes.txt").write_text("read me")
+    (tmp_path / ".hidden").write_bytes(b"x")
+    assert read_volume(tmp_path).data.shape == (1, 1, 3, 4)
+
+
+def second_series(folder):
+    write_slice(folder, "x", 0, SeriesInstanceUID="1.2.9", SeriesNumber=7)
+
+
+def tilted(folder):
+    for file in folder.iterdir():
+        file.unlink()
+    for k in range(5):
+        place = FIRST + 2.5 * k * NORMAL + 0.7 * k * COLUMN_WAY
+        write_slice(folder, str(k), k, ImagePositionPatient=[f"{v:.8f}" for v in place])
+
+
+PROBLEMS = {
+    "several series": (second_series, r"found 2 \(number 4 with 5 images, number 7 with 1 images\)"),
+    "missing slice": (
+        lambda d: (d / "6.dcm").unlink(),
+        r"slices 2.50 mm apart, found 5.00 mm between 10.dcm and 2.dcm",
+    ),
+    "doubled slice": (lambda d: write_slice(d, "x", 2), "at one"),
+    "gantry tilt": (tilted, r"sheared by 15\.6 degrees"),
+    "localiser": (lambda d: write_slice(d, "x", 9, ImageOrientationPatient=[1, 0, 0, 0, 1, 0]), "localiser"),
+    "frames": (lambda d: write_slice(d, "x", 9, NumberOfFrames=3), "found 3 frames"),
+    "colour": (lambda d: write_slice(d, "x", 9, SamplesPerPixel=3), "colour"),
+    "no place": (lambda d: write_slice(d, "x", 9, ImagePositionPatient=None), "no ImagePositionPatient"),
+    "cut pixels": (lambda d: write_slice(d, "x", 5, PixelData=b"\0" * 10), "pixel data"),
+    "cut file": (lambda d: (d / "3.dcm").write_bytes((d / "3.dcm").read_bytes()[:-20]), "pixel data"),
+}
+
+
+@pytest.mark.parametrize("case", PROBLEMS)
+def test_a_series_that_is_no_volume_is_refused_in_one_sentence(tmp_path, case) -> None:
+    damage, sentence = PROBLEMS[case]
+    damage(write_series(tmp_path))
+    with pytest.raises(BadInput, match=sentence) as caught:
+        read_volume(tmp_path)
+    assert str(caught.value).startswith(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_real_series_have_their_known_grids(shared) -> None:
+    folder = shared / "data" / "dicom"
+    mr, ct = read_volume(folder / "t1_studyforrest"), read_volume(folder / "ct_head_phantom")
+    assert (str(mr.grid), mr.unit) == ("274×384×48, 0.70×0.67×0.67 mm", "a.u.")
+    assert (str(ct.grid), ct.unit, ct.data.min()) == ("512×512×20, 0.45×0.45×5.00 mm", "HU", -1024)
+    np.testing.assert_array_equal(return_to(canonical(mr), mr.grid).data, mr.data)

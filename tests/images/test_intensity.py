@@ -1,0 +1,104 @@
+"""Intensity maps: closed forms, and round trips as laws."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from pydantic import TypeAdapter, ValidationError
+
+from voxlate.images.intensity import Intensity, MinMax, Percentile, Scale, Window, ZScore
+
+VALUES = arrays(np.float32, st.integers(1, 40), elements=st.floats(-3000, 3000, width=32))
+RANGES = st.tuples(st.floats(-2000, 2000), st.floats(1, 4000)).map(lambda r: Scale(r[0], r[0] + r[1]))
+
+
+@given(VALUES, RANGES)
+def test_inverse_after_forward_is_clipping(x, scale) -> None:
+    np.testing.assert_allclose(scale.inverse(scale.forward(x)), x.clip(scale.low, scale.high), atol=2e-3)
+
+
+@given(VALUES, RANGES)
+def test_forward_stays_in_range_and_keeps_order_and_float32(x, scale) -> None:
+    y = scale.forward(np.sort(x))
+    assert y.dtype == np.float32
+    assert y.min() >= -1
+    assert y.max() <= 1
+    assert (np.diff(y) >= 0).all()
+
+
+@given(VALUES, RANGES)
+def test_tensors_and_arrays_agree(x, scale) -> None:
+    tensor = torch.from_numpy(x)
+    np.testing.assert_allclose(scale.forward(tensor).numpy(), scale.forward(x), atol=1e-6)
+    np.testing.assert_allclose(scale.inverse(tensor).numpy(), scale.inverse(x), rtol=1e-5, atol=1e-2)
+    assert scale.clipped_share(tensor) == scale.clipped_share(x)
+
+
+@given(VALUES)
+def test_minmax_clips_nothing_and_reaches_both_ends(x) -> None:
+    scale = MinMax().fit(x)
+    assert scale.clipped_share(x) == 0
+    assert scale.forward(x).min() == -1
+    if x.max() > x.min():
+        assert scale.forward(x).max() == pytest.approx(1, abs=1e-5)
+
+
+def test_forward_does_not_change_its_input() -> None:
+    x = np.array([0.0, 50.0], np.float32)
+    Scale(0, 100).forward(x)
+    np.testing.assert_array_equal(x, [0, 50])
+
+
+def test_a_window_of_hounsfield_units() -> None:
+    scale = Window(low=-50, high=350).fit(np.zeros(1))
+    np.testing.assert_allclose(scale.forward(np.array([-1000, -50, 150, 350, 900], np.int16)), [-1, -1, 0, 1, 1])
+    assert scale.forward(np.array([1], np.int16)).dtype == np.float32
+    assert scale.clipped_share(np.array([-1000, -50, 150, 350, 900])) == pytest.approx(0.4)
+    assert scale.inverse(np.array([1.5])) == pytest.approx(450)  # beyond the range stays visible
+
+
+def test_a_constant_maps_to_minus_one_and_back_to_itself() -> None:
+    scale = MinMax().fit(np.full((3, 3), 7.0, np.float32))
+    np.testing.assert_array_equal(scale.forward(np.full(3, 7.0, np.float32)), -1)
+    np.testing.assert_array_equal(scale.inverse(np.array([-1.0, 0.3, 1.0])), 7)
+
+
+def test_zscore_spreads_mean_and_clip_deviations_of_the_mask() -> None:
+    inside = np.random.default_rng(0).normal(100, 20, 100_000).astype(np.float32)
+    values, mask = np.concatenate([inside, np.zeros(100_000, np.float32)]), np.arange(200_000) < 100_000
+    scale = ZScore(clip=4).fit(values, mask)
+    assert (scale.low, scale.high) == pytest.approx((20, 180), abs=1)
+    assert scale.forward(np.array([100.0]))[0] == pytest.approx(0, abs=0.01)
+
+
+def test_percentiles_are_of_the_foreground_unless_told_otherwise() -> None:
+    values = np.concatenate([np.arange(101, dtype=np.float32), np.full(900, -5, np.float32)])
+    mask = values >= 0
+    assert Percentile(low=10, high=90).fit(values, mask) == Scale(10, 90)
+    assert Percentile(low=10, high=99, inside="all").fit(values, mask).low == -5
+    assert Percentile(low=0, high=100).fit(values, np.zeros_like(mask)) == Scale(-5, 100)  # an empty mask: all
+
+
+def test_a_recipe_table_chooses_the_map_by_its_kind() -> None:
+    adapter = TypeAdapter(Intensity)
+    assert adapter.validate_python({"kind": "window", "low": -50, "high": 350}) == Window(low=-50.0, high=350.0)
+    assert adapter.validate_python({"kind": "zscore"}) == ZScore(clip=5.0)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"kind": "window", "low": 350, "high": -50},
+        {"kind": "window", "low": float("-inf"), "high": 0},
+        {"kind": "percentile", "low": 90, "high": 10},
+        {"kind": "percentile", "low": -1},
+        {"kind": "zscore", "clip": 0},
+        {"kind": "minmax", "per": "patient"},
+        {"kind": "minmax", "pre": "slice"},
+    ],
+)
+def test_a_table_that_makes_no_sense_is_refused(table) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Intensity).validate_python(table)

@@ -1,0 +1,88 @@
+"""Tiles: they cover, and blending returns what a voxelwise function gives."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from voxlate.images.tiling import Blend, Tiling, seam, tiled
+
+
+@st.composite
+def tilings(draw) -> Tiling:
+    shape = tuple(draw(st.integers(1, 21)) for _ in range(3))
+    patch = tuple(draw(st.integers(2, 9)) for _ in range(3))
+    overlap = tuple(draw(st.integers(0, p // 2)) for p in patch)
+    return Tiling(shape, patch, overlap)
+
+
+@settings(deadline=None, max_examples=40)
+@given(tilings(), st.integers(1, 5))
+def test_blending_returns_any_voxelwise_function(tiling, batch) -> None:
+    volume = np.random.default_rng(0).normal(size=(1, *tiling.shape)).astype(np.float32)
+    got = tiled(lambda tiles, _: tiles**2 + 3, volume, tiling, batch=batch)
+    np.testing.assert_allclose(got, volume**2 + 3, rtol=2e-6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(tilings())
+def test_tiles_cover_lie_inside_and_overlap_enough(tiling) -> None:
+    for axis in range(3):
+        length, patch, overlap = tiling.shape[axis], tiling.patch[axis], tiling.overlap[axis]
+        starts = sorted({start[axis] for start in tiling.starts()})
+        assert starts[0] == 0
+        assert starts[-1] == max(0, length - patch)
+        assert all(b - a <= patch - overlap for a, b in pairwise(starts))
+
+
+def test_constants_come_back_to_a_millionth() -> None:
+    tiling = Tiling((20, 40, 40), (8, 16, 16), (4, 8, 8))
+    got = tiled(lambda tiles, _: tiles, np.full((1, 20, 40, 40), 0.7, np.float32), tiling)
+    np.testing.assert_allclose(got, 0.7, atol=1e-6)
+
+
+def test_opposite_ramps_add_up_to_one() -> None:
+    weight = Tiling((1, 1, 24), (1, 1, 16), (0, 0, 8)).weight()[0, 0]
+    np.testing.assert_allclose(weight[-8:] + weight[:8], 1, atol=1e-6)
+    assert weight.min() > 0
+
+
+def test_a_volume_smaller_than_the_tile_is_reflected_and_comes_back() -> None:
+    tiling = Tiling((1, 2, 3), (4, 4, 4))
+    volume = np.arange(6, dtype=np.float32).reshape(1, 1, 2, 3)
+    tile = tiling.cut(volume, (0, 0, 0))
+    np.testing.assert_array_equal(tile[0, 3], [[0, 1, 2, 2], [3, 4, 5, 5], [3, 4, 5, 5], [0, 1, 2, 2]])
+    blend = Blend(tiling)
+    blend.add(tile, (0, 0, 0))
+    np.testing.assert_array_equal(blend.result(), volume)
+
+
+def test_tiles_that_disagree_make_a_seam_unless_they_overlap() -> None:
+    random = np.random.default_rng(0)
+    volume = random.normal(size=(1, 1, 64, 64)).astype(np.float32)
+
+    def shifted(tiles, starts):
+        return tiles + np.array([20.0 * (sum(start) // 16 % 2) for start in starts], np.float32).reshape(-1, 1, 1, 1, 1)
+
+    hard, soft = Tiling((1, 64, 64), (1, 16, 16)), Tiling((1, 64, 64), (1, 32, 32), (0, 16, 16))
+    assert seam(volume, hard) == pytest.approx(1, abs=0.2)
+    assert seam(tiled(shifted, volume, hard), hard) > 5
+    assert seam(tiled(shifted, volume, soft), soft) < 2
+
+
+def test_only_a_batch_of_tiles_is_held() -> None:
+    sizes = []
+
+    def watch(tiles, starts):
+        sizes.append(len(tiles))
+        return tiles
+
+    tiled(watch, np.zeros((1, 9, 8, 8), np.float32), Tiling((9, 8, 8), (1, 8, 8)), batch=4)
+    assert sizes == [4, 4, 1]
+
+
+def test_an_overlap_as_large_as_the_tile_is_refused() -> None:
+    with pytest.raises(ValueError, match="overlap"):
+        Tiling((4, 4, 4), (2, 2, 2), (2, 0, 0))
