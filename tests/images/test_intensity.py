@@ -41,7 +41,7 @@ def test_minmax_clips_nothing_and_reaches_both_ends(x) -> None:
     scale = MinMax().fit(x)
     assert scale.clipped_share(x) == 0
     assert scale.forward(x).min() == -1
-    if x.max() > x.min():
+    if x.max() - x.min() > 1e-30:
         assert scale.forward(x).max() == pytest.approx(1, abs=1e-5)
 
 
@@ -63,6 +63,11 @@ def test_a_constant_maps_to_minus_one_and_back_to_itself() -> None:
     scale = MinMax().fit(np.full((3, 3), 7.0, np.float32))
     np.testing.assert_array_equal(scale.forward(np.full(3, 7.0, np.float32)), -1)
     np.testing.assert_array_equal(scale.inverse(np.array([-1.0, 0.3, 1.0])), 7)
+
+
+def test_a_range_too_narrow_for_float32_counts_as_constant() -> None:
+    x = np.array([0.0, 1e-40], np.float32)
+    np.testing.assert_array_equal(MinMax().fit(x).forward(x), -1)
 
 
 def test_zscore_spreads_mean_and_clip_deviations_of_the_mask() -> None:

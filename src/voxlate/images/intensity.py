@@ -11,6 +11,8 @@ from voxlate.errors import BadInput
 
 Array = TypeVar("Array", np.ndarray, Any)  # numpy arrays and torch tensors share what is used here
 
+NARROWEST = 1e-37  # a range below this is a constant: its inverse would overflow float32
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -22,7 +24,7 @@ class Scale:
     def forward(self, x: Array) -> Array:
         """Network units of physical values; what lies beyond low and high is clipped, a constant (low = high) is -1."""
         y = _floating(x) - self.low
-        y *= 2 / (self.high - self.low) if self.high > self.low else 0.0
+        y *= 2 / (self.high - self.low) if self.high - self.low > NARROWEST else 0.0
         y -= 1
         return y.clip(-1, 1)
 
