@@ -88,7 +88,7 @@ def range_for(unit: str, largest: float = 255.0, given: Sequence[float] | None =
     rule = (
         "arbitrary unit: each image divided by its own 99.5 percentile inside the truth's foreground, nothing clipped"
     )
-    return Range(0.0, 1.0, "of own peak", rule, own=True)
+    return Range(0.0, 1.0, "× peak", rule, own=True)
 
 
 def ranges_to_json(ranges: Mapping[str, Range]) -> dict[str, dict[str, Any]]:

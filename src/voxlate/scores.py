@@ -14,6 +14,7 @@ from rich.table import Table
 from voxlate.files import whole_file, write_json
 from voxlate.ranges import Range
 
+UNIT = "unit of the images"  # stands for the unit of the modality that is scored
 RESAMPLES = 2000  # the 2.5 % tail then rests on 50 resamples
 
 
@@ -29,8 +30,12 @@ class Metric:
     digits: int = 3
     scale: float = 1.0
 
+    def unit_for(self, images: str) -> str:
+        """The unit, where `images` is that of the voxels."""
+        return images if self.unit == UNIT else self.unit
 
-UNIT = "unit of the images"  # stands for the unit of the modality that is scored
+
+ASIDE = ("rmse_rel", "std", "std_error_r")  # in the files, not in the table
 SSIM = "Gaussian window 11, sigma 1.5, K1 0.01, K2 0.03; "
 METRICS = (
     Metric("mae", "MAE", UNIT, "lower", "mean over voxels"),
@@ -107,6 +112,7 @@ class Scores:
         stated = {
             "range": [scale.low, scale.high],
             "range_rule": scale.rule,
+            "own_peak": scale.own,
             "mask": self.choices.mask,
             "ssim_padding": self.choices.padding,
             "cases": len({row.case for row in rows}),
@@ -175,7 +181,7 @@ def bootstrap(values: NDArray[Any], groups: Sequence[str], seed: int) -> tuple[f
 
 def table(document: Mapping[str, Any]) -> Table:
     """The score table of a metrics.json for the terminal: mean ± sd, and below it the interval of the synthesis."""
-    shown = [metric for metric in METRICS if metric.key in keys_of(document) and metric.key not in ("rmse_rel",)]
+    shown = [metric for metric in METRICS if metric.key in keys_of(document) and metric.key not in ASIDE]
     result = Table(
         title="Scores: mean ± sd over cases [95 % interval]", caption=caption(document), caption_justify="left"
     )
@@ -199,25 +205,28 @@ def keys_of(document: Mapping[str, Any]) -> set[str]:
 
 def header_unit(document: Mapping[str, Any], metric: Metric) -> str:
     units = {part["unit"] for part in document["modalities"].values()}
-    return metric.unit if metric.unit != UNIT else units.pop() if len(units) == 1 else "own unit"
+    return metric.unit_for(units.pop() if len(units) == 1 else "own unit")
 
 
 def cell(value: Mapping[str, Any] | None, metric: Metric, join: str = " ", interval: bool = True) -> str:
     """One value as people read it: 0.068 ± 0.012 [0.061, 0.074]."""
     if not value or value["mean"] is None:
         return "–"
-    text = figure(value["mean"], metric)
+    mean = value["mean"]
+    text = figure(mean, metric)
     if value["sd"] is not None:
-        text += f" ± {figure(value['sd'], metric)}"
+        text += f" ± {figure(value['sd'], metric, like=mean)}"
     if interval and value["ci95"]:
-        text += f"{join}[{figure(value['ci95'][0], metric)}, {figure(value['ci95'][1], metric)}]"
+        low, high = (figure(end, metric, like=mean) for end in value["ci95"])
+        text += f"{join}[{low}, {high}]"
     return text
 
 
-def figure(value: float, metric: Metric) -> str:
-    value *= metric.scale
-    digits = metric.digits if metric.unit != UNIT or abs(value) < 1 else 2 if abs(value) < 10 else 1
-    return f"{value:.{digits}f}"
+def figure(value: float, metric: Metric, like: float | None = None) -> str:
+    """A value with the digits that its size asks for, or those of another one that it stands beside."""
+    size = abs(value if like is None else like)
+    digits = metric.digits if metric.unit != UNIT or size < 1 else 2 if size < 10 else 1
+    return f"{value * metric.scale:.{digits}f}"
 
 
 def caption(document: Mapping[str, Any]) -> str:
@@ -226,9 +235,11 @@ def caption(document: Mapping[str, Any]) -> str:
     for name, part in document["modalities"].items():
         low, high = part["range"]
         lines.append(
-            f"{name}: {part['cases']} cases of {part['patients']} patients; range {low:g} to {high:g} {part['unit']} "
+            f"{name}: {count(part['cases'], 'case')} of {count(part['patients'], 'patient')}; range {low:g} to {high:g} {part['unit']} "
             f"({part['range_rule']}); mask: {part['mask']}; {part['bootstrap']}."
         )
+        if part["patients"] == 1 and part["cases"] > 1:
+            lines.append(f"{name}: one patient, so the intervals speak of these cases and not of other patients.")
     padding = next(iter(document["modalities"].values()))["ssim_padding"]
     windows = "whole windows only" if padding == "valid" else "edges extended with zeros"
     lines.append(f"SSIM: {SSIM}{windows}. NMI: 64 bins. Gradient: 1 right, below blur, above noise.")
@@ -239,11 +250,15 @@ def caption(document: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def count(number: int, name: str) -> str:
+    return f"{number} {name}" + ("" if number == 1 else "s")
+
+
 def _beside(metric: Metric, scale: Range, stated: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: stated[key] for key in ("range", "range_rule", "mask")}
     if metric.key.startswith("ssim"):
         kept["ssim_padding"] = stated["ssim_padding"]
-    unit = scale.unit if metric.unit == UNIT else "" if metric.scale != 1 else metric.unit
+    unit = "share of the range" if metric.scale != 1 else metric.unit_for(scale.unit)
     return {"unit": unit, "better": metric.better, "reduction": metric.reduction, **kept}
 
 

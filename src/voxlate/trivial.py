@@ -100,8 +100,7 @@ def fit(cases: Iterable[Case], sources: Sequence[str], targets: Sequence[str], r
 def answers(trivial: Trivial, target: str, sources: Mapping[str, Volume], grid: Grid) -> dict[str, NDArray[np.float32]]:
     """Trivial answers for one case on `grid` [D, H, W], in the unit of the target's range.
 
-    sources: the case's scans (brought to `grid` where they lie on another); with several, each has its own copy
-    and table.
+    sources: the case's scans (brought to `grid` where they lie on another); each has its own copy and table.
     """
     result = {}
     if target in trivial.means:
@@ -109,6 +108,7 @@ def answers(trivial: Trivial, target: str, sources: Mapping[str, Volume], grid: 
         mean = _stretch(trivial.means[target], blank.data.shape[1:])
         result["mean image"] = return_to(Volume(mean[None], blank.affine, "", target), grid).data[0]
     to = trivial.ranges.get(target)
+    several = len([pair for pair in trivial.tables if pair[1] == target]) > 1
     for name, source in sources.items():
         if to is None or name == target or name not in trivial.ranges:
             continue
@@ -116,7 +116,7 @@ def answers(trivial: Trivial, target: str, sources: Mapping[str, Volume], grid: 
         brought = _bring(return_to(source, grid), scale)
         result[f"copy of {name}"] = to.low + (brought - scale.low) * np.float32(to.width / scale.width)
         if (name, target) in trivial.tables:
-            result[f"intensity table of {name}"] = trivial.tables[name, target][_bins(brought, scale)]
+            result["intensity table" + (f" of {name}" if several else "")] = trivial.tables[name, target][_bins(brought, scale)]
     return result
 
 
