@@ -152,7 +152,7 @@ def test_weights_from_a_wrong_recipe(voxlate, run, prepared, tiny, tmp_path):
     answer = voxlate(
         "train", tiny, "--data", prepared, "--out", tmp_path / "r", "--init", Run(run).weights(), "--set", "net.width=16"
     )
-    refused(answer, "weights.safetensors", "8", "16")
+    refused(answer, "weights.safetensors", "expected 32, found 16")
 
 
 def test_weights_that_are_not_this_runs(voxlate, run, prepared, tiny, cohort, tmp_path):

@@ -11,12 +11,12 @@ ROOT = Path(voxlate.__file__).parent
 
 # A module may import modules of lower levels, and of its own package; the three packages of level 1 do not know each other.
 LEVELS = {
-    "errors": 0, "files": 0, "config": 0, "batch": 0,
-    "diffusion": 1, "images": 1, "nets": 1,
-    "metrics": 2, "methods": 2, "data": 2, "ranges": 2, "pictures": 2, "optimise": 2, "trivial": 3,
-    "recipe": 4, "run": 5, "keys": 5, "journal": 5, "validate": 5,
-    "train": 6, "synthesise": 6, "scores": 6, "evaluate": 7, "cases": 7, "info": 6,
-    "report": 8, "demo": 9, "cli": 10, "__main__": 11,
+    "errors": 0, "files": 1, "config": 1, "batch": 1,
+    "diffusion": 2, "images": 2, "nets": 2,
+    "metrics": 3, "methods": 3, "data": 3, "ranges": 3, "pictures": 3, "optimise": 3, "trivial": 4,
+    "recipe": 5, "run": 6, "keys": 6, "journal": 6, "validate": 6,
+    "train": 7, "synthesise": 7, "scores": 7, "evaluate": 8, "cases": 8, "info": 8,
+    "progress": 1, "charts": 9, "panels": 10, "gallery": 10, "report": 11, "demo": 12, "cli": 13,
 }  # fmt: skip
 
 
@@ -53,4 +53,4 @@ def test_no_module_of_the_diffusion_core_knows_images_or_networks():
 
 @pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_file_stays_small_enough_to_read(path):
-    assert len(path.read_text().splitlines()) <= 280
+    assert len(path.read_text().splitlines()) <= 300

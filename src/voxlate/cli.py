@@ -8,10 +8,10 @@ from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from voxlate import __version__
-from voxlate.errors import BadInput
+from voxlate.errors import BadInput, Stopped
+from voxlate.progress import Bars, bar
 
 app = typer.Typer(
     name="voxlate",
@@ -32,8 +32,6 @@ Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or 
 
 def main() -> None:
     """Run the command line: exit code 0 done, 2 bad use or bad input (one sentence), 130 stopped, 1 our fault."""
-    from voxlate.errors import Stopped
-
     try:
         app()
     except BadInput as error:
@@ -68,32 +66,6 @@ def _common(
     debug = show_debug
 
 
-def _bar() -> Progress:
-    columns = (SpinnerColumn(), TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn())
-    times = (TextColumn("[dim]passed"), TimeElapsedColumn(), TextColumn("[dim]left"), TimeRemainingColumn())
-    return Progress(*columns, *times, TextColumn("{task.fields[note]}"), console=err, transient=False)
-
-
-class _Bars:
-    """One progress bar for each thing that reports under its own name."""
-
-    def __init__(self, bar: Progress):
-        self.bar, self.tasks = bar, {}
-
-    def __call__(self, name: str, done: int, total: int, numbers: Any = None) -> None:
-        if name not in self.tasks:
-            self.tasks[name] = self.bar.add_task(name, total=total, completed=done, note="")
-        note = "  ".join(f"{key} {value:.3g}" for key, value in (numbers or {}).items())
-        self.bar.update(self.tasks[name], completed=done, total=total, note=f"[dim]{note}")
-
-
-def _size(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.lower().replace("x", " ").replace(",", " ").split())
-    except ValueError as error:
-        raise BadInput(f"--size: expected three whole numbers such as 96 96 48, found {text!r}.") from error
-
-
 @app.command(epilog="Example:  voxlate phantom --out COHORT --cases 24 --size 96 96 48")
 def phantom(
     to: Annotated[Path, typer.Option("--out", help="Folder for the cohort.")],
@@ -106,8 +78,8 @@ def phantom(
     """Make a cohort of head phantoms: one anatomy seen by MR, CT, CTA, TOF, SWI and perfusion."""
     from voxlate.images.phantom import write_cohort
 
-    with _bar() as bar:
-        bars = _Bars(bar)
+    with bar(err) as shown:
+        bars = Bars(shown)
         folders = write_cohort(
             to, cases, size, seed=seed, lesion=lesion, modalities=modality, progress=lambda done, total: bars("phantom", done, total)
         )
@@ -131,8 +103,8 @@ def prepare(
     """Check a cohort, split it by patient, and write it in the form that training reads."""
     from voxlate.data.prepare import prepare as run
 
-    with _bar() as bar:
-        bars = _Bars(bar)
+    with bar(err) as shown:
+        bars = Bars(shown)
         ready = run(
             cohort,
             to,
@@ -143,7 +115,7 @@ def prepare(
             spacing_mm=tuple(reversed(spacing)) if spacing else None,
             resample=resample,
             seed=seed,
-            progress=lambda done, total: bars("prepare", done, total),
+            progress=lambda done, total, _: bars("prepare", done, total),
         )
     splits = {name: len(members) for name, members in ready.splits.items()}
     if as_json:
@@ -169,8 +141,8 @@ def train(
     from voxlate.train import train as run
 
     chosen = recipes.read(recipe, dict(_pair(text) for text in change or []))
-    with _bar() as bar:
-        done = run(chosen, data, to, head=recipes.header(recipes.text_of(recipe)), start=start, device=device, progress=_Bars(bar))
+    with bar(err) as shown:
+        done = run(chosen, data, to, head=recipes.header(recipes.text_of(recipe)), start=start, device=device, progress=Bars(shown))
     out.print(f"{done.weights()} is the model. Next:  voxlate synth {to} COHORT --out OUT")
 
 
@@ -208,8 +180,8 @@ def synth(
 
     model = load(run, device).with_options(sampler=sampler, steps=steps, eta=eta, samples=samples, batch=batch)
     scans = find_scans(inputs, model, split=split, missing=missing, pattern=pattern, manifest=manifest, preset=preset)
-    with _bar() as bar:
-        folders = synthesise_cases(model, scans, to, seed=seed, progress=_Bars(bar))
+    with bar(err) as shown:
+        folders = synthesise_cases(model, scans, to, seed=seed, progress=Bars(shown))
     if as_json:
         print(json.dumps({"out": str(to), "cases": [folder.name for folder in folders], "targets": list(model.recipe.data.target)}))
         return
@@ -232,8 +204,8 @@ def evaluate(
     """Score syntheses against the truth, beside the trivial answers: metrics.csv and metrics.json."""
     from voxlate.evaluate import evaluate as run
 
-    with _bar() as bar:
-        bars = _Bars(bar)
+    with bar(err) as shown:
+        bars = Bars(shown)
         scores = run(
             to,
             truth,
@@ -312,8 +284,8 @@ def demo(
     """The whole way on a made-up cohort: phantom, prepare, train, synth, evaluate, report. CPU, a few minutes."""
     from voxlate.demo import demo as run
 
-    with _bar() as bar:
-        scores, page, picture = run(to, _Bars(bar))
+    with bar(err) as shown:
+        scores, page, picture = run(to, Bars(shown))
     out.print(scores.table())
     out.print(f"picture: {picture}\nreport:  {page}", soft_wrap=True)
 

@@ -11,7 +11,7 @@ from voxlate.images.grid import canonical
 from voxlate.images.phantom import write_cohort
 from voxlate.images.volume import read_volume
 from voxlate.journal import Progress
-from voxlate.pictures import montage
+from voxlate.pictures import montage, plane_of, shades
 from voxlate.report import report
 from voxlate.scores import Scores
 from voxlate.synthesise import load
@@ -52,10 +52,10 @@ def _picture(cohort: Path, result: Path, held_out: list[str], recipe: recipes.Re
         folder = result / case.case
         paths = [case.files[source], folder / f"{target}.nii.gz", case.files[target], folder / f"{target}_std.nii.gz"]
         planes = [canonical(read_volume(path)).data[0] for path in paths]
-        planes = [volume[volume.shape[0] // 2] for volume in planes]
-        scale = window.fit(planes[2])
-        shown = [planes[0] / planes[0].max(), *((scale.forward(plane) + 1) / 2 for plane in planes[1:3])]
-        rows.append([*shown, planes[3] * 4 / (scale.high - scale.low)])
+        t1, made, true, spread = (plane_of(volume, "axial", len(volume) // 2) for volume in planes)
+        scale = window.fit(true)
+        low, high, quarter = scale.low, scale.high, (scale.high - scale.low) / 4
+        rows.append([shades(t1, 0, t1.max()), shades(made, low, high), shades(true, low, high), shades(spread, 0, quarter)])
     path = result / "picture.png"
     montage(rows, [source.upper(), "synthesis", f"true {target.upper()}", "spread of samples ×4"], path)
     return path

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
-from voxlate.images.grid import axes_of
 from voxlate.images.volume import read_volume
 from voxlate.run import Run, read_header
 
@@ -35,7 +35,7 @@ def _scan(path: Path) -> dict[str, Any]:
         "grid": str(volume.grid),
         "shape_xyz": [width, height, depth],
         "spacing_mm_xyz": spacing,
-        "axes": axes_of(volume.affine),
+        "axes": "".join(nib.aff2axcodes(volume.affine)),
         "unit": volume.unit,
         "range": [low, high],
         "mean": float(finite.mean(dtype=np.float64)) if finite.size else None,

@@ -16,18 +16,18 @@ from voxlate.config import fill, settings
 from voxlate.data.dataset import DataSettings
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.errors import BadInput
-from voxlate.images.intensity import Intensity
+from voxlate.images.intensity import Intensity, Window
 from voxlate.methods.autoencoding import Autoencoding, AutoencodingSettings
 from voxlate.methods.diffusion import Diffusion, DiffusionSettings
 from voxlate.methods.problem import Task
 from voxlate.methods.regression import Regression, RegressionSettings
 from voxlate.methods.tasks import AnyTask, Complete, Latent, LatentTask, Residual, ResidualTask, Translate
-from voxlate.nets.autoencoder import Autoencoder, KLAutoencoder
+from voxlate.nets.autoencoder import AutoencoderNet, KLAutoencoder
 from voxlate.nets.unet import UNet
 from voxlate.optimise import Optimiser
 
 AnyMethod = Annotated[DiffusionSettings | RegressionSettings | AutoencodingSettings, Field(discriminator="kind")]
-AnyNet = Annotated[UNet | Autoencoder, Field(discriminator="kind")]
+AnyNet = Annotated[UNet | KLAutoencoder, Field(discriminator="kind")]
 
 
 @settings
@@ -140,6 +140,11 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
     return plain
 
 
+def windows(recipe: Recipe) -> dict[str, list[float]]:
+    """The ranges that the recipe fixes in physical units; other modalities have a range for each volume."""
+    return {name: [one.low, one.high] for name, one in recipe.intensity.items() if isinstance(one, Window)}
+
+
 def build(recipe: Recipe, stage: Stage, earlier: Mapping[str, nn.Module]) -> nn.Module:
     """The method that a stage trains, with fresh weights; earlier: the finished methods of the stages before it."""
     data = stage.data or recipe.data
@@ -179,10 +184,10 @@ def _task(stage: Stage, earlier: Mapping[str, nn.Module]) -> Task:
     return task
 
 
-def _autoencoder(stage: Stage) -> KLAutoencoder:
-    if not isinstance(stage.net, Autoencoder):
-        raise BadInput(f"stage '{stage.name}': expected net.kind 'autoencoder', found '{stage.net.kind}'.")
-    return KLAutoencoder(stage.net)
+def _autoencoder(stage: Stage) -> AutoencoderNet:
+    if not isinstance(stage.net, KLAutoencoder):
+        raise BadInput(f"stage '{stage.name}': expected net.kind 'kl_autoencoder', found '{stage.net.kind}'.")
+    return stage.net.build(channels=1)
 
 
 def _check(recipe: Recipe, where: str) -> None:

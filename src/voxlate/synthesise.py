@@ -16,16 +16,17 @@ from voxlate.data.scale import case_scale, intensity_statistics
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, canonical, resample, return_to, same_grid, with_spacing
-from voxlate.images.intensity import MinMax, Percentile, Scale, Window, ZScore
+from voxlate.images.intensity import MinMax, Percentile, Scale, ZScore
 from voxlate.images.mask import foreground
-from voxlate.images.tiling import Blend, tiles
+from voxlate.images.tiling import Blend, Tiling
 from voxlate.images.volume import Volume, read_volume
 from voxlate.methods.tasks import BACKGROUND, Complete
-from voxlate.recipe import Recipe, Synthesis
+from voxlate.recipe import Recipe, Synthesis, windows
 from voxlate.run import file_hash, load_method, made_by
 from voxlate.validate import autocast
 
 Progress = Callable[[int, int], None]
+Triple = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Model:
         """
         model = self.with_options(**options)
         volumes = {name: _read(scan, name) for name, scan in scans.items()}
-        first = model._checked(volumes)
+        first = model._checked(volumes, case)
         wanted = model._wanted(volumes)
         brought = {name: model._brought(canonical(volume)) for name, volume in volumes.items()}
         grid = next(iter(brought.values())).grid
@@ -93,17 +94,17 @@ class Model:
         files = {name: volume.origin for name, volume in volumes.items()}
         return Synthesised(result, std, {**made_by(), **model.plan(files, case, seed)})
 
-    def _checked(self, volumes: Mapping[str, Volume]) -> Grid:
+    def _checked(self, volumes: Mapping[str, Volume], case: str) -> Grid:
         sources = self.recipe.data.source
         missing = [name for name in sources if name not in volumes]
         completes = isinstance(self.recipe.task, Complete)
         if not volumes or (missing and not completes):
             raise BadInput(
-                f"{_where(volumes)}: expected {' and '.join(sources)}, found {', '.join(sorted(volumes)) or 'none of them'}. "
+                f"{case}: expected {' and '.join(sources)}, found {', '.join(sorted(volumes)) or 'none of them'}. "
                 f"Add {' and '.join(missing)}, or use a model for other modalities."
             )
         if completes and not missing:
-            raise BadInput(f"{_where(volumes)}: expected a modality to be missing, found all of {', '.join(sources)}.")
+            raise BadInput(f"{case}: expected a modality to be missing, found all of {', '.join(sources)}.")
         first, *others = volumes.values()
         for other in others:
             if not same_grid(first.grid, other.grid):
@@ -129,7 +130,6 @@ class Model:
     def plan(self, files: Mapping[str, Path | str], case: str, seed: int) -> dict[str, Any]:
         """How a case's images will be made: model, options, seed, inputs; equal plans give equal images."""
         recipe = self.recipe
-        windows = {name: one for name, one in recipe.intensity.items() if isinstance(one, Window)}
         options = {key: value for key, value in vars(recipe.synth).items() if key != "batch"}  # batch changes nothing
         plan = {
             "model": {"title": recipe.title, "weights": self.header["weights_hash"], "steps": self.header["steps"]},
@@ -139,7 +139,7 @@ class Model:
             "synth": options,
             "inputs": {name: _input(Path(path)) for name, path in sorted(files.items())},
             "units": self.header["units"],
-            "range": {name: [windows[name].low, windows[name].high] for name in recipe.data.target if name in windows},
+            "range": {name: window for name, window in windows(recipe).items() if name in recipe.data.target},
         }
         plain: dict[str, Any] = json.loads(TypeAdapter(dict[str, Any]).dump_json(plan))
         return plain
@@ -160,23 +160,29 @@ def _run(
     """Mean and standard deviation [T, D, H, W] in network units, a few slices or one patch at a time."""
     synth, data = model.recipe.synth, model.recipe.data
     inputs = _Inputs(model, volumes)
-    whole_slices = data.patch[0] == 1
-    shape = grid.shape
-    size = (1, *shape[1:]) if whole_slices else tuple(min(p, s) for p, s in zip(data.patch, shape))
-    places = tiles(shape, size, 0.0 if whole_slices else synth.overlap)
-    blend = Blend((2 if synth.samples > 1 else 1) * len(data.target), shape, size)
-    for begin in range(0, len(places), synth.batch):
-        chosen = places[begin : begin + synth.batch]
-        batch = inputs.batch(chosen, [stable_id(case, *(axis.start for axis in place)) for place in chosen])
+    tiling = _tiling(grid.shape, data.patch, synth.overlap)
+    starts = tiling.starts()
+    blend = Blend(tiling, (2 if synth.samples > 1 else 1) * len(data.target))
+    for begin in range(0, len(starts), synth.batch):
+        chosen = starts[begin : begin + synth.batch]
+        batch = inputs.batch(tiling, chosen, [stable_id(case, *start) for start in chosen])
         mean, std = _samples(model, batch, seed)
         images = mean if std is None else torch.cat([mean, std], dim=1)
-        for place, image in zip(chosen, images.cpu().numpy()):
-            blend.add(place, image)
+        for start, image in zip(chosen, images.cpu().numpy()):
+            blend.add(image, start)
         if progress:
-            progress(begin + len(chosen), len(places))
+            progress(begin + len(chosen), len(starts))
     done = blend.result()
     count = len(data.target)
     return done[:count], done[count:] if synth.samples > 1 else None
+
+
+def _tiling(shape: Triple, patch: Triple, overlap: float) -> Tiling:
+    """Whole slices, one by one, for a model of slices; overlapping patches for a model of volumes."""
+    if patch[0] == 1:
+        return Tiling(shape, (1, *shape[1:]))
+    d, h, w = (round(overlap * size) if length > size else 0 for length, size in zip(shape, patch))
+    return Tiling(shape, patch, (d, h, w))
 
 
 def _samples(model: Model, batch: Batch, seed: int) -> tuple[Tensor, Tensor | None]:
@@ -219,30 +225,28 @@ class _Inputs:
             mask = foreground(volume) if inside else None
             self.statistics[name] = intensity_statistics(volume.data[0], mask)
 
-    def batch(self, places: list[tuple[slice, slice, slice]], items: list[int]) -> Batch:
+    def batch(self, tiling: Tiling, starts: list[Triple], items: list[int]) -> Batch:
+        """The tiles at `starts`; with `stack`, channels are the modalities, then the same for the slice below, above, …"""
         data = self.model.recipe.data
-        source = np.stack([np.concatenate([self._channel(name, place) for name in data.source]) for place in places])
-        present = torch.tensor([[name in self.volumes for name in data.source]] * len(places))
-        tensor = torch.from_numpy(source)
+        steps = [0] + [sign * k for k in range(1, data.stack + 1) for sign in (-1, 1)]
+        channels = [(name, step) for step in steps for name in data.source]
+        tiles = [np.concatenate([self._tile(name, step, tiling, start) for name, step in channels]) for start in starts]
+        source = torch.from_numpy(np.stack(tiles))
         return Batch(
-            source=tensor,
-            mask=torch.ones_like(tensor[:, :1]),
-            present=present,
+            source=source,
+            mask=torch.ones_like(source[:, :1]),
+            present=torch.tensor([[name in self.volumes for name, _ in channels]] * len(starts)),
             item=torch.tensor(items),
         )
 
-    def _channel(self, name: str, place: tuple[slice, slice, slice]) -> np.ndarray:
-        """[1 + 2·stack, D, H, W]: the place itself, or with its neighbouring slices as further channels."""
-        stack = self.model.recipe.data.stack
+    def _tile(self, name: str, step: int, tiling: Tiling, start: Triple) -> np.ndarray:
+        """A modality in network units, [1, D, H, W]; beyond the first and last slice is that slice again."""
         if name not in self.volumes:
-            return np.full((1 + 2 * stack, *(axis.stop - axis.start for axis in place)), BACKGROUND, np.float32)
-        values = self.volumes[name].data[0]
-        planes = []
-        for shift in range(-stack, stack + 1):
-            index = np.clip(np.arange(place[0].start, place[0].stop) + shift, 0, len(values) - 1)
-            plane = values[index][:, place[1], place[2]]
-            planes.append(self._scale(name, int(index[0])).forward(plane))
-        return np.stack(planes)
+            return np.full((1, *tiling.patch), BACKGROUND, np.float32)
+        values = self.volumes[name].data
+        first = min(max(start[0] + step, 0), values.shape[1] - 1) if step else start[0]
+        tile = tiling.cut(values, (first, *start[1:]))
+        return self._scale(name, first).forward(tile)
 
     def _scale(self, name: str, index: int) -> Scale:
         spec = self.model.recipe.intensity[name]
@@ -252,11 +256,6 @@ class _Inputs:
 
 def _read(scan: Volume | Path | str, modality: str) -> Volume:
     return scan if isinstance(scan, Volume) else read_volume(Path(scan), modality)
-
-
-def _where(volumes: Mapping[str, Volume]) -> str:
-    origins = [volume.origin for volume in volumes.values() if volume.origin]
-    return str(Path(origins[0]).parent) if origins else "input"
 
 
 def _input(path: Path) -> dict[str, str]:

@@ -22,7 +22,7 @@ from voxlate.errors import BadInput, Stopped
 from voxlate.journal import Journal, Progress
 from voxlate.methods.autoencoding import Autoencoding
 from voxlate.optimise import average, set_rate
-from voxlate.recipe import Recipe, Stage, Training, build
+from voxlate.recipe import Recipe, Stage, Training, build, windows
 from voxlate.run import Run, begin, describe, file_hash, load_state, load_weights, save_state, save_weights
 from voxlate.validate import autocast, examples, validate
 
@@ -73,7 +73,7 @@ def train(
     about = {"cohort": file_hash(Path(data) / "cohort.json"), "start": file_hash(start) if start else None}
     run = begin(out, recipe, head, {**about, "splits": cohort.splits})
     if accelerator.is_main_process and not run.trivial.exists():
-        trivial.fit_cohort(cohort, recipe.data.source, recipe.data.target).save(run.trivial)
+        trivial.fit_cohort(cohort, recipe.data.source, recipe.data.target, windows(recipe)).save(run.trivial)
     accelerator.wait_for_everyone()
     earlier: dict[str, nn.Module] = {}
     for number, stage in enumerate(recipe.all_stages):
@@ -173,7 +173,7 @@ def _batches(recipe: Recipe, stage: Stage, cohort: Cohort, accelerator: Accelera
         stage.data or recipe.data,
         recipe.intensity,
         seed=stable_id(options.seed, stage.name, "batches"),
-        batch=options.batch // options.accumulate,
+        batch=options.batch // options.accumulate // world,
         steps=options.steps * calls,
         rank=accelerator.process_index,
         world=world,

@@ -12,12 +12,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from scipy.ndimage import zoom
 
+from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
 from voxlate.files import whole_file
 from voxlate.images.grid import Grid, canonical, return_to
 from voxlate.images.mask import foreground
 from voxlate.images.volume import Volume
-from voxlate.ranges import Range, ranges_from_json, ranges_to_json
+from voxlate.ranges import Range, range_for, ranges_from_json, ranges_to_json
 
 BINS = 256
 MEAN_VOXELS = 1 << 22  # a mean of many heads is smooth: 16 MiB hold it however large the scans are
@@ -174,3 +175,18 @@ def _stretch(image: NDArray[Any], shape: Sequence[int]) -> NDArray[np.float32]:
     factors = [new / old for new, old in zip(shape, image.shape)]
     stretched: NDArray[np.float32] = zoom(image.astype(np.float32), factors, order=1, mode="nearest", grid_mode=True)
     return stretched
+
+
+def fit_cohort(
+    cohort: Cohort, sources: Sequence[str], targets: Sequence[str], windows: Mapping[str, Sequence[float]]
+) -> Trivial:
+    """The trivial answers of a prepared cohort's training cases; windows: ranges that the recipe fixes, by modality."""
+    training = [one for one in cohort.cases if one.split == "train"]
+    names = list(dict.fromkeys([*sources, *targets]))
+
+    def largest(name: str) -> float:
+        return max(cohort.header(one.case).statistics[name].all.at(100) for one in training if name in one.present)
+
+    ranges = {name: range_for(cohort.units[name], largest(name), windows.get(name)) for name in names}
+    cases = ({name: cohort.volume(one.case, name) for name in names if name in one.present} for one in training)
+    return fit(cases, sources, targets, ranges)

@@ -1,7 +1,6 @@
 """How a training is doing on cases that it does not learn from: the same examples and the same noise every time."""
 
 import contextlib
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from voxlate.data.dataset import validation_batches
 from voxlate.data.prepared import Cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.methods.tasks import Complete, hide_one
-from voxlate.pictures import montage
+from voxlate.pictures import montage, plane_of, shades
 from voxlate.recipe import Recipe, Stage
 
 SEED = 1234  # never a recipe's business: validations of all runs see the same noise
@@ -25,10 +24,9 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 
 def examples(recipe: Recipe, stage: Stage, cohort: Cohort) -> list[Batch]:
-    """The first `validation_items` validation items, in batches of the recipe's `synth.batch`."""
+    """`validation_items` items spread over the validation cases, in batches of the recipe's `synth.batch`."""
     items, size = stage.train.validation_items, recipe.synth.batch
-    batches = validation_batches(cohort, stage.data or recipe.data, recipe.intensity, batch=size, items=items)
-    return list(itertools.islice(batches, -(-items // size)))
+    return list(validation_batches(cohort, stage.data or recipe.data, recipe.intensity, batch=size, limit=items))
 
 
 @torch.no_grad()
@@ -54,7 +52,6 @@ def validate(
 
 
 def _row(source: Tensor, image: Tensor, target: Tensor, item: int) -> list:
-    """Middle slices of one item, scaled from network units to [0, 1]."""
-    middle = image.shape[2] // 2
-    planes = [volume[item, 0, min(middle, volume.shape[2] - 1)] for volume in (source, image, target)]
-    return [((plane.clamp(-1, 1) + 1) / 2).cpu().numpy() for plane in planes]
+    """Middle slices of one item as pictures."""
+    volumes = [volume[item, 0].cpu().numpy() for volume in (source, image, target)]
+    return [shades(plane_of(volume, "axial", len(volume) // 2), -1, 1) for volume in volumes]

@@ -15,7 +15,7 @@ TRAIN = {"steps": 1, "batch": 2, "precision": "float32"}
 AUTOENCODER = {
     "name": "autoencoder",
     "method": {"kind": "autoencoding"},
-    "net": {"kind": "autoencoder", "width": 8, "multipliers": [1, 2], "blocks": 1, "groups": 4, "latent": 3},
+    "net": {"kind": "kl_autoencoder", "width": 8, "multipliers": [1, 2], "blocks": 1, "groups": 4, "latent": 3},
     "train": TRAIN,
 }
 PREDICTOR = {"name": "predictor", "method": {"kind": "regression"}, "net": TINY, "train": TRAIN}

@@ -11,7 +11,7 @@ from voxlate.batch import Batch
 from voxlate.config import settings
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SamplerSettings
-from voxlate.nets.autoencoder import KLAutoencoder
+from voxlate.nets.autoencoder import AutoencoderNet
 
 
 @settings
@@ -31,7 +31,7 @@ class AutoencodingSettings:
 class Autoencoding(nn.Module):
     """An autoencoder and its loss; its synthesis is the reconstruction of the target, the bound of what follows."""
 
-    def __init__(self, options: AutoencodingSettings, net: KLAutoencoder):
+    def __init__(self, options: AutoencodingSettings, net: AutoencoderNet):
         super().__init__()
         self.turns: Mapping[str, int] = options.turns
         self.options, self.net = options, net
@@ -45,8 +45,9 @@ class Autoencoding(nn.Module):
         x, channels = images.flatten(0, 1).unsqueeze(1), images.shape[1]
         mean, log_variance = (moment.float() for moment in self.net.encode(x))
         shape = (channels, *mean.shape[1:])
-        z = mean + noise.normal(shape, mean.device).flatten(0, 1) * (0.5 * log_variance).exp()
-        restored = self.net.decode(z).float()
+        z = mean + noise.normal(shape).to(mean.device).flatten(0, 1) * (0.5 * log_variance).exp()
+        height, width = x.shape[-2:]
+        restored = self.net.decode(z, (height, width)).float()
         fit = (restored - x).abs().mean()
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum() / x.numel()
         edges = sum((restored.diff(dim=axis) - x.diff(dim=axis)).abs().mean() for axis in (-1, -2))
@@ -57,7 +58,8 @@ class Autoencoding(nn.Module):
     def synthesise(self, batch: Batch, noise: Noise, how: SamplerSettings) -> Tensor:
         assert batch.target is not None
         mean, _ = self.net.encode(batch.target.flatten(0, 1).unsqueeze(1))
-        return self.net.decode(mean).float().unflatten(0, (len(batch), -1)).flatten(1, 2)
+        height, width = batch.target.shape[-2:]
+        return self.net.decode(mean, (height, width)).float().unflatten(0, (len(batch), -1)).flatten(1, 2)
 
     @torch.no_grad()
     def finish(self, batches: Iterator[Batch]) -> None:

@@ -18,7 +18,8 @@ class Problem:
     mask: [B, 1 or C, D, H, W] on the state's own grid, 1 where the state may be noisy and the loss counts; known:
     [B, C, D, H, W], what the state holds elsewhere (None: nothing is known, the mask is 1 everywhere); x0:
     [B, C, D, H, W], the clean state, in training only; base: [B, T, D, H, W], the image that a residual is added to;
-    losses: terms that posing the problem itself adds to the loss.
+    size: height and width of the image where the state's are not the same; losses: terms that posing the problem
+    itself adds to the loss.
     """
 
     condition: Condition
@@ -26,6 +27,7 @@ class Problem:
     known: Tensor | None = None
     x0: Tensor | None = None
     base: Tensor | None = None
+    size: tuple[int, int] | None = None
     losses: Mapping[str, Tensor] = field(default_factory=dict)
 
 

@@ -13,6 +13,7 @@ from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.objective import masked_mean
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.methods.problem import Problem, Task
+from voxlate.methods.similarity import dissimilarity
 
 
 @settings
@@ -22,6 +23,7 @@ class RegressionSettings:
     turns: ClassVar[Mapping[str, int]] = {"net": 1}
     kind: Literal["regression"] = "regression"
     loss: Annotated[Literal["l1", "mse"], Field(description="what is minimised inside the mask")] = "l1"
+    ssim: Annotated[float, Field(ge=0, description="weight of 1 - SSIM (11 pixel window) beside it")] = 0.0
     reduction: Annotated[
         Literal["mask", "all"], Field(description="mean over the mask, or over all voxels")
     ] = "mask"
@@ -41,10 +43,13 @@ class Regression(nn.Module):
     def loss(self, turn: str, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         problem = self.task.pose(batch, noise)
         assert problem.x0 is not None
-        error = self._ask(problem).float() - problem.x0
+        answer = self._ask(problem).float()
+        error = answer - problem.x0
         error = error.abs() if self.options.loss == "l1" else error.square()
-        fit = masked_mean(error, problem.mask, self.options.reduction).mean()
-        return {"total": fit + sum(problem.losses.values()), **problem.losses}
+        terms = {self.options.loss: masked_mean(error, problem.mask, self.options.reduction).mean(), **problem.losses}
+        if self.options.ssim:
+            terms["ssim"] = self.options.ssim * dissimilarity(answer, problem.x0).mean()
+        return {"total": torch.stack(list(terms.values())).sum(), **terms}
 
     def predict(self, batch: Batch) -> Tensor:
         """Images [B, T, D, H, W] in network units, with gradients where they are enabled."""

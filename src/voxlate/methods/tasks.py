@@ -11,7 +11,7 @@ from voxlate.batch import Batch, Condition
 from voxlate.config import settings
 from voxlate.diffusion.noise import Noise
 from voxlate.methods.problem import Channels, Problem
-from voxlate.nets.autoencoder import KLAutoencoder
+from voxlate.nets.autoencoder import AutoencoderNet
 
 
 @settings
@@ -150,7 +150,7 @@ class Latent:
 class LatentTask(nn.Module):
     """`Latent` with its frozen autoencoder of single-channel images; each modality is encoded by itself."""
 
-    def __init__(self, autoencoder: KLAutoencoder):
+    def __init__(self, autoencoder: AutoencoderNet):
         super().__init__()
         self.autoencoder = autoencoder.requires_grad_(False)
 
@@ -158,7 +158,7 @@ class LatentTask(nn.Module):
         return super().train(False)
 
     def channels(self, sources: int, targets: int) -> Channels:
-        width = self.autoencoder.latent_channels
+        width = self.autoencoder.net.latent
         return Channels(state=targets * width, condition=sources * width)
 
     @torch.no_grad()
@@ -168,13 +168,14 @@ class LatentTask(nn.Module):
         if noise is not None:
             mean, log_variance = self._encode(_required(batch.target))
             x0 = mean + noise.normal_like(mean) * (0.5 * log_variance).exp() * self.autoencoder.scale
-        return Problem(Condition(images=source), mask=torch.ones_like(source[:, :1]), x0=x0)
+        height, width = batch.source.shape[-2:]
+        return Problem(Condition(images=source), torch.ones_like(source[:, :1]), x0=x0, size=(height, width))
 
     @torch.no_grad()
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:
-        width = self.autoencoder.latent_channels
+        width = self.autoencoder.net.latent
         latents = x0.unflatten(1, (-1, width)).flatten(0, 1) / self.autoencoder.scale
-        return self.autoencoder.decode(latents).float().unflatten(0, (x0.shape[0], -1)).flatten(1, 2)
+        return self.autoencoder.decode(latents, problem.size).float().unflatten(0, (x0.shape[0], -1)).flatten(1, 2)
 
     def _encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Scaled mean and unscaled log variance, [B, M·L, D, h, w], of images [B, M, D, H, W]."""
