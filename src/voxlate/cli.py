@@ -1,0 +1,322 @@
+"""The command line. Heavy imports wait until a command needs them, so that --help answers at once."""
+
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from voxlate import __version__
+from voxlate.errors import BadInput
+
+app = typer.Typer(
+    name="voxlate",
+    help="Turn one kind of medical scan into another, and say how far the pictures can be trusted.\n\n"
+    "Research software, not a medical device.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console()
+err = Console(stderr=True)
+debug = False
+
+Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON, for programs.")]
+Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or cuda.")]
+
+
+def main() -> None:
+    """Run the command line: exit code 0 done, 2 bad use or bad input (one sentence), 130 stopped, 1 our fault."""
+    from voxlate.errors import Stopped
+
+    try:
+        app()
+    except BadInput as error:
+        _fail(f"{error}", 2)
+    except Stopped as stopped:
+        _fail(f"{stopped}; run the same command again to go on.", 130)
+    except KeyboardInterrupt:
+        _fail("stopped.", 130)
+    except Exception as error:
+        _fail(f"This should not happen: {type(error).__name__}: {error}. Run with --debug and report what it prints.", 1)
+
+
+def _fail(sentence: str, code: int) -> None:
+    if debug:
+        traceback.print_exc()
+    print(f"voxlate: {sentence}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    show_debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    global debug
+    debug = show_debug
+
+
+def _bar() -> Progress:
+    columns = (SpinnerColumn(), TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn())
+    times = (TextColumn("[dim]passed"), TimeElapsedColumn(), TextColumn("[dim]left"), TimeRemainingColumn())
+    return Progress(*columns, *times, TextColumn("{task.fields[note]}"), console=err, transient=False)
+
+
+class _Bars:
+    """One progress bar for each thing that reports under its own name."""
+
+    def __init__(self, bar: Progress):
+        self.bar, self.tasks = bar, {}
+
+    def __call__(self, name: str, done: int, total: int, numbers: Any = None) -> None:
+        if name not in self.tasks:
+            self.tasks[name] = self.bar.add_task(name, total=total, completed=done, note="")
+        note = "  ".join(f"{key} {value:.3g}" for key, value in (numbers or {}).items())
+        self.bar.update(self.tasks[name], completed=done, total=total, note=f"[dim]{note}")
+
+
+def _size(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.lower().replace("x", " ").replace(",", " ").split())
+    except ValueError as error:
+        raise BadInput(f"--size: expected three whole numbers such as 96 96 48, found {text!r}.") from error
+
+
+@app.command(epilog="Example:  voxlate phantom --out COHORT --cases 24 --size 96 96 48")
+def phantom(
+    to: Annotated[Path, typer.Option("--out", help="Folder for the cohort.")],
+    cases: Annotated[int, typer.Option(min=1, help="How many heads.")] = 24,
+    size: Annotated[tuple[int, int, int], typer.Option(help="Voxels in x, y and z.")] = (96, 96, 48),
+    seed: Annotated[int, typer.Option(min=0, help="Other seeds give other heads.")] = 0,
+    lesion: Annotated[str, typer.Option(help="none, tumour, stroke or mixed.")] = "mixed",
+    modality: Annotated[Optional[list[str]], typer.Option(help="Only these (repeat it); all by default.")] = None,
+) -> None:
+    """Make a cohort of head phantoms: one anatomy seen by MR, CT, CTA, TOF, SWI and perfusion."""
+    from voxlate.images.phantom import write_cohort
+
+    with _bar() as bar:
+        bars = _Bars(bar)
+        folders = write_cohort(
+            to, cases, size, seed=seed, lesion=lesion, modalities=modality, progress=lambda done, total: bars("phantom", done, total)
+        )
+    out.print(f"{len(folders)} cases in {to}. Next:  voxlate prepare {to} --out PREPARED")
+
+
+@app.command(epilog="Examples:  voxlate prepare COHORT --out PREPARED    "
+    "voxlate prepare BraTS --preset brats --out PREPARED    voxlate prepare SCANS --pattern '{patient}/{case}_{modality}.nii.gz' --out PREPARED")
+def prepare(
+    cohort: Annotated[Path, typer.Argument(help="Folder with a folder for each case.")],
+    to: Annotated[Path, typer.Option("--out", help="Folder for the prepared cohort.")],
+    pattern: Annotated[Optional[str], typer.Option(help="Where files are, with {patient}, {case} and {modality}.")] = None,
+    manifest: Annotated[Optional[Path], typer.Option(help="CSV or TSV: case, patient, split, and a path for each modality.")] = None,
+    preset: Annotated[Optional[str], typer.Option(help="Layout of a public data set, such as brats or synthrad.")] = None,
+    modality: Annotated[Optional[list[str]], typer.Option(help="Only these, and every case must have them (repeat it).")] = None,
+    spacing: Annotated[Optional[tuple[float, float, float]], typer.Option(help="Bring all cases to this spacing, x y z in mm.")] = None,
+    resample: Annotated[bool, typer.Option("--resample", help="Bring modalities on other grids to the case's first one.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split by patient, where no manifest gives one.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Check a cohort, split it by patient, and write it in the form that training reads."""
+    from voxlate.data.prepare import prepare as run
+
+    with _bar() as bar:
+        bars = _Bars(bar)
+        ready = run(
+            cohort,
+            to,
+            pattern=pattern,
+            manifest=manifest,
+            preset=preset,
+            modalities=modality,
+            spacing_mm=tuple(reversed(spacing)) if spacing else None,
+            resample=resample,
+            seed=seed,
+            progress=lambda done, total: bars("prepare", done, total),
+        )
+    splits = {name: len(members) for name, members in ready.splits.items()}
+    if as_json:
+        print(json.dumps({"out": str(to), "cases": splits, "modalities": ready.modalities, "warnings": ready.warnings}))
+        return
+    for warning in ready.warnings:
+        err.print(f"[yellow]note:[/] {warning}")
+    counts = ", ".join(f"{count} {name}" for name, count in splits.items())
+    out.print(f"{to}: {counts} cases; modalities {', '.join(ready.modalities)}. Next:  voxlate train RECIPE --data {to} --out RUN")
+
+
+@app.command(epilog="Example:  voxlate train t1_to_t2_brain --data PREPARED --out RUN --set train.steps=500    (the same line again resumes)")
+def train(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name (voxlate recipes) or a TOML file.")],
+    data: Annotated[Path, typer.Option(help="A prepared cohort.")],
+    to: Annotated[Path, typer.Option("--out", help="Folder of the run; the same command resumes it.")],
+    change: Annotated[Optional[list[str]], typer.Option("--set", help="Change a key: train.steps=500 (repeat it).")] = None,
+    start: Annotated[Optional[Path], typer.Option("--init", help="Weights to begin from instead of random ones.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Train a recipe. Stopped or killed, the same command goes on and ends with the same weights."""
+    from voxlate import recipe as recipes
+    from voxlate.train import train as run
+
+    chosen = recipes.read(recipe, dict(_pair(text) for text in change or []))
+    with _bar() as bar:
+        done = run(chosen, data, to, head=recipes.header(recipes.text_of(recipe)), start=start, device=device, progress=_Bars(bar))
+    out.print(f"{done.weights()} is the model. Next:  voxlate synth {to} COHORT --out OUT")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise BadInput(f"--set: expected KEY=VALUE such as train.steps=500, found {text!r}.")
+    return key.strip(), value.strip()
+
+
+@app.command(
+    epilog="Examples:  voxlate synth RUN COHORT --out OUT --split val    voxlate synth RUN t1=scan.nii.gz --out OUT --samples 10"
+)
+def synth(
+    run: Annotated[Path, typer.Argument(help="A run folder, or a weights file.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="A cohort, a case folder, a DICOM series, a file, or modality=path pairs.")],
+    to: Annotated[Path, typer.Option("--out", help="Folder for OUT/<case>/<modality>.nii.gz.")],
+    sampler: Annotated[Optional[str], typer.Option(help="Another sampler than the recipe's.")] = None,
+    steps: Annotated[Optional[int], typer.Option(min=1, help="Steps of the sampler.")] = None,
+    eta: Annotated[Optional[float], typer.Option(min=0, max=1, help="Noise that ddim puts back: 0 none, 1 as DDPM.")] = None,
+    samples: Annotated[Optional[int], typer.Option(min=1, help="Images a case; over 1: mean and standard deviation.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
+    batch: Annotated[Optional[int], typer.Option(min=1, help="Slices at a time: memory and speed, not results.")] = None,
+    split: Annotated[Optional[str], typer.Option(help="Only this split of the cohort's manifest: train, val or test.")] = None,
+    missing: Annotated[Optional[list[str]], typer.Option(help="Leave this modality out and synthesise it (repeat it).")] = None,
+    pattern: Annotated[Optional[str], typer.Option(help="As for prepare.")] = None,
+    manifest: Annotated[Optional[Path], typer.Option(help="As for prepare.")] = None,
+    preset: Annotated[Optional[str], typer.Option(help="As for prepare.")] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Make the target modalities of one case or of a cohort, on the input's own grid and in physical units."""
+    from voxlate.cases import find_scans, synthesise_cases
+    from voxlate.synthesise import load
+
+    model = load(run, device).with_options(sampler=sampler, steps=steps, eta=eta, samples=samples, batch=batch)
+    scans = find_scans(inputs, model, split=split, missing=missing, pattern=pattern, manifest=manifest, preset=preset)
+    with _bar() as bar:
+        folders = synthesise_cases(model, scans, to, seed=seed, progress=_Bars(bar))
+    if as_json:
+        print(json.dumps({"out": str(to), "cases": [folder.name for folder in folders], "targets": list(model.recipe.data.target)}))
+        return
+    out.print(f"{len(folders)} cases in {to}. Next:  voxlate evaluate {to} --truth COHORT")
+
+
+@app.command(epilog="Example:  voxlate evaluate OUT --truth COHORT --mask body")
+def evaluate(
+    to: Annotated[Path, typer.Argument(metavar="OUT", help="What synth wrote.")],
+    truth: Annotated[Path, typer.Option(help="The cohort with the true scans.")],
+    mask: Annotated[Optional[str], typer.Option(help="body, brain, cohort (its mask files) or a file; the whole image by default.")] = None,
+    value_range: Annotated[Optional[tuple[float, float]], typer.Option("--range", help="Range for PSNR and SSIM, in the target's unit.")] = None,
+    split: Annotated[Optional[str], typer.Option(help="Only this split of the cohort's manifest.")] = None,
+    trivial: Annotated[Optional[Path], typer.Option(help="Trivial answers of a run; by default the run's that made OUT.")] = None,
+    pattern: Annotated[Optional[str], typer.Option(help="As for prepare.")] = None,
+    manifest: Annotated[Optional[Path], typer.Option(help="As for prepare.")] = None,
+    preset: Annotated[Optional[str], typer.Option(help="As for prepare.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Score syntheses against the truth, beside the trivial answers: metrics.csv and metrics.json."""
+    from voxlate.evaluate import evaluate as run
+
+    with _bar() as bar:
+        bars = _Bars(bar)
+        scores = run(
+            to,
+            truth,
+            mask=mask,
+            value_range=value_range,
+            trivial=trivial,
+            split=split,
+            pattern=pattern,
+            manifest=manifest,
+            preset=preset,
+            progress=lambda done, total, _: bars("evaluate", done, total),
+        )
+    if as_json:
+        print(json.dumps(scores.document()))
+    else:
+        out.print(scores.table())
+
+
+@app.command(epilog="Example:  voxlate report OUT")
+def report(
+    path: Annotated[Path, typer.Argument(help="A run, or what synth wrote.")],
+    to: Annotated[Optional[Path], typer.Option("--out", help="The file; PATH/report.html by default.")] = None,
+) -> None:
+    """Write one HTML file with pictures, curves, tables and provenance; it opens offline."""
+    from voxlate.report import report as run
+
+    out.print(str(run(path, to)))
+
+
+@app.command(name="recipes", epilog="Example:  voxlate recipes t1_to_t2_brain")
+def list_recipes(
+    name: Annotated[Optional[str], typer.Argument(help="Print this recipe and every key with its default and meaning.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the recipes that come with voxlate, or print one."""
+    from voxlate import recipe as recipes
+    from voxlate.keys import explain
+
+    if name:
+        chosen = recipes.read(name)
+        if as_json:
+            print(json.dumps({"name": name, **recipes.to_dict(chosen)}))
+        else:
+            print(recipes.text_of(name) + "\n" + explain(chosen))
+        return
+    found = [{"name": one, "title": recipes.read(one).title} for one in recipes.names()]
+    if as_json:
+        print(json.dumps(found))
+        return
+    width = max(len(one["name"]) for one in found)
+    for one in found:
+        out.print(f"[bold]{one['name']:{width}}[/]  {one['title']}", highlight=False)
+
+
+@app.command(epilog="Examples:  voxlate info scan.nii.gz    voxlate info RUN")
+def info(
+    path: Annotated[Path, typer.Argument(help="A scan, a DICOM folder, a run, weights, or a prepared cohort.")],
+    as_json: Json = False,
+) -> None:
+    """Say what a file or folder is: grid, unit and range of a scan; title, data and training of a model."""
+    from voxlate.info import describe_path
+
+    facts = describe_path(path)
+    if as_json:
+        print(json.dumps(facts))
+        return
+    width = max(len(key) for key in facts)
+    for key, value in facts.items():
+        out.print(f"[bold]{key:{width}}[/]  {value}", highlight=False)
+
+
+@app.command(epilog="Example:  voxlate demo --out demo")
+def demo(
+    to: Annotated[Path, typer.Option("--out", help="Folder for everything that the demo makes.")] = Path("demo"),
+) -> None:
+    """The whole way on a made-up cohort: phantom, prepare, train, synth, evaluate, report. CPU, a few minutes."""
+    from voxlate.demo import demo as run
+
+    with _bar() as bar:
+        scores, page, picture = run(to, _Bars(bar))
+    out.print(scores.table())
+    out.print(f"picture: {picture}\nreport:  {page}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""How a training is doing on cases that it does not learn from: the same examples and the same noise every time."""
+
+import contextlib
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from voxlate.batch import Batch
+from voxlate.data.dataset import validation_batches
+from voxlate.data.prepared import Cohort
+from voxlate.diffusion.noise import Noise
+from voxlate.methods.tasks import Complete, hide_one
+from voxlate.pictures import montage
+from voxlate.recipe import Recipe, Stage
+
+SEED = 1234  # never a recipe's business: validations of all runs see the same noise
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """Convolutions and products in bfloat16 where the recipe says so; everything else stays float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def examples(recipe: Recipe, stage: Stage, cohort: Cohort) -> list[Batch]:
+    """The first `validation_items` validation items, in batches of the recipe's `synth.batch`."""
+    items, size = stage.train.validation_items, recipe.synth.batch
+    batches = validation_batches(cohort, stage.data or recipe.data, recipe.intensity, batch=size, items=items)
+    return list(itertools.islice(batches, -(-items // size)))
+
+
+@torch.no_grad()
+def validate(
+    method: nn.Module, exam: Sequence[Batch], recipe: Recipe, stage: Stage, device: torch.device, folder: Path, step: int
+) -> dict[str, float]:
+    """Mean loss with fixed noise and mean absolute error of syntheses (network units), and a picture of the first ones."""
+    losses, errors, rows = [], [], []
+    for batch in exam:
+        batch = batch.to(device)
+        asked = hide_one(batch) if isinstance(stage.task, Complete) else batch
+        items = batch.item.tolist()
+        with autocast(device, stage.train.precision):
+            losses.append(method.loss("net", batch, Noise(SEED, items))["total"].item())
+            image = method.synthesise(asked, Noise(SEED, items), recipe.synth).float()
+        assert batch.target is not None
+        errors.append((image - batch.target).abs().mean().item())
+        rows += [_row(asked.source, image, batch.target, item) for item in range(len(batch))]
+    if rows:
+        montage(rows[:6], ["source", "synthesis", "target"], folder / f"{stage.name}_{step:07d}.png")
+    count = max(len(losses), 1)
+    return {"loss": sum(losses) / count, "mae": sum(errors) / count}
+
+
+def _row(source: Tensor, image: Tensor, target: Tensor, item: int) -> list:
+    """Middle slices of one item, scaled from network units to [0, 1]."""
+    middle = image.shape[2] // 2
+    planes = [volume[item, 0, min(middle, volume.shape[2] - 1)] for volume in (source, image, target)]
+    return [((plane.clamp(-1, 1) + 1) / 2).cpu().numpy() for plane in planes]
