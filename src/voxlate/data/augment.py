@@ -184,7 +184,7 @@ def smooth_field(generators: Sequence[Generator], channels: int, points: int, si
 
 @functools.lru_cache(maxsize=16)
 def spline_weights(length: int, points: int) -> Tensor:
-    """Weights [length, points] of uniform cubic B-splines; rows of unit norm, so that white knots keep unit variance."""
+    """Weights [length, points] of uniform cubic B-splines; rows of unit norm, so white knots keep unit variance."""
     if points == 1:
         return torch.ones(length, 1)
     away = (torch.linspace(0, points - 3, length).view(-1, 1) - (torch.arange(points) - 1)).abs()

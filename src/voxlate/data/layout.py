@@ -117,11 +117,11 @@ def cases_on_disk(root: Path, layout: Preset, single: bool) -> list[CaseFiles]:
         )
     for pattern in layout.patterns:
         if cases := _matching(root, paths, pattern, layout):
-            return cases
+            return [case for case in cases if case.files]
     if single and len(paths) <= MOST_FILES_OF_ONE_CASE and (cases := _matching(root, paths, "{modality}", layout)):
         return cases
     shown = ", ".join(f"'{path}'" for path in paths[:SHOWN]) + (", …" if len(paths) > SHOWN else "")
-    expected = "' or '".join(layout.patterns)
+    expected = "{case}/{modality}" if single else "' or '".join(layout.patterns)
     raise BadInput(
         f"{root}: expected paths like '{expected}', found {len(paths)} of another form ({shown}). "
         "Pass --pattern with {patient}, {case} and {modality} where they stand in the path."
@@ -205,7 +205,6 @@ def _named(found: Mapping[tuple[str | None, str], dict[str, Path]], layout: Pres
     for (patient, study), names in found.items():
         files, mask, labels = sort_files(names)
         case = f"{patient}_{study}" if alike and patient is not None else study
-        if files:
-            patient_name = patient_of(case, layout.patient) if patient is None else patient
-            cases.append(CaseFiles(case, patient_name, None, files, mask, labels))
+        patient_name = patient_of(case, layout.patient) if patient is None else patient
+        cases.append(CaseFiles(case, patient_name, None, files, mask, labels))
     return cases
