@@ -94,7 +94,7 @@ def upright(head: Anatomy, points: Points) -> Points:
     # Both sides see the same noise; rounding |x| keeps the mid-plane free of a crease.
     half: Points = (np.sqrt(turned[0] ** 2 + np.float32(400)), turned[1], turned[2])
     across = np.tanh(turned[0] / np.float32(20))  # a sideways bend must vanish in the mid-plane to stay symmetric
-    shifts = [np.float32(1.9) * lattice.at(half) for lattice in head.bend]
+    shifts: list[np.ndarray] = [np.float32(1.9) * lattice.at(half) for lattice in head.bend]
     shifts[0] *= across
     if head.asymmetry:
         whole: Points = (turned[0], turned[1], turned[2])

@@ -44,8 +44,10 @@ BRAINSTEM = (
 def cavity(brain: np.ndarray, points: Points) -> np.ndarray:
     """The inside of the skull: the brain, a gap for CSF, and the cisterns at the base."""
     cisterns = join(ellipsoid(points, (0, 15, -17), (15, 17, 10)), ellipsoid(points, (0, -4, -34), (17, 12, 24)), 6)
-    ambient = ellipsoid((np.abs(points[0]), points[1], points[2]), (17, -10, -17), (13, 19, 11))
-    return join(brain - np.float32(2.2), join(cisterns, ambient, 6), 10)
+    sided: Points = (np.abs(points[0]), points[1], points[2])
+    ambient = join(ellipsoid(sided, (17, -10, -17), (13, 19, 11)), ellipsoid(points, (0, -14, -14), (40, 34, 9)), 6)
+    tentorial = ellipsoid(points, (0, -45, -9), (50, 34, 6))
+    return join(brain - np.float32(2.2), join(cisterns, join(ambient, tentorial, 6), 6), 10)
 
 
 def cortex_depth(head: Anatomy, points: Points, envelope: np.ndarray) -> np.ndarray:
