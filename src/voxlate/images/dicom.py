@@ -1,0 +1,202 @@
+"""One DICOM series as a volume, its slices ordered by their place in the patient."""
+
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from voxlate.errors import BadInput
+from voxlate.images.formats import LPS_TO_RAS, UNREADABLE, Stored, reason
+from voxlate.images.grid import Grid, check_affine
+
+TILT_DEGREES = 0.5  # positions are rounded in headers; a real gantry tilt is degrees
+GEOMETRY = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
+
+
+@dataclass(frozen=True)
+class Series:
+    """The files of one series in the order of their slices, and the grid they make."""
+
+    files: tuple[Path, ...]
+    grid: Grid
+    modality: str
+
+
+def looks_like_dicom(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _pydicom(path: Path) -> ModuleType:
+    try:
+        import pydicom
+    except ImportError as error:
+        raise BadInput(
+            f"{path}: expected pydicom to read DICOM files, found it not installed. Run pip install 'voxlate[dicom]'."
+        ) from error
+    return pydicom
+
+
+def read_series_grid(path: Path) -> Grid:
+    """The grid of a DICOM file or of the one series in a folder, from the headers."""
+    return _find_series(path).grid
+
+
+def read_series(path: Path) -> Stored:
+    """The one series in a folder (or one file), rescaled slice by slice.
+
+    Raises BadInput for several series, missing slices, gantry tilt, colour, several frames and damaged files.
+    """
+    series = _find_series(path)
+    data = np.empty(series.grid.shape, dtype=np.float32)
+    for plane, file in zip(data, series.files, strict=True):
+        plane[:] = _pixels(file, plane.shape)
+    return Stored(data, series.grid.affine, modality=series.modality)
+
+
+def _find_series(path: Path) -> Series:
+    pydicom = _pydicom(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about values outside the standard; what matters is checked here
+        headers = {file: header for file in _files(path) if (header := _header(pydicom, file, path)) is not None}
+        if not headers:
+            raise BadInput(f"{path}: expected a DICOM series, found no DICOM image here. Name the folder of its files.")
+        _check_one_series(headers, path)
+        for file, header in headers.items():
+            _check_image(header, file)
+        return _stack(headers, path)
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    return sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+
+
+def _header(pydicom: ModuleType, file: Path, asked: Path) -> Any:
+    """The header of a DICOM image; None for other files in a folder (reports, DICOMDIR, notes)."""
+    try:
+        header = pydicom.dcmread(file, stop_before_pixels=True)
+        is_image = "Rows" in header and "Columns" in header
+    except UNREADABLE as error:  # InvalidDicomError is none of ours where a folder also holds other files
+        if file == asked or looks_like_dicom(file):
+            raise BadInput(f"{file}: expected a DICOM image, found a damaged file ({reason(error)}).") from error
+        return None
+    except pydicom.errors.InvalidDicomError as error:
+        if file == asked:
+            raise BadInput(f"{file}: expected a DICOM image, found something else. Check the file.") from error
+        return None
+    if not is_image and file == asked:
+        raise BadInput(f"{file}: expected a DICOM image, found a DICOM file without pixels. Name the series' folder.")
+    return header if is_image else None
+
+
+def _check_one_series(headers: dict[Path, Any], path: Path) -> None:
+    found = Counter((str(h.get("SeriesNumber", "?")), str(h.get("SeriesInstanceUID", ""))) for h in headers.values())
+    if len(found) > 1:
+        listed = ", ".join(f"number {number} with {count} images" for (number, _), count in sorted(found.items())[:6])
+        raise BadInput(
+            f"{path}: expected one DICOM series, found {len(found)} ({listed}). Put the one you want in its own folder."
+        )
+
+
+def _check_image(header: Any, file: Path) -> None:
+    try:
+        frames, samples = int(header.get("NumberOfFrames") or 1), int(header.get("SamplesPerPixel") or 1)
+        missing = [key for key in GEOMETRY if header.get(key) is None]
+    except UNREADABLE as error:
+        raise BadInput(f"{file}: expected a sound DICOM header, found a bad value in it ({reason(error)}).") from error
+    if samples != 1:
+        raise BadInput(f"{file}: expected grey values, found a colour image ({samples} samples a pixel).")
+    if frames != 1:
+        raise BadInput(f"{file}: expected one slice a file, found {frames} frames. Convert it with dcm2niix to NIfTI.")
+    if missing:
+        raise BadInput(f"{file}: expected the image's place in the patient, found no {missing[0]}. Use NIfTI or PNG.")
+
+
+def _stack(headers: dict[Path, Any], path: Path) -> Series:
+    """Sort the slices along their normal and lay the grid through them."""
+    files = list(headers)
+    first = headers[files[0]]
+    try:
+        planes = np.array([[*h.ImageOrientationPatient, *h.PixelSpacing, h.Rows, h.Columns] for h in headers.values()])
+        places = np.array([h.ImagePositionPatient for h in headers.values()], dtype=np.float64)
+        planes = planes.astype(np.float64)
+    except UNREADABLE as error:
+        raise BadInput(
+            f"{path}: expected sound geometry in every header, found a bad value ({reason(error)})."
+        ) from error
+    if np.abs(planes - planes[0]).max() > 1e-3:
+        odd = files[int(np.abs(planes - planes[0]).max(axis=1).argmax())]
+        raise BadInput(
+            f"{odd}: expected the direction, spacing and size of {files[0].name}, found others (a localiser?). "
+            "Remove it from the folder."
+        )
+    column_way, row_way = planes[0, :3], planes[0, 3:6]  # the directions in which columns and rows count up
+    row_spacing, column_spacing = planes[0, 6:8]
+    normal = np.cross(column_way, row_way)
+    normal /= np.linalg.norm(normal) or 1.0
+    order = np.argsort(places @ normal, kind="stable")
+    step = _step(places[order], normal, [files[k] for k in order], first)
+    lps = np.eye(4)
+    lps[:3, 0], lps[:3, 1], lps[:3, 2] = column_way * column_spacing, row_way * row_spacing, step
+    lps[:3, 3] = places[order[0]]
+    shape = (len(files), int(first.Rows), int(first.Columns))
+    grid = Grid(shape, check_affine(LPS_TO_RAS @ lps, path))
+    return Series(tuple(files[k] for k in order), grid, str(first.get("Modality", "")).lower())
+
+
+def _step(places: np.ndarray, normal: np.ndarray, files: list[Path], header: Any) -> np.ndarray:
+    """The vector from one slice to the next. Raises BadInput for doubled or missing slices and for gantry tilt."""
+    folder = files[0].parent
+    if len(files) == 1:
+        thickness = header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 1.0
+        return normal * abs(float(thickness))
+    steps = np.diff(places @ normal)
+    usual = float(np.median(steps))
+    if steps.min() < 1e-3:
+        k = int(steps.argmin())
+        raise BadInput(
+            f"{folder}: expected one image at each place, found {files[k].name} and {files[k + 1].name} at one "
+            "(several echoes or times?). Put one of them in its own folder."
+        )
+    if np.abs(steps - usual).max() > max(0.05, 0.03 * usual):
+        k = int(np.abs(steps - usual).argmax())
+        raise BadInput(
+            f"{folder}: expected slices {usual:.2f} mm apart, found {steps[k]:.2f} mm between {files[k].name} and "
+            f"{files[k + 1].name}. Add the missing slices, or convert the series with dcm2niix."
+        )
+    step: np.ndarray = (places[-1] - places[0]) / (len(files) - 1)
+    tilt = np.degrees(np.arccos(min(1.0, float(step @ normal) / float(np.linalg.norm(step)))))
+    if tilt > TILT_DEGREES:
+        raise BadInput(
+            f"{folder}: expected slices stacked along their normal, found them sheared by {tilt:.1f} degrees "
+            "(gantry tilt). Convert the series with dcm2niix, which straightens it."
+        )
+    return step
+
+
+def _pixels(file: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """One slice with its rescale slope and intercept applied."""
+    pydicom = _pydicom(file)
+    advice = "Get the file again."
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = pydicom.dcmread(file)
+            if image.file_meta.TransferSyntaxUID.is_compressed:
+                advice = "Install its decoder (pip install 'pylibjpeg[all]') or convert the series with dcm2niix."
+            slope, intercept = float(image.get("RescaleSlope", 1)), float(image.get("RescaleIntercept", 0))
+            pixels = image.pixel_array
+    except UNREADABLE as error:
+        message = f"{file}: expected whole pixel data, found none that can be read ({reason(error)}). {advice}"
+        raise BadInput(message) from error
+    if pixels.shape != shape:
+        raise BadInput(
+            f"{file}: expected {shape[1]}×{shape[0]} pixels, found shape {pixels.shape}. Get the file again."
+        )
+    return pixels * slope + intercept

@@ -1,0 +1,153 @@
+"""Pictures (PNG, TIFF) and the formats of ITK, as voxels in RAS millimetres."""
+
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from PIL import Image
+
+from voxlate.errors import BadInput
+from voxlate.images.grid import Grid, check_affine
+
+PICTURE_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])  # columns grow to the patient's Left, rows to Posterior: LPS
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+# what the readers raise for damaged files; PIL even raises SyntaxError
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    SyntaxError,
+    TypeError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+    NotImplementedError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a file holds: data [D, H, W] float32, affine to RAS millimetres, and what the file itself says it is."""
+
+    data: np.ndarray
+    affine: np.ndarray
+    unit: str = ""
+    modality: str = ""
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error, for a sentence."""
+    lines = str(error).strip().splitlines()
+    return (lines[0][:160] if lines else type(error).__name__).rstrip(".")
+
+
+def _open_picture(path: Path) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            picture = Image.open(path)
+            pages = getattr(picture, "n_frames", 1)
+    except UNREADABLE as error:
+        raise BadInput(
+            f"{path}: expected a picture, found something else ({reason(error)}). Check the file."
+        ) from error
+    if pages > 1:
+        picture.close()
+        raise BadInput(f"{path}: expected one picture, found {pages} pages. Save the slices as a NIfTI volume.")
+    return picture
+
+
+def read_picture(path: Path) -> Stored:
+    """A PNG or TIFF as one slice, values as stored: pixel [row, column] is data[0, row, column].
+
+    Raises BadInput for damaged files, several pages and real colour.
+    """
+    with _open_picture(path) as picture:
+        try:
+            if picture.mode in ("1", "P", "PA", "LA", "CMYK", "YCbCr"):
+                picture = picture.convert({"1": "L", "LA": "L"}.get(picture.mode, "RGB"))
+            pixels = np.asarray(picture)
+        except UNREADABLE as error:
+            message = f"{path}: expected a whole picture, found damaged pixels ({reason(error)}). Get the file again."
+            raise BadInput(message) from error
+    if pixels.ndim == 3:
+        colour = pixels[..., :3]
+        if (colour != colour[..., :1]).any():
+            raise BadInput(f"{path}: expected grey values, found a colour picture. Save it as greyscale.")
+        pixels = colour[..., 0]
+    return Stored(pixels[None].astype(np.float32), PICTURE_AFFINE, unit="grey")
+
+
+def read_picture_grid(path: Path) -> Grid:
+    with _open_picture(path) as picture:
+        width, height = picture.size
+    return Grid((1, height, width), PICTURE_AFFINE)
+
+
+def write_picture(path: Path, data: np.ndarray) -> None:
+    """Write [H, W] rounded: PNG clipped to 8 bit; TIFF with 8 bit where values allow it, else 16."""
+    wide = path.suffix.lower() != ".png" and float(data.max()) > 255.5
+    kind = np.uint16 if wide else np.uint8
+    pixels = np.rint(data).clip(0, np.iinfo(kind).max).astype(kind)
+    Image.fromarray(pixels).save(path)
+
+
+def _simpleitk(path: Path) -> ModuleType:
+    try:
+        import SimpleITK
+    except ImportError as error:
+        raise BadInput(
+            f"{path}: expected SimpleITK for this format, found it not installed. "
+            "Run pip install 'voxlate[registration]', or convert the file to NIfTI."
+        ) from error
+    return SimpleITK
+
+
+def read_itk_grid(path: Path) -> Grid:
+    """The grid of a MetaImage or NRRD from its header. Raises BadInput where SimpleITK is absent."""
+    reader = _simpleitk(path).ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except UNREADABLE as error:
+        raise BadInput(f"{path}: expected a MetaImage or NRRD file, found something else. Check the file.") from error
+    size, dimension = reader.GetSize(), reader.GetDimension()
+    frames = int(np.prod(size[3:])) if dimension > 3 else 1
+    parts = reader.GetNumberOfComponents()
+    if dimension < 2 or frames > 1 or parts > 1:
+        raise BadInput(
+            f"{path}: expected one 3-D volume of single values, found {frames} frames of {parts} values a voxel. "
+            "Save one of them as a file of its own."
+        )
+    direction = np.array(reader.GetDirection()).reshape(dimension, dimension)
+    lps = np.eye(4)
+    in_space = min(dimension, 3)
+    lps[:in_space, :in_space] = (direction * np.array(reader.GetSpacing()))[:in_space, :in_space]
+    lps[:in_space, 3] = reader.GetOrigin()[:in_space]
+    width, height, depth = (*size[:in_space], 1)[:3]
+    return Grid((depth, height, width), check_affine(LPS_TO_RAS @ lps, path))
+
+
+def read_itk(path: Path) -> Stored:
+    """A MetaImage (.mha, .mhd) or NRRD volume. Raises BadInput where SimpleITK is absent or the file damaged."""
+    grid = read_itk_grid(path)
+    itk = _simpleitk(path)
+    try:
+        data = itk.GetArrayFromImage(itk.ReadImage(str(path)))
+    except UNREADABLE as error:
+        raise BadInput(
+            f"{path}: expected whole voxel data, found it damaged or cut short. Get the file again."
+        ) from error
+    if np.iscomplexobj(data):
+        raise BadInput(f"{path}: expected real values, found complex ones. Save the magnitude.")
+    return Stored(data.reshape(grid.shape).astype(np.float32, copy=False), grid.affine)

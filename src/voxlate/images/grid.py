@@ -1,0 +1,161 @@
+"""Where voxels lie: grids, orientations and resampling, all in millimetres."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import nibabel as nib
+import numpy as np
+import scipy.ndimage
+
+from voxlate.errors import BadInput
+
+if TYPE_CHECKING:
+    from voxlate.images.volume import Volume
+
+Triple = tuple[float, float, float]
+
+SLAB_VOXELS = 2_000_000  # of a resampled slab; its coordinates in float64 then need about 50 MB
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The lattice of a volume.
+
+    shape: (D, H, W); affine: 4x4, maps voxel indices (x, y, z) = (W, H, D) to RAS millimetres, as in NIfTI.
+    """
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+
+    @property
+    def spacing_mm(self) -> Triple:
+        """Distance between neighbouring voxels along (D, H, W)."""
+        x, y, z = (float(length) for length in np.linalg.norm(self.affine[:3, :3], axis=0))
+        return z, y, x
+
+    def __str__(self) -> str:
+        size = "×".join(str(n) for n in reversed(self.shape))
+        spacing = "×".join(f"{length:.2f}" for length in reversed(self.spacing_mm))
+        return f"{size}, {spacing} mm"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Grid) and self.shape == other.shape and np.array_equal(self.affine, other.affine)
+
+    __hash__ = None  # type: ignore[assignment]  # an affine is an array
+
+
+def check_affine(affine: np.ndarray, where: object) -> np.ndarray:
+    """The affine in float64. Raises BadInput where it does not place every voxel at a point of its own."""
+    affine = np.asarray(affine, dtype=np.float64)
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    sound = bool(np.isfinite(affine).all() and (lengths > 0).all())
+    if not sound or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-4:
+        raise BadInput(
+            f"{where}: expected an affine that gives every voxel a place, found a singular one "
+            f"(rows {np.array2string(affine[:3], precision=3, separator=', ').replace(chr(10), '')}). "
+            "Write the header's sform or qform again, for instance from the original DICOM files."
+        )
+    return affine
+
+
+def same_grid(a: Grid, b: Grid, tolerance_mm: float = 0.01) -> bool:
+    """Whether no corner voxel lies more than `tolerance_mm` apart (headers round to float32)."""
+    if a.shape != b.shape:
+        return False
+    apart = (a.affine - b.affine) @ _corners(a.shape).T
+    return bool(np.linalg.norm(apart[:3], axis=0).max() <= tolerance_mm)
+
+
+def _corners(shape: tuple[int, int, int]) -> np.ndarray:
+    """The eight corner voxels as homogeneous (x, y, z, 1): [8, 4]."""
+    depth, height, width = shape
+    corners = np.array(np.meshgrid([0, width - 1], [0, height - 1], [0, depth - 1], indexing="ij")).reshape(3, 8).T
+    return np.concatenate([corners, np.ones((8, 1))], axis=1)
+
+
+def with_spacing(grid: Grid, spacing_mm: Triple) -> Grid:
+    """The grid of the same centre and directions with spacing (D, H, W) that covers the same box.
+
+    The box reaches half a voxel beyond the outermost centres; where it is no whole number of new voxels, it grows
+    by less than one voxel, equally on both sides.
+    """
+    if not all(length > 0 for length in spacing_mm):
+        raise ValueError(f"spacing_mm must be positive, got {spacing_mm}")
+    old = np.array(grid.spacing_mm)
+    new = np.array(spacing_mm, dtype=np.float64)
+    shape = np.maximum(1, np.ceil(np.array(grid.shape) * old / new - 1e-3)).astype(int)
+    affine = np.eye(4)
+    affine[:3, :3] = grid.affine[:3, :3] * (new / old)[::-1]
+    centre = grid.affine[:3, :3] @ (np.array(grid.shape[::-1]) - 1) / 2 + grid.affine[:3, 3]
+    affine[:3, 3] = centre - affine[:3, :3] @ (shape[::-1] - 1) / 2
+    return Grid((int(shape[0]), int(shape[1]), int(shape[2])), affine)
+
+
+def oriented(volume: "Volume", axes: str) -> "Volume":
+    """Flip and permute a volume until its (x, y, z) indices grow towards `axes`, say "RAS" or "LPS"; exact."""
+    now = nib.orientations.io_orientation(volume.affine)
+    change = nib.orientations.ornt_transform(now, nib.orientations.axcodes2ornt(tuple(axes)))
+    if np.array_equal(change, [[0, 1], [1, 1], [2, 1]]):
+        return volume
+    spatial = volume.data.transpose(3, 2, 1, 0)  # x, y, z, then channels, which the orientation leaves alone
+    data = nib.orientations.apply_orientation(spatial, change).transpose(3, 2, 1, 0)
+    affine = volume.affine @ nib.orientations.inv_ornt_aff(change, volume.grid.shape[::-1])
+    return dataclasses.replace(volume, data=np.ascontiguousarray(data), affine=affine)
+
+
+def canonical(volume: "Volume") -> "Volume":
+    """The volume with D growing to Superior, H to Anterior and W to Right, by flips and permutations alone."""
+    return oriented(volume, "RAS")
+
+
+def return_to(volume: "Volume", grid: Grid, order: Literal[0, 1, 3] = 1) -> "Volume":
+    """Bring a volume to `grid`: bit-exact where flips and permutations do it (undoing `canonical`), else resampled."""
+    back = oriented(volume, "".join(nib.orientations.aff2axcodes(grid.affine)))
+    if same_grid(back.grid, grid):
+        return dataclasses.replace(back, affine=grid.affine)
+    return resample(volume, grid, order)
+
+
+def resample(volume: "Volume", grid: Grid, order: Literal[0, 1, 3] = 1, fill: float | None = None) -> "Volume":
+    """Interpolate a volume on `grid` by splines of order 0 (labels), 1 or 3, slab by slab.
+
+    Points outside the volume's box get `fill` (default: its lowest value). Between the outermost centres and the box,
+    half a voxel, the edge is continued. No smoothing: at much wider spacing, smooth first.
+    """
+    if same_grid(volume.grid, grid, tolerance_mm=1e-6):
+        return dataclasses.replace(volume, affine=grid.affine)
+    to_index = np.linalg.inv(volume.affine) @ grid.affine
+    # scipy indexes (D, H, W), affines map (W, H, D)
+    matrix, offset = to_index[:3, :3][::-1, ::-1], to_index[:3, 3][::-1]
+    lowest = float(volume.data.min()) if fill is None else fill
+    data = np.stack([_sample(channel, grid.shape, matrix, offset, order, lowest) for channel in volume.data])
+    return dataclasses.replace(volume, data=data, affine=grid.affine)
+
+
+def _sample(
+    array: np.ndarray, shape: tuple[int, int, int], matrix: np.ndarray, offset: np.ndarray, order: int, fill: float
+) -> np.ndarray:
+    """Values of [D, H, W] at matrix @ index + offset for every index of `shape`."""
+    # mirror is the boundary that scipy's spline evaluation assumes beyond the edge for mode "nearest"
+    spline = scipy.ndimage.spline_filter(array, order, np.float32, mode="mirror") if order > 1 else array
+    out = np.empty(shape, dtype=np.float32)
+    step = max(1, SLAB_VOXELS // (shape[1] * shape[2]))
+    for start in range(0, shape[0], step):
+        slab = out[start : start + step]
+        shift = offset + matrix[:, 0] * start
+        scipy.ndimage.affine_transform(
+            spline, matrix, shift, output=slab, output_shape=slab.shape, order=order, mode="nearest", prefilter=False
+        )
+        slab[_outside(array.shape, slab.shape, matrix, shift)] = fill
+    return out
+
+
+def _outside(shape: tuple[int, ...], slab: tuple[int, ...], matrix: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """Which points of a slab lie beyond the box of `shape`, half a voxel around the outermost centres."""
+    beyond = np.zeros(slab, dtype=bool)
+    index = np.ogrid[: slab[0], : slab[1], : slab[2]]
+    for axis, length in enumerate(shape):
+        place = sum((matrix[axis, k] * index[k] for k in range(3)), offset[axis])
+        beyond |= np.abs(place - (length - 1) / 2) > length / 2 + 1e-4
+    return beyond

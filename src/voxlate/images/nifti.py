@@ -1,0 +1,147 @@
+"""NIfTI and FreeSurfer files, read with little memory and written so that every viewer agrees on the place."""
+
+import gzip
+import warnings
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from voxlate.errors import BadInput
+from voxlate.images.formats import UNREADABLE, Stored, reason
+from voxlate.images.grid import Grid, check_affine
+
+MILLIMETRES = {"meter": 1000.0, "micron": 0.001}  # xyzt_units; "mm" and "unknown" are taken as millimetres
+DESCRIPTION = b"voxlate; research use only"
+
+Pair = nib.nifti1.Nifti1Pair
+ERRORS = (
+    *UNREADABLE,
+    nib.filebasedimages.ImageFileError,
+    nib.spatialimages.HeaderDataError,
+    nib.spatialimages.ImageDataError,
+)
+
+
+def _load(path: Path) -> Any:
+    """The nibabel image behind a path, of which only the header has been read and checked."""
+    with open(path, "rb") as file:
+        start = file.read(2)
+    packed = path.suffix.lower() in (".gz", ".mgz")
+    if packed and start != b"\x1f\x8b":
+        raise BadInput(
+            f"{path}: expected gzip data, found a file that is not compressed. "
+            f"Compress it, or rename it to {path.stem if path.suffix.lower() == '.gz' else path.stem + '.mgh'}."
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = nib.load(path)
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise BadInput(f"{path}: expected whole gzip data, found it cut short. Copy or download it again.") from error
+    except ERRORS as error:
+        raise BadInput(f"{path}: expected a NIfTI or FreeSurfer volume, found none ({reason(error)}).") from error
+    if not isinstance(image, Pair | nib.freesurfer.mghformat.MGHImage):
+        raise BadInput(
+            f"{path}: expected a NIfTI or FreeSurfer volume, found {type(image).__name__}, "
+            "which does not tell left from right. Convert it to NIfTI."
+        )
+    return image
+
+
+def _grid(image: Any, path: Path) -> Grid:
+    """The grid of a loaded header. Raises BadInput for more than one frame, colour, complex voxels and bad affines."""
+    shape = tuple(int(n) for n in image.shape)
+    size = "×".join(str(n) for n in shape)
+    if len(shape) < 2 or min(shape) < 1:
+        raise BadInput(f"{path}: expected a volume, found an image of size {size or 'nothing'}. Check the file.")
+    frames = int(np.prod(shape[3:]))
+    if frames > 1:
+        raise BadInput(
+            f"{path}: expected one 3-D volume, found {frames} frames ({size}). "
+            "Save the frame you want as a file of its own (in nibabel: image.slicer[..., 0])."
+        )
+    dtype = image.get_data_dtype()
+    if dtype.fields:
+        raise BadInput(f"{path}: expected grey values, found colour voxels. Convert the file to one value a voxel.")
+    if np.issubdtype(dtype, np.complexfloating):
+        raise BadInput(f"{path}: expected real voxels, found complex ones ({dtype}). Save the magnitude (abs) instead.")
+    width, height, depth = (*shape, 1)[:3]
+    return Grid((depth, height, width), _affine(image, path))
+
+
+def _affine(image: Any, path: Path) -> np.ndarray:
+    """The sform where its code is set, else the qform, else the header's sizes; in millimetres."""
+    if not isinstance(image, Pair):
+        return check_affine(image.affine, path)
+    try:
+        unit = image.header.get_xyzt_units()[0]
+    except KeyError:  # a code that the standard does not know
+        unit = "unknown"
+    scale = np.diag([*[MILLIMETRES.get(unit, 1.0)] * 3, 1.0])
+    try:
+        return check_affine(scale @ image.affine, path)
+    except BadInput:
+        # A set sform that is all zero says nothing; the qform beside it, when set, still does.
+        qform, code = image.header.get_qform(coded=True)
+        if not code:
+            raise
+        return check_affine(scale @ qform, path)
+
+
+def read_nifti_grid(path: Path) -> Grid:
+    """The grid of a .nii, .nii.gz, .mgh or .mgz file from its header alone."""
+    return _grid(_load(path), path)
+
+
+def read_nifti(path: Path) -> Stored:
+    """The voxels of a .nii, .nii.gz, .mgh or .mgz file with its scaling applied.
+
+    Raises BadInput for damaged files, several frames, colour, complex voxels and singular affines.
+    """
+    image = _load(path)
+    grid = _grid(image, path)
+    try:
+        raw = image.dataobj.get_unscaled().reshape(grid.shape[::-1], order="F")
+        slope, inter = float(image.dataobj.slope), float(image.dataobj.inter)
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise BadInput(f"{path}: expected whole gzip data, found it cut short. Copy or download it again.") from error
+    except MemoryError as error:
+        raise BadInput(f"{path}: expected a volume that fits into memory, found {grid}. Check the header.") from error
+    except ERRORS as error:
+        message = f"{path}: expected voxels for {grid}, found the file damaged or cut short ({reason(error)})."
+        raise BadInput(message + " Copy or download it again.") from error
+    data = np.empty(grid.shape, dtype=np.float32)
+    with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which the reader of volumes reports
+        for z, plane in enumerate(data):  # slice by slice: float64 for one slice only
+            stored = raw[:, :, z].T
+            plane[:] = stored if (slope, inter) == (1.0, 0.0) else stored * np.float64(slope) + inter
+    return Stored(data, grid.affine)
+
+
+def write_nifti(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
+    """Write [D, H, W] with sform and qform code 1, in millimetres; int16 where that loses nothing, else float32.
+
+    The bytes depend on nothing but the voxels and the affine: no time, no file name.
+    """
+    kind = np.int16 if _fits_int16(data) else np.float32
+    image = nib.nifti1.Nifti1Image(data.astype(kind, copy=False).transpose(2, 1, 0), affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1)
+    image.header["descrip"] = DESCRIPTION
+    with open(path, "wb") as file:
+        if path.suffix.lower() == ".gz":
+            with gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=4, mtime=0) as packed:
+                image.to_stream(packed)
+        else:
+            image.to_stream(file)
+
+
+def _fits_int16(data: np.ndarray) -> bool:
+    limits = np.iinfo(np.int16)
+    return all(
+        limits.min <= plane.min() and plane.max() <= limits.max and np.array_equal(plane, np.rint(plane))
+        for plane in data
+    )

@@ -1,0 +1,155 @@
+"""Voxels with their place and unit, and the files they come from."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from voxlate.errors import BadInput
+from voxlate.files import whole_file
+from voxlate.images import dicom, formats, nifti
+from voxlate.images.formats import Stored
+from voxlate.images.grid import Grid, check_affine, oriented
+
+HOUNSFIELD = ("ct", "ncct", "cect", "cta", "ctv")
+UNITS: dict[str, str] = {
+    **dict.fromkeys(HOUNSFIELD, "HU"),
+    "cbf": "ml/100g/min",
+    "cbv": "ml/100g",
+    **dict.fromkeys(("tmax", "mtt", "ttp", "tmip"), "s"),
+    **dict.fromkeys(("t1", "t1c", "t1n", "t1ce", "t2", "t2w", "t2f", "flair", "pd", "swi", "tof", "mra", "mr"), "a.u."),
+}
+
+NIFTI = (".nii", ".nii.gz", ".mgz", ".mgh", ".hdr", ".img")
+PICTURES = (".png", ".tif", ".tiff")
+ITK = (".mha", ".mhd", ".nrrd")
+DICOM = (".dcm", ".ima")
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Voxels in physical units with their place.
+
+    data: [C, D, H, W] float32; affine: 4x4, maps voxel indices (x, y, z) = (W, H, D) to RAS millimetres; unit: one of
+    UNITS' values or "grey" (2-D pictures, values as stored); origin: the file it came from, for messages.
+    """
+
+    data: np.ndarray
+    affine: np.ndarray
+    unit: str
+    modality: str
+    origin: str = ""
+
+    def __post_init__(self) -> None:
+        if self.data.ndim != 4 or self.data.dtype != np.float32:
+            raise ValueError(f"a volume is [C, D, H, W] float32, got {self.data.shape} {self.data.dtype}")
+
+    @property
+    def grid(self) -> Grid:
+        _, depth, height, width = self.data.shape
+        return Grid((depth, height, width), self.affine)
+
+
+def unit_of(modality: str) -> str:
+    """The unit of a modality by its name ("cta2" and "cta_venous" are known by "cta"); "a.u." where unknown."""
+    name = modality.lower()
+    start = re.match(r"[a-z]*", name)
+    return UNITS.get(name) or UNITS.get(start.group() if start else "", "a.u.")
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix in lower case, ".nii.gz" in one piece."""
+    name = path.name.lower()
+    return ".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower()
+
+
+def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -> Volume:
+    """Read a NIfTI, FreeSurfer, MetaImage, NRRD, PNG or TIFF file, or a folder with one DICOM series.
+
+    Raises BadInput for every file that is not one real, finite 3-D volume; `allow_nan` lets NaN and infinity pass.
+    """
+    path = Path(path)
+    stored = _read(path)
+    if not allow_nan:
+        _check_finite(stored.data, path)
+    modality = modality or stored.modality
+    return Volume(stored.data[None], stored.affine, stored.unit or unit_of(modality), modality, str(path))
+
+
+def _read(path: Path) -> Stored:
+    match _family(path):
+        case "dicom":
+            return dicom.read_series(path)
+        case "nifti":
+            return nifti.read_nifti(path)
+        case "itk":
+            return formats.read_itk(path)
+        case _:
+            return formats.read_picture(path)
+
+
+def read_grid(path: Path | str) -> Grid:
+    """The grid of a file or DICOM folder, from headers alone. Raises BadInput as `read_volume` does for headers."""
+    path = Path(path)
+    match _family(path):
+        case "dicom":
+            return dicom.read_series_grid(path)
+        case "nifti":
+            return nifti.read_nifti_grid(path)
+        case "itk":
+            return formats.read_itk_grid(path)
+        case _:
+            return formats.read_picture_grid(path)
+
+
+def _family(path: Path) -> str:
+    """Which reader a path needs. Raises BadInput where nothing is there, or nothing known."""
+    if path.is_dir():
+        return "dicom"
+    if not path.exists():
+        raise BadInput(f"{path}: expected an image file or a DICOM folder, found nothing there. Check the path.")
+    if path.stat().st_size == 0:
+        raise BadInput(f"{path}: expected an image, found an empty file. Copy or download it again.")
+    suffix = suffix_of(path)
+    for family, suffixes in (("nifti", NIFTI), ("picture", PICTURES), ("itk", ITK), ("dicom", DICOM)):
+        if suffix in suffixes:
+            return family
+    if dicom.looks_like_dicom(path):
+        return "dicom"
+    known = ", ".join((*NIFTI, *PICTURES, *ITK, *DICOM))
+    raise BadInput(f"{path}: expected an image ({known} or a DICOM folder), found '{suffix or path.name}'. Convert it.")
+
+
+def _check_finite(data: np.ndarray, path: Path) -> None:
+    nan = sum(int(np.isnan(plane).sum()) for plane in data)
+    infinite = sum(int(np.isinf(plane).sum()) for plane in data)
+    if nan or infinite:
+        raise BadInput(
+            f"{path}: expected finite voxels, found {nan} NaN and {infinite} infinite ones of {data.size}. "
+            "Replace them, by the background value for instance, and save the file again."
+        )
+
+
+def write_volume(path: Path | str, volume: Volume) -> None:
+    """Write a volume of one channel by the suffix of `path`; the file appears whole or not at all.
+
+    .nii, .nii.gz: int16 where lossless, else float32. .png, .tif, .tiff (one slice): grey values rounded, turned so
+    that columns grow to Left and rows to Posterior, as they are read. Raises BadInput for other suffixes.
+    """
+    path = Path(path)
+    suffix = suffix_of(path)
+    if suffix not in (".nii", ".nii.gz", *PICTURES):
+        raise BadInput(f"{path}: expected .nii, .nii.gz, .png, .tif or .tiff to write, found '{suffix}'. Rename it.")
+    if len(volume.data) != 1:
+        raise ValueError(f"{path}: a file holds one channel, got {len(volume.data)}")
+    check_affine(volume.affine, path)
+    if suffix in PICTURES:
+        volume = oriented(volume, "LPS")
+        if volume.grid.shape[0] != 1:
+            raise BadInput(f"{path}: expected one slice for a picture, found {volume.grid}. Write .nii.gz instead.")
+    with whole_file(path) as temporary:
+        if suffix in PICTURES:
+            formats.write_picture(temporary, volume.data[0, 0])
+        else:
+            nifti.write_nifti(temporary, volume.data[0], volume.affine)
