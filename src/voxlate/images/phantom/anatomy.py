@@ -94,7 +94,7 @@ def upright(head: Anatomy, points: Points) -> Points:
     # Both sides see the same noise; rounding |x| keeps the mid-plane free of a crease.
     half: Points = (np.sqrt(turned[0] ** 2 + np.float32(400)), turned[1], turned[2])
     across = np.tanh(turned[0] / np.float32(20))  # a sideways bend must vanish in the mid-plane to stay symmetric
-    shifts = [np.float32(1.9) * lattice.at(half) for lattice in head.bend]
+    shifts: list[np.ndarray] = [np.float32(1.9) * lattice.at(half) for lattice in head.bend]
     shifts[0] *= across
     if head.asymmetry:
         whole: Points = (turned[0], turned[1], turned[2])
@@ -147,9 +147,7 @@ def ventricles(head: Anatomy, points: Points, straight: Points) -> np.ndarray:
         tube = Tube(path, (radii[0] * grow, radii[1] * grow))
         sides += [tube, tube.mirrored()]
     lateral = np.maximum(tubes(points, straight, sides, 8), np.float32(0.7) - np.abs(x))  # septum pellucidum
-    third = np.maximum(
-        ellipsoid((np.zeros_like(x), y, z), (0, 2, 2), (1e3, 15, 11)), np.abs(x) - np.float32(1.9 * grow)
-    )
+    third = np.maximum(ellipsoid((np.zeros_like(x), y, z), (0, 2, 2), (1e3, 13, 9)), np.abs(x) - np.float32(1.9 * grow))
     fourth = ellipsoid(points, (0, -25, -32), (6.0 * grow, 4.0, 9))
     aqueduct = tubes(points, straight, [Tube(((0, -14, -4), (0, -20, -16), (0, -24, -28)), (0.9, 0.9))], 8)
     return np.minimum(np.minimum(lateral, third), np.minimum(fourth, aqueduct))

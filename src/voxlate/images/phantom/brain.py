@@ -24,7 +24,8 @@ def cerebrum(points: Points) -> np.ndarray:
     floor = np.where(y > 10, -15, tentorium(y)).astype(np.float32)
     temporal = ellipsoid((x, y - np.float32(0.12) * z, z), (42, 4, -18), (21.5, 40, 21))
     frontal = ellipsoid((x, y, z), (20, 44, 6), (29, 36, 25))
-    return join(join(cut(vault, floor - z, 5), frontal, 8), temporal, 5)
+    hippocampal = ellipsoid((x, y, z), (24, -15, -11), (11, 24, 9))
+    return join(join(cut(vault, floor - z, 5), frontal, 8), join(temporal, hippocampal, 5), 5)
 
 
 def cerebellum(points: Points) -> np.ndarray:
@@ -44,8 +45,11 @@ BRAINSTEM = (
 def cavity(brain: np.ndarray, points: Points) -> np.ndarray:
     """The inside of the skull: the brain, a gap for CSF, and the cisterns at the base."""
     cisterns = join(ellipsoid(points, (0, 15, -17), (15, 17, 10)), ellipsoid(points, (0, -4, -34), (17, 12, 24)), 6)
-    ambient = ellipsoid((np.abs(points[0]), points[1], points[2]), (17, -10, -17), (13, 19, 11))
-    return join(brain - np.float32(2.2), join(cisterns, ambient, 6), 10)
+    sided: Points = (np.abs(points[0]), points[1], points[2])
+    ambient = join(ellipsoid(sided, (15, -10, -19), (11, 17, 10)), ellipsoid(points, (0, -14, -14), (36, 30, 7)), 6)
+    pockets = join(join(cisterns, ambient, 6), ellipsoid(points, (0, -42, -9), (42, 22, 5)), 6)
+    inner = brain - np.float32(2.2)
+    return join(inner, np.maximum(pockets, 3 * (inner - np.float32(7))), 10)  # pockets lie beside the brain only
 
 
 def cortex_depth(head: Anatomy, points: Points, envelope: np.ndarray) -> np.ndarray:

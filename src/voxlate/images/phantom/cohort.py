@@ -13,6 +13,7 @@ from voxlate.images.phantom.head import FIELD_MM, Head, make_head
 from voxlate.images.phantom.scanner import image
 from voxlate.images.phantom.signal import MODALITIES
 from voxlate.images.phantom.tissue import Label
+from voxlate.images.volume import Volume, unit_of, write_volume
 
 CohortLesion = Literal["mixed", "none", "tumour", "stroke"]
 NOTE = "phantom.json"
@@ -96,10 +97,8 @@ def _description(size: Sequence[int]) -> dict[str, Any]:
 
 
 def _write_case(folder: Path, head: Head, names: Sequence[str]) -> None:
-    from voxlate.images.volume import UNITS, Volume, write_volume
-
     maps = {"seg": head.labels, "lesion": head.lesion_map}
     for name in names:
         data = maps[name] if name in maps else image(head, name)
-        volume = Volume(data[None].astype(np.float32), head.affine, UNITS.get(name, "a.u."), name)
+        volume = Volume(data[None].astype(np.float32), head.affine, unit_of(name), name)
         write_volume(folder / f"{name}.nii.gz", volume)

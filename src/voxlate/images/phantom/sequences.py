@@ -6,7 +6,7 @@ import numpy as np
 
 Array = Any  # a number or an array of numbers: numpy broadcasts them
 
-GADOLINIUM_R1 = 4.5  # 1 / (mM s), macrocyclic agents in blood at 3 T: Shen et al. 2015, Invest Radiol 50:330
+GADOLINIUM_R1 = 4.5  # 1 / (mM s), gadobutrol in whole blood at 3 T: Shen et al. 2015, Invest Radiol 50:330
 FULL_SCALE = 2000.0  # a.u. that a voxel of water gives when all of its magnetisation is seen
 
 # Sequences in ms and degrees, as protocols at 3 T have them.

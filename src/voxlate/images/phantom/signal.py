@@ -5,6 +5,7 @@ Free of noise and exact voxel by voxel; what a scanner adds is in `scanner`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -32,7 +33,7 @@ from voxlate.images.phantom.sequences import (
     spoiled_gradient,
     venous_phase_rad,
 )
-from voxlate.images.phantom.tissue import BRAIN, TUMOUR, VESSEL, Label
+from voxlate.images.phantom.tissue import BRAIN, FLUID, TUMOUR, VESSEL, Label
 
 MODALITIES = (
     *("t1", "t1c", "t2", "flair", "pd", "swi", "tof"),
@@ -56,10 +57,10 @@ class _Parts:
     texture: np.ndarray
     core: np.ndarray
     penumbra: np.ndarray
-    height_mm: np.ndarray
+    height_mm: float
 
-    def of(self, table: np.ndarray, texture: float = 0.0, core: float = 0.0) -> np.ndarray:
-        return table[self.label] * (1 + np.float32(texture) * self.texture + np.float32(core) * self.core)
+    def of(self, table: np.ndarray, texture: float | np.ndarray = 0.0, core: float = 0.0) -> np.ndarray:
+        return table[self.label] * (1 + texture * self.texture + core * self.core)
 
     def has(self, *labels: Label) -> np.ndarray:
         return np.isin(self.label, list(labels))
@@ -67,21 +68,27 @@ class _Parts:
     @property
     def relaxation(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         # Cytotoxic oedema of the core: T1 up by 12 %, T2 by 40 % (order of Ordidge et al. 1991, Magn Reson Med 21:1).
-        tissue = self.head.tissue
-        t1, t2 = self.of(tissue.t1_ms, 0.02, 0.12), self.of(tissue.t2_ms, 0.025, 0.4)
-        return self.of(tissue.pd, 0.005, 0.03), t1, t2, self.of(tissue.t2star_ms, 0.025, 0.1)
+        # Fluid has no texture: its T1 is everywhere the one that FLAIR nulls.
+        tissue, solid = self.head.tissue, 1 - self.has(*FLUID).astype(np.float32)
+        t1, t2 = self.of(tissue.t1_ms, 0.02 * solid, 0.12), self.of(tissue.t2_ms, 0.025 * solid, 0.4)
+        return self.of(tissue.pd, 0.005 * solid, 0.03), t1, t2, self.of(tissue.t2star_ms, 0.025 * solid, 0.1)
+
+
+def _fat_left(parts: _Parts, share: float) -> np.ndarray:
+    """What fat saturation leaves of fat and marrow, 1 elsewhere; head protocols at 3 T add it, more or less fully."""
+    return np.where(parts.has(Label.FAT, Label.DIPLOE), np.float32(share), np.float32(1))
 
 
 def _t1(parts: _Parts) -> np.ndarray:
     pd, t1, _, t2star = parts.relaxation
-    return spoiled_gradient(pd, t1, t2star, T1_TR, T1_TE, T1_FLIP)
+    return _fat_left(parts, 0.6) * spoiled_gradient(pd, t1, t2star, T1_TR, T1_TE, T1_FLIP)
 
 
 def _t1c(parts: _Parts) -> np.ndarray:
     """As T1, with 1 / T1 + r1 · C: in vessels, and where the blood-brain barrier leaks."""
     pd, t1, _, t2star = parts.relaxation
     shortened = 1 / (1 / t1 + GADOLINIUM_R1 / 1000 * parts.of(parts.head.tissue.gadolinium_mm))
-    return spoiled_gradient(pd, shortened, t2star, T1_TR, T1_TE, T1_FLIP)
+    return _fat_left(parts, 0.6) * spoiled_gradient(pd, shortened, t2star, T1_TR, T1_TE, T1_FLIP)
 
 
 def _t2(parts: _Parts) -> np.ndarray:
@@ -97,7 +104,7 @@ def _pd(parts: _Parts) -> np.ndarray:
 def _flair(parts: _Parts) -> np.ndarray:
     pd, t1, t2, _ = parts.relaxation
     still = nulling_time_ms(float(parts.head.tissue.t1_ms[Label.CSF]), FLAIR_TR)
-    return _flow_void(parts) * inversion_recovery(pd, t1, t2, FLAIR_TR, FLAIR_TE, still)
+    return _flow_void(parts) * _fat_left(parts, 0.5) * inversion_recovery(pd, t1, t2, FLAIR_TR, FLAIR_TE, still)
 
 
 def _flow_void(parts: _Parts) -> np.ndarray:
@@ -123,8 +130,8 @@ def _tof(parts: _Parts) -> np.ndarray:
     pd, t1, _, t2star = parts.relaxation
     pulses = np.where(parts.has(Label.ARTERY), np.clip(5 + 0.09 * (parts.height_mm + 50), 3, 20), 1e4)
     pulses = np.where(parts.has(Label.ARTERY_BEYOND_CLOT), 45, pulses)
-    held = 1 - 0.3 * parts.has(*BRAIN, *TUMOUR, Label.MUSCLE, Label.SKIN) - 0.75 * parts.has(Label.FAT, Label.DIPLOE)
-    return held * inflow(pd, t1, t2star, pulses)
+    transfer = 1 - 0.3 * parts.has(*BRAIN, *TUMOUR, Label.MUSCLE, Label.SKIN)
+    return transfer * _fat_left(parts, 0.25) * inflow(pd, t1, t2star, pulses)
 
 
 def _hounsfield(parts: _Parts) -> np.ndarray:
@@ -176,6 +183,7 @@ _EQUATIONS: dict[str, Callable[[_Parts], np.ndarray]] = {
     "tof": _tof,
     "ncct": _hounsfield,
     "ct": _hounsfield,
+    **{name: partial(_contrast_ct, seconds=seconds) for name, seconds in PHASE_S.items()},
     "cbf": lambda parts: _perfusion(parts)[0],
     "cbv": lambda parts: _perfusion(parts)[1],
     "tmax": lambda parts: _perfusion(parts)[2],
@@ -187,26 +195,22 @@ def signal(head: Head, modality: str) -> np.ndarray:
 
     A voxel of two tissues has the mean of their signals, but in Tmax, a time, its main tissue's.
     """
-    if modality in PHASE_S:
-        equation: Callable[[_Parts], np.ndarray] = lambda parts: _contrast_ct(parts, PHASE_S[modality])  # noqa: E731
-    else:
-        equation = _EQUATIONS[modality]
-    gain = FULL_SCALE if modality in MR else 1.0
+    equation, gain = _EQUATIONS[modality], FULL_SCALE if modality in MR else 1.0
     out = np.empty(head.labels.shape, dtype=np.float32)
-    height = head.affine[2, 3] + np.arange(out.shape[0]) * head.affine[2, 2]
-    for level in range(out.shape[0]):
-        out[level] = gain * equation(_parts(head, level, head.labels[level], slice(None), height[level]))
+    for level in range(len(out)):
+        out[level] = gain * equation(_parts(head, level, head.labels[level], slice(None)))
         if modality != "tmax":
             mixed = head.share[level] < 1
-            other = gain * equation(_parts(head, level, head.second[level][mixed], mixed, height[level]))
+            other = gain * equation(_parts(head, level, head.second[level][mixed], mixed))
             share = head.share[level][mixed]
             out[level][mixed] = share * out[level][mixed] + (1 - share) * other
     return out
 
 
-def _parts(head: Head, level: int, label: np.ndarray, where: np.ndarray | slice, height_mm: float) -> _Parts:
+def _parts(head: Head, level: int, label: np.ndarray, where: np.ndarray | slice) -> _Parts:
+    height_mm = head.affine[2, 3] + level * head.affine[2, 2]
     stroke = (head.lesion.kind == "stroke") & np.isin(label, list(BRAIN))
     lesion = head.lesion_map[level][where]
     texture = head.texture[level][where].astype(np.float32)
     core, penumbra = ((stroke & (lesion == value)).astype(np.float32) for value in (1, 2))
-    return _Parts(head, label, texture, core, penumbra, np.full(label.shape, height_mm, dtype=np.float32))
+    return _Parts(head, label, texture, core, penumbra, height_mm)
