@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy.ndimage import gaussian_filter
 
+from voxlate.data.prepare import prepare
 from voxlate.errors import BadInput
 from voxlate.evaluate import evaluate
 from voxlate.images.grid import Grid, canonical
@@ -19,7 +20,7 @@ from voxlate.images.volume import Volume, read_volume, write_volume
 from voxlate.metrics import mae, ssim
 from voxlate.ranges import range_for
 from voxlate.scores import bootstrap
-from voxlate.trivial import BINS, Trivial, answers, fit
+from voxlate.trivial import BINS, Trivial, answers, fit, fit_cohort
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -258,6 +259,20 @@ def test_trivial_answers_come_back_from_their_file(trivial, tmp_path):
     assert loaded.cases == 2
     assert np.array_equal(loaded.means["ct"], trivial.means["ct"])
     assert np.array_equal(loaded.tables["t1", "ct"], trivial.tables["t1", "ct"])
+
+
+def test_a_prepared_cohort_gives_the_answers_of_its_training_cases_only(cohort, tmp_path):
+    table = "case,patient,split\np0,p0,train\np1,p1,train\np2,p2,val\n"
+    (tmp_path / "cases.csv").write_text(table)
+    prepared = prepare(cohort, tmp_path / "prepared", manifest=tmp_path / "cases.csv", workers=1)
+    found = fit_cohort(prepared, ["t1"], ["ct"])
+    ranges = {"ct": range_for("HU"), "t1": range_for("a.u.")}
+    masks = [prepared.mask(name) for name in ("p0", "p1")]
+    cases = [(volumes, mask) for (volumes, _), mask in zip(cases_of(cohort, ["p0", "p1"]), masks)]
+    expected = fit(cases, ["t1"], ["ct"], ranges)
+    assert found.cases == 2
+    assert np.array_equal(found.means["ct"], expected.means["ct"])
+    assert np.array_equal(found.tables["t1", "ct"], expected.tables["t1", "ct"])
 
 
 def test_a_file_that_holds_no_trivial_answers_is_refused(tmp_path):
