@@ -23,9 +23,9 @@ class Curve:
     values: tuple[float, ...]
 
 
-def curves_of(log: Path) -> dict[str, list[Curve]]:
-    """The curves in a log.jsonl, by group: "loss", "validation", "lr", "items_per_s". Broken lines are left out."""
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+def curves_of(log: Path) -> dict[tuple[str, str], list[Curve]]:
+    """The curves in a log.jsonl by (stage, group): "loss", "validation", "lr", "items_per_s"; broken lines left out."""
+    found: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
     for line in _lines(log):
         step = line.get("step")
         if not isinstance(step, (int, float)):
@@ -34,8 +34,10 @@ def curves_of(log: Path) -> dict[str, list[Curve]]:
         for group in ("loss", "validation", "lr", "items_per_s"):
             for name, value in _numbers(line.get(group), group):
                 label = f"{turn}: {name}" if group == "loss" and turn not in (None, "net") else name
-                found.setdefault(group, {}).setdefault(label, []).append((float(step), value))
-    return {group: [_curve(name, points) for name, points in curves.items()] for group, curves in found.items()}
+                found.setdefault((str(line.get("stage", "")), group), {}).setdefault(label, []).append(
+                    (float(step), value)
+                )
+    return {key: [_curve(name, points) for name, points in curves.items()] for key, curves in found.items()}
 
 
 def svg(curves: Sequence[Curve], label: str, smooth: bool = False) -> str:

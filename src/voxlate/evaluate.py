@@ -147,9 +147,10 @@ def _trivial(given: Trivial | Path | str | None, out: Path) -> Trivial | None:
         return given
     if given is not None:
         return Trivial.load(given)
-    run = _provenance(out).get("run")
-    stored = Path(run) / "trivial.safetensors" if isinstance(run, str) else None
-    return Trivial.load(stored) if stored and stored.is_file() else None
+    run = _provenance(out).get("run")  # the run's folder, or a weights file in it
+    places = [Path(run), Path(run).parent] if isinstance(run, str) else []
+    stored = [place / "trivial.safetensors" for place in places if (place / "trivial.safetensors").is_file()]
+    return Trivial.load(stored[0]) if stored else None
 
 
 def _inputs(out: Path, case: CaseFiles) -> dict[str, Path]:

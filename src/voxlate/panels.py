@@ -7,6 +7,7 @@ from voxlate.charts import short
 from voxlate.scores import ASIDE, METRICS, Metric, cell, figure, header_unit, keys_of
 
 IN_PANELS = ("mae", "rmse", "psnr", "ssim_2d", "ssim_3d", "nmi", "gradient_strength")
+HEADLINES = ("mae", "ssim_2d")
 BETTER = {"lower": "lower is better", "higher": "higher is better", "one": "1 is right; below blur, above noise"}
 
 
@@ -15,7 +16,7 @@ def panels_of(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "modality": name,
-            "headline": headline(part["answers"], part["unit"]),
+            "headline": " ".join(headline(part["answers"], part["unit"], key) for key in HEADLINES).strip(),
             "panels": [_panel(metric, part) for metric in METRICS if metric.key in _keys(part)],
             "uncertainty": _uncertainty(part),
         }
@@ -23,20 +24,23 @@ def panels_of(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def headline(answers: Mapping[str, Any], unit: str) -> str:
-    """One honest sentence: the error of the synthesis against the best trivial answer."""
-    mae = next(metric for metric in METRICS if metric.key == "mae")
-    ours = answers.get("synthesis", {}).get("mae", {}).get("mean")
-    others = {k: v["mae"]["mean"] for k, v in answers.items() if k != "synthesis" and v.get("mae", {}).get("mean")}
+def headline(answers: Mapping[str, Any], unit: str, key: str) -> str:
+    """One honest sentence: a score of the synthesis against the best trivial answer."""
+    metric = next(metric for metric in METRICS if metric.key == key)
+    means = {answer: scores[key]["mean"] for answer, scores in answers.items() if key in scores}
+    means = {answer: mean for answer, mean in means.items() if mean is not None}
+    ours = means.pop("synthesis", None)
     if ours is None:
         return ""
-    text = f"Mean absolute error {figure(ours, mae)} {unit}".strip()
-    if not others:
-        return f"{text}; no trivial answer to compare with."
-    best = min(others, key=lambda name: others[name])
-    share = 1 - ours / others[best]
-    relation = f"{100 * abs(share):.0f} % {'below' if share >= 0 else 'above'}"
-    return f"{text}, {relation} the best trivial answer ({best}, {figure(others[best], mae)})."
+    text = f"{metric.label} {figure(ours, metric)} {metric.unit_for(unit)}".strip()
+    if not means:
+        return f"{text}."
+    best = min(means, key=lambda answer: means[answer] if metric.better == "lower" else -means[answer])
+    other = f"the best trivial answer ({best}, {figure(means[best], metric)})"
+    if metric.better == "lower" and means[best] > 0:
+        share = 1 - ours / means[best]
+        return f"{text}, {100 * abs(share):.0f} % {'below' if share >= 0 else 'above'} {other}."
+    return f"{text}, {'above' if ours > means[best] else 'not above'} {other}."
 
 
 def table_of(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,9 +60,10 @@ def table_of(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _cell(value: Mapping[str, Any] | None, metric: Metric) -> tuple[str, str]:
-    interval = value and value["ci95"]
-    low, high = (figure(end, metric, like=value["mean"]) for end in interval) if interval else ("", "")
-    return cell(value, metric, interval=False), f"{low} to {high}" if interval else ""
+    if not value or not value["ci95"]:
+        return cell(value, metric), ""
+    low, high = (figure(end, metric, like=value["mean"]) for end in value["ci95"])
+    return cell(value, metric, interval=False), f"{low} to {high}"
 
 
 def _keys(part: Mapping[str, Any]) -> set[str]:

@@ -110,9 +110,9 @@ def write_png(path: Path | str, image: Picture) -> None:
 def montage(
     rows: Sequence[Sequence[NDArray[Any]]], titles: Sequence[str], path: Path | str, tile: int = 256, gap: int = 6
 ) -> None:
-    """Write one picture with a row of tiles a case and a title a column, on black.
+    """Write one picture with a row of tiles a case and a title a column, on black, in radiological convention.
 
-    rows: bytes [H, W] or [H, W, 3], each fitted into a square of `tile` pixels.
+    rows: axial slices [H, W] of canonical volumes, scaled to [0, 1], each fitted into a square of `tile` pixels.
     """
     columns = max(len(row) for row in rows)
     head = 34 if any(titles) else 0
@@ -123,7 +123,8 @@ def montage(
         draw.text((column * (tile + gap) + tile / 2, head / 2), title, fill="#e6e6e6", font=font, anchor="mm")
     for number, row in enumerate(rows):
         for column, image in enumerate(row):
-            picture = Image.fromarray(np.ascontiguousarray(image)).convert("RGB")
+            turned = plane_of(np.asarray(image)[None], "axial", 0)
+            picture = Image.fromarray(np.ascontiguousarray(shades(turned, 0, 1)))
             scale = tile / max(picture.size)
             size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
             fitted = picture.resize(size, Image.Resampling.BICUBIC)

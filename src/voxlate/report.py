@@ -3,6 +3,7 @@
 import base64
 import datetime
 import html
+import itertools
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from voxlate.ranges import Range
 from voxlate.scores import METRICS, caption, cell
 
 MOST_CASES = 9
+LONGEST_LIST = 12
 CURVES = (
     ("loss", "Training loss", True),
     ("validation", "Validation", False),
@@ -90,14 +92,16 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _run_of(provenance: Mapping[str, Any]) -> Path | None:
-    run = provenance.get("run")
-    return Path(run) if isinstance(run, str) and Path(run).is_dir() else None
+    run = provenance.get("run")  # the run's folder, or a weights file in it
+    places = [Path(run), Path(run).parent] if isinstance(run, str) else []
+    return next((place for place in places if (place / "log.jsonl").is_file()), None)
 
 
 def _recipe(folder: Path, run: Path | None, provenance: dict[str, Any]) -> str:
-    """The recipe's text: from the run, or as the provenance carries it (taken out of it then)."""
+    """The recipe's text: from the run, or as the provenance carries it (then the provenance need not repeat it)."""
     for place in (folder, run):
         if place and (place / "recipe.toml").is_file():
+            provenance.pop("recipe", None)
             return (place / "recipe.toml").read_text(encoding="utf-8")
     carried = provenance.get("recipe")
     if isinstance(carried, str) and "\n" in carried:
@@ -119,9 +123,11 @@ def _title(recipe: str, folder: Path, scores: Mapping[str, Any]) -> str:
 
 def _charts(log: Path) -> list[dict[str, Any]]:
     curves = charts.curves_of(log)
+    stages = list(dict.fromkeys(stage for stage, _ in curves))
     found = []
-    for group, title, smooth in CURVES:
-        drawn = [curve for curve in curves.get(group, []) if len(curve.steps) > 1]
+    for stage, (group, heading, smooth) in itertools.product(stages, CURVES):
+        title = heading if len(stages) == 1 else f"{heading}, {stage}"
+        drawn = [curve for curve in curves.get((stage, group), []) if len(curve.steps) > 1]
         # validation scores have different units: one chart each
         for part in [[curve] for curve in drawn] if group == "validation" else [drawn]:
             if part:
@@ -227,7 +233,8 @@ def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     if isinstance(value, dict):
         return [pair for key, part in value.items() for pair in flat(part, f"{prefix}.{key}" if prefix else str(key))]
     if isinstance(value, list) and not any(isinstance(part, (dict, list)) for part in value):
-        return [(prefix, ", ".join(map(str, value)))]
+        text = ", ".join(map(str, value[:LONGEST_LIST]))
+        return [(prefix, text if len(value) <= LONGEST_LIST else f"{text} … ({len(value)} in all)")]
     if isinstance(value, list):
         return [pair for number, part in enumerate(value) for pair in flat(part, f"{prefix}.{number}")]
     return [(prefix, "–" if value is None else str(value))]

@@ -39,9 +39,9 @@ ASIDE = ("rmse_rel", "std", "std_error_r")  # in the files, not in the table
 SSIM = "Gaussian window 11, sigma 1.5, K1 0.01, K2 0.03; "
 METRICS = (
     Metric("mae", "MAE", UNIT, "lower", "mean over voxels"),
-    Metric("mae_rel", "MAE / range", "%", "lower", "mean over voxels, share of the range", 2, 100.0),
+    Metric("mae_rel", "MAE/range", "%", "lower", "mean over voxels, share of the range", 2, 100.0),
     Metric("rmse", "RMSE", UNIT, "lower", "root of the mean over voxels"),
-    Metric("rmse_rel", "RMSE / range", "%", "lower", "root of the mean over voxels, share of the range", 2, 100.0),
+    Metric("rmse_rel", "RMSE/range", "%", "lower", "root of the mean over voxels, share of the range", 2, 100.0),
     Metric("psnr", "PSNR", "dB", "higher", "20 log10(range / RMSE) of each case", 1),
     Metric("ssim_2d", "SSIM 2-D", "", "higher", SSIM + "mean over axial slices"),
     Metric("ssim_3d", "SSIM 3-D", "", "higher", SSIM + "one window in three directions"),
@@ -87,7 +87,6 @@ class Scores:
     rows: tuple[Row, ...]
     choices: Choices
 
-    @property
     def document(self) -> dict[str, Any]:
         """What metrics.json holds: each value beside its unit, range, mask, window, reduction and number of cases."""
         modalities = dict.fromkeys(row.modality for row in self.rows)
@@ -130,11 +129,11 @@ class Scores:
         return {"unit": scale.unit, **stated, "answers": answers}
 
     def table(self) -> Table:
-        return table(self.document)
+        return table(self.document())
 
     def write(self, out: Path) -> None:
         """Write OUT/metrics.json and OUT/metrics.csv."""
-        write_json(out / "metrics.json", self.document)
+        write_json(out / "metrics.json", self.document())
         columns = ["case", "patient", "modality", "answer", "unit", "range_low", "range_high", "mask"]
         with whole_file(out / "metrics.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns + [metric.key for metric in METRICS])
@@ -180,19 +179,21 @@ def bootstrap(values: NDArray[Any], groups: Sequence[str], seed: int) -> tuple[f
 
 
 def table(document: Mapping[str, Any]) -> Table:
-    """The score table of a metrics.json for the terminal: mean ± sd, and below it the interval of the synthesis."""
+    """The score table of a metrics.json for the terminal: a line a score, a column an answer, mean ± sd over cases."""
     shown = [metric for metric in METRICS if metric.key in keys_of(document) and metric.key not in ASIDE]
-    result = Table(
-        title="Scores: mean ± sd over cases [95 % interval]", caption=caption(document), caption_justify="left"
-    )
-    result.add_column("answer", no_wrap=True)
-    for metric in shown:
-        result.add_column(f"{metric.label}\n{header_unit(document, metric)}".rstrip(), justify="right")
-    for modality, part in document["modalities"].items():
-        for answer, scores in part["answers"].items():
-            ours = answer == "synthesis"
-            cells = [cell(scores.get(metric.key), metric, "\n", interval=ours) for metric in shown]
-            result.add_row(f"{modality}: {answer}", *cells, style="bold" if ours else "")
+    modalities = document["modalities"]
+    answers = list(dict.fromkeys(answer for part in modalities.values() for answer in part["answers"]))
+    title = "Scores: mean ± sd over cases; below, the 95 % interval of the mean"
+    result = Table(title=title, caption=caption(document), caption_justify="left")
+    result.add_column("")
+    for answer in answers:
+        result.add_column(answer, justify="right", style="bold" if answer == "synthesis" else "", min_width=13)
+    for modality, part in modalities.items():
+        for metric in shown:
+            name = metric.label if len(modalities) == 1 else f"{modality} {metric.label}"
+            label = f"{name}\n{metric.unit_for(part['unit'])}".rstrip()
+            values = [(answer == "synthesis", part["answers"].get(answer, {}).get(metric.key)) for answer in answers]
+            result.add_row(label, *(cell(value, metric, "\n", interval=ours) for ours, value in values))
         result.add_section()
     return result
 
@@ -209,7 +210,7 @@ def header_unit(document: Mapping[str, Any], metric: Metric) -> str:
 
 
 def cell(value: Mapping[str, Any] | None, metric: Metric, join: str = " ", interval: bool = True) -> str:
-    """One value as people read it: 0.068 ± 0.012 [0.061, 0.074]."""
+    """One value as people read it: 0.068 ± 0.012 0.061–0.074."""
     if not value or value["mean"] is None:
         return "–"
     mean = value["mean"]
@@ -218,7 +219,7 @@ def cell(value: Mapping[str, Any] | None, metric: Metric, join: str = " ", inter
         text += f" ± {figure(value['sd'], metric, like=mean)}"
     if interval and value["ci95"]:
         low, high = (figure(end, metric, like=mean) for end in value["ci95"])
-        text += f"{join}[{low}, {high}]"
+        text += f"{join}{low}–{high}"
     return text
 
 
@@ -235,8 +236,9 @@ def caption(document: Mapping[str, Any]) -> str:
     for name, part in document["modalities"].items():
         low, high = part["range"]
         lines.append(
-            f"{name}: {count(part['cases'], 'case')} of {count(part['patients'], 'patient')}; range {low:g} to {high:g} {part['unit']} "
-            f"({part['range_rule']}); mask: {part['mask']}; {part['bootstrap']}."
+            f"{name}: {count(part['cases'], 'case')} of {count(part['patients'], 'patient')}; "
+            f"range {low:g} to {high:g} {part['unit']} ({part['range_rule']}); mask: {part['mask']}; "
+            f"{part['bootstrap']}."
         )
         if part["patients"] == 1 and part["cases"] > 1:
             lines.append(f"{name}: one patient, so the intervals speak of these cases and not of other patients.")

@@ -20,17 +20,20 @@ from voxlate.images.mask import foreground
 from voxlate.images.volume import Volume
 from voxlate.ranges import Range, range_for, ranges_from_json, ranges_to_json
 
-BINS = 256
+BINS = 1024  # one a level for 8 bit pictures, 4 HU for CT
 MEAN_VOXELS = 1 << 22  # a mean of many heads is smooth: 16 MiB hold it however large the scans are
 
-Case = Mapping[str, Volume]
+MOST_CASES = 200  # a mean and a table of more cases are the same to three digits
+
+Region = NDArray[np.bool_] | None
+Case = tuple[Mapping[str, Volume], Region]
 
 
 @dataclass(frozen=True)
 class Trivial:
     """What the training cases say without a model.
 
-    ranges: of every modality; means: [D, H, W] of each target, canonical; tables: (source, target) -> [256],
+    ranges: of every modality; means: [D, H, W] of each target, canonical; tables: (source, target) -> [BINS],
     the target's mean value where the source lies in that bin of its range; cases: how many it was fitted to.
     """
 
@@ -68,7 +71,8 @@ class Trivial:
 def fit(cases: Iterable[Case], sources: Sequence[str], targets: Sequence[str], ranges: Mapping[str, Range]) -> Trivial:
     """Learn the trivial answers from training cases, one at a time.
 
-    cases: volumes by modality, of one grid within a case; a case takes part where it has what is asked.
+    cases: canonical volumes by modality and their foreground (None: found in each), of one grid within a case; a
+    case takes part where it has what is asked.
     Targets of several sizes are stretched to the first one's box for the mean image.
     Raises BadInput where no case has a target.
     """
@@ -76,9 +80,10 @@ def fit(cases: Iterable[Case], sources: Sequence[str], targets: Sequence[str], r
     pairs = [(source, target) for source in sources for target in targets if source != target]
     tables = {pair: _Table() for pair in pairs}
     count = 0
-    for case in cases:
+    for volumes, region in cases:
         count += 1
-        brought = {name: _bring(canonical(case[name]), ranges[name]) for name in {*sources, *targets} & set(case)}
+        there = {*sources, *targets} & volumes.keys()
+        brought = {name: _bring(volumes[name], ranges[name], region) for name in there}
         for name in means.keys() & brought.keys():
             means[name].add(brought[name])
         for source, target in pairs:
@@ -96,6 +101,25 @@ def fit(cases: Iterable[Case], sources: Sequence[str], targets: Sequence[str], r
         {pair: table.result() for pair, table in tables.items() if table.counts.any()},
         count,
     )
+
+
+def fit_cohort(cohort: Cohort, sources: Sequence[str], targets: Sequence[str]) -> Trivial:
+    """Learn the trivial answers from the training cases of a prepared cohort (at most MOST_CASES, evenly chosen)."""
+    wanted = {*sources, *targets}
+    training = [one for one in cohort.cases if one.split == "train" and wanted & set(one.present)]
+    chosen = training[:: -(-len(training) // MOST_CASES) or 1]
+    ranges = {name: range_for(cohort.units[name], _largest(cohort, name)) for name in wanted & cohort.units.keys()}
+    cases = (
+        ({name: cohort.volume(one.case, name) for name in wanted & set(one.present)}, cohort.mask(one.case))
+        for one in chosen
+    )
+    return fit(cases, sources, targets, ranges)
+
+
+def _largest(cohort: Cohort, modality: str) -> float:
+    """The largest value of a modality over all cases, from their headers."""
+    cases = [one.case for one in cohort.cases if modality in one.present]
+    return max(cohort.header(case).statistics[modality].all.at(100) for case in cases)
 
 
 def answers(trivial: Trivial, target: str, sources: Mapping[str, Volume], grid: Grid) -> dict[str, NDArray[np.float32]]:
@@ -117,7 +141,9 @@ def answers(trivial: Trivial, target: str, sources: Mapping[str, Volume], grid: 
         brought = _bring(return_to(source, grid), scale)
         result[f"copy of {name}"] = to.low + (brought - scale.low) * np.float32(to.width / scale.width)
         if (name, target) in trivial.tables:
-            result["intensity table" + (f" of {name}" if several else "")] = trivial.tables[name, target][_bins(brought, scale)]
+            result["intensity table" + (f" of {name}" if several else "")] = trivial.tables[name, target][
+                _bins(brought, scale)
+            ]
     return result
 
 
@@ -160,8 +186,11 @@ def _pair_of(key: str) -> tuple[str, str]:
     return source, target
 
 
-def _bring(volume: Volume, scale: Range) -> NDArray[np.float32]:
-    return scale.bring(volume.data[0], foreground(volume) if scale.own else None)
+def _bring(volume: Volume, scale: Range, region: Region = None) -> NDArray[np.float32]:
+    """Values on the scored scale; the foreground is looked for only where it matters and is not given."""
+    if scale.own and region is None:
+        region = foreground(volume)
+    return scale.bring(volume.data[0], region)
 
 
 def _bins(values: NDArray[np.float32], scale: Range) -> NDArray[np.intp]:
