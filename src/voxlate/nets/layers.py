@@ -5,12 +5,15 @@ with (3, 3, 3) kernels hands them `[B, C, D, H, W]`. `depth` (D) travels beside 
 longer says where one volume ends.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from voxlate.nets.norm import Norm
 
 
 @dataclass(frozen=True)
@@ -30,29 +33,29 @@ class BlockOptions:
     zero_init: bool = True
 
 
-def group_count(channels: int, most: int) -> int:
-    """The largest number of groups up to `most` that divides the channels and leaves two in each."""
-    limit = max(1, min(most, channels // 2))
-    return next(groups for groups in range(limit, 0, -1) if channels % groups == 0)
+def to_slices(volume: Tensor) -> Tensor:
+    """[B, C, D, H, W] -> [B*D, C, H, W]."""
+    return volume.transpose(1, 2).flatten(0, 1)
+
+
+def to_volumes(slices: Tensor, depth: int) -> Tensor:
+    """[B*D, C, H, W] -> [B, C, D, H, W]."""
+    return slices.reshape(-1, depth, *slices.shape[1:]).transpose(1, 2)
+
+
+def pad_far(image: Tensor, multiples: Sequence[int]) -> Tensor:
+    """Mirror the far sides of [B, C, D, H, W] up to the next multiples (repeat the border of a very small image)."""
+    missing = [-size % multiple for size, multiple in zip(image.shape[2:], multiples)]
+    if not any(missing):
+        return image
+    mirror = all(extra < size for extra, size in zip(missing, image.shape[2:]))
+    return F.pad(image, (0, missing[2], 0, missing[1], 0, missing[0]), mode="reflect" if mirror else "replicate")
 
 
 def zeroed(module: nn.Module) -> None:
     """Set the weights of a layer, not those of its parts, to zero."""
     for parameter in module.parameters(recurse=False):
         nn.init.zeros_(parameter)
-
-
-class Norm(nn.GroupNorm):
-    """Group normalisation that stays in the precision of its input; its statistics are float32 inside the kernel."""
-
-    def __init__(self, channels: int, groups: int) -> None:
-        super().__init__(group_count(channels, groups), channels)
-
-    def forward(self, h: Tensor) -> Tensor:
-        if not h.is_cuda:  # the CPU kernel takes float32 weights beside a bfloat16 map, and autocast leaves it alone
-            return F.group_norm(h, self.num_groups, self.weight, self.bias, self.eps)
-        with torch.autocast("cuda", enabled=False):  # autocast would cast the whole map to float32 and back
-            return F.group_norm(h, self.num_groups, self.weight.to(h.dtype), self.bias.to(h.dtype), self.eps)
 
 
 class Volumetric(nn.Module):
@@ -158,10 +161,10 @@ class ResBlock(nn.Module):
         super().__init__()
         self.resample, self.stride = resample, stride
         self.scale_shift = options.modulation == "scale_shift"
-        self.norm1 = Norm(ins, options.groups)
+        self.norm1 = Norm(ins, options.groups, silu=True)
         self.conv1 = conv3(ins, outs, options)
         self.embed = nn.Linear(options.embedding, outs * (1 + self.scale_shift)) if options.embedding else None
-        self.norm2 = Norm(outs, options.groups)
+        self.norm2 = Norm(outs, options.groups, silu=not self.scale_shift)
         self.dropout = nn.Dropout(options.dropout)
         self.conv2 = conv3(outs, outs, options)
         if options.zero_init:
@@ -169,25 +172,29 @@ class ResBlock(nn.Module):
         self.skip = conv1(ins, outs, options) if ins != outs else nn.Identity()
 
     def forward(self, h: Tensor, embedding: Tensor | None, depth: int) -> Tensor:
-        inner = F.silu(self.norm1(h))
+        inner = self.norm1(h)
         if self.resample is not None:
             resample = shrink if self.resample == "down" else enlarge
             inner, h = resample(inner, self.stride), resample(h, self.stride)
         inner = self.conv1(inner, depth)
-        inner = F.silu(self.modulate(inner, embedding))
+        inner = self.modulate(inner, embedding)
         h = self.skip(h) + self.conv2(self.dropout(inner), depth)
         return h
 
     def modulate(self, h: Tensor, embedding: Tensor | None) -> Tensor:
+        """The second norm and SiLU, with what the block is told."""
+        told = None
         if self.embed is not None and embedding is not None:
-            told: Tensor = self.embed(embedding).to(h.dtype)
+            told = self.embed(embedding).to(h.dtype)
             told = told.reshape(*told.shape, *(1 for _ in h.shape[2:]))
-            if self.scale_shift:
-                scale, shift = told.chunk(2, dim=1)
-                return torch.addcmul(shift, self.norm2(h), 1 + scale)
-            h = h + told
+        if not self.scale_shift:
+            h = self.norm2(h if told is None else h + told)
+            return h
         h = self.norm2(h)
-        return h
+        if told is not None:
+            scale, shift = told.chunk(2, dim=1)
+            h = torch.addcmul(shift, h, 1 + scale)
+        return F.silu(h, inplace=not h.requires_grad)
 
 
 class Attention(nn.Module):

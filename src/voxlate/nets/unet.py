@@ -16,12 +16,15 @@ from voxlate.nets.layers import (
     Attention,
     BlockOptions,
     Down,
-    Norm,
     ResBlock,
     Up,
     conv3,
+    pad_far,
+    to_slices,
+    to_volumes,
     zeroed,
 )
+from voxlate.nets.norm import Norm
 
 
 @settings
@@ -171,7 +174,7 @@ class ResidualUNet(nn.Module):
         middle = [Stage(widths[-1], widths[-1], self._heads(widths[-1], net.middle_attention), told)]
         self.middle = Level([*middle, Stage(widths[-1], widths[-1], 0, told)], None)
         self.decoder = self._decoder(widths, skips, told)
-        self.norm = Norm(widths[0], net.groups)
+        self.norm = Norm(widths[0], net.groups, silu=True)
         self.head = conv3(widths[0], outs * net.patch**2, told)
         self.feature_layers = nn.ModuleDict()  # level -> layer(h, feature), in place of plain addition
         if net.zero_init:
@@ -216,7 +219,7 @@ class ResidualUNet(nn.Module):
     def forward(self, x: Tensor | None, condition: Condition, log_snr: Tensor | None) -> Tensor:
         parts = [part for part in (x, condition.images) if part is not None]
         image = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-        h, depth = self._fold(self._pad(image))
+        h, depth = self._fold(pad_far(image, self._multiples()))
         embedding = self.embedding(log_snr, condition.code)
         if embedding is not None and self.dims == 2:
             embedding = embedding.repeat_interleave(depth, dim=0)
@@ -242,55 +245,41 @@ class ResidualUNet(nn.Module):
                 h = stage(torch.cat([h, skips.pop()], dim=1), embedding, depth)
             if level.resample is not None:
                 h = level.resample(h, embedding, depth)
-        h = self.head(F.silu(self.norm(h)), depth)
+        h = self.head(self.norm(h), depth)
         return h
 
     def _with_feature(self, level: int, h: Tensor, feature: Tensor) -> Tensor:
         if self.dims == 2:
-            feature = _slices(feature)
+            feature = to_slices(feature)
         if str(level) not in self.feature_layers:
             return h + feature.to(h.dtype)
         h = self.feature_layers[str(level)](h, feature)
         return h
 
-    def _pad(self, image: Tensor) -> Tensor:
-        """Mirror the far sides until every halving is whole (repeat the border where the image is too small)."""
+    def _multiples(self) -> list[int]:
+        """What D, H and W must be divisible by, for every halving to be whole."""
         multiples: list[int] = [1, self.net.patch, self.net.patch]
         for stride in self.strides:
             multiples = [size * factor for size, factor in zip(multiples, stride)]
-        missing = [-size % multiple for size, multiple in zip(image.shape[2:], multiples)]
-        if not any(missing):
-            return image
-        mirror = all(extra < size for extra, size in zip(missing, image.shape[2:]))
-        return F.pad(image, (0, missing[2], 0, missing[1], 0, missing[0]), mode="reflect" if mirror else "replicate")
+        return multiples
 
     def _fold(self, image: Tensor) -> tuple[Tensor, int]:
         """To patches, and to channels-last slices in a slice-wise network."""
         depth = image.shape[2]
-        h = _slices(image)
+        h = to_slices(image)
         if self.net.patch > 1:
             h = F.pixel_unshuffle(h, self.net.patch)
         if self.dims == 2:
             return h.contiguous(memory_format=torch.channels_last), depth
-        return _volumes(h, depth).contiguous(memory_format=torch.channels_last_3d), depth
+        return to_volumes(h, depth).contiguous(memory_format=torch.channels_last_3d), depth
 
     def _unfold(self, h: Tensor, depth: int) -> Tensor:
-        h = h if self.dims == 2 else _slices(h)
-        return _volumes(F.pixel_shuffle(h, self.net.patch) if self.net.patch > 1 else h, depth)
+        h = h if self.dims == 2 else to_slices(h)
+        return to_volumes(F.pixel_shuffle(h, self.net.patch) if self.net.patch > 1 else h, depth)
 
 
 def _levels(modules: nn.ModuleList) -> Iterable[Level]:
     return cast(Iterable[Level], modules)
-
-
-def _slices(volume: Tensor) -> Tensor:
-    """[B, C, D, H, W] -> [B*D, C, H, W]."""
-    return volume.transpose(1, 2).flatten(0, 1)
-
-
-def _volumes(slices: Tensor, depth: int) -> Tensor:
-    """[B*D, C, H, W] -> [B, C, D, H, W]."""
-    return slices.reshape(-1, depth, *slices.shape[1:]).transpose(1, 2)
 
 
 def volumetric_parameters(net: nn.Module) -> dict[str, nn.Parameter]:
