@@ -13,10 +13,10 @@ ROOT = Path(voxlate.__file__).parent
 LEVELS = {
     "errors": 0, "files": 1, "config": 1, "batch": 1,
     "diffusion": 2, "images": 2, "nets": 2,
-    "metrics": 3, "methods": 3, "data": 3, "ranges": 3, "pictures": 3, "optimise": 3, "trivial": 4,
+    "metrics": 3, "methods": 3, "data": 3, "ranges": 3, "pictures": 3, "optimise": 3, "trivial": 4, "charts": 4, "gallery": 5,
     "recipe": 5, "run": 6, "keys": 6, "journal": 6, "validate": 6,
     "train": 7, "synthesise": 7, "scores": 7, "evaluate": 8, "cases": 8, "info": 8,
-    "progress": 1, "charts": 9, "panels": 10, "gallery": 10, "report": 11, "demo": 12, "cli": 13,
+    "progress": 1, "panels": 10, "report": 11, "demo": 12, "cli": 13,
 }  # fmt: skip
 
 

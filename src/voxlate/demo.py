@@ -11,7 +11,7 @@ from voxlate.images.grid import canonical
 from voxlate.images.phantom import write_cohort
 from voxlate.images.volume import read_volume
 from voxlate.journal import Progress
-from voxlate.pictures import montage, plane_of, shades
+from voxlate.pictures import montage
 from voxlate.report import report
 from voxlate.scores import Scores
 from voxlate.synthesise import load
@@ -52,10 +52,10 @@ def _picture(cohort: Path, result: Path, held_out: list[str], recipe: recipes.Re
         folder = result / case.case
         paths = [case.files[source], folder / f"{target}.nii.gz", case.files[target], folder / f"{target}_std.nii.gz"]
         planes = [canonical(read_volume(path)).data[0] for path in paths]
-        t1, made, true, spread = (plane_of(volume, "axial", len(volume) // 2) for volume in planes)
+        t1, made, true, spread = (volume[len(volume) // 2] for volume in planes)
         scale = window.fit(true)
-        low, high, quarter = scale.low, scale.high, (scale.high - scale.low) / 4
-        rows.append([shades(t1, 0, t1.max()), shades(made, low, high), shades(true, low, high), shades(spread, 0, quarter)])
+        shown = [(scale.forward(image) + 1) / 2 for image in (made, true)]
+        rows.append([t1 / t1.max(), *shown, spread * 4 / (scale.high - scale.low)])
     path = result / "picture.png"
     montage(rows, [source.upper(), "synthesis", f"true {target.upper()}", "spread of samples ×4"], path)
     return path

@@ -103,12 +103,24 @@ def fit(cases: Iterable[Case], sources: Sequence[str], targets: Sequence[str], r
     )
 
 
-def fit_cohort(cohort: Cohort, sources: Sequence[str], targets: Sequence[str]) -> Trivial:
-    """Learn the trivial answers from the training cases of a prepared cohort (at most MOST_CASES, evenly chosen)."""
+def fit_cohort(
+    cohort: Cohort,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    windows: Mapping[str, Sequence[float]] | None = None,
+) -> Trivial:
+    """Learn the trivial answers from the training cases of a prepared cohort (at most MOST_CASES, evenly chosen).
+
+    windows: (low, high) of modalities whose range the recipe fixes.
+    """
     wanted = {*sources, *targets}
     training = [one for one in cohort.cases if one.split == "train" and wanted & set(one.present)]
     chosen = training[:: -(-len(training) // MOST_CASES) or 1]
-    ranges = {name: range_for(cohort.units[name], _largest(cohort, name)) for name in wanted & cohort.units.keys()}
+    fixed = windows or {}
+    ranges = {
+        name: range_for(cohort.units[name], _largest(cohort, name), fixed.get(name), "the recipe's window")
+        for name in wanted & cohort.units.keys()
+    }
     cases = (
         ({name: cohort.volume(one.case, name) for name in wanted & set(one.present)}, cohort.mask(one.case))
         for one in chosen
@@ -204,18 +216,3 @@ def _stretch(image: NDArray[Any], shape: Sequence[int]) -> NDArray[np.float32]:
     factors = [new / old for new, old in zip(shape, image.shape)]
     stretched: NDArray[np.float32] = zoom(image.astype(np.float32), factors, order=1, mode="nearest", grid_mode=True)
     return stretched
-
-
-def fit_cohort(
-    cohort: Cohort, sources: Sequence[str], targets: Sequence[str], windows: Mapping[str, Sequence[float]]
-) -> Trivial:
-    """The trivial answers of a prepared cohort's training cases; windows: ranges that the recipe fixes, by modality."""
-    training = [one for one in cohort.cases if one.split == "train"]
-    names = list(dict.fromkeys([*sources, *targets]))
-
-    def largest(name: str) -> float:
-        return max(cohort.header(one.case).statistics[name].all.at(100) for one in training if name in one.present)
-
-    ranges = {name: range_for(cohort.units[name], largest(name), windows.get(name)) for name in names}
-    cases = ({name: cohort.volume(one.case, name) for name in names if name in one.present} for one in training)
-    return fit(cases, sources, targets, ranges)

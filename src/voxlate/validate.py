@@ -12,7 +12,7 @@ from voxlate.data.dataset import validation_batches
 from voxlate.data.prepared import Cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.methods.tasks import Complete, hide_one
-from voxlate.pictures import montage, plane_of, shades
+from voxlate.pictures import montage
 from voxlate.recipe import Recipe, Stage
 
 SEED = 1234  # never a recipe's business: validations of all runs see the same noise
@@ -54,4 +54,4 @@ def validate(
 def _row(source: Tensor, image: Tensor, target: Tensor, item: int) -> list:
     """Middle slices of one item as pictures."""
     volumes = [volume[item, 0].cpu().numpy() for volume in (source, image, target)]
-    return [shades(plane_of(volume, "axial", len(volume) // 2), -1, 1) for volume in volumes]
+    return [(volume[len(volume) // 2] + 1) / 2 for volume in volumes]
