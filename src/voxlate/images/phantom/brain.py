@@ -46,10 +46,10 @@ def cavity(brain: np.ndarray, points: Points) -> np.ndarray:
     """The inside of the skull: the brain, a gap for CSF, and the cisterns at the base."""
     cisterns = join(ellipsoid(points, (0, 15, -17), (15, 17, 10)), ellipsoid(points, (0, -4, -34), (17, 12, 24)), 6)
     sided: Points = (np.abs(points[0]), points[1], points[2])
-    ambient = join(ellipsoid(sided, (15, -10, -19), (11, 17, 10)), ellipsoid(points, (0, -14, -14), (36, 30, 7)), 6)
-    pockets = join(join(cisterns, ambient, 6), ellipsoid(points, (0, -42, -9), (42, 22, 5)), 6)
-    inner = brain - np.float32(2.2)
-    return join(inner, np.maximum(pockets, 3 * (inner - np.float32(7))), 10)  # pockets lie beside the brain only
+    ambient = join(ellipsoid(sided, (15, -10, -19), (11, 17, 10)), ellipsoid(points, (0, -13, -11), (33, 28, 12)), 6)
+    inner = join(brain - np.float32(2.2), join(cisterns, ambient, 6), 10)
+    tentorial = ellipsoid(points, (0, -42, -9), (42, 22, 5))
+    return join(inner, np.maximum(tentorial, 3 * (inner - np.float32(7))), 10)  # only beside the brain
 
 
 def cortex_depth(head: Anatomy, points: Points, envelope: np.ndarray) -> np.ndarray:
