@@ -10,7 +10,7 @@ from voxlate.data.layout import is_dicom_folder
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
 from voxlate.images.volume import Volume, read_volume, write_volume
-from voxlate.methods.tasks import Complete
+from voxlate.run import Run
 from voxlate.synthesise import Model, Synthesised
 
 PICTURES = (".png", ".tif", ".tiff")
@@ -33,10 +33,11 @@ def find_scans(
     missing: modalities to leave out although they are there (to complete them). Raises BadInput where nothing fits.
     """
     sources, hidden = model.recipe.data.source, set(missing or ())
-    return [Scans(one.case, _chosen(one.files, sources, hidden)) for one in _named(inputs, sources, split, layout)]
+    return [Scans(one.case, _chosen(one.files, sources, hidden)) for one in _named(inputs, model, split, layout)]
 
 
-def _named(inputs: list[str], sources: list[str], split: str | None, layout: Mapping[str, Any]) -> Iterator[Scans]:
+def _named(inputs: list[str], model: Model, split: str | None, layout: Mapping[str, Any]) -> Iterator[Scans]:
+    sources = model.recipe.data.source
     if all("=" in text for text in inputs):
         pairs = dict(text.split("=", 1) for text in inputs)
         yield Scans("case", {name: Path(path) for name, path in pairs.items()})
@@ -51,9 +52,18 @@ def _named(inputs: list[str], sources: list[str], split: str | None, layout: Map
             raise BadInput(f"{path}: expected {' and '.join(sources)}, found one scan. Give pairs such as {sources[0]}={path}.")
         yield Scans(path.name.split(".")[0], {sources[0]: path})
         return
+    recorded = _recorded(model, split)
     for case in find_cases(path, **layout):
-        if split is None or case.split == split:
+        if split is None or case.split == split or (case.split is None and case.case in recorded):
             yield Scans(case.case, case.files)
+
+
+def _recorded(model: Model, split: str | None) -> set[str]:
+    """The cases of a split as the run's own training saw them, for cohorts that state none."""
+    provenance = Run(model.origin).provenance
+    if split is None or not provenance.is_file():
+        return set()
+    return set(read_json(provenance)["data"]["splits"].get(split, []))
 
 
 def _chosen(files: Mapping[str, Path], sources: list[str], hidden: set[str]) -> dict[str, Path]:

@@ -137,7 +137,8 @@ def _step(
             optimiser.zero_grad(set_to_none=True)
             for _ in range(options.accumulate):
                 batch = next(batches)
-                noise = Noise(stable_id(options.seed, stage.name, learner.step, calls), batch.item.tolist())
+                noise = Noise(stable_id(options.seed, stage.name, learner.step, calls), batch.item)
+                torch.manual_seed(stable_id(noise.seed, int(batch.item[0])))  # for dropout, the same after a restart
                 with autocast(device, options.precision):
                     parts = parallel(turn, batch.to(device), noise)
                 (parts["total"] / options.accumulate).backward()
