@@ -49,13 +49,13 @@ def heun(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: 
     """Heun's method along dx = x0·d alpha + eps·d sigma, the probability-flow ODE of every schedule; second order.
 
     For alpha = 1 this is algorithm 1 of Karras et al. 2022, for 1 − t, t the trapezoidal rule on the velocity.
-    Two denoisings a step; a step to time 0 is DDIM's, since eps is undefined there.
+    Two denoisings a step; a step to sigma = 0 is DDIM's, since eps is undefined there.
     """
     for (t, alpha, sigma), (s, alpha_s, sigma_s) in _steps(schedule, times):
         x0 = denoise(x, _at(t, x))
         eps = (x - alpha * x0) / sigma
         guess = alpha_s * x0 + sigma_s * eps
-        if s == 0:
+        if sigma_s == 0:
             return guess
         x0_s = denoise(guess, _at(s, x))
         eps_s = (guess - alpha_s * x0_s) / sigma_s
