@@ -260,10 +260,10 @@ def test_settings_that_contradict_each_other_are_refused(changes: dict[str, Any]
         _tiny(**changes)
 
 
-@pytest.mark.slow
-def test_the_network_compiles_into_one_graph() -> None:
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_the_network_compiles_into_one_graph(backend: str) -> None:
     net = _tiny(attention=(1,), volumetric=True, code_bits=4)
-    x, condition, log_snr = _inputs(2, 8, 8)
+    x, condition, log_snr = _inputs(2, 9, 8)
     condition = dataclasses.replace(condition, code=torch.ones(2, 4))
-    compiled = torch.compile(net, fullgraph=True)
+    compiled = torch.compile(net, fullgraph=True, backend=backend)
     torch.testing.assert_close(compiled(x, condition, log_snr), net(x, condition, log_snr), atol=1e-4, rtol=1e-3)
