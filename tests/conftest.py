@@ -58,7 +58,9 @@ def write_head(folder: Path, seed: int, shape=(20, 24, 6), modalities=("t1", "t2
     draw = np.random.default_rng(seed)
     x, y, z = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij")
     inside = (x / 0.8) ** 2 + (y / 0.9) ** 2 + (z / 1.1) ** 2 < 1
-    waves = sum(np.sin(draw.uniform(2, 6) * (draw.normal() * x + draw.normal() * y) + draw.uniform(0, 6)) for _ in range(4))
+    waves = sum(
+        np.sin(draw.uniform(2, 6) * (draw.normal() * x + draw.normal() * y) + draw.uniform(0, 6)) for _ in range(4)
+    )
     t1 = inside * (600 + 100 * waves)
     images = {"t1": t1, "t2": inside * (1400 - t1), "ct": np.where(inside, t1 / 10, -1000)}
     folder.mkdir(parents=True)

@@ -93,7 +93,9 @@ def test_a_cohort_that_is_not_there(voxlate, tmp_path):
 
 
 def test_the_same_patient_in_two_splits(voxlate, cohort, tmp_path):
-    rows = ["case,patient,split"] + [f"case{k},{'anna' if k in (0, 5) else k},{'val' if k == 5 else 'train'}" for k in range(6)]
+    rows = ["case,patient,split"] + [
+        f"case{k},{'anna' if k in (0, 5) else k},{'val' if k == 5 else 'train'}" for k in range(6)
+    ]
     (tmp_path / "cases.csv").write_text("\n".join(rows))
     refused(prepare(voxlate, cohort, tmp_path, "--manifest", tmp_path / "cases.csv"), "anna", "train", "val")
 
@@ -150,7 +152,16 @@ def test_an_output_folder_that_holds_something_else(voxlate, prepared, tiny, coh
 
 def test_weights_from_a_wrong_recipe(voxlate, run, prepared, tiny, tmp_path):
     answer = voxlate(
-        "train", tiny, "--data", prepared, "--out", tmp_path / "r", "--init", Run(run).weights(), "--set", "net.width=16"
+        "train",
+        tiny,
+        "--data",
+        prepared,
+        "--out",
+        tmp_path / "r",
+        "--init",
+        Run(run).weights(),
+        "--set",
+        "net.width=16",
     )
     refused(answer, "weights.safetensors", "expected 32, found 16")
 

@@ -20,11 +20,11 @@ from voxlate.train import train
 
 DIFFUSION = """
 title = "tiny in two stages"
-data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20], augment = { flip_lr = 0.5, rotate_degrees = 10, noise = 0.02 } }
+data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20], augment = { flip_lr = 0.5, rotate_degrees = 10 } }
 intensity = { t1 = { kind = "percentile" }, t2 = { kind = "percentile" } }
 task = { kind = "residual" }
 method = { kind = "diffusion" }
-net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false, dropout = 0.1 }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, middle_attention = false, dropout = 0.1 }
 train = { steps = 12, batch = 2, workers = 0, save_every = 4, validate_every = 6, log_every = 1 }
 synth = { sampler = "ddim", steps = 2 }
 [[stages]]
@@ -84,7 +84,11 @@ def test_a_training_killed_at_a_random_moment_goes_on_to_the_same_weights(prepar
     assert not list(parts.glob("weights.safetensors"))
     assert start(parts).wait() == 0
     assert same_weights(whole, parts)
-    steps = [(line["stage"], line["step"]) for line in map(json.loads, (parts / "log.jsonl").read_text().splitlines()) if "loss" in line]
+    steps = [
+        (line["stage"], line["step"])
+        for line in map(json.loads, (parts / "log.jsonl").read_text().splitlines())
+        if "loss" in line
+    ]
     assert len(steps) == len(set(steps)) == 6 + 60  # every step once, in spite of the kill
 
 

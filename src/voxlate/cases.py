@@ -43,13 +43,17 @@ def _named(inputs: list[str], model: Model, split: str | None, layout: Mapping[s
         yield Scans("case", {name: Path(path) for name, path in pairs.items()})
         return
     if len(inputs) != 1:
-        raise BadInput(f"INPUT: expected one folder or modality=path pairs, found {' '.join(inputs)}. Give one or the other.")
+        raise BadInput(
+            f"INPUT: expected one folder or modality=path pairs, found {' '.join(inputs)}. Give one or the other."
+        )
     path = Path(inputs[0])
     if not path.exists():
         raise BadInput(f"{path}: expected a case, a cohort or a file, found nothing there. Check the path.")
     if path.is_file() or is_dicom_folder(path):
         if len(sources) != 1:
-            raise BadInput(f"{path}: expected {' and '.join(sources)}, found one scan. Give pairs such as {sources[0]}={path}.")
+            raise BadInput(
+                f"{path}: expected {' and '.join(sources)}, found one scan. Give pairs such as {sources[0]}={path}."
+            )
         yield Scans(path.name.split(".")[0], {sources[0]: path})
         return
     recorded = _recorded(model, split)

@@ -4,7 +4,7 @@ import json
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -27,6 +27,7 @@ err = Console(stderr=True)
 debug = False
 
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON, for programs.")]
+Lesion = Literal["none", "tumour", "stroke", "mixed"]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or cuda.")]
 
 
@@ -41,7 +42,9 @@ def main() -> None:
     except KeyboardInterrupt:
         _fail("stopped.", 130)
     except Exception as error:
-        _fail(f"This should not happen: {type(error).__name__}: {error}. Run with --debug and report what it prints.", 1)
+        _fail(
+            f"This should not happen: {type(error).__name__}: {error}. Run with --debug and report what it prints.", 1
+        )
 
 
 def _fail(sentence: str, code: int) -> None:
@@ -72,8 +75,8 @@ def phantom(
     cases: Annotated[int, typer.Option(min=1, help="How many heads.")] = 24,
     size: Annotated[tuple[int, int, int], typer.Option(help="Voxels in x, y and z.")] = (96, 96, 48),
     seed: Annotated[int, typer.Option(min=0, help="Other seeds give other heads.")] = 0,
-    lesion: Annotated[str, typer.Option(help="none, tumour, stroke or mixed.")] = "mixed",
-    modality: Annotated[Optional[list[str]], typer.Option(help="Only these (repeat it); all by default.")] = None,
+    lesion: Annotated[Lesion, typer.Option(help="What the heads have.")] = "mixed",
+    modality: Annotated[list[str] | None, typer.Option(help="Only these (repeat it); all by default.")] = None,
 ) -> None:
     """Make a cohort of head phantoms: one anatomy seen by MR, CT, CTA, TOF, SWI and perfusion."""
     from voxlate.images.phantom import write_cohort
@@ -81,22 +84,39 @@ def phantom(
     with bar(err) as shown:
         bars = Bars(shown)
         folders = write_cohort(
-            to, cases, size, seed=seed, lesion=lesion, modalities=modality, progress=lambda done, total: bars("phantom", done, total)
+            to,
+            cases,
+            size,
+            seed=seed,
+            lesion=lesion,
+            modalities=modality,
+            progress=lambda done, total: bars("phantom", done, total),
         )
     out.print(f"{len(folders)} cases in {to}. Next:  voxlate prepare {to} --out PREPARED")
 
 
-@app.command(epilog="Examples:  voxlate prepare COHORT --out PREPARED    "
-    "voxlate prepare BraTS --preset brats --out PREPARED    voxlate prepare SCANS --pattern '{patient}/{case}_{modality}.nii.gz' --out PREPARED")
+@app.command(
+    epilog="Examples:  voxlate prepare COHORT --out PREPARED    "
+    "voxlate prepare BraTS --preset brats --out PREPARED    "
+    "voxlate prepare SCANS --pattern '{patient}/{case}_{modality}.nii.gz' --out PREPARED"
+)
 def prepare(
     cohort: Annotated[Path, typer.Argument(help="Folder with a folder for each case.")],
     to: Annotated[Path, typer.Option("--out", help="Folder for the prepared cohort.")],
-    pattern: Annotated[Optional[str], typer.Option(help="Where files are, with {patient}, {case} and {modality}.")] = None,
-    manifest: Annotated[Optional[Path], typer.Option(help="CSV or TSV: case, patient, split, and a path for each modality.")] = None,
-    preset: Annotated[Optional[str], typer.Option(help="Layout of a public data set, such as brats or synthrad.")] = None,
-    modality: Annotated[Optional[list[str]], typer.Option(help="Only these, and every case must have them (repeat it).")] = None,
-    spacing: Annotated[Optional[tuple[float, float, float]], typer.Option(help="Bring all cases to this spacing, x y z in mm.")] = None,
-    resample: Annotated[bool, typer.Option("--resample", help="Bring modalities on other grids to the case's first one.")] = False,
+    pattern: Annotated[str | None, typer.Option(help="Where files are, with {patient}, {case} and {modality}.")] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="CSV or TSV: case, patient, split, and a path for each modality.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Layout of a public data set, such as brats or synthrad.")] = None,
+    modality: Annotated[
+        list[str] | None, typer.Option(help="Only these, and every case must have them (repeat it).")
+    ] = None,
+    spacing: Annotated[
+        tuple[float, float, float] | None, typer.Option(help="Bring all cases to this spacing, x y z in mm.")
+    ] = None,
+    resample: Annotated[
+        bool, typer.Option("--resample", help="Bring modalities on other grids to the case's first one.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the split by patient, where no manifest gives one.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -112,7 +132,7 @@ def prepare(
             manifest=manifest,
             preset=preset,
             modalities=modality,
-            spacing_mm=tuple(reversed(spacing)) if spacing else None,
+            spacing_mm=(spacing[2], spacing[1], spacing[0]) if spacing else None,
             resample=resample,
             seed=seed,
             progress=lambda done, total, _: bars("prepare", done, total),
@@ -124,16 +144,24 @@ def prepare(
     for warning in ready.warnings:
         err.print(f"[yellow]note:[/] {warning}")
     counts = ", ".join(f"{count} {name}" for name, count in splits.items())
-    out.print(f"{to}: {counts} cases; modalities {', '.join(ready.modalities)}. Next:  voxlate train RECIPE --data {to} --out RUN")
+    out.print(
+        f"{to}: {counts} cases; modalities {', '.join(ready.modalities)}. "
+        f"Next:  voxlate train RECIPE --data {to} --out RUN"
+    )
 
 
-@app.command(epilog="Example:  voxlate train t1_to_t2_brain --data PREPARED --out RUN --set train.steps=500    (the same line again resumes)")
+@app.command(
+    epilog="Example:  voxlate train t1_to_t2_brain --data PREPARED --out RUN --set train.steps=500    "
+    "(the same line again resumes)"
+)
 def train(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name (voxlate recipes) or a TOML file.")],
     data: Annotated[Path, typer.Option(help="A prepared cohort.")],
     to: Annotated[Path, typer.Option("--out", help="Folder of the run; the same command resumes it.")],
-    change: Annotated[Optional[list[str]], typer.Option("--set", help="Change a key: train.steps=500 (repeat it).")] = None,
-    start: Annotated[Optional[Path], typer.Option("--init", help="Weights to begin from instead of random ones.")] = None,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a key: train.steps=500 (repeat it).")
+    ] = None,
+    start: Annotated[Path | None, typer.Option("--init", help="Weights to begin from instead of random ones.")] = None,
     device: Device = "auto",
 ) -> None:
     """Train a recipe. Stopped or killed, the same command goes on and ends with the same weights."""
@@ -142,7 +170,15 @@ def train(
 
     chosen = recipes.read(recipe, dict(_pair(text) for text in change or []))
     with bar(err) as shown:
-        done = run(chosen, data, to, head=recipes.header(recipes.text_of(recipe)), start=start, device=device, progress=Bars(shown))
+        done = run(
+            chosen,
+            data,
+            to,
+            head=recipes.header(recipes.text_of(recipe)),
+            start=start,
+            device=device,
+            progress=Bars(shown),
+        )
     out.print(f"{done.weights()} is the model. Next:  voxlate synth {to} COHORT --out OUT")
 
 
@@ -154,23 +190,37 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 @app.command(
-    epilog="Examples:  voxlate synth RUN COHORT --out OUT --split val    voxlate synth RUN t1=scan.nii.gz --out OUT --samples 10"
+    epilog="Examples:  voxlate synth RUN COHORT --out OUT --split val    "
+    "voxlate synth RUN t1=scan.nii.gz --out OUT --samples 10"
 )
 def synth(
     run: Annotated[Path, typer.Argument(help="A run folder, or a weights file.")],
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="A cohort, a case folder, a DICOM series, a file, or modality=path pairs.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT", help="A cohort, a case folder, a DICOM series, a file, or modality=path pairs."
+        ),
+    ],
     to: Annotated[Path, typer.Option("--out", help="Folder for OUT/<case>/<modality>.nii.gz.")],
-    sampler: Annotated[Optional[str], typer.Option(help="Another sampler than the recipe's.")] = None,
-    steps: Annotated[Optional[int], typer.Option(min=1, help="Steps of the sampler.")] = None,
-    eta: Annotated[Optional[float], typer.Option(min=0, max=1, help="Noise that ddim puts back: 0 none, 1 as DDPM.")] = None,
-    samples: Annotated[Optional[int], typer.Option(min=1, help="Images a case; over 1: mean and standard deviation.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="Another sampler than the recipe's.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the sampler.")] = None,
+    eta: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Noise that ddim puts back: 0 none, 1 as DDPM.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Images a case; over 1: mean and standard deviation.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
-    batch: Annotated[Optional[int], typer.Option(min=1, help="Slices at a time: memory and speed, not results.")] = None,
-    split: Annotated[Optional[str], typer.Option(help="Only this split of the cohort's manifest: train, val or test.")] = None,
-    missing: Annotated[Optional[list[str]], typer.Option(help="Leave this modality out and synthesise it (repeat it).")] = None,
-    pattern: Annotated[Optional[str], typer.Option(help="As for prepare.")] = None,
-    manifest: Annotated[Optional[Path], typer.Option(help="As for prepare.")] = None,
-    preset: Annotated[Optional[str], typer.Option(help="As for prepare.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Slices at a time: memory and speed, not results.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Only this split of the cohort's manifest: train, val or test.")
+    ] = None,
+    missing: Annotated[
+        list[str] | None, typer.Option(help="Leave this modality out and synthesise it (repeat it).")
+    ] = None,
+    pattern: Annotated[str | None, typer.Option(help="As for prepare.")] = None,
+    manifest: Annotated[Path | None, typer.Option(help="As for prepare.")] = None,
+    preset: Annotated[str | None, typer.Option(help="As for prepare.")] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -183,7 +233,15 @@ def synth(
     with bar(err) as shown:
         folders = synthesise_cases(model, scans, to, seed=seed, progress=Bars(shown))
     if as_json:
-        print(json.dumps({"out": str(to), "cases": [folder.name for folder in folders], "targets": list(model.recipe.data.target)}))
+        print(
+            json.dumps(
+                {
+                    "out": str(to),
+                    "cases": [folder.name for folder in folders],
+                    "targets": list(model.recipe.data.target),
+                }
+            )
+        )
         return
     out.print(f"{len(folders)} cases in {to}. Next:  voxlate evaluate {to} --truth COHORT")
 
@@ -192,13 +250,19 @@ def synth(
 def evaluate(
     to: Annotated[Path, typer.Argument(metavar="OUT", help="What synth wrote.")],
     truth: Annotated[Path, typer.Option(help="The cohort with the true scans.")],
-    mask: Annotated[Optional[str], typer.Option(help="body, brain, cohort (its mask files) or a file; the whole image by default.")] = None,
-    value_range: Annotated[Optional[tuple[float, float]], typer.Option("--range", help="Range for PSNR and SSIM, in the target's unit.")] = None,
-    split: Annotated[Optional[str], typer.Option(help="Only this split of the cohort's manifest.")] = None,
-    trivial: Annotated[Optional[Path], typer.Option(help="Trivial answers of a run; by default the run's that made OUT.")] = None,
-    pattern: Annotated[Optional[str], typer.Option(help="As for prepare.")] = None,
-    manifest: Annotated[Optional[Path], typer.Option(help="As for prepare.")] = None,
-    preset: Annotated[Optional[str], typer.Option(help="As for prepare.")] = None,
+    mask: Annotated[
+        str | None, typer.Option(help="body, brain, cohort (its mask files) or a file; the whole image by default.")
+    ] = None,
+    value_range: Annotated[
+        tuple[float, float] | None, typer.Option("--range", help="Range for PSNR and SSIM, in the target's unit.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Only this split of the cohort's manifest.")] = None,
+    trivial: Annotated[
+        Path | None, typer.Option(help="Trivial answers of a run; by default the run's that made OUT.")
+    ] = None,
+    pattern: Annotated[str | None, typer.Option(help="As for prepare.")] = None,
+    manifest: Annotated[Path | None, typer.Option(help="As for prepare.")] = None,
+    preset: Annotated[str | None, typer.Option(help="As for prepare.")] = None,
     as_json: Json = False,
 ) -> None:
     """Score syntheses against the truth, beside the trivial answers: metrics.csv and metrics.json."""
@@ -227,7 +291,7 @@ def evaluate(
 @app.command(epilog="Example:  voxlate report OUT")
 def report(
     path: Annotated[Path, typer.Argument(help="A run, or what synth wrote.")],
-    to: Annotated[Optional[Path], typer.Option("--out", help="The file; PATH/report.html by default.")] = None,
+    to: Annotated[Path | None, typer.Option("--out", help="The file; PATH/report.html by default.")] = None,
 ) -> None:
     """Write one HTML file with pictures, curves, tables and provenance; it opens offline."""
     from voxlate.report import report as run
@@ -237,7 +301,9 @@ def report(
 
 @app.command(name="recipes", epilog="Example:  voxlate recipes t1_to_t2_brain")
 def list_recipes(
-    name: Annotated[Optional[str], typer.Argument(help="Print this recipe and every key with its default and meaning.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Print this recipe and every key with its default and meaning.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the recipes that come with voxlate, or print one."""

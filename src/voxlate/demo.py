@@ -30,14 +30,23 @@ def demo(out: Path, progress: Progress) -> tuple[Scores, Path, Path]:
     recipe = recipes.read(RECIPE)
     wanted = [*recipe.data.source, *recipe.data.target]
     write_cohort(
-        cohort, CASES, SIZE, lesion="tumour", modalities=wanted, progress=lambda done, total: progress("phantom", done, total, {})
+        cohort,
+        CASES,
+        SIZE,
+        lesion="tumour",
+        modalities=wanted,
+        progress=lambda done, total: progress("phantom", done, total, {}),
     )
-    prepared = prepare(cohort, ready, modalities=wanted, progress=lambda done, total, _: progress("prepare", done, total, {}))
+    prepared = prepare(
+        cohort, ready, modalities=wanted, progress=lambda done, total, _: progress("prepare", done, total, {})
+    )
     train(recipe, ready, run, head=recipes.header(recipes.text_of(RECIPE)), progress=progress)
     model = load(run)
     held_out = set(prepared.splits["val"]) | set(prepared.splits["test"])
     scans = [one for one in find_scans([str(cohort)], model) if one.case in held_out]
-    synthesise_cases(model, scans, result, progress=lambda name, done, total: progress(f"synth {name}", done, total, {}))
+    synthesise_cases(
+        model, scans, result, progress=lambda name, done, total: progress(f"synth {name}", done, total, {})
+    )
     scores = evaluate(result, cohort)
     picture = _picture(cohort, result, sorted(held_out), recipe)
     return scores, report(result), picture

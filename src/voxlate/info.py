@@ -35,7 +35,7 @@ def _scan(path: Path) -> dict[str, Any]:
         "grid": str(volume.grid),
         "shape_xyz": [width, height, depth],
         "spacing_mm_xyz": spacing,
-        "axes": "".join(nib.aff2axcodes(volume.affine)),
+        "axes": "".join(nib.orientations.aff2axcodes(volume.affine)),
         "unit": volume.unit,
         "range": [low, high],
         "mean": float(finite.mean(dtype=np.float64)) if finite.size else None,

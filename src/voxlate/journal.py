@@ -39,7 +39,9 @@ class Journal:
             common = {"lr": rate, "items_per_s": steps * self.options.batch / max(passed, 1e-9)}
             for turn, parts in losses.items():
                 values = {name: float(value) for name, value in parts.items()}
-                self._write({"stage": self.stage, "step": step, "turn": turn, "loss": values, **common, "seconds": seconds})
+                self._write(
+                    {"stage": self.stage, "step": step, "turn": turn, "loss": values, **common, "seconds": seconds}
+                )
                 self._draw({**{f"{turn}/{name}": value for name, value in values.items()}, **common}, step)
                 self.latest = {**self.latest, "loss": values["total"], "items_per_s": common["items_per_s"]}
             self.before = (step, seconds)
@@ -56,7 +58,7 @@ class Journal:
         self.before = (step, seconds)
         return seconds
 
-    def _write(self, line: dict) -> None:
+    def _write(self, line: Mapping[str, object]) -> None:
         with self.log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 

@@ -29,7 +29,8 @@ class Optimiser:
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Norms, biases and embeddings' vectors are not decayed: pulling them to 0 has no reason."""
-        kernels, vectors = [], []
+        kernels: list[nn.Parameter] = []
+        vectors: list[nn.Parameter] = []
         for parameter in parameters:
             (kernels if parameter.ndim > 1 else vectors).append(parameter)
         groups = [{"params": kernels, "weight_decay": self.weight_decay}, {"params": vectors, "weight_decay": 0.0}]

@@ -6,11 +6,11 @@ import re
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
-from torch import nn
 
 from voxlate.config import fill, settings
 from voxlate.data.dataset import DataSettings
@@ -19,7 +19,7 @@ from voxlate.errors import BadInput
 from voxlate.images.intensity import Intensity, Window
 from voxlate.methods.autoencoding import Autoencoding, AutoencodingSettings
 from voxlate.methods.diffusion import Diffusion, DiffusionSettings
-from voxlate.methods.problem import Task
+from voxlate.methods.problem import Method, Task
 from voxlate.methods.regression import Regression, RegressionSettings
 from voxlate.methods.tasks import AnyTask, Complete, Latent, LatentTask, Residual, ResidualTask, Translate
 from voxlate.nets.autoencoder import AutoencoderNet, KLAutoencoder
@@ -56,7 +56,9 @@ class Training:
 class Synthesis(SamplerSettings):
     """How images are drawn from the trained model."""
 
-    samples: Annotated[int, Field(ge=1, description="images drawn a case; over 1 gives mean and standard deviation")] = 1
+    samples: Annotated[
+        int, Field(ge=1, description="images drawn a case; over 1 gives mean and standard deviation")
+    ] = 1
     batch: Annotated[int, Field(ge=1, description="slices or patches at a time (memory, not results)")] = 4
     overlap: Annotated[float, Field(ge=0, lt=1, description="share that neighbouring 3-D patches overlap")] = 0.5
     mirror: Annotated[bool, Field(description="average with the left-right mirrored input (twice the time)")] = False
@@ -86,7 +88,9 @@ class Recipe:
     net: Annotated[AnyNet, Field(description="the network")] = UNet()
     train: Annotated[Training, Field(description="how it is trained")] = Training()
     synth: Annotated[Synthesis, Field(description="how images are drawn")] = Synthesis()
-    stages: Annotated[list[Stage], Field(description="earlier trainings, in order")] = dataclasses.field(default_factory=list)
+    stages: Annotated[list[Stage], Field(description="earlier trainings, in order")] = dataclasses.field(
+        default_factory=list
+    )
 
     @property
     def all_stages(self) -> tuple[Stage, ...]:
@@ -145,7 +149,7 @@ def windows(recipe: Recipe) -> dict[str, list[float]]:
     return {name: [one.low, one.high] for name, one in recipe.intensity.items() if isinstance(one, Window)}
 
 
-def build(recipe: Recipe, stage: Stage, earlier: Mapping[str, nn.Module]) -> nn.Module:
+def build(recipe: Recipe, stage: Stage, earlier: Mapping[str, Method]) -> Method:
     """The method that a stage trains, with fresh weights; earlier: the finished methods of the stages before it."""
     data = stage.data or recipe.data
     if isinstance(stage.method, AutoencodingSettings):
@@ -167,20 +171,24 @@ def build(recipe: Recipe, stage: Stage, earlier: Mapping[str, nn.Module]) -> nn.
     return Regression(stage.method, net, task, channels.known_in_state)
 
 
-def build_all(recipe: Recipe) -> nn.Module:
+def build_all(recipe: Recipe) -> Method:
     """The method of the last stage, with every earlier one inside it where its task needs it; fresh weights."""
-    earlier: dict[str, nn.Module] = {}
+    earlier: dict[str, Method] = {}
     for stage in recipe.all_stages:
         earlier[stage.name] = build(recipe, stage, earlier)
     return earlier["final"]
 
 
-def _task(stage: Stage, earlier: Mapping[str, nn.Module]) -> Task:
+def _task(stage: Stage, earlier: Mapping[str, Method]) -> Task:
     task = stage.task
     if isinstance(task, Residual):
-        return ResidualTask(task, earlier[task.predictor])
+        predictor = earlier[task.predictor]
+        assert isinstance(predictor, Regression)  # _check has said so in words
+        return ResidualTask(task, predictor)
     if isinstance(task, Latent):
-        return LatentTask(earlier[task.autoencoder].net)
+        autoencoding = earlier[task.autoencoder]
+        assert isinstance(autoencoding, Autoencoding)
+        return LatentTask(autoencoding.net)
     return task
 
 
@@ -193,9 +201,14 @@ def _autoencoder(stage: Stage) -> AutoencoderNet:
 def _check(recipe: Recipe, where: str) -> None:
     missing = sorted(set(recipe.data.source + recipe.data.target) - set(recipe.intensity))
     if missing:
-        raise BadInput(f"{where}: expected an intensity map for every modality, found none for {missing[0]}. Add [intensity].")
+        raise BadInput(
+            f"{where}: expected an intensity map for every modality, found none for {missing[0]}. Add [intensity]."
+        )
     if isinstance(recipe.task, Complete) and recipe.data.source != recipe.data.target:
-        raise BadInput(f"{where}: expected the same source and target lists to complete, found {recipe.data.source} and {recipe.data.target}.")
+        raise BadInput(
+            f"{where}: expected data.source and data.target to be the same list for task.kind = 'complete', found "
+            f"{recipe.data.source} and {recipe.data.target}. Make them equal."
+        )
     known: dict[str, type] = {}
     needs = {Residual: ("predictor", RegressionSettings), Latent: ("autoencoder", AutoencodingSettings)}
     for stage in recipe.all_stages:
@@ -205,7 +218,9 @@ def _check(recipe: Recipe, where: str) -> None:
             role, kind = needs[type(stage.task)]
             name = getattr(stage.task, role)
             if known.get(name) is not kind:
-                raise BadInput(f"{where}: expected an earlier stage '{name}' that is the {role}, found {sorted(known) or 'none'}.")
+                raise BadInput(
+                    f"{where}: expected an earlier stage '{name}' that is the {role}, found {sorted(known) or 'none'}."
+                )
         known[stage.name] = type(stage.method)
 
 
@@ -225,7 +240,7 @@ def _change(values: dict[str, Any], key: str, value: str) -> None:
         values[last] = parsed
 
 
-def _shipped():
+def _shipped() -> Traversable:
     return resources.files("voxlate") / "recipes"
 
 

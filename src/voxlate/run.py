@@ -18,6 +18,7 @@ import voxlate
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
 from voxlate.files import read_json, whole_file, write_json, write_text
+from voxlate.methods.problem import Method
 from voxlate.recipe import Recipe, build_all, from_dict, to_dict
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
@@ -25,7 +26,7 @@ NOTICE = "Research software, not a medical device; not for diagnosis or treatmen
 
 @dataclass(frozen=True)
 class Run:
-    """RUN/{recipe.toml, provenance.json, log.jsonl, weights.safetensors, state.pt, trivial.safetensors, validation/}."""
+    """RUN/{recipe.toml, provenance.json, log.jsonl, weights.safetensors, state.pt, trivial.safetensors}."""
 
     folder: Path
 
@@ -122,9 +123,13 @@ def read_header(path: Path) -> dict[str, Any]:
         with safetensors.safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get("voxlate")
     except FileNotFoundError as error:
-        raise BadInput(f"{path}: expected a trained model, found no such file. Train first, or check the path.") from error
+        raise BadInput(
+            f"{path}: expected a trained model, found no such file. Train first, or check the path."
+        ) from error
     except (safetensors.SafetensorError, OSError) as error:
-        raise BadInput(f"{path}: expected a safetensors file, found something else or a part of one ({error}).") from error
+        raise BadInput(
+            f"{path}: expected a safetensors file, found something else or a part of one ({error})."
+        ) from error
     if text is None:
         raise BadInput(f"{path}: expected weights that voxlate saved, found a file without its header.")
     header: dict[str, Any] = json.loads(text)
@@ -141,7 +146,9 @@ def load_weights(method: nn.Module, path: Path) -> None:
     for name in sorted(set(wanted) | set(tensors)):
         here, there = wanted.get(name), tensors.get(name)
         if here is None or there is None or here.shape != there.shape:
-            shapes = ["nothing" if one is None else "×".join(map(str, one.shape)) or "a number" for one in (here, there)]
+            shapes = [
+                "nothing" if one is None else "×".join(map(str, one.shape)) or "a number" for one in (here, there)
+            ]
             raise BadInput(
                 f"{path}: expected weights of this recipe, found another's ('{name}': expected {shapes[0]}, found "
                 f"{shapes[1]}). Use the weights with the recipe they were trained by."
@@ -149,21 +156,28 @@ def load_weights(method: nn.Module, path: Path) -> None:
     method.load_state_dict(tensors)
 
 
-def load_method(path: Path) -> tuple[nn.Module, Recipe, dict[str, Any]]:
+def load_method(path: Path) -> tuple[Method, Recipe, dict[str, Any]]:
     """The finished method of a run folder or weights file, its recipe and its header.
 
     Raises BadInput also where the folder's recipe.toml is not the one that the weights were trained by.
     """
     weights = Run(path).weights() if path.is_dir() else path
     if path.is_dir() and not weights.exists():
-        where = "a training that is not finished (run the same train command to resume)" if Run(path).state.exists() else "none"
+        where = (
+            "a training that is not finished (run the same train command to resume)"
+            if Run(path).state.exists()
+            else "none"
+        )
         raise BadInput(f"{path}: expected a run with weights.safetensors, found {where}.")
     header = read_header(weights)
     recipe = from_dict(header["recipe"], f"{weights} (header)")
     if path.is_dir() and Run(path).provenance.exists():
         change = _first_change(read_json(Run(path).provenance).get("recipe"), header["recipe"])
         if change:
-            raise BadInput(f"{weights}: expected weights of this run's recipe, found those of another ({change}). Restore the run's own file.")
+            raise BadInput(
+                f"{weights}: expected weights of this run's recipe, found those of another ({change}). "
+                "Restore the run's own file."
+            )
     method = build_all(recipe)
     load_weights(method, weights)
     return method.eval().requires_grad_(False), recipe, header
@@ -179,7 +193,9 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # the reader raises many kinds for a file that is cut or foreign
-        raise BadInput(f"{path}: expected a training state, found an unreadable file. Delete it to start again.") from error
+        raise BadInput(
+            f"{path}: expected a training state, found an unreadable file. Delete it to start again."
+        ) from error
     return state
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import TypeAdapter
-from torch import Tensor, nn
+from torch import Tensor
 
 from voxlate.batch import Batch, stable_id
 from voxlate.data.scale import case_scale, intensity_statistics
@@ -20,7 +20,8 @@ from voxlate.images.intensity import MinMax, Percentile, Scale, ZScore
 from voxlate.images.mask import foreground
 from voxlate.images.tiling import Blend, Tiling
 from voxlate.images.volume import Volume, read_volume
-from voxlate.methods.tasks import BACKGROUND, Complete
+from voxlate.methods.problem import Method
+from voxlate.methods.tasks import BACKGROUND, Complete, Residual
 from voxlate.recipe import Recipe, Synthesis, windows
 from voxlate.run import file_hash, load_method, made_by
 from voxlate.validate import autocast
@@ -48,7 +49,7 @@ class Synthesised:
 class Model:
     """A trained method with everything it needs to read scans and to give images in physical units."""
 
-    method: nn.Module
+    method: Method
     recipe: Recipe
     header: Mapping[str, Any]
     device: torch.device
@@ -71,7 +72,7 @@ class Model:
     ) -> Synthesised:
         """Make the model's target modalities from scans {modality: volume or path}.
 
-        case: names the noise streams, with the seed. options: as in the recipe's [synth] (samples, steps, sampler, ...).
+        case: names the noise streams, with the seed. options: as in the recipe's [synth] (samples, steps, ...).
         Raises BadInput where a scan is missing, or the scans lie on different grids.
         """
         model = self.with_options(**options)
@@ -186,19 +187,15 @@ def _tiling(shape: Triple, patch: Triple, overlap: float) -> Tiling:
 
 
 def _samples(model: Model, batch: Batch, seed: int) -> tuple[Tensor, Tensor | None]:
-    """Running mean and standard deviation (ddof = 1) of the samples, [B, T, D, H, W]; memory does not grow with them."""
+    """Mean and standard deviation (ddof = 1) of the samples, [B, T, D, H, W]; memory does not grow with their number."""
     synth: Synthesis = model.recipe.synth
     batch = batch.to(model.device)
-    mean = squares = None
+    mean, squares = torch.zeros(()), torch.zeros(())
     for sample in range(synth.samples):
-        image = _one(model, batch, Noise(seed, batch.item.tolist(), sample))
-        if mean is None or squares is None:
-            mean, squares = image.clone(), torch.zeros_like(image)
-        else:
-            step = image - mean
-            mean += step / (sample + 1)
-            squares += step * (image - mean)  # Welford 1962
-    assert mean is not None and squares is not None
+        image = _one(model, batch, Noise(seed, batch.item, sample))
+        step = image - mean
+        mean = mean + step / (sample + 1)
+        squares = squares + step * (image - mean)  # Welford 1962
     return mean, (squares / (synth.samples - 1)).sqrt() if synth.samples > 1 else None
 
 
@@ -218,15 +215,18 @@ class _Inputs:
     def __init__(self, model: Model, volumes: Mapping[str, Volume]):
         self.model, self.volumes = model, volumes
         recipe = model.recipe
-        self.statistics = {}
+        masked = isinstance(recipe.task, Residual) and recipe.task.inside
+        self.statistics, self.mask = {}, None
         for name, volume in volumes.items():
             spec = recipe.intensity[name]
-            inside = isinstance(spec, ZScore) or (isinstance(spec, Percentile) and spec.inside == "foreground")
-            mask = foreground(volume) if inside else None
-            self.statistics[name] = intensity_statistics(volume.data[0], mask)
+            asks = isinstance(spec, ZScore) or (isinstance(spec, Percentile) and spec.inside == "foreground")
+            own = foreground(volume) if asks or masked else None
+            self.statistics[name] = intensity_statistics(volume.data[0], own)
+            if masked:
+                self.mask = own if self.mask is None else self.mask | own
 
     def batch(self, tiling: Tiling, starts: list[Triple], items: list[int]) -> Batch:
-        """The tiles at `starts`; with `stack`, channels are the modalities, then the same for the slice below, above, …"""
+        """The tiles at `starts`; with `stack`, the modalities, then the same for the slice below, above, …"""
         data = self.model.recipe.data
         steps = [0] + [sign * k for k in range(1, data.stack + 1) for sign in (-1, 1)]
         channels = [(name, step) for step in steps for name in data.source]
@@ -234,10 +234,17 @@ class _Inputs:
         source = torch.from_numpy(np.stack(tiles))
         return Batch(
             source=source,
-            mask=torch.ones_like(source[:, :1]),
+            mask=self._masks(tiling, starts),
             present=torch.tensor([[name in self.volumes for name, _ in channels]] * len(starts)),
             item=torch.tensor(items),
         )
+
+    def _masks(self, tiling: Tiling, starts: list[Triple]) -> Tensor:
+        """[B, 1, D, H, W]; found only for a method that works inside a mask."""
+        if self.mask is None:
+            return torch.ones(len(starts), 1, *tiling.patch)
+        tiles = [tiling.cut(self.mask[None], start) for start in starts]
+        return torch.from_numpy(np.stack(tiles).astype(np.float32))
 
     def _tile(self, name: str, step: int, tiling: Tiling, start: Triple) -> np.ndarray:
         """A modality in network units, [1, D, H, W]; beyond the first and last slice is that slice again."""

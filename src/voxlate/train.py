@@ -21,6 +21,7 @@ from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput, Stopped
 from voxlate.journal import Journal, Progress
 from voxlate.methods.autoencoding import Autoencoding
+from voxlate.methods.problem import Method
 from voxlate.optimise import average, set_rate
 from voxlate.recipe import Recipe, Stage, Training, build, windows
 from voxlate.run import Run, begin, describe, file_hash, load_state, load_weights, save_state, save_weights
@@ -31,8 +32,8 @@ from voxlate.validate import autocast, examples, validate
 class Learner:
     """What a training changes, and nothing else: all of it is in state.pt."""
 
-    method: nn.Module
-    averaged: nn.Module
+    method: Method
+    averaged: Method
     optimisers: dict[str, torch.optim.Optimizer]
     step: int = 0
     seconds: float = 0.0
@@ -75,7 +76,7 @@ def train(
     if accelerator.is_main_process and not run.trivial.exists():
         trivial.fit_cohort(cohort, recipe.data.source, recipe.data.target, windows(recipe)).save(run.trivial)
     accelerator.wait_for_everyone()
-    earlier: dict[str, nn.Module] = {}
+    earlier: dict[str, Method] = {}
     for number, stage in enumerate(recipe.all_stages):
         torch.manual_seed(stable_id(stage.train.seed, "weights", number))
         method = build(recipe, stage, earlier)
@@ -94,10 +95,10 @@ def _train_stage(
     stage: Stage,
     cohort: Cohort,
     run: Run,
-    method: nn.Module,
+    method: Method,
     accelerator: Accelerator,
     progress: Progress | None,
-) -> nn.Module:
+) -> Method:
     options, device, main = stage.train, accelerator.device, accelerator.is_main_process
     learner = _learner(method, options, device)
     if run.state.exists() and (state := load_state(run.state, device))["stage"] == stage.name:
@@ -114,7 +115,9 @@ def _train_stage(
             learner.seconds = journal.note(learner.step, losses)
             last = learner.step == options.steps
             if main and (last or (options.validate_every and learner.step % options.validate_every == 0)):
-                scores = validate(learner.averaged, exam, recipe, stage, device, run.folder / "validation", learner.step)
+                scores = validate(
+                    learner.averaged, exam, recipe, stage, device, run.folder / "validation", learner.step
+                )
                 learner.seconds = journal.validated(learner.step, scores)
             if main and (stop or last or learner.step % options.save_every == 0):
                 save_state(run.state, {**learner.state(), "stage": stage.name})
@@ -124,7 +127,7 @@ def _train_stage(
 
 
 def _step(
-    learner: Learner, parallel: nn.Module, stage: Stage, batches: Iterator[Batch], device: torch.device
+    learner: Learner, parallel: Method, stage: Stage, batches: Iterator[Batch], device: torch.device
 ) -> dict[str, dict[str, torch.Tensor]]:
     """Every turn once (or as often as its method says); returns each turn's last losses, still on the device."""
     options, losses = stage.train, {}
@@ -150,7 +153,7 @@ def _step(
     return losses
 
 
-def _learner(method: nn.Module, options: Training, device: torch.device) -> Learner:
+def _learner(method: Method, options: Training, device: torch.device) -> Learner:
     method.to(device).train()
     averaged = copy.deepcopy(method).requires_grad_(False).eval()
     optimisers = {turn: options.optimiser.build(method.trained(turn)) for turn in method.turns}
@@ -160,7 +163,9 @@ def _learner(method: nn.Module, options: Training, device: torch.device) -> Lear
     return Learner(method, averaged, optimisers)
 
 
-def _batches(recipe: Recipe, stage: Stage, cohort: Cohort, accelerator: Accelerator, step: int = 0) -> DataLoader:
+def _batches(
+    recipe: Recipe, stage: Stage, cohort: Cohort, accelerator: Accelerator, step: int = 0
+) -> DataLoader[Batch]:
     """Batches from a step on; batch k is a function of the seed and k alone, so resuming skips without reading."""
     options, world = stage.train, accelerator.num_processes
     if options.batch % (options.accumulate * world):
@@ -180,12 +185,18 @@ def _batches(recipe: Recipe, stage: Stage, cohort: Cohort, accelerator: Accelera
         world=world,
     )
     order = range(step * calls, options.steps * calls)
-    return DataLoader(batches, batch_size=None, sampler=order, num_workers=options.workers, prefetch_factor=4 if options.workers else None)
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=order,
+        num_workers=options.workers,
+        prefetch_factor=4 if options.workers else None,
+    )
 
 
 def _finish(
     recipe: Recipe, stage: Stage, cohort: Cohort, run: Run, learner: Learner, accelerator: Accelerator
-) -> nn.Module:
+) -> Method:
     """Write the averaged weights as a whole model; the state stays until the next stage writes its own."""
     method = learner.averaged if stage.train.ema else learner.method
     if isinstance(method, Autoencoding):

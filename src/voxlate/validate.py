@@ -1,16 +1,17 @@
 """How a training is doing on cases that it does not learn from: the same examples and the same noise every time."""
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from voxlate.batch import Batch
 from voxlate.data.dataset import validation_batches
 from voxlate.data.prepared import Cohort
 from voxlate.diffusion.noise import Noise
+from voxlate.methods.problem import Method
 from voxlate.methods.tasks import Complete, hide_one
 from voxlate.pictures import montage
 from voxlate.recipe import Recipe, Stage
@@ -18,7 +19,7 @@ from voxlate.recipe import Recipe, Stage
 SEED = 1234  # never a recipe's business: validations of all runs see the same noise
 
 
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Convolutions and products in bfloat16 where the recipe says so; everything else stays float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
@@ -31,9 +32,9 @@ def examples(recipe: Recipe, stage: Stage, cohort: Cohort) -> list[Batch]:
 
 @torch.no_grad()
 def validate(
-    method: nn.Module, exam: Sequence[Batch], recipe: Recipe, stage: Stage, device: torch.device, folder: Path, step: int
+    method: Method, exam: Sequence[Batch], recipe: Recipe, stage: Stage, device: torch.device, folder: Path, step: int
 ) -> dict[str, float]:
-    """Mean loss with fixed noise and mean absolute error of syntheses (network units), and a picture of the first ones."""
+    """Mean loss and mean absolute error of syntheses (network units), noise fixed, and a picture of the first ones."""
     losses, errors, rows = [], [], []
     for batch in exam:
         batch = batch.to(device)
@@ -51,7 +52,7 @@ def validate(
     return {"loss": sum(losses) / count, "mae": sum(errors) / count}
 
 
-def _row(source: Tensor, image: Tensor, target: Tensor, item: int) -> list:
+def _row(source: Tensor, image: Tensor, target: Tensor, item: int) -> list[np.ndarray]:
     """Middle slices of one item as pictures."""
     volumes = [volume[item, 0].cpu().numpy() for volume in (source, image, target)]
     return [(volume[len(volume) // 2] + 1) / 2 for volume in volumes]

@@ -1,4 +1,4 @@
-"""What every method must keep, on a tiny network: learns, synthesises, does not mix items, is a function of its noise."""
+"""What every method must keep, on a tiny network: it learns, synthesises, and does not mix items or leak targets."""
 
 import copy
 
@@ -113,7 +113,9 @@ def test_synthesis_is_the_same_for_an_item_alone_and_in_a_batch(method_name, tas
     assert together.shape == (3, len(made.data.target), 1, 16, 16)
     for index in range(3):
         one = part(full, index)
-        torch.testing.assert_close(method.synthesise(one, noise(one), made.synth)[0], together[index], rtol=0, atol=2e-5)
+        torch.testing.assert_close(
+            method.synthesise(one, noise(one), made.synth)[0], together[index], rtol=0, atol=2e-5
+        )
 
 
 @pytest.mark.parametrize(("method_name", "task"), CASES)
@@ -130,7 +132,9 @@ def test_synthesis_never_looks_at_the_target(method_name, task):
     method, made = trained(method_name, task)
     full = batch(task)
     without = asked(task, full)
-    cheating = Batch(without.source, without.mask, without.present, without.item, torch.full_like(full.target, torch.nan))
+    cheating = Batch(
+        without.source, without.mask, without.present, without.item, torch.full_like(full.target, torch.nan)
+    )
     results = [method.synthesise(one, noise(full), made.synth) for one in (without, cheating)]
     assert torch.equal(*results)
     assert results[0].isfinite().all()

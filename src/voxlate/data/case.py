@@ -41,7 +41,8 @@ def prepare_case(files: CaseFiles, out: Path, bringing: Bringing) -> None:
     first = next(iter(volumes.values()))
     grid = with_spacing(first.grid, bringing.spacing_mm) if bringing.spacing_mm is not None else first.grid
     volumes = {name: _brought(volume, first, grid, bringing) for name, volume in volumes.items()}
-    mask = _mask(files, volumes, first, grid, bringing)
+    own = {name: foreground(volume) for name, volume in volumes.items()}
+    mask = _mask(files, own, first, grid, bringing)
     stored = {name: compact(volume.data[0]) for name, volume in volumes.items()}
     header = CaseHeader(
         case=files.case,
@@ -52,7 +53,8 @@ def prepare_case(files: CaseFiles, out: Path, bringing: Bringing) -> None:
         units={name: volume.unit for name, volume in volumes.items()},
         origins=origins,
         labels=list(files.labels),
-        statistics={name: intensity_statistics(values, mask) for name, values in stored.items()},
+        # inside the scan's own foreground: at synthesis neither the target nor a mask file is there to ask
+        statistics={name: intensity_statistics(values, own[name]) for name, values in stored.items()},
         mask_from=files.mask.name if files.mask is not None else "foreground of " + ", ".join(volumes),
         mask_area=[int(area) for area in mask.sum(axis=(1, 2))],
         mask_box=_box(mask),
@@ -94,10 +96,10 @@ def _shift(found: Grid, expected: Grid) -> str:
     return f" in another place or direction (first voxels {apart:.2f} mm apart)"
 
 
-def _mask(files: CaseFiles, volumes: dict[str, Volume], first: Volume, grid: Grid, bringing: Bringing) -> np.ndarray:
+def _mask(files: CaseFiles, own: dict[str, np.ndarray], first: Volume, grid: Grid, bringing: Bringing) -> np.ndarray:
     """The given mask where there is one, else what is foreground in any modality; bool [D, H, W]."""
     if files.mask is None:
-        inside: np.ndarray = np.any([foreground(volume) for volume in volumes.values()], axis=0)
+        inside: np.ndarray = np.any(list(own.values()), axis=0)
         return inside
     given = _brought(canonical(read_volume(files.mask, "mask")), first, grid, bringing, order=0)
     mask: np.ndarray = given.data[0] > 0

@@ -1,16 +1,17 @@
 """Learns the latent space that `Latent` works in."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from voxlate.batch import Batch
 from voxlate.config import settings
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SamplerSettings
+from voxlate.methods.problem import Method
 from voxlate.nets.autoencoder import AutoencoderNet
 
 
@@ -28,16 +29,14 @@ class AutoencodingSettings:
     ] = 0.1
 
 
-class Autoencoding(nn.Module):
+class Autoencoding(Method):
     """An autoencoder and its loss; its synthesis is the reconstruction of the target, the bound of what follows."""
 
     def __init__(self, options: AutoencodingSettings, net: AutoencoderNet):
         super().__init__()
         self.turns: Mapping[str, int] = options.turns
-        self.options, self.net = options, net
-
-    def forward(self, turn: str, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        return self.loss(turn, batch, noise)
+        self.options = options
+        self.net: AutoencoderNet = net
 
     def loss(self, turn: str, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         assert batch.target is not None
@@ -62,10 +61,8 @@ class Autoencoding(nn.Module):
         return self.net.decode(mean, (height, width)).float().unflatten(0, (len(batch), -1)).flatten(1, 2)
 
     @torch.no_grad()
-    def finish(self, batches: Iterator[Batch]) -> None:
+    def finish(self, batches: Iterable[Batch]) -> None:
         """Set the latent's scale to 1 over the spread of the targets' latents (Rombach et al. 2022, sec. G)."""
-        latents = [self.net.encode(batch.target.flatten(0, 1).unsqueeze(1))[0].float() for batch in batches if batch.target is not None]
+        targets = [batch.target.flatten(0, 1).unsqueeze(1) for batch in batches if batch.target is not None]
+        latents = [self.net.encode(target)[0].float() for target in targets]
         self.net.scale.fill_(1 / torch.cat(latents).std().item())
-
-    def trained(self, turn: str) -> Iterator[nn.Parameter]:
-        return self.parameters()

@@ -1,6 +1,6 @@
 """The one diffusion model: a network, a schedule, a prediction, a task. Every paper here is a choice of these four."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -15,7 +15,7 @@ from voxlate.diffusion.prediction import Kind, denoiser, diffuse, target
 from voxlate.diffusion.sample import SamplerSettings, hold, sample
 from voxlate.diffusion.schedules import AnySchedule, ShiftedCosine
 from voxlate.diffusion.times import AnyTimes, UniformTimes
-from voxlate.methods.problem import Task
+from voxlate.methods.problem import Method, Task
 
 
 @settings
@@ -37,16 +37,13 @@ class DiffusionSettings:
     ] = "mask"
 
 
-class Diffusion(nn.Module):
+class Diffusion(Method):
     """x_t = alpha·x0 + sigma·eps inside the task's mask, known outside; learns to undo it, then does."""
 
     def __init__(self, options: DiffusionSettings, net: nn.Module, task: Task, state_channels: int):
         super().__init__()
         self.turns: Mapping[str, int] = options.turns
         self.options, self.net, self.task, self.state_channels = options, net, task, state_channels
-
-    def forward(self, turn: str, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        return self.loss(turn, batch, noise)
 
     def loss(self, turn: str, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         problem = self.task.pose(batch, noise)
@@ -74,12 +71,10 @@ class Diffusion(nn.Module):
         known = nothing if problem.known is None else problem.known
 
         def predict(x_t: Tensor, log_snr: Tensor) -> Tensor:
-            return self.net(x_t, problem.condition, log_snr).float()
+            out: Tensor = self.net(x_t, problem.condition, log_snr)
+            return out.float()
 
         denoise = denoiser(predict, schedule, self.options.prediction, self.options.clip)
         # a start below 1 begins at a state of 0, noised: for a residual that is the predictor's own image
         x0 = sample(how, denoise, schedule, noise, known, mask, initial=nothing if how.start < 1 else None)
         return self.task.restore(x0, problem)
-
-    def trained(self, turn: str) -> Iterator[nn.Parameter]:
-        return (parameter for parameter in self.parameters() if parameter.requires_grad)

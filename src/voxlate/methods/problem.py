@@ -1,5 +1,6 @@
 """What is to be generated, and by which rules: the roles that tasks and methods play."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -55,19 +56,24 @@ class Task(Protocol):
         ...
 
 
-class Method(Protocol):
-    """Learns by turns (a GAN has two, everything else one) and synthesises; an nn.Module, so it moves and saves as one."""
+class Method(nn.Module, ABC):
+    """Learns by turns (a GAN has two, everything else one) and synthesises; a module, so it moves and saves as one."""
 
     turns: Mapping[str, int]
+    net: nn.Module
 
+    def forward(self, turn: str, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        """The loss: a wrapper for several processes synchronises gradients only through forward."""
+        return self.loss(turn, batch, noise)
+
+    @abstractmethod
     def loss(self, turn: str, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """'total' is what the turn minimises; the other entries are for the log."""
-        ...
 
+    @abstractmethod
     def synthesise(self, batch: Batch, noise: Noise, how: SamplerSettings) -> Tensor:
         """Images [B, T, D, H, W] in network units; the batch needs no target."""
-        ...
 
     def trained(self, turn: str) -> Iterator[nn.Parameter]:
         """The parameters that a turn updates."""
-        ...
+        return (parameter for parameter in self.parameters() if parameter.requires_grad)

@@ -1,6 +1,6 @@
 """One forward pass from source to target: the honest floor under every diffusion model."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -12,7 +12,7 @@ from voxlate.config import settings
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.objective import masked_mean
 from voxlate.diffusion.sample import SamplerSettings
-from voxlate.methods.problem import Problem, Task
+from voxlate.methods.problem import Method, Problem, Task
 from voxlate.methods.similarity import dissimilarity
 
 
@@ -24,21 +24,16 @@ class RegressionSettings:
     kind: Literal["regression"] = "regression"
     loss: Annotated[Literal["l1", "mse"], Field(description="what is minimised inside the mask")] = "l1"
     ssim: Annotated[float, Field(ge=0, description="weight of 1 - SSIM (11 pixel window) beside it")] = 0.0
-    reduction: Annotated[
-        Literal["mask", "all"], Field(description="mean over the mask, or over all voxels")
-    ] = "mask"
+    reduction: Annotated[Literal["mask", "all"], Field(description="mean over the mask, or over all voxels")] = "mask"
 
 
-class Regression(nn.Module):
+class Regression(Method):
     """A network that is asked once; it ignores noise and time."""
 
     def __init__(self, options: RegressionSettings, net: nn.Module, task: Task, known_in_state: bool = False):
         super().__init__()
         self.turns: Mapping[str, int] = options.turns
         self.options, self.net, self.task, self.known_in_state = options, net, task, known_in_state
-
-    def forward(self, turn: str, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        return self.loss(turn, batch, noise)
 
     def loss(self, turn: str, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         problem = self.task.pose(batch, noise)
@@ -60,9 +55,7 @@ class Regression(nn.Module):
     def synthesise(self, batch: Batch, noise: Noise, how: SamplerSettings) -> Tensor:
         return self.predict(batch)
 
-    def trained(self, turn: str) -> Iterator[nn.Parameter]:
-        return (parameter for parameter in self.parameters() if parameter.requires_grad)
-
     def _ask(self, problem: Problem) -> Tensor:
         state = problem.known if self.known_in_state else None
-        return self.net(state, problem.condition, None)
+        answer: Tensor = self.net(state, problem.condition, None)
+        return answer

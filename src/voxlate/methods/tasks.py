@@ -1,7 +1,7 @@
 """Four ways to pose a batch as a problem: translate, complete, refine a residual, work in a latent space."""
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
 from pydantic import Field
@@ -96,10 +96,18 @@ class Residual:
     ] = 0.0
 
 
-class ResidualTask(nn.Module):
-    """`Residual` with its predictor, a method that synthesises without noise (a Regression)."""
+class Predictor(Protocol):
+    """A method that predicts the image without noise (a Regression)."""
 
-    def __init__(self, residual: Residual, predictor: nn.Module):
+    def predict(self, batch: Batch) -> Tensor: ...
+
+    def requires_grad_(self, requires_grad: bool = True) -> Any: ...
+
+
+class ResidualTask(nn.Module):
+    """`Residual` with its predictor."""
+
+    def __init__(self, residual: Residual, predictor: Predictor):
         super().__init__()
         self.residual = residual
         self.predictor = predictor
@@ -131,7 +139,7 @@ class ResidualTask(nn.Module):
         if self.residual.predictor_weight > 0:
             losses["predictor"] = self.residual.predictor_weight * (target - base).abs().mean()
         x0 = problem.mask * (target - base) * self.residual.scale
-        return Problem(problem.condition, problem.mask, problem.known, x0, base, losses)
+        return replace(problem, x0=x0, losses=losses)
 
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:
         return _required(problem.base) + problem.mask * x0 / self.residual.scale
