@@ -11,6 +11,18 @@ from rich.console import Console
 
 from voxlate import __version__
 from voxlate.errors import BadInput, Stopped
+from voxlate.options import (
+    Changes,
+    Device,
+    Json,
+    Manifest,
+    Modalities,
+    Pattern,
+    Preset,
+    Samples,
+    Split,
+    To,
+)
 from voxlate.progress import Bars, bar
 
 app = typer.Typer(
@@ -25,10 +37,6 @@ app = typer.Typer(
 out = Console()
 err = Console(stderr=True)
 debug = False
-
-Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON, for programs.")]
-Lesion = Literal["none", "tumour", "stroke", "mixed"]
-Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or cuda.")]
 
 
 def main() -> None:
@@ -71,58 +79,47 @@ def _common(
 
 @app.command(epilog="Example:  voxlate phantom --out COHORT --cases 24 --size 96 96 48")
 def phantom(
-    to: Annotated[Path, typer.Option("--out", help="Folder for the cohort.")],
+    to: To,
     cases: Annotated[int, typer.Option(min=1, help="How many heads.")] = 24,
     size: Annotated[tuple[int, int, int], typer.Option(help="Voxels in x, y and z.")] = (96, 96, 48),
     seed: Annotated[int, typer.Option(min=0, help="Other seeds give other heads.")] = 0,
-    lesion: Annotated[Lesion, typer.Option(help="What the heads have.")] = "mixed",
-    modality: Annotated[list[str] | None, typer.Option(help="Only these (repeat it); all by default.")] = None,
+    lesion: Annotated[Literal["none", "tumour", "stroke", "mixed"], typer.Option(help="What they have.")] = "mixed",
+    modality: Modalities = None,
 ) -> None:
     """Make a cohort of head phantoms: one anatomy seen by MR, CT, CTA, TOF, SWI and perfusion."""
     from voxlate.images.phantom import write_cohort
 
     with bar(err) as shown:
         bars = Bars(shown)
-        folders = write_cohort(
-            to,
-            cases,
-            size,
-            seed=seed,
-            lesion=lesion,
-            modalities=modality,
-            progress=lambda done, total: bars("phantom", done, total),
-        )
+
+        def progress(done: int, total: int) -> None:
+            bars("phantom", done, total)
+
+        folders = write_cohort(to, cases, size, seed=seed, lesion=lesion, modalities=modality, progress=progress)
     out.print(f"{len(folders)} cases in {to}. Next:  voxlate prepare {to} --out PREPARED")
 
 
 @app.command(
-    epilog="Examples:  voxlate prepare COHORT --out PREPARED    "
-    "voxlate prepare BraTS --preset brats --out PREPARED    "
+    epilog="Examples:  voxlate prepare COHORT --out PREPARED    voxlate prepare BraTS --preset brats --out PREPARED    "
     "voxlate prepare SCANS --pattern '{patient}/{case}_{modality}.nii.gz' --out PREPARED"
 )
 def prepare(
     cohort: Annotated[Path, typer.Argument(help="Folder with a folder for each case.")],
-    to: Annotated[Path, typer.Option("--out", help="Folder for the prepared cohort.")],
-    pattern: Annotated[str | None, typer.Option(help="Where files are, with {patient}, {case} and {modality}.")] = None,
-    manifest: Annotated[
-        Path | None, typer.Option(help="CSV or TSV: case, patient, split, and a path for each modality.")
-    ] = None,
-    preset: Annotated[str | None, typer.Option(help="Layout of a public data set, such as brats or synthrad.")] = None,
-    modality: Annotated[
-        list[str] | None, typer.Option(help="Only these, and every case must have them (repeat it).")
-    ] = None,
-    spacing: Annotated[
-        tuple[float, float, float] | None, typer.Option(help="Bring all cases to this spacing, x y z in mm.")
-    ] = None,
-    resample: Annotated[
-        bool, typer.Option("--resample", help="Bring modalities on other grids to the case's first one.")
-    ] = False,
+    to: To,
+    pattern: Pattern = None,
+    manifest: Manifest = None,
+    preset: Preset = None,
+    modality: Modalities = None,
+    spacing: Annotated[tuple[float, float, float] | None, typer.Option(help="Resample all to x y z in mm.")] = None,
+    resample: Annotated[bool, typer.Option("--resample", help="Bring other grids to the case's first one.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the split by patient, where no manifest gives one.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Check a cohort, split it by patient, and write it in the form that training reads."""
+    from voxlate.data.manifest import manifest_in
     from voxlate.data.prepare import prepare as run
 
+    found = manifest_in(cohort) if manifest is None and cohort.is_dir() else None
     with bar(err) as shown:
         bars = Bars(shown)
         ready = run(
@@ -139,29 +136,25 @@ def prepare(
         )
     splits = {name: len(members) for name, members in ready.splits.items()}
     if as_json:
-        print(json.dumps({"out": str(to), "cases": splits, "modalities": ready.modalities, "warnings": ready.warnings}))
+        facts = {"cases": splits, "modalities": list(ready.modalities), "warnings": list(ready.warnings)}
+        print(json.dumps({"out": str(to), **facts}))
         return
+    if found:
+        err.print(f"[dim]cases and splits from {found}[/]")
     for warning in ready.warnings:
         err.print(f"[yellow]note:[/] {warning}")
     counts = ", ".join(f"{count} {name}" for name, count in splits.items())
-    out.print(
-        f"{to}: {counts} cases; modalities {', '.join(ready.modalities)}. "
-        f"Next:  voxlate train RECIPE --data {to} --out RUN"
-    )
+    out.print(f"{to}: {counts} cases; modalities {', '.join(ready.modalities)}.")
+    out.print(f"Next:  voxlate train RECIPE --data {to} --out RUN")
 
 
-@app.command(
-    epilog="Example:  voxlate train t1_to_t2_brain --data PREPARED --out RUN --set train.steps=500    "
-    "(the same line again resumes)"
-)
+@app.command(epilog="Example:  voxlate train t1_to_t2_brain --data PREPARED --out RUN --set train.steps=500")
 def train(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name (voxlate recipes) or a TOML file.")],
     data: Annotated[Path, typer.Option(help="A prepared cohort.")],
-    to: Annotated[Path, typer.Option("--out", help="Folder of the run; the same command resumes it.")],
-    change: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a key: train.steps=500 (repeat it).")
-    ] = None,
-    start: Annotated[Path | None, typer.Option("--init", help="Weights to begin from instead of random ones.")] = None,
+    to: To,
+    change: Changes = None,
+    start: Annotated[Path | None, typer.Option("--init", help="Weights to begin from, not random ones.")] = None,
     device: Device = "auto",
 ) -> None:
     """Train a recipe. Stopped or killed, the same command goes on and ends with the same weights."""
@@ -169,16 +162,9 @@ def train(
     from voxlate.train import train as run
 
     chosen = recipes.read(recipe, dict(_pair(text) for text in change or []))
+    head = recipes.header(recipes.text_of(recipe))
     with bar(err) as shown:
-        done = run(
-            chosen,
-            data,
-            to,
-            head=recipes.header(recipes.text_of(recipe)),
-            start=start,
-            device=device,
-            progress=Bars(shown),
-        )
+        done = run(chosen, data, to, head=head, start=start, device=device, progress=Bars(shown))
     out.print(f"{done.weights()} is the model. Next:  voxlate synth {to} COHORT --out OUT")
 
 
@@ -201,26 +187,18 @@ def synth(
             metavar="INPUT", help="A cohort, a case folder, a DICOM series, a file, or modality=path pairs."
         ),
     ],
-    to: Annotated[Path, typer.Option("--out", help="Folder for OUT/<case>/<modality>.nii.gz.")],
+    to: To,
     sampler: Annotated[str | None, typer.Option(help="Another sampler than the recipe's.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the sampler.")] = None,
-    eta: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Noise that ddim puts back: 0 none, 1 as DDPM.")
-    ] = None,
-    samples: Annotated[
-        int | None, typer.Option(min=1, help="Images a case; over 1: mean and standard deviation.")
-    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Times at which the network denoises.")] = None,
+    eta: Annotated[float | None, typer.Option(min=0, max=1, help="Noise that ddim puts back; 1 as DDPM.")] = None,
+    samples: Samples = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
-    batch: Annotated[int | None, typer.Option(min=1, help="Slices at a time: memory and speed, not results.")] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Only this split of the cohort's manifest: train, val or test.")
-    ] = None,
-    missing: Annotated[
-        list[str] | None, typer.Option(help="Leave this modality out and synthesise it (repeat it).")
-    ] = None,
-    pattern: Annotated[str | None, typer.Option(help="As for prepare.")] = None,
-    manifest: Annotated[Path | None, typer.Option(help="As for prepare.")] = None,
-    preset: Annotated[str | None, typer.Option(help="As for prepare.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Slices at a time: memory, not results.")] = None,
+    split: Split = None,
+    missing: Annotated[list[str] | None, typer.Option(help="Leave this modality out and make it.")] = None,
+    pattern: Pattern = None,
+    manifest: Manifest = None,
+    preset: Preset = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -233,15 +211,8 @@ def synth(
     with bar(err) as shown:
         folders = synthesise_cases(model, scans, to, seed=seed, progress=Bars(shown))
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "out": str(to),
-                    "cases": [folder.name for folder in folders],
-                    "targets": list(model.recipe.data.target),
-                }
-            )
-        )
+        cases = [folder.name for folder in folders]
+        print(json.dumps({"out": str(to), "cases": cases, "targets": model.recipe.data.target}))
         return
     out.print(f"{len(folders)} cases in {to}. Next:  voxlate evaluate {to} --truth COHORT")
 
@@ -251,18 +222,16 @@ def evaluate(
     to: Annotated[Path, typer.Argument(metavar="OUT", help="What synth wrote.")],
     truth: Annotated[Path, typer.Option(help="The cohort with the true scans.")],
     mask: Annotated[
-        str | None, typer.Option(help="body, brain, cohort (its mask files) or a file; the whole image by default.")
+        str | None, typer.Option(help="body, brain, cohort (its mask files) or a file; else the whole image.")
     ] = None,
     value_range: Annotated[
-        tuple[float, float] | None, typer.Option("--range", help="Range for PSNR and SSIM, in the target's unit.")
+        tuple[float, float] | None, typer.Option("--range", help="Range of PSNR and SSIM, in the target's unit.")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Only this split of the cohort's manifest.")] = None,
-    trivial: Annotated[
-        Path | None, typer.Option(help="Trivial answers of a run; by default the run's that made OUT.")
-    ] = None,
-    pattern: Annotated[str | None, typer.Option(help="As for prepare.")] = None,
-    manifest: Annotated[Path | None, typer.Option(help="As for prepare.")] = None,
-    preset: Annotated[str | None, typer.Option(help="As for prepare.")] = None,
+    split: Split = None,
+    trivial: Annotated[Path | None, typer.Option(help="A run's trivial.safetensors; else the one behind OUT.")] = None,
+    pattern: Pattern = None,
+    manifest: Manifest = None,
+    preset: Preset = None,
     as_json: Json = False,
 ) -> None:
     """Score syntheses against the truth, beside the trivial answers: metrics.csv and metrics.json."""
@@ -296,14 +265,12 @@ def report(
     """Write one HTML file with pictures, curves, tables and provenance; it opens offline."""
     from voxlate.report import report as run
 
-    out.print(str(run(path, to)))
+    print(run(path, to))
 
 
 @app.command(name="recipes", epilog="Example:  voxlate recipes t1_to_t2_brain")
 def list_recipes(
-    name: Annotated[
-        str | None, typer.Argument(help="Print this recipe and every key with its default and meaning.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(help="Print this one, and every key with default and meaning.")] = None,
     as_json: Json = False,
 ) -> None:
     """List the recipes that come with voxlate, or print one."""
@@ -312,10 +279,8 @@ def list_recipes(
 
     if name:
         chosen = recipes.read(name)
-        if as_json:
-            print(json.dumps({"name": name, **recipes.to_dict(chosen)}))
-        else:
-            print(recipes.text_of(name) + "\n" + explain(chosen))
+        values = {"name": name, **recipes.to_dict(chosen)}
+        print(json.dumps(values) if as_json else recipes.text_of(name) + "\n" + explain(chosen))
         return
     found = [{"name": one, "title": recipes.read(one).title} for one in recipes.names()]
     if as_json:
@@ -353,7 +318,7 @@ def demo(
     with bar(err) as shown:
         scores, page, picture = run(to, Bars(shown))
     out.print(scores.table())
-    out.print(f"picture: {picture}\nreport:  {page}", soft_wrap=True)
+    print(f"picture: {picture}\nreport:  {page}")
 
 
 if __name__ == "__main__":
