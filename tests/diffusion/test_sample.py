@@ -8,7 +8,7 @@ from exact import GAUSS, SCHEDULES, TWO_TISSUES
 from torch import Tensor
 
 from voxlate.diffusion.noise import Noise
-from voxlate.diffusion.sample import SamplerSettings, hold, inside, sample
+from voxlate.diffusion.sample import SamplerSettings, sample
 from voxlate.diffusion.samplers import SAMPLERS
 from voxlate.diffusion.schedules import Cosine, ExponentialVE, FlowMatching, GeometricVE, LinearBetas, LinearVP
 from voxlate.errors import BadInput
@@ -57,6 +57,12 @@ def test_the_euler_maruyama_settings_of_paper_002_have_a_thousand_calls_ending_a
     times = how.times(ExponentialVE())
     torch.testing.assert_close(times, torch.linspace(1, 1e-3, 1000, dtype=torch.float64))
     assert how.closes(ExponentialVE())
+
+
+def test_euler_maruyama_stops_one_step_before_the_picture():
+    """So that g²·dt/sigma² stays near 1 at the end, however few the steps (spec 002, section 4b)."""
+    times = SamplerSettings(sampler="euler_maruyama", steps=50).times(ExponentialVE())
+    torch.testing.assert_close(times, torch.linspace(1, 0.02, 50, dtype=torch.float64))
 
 
 def test_noise_that_a_schedule_leaves_at_time_zero_is_denoised_once_more():
@@ -145,16 +151,23 @@ def test_a_mask_of_ones_changes_nothing(name):
 
 
 @every_sampler
-def test_the_state_of_a_sampler_itself_stays_zero_outside_the_mask(name):
+@pytest.mark.parametrize("start", [1.0, 0.6])
+def test_the_state_of_a_sampler_itself_stays_zero_outside_the_mask(name, start, monkeypatch):
     """So that norms over a state (Langevin steps, error control) see the inside only."""
     known, mask = picture(), torch.tensor([1.0, 0, 0, 1]).reshape(1, 4, 1, 1, 1)
-    outside = mask.expand(SHAPE) == 0
-    times = SamplerSettings(sampler=name, steps=5).times(Cosine())
-    zero, noise = torch.zeros(SHAPE), Noise(0, [1, 2])
-    start = hold(noise(zero), zero, mask)
-    masked = inside(odd_network, known, mask)
-    for stop in range(2, len(times) + 1):
-        x = SAMPLERS[name](masked, Cosine(), start, times[:stop], lambda x: hold(noise(x), zero, mask))
+    outside, states, real = mask.expand(SHAPE) == 0, [], SAMPLERS[name]
+
+    def spy(denoise, schedule, x, times, noise):
+        for stop in range(1, len(times) + 1):
+            states.append(real(denoise, schedule, x, times[:stop], noise))
+        return states[-1]
+
+    monkeypatch.setitem(SAMPLERS, name, spy)
+    monkeypatch.setattr("voxlate.diffusion.sample.ddim", lambda *arguments, eta: spy(*arguments))
+    how = SamplerSettings(sampler=name, steps=5, start=start)
+    sample(how, odd_network, Cosine(), Noise(0, [1, 2]), known, mask, initial=None if start == 1 else picture() + 1)
+    assert len(states) >= 5
+    for x in states:
         assert (x[outside] == 0).all()
         assert (x[~outside] != 0).all()
 

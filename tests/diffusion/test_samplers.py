@@ -117,6 +117,12 @@ def test_ddim_with_eta_one_has_the_ddpm_posterior_variance(schedule, first, last
         assert found[999] == pytest.approx(last, abs=1e-7)
 
 
+@pytest.mark.parametrize("sampler", [ddpm, euler_maruyama])
+def test_the_step_to_time_zero_adds_no_noise_even_where_sigma_is_not_zero(sampler):
+    assert added_std(sampler, Cosine(), 0.1, 0.05) > 0.01
+    assert added_std(sampler, Cosine(), 0.1, 0.0) == 0
+
+
 def test_ancestral_steps_agree_with_the_reference_of_paper_001(shared):
     reference = json.loads((shared / "reference/xmodality/dev/diffusion.json").read_text())
     for row in reference["ddpm_posterior"]:
