@@ -71,7 +71,7 @@ def test_a_training_killed_at_a_random_moment_goes_on_to_the_same_weights(prepar
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def start(to: Path) -> subprocess.Popen:
-        command = [sys.executable, "-m", "voxlate.cli", *line, "--out", str(to)]
+        command = [sys.executable, "-m", "voxlate", *line, "--out", str(to)]
         return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     assert start(whole).wait() == 0
@@ -149,7 +149,7 @@ def test_the_running_average_forgets_its_start_and_then_decays():
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(prepared, tiny, tmp_path):
     """The batch is split between processes, so their number changes speed and rounding only."""
-    line = ["-m", "voxlate.cli", "train", str(tiny), "--data", str(prepared), "--device", "cpu"]
+    line = ["-m", "voxlate", "train", str(tiny), "--data", str(prepared), "--device", "cpu"]
     launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_cpu_threads_per_process", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, *launch, *line, "--out", str(tmp_path / "two")], check=True, env=environment)

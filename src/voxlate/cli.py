@@ -11,18 +11,7 @@ from rich.console import Console
 
 from voxlate import __version__
 from voxlate.errors import BadInput, Stopped
-from voxlate.options import (
-    Changes,
-    Device,
-    Json,
-    Manifest,
-    Modalities,
-    Pattern,
-    Preset,
-    Samples,
-    Split,
-    To,
-)
+from voxlate.options import Changes, Device, Json, Manifest, Modalities, Pattern, Preset, Samples, Split, To, pairs
 from voxlate.progress import Bars, bar
 
 app = typer.Typer(
@@ -50,9 +39,7 @@ def main() -> None:
     except KeyboardInterrupt:
         _fail("stopped.", 130)
     except Exception as error:
-        _fail(
-            f"This should not happen: {type(error).__name__}: {error}. Run with --debug and report what it prints.", 1
-        )
+        _fail(f"This should not happen: {type(error).__name__}: {error}. Report what --debug prints.", 1)
 
 
 def _fail(sentence: str, code: int) -> None:
@@ -161,18 +148,11 @@ def train(
     from voxlate import recipe as recipes
     from voxlate.train import train as run
 
-    chosen = recipes.read(recipe, dict(_pair(text) for text in change or []))
+    chosen = recipes.read(recipe, pairs(change))
     head = recipes.header(recipes.text_of(recipe))
     with bar(err) as shown:
         done = run(chosen, data, to, head=head, start=start, device=device, progress=Bars(shown))
     out.print(f"{done.weights()} is the model. Next:  voxlate synth {to} COHORT --out OUT")
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise BadInput(f"--set: expected KEY=VALUE such as train.steps=500, found {text!r}.")
-    return key.strip(), value.strip()
 
 
 @app.command(
@@ -183,9 +163,7 @@ def synth(
     run: Annotated[Path, typer.Argument(help="A run folder, or a weights file.")],
     inputs: Annotated[
         list[str],
-        typer.Argument(
-            metavar="INPUT", help="A cohort, a case folder, a DICOM series, a file, or modality=path pairs."
-        ),
+        typer.Argument(metavar="INPUT", help="A cohort, a case, a DICOM series, a file, or modality=path pairs."),
     ],
     to: To,
     sampler: Annotated[str | None, typer.Option(help="Another sampler than the recipe's.")] = None,
@@ -319,7 +297,3 @@ def demo(
         scores, page, picture = run(to, Bars(shown))
     out.print(scores.table())
     print(f"picture: {picture}\nreport:  {page}")
-
-
-if __name__ == "__main__":
-    main()

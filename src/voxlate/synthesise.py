@@ -187,7 +187,7 @@ def _tiling(shape: Triple, patch: Triple, overlap: float) -> Tiling:
 
 
 def _samples(model: Model, batch: Batch, seed: int) -> tuple[Tensor, Tensor | None]:
-    """Mean and standard deviation (ddof = 1) of the samples, [B, T, D, H, W]; memory does not grow with their number."""
+    """Mean and standard deviation (ddof = 1) of the samples, [B, T, D, H, W], in constant memory."""
     synth: Synthesis = model.recipe.synth
     batch = batch.to(model.device)
     mean, squares = torch.zeros(()), torch.zeros(())
