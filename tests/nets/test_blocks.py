@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from voxlate.nets.embedding import FourierFeatures, sinusoids
-from voxlate.nets.layers import Attention, BlockOptions, Volumetric, pad_far, to_slices, to_volumes
+from voxlate.nets.layers import Attention, BlockOptions, Up, Volumetric, enlarge, pad_far, to_slices, to_volumes
 
 
 def test_attention_is_the_softmax_average_of_the_values() -> None:
@@ -19,6 +19,20 @@ def test_attention_is_the_softmax_average_of_the_values() -> None:
     weights = (torch.einsum("nqhc,nkhc->nhqk", query, key) / math.sqrt(4)).softmax(-1)
     mixed = layer.out(torch.einsum("nhqk,nkhc->nqhc", weights, value).flatten(2))
     torch.testing.assert_close(layer(h), h + mixed.mT.reshape(h.shape), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(16, 17), (3, 5)])
+@pytest.mark.parametrize("volumetric", [False, True])
+def test_going_up_is_a_convolution_of_the_enlarged_map(size: tuple[int, int], volumetric: bool) -> None:
+    torch.manual_seed(0)
+    up = Up(6, (1, 2, 2), BlockOptions(volumetric=volumetric))
+    h = torch.randn(2, 6, *size).contiguous(memory_format=torch.channels_last).requires_grad_()
+    pairs = []
+    for out in (up(h, None, 2), up.conv(enlarge(h, (1, 2, 2)), 2)):
+        wave = torch.arange(out.numel()).reshape(out.shape).sin()
+        pairs.append([out, *torch.autograd.grad((out * wave).sum(), (h, up.conv.weight, up.conv.bias))])
+    for mine, plain in zip(*pairs):
+        torch.testing.assert_close(mine, plain, atol=1e-4, rtol=1e-4)
 
 
 def test_folding_slices_and_back_is_exact() -> None:
