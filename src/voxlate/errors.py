@@ -1,5 +1,9 @@
-"""The one error that a user can mend."""
+"""What a user can mend, and what a user asked for."""
 
 
 class BadInput(ValueError):
     """One sentence: what was expected, what was found, where, and what to do (exit code 2)."""
+
+
+class Stopped(Exception):
+    """A long run was asked to stop and has saved its state (exit code 130)."""

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,11 +34,11 @@ def whole_file(path: Path | str) -> Iterator[Path]:
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)  # mkstemp's 0600 would hide results from the user's group
         os.replace(temporary, path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise BadInput(f"{path}: expected room to write it, found a full disk. Free some space and run again.") from error
-        if isinstance(error, PermissionError):
-            raise BadInput(f"{path}: expected a folder to write in, found no permission. Choose another folder.") from error
+    except PermissionError as error:
+        raise BadInput(f"{path}: expected a folder to write in, found no permission. Choose another folder.") from error
+    except Exception as error:
+        if _disk_is_full(error, path.parent):
+            raise BadInput(f"{path}: expected room to write it, found a full disk. Free some and run again.") from error
         raise
     finally:
         if temporary is not None:
@@ -62,3 +63,12 @@ def read_json(path: Path | str) -> Any:
         raise BadInput(f"{path}: expected this file, found none. Check the path.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: expected JSON, found something else ({error}).") from error
+
+
+def _disk_is_full(error: Exception, folder: Path) -> bool:
+    """Writers in C++ and Rust wrap the system's error, so their words and the room left are looked at as well."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    if isinstance(error, BadInput | KeyboardInterrupt):
+        return False
+    return "os error 28" in str(error) or "No space left" in str(error) or shutil.disk_usage(folder).free < 2**16

@@ -1,0 +1,39 @@
+# make demo    the whole way on a made-up cohort, CPU, a few minutes
+# make test    the default suite (under 10 minutes on 2 cores)
+# make check   ruff, formatting, types
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: install demo test test-slow check bench clean
+
+install: .venv/installed
+
+# pip resolves torch to the pinned version; an index of CPU builds, where one is set up, keeps gigabytes of CUDA away
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,dicom,registration]'
+	touch $@
+
+demo: install
+	$(BIN)/voxlate demo --out demo
+
+test: install
+	$(BIN)/python -m pytest --numprocesses 2
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+check: install
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python benchmarks/bench_nets.py
+	$(BIN)/python benchmarks/bench_synth.py
+
+clean:
+	rm -rf .venv demo bench build .pytest_cache .mypy_cache .ruff_cache

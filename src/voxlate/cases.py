@@ -1,0 +1,116 @@
+"""Synthesis of case after case into a folder; done cases are kept, so that a stopped run goes on."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from voxlate.data.cohort import find_cases
+from voxlate.data.layout import is_dicom_folder
+from voxlate.errors import BadInput
+from voxlate.files import read_json, write_json
+from voxlate.images.volume import Volume, read_volume, write_volume
+from voxlate.run import Run
+from voxlate.synthesise import Model, Synthesised
+
+PICTURES = (".png", ".tif", ".tiff")
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Scans:
+    """One case to synthesise: its name and where its scans are."""
+
+    case: str
+    files: dict[str, Path]
+
+
+def find_scans(
+    inputs: list[str], model: Model, *, split: str | None = None, missing: list[str] | None = None, **layout: Any
+) -> list[Scans]:
+    """What the user points at: `modality=path` pairs, a file or DICOM series, a case folder, or a cohort.
+
+    missing: modalities to leave out although they are there (to complete them). Raises BadInput where nothing fits.
+    """
+    sources, hidden = model.recipe.data.source, set(missing or ())
+    return [Scans(one.case, _chosen(one.files, sources, hidden)) for one in _named(inputs, model, split, layout)]
+
+
+def _named(inputs: list[str], model: Model, split: str | None, layout: Mapping[str, Any]) -> Iterator[Scans]:
+    sources = model.recipe.data.source
+    if all("=" in text for text in inputs):
+        pairs = dict(text.split("=", 1) for text in inputs)
+        yield Scans("case", {name: Path(path) for name, path in pairs.items()})
+        return
+    if len(inputs) != 1:
+        raise BadInput(
+            f"INPUT: expected one folder or modality=path pairs, found {' '.join(inputs)}. Give one or the other."
+        )
+    path = Path(inputs[0])
+    if not path.exists():
+        raise BadInput(f"{path}: expected a case, a cohort or a file, found nothing there. Check the path.")
+    if path.is_file() or is_dicom_folder(path):
+        if len(sources) != 1:
+            raise BadInput(
+                f"{path}: expected {' and '.join(sources)}, found one scan. Give pairs such as {sources[0]}={path}."
+            )
+        yield Scans(path.name.split(".")[0], {sources[0]: path})
+        return
+    recorded = _recorded(model, split)
+    for case in find_cases(path, **layout):
+        if split is None or case.split == split or (case.split is None and case.case in recorded):
+            yield Scans(case.case, case.files)
+
+
+def _recorded(model: Model, split: str | None) -> set[str]:
+    """The cases of a split as the run's own training saw them, for cohorts that state none."""
+    provenance = Run(model.origin).provenance
+    if split is None or not provenance.is_file():
+        return set()
+    return set(read_json(provenance)["data"]["splits"].get(split, []))
+
+
+def _chosen(files: Mapping[str, Path], sources: list[str], hidden: set[str]) -> dict[str, Path]:
+    return {name: path for name, path in files.items() if name in sources and name not in hidden}
+
+
+def synthesise_cases(
+    model: Model, scans: list[Scans], out: Path, *, seed: int = 0, progress: Progress | None = None
+) -> list[Path]:
+    """Write OUT/<case>/<modality>.nii.gz, <modality>_std.nii.gz and provenance.json for each case; give the folders."""
+    if not scans:
+        raise BadInput(f"{out}: expected cases to synthesise, found none. Check INPUT and --split.")
+    folders = []
+    for number, one in enumerate(scans):
+        folder = out / one.case
+        if not _is_done(folder, model, one, seed):
+            volumes = {name: read_volume(path, name) for name, path in one.files.items()}
+            report = (lambda done, total, case=one.case: progress(case, done, total)) if progress else None
+            result = model.synthesise(volumes, case=one.case, seed=seed, progress=report)
+            _write(folder, result, volumes)
+        if number == 0:
+            shared = read_json(folder / "provenance.json")
+            write_json(out / "provenance.json", {key: shared[key] for key in shared if key not in ("case", "inputs")})
+        folders.append(folder)
+        if progress:
+            progress("cases", number + 1, len(scans))
+    return folders
+
+
+def _write(folder: Path, result: Synthesised, scans: Mapping[str, Volume]) -> None:
+    """The provenance comes last: a folder that has one is whole."""
+    (folder / "provenance.json").unlink(missing_ok=True)
+    suffixes = {Path(scan.origin).suffix.lower() for scan in scans.values()}
+    for name, volume in [*result.volumes.items(), *((f"{name}_std", std) for name, std in result.std.items())]:
+        write_volume(folder / f"{name}.nii.gz", volume)
+        if suffixes <= set(PICTURES):  # who gave pictures wants to look at one
+            write_volume(folder / f"{name}.png", volume)
+    write_json(folder / "provenance.json", result.provenance)
+
+
+def _is_done(folder: Path, model: Model, scans: Scans, seed: int) -> bool:
+    path = folder / "provenance.json"
+    if not path.exists():
+        return False
+    found, wanted = read_json(path), model.plan(scans.files, scans.case, seed)
+    return all(found.get(key) == value for key, value in wanted.items())

@@ -1,0 +1,272 @@
+"""Augmentation of a batch: one spatial map for source, target and mask, then changes of the source's intensities alone.
+
+Everything is in network units (background -1) and drawn from one generator an item, so an item's augmentation does
+not depend on its batch mates.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from voxlate.config import settings
+
+BACKGROUND = -1.0
+BIAS_POINTS = 5  # a coil's field changes once or twice over the head
+
+
+@settings
+class AugmentSettings:
+    """Ranges of random changes; 0 is off. Spatial ones move source, target and mask together, the others the source."""
+
+    flip_lr: Annotated[
+        float, Field(ge=0, le=1, description="probability of mirroring left and right (the last axis)")
+    ] = 0.0
+    flip_ap: Annotated[float, Field(ge=0, le=1, description="probability of mirroring front and back")] = 0.0
+    flip_si: Annotated[float, Field(ge=0, le=1, description="probability of mirroring top and bottom")] = 0.0
+    rotate_degrees: Annotated[float, Field(ge=0, le=180, description="largest turn in the axial plane")] = 0.0
+    tilt_degrees: Annotated[
+        float, Field(ge=0, le=180, description="largest turn out of it, patches of several slices")
+    ] = 0.0
+    scale: Annotated[float, Field(ge=0, lt=1, description="largest change of size: 0.1 is 1/1.1 to 1.1 times")] = 0.0
+    stretch: Annotated[float, Field(ge=0, lt=1, description="the same for each axis by itself")] = 0.0
+    shear: Annotated[float, Field(ge=0, lt=1, description="largest shear in the axial plane")] = 0.0
+    translate: Annotated[
+        float, Field(ge=0, le=1, description="largest shift in the plane, share of the patch's side")
+    ] = 0.0
+    elastic_mm: Annotated[float, Field(ge=0, description="standard deviation of a smooth random displacement")] = 0.0
+    elastic_points: Annotated[int, Field(ge=4, description="control points of that displacement along each side")] = 6
+    spatial_share: Annotated[float, Field(ge=0, le=1, description="share of items that are moved (flips apart)")] = 1.0
+    gamma: Annotated[float, Field(ge=0, description="largest |log| of the exponent on intensities in 0..1")] = 0.0
+    contrast: Annotated[float, Field(ge=0, lt=1, description="largest change of the factor on intensities")] = 0.0
+    remap: Annotated[float, Field(ge=0, le=1, description="probability of a random rising curve on intensities")] = 0.0
+    invert: Annotated[
+        float, Field(ge=0, le=1, description="probability of turning bright and dark inside the mask")
+    ] = 0.0
+    bias: Annotated[float, Field(ge=0, description="standard deviation of a smooth random log gain")] = 0.0
+    blur_mm: Annotated[float, Field(ge=0, description="largest standard deviation of Gaussian smoothing")] = 0.0
+    noise: Annotated[
+        float, Field(ge=0, description="largest standard deviation of white noise, intensities in 0..1")
+    ] = 0.0
+    intensity_share: Annotated[float, Field(ge=0, le=1, description="share of items whose intensities change")] = 1.0
+
+
+def augment(
+    source: Tensor,
+    target: Tensor,
+    mask: Tensor,
+    settings: AugmentSettings,
+    generators: Sequence[Generator],
+    spacing_mm: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Augment a batch; source [B, S, D, H, W], target [B, T, ...], mask [B, 1, ...]; spacing_mm [B, 3] as (D, H, W).
+
+    One generator an item. Items for which nothing is drawn come back bit-identical.
+    """
+    together = torch.cat([source, target, mask], dim=1)
+    together = move(together, settings, generators, spacing_mm, fill=_fill(source.shape[1] + target.shape[1]))
+    together = flip(together, settings, generators)
+    source, target, mask = torch.split(together, [source.shape[1], target.shape[1], 1], dim=1)
+    mask = (mask >= 0.5).to(mask.dtype)
+    return change_intensities(source, mask, settings, generators, spacing_mm), target, mask
+
+
+def _fill(images: int) -> Tensor:
+    """What lies outside the picture: background in images, 0 in the mask behind them."""
+    return torch.tensor([BACKGROUND] * images + [0.0]).view(1, -1, 1, 1, 1)
+
+
+def flip(x: Tensor, settings: AugmentSettings, generators: Sequence[Generator]) -> Tensor:
+    """Mirror each item along D, H, W with the probabilities of the settings; exact."""
+    for axis, probability in ((2, settings.flip_si), (3, settings.flip_ap), (4, settings.flip_lr)):
+        if probability > 0:
+            chosen = _uniform(generators) < probability
+            x = torch.where(chosen.view(-1, 1, 1, 1, 1), x.flip(axis), x)
+    return x
+
+
+def move(
+    x: Tensor, settings: AugmentSettings, generators: Sequence[Generator], spacing_mm: Tensor, fill: Tensor
+) -> Tensor:
+    """Rotate, scale, shear, shift and bend each item by one linear interpolation.
+
+    x: [B, C, D, H, W]; fill: [1, C, 1, 1, 1], the value beyond the edges.
+    """
+    s = settings
+    amounts = (s.rotate_degrees, s.tilt_degrees, s.scale, s.stretch, s.shear, s.translate, s.elastic_mm)
+    if not any(amounts) or s.spatial_share == 0:
+        return x
+    moved = _uniform(generators) < s.spatial_share
+    affine, shift = draw_affine(s, generators, x.shape[2:])
+    bend = None
+    if s.elastic_mm > 0:
+        axes = 2 if x.shape[2] == 1 else 3
+        bend = smooth_field(generators, axes, s.elastic_points, x.shape[2:]) * s.elastic_mm
+    out = sample(x - fill, sampling_grid(affine, shift, spacing_mm, x.shape[2:], bend)).add_(fill)
+    return out if moved.all() else torch.where(_per_item(moved), out, x)
+
+
+def draw_affine(
+    settings: AugmentSettings, generators: Sequence[Generator], size: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Random maps from output to input about the centre, in mm, axes (W, H, D): [B, 3, 3]; shifts in voxels: [B, 3]."""
+    count = len(generators)
+    turn = _signed(generators, math.radians(settings.rotate_degrees))
+    tilts = [_signed(generators, math.radians(settings.tilt_degrees)) for _ in range(2)]
+    log_scale = _signed(generators, math.log1p(settings.scale))
+    log_stretch = torch.stack([_signed(generators, math.log1p(settings.stretch)) for _ in range(3)], dim=1)
+    shear = _signed(generators, settings.shear)
+    share = torch.stack([_signed(generators, settings.translate) for _ in range(2)], dim=1)
+    affine = _rotation(turn, 0, 1)
+    if size[0] > 1:
+        affine = affine @ _rotation(tilts[0], 0, 2) @ _rotation(tilts[1], 1, 2)
+    sheared = torch.eye(3).repeat(count, 1, 1)
+    sheared[:, 0, 1] = shear
+    affine = affine @ sheared * torch.exp(log_scale.view(-1, 1, 1) + log_stretch.view(-1, 1, 3))
+    shift = torch.cat([share * torch.tensor([size[2], size[1]]), torch.zeros(count, 1)], dim=1)
+    return affine, shift
+
+
+def _rotation(angle: Tensor, first: int, second: int) -> Tensor:
+    """Turns of the axis `first` towards `second`: [B, 3, 3]."""
+    out = torch.eye(3).repeat(len(angle), 1, 1)
+    out[:, first, first] = out[:, second, second] = torch.cos(angle)
+    out[:, second, first] = torch.sin(angle)
+    out[:, first, second] = -torch.sin(angle)
+    return out
+
+
+def sampling_grid(
+    affine: Tensor, shift: Tensor, spacing_mm: Tensor, size: Sequence[int], bend_mm: Tensor | None = None
+) -> Tensor:
+    """Where to sample, in grid_sample's coordinates: [B, D, H, W, 3], or [B, H, W, 2] for a single slice.
+
+    affine: [B, 3, 3] in mm, axes (W, H, D); shift: [B, 3] in voxels; bend_mm: [B, 2 or 3, D, H, W], added displacement.
+    """
+    axes = 2 if size[0] == 1 else 3
+    half_mm = spacing_mm.flip(1) * torch.tensor([size[2], size[1], size[0]]) / 2
+    # a voxel's offset from the centre is u = x_n * N / 2, where x_n is grid_sample's coordinate (align_corners=False)
+    linear = affine * half_mm.view(-1, 1, 3) / half_mm.view(-1, 3, 1)
+    offset = shift * spacing_mm.flip(1) / half_mm
+    places = [(2 * torch.arange(n) + 1) / n - 1 for n in (size[2], size[1], size[0])]
+    lines = [place.view([1] + [-1 if k == 2 - axis else 1 for k in range(3)]) for axis, place in enumerate(places)]
+    grid = torch.empty(len(affine), *size, axes)
+    for axis in range(axes):
+        terms = [linear[:, axis, k].view(-1, 1, 1, 1) * lines[k] for k in range(axes)]
+        # small tensors first: only the last sum is as large as the picture
+        plane = sum(terms[1:], offset[:, axis].view(-1, 1, 1, 1))
+        torch.add(plane, terms[0], out=grid[..., axis])
+        if bend_mm is not None:
+            grid[..., axis] += bend_mm[:, axis] / half_mm[:, axis].view(-1, 1, 1, 1)
+    return grid[:, 0] if axes == 2 else grid
+
+
+def sample(x: Tensor, grid: Tensor) -> Tensor:
+    """Linear interpolation of [B, C, D, H, W] on a sampling grid, 0 beyond the edges; a slice the faster 2-D way."""
+    if grid.dim() == 4:
+        return F.grid_sample(x[:, :, 0], grid, padding_mode="zeros", align_corners=False).unsqueeze(2)
+    return F.grid_sample(x, grid, padding_mode="zeros", align_corners=False)
+
+
+def smooth_field(generators: Sequence[Generator], channels: int, points: int, size: Sequence[int]) -> Tensor:
+    """A smooth random field of unit variance at every voxel, [B, channels, D, H, W]: cubic B-splines on a few knots."""
+    counts = [points if length > 1 else 1 for length in size]
+    field = _normal(generators, (channels, *counts))
+    for axis, (length, count) in enumerate(zip(size, counts), start=2):
+        field = torch.tensordot(field, spline_weights(length, count), dims=([axis], [1])).movedim(-1, axis)
+    return field
+
+
+@functools.lru_cache(maxsize=16)
+def spline_weights(length: int, points: int) -> Tensor:
+    """Weights [length, points] of uniform cubic B-splines; rows of unit norm, so white knots keep unit variance."""
+    if points == 1:
+        return torch.ones(length, 1)
+    away = (torch.linspace(0, points - 3, length).view(-1, 1) - (torch.arange(points) - 1)).abs()
+    near, far = 2 / 3 - away**2 + away**3 / 2, (2 - away).clamp(min=0) ** 3 / 6
+    weights = torch.where(away < 1, near, far)
+    return F.normalize(weights, dim=1)
+
+
+def change_intensities(
+    source: Tensor, mask: Tensor, settings: AugmentSettings, generators: Sequence[Generator], spacing_mm: Tensor
+) -> Tensor:
+    """Change the source's intensities, all its channels of an item alike but for the noise; background stays -1."""
+    s = settings
+    if not any((s.gamma, s.contrast, s.remap, s.invert, s.bias, s.blur_mm, s.noise)) or s.intensity_share == 0:
+        return source
+    chosen = _per_item(_uniform(generators) < s.intensity_share)
+    x = (source + 1) / 2
+    if s.invert > 0:
+        x = torch.where(_per_item(_uniform(generators) < s.invert) & (mask > 0), 1 - x, x)
+    if s.remap > 0:
+        curve = _per_item(_uniform(generators) < s.remap)
+        x = torch.where(curve, rising_curve(x, generators), x)
+    if s.gamma > 0:
+        x = x ** _per_item(torch.exp(_signed(generators, s.gamma)))
+    if s.contrast > 0:
+        x = x * _per_item(1 + _signed(generators, s.contrast))
+    if s.bias > 0:
+        x = x * torch.exp(s.bias * smooth_field(generators, 1, BIAS_POINTS, source.shape[2:]))
+    if s.blur_mm > 0:
+        x = blur(x, _uniform(generators) * s.blur_mm, spacing_mm, s.blur_mm)
+    if s.noise > 0:
+        x = x + _per_item(_uniform(generators) * s.noise) * _normal(generators, source.shape[1:])
+    return torch.where(chosen, x.clamp(0, 1) * 2 - 1, source)
+
+
+def rising_curve(x: Tensor, generators: Sequence[Generator], pieces: int = 6) -> Tensor:
+    """A random rising piecewise linear map of 0..1 onto itself, one an item; 0 and 1 stay."""
+    steps = 0.1 + torch.stack([torch.rand(pieces, generator=one) for one in generators])
+    steps = steps / steps.sum(dim=1, keepdim=True)
+    out = torch.zeros_like(x)
+    for k in range(pieces):
+        out += _per_item(steps[:, k]) * (x * pieces - k).clamp_(0, 1)
+    return out
+
+
+def blur(x: Tensor, sigma_mm: Tensor, spacing_mm: Tensor, most_mm: float) -> Tensor:
+    """Gaussian smoothing of [B, C, D, H, W] along every axis longer than 1, sigma_mm [B]; edges continue."""
+    for axis in range(3):
+        if x.shape[2 + axis] == 1:
+            continue
+        sigma = (sigma_mm / spacing_mm[:, axis]).clamp(min=1e-3)
+        radius = max(1, math.ceil(3 * most_mm / float(spacing_mm[:, axis].min())))
+        radius = min(radius, x.shape[2 + axis] - 1)
+        places = torch.arange(-radius, radius + 1, dtype=x.dtype)
+        kernel = torch.exp(-0.5 * (places / sigma.view(-1, 1)) ** 2)
+        kernel = kernel / kernel.sum(dim=1, keepdim=True)
+        x = _convolve(x, kernel, axis)
+    return x
+
+
+def _convolve(x: Tensor, kernel: Tensor, axis: int) -> Tensor:
+    """Convolve each item with its own kernel [B, K] along one of D, H, W."""
+    radius = kernel.shape[1] // 2
+    lines = x.movedim(2 + axis, -1)
+    flat = F.pad(lines.reshape(len(x), -1, lines.shape[-1]), (radius, radius), mode="replicate")
+    windows = sum(kernel[:, k].view(-1, 1, 1) * flat[..., k : k + lines.shape[-1]] for k in range(kernel.shape[1]))
+    assert isinstance(windows, Tensor)
+    return windows.view(lines.shape).movedim(-1, 2 + axis)
+
+
+def _per_item(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1, 1)
+
+
+def _uniform(generators: Sequence[Generator]) -> Tensor:
+    return torch.cat([torch.rand(1, generator=one) for one in generators])
+
+
+def _signed(generators: Sequence[Generator], most: float) -> Tensor:
+    """Uniform in -most..most, one an item; draws nothing when most is 0."""
+    return (2 * _uniform(generators) - 1) * most if most > 0 else torch.zeros(len(generators))
+
+
+def _normal(generators: Sequence[Generator], shape: Sequence[int]) -> Tensor:
+    return torch.stack([torch.randn(*shape, generator=one) for one in generators])

@@ -1,0 +1,83 @@
+"""What a cohort looks like in numbers, and what looks wrong in it."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from voxlate.data.prepared import CaseHeader
+from voxlate.data.scale import PERCENTILES
+
+PADDING_HU = -1100  # air is -1000; noise and interpolation reach a little below, scanners' padding far below
+GREY_RANGE = 256
+
+
+def fingerprint(headers: list[CaseHeader], training: list[CaseHeader]) -> dict[str, Any]:
+    """Shapes, spacings and mask volumes of all cases; intensities of the training cases (others stay unseen).
+
+    Shapes and spacings are (D, H, W); intensity percentiles are the medians over cases of those inside the mask.
+    """
+    return {
+        "shape": _range([header.shape for header in headers]),
+        "spacing_mm": _range([header.spacing_mm for header in headers]),
+        "mask_ml": _range([header.mask_ml for header in headers]),
+        "modalities": {
+            name: {
+                "cases": sum(name in header.units for header in headers),
+                "unit": next(header.units[name] for header in headers if name in header.units),
+                **_intensities(name, [header for header in training if name in header.units]),
+            }
+            for name in sorted({name for header in headers for name in header.units})
+        },
+    }
+
+
+def _range(values: list[Any]) -> dict[str, Any]:
+    table = np.array(values, dtype=np.float64)
+    stats = {"least": table.min(axis=0), "median": np.median(table, axis=0), "most": table.max(axis=0)}
+    return {name: np.round(value, 4).tolist() for name, value in stats.items()}
+
+
+def _intensities(name: str, training: list[CaseHeader]) -> dict[str, Any]:
+    if not training:
+        return {}
+    inside = [header.statistics[name].foreground for header in training]
+    table = np.array([one.percentiles for one in inside])
+    return {
+        "percentiles": {str(at): float(value) for at, value in zip(PERCENTILES, np.median(table, axis=0))},
+        "mean": float(np.mean([one.mean for one in inside])),
+        "sd": float(np.mean([one.sd for one in inside])),
+    }
+
+
+def warnings_of(headers: list[CaseHeader], splits: Mapping[str, str]) -> list[str]:
+    """Sentences about what prepare can see but not judge: doubles, blank images, odd Hounsfield units."""
+    return [*_doubles(headers, splits), *(text for header in headers for text in _oddities(header))]
+
+
+def _doubles(headers: list[CaseHeader], splits: Mapping[str, str]) -> Iterator[str]:
+    same: dict[str, list[tuple[CaseHeader, str]]] = defaultdict(list)
+    for header in headers:
+        for name, digest in header.voxels.items():
+            same[digest].append((header, name))
+    for group in same.values():
+        if len(group) == 1:
+            continue
+        names = ", ".join(f"{header.case}/{name}" for header, name in group)
+        patients = {header.patient for header, _ in group}
+        across = {splits[patient] for patient in patients}
+        where = " of different patients" if len(patients) > 1 else ""
+        leak = f", in the splits {', '.join(sorted(across))}: scores will be too good" if len(across) > 1 else ""
+        yield f"The same voxels{where}: {names}{leak}."
+
+
+def _oddities(header: CaseHeader) -> Iterator[str]:
+    for name, statistics in header.statistics.items():
+        low, high = statistics.all.percentiles[0], statistics.all.percentiles[-1]
+        if low == high:
+            yield f"{header.case}/{name} is blank: every voxel is {low:g}."
+        elif header.units[name] == "HU" and low < PADDING_HU:
+            yield f"{header.case}/{name} has voxels of {low:g} HU, below air: padding, or not in Hounsfield units."
+        elif header.units[name] == "HU" and low >= 0 and high < GREY_RANGE:
+            yield f"{header.case}/{name} lies in {low:g} to {high:g}: windowed to grey values, not Hounsfield units."

@@ -1,0 +1,170 @@
+"""Tables that say which cases a cohort has, whose they are and which split they belong to."""
+
+import csv
+import dataclasses
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from voxlate.data.layout import (
+    SUFFIXES,
+    CaseFiles,
+    Preset,
+    add_file,
+    is_dicom_folder,
+    modality_name,
+    patient_of,
+    sort_files,
+)
+from voxlate.errors import BadInput
+
+OWN_NAMES = ("cases.csv", "cohort.csv", "cases.tsv", "cohort.tsv")
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+Row = dict[str, str]
+
+
+def manifest_in(root: Path) -> Path | None:
+    """The manifest that lies in a cohort's folder and is taken without being named, if there is one."""
+    return next((root / name for name in OWN_NAMES if (root / name).is_file()), None)
+
+
+def read_manifest(path: Path, root: Path, layout: Preset, on_disk: Callable[[], list[CaseFiles]]) -> list[CaseFiles]:
+    """The cases that a CSV or TSV table lists.
+
+    Three forms: long (case, modality, path), wide (case and a column of paths for each modality), or notes only (case
+    or patient, split, whatever else), where the files are found by the layout. Optional columns: patient, split.
+    Paths are relative to the manifest or to root. Raises BadInput for a patient in two splits, a case or modality
+    twice, a missing file, an unknown split.
+    """
+    rows = _rows(path)
+    columns = set(rows[0])
+    wide = sorted(
+        name for name in columns - {"case", "patient", "split", "modality", "path"} if _is_paths(rows, name, path, root)
+    )
+    if {"modality", "path"} <= columns:
+        cases = _from_paths(path, [(row, row["modality"], row["path"]) for row in rows], root, layout)
+    elif wide:
+        _refuse_doubles(path, rows)
+        cases = _from_paths(path, [(row, name, row[name]) for row in rows for name in wide if row[name]], root, layout)
+    else:
+        cases = _from_notes(path, rows, on_disk())
+    refuse_leak(((case.patient, case.split) for case in cases), path)
+    if len({case.split is None for case in cases}) > 1:
+        bare = next(case.case for case in cases if case.split is None)
+        raise BadInput(f"{path}: expected a split for every case or for none, found none for {bare}. Fill the column.")
+    return cases
+
+
+def refuse_leak(pairs: Iterable[tuple[str, str | None]], where: Path | str) -> None:
+    """Raise BadInput where one patient is in two splits; pairs: patient and split of each case."""
+    splits: dict[str, str] = {}
+    for patient, split in pairs:
+        if split is not None and splits.setdefault(patient, split) != split:
+            raise BadInput(
+                f"{where}: expected each patient in one split, found {patient} in {splits[patient]} and {split}. "
+                "Put all cases of a patient into the same split."
+            )
+
+
+def _rows(path: Path) -> list[Row]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"{path}: expected a CSV or TSV manifest, found none that can be read. Check the path."
+        ) from error
+    separator = "\t" if "\t" in text.partition("\n")[0] else ","
+    reader = csv.DictReader(text.splitlines(), delimiter=separator)
+    rows = [
+        {(key or "").strip().lower(): (value or "").strip() for key, value in row.items() if isinstance(value, str)}
+        for row in reader
+    ]
+    if not rows:
+        raise BadInput(f"{path}: expected a row for each case, found none: an empty cohort. Fill the manifest.")
+    columns = [name.strip().lower() for name in reader.fieldnames or []]
+    if "case" not in columns and "patient" not in columns:
+        raise BadInput(
+            f"{path}: expected a column 'case' or 'patient', found {', '.join(columns)}. Name the columns so."
+        )
+    for line, row in enumerate(rows, start=2):
+        row.update({name: "" for name in columns if name not in row})
+        name = row.get("case") or row.get("patient") or ""
+        if not re.fullmatch(r"[^/\\\0]+", name) or name in (".", ".."):
+            raise BadInput(f"{path}, line {line}: expected a case name without '/', found '{name}'. Rename the case.")
+    return rows
+
+
+def _split(row: Row, path: Path) -> str | None:
+    word = row.get("split", "").lower()
+    if word and word not in SPLITS:
+        raise BadInput(f"{path}: expected a split train, val or test, found '{row['split']}'. Use these words.")
+    return SPLITS.get(word)
+
+
+def _is_paths(rows: list[Row], name: str, manifest: Path, root: Path) -> bool:
+    values = [row[name] for row in rows if row[name]]
+    return any(
+        value.lower().endswith(SUFFIXES)
+        or ("/" in value and any((base / value).is_dir() for base in (manifest.parent, root)))
+        for value in values
+    )
+
+
+def _refuse_doubles(path: Path, rows: list[Row]) -> None:
+    seen: set[str] = set()
+    for row in rows:
+        case = row.get("case") or row["patient"]
+        if case in seen:
+            raise BadInput(f"{path}: expected each case in one row, found {case} twice. Remove one of the rows.")
+        seen.add(case)
+
+
+def _from_paths(path: Path, entries: list[tuple[Row, str, str]], root: Path, layout: Preset) -> list[CaseFiles]:
+    found: dict[str, dict[str, Path]] = defaultdict(dict)
+    told: dict[str, tuple[str, str | None]] = {}
+    for row, modality, value in entries:
+        case = row.get("case") or row["patient"]
+        place = next((base / value for base in (path.parent, root) if (base / value).exists()), None)
+        if place is None or (place.is_dir() and not is_dicom_folder(place)):
+            raise BadInput(
+                f"{path}: expected the file {value} for {modality} of case {case}, found none. Mend the path."
+            )
+        add_file(found[case], modality_name(modality, layout.aliases), place, case)
+        about = (row.get("patient") or patient_of(case, layout.patient), _split(row, path))
+        if told.setdefault(case, about) != about:
+            raise BadInput(
+                f"{path}: expected one patient and split of case {case}, found {told[case]} and {about}. Mend them."
+            )
+    cases = []
+    for case, named in found.items():
+        files, mask, labels = sort_files(named)
+        cases.append(CaseFiles(case, *told[case], files, mask, labels))
+    return cases
+
+
+def _from_notes(path: Path, rows: list[Row], on_disk: list[CaseFiles]) -> list[CaseFiles]:
+    key = "case" if rows[0].get("case") else "patient"
+    if key == "case":
+        _refuse_doubles(path, rows)
+    by_name: dict[str, list[CaseFiles]] = defaultdict(list)
+    for one in on_disk:
+        by_name[one.case if key == "case" else one.patient].append(one)
+    cases = []
+    for row in rows:
+        if row[key] not in by_name:
+            shown = ", ".join(sorted(by_name)[:3])
+            raise BadInput(
+                f"{path}: expected files of the {key} {row[key]}, found only others ({shown}, …). Mend the manifest."
+            )
+        for one in by_name[row[key]]:
+            cases.append(dataclasses.replace(one, patient=row.get("patient") or one.patient, split=_split(row, path)))
+    return cases

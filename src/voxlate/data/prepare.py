@@ -1,0 +1,157 @@
+"""From scans as they come to a prepared cohort: one grid a case, checked, masked, split by patient."""
+
+import functools
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from pathlib import Path
+
+from voxlate import __version__
+from voxlate.data.case import Bringing, prepare_case
+from voxlate.data.cohort import CaseFiles, find_cases, manifest_in
+from voxlate.data.fingerprint import fingerprint, warnings_of
+from voxlate.data.prepared import CaseHeader, Cohort, Entry, case_path, open_cohort, read_header, write_cohort
+from voxlate.data.split import split_patients
+from voxlate.errors import BadInput
+
+Progress = Callable[[int, int, str], None]
+MOST_WORKERS = 8
+
+
+def prepare(
+    root: Path | str,
+    out: Path | str,
+    *,
+    pattern: str | None = None,
+    manifest: Path | str | None = None,
+    preset: str | Path | None = None,
+    modalities: Sequence[str] | None = None,
+    spacing_mm: tuple[float, float, float] | None = None,
+    resample: bool = False,
+    seed: int = 0,
+    shares: tuple[float, float, float] = (0.7, 0.15, 0.15),
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Cohort:
+    """Prepare a cohort for training; the same call again resumes and leaves what is done as it is.
+
+    pattern, manifest, preset, modalities: see cohort.find_cases. spacing_mm: (D, H, W), default as scanned. resample:
+    bring a case's modalities to the grid of its first (in the order of `modalities`, else by name) where they differ.
+    shares: train, val, test by patient, unless the manifest tells. workers: processes, each holding one case in memory.
+    progress(done, total, case) is called after each case. Raises BadInput for bad cases and for an `out` in use.
+    """
+    root, out = Path(root), Path(out)
+    cases = find_cases(root, pattern, manifest, preset, modalities)
+    bringing = Bringing(spacing_mm, resample)
+    _refuse_other(out, root, {one.case for one in cases})
+    for stray in [*out.glob(".writing-*"), *out.glob("cases/.writing-*")]:  # of a run that was killed
+        stray.unlink()
+    _prepare_all(cases, out, bringing, workers, progress)
+    headers = [read_header(case_path(out, one.case)) for one in cases]
+    _check_units(headers)
+    splits = split_patients([(one.patient, one.split) for one in cases], seed, shares)
+    entries = tuple(_entry(header, splits[header.patient]) for header in headers)
+    training = [header for header, entry in zip(headers, entries) if entry.split == "train"]
+    table = manifest if manifest is not None else manifest_in(root)
+    options = {"pattern": pattern, "preset": preset, "manifest": table, "modalities": modalities}
+    cohort = Cohort(
+        folder=out,
+        cases=entries,
+        modalities=tuple(sorted({name for header in headers for name in header.units})),
+        units={name: unit for header in headers for name, unit in header.units.items()},
+        fingerprint=fingerprint(headers, training),
+        warnings=tuple(warnings_of(headers, splits)),
+        made={
+            "root": str(root.resolve()),
+            **{name: str(value) if isinstance(value, Path) else value for name, value in options.items()},
+            **asdict(bringing),
+            "split_by": "manifest" if cases[0].split is not None else f"patient, shares {shares}, seed {seed}",
+            "voxlate": __version__,
+        },
+    )
+    write_cohort(cohort)
+    _forget_others(out, {one.case for one in cases})
+    return open_cohort(out)
+
+
+def _refuse_other(out: Path, root: Path, cases: set[str]) -> None:
+    """Let a new, an empty, an unfinished or the same cohort's folder pass."""
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"{out}: expected a folder to write to, found a file. Choose another name.")
+    entries = [one.name for one in out.iterdir() if not one.name.startswith(".writing-")] if out.exists() else []
+    strange = sorted(set(entries) - {"cases", "cohort.json"})
+    if "cohort.json" in entries:
+        made_from = open_cohort(out).made.get("root")
+        if made_from != str(root.resolve()):
+            strange = [f"the prepared cohort of {made_from}"]
+    else:
+        there = [one.name for one in out.glob("cases/*") if not one.name.startswith(".writing-")]
+        strange += sorted(set(there) - {f"{case}.safetensors" for case in cases})
+    if strange:
+        raise BadInput(f"{out}: expected an empty folder or this cohort's, found {strange[0]}. Choose another folder.")
+
+
+def _forget_others(out: Path, cases: set[str]) -> None:
+    """Remove files of cases that were once in this cohort and are no longer."""
+    for path in (out / "cases").glob("*.safetensors"):
+        if path.name.removesuffix(".safetensors") not in cases:
+            path.unlink()
+
+
+def _prepare_all(
+    cases: list[CaseFiles], out: Path, bringing: Bringing, workers: int | None, progress: Progress | None
+) -> None:
+    processes = min(workers or min(len(os.sched_getaffinity(0)), MOST_WORKERS), len(cases))
+    work = functools.partial(prepare_case, out=out, bringing=bringing)
+    for done, case in enumerate(
+        _in_turn(work, cases) if processes == 1 else _side_by_side(work, cases, processes), start=1
+    ):
+        if progress is not None:
+            progress(done, len(cases), case)
+
+
+def _in_turn(work: Callable[[CaseFiles], None], cases: list[CaseFiles]) -> Iterator[str]:
+    for one in cases:
+        work(one)
+        yield one.case
+
+
+def _side_by_side(work: Callable[[CaseFiles], None], cases: list[CaseFiles], processes: int) -> Iterator[str]:
+    with ProcessPoolExecutor(processes) as pool:
+        running = {pool.submit(work, one): one.case for one in cases}
+        try:
+            for future in as_completed(running):
+                future.result()
+                yield running[future]
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _check_units(headers: list[CaseHeader]) -> None:
+    """Raise BadInput where a modality has one unit in one case and another in the next."""
+    seen: dict[str, dict[str, str]] = defaultdict(dict)
+    for header in headers:
+        for name, unit in header.units.items():
+            seen[name].setdefault(unit, header.case)
+    for name, units in seen.items():
+        if len(units) > 1:
+            (unit, case), (other, other_case) = list(units.items())[:2]
+            raise BadInput(
+                f"{name}: expected one unit in all cases, found {unit} in {case} and {other} in {other_case}. "
+                "Convert one of them, or leave those cases out by a manifest."
+            )
+
+
+def _entry(header: CaseHeader, split: str) -> Entry:
+    return Entry(
+        case=header.case,
+        patient=header.patient,
+        split=split,
+        present=header.present,
+        labels=header.labels,
+        shape=header.shape,
+        spacing_mm=header.spacing_mm,
+        mask_ml=round(header.mask_ml, 3),
+    )

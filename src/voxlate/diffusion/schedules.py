@@ -1,0 +1,223 @@
+"""Noise schedules: t in [0, 1] -> (alpha, sigma) of x_t = alpha·x0 + sigma·eps; t = 0 is the picture, t = 1 noise.
+
+A schedule states its log-SNR, 2·log(alpha / sigma), and its path; a new one is three lines. Times are few (one an
+item), so everything here is float64 on the device of t, by default the CPU.
+"""
+
+import math
+from functools import lru_cache
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import logsigmoid, softplus
+
+from voxlate.config import settings
+from voxlate.diffusion.paths import LOG_SNR_LIMIT, FromLogSnr, Path
+from voxlate.diffusion.paths import Schedule as Schedule
+from voxlate.errors import BadInput
+
+
+@settings
+class Cosine(FromLogSnr):
+    """log_snr = −2·log tan(a + t·(b − a)), exactly ±log_snr_max at the ends (Hoogeboom et al. 2023; paper 001)."""
+
+    kind: Literal["cosine"] = "cosine"
+    log_snr_max: Annotated[
+        float, Field(gt=0, le=LOG_SNR_LIMIT, description="log-SNR at t = 0, and minus that at 1")
+    ] = 15.0
+    path: ClassVar[Path] = "preserving"
+
+    def _log_snr(self, t: Tensor) -> Tensor:
+        return _cosine(t, self.log_snr_max)
+
+    def t(self, log_snr: Tensor) -> Tensor:
+        return _cosine_inverse(log_snr.double(), self.log_snr_max)
+
+
+@settings
+class ShiftedCosine(FromLogSnr):
+    """The cosine schedule with 2·log(reference / size) added, so that large pictures get more noise.
+
+    Source: Hoogeboom et al. 2023, eq. 3 (simple diffusion, reference 64); the figure of paper 001 has 32.
+    """
+
+    kind: Literal["shifted_cosine"] = "shifted_cosine"
+    size: Annotated[float, Field(gt=0, description="side of the pictures in pixels")] = 256.0
+    reference: Annotated[float, Field(gt=0, description="side at which the plain cosine schedule is right")] = 64.0
+    log_snr_max: Annotated[float, Field(gt=0, le=LOG_SNR_LIMIT, description="log-SNR at t = 0 before the shift")] = 15.0
+    path: ClassVar[Path] = "preserving"
+
+    @property
+    def shift(self) -> float:
+        return 2 * math.log(self.reference / self.size)
+
+    def _log_snr(self, t: Tensor) -> Tensor:
+        return _cosine(t, self.log_snr_max) + self.shift
+
+    def t(self, log_snr: Tensor) -> Tensor:
+        return _cosine_inverse(log_snr.double() - self.shift, self.log_snr_max)
+
+
+def _cosine(t: Tensor, log_snr_max: float) -> Tensor:
+    a = math.atan(math.exp(-log_snr_max / 2))
+    # b = pi/2 − a. Each half from its own end: tan is exact near 0 and loses digits near pi/2.
+    early = t < 0.5
+    angle = a + torch.where(early, t, 1 - t) * (math.pi / 2 - 2 * a)
+    return torch.where(early, -2.0, 2.0) * torch.log(torch.tan(angle))
+
+
+def _cosine_inverse(log_snr: Tensor, log_snr_max: float) -> Tensor:
+    a = math.atan(math.exp(-log_snr_max / 2))
+    t = (torch.atan(torch.exp(-log_snr / 2)) - a) / (math.pi / 2 - 2 * a)
+    return t.clamp(0, 1)
+
+
+@settings
+class Sigmoid(FromLogSnr):
+    """alpha² = g(t), a sigmoid of start + t·(end − start) brought to 1 at t = 0 and 0 at t = 1.
+
+    Source: Jabri et al. 2023 (appendix B), Chen 2023 (algorithm 1). `power = "alpha"` takes g as alpha, as the
+    figure of paper 001 does.
+    """
+
+    kind: Literal["sigmoid"] = "sigmoid"
+    start: Annotated[float, Field(description="argument of the sigmoid at t = 0, times tau")] = -3.0
+    end: Annotated[float, Field(description="argument of the sigmoid at t = 1, times tau")] = 3.0
+    tau: Annotated[float, Field(gt=0, description="temperature: large is nearly linear, small is steep")] = 1.0
+    power: Annotated[Literal["alpha2", "alpha"], Field(description="what the curve gives: alpha² or alpha")] = "alpha2"
+    path: ClassVar[Path] = "preserving"
+
+    def __post_init__(self) -> None:
+        if self.start == self.end:
+            raise BadInput(f"sigmoid schedule: expected start and end to differ, found {self.start} twice. Change one.")
+
+    def _log_snr(self, t: Tensor) -> Tensor:
+        # sigmoid(p) − sigmoid(q) = sigmoid(p)·sigmoid(−q)·(1 − e^(q − p)): no digits are lost where both are nearly 1.
+        first, last = torch.tensor([self.start, self.end], dtype=t.dtype, device=t.device) / self.tau
+        u = first + t * (last - first)
+        log_range = logsigmoid(last) + logsigmoid(-first) + _log_gap(first - last)
+        log_g = logsigmoid(last) + logsigmoid(-u) + _log_gap((t - 1) * (last - first)) - log_range
+        log_rest = logsigmoid(u) + logsigmoid(-first) + _log_gap(-t * (last - first)) - log_range  # log(1 − g)
+        if self.power == "alpha2":
+            return log_g - log_rest
+        return 2 * log_g - log_rest - torch.log1p(torch.exp(log_g))  # log g²/(1 − g²)
+
+
+def _log_gap(x: Tensor) -> Tensor:
+    """log |1 − e^x|."""
+    return torch.log(torch.abs(torch.expm1(x)))
+
+
+@settings
+class LinearBetas(FromLogSnr):
+    """The betas of a discrete DDPM as a table: index i of `count` is t = (i + 1) / count, t = 0 the picture itself.
+
+    alpha² is the running product of 1 − beta; between two indices log_snr is linear, before the first sigma² is.
+    Source: Ho et al. 2020; spacing "sqrt" is the "scaled linear" of latent diffusion (Rombach et al. 2022).
+    """
+
+    kind: Literal["linear_betas"] = "linear_betas"
+    first: Annotated[float, Field(gt=0, lt=1, description="beta of index 0")] = 1e-4
+    last: Annotated[float, Field(gt=0, lt=1, description="beta of the last index")] = 0.02
+    count: Annotated[int, Field(ge=2, description="number of betas, T")] = 1000
+    spacing: Annotated[Literal["linear", "sqrt"], Field(description="whether beta or its root grows evenly")] = "linear"
+    path: ClassVar[Path] = "preserving"
+
+    def _log_snr(self, t: Tensor) -> Tensor:
+        table = _table(self.first, self.last, self.count, self.spacing).to(t.device)
+        place = t * self.count - 1
+        index = place.detach().floor().clamp(0, self.count - 2).long()
+        inside = table[index] + (place - index) * (table[index + 1] - table[index])
+        variance = (self.first * t * self.count).clamp(max=self.first)
+        return torch.where(place < 0, torch.log1p(-variance) - torch.log(variance), inside)
+
+
+@lru_cache
+def _table(first: float, last: float, count: int, spacing: str) -> Tensor:
+    """Log-SNR of each index, float64 [count]."""
+    power = 2.0 if spacing == "sqrt" else 1.0
+    betas = torch.linspace(first ** (1 / power), last ** (1 / power), count, dtype=torch.float64) ** power
+    log_alpha2 = torch.log1p(-betas).cumsum(0)
+    return log_alpha2 - torch.log(-torch.expm1(log_alpha2))
+
+
+@settings
+class LinearVP(FromLogSnr):
+    """Continuous linear betas: alpha² = exp(−B), B = t·first + t²·(last − first)/2 (Song et al. 2021, eq. 33)."""
+
+    kind: Literal["linear_vp"] = "linear_vp"
+    first: Annotated[float, Field(gt=0, description="beta at t = 0")] = 0.1
+    last: Annotated[float, Field(gt=0, description="beta at t = 1")] = 20.0
+    path: ClassVar[Path] = "preserving"
+
+    def _log_snr(self, t: Tensor) -> Tensor:
+        return -torch.log(torch.expm1(t * self.first + t**2 * (self.last - self.first) / 2))
+
+    def t(self, log_snr: Tensor) -> Tensor:
+        b = softplus(-log_snr.double())
+        return 2 * b / (self.first + torch.sqrt(self.first**2 + 2 * (self.last - self.first) * b))
+
+
+@settings
+class ExponentialVE(FromLogSnr):
+    """dx = base^t dw: g = base^t and sigma² = (base^(2t) − 1) / (2·log base) (Song's tutorial; paper 002, base 25)."""
+
+    kind: Literal["exponential_ve"] = "exponential_ve"
+    base: Annotated[float, Field(gt=1, description="g at t = 1")] = 25.0
+    path: ClassVar[Path] = "exploding"
+
+    def _log_snr(self, t: Tensor) -> Tensor:
+        rate = 2 * math.log(self.base)
+        return -torch.log(torch.expm1(rate * t) / rate)
+
+    def t(self, log_snr: Tensor) -> Tensor:
+        rate = 2 * math.log(self.base)
+        return torch.log1p(rate * torch.exp(-log_snr.double())) / rate
+
+
+@settings
+class GeometricVE(FromLogSnr):
+    """sigma = sigma_min·(sigma_max / sigma_min)^t (Song et al. 2021, eq. 30)."""
+
+    kind: Literal["geometric_ve"] = "geometric_ve"
+    sigma_min: Annotated[float, Field(gt=0, description="sigma at t = 0, in units of the data")] = 0.01
+    sigma_max: Annotated[float, Field(gt=0, lt=2e4, description="sigma at t = 1, in units of the data")] = 50.0
+    path: ClassVar[Path] = "exploding"
+
+    def __post_init__(self) -> None:
+        if not self.sigma_min < self.sigma_max:
+            raise BadInput(
+                f"geometric_ve schedule: expected sigma_min below sigma_max, found {self.sigma_min} and "
+                f"{self.sigma_max}. Swap them."
+            )
+
+    def _log_snr(self, t: Tensor) -> Tensor:
+        return -2 * (math.log(self.sigma_min) + t * math.log(self.sigma_max / self.sigma_min))
+
+    def t(self, log_snr: Tensor) -> Tensor:
+        return (-log_snr.double() / 2 - math.log(self.sigma_min)) / math.log(self.sigma_max / self.sigma_min)
+
+
+@settings
+class FlowMatching(FromLogSnr):
+    """The straight line alpha = 1 − t, sigma = t (Lipman et al. 2023; Liu et al. 2023).
+
+    Times within 4.5e-5 of 1 are held there (see paths.LOG_SNR_LIMIT).
+    """
+
+    kind: Literal["flow"] = "flow"
+    path: ClassVar[Path] = "straight"
+
+    def _log_snr(self, t: Tensor) -> Tensor:
+        return 2 * (torch.log1p(-t) - torch.log(t))
+
+    def t(self, log_snr: Tensor) -> Tensor:
+        return torch.sigmoid(-log_snr.double() / 2)
+
+
+AnySchedule = Annotated[
+    Cosine | ShiftedCosine | Sigmoid | LinearBetas | LinearVP | ExponentialVE | GeometricVE | FlowMatching,
+    Field(discriminator="kind"),
+]

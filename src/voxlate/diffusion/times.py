@@ -1,0 +1,146 @@
+"""Which times: those a training step draws, and those a sampler walks through."""
+
+from typing import Annotated, Literal, Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from voxlate.config import settings
+from voxlate.diffusion.paths import LOG_SNR_LIMIT, Schedule
+from voxlate.diffusion.schedules import LinearBetas
+from voxlate.errors import BadInput
+
+
+class Times(Protocol):
+    """Turns uniform draws u in (0, 1), [B], into training times t, [B] float64, by inversion."""
+
+    def __call__(self, u: Tensor, schedule: Schedule) -> Tensor: ...
+
+
+@settings
+class UniformTimes:
+    """Every time between `low` and `high` equally likely."""
+
+    kind: Literal["uniform"] = "uniform"
+    low: Annotated[float, Field(ge=0, lt=1, description="earliest time (scores are undefined at 0)")] = 0.0
+    high: Annotated[float, Field(gt=0, le=1, description="latest time")] = 1.0
+    count: Annotated[int, Field(ge=0, description="draw the times of a table of so many indices only; 0: any time")] = 0
+
+    def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
+        t = self.low + u.double() * (self.high - self.low)
+        return torch.ceil(t * self.count) / self.count if self.count else t
+
+
+@settings
+class EarlyHeavyTimes:
+    """Density proportional to 2 − t, so that times near the picture are drawn up to twice as often (paper 004).
+
+    With `count` = T the published table itself: index i with probability (2T − i) / (T·(3T + 1)/2), t = (i + 1)/T.
+    """
+
+    kind: Literal["early_heavy"] = "early_heavy"
+    count: Annotated[int, Field(ge=0, description="indices of the published table; 0: the continuous law")] = 0
+
+    def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
+        if not self.count:
+            return early_heavy(u.double())
+        # Indices below i weigh 2T·i − i·(i − 1)/2 of T·(3T + 1)/2; the quadratic is solved for i.
+        b, total = 4 * self.count + 1, self.count * (3 * self.count + 1) / 2
+        index = torch.floor((b - torch.sqrt(b**2 - 8 * total * u.double())) / 2)
+        return (index.clamp(max=self.count - 1) + 1) / self.count
+
+
+@settings
+class LogitNormalTimes:
+    """logit t is normal, so that times in the middle are drawn most (Esser et al. 2024, eq. 19)."""
+
+    kind: Literal["logit_normal"] = "logit_normal"
+    mean: Annotated[float, Field(description="mean of logit t; above 0 is noisier")] = 0.0
+    std: Annotated[float, Field(gt=0, description="standard deviation of logit t")] = 1.0
+
+    def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
+        return torch.sigmoid(self.mean + self.std * torch.special.ndtri(u.double()))
+
+
+@settings
+class NormalLogSnrTimes:
+    """log-SNR is normal, whatever the schedule: log sigma/alpha of mean −mean/2 (Karras et al. 2022, table 1)."""
+
+    kind: Literal["normal_log_snr"] = "normal_log_snr"
+    mean: Annotated[float, Field(description="mean of the log-SNR")] = 2.4
+    std: Annotated[float, Field(gt=0, description="standard deviation of the log-SNR")] = 2.4
+
+    def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
+        last, first = schedule.log_snr(torch.tensor([1.0, 0.0], device=u.device))
+        return schedule.t((self.mean + self.std * torch.special.ndtri(u.double())).clamp(last, first))
+
+
+@settings
+class UniformLogSnrTimes:
+    """log-SNR is uniform, whatever the schedule; by default between the schedule's own ends."""
+
+    kind: Literal["uniform_log_snr"] = "uniform_log_snr"
+    low: Annotated[float, Field(description="lowest log-SNR (most noise)")] = -LOG_SNR_LIMIT
+    high: Annotated[float, Field(description="highest log-SNR (least noise)")] = LOG_SNR_LIMIT
+
+    def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
+        last, first = schedule.log_snr(torch.tensor([1.0, 0.0], device=u.device))
+        low, high = last.clamp(min=self.low), first.clamp(max=self.high)
+        return schedule.t(low + u.double() * (high - low))
+
+
+AnyTimes = Annotated[
+    UniformTimes | EarlyHeavyTimes | LogitNormalTimes | NormalLogSnrTimes | UniformLogSnrTimes,
+    Field(discriminator="kind"),
+]
+
+
+def early_heavy(u: Tensor) -> Tensor:
+    """The inverse of the distribution function (4t − t²)/3."""
+    return 2 - torch.sqrt(4 - 3 * u)
+
+
+GridName = Literal["t", "log_snr", "early_heavy", "karras", "index"]
+
+
+def grid(name: GridName, schedule: Schedule, steps: int, start: float = 1.0, end: float = 0.0) -> Tensor:
+    """steps + 1 falling times from `start` to `end`, float64 on the CPU.
+
+    "t": even in t. "log_snr": even in log-SNR. "early_heavy": steps shrink towards the picture as paper 004 draws
+    times. "karras": even in (sigma/alpha)^(1/7) (Karras et al. 2022, eq. 5). "index": the table indices
+    round(linspace(T − 1, 0, steps)) of a discrete schedule, then `end`.
+    """
+    if not 0 <= end < start <= 1:
+        raise BadInput(f"times: expected 0 <= end < start <= 1, found start {start} and end {end}. Change one of them.")
+    if name == "index":
+        return _index_grid(schedule, steps, start, end)
+    share = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    ends = torch.tensor([start, end], dtype=torch.float64)
+    if name == "t":
+        times = start + share * (end - start)
+    elif name == "early_heavy":
+        times = end + (start - end) * early_heavy(1 - share)
+    else:
+        first, last = schedule.log_snr(ends)
+        times = schedule.t(first + share * (last - first) if name == "log_snr" else _karras(first, last, share))
+    times[0], times[-1] = ends
+    return times
+
+
+def _karras(first: Tensor, last: Tensor, share: Tensor, rho: float = 7.0) -> Tensor:
+    high, low = torch.exp(-first / 2 / rho), torch.exp(-last / 2 / rho)  # (sigma/alpha)^(1/rho)
+    return -2 * rho * torch.log(high + share * (low - high))
+
+
+def _index_grid(schedule: Schedule, steps: int, start: float, end: float) -> Tensor:
+    if not isinstance(schedule, LinearBetas):
+        found = type(schedule).__name__
+        raise BadInput(
+            f'times: expected a schedule of kind "linear_betas" for grid "index", found {found}. Use grid "t".'
+        )
+    top = round(start * schedule.count) - 1
+    if not 2 <= steps <= top + 1:
+        raise BadInput(f'times: expected 2 to {top + 1} steps for grid "index", found {steps}. Change steps.')
+    times = (torch.linspace(top, 0, steps, dtype=torch.float64).round() + 1) / schedule.count
+    return torch.cat([times[times > end], times.new_tensor([end])])

@@ -1,0 +1,124 @@
+"""Signed distances, tubes and smooth noise: the geometry that the phantom's organs are made of.
+
+Points are three arrays (x, y, z) in mm (right, anterior, superior); a distance is negative inside.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import fft, ndimage
+
+Points = tuple[np.ndarray, np.ndarray, np.ndarray]
+Triple = tuple[float, float, float]
+
+
+def ellipsoid(points: Points, centre: Triple, axes: Triple) -> np.ndarray:
+    """Distance to an ellipsoid, to first order (exact on its surface): k0 (k0 - 1) / k1.
+
+    Source: Taubin 1991, "Estimation of planar curves, surfaces ...": f / |grad f| with f = |p / a| - 1.
+    """
+    scaled = [np.subtract(p, c, dtype=np.float32) / np.float32(a) for p, c, a in zip(points, centre, axes)]
+    k0 = np.sqrt(scaled[0] ** 2 + scaled[1] ** 2 + scaled[2] ** 2)
+    k1 = np.sqrt(sum((s / np.float32(a)) ** 2 for s, a in zip(scaled, axes)))
+    return k0 * (k0 - 1) / np.maximum(k1, np.float32(1e-6))
+
+
+def join(a: np.ndarray, b: np.ndarray, blend_mm: float) -> np.ndarray:
+    """Union of two distances whose crease is rounded over `blend_mm` (a quadratic blend)."""
+    overlap = np.maximum(np.float32(blend_mm) - np.abs(a - b), 0)
+    return np.minimum(a, b) - overlap * overlap * np.float32(0.25 / blend_mm)
+
+
+def cut(a: np.ndarray, b: np.ndarray, blend_mm: float) -> np.ndarray:
+    """Intersection of two distances with a rounded crease."""
+    return -join(-a, -b, blend_mm)
+
+
+@dataclass(frozen=True)
+class Tube:
+    """A line through `path` (mm) whose radius goes linearly from `radius_mm[0]` to `radius_mm[1]`."""
+
+    path: tuple[Triple, ...]
+    radius_mm: tuple[float, float]
+
+    def segments(self) -> list[tuple[np.ndarray, np.ndarray, float, float]]:
+        points = np.asarray(self.path, dtype=np.float64)
+        lengths = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
+        radii = np.interp(lengths / max(lengths[-1], 1e-9), [0.0, 1.0], self.radius_mm)
+        return [(points[i], points[i + 1], radii[i], radii[i + 1]) for i in range(len(points) - 1)]
+
+    def mirrored(self) -> "Tube":
+        return Tube(tuple((-x, y, z) for x, y, z in self.path), self.radius_mm)
+
+
+def tubes(points: Points, straight: Points, parts: Sequence[Tube], reach_mm: float) -> np.ndarray:
+    """Distance to the nearest tube; only right within `reach_mm` of one, else `reach_mm`.
+
+    points: [D, H, W] coordinates, bent; straight: the unbent axes z [D], y [H], x [W] given as (x, y, z), which say
+    where to look: bending moves a point by at most the largest difference seen.
+    """
+    out = np.full(points[0].shape, reach_mm, dtype=np.float32)
+    axes = (straight[2], straight[1], straight[0])
+    shaped = (axes[0][:, None, None], axes[1][None, :, None], axes[2][None, None, :])
+    bent = [(float((p - s).min()), float((p - s).max())) for p, s in zip(points[::-1], shaped)]
+    for part in parts:
+        for a, b, ra, rb in part.segments():
+            margin = max(ra, rb) + reach_mm
+            box = []
+            for axis, at, (least, most) in zip((2, 1, 0), axes, bent):
+                low, high = min(a[axis], b[axis]) - margin - most, max(a[axis], b[axis]) + margin - least
+                box.append(slice(*np.searchsorted(at, (low, high))))
+            inside = tuple(box)
+            if out[inside].size:
+                near = _capsule([p[inside] for p in points], a, b, ra, rb)
+                np.minimum(out[inside], near, out=out[inside])
+    return out
+
+
+def _capsule(points: list[np.ndarray], a: np.ndarray, b: np.ndarray, ra: float, rb: float) -> np.ndarray:
+    along = b - a
+    from_a = [p - np.float32(c) for p, c in zip(points, a)]
+    share = sum(d * np.float32(c) for d, c in zip(from_a, along)) * np.float32(1 / max(float(along @ along), 1e-9))
+    share = np.clip(share, 0, 1)
+    squared = sum((d - share * np.float32(c)) ** 2 for d, c in zip(from_a, along))
+    return np.sqrt(squared) - (np.float32(ra) + share * np.float32(rb - ra))
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Smooth periodic noise known on a cube of points `pitch_mm` apart, the same whatever the image's size."""
+
+    values: np.ndarray
+    pitch_mm: float
+
+    def at(self, points: Points) -> np.ndarray:
+        index = np.stack([np.asarray(p, dtype=np.float32) / np.float32(self.pitch_mm) for p in points])
+        return ndimage.map_coordinates(self.values, index, order=1, mode="grid-wrap", output=np.float32)
+
+    def distance_to_zero(self) -> "Lattice":
+        """The same noise as a distance in mm to its zero surfaces, f / |grad f|, tamed where the slope vanishes."""
+        slope = [_central(self.values, axis) / (2 * self.pitch_mm) for axis in range(3)]
+        steep = np.sqrt(sum(s * s for s in slope))
+        floor = 0.3 * float(np.sqrt(np.mean(steep**2)))
+        return Lattice((self.values / np.sqrt(steep**2 + floor**2)).astype(np.float32), self.pitch_mm)
+
+
+def _central(values: np.ndarray, axis: int) -> np.ndarray:
+    return np.roll(values, -1, axis) - np.roll(values, 1, axis)
+
+
+def noise(
+    rng: np.random.Generator, wavelength_mm: float, pitch_mm: float, points: int, narrow: bool = False
+) -> Lattice:
+    """Gaussian noise of unit variance: of one wavelength where `narrow`, else of all longer ones too."""
+    white = rng.standard_normal((points,) * 3).astype(np.float32)
+    axis = np.fft.fftfreq(points, pitch_mm)
+    frequency = np.sqrt(
+        axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + np.fft.rfftfreq(points, pitch_mm)[None, None, :] ** 2
+    )
+    relative = frequency * wavelength_mm
+    keep = np.exp(-0.5 * ((relative - 1) / 0.22) ** 2) if narrow else np.exp(-0.5 * relative**2)
+    keep[0, 0, 0] = 0
+    smooth = fft.irfftn(fft.rfftn(white) * keep, white.shape)
+    return Lattice((smooth / smooth.std()).astype(np.float32), pitch_mm)

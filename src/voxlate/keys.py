@@ -1,0 +1,53 @@
+"""Every key of a recipe with its value, its default and its meaning, as TOML comments."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Annotated, Any, get_args, get_origin
+
+from voxlate.config import key_types, members
+
+
+def explain(recipe: Any) -> str:
+    """One line a key, in the order of the recipe's tables: `# train.steps = 500   (default 10000) optimiser steps`."""
+    lines = ["# Every key of this recipe, with its default and meaning:"]
+    return "\n".join([*lines, *_lines(recipe, "")]) + "\n"
+
+
+def _lines(value: Any, name: str) -> Iterator[str]:
+    hints = key_types(type(value))
+    for field in dataclasses.fields(value):
+        key = f"{name}.{field.name}" if name else field.name
+        held = getattr(value, field.name)
+        kinds = [getattr(one, "kind", None) for one in members(hints[field.name])]
+        choice = f" [kind: {', '.join(str(kind) for kind in kinds)}]" if len(kinds) > 1 else ""
+        text = f"{_meaning(hints[field.name])}{choice}".strip()
+        if dataclasses.is_dataclass(held):
+            yield f"# [{key}] {text}"
+            yield from _lines(held, key)
+        elif field.name != "kind":
+            yield f"# {key} = {_plain(held)}{_default(field, held)}  {text}"
+
+
+def _meaning(hint: Any) -> str:
+    if get_origin(hint) is not Annotated:
+        return ""
+    return next((part.description for part in get_args(hint)[1:] if getattr(part, "description", None)), "")
+
+
+def _default(field: dataclasses.Field, held: Any) -> str:
+    if field.default is dataclasses.MISSING:
+        return "  (no default)" if field.default_factory is dataclasses.MISSING else ""
+    return "" if field.default == held else f"  (default {_plain(field.default)})"
+
+
+def _plain(value: Any) -> str:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        held = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return "{" + ", ".join(f"{key} = {_plain(one)}" for key, one in held.items()) + "}"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_plain(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_plain(one) for one in value) + "]"
+    if value is None:
+        return "unset"
+    return str(value).lower() if isinstance(value, bool) else repr(value).replace("'", '"')

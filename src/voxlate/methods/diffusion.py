@@ -1,0 +1,80 @@
+"""The one diffusion model: a network, a schedule, a prediction, a task. Every paper here is a choice of these four."""
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from voxlate.batch import Batch
+from voxlate.config import settings
+from voxlate.diffusion.noise import Noise
+from voxlate.diffusion.objective import AnyWeight, MinSnr, masked_mean
+from voxlate.diffusion.prediction import Kind, denoiser, diffuse, target
+from voxlate.diffusion.sample import SamplerSettings, hold, sample
+from voxlate.diffusion.schedules import AnySchedule, ShiftedCosine
+from voxlate.diffusion.times import AnyTimes, UniformTimes
+from voxlate.methods.problem import Method, Task
+
+
+@settings
+class DiffusionSettings:
+    """Denoises from pure noise to the target, told the source."""
+
+    turns: ClassVar[Mapping[str, int]] = {"net": 1}
+    kind: Literal["diffusion"] = "diffusion"
+    schedule: Annotated[AnySchedule, Field(description="noise over time")] = ShiftedCosine()
+    prediction: Annotated[Kind, Field(description="what the network gives")] = "v"
+    weight: Annotated[AnyWeight, Field(description="weight of the loss over log-SNR")] = MinSnr()
+    times: Annotated[AnyTimes, Field(description="how training times are drawn")] = UniformTimes()
+    clip: Annotated[
+        tuple[float, float] | None, Field(description="range that denoised states are clipped to; unset: none")
+    ] = None
+    loss: Annotated[Literal["l2", "l1"], Field(description="distance between prediction and its target")] = "l2"
+    reduction: Annotated[
+        Literal["mask", "all"], Field(description="mean over the mask, or over all voxels (Cai et al. 2024)")
+    ] = "mask"
+
+
+class Diffusion(Method):
+    """x_t = alpha·x0 + sigma·eps inside the task's mask, known outside; learns to undo it, then does."""
+
+    def __init__(self, options: DiffusionSettings, net: nn.Module, task: Task, state_channels: int):
+        super().__init__()
+        self.turns: Mapping[str, int] = options.turns
+        self.options, self.net, self.task, self.state_channels = options, net, task, state_channels
+
+    def loss(self, turn: str, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        problem = self.task.pose(batch, noise)
+        x0, mask = problem.x0, problem.mask
+        assert x0 is not None
+        schedule, kind = self.options.schedule, self.options.prediction
+        t = self.options.times(noise.uniform(), schedule)
+        alpha, sigma = schedule(t)
+        eps = noise.normal_like(x0)
+        x_t = diffuse(x0, eps, alpha, sigma)
+        if problem.known is not None:
+            x_t = hold(x_t, problem.known, mask)
+        out = self.net(x_t, problem.condition, schedule.log_snr(t).to(x0)).float()
+        error = out - target(x0, eps, alpha, sigma, kind)
+        error = error.square() if self.options.loss == "l2" else error.abs()
+        weight = self.options.weight(alpha, sigma, kind).to(x0)
+        fit = (weight * masked_mean(error, mask, self.options.reduction)).mean()
+        return {"total": fit + sum(problem.losses.values()), "diffusion": fit, **problem.losses}
+
+    @torch.no_grad()
+    def synthesise(self, batch: Batch, noise: Noise, how: SamplerSettings) -> Tensor:
+        problem = self.task.pose(batch)
+        mask, schedule = problem.mask, self.options.schedule
+        nothing = mask.new_zeros(len(mask), self.state_channels, *mask.shape[2:])
+        known = nothing if problem.known is None else problem.known
+
+        def predict(x_t: Tensor, log_snr: Tensor) -> Tensor:
+            out: Tensor = self.net(x_t, problem.condition, log_snr)
+            return out.float()
+
+        denoise = denoiser(predict, schedule, self.options.prediction, self.options.clip)
+        # a start below 1 begins at a state of 0, noised: for a residual that is the predictor's own image
+        x0 = sample(how, denoise, schedule, noise, known, mask, initial=nothing if how.start < 1 else None)
+        return self.task.restore(x0, problem)

@@ -1,0 +1,61 @@
+"""One forward pass from source to target: the honest floor under every diffusion model."""
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from voxlate.batch import Batch
+from voxlate.config import settings
+from voxlate.diffusion.noise import Noise
+from voxlate.diffusion.objective import masked_mean
+from voxlate.diffusion.sample import SamplerSettings
+from voxlate.methods.problem import Method, Problem, Task
+from voxlate.methods.similarity import dissimilarity
+
+
+@settings
+class RegressionSettings:
+    """Predicts the target (or the missing channels) directly."""
+
+    turns: ClassVar[Mapping[str, int]] = {"net": 1}
+    kind: Literal["regression"] = "regression"
+    loss: Annotated[Literal["l1", "mse"], Field(description="what is minimised inside the mask")] = "l1"
+    ssim: Annotated[float, Field(ge=0, description="weight of 1 - SSIM (11 pixel window) beside it")] = 0.0
+    reduction: Annotated[Literal["mask", "all"], Field(description="mean over the mask, or over all voxels")] = "mask"
+
+
+class Regression(Method):
+    """A network that is asked once; it ignores noise and time."""
+
+    def __init__(self, options: RegressionSettings, net: nn.Module, task: Task, known_in_state: bool = False):
+        super().__init__()
+        self.turns: Mapping[str, int] = options.turns
+        self.options, self.net, self.task, self.known_in_state = options, net, task, known_in_state
+
+    def loss(self, turn: str, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        problem = self.task.pose(batch, noise)
+        assert problem.x0 is not None
+        answer = self._ask(problem).float()
+        error = answer - problem.x0
+        error = error.abs() if self.options.loss == "l1" else error.square()
+        terms = {self.options.loss: masked_mean(error, problem.mask, self.options.reduction).mean(), **problem.losses}
+        if self.options.ssim:
+            terms["ssim"] = self.options.ssim * dissimilarity(answer, problem.x0).mean()
+        return {"total": torch.stack(list(terms.values())).sum(), **terms}
+
+    def predict(self, batch: Batch) -> Tensor:
+        """Images [B, T, D, H, W] in network units, with gradients where they are enabled."""
+        problem = self.task.pose(batch)
+        return self.task.restore(self._ask(problem).float(), problem)
+
+    @torch.no_grad()
+    def synthesise(self, batch: Batch, noise: Noise, how: SamplerSettings) -> Tensor:
+        return self.predict(batch)
+
+    def _ask(self, problem: Problem) -> Tensor:
+        state = problem.known if self.known_in_state else None
+        answer: Tensor = self.net(state, problem.condition, None)
+        return answer

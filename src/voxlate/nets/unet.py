@@ -1,0 +1,287 @@
+"""One residual U-Net whose settings reach the networks of four papers (see docs/decisions.md)."""
+
+from collections.abc import Iterable
+from typing import Annotated, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from voxlate.batch import Condition
+from voxlate.config import settings
+from voxlate.errors import BadInput
+from voxlate.nets.embedding import Embedding, Fourier, Sinusoidal
+from voxlate.nets.layers import (
+    Attention,
+    BlockOptions,
+    Down,
+    ResBlock,
+    Up,
+    conv3,
+    pad_far,
+    to_slices,
+    to_volumes,
+    zeroed,
+)
+from voxlate.nets.norm import Norm
+
+
+@settings
+class UNet:
+    """Residual U-Net over slices, stacks of slices or volumes of any size."""
+
+    kind: Literal["unet"] = "unet"
+    width: Annotated[int, Field(gt=0, description="channels at full resolution")] = 64
+    multipliers: Annotated[
+        tuple[int, ...],
+        Field(min_length=1, description="channels of each level over width; each level halves the size"),
+    ] = (1, 2, 3, 4)
+    blocks: Annotated[int, Field(gt=0, description="residual blocks a level down; one more going up")] = 2
+    patch: Annotated[
+        Literal[1, 2, 4], Field(description="pixel-unshuffle before the first convolution, undone after the last")
+    ] = 1
+    attention: Annotated[
+        tuple[int, ...], Field(description="levels with self-attention after each block; 0 is full size")
+    ] = ()
+    middle_attention: Annotated[bool, Field(description="self-attention between the two middle blocks")] = True
+    head_width: Annotated[int, Field(gt=0, description="channels of an attention head")] = 32
+    heads: Annotated[int | None, Field(gt=0, description="number of attention heads, in place of head_width")] = None
+    resampling: Annotated[
+        Literal["conv", "block"],
+        Field(description="conv: strided convolution, nearest and convolution; block: average, nearest in a block"),
+    ] = "conv"
+    modulation: Annotated[
+        Literal["add", "scale_shift"],
+        Field(description="how a block takes the embedding: added, or scaling and shifting"),
+    ] = "add"
+    time: Annotated[Sinusoidal | Fourier, Field(discriminator="kind", description="embedding of the noise level")] = (
+        Sinusoidal()
+    )
+    inject: Annotated[
+        Literal["all", "decoder"], Field(description="blocks that see the embedding: all, or middle and decoder only")
+    ] = "all"
+    groups: Annotated[
+        int, Field(gt=0, description="groups of a norm; fewer where under two channels would share one")
+    ] = 32
+    dropout: Annotated[float, Field(ge=0, lt=1, description="share of features dropped in each block")] = 0.0
+    kernel: Annotated[
+        Literal["1x3x3", "3x3x3"], Field(description="D x H x W; 1x3x3 works slice by slice, its norms too")
+    ] = "1x3x3"
+    volumetric: Annotated[
+        bool, Field(description="convolutions along depth after the slice-wise ones, starting as the identity")
+    ] = False
+    depth_halvings: Annotated[
+        int, Field(ge=0, description="how many of the deepest halvings also halve depth (kernel 3x3x3)")
+    ] = 0
+    zero_init: Annotated[
+        bool, Field(description="last convolution of every block and of the network start at zero")
+    ] = True
+
+    def build(
+        self,
+        *,
+        state_channels: int,
+        condition_channels: int,
+        out_channels: int,
+        code_bits: int = 0,
+        noisy: bool = True,
+        feature_levels: tuple[int, ...] = (),
+    ) -> "ResidualUNet":
+        """The network, with fresh weights from torch's global generator.
+
+        state_channels: of x (0: a regressor, which sees images only); condition_channels: of Condition.images;
+        code_bits: length of Condition.code; noisy: whether it is told the noise level; feature_levels: encoder
+        levels whose first block is followed by Condition.features, in that order.
+        Raises BadInput where the settings contradict each other.
+        """
+        _check(self)
+        return ResidualUNet(self, state_channels + condition_channels, out_channels, code_bits, noisy, feature_levels)
+
+
+def _check(net: UNet) -> None:
+    last = len(net.multipliers) - 1
+    if any(not 0 <= level <= last for level in net.attention):
+        raise BadInput(
+            f"net.attention: expected levels from 0 to {last}, found {list(net.attention)}. Leave the others out."
+        )
+    if net.volumetric and net.kernel == "3x3x3":
+        raise BadInput(
+            "net.volumetric: expected kernel 1x3x3, found 3x3x3, which joins slices already. Set one of the two."
+        )
+    if net.depth_halvings and net.kernel == "1x3x3":
+        raise BadInput("net.depth_halvings: expected 0 with kernel 1x3x3, found more. Set kernel to 3x3x3.")
+    if net.depth_halvings > last:
+        raise BadInput(f"net.depth_halvings: expected at most {last}, found {net.depth_halvings}. Lower it.")
+    attending = {*net.attention, *([last] if net.middle_attention else [])}
+    for channels in (net.width * net.multipliers[level] for level in attending):
+        if channels % (net.heads or net.head_width):
+            name = "heads" if net.heads else "head_width"
+            raise BadInput(
+                f"net.{name}: expected a divisor of {channels} channels, found {net.heads or net.head_width}."
+                " Change it."
+            )
+
+
+class Stage(nn.Module):
+    """A residual block and, at some levels, attention."""
+
+    def __init__(self, ins: int, outs: int, heads: int, options: BlockOptions) -> None:
+        super().__init__()
+        self.block = ResBlock(ins, outs, options)
+        self.attention = Attention(outs, heads, options) if heads else None
+
+    def forward(self, h: Tensor, embedding: Tensor | None, depth: int) -> Tensor:
+        h = self.block(h, embedding, depth)
+        return h if self.attention is None else self.attention(h)
+
+
+class Level(nn.Module):
+    """The blocks of one resolution, then the way to the next resolution, if there is one."""
+
+    stages: Iterable[Stage]
+
+    def __init__(self, stages: list[Stage], resample: nn.Module | None) -> None:
+        super().__init__()
+        self.stages = cast(Iterable[Stage], nn.ModuleList(stages))
+        self.resample = resample
+
+
+class ResidualUNet(nn.Module):
+    """`net(x, condition, log_snr) -> out`: [B, C, D, H, W] in and out, of any size; see `UNet` for its settings.
+
+    The input of the first convolution is x, then condition.images (one of them may be None).
+    """
+
+    def __init__(
+        self, net: UNet, ins: int, outs: int, code_bits: int, noisy: bool, feature_levels: tuple[int, ...]
+    ) -> None:
+        super().__init__()
+        self.net, self.feature_levels = net, feature_levels
+        self.dims: Literal[2, 3] = 2 if net.kernel == "1x3x3" else 3
+        self.embedding = Embedding(net.time, net.width, code_bits, noisy)
+        told = BlockOptions(
+            self.dims, net.groups, self.embedding.size, net.modulation, net.dropout, net.volumetric, net.zero_init
+        )
+        untold = BlockOptions(self.dims, net.groups, 0, net.modulation, net.dropout, net.volumetric, net.zero_init)
+        widths = [net.width * factor for factor in net.multipliers]
+        self.strides = [
+            (2 if self.dims == 3 and level >= len(widths) - 1 - net.depth_halvings else 1, 2, 2)
+            for level in range(len(widths) - 1)
+        ]
+        self.stem = conv3(ins * net.patch**2, net.width, told)
+        self.encoder, skips = self._encoder(widths, told if net.inject == "all" else untold)
+        middle = [Stage(widths[-1], widths[-1], self._heads(widths[-1], net.middle_attention), told)]
+        self.middle = Level([*middle, Stage(widths[-1], widths[-1], 0, told)], None)
+        self.decoder = self._decoder(widths, skips, told)
+        self.norm = Norm(widths[0], net.groups, silu=True)
+        self.head = conv3(widths[0], outs * net.patch**2, told)
+        self.feature_layers = nn.ModuleDict()  # level -> layer(h, feature), in place of plain addition
+        if net.zero_init:
+            zeroed(self.head)
+        if self.dims == 2:
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _heads(self, channels: int, wanted: bool) -> int:
+        return (self.net.heads or channels // self.net.head_width) if wanted else 0
+
+    def _encoder(self, widths: list[int], options: BlockOptions) -> tuple[nn.ModuleList, list[int]]:
+        skips, levels, ins = [widths[0]], nn.ModuleList(), widths[0]
+        for level, outs in enumerate(widths):
+            heads = self._heads(outs, level in self.net.attention)
+            stages = [Stage(ins if block == 0 else outs, outs, heads, options) for block in range(self.net.blocks)]
+            last = level == len(widths) - 1
+            levels.append(Level(stages, None if last else self._resample("down", outs, self.strides[level], options)))
+            skips += [outs] * (self.net.blocks + (not last))
+            ins = outs
+        return levels, skips
+
+    def _decoder(self, widths: list[int], skips: list[int], options: BlockOptions) -> nn.ModuleList:
+        levels, ins, skips = nn.ModuleList(), widths[-1], list(skips)
+        for level, outs in reversed(list(enumerate(widths))):
+            heads = self._heads(outs, level in self.net.attention)
+            stages = []
+            for _ in range(self.net.blocks + 1):
+                stages.append(Stage(ins + skips.pop(), outs, heads, options))
+                ins = outs
+            levels.append(
+                Level(stages, self._resample("up", outs, self.strides[level - 1], options) if level else None)
+            )
+        return levels
+
+    def _resample(
+        self, way: Literal["down", "up"], channels: int, stride: tuple[int, int, int], options: BlockOptions
+    ) -> nn.Module:
+        if self.net.resampling == "block":
+            return ResBlock(channels, channels, options, resample=way, stride=stride)
+        return (Down if way == "down" else Up)(channels, stride, options)
+
+    def forward(self, x: Tensor | None, condition: Condition, log_snr: Tensor | None) -> Tensor:
+        parts = [part for part in (x, condition.images) if part is not None]
+        image = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        h, depth = self._fold(pad_far(image, self._multiples()))
+        embedding = self.embedding(log_snr, condition.code)
+        if embedding is not None and self.dims == 2:
+            embedding = embedding.repeat_interleave(depth, dim=0)
+        out = self._unfold(self._blocks(h, embedding, depth, condition.features), depth)
+        return out[..., : image.shape[2], : image.shape[3], : image.shape[4]].to(image.dtype)
+
+    def _blocks(self, h: Tensor, embedding: Tensor | None, depth: int, features: tuple[Tensor, ...]) -> Tensor:
+        h = self.stem(h, depth)
+        skips = [h]
+        for index, level in enumerate(_levels(self.encoder)):
+            for position, stage in enumerate(level.stages):
+                h = stage(h, embedding, depth)
+                if position == 0 and index in self.feature_levels:
+                    h = self._with_feature(index, h, features[self.feature_levels.index(index)])
+                skips.append(h)
+            if level.resample is not None:
+                h = level.resample(h, embedding, depth)
+                skips.append(h)
+        for stage in self.middle.stages:
+            h = stage(h, embedding, depth)
+        for level in _levels(self.decoder):
+            for stage in level.stages:
+                h = stage(torch.cat([h, skips.pop()], dim=1), embedding, depth)
+            if level.resample is not None:
+                h = level.resample(h, embedding, depth)
+        h = self.head(self.norm(h), depth)
+        return h
+
+    def _with_feature(self, level: int, h: Tensor, feature: Tensor) -> Tensor:
+        if self.dims == 2:
+            feature = to_slices(feature)
+        if str(level) not in self.feature_layers:
+            return h + feature.to(h.dtype)
+        h = self.feature_layers[str(level)](h, feature)
+        return h
+
+    def _multiples(self) -> list[int]:
+        """What D, H and W must be divisible by, for every halving to be whole."""
+        multiples: list[int] = [1, self.net.patch, self.net.patch]
+        for stride in self.strides:
+            multiples = [size * factor for size, factor in zip(multiples, stride)]
+        return multiples
+
+    def _fold(self, image: Tensor) -> tuple[Tensor, int]:
+        """To patches, and to channels-last slices in a slice-wise network."""
+        depth = image.shape[2]
+        h = to_slices(image)
+        if self.net.patch > 1:
+            h = F.pixel_unshuffle(h, self.net.patch)
+        if self.dims == 2:
+            return h.contiguous(memory_format=torch.channels_last), depth
+        return to_volumes(h, depth).contiguous(memory_format=torch.channels_last_3d), depth
+
+    def _unfold(self, h: Tensor, depth: int) -> Tensor:
+        h = h if self.dims == 2 else to_slices(h)
+        return to_volumes(F.pixel_shuffle(h, self.net.patch) if self.net.patch > 1 else h, depth)
+
+
+def _levels(modules: nn.ModuleList) -> Iterable[Level]:
+    return cast(Iterable[Level], modules)
+
+
+def volumetric_parameters(net: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that a slice-wise network lacks: by name, those of the convolutions along depth."""
+    return {name: parameter for name, parameter in net.named_parameters() if ".volumetric." in f".{name}"}

@@ -1,0 +1,27 @@
+"""Options that several commands share, with their help."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from voxlate.errors import BadInput
+
+To = Annotated[Path, typer.Option("--out", help="Folder for what this command makes.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON, for programs.")]
+Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or cuda.")]
+Pattern = Annotated[str | None, typer.Option(help="Where files are, with {patient}, {case} and {modality}.")]
+Manifest = Annotated[Path | None, typer.Option(help="CSV or TSV: case, patient, split, a path for each modality.")]
+Preset = Annotated[str | None, typer.Option(help="Layout of a public data set: brats, synthrad, ixi, bids, topcow.")]
+Modalities = Annotated[list[str] | None, typer.Option(help="Only this, in every case (repeat it); else all.")]
+Split = Annotated[str | None, typer.Option(help="Only this part: train, val or test.")]
+Changes = Annotated[list[str] | None, typer.Option("--set", help="Change a key: train.steps=500 (repeat it).")]
+Samples = Annotated[int | None, typer.Option(min=1, help="Images a case; over 1: mean and standard deviation.")]
+
+
+def pairs(texts: list[str] | None) -> dict[str, str]:
+    """KEY=VALUE texts as a table; raises BadInput for a text without `=`."""
+    for text in texts or []:
+        if "=" not in text:
+            raise BadInput(f"--set: expected KEY=VALUE such as train.steps=500, found {text!r}. Add the value.")
+    return {key.strip(): value.strip() for key, _, value in (text.partition("=") for text in texts or [])}

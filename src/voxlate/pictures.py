@@ -1,0 +1,136 @@
+"""Slices as people look at them: radiological convention, a window, a colour map, and files that a page can hold."""
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import Colormap, LinearSegmentedColormap
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from voxlate.files import whole_file
+
+Plane = Literal["axial", "coronal", "sagittal"]
+Picture = NDArray[np.uint8]
+
+# Zero is black, as the background of a scan is; blue below, orange above stays apart for colour-blind readers.
+ERROR = LinearSegmentedColormap.from_list(
+    "error", ["#9be1ff", "#2a86d1", "#123a66", "#000000", "#6e2f0c", "#d9741a", "#ffdf9e"]
+)
+
+
+@lru_cache
+def colour_map(name: str) -> Colormap:
+    """A colour map by name: "error" (signed, black at zero) or one of matplotlib's."""
+    return ERROR if name == "error" else matplotlib.colormaps[name]
+
+
+def plane_of(volume: NDArray[Any], plane: Plane, index: int) -> NDArray[Any]:
+    """One slice of a canonical [D, H, W] volume as radiologists see it: the patient's left is on the right.
+
+    Axial has anterior on top; coronal and sagittal have superior on top, sagittal has anterior on the left.
+    """
+    if plane == "axial":
+        return volume[index, ::-1, ::-1]
+    return volume[::-1, index, ::-1] if plane == "coronal" else volume[::-1, ::-1, index]
+
+
+def pixel_mm(spacing_mm: tuple[float, float, float], plane: Plane) -> tuple[float, float]:
+    """Height and width of a pixel of a plane, from the spacing along (D, H, W)."""
+    depth, height, width = spacing_mm
+    return {"axial": (height, width), "coronal": (depth, width), "sagittal": (depth, height)}[plane]
+
+
+def shades(image: NDArray[Any], low: float, high: float) -> Picture:
+    """Values [H, W] as bytes: low is 0, high is 255, what lies outside is clipped."""
+    share = (np.asarray(image, np.float32) - low) / (high - low)
+    rounded: Picture = np.rint(np.clip(np.nan_to_num(share), 0, 1) * 255).astype(np.uint8)
+    return rounded
+
+
+def colours(image: NDArray[Any], low: float, high: float, name: str = "gray") -> Picture:
+    """Values [H, W] as an RGB picture [H, W, 3] through a window and a colour map."""
+    return palette(name)[shades(image, low, high)]
+
+
+@lru_cache
+def palette(name: str) -> Picture:
+    """The 256 colours [256, 3] of a map."""
+    table: Picture = np.rint(colour_map(name)(np.arange(256))[:, :3] * 255).astype(np.uint8)
+    return table
+
+
+def square_pixels(image: Picture, pixel: tuple[float, float], shortest: int = 0) -> Picture:
+    """Resize bytes [H, W] so that pixels are square (finer side kept), and no side is shorter than `shortest`."""
+    height, width = image.shape[0] * pixel[0], image.shape[1] * pixel[1]
+    finest = min(pixel)
+    enlarge = max(1.0, shortest / max(1.0, min(height, width) / finest))
+    size = (max(1, round(width / finest * enlarge)), max(1, round(height / finest * enlarge)))
+    if size == (image.shape[1], image.shape[0]):
+        return image
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
+def data_uri(image: Picture, name: str = "gray") -> str:
+    """Bytes [H, W] as a PNG in a data URI, one byte a pixel with the map's palette."""
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    if name != "gray":
+        picture.putpalette(palette(name).tobytes())
+    buffer = io.BytesIO()
+    picture.save(buffer, "png", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def gradient_css(name: str, stops: int = 12) -> str:
+    """A colour map as the stops of a CSS gradient, low end first."""
+    table = palette(name)[np.linspace(0, 255, stops).round().astype(int)]
+    return ", ".join(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in table)
+
+
+def nice(value: float) -> float:
+    """The next 1, 2 or 5 times a power of ten, for the end of a colour bar."""
+    if not value > 0 or not math.isfinite(value):
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= value * (1 - 1e-9))
+
+
+def write_png(path: Path | str, image: Picture) -> None:
+    """Write bytes [H, W] or [H, W, 3] as a PNG."""
+    with whole_file(path) as temporary:
+        Image.fromarray(np.ascontiguousarray(image)).save(temporary, "png", optimize=True)
+
+
+def montage(
+    rows: Sequence[Sequence[NDArray[Any]]], titles: Sequence[str], path: Path | str, tile: int = 256, gap: int = 6
+) -> None:
+    """Write one picture with a row of tiles a case and a title a column, on black, in radiological convention.
+
+    rows: axial slices [H, W] of canonical volumes, scaled to [0, 1], each fitted into a square of `tile` pixels.
+    """
+    columns = max(len(row) for row in rows)
+    head = 34 if any(titles) else 0
+    sheet = Image.new("RGB", (columns * (tile + gap) - gap, head + len(rows) * (tile + gap) - gap), "#000000")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=18)
+    for column, title in enumerate(titles):
+        draw.text((column * (tile + gap) + tile / 2, head / 2), title, fill="#e6e6e6", font=font, anchor="mm")
+    for number, row in enumerate(rows):
+        for column, image in enumerate(row):
+            turned = plane_of(np.asarray(image)[None], "axial", 0)
+            picture = Image.fromarray(np.ascontiguousarray(shades(turned, 0, 1)))
+            scale = tile / max(picture.size)
+            size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+            fitted = picture.resize(size, Image.Resampling.BICUBIC)
+            corner = (
+                column * (tile + gap) + (tile - size[0]) // 2,
+                head + number * (tile + gap) + (tile - size[1]) // 2,
+            )
+            sheet.paste(fitted, corner)
+    write_png(path, np.asarray(sheet))

@@ -1,0 +1,99 @@
+"""The range of values that a score refers to: from the unit, from the recipe, or from each image itself."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxlate.errors import BadInput
+
+PEAK_PERCENTILE = 99.5
+FLOOR_PERCENTILE = 0.5
+HU = (-1024.0, 3071.0)  # SynthRAD 2023 and 2025: the range of their PSNR and SSIM
+PERFUSION = {"ml/100g/min": 200.0, "ml/100g": 20.0, "s": 30.0}  # CBF, CBV, Tmax: where a lesion still shows
+
+
+@dataclass(frozen=True)
+class Range:
+    """Lowest and highest value that count, their unit, and the rule that gave them.
+
+    own: the unit is arbitrary, so that each image is first divided by its own peak (see `bring`).
+    """
+
+    low: float
+    high: float
+    unit: str
+    rule: str
+    own: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.high > self.low:
+            raise BadInput(
+                f"score range: expected low < high, found {self.low:g} to {self.high:g}. Give the range as low, high."
+            )
+
+    @property
+    def width(self) -> float:
+        return self.high - self.low
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g} {self.unit} ({self.rule})"
+
+    def bring(self, values: NDArray[Any], inside: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+        """Values ready to be scored: clipped to the range, or divided by the image's own peak inside `inside`.
+
+        values: [D, H, W]; inside: [D, H, W], the foreground, needed where the unit is arbitrary.
+        """
+        if not self.own:
+            clipped: NDArray[np.float32] = np.clip(values, self.low, self.high).astype(np.float32)
+            return clipped
+        floor, _ = own_floor_and_peak(values, inside)
+        return ((values - floor) / self.gain(values, inside)).astype(np.float32)
+
+    def gain(self, values: NDArray[Any], inside: NDArray[np.bool_] | None = None) -> float:
+        """By how much `bring` divides differences of values (and so standard deviations)."""
+        if not self.own:
+            return 1.0
+        floor, peak = own_floor_and_peak(values, inside)
+        return peak - floor
+
+
+def own_floor_and_peak(values: NDArray[Any], inside: NDArray[np.bool_] | None) -> tuple[float, float]:
+    """The values that stand for 0 and 1 in an image of arbitrary unit.
+
+    0 stays 0, unless the background is negative (z-scored files): then it is the image's own 0.5 percentile.
+    1 is the 99.5 percentile of the foreground.
+    """
+    floor = min(0.0, float(np.percentile(values, FLOOR_PERCENTILE)))
+    foreground = values if inside is None or not inside.any() else values[inside]
+    peak = float(np.percentile(foreground, PEAK_PERCENTILE))
+    return floor, peak if peak > floor else floor + 1.0
+
+
+def range_for(unit: str, largest: float = 255.0, given: Sequence[float] | None = None, source: str = "given") -> Range:
+    """The range of a unit, or the one given (by the user, or by the recipe's window).
+
+    largest: the largest value of the cohort, which tells 8 from 16 bit pictures.
+    """
+    if given is not None:
+        return Range(float(given[0]), float(given[1]), unit, f"{source}; values outside are clipped")
+    if unit == "HU":
+        return Range(*HU, unit, "SynthRAD's range; values outside are clipped")
+    if unit == "grey":
+        return Range(0.0, 255.0 if largest <= 255 else 65535.0, unit, f"{8 if largest <= 255 else 16} bit pictures")
+    if unit in PERFUSION:
+        return Range(0.0, PERFUSION[unit], unit, "usual display range; values outside are clipped")
+    rule = (
+        "arbitrary unit: each image divided by its own 99.5 percentile inside the truth's foreground, nothing clipped"
+    )
+    return Range(0.0, 1.0, "× peak", rule, own=True)
+
+
+def ranges_to_json(ranges: Mapping[str, Range]) -> dict[str, dict[str, Any]]:
+    return {name: vars(value) for name, value in ranges.items()}
+
+
+def ranges_from_json(table: Mapping[str, Mapping[str, Any]]) -> dict[str, Range]:
+    return {name: Range(**value) for name, value in table.items()}

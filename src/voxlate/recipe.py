@@ -1,0 +1,250 @@
+"""Recipes: one TOML per result that says everything a run depends on, and the method that it builds."""
+
+import dataclasses
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from voxlate.config import fill, settings
+from voxlate.data.dataset import DataSettings
+from voxlate.diffusion.sample import SamplerSettings
+from voxlate.errors import BadInput
+from voxlate.images.intensity import Intensity, Window
+from voxlate.methods.autoencoding import Autoencoding, AutoencodingSettings
+from voxlate.methods.diffusion import Diffusion, DiffusionSettings
+from voxlate.methods.problem import Method, Task
+from voxlate.methods.regression import Regression, RegressionSettings
+from voxlate.methods.tasks import AnyTask, Complete, Latent, LatentTask, Residual, ResidualTask, Translate
+from voxlate.nets.autoencoder import AutoencoderNet, KLAutoencoder
+from voxlate.nets.unet import UNet
+from voxlate.optimise import Optimiser
+
+AnyMethod = Annotated[DiffusionSettings | RegressionSettings | AutoencodingSettings, Field(discriminator="kind")]
+AnyNet = Annotated[UNet | KLAutoencoder, Field(discriminator="kind")]
+
+
+@settings
+class Training:
+    """How long, how fast, how exactly."""
+
+    steps: Annotated[int, Field(ge=1, description="optimiser steps")] = 10_000
+    batch: Annotated[int, Field(ge=1, description="items a step, over all processes together")] = 8
+    optimiser: Annotated[Optimiser, Field(description="how weights move")] = Optimiser()
+    ema: Annotated[float, Field(ge=0, lt=1, description="decay of the running average of weights; 0: none")] = 0.999
+    clip_norm: Annotated[float, Field(ge=0, description="largest norm of a step's gradient; 0: any")] = 1.0
+    accumulate: Annotated[int, Field(ge=1, description="parts that a batch is split into, one after the other")] = 1
+    precision: Annotated[Literal["bfloat16", "float32"], Field(description="of convolutions and products")] = "bfloat16"
+    compile: Annotated[
+        bool | None, Field(description="torch.compile the network; unset: on a GPU, and on a CPU over 20,000 steps")
+    ] = None
+    seed: Annotated[int, Field(ge=0, description="of weights, batches, augmentation and noise")] = 0
+    workers: Annotated[int, Field(ge=0, description="processes that read data; 0: read between the steps")] = 1
+    save_every: Annotated[int, Field(ge=1, description="steps between saved states")] = 500
+    validate_every: Annotated[int, Field(ge=0, description="steps between validations; 0: only at the end")] = 1000
+    validation_items: Annotated[int, Field(ge=1, description="items that each validation looks at")] = 8
+    log_every: Annotated[int, Field(ge=1, description="steps between lines of log.jsonl")] = 20
+
+
+@settings
+class Synthesis(SamplerSettings):
+    """How images are drawn from the trained model."""
+
+    samples: Annotated[
+        int, Field(ge=1, description="images drawn a case; over 1 gives mean and standard deviation")
+    ] = 1
+    batch: Annotated[int, Field(ge=1, description="slices or patches at a time (memory, not results)")] = 4
+    overlap: Annotated[float, Field(ge=0, lt=1, description="share that neighbouring 3-D patches overlap")] = 0.5
+    mirror: Annotated[bool, Field(description="average with the left-right mirrored input (twice the time)")] = False
+
+
+@settings
+class Stage:
+    """An earlier training whose weights a later one uses; what it leaves out is as in the recipe itself."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="what later stages call it")]
+    task: Annotated[AnyTask, Field(description="how batches become problems")] = Translate()
+    method: Annotated[AnyMethod, Field(description="what is learned")]
+    net: Annotated[AnyNet, Field(description="the network")]
+    train: Annotated[Training, Field(description="how it is trained")]
+    data: Annotated[DataSettings | None, Field(description="what it sees; unset: as the recipe")] = None
+
+
+@settings
+class Recipe:
+    """Everything that a result depends on, besides the data."""
+
+    title: Annotated[str, Field(description="one line for people")]
+    data: Annotated[DataSettings, Field(description="what the method sees")]
+    intensity: Annotated[dict[str, Intensity], Field(description="a map to network units for each modality")]
+    task: Annotated[AnyTask, Field(description="how batches become problems")] = Translate()
+    method: Annotated[AnyMethod, Field(description="what is learned")]
+    net: Annotated[AnyNet, Field(description="the network")] = UNet()
+    train: Annotated[Training, Field(description="how it is trained")] = Training()
+    synth: Annotated[Synthesis, Field(description="how images are drawn")] = Synthesis()
+    stages: Annotated[list[Stage], Field(description="earlier trainings, in order")] = dataclasses.field(
+        default_factory=list
+    )
+
+    @property
+    def all_stages(self) -> tuple[Stage, ...]:
+        """The earlier stages and the recipe's own training, which is called 'final'."""
+        final = Stage(name="final", task=self.task, method=self.method, net=self.net, train=self.train, data=self.data)
+        return (*self.stages, final)
+
+
+def names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(file.name.removesuffix(".toml") for file in _shipped().iterdir() if file.name.endswith(".toml"))
+
+
+def text_of(name: str) -> str:
+    """The TOML text of a shipped recipe (by name) or of a file; raises BadInput where there is neither."""
+    if name in names():
+        return (_shipped() / f"{name}.toml").read_text(encoding="utf-8")
+    path = Path(name)
+    if not path.is_file():
+        raise BadInput(f"{name}: expected a recipe file or one of {', '.join(names())}, found neither. Check the name.")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{name}: expected a TOML text, found bytes that are no text. Check the path.") from error
+
+
+def read(name: str, changes: Mapping[str, str] | None = None) -> Recipe:
+    """Read a recipe by shipped name or path, with `changes` such as {'train.steps': '500'} (values as in TOML).
+
+    Raises BadInput that names an unknown key with the nearest known one, or a value out of range.
+    """
+    try:
+        values = tomllib.loads(text_of(name))
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{name}: expected TOML, found a mistake: {error}. Mend that line.") from error
+    for key, value in (changes or {}).items():
+        _change(values, key, value)
+    return from_dict(values, name)
+
+
+def from_dict(values: dict[str, Any], where: str) -> Recipe:
+    """Fill and check a recipe from plain tables; raises BadInput."""
+    recipe = fill(Recipe, values, where)
+    _check(recipe, where)
+    return recipe
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """Plain tables that from_dict reads back to an equal recipe."""
+    plain: dict[str, Any] = json.loads(TypeAdapter(Recipe).dump_json(recipe, exclude_none=True))
+    return plain
+
+
+def windows(recipe: Recipe) -> dict[str, list[float]]:
+    """The ranges that the recipe fixes in physical units; other modalities have a range for each volume."""
+    return {name: [one.low, one.high] for name, one in recipe.intensity.items() if isinstance(one, Window)}
+
+
+def build(recipe: Recipe, stage: Stage, earlier: Mapping[str, Method]) -> Method:
+    """The method that a stage trains, with fresh weights; earlier: the finished methods of the stages before it."""
+    data = stage.data or recipe.data
+    if isinstance(stage.method, AutoencodingSettings):
+        return Autoencoding(stage.method, _autoencoder(stage))
+    task = _task(stage, earlier)
+    channels = task.channels(len(data.source) * (1 + 2 * data.stack), len(data.target))
+    if not isinstance(stage.net, UNet):
+        raise BadInput(f"stage '{stage.name}': expected net.kind 'unet' for this method, found '{stage.net.kind}'.")
+    noisy = isinstance(stage.method, DiffusionSettings)
+    net = stage.net.build(
+        state_channels=channels.state if noisy or channels.known_in_state else 0,
+        condition_channels=channels.condition,
+        out_channels=channels.state,
+        code_bits=channels.code,
+        noisy=noisy,
+    )
+    if isinstance(stage.method, DiffusionSettings):
+        return Diffusion(stage.method, net, task, channels.state)
+    return Regression(stage.method, net, task, channels.known_in_state)
+
+
+def build_all(recipe: Recipe) -> Method:
+    """The method of the last stage, with every earlier one inside it where its task needs it; fresh weights."""
+    earlier: dict[str, Method] = {}
+    for stage in recipe.all_stages:
+        earlier[stage.name] = build(recipe, stage, earlier)
+    return earlier["final"]
+
+
+def _task(stage: Stage, earlier: Mapping[str, Method]) -> Task:
+    task = stage.task
+    if isinstance(task, Residual):
+        predictor = earlier[task.predictor]
+        assert isinstance(predictor, Regression)  # _check has said so in words
+        return ResidualTask(task, predictor)
+    if isinstance(task, Latent):
+        autoencoding = earlier[task.autoencoder]
+        assert isinstance(autoencoding, Autoencoding)
+        return LatentTask(autoencoding.net)
+    return task
+
+
+def _autoencoder(stage: Stage) -> AutoencoderNet:
+    if not isinstance(stage.net, KLAutoencoder):
+        raise BadInput(f"stage '{stage.name}': expected net.kind 'kl_autoencoder', found '{stage.net.kind}'.")
+    return stage.net.build(channels=1)
+
+
+def _check(recipe: Recipe, where: str) -> None:
+    missing = sorted(set(recipe.data.source + recipe.data.target) - set(recipe.intensity))
+    if missing:
+        raise BadInput(
+            f"{where}: expected an intensity map for every modality, found none for {missing[0]}. Add [intensity]."
+        )
+    if isinstance(recipe.task, Complete) and recipe.data.source != recipe.data.target:
+        raise BadInput(
+            f"{where}: expected data.source and data.target to be the same list for task.kind = 'complete', found "
+            f"{recipe.data.source} and {recipe.data.target}. Make them equal."
+        )
+    known: dict[str, type] = {}
+    needs = {Residual: ("predictor", RegressionSettings), Latent: ("autoencoder", AutoencodingSettings)}
+    for stage in recipe.all_stages:
+        if stage.name in known:
+            raise BadInput(f"{where}: expected stages of different names, found '{stage.name}' twice. Rename one.")
+        if type(stage.task) in needs:
+            role, kind = needs[type(stage.task)]
+            name = getattr(stage.task, role)
+            if known.get(name) is not kind:
+                raise BadInput(
+                    f"{where}: expected an earlier stage '{name}' that is the {role}, found {sorted(known) or 'none'}."
+                )
+        known[stage.name] = type(stage.method)
+
+
+def _change(values: dict[str, Any], key: str, value: str) -> None:
+    *tables, last = key.split(".")
+    for part in tables:
+        values = values.setdefault(part, {}) if not isinstance(values, list) else values[int(part)]
+        if not isinstance(values, (dict, list)):
+            raise BadInput(f"--set {key}: expected '{part}' to be a table, found a value. Check the key.")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value  # a bare word is text: --set train.precision=float32
+    if isinstance(values, list):
+        values[int(last)] = parsed
+    else:
+        values[last] = parsed
+
+
+def _shipped() -> Traversable:
+    return resources.files("voxlate") / "recipes"
+
+
+def header(text: str) -> str:
+    """The comment lines at the head of a recipe: what it reproduces, the command, the number to expect."""
+    lines = re.match(r"(#[^\n]*\n)*", text)
+    return lines.group(0) if lines else ""

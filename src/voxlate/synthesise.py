@@ -1,0 +1,271 @@
+"""From a trained model and a patient's scans to images on the scans' own grid, in physical units, with their spread."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor
+
+from voxlate.batch import Batch, stable_id
+from voxlate.data.scale import case_scale, intensity_statistics
+from voxlate.diffusion.noise import Noise
+from voxlate.errors import BadInput
+from voxlate.images.grid import Grid, canonical, resample, return_to, same_grid, with_spacing
+from voxlate.images.intensity import MinMax, Percentile, Scale, ZScore
+from voxlate.images.mask import foreground
+from voxlate.images.tiling import Blend, Tiling
+from voxlate.images.volume import Volume, read_volume
+from voxlate.methods.problem import Method
+from voxlate.methods.tasks import BACKGROUND, Complete, Residual
+from voxlate.recipe import Recipe, Synthesis, windows
+from voxlate.run import file_hash, load_method, made_by
+from voxlate.validate import autocast
+
+Progress = Callable[[int, int], None]
+Triple = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Synthesised:
+    """Mean of the samples for each modality, its standard deviation where samples > 1, and how it was made."""
+
+    volumes: dict[str, Volume]
+    std: dict[str, Volume]
+    provenance: dict[str, Any]
+
+    @property
+    def volume(self) -> Volume:
+        """The image of a model that makes one modality."""
+        (volume,) = self.volumes.values()
+        return volume
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained method with everything it needs to read scans and to give images in physical units."""
+
+    method: Method
+    recipe: Recipe
+    header: Mapping[str, Any]
+    device: torch.device
+    origin: Path
+
+    def with_options(self, **changes: Any) -> "Model":
+        """The same model with other synthesis options (sampler, steps, samples, ...); None keeps the recipe's."""
+        chosen = {name: value for name, value in changes.items() if value is not None}
+        synth = replace(self.recipe.synth, **chosen)
+        return replace(self, recipe=replace(self.recipe, synth=synth))
+
+    def synthesise(
+        self,
+        scans: Mapping[str, Volume | Path | str],
+        *,
+        case: str = "case",
+        seed: int = 0,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> Synthesised:
+        """Make the model's target modalities from scans {modality: volume or path}.
+
+        case: names the noise streams, with the seed. options: as in the recipe's [synth] (samples, steps, ...).
+        Raises BadInput where a scan is missing, or the scans lie on different grids.
+        """
+        model = self.with_options(**options)
+        volumes = {name: _read(scan, name) for name, scan in scans.items()}
+        first = model._checked(volumes, case)
+        wanted = model._wanted(volumes)
+        brought = {name: model._brought(canonical(volume)) for name, volume in volumes.items()}
+        grid = next(iter(brought.values())).grid
+        mean, spread = _run(model, brought, grid, case, seed, progress)
+        result: dict[str, Volume] = {}
+        std: dict[str, Volume] = {}
+        for channel, name in enumerate(model.recipe.data.target):
+            if name not in wanted:
+                continue
+            scale = Scale(*model.header["target_scales"][name])
+            result[name] = model._returned(scale.inverse(mean[channel]), name, grid, first)
+            if spread is not None:
+                width = spread[channel] * ((scale.high - scale.low) / 2)
+                std[name] = model._returned(width, name, grid, first)
+        files = {name: volume.origin for name, volume in volumes.items()}
+        return Synthesised(result, std, {**made_by(), **model.plan(files, case, seed)})
+
+    def _checked(self, volumes: Mapping[str, Volume], case: str) -> Grid:
+        sources = self.recipe.data.source
+        missing = [name for name in sources if name not in volumes]
+        completes = isinstance(self.recipe.task, Complete)
+        if not volumes or (missing and not completes):
+            raise BadInput(
+                f"{case}: expected {' and '.join(sources)}, found {', '.join(sorted(volumes)) or 'none of them'}. "
+                f"Add {' and '.join(missing)}, or use a model for other modalities."
+            )
+        if completes and not missing:
+            raise BadInput(f"{case}: expected a modality to be missing, found all of {', '.join(sources)}.")
+        first, *others = volumes.values()
+        for other in others:
+            if not same_grid(first.grid, other.grid):
+                raise BadInput(
+                    f"{other.origin or other.modality}: expected the grid of {first.origin or first.modality} "
+                    f"({first.grid}), found {other.grid}. Resample one to the other first."
+                )
+        return first.grid
+
+    def _wanted(self, volumes: Mapping[str, Volume]) -> list[str]:
+        if isinstance(self.recipe.task, Complete):
+            return [name for name in self.recipe.data.target if name not in volumes]
+        return list(self.recipe.data.target)
+
+    def _brought(self, volume: Volume) -> Volume:
+        spacing = self.header.get("spacing_mm")
+        return resample(volume, with_spacing(volume.grid, tuple(spacing))) if spacing else volume
+
+    def _returned(self, values: np.ndarray, modality: str, grid: Grid, to: Grid) -> Volume:
+        volume = Volume(values[None], grid.affine, self.header["units"][modality], modality)
+        return return_to(volume, to)
+
+    def plan(self, files: Mapping[str, Path | str], case: str, seed: int) -> dict[str, Any]:
+        """How a case's images will be made: model, options, seed, inputs; equal plans give equal images."""
+        recipe = self.recipe
+        options = {key: value for key, value in vars(recipe.synth).items() if key != "batch"}  # batch changes nothing
+        plan = {
+            "model": {"title": recipe.title, "weights": self.header["weights_hash"], "steps": self.header["steps"]},
+            "run": str(self.origin),
+            "case": case,
+            "seed": seed,
+            "synth": options,
+            "inputs": {name: _input(Path(path)) for name, path in sorted(files.items())},
+            "units": self.header["units"],
+            "range": {name: window for name, window in windows(recipe).items() if name in recipe.data.target},
+        }
+        plain: dict[str, Any] = json.loads(TypeAdapter(dict[str, Any]).dump_json(plan))
+        return plain
+
+
+def load(run: Path | str, device: str = "auto") -> Model:
+    """Open a run folder or a weights file for synthesis; raises BadInput where it is none."""
+    path = Path(run)
+    method, recipe, header = load_method(path)
+    weights = path / "weights.safetensors" if path.is_dir() else path
+    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    return Model(method.to(where), recipe, {**header, "weights_hash": file_hash(weights)}, where, path.resolve())
+
+
+def _run(
+    model: Model, volumes: Mapping[str, Volume], grid: Grid, case: str, seed: int, progress: Progress | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Mean and standard deviation [T, D, H, W] in network units, a few slices or one patch at a time."""
+    synth, data = model.recipe.synth, model.recipe.data
+    inputs = _Inputs(model, volumes)
+    tiling = _tiling(grid.shape, data.patch, synth.overlap)
+    starts = tiling.starts()
+    blend = Blend(tiling, (2 if synth.samples > 1 else 1) * len(data.target))
+    for begin in range(0, len(starts), synth.batch):
+        chosen = starts[begin : begin + synth.batch]
+        batch = inputs.batch(tiling, chosen, [stable_id(case, *start) for start in chosen])
+        mean, std = _samples(model, batch, seed)
+        images = mean if std is None else torch.cat([mean, std], dim=1)
+        for start, image in zip(chosen, images.cpu().numpy()):
+            blend.add(image, start)
+        if progress:
+            progress(begin + len(chosen), len(starts))
+    done = blend.result()
+    count = len(data.target)
+    return done[:count], done[count:] if synth.samples > 1 else None
+
+
+def _tiling(shape: Triple, patch: Triple, overlap: float) -> Tiling:
+    """Whole slices, one by one, for a model of slices; overlapping patches for a model of volumes."""
+    if patch[0] == 1:
+        return Tiling(shape, (1, *shape[1:]))
+    d, h, w = (round(overlap * size) if length > size else 0 for length, size in zip(shape, patch))
+    return Tiling(shape, patch, (d, h, w))
+
+
+def _samples(model: Model, batch: Batch, seed: int) -> tuple[Tensor, Tensor | None]:
+    """Mean and standard deviation (ddof = 1) of the samples, [B, T, D, H, W], in constant memory."""
+    synth: Synthesis = model.recipe.synth
+    batch = batch.to(model.device)
+    mean, squares = torch.zeros(()), torch.zeros(())
+    for sample in range(synth.samples):
+        image = _one(model, batch, Noise(seed, batch.item, sample))
+        step = image - mean
+        mean = mean + step / (sample + 1)
+        squares = squares + step * (image - mean)  # Welford 1962
+    return mean, (squares / (synth.samples - 1)).sqrt() if synth.samples > 1 else None
+
+
+def _one(model: Model, batch: Batch, noise: Noise) -> Tensor:
+    synth = model.recipe.synth
+    with torch.inference_mode(), autocast(model.device, model.recipe.train.precision):
+        image = model.method.synthesise(batch, noise, synth).float()
+        if synth.mirror:
+            flipped = replace(batch, source=batch.source.flip(-1), mask=batch.mask.flip(-1))
+            image = (image + model.method.synthesise(flipped, noise, synth).float().flip(-1)) / 2
+    return image.clamp(-1, 1)
+
+
+class _Inputs:
+    """Scans in physical units with their scales; gives batches in network units, place by place."""
+
+    def __init__(self, model: Model, volumes: Mapping[str, Volume]):
+        self.model, self.volumes = model, volumes
+        recipe = model.recipe
+        masked = isinstance(recipe.task, Residual) and recipe.task.inside
+        self.statistics, self.mask = {}, None
+        for name, volume in volumes.items():
+            spec = recipe.intensity[name]
+            asks = isinstance(spec, ZScore) or (isinstance(spec, Percentile) and spec.inside == "foreground")
+            own = foreground(volume) if asks or masked else None
+            self.statistics[name] = intensity_statistics(volume.data[0], own)
+            if masked:
+                self.mask = own if self.mask is None else self.mask | own
+
+    def batch(self, tiling: Tiling, starts: list[Triple], items: list[int]) -> Batch:
+        """The tiles at `starts`; with `stack`, the modalities, then the same for the slice below, above, …"""
+        data = self.model.recipe.data
+        steps = [0] + [sign * k for k in range(1, data.stack + 1) for sign in (-1, 1)]
+        channels = [(name, step) for step in steps for name in data.source]
+        tiles = [np.concatenate([self._tile(name, step, tiling, start) for name, step in channels]) for start in starts]
+        source = torch.from_numpy(np.stack(tiles))
+        return Batch(
+            source=source,
+            mask=self._masks(tiling, starts),
+            present=torch.tensor([[name in self.volumes for name, _ in channels]] * len(starts)),
+            item=torch.tensor(items),
+        )
+
+    def _masks(self, tiling: Tiling, starts: list[Triple]) -> Tensor:
+        """[B, 1, D, H, W]; found only for a method that works inside a mask."""
+        if self.mask is None:
+            return torch.ones(len(starts), 1, *tiling.patch)
+        tiles = [tiling.cut(self.mask[None], start) for start in starts]
+        return torch.from_numpy(np.stack(tiles).astype(np.float32))
+
+    def _tile(self, name: str, step: int, tiling: Tiling, start: Triple) -> np.ndarray:
+        """A modality in network units, [1, D, H, W]; beyond the first and last slice is that slice again."""
+        if name not in self.volumes:
+            return np.full((1, *tiling.patch), BACKGROUND, np.float32)
+        values = self.volumes[name].data
+        first = min(max(start[0] + step, 0), values.shape[1] - 1) if step else start[0]
+        tile = tiling.cut(values, (first, *start[1:]))
+        return self._scale(name, first).forward(tile)
+
+    def _scale(self, name: str, index: int) -> Scale:
+        spec = self.model.recipe.intensity[name]
+        per_slice = isinstance(spec, MinMax) and spec.per == "slice"
+        return case_scale(spec, self.statistics[name], index if per_slice else None)
+
+
+def _read(scan: Volume | Path | str, modality: str) -> Volume:
+    return scan if isinstance(scan, Volume) else read_volume(Path(scan), modality)
+
+
+def _input(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {"path": str(path)}
+    return {"path": str(path.resolve()), "sha256": file_hash(path)}

@@ -1,0 +1,314 @@
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from voxlate.data import prepared
+from voxlate.data.prepare import prepare
+from voxlate.data.prepared import compact, open_cohort, read_header, write_cohort
+from voxlate.errors import BadInput
+from voxlate.images.grid import canonical
+from voxlate.images.mask import foreground
+from voxlate.images.volume import Volume, read_volume, write_volume
+
+
+def stamps(out: Path) -> dict[str, tuple[int, int]]:
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in (out / "cases").iterdir()}
+
+
+def stored(out: Path, case: str) -> dict[str, np.ndarray]:
+    with safe_open(out / "cases" / f"{case}.safetensors", framework="numpy") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def test_voxels_affine_and_labels_come_through_unchanged(cohort_folder: Path, tmp_path: Path) -> None:
+    cohort = prepare(cohort_folder, tmp_path / "out", workers=1)
+    original = read_volume(cohort_folder / "case0" / "t1.nii.gz", "t1")
+    volume = cohort.volume("case0", "t1")
+    assert np.array_equal(volume.data, original.data)
+    assert np.array_equal(volume.affine, original.affine)
+    assert (volume.unit, volume.modality) == ("a.u.", "t1")
+    seg = read_volume(cohort_folder / "case0" / "seg.nii.gz").data[0]
+    assert np.array_equal(cohort.label("case0", "seg"), seg)
+    assert cohort.modalities == ("t1", "t2")
+
+
+def test_volumes_are_turned_to_ras_and_the_files_own_grid_is_remembered(tmp_path: Path, save) -> None:
+    values = np.arange(2 * 3 * 4).reshape(2, 3, 4)
+    lps = np.diag([-2.0, -1.0, 3.0, 1.0])
+    save(tmp_path / "in" / "a" / "t1.nii.gz", values, affine=lps)
+    save(tmp_path / "in" / "a" / "mask.nii.gz", values > 3, affine=lps)
+    cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1)
+    assert np.array_equal(cohort.volume("a", "t1").data[0], values[:, ::-1, ::-1])
+    header = cohort.header("a")
+    assert header.affine == [[2, 0, 0, -6], [0, 1, 0, -2], [0, 0, 3, 0], [0, 0, 0, 1]]
+    assert header.spacing_mm == (3, 1, 2)
+    assert header.origins["t1"].affine == lps.tolist()
+    assert header.origins["t1"].shape == (2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [([-32768, 0, 32767], "int16"), ([0.5, 1, 2], "float32"), ([0, 1, 32768], "float32"), ([-0.0, 7, 8], "int16")],
+)
+def test_int16_is_used_only_where_it_loses_nothing(values: list[float], dtype: str) -> None:
+    array = np.array(values, dtype=np.float32)
+    assert compact(array).dtype == dtype
+    assert np.array_equal(compact(array).astype(np.float32), array)
+
+
+def test_the_given_mask_wins_and_is_measured(cohort_folder: Path, tmp_path: Path) -> None:
+    cohort = prepare(cohort_folder, tmp_path / "out", workers=1)
+    header = cohort.header("case1")
+    assert cohort.mask("case1").sum() == 3 * 3 * 6
+    assert header.mask_area == [0, 18, 18, 18]
+    assert header.mask_box == [(1, 4), (2, 5), (1, 7)]
+    assert header.mask_ml == pytest.approx(0.054)
+    t1 = canonical(read_volume(cohort_folder / "case1" / "t1.nii.gz"))  # scaled by what it shows itself, mask or not
+    assert header.statistics["t1"].foreground.mean == pytest.approx(t1.data[0][foreground(t1)].mean())
+
+
+def test_without_a_mask_it_is_the_foreground_of_all_modalities(tmp_path: Path, save) -> None:
+    disc = np.hypot(*np.mgrid[-16:16, -16:16]) < 10
+    for name, place in (("t1", (slice(0, 20), slice(None))), ("t2", (slice(12, 32), slice(None)))):
+        part = np.zeros((32, 32), bool)
+        part[place] = disc[place]
+        save(tmp_path / "in" / "a" / f"{name}.nii.gz", np.repeat(part[None], 8, axis=0) * 500.0)
+    mask = prepare(tmp_path / "in", tmp_path / "out", workers=1).mask("a")
+    assert (mask == disc).mean() > 0.97
+
+
+def test_splits_are_by_patient_and_the_fingerprint_is_of_training_cases(cohort_folder: Path, tmp_path: Path) -> None:
+    cohort = prepare(cohort_folder, tmp_path / "out", workers=1)
+    assert {name: len(cases) for name, cases in cohort.splits.items()} == {"train": 4, "val": 1, "test": 1}
+    assert cohort.fingerprint["shape"] == {"least": [4, 6, 8], "median": [4, 6, 8], "most": [4, 6, 8]}
+    training = [cohort.header(case).statistics["t1"].foreground.at(50) for case in cohort.splits["train"]]
+    assert cohort.fingerprint["modalities"]["t1"]["percentiles"]["50"] == pytest.approx(np.median(training))
+    assert cohort.fingerprint["modalities"]["t1"]["cases"] == 6
+
+
+def test_splits_of_a_manifest_win(cohort_folder: Path, tmp_path: Path) -> None:
+    (cohort_folder / "cases.csv").write_text(
+        "case,split\n" + "".join(f"case{k},test\n" for k in range(3)) + "case3,train\n"
+    )
+    cohort = prepare(cohort_folder, tmp_path / "out", workers=1)
+    assert cohort.splits == {"train": ["case3"], "val": [], "test": ["case0", "case1", "case2"]}
+    assert cohort.made["split_by"] == "manifest"
+
+
+def test_a_patient_moved_by_hand_into_two_splits_is_refused(cohort_folder: Path, tmp_path: Path) -> None:
+    prepare(cohort_folder, tmp_path / "out", workers=1)
+    path = tmp_path / "out" / "cohort.json"
+    path.write_text(path.read_text().replace('"patient": "case0"', '"patient": "case1"'))
+    text = path.read_text()
+    first = text.index('"split": ')
+    path.write_text(text[:first] + '"split": "other", "was": ' + text[first + len('"split": ') :])
+    with pytest.raises(BadInput, match="expected each patient in one split, found case1 in"):
+        open_cohort(tmp_path / "out")
+
+
+def test_unequal_grids_are_told_and_resample_mends_them(tmp_path: Path, save) -> None:
+    z, y, x = np.mgrid[:8, :8, :8].astype(float)
+    save(tmp_path / "in" / "a" / "ct.nii.gz", z + 10 * y + 100 * x)
+    # every second voxel of the same linear field, shifted by half of a fine voxel
+    coarse = np.mgrid[:4, :4, :4] * 2 + 0.5
+    save(
+        tmp_path / "in" / "a" / "t1.nii.gz",
+        coarse[0] + 10 * coarse[1] + 100 * coarse[2],
+        spacing_mm=(2, 2, 2),
+        origin_mm=(0.5, 0.5, 0.5),
+    )
+    save(tmp_path / "in" / "a" / "mask.nii.gz", np.ones((8, 8, 8)))
+    with pytest.raises(BadInput) as error:
+        prepare(tmp_path / "in", tmp_path / "out", workers=1)
+    assert "t1.nii.gz: expected the grid of" in str(error.value)
+    assert "(8×8×8, 1.00×1.00×1.00 mm), found 4×4×4, 2.00×2.00×2.00 mm. Pass --resample" in str(error.value)
+    assert not list((tmp_path / "out").rglob("*.*"))
+    cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1, resample=True)
+    ct, t1 = (cohort.volume("a", name).data[0] for name in ("ct", "t1"))
+    assert np.allclose(t1[1:-1, 1:-1, 1:-1], ct[1:-1, 1:-1, 1:-1], atol=1e-3)
+    assert cohort.header("a").origins["t1"].shape == (4, 4, 4)
+
+
+def test_grids_that_print_alike_are_told_apart(tmp_path: Path, save) -> None:
+    save(tmp_path / "in" / "a" / "ct.nii.gz", np.ones((4, 4, 4)))
+    save(tmp_path / "in" / "a" / "t1.nii.gz", np.ones((4, 4, 4)), origin_mm=(3, 0, 0))
+    with pytest.raises(BadInput, match=r"in another place or direction \(first voxels 3.00 mm apart\)"):
+        prepare(tmp_path / "in", tmp_path / "out", workers=1)
+
+
+def test_scans_that_do_not_overlap_are_refused(tmp_path: Path, save) -> None:
+    save(tmp_path / "in" / "a" / "ct.nii.gz", np.mgrid[:4, :4, :4][0])
+    save(tmp_path / "in" / "a" / "t1.nii.gz", np.mgrid[:4, :4, :4][1], origin_mm=(900, 0, 0))
+    with pytest.raises(BadInput, match="expected it to overlap"):
+        prepare(tmp_path / "in", tmp_path / "out", workers=1, resample=True)
+
+
+def test_a_spacing_is_brought_to_all_cases(tmp_path: Path, save) -> None:
+    save(tmp_path / "in" / "a" / "t1.nii.gz", np.ones((4, 8, 8)) * np.arange(8), spacing_mm=(4, 1, 1))
+    save(tmp_path / "in" / "a" / "mask.nii.gz", np.ones((4, 8, 8)), spacing_mm=(4, 1, 1))
+    cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1, spacing_mm=(2, 2, 2))
+    assert cohort.cases[0].shape == (8, 4, 4)
+    assert cohort.cases[0].spacing_mm == (2, 2, 2)
+    assert np.allclose(cohort.volume("a", "t1").data[0], np.array([0.5, 2.5, 4.5, 6.5]), atol=1e-4)
+    assert cohort.header("a").mask_ml == pytest.approx(4 * 8 * 8 * 4 / 1000)
+
+
+def test_nan_voxels_are_told_and_leave_no_file(cohort_folder: Path, tmp_path: Path, save) -> None:
+    save(cohort_folder / "case0" / "t1.nii.gz", np.full((4, 6, 8), np.nan))
+    with pytest.raises(BadInput, match="NaN"):
+        prepare(cohort_folder, tmp_path / "out", modalities=["t1", "t2"], workers=1)
+    assert not list((tmp_path / "out").rglob("*.*"))
+
+
+def test_one_modality_in_two_units_is_refused(tmp_path: Path, save) -> None:
+    save(tmp_path / "in" / "a" / "ct.nii.gz", np.mgrid[:1, :8, :8][1])
+    save(tmp_path / "in" / "b" / "ct.png", np.mgrid[:1, :8, :8][1])
+    with pytest.raises(BadInput, match="ct: expected one unit in all cases, found HU in a and grey in b"):
+        prepare(tmp_path / "in", tmp_path / "out", workers=1)
+
+
+def test_the_same_voxels_in_two_patients_are_warned_of(cohort_folder: Path, tmp_path: Path) -> None:
+    (cohort_folder / "cases.csv").write_text("case,split\ncase0,train\ncase1,val\ncase2,val\n")
+    (cohort_folder / "case1" / "t1.nii.gz").write_bytes((cohort_folder / "case0" / "t1.nii.gz").read_bytes())
+    cohort = prepare(cohort_folder, tmp_path / "out", workers=1)
+    assert cohort.warnings == (
+        "The same voxels of different patients: case0/t1, case1/t1, in the splits train, val: scores will be too good.",
+    )
+
+
+def test_blank_and_windowed_images_are_warned_of(tmp_path: Path, save) -> None:
+    save(tmp_path / "in" / "a" / "t1.nii.gz", np.full((2, 4, 4), 7))
+    save(tmp_path / "in" / "a" / "ct.nii.gz", np.arange(32).reshape(2, 4, 4))
+    save(tmp_path / "in" / "a" / "cta.nii.gz", np.arange(32).reshape(2, 4, 4) - 3024)
+    save(tmp_path / "in" / "a" / "mask.nii.gz", np.ones((2, 4, 4)))
+    blank, windowed, padded = sorted(prepare(tmp_path / "in", tmp_path / "out", workers=1).warnings, key=len)
+    assert blank == "a/t1 is blank: every voxel is 7."
+    assert "a/ct lies in 0 to 31" in windowed or "a/ct lies in 0 to 31" in padded
+    assert "a/cta has voxels of -3024 HU" in windowed or "a/cta has voxels of -3024 HU" in padded
+
+
+def test_prepared_again_nothing_is_rewritten_but_what_changed(cohort_folder: Path, tmp_path: Path, save) -> None:
+    out = tmp_path / "out"
+    first = prepare(cohort_folder, out, workers=1)
+    before, text = stamps(out), (out / "cohort.json").read_text()
+    assert prepare(cohort_folder, out, workers=1) == first
+    assert stamps(out) == before
+    assert (out / "cohort.json").read_text() == text
+    save(cohort_folder / "case2" / "t1.nii.gz", np.ones((4, 6, 8)) * 3)
+    cohort = prepare(cohort_folder, out, workers=1)
+    assert {name for name, stamp in stamps(out).items() if stamp != before[name]} == {"case2.safetensors"}
+    assert (cohort.volume("case2", "t1").data == 3).all()
+
+
+def test_a_case_that_left_the_cohort_leaves_the_folder(cohort_folder: Path, tmp_path: Path) -> None:
+    prepare(cohort_folder, tmp_path / "out", workers=1)
+    (cohort_folder / "cases.csv").write_text("case\ncase1\ncase2\n")
+    prepare(cohort_folder, tmp_path / "out", workers=1)
+    assert sorted(stamps(tmp_path / "out")) == ["case1.safetensors", "case2.safetensors"]
+
+
+def test_several_workers_write_the_same_bytes_as_one(cohort_folder: Path, tmp_path: Path) -> None:
+    done: list[tuple[int, int]] = []
+    prepare(cohort_folder, tmp_path / "one", workers=1)
+    prepare(cohort_folder, tmp_path / "two", workers=2, progress=lambda k, n, case: done.append((k, n)))
+    assert done == [(k, 6) for k in range(1, 7)]
+    for path in (tmp_path / "one" / "cases").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / "cases" / path.name).read_bytes()
+    assert (tmp_path / "one" / "cohort.json").read_text() == (tmp_path / "two" / "cohort.json").read_text()
+
+
+def test_an_error_in_a_worker_is_the_same_sentence(cohort_folder: Path, tmp_path: Path) -> None:
+    (cohort_folder / "case4" / "t2.nii.gz").write_bytes(b"no image at all")
+    with pytest.raises(BadInput, match=r"case4/t2\.nii\.gz: expected"):
+        prepare(cohort_folder, tmp_path / "out", workers=2)
+    assert not (tmp_path / "out" / "cohort.json").exists()
+
+
+@pytest.mark.parametrize("what", ["notes.txt", "cohort.json", "cases/other.safetensors"])
+def test_a_folder_that_holds_something_else_is_refused(cohort_folder: Path, tmp_path: Path, what: str) -> None:
+    (tmp_path / "out" / "cases").mkdir(parents=True)
+    (tmp_path / "out" / what).write_text('{"format": "other"}')
+    with pytest.raises(BadInput):
+        prepare(cohort_folder, tmp_path / "out", workers=1)
+    assert (tmp_path / "out" / what).read_text() == '{"format": "other"}'
+
+
+def test_the_folder_of_another_cohort_is_refused(cohort_folder: Path, tmp_path: Path) -> None:
+    prepare(cohort_folder, tmp_path / "out", workers=1)
+    cohort_folder.rename(tmp_path / "moved")
+    with pytest.raises(BadInput, match="found the prepared cohort of"):
+        prepare(tmp_path / "moved", tmp_path / "out", workers=1)
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_file(
+    cohort_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(tensors: object, path: Path, metadata: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(prepared, "save_file", full)
+    with pytest.raises(BadInput, match="found a full disk"):
+        prepare(cohort_folder, tmp_path / "out", workers=1)
+    assert list((tmp_path / "out" / "cases").iterdir()) == []
+
+
+def test_killed_at_any_moment_it_leaves_only_whole_cases_and_can_go_on(tmp_path: Path, save) -> None:
+    for k in range(12):
+        save(tmp_path / "in" / f"case{k:02}" / "t1.nii.gz", np.random.default_rng(k).integers(0, 999, (30, 64, 64)))
+        save(tmp_path / "in" / f"case{k:02}" / "mask.nii.gz", np.ones((30, 64, 64)))
+    out = tmp_path / "out"
+    line = "import sys; from voxlate.data.prepare import prepare; prepare(sys.argv[1], sys.argv[2], workers=1)"
+    process = subprocess.Popen([sys.executable, "-c", line, str(tmp_path / "in"), str(out)], env=os.environ.copy())
+    while process.poll() is None and len(list(out.glob("cases/case*"))) < 3:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "cohort.json").exists()
+    for path in out.glob("cases/case*"):
+        assert read_header(path).shape == (30, 64, 64)
+        assert stored(out, path.stem).keys() == {"t1", "mask"}
+    (out / "cases" / ".writing-x").write_bytes(b"what a killed writer leaves")
+    kept = stamps(out)
+    assert len(prepare(tmp_path / "in", out, workers=1).cases) == 12
+    after = stamps(out)
+    assert all(after[name] == stamp for name, stamp in kept.items() if not name.startswith("."))
+    assert not list(out.rglob(".writing-*"))
+
+
+def test_a_folder_that_was_never_prepared_is_told(tmp_path: Path, cohort_folder: Path) -> None:
+    with pytest.raises(BadInput, match="Run voxlate prepare first"):
+        open_cohort(cohort_folder)
+    cohort = prepare(cohort_folder, tmp_path / "out", workers=1)
+    (tmp_path / "out" / "cases" / "case0.safetensors").write_bytes(b"damaged")
+    with pytest.raises(BadInput, match="found a damaged file"):
+        cohort.header("case0")
+    with pytest.raises(BadInput, match="expected the modality ct, found t1, t2"):
+        cohort.volume("case1", "ct")
+    write_cohort(cohort)
+    assert open_cohort(tmp_path / "out") == cohort
+
+
+def test_pictures_are_prepared_as_single_slices(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 1, 20, 30)).astype(np.float32)
+    path = tmp_path / "in" / "a" / "mr.png"
+    write_volume(path, Volume(pixels, np.diag([-1.0, -1, 1, 1]), "grey", "mr", ""))
+    write_volume(path.with_name("mask.png"), Volume(pixels * 0 + 255, np.diag([-1.0, -1, 1, 1]), "grey", "", ""))
+    cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1)
+    assert np.array_equal(cohort.volume("a", "mr").data, pixels[..., ::-1, ::-1])
+    assert cohort.units == {"mr": "grey"}
+
+
+def test_the_pair_with_two_frames_is_refused_and_the_tumours_lack_contrasts(shared: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"expected the grid of .*Pass --resample to bring it there"):
+        prepare(shared / "data" / "topcow_pair", tmp_path / "pair", workers=1)
+    with pytest.raises(BadInput, match="case BraTS2013-pat0003: expected the modality t1, found flair, t1c"):
+        prepare(shared / "data" / "brats_like", tmp_path / "tumours", modalities=["t1", "t2"], workers=1)

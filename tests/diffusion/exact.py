@@ -1,0 +1,86 @@
+"""Data whose best denoiser is known, and the schedules to try it on."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from voxlate.diffusion.paths import Schedule
+from voxlate.diffusion.prediction import Kind, per_item, target, to_eps, to_x0
+from voxlate.diffusion.samplers import Denoise
+from voxlate.diffusion.schedules import (
+    Cosine,
+    ExponentialVE,
+    FlowMatching,
+    GeometricVE,
+    LinearBetas,
+    LinearVP,
+    ShiftedCosine,
+    Sigmoid,
+)
+
+SCHEDULES: dict[str, Schedule] = {
+    "cosine": Cosine(),
+    "shifted_cosine": ShiftedCosine(),
+    "sigmoid": Sigmoid(),
+    "sigmoid_from_0": Sigmoid(start=0.0, end=3.0, tau=0.7),
+    "sigmoid_as_alpha": Sigmoid(start=0.0, end=3.0, tau=0.9, power="alpha"),
+    "betas_of_002": LinearBetas(first=1e-4, last=0.02, count=1000),
+    "betas_of_000": LinearBetas(first=1e-6, last=0.01, count=1000),
+    "betas_of_004": LinearBetas(first=0.0015, last=0.0195, count=1000, spacing="sqrt"),
+    "linear_vp": LinearVP(),
+    "exponential_ve": ExponentialVE(),
+    "geometric_ve": GeometricVE(),
+    "flow": FlowMatching(),
+}
+KINDS: tuple[Kind, ...] = ("eps", "x0", "v", "score", "x_plus_score", "velocity")
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Every voxel by itself: a Gaussian of one width around one of several means."""
+
+    means: tuple[float, ...]
+    shares: tuple[float, ...]
+    width: float
+
+    @property
+    def mean(self) -> float:
+        return sum(share * mean for share, mean in zip(self.shares, self.means))
+
+    @property
+    def std(self) -> float:
+        square = sum(share * mean**2 for share, mean in zip(self.shares, self.means))
+        return float((self.width**2 + square - self.mean**2) ** 0.5)
+
+    def draw(self, shape: tuple[int, ...], stream: torch.Generator) -> Tensor:
+        index = torch.multinomial(torch.tensor(self.shares), torch.Size(shape).numel(), True, generator=stream)
+        return torch.tensor(self.means)[index].reshape(shape) + self.width * torch.randn(shape, generator=stream)
+
+    def denoise(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """E[x0 | x_t = x]."""
+        a, s = per_item(alpha, x), per_item(sigma, x)
+        variance = (a * self.width) ** 2 + s**2
+        gain = a * self.width**2 / variance
+        means = x.new_tensor(self.means).reshape(-1, *[1] * x.ndim)
+        rest = x - a * means
+        logs = x.new_tensor(self.shares).log().reshape(means.shape) - rest**2 / (2 * variance)
+        return (torch.softmax(logs, 0) * (means + gain * rest)).sum(0)
+
+    def denoiser(self, schedule: Schedule) -> Denoise:
+        return lambda x, t: self.denoise(x, *schedule(t))
+
+    def through(self, schedule: Schedule, kind: Kind) -> Denoise:
+        """The denoiser of a perfect network whose output is of the given kind."""
+
+        def denoise(x: Tensor, t: Tensor) -> Tensor:
+            alpha, sigma = schedule(t)
+            x0 = self.denoise(x, alpha, sigma)
+            out = target(x0, to_eps(x0, x, alpha, sigma), alpha, sigma, kind)
+            return to_x0(out, x, alpha, sigma, kind)
+
+        return denoise
+
+
+GAUSS = Mixture(means=(0.4,), shares=(1.0,), width=0.2)
+TWO_TISSUES = Mixture(means=(-0.5, 0.4), shares=(0.3, 0.7), width=0.15)

@@ -1,0 +1,308 @@
+"""Samplers against exact maps: Gaussian data make every sampler an affine map whose law is known without chance."""
+
+import json
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from exact import GAUSS, KINDS, SCHEDULES, TWO_TISSUES
+from torch import Tensor
+
+from voxlate.diffusion.noise import Noise
+from voxlate.diffusion.prediction import denoiser, target, to_eps
+from voxlate.diffusion.sample import SamplerSettings, sample
+from voxlate.diffusion.samplers import SAMPLERS, ddim, ddpm, dpmpp_2m, euler_maruyama, heun
+from voxlate.diffusion.schedules import Cosine, ExponentialVE, LinearBetas, LinearVP
+from voxlate.diffusion.times import grid
+
+every_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
+every_sampler = pytest.mark.parametrize("name", SAMPLERS)
+STEPPED = {name: schedule for name, schedule in SCHEDULES.items() if not name.startswith("betas")}
+
+
+def no_noise(x: Tensor) -> Tensor:
+    raise AssertionError("a deterministic sampler drew noise")
+
+
+def zero_noise(x: Tensor) -> Tensor:
+    return torch.zeros_like(x)
+
+
+# The probability-flow ODE of Gaussian data: x − alpha·m grows as the standard deviation of x_t.
+# Three widths, since the error of one may happen to pass through 0.
+
+MEAN, WIDTHS = 0.4, torch.tensor([0.1, 0.3, 1.0], dtype=torch.float64).reshape(3, 1)
+
+
+def gaussian_denoiser(schedule):
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = (value[0] for value in schedule(t))
+        return MEAN + alpha * WIDTHS**2 / (alpha**2 * WIDTHS**2 + sigma**2) * (x - alpha * MEAN)
+
+    return denoise
+
+
+def flow_error(sampler, schedule, times: Tensor) -> float:
+    """Largest distance from the exact map, over the three widths and starts at −2 … 2 standard deviations."""
+    x = torch.linspace(-2, 2, 5, dtype=torch.float64) * schedule.start_std(times[0]) * torch.ones_like(WIDTHS)
+    (alpha, alpha_s), (sigma, sigma_s) = schedule(times[[0, -1]])
+    growth = torch.hypot(alpha_s * WIDTHS, sigma_s) / torch.hypot(alpha * WIDTHS, sigma)
+    exact = alpha_s * MEAN + (x - alpha * MEAN) * growth
+    return float((sampler(gaussian_denoiser(schedule), schedule, x, times, no_noise) - exact).abs().max())
+
+
+@pytest.mark.parametrize("schedule", STEPPED.values(), ids=STEPPED.keys())  # a table has kinks, which cost order
+@pytest.mark.parametrize(
+    ("sampler", "spacing", "order"), [(ddim, "t", 1), (ddim, "log_snr", 1), (heun, "t", 2), (dpmpp_2m, "log_snr", 2)]
+)
+def test_deterministic_samplers_converge_at_their_order(schedule, sampler, spacing, order):
+    errors = [flow_error(sampler, schedule, grid(spacing, schedule, steps, 0.95, 0.05)) for steps in (100, 200, 400)]
+    orders = [math.log2(coarse / fine) for coarse, fine in pairwise(errors)]
+    assert orders[-1] == pytest.approx(order, abs=0.12), (orders, errors)
+    assert errors[-1] < (0.01 if order == 1 else 2e-4)
+
+
+@every_schedule
+@pytest.mark.parametrize(("sampler", "spacing"), [(ddim, "t"), (heun, "log_snr"), (dpmpp_2m, "log_snr")])
+def test_deterministic_samplers_reach_the_exact_map_from_end_to_end(schedule, sampler, spacing):
+    error = flow_error(sampler, schedule, grid(spacing, schedule, 300, start=1.0, end=1e-3))
+    assert error < (0.03 if sampler is ddim else 2e-3)
+
+
+def test_the_reference_of_paper_001_has_the_same_exact_map(shared):
+    """Its toy data are N(0.3, 0.5²); heun comes to within 1e-4 of its closed form."""
+    toy = json.loads((shared / "reference/xmodality/dev/diffusion.json").read_text())["toy_samplers"]
+    x = torch.tensor(toy["x_T"], dtype=torch.float64).reshape(toy["shape"])
+    times = grid("t", Cosine(), 2000, end=1e-4)
+    found = heun(toy_denoiser(clip=False), Cosine(), x, times, no_noise)
+    closed = toy_denoiser(clip=False)(found, times[-1:].expand(2))
+    exact = torch.tensor(toy["exact_probability_flow_ode_t0_(no clip)"], dtype=torch.float64).reshape(x.shape)
+    torch.testing.assert_close(closed, exact, rtol=0, atol=1e-3)
+
+
+# Ancestral sampling
+
+
+def added_std(sampler, schedule, t: float, s: float) -> float:
+    """The noise that one step adds: its result with noise 1 less its result with noise 0."""
+    x, times = torch.zeros(1, 1, dtype=torch.float64), torch.tensor([t, s], dtype=torch.float64)
+    one, nil = (
+        sampler(lambda x, t: torch.zeros_like(x), schedule, x, times, draw) for draw in (torch.ones_like, zero_noise)
+    )
+    return float(one - nil)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "first", "last"),
+    [
+        (LinearBetas(first=1e-4, last=0.02, count=1000), 5.4532e-5, 0.0199999),
+        (LinearBetas(first=1e-6, last=0.01, count=1000), None, 0.0099993),
+        (LinearBetas(first=0.0015, last=0.0195, count=1000, spacing="sqrt"), None, None),
+    ],
+)
+def test_ddim_with_eta_one_has_the_ddpm_posterior_variance(schedule, first, last):
+    power = 2 if schedule.spacing == "sqrt" else 1
+    betas = torch.linspace(schedule.first ** (1 / power), schedule.last ** (1 / power), 1000).double() ** power
+    abar = (1 - betas).cumprod(0)
+    expected = betas[1:] * (1 - abar[:-1]) / (1 - abar[1:])
+    chosen = [1, 2, 3, 10, 100, 500, 998, 999]
+    found = {i: added_std(ddpm, schedule, (i + 1) / 1000, i / 1000) ** 2 for i in chosen}
+    for i in chosen:
+        assert found[i] == pytest.approx(float(expected[i - 1]), rel=1e-5, abs=1e-9)
+    assert added_std(ddpm, schedule, 1 / 1000, 0.0) == 0
+    if first is not None:
+        assert found[1] == pytest.approx(first, rel=1e-4)
+    if last is not None:
+        assert found[999] == pytest.approx(last, abs=1e-7)
+
+
+@pytest.mark.parametrize("sampler", [ddpm, euler_maruyama])
+def test_the_step_to_time_zero_adds_no_noise_even_where_sigma_is_not_zero(sampler):
+    assert added_std(sampler, Cosine(), 0.1, 0.05) > 0.01
+    assert added_std(sampler, Cosine(), 0.1, 0.0) == 0
+
+
+def test_ancestral_steps_agree_with_the_reference_of_paper_001(shared):
+    reference = json.loads((shared / "reference/xmodality/dev/diffusion.json").read_text())
+    for row in reference["ddpm_posterior"]:
+        times = torch.tensor([row["t"], row["s"]], dtype=torch.float64)
+        zero, one = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
+        coef_x = ddpm(lambda x, t: torch.zeros_like(x), Cosine(), one, times, zero_noise)
+        coef_x0 = ddpm(lambda x, t: torch.ones_like(x), Cosine(), zero, times, zero_noise)
+        assert float(coef_x) == pytest.approx(row["coef_x"], rel=1e-7, abs=1e-12)
+        assert float(coef_x0) == pytest.approx(row["coef_x0"], rel=1e-7, abs=1e-12)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+@every_schedule
+def test_a_ddim_step_keeps_the_law_of_x_t_given_x0(schedule, eta):
+    """With the true x0 known, a state N(alpha·x0, sigma²) becomes N(alpha_s·x0, sigma_s²) for every eta."""
+    times = torch.tensor([0.7, 0.4], dtype=torch.float64)
+    (alpha, alpha_s), (sigma, sigma_s) = (pair.tolist() for pair in schedule(times))
+    x0 = torch.full((2, 1), 0.6, dtype=torch.float64)
+    x = alpha * x0 + sigma * torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+    mean, shifted = ddim(lambda x, t: x0, schedule, x, times, zero_noise, eta=eta).flatten().tolist()
+    noised = ddim(lambda x, t: x0, schedule, x, times, torch.ones_like, eta=eta)[0].item()
+    assert mean == pytest.approx(alpha_s * 0.6, rel=1e-9)
+    assert math.hypot(shifted - mean, noised - mean) == pytest.approx(sigma_s, rel=1e-9)
+
+
+# Traces of the published code of paper 001
+
+
+def toy_denoiser(clip: bool):
+    """E[x0 | x] of N(0.3, 0.5²) under the cosine schedule."""
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = (value[0] for value in Cosine()(t))
+        x0 = 0.3 + alpha * 0.25 / (alpha**2 * 0.25 + sigma**2) * (x - alpha * 0.3)
+        return x0.clamp(-1, 1) if clip else x0
+
+    return denoise
+
+
+@pytest.mark.parametrize(
+    ("trace", "sampler", "clip"),
+    [
+        ("ddim", ddim, True),
+        ("ddim__no_x0_clip", ddim, False),
+        ("dpm1", ddim, False),
+        ("ddpm_mean_only_(noise=0)", ddpm, True),
+    ],
+)
+def test_samplers_agree_with_the_traces_of_paper_001(shared, trace, sampler, clip):
+    toy = json.loads((shared / "reference/xmodality/dev/diffusion.json").read_text())["toy_samplers"]
+    x = torch.tensor(toy["x_T"], dtype=torch.float64).reshape(toy["shape"])
+    times = torch.tensor(toy["time_grid"], dtype=torch.float64)
+    for part, count in (("after_step_1", 1), ("after_step_4", 4), ("final_unclipped", 8)):
+        found = sampler(toy_denoiser(clip), Cosine(), x, times[: count + 1], zero_noise)
+        expected = torch.tensor(toy["outputs"][trace][part], dtype=torch.float64).reshape(x.shape)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+
+
+# The law of the samples of Gaussian data, exactly: every sampler is then affine in its start and its noises
+
+
+def law(how: SamplerSettings, schedule) -> tuple[float, float]:
+    """Mean and standard deviation of what `how` samples from GAUSS, without drawing anything.
+
+    Item k of the batch gets a 1 as the k-th of its standard normal draws and 0 as all others; item 0 only zeros.
+    """
+    size, draws = how.steps + 2, iter(range(1, how.steps + 2))
+
+    def one_each(x: Tensor) -> Tensor:
+        out = torch.zeros_like(x)
+        out[next(draws)] = 1
+        return out
+
+    known = torch.zeros(size, 1, dtype=torch.float64)
+    out = sample(how, GAUSS.denoiser(schedule), schedule, one_each, known).flatten()
+    return float(out[0]), float((out[1:] - out[0]).square().sum().sqrt())
+
+
+@every_schedule
+@every_sampler
+def test_the_law_of_samples_tends_to_the_law_of_the_data(name, schedule):
+    """400 steps even in log-SNR: the spread is right to 3 % (first order) or 0.6 % (second), and 100 are worse."""
+    laws = [law(SamplerSettings(sampler=name, steps=steps, grid="log_snr", end=1e-4), schedule) for steps in (100, 400)]
+    alpha, sigma = (float(value) for value in schedule(torch.tensor(1.0)))
+    left = alpha * GAUSS.mean / math.hypot(alpha * GAUSS.width, sigma) * GAUSS.width  # the start has mean 0
+    coarse, fine = (abs(std / GAUSS.width - 1) for _, std in laws)
+    assert abs(laws[-1][0] - GAUSS.mean) < 1.2 * left + 0.001
+    assert fine < (0.006 if name in ("heun", "dpmpp_2m") else 0.03)
+    # a first-order error falls to a quarter; 0.005 is left by the closing denoising and by the start
+    assert fine < coarse / 3.5 + 0.005
+
+
+@every_schedule
+@pytest.mark.parametrize("name", ["heun", "dpmpp_2m"])
+def test_second_order_samplers_are_right_to_two_percent_as_they_are_set_by_default(name, schedule):
+    """But for heun, whose times are even in t, under schedules that leave the picture very fast: 6 %."""
+    mean, std = law(SamplerSettings(sampler=name, steps=100), schedule)
+    steep = name == "heun" and float(schedule(torch.tensor(1e-3))[1]) > 0.03
+    assert mean == pytest.approx(0.4, abs=0.009)
+    assert std == pytest.approx(0.2, rel=0.06 if steep else 0.02)
+
+
+def test_the_paper_settings_of_003_reach_one_percent():
+    """Euler–Maruyama, 1000 steps, t_min 1e-3 under the linear VP schedule (spec 003, fact 6)."""
+    mean, std = law(SamplerSettings(sampler="euler_maruyama", steps=1000, end=1e-3), LinearVP())
+    assert mean == pytest.approx(0.4, rel=0.01)
+    assert std == pytest.approx(0.2, rel=0.01)
+
+
+def test_the_paper_settings_of_002_reach_two_percent():
+    """Euler–Maruyama, 1000 calls, t_min 1e-3 under sigma^t (spec 002, fact 3: spread 0.1986)."""
+    mean, std = law(SamplerSettings(sampler="euler_maruyama", steps=1000), ExponentialVE())
+    assert mean == pytest.approx(0.4, abs=0.002)
+    assert std == pytest.approx(0.2, rel=0.02)
+
+
+# Two tissues: a mixture, whose denoiser is not linear
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@every_schedule
+@every_sampler
+def test_samples_of_a_mixture_have_its_mean_and_spread(name, schedule, kind):
+    """Every sampler × schedule × prediction, within 4 standard errors and the error of 40 steps stated here."""
+    count = 4096
+    how = SamplerSettings(sampler=name, steps=40, grid="log_snr", end=1e-4)
+    x = sample(how, TWO_TISSUES.through(schedule, kind), schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 64, 64))
+    # the spread of a mixture's sample variance is below that of a Gaussian's
+    chance = 4 * TWO_TISSUES.std / math.sqrt(count)
+    step_error = {"heun": 0.01, "dpmpp_2m": 0.01, "ddim": 0.02, "ddpm": 0.04, "euler_maruyama": 0.02}[name]
+    assert x.isfinite().all()
+    assert abs(float(x.mean()) - TWO_TISSUES.mean) < chance + step_error / 2
+    assert abs(float(x.std()) - TWO_TISSUES.std) < chance / math.sqrt(2) + step_error
+
+
+# Perfect networks
+
+
+@every_schedule
+@every_sampler
+def test_a_network_that_knows_the_picture_returns_it(name, schedule):
+    x0 = torch.linspace(-1, 1, 16).reshape(1, 1, 1, 4, 4)
+    how = SamplerSettings(sampler=name, steps=20)
+    found = sample(how, lambda x, t: x0.expand_as(x), schedule, Noise(0, [1, 2]), torch.zeros(2, 1, 1, 4, 4))
+    sigma = float(schedule(torch.tensor(0.0))[1]) if not how.closes(schedule) else 0.0
+    torch.testing.assert_close(found, x0.expand(2, -1, -1, -1, -1), rtol=0, atol=5 * sigma + 1e-6)
+
+
+@pytest.mark.parametrize("kind", ["eps", "v"])
+def test_a_thousand_ancestral_steps_with_the_true_noise_return_the_picture(kind):
+    """Specs 000 (fact 3) and 002 (fact 5), through the network's output and the clip, in float32."""
+    schedule, x0 = LinearBetas(first=1e-6, last=0.01, count=1000), torch.linspace(-1, 1, 8).reshape(1, 1, 1, 2, 4)
+    now: list[Tensor] = []
+    inner = denoiser(lambda x, log_snr: output(x), schedule, kind, clip=(-1, 1))
+
+    def output(x: Tensor) -> Tensor:
+        alpha, sigma = schedule(now[0])
+        return target(x0, to_eps(x0, x, alpha, sigma), alpha, sigma, kind)
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        now[:] = [t]
+        return inner(x, t)
+
+    how = SamplerSettings(sampler="ddpm", steps=1000, grid="index")
+    found = sample(how, denoise, schedule, Noise(0, [1]), torch.zeros_like(x0))
+    torch.testing.assert_close(found, x0, rtol=0, atol=1e-4)
+
+
+def test_euler_maruyama_that_steps_to_zero_returns_the_mean_of_its_last_step():
+    """For a point mass it lands on the point to within a step (spec 002, fact 4), adding no last noise."""
+    schedule, c = ExponentialVE(), 0.7
+    times = torch.cat([grid("t", schedule, 999, end=1e-3), torch.zeros(1, dtype=torch.float64)])
+    x = Noise(0, [1]).normal((500,)) * 9.845
+    found = euler_maruyama(lambda x, t: torch.full_like(x, c), schedule, x, times, Noise(0, [2]))
+    assert (found - c).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("name", ["ddim", "heun", "dpmpp_2m"])
+def test_deterministic_samplers_draw_no_noise_and_repeat_themselves(name):
+    schedule = Cosine()
+    x, times = torch.randn(1, 1, 1, 4, 4, generator=torch.Generator().manual_seed(0)), grid("t", schedule, 5, end=1e-3)
+    runs = [SAMPLERS[name](TWO_TISSUES.denoiser(schedule), schedule, x, times, no_noise) for _ in range(2)]
+    assert torch.equal(*runs)

@@ -1,0 +1,312 @@
+"""Schedules against closed forms, published numbers and their own laws."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from exact import SCHEDULES
+from hypothesis import given
+from hypothesis import strategies as st
+from mpmath import mp, mpf
+from pydantic import TypeAdapter, ValidationError
+
+from voxlate.diffusion.paths import LOG_SNR_LIMIT
+from voxlate.diffusion.schedules import (
+    AnySchedule,
+    Cosine,
+    ExponentialVE,
+    FlowMatching,
+    GeometricVE,
+    LinearBetas,
+    LinearVP,
+    ShiftedCosine,
+    Sigmoid,
+)
+
+every_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
+INSIDE = torch.arange(13, 987, 16, dtype=torch.float64) / 1000 + 0.0005  # between the nodes of a table of 1000
+FINE = torch.linspace(0, 1, 4001, dtype=torch.float64)
+
+
+def times(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+# Laws of every schedule
+
+
+@every_schedule
+def test_the_log_snr_never_rises_and_stays_within_the_limit(schedule):
+    log_snr = schedule.log_snr(FINE)
+    assert (log_snr.diff() <= 0).all()
+    assert log_snr.abs().max() <= LOG_SNR_LIMIT
+
+
+@every_schedule
+def test_alpha_and_sigma_have_the_log_snr(schedule):
+    alpha, sigma = schedule(FINE[1:])
+    shown = schedule.log_snr(FINE[1:])
+    limited = (2 * torch.log(alpha / sigma)).clamp(max=LOG_SNR_LIMIT)
+    torch.testing.assert_close(shown, limited, rtol=0, atol=1e-9)
+
+
+@every_schedule
+def test_each_path_keeps_its_sum(schedule):
+    alpha, sigma = schedule(FINE)
+    total = {"preserving": alpha**2 + sigma**2, "exploding": alpha, "straight": alpha + sigma}[schedule.path]
+    torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-15)
+
+
+@every_schedule
+def test_time_zero_is_the_picture_and_the_end_can_still_be_divided_by_alpha(schedule):
+    alpha, sigma = schedule(times(0, 1))
+    assert alpha[0] == pytest.approx(1, abs=5e-5)
+    assert sigma[0] < 0.0101
+    assert alpha[1] >= 4.5e-5
+
+
+@every_schedule
+@given(share=st.floats(0, 1))
+def test_the_inverse_finds_the_log_snr_again(schedule, share):
+    high, low = schedule.log_snr(times(0, 1)).tolist()
+    log_snr = times(low + share * (high - low))
+    t = schedule.t(log_snr)
+    assert 0 <= t <= 1
+    # 1e-7: near t = 1 the log-SNR is as steep as 1/(1 − t), and t has 16 digits
+    torch.testing.assert_close(schedule.log_snr(t), log_snr, rtol=0, atol=1e-7)
+
+
+@every_schedule
+@given(t=st.floats(1e-4, 0.999))
+def test_the_inverse_finds_the_time_again(schedule, t):
+    if abs(float(schedule.log_snr(times(t)))) < LOG_SNR_LIMIT:
+        assert float(schedule.t(schedule.log_snr(times(t)))) == pytest.approx(t, abs=1e-10)
+
+
+@every_schedule
+def test_the_drift_is_the_slope_of_log_alpha(schedule):
+    h = 1e-6
+    slope = (schedule(INSIDE + h)[0].log() - schedule(INSIDE - h)[0].log()) / (2 * h)
+    torch.testing.assert_close(schedule.log_alpha_drift(INSIDE), slope, rtol=1e-6, atol=1e-7)
+
+
+@every_schedule
+def test_g2_is_the_growth_of_the_variance_beyond_the_drift(schedule):
+    """d sigma² = 2·f·sigma²·dt + g²·dt, the variance of dx = f·x·dt + g·dw."""
+    h = 1e-6
+    growth = (schedule(INSIDE + h)[1] ** 2 - schedule(INSIDE - h)[1] ** 2) / (2 * h)
+    expected = growth - 2 * schedule.log_alpha_drift(INSIDE) * schedule(INSIDE)[1] ** 2
+    torch.testing.assert_close(schedule.g2(INSIDE), expected, rtol=1e-6, atol=1e-7)
+
+
+@every_schedule
+def test_drift_and_g2_are_finite_everywhere_and_g2_is_never_negative(schedule):
+    assert schedule.log_alpha_drift(FINE).isfinite().all()
+    assert schedule.g2(FINE).isfinite().all()
+    assert (schedule.g2(FINE) >= 0).all()
+
+
+@every_schedule
+def test_schedules_work_in_inference_mode_on_float32_times(schedule):
+    expected = schedule.g2(torch.tensor([0.25, 0.5]))
+    with torch.inference_mode():
+        assert torch.equal(schedule.g2(torch.tensor([0.25, 0.5])), expected)
+    assert schedule(torch.tensor([0.25]))[0].dtype == torch.float64
+
+
+@every_schedule
+def test_a_schedule_is_a_value(schedule):
+    copy = type(schedule)(**vars(schedule))
+    assert copy == schedule
+    assert hash(copy) == hash(schedule)
+
+
+# Closed forms
+
+
+def test_the_cosine_schedule_is_tangent_and_reaches_its_ends():
+    schedule = Cosine(log_snr_max=12.0)
+    assert schedule.log_snr(times(0, 0.5, 1)).tolist() == pytest.approx([12, 0, -12], abs=1e-12)
+    with mp.workdps(40):
+        a, b = mp.atan(mp.exp(-6)), mp.atan(mp.exp(6))
+        expected = [float(-2 * mp.log(mp.tan(a + mpf(t) * (b - a)))) for t in INSIDE.tolist()]
+    assert schedule.log_snr(INSIDE).tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_cosine_schedule_without_an_end_is_a_quarter_turn():
+    alpha, sigma = Cosine(log_snr_max=20.0)(INSIDE)
+    torch.testing.assert_close(alpha, torch.cos(math.pi / 2 * INSIDE), rtol=0, atol=1e-4)
+    torch.testing.assert_close(sigma, torch.sin(math.pi / 2 * INSIDE), rtol=0, atol=1e-4)
+
+
+def test_shifting_the_cosine_schedule_halves_alpha_over_sigma_when_the_side_doubles():
+    small, large = ShiftedCosine(size=64, reference=64), ShiftedCosine(size=128, reference=64)
+    torch.testing.assert_close(small.log_snr(INSIDE), Cosine().log_snr(INSIDE), rtol=0, atol=1e-12)
+    ratio = [alpha / sigma for alpha, sigma in (small(INSIDE), large(INSIDE))]
+    torch.testing.assert_close(ratio[1] * 2, ratio[0], rtol=1e-12, atol=0)
+
+
+@given(
+    start=st.floats(-6, 6),
+    span=st.floats(0.1, 8),
+    backwards=st.booleans(),
+    tau=st.floats(0.05, 2),
+    t=st.floats(0.001, 0.999),
+    power=st.sampled_from(["alpha2", "alpha"]),
+)
+def test_the_sigmoid_schedule_is_right_for_every_start_and_end(start, span, backwards, tau, t, power):
+    end = start - span if backwards else start + span
+    with mp.workdps(400):
+
+        def sigmoid(x: float):
+            return 1 / (1 + mp.exp(-mpf(x) / mpf(tau)))
+
+        g = (sigmoid(end) - sigmoid(mpf(start) + mpf(t) * (mpf(end) - mpf(start)))) / (sigmoid(end) - sigmoid(start))
+        alpha2 = g if power == "alpha2" else g**2
+        expected = float(mp.log(alpha2 / (1 - alpha2)))
+    found = float(Sigmoid(start=start, end=end, tau=tau, power=power).log_snr(times(t)))
+    assert found == pytest.approx(min(max(expected, -LOG_SNR_LIMIT), LOG_SNR_LIMIT), abs=1e-8)
+
+
+def test_the_sigmoid_schedule_runs_from_one_to_zero_wherever_it_starts():
+    for start in (-3.0, 0.0, 2.0):
+        alpha, _ = Sigmoid(start=start, end=3.0)(times(0, 1))
+        assert (alpha**2).tolist() == pytest.approx([1, 0], abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("t", "std"),
+    [(0, 0), (1e-5, 0.0031623), (1e-3, 0.0316737), (0.1, 0.374657), (0.5, 1.930805), (1, 9.845215)],
+)
+def test_the_exponential_ve_has_the_published_standard_deviations(t, std):
+    assert float(ExponentialVE(base=25.0)(times(t))[1]) == pytest.approx(std, rel=2e-5)
+
+
+def test_the_exponential_ve_has_g_equal_to_base_to_the_t():
+    torch.testing.assert_close(ExponentialVE(base=25.0).g2(INSIDE), 25.0 ** (2 * INSIDE), rtol=1e-10, atol=0)
+    assert float(ExponentialVE(base=25.0).g2(times(1))) == pytest.approx(625)
+    assert float(ExponentialVE(base=25.0).g2(times(0))) == pytest.approx(1, rel=1e-6)
+
+
+def test_the_geometric_ve_grows_evenly_in_the_logarithm():
+    _, sigma = GeometricVE(sigma_min=0.01, sigma_max=50.0)(times(0, 0.5, 1))
+    assert sigma.tolist() == pytest.approx([0.01, math.sqrt(0.5), 50])
+
+
+def test_the_linear_vp_has_the_published_means_and_its_beta():
+    schedule = LinearVP(first=0.1, last=20.0)
+    alpha, sigma = schedule(times(0.5, 1, 0.01, 1e-3, 1e-5))
+    assert alpha[:2].tolist() == pytest.approx([0.2811829, 0.0065716], abs=5e-8)
+    assert sigma.tolist() == pytest.approx([0.9596542, 0.9999784, 0.0446432, 0.0104854, 0.0010005], abs=5e-8)
+    beta = 0.1 + 19.9 * INSIDE
+    torch.testing.assert_close(schedule.g2(INSIDE), beta, rtol=1e-10, atol=0)
+    torch.testing.assert_close(schedule.log_alpha_drift(INSIDE), -beta / 2, rtol=1e-10, atol=0)
+
+
+def test_flow_matching_is_a_straight_line():
+    alpha, sigma = FlowMatching()(INSIDE)
+    torch.testing.assert_close(alpha, 1 - INSIDE, rtol=1e-14, atol=0)
+    torch.testing.assert_close(sigma, INSIDE, rtol=1e-14, atol=0)
+    torch.testing.assert_close(FlowMatching().g2(INSIDE), 2 * INSIDE / (1 - INSIDE), rtol=1e-9, atol=0)
+    assert FlowMatching()(times(0))[1] == 0
+
+
+def test_variance_preserving_sampling_starts_from_unit_noise_and_exploding_from_sigma():
+    assert float(SCHEDULES["betas_of_000"].start_std(times(1))) == pytest.approx(1, abs=1e-15)
+    assert float(ExponentialVE().start_std(times(1))) == pytest.approx(9.845215, rel=1e-6)
+    assert float(FlowMatching().start_std(times(1))) == pytest.approx(1, abs=1e-4)
+
+
+# Tables of betas
+
+TABLES = [
+    (LinearBetas(first=1e-6, last=1e-2, count=1000), 0.00662264, 372),
+    (LinearBetas(first=1e-4, last=0.02, count=1000), 4.0358e-5, 259),
+    (LinearBetas(first=0.0015, last=0.0195, count=1000, spacing="sqrt"), 1.4230e-4, None),
+    (LinearBetas(first=0.00085, last=0.012, count=1000, spacing="sqrt"), 4.6601e-3, None),
+]
+
+
+@pytest.mark.parametrize(("schedule", "last", "half"), TABLES)
+def test_tables_have_the_published_products(schedule, last, half):
+    index = torch.arange(1000, dtype=torch.float64)
+    abar = schedule((index + 1) / 1000)[0] ** 2
+    assert float(abar[-1]) == pytest.approx(last, rel=5e-5)
+    if half is not None:
+        assert int((abar < 0.5).nonzero()[0]) == half
+
+
+@pytest.mark.parametrize(("schedule", "last", "half"), TABLES)
+def test_tables_hit_every_index(schedule, last, half):
+    power = 2 if schedule.spacing == "sqrt" else 1
+    betas = np.linspace(schedule.first ** (1 / power), schedule.last ** (1 / power), 1000) ** power
+    abar = np.cumprod(1 - betas)
+    alpha, sigma = schedule((torch.arange(1000, dtype=torch.float64) + 1) / 1000)
+    np.testing.assert_allclose(alpha.numpy() ** 2, abar, rtol=1e-10)
+    np.testing.assert_allclose(sigma.numpy() ** 2, 1 - abar, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("schedule", "last", "half"), TABLES)
+def test_a_table_starts_at_exactly_the_picture(schedule, last, half):
+    alpha, sigma = schedule(times(0))
+    assert (float(alpha), float(sigma)) == (1, 0)
+
+
+def test_a_table_agrees_with_the_continuous_betas_it_approximates():
+    """betas first/T … last/T are Euler steps of LinearVP(first, last); both grow alike to within 1/T."""
+    table, continuous = LinearBetas(first=1e-4, last=0.02, count=1000), LinearVP(first=0.1, last=20.0)
+    torch.testing.assert_close(table.log_snr(INSIDE), continuous.log_snr(INSIDE), rtol=0, atol=0.1)
+
+
+# Against the numbers of the published code of paper 001
+
+
+@pytest.fixture(scope="module")
+def reference(shared):
+    return json.loads((shared / "reference/xmodality/dev/diffusion.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule"),
+    [
+        ("cosine", Cosine()),
+        ("cosine_shifted_32_of_256", ShiftedCosine(size=256, reference=32)),
+        ("cosine_shifted_64_of_256", ShiftedCosine(size=256, reference=64)),
+        ("sigmoid_start0_end3_tau0.5", Sigmoid(start=0, end=3, tau=0.5, power="alpha")),
+        ("sigmoid_start0_end3_tau0.1", Sigmoid(start=0, end=3, tau=0.1, power="alpha")),
+        ("sigmoid_start0_end3_tau0.008", Sigmoid(start=0, end=3, tau=0.008, power="alpha")),
+        ("sigmoid_start-3_end3_tau1.0_corrected_argument_alpha=g", Sigmoid(power="alpha")),
+        ("sigmoid_start-3_end3_tau1.0_corrected_argument_alpha2=g_(Jabri)", Sigmoid()),
+    ],
+)
+def test_schedules_agree_with_the_reference_of_paper_001(reference, name, schedule):
+    t = torch.tensor(reference["t"], dtype=torch.float64)
+    expected = torch.tensor([float(x) for x in reference["schedules"][name]["logsnr"]], dtype=torch.float64)
+    limited = expected.clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT)
+    torch.testing.assert_close(schedule.log_snr(t), limited, rtol=1e-9, atol=1e-9)
+
+
+# In a recipe
+
+
+@every_schedule
+def test_a_recipe_table_names_the_schedule_by_its_kind(schedule):
+    assert TypeAdapter(AnySchedule).validate_python(dict(vars(schedule), kind=schedule.kind)) == schedule
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"kind": "sigmoid", "start": 1, "end": 1},
+        {"kind": "geometric_ve", "sigma_min": 2, "sigma_max": 1},
+        {"kind": "cosine", "log_snr_max": -1},
+        {"kind": "linear_betas", "count": 1},
+        {"kind": "exponential_ve", "base": 1},
+        {"kind": "flow", "speed": 2},
+    ],
+)
+def test_a_recipe_with_an_impossible_schedule_is_refused(table):
+    with pytest.raises(ValidationError):
+        TypeAdapter(AnySchedule).validate_python(table)

@@ -1,0 +1,176 @@
+"""What every method must keep, on a tiny network: it learns, synthesises, and does not mix items or leak targets."""
+
+import copy
+
+import pytest
+import torch
+
+from voxlate.batch import Batch
+from voxlate.diffusion.noise import Noise
+from voxlate.recipe import build, from_dict
+from voxlate.recipe import build_all as method_of
+
+TINY = {"kind": "unet", "width": 8, "multipliers": [1, 2], "blocks": 1, "groups": 4, "middle_attention": False}
+TRAIN = {"steps": 1, "batch": 2, "precision": "float32"}
+AUTOENCODER = {
+    "name": "autoencoder",
+    "method": {"kind": "autoencoding"},
+    "net": {"kind": "kl_autoencoder", "width": 8, "multipliers": [1, 2], "blocks": 1, "groups": 4, "latent": 3},
+    "train": TRAIN,
+}
+PREDICTOR = {"name": "predictor", "method": {"kind": "regression"}, "net": TINY, "train": TRAIN}
+METHODS = {"diffusion": {"kind": "diffusion"}, "regression": {"kind": "regression"}}
+TASKS = {
+    "translate": ({"kind": "translate"}, []),
+    "complete": ({"kind": "complete"}, []),
+    "residual": ({"kind": "residual", "scale": 2.0}, [PREDICTOR]),
+    "residual_inside": ({"kind": "residual", "inside": True, "predictor_weight": 0.1}, [PREDICTOR]),
+    "latent": ({"kind": "latent"}, [AUTOENCODER]),
+}
+CASES = [(method, task) for method in METHODS for task in TASKS]
+
+
+def recipe(method: str, task: str):
+    modalities = ["a", "b", "c"] if task == "complete" else ["a"]
+    posed, stages = TASKS[task]
+    return from_dict(
+        {
+            "title": "tiny",
+            "data": {"source": modalities, "target": modalities if task == "complete" else ["b"], "patch": [1, 16, 16]},
+            "intensity": {name: {"kind": "window", "low": 0, "high": 1} for name in "abc"},
+            "task": posed,
+            "method": METHODS[method],
+            "net": TINY,
+            "train": TRAIN,
+            "synth": {"sampler": "ddim", "steps": 3},
+            "stages": stages,
+        },
+        "tiny",
+    )
+
+
+def batch(task: str, items: int = 2, size: int = 16) -> Batch:
+    draw = torch.Generator().manual_seed(7)
+    channels = 3 if task == "complete" else 1
+    images = torch.rand(items, channels, 1, size, size, generator=draw) * 2 - 1
+    target = images if task == "complete" else -images
+    present = torch.ones(items, channels, dtype=torch.bool)
+    mask = torch.zeros(items, 1, 1, size, size)
+    mask[..., 4:12, 4:12] = 1
+    return Batch(source=images, mask=mask, present=present, item=torch.arange(items) + 100, target=target)
+
+
+def asked(task: str, full: Batch) -> Batch:
+    """The batch as at inference: no target, and one modality missing where there are several."""
+    present = full.present.clone()
+    if task == "complete":
+        present[:, 1] = False
+    return Batch(source=full.source, mask=full.mask, present=present, item=full.item)
+
+
+def part(full: Batch, index: int) -> Batch:
+    one = slice(index, index + 1)
+    target = None if full.target is None else full.target[one]
+    return Batch(full.source[one], full.mask[one], full.present[one], full.item[one], target)
+
+
+def noise(full: Batch, seed: int = 0) -> Noise:
+    return Noise(seed, full.item.tolist())
+
+
+def trained(method_name: str, task: str):
+    torch.manual_seed(0)
+    made = recipe(method_name, task)
+    method = method_of(made)
+    with torch.no_grad():  # zero-initialised layers would make every answer the same
+        for parameter in method.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return method.eval(), made
+
+
+@pytest.mark.parametrize(("method_name", "task"), CASES)
+def test_a_step_against_the_gradient_lowers_the_loss(method_name, task):
+    method, _ = trained(method_name, task)
+    full = batch(task)
+    for turn in method.turns:
+        parameters = list(method.trained(turn))
+        before = method.loss(turn, full, noise(full))["total"]
+        gradients = torch.autograd.grad(before, parameters, allow_unused=True)
+        norm = sum(float(g.square().sum()) for g in gradients if g is not None)
+        assert norm > 0
+        with torch.no_grad():
+            for parameter, gradient in zip(parameters, gradients):
+                if gradient is not None:
+                    parameter -= 1e-3 / norm**0.5 * gradient
+        assert method.loss(turn, full, noise(full))["total"] < before
+
+
+@pytest.mark.parametrize(("method_name", "task"), CASES)
+def test_synthesis_is_the_same_for_an_item_alone_and_in_a_batch(method_name, task):
+    method, made = trained(method_name, task)
+    full = asked(task, batch(task, items=3))
+    together = method.synthesise(full, noise(full), made.synth)
+    assert together.shape == (3, len(made.data.target), 1, 16, 16)
+    for index in range(3):
+        one = part(full, index)
+        torch.testing.assert_close(
+            method.synthesise(one, noise(one), made.synth)[0], together[index], rtol=0, atol=2e-5
+        )
+
+
+@pytest.mark.parametrize(("method_name", "task"), CASES)
+def test_synthesis_repeats_with_its_seed_and_only_diffusion_changes_with_another(method_name, task):
+    method, made = trained(method_name, task)
+    full = asked(task, batch(task))
+    first, again, other = (method.synthesise(full, noise(full, seed), made.synth) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert torch.equal(first, other) == (method_name == "regression")
+
+
+@pytest.mark.parametrize(("method_name", "task"), CASES)
+def test_synthesis_never_looks_at_the_target(method_name, task):
+    method, made = trained(method_name, task)
+    full = batch(task)
+    without = asked(task, full)
+    cheating = Batch(
+        without.source, without.mask, without.present, without.item, torch.full_like(full.target, torch.nan)
+    )
+    results = [method.synthesise(one, noise(full), made.synth) for one in (without, cheating)]
+    assert torch.equal(*results)
+    assert results[0].isfinite().all()
+
+
+@pytest.mark.parametrize(("method_name", "task"), CASES)
+def test_the_loss_of_a_batch_is_the_mean_of_its_items(method_name, task):
+    method, _ = trained(method_name, task)
+    full = batch(task)
+    together = method.loss("net", full, noise(full))["total"]
+    alone = [method.loss("net", part(full, k), noise(part(full, k)))["total"] for k in range(2)]
+    torch.testing.assert_close(together, sum(alone) / 2, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("method_name", "task"), CASES)
+def test_a_method_saves_and_loads_as_one(method_name, task):
+    method, made = trained(method_name, task)
+    twin = method_of(made).eval()
+    twin.load_state_dict(copy.deepcopy(method.state_dict()))
+    full = asked(task, batch(task))
+    assert torch.equal(*(one.synthesise(full, noise(full), made.synth) for one in (method, twin)))
+
+
+def test_the_autoencoder_lowers_its_loss_and_scales_its_latents_to_unit_spread():
+    torch.manual_seed(0)
+    made = recipe("diffusion", "latent")
+    method = build(made, made.all_stages[0], {})
+    full = batch("latent", items=4)
+    optimiser = torch.optim.Adam(method.trained("net"), lr=3e-3)
+    losses = []
+    for _ in range(30):
+        optimiser.zero_grad()
+        losses.append(method.loss("net", full, noise(full))["total"])
+        losses[-1].backward()
+        optimiser.step()
+    assert losses[-1] < 0.8 * losses[0]
+    method.finish([full])
+    mean, _ = method.net.encode(full.target.flatten(0, 1).unsqueeze(1))
+    torch.testing.assert_close((mean * method.net.scale).std(), torch.tensor(1.0), rtol=1e-4, atol=0)

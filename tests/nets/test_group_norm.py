@@ -1,0 +1,50 @@
+"""The norm against torch's own, in value and in gradient."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from voxlate.nets.norm import Norm, group_count
+
+
+def _case(dtype: torch.dtype, shape: tuple[int, ...]) -> tuple[Norm, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    norm = Norm(shape[1], 4, silu=True)
+    torch.nn.init.normal_(norm.weight, 1, 0.3, generator=generator)
+    torch.nn.init.normal_(norm.bias, 0, 0.3, generator=generator)
+    x = 1.5 * torch.randn(shape, generator=generator) + 0.7
+    grad = torch.randn(shape, generator=generator)
+    form = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
+    return norm, x.to(dtype).contiguous(memory_format=form).requires_grad_(), grad.to(dtype)
+
+
+@pytest.mark.parametrize("shape", [(3, 12, 7, 5), (2, 12, 3, 5, 4)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize("silu", [True, False])
+def test_norm_and_its_gradients_are_those_of_the_reference(
+    dtype: torch.dtype, tolerance: float, shape: tuple[int, ...], silu: bool
+) -> None:
+    norm, x, grad = _case(dtype, shape)
+    norm.silu = silu
+    out = norm(x)
+    assert out.dtype == dtype
+    found = torch.autograd.grad(out, (x, norm.weight, norm.bias), grad)
+    wide = x.detach().double().requires_grad_()
+    weight, bias = (p.detach().double().requires_grad_() for p in (norm.weight, norm.bias))
+    reference = F.group_norm(wide, 4, weight, bias, norm.eps)
+    reference = F.silu(reference) if silu else reference
+    expected = torch.autograd.grad(reference, (wide, weight, bias), grad.double())
+    for mine, theirs in zip((out, *found), (reference, *expected)):
+        assert (mine.double() - theirs).abs().max() <= tolerance * theirs.abs().max()
+
+
+def test_the_eager_and_the_compiled_form_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    norm, x, _ = _case(torch.float32, (2, 12, 6, 6))
+    eager = norm(x)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.testing.assert_close(norm(x), eager, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(512, 32), (64, 32), (48, 24), (16, 8), (20, 10), (2, 1), (1, 1)])
+def test_groups_divide_the_channels_and_leave_two_in_each(channels: int, groups: int) -> None:
+    assert group_count(channels, 32) == groups
