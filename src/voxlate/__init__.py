@@ -1,3 +1,18 @@
 """voxlate: turn one kind of medical scan into another. Research software, not a medical device."""
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from voxlate.synthesise import load as load
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """`voxlate.load(run)` opens a trained model; torch is only imported when it is asked for."""
+    if name == "load":
+        from voxlate.synthesise import load
+
+        return load
+    raise AttributeError(f"module 'voxlate' has no attribute {name!r}")

@@ -232,3 +232,16 @@ def test_samplers_never_wait_for_the_gpu(name):
         sample(SamplerSettings(sampler=name, steps=4), odd_network, Cosine(), Noise(0, [1, 2]), known, mask)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@every_sampler
+def test_temperature_multiplies_the_spread_and_leaves_the_mean(name):
+    """For Gaussian data every sampler is affine in its noise, so the deviation from the mean grows in proportion."""
+
+    def draw(temperature: float) -> Tensor:
+        how = SamplerSettings(sampler=name, steps=8, temperature=temperature)
+        return sample(how, GAUSS.denoiser(Cosine()), Cosine(), Noise(0, [1]), torch.zeros(1, 1, 1, 8, 8))
+
+    one, middle, two = draw(1.0), draw(1.5), draw(2.0)
+    torch.testing.assert_close(one + two, 2 * middle, rtol=0, atol=1e-5)
+    assert float((two - one).std()) > 0.05

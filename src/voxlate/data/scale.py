@@ -65,7 +65,7 @@ def case_scale(spec: Intensity, statistics: Statistics, index: int | None = None
         return Scale(spec.low, spec.high)
     if isinstance(spec, Percentile):
         inside = statistics.foreground if spec.inside == "foreground" else statistics.all
-        return Scale(inside.at(spec.low), inside.at(spec.high))
+        return Scale(inside.at(spec.low) if spec.floor is None else spec.floor, inside.at(spec.high))
     if isinstance(spec, MinMax):
         if spec.per == "slice" and index is not None:
             return Scale(statistics.slice_low[index], statistics.slice_high[index])

@@ -32,6 +32,9 @@ class SamplerSettings:
     sampler: Annotated[SamplerName, Field(description="how to step from noise to picture")] = "ddim"
     steps: Annotated[int, Field(ge=1, description="times at which the network denoises")] = 32
     eta: Annotated[float, Field(ge=0, le=1, description="share of fresh noise in ddim; 1 is ddpm")] = 0.0
+    temperature: Annotated[
+        float, Field(gt=0, description="factor on all noise; over 1 gives back spread that a short training lost")
+    ] = 1.0
     grid: Annotated[
         GridName | None,
         Field(
@@ -140,9 +143,13 @@ def _walk(
 ) -> Tensor:
     times = how.times(schedule)
     alpha, sigma = schedule(times[0])
+
+    def draw(x: Tensor) -> Tensor:
+        return how.temperature * noise(x)
+
     if initial is None:
-        x = float(schedule.start_std(times[0])) * noise(like)
+        x = float(schedule.start_std(times[0])) * draw(like)
     else:
-        x = float(alpha) * initial + float(sigma) * noise(like)
-    x = how.walk()(denoise, schedule, x, times, noise)
+        x = float(alpha) * initial + float(sigma) * draw(like)
+    x = how.walk()(denoise, schedule, x, times, draw)
     return denoise(x, times[-1].expand(len(x))) if how.closes(schedule) else x

@@ -78,6 +78,9 @@ class Percentile:
 
     low: Annotated[float, Field(description="percentile that becomes -1", ge=0, le=100)] = 0.5
     high: Annotated[float, Field(description="percentile that becomes 1", ge=0, le=100)] = 99.5
+    floor: Annotated[
+        float | None, Field(description="value that becomes -1 in place of the low percentile, such as 0 for air")
+    ] = None
     inside: Annotated[
         Literal["foreground", "all"], Field(description="whether the percentiles are of the mask or of all voxels")
     ] = "foreground"
@@ -89,7 +92,7 @@ class Percentile:
 
     def fit(self, values: np.ndarray, mask: np.ndarray | None = None) -> Scale:
         low, high = np.percentile(_chosen(values, mask if self.inside == "foreground" else None), [self.low, self.high])
-        return Scale(float(low), float(high))
+        return Scale(float(low) if self.floor is None else self.floor, float(high))
 
 
 @settings

@@ -1,0 +1,78 @@
+"""Every recipe that comes with the package loads, explains itself, builds its networks and takes a step."""
+
+import json
+import tomllib
+
+import pytest
+import torch
+
+from voxlate import recipe as recipes
+from voxlate.batch import Batch
+from voxlate.diffusion.noise import Noise
+from voxlate.keys import explain
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_a_recipe_says_what_to_expect(name):
+    head = recipes.header(recipes.text_of(name))
+    assert f"voxlate train {name}" in head or "voxlate demo" in head
+    assert "Measured" in head
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_a_recipe_survives_being_written_and_read(name):
+    made = recipes.read(name)
+    assert recipes.from_dict(json.loads(json.dumps(recipes.to_dict(made))), name) == made
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_key_of_a_recipe_has_a_meaning(name):
+    for line in explain(recipes.read(name)).splitlines()[1:]:
+        key = line.removeprefix("# ").split(" ")[0].strip("[]")
+        if key.startswith("intensity.") or key == "kind":
+            continue
+        assert len(line.split("  ")[-1].strip()) > 3, line
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_stage_of_a_recipe_takes_a_step(name):
+    made, earlier = recipes.read(name), {}
+    torch.manual_seed(0)
+    for stage in made.all_stages:
+        data = stage.data or made.data
+        channels = len(data.source) * (1 + 2 * data.stack)
+        method = earlier[stage.name] = recipes.build(made, stage, earlier)
+        source = torch.rand(2, channels, 1, 64, 64) * 2 - 1
+        batch = Batch(
+            source=source,
+            mask=torch.ones(2, 1, 1, 64, 64),
+            present=torch.ones(2, channels, dtype=torch.bool),
+            item=torch.arange(2),
+            target=source[:, : len(data.target)],
+        )
+        optimiser = stage.train.optimiser.build(method.trained("net"))
+        before = {key: value.clone() for key, value in method.state_dict().items()}
+        loss = method.loss("net", batch, Noise(0, batch.item))["total"]
+        loss.backward()
+        optimiser.step()
+        assert loss.isfinite()
+        assert any(not torch.equal(before[key], value) for key, value in method.state_dict().items())
+        method.eval().requires_grad_(False)
+
+
+def test_a_change_on_the_command_line_reaches_its_key():
+    made = recipes.read("t1_to_t2_brain", {"train.steps": "7", "data.patch": "[1, 64, 64]", "train.precision": "float32"})
+    assert made.train.steps == 7
+    assert made.data.patch == (1, 64, 64)
+    assert made.train.precision == "float32"
+
+
+def test_the_list_of_recipes_for_programs(voxlate):
+    listed = json.loads(voxlate("recipes", "--json").out)
+    assert [one["name"] for one in listed] == recipes.names()
+    assert all(one["title"] for one in listed)
+
+
+def test_the_saved_recipe_of_a_run_is_a_recipe(run):
+    saved = tomllib.loads((run / "recipe.toml").read_text())
+    assert recipes.from_dict(saved, "run") == recipes.read(str(run / "recipe.toml"))
