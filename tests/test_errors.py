@@ -200,6 +200,23 @@ def test_a_full_disk_leaves_no_half_file(voxlate, run, prepared, cohort, tiny, t
     assert not [path for path in new.rglob("*") if path.is_file() and path.stat().st_size]
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--sampler", "dimm"], ["sampler", "ddim", "dimm"]),
+        (["--sampler", "heun", "--eta", "0.5"], ["eta", "heun"]),
+        (["--device", "abacus"], ["--device", "abacus"]),
+    ],
+)
+def test_synthesis_options_that_make_no_sense(voxlate, run, cohort, tmp_path, options, words):
+    refused(voxlate("synth", run, cohort, "--out", tmp_path / "o", *options), *words)
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_set_without_a_value(voxlate, prepared, tiny, tmp_path):
+    refused(voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "r", "--set", "train.steps"), "KEY=VALUE")
+
+
 def test_grids_of_truth_and_synthesis_that_differ(voxlate, run, cohort, tmp_path):
     assert voxlate("synth", run, cohort, "--out", tmp_path / "o").code == 0
     spoil(cohort, lambda data, affine: nib.Nifti1Image(data[:-2], affine))

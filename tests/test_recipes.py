@@ -61,7 +61,9 @@ def test_every_stage_of_a_recipe_takes_a_step(name):
 
 
 def test_a_change_on_the_command_line_reaches_its_key():
-    made = recipes.read("t1_to_t2_brain", {"train.steps": "7", "data.patch": "[1, 64, 64]", "train.precision": "float32"})
+    made = recipes.read(
+        "t1_to_t2_brain", {"train.steps": "7", "data.patch": "[1, 64, 64]", "train.precision": "float32"}
+    )
     assert made.train.steps == 7
     assert made.data.patch == (1, 64, 64)
     assert made.train.precision == "float32"

@@ -80,12 +80,16 @@ def synthesise_cases(
     """Write OUT/<case>/<modality>.nii.gz, <modality>_std.nii.gz and provenance.json for each case; give the folders."""
     if not scans:
         raise BadInput(f"{out}: expected cases to synthesise, found none. Check INPUT and --split.")
+    for one in scans:  # what cannot work is said before the first hour, not after it
+        model.check_names(one.files, one.case)
     folders = []
     for number, one in enumerate(scans):
+        if progress:
+            progress("cases", number, len(scans))
         folder = out / one.case
         if not _is_done(folder, model, one, seed):
             volumes = {name: read_volume(path, name) for name, path in one.files.items()}
-            report = (lambda done, total, case=one.case: progress(case, done, total)) if progress else None
+            report = (lambda done, total: progress("slices", done, total)) if progress else None
             result = model.synthesise(volumes, case=one.case, seed=seed, progress=report)
             _write(folder, result, volumes)
         if number == 0:

@@ -58,6 +58,8 @@ def _sentence(kind: Any, error: Any) -> str:
         if part in known:
             owner = known[part]
     name, message, found = ".".join(path), error["msg"], error.get("input")
+    if isinstance(own := error.get("ctx", {}).get("error"), BadInput):
+        return str(own)  # the settings class has said it better
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return _unknown(name, path[-1], owner)
     if error["type"] in ("missing", "missing_argument"):

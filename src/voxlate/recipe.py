@@ -45,7 +45,9 @@ class Training:
         bool | None, Field(description="torch.compile the network; unset: on a GPU, and on a CPU over 20,000 steps")
     ] = None
     seed: Annotated[int, Field(ge=0, description="of weights, batches, augmentation and noise")] = 0
-    workers: Annotated[int, Field(ge=0, description="processes that read data; 0: read between the steps")] = 1
+    workers: Annotated[
+        int | None, Field(ge=0, description="processes that read data; unset: 4 beside a GPU, on a CPU none")
+    ] = None
     save_every: Annotated[int, Field(ge=1, description="steps between saved states")] = 500
     validate_every: Annotated[int, Field(ge=0, description="steps between validations; 0: only at the end")] = 1000
     validation_items: Annotated[int, Field(ge=1, description="items that each validation looks at")] = 8
@@ -169,6 +171,23 @@ def build(recipe: Recipe, stage: Stage, earlier: Mapping[str, Method]) -> Method
     if isinstance(stage.method, DiffusionSettings):
         return Diffusion(stage.method, net, task, channels.state)
     return Regression(stage.method, net, task, channels.known_in_state)
+
+
+def up_to(recipe: Recipe, stage: Stage) -> Recipe:
+    """The recipe that ends with a stage: what its weights file holds, so that each stage is a model of its own."""
+    if stage.name == "final":
+        return recipe
+    before = list(recipe.stages[: recipe.stages.index(stage)])
+    return dataclasses.replace(
+        recipe,
+        title=f"{recipe.title} ({stage.name} alone)",
+        task=stage.task,
+        method=stage.method,
+        net=stage.net,
+        train=stage.train,
+        data=stage.data or recipe.data,
+        stages=before,
+    )
 
 
 def build_all(recipe: Recipe) -> Method:

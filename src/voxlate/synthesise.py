@@ -1,7 +1,7 @@
 """From a trained model and a patient's scans to images on the scans' own grid, in physical units, with their spread."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from voxlate.batch import Batch, stable_id
+from voxlate.config import fill
 from voxlate.data.scale import case_scale, intensity_statistics
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
@@ -24,7 +25,7 @@ from voxlate.methods.problem import Method
 from voxlate.methods.tasks import BACKGROUND, Complete, Residual
 from voxlate.recipe import Recipe, Synthesis, windows
 from voxlate.run import file_hash, load_method, made_by
-from voxlate.validate import autocast
+from voxlate.validate import autocast, find_device
 
 Progress = Callable[[int, int], None]
 Triple = tuple[int, int, int]
@@ -58,7 +59,7 @@ class Model:
     def with_options(self, **changes: Any) -> "Model":
         """The same model with other synthesis options (sampler, steps, samples, ...); None keeps the recipe's."""
         chosen = {name: value for name, value in changes.items() if value is not None}
-        synth = replace(self.recipe.synth, **chosen)
+        synth = fill(Synthesis, {**vars(self.recipe.synth), **chosen}, "synthesis options")
         return replace(self, recipe=replace(self.recipe, synth=synth))
 
     def synthesise(
@@ -76,8 +77,9 @@ class Model:
         Raises BadInput where a scan is missing, or the scans lie on different grids.
         """
         model = self.with_options(**options)
-        volumes = {name: _read(scan, name) for name, scan in scans.items()}
-        first = model._checked(volumes, case)
+        model.check_names(scans, case)
+        volumes = {name: _read(scans[name], name) for name in self.recipe.data.source if name in scans}
+        first = _one_grid(volumes)
         wanted = model._wanted(volumes)
         brought = {name: model._brought(canonical(volume)) for name, volume in volumes.items()}
         grid = next(iter(brought.values())).grid
@@ -95,25 +97,21 @@ class Model:
         files = {name: volume.origin for name, volume in volumes.items()}
         return Synthesised(result, std, {**made_by(), **model.plan(files, case, seed)})
 
-    def _checked(self, volumes: Mapping[str, Volume], case: str) -> Grid:
+    def check_names(self, scans: Collection[str], case: str) -> None:
+        """Raise BadInput where modalities that the model needs are not among a case's scans."""
         sources = self.recipe.data.source
-        missing = [name for name in sources if name not in volumes]
+        missing = [name for name in sources if name not in scans]
         completes = isinstance(self.recipe.task, Complete)
-        if not volumes or (missing and not completes):
+        if len(missing) == len(sources) or (missing and not completes):
             raise BadInput(
-                f"{case}: expected {' and '.join(sources)}, found {', '.join(sorted(volumes)) or 'none of them'}. "
+                f"{case}: expected {' and '.join(sources)}, found {', '.join(sorted(scans)) or 'none of them'}. "
                 f"Add {' and '.join(missing)}, or use a model for other modalities."
             )
         if completes and not missing:
-            raise BadInput(f"{case}: expected a modality to be missing, found all of {', '.join(sources)}.")
-        first, *others = volumes.values()
-        for other in others:
-            if not same_grid(first.grid, other.grid):
-                raise BadInput(
-                    f"{other.origin or other.modality}: expected the grid of {first.origin or first.modality} "
-                    f"({first.grid}), found {other.grid}. Resample one to the other first."
-                )
-        return first.grid
+            raise BadInput(
+                f"{case}: expected a modality to be missing, found all of {', '.join(sources)}. "
+                "Name one with --missing to make it anyway."
+            )
 
     def _wanted(self, volumes: Mapping[str, Volume]) -> list[str]:
         if isinstance(self.recipe.task, Complete):
@@ -151,7 +149,7 @@ def load(run: Path | str, device: str = "auto") -> Model:
     path = Path(run)
     method, recipe, header = load_method(path)
     weights = path / "weights.safetensors" if path.is_dir() else path
-    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    where = find_device(device)
     return Model(method.to(where), recipe, {**header, "weights_hash": file_hash(weights)}, where, path.resolve())
 
 
@@ -259,6 +257,17 @@ class _Inputs:
         spec = self.model.recipe.intensity[name]
         per_slice = isinstance(spec, MinMax) and spec.per == "slice"
         return case_scale(spec, self.statistics[name], index if per_slice else None)
+
+
+def _one_grid(volumes: Mapping[str, Volume]) -> Grid:
+    first, *others = volumes.values()
+    for other in others:
+        if not same_grid(first.grid, other.grid):
+            raise BadInput(
+                f"{other.origin or other.modality}: expected the grid of {first.origin or first.modality} "
+                f"({first.grid}), found {other.grid}. Resample one to the other first."
+            )
+    return first.grid
 
 
 def _read(scan: Volume | Path | str, modality: str) -> Volume:

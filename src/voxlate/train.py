@@ -23,9 +23,9 @@ from voxlate.journal import Journal, Progress
 from voxlate.methods.autoencoding import Autoencoding
 from voxlate.methods.problem import Method
 from voxlate.optimise import average, set_rate
-from voxlate.recipe import Recipe, Stage, Training, build, windows
+from voxlate.recipe import Recipe, Stage, Training, build, up_to, windows
 from voxlate.run import Run, begin, describe, file_hash, load_state, load_weights, save_state, save_weights
-from voxlate.validate import autocast, examples, validate
+from voxlate.validate import autocast, examples, find_device, validate
 
 
 @dataclass
@@ -68,7 +68,7 @@ def train(
     state is saved.
     """
     cohort = open_cohort(data)
-    accelerator = Accelerator(cpu=device == "cpu" or not torch.cuda.is_available())
+    accelerator = Accelerator(cpu=find_device(device).type == "cpu")
     for stage in recipe.all_stages:  # what cannot work is said before the first hour, not after it
         _batches(recipe, stage, cohort, accelerator)
     about = {"cohort": file_hash(Path(data) / "cohort.json"), "start": file_hash(start) if start else None}
@@ -185,13 +185,10 @@ def _batches(
         world=world,
     )
     order = range(step * calls, options.steps * calls)
-    return DataLoader(
-        batches,
-        batch_size=None,
-        sampler=order,
-        num_workers=options.workers,
-        prefetch_factor=4 if options.workers else None,
-    )
+    # on a CPU a reader would only take cores from the step, and a late thread stalls all others
+    workers = (4 if accelerator.device.type == "cuda" else 0) if options.workers is None else options.workers
+    ahead = 4 if workers else None
+    return DataLoader(batches, batch_size=None, sampler=order, num_workers=workers, prefetch_factor=ahead)
 
 
 def _finish(
@@ -202,7 +199,7 @@ def _finish(
     if isinstance(method, Autoencoding):
         method.finish(examples(recipe, stage, cohort))
     if accelerator.is_main_process:
-        header = describe(recipe, method, cohort, learner.step, learner.seconds)
+        header = describe(up_to(recipe, stage), method, cohort, learner.step, learner.seconds)
         save_weights(run.weights(stage.name), method, header)
     accelerator.wait_for_everyone()
     return method

@@ -11,12 +11,22 @@ from voxlate.batch import Batch
 from voxlate.data.dataset import validation_batches
 from voxlate.data.prepared import Cohort
 from voxlate.diffusion.noise import Noise
+from voxlate.errors import BadInput
 from voxlate.methods.problem import Method
 from voxlate.methods.tasks import Complete, hide_one
 from voxlate.pictures import montage
 from voxlate.recipe import Recipe, Stage
 
 SEED = 1234  # never a recipe's business: validations of all runs see the same noise
+
+
+def find_device(name: str) -> torch.device:
+    """The device called auto (a GPU if there is one), cpu or cuda; raises BadInput where this machine has none such."""
+    gpu = torch.cuda.is_available()
+    if name not in ("auto", "cpu", "cuda") or (name == "cuda" and not gpu):
+        there = "cpu and cuda" if gpu else "cpu alone"
+        raise BadInput(f"--device: expected auto or what this machine has ({there}), found {name!r}. Choose one of these.")
+    return torch.device("cuda" if gpu and name != "cpu" else "cpu")
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
