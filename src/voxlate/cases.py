@@ -9,7 +9,7 @@ from voxlate.data.cohort import find_cases
 from voxlate.data.layout import is_dicom_folder
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
-from voxlate.images.volume import Volume, read_volume, write_volume
+from voxlate.images.volume import write_volume
 from voxlate.run import Run
 from voxlate.synthesise import Model, Synthesised
 
@@ -88,10 +88,9 @@ def synthesise_cases(
             progress("cases", number, len(scans))
         folder = out / one.case
         if not _is_done(folder, model, one, seed):
-            volumes = {name: read_volume(path, name) for name, path in one.files.items()}
             report = (lambda done, total: progress("slices", done, total)) if progress else None
-            result = model.synthesise(volumes, case=one.case, seed=seed, progress=report)
-            _write(folder, result, volumes)
+            result = model.synthesise(one.files, case=one.case, seed=seed, progress=report)
+            _write(folder, result, one.files)
         if number == 0:
             shared = read_json(folder / "provenance.json")
             write_json(out / "provenance.json", {key: shared[key] for key in shared if key not in ("case", "inputs")})
@@ -101,10 +100,10 @@ def synthesise_cases(
     return folders
 
 
-def _write(folder: Path, result: Synthesised, scans: Mapping[str, Volume]) -> None:
+def _write(folder: Path, result: Synthesised, files: Mapping[str, Path]) -> None:
     """The provenance comes last: a folder that has one is whole."""
     (folder / "provenance.json").unlink(missing_ok=True)
-    suffixes = {Path(scan.origin).suffix.lower() for scan in scans.values()}
+    suffixes = {path.suffix.lower() for path in files.values()}
     for name, volume in [*result.volumes.items(), *((f"{name}_std", std) for name, std in result.std.items())]:
         write_volume(folder / f"{name}.nii.gz", volume)
         if suffixes <= set(PICTURES):  # who gave pictures wants to look at one

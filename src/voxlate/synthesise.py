@@ -19,6 +19,7 @@ from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, canonical, resample, return_to, same_grid, with_spacing
 from voxlate.images.intensity import MinMax, Percentile, Scale, ZScore
 from voxlate.images.mask import foreground
+from voxlate.images.spool import release, spooled
 from voxlate.images.tiling import Blend, Tiling
 from voxlate.images.volume import Volume, read_volume
 from voxlate.methods.problem import Method
@@ -29,6 +30,7 @@ from voxlate.validate import autocast, find_device
 
 Progress = Callable[[int, int], None]
 Triple = tuple[int, int, int]
+RELEASE = 8  # batches between two times that the memory of finished slices is let go
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,18 @@ class Model:
         """
         model = self.with_options(**options)
         model.check_names(scans, case)
-        volumes = {name: _read(scans[name], name) for name in self.recipe.data.source if name in scans}
-        first = _one_grid(volumes)
+        volumes: dict[str, Volume] = {}
+        grids: dict[str, Grid] = {}  # as the files have them
+        for name in (name for name in self.recipe.data.source if name in scans):
+            scan = _read(scans[name], name)
+            grids[scan.origin or name] = scan.grid
+            brought = model._brought(canonical(scan))
+            volumes[name] = replace(brought, data=spooled(brought.data))
+            del scan, brought  # from here on large scans are in a file, and read slice by slice
+        first = _one_grid(grids)
         wanted = model._wanted(volumes)
-        brought = {name: model._brought(canonical(volume)) for name, volume in volumes.items()}
-        grid = next(iter(brought.values())).grid
-        mean, spread = _run(model, brought, grid, case, seed, progress)
+        grid = next(iter(volumes.values())).grid
+        mean, spread = _run(model, volumes, grid, case, seed, progress)
         result: dict[str, Volume] = {}
         std: dict[str, Volume] = {}
         for channel, name in enumerate(model.recipe.data.target):
@@ -169,6 +177,9 @@ def _run(
         images = mean if std is None else torch.cat([mean, std], dim=1)
         for start, image in zip(chosen, images.cpu().numpy()):
             blend.add(image, start)
+        if begin // synth.batch % RELEASE == 0:
+            inputs.release()
+            blend.release()
         if progress:
             progress(begin + len(chosen), len(starts))
     done = blend.result()
@@ -253,21 +264,23 @@ class _Inputs:
         tile = tiling.cut(values, (first, *start[1:]))
         return self._scale(name, first).forward(tile)
 
+    def release(self) -> None:
+        """Let go of the memory of slices already read; large scans are in a file."""
+        for volume in self.volumes.values():
+            release(volume.data)
+
     def _scale(self, name: str, index: int) -> Scale:
         spec = self.model.recipe.intensity[name]
         per_slice = isinstance(spec, MinMax) and spec.per == "slice"
         return case_scale(spec, self.statistics[name], index if per_slice else None)
 
 
-def _one_grid(volumes: Mapping[str, Volume]) -> Grid:
-    first, *others = volumes.values()
-    for other in others:
-        if not same_grid(first.grid, other.grid):
-            raise BadInput(
-                f"{other.origin or other.modality}: expected the grid of {first.origin or first.modality} "
-                f"({first.grid}), found {other.grid}. Resample one to the other first."
-            )
-    return first.grid
+def _one_grid(grids: Mapping[str, Grid]) -> Grid:
+    (name, first), *others = grids.items()
+    for other, grid in others:
+        if not same_grid(first, grid):
+            raise BadInput(f"{other}: expected the grid of {name} ({first}), found {grid}. Resample one to the other.")
+    return first
 
 
 def _read(scan: Volume | Path | str, modality: str) -> Volume:

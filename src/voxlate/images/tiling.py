@@ -6,6 +6,8 @@ from itertools import product
 
 import numpy as np
 
+from voxlate.images.spool import release, zeros
+
 Triple = tuple[int, int, int]
 
 
@@ -28,6 +30,10 @@ class Tiling:
         """The first voxel of every tile, in the order of D, H, W."""
         along = [_starts(n, p, o) for n, p, o in zip(self.shape, self.patch, self.overlap)]
         return [(d, h, w) for d, h, w in product(*along)]
+
+    def uneven(self) -> bool:
+        """Whether some tiles overlap although none need to: the volume is no multiple of the patch."""
+        return any(n > p and n % p for n, p in zip(self.shape, self.patch))
 
     def weight(self) -> np.ndarray:
         """The blending weight of a tile: [D, H, W] float32, positive, falling off smoothly where tiles overlap."""
@@ -59,25 +65,38 @@ def _ramp(patch: int, overlap: int) -> np.ndarray:
 
 
 class Blend:
-    """The weighted mean of tiles, gathered one by one: [C, D, H, W] and one [D, H, W] of weights is all it holds."""
+    """The weighted mean of tiles, gathered one by one: [C, D, H, W] and one [D, H, W] of weights is all it holds.
+
+    Both are in a file where they are large. Tiles that do not overlap need no weights.
+    """
 
     def __init__(self, tiling: Tiling, channels: int = 1) -> None:
         self.tiling = tiling
         self._tile_weight = tiling.weight()
-        self._total = np.zeros((channels, *tiling.shape), dtype=np.float32)
-        self._weight = np.zeros(tiling.shape, dtype=np.float32)
+        self._total = zeros((channels, *tiling.shape))
+        self._weight = zeros(tiling.shape) if any(tiling.overlap) or tiling.uneven() else None
 
     def add(self, tile: np.ndarray, start: Triple) -> None:
         """Add a tile [C, D, H, W] at `start`; what lies beyond the volume is dropped."""
         size = [min(p, n - s) for p, n, s in zip(self.tiling.patch, self.tiling.shape, start)]
         inside = tuple(slice(0, n) for n in size)
         place = tuple(slice(s, s + n) for s, n in zip(start, size))
+        if self._weight is None:
+            self._total[(slice(None), *place)] = tile[(slice(None), *inside)]
+            return
         self._total[(slice(None), *place)] += tile[(slice(None), *inside)] * self._tile_weight[inside]
         self._weight[place] += self._tile_weight[inside]
 
+    def release(self) -> None:
+        """Let go of the memory of what is gathered so far; it stays in its file."""
+        for array in (self._total, self._weight):
+            if array is not None:
+                release(array)
+
     def result(self) -> np.ndarray:
         """The blended volume [C, D, H, W] in float32; ends the blend, for it is divided in place."""
-        self._total /= self._weight
+        if self._weight is not None:
+            self._total /= self._weight
         return self._total
 
 

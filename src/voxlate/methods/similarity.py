@@ -14,8 +14,9 @@ def dissimilarity(a: Tensor, b: Tensor) -> Tensor:
     Source: Wang et al. 2004, eq. 13, with a Gaussian window of 11 pixels, sigma 1.5.
     """
     items = len(a)
-    a, b = (x.transpose(1, 2).flatten(0, 2).unsqueeze(1) + RANGE / 2 for x in (a, b))
-    mean_a, mean_b, aa, bb, ab = _window(torch.cat([a, b, a * a, b * b, a * b], dim=1)).unbind(1)
+    a, b = (x.float().transpose(1, 2).flatten(0, 2).unsqueeze(1) + RANGE / 2 for x in (a, b))
+    with torch.autocast(a.device.type, enabled=False):  # variances are small differences: bfloat16 would lose them
+        mean_a, mean_b, aa, bb, ab = _window(torch.cat([a, b, a * a, b * b, a * b], dim=1)).unbind(1)
     variances = (aa - mean_a**2).clamp(min=0) + (bb - mean_b**2).clamp(min=0)
     c1, c2 = (K1 * RANGE) ** 2, (K2 * RANGE) ** 2
     luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)

@@ -1,0 +1,199 @@
+"""What each task promises: known voxels stay, masks hold, residuals add up, latents fold their channels."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+from torch import nn
+
+from voxlate.batch import Batch
+from voxlate.diffusion.noise import Noise
+from voxlate.diffusion.sample import SamplerSettings
+from voxlate.methods.diffusion import Diffusion, DiffusionSettings
+from voxlate.methods.similarity import dissimilarity
+from voxlate.methods.tasks import Complete, LatentTask, Residual, ResidualTask, Translate, draw_missing, hide_one
+from voxlate.nets.autoencoder import KLAutoencoder
+
+HOW = SamplerSettings(sampler="ddim", steps=4, eta=0.5)
+CONFIGURATIONS = [bits for bits in product([False, True], repeat=4) if any(bits) and not all(bits)]
+
+
+class Wild(nn.Module):
+    """A network that mixes all it sees, so that a leak anywhere would show."""
+
+    def forward(self, x, condition, log_snr):
+        shift = log_snr[:, None, None, None, None] if log_snr is not None else 0
+        told = 0 if condition.images is None else condition.images.sum(1, keepdim=True)
+        return torch.tanh(3 * x.roll(1, 1) - x.mean((1, 3, 4), keepdim=True) + shift + told)
+
+
+class Half(nn.Module):
+    """A predictor that gives half its source."""
+
+    def predict(self, batch):
+        return batch.source[:, :1] / 2
+
+
+def batch(channels=4, items=2, size=8, present=None, target=True) -> Batch:
+    images = torch.rand(items, channels, 1, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    mask = torch.zeros(items, 1, 1, size, size)
+    mask[..., 2:6, 2:6] = 1
+    there = torch.ones(items, channels, dtype=torch.bool) if present is None else present
+    return Batch(images, mask, there, torch.arange(items), images if target else None)
+
+
+@pytest.mark.parametrize("missing", CONFIGURATIONS)
+def test_scanned_modalities_come_back_bit_identical_whichever_are_missing(missing):
+    present = ~torch.tensor([missing] * 2)
+    full = batch(present=present, target=False)
+    method = Diffusion(DiffusionSettings(), Wild(), Complete(), 4)
+    made = method.synthesise(full, Noise(0, full.item), HOW)
+    assert torch.equal(made[present], full.source[present])
+    assert not torch.equal(made[~present], full.source[~present])
+
+
+@pytest.mark.parametrize("missing", CONFIGURATIONS)
+def test_what_a_missing_modality_holds_has_no_influence(missing):
+    present = ~torch.tensor([missing] * 2)
+    full = batch(present=present, target=False)
+    other = Batch(full.source.clone(), full.mask, present, full.item)
+    other.source[~present] = torch.nan
+    method = Diffusion(DiffusionSettings(), Wild(), Complete(), 4)
+    assert torch.equal(*(method.synthesise(one, Noise(0, one.item), HOW) for one in (full, other)))
+
+
+def test_missing_modalities_are_drawn_uniformly_over_the_fourteen_subsets():
+    count = 14_000
+    drawn = draw_missing(torch.ones(count, 4, dtype=torch.bool), Noise(0, range(count)))
+    codes = (drawn * torch.tensor([1, 2, 4, 8])).sum(1)
+    numbers, frequencies = codes.unique(return_counts=True)
+    assert numbers.tolist() == list(range(1, 15))
+    expected = count / 14
+    assert (frequencies - expected).abs().max() < 4 * (expected * 13 / 14) ** 0.5
+
+
+def test_only_modalities_that_were_scanned_are_left_out():
+    present = torch.tensor([[True, False, True, True]]).expand(600, 4)
+    drawn = draw_missing(present, Noise(0, range(600)))
+    assert not drawn[:, 1].any()
+    assert len(drawn.unique(dim=0)) == 6  # of three, any non-empty proper subset
+    alone = torch.tensor([[False, True, False, False]])
+    assert torch.equal(draw_missing(alone, Noise(0, [1])), alone)
+
+
+def test_the_loss_of_completion_counts_missing_channels_only():
+    """A network that errs by 1 in the known channels and not at all in the missing ones has no loss."""
+
+    class Informed(nn.Module):
+        def forward(self, x, condition, log_snr):
+            missing = condition.code[:, :, None, None, None] > 0
+            return torch.where(missing, images, x + 1)
+
+    full = batch()
+    images = full.target
+    method = Diffusion(DiffusionSettings(prediction="x0"), Informed(), Complete(), 4)
+    assert method.loss("net", full, Noise(0, full.item))["total"] == 0
+
+
+def test_absent_modalities_have_bits_of_their_own_and_no_loss():
+    present = torch.tensor([[True, False, True, True], [True, True, True, False]])
+    problem = Complete(incomplete=True).pose(batch(present=present), Noise(0, range(2)))
+    assert problem.condition.code.shape == (2, 8)
+    missing, absent = problem.condition.code.bool().chunk(2, dim=1)
+    assert torch.equal(absent, ~present)
+    assert not (missing & absent).any()
+    assert not problem.mask.bool().flatten(2).any(2)[~present].any()
+
+
+def test_each_validation_item_misses_one_modality_in_turn():
+    assert torch.equal(hide_one(batch(items=4)).present, ~torch.eye(4, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_true_residual_restores_the_target(inside):
+    full = batch(channels=1)
+    task = ResidualTask(Residual(scale=3.0, inside=inside), Half())
+    problem = task.pose(full, Noise(0, full.item))
+    restored = task.restore(problem.x0, problem)
+    mask = full.mask.bool() if inside else torch.ones_like(full.mask, dtype=torch.bool)
+    torch.testing.assert_close(restored[mask], full.target[mask])
+    assert torch.equal(restored[~mask], (full.source / 2)[~mask])
+
+
+def test_a_residual_outside_the_mask_is_never_touched():
+    full = batch(channels=1, target=False)
+    method = Diffusion(DiffusionSettings(), Wild(), ResidualTask(Residual(inside=True), Half()), 1)
+    made = method.synthesise(full, Noise(0, full.item), HOW)
+    outside = full.mask == 0
+    assert torch.equal(made[outside], (full.source / 2)[outside])
+    assert not torch.equal(made[~outside], (full.source / 2)[~outside])
+
+
+def test_a_late_start_of_a_residual_begins_at_the_predictors_image():
+    """Where the network always answers 0, nothing of the noise is left and the predictor's image remains."""
+
+    class Nothing(nn.Module):
+        def forward(self, x, condition, log_snr):
+            return torch.zeros_like(x)
+
+    full = batch(channels=1, target=False)
+    method = Diffusion(DiffusionSettings(prediction="x0"), Nothing(), ResidualTask(Residual(), Half()), 1)
+    how = SamplerSettings(sampler="ddim", steps=3, start=0.5)
+    torch.testing.assert_close(method.synthesise(full, Noise(0, full.item), how), full.source / 2, rtol=0, atol=1e-6)
+
+
+def test_a_frozen_predictor_stays_frozen_and_a_joint_one_learns():
+    layer = nn.Conv3d(1, 1, 1)
+
+    class Learning(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def predict(self, batch):
+            return self.layer(batch.source)
+
+    full = batch(channels=1)
+    for weight, learns in ((0.0, False), (0.1, True)):
+        layer.requires_grad_(True)
+        method = Diffusion(DiffusionSettings(), Wild(), ResidualTask(Residual(predictor_weight=weight), Learning()), 1)
+        assert any(parameter is layer.weight for parameter in method.trained("net")) == learns
+        loss = method.loss("net", full, Noise(0, full.item))
+        assert ("predictor" in loss) == learns
+        if learns:
+            expected = 0.1 * (full.target - layer(full.source)).abs().mean()
+            torch.testing.assert_close(loss["predictor"], expected)
+            assert loss["total"] == loss["diffusion"] + loss["predictor"]
+
+
+def test_latents_hold_each_modality_in_its_own_channels():
+    torch.manual_seed(0)
+    net = KLAutoencoder(width=8, multipliers=(1, 2), blocks=1, groups=4, latent=3).build(channels=1)
+    task = LatentTask(net)
+    full = batch(channels=2, size=16)
+    problem = task.pose(full)
+    for channel in range(2):
+        alone, _ = net.encode(full.source[:, channel : channel + 1])
+        torch.testing.assert_close(problem.condition.images[:, 3 * channel : 3 * channel + 3], alone)
+    restored = task.restore(problem.condition.images, problem)
+    assert restored.shape == full.source.shape
+    torch.testing.assert_close(restored[:, :1], net.decode(problem.condition.images[:, :3], (16, 16)))
+
+
+def test_a_plain_translation_has_nothing_known_and_counts_every_voxel():
+    problem = Translate().pose(batch(channels=1), Noise(0, range(2)))
+    assert problem.known is None
+    assert problem.mask.min() == 1
+
+
+def test_the_dissimilarity_is_one_minus_the_ssim_of_every_third_window():
+    a, b = (torch.rand(2, 1, 1, 40, 37, generator=torch.Generator().manual_seed(k)) * 2 - 1 for k in (0, 1))
+    expected = []
+    for one, other in zip(a[:, 0, 0].numpy(), (a + 0.3 * b)[:, 0, 0].numpy()):
+        options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 2.0, "full": True}
+        windows = structural_similarity(one + 1, other + 1, **options)[1][5:-5:3, 5:-5:3]
+        expected.append(1 - windows.mean())
+    np.testing.assert_allclose(dissimilarity(a, a + 0.3 * b).numpy(), expected, atol=2e-4)
+    assert dissimilarity(a, a).abs().max() < 1e-5

@@ -1,0 +1,88 @@
+"""Completion and latent models through the command line, as a user would train and use them."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+COMPLETE = """
+title = "tiny completion"
+data = { source = ["t1", "t2"], target = ["t1", "t2"], patch = [1, 24, 20] }
+intensity = { t1 = { kind = "window", low = 0, high = 1200 }, t2 = { kind = "window", low = 0, high = 1400 } }
+task = { kind = "complete" }
+method = { kind = "diffusion" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 4, batch = 2, validate_every = 0 }
+synth = { sampler = "ddim", steps = 2 }
+"""
+
+LATENT = """
+title = "tiny latent"
+data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }
+intensity = { t1 = { kind = "percentile" }, t2 = { kind = "percentile" } }
+task = { kind = "latent" }
+method = { kind = "diffusion" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 3, batch = 2, validate_every = 0 }
+synth = { sampler = "dpmpp_2m", steps = 2 }
+[[stages]]
+name = "autoencoder"
+method = { kind = "autoencoding" }
+net = { kind = "kl_autoencoder", width = 8, multipliers = [1, 2], blocks = 1, groups = 4 }
+train = { steps = 3, batch = 2, validate_every = 0 }
+"""
+
+
+@pytest.fixture
+def completing(voxlate, prepared, tmp_path):
+    (tmp_path / "complete.toml").write_text(COMPLETE)
+    answer = voxlate("train", tmp_path / "complete.toml", "--data", prepared, "--out", tmp_path / "crun")
+    assert answer.code == 0, answer.err
+    return tmp_path / "crun"
+
+
+def test_only_the_modality_that_is_missing_is_made(voxlate, completing, cohort, tmp_path):
+    (cohort / "case4" / "t1.nii.gz").unlink()
+    assert voxlate("synth", completing, cohort / "case4", "--out", tmp_path / "o").code == 0
+    assert [path.name for path in (tmp_path / "o" / "case4").glob("*.nii.gz")] == ["t1.nii.gz"]
+
+
+def test_a_modality_that_is_there_can_be_left_out_to_score_its_synthesis(voxlate, completing, cohort, tmp_path):
+    out = tmp_path / "o"
+    assert voxlate("synth", completing, cohort / "case1", "--out", out, "--missing", "t2", "--samples", "2").code == 0
+    assert (out / "case1" / "t2_std.nii.gz").exists()
+    answer = voxlate("evaluate", out, "--truth", cohort, "--json")
+    assert answer.code == 0, answer.err
+    assert "t2" in json.loads(answer.out)["modalities"]
+
+
+def test_nothing_missing_is_said_in_one_sentence(voxlate, completing, cohort, tmp_path):
+    answer = voxlate("synth", completing, cohort / "case1", "--out", tmp_path / "o")
+    assert answer.code == 2
+    assert "--missing" in answer.err
+
+
+def test_an_autoencoder_and_a_latent_diffusion_train_as_stages_of_one_recipe(voxlate, prepared, cohort, tmp_path):
+    (tmp_path / "latent.toml").write_text(LATENT)
+    run = tmp_path / "lrun"
+    answer = voxlate("train", tmp_path / "latent.toml", "--data", prepared, "--out", run)
+    assert answer.code == 0, answer.err
+    assert voxlate("synth", run, cohort / "case1", "--out", tmp_path / "o").code == 0
+    made = nib.load(tmp_path / "o" / "case1" / "t2.nii.gz")
+    assert made.shape == (20, 24, 6)
+    assert np.isfinite(made.get_fdata()).all()
+
+
+def test_each_stage_is_a_model_of_its_own(voxlate, cohort, prepared, tiny, tmp_path):
+    text = tiny.read_text().replace('kind = "regression"', 'kind = "diffusion"')
+    stage = '\n[[stages]]\nname = "first"\nmethod = { kind = "regression" }\n'
+    stage += 'net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }\n'
+    stage += "train = { steps = 2, batch = 2, validate_every = 0 }\n"
+    (tmp_path / "two.toml").write_text(text.replace("method =", 'task = { kind = "residual", predictor = "first" }\nmethod =') + stage)
+    run = tmp_path / "two"
+    answer = voxlate("train", tmp_path / "two.toml", "--data", prepared, "--out", run)
+    assert answer.code == 0, answer.err
+    assert voxlate("synth", run / "weights.first.safetensors", cohort / "case0", "--out", tmp_path / "o").code == 0
+    said = json.loads((tmp_path / "o" / "case0" / "provenance.json").read_text())
+    assert said["model"]["title"] == "tiny (first alone)"
