@@ -146,6 +146,15 @@ def test_the_running_average_forgets_its_start_and_then_decays():
     assert 1 - mean.weight.item() == pytest.approx(0.1 * (2 / 11) * (3 / 12) * (4 / 13), rel=1e-4)
 
 
+def test_a_first_stage_trained_alone_ends_with_the_same_weights(prepared, two_stages, tmp_path):
+    both = recipe.read(str(two_stages))
+    alone = recipe.up_to(both, both.stages[0])
+    train(both, prepared, tmp_path / "both", device="cpu")
+    train(alone, prepared, tmp_path / "alone", device="cpu")
+    a, b = load_file(Run(tmp_path / "both").weights("predictor")), load_file(Run(tmp_path / "alone").weights())
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(prepared, tiny, tmp_path):
     """The batch is split between processes, so their number changes speed and rounding only."""

@@ -77,8 +77,8 @@ def train(
         trivial.fit_cohort(cohort, recipe.data.source, recipe.data.target, windows(recipe)).save(run.trivial)
     accelerator.wait_for_everyone()
     earlier: dict[str, Method] = {}
-    for number, stage in enumerate(recipe.all_stages):
-        torch.manual_seed(stable_id(stage.train.seed, "weights", number))
+    for stage in recipe.all_stages:
+        torch.manual_seed(stage_seed(recipe, stage))
         method = build(recipe, stage, earlier)
         if run.weights(stage.name).exists():
             load_weights(method, run.weights(stage.name))
@@ -109,7 +109,7 @@ def _train_stage(
     journal = Journal(run.log, stage.name, options, learner.step, learner.seconds, main, progress)
     with _stop_signal() as stop:
         while learner.step < options.steps:
-            losses = _step(learner, parallel, stage, batches, device)
+            losses = _step(learner, parallel, stage, stage_seed(recipe, stage), batches, device)
             average(learner.averaged, method, options.ema, learner.step)
             learner.step += 1
             learner.seconds = journal.note(learner.step, losses)
@@ -127,7 +127,7 @@ def _train_stage(
 
 
 def _step(
-    learner: Learner, parallel: Method, stage: Stage, batches: Iterator[Batch], device: torch.device
+    learner: Learner, parallel: Method, stage: Stage, seed: int, batches: Iterator[Batch], device: torch.device
 ) -> dict[str, dict[str, torch.Tensor]]:
     """Every turn once (or as often as its method says); returns each turn's last losses, still on the device."""
     options, losses = stage.train, {}
@@ -140,7 +140,7 @@ def _step(
             optimiser.zero_grad(set_to_none=True)
             for _ in range(options.accumulate):
                 batch = next(batches)
-                noise = Noise(stable_id(options.seed, stage.name, learner.step, calls), batch.item)
+                noise = Noise(stable_id(seed, learner.step, calls), batch.item)
                 torch.manual_seed(stable_id(noise.seed, int(batch.item[0])))  # for dropout, the same after a restart
                 with autocast(device, options.precision):
                     parts = parallel(turn, batch.to(device), noise)
@@ -151,6 +151,12 @@ def _step(
             optimiser.step()
         losses[turn] = {name: value.detach() for name, value in parts.items()}
     return losses
+
+
+def stage_seed(recipe: Recipe, stage: Stage) -> int:
+    """A stage's own seed, by its place: trained alone in a recipe of its own, a first stage ends with the same weights."""
+    place = [one.name for one in recipe.all_stages].index(stage.name)
+    return stable_id(stage.train.seed, "stage", place)
 
 
 def _learner(method: Method, options: Training, device: torch.device) -> Learner:
@@ -178,7 +184,7 @@ def _batches(
         cohort,
         stage.data or recipe.data,
         recipe.intensity,
-        seed=stable_id(options.seed, stage.name, "batches"),
+        seed=stage_seed(recipe, stage),
         batch=options.batch // options.accumulate // world,
         steps=options.steps * calls,
         rank=accelerator.process_index,
