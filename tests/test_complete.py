@@ -77,9 +77,13 @@ def test_an_autoencoder_and_a_latent_diffusion_train_as_stages_of_one_recipe(vox
 def test_each_stage_is_a_model_of_its_own(voxlate, cohort, prepared, tiny, tmp_path):
     text = tiny.read_text().replace('kind = "regression"', 'kind = "diffusion"')
     stage = '\n[[stages]]\nname = "first"\nmethod = { kind = "regression" }\n'
-    stage += 'net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }\n'
+    stage += (
+        'net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }\n'
+    )
     stage += "train = { steps = 2, batch = 2, validate_every = 0 }\n"
-    (tmp_path / "two.toml").write_text(text.replace("method =", 'task = { kind = "residual", predictor = "first" }\nmethod =') + stage)
+    (tmp_path / "two.toml").write_text(
+        text.replace("method =", 'task = { kind = "residual", predictor = "first" }\nmethod =') + stage
+    )
     run = tmp_path / "two"
     answer = voxlate("train", tmp_path / "two.toml", "--data", prepared, "--out", run)
     assert answer.code == 0, answer.err

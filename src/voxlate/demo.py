@@ -66,5 +66,5 @@ def _picture(cohort: Path, result: Path, held_out: list[str], recipe: recipes.Re
         shown = [(scale.forward(image) + 1) / 2 for image in (made, true)]
         rows.append([t1 / t1.max(), *shown, spread * 4 / (scale.high - scale.low)])
     path = result / "picture.png"
-    montage(rows, [source.upper(), "synthesis", f"true {target.upper()}", "spread of samples ×4"], path)
+    montage(rows, [source.upper(), "synthesis", f"true {target.upper()}", "spread of samples, x4"], path)
     return path

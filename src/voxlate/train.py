@@ -154,7 +154,7 @@ def _step(
 
 
 def stage_seed(recipe: Recipe, stage: Stage) -> int:
-    """A stage's own seed, by its place: trained alone in a recipe of its own, a first stage ends with the same weights."""
+    """A stage's own seed, by its place: a first stage trained alone ends with the same weights."""
     place = [one.name for one in recipe.all_stages].index(stage.name)
     return stable_id(stage.train.seed, "stage", place)
 

@@ -25,7 +25,9 @@ def find_device(name: str) -> torch.device:
     gpu = torch.cuda.is_available()
     if name not in ("auto", "cpu", "cuda") or (name == "cuda" and not gpu):
         there = "cpu and cuda" if gpu else "cpu alone"
-        raise BadInput(f"--device: expected auto or what this machine has ({there}), found {name!r}. Choose one of these.")
+        raise BadInput(
+            f"--device: expected auto or what this machine has ({there}), found {name!r}. Choose one of these."
+        )
     return torch.device("cuda" if gpu and name != "cpu" else "cpu")
 
 

@@ -141,7 +141,8 @@ def test_a_late_start_of_a_residual_begins_at_the_predictors_image():
     full = batch(channels=1, target=False)
     method = Diffusion(DiffusionSettings(prediction="x0"), Nothing(), ResidualTask(Residual(), Half()), 1)
     how = SamplerSettings(sampler="ddim", steps=3, start=0.5)
-    torch.testing.assert_close(method.synthesise(full, Noise(0, full.item), how), full.source / 2, rtol=0, atol=1e-6)
+    made = method.synthesise(full, Noise(0, full.item), how)
+    torch.testing.assert_close(made, full.source / 2, rtol=0, atol=5e-3)  # sigma is e^-7.5 at t = 0, not 0
 
 
 def test_a_frozen_predictor_stays_frozen_and_a_joint_one_learns():
@@ -192,7 +193,13 @@ def test_the_dissimilarity_is_one_minus_the_ssim_of_every_third_window():
     a, b = (torch.rand(2, 1, 1, 40, 37, generator=torch.Generator().manual_seed(k)) * 2 - 1 for k in (0, 1))
     expected = []
     for one, other in zip(a[:, 0, 0].numpy(), (a + 0.3 * b)[:, 0, 0].numpy()):
-        options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 2.0, "full": True}
+        options = {
+            "gaussian_weights": True,
+            "sigma": 1.5,
+            "use_sample_covariance": False,
+            "data_range": 2.0,
+            "full": True,
+        }
         windows = structural_similarity(one + 1, other + 1, **options)[1][5:-5:3, 5:-5:3]
         expected.append(1 - windows.mean())
     np.testing.assert_allclose(dissimilarity(a, a + 0.3 * b).numpy(), expected, atol=2e-4)
