@@ -53,18 +53,18 @@ def demo(out: Path, progress: Progress) -> tuple[Scores, Path, Path]:
 
 
 def _picture(cohort: Path, result: Path, held_out: list[str], recipe: recipes.Recipe) -> Path:
-    """Source, synthesis, truth and spread of the held-out cases, a middle slice of each."""
+    """Source, synthesis, truth and error of the held-out cases, a middle slice of each."""
     rows = []
     (source,), (target,) = recipe.data.source, recipe.data.target
     window = recipe.intensity[target]
     for case in [one for one in find_cases(cohort) if one.case in held_out][:3]:
         folder = result / case.case
-        paths = [case.files[source], folder / f"{target}.nii.gz", case.files[target], folder / f"{target}_std.nii.gz"]
-        planes = [canonical(read_volume(path)).data[0] for path in paths]
-        t1, made, true, spread = (volume[len(volume) // 2] for volume in planes)
+        paths = [case.files[source], folder / f"{target}.nii.gz", case.files[target]]
+        t1, made, true = (canonical(read_volume(path)).data[0] for path in paths)
+        middle = len(t1) // 2
         scale = window.fit(true)
-        shown = [(scale.forward(image) + 1) / 2 for image in (made, true)]
-        rows.append([t1 / t1.max(), *shown, spread * 4 / (scale.high - scale.low)])
+        made, true = ((scale.forward(image[middle]) + 1) / 2 for image in (made, true))
+        rows.append([t1[middle] / t1[middle].max(), made, true, abs(made - true) * 2])
     path = result / "picture.png"
-    montage(rows, [source.upper(), "synthesis", f"true {target.upper()}", "spread of samples, x4"], path)
+    montage(rows, [source.upper(), "synthesis", f"true {target.upper()}", "error, x2"], path)
     return path
