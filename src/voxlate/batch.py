@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+BACKGROUND = -1.0  # network units: where the intensity maps put air
+
 
 def stable_id(*parts: str | int) -> int:
     """A 63-bit number that names an item the same on every machine, in every batch (key of its noise stream)."""

@@ -157,7 +157,7 @@ def build(recipe: Recipe, stage: Stage, earlier: Mapping[str, Method]) -> Method
     if isinstance(stage.method, AutoencodingSettings):
         return Autoencoding(stage.method, _autoencoder(stage))
     task = _task(stage, earlier)
-    channels = task.channels(len(data.source) * (1 + 2 * data.stack), len(data.target))
+    channels = task.channels(len(data.channels), len(data.target))
     if not isinstance(stage.net, UNet):
         raise BadInput(f"stage '{stage.name}': expected net.kind 'unet' for this method, found '{stage.net.kind}'.")
     noisy = isinstance(stage.method, DiffusionSettings)

@@ -11,19 +11,19 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from voxlate.batch import Batch, stable_id
+from voxlate.batch import BACKGROUND, Batch, stable_id
 from voxlate.config import fill
 from voxlate.data.scale import case_scale, intensity_statistics
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, canonical, resample, return_to, same_grid, with_spacing
-from voxlate.images.intensity import MinMax, Percentile, Scale, ZScore
+from voxlate.images.intensity import Percentile, Scale, ZScore
 from voxlate.images.mask import foreground
 from voxlate.images.spool import release, spooled
 from voxlate.images.tiling import Blend, Tiling
 from voxlate.images.volume import Volume, read_volume
 from voxlate.methods.problem import Method
-from voxlate.methods.tasks import BACKGROUND, Complete, Residual
+from voxlate.methods.tasks import Complete, Residual
 from voxlate.recipe import Recipe, Synthesis, windows
 from voxlate.run import file_hash, load_method, made_by
 from voxlate.validate import autocast, find_device
@@ -236,9 +236,7 @@ class _Inputs:
 
     def batch(self, tiling: Tiling, starts: list[Triple], items: list[int]) -> Batch:
         """The tiles at `starts`; with `stack`, the modalities, then the same for the slice below, above, …"""
-        data = self.model.recipe.data
-        steps = [0] + [sign * k for k in range(1, data.stack + 1) for sign in (-1, 1)]
-        channels = [(name, step) for step in steps for name in data.source]
+        channels = self.model.recipe.data.channels
         tiles = [np.concatenate([self._tile(name, step, tiling, start) for name, step in channels]) for start in starts]
         source = torch.from_numpy(np.stack(tiles))
         return Batch(
@@ -270,9 +268,7 @@ class _Inputs:
             release(volume.data)
 
     def _scale(self, name: str, index: int) -> Scale:
-        spec = self.model.recipe.intensity[name]
-        per_slice = isinstance(spec, MinMax) and spec.per == "slice"
-        return case_scale(spec, self.statistics[name], index if per_slice else None)
+        return case_scale(self.model.recipe.intensity[name], self.statistics[name], index)
 
 
 def _one_grid(grids: Mapping[str, Grid]) -> Grid:

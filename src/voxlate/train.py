@@ -105,11 +105,11 @@ def _train_stage(
         learner.take_up(state)
     parallel = accelerator.prepare(method) if accelerator.num_processes > 1 else method
     batches = iter(_batches(recipe, stage, cohort, accelerator, learner.step))
-    exam = examples(recipe, stage, cohort)
+    exam, seed = examples(recipe, stage, cohort), stage_seed(recipe, stage)
     journal = Journal(run.log, stage.name, options, learner.step, learner.seconds, main, progress)
     with _stop_signal() as stop:
         while learner.step < options.steps:
-            losses = _step(learner, parallel, stage, stage_seed(recipe, stage), batches, device)
+            losses = _step(learner, parallel, stage, seed, batches, device)
             average(learner.averaged, method, options.ema, learner.step)
             learner.step += 1
             learner.seconds = journal.note(learner.step, losses)

@@ -14,9 +14,9 @@ from pydantic import Field
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from voxlate.batch import BACKGROUND
 from voxlate.config import settings
 
-BACKGROUND = -1.0
 BIAS_POINTS = 5  # a coil's field changes once or twice over the head
 
 

@@ -11,9 +11,9 @@ from pydantic import Field
 from safetensors import safe_open
 from torch import Tensor
 
-from voxlate.batch import stable_id
+from voxlate.batch import BACKGROUND, stable_id
 from voxlate.config import settings
-from voxlate.data.augment import BACKGROUND, AugmentSettings
+from voxlate.data.augment import AugmentSettings
 from voxlate.data.prepared import MASK, CaseHeader, Cohort
 from voxlate.data.scale import case_scale
 from voxlate.errors import BadInput
@@ -43,6 +43,12 @@ class DataSettings:
     augment: Annotated[AugmentSettings, Field(description="random changes in training")] = field(
         default_factory=AugmentSettings
     )
+
+    @property
+    def channels(self) -> list[tuple[str, int]]:
+        """Modality and slice offset of each source channel: the slice itself, then below, above, two below, …"""
+        steps = [0] + [sign * k for k in range(1, self.stack + 1) for sign in (-1, 1)]
+        return [(name, step) for step in steps for name in self.source]
 
     def __post_init__(self) -> None:
         if min(self.patch) < 1:
@@ -141,18 +147,16 @@ def read_piece(
     Source channels: the modalities in order, then with `stack` the same again for the slice below, above, two below, ….
     """
     header = cohort.header(case)
-    steps = [0] + [sign * k for k in range(1, data.stack + 1) for sign in (-1, 1)]
     source, present = [], []
-    for step in steps:
-        for name in data.source:
-            there = name in header.units
-            moved = (start[0] + step, *start[1:])
-            source.append(
-                _read_channel(cohort, header, name, intensity[name], moved, data.patch, bool(step))
-                if there
-                else torch.full(data.patch, BACKGROUND)
-            )
-            present.append(there)
+    for name, step in data.channels:
+        there = name in header.units
+        moved = (start[0] + step, *start[1:])
+        source.append(
+            _read_channel(cohort, header, name, intensity[name], moved, data.patch, bool(step))
+            if there
+            else torch.full(data.patch, BACKGROUND)
+        )
+        present.append(there)
     target = [_read_channel(cohort, header, name, intensity[name], start, data.patch) for name in data.target]
     mask = read_box(cohort.path(case), MASK, start, data.patch, header.shape, 0)
     return Piece(

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.batch import Batch, Condition
+from voxlate.batch import BACKGROUND, Batch, Condition
 from voxlate.config import settings
 from voxlate.diffusion.noise import Noise
 from voxlate.methods.problem import Channels, Problem
@@ -62,9 +62,6 @@ class Complete:
 
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:
         return torch.where(problem.mask > 0, x0, _required(problem.known))
-
-
-BACKGROUND = -1.0  # network units: where the intensity maps put air
 
 
 def draw_missing(present: Tensor, noise: Noise) -> Tensor:
