@@ -115,7 +115,7 @@ def test_intensity_changes_leave_target_and_mask_alone() -> None:
     assert torch.equal(same, target)
     assert torch.equal(still, mask)
     assert not torch.allclose(changed, source, atol=0.1)
-    assert changed.abs().max() <= 1
+    assert changed.min() >= -1
 
 
 @pytest.mark.parametrize("name", ["gamma", "contrast", "remap", "invert", "bias"])

@@ -39,12 +39,16 @@ class AugmentSettings:
     translate: Annotated[
         float, Field(ge=0, le=1, description="largest shift in the plane, share of the patch's side")
     ] = 0.0
-    elastic_mm: Annotated[float, Field(ge=0, description="standard deviation of a smooth random displacement")] = 0.0
+    elastic_mm: Annotated[
+        float, Field(ge=0, description="largest standard deviation of a smooth random displacement")
+    ] = 0.0
     elastic_points: Annotated[int, Field(ge=4, description="control points of that displacement along each side")] = 6
     spatial_share: Annotated[float, Field(ge=0, le=1, description="share of items that are moved (flips apart)")] = 1.0
     gamma: Annotated[float, Field(ge=0, description="largest |log| of the exponent on intensities in 0..1")] = 0.0
     contrast: Annotated[float, Field(ge=0, lt=1, description="largest change of the factor on intensities")] = 0.0
-    remap: Annotated[float, Field(ge=0, le=1, description="probability of a random rising curve on intensities")] = 0.0
+    remap: Annotated[
+        float, Field(ge=0, le=1, description="largest share of a random rising curve mixed into intensities")
+    ] = 0.0
     invert: Annotated[
         float, Field(ge=0, le=1, description="probability of turning bright and dark inside the mask")
     ] = 0.0
@@ -106,7 +110,8 @@ def move(
     bend = None
     if s.elastic_mm > 0:
         axes = 2 if x.shape[2] == 1 else 3
-        bend = smooth_field(generators, axes, s.elastic_points, x.shape[2:]) * s.elastic_mm
+        amount_mm = _per_item(_uniform(generators) * s.elastic_mm)
+        bend = amount_mm * smooth_field(generators, axes, s.elastic_points, x.shape[2:])
     out = sample(x - fill, sampling_grid(affine, shift, spacing_mm, x.shape[2:], bend)).add_(fill)
     return out if moved.all() else torch.where(_per_item(moved), out, x)
 
@@ -205,8 +210,7 @@ def change_intensities(
     if s.invert > 0:
         x = torch.where(_per_item(_uniform(generators) < s.invert) & (mask > 0), 1 - x, x)
     if s.remap > 0:
-        curve = _per_item(_uniform(generators) < s.remap)
-        x = torch.where(curve, rising_curve(x, generators), x)
+        x = torch.lerp(x, rising_curve(x, generators), _per_item(_uniform(generators) * s.remap))
     if s.gamma > 0:
         x = x ** _per_item(torch.exp(_signed(generators, s.gamma)))
     if s.contrast > 0:
@@ -217,12 +221,13 @@ def change_intensities(
         x = blur(x, _uniform(generators) * s.blur_mm, spacing_mm, s.blur_mm)
     if s.noise > 0:
         x = x + _per_item(_uniform(generators) * s.noise) * _normal(generators, source.shape[1:])
-    return torch.where(chosen, x.clamp(0, 1) * 2 - 1, source)
+    # what rises above the window is not cut: a case whose brightest tissue is lost teaches little
+    return torch.where(chosen, x.clamp(min=0) * 2 - 1, source)
 
 
-def rising_curve(x: Tensor, generators: Sequence[Generator], pieces: int = 6) -> Tensor:
+def rising_curve(x: Tensor, generators: Sequence[Generator], pieces: int = 8) -> Tensor:
     """A random rising piecewise linear map of 0..1 onto itself, one an item; 0 and 1 stay."""
-    steps = 0.1 + torch.stack([torch.rand(pieces, generator=one) for one in generators])
+    steps = 0.05 + torch.stack([torch.rand(pieces, generator=one) for one in generators])
     steps = steps / steps.sum(dim=1, keepdim=True)
     out = torch.zeros_like(x)
     for k in range(pieces):
