@@ -11,13 +11,13 @@ ROOT = Path(voxlate.__file__).parent
 
 # A module may import modules of lower levels and of its own package; diffusion, images and nets do not know each other.
 LEVELS = {
-    "errors": 0, "files": 1, "config": 1, "batch": 1,
+    "errors": 0, "memory": 0, "files": 1, "config": 1, "batch": 1,
     "diffusion": 2, "images": 2, "nets": 2,
     "metrics": 3, "methods": 3, "data": 3, "ranges": 3, "pictures": 3, "optimise": 3,
     "trivial": 4, "charts": 4, "gallery": 5,
     "recipe": 5, "run": 6, "keys": 6, "journal": 6, "validate": 6,
     "train": 7, "synthesise": 7, "scores": 7, "evaluate": 8, "cases": 8, "info": 8,
-    "progress": 1, "options": 1, "panels": 10, "report": 11, "demo": 12, "cli": 13, "__main__": 14,
+    "progress": 1, "options": 1, "panels": 10, "report": 11, "demo": 12, "commands": 13, "cli": 14, "__main__": 15,
 }  # fmt: skip
 
 

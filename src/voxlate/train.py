@@ -20,6 +20,7 @@ from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput, Stopped
 from voxlate.journal import Journal, Progress
+from voxlate.memory import keep_freed_memory
 from voxlate.methods.autoencoding import Autoencoding
 from voxlate.methods.problem import Method
 from voxlate.optimise import average, set_rate
@@ -67,6 +68,7 @@ def train(
     ones. Raises BadInput (recipe and cohort do not fit, folder of another run), Stopped at SIGINT or SIGTERM once the
     state is saved.
     """
+    keep_freed_memory()
     cohort = open_cohort(data)
     accelerator = Accelerator(cpu=find_device(device).type == "cpu")
     for stage in recipe.all_stages:  # what cannot work is said before the first hour, not after it
