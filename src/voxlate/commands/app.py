@@ -1,0 +1,60 @@
+"""The command line itself: its name, where it writes, how it fails."""
+
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from voxlate import __version__
+from voxlate.errors import BadInput, Stopped
+
+app = typer.Typer(
+    name="voxlate",
+    help="Turn one kind of medical scan into another, and say how far the pictures can be trusted.\n\n"
+    "Research software, not a medical device.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console()
+err = Console(stderr=True)
+debug = False
+
+
+def main() -> None:
+    """Run the command line: exit code 0 done, 2 bad use or bad input (one sentence), 130 stopped, 1 our fault."""
+    try:
+        app()
+    except BadInput as error:
+        _fail(f"{error}", 2)
+    except Stopped as stopped:
+        _fail(f"{stopped}; run the same command again to go on.", 130)
+    except KeyboardInterrupt:
+        _fail("stopped.", 130)
+    except Exception as error:
+        _fail(f"This should not happen: {type(error).__name__}: {error}. Report what --debug prints.", 1)
+
+
+def _fail(sentence: str, code: int) -> None:
+    if debug:
+        traceback.print_exc()
+    print(f"voxlate: {sentence}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    show_debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    global debug
+    debug = show_debug

@@ -1,0 +1,75 @@
+"""Commands on results: evaluate, report, demo."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from voxlate.commands.app import app, err, out
+from voxlate.options import Json, Manifest, Pattern, Preset, Split
+from voxlate.progress import Bars, bar
+
+
+@app.command(epilog="Example:  voxlate evaluate OUT --truth COHORT --mask body")
+def evaluate(
+    to: Annotated[Path, typer.Argument(metavar="OUT", help="What synth wrote.")],
+    truth: Annotated[Path, typer.Option(help="The cohort with the true scans.")],
+    mask: Annotated[
+        str | None, typer.Option(help="body, brain, cohort (its mask files) or a file; else the whole image.")
+    ] = None,
+    value_range: Annotated[
+        tuple[float, float] | None, typer.Option("--range", help="Range of PSNR and SSIM, in the target's unit.")
+    ] = None,
+    split: Split = None,
+    trivial: Annotated[Path | None, typer.Option(help="A run's trivial.safetensors; else the one behind OUT.")] = None,
+    pattern: Pattern = None,
+    manifest: Manifest = None,
+    preset: Preset = None,
+    as_json: Json = False,
+) -> None:
+    """Score syntheses against the truth, beside the trivial answers: metrics.csv and metrics.json."""
+    from voxlate.evaluate import evaluate as run
+
+    with bar(err) as shown:
+        bars = Bars(shown)
+        scores = run(
+            to,
+            truth,
+            mask=mask,
+            value_range=value_range,
+            trivial=trivial,
+            split=split,
+            pattern=pattern,
+            manifest=manifest,
+            preset=preset,
+            progress=lambda done, total, _: bars("evaluate", done, total),
+        )
+    if as_json:
+        print(json.dumps(scores.document()))
+    else:
+        out.print(scores.table())
+
+
+@app.command(epilog="Example:  voxlate report OUT")
+def report(
+    path: Annotated[Path, typer.Argument(help="A run, or what synth wrote.")],
+    to: Annotated[Path | None, typer.Option("--out", help="The file; PATH/report.html by default.")] = None,
+) -> None:
+    """Write one HTML file with pictures, curves, tables and provenance; it opens offline."""
+    from voxlate.report import report as run
+
+    print(run(path, to))
+
+
+@app.command(epilog="Example:  voxlate demo --out demo")
+def demo(
+    to: Annotated[Path, typer.Option("--out", help="Folder for everything that the demo makes.")] = Path("demo"),
+) -> None:
+    """The whole way on a made-up cohort: phantom, prepare, train, synth, evaluate, report. CPU, a few minutes."""
+    from voxlate.demo import demo as run
+
+    with bar(err) as shown:
+        scores, page, picture = run(to, Bars(shown))
+    out.print(scores.table())
+    print(f"picture: {picture}\nreport:  {page}")
