@@ -1,0 +1,120 @@
+"""Samplers side by side on one trained model: score, distance and time against the number of network evaluations.
+
+python benchmarks/bench_samplers.py RUN COHORT [--split val] [--samplers ddpm ddim dpmpp_2m] [--steps 1 2 4 8 16 32 100]
+Writes bench/samplers.json and bench/samplers.svg. Steps that are there already are not made again.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from voxlate.cases import find_scans, synthesise_cases
+from voxlate.evaluate import evaluate
+from voxlate.files import read_json, whole_file, write_json
+from voxlate.progress import Bars, bar
+from voxlate.synthesise import Model, load
+
+matplotlib.use("svg")
+from matplotlib import pyplot  # noqa: E402
+
+GRIDS = {"dpmpp_2m": "log_snr"}  # a multistep solver wants equal steps of log-SNR; others take the recipe's grid
+MEASURES = {"mae": "MAE", "psnr": "PSNR (dB)", "gradient_strength": "edges over the truth's", "texture_distance": ""}
+
+
+def measure(model: Model, cohort: Path, split: str | None, features: str, console: Console) -> dict[str, Any]:
+    """Mean scores over the cases and seconds a slice of one sampler at one number of steps."""
+    scans = find_scans([str(cohort)], model, split=split)
+    with tempfile.TemporaryDirectory() as folder, bar(console) as shown:
+        calls = Calls(model)
+        start = time.perf_counter()
+        synthesise_cases(model, scans, Path(folder), progress=Bars(shown))
+        seconds = time.perf_counter() - start
+        document = evaluate(Path(folder), cohort, features=features).document()
+    (part,) = document["modalities"].values()
+    answers = part["answers"]["synthesis"]
+    scores = {name: answer["mean"] for name, answer in answers.items() if isinstance(answer, dict)}
+    return {**scores, "evaluations": calls.per_item(), "seconds_per_slice": seconds / calls.items}
+
+
+class Calls:
+    """Counts what the network is asked."""
+
+    def __init__(self, model: Model) -> None:
+        self.asked = self.items = 0
+        self.seen: set[int] = set()
+        net, synthesise = model.method.net, model.method.synthesise
+
+        def counted(batch: Any, *rest: Any) -> torch.Tensor:
+            self.items += len(batch) * batch.source.shape[2]
+            return synthesise(batch, *rest)
+
+        model.method.synthesise = counted  # type: ignore[method-assign]
+        self.hook = net.register_forward_hook(lambda _, inputs, out: self._add(out))
+
+    def _add(self, out: torch.Tensor) -> None:
+        self.asked += out.shape[0] * out.shape[2]
+
+    def per_item(self) -> float:
+        self.hook.remove()
+        return self.asked / max(self.items, 1)
+
+
+def draw(found: list[dict[str, Any]], path: Path) -> None:
+    """One panel a measure, one line a sampler, over network evaluations."""
+    keys = [key for key in MEASURES if any(row.get(key) is not None for row in found)]
+    figure, axes = pyplot.subplots(1, len(keys), figsize=(4 * len(keys), 3.2), layout="constrained")
+    for axis, key in zip(axes, keys):
+        for sampler in dict.fromkeys(row["sampler"] for row in found):
+            rows = sorted((row for row in found if row["sampler"] == sampler), key=lambda row: row["evaluations"])
+            axis.plot([row["evaluations"] for row in rows], [row[key] for row in rows], "o-", ms=3, label=sampler)
+        axis.set(xscale="log", xlabel="network evaluations", title=MEASURES[key] or key.replace("_", " "))
+        axis.grid(alpha=0.3)
+    axes[0].legend(frameon=False)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format="svg", metadata={"Date": None})
+
+
+def show(found: list[dict[str, Any]], console: Console) -> None:
+    names = ["evaluations", "seconds_per_slice", *MEASURES]
+    table = Table("sampler", "steps", *names)
+    for row in found:
+        cells = ("" if row.get(name) is None else f"{row[name]:.4g}" for name in names)
+        table.add_row(row["sampler"], str(row["steps"]), *cells)
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("cohort", type=Path)
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--samplers", nargs="+", default=["ddpm", "ddim", "dpmpp_2m"])
+    parser.add_argument("--steps", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32, 100])
+    parser.add_argument("--features", default="texture", help="texture, vit or a ViT's folder")
+    parser.add_argument("--out", type=Path, default=Path("bench/samplers.json"))
+    chosen = parser.parse_args()
+    console = Console()
+    found: list[dict[str, Any]] = read_json(chosen.out) if chosen.out.exists() else []
+    for sampler in chosen.samplers:
+        for steps in chosen.steps:
+            if any((row["sampler"], row["steps"]) == (sampler, steps) for row in found):
+                continue
+            options = {"sampler": sampler, "steps": steps, "grid": GRIDS.get(sampler)}
+            model = load(chosen.run).with_options(**options)
+            scores = measure(model, chosen.cohort, chosen.split or None, chosen.features, console)
+            found.append({"sampler": sampler, "steps": steps, **scores})
+            write_json(chosen.out, found)
+    show(found, console)
+    draw(found, chosen.out.with_suffix(".svg"))
+    console.print(f"written to {chosen.out} and {chosen.out.with_suffix('.svg')}")
+
+
+if __name__ == "__main__":
+    main()
