@@ -37,8 +37,11 @@ class Regression(Method):
 
     def loss(self, turn: str, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         problem = self.task.pose(batch, noise)
+        return self.compare(self.ask(problem), problem)
+
+    def compare(self, answer: Tensor, problem: Problem) -> dict[str, Tensor]:
+        """How far an answer [B, C, D, H, W] is from the truth."""
         assert problem.x0 is not None
-        answer = self._ask(problem).float()
         error = answer - problem.x0
         error = error.abs() if self.options.loss == "l1" else error.square()
         terms = {self.options.loss: masked_mean(error, problem.mask, self.options.reduction).mean(), **problem.losses}
@@ -49,13 +52,14 @@ class Regression(Method):
     def predict(self, batch: Batch) -> Tensor:
         """Images [B, T, D, H, W] in network units, with gradients where they are enabled."""
         problem = self.task.pose(batch)
-        return self.task.restore(self._ask(problem).float(), problem)
+        return self.task.restore(self.ask(problem), problem)
 
     @torch.no_grad()
     def synthesise(self, batch: Batch, noise: Noise, how: SamplerSettings) -> Tensor:
         return self.predict(batch)
 
-    def _ask(self, problem: Problem) -> Tensor:
+    def ask(self, problem: Problem) -> Tensor:
+        """The network's answer, float32."""
         state = problem.known if self.known_in_state else None
         answer: Tensor = self.net(state, problem.condition, None)
-        return answer
+        return answer.float()

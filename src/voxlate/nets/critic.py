@@ -1,0 +1,64 @@
+"""Critics: convolutional networks that tell true images from made ones, as one number or as a map of patches."""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from voxlate.config import settings
+from voxlate.nets.layers import to_slices
+
+SLOPE = 0.2  # of LeakyReLU below 0: Radford et al. 2016, sec. 3
+
+
+@settings
+class Critic:
+    """Strided 4x4 convolutions with LeakyReLU over the image and its condition (Isola et al. 2017, sec. 3.2)."""
+
+    kind: Literal["critic"] = "critic"
+    widths: Annotated[
+        tuple[int, ...],
+        Field(
+            min_length=1, description="channels of each layer; each halves the size, but not the last before patches"
+        ),
+    ] = (64, 128, 256, 512, 512)
+    norm: Annotated[
+        Literal["none", "instance"],
+        Field(description="instance: between layers, the first apart; none suits a gradient penalty"),
+    ] = "none"
+    answer: Annotated[
+        Literal["image", "patches"], Field(description="one number a slice (global mean), or one a patch")
+    ] = "image"
+
+    def build(self, *, channels: int) -> "CriticNet":
+        """The network, with fresh weights; channels: of the image and its condition together."""
+        return CriticNet(self, channels)
+
+
+class CriticNet(nn.Module):
+    """`critic(images) -> answers`: [B, C, D, H, W] -> [B, D] or [B, D, h, w], each slice by itself."""
+
+    def __init__(self, critic: Critic, channels: int) -> None:
+        super().__init__()
+        self.critic = critic
+        layers: list[nn.Module] = []
+        for number, (ins, outs) in enumerate(zip((channels, *critic.widths), critic.widths)):
+            halve = number < len(critic.widths) - 1 or critic.answer == "image"
+            layers.append(nn.Conv2d(ins, outs, 4, stride=2 if halve else 1, padding=1))
+            if critic.norm == "instance" and number:
+                layers.append(nn.InstanceNorm2d(outs, affine=True))
+            layers.append(nn.LeakyReLU(SLOPE))
+        self.layers = nn.Sequential(*layers)
+        patches = critic.answer == "patches"
+        self.head = nn.Conv2d(critic.widths[-1], 1, 4 if patches else 1, padding=1 if patches else 0)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, images: Tensor) -> Tensor:
+        items, depth = images.shape[0], images.shape[2]
+        h = self.layers(to_slices(images).contiguous(memory_format=torch.channels_last))
+        if self.critic.answer == "patches":
+            answers: Tensor = self.head(h)
+            return answers.reshape(items, depth, *answers.shape[2:])
+        answers = self.head(h.mean(dim=(2, 3), keepdim=True))
+        return answers.reshape(items, depth)
