@@ -48,9 +48,10 @@ class GroupNorm(Norm):
 
 
 def rms_norm(h: Tensor, gain: Tensor, shift: Tensor | None = None, gelu: bool = False) -> Tensor:
-    """f(h / rms(h) · gain + shift) over the last axis, in h's precision with float32 arithmetic; f: GELU (tanh) or none.
+    """f(h / rms(h) · gain + shift) over the last axis, computed in float32, given in h's precision.
 
-    h: [N, ..., C]; gain: [N or 1, C]; shift: like gain. Where no gradient is asked for, gelu overwrites h.
+    f: GELU (tanh) or none; h: [N, ..., C]; gain: [N or 1, C]; shift: like gain.
+    Where no gradient is asked for, gelu overwrites h.
     """
     if h.device.type != "cpu" or torch.compiler.is_compiling():  # a compiler fuses the plain form by itself
         return _plain(h, gain, shift, gelu)

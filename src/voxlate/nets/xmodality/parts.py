@@ -46,7 +46,7 @@ class Conv(nn.Conv2d):
 
 
 def lecun_normal_(weight: Tensor) -> None:
-    """Standard deviation 1 / √ins of a normal cut at two (LeCun et al. 1998), which cutting alone would make smaller."""
+    """A normal cut at two standard deviations, and 1 / √ins wide after the cut (LeCun et al. 1998, sec. 4.6)."""
     std = 1 / math.sqrt(weight.shape[1]) / 0.87962566103423978
     nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 

@@ -1,6 +1,7 @@
 """The way down and the way up that ADM and U-ViT share: two blocks and attention along rows in every stage."""
 
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ class Encoder(nn.Module):
 
     def __init__(self, widths: list[int], heads: int, embedding: int) -> None:
         super().__init__()
-        self.stages = nn.ModuleList(DownStage(*pair, heads, embedding) for pair in zip(widths, widths[1:]))
+        self.stages = nn.ModuleList(DownStage(*pair, heads, embedding) for pair in pairwise(widths))
         self.downs = nn.ModuleList(Down(above) for above in widths[1:-1])
 
     def forward(self, h: Tensor, told: Tensor | None) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
@@ -62,7 +63,7 @@ class Decoder(nn.Module):
 
     def __init__(self, widths: list[int], heads: int, embedding: int) -> None:
         super().__init__()
-        pairs = reversed(list(zip(widths[1:], widths[2:])))
+        pairs = reversed(list(pairwise(widths[1:])))
         self.stages = nn.ModuleList(UpStage(*pair, heads, embedding) for pair in pairs)
 
     def forward(self, h: Tensor, kept: list[tuple[Tensor, Tensor]], told: Tensor | None) -> Tensor:

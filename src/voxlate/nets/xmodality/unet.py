@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from functools import partial
+from itertools import pairwise
 from typing import Annotated, Literal, cast
 
 import torch
@@ -62,7 +63,7 @@ class PlainUNetNet(Backbone):
         embedding = 4 * net.width if noisy else 0
         self.time = TimeEmbedding(net.width) if noisy else None
         self.stem = Conv(ins, net.width, 7)
-        stages = list(zip(widths, widths[1:]))
+        stages = list(pairwise(widths))
         self.encoder = nn.ModuleList(block(below, above, embedding=embedding) for below, above in stages)
         self.downs = nn.ModuleList(Down(above) for _, above in stages[:-1])
         self.middle = block(widths[-1], widths[-1], embedding=embedding)

@@ -79,7 +79,8 @@ class Transformer(nn.Module):
         self.norm = RMSNorm(channels)
 
     def forward(self, h: Tensor, told: Tensor | None) -> Tensor:
-        tokens = h.flatten(1, 2) + position_embedding(*h.shape[1:], h.device)
+        _, height, width, channels = h.shape
+        tokens = h.flatten(1, 2) + position_embedding(height, width, channels, h.device)
         for layer in self.layers:
             tokens = layer(tokens, told)
         return self.norm(tokens).view(h.shape).to(h.dtype)

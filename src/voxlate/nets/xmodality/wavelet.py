@@ -8,7 +8,13 @@ import functools
 import torch
 from torch import Tensor
 
-A, B, C, D, E = 0.03782845550726404, -0.023849465019556843, -0.11062440441843718, 0.37740285561283066, 0.8526986790088938
+A, B, C, D, E = (
+    0.03782845550726404,
+    -0.023849465019556843,
+    -0.11062440441843718,
+    0.37740285561283066,
+    0.8526986790088938,
+)
 P, Q, R, S = -0.06453888262869706, 0.04068941760916406, 0.41809227322161724, -0.7884856164055829
 ANALYSIS_LOW = (A, B, C, D, E, D, C, B, A)
 ANALYSIS_HIGH = (0.0, 0.0, P, Q, R, S, R, Q, P)
@@ -48,7 +54,7 @@ def _analysis(size: int) -> Tensor:
 
 @functools.lru_cache(maxsize=16)
 def _synthesis(size: int) -> Tensor:
-    """[size, size]: x[n] = sum over m with n + m odd of low_taps[m] · low[(n + m − 5)/2] + high_taps[m] · high[same]."""
+    """[size, size]: x[n] = sum over m, n + m odd, of taps[m] · band[(n + m − 5)/2], over both bands."""
     matrix = torch.zeros(size, size, dtype=torch.float64)
     for tap, (low, high) in enumerate(zip(SYNTHESIS_LOW, SYNTHESIS_HIGH)):
         row = torch.arange((tap + 1) % 2, size, 2)
