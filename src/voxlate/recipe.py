@@ -24,10 +24,14 @@ from voxlate.methods.regression import Regression, RegressionSettings
 from voxlate.methods.tasks import AnyTask, Complete, Latent, LatentTask, Residual, ResidualTask, Translate
 from voxlate.nets.autoencoder import AutoencoderNet, KLAutoencoder
 from voxlate.nets.unet import UNet
+from voxlate.nets.xmodality.adm import ADM
+from voxlate.nets.xmodality.dit import DiT
+from voxlate.nets.xmodality.unet import PlainUNet
+from voxlate.nets.xmodality.uvit import UViT
 from voxlate.optimise import Optimiser
 
 AnyMethod = Annotated[DiffusionSettings | RegressionSettings | AutoencodingSettings, Field(discriminator="kind")]
-AnyNet = Annotated[UNet | KLAutoencoder, Field(discriminator="kind")]
+AnyNet = Annotated[UNet | KLAutoencoder | PlainUNet | ADM | UViT | DiT, Field(discriminator="kind")]
 
 
 @settings
@@ -158,8 +162,11 @@ def build(recipe: Recipe, stage: Stage, earlier: Mapping[str, Method]) -> Method
         return Autoencoding(stage.method, _autoencoder(stage))
     task = _task(stage, earlier)
     channels = task.channels(len(data.channels), len(data.target))
-    if not isinstance(stage.net, UNet):
-        raise BadInput(f"stage '{stage.name}': expected net.kind 'unet' for this method, found '{stage.net.kind}'.")
+    if isinstance(stage.net, KLAutoencoder):
+        raise BadInput(
+            f"stage '{stage.name}': expected net.kind 'unet', or another that makes images, for this method, found "
+            f"'{stage.net.kind}'. Change it."
+        )
     noisy = isinstance(stage.method, DiffusionSettings)
     net = stage.net.build(
         state_channels=channels.state if noisy or channels.known_in_state else 0,

@@ -1,0 +1,1 @@
+"""Weights that others published, as modules and runs of ours."""

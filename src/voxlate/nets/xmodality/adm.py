@@ -1,0 +1,65 @@
+"""ADM of paper 001: a U-Net with attention along the rows of every stage (after Dhariwal and Nichol 2021)."""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from voxlate.config import settings
+from voxlate.nets.xmodality.parts import AttentionLayer, Backbone, Conv, Dense, TimeEmbedding, refuse_code
+from voxlate.nets.xmodality.stages import Block, Decoder, Encoder
+
+
+@settings
+class ADM:
+    """The published ADM: two residual blocks and row-wise attention a stage, RMS norms (paper 001)."""
+
+    kind: Literal["adm"] = "adm"
+    width: Annotated[int, Field(gt=0, description="channels at full resolution")] = 128
+    multipliers: Annotated[
+        tuple[int, ...], Field(min_length=1, description="channels of each stage over width; each halves the size")
+    ] = (1, 2, 4)
+    heads: Annotated[int, Field(gt=0, description="attention heads, a divisor of every stage's channels")] = 4
+
+    def build(
+        self,
+        *,
+        state_channels: int,
+        condition_channels: int,
+        out_channels: int,
+        code_bits: int = 0,
+        noisy: bool = True,
+        feature_levels: tuple[int, ...] = (),
+    ) -> "ADMNet":
+        """The network, with fresh weights from torch's global generator; see `UNet.build`."""
+        refuse_code(self.kind, code_bits, feature_levels)
+        return ADMNet(self, state_channels + condition_channels, out_channels, noisy)
+
+
+class ADMNet(Backbone):
+    """`net(x, condition, log_snr)`; the order of its parts is that of the published file."""
+
+    def __init__(self, net: ADM, ins: int, outs: int, noisy: bool) -> None:
+        super().__init__(2 ** (len(net.multipliers) - 1), noisy)
+        widths = [net.width, *(net.width * factor for factor in net.multipliers)]
+        embedding = 4 * net.width if noisy else 0
+        self.time = TimeEmbedding(net.width) if noisy else None
+        self.stem = Conv(ins, net.width, 7)
+        self.encoder = Encoder(widths, net.heads, embedding)
+        self.middle1 = Block(widths[-1], widths[-1], embedding=embedding)
+        self.attention = AttentionLayer(widths[-1], net.heads)
+        self.middle2 = Block(widths[-1], widths[-1], embedding=embedding)
+        self.decoder = Decoder(widths, net.heads, embedding)
+        self.final = Block(net.width, net.width, ins=widths[1] + net.width)
+        self.head = Dense(net.width, outs)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def slices(self, h: Tensor, log_snr: Tensor | None) -> Tensor:
+        told = None if self.time is None or log_snr is None else self.time(log_snr)
+        start = self.stem(h)
+        h, kept = self.encoder(start, told)
+        h = self.middle2(self.attention(self.middle1(h, told)), told)
+        h = self.decoder(h, kept, told)
+        h = self.head(self.final(torch.cat([h, start], dim=-1)))
+        return h

@@ -1,0 +1,125 @@
+"""DiT of paper 001: a transformer over patches of the image itself (after Peebles and Xie 2023)."""
+
+from functools import partial
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from voxlate.config import settings
+from voxlate.nets.xmodality.norm import EPS, RMSNorm
+from voxlate.nets.xmodality.parts import (
+    Attention,
+    Backbone,
+    Dense,
+    SwiGLU,
+    lecun_normal_,
+    position_embedding,
+    refuse_code,
+    sinusoids,
+)
+
+
+@settings
+class DiT:
+    """The published DiT-L/16: adaptive RMS norms, gated layers, patches of the image as tokens (paper 001)."""
+
+    kind: Literal["dit"] = "dit"
+    patch: Annotated[int, Field(gt=0, description="side of a patch in pixels; a patch is one token")] = 16
+    width: Annotated[int, Field(gt=0, multiple_of=4, description="channels of a token")] = 1024
+    depth: Annotated[int, Field(gt=0, description="transformer blocks")] = 24
+    heads: Annotated[int, Field(gt=0, description="attention heads, a divisor of width")] = 16
+    mlp_ratio: Annotated[int, Field(gt=0, description="width of the gated layers over width")] = 4
+    frequencies: Annotated[int, Field(gt=0, multiple_of=2, description="sines and cosines of the log-SNR")] = 256
+
+    def build(
+        self,
+        *,
+        state_channels: int,
+        condition_channels: int,
+        out_channels: int,
+        code_bits: int = 0,
+        noisy: bool = True,
+        feature_levels: tuple[int, ...] = (),
+    ) -> "DiTNet":
+        """The network, with fresh weights from torch's global generator; see `UNet.build`."""
+        refuse_code(self.kind, code_bits, feature_levels)
+        return DiTNet(self, state_channels + condition_channels, out_channels, noisy)
+
+
+class TimeMLP(nn.Module):
+    """log-SNR [N] -> [N, width], with the SiLU that every user of it starts with."""
+
+    def __init__(self, frequencies: int, width: int) -> None:
+        super().__init__()
+        self.frequencies = frequencies
+        init = partial(nn.init.trunc_normal_, std=0.02, a=-0.04, b=0.04)
+        self.first, self.second = Dense(frequencies, width, init), Dense(width, width, init)
+
+    def forward(self, log_snr: Tensor) -> Tensor:
+        sines, cosines = sinusoids(log_snr, self.frequencies, self.frequencies // 2)
+        return F.silu(self.second(F.silu(self.first(torch.cat([cosines, sines], dim=-1)))))
+
+
+class DiTBlock(nn.Module):
+    """Attention and a gated layer, each normed, scaled, shifted and gated by the time (adaLN-Zero)."""
+
+    def __init__(self, net: DiT) -> None:
+        super().__init__()
+        self.told = Dense(net.width, 6 * net.width, nn.init.zeros_)
+        self.norm1, self.attention = RMSNorm(net.width), Attention(net.width, net.heads, lecun_normal_)
+        self.norm2, self.mlp = RMSNorm(net.width), SwiGLU(net.width, net.mlp_ratio * net.width)
+
+    def forward(self, tokens: Tensor, told: Tensor) -> Tensor:
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.told(told).float().chunk(6, dim=-1)
+        mixed = self.attention(self.norm1(tokens, torch.cat([scale1, shift1], dim=-1)))
+        tokens = torch.addcmul(tokens, gate1[:, None], mixed)
+        mixed = self.mlp(self.norm2(tokens, torch.cat([scale2, shift2], dim=-1)))
+        return torch.addcmul(tokens, gate2[:, None], mixed)
+
+
+class FinalLayer(nn.Module):
+    """The last norm, scaled and shifted by the time, and the way out."""
+
+    def __init__(self, width: int, outs: int) -> None:
+        super().__init__()
+        self.told = Dense(width, 2 * width, nn.init.zeros_)
+        self.norm = RMSNorm(width)
+        self.out = Dense(width, outs, nn.init.zeros_)
+
+    def forward(self, tokens: Tensor, told: Tensor) -> Tensor:
+        shift, scale = self.told(told).float().chunk(2, dim=-1)
+        tokens = self.out(self.norm(tokens, torch.cat([scale, shift], dim=-1)))
+        return tokens
+
+
+class DiTNet(Backbone):
+    """`net(x, condition, log_snr)`; x comes first at the input; a regressor is told log-SNR 0.
+
+    The order of its parts is that of the published file; its tokens stay float32 between the blocks.
+    """
+
+    def __init__(self, net: DiT, ins: int, outs: int, noisy: bool) -> None:
+        super().__init__(net.patch, noisy, state_first=True)
+        self.patch = net.patch
+        pixels = net.patch**2
+        self.norm_in = nn.LayerNorm(pixels * ins, eps=EPS)
+        self.embed = Dense(pixels * ins, net.width)
+        self.norm = nn.LayerNorm(net.width, eps=EPS)
+        self.time = TimeMLP(net.frequencies, net.width)
+        self.blocks = nn.ModuleList(DiTBlock(net) for _ in range(net.depth))
+        self.final = FinalLayer(net.width, pixels * outs)
+
+    def slices(self, h: Tensor, log_snr: Tensor | None) -> Tensor:
+        items, height, width, channels = h.shape
+        rows, columns = height // self.patch, width // self.patch
+        told = self.time(h.new_zeros(items) if log_snr is None else log_snr)
+        h = h.view(items, rows, self.patch, columns, self.patch, channels).transpose(2, 3)
+        tokens = self.norm(self.embed(self.norm_in(h.reshape(items, rows * columns, -1)))).float()
+        tokens = tokens + position_embedding(rows, columns, tokens.shape[-1], h.device)
+        for block in self.blocks:
+            tokens = block(tokens, told)
+        out = self.final(tokens, told).view(items, rows, columns, self.patch, self.patch, -1)
+        return out.transpose(2, 3).reshape(items, height, width, -1)

@@ -1,0 +1,228 @@
+"""What the four networks are made of. Maps are [N, H, W, C] in memory, so that 1x1 convolutions are plain products."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from voxlate.batch import Condition
+from voxlate.errors import BadInput
+from voxlate.nets.embedding import LOG_SNR_LIMIT, MAX_PERIOD
+from voxlate.nets.layers import pad_far, to_slices, to_volumes
+from voxlate.nets.xmodality.norm import RMSNorm
+
+Init = Callable[[Tensor], object]
+MakeNorm = Callable[[int], nn.Module]
+
+
+class Dense(nn.Linear):
+    """A product with bias over the last axis, which starts Glorot-uniform with bias 0."""
+
+    def __init__(self, ins: int, outs: int, init: Init = nn.init.xavier_uniform_) -> None:
+        self.init = init
+        super().__init__(ins, outs)
+
+    def reset_parameters(self) -> None:
+        self.init(self.weight)
+        nn.init.zeros_(self.bias)
+
+
+class Conv(nn.Conv2d):
+    """A convolution of [N, H, W, C] that keeps the size, Glorot-uniform with bias 0."""
+
+    def __init__(self, ins: int, outs: int, size: int) -> None:
+        super().__init__(ins, outs, size, padding=size // 2)
+
+    def reset_parameters(self) -> None:
+        nn.init.xavier_uniform_(self.weight)
+        assert self.bias is not None
+        nn.init.zeros_(self.bias)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return super().forward(h.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
+
+
+def lecun_normal_(weight: Tensor) -> None:
+    """A normal cut at two standard deviations, and 1 / √ins wide after the cut (LeCun et al. 1998, sec. 4.6)."""
+    std = 1 / math.sqrt(weight.shape[1]) / 0.87962566103423978
+    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
+
+def sinusoids(value: Tensor, size: int, divisor: int) -> tuple[Tensor, Tensor]:
+    """Sines and cosines of value · 10000^(−k / divisor), k = 0 … size/2 − 1: [...] -> two of [..., size/2]."""
+    exponent = torch.arange(size // 2, device=value.device, dtype=torch.float32) / divisor
+    phase = value.float()[..., None] * torch.exp(exponent * -math.log(MAX_PERIOD))
+    return phase.sin(), phase.cos()
+
+
+def position_embedding(height: int, width: int, size: int, device: torch.device) -> Tensor:
+    """[H·W, size]: sines and cosines of the column, then of the row (Vaswani et al. 2017, in two dimensions)."""
+    quarter = size // 4
+    rows, columns = torch.meshgrid(
+        torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
+    )
+    parts = [*sinusoids(columns, 2 * quarter, quarter - 1), *sinusoids(rows, 2 * quarter, quarter - 1)]
+    return torch.cat(parts, dim=-1).flatten(0, 1)
+
+
+class TimeEmbedding(nn.Module):
+    """log-SNR [N] -> [N, 4 width], with the GELU that every user of it starts with."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.first, self.second = Dense(width, 4 * width), Dense(4 * width, 4 * width)
+
+    def forward(self, log_snr: Tensor) -> Tensor:
+        sines, cosines = sinusoids(log_snr, self.width, self.width // 2 - 1)
+        h = F.gelu(self.first(torch.cat([sines, cosines], dim=-1)), approximate="tanh")
+        return F.gelu(self.second(h), approximate="tanh")
+
+
+class Block(nn.Module):
+    """3x3 convolution, norm, scale and shift, GELU."""
+
+    def __init__(self, ins: int, outs: int, norm: MakeNorm) -> None:
+        super().__init__()
+        self.conv, self.norm = Conv(ins, outs, 3), norm(outs)
+
+    def forward(self, h: Tensor, told: Tensor | None = None) -> Tensor:
+        h = self.norm(self.conv(h), told, gelu=True)
+        return h
+
+
+class ResNetBlock(nn.Module):
+    """Two blocks, the first of which is told the time.
+
+    `dim` is the declared width of the input, `ins` the real one. Only where the declared width differs from `outs` is
+    there a skip, a 1x1 convolution: the published networks have no identity skips.
+    """
+
+    def __init__(self, dim: int, outs: int, norm: MakeNorm, embedding: int = 0, ins: int | None = None) -> None:
+        super().__init__()
+        ins = dim if ins is None else ins
+        self.time = Dense(embedding, 2 * outs) if embedding else None
+        self.block1, self.block2 = Block(ins, outs, norm), Block(outs, outs, norm)
+        self.skip = Dense(ins, outs) if dim != outs else None
+
+    def forward(self, h: Tensor, told: Tensor | None = None) -> Tensor:
+        scale_shift = None if self.time is None else self.time(told).float()
+        out = self.block2(self.block1(h, scale_shift))
+        return out if self.skip is None else self.skip(h).add_(out)
+
+
+class Attention(nn.Module):
+    """Self-attention among the tokens of [..., T, C]; on a map these are the pixels of one row."""
+
+    def __init__(self, channels: int, heads: int, init: Init = nn.init.xavier_uniform_) -> None:
+        super().__init__()
+        if channels % heads:
+            raise BadInput(f"net.heads: expected a divisor of {channels} channels, found {heads}. Change it.")
+        self.heads = heads
+        self.qkv = Dense(channels, 3 * channels, lambda weight: [init(part) for part in weight.detach().chunk(3)])
+        self.out = Dense(channels, channels, init)
+
+    def forward(self, h: Tensor) -> Tensor:
+        tokens = self.qkv(h).view(-1, h.shape[-2], 3, self.heads, h.shape[-1] // self.heads)
+        query, key, value = tokens.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        h = self.out(mixed.transpose(1, 2).reshape(h.shape))
+        return h
+
+
+class AttentionLayer(nn.Module):
+    """h + attention(norm(h))."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.norm, self.attention = RMSNorm(channels), Attention(channels, heads)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h + self.attention(self.norm(h))
+
+
+class SwiGLU(nn.Module):
+    """silu(gate) · value, scaled and shifted by the time where it is told, and back (Shazeer 2020, eq. 6)."""
+
+    def __init__(self, channels: int, hidden: int, embedding: int = 0) -> None:
+        super().__init__()
+        self.time = Dense(embedding, 2 * hidden) if embedding else None
+        self.gate, self.value = Dense(channels, hidden), Dense(channels, hidden)
+        self.out = Dense(hidden, channels)
+
+    def forward(self, h: Tensor, told: Tensor | None = None) -> Tensor:
+        h = F.silu(self.gate(h)) * self.value(h)
+        if self.time is not None:
+            scale, shift = self.time(told)[:, None].chunk(2, dim=-1)
+            h = torch.addcmul(shift, h, 1 + scale)
+        h = self.out(h)
+        return h
+
+
+class Down(nn.Module):
+    """Every 2x2 pixels to one: pixel-unshuffle and a product, which together are a strided convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.dense = Dense(4 * channels, channels)
+
+    def forward(self, h: Tensor) -> Tensor:
+        channels = h.shape[-1]
+        kernel = self.dense.weight.view(channels, channels, 2, 2).contiguous(memory_format=torch.channels_last)
+        out = F.conv2d(h.permute(0, 3, 1, 2), kernel, self.dense.bias, stride=2)
+        return out.permute(0, 2, 3, 1).contiguous()
+
+
+class Up(nn.Module):
+    """A product, GELU and pixel-shuffle: every pixel to 2x2 (Shi et al. 2016)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.dense = Dense(channels, 4 * channels)
+
+    def forward(self, h: Tensor) -> Tensor:
+        items, height, width, channels = h.shape
+        # weights are sorted so that the channels of a new pixel lie side by side, and pixels move as a whole
+        weight = self.dense.weight.view(channels, 4, channels).transpose(0, 1).reshape(4 * channels, channels)
+        bias = self.dense.bias.view(channels, 4).t().reshape(-1)
+        h = F.gelu(F.linear(h, weight, bias), approximate="tanh").view(items, height, width, 2, 2 * channels)
+        return h.transpose(2, 3).reshape(items, 2 * height, 2 * width, channels)
+
+
+class Backbone(nn.Module, ABC):
+    """`net(x, condition, log_snr) -> out`, [B, C, D, H, W] in and out, slice by slice, any size.
+
+    The input is condition.images, then x (x first with state_first); either may be None, if the other one holds all
+    channels. log_snr: [B], None for a network that is not told the noise level.
+    """
+
+    def __init__(self, multiple: int, noisy: bool, state_first: bool = False) -> None:
+        super().__init__()
+        self.multiple, self.noisy, self.state_first = multiple, noisy, state_first
+
+    @abstractmethod
+    def slices(self, h: Tensor, log_snr: Tensor | None) -> Tensor:
+        """[N, H, W, C] -> [N, H, W, C_out]; height and width are multiples of `multiple`."""
+
+    def forward(self, x: Tensor | None, condition: Condition, log_snr: Tensor | None) -> Tensor:
+        order = (x, condition.images) if self.state_first else (condition.images, x)
+        parts = [part for part in order if part is not None]
+        image = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        depth, height, width = image.shape[2:]
+        h = to_slices(pad_far(image, (1, self.multiple, self.multiple))).permute(0, 2, 3, 1).contiguous()
+        if self.noisy:
+            if log_snr is None:
+                raise ValueError("this network is told the noise level: give it log_snr")
+            log_snr = log_snr.float().clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT).repeat_interleave(depth)
+        out = to_volumes(self.slices(h, log_snr if self.noisy else None).permute(0, 3, 1, 2), depth)
+        return out[..., :height, :width].to(image.dtype)
+
+
+def refuse_code(kind: str, code_bits: int, feature_levels: tuple[int, ...]) -> None:
+    """Raise BadInput where a task has more to tell than images: the published networks cannot be told it."""
+    if code_bits or feature_levels:
+        more = "a configuration code" if code_bits else "feature maps"
+        raise BadInput(f"net.kind: expected a network that takes {more}, found '{kind}'. Set net.kind to 'unet'.")

@@ -1,0 +1,72 @@
+"""The way down and the way up that ADM and U-ViT share: two blocks and attention along rows in every stage."""
+
+from functools import partial
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from voxlate.nets.xmodality.norm import RMSNorm
+from voxlate.nets.xmodality.parts import AttentionLayer, Down, ResNetBlock, Up
+
+Block = partial(ResNetBlock, norm=RMSNorm)
+
+
+class DownStage(nn.Module):
+    """Block, block, attention; gives what the way up needs: the first block's map and the last."""
+
+    def __init__(self, below: int, above: int, heads: int, embedding: int) -> None:
+        super().__init__()
+        self.block1 = Block(below, above, embedding=embedding)
+        self.block2 = Block(above, above, embedding=embedding)
+        self.attention = AttentionLayer(above, heads)
+
+    def forward(self, h: Tensor, told: Tensor | None) -> tuple[Tensor, Tensor]:
+        first = self.block1(h, told)
+        return first, self.attention(self.block2(first, told))
+
+
+class UpStage(nn.Module):
+    """Takes the two maps of its stage in, last first, and doubles the size; only its first block has a skip."""
+
+    def __init__(self, below: int, above: int, heads: int, embedding: int) -> None:
+        super().__init__()
+        self.block1 = Block(2 * above, below, embedding=embedding)
+        self.block2 = Block(below, below, embedding=embedding, ins=below + above)
+        self.attention = AttentionLayer(below, heads)
+        self.up = Up(below)
+
+    def forward(self, h: Tensor, first: Tensor, last: Tensor, told: Tensor | None) -> Tensor:
+        h = self.block1(torch.cat([h, last], dim=-1), told)
+        h = self.up(self.attention(self.block2(torch.cat([h, first], dim=-1), told)))
+        return h
+
+
+class Encoder(nn.Module):
+    """Stages with a halving between them: map -> deepest map, and the pairs of maps of each stage."""
+
+    def __init__(self, widths: list[int], heads: int, embedding: int) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(DownStage(*pair, heads, embedding) for pair in pairwise(widths))
+        self.downs = nn.ModuleList(Down(above) for above in widths[1:-1])
+
+    def forward(self, h: Tensor, told: Tensor | None) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        kept = []
+        for stage, down in zip(self.stages, [*self.downs, nn.Identity()]):
+            kept.append(stage(h, told))
+            h = down(kept[-1][1])
+        return h, kept
+
+
+class Decoder(nn.Module):
+    """The stages back from the deepest to the second; the first stage's maps stay unused, as published."""
+
+    def __init__(self, widths: list[int], heads: int, embedding: int) -> None:
+        super().__init__()
+        pairs = reversed(list(pairwise(widths[1:])))
+        self.stages = nn.ModuleList(UpStage(*pair, heads, embedding) for pair in pairs)
+
+    def forward(self, h: Tensor, kept: list[tuple[Tensor, Tensor]], told: Tensor | None) -> Tensor:
+        for stage, (first, last) in zip(self.stages, reversed(kept)):
+            h = stage(h, first, last, told)
+        return h

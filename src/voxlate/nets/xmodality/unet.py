@@ -1,0 +1,93 @@
+"""The U-Net of paper 001: its baseline, a regressor that is not told a time; told one, it can also denoise."""
+
+from collections.abc import Iterable
+from functools import partial
+from itertools import pairwise
+from typing import Annotated, Literal, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from voxlate.config import settings
+from voxlate.errors import BadInput
+from voxlate.nets.xmodality.norm import GroupNorm
+from voxlate.nets.xmodality.parts import (
+    Backbone,
+    Conv,
+    Dense,
+    Down,
+    ResNetBlock,
+    TimeEmbedding,
+    Up,
+    refuse_code,
+)
+
+
+@settings
+class PlainUNet:
+    """The published U-Net: one residual block a stage, most without skip, group norm, no attention (paper 001)."""
+
+    kind: Literal["xmodality_unet"] = "xmodality_unet"
+    width: Annotated[int, Field(gt=0, description="channels at full resolution")] = 128
+    multipliers: Annotated[
+        tuple[int, ...], Field(min_length=1, description="channels of each stage over width; each halves the size")
+    ] = (1, 2, 4)
+    groups: Annotated[int, Field(gt=0, description="groups of a norm, a divisor of every stage's channels")] = 32
+
+    def build(
+        self,
+        *,
+        state_channels: int,
+        condition_channels: int,
+        out_channels: int,
+        code_bits: int = 0,
+        noisy: bool = True,
+        feature_levels: tuple[int, ...] = (),
+    ) -> "PlainUNetNet":
+        """The network, with fresh weights from torch's global generator; see `UNet.build`."""
+        refuse_code(self.kind, code_bits, feature_levels)
+        return PlainUNetNet(self, state_channels + condition_channels, out_channels, noisy)
+
+
+class PlainUNetNet(Backbone):
+    """`net(x, condition, log_snr)`; the numbers of its blocks are those of the published file."""
+
+    def __init__(self, net: PlainUNet, ins: int, outs: int, noisy: bool) -> None:
+        super().__init__(2 ** (len(net.multipliers) - 1), noisy)
+        widths = [net.width, *(net.width * factor for factor in net.multipliers)]
+        for channels in widths:
+            if channels % net.groups:
+                raise BadInput(f"net.groups: expected a divisor of {channels} channels, found {net.groups}. Change it.")
+        block = partial(ResNetBlock, norm=partial(GroupNorm, groups=net.groups))
+        embedding = 4 * net.width if noisy else 0
+        self.time = TimeEmbedding(net.width) if noisy else None
+        self.stem = Conv(ins, net.width, 7)
+        stages = list(pairwise(widths))
+        self.encoder = nn.ModuleList(block(below, above, embedding=embedding) for below, above in stages)
+        self.downs = nn.ModuleList(Down(above) for _, above in stages[:-1])
+        self.middle = block(widths[-1], widths[-1], embedding=embedding)
+        self.decoder = nn.ModuleList(
+            block(2 * above, below, embedding=embedding) for below, above in reversed(stages[1:])
+        )
+        self.ups = nn.ModuleList(Up(below) for below, _ in reversed(stages[1:]))
+        self.final = block(net.width, net.width, ins=widths[1] + net.width)
+        self.head = Dense(net.width, outs)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def slices(self, h: Tensor, log_snr: Tensor | None) -> Tensor:
+        told = None if self.time is None or log_snr is None else self.time(log_snr)
+        start = h = self.stem(h)
+        skips: list[Tensor] = []
+        for block, down in zip(_each(self.encoder), [*_each(self.downs), nn.Identity()]):
+            skips.append(block(h, told))
+            h = down(skips[-1])
+        h = self.middle(h, told)
+        for block, up in zip(_each(self.decoder), _each(self.ups)):
+            h = up(block(torch.cat([h, skips.pop()], dim=-1), told))  # the first stage's skip stays unused
+        h = self.head(self.final(torch.cat([h, start], dim=-1)))
+        return h
+
+
+def _each(modules: nn.ModuleList) -> Iterable[nn.Module]:
+    return cast(Iterable[nn.Module], modules)

@@ -1,0 +1,115 @@
+"""U-ViT of paper 001: ADM's stages on wavelet bands, around a transformer (after Hoogeboom et al. 2023)."""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from voxlate.config import settings
+from voxlate.errors import BadInput
+from voxlate.nets.xmodality import wavelet
+from voxlate.nets.xmodality.norm import RMSNorm
+from voxlate.nets.xmodality.parts import (
+    Attention,
+    Backbone,
+    Conv,
+    Dense,
+    SwiGLU,
+    TimeEmbedding,
+    position_embedding,
+    refuse_code,
+)
+from voxlate.nets.xmodality.stages import Block, Decoder, Encoder
+
+
+@settings
+class UViT:
+    """The published U-ViT: a wavelet transform, ADM's stages, and a transformer at their deepest (paper 001)."""
+
+    kind: Literal["uvit"] = "uvit"
+    width: Annotated[int, Field(gt=0, description="channels at the wavelet's resolution, half the image's")] = 128
+    multipliers: Annotated[
+        tuple[int, ...], Field(min_length=1, description="channels of each stage over width; each halves the size")
+    ] = (1, 2, 4)
+    heads: Annotated[int, Field(gt=0, description="heads of the attention along rows")] = 4
+    depth: Annotated[int, Field(gt=0, description="layers of the transformer")] = 16
+    vit_heads: Annotated[int, Field(gt=0, description="heads of the transformer")] = 4
+    mlp_ratio: Annotated[int, Field(gt=0, description="width of the transformer's gated layers over its own")] = 4
+
+    def build(
+        self,
+        *,
+        state_channels: int,
+        condition_channels: int,
+        out_channels: int,
+        code_bits: int = 0,
+        noisy: bool = True,
+        feature_levels: tuple[int, ...] = (),
+    ) -> "UViTNet":
+        """The network, with fresh weights from torch's global generator; see `UNet.build`."""
+        refuse_code(self.kind, code_bits, feature_levels)
+        if self.width * self.multipliers[-1] % 4:
+            raise BadInput(
+                f"net.width: expected a transformer of a multiple of 4 channels, found {self.width} · "
+                f"{self.multipliers[-1]}. Change it."
+            )
+        return UViTNet(self, state_channels + condition_channels, out_channels, noisy)
+
+
+class TransformerLayer(nn.Module):
+    """Attention among all tokens, then a gated layer, each after a norm and beside a skip."""
+
+    def __init__(self, net: UViT, channels: int, embedding: int) -> None:
+        super().__init__()
+        self.norm1, self.attention = RMSNorm(channels), Attention(channels, net.vit_heads)
+        self.norm2, self.mlp = RMSNorm(channels), SwiGLU(channels, net.mlp_ratio * channels, embedding)
+
+    def forward(self, tokens: Tensor, told: Tensor | None) -> Tensor:
+        tokens = tokens + self.attention(self.norm1(tokens))
+        return tokens + self.mlp(self.norm2(tokens), told)
+
+
+class Transformer(nn.Module):
+    """Layers and a last norm on a map [N, H, W, C]; its tokens stay float32 between the layers."""
+
+    def __init__(self, net: UViT, channels: int, embedding: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(TransformerLayer(net, channels, embedding) for _ in range(net.depth))
+        self.norm = RMSNorm(channels)
+
+    def forward(self, h: Tensor, told: Tensor | None) -> Tensor:
+        _, height, width, channels = h.shape
+        tokens = h.flatten(1, 2) + position_embedding(height, width, channels, h.device)
+        for layer in self.layers:
+            tokens = layer(tokens, told)
+        return self.norm(tokens).view(h.shape).to(h.dtype)
+
+
+class UViTNet(Backbone):
+    """`net(x, condition, log_snr)`; the order of its parts is that of the published file."""
+
+    def __init__(self, net: UViT, ins: int, outs: int, noisy: bool) -> None:
+        super().__init__(2 ** len(net.multipliers), noisy)
+        widths = [net.width, *(net.width * factor for factor in net.multipliers)]
+        embedding = 4 * net.width if noisy else 0
+        self.time = TimeEmbedding(net.width) if noisy else None
+        self.stem = Conv(4 * ins, net.width, 7)
+        self.encoder = Encoder(widths, net.heads, embedding)
+        self.transformer = Transformer(net, widths[-1], embedding)
+        self.decoder = Decoder(widths, net.heads, embedding)
+        self.final = Block(net.width, net.width, ins=widths[1] + net.width)
+        self.head = Dense(net.width, 4 * ins)
+        self.mix = Dense(ins, outs)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def slices(self, h: Tensor, log_snr: Tensor | None) -> Tensor:
+        told = None if self.time is None or log_snr is None else self.time(log_snr)
+        with torch.autocast(h.device.type, enabled=False):
+            bands = wavelet.analyse(h)
+        start = self.stem(bands)
+        h, kept = self.encoder(start, told)
+        h = self.decoder(self.transformer(h, told), kept, told)
+        bands = self.head(self.final(torch.cat([h, start], dim=-1)))
+        with torch.autocast(h.device.type, enabled=False):
+            return self.mix(wavelet.synthesise(bands.float()))
