@@ -11,8 +11,9 @@ from torch import Tensor
 
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.prediction import denoiser, target, to_eps
-from voxlate.diffusion.sample import SamplerSettings, sample
-from voxlate.diffusion.samplers import SAMPLERS, ddim, ddpm, dpmpp_2m, euler_maruyama, heun
+from voxlate.diffusion.sample import SAMPLERS, SamplerSettings, sample
+from voxlate.diffusion.samplers import ddim, ddpm, euler_maruyama
+from voxlate.diffusion.solvers import dpm2, dpm3, dpmpp_2m, dpmpp_2s, heun
 from voxlate.diffusion.schedules import Cosine, ExponentialVE, LinearBetas, LinearVP
 from voxlate.diffusion.times import grid
 
