@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from voxlate.diffusion.paths import FIRST_TIME, Schedule
+from voxlate.diffusion.paths import FIRST_TIME, LOG_SNR_LIMIT, Schedule, rates
 from voxlate.diffusion.prediction import per_item, to_eps
 from voxlate.diffusion.samplers import Denoise, Draw, mean_square
 from voxlate.errors import BadInput
@@ -28,17 +28,17 @@ _SMALLEST = 1e-10  # of a step, in units of t
 
 
 def velocity(denoise: Denoise, schedule: Schedule) -> Slope:
-    """dx/dt = x0·alpha' + eps·sigma', the probability-flow ODE (Song et al. 2021, eq. 13) without its cancellation.
+    """dx/dt = x0·alpha' + eps·sigma', the probability-flow ODE (Song et al. 2021, eq. 13).
 
-    f·x − g²/2·score is the same, but near t = 1 two large terms of it cancel.
+    f·x − g²/2·score is the same, but two large terms of it cancel near t = 1.
     """
+    # eps is undefined at sigma = 0, and where the log-SNR is held at its limit nothing would move
+    latest = min(1.0, float(schedule.t(torch.tensor(0.001 - LOG_SNR_LIMIT))))
 
     def slope(x: Tensor, t: Tensor) -> Tensor:
-        t = t.clamp(FIRST_TIME, 1)  # eps is undefined at sigma = 0
-        alpha, sigma = schedule(t)
-        f, g2 = schedule.log_alpha_drift(t), schedule.g2(t)
+        t = t.clamp(FIRST_TIME, latest)
         x0 = denoise(x, t)
-        alpha_rate, sigma_rate = alpha * f, sigma * f + g2 / (2 * sigma)
+        (alpha, sigma), (alpha_rate, sigma_rate) = rates(schedule, t)
         return per_item(alpha_rate, x) * x0 + per_item(sigma_rate, x) * to_eps(x0, x, alpha, sigma)
 
     return slope
@@ -70,7 +70,10 @@ def integrate(slope: Slope, x: Tensor, start: float, end: float, step: float, rt
         error = mean_square(off / (atol + rtol * torch.maximum(x.abs(), guess.abs()))).sqrt().flatten().cpu().double()
         kept = ~(error > 1)  # what is not a number is kept: it shows in the picture, as with every sampler
         if (~kept & (h < _SMALLEST)).any():
-            raise BadInput(f"synth.rtol: expected a tolerance that the network can keep, found {rtol}. Raise it.")
+            raise BadInput(
+                f"rk45: expected tolerances that steps of {_SMALLEST:g} keep, found rtol {rtol:g} and atol {atol:g}. "
+                "Raise them, or choose another sampler for this schedule."
+            )
         t = torch.where(kept, torch.where(h < (last - t).abs(), t + towards * h, last), t)
         moved = per_item(kept & running, x) > 0
         x, rate = torch.where(moved, guess, x), torch.where(moved, rates[-1], rate)

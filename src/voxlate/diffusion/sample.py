@@ -193,6 +193,8 @@ def _walk(
     if how.schedule is not None:
         denoise = rescheduled(denoise, trained, schedule)
     times = how.times(schedule)
+    if how.sampler in ("euler_maruyama", "predictor_corrector"):
+        _refuse_overshoot(how, schedule, times[-2:])
     alpha, sigma = schedule(times[0])
 
     def draw(x: Tensor) -> Tensor:
@@ -204,3 +206,15 @@ def _walk(
         x = float(alpha) * initial + float(sigma) * draw(like)
     x = how.walk()(denoise, schedule, x, times, draw)
     return denoise(x, times[-1].expand(len(x))) if how.closes(schedule) else x
+
+
+def _refuse_overshoot(how: SamplerSettings, schedule: Schedule, last: Tensor) -> None:
+    """Raise BadInput where the last explicit step throws the noise that is left to over 3 times the other side."""
+    _, sigma = schedule(last)
+    share = -last.diff() * (schedule.g2(last) / sigma**2 - schedule.log_alpha_drift(last))[:-1]
+    if (share > 4).any():
+        kind = getattr(schedule, "kind", type(schedule).__name__)
+        raise BadInput(
+            f"synth.sampler: expected one that fits the {kind} schedule, found {how.sampler}, whose {how.steps} steps "
+            f"to time {float(last[-1]):g} overshoot. Raise steps or end, or choose another sampler."
+        )

@@ -61,33 +61,34 @@ def adjusted_ddim(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor
     return x
 
 
-def euler_maruyama(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw) -> Tensor:
+def euler_maruyama(
+    denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw, correctors: int = 0, r: float = 0.32
+) -> Tensor:
     """Euler–Maruyama on the reverse SDE dx = (f·x − g²·score)·dt + g·dw (Song et al. 2021, eq. 6).
 
-    The step that ends at time 0 adds no noise.
+    The step that ends at time 0 adds no noise and no corrector follows it; see predictor_corrector for those.
     """
     drifts, g2s = schedule.log_alpha_drift(times).tolist(), schedule.g2(times).tolist()
-    for ((t, alpha, sigma), (s, _, _)), f, g2 in zip(steps_of(schedule, times), drifts, g2s):
+    for ((t, alpha, sigma), (s, alpha_s, sigma_s)), f, g2 in zip(steps_of(schedule, times), drifts, g2s):
         score = (alpha * denoise(x, at(t, x)) - x) / sigma**2
         x = x + (t - s) * (g2 * score - f * x)
-        if s > 0:
-            x = x + math.sqrt(g2 * (t - s)) * noise(x)
+        if s == 0:
+            return x
+        x = x + math.sqrt(g2 * (t - s)) * noise(x)
+        for _ in range(correctors):
+            score = (alpha_s * denoise(x, at(s, x)) - x) / sigma_s**2
+            x = langevin(x, score, noise(x), r * alpha / alpha_s)  # alpha/alpha_s: 1 for VE, sqrt(1 − beta) for VP
     return x
 
 
 def predictor_corrector(
-    denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw, r: float = 0.32, correctors: int = 1
+    denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw, correctors: int = 1, r: float = 0.32
 ) -> Tensor:
     """Euler–Maruyama with Langevin steps after each of its own (Song et al. 2021, algorithms 4 and 5; paper 002).
 
-    r: as paper 002 writes it, twice the "snr" of Song et al. No Langevin step follows the step that ends at time 0.
+    r: noise over score as paper 002 writes it, twice the "snr" of Song et al.
     """
-    for step, ((_, alpha, _), (s, alpha_s, sigma_s)) in enumerate(steps_of(schedule, times)):
-        x = euler_maruyama(denoise, schedule, x, times[step : step + 2], noise)
-        for _ in range(correctors if s > 0 else 0):
-            score = (alpha_s * denoise(x, at(s, x)) - x) / sigma_s**2
-            x = langevin(x, score, noise(x), r * alpha / alpha_s)  # alpha/alpha_s: 1 for VE, sqrt(1 − beta) for VP
-    return x
+    return euler_maruyama(denoise, schedule, x, times, noise, correctors, r)
 
 
 def langevin(x: Tensor, score: Tensor, z: Tensor, r: float) -> Tensor:

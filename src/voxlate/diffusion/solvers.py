@@ -65,15 +65,18 @@ def dpmpp_2s(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noi
     Two denoisings a step.
     """
     middles = nodes(schedule, (times[:-1] + times[1:]) / 2)
-    for ((t, alpha, sigma), (s, alpha_s, sigma_s)), middle in zip(steps_of(schedule, times), middles):
+    for (here, there), middle in zip(steps_of(schedule, times), middles):
+        (t, alpha, sigma), (_, alpha_s, sigma_s) = here, there
         x0 = denoise(x, at(t, x))
-        eps = (x - alpha * x0) / sigma
-        guess = middle[1] * x0 + middle[2] * eps
         if sigma_s == 0:
             return alpha_s * x0
-        r = _h((t, alpha, sigma), middle) / _h((t, alpha, sigma), (s, alpha_s, sigma_s))
-        d = x0 + (denoise(guess, at(middle[0], x)) - x0) / (2 * r)
-        x = sigma_s / sigma * x + (alpha_s - alpha * sigma_s / sigma) * d
+        eps = (x - alpha * x0) / sigma
+        guess = middle[1] * x0 + middle[2] * eps
+        change = denoise(guess, at(middle[0], x)) - x0
+        part, whole = _h(here, middle), _h(here, there)
+        if part > 1e-6:  # else the schedule is held at its limit up to the middle
+            x0 = x0 + whole / (2 * part) * change
+        x = sigma_s / sigma * x + (alpha_s - alpha * sigma_s / sigma) * x0
     return x
 
 
@@ -87,7 +90,7 @@ def dpmpp_2m(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noi
         x0 = denoise(x, at(t, x))
         ratio = alpha * sigma_s / (sigma * alpha_s)  # e^(−h), h the step of half the log-SNR
         h = -math.log(ratio) if ratio > 0 else math.inf
-        d = x0 if last_x0 is None or s == end else x0 + h / (2 * last_h) * (x0 - last_x0)
+        d = x0 if last_x0 is None or last_h == 0 or s == end else x0 + h / (2 * last_h) * (x0 - last_x0)
         x = sigma_s / sigma * x + alpha_s * (1 - ratio) * d
         last_x0, last_h = x0, h
     return x
@@ -119,4 +122,4 @@ def _h(here: Node, there: Node) -> float:
 def _bend(here: Node, there: Node) -> float:
     """(e^h − 1)/h − 1, what a linear change of eps over the step counts."""
     h = _h(here, there)
-    return math.expm1(h) / h - 1
+    return math.expm1(h) / h - 1 if h else 0.0  # a schedule held at its limit has no step
