@@ -8,8 +8,7 @@ from exact import GAUSS, SCHEDULES, TWO_TISSUES
 from torch import Tensor
 
 from voxlate.diffusion.noise import Noise
-from voxlate.diffusion.sample import SamplerSettings, sample
-from voxlate.diffusion.samplers import SAMPLERS
+from voxlate.diffusion.sample import SAMPLERS, SamplerSettings, sample
 from voxlate.diffusion.schedules import Cosine, ExponentialVE, FlowMatching, GeometricVE, LinearBetas, LinearVP
 from voxlate.errors import BadInput
 

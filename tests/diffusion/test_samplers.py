@@ -1,6 +1,5 @@
 """Samplers against exact maps: Gaussian data make every sampler an affine map whose law is known without chance."""
 
-import json
 import math
 from itertools import pairwise
 
@@ -10,14 +9,20 @@ from exact import GAUSS, KINDS, SCHEDULES, TWO_TISSUES
 from torch import Tensor
 
 from voxlate.diffusion.noise import Noise
-from voxlate.diffusion.prediction import denoiser, target, to_eps
-from voxlate.diffusion.sample import SamplerSettings, sample
-from voxlate.diffusion.samplers import SAMPLERS, ddim, ddpm, dpmpp_2m, euler_maruyama, heun
+from voxlate.diffusion.prediction import denoiser, per_item, target, to_eps
+from voxlate.diffusion.sample import SAMPLERS, SamplerSettings, sample
+from voxlate.diffusion.samplers import adjusted_ddim, ddim, ddpm, euler_maruyama, langevin
+from voxlate.diffusion.solvers import dpm2, dpm3, dpmpp_2m, dpmpp_2s, heun
 from voxlate.diffusion.schedules import Cosine, ExponentialVE, LinearBetas, LinearVP
 from voxlate.diffusion.times import grid
 
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
-every_sampler = pytest.mark.parametrize("name", SAMPLERS)
+ONCE = [name for name in SAMPLERS if name != "dpm1"]  # which is ddim
+every_sampler = pytest.mark.parametrize("name", ONCE)
+# Norms over an item's state decide their steps: such a sampler is not affine, and its law must be drawn.
+BY_NORMS = ("adjusted_ddim", "predictor_corrector")
+SECOND_ORDER = ("heun", "dpm2", "dpmpp_2s", "dpmpp_2m")
+DETERMINISTIC = ("ddim", "adjusted_ddim", "dpm3", "rk45", *SECOND_ORDER)
 STEPPED = {name: schedule for name, schedule in SCHEDULES.items() if not name.startswith("betas")}
 
 
@@ -37,7 +42,7 @@ MEAN, WIDTHS = 0.4, torch.tensor([0.1, 0.3, 1.0], dtype=torch.float64).reshape(3
 
 def gaussian_denoiser(schedule):
     def denoise(x: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = (value[0] for value in schedule(t))
+        alpha, sigma = (per_item(value, x) for value in schedule(t))
         return MEAN + alpha * WIDTHS**2 / (alpha**2 * WIDTHS**2 + sigma**2) * (x - alpha * MEAN)
 
     return denoise
@@ -54,31 +59,43 @@ def flow_error(sampler, schedule, times: Tensor) -> float:
 
 @pytest.mark.parametrize("schedule", STEPPED.values(), ids=STEPPED.keys())  # a table has kinks, which cost order
 @pytest.mark.parametrize(
-    ("sampler", "spacing", "order"), [(ddim, "t", 1), (ddim, "log_snr", 1), (heun, "t", 2), (dpmpp_2m, "log_snr", 2)]
+    ("sampler", "spacing", "order"),
+    [
+        (ddim, "t", 1),
+        (ddim, "log_snr", 1),
+        (adjusted_ddim, "t", 1),
+        (heun, "t", 2),
+        (dpm2, "log_snr", 2),
+        (dpmpp_2s, "log_snr", 2),
+        (dpmpp_2m, "log_snr", 2),
+        (dpm3, "log_snr", 3),
+    ],
 )
 def test_deterministic_samplers_converge_at_their_order(schedule, sampler, spacing, order):
-    errors = [flow_error(sampler, schedule, grid(spacing, schedule, steps, 0.95, 0.05)) for steps in (100, 200, 400)]
+    errors = [flow_error(sampler, schedule, grid(spacing, schedule, steps, 0.95, 0.05)) for steps in (75, 150, 300)]
     orders = [math.log2(coarse / fine) for coarse, fine in pairwise(errors)]
     assert orders[-1] == pytest.approx(order, abs=0.12), (orders, errors)
-    assert errors[-1] < (0.01 if order == 1 else 2e-4)
+    assert errors[-1] < {1: 0.012, 2: 3e-4, 3: 2e-7}[order]
+
+
+def test_dpm_solver_1_is_ddim():
+    """By its own formula (Lu et al. 2022a, eq. 3.7), one step."""
+    schedule, times = LinearVP(), torch.tensor([0.6, 0.3], dtype=torch.float64)
+    (alpha, alpha_s), (sigma, sigma_s) = schedule(times)
+    h = (alpha_s / sigma_s).log() - (alpha / sigma).log()
+    x, eps = torch.randn(2, 5, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = alpha_s / alpha * x - sigma_s * torch.expm1(h) * eps
+    found = SAMPLERS["dpm1"](lambda x, t: (x - sigma * eps) / alpha, schedule, x, times, no_noise)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-14)
 
 
 @every_schedule
-@pytest.mark.parametrize(("sampler", "spacing"), [(ddim, "t"), (heun, "log_snr"), (dpmpp_2m, "log_snr")])
-def test_deterministic_samplers_reach_the_exact_map_from_end_to_end(schedule, sampler, spacing):
-    error = flow_error(sampler, schedule, grid(spacing, schedule, 300, start=1.0, end=1e-3))
-    assert error < (0.03 if sampler is ddim else 2e-3)
-
-
-def test_the_reference_of_paper_001_has_the_same_exact_map(shared):
-    """Its toy data are N(0.3, 0.5²); heun comes to within 1e-4 of its closed form."""
-    toy = json.loads((shared / "reference/xmodality/dev/diffusion.json").read_text())["toy_samplers"]
-    x = torch.tensor(toy["x_T"], dtype=torch.float64).reshape(toy["shape"])
-    times = grid("t", Cosine(), 2000, end=1e-4)
-    found = heun(toy_denoiser(clip=False), Cosine(), x, times, no_noise)
-    closed = toy_denoiser(clip=False)(found, times[-1:].expand(2))
-    exact = torch.tensor(toy["exact_probability_flow_ode_t0_(no clip)"], dtype=torch.float64).reshape(x.shape)
-    torch.testing.assert_close(closed, exact, rtol=0, atol=1e-3)
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_deterministic_samplers_reach_the_exact_map_from_end_to_end(schedule, name):
+    """Their error is 3 % of the data's range for first order, 0.2 % for the rest; rk45 has 0.3 % at kinks of tables."""
+    spacing = "t" if name == "ddim" else "log_snr"
+    error = flow_error(SAMPLERS[name], schedule, grid(spacing, schedule, 300, start=1.0, end=1e-3))
+    assert error < (0.03 if name in ("ddim", "adjusted_ddim") else 0.003 if name == "rk45" else 0.002)
 
 
 # Ancestral sampling
@@ -123,17 +140,6 @@ def test_the_step_to_time_zero_adds_no_noise_even_where_sigma_is_not_zero(sample
     assert added_std(sampler, Cosine(), 0.1, 0.0) == 0
 
 
-def test_ancestral_steps_agree_with_the_reference_of_paper_001(shared):
-    reference = json.loads((shared / "reference/xmodality/dev/diffusion.json").read_text())
-    for row in reference["ddpm_posterior"]:
-        times = torch.tensor([row["t"], row["s"]], dtype=torch.float64)
-        zero, one = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
-        coef_x = ddpm(lambda x, t: torch.zeros_like(x), Cosine(), one, times, zero_noise)
-        coef_x0 = ddpm(lambda x, t: torch.ones_like(x), Cosine(), zero, times, zero_noise)
-        assert float(coef_x) == pytest.approx(row["coef_x"], rel=1e-7, abs=1e-12)
-        assert float(coef_x0) == pytest.approx(row["coef_x0"], rel=1e-7, abs=1e-12)
-
-
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
 @every_schedule
 def test_a_ddim_step_keeps_the_law_of_x_t_given_x0(schedule, eta):
@@ -146,39 +152,6 @@ def test_a_ddim_step_keeps_the_law_of_x_t_given_x0(schedule, eta):
     noised = ddim(lambda x, t: x0, schedule, x, times, torch.ones_like, eta=eta)[0].item()
     assert mean == pytest.approx(alpha_s * 0.6, rel=1e-9)
     assert math.hypot(shifted - mean, noised - mean) == pytest.approx(sigma_s, rel=1e-9)
-
-
-# Traces of the published code of paper 001
-
-
-def toy_denoiser(clip: bool):
-    """E[x0 | x] of N(0.3, 0.5²) under the cosine schedule."""
-
-    def denoise(x: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = (value[0] for value in Cosine()(t))
-        x0 = 0.3 + alpha * 0.25 / (alpha**2 * 0.25 + sigma**2) * (x - alpha * 0.3)
-        return x0.clamp(-1, 1) if clip else x0
-
-    return denoise
-
-
-@pytest.mark.parametrize(
-    ("trace", "sampler", "clip"),
-    [
-        ("ddim", ddim, True),
-        ("ddim__no_x0_clip", ddim, False),
-        ("dpm1", ddim, False),
-        ("ddpm_mean_only_(noise=0)", ddpm, True),
-    ],
-)
-def test_samplers_agree_with_the_traces_of_paper_001(shared, trace, sampler, clip):
-    toy = json.loads((shared / "reference/xmodality/dev/diffusion.json").read_text())["toy_samplers"]
-    x = torch.tensor(toy["x_T"], dtype=torch.float64).reshape(toy["shape"])
-    times = torch.tensor(toy["time_grid"], dtype=torch.float64)
-    for part, count in (("after_step_1", 1), ("after_step_4", 4), ("final_unclipped", 8)):
-        found = sampler(toy_denoiser(clip), Cosine(), x, times[: count + 1], zero_noise)
-        expected = torch.tensor(toy["outputs"][trace][part], dtype=torch.float64).reshape(x.shape)
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
 
 # The law of the samples of Gaussian data, exactly: every sampler is then affine in its start and its noises
@@ -202,7 +175,7 @@ def law(how: SamplerSettings, schedule) -> tuple[float, float]:
 
 
 @every_schedule
-@every_sampler
+@pytest.mark.parametrize("name", ["ddim", "ddpm", "euler_maruyama", "dpm3", *SECOND_ORDER])
 def test_the_law_of_samples_tends_to_the_law_of_the_data(name, schedule):
     """400 steps even in log-SNR: the spread is right to 3 % (first order) or 0.6 % (second), and 100 are worse."""
     laws = [law(SamplerSettings(sampler=name, steps=steps, grid="log_snr", end=1e-4), schedule) for steps in (100, 400)]
@@ -210,14 +183,14 @@ def test_the_law_of_samples_tends_to_the_law_of_the_data(name, schedule):
     left = alpha * GAUSS.mean / math.hypot(alpha * GAUSS.width, sigma) * GAUSS.width  # the start has mean 0
     coarse, fine = (abs(std / GAUSS.width - 1) for _, std in laws)
     assert abs(laws[-1][0] - GAUSS.mean) < 1.2 * left + 0.001
-    assert fine < (0.006 if name in ("heun", "dpmpp_2m") else 0.03)
+    assert fine < (0.006 if name in ("dpm3", *SECOND_ORDER) else 0.03)
     # a first-order error falls to a quarter; 0.005 is left by the closing denoising and by the start
     assert fine < coarse / 3.5 + 0.005
 
 
 @every_schedule
-@pytest.mark.parametrize("name", ["heun", "dpmpp_2m"])
-def test_second_order_samplers_are_right_to_two_percent_as_they_are_set_by_default(name, schedule):
+@pytest.mark.parametrize("name", ["rk45", "dpm3", *SECOND_ORDER])
+def test_higher_orders_are_right_to_two_percent_as_they_are_set_by_default(name, schedule):
     """But for heun, whose times are even in t, under schedules that leave the picture very fast: 6 %."""
     mean, std = law(SamplerSettings(sampler=name, steps=100), schedule)
     steep = name == "heun" and float(schedule(torch.tensor(1e-3))[1]) > 0.03
@@ -242,20 +215,27 @@ def test_the_paper_settings_of_002_reach_two_percent():
 # Two tissues: a mixture, whose denoiser is not linear
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@every_schedule
-@every_sampler
-def test_samples_of_a_mixture_have_its_mean_and_spread(name, schedule, kind):
-    """Every sampler × schedule × prediction, within 4 standard errors and the error of 40 steps stated here."""
-    count = 4096
-    how = SamplerSettings(sampler=name, steps=40, grid="log_snr", end=1e-4)
+def mixture_cases():
+    """Every sampler × schedule, and the six predictions in turn."""
+    return [
+        pytest.param(sampler, name, KINDS[(row + column) % len(KINDS)], id=f"{sampler}-{name}")
+        for row, sampler in enumerate(ONCE)
+        for column, name in enumerate(SCHEDULES)
+    ]
+
+
+@pytest.mark.parametrize(("sampler", "schedule", "kind"), mixture_cases())
+def test_samples_of_a_mixture_have_its_mean_and_spread(sampler, schedule, kind):
+    """Within 4 standard errors and the error of 40 steps stated here."""
+    count, schedule = 4096, SCHEDULES[schedule]
+    how = SamplerSettings(sampler=sampler, steps=40, grid="log_snr", end=1e-4, rtol=1e-4, atol=1e-4)
     x = sample(how, TWO_TISSUES.through(schedule, kind), schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 64, 64))
     # the spread of a mixture's sample variance is below that of a Gaussian's
     chance = 4 * TWO_TISSUES.std / math.sqrt(count)
-    step_error = {"heun": 0.01, "dpmpp_2m": 0.01, "ddim": 0.02, "ddpm": 0.04, "euler_maruyama": 0.02}[name]
+    step_error = {"ddim": 0.02, "adjusted_ddim": 0.02, "ddpm": 0.04, "euler_maruyama": 0.02, "predictor_corrector": 0.02}
     assert x.isfinite().all()
-    assert abs(float(x.mean()) - TWO_TISSUES.mean) < chance + step_error / 2
-    assert abs(float(x.std()) - TWO_TISSUES.std) < chance / math.sqrt(2) + step_error
+    assert abs(float(x.mean()) - TWO_TISSUES.mean) < chance + step_error.get(sampler, 0.01) / 2
+    assert abs(float(x.std()) - TWO_TISSUES.std) < chance / math.sqrt(2) + step_error.get(sampler, 0.01)
 
 
 # Perfect networks
@@ -300,7 +280,7 @@ def test_euler_maruyama_that_steps_to_zero_returns_the_mean_of_its_last_step():
     assert (found - c).abs().max() < 1e-3
 
 
-@pytest.mark.parametrize("name", ["ddim", "heun", "dpmpp_2m"])
+@pytest.mark.parametrize("name", DETERMINISTIC)
 def test_deterministic_samplers_draw_no_noise_and_repeat_themselves(name):
     schedule = Cosine()
     x, times = torch.randn(1, 1, 1, 4, 4, generator=torch.Generator().manual_seed(0)), grid("t", schedule, 5, end=1e-3)

@@ -1,6 +1,5 @@
 """Schedules against closed forms, published numbers and their own laws."""
 
-import json
 import math
 
 import numpy as np
@@ -258,34 +257,6 @@ def test_a_table_agrees_with_the_continuous_betas_it_approximates():
     """betas first/T … last/T are Euler steps of LinearVP(first, last); both grow alike to within 1/T."""
     table, continuous = LinearBetas(first=1e-4, last=0.02, count=1000), LinearVP(first=0.1, last=20.0)
     torch.testing.assert_close(table.log_snr(INSIDE), continuous.log_snr(INSIDE), rtol=0, atol=0.1)
-
-
-# Against the numbers of the published code of paper 001
-
-
-@pytest.fixture(scope="module")
-def reference(shared):
-    return json.loads((shared / "reference/xmodality/dev/diffusion.json").read_text())
-
-
-@pytest.mark.parametrize(
-    ("name", "schedule"),
-    [
-        ("cosine", Cosine()),
-        ("cosine_shifted_32_of_256", ShiftedCosine(size=256, reference=32)),
-        ("cosine_shifted_64_of_256", ShiftedCosine(size=256, reference=64)),
-        ("sigmoid_start0_end3_tau0.5", Sigmoid(start=0, end=3, tau=0.5, power="alpha")),
-        ("sigmoid_start0_end3_tau0.1", Sigmoid(start=0, end=3, tau=0.1, power="alpha")),
-        ("sigmoid_start0_end3_tau0.008", Sigmoid(start=0, end=3, tau=0.008, power="alpha")),
-        ("sigmoid_start-3_end3_tau1.0_corrected_argument_alpha=g", Sigmoid(power="alpha")),
-        ("sigmoid_start-3_end3_tau1.0_corrected_argument_alpha2=g_(Jabri)", Sigmoid()),
-    ],
-)
-def test_schedules_agree_with_the_reference_of_paper_001(reference, name, schedule):
-    t = torch.tensor(reference["t"], dtype=torch.float64)
-    expected = torch.tensor([float(x) for x in reference["schedules"][name]["logsnr"]], dtype=torch.float64)
-    limited = expected.clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT)
-    torch.testing.assert_close(schedule.log_snr(t), limited, rtol=1e-9, atol=1e-9)
 
 
 # In a recipe

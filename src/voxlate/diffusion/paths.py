@@ -88,6 +88,13 @@ class FromLogSnr(ABC):
         return torch.hypot(alpha, sigma) if self.path == "preserving" else sigma
 
 
+def rates(schedule: Schedule, t: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """(alpha, sigma) and their derivatives by t, like t; t above 0 and not within the limit of the log-SNR."""
+    with torch.inference_mode(False):
+        values, slopes = torch.func.jvp(schedule, (t.double().clone(),), (torch.ones_like(t, dtype=torch.float64),))
+    return values, slopes
+
+
 def _slope(f: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
     t = t.double().clamp(min=FIRST_TIME)
     with torch.inference_mode(False):

@@ -82,3 +82,22 @@ def denoiser(
         return x0 if clip is None else x0.clamp(*clip)
 
     return denoise
+
+
+def rescheduled(
+    denoise: Callable[[Tensor, Tensor], Tensor], trained: Schedule, schedule: Schedule
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The denoiser under another schedule: it goes by the log-SNR, and the state is scaled to the trained path.
+
+    Log-SNRs beyond those of `trained` are held at its ends, with a state of the size that the network has seen there.
+    """
+
+    def other(x_t: Tensor, t: Tensor) -> Tensor:
+        t_trained = trained.t(schedule.log_snr(t)).clamp(0, 1)
+        return denoise(per_item(_size(trained, t_trained) / _size(schedule, t), x_t) * x_t, t_trained)
+
+    return other
+
+
+def _size(schedule: Schedule, t: Tensor) -> Tensor:
+    return torch.hypot(*schedule(t))

@@ -9,12 +9,43 @@ from pydantic import Field
 from torch import Tensor
 
 from voxlate.config import settings
+from voxlate.diffusion.ode import rk45
 from voxlate.diffusion.paths import Schedule
-from voxlate.diffusion.samplers import SAMPLERS, Denoise, Draw, Sampler, ddim
+from voxlate.diffusion.prediction import rescheduled
+from voxlate.diffusion.samplers import (
+    Denoise,
+    Draw,
+    Sampler,
+    adjusted_ddim,
+    ddim,
+    ddpm,
+    euler_maruyama,
+    predictor_corrector,
+)
+from voxlate.diffusion.schedules import AnySchedule
+from voxlate.diffusion.solvers import dpm2, dpm3, dpmpp_2m, dpmpp_2s, heun
 from voxlate.diffusion.times import GridName, grid
 from voxlate.errors import BadInput
 
-SamplerName = Literal["ddim", "ddpm", "heun", "dpmpp_2m", "euler_maruyama"]
+SamplerName = Literal[
+    "ddim", "ddpm", "adjusted_ddim", "dpm1", "dpm2", "dpm3", "dpmpp_2s", "dpmpp_2m", "heun", "rk45", "euler_maruyama",
+    "predictor_corrector",
+]  # fmt: skip
+SAMPLERS: dict[SamplerName, Sampler] = {
+    "ddim": ddim,
+    "ddpm": ddpm,
+    "adjusted_ddim": adjusted_ddim,
+    "dpm1": ddim,  # DPM-Solver-1 is DDIM
+    "dpm2": dpm2,
+    "dpm3": dpm3,
+    "dpmpp_2s": dpmpp_2s,
+    "dpmpp_2m": dpmpp_2m,
+    "heun": heun,
+    "rk45": rk45,
+    "euler_maruyama": euler_maruyama,
+    "predictor_corrector": predictor_corrector,
+}
+EVEN_IN_LOG_SNR = ("dpm2", "dpm3", "dpmpp_2s", "dpmpp_2m")  # whose steps are made for that
 
 # Noise of this sigma/alpha is half a grey level of 256 when data are in [−1, 1]. More of it must be denoised, and
 # stepping must come down to it first: one denoising of more flattens what the data leave open (by 4 % of the spread
@@ -26,20 +57,31 @@ FAINT = 0.005
 class SamplerSettings:
     """How pictures are drawn: `synth = { sampler = "ddim", steps = 32, eta = 0.0 }`.
 
-    `steps` counts the points at which the network denoises (twice each for heun, but for the closing one).
+    `steps` counts the points at which the network denoises. heun, dpm2 and dpmpp_2s do so twice at each but the
+    closing one, dpm3 three times, predictor_corrector 1 + `correctors` times; rk45 finds its own points.
     """
 
     sampler: Annotated[SamplerName, Field(description="how to step from noise to picture")] = "ddim"
     steps: Annotated[int, Field(ge=1, description="times at which the network denoises")] = 32
     eta: Annotated[float, Field(ge=0, le=1, description="share of fresh noise in ddim; 1 is ddpm")] = 0.0
+    r: Annotated[
+        float,
+        Field(gt=0, lt=1, description='noise over score in predictor_corrector; twice the "snr" of Song et al. 2021'),
+    ] = 0.32
+    correctors: Annotated[int, Field(ge=1, description="Langevin steps at each time in predictor_corrector")] = 1
+    rtol: Annotated[float, Field(gt=0, description="relative error that a step of rk45 may make")] = 1e-5
+    atol: Annotated[float, Field(gt=0, description="absolute error that a step of rk45 may make")] = 1e-5
     temperature: Annotated[
         float, Field(gt=0, description="factor on all noise; over 1 gives back spread that a short training lost")
     ] = 1.0
+    schedule: Annotated[
+        AnySchedule | None, Field(description="noise over time while drawing; unset: as in training")
+    ] = None
     grid: Annotated[
         GridName | None,
         Field(
-            description='spacing of the times; by default "log_snr" for dpmpp_2m, "t" for the others '
-            '(schedules steep at 0 want "log_snr")'
+            description='spacing of the times; by default "log_snr" for dpm2, dpm3, dpmpp_2s and dpmpp_2m, "t" for the '
+            'others (schedules steep at 0 want "log_snr")'
         ),
     ] = None
     start: Annotated[
@@ -50,8 +92,8 @@ class SamplerSettings:
         Field(
             ge=0,
             lt=1,
-            description="time at which stepping stops; above 0 one denoising closes; by default 0 for ddim and ddpm, "
-            "0.001 or less for heun and dpmpp_2m, start/steps for euler_maruyama",
+            description="time at which stepping stops; above 0 one denoising closes; by default 0 for ddim, ddpm, "
+            "dpm1 and adjusted_ddim, start/steps for euler_maruyama and predictor_corrector, 0.001 or less for others",
         ),
     ] = None
 
@@ -64,10 +106,10 @@ class SamplerSettings:
     def times(self, schedule: Schedule) -> Tensor:
         """The falling times to step through; a closing denoising, where there is one, is the last of `steps`."""
         steps = self.steps - self.closes(schedule)
-        if steps == 0:
+        if steps == 0 and self.sampler != "rk45":
             return torch.tensor([self.start], dtype=torch.float64)
-        name: GridName = self.grid or ("log_snr" if self.sampler == "dpmpp_2m" else "t")
-        return grid(name, schedule, steps, self.start, self._end(schedule))
+        name: GridName = self.grid or ("log_snr" if self.sampler in EVEN_IN_LOG_SNR else "t")
+        return grid(name, schedule, max(1, steps), self.start, self._end(schedule))
 
     def closes(self, schedule: Schedule) -> bool:
         """Whether the network must denoise the last state once more, because noise is left in it."""
@@ -77,18 +119,23 @@ class SamplerSettings:
 
     def walk(self) -> Sampler:
         """The sampler with its options bound."""
-        return partial(ddim, eta=self.eta) if self.sampler == "ddim" else SAMPLERS[self.sampler]
+        options: dict[SamplerName, dict[str, float]] = {
+            "ddim": {"eta": self.eta},
+            "rk45": {"rtol": self.rtol, "atol": self.atol},
+            "predictor_corrector": {"r": self.r, "correctors": self.correctors},
+        }
+        return partial(SAMPLERS[self.sampler], **options.get(self.sampler, {}))
 
     def _end(self, schedule: Schedule) -> float:
         if self.end is not None:
             return self.end
-        if self.sampler == "euler_maruyama":
+        if self.sampler in ("euler_maruyama", "predictor_corrector"):
             # The closing denoising is then a step as long as the others; with a shorter one the last Euler–Maruyama
             # step overshoots (g²·dt/sigma² > 2 diverges).
             return self.start / self.steps
-        if self.sampler in ("heun", "dpmpp_2m"):
-            return min(1e-3, max(0.0, float(schedule.t(torch.tensor(-2 * math.log(FAINT))))))
-        return 0.0
+        if self.sampler in ("ddim", "ddpm", "dpm1", "adjusted_ddim"):
+            return 0.0
+        return min(1e-3, max(0.0, float(schedule.t(torch.tensor(-2 * math.log(FAINT))))))
 
 
 def hold(x: Tensor, known: Tensor, mask: Tensor) -> Tensor:
@@ -121,6 +168,7 @@ def sample(
 ) -> Tensor:
     """Draw pictures [B, C, D, H, W] like `known`, which they equal bit for bit where the mask is 0.
 
+    denoise, schedule: what was trained; `how.schedule` may differ.
     initial: the picture that sampling starts from, noised to `how.start`; without it the start is noise alone.
     mask: 1 where to synthesise, broadcasts to known; None: everywhere, and only the shape of known matters.
     """
@@ -139,9 +187,14 @@ def sample(
 
 
 def _walk(
-    how: SamplerSettings, denoise: Denoise, schedule: Schedule, noise: Draw, like: Tensor, initial: Tensor | None
+    how: SamplerSettings, denoise: Denoise, trained: Schedule, noise: Draw, like: Tensor, initial: Tensor | None
 ) -> Tensor:
+    schedule = how.schedule or trained
+    if how.schedule is not None:
+        denoise = rescheduled(denoise, trained, schedule)
     times = how.times(schedule)
+    if how.sampler in ("euler_maruyama", "predictor_corrector"):
+        _refuse_overshoot(how, schedule, times[-2:])
     alpha, sigma = schedule(times[0])
 
     def draw(x: Tensor) -> Tensor:
@@ -153,3 +206,15 @@ def _walk(
         x = float(alpha) * initial + float(sigma) * draw(like)
     x = how.walk()(denoise, schedule, x, times, draw)
     return denoise(x, times[-1].expand(len(x))) if how.closes(schedule) else x
+
+
+def _refuse_overshoot(how: SamplerSettings, schedule: Schedule, last: Tensor) -> None:
+    """Raise BadInput where the last explicit step throws the noise that is left to over 3 times the other side."""
+    _, sigma = schedule(last)
+    share = -last.diff() * (schedule.g2(last) / sigma**2 - schedule.log_alpha_drift(last))[:-1]
+    if (share > 4).any():
+        kind = getattr(schedule, "kind", type(schedule).__name__)
+        raise BadInput(
+            f"synth.sampler: expected one that fits the {kind} schedule, found {how.sampler}, whose {how.steps} steps "
+            f"to time {float(last[-1]):g} overshoot. Raise steps or end, or choose another sampler."
+        )

@@ -3,6 +3,9 @@
 denoise(x, t) -> x0 hides the network, the kind of its output, the condition and the clipping; t: [B] float64, CPU.
 times: [N + 1] falling. noise(x): fresh normal draws like x. With t now and s < t next, x = alpha·x0 + sigma·eps.
 Coefficients are plain floats made before the loop, so a loop never waits for the device.
+
+Here are DDIM and its kin and the reverse SDE; solvers.py has those of higher order, ode.py the one that sets its own
+steps.
 """
 
 import math
@@ -27,10 +30,10 @@ class Sampler(Protocol):
 def ddim(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw, eta: float = 0.0) -> Tensor:
     """DDIM (Song, Meng & Ermon 2021, eq. 12 and 16); eta = 1 is ancestral sampling with the posterior variance.
 
-    The step that ends at time 0 adds no noise. First order for eta = 0.
+    The step that ends at time 0 adds no noise. First order for eta = 0, and then DPM-Solver-1 as well (Lu et al. 2022).
     """
-    for (t, alpha, sigma), (s, alpha_s, sigma_s) in _steps(schedule, times):
-        x0 = denoise(x, _at(t, x))
+    for (t, alpha, sigma), (s, alpha_s, sigma_s) in steps_of(schedule, times):
+        x0 = denoise(x, at(t, x))
         eps = (x - alpha * x0) / sigma
         ratio = alpha * sigma_s / (sigma * alpha_s)  # root of SNR_t / SNR_s
         std = eta * sigma_s * math.sqrt(max(0.0, 1 - ratio**2))
@@ -45,67 +48,78 @@ def ddpm(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: 
     return ddim(denoise, schedule, x, times, noise, eta=1.0)
 
 
-def heun(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw) -> Tensor:
-    """Heun's method along dx = x0·d alpha + eps·d sigma, the probability-flow ODE of every schedule; second order.
+def adjusted_ddim(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw) -> Tensor:
+    """DDIM whose noise is stretched, item by item, to restore the spread that few steps lose; first order.
 
-    For alpha = 1 this is algorithm 1 of Karras et al. 2022, for 1 − t, t the trapezoidal rule on the velocity.
-    Two denoisings a step; a step to sigma = 0 is DDIM's, since eps is undefined there.
+    Source: Heek, Hoogeboom & Salimans 2024 (aDDIM), which takes 0.1 / (2 + SNR) for the variance of x0 given x.
     """
-    for (t, alpha, sigma), (s, alpha_s, sigma_s) in _steps(schedule, times):
-        x0 = denoise(x, _at(t, x))
+    for (t, alpha, sigma), (_, alpha_s, sigma_s) in steps_of(schedule, times):
+        x0 = denoise(x, at(t, x))
         eps = (x - alpha * x0) / sigma
-        guess = alpha_s * x0 + sigma_s * eps
-        if sigma_s == 0:
-            return guess
-        x0_s = denoise(guess, _at(s, x))
-        eps_s = (guess - alpha_s * x0_s) / sigma_s
-        x = x + (alpha_s - alpha) / 2 * (x0 + x0_s) + (sigma_s - sigma) / 2 * (eps + eps_s)
+        lost = (alpha_s - alpha * sigma_s / sigma) ** 2 * 0.1 / (2 + (alpha / sigma) ** 2)
+        x = alpha_s * x0 + (sigma_s**2 + lost / mean_square(eps)).sqrt() * eps
     return x
 
 
-def dpmpp_2m(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw) -> Tensor:
-    """DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2), with first-order first and last steps; second order.
-
-    Wants times even in log-SNR: two neighbouring steps of very unlike h extrapolate too far.
-    """
-    last_x0, last_h, end = None, math.inf, float(times[-1])
-    for (t, alpha, sigma), (s, alpha_s, sigma_s) in _steps(schedule, times):
-        x0 = denoise(x, _at(t, x))
-        ratio = alpha * sigma_s / (sigma * alpha_s)  # e^(−h), h the step of half the log-SNR
-        h = -math.log(ratio) if ratio > 0 else math.inf
-        d = x0 if last_x0 is None or s == end else x0 + h / (2 * last_h) * (x0 - last_x0)
-        x = sigma_s / sigma * x + alpha_s * (1 - ratio) * d
-        last_x0, last_h = x0, h
-    return x
-
-
-def euler_maruyama(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw) -> Tensor:
+def euler_maruyama(
+    denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw, correctors: int = 0, r: float = 0.32
+) -> Tensor:
     """Euler–Maruyama on the reverse SDE dx = (f·x − g²·score)·dt + g·dw (Song et al. 2021, eq. 6).
 
-    The step that ends at time 0 adds no noise.
+    The step that ends at time 0 adds no noise and no corrector follows it; see predictor_corrector for those.
     """
     drifts, g2s = schedule.log_alpha_drift(times).tolist(), schedule.g2(times).tolist()
-    for ((t, alpha, sigma), (s, _, _)), f, g2 in zip(_steps(schedule, times), drifts, g2s):
-        score = (alpha * denoise(x, _at(t, x)) - x) / sigma**2
+    for ((t, alpha, sigma), (s, alpha_s, sigma_s)), f, g2 in zip(steps_of(schedule, times), drifts, g2s):
+        score = (alpha * denoise(x, at(t, x)) - x) / sigma**2
         x = x + (t - s) * (g2 * score - f * x)
-        if s > 0:
-            x = x + math.sqrt(g2 * (t - s)) * noise(x)
+        if s == 0:
+            return x
+        x = x + math.sqrt(g2 * (t - s)) * noise(x)
+        for _ in range(correctors):
+            score = (alpha_s * denoise(x, at(s, x)) - x) / sigma_s**2
+            x = langevin(x, score, noise(x), r * alpha / alpha_s)  # alpha/alpha_s: 1 for VE, sqrt(1 − beta) for VP
     return x
 
 
-SAMPLERS: dict[str, Sampler] = {
-    "ddim": ddim,
-    "ddpm": ddpm,
-    "heun": heun,
-    "dpmpp_2m": dpmpp_2m,
-    "euler_maruyama": euler_maruyama,
-}
+def predictor_corrector(
+    denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw, correctors: int = 1, r: float = 0.32
+) -> Tensor:
+    """Euler–Maruyama with Langevin steps after each of its own (Song et al. 2021, algorithms 4 and 5; paper 002).
+
+    r: noise over score as paper 002 writes it, twice the "snr" of Song et al.
+    """
+    return euler_maruyama(denoise, schedule, x, times, noise, correctors, r)
 
 
-def _steps(schedule: Schedule, times: Tensor) -> Iterator[tuple[Node, Node]]:
+def langevin(x: Tensor, score: Tensor, z: Tensor, r: float) -> Tensor:
+    """One step of each item towards what its score says is likely: so long that its noise is r times its drift.
+
+    z: standard normal. Source: paper 002, eq. 16 and 31, with the norms of that item alone.
+    """
+    gamma = r**2 * mean_square(z) / mean_square(score)
+    return x + gamma / 2 * score + gamma.sqrt() * z
+
+
+def mean_square(x: Tensor) -> Tensor:
+    """Mean square of each item over its voxels that are not 0, shaped to multiply x: [B, 1, ...].
+
+    What is exactly 0 is outside the mask.
+    """
+    square = x.square().flatten(1)
+    mean = square.sum(1) / (square > 0).sum(1).clamp(min=1)
+    return mean.clamp(min=1e-30).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def steps_of(schedule: Schedule, times: Tensor) -> Iterator[tuple[Node, Node]]:
+    """Each step's two ends."""
+    return pairwise(nodes(schedule, times))
+
+
+def nodes(schedule: Schedule, times: Tensor) -> Iterator[Node]:
     alpha, sigma = schedule(times)
-    return pairwise(zip(times.tolist(), alpha.tolist(), sigma.tolist()))
+    return zip(times.tolist(), alpha.tolist(), sigma.tolist())
 
 
-def _at(t: float, x: Tensor) -> Tensor:
+def at(t: float, x: Tensor) -> Tensor:
+    """The time t for every item of x."""
     return torch.full((len(x),), t, dtype=torch.float64)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
 from voxlate.config import settings
-from voxlate.diffusion.paths import LOG_SNR_LIMIT, FromLogSnr, Path
+from voxlate.diffusion.paths import LOG_SNR_LIMIT, FromLogSnr, Path, preserving
 from voxlate.diffusion.paths import Schedule as Schedule
 from voxlate.errors import BadInput
 
@@ -108,6 +108,21 @@ class Sigmoid(FromLogSnr):
 def _log_gap(x: Tensor) -> Tensor:
     """log |1 − e^x|."""
     return torch.log(torch.abs(torch.expm1(x)))
+
+
+@settings
+class LinearAlpha(FromLogSnr):
+    """alpha = 1 − t with sigma² = 1 − alpha² (the "linear" schedule of paper 001)."""
+
+    kind: Literal["linear_alpha"] = "linear_alpha"
+    path: ClassVar[Path] = "preserving"
+
+    def _log_snr(self, t: Tensor) -> Tensor:
+        return 2 * torch.log1p(-t) - torch.log(t * (2 - t))
+
+    def t(self, log_snr: Tensor) -> Tensor:
+        alpha, sigma = preserving(log_snr.double())
+        return sigma**2 / (1 + alpha)  # 1 − alpha, without losing digits near 0
 
 
 @settings
@@ -218,6 +233,6 @@ class FlowMatching(FromLogSnr):
 
 
 AnySchedule = Annotated[
-    Cosine | ShiftedCosine | Sigmoid | LinearBetas | LinearVP | ExponentialVE | GeometricVE | FlowMatching,
+    Cosine | ShiftedCosine | Sigmoid | LinearAlpha | LinearBetas | LinearVP | ExponentialVE | GeometricVE | FlowMatching,
     Field(discriminator="kind"),
 ]
