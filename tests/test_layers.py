@@ -14,10 +14,10 @@ LEVELS = {
     "errors": 0, "memory": 0, "files": 1, "config": 1, "batch": 1,
     "diffusion": 2, "images": 2, "nets": 2,
     "metrics": 3, "methods": 3, "data": 3, "ranges": 3, "pictures": 3, "optimise": 3,
-    "measures": 1, "features": 3, "frechet": 3, "regions": 4, "distances": 4,
+    "measures": 1, "significance": 1, "features": 3, "frechet": 3, "regions": 4, "distances": 4,
     "trivial": 4, "charts": 4, "gallery": 5,
     "recipe": 5, "run": 6, "keys": 6, "journal": 6, "validate": 6,
-    "train": 7, "synthesise": 7, "scores": 7, "judge": 8, "evaluate": 9, "cases": 8, "info": 8,
+    "train": 7, "synthesise": 7, "scores": 7, "judge": 8, "compare": 8, "evaluate": 9, "cases": 8, "info": 8,
     "progress": 1, "options": 1, "panels": 10, "report": 11, "demo": 12, "commands": 13, "cli": 14, "__main__": 15,
 }  # fmt: skip
 

@@ -244,7 +244,7 @@ def test_features_of_the_users_own_take_the_place(cohort, out):
     expected = (truth.mean() - ours.mean()) ** 2 + (truth.std(ddof=1) - ours.std(ddof=1)) ** 2
     assert of(scores, "fd")["mean"] == pytest.approx(expected, rel=1e-4)
     assert of(scores, "fd_inf")["mean"] is not None
-    assert "features mean grey" in printed(scores)
+    assert "features: mean grey" in printed(scores)
 
 
 def means(number, made):

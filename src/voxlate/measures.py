@@ -78,9 +78,10 @@ def features_note(part: Mapping[str, Any]) -> str:
     """One line below the table: the features, the number of images and what that number does."""
     name = "FD, FD∞ and KD" if part["kind"] == "fd" else "Texture distances (not FD: other features, another scale)"
     text = (
-        f"{name}: features {part['name']}, {part['dimensions']} numbers a slice; {part['images']} axial slices pooled, "
-        f"resize {part['resize']}; ± is the standard error ({part['errors']}). The plain distance is too high with few "
-        "images, so it compares only at one number of them; ∞ extrapolates it, the kernel distance has no such bias."
+        f"{name}: features: {part['name']}; {part['dimensions']} numbers a slice; "
+        f"{part['images']} axial slices pooled, resize {part['resize']}; "
+        f"± is the standard error ({part['errors']}). The plain distance is too high with few images, so it compares "
+        "only at one number of them; ∞ extrapolates it, the kernel distance has no such bias."
     )
     if part["images"] < part["images_for_limit"]:
         text += f" ∞ needs {part['images_for_limit']} images."
