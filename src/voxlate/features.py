@@ -149,8 +149,8 @@ class Vit:
         found = []
         for batch in _batches(pictures):
             pixels = torch.from_numpy(np.stack([_stretch(picture) for picture in batch]))
-            tokens = self.model(pixels[:, None].expand(-1, 3, -1, -1)).last_hidden_state
-            found.append(tokens[:, 0].double())
+            pixels = pixels[:, None].expand(-1, 3, -1, -1).to(self.model.device)
+            found.append(self.model(pixels).last_hidden_state[:, 0].double().cpu())
         return torch.cat(found).numpy()
 
 
@@ -166,12 +166,16 @@ def load_vit(where: str) -> Vit:
         ) from error
     _check_kind(where)
     logging.disable_progress_bar()  # a bar for a second of reading would tear ours
+    loud = logging.get_verbosity()
+    logging.set_verbosity_error()  # the pooling layer of the published file is left out on purpose
     try:
         stored, info = ViTModel.from_pretrained(
             where, add_pooling_layer=False, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # the loader has a type for each of a dozen causes; none is a fault of ours
         raise BadInput(_absent(where, f"none ({type(error).__name__})")) from error
+    finally:
+        logging.set_verbosity(loud)
     if info["missing_keys"]:
         raise BadInput(_absent(where, f"weights without {min(info['missing_keys'])}"))
     state, config = stored.state_dict(), stored.config
@@ -181,7 +185,8 @@ def load_vit(where: str) -> Vit:
     config.image_size = SIDE
     model = ViTModel(config, add_pooling_layer=False)
     model.load_state_dict(state)
-    return Vit(model.eval().float(), name, int(config.hidden_size))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Vit(model.eval().float().to(device), name, int(config.hidden_size))
 
 
 def stretch_positions(positions: Tensor, side: int) -> Tensor:
