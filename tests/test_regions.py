@@ -109,6 +109,17 @@ def test_another_modality_of_the_case_may_say_where_to_look(cohort, out):
     assert "vessels.dice" not in scores.rows[0].scores, "the synthesis is no TOF"
 
 
+def test_a_label_map_of_the_case_may_say_where_to_look(cohort, out):
+    for number in range(3):
+        labels = np.where(head(number) == 300, 4, np.where(head(number) > -500, 1, 0))
+        write_volume(cohort / f"p{number}" / "seg.nii.gz", volume(labels, "seg", ""))
+    scores = evaluate(out, cohort, regions={"vessels": "seg=4", "head": "seg>0"})
+    assert of(scores, "vessels.voxels")["mean"] == 160
+    assert of(scores, "vessels.mae")["mean"] == pytest.approx(160, abs=1e-3)
+    assert of(scores, "head.voxels")["mean"] == 10 * 20 * 16
+    assert scores.document()["regions"] == {"vessels": "seg = 4 within body", "head": "seg > 0 within body"}
+
+
 def test_thresholds_of_arbitrary_units_are_shares_of_the_images_own_peak(cohort, tmp_path):
     write_volume(tmp_path / "made" / "p0" / "tof.nii.gz", volume(7 * np.maximum(head(0) + 100, 0), "tof", "a.u."))
     row = evaluate(tmp_path / "made", cohort, regions={"vessels": "tof>0.9"}).rows[0]
@@ -143,7 +154,7 @@ def test_a_region_needs_a_plain_name_and_a_text():
 
 
 def test_a_region_of_a_modality_that_the_case_lacks_is_refused(cohort, out):
-    with pytest.raises(BadInput, match=r"expected a modality of p0 \(cta, tof\), found swi"):
+    with pytest.raises(BadInput, match=r"expected a modality or label map of p0 \(cta, tof\), found swi"):
         evaluate(out, cohort, regions={"vessels": "swi>1"})
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from voxlate import metrics
 from voxlate.data.cohort import CaseFiles
+from voxlate.data.layout import LABELS
 from voxlate.errors import BadInput
 from voxlate.images.grid import canonical, return_to, same_grid
 from voxlate.images.mask import brain, foreground
@@ -20,14 +21,15 @@ from voxlate.ranges import Range, range_for
 Inside = NDArray[np.bool_]
 NUMBER = r"([-+]?\d+(?:\.\d*)?)"
 ABOVE_OR_BELOW = re.compile(rf"([\w-]+)\s*([<>])\s*{NUMBER}")
+LABEL = re.compile(rf"([\w-]+)\s*={{1,2}}\s*{NUMBER}")
 BETWEEN = re.compile(rf"{NUMBER}\s*<\s*([\w-]+)\s*<\s*{NUMBER}")
 
 
 @dataclass(frozen=True)
 class Region:
-    """A named part of each case: where a modality of the truth lies between two values, or a mask file.
+    """A named part of each case: where a modality or label map of the truth lies between two values, or a mask file.
 
-    low, high: in the modality's unit, in shares of the image's own peak where that is arbitrary.
+    low, high: in the modality's unit, in shares of the image's own peak where that is arbitrary; plain in label maps.
     """
 
     name: str
@@ -43,14 +45,14 @@ class Region:
 
     def rule(self, ranges: Mapping[str, Range], within: str) -> str:
         """In words, for the caption: cta > 150 HU within body."""
-        if self.modality is None:
+        if self.modality is None or self.modality in LABELS:
             return f"{self.text} within {within}"
         known = ranges.get(self.modality) or range_for(unit_of(self.modality))
         return f"{self.text} {known.unit} within {within}"
 
 
 def regions_from(texts: Mapping[str, str] | None) -> tuple[Region, ...]:
-    """Regions by name: "cta>150", "ct<-300", "150<cta<600", or a mask file ("masks/{case}.nii.gz").
+    """Regions by name: "cta>150", "ct<-300", "150<cta<600", "seg=4", or a mask file ("masks/{case}.nii.gz").
 
     Raises BadInput for a text that is none of these.
     """
@@ -62,6 +64,9 @@ def _region(name: str, text: str) -> Region:
         raise BadInput(
             f"region: expected a name of letters, digits, _ and -, found {name!r}. Write it as vessels=cta>150."
         )
+    if found := LABEL.fullmatch(text.strip()):
+        value = float(found[2])
+        return Region(name, f"{found[1]} = {value:g}", found[1], value - 0.5, value + 0.5)
     if "<" not in text and ">" not in text:
         if not text:
             raise BadInput(f"region {name}: expected a threshold or a mask file, found nothing. Write {name}=cta>150.")
@@ -73,7 +78,8 @@ def _region(name: str, text: str) -> Region:
     if (found := BETWEEN.fullmatch(text.strip())) and float(found[1]) < float(found[3]):
         return Region(name, f"{found[1]} < {found[2]} < {found[3]}", found[2], float(found[1]), float(found[3]))
     raise BadInput(
-        f"region {name}: expected MODALITY>NUMBER, MODALITY<NUMBER, LOW<MODALITY<HIGH or a mask file, found {text!r}. "
+        f"region {name}: expected MODALITY>NUMBER, MODALITY<NUMBER, LOW<MODALITY<HIGH, LABELS=NUMBER or a mask file, "
+        f"found {text!r}. "
         f"Write it as {name}=cta>150."
     )
 
@@ -90,9 +96,12 @@ def find_region(region: Region, truth: Volume, scale: Range, case: CaseFiles, fr
     assert region.modality is not None
     if region.modality == truth.modality:
         return region.select(thresholded(truth, scale, foreground(truth) if scale.own else None)) & frame
+    if region.modality in case.labels:
+        return region.select(canonical(on_grid_of(truth, case.labels[region.modality], "seg")).data[0]) & frame
     if region.modality not in case.files:
+        known = ", ".join(sorted({**case.files, **case.labels}))
         raise BadInput(
-            f"region {region.name}: expected a modality of {case.case} ({', '.join(sorted(case.files))}), "
+            f"region {region.name}: expected a modality or label map of {case.case} ({known}), "
             f"found {region.modality}. Choose one of these."
         )
     other = on_grid_of(truth, case.files[region.modality], region.modality)
