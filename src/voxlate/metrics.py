@@ -86,6 +86,13 @@ def gradient_strength(truth: Any, synthesis: Any, mask: Any = None) -> float:
     return of_synthesis / of_truth if of_truth > 0 else float("nan")
 
 
+def dice(a: Any, b: Any) -> float:
+    """Overlap of two masks, twice the intersection over the sum of both; NaN where both are empty."""
+    a, b = _pair(_array(a).astype(bool), _array(b).astype(bool), None)
+    total = int(a.sum()) + int(b.sum())
+    return 2 * int((a & b).sum()) / total if total else float("nan")
+
+
 def correlation(a: Any, b: Any, mask: Any = None) -> float:
     """Pearson's correlation of two images (uncertainty and error, say); NaN where one of them is constant."""
     a, b = _pair(a, b, mask)

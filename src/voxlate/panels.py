@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from voxlate.charts import short
-from voxlate.scores import ASIDE, METRICS, Metric, cell, figure, header_unit, keys_of
+from voxlate.measures import METRICS, Metric, cell, figure
+from voxlate.scores import header_unit, shown_in
 
 IN_PANELS = ("mae", "rmse", "psnr", "ssim_2d", "ssim_3d", "nmi", "gradient_strength")
 HEADLINES = ("mae", "ssim_2d")
@@ -45,7 +46,7 @@ def headline(answers: Mapping[str, Any], unit: str, key: str) -> str:
 
 def table_of(document: Mapping[str, Any]) -> dict[str, Any]:
     """The full table: head and rows of texts."""
-    shown = [metric for metric in METRICS if metric.key in keys_of(document) and metric.key not in ASIDE]
+    shown = shown_in(document)
     rows = [
         {
             "answer": answer,

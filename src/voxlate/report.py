@@ -17,9 +17,10 @@ from markupsafe import Markup
 from voxlate import __version__, charts, gallery
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_text
+from voxlate.measures import METRICS, cell
 from voxlate.panels import panels_of, table_of
 from voxlate.ranges import Range
-from voxlate.scores import METRICS, caption, cell
+from voxlate.scores import caption
 
 MOST_CASES = 9
 LONGEST_LIST = 12

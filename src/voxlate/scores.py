@@ -3,53 +3,19 @@
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
 from voxlate.files import whole_file, write_json
+from voxlate.measures import SSIM, UNIT, Metric, cell, features_note, is_aside, measured
 from voxlate.ranges import Range
 
-UNIT = "unit of the images"  # stands for the unit of the modality that is scored
 RESAMPLES = 2000  # the 2.5 % tail then rests on 50 resamples
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How a score is called, in what unit it is, what is better, and how one number comes from many voxels."""
-
-    key: str
-    label: str
-    unit: str
-    better: Literal["lower", "higher", "one"]
-    reduction: str
-    digits: int = 3
-    scale: float = 1.0
-
-    def unit_for(self, images: str) -> str:
-        """The unit, where `images` is that of the voxels."""
-        return images if self.unit == UNIT else self.unit
-
-
-ASIDE = ("rmse_rel", "std", "std_error_r")  # in the files, not in the table
-SSIM = "Gaussian window 11, sigma 1.5, K1 0.01, K2 0.03; "
-METRICS = (
-    Metric("mae", "MAE", UNIT, "lower", "mean over voxels"),
-    Metric("mae_rel", "MAE/range", "%", "lower", "mean over voxels, share of the range", 2, 100.0),
-    Metric("rmse", "RMSE", UNIT, "lower", "root of the mean over voxels"),
-    Metric("rmse_rel", "RMSE/range", "%", "lower", "root of the mean over voxels, share of the range", 2, 100.0),
-    Metric("psnr", "PSNR", "dB", "higher", "20 log10(range / RMSE) of each case", 1),
-    Metric("ssim_2d", "SSIM 2-D", "", "higher", SSIM + "mean over axial slices"),
-    Metric("ssim_3d", "SSIM 3-D", "", "higher", SSIM + "one window in three directions"),
-    Metric("nmi", "NMI", "", "higher", "64 bins over the range; 1 independent, 2 determined"),
-    Metric("gradient_strength", "Gradient", "", "one", "mean |difference of rows| over the truth's", 2),
-    Metric("std", "Spread", UNIT, "lower", "mean standard deviation of the samples"),
-    Metric("std_error_r", "Spread–error r", "", "higher", "correlation of standard deviation and |error|", 2),
-)
 
 
 @dataclass(frozen=True)
@@ -70,6 +36,9 @@ class Choices:
     truth: str
     mask: str
     padding: str
+    ssim_from: str
+    regions: dict[str, str]
+    features: dict[str, dict[str, Any]]
     split: str | None
     seed: int
     ranges: dict[str, Range]
@@ -82,10 +51,11 @@ class Choices:
 
 @dataclass(frozen=True)
 class Scores:
-    """All rows and how they were made."""
+    """All rows and how they were made; distances by modality, answer and metric are of all cases together."""
 
     rows: tuple[Row, ...]
     choices: Choices
+    distances: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """What metrics.json holds: each value beside its unit, range, mask, window, reduction and number of cases."""
@@ -99,6 +69,7 @@ class Scores:
             "without_truth": list(self.choices.without_truth),
             "truth_files": self.choices.files,
             "source_files": self.choices.sources,
+            "regions": self.choices.regions,
             "modalities": {name: self._modality(name) for name in modalities},
             "cases": [_flat(row) for row in self.rows],
         }
@@ -114,19 +85,31 @@ class Scores:
             "own_peak": scale.own,
             "mask": self.choices.mask,
             "ssim_padding": self.choices.padding,
+            "ssim_from": self.choices.ssim_from,
+            "features": self.choices.features.get(name),
             "cases": len({row.case for row in rows}),
             "patients": len(patients),
             "bootstrap": f"95 % percentile interval, {RESAMPLES} resamples over {over}, seed {self.choices.seed}",
         }
         answers: dict[str, Any] = {}
+        known = self._metrics()
         for answer in dict.fromkeys(row.answer for row in rows):
             mine = [row for row in rows if row.answer == answer]
             answers[answer] = {
                 metric.key: summary(mine, metric, over, self.choices.seed) | _beside(metric, scale, stated)
-                for metric in METRICS
+                for metric in known
                 if any(metric.key in row.scores for row in mine)
             }
+            pooled = self.distances.get(name, {}).get(answer, {})
+            answers[answer] |= {
+                metric.key: pooled[metric.key] | _beside(metric, scale, stated)
+                for metric in known
+                if metric.key in pooled
+            }
         return {"unit": scale.unit, **stated, "answers": answers}
+
+    def _metrics(self) -> tuple[Metric, ...]:
+        return measured({"regions": self.choices.regions})
 
     def table(self) -> Table:
         return table(self.document())
@@ -136,7 +119,7 @@ class Scores:
         write_json(out / "metrics.json", self.document())
         columns = ["case", "patient", "modality", "answer", "unit", "range_low", "range_high", "mask"]
         with whole_file(out / "metrics.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns + [metric.key for metric in METRICS])
+            writer = csv.DictWriter(file, columns + [metric.key for metric in self._metrics() if not metric.pooled])
             writer.writeheader()
             for row in self.rows:
                 scale = self.choices.ranges[row.modality]
@@ -180,7 +163,7 @@ def bootstrap(values: NDArray[Any], groups: Sequence[str], seed: int) -> tuple[f
 
 def table(document: Mapping[str, Any]) -> Table:
     """The score table of a metrics.json for the terminal: a line a score, a column an answer, mean ± sd over cases."""
-    shown = [metric for metric in METRICS if metric.key in keys_of(document) and metric.key not in ASIDE]
+    shown = shown_in(document)
     modalities = document["modalities"]
     answers = list(dict.fromkeys(answer for part in modalities.values() for answer in part["answers"]))
     title = "Scores: mean ± sd over cases; below, the 95 % interval of the mean"
@@ -198,6 +181,12 @@ def table(document: Mapping[str, Any]) -> Table:
     return result
 
 
+def shown_in(document: Mapping[str, Any]) -> list[Metric]:
+    """The metrics of the table: those that have a value somewhere, without those that only the files hold."""
+    keys = keys_of(document)
+    return [metric for metric in measured(document) if metric.key in keys and not is_aside(metric)]
+
+
 def keys_of(document: Mapping[str, Any]) -> set[str]:
     """Keys of the metrics that have a value somewhere."""
     answers = [scores for part in document["modalities"].values() for scores in part["answers"].values()]
@@ -207,27 +196,6 @@ def keys_of(document: Mapping[str, Any]) -> set[str]:
 def header_unit(document: Mapping[str, Any], metric: Metric) -> str:
     units = {part["unit"] for part in document["modalities"].values()}
     return metric.unit_for(units.pop() if len(units) == 1 else "own unit")
-
-
-def cell(value: Mapping[str, Any] | None, metric: Metric, join: str = " ", interval: bool = True) -> str:
-    """One value as people read it: 0.068 ± 0.012 0.061–0.074."""
-    if not value or value["mean"] is None:
-        return "–"
-    mean = value["mean"]
-    text = figure(mean, metric)
-    if value["sd"] is not None:
-        text += f" ± {figure(value['sd'], metric, like=mean)}"
-    if interval and value["ci95"]:
-        low, high = (figure(end, metric, like=mean) for end in value["ci95"])
-        text += f"{join}{low}–{high}"
-    return text
-
-
-def figure(value: float, metric: Metric, like: float | None = None) -> str:
-    """A value with the digits that its size asks for, or those of another one that it stands beside."""
-    size = abs(value if like is None else like)
-    digits = metric.digits if metric.unit != UNIT or size < 1 else 2 if size < 10 else 1
-    return f"{value * metric.scale:.{digits}f}"
 
 
 def caption(document: Mapping[str, Any]) -> str:
@@ -244,12 +212,28 @@ def caption(document: Mapping[str, Any]) -> str:
             lines.append(f"{name}: one patient, so the intervals speak of these cases and not of other patients.")
     padding = next(iter(document["modalities"].values()))["ssim_padding"]
     windows = "whole windows only" if padding == "valid" else "edges extended with zeros"
+    measured_from = next(iter(document["modalities"].values())).get("ssim_from", "low")
+    if measured_from == "zero":
+        windows += "; values measured from zero, not from the low end of the range"
     lines.append(f"SSIM: {SSIM}{windows}. NMI: 64 bins. Gradient: 1 right, below blur, above noise.")
+    lines += [features_note(part["features"]) for part in document["modalities"].values() if part.get("features")]
+    lines += [region_note(name, rule, document) for name, rule in document.get("regions", {}).items()]
     if document.get("trivial_cases"):
         lines.append(f"Mean image, copy and intensity table: from {document['trivial_cases']} training cases.")
     if document.get("without_truth"):
         lines.append(f"Without truth, not scored: {', '.join(document['without_truth'])}.")
     return "\n".join(lines)
+
+
+def region_note(name: str, rule: str, document: Mapping[str, Any]) -> str:
+    """What a region is, and the truth's own mean in it."""
+    means = []
+    for part in document["modalities"].values():
+        value = part["answers"].get("synthesis", {}).get(f"{name}.truth_mean")
+        if value and value["mean"] is not None:
+            metric = Metric("", "", UNIT, "truth", "")
+            means.append(f"truth's mean {cell(value, metric, interval=False)} {part['unit']} ({value['n']} cases)")
+    return f"{name}: {rule}; {', '.join(means)}."
 
 
 def count(number: int, name: str) -> str:
@@ -259,7 +243,9 @@ def count(number: int, name: str) -> str:
 def _beside(metric: Metric, scale: Range, stated: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: stated[key] for key in ("range", "range_rule", "mask")}
     if metric.key.startswith("ssim"):
-        kept["ssim_padding"] = stated["ssim_padding"]
+        kept |= {key: stated[key] for key in ("ssim_padding", "ssim_from")}
+    if metric.pooled:
+        kept["features"] = stated["features"]["name"]
     unit = "share of the range" if metric.scale != 1 else metric.unit_for(scale.unit)
     return {"unit": unit, "better": metric.better, "reduction": metric.reduction, **kept}
 
