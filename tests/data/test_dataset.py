@@ -81,6 +81,45 @@ def test_minmax_by_slice_takes_the_whole_slices_range_for_a_patch(cohort: Cohort
     assert np.allclose(piece.target[0], (2 * (t2 - t2.min()) / (t2.max() - t2.min()) - 1)[1:3, 2:5, 2:5], atol=1e-6)
 
 
+def test_batches_map_each_slice_by_its_own_range_and_a_constant_slice_to_background(tmp_path: Path, save) -> None:
+    values = np.random.default_rng(0).integers(0, 900, (5, 6, 8)).astype(float) + 100 * np.arange(5)[:, None, None]
+    values[3] = 700
+    for name in ("t1", "t2", "mask"):
+        save(tmp_path / "in" / "a" / f"{name}.nii.gz", values if name != "mask" else np.ones((5, 6, 8)))
+    cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1)
+    by_slice: dict[str, Intensity] = {"t1": MinMax(per="slice"), "t2": MinMax(per="slice")}
+    data = DataSettings(source=["t1"], target=["t2"], patch=(1, 8, 8))
+    batch = Batches(cohort, data, by_slice, batch=5, steps=1)[0]
+    order = [next(d for d in range(5) if item == stable_id("a", d, 0, 0)) for item in batch.item.tolist()]
+    assert sorted(order) == list(range(5))
+    for i, d in enumerate(order):
+        low, high = values[d].min(), values[d].max()
+        expected = -np.ones((6, 8)) if d == 3 else 2 * (values[d] - low) / (high - low) - 1
+        assert np.allclose(batch.source[i, 0, 0, :6], expected, atol=1e-6)
+        assert np.allclose(batch.target[i, 0, 0, :6], expected, atol=1e-6)  # type: ignore[index]
+        assert (batch.source[i, 0, 0, 6:] == -1).all()  # background follows after scaling, whatever the slice's range
+
+
+def test_random_crops_reach_every_offset_and_the_last_one(tmp_path: Path, save) -> None:
+    values = np.arange(2 * 260 * 258).reshape(2, 260, 258) % 30000  # each pixel of a slice tells its place
+    for name in ("t1", "t2", "mask"):
+        save(tmp_path / "in" / "a" / f"{name}.nii.gz", values if name != "mask" else np.ones((2, 260, 258)))
+    cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1)
+    data = DataSettings(source=["t1"], target=["t2"], patch=(1, 256, 256))
+    maps: dict[str, Intensity] = {"t1": Window(low=0, high=30000), "t2": Window(low=0, high=30000)}
+    batches = Batches(cohort, data, maps, batch=1, steps=150)
+    places = {stable_id("a", z, y, x): (y, x) for z in range(2) for y in range(5) for x in range(3)}
+    seen = set()
+    for step in range(150):
+        batch = batches[step]
+        y, x = places[int(batch.item[0])]
+        z = next(z for z in range(2) if int(batch.item[0]) == stable_id("a", z, y, x))
+        expected = maps["t1"].fit(np.empty(0)).forward(values[z, y : y + 256, x : x + 256].astype(np.float32))
+        assert np.array_equal(batch.source[0, 0, 0], expected)
+        seen.add((y, x))
+    assert seen == {(y, x) for y in range(5) for x in range(3)}
+
+
 def test_only_the_voxels_of_the_patch_are_read(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
     opened = items._mapped
@@ -187,11 +226,22 @@ def test_random_patches_lie_in_the_volume_and_find_the_foreground(cohort: Cohort
     assert len({int(item) for step in range(3) for item in batches[step].item}) > 20
 
 
-def test_a_patch_larger_than_the_volume_is_centred(cohort: Cohort) -> None:
+def test_a_patch_larger_than_the_volume_is_padded_at_the_far_sides(cohort: Cohort) -> None:
     data = DataSettings(source=["t1"], target=["t2"], patch=(6, 8, 12))
-    batch = Batches(cohort, data, WINDOWS, batch=1, steps=1)[0]
-    assert float(batch.source[0, 0, 0].max()) == -1
-    assert torch.equal(batch.mask[0, 0, 1:5, 1:7, 2:10], torch.from_numpy(cohort.mask("case1")).float())
+    (batch,) = (Batches(cohort, data, WINDOWS, batch=4, steps=1)[0],)
+    for i, case in enumerate([one for k in range(4) for one in cohort.splits["train"] if _is_of(batch, k, one)]):
+        assert torch.equal(batch.source[i, 0, :4, :6, :8], scaled(cohort, case, "t1"))
+        assert torch.equal(batch.mask[i, 0, :4, :6, :8], torch.from_numpy(cohort.mask(case)).float())
+    beyond = torch.nn.functional.pad(torch.zeros(4, 6, 8), (0, 4, 0, 2, 0, 2), value=1).bool()
+    assert (batch.source[:, 0, beyond] == -1).all()
+    assert (batch.target[:, 0, beyond] == -1).all()  # type: ignore[index]
+    assert (batch.mask[:, 0, beyond] == 0).all()
+    (validated,) = validation_batches(cohort, data, WINDOWS)
+    assert torch.equal(validated.source[0, 0, :4, :6, :8], scaled(cohort, cohort.splits["val"][0], "t1"))
+
+
+def _is_of(batch: Batch, place: int, case: str) -> bool:
+    return int(batch.item[place]) == stable_id(case, 0, 0, 0)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from voxlate.data.items import (
     usable_cases,
 )
 from voxlate.data.prepared import MASK, CaseHeader, Cohort, open_cohort
+from voxlate.data.slices import kept_slices
 from voxlate.errors import BadInput
 from voxlate.images.intensity import Intensity
 
@@ -140,13 +141,20 @@ def collate(pieces: Sequence[Piece]) -> Batch:
 
 
 def _spans(cohort: Cohort, data: DataSettings, cases: list[str]) -> list[Span]:
-    spans = [span for case in cases if (span := span_of(cohort.header(case), data)).starts]
-    if not spans:
+    kept = kept_slices(cohort, data.slices, cases) if data.slices is not None else {}
+    spans = [span for case in cases if (span := span_of(cohort.header(case), data, kept.get(case))).starts]
+    if spans:
+        return spans
+    if kept and not any(one.any() for one in kept.values()):
         raise BadInput(
-            f"{cohort.folder}: expected pieces of {data.patch} voxels with at least {data.foreground:.0%} foreground, "
-            "found none in any case. Lower data.foreground."
+            f"{cohort.folder}: expected slices that pass data.slices (overlap {data.slices.overlap:g}, "
+            f"{data.slices.pixels} pixels), found none in {len(cases)} cases. "
+            "Lower them, change data.slices.above, or prepare with --register if the scans do not lie on each other."
         )
-    return spans
+    raise BadInput(
+        f"{cohort.folder}: expected pieces of {data.patch} voxels with at least {data.foreground:.0%} foreground, "
+        "found none in any case. Lower data.foreground."
+    )
 
 
 def _items(spans: list[Span], depth: int) -> list[tuple[int, int | None]]:
@@ -157,10 +165,9 @@ def _items(spans: list[Span], depth: int) -> list[tuple[int, int | None]]:
 
 
 def _choices(length: int, patch: int, box: tuple[int, int]) -> range:
-    """Starts along an axis: inside the volume, the patch's centre inside the mask's box; centred if it is longer."""
+    """Starts along an axis: inside the volume, the patch's centre inside the mask's box; 0 if it is longer."""
     if patch >= length:
-        start = centred_start(length, patch)
-        return range(start, start + 1)
+        return range(1)
     first = min(max(box[0] - patch // 2, 0), length - patch)
     last = min(max(box[1] - 1 - patch // 2, 0), length - patch)
     return range(first, last + 1)

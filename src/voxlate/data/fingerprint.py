@@ -53,7 +53,8 @@ def _intensities(name: str, training: list[CaseHeader]) -> dict[str, Any]:
 
 def warnings_of(headers: list[CaseHeader], splits: Mapping[str, str]) -> list[str]:
     """Sentences about what prepare can see but not judge: doubles, blank images, odd Hounsfield units."""
-    return [*_doubles(headers, splits), *(text for header in headers for text in _oddities(header))]
+    each = (text for header in headers for text in (*_oddities(header), *_unregistered(header)))
+    return [*_doubles(headers, splits), *each]
 
 
 def _doubles(headers: list[CaseHeader], splits: Mapping[str, str]) -> Iterator[str]:
@@ -81,3 +82,14 @@ def _oddities(header: CaseHeader) -> Iterator[str]:
             yield f"{header.case}/{name} has voxels of {low:g} HU, below air: padding, or not in Hounsfield units."
         elif header.units[name] == "HU" and low >= 0 and high < GREY_RANGE:
             yield f"{header.case}/{name} lies in {low:g} to {high:g}: windowed to grey values, not Hounsfield units."
+
+
+def _unregistered(header: CaseHeader) -> Iterator[str]:
+    for name, one in header.registered.items():
+        if one.kept != one.asked:
+            gain = f"{one.before.mutual_information:.4f} before, {one.after.mutual_information:.4f} after"
+            left = "left where its header puts it" if one.kept == "none" else f"kept {one.kept}"
+            yield (
+                f"{header.case}/{name}: {one.asked} registration made it no more like {one.to}, {left} "
+                f"(mutual information {gain}). Look at it."
+            )

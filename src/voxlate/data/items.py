@@ -1,11 +1,12 @@
 """The items of a prepared cohort, slices or patches, and how one of them is read from disk in network units."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from pydantic import Field
 from safetensors import safe_open
@@ -16,6 +17,7 @@ from voxlate.config import settings
 from voxlate.data.augment import AugmentSettings
 from voxlate.data.prepared import MASK, CaseHeader, Cohort
 from voxlate.data.scale import case_scale
+from voxlate.data.slices import SliceSettings
 from voxlate.errors import BadInput
 from voxlate.images.intensity import Intensity, MinMax
 
@@ -37,6 +39,9 @@ class DataSettings:
         float,
         Field(ge=0, lt=1, description="least share of a piece that the body must cover; emptier ones are skipped"),
     ] = 0.0
+    slices: Annotated[
+        SliceSettings | None, Field(description="keep only slices where two scans show enough of the same; unset: all")
+    ] = None
     allow_missing: Annotated[
         bool, Field(description="keep cases that lack some source modality (its channel is background)")
     ] = False
@@ -124,19 +129,26 @@ def check_intensity(data: DataSettings, intensity: Mapping[str, Intensity]) -> N
             raise BadInput(f"recipe: expected an intensity map for {name}, found {known}. Add [intensity] {name} = ….")
 
 
-def span_of(header: CaseHeader, data: DataSettings) -> Span:
-    """Starts along D whose slab holds enough mask; a volume thinner than the patch has one, which centres it."""
+def span_of(header: CaseHeader, data: DataSettings, kept: np.ndarray | None = None) -> Span:
+    """Starts along D whose slab holds enough mask, and kept slices only; a volume thinner than the patch has one."""
     depth, height, width = (min(a, b) for a, b in zip(header.shape, data.patch))
-    area = torch.tensor([0, *header.mask_area]).cumsum(0)
     # divided by the patch's own area: a narrow patch can be full of body in a slice that is mostly air
-    enough = (area[depth:] - area[:-depth]) / (depth * height * width) >= data.foreground
-    offset = min(0, centred_start(header.shape[0], data.patch[0]))
-    return Span(header.case, tuple(offset + start for start in enough.nonzero().flatten().tolist()))
+    enough = _sums(header.mask_area, depth) / (depth * height * width) >= data.foreground
+    if kept is not None:
+        enough &= _sums(kept, depth) == depth
+    return Span(header.case, tuple(int(start) for start in np.flatnonzero(enough)))
+
+
+def _sums(values: Sequence[int] | np.ndarray, width: int) -> np.ndarray:
+    """The sum of each run of `width` neighbours."""
+    total = np.cumsum([0, *values])
+    sums: np.ndarray = total[width:] - total[: len(total) - width]
+    return sums
 
 
 def centred_start(length: int, patch: int) -> int:
-    """The start that centres a patch on an axis; negative where the patch is the longer one."""
-    return (length - patch) // 2
+    """The start that centres a patch on an axis; 0 where the patch is the longer one, so that padding follows."""
+    return max(0, (length - patch) // 2)
 
 
 def read_piece(

@@ -9,12 +9,24 @@ from dataclasses import asdict
 from pathlib import Path
 
 from voxlate import __version__
-from voxlate.data.case import Bringing, prepare_case
+from voxlate.data.bring import Bringing
+from voxlate.data.case import prepare_case
 from voxlate.data.cohort import CaseFiles, find_cases, manifest_in
 from voxlate.data.fingerprint import fingerprint, warnings_of
-from voxlate.data.prepared import CaseHeader, Cohort, Entry, case_path, open_cohort, read_header, write_cohort
+from voxlate.data.prepared import (
+    TRANSFORMS,
+    CaseHeader,
+    Cohort,
+    Entry,
+    case_path,
+    open_cohort,
+    read_header,
+    write_cohort,
+)
+from voxlate.data.slices import FOLDER as SLICES
 from voxlate.data.split import split_patients
 from voxlate.errors import BadInput
+from voxlate.images.register import Method
 
 Progress = Callable[[int, int, str], None]
 MOST_WORKERS = 8
@@ -30,6 +42,8 @@ def prepare(
     modalities: Sequence[str] | None = None,
     spacing_mm: tuple[float, float, float] | None = None,
     resample: bool = False,
+    register: Method | None = None,
+    fixed: str | None = None,
     seed: int = 0,
     shares: tuple[float, float, float] = (0.7, 0.15, 0.15),
     workers: int | None = None,
@@ -39,14 +53,15 @@ def prepare(
 
     pattern, manifest, preset, modalities: see cohort.find_cases. spacing_mm: (D, H, W), default as scanned. resample:
     bring a case's modalities to the grid of its first (in the order of `modalities`, else by name) where they differ.
+    register: bring them there by their content; the transforms are kept. fixed: the modality whose grid it is instead.
     shares: train, val, test by patient, unless the manifest tells. workers: processes, each holding one case in memory.
     progress(done, total, case) is called after each case. Raises BadInput for bad cases and for an `out` in use.
     """
     root, out = Path(root), Path(out)
     cases = find_cases(root, pattern, manifest, preset, modalities)
-    bringing = Bringing(spacing_mm, resample)
+    bringing = Bringing(spacing_mm, resample, register, fixed)
     _refuse_other(out, root, {one.case for one in cases})
-    for stray in [*out.glob(".writing-*"), *out.glob("cases/.writing-*")]:  # of a run that was killed
+    for stray in out.glob("**/.writing-*"):  # of a run that was killed
         stray.unlink()
     _prepare_all(cases, out, bringing, workers, progress)
     headers = [read_header(case_path(out, one.case)) for one in cases]
@@ -72,7 +87,7 @@ def prepare(
         },
     )
     write_cohort(cohort)
-    _forget_others(out, {one.case for one in cases})
+    _forget_others(out, headers)
     return open_cohort(out)
 
 
@@ -81,7 +96,7 @@ def _refuse_other(out: Path, root: Path, cases: set[str]) -> None:
     if out.exists() and not out.is_dir():
         raise BadInput(f"{out}: expected a folder to write to, found a file. Choose another name.")
     entries = [one.name for one in out.iterdir() if not one.name.startswith(".writing-")] if out.exists() else []
-    strange = sorted(set(entries) - {"cases", "cohort.json"})
+    strange = sorted(set(entries) - {"cases", "cohort.json", TRANSFORMS, SLICES})
     if "cohort.json" in entries:
         made_from = open_cohort(out).made.get("root")
         if made_from != str(root.resolve()):
@@ -93,11 +108,16 @@ def _refuse_other(out: Path, root: Path, cases: set[str]) -> None:
         raise BadInput(f"{out}: expected an empty folder or this cohort's, found {strange[0]}. Choose another folder.")
 
 
-def _forget_others(out: Path, cases: set[str]) -> None:
-    """Remove files of cases that were once in this cohort and are no longer."""
-    for path in (out / "cases").glob("*.safetensors"):
-        if path.name.removesuffix(".safetensors") not in cases:
+def _forget_others(out: Path, headers: list[CaseHeader]) -> None:
+    """Remove files of cases that were once in this cohort and are no longer, and transforms no case uses."""
+    kept = {case_path(out, header.case) for header in headers}
+    kept |= {out / one.transform for header in headers for one in header.registered.values() if one.transform}
+    for path in [*out.glob("cases/*.safetensors"), *out.glob(f"{TRANSFORMS}/*/*")]:
+        if path not in kept:
             path.unlink()
+    for folder in out.glob(f"{TRANSFORMS}/*"):
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _prepare_all(
@@ -154,4 +174,5 @@ def _entry(header: CaseHeader, split: str) -> Entry:
         shape=header.shape,
         spacing_mm=header.spacing_mm,
         mask_ml=round(header.mask_ml, 3),
+        registered=header.registered,
     )

@@ -2,7 +2,7 @@
 
 import functools
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ from voxlate.data.scale import Statistics, typical_scale
 from voxlate.errors import BadInput
 from voxlate.files import read_json, whole_file, write_json
 from voxlate.images.intensity import Intensity, Scale
+from voxlate.images.likeness import Similarity
 from voxlate.images.volume import Volume
 
 FORMAT = "voxlate prepared cohort"
 VERSION = 1
 MASK = "mask"
+TRANSFORMS = "transforms"
 LABEL = "label."  # before a label map's name among the tensors of a case
 SPLITS = ("train", "val", "test")
 Shape = tuple[int, int, int]
@@ -33,6 +35,21 @@ class Origin:
     file: str
     shape: Shape
     affine: list[list[float]]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """How a scan was brought onto another: what was asked for, what was kept, and how alike the two were.
+
+    kept: the last step that made them more alike, "none" where no step did; transform: its ITK file in the folder.
+    """
+
+    to: str
+    asked: str
+    kept: str
+    before: Similarity
+    after: Similarity
+    transform: str
 
 
 @dataclass(frozen=True)
@@ -58,6 +75,7 @@ class CaseHeader:
     mask_ml: float
     inputs: str
     voxels: dict[str, str]
+    registered: dict[str, Registered] = field(default_factory=dict)
 
     @property
     def present(self) -> list[str]:
@@ -76,6 +94,7 @@ class Entry:
     shape: Shape
     spacing_mm: tuple[float, float, float]
     mask_ml: float
+    registered: dict[str, Registered] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -156,6 +175,11 @@ def write_cohort(cohort: Cohort) -> None:
 
 def case_path(folder: Path, case: str) -> Path:
     return folder / "cases" / f"{case}.safetensors"
+
+
+def transform_name(case: str, modality: str, kind: str) -> str:
+    """Where a transform lies below the prepared folder; dense fields are no text."""
+    return f"{TRANSFORMS}/{case}/{modality}{'.h5' if kind == 'ants' else '.tfm'}"
 
 
 def write_case(path: Path, tensors: dict[str, np.ndarray], header: CaseHeader) -> None:
