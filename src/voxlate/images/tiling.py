@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 
-from voxlate.images.spool import release, zeros
+from voxlate.images.spool import release, runs, zeros
 
 Triple = tuple[int, int, int]
 
@@ -96,7 +96,9 @@ class Blend:
     def result(self) -> np.ndarray:
         """The blended volume [C, D, H, W] in float32; ends the blend, for it is divided in place."""
         if self._weight is not None:
-            self._total /= self._weight
+            for channel in self._total:
+                for run in runs(channel, self._weight):
+                    channel[run] /= self._weight[run]
         return self._total
 
 
