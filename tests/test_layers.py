@@ -15,7 +15,7 @@ LEVELS = {
     "diffusion": 2, "images": 2, "nets": 2,
     "metrics": 3, "methods": 3, "data": 3, "ranges": 3, "pictures": 3, "optimise": 3,
     "trivial": 4, "charts": 4, "gallery": 5,
-    "recipe": 5, "run": 6, "keys": 6, "journal": 6, "validate": 6,
+    "recipe": 5, "inputs": 6, "run": 6, "keys": 6, "journal": 6, "validate": 6,
     "train": 7, "synthesise": 7, "scores": 7, "evaluate": 8, "cases": 8, "info": 8,
     "progress": 1, "options": 1, "panels": 10, "report": 11, "demo": 12, "cli": 13, "__main__": 14,
 }  # fmt: skip
