@@ -33,6 +33,8 @@ RECIPE = {
 }
 SMALL = {"kind": "unet", "width": 32, "multipliers": [1, 2, 4, 4], "blocks": 1, "patch": 4}
 
+TINY = {"kind": "unet", "width": 16, "multipliers": [1, 2], "blocks": 1, "patch": 4, "middle_attention": False}
+
 
 def model(net: dict | None = None, intensity: dict | None = None, **synth: object) -> Model:
     """A model with fresh weights; how well it does is not the question here."""
@@ -77,7 +79,7 @@ def overhead(net: dict | None, steps: int = 8, repeats: int = 3) -> float:
 
 
 def peak(kind: str, depth: int) -> dict[str, float]:
-    """Peak memory in GiB, and seconds, of a process that synthesises a file of 512×512×depth: two samples, two steps."""
+    """Peak memory in GiB, and seconds, of a process that synthesises a 512×512×depth file: two samples, two steps."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "scan.nii.gz"
         write_scan(path, kind, depth)
@@ -98,14 +100,16 @@ def write_scan(path: Path, kind: str, depth: int) -> None:
         for z in np.linspace(-1, 1, depth):
             head = (x / 0.8) ** 2 + (y / 0.9) ** 2 + (z / 1.2) ** 2 < 1
             plane = draw.normal(0, 20, (512, 512)) + np.where(head, 40, -1000)
-            file.write((plane if kind == "ct" else np.abs(plane + np.where(head, 560, 1000))).astype(np.int16).tobytes())
+            file.write(
+                (plane if kind == "ct" else np.abs(plane + np.where(head, 560, 1000))).astype(np.int16).tobytes()
+            )
 
 
 def volume(path: Path, kind: str) -> None:
     """What `peak` measures: a file through the whole of synth, to files again."""
     begun = time.perf_counter()
     intensity = {"kind": "window", "low": -1000, "high": 2000} if kind == "ct" else {"kind": "percentile"}
-    made = model(SMALL, intensity, steps=2, samples=2)
+    made = model(TINY, intensity, steps=2, samples=2)
     synthesise_cases(made, [Scans("case", {"t1": path})], path.parent / "out")
     print(peak_gib(), time.perf_counter() - begun)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from voxlate.batch import BACKGROUND, Batch
-from voxlate.data.scale import case_scale, intensity_statistics
+from voxlate.data.scale import Statistics, case_scale, intensity_statistics
 from voxlate.images.intensity import Percentile, Scale, Window, ZScore
 from voxlate.images.mask import foreground
 from voxlate.images.spool import mapped, release
@@ -25,7 +25,8 @@ class Inputs:
     def __init__(self, recipe: Recipe, volumes: Mapping[str, Volume]):
         self.recipe, self.volumes = recipe, volumes
         masked = isinstance(recipe.task, Residual) and recipe.task.inside
-        self.statistics, self.mask = {}, None
+        self.statistics: dict[str, Statistics] = {}
+        self.mask: np.ndarray | None = None
         for name, volume in volumes.items():
             spec = recipe.intensity[name]
             if isinstance(spec, Window) and not masked:
@@ -33,7 +34,7 @@ class Inputs:
             asks = isinstance(spec, ZScore) or (isinstance(spec, Percentile) and spec.inside == "foreground")
             own = foreground(volume) if asks or masked else None
             self.statistics[name] = intensity_statistics(volume.data[0], own)
-            if masked:
+            if masked and own is not None:
                 self.mask = own if self.mask is None else mapped(np.logical_or, self.mask, own, dtype=bool)
 
     def batch(self, tiling: Tiling, starts: list[Triple], items: list[int]) -> Batch:
@@ -71,4 +72,6 @@ class Inputs:
 
     def _scale(self, name: str, index: int) -> Scale:
         spec = self.recipe.intensity[name]
-        return Scale(spec.low, spec.high) if isinstance(spec, Window) else case_scale(spec, self.statistics[name], index)
+        return (
+            Scale(spec.low, spec.high) if isinstance(spec, Window) else case_scale(spec, self.statistics[name], index)
+        )

@@ -12,14 +12,15 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from voxlate.batch import Batch, stable_id
+from voxlate.batch import BACKGROUND, Batch, stable_id
 from voxlate.config import fill
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, canonical, resample, return_to, same_grid, with_spacing
 from voxlate.images.intensity import Scale
+from voxlate.images.slices import Resized, View, Whole, resize, view
 from voxlate.images.spool import mapped, spooled
-from voxlate.images.tiling import Blend, Tiling
+from voxlate.images.tiling import Blend
 from voxlate.images.volume import Volume, read_volume
 from voxlate.inputs import Inputs
 from voxlate.methods.problem import Method
@@ -30,7 +31,6 @@ from voxlate.validate import autocast, find_device
 
 Progress = Callable[[int, int], None]
 Physical = Callable[[np.ndarray], np.ndarray]  # from network units
-Triple = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,17 @@ class Model:
     origin: Path
 
     def with_options(self, **changes: Any) -> "Model":
-        """The same model with other synthesis options (sampler, steps, samples, ...); None keeps the recipe's."""
+        """The same model with other synthesis options (sampler, steps, samples, ...); None keeps the recipe's.
+
+        Raises BadInput for an unknown option, a value out of range, and slices of a kind that the model has not.
+        """
         chosen = {name: value for name, value in changes.items() if value is not None}
         synth = fill(Synthesis, {**vars(self.recipe.synth), **chosen}, "synthesis options")
+        if self.recipe.data.patch[0] > 1 and not isinstance(synth.slices, Whole):
+            raise BadInput(
+                f"synth.slices: expected kind 'whole' for a model of volumes (patches of {self.recipe.data.patch[0]} "
+                f"slices), found '{synth.slices.kind}'. Drop synth.slices."
+            )
         return replace(self, recipe=replace(self.recipe, synth=synth))
 
     def synthesise(
@@ -163,59 +171,57 @@ def load(run: Path | str, device: str = "auto") -> Model:
 
 
 def _run(
-    model: Model, volumes: Mapping[str, Volume], grid: Grid, case: str, seed: int, progress: Progress | None
+    model: Model, volumes: dict[str, Volume], grid: Grid, case: str, seed: int, progress: Progress | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Mean and standard deviation [T, D, H, W] in network units, a few slices or one patch at a time."""
     synth, data = model.recipe.synth, model.recipe.data
-    inputs = Inputs(model.recipe, volumes)
-    tiling = _tiling(grid.shape, data.patch, synth.overlap)
-    starts = tiling.starts()
-    blend = Blend(tiling, (2 if synth.samples > 1 else 1) * len(data.target))
+    if isinstance(synth.slices, Resized):
+        volumes, sight = resize(volumes, synth.slices.size)
+    else:
+        sight = view(synth.slices, grid.shape, data.patch, synth.overlap)
+    inputs, starts, count = Inputs(model.recipe, volumes), sight.starts(), len(data.target)
+    blend = Blend(sight.drawn, (2 if synth.samples > 1 else 1) * count)
     for begin in range(0, len(starts), synth.batch):
         chosen = starts[begin : begin + synth.batch]
-        batch = inputs.batch(tiling, chosen, [stable_id(case, *start) for start in chosen])
-        mean, std = _samples(model, batch, seed)
-        images = mean if std is None else torch.cat([mean, std], dim=1)
-        for start, image in zip(chosen, images.cpu().numpy()):
-            blend.add(image, start)
+        batch = inputs.batch(sight.seen, chosen, [stable_id(case, *sight.place(start)) for start in chosen])
+        for start, image in zip(chosen, _samples(model, batch, seed, sight)):
+            blend.add(image, sight.place(start))
         inputs.release()
         blend.release()
         if progress:
             progress(begin + len(chosen), len(starts))
+    for z in sight.beside():
+        blend.fill(z, [BACKGROUND] * count + [0.0] * count)
     done = blend.result()
-    count = len(data.target)
     return done[:count], done[count:] if synth.samples > 1 else None
 
 
-def _tiling(shape: Triple, patch: Triple, overlap: float) -> Tiling:
-    """Whole slices, one by one, for a model of slices; overlapping patches for a model of volumes."""
-    if patch[0] == 1:
-        return Tiling(shape, (1, *shape[1:]))
-    d, h, w = (round(overlap * size) if length > size else 0 for length, size in zip(shape, patch))
-    return Tiling(shape, patch, (d, h, w))
-
-
-def _samples(model: Model, batch: Batch, seed: int) -> tuple[Tensor, Tensor | None]:
-    """Mean and standard deviation (ddof = 1) of the samples, [B, T, D, H, W], in constant memory."""
+def _samples(model: Model, batch: Batch, seed: int, sight: View) -> np.ndarray:
+    """Mean and, where there are several samples, standard deviation (ddof = 1): [B, T or 2T, D, H, W]."""
     synth: Synthesis = model.recipe.synth
     batch = batch.to(model.device)
-    mean, squares = torch.zeros(()), torch.zeros(())
+    mean: np.ndarray = np.zeros((), np.float32)
+    squares = mean
     for sample in range(synth.samples):
-        image = _one(model, batch, Noise(seed, batch.item, sample))
+        drawn = _one(model, batch, Noise(seed, batch.item, sample))
+        image = sight.back(drawn.cpu().numpy()).clip(-1, 1)
         step = image - mean
         mean = mean + step / (sample + 1)
         squares = squares + step * (image - mean)  # Welford 1962
-    return mean, (squares / (synth.samples - 1)).sqrt() if synth.samples > 1 else None
+    if synth.samples == 1:
+        return mean
+    return np.concatenate([mean, np.sqrt(squares / (synth.samples - 1))], axis=1)
 
 
 def _one(model: Model, batch: Batch, noise: Noise) -> Tensor:
+    """One sample [B, T, D, H, W] as the network sees it, not clipped."""
     synth = model.recipe.synth
     with torch.inference_mode(), autocast(model.device, model.recipe.train.precision):
         image = model.method.synthesise(batch, noise, synth).float()
         if synth.mirror:
             flipped = replace(batch, source=batch.source.flip(-1), mask=batch.mask.flip(-1))
             image = (image + model.method.synthesise(flipped, noise, synth).float().flip(-1)) / 2
-    return image.clamp(-1, 1)
+    return image
 
 
 def _one_grid(grids: Mapping[str, Grid]) -> Grid:

@@ -16,7 +16,9 @@ def percentiles(chunks: Chunks, points: Sequence[float]) -> np.ndarray:
     A float32's bits, read as a whole number, sort as the float does. The first pass counts the upper halves of these
     numbers, the second the lower halves of those that hold a wanted rank; so memory is the same for any data.
     """
-    upper = sum(np.bincount(keys >> 16, minlength=HALF) for keys in _keys(chunks))
+    upper = np.zeros(HALF, np.int64)
+    for keys in _keys(chunks):
+        upper += np.bincount(keys >> 16, minlength=HALF)
     count = int(upper.sum())
     place = (count - 1) * (np.asarray(points, np.float64) / 100)
     below = np.floor(place).astype(np.int64)

@@ -1,7 +1,7 @@
 """Arrays that live in a file without a name, so that a volume never has to fit into memory.
 
-What is large lies in the system's temporary folder (TMPDIR chooses another) and is worked on in runs of planes; after each
-run the pages that it touched are let go, so that memory depends on a plane's size, not on the number of planes.
+What is large lies in the system's temporary folder (TMPDIR chooses another) and is worked on in runs of planes; after
+each run the pages that it touched are let go, so that memory depends on a plane's size, not on the number of planes.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Overlapping tiles of a volume of any size, blended without seams."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -86,6 +86,13 @@ class Blend:
             return
         self._total[(slice(None), *place)] += tile[(slice(None), *inside)] * self._tile_weight[inside]
         self._weight[place] += self._tile_weight[inside]
+
+    def fill(self, z: int, values: Sequence[float]) -> None:
+        """Make a slice that no tile reaches one value in each channel."""
+        for channel, value in zip(self._total, values):
+            channel[z] = value
+        if self._weight is not None:
+            self._weight[z] = 1
 
     def release(self) -> None:
         """Let go of the memory of what is gathered so far; it stays in its file."""
