@@ -17,6 +17,7 @@ from voxlate.data.dataset import DataSettings
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.errors import BadInput
 from voxlate.images.intensity import Intensity, Window
+from voxlate.images.slices import Slices, Whole
 from voxlate.methods.autoencoding import Autoencoding, AutoencodingSettings
 from voxlate.methods.diffusion import Diffusion, DiffusionSettings
 from voxlate.methods.problem import Method, Task
@@ -66,7 +67,8 @@ class Synthesis(SamplerSettings):
         int, Field(ge=1, description="images drawn a case; over 1 gives mean and standard deviation")
     ] = 1
     batch: Annotated[int, Field(ge=1, description="slices or patches at a time (memory, not results)")] = 4
-    overlap: Annotated[float, Field(ge=0, lt=1, description="share that neighbouring 3-D patches overlap")] = 0.5
+    overlap: Annotated[float, Field(ge=0, lt=1, description="share that neighbouring patches or tiles overlap")] = 0.5
+    slices: Annotated[Slices, Field(description="how a model of slices is shown them")] = Whole()
     mirror: Annotated[bool, Field(description="average with the left-right mirrored input (twice the time)")] = False
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,23 @@ from torch import Tensor
 
 from voxlate.batch import BACKGROUND, Batch, stable_id
 from voxlate.config import fill
-from voxlate.data.scale import case_scale, intensity_statistics
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, canonical, resample, return_to, same_grid, with_spacing
-from voxlate.images.intensity import Percentile, Scale, ZScore
-from voxlate.images.mask import foreground
-from voxlate.images.spool import release, spooled
-from voxlate.images.tiling import Blend, Tiling
+from voxlate.images.intensity import Scale
+from voxlate.images.slices import Resized, View, Whole, resize, view
+from voxlate.images.spool import mapped, spooled
+from voxlate.images.tiling import Blend
 from voxlate.images.volume import Volume, read_volume
+from voxlate.inputs import Inputs
 from voxlate.methods.problem import Method
-from voxlate.methods.tasks import Complete, Residual
+from voxlate.methods.tasks import Complete
 from voxlate.recipe import Recipe, Synthesis, windows
 from voxlate.run import file_hash, load_method, made_by
 from voxlate.validate import autocast, find_device
 
 Progress = Callable[[int, int], None]
-Triple = tuple[int, int, int]
-RELEASE = 8  # batches between two times that the memory of finished slices is let go
+Physical = Callable[[np.ndarray], np.ndarray]  # from network units
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,17 @@ class Model:
     origin: Path
 
     def with_options(self, **changes: Any) -> "Model":
-        """The same model with other synthesis options (sampler, steps, samples, ...); None keeps the recipe's."""
+        """The same model with other synthesis options (sampler, steps, samples, ...); None keeps the recipe's.
+
+        Raises BadInput for an unknown option, a value out of range, and slices of a kind that the model has not.
+        """
         chosen = {name: value for name, value in changes.items() if value is not None}
         synth = fill(Synthesis, {**vars(self.recipe.synth), **chosen}, "synthesis options")
+        if self.recipe.data.patch[0] > 1 and not isinstance(synth.slices, Whole):
+            raise BadInput(
+                f"synth.slices: expected kind 'whole' for a model of volumes (patches of {self.recipe.data.patch[0]} "
+                f"slices), found '{synth.slices.kind}'. Drop synth.slices."
+            )
         return replace(self, recipe=replace(self.recipe, synth=synth))
 
     def synthesise(
@@ -98,10 +106,10 @@ class Model:
             if name not in wanted:
                 continue
             scale = Scale(*model.header["target_scales"][name])
-            result[name] = model._returned(scale.inverse(mean[channel]), name, grid, first)
+            result[name] = model._returned(mean[channel], scale.inverse, name, grid, first)
             if spread is not None:
-                width = spread[channel] * ((scale.high - scale.low) / 2)
-                std[name] = model._returned(width, name, grid, first)
+                half = (scale.high - scale.low) / 2
+                std[name] = model._returned(spread[channel], partial(np.multiply, half), name, grid, first)
         files = {name: volume.origin for name, volume in volumes.items()}
         return Synthesised(result, std, {**made_by(), **model.plan(files, case, seed)})
 
@@ -130,9 +138,10 @@ class Model:
         spacing = self.header.get("spacing_mm")
         return resample(volume, with_spacing(volume.grid, tuple(spacing))) if spacing else volume
 
-    def _returned(self, values: np.ndarray, modality: str, grid: Grid, to: Grid) -> Volume:
-        volume = Volume(values[None], grid.affine, self.header["units"][modality], modality)
-        return return_to(volume, to)
+    def _returned(self, values: np.ndarray, physical: Physical, modality: str, grid: Grid, to: Grid) -> Volume:
+        """A channel of the blend, in physical units and on the grid of the scans."""
+        made = mapped(physical, values, dtype=np.float32)
+        return return_to(Volume(made[None], grid.affine, self.header["units"][modality], modality), to)
 
     def plan(self, files: Mapping[str, Path | str], case: str, seed: int) -> dict[str, Any]:
         """How a case's images will be made: model, options, seed, inputs; equal plans give equal images."""
@@ -162,113 +171,57 @@ def load(run: Path | str, device: str = "auto") -> Model:
 
 
 def _run(
-    model: Model, volumes: Mapping[str, Volume], grid: Grid, case: str, seed: int, progress: Progress | None
+    model: Model, volumes: dict[str, Volume], grid: Grid, case: str, seed: int, progress: Progress | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Mean and standard deviation [T, D, H, W] in network units, a few slices or one patch at a time."""
     synth, data = model.recipe.synth, model.recipe.data
-    inputs = _Inputs(model, volumes)
-    tiling = _tiling(grid.shape, data.patch, synth.overlap)
-    starts = tiling.starts()
-    blend = Blend(tiling, (2 if synth.samples > 1 else 1) * len(data.target))
+    if isinstance(synth.slices, Resized):
+        volumes, sight = resize(volumes, synth.slices.size)
+    else:
+        sight = view(synth.slices, grid.shape, data.patch, synth.overlap)
+    inputs, starts, count = Inputs(model.recipe, volumes), sight.starts(), len(data.target)
+    blend = Blend(sight.drawn, (2 if synth.samples > 1 else 1) * count)
     for begin in range(0, len(starts), synth.batch):
         chosen = starts[begin : begin + synth.batch]
-        batch = inputs.batch(tiling, chosen, [stable_id(case, *start) for start in chosen])
-        mean, std = _samples(model, batch, seed)
-        images = mean if std is None else torch.cat([mean, std], dim=1)
-        for start, image in zip(chosen, images.cpu().numpy()):
-            blend.add(image, start)
-        if begin // synth.batch % RELEASE == 0:
-            inputs.release()
-            blend.release()
+        batch = inputs.batch(sight.seen, chosen, [stable_id(case, *sight.place(start)) for start in chosen])
+        for start, image in zip(chosen, _samples(model, batch, seed, sight)):
+            blend.add(image, sight.place(start))
+        inputs.release()
+        blend.release()
         if progress:
             progress(begin + len(chosen), len(starts))
+    for z in sight.beside():
+        blend.fill(z, [BACKGROUND] * count + [0.0] * count)
     done = blend.result()
-    count = len(data.target)
     return done[:count], done[count:] if synth.samples > 1 else None
 
 
-def _tiling(shape: Triple, patch: Triple, overlap: float) -> Tiling:
-    """Whole slices, one by one, for a model of slices; overlapping patches for a model of volumes."""
-    if patch[0] == 1:
-        return Tiling(shape, (1, *shape[1:]))
-    d, h, w = (round(overlap * size) if length > size else 0 for length, size in zip(shape, patch))
-    return Tiling(shape, patch, (d, h, w))
-
-
-def _samples(model: Model, batch: Batch, seed: int) -> tuple[Tensor, Tensor | None]:
-    """Mean and standard deviation (ddof = 1) of the samples, [B, T, D, H, W], in constant memory."""
+def _samples(model: Model, batch: Batch, seed: int, sight: View) -> np.ndarray:
+    """Mean and, where there are several samples, standard deviation (ddof = 1): [B, T or 2T, D, H, W]."""
     synth: Synthesis = model.recipe.synth
     batch = batch.to(model.device)
-    mean, squares = torch.zeros(()), torch.zeros(())
+    mean: np.ndarray = np.zeros((), np.float32)
+    squares = mean
     for sample in range(synth.samples):
-        image = _one(model, batch, Noise(seed, batch.item, sample))
+        drawn = _one(model, batch, Noise(seed, batch.item, sample))
+        image = sight.back(drawn.cpu().numpy()).clip(-1, 1)
         step = image - mean
         mean = mean + step / (sample + 1)
         squares = squares + step * (image - mean)  # Welford 1962
-    return mean, (squares / (synth.samples - 1)).sqrt() if synth.samples > 1 else None
+    if synth.samples == 1:
+        return mean
+    return np.concatenate([mean, np.sqrt(squares / (synth.samples - 1))], axis=1)
 
 
 def _one(model: Model, batch: Batch, noise: Noise) -> Tensor:
+    """One sample [B, T, D, H, W] as the network sees it, not clipped."""
     synth = model.recipe.synth
     with torch.inference_mode(), autocast(model.device, model.recipe.train.precision):
         image = model.method.synthesise(batch, noise, synth).float()
         if synth.mirror:
             flipped = replace(batch, source=batch.source.flip(-1), mask=batch.mask.flip(-1))
             image = (image + model.method.synthesise(flipped, noise, synth).float().flip(-1)) / 2
-    return image.clamp(-1, 1)
-
-
-class _Inputs:
-    """Scans in physical units with their scales; gives batches in network units, place by place."""
-
-    def __init__(self, model: Model, volumes: Mapping[str, Volume]):
-        self.model, self.volumes = model, volumes
-        recipe = model.recipe
-        masked = isinstance(recipe.task, Residual) and recipe.task.inside
-        self.statistics, self.mask = {}, None
-        for name, volume in volumes.items():
-            spec = recipe.intensity[name]
-            asks = isinstance(spec, ZScore) or (isinstance(spec, Percentile) and spec.inside == "foreground")
-            own = foreground(volume) if asks or masked else None
-            self.statistics[name] = intensity_statistics(volume.data[0], own)
-            if masked:
-                self.mask = own if self.mask is None else self.mask | own
-
-    def batch(self, tiling: Tiling, starts: list[Triple], items: list[int]) -> Batch:
-        """The tiles at `starts`; with `stack`, the modalities, then the same for the slice below, above, …"""
-        channels = self.model.recipe.data.channels
-        tiles = [np.concatenate([self._tile(name, step, tiling, start) for name, step in channels]) for start in starts]
-        source = torch.from_numpy(np.stack(tiles))
-        return Batch(
-            source=source,
-            mask=self._masks(tiling, starts),
-            present=torch.tensor([[name in self.volumes for name, _ in channels]] * len(starts)),
-            item=torch.tensor(items),
-        )
-
-    def _masks(self, tiling: Tiling, starts: list[Triple]) -> Tensor:
-        """[B, 1, D, H, W]; found only for a method that works inside a mask."""
-        if self.mask is None:
-            return torch.ones(len(starts), 1, *tiling.patch)
-        tiles = [tiling.cut(self.mask[None], start) for start in starts]
-        return torch.from_numpy(np.stack(tiles).astype(np.float32))
-
-    def _tile(self, name: str, step: int, tiling: Tiling, start: Triple) -> np.ndarray:
-        """A modality in network units, [1, D, H, W]; beyond the first and last slice is that slice again."""
-        if name not in self.volumes:
-            return np.full((1, *tiling.patch), BACKGROUND, np.float32)
-        values = self.volumes[name].data
-        first = min(max(start[0] + step, 0), values.shape[1] - 1) if step else start[0]
-        tile = tiling.cut(values, (first, *start[1:]))
-        return self._scale(name, first).forward(tile)
-
-    def release(self) -> None:
-        """Let go of the memory of slices already read; large scans are in a file."""
-        for volume in self.volumes.values():
-            release(volume.data)
-
-    def _scale(self, name: str, index: int) -> Scale:
-        return case_scale(self.model.recipe.intensity[name], self.statistics[name], index)
+    return image
 
 
 def _one_grid(grids: Mapping[str, Grid]) -> Grid:

@@ -259,7 +259,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch) -> None:
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(nib.nifti1.Nifti1Image, "to_stream", full)
+    monkeypatch.setattr(nib.nifti1.Nifti1Header, "write_to", full)
     with pytest.raises(BadInput, match="full disk"):
         write_volume(tmp_path / "a.nii.gz", volume_of(np.zeros((1, 2, 2, 2))))
     assert list(tmp_path.iterdir()) == []

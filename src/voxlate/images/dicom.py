@@ -12,6 +12,7 @@ import numpy as np
 from voxlate.errors import BadInput
 from voxlate.images.formats import LPS_TO_RAS, UNREADABLE, Stored, reason
 from voxlate.images.grid import Grid, check_affine
+from voxlate.images.spool import release, zeros
 
 TILT_DEGREES = 0.5  # positions are rounded in headers; a real gantry tilt is degrees
 GEOMETRY = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
@@ -52,9 +53,10 @@ def read_series(path: Path) -> Stored:
     Raises BadInput for several series, missing slices, gantry tilt, colour, several frames and damaged files.
     """
     series = _find_series(path)
-    data = np.empty(series.grid.shape, dtype=np.float32)
+    data = zeros(series.grid.shape)
     for plane, file in zip(data, series.files, strict=True):
         plane[:] = _pixels(file, plane.shape)
+        release(data)
     return Stored(data, series.grid.affine, modality=series.modality)
 
 

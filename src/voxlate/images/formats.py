@@ -12,6 +12,7 @@ from PIL import Image
 
 from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, check_affine
+from voxlate.images.spool import mapped
 
 PICTURE_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])  # columns grow to the patient's Left, rows to Posterior: LPS
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -143,11 +144,11 @@ def read_itk(path: Path) -> Stored:
     grid = read_itk_grid(path)
     itk = _simpleitk(path)
     try:
-        data = itk.GetArrayFromImage(itk.ReadImage(str(path)))
+        data = itk.GetArrayFromImage(itk.ReadImage(str(path)))  # the whole of it: compressed ones come in one piece
     except UNREADABLE as error:
         raise BadInput(
             f"{path}: expected whole voxel data, found it damaged or cut short. Get the file again."
         ) from error
     if np.iscomplexobj(data):
         raise BadInput(f"{path}: expected real values, found complex ones. Save the magnitude.")
-    return Stored(data.reshape(grid.shape).astype(np.float32, copy=False), grid.affine)
+    return Stored(mapped(np.asarray, data.reshape(grid.shape), dtype=np.float32), grid.affine)

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.ndimage
 
 from voxlate.errors import BadInput
+from voxlate.images.spool import release, runs, spooled, zeros
 
 if TYPE_CHECKING:
     from voxlate.images.volume import Volume
@@ -101,7 +102,7 @@ def oriented(volume: "Volume", axes: str) -> "Volume":
     spatial = volume.data.transpose(3, 2, 1, 0)  # x, y, z, then channels, which the orientation leaves alone
     data = nib.orientations.apply_orientation(spatial, change).transpose(3, 2, 1, 0)
     affine = volume.affine @ nib.orientations.inv_ornt_aff(change, volume.grid.shape[::-1])
-    return dataclasses.replace(volume, data=np.ascontiguousarray(data), affine=affine)
+    return dataclasses.replace(volume, data=spooled(data), affine=affine)
 
 
 def canonical(volume: "Volume") -> "Volume":
@@ -128,27 +129,29 @@ def resample(volume: "Volume", grid: Grid, order: Literal[0, 1, 3] = 1, fill: fl
     to_index = np.linalg.inv(volume.affine) @ grid.affine
     # scipy indexes (D, H, W), affines map (W, H, D)
     matrix, offset = to_index[:3, :3][::-1, ::-1], to_index[:3, 3][::-1]
-    lowest = float(volume.data.min()) if fill is None else fill
-    data = np.stack([_sample(channel, grid.shape, matrix, offset, order, lowest) for channel in volume.data])
+    lowest = min(float(one[run].min()) for one in volume.data for run in runs(one)) if fill is None else fill
+    data = zeros((len(volume.data), *grid.shape))
+    for channel, out in zip(volume.data, data):
+        _sample(channel, out, matrix, offset, order, lowest)
     return dataclasses.replace(volume, data=data, affine=grid.affine)
 
 
 def _sample(
-    array: np.ndarray, shape: tuple[int, int, int], matrix: np.ndarray, offset: np.ndarray, order: int, fill: float
-) -> np.ndarray:
-    """Values of [D, H, W] at matrix @ index + offset for every index of `shape`."""
+    array: np.ndarray, out: np.ndarray, matrix: np.ndarray, offset: np.ndarray, order: int, fill: float
+) -> None:
+    """Write to every index of `out` the value of [D, H, W] at matrix @ index + offset."""
     # mirror is the boundary that scipy's spline evaluation assumes beyond the edge for mode "nearest"
     spline = scipy.ndimage.spline_filter(array, order, np.float32, mode="mirror") if order > 1 else array
-    out = np.empty(shape, dtype=np.float32)
-    step = max(1, SLAB_VOXELS // (shape[1] * shape[2]))
-    for start in range(0, shape[0], step):
+    step = max(1, SLAB_VOXELS // (out.shape[1] * out.shape[2]))
+    for start in range(0, len(out), step):
         slab = out[start : start + step]
         shift = offset + matrix[:, 0] * start
         scipy.ndimage.affine_transform(
             spline, matrix, shift, output=slab, output_shape=slab.shape, order=order, mode="nearest", prefilter=False
         )
         slab[_outside(array.shape, slab.shape, matrix, shift)] = fill
-    return out
+        release(out)
+        release(spline)
 
 
 def _outside(shape: tuple[int, ...], slab: tuple[int, ...], matrix: np.ndarray, offset: np.ndarray) -> np.ndarray:

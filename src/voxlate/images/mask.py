@@ -3,7 +3,18 @@
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.images.morphology import Spacing, closed, dilate, erode, fill_slices, largest, opened, without_specks
+from voxlate.images.morphology import (
+    Spacing,
+    both,
+    closed,
+    dilate,
+    erode,
+    fill_slices,
+    largest,
+    opened,
+    without_specks,
+)
+from voxlate.images.spool import mapped, runs
 from voxlate.images.volume import Volume
 
 SAMPLES = 1_000_000  # voxels that thresholds are estimated from
@@ -30,16 +41,26 @@ def foreground(volume: Volume) -> np.ndarray:
     """
     image, spacing = volume.data[0], volume.grid.spacing_mm
     if volume.unit == "HU":
-        return _body(image > BODY_HU, spacing, gap_mm=0.0)
+        return _body(_above(image, BODY_HU), spacing, gap_mm=0.0)
     background, threshold, clean = _background(image)
     if threshold is None:
-        return np.ones(image.shape, dtype=bool)
+        return _everything(image)
     if clean and volume.unit != "grey":  # a windowed picture has clean air beside a whole head
-        found = fill_slices(largest(np.abs(image - background) > threshold - background))
+        away = mapped(lambda run: np.abs(run - background) > threshold - background, image, dtype=bool)
+        found = fill_slices(largest(away))
     else:
-        found = _body(image > threshold, spacing, gap_mm=SCALP_MM)
+        found = _body(_above(image, threshold), spacing, gap_mm=SCALP_MM)
     # a few vessels above a threshold (some MRA files) draw no outline
-    return found if found.mean() > LEAST_BODY else np.ones(image.shape, dtype=bool)
+    share = sum(int(found[run].sum()) for run in runs(found)) / found.size
+    return found if share > LEAST_BODY else _everything(image)
+
+
+def _above(image: np.ndarray, threshold: float) -> np.ndarray:
+    return mapped(lambda run: run > threshold, image, dtype=bool)
+
+
+def _everything(image: np.ndarray) -> np.ndarray:
+    return mapped(lambda run: np.ones(run.shape, bool), image, dtype=bool)
 
 
 def _body(tissue: np.ndarray, spacing: Spacing, gap_mm: float) -> np.ndarray:
@@ -50,15 +71,17 @@ def _body(tissue: np.ndarray, spacing: Spacing, gap_mm: float) -> np.ndarray:
     tissue = without_specks(tissue)
     shut = fill_slices(closed(tissue, gap_mm, spacing))
     core = opened(shut, TABLE_MM, spacing)
-    core = largest(core if core.any() else shut, tissue)
-    outline = shut & dilate(core, TABLE_MM, spacing)
-    return fill_slices(largest(outline & (tissue | erode(shut, gap_mm, spacing))))
+    core = largest(core if any(core[run].any() for run in runs(core)) else shut, tissue)
+    outline = both(shut, dilate(core, TABLE_MM, spacing))
+    solid = mapped(np.logical_or, tissue, erode(shut, gap_mm, spacing), dtype=bool)
+    return fill_slices(largest(both(outline, solid)))
 
 
 def _background(image: np.ndarray) -> tuple[float, float | None, bool]:
     """Background value, threshold above it (None: no background), and whether it is one clean constant."""
     values = _sample(image)
-    border = _sample(np.concatenate([image[:, [0, -1]].reshape(-1), image[:, :, [0, -1]].reshape(-1)]))
+    edges = [(image[run][:, [0, -1]].reshape(-1), image[run][:, :, [0, -1]].reshape(-1)) for run in runs(image)]
+    border = _sample(np.concatenate([part for side in zip(*edges) for part in side]))
     # A head may touch most of the border (neck, nose, a tight crop): the lower quarter still is air.
     lowest, background = (float(v) for v in np.percentile(border, [5, 25]))
     spread = (background - lowest) / 0.97  # standard deviation, from two quantiles of the normal law
@@ -80,9 +103,11 @@ def _is_clean(values: np.ndarray, background: float, signal: float) -> bool:
 
 
 def _sample(array: np.ndarray) -> np.ndarray:
-    """Evenly spread values, at most about SAMPLES of them."""
-    flat = array.reshape(-1)
-    return flat[:: max(1, flat.size // SAMPLES)]
+    """Evenly spread values, at most about SAMPLES of them: every so many-th of the flattened array."""
+    step, plane, parts = max(1, array.size // SAMPLES), array[:1].size, []
+    for run in runs(array):
+        parts.append(array[run].reshape(-1)[-run.start * plane % step :: step].copy())
+    return np.concatenate(parts)
 
 
 def _otsu(values: np.ndarray) -> float:

@@ -1,7 +1,9 @@
 """NIfTI and FreeSurfer files, read with little memory and written so that every viewer agrees on the place."""
 
 import gzip
+import math
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,11 @@ import numpy as np
 from voxlate.errors import BadInput
 from voxlate.images.formats import UNREADABLE, Stored, reason
 from voxlate.images.grid import Grid, check_affine
+from voxlate.images.spool import release, runs, zeros
 
 MILLIMETRES = {"meter": 1000.0, "micron": 0.001}  # xyzt_units; "mm" and "unknown" are taken as millimetres
 DESCRIPTION = b"voxlate; research use only"
+DEFLATE_MOST = 1032  # bytes that gzip can make of one: its longest match, 258 bytes, takes at least two bits
 
 Pair = nib.nifti1.Nifti1Pair
 ERRORS = (
@@ -102,22 +106,45 @@ def read_nifti(path: Path) -> Stored:
     """
     image = _load(path)
     grid = _grid(image, path)
+    _check_size(image, grid, path)
+    data = zeros(grid.shape)
+    slope, inter = float(image.dataobj.slope), float(image.dataobj.inter)
     try:
-        raw = image.dataobj.get_unscaled().reshape(grid.shape[::-1], order="F")
-        slope, inter = float(image.dataobj.slope), float(image.dataobj.inter)
+        with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which the reader of volumes reports
+            for plane, stored in zip(data, _planes(image, grid)):  # float64 for one slice only
+                plane[:] = stored if (slope, inter) == (1.0, 0.0) else stored * np.float64(slope) + inter
+                release(data)
     except (EOFError, gzip.BadGzipFile) as error:
         raise BadInput(f"{path}: expected whole gzip data, found it cut short. Copy or download it again.") from error
-    except MemoryError as error:
-        raise BadInput(f"{path}: expected a volume that fits into memory, found {grid}. Check the header.") from error
     except ERRORS as error:
         message = f"{path}: expected voxels for {grid}, found the file damaged or cut short ({reason(error)})."
         raise BadInput(message + " Copy or download it again.") from error
-    data = np.empty(grid.shape, dtype=np.float32)
-    with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which the reader of volumes reports
-        for z, plane in enumerate(data):  # slice by slice: float64 for one slice only
-            stored = raw[:, :, z].T
-            plane[:] = stored if (slope, inter) == (1.0, 0.0) else stored * np.float64(slope) + inter
     return Stored(data, grid.affine)
+
+
+def _planes(image: Any, grid: Grid) -> Iterator[np.ndarray]:
+    """The stored planes [H, W], read one by one: x grows fastest in these files, then y, then z."""
+    stored, (depth, height, width) = image.dataobj, grid.shape
+    size = height * width * stored.dtype.itemsize
+    with nib.openers.ImageOpener(stored.file_like) as file:
+        file.seek(stored.offset)
+        for z in range(depth):
+            raw = file.read(size)
+            if len(raw) < size:
+                raise ValueError(f"it ends in slice {z + 1} of {depth}")
+            yield np.frombuffer(raw, stored.dtype).reshape(height, width)
+
+
+def _check_size(image: Any, grid: Grid, path: Path) -> None:
+    """Raise BadInput where a file cannot hold what its header says, before room is made for that."""
+    file = Path(image.dataobj.file_like)
+    packed = file.suffix.lower() not in (".nii", ".img", ".mgh")
+    wanted = math.prod(grid.shape) * image.dataobj.dtype.itemsize
+    if wanted > file.stat().st_size * (DEFLATE_MOST if packed else 1):
+        raise BadInput(
+            f"{path}: expected voxels for {grid}, found the file damaged or cut short (too small for them). "
+            "Copy or download it again."
+        )
 
 
 def write_nifti(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
@@ -126,22 +153,40 @@ def write_nifti(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
     The bytes depend on nothing but the voxels and the affine: no time, no file name.
     """
     kind = np.int16 if _fits_int16(data) else np.float32
-    image = nib.nifti1.Nifti1Image(data.astype(kind, copy=False).transpose(2, 1, 0), affine)
+    header = _header(data.shape, kind, affine)
+    with open(path, "wb") as file:
+        if path.suffix.lower() == ".gz":
+            with gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=4, mtime=0) as packed:
+                _write_planes(packed, header, data, kind)
+        else:
+            _write_planes(file, header, data, kind)
+
+
+def _header(shape: tuple[int, ...], kind: Any, affine: np.ndarray) -> nib.Nifti1Header:
+    blank = np.broadcast_to(np.zeros((), kind), shape[::-1])  # nibabel wants voxels to make a header
+    image = nib.nifti1.Nifti1Image(blank, affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1)
     image.header["descrip"] = DESCRIPTION
-    with open(path, "wb") as file:
-        if path.suffix.lower() == ".gz":
-            with gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=4, mtime=0) as packed:
-                image.to_stream(packed)
-        else:
-            image.to_stream(file)
+    image.update_header()
+    image.header.set_slope_inter(1, 0)
+    return image.header
+
+
+def _write_planes(file: Any, header: nib.Nifti1Header, data: np.ndarray, kind: Any) -> None:
+    header.write_to(file)
+    file.write(bytes(header.get_data_offset() - file.tell()))
+    for plane in data:
+        file.write(plane.astype(kind, copy=False).tobytes())
+        release(data)
 
 
 def _fits_int16(data: np.ndarray) -> bool:
     limits = np.iinfo(np.int16)
     return all(
-        limits.min <= plane.min() and plane.max() <= limits.max and np.array_equal(plane, np.rint(plane))
-        for plane in data
+        limits.min <= data[run].min()
+        and data[run].max() <= limits.max
+        and np.array_equal(data[run], np.rint(data[run]))
+        for run in runs(data)
     )

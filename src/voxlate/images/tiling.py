@@ -1,12 +1,12 @@
 """Overlapping tiles of a volume of any size, blended without seams."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 
-from voxlate.images.spool import release, zeros
+from voxlate.images.spool import release, runs, zeros
 
 Triple = tuple[int, int, int]
 
@@ -87,6 +87,13 @@ class Blend:
         self._total[(slice(None), *place)] += tile[(slice(None), *inside)] * self._tile_weight[inside]
         self._weight[place] += self._tile_weight[inside]
 
+    def fill(self, z: int, values: Sequence[float]) -> None:
+        """Make a slice that no tile reaches one value in each channel."""
+        for channel, value in zip(self._total, values):
+            channel[z] = value
+        if self._weight is not None:
+            self._weight[z] = 1
+
     def release(self) -> None:
         """Let go of the memory of what is gathered so far; it stays in its file."""
         for array in (self._total, self._weight):
@@ -96,7 +103,9 @@ class Blend:
     def result(self) -> np.ndarray:
         """The blended volume [C, D, H, W] in float32; ends the blend, for it is divided in place."""
         if self._weight is not None:
-            self._total /= self._weight
+            for channel in self._total:
+                for run in runs(channel, self._weight):
+                    channel[run] /= self._weight[run]
         return self._total
 
 

@@ -11,6 +11,7 @@ from voxlate.files import whole_file
 from voxlate.images import dicom, formats, nifti
 from voxlate.images.formats import Stored
 from voxlate.images.grid import Grid, check_affine, oriented
+from voxlate.images.spool import runs
 
 HOUNSFIELD = ("ct", "ncct", "cect", "cta", "ctv")
 UNITS: dict[str, str] = {
@@ -122,8 +123,10 @@ def _family(path: Path) -> str:
 
 
 def _check_finite(data: np.ndarray, path: Path) -> None:
-    nan = sum(int(np.isnan(plane).sum()) for plane in data)
-    infinite = sum(int(np.isinf(plane).sum()) for plane in data)
+    nan = infinite = 0
+    for run in runs(data):
+        unknown = int(np.isnan(data[run]).sum())
+        nan, infinite = nan + unknown, infinite + int((~np.isfinite(data[run])).sum()) - unknown
     if nan or infinite:
         raise BadInput(
             f"{path}: expected finite voxels, found {nan} NaN and {infinite} infinite ones of {data.size}. "

@@ -1,0 +1,77 @@
+"""A patient's scans as a method sees them: piece by piece, in network units."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from voxlate.batch import BACKGROUND, Batch
+from voxlate.data.scale import Statistics, case_scale, intensity_statistics
+from voxlate.images.intensity import Percentile, Scale, Window, ZScore
+from voxlate.images.mask import foreground
+from voxlate.images.spool import mapped, release
+from voxlate.images.tiling import Tiling
+from voxlate.images.volume import Volume
+from voxlate.methods.tasks import Residual
+from voxlate.recipe import Recipe
+
+Triple = tuple[int, int, int]
+
+
+class Inputs:
+    """Scans in physical units with their scales; gives batches in network units, place by place."""
+
+    def __init__(self, recipe: Recipe, volumes: Mapping[str, Volume]):
+        self.recipe, self.volumes = recipe, volumes
+        masked = isinstance(recipe.task, Residual) and recipe.task.inside
+        self.statistics: dict[str, Statistics] = {}
+        self.mask: np.ndarray | None = None
+        for name, volume in volumes.items():
+            spec = recipe.intensity[name]
+            if isinstance(spec, Window) and not masked:
+                continue  # it asks nothing of the scan
+            asks = isinstance(spec, ZScore) or (isinstance(spec, Percentile) and spec.inside == "foreground")
+            own = foreground(volume) if asks or masked else None
+            self.statistics[name] = intensity_statistics(volume.data[0], own)
+            if masked and own is not None:
+                self.mask = own if self.mask is None else mapped(np.logical_or, self.mask, own, dtype=bool)
+
+    def batch(self, tiling: Tiling, starts: list[Triple], items: list[int]) -> Batch:
+        """The tiles at `starts`; with `stack`, the modalities, then the same for the slice below, above, …"""
+        channels = self.recipe.data.channels
+        tiles = [np.concatenate([self._tile(name, step, tiling, start) for name, step in channels]) for start in starts]
+        source = torch.from_numpy(np.stack(tiles))
+        return Batch(
+            source=source,
+            mask=self._masks(tiling, starts),
+            present=torch.tensor([[name in self.volumes for name, _ in channels]] * len(starts)),
+            item=torch.tensor(items),
+        )
+
+    def _masks(self, tiling: Tiling, starts: list[Triple]) -> Tensor:
+        """[B, 1, D, H, W]; found only for a method that works inside a mask."""
+        if self.mask is None:
+            return torch.ones(len(starts), 1, *tiling.patch)
+        tiles = [tiling.cut(self.mask[None], start) for start in starts]
+        return torch.from_numpy(np.stack(tiles).astype(np.float32))
+
+    def _tile(self, name: str, step: int, tiling: Tiling, start: Triple) -> np.ndarray:
+        """A modality in network units, [1, D, H, W]; beyond the first and last slice is that slice again."""
+        if name not in self.volumes:
+            return np.full((1, *tiling.patch), BACKGROUND, np.float32)
+        values = self.volumes[name].data
+        first = min(max(start[0] + step, 0), values.shape[1] - 1) if step else start[0]
+        tile = tiling.cut(values, (first, *start[1:]))
+        return self._scale(name, first).forward(tile)
+
+    def release(self) -> None:
+        """Let go of the memory of slices already read; large scans are in a file."""
+        for array in (*(volume.data for volume in self.volumes.values()), *([] if self.mask is None else [self.mask])):
+            release(array)
+
+    def _scale(self, name: str, index: int) -> Scale:
+        spec = self.recipe.intensity[name]
+        return (
+            Scale(spec.low, spec.high) if isinstance(spec, Window) else case_scale(spec, self.statistics[name], index)
+        )
