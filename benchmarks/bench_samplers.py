@@ -22,7 +22,7 @@ from voxlate.progress import Bars, bar
 from voxlate.synthesise import Model, load
 
 matplotlib.use("svg")
-from matplotlib import pyplot  # noqa: E402
+from matplotlib import pyplot
 
 GRIDS = {"dpmpp_2m": "log_snr"}  # a multistep solver wants equal steps of log-SNR; others take the recipe's grid
 MEASURES = {"mae": "MAE", "psnr": "PSNR (dB)", "gradient_strength": "edges over the truth's", "texture_distance": ""}

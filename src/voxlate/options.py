@@ -19,9 +19,9 @@ Changes = Annotated[list[str] | None, typer.Option("--set", help="Change a key: 
 Samples = Annotated[int | None, typer.Option(min=1, help="Images a case; over 1: mean and standard deviation.")]
 
 
-def pairs(texts: list[str] | None) -> dict[str, str]:
+def pairs(texts: list[str] | None, option: str = "--set") -> dict[str, str]:
     """KEY=VALUE texts as a table; raises BadInput for a text without `=`."""
     for text in texts or []:
         if "=" not in text:
-            raise BadInput(f"--set: expected KEY=VALUE such as train.steps=500, found {text!r}. Add the value.")
+            raise BadInput(f"{option}: expected KEY=VALUE, found {text!r}. Add the value.")
     return {key.strip(): value.strip() for key, _, value in (text.partition("=") for text in texts or [])}

@@ -18,6 +18,7 @@ from voxlate.diffusion.sample import SamplerSettings
 from voxlate.errors import BadInput
 from voxlate.images.intensity import Intensity, Window
 from voxlate.images.slices import Slices, Whole
+from voxlate.methods.adversarial import Adversarial, AdversarialSettings
 from voxlate.methods.autoencoding import Autoencoding, AutoencodingSettings
 from voxlate.methods.diffusion import Diffusion, DiffusionSettings
 from voxlate.methods.problem import Method, Task
@@ -31,7 +32,9 @@ from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import UViT
 from voxlate.optimise import Optimiser
 
-AnyMethod = Annotated[DiffusionSettings | RegressionSettings | AutoencodingSettings, Field(discriminator="kind")]
+AnyMethod = Annotated[
+    DiffusionSettings | RegressionSettings | AdversarialSettings | AutoencodingSettings, Field(discriminator="kind")
+]
 AnyNet = Annotated[UNet | KLAutoencoder | PlainUNet | ADM | UViT | DiT, Field(discriminator="kind")]
 
 
@@ -139,6 +142,14 @@ def read(name: str, changes: Mapping[str, str] | None = None) -> Recipe:
     return from_dict(values, name)
 
 
+def table(changes: Mapping[str, str]) -> dict[str, Any]:
+    """`changes` such as {'slices.kind': 'tiled'} as a table of tables, values as in TOML."""
+    values: dict[str, Any] = {}
+    for key, value in changes.items():
+        _change(values, key, value)
+    return values
+
+
 def from_dict(values: dict[str, Any], where: str) -> Recipe:
     """Fill and check a recipe from plain tables; raises BadInput."""
     recipe = fill(Recipe, values, where)
@@ -179,6 +190,9 @@ def build(recipe: Recipe, stage: Stage, earlier: Mapping[str, Method]) -> Method
     )
     if isinstance(stage.method, DiffusionSettings):
         return Diffusion(stage.method, net, task, channels.state)
+    if isinstance(stage.method, AdversarialSettings):
+        generator = Regression(stage.method.data, net, task, channels.known_in_state)
+        return Adversarial(stage.method, generator, channels)
     return Regression(stage.method, net, task, channels.known_in_state)
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.prediction import denoiser, per_item, target, to_eps
 from voxlate.diffusion.sample import SAMPLERS, SamplerSettings, sample
-from voxlate.diffusion.samplers import adjusted_ddim, ddim, ddpm, euler_maruyama, langevin
-from voxlate.diffusion.solvers import dpm2, dpm3, dpmpp_2m, dpmpp_2s, heun
+from voxlate.diffusion.samplers import adjusted_ddim, ddim, ddpm, euler_maruyama
 from voxlate.diffusion.schedules import Cosine, ExponentialVE, LinearBetas, LinearVP
+from voxlate.diffusion.solvers import dpm2, dpm3, dpmpp_2m, dpmpp_2s, heun
 from voxlate.diffusion.times import grid
 
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
@@ -232,7 +232,13 @@ def test_samples_of_a_mixture_have_its_mean_and_spread(sampler, schedule, kind):
     x = sample(how, TWO_TISSUES.through(schedule, kind), schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 64, 64))
     # the spread of a mixture's sample variance is below that of a Gaussian's
     chance = 4 * TWO_TISSUES.std / math.sqrt(count)
-    step_error = {"ddim": 0.02, "adjusted_ddim": 0.02, "ddpm": 0.04, "euler_maruyama": 0.02, "predictor_corrector": 0.02}
+    step_error = {
+        "ddim": 0.02,
+        "adjusted_ddim": 0.02,
+        "ddpm": 0.04,
+        "euler_maruyama": 0.02,
+        "predictor_corrector": 0.02,
+    }
     assert x.isfinite().all()
     assert abs(float(x.mean()) - TWO_TISSUES.mean) < chance + step_error.get(sampler, 0.01) / 2
     assert abs(float(x.std()) - TWO_TISSUES.std) < chance / math.sqrt(2) + step_error.get(sampler, 0.01)

@@ -46,6 +46,11 @@ def prepare(
     modality: Modalities = None,
     spacing: Annotated[tuple[float, float, float] | None, typer.Option(help="Resample all to x y z in mm.")] = None,
     resample: Annotated[bool, typer.Option("--resample", help="Bring other grids to the case's first one.")] = False,
+    register: Annotated[
+        Literal["rigid", "affine", "bspline", "ants"] | None,
+        typer.Option(help="Bring a case's scans together by their content; the transforms are kept."),
+    ] = None,
+    fixed: Annotated[str | None, typer.Option(help="The modality whose grid the others are brought to.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the split by patient, where no manifest gives one.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -65,6 +70,8 @@ def prepare(
             modalities=modality,
             spacing_mm=(spacing[2], spacing[1], spacing[0]) if spacing else None,
             resample=resample,
+            register=register,
+            fixed=fixed,
             seed=seed,
             progress=lambda done, total, _: bars("prepare", done, total),
         )

@@ -1,8 +1,8 @@
-"""Commands on models: recipes, train, synth."""
+"""Commands on models: recipes, train, import, synth."""
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -54,6 +54,20 @@ def train(
     out.print(f"{done.weights()} is the model. Next:  voxlate synth {to} COHORT --out OUT")
 
 
+@app.command(name="import", epilog="Example:  voxlate import xmodality adm.safetensors --out RUN")
+def import_weights(
+    source: Annotated[Literal["xmodality"], typer.Argument(metavar="SOURCE", help="Whose weights: xmodality.")],
+    weights: Annotated[Path, typer.Argument(help="The published file (safetensors).")],
+    to: To,
+    change: Changes = None,
+) -> None:
+    """Turn published weights into a run that synth accepts; the file says which network it is."""
+    from voxlate.imports.xmodality import import_run
+
+    run = import_run(weights, to, pairs(change))
+    out.print(f"{run.weights()} is the model. Next:  voxlate synth {to} SCANS --out OUT")
+
+
 @app.command(
     epilog="Examples:  voxlate synth RUN COHORT --out OUT --split val    "
     "voxlate synth RUN t1=scan.nii.gz --out OUT --samples 10"
@@ -68,10 +82,14 @@ def synth(
     sampler: Annotated[str | None, typer.Option(help="Another sampler than the recipe's.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Times at which the network denoises.")] = None,
     eta: Annotated[float | None, typer.Option(min=0, max=1, help="Noise that ddim puts back; 1 as DDPM.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Noise over time: another than in training (cosine, …).")] = None,
     samples: Samples = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
     batch: Annotated[int | None, typer.Option(min=1, help="Slices at a time: memory, not results.")] = None,
     split: Split = None,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a key of the recipe's [synth]: slices.kind=tiled.")
+    ] = None,
     missing: Annotated[list[str] | None, typer.Option(help="Leave this modality out and make it.")] = None,
     pattern: Pattern = None,
     manifest: Manifest = None,
@@ -80,10 +98,14 @@ def synth(
     as_json: Json = False,
 ) -> None:
     """Make the target modalities of one case or of a cohort, on the input's own grid and in physical units."""
+    from voxlate import recipe as recipes
     from voxlate.cases import find_scans, synthesise_cases
     from voxlate.synthesise import load
 
-    model = load(run, device).with_options(sampler=sampler, steps=steps, eta=eta, samples=samples, batch=batch)
+    named: dict[str, Any] = {"sampler": sampler, "steps": steps, "eta": eta, "samples": samples, "batch": batch}
+    if schedule is not None:
+        named["schedule"] = {"kind": schedule}
+    model = load(run, device).with_options(**{**named, **recipes.table(pairs(change))})
     scans = find_scans(inputs, model, split=split, missing=missing, pattern=pattern, manifest=manifest, preset=preset)
     with bar(err) as shown:
         folders = synthesise_cases(model, scans, to, seed=seed, progress=Bars(shown))

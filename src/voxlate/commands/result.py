@@ -1,4 +1,4 @@
-"""Commands on results: evaluate, report, demo."""
+"""Commands on results: evaluate, compare, report, demo."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from voxlate.commands.app import app, err, out
-from voxlate.options import Json, Manifest, Pattern, Preset, Split
+from voxlate.options import Json, Manifest, Pattern, Preset, Split, pairs
 from voxlate.progress import Bars, bar
 
 
@@ -20,6 +20,13 @@ def evaluate(
     ] = None,
     value_range: Annotated[
         tuple[float, float] | None, typer.Option("--range", help="Range of PSNR and SSIM, in the target's unit.")
+    ] = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(help="A part scored by itself: vessels=cta>150, or NAME=FILE with {case} (repeat it)."),
+    ] = None,
+    features: Annotated[
+        str | None, typer.Option(help="Distances between all slices by texture (built in), vit, or a ViT's folder.")
     ] = None,
     split: Split = None,
     trivial: Annotated[Path | None, typer.Option(help="A run's trivial.safetensors; else the one behind OUT.")] = None,
@@ -39,6 +46,8 @@ def evaluate(
             mask=mask,
             value_range=value_range,
             trivial=trivial,
+            regions=pairs(region, "--region"),
+            features=features,
             split=split,
             pattern=pattern,
             manifest=manifest,
@@ -49,6 +58,24 @@ def evaluate(
         print(json.dumps(scores.document()))
     else:
         out.print(scores.table())
+
+
+@app.command(epilog="Example:  voxlate compare CNN_OUT DDPM_OUT --reference CNN_OUT")
+def compare(
+    folders: Annotated[list[Path], typer.Argument(metavar="OUT...", help="Scored folders, of the same cases.")],
+    reference: Annotated[str | None, typer.Option(help="Test against this one; else against the best.")] = None,
+    to: Annotated[Path, typer.Option("--out", help="The file with all numbers.")] = Path("compare.json"),
+    as_json: Json = False,
+) -> None:
+    """Put scored methods side by side: mean and spread, and paired tests of their differences."""
+    from voxlate.compare import compare as run
+
+    found = run(folders, reference=reference)
+    found.write(to)
+    if as_json:
+        print(json.dumps(found.document))
+    else:
+        out.print(found.table())
 
 
 @app.command(epilog="Example:  voxlate report OUT")
