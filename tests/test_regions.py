@@ -85,7 +85,8 @@ def test_a_region_below_a_threshold_does_not_hold_the_air_around_the_body(cohort
         data = head(0)
         data[4:7, 18:21, 9:12] = -1000
         write_volume(folder / "p0" / "cta.nii.gz", volume(data))
-    scores = evaluate(out, cohort, regions={"sinus": "cta<-500", "tissue": "-200<cta<150"})
+    scores = evaluate(out, cohort, mask="body", regions={"sinus": "cta<-500", "tissue": "-200<cta<150"})
+    assert scores.document()["regions"]["sinus"] == "cta < -500 HU within body"
     assert scores.rows[0].scores["sinus.voxels"] == 27
     assert scores.rows[0].scores["sinus.dice"] == 1
     assert scores.rows[1].scores["tissue.voxels"] == 10 * (20 * 16 - 16)
@@ -205,6 +206,11 @@ def test_texture_distances_are_those_of_the_slices_of_all_cases(cohort, out):
     assert of(scores, "texture_kd")["mean"] == pytest.approx(kernel_distance(a, b, cases, cases).value, rel=1e-5)
     assert of(scores, "texture_distance_inf")["mean"] is None, "36 slices are too few for 44 numbers each"
     assert "fd" not in scores.document()["modalities"]["cta"]["answers"]["synthesis"]
+
+
+def test_a_second_evaluation_remembers_nothing_of_the_first(cohort, out):
+    before = of(evaluate(out, cohort, features="texture"), "texture_kd")
+    assert of(evaluate(out, cohort, features="texture"), "texture_kd") == before
 
 
 def test_distances_are_printed_with_all_that_they_rest_on(cohort, out):

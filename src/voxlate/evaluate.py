@@ -72,7 +72,7 @@ def evaluate(
                 f"region {region.name}: expected voxels of {region.text} in at least one case, found none. "
                 "Move the threshold, or check the mask."
             )
-    within = "body" if mask is None else f"mask {mask}"
+    within = str(mask or "body") if mask in (None, "body", "brain") else f"mask {mask}"
     choices = Choices(
         truth=str(truth),
         mask="whole image" if mask is None else str(mask),
