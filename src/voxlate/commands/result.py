@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -23,11 +23,14 @@ def evaluate(
     ] = None,
     region: Annotated[
         list[str] | None,
-        typer.Option(help="A part scored by itself: vessels=cta>150, or NAME=FILE with {case} (repeat it)."),
+        typer.Option(help="Score a part by itself: 'vessels=cta>150', core=seg=1, or a mask file (repeat it)."),
     ] = None,
     features: Annotated[
         str | None, typer.Option(help="Distances between all slices by texture (built in), vit, or a ViT's folder.")
     ] = None,
+    ssim_from: Annotated[
+        Literal["low", "zero"], typer.Option(help="SSIM's values count from the range's low end, or from zero.")
+    ] = "low",
     split: Split = None,
     trivial: Annotated[Path | None, typer.Option(help="A run's trivial.safetensors; else the one behind OUT.")] = None,
     pattern: Pattern = None,
@@ -48,6 +51,7 @@ def evaluate(
             trivial=trivial,
             regions=pairs(region, "--region"),
             features=features,
+            ssim_from=ssim_from,
             split=split,
             pattern=pattern,
             manifest=manifest,
@@ -64,14 +68,16 @@ def evaluate(
 def compare(
     folders: Annotated[list[Path], typer.Argument(metavar="OUT...", help="Scored folders, of the same cases.")],
     reference: Annotated[str | None, typer.Option(help="Test against this one; else against the best.")] = None,
-    to: Annotated[Path, typer.Option("--out", help="The file with all numbers.")] = Path("compare.json"),
+    answer: Annotated[str, typer.Option(help="Compare a trivial answer of each instead.")] = "synthesis",
+    to: Annotated[Path | None, typer.Option("--out", help="Write the table as JSON too.")] = None,
     as_json: Json = False,
 ) -> None:
     """Put scored methods side by side: mean and spread, and paired tests of their differences."""
     from voxlate.compare import compare as run
 
-    found = run(folders, reference=reference)
-    found.write(to)
+    found = run(folders, reference=reference, answer=answer)
+    if to:
+        found.write(to)
     if as_json:
         print(json.dumps(found.document))
     else:
