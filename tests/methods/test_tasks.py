@@ -12,6 +12,7 @@ from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.methods.diffusion import Diffusion, DiffusionSettings
+from voxlate.methods.regression import leaky
 from voxlate.methods.similarity import dissimilarity
 from voxlate.methods.tasks import Complete, LatentTask, Residual, ResidualTask, Translate, draw_missing, hide_one
 from voxlate.nets.autoencoder import KLAutoencoder
@@ -204,3 +205,9 @@ def test_the_dissimilarity_is_one_minus_the_ssim_of_every_third_window():
         expected.append(1 - windows.mean())
     np.testing.assert_allclose(dissimilarity(a, a + 0.3 * b).numpy(), expected, atol=2e-4)
     assert dissimilarity(a, a).abs().max() < 1e-5
+
+
+def test_an_answer_beyond_the_range_counts_with_its_leak() -> None:
+    x = torch.tensor([-3.0, -1.0, 0.25, 1.0, 2.0])
+    assert leaky(x, 0.1).tolist() == pytest.approx([-1.2, -1.0, 0.25, 1.0, 1.1])
+    assert torch.equal(leaky(x, 0.0), x.clamp(-1, 1))

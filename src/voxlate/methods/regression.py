@@ -24,6 +24,10 @@ class RegressionSettings:
     kind: Literal["regression"] = "regression"
     loss: Annotated[Literal["l1", "mse"], Field(description="what is minimised inside the mask")] = "l1"
     ssim: Annotated[float, Field(ge=0, description="weight of 1 - SSIM (11 pixel window) beside it")] = 0.0
+    leak: Annotated[
+        float,
+        Field(ge=0, le=1, description="slope beyond [-1, 1], where images end: below 1 a sure answer may overshoot"),
+    ] = 1.0
     reduction: Annotated[Literal["mask", "all"], Field(description="mean over the mask, or over all voxels")] = "mask"
 
 
@@ -61,5 +65,10 @@ class Regression(Method):
     def ask(self, problem: Problem) -> Tensor:
         """The network's answer, float32."""
         state = problem.known if self.known_in_state else None
-        answer: Tensor = self.net(state, problem.condition, None)
-        return answer.float()
+        answer: Tensor = self.net(state, problem.condition, None).float()
+        return answer if self.options.leak == 1 else leaky(answer, self.options.leak)
+
+
+def leaky(x: Tensor, slope: float) -> Tensor:
+    """x within [-1, 1]; what lies beyond counts `slope` times."""
+    return torch.lerp(x.clamp(-1, 1), x, slope)
