@@ -139,7 +139,12 @@ def test_networks_keep_their_weights_and_get_no_gradient():
     x0 = torch.zeros(1, 1, 1, 2, 2)
     with torch.no_grad():
         bits = bits_per_dim(
-            lambda x, t: net(x.flatten(1)).reshape(x.shape), SCHEDULES["linear_vp"], x0, Noise(0, [1]), rtol=1e-2, atol=1e-2
+            lambda x, t: net(x.flatten(1)).reshape(x.shape),
+            SCHEDULES["linear_vp"],
+            x0,
+            Noise(0, [1]),
+            rtol=1e-2,
+            atol=1e-2,
         )
     assert bits.isfinite().all()
     assert not bits.requires_grad

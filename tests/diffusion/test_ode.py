@@ -98,9 +98,7 @@ def test_the_integrator_has_fifth_order():
     def slope(x: Tensor, t: Tensor) -> Tensor:
         return x * torch.cos(t)[:, None]
 
-    errors = [
-        abs(float(integrate(slope, x, 0.0, h, h, 1e6, 1e6)) - math.exp(math.sin(h))) for h in (2 * step, step)
-    ]
+    errors = [abs(float(integrate(slope, x, 0.0, h, h, 1e6, 1e6)) - math.exp(math.sin(h))) for h in (2 * step, step)]
     assert math.log2(errors[0] / errors[1]) == pytest.approx(6, abs=0.5)
     assert errors[1] < 1e-7
 

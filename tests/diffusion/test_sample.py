@@ -1,6 +1,7 @@
 """The walk from noise to picture: steps, masks, starts and batches."""
 
 import itertools
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -10,9 +11,8 @@ from torch import Tensor
 
 from voxlate.config import fill
 from voxlate.diffusion.noise import Noise
-from voxlate.diffusion.prediction import diffuse, rescheduled
 from voxlate.diffusion.sample import SAMPLERS, SamplerName, SamplerSettings, sample
-from voxlate.diffusion.schedules import Cosine, ExponentialVE, FlowMatching, GeometricVE, LinearBetas, LinearVP, Sigmoid
+from voxlate.diffusion.schedules import Cosine, ExponentialVE, FlowMatching, GeometricVE, LinearBetas, LinearVP
 from voxlate.errors import BadInput
 
 ONCE = [name for name in SAMPLERS if name != "dpm1"]  # which is ddim
@@ -49,13 +49,10 @@ def test_steps_are_the_times_at_which_the_network_denoises(name, schedule, steps
         return torch.zeros_like(x)
 
     how = quick(name, steps=steps)
-    try:
-        sample(how, denoise, schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 2, 2))
-    except BadInput as error:
-        assert "overshoot" in str(error)
-        assert steps == 2
-        return
-    assert len(seen) == 1 + (steps - 1) * CALLS_A_STEP.get(name, 1)
+    if steps == 2 and name in ("euler_maruyama", "predictor_corrector"):
+        how = replace(how, steps=5)  # two steps overshoot, which is refused
+    sample(how, denoise, schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 2, 2))
+    assert len(seen) == 1 + (how.steps - 1) * CALLS_A_STEP.get(name, 1)
     assert seen[0] == 1
     assert min(seen) > 0 or schedule.kind == "geometric_ve"  # which leaves noise at time 0
 
@@ -135,77 +132,9 @@ def test_impossible_options_are_refused_in_one_sentence(table):
 @pytest.mark.parametrize("name", ["euler_maruyama", "predictor_corrector"])
 def test_a_sampler_whose_steps_overshoot_under_a_schedule_is_refused(name):
     """g²·dt/sigma² = 2·log(5000)/4 = 4.3: each step would leave 3.3 times the noise that it finds."""
-    with pytest.raises(BadInput, match="fits the geometric_ve schedule.*overshoot"):
+    with pytest.raises(BadInput, match=r"fits the geometric_ve schedule.*overshoot"):
         sample(quick(name, steps=4), lambda x, t: x, GeometricVE(), Noise(0, [1]), torch.zeros(1, 1, 1, 2, 2))
     sample(quick(name, steps=9), lambda x, t: x, GeometricVE(), Noise(0, [1]), torch.zeros(1, 1, 1, 2, 2))
-
-
-# Another schedule than in training
-
-SWAPPED = {name: SCHEDULES[name] for name in ("cosine", "sigmoid", "betas_of_002", "exponential_ve", "flow")}
-
-
-@pytest.mark.parametrize("trained", ["shifted_cosine", "linear_vp", "flow", "exponential_ve"])
-@pytest.mark.parametrize("schedule", SWAPPED.values(), ids=SWAPPED.keys())
-def test_a_model_gives_the_same_law_under_another_schedule(trained, schedule):
-    """Mean 0.4 and spread 0.2 within 4 standard errors, 0.003, and what a start with mean 0 leaves."""
-    trained, count = SCHEDULES[trained], 4096
-    how = SamplerSettings(sampler="dpmpp_2m", steps=40, schedule=schedule)
-    x = sample(how, GAUSS.denoiser(trained), trained, Noise(0, [1]), torch.zeros(1, 1, 1, 64, 64))
-    alpha, sigma = (float(value) for value in schedule(torch.tensor(1.0)))
-    assert abs(float(x.mean()) - 0.4) < 4 * 0.2 / count**0.5 + 0.003 + 0.08 * alpha / sigma
-    assert float(x.std()) == pytest.approx(0.2, rel=4 / (2 * count) ** 0.5 + 0.02)
-
-
-@pytest.mark.parametrize("schedule", SWAPPED.values(), ids=SWAPPED.keys())
-def test_a_network_sees_states_as_in_training_under_another_schedule(schedule):
-    """alpha·x0 + sigma·eps at the same log-SNR, where training reached it; else a state of the size at the end."""
-    trained, t = SCHEDULES["betas_of_000"], torch.linspace(0.02, 1, 30, dtype=torch.float64)
-    x0, eps = torch.randn(2, 30, 1, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    seen = {}
-
-    def denoise(x: Tensor, t: Tensor) -> Tensor:
-        seen.update(x=x, t=t)
-        return x
-
-    rescheduled(denoise, trained, schedule)(diffuse(x0, eps, *schedule(t)), t)
-    reached = schedule.log_snr(t) >= trained.log_snr(torch.tensor(1.0))
-    assert 0 < reached.sum()
-    expected = diffuse(x0, eps, *trained(seen["t"]))
-    torch.testing.assert_close(trained.log_snr(seen["t"])[reached], schedule.log_snr(t)[reached], rtol=0, atol=1e-8)
-    torch.testing.assert_close(seen["x"][reached], expected[reached], rtol=0, atol=1e-8)
-    size = seen["x"][~reached].square().mean() / eps[~reached].square().mean() if not reached.all() else torch.ones(())
-    assert 0.8 < float(size) < 1.25
-
-
-def test_the_training_schedule_named_again_changes_nothing():
-    known = torch.zeros(SHAPE)
-    plain, named = (
-        sample(SamplerSettings(steps=6, schedule=schedule), odd_network, Cosine(), Noise(0, [1, 2]), known)
-        for schedule in (None, Cosine())
-    )
-    torch.testing.assert_close(plain, named, rtol=0, atol=1e-5)
-
-
-def test_known_channels_keep_their_values_under_another_schedule():
-    """They are in the state as they are, not times alpha: the network must see them so under VE and VP alike."""
-    known, mask = picture(), torch.tensor([1.0, 0, 0, 1]).reshape(1, 4, 1, 1, 1)
-    scanned = mask.expand(SHAPE) == 0
-
-    def denoise(x: Tensor, t: Tensor) -> Tensor:
-        assert torch.equal(x[scanned], known[scanned])
-        return odd_network(x, t)
-
-    how = SamplerSettings(steps=5, schedule=LinearVP())
-    assert torch.equal(
-        sample(how, denoise, ExponentialVE(), Noise(0, [1, 2]), known, mask)[scanned], known[scanned]
-    )
-
-
-def test_a_recipe_names_the_schedule_of_a_synthesis_by_its_kind():
-    how = fill(SamplerSettings, {"schedule": {"kind": "sigmoid", "tau": 0.5}}, "synth")
-    assert how.schedule == Sigmoid(tau=0.5)
-    assert fill(SamplerSettings, {**vars(how), "steps": 3}, "synth").schedule == Sigmoid(tau=0.5)
 
 
 def test_ddim_with_eta_one_is_ddpm():

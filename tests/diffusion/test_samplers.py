@@ -10,11 +10,10 @@ from torch import Tensor
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.prediction import denoiser, per_item, target, to_eps
 from voxlate.diffusion.sample import SAMPLERS, SamplerSettings, sample
-from voxlate.diffusion.samplers import adjusted_ddim, ddim, ddpm, euler_maruyama, langevin
-from voxlate.diffusion.solvers import dpm2, dpm3, dpmpp_2m, dpmpp_2s, heun
+from voxlate.diffusion.samplers import adjusted_ddim, ddim, ddpm, euler_maruyama
 from voxlate.diffusion.schedules import Cosine, ExponentialVE, LinearBetas, LinearVP, Sigmoid
+from voxlate.diffusion.solvers import dpm2, dpm3, dpmpp_2m, dpmpp_2s, heun
 from voxlate.diffusion.times import grid
-from voxlate.errors import BadInput
 
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
 ONCE = [name for name in SAMPLERS if name != "dpm1"]  # which is ddim
@@ -228,10 +227,10 @@ def test_samples_of_a_mixture_have_its_mean_and_spread(sampler, schedule, kind):
     x = sample(how, TWO_TISSUES.through(schedule, kind), schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 64, 64))
     # the spread of a mixture's sample variance is below that of a Gaussian's
     chance = 4 * TWO_TISSUES.std / math.sqrt(count)
-    step_error = {"ddim": 0.02, "adjusted_ddim": 0.02, "ddpm": 0.04, "euler_maruyama": 0.02, "predictor_corrector": 0.02}
+    step_error = 0.04 if sampler == "ddpm" else 0.01 if sampler in ("rk45", "dpm3", *SECOND_ORDER) else 0.02
     assert x.isfinite().all()
-    assert abs(float(x.mean()) - TWO_TISSUES.mean) < chance + step_error.get(sampler, 0.01) / 2
-    assert abs(float(x.std()) - TWO_TISSUES.std) < chance / math.sqrt(2) + step_error.get(sampler, 0.01)
+    assert abs(float(x.mean()) - TWO_TISSUES.mean) < chance + step_error / 2
+    assert abs(float(x.std()) - TWO_TISSUES.std) < chance / math.sqrt(2) + step_error
 
 
 # Perfect networks
@@ -263,18 +262,14 @@ def test_adjusted_ddim_gives_back_the_spread_of_the_picture_that_its_paper_expec
         )
 
 
-@every_sampler
-@pytest.mark.parametrize("spacing", ["t", "log_snr"])
-def test_a_schedule_that_is_nearly_all_noise_gives_no_nan(name, spacing):
+@pytest.mark.parametrize("name", [name for name in ONCE if name != "rk45"])
+@pytest.mark.parametrize(("spacing", "end"), [("t", 0.0), ("t", 1e-3), ("log_snr", 0.0), ("log_snr", 1e-3)])
+def test_a_schedule_that_is_nearly_all_noise_gives_no_nan(name, spacing, end):
     """A sigmoid so steep that most of its times are held at the limit of the log-SNR: steps between them are empty."""
-    how = SamplerSettings(sampler=name, steps=8, grid=spacing, rtol=1e-2, atol=1e-2)
+    how = SamplerSettings(sampler=name, steps=8, grid=spacing, end=end)
     schedule = Sigmoid(start=0.0, end=3.0, tau=0.008, power="alpha")
-    try:
-        x = sample(how, GAUSS.denoiser(schedule), schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 4, 4))
-    except BadInput as error:
-        assert "choose another sampler" in str(error) or 'Use grid "t"' in str(error)
-    else:
-        assert x.isfinite().all()
+    x = sample(how, GAUSS.denoiser(schedule), schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 4, 4))
+    assert x.isfinite().all()
 
 
 @pytest.mark.parametrize("kind", ["eps", "v"])

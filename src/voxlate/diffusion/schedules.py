@@ -233,6 +233,14 @@ class FlowMatching(FromLogSnr):
 
 
 AnySchedule = Annotated[
-    Cosine | ShiftedCosine | Sigmoid | LinearAlpha | LinearBetas | LinearVP | ExponentialVE | GeometricVE | FlowMatching,
+    Cosine
+    | ShiftedCosine
+    | Sigmoid
+    | LinearAlpha
+    | LinearBetas
+    | LinearVP
+    | ExponentialVE
+    | GeometricVE
+    | FlowMatching,
     Field(discriminator="kind"),
 ]
