@@ -18,6 +18,7 @@ from voxlate.errors import BadInput
 
 WIDTHS = torch.tensor([0.1, 0.3, 1.0], dtype=torch.float64).reshape(3, 1)
 START = torch.linspace(-2, 2, 5, dtype=torch.float64) * torch.ones_like(WIDTHS)
+SMOOTH = ("cosine", "linear_vp", "exponential_ve", "geometric_ve")
 TIMES = torch.tensor([1.0, 31 / 32, 1e-3], dtype=torch.float64)
 
 
@@ -42,14 +43,13 @@ def exact_map(schedule, x: Tensor, times: Tensor) -> Tensor:
     return alpha_s * 0.4 + (x - alpha * 0.4) * growth
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", [*SMOOTH, "flow", "sigmoid", "betas_of_002"])
 def test_rk45_follows_the_exact_map_within_its_tolerances(name):
     """From end to end; the kinks of a table and the steep ends of a sigmoid cost two digits of the 1e-5 a step."""
     schedule = SCHEDULES[name]
     x = START * schedule.start_std(TIMES[0])
     found = rk45(gaussian_denoiser(schedule), schedule, x, TIMES, no_noise)
-    smooth = name in ("cosine", "linear_vp", "exponential_ve", "geometric_ve")
-    torch.testing.assert_close(found, exact_map(schedule, x, TIMES), rtol=0, atol=1e-4 if smooth else 5e-3)
+    torch.testing.assert_close(found, exact_map(schedule, x, TIMES), rtol=0, atol=1e-4 if name in SMOOTH else 5e-3)
 
 
 @pytest.mark.parametrize("schedule", [Cosine(), LinearVP(), ExponentialVE()], ids=lambda schedule: schedule.kind)
@@ -67,15 +67,15 @@ def test_a_smaller_tolerance_means_a_smaller_error(schedule):
 def test_float32_agrees_with_scipy_to_one_in_ten_thousand(schedule):
     """A mixture, whose map has no closed form; scipy in float64, our states in float32."""
     denoise = TWO_TISSUES.denoiser(schedule)
-    x = torch.randn(2, 1, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * float(schedule.start_std(TIMES[0]))
+    x = torch.randn(2, 1, 1, 2, 2, generator=torch.Generator().manual_seed(0)) * float(schedule.start_std(TIMES[0]))
     found = rk45(denoise, schedule, x, TIMES, no_noise, rtol=1e-6, atol=1e-6)
     slope = velocity(denoise, schedule)
 
     def of_item(t: float, y: np.ndarray) -> np.ndarray:
-        return slope(torch.tensor(y).reshape(1, 1, 1, 4, 4), torch.tensor([t], dtype=torch.float64)).numpy().ravel()
+        return slope(torch.tensor(y).reshape(1, 1, 1, 2, 2), torch.tensor([t], dtype=torch.float64)).numpy().ravel()
 
     for item, start in zip(found, x.double()):
-        truth = solve_ivp(of_item, (1, 1e-3), start.numpy().ravel(), method="RK45", rtol=1e-7, atol=1e-7).y[:, -1]
+        truth = solve_ivp(of_item, (1, 1e-3), start.numpy().ravel(), method="RK45", rtol=1e-6, atol=1e-6).y[:, -1]
         np.testing.assert_allclose(item.numpy().ravel(), truth, rtol=0, atol=1e-4)
 
 

@@ -91,7 +91,7 @@ def test_a_recipe_names_the_schedule_of_a_synthesis_by_its_kind():
     assert fill(SamplerSettings, {**vars(how), "steps": 3}, "synth").schedule == Sigmoid(tau=0.5)
 
 
-# The whole method, whose network knows GAUSS or two tissues by the log-SNR alone
+# The whole method, with a network that knows two tissues by the log-SNR alone
 
 
 class PerfectNet(nn.Module):

@@ -89,8 +89,8 @@ def test_dpm_solver_1_is_ddim():
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_deterministic_samplers_reach_the_exact_map_from_end_to_end(schedule, name):
     spacing = "t" if name == "ddim" else "log_snr"
-    error = flow_error(SAMPLERS[name], schedule, grid(spacing, schedule, 250, start=1.0, end=1e-3))
-    assert error < (0.035 if name in ("ddim", "adjusted_ddim") else 0.003)
+    error = flow_error(SAMPLERS[name], schedule, grid(spacing, schedule, 150, start=1.0, end=1e-3))
+    assert error < (0.06 if name in ("ddim", "adjusted_ddim") else 0.008)
 
 
 # Ancestral sampling
@@ -172,19 +172,19 @@ def law(how: SamplerSettings, schedule) -> tuple[float, float]:
 @every_schedule
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "euler_maruyama", "heun", "dpmpp_2m"])
 def test_the_law_of_samples_tends_to_the_law_of_the_data(name, schedule):
-    """400 steps even in log-SNR: the spread is right to 3 % (first order) or 0.6 % (second), and 100 are worse."""
-    laws = [law(SamplerSettings(sampler=name, steps=steps, grid="log_snr", end=1e-4), schedule) for steps in (100, 400)]
+    """240 steps even in log-SNR: the spread is right to 5 % (first order) or 1 % (second), and 60 are worse."""
+    laws = [law(SamplerSettings(sampler=name, steps=steps, grid="log_snr", end=1e-4), schedule) for steps in (60, 240)]
     alpha, sigma = (float(value) for value in schedule(torch.tensor(1.0)))
     left = alpha * GAUSS.mean / math.hypot(alpha * GAUSS.width, sigma) * GAUSS.width  # the start has mean 0
     coarse, fine = (abs(std / GAUSS.width - 1) for _, std in laws)
     assert abs(laws[-1][0] - GAUSS.mean) < 1.2 * left + 0.001
-    assert fine < (0.006 if name in SECOND_ORDER else 0.03)
+    assert fine < (0.01 if name in SECOND_ORDER else 0.05)
     # a first-order error falls to a quarter; 0.005 is left by the closing denoising and by the start
     assert fine < coarse / 3.5 + 0.005
 
 
 @every_schedule
-@pytest.mark.parametrize("name", ["dpm3", *SECOND_ORDER])
+@pytest.mark.parametrize("name", ["dpm3", "heun", "dpmpp_2s", "dpmpp_2m"])
 def test_higher_orders_are_right_to_two_percent_as_they_are_set_by_default(name, schedule):
     """But for heun, whose times are even in t, under schedules that leave the picture very fast: 6 %."""
     mean, std = law(SamplerSettings(sampler=name, steps=100), schedule)
@@ -216,6 +216,7 @@ def mixture_cases():
         pytest.param(sampler, name, KINDS[(row + column) % len(KINDS)], id=f"{sampler}-{name}")
         for row, sampler in enumerate(ONCE)
         for column, name in enumerate(SCHEDULES)
+        if sampler != "rk45" or name in ("cosine", "linear_vp", "exponential_ve", "flow")  # others take it seconds
     ]
 
 
@@ -223,7 +224,7 @@ def mixture_cases():
 def test_samples_of_a_mixture_have_its_mean_and_spread(sampler, schedule, kind):
     """Within 4 standard errors and the error of 40 steps stated here."""
     count, schedule = 4096, SCHEDULES[schedule]
-    how = SamplerSettings(sampler=sampler, steps=40, grid="log_snr", end=1e-4, rtol=1e-4, atol=1e-4)
+    how = SamplerSettings(sampler=sampler, steps=40, grid="log_snr", end=1e-4, rtol=1e-3, atol=1e-3)
     x = sample(how, TWO_TISSUES.through(schedule, kind), schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 64, 64))
     # the spread of a mixture's sample variance is below that of a Gaussian's
     chance = 4 * TWO_TISSUES.std / math.sqrt(count)
