@@ -1,7 +1,6 @@
 """Samplers against exact maps: Gaussian data make every sampler an affine map whose law is known without chance."""
 
 import math
-from itertools import pairwise
 
 import pytest
 import torch
@@ -12,17 +11,15 @@ from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.prediction import denoiser, per_item, target, to_eps
 from voxlate.diffusion.sample import SAMPLERS, SamplerSettings, sample
 from voxlate.diffusion.samplers import adjusted_ddim, ddim, ddpm, euler_maruyama
-from voxlate.diffusion.schedules import Cosine, ExponentialVE, LinearBetas, LinearVP
+from voxlate.diffusion.schedules import Cosine, ExponentialVE, LinearBetas, LinearVP, Sigmoid
 from voxlate.diffusion.solvers import dpm2, dpm3, dpmpp_2m, dpmpp_2s, heun
 from voxlate.diffusion.times import grid
 
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
 ONCE = [name for name in SAMPLERS if name != "dpm1"]  # which is ddim
 every_sampler = pytest.mark.parametrize("name", ONCE)
-# Norms over an item's state decide their steps: such a sampler is not affine, and its law must be drawn.
-BY_NORMS = ("adjusted_ddim", "predictor_corrector")
 SECOND_ORDER = ("heun", "dpm2", "dpmpp_2s", "dpmpp_2m")
-DETERMINISTIC = ("ddim", "adjusted_ddim", "dpm3", "rk45", *SECOND_ORDER)
+DETERMINISTIC = ("ddim", "adjusted_ddim", "dpm3", *SECOND_ORDER)
 STEPPED = {name: schedule for name, schedule in SCHEDULES.items() if not name.startswith("betas")}
 
 
@@ -72,10 +69,9 @@ def flow_error(sampler, schedule, times: Tensor) -> float:
     ],
 )
 def test_deterministic_samplers_converge_at_their_order(schedule, sampler, spacing, order):
-    errors = [flow_error(sampler, schedule, grid(spacing, schedule, steps, 0.95, 0.05)) for steps in (75, 150, 300)]
-    orders = [math.log2(coarse / fine) for coarse, fine in pairwise(errors)]
-    assert orders[-1] == pytest.approx(order, abs=0.12), (orders, errors)
-    assert errors[-1] < {1: 0.012, 2: 3e-4, 3: 2e-7}[order]
+    coarse, fine = (flow_error(sampler, schedule, grid(spacing, schedule, n, 0.95, 0.05)) for n in (100, 200))
+    assert math.log2(coarse / fine) == pytest.approx(order, abs=0.12), (coarse, fine)
+    assert fine < {1: 0.02, 2: 1e-3, 3: 5e-7}[order]
 
 
 def test_dpm_solver_1_is_ddim():
@@ -92,10 +88,9 @@ def test_dpm_solver_1_is_ddim():
 @every_schedule
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_deterministic_samplers_reach_the_exact_map_from_end_to_end(schedule, name):
-    """Their error is 3 % of the data's range for first order, 0.2 % for the rest; rk45 has 0.3 % at kinks of tables."""
     spacing = "t" if name == "ddim" else "log_snr"
-    error = flow_error(SAMPLERS[name], schedule, grid(spacing, schedule, 300, start=1.0, end=1e-3))
-    assert error < (0.03 if name in ("ddim", "adjusted_ddim") else 0.003 if name == "rk45" else 0.002)
+    error = flow_error(SAMPLERS[name], schedule, grid(spacing, schedule, 150, start=1.0, end=1e-3))
+    assert error < (0.06 if name in ("ddim", "adjusted_ddim") else 0.008)
 
 
 # Ancestral sampling
@@ -175,21 +170,21 @@ def law(how: SamplerSettings, schedule) -> tuple[float, float]:
 
 
 @every_schedule
-@pytest.mark.parametrize("name", ["ddim", "ddpm", "euler_maruyama", "dpm3", *SECOND_ORDER])
+@pytest.mark.parametrize("name", ["ddim", "ddpm", "euler_maruyama", "heun", "dpmpp_2m"])
 def test_the_law_of_samples_tends_to_the_law_of_the_data(name, schedule):
-    """400 steps even in log-SNR: the spread is right to 3 % (first order) or 0.6 % (second), and 100 are worse."""
-    laws = [law(SamplerSettings(sampler=name, steps=steps, grid="log_snr", end=1e-4), schedule) for steps in (100, 400)]
+    """240 steps even in log-SNR: the spread is right to 5 % (first order) or 1 % (second), and 60 are worse."""
+    laws = [law(SamplerSettings(sampler=name, steps=steps, grid="log_snr", end=1e-4), schedule) for steps in (60, 240)]
     alpha, sigma = (float(value) for value in schedule(torch.tensor(1.0)))
     left = alpha * GAUSS.mean / math.hypot(alpha * GAUSS.width, sigma) * GAUSS.width  # the start has mean 0
     coarse, fine = (abs(std / GAUSS.width - 1) for _, std in laws)
     assert abs(laws[-1][0] - GAUSS.mean) < 1.2 * left + 0.001
-    assert fine < (0.006 if name in ("dpm3", *SECOND_ORDER) else 0.03)
+    assert fine < (0.01 if name in SECOND_ORDER else 0.05)
     # a first-order error falls to a quarter; 0.005 is left by the closing denoising and by the start
     assert fine < coarse / 3.5 + 0.005
 
 
 @every_schedule
-@pytest.mark.parametrize("name", ["rk45", "dpm3", *SECOND_ORDER])
+@pytest.mark.parametrize("name", ["dpm3", "heun", "dpmpp_2s", "dpmpp_2m"])
 def test_higher_orders_are_right_to_two_percent_as_they_are_set_by_default(name, schedule):
     """But for heun, whose times are even in t, under schedules that leave the picture very fast: 6 %."""
     mean, std = law(SamplerSettings(sampler=name, steps=100), schedule)
@@ -221,6 +216,7 @@ def mixture_cases():
         pytest.param(sampler, name, KINDS[(row + column) % len(KINDS)], id=f"{sampler}-{name}")
         for row, sampler in enumerate(ONCE)
         for column, name in enumerate(SCHEDULES)
+        if sampler != "rk45" or name in ("cosine", "linear_vp", "exponential_ve", "flow")  # others take it seconds
     ]
 
 
@@ -228,33 +224,53 @@ def mixture_cases():
 def test_samples_of_a_mixture_have_its_mean_and_spread(sampler, schedule, kind):
     """Within 4 standard errors and the error of 40 steps stated here."""
     count, schedule = 4096, SCHEDULES[schedule]
-    how = SamplerSettings(sampler=sampler, steps=40, grid="log_snr", end=1e-4, rtol=1e-4, atol=1e-4)
+    how = SamplerSettings(sampler=sampler, steps=40, grid="log_snr", end=1e-4, rtol=1e-3, atol=1e-3)
     x = sample(how, TWO_TISSUES.through(schedule, kind), schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 64, 64))
     # the spread of a mixture's sample variance is below that of a Gaussian's
     chance = 4 * TWO_TISSUES.std / math.sqrt(count)
-    step_error = {
-        "ddim": 0.02,
-        "adjusted_ddim": 0.02,
-        "ddpm": 0.04,
-        "euler_maruyama": 0.02,
-        "predictor_corrector": 0.02,
-    }
+    step_error = 0.04 if sampler == "ddpm" else 0.01 if sampler in ("rk45", "dpm3", *SECOND_ORDER) else 0.02
     assert x.isfinite().all()
-    assert abs(float(x.mean()) - TWO_TISSUES.mean) < chance + step_error.get(sampler, 0.01) / 2
-    assert abs(float(x.std()) - TWO_TISSUES.std) < chance / math.sqrt(2) + step_error.get(sampler, 0.01)
+    assert abs(float(x.mean()) - TWO_TISSUES.mean) < chance + step_error / 2
+    assert abs(float(x.std()) - TWO_TISSUES.std) < chance / math.sqrt(2) + step_error
 
 
 # Perfect networks
 
 
 @every_schedule
-@every_sampler
+@pytest.mark.parametrize("name", [name for name in ONCE if name not in ("adjusted_ddim", "rk45")])
 def test_a_network_that_knows_the_picture_returns_it(name, schedule):
     x0 = torch.linspace(-1, 1, 16).reshape(1, 1, 1, 4, 4)
     how = SamplerSettings(sampler=name, steps=20)
     found = sample(how, lambda x, t: x0.expand_as(x), schedule, Noise(0, [1, 2]), torch.zeros(2, 1, 1, 4, 4))
     sigma = float(schedule(torch.tensor(0.0))[1]) if not how.closes(schedule) else 0.0
     torch.testing.assert_close(found, x0.expand(2, -1, -1, -1, -1), rtol=0, atol=5 * sigma + 1e-6)
+
+
+@every_schedule
+@pytest.mark.parametrize("mask", [None, torch.tensor([1.0, 1, 0, 1]).reshape(1, 1, 1, 4, 1)])
+def test_adjusted_ddim_gives_back_the_spread_of_the_picture_that_its_paper_expects(schedule, mask):
+    """In every item alike, and inside its mask: 0.1 / (2 + SNR) at the time of the last step, which leaves no noise."""
+    x0 = torch.linspace(-1, 1, 16).reshape(1, 1, 1, 4, 4)
+    how = SamplerSettings(sampler="adjusted_ddim", steps=20, end=0.0)
+    (alpha, alpha_s), (sigma, sigma_s) = schedule(how.times(schedule)[-2:])
+    found = sample(how, lambda x, t: x0.expand_as(x), schedule, Noise(0, [1, 2]), torch.zeros(2, 1, 1, 4, 4), mask)
+    expected = sigma_s**2 + (alpha_s - alpha * sigma_s / sigma) ** 2 * 0.1 / (2 + (alpha / sigma) ** 2)
+    off = (found - alpha_s * x0).expand(2, 1, 1, 4, 4)[(torch.ones(2, 1, 1, 4, 4) * (1 if mask is None else mask)) > 0]
+    if not how.closes(schedule):
+        torch.testing.assert_close(
+            off.reshape(2, -1).square().mean(1), expected.float().expand(2), rtol=1e-3, atol=1e-9
+        )
+
+
+@pytest.mark.parametrize("name", [name for name in ONCE if name != "rk45"])
+@pytest.mark.parametrize(("spacing", "end"), [("t", 0.0), ("t", 1e-3), ("log_snr", 0.0), ("log_snr", 1e-3)])
+def test_a_schedule_that_is_nearly_all_noise_gives_no_nan(name, spacing, end):
+    """A sigmoid so steep that most of its times are held at the limit of the log-SNR: steps between them are empty."""
+    how = SamplerSettings(sampler=name, steps=8, grid=spacing, end=end)
+    schedule = Sigmoid(start=0.0, end=3.0, tau=0.008, power="alpha")
+    x = sample(how, GAUSS.denoiser(schedule), schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 4, 4))
+    assert x.isfinite().all()
 
 
 @pytest.mark.parametrize("kind", ["eps", "v"])

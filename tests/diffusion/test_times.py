@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from scipy import stats
 
-from voxlate.diffusion.schedules import Cosine, ExponentialVE, GeometricVE, LinearBetas
+from voxlate.diffusion.schedules import Cosine, ExponentialVE, GeometricVE, LinearBetas, Sigmoid
 from voxlate.diffusion.times import (
     AnyTimes,
     EarlyHeavyTimes,
@@ -160,6 +160,7 @@ def test_the_index_grid_can_start_in_the_middle():
         (("index", Cosine(), 10), "linear_betas"),
         (("index", TABLE, 1001), "2 to 1000 steps"),
         (("t", Cosine(), 10, 0.2, 0.3), "end < start"),
+        (("log_snr", Sigmoid(start=0, end=3, tau=0.008, power="alpha"), 10, 1.0, 0.5), "held at its limit"),
     ],
 )
 def test_impossible_grids_are_refused_in_one_sentence(arguments, sentence):

@@ -91,7 +91,8 @@ class FromLogSnr(ABC):
 def rates(schedule: Schedule, t: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """(alpha, sigma) and their derivatives by t, like t; t above 0 and not within the limit of the log-SNR."""
     with torch.inference_mode(False):
-        values, slopes = torch.func.jvp(schedule, (t.double().clone(),), (torch.ones_like(t, dtype=torch.float64),))
+        t = t.double().clone()
+        values, slopes = torch.func.jvp(schedule, (t,), (torch.ones_like(t),))[:2]
     return values, slopes
 
 

@@ -66,7 +66,9 @@ class SamplerSettings:
     eta: Annotated[float, Field(ge=0, le=1, description="share of fresh noise in ddim; 1 is ddpm")] = 0.0
     r: Annotated[
         float,
-        Field(gt=0, lt=1, description='noise over score in predictor_corrector; twice the "snr" of Song et al. 2021'),
+        Field(
+            gt=0, lt=1, description='length of Langevin steps in predictor_corrector, twice "snr" (Song et al. 2021)'
+        ),
     ] = 0.32
     correctors: Annotated[int, Field(ge=1, description="Langevin steps at each time in predictor_corrector")] = 1
     rtol: Annotated[float, Field(gt=0, description="relative error that a step of rk45 may make")] = 1e-5

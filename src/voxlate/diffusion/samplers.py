@@ -86,13 +86,13 @@ def predictor_corrector(
 ) -> Tensor:
     """Euler–Maruyama with Langevin steps after each of its own (Song et al. 2021, algorithms 4 and 5; paper 002).
 
-    r: noise over score as paper 002 writes it, twice the "snr" of Song et al.
+    r: twice the drift of a Langevin step over its noise, as paper 002 has it; Song et al. call the ratio itself "snr".
     """
     return euler_maruyama(denoise, schedule, x, times, noise, correctors, r)
 
 
 def langevin(x: Tensor, score: Tensor, z: Tensor, r: float) -> Tensor:
-    """One step of each item towards what its score says is likely: so long that its noise is r times its drift.
+    """One step of each item towards what its score says is likely, so long that its drift is r/2 times its noise.
 
     z: standard normal. Source: paper 002, eq. 16 and 31, with the norms of that item alone.
     """

@@ -125,6 +125,11 @@ def grid(name: GridName, schedule: Schedule, steps: int, start: float = 1.0, end
         first, last = schedule.log_snr(ends)
         times = schedule.t(first + share * (last - first) if name == "log_snr" else _karras(first, last, share))
     times[0], times[-1] = ends
+    if (times.diff() >= 0).any():
+        raise BadInput(
+            f'times: expected a log-SNR that falls from {start} to {end} for grid "{name}", found one that is held at '
+            'its limit. Use grid "t" or another schedule.'
+        )
     return times
 
 

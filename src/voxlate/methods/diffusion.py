@@ -9,13 +9,15 @@ from torch import Tensor, nn
 
 from voxlate.batch import Batch
 from voxlate.config import settings
+from voxlate.diffusion.likelihood import bits_per_dim
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.objective import AnyWeight, MinSnr, masked_mean
 from voxlate.diffusion.prediction import Kind, denoiser, diffuse, target
 from voxlate.diffusion.sample import SamplerSettings, hold, sample
+from voxlate.diffusion.samplers import Denoise
 from voxlate.diffusion.schedules import AnySchedule, ShiftedCosine
 from voxlate.diffusion.times import AnyTimes, UniformTimes
-from voxlate.methods.problem import Method, Task
+from voxlate.methods.problem import Method, Problem, Task
 
 
 @settings
@@ -69,12 +71,27 @@ class Diffusion(Method):
         mask, schedule = problem.mask, self.options.schedule
         nothing = mask.new_zeros(len(mask), self.state_channels, *mask.shape[2:])
         known = nothing if problem.known is None else problem.known
+        denoise = self._denoiser(problem, self.options.clip)
+        # a start below 1 begins at a state of 0, noised: for a residual that is the predictor's own image
+        x0 = sample(how, denoise, schedule, noise, known, mask, initial=nothing if how.start < 1 else None)
+        return self.task.restore(x0, problem)
 
+    def bits_per_dim(self, batch: Batch, noise: Noise, tolerance: float = 1e-5) -> Tensor:
+        """−log2 density of what is to be synthesised, given the rest, over its voxels, [B]; see diffusion.likelihood.
+
+        Of the task's state in network units: the image itself, or its residual or latent. batch.target is needed.
+        """
+        asked, x0 = self.task.pose(batch), self.task.pose(batch, noise).x0
+        assert x0 is not None
+        if asked.known is not None:
+            x0 = hold(x0, asked.known, asked.mask)
+        return bits_per_dim(
+            self._denoiser(asked), self.options.schedule, x0, noise, asked.mask, rtol=tolerance, atol=tolerance
+        )
+
+    def _denoiser(self, problem: Problem, clip: tuple[float, float] | None = None) -> Denoise:
         def predict(x_t: Tensor, log_snr: Tensor) -> Tensor:
             out: Tensor = self.net(x_t, problem.condition, log_snr)
             return out.float()
 
-        denoise = denoiser(predict, schedule, self.options.prediction, self.options.clip)
-        # a start below 1 begins at a state of 0, noised: for a residual that is the predictor's own image
-        x0 = sample(how, denoise, schedule, noise, known, mask, initial=nothing if how.start < 1 else None)
-        return self.task.restore(x0, problem)
+        return denoiser(predict, self.options.schedule, self.options.prediction, clip)

@@ -1,0 +1,100 @@
+"""Langevin steps and the predictor–corrector: step lengths, laws and the settings of paper 002."""
+
+import math
+
+import pytest
+import torch
+from exact import GAUSS
+from torch import Tensor
+
+from voxlate.diffusion.noise import Noise
+from voxlate.diffusion.sample import SamplerSettings, sample
+from voxlate.diffusion.samplers import euler_maruyama, langevin, predictor_corrector
+from voxlate.diffusion.schedules import ExponentialVE, LinearBetas, LinearVP
+
+
+def draws() -> tuple[Tensor, Tensor, Tensor]:
+    x, score, z = torch.randn(3, 4, 2, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return x, score * torch.tensor([0.1, 1, 5, 30]).reshape(4, 1, 1, 1, 1), z
+
+
+def norms(x: Tensor) -> Tensor:
+    return x.flatten(1).norm(dim=1)
+
+
+def test_the_drift_of_every_item_is_half_r_of_its_noise():
+    """So is Song's snr·sqrt(2) of eps = 2·(snr·|z|/|s|)², with r = 2·snr (spec 002, section 4 and fact 6)."""
+    x, score, z = draws()
+    noise = langevin(x, score, z, 0.32) - langevin(x, score, 0 * z, 0.32) - drift(x, score, z)
+    torch.testing.assert_close(norms(drift(x, score, z)), 0.16 * norms(noise), rtol=1e-9, atol=0)
+    eps = 2 * (0.16 * norms(z) / norms(score)) ** 2
+    song = x + eps.reshape(4, 1, 1, 1, 1) * score + (2 * eps).sqrt().reshape(4, 1, 1, 1, 1) * z
+    torch.testing.assert_close(langevin(x, score, z, 0.32), song, rtol=0, atol=1e-12)
+
+
+def drift(x: Tensor, score: Tensor, z: Tensor) -> Tensor:
+    """The part of a step that does not turn with the sign of z."""
+    return (langevin(x, score, z, 0.32) + langevin(x, score, -z, 0.32)) / 2 - x
+
+
+def test_a_score_times_c_makes_steps_c_squared_shorter():
+    x, score, z = draws()
+    torch.testing.assert_close(drift(x, 3 * score, z), drift(x, score, z) / 3, rtol=1e-9, atol=0)
+
+
+def test_norms_are_of_the_item_and_of_what_its_mask_leaves_free():
+    x, score, z = draws()
+    mask = torch.zeros(4, 1, 1, 8, 8, dtype=torch.float64)
+    mask[..., 2:5, 1:4] = 1
+    masked = langevin(x * mask, score * mask, z * mask, 0.3)
+    cut = langevin(*(value[1:2, ..., 2:5, 1:4] for value in (x, score, z)), 0.3)
+    torch.testing.assert_close(masked[1:2, ..., 2:5, 1:4], cut, rtol=0, atol=1e-12)
+    assert (masked[mask.expand_as(masked) == 0] == 0).all()
+
+
+def test_langevin_steps_keep_a_gaussian_up_to_their_length():
+    """x′ = (1 − r²/2)·x + r·width·z has the variance width² / (1 − r²/4): 2.6 % too much for r = 0.32."""
+    stream, width, r = torch.Generator().manual_seed(0), 0.5, 0.32
+    x = 0.5 + 0.7 * torch.randn(1, 1, 1, 128, 128, generator=stream)
+    for _ in range(120):
+        x = langevin(x, (0.4 - x) / width**2, torch.randn(x.shape, generator=stream), r)
+    assert float(x.mean()) == pytest.approx(0.4, abs=4 * width / 128)
+    assert float(x.std()) == pytest.approx(width / math.sqrt(1 - r**2 / 4), rel=4 / 128 / math.sqrt(2))
+
+
+@pytest.mark.parametrize(("schedule", "factor"), [(ExponentialVE(), 1.0), (LinearBetas(), 1 - 0.02)])
+def test_a_corrector_after_a_step_is_one_minus_beta_as_long_under_vp_and_whole_under_ve(schedule, factor):
+    """alpha_i of algorithm 5 of Song et al. 2021; the last of the betas is 0.02."""
+    times = torch.tensor([1.0, 0.999], dtype=torch.float64)
+    x = torch.randn(1, 1, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    (_, alpha), (_, sigma) = schedule(times)
+    predicted = euler_maruyama(GAUSS.denoiser(schedule), schedule, x, times, Noise(3, [1]))
+    noise = Noise(3, [1])
+    corrected = predictor_corrector(GAUSS.denoiser(schedule), schedule, x, times, noise, r=0.3)
+    again = Noise(3, [1])
+    again(x)
+    score = (alpha * GAUSS.denoise(predicted, alpha.reshape(1), sigma.reshape(1)) - predicted) / sigma**2
+    expected = langevin(predicted, score, again(x), 0.3 * math.sqrt(factor))
+    torch.testing.assert_close(corrected, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("schedule", [ExponentialVE(), LinearVP()], ids=lambda schedule: schedule.kind)
+def test_the_settings_of_paper_002_reach_two_percent(schedule):
+    """500 predictors and 499 correctors (spec 002, section 4 and fact 3: spread 0.1976), under VE and VP."""
+    how = SamplerSettings(sampler="predictor_corrector", steps=500)
+    x = sample(how, GAUSS.denoiser(schedule), schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 64, 64))
+    assert float(x.mean()) == pytest.approx(0.4, abs=0.002 + 4 * 0.2 / 64)
+    assert float(x.std()) == pytest.approx(0.2, rel=0.02 + 4 / 64 / math.sqrt(2))
+
+
+def test_more_correctors_mend_a_rough_predictor():
+    """Ten steps leave a spread that is far off; ten correctors each, with short steps, bring it back."""
+
+    def error(correctors: int) -> float:
+        how = SamplerSettings(
+            sampler="predictor_corrector", steps=8, correctors=correctors, r=0.4, grid="log_snr", end=1e-3
+        )
+        x = sample(how, GAUSS.denoiser(LinearVP()), LinearVP(), Noise(0, [1]), torch.zeros(1, 1, 1, 64, 64))
+        return abs(float(x.std()) / 0.2 - 1)
+
+    assert error(20) < error(1) / 2

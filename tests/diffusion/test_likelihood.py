@@ -1,0 +1,151 @@
+"""Bits per dimension against closed forms and quadrature."""
+
+import math
+
+import pytest
+import torch
+from exact import GAUSS, SCHEDULES, TWO_TISSUES, Mixture
+from torch import Tensor
+
+from voxlate.diffusion.likelihood import bits_per_dim
+from voxlate.diffusion.noise import Noise
+from voxlate.diffusion.schedules import Cosine, ExponentialVE, LinearVP
+
+START = 1e-5
+every_kind = pytest.mark.parametrize(
+    "schedule", [Cosine(), LinearVP(), ExponentialVE()], ids=lambda schedule: schedule.kind
+)
+
+
+def pictures(data: Mixture, shape: tuple[int, ...]) -> Tensor:
+    return data.draw(shape, torch.Generator().manual_seed(0)).double()
+
+
+def bits_of_a_gaussian(schedule, x: Tensor, data: Mixture) -> Tensor:
+    """The start's N(0, std²) carried back along the exact map x(1) = alpha·m + (x − alpha_s·m)·growth."""
+    (alpha_s, alpha), (sigma_s, sigma) = schedule(torch.tensor([START, 1.0], dtype=torch.float64))
+    growth = torch.hypot(alpha * data.width, sigma) / torch.hypot(alpha_s * data.width, sigma_s)
+    end = alpha * data.mean + (x - alpha_s * data.mean) * growth
+    prior = torch.distributions.Normal(0.0, float(schedule.start_std(torch.tensor(1.0))))
+    return -(prior.log_prob(end) + growth.log()).flatten(1).mean(1) / math.log(2)
+
+
+@every_kind
+def test_gaussian_pictures_have_the_bits_of_the_closed_form(schedule):
+    x0 = pictures(GAUSS, (3, 1, 1, 2, 2))
+    found = bits_per_dim(GAUSS.denoiser(schedule), schedule, x0, "exact", start=START)
+    torch.testing.assert_close(found, bits_of_a_gaussian(schedule, x0, GAUSS), rtol=0, atol=1e-3)
+
+
+def test_they_are_those_of_the_data_where_the_schedule_ends_in_noise():
+    """−log2 N(x; 0.4, 0.2²), up to alpha(1) = 5.5e-4 and sigma(1e-5) = 6e-4."""
+    x0 = pictures(GAUSS, (3, 1, 1, 2, 2))
+    expected = -torch.distributions.Normal(0.4, 0.2).log_prob(x0).flatten(1).mean(1) / math.log(2)
+    found = bits_per_dim(GAUSS.denoiser(Cosine()), Cosine(), x0, "exact", start=START)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+
+
+def test_the_density_of_a_mixture_is_its_own_and_integrates_to_one():
+    """In 1-D, on a grid that holds all of it: by quadrature, and point by point against the closed form."""
+    x = torch.linspace(-1.6, 1.5, 125, dtype=torch.float64)
+    density = 2 ** -bits_per_dim(TWO_TISSUES.denoiser(Cosine()), Cosine(), x.reshape(-1, 1, 1, 1, 1), "exact")
+    assert float(torch.trapezoid(density, x)) == pytest.approx(1, abs=1e-3)
+    components = torch.distributions.Normal(torch.tensor(TWO_TISSUES.means).double(), TWO_TISSUES.width)
+    expected = components.log_prob(x[:, None]).exp() @ torch.tensor(TWO_TISSUES.shares).double()
+    torch.testing.assert_close(density, expected, rtol=0.01, atol=1e-3)
+
+
+def turned(schedule):
+    """Of two voxels with data N(0, S), S of widths 0.5 and 0.1 along the diagonals: their slopes depend on each other.
+
+    Returns the denoiser and S.
+    """
+    turn = torch.tensor([[1.0, 1.0], [-1.0, 1.0]], dtype=torch.float64) / math.sqrt(2)
+    widths2 = torch.tensor([0.25, 0.01], dtype=torch.float64)
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = (value[:, None] for value in schedule(t))
+        gain = alpha * widths2 / (alpha**2 * widths2 + sigma**2)
+        return ((x.flatten(1) @ turn.T * gain) @ turn).reshape(x.shape)
+
+    return denoise, turn.T @ torch.diag(widths2) @ turn
+
+
+def test_voxels_that_depend_on_each_other_have_their_joint_density():
+    schedule = Cosine()
+    denoise, covariance = turned(schedule)
+    x0 = torch.tensor([[0.1, 0.2], [-0.5, 0.3]], dtype=torch.float64)
+    joint = torch.distributions.MultivariateNormal(torch.zeros(2, dtype=torch.float64), covariance)
+    found = bits_per_dim(denoise, schedule, x0.reshape(2, 1, 1, 1, 2), "exact")
+    torch.testing.assert_close(found, -joint.log_prob(x0) / 2 / math.log(2), rtol=0, atol=1e-3)
+
+
+def test_random_probes_are_right_on_average():
+    """The divergence's off-diagonal part enters with a random sign: some probes are off, their mean is not."""
+    schedule = Cosine()
+    denoise, _ = turned(schedule)
+    x0 = torch.tensor([[0.1, 0.2]], dtype=torch.float64).reshape(1, 1, 1, 1, 2)
+    exact = bits_per_dim(denoise, schedule, x0, "exact")
+    probed = bits_per_dim(denoise, schedule, x0.expand(64, -1, -1, -1, -1), Noise(0, list(range(64))))
+    assert float(probed.std()) > 0.5
+    assert float(probed.mean()) == pytest.approx(float(exact), abs=4 * float(probed.std()) / 8)
+
+
+def test_one_probe_is_exact_where_voxels_do_not_depend_on_each_other_and_belongs_to_its_item():
+    x0, schedule = pictures(TWO_TISSUES, (3, 1, 1, 4, 4)).float(), LinearVP()
+    exact = bits_per_dim(TWO_TISSUES.denoiser(schedule), schedule, x0, "exact")
+    probed = bits_per_dim(TWO_TISSUES.denoiser(schedule), schedule, x0, Noise(5, [1, 2, 3]))
+    alone = bits_per_dim(TWO_TISSUES.denoiser(schedule), schedule, x0[1:2], Noise(5, [2]))
+    torch.testing.assert_close(probed, exact, rtol=0, atol=1e-3)
+    torch.testing.assert_close(probed[1:2], alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("divergence", ["exact", "probe"])
+def test_what_is_outside_the_mask_is_given_and_does_not_count(divergence):
+    """Of two dependent voxels the second is known: the density of the first is the conditional one."""
+    schedule = Cosine()
+    _, covariance = turned(schedule)
+    (a, b), (_, c) = covariance.tolist()
+    x0 = torch.tensor([[0.1, 0.2], [-0.2, 0.3]], dtype=torch.float64)
+    width = math.sqrt(a - b**2 / c)
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        """E[x0 | x_t of the first voxel, clean second voxel]; what it says of the second must not matter."""
+        first, second = x.flatten(1).unbind(1)
+        alpha, sigma = schedule(t)
+        mean = b / c * second
+        gain = alpha * width**2 / (alpha**2 * width**2 + sigma**2)
+        return torch.stack([mean + gain * (first - alpha * mean), 7 * second], dim=1).reshape(x.shape)
+
+    mask = torch.tensor([1.0, 0.0]).reshape(1, 1, 1, 1, 2)
+    found = bits_per_dim(
+        denoise, schedule, x0.reshape(2, 1, 1, 1, 2), "exact" if divergence == "exact" else Noise(0, [1, 2]), mask
+    )
+    expected = -torch.distributions.Normal(b / c * x0[:, 1], width).log_prob(x0[:, 0]) / math.log(2)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1.5e-3)
+
+
+def test_brighter_units_cost_their_logarithm():
+    """Data times 4 have 2 bits more a voxel."""
+    wide = Mixture(means=(1.6,), shares=(1.0,), width=0.8)
+    x0 = pictures(GAUSS, (2, 1, 1, 2, 2))
+    small = bits_per_dim(GAUSS.denoiser(Cosine()), Cosine(), x0, "exact")
+    large = bits_per_dim(wide.denoiser(Cosine()), Cosine(), 4 * x0, "exact")
+    torch.testing.assert_close(large - small, torch.full((2,), 2.0, dtype=torch.float64), rtol=0, atol=3e-3)
+
+
+def test_networks_keep_their_weights_and_get_no_gradient():
+    net = torch.nn.Linear(4, 4)
+    x0 = torch.zeros(1, 1, 1, 2, 2)
+    with torch.no_grad():
+        bits = bits_per_dim(
+            lambda x, t: net(x.flatten(1)).reshape(x.shape),
+            SCHEDULES["linear_vp"],
+            x0,
+            Noise(0, [1]),
+            rtol=1e-2,
+            atol=1e-2,
+        )
+    assert bits.isfinite().all()
+    assert not bits.requires_grad
+    assert net.weight.grad is None

@@ -1,0 +1,182 @@
+"""The probability-flow ODE with steps of its own: against the exact map, scipy's integrator, and item by item."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from exact import GAUSS, SCHEDULES, TWO_TISSUES
+from scipy.integrate import solve_ivp
+from torch import Tensor
+
+from voxlate.diffusion.noise import Noise
+from voxlate.diffusion.ode import integrate, rk45, velocity
+from voxlate.diffusion.prediction import per_item
+from voxlate.diffusion.sample import SamplerSettings, sample
+from voxlate.diffusion.schedules import Cosine, ExponentialVE, LinearVP
+from voxlate.errors import BadInput
+
+WIDTHS = torch.tensor([0.1, 0.3, 1.0], dtype=torch.float64).reshape(3, 1)
+START = torch.linspace(-2, 2, 5, dtype=torch.float64) * torch.ones_like(WIDTHS)
+SMOOTH = ("cosine", "linear_vp", "exponential_ve", "geometric_ve")
+TIMES = torch.tensor([1.0, 31 / 32, 1e-3], dtype=torch.float64)
+
+
+def no_noise(x: Tensor) -> Tensor:
+    raise AssertionError("a deterministic sampler drew noise")
+
+
+def gaussian_denoiser(schedule):
+    """Of three items whose data are N(0.4, width²), each with a width of its own."""
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = (per_item(value, x) for value in schedule(t))
+        gain = alpha * WIDTHS.to(x) ** 2 / (alpha**2 * WIDTHS.to(x) ** 2 + sigma**2)
+        return 0.4 + gain * (x - alpha * 0.4)
+
+    return denoise
+
+
+def exact_map(schedule, x: Tensor, times: Tensor) -> Tensor:
+    (alpha, alpha_s), (sigma, sigma_s) = schedule(times[[0, -1]])
+    growth = torch.hypot(alpha_s * WIDTHS, sigma_s) / torch.hypot(alpha * WIDTHS, sigma)
+    return alpha_s * 0.4 + (x - alpha * 0.4) * growth
+
+
+@pytest.mark.parametrize("name", [*SMOOTH, "flow", "sigmoid", "betas_of_002"])
+def test_rk45_follows_the_exact_map_within_its_tolerances(name):
+    """From end to end; the kinks of a table and the steep ends of a sigmoid cost two digits of the 1e-5 a step."""
+    schedule = SCHEDULES[name]
+    x = START * schedule.start_std(TIMES[0])
+    found = rk45(gaussian_denoiser(schedule), schedule, x, TIMES, no_noise)
+    torch.testing.assert_close(found, exact_map(schedule, x, TIMES), rtol=0, atol=1e-4 if name in SMOOTH else 5e-3)
+
+
+@pytest.mark.parametrize("schedule", [Cosine(), LinearVP(), ExponentialVE()], ids=lambda schedule: schedule.kind)
+def test_a_smaller_tolerance_means_a_smaller_error(schedule):
+    x = START * schedule.start_std(TIMES[0])
+    coarse, fine = (
+        float((rk45(gaussian_denoiser(schedule), schedule, x, TIMES, no_noise, tol, tol) - exact).abs().max())
+        for exact in [exact_map(schedule, x, TIMES)]
+        for tol in (1e-3, 1e-6)
+    )
+    assert fine < min(coarse / 50, 2e-5)
+
+
+@pytest.mark.parametrize("schedule", [LinearVP(), ExponentialVE()], ids=lambda schedule: schedule.kind)
+def test_float32_agrees_with_scipy_to_one_in_ten_thousand(schedule):
+    """A mixture, whose map has no closed form; scipy in float64, our states in float32."""
+    denoise = TWO_TISSUES.denoiser(schedule)
+    x = torch.randn(2, 1, 1, 2, 2, generator=torch.Generator().manual_seed(0)) * float(schedule.start_std(TIMES[0]))
+    found = rk45(denoise, schedule, x, TIMES, no_noise, rtol=1e-6, atol=1e-6)
+    slope = velocity(denoise, schedule)
+
+    def of_item(t: float, y: np.ndarray) -> np.ndarray:
+        return slope(torch.tensor(y).reshape(1, 1, 1, 2, 2), torch.tensor([t], dtype=torch.float64)).numpy().ravel()
+
+    for item, start in zip(found, x.double()):
+        truth = solve_ivp(of_item, (1, 1e-3), start.numpy().ravel(), method="RK45", rtol=1e-6, atol=1e-6).y[:, -1]
+        np.testing.assert_allclose(item.numpy().ravel(), truth, rtol=0, atol=1e-4)
+
+
+def test_the_velocity_is_that_of_the_sde():
+    """f·x − g²/2·score (Song et al. 2021, eq. 13)."""
+    t = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)
+    x = torch.randn(9, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for schedule in (Cosine(), LinearVP(), ExponentialVE()):
+        alpha, sigma = (per_item(value, x) for value in schedule(t))
+        score = (alpha * GAUSS.denoise(x, *schedule(t)) - x) / sigma**2
+        f, g2 = per_item(schedule.log_alpha_drift(t), x), per_item(schedule.g2(t), x)
+        found = velocity(GAUSS.denoiser(schedule), schedule)(x, t)
+        torch.testing.assert_close(found, f * x - g2 / 2 * score, rtol=1e-9, atol=1e-9)
+
+
+def test_the_integrator_has_fifth_order():
+    """dx/dt = x·cos t, whose first steps of length h err by h⁶; tolerances so wide that every step is kept."""
+    x, step = torch.ones(1, 1, dtype=torch.float64), 0.2
+
+    def slope(x: Tensor, t: Tensor) -> Tensor:
+        return x * torch.cos(t)[:, None]
+
+    errors = [abs(float(integrate(slope, x, 0.0, h, h, 1e6, 1e6)) - math.exp(math.sin(h))) for h in (2 * step, step)]
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(6, abs=0.5)
+    assert errors[1] < 1e-7
+
+
+def test_the_integrator_goes_up_and_down_in_time():
+    def slope(x: Tensor, t: Tensor) -> Tensor:
+        return -3 * x * t[:, None] ** 2
+
+    x = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
+    up = integrate(slope, x, 0.0, 1.5, 0.1, 1e-9, 1e-9)
+    torch.testing.assert_close(up, x * math.exp(-(1.5**3)), rtol=1e-7, atol=0)
+    torch.testing.assert_close(integrate(slope, up, 1.5, 0.0, 0.1, 1e-9, 1e-9), x, rtol=1e-6, atol=0)
+
+
+def test_an_item_takes_the_same_steps_alone_and_among_others():
+    """Beside it is an item so hard that steps shared by both would be others."""
+    seen = []
+
+    def slope(x: Tensor, t: Tensor) -> Tensor:
+        seen.append(t)
+        rate = torch.tensor([1.0, 300.0], dtype=torch.float64)[: len(x), None]
+        return -rate * (x - torch.sin(rate * t[:, None]))
+
+    x = torch.ones(2, 3, dtype=torch.float64)
+    both = integrate(slope, x, 0.0, 1.0, 0.1, 1e-6, 1e-6)
+    among = torch.stack([t[0] for t in seen])
+    seen.clear()
+    alone = integrate(slope, x[:1], 0.0, 1.0, 0.1, 1e-6, 1e-6)
+    assert torch.equal(both[:1], alone)
+    assert torch.equal(among[: len(seen)], torch.cat(seen))
+    assert (among[len(seen) :] == 1).all()
+    assert len(among) > 5 * len(seen)
+
+
+def test_the_error_is_of_what_the_mask_leaves_free():
+    """A wide frame of known voxels must not let the error inside grow."""
+    schedule, seen = LinearVP(), []
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        seen.append(1)
+        return TWO_TISSUES.denoise(x, *schedule(t))
+
+    inside = torch.zeros(1, 1, 1, 16, 16)
+    inside[..., :2, :2] = 1
+    start = torch.randn(1, 1, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    how = SamplerSettings(sampler="rk45", rtol=1e-4, atol=1e-4)
+
+    def frame(x: Tensor) -> Tensor:
+        out = torch.zeros(x.shape)
+        out[..., :2, :2] = start
+        return out
+
+    wide = sample(how, denoise, schedule, frame, torch.zeros(1, 1, 1, 16, 16), inside)
+    calls = len(seen)
+    alone = sample(how, denoise, schedule, frame, torch.zeros(1, 1, 1, 2, 2))
+    torch.testing.assert_close(wide[..., :2, :2], alone, rtol=0, atol=1e-6)
+    assert len(seen) == 2 * calls
+
+
+def test_a_network_that_gives_no_numbers_ends():
+    how = SamplerSettings(sampler="rk45")
+    x = sample(how, lambda x, t: x * float("nan"), Cosine(), Noise(0, [1]), torch.zeros(1, 1, 1, 2, 2))
+    assert x.isnan().all()
+
+
+def test_a_slope_that_no_step_can_follow_is_refused_in_one_sentence():
+    stream = torch.Generator().manual_seed(0)
+
+    def slope(x: Tensor, t: Tensor) -> Tensor:
+        return 1e9 * torch.randn(x.shape, generator=stream, dtype=x.dtype)
+
+    with pytest.raises(BadInput, match=r"expected tolerances.*found rtol 1e-05.*choose another sampler"):
+        integrate(slope, torch.ones(1, 4, dtype=torch.float64), 0.0, 1.0, 0.1, 1e-5, 1e-5)
+
+
+def test_a_sampled_point_mass_is_the_point():
+    x0 = torch.linspace(-1, 1, 16).reshape(1, 1, 1, 4, 4)
+    for schedule in (LinearVP(), ExponentialVE()):
+        how = SamplerSettings(sampler="rk45")
+        found = sample(how, lambda x, t: x0.expand_as(x), schedule, Noise(0, [1, 2]), torch.zeros(2, 1, 1, 4, 4))
+        torch.testing.assert_close(found, x0.expand(2, -1, -1, -1, -1), rtol=0, atol=1e-6)

@@ -1,0 +1,141 @@
+"""A model may be sampled under another schedule than it was trained with: its network goes by the log-SNR."""
+
+import pytest
+import torch
+from exact import GAUSS, SCHEDULES, TWO_TISSUES
+from torch import Tensor, nn
+
+from voxlate.batch import Batch, Condition
+from voxlate.config import fill
+from voxlate.diffusion.noise import Noise
+from voxlate.diffusion.paths import preserving
+from voxlate.diffusion.prediction import diffuse, rescheduled, target, to_eps
+from voxlate.diffusion.sample import SamplerSettings, sample
+from voxlate.diffusion.schedules import Cosine, ExponentialVE, LinearVP, ShiftedCosine, Sigmoid
+from voxlate.methods.diffusion import Diffusion, DiffusionSettings
+from voxlate.methods.tasks import Translate
+
+SHAPE = (2, 4, 1, 6, 5)
+
+
+def odd_network(x: Tensor, t: Tensor) -> Tensor:
+    """Mixes channels and neighbours, so that anything wrong in one voxel would spread to all."""
+    return torch.tanh(x.mean((1, 3, 4), keepdim=True) + x.roll(1, 1) - 0.3 * x.roll(1, 3))
+
+
+def picture() -> Tensor:
+    return torch.randn(SHAPE, generator=torch.Generator().manual_seed(7))
+
+
+SWAPPED = {name: SCHEDULES[name] for name in ("cosine", "sigmoid", "betas_of_002", "exponential_ve", "flow")}
+
+
+@pytest.mark.parametrize("trained", ["shifted_cosine", "linear_vp", "flow", "exponential_ve"])
+@pytest.mark.parametrize("schedule", SWAPPED.values(), ids=SWAPPED.keys())
+def test_a_model_gives_the_same_law_under_another_schedule(trained, schedule):
+    """Mean 0.4 and spread 0.2 within 4 standard errors, 0.003, and what a start with mean 0 leaves."""
+    trained, count = SCHEDULES[trained], 4096
+    how = SamplerSettings(sampler="dpmpp_2m", steps=40, schedule=schedule)
+    x = sample(how, GAUSS.denoiser(trained), trained, Noise(0, [1]), torch.zeros(1, 1, 1, 64, 64))
+    alpha, sigma = (float(value) for value in schedule(torch.tensor(1.0)))
+    assert abs(float(x.mean()) - 0.4) < 4 * 0.2 / count**0.5 + 0.003 + 0.08 * alpha / sigma
+    assert float(x.std()) == pytest.approx(0.2, rel=4 / (2 * count) ** 0.5 + 0.02)
+
+
+@pytest.mark.parametrize("schedule", SWAPPED.values(), ids=SWAPPED.keys())
+def test_a_network_sees_states_as_in_training_under_another_schedule(schedule):
+    """alpha·x0 + sigma·eps at the same log-SNR, where training reached it; else a state of the size at the end."""
+    trained, t = SCHEDULES["betas_of_000"], torch.linspace(0.02, 1, 30, dtype=torch.float64)
+    x0, eps = torch.randn(2, 30, 1, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    seen = {}
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        seen.update(x=x, t=t)
+        return x
+
+    rescheduled(denoise, trained, schedule)(diffuse(x0, eps, *schedule(t)), t)
+    reached = schedule.log_snr(t) >= trained.log_snr(torch.tensor(1.0))
+    assert reached.sum() > 0
+    expected = diffuse(x0, eps, *trained(seen["t"]))
+    torch.testing.assert_close(trained.log_snr(seen["t"])[reached], schedule.log_snr(t)[reached], rtol=0, atol=1e-8)
+    torch.testing.assert_close(seen["x"][reached], expected[reached], rtol=0, atol=1e-8)
+    size = seen["x"][~reached].square().mean() / eps[~reached].square().mean() if not reached.all() else torch.ones(())
+    assert 0.8 < float(size) < 1.25
+
+
+def test_the_training_schedule_named_again_changes_nothing():
+    known = torch.zeros(SHAPE)
+    plain, named = (
+        sample(SamplerSettings(steps=6, schedule=schedule), odd_network, Cosine(), Noise(0, [1, 2]), known)
+        for schedule in (None, Cosine())
+    )
+    torch.testing.assert_close(plain, named, rtol=0, atol=1e-5)
+
+
+def test_known_channels_keep_their_values_under_another_schedule():
+    """They are in the state as they are, not times alpha: the network must see them so under VE and VP alike."""
+    known, mask = picture(), torch.tensor([1.0, 0, 0, 1]).reshape(1, 4, 1, 1, 1)
+    scanned = mask.expand(SHAPE) == 0
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        assert torch.equal(x[scanned], known[scanned])
+        return odd_network(x, t)
+
+    how = SamplerSettings(steps=5, schedule=LinearVP())
+    assert torch.equal(sample(how, denoise, ExponentialVE(), Noise(0, [1, 2]), known, mask)[scanned], known[scanned])
+
+
+def test_a_recipe_names_the_schedule_of_a_synthesis_by_its_kind():
+    how = fill(SamplerSettings, {"schedule": {"kind": "sigmoid", "tau": 0.5}}, "synth")
+    assert how.schedule == Sigmoid(tau=0.5)
+    assert fill(SamplerSettings, {**vars(how), "steps": 3}, "synth").schedule == Sigmoid(tau=0.5)
+
+
+# The whole method, with a network that knows two tissues by the log-SNR alone
+
+
+class PerfectNet(nn.Module):
+    """Says v of E[x0 | x] of two tissues that the source image moves up or down."""
+
+    def forward(self, x: Tensor, condition: Condition, log_snr: Tensor) -> Tensor:
+        alpha, sigma = preserving(log_snr)
+        assert condition.images is not None
+        offset = condition.images[:, :1]
+        x0 = offset + TWO_TISSUES.denoise(x - alpha.reshape(-1, 1, 1, 1, 1) * offset, alpha, sigma)
+        return target(x0, to_eps(x0, x, alpha, sigma), alpha, sigma, "v")
+
+
+def perfect(offset: float, side: int) -> tuple[Diffusion, Batch]:
+    shape = (2, 1, 1, side, side)
+    batch = Batch(
+        source=torch.full(shape, offset),
+        mask=torch.ones(shape),
+        present=torch.ones(2, 1, dtype=torch.bool),
+        item=torch.tensor([1, 2]),
+        target=offset + TWO_TISSUES.draw(shape, torch.Generator().manual_seed(0)),
+    )
+    return Diffusion(DiffusionSettings(schedule=ShiftedCosine()), PerfectNet(), Translate(), 1), batch
+
+
+@pytest.mark.parametrize("schedule", [None, Cosine(), Sigmoid(), ExponentialVE()], ids=lambda s: getattr(s, "kind", ""))
+def test_a_trained_method_draws_the_same_law_under_another_schedule(schedule):
+    method, batch = perfect(0.25, side=64)
+    how = SamplerSettings(sampler="dpmpp_2m", steps=40, schedule=schedule)
+    x = method.synthesise(batch, Noise(0, batch.item), how)
+    chance = 4 * TWO_TISSUES.std / x.numel() ** 0.5
+    assert abs(float(x.mean()) - 0.25 - TWO_TISSUES.mean) < chance + 0.01
+    assert abs(float(x.std()) - TWO_TISSUES.std) < chance / 2**0.5 + 0.01
+
+
+@pytest.mark.parametrize("width", [2, 8])
+def test_a_trained_method_knows_how_likely_the_truth_is(width):
+    """Bits of the mixture, given the source that moves it: the same whatever that is."""
+    found = []
+    for offset in (0.0, 0.25):
+        method, batch = perfect(offset, side=width)
+        found.append(method.bits_per_dim(batch, Noise(0, batch.item)))
+        parts = torch.distributions.Normal(torch.tensor(TWO_TISSUES.means), TWO_TISSUES.width)
+        density = parts.log_prob(batch.target[..., None] - offset).exp() @ torch.tensor(TWO_TISSUES.shares)
+        expected = -density.log2().flatten(1).mean(1)
+        torch.testing.assert_close(found[-1], expected, rtol=0, atol=5e-3)
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=5e-3)
