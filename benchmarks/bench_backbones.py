@@ -69,7 +69,7 @@ def steps(name: str, net: nn.Module, size: int, batch: int, low: bool) -> dict[s
     inputs = (None, Condition(images=y), None) if name == "unet" else (x, Condition(images=y), x.new_zeros(batch))
 
     def call() -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=low):
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
             out: Tensor = net(*inputs)
         return out
 
