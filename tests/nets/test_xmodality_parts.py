@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from voxlate.nets.xmodality import wavelet
+from voxlate.nets.xmodality.attention import Attention, attend
 from voxlate.nets.xmodality.norm import EPS, GroupNorm, RMSNorm, _gelu_, rms_norm
-from voxlate.nets.xmodality.parts import Attention, Down, Up, position_embedding, sinusoids
+from voxlate.nets.xmodality.parts import Down, Up, position_embedding, sinusoids
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +156,18 @@ def test_the_norm_of_bfloat16_is_rounded_once():
     h, gain, shift = torch.randn(2, 9, 8, 16).bfloat16(), torch.randn(2, 16), torch.randn(2, 16)
     exact = _plain_norm(h.float(), gain, shift, True)
     assert ((rms_norm(h, gain, shift, True).float() - exact).abs() <= exact.abs() * 2**-8 + 1e-6).all()
+
+
+def test_gradients_of_attention_in_bfloat16_are_those_of_float32(monkeypatch):
+    monkeypatch.setattr("voxlate.nets.xmodality.attention.SCORES", 300)  # several walks, the last one shorter
+    torch.manual_seed(2)
+    exact = torch.randn(5, 9, 3, 2, 8).bfloat16().float().requires_grad_()
+    rounded = exact.detach().bfloat16().requires_grad_()
+    weight = torch.randn(5, 9, 2, 8).bfloat16()
+    wanted, ours = attend(exact), attend(rounded)
+    assert (ours.float() - wanted).norm() < 5e-3 * wanted.norm()
+    (wanted * weight.float()).sum().backward()
+    (ours * weight).sum().backward()
+    for third in range(3):
+        error = rounded.grad[:, :, third].float() - exact.grad[:, :, third]
+        assert error.norm() < 1.5e-2 * exact.grad[:, :, third].norm()

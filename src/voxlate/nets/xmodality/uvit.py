@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from voxlate.config import settings
 from voxlate.errors import BadInput
 from voxlate.nets.xmodality import wavelet
+from voxlate.nets.xmodality.attention import Attention
 from voxlate.nets.xmodality.norm import RMSNorm
 from voxlate.nets.xmodality.parts import (
-    Attention,
     Backbone,
     Conv,
     Dense,
