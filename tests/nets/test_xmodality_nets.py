@@ -10,8 +10,9 @@ from torch import nn
 from voxlate.batch import Condition
 from voxlate.errors import BadInput
 from voxlate.nets.xmodality.adm import ADM
+from voxlate.nets.xmodality.attention import Attention
 from voxlate.nets.xmodality.dit import DiT
-from voxlate.nets.xmodality.parts import Attention, Conv, Dense
+from voxlate.nets.xmodality.parts import Conv, Dense
 from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import UViT
 

@@ -21,9 +21,10 @@ from voxlate.errors import BadInput
 from voxlate.images.intensity import Window
 from voxlate.images.volume import unit_of
 from voxlate.imports.detect import Found, detect
+from voxlate.nets.xmodality.attention import Attention
 from voxlate.nets.xmodality.dit import DiTBlock, FinalLayer
 from voxlate.nets.xmodality.norm import GroupNorm, RMSNorm
-from voxlate.nets.xmodality.parts import Attention, Backbone, Block, Conv, Dense, Down, ResNetBlock, SwiGLU, Up
+from voxlate.nets.xmodality.parts import Backbone, Block, Conv, Dense, Down, ResNetBlock, SwiGLU, Up
 from voxlate.nets.xmodality.uvit import Transformer
 from voxlate.recipe import Recipe
 from voxlate.run import Run, begin, made_by, save_weights

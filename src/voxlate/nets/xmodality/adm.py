@@ -7,7 +7,8 @@ from pydantic import Field
 from torch import Tensor
 
 from voxlate.config import settings
-from voxlate.nets.xmodality.parts import AttentionLayer, Backbone, Conv, Dense, TimeEmbedding, refuse_code
+from voxlate.nets.xmodality.attention import AttentionLayer
+from voxlate.nets.xmodality.parts import Backbone, Conv, Dense, TimeEmbedding, refuse_code
 from voxlate.nets.xmodality.stages import Block, Decoder, Encoder
 
 

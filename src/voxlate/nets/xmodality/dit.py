@@ -9,9 +9,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from voxlate.config import settings
+from voxlate.nets.xmodality.attention import Attention
 from voxlate.nets.xmodality.norm import EPS, RMSNorm
 from voxlate.nets.xmodality.parts import (
-    Attention,
     Backbone,
     Dense,
     SwiGLU,

@@ -12,7 +12,6 @@ from voxlate.batch import Condition
 from voxlate.errors import BadInput
 from voxlate.nets.embedding import LOG_SNR_LIMIT, MAX_PERIOD
 from voxlate.nets.layers import pad_far, to_slices, to_volumes
-from voxlate.nets.xmodality.norm import RMSNorm
 
 Init = Callable[[Tensor], object]
 MakeNorm = Callable[[int], nn.Module]
@@ -112,36 +111,6 @@ class ResNetBlock(nn.Module):
         scale_shift = None if self.time is None else self.time(told).float()
         out = self.block2(self.block1(h, scale_shift))
         return out if self.skip is None else self.skip(h).add_(out)
-
-
-class Attention(nn.Module):
-    """Self-attention among the tokens of [..., T, C]; on a map these are the pixels of one row."""
-
-    def __init__(self, channels: int, heads: int, init: Init = nn.init.xavier_uniform_) -> None:
-        super().__init__()
-        if channels % heads:
-            raise BadInput(f"net.heads: expected a divisor of {channels} channels, found {heads}. Change it.")
-        self.heads = heads
-        self.qkv = Dense(channels, 3 * channels, lambda weight: [init(part) for part in weight.detach().chunk(3)])
-        self.out = Dense(channels, channels, init)
-
-    def forward(self, h: Tensor) -> Tensor:
-        tokens = self.qkv(h).view(-1, h.shape[-2], 3, self.heads, h.shape[-1] // self.heads)
-        query, key, value = tokens.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        h = self.out(mixed.transpose(1, 2).reshape(h.shape))
-        return h
-
-
-class AttentionLayer(nn.Module):
-    """h + attention(norm(h))."""
-
-    def __init__(self, channels: int, heads: int) -> None:
-        super().__init__()
-        self.norm, self.attention = RMSNorm(channels), Attention(channels, heads)
-
-    def forward(self, h: Tensor) -> Tensor:
-        return h + self.attention(self.norm(h))
 
 
 class SwiGLU(nn.Module):

@@ -6,8 +6,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from voxlate.nets.xmodality.attention import AttentionLayer
 from voxlate.nets.xmodality.norm import RMSNorm
-from voxlate.nets.xmodality.parts import AttentionLayer, Down, ResNetBlock, Up
+from voxlate.nets.xmodality.parts import Down, ResNetBlock, Up
 
 Block = partial(ResNetBlock, norm=RMSNorm)
 
