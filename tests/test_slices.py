@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -119,6 +120,15 @@ def test_a_cubic_is_zoomed_exactly_away_from_the_edges() -> None:
     curve = 3 * places**3 - places**2 + places
     made = zoomed(np.tile(curve, (2, 5, 1)).astype(np.float32), (5, 97))
     np.testing.assert_allclose(made[:, 2, 25:-25], np.tile(3 * fine**3 - fine**2 + fine, (2, 1))[:, 25:-25], atol=2e-6)
+
+
+def test_zooming_is_scipys_but_for_its_zeros_at_the_edge() -> None:
+    plane = np.random.default_rng(0).normal(10, 1, (256, 40)).astype(np.float32)
+    np.testing.assert_array_equal(zoomed(plane, (44, 57)), scipy.ndimage.zoom(plane, (44 / 256, 57 / 40), order=3))
+    default = scipy.ndimage.zoom(plane, (45 / 256, 1), order=3)
+    assert (default[-1] == 0).all()  # the defect that is avoided
+    np.testing.assert_array_equal(zoomed(plane, (45, 40))[:-1], default[:-1])
+    np.testing.assert_allclose(zoomed(plane, (45, 40))[-1], plane[-1], atol=1e-5)  # corner on corner
 
 
 @pytest.mark.parametrize("axes", [(-1, -1, 1), (1, -1, 1), (-1, 1, -1)])

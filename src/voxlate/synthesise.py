@@ -18,7 +18,7 @@ from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, canonical, resample, return_to, same_grid, with_spacing
 from voxlate.images.intensity import Scale
-from voxlate.images.slices import Resized, View, Whole, resize, view
+from voxlate.images.slices import Resized, View, Whole, resize, view, zoomed
 from voxlate.images.spool import mapped, spooled
 from voxlate.images.tiling import Blend
 from voxlate.images.volume import Volume, read_volume
@@ -200,28 +200,28 @@ def _samples(model: Model, batch: Batch, seed: int, sight: View) -> np.ndarray:
     """Mean and, where there are several samples, standard deviation (ddof = 1): [B, T or 2T, D, H, W]."""
     synth: Synthesis = model.recipe.synth
     batch = batch.to(model.device)
-    mean: np.ndarray = np.zeros((), np.float32)
-    squares = mean
+    mean, squares = torch.zeros(()), torch.zeros(())
     for sample in range(synth.samples):
-        drawn = _one(model, batch, Noise(seed, batch.item, sample))
-        image = sight.back(drawn.cpu().numpy()).clip(-1, 1)
+        image = _one(model, batch, Noise(seed, batch.item, sample), sight)
         step = image - mean
         mean = mean + step / (sample + 1)
         squares = squares + step * (image - mean)  # Welford 1962
-    if synth.samples == 1:
-        return mean
-    return np.concatenate([mean, np.sqrt(squares / (synth.samples - 1))], axis=1)
+    parts = [mean] if synth.samples == 1 else [mean, (squares / (synth.samples - 1)).sqrt()]
+    made: np.ndarray = torch.cat(parts, dim=1).cpu().numpy()
+    return made
 
 
-def _one(model: Model, batch: Batch, noise: Noise) -> Tensor:
-    """One sample [B, T, D, H, W] as the network sees it, not clipped."""
+def _one(model: Model, batch: Batch, noise: Noise, sight: View) -> Tensor:
+    """One sample [B, T, D, H, W] as the volume has it, clipped only there: splines overshoot."""
     synth = model.recipe.synth
     with torch.inference_mode(), autocast(model.device, model.recipe.train.precision):
         image = model.method.synthesise(batch, noise, synth).float()
         if synth.mirror:
             flipped = replace(batch, source=batch.source.flip(-1), mask=batch.mask.flip(-1))
             image = (image + model.method.synthesise(flipped, noise, synth).float().flip(-1)) / 2
-    return image
+    if sight.size is not None:
+        image = torch.from_numpy(zoomed(image.cpu().numpy(), sight.shape[1:]))
+    return image.clamp(-1, 1)
 
 
 def _one_grid(grids: Mapping[str, Grid]) -> Grid:

@@ -16,6 +16,17 @@ from voxlate.images.spool import release, zeros
 
 TILT_DEGREES = 0.5  # positions are rounded in headers; a real gantry tilt is degrees
 GEOMETRY = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
+# all that is asked of a header; whole ones, with the scanner's own notes, would fill the memory for long series
+ASKED = [
+    *GEOMETRY,
+    "Modality",
+    "SeriesNumber",
+    "SeriesInstanceUID",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "SpacingBetweenSlices",
+    "SliceThickness",
+]
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ def _files(path: Path) -> list[Path]:
 def _header(pydicom: ModuleType, file: Path, asked: Path) -> Any:
     """The header of a DICOM image; None for other files in a folder (reports, DICOMDIR, notes)."""
     try:
-        header = pydicom.dcmread(file, stop_before_pixels=True)
+        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=ASKED)
         is_image = "Rows" in header and "Columns" in header
     except UNREADABLE as error:  # InvalidDicomError is none of ours where a folder also holds other files
         if file == asked or looks_like_dicom(file):

@@ -46,7 +46,7 @@ Slices = Annotated[Whole | Tiled | Resized, Field(discriminator="kind")]
 class View:
     """What the network sees of volumes of `shape`: the pieces of `seen`; what it draws becomes pieces of `drawn`.
 
-    first: the slice of the volumes that is the first one seen; size: to which slices were brought, None: their own.
+    first: the slice of the volumes that is the first one seen; size: what slices were brought to, None: their own.
     """
 
     shape: Triple
@@ -66,10 +66,6 @@ class View:
     def place(self, start: Triple) -> Triple:
         """Where in the volumes a piece that starts at `start` of what is seen belongs."""
         return (start[0] + self.first, *start[1:])
-
-    def back(self, images: np.ndarray) -> np.ndarray:
-        """Drawn pieces [B, C, D, H, W] as the volumes have them."""
-        return images if self.size is None else zoomed(images, self.shape[1:])
 
 
 def view(slices: Slices, shape: Triple, patch: Triple, overlap: float) -> View:
@@ -98,8 +94,13 @@ def resize(volumes: dict[str, Volume], size: Size) -> tuple[dict[str, Volume], V
 
 def _ends(arrays: list[np.ndarray]) -> tuple[int, int]:
     """The first slice that differs within itself in any array, and the one after the last; equal where none does."""
-    varied = [z for z in range(arrays[0].shape[1]) if not all(_is_flat(array, z) for array in arrays)]
-    return (varied[0], varied[-1] + 1) if varied else (0, 0)
+    depth = arrays[0].shape[1]
+
+    def varied(z: int) -> bool:
+        return not all(_is_flat(array, z) for array in arrays)
+
+    first = next(filter(varied, range(depth)), 0)
+    return first, next(filter(varied, reversed(range(first, depth))), first - 1) + 1
 
 
 def _is_flat(array: np.ndarray, z: int) -> bool:
@@ -124,7 +125,11 @@ def _resized(volume: Volume, first: int, shape: Triple) -> Volume:
 
 
 def zoomed(images: np.ndarray, size: Size) -> np.ndarray:
-    """Planes [..., H, W] at another size by cubic splines, corner on corner; constant ones stay exactly so."""
+    """Planes [..., H, W] at another size by cubic splines, corner on corner; constant ones stay exactly so.
+
+    scipy's default mode gives the same bits, except where rounding puts the last row or column beyond the edge (256 to
+    45 voxels, say): there it leaves zeros.
+    """
     import scipy.ndimage
 
     planes = images.reshape(-1, *images.shape[-2:])
@@ -132,5 +137,5 @@ def zoomed(images: np.ndarray, size: Size) -> np.ndarray:
     out = np.empty((len(planes), *size), np.float32)
     for plane, made in zip(planes, out):
         low, high = plane.min(), plane.max()
-        made[:] = low if low == high else scipy.ndimage.zoom(plane, factors, order=3)
+        made[:] = low if low == high else scipy.ndimage.zoom(plane, factors, order=3, mode="mirror")
     return out.reshape(*images.shape[:-2], *size)

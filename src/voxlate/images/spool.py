@@ -4,6 +4,7 @@ What is large lies in the system's temporary folder (TMPDIR chooses another) and
 each run the pages that it touched are let go, so that memory depends on a plane's size, not on the number of planes.
 """
 
+import errno
 import math
 import mmap
 import os
@@ -40,10 +41,14 @@ def zeros(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
 
 def _reserve(file: int, size: int) -> None:
     """Take the room now: a disk that fills up under a mapped file would kill the process without a word."""
-    if hasattr(os, "posix_fallocate"):
+    try:
         os.posix_fallocate(file, 0, size)
-    else:
+    except AttributeError:  # not on macOS and Windows
         os.truncate(file, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        os.truncate(file, size)  # a file system that cannot promise
 
 
 def spooled(array: np.ndarray) -> np.ndarray:
