@@ -145,7 +145,7 @@ def _spans(cohort: Cohort, data: DataSettings, cases: list[str]) -> list[Span]:
     spans = [span for case in cases if (span := span_of(cohort.header(case), data, kept.get(case))).starts]
     if spans:
         return spans
-    if kept and not any(one.any() for one in kept.values()):
+    if data.slices is not None and not any(one.any() for one in kept.values()):
         raise BadInput(
             f"{cohort.folder}: expected slices that pass data.slices (overlap {data.slices.overlap:g}, "
             f"{data.slices.pixels} pixels), found none in {len(cases)} cases. "

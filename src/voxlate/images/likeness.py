@@ -1,13 +1,12 @@
 """How alike two scans of a patient are that were not made to look alike."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import scipy.ndimage
 
 from voxlate.images.grid import resample, with_spacing
-from voxlate.images.itk import Transform, covered, move, simpleitk, to_image
+from voxlate.images.itk import LPS, Transform, covered, move, simpleitk, to_image
 from voxlate.images.mask import foreground
 from voxlate.images.volume import Volume
 
@@ -15,6 +14,7 @@ COARSE_VOXELS = 500_000  # a head at about 2.5 mm: finer takes longer and change
 BINS = 32
 RANGE_HU = (-150.0, 600.0)  # fat to bone: air below and metal above would take most of the histogram's bins
 PERCENTILES = (0.5, 99.5)
+LEAST_VOLUME = 0.1  # of a voxel, after a transform; less is a fold
 LEAST_SHARED = 0.25  # of the smaller scan's box; with less in common, similarity says nothing
 
 
@@ -71,15 +71,14 @@ class Pair:
     def folds(self, transform: Transform) -> bool:
         """Whether a transform turns some voxel inside out, or blows it up or down beyond what bodies do."""
         itk = simpleitk()
-        field = itk.TransformToDisplacementField(
-            transform, itk.sitkVectorFloat64, self.images[1].GetSize(), *_geometry(self.images[1])
-        )
-        volumes = itk.GetArrayViewFromImage(itk.DisplacementFieldJacobianDeterminant(field))[1:-1, 1:-1, 1:-1]
-        return bool(volumes.min() < 0.1 or volumes.max() > 10)
-
-
-def _geometry(image: Any) -> tuple[Any, Any, Any]:
-    return image.GetOrigin(), image.GetSpacing(), image.GetDirection()
+        image = self.images[1]
+        geometry = image.GetOrigin(), image.GetSpacing(), image.GetDirection()
+        field = itk.TransformToDisplacementField(transform, itk.sitkVectorFloat64, image.GetSize(), *geometry)
+        # ITK's own determinant takes the image's axes for the patient's
+        steps = np.stack(np.gradient(itk.GetArrayViewFromImage(field), axis=(0, 1, 2)), axis=-1)
+        across = (LPS @ self.fixed.affine)[:3, :3][:, ::-1]  # the same steps without the transform: along D, H, W
+        volumes = np.linalg.det(steps + across) / np.linalg.det(across)
+        return bool(volumes.min() < LEAST_VOLUME or volumes.max() > 1 / LEAST_VOLUME)
 
 
 def _range(volume: Volume) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.images.itk import Transform, centre_mm, simpleitk
+from voxlate.images.itk import Transform, centre_mm, covered, simpleitk, to_image
 from voxlate.images.likeness import BINS, Pair, Similarity, coarse
 from voxlate.images.volume import Volume
 
@@ -19,7 +19,9 @@ Method = Literal["rigid", "affine", "bspline", "ants"]
 SAMPLES = 60_000  # points at which mutual information is estimated
 KNOTS_MM = 30.0  # between the knots of the free-form stage: softer than any organ's border
 LEAST_SLICES = 4
+PYRAMID_VOXELS = 16  # along an axis; a coarser picture leads the first steps astray
 SEED = 1
+LOST = ("map outside moving image", "outside the image", "No valid points", "VirtualSampledPointSet")  # ITK's words
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +90,7 @@ def _rigid(pair: Pair, start: Transform) -> Transform | None:
         centre_mm(moving) - centre_mm(fixed),
         centre_mm(moving, pair.bodies[0]) - centre,
     ]
-    found = []
+    found: list[tuple[float, int, Transform]] = []
     for shift in shifts:
         begin = itk.Euler3DTransform(centre.tolist(), 0.0, 0.0, 0.0, shift.tolist())
         rough = _linear(pair, begin, (4,))
@@ -115,13 +117,17 @@ def _affine(pair: Pair, start: Transform) -> Transform | None:
 def _linear(pair: Pair, begin: Transform, levels: tuple[int, ...]) -> Transform | None:
     """Descend from `begin`, which keeps its kind (rigid or affine)."""
     descent = _descent(pair, levels)
-    voxel_mm = min(pair.fixed.grid.spacing_mm)
-    descent.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=2 * voxel_mm, minStep=voxel_mm / 500, numberOfIterations=150, gradientMagnitudeTolerance=1e-8
+    # a line search: steps of a fixed length stop early or walk off into another valley
+    descent.SetOptimizerAsGradientDescentLineSearch(
+        learningRate=1.0,
+        numberOfIterations=60,
+        convergenceMinimumValue=1e-6,
+        convergenceWindowSize=5,
+        lineSearchMaximumIterations=10,
     )
     descent.SetOptimizerScalesFromPhysicalShift()
     descent.SetInitialTransform(begin, inPlace=False)
-    found = _run(descent, pair)
+    found = _run(descent, *pair.images)
     return None if found is None else type(begin)(_only(found))
 
 
@@ -132,15 +138,20 @@ def _only(found: Transform) -> Transform:
 
 
 def _bspline(pair: Pair, start: Transform, knots_mm: float, level: int) -> Transform | None:
-    """A free-form deformation by cubic splines before what was found so far. Source: Rueckert et al. 1999."""
+    """A free-form deformation by cubic splines before what was found so far. Source: Rueckert et al. 1999.
+
+    The moving scan is brought along first: ITK gives no derivative through a spline that came before.
+    """
     itk = simpleitk()
     grid = pair.fixed.grid
     cells = [max(1, round(n * mm / knots_mm)) for n, mm in zip(reversed(grid.shape), reversed(grid.spacing_mm))]
     descent = _descent(pair, (level,))
-    descent.SetMovingInitialTransform(start)
+    inside = covered(pair.moving.grid, grid, start).astype(np.uint8)
+    descent.SetMetricMovingMask(to_image(inside, grid))
     descent.SetInitialTransform(itk.BSplineTransformInitializer(pair.images[1], cells, order=3), inPlace=False)
     descent.SetOptimizerAsLBFGSB(numberOfIterations=30, maximumNumberOfFunctionEvaluations=40)
-    found = _run(descent, pair)
+    moving = itk.Resample(pair.images[0], pair.images[1], start, itk.sitkLinear, pair.ranges[0][0])
+    found = _run(descent, moving, pair.images[1])
     return None if found is None else itk.CompositeTransform([start, _only(found)])
 
 
@@ -173,9 +184,9 @@ def _ants(pair: Pair, start: Transform) -> Transform | None:
 
 
 def _levels(pair: Pair, levels: tuple[int, ...]) -> list[int]:
-    """Shrinking that leaves a few voxels along each axis."""
+    """Shrinking that leaves PYRAMID_VOXELS along each axis."""
     shortest = min(min(pair.fixed.grid.shape), min(pair.moving.grid.shape))
-    return [min(level, max(1, shortest // LEAST_SLICES)) for level in levels]
+    return [min(level, max(1, shortest // PYRAMID_VOXELS)) for level in levels]
 
 
 def _descent(pair: Pair, levels: tuple[int, ...]) -> Any:
@@ -193,13 +204,14 @@ def _descent(pair: Pair, levels: tuple[int, ...]) -> Any:
     return descent
 
 
-def _run(descent: Any, pair: Pair) -> Transform | None:
+def _run(descent: Any, moving: Any, fixed: Any) -> Transform | None:
     """The result of a descent; none where it lost the overlap of the two."""
-    moving, fixed = pair.images
     try:
         return descent.Execute(fixed, moving)
-    except RuntimeError:  # ITK's word for samples that all fall outside
-        return None
+    except RuntimeError as error:
+        if any(sign in str(error) for sign in LOST):
+            return None
+        raise
 
 
 Step = Callable[[Pair, Transform], Transform | None]

@@ -1,0 +1,101 @@
+"""Registration as a step of prepare; how well it registers is tested with the images."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from voxlate.data.prepare import prepare
+from voxlate.errors import BadInput
+from voxlate.images import register as module
+from voxlate.images.grid import canonical
+from voxlate.images.volume import read_volume
+
+itk = pytest.importorskip("SimpleITK", reason="registration needs the extra 'registration'")
+
+SHIFT_RAS = np.array([4.0, -3.0, 2.0])  # where the moving scan lies, seen from the fixed one
+
+
+@pytest.fixture
+def pair(tmp_path: Path, save) -> Path:
+    """One patient: ct, and a tof whose frame is off by SHIFT_RAS; a label map drawn on each."""
+    draw = np.random.default_rng(0)
+    values = np.zeros((12, 14, 16))
+    values[2:10, 3:11, 3:13] = draw.integers(300, 900, (8, 8, 10))
+    root = tmp_path / "in" / "a"
+    save(root / "ct.nii.gz", values)
+    save(root / "tof.nii.gz", 1000 - values, origin_mm=tuple(SHIFT_RAS))
+    save(root / "seg.nii.gz", values > 600)
+    save(root / "lesion.nii.gz", values > 800, origin_mm=tuple(SHIFT_RAS))
+    return tmp_path / "in"
+
+
+def known_step(monkeypatch: pytest.MonkeyPatch, ras: np.ndarray) -> None:
+    shift = itk.TranslationTransform(3, (ras * [-1, -1, 1]).tolist())
+    monkeypatch.setitem(module._STEPS, "rigid", (("rigid", lambda pair, start: shift),))
+
+
+def test_scans_and_labels_come_home_and_the_transform_is_kept(pair, tmp_path, monkeypatch) -> None:
+    known_step(monkeypatch, SHIFT_RAS)
+    cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1)
+    ct, tof = (cohort.volume("a", name).data[0] for name in ("ct", "tof"))
+    assert np.allclose(tof, 1000 - ct, atol=1e-3)
+    assert np.array_equal(cohort.label("a", "seg"), ct > 600)
+    assert np.array_equal(cohort.label("a", "lesion"), ct > 800)  # drawn on the tof, moved with it
+    kept = cohort.header("a").registered["tof"]
+    assert cohort.cases[0].registered == {"tof": kept}
+    assert (kept.to, kept.asked, kept.kept) == ("ct", "rigid", "rigid")
+    assert kept.after.mutual_information > 1.5 > 1.1 > kept.before.mutual_information
+    assert cohort.warnings == ()
+    # any tool that reads ITK files gets the same scan from the user's own files
+    read = itk.ReadTransform(str(tmp_path / "out" / kept.transform))
+    moving, fixed = (itk.ReadImage(str(pair / "a" / f"{name}.nii.gz"), itk.sitkFloat32) for name in ("tof", "ct"))
+    assert np.allclose(itk.GetArrayFromImage(itk.Resample(moving, fixed, read, itk.sitkLinear, 0.0)), tof, atol=1e-3)
+
+
+def test_the_fixed_scan_chooses_the_grid_also_without_registration(pair, tmp_path) -> None:
+    cohort = prepare(pair, tmp_path / "out", resample=True, fixed="tof", workers=1)
+    tof = canonical(read_volume(pair / "a" / "tof.nii.gz"))
+    assert np.array_equal(cohort.header("a").affine, tof.affine)
+    assert np.array_equal(cohort.volume("a", "tof").data, tof.data)
+    with pytest.raises(
+        BadInput, match="case a: expected the modality mr, to which the others are brought, found ct, tof"
+    ):
+        prepare(pair, tmp_path / "other", resample=True, fixed="mr", workers=1)
+
+
+def test_beyond_the_moving_scan_nothing_is_learnt(pair, tmp_path, monkeypatch) -> None:
+    known_step(monkeypatch, SHIFT_RAS + np.array([0, 0, 3]))  # the three topmost slices of the ct lie beyond the tof
+    monkeypatch.setattr(module.Pair, "compare", told(1.1, 1.2))
+    cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1)
+    assert not cohort.mask("a")[9:].any()
+    assert cohort.mask("a")[2:9].any()
+    assert cohort.volume("a", "tof").data[0, 9:].max() == cohort.volume("a", "tof").data.min()
+    assert cohort.header("a").mask_from == "foreground of ct, tof, where all were scanned"
+
+
+def told(*similarities: float):
+    values = iter(similarities)
+    return lambda pair, transform: module.Similarity(next(values), 0.5, 1.0)
+
+
+def test_a_registration_that_does_harm_is_undone_and_told(pair, tmp_path, monkeypatch) -> None:
+    known_step(monkeypatch, SHIFT_RAS)
+    monkeypatch.setattr(module.Pair, "compare", told(1.2, 1.1))
+    cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1)
+    by_header = prepare(pair, tmp_path / "header", resample=True, fixed="ct", workers=1)
+    assert np.array_equal(cohort.volume("a", "tof").data, by_header.volume("a", "tof").data)
+    (warning,) = cohort.warnings
+    assert warning.startswith("a/tof: rigid registration made it no more like ct, left where its header puts it")
+    assert not (tmp_path / "out" / "transforms").exists()
+
+
+def test_prepared_again_it_rests_and_asked_for_otherwise_it_forgets(pair, tmp_path, monkeypatch) -> None:
+    known_step(monkeypatch, SHIFT_RAS)
+    out = tmp_path / "out"
+    first = prepare(pair, out, register="rigid", fixed="ct", workers=1)
+    monkeypatch.setitem(module._STEPS, "rigid", None)  # would fail if it registered again
+    assert prepare(pair, out, register="rigid", fixed="ct", workers=1) == first
+    assert (out / "transforms" / "a" / "tof.tfm").is_file()
+    prepare(pair, out, resample=True, fixed="ct", workers=1)
+    assert not (out / "transforms" / "a").exists()
