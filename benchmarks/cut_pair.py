@@ -24,7 +24,7 @@ def block(volume: Volume, first: int, stop: int) -> Volume:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scans", nargs="+", metavar="MODALITY=FILE")
-    parser.add_argument("--held", nargs=2, type=int, required=True, metavar=("FIRST", "STOP"), help="slices, from below")
+    parser.add_argument("--held", nargs=2, type=int, required=True, metavar=("FIRST", "STOP"), help="slices, upwards")
     parser.add_argument("--out", type=Path, required=True)
     chosen = parser.parse_args()
     first, stop = chosen.held
