@@ -87,8 +87,11 @@ def synth(
     seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
     batch: Annotated[int | None, typer.Option(min=1, help="Slices at a time: memory, not results.")] = None,
     split: Split = None,
+    slices: Annotated[
+        Literal["whole", "tiled", "resized"] | None, typer.Option(help="How a model of slices is shown them.")
+    ] = None,
     change: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a key of the recipe's [synth]: slices.kind=tiled.")
+        list[str] | None, typer.Option("--set", help="Change a key of the recipe's [synth]: overlap=0.25.")
     ] = None,
     missing: Annotated[list[str] | None, typer.Option(help="Leave this modality out and make it.")] = None,
     pattern: Pattern = None,
@@ -105,6 +108,8 @@ def synth(
     named: dict[str, Any] = {"sampler": sampler, "steps": steps, "eta": eta, "samples": samples, "batch": batch}
     if schedule is not None:
         named["schedule"] = {"kind": schedule}
+    if slices is not None:
+        named["slices"] = {"kind": slices}
     model = load(run, device).with_options(**{**named, **recipes.table(pairs(change))})
     scans = find_scans(inputs, model, split=split, missing=missing, pattern=pattern, manifest=manifest, preset=preset)
     with bar(err) as shown:
