@@ -84,6 +84,16 @@ def test_the_reference_outputs_at_the_published_size(reference, name, tmp_path):
     assert difference < _most(name)
 
 
+@pytest.mark.parametrize("name", ["adm", "uvit", "dit"])
+def test_bfloat16_of_the_reference_networks_is_within_a_hundredth(reference, name):
+    io = load_file(reference / "dev" / f"{name}_io.safetensors")
+    noisy, condition = (io[key].permute(0, 3, 1, 2)[:, :, None] for key in ("noisy", "condition"))
+    expected = io["output"].permute(0, 3, 1, 2)[:, :, None]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        rounded = load_network(reference / "dev" / f"{name}.safetensors")(noisy, condition, io["log_snr"])
+    assert (rounded - expected).norm() < 1e-2 * expected.norm()
+
+
 @pytest.mark.parametrize("name", NETS)
 def test_the_published_keys_and_shapes_are_ours(reference, name):
     published = json.loads((reference / "default_params.json").read_text())[name]["params"]

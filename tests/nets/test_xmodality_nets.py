@@ -196,3 +196,26 @@ def test_bfloat16_stays_near_float32(name):
             rounded = net(x, condition, log_snr)
     assert rounded.dtype == torch.float32
     assert (rounded - exact).norm() < 1.5e-2 * exact.norm()
+
+
+@pytest.mark.parametrize("name", ["unet", "uvit"])
+def test_a_network_compiles_into_one_graph(name):
+    torch.compiler.reset()
+    net, inputs = _small(name), _inputs(1, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            torch.compile(net, backend="eager", fullgraph=True)(*inputs), net(*inputs), rtol=1e-3, atol=1e-4
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_a_compiled_network_gives_the_same_gradients(name):
+    torch.compiler.reset()
+    net, inputs, found = _small(name), _inputs(1, 16, 16), []
+    for call in (net, torch.compile(net, backend="aot_eager", fullgraph=True)):
+        net.zero_grad()
+        call(*inputs).square().mean().backward()
+        found.append([parameter.grad.clone() for parameter in net.parameters()])
+    for plain, compiled in zip(*found):
+        torch.testing.assert_close(compiled, plain, rtol=1e-3, atol=1e-4)

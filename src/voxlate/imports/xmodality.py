@@ -24,7 +24,7 @@ from voxlate.imports.detect import Found, detect
 from voxlate.nets.xmodality.attention import Attention
 from voxlate.nets.xmodality.dit import DiTBlock, FinalLayer
 from voxlate.nets.xmodality.norm import GroupNorm, RMSNorm
-from voxlate.nets.xmodality.parts import Backbone, Block, Conv, Dense, Down, ResNetBlock, SwiGLU, Up
+from voxlate.nets.xmodality.parts import Backbone, Block, Conv, Dense, Down, ExactDense, ResNetBlock, SwiGLU, Up
 from voxlate.nets.xmodality.uvit import Transformer
 from voxlate.recipe import Recipe
 from voxlate.run import Run, begin, made_by, save_weights
@@ -32,6 +32,7 @@ from voxlate.run import Run, begin, made_by, save_weights
 SCOPES: dict[type[nn.Module], str] = {
     Conv: "Conv",
     Dense: "Dense",
+    ExactDense: "Dense",
     RMSNorm: "RMSNorm",
     GroupNorm: "GroupNorm",
     nn.LayerNorm: "LayerNorm",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from voxlate.config import settings
 from voxlate.nets.xmodality.attention import AttentionLayer
-from voxlate.nets.xmodality.parts import Backbone, Conv, Dense, TimeEmbedding, refuse_code
+from voxlate.nets.xmodality.parts import Backbone, Conv, ExactDense, TimeEmbedding, refuse_code
 from voxlate.nets.xmodality.stages import Block, Decoder, Encoder
 
 
@@ -53,7 +53,7 @@ class ADMNet(Backbone):
         self.middle2 = Block(widths[-1], widths[-1], embedding=embedding)
         self.decoder = Decoder(widths, net.heads, embedding)
         self.final = Block(net.width, net.width, ins=widths[1] + net.width)
-        self.head = Dense(net.width, outs)
+        self.head = ExactDense(net.width, outs)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def slices(self, h: Tensor, log_snr: Tensor | None) -> Tensor:

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,20 @@ class Dense(nn.Linear):
     def reset_parameters(self) -> None:
         self.init(self.weight)
         nn.init.zeros_(self.bias)
+
+
+class ExactDense(Dense):
+    """The same in float32 whatever autocast says: for the time and the way out, where rounding shows."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        with exact(h.device):
+            return super().forward(h.float())
+
+
+def exact(device: torch.device) -> AbstractContextManager[object]:
+    """Outside autocast, on devices that have it."""
+    known = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
 class Conv(nn.Conv2d):
@@ -73,7 +88,7 @@ class TimeEmbedding(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.width = width
-        self.first, self.second = Dense(width, 4 * width), Dense(4 * width, 4 * width)
+        self.first, self.second = ExactDense(width, 4 * width), ExactDense(4 * width, 4 * width)
 
     def forward(self, log_snr: Tensor) -> Tensor:
         sines, cosines = sinusoids(log_snr, self.width, self.width // 2 - 1)
@@ -103,12 +118,12 @@ class ResNetBlock(nn.Module):
     def __init__(self, dim: int, outs: int, norm: MakeNorm, embedding: int = 0, ins: int | None = None) -> None:
         super().__init__()
         ins = dim if ins is None else ins
-        self.time = Dense(embedding, 2 * outs) if embedding else None
+        self.time = ExactDense(embedding, 2 * outs) if embedding else None
         self.block1, self.block2 = Block(ins, outs, norm), Block(outs, outs, norm)
         self.skip = Dense(ins, outs) if dim != outs else None
 
     def forward(self, h: Tensor, told: Tensor | None = None) -> Tensor:
-        scale_shift = None if self.time is None else self.time(told).float()
+        scale_shift = None if self.time is None else self.time(told)
         out = self.block2(self.block1(h, scale_shift))
         return out if self.skip is None else self.skip(h).add_(out)
 

@@ -15,8 +15,8 @@ from voxlate.nets.xmodality.norm import GroupNorm
 from voxlate.nets.xmodality.parts import (
     Backbone,
     Conv,
-    Dense,
     Down,
+    ExactDense,
     ResNetBlock,
     TimeEmbedding,
     Up,
@@ -72,7 +72,7 @@ class PlainUNetNet(Backbone):
         )
         self.ups = nn.ModuleList(Up(below) for below, _ in reversed(stages[1:]))
         self.final = block(net.width, net.width, ins=widths[1] + net.width)
-        self.head = Dense(net.width, outs)
+        self.head = ExactDense(net.width, outs)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def slices(self, h: Tensor, log_snr: Tensor | None) -> Tensor:

@@ -1,6 +1,5 @@
 """U-ViT of paper 001: ADM's stages on wavelet bands, around a transformer (after Hoogeboom et al. 2023)."""
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Literal
 
 import torch
@@ -16,8 +15,10 @@ from voxlate.nets.xmodality.parts import (
     Backbone,
     Conv,
     Dense,
+    ExactDense,
     SwiGLU,
     TimeEmbedding,
+    exact,
     position_embedding,
     refuse_code,
 )
@@ -100,23 +101,17 @@ class UViTNet(Backbone):
         self.transformer = Transformer(net, widths[-1], embedding)
         self.decoder = Decoder(widths, net.heads, embedding)
         self.final = Block(net.width, net.width, ins=widths[1] + net.width)
-        self.head = Dense(net.width, 4 * ins)
+        self.head = ExactDense(net.width, 4 * ins)
         self.mix = Dense(ins, outs)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def slices(self, h: Tensor, log_snr: Tensor | None) -> Tensor:
         told = None if self.time is None or log_snr is None else self.time(log_snr)
-        with _exact(h.device):
+        with exact(h.device):
             bands = wavelet.analyse(h)
         start = self.stem(bands)
         h, kept = self.encoder(start, told)
         h = self.decoder(self.transformer(h, told), kept, told)
         bands = self.head(self.final(torch.cat([h, start], dim=-1)))
-        with _exact(h.device):
-            return self.mix(wavelet.synthesise(bands.float()))
-
-
-def _exact(device: torch.device) -> AbstractContextManager[object]:
-    """Outside autocast: rounding wavelet bands would cost more than the few products save."""
-    known = torch.amp.is_autocast_available(device.type)
-    return torch.autocast(device.type, enabled=False) if known else nullcontext()
+        with exact(h.device):
+            return self.mix(wavelet.synthesise(bands))

@@ -3,8 +3,6 @@
 Taps: Cohen et al. 1992, table 6.2, as PyWavelets' bior4.4 gives them; applied as correlations.
 """
 
-import functools
-
 import torch
 from torch import Tensor
 
@@ -40,7 +38,6 @@ def synthesise(bands: Tensor) -> Tensor:
     return torch.einsum("hk,nklc,wl->nhwc", rows, bands, columns)
 
 
-@functools.lru_cache(maxsize=16)
 def _analysis(size: int) -> Tensor:
     """[size, size]: the low band's rows, then the high band's; band[k] = sum of taps[m] · x[2k + m − 4]."""
     matrix = torch.zeros(size, size, dtype=torch.float64)
@@ -52,7 +49,6 @@ def _analysis(size: int) -> Tensor:
     return matrix.float()
 
 
-@functools.lru_cache(maxsize=16)
 def _synthesis(size: int) -> Tensor:
     """[size, size]: x[n] = sum over m, n + m odd, of taps[m] · band[(n + m − 5)/2], over both bands."""
     matrix = torch.zeros(size, size, dtype=torch.float64)
