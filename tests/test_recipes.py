@@ -7,25 +7,26 @@ import pytest
 import torch
 
 from voxlate import recipe as recipes
+from voxlate import recipe_text as texts
 from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
 from voxlate.keys import explain
 
 
-@pytest.mark.parametrize("name", recipes.names())
+@pytest.mark.parametrize("name", texts.names())
 def test_a_recipe_says_what_to_expect(name):
-    head = recipes.header(recipes.text_of(name))
+    head = texts.header(texts.text_of(name))
     assert f"voxlate train {name}" in head or "voxlate demo" in head
     assert "Measured" in head
 
 
-@pytest.mark.parametrize("name", recipes.names())
+@pytest.mark.parametrize("name", texts.names())
 def test_a_recipe_survives_being_written_and_read(name):
     made = recipes.read(name)
     assert recipes.from_dict(json.loads(json.dumps(recipes.to_dict(made))), name) == made
 
 
-@pytest.mark.parametrize("name", recipes.names())
+@pytest.mark.parametrize("name", texts.names())
 def test_every_key_of_a_recipe_has_a_meaning(name):
     for line in explain(recipes.read(name)).splitlines()[1:]:
         key = line.removeprefix("# ").split(" ")[0].strip("[]")
@@ -45,7 +46,7 @@ WHOLE = [pytest.param(name, {}, id=f"{name} whole", marks=pytest.mark.slow) for 
 
 
 @pytest.mark.parametrize(
-    ("name", "changes"), [*(pytest.param(name, NARROW.get(name, {}), id=name) for name in recipes.names()), *WHOLE]
+    ("name", "changes"), [*(pytest.param(name, NARROW.get(name, {}), id=name) for name in texts.names()), *WHOLE]
 )
 def test_every_stage_of_a_recipe_takes_a_step(name, changes):
     made, earlier = recipes.read(name, changes), {}
@@ -83,7 +84,7 @@ def test_a_change_on_the_command_line_reaches_its_key():
 
 def test_the_list_of_recipes_for_programs(voxlate):
     listed = json.loads(voxlate("recipes", "--json").out)
-    assert [one["name"] for one in listed] == recipes.names()
+    assert [one["name"] for one in listed] == texts.names()
     assert all(one["title"] for one in listed)
 
 

@@ -12,6 +12,7 @@ from voxlate.images.phantom import write_cohort
 from voxlate.images.volume import read_volume
 from voxlate.journal import Progress
 from voxlate.pictures import montage
+from voxlate.recipe_text import header, text_of
 from voxlate.report import report
 from voxlate.scores import Scores
 from voxlate.synthesise import load
@@ -40,7 +41,7 @@ def demo(out: Path, progress: Progress) -> tuple[Scores, Path, Path]:
     prepared = prepare(
         cohort, ready, modalities=wanted, progress=lambda done, total, _: progress("prepare", done, total, {})
     )
-    train(recipe, ready, run, head=recipes.header(recipes.text_of(RECIPE)), progress=progress)
+    train(recipe, ready, run, head=header(text_of(RECIPE)), progress=progress)
     model = load(run)
     held_out = set(prepared.splits["val"]) | set(prepared.splits["test"])
     scans = [one for one in find_scans([str(cohort)], model) if one.case in held_out]

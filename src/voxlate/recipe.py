@@ -2,12 +2,7 @@
 
 import dataclasses
 import json
-import re
-import tomllib
 from collections.abc import Mapping
-from importlib import resources
-from importlib.resources.abc import Traversable
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
@@ -31,6 +26,7 @@ from voxlate.nets.xmodality.dit import DiT
 from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import UViT
 from voxlate.optimise import Optimiser
+from voxlate.recipe_text import values_of
 
 AnyMethod = Annotated[
     DiffusionSettings | RegressionSettings | AdversarialSettings | AutoencodingSettings, Field(discriminator="kind")
@@ -110,44 +106,13 @@ class Recipe:
         return (*self.stages, final)
 
 
-def names() -> list[str]:
-    """Names of the recipes that come with the package."""
-    return sorted(file.name.removesuffix(".toml") for file in _shipped().iterdir() if file.name.endswith(".toml"))
-
-
-def text_of(name: str) -> str:
-    """The TOML text of a shipped recipe (by name) or of a file; raises BadInput where there is neither."""
-    if name in names():
-        return (_shipped() / f"{name}.toml").read_text(encoding="utf-8")
-    path = Path(name)
-    if not path.is_file():
-        raise BadInput(f"{name}: expected a recipe file or one of {', '.join(names())}, found neither. Check the name.")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{name}: expected a TOML text, found bytes that are no text. Check the path.") from error
-
-
 def read(name: str, changes: Mapping[str, str] | None = None) -> Recipe:
     """Read a recipe by shipped name or path, with `changes` such as {'train.steps': '500'} (values as in TOML).
 
-    Raises BadInput that names an unknown key with the nearest known one, or a value out of range.
+    `base = "NAME"` in a recipe takes all keys of another that it does not give itself. Raises BadInput that names an
+    unknown key with the nearest known one, or a value out of range.
     """
-    try:
-        values = tomllib.loads(text_of(name))
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{name}: expected TOML, found a mistake: {error}. Mend that line.") from error
-    for key, value in (changes or {}).items():
-        _change(values, key, value)
-    return from_dict(values, name)
-
-
-def table(changes: Mapping[str, str]) -> dict[str, Any]:
-    """`changes` such as {'slices.kind': 'tiled'} as a table of tables, values as in TOML."""
-    values: dict[str, Any] = {}
-    for key, value in changes.items():
-        _change(values, key, value)
-    return values
+    return from_dict(values_of(name, changes), name)
 
 
 def from_dict(values: dict[str, Any], where: str) -> Recipe:
@@ -264,29 +229,3 @@ def _check(recipe: Recipe, where: str) -> None:
                     f"{where}: expected an earlier stage '{name}' that is the {role}, found {sorted(known) or 'none'}."
                 )
         known[stage.name] = type(stage.method)
-
-
-def _change(values: dict[str, Any], key: str, value: str) -> None:
-    *tables, last = key.split(".")
-    for part in tables:
-        values = values.setdefault(part, {}) if not isinstance(values, list) else values[int(part)]
-        if not isinstance(values, (dict, list)):
-            raise BadInput(f"--set {key}: expected '{part}' to be a table, found a value. Check the key.")
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value  # a bare word is text: --set train.precision=float32
-    if isinstance(values, list):
-        values[int(last)] = parsed
-    else:
-        values[last] = parsed
-
-
-def _shipped() -> Traversable:
-    return resources.files("voxlate") / "recipes"
-
-
-def header(text: str) -> str:
-    """The comment lines at the head of a recipe: what it reproduces, the command, the number to expect."""
-    lines = re.match(r"(#[^\n]*\n)*", text)
-    return lines.group(0) if lines else ""

@@ -18,14 +18,15 @@ def list_recipes(
 ) -> None:
     """List the recipes that come with voxlate, or print one."""
     from voxlate import recipe as recipes
+    from voxlate import recipe_text as texts
     from voxlate.keys import explain
 
     if name:
         chosen = recipes.read(name)
         values = {"name": name, **recipes.to_dict(chosen)}
-        print(json.dumps(values) if as_json else recipes.text_of(name) + "\n" + explain(chosen))
+        print(json.dumps(values) if as_json else texts.text_of(name) + "\n" + explain(chosen))
         return
-    found = [{"name": one, "title": recipes.read(one).title} for one in recipes.names()]
+    found = [{"name": one, "title": recipes.read(one).title} for one in texts.names()]
     if as_json:
         print(json.dumps(found))
         return
@@ -45,10 +46,11 @@ def train(
 ) -> None:
     """Train a recipe. Stopped or killed, the same command goes on and ends with the same weights."""
     from voxlate import recipe as recipes
+    from voxlate import recipe_text as texts
     from voxlate.train import train as run
 
     chosen = recipes.read(recipe, pairs(change))
-    head = recipes.header(recipes.text_of(recipe))
+    head = texts.header(texts.text_of(recipe))
     with bar(err) as shown:
         done = run(chosen, data, to, head=head, start=start, device=device, progress=Bars(shown))
     out.print(f"{done.weights()} is the model. Next:  voxlate synth {to} COHORT --out OUT")
@@ -101,7 +103,7 @@ def synth(
     as_json: Json = False,
 ) -> None:
     """Make the target modalities of one case or of a cohort, on the input's own grid and in physical units."""
-    from voxlate import recipe as recipes
+    from voxlate import recipe_text as texts
     from voxlate.cases import find_scans, synthesise_cases
     from voxlate.synthesise import load
 
@@ -110,7 +112,7 @@ def synth(
         named["schedule"] = {"kind": schedule}
     if slices is not None:
         named["slices"] = {"kind": slices}
-    model = load(run, device).with_options(**{**named, **recipes.table(pairs(change))})
+    model = load(run, device).with_options(**{**named, **texts.table(pairs(change))})
     scans = find_scans(inputs, model, split=split, missing=missing, pattern=pattern, manifest=manifest, preset=preset)
     with bar(err) as shown:
         folders = synthesise_cases(model, scans, to, seed=seed, progress=Bars(shown))
