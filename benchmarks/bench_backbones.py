@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from voxlate.batch import Condition
 from voxlate.files import write_json
+from voxlate.memory import keep_freed_memory
 from voxlate.nets.xmodality.adm import ADM
 from voxlate.nets.xmodality.dit import DiT
 from voxlate.nets.xmodality.unet import PlainUNet
@@ -151,6 +152,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench/backbones.json"))
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
+    keep_freed_memory()  # as training does; it holds for the whole process, so for every network here
     size, repeats, batches = (64, 1, [1]) if chosen.quick else (256, chosen.repeats, chosen.batches)
     console, speeds = Console(), []
     for name in chosen.nets:

@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from voxlate.batch import Condition
 from voxlate.files import write_json
+from voxlate.memory import keep_freed_memory
 from voxlate.nets.unet import UNet
 
 Step = Callable[[], object]
@@ -202,6 +203,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench/nets.json"))
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
+    keep_freed_memory()  # as training does; it holds for the whole process, so for every network here
     size, repeats = (64, 1) if chosen.quick else (256, chosen.repeats)
     console = Console()
     settings = UNet()
