@@ -8,12 +8,12 @@ from torch import Tensor
 
 from voxlate.config import settings
 from voxlate.nets.xmodality.attention import AttentionLayer
-from voxlate.nets.xmodality.parts import Backbone, Conv, ExactDense, TimeEmbedding, refuse_code
+from voxlate.nets.xmodality.parts import Backbone, Conv, ExactDense, Published, TimeEmbedding
 from voxlate.nets.xmodality.stages import Block, Decoder, Encoder
 
 
 @settings
-class ADM:
+class ADM(Published):
     """The published ADM: two residual blocks and row-wise attention a stage, RMS norms (paper 001)."""
 
     kind: Literal["adm"] = "adm"
@@ -23,19 +23,8 @@ class ADM:
     ] = (1, 2, 4)
     heads: Annotated[int, Field(gt=0, description="attention heads, a divisor of every stage's channels")] = 4
 
-    def build(
-        self,
-        *,
-        state_channels: int,
-        condition_channels: int,
-        out_channels: int,
-        code_bits: int = 0,
-        noisy: bool = True,
-        feature_levels: tuple[int, ...] = (),
-    ) -> "ADMNet":
-        """The network, with fresh weights from torch's global generator; see `UNet.build`."""
-        refuse_code(self.kind, code_bits, feature_levels)
-        return ADMNet(self, state_channels + condition_channels, out_channels, noisy)
+    def make(self, ins: int, outs: int, noisy: bool) -> "ADMNet":
+        return ADMNet(self, ins, outs, noisy)
 
 
 class ADMNet(Backbone):

@@ -14,16 +14,16 @@ from voxlate.nets.xmodality.norm import EPS, RMSNorm
 from voxlate.nets.xmodality.parts import (
     Backbone,
     Dense,
+    Published,
     SwiGLU,
     lecun_normal_,
     position_embedding,
-    refuse_code,
     sinusoids,
 )
 
 
 @settings
-class DiT:
+class DiT(Published):
     """The published DiT-L/16: adaptive RMS norms, gated layers, patches of the image as tokens (paper 001)."""
 
     kind: Literal["dit"] = "dit"
@@ -34,19 +34,8 @@ class DiT:
     mlp_ratio: Annotated[int, Field(gt=0, description="width of the gated layers over width")] = 4
     frequencies: Annotated[int, Field(gt=0, multiple_of=2, description="sines and cosines of the log-SNR")] = 256
 
-    def build(
-        self,
-        *,
-        state_channels: int,
-        condition_channels: int,
-        out_channels: int,
-        code_bits: int = 0,
-        noisy: bool = True,
-        feature_levels: tuple[int, ...] = (),
-    ) -> "DiTNet":
-        """The network, with fresh weights from torch's global generator; see `UNet.build`."""
-        refuse_code(self.kind, code_bits, feature_levels)
-        return DiTNet(self, state_channels + condition_channels, out_channels, noisy)
+    def make(self, ins: int, outs: int, noisy: bool) -> "DiTNet":
+        return DiTNet(self, ins, outs, noisy)
 
 
 class TimeMLP(nn.Module):

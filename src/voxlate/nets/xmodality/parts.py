@@ -205,8 +205,29 @@ class Backbone(nn.Module, ABC):
         return out[..., :height, :width].to(image.dtype)
 
 
-def refuse_code(kind: str, code_bits: int, feature_levels: tuple[int, ...]) -> None:
-    """Raise BadInput where a task has more to tell than images: the published networks cannot be told it."""
-    if code_bits or feature_levels:
-        more = "a configuration code" if code_bits else "feature maps"
-        raise BadInput(f"net.kind: expected a network that takes {more}, found '{kind}'. Set net.kind to 'unet'.")
+class Published(ABC):
+    """Settings of one of the four networks: how it is built from the channels of a task."""
+
+    kind: str
+
+    @abstractmethod
+    def make(self, ins: int, outs: int, noisy: bool) -> Backbone:
+        """The network, with fresh weights from torch's global generator."""
+
+    def build(
+        self,
+        *,
+        state_channels: int,
+        condition_channels: int,
+        out_channels: int,
+        code_bits: int = 0,
+        noisy: bool = True,
+        feature_levels: tuple[int, ...] = (),
+    ) -> Backbone:
+        """As `UNet.build`; raises BadInput where a task has more to tell than images, which these cannot be told."""
+        if code_bits or feature_levels:
+            more = "a configuration code" if code_bits else "feature maps"
+            raise BadInput(
+                f"net.kind: expected a network that takes {more}, found '{self.kind}'. Set net.kind to 'unet'."
+            )
+        return self.make(state_channels + condition_channels, out_channels, noisy)

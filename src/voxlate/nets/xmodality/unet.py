@@ -17,15 +17,15 @@ from voxlate.nets.xmodality.parts import (
     Conv,
     Down,
     ExactDense,
+    Published,
     ResNetBlock,
     TimeEmbedding,
     Up,
-    refuse_code,
 )
 
 
 @settings
-class PlainUNet:
+class PlainUNet(Published):
     """The published U-Net: one residual block a stage, most without skip, group norm, no attention (paper 001)."""
 
     kind: Literal["xmodality_unet"] = "xmodality_unet"
@@ -35,19 +35,8 @@ class PlainUNet:
     ] = (1, 2, 4)
     groups: Annotated[int, Field(gt=0, description="groups of a norm, a divisor of every stage's channels")] = 32
 
-    def build(
-        self,
-        *,
-        state_channels: int,
-        condition_channels: int,
-        out_channels: int,
-        code_bits: int = 0,
-        noisy: bool = True,
-        feature_levels: tuple[int, ...] = (),
-    ) -> "PlainUNetNet":
-        """The network, with fresh weights from torch's global generator; see `UNet.build`."""
-        refuse_code(self.kind, code_bits, feature_levels)
-        return PlainUNetNet(self, state_channels + condition_channels, out_channels, noisy)
+    def make(self, ins: int, outs: int, noisy: bool) -> "PlainUNetNet":
+        return PlainUNetNet(self, ins, outs, noisy)
 
 
 class PlainUNetNet(Backbone):

@@ -16,17 +16,17 @@ from voxlate.nets.xmodality.parts import (
     Conv,
     Dense,
     ExactDense,
+    Published,
     SwiGLU,
     TimeEmbedding,
     exact,
     position_embedding,
-    refuse_code,
 )
 from voxlate.nets.xmodality.stages import Block, Decoder, Encoder
 
 
 @settings
-class UViT:
+class UViT(Published):
     """The published U-ViT: a wavelet transform, ADM's stages, and a transformer at their deepest (paper 001)."""
 
     kind: Literal["uvit"] = "uvit"
@@ -39,24 +39,13 @@ class UViT:
     vit_heads: Annotated[int, Field(gt=0, description="heads of the transformer")] = 4
     mlp_ratio: Annotated[int, Field(gt=0, description="width of the transformer's gated layers over its own")] = 4
 
-    def build(
-        self,
-        *,
-        state_channels: int,
-        condition_channels: int,
-        out_channels: int,
-        code_bits: int = 0,
-        noisy: bool = True,
-        feature_levels: tuple[int, ...] = (),
-    ) -> "UViTNet":
-        """The network, with fresh weights from torch's global generator; see `UNet.build`."""
-        refuse_code(self.kind, code_bits, feature_levels)
+    def make(self, ins: int, outs: int, noisy: bool) -> "UViTNet":
         if self.width * self.multipliers[-1] % 4:
             raise BadInput(
                 f"net.width: expected a transformer of a multiple of 4 channels, found {self.width} · "
                 f"{self.multipliers[-1]}. Change it."
             )
-        return UViTNet(self, state_channels + condition_channels, out_channels, noisy)
+        return UViTNet(self, ins, outs, noisy)
 
 
 class TransformerLayer(nn.Module):
