@@ -77,7 +77,7 @@ def test_a_truncated_gzip(voxlate, cohort, tmp_path):
     refused(prepare(voxlate, cohort, tmp_path), "t2.nii.gz", "cut short")
 
 
-@pytest.mark.parametrize("content", [b"not an image", gzip.compress(b"nor this")])
+@pytest.mark.parametrize("content", [b"not an image", gzip.compress(b"nor this", mtime=0)], ids=["text", "gzip"])
 def test_a_file_that_is_no_image(voxlate, cohort, tmp_path, content):
     (cohort / "case0" / "t2.nii.gz").write_bytes(content)
     refused(prepare(voxlate, cohort, tmp_path), "t2.nii.gz")
