@@ -19,6 +19,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ceiling import convolution
 from voxlate.batch import Condition
 from voxlate.files import write_json
 from voxlate.memory import keep_freed_memory
@@ -89,18 +90,6 @@ def steps(name: str, net: nn.Module, size: int, batch: int, low: bool) -> dict[s
     return {"forward": forward, "training step": train}
 
 
-def ceiling(dtype: torch.dtype) -> tuple[Callable[[], object], float]:
-    """One channels-last 128 -> 128 convolution at 256², and its GFLOP."""
-    image = torch.randn(1, 128, 256, 256, dtype=dtype).to(memory_format=torch.channels_last)
-    weight = torch.randn(128, 128, 3, 3, dtype=dtype).to(memory_format=torch.channels_last)
-
-    def convolve() -> None:
-        with torch.inference_mode():
-            F.conv2d(image, weight, padding=1)
-
-    return convolve, 2 * 9 * 128 * 128 * 256 * 256 / 1e9
-
-
 def operations(name: str, size: int, batch: int) -> dict[str, float]:
     """GFLOP of each task, counted without computing anything."""
     with torch.device("meta"):
@@ -116,7 +105,7 @@ def measure(name: str, size: int, batch: int, repeats: int, clock: Callable[[], 
     """Medians over rounds in which the network and the convolution take turns, after one round that is not counted."""
     net, gflop, found = build(name), operations(name, size, batch), []
     for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-        convolve, convolution_gflop = ceiling(dtype)
+        convolve, convolution_gflop = convolution(dtype)
         for task, step in steps(name, net, size, batch, low=dtype == torch.bfloat16).items():
             seconds: dict[Callable[[], object], list[float]] = {step: [], convolve: []}
             for turn in range(repeats + 1):

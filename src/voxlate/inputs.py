@@ -71,7 +71,4 @@ class Inputs:
             release(array)
 
     def _scale(self, name: str, index: int) -> Scale:
-        spec = self.recipe.intensity[name]
-        return (
-            Scale(spec.low, spec.high) if isinstance(spec, Window) else case_scale(spec, self.statistics[name], index)
-        )
+        return case_scale(self.recipe.intensity[name], self.statistics.get(name), index)

@@ -96,7 +96,7 @@ def _truth(item: Item, scale: Range, how: How) -> Truth:
     frame = body_of(volume) if how.regions and inside is None else inside
     regions = []
     if frame is not None:
-        regions = [(region, find_region(region, volume, scale, item.case, frame)) for region in how.regions]
+        regions = [(region, find_region(region, volume, scale, body, item.case, frame)) for region in how.regions]
     return Truth(volume, brought(volume, scale, body), scale, body, inside, frame, tuple(regions))
 
 

@@ -84,10 +84,12 @@ def _region(name: str, text: str) -> Region:
     )
 
 
-def find_region(region: Region, truth: Volume, scale: Range, case: CaseFiles, frame: Inside) -> Inside:
+def find_region(
+    region: Region, truth: Volume, scale: Range, body: Inside | None, case: CaseFiles, frame: Inside
+) -> Inside:
     """Where the region lies in one case, [D, H, W] canonical, within `frame`. May be empty.
 
-    scale: the range that the truth is scored on.
+    scale: the range that the truth is scored on; body: the truth's foreground, where that range is its own.
     """
     if region.path is not None:
         path = Path(region.path.replace("{case}", case.case))
@@ -95,7 +97,7 @@ def find_region(region: Region, truth: Volume, scale: Range, case: CaseFiles, fr
         return found & frame
     assert region.modality is not None
     if region.modality == truth.modality:
-        return region.select(thresholded(truth, scale, foreground(truth) if scale.own else None)) & frame
+        return region.select(thresholded(truth, scale, body)) & frame
     if region.modality in case.labels:
         return region.select(canonical(on_grid_of(truth, case.labels[region.modality], "seg")).data[0]) & frame
     if region.modality not in case.files:
@@ -138,8 +140,7 @@ def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> Inside |
     if mask is None:
         return None
     if mask in ("body", "brain"):
-        found = foreground(truth) if mask == "body" else brain(truth)
-        region = Volume(found[None].astype(np.float32), truth.affine, "", "mask", truth.origin)
+        inside = body_of(truth) if mask == "body" else _canonical(brain(truth), truth)
     else:
         if mask == "cohort" and case.mask is None:
             raise BadInput(
@@ -147,8 +148,7 @@ def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> Inside |
             )
         path = case.mask if mask == "cohort" else Path(str(mask).replace("{case}", case.case))
         assert path is not None
-        region = on_grid_of(truth, path, "mask")
-    inside: Inside = canonical(region).data[0] > 0.5
+        inside = canonical(on_grid_of(truth, path, "mask")).data[0] > 0.5
     if not inside.any():
         raise BadInput(f"{case.case}: expected a mask with voxels inside, found an empty one. Choose another --mask.")
     return inside
@@ -156,8 +156,13 @@ def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> Inside |
 
 def body_of(truth: Volume) -> Inside:
     """The foreground of the truth, [D, H, W] in canonical orientation."""
-    found = Volume(foreground(truth)[None].astype(np.float32), truth.affine, "", "mask", truth.origin)
-    inside: Inside = canonical(found).data[0] > 0.5
+    return _canonical(foreground(truth), truth)
+
+
+def _canonical(found: Inside, truth: Volume) -> Inside:
+    """A mask found on the truth's own grid, in canonical orientation."""
+    volume = Volume(found[None].astype(np.float32), truth.affine, "", "mask", truth.origin)
+    inside: Inside = canonical(volume).data[0] > 0.5
     return inside
 
 

@@ -108,10 +108,8 @@ def synth(
     from voxlate.synthesise import load
 
     named: dict[str, Any] = {"sampler": sampler, "steps": steps, "eta": eta, "samples": samples, "batch": batch}
-    if schedule is not None:
-        named["schedule"] = {"kind": schedule}
-    if slices is not None:
-        named["slices"] = {"kind": slices}
+    kinds = {"schedule": schedule, "slices": slices}
+    named |= {key: {"kind": kind} for key, kind in kinds.items() if kind is not None}
     model = load(run, device).with_options(**{**named, **texts.table(pairs(change))})
     scans = find_scans(inputs, model, split=split, missing=missing, pattern=pattern, manifest=manifest, preset=preset)
     with bar(err) as shown:

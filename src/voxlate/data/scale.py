@@ -78,13 +78,15 @@ def _spread_by_runs(values: np.ndarray, mask: np.ndarray | None) -> Spread:
     return Spread(mean, math.sqrt(squares / count), tuple(float(point) for point in found))
 
 
-def case_scale(spec: Intensity, statistics: Statistics, index: int | None = None) -> Scale:
+def case_scale(spec: Intensity, statistics: Statistics | None, index: int | None = None) -> Scale:
     """The map that `spec` gives for a volume with these statistics: what spec.fit would find on its voxels.
 
+    statistics: None for a window, which asks nothing of the volume.
     index: the slice along D, for a spec that works slice by slice; without it such a spec takes the whole volume.
     """
     if isinstance(spec, Window):
         return Scale(spec.low, spec.high)
+    assert statistics is not None
     if isinstance(spec, Percentile):
         inside = statistics.foreground if spec.inside == "foreground" else statistics.all
         return Scale(inside.at(spec.low) if spec.floor is None else spec.floor, inside.at(spec.high))

@@ -90,10 +90,6 @@ class Adversarial(Method):
             parts["penalty"] = self.options.penalty * steepness(self.critic, torch.lerp(made, true, share))
         return {"total": blame + parts.get("penalty", torch.zeros_like(blame)), **parts}
 
-    def predict(self, batch: Batch) -> Tensor:
-        """Images [B, T, D, H, W] in network units."""
-        return self.generator.predict(batch)
-
     def synthesise(self, batch: Batch, noise: Noise, how: SamplerSettings) -> Tensor:
         return self.generator.synthesise(batch, noise, how)
 
