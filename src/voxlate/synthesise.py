@@ -72,6 +72,18 @@ class Model:
             )
         return replace(self, recipe=replace(self.recipe, synth=synth))
 
+    def drawn_like(self, other: Recipe) -> "Model":
+        """The same model with the [synth] of another recipe, which differs from the model's own in that part only.
+
+        Raises BadInput where the other recipe trains another method.
+        """
+        if other.method != self.recipe.method:
+            raise BadInput(
+                f"{self.origin}: expected a recipe that trains the same method ('{self.recipe.title}'), found "
+                f"'{other.title}'. Choose another one, or train it."
+            )
+        return replace(self, recipe=replace(self.recipe, synth=other.synth)).with_options()
+
     def synthesise(
         self,
         scans: Mapping[str, Volume | Path | str],
