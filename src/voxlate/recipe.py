@@ -205,7 +205,17 @@ def _autoencoder(stage: Stage) -> AutoencoderNet:
     return stage.net.build(channels=1)
 
 
+def check_slices(synth: Synthesis, data: DataSettings) -> None:
+    """Raise BadInput where a model of volumes is to be shown slices."""
+    if data.patch[0] > 1 and not isinstance(synth.slices, Whole):
+        raise BadInput(
+            f"synth.slices: expected kind 'whole' for a model of volumes (patches of {data.patch[0]} slices), found "
+            f"'{synth.slices.kind}'. Drop synth.slices."
+        )
+
+
 def _check(recipe: Recipe, where: str) -> None:
+    check_slices(recipe.synth, recipe.data)
     missing = sorted(set(recipe.data.source + recipe.data.target) - set(recipe.intensity))
     if missing:
         raise BadInput(

@@ -18,14 +18,14 @@ from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, canonical, resample, return_to, same_grid, with_spacing
 from voxlate.images.intensity import Scale
-from voxlate.images.slices import Resized, View, Whole, resize, view, zoomed
+from voxlate.images.slices import Resized, View, resize, view, zoomed
 from voxlate.images.spool import mapped, spooled
 from voxlate.images.tiling import Blend
 from voxlate.images.volume import Volume, read_volume
 from voxlate.inputs import Inputs
 from voxlate.methods.problem import Method
 from voxlate.methods.tasks import Complete
-from voxlate.recipe import Recipe, Synthesis, windows
+from voxlate.recipe import Recipe, Synthesis, check_slices, windows
 from voxlate.run import file_hash, load_method, made_by
 from voxlate.validate import autocast, find_device
 
@@ -65,11 +65,7 @@ class Model:
         """
         chosen = {name: value for name, value in changes.items() if value is not None}
         synth = fill(Synthesis, {**vars(self.recipe.synth), **chosen}, "synthesis options")
-        if self.recipe.data.patch[0] > 1 and not isinstance(synth.slices, Whole):
-            raise BadInput(
-                f"synth.slices: expected kind 'whole' for a model of volumes (patches of {self.recipe.data.patch[0]} "
-                f"slices), found '{synth.slices.kind}'. Drop synth.slices."
-            )
+        check_slices(synth, self.recipe.data)
         return replace(self, recipe=replace(self.recipe, synth=synth))
 
     def drawn_like(self, other: Recipe) -> "Model":
