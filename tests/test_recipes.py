@@ -54,9 +54,10 @@ LIKE = [  # these train what another one trains, and draw otherwise
 WHOLE = [pytest.param(name, {}, id=f"{name} whole", marks=pytest.mark.slow) for name in NARROW]
 
 
-@pytest.mark.parametrize(
-    ("name", "changes"), [*(pytest.param(name, NARROW.get(name, {}), id=name) for name in texts.names() if name not in LIKE), *WHOLE]
-)
+TRAINED = [pytest.param(name, NARROW.get(name, {}), id=name) for name in texts.names() if name not in LIKE]
+
+
+@pytest.mark.parametrize(("name", "changes"), [*TRAINED, *WHOLE])
 def test_every_stage_of_a_recipe_takes_a_step(name, changes):
     made, earlier = recipes.read(name, changes), {}
     torch.manual_seed(0)
