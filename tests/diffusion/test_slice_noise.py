@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from voxlate.batch import stable_id
 from voxlate.config import fill
 from voxlate.diffusion.noise import Correlated, Independent, Noise, Shared
+from voxlate.diffusion.sample import SamplerSettings, sample
+from voxlate.diffusion.schedules import Cosine
 from voxlate.errors import BadInput
 
 VOXELS = 40_000
@@ -66,6 +68,23 @@ def test_draws_have_the_correlation_that_the_weights_say_at_every_draw(kind):
         assert ((draw**4).mean(1) - 3).abs().max() < ERROR * 96**0.5
         assert (torch.corrcoef(draw) - wanted).abs().max() < ERROR
     assert torch.corrcoef(torch.cat([draw[:1] for draw in draws])).triu(1).abs().max() < ERROR
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "adjusted_ddim", "euler_maruyama", "predictor_corrector", "heun"])
+def test_what_samplers_draw_correlates_as_the_noise_does(sampler):
+    """Of independent normal voxels the best denoiser is linear: so is the sampler, start and steps alike."""
+    schedule, kind = Cosine(), Correlated(length_mm=12.0)
+
+    def denoise(x, t):
+        alpha, sigma = (part.view(-1, 1, 1, 1, 1).float() for part in schedule(t))
+        return alpha * 0.25 / (0.25 * alpha**2 + sigma**2) * x
+
+    like = torch.zeros(5, 1, 1, 200, 200)
+    x = sample(SamplerSettings(sampler=sampler, steps=8), denoise, schedule, Noise(1, items(kind, 5)), like)
+    wanted = torch.tensor([[expected(kind, abs(i - j)) for i in range(5)] for j in range(5)])
+    assert (torch.corrcoef(x.flatten(1)) - wanted).abs().max() < ERROR
+    shared = sample(SamplerSettings(sampler=sampler, steps=8), denoise, schedule, Noise(1, items(Shared(), 5)), like)
+    assert torch.equal(shared, shared[:1].expand_as(shared))
 
 
 def test_the_correlation_is_the_same_anywhere_in_the_volume():
