@@ -40,12 +40,12 @@ class Noise:
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Standard normal draws, float32 [B, *shape] on the CPU."""
-        out = torch.zeros(len(self), *shape)
+        out, draw = torch.zeros(len(self), *shape), torch.empty(tuple(shape))
         for (stream, sample), generator in self._streams.items():
-            draw = torch.empty(tuple(shape)).normal_(generator=generator)
+            draw.normal_(generator=generator)
             for row, item, own in zip(out, self.items, self.samples):
                 if own == sample and stream in item:
-                    row += item[stream] * draw
+                    row.add_(draw, alpha=item[stream])
         return out
 
     def normal_like(self, x: Tensor) -> Tensor:
@@ -105,13 +105,14 @@ class Correlated:
     """
 
     kind: Literal["correlated"] = "correlated"
-    length_mm: Annotated[float, Field(gt=0, description="distance from which on slices have independent noise")] = 20.0
+    length_mm: Annotated[
+        float, Field(gt=0, le=1000, description="distance from which on slices have independent noise")
+    ] = 20.0
 
     def streams(self, z: int, spacing_mm: float) -> dict[int, float]:
         """The slices nearer than half the length."""
-        step = spacing_mm / self.length_mm
-        reach = max(math.ceil(0.5 / step) - 1, 0)
-        weights = {k: math.cos(math.pi * k * step) for k in range(-reach, reach + 1)}
+        reach = max(math.ceil(self.length_mm / spacing_mm / 2) - 1, 0)
+        weights = {k: math.cos(math.pi * k * spacing_mm / self.length_mm) for k in range(-reach, reach + 1)}
         norm = math.hypot(*weights.values())
         return {z + k: weight / norm for k, weight in weights.items()}
 
