@@ -20,12 +20,12 @@ from voxlate.images.grid import Grid, canonical, resample, return_to, same_grid,
 from voxlate.images.intensity import Scale
 from voxlate.images.slices import Resized, View, resize, view, zoomed
 from voxlate.images.spool import mapped, spooled
-from voxlate.images.tiling import Blend
+from voxlate.images.tiling import Blend, Triple
 from voxlate.images.volume import Volume, read_volume
 from voxlate.inputs import Inputs
 from voxlate.methods.problem import Method
 from voxlate.methods.tasks import Complete
-from voxlate.recipe import Recipe, Synthesis, check_slices, windows
+from voxlate.recipe import Recipe, Synthesis, check_slicewise, windows
 from voxlate.run import file_hash, load_method, made_by
 from voxlate.validate import autocast, find_device
 
@@ -65,7 +65,7 @@ class Model:
         """
         chosen = {name: value for name, value in changes.items() if value is not None}
         synth = fill(Synthesis, {**vars(self.recipe.synth), **chosen}, "synthesis options")
-        check_slices(synth, self.recipe.data)
+        check_slicewise(synth, self.recipe.data.patch[0])
         return replace(self, recipe=replace(self.recipe, synth=synth))
 
     def drawn_like(self, other: Recipe) -> "Model":
@@ -192,7 +192,8 @@ def _run(
     for begin in range(0, len(starts), synth.batch):
         chosen = starts[begin : begin + synth.batch]
         batch = inputs.batch(sight.seen, chosen, [stable_id(case, *sight.place(start)) for start in chosen])
-        for start, image in zip(chosen, _samples(model, batch, seed, sight)):
+        streams = [_streams(synth, case, sight.place(start), grid.spacing_mm[0]) for start in chosen]
+        for start, image in zip(chosen, _samples(model, batch, partial(Noise, seed, streams), sight)):
             blend.add(image, sight.place(start))
         inputs.release()
         blend.release()
@@ -204,13 +205,19 @@ def _run(
     return done[:count], done[count:] if synth.samples > 1 else None
 
 
-def _samples(model: Model, batch: Batch, seed: int, sight: View) -> np.ndarray:
+def _streams(synth: Synthesis, case: str, place: Triple, spacing_mm: float) -> dict[int, float]:
+    """The noise streams that a piece draws from, with their weights: those of the same place in some slices."""
+    z, *plane = place
+    return {stable_id(case, other, *plane): weight for other, weight in synth.noise.streams(z, spacing_mm).items()}
+
+
+def _samples(model: Model, batch: Batch, noise: Callable[[int], Noise], sight: View) -> np.ndarray:
     """Mean and, where there are several samples, standard deviation (ddof = 1): [B, T or 2T, D, H, W]."""
     synth: Synthesis = model.recipe.synth
     batch = batch.to(model.device)
     mean, squares = torch.zeros(()), torch.zeros(())
     for sample in range(synth.samples):
-        image = _one(model, batch, Noise(seed, batch.item, sample), sight)
+        image = _one(model, batch, noise(sample), sight)
         step = image - mean
         mean = mean + step / (sample + 1)
         squares = squares + step * (image - mean)  # Welford 1962

@@ -95,6 +95,9 @@ def synth(
     slices: Annotated[
         Literal["whole", "tiled", "resized"] | None, typer.Option(help="How a model of slices is shown them.")
     ] = None,
+    noise: Annotated[
+        Literal["independent", "shared", "correlated"] | None, typer.Option(help="How alike that of slices is.")
+    ] = None,
     change: Annotated[
         list[str] | None, typer.Option("--set", help="Change a key of the recipe's [synth]: overlap=0.25.")
     ] = None,
@@ -112,7 +115,7 @@ def synth(
     from voxlate.synthesise import load
 
     named: dict[str, Any] = {"sampler": sampler, "steps": steps, "eta": eta, "samples": samples, "batch": batch}
-    kinds = {"schedule": schedule, "slices": slices}
+    kinds = {"schedule": schedule, "slices": slices, "noise": noise}
     named |= {key: {"kind": kind} for key, kind in kinds.items() if kind is not None}
     model = load(run, device)
     model = model if like is None else model.drawn_like(recipes.read(like))
