@@ -1,6 +1,7 @@
 """DICOM cohorts whose series lie mixed in a patient's folder, told apart by their tags."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -99,11 +100,18 @@ def write_patient(folder: Path, number: int = 1, downward: bool = True) -> Path:
     return folder
 
 
-@pytest.fixture
-def gold(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def written_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("written") / "GOLD"
     for number, name in enumerate(("1_01_P", "2_03_P", "3_04_P"), start=1):
-        write_patient(tmp_path / "GOLD" / name, number, downward=name.startswith("2"))
-    return tmp_path / "GOLD"
+        write_patient(root / name, number, downward=name.startswith("2"))
+    return root
+
+
+@pytest.fixture
+def gold(written_once: Path, tmp_path: Path) -> Path:
+    """Three patients, one of each site; the deformed CT of the second runs the other way than its T2."""
+    return Path(shutil.copytree(written_once, tmp_path / "GOLD"))
 
 
 def write_preset(path: Path, text: str) -> Path:
@@ -148,7 +156,13 @@ def test_a_folder_of_several_series_names_the_paths_of_each(gold: Path) -> None:
         assert read_volume(series.path).modality == series.modality.lower()
 
 
-def test_prepare_reads_a_cohort_of_mixed_folders(voxlate, gold: Path, tmp_path: Path) -> None:
+def told_of_patients(content: str | bytes) -> list[str]:
+    """What of a patient's name, number or record is in a text."""
+    text = content if isinstance(content, bytes) else content.encode()
+    return [word for word in (PATIENT, "Bertil", RECORD, "1.2.1.2", "1.2.2.4") if word.encode() in text]
+
+
+def test_prepare_reads_a_cohort_of_mixed_folders_and_tells_nothing_of_their_patients(voxlate, gold, tmp_path) -> None:
     out = tmp_path / "prepared"
     answer = voxlate("prepare", gold, "--preset", "gold_atlas", "--out", out, "--json")
     assert answer.code == 0, answer.err
@@ -159,13 +173,8 @@ def test_prepare_reads_a_cohort_of_mixed_folders(voxlate, gold: Path, tmp_path: 
         np.testing.assert_array_equal(cohort.volume(entry.case, "t2").data[0], t2_values()[:, ::-1, ::-1])
         np.testing.assert_array_equal(cohort.volume(entry.case, "ct").data[0], ct_values()[:, ::-1, ::-1])
         assert cohort.header(entry.case).origins["t2"].file.startswith(f"{entry.case}#")
-
-
-def test_nothing_of_a_patient_but_the_folders_name_comes_into_prepared_files(voxlate, gold, tmp_path) -> None:
-    answer = voxlate("prepare", gold, "--preset", "gold_atlas", "--out", tmp_path / "prepared")
-    said = everything_in(tmp_path / "prepared") + (answer.out + answer.err).encode()
-    assert b"2_03_P" in said
-    assert not [word for word in (PATIENT, "Bertil", RECORD, "1.2.2.4") if word.encode() in said]
+    assert told_of_patients((gold / "2_03_P" / "CTdef.1.dcm").read_bytes()) == [PATIENT, "Bertil", RECORD, "1.2.2.4"]
+    assert told_of_patients(everything_in(out)) == told_of_patients(answer.out + answer.err) == []
 
 
 def test_only_a_change_of_the_chosen_series_is_prepared_again(gold: Path, tmp_path: Path) -> None:
@@ -261,7 +270,7 @@ def test_what_is_wrong_with_a_mixed_folder_is_one_sentence(voxlate, gold, tmp_pa
     answer = voxlate("prepare", gold, "--preset", "gold_atlas", "--out", tmp_path / "out", *options)
     assert answer.code == 2
     assert sentence in answer.err
-    assert not [word for word in (PATIENT, "Bertil", RECORD, "1.2.1.2") if word in answer.err]
+    assert told_of_patients(answer.err) == []
     assert not (tmp_path / "out" / "cohort.json").exists()
 
 
@@ -311,3 +320,43 @@ def test_a_folder_whose_own_name_ends_like_a_key_is_itself(tmp_path: Path) -> No
     write_series(tmp_path / "p" / "x", "a", t2_values(), "MR", "t2", uid="1.2")
     write_series(tmp_path / "p" / "x#00000000", "a", t2_values()[:2], "MR", "t2", uid="1.3")
     assert read_volume(tmp_path / "p" / "x#00000000").data.shape[1] == 2
+
+
+RECIPE = """
+title = "tiny"
+data = { source = ["t2"], target = ["ct"], patch = [1, 16, 16] }
+intensity = { t2 = { kind = "window", low = 0, high = 600 }, ct = { kind = "window", low = -1000, high = 200 } }
+method = { kind = "regression" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 2, batch = 2, precision = "float32", workers = 0, save_every = 2, validate_every = 2, log_every = 1 }
+"""
+
+
+def test_synth_evaluate_and_info_read_the_same_series(voxlate, gold: Path, tmp_path: Path) -> None:
+    def said(*arguments: object) -> str:
+        answer = voxlate(*arguments)
+        assert answer.code == 0, answer.err
+        return str(answer.out)
+
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    run, out, ours = tmp_path / "run", tmp_path / "out", ("--preset", "gold_atlas")
+    prepare(gold, tmp_path / "prepared", preset="gold_atlas", workers=1)
+    said("train", tmp_path / "tiny.toml", "--data", tmp_path / "prepared", "--out", run, "--device", "cpu")
+    said("synth", run, gold, *ours, "--out", out)
+    t2 = find_cases(gold, preset="gold_atlas")[1].files["t2"]
+    image = read_volume(out / "2_03_P" / "ct.nii.gz")
+    assert image.grid == read_grid(t2)
+    assert json.loads((out / "2_03_P" / "provenance.json").read_text())["inputs"] == {"t2": {"path": str(t2)}}
+
+    said("synth", run, gold / "2_03_P", *ours, "--out", tmp_path / "one")
+    said("synth", run, t2, "--out", tmp_path / "series")
+    for place in ("one/2_03_P", "series/2_03_P"):
+        np.testing.assert_array_equal(read_volume(tmp_path / place / "ct.nii.gz").data, image.data)
+
+    said("evaluate", out, "--truth", gold, *ours)
+    scores = json.loads((out / "metrics.json").read_text())
+    assert scores["source_files"]["2_03_P"] == {"t2": str(t2)}
+    assert "2_03_P,2_03_P,ct,intensity table" in (out / "metrics.csv").read_text()  # which reads the source again
+    facts = json.loads(said("info", find_cases(gold, preset="gold_atlas")[1].files["ct"], "--json"))
+    assert (facts["unit"], facts["range"]) == ("HU", [-1000, ct_values().max()])
+    assert told_of_patients(everything_in(out) + everything_in(run)) == []
