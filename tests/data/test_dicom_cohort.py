@@ -214,6 +214,14 @@ def test_a_users_preset_tells_series_apart_in_folders_of_their_own(tmp_path: Pat
     np.testing.assert_array_equal(read_volume(cases[1].files["ct"]).data[0], ct_values())
 
 
+def test_a_modality_in_two_folders_of_a_case_is_told(tmp_path: Path) -> None:
+    for number in (1, 2):
+        write_series(tmp_path / "scans" / "p1" / str(number), "a", t2_values(), "MR", "t2", uid=f"1.{number}")
+    text = 'patterns = ["{case}/*"]\nseries.t2 = { modality = "MR" }'
+    with pytest.raises(BadInput, match=r"p1/1 and \S+p1/2: expected one series .* found 2 \(.*: 1#\S+; .*: 2#"):
+        find_cases(tmp_path / "scans", preset=write_preset(tmp_path / "ours.toml", text))
+
+
 def test_a_manifest_may_name_series_by_their_paths(gold: Path, tmp_path: Path) -> None:
     lines = ["case,mr,split"]
     for name, split in (("1_01_P", "train"), ("3_04_P", "test")):
