@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxlate.data.cohort import find_cases
+from voxlate.data.cohort import find_cases, load_preset
 from voxlate.data.layout import is_dicom_folder
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
+from voxlate.images.series import address, is_there
 from voxlate.images.volume import write_volume
 from voxlate.run import Run
 from voxlate.synthesise import Model, Synthesised
@@ -47,19 +48,27 @@ def _named(inputs: list[str], model: Model, split: str | None, layout: Mapping[s
             f"INPUT: expected one folder or modality=path pairs, found {' '.join(inputs)}. Give one or the other."
         )
     path = Path(inputs[0])
-    if not path.exists():
+    if not is_there(path):
         raise BadInput(f"{path}: expected a case, a cohort or a file, found nothing there. Check the path.")
-    if path.is_file() or is_dicom_folder(path):
+    if _is_one_scan(path, layout):
         if len(sources) != 1:
             raise BadInput(
                 f"{path}: expected {' and '.join(sources)}, found one scan. Give pairs such as {sources[0]}={path}."
             )
-        yield Scans(path.name.split(".")[0], {sources[0]: path})
+        yield Scans(address(path)[0].name.split(".")[0], {sources[0]: path})
         return
     recorded = _recorded(model, split)
     for case in find_cases(path, **layout):
         if split is None or case.split == split or (case.split is None and case.case in recorded):
             yield Scans(case.case, case.files)
+
+
+def _is_one_scan(path: Path, layout: Mapping[str, Any]) -> bool:
+    """Whether a path is a file or a DICOM series, and not a folder whose series the preset tells apart."""
+    if not path.is_dir():
+        return True
+    by_series = layout.get("preset") is not None and load_preset(layout["preset"]).series
+    return is_dicom_folder(path) and not by_series
 
 
 def _recorded(model: Model, split: str | None) -> set[str]:

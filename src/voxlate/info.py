@@ -8,13 +8,14 @@ import numpy as np
 
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
-from voxlate.images.volume import read_volume
+from voxlate.images.series import is_there
+from voxlate.images.volume import family, read_volume
 from voxlate.run import Run, read_header
 
 
 def describe_path(path: Path) -> dict[str, Any]:
     """Facts about a scan, a prepared cohort, a run or a weights file; raises BadInput where it is none of them."""
-    if not path.exists():
+    if not is_there(path):
         raise BadInput(f"{path}: expected a scan, a run or a prepared cohort, found nothing there. Check the path.")
     if (path / "cohort.json").is_file():
         return _cohort(path)
@@ -25,7 +26,8 @@ def describe_path(path: Path) -> dict[str, Any]:
 
 def _scan(path: Path) -> dict[str, Any]:
     """The voxels are read too: a header alone would not show that a file is cut short or full of NaN."""
-    volume = read_volume(path, path.name.split(".")[0], allow_nan=True)
+    named = "" if family(path) == "dicom" else path.name.split(".")[0]  # DICOM says itself what it is
+    volume = read_volume(path, named, allow_nan=True)
     finite = volume.data[np.isfinite(volume.data)]
     depth, height, width = volume.grid.shape
     spacing = [round(float(size), 4) for size in reversed(volume.grid.spacing_mm)]

@@ -15,6 +15,7 @@ from voxlate.distances import Pool, slices_of
 from voxlate.files import read_json
 from voxlate.images.grid import canonical
 from voxlate.images.mask import foreground
+from voxlate.images.series import is_there
 from voxlate.images.volume import Volume, read_volume
 from voxlate.ranges import Range
 from voxlate.regions import (
@@ -157,7 +158,7 @@ def _trivial_answers(
     sources = {
         name: one_channel(read_volume(path, name))
         for name, path in inputs.items()
-        if (name, item.modality) in trivial.tables and path.exists()
+        if (name, item.modality) in trivial.tables and is_there(path)
     }
     yield from answers(trivial, item.modality, sources, truth.grid).items()
 
@@ -166,7 +167,7 @@ def inputs_of(out: Path, case: CaseFiles) -> dict[str, Path]:
     """The scans a synthesis was made from: as its provenance says, else as the cohort has them."""
     stated = provenance_of(out, case.case).get("inputs", {})
     named = {name: Path(entry["path"] if isinstance(entry, dict) else entry) for name, entry in stated.items()}
-    return {name: path if path.exists() else case.files.get(name, path) for name, path in named.items()}
+    return {name: path if is_there(path) else case.files.get(name, path) for name, path in named.items()}
 
 
 def provenance_of(out: Path, case: str = "") -> dict[str, Any]:

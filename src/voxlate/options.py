@@ -12,7 +12,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON, fo
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or cuda.")]
 Pattern = Annotated[str | None, typer.Option(help="Where files are, with {patient}, {case} and {modality}.")]
 Manifest = Annotated[Path | None, typer.Option(help="CSV or TSV: case, patient, split, a path for each modality.")]
-Preset = Annotated[str | None, typer.Option(help="Layout of a public data set: brats, synthrad, ixi, bids, topcow.")]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="Layout of a public data set: bids, brats, gold_atlas, ixi, synthrad, topcow; or a TOML file like theirs, "
+        "where [series.t2] tells DICOM series apart by their tags."
+    ),
+]
 Modalities = Annotated[list[str] | None, typer.Option(help="Only this, in every case (repeat it); else all.")]
 Split = Annotated[str | None, typer.Option(help="Only this part: train, val or test.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="Change a key: train.steps=500 (repeat it).")]

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from voxlate import __version__, charts, gallery
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_text
+from voxlate.images.series import is_there
 from voxlate.measures import METRICS, cell
 from voxlate.panels import panels_of, table_of
 from voxlate.ranges import Range
@@ -201,8 +202,8 @@ def _views(out: Path, scores: Mapping[str, Any], row: Mapping[str, Any]) -> gall
         case,
         modality,
         synthesis,
-        {name: Path(path) for name, path in sources.items() if Path(path).exists()},
-        Path(truth) if truth and Path(truth).exists() else None,
+        {name: Path(path) for name, path in sources.items() if is_there(Path(path))},
+        Path(truth) if truth and is_there(Path(truth)) else None,
         std,
         scale,
     )

@@ -79,7 +79,7 @@ def test_only_named_modalities_are_kept_in_their_order(tmp_path: Path) -> None:
 
 
 def test_every_preset_loads_and_says_where_its_layout_is_from() -> None:
-    assert {"bids", "brats", "ixi", "synthrad", "topcow"} <= set(presets())
+    assert {"bids", "brats", "gold_atlas", "ixi", "synthrad", "topcow"} <= set(presets())
     assert all("http" in load_preset(name).source for name in presets())
 
 
@@ -142,7 +142,7 @@ def test_a_users_own_preset_is_read_from_its_path(tmp_path: Path) -> None:
         (["a/t1.png", "a/t1.nii.gz"], {}, "expected one t1 of case a, found also"),
         (["a/t1.png", "b/t2.png"], {"modalities": ["t1"]}, "case b: expected the modality t1, found t2 (1 of 2 cases"),
         (["a/t1.png"], {"modalities": ["ct"]}, "expected the modality ct, found t1 in the cohort"),
-        (["a/t1.png"], {"preset": "brast"}, "expected one of bids, brats, ixi"),
+        (["a/t1.png"], {"preset": "brast"}, "expected one of bids, brats, gold_atlas, ixi"),
     ],
 )
 def test_what_cannot_be_a_cohort_gets_one_sentence(

@@ -79,7 +79,10 @@ def tilted(folder):
 
 
 PROBLEMS = {
-    "several series": (second_series, r"found 2 \(number 4 with 5 images, number 7 with 1 images\)"),
+    "several series": (
+        second_series,
+        r'found 2 \(CT "", (5|1) images: \S+#[0-9a-f]{8}; CT "", (5|1) images: \S+#[0-9a-f]{8}\)\. Name one',
+    ),
     "missing slice": (
         lambda d: (d / "6.dcm").unlink(),
         r"slices 2.50 mm apart, found 5.00 mm between 10.dcm and 2.dcm",

@@ -91,7 +91,10 @@ def prepare(
 
 @app.command(epilog="Examples:  voxlate info scan.nii.gz    voxlate info RUN")
 def info(
-    path: Annotated[Path, typer.Argument(help="A scan, a DICOM folder, a run, weights, or a prepared cohort.")],
+    path: Annotated[
+        Path,
+        typer.Argument(help="A scan, a DICOM folder or FOLDER#series, a run, weights, or a prepared cohort."),
+    ],
     as_json: Json = False,
 ) -> None:
     """Say what a file or folder is: grid, unit and range of a scan; title, data and training of a model."""

@@ -13,6 +13,7 @@ from voxlate.errors import BadInput
 from voxlate.images.grid import canonical
 from voxlate.images.itk import write_transform
 from voxlate.images.mask import foreground
+from voxlate.images.series import files_of
 from voxlate.images.volume import read_volume
 
 READ_BYTES = 1 << 20
@@ -95,7 +96,7 @@ def _digest_of_inputs(files: CaseFiles, bringing: Bringing) -> str:
     paths = [*files.files.items(), *files.labels.items(), *([("mask", files.mask)] if files.mask else [])]
     for name, path in paths:
         digest.update(name.encode())
-        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        for file in files_of(path):
             _add_file(digest, file)
     return digest.hexdigest()
 

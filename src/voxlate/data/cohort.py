@@ -6,6 +6,7 @@ from pathlib import Path
 
 from voxlate.data.layout import DEFAULT_PATTERNS, CaseFiles, Preset, cases_on_disk, load_preset, presets
 from voxlate.data.manifest import manifest_in, read_manifest
+from voxlate.data.mixed import cases_by_series
 from voxlate.errors import BadInput
 
 __all__ = ["CaseFiles", "Preset", "find_cases", "load_preset", "manifest_in", "presets"]
@@ -23,7 +24,9 @@ def find_cases(
     pattern: a path below root with {patient}, {case}, {modality}, * and **; without a file suffix it takes any that
     can be read, DICOM folders too. Without any option: <root>/<case>/<modality>.<suffix> (the file name may begin with
     the case) or, where root is itself one case, <root>/<modality>.<suffix>. A manifest (see manifest.py) is taken from
-    root/cases.csv or root/cohort.csv when none is named. modalities: every case must have these; only they are kept.
+    root/cases.csv or root/cohort.csv when none is named. With a preset that has [series] tables, patterns are those of
+    the folders with DICOM files, and their series are chosen by tags. modalities: every case must have these; only they
+    are kept.
     Raises BadInput for an empty cohort, a pattern that matches nothing, and so on: one sentence each.
     """
     root = Path(root)
@@ -36,6 +39,8 @@ def find_cases(
         layout = dataclasses.replace(layout, patterns=[pattern])
 
     def on_disk() -> list[CaseFiles]:
+        if layout.series:
+            return cases_by_series(root, layout)
         return cases_on_disk(root, layout, single=pattern is None and preset is None)
 
     manifest = manifest if manifest is not None else manifest_in(root)

@@ -13,7 +13,9 @@ from typing import Annotated
 from pydantic import Field
 
 from voxlate.config import fill, settings
+from voxlate.data.tags import Tags
 from voxlate.errors import BadInput
+from voxlate.images.series import looks_like_dicom
 
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".mha", ".mhd", ".nrrd", ".png", ".tiff", ".tif")
 MASKS = ("mask", "brainmask")
@@ -22,11 +24,15 @@ LABELS = ("seg", "lesion", "labels")
 DEFAULT_PATTERNS = ("{case}/{case}_{modality}", "{case}/{case}-{modality}", "{case}/{modality}")
 MOST_FILES_OF_ONE_CASE = 16
 SHOWN = 3
+Key = tuple[str | None, str]  # patient and study, as a path tells them
 
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """One study of a patient: a file (or DICOM folder) for each modality, a label map for each name, and a mask."""
+    """One study of a patient: a file for each modality, a label map for each name, and a mask.
+
+    A file may also be a DICOM folder, or 'FOLDER#key' for one series of it.
+    """
 
     case: str
     patient: str
@@ -49,6 +55,10 @@ class Preset:
     patient: Annotated[
         str, Field(description="regular expression whose first group, in the case name, is the patient")
     ] = ""
+    series: Annotated[
+        dict[str, Tags],
+        Field(description="our name = the tags of its DICOM series; patterns then name the folders that hold series"),
+    ] = field(default_factory=dict)
     skip: Annotated[list[str], Field(description="path patterns to leave out (* and **)")] = field(default_factory=list)
 
 
@@ -93,11 +103,10 @@ def without_suffix(path: str) -> str:
 
 
 def is_dicom_folder(folder: Path) -> bool:
-    """Whether a folder holds a DICOM series: its first file says .dcm or has the DICM mark."""
-    for entry in sorted(folder.iterdir()):
-        if entry.is_file() and not entry.name.startswith("."):
-            return entry.suffix.lower() in (".dcm", ".ima") or _has_dicom_mark(entry)
-    return False
+    """Whether a folder holds DICOM files: one says .dcm, or the first has the DICM mark."""
+    files = [entry for entry in sorted(folder.iterdir()) if entry.is_file() and not entry.name.startswith(".")]
+    named = any(entry.suffix.lower() in (".dcm", ".ima") for entry in files)
+    return named or (bool(files) and looks_like_dicom(files[0]))
 
 
 def sort_files(found: Mapping[str, Path]) -> tuple[dict[str, Path], Path | None, dict[str, Path]]:
@@ -109,7 +118,7 @@ def sort_files(found: Mapping[str, Path]) -> tuple[dict[str, Path], Path | None,
 
 def cases_on_disk(root: Path, layout: Preset, single: bool) -> list[CaseFiles]:
     """The cases below root whose paths have the layout's form; single: root may itself be one case."""
-    paths = _image_paths(root, [_expression(one) for one in layout.skip])
+    paths = _image_paths(root, [path_expression(one) for one in layout.skip])
     if not paths:
         kinds = ", ".join(SUFFIXES)
         raise BadInput(
@@ -144,12 +153,7 @@ def _walk(root: Path) -> Iterator[str]:
             yield here.relative_to(root).as_posix()
 
 
-def _has_dicom_mark(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
-def _expression(pattern: str) -> re.Pattern[str]:
+def path_expression(pattern: str) -> re.Pattern[str]:
     """A path pattern as a regular expression; a name that comes twice must read the same twice."""
     out, seen = "", set()
     for part in re.split(r"(\{\w+\}|\*\*/|\*)", pattern):
@@ -169,24 +173,29 @@ def _expression(pattern: str) -> re.Pattern[str]:
 
 
 def _matching(root: Path, paths: list[str], pattern: str, layout: Preset) -> list[CaseFiles]:
-    expression = _expression(pattern)
+    expression = path_expression(pattern)
     if "modality" not in expression.groupindex:
         raise BadInput(
             f"pattern '{pattern}': expected {{modality}} in it, found none. Put it where the modality stands."
         )
     any_suffix = without_suffix(pattern) == pattern
-    found: dict[tuple[str | None, str], dict[str, Path]] = defaultdict(dict)
+    found: dict[Key, dict[str, Path]] = defaultdict(dict)
     for path in paths:
         match = expression.fullmatch(without_suffix(path) if any_suffix else path)
         if match is None:
             continue
-        names = match.groupdict()
-        case = names.get("case") or names.get("patient") or root.resolve().name
-        modality = modality_name(names["modality"], layout.aliases)
+        patient, case = key_of(match, root)
+        modality = modality_name(match["modality"], layout.aliases)
         if modality.endswith("_std"):  # our own synth writes these beside its images
             continue
-        add_file(found[names.get("patient"), case], modality, root / path, case)
-    return _named(found, layout)
+        add_file(found[patient, case], modality, root / path, case)
+    return named_cases(found, layout)
+
+
+def key_of(match: re.Match[str], root: Path) -> Key:
+    """The patient and study that a path tells; root's name where it tells none."""
+    names = match.groupdict()
+    return names.get("patient"), names.get("case") or names.get("patient") or root.resolve().name
 
 
 def add_file(files: dict[str, Path], modality: str, path: Path, case: str) -> None:
@@ -198,7 +207,8 @@ def add_file(files: dict[str, Path], modality: str, path: Path, case: str) -> No
     files[modality] = path
 
 
-def _named(found: Mapping[tuple[str | None, str], dict[str, Path]], layout: Preset) -> list[CaseFiles]:
+def named_cases(found: Mapping[Key, dict[str, Path]], layout: Preset) -> list[CaseFiles]:
+    """Cases from the files found for each patient and study."""
     # Studies are often called alike in every patient ('baseline'): then only patient and study together name a case.
     alike = any(count > 1 for count in Counter(case for _, case in found).values())
     cases = []

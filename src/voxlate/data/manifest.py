@@ -18,6 +18,7 @@ from voxlate.data.layout import (
     sort_files,
 )
 from voxlate.errors import BadInput
+from voxlate.images.series import address, is_there
 
 OWN_NAMES = ("cases.csv", "cohort.csv", "cases.tsv", "cohort.tsv")
 SPLITS = {
@@ -114,7 +115,7 @@ def _is_paths(rows: list[Row], name: str, manifest: Path, root: Path) -> bool:
     values = [row[name] for row in rows if row[name]]
     return any(
         value.lower().endswith(SUFFIXES)
-        or ("/" in value and any((base / value).is_dir() for base in (manifest.parent, root)))
+        or (re.search("[/#]", value) and any(address(base / value)[0].is_dir() for base in (manifest.parent, root)))
         for value in values
     )
 
@@ -133,7 +134,7 @@ def _from_paths(path: Path, entries: list[tuple[Row, str, str]], root: Path, lay
     told: dict[str, tuple[str, str | None]] = {}
     for row, modality, value in entries:
         case = row.get("case") or row["patient"]
-        place = next((base / value for base in (path.parent, root) if (base / value).exists()), None)
+        place = next((base / value for base in (path.parent, root) if is_there(base / value)), None)
         if place is None or (place.is_dir() and not is_dicom_folder(place)):
             raise BadInput(
                 f"{path}: expected the file {value} for {modality} of case {case}, found none. Mend the path."

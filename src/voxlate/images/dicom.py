@@ -1,10 +1,8 @@
 """One DICOM series as a volume, its slices ordered by their place in the patient."""
 
 import warnings
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,21 +10,10 @@ import numpy as np
 from voxlate.errors import BadInput
 from voxlate.images.formats import LPS_TO_RAS, UNREADABLE, Stored, reason
 from voxlate.images.grid import Grid, check_affine
+from voxlate.images.series import GEOMETRY, headers_of, listed, load_pydicom, series_among
 from voxlate.images.spool import release, zeros
 
 TILT_DEGREES = 0.5  # positions are rounded in headers; a real gantry tilt is degrees
-GEOMETRY = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
-# all that is asked of a header; whole ones, with the scanner's own notes, would fill the memory for long series
-ASKED = [
-    *GEOMETRY,
-    "Modality",
-    "SeriesNumber",
-    "SeriesInstanceUID",
-    "NumberOfFrames",
-    "SamplesPerPixel",
-    "SpacingBetweenSlices",
-    "SliceThickness",
-]
 
 
 @dataclass(frozen=True)
@@ -38,28 +25,13 @@ class Series:
     modality: str
 
 
-def looks_like_dicom(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
-def _pydicom(path: Path) -> ModuleType:
-    try:
-        import pydicom
-    except ImportError as error:
-        raise BadInput(
-            f"{path}: expected pydicom to read DICOM files, found it not installed. Run pip install 'voxlate[dicom]'."
-        ) from error
-    return pydicom
-
-
 def read_series_grid(path: Path) -> Grid:
-    """The grid of a DICOM file or of the one series in a folder, from the headers."""
+    """The grid of a DICOM file, or of the one series that a folder holds or 'FOLDER#key' names, from the headers."""
     return _find_series(path).grid
 
 
 def read_series(path: Path) -> Stored:
-    """The one series in a folder (or one file), rescaled slice by slice.
+    """The one series in a folder, the one that 'FOLDER#key' names, or one file; rescaled slice by slice.
 
     Raises BadInput for several series, missing slices, gantry tilt, colour, several frames and damaged files.
     """
@@ -72,10 +44,9 @@ def read_series(path: Path) -> Stored:
 
 
 def _find_series(path: Path) -> Series:
-    pydicom = _pydicom(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about values outside the standard; what matters is checked here
-        headers = {file: header for file in _files(path) if (header := _header(pydicom, file, path)) is not None}
+        headers = headers_of(path)
         if not headers:
             raise BadInput(f"{path}: expected a DICOM series, found no DICOM image here. Name the folder of its files.")
         _check_one_series(headers, path)
@@ -84,36 +55,12 @@ def _find_series(path: Path) -> Series:
         return _stack(headers, path)
 
 
-def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    return sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
-
-
-def _header(pydicom: ModuleType, file: Path, asked: Path) -> Any:
-    """The header of a DICOM image; None for other files in a folder (reports, DICOMDIR, notes)."""
-    try:
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=ASKED)
-        is_image = "Rows" in header and "Columns" in header
-    except UNREADABLE as error:  # InvalidDicomError is none of ours where a folder also holds other files
-        if file == asked or looks_like_dicom(file):
-            raise BadInput(f"{file}: expected a DICOM image, found a damaged file ({reason(error)}).") from error
-        return None
-    except pydicom.errors.InvalidDicomError as error:
-        if file == asked:
-            raise BadInput(f"{file}: expected a DICOM image, found something else. Check the file.") from error
-        return None
-    if not is_image and file == asked:
-        raise BadInput(f"{file}: expected a DICOM image, found a DICOM file without pixels. Name the series' folder.")
-    return header if is_image else None
-
-
 def _check_one_series(headers: dict[Path, Any], path: Path) -> None:
-    found = Counter((str(h.get("SeriesNumber", "?")), str(h.get("SeriesInstanceUID", ""))) for h in headers.values())
+    found = series_among(headers.items())
     if len(found) > 1:
-        listed = ", ".join(f"number {number} with {count} images" for (number, _), count in sorted(found.items())[:6])
         raise BadInput(
-            f"{path}: expected one DICOM series, found {len(found)} ({listed}). Put the one you want in its own folder."
+            f"{path}: expected one DICOM series, found {listed(found)}. Name one of them by such a path, or put it in "
+            "its own folder."
         )
 
 
@@ -195,7 +142,7 @@ def _step(places: np.ndarray, normal: np.ndarray, files: list[Path], header: Any
 
 def _pixels(file: Path, shape: tuple[int, ...]) -> np.ndarray:
     """One slice with its rescale slope and intercept applied."""
-    pydicom = _pydicom(file)
+    pydicom = load_pydicom(file)
     advice = "Get the file again."
     try:
         with warnings.catch_warnings():

@@ -11,6 +11,7 @@ from voxlate.files import whole_file
 from voxlate.images import dicom, formats, nifti
 from voxlate.images.formats import Stored
 from voxlate.images.grid import Grid, check_affine, oriented
+from voxlate.images.series import address, looks_like_dicom
 from voxlate.images.spool import runs
 
 HOUNSFIELD = ("ct", "ncct", "cect", "cta", "ctv")
@@ -66,7 +67,7 @@ def suffix_of(path: Path) -> str:
 
 
 def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -> Volume:
-    """Read a NIfTI, FreeSurfer, MetaImage, NRRD, PNG or TIFF file, or a folder with one DICOM series.
+    """Read a NIfTI, FreeSurfer, MetaImage, NRRD, PNG or TIFF file, or a DICOM series: a folder, or 'FOLDER#key'.
 
     Raises BadInput for every file that is not one real, finite 3-D volume; `allow_nan` lets NaN and infinity pass.
     """
@@ -79,7 +80,7 @@ def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -
 
 
 def _read(path: Path) -> Stored:
-    match _family(path):
+    match family(path):
         case "dicom":
             return dicom.read_series(path)
         case "nifti":
@@ -93,7 +94,7 @@ def _read(path: Path) -> Stored:
 def read_grid(path: Path | str) -> Grid:
     """The grid of a file or DICOM folder, from headers alone. Raises BadInput as `read_volume` does for headers."""
     path = Path(path)
-    match _family(path):
+    match family(path):
         case "dicom":
             return dicom.read_series_grid(path)
         case "nifti":
@@ -104,9 +105,9 @@ def read_grid(path: Path | str) -> Grid:
             return formats.read_picture_grid(path)
 
 
-def _family(path: Path) -> str:
+def family(path: Path) -> str:
     """Which reader a path needs. Raises BadInput where nothing is there, or nothing known."""
-    if path.is_dir():
+    if address(path)[0].is_dir():
         return "dicom"
     if not path.exists():
         raise BadInput(f"{path}: expected an image file or a DICOM folder, found nothing there. Check the path.")
@@ -116,7 +117,7 @@ def _family(path: Path) -> str:
     for family, suffixes in (("nifti", NIFTI), ("picture", PICTURES), ("itk", ITK), ("dicom", DICOM)):
         if suffix in suffixes:
             return family
-    if dicom.looks_like_dicom(path):
+    if looks_like_dicom(path):
         return "dicom"
     known = ", ".join((*NIFTI, *PICTURES, *ITK, *DICOM))
     raise BadInput(f"{path}: expected an image ({known} or a DICOM folder), found '{suffix or path.name}'. Convert it.")
