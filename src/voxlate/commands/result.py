@@ -64,12 +64,15 @@ def evaluate(
         out.print(scores.table())
 
 
-@app.command(epilog="Example:  voxlate compare CNN_OUT DDPM_OUT --reference CNN_OUT")
+@app.command(epilog="Example:  voxlate compare CNN_OUT DDPM_OUT --reference CNN_OUT --report methods.html")
 def compare(
     folders: Annotated[list[Path], typer.Argument(metavar="OUT...", help="Scored folders, of the same cases.")],
     reference: Annotated[str | None, typer.Option(help="Test against this one; else against the best.")] = None,
     answer: Annotated[str, typer.Option(help="Compare a trivial answer of each instead.")] = "synthesis",
     to: Annotated[Path | None, typer.Option("--out", help="Write the table as JSON too.")] = None,
+    page: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="Write table and pictures as one offline HTML page.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Put scored methods side by side: mean and spread, and paired tests of their differences."""
@@ -78,6 +81,10 @@ def compare(
     found = run(folders, reference=reference, answer=answer)
     if to:
         found.write(to)
+    if page:
+        from voxlate.side_by_side import write_page
+
+        write_page(found.document, page)
     if as_json:
         print(json.dumps(found.document))
     else:
