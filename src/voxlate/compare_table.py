@@ -44,6 +44,7 @@ def lines_of(document: Mapping[str, Any]) -> dict[str, list[Line]]:
                 tuple(_cell(one, name, known[key]) for name in names),
             )
             for key, one in part["metrics"].items()
+            if any(value["mean"] is not None for value in one["methods"].values())
         ]
     effort = document.get("effort", {})
     if any(effort.values()):

@@ -27,6 +27,7 @@ from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import UViT
 from voxlate.optimise import Optimiser
 from voxlate.recipe_text import values_of
+from voxlate.stopping import Stop
 
 AnyMethod = Annotated[
     DiffusionSettings | RegressionSettings | AdversarialSettings | AutoencodingSettings, Field(discriminator="kind")
@@ -39,6 +40,9 @@ class Training:
     """How long, how fast, how exactly."""
 
     steps: Annotated[int, Field(ge=1, description="optimiser steps")] = 10_000
+    stop: Annotated[Stop | None, Field(description="end before `steps` once epochs gain too little; unset: never")] = (
+        None
+    )
     batch: Annotated[int, Field(ge=1, description="items a step, over all processes together")] = 8
     optimiser: Annotated[Optimiser, Field(description="how weights move")] = Optimiser()
     ema: Annotated[float, Field(ge=0, lt=1, description="decay of the running average of weights; 0: none")] = 0.999

@@ -29,7 +29,7 @@ def _context(document: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "kind": "Comparison",
         "folder": f"{document['answer']} of {len(names)} methods",
-        "title": f"{targets}: {', '.join(names[:-1])} and {names[-1]}",
+        "title": f"{targets}: {', '.join(names[:-1])} and {names[-1]}" if len(names) < 5 else f"{targets} side by side",
         "tables": _tables(document),
         "caption": caption(document),
         "cases": cases,
