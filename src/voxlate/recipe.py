@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter
 
 from voxlate.config import fill, settings
 from voxlate.data.dataset import DataSettings
-from voxlate.diffusion.sample import SamplerSettings
+from voxlate.diffusion.sample import SamplerSettings, refuse_misfit
 from voxlate.errors import BadInput
 from voxlate.images.intensity import Intensity, Window
 from voxlate.images.slices import Slices, Whole
@@ -233,3 +233,5 @@ def _check(recipe: Recipe, where: str) -> None:
                     f"{where}: expected an earlier stage '{name}' that is the {role}, found {sorted(known) or 'none'}."
                 )
         known[stage.name] = type(stage.method)
+        if isinstance(stage.method, DiffusionSettings):
+            refuse_misfit(recipe.synth, stage.method.schedule)

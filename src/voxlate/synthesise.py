@@ -16,6 +16,7 @@ from torch import Tensor
 from voxlate.batch import BACKGROUND, Batch, stable_id
 from voxlate.config import fill
 from voxlate.diffusion.noise import Noise
+from voxlate.diffusion.sample import refuse_misfit
 from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, canonical, resample, return_to, same_grid, with_spacing
 from voxlate.images.intensity import Scale
@@ -25,6 +26,7 @@ from voxlate.images.tiling import Blend
 from voxlate.images.volume import Volume, read_volume
 from voxlate.inputs import Inputs
 from voxlate.methods.calls import counted
+from voxlate.methods.diffusion import DiffusionSettings
 from voxlate.methods.problem import Method
 from voxlate.methods.tasks import Complete
 from voxlate.recipe import Recipe, Synthesis, windows
@@ -64,7 +66,8 @@ class Model:
     def with_options(self, **changes: Any) -> "Model":
         """The same model with other synthesis options (sampler, steps, samples, ...); None keeps the recipe's.
 
-        Raises BadInput for an unknown option, a value out of range, and slices of a kind that the model has not.
+        Raises BadInput for an unknown option, a value out of range, slices of a kind that the model has not, and a
+        sampler that does not fit the schedule.
         """
         chosen = {name: value for name, value in changes.items() if value is not None}
         synth = fill(Synthesis, {**vars(self.recipe.synth), **chosen}, "synthesis options")
@@ -73,6 +76,8 @@ class Model:
                 f"synth.slices: expected kind 'whole' for a model of volumes (patches of {self.recipe.data.patch[0]} "
                 f"slices), found '{synth.slices.kind}'. Drop synth.slices."
             )
+        if isinstance(self.recipe.method, DiffusionSettings):
+            refuse_misfit(synth, self.recipe.method.schedule)
         return replace(self, recipe=replace(self.recipe, synth=synth))
 
     def synthesise(
