@@ -201,6 +201,17 @@ def test_times_of_different_devices_are_said_not_to_compare(folders):
     assert "Time" not in shown(compare(folders[2:] + folders[2:], names=["c", "d"]))
 
 
+def test_many_methods_stand_in_several_tables_that_fit_the_terminal(tmp_path):
+    folders = [write(tmp_path / f"method_{number}", {"mae": list(EIGHT + number)}) for number in range(10)]
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(compare(folders).table())
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(lines)
+    assert all(f"method_{number}" in text and f"{3.5 + number:.2f}"[:4] in text for number in range(10))
+    assert text.count("Wilcoxon") == 1
+
+
 def test_uncertainty_stands_beside_without_a_test_where_there_are_samples(tmp_path):
     write(tmp_path / "one", {"mae": [10, 20]})
     write(tmp_path / "ten", {"mae": [9, 19], "std": [4.0, 6.0]})

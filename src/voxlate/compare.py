@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
 
 from voxlate import __version__
-from voxlate.compare_table import table
+from voxlate.compare_table import Tables
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
 from voxlate.judge import provenance_of
@@ -44,8 +43,8 @@ class Comparison:
 
     document: Mapping[str, Any]
 
-    def table(self) -> Table:
-        return table(self.document)
+    def table(self) -> Tables:
+        return Tables(self.document)
 
     def write(self, path: Path | str) -> None:
         write_json(path, self.document)

@@ -4,12 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
+from rich.text import Text
 
 from voxlate.measures import Metric, cell, measured
 from voxlate.scores import count
 
 SIGNIFICANT = 0.05
+WIDTH = 15  # of a method's column: 0.994 ± 0.001, and a little more
 TITLE = "mean ± sd; below, p of the paired difference to the reference (=), * where below 0.05"
 
 
@@ -50,23 +53,43 @@ def lines_of(document: Mapping[str, Any]) -> dict[str, list[Line]]:
     if any(effort.values()):
         found[""] = [
             Line("Time", "s/slice", tuple(Cell(_seconds(effort.get(name))) for name in names)),
-            Line("Network calls", "a sample × samples", tuple(Cell(_calls(effort.get(name))) for name in names)),
+            Line("Network calls", "× samples", tuple(Cell(_calls(effort.get(name))) for name in names)),
         ]
     return found
 
 
-def table(document: Mapping[str, Any]) -> Table:
-    """A line a metric, a column a method."""
-    result = Table(title=f"Methods: {TITLE}", caption="\n".join(caption(document)), caption_justify="left")
+@dataclass(frozen=True)
+class Tables:
+    """A line a metric, a column a method; in several tables, one below the other, where the methods do not fit."""
+
+    document: Mapping[str, Any]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        names, lines = list(self.document["methods"]), lines_of(self.document)
+        heads = [(_label(self.document, modality, line), line.unit) for modality in lines for line in lines[modality]]
+        wide = max((len(text) for head in heads for text in head), default=0)
+        fit = max(1, (options.max_width - wide - 4) // (WIDTH + 3))
+        yield Text(f"Methods: {TITLE}", style="italic")
+        for first in range(0, len(names), fit):
+            yield _table(self.document, lines, range(first, min(first + fit, len(names))))
+        yield Text("\n".join(caption(self.document)), style="dim")
+
+
+def _table(document: Mapping[str, Any], lines: Mapping[str, list[Line]], columns: range) -> Table:
+    result = Table()
     result.add_column("")
-    for name in document["methods"]:
-        result.add_column(name, justify="right", min_width=13)
-    for modality, lines in lines_of(document).items():
-        for line in lines:
-            name = f"{modality} {line.label}" if modality and len(document["modalities"]) > 1 else line.label
-            result.add_row(f"{name}\n{line.unit}".rstrip(), *map(_marked, line.cells))
+    for name in [list(document["methods"])[column] for column in columns]:
+        result.add_column(name, justify="right", min_width=WIDTH, max_width=WIDTH, overflow="fold")
+    for modality, mine in lines.items():
+        for line in mine:
+            cells = (_marked(line.cells[column]) for column in columns)
+            result.add_row(f"{_label(document, modality, line)}\n{line.unit}".rstrip(), *cells)
         result.add_section()
     return result
+
+
+def _label(document: Mapping[str, Any], modality: str, line: Line) -> str:
+    return f"{modality} {line.label}" if modality and len(document["modalities"]) > 1 else line.label
 
 
 def caption(document: Mapping[str, Any]) -> list[str]:
