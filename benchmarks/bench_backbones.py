@@ -30,6 +30,7 @@ from voxlate.nets.xmodality.uvit import UViT
 
 NETS = {"unet": PlainUNet(), "adm": ADM(), "uvit": UViT(), "dit": DiT()}
 TARGETS = {("adm", "forward", "float32"): 0.70, ("adm", "forward", "bfloat16"): 0.60}
+PATIENCE_S = 15
 CLOCKS: dict[str, Callable[[], float]] = {
     "wall": time.perf_counter,
     "cpu": lambda: time.process_time() / torch.get_num_threads(),  # for a machine that others use, too
@@ -102,13 +103,19 @@ def operations(name: str, size: int, batch: int) -> dict[str, float]:
 
 
 def measure(name: str, size: int, batch: int, repeats: int, clock: Callable[[], float]) -> list[Speed]:
-    """Medians over rounds in which the network and the convolution take turns, after one round that is not counted."""
+    """Medians over rounds in which the network and the convolution take turns, after one round that is not counted.
+
+    A task gets no new round once its rounds took PATIENCE_S, so that the largest networks do not take hours.
+    """
     net, gflop, found = build(name), operations(name, size, batch), []
     for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         convolve, convolution_gflop = convolution(dtype)
         for task, step in steps(name, net, size, batch, low=dtype == torch.bfloat16).items():
             seconds: dict[Callable[[], object], list[float]] = {step: [], convolve: []}
+            begun = time.perf_counter()
             for turn in range(repeats + 1):
+                if turn > 1 and time.perf_counter() - begun > PATIENCE_S:
+                    break
                 for each in (step, convolve, convolve):
                     start = clock()
                     each()

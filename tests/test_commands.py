@@ -35,11 +35,12 @@ def test_published_weights_become_a_run_that_draws(voxlate, published, tmp_path)
     assert voxlate("import", "xmodality", published, "--out", run).code == 0
     source = scan(tmp_path / "tof.nii.gz")
     options = ("--steps", 1, "--slices", "whole", "--schedule", "shifted_cosine", "--sampler", "ddim")
-    answer = voxlate("synth", run, f"tof={source}", "--out", out, *options)
+    answer = voxlate("synth", run, f"tof={source}", "--out", out, *options, "--noise", "shared")
     assert answer.code == 0, answer.err
     made = json.loads((out / "case" / "provenance.json").read_text())
     assert made["synth"]["schedule"]["kind"] == "shifted_cosine"
     assert made["synth"]["slices"] == {"kind": "whole"}
+    assert made["synth"]["noise"] == {"kind": "shared"}
     image = nib.load(out / "case" / "cta.nii.gz")
     assert image.shape == (12, 16, 4)
     assert -50 <= image.get_fdata().min() <= image.get_fdata().max() <= 350

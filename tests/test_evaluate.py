@@ -64,6 +64,7 @@ def test_a_constant_shift_is_the_mean_error_in_the_unit_of_the_truth(cohort, shi
     assert scores.rows[0].scores["mae_rel"] == pytest.approx(50 / 4095, rel=1e-5)
     assert scores.rows[0].scores["psnr"] == pytest.approx(20 * math.log10(4095 / 50), abs=1e-3)
     assert scores.rows[0].scores["gradient_strength"] == pytest.approx(1.0, abs=1e-4)
+    assert scores.rows[0].scores["gradient_z"] == pytest.approx(1.0, abs=1e-4)
 
 
 def test_every_value_stands_beside_the_choices_that_made_it(cohort, shifted):

@@ -5,13 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import normalized_mutual_information, structural_similarity
 
 from voxlate import metrics
+from voxlate.diffusion.noise import Correlated, Noise
 from voxlate.metrics import correlation, gradient_strength, mae, nmi, psnr, rmse, ssim
 
 ORACLE = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
@@ -170,6 +171,59 @@ def test_gradient_strength_in_a_mask_sees_only_pairs_of_rows_inside_it():
     truth = np.array([[0.0, 1.0, 2.0, 50.0]]).T[None]
     synthesis = np.array([[0.0, 2.0, 4.0, 4.0]]).T[None]
     assert gradient_strength(truth, synthesis, mask=np.array([[[1], [1], [1], [0]]])) == 2.0
+
+
+def folded_normal_mean(mean, sd):
+    return sd * math.sqrt(2 / math.pi) * math.exp(-((mean / sd) ** 2) / 2) + mean * math.erf(mean / sd / math.sqrt(2))
+
+
+@given(images, st.floats(0.125, 8))
+def test_gradient_along_slices_is_the_factor_of_the_contrast(truth, factor):
+    assume(np.ptp(truth, axis=0).max() > 1e-3)
+    assert gradient_strength(truth, truth, along="slices") == 1.0
+    assert gradient_strength(truth, 3 - factor * truth, along="slices") == pytest.approx(factor, rel=1e-6)
+
+
+@pytest.mark.parametrize("sd", [0.5, 2.0, 20.0])
+def test_noise_of_each_slice_flickers_as_much_as_the_folded_normal_says(sd):
+    """On a ramp of 3 a slice the differences are normal: 3 on average, with sqrt(2) of the noise's deviation."""
+    truth = np.broadcast_to(3.0 * np.arange(9)[:, None, None], (9, 300, 300))
+    noise = np.random.default_rng(0).normal(0, sd, truth.shape)
+    wanted = folded_normal_mean(3.0, math.sqrt(2) * sd) / 3
+    error = 4.5 * math.sqrt(2) * sd / 3 / math.sqrt(8 * 300 * 300 / 2)  # a difference shares noise with the next one
+    assert gradient_strength(truth, truth + noise, along="slices") == pytest.approx(wanted, abs=error)
+    shared = truth + noise[:1]
+    assert gradient_strength(truth, shared, along="slices") == pytest.approx(1, abs=1e-9)
+
+
+def test_correlated_noise_flickers_by_the_root_of_what_is_not_shared():
+    kind = Correlated(length_mm=6.0)
+    weights = [kind.streams(z, 1.0) for z in range(9)]
+    noise = Noise(0, weights).normal((300, 300)).numpy()
+    truth = np.broadcast_to(np.arange(9.0)[:, None, None], noise.shape)
+    correlation_1 = math.cos(math.pi / 6)  # of neighbours, in a sum over five slices
+    wanted = folded_normal_mean(1.0, math.sqrt(2 * (1 - correlation_1)))
+    assert gradient_strength(truth, truth + noise, along="slices") == pytest.approx(wanted, rel=0.005)
+
+
+def test_repeated_slices_halve_the_gradient_along_slices():
+    truth = np.random.default_rng(0).normal(size=(1, 8, 8)) * np.arange(9)[:, None, None]
+    doubled = np.repeat(truth[::2], 2, axis=0)[:9]  # every second step is 0, the others are two steps
+    assert gradient_strength(truth[:8], doubled[:8], along="slices") == pytest.approx(6 / 7)
+
+
+def test_gradient_along_slices_in_a_mask_sees_only_pairs_inside_it():
+    truth, synthesis = np.array([0.0, 1, 2, 3]), np.array([0.0, 2, 4, 90])
+    column = np.array([1, 1, 1, 0])
+    shape = (4, 1, 1)
+    found = gradient_strength(*(a.reshape(shape) for a in (truth, synthesis)), column.reshape(shape), along="slices")
+    assert found == 2.0
+
+
+def test_one_slice_has_no_gradient_along_slices():
+    image = np.arange(16.0).reshape(1, 4, 4)
+    assert math.isnan(gradient_strength(image, image, along="slices"))
+    assert math.isnan(gradient_strength(image, image, np.ones_like(image), along="slices"))
 
 
 def test_gradient_strength_of_a_flat_truth_is_nan():

@@ -1,6 +1,8 @@
 """Every recipe that comes with the package loads, explains itself, builds its networks and takes a step."""
 
+import dataclasses
 import json
+import re
 import tomllib
 
 import pytest
@@ -16,7 +18,7 @@ from voxlate.keys import explain
 @pytest.mark.parametrize("name", texts.names())
 def test_a_recipe_says_what_to_expect(name):
     head = texts.header(texts.text_of(name))
-    assert f"voxlate train {name}" in head or "voxlate demo" in head
+    assert re.search(rf"voxlate train {name} |--like {name}\b|voxlate demo", head)
     assert "Measured" in head
 
 
@@ -41,13 +43,21 @@ NARROW = {
     "tof_to_cta_adm": {"net.width": "8"},
     "tof_to_cta_uvit": {"net.width": "8", "net.depth": "2"},
     "tof_to_cta_dit": {"net.width": "64", "net.depth": "2"},
+    "mr_to_ct_cnn": {"net.width": "16"},
+    "mr_to_ct_wgan_gp": {"net.width": "16"},
+    "mr_to_ct_ddpm": {"net.width": "16"},
+    "mr_to_ct_em": {"net.width": "16"},
 }
+LIKE = [  # these train what another one trains, and draw otherwise
+    f"mr_to_ct_{row}{size}" for row in ("ddpm_m", "em_m", "pc", "pc_m", "ode", "ode_m") for size in ("", "_small")
+]
 WHOLE = [pytest.param(name, {}, id=f"{name} whole", marks=pytest.mark.slow) for name in NARROW]
 
 
-@pytest.mark.parametrize(
-    ("name", "changes"), [*(pytest.param(name, NARROW.get(name, {}), id=name) for name in texts.names()), *WHOLE]
-)
+TRAINED = [pytest.param(name, NARROW.get(name, {}), id=name) for name in texts.names() if name not in LIKE]
+
+
+@pytest.mark.parametrize(("name", "changes"), [*TRAINED, *WHOLE])
 def test_every_stage_of_a_recipe_takes_a_step(name, changes):
     made, earlier = recipes.read(name, changes), {}
     torch.manual_seed(0)
@@ -63,14 +73,24 @@ def test_every_stage_of_a_recipe_takes_a_step(name, changes):
             item=torch.arange(2),
             target=source[:, : len(data.target)],
         )
-        optimiser = stage.train.optimiser.build(method.trained("net"))
-        before = {key: value.clone() for key, value in method.state_dict().items()}
-        loss = method.loss("net", batch, Noise(0, batch.item))["total"]
-        loss.backward()
-        optimiser.step()
-        assert loss.isfinite()
-        assert any(not torch.equal(before[key], value) for key, value in method.state_dict().items())
+        for turn in method.turns:
+            parameters = list(method.trained(turn))
+            optimiser = stage.train.optimiser.build(parameters)
+            before = [value.detach().clone() for value in parameters]
+            loss = method.loss(turn, batch, Noise(0, batch.item))["total"]
+            loss.backward()
+            optimiser.step()
+            assert loss.isfinite()
+            assert any(not torch.equal(old, new) for old, new in zip(before, parameters))
         method.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("name", LIKE)
+def test_a_recipe_that_only_draws_otherwise_trains_what_its_head_says(name):
+    row, size = name.removeprefix("mr_to_ct_").removesuffix("_small"), "_small" if name.endswith("_small") else ""
+    made, trained = recipes.read(name), recipes.read(f"mr_to_ct_{'ddpm' if 'ddpm' in row else 'em'}{size}")
+    assert dataclasses.replace(made, synth=trained.synth, title=trained.title) == trained
+    assert made.synth != trained.synth
 
 
 def test_a_change_on_the_command_line_reaches_its_key():

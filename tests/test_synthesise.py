@@ -143,6 +143,18 @@ def test_only_the_cases_of_a_split_that_the_run_recorded(voxlate, run, cohort, t
     assert json.loads(answer.out)["cases"] == splits["val"] != []
 
 
+def test_a_run_draws_as_another_recipe_that_trains_the_same(voxlate, diffusion, cohort, tiny, tmp_path):
+    other = tmp_path / "other.toml"
+    other.write_text('base = "diffusion.toml"\ntitle = "other"\nsynth = { sampler = "heun", steps = 3, samples = 2 }')
+    other.write_text(other.read_text().replace("diffusion.toml", str(tmp_path / "diffusion.toml")))
+    assert voxlate("synth", diffusion, cohort / "case1", "--out", tmp_path / "out", "--like", other).code == 0
+    said = json.loads((tmp_path / "out" / "case1" / "provenance.json").read_text())["synth"]
+    assert (said["sampler"], said["steps"], said["samples"]) == ("heun", 3, 2)
+    answer = voxlate("synth", diffusion, cohort / "case1", "--out", tmp_path / "no", "--like", tiny)
+    assert answer.code == 2
+    assert "expected a recipe that trains the same method" in answer.err
+
+
 def test_the_provenance_says_how_an_image_was_made(voxlate, run, cohort, tmp_path):
     assert voxlate("synth", run, cohort / "case1", "--out", tmp_path / "out", "--seed", 7).code == 0
     said = json.loads((tmp_path / "out" / "case1" / "provenance.json").read_text())

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
+from voxlate.batch import stable_id
+from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
 from voxlate.images.slices import Tiled, Whole, resize, view, zoomed
 from voxlate.images.volume import Volume
@@ -155,12 +157,29 @@ def test_samples_are_brought_back_and_clipped_one_by_one() -> None:
     np.testing.assert_array_equal(again.std["cta"].data, both.std["cta"].data)
 
 
+@pytest.mark.parametrize("noise", ["independent", "shared", "correlated"])
 @pytest.mark.parametrize("slices", ["whole", "tiled", "resized"])
-def test_noise_belongs_to_the_item_whatever_the_batch(slices) -> None:
+def test_noise_belongs_to_the_item_whatever_the_batch(slices, noise) -> None:
     data = np.random.default_rng(0).normal(500, 80, (3, 300, 280))
-    model = stand_in(None, slices={"kind": slices})
+    model = stand_in(None, slices={"kind": slices}, noise={"kind": noise})
     few, many = (model.synthesise(scan_of(data), batch=batch).volume.data for batch in (1, 5))
     np.testing.assert_array_equal(few, many)
+
+
+def test_slices_draw_the_noise_of_their_places_by_the_strategy() -> None:
+    """Volumes 3 mm thick: a stand-in that answers with its noise, clipped as images are."""
+    model, scan = stand_in(None), scan_of(np.random.default_rng(0).normal(500, 80, (5, 20, 24)))
+    length = {"kind": "correlated", "length_mm": 6 * scan["tof"].grid.spacing_mm[0]}
+    for noise, weights in (("independent", {0: 1}), (length, dict(zip(range(-2, 3), (1, 3**0.5, 2, 3**0.5, 1))))):
+        norm = sum(weight**2 for weight in weights.values()) ** 0.5
+        streams = [{stable_id("a", z + k, 0, 0): w / norm for k, w in weights.items()} for z in range(5)]
+        wanted = Noise(4, streams).normal((20, 24)).clamp(-1, 1).numpy()
+        kind = noise if isinstance(noise, dict) else {"kind": noise}
+        made = model.synthesise(scan, case="a", seed=4, noise=kind).volume.data[0]
+        np.testing.assert_allclose(made, 200 * wanted + 150, atol=1e-3)
+    shared = model.synthesise(scan, case="a", seed=4, noise={"kind": "shared"}).volume.data[0]
+    first = Noise(4, [stable_id("a", 0, 0, 0)]).normal((20, 24)).clamp(-1, 1).numpy()
+    np.testing.assert_allclose(shared, np.repeat(200 * first + 150, 5, axis=0), atol=1e-3)
 
 
 def test_tiles_of_large_slices_blend_to_what_whole_slices_give() -> None:
@@ -202,3 +221,13 @@ def test_a_model_of_volumes_has_no_slices_to_show(kind) -> None:
     deep = replace(model, recipe=replace(model.recipe, data=replace(model.recipe.data, patch=(8, 64, 64))))
     with pytest.raises(BadInput, match=f"expected kind 'whole' for a model of volumes.*found '{kind}'"):
         deep.with_options(slices={"kind": kind})
+
+
+@pytest.mark.parametrize("kind", ["shared", "correlated"])
+def test_a_model_of_volumes_has_no_slices_to_share_noise(kind) -> None:
+    values = {**RECIPE, "data": {**RECIPE["data"], "patch": [8, 64, 64]}}
+    words = f"synth.noise: expected kind 'independent' for a model of volumes.*found '{kind}'. Drop synth.noise"
+    with pytest.raises(BadInput, match=words):
+        replace(stand_in(None), recipe=from_dict(values, "deep")).with_options(noise={"kind": kind})
+    with pytest.raises(BadInput, match=words):
+        from_dict({**values, "synth": {"noise": {"kind": kind}}}, "deep")

@@ -139,6 +139,7 @@ def scores_of(
         "ssim_3d": metrics.ssim(a, b, width, dimensions=3, padding=padding, mask=inside) if deep else math.nan,
         "nmi": metrics.nmi(truth, other, scale.low, scale.high, mask=inside),
         "gradient_strength": metrics.gradient_strength(truth, other, inside),
+        "gradient_z": metrics.gradient_strength(truth, other, inside, along="slices"),
     }
 
 

@@ -42,6 +42,7 @@ METRICS = (
     Metric("ssim_3d", "SSIM 3-D", "", "higher", SSIM + "one window in three directions"),
     Metric("nmi", "NMI", "", "higher", "64 bins over the range; 1 independent, 2 determined"),
     Metric("gradient_strength", "Gradient", "", "one", "mean |difference of rows| over the truth's", 2),
+    Metric("gradient_z", "Gradient z", "", "one", "mean |difference of slices| over the truth's", 2),
     Metric("std", "Uncertainty", UNIT, "lower", "mean standard deviation of the samples"),
     Metric("std_error_r", "Uncertainty–error r", "", "higher", "correlation of standard deviation and |error|", 2),
     Metric("fd", "FD", "", "lower", BIASED, pooled=True),

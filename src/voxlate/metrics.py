@@ -71,19 +71,24 @@ def nmi(truth: Any, synthesis: Any, low: float, high: float, *, bins: int = 64, 
     return (_entropy(joint.sum(1)) + _entropy(joint.sum(0))) / both if both > 0 else float("nan")
 
 
-def gradient_strength(truth: Any, synthesis: Any, mask: Any = None) -> float:
-    """Mean |difference of neighbouring rows| of the synthesis over the truth's.
+def gradient_strength(
+    truth: Any, synthesis: Any, mask: Any = None, *, along: Literal["rows", "slices"] = "rows"
+) -> float:
+    """Mean |difference of neighbouring rows, or slices| of the synthesis over the truth's.
 
-    1 is right, below is blur, above is noise. Images [..., H, W]; with a mask both rows lie inside it.
-    NaN where the truth has no gradient.
+    1 is right, below is blur, above is noise (between slices: flicker). Images [..., H, W], or [..., D, H, W] along
+    slices; with a mask both neighbours lie inside it. NaN where the truth has no gradient, as of one slice alone.
     """
-    pair = None
+    axis = -2 if along == "rows" else -3
+    pair: Any = ...
     if mask is not None:
-        inside = _array(mask).astype(bool)
-        pair = inside[..., 1:, :] & inside[..., :-1, :]
-    steps = [np.abs(np.diff(_array(image), axis=-2)) for image in (truth, synthesis)]
-    of_truth, of_synthesis = (float(np.mean(step if pair is None else step[pair], dtype=np.float64)) for step in steps)
-    return of_synthesis / of_truth if of_truth > 0 else float("nan")
+        inside = np.moveaxis(_array(mask).astype(bool), axis, 0)
+        pair = inside[1:] & inside[:-1]
+    sums = []
+    for image in (truth, synthesis):
+        steps = np.abs(np.diff(np.moveaxis(_array(image), axis, 0), axis=0))
+        sums.append(float(np.sum(steps[pair], dtype=np.float64)))
+    return sums[1] / sums[0] if sums[0] > 0 else float("nan")
 
 
 def dice(a: Any, b: Any) -> float:

@@ -9,6 +9,7 @@ from pydantic import Field, TypeAdapter
 
 from voxlate.config import fill, settings
 from voxlate.data.dataset import DataSettings
+from voxlate.diffusion.noise import Independent, SliceNoise
 from voxlate.diffusion.sample import SamplerSettings, refuse_misfit
 from voxlate.errors import BadInput
 from voxlate.images.intensity import Intensity, Window
@@ -72,6 +73,7 @@ class Synthesis(SamplerSettings):
     batch: Annotated[int, Field(ge=1, description="slices or patches at a time (memory, not results)")] = 4
     overlap: Annotated[float, Field(ge=0, lt=1, description="share that neighbouring patches or tiles overlap")] = 0.5
     slices: Annotated[Slices, Field(description="how a model of slices is shown them")] = Whole()
+    noise: Annotated[SliceNoise, Field(description="how alike the noise of a volume's slices is")] = Independent()
     mirror: Annotated[bool, Field(description="average with the left-right mirrored input (twice the time)")] = False
 
 
@@ -165,6 +167,17 @@ def build(recipe: Recipe, stage: Stage, earlier: Mapping[str, Method]) -> Method
     return Regression(stage.method, net, task, channels.known_in_state)
 
 
+def check_slicewise(synth: Synthesis, depth: int) -> None:
+    """Raise BadInput where a model of volumes, of patches of `depth` slices, is given what only slices have."""
+    for key, plain in (("slices", "whole"), ("noise", "independent")):
+        found = getattr(synth, key).kind
+        if depth > 1 and found != plain:
+            raise BadInput(
+                f"synth.{key}: expected kind '{plain}' for a model of volumes (patches of {depth} slices), found "
+                f"'{found}'. Drop synth.{key}."
+            )
+
+
 def up_to(recipe: Recipe, stage: Stage) -> Recipe:
     """The recipe that ends with a stage: what its weights file holds, so that each stage is a model of its own."""
     if stage.name == "final":
@@ -220,6 +233,7 @@ def _check(recipe: Recipe, where: str) -> None:
             f"{where}: expected data.source and data.target to be the same list for task.kind = 'complete', found "
             f"{recipe.data.source} and {recipe.data.target}. Make them equal."
         )
+    check_slicewise(recipe.synth, recipe.data.patch[0])
     known: dict[str, type] = {}
     needs = {Residual: ("predictor", RegressionSettings), Latent: ("autoencoder", AutoencodingSettings)}
     for stage in recipe.all_stages:

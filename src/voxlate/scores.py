@@ -215,7 +215,10 @@ def caption(document: Mapping[str, Any]) -> str:
     measured_from = next(iter(document["modalities"].values())).get("ssim_from", "low")
     if measured_from == "zero":
         windows += "; values measured from zero, not from the low end of the range"
-    lines.append(f"SSIM: {SSIM}{windows}. NMI: 64 bins. Gradient: 1 right, below blur, above noise.")
+    gradient = "Gradient: 1 right, below blur, above noise"
+    if "gradient_z" in keys_of(document):
+        gradient += "; z: the same from slice to slice, above is flicker"
+    lines.append(f"SSIM: {SSIM}{windows}. NMI: 64 bins. {gradient}.")
     lines += [features_note(part["features"]) for part in document["modalities"].values() if part.get("features")]
     lines += [region_note(name, rule, document) for name, rule in document.get("regions", {}).items()]
     if document.get("trivial_cases"):

@@ -20,16 +20,16 @@ from voxlate.diffusion.sample import refuse_misfit
 from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, canonical, resample, return_to, same_grid, with_spacing
 from voxlate.images.intensity import Scale
-from voxlate.images.slices import Resized, View, Whole, resize, view, zoomed
+from voxlate.images.slices import Resized, View, resize, view, zoomed
 from voxlate.images.spool import mapped, spooled
-from voxlate.images.tiling import Blend
+from voxlate.images.tiling import Blend, Triple
 from voxlate.images.volume import Volume, read_volume
 from voxlate.inputs import Inputs
 from voxlate.methods.calls import counted
 from voxlate.methods.diffusion import DiffusionSettings
 from voxlate.methods.problem import Method
 from voxlate.methods.tasks import Complete
-from voxlate.recipe import Recipe, Synthesis, windows
+from voxlate.recipe import Recipe, Synthesis, check_slicewise, windows
 from voxlate.run import file_hash, load_method, made_by
 from voxlate.validate import autocast, find_device
 
@@ -71,14 +71,22 @@ class Model:
         """
         chosen = {name: value for name, value in changes.items() if value is not None}
         synth = fill(Synthesis, {**vars(self.recipe.synth), **chosen}, "synthesis options")
-        if self.recipe.data.patch[0] > 1 and not isinstance(synth.slices, Whole):
-            raise BadInput(
-                f"synth.slices: expected kind 'whole' for a model of volumes (patches of {self.recipe.data.patch[0]} "
-                f"slices), found '{synth.slices.kind}'. Drop synth.slices."
-            )
+        check_slicewise(synth, self.recipe.data.patch[0])
         if isinstance(self.recipe.method, DiffusionSettings):
             refuse_misfit(synth, self.recipe.method.schedule)
         return replace(self, recipe=replace(self.recipe, synth=synth))
+
+    def drawn_like(self, other: Recipe) -> "Model":
+        """The same model with the [synth] of another recipe, which differs from the model's own in that part only.
+
+        Raises BadInput where the other recipe trains another method.
+        """
+        if other.method != self.recipe.method:
+            raise BadInput(
+                f"{self.origin}: expected a recipe that trains the same method ('{self.recipe.title}'), found "
+                f"'{other.title}'. Choose another one, or train it."
+            )
+        return replace(self, recipe=replace(self.recipe, synth=other.synth)).with_options()
 
     def synthesise(
         self,
@@ -198,7 +206,8 @@ def _run(
         for begin in range(0, len(starts), synth.batch):
             chosen = starts[begin : begin + synth.batch]
             batch = inputs.batch(sight.seen, chosen, [stable_id(case, *sight.place(start)) for start in chosen])
-            for start, image in zip(chosen, _samples(model, batch, seed, sight)):
+            streams = [_streams(synth, case, sight.place(start), grid.spacing_mm[0]) for start in chosen]
+            for start, image in zip(chosen, _samples(model, batch, partial(Noise, seed, streams), sight)):
                 blend.add(image, sight.place(start))
             inputs.release()
             blend.release()
@@ -211,13 +220,19 @@ def _run(
     return done[:count], done[count:] if synth.samples > 1 else None, asked
 
 
-def _samples(model: Model, batch: Batch, seed: int, sight: View) -> np.ndarray:
+def _streams(synth: Synthesis, case: str, place: Triple, spacing_mm: float) -> dict[int, float]:
+    """The noise streams that a piece draws from, with their weights: those of the same place in some slices."""
+    z, *plane = place
+    return {stable_id(case, other, *plane): weight for other, weight in synth.noise.streams(z, spacing_mm).items()}
+
+
+def _samples(model: Model, batch: Batch, noise: Callable[[int], Noise], sight: View) -> np.ndarray:
     """Mean and, where there are several samples, standard deviation (ddof = 1): [B, T or 2T, D, H, W]."""
     synth: Synthesis = model.recipe.synth
     batch = batch.to(model.device)
     mean, squares = torch.zeros(()), torch.zeros(())
     for sample in range(synth.samples):
-        image = _one(model, batch, Noise(seed, batch.item, sample), sight)
+        image = _one(model, batch, noise(sample), sight)
         step = image - mean
         mean = mean + step / (sample + 1)
         squares = squares + step * (image - mean)  # Welford 1962

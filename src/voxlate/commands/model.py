@@ -85,12 +85,18 @@ def synth(
     steps: Annotated[int | None, typer.Option(min=1, help="Times at which the network denoises.")] = None,
     eta: Annotated[float | None, typer.Option(min=0, max=1, help="Noise that ddim puts back; 1 as DDPM.")] = None,
     schedule: Annotated[str | None, typer.Option(help="Noise over time: another than in training (cosine, …).")] = None,
+    like: Annotated[
+        str | None, typer.Option(help="Draw as this recipe does, which trains the same method (mr_to_ct_ode_m).")
+    ] = None,
     samples: Samples = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
     batch: Annotated[int | None, typer.Option(min=1, help="Slices at a time: memory, not results.")] = None,
     split: Split = None,
     slices: Annotated[
         Literal["whole", "tiled", "resized"] | None, typer.Option(help="How a model of slices is shown them.")
+    ] = None,
+    noise: Annotated[
+        Literal["independent", "shared", "correlated"] | None, typer.Option(help="How alike that of slices is.")
     ] = None,
     change: Annotated[
         list[str] | None, typer.Option("--set", help="Change a key of the recipe's [synth]: overlap=0.25.")
@@ -103,14 +109,17 @@ def synth(
     as_json: Json = False,
 ) -> None:
     """Make the target modalities of one case or of a cohort, on the input's own grid and in physical units."""
+    from voxlate import recipe as recipes
     from voxlate import recipe_text as texts
     from voxlate.cases import find_scans, synthesise_cases
     from voxlate.synthesise import load
 
     named: dict[str, Any] = {"sampler": sampler, "steps": steps, "eta": eta, "samples": samples, "batch": batch}
-    kinds = {"schedule": schedule, "slices": slices}
+    kinds = {"schedule": schedule, "slices": slices, "noise": noise}
     named |= {key: {"kind": kind} for key, kind in kinds.items() if kind is not None}
-    model = load(run, device).with_options(**{**named, **texts.table(pairs(change))})
+    model = load(run, device)
+    model = model if like is None else model.drawn_like(recipes.read(like))
+    model = model.with_options(**{**named, **texts.table(pairs(change))})
     scans = find_scans(inputs, model, split=split, missing=missing, pattern=pattern, manifest=manifest, preset=preset)
     with bar(err) as shown:
         folders = synthesise_cases(model, scans, to, seed=seed, progress=Bars(shown))

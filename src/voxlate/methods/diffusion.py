@@ -12,7 +12,7 @@ from voxlate.config import settings
 from voxlate.diffusion.likelihood import bits_per_dim
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.objective import AnyWeight, MinSnr, masked_mean
-from voxlate.diffusion.prediction import Kind, denoiser, diffuse, target
+from voxlate.diffusion.prediction import Kind, denoiser, diffuse, per_item, target
 from voxlate.diffusion.sample import SamplerSettings, hold, sample
 from voxlate.diffusion.samplers import Denoise
 from voxlate.diffusion.schedules import AnySchedule, ShiftedCosine
@@ -33,6 +33,13 @@ class DiffusionSettings:
     clip: Annotated[
         tuple[float, float] | None, Field(description="range that denoised states are clipped to; unset: none")
     ] = None
+    scaled_input: Annotated[
+        bool,
+        Field(
+            description="the network sees the state over sqrt(alpha^2 + sigma^2): of unit variance in exploding "
+            "schedules, too, whose noise would hide the source (c_in of Karras et al. 2022, table 1)"
+        ),
+    ] = False
     loss: Annotated[Literal["l2", "l1"], Field(description="distance between prediction and its target")] = "l2"
     reduction: Annotated[
         Literal["mask", "all"], Field(description="mean over the mask, or over all voxels (Cai et al. 2024)")
@@ -58,7 +65,7 @@ class Diffusion(Method):
         x_t = diffuse(x0, eps, alpha, sigma)
         if problem.known is not None:
             x_t = hold(x_t, problem.known, mask)
-        out = self.net(x_t, problem.condition, schedule.log_snr(t).to(x0)).float()
+        out = self._ask(x_t, problem, schedule.log_snr(t).to(x0))
         error = out - target(x0, eps, alpha, sigma, kind)
         error = error.square() if self.options.loss == "l2" else error.abs()
         weight = self.options.weight(alpha, sigma, kind).to(x0)
@@ -91,7 +98,16 @@ class Diffusion(Method):
 
     def _denoiser(self, problem: Problem, clip: tuple[float, float] | None = None) -> Denoise:
         def predict(x_t: Tensor, log_snr: Tensor) -> Tensor:
-            out: Tensor = self.net(x_t, problem.condition, log_snr)
-            return out.float()
+            return self._ask(x_t, problem, log_snr)
 
         return denoiser(predict, self.options.schedule, self.options.prediction, clip)
+
+    def _ask(self, x_t: Tensor, problem: Problem, log_snr: Tensor) -> Tensor:
+        """The network's answer, float32."""
+        if self.options.scaled_input:
+            schedule = self.options.schedule
+            alpha, sigma = schedule(schedule.t(log_snr))
+            size = per_item((alpha**2 + sigma**2).sqrt(), x_t)
+            x_t = torch.where(problem.mask > 0, x_t / size, x_t)  # what is known stays as it is
+        out: Tensor = self.net(x_t, problem.condition, log_snr)
+        return out.float()
