@@ -1,5 +1,6 @@
 """The table of several methods, cell by cell, for the terminal and for the page."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -79,13 +80,23 @@ def _table(document: Mapping[str, Any], lines: Mapping[str, list[Line]], columns
     result = Table()
     result.add_column("")
     for name in [list(document["methods"])[column] for column in columns]:
-        result.add_column(name, justify="right", min_width=WIDTH, max_width=WIDTH, overflow="fold")
+        result.add_column(_folded(name), justify="right", min_width=WIDTH, max_width=WIDTH, overflow="fold")
     for modality, mine in lines.items():
         for line in mine:
             cells = (_marked(line.cells[column]) for column in columns)
             result.add_row(f"{_label(document, modality, line)}\n{line.unit}".rstrip(), *cells)
         result.add_section()
     return result
+
+
+def _folded(name: str) -> str:
+    """A name in lines of at most WIDTH letters, broken after _ or / where that is possible."""
+    lines = [""]
+    for part in re.findall(r"[^_/]*[_/]?", name):
+        if len(lines[-1]) + len(part) > WIDTH and lines[-1]:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def _label(document: Mapping[str, Any], modality: str, line: Line) -> str:

@@ -1,5 +1,6 @@
 """One offline page that shows several methods: their table, and their pictures of the same cases in one window."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from voxlate.measures import METRICS, cell
 from voxlate.pages import json_in, render, views_in
 
 MOST_CASES = 4
-WIDE = 7  # tiles that fit beside each other
+WIDE = 7  # columns that fit beside each other; more stand in rows of about equal length
 CELL_SCORES = ("mae", "ssim_2d")
 ROLES = {"synthesis": "image", "error": "− truth", "spread": "sd"}
 
@@ -34,7 +35,6 @@ def _context(document: Mapping[str, Any]) -> dict[str, Any]:
         "caption": caption(document),
         "cases": cases,
         "cases_total": max(part["cases"] for part in document["modalities"].values()),
-        "wide": WIDE,
     }
 
 
@@ -112,12 +112,12 @@ def _shown(
     first, *_ = tiles.values()
     given = [tile for tile in first if tile.role in ("source", "truth")]
     columns = [
-        {"role": tile.role, "name": tile.name, "note": "", "pictures": [("", tile)], "bars": [("", tile.look)]}
+        {"role": tile.role, "name": tile.name, "notes": [], "pictures": [("", tile)], "bars": [("", tile.look)]}
         for tile in given
     ]
     for name, mine in tiles.items():
         made = [(ROLES[tile.role], tile) for tile in mine if tile.role in ROLES]
-        columns.append({"role": "", "name": name, "note": _note(rows[name], unit), "pictures": made, "bars": []})
+        columns.append({"role": "", "name": name, "notes": _notes(rows[name], unit), "pictures": made, "bars": []})
     # all methods share their bars: below the truth, where there is room
     legend = {
         tile.role: (ROLES[tile.role], tile.look) for mine in tiles.values() for tile in mine if tile.role in ROLES
@@ -125,14 +125,16 @@ def _shown(
     holder = next((column for column in columns if column["role"] == "truth"), columns[len(given)])
     holder["bars"] = list(legend.values())
     one = next(iter(views.values()))
-    return {"case": one.case, "modality": one.modality, "grid": str(one.grid), "rank": rank, "columns": columns}
+    abreast = math.ceil(len(columns) / math.ceil(len(columns) / WIDE))
+    named = {"case": one.case, "modality": one.modality, "grid": str(one.grid), "rank": rank}
+    return {**named, "columns": columns, "abreast": abreast}
 
 
-def _note(row: Mapping[str, Any], unit: str) -> str:
+def _notes(row: Mapping[str, Any], unit: str) -> list[str]:
     shown: Sequence[Any] = [metric for metric in METRICS if metric.key in CELL_SCORES]
     values = [(metric, row.get(metric.key)) for metric in shown]
-    return ", ".join(
+    return [
         f"{metric.label} {cell({'mean': value, 'sd': None, 'ci95': None}, metric)} {metric.unit_for(unit)}".strip()
         for metric, value in values
         if value is not None
-    )
+    ]
