@@ -166,6 +166,63 @@ def test_the_table_says_what_was_tested_and_how(folders, tmp_path):
     assert json.loads((tmp_path / "table.json").read_text())["methods"]["a"] == str(folders[0])
 
 
+def took(folder, seconds, calls, samples=1, device="cpu"):
+    """What each case's synthesis took, as synth writes it."""
+    for number, one in enumerate(seconds):
+        said = {"seconds_per_slice": one, "network_calls": calls, "device": device, "synth": {"samples": samples}}
+        (folder / f"c{number}").mkdir(exist_ok=True)
+        (folder / f"c{number}" / "provenance.json").write_text(json.dumps(said))
+
+
+def shown(comparison, width=140):
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(comparison.table())
+    return " ".join(console.export_text().replace("│", " ").split())
+
+
+def test_times_and_network_calls_come_from_the_provenance_of_those_that_have_it(folders):
+    took(folders[0], [1.0, 2.0, 3.0], 1000, samples=10)
+    took(folders[1], [0.25], 1)
+    found = compare(folders)
+    effort = found.document["effort"]
+    assert effort["a"]["seconds_per_slice"] == {"mean": 2.0, "sd": 1.0}
+    assert (effort["a"]["network_calls"]["mean"], effort["a"]["samples"], effort["a"]["cases"]) == (1000, [10], 3)
+    assert effort["c"] is None
+    text = shown(found)
+    assert "Time 2 0.25 –" in text
+    assert "Network calls 1000 × 10 1 –" in text
+    assert "mean over the cases, on cpu." in text
+
+
+def test_times_of_different_devices_are_said_not_to_compare(folders):
+    took(folders[0], [1.0], 4)
+    took(folders[1], [0.1], 4, device="a GPU")
+    assert "a on cpu; b on a GPU. Times on different devices do not compare." in shown(compare(folders))
+    assert "Time" not in shown(compare(folders[2:] + folders[2:], names=["c", "d"]))
+
+
+def test_many_methods_stand_in_several_tables_that_fit_the_terminal(tmp_path):
+    folders = [write(tmp_path / f"method_{number}", {"mae": list(EIGHT + number)}) for number in range(10)]
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(compare(folders).table())
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(lines)
+    assert all(f"method_{number}" in text and f"{3.5 + number:.2f}"[:4] in text for number in range(10))
+    assert text.count("Wilcoxon") == 1
+
+
+def test_uncertainty_stands_beside_without_a_test_where_there_are_samples(tmp_path):
+    write(tmp_path / "one", {"mae": [10, 20]})
+    write(tmp_path / "ten", {"mae": [9, 19], "std": [4.0, 6.0]})
+    found = compare([tmp_path / "one", tmp_path / "ten"])
+    std = found.document["modalities"]["ct"]["metrics"]["std"]
+    assert std["methods"] == {"ten": {"mean": 5.0, "sd": pytest.approx(2**0.5), "ci95": None}}
+    assert (std["best"], std["reference"]) == (None, None)
+    assert "Uncertainty – 5.00 ± 1.41 HU" in shown(found)
+    assert "less is not better" in shown(found)
+
+
 def test_holms_correction_of_his_kind_of_example():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.6, 0.9]) == [1, 1]

@@ -213,6 +213,37 @@ def test_synthesis_options_that_make_no_sense(voxlate, run, cohort, tmp_path, op
     assert not (tmp_path / "o").exists()
 
 
+def test_sampling_options_out_of_range(voxlate, run, cohort, tmp_path):
+    for change in ("rtol=0", "rtol=-0.1", "atol=0", "r=0", "r=1", "r=-0.1", "correctors=0", "samples=0"):
+        name, value = change.split("=")
+        sampler = "rk45" if name.endswith("tol") else "predictor_corrector"
+        answer = voxlate("synth", run, cohort, "--out", tmp_path / "o", "--sampler", sampler, "--set", change)
+        refused(answer, f"'{name}'", f"found {value}", f"--set {name}=VALUE")
+    answer = voxlate("synth", run, cohort, "--out", tmp_path / "o", "--samples", 0)
+    assert (answer.code, "Invalid value for '--samples'" in answer.err) == (2, True)
+    assert not (tmp_path / "o").exists()
+
+
+OVERSHOOTING = ["--set", "method.kind=diffusion", "--set", "synth.sampler=euler_maruyama", "--set", "synth.steps=4"]
+GEOMETRIC = ["--set", "method.schedule={ kind = 'geometric_ve' }"]
+
+
+def test_a_sampler_that_does_not_fit_the_schedule_is_refused_before_training(voxlate, prepared, tiny, tmp_path):
+    answer = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "r", *OVERSHOOTING, *GEOMETRIC)
+    refused(answer, "synth.sampler", "geometric_ve", "euler_maruyama", "overshoot", "Raise steps")
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_sampler_that_does_not_fit_another_schedule_is_refused_before_synthesis(
+    voxlate, prepared, tiny, cohort, tmp_path
+):
+    quick = ["--set", "train.steps=1", "--set", "train.validate_every=0"]
+    assert voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "r", *OVERSHOOTING, *quick).code == 0
+    answer = voxlate("synth", tmp_path / "r", cohort, "--out", tmp_path / "o", "--schedule", "geometric_ve")
+    refused(answer, "geometric_ve", "euler_maruyama", "overshoot")
+    assert not (tmp_path / "o").exists()
+
+
 def test_a_set_without_a_value(voxlate, prepared, tiny, tmp_path):
     refused(voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "r", "--set", "train.steps"), "KEY=VALUE")
 

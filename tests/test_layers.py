@@ -16,10 +16,11 @@ LEVELS = {
     "measures": 1, "significance": 1, "features": 3, "frechet": 3, "regions": 4, "distances": 4,
     "metrics": 3, "methods": 3, "data": 3, "ranges": 3, "pictures": 3, "optimise": 3,
     "trivial": 4, "charts": 4, "gallery": 5,
-    "recipe_text": 2, "recipe": 5, "inputs": 6, "run": 6, "keys": 6, "journal": 6, "validate": 6,
-    "train": 7, "synthesise": 7, "imports": 7, "scores": 7, "judge": 8, "compare": 8, "evaluate": 9,
-    "cases": 8, "info": 8,
-    "progress": 1, "options": 1, "panels": 10, "report": 11, "demo": 12, "commands": 13, "cli": 14, "__main__": 15,
+    "recipe_text": 2, "stopping": 2, "recipe": 5, "inputs": 6, "run": 6, "keys": 6, "journal": 6, "validate": 6,
+    "train": 7, "synthesise": 7, "imports": 7, "scores": 7, "judge": 8, "compare_table": 8, "compare": 9, "evaluate": 9,
+    "cases": 8, "info": 8, "likelihood": 7,
+    "progress": 1, "options": 1, "panels": 10, "pages": 10, "report": 11, "side_by_side": 11, "demo": 12,
+    "commands": 13, "cli": 14, "__main__": 15,
 }  # fmt: skip
 
 

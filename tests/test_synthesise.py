@@ -104,6 +104,8 @@ def test_three_dimensional_patches_blend_to_what_the_whole_volume_gives(run, coh
     """With a method that works voxel by voxel, tiles of any size must give the same image."""
 
     class Negative(torch.nn.Module):
+        net = torch.nn.Identity()
+
         def synthesise(self, batch, noise, how):
             return -batch.source
 
@@ -162,6 +164,43 @@ def test_the_provenance_says_how_an_image_was_made(voxlate, run, cohort, tmp_pat
     assert "not a medical device" in said["notice"]
     assert set(said["inputs"]) == {"t1"}
     assert len(said["inputs"]["t1"]["sha256"]) == 16
+
+
+def test_the_provenance_counts_what_the_network_was_asked_for_each_sample(diffusion, cohort):
+    """By hand: heun asks twice at each time but the closing one, the corrector 1 + correctors times."""
+    model = load(diffusion)
+    for calls, options in [
+        (3, {"sampler": "ddim", "samples": 2, "batch": 4}),
+        (5, {"sampler": "heun"}),
+        (7, {"sampler": "predictor_corrector", "correctors": 2, "end": 0.4}),
+        (6, {"sampler": "ddim", "mirror": True}),
+    ]:
+        said = model.synthesise(t1_of(cohort), steps=3, **options).provenance
+        assert said["network_calls"] == calls
+        assert said["seconds_per_slice"] > 0
+
+
+def test_rk45s_evaluations_are_counted_as_they_happen_and_are_no_part_of_the_plan(diffusion, cohort):
+    model = load(diffusion).with_options(sampler="rk45", rtol=0.1, atol=0.1)
+    asked = []
+    hook = model.method.net.register_forward_pre_hook(lambda _, given: asked.append(len(given[0])))
+    made = model.synthesise(t1_of(cohort))
+    hook.remove()
+    assert made.provenance["network_calls"] == sum(asked) / 6 > 7
+    plan = model.plan(t1_of(cohort), "case", 0)
+    assert set(made.provenance) - set(plan) >= {"network_calls", "seconds_per_slice"}
+    assert {key: made.provenance[key] for key in plan if key != "inputs"} == {
+        key: plan[key] for key in plan if key != "inputs"
+    }
+
+
+def test_a_regression_asks_its_network_once(voxlate, run, cohort, tmp_path):
+    assert voxlate("synth", run, cohort / "case1", "--out", tmp_path / "out").code == 0
+    said = json.loads((tmp_path / "out" / "case1" / "provenance.json").read_text())
+    assert said["network_calls"] == 1
+    assert said["device"] == "cpu"
+    shared = json.loads((tmp_path / "out" / "provenance.json").read_text())
+    assert "seconds_per_slice" not in shared, "what one case took is not what the others took"
 
 
 def test_pictures_come_back_as_pictures_too(voxlate, tmp_path, tiny):

@@ -35,6 +35,8 @@ def stand_in(function, **synth) -> Model:
     """A model whose network is a function of the source, voxel by voxel; it notes the shapes that it saw."""
 
     class Method(torch.nn.Module):
+        net = torch.nn.Identity()
+
         def __init__(self):
             super().__init__()
             self.seen = []

@@ -12,7 +12,7 @@ from voxlate.files import read_json, write_json
 from voxlate.images.series import address, is_there
 from voxlate.images.volume import write_volume
 from voxlate.run import Run
-from voxlate.synthesise import Model, Synthesised
+from voxlate.synthesise import EFFORT, Model, Synthesised
 
 PICTURES = (".png", ".tif", ".tiff")
 Progress = Callable[[str, int, int], None]
@@ -102,7 +102,8 @@ def synthesise_cases(
             _write(folder, result, one.files)
         if number == 0:
             shared = read_json(folder / "provenance.json")
-            write_json(out / "provenance.json", {key: shared[key] for key in shared if key not in ("case", "inputs")})
+            own = ("case", "inputs", *EFFORT)
+            write_json(out / "provenance.json", {key: shared[key] for key in shared if key not in own})
         folders.append(folder)
         if progress:
             progress("cases", number + 1, len(scans))

@@ -2,23 +2,24 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
 
 from voxlate import __version__
+from voxlate.compare_table import Tables
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
-from voxlate.measures import Metric, cell, is_aside, measured
+from voxlate.judge import provenance_of
+from voxlate.measures import Metric, is_aside, measured
 from voxlate.scores import count
 from voxlate.significance import holm, wilcoxon_p
 
 SAME = ("unit", "range", "own_peak", "mask", "ssim_padding", "ssim_from")  # what must agree for numbers to compare
-SIGNIFICANT = 0.05
+EFFORT = ("seconds_per_slice", "network_calls")  # what the provenance of a case says that its synthesis took
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class Comparison:
 
     document: Mapping[str, Any]
 
-    def table(self) -> Table:
-        return _table(self.document)
+    def table(self) -> Tables:
+        return Tables(self.document)
 
     def write(self, path: Path | str) -> None:
         write_json(path, self.document)
@@ -83,6 +84,7 @@ def compare(
             "reference": reference,
             "regions": methods[0].document.get("regions", {}),
             "methods": {method.name: str(method.path) for method in methods},
+            "effort": {method.name: _effort(method) for method in methods},
             "modalities": {name: _modality(name, methods, reference) for name in modalities},
         }
     )
@@ -137,10 +139,13 @@ def _modality(name: str, methods: Sequence[Method], reference: str | None) -> di
         if metric.pooled:
             found |= _pooled(metric, methods, parts)
             continue
-        if is_aside(metric) or not all(metric.key in row for by_case in rows for row in by_case.values()):
+        having = [k for k, by_case in enumerate(rows) if all(metric.key in row for row in by_case.values())]
+        if metric.key == "std" and having:
+            metric = replace(metric, better="truth")  # less is not better, so nothing is tested
+        elif is_aside(metric) or len(having) < len(rows):
             continue
-        values = np.array([[_number(by_case[case][metric.key]) for case in cases] for by_case in rows])
-        found[metric.key] = _tested(metric, methods, *_by_group(values, groups), reference)
+        values = np.array([[_number(rows[k][case][metric.key]) for case in cases] for k in having])
+        found[metric.key] = _tested(metric, [methods[k] for k in having], *_by_group(values, groups), reference)
     stated = {key: parts[0].get(key) for key in SAME}
     return {**stated, "cases": len(cases), "patients": len(set(patients)), "over": over, "metrics": found}
 
@@ -235,56 +240,22 @@ def _pooled(metric: Metric, methods: Sequence[Method], parts: Sequence[Mapping[s
     return {metric.key: {**shared, "features": parts[0]["features"]["name"], "methods": summaries}}
 
 
+def _effort(method: Method) -> dict[str, Any] | None:
+    """Mean and sd of what the cases took, over those whose provenance says it; None where none does."""
+    folder = method.path if method.path.is_dir() else method.path.parent
+    names = sorted({row["case"] for row in method.document["cases"]}) if method.answer == "synthesis" else []
+    said = [one for name in names if all(key in (one := provenance_of(folder, name)) for key in EFFORT)]
+    if not said:
+        return None
+    values = {key: np.array([float(one[key]) for one in said]) for key in EFFORT}
+    spreads = {key: float(row.std(ddof=1)) if len(said) > 1 else None for key, row in values.items()}
+    return {
+        **{key: {"mean": float(row.mean()), "sd": spreads[key]} for key, row in values.items()},
+        "samples": sorted({one.get("synth", {}).get("samples", 1) for one in said}),
+        "devices": sorted({one.get("device", "an unknown device") for one in said}),
+        "cases": len(said),
+    }
+
+
 def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
-
-
-def _table(document: Mapping[str, Any]) -> Table:
-    """A line a metric, a column a method: mean ± sd, and the corrected p of the difference to the reference."""
-    names = list(document["methods"])
-    title = "Methods: mean ± sd; below, p of the paired difference to the reference (=), * where below 0.05"
-    result = Table(title=title, caption=_caption(document), caption_justify="left")
-    result.add_column("")
-    for name in names:
-        result.add_column(name, justify="right", min_width=13)
-    known = {metric.key: metric for metric in measured(document)}
-    for modality, part in document["modalities"].items():
-        for key, found in part["metrics"].items():
-            metric = known[key]
-            name = metric.label if len(document["modalities"]) == 1 else f"{modality} {metric.label}"
-            label = f"{name}\n{metric.unit_for(part['unit'])}".rstrip()
-            result.add_row(label, *(_cell(found, name, metric) for name in names))
-        result.add_section()
-    return result
-
-
-def _cell(found: Mapping[str, Any], name: str, metric: Metric) -> str:
-    value = found["methods"][name]
-    text = cell(value, metric)
-    if found["best"] == name:
-        text = f"[bold]{text}[/]"
-    if found["reference"] == name:
-        return f"{text}\n="
-    if "p_holm" not in value:
-        return text
-    return f"{text}\np {value['p_holm']:.2g}{'*' if value['p_holm'] < SIGNIFICANT else ''}"
-
-
-def _caption(document: Mapping[str, Any]) -> str:
-    lines = []
-    for name, part in document["modalities"].items():
-        low, high = part["range"]
-        size = part[part["over"]]
-        lines.append(
-            f"{name}: {count(part['cases'], 'case')} of {count(part['patients'], 'patient')}; "
-            f"range {low:g} to {high:g} {part['unit']}; mask: {part['mask']}. Tests over {size} {part['over']}: "
-            f"no p lies below {2.0 ** (1 - size):.2g}."
-        )
-        if part["over"] == "cases":
-            lines.append(f"{name}: one patient, so nothing is said of other patients.")
-    chosen = document["reference"] or "the best of each line (chosen after the fact, so p is a little too small)"
-    lines.append(
-        f"Bold: best mean. Reference: {chosen}. Wilcoxon signed-rank, two-sided, Holm over the methods of a line; "
-        "the lines themselves are not corrected for their number. Pooled distances: ± standard error, no test."
-    )
-    return "\n".join(lines)

@@ -58,6 +58,12 @@ class Journal:
         self.before = (step, seconds)
         return seconds
 
+    def ended(self, step: int, sentence: str) -> None:
+        """Log in one sentence why the training ended before its last step."""
+        self._write({"stage": self.stage, "step": step, "ended": sentence})
+        if self.progress:
+            self.progress(self.stage, step, step, self.latest)
+
     def _write(self, line: Mapping[str, object]) -> None:
         with self.log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

@@ -10,7 +10,7 @@ from pydantic import Field, TypeAdapter
 from voxlate.config import fill, settings
 from voxlate.data.dataset import DataSettings
 from voxlate.diffusion.noise import Independent, SliceNoise
-from voxlate.diffusion.sample import SamplerSettings
+from voxlate.diffusion.sample import SamplerSettings, refuse_misfit
 from voxlate.errors import BadInput
 from voxlate.images.intensity import Intensity, Window
 from voxlate.images.slices import Slices, Whole
@@ -28,6 +28,7 @@ from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import UViT
 from voxlate.optimise import Optimiser
 from voxlate.recipe_text import values_of
+from voxlate.stopping import Stop
 
 AnyMethod = Annotated[
     DiffusionSettings | RegressionSettings | AdversarialSettings | AutoencodingSettings, Field(discriminator="kind")
@@ -40,6 +41,9 @@ class Training:
     """How long, how fast, how exactly."""
 
     steps: Annotated[int, Field(ge=1, description="optimiser steps")] = 10_000
+    stop: Annotated[Stop | None, Field(description="end before `steps` once epochs gain too little; unset: never")] = (
+        None
+    )
     batch: Annotated[int, Field(ge=1, description="items a step, over all processes together")] = 8
     optimiser: Annotated[Optimiser, Field(description="how weights move")] = Optimiser()
     ema: Annotated[float, Field(ge=0, lt=1, description="decay of the running average of weights; 0: none")] = 0.999
@@ -243,3 +247,5 @@ def _check(recipe: Recipe, where: str) -> None:
                     f"{where}: expected an earlier stage '{name}' that is the {role}, found {sorted(known) or 'none'}."
                 )
         known[stage.name] = type(stage.method)
+        if isinstance(stage.method, DiffusionSettings):
+            refuse_misfit(recipe.synth, stage.method.schedule)

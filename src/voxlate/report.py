@@ -1,26 +1,22 @@
 """One offline HTML page about a run or a folder of syntheses: scores, pictures, curves, recipe, provenance."""
 
 import base64
-import datetime
 import html
 import itertools
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
-from voxlate import __version__, charts, gallery
+from voxlate import charts, gallery
 from voxlate.errors import BadInput
-from voxlate.files import read_json, write_text
-from voxlate.images.series import is_there
+from voxlate.files import write_text
 from voxlate.measures import METRICS, cell
+from voxlate.pages import json_in, render, views_in
 from voxlate.panels import panels_of, table_of
-from voxlate.ranges import Range
 from voxlate.scores import caption
 
 MOST_CASES = 9
@@ -42,8 +38,8 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
     if not folder.is_dir():
         raise BadInput(f"{folder}: expected the folder of a run or of syntheses, found none. Check the path.")
     is_run = (folder / "recipe.toml").is_file() or (folder / "log.jsonl").is_file()
-    provenance = _json(folder / "provenance.json")
-    scores = _json(folder / "metrics.json")
+    provenance = json_in(folder / "provenance.json")
+    scores = json_in(folder / "metrics.json")
     cases = [] if is_run else _cases(folder, scores)
     if not (is_run or cases or scores):
         raise BadInput(
@@ -53,7 +49,7 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
     run = folder if is_run else _run_of(provenance)
     recipe = _recipe(folder, run, provenance)
     target = Path(out) if out is not None else folder / "report.html"
-    write_text(target, _render(_context(folder, run, recipe, provenance, scores, cases)))
+    write_text(target, render("report.html", _context(folder, run, recipe, provenance, scores, cases)))
     return target
 
 
@@ -65,8 +61,6 @@ def _context(
         "title": _title(recipe, folder, scores),
         "kind": "Training run" if run == folder else "Synthesis",
         "folder": folder.name,
-        "date": datetime.date.today().isoformat(),
-        "version": __version__,
         "panels": panels_of(scores) if scored else [],
         "table": table_of(scores) if scored else None,
         "caption": caption(scores).splitlines() if scored else [],
@@ -78,19 +72,6 @@ def _context(
         "recipe": toml_markup(recipe),
         "provenance": list(flat(provenance)),
     }
-
-
-def _render(context: Mapping[str, Any]) -> str:
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    template = resources.files("voxlate").joinpath("report.html").read_text(encoding="utf-8")
-    return environment.from_string(template).render(context)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    found = read_json(path) if path.is_file() else {}
-    return found if isinstance(found, dict) else {}
 
 
 def _run_of(provenance: Mapping[str, Any]) -> Path | None:
@@ -158,8 +139,9 @@ def _cases(out: Path, scores: Mapping[str, Any]) -> list[dict[str, Any]]:
             {"case": f.parent.name, "modality": f.name.removesuffix(".nii.gz"), "mae": None} for f in _syntheses(out)
         ]
     chosen = _spread_over(rows)
-    views = [_views(out, scores, row) for row, _ in chosen]
-    looks = gallery.looks_for(views)
+    found = [(row, rank, views_in(out, scores, row["case"], row["modality"])) for row, rank in chosen]
+    there = [(row, rank, view) for row, rank, view in found if view is not None]
+    looks = gallery.looks_for([view for *_, view in there])
     return [
         {
             "case": row["case"],
@@ -170,7 +152,7 @@ def _cases(out: Path, scores: Mapping[str, Any]) -> list[dict[str, Any]]:
             "scores": _scores_line(row, scores),
             "tiles": gallery.tiles_of(view, looks),
         }
-        for (row, rank), view in zip(chosen, views)
+        for row, rank, view in there
     ]
 
 
@@ -188,35 +170,6 @@ def _spread_over(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, A
     known = len(order) > 1 and order[0].get("mae") is not None
     ends = {0: " (lowest)", len(order) - 1: " (highest)"}
     return [(order[n], f"error rank {n + 1} of {len(order)}{ends.get(n, '')}" if known else "") for n in picks]
-
-
-def _views(out: Path, scores: Mapping[str, Any], row: Mapping[str, Any]) -> gallery.CaseViews:
-    case, modality = row["case"], row["modality"]
-    synthesis = next(path for path in sorted((out / case).glob(f"{modality}.*")) if path.suffix != ".json")
-    sources = scores.get("source_files", {}).get(case) or _inputs(out, case)
-    truth = scores.get("truth_files", {}).get(f"{case}/{modality}")
-    std = next(iter(sorted((out / case).glob(f"{modality}_std.*"))), None)
-    part = scores.get("modalities", {}).get(modality)
-    scale = Range(*_ends(part), part["unit"], part["range_rule"], part["own_peak"]) if part else None
-    return gallery.views_of(
-        case,
-        modality,
-        synthesis,
-        {name: Path(path) for name, path in sources.items() if is_there(Path(path))},
-        Path(truth) if truth and is_there(Path(truth)) else None,
-        std,
-        scale,
-    )
-
-
-def _ends(part: Mapping[str, Any]) -> tuple[float, float]:
-    low, high = part["range"]
-    return float(low), float(high)
-
-
-def _inputs(out: Path, case: str) -> dict[str, str]:
-    stated = (_json(out / case / "provenance.json") or _json(out / "provenance.json")).get("inputs", {})
-    return {name: entry["path"] if isinstance(entry, dict) else entry for name, entry in stated.items()}
 
 
 def _scores_line(row: Mapping[str, Any], scores: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """From a trained model and a patient's scans to images on the scans' own grid, in physical units, with their spread."""
 
 import json
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +16,7 @@ from torch import Tensor
 from voxlate.batch import BACKGROUND, Batch, stable_id
 from voxlate.config import fill
 from voxlate.diffusion.noise import Noise
+from voxlate.diffusion.sample import refuse_misfit
 from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, canonical, resample, return_to, same_grid, with_spacing
 from voxlate.images.intensity import Scale
@@ -23,6 +25,8 @@ from voxlate.images.spool import mapped, spooled
 from voxlate.images.tiling import Blend, Triple
 from voxlate.images.volume import Volume, read_volume
 from voxlate.inputs import Inputs
+from voxlate.methods.calls import counted
+from voxlate.methods.diffusion import DiffusionSettings
 from voxlate.methods.problem import Method
 from voxlate.methods.tasks import Complete
 from voxlate.recipe import Recipe, Synthesis, check_slicewise, windows
@@ -31,6 +35,7 @@ from voxlate.validate import autocast, find_device
 
 Progress = Callable[[int, int], None]
 Physical = Callable[[np.ndarray], np.ndarray]  # from network units
+EFFORT = ("network_calls", "seconds_per_slice", "device")  # what a synthesis took: no part of its plan
 
 
 @dataclass(frozen=True)
@@ -61,11 +66,14 @@ class Model:
     def with_options(self, **changes: Any) -> "Model":
         """The same model with other synthesis options (sampler, steps, samples, ...); None keeps the recipe's.
 
-        Raises BadInput for an unknown option, a value out of range, and slices of a kind that the model has not.
+        Raises BadInput for an unknown option, a value out of range, slices of a kind that the model has not, and a
+        sampler that does not fit the schedule.
         """
         chosen = {name: value for name, value in changes.items() if value is not None}
         synth = fill(Synthesis, {**vars(self.recipe.synth), **chosen}, "synthesis options")
         check_slicewise(synth, self.recipe.data.patch[0])
+        if isinstance(self.recipe.method, DiffusionSettings):
+            refuse_misfit(synth, self.recipe.method.schedule)
         return replace(self, recipe=replace(self.recipe, synth=synth))
 
     def drawn_like(self, other: Recipe) -> "Model":
@@ -107,7 +115,9 @@ class Model:
         first = _one_grid(grids)
         wanted = model._wanted(volumes)
         grid = next(iter(volumes.values())).grid
-        mean, spread = _run(model, volumes, grid, case, seed, progress)
+        begun = time.monotonic()
+        mean, spread, calls = _run(model, volumes, grid, case, seed, progress)
+        effort = dict(zip(EFFORT, (calls, (time.monotonic() - begun) / grid.shape[0], _name(self.device))))
         result: dict[str, Volume] = {}
         std: dict[str, Volume] = {}
         for channel, name in enumerate(model.recipe.data.target):
@@ -119,7 +129,7 @@ class Model:
                 half = (scale.high - scale.low) / 2
                 std[name] = model._returned(spread[channel], partial(np.multiply, half), name, grid, first)
         files = {name: volume.origin for name, volume in volumes.items()}
-        return Synthesised(result, std, {**made_by(), **model.plan(files, case, seed)})
+        return Synthesised(result, std, {**made_by(), **model.plan(files, case, seed), **effort})
 
     def check_names(self, scans: Collection[str], case: str) -> None:
         """Raise BadInput where modalities that the model needs are not among a case's scans."""
@@ -180,8 +190,11 @@ def load(run: Path | str, device: str = "auto") -> Model:
 
 def _run(
     model: Model, volumes: dict[str, Volume], grid: Grid, case: str, seed: int, progress: Progress | None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Mean and standard deviation [T, D, H, W] in network units, a few slices or one patch at a time."""
+) -> tuple[np.ndarray, np.ndarray | None, float]:
+    """Mean and standard deviation [T, D, H, W] in network units, a few slices or one patch at a time.
+
+    Last: evaluations of the network for each sample of a slice or patch.
+    """
     synth, data = model.recipe.synth, model.recipe.data
     if isinstance(synth.slices, Resized):
         volumes, sight = resize(volumes, synth.slices.size)
@@ -189,20 +202,22 @@ def _run(
         sight = view(synth.slices, grid.shape, data.patch, synth.overlap)
     inputs, starts, count = Inputs(model.recipe, volumes), sight.starts(), len(data.target)
     blend = Blend(sight.drawn, (2 if synth.samples > 1 else 1) * count)
-    for begin in range(0, len(starts), synth.batch):
-        chosen = starts[begin : begin + synth.batch]
-        batch = inputs.batch(sight.seen, chosen, [stable_id(case, *sight.place(start)) for start in chosen])
-        streams = [_streams(synth, case, sight.place(start), grid.spacing_mm[0]) for start in chosen]
-        for start, image in zip(chosen, _samples(model, batch, partial(Noise, seed, streams), sight)):
-            blend.add(image, sight.place(start))
-        inputs.release()
-        blend.release()
-        if progress:
-            progress(begin + len(chosen), len(starts))
+    with counted(model.method.net) as calls:
+        for begin in range(0, len(starts), synth.batch):
+            chosen = starts[begin : begin + synth.batch]
+            batch = inputs.batch(sight.seen, chosen, [stable_id(case, *sight.place(start)) for start in chosen])
+            streams = [_streams(synth, case, sight.place(start), grid.spacing_mm[0]) for start in chosen]
+            for start, image in zip(chosen, _samples(model, batch, partial(Noise, seed, streams), sight)):
+                blend.add(image, sight.place(start))
+            inputs.release()
+            blend.release()
+            if progress:
+                progress(begin + len(chosen), len(starts))
     for z in sight.beside():
         blend.fill(z, [BACKGROUND] * count + [0.0] * count)
     done = blend.result()
-    return done[:count], done[count:] if synth.samples > 1 else None
+    asked = calls.count / max(1, len(starts) * synth.samples)
+    return done[:count], done[count:] if synth.samples > 1 else None, asked
 
 
 def _streams(synth: Synthesis, case: str, place: Triple, spacing_mm: float) -> dict[int, float]:
@@ -237,6 +252,10 @@ def _one(model: Model, batch: Batch, noise: Noise, sight: View) -> Tensor:
     if sight.size is not None:
         image = torch.from_numpy(zoomed(image.cpu().numpy(), sight.shape[1:]))
     return image.clamp(-1, 1)
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _one_grid(grids: Mapping[str, Grid]) -> Grid:

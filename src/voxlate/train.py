@@ -2,8 +2,9 @@
 
 import contextlib
 import copy
+import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from voxlate.methods.problem import Method
 from voxlate.optimise import average, set_rate
 from voxlate.recipe import Recipe, Stage, Training, build, up_to, windows
 from voxlate.run import Run, begin, describe, file_hash, load_state, load_weights, save_state, save_weights
+from voxlate.stopping import Epochs
 from voxlate.validate import autocast, examples, find_device, validate
 
 
@@ -36,19 +38,23 @@ class Learner:
     method: Method
     averaged: Method
     optimisers: dict[str, torch.optim.Optimizer]
+    epochs: Epochs
     step: int = 0
     seconds: float = 0.0
 
     def state(self) -> dict[str, Any]:
         optimisers = {turn: optimiser.state_dict() for turn, optimiser in self.optimisers.items()}
         weights = {"method": self.method.state_dict(), "averaged": self.averaged.state_dict()}
-        return {**weights, "optimisers": optimisers, "step": self.step, "seconds": self.seconds}
+        own = {"optimisers": optimisers, "epochs": self.epochs.state()}
+        return {**weights, **own, "step": self.step, "seconds": self.seconds}
 
     def take_up(self, state: dict[str, Any]) -> None:
         self.method.load_state_dict(state["method"])
         self.averaged.load_state_dict(state["averaged"])
         for turn, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][turn])
+        if "epochs" in state:
+            self.epochs.take_up(state["epochs"])
         self.step, self.seconds = state["step"], state["seconds"]
 
 
@@ -102,7 +108,7 @@ def _train_stage(
     progress: Progress | None,
 ) -> Method:
     options, device, main = stage.train, accelerator.device, accelerator.is_main_process
-    learner = _learner(method, options, device)
+    learner = _learner(method, options, device, _epoch_steps(recipe, stage, cohort) if options.stop else 0)
     if run.state.exists() and (state := load_state(run.state, device))["stage"] == stage.name:
         learner.take_up(state)
     parallel = accelerator.prepare(method) if accelerator.num_processes > 1 else method
@@ -110,17 +116,20 @@ def _train_stage(
     exam, seed = examples(recipe, stage, cohort), stage_seed(recipe, stage)
     journal = Journal(run.log, stage.name, options, learner.step, learner.seconds, main, progress)
     with _stop_signal() as stop:
-        while learner.step < options.steps:
+        while learner.step < options.steps and not _enough(learner, options):
             losses = _step(learner, parallel, stage, seed, batches, device)
             average(learner.averaged, method, options.ema, learner.step)
             learner.step += 1
             learner.seconds = journal.note(learner.step, losses)
-            last = learner.step == options.steps
+            _count(learner, losses, accelerator)
+            last = learner.step == options.steps or _enough(learner, options)
             if main and (last or (options.validate_every and learner.step % options.validate_every == 0)):
                 scores = validate(
                     learner.averaged, exam, recipe, stage, device, run.folder / "validation", learner.step
                 )
                 learner.seconds = journal.validated(learner.step, scores)
+            if main and last and learner.step < options.steps and options.stop:
+                journal.ended(learner.step, options.stop.sentence(learner.epochs.losses, learner.step))
             if main and (stop or last or learner.step % options.save_every == 0):
                 save_state(run.state, {**learner.state(), "stage": stage.name})
             if stop and not last:
@@ -155,20 +164,39 @@ def _step(
     return losses
 
 
+def _count(learner: Learner, losses: Mapping[str, Mapping[str, torch.Tensor]], accelerator: Accelerator) -> None:
+    """Add a step's loss, of the turn that makes images, to its epoch; all processes then know the same loss."""
+    *_, made = losses.values()
+    if learner.epochs.note(made["total"]) and accelerator.num_processes > 1:
+        loss = torch.tensor(learner.epochs.losses[-1], device=accelerator.device)
+        learner.epochs.losses[-1] = accelerator.reduce(loss, "mean").item()
+
+
+def _enough(learner: Learner, options: Training) -> bool:
+    """Whether the recipe's rule ends the training; the losses alone decide, so a restart decides the same."""
+    return options.stop is not None and options.stop.reached(learner.epochs.losses)
+
+
+def _epoch_steps(recipe: Recipe, stage: Stage, cohort: Cohort) -> int:
+    """Steps that see every item once; every turn has batches of its own."""
+    items = len(Batches(cohort, stage.data or recipe.data, recipe.intensity).items)
+    return math.ceil(items / (stage.train.batch * sum(stage.method.turns.values())))
+
+
 def stage_seed(recipe: Recipe, stage: Stage) -> int:
     """A stage's own seed, by its place: a first stage trained alone ends with the same weights."""
     place = [one.name for one in recipe.all_stages].index(stage.name)
     return stable_id(stage.train.seed, "stage", place)
 
 
-def _learner(method: Method, options: Training, device: torch.device) -> Learner:
+def _learner(method: Method, options: Training, device: torch.device, epoch_steps: int) -> Learner:
     method.to(device).train()
     averaged = copy.deepcopy(method).requires_grad_(False).eval()
     optimisers = {turn: options.optimiser.build(method.trained(turn)) for turn in method.turns}
     long = device.type == "cuda" or options.steps > 20_000  # compiling takes half a minute on a CPU, and gains 4-20 %
     if long if options.compile is None else options.compile:
         method.net.compile()
-    return Learner(method, averaged, optimisers)
+    return Learner(method, averaged, optimisers, Epochs(epoch_steps))
 
 
 def _batches(

@@ -1,4 +1,4 @@
-"""Commands on results: evaluate, compare, report, demo."""
+"""Commands on results: evaluate, compare, likelihood, report, demo."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from voxlate.commands.app import app, err, out
-from voxlate.options import Json, Manifest, Pattern, Preset, Split, pairs
+from voxlate.options import Device, Json, Manifest, Pattern, Preset, Split, pairs
 from voxlate.progress import Bars, bar
 
 
@@ -64,18 +64,62 @@ def evaluate(
         out.print(scores.table())
 
 
-@app.command(epilog="Example:  voxlate compare CNN_OUT DDPM_OUT --reference CNN_OUT")
+@app.command(epilog="Example:  voxlate compare CNN_OUT DDPM_OUT --reference CNN_OUT --report methods.html")
 def compare(
     folders: Annotated[list[Path], typer.Argument(metavar="OUT...", help="Scored folders, of the same cases.")],
     reference: Annotated[str | None, typer.Option(help="Test against this one; else against the best.")] = None,
     answer: Annotated[str, typer.Option(help="Compare a trivial answer of each instead.")] = "synthesis",
     to: Annotated[Path | None, typer.Option("--out", help="Write the table as JSON too.")] = None,
+    page: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="Write table and pictures as one offline HTML page.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Put scored methods side by side: mean and spread, and paired tests of their differences."""
     from voxlate.compare import compare as run
 
     found = run(folders, reference=reference, answer=answer)
+    if to:
+        found.write(to)
+    if page:
+        from voxlate.side_by_side import write_page
+
+        write_page(found.document, page)
+    if as_json:
+        print(json.dumps(found.document))
+    else:
+        out.print(found.table())
+
+
+@app.command(epilog="Example:  voxlate likelihood RUN PREPARED --slices 4 --tolerance 1e-3")
+def likelihood(
+    run: Annotated[Path, typer.Argument(help="A run folder, or a weights file, of a diffusion model.")],
+    cohort: Annotated[Path, typer.Argument(help="A prepared cohort with the true targets.")],
+    split: Annotated[str, typer.Option(help="Which part: train, val or test.")] = "val",
+    slices: Annotated[int | None, typer.Option(min=1, help="At most so many a case, evenly spaced; else all.")] = None,
+    tolerance: Annotated[float, typer.Option(help="Error that a step of the ODE may make; larger is quicker.")] = 1e-5,
+    batch: Annotated[int | None, typer.Option(min=1, help="Slices at a time: memory, not results.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random probes.")] = 0,
+    device: Device = "auto",
+    to: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the answer as JSON too.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say how likely the true images are under a diffusion model: bits per dimension, case by case (slow)."""
+    from voxlate.likelihood import likelihood as run_it
+
+    with bar(err) as shown:
+        bars = Bars(shown)
+        found = run_it(
+            run,
+            cohort,
+            split=split,
+            slices=slices,
+            tolerance=tolerance,
+            batch=batch,
+            seed=seed,
+            device=device,
+            progress=lambda done, total: bars("likelihood", done, total),
+        )
     if to:
         found.write(to)
     if as_json:

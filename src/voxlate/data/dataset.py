@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Generator
@@ -28,6 +29,7 @@ from voxlate.images.intensity import Intensity
 
 __all__ = ["Batches", "Cohort", "DataSettings", "open_cohort", "validation_batches"]
 
+T = TypeVar("T")
 TRIES = 8  # places in the plane that are looked at for enough foreground before the best of them is taken
 
 
@@ -116,14 +118,36 @@ def validation_batches(
     limit: at most so many items, evenly spaced over all of them.
     """
     check_intensity(data, intensity)
+    places = [(case, start) for case, starts in whole_cases(cohort, data, split).items() for start in starts]
+    yield from batches_of(cohort, data, intensity, places if limit is None else spread(places, limit), batch)
+
+
+def whole_cases(cohort: Cohort, data: DataSettings, split: str) -> dict[str, list[Place]]:
+    """For each case of a split, where its pieces start: end to end along D, centred in the plane."""
     cases, _ = usable_cases(cohort, data, split)
-    places = []
+    found: dict[str, list[Place]] = {}
     for span in _spans(cohort, data, cases):
         header = cohort.header(span.case)
         y, x = (centred_start(header.shape[k], data.patch[k]) for k in (1, 2))
-        places += [(span.case, (z, y, x)) for z in span.starts[:: data.patch[0]]]
-    if limit is not None and limit < len(places):
-        places = [places[(2 * i + 1) * len(places) // (2 * limit)] for i in range(limit)]
+        found[span.case] = [(z, y, x) for z in span.starts[:: data.patch[0]]]
+    return found
+
+
+def spread(items: Sequence[T], limit: int) -> Sequence[T]:
+    """At most `limit` of the items, evenly spaced over all of them."""
+    if limit >= len(items):
+        return items
+    return [items[(2 * i + 1) * len(items) // (2 * limit)] for i in range(limit)]
+
+
+def batches_of(
+    cohort: Cohort,
+    data: DataSettings,
+    intensity: Mapping[str, Intensity],
+    places: Sequence[tuple[str, Place]],
+    batch: int,
+) -> Iterator[Batch]:
+    """The pieces at these places, as they are, a few at a time."""
     for first in range(0, len(places), batch):
         chosen = places[first : first + batch]
         yield collate([read_piece(cohort, data, intensity, case, start) for case, start in chosen])

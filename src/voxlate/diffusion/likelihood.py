@@ -26,7 +26,7 @@ def bits_per_dim(
 ) -> Tensor:
     """−log2 of the density of each picture over its number of voxels, [B]; of the voxels in the mask given the others.
 
-    x0: [B, ...] in network units; each factor k on its values adds −log2 k, so 256 grey levels that fill [−1, 1] have
+    x0: [B, ...] in network units; each factor k on its values adds log2 k, so 256 grey levels that fill [−1, 1] have
     7 bits more. denoise must be differentiable and must not clip. divergence: "exact" takes one derivative a voxel, a
     source of normal draws one along a random sign of each voxel (Hutchinson), which is right on average.
     start: the time that x0 is taken for, since the density of a clean picture may be infinite.

@@ -195,8 +195,7 @@ def _walk(
     if how.schedule is not None:
         denoise = rescheduled(denoise, trained, schedule)
     times = how.times(schedule)
-    if how.sampler in ("euler_maruyama", "predictor_corrector"):
-        _refuse_overshoot(how, schedule, times[-2:])
+    refuse_misfit(how, trained)
     alpha, sigma = schedule(times[0])
 
     def draw(x: Tensor) -> Tensor:
@@ -210,8 +209,12 @@ def _walk(
     return denoise(x, times[-1].expand(len(x))) if how.closes(schedule) else x
 
 
-def _refuse_overshoot(how: SamplerSettings, schedule: Schedule, last: Tensor) -> None:
+def refuse_misfit(how: SamplerSettings, trained: Schedule) -> None:
     """Raise BadInput where the last explicit step throws the noise that is left to over 3 times the other side."""
+    if how.sampler not in ("euler_maruyama", "predictor_corrector"):
+        return
+    schedule = how.schedule or trained
+    last = how.times(schedule)[-2:]
     _, sigma = schedule(last)
     share = -last.diff() * (schedule.g2(last) / sigma**2 - schedule.log_alpha_drift(last))[:-1]
     if (share > 4).any():
