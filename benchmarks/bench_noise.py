@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -19,7 +20,7 @@ from voxlate.files import read_json, write_json
 from voxlate.progress import Bars, bar
 from voxlate.synthesise import Model, load
 
-MEASURES = {"mae": "MAE", "psnr": "PSNR", "ssim_3d": "SSIM 3-D", "gradient_strength": "gradient", "gradient_z": "z"}
+MEASURES = {"mae": "MAE", "psnr": "PSNR", "gradient_strength": "gradient", "gradient_z": "z"}
 
 
 def measure(model: Model, chosen: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def measure(model: Model, chosen: argparse.Namespace, console: Console) -> dict[
 
 
 def show(found: list[dict[str, Any]], console: Console) -> None:
-    table = Table("noise", "samples", "sampler", *MEASURES.values(), "seconds")
+    table = Table("noise", "mean of", "sampler", *MEASURES.values(), "seconds", box=box.SIMPLE)
     for row in found:
         means = [row["scores"][key]["mean"] for key in MEASURES]
         cells = ["–" if mean is None else f"{mean:.4g}" for mean in means]
