@@ -35,6 +35,8 @@ bench: install
 	$(BIN)/python benchmarks/bench_nets.py
 	$(BIN)/python benchmarks/bench_synth.py
 	$(BIN)/python benchmarks/bench_backbones.py
+	$(BIN)/python benchmarks/bench_samplers.py --samplers ddpm euler_maruyama predictor_corrector rk45 --steps 8 32
+	$(BIN)/python benchmarks/bench_ode.py bench/samplers/run bench/samplers/phantom
 
 clean:
 	rm -rf .venv demo bench build .pytest_cache .mypy_cache .ruff_cache

@@ -1,17 +1,19 @@
 """Samplers side by side on one trained model: score, distance and time against the number of network evaluations.
 
-python benchmarks/bench_samplers.py RUN COHORT [--split val] [--samplers ddpm ddim dpmpp_2m] [--steps 1 2 4 8 16 32 100]
-Writes bench/samplers.json and bench/samplers.svg. Steps that are there already are not made again.
+python benchmarks/bench_samplers.py [RUN COHORT] [--split val] [--samplers ddpm ddim dpmpp_2m] [--steps 1 2 4 8 16 32]
+Writes bench/samplers.json and bench/samplers.svg. Steps that are there already are not made again. rk45 finds its own
+steps: of N it takes a tolerance of 1/N. Without RUN, a small VE-SDE of a made-up cohort is trained first (two minutes).
 """
 
 import argparse
+import statistics
+import subprocess
+import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -32,38 +34,14 @@ def measure(model: Model, cohort: Path, split: str | None, features: str, consol
     """Mean scores over the cases and seconds a slice of one sampler at one number of steps."""
     scans = find_scans([str(cohort)], model, split=split)
     with tempfile.TemporaryDirectory() as folder, bar(console) as shown:
-        calls = Calls(model)
-        start = time.perf_counter()
-        synthesise_cases(model, scans, Path(folder), progress=Bars(shown))
-        seconds = time.perf_counter() - start
+        made = synthesise_cases(model, scans, Path(folder), progress=Bars(shown))
+        effort = [read_json(one / "provenance.json") for one in made]
         document = evaluate(Path(folder), cohort, features=features).document()
     (part,) = document["modalities"].values()
     answers = part["answers"]["synthesis"]
     scores = {name: answer["mean"] for name, answer in answers.items() if isinstance(answer, dict)}
-    return {**scores, "evaluations": calls.per_item(), "seconds_per_slice": seconds / calls.items}
-
-
-class Calls:
-    """Counts what the network is asked."""
-
-    def __init__(self, model: Model) -> None:
-        self.asked = self.items = 0
-        self.seen: set[int] = set()
-        net, synthesise = model.method.net, model.method.synthesise
-
-        def counted(batch: Any, *rest: Any) -> torch.Tensor:
-            self.items += len(batch) * batch.source.shape[2]
-            return synthesise(batch, *rest)
-
-        model.method.synthesise = counted  # type: ignore[method-assign]
-        self.hook = net.register_forward_hook(lambda _, inputs, out: self._add(out))
-
-    def _add(self, out: torch.Tensor) -> None:
-        self.asked += out.shape[0] * out.shape[2]
-
-    def per_item(self) -> float:
-        self.hook.remove()
-        return self.asked / max(self.items, 1)
+    means = {key: statistics.mean(one[key] for one in effort) for key in ("network_calls", "seconds_per_slice")}
+    return {**scores, "evaluations": means["network_calls"], "seconds_per_slice": means["seconds_per_slice"]}
 
 
 def draw(found: list[dict[str, Any]], path: Path) -> None:
@@ -90,10 +68,25 @@ def show(found: list[dict[str, Any]], console: Console) -> None:
     console.print(table)
 
 
+def made_up(folder: Path) -> tuple[Path, Path]:
+    """A run and its cohort: the SDE of paper 002, small, on heads of the phantom; made once."""
+    cohort, prepared, run = folder / "phantom", folder / "prepared", folder / "run"
+    window = '{t2={kind="percentile",floor=0},ct={kind="window",low=-1000,high=2000}}'
+    changes = ['data.source=["t2"]', "data.patch=[1,64,64]", f"intensity={window}", "train.steps=400"]
+    for command in (
+        ["phantom", "--out", cohort, "--cases", 10, "--size", 64, 64, 12, "--modality", "t2", "--modality", "ct"],
+        ["prepare", cohort, "--out", prepared],
+        ["train", "mr_to_ct_em_small", "--data", prepared, "--out", run, *(f"--set={change}" for change in changes)],
+    ):
+        if command[0] == "train" or not Path(command[command.index("--out") + 1]).exists():
+            subprocess.run([sys.executable, "-m", "voxlate", *map(str, command)], check=True)
+    return run, cohort
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("cohort", type=Path)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, nargs="?")
+    parser.add_argument("cohort", type=Path, nargs="?")
     parser.add_argument("--split", default="val")
     parser.add_argument("--samplers", nargs="+", default=["ddpm", "ddim", "dpmpp_2m"])
     parser.add_argument("--steps", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32, 100])
@@ -101,14 +94,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench/samplers.json"))
     chosen = parser.parse_args()
     console = Console()
+    run, cohort = (chosen.run, chosen.cohort) if chosen.cohort else made_up(chosen.out.parent / "samplers")
     found: list[dict[str, Any]] = read_json(chosen.out) if chosen.out.exists() else []
     for sampler in chosen.samplers:
         for steps in chosen.steps:
             if any((row["sampler"], row["steps"]) == (sampler, steps) for row in found):
                 continue
             options = {"sampler": sampler, "steps": steps, "grid": GRIDS.get(sampler)}
-            model = load(chosen.run).with_options(**options)
-            scores = measure(model, chosen.cohort, chosen.split or None, chosen.features, console)
+            if sampler == "rk45":
+                options |= {"rtol": 1 / steps, "atol": 1 / steps}
+            model = load(run).with_options(**options)
+            scores = measure(model, cohort, chosen.split or None, chosen.features, console)
             found.append({"sampler": sampler, "steps": steps, **scores})
             write_json(chosen.out, found)
     show(found, console)
