@@ -97,7 +97,7 @@ def test_a_network_that_says_nothing_leaves_the_density_of_the_noise(voxlate, pr
 def test_neither_the_batch_nor_the_other_slices_change_a_slices_bits(ready, prepared):
     """The network speaks here, so that the probes matter: each slice has its own."""
     torch.manual_seed(0)
-    run = trained(ready, TINY, "speaking", lambda parameter: parameter.add_(0.1 * torch.randn(parameter.shape)))
+    run = trained(ready, TINY, "speaking", lambda parameter: parameter.add_(0.05 * torch.randn(parameter.shape)))
 
     def bits(batch, seed=0):
         found = likelihood(run, prepared, tolerance=1e-2, slices=2, batch=batch, seed=seed)
