@@ -58,7 +58,8 @@ def main() -> None:
         voxlate("synth", folder, chosen.cohort, "--split", chosen.split, "--like", row, "--out", made)
         voxlate("evaluate", made, "--truth", chosen.cohort, *chosen.evaluate.split())
     if len(runs) > 1:
-        voxlate("compare", *(chosen.out / row for row in runs), "--out", chosen.out / "compare.json")
+        folders = [chosen.out / row for row in runs]
+        voxlate("compare", *folders, "--out", chosen.out / "compare.json", "--report", chosen.out / "compare.html")
 
 
 if __name__ == "__main__":
