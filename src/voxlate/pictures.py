@@ -94,11 +94,11 @@ def gradient_css(name: str, stops: int = 12) -> str:
 
 
 def nice(value: float) -> float:
-    """The next 1, 2 or 5 times a power of ten, for the end of a colour bar."""
+    """The next round number, at most half as much again, for the end of a colour bar."""
     if not value > 0 or not math.isfinite(value):
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
-    return next(step * power for step in (1, 2, 5, 10) if step * power >= value * (1 - 1e-9))
+    return next(step * power for step in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if step * power >= value * (1 - 1e-9))
 
 
 def write_png(path: Path | str, image: Picture) -> None:
