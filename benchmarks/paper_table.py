@@ -6,6 +6,7 @@ before they run; what is finished already is not done again, so the same command
 """
 
 import argparse
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ console = Console(soft_wrap=True)
 def voxlate(*arguments: object) -> None:
     """Run one command, or stop with its exit code."""
     words = [str(argument) for argument in arguments]
-    console.print("[bold]$ voxlate " + " ".join(words), highlight=False)
+    console.print("$ " + shlex.join(["voxlate", *words]), style="bold", highlight=False, markup=False)
     done = subprocess.run([sys.executable, "-m", "voxlate", *words])
     if done.returncode:
         raise SystemExit(done.returncode)
