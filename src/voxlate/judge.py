@@ -17,6 +17,7 @@ from voxlate.images.grid import canonical
 from voxlate.images.mask import foreground
 from voxlate.images.series import is_there
 from voxlate.images.volume import Volume, read_volume
+from voxlate.lpips import Lpips
 from voxlate.ranges import Range
 from voxlate.regions import (
     Region,
@@ -57,6 +58,7 @@ class How:
     ssim_from: Origin
     regions: tuple[Region, ...]
     pool: Pool | None
+    lpips: Lpips | None = None
 
 
 @dataclass(frozen=True)
@@ -104,10 +106,12 @@ def _truth(item: Item, scale: Range, how: How) -> Truth:
 def _scores(item: Item, answer: str, volume: Volume, truth: Truth, how: How) -> dict[str, float]:
     """All scores of one answer; its slices go into the pool."""
     values = brought(volume, truth.scale, truth.body)
-    if how.pool:
-        case, patient = item.case.case, item.case.patient
-        how.pool.add(item.modality, answer, case, patient, slices_of(values, truth.scale, truth.inside))
+    slices = slices_of(values, truth.scale, truth.inside) if how.pool or how.lpips else None
+    if how.pool and slices is not None:
+        how.pool.add(item.modality, answer, item.case.case, item.case.patient, slices)
     scored = scores_of(truth.values, values, truth.scale, truth.inside, how.padding, how.ssim_from)
+    if how.lpips and slices is not None:
+        scored["lpips"] = float(how.lpips(slices_of(truth.values, truth.scale, truth.inside), slices).mean())
     for region, inside in truth.regions:
         overlap = None
         if region.modality == item.modality and truth.frame is not None:

@@ -32,6 +32,7 @@ BIASED = POOLED + "too high with few images"
 LIMIT = POOLED + "extrapolated to infinitely many images"
 KERNEL = POOLED + "squared MMD with a cubic kernel, unbiased with few images"
 SSIM = "Gaussian window 11, sigma 1.5, K1 0.01, K2 0.03; "
+LPIPS = "grey over the range, clipped, repeated to three channels; outside the mask the low end; mean over axial slices"
 METRICS = (
     Metric("mae", "MAE", UNIT, "lower", "mean over voxels"),
     Metric("mae_rel", "MAE/range", "%", "lower", "mean over voxels, share of the range", 2, 100.0),
@@ -40,6 +41,7 @@ METRICS = (
     Metric("psnr", "PSNR", "dB", "higher", "20 log10(range / RMSE) of each case", 1),
     Metric("ssim_2d", "SSIM 2-D", "", "higher", SSIM + "mean over axial slices"),
     Metric("ssim_3d", "SSIM 3-D", "", "higher", SSIM + "one window in three directions"),
+    Metric("lpips", "LPIPS", "", "lower", "AlexNet v0.1; " + LPIPS),
     Metric("nmi", "NMI", "", "higher", "64 bins over the range; 1 independent, 2 determined"),
     Metric("gradient_strength", "Gradient", "", "one", "mean |difference of rows| over the truth's", 2),
     Metric("gradient_z", "Gradient z", "", "one", "mean |difference of slices| over the truth's", 2),

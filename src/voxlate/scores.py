@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from voxlate.files import whole_file, write_json
-from voxlate.measures import SSIM, UNIT, Metric, cell, features_note, is_aside, measured
+from voxlate.measures import LPIPS, SSIM, UNIT, Metric, cell, features_note, is_aside, measured
 from voxlate.ranges import Range
 
 RESAMPLES = 2000  # the 2.5 % tail then rests on 50 resamples
@@ -39,6 +39,7 @@ class Choices:
     ssim_from: str
     regions: dict[str, str]
     features: dict[str, dict[str, Any]]
+    lpips: str | None
     split: str | None
     seed: int
     ranges: dict[str, Range]
@@ -87,6 +88,7 @@ class Scores:
             "ssim_padding": self.choices.padding,
             "ssim_from": self.choices.ssim_from,
             "features": self.choices.features.get(name),
+            "lpips": self.choices.lpips,
             "cases": len({row.case for row in rows}),
             "patients": len(patients),
             "bootstrap": f"95 % percentile interval, {RESAMPLES} resamples over {over}, seed {self.choices.seed}",
@@ -220,6 +222,8 @@ def caption(document: Mapping[str, Any]) -> str:
         gradient += "; z: the same from slice to slice, above is flicker"
     lines.append(f"SSIM: {SSIM}{windows}. NMI: 64 bins. {gradient}.")
     lines += [features_note(part["features"]) for part in document["modalities"].values() if part.get("features")]
+    if judged := next(iter(document["modalities"].values())).get("lpips"):
+        lines.append(f"LPIPS: {judged}; {LPIPS}.")
     lines += [region_note(name, rule, document) for name, rule in document.get("regions", {}).items()]
     if document.get("trivial_cases"):
         lines.append(f"Mean image, copy and intensity table: from {document['trivial_cases']} training cases.")
@@ -247,6 +251,8 @@ def _beside(metric: Metric, scale: Range, stated: Mapping[str, Any]) -> dict[str
     kept = {key: stated[key] for key in ("range", "range_rule", "mask")}
     if metric.key.startswith("ssim"):
         kept |= {key: stated[key] for key in ("ssim_padding", "ssim_from")}
+    if metric.key == "lpips":
+        kept["lpips"] = stated["lpips"]
     if metric.pooled:
         kept["features"] = stated["features"]["name"]
     unit = "share of the range" if metric.scale != 1 else metric.unit_for(scale.unit)

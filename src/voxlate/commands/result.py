@@ -28,6 +28,9 @@ def evaluate(
     features: Annotated[
         str | None, typer.Option(help="Distances between all slices by texture (built in), vit, or a ViT's folder.")
     ] = None,
+    lpips: Annotated[
+        Path | None, typer.Option(metavar="WEIGHTS", help="Score LPIPS too: its AlexNet weights (safetensors).")
+    ] = None,
     ssim_from: Annotated[
         Literal["low", "zero"], typer.Option(help="SSIM's values count from the range's low end, or from zero.")
     ] = "low",
@@ -51,6 +54,7 @@ def evaluate(
             trivial=trivial,
             regions=pairs(region, "--region"),
             features=features,
+            lpips=lpips,
             ssim_from=ssim_from,
             split=split,
             pattern=pattern,
