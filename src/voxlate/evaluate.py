@@ -48,7 +48,8 @@ def evaluate(
     ssim_from: SSIM measures values from the "low" end of the range, or from "zero" (the TOF-to-CTA paper's way).
     features: "texture" (built in), "vit", or a ViT's folder, for distances between all slices of truth and synthesis.
     lpips: a safetensors file with the weights of LPIPS (v0.1, AlexNet), which is then scored too.
-    regions: parts scored by themselves, by name: "cta>150" or a mask file, within the mask (the body without one).
+    regions: parts scored by themselves, by name: "cta>150" or a mask file, within the mask (the body without one);
+    "tmax>6" with its volume, and the mismatch ratio of two such parts as "lesion/core".
     Scores are taken in the truth's unit, on its own grid. Raises BadInput where grids differ or nothing matches.
     """
     out, truth = Path(out), Path(truth)
@@ -72,7 +73,7 @@ def evaluate(
     if progress:
         progress(len(items), len(items), "")
     for region in how.regions:
-        if not any(row.scores[f"{region.name}.voxels"] for row in rows):
+        if region.over is None and not any(row.scores[f"{region.name}.voxels"] for row in rows):
             raise BadInput(
                 f"region {region.name}: expected voxels of {region.text} in at least one case, found none. "
                 "Move the threshold, or check the mask."

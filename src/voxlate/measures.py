@@ -26,7 +26,7 @@ class Metric:
 
 
 ASIDE = ("rmse_rel", "std", "std_error_r")  # in the files, not in the table
-REGION_ASIDE = ("truth_mean", "voxels")
+REGION_ASIDE = ("truth_mean", "truth_volume", "truth_ratio", "voxels")
 POOLED = "of the slices of all cases pooled; "
 BIASED = POOLED + "too high with few images"
 LIMIT = POOLED + "extrapolated to infinitely many images"
@@ -57,11 +57,19 @@ METRICS = (
 
 
 def of_region(name: str) -> tuple[Metric, ...]:
-    """The scores inside a named region."""
+    """The scores inside a named region, or of the ratio of two."""
+    counted = "voxels that pass the threshold, times their size"
+    ratio = "volumes of two regions divided"
     return (
         Metric(f"{name}.mae", f"{name} MAE", UNIT, "lower", "mean over the region's voxels"),
         Metric(f"{name}.mean", f"{name} mean", UNIT, "truth", "mean over the region's voxels"),
         Metric(f"{name}.dice", f"{name} Dice", "", "higher", "overlap of the same threshold on both images"),
+        Metric(f"{name}.volume", f"{name} volume", "ml", "truth", counted, 1),
+        Metric(f"{name}.volume_error", f"{name} volume error", "ml", "lower", "|volume − volume of truth|", 1),
+        Metric(f"{name}.ratio", f"{name} ratio", "", "truth", ratio, 2),
+        Metric(f"{name}.ratio_error", f"{name} ratio error", "", "lower", "|ratio − ratio of truth|", 2),
+        Metric(f"{name}.truth_volume", f"{name} volume of truth", "ml", "truth", counted, 1),
+        Metric(f"{name}.truth_ratio", f"{name} ratio of truth", "", "truth", ratio, 2),
         Metric(f"{name}.truth_mean", f"{name} mean of truth", UNIT, "truth", "mean over the region's voxels"),
         Metric(f"{name}.voxels", f"{name} voxels", "", "truth", "number of voxels in the region", 0),
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from voxlate.files import whole_file, write_json
-from voxlate.measures import LPIPS, SSIM, UNIT, Metric, cell, features_note, is_aside, measured
+from voxlate.measures import LPIPS, METRICS, SSIM, Metric, cell, features_note, is_aside, measured, of_region
 from voxlate.ranges import Range
 
 RESAMPLES = 2000  # the 2.5 % tail then rests on 50 resamples
@@ -121,7 +121,10 @@ class Scores:
         write_json(out / "metrics.json", self.document())
         columns = ["case", "patient", "modality", "answer", "unit", "range_low", "range_high", "mask"]
         with whole_file(out / "metrics.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns + [metric.key for metric in self._metrics() if not metric.pooled])
+            found = {key for row in self.rows for key in row.scores}
+            fixed = [metric.key for metric in METRICS if not metric.pooled]
+            mine = [metric.key for metric in self._metrics()[len(METRICS) :] if metric.key in found]
+            writer = csv.DictWriter(file, columns + fixed + mine)
             writer.writeheader()
             for row in self.rows:
                 scale = self.choices.ranges[row.modality]
@@ -233,13 +236,16 @@ def caption(document: Mapping[str, Any]) -> str:
 
 
 def region_note(name: str, rule: str, document: Mapping[str, Any]) -> str:
-    """What a region is, and the truth's own mean in it."""
+    """What a region is, and the truth's own mean, volume or ratio in it."""
+    known = {metric.key: metric for metric in of_region(name)}
     means = []
     for part in document["modalities"].values():
-        value = part["answers"].get("synthesis", {}).get(f"{name}.truth_mean")
-        if value and value["mean"] is not None:
-            metric = Metric("", "", UNIT, "truth", "")
-            means.append(f"truth's mean {cell(value, metric, interval=False)} {part['unit']} ({value['n']} cases)")
+        for what in ("mean", "volume", "ratio"):
+            metric = known[f"{name}.truth_{what}"]
+            value = part["answers"].get("synthesis", {}).get(metric.key)
+            if value and value["mean"] is not None:
+                text = f"{cell(value, metric, interval=False)} {metric.unit_for(part['unit'])}".rstrip()
+                means.append(f"truth's {what} {text} ({value['n']} cases)")
     return f"{name}: {rule}; {', '.join(means)}."
 
 

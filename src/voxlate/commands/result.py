@@ -23,7 +23,9 @@ def evaluate(
     ] = None,
     region: Annotated[
         list[str] | None,
-        typer.Option(help="Score a part by itself: 'vessels=cta>150', core=seg=1, or a mask file (repeat it)."),
+        typer.Option(
+            help="Score a part by itself: 'lesion=tmax>6', 'core=cbf<30%', core=seg=1, a mask file, ratio=lesion/core."
+        ),
     ] = None,
     features: Annotated[
         str | None, typer.Option(help="Distances between all slices by texture (built in), vit, or a ViT's folder.")
