@@ -31,7 +31,16 @@ PERFUSION = {
     "cbv": ("#000000", "#2d0b59", "#7a1fa2", "#cc2f5f", "#f0702f", "#f9bc3d", "#fff6c9"),
     "tmax": ("#000000", "#123a5c", "#22718f", "#5f9a86", "#d19b45", "#f7b267", "#ffe9cf"),
 }
-OURS = {"error": ERROR} | {name: LinearSegmentedColormap.from_list(name, stops) for name, stops in PERFUSION.items()}
+LOWER = 1.35  # above 1 the low end, where tissue lies (CBF 20 to 60 of 200), has more of the colours
+
+
+def _rising(name: str, stops: Sequence[str]) -> Colormap:
+    """The colours at powers of evenly spaced places."""
+    places = np.linspace(0, 1, len(stops)) ** LOWER
+    return LinearSegmentedColormap.from_list(name, list(zip(places.tolist(), stops)))
+
+
+OURS = {"error": ERROR} | {name: _rising(name, stops) for name, stops in PERFUSION.items()}
 
 
 @lru_cache
