@@ -13,7 +13,7 @@ ROOT = Path(voxlate.__file__).parent
 LEVELS = {
     "errors": 0, "memory": 0, "files": 1, "config": 1, "batch": 1,
     "diffusion": 2, "images": 2, "nets": 2,
-    "measures": 1, "significance": 1, "features": 3, "frechet": 3, "regions": 4, "distances": 4,
+    "measures": 1, "significance": 1, "features": 3, "lpips": 3, "frechet": 3, "regions": 4, "distances": 4,
     "metrics": 3, "methods": 3, "data": 3, "ranges": 3, "pictures": 3, "optimise": 3,
     "trivial": 4, "charts": 4, "gallery": 5,
     "recipe_text": 2, "stopping": 2, "recipe": 5, "inputs": 6, "run": 6, "keys": 6, "journal": 6, "validate": 6,

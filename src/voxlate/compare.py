@@ -139,6 +139,8 @@ def _modality(name: str, methods: Sequence[Method], reference: str | None) -> di
         if metric.pooled:
             found |= _pooled(metric, methods, parts)
             continue
+        if metric.key == "lpips" and len({part.get("lpips") for part in parts}) > 1:
+            continue  # other weights, other numbers
         having = [k for k, by_case in enumerate(rows) if all(metric.key in row for row in by_case.values())]
         if metric.key == "std" and having:
             metric = replace(metric, better="truth")  # less is not better, so nothing is tested

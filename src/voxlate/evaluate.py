@@ -11,6 +11,7 @@ from voxlate.errors import BadInput
 from voxlate.features import Features, features_for
 from voxlate.images.volume import read_volume
 from voxlate.judge import How, Item, Origin, inputs_of, provenance_of, score_item
+from voxlate.lpips import load_lpips
 from voxlate.ranges import Range, range_for
 from voxlate.regions import regions_from
 from voxlate.scores import Choices, Row, Scores
@@ -34,6 +35,7 @@ def evaluate(
     padding: metrics.Padding = "valid",
     ssim_from: Origin = "low",
     features: str | Path | Features | None = None,
+    lpips: Path | str | None = None,
     regions: Mapping[str, str] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -45,7 +47,9 @@ def evaluate(
     trivial: the trivial answers, or their file; by default those of the run that OUT's provenance names.
     ssim_from: SSIM measures values from the "low" end of the range, or from "zero" (the TOF-to-CTA paper's way).
     features: "texture" (built in), "vit", or a ViT's folder, for distances between all slices of truth and synthesis.
-    regions: parts scored by themselves, by name: "cta>150" or a mask file, within the mask (the body without one).
+    lpips: a safetensors file with the weights of LPIPS (v0.1, AlexNet), which is then scored too.
+    regions: parts scored by themselves, by name: "cta>150" or a mask file, within the mask (the body without one);
+    "tmax>6" with its volume, and the mismatch ratio of two such parts as "lesion/core".
     Scores are taken in the truth's unit, on its own grid. Raises BadInput where grids differ or nothing matches.
     """
     out, truth = Path(out), Path(truth)
@@ -58,7 +62,9 @@ def evaluate(
             "Check the two folders and the names of the modalities."
         )
     ranges = {name: _range(name, items, out, value_range) for name in sorted({item.modality for item in items})}
-    how = How(out, mask, _trivial(trivial, out), padding, ssim_from, regions_from(regions), _pool(features, seed))
+    judged = load_lpips(lpips) if lpips is not None else None
+    parts = regions_from(regions)
+    how = How(out, mask, _trivial(trivial, out), padding, ssim_from, parts, _pool(features, seed), judged)
     rows: list[Row] = []
     for number, item in enumerate(items):
         if progress:
@@ -67,7 +73,7 @@ def evaluate(
     if progress:
         progress(len(items), len(items), "")
     for region in how.regions:
-        if not any(row.scores[f"{region.name}.voxels"] for row in rows):
+        if region.over is None and not any(row.scores[f"{region.name}.voxels"] for row in rows):
             raise BadInput(
                 f"region {region.name}: expected voxels of {region.text} in at least one case, found none. "
                 "Move the threshold, or check the mask."
@@ -80,6 +86,7 @@ def evaluate(
         ssim_from=ssim_from,
         regions={region.name: region.rule(ranges, within) for region in how.regions},
         features={name: how.pool.stated(name) for name in ranges} if how.pool else {},
+        lpips=how.lpips.name if how.lpips else None,
         split=split,
         seed=seed,
         ranges=ranges,

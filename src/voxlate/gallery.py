@@ -17,7 +17,7 @@ from voxlate.ranges import Range, range_for
 
 SHORTEST_PIXELS = 160  # tiny volumes are enlarged, so that a tile is not a blur of the browser's making
 SOFT_TISSUE_HU = (-160.0, 240.0)  # the usual window (width 400, level 40) where a wider range is scored
-PERFUSION_COLOURS = ("ml/100g/min", "ml/100g", "s")
+PERFUSION_COLOURS = {"ml/100g/min": "cbf", "ml/100g": "cbv", "s": "tmax"}
 
 
 @dataclass(frozen=True)
@@ -171,5 +171,4 @@ def _centre(volume: Volume, region: NDArray[np.bool_]) -> dict[Plane, int]:
 def _look(scale: Range, modality: str) -> Look:
     if scale.unit == "HU" and scale.width > 1000:
         return Look(*SOFT_TISSUE_HU, "gray", "HU")
-    colours = "turbo" if scale.unit in PERFUSION_COLOURS else "gray"
-    return Look(scale.low, scale.high, colours, scale.unit)
+    return Look(scale.low, scale.high, PERFUSION_COLOURS.get(scale.unit, "gray"), scale.unit)

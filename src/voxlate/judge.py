@@ -17,6 +17,7 @@ from voxlate.images.grid import canonical
 from voxlate.images.mask import foreground
 from voxlate.images.series import is_there
 from voxlate.images.volume import Volume, read_volume
+from voxlate.lpips import Lpips
 from voxlate.ranges import Range
 from voxlate.regions import (
     Region,
@@ -26,6 +27,7 @@ from voxlate.regions import (
     mask_of,
     on_grid_of,
     one_channel,
+    ratio_scores,
     region_scores,
     thresholded,
 )
@@ -57,6 +59,7 @@ class How:
     ssim_from: Origin
     regions: tuple[Region, ...]
     pool: Pool | None
+    lpips: Lpips | None = None
 
 
 @dataclass(frozen=True)
@@ -97,22 +100,29 @@ def _truth(item: Item, scale: Range, how: How) -> Truth:
     frame = body_of(volume) if how.regions and inside is None else inside
     regions = []
     if frame is not None:
-        regions = [(region, find_region(region, volume, scale, body, item.case, frame)) for region in how.regions]
+        parts = [region for region in how.regions if region.over is None]
+        regions = [(region, find_region(region, volume, scale, body, item.case, frame)) for region in parts]
     return Truth(volume, brought(volume, scale, body), scale, body, inside, frame, tuple(regions))
 
 
 def _scores(item: Item, answer: str, volume: Volume, truth: Truth, how: How) -> dict[str, float]:
     """All scores of one answer; its slices go into the pool."""
     values = brought(volume, truth.scale, truth.body)
-    if how.pool:
-        case, patient = item.case.case, item.case.patient
-        how.pool.add(item.modality, answer, case, patient, slices_of(values, truth.scale, truth.inside))
+    slices = slices_of(values, truth.scale, truth.inside) if how.pool or how.lpips else None
+    if how.pool and slices is not None:
+        how.pool.add(item.modality, answer, item.case.case, item.case.patient, slices)
     scored = scores_of(truth.values, values, truth.scale, truth.inside, how.padding, how.ssim_from)
+    if how.lpips and slices is not None:
+        scored["lpips"] = float(how.lpips(slices_of(truth.values, truth.scale, truth.inside), slices).mean())
+    voxel_ml = float(np.prod(truth.volume.grid.spacing_mm)) / 1000
     for region, inside in truth.regions:
         overlap = None
         if region.modality == item.modality and truth.frame is not None:
-            overlap = region.select(thresholded(volume, truth.scale, truth.body)) & truth.frame
-        scored |= region_scores(region.name, inside, truth.values, values, overlap)
+            overlap = region.select(thresholded(volume, truth.scale, truth.body), truth.frame)
+        scored |= region_scores(region.name, inside, truth.values, values, overlap, voxel_ml)
+    for ratio in how.regions:
+        if ratio.over is not None:
+            scored |= ratio_scores(ratio.name, ratio.over, scored)
     return scored
 
 

@@ -26,12 +26,13 @@ class Metric:
 
 
 ASIDE = ("rmse_rel", "std", "std_error_r")  # in the files, not in the table
-REGION_ASIDE = ("truth_mean", "voxels")
+REGION_ASIDE = ("truth_mean", "truth_volume", "truth_ratio", "voxels")
 POOLED = "of the slices of all cases pooled; "
 BIASED = POOLED + "too high with few images"
 LIMIT = POOLED + "extrapolated to infinitely many images"
 KERNEL = POOLED + "squared MMD with a cubic kernel, unbiased with few images"
 SSIM = "Gaussian window 11, sigma 1.5, K1 0.01, K2 0.03; "
+LPIPS = "grey over the range, clipped, repeated to three channels; outside the mask the low end; mean over axial slices"
 METRICS = (
     Metric("mae", "MAE", UNIT, "lower", "mean over voxels"),
     Metric("mae_rel", "MAE/range", "%", "lower", "mean over voxels, share of the range", 2, 100.0),
@@ -40,6 +41,7 @@ METRICS = (
     Metric("psnr", "PSNR", "dB", "higher", "20 log10(range / RMSE) of each case", 1),
     Metric("ssim_2d", "SSIM 2-D", "", "higher", SSIM + "mean over axial slices"),
     Metric("ssim_3d", "SSIM 3-D", "", "higher", SSIM + "one window in three directions"),
+    Metric("lpips", "LPIPS", "", "lower", "AlexNet v0.1; " + LPIPS),
     Metric("nmi", "NMI", "", "higher", "64 bins over the range; 1 independent, 2 determined"),
     Metric("gradient_strength", "Gradient", "", "one", "mean |difference of rows| over the truth's", 2),
     Metric("gradient_z", "Gradient z", "", "one", "mean |difference of slices| over the truth's", 2),
@@ -55,11 +57,19 @@ METRICS = (
 
 
 def of_region(name: str) -> tuple[Metric, ...]:
-    """The scores inside a named region."""
+    """The scores inside a named region, or of the ratio of two."""
+    counted = "voxels that pass the threshold, times their size"
+    ratio = "volumes of two regions divided"
     return (
         Metric(f"{name}.mae", f"{name} MAE", UNIT, "lower", "mean over the region's voxels"),
         Metric(f"{name}.mean", f"{name} mean", UNIT, "truth", "mean over the region's voxels"),
         Metric(f"{name}.dice", f"{name} Dice", "", "higher", "overlap of the same threshold on both images"),
+        Metric(f"{name}.volume", f"{name} volume", "ml", "truth", counted, 1),
+        Metric(f"{name}.volume_error", f"{name} volume error", "ml", "lower", "|volume − volume of truth|", 1),
+        Metric(f"{name}.ratio", f"{name} ratio", "", "truth", ratio, 2),
+        Metric(f"{name}.ratio_error", f"{name} ratio error", "", "lower", "|ratio − ratio of truth|", 2),
+        Metric(f"{name}.truth_volume", f"{name} volume of truth", "ml", "truth", counted, 1),
+        Metric(f"{name}.truth_ratio", f"{name} ratio of truth", "", "truth", ratio, 2),
         Metric(f"{name}.truth_mean", f"{name} mean of truth", UNIT, "truth", "mean over the region's voxels"),
         Metric(f"{name}.voxels", f"{name} voxels", "", "truth", "number of voxels in the region", 0),
     )

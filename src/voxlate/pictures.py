@@ -23,12 +23,30 @@ Picture = NDArray[np.uint8]
 ERROR = LinearSegmentedColormap.from_list(
     "error", ["#9be1ff", "#2a86d1", "#123a66", "#000000", "#6e2f0c", "#d9741a", "#ffdf9e"]
 )
+# Perfusion as reading rooms show it: none is black, flow runs from blue over green to yellow, blood volume through
+# red, delay from cool to hot. Unlike their rainbows each grows lighter all the way, so that no step looks like a
+# border, and colour-blind readers and grey printers keep the order.
+PERFUSION = {
+    "cbf": ("#000000", "#201a6b", "#1f5fae", "#189c96", "#6cc551", "#e9de4c", "#fffbe0"),
+    "cbv": ("#000000", "#2d0b59", "#7a1fa2", "#cc2f5f", "#f0702f", "#f9bc3d", "#fff6c9"),
+    "tmax": ("#000000", "#123a5c", "#22718f", "#5f9a86", "#d19b45", "#f7b267", "#ffe9cf"),
+}
+LOWER = 1.35  # above 1 the low end, where tissue lies (CBF 20 to 60 of 200), has more of the colours
+
+
+def _rising(name: str, stops: Sequence[str]) -> Colormap:
+    """The colours at powers of evenly spaced places."""
+    places = np.linspace(0, 1, len(stops)) ** LOWER
+    return LinearSegmentedColormap.from_list(name, list(zip(places.tolist(), stops)))
+
+
+OURS = {"error": ERROR} | {name: _rising(name, stops) for name, stops in PERFUSION.items()}
 
 
 @lru_cache
 def colour_map(name: str) -> Colormap:
-    """A colour map by name: "error" (signed, black at zero) or one of matplotlib's."""
-    return ERROR if name == "error" else matplotlib.colormaps[name]
+    """A colour map by name: "error" (signed, black at zero), "cbf", "cbv", "tmax", or one of matplotlib's."""
+    return OURS[name] if name in OURS else matplotlib.colormaps[name]
 
 
 def plane_of(volume: NDArray[Any], plane: Plane, index: int) -> NDArray[Any]:

@@ -93,6 +93,7 @@ def describe(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int, seco
         "units": {name: cohort.units[name] for name in {*recipe.data.source, *recipe.data.target}},
         "target_scales": {name: [scale.low, scale.high] for name, scale in scales.items()},
         "spacing_mm": list(spacing) if spacing else None,
+        "align": cohort.made.get("align"),
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
         "steps": steps,
         "seconds": seconds,

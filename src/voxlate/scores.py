@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from voxlate.files import whole_file, write_json
-from voxlate.measures import SSIM, UNIT, Metric, cell, features_note, is_aside, measured
+from voxlate.measures import LPIPS, METRICS, SSIM, Metric, cell, features_note, is_aside, measured, of_region
 from voxlate.ranges import Range
 
 RESAMPLES = 2000  # the 2.5 % tail then rests on 50 resamples
@@ -39,6 +39,7 @@ class Choices:
     ssim_from: str
     regions: dict[str, str]
     features: dict[str, dict[str, Any]]
+    lpips: str | None
     split: str | None
     seed: int
     ranges: dict[str, Range]
@@ -87,6 +88,7 @@ class Scores:
             "ssim_padding": self.choices.padding,
             "ssim_from": self.choices.ssim_from,
             "features": self.choices.features.get(name),
+            "lpips": self.choices.lpips,
             "cases": len({row.case for row in rows}),
             "patients": len(patients),
             "bootstrap": f"95 % percentile interval, {RESAMPLES} resamples over {over}, seed {self.choices.seed}",
@@ -119,7 +121,10 @@ class Scores:
         write_json(out / "metrics.json", self.document())
         columns = ["case", "patient", "modality", "answer", "unit", "range_low", "range_high", "mask"]
         with whole_file(out / "metrics.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns + [metric.key for metric in self._metrics() if not metric.pooled])
+            found = {key for row in self.rows for key in row.scores}
+            fixed = [metric.key for metric in METRICS if not metric.pooled]
+            mine = [metric.key for metric in self._metrics()[len(METRICS) :] if metric.key in found]
+            writer = csv.DictWriter(file, columns + fixed + mine)
             writer.writeheader()
             for row in self.rows:
                 scale = self.choices.ranges[row.modality]
@@ -220,6 +225,8 @@ def caption(document: Mapping[str, Any]) -> str:
         gradient += "; z: the same from slice to slice, above is flicker"
     lines.append(f"SSIM: {SSIM}{windows}. NMI: 64 bins. {gradient}.")
     lines += [features_note(part["features"]) for part in document["modalities"].values() if part.get("features")]
+    if judged := next(iter(document["modalities"].values())).get("lpips"):
+        lines.append(f"LPIPS: {judged}; {LPIPS}.")
     lines += [region_note(name, rule, document) for name, rule in document.get("regions", {}).items()]
     if document.get("trivial_cases"):
         lines.append(f"Mean image, copy and intensity table: from {document['trivial_cases']} training cases.")
@@ -229,13 +236,16 @@ def caption(document: Mapping[str, Any]) -> str:
 
 
 def region_note(name: str, rule: str, document: Mapping[str, Any]) -> str:
-    """What a region is, and the truth's own mean in it."""
+    """What a region is, and the truth's own mean, volume or ratio in it."""
+    known = {metric.key: metric for metric in of_region(name)}
     means = []
     for part in document["modalities"].values():
-        value = part["answers"].get("synthesis", {}).get(f"{name}.truth_mean")
-        if value and value["mean"] is not None:
-            metric = Metric("", "", UNIT, "truth", "")
-            means.append(f"truth's mean {cell(value, metric, interval=False)} {part['unit']} ({value['n']} cases)")
+        for what in ("mean", "volume", "ratio"):
+            metric = known[f"{name}.truth_{what}"]
+            value = part["answers"].get("synthesis", {}).get(metric.key)
+            if value and value["mean"] is not None:
+                text = f"{cell(value, metric, interval=False)} {metric.unit_for(part['unit'])}".rstrip()
+                means.append(f"truth's {what} {text} ({value['n']} cases)")
     return f"{name}: {rule}; {', '.join(means)}."
 
 
@@ -247,6 +257,8 @@ def _beside(metric: Metric, scale: Range, stated: Mapping[str, Any]) -> dict[str
     kept = {key: stated[key] for key in ("range", "range_rule", "mask")}
     if metric.key.startswith("ssim"):
         kept |= {key: stated[key] for key in ("ssim_padding", "ssim_from")}
+    if metric.key == "lpips":
+        kept["lpips"] = stated["lpips"]
     if metric.pooled:
         kept["features"] = stated["features"]["name"]
     unit = "share of the range" if metric.scale != 1 else metric.unit_for(scale.unit)

@@ -20,6 +20,7 @@ from voxlate.diffusion.sample import refuse_misfit
 from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, canonical, resample, return_to, same_grid, with_spacing
 from voxlate.images.intensity import Scale
+from voxlate.images.midline import midline_grid
 from voxlate.images.slices import Resized, View, resize, view, zoomed
 from voxlate.images.spool import mapped, spooled
 from voxlate.images.tiling import Blend, Triple
@@ -106,12 +107,15 @@ class Model:
         model.check_names(scans, case)
         volumes: dict[str, Volume] = {}
         grids: dict[str, Grid] = {}  # as the files have them
+        frame: Grid | None = None  # of all scans, as `prepare` made it of the training's
         for name in (name for name in self.recipe.data.source if name in scans):
             scan = _read(scans[name], name)
             grids[scan.origin or name] = scan.grid
-            brought = model._brought(canonical(scan))
+            turned = canonical(scan)
+            frame = frame or model._frame(turned)
+            brought = model._brought(turned, frame)
             volumes[name] = replace(brought, data=spooled(brought.data))
-            del scan, brought  # from here on large scans are in a file, and read slice by slice
+            del scan, turned, brought  # from here on large scans are in a file, and read slice by slice
         first = _one_grid(grids)
         wanted = model._wanted(volumes)
         grid = next(iter(volumes.values())).grid
@@ -152,9 +156,14 @@ class Model:
             return [name for name in self.recipe.data.target if name not in volumes]
         return list(self.recipe.data.target)
 
-    def _brought(self, volume: Volume) -> Volume:
+    def _frame(self, volume: Volume) -> Grid:
+        """The grid that the method works on, from a case's first scan: aligned and with the spacing of its training."""
         spacing = self.header.get("spacing_mm")
-        return resample(volume, with_spacing(volume.grid, tuple(spacing))) if spacing else volume
+        grid = midline_grid(volume) if self.header.get("align") == "midline" else volume.grid
+        return with_spacing(grid, tuple(spacing)) if spacing else grid
+
+    def _brought(self, volume: Volume, frame: Grid) -> Volume:
+        return volume if same_grid(volume.grid, frame) else resample(volume, frame)
 
     def _returned(self, values: np.ndarray, physical: Physical, modality: str, grid: Grid, to: Grid) -> Volume:
         """A channel of the blend, in physical units and on the grid of the scans."""

@@ -75,6 +75,13 @@ def test_the_given_mask_wins_and_is_measured(cohort_folder: Path, tmp_path: Path
     assert header.statistics["t1"].foreground.mean == pytest.approx(t1.data[0][foreground(t1)].mean())
 
 
+def test_a_mask_on_another_grid_is_refused(tmp_path: Path, save) -> None:
+    save(tmp_path / "in" / "a" / "t1.nii.gz", np.mgrid[:4, :4, :4][0])
+    save(tmp_path / "in" / "a" / "mask.nii.gz", np.ones((4, 4, 5)))
+    with pytest.raises(BadInput, match=r"mask\.nii\.gz: expected the grid of .*t1\.nii\.gz .*found 5×4×4"):
+        prepare(tmp_path / "in", tmp_path / "out", workers=1)
+
+
 def test_without_a_mask_it_is_the_foreground_of_all_modalities(tmp_path: Path, save) -> None:
     disc = np.hypot(*np.mgrid[-16:16, -16:16]) < 10
     for name, place in (("t1", (slice(0, 20), slice(None))), ("t2", (slice(12, 32), slice(None)))):

@@ -51,6 +51,9 @@ def prepare(
         typer.Option(help="Bring a case's scans together by their content; the transforms are kept."),
     ] = None,
     fixed: Annotated[str | None, typer.Option(help="The modality whose grid the others are brought to.")] = None,
+    align: Annotated[
+        Literal["midline"] | None, typer.Option(help="Turn and shift heads until left and right mirror each other.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the split by patient, where no manifest gives one.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -72,6 +75,7 @@ def prepare(
             resample=resample,
             register=register,
             fixed=fixed,
+            align=align,
             seed=seed,
             progress=lambda done, total, _: bars("prepare", done, total),
         )

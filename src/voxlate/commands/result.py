@@ -23,10 +23,15 @@ def evaluate(
     ] = None,
     region: Annotated[
         list[str] | None,
-        typer.Option(help="Score a part by itself: 'vessels=cta>150', core=seg=1, or a mask file (repeat it)."),
+        typer.Option(
+            help="Score a part by itself: 'lesion=tmax>6', 'core=cbf<30%', core=seg=1, a mask file, ratio=lesion/core."
+        ),
     ] = None,
     features: Annotated[
         str | None, typer.Option(help="Distances between all slices by texture (built in), vit, or a ViT's folder.")
+    ] = None,
+    lpips: Annotated[
+        Path | None, typer.Option(metavar="WEIGHTS", help="Score LPIPS too: its AlexNet weights (safetensors).")
     ] = None,
     ssim_from: Annotated[
         Literal["low", "zero"], typer.Option(help="SSIM's values count from the range's low end, or from zero.")
@@ -51,6 +56,7 @@ def evaluate(
             trivial=trivial,
             regions=pairs(region, "--region"),
             features=features,
+            lpips=lpips,
             ssim_from=ssim_from,
             split=split,
             pattern=pattern,

@@ -9,8 +9,11 @@ from voxlate.data.prepared import Registered, transform_name
 from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, resample, same_grid, with_spacing
 from voxlate.images.itk import Transform, covered, move
+from voxlate.images.midline import midline_grid
 from voxlate.images.register import Method, register
 from voxlate.images.volume import Volume
+
+Align = Literal["midline"]
 
 
 @dataclass(frozen=True)
@@ -19,12 +22,14 @@ class Bringing:
 
     spacing_mm: (D, H, W) or as scanned; resample: whether unequal grids are mended by their headers; register: bring
     every scan onto the fixed one by its content; fixed: the modality whose grid the case takes (default: the first).
+    align: "midline" turns and shifts that grid until the head's mid-sagittal plane is its middle column.
     """
 
     spacing_mm: tuple[float, float, float] | None = None
     resample: bool = False
     register: Method | None = None
     fixed: str | None = None
+    align: Align | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +96,8 @@ def find_common(case: str, scans: dict[str, Volume], bringing: Bringing) -> Comm
             "Name another one by --fixed, or leave the case out by a manifest."
         )
     fixed = scans[name]
-    grid = with_spacing(fixed.grid, bringing.spacing_mm) if bringing.spacing_mm is not None else fixed.grid
+    aligned = midline_grid(fixed) if bringing.align == "midline" else fixed.grid
+    grid = with_spacing(aligned, bringing.spacing_mm) if bringing.spacing_mm is not None else aligned
     grids = {other: volume.grid for other, volume in scans.items()}
     common = Common(grid, grids, (name, fixed.origin), bringing.resample or bringing.register is not None, {}, {})
     if bringing.register is None:

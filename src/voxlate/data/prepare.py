@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from voxlate import __version__
-from voxlate.data.bring import Bringing
+from voxlate.data.bring import Align, Bringing
 from voxlate.data.case import prepare_case
 from voxlate.data.cohort import CaseFiles, find_cases, manifest_in
 from voxlate.data.fingerprint import fingerprint, warnings_of
@@ -44,6 +44,7 @@ def prepare(
     resample: bool = False,
     register: Method | None = None,
     fixed: str | None = None,
+    align: Align | None = None,
     seed: int = 0,
     shares: tuple[float, float, float] = (0.7, 0.15, 0.15),
     workers: int | None = None,
@@ -54,12 +55,14 @@ def prepare(
     pattern, manifest, preset, modalities: see cohort.find_cases. spacing_mm: (D, H, W), default as scanned. resample:
     bring a case's modalities to the grid of its first (in the order of `modalities`, else by name) where they differ.
     register: bring them there by their content; the transforms are kept. fixed: the modality whose grid it is instead.
+    align: "midline" turns and shifts heads until the mid-sagittal plane is the grid's middle column; the case's header
+    keeps that grid beside the files' own.
     shares: train, val, test by patient, unless the manifest tells. workers: processes, each holding one case in memory.
     progress(done, total, case) is called after each case. Raises BadInput for bad cases and for an `out` in use.
     """
     root, out = Path(root), Path(out)
     cases = find_cases(root, pattern, manifest, preset, modalities)
-    bringing = Bringing(spacing_mm, resample, register, fixed)
+    bringing = Bringing(spacing_mm, resample, register, fixed, align)
     _refuse_other(out, root, {one.case for one in cases})
     for stray in out.glob("**/.writing-*"):  # of a run that was killed
         stray.unlink()

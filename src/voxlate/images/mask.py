@@ -28,6 +28,8 @@ SUTURE_MM = 3.0  # gaps in the bone that are closed
 FORAMEN_MM = 2.0  # half the width of the bridges (nerves, vessels) that are cut
 SULCUS_MM = 5.0  # half the width of the furrows that are filled
 NOISE_HU = 20.0
+RIM_HU = 500.0  # half way from brain to the bone of the inner table: a voxel at the rim is mostly brain below it
+CUT_MM2 = 100.0  # of brain that lies in a side face of the volume; less is a stray voxel
 STRIPPED = 0.8  # of the body; with more tissue it has no skull, the volume holds nothing but the brain
 LEAST_BODY = 0.01  # of the image; less is no body
 LEAST_BRAIN = 0.05  # of the body; less is no brain
@@ -127,16 +129,33 @@ def brain(volume: Volume) -> np.ndarray:
     """The brain by morphology: bool [D, H, W].
 
     Hounsfield units: soft tissue inside the bone. Others (T1-like): the tissue that erosion sets free from the scalp;
-    a skull-stripped volume is its own answer. Raises BadInput where no brain is found.
+    a skull-stripped volume is its own answer. Raises BadInput where no brain is found, and where a CT's field of view
+    cuts the head off at a side (slices may begin and end anywhere).
     """
     body = foreground(volume)
     found = _brain_in_ct(volume, body) if volume.unit == "HU" else _brain_in_mr(volume, body)
+    if volume.unit == "HU":
+        _refuse_cut(volume, found, body)
     if found.sum() < LEAST_BRAIN * max(1, body.sum()):
         raise BadInput(
             f"{volume.origin or volume.modality}: expected a head, found no brain in it. "
             "Use the body mask, or give a mask file."
         )
     return found
+
+
+def _refuse_cut(volume: Volume, found: np.ndarray, body: np.ndarray) -> None:
+    """Raise BadInput where the brain, or the skull of a head without one, reaches a side face of the volume."""
+    none = found.sum() < LEAST_BRAIN * max(1, body.sum())
+    part = (volume.data[0] > BONE_HU) & body if none else found
+    depth, height, width = volume.grid.spacing_mm
+    rows, columns = part[:, [0, -1]].sum() * depth * width, part[:, :, [0, -1]].sum() * depth * height
+    if max(rows, columns) > CUT_MM2:
+        side = "left or right" if columns > rows else "front or back"
+        raise BadInput(
+            f"{volume.origin or volume.modality}: expected a whole head in each slice, found one that the field of "
+            f"view cuts off at the {side}. Reconstruct it wider, or give a mask file."
+        )
 
 
 def _brain_in_ct(volume: Volume, body: np.ndarray) -> np.ndarray:
@@ -147,7 +166,10 @@ def _brain_in_ct(volume: Volume, body: np.ndarray) -> np.ndarray:
     soft = vault & (image > BRAIN_HU[0] - NOISE_HU) & (image < BRAIN_HU[1] + NOISE_HU)
     core = largest(erode(soft, FORAMEN_MM, spacing))
     grown = dilate(core, FORAMEN_MM + max(spacing), spacing) & soft
-    return fill_slices(closed(grown, SUTURE_MM, spacing) & vault)
+    filled = fill_slices(closed(grown, SUTURE_MM, spacing) & vault)
+    # the voxels at the rim share in bone, and the scanner's blur brightens them: each goes to what it has more of
+    rim = dilate(filled, 1, (1, 1, 1)) & body & (image > BRAIN_HU[0] - NOISE_HU) & (image < RIM_HU)
+    return fill_slices(filled | rim)
 
 
 def _enclosed(bone: np.ndarray) -> np.ndarray:

@@ -1,0 +1,158 @@
+"""The mid-sagittal plane of a head, found as the plane about which it is most like its mirror image."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.ndimage
+import scipy.optimize
+
+from voxlate.errors import BadInput
+from voxlate.images.grid import Grid, resample, with_spacing
+from voxlate.images.mask import foreground
+from voxlate.images.volume import Volume
+
+COARSE_MM = 4.0  # spacing of the search; interpolation between smooth voxels resolves a tenth of it
+MOST_POINTS = 20_000
+TURNS_DEG = np.arange(-24.0, 25.0, 4.0)  # where the search begins
+STEPS = np.array([3.0, 3.0, 4.0])  # degrees, degrees, mm: of the simplex
+RIM_MM = 80.0  # half the width of a head, where a turn moves most
+LEAST_MOVE = 0.25  # voxels at the rim; less is not worth the blur of an interpolation
+LEAST_HEIGHT_MM = 40.0  # below it a tilt is not to be seen
+LEAST_LIKENESS = 0.5  # correlation of a head with its mirror image; heads have 0.8 and more
+WINDOW_HU = (-100.0, 300.0)  # fat to bone; denser bone, metal and contrast agent all look alike
+
+
+@dataclass(frozen=True)
+class Midline:
+    """The plane n · p = shift_mm, of points p = (right, anterior, superior) in mm from the grid's centre.
+
+    n = (cos turn cos tilt, sin turn cos tilt, sin tilt): a positive turn brings the right side to the front, a positive
+    tilt brings it up. likeness: correlation of the head with its mirror image.
+    """
+
+    turn_deg: float
+    tilt_deg: float
+    shift_mm: float
+    likeness: float
+
+    @property
+    def rotation(self) -> np.ndarray:
+        """The 3x3 rotation of (x, y, z) that brings the x axis to the plane's normal."""
+        turn, tilt = math.radians(self.turn_deg), math.radians(self.tilt_deg)
+        about_z = np.array([[math.cos(turn), -math.sin(turn), 0], [math.sin(turn), math.cos(turn), 0], [0, 0, 1]])
+        about_y = np.array([[math.cos(tilt), 0, -math.sin(tilt)], [0, 1, 0], [math.sin(tilt), 0, math.cos(tilt)]])
+        rotation: np.ndarray = about_z @ about_y
+        return rotation
+
+    @property
+    def move_mm(self) -> float:
+        """How far the rim of the head is from where it should be, at most."""
+        return abs(self.shift_mm) + RIM_MM * math.radians(math.hypot(self.turn_deg, self.tilt_deg))
+
+
+def find_midline(volume: Volume) -> Midline:
+    """The mid-sagittal plane of a canonical volume of a head.
+
+    Raises BadInput where no plane makes it like its mirror image.
+    """
+    image, spacing = _simple(volume)
+    search = _Search(image, spacing)
+    turn, tilt, shift = search.best()
+    likeness = search.likeness((turn, tilt, shift))
+    if not likeness >= LEAST_LIKENESS:
+        raise BadInput(
+            f"{volume.origin or volume.modality}: expected a head whose sides mirror each other, found a correlation "
+            f"of {likeness:.2f} at best. Align this case by another scan (--fixed), or leave --align out."
+        )
+    return Midline(turn, tilt, shift, likeness)
+
+
+def midline_grid(volume: Volume) -> Grid:
+    """The grid of a canonical volume, turned, tilted and shifted sideways until the midline is its middle column.
+
+    A head that is there already (within a quarter of a voxel at its rim) keeps its grid.
+    """
+    grid, found = volume.grid, find_midline(volume)
+    if found.move_mm < LEAST_MOVE * grid.spacing_mm[2]:
+        return grid
+    spacing = np.diag([*grid.spacing_mm[::-1], 1.0])
+    centre = np.append(spacing[:3, :3] @ (np.array(grid.shape[::-1]) - 1) / 2, 1.0)
+    move = np.eye(4)
+    move[:3, :3] = found.rotation
+    move[:3, 3] = found.shift_mm * found.rotation[:, 0] + centre[:3] - found.rotation @ centre[:3]
+    return Grid(grid.shape, grid.affine @ np.linalg.inv(spacing) @ move @ spacing)
+
+
+class _Search:
+    """Looks for the plane of symmetry of an image [D, H, W] in [0, 1], 0 in the air."""
+
+    def __init__(self, image: np.ndarray, spacing_mm: tuple[float, float, float]):
+        self.image, self.spacing = image, np.array(spacing_mm)
+        self.centre = (np.array(image.shape) - 1) / 2
+        inside = np.argwhere(image > 0)
+        step = max(1, round(len(inside) / MOST_POINTS))
+        self.index = inside[::step]
+        self.points = ((self.index - self.centre) * self.spacing)[:, ::-1]  # x, y, z in mm
+        self.values = image[tuple(self.index.T)]
+        self.tilts = image.shape[0] * spacing_mm[0] >= LEAST_HEIGHT_MM
+
+    def mirrored(self, plane: tuple[float, float, float]) -> np.ndarray:
+        """The values at the mirror images of all points; beyond the top and bottom slices is those slices again."""
+        normal = Midline(*plane, 1.0).rotation[:, 0]
+        across = 2 * (self.points @ normal - plane[2])
+        places = ((self.points - across[:, None] * normal)[:, ::-1] / self.spacing + self.centre).T
+        places[0] = places[0].clip(0, len(self.image) - 1)
+        values: np.ndarray = scipy.ndimage.map_coordinates(self.image, places, order=1, mode="constant")
+        return values
+
+    def cost(self, plane: tuple[float, float, float]) -> float:
+        return float(np.mean((self.mirrored(plane) - self.values) ** 2))
+
+    def likeness(self, plane: tuple[float, float, float]) -> float:
+        other = self.mirrored(plane)
+        if not len(other) or other.std() == 0 or self.values.std() == 0:
+            return 0.0
+        return float(np.corrcoef(other, self.values)[0, 1])
+
+    def best(self) -> tuple[float, float, float]:
+        if not len(self.points):
+            return 0.0, 0.0, 0.0
+        middle = self.points.mean(axis=0)
+        starts = []
+        for turn in TURNS_DEG:
+            normal = Midline(turn, 0.0, 0.0, 1.0).rotation[:, 0]
+            starts += [(float(turn), 0.0, float(middle @ normal + aside)) for aside in (-8.0, 0.0, 8.0)]
+        start = np.array(min(starts, key=self.cost))
+        free = np.array([0, 1, 2] if self.tilts else [0, 2])
+
+        def plane(moved: np.ndarray) -> tuple[float, float, float]:
+            at = start.copy()
+            at[free] = moved
+            return float(at[0]), float(at[1]), float(at[2])
+
+        simplex = start[free] + np.vstack([np.zeros(len(free)), np.diag(STEPS[free])])
+        options = {"initial_simplex": simplex, "xatol": 0.02, "fatol": 1e-9, "maxfev": 300}
+        found = scipy.optimize.minimize(
+            lambda at: self.cost(plane(at)), start[free], method="Nelder-Mead", options=options
+        )
+        return plane(found.x)
+
+
+def _simple(volume: Volume) -> tuple[np.ndarray, tuple[float, float, float]]:
+    """The head alone, windowed to [0, 1] and smoothed, with voxels of about COARSE_MM: image and its spacing."""
+    inside = foreground(volume)
+    image = volume.data[0]
+    low, high = WINDOW_HU if volume.unit == "HU" else (float(v) for v in np.percentile(image[inside], [1, 99]))
+    shades = np.where(inside, np.clip((image - low) / max(high - low, 1e-9), 0, 1) + 1e-3, 0).astype(np.float32)
+    spacing = volume.grid.spacing_mm
+    if len(shades) == 1:
+        wanted = (spacing[0], max(spacing[1], COARSE_MM / 2), max(spacing[2], COARSE_MM / 2))
+    else:
+        wanted = tuple(max(length, COARSE_MM) for length in spacing)  # type: ignore[assignment]
+    blur = [0.5 * new / old if size > 1 else 0 for new, old, size in zip(wanted, spacing, shades.shape)]
+    smooth = scipy.ndimage.gaussian_filter(shades, blur)
+    smooth[~inside] = 0
+    straight = Volume(smooth[None], np.diag([*spacing[::-1], 1.0]), "", "")
+    coarse = resample(straight, with_spacing(straight.grid, wanted), fill=0.0)
+    return coarse.data[0], coarse.grid.spacing_mm

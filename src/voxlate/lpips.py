@@ -1,0 +1,128 @@
+"""LPIPS, the learned perceptual distance of two pictures (v0.1, AlexNet), with weights that the user brings."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from voxlate.errors import BadInput
+
+SMALLEST = 31  # pixels: the first convolution then gives 7, and the two poolings 3 and 1
+BATCH = 8
+SHIFT = (-0.030, -0.088, -0.188)  # ImageNet's colours, of values in [-1, 1]: Zhang's ScalingLayer
+SCALE = (0.458, 0.448, 0.450)
+TINY = 1e-10
+POOLED = (1, 2)  # the convolutions after a 3 x 3 max pooling with stride 2
+STRIDES, PADDING = (4, 1, 1, 1, 1), (2, 2, 1, 1, 1)
+WIDTHS = (64, 192, 384, 256, 256)
+PLACES = (0, 3, 6, 8, 10)  # of the convolutions in torchvision's AlexNet
+KERNELS = (11, 5, 3, 3, 3)
+SHAPES: dict[str, tuple[int, ...]] = {
+    **{
+        f"features.{place}.weight": (width, before, kernel, kernel)
+        for place, width, before, kernel in zip(PLACES, WIDTHS, (3, *WIDTHS), KERNELS)
+    },
+    **{f"features.{place}.bias": (width,) for place, width in zip(PLACES, WIDTHS)},
+    **{f"lin{number}": (1, width, 1, 1) for number, width in enumerate(WIDTHS)},
+}
+
+Pictures = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Lpips:
+    """The weighted squared distance of two pictures' unit features: mean over pixels, sum over layers.
+
+    convolutions: weight and bias of the five layers; heads: what each of their channels counts, [C].
+    Source: Zhang et al. 2018 (CVPR), eq. 1; AlexNet: Krizhevsky et al. 2012, as torchvision has it.
+    """
+
+    convolutions: tuple[tuple[Tensor, Tensor], ...]
+    heads: tuple[Tensor, ...]
+    name: str
+
+    def __call__(self, a: Pictures, b: Pictures) -> NDArray[np.float64]:
+        """Distances [N] of grey pictures [N, H, W] in [0, 1]; grey is repeated to three channels in [-1, 1].
+
+        Raises BadInput where the pictures are smaller than SMALLEST.
+        """
+        found = [np.zeros(0)]
+        for start in range(0, len(a), BATCH):
+            part = slice(start, start + BATCH)
+            colours = [torch.from_numpy(np.ascontiguousarray(one[part])).float()[:, None] * 2 - 1 for one in (a, b)]
+            left, right = (one.expand(-1, 3, -1, -1) for one in colours)
+            found.append(self.layers(left, right).sum(1).double().cpu().numpy())
+        return np.concatenate(found)
+
+    @torch.no_grad()
+    def layers(self, a: Tensor, b: Tensor) -> Tensor:
+        """The share of each layer [N, 5] in the distance of colour pictures [N, 3, H, W] in [-1, 1]."""
+        height, width = a.shape[-2:]
+        if min(height, width) < SMALLEST:
+            raise BadInput(
+                f"LPIPS: expected slices of at least {SMALLEST}×{SMALLEST} pixels, found {width}×{height}. "
+                "Score without --lpips."
+            )
+        device = self.heads[0].device
+        shift, scale = (torch.tensor(one, device=device, dtype=a.dtype).view(1, 3, 1, 1) for one in (SHIFT, SCALE))
+        x, y = ((one.to(device) - shift) / scale for one in (a, b))
+        shares = []
+        for layer, head in enumerate(self.heads):
+            x, y = self._features(layer, x), self._features(layer, y)
+            apart = (_unit(x) - _unit(y)).square()
+            shares.append((apart * head.view(1, -1, 1, 1)).sum(1).mean((1, 2)))
+        return torch.stack(shares, 1)
+
+    def _features(self, layer: int, x: Tensor) -> Tensor:
+        weight, bias = self.convolutions[layer]
+        if layer in POOLED:
+            x = functional.max_pool2d(x, 3, 2)
+        return functional.relu(functional.conv2d(x, weight, bias, STRIDES[layer], PADDING[layer]))
+
+
+def _unit(features: Tensor) -> Tensor:
+    """Of length 1 along the channels."""
+    return features / (features.square().sum(1, keepdim=True).sqrt() + TINY)
+
+
+def load_lpips(path: Path | str) -> Lpips:
+    """LPIPS with the weights of a safetensors file: features.{0,3,6,8,10}.{weight,bias} and lin0 to lin4.
+
+    Raises BadInput where the file is absent, no safetensors, or has other names or shapes.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise BadInput(
+            f"{path}: expected LPIPS weights (AlexNet v0.1, safetensors), found no file. "
+            "Check the path; the package brings none, so without a file score without --lpips."
+        )
+    try:
+        state = safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise BadInput(
+            f"{path}: expected LPIPS weights as a safetensors file, found something else or a part of one ({error}). "
+            "Convert it, or download it again."
+        ) from error
+    for name, shape in SHAPES.items():
+        found = tuple(state[name].shape) if name in state else None
+        if found != shape:
+            said = "none" if found is None else f"{'×'.join(map(str, found))}"
+            raise BadInput(
+                f"{path}: expected {name} of shape {'×'.join(map(str, shape))} (LPIPS v0.1, AlexNet), found {said}. "
+                "Give the weights of this network."
+            )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    kept = {name: state[name].float().to(device) for name in SHAPES}
+    digest = hashlib.sha256(b"".join(kept[name].cpu().numpy().tobytes() for name in sorted(kept))).hexdigest()[:12]
+    return Lpips(
+        tuple((kept[f"features.{place}.weight"], kept[f"features.{place}.bias"]) for place in PLACES),
+        tuple(kept[f"lin{number}"].flatten() for number in range(len(PLACES))),
+        f"AlexNet v0.1 (weights {digest})",
+    )
