@@ -33,6 +33,7 @@ class AsymmetryPrior(nn.Module):
         self.numbers = {  # level -> which of the features
             level: number for number in range(len(channels)) if 0 <= (level := number + 1 - self.scale) < len(widths)
         }
+        self.levels = tuple(self.numbers)
         self.sampled, self.fused, told = nn.ModuleDict(), nn.ModuleDict(), 0
         for level, number in self.numbers.items():
             told += channels[number]
