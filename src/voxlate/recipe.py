@@ -210,7 +210,7 @@ def _task(stage: Stage, earlier: Mapping[str, Method]) -> Task:
     if isinstance(task, Residual):
         predictor = earlier[task.predictor]
         assert isinstance(predictor, Regression)  # _check has said so in words
-        return ResidualTask(task, predictor, predictor.net.feature_channels if task.asymmetry else ())
+        return ResidualTask(task, predictor, getattr(predictor.net, "feature_channels", ()) if task.asymmetry else ())
     if isinstance(task, Latent):
         autoencoding = earlier[task.autoencoder]
         assert isinstance(autoencoding, Autoencoding)

@@ -21,10 +21,11 @@ def _numbers(net: nn.Module) -> int:
     return sum(tensor.numel() for tensor in net.state_dict().values())
 
 
-def _tiny(code_bits: int = 0, **changes: Any) -> ResidualUNet:
+def _tiny(code_bits: int = 0, feature_channels: tuple[int, ...] = (), **changes: Any) -> ResidualUNet:
     torch.manual_seed(1)
     net = dataclasses.replace(TINY, **changes)
-    return net.build(state_channels=1, condition_channels=1, out_channels=1, code_bits=code_bits).eval()
+    told = {"code_bits": code_bits, "feature_channels": feature_channels}
+    return net.build(state_channels=1, condition_channels=1, out_channels=1, **told).eval()
 
 
 def _inputs(*size: int, batch: int = 2) -> tuple[Tensor, Condition, Tensor]:
@@ -223,9 +224,7 @@ def test_the_code_changes_the_encoder_only_where_it_is_injected_there(inject: st
 
 
 def test_features_are_told_after_the_first_block_of_the_levels_of_their_sizes() -> None:
-    torch.manual_seed(0)
-    options = {"state_channels": 1, "condition_channels": 1, "out_channels": 1, "feature_channels": (6, 4)}
-    net = TINY.build(**options).eval()
+    net = _tiny(feature_channels=(6, 4))
     assert net.prior is not None and net.prior.levels == (1,)  # 1/4 of the size has no level in this network
     x, condition, log_snr = _inputs(2, 8, 8)
     condition = dataclasses.replace(condition, features=(torch.randn(2, 6, 2, 4, 4), torch.randn(2, 4, 2, 2, 2)))

@@ -1,7 +1,7 @@
 """One forward pass from source to target: the honest floor under every diffusion model."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
@@ -64,7 +64,7 @@ class Regression(Method):
         """As `predict`, with the maps that a network such as BRAN has on its way (its `feature_channels`)."""
         problem = self.task.pose(batch)
         state = problem.known if self.known_in_state else None
-        answer, features = self.net.with_features(state, problem.condition)  # type: ignore[operator]
+        answer, features = cast(Any, self.net).with_features(state, problem.condition)
         return self.task.restore(self._within(answer), problem), features
 
     @torch.no_grad()
