@@ -187,9 +187,7 @@ class RegionalFilters(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         shares = one_hot(self.guide(h)).to(h.dtype)
-        parted = (
-            (shares[:, :, None] * h[:, None]).flatten(1, 2).flatten(2)
-        )  # [N, D*C, pixels], 0 beyond each region
+        parted = (shares[:, :, None] * h[:, None]).flatten(1, 2).flatten(2)  # [N, D*C, pixels], 0 beyond each region
         filters = self.filters(h).transpose(1, 2).flatten(2)  # [N, C, D*C]: one product sums over the regions
         return torch.bmm(filters, parted.to(filters.dtype)).unflatten(2, h.shape[2:]).to(h.dtype)
 
