@@ -40,12 +40,9 @@ def test_the_rows_of_the_ablation_switch_on_one_thing_after_another(size: str) -
     assert all(list(switches(row)) == sorted(switches(row), reverse=True) for row in rows)
     assert all(row.task.strip for row in rows)  # type: ignore[union-attr]
     for row in rows:
-        same = dataclasses.replace(
-            row, title="", task=rows[0].task, stages=[], train=rows[0].train, synth=rows[0].synth
-        )
-        method = rows[-1].method if row.stages else rows[0].method
-        assert row.method == method
-        assert dataclasses.replace(same, method=rows[0].method) == dataclasses.replace(rows[0], title="")
+        assert row.method == (rows[-1] if row.stages else rows[0]).method
+        said = {name: getattr(rows[0], name) for name in ("title", "task", "method", "stages", "train", "synth")}
+        assert dataclasses.replace(row, **said) == rows[0]
     total = {row.train.steps + sum(stage.train.steps for stage in row.stages) for row in rows}
     assert len(total) == 1 or not size  # small rows may learn equally long
 
