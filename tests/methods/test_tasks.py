@@ -187,6 +187,28 @@ def test_inside_a_mask_nothing_outside_is_seen_or_made(task):
     assert made[~outside].std() > 0.01
 
 
+@pytest.mark.parametrize("task", [Translate(inside=True), "residual"])
+def test_an_empty_mask_gives_the_picture_that_was_there_before(task):
+    task = ResidualTask(Residual(inside=True), Half()) if task == "residual" else task
+    full = batch(channels=1, target=False)
+    full.mask[0] = 0
+    made = Diffusion(DiffusionSettings(), Wild(), task, 1).synthesise(full, Noise(0, full.item), HOW)
+    assert torch.equal(made[0], full.source[0] / 2 if isinstance(task, ResidualTask) else -torch.ones(1, 1, 8, 8))
+
+
+def test_with_a_full_mask_and_a_predictor_of_nothing_a_residual_is_a_plain_diffusion():
+    class Nothing(nn.Module):
+        def predict(self, batch):
+            return torch.zeros_like(batch.source)
+
+    full = replace(batch(channels=1, target=False), mask=torch.ones(2, 1, 1, 8, 8))
+    tasks = (ResidualTask(Residual(inside=True, see_base=False), Nothing()), Translate(), Translate(inside=True))
+    first, *others = (
+        Diffusion(DiffusionSettings(), Wild(), task, 1).synthesise(full, Noise(0, full.item), HOW) for task in tasks
+    )
+    assert all(torch.equal(first, other) for other in others)
+
+
 class Sums(nn.Module):
     def forward(self, x, condition, log_snr):
         return condition.images.mean((-2, -1), keepdim=True) + condition.images.sum(1, keepdim=True) / 2
