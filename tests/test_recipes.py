@@ -47,6 +47,11 @@ NARROW = {
     "mr_to_ct_wgan_gp": {"net.width": "16"},
     "mr_to_ct_ddpm": {"net.width": "16"},
     "mr_to_ct_em": {"net.width": "16"},
+    **{
+        f"mrdpm{row}": {"net.width": "16", "stages.0.net.width": "8"}
+        for row in ("", "_bran", "_pix2pix", "_cbf", "_cbv")
+    },
+    **{f"mrdpm{row}": {"net.width": "16"} for row in ("_masked", "_plain")},
 }
 LIKE = [  # these train what another one trains, and draw otherwise
     f"mr_to_ct_{row}{size}" for row in ("ddpm_m", "em_m", "pc", "pc_m", "ode", "ode_m") for size in ("", "_small")

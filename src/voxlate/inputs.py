@@ -13,7 +13,7 @@ from voxlate.images.mask import foreground
 from voxlate.images.spool import mapped, release
 from voxlate.images.tiling import Tiling
 from voxlate.images.volume import Volume
-from voxlate.methods.tasks import Residual
+from voxlate.methods.tasks import Residual, Translate
 from voxlate.recipe import Recipe
 
 Triple = tuple[int, int, int]
@@ -24,7 +24,8 @@ class Inputs:
 
     def __init__(self, recipe: Recipe, volumes: Mapping[str, Volume]):
         self.recipe, self.volumes = recipe, volumes
-        masked = isinstance(recipe.task, Residual) and recipe.task.inside
+        tasks = [stage.task for stage in recipe.all_stages]
+        masked = any(task.inside or task.strip for task in tasks if isinstance(task, (Translate, Residual)))
         self.statistics: dict[str, Statistics] = {}
         self.mask: np.ndarray | None = None
         for name, volume in volumes.items():

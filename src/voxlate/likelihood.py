@@ -22,7 +22,7 @@ from voxlate.errors import BadInput
 from voxlate.files import write_json
 from voxlate.methods.calls import Calls, counted
 from voxlate.methods.diffusion import Diffusion
-from voxlate.methods.tasks import Complete, Latent, Residual
+from voxlate.methods.tasks import Complete, Latent, Residual, Translate
 from voxlate.recipe import Recipe
 from voxlate.run import load_method
 from voxlate.validate import find_device
@@ -138,7 +138,7 @@ class _Asker:
             with torch.no_grad():
                 bits = self.model.bits_per_dim(pieces, noise, self.tolerance).tolist()
             some = pieces.mask.flatten(1).any(1).tolist()
-            masked = isinstance(self.recipe.task, Residual) and self.recipe.task.inside
+            masked = isinstance(self.recipe.task, (Translate, Residual)) and self.recipe.task.inside
             yield [value if there or not masked else None for value, there in zip(bits, some)]
 
 

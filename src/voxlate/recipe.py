@@ -13,7 +13,7 @@ from voxlate.diffusion.noise import Independent, SliceNoise
 from voxlate.diffusion.sample import SamplerSettings, refuse_misfit
 from voxlate.errors import BadInput
 from voxlate.images.intensity import Intensity, Window
-from voxlate.images.slices import Slices, Whole
+from voxlate.images.slices import Slices, Tiled, Whole
 from voxlate.methods.adversarial import Adversarial, AdversarialSettings
 from voxlate.methods.autoencoding import Autoencoding, AutoencodingSettings
 from voxlate.methods.diffusion import Diffusion, DiffusionSettings
@@ -21,6 +21,7 @@ from voxlate.methods.problem import Method, Task
 from voxlate.methods.regression import Regression, RegressionSettings
 from voxlate.methods.tasks import AnyTask, Complete, Latent, LatentTask, Residual, ResidualTask, Translate
 from voxlate.nets.autoencoder import AutoencoderNet, KLAutoencoder
+from voxlate.nets.bran import Bran
 from voxlate.nets.unet import UNet
 from voxlate.nets.xmodality.adm import ADM
 from voxlate.nets.xmodality.dit import DiT
@@ -33,7 +34,7 @@ from voxlate.stopping import Stop
 AnyMethod = Annotated[
     DiffusionSettings | RegressionSettings | AdversarialSettings | AutoencodingSettings, Field(discriminator="kind")
 ]
-AnyNet = Annotated[UNet | KLAutoencoder | PlainUNet | ADM | UViT | DiT, Field(discriminator="kind")]
+AnyNet = Annotated[UNet | Bran | KLAutoencoder | PlainUNet | ADM | UViT | DiT, Field(discriminator="kind")]
 
 
 @settings
@@ -158,6 +159,7 @@ def build(recipe: Recipe, stage: Stage, earlier: Mapping[str, Method]) -> Method
         out_channels=channels.state,
         code_bits=channels.code,
         noisy=noisy,
+        feature_channels=channels.features,
     )
     if isinstance(stage.method, DiffusionSettings):
         return Diffusion(stage.method, net, task, channels.state)
@@ -208,7 +210,7 @@ def _task(stage: Stage, earlier: Mapping[str, Method]) -> Task:
     if isinstance(task, Residual):
         predictor = earlier[task.predictor]
         assert isinstance(predictor, Regression)  # _check has said so in words
-        return ResidualTask(task, predictor)
+        return ResidualTask(task, predictor, getattr(predictor.net, "feature_channels", ()) if task.asymmetry else ())
     if isinstance(task, Latent):
         autoencoding = earlier[task.autoencoder]
         assert isinstance(autoencoding, Autoencoding)
@@ -249,3 +251,21 @@ def _check(recipe: Recipe, where: str) -> None:
         known[stage.name] = type(stage.method)
         if isinstance(stage.method, DiffusionSettings):
             refuse_misfit(recipe.synth, stage.method.schedule)
+        if isinstance(stage.task, Residual) and stage.task.asymmetry:
+            _check_asymmetry(recipe, stage, where)
+
+
+def _check_asymmetry(recipe: Recipe, stage: Stage, where: str) -> None:
+    assert isinstance(stage.task, Residual)
+    predictor = next(one.net for one in recipe.stages if one.name == stage.task.predictor)
+    for role, net, kind in (("predictor", predictor, Bran), ("network", stage.net, UNet)):
+        if not isinstance(net, kind):
+            raise BadInput(
+                f"{where}: expected net.kind '{kind.kind}' of the {role} for task.asymmetry, found '{net.kind}'. "
+                "Change it, or set asymmetry = false."
+            )
+    if isinstance(recipe.synth.slices, Tiled):
+        raise BadInput(
+            f"{where}: expected whole slices for task.asymmetry, found synth.slices of kind 'tiled', whose middle is "
+            "not the mid-plane. Drop synth.slices."
+        )

@@ -19,6 +19,13 @@ AUTOENCODER = {
     "train": TRAIN,
 }
 PREDICTOR = {"name": "predictor", "method": {"kind": "regression"}, "net": TINY, "train": TRAIN}
+BRAN = {
+    "name": "predictor",
+    "task": {"kind": "translate", "inside": True, "strip": True},
+    "method": {"kind": "regression"},
+    "net": {"kind": "bran", "width": 4, "stages": 3, "hidden": 4},
+    "train": TRAIN,
+}
 METHODS = {
     "diffusion": {"kind": "diffusion"},
     "regression": {"kind": "regression"},
@@ -29,6 +36,11 @@ TASKS = {
     "complete": ({"kind": "complete"}, []),
     "residual": ({"kind": "residual", "scale": 2.0}, [PREDICTOR]),
     "residual_inside": ({"kind": "residual", "inside": True, "predictor_weight": 0.1}, [PREDICTOR]),
+    "translate_inside": ({"kind": "translate", "inside": True, "strip": True}, []),
+    "asymmetry": (
+        {"kind": "residual", "inside": True, "strip": True, "asymmetry": True, "predictor_weight": 0.1},
+        [BRAN],
+    ),
     "latent": ({"kind": "latent"}, [AUTOENCODER]),
 }
 CASES = [(method, task) for method in METHODS for task in TASKS]

@@ -1,5 +1,6 @@
 """What each task promises: known voxels stay, masks hold, residuals add up, latents fold their channels."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -11,8 +12,9 @@ from torch import nn
 from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SamplerSettings
+from voxlate.diffusion.schedules import LinearBetas
 from voxlate.methods.diffusion import Diffusion, DiffusionSettings
-from voxlate.methods.regression import leaky
+from voxlate.methods.regression import Regression, RegressionSettings, leaky
 from voxlate.methods.similarity import dissimilarity
 from voxlate.methods.tasks import Complete, LatentTask, Residual, ResidualTask, Translate, draw_missing, hide_one
 from voxlate.nets.autoencoder import KLAutoencoder
@@ -168,6 +170,122 @@ def test_a_frozen_predictor_stays_frozen_and_a_joint_one_learns():
             expected = 0.1 * (full.target - layer(full.source)).abs().mean()
             torch.testing.assert_close(loss["predictor"], expected)
             assert loss["total"] == loss["diffusion"] + loss["predictor"]
+
+
+@pytest.mark.parametrize("task", [Translate(inside=True, strip=True), "residual"])
+def test_inside_a_mask_nothing_outside_is_seen_or_made(task):
+    if task == "residual":
+        predictor = Regression(RegressionSettings(), Sums(), Translate(inside=True, strip=True))
+        task = ResidualTask(Residual(inside=True, strip=True), predictor)
+    full = batch(channels=1, target=False)
+    outside = full.mask == 0
+    other = replace(full, source=torch.where(outside, 7.0, full.source))
+    method = Diffusion(DiffusionSettings(), Wild(), task, 1)
+    made, again = (method.synthesise(one, Noise(0, one.item), HOW) for one in (full, other))
+    assert torch.equal(made, again)
+    assert torch.equal(made[outside], torch.full_like(made[outside], -1))
+    assert made[~outside].std() > 0.01
+
+
+@pytest.mark.parametrize("task", [Translate(inside=True), "residual"])
+def test_an_empty_mask_gives_the_picture_that_was_there_before(task):
+    task = ResidualTask(Residual(inside=True), Half()) if task == "residual" else task
+    full = batch(channels=1, target=False)
+    full.mask[0] = 0
+    made = Diffusion(DiffusionSettings(), Wild(), task, 1).synthesise(full, Noise(0, full.item), HOW)
+    assert torch.equal(made[0], full.source[0] / 2 if isinstance(task, ResidualTask) else -torch.ones(1, 1, 8, 8))
+
+
+def test_with_a_full_mask_and_a_predictor_of_nothing_a_residual_is_a_plain_diffusion():
+    class Nothing(nn.Module):
+        def predict(self, batch):
+            return torch.zeros_like(batch.source)
+
+    full = replace(batch(channels=1, target=False), mask=torch.ones(2, 1, 1, 8, 8))
+    tasks = (ResidualTask(Residual(inside=True, see_base=False), Nothing()), Translate(), Translate(inside=True))
+    first, *others = (
+        Diffusion(DiffusionSettings(), Wild(), task, 1).synthesise(full, Noise(0, full.item), HOW) for task in tasks
+    )
+    assert all(torch.equal(first, other) for other in others)
+
+
+class Sums(nn.Module):
+    def forward(self, x, condition, log_snr):
+        return condition.images.mean((-2, -1), keepdim=True) + condition.images.sum(1, keepdim=True) / 2
+
+
+def test_a_mask_keeps_what_lies_outside_out_of_the_loss():
+    full = batch(channels=1)
+    other = replace(full, target=torch.where(full.mask == 0, 9.0, full.target))
+    for task in (Translate(inside=True), ResidualTask(Residual(inside=True, predictor_weight=0.1), Half())):
+        method = Diffusion(DiffusionSettings(reduction="all"), Wild(), task, 1)
+        losses = [method.loss("net", one, Noise(0, one.item)) for one in (full, other)]
+        assert losses[0] == losses[1]
+
+
+def test_the_predictors_loss_is_of_the_scaled_residual_and_averaged_as_the_method_says():
+    full = batch(channels=1)
+    task = ResidualTask(Residual(inside=True, scale=0.5, predictor_weight=0.1), Half())
+    inside = (full.mask * (full.target - full.source / 2)).abs().sum() * 0.5 * 0.1
+    for reduction, voxels in (("mask", 2 * 16), ("all", 2 * 64)):
+        method = Diffusion(DiffusionSettings(reduction=reduction), Wild(), task, 1)
+        torch.testing.assert_close(method.loss("net", full, Noise(0, full.item))["predictor"], inside / voxels)
+
+
+class Offering(nn.Module):
+    """A predictor of one weight, which its features hold, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(0.5))
+        self.drop = nn.Dropout()
+
+    def predict(self, batch):
+        return self.weight * batch.source
+
+    def predict_with_features(self, batch):
+        return self.predict(batch), (self.weight * batch.source,)
+
+
+class Listening(nn.Module):
+    def forward(self, x, condition, log_snr):
+        return x + sum(condition.features)
+
+
+@pytest.mark.parametrize(("detach", "moves"), [(True, False), (False, True)])
+def test_features_never_move_the_predictor_and_the_residual_does_unless_detached(detach, moves):
+    predictor, full = Offering(), batch(channels=1)
+    residual = Residual(asymmetry=True, see_base=False, predictor_weight=0.1, detach=detach)
+    method = Diffusion(DiffusionSettings(), Listening(), ResidualTask(residual, predictor, (1,)), 1)
+    loss = method.loss("net", full, Noise(0, full.item))["diffusion"]
+    assert loss.requires_grad == moves
+    if moves:
+        assert torch.autograd.grad(loss, predictor.weight)[0] != 0
+
+
+@pytest.mark.parametrize(("weight", "steady", "acts"), [(0.1, False, True), (0.1, True, False), (0.0, False, False)])
+def test_a_predictor_drops_features_only_where_it_learns_and_is_not_held_steady(weight, steady, acts):
+    task = ResidualTask(Residual(predictor_weight=weight, predictor_steady=steady), Offering()).train()
+    assert task.predictor.drop.training == acts
+
+
+def test_a_network_that_knows_the_noise_gives_the_target_back_by_the_published_steps():
+    """With betas of 1e-6 to 1e-2, whose last state is no pure noise (Cai et al. 2024)."""
+    full = batch(channels=1)
+    x0 = full.mask * (full.target - full.source / 2) * 0.5
+    schedule = LinearBetas(first=1e-6, last=1e-2, count=1000)
+
+    class Knowing(nn.Module):
+        def forward(self, x, condition, log_snr):
+            alpha, sigma = schedule(schedule.t(log_snr.double()))
+            alpha, sigma = (one.to(x).view(-1, 1, 1, 1, 1) for one in (alpha, sigma))
+            return (x - alpha * x0) / sigma
+
+    options = DiffusionSettings(schedule=schedule, prediction="eps", clip=(-1, 1))
+    method = Diffusion(options, Knowing(), ResidualTask(Residual(inside=True, scale=0.5), Half()), 1)
+    made = method.synthesise(full, Noise(0, full.item), SamplerSettings(sampler="ddpm", steps=100))
+    inside = full.mask > 0
+    torch.testing.assert_close(made[inside], full.target[inside], rtol=0, atol=1e-3)
 
 
 def test_latents_hold_each_modality_in_its_own_channels():

@@ -21,10 +21,11 @@ def _numbers(net: nn.Module) -> int:
     return sum(tensor.numel() for tensor in net.state_dict().values())
 
 
-def _tiny(code_bits: int = 0, **changes: Any) -> ResidualUNet:
+def _tiny(code_bits: int = 0, feature_channels: tuple[int, ...] = (), **changes: Any) -> ResidualUNet:
     torch.manual_seed(1)
     net = dataclasses.replace(TINY, **changes)
-    return net.build(state_channels=1, condition_channels=1, out_channels=1, code_bits=code_bits).eval()
+    told = {"code_bits": code_bits, "feature_channels": feature_channels}
+    return net.build(state_channels=1, condition_channels=1, out_channels=1, **told).eval()
 
 
 def _inputs(*size: int, batch: int = 2) -> tuple[Tensor, Condition, Tensor]:
@@ -222,27 +223,17 @@ def test_the_code_changes_the_encoder_only_where_it_is_injected_there(inject: st
     assert (first - second).abs().max() > 1e-3
 
 
-def test_features_are_added_after_the_first_block_of_their_levels() -> None:
-    torch.manual_seed(0)
-    net = TINY.build(state_channels=1, condition_channels=1, out_channels=1, feature_levels=(1,)).eval()
+def test_features_are_told_after_the_first_block_of_the_levels_of_their_sizes() -> None:
+    net = _tiny(feature_channels=(6, 4))
+    assert net.prior is not None
+    assert net.prior.levels == (1,)  # 1/4 of the size has no level in this network
     x, condition, log_snr = _inputs(2, 8, 8)
-    plain = net(x, dataclasses.replace(condition, features=(torch.zeros(2, 16, 2, 4, 4),)), log_snr)
+    condition = dataclasses.replace(condition, features=(torch.randn(2, 6, 2, 4, 4), torch.randn(2, 4, 2, 2, 2)))
     entered: list[Tensor] = []
-    net.middle.stages[0].register_forward_pre_hook(lambda _, given: entered.append(given[0]))
-    feature = torch.randn(2, 16, 2, 4, 4)
-    zero = torch.zeros_like(feature)
-    for given in (zero, feature):
-        net(x, dataclasses.replace(condition, features=(given,)), log_snr)
-    difference = (entered[1] - entered[0]).unflatten(0, (2, 2)).transpose(1, 2)
-    torch.testing.assert_close(difference, feature, atol=1e-5, rtol=1e-4)
-    net.feature_layers["1"] = _Silent()
-    told = net(x, dataclasses.replace(condition, features=(feature,)), log_snr)
-    torch.testing.assert_close(told, plain)
-
-
-class _Silent(nn.Module):
-    def forward(self, h: Tensor, feature: Tensor) -> Tensor:
-        return h
+    net.encoder[1].stages[0].register_forward_hook(lambda *call: entered.append(call[-1]))
+    net.prior.fused["1"].register_forward_pre_hook(lambda _, given: entered.append(given[0]))
+    net(x, condition, log_snr)
+    assert torch.equal(*entered)
 
 
 @pytest.mark.parametrize(
@@ -252,6 +243,7 @@ class _Silent(nn.Module):
         ({"volumetric": True, "kernel": "3x3x3"}, "joins slices already"),
         ({"depth_halvings": 1}, "Set kernel to 3x3x3"),
         ({"kernel": "3x3x3", "depth_halvings": 2}, "expected at most 1"),
+        ({"kernel": "3x3x3", "feature_channels": (4,)}, "feature maps of slices"),
         ({"head_width": 5}, "expected a divisor of 16 channels, found 5"),
     ],
 )

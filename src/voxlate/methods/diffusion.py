@@ -70,14 +70,15 @@ class Diffusion(Method):
         error = error.square() if self.options.loss == "l2" else error.abs()
         weight = self.options.weight(alpha, sigma, kind).to(x0)
         fit = (weight * masked_mean(error, mask, self.options.reduction)).mean()
-        return {"total": fit + sum(problem.losses.values()), "diffusion": fit, **problem.losses}
+        beside = {name: masked_mean(of, mask, self.options.reduction).mean() for name, of in problem.errors.items()}
+        return {"total": fit + sum(beside.values()), "diffusion": fit, **beside}
 
     @torch.no_grad()
     def synthesise(self, batch: Batch, noise: Noise, how: SamplerSettings) -> Tensor:
         problem = self.task.pose(batch)
         mask, schedule = problem.mask, self.options.schedule
         nothing = mask.new_zeros(len(mask), self.state_channels, *mask.shape[2:])
-        known = nothing if problem.known is None else problem.known
+        known = nothing if problem.known is None else problem.known.expand_as(nothing)
         denoise = self._denoiser(problem, self.options.clip)
         # a start below 1 begins at a state of 0, noised: for a residual that is the predictor's own image
         x0 = sample(how, denoise, schedule, noise, known, mask, initial=nothing if how.start < 1 else None)

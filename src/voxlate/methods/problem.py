@@ -17,10 +17,10 @@ class Problem:
     """A batch as a method sees it.
 
     mask: [B, 1 or C, D, H, W] on the state's own grid, 1 where the state may be noisy and the loss counts; known:
-    [B, C, D, H, W], what the state holds elsewhere (None: nothing is known, the mask is 1 everywhere); x0:
+    [B, 1 or C, D, H, W], what the state holds elsewhere (None: nothing is known, the mask is 1 everywhere); x0:
     [B, C, D, H, W], the clean state, in training only; base: [B, T, D, H, W], the image that a residual is added to;
-    size: height and width of the image where the state's are not the same; losses: terms that posing the problem
-    itself adds to the loss.
+    size: height and width of the image where the state's are not the same; errors: of each voxel, [B, C, D, H, W], that
+    posing the problem itself adds to the loss, averaged as the method averages its own.
     """
 
     condition: Condition
@@ -29,7 +29,7 @@ class Problem:
     x0: Tensor | None = None
     base: Tensor | None = None
     size: tuple[int, int] | None = None
-    losses: Mapping[str, Tensor] = field(default_factory=dict)
+    errors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Channels:
     condition: int
     code: int = 0
     known_in_state: bool = False  # the state carries known voxels, so a regression must see it too
+    features: tuple[int, ...] = ()  # of the maps in Condition.features
 
 
 class Task(Protocol):

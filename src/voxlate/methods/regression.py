@@ -1,7 +1,7 @@
 """One forward pass from source to target: the honest floor under every diffusion model."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
@@ -48,7 +48,9 @@ class Regression(Method):
         assert problem.x0 is not None
         error = answer - problem.x0
         error = error.abs() if self.options.loss == "l1" else error.square()
-        terms = {self.options.loss: masked_mean(error, problem.mask, self.options.reduction).mean(), **problem.losses}
+        errors = {self.options.loss: error, **problem.errors}
+        reduction = self.options.reduction
+        terms = {name: masked_mean(one, problem.mask, reduction).mean() for name, one in errors.items()}
         if self.options.ssim:
             terms["ssim"] = self.options.ssim * dissimilarity(answer, problem.x0).mean()
         return {"total": torch.stack(list(terms.values())).sum(), **terms}
@@ -58,6 +60,13 @@ class Regression(Method):
         problem = self.task.pose(batch)
         return self.task.restore(self.ask(problem), problem)
 
+    def predict_with_features(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """As `predict`, with the maps that a network such as BRAN has on its way (its `feature_channels`)."""
+        problem = self.task.pose(batch)
+        state = problem.known if self.known_in_state else None
+        answer, features = cast(Any, self.net).with_features(state, problem.condition)
+        return self.task.restore(self._within(answer), problem), features
+
     @torch.no_grad()
     def synthesise(self, batch: Batch, noise: Noise, how: SamplerSettings) -> Tensor:
         return self.predict(batch)
@@ -65,7 +74,10 @@ class Regression(Method):
     def ask(self, problem: Problem) -> Tensor:
         """The network's answer, float32."""
         state = problem.known if self.known_in_state else None
-        answer: Tensor = self.net(state, problem.condition, None).float()
+        return self._within(self.net(state, problem.condition, None))
+
+    def _within(self, answer: Tensor) -> Tensor:
+        answer = answer.float()
         return answer if self.options.leak == 1 else leaky(answer, self.options.leak)
 
 

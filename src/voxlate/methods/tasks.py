@@ -13,22 +13,37 @@ from voxlate.diffusion.noise import Noise
 from voxlate.methods.problem import Channels, Problem
 from voxlate.nets.autoencoder import AutoencoderNet
 
+Inside = Annotated[bool, Field(description="noise and loss only inside the mask; outside nothing is synthesised")]
+Strip = Annotated[bool, Field(description="sources and targets are background outside the mask (skull stripping)")]
+
 
 @settings
 class Translate:
-    """From the source modalities to the target modalities; nothing of the state is known."""
+    """From the source modalities to the target modalities, everywhere or inside the mask."""
 
     kind: Literal["translate"] = "translate"
+    inside: Inside = False
+    strip: Strip = False
 
     def channels(self, sources: int, targets: int) -> Channels:
         return Channels(state=targets, condition=sources)
 
     def pose(self, batch: Batch, noise: Noise | None = None) -> Problem:
+        batch = stripped(batch) if self.strip else batch
         x0 = batch.target if noise is not None else None
-        return Problem(Condition(images=batch.source), mask=torch.ones_like(batch.mask), x0=x0)
+        mask = batch.mask if self.inside else torch.ones_like(batch.mask)
+        known = torch.full_like(mask, BACKGROUND) if self.inside else None
+        return Problem(Condition(images=batch.source), mask, known=known, x0=x0)
 
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:
-        return x0
+        return x0 if problem.known is None else torch.where(problem.mask > 0, x0, problem.known)
+
+
+def stripped(batch: Batch) -> Batch:
+    """The batch with background outside its mask."""
+    outside = batch.mask == 0
+    target = None if batch.target is None else batch.target.masked_fill(outside, BACKGROUND)
+    return replace(batch, source=batch.source.masked_fill(outside, BACKGROUND), target=target)
 
 
 @settings
@@ -86,11 +101,25 @@ class Residual:
     kind: Literal["residual"] = "residual"
     predictor: Annotated[str, Field(description="name of the earlier stage that predicts the image")] = "predictor"
     scale: Annotated[float, Field(gt=0, description="residuals are multiplied by this to have a spread near 1")] = 1.0
-    inside: Annotated[bool, Field(description="noise and loss only inside the mask; outside the residual is 0")] = False
+    inside: Inside = False
+    strip: Strip = False
     see_base: Annotated[bool, Field(description="the network also sees the predictor's image")] = True
+    asymmetry: Annotated[
+        bool,
+        Field(
+            description="the network is told the predictor's features and their left-right mirror images (MAP of "
+            "Cai et al. 2024); the mid-plane must lie in the middle of the image"
+        ),
+    ] = False
     predictor_weight: Annotated[
-        float, Field(ge=0, description="weight of the predictor's own L1 loss; 0 freezes the predictor")
+        float, Field(ge=0, description="weight of the predictor's own L1 loss, times scale; 0 freezes the predictor")
     ] = 0.0
+    predictor_steady: Annotated[
+        bool, Field(description="a predictor that learns keeps its batch statistics, and drops nothing")
+    ] = False
+    detach: Annotated[
+        bool, Field(description="the diffusion's loss does not move the predictor; else through the residual it does")
+    ] = False
 
 
 class Predictor(Protocol):
@@ -98,45 +127,56 @@ class Predictor(Protocol):
 
     def predict(self, batch: Batch) -> Tensor: ...
 
+    def predict_with_features(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]: ...
+
     def requires_grad_(self, requires_grad: bool = True) -> Any: ...
 
 
 class ResidualTask(nn.Module):
-    """`Residual` with its predictor."""
+    """`Residual` with its predictor; feature_channels: of the maps that it hands on, for `asymmetry`."""
 
-    def __init__(self, residual: Residual, predictor: Predictor):
+    def __init__(self, residual: Residual, predictor: Predictor, feature_channels: tuple[int, ...] = ()):
         super().__init__()
-        self.residual = residual
+        self.residual, self.feature_channels = residual, feature_channels
         self.predictor = predictor
         predictor.requires_grad_(residual.predictor_weight > 0)
 
     def train(self, mode: bool = True) -> "ResidualTask":
-        return super().train(mode and self.residual.predictor_weight > 0)  # frozen means without dropout, too
+        learns = self.residual.predictor_weight > 0 and not self.residual.predictor_steady
+        return super().train(mode and learns)  # frozen means without dropout, too
 
     def channels(self, sources: int, targets: int) -> Channels:
-        return Channels(state=targets, condition=sources + targets * self.residual.see_base)
+        condition = sources + targets * self.residual.see_base
+        return Channels(state=targets, condition=condition, features=self.feature_channels)
 
     def pose(self, batch: Batch, noise: Noise | None = None) -> Problem:
         training = noise is not None
+        batch = stripped(batch) if self.residual.strip else batch
         with torch.set_grad_enabled(training and self.residual.predictor_weight > 0):
-            base = self.predictor.predict(batch).float()
+            base, features = self._predict(batch)
         mask = batch.mask if self.residual.inside else torch.ones_like(batch.mask)
         images = torch.cat([batch.source, base.detach()], dim=1) if self.residual.see_base else batch.source
         problem = Problem(
-            Condition(images=images),
+            Condition(images=images, features=tuple(feature.detach() for feature in features)),
             mask=mask,
             known=torch.zeros_like(base) if self.residual.inside else None,
             base=base,
         )
         return self._with_target(problem, _required(batch.target)) if training else problem
 
+    def _predict(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
+        if not self.residual.asymmetry:
+            return self.predictor.predict(batch).float(), ()
+        base, features = self.predictor.predict_with_features(batch)
+        return base.float(), features
+
     def _with_target(self, problem: Problem, target: Tensor) -> Problem:
-        base = _required(problem.base)
-        losses = {}
-        if self.residual.predictor_weight > 0:
-            losses["predictor"] = self.residual.predictor_weight * (target - base).abs().mean()
-        x0 = problem.mask * (target - base) * self.residual.scale
-        return replace(problem, x0=x0, losses=losses)
+        base, residual = _required(problem.base), self.residual
+        errors = {}
+        if residual.predictor_weight > 0:
+            errors["predictor"] = residual.predictor_weight * residual.scale * (target - base).abs()
+        x0 = problem.mask * (target - (base.detach() if residual.detach else base)) * residual.scale
+        return replace(problem, x0=x0, errors=errors)
 
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:
         return _required(problem.base) + problem.mask * x0 / self.residual.scale

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from voxlate.batch import Condition
 from voxlate.config import settings
 from voxlate.errors import BadInput
+from voxlate.nets.asymmetry import AsymmetryPrior, Told
 from voxlate.nets.embedding import Embedding, Fourier, Sinusoidal
 from voxlate.nets.layers import (
     Attention,
@@ -86,20 +87,21 @@ class UNet:
         out_channels: int,
         code_bits: int = 0,
         noisy: bool = True,
-        feature_levels: tuple[int, ...] = (),
+        feature_channels: tuple[int, ...] = (),
     ) -> "ResidualUNet":
         """The network, with fresh weights from torch's global generator.
 
         state_channels: of x (0: a regressor, which sees images only); condition_channels: of Condition.images;
-        code_bits: length of Condition.code; noisy: whether it is told the noise level; feature_levels: encoder
-        levels whose first block is followed by Condition.features, in that order.
+        code_bits: length of Condition.code; noisy: whether it is told the noise level; feature_channels: of
+        Condition.features, which are told to the encoder levels of their sizes, after the first block.
         Raises BadInput where the settings contradict each other.
         """
-        _check(self)
-        return ResidualUNet(self, state_channels + condition_channels, out_channels, code_bits, noisy, feature_levels)
+        _check(self, bool(feature_channels))
+        ins = state_channels + condition_channels
+        return ResidualUNet(self, ins, out_channels, code_bits, noisy, feature_channels)
 
 
-def _check(net: UNet) -> None:
+def _check(net: UNet, features: bool) -> None:
     last = len(net.multipliers) - 1
     if any(not 0 <= level <= last for level in net.attention):
         raise BadInput(
@@ -109,6 +111,8 @@ def _check(net: UNet) -> None:
         raise BadInput(
             "net.volumetric: expected kernel 1x3x3, found 3x3x3, which joins slices already. Set one of the two."
         )
+    if features and net.kernel == "3x3x3":
+        raise BadInput("net.kernel: expected 1x3x3 beside feature maps of slices, found 3x3x3. Set it to 1x3x3.")
     if net.depth_halvings and net.kernel == "1x3x3":
         raise BadInput("net.depth_halvings: expected 0 with kernel 1x3x3, found more. Set kernel to 3x3x3.")
     if net.depth_halvings > last:
@@ -154,10 +158,10 @@ class ResidualUNet(nn.Module):
     """
 
     def __init__(
-        self, net: UNet, ins: int, outs: int, code_bits: int, noisy: bool, feature_levels: tuple[int, ...]
+        self, net: UNet, ins: int, outs: int, code_bits: int, noisy: bool, feature_channels: tuple[int, ...]
     ) -> None:
         super().__init__()
-        self.net, self.feature_levels = net, feature_levels
+        self.net = net
         self.dims: Literal[2, 3] = 2 if net.kernel == "1x3x3" else 3
         self.embedding = Embedding(net.time, net.width, code_bits, noisy)
         told = BlockOptions(
@@ -176,7 +180,8 @@ class ResidualUNet(nn.Module):
         self.decoder = self._decoder(widths, skips, told)
         self.norm = Norm(widths[0], net.groups, silu=True)
         self.head = conv3(widths[0], outs * net.patch**2, told)
-        self.feature_layers = nn.ModuleDict()  # level -> layer(h, feature), in place of plain addition
+        prior = (widths, feature_channels, net.patch, net.groups, net.zero_init)
+        self.prior = AsymmetryPrior(*prior) if feature_channels else None
         if net.zero_init:
             zeroed(self.head)
         if self.dims == 2:
@@ -223,17 +228,18 @@ class ResidualUNet(nn.Module):
         embedding = self.embedding(log_snr, condition.code)
         if embedding is not None and self.dims == 2:
             embedding = embedding.repeat_interleave(depth, dim=0)
-        out = self._unfold(self._blocks(h, embedding, depth, condition.features), depth)
+        told = self.prior(condition.features, h.shape[2:], image.shape[-1]) if self.prior is not None else {}
+        out = self._unfold(self._blocks(h, embedding, depth, told), depth)
         return out[..., : image.shape[2], : image.shape[3], : image.shape[4]].to(image.dtype)
 
-    def _blocks(self, h: Tensor, embedding: Tensor | None, depth: int, features: tuple[Tensor, ...]) -> Tensor:
+    def _blocks(self, h: Tensor, embedding: Tensor | None, depth: int, told: Told) -> Tensor:
         h = self.stem(h, depth)
         skips = [h]
         for index, level in enumerate(_levels(self.encoder)):
             for position, stage in enumerate(level.stages):
                 h = stage(h, embedding, depth)
-                if position == 0 and index in self.feature_levels:
-                    h = self._with_feature(index, h, features[self.feature_levels.index(index)])
+                if position == 0 and self.prior is not None:
+                    h = self.prior.fuse(index, h, told)
                 skips.append(h)
             if level.resample is not None:
                 h = level.resample(h, embedding, depth)
@@ -246,14 +252,6 @@ class ResidualUNet(nn.Module):
             if level.resample is not None:
                 h = level.resample(h, embedding, depth)
         h = self.head(self.norm(h), depth)
-        return h
-
-    def _with_feature(self, level: int, h: Tensor, feature: Tensor) -> Tensor:
-        if self.dims == 2:
-            feature = to_slices(feature)
-        if str(level) not in self.feature_layers:
-            return h + feature.to(h.dtype)
-        h = self.feature_layers[str(level)](h, feature)
         return h
 
     def _multiples(self) -> list[int]:

@@ -222,10 +222,10 @@ class Published(ABC):
         out_channels: int,
         code_bits: int = 0,
         noisy: bool = True,
-        feature_levels: tuple[int, ...] = (),
+        feature_channels: tuple[int, ...] = (),
     ) -> Backbone:
         """As `UNet.build`; raises BadInput where a task has more to tell than images, which these cannot be told."""
-        if code_bits or feature_levels:
+        if code_bits or feature_channels:
             more = "a configuration code" if code_bits else "feature maps"
             raise BadInput(
                 f"net.kind: expected a network that takes {more}, found '{self.kind}'. Set net.kind to 'unet'."

@@ -1,0 +1,102 @@
+"""MAP, the multi-scale asymmetry prior of paper 000 (section 2.2): a predictor's features beside their mirror images.
+
+Left and right are the two directions of the last axis, as everywhere in this package, and the mid-plane must lie in the
+middle of the image: a shifted or rotated head is compared with the wrong places of its other side, silently.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from voxlate.nets.layers import to_slices, zeroed
+from voxlate.nets.norm import Norm
+
+Told = dict[int, tuple[Tensor, ...]]  # for each level, its own map, then those of the levels before it
+
+
+class AsymmetryPrior(nn.Module):
+    """What the levels of a denoiser are told about the predictor's features at 1/2, 1/4, 1/8, … of the image's size.
+
+    widths: channels of each level; channels: of the features, which go to the levels of their sizes, if there are any;
+    patch: side, a power of 2, of what one pixel of level 0 stands for. Maps are slices, [N, C, H, W] (features come as
+    [B, C, D, H, W]). Source: Cai et al. 2024, eq. 5 to 9.
+    """
+
+    def __init__(
+        self, widths: Sequence[int], channels: Sequence[int], patch: int, groups: int, zero_init: bool
+    ) -> None:
+        super().__init__()
+        self.scale = patch.bit_length() - 1
+        self.numbers = {  # level -> which of the features
+            level: number for number in range(len(channels)) if 0 <= (level := number + 1 - self.scale) < len(widths)
+        }
+        self.levels = tuple(self.numbers)
+        self.sampled, self.fused, told = nn.ModuleDict(), nn.ModuleDict(), 0
+        for level, number in self.numbers.items():
+            told += channels[number]
+            self.sampled[str(level)] = Sampling(channels[number], groups)
+            self.fused[str(level)] = Fusion(widths[level], told, groups, zero_init)
+
+    def forward(self, features: Sequence[Tensor], size: Sequence[int], width: int) -> Told:
+        """The pyramid (eq. 6 and 7) for every level.
+
+        size: height and width of level 0; width: of the image in pixels, whose middle is the mid-plane, without what
+        was padded.
+        """
+        told: Told = {}
+        below: tuple[Tensor, ...] = ()
+        for level, number in self.numbers.items():
+            feature = on_grid(to_slices(features[number]), size[0] >> level, size[1] >> level)
+            own = self.sampled[str(level)](feature, math.ceil(width / 2 ** (number + 1)))
+            told[level] = below = (own, *(F.avg_pool2d(one, 2) for one in below))
+        return told
+
+    def fuse(self, level: int, h: Tensor, told: Told) -> Tensor:
+        """z_cond of a level (eq. 8); h as it is where nothing is told."""
+        if level in told:
+            h = self.fused[str(level)](h, told[level])
+        return h
+
+
+class Sampling(nn.Module):
+    """delta: a map and its mirror image, as many channels as the map (eq. 6)."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.norm = Norm(2 * channels, groups, silu=True)
+        self.conv = nn.Conv2d(2 * channels, channels, 1)
+
+    def forward(self, feature: Tensor, width: int) -> Tensor:
+        h: Tensor = self.conv(self.norm(torch.cat([feature, mirrored(feature, width)], dim=1)))
+        return h
+
+
+class Fusion(nn.Module):
+    """The denoiser's map with phi of it and of what it is told added; at first, phi is 0 (eq. 8)."""
+
+    def __init__(self, channels: int, told: int, groups: int, zero_init: bool) -> None:
+        super().__init__()
+        self.norm = Norm(channels + told, groups, silu=True)
+        self.conv = nn.Conv2d(channels + told, channels, 3, padding=1)
+        if zero_init:
+            zeroed(self.conv)
+
+    def forward(self, h: Tensor, told: Sequence[Tensor]) -> Tensor:
+        own, *below = (one.to(h.dtype) for one in told)
+        h = h + self.conv(self.norm(torch.cat([own, h, *below], dim=1)))
+        return h
+
+
+def mirrored(feature: Tensor, width: int) -> Tensor:
+    """The first `width` columns mirrored left to right; what was padded beyond them stays."""
+    return torch.cat([feature[..., :width].flip(-1), feature[..., width:]], dim=-1)
+
+
+def on_grid(feature: Tensor, height: int, width: int) -> Tensor:
+    """A map cut, or its far borders repeated, to a size: two networks pad their far sides differently."""
+    feature = feature[..., :height, :width]
+    missing = (0, width - feature.shape[-1], 0, height - feature.shape[-2])
+    return F.pad(feature, missing, mode="replicate") if any(missing) else feature

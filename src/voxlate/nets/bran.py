@@ -1,0 +1,222 @@
+"""BRAN, the brain region-aware network of paper 000, and without its regions the generator of Pix2Pix."""
+
+from collections.abc import Iterable
+from typing import Annotated, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from voxlate.batch import Condition
+from voxlate.config import settings
+from voxlate.errors import BadInput
+from voxlate.nets.layers import pad_far, to_slices, to_volumes
+
+SLOPE = 0.2  # of LeakyReLU below 0: Radford et al. 2016, sec. 3
+WIDEST = 8  # times the width: Isola et al. 2017, sec. 6.1.1
+NOT_DROPPED = 4  # halvings nearest to the image whose decoder stages drop nothing (Isola et al. 2017, sec. 6.1.1)
+
+
+@settings
+class Bran:
+    """U-Net of strided 4x4 convolutions; before each, every region of the map has filters of its own (Cai et al. 2024).
+
+    With regions = 0, width = 64 and drop_block = 1 it is the generator of Pix2Pix (Isola et al. 2017, sec. 6.1.1).
+    """
+
+    kind: Literal["bran"] = "bran"
+    width: Annotated[int, Field(gt=0, description="channels after the first stage; they double up to 8 times it")] = 32
+    stages: Annotated[
+        int, Field(ge=2, description="halvings; sizes are padded up to a multiple of 2 to the power of stages")
+    ] = 8
+    regions: Annotated[
+        int, Field(ge=0, description="regions with filters of their own before each stage; 0: plain convolutions")
+    ] = 4
+    hidden: Annotated[int, Field(gt=0, description="length of the code that filters are made from")] = 16
+    dropout: Annotated[
+        float, Field(ge=0, lt=1, description="share of features dropped in the decoder, 1/16 of the size and smaller")
+    ] = 0.5
+    drop_block: Annotated[
+        int, Field(ge=1, description="side of the squares that are dropped, odd; 1: single features")
+    ] = 3
+    tanh: Annotated[bool, Field(description="answers end between -1 and 1")] = True
+
+    def __post_init__(self) -> None:
+        if self.regions and self.hidden % self.regions:
+            raise BadInput(
+                f"net.hidden: expected a multiple of {self.regions} regions, found {self.hidden}. Change one of them."
+            )
+        if self.drop_block % 2 == 0:
+            raise BadInput(f"net.drop_block: expected an odd side, found {self.drop_block}. Change it.")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels after each encoder stage."""
+        return tuple(self.width * min(2**stage, WIDEST) for stage in range(self.stages))
+
+    @property
+    def feature_channels(self) -> tuple[int, ...]:
+        """Channels of the decoder's maps at 1/2, 1/4 and 1/8 of the size, which `BranNet.with_features` gives."""
+        return tuple(2 * width for width in self.widths[: min(3, self.stages - 1)])
+
+    def build(
+        self,
+        *,
+        state_channels: int,
+        condition_channels: int,
+        out_channels: int,
+        code_bits: int = 0,
+        noisy: bool = True,
+        feature_channels: tuple[int, ...] = (),
+    ) -> "BranNet":
+        """As `UNet.build`; raises BadInput where a task has more to tell than images, which this cannot be told."""
+        if noisy or code_bits or feature_channels:
+            more = "the noise level" if noisy else "a configuration code" if code_bits else "feature maps"
+            raise BadInput(
+                f"net.kind: expected a network that is told {more}, found '{self.kind}', which predicts from images "
+                "alone. Set net.kind to 'unet'."
+            )
+        return BranNet(self, state_channels + condition_channels, out_channels)
+
+
+class BranNet(nn.Module):
+    """`net(x, condition, None) -> out`: [B, C, D, H, W] in and out, slice by slice, of any size."""
+
+    def __init__(self, net: Bran, ins: int, outs: int) -> None:
+        super().__init__()
+        self.net, self.feature_channels = net, net.feature_channels
+        widths, last = net.widths, net.stages - 1
+        self.encoder = nn.ModuleList(
+            Down(below, above, net, norm=0 < stage < last, last=stage == last)
+            for stage, (below, above) in enumerate(zip((ins, *widths), widths))
+        )
+        self.decoder = nn.ModuleList(
+            Up(widths[stage] * (1 if stage == last else 2), widths[stage - 1], net, NOT_DROPPED <= stage < last)
+            for stage in range(last, 0, -1)
+        )
+        self.head = nn.ConvTranspose2d(2 * widths[0], outs, 4, stride=2, padding=1, bias=False)
+        for module in (module for module in self.modules() if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))):
+            if module.kernel_size == (4, 4):
+                nn.init.normal_(module.weight, std=0.02)  # Isola et al. 2017, sec. 6.2
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, x: Tensor | None, condition: Condition, log_snr: Tensor | None) -> Tensor:
+        return self.with_features(x, condition)[0]
+
+    def with_features(self, x: Tensor | None, condition: Condition) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The answer, and the decoder's maps at 1/2, 1/4 and 1/8 of the (padded) size, [B, C, D, H_l, W_l]."""
+        parts = [part for part in (x, condition.images) if part is not None]
+        image = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        depth, (height, width) = image.shape[2], image.shape[3:]
+        padded = pad_far(image, (1, 2**self.net.stages, 2**self.net.stages))
+        h = to_slices(padded).contiguous(memory_format=torch.channels_last)
+        skips: list[Tensor] = []
+        for down in cast(Iterable[Down], self.encoder):
+            h = down(h)
+            skips.append(h)
+        skips.pop()
+        maps = []
+        for up in cast(Iterable[Up], self.decoder):
+            h = torch.cat([up(h), skips.pop()], dim=1)
+            maps.append(h)
+        out = self.head(h)
+        out = to_volumes(out.tanh() if self.net.tanh else out, depth)[..., :height, :width].to(image.dtype)
+        near = list(reversed(maps))[: len(self.feature_channels)]
+        return out, tuple(to_volumes(one, depth) for one in near)
+
+
+class Down(nn.Module):
+    """A map, and what its regions' own filters make of it, to half the size."""
+
+    def __init__(self, ins: int, outs: int, net: Bran, norm: bool, last: bool) -> None:
+        super().__init__()
+        self.regional = RegionalFilters(ins, net.regions, net.hidden) if net.regions else None
+        self.conv = nn.Conv2d(ins * (2 if net.regions else 1), outs, 4, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(outs) if norm else nn.Identity()
+        self.slope = 0.0 if last else SLOPE
+
+    def forward(self, h: Tensor) -> Tensor:
+        if self.regional is not None:
+            h = torch.cat([h, self.regional(h)], dim=1)
+        return F.leaky_relu(self.norm(self.conv(h)), self.slope)
+
+
+class Up(nn.Module):
+    """To twice the size; some stages drop squares of features."""
+
+    def __init__(self, ins: int, outs: int, net: Bran, drops: bool) -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose2d(ins, outs, 4, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(outs)
+        self.drop = DropBlock(net.dropout, net.drop_block) if drops else nn.Identity()
+
+    def forward(self, h: Tensor) -> Tensor:
+        return F.relu(self.drop(self.norm(self.conv(h))))
+
+
+class RegionalFilters(nn.Module):
+    """1x1 filters that the map itself makes, others in each region: Q_p = W_d(p) P_p (Cai et al. 2024, eq. 10 to 13).
+
+    A guide gives every pixel to one of D regions; the filters of a region are the sum of what two generators, a deep
+    and a shallow one, make of the map's mean. Source: Chen et al. 2021 (dynamic region-aware convolution).
+    """
+
+    def __init__(self, channels: int, regions: int, hidden: int) -> None:
+        super().__init__()
+        self.channels, self.regions = channels, regions
+        self.guide = nn.Conv2d(channels, regions, 1)
+        deep = [nn.Conv2d(channels, hidden, 1), nn.SiLU(), nn.Conv2d(hidden, hidden, 1), nn.SiLU()]
+        self.deep = nn.Sequential(*deep, self._maker(hidden))
+        self.shallow = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.Sigmoid(), self._maker(hidden))
+
+    def _maker(self, hidden: int) -> nn.Conv2d:
+        """From code to filters, each region from its own part of the code."""
+        maker = nn.Conv2d(hidden, self.regions * self.channels**2, 1, groups=self.regions)
+        std = (2 * self.channels) ** -0.5  # two summed filters of C inputs then keep the size of what they filter
+        nn.init.normal_(maker.weight, std=std * (self.regions / hidden) ** 0.5)
+        assert maker.bias is not None
+        nn.init.normal_(maker.bias, std=std)
+        return maker
+
+    def filters(self, h: Tensor) -> Tensor:
+        """W: [N, D, C, C], outputs before inputs."""
+        mean = h.mean(dim=(2, 3), keepdim=True)
+        made: Tensor = self.deep(mean) + self.shallow(mean)
+        return made.view(-1, self.regions, self.channels, self.channels)
+
+    def forward(self, h: Tensor) -> Tensor:
+        shares = one_hot(self.guide(h)).to(h.dtype)
+        parted = (shares[:, :, None] * h[:, None]).flatten(1, 2).flatten(2)  # [N, D*C, pixels], 0 beyond each region
+        filters = self.filters(h).transpose(1, 2).flatten(2)  # [N, C, D*C]: one product sums over the regions
+        return torch.bmm(filters, parted.to(filters.dtype)).unflatten(2, h.shape[2:]).to(h.dtype)
+
+
+def one_hot(guide: Tensor) -> Tensor:
+    """1 for the largest of [N, D, H, W] at each pixel, else 0, with the gradient of a softmax over D."""
+    hard = F.one_hot(guide.argmax(dim=1), guide.shape[1]).movedim(-1, 1)
+    if not guide.requires_grad:
+        return hard
+    soft = guide.float().softmax(dim=1)
+    return (soft - soft.detach()) + hard  # the difference is exactly 0
+
+
+class DropBlock(nn.Module):
+    """In training, sets squares of features to 0 so that a share of them all is gone (Ghiasi et al. 2018).
+
+    A feature stays if no square around it was drawn, so squares are drawn with probability 1 - (1 - share)^(1/side^2);
+    the paper's formula is its first order.
+    """
+
+    def __init__(self, share: float, side: int) -> None:
+        super().__init__()
+        self.share, self.side = share, side
+
+    def forward(self, h: Tensor) -> Tensor:
+        if not self.training or self.share == 0:
+            return h
+        centres = torch.rand(h.shape, device=h.device) < 1 - (1 - self.share) ** (1 / self.side**2)
+        dropped = F.max_pool2d(centres.float(), self.side, stride=1, padding=self.side // 2)
+        kept = 1 - dropped
+        left = kept.flatten(1).mean(1).clamp(min=1 / kept[0].numel())  # of each item
+        return h * (kept / left[:, None, None, None]).to(h.dtype)

@@ -1,0 +1,137 @@
+"""BRAN: its published size, what its regions and its dropped squares do, and that it treats left as right."""
+
+from itertools import product
+
+import pytest
+import torch
+from torch import nn
+
+from voxlate.batch import Condition
+from voxlate.errors import BadInput
+from voxlate.nets.bran import Bran, BranNet, DropBlock, RegionalFilters, one_hot
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def built(net: Bran, sources: int = 2, targets: int = 1) -> BranNet:
+    return net.build(state_channels=0, condition_channels=sources, out_channels=targets, noisy=False)
+
+
+def symmetric(net: nn.Module) -> None:
+    """Make every kernel its own mirror image."""
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+                module.weight.copy_((module.weight + module.weight.flip(-1)) / 2)
+
+
+def test_the_published_network_has_29885296_parameters_11394096_of_them_for_regions() -> None:
+    with torch.device("meta"):
+        net = built(Bran(), sources=4)
+    assert count(net) == 29_885_296
+    assert sum(count(module) for module in net.modules() if isinstance(module, RegionalFilters)) == 11_394_096
+
+
+def test_without_regions_it_has_the_size_of_the_generator_of_pix2pix() -> None:
+    """54.414 million, as Isola's code prints for its U-Net of 256 pixels; that one has three biases more."""
+    with torch.device("meta"):
+        net = built(Bran(regions=0, width=64, drop_block=1), sources=3, targets=3)
+    assert count(net) + 3 == 54_413_955
+
+
+def test_every_pixel_is_filtered_by_its_own_region() -> None:
+    torch.manual_seed(0)
+    layer = RegionalFilters(channels=3, regions=4, hidden=8)
+    h = torch.randn(2, 3, 5, 4)
+    out, filters, region = layer(h), layer.filters(h), layer.guide(h).argmax(1)
+    assert len(region.unique()) > 2
+    places = product(range(2), range(5), range(4))
+    expected = torch.stack([filters[n, region[n, y, x]] @ h[n, :, y, x] for n, y, x in places])
+    torch.testing.assert_close(out.permute(0, 2, 3, 1).reshape(-1, 3), expected)
+
+
+def test_regions_and_their_filters_may_be_numbered_in_any_order() -> None:
+    torch.manual_seed(0)
+    layer, h = RegionalFilters(channels=3, regions=4, hidden=8), torch.randn(2, 3, 5, 4)
+    before = layer(h)
+    order = torch.tensor([2, 0, 3, 1])
+    guide, filters = layer.guide, layer.filters
+    layer.guide = nn.Conv2d(3, 4, 1)
+    with torch.no_grad():
+        layer.guide.weight.copy_(guide.weight[order])
+        layer.guide.bias.copy_(guide.bias[order])  # type: ignore[union-attr]
+    layer.filters = lambda h: filters(h)[:, order]  # type: ignore[method-assign]
+    torch.testing.assert_close(layer(h), before)
+
+
+def test_the_guide_decides_hard_and_learns_as_if_soft() -> None:
+    guide = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    weight = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(1))
+    hard = one_hot(guide)
+    assert torch.equal(hard.detach(), one_hot(guide.detach()).float())
+    assert torch.equal(hard.sum(1).detach(), torch.ones(2, 3, 3))
+    (gradient,) = torch.autograd.grad((hard * weight).sum(), guide)
+    (expected,) = torch.autograd.grad((guide.softmax(1) * weight).sum(), guide)
+    torch.testing.assert_close(gradient, expected)
+    assert gradient.abs().max() > 0.01
+
+
+def test_the_guide_of_every_stage_learns() -> None:
+    torch.manual_seed(0)
+    net = built(Bran(width=4, stages=3, hidden=4)).train()
+    net(None, Condition(images=torch.randn(2, 2, 1, 16, 16)), None).square().mean().backward()
+    guides = [module.guide.weight.grad for module in net.modules() if isinstance(module, RegionalFilters)]
+    assert len(guides) == 3
+    assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in guides)
+
+
+@pytest.mark.parametrize("width", [16, 24])
+def test_the_mirrored_patient_has_the_mirrored_answer_and_features_if_kernels_are_symmetric(width: int) -> None:
+    torch.manual_seed(0)
+    net = built(Bran(width=4, stages=3, hidden=4)).eval()
+    symmetric(net)
+    images = torch.randn(2, 2, 1, 16, width)
+    out, features = net.with_features(None, Condition(images=images))
+    mirrored, others = net.with_features(None, Condition(images=images.flip(-1)))
+    assert out.std() > 1e-5
+    torch.testing.assert_close(mirrored.flip(-1), out, rtol=1e-4, atol=1e-6)
+    for one, other, channels in zip(features, others, net.feature_channels, strict=True):
+        assert one.shape[1] == channels
+        torch.testing.assert_close(other.flip(-1), one, rtol=1e-4, atol=1e-6)
+
+
+def test_features_have_a_half_a_quarter_and_an_eighth_of_the_size() -> None:
+    net = built(Bran(width=4, stages=4, hidden=4)).eval()
+    out, features = net.with_features(None, Condition(images=torch.randn(1, 2, 3, 20, 16)))  # padded to 32 x 16
+    assert out.shape == (1, 1, 3, 20, 16)
+    assert [tuple(one.shape) for one in features] == [(1, 8, 3, 16, 8), (1, 16, 3, 8, 4), (1, 32, 3, 4, 2)]
+
+
+@pytest.mark.parametrize("side", [1, 3])
+def test_dropped_squares_leave_the_wanted_share_and_the_mean(side: int) -> None:
+    torch.manual_seed(0)
+    drop, ones = DropBlock(0.5, side).train(), torch.ones(4, 16, 40, 40)
+    out = drop(ones)
+    kept = out > 0
+    inner = kept[..., 1:-1, 1:-1].float().mean()
+    assert inner == pytest.approx(0.5, abs=0.02)
+    torch.testing.assert_close(out.mean(dim=(1, 2, 3)), torch.ones(4))
+    alone = nn.functional.max_pool2d(kept.float(), 3, stride=1, padding=1) == 0  # centres of whole dropped squares
+    covered = nn.functional.max_pool2d(alone.float(), 3, stride=1, padding=1) > 0
+    if side == 3:  # every dropped feature away from the border lies in a whole square
+        assert (kept | covered)[..., 2:-2, 2:-2].all()
+    assert torch.equal(drop.eval()(ones), ones)
+
+
+def test_it_refuses_to_denoise() -> None:
+    with pytest.raises(BadInput, match="told the noise level"):
+        Bran().build(state_channels=1, condition_channels=1, out_channels=1)
+
+
+def test_settings_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(BadInput, match="multiple of 3 regions"):
+        Bran(regions=3)
+    with pytest.raises(BadInput, match="odd side"):
+        Bran(drop_block=2)
