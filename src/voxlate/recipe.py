@@ -169,14 +169,23 @@ def build(recipe: Recipe, stage: Stage, earlier: Mapping[str, Method]) -> Method
     return Regression(stage.method, net, task, channels.known_in_state)
 
 
-def check_slicewise(synth: Synthesis, depth: int) -> None:
-    """Raise BadInput where a model of volumes, of patches of `depth` slices, is given what only slices have."""
+def check_synthesis(recipe: Recipe) -> None:
+    """Raise BadInput where [synth] does not fit the rest: its slices, its noise or its sampler."""
+    synth, depth = recipe.synth, recipe.data.patch[0]
     for key, plain in (("slices", "whole"), ("noise", "independent")):
         found = getattr(synth, key).kind
         if depth > 1 and found != plain:
             raise BadInput(
                 f"synth.{key}: expected kind '{plain}' for a model of volumes (patches of {depth} slices), found "
                 f"'{found}'. Drop synth.{key}."
+            )
+    for stage in recipe.all_stages:
+        if isinstance(stage.method, DiffusionSettings):
+            refuse_misfit(synth, stage.method.schedule)
+        if isinstance(stage.task, Residual) and stage.task.asymmetry and isinstance(synth.slices, Tiled):
+            raise BadInput(
+                "synth.slices: expected whole slices for task.asymmetry, found kind 'tiled', whose middle is not the "
+                "mid-plane. Drop synth.slices."
             )
 
 
@@ -235,7 +244,7 @@ def _check(recipe: Recipe, where: str) -> None:
             f"{where}: expected data.source and data.target to be the same list for task.kind = 'complete', found "
             f"{recipe.data.source} and {recipe.data.target}. Make them equal."
         )
-    check_slicewise(recipe.synth, recipe.data.patch[0])
+    check_synthesis(recipe)
     known: dict[str, type] = {}
     needs = {Residual: ("predictor", RegressionSettings), Latent: ("autoencoder", AutoencodingSettings)}
     for stage in recipe.all_stages:
@@ -249,8 +258,6 @@ def _check(recipe: Recipe, where: str) -> None:
                     f"{where}: expected an earlier stage '{name}' that is the {role}, found {sorted(known) or 'none'}."
                 )
         known[stage.name] = type(stage.method)
-        if isinstance(stage.method, DiffusionSettings):
-            refuse_misfit(recipe.synth, stage.method.schedule)
         if isinstance(stage.task, Residual) and stage.task.asymmetry:
             _check_asymmetry(recipe, stage, where)
 
@@ -264,8 +271,3 @@ def _check_asymmetry(recipe: Recipe, stage: Stage, where: str) -> None:
                 f"{where}: expected net.kind '{kind.kind}' of the {role} for task.asymmetry, found '{net.kind}'. "
                 "Change it, or set asymmetry = false."
             )
-    if isinstance(recipe.synth.slices, Tiled):
-        raise BadInput(
-            f"{where}: expected whole slices for task.asymmetry, found synth.slices of kind 'tiled', whose middle is "
-            "not the mid-plane. Drop synth.slices."
-        )

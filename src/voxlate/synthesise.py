@@ -16,7 +16,6 @@ from torch import Tensor
 from voxlate.batch import BACKGROUND, Batch, stable_id
 from voxlate.config import fill
 from voxlate.diffusion.noise import Noise
-from voxlate.diffusion.sample import refuse_misfit
 from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, canonical, resample, return_to, same_grid, with_spacing
 from voxlate.images.intensity import Scale
@@ -27,10 +26,9 @@ from voxlate.images.tiling import Blend, Triple
 from voxlate.images.volume import Volume, read_volume
 from voxlate.inputs import Inputs
 from voxlate.methods.calls import counted
-from voxlate.methods.diffusion import DiffusionSettings
 from voxlate.methods.problem import Method
 from voxlate.methods.tasks import Complete
-from voxlate.recipe import Recipe, Synthesis, check_slicewise, windows
+from voxlate.recipe import Recipe, Synthesis, check_synthesis, windows
 from voxlate.run import file_hash, load_method, made_by
 from voxlate.validate import autocast, find_device
 
@@ -72,10 +70,9 @@ class Model:
         """
         chosen = {name: value for name, value in changes.items() if value is not None}
         synth = fill(Synthesis, {**vars(self.recipe.synth), **chosen}, "synthesis options")
-        check_slicewise(synth, self.recipe.data.patch[0])
-        if isinstance(self.recipe.method, DiffusionSettings):
-            refuse_misfit(synth, self.recipe.method.schedule)
-        return replace(self, recipe=replace(self.recipe, synth=synth))
+        recipe = replace(self.recipe, synth=synth)
+        check_synthesis(recipe)
+        return replace(self, recipe=recipe)
 
     def drawn_like(self, other: Recipe) -> "Model":
         """The same model with the [synth] of another recipe, which differs from the model's own in that part only.

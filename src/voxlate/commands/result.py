@@ -1,8 +1,9 @@
 """Commands on results: evaluate, compare, likelihood, report, demo."""
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -64,10 +65,7 @@ def evaluate(
             preset=preset,
             progress=lambda done, total, _: bars("evaluate", done, total),
         )
-    if as_json:
-        print(json.dumps(scores.document()))
-    else:
-        out.print(scores.table())
+    _say(scores.document(), scores.table, as_json)
 
 
 @app.command(epilog="Example:  voxlate compare CNN_OUT DDPM_OUT --reference CNN_OUT --report methods.html")
@@ -91,10 +89,7 @@ def compare(
         from voxlate.side_by_side import write_page
 
         write_page(found.document, page)
-    if as_json:
-        print(json.dumps(found.document))
-    else:
-        out.print(found.table())
+    _say(found.document, found.table, as_json)
 
 
 @app.command(epilog="Example:  voxlate likelihood RUN PREPARED --slices 4 --tolerance 1e-3")
@@ -128,10 +123,15 @@ def likelihood(
         )
     if to:
         found.write(to)
+    _say(found.document, found.table, as_json)
+
+
+def _say(document: Mapping[str, Any], table: Callable[[], Any], as_json: bool) -> None:
+    """An answer for programs, or for people."""
     if as_json:
-        print(json.dumps(found.document))
+        print(json.dumps(document))
     else:
-        out.print(found.table())
+        out.print(table())
 
 
 @app.command(epilog="Example:  voxlate report OUT")

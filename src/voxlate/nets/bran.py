@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from voxlate.batch import Condition
 from voxlate.config import settings
 from voxlate.errors import BadInput
-from voxlate.nets.layers import pad_far, to_slices, to_volumes
+from voxlate.nets.layers import joined, pad_far, to_slices, to_volumes
 
 SLOPE = 0.2  # of LeakyReLU below 0: Radford et al. 2016, sec. 3
 WIDEST = 8  # times the width: Isola et al. 2017, sec. 6.1.1
@@ -106,8 +106,7 @@ class BranNet(nn.Module):
 
     def with_features(self, x: Tensor | None, condition: Condition) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The answer, and the decoder's maps at 1/2, 1/4 and 1/8 of the (padded) size, [B, C, D, H_l, W_l]."""
-        parts = [part for part in (x, condition.images) if part is not None]
-        image = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        image = joined(x, condition.images)
         depth, (height, width) = image.shape[2], image.shape[3:]
         padded = pad_far(image, (1, 2**self.net.stages, 2**self.net.stages))
         h = to_slices(padded).contiguous(memory_format=torch.channels_last)

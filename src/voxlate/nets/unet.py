@@ -20,6 +20,7 @@ from voxlate.nets.layers import (
     ResBlock,
     Up,
     conv3,
+    joined,
     pad_far,
     to_slices,
     to_volumes,
@@ -222,8 +223,7 @@ class ResidualUNet(nn.Module):
         return (Down if way == "down" else Up)(channels, stride, options)
 
     def forward(self, x: Tensor | None, condition: Condition, log_snr: Tensor | None) -> Tensor:
-        parts = [part for part in (x, condition.images) if part is not None]
-        image = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        image = joined(x, condition.images)
         h, depth = self._fold(pad_far(image, self._multiples()))
         embedding = self.embedding(log_snr, condition.code)
         if embedding is not None and self.dims == 2:
