@@ -7,6 +7,7 @@ from typing import Any
 
 from voxlate.data.cohort import find_cases, load_preset
 from voxlate.data.layout import is_dicom_folder
+from voxlate.data.prepared import MASK
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
 from voxlate.images.series import address, is_there
@@ -33,8 +34,8 @@ def find_scans(
 
     missing: modalities to leave out although they are there (to complete them). Raises BadInput where nothing fits.
     """
-    sources, hidden = model.recipe.data.source, set(missing or ())
-    return [Scans(one.case, _chosen(one.files, sources, hidden)) for one in _named(inputs, model, split, layout)]
+    shown = set(model.shown) - set(missing or ())
+    return [Scans(one.case, _chosen(one.files, shown)) for one in _named(inputs, model, split, layout)]
 
 
 def _named(inputs: list[str], model: Model, split: str | None, layout: Mapping[str, Any]) -> Iterator[Scans]:
@@ -60,7 +61,7 @@ def _named(inputs: list[str], model: Model, split: str | None, layout: Mapping[s
     recorded = _recorded(model, split)
     for case in find_cases(path, **layout):
         if split is None or case.split == split or (case.split is None and case.case in recorded):
-            yield Scans(case.case, case.files)
+            yield Scans(case.case, case.files | ({MASK: case.mask} if case.mask else {}))
 
 
 def _is_one_scan(path: Path, layout: Mapping[str, Any]) -> bool:
@@ -79,8 +80,8 @@ def _recorded(model: Model, split: str | None) -> set[str]:
     return set(read_json(provenance)["data"]["splits"].get(split, []))
 
 
-def _chosen(files: Mapping[str, Path], sources: list[str], hidden: set[str]) -> dict[str, Path]:
-    return {name: path for name, path in files.items() if name in sources and name not in hidden}
+def _chosen(files: Mapping[str, Path], wanted: set[str]) -> dict[str, Path]:
+    return {name: path for name, path in files.items() if name in wanted}
 
 
 def synthesise_cases(

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from voxlate.batch import BACKGROUND, Batch
+from voxlate.data.prepared import MASK
 from voxlate.data.scale import Statistics, case_scale, intensity_statistics
+from voxlate.errors import BadInput
 from voxlate.images.intensity import Percentile, Scale, Window, ZScore
-from voxlate.images.mask import foreground
+from voxlate.images.mask import brain, foreground
 from voxlate.images.spool import mapped, release
 from voxlate.images.tiling import Tiling
 from voxlate.images.volume import Volume
-from voxlate.methods.tasks import Residual, Translate
 from voxlate.recipe import Recipe
 
 Triple = tuple[int, int, int]
@@ -22,13 +23,15 @@ Triple = tuple[int, int, int]
 class Inputs:
     """Scans in physical units with their scales; gives batches in network units, place by place."""
 
-    def __init__(self, recipe: Recipe, volumes: Mapping[str, Volume]):
-        self.recipe, self.volumes = recipe, volumes
-        tasks = [stage.task for stage in recipe.all_stages]
-        masked = any(task.inside or task.strip for task in tasks if isinstance(task, (Translate, Residual)))
+    def __init__(self, recipe: Recipe, volumes: Mapping[str, Volume], brain_from: str | None = None):
+        """volumes: with MASK, if the user gives one; else the brain in `brain_from` counts, or all foreground."""
+        self.recipe, self.volumes = recipe, {name: volume for name, volume in volumes.items() if name != MASK}
+        self.mask = _given(volumes.get(MASK))
+        masked = recipe.masked and self.mask is None
+        if masked and brain_from is not None:
+            self.mask, masked = brain(volumes[brain_from]), False
         self.statistics: dict[str, Statistics] = {}
-        self.mask: np.ndarray | None = None
-        for name, volume in volumes.items():
+        for name, volume in self.volumes.items():
             spec = recipe.intensity[name]
             if isinstance(spec, Window) and not masked:
                 continue  # it asks nothing of the scan
@@ -73,3 +76,13 @@ class Inputs:
 
     def _scale(self, name: str, index: int) -> Scale:
         return case_scale(self.recipe.intensity[name], self.statistics.get(name), index)
+
+
+def _given(mask: Volume | None) -> np.ndarray | None:
+    """A user's mask, bool [D, H, W]; raises BadInput for an empty one."""
+    if mask is None:
+        return None
+    inside: np.ndarray = mask.data[0] > 0.5  # resized ones overshoot and undershoot
+    if not inside.any():
+        raise BadInput(f"{mask.origin}: expected a mask with voxels above 0, found none. Mend or remove the file.")
+    return inside

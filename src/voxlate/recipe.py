@@ -112,6 +112,12 @@ class Recipe:
         final = Stage(name="final", task=self.task, method=self.method, net=self.net, train=self.train, data=self.data)
         return (*self.stages, final)
 
+    @property
+    def masked(self) -> bool:
+        """Whether a method or an earlier one works inside a mask, which must then be found in the sources."""
+        tasks = [stage.task for stage in self.all_stages]
+        return any(task.inside or task.strip for task in tasks if isinstance(task, (Translate, Residual)))
+
 
 def read(name: str, changes: Mapping[str, str] | None = None) -> Recipe:
     """Read a recipe by shipped name or path, with `changes` such as {'train.steps': '500'} (values as in TOML).

@@ -14,7 +14,7 @@ from voxlate.data.cohort import CaseFiles
 from voxlate.data.layout import LABELS
 from voxlate.errors import BadInput
 from voxlate.images.grid import canonical, return_to, same_grid
-from voxlate.images.mask import brain, foreground
+from voxlate.images.mask import brain, clearest, foreground
 from voxlate.images.volume import Volume, read_volume, unit_of
 from voxlate.ranges import Range, range_for
 
@@ -198,7 +198,7 @@ def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> Inside |
     if mask is None:
         return None
     if mask in ("body", "brain"):
-        inside = body_of(truth) if mask == "body" else _canonical(brain(truth), truth)
+        inside = body_of(truth) if mask == "body" else _brain_of(truth, case)
     else:
         if mask == "cohort" and case.mask is None:
             raise BadInput(
@@ -210,6 +210,15 @@ def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> Inside |
     if not inside.any():
         raise BadInput(f"{case.case}: expected a mask with voxels inside, found an empty one. Choose another --mask.")
     return inside
+
+
+def _brain_of(truth: Volume, case: CaseFiles) -> Inside:
+    """The brain in the truth, [D, H, W] canonical; where that is a map (of flow, of time), in the case's CT."""
+    units = {truth.modality: truth.unit, **{name: unit_of(name) for name in case.files}}
+    name = clearest(units)
+    if truth.unit in ("HU", "a.u.", "grey") or units[name] != "HU":
+        return _canonical(brain(truth), truth)
+    return _canonical(brain(on_grid_of(truth, case.files[name], name)), truth)
 
 
 def body_of(truth: Volume) -> Inside:

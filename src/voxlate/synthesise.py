@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from voxlate.batch import BACKGROUND, Batch, stable_id
 from voxlate.config import fill
+from voxlate.data.prepared import MASK
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, canonical, resample, return_to, same_grid, with_spacing
@@ -95,7 +96,7 @@ class Model:
         progress: Progress | None = None,
         **options: Any,
     ) -> Synthesised:
-        """Make the model's target modalities from scans {modality: volume or path}.
+        """Make the model's target modalities from scans {modality: volume or path}; "mask": a mask file, which wins.
 
         case: names the noise streams, with the seed. options: as in the recipe's [synth] (samples, steps, ...).
         Raises BadInput where a scan is missing, or the scans lie on different grids.
@@ -105,7 +106,7 @@ class Model:
         volumes: dict[str, Volume] = {}
         grids: dict[str, Grid] = {}  # as the files have them
         frame: Grid | None = None  # of all scans, as `prepare` made it of the training's
-        for name in (name for name in self.recipe.data.source if name in scans):
+        for name in (name for name in model.shown if name in scans):
             scan = _read(scans[name], name)
             grids[scan.origin or name] = scan.grid
             turned = canonical(scan)
@@ -148,6 +149,11 @@ class Model:
                 "Name one with --missing to make it anyway."
             )
 
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """What is read of a case's scans: the sources, and a mask where the method works inside one."""
+        return (*self.recipe.data.source, *([MASK] if self.recipe.masked else []))
+
     def _wanted(self, volumes: Mapping[str, Volume]) -> list[str]:
         if isinstance(self.recipe.task, Complete):
             return [name for name in self.recipe.data.target if name not in volumes]
@@ -160,7 +166,8 @@ class Model:
         return with_spacing(grid, tuple(spacing)) if spacing else grid
 
     def _brought(self, volume: Volume, frame: Grid) -> Volume:
-        return volume if same_grid(volume.grid, frame) else resample(volume, frame)
+        order: Literal[0, 1] = 0 if volume.modality == MASK else 1
+        return volume if same_grid(volume.grid, frame) else resample(volume, frame, order=order)
 
     def _returned(self, values: np.ndarray, physical: Physical, modality: str, grid: Grid, to: Grid) -> Volume:
         """A channel of the blend, in physical units and on the grid of the scans."""
@@ -206,7 +213,8 @@ def _run(
         volumes, sight = resize(volumes, synth.slices.size)
     else:
         sight = view(synth.slices, grid.shape, data.patch, synth.overlap)
-    inputs, starts, count = Inputs(model.recipe, volumes), sight.starts(), len(data.target)
+    inputs = Inputs(model.recipe, volumes, model.header.get("brain_from"))
+    starts, count = sight.starts(), len(data.target)
     blend = Blend(sight.drawn, (2 if synth.samples > 1 else 1) * count)
     with counted(model.method.net) as calls:
         for begin in range(0, len(starts), synth.batch):

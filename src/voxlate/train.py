@@ -76,6 +76,7 @@ def train(
     """
     keep_freed_memory()
     cohort = open_cohort(data)
+    _refuse_blind(recipe, cohort)
     accelerator = Accelerator(cpu=find_device(device).type == "cpu")
     for stage in recipe.all_stages:  # what cannot work is said before the first hour, not after it
         _batches(recipe, stage, cohort, accelerator)
@@ -135,6 +136,16 @@ def _train_stage(
             if stop and not last:
                 raise Stopped(f"stopped at step {learner.step} of {options.steps} ({stage.name})")
     return _finish(recipe, stage, cohort, run, learner, accelerator)
+
+
+def _refuse_blind(recipe: Recipe, cohort: Cohort) -> None:
+    """Raise BadInput where the cohort's brain masks come from a scan that the model will not be given."""
+    name = cohort.made.get("mask_from")
+    if recipe.masked and name is not None and name not in recipe.data.source:
+        raise BadInput(
+            f"{cohort.folder}: expected a mask found in {' or '.join(recipe.data.source)}, which a model is given to "
+            f"synthesise, found the brain of {name}. Prepare it with --mask-from {recipe.data.source[0]}."
+        )
 
 
 def _step(

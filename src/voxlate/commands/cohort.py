@@ -54,6 +54,12 @@ def prepare(
     align: Annotated[
         Literal["midline"] | None, typer.Option(help="Turn and shift heads until left and right mirror each other.")
     ] = None,
+    mask: Annotated[
+        Literal["body", "brain"], typer.Option(help="What counts in a case that has no mask file.")
+    ] = "body",
+    mask_from: Annotated[
+        str | None, typer.Option(help="The scan in which the brain is found; else a plain CT, if there is one.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the split by patient, where no manifest gives one.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -76,6 +82,8 @@ def prepare(
             register=register,
             fixed=fixed,
             align=align,
+            mask=mask,
+            mask_from=mask_from,
             seed=seed,
             progress=lambda done, total, _: bars("prepare", done, total),
         )

@@ -14,15 +14,17 @@ from voxlate.images.register import Method, register
 from voxlate.images.volume import Volume
 
 Align = Literal["midline"]
+Mask = Literal["body", "brain"]
 
 
 @dataclass(frozen=True)
 class Bringing:
-    """How a case comes to one grid.
+    """How a case comes to one grid, and to its mask.
 
     spacing_mm: (D, H, W) or as scanned; resample: whether unequal grids are mended by their headers; register: bring
     every scan onto the fixed one by its content; fixed: the modality whose grid the case takes (default: the first).
     align: "midline" turns and shifts that grid until the head's mid-sagittal plane is its middle column.
+    mask: what is masked where no mask file is given; mask_from: the modality in which a brain is found.
     """
 
     spacing_mm: tuple[float, float, float] | None = None
@@ -30,6 +32,8 @@ class Bringing:
     register: Method | None = None
     fixed: str | None = None
     align: Align | None = None
+    mask: Mask = "body"
+    mask_from: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,9 +12,9 @@ from voxlate.data.scale import intensity_statistics
 from voxlate.errors import BadInput
 from voxlate.images.grid import canonical
 from voxlate.images.itk import write_transform
-from voxlate.images.mask import foreground
+from voxlate.images.mask import brain, foreground
 from voxlate.images.series import files_of
-from voxlate.images.volume import read_volume
+from voxlate.images.volume import Volume, read_volume
 
 READ_BYTES = 1 << 20
 
@@ -34,7 +34,7 @@ def prepare_case(files: CaseFiles, out: Path, bringing: Bringing) -> None:
     grid = common.grid
     volumes = {name: common.bring(name, scans.pop(name)) for name in files.files}
     own = {name: foreground(volume) for name, volume in volumes.items()}
-    mask = _mask(files, own, common)
+    mask = _mask(files, volumes, own, common, bringing)
     stored = {name: compact(volume.data[0]) for name, volume in volumes.items()}
     header = CaseHeader(
         case=files.case,
@@ -47,7 +47,7 @@ def prepare_case(files: CaseFiles, out: Path, bringing: Bringing) -> None:
         labels=list(files.labels),
         # inside the scan's own foreground: at synthesis neither the target nor a mask file is there to ask
         statistics={name: intensity_statistics(values, own[name]) for name, values in stored.items()},
-        mask_from=_mask_from(files, common),
+        mask_from=_mask_from(files, common, bringing),
         mask_area=[int(area) for area in mask.sum(axis=(1, 2))],
         mask_box=_box(mask),
         mask_ml=float(mask.sum() * np.prod(grid.spacing_mm) / 1000),
@@ -63,12 +63,16 @@ def prepare_case(files: CaseFiles, out: Path, bringing: Bringing) -> None:
     write_case(path, stored, header)
 
 
-def _mask(files: CaseFiles, own: dict[str, np.ndarray], common: Common) -> np.ndarray:
-    """The given mask where there is one, else what is foreground in any modality; bool [D, H, W].
+def _mask(
+    files: CaseFiles, volumes: dict[str, Volume], own: dict[str, np.ndarray], common: Common, bringing: Bringing
+) -> np.ndarray:
+    """The given mask where there is one, else the brain or what is foreground in any modality; bool [D, H, W].
 
     Where scans were registered, only what all of them show: beyond, a target is no more than its fill.
     """
     if files.mask is None:
+        if bringing.mask == "brain":
+            return brain(_scan_of_brain(files.case, volumes, bringing)) & common.seen()
         inside: np.ndarray = np.any(list(own.values()), axis=0)
         return inside & common.seen()
     given = common.bring_labels(canonical(read_volume(files.mask, "mask")))
@@ -78,8 +82,19 @@ def _mask(files: CaseFiles, own: dict[str, np.ndarray], common: Common) -> np.nd
     return mask & common.seen()
 
 
-def _mask_from(files: CaseFiles, common: Common) -> str:
-    source = files.mask.name if files.mask is not None else "foreground of " + ", ".join(files.files)
+def _scan_of_brain(case: str, volumes: dict[str, Volume], bringing: Bringing) -> Volume:
+    name = bringing.mask_from
+    if name not in volumes:
+        raise BadInput(
+            f"case {case}: expected {name}, in which the brain is found, found {', '.join(volumes)}. "
+            "Name another scan by --mask-from, or give this case a mask file."
+        )
+    return volumes[name]
+
+
+def _mask_from(files: CaseFiles, common: Common, bringing: Bringing) -> str:
+    found = f"brain of {bringing.mask_from}" if bringing.mask == "brain" else "foreground of " + ", ".join(files.files)
+    source = files.mask.name if files.mask is not None else found
     return f"{source}, where all were scanned" if common.transforms else source
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from voxlate import __version__
-from voxlate.data.bring import Align, Bringing
+from voxlate.data.bring import Align, Bringing, Mask
 from voxlate.data.case import prepare_case
 from voxlate.data.cohort import CaseFiles, find_cases, manifest_in
 from voxlate.data.fingerprint import fingerprint, warnings_of
@@ -26,7 +26,9 @@ from voxlate.data.prepared import (
 from voxlate.data.slices import FOLDER as SLICES
 from voxlate.data.split import split_patients
 from voxlate.errors import BadInput
+from voxlate.images.mask import clearest
 from voxlate.images.register import Method
+from voxlate.images.volume import unit_of
 
 Progress = Callable[[int, int, str], None]
 MOST_WORKERS = 8
@@ -45,6 +47,8 @@ def prepare(
     register: Method | None = None,
     fixed: str | None = None,
     align: Align | None = None,
+    mask: Mask = "body",
+    mask_from: str | None = None,
     seed: int = 0,
     shares: tuple[float, float, float] = (0.7, 0.15, 0.15),
     workers: int | None = None,
@@ -57,12 +61,17 @@ def prepare(
     register: bring them there by their content; the transforms are kept. fixed: the modality whose grid it is instead.
     align: "midline" turns and shifts heads until the mid-sagittal plane is the grid's middle column; the case's header
     keeps that grid beside the files' own.
+    mask: what counts in a case without a mask file; a brain is found in the modality `mask_from` (default: plain CT,
+    else another CT, else the first), which a model of this cohort must be given, since nothing else is there to ask
+    when it synthesises.
     shares: train, val, test by patient, unless the manifest tells. workers: processes, each holding one case in memory.
     progress(done, total, case) is called after each case. Raises BadInput for bad cases and for an `out` in use.
     """
     root, out = Path(root), Path(out)
     cases = find_cases(root, pattern, manifest, preset, modalities)
-    bringing = Bringing(spacing_mm, resample, register, fixed, align)
+    if mask == "brain":
+        mask_from = mask_from or clearest({name: unit_of(name) for one in cases for name in one.files})
+    bringing = Bringing(spacing_mm, resample, register, fixed, align, mask, mask_from if mask == "brain" else None)
     _refuse_other(out, root, {one.case for one in cases})
     for stray in out.glob("**/.writing-*"):  # of a run that was killed
         stray.unlink()

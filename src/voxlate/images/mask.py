@@ -1,5 +1,7 @@
 """Where the body and the brain are, by thresholds and morphology."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from voxlate.errors import BadInput
@@ -142,6 +144,12 @@ def brain(volume: Volume) -> np.ndarray:
             "Use the body mask, or give a mask file."
         )
     return found
+
+
+def clearest(units: Mapping[str, str]) -> str:
+    """Which of some scans, given by their units, `brain` is to look at: plain CT, else other CT, else the first."""
+    ct = [name for name, unit in units.items() if unit == "HU"]
+    return next((name for name in ("ncct", "ct") if name in ct), (ct or list(units))[0])
 
 
 def _refuse_cut(volume: Volume, found: np.ndarray, body: np.ndarray) -> None:
