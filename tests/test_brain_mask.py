@@ -109,7 +109,7 @@ def test_a_mask_file_wins_when_a_cohort_is_prepared(heads: Path, tmp_path: Path)
 def test_a_mask_from_a_scan_that_the_model_is_not_given_is_refused(heads: Path, tmp_path: Path) -> None:
     prepare(heads, tmp_path / "out", mask="brain", mask_from="ncct", workers=1)
     (tmp_path / "recipe.toml").write_text(RECIPE.replace('source = ["ncct", "cta1"]', 'source = ["cta1"]'))
-    with pytest.raises(BadInput, match="found the brain of ncct. Prepare it with --mask-from cta1"):
+    with pytest.raises(BadInput, match=r"found the brain of ncct\. Prepare it with --mask-from cta1"):
         train(recipes.read(str(tmp_path / "recipe.toml")), tmp_path / "out", tmp_path / "run", device="cpu")
 
 
@@ -176,7 +176,7 @@ def test_a_mask_that_does_not_fit_is_one_sentence(
 
 def test_no_brain_and_a_missing_phase_are_one_sentence_each(heads: Path, run: Path) -> None:
     volumes = {name: read_volume(path, name) for name, path in scans(heads).items()}
-    with pytest.raises(BadInput, match="case: expected ncct and cta1, found ncct. Add cta1"):
+    with pytest.raises(BadInput, match=r"case: expected ncct and cta1, found ncct\. Add cta1"):
         load(run).synthesise({"ncct": volumes["ncct"]})
     volumes["ncct"].data[:] = np.where(volumes["ncct"].data > -300, 30, -1000)  # a body without bone
     with pytest.raises(BadInput, match="expected a head, found no brain"):
