@@ -1,8 +1,9 @@
 """A paper's whole table: trains what the rows need, draws and scores every row, and compares them.
 
 python benchmarks/paper_table.py ROW [ROW ...] --data PREPARED --cohort COHORT --out DIR [--set KEY=VALUE]
-ROW: a recipe's name. Rows that differ in [synth] only share one training. All of it is voxlate's own commands, printed
-before they run; what is finished already is not done again, so the same command goes on after a stop.
+ROW: a recipe's name, or NAME:STAGE for what an earlier stage of it draws alone. Rows that differ in [synth] only share
+one training, and rows with the same earlier stages share those. All of it is voxlate's own commands, printed before
+they run; what is finished already is not done again, so the same command goes on after a stop.
 """
 
 import argparse
@@ -28,14 +29,14 @@ def voxlate(*arguments: object) -> None:
         raise SystemExit(done.returncode)
 
 
-def trainings(rows: list[str], changes: dict[str, str]) -> dict[str, str]:
-    """For each row the first row that trains the same."""
+def trainings(names: list[str], changes: dict[str, str]) -> dict[str, str]:
+    """For each recipe the first one that trains the same."""
     first: dict[str, str] = {}
     found = {}
-    for row in rows:
-        table = recipes.to_dict(recipes.read(row, changes))
+    for name in names:
+        table = recipes.to_dict(recipes.read(name, changes))
         trained = repr({key: value for key, value in table.items() if key not in ("title", "synth")})
-        found[row] = first.setdefault(trained, row)
+        found[name] = first.setdefault(trained, name)
     return found
 
 
@@ -50,16 +51,22 @@ def main() -> None:
     parser.add_argument("--evaluate", default="", help="options of voxlate evaluate, as one text")
     chosen = parser.parse_args()
     options = [part for change in chosen.change for part in ("--set", change)]
-    runs = trainings(chosen.rows, pairs(chosen.change))
-    for row, run in runs.items():
-        folder = chosen.out / "runs" / run
-        if row == run:
-            voxlate("train", row, "--data", chosen.data, "--out", folder, *options)
-        made = chosen.out / row
-        voxlate("synth", folder, chosen.cohort, "--split", chosen.split, "--like", row, "--out", made)
+    changes = pairs(chosen.change)
+    runs = trainings(list(dict.fromkeys(row.partition(":")[0] for row in chosen.rows)), changes)
+    done: list[str] = []
+    for row in chosen.rows:
+        name, _, stage = row.partition(":")
+        run = chosen.out / "runs" / runs[name]
+        if runs[name] not in done:
+            before = [part for other in done for part in ("--reuse", chosen.out / "runs" / other)]
+            voxlate("train", runs[name], "--data", chosen.data, "--out", run, *options, *before)
+            done.append(runs[name])
+        made = chosen.out / row.replace(":", "_")
+        model = [run / f"weights.{stage}.safetensors"] if stage else [run, "--like", name]
+        voxlate("synth", *model, chosen.cohort, "--split", chosen.split, "--out", made)
         voxlate("evaluate", made, "--truth", chosen.cohort, *chosen.evaluate.split())
-    if len(runs) > 1:
-        folders = [chosen.out / row for row in runs]
+    if len(chosen.rows) > 1:
+        folders = [chosen.out / row.replace(":", "_") for row in chosen.rows]
         voxlate("compare", *folders, "--out", chosen.out / "compare.json", "--report", chosen.out / "compare.html")
 
 

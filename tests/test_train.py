@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from voxlate import recipe
-from voxlate.errors import Stopped
+from voxlate.errors import BadInput, Stopped
 from voxlate.optimise import Optimiser, average
 from voxlate.run import Run
 from voxlate.train import train
@@ -166,3 +166,27 @@ def test_two_processes_train_what_one_does(prepared, tiny, tmp_path):
     a, b = (load_file(Run(tmp_path / name).weights()) for name in ("one", "two"))
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_stage_of_another_run_is_taken_over_only_where_it_is_the_same(prepared, two_stages, tmp_path):
+    first, same, other = tmp_path / "first", tmp_path / "same", tmp_path / "other"
+    train(recipe.read(str(two_stages)), prepared, first, device="cpu")
+    stages = []
+    changed = recipe.read(str(two_stages), {"net.width": "12"})
+    train(changed, prepared, same, reuse=[first], device="cpu", progress=lambda stage, *_: stages.append(stage))
+    assert set(stages) == {"final"}
+    assert load_weights_of(same) == load_weights_of(first)
+    train(changed, prepared, tmp_path / "alone", device="cpu")
+    assert same_weights(same, tmp_path / "alone")  # as if it had trained the stage itself
+    reseeded = recipe.read(str(two_stages), {"stages.0.train.seed": "1"})
+    train(reseeded, prepared, other, reuse=[first], device="cpu")
+    assert load_weights_of(other) != load_weights_of(first)
+
+
+def load_weights_of(folder: Path) -> dict[str, list[float]]:
+    return {name: one.flatten().tolist() for name, one in load_file(Run(folder).weights("predictor")).items()}
+
+
+def test_a_folder_to_take_stages_from_must_be_a_run(prepared, two_stages, tmp_path):
+    with pytest.raises(BadInput, match="expected a run to take stages from"):
+        train(recipe.read(str(two_stages)), prepared, tmp_path / "out", reuse=[tmp_path], device="cpu")

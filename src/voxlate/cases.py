@@ -74,7 +74,8 @@ def _is_one_scan(path: Path, layout: Mapping[str, Any]) -> bool:
 
 def _recorded(model: Model, split: str | None) -> set[str]:
     """The cases of a split as the run's own training saw them, for cohorts that state none."""
-    provenance = Run(model.origin).provenance
+    folder = model.origin if model.origin.is_dir() else model.origin.parent  # a weights file lies in its run
+    provenance = Run(folder).provenance
     if split is None or not provenance.is_file():
         return set()
     return set(read_json(provenance)["data"]["splits"].get(split, []))

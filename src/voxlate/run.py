@@ -3,6 +3,8 @@
 import hashlib
 import json
 import platform
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -76,6 +78,24 @@ def begin(folder: Path, recipe: Recipe, head: str, data: dict[str, Any]) -> Run:
     write_text(run.recipe, head + tomli_w.dumps(wanted["recipe"]))
     write_json(run.provenance, {**made_by(), **wanted})
     return run
+
+
+def take_over(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -> None:
+    """Copy the weights of a stage from the first run that trained it by the same recipe on the same data, if any did.
+
+    recipe: the run's, up to that stage. Raises BadInput where one of the others is no run.
+    """
+    wanted = {key: value for key, value in to_dict(recipe).items() if key not in ("title", "synth")}
+    for other in others:
+        if not other.provenance.exists():
+            raise BadInput(f"{other.folder}: expected a run to take stages from, found no provenance.json. Name a run.")
+        if read_json(other.provenance)["data"]["cohort"] != read_json(run.provenance)["data"]["cohort"]:
+            continue
+        theirs = other.weights(stage)
+        if theirs.exists() and wanted.items() <= read_header(theirs)["recipe"].items():
+            with whole_file(run.weights(stage)) as temporary:
+                shutil.copyfile(theirs, temporary)
+            return
 
 
 def made_by() -> dict[str, Any]:

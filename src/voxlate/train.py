@@ -4,7 +4,7 @@ import contextlib
 import copy
 import math
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from voxlate.methods.autoencoding import Autoencoding
 from voxlate.methods.problem import Method
 from voxlate.optimise import average, set_rate
 from voxlate.recipe import Recipe, Stage, Training, build, up_to, windows
-from voxlate.run import Run, begin, describe, file_hash, load_state, load_weights, save_state, save_weights
+from voxlate.run import Run, begin, describe, file_hash, load_state, load_weights, save_state, save_weights, take_over
 from voxlate.stopping import Epochs
 from voxlate.validate import autocast, examples, find_device, validate
 
@@ -65,14 +65,16 @@ def train(
     *,
     head: str = "",
     start: Path | None = None,
+    reuse: Sequence[Path] = (),
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Run:
     """Train every stage of a recipe on a prepared cohort into a run folder; a stopped run goes on bit by bit the same.
 
     head: comment lines for the run's recipe.toml; start: weights that the last stage begins from instead of random
-    ones. Raises BadInput (recipe and cohort do not fit, folder of another run), Stopped at SIGINT or SIGTERM once the
-    state is saved.
+    ones; reuse: other runs, from which earlier stages are taken that are the same, data and seed included.
+    Raises BadInput (recipe and cohort do not fit, folder of another run), Stopped at SIGINT or SIGTERM once the state
+    is saved.
     """
     keep_freed_memory()
     cohort = open_cohort(data)
@@ -89,6 +91,8 @@ def train(
     for stage in recipe.all_stages:
         torch.manual_seed(stage_seed(recipe, stage))
         method = build(recipe, stage, earlier)
+        if stage.name != "final" and not run.weights(stage.name).exists():
+            take_over(run, [Run(Path(other)) for other in reuse], up_to(recipe, stage), stage.name)
         if run.weights(stage.name).exists():
             load_weights(method, run.weights(stage.name))
         else:

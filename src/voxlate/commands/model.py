@@ -42,6 +42,9 @@ def train(
     to: To,
     change: Changes = None,
     start: Annotated[Path | None, typer.Option("--init", help="Weights to begin from, not random ones.")] = None,
+    reuse: Annotated[
+        list[Path] | None, typer.Option(help="A run whose earlier stages to take where they are the same (repeat it).")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Train a recipe. Stopped or killed, the same command goes on and ends with the same weights."""
@@ -52,7 +55,8 @@ def train(
     chosen = recipes.read(recipe, pairs(change))
     head = texts.header(texts.text_of(recipe))
     with bar(err) as shown:
-        done = run(chosen, data, to, head=head, start=start, device=device, progress=Bars(shown))
+        bars = Bars(shown)
+        done = run(chosen, data, to, head=head, start=start, reuse=reuse or (), device=device, progress=bars)
     out.print(f"{done.weights()} is the model. Next:  voxlate synth {to} COHORT --out OUT")
 
 
