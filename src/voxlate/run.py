@@ -114,6 +114,7 @@ def describe(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int, seco
         "target_scales": {name: [scale.low, scale.high] for name, scale in scales.items()},
         "spacing_mm": list(spacing) if spacing else None,
         "align": cohort.made.get("align"),
+        "align_by": cohort.made.get("fixed"),
         "brain_from": cohort.made.get("mask_from"),
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
         "steps": steps,

@@ -106,7 +106,7 @@ class Model:
         volumes: dict[str, Volume] = {}
         grids: dict[str, Grid] = {}  # as the files have them
         frame: Grid | None = None  # of all scans, as `prepare` made it of the training's
-        for name in (name for name in model.shown if name in scans):
+        for name in sorted(set(model.shown) & set(scans), key=model._turn):
             scan = _read(scans[name], name)
             grids[scan.origin or name] = scan.grid
             turned = canonical(scan)
@@ -164,6 +164,10 @@ class Model:
         spacing = self.header.get("spacing_mm")
         grid = midline_grid(volume) if self.header.get("align") == "midline" else volume.grid
         return with_spacing(grid, tuple(spacing)) if spacing else grid
+
+    def _turn(self, name: str) -> tuple[bool, int]:
+        """The order in which scans are read: first the one that training's heads were aligned by."""
+        return name != self.header.get("align_by"), self.shown.index(name)
 
     def _brought(self, volume: Volume, frame: Grid) -> Volume:
         order: Literal[0, 1] = 0 if volume.modality == MASK else 1

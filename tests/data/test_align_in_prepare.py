@@ -46,32 +46,45 @@ def test_prepare_brings_a_case_and_its_labels_to_the_midline_and_keeps_both_grid
     assert straight.data[0][bone].mean() > 300, "the label moved with the scan"
 
 
-def test_synthesis_works_on_the_straight_head_and_answers_on_the_scans_own_grid(askew) -> None:
+def test_heads_are_aligned_by_their_plain_ct_where_nothing_else_is_said(askew, tmp_path: Path) -> None:
+    write_volume(tmp_path / "in" / "a" / "ncct.nii.gz", askew)
+    level = Volume(np.zeros_like(askew.data), askew.affine, "ml/100g/min", "cbf")  # has no midline
+    write_volume(tmp_path / "in" / "a" / "cbf.nii.gz", level)
+    cohort = prepare(tmp_path / "in", tmp_path / "out", align="midline", workers=1)
+    assert cohort.made["fixed"] == "ncct"
+    assert find_midline(cohort.volume("a", "ncct")).move_mm < 1.5
+
+
+@pytest.mark.parametrize("sources", [["ncct"], ["cta1", "ncct"]])
+def test_synthesis_works_on_the_straight_head_and_answers_on_the_scans_own_grid(askew, sources: list[str]) -> None:
     """The network gives its source back, so the answer is the scan but for two interpolations."""
 
     seen = []
+    blank = Volume(np.zeros_like(askew.data), askew.affine, "HU", "cta1")  # by which no head can be aligned
 
     class Method(torch.nn.Module):
         net = torch.nn.Identity()
 
         def synthesise(self, batch, noise, how):
-            seen.append(batch.source.numpy().copy())
-            return batch.source
+            seen.append(batch.source[:, -1:].numpy().copy())
+            return batch.source[:, -1:]
 
     window = {"kind": "window", "low": -100, "high": 300}
     recipe = from_dict(
         {
             "title": "stand-in",
-            "data": {"source": ["ncct"], "target": ["ct"], "patch": [1, 60, 50]},
-            "intensity": {"ncct": window, "ct": window},
+            "data": {"source": sources, "target": ["ct"], "patch": [1, 60, 50]},
+            "intensity": {"ncct": window, "cta1": window, "ct": window},
             "method": {"kind": "regression"},
             "train": {"precision": "float32"},
         },
         "stand-in",
     )
     header = {"target_scales": {"ct": [-100, 300]}, "units": {"ct": "HU"}, "weights_hash": "", "steps": 0}
-    model = Model(Method(), recipe, {**header, "align": "midline"}, torch.device("cpu"), SimpleNamespace())
-    made = model.synthesise({"ncct": askew}).volume
+    aligned = {"align": "midline", "align_by": "ncct"}
+    model = Model(Method(), recipe, {**header, **aligned}, torch.device("cpu"), SimpleNamespace())
+    scans = {"cta1": blank, "ncct": askew}
+    made = model.synthesise({name: scans[name] for name in sources}).volume
     shown = np.concatenate([batch[:, 0, 0] for batch in seen])
     assert find_midline(Volume(shown[None] * 200 + 100, askew.affine, "HU", "ncct")).move_mm < 1.5
     assert made.data.shape == askew.data.shape

@@ -59,8 +59,8 @@ def prepare(
     pattern, manifest, preset, modalities: see cohort.find_cases. spacing_mm: (D, H, W), default as scanned. resample:
     bring a case's modalities to the grid of its first (in the order of `modalities`, else by name) where they differ.
     register: bring them there by their content; the transforms are kept. fixed: the modality whose grid it is instead.
-    align: "midline" turns and shifts heads until the mid-sagittal plane is the grid's middle column; the case's header
-    keeps that grid beside the files' own.
+    align: "midline" turns and shifts heads until the mid-sagittal plane of the fixed scan (default: as for mask_from)
+    is the grid's middle column; the case's header keeps that grid beside the files' own.
     mask: what counts in a case without a mask file; a brain is found in the modality `mask_from` (default: plain CT,
     else another CT, else the first), which a model of this cohort must be given, since nothing else is there to ask
     when it synthesises.
@@ -69,9 +69,10 @@ def prepare(
     """
     root, out = Path(root), Path(out)
     cases = find_cases(root, pattern, manifest, preset, modalities)
-    if mask == "brain":
-        mask_from = mask_from or clearest({name: unit_of(name) for one in cases for name in one.files})
-    bringing = Bringing(spacing_mm, resample, register, fixed, align, mask, mask_from if mask == "brain" else None)
+    if align is not None:
+        fixed = fixed or _clearest(cases)
+    mask_from = (mask_from or _clearest(cases)) if mask == "brain" else None
+    bringing = Bringing(spacing_mm, resample, register, fixed, align, mask, mask_from)
     _refuse_other(out, root, {one.case for one in cases})
     for stray in out.glob("**/.writing-*"):  # of a run that was killed
         stray.unlink()
@@ -101,6 +102,12 @@ def prepare(
     write_cohort(cohort)
     _forget_others(out, headers)
     return open_cohort(out)
+
+
+def _clearest(cases: list[CaseFiles]) -> str:
+    """The scan that shows heads best, among those that every case has."""
+    everywhere = [name for name in cases[0].files if all(name in one.files for one in cases)]
+    return clearest({name: unit_of(name) for name in everywhere or cases[0].files})
 
 
 def _refuse_other(out: Path, root: Path, cases: set[str]) -> None:
