@@ -194,6 +194,22 @@ def test_unpaired_greys_are_matched_by_the_line_between_their_distributions() ->
     assert [back.factor.item(), back.offset.item()] == pytest.approx([-2.5, 0.25], abs=0.04)
 
 
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("cyclegan_tmax", {"generators.forth": 11_375_041, "generators.back": 11_375_044}),
+        ("cyclegan_tmax", {"critics.forth": 2_762_689, "critics.back": 2_765_761}),
+        ("pix2pix_tmax", {"generator": 54_410_880, "critic": 2_767_681}),
+    ],
+)
+def test_the_recipes_networks_are_the_published_ones_with_other_channels(name: str, counts: dict[str, int]) -> None:
+    """The published counts for 3 to 3 channels, with first and last kernels of 4 to 1 (or 1 to 4) instead."""
+    with torch.device("meta"):
+        method = recipe.build_all(recipe.read(name))
+    for part, count in counts.items():
+        assert sum(parameter.numel() for parameter in method.get_submodule(part).parameters()) == count
+
+
 TINY = """
 title = "tiny"
 data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20], augment = { flip_lr = 0.5 } }
