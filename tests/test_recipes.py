@@ -52,6 +52,11 @@ NARROW = {
         for row in ("", "_bran", "_pix2pix", "_cbf", "_cbv")
     },
     **{f"mrdpm{row}": {"net.width": "16"} for row in ("_masked", "_plain")},
+    **{f"pix2pix_tmax{row}": {"net.width": "8", "method.critic.widths": "[8, 16, 32, 64]"} for row in ("", "_plain")},
+    **{
+        f"cyclegan_tmax{row}": {"net.width": "8", "net.blocks": "2", "method.critic.widths": "[8, 16, 32, 64]"}
+        for row in ("", "_plain")
+    },
 }
 LIKE = [  # these train what another one trains, and draw otherwise
     f"mr_to_ct_{row}{size}" for row in ("ddpm_m", "em_m", "pc", "pc_m", "ode", "ode_m") for size in ("", "_small")

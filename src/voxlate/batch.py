@@ -21,7 +21,8 @@ class Batch:
     """Items in network units ([-1, 1] unless the recipe's intensity map says otherwise).
 
     source: [B, S, D, H, W]; target: [B, T, D, H, W], None at inference; mask: [B, 1, D, H, W], 1 inside the
-    body or brain; present: [B, S], which source modalities exist; item: [B] int64, stable ids (see stable_id).
+    body or brain; present: [B, S], which source modalities exist; item: [B] int64, stable ids (see stable_id);
+    target_mask: [B, 1, D, H, W], where the targets are of other bodies than the sources (None: mask is theirs too).
     """
 
     source: Tensor
@@ -29,6 +30,7 @@ class Batch:
     present: Tensor
     item: Tensor
     target: Tensor | None = None
+    target_mask: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.source.shape[0])

@@ -16,12 +16,14 @@ from voxlate.images.intensity import Intensity, Window
 from voxlate.images.slices import Slices, Tiled, Whole
 from voxlate.methods.adversarial import Adversarial, AdversarialSettings
 from voxlate.methods.autoencoding import Autoencoding, AutoencodingSettings
+from voxlate.methods.cycle import Cycle, CycleSettings
 from voxlate.methods.diffusion import Diffusion, DiffusionSettings
 from voxlate.methods.problem import Method, Task
 from voxlate.methods.regression import Regression, RegressionSettings
 from voxlate.methods.tasks import AnyTask, Complete, Latent, LatentTask, Residual, ResidualTask, Translate
 from voxlate.nets.autoencoder import AutoencoderNet, KLAutoencoder
 from voxlate.nets.bran import Bran
+from voxlate.nets.resnet import ResNet
 from voxlate.nets.unet import UNet
 from voxlate.nets.xmodality.adm import ADM
 from voxlate.nets.xmodality.dit import DiT
@@ -32,9 +34,10 @@ from voxlate.recipe_text import values_of
 from voxlate.stopping import Stop
 
 AnyMethod = Annotated[
-    DiffusionSettings | RegressionSettings | AdversarialSettings | AutoencodingSettings, Field(discriminator="kind")
+    DiffusionSettings | RegressionSettings | AdversarialSettings | CycleSettings | AutoencodingSettings,
+    Field(discriminator="kind"),
 ]
-AnyNet = Annotated[UNet | Bran | KLAutoencoder | PlainUNet | ADM | UViT | DiT, Field(discriminator="kind")]
+AnyNet = Annotated[UNet | Bran | ResNet | KLAutoencoder | PlainUNet | ADM | UViT | DiT, Field(discriminator="kind")]
 
 
 @settings
@@ -172,6 +175,10 @@ def build(recipe: Recipe, stage: Stage, earlier: Mapping[str, Method]) -> Method
     if isinstance(stage.method, AdversarialSettings):
         generator = Regression(stage.method.data, net, task, channels.known_in_state)
         return Adversarial(stage.method, generator, channels)
+    if isinstance(stage.method, CycleSettings):
+        sources, targets = channels.condition, channels.state
+        back = stage.net.build(state_channels=0, condition_channels=targets, out_channels=sources, noisy=False)
+        return Cycle(stage.method, net, back, task, channels)
     return Regression(stage.method, net, task, channels.known_in_state)
 
 

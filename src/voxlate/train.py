@@ -23,6 +23,7 @@ from voxlate.errors import BadInput, Stopped
 from voxlate.journal import Journal, Progress
 from voxlate.memory import keep_freed_memory
 from voxlate.methods.autoencoding import Autoencoding
+from voxlate.methods.cycle import CycleSettings
 from voxlate.methods.problem import Method
 from voxlate.optimise import average, set_rate
 from voxlate.recipe import Recipe, Stage, Training, build, up_to, windows
@@ -45,11 +46,12 @@ class Learner:
     def state(self) -> dict[str, Any]:
         optimisers = {turn: optimiser.state_dict() for turn, optimiser in self.optimisers.items()}
         weights = {"method": self.method.state_dict(), "averaged": self.averaged.state_dict()}
-        own = {"optimisers": optimisers, "epochs": self.epochs.state()}
+        own = {"optimisers": optimisers, "epochs": self.epochs.state(), "memory": self.method.memory()}
         return {**weights, **own, "step": self.step, "seconds": self.seconds}
 
     def take_up(self, state: dict[str, Any]) -> None:
         self.method.load_state_dict(state["method"])
+        self.method.remember(state.get("memory", {}))
         self.averaged.load_state_dict(state["averaged"])
         for turn, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][turn])
@@ -234,6 +236,7 @@ def _batches(
         steps=options.steps * calls,
         rank=accelerator.process_index,
         world=world,
+        unpaired=isinstance(stage.method, CycleSettings),
     )
     order = range(step * calls, options.steps * calls)
     # on a CPU a reader would only take cores from the step, and a late thread stalls all others

@@ -197,6 +197,51 @@ def test_processes_share_the_items_that_one_would_take(cohort: Cohort) -> None:
         assert torch.allclose(torch.cat([part[step].source for part in parts]), whole[step].source, atol=1e-5)
 
 
+def test_an_unpaired_target_is_never_of_the_sources_own_patient_and_is_as_likely_of_any_other(cohort: Cohort) -> None:
+    paired = Batches(cohort, SLICES, WINDOWS, seed=2, batch=4, steps=100)
+    apart = Batches(cohort, SLICES, WINDOWS, seed=2, batch=4, steps=100, unpaired=True)
+    training = cohort.splits["train"]
+    places = [(case, z) for case in training for z in range(4)]
+    images = {place: scaled(cohort, place[0], "t2")[place[1]] for place in places}
+    masks = {place: torch.from_numpy(cohort.mask(place[0])[place[1]]).float() for place in places}
+    own = {stable_id(case, z, 0, 0): case for case, z in places}
+    drawn: list[tuple[str, int]] = []
+    for step in range(100):
+        a, b = paired[step], apart[step]
+        assert torch.equal(a.source, b.source)
+        assert torch.equal(a.mask, b.mask)
+        assert torch.equal(a.item, b.item)
+        assert b.target is not None
+        assert b.target_mask is not None
+        for i, item in enumerate(b.item.tolist()):
+            (place,) = [place for place in places if torch.equal(images[place], b.target[i, 0, 0])]
+            assert torch.equal(masks[place], b.target_mask[i, 0, 0])
+            assert place[0] != own[item]
+            drawn.append(place)
+    counts = [drawn.count(place) for place in places]
+    assert min(counts) > 8  # 25 are expected of each of 16 slices
+    assert max(counts) < 45
+
+
+def test_unpaired_targets_depend_on_the_items_number_alone(cohort: Cohort) -> None:
+    data = DataSettings(source=["t1"], target=["t2"], patch=(1, 6, 8), augment=STRONG)
+    whole = Batches(cohort, data, WINDOWS, seed=4, batch=4, steps=6, unpaired=True)
+    parts = [
+        Batches(cohort, data, WINDOWS, seed=4, batch=2, steps=6, rank=rank, world=2, unpaired=True) for rank in (0, 1)
+    ]
+    for step, loaded in enumerate(DataLoader(whole, batch_size=None, num_workers=2)):
+        assert equal(loaded, whole[step])
+        for name in ("target", "target_mask"):
+            assert torch.equal(getattr(loaded, name), getattr(whole[step], name))
+            joined = torch.cat([getattr(part[step], name) for part in parts])
+            assert torch.allclose(joined, getattr(whole[step], name), atol=1e-5)
+
+
+def test_unpaired_scans_of_one_patient_alone_are_refused(cohort: Cohort) -> None:
+    with pytest.raises(BadInput, match="two patients or more"):
+        Batches(cohort, SLICES, WINDOWS, split="val", unpaired=True)
+
+
 def test_an_epoch_takes_every_slice_once_in_a_new_order_each_time(cohort: Cohort) -> None:
     batches = Batches(cohort, SLICES, WINDOWS, batch=4, steps=8)  # 4 training cases of 4 slices: two epochs
     ids = torch.cat([batches[step].item for step in range(8)]).tolist()

@@ -8,7 +8,7 @@ from torch import nn
 
 from voxlate.batch import Batch, Condition
 from voxlate.diffusion.noise import Noise
-from voxlate.methods.adversarial import Adversarial, AdversarialSettings, steepness
+from voxlate.methods.adversarial import Adversarial, AdversarialSettings, judged, steepness
 from voxlate.methods.problem import Channels
 from voxlate.methods.regression import Regression, RegressionSettings
 from voxlate.methods.tasks import Translate
@@ -106,3 +106,28 @@ def test_the_patch_critic_is_pix2pixs_70_pixel_one() -> None:
     plain(image)[0, 0, 15, 15].backward()
     rows = image.grad[0].abs().sum(dim=(0, 1, 3)).nonzero().flatten()
     assert int(rows[-1] - rows[0]) + 1 == 70  # Isola et al. 2017, appendix 6.1.2
+
+
+def test_the_patch_critic_has_the_published_parameters_of_pix2pix_and_cyclegan() -> None:
+    """2.769 million for 3 + 3 channels and 2.765 million for 3, as the code of Isola and Zhu prints."""
+    for norm, channels, count in (("batch", 6, 2_768_705), ("instance", 3, 2_764_737)):
+        with torch.device("meta"):
+            critic = Critic(widths=(64, 128, 256, 512), norm=norm, answer="patches").build(channels=channels)
+        assert sum(parameter.numel() for parameter in critic.parameters()) == count
+
+
+def test_the_patch_critic_starts_with_kernels_of_the_published_spread() -> None:
+    torch.manual_seed(0)
+    critic = Critic(widths=(64, 128, 256), norm="batch", answer="patches").build(channels=2)
+    for module in critic.modules():
+        if isinstance(module, nn.Conv2d) and module.weight.numel() > 10_000:
+            assert module.weight.std().item() == pytest.approx(0.02, rel=0.02)
+            assert module.weight.mean().item() == pytest.approx(0, abs=2e-4)
+
+
+def test_batch_norms_of_the_critic_see_true_and_made_images_apart() -> None:
+    """A batch norm makes 0 of any grey, but 1 and -1 of two greys that it sees at once."""
+    shape = (2, 1, 1, 4, 4)
+    parts = judged(nn.BatchNorm3d(1, affine=False), "least_squares", torch.full(shape, 0.3), torch.full(shape, -0.8))
+    assert parts["apart"].item() == pytest.approx(0, abs=1e-3)
+    assert parts["blame"].item() == pytest.approx(0.5, abs=1e-3)

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -40,6 +41,7 @@ class Batches(Dataset[Batch]):
     (step * world + rank) * batch + i decides the piece, its place and its augmentation, and nothing else does. Hence
     workers, restarts and resumption give bit-identical batches. One draw of an item for each slice (or, in thicker
     patches, for each patch depth) that holds enough foreground. lacking: cases left out, by missing modality.
+    unpaired: each item's target and target_mask are those of an item of another patient, drawn with replacement.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Batches(Dataset[Batch]):
         steps: int = 1,
         rank: int = 0,
         world: int = 1,
+        unpaired: bool = False,
     ) -> None:
         check_intensity(data, intensity)
         self.cohort, self.data, self.intensity = cohort, data, dict(intensity)
@@ -61,6 +64,12 @@ class Batches(Dataset[Batch]):
         cases, self.lacking = usable_cases(cohort, data, split)
         self.spans = _spans(cohort, data, cases)
         self.items = _items(self.spans, data.patch[0])
+        self.unpaired, self.patients = unpaired, [cohort.header(span.case).patient for span in self.spans]
+        if unpaired and len(set(self.patients)) < 2:
+            raise BadInput(
+                f"{cohort.folder}: expected two patients or more in the split {split}, to take scans of them unpaired, "
+                "found one. Prepare more cases, or choose a method that learns from pairs."
+            )
 
     def __len__(self) -> int:
         return self.steps
@@ -69,8 +78,17 @@ class Batches(Dataset[Batch]):
         if not 0 <= step < self.steps:
             raise IndexError(step)
         first = (step * self.world + self.rank) * self.batch
-        generators = [_generator("item", self.seed, number) for number in range(first, first + self.batch)]
-        pieces = [self._piece(first + i, generator) for i, generator in enumerate(generators)]
+        numbers = range(first, first + self.batch)
+        items = [self._item(number) for number in numbers]
+        batch = self._batch(items, [_generator("item", self.seed, number) for number in numbers])
+        if not self.unpaired:
+            return batch
+        generators = [_generator("stranger", self.seed, number) for number in numbers]
+        others = self._batch([self._stranger(item, one) for item, one in zip(items, generators)], generators)
+        return replace(batch, target=others.target, target_mask=others.mask)
+
+    def _batch(self, items: Sequence[int], generators: Sequence[Generator]) -> Batch:
+        pieces = [self._piece(item, generator) for item, generator in zip(items, generators)]
         plain = collate(pieces)
         assert plain.target is not None
         spacing_mm = torch.tensor([piece.spacing_mm for piece in pieces])
@@ -79,9 +97,19 @@ class Batches(Dataset[Batch]):
         )
         return Batch(source=source, target=target, mask=mask, present=plain.present, item=plain.item)
 
-    def _piece(self, number: int, generator: Generator) -> Piece:
+    def _item(self, number: int) -> int:
         epoch, place = divmod(number, len(self.items))
-        span, fixed = self.items[_order(self.seed, epoch, len(self.items))[place]]
+        return _order(self.seed, epoch, len(self.items))[place]
+
+    def _stranger(self, item: int, generator: Generator) -> int:
+        """Any item of another patient, all alike likely."""
+        own = self.patients[self.items[item][0]]
+        while self.patients[self.items[other := _below(len(self.items), generator)][0]] == own:
+            pass
+        return other
+
+    def _piece(self, item: int, generator: Generator) -> Piece:
+        span, fixed = self.items[item]
         header = self.cohort.header(self.spans[span].case)
         start = self._start(header, self.spans[span], fixed, generator)
         return read_piece(self.cohort, self.data, self.intensity, header.case, start)

@@ -70,25 +70,19 @@ class Adversarial(Method):
             answer = self.generator.ask(problem)
         if turn == "critic":
             return self._teach_critic(problem, answer, noise)
-        fixed = {name: weight.detach() for name, weight in self.critic.named_parameters()}
-        opinion = functional_call(self.critic, fixed, (_shown(problem, answer),)).float()
+        opinion = unmoved(self.critic, _shown(problem, answer))
         parts = self.generator.compare(answer, problem)
-        believed = self.options.weight * _blame(self.options.game, opinion, true=True)
+        believed = self.options.weight * blame(self.options.game, opinion, true=True)
         return {**parts, "total": parts["total"] + believed, "believed": believed}
 
     def _teach_critic(self, problem: Problem, answer: Tensor, noise: Noise) -> dict[str, Tensor]:
         assert problem.x0 is not None
         true, made = _shown(problem, problem.x0), _shown(problem, answer)
-        opinions = self.critic(torch.cat([true, made])).float()
-        of_true, of_made = opinions.chunk(2)
-        game = self.options.game
-        fair = 1.0 if game == "wasserstein" else 0.5  # slows the critic (Isola et al. 2017, sec. 3.3)
-        blame = fair * (_blame(game, of_true, true=True) + _blame(game, of_made, true=False))
-        parts = {"blame": blame, "apart": (of_true.mean() - of_made.mean()).detach()}
+        parts = judged(self.critic, self.options.game, true, made)
         if self.options.penalty:
             share = noise.uniform().to(true).view(-1, 1, 1, 1, 1)
             parts["penalty"] = self.options.penalty * steepness(self.critic, torch.lerp(made, true, share))
-        return {"total": blame + parts.get("penalty", torch.zeros_like(blame)), **parts}
+        return {"total": parts["blame"] + parts.get("penalty", torch.zeros_like(parts["blame"])), **parts}
 
     def synthesise(self, batch: Batch, noise: Noise, how: SamplerSettings) -> Tensor:
         return self.generator.synthesise(batch, noise, how)
@@ -111,7 +105,25 @@ def _shown(problem: Problem, answer: Tensor) -> Tensor:
     return image if condition is None else torch.cat([condition, image], dim=1)
 
 
-def _blame(game: Game, opinion: Tensor, true: bool) -> Tensor:
+def judged(critic: nn.Module, game: Game, true: Tensor, made: Tensor) -> dict[str, Tensor]:
+    """What a critic pays for its opinions of true and of made images, and how far apart these lie.
+
+    It looks at each kind by itself: batch norms over both at once would tell it which is which.
+    """
+    of_true, of_made = critic(true).float(), critic(made).float()
+    fair = 1.0 if game == "wasserstein" else 0.5  # slows the critic (Isola et al. 2017, sec. 3.3)
+    price = fair * (blame(game, of_true, true=True) + blame(game, of_made, true=False))
+    return {"blame": price, "apart": (of_true.mean() - of_made.mean()).detach()}
+
+
+def unmoved(critic: nn.Module, images: Tensor) -> Tensor:
+    """A critic's opinion of images, float32, with gradients for the images and none for its own weights."""
+    fixed = {name: weight.detach() for name, weight in critic.named_parameters()}
+    opinion: Tensor = functional_call(critic, fixed, (images,)).float()
+    return opinion
+
+
+def blame(game: Game, opinion: Tensor, true: bool) -> Tensor:
     """What a critic pays for its opinion of images that are to pass as true, or as made."""
     if game == "wasserstein":
         return -opinion.mean() if true else opinion.mean()

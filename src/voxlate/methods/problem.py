@@ -75,6 +75,13 @@ class Method(nn.Module, ABC):
     def synthesise(self, batch: Batch, noise: Noise, how: SamplerSettings) -> Tensor:
         """Images [B, T, D, H, W] in network units; the batch needs no target."""
 
+    def memory(self) -> dict[str, Tensor]:
+        """What a training must know to go on, besides weights and optimisers; nothing of it matters at inference."""
+        return {}
+
+    def remember(self, memory: Mapping[str, Tensor]) -> None:
+        """Take up what `memory` gave."""
+
     def trained(self, turn: str) -> Iterator[nn.Parameter]:
         """The parameters that a turn updates."""
         return (parameter for parameter in self.parameters() if parameter.requires_grad)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from voxlate.batch import Condition
 from voxlate.config import settings
 from voxlate.errors import BadInput
-from voxlate.nets.layers import joined, pad_far, to_slices, to_volumes
+from voxlate.nets.layers import joined, only_images, pad_far, to_slices, to_volumes
 
 SLOPE = 0.2  # of LeakyReLU below 0: Radford et al. 2016, sec. 3
 WIDEST = 8  # times the width: Isola et al. 2017, sec. 6.1.1
@@ -71,12 +71,7 @@ class Bran:
         feature_channels: tuple[int, ...] = (),
     ) -> "BranNet":
         """As `UNet.build`; raises BadInput where a task has more to tell than images, which this cannot be told."""
-        if noisy or code_bits or feature_channels:
-            more = "the noise level" if noisy else "a configuration code" if code_bits else "feature maps"
-            raise BadInput(
-                f"net.kind: expected a network that is told {more}, found '{self.kind}', which predicts from images "
-                "alone. Set net.kind to 'unet'."
-            )
+        only_images(self.kind, noisy, code_bits, feature_channels)
         return BranNet(self, state_channels + condition_channels, out_channels)
 
 

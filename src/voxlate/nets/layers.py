@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from voxlate.errors import BadInput
 from voxlate.nets.norm import Norm
 
 FEWEST_PIXELS = 512  # with fewer, summing the weights costs more than the products it saves
@@ -58,6 +59,27 @@ def pad_far(image: Tensor, multiples: Sequence[int]) -> Tensor:
         return image
     mirror = all(extra < size for extra, size in zip(missing, image.shape[2:]))
     return F.pad(image, (0, missing[2], 0, missing[1], 0, missing[0]), mode="reflect" if mirror else "replicate")
+
+
+def only_images(kind: str, noisy: bool, code_bits: int, feature_channels: tuple[int, ...]) -> None:
+    """Raise BadInput where a task has more to tell a network than images, of a kind that can be told nothing else."""
+    if noisy or code_bits or feature_channels:
+        more = "the noise level" if noisy else "a configuration code" if code_bits else "feature maps"
+        raise BadInput(
+            f"net.kind: expected a network that is told {more}, found '{kind}', which predicts from images alone. "
+            "Set net.kind to 'unet'."
+        )
+
+
+def start_normal(module: nn.Module) -> None:
+    """Draw all kernels from N(0, 0.02²), batch norms' factors about 1, and set biases to 0 (Isola et al. 2017, 6.2)."""
+    for part in module.modules():
+        if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.normal_(part.weight, std=0.02)
+        elif isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.weight, mean=1.0, std=0.02)
+        if isinstance(bias := getattr(part, "bias", None), nn.Parameter):
+            nn.init.zeros_(bias)
 
 
 def zeroed(module: nn.Module) -> None:

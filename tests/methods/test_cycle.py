@@ -1,0 +1,242 @@
+"""Unpaired translation: its losses have known values, its history forgets nothing at a restart, and it finds a map."""
+
+import dataclasses
+import os
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from voxlate import recipe
+from voxlate.batch import BACKGROUND, Batch, Condition
+from voxlate.diffusion.noise import Noise
+from voxlate.errors import BadInput, Stopped
+from voxlate.methods.cycle import Cycle, CycleSettings, History
+from voxlate.methods.problem import Channels
+from voxlate.methods.regression import RegressionSettings
+from voxlate.methods.tasks import Complete, Translate
+from voxlate.optimise import set_rate
+from voxlate.run import Run
+from voxlate.train import train
+
+
+class Line(nn.Module):
+    """A generator that answers factor * x + offset."""
+
+    def __init__(self, factor: float, offset: float) -> None:
+        super().__init__()
+        self.factor, self.offset = nn.Parameter(torch.tensor(factor)), nn.Parameter(torch.tensor(offset))
+
+    def forward(self, x, condition: Condition, log_snr):
+        return self.factor * condition.images + self.offset
+
+
+class Grey(nn.Module):
+    """A critic whose answer is a factor times the mean of the image, and which notes what it was shown."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor, self.shown = nn.Parameter(torch.tensor(factor)), []
+
+    def forward(self, images):
+        self.shown.append(images.detach())
+        return self.factor * images.flatten(1).mean(1, keepdim=True)
+
+
+def lines(forth=(0.5, 0.25), back=(2.0, -0.5), task=None, opinion: float = 0.0, **options) -> Cycle:
+    made = Cycle(CycleSettings(**options), Line(*forth), Line(*back), task or Translate(), Channels(1, 1))
+    made.critics = nn.ModuleDict({way: Grey(opinion) for way in ("forth", "back")})
+    return made
+
+
+def batch(items: int = 3) -> Batch:
+    """Sources and targets with bodies of their own: the left half of one, the upper half of the other."""
+    draw = torch.Generator().manual_seed(3)
+    source, target = (torch.rand(items, 1, 1, 8, 8, generator=draw) * 2 - 1 for _ in range(2))
+    mask, target_mask = torch.zeros(2, items, 1, 1, 8, 8)
+    mask[..., :4], target_mask[..., :4, :] = 1, 1
+    present = torch.ones(items, 1, dtype=torch.bool)
+    return Batch(source, mask, present, torch.arange(items), target=target, target_mask=target_mask)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_cycle_costs_nothing_where_the_generators_are_exact_inverses(inside: bool) -> None:
+    full = batch()
+    parts = lines(task=Translate(strip=inside, inside=inside)).loss("generators", full, Noise(0, full.item))
+    assert parts["cycle_forth"].item() == pytest.approx(0, abs=1e-5)
+    assert parts["cycle_back"].item() == pytest.approx(0, abs=1e-5)
+
+
+def test_a_cycle_that_misses_by_a_constant_costs_ten_times_that_on_the_mask_of_its_own_start() -> None:
+    full = batch()
+    parts = lines(back=(2.0, -0.3), task=Translate(strip=True, inside=True)).loss(
+        "generators", full, Noise(0, full.item)
+    )
+    # forth and back: 0.2 on the half that is body, over all pixels; back and forth: half of it again
+    assert parts["cycle_forth"].item() == pytest.approx(10 * 0.2 / 2, rel=1e-5)
+    assert parts["cycle_back"].item() == pytest.approx(10 * 0.1 / 2, rel=1e-5)
+    assert parts["believed_forth"].item() == pytest.approx(1)  # (0 - 1)^2, of a critic without an opinion
+    assert parts["total"].item() == pytest.approx(10 * 0.3 / 2 + 2, rel=1e-5)
+
+
+def test_an_image_that_needs_nothing_pays_for_what_is_done_to_it() -> None:
+    full = batch()
+    parts = lines(forth=(1.0, 0.25), back=(1.0, 0.0), identity=5.0).loss("generators", full, Noise(0, full.item))
+    assert parts["identity_forth"].item() == pytest.approx(5 * 0.25, rel=1e-5)
+    assert parts["identity_back"].item() == 0
+
+
+def test_critics_see_true_and_made_images_each_with_background_around_its_own_body() -> None:
+    full = batch()
+    method = lines(task=Translate(strip=True, inside=True))
+    method.loss("critics", full, Noise(0, full.item))
+    true, made = method.critics["forth"].shown
+    assert torch.equal(true[..., :4, :], full.target[..., :4, :])
+    assert (true[..., 4:, :] == BACKGROUND).all()
+    torch.testing.assert_close(made[..., :4], 0.5 * full.source[..., :4] + 0.25)
+    assert (made[..., 4:] == BACKGROUND).all()
+    true, made = method.critics["back"].shown
+    assert torch.equal(true[..., :4], full.source[..., :4])
+    assert (true[..., 4:] == BACKGROUND).all()
+    torch.testing.assert_close(made[..., :4, :], 2 * full.target[..., :4, :] - 0.5)
+    assert (made[..., 4:, :] == BACKGROUND).all()
+
+
+def test_a_source_is_translated_the_same_whatever_target_lies_beside_it() -> None:
+    full = batch()
+    method = lines(task=Translate(strip=True, inside=True))
+    one = method.loss("generators", full, Noise(0, full.item))
+    other = dataclasses.replace(full, target=full.target.flip(0), target_mask=1 - full.target_mask)
+    two = method.loss("generators", other, Noise(0, full.item))
+    assert torch.equal(one["cycle_forth"], two["cycle_forth"])
+    assert torch.equal(one["believed_forth"], two["believed_forth"])
+
+
+def test_each_turn_moves_its_own_side_alone() -> None:
+    full, method = batch(), lines(opinion=0.5)
+    sides = {"generators": list(method.generators.parameters()), "critics": list(method.critics.parameters())}
+    for turn, other in (("generators", "critics"), ("critics", "generators")):
+        method.zero_grad()
+        method.loss(turn, full, Noise(0, full.item))["total"].backward()
+        assert list(method.trained(turn)) == sides[turn]
+        assert all(one.grad is not None for one in sides[turn])
+        assert all(one.grad is None for one in sides[other])
+
+
+def test_other_tasks_and_an_identity_between_unequal_channels_are_refused() -> None:
+    with pytest.raises(BadInput, match="expected 'translate'"):
+        lines(task=Complete())
+    with pytest.raises(BadInput, match="found 4 and 1"):
+        Cycle(CycleSettings(identity=5.0), Line(1.0, 0.0), Line(1.0, 0.0), Translate(), Channels(state=1, condition=4))
+
+
+def test_the_history_shows_half_old_images_each_at_most_twice_and_none_that_was_never_made() -> None:
+    history, size, count = History(50), 50, 1000
+    shown = []
+    for step in range(count // 4):
+        made = torch.arange(4 * step, 4 * step + 4.0).view(4, 1, 1, 1, 1)
+        shown += history.swap(made, Noise(step, range(4))).flatten().int().tolist()
+    assert shown[:size] == list(range(size))  # filling up: the images themselves
+    assert all(number <= step for step, number in enumerate(shown))
+    assert len(history.images) == size
+    assert max(shown.count(number) for number in range(size)) == 2  # when they were new, and when they were replaced
+    assert max(shown.count(number) for number in range(size, count)) == 1
+    fresh = sum(number == step for step, number in enumerate(shown[size:], start=size)) / (count - size)
+    assert fresh == pytest.approx(0.5, abs=4 * 0.5 / (count - size) ** 0.5)
+
+
+def test_the_history_is_for_training_alone_and_no_part_of_the_weights() -> None:
+    full, method = batch(), lines()
+    method.eval().loss("critics", full, Noise(0, full.item))
+    assert method.memory() == {}
+    method.train().loss("critics", full, Noise(0, full.item))
+    memory, twin = method.memory(), lines()
+    assert torch.equal(memory["forth"], 0.5 * full.source + 0.25)
+    twin.remember(memory)
+    assert all(torch.equal(memory[way], twin.memory()[way]) for way in ("forth", "back"))
+    assert set(method.state_dict()) == set(lines().state_dict())
+
+
+class Spread(nn.Module):
+    """A critic of single greys that tells distributions by their mean and mean square, without an opinion at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weigh = nn.Linear(2, 1)
+        nn.init.zeros_(self.weigh.weight)
+
+    def forward(self, images):
+        x = images.flatten(1)
+        return self.weigh(torch.cat([x, x**2], dim=1))
+
+
+def test_unpaired_greys_are_matched_by_the_line_between_their_distributions() -> None:
+    """Of exponential e, sources e - 1 and targets 0.5 - 0.4 e: forth is -0.4 x + 0.1, back -2.5 y + 0.25."""
+    items, steps = 64, 300
+    draws = -torch.log1p(-(torch.arange(items) + 0.5) / items).view(items, 1, 1, 1, 1)
+    ones = torch.ones_like(draws)
+    full = Batch(draws - 1, ones, ones[:, :, 0, 0, 0].bool(), torch.arange(items), target=0.5 - 0.4 * draws.flip(0))
+    mse = RegressionSettings(loss="mse")  # an absolute error holds both lines where they are inverses, far from done
+    method = lines(forth=(-0.1, 0.0), back=(-1.0, 0.0), cycle=0.3, history=0, data=mse)
+    method.critics = nn.ModuleDict({way: Spread() for way in ("forth", "back")})
+    rates = {"critics": 0.06, "generators": 0.02}
+    optimisers = {turn: torch.optim.Adam(method.trained(turn), lr=rates[turn], betas=(0.0, 0.9)) for turn in rates}
+    for step in range(steps):
+        for turn, optimiser in optimisers.items():
+            set_rate(optimiser, rates[turn] * min(1, 2 - 2 * step / steps))
+            optimiser.zero_grad()
+            method.loss(turn, full, Noise(0, [0]))["total"].backward()
+            optimiser.step()
+    forth, back = method.way("forth").net, method.way("back").net
+    assert [forth.factor.item(), forth.offset.item()] == pytest.approx([-0.4, 0.1], abs=0.01)
+    assert [back.factor.item(), back.offset.item()] == pytest.approx([-2.5, 0.25], abs=0.04)
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("cyclegan_tmax", {"generators.forth": 11_375_041, "generators.back": 11_375_044}),
+        ("cyclegan_tmax", {"critics.forth": 2_762_689, "critics.back": 2_765_761}),
+        ("pix2pix_tmax", {"generator": 54_410_880, "critic": 2_767_681}),
+    ],
+)
+def test_the_recipes_networks_are_the_published_ones_with_other_channels(name: str, counts: dict[str, int]) -> None:
+    """The published counts for 3 to 3 channels, with first and last kernels of 4 to 1 (or 1 to 4) instead."""
+    with torch.device("meta"):
+        method = recipe.build_all(recipe.read(name))
+    for part, count in counts.items():
+        assert sum(parameter.numel() for parameter in method.get_submodule(part).parameters()) == count
+
+
+TINY = """
+title = "tiny"
+data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20], augment = { flip_lr = 0.5 } }
+intensity = { t1 = { kind = "window", low = 0, high = 1200 }, t2 = { kind = "window", low = 0, high = 1400 } }
+task = { kind = "translate", inside = true, strip = true }
+method = { kind = "cycle", history = 5, critic = { widths = [4, 8], norm = "instance", answer = "patches" } }
+net = { kind = "resnet", width = 4, blocks = 1 }
+train = { steps = 7, batch = 2, workers = 0, ema = 0.9, save_every = 3, validate_every = 4, log_every = 1 }
+"""
+
+
+def test_a_stopped_unpaired_training_goes_on_to_the_same_weights(prepared, tmp_path) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY)
+    chosen = recipe.read(str(tmp_path / "tiny.toml"))
+    whole = train(chosen, prepared, tmp_path / "whole", device="cpu")
+    calls = []
+
+    def stop(*_):
+        calls.append(1)
+        if len(calls) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        train(chosen, prepared, tmp_path / "parts", device="cpu", progress=stop)
+    memory = torch.load(Run(tmp_path / "parts").state, weights_only=True)["memory"]
+    assert {way: len(images) for way, images in memory.items()} == {"forth": 5, "back": 5}
+    train(chosen, prepared, tmp_path / "parts", device="cpu")
+    a, b = load_file(whole.weights()), load_file(Run(tmp_path / "parts").weights())
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not any("histor" in name for name in a)

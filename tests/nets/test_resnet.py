@@ -1,0 +1,61 @@
+"""The generator of CycleGAN: its published size and order, and what it treats alike."""
+
+import pytest
+import torch
+from torch import nn
+
+from voxlate.batch import Condition
+from voxlate.errors import BadInput
+from voxlate.nets.resnet import ResNet, ResNetNet
+
+
+def built(net: ResNet, sources: int = 1, targets: int = 1) -> ResNetNet:
+    return net.build(state_channels=0, condition_channels=sources, out_channels=targets, noisy=False)
+
+
+@pytest.mark.parametrize(("channels", "count"), [(3, 11_378_179), (1, 11_365_633)])
+def test_nine_blocks_have_the_published_parameters(channels: int, count: int) -> None:
+    """11.378 million for 3 channels, as Zhu's code prints."""
+    with torch.device("meta"):
+        net = built(ResNet(), channels, channels)
+    assert sum(parameter.numel() for parameter in net.parameters()) == count
+
+
+def test_its_kernels_start_with_the_published_spread_and_its_biases_at_0() -> None:
+    torch.manual_seed(0)
+    for module in built(ResNet(blocks=1)).modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            assert module.weight.std().item() == pytest.approx(0.02, rel=0.05)
+            assert module.bias is not None
+            assert not module.bias.any()
+
+
+@pytest.mark.parametrize("size", [(8, 8), (17, 22), (16, 9)])
+def test_every_size_comes_back(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    net = built(ResNet(width=4, blocks=1), 2, 3)
+    out = net(None, Condition(images=torch.randn(2, 2, 3, *size)), None)
+    assert out.shape == (2, 3, 3, *size)
+    assert out.abs().max() <= 1
+
+
+def test_each_slice_is_translated_by_itself() -> None:
+    torch.manual_seed(0)
+    net = built(ResNet(width=4, blocks=2)).double()
+    images = torch.randn(2, 1, 3, 16, 16, dtype=torch.double)
+    together = net(None, Condition(images=images), None)
+    torch.testing.assert_close(net(None, Condition(images=images[1:, :, 2:]), None), together[1:, :, 2:])
+
+
+def test_brightness_and_contrast_of_a_whole_slice_are_normalised_away() -> None:
+    """Reflection keeps a constant constant to the border, so instance norms remove any line of grey values."""
+    torch.manual_seed(0)
+    net = built(ResNet(width=4, blocks=2)).double()
+    images = torch.randn(1, 1, 1, 16, 16, dtype=torch.double) * 100  # large beside the norm's epsilon
+    a, b = (net(None, Condition(images=x), None) for x in (images, 3 * images + 70))
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
+
+
+def test_more_than_images_cannot_be_told() -> None:
+    with pytest.raises(BadInput, match="told the noise level, found 'resnet'"):
+        ResNet().build(state_channels=1, condition_channels=1, out_channels=1)
