@@ -135,13 +135,14 @@ def _reach(line: np.ndarray, margin: int) -> tuple[int, int]:
 
 
 def _rounded(reach: tuple[int, int], length: int, multiple: int) -> tuple[int, int]:
-    """What to add on both sides of an axis, so that a multiple with `reach` inside is left; nothing for all of it."""
+    """What to add on both sides of an axis, so that a multiple with `reach` inside is left; nothing for all of it.
+
+    It begins at a multiple, so that a network halves it where it halves the whole.
+    """
     if reach == (0, length):
         return 0, 0
-    side = _up(max(1, reach[1] - reach[0]), multiple)
-    first = reach[0] - (side - (reach[1] - reach[0])) // 2
-    first = min(max(first, 0), max(length - side, 0))
-    return -first, first + side - length
+    first = reach[0] // multiple * multiple
+    return -first, first + _up(max(1, reach[1] - first), multiple) - length
 
 
 def _even(reach: tuple[int, int], length: int, multiple: int) -> tuple[int, int]:

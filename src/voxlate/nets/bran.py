@@ -134,7 +134,7 @@ class BranNet(nn.Module):
         return out.to(image.dtype), tuple(features)
 
     def _padded(self, image: Tensor) -> tuple[Tensor, int]:
-        """The image in a size that can be halved, and how many columns lie to the left of it.
+        """The image in a size that can be halved, its borders repeated, and how many columns lie to the left of it.
 
         Left and right get as many if the width is a multiple of `Bran.multiple`, else nearly, in whole features.
         """
@@ -143,8 +143,8 @@ class BranNet(nn.Module):
         if not below and not beside:
             return image, 0
         left = beside // 2 // feature * feature
-        fits = below < image.shape[3] and beside - left < image.shape[4]
-        return F.pad(image, (left, beside - left, 0, below, 0, 0), mode="reflect" if fits else "replicate"), left
+        # not mirrored: a head beside a head would have a say in the filters, which are made from the mean of all
+        return F.pad(image, (left, beside - left, 0, below, 0, 0), mode="replicate"), left
 
 
 class Down(nn.Module):
