@@ -12,10 +12,13 @@ from voxlate.data.scale import Statistics, case_scale, intensity_statistics
 from voxlate.errors import BadInput
 from voxlate.images.intensity import Percentile, Scale, Window, ZScore
 from voxlate.images.mask import brain, foreground
+from voxlate.images.slices import View, Whole, framed
 from voxlate.images.spool import mapped, release
 from voxlate.images.tiling import Tiling
 from voxlate.images.volume import Volume
-from voxlate.recipe import Recipe
+from voxlate.nets.bran import Bran
+from voxlate.nets.unet import UNet
+from voxlate.recipe import Recipe, keeps_inside
 
 Triple = tuple[int, int, int]
 
@@ -40,6 +43,14 @@ class Inputs:
             self.statistics[name] = intensity_statistics(volume.data[0], own)
             if masked and own is not None:
                 self.mask = own if self.mask is None else mapped(np.logical_or, self.mask, own, dtype=bool)
+
+    def frame(self, sight: View) -> View:
+        """Slices with the mid-plane in the middle where the method wants that, and without what is outside the mask."""
+        recipe = self.recipe
+        crop = slices.crop if isinstance(slices := recipe.synth.slices, Whole) else None
+        sides = [stage.net.multiple for stage in recipe.all_stages if isinstance(stage.net, (UNet, Bran))]
+        mask = self.mask if keeps_inside(recipe) else None
+        return framed(sight, mask, max(sides, default=1), recipe.data.centred, crop)
 
     def batch(self, tiling: Tiling, starts: list[Triple], items: list[int]) -> Batch:
         """The tiles at `starts`; with `stack`, the modalities, then the same for the slice below, above, …"""

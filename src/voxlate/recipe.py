@@ -201,6 +201,19 @@ def check_synthesis(recipe: Recipe) -> None:
                 "mid-plane. Drop synth.slices."
             )
 
+    if isinstance(synth.slices, Whole) and synth.slices.crop is not None and (depth > 1 or not keeps_inside(recipe)):
+        raise BadInput(
+            "synth.slices.crop: expected a model of slices with task.inside and task.strip, in a predictor, too, found "
+            f"{'one without' if depth == 1 else 'one of volumes'}. Drop it."
+        )
+
+
+def keeps_inside(recipe: Recipe) -> bool:
+    """Whether what is outside the mask is neither seen nor made: answers there are background, whatever it was."""
+    last = recipe.all_stages[-1].task
+    asked = [stage.task for stage in recipe.stages if isinstance(last, Residual) and stage.name == last.predictor]
+    return all(isinstance(task, (Translate, Residual)) and task.inside and task.strip for task in [last, *asked])
+
 
 def up_to(recipe: Recipe, stage: Stage) -> Recipe:
     """The recipe that ends with a stage: what its weights file holds, so that each stage is a model of its own."""
@@ -284,3 +297,14 @@ def _check_asymmetry(recipe: Recipe, stage: Stage, where: str) -> None:
                 f"{where}: expected net.kind '{kind.kind}' of the {role} for task.asymmetry, found '{net.kind}'. "
                 "Change it, or set asymmetry = false."
             )
+    data = stage.data or recipe.data
+    if not data.centred:
+        raise BadInput(f"{where}: expected data.centred = true for task.asymmetry, found false. Set it.")
+    assert isinstance(stage.net, UNet)
+    assert isinstance(predictor, Bran)
+    multiple = max(stage.net.multiple, predictor.multiple)
+    if data.patch[0] > 1 or data.patch[2] % multiple:
+        raise BadInput(
+            f"{where}: expected data.patch of one slice and a multiple of {multiple} columns for task.asymmetry, found "
+            f"{data.patch}. Change it."
+        )

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 from torch import Tensor
+from torch.nn.functional import pad
 
 from voxlate.batch import BACKGROUND, Batch, stable_id
 from voxlate.config import fill
@@ -217,8 +218,9 @@ def _run(
         volumes, sight = resize(volumes, synth.slices.size)
     else:
         sight = view(synth.slices, grid.shape, data.patch, synth.overlap)
-    inputs = Inputs(model.recipe, volumes, model.header.get("brain_from"))
-    starts, count = sight.starts(), len(data.target)
+    inputs, count = Inputs(model.recipe, volumes, model.header.get("brain_from")), len(data.target)
+    sight = inputs.frame(sight)
+    starts = sight.starts()
     blend = Blend(sight.drawn, (2 if synth.samples > 1 else 1) * count)
     with counted(model.method.net) as calls:
         for begin in range(0, len(starts), synth.batch):
@@ -247,7 +249,8 @@ def _streams(synth: Synthesis, case: str, place: Triple, spacing_mm: float) -> d
 def _samples(model: Model, batch: Batch, noise: Callable[[int], Noise], sight: View) -> np.ndarray:
     """Mean and, where there are several samples, standard deviation (ddof = 1): [B, T or 2T, D, H, W]."""
     synth: Synthesis = model.recipe.synth
-    batch = batch.to(model.device)
+    source, mask = pad(batch.source, sight.edges, value=BACKGROUND), pad(batch.mask, sight.edges)
+    batch = replace(batch, source=source, mask=mask).to(model.device)
     mean, squares = torch.zeros(()), torch.zeros(())
     for sample in range(synth.samples):
         image = _one(model, batch, noise(sample), sight)
@@ -267,6 +270,8 @@ def _one(model: Model, batch: Batch, noise: Noise, sight: View) -> Tensor:
         if synth.mirror:
             flipped = replace(batch, source=batch.source.flip(-1), mask=batch.mask.flip(-1))
             image = (image + model.method.synthesise(flipped, noise, synth).float().flip(-1)) / 2
+    left, right, top, bottom = sight.edges
+    image = pad(image, (-left, -right, -top, -bottom), value=BACKGROUND)
     if sight.size is not None:
         image = torch.from_numpy(zoomed(image.cpu().numpy(), sight.shape[1:]))
     return image.clamp(-1, 1)

@@ -54,7 +54,12 @@ def recipe(method: str, task: str):
     return from_dict(
         {
             "title": "tiny",
-            "data": {"source": modalities, "target": modalities if task == "complete" else ["b"], "patch": [1, 16, 16]},
+            "data": {
+                "source": modalities,
+                "target": modalities if task == "complete" else ["b"],
+                "patch": [1, 16, 16],
+                "centred": task == "asymmetry",
+            },
             "intensity": {name: {"kind": "window", "low": 0, "high": 1} for name in "abc"},
             "task": posed,
             "method": METHODS[method],

@@ -99,6 +99,9 @@ def synth(
     slices: Annotated[
         Literal["whole", "tiled", "resized"] | None, typer.Option(help="How a model of slices is shown them.")
     ] = None,
+    crop: Annotated[
+        int | None, typer.Option(min=0, help="Draw only in the box of the mask and so many voxels around it.")
+    ] = None,
     noise: Annotated[
         Literal["independent", "shared", "correlated"] | None, typer.Option(help="How alike that of slices is.")
     ] = None,
@@ -121,6 +124,8 @@ def synth(
     named: dict[str, Any] = {"sampler": sampler, "steps": steps, "eta": eta, "samples": samples, "batch": batch}
     kinds = {"schedule": schedule, "slices": slices, "noise": noise}
     named |= {key: {"kind": kind} for key, kind in kinds.items() if kind is not None}
+    if crop is not None:
+        named["slices"] = {"kind": slices or "whole", "crop": crop}
     model = load(run, device)
     model = model if like is None else model.drawn_like(recipes.read(like))
     model = model.with_options(**{**named, **texts.table(pairs(change))})

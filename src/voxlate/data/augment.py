@@ -59,6 +59,12 @@ class AugmentSettings:
     ] = 0.0
     intensity_share: Annotated[float, Field(ge=0, le=1, description="share of items whose intensities change")] = 1.0
 
+    @property
+    def off_centre(self) -> list[str]:
+        """Changes that are on and take the middle column away from the middle; flips and sizes do not."""
+        names = ("rotate_degrees", "tilt_degrees", "shear", "translate", "elastic_mm")
+        return [name for name in names if getattr(self, name) > 0]
+
 
 def augment(
     source: Tensor,

@@ -18,6 +18,7 @@ from voxlate.data.items import (
     Span,
     centred_start,
     check_intensity,
+    even_start,
     read_box,
     read_piece,
     span_of,
@@ -118,6 +119,9 @@ class Batches(Dataset[Batch]):
         """Draw where a piece begins: along D as the item says, in the plane around the mask."""
         z = span.starts[_below(len(span.starts), generator)] if fixed is None else fixed
         axes = [_choices(header.shape[k], self.data.patch[k], header.mask_box[k]) for k in (1, 2)]
+        if self.data.centred:
+            x = even_start(header.shape[2], self.data.patch[2])
+            axes[1] = range(x, x + 1)
         tries = 1 if all(len(one) == 1 for one in axes) or self.data.foreground == 0 else TRIES
         best, best_share = (z, 0, 0), -1.0
         for _ in range(tries):
@@ -157,6 +161,7 @@ def whole_cases(cohort: Cohort, data: DataSettings, split: str) -> dict[str, lis
     for span in _spans(cohort, data, cases):
         header = cohort.header(span.case)
         y, x = (centred_start(header.shape[k], data.patch[k]) for k in (1, 2))
+        x = even_start(header.shape[2], data.patch[2]) if data.centred else x
         found[span.case] = [(z, y, x) for z in span.starts[:: data.patch[0]]]
     return found
 

@@ -42,6 +42,10 @@ class DataSettings:
     slices: Annotated[
         SliceSettings | None, Field(description="keep only slices where two scans show enough of the same; unset: all")
     ] = None
+    centred: Annotated[
+        bool,
+        Field(description="left and right are cut off, or filled, evenly: the mid-plane stays in the middle column"),
+    ] = False
     allow_missing: Annotated[
         bool, Field(description="keep cases that lack some source modality (its channel is background)")
     ] = False
@@ -65,6 +69,11 @@ class DataSettings:
                 raise BadInput(
                     f"data.{name}: expected each modality once, found {getattr(self, name)}. Mend the recipe."
                 )
+        if self.centred and (moving := self.augment.off_centre):
+            raise BadInput(
+                f"data.augment.{moving[0]}: expected 0 with data.centred, found {getattr(self.augment, moving[0]):g}, "
+                "which moves the mid-plane away from the middle. Set it to 0."
+            )
 
 
 @dataclass(frozen=True)
@@ -149,6 +158,14 @@ def _sums(values: Sequence[int] | np.ndarray, width: int) -> np.ndarray:
 def centred_start(length: int, patch: int) -> int:
     """The start that centres a patch on an axis; 0 where the patch is the longer one, so that padding follows."""
     return max(0, (length - patch) // 2)
+
+
+def even_start(length: int, patch: int) -> int:
+    """The start that centres a patch on an axis, below 0 where the patch is the longer one.
+
+    Where length and patch are not both even or both odd, the middle of the axis lies half a voxel above the patch's.
+    """
+    return (length - patch) // 2
 
 
 def read_piece(

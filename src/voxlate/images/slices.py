@@ -12,6 +12,7 @@ from voxlate.images.tiling import Tiling, Triple
 from voxlate.images.volume import Volume
 
 Size = tuple[int, int]
+Edges = tuple[int, int, int, int]
 
 
 @settings
@@ -19,6 +20,14 @@ class Whole:
     """Slices as they are, of any size: nothing is resampled."""
 
     kind: Literal["whole"] = "whole"
+    crop: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            description="draw only in the box of the volume's mask and so many voxels around it; for methods that work "
+            "inside a mask; unset: everywhere",
+        ),
+    ] = None
 
 
 @settings
@@ -47,6 +56,8 @@ class View:
     """What the network sees of volumes of `shape`: the pieces of `seen`; what it draws becomes pieces of `drawn`.
 
     first: the slice of the volumes that is the first one seen; size: what slices were brought to, None: their own.
+    edges: left, right, top and bottom of the pieces that are seen, background that is added or (below 0) what is cut
+    off; the network's pieces have that size. empty: slices of `seen` in which there is nothing to draw.
     """
 
     shape: Triple
@@ -54,14 +65,18 @@ class View:
     drawn: Tiling
     first: int = 0
     size: Size | None = None
+    edges: Edges = (0, 0, 0, 0)
+    empty: frozenset[int] = frozenset()
 
     def starts(self) -> list[Triple]:
         """Where the pieces that are seen start; none where every slice was left out."""
-        return self.seen.starts() if self.seen.shape[0] else []
+        starts = self.seen.starts() if self.seen.shape[0] else []
+        return [start for start in starts if start[0] not in self.empty]
 
     def beside(self) -> list[int]:
-        """The slices at both ends that the network is not shown."""
-        return [z for z in range(self.shape[0]) if not 0 <= z - self.first < self.seen.shape[0]]
+        """The slices that the network is not shown: at both ends, and the empty ones."""
+        seen = {z + self.first for z in range(self.seen.shape[0]) if z not in self.empty}
+        return [z for z in range(self.shape[0]) if z not in seen]
 
     def place(self, start: Triple) -> Triple:
         """Where in the volumes a piece that starts at `start` of what is seen belongs."""
@@ -77,6 +92,69 @@ def view(slices: Slices, shape: Triple, patch: Triple, overlap: float) -> View:
         d, h, w = (min(round(overlap * p), p - 1) if n > p else 0 for n, p in zip(shape, size))
         tiling = Tiling(shape, size, (d, h, w))
     return View(shape, tiling, tiling)
+
+
+def framed(sight: View, mask: np.ndarray | None, multiple: int, centred: bool, crop: int | None) -> View:
+    """A view of whole slices without those that the mask [D, H, W] leaves empty, with the edges that a method wants.
+
+    centred: the middle column stays in the middle (or half a voxel right of it, where widths are odd). Sides that
+    change become multiples of `multiple`. crop: cut to the box of the whole mask and so many voxels around it.
+    """
+    _, height, width = sight.seen.shape
+    if sight.seen.patch != (1, height, width):
+        return sight
+    rows, columns, empty = (0, height), (0, width), frozenset[int]()
+    if mask is not None:
+        filled, tall, wide = _shadows(mask)
+        empty = frozenset(np.flatnonzero(~filled).tolist())
+        if crop is not None:
+            rows, columns = _reach(tall, crop), _reach(wide, crop)
+    left, right = _even(columns, width, multiple) if centred else _rounded(columns, width, multiple)
+    top, bottom = _rounded(rows, height, multiple)
+    return replace(sight, edges=(left, right, top, bottom), empty=empty)
+
+
+def _shadows(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which slices, rows and columns of [D, H, W] hold anything."""
+    filled, tall, wide = (np.zeros(length, dtype=bool) for length in mask.shape)
+    for z, plane in enumerate(mask):
+        rows = plane.any(axis=1)
+        filled[z] = rows.any()
+        tall |= rows
+        wide |= plane.any(axis=0)
+        release(mask)
+    return filled, tall, wide
+
+
+def _reach(line: np.ndarray, margin: int) -> tuple[int, int]:
+    """The first and the end of what holds anything, with a margin inside the axis; of nothing, its middle."""
+    there = np.flatnonzero(line)
+    if not len(there):
+        return len(line) // 2, len(line) // 2
+    return max(0, int(there[0]) - margin), min(len(line), int(there[-1]) + 1 + margin)
+
+
+def _rounded(reach: tuple[int, int], length: int, multiple: int) -> tuple[int, int]:
+    """What to add on both sides of an axis, so that a multiple with `reach` inside is left; nothing for all of it.
+
+    It begins at a multiple, so that a network halves it where it halves the whole.
+    """
+    if reach == (0, length):
+        return 0, 0
+    first = reach[0] // multiple * multiple
+    return -first, first + _up(max(1, reach[1] - first), multiple) - length
+
+
+def _even(reach: tuple[int, int], length: int, multiple: int) -> tuple[int, int]:
+    """The same about the middle of the axis, even if all of it is seen."""
+    odd = length % 2  # then the column right of the middle of an even side is the axis' middle
+    side = _up(max(1, length - 2 * reach[0] - odd, 2 * reach[1] - length + odd), multiple)
+    first = (length - side) // 2
+    return -first, first + side - length
+
+
+def _up(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple
 
 
 def resize(volumes: dict[str, Volume], size: Size) -> tuple[dict[str, Volume], View]:

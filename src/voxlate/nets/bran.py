@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from voxlate.batch import Condition
 from voxlate.config import settings
 from voxlate.errors import BadInput
-from voxlate.nets.layers import joined, only_images, pad_far, to_slices, to_volumes
+from voxlate.nets.layers import joined, only_images, to_slices, to_volumes
 
 SLOPE = 0.2  # of LeakyReLU below 0: Radford et al. 2016, sec. 3
 WIDEST = 8  # times the width: Isola et al. 2017, sec. 6.1.1
@@ -60,6 +60,11 @@ class Bran:
         """Channels of the decoder's maps at 1/2, 1/4 and 1/8 of the size, which `BranNet.with_features` gives."""
         return tuple(2 * width for width in self.widths[: min(3, self.stages - 1)])
 
+    @property
+    def multiple(self) -> int:
+        """Of what the width must be, for the features to be padded by as many columns on the left as on the right."""
+        return 2 * 2 ** len(self.feature_channels)
+
     def build(
         self,
         *,
@@ -100,10 +105,13 @@ class BranNet(nn.Module):
         return self.with_features(x, condition)[0]
 
     def with_features(self, x: Tensor | None, condition: Condition) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The answer, and the decoder's maps at 1/2, 1/4 and 1/8 of the (padded) size, [B, C, D, H_l, W_l]."""
+        """The answer, and the decoder's maps at 1/2, 1/4 and 1/8 of the size, [B, C, D, H_l, W_l].
+
+        Maps begin with the image; at their far sides they may reach beyond it.
+        """
         image = joined(x, condition.images)
         depth, (height, width) = image.shape[2], image.shape[3:]
-        padded = pad_far(image, (1, 2**self.net.stages, 2**self.net.stages))
+        padded, left = self._padded(image)
         h = to_slices(padded).contiguous(memory_format=torch.channels_last)
         skips: list[Tensor] = []
         for down in cast(Iterable[Down], self.encoder):
@@ -115,9 +123,23 @@ class BranNet(nn.Module):
             h = torch.cat([up(h), skips.pop()], dim=1)
             maps.append(h)
         out = self.head(h)
-        out = to_volumes(out.tanh() if self.net.tanh else out, depth)[..., :height, :width].to(image.dtype)
+        out = to_volumes(out.tanh() if self.net.tanh else out, depth)[..., :height, left : left + width]
         near = list(reversed(maps))[: len(self.feature_channels)]
-        return out, tuple(to_volumes(one, depth) for one in near)
+        features = (to_volumes(one, depth)[..., left >> halvings :] for halvings, one in enumerate(near, start=1))
+        return out.to(image.dtype), tuple(features)
+
+    def _padded(self, image: Tensor) -> tuple[Tensor, int]:
+        """The image in a size that can be halved, its borders repeated, and how many columns lie to the left of it.
+
+        Left and right get as many if the width is a multiple of `Bran.multiple`, else nearly, in whole features.
+        """
+        side, feature = 2**self.net.stages, self.net.multiple // 2
+        below, beside = (-size % side for size in image.shape[3:])
+        if not below and not beside:
+            return image, 0
+        left = beside // 2 // feature * feature
+        # not mirrored: a head beside a head would have a say in the filters, which are made from the mean of all
+        return F.pad(image, (left, beside - left, 0, below, 0, 0), mode="replicate"), left
 
 
 class Down(nn.Module):

@@ -80,6 +80,11 @@ class UNet:
         bool, Field(description="last convolution of every block and of the network start at zero")
     ] = True
 
+    @property
+    def multiple(self) -> int:
+        """Of what height and width must be, for nothing to be padded."""
+        return self.patch * 2 ** (len(self.multipliers) - 1)
+
     def build(
         self,
         *,
