@@ -16,7 +16,7 @@ FEWEST_FRAMES = 6
 BASELINE_FRAMES = 3  # before the bolus comes
 BRIGHTEST = 0.001  # share of the blocks that says how much vessels enhance; one alone may be a fault
 VESSEL = 0.3  # of that: far above tissue, and small arteries of which a block holds a part still count
-EARLIEST = 0.2  # share of the vessels that fills first: arteries
+EARLIEST = 0.05  # share of the vessels that has filled when all count as arteries that have
 WASHED_OUT = 0.7  # of its height; what stays above after its top has moved, not enhanced
 STANDS_OUT = 2.0  # times what noise does in the baseline
 PART = 2**16  # curves that are looked at together
@@ -122,8 +122,8 @@ def peak_frame(frames: np.ndarray) -> int:
     """The frame, from 0, of a bolus' arterial peak; frames: [T, ...] in any unit that grows with contrast.
 
     Large vessels are the voxels that enhance, over the mean of the first 3 frames, to at least 30 % of the 0.1 % that
-    do so most, for two frames, and wash out again. The fifth of them that comes to half its height first are arteries:
-    veins are often brighter, but seconds later. The peak is that of the arteries' mean.
+    do so most, for two frames, and wash out again. Those that come to half their height no later than the earliest
+    twentieth are arteries: veins are more and brighter, but seconds later. The peak is that of the arteries' median.
     Raises BadInput for fewer than 6 frames, and where nothing comes and goes that stands out of the baseline's noise.
     """
     count = len(frames)
@@ -137,9 +137,9 @@ def peak_frame(frames: np.ndarray) -> int:
             f"expected a bolus of contrast in {count} frames, found nothing that brightens and washes out. Name the "
             "frame you want: #frame=N."
         )
-    heights = vessels.max(axis=0)
-    first = np.lexsort((-heights, _arrival(vessels)))[: max(1, round(heights.size * EARLIEST))]
-    return int(vessels[:, first].mean(axis=1).argmax())
+    arrival = _arrival(vessels)
+    first = arrival <= np.quantile(arrival, EARLIEST, method="higher")
+    return int(np.median(vessels[:, first], axis=1).argmax())
 
 
 def _vessels(curves: np.ndarray) -> np.ndarray:
@@ -166,7 +166,8 @@ def _lasting(curves: np.ndarray) -> np.ndarray:
 
 
 def _washes_out(curves: np.ndarray) -> np.ndarray:
-    """Which curves fall after their top: bool [N]; what has moved stays."""
+    """Which curves fall after their top, in the mean of two frames: bool [N]; what has moved stays."""
+    curves = (curves[1:] + curves[:-1]) / 2
     top = curves.argmax(axis=0)
     lowest_from = np.minimum.accumulate(curves[::-1], axis=0)[::-1]
     columns = np.arange(curves.shape[1])
