@@ -15,8 +15,8 @@ Manifest = Annotated[Path | None, typer.Option(help="CSV or TSV: case, patient, 
 Preset = Annotated[
     str | None,
     typer.Option(
-        help="Layout of a public data set: bids, brats, gold_atlas, ixi, synthrad, topcow; or a TOML file like theirs, "
-        "where [series.t2] tells DICOM series apart by their tags."
+        help="Layout of a public data set: bids, brats, gold_atlas, isles18, isles24, ixi, synthrad, topcow, "
+        "unitobrain; or a TOML file like theirs, where [series.t2] tells DICOM series apart by their tags."
     ),
 ]
 Modalities = Annotated[list[str] | None, typer.Option(help="Only this, in every case (repeat it); else all.")]

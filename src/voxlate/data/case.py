@@ -13,7 +13,7 @@ from voxlate.errors import BadInput
 from voxlate.images.grid import canonical
 from voxlate.images.itk import write_transform
 from voxlate.images.mask import brain, foreground
-from voxlate.images.series import files_of
+from voxlate.images.series import files_of, without_frame
 from voxlate.images.volume import Volume, read_volume
 
 READ_BYTES = 1 << 20
@@ -27,7 +27,8 @@ def prepare_case(files: CaseFiles, out: Path, bringing: Bringing) -> None:
         return
     scans = {name: read_volume(place, name) for name, place in files.files.items()}
     origins = {
-        name: Origin(files.files[name].name, scan.grid.shape, scan.affine.tolist()) for name, scan in scans.items()
+        name: Origin(files.files[name].name, scan.grid.shape, scan.affine.tolist(), scan.note)
+        for name, scan in scans.items()
     }
     scans = {name: canonical(scan) for name, scan in scans.items()}
     common = find_common(files.case, scans, bringing)
@@ -110,7 +111,7 @@ def _digest_of_inputs(files: CaseFiles, bringing: Bringing) -> str:
     digest = hashlib.sha256(repr((VERSION, files.case, files.patient, bringing)).encode())
     paths = [*files.files.items(), *files.labels.items(), *([("mask", files.mask)] if files.mask else [])]
     for name, path in paths:
-        digest.update(name.encode())
+        digest.update(name.encode() + without_frame(path)[1].encode())
         for file in files_of(path):
             _add_file(digest, file)
     return digest.hexdigest()

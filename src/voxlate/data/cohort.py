@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from voxlate.data.layout import DEFAULT_PATTERNS, CaseFiles, Preset, cases_on_disk, load_preset, presets
+from voxlate.data.layout import DEFAULT_PATTERNS, CaseFiles, Preset, cases_on_disk, load_preset, presets, take_frames
 from voxlate.data.manifest import manifest_in, read_manifest
 from voxlate.data.mixed import cases_by_series
 from voxlate.errors import BadInput
@@ -25,8 +25,8 @@ def find_cases(
     can be read, DICOM folders too. Without any option: <root>/<case>/<modality>.<suffix> (the file name may begin with
     the case) or, where root is itself one case, <root>/<modality>.<suffix>. A manifest (see manifest.py) is taken from
     root/cases.csv or root/cohort.csv when none is named. With a preset that has [series] tables, patterns are those of
-    the folders with DICOM files, and their series are chosen by tags. modalities: every case must have these; only they
-    are kept.
+    the folders with DICOM files, and their series are chosen by tags; [frames] makes modalities of frames of
+    a moving scan. modalities: every case must have these; only they are kept.
     Raises BadInput for an empty cohort, a pattern that matches nothing, and so on: one sentence each.
     """
     root = Path(root)
@@ -36,7 +36,7 @@ def find_cases(
         )
     layout = load_preset(preset) if preset is not None else Preset(title="", source="", patterns=list(DEFAULT_PATTERNS))
     if pattern is not None:
-        layout = dataclasses.replace(layout, patterns=[pattern])
+        layout = dataclasses.replace(layout, patterns=[pattern], files={})
 
     def on_disk() -> list[CaseFiles]:
         if layout.series:
@@ -45,6 +45,7 @@ def find_cases(
 
     manifest = manifest if manifest is not None else manifest_in(root)
     cases = read_manifest(Path(manifest), root, layout, on_disk) if manifest is not None else on_disk()
+    cases = [take_frames(one, layout.frames) for one in cases]
     return _with_modalities(sorted(cases, key=lambda one: one.case), modalities, root)
 
 

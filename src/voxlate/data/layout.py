@@ -1,5 +1,6 @@
 """How the files of a cohort are named: path patterns and presets for public data sets."""
 
+import dataclasses
 import os
 import re
 import tomllib
@@ -15,7 +16,7 @@ from pydantic import Field
 from voxlate.config import fill, settings
 from voxlate.data.tags import Tags
 from voxlate.errors import BadInput
-from voxlate.images.series import looks_like_dicom
+from voxlate.images.series import FRAME, looks_like_dicom
 
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".mha", ".mhd", ".nrrd", ".png", ".tiff", ".tif")
 MASKS = ("mask", "brainmask")
@@ -31,7 +32,7 @@ Key = tuple[str | None, str]  # patient and study, as a path tells them
 class CaseFiles:
     """One study of a patient: a file for each modality, a label map for each name, and a mask.
 
-    A file may also be a DICOM folder, or 'FOLDER#key' for one series of it.
+    A file may also be a DICOM folder, 'FOLDER#key' for one series of it, or either with '#peak+8s' for one frame.
     """
 
     case: str
@@ -48,7 +49,12 @@ class Preset:
 
     title: Annotated[str, Field(description="name of the data set")]
     source: Annotated[str, Field(description="where the layout is described")]
-    patterns: Annotated[list[str], Field(min_length=1, description="paths below the root; the first that matches wins")]
+    patterns: Annotated[list[str], Field(description="paths below the root; the first that matches wins")] = field(
+        default_factory=list
+    )
+    files: Annotated[
+        dict[str, str], Field(description="our name = path with {case}, instead of patterns, where paths share no form")
+    ] = field(default_factory=dict)
     aliases: Annotated[dict[str, str], Field(description="file's modality name = our name")] = field(
         default_factory=dict
     )
@@ -59,7 +65,19 @@ class Preset:
         dict[str, Tags],
         Field(description="our name = the tags of its DICOM series; patterns then name the folders that hold series"),
     ] = field(default_factory=dict)
+    frames: Annotated[
+        dict[str, str], Field(description="our name = a modality of several frames and one of them: 'ctp#peak+8s'")
+    ] = field(default_factory=dict)
     skip: Annotated[list[str], Field(description="path patterns to leave out (* and **)")] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not (self.patterns or self.files):
+            raise BadInput("expected patterns, or files, to find the cases by, found neither. Add one to the preset.")
+        for name, value in self.frames.items():
+            if not FRAME.fullmatch(value.partition("#")[2]):
+                raise BadInput(
+                    f"expected of frames.{name} a modality with #frame=N, #peak or #peak+8s, found '{value}'. Mend it."
+                )
 
 
 def presets() -> list[str]:
@@ -127,10 +145,12 @@ def cases_on_disk(root: Path, layout: Preset, single: bool) -> list[CaseFiles]:
     for pattern in layout.patterns:
         if cases := _matching(root, paths, pattern, layout):
             return [case for case in cases if case.files]
+    if cases := _by_name(root, paths, layout):
+        return [case for case in cases if case.files]
     if single and len(paths) <= MOST_FILES_OF_ONE_CASE and (cases := _matching(root, paths, "{modality}", layout)):
         return cases
     shown = ", ".join(f"'{path}'" for path in paths[:SHOWN]) + (", …" if len(paths) > SHOWN else "")
-    expected = "{case}/{modality}" if single else "' or '".join(layout.patterns)
+    expected = "{case}/{modality}" if single else "' or '".join([*layout.patterns, *layout.files.values()])
     raise BadInput(
         f"{root}: expected paths like '{expected}', found {len(paths)} of another form ({shown}). "
         "Pass --pattern with {patient}, {case} and {modality} where they stand in the path."
@@ -190,6 +210,29 @@ def _matching(root: Path, paths: list[str], pattern: str, layout: Preset) -> lis
             continue
         add_file(found[patient, case], modality, root / path, case)
     return named_cases(found, layout)
+
+
+def _by_name(root: Path, paths: list[str], layout: Preset) -> list[CaseFiles]:
+    """The cases of a layout that says for each modality where its files are."""
+    found: dict[Key, dict[str, Path]] = defaultdict(dict)
+    for modality, pattern in layout.files.items():
+        expression, any_suffix = path_expression(pattern), without_suffix(pattern) == pattern
+        for path in paths:
+            if match := expression.fullmatch(without_suffix(path) if any_suffix else path):
+                key = key_of(match, root)
+                add_file(found[key], modality, root / path, key[1])
+    return named_cases(found, layout)
+
+
+def take_frames(case: CaseFiles, frames: Mapping[str, str]) -> CaseFiles:
+    """The case with frames of a moving scan, each a modality, in place of that scan; frames: see Preset."""
+    files, moving = dict(case.files), set()
+    for name, value in frames.items():
+        source, _, frame = value.partition("#")
+        if source in case.files:
+            files[name] = Path(f"{case.files[source]}#{frame}")
+            moving.add(source)
+    return dataclasses.replace(case, files={name: files[name] for name in sorted(files) if name not in moving})
 
 
 def key_of(match: re.Match[str], root: Path) -> Key:

@@ -18,7 +18,7 @@ from voxlate.data.layout import (
     sort_files,
 )
 from voxlate.errors import BadInput
-from voxlate.images.series import address, is_there
+from voxlate.images.series import address, is_there, without_frame
 
 OWN_NAMES = ("cases.csv", "cohort.csv", "cases.tsv", "cohort.tsv")
 SPLITS = {
@@ -113,11 +113,16 @@ def _split(row: Row, path: Path) -> str | None:
 
 def _is_paths(rows: list[Row], name: str, manifest: Path, root: Path) -> bool:
     values = [row[name] for row in rows if row[name]]
+    places = [(value, [without_frame(base / value)[0] for base in (manifest.parent, root)]) for value in values]
     return any(
-        value.lower().endswith(SUFFIXES)
-        or (re.search("[/#]", value) and any(address(base / value)[0].is_dir() for base in (manifest.parent, root)))
-        for value in values
+        value.lower().endswith(SUFFIXES) or (re.search("[/#]", value) and any(_holds_scan(place) for place in bases))
+        for value, bases in places
     )
+
+
+def _holds_scan(place: Path) -> bool:
+    """Whether a path without its frame is a folder, one series of a folder, or an image file."""
+    return address(place)[0].is_dir() or (place.is_file() and place.name.lower().endswith(SUFFIXES))
 
 
 def _refuse_doubles(path: Path, rows: list[Row]) -> None:

@@ -30,11 +30,12 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Origin:
-    """The grid that a modality had in its file, and the file's name."""
+    """The grid that a modality had in its file, and the file's name; note: which frame of several it is."""
 
     file: str
     shape: Shape
     affine: list[list[float]]
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import struct
 import warnings
 import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -44,6 +45,22 @@ class Stored:
     affine: np.ndarray
     unit: str = ""
     modality: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Moving:
+    """A scan in frames, all on one grid.
+
+    times_s: [count], seconds since the first; None where the file does not tell. planes(): all planes [H, W], frame by
+    frame. read(k): frame k, counted from 0.
+    """
+
+    grid: Grid
+    count: int
+    times_s: np.ndarray | None
+    planes: Callable[[], Iterator[np.ndarray]]
+    read: Callable[[int], Stored]
 
 
 def reason(error: BaseException) -> str:

@@ -11,10 +11,11 @@ import nibabel as nib
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.images.formats import UNREADABLE, Stored, reason
+from voxlate.images.formats import UNREADABLE, Moving, Stored, reason
 from voxlate.images.grid import Grid, check_affine
 from voxlate.images.spool import release, runs, zeros
 
+SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # xyzt_units; what is not said is not guessed
 MILLIMETRES = {"meter": 1000.0, "micron": 0.001}  # xyzt_units; "mm" and "unknown" are taken as millimetres
 DESCRIPTION = b"voxlate; research use only"
 DEFLATE_MOST = 1032  # bytes that gzip can make of one: its longest match, 258 bytes, takes at least two bits
@@ -55,17 +56,10 @@ def _load(path: Path) -> Any:
 
 
 def _grid(image: Any, path: Path) -> Grid:
-    """The grid of a loaded header. Raises BadInput for more than one frame, colour, complex voxels and bad affines."""
+    """The grid of a loaded header. Raises BadInput for colour, complex voxels and bad affines."""
     shape = tuple(int(n) for n in image.shape)
-    size = "×".join(str(n) for n in shape)
     if len(shape) < 2 or min(shape) < 1:
-        raise BadInput(f"{path}: expected a volume, found an image of size {size or 'nothing'}. Check the file.")
-    frames = int(np.prod(shape[3:]))
-    if frames > 1:
-        raise BadInput(
-            f"{path}: expected one 3-D volume, found {frames} frames ({size}). "
-            "Save the frame you want as a file of its own (in nibabel: image.slicer[..., 0])."
-        )
+        raise BadInput(f"{path}: expected a volume, found an image of size {_size(shape)}. Check the file.")
     dtype = image.get_data_dtype()
     if dtype.fields:
         raise BadInput(f"{path}: expected grey values, found colour voxels. Convert the file to one value a voxel.")
@@ -73,6 +67,20 @@ def _grid(image: Any, path: Path) -> Grid:
         raise BadInput(f"{path}: expected real voxels, found complex ones ({dtype}). Save the magnitude (abs) instead.")
     width, height, depth = (*shape, 1)[:3]
     return Grid((depth, height, width), _affine(image, path))
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "×".join(str(n) for n in shape) or "nothing"
+
+
+def _check_still(image: Any, path: Path) -> None:
+    """Raise BadInput for more than one frame."""
+    frames = math.prod(image.shape[3:])
+    if frames > 1:
+        raise BadInput(
+            f"{path}: expected one 3-D volume, found {frames} frames ({_size(image.shape)}). "
+            f"Name one of them: {path.name}#frame=1, or #peak for a bolus' arterial peak."
+        )
 
 
 def _affine(image: Any, path: Path) -> np.ndarray:
@@ -96,7 +104,10 @@ def _affine(image: Any, path: Path) -> np.ndarray:
 
 def read_nifti_grid(path: Path) -> Grid:
     """The grid of a .nii, .nii.gz, .mgh or .mgz file from its header alone."""
-    return _grid(_load(path), path)
+    image = _load(path)
+    grid = _grid(image, path)
+    _check_still(image, path)
+    return grid
 
 
 def read_nifti(path: Path) -> Stored:
@@ -106,40 +117,73 @@ def read_nifti(path: Path) -> Stored:
     """
     image = _load(path)
     grid = _grid(image, path)
+    _check_still(image, path)
     _check_size(image, grid, path)
-    data = zeros(grid.shape)
-    slope, inter = float(image.dataobj.slope), float(image.dataobj.inter)
+    return _read_frame(image, grid, path, 0)
+
+
+def nifti_frames(path: Path) -> Moving:
+    """The frames of a 4-D file, which are read when they are asked for; one where it is 3-D."""
+    image = _load(path)
+    grid = _grid(image, path)
+    _check_size(image, grid, path)
+    count = math.prod(image.shape[3:])
+    return Moving(
+        grid,
+        count,
+        _times(image, count),
+        lambda: _planes(image, grid, path, range(count)),
+        lambda k: _read_frame(image, grid, path, k),
+    )
+
+
+def _times(image: Any, count: int) -> np.ndarray | None:
+    """Seconds of the frames, where the header says in which unit the fourth axis counts and how far it steps."""
+    if not isinstance(image, Pair) or len(image.shape) < 4 or image.shape[3] != count:
+        return None
     try:
-        with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which the reader of volumes reports
-            for plane, stored in zip(data, _planes(image, grid)):  # float64 for one slice only
-                plane[:] = stored if (slope, inter) == (1.0, 0.0) else stored * np.float64(slope) + inter
-                release(data)
+        unit = image.header.get_xyzt_units()[1]
+    except KeyError:  # a code that the standard does not know
+        return None
+    step = float(image.header["pixdim"][4]) * SECONDS.get(unit, 0.0)
+    return np.arange(count) * step if 0 < step < math.inf else None
+
+
+def _read_frame(image: Any, grid: Grid, path: Path, number: int) -> Stored:
+    data = zeros(grid.shape)
+    with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which the reader of volumes reports
+        for plane, stored in zip(data, _planes(image, grid, path, range(number, number + 1))):
+            plane[:] = stored
+            release(data)
+    return Stored(data, grid.affine)
+
+
+def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.ndarray]:
+    """The planes [H, W] of frames, scaled, read one by one: x grows fastest in these files, then y, z and time."""
+    stored, (depth, height, width) = image.dataobj, grid.shape
+    size = height * width * stored.dtype.itemsize
+    slope, inter = float(stored.slope), float(stored.inter)
+    try:
+        with nib.openers.ImageOpener(stored.file_like) as file:
+            file.seek(stored.offset + frames.start * depth * size)
+            for z in range(depth * len(frames)):
+                raw = file.read(size)
+                if len(raw) < size:
+                    raise ValueError(f"it ends in slice {z % depth + 1} of {depth}")
+                plane = np.frombuffer(raw, stored.dtype).reshape(height, width)
+                yield plane if (slope, inter) == (1.0, 0.0) else plane * np.float64(slope) + inter
     except (EOFError, gzip.BadGzipFile) as error:
         raise BadInput(f"{path}: expected whole gzip data, found it cut short. Copy or download it again.") from error
     except ERRORS as error:
         message = f"{path}: expected voxels for {grid}, found the file damaged or cut short ({reason(error)})."
         raise BadInput(message + " Copy or download it again.") from error
-    return Stored(data, grid.affine)
-
-
-def _planes(image: Any, grid: Grid) -> Iterator[np.ndarray]:
-    """The stored planes [H, W], read one by one: x grows fastest in these files, then y, then z."""
-    stored, (depth, height, width) = image.dataobj, grid.shape
-    size = height * width * stored.dtype.itemsize
-    with nib.openers.ImageOpener(stored.file_like) as file:
-        file.seek(stored.offset)
-        for z in range(depth):
-            raw = file.read(size)
-            if len(raw) < size:
-                raise ValueError(f"it ends in slice {z + 1} of {depth}")
-            yield np.frombuffer(raw, stored.dtype).reshape(height, width)
 
 
 def _check_size(image: Any, grid: Grid, path: Path) -> None:
     """Raise BadInput where a file cannot hold what its header says, before room is made for that."""
     file = Path(image.dataobj.file_like)
     packed = file.suffix.lower() not in (".nii", ".img", ".mgh")
-    wanted = math.prod(grid.shape) * image.dataobj.dtype.itemsize
+    wanted = math.prod(image.shape) * image.dataobj.dtype.itemsize
     if wanted > file.stat().st_size * (DEFLATE_MOST if packed else 1):
         raise BadInput(
             f"{path}: expected voxels for {grid}, found the file damaged or cut short (too small for them). "

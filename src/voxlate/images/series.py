@@ -1,4 +1,4 @@
-"""The DICOM series that lie in a folder: what their headers say of them, and paths that name one of several."""
+"""The DICOM series that lie in a folder: what their headers say of them, and paths that name one, or one frame."""
 
 import hashlib
 import re
@@ -26,7 +26,14 @@ ASKED = [
     "SamplesPerPixel",
     "SpacingBetweenSlices",
     "SliceThickness",
+    "AcquisitionTime",
+    "ContentTime",
+    "TemporalPositionIdentifier",
+    "AcquisitionNumber",
+    "InstanceNumber",
 ]
+# '#frame=12' (from 1), '#peak' or '#peak+8s' after a path; '@1.5s' after these: seconds from one frame to the next
+FRAME = re.compile(r"(?:frame=(?P<number>\d+)|peak(?:(?P<after>[+-]\d+(?:\.\d+)?)s)?)(?:@(?P<step>\d+(?:\.\d+)?)s)?")
 MOST_SHOWN = 8
 
 
@@ -65,13 +72,25 @@ def address(path: Path) -> tuple[Path, str]:
     return Path(folder), key
 
 
+def without_frame(path: Path) -> tuple[Path, str]:
+    """What a path 'FILE#frame=12', 'FOLDER#peak' or 'FOLDER#key#peak+8s' names before its frame, and the frame.
+
+    The path itself and '' for any other.
+    """
+    whole, mark, frame = str(path).rpartition("#")
+    if not mark or not FRAME.fullmatch(frame) or path.exists() or not address(Path(whole))[0].exists():
+        return path, ""
+    return Path(whole), frame
+
+
 def is_there(path: Path) -> bool:
-    """Whether a file, a folder, or the folder of a series' path exists."""
-    return address(path)[0].exists()
+    """Whether a file, a folder, or the place of a series' or a frame's path exists."""
+    return address(without_frame(path)[0])[0].exists()
 
 
 def files_of(path: Path) -> list[Path]:
     """The files behind a path: itself, all in a folder, or those of the series that 'FOLDER#key' names."""
+    path = without_frame(path)[0]
     place, key = address(path)
     return list(headers_of(path)) if key else _files(place)
 

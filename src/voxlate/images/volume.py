@@ -8,10 +8,10 @@ import numpy as np
 
 from voxlate.errors import BadInput
 from voxlate.files import whole_file
-from voxlate.images import dicom, formats, nifti
+from voxlate.images import dicom, formats, frames, nifti
 from voxlate.images.formats import Stored
 from voxlate.images.grid import Grid, check_affine, oriented
-from voxlate.images.series import address, looks_like_dicom
+from voxlate.images.series import address, is_there, looks_like_dicom, without_frame
 from voxlate.images.spool import runs
 
 HOUNSFIELD = ("ct", "ncct", "cect", "cta", "ctv")
@@ -34,7 +34,8 @@ class Volume:
     """Voxels in physical units with their place.
 
     data: [C, D, H, W] float32; affine: 4x4, maps voxel indices (x, y, z) = (W, H, D) to RAS millimetres; unit: one of
-    UNITS' values or "grey" (2-D pictures, values as stored); origin: the file it came from, for messages.
+    UNITS' values or "grey" (2-D pictures, values as stored); origin: the file it came from, for messages; note: what
+    is to be known of how it was taken from there.
     """
 
     data: np.ndarray
@@ -42,6 +43,7 @@ class Volume:
     unit: str
     modality: str
     origin: str = ""
+    note: str = ""
 
     def __post_init__(self) -> None:
         if self.data.ndim != 4 or self.data.dtype != np.float32:
@@ -69,6 +71,7 @@ def suffix_of(path: Path) -> str:
 def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -> Volume:
     """Read a NIfTI, FreeSurfer, MetaImage, NRRD, PNG or TIFF file, or a DICOM series: a folder, or 'FOLDER#key'.
 
+    '#frame=12', '#peak' or '#peak+8s' after a NIfTI file or a DICOM series takes one frame of several (see frames.py).
     Raises BadInput for every file that is not one real, finite 3-D volume; `allow_nan` lets NaN and infinity pass.
     """
     path = Path(path)
@@ -76,10 +79,12 @@ def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -
     if not allow_nan:
         _check_finite(stored.data, path)
     modality = modality or stored.modality
-    return Volume(stored.data[None], stored.affine, stored.unit or unit_of(modality), modality, str(path))
+    return Volume(stored.data[None], stored.affine, stored.unit or unit_of(modality), modality, str(path), stored.note)
 
 
 def _read(path: Path) -> Stored:
+    if without_frame(path)[1]:
+        return frames.read_frame(path)
     match family(path):
         case "dicom":
             return dicom.read_series(path)
@@ -94,6 +99,8 @@ def _read(path: Path) -> Stored:
 def read_grid(path: Path | str) -> Grid:
     """The grid of a file or DICOM folder, from headers alone. Raises BadInput as `read_volume` does for headers."""
     path = Path(path)
+    if without_frame(path)[1]:
+        return frames.read_frame_grid(path)
     match family(path):
         case "dicom":
             return dicom.read_series_grid(path)
@@ -107,10 +114,11 @@ def read_grid(path: Path | str) -> Grid:
 
 def family(path: Path) -> str:
     """Which reader a path needs. Raises BadInput where nothing is there, or nothing known."""
+    path = without_frame(path)[0]
     if address(path)[0].is_dir():
         return "dicom"
     if not path.exists():
-        raise BadInput(f"{path}: expected an image file or a DICOM folder, found nothing there. Check the path.")
+        raise BadInput(f"{path}: expected an image file or a DICOM folder, found nothing there. {_hint(path)}")
     if path.stat().st_size == 0:
         raise BadInput(f"{path}: expected an image, found an empty file. Copy or download it again.")
     suffix = suffix_of(path)
@@ -121,6 +129,14 @@ def family(path: Path) -> str:
         return "dicom"
     known = ", ".join((*NIFTI, *PICTURES, *ITK, *DICOM))
     raise BadInput(f"{path}: expected an image ({known} or a DICOM folder), found '{suffix or path.name}'. Convert it.")
+
+
+def _hint(path: Path) -> str:
+    """What to do where nothing is at a path."""
+    whole, mark, _ = str(path).rpartition("#")
+    if mark and is_there(Path(whole)):
+        return "After '#' goes a series' key, frame=N, peak or peak+8s."
+    return "Check the path."
 
 
 def _check_finite(data: np.ndarray, path: Path) -> None:

@@ -1,0 +1,183 @@
+"""One frame of a moving scan: by its number, or by the arterial peak of a bolus of contrast and the time after it."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from voxlate.errors import BadInput
+from voxlate.images import dicom, nifti
+from voxlate.images.formats import Moving, Stored
+from voxlate.images.grid import Grid
+from voxlate.images.series import FRAME, address, without_frame
+
+MOST = (32, 128, 128)  # blocks along D, H, W in which the peak is looked for: about 2 mm, less noise, little memory
+FEWEST_FRAMES = 6
+BASELINE_FRAMES = 3  # before the bolus comes
+BRIGHTEST = 0.001  # share of the blocks that says how much vessels enhance; one alone may be a fault
+VESSEL = 0.3  # of that: far above tissue, and small arteries of which a block holds a part still count
+EARLIEST = 0.05  # share of the vessels that has filled when all count as arteries that have
+WASHED_OUT = 0.7  # of its height; what stays above after its top has moved, not enhanced
+STANDS_OUT = 2.0  # times what noise does in the baseline
+PART = 2**16  # curves that are looked at together
+NIFTI = (".nii", ".nii.gz", ".mgz", ".mgh")
+
+
+def read_frame(path: Path) -> Stored:
+    """The frame that a path 'FILE#frame=12', 'FILE#peak' or 'FILE#peak+8s' names, with a note of which it is.
+
+    Frames count from 1. '#peak' is the arterial peak (see `peak_frame`), '+8s' the frame nearest to 8 s after it, by
+    the header's times or, with '@1.5s' at the end, by frames 1.5 s apart. FILE: NIfTI, FreeSurfer, or a DICOM series.
+    Raises BadInput for a file of one frame, a frame that is not there, and a time that nothing tells.
+    """
+    whole, frame = without_frame(path)
+    moving = _moving(whole)
+    number, note = _number(whole, frame, moving)
+    stored = moving.read(number)
+    return Stored(stored.data, stored.affine, stored.unit, stored.modality, note)
+
+
+def read_frame_grid(path: Path) -> Grid:
+    """The grid that all frames of a scan have, from its headers."""
+    return _moving(without_frame(path)[0]).grid
+
+
+def _moving(path: Path) -> Moving:
+    if address(path)[0].is_dir():
+        moving = dicom.series_frames(path)
+    elif path.name.lower().endswith(NIFTI):
+        moving = nifti.nifti_frames(path)
+    else:
+        raise BadInput(
+            f"{path}: expected a NIfTI file or a DICOM series to take a frame from, found '{path.suffix}'. Convert it."
+        )
+    if moving.count == 1:
+        raise BadInput(
+            f"{path}: expected several frames, found one volume ({moving.grid}). Name it without '#' and what follows."
+        )
+    return moving
+
+
+def _number(path: Path, frame: str, moving: Moving) -> tuple[int, str]:
+    """Which frame is meant, from 0, and what to note of it."""
+    wanted = FRAME.fullmatch(frame)
+    assert wanted is not None
+    if wanted["number"]:
+        number = int(wanted["number"]) - 1
+        if not 0 <= number < moving.count:
+            raise BadInput(f"{path}: expected a frame from 1 to {moving.count}, found #{frame}. Name one of these.")
+        return number, f"frame {number + 1} of {moving.count}"
+    peak = _peak(path, path.stat().st_mtime_ns if path.exists() else 0)
+    if wanted["after"] is None:
+        return peak, f"pseudo: CTP frame {peak + 1} of {moving.count}, arterial peak"
+    after_s = float(wanted["after"])
+    times = np.arange(moving.count) * float(wanted["step"]) if wanted["step"] else moving.times_s
+    if times is None:
+        raise BadInput(
+            f"{path}: expected the times of its frames in the header, found none. Say how far they are apart: "
+            f"#peak{wanted['after']}s@1.5s, for instance."
+        )
+    number = _nearest(times, times[peak] + after_s, f"{path}#{frame}", peak)
+    apart_s = float(times[number] - times[peak])
+    there = "" if abs(apart_s - after_s) < 0.05 else f" (nearest: {apart_s:+.1f} s)"
+    sign = "+" if after_s >= 0 else "-"
+    return number, f"pseudo: CTP frame {number + 1} of {moving.count}, peak {sign} {abs(after_s):g} s{there}"
+
+
+def _nearest(times: np.ndarray, moment: float, where: str, peak: int) -> int:
+    """The frame nearest to a moment; raises BadInput where the scan does not reach it by half a step."""
+    first, last = times[0] - (times[1] - times[0]) / 2, times[-1] + (times[-1] - times[-2]) / 2
+    if not first <= moment <= last:
+        raise BadInput(
+            f"{where}: expected frames until then, found the peak at {times[peak]:.1f} s (frame {peak + 1}) of "
+            f"{times[-1]:.1f} s. Leave the case out by a manifest, or name another time."
+        )
+    return int(np.abs(times - moment).round(3).argmin())  # the earlier of two as near
+
+
+@functools.lru_cache(maxsize=64)
+def _peak(path: Path, mtime_ns: int) -> int:
+    """Found once for the three frames that a pseudo-multiphase CTA takes; a changed file is another."""
+    moving = _moving(path)
+    try:
+        return peak_frame(_blocks(moving))
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from error
+
+
+def _blocks(moving: Moving) -> np.ndarray:
+    """Means over blocks of voxels in every frame, [count, D', H', W'] of at most MOST, in one pass over the planes."""
+    depth, height, width = moving.grid.shape
+    z_step, y_step, x_step = (-(-length // most) for length, most in zip(moving.grid.shape, MOST))
+    rows, columns = height // y_step, width // x_step
+    blocks = np.zeros((moving.count, -(-depth // z_step), rows, columns), np.float32)
+    for k, plane in enumerate(moving.planes()):
+        strips = plane[: rows * y_step].reshape(rows, y_step, width).sum(axis=1, dtype=np.float64)
+        sums = strips[:, : columns * x_step].reshape(rows, columns, x_step).sum(axis=2)
+        blocks[k // depth, k % depth // z_step] += sums / (x_step * y_step * z_step)
+    return blocks
+
+
+def peak_frame(frames: np.ndarray) -> int:
+    """The frame, from 0, of a bolus' arterial peak; frames: [T, ...] in any unit that grows with contrast.
+
+    Large vessels are the voxels that enhance, over the mean of the first 3 frames, to at least 30 % of the 0.1 % that
+    do so most, for two frames, and wash out again. Those that come to half their height no later than the earliest
+    twentieth are arteries: veins are more and brighter, but seconds later. The peak is that of the arteries' median.
+    Raises BadInput for fewer than 6 frames, and where nothing comes and goes that stands out of the baseline's noise.
+    """
+    count = len(frames)
+    if count < FEWEST_FRAMES:
+        raise BadInput(f"expected at least {FEWEST_FRAMES} frames to find a peak, found {count}. Name it: #frame=N.")
+    curves = frames.reshape(count, -1)
+    curves = curves[:, np.isfinite(curves).all(axis=0)]
+    vessels = _vessels(curves - curves[:BASELINE_FRAMES].mean(axis=0))
+    if vessels.size == 0:
+        raise BadInput(
+            f"expected a bolus of contrast in {count} frames, found nothing that brightens and washes out. Name the "
+            "frame you want: #frame=N."
+        )
+    arrival = _arrival(vessels)
+    first = arrival <= np.quantile(arrival, EARLIEST, method="higher")
+    return int(np.median(vessels[:, first], axis=1).argmax())
+
+
+def _vessels(curves: np.ndarray) -> np.ndarray:
+    """The enhancement [T, N] of the large vessels among all curves; none where nothing stands out."""
+    if curves.size == 0:
+        return curves
+    parts = np.array_split(curves, -(-curves.shape[1] // PART), axis=1)
+    heights = np.concatenate([np.where(_washes_out(part), _lasting(part), 0) for part in parts])
+    level = _of_the_brightest(heights)
+    noise = max(_of_the_brightest(now) for now in curves[:BASELINE_FRAMES])
+    stands_out = level > STANDS_OUT * max(noise, 0.0)
+    return curves[:, heights >= VESSEL * level] if stands_out else curves[:, :0]
+
+
+def _of_the_brightest(values: np.ndarray) -> float:
+    many = max(1, round(values.size * BRIGHTEST))
+    return float(np.partition(values, -many)[-many:].mean(dtype=np.float64))
+
+
+def _lasting(curves: np.ndarray) -> np.ndarray:
+    """The greatest value that each curve keeps for two frames; a single bright one is noise."""
+    height: np.ndarray = np.minimum(curves[1:], curves[:-1]).max(axis=0)
+    return height
+
+
+def _washes_out(curves: np.ndarray) -> np.ndarray:
+    """Which curves fall after their top, in the mean of two frames: bool [N]; what has moved stays."""
+    curves = (curves[1:] + curves[:-1]) / 2
+    top = curves.argmax(axis=0)
+    lowest_from = np.minimum.accumulate(curves[::-1], axis=0)[::-1]
+    columns = np.arange(curves.shape[1])
+    washed: np.ndarray = lowest_from[top, columns] <= WASHED_OUT * curves[top, columns]
+    return washed
+
+
+def _arrival(curves: np.ndarray) -> np.ndarray:
+    """The frame from which each curve is above half its height until its top; noise long before does not count."""
+    frames = np.arange(len(curves))[:, None]
+    before = (frames < curves.argmax(axis=0)) & (curves < curves.max(axis=0) / 2)
+    arrival: np.ndarray = np.where(before, frames + 1, 0).max(axis=0)
+    return arrival
