@@ -17,12 +17,13 @@ from rich.console import Console
 
 from voxlate import recipe as recipes
 from voxlate.batch import Batch, Condition
+from voxlate.build import build_all
 from voxlate.diffusion.noise import Noise
 from voxlate.files import write_json
 from voxlate.images.volume import Volume
 from voxlate.memory import keep_freed_memory
 from voxlate.methods.problem import Method
-from voxlate.recipe import Recipe, build_all
+from voxlate.recipe import Recipe
 from voxlate.synthesise import Model
 from voxlate.validate import autocast, find_device
 

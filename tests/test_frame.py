@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from voxlate import synthesise
+from voxlate.build import build_all
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
 from voxlate.images.slices import Resized, Tiled, Whole, framed, resize, view
 from voxlate.images.volume import Volume
 from voxlate.nets.bran import Bran
-from voxlate.recipe import build_all, from_dict, up_to
+from voxlate.recipe import from_dict, up_to
 from voxlate.synthesise import Model
 
 INSIDE = {"inside": True, "strip": True}

@@ -11,6 +11,7 @@ import torch
 from voxlate import recipe as recipes
 from voxlate import recipe_text as texts
 from voxlate.batch import Batch
+from voxlate.build import build
 from voxlate.diffusion.noise import Noise
 from voxlate.keys import explain
 
@@ -74,7 +75,7 @@ def test_every_stage_of_a_recipe_takes_a_step(name, changes):
     for stage in made.all_stages:
         data = stage.data or made.data
         channels = len(data.source) * (1 + 2 * data.stack)
-        method = earlier[stage.name] = recipes.build(made, stage, earlier)
+        method = earlier[stage.name] = build(made, stage, earlier)
         source = torch.rand(2, channels, 1, 64, 64) * 2 - 1
         batch = Batch(
             source=source,

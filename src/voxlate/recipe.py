@@ -1,4 +1,4 @@
-"""Recipes: one TOML per result that says everything a run depends on, and the method that it builds."""
+"""Recipes: one TOML per result that says everything a run depends on."""
 
 import dataclasses
 import json
@@ -14,14 +14,13 @@ from voxlate.diffusion.sample import SamplerSettings, refuse_misfit
 from voxlate.errors import BadInput
 from voxlate.images.intensity import Intensity, Window
 from voxlate.images.slices import Slices, Tiled, Whole
-from voxlate.methods.adversarial import Adversarial, AdversarialSettings
-from voxlate.methods.autoencoding import Autoencoding, AutoencodingSettings
-from voxlate.methods.cycle import Cycle, CycleSettings
-from voxlate.methods.diffusion import Diffusion, DiffusionSettings
-from voxlate.methods.problem import Method, Task
-from voxlate.methods.regression import Regression, RegressionSettings
-from voxlate.methods.tasks import AnyTask, Complete, Latent, LatentTask, Residual, ResidualTask, Translate
-from voxlate.nets.autoencoder import AutoencoderNet, KLAutoencoder
+from voxlate.methods.adversarial import AdversarialSettings
+from voxlate.methods.autoencoding import AutoencodingSettings
+from voxlate.methods.cycle import CycleSettings
+from voxlate.methods.diffusion import DiffusionSettings
+from voxlate.methods.regression import RegressionSettings
+from voxlate.methods.tasks import AnyTask, Complete, Latent, Residual, Translate
+from voxlate.nets.autoencoder import KLAutoencoder
 from voxlate.nets.bran import Bran
 from voxlate.nets.resnet import ResNet
 from voxlate.nets.unet import UNet
@@ -149,39 +148,6 @@ def windows(recipe: Recipe) -> dict[str, list[float]]:
     return {name: [one.low, one.high] for name, one in recipe.intensity.items() if isinstance(one, Window)}
 
 
-def build(recipe: Recipe, stage: Stage, earlier: Mapping[str, Method]) -> Method:
-    """The method that a stage trains, with fresh weights; earlier: the finished methods of the stages before it."""
-    data = stage.data or recipe.data
-    if isinstance(stage.method, AutoencodingSettings):
-        return Autoencoding(stage.method, _autoencoder(stage))
-    task = _task(stage, earlier)
-    channels = task.channels(len(data.channels), len(data.target))
-    if isinstance(stage.net, KLAutoencoder):
-        raise BadInput(
-            f"stage '{stage.name}': expected net.kind 'unet', or another that makes images, for this method, found "
-            f"'{stage.net.kind}'. Change it."
-        )
-    noisy = isinstance(stage.method, DiffusionSettings)
-    net = stage.net.build(
-        state_channels=channels.state if noisy or channels.known_in_state else 0,
-        condition_channels=channels.condition,
-        out_channels=channels.state,
-        code_bits=channels.code,
-        noisy=noisy,
-        feature_channels=channels.features,
-    )
-    if isinstance(stage.method, DiffusionSettings):
-        return Diffusion(stage.method, net, task, channels.state)
-    if isinstance(stage.method, AdversarialSettings):
-        generator = Regression(stage.method.data, net, task, channels.known_in_state)
-        return Adversarial(stage.method, generator, channels)
-    if isinstance(stage.method, CycleSettings):
-        sources, targets = channels.condition, channels.state
-        back = stage.net.build(state_channels=0, condition_channels=targets, out_channels=sources, noisy=False)
-        return Cycle(stage.method, net, back, task, channels)
-    return Regression(stage.method, net, task, channels.known_in_state)
-
-
 def check_synthesis(recipe: Recipe) -> None:
     """Raise BadInput where [synth] does not fit the rest: its slices, its noise or its sampler."""
     synth, depth = recipe.synth, recipe.data.patch[0]
@@ -230,33 +196,6 @@ def up_to(recipe: Recipe, stage: Stage) -> Recipe:
         data=stage.data or recipe.data,
         stages=before,
     )
-
-
-def build_all(recipe: Recipe) -> Method:
-    """The method of the last stage, with every earlier one inside it where its task needs it; fresh weights."""
-    earlier: dict[str, Method] = {}
-    for stage in recipe.all_stages:
-        earlier[stage.name] = build(recipe, stage, earlier)
-    return earlier["final"]
-
-
-def _task(stage: Stage, earlier: Mapping[str, Method]) -> Task:
-    task = stage.task
-    if isinstance(task, Residual):
-        predictor = earlier[task.predictor]
-        assert isinstance(predictor, Regression)  # _check has said so in words
-        return ResidualTask(task, predictor, getattr(predictor.net, "feature_channels", ()) if task.asymmetry else ())
-    if isinstance(task, Latent):
-        autoencoding = earlier[task.autoencoder]
-        assert isinstance(autoencoding, Autoencoding)
-        return LatentTask(autoencoding.net)
-    return task
-
-
-def _autoencoder(stage: Stage) -> AutoencoderNet:
-    if not isinstance(stage.net, KLAutoencoder):
-        raise BadInput(f"stage '{stage.name}': expected net.kind 'kl_autoencoder', found '{stage.net.kind}'.")
-    return stage.net.build(channels=1)
 
 
 def _check(recipe: Recipe, where: str) -> None:

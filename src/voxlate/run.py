@@ -17,11 +17,12 @@ import torch
 from torch import nn
 
 import voxlate
+from voxlate.build import build_all
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
 from voxlate.files import read_json, whole_file, write_json, write_text
 from voxlate.methods.problem import Method
-from voxlate.recipe import Recipe, build_all, from_dict, to_dict
+from voxlate.recipe import Recipe, from_dict, to_dict
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
 

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from voxlate import trivial
 from voxlate.batch import Batch, stable_id
+from voxlate.build import build
 from voxlate.data.dataset import Batches
 from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.diffusion.noise import Noise
@@ -26,7 +27,7 @@ from voxlate.methods.autoencoding import Autoencoding
 from voxlate.methods.cycle import CycleSettings
 from voxlate.methods.problem import Method
 from voxlate.optimise import average, set_rate
-from voxlate.recipe import Recipe, Stage, Training, build, up_to, windows
+from voxlate.recipe import Recipe, Stage, Training, up_to, windows
 from voxlate.run import Run, begin, describe, file_hash, load_state, load_weights, save_state, save_weights, take_over
 from voxlate.stopping import Epochs
 from voxlate.validate import autocast, examples, find_device, validate

@@ -11,6 +11,7 @@ from torch import nn
 
 from voxlate import recipe
 from voxlate.batch import BACKGROUND, Batch, Condition
+from voxlate.build import build_all
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput, Stopped
 from voxlate.methods.cycle import Cycle, CycleSettings, History
@@ -205,7 +206,7 @@ def test_unpaired_greys_are_matched_by_the_line_between_their_distributions() ->
 def test_the_recipes_networks_are_the_published_ones_with_other_channels(name: str, counts: dict[str, int]) -> None:
     """The published counts for 3 to 3 channels, with first and last kernels of 4 to 1 (or 1 to 4) instead."""
     with torch.device("meta"):
-        method = recipe.build_all(recipe.read(name))
+        method = build_all(recipe.read(name))
     for part, count in counts.items():
         assert sum(parameter.numel() for parameter in method.get_submodule(part).parameters()) == count
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from voxlate import recipe as recipes
 from voxlate.batch import Condition
+from voxlate.build import build_all
 from voxlate.errors import BadInput
 from voxlate.images.intensity import Window
 from voxlate.images.volume import unit_of
@@ -91,7 +92,7 @@ def import_run(weights: Path | str, out: Path | str, changes: Mapping[str, str] 
     found, state = _read(weights)
     made = _recipe(found, weights, changes)
     with torch.device("meta"):
-        method = recipes.build_all(made)
+        method = build_all(made)
     method.load_state_dict({f"net.{name}": tensor for name, tensor in state.items()}, assign=True)
     with weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
