@@ -22,6 +22,7 @@ from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, canonical, resample, return_to, same_grid, with_spacing
 from voxlate.images.intensity import Scale
 from voxlate.images.midline import midline_grid
+from voxlate.images.series import without_frame
 from voxlate.images.slices import Resized, View, resize, view, zoomed
 from voxlate.images.spool import mapped, spooled
 from voxlate.images.tiling import Blend, Triple
@@ -294,6 +295,5 @@ def _read(scan: Volume | Path | str, modality: str) -> Volume:
 
 
 def _input(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        return {"path": str(path)}
-    return {"path": str(path.resolve()), "sha256": file_hash(path)}
+    file, _ = without_frame(path)
+    return {"path": str(path.resolve()), "sha256": file_hash(file)} if file.is_file() else {"path": str(path)}
