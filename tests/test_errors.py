@@ -207,7 +207,7 @@ def test_a_full_disk_leaves_no_half_file(voxlate, run, prepared, cohort, tiny, t
         (["--sampler", "heun", "--eta", "0.5"], ["eta", "heun"]),
         (["--device", "abacus"], ["--device", "abacus"]),
         (["--crop", "4"], ["synth.slices.crop", "task.inside"]),
-        (["--slices", "tiled", "--crop", "4"], ["synth.slices.crop"]),
+        (["--slices", "tiled", "--crop", "4"], ["slices.crop"]),
     ],
 )
 def test_synthesis_options_that_make_no_sense(voxlate, run, cohort, tmp_path, options, words):

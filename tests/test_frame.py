@@ -190,7 +190,7 @@ def test_cropping_cuts_what_the_networks_see_and_is_in_the_plan() -> None:
         drawn.method.net.register_forward_hook(lambda _, inputs, out: sizes.append(tuple(out.shape[-2:])))
         plan = drawn.synthesise(scan(head(112, 96))).provenance
         assert plan["synth"]["slices"] == {"kind": "whole", "crop": crop}
-    assert set(sizes) == {(96, 112), (48, 48)}
+    assert set(sizes) == {(96, 112), (64, 64)}
 
 
 def test_far_from_its_box_a_crop_changes_nothing_that_sees_near_things_only() -> None:
@@ -204,26 +204,33 @@ def test_far_from_its_box_a_crop_changes_nothing_that_sees_near_things_only() ->
         for module in drawn.method.net.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
                 nn.init.normal_(module.weight, std=0.1)
-        results.append(made(head(192, 144), drawn))
+        results.append(made(head(176, 144), drawn))
     assert results[0][1:-1].std() > 0.1
     np.testing.assert_allclose(*results, atol=1e-4)
+
+
+@pytest.mark.parametrize("crop", [0, 30])
+def test_slices_as_large_as_the_patch_are_not_cropped(crop) -> None:
+    results = [made(head(64, 64), model(slices={"kind": "whole", "crop": one})) for one in (None, crop)]
+    np.testing.assert_array_equal(*results)
 
 
 @settings(deadline=None, max_examples=200)
 @given(
     st.tuples(st.integers(1, 4), st.integers(1, 70), st.integers(1, 70)),
     st.sampled_from([1, 2, 8, 16]),
+    st.tuples(*[st.integers(1, 40)] * 2),
     st.booleans(),
     st.none() | st.integers(0, 5),
     st.data(),
 )
 def test_a_frame_holds_the_mask_has_whole_multiples_and_its_middle_where_the_volume_s_is(
-    shape, multiple, centred, crop, data
+    shape, multiple, patch, centred, crop, data
 ) -> None:
     mask = np.zeros(shape, bool)
     box = [sorted(data.draw(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)))) for n in shape]
     mask[tuple(slice(low, high + 1) for low, high in box)] = True
-    sight = framed(view(Whole(), shape, (1, 8, 8), 0.5), mask, multiple, centred, crop)
+    sight = framed(view(Whole(), shape, (1, *patch), 0.5), mask, multiple, centred, crop, patch)
     left, right, top, bottom = sight.edges
     height, width = shape[1] + top + bottom, shape[2] + left + right
     assert sight.empty == {z for z in range(shape[0]) if not mask[z].any()}
@@ -233,6 +240,8 @@ def test_a_frame_holds_the_mask_has_whole_multiples_and_its_middle_where_the_vol
     if centred:
         assert width % multiple == 0
         assert left - right == (shape[2] - width) % 2
+    assert height >= min(patch[0], shape[1])
+    assert width >= min(patch[1], shape[2])
     if crop is not None and min(top, bottom) < 0:
         assert height % multiple == top % multiple == 0
 
@@ -240,7 +249,7 @@ def test_a_frame_holds_the_mask_has_whole_multiples_and_its_middle_where_the_vol
 def test_only_whole_slices_are_framed_and_resized_ones_are_not_cropped() -> None:
     shape, mask = (2, 40, 50), np.zeros((2, 40, 50), bool)
     tiles = view(Tiled(), shape, (1, 16, 16), 0.5)
-    assert framed(tiles, mask, 8, True, None) is tiles
+    assert framed(tiles, mask, 8, True, None, (16, 16)) is tiles
     drawn = model(slices={"kind": "resized", "size": [40, 56]})
     _, sight = resize(scan(head(48, 40)), Resized(size=(40, 56)).size)
     inputs = synthesise.Inputs(drawn.recipe, scan(head(56, 40)))

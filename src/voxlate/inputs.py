@@ -50,7 +50,7 @@ class Inputs:
         crop = slices.crop if isinstance(slices := recipe.synth.slices, Whole) else None
         sides = [stage.net.multiple for stage in recipe.all_stages if isinstance(stage.net, (UNet, Bran))]
         mask = self.mask if keeps_inside(recipe) else None
-        return framed(sight, mask, max(sides, default=1), recipe.data.centred, crop)
+        return framed(sight, mask, max(sides, default=1), recipe.data.centred, crop, recipe.data.patch[1:])
 
     def batch(self, tiling: Tiling, starts: list[Triple], items: list[int]) -> Batch:
         """The tiles at `starts`; with `stack`, the modalities, then the same for the slice below, above, …"""

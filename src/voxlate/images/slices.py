@@ -24,8 +24,8 @@ class Whole:
         int | None,
         Field(
             ge=0,
-            description="draw only in the box of the volume's mask and so many voxels around it; for methods that work "
-            "inside a mask; unset: everywhere",
+            description="draw only in the box of the volume's mask and so many voxels around it, never in less than a "
+            "patch of the training; for methods that work inside a mask; unset: everywhere",
         ),
     ] = None
 
@@ -94,11 +94,12 @@ def view(slices: Slices, shape: Triple, patch: Triple, overlap: float) -> View:
     return View(shape, tiling, tiling)
 
 
-def framed(sight: View, mask: np.ndarray | None, multiple: int, centred: bool, crop: int | None) -> View:
+def framed(sight: View, mask: np.ndarray | None, multiple: int, centred: bool, crop: int | None, patch: Size) -> View:
     """A view of whole slices without those that the mask [D, H, W] leaves empty, with the edges that a method wants.
 
-    centred: the middle column stays in the middle (or half a voxel right of it, where widths are odd). Sides that
-    change become multiples of `multiple`. crop: cut to the box of the whole mask and so many voxels around it.
+    centred: the middle column stays in the middle (or half a voxel right of it, where widths are odd). crop: cut to the
+    box of the whole mask and so many voxels around it, but not below `patch`: norms over a slice should see as much
+    background as in training. Sides that change become multiples of `multiple`.
     """
     _, height, width = sight.seen.shape
     if sight.seen.patch != (1, height, width):
@@ -109,8 +110,9 @@ def framed(sight: View, mask: np.ndarray | None, multiple: int, centred: bool, c
         empty = frozenset(np.flatnonzero(~filled).tolist())
         if crop is not None:
             rows, columns = _reach(tall, crop), _reach(wide, crop)
-    left, right = _even(columns, width, multiple) if centred else _rounded(columns, width, multiple)
-    top, bottom = _rounded(rows, height, multiple)
+    beside = _even if centred else _rounded
+    left, right = beside(columns, width, multiple, min(patch[1], width))
+    top, bottom = _rounded(rows, height, multiple, min(patch[0], height))
     return replace(sight, edges=(left, right, top, bottom), empty=empty)
 
 
@@ -134,21 +136,24 @@ def _reach(line: np.ndarray, margin: int) -> tuple[int, int]:
     return max(0, int(there[0]) - margin), min(len(line), int(there[-1]) + 1 + margin)
 
 
-def _rounded(reach: tuple[int, int], length: int, multiple: int) -> tuple[int, int]:
+def _rounded(reach: Size, length: int, multiple: int, least: int) -> Size:
     """What to add on both sides of an axis, so that a multiple with `reach` inside is left; nothing for all of it.
 
-    It begins at a multiple, so that a network halves it where it halves the whole.
+    least: of what is left. It begins at a multiple, so that a network halves it where it halves the whole.
     """
     if reach == (0, length):
         return 0, 0
-    first = reach[0] // multiple * multiple
-    return -first, first + _up(max(1, reach[1] - first), multiple) - length
+    more = max(0, least - (reach[1] - reach[0]))
+    first = min(max(0, reach[0] - more // 2), length - least) if more else reach[0]
+    first = first // multiple * multiple
+    side = _up(max(least, reach[1] - first), multiple)
+    return -first, first + side - length
 
 
-def _even(reach: tuple[int, int], length: int, multiple: int) -> tuple[int, int]:
+def _even(reach: Size, length: int, multiple: int, least: int) -> Size:
     """The same about the middle of the axis, even if all of it is seen."""
     odd = length % 2  # then the column right of the middle of an even side is the axis' middle
-    side = _up(max(1, length - 2 * reach[0] - odd, 2 * reach[1] - length + odd), multiple)
+    side = _up(max(least, length - 2 * reach[0] - odd, 2 * reach[1] - length + odd), multiple)
     first = (length - side) // 2
     return -first, first + side - length
 
