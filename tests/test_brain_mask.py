@@ -86,7 +86,8 @@ def test_the_prepared_brain_is_the_brain_of_the_plain_ct(heads: Path, ready: Pat
         ({"cbf": "ml/100g/min", "cta1": "HU", "ncct": "HU"}, "ncct"),
         ({"cta2": "HU", "cta1": "HU", "tmax": "s"}, "cta2"),
         ({"t1": "a.u.", "ct": "HU"}, "ct"),
-        ({"t2": "a.u.", "t1": "a.u."}, "t2"),
+        ({"flair": "a.u.", "t1": "a.u."}, "t1"),
+        ({"t2": "a.u.", "pd": "a.u."}, "t2"),
     ],
 )
 def test_a_brain_is_looked_for_in_plain_ct_first(units: dict[str, str], name: str) -> None:

@@ -39,7 +39,7 @@ def test_published_weights_become_a_run_that_draws(voxlate, published, tmp_path)
     assert answer.code == 0, answer.err
     made = json.loads((out / "case" / "provenance.json").read_text())
     assert made["synth"]["schedule"]["kind"] == "shifted_cosine"
-    assert made["synth"]["slices"] == {"kind": "whole"}
+    assert made["synth"]["slices"] == {"kind": "whole", "crop": None}
     assert made["synth"]["noise"] == {"kind": "shared"}
     image = nib.load(out / "case" / "cta.nii.gz")
     assert image.shape == (12, 16, 4)

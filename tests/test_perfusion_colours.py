@@ -31,7 +31,9 @@ def test_a_perfusion_map_grows_lighter_with_its_values_and_begins_in_black(name)
         ("cbf", "cbf", 200, "ml/100g/min"),
         ("cbv", "cbv", 20, "ml/100g"),
         ("tmax", "tmax", 30, "s"),
-        ("ncct", "gray", 240, "HU"),
+        ("ncct", "gray", 80, "HU"),
+        ("cta2", "gray", 200, "HU"),
+        ("ct", "gray", 240, "HU"),
         ("t1", "gray", 1, "× peak"),
     ],
 )

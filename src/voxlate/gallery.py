@@ -17,6 +17,7 @@ from voxlate.ranges import Range, range_for
 
 SHORTEST_PIXELS = 160  # tiny volumes are enlarged, so that a tile is not a blur of the browser's making
 SOFT_TISSUE_HU = (-160.0, 240.0)  # the usual window (width 400, level 40) where a wider range is scored
+WINDOWS_HU = {"ncct": (0.0, 80.0), "cta": (0.0, 200.0)}  # of the brain and its vessels, by how a modality's name begins
 PERFUSION_COLOURS = {"ml/100g/min": "cbf", "ml/100g": "cbv", "s": "tmax"}
 
 
@@ -170,5 +171,6 @@ def _centre(volume: Volume, region: NDArray[np.bool_]) -> dict[Plane, int]:
 
 def _look(scale: Range, modality: str) -> Look:
     if scale.unit == "HU" and scale.width > 1000:
-        return Look(*SOFT_TISSUE_HU, "gray", "HU")
+        window = next((one for name, one in WINDOWS_HU.items() if modality.startswith(name)), SOFT_TISSUE_HU)
+        return Look(*window, "gray", "HU")
     return Look(scale.low, scale.high, PERFUSION_COLOURS.get(scale.unit, "gray"), scale.unit)

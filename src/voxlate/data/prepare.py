@@ -62,7 +62,7 @@ def prepare(
     align: "midline" turns and shifts heads until the mid-sagittal plane of the fixed scan (default: as for mask_from)
     is the grid's middle column; the case's header keeps that grid beside the files' own.
     mask: what counts in a case without a mask file; a brain is found in the modality `mask_from` (default: plain CT,
-    else another CT, else the first), which a model of this cohort must be given, since nothing else is there to ask
+    another CT, T1, else the first), which a model of this cohort must be given, since nothing else is there to ask
     when it synthesises.
     shares: train, val, test by patient, unless the manifest tells. workers: processes, each holding one case in memory.
     progress(done, total, case) is called after each case. Raises BadInput for bad cases and for an `out` in use.

@@ -147,9 +147,10 @@ def brain(volume: Volume) -> np.ndarray:
 
 
 def clearest(units: Mapping[str, str]) -> str:
-    """Which of some scans, given by their units, `brain` is to look at: plain CT, else other CT, else the first."""
+    """Which of some scans, given by their units, shows a head best: plain CT, other CT, T1, else the first."""
     ct = [name for name, unit in units.items() if unit == "HU"]
-    return next((name for name in ("ncct", "ct") if name in ct), (ct or list(units))[0])
+    wanted = [*(name for name in ("ncct", "ct") if name in ct), *ct, *(name for name in ("t1", "t1c") if name in units)]
+    return [*wanted, *units][0]
 
 
 def _refuse_cut(volume: Volume, found: np.ndarray, body: np.ndarray) -> None:

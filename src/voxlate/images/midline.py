@@ -19,7 +19,7 @@ STEPS = np.array([3.0, 3.0, 4.0])  # degrees, degrees, mm: of the simplex
 RIM_MM = 80.0  # half the width of a head, where a turn moves most
 LEAST_MOVE = 0.25  # voxels at the rim; less is not worth the blur of an interpolation
 LEAST_HEIGHT_MM = 40.0  # below it a tilt is not to be seen
-LEAST_LIKENESS = 0.5  # correlation of a head with its mirror image; heads have 0.8 and more
+LEAST_LIKENESS = 0.3  # correlation of a head with its mirror image: 0.7 to 0.9, with a large tumour down to 0.3
 WINDOW_HU = (-100.0, 300.0)  # fat to bone; denser bone, metal and contrast agent all look alike
 
 
