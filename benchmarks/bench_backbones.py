@@ -23,6 +23,7 @@ from ceiling import convolution
 from voxlate.batch import Condition
 from voxlate.files import write_json
 from voxlate.memory import keep_freed_memory
+from voxlate.nets.ends import Ends
 from voxlate.nets.xmodality.adm import ADM
 from voxlate.nets.xmodality.dit import DiT
 from voxlate.nets.xmodality.unet import PlainUNet
@@ -62,7 +63,7 @@ class Speed:
 def build(name: str) -> nn.Module:
     """The network as published: the U-Net regresses, the others denoise."""
     noisy = name != "unet"
-    return NETS[name].build(state_channels=int(noisy), condition_channels=1, out_channels=1, noisy=noisy)
+    return NETS[name].build(Ends(int(noisy), 1, 1, noisy=noisy))
 
 
 def steps(name: str, net: nn.Module, size: int, batch: int, low: bool) -> dict[str, Callable[[], object]]:

@@ -23,6 +23,7 @@ from ceiling import convolution
 from voxlate.batch import Condition
 from voxlate.files import write_json
 from voxlate.memory import keep_freed_memory
+from voxlate.nets.ends import Ends
 from voxlate.nets.unet import UNet
 
 Step = Callable[[], object]
@@ -66,7 +67,7 @@ def networks(settings: UNet) -> dict[str, tuple[nn.Module, Callable[[nn.Module, 
     from monai.networks.nets import DiffusionModelUNet
 
     widths = tuple(settings.width * factor for factor in settings.multipliers)
-    ours = settings.build(state_channels=1, condition_channels=1, out_channels=1)
+    ours = settings.build(Ends(1, 1, 1))
     diffusers = UNet2DModel(
         in_channels=2,
         out_channels=1,
@@ -151,7 +152,7 @@ def compare(settings: UNet, size: int, repeats: int, console: Console) -> list[S
 
 def shares(size: int, repeats: int) -> list[Share]:
     """How near a network of width 128 comes to the speed of its convolutions."""
-    net = UNet(width=128, multipliers=(1, 2, 2), blocks=2).build(state_channels=1, condition_channels=1, out_channels=1)
+    net = UNet(width=128, multipliers=(1, 2, 2), blocks=2).build(Ends(1, 1, 1))
     x, y, log_snr = torch.randn(1, 1, 1, size, size), torch.randn(1, 1, 1, size, size), torch.zeros(1)
     found = []
     for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from voxlate import recipe
 from voxlate.imports.xmodality import layout
+from voxlate.nets.ends import Ends
 from voxlate.nets.xmodality.adm import ADM
 
 
@@ -17,7 +18,7 @@ def published(tmp_path):
     """A narrow ADM in the published key style, all weights small."""
     import torch
 
-    net = ADM(width=32, heads=2).build(state_channels=1, condition_channels=1, out_channels=1)
+    net = ADM(width=32, heads=2).build(Ends(1, 1, 1))
     torch.manual_seed(0)
     arrays = {key: 0.02 * torch.randn(slot.shape) for key, slot in layout(net).items()}
     save_file(arrays, tmp_path / "adm.safetensors")

@@ -17,6 +17,7 @@ from voxlate.errors import BadInput
 from voxlate.images.slices import Resized, Tiled, Whole, framed, resize, view
 from voxlate.images.volume import Volume
 from voxlate.nets.bran import Bran
+from voxlate.nets.ends import Ends
 from voxlate.recipe import from_dict, up_to
 from voxlate.synthesise import Model
 
@@ -200,7 +201,7 @@ def test_far_from_its_box_a_crop_changes_nothing_that_sees_near_things_only() ->
         torch.manual_seed(1)
         drawn = model(predictor_only=True, slices={"kind": "whole", "crop": crop})
         near = Bran(width=4, stages=3, regions=0, tanh=False)
-        drawn.method.net = near.build(state_channels=0, condition_channels=1, out_channels=1, noisy=False).eval()
+        drawn.method.net = near.build(Ends(0, 1, 1, noisy=False)).eval()
         for module in drawn.method.net.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
                 nn.init.normal_(module.weight, std=0.1)

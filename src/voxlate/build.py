@@ -11,6 +11,7 @@ from voxlate.methods.problem import Method, Task
 from voxlate.methods.regression import Regression
 from voxlate.methods.tasks import Latent, LatentTask, Residual, ResidualTask
 from voxlate.nets.autoencoder import AutoencoderNet, KLAutoencoder
+from voxlate.nets.ends import Ends
 from voxlate.recipe import Recipe, Stage
 
 
@@ -27,13 +28,9 @@ def build(recipe: Recipe, stage: Stage, earlier: Mapping[str, Method]) -> Method
             f"'{stage.net.kind}'. Change it."
         )
     noisy = isinstance(stage.method, DiffusionSettings)
+    state = channels.state if noisy or channels.known_in_state else 0
     net = stage.net.build(
-        state_channels=channels.state if noisy or channels.known_in_state else 0,
-        condition_channels=channels.condition,
-        out_channels=channels.state,
-        code_bits=channels.code,
-        noisy=noisy,
-        feature_channels=channels.features,
+        Ends(state, channels.condition, channels.state, channels.code, noisy, features=channels.features)
     )
     if isinstance(stage.method, DiffusionSettings):
         return Diffusion(stage.method, net, task, channels.state)
@@ -42,7 +39,7 @@ def build(recipe: Recipe, stage: Stage, earlier: Mapping[str, Method]) -> Method
         return Adversarial(stage.method, generator, channels)
     if isinstance(stage.method, CycleSettings):
         sources, targets = channels.condition, channels.state
-        back = stage.net.build(state_channels=0, condition_channels=targets, out_channels=sources, noisy=False)
+        back = stage.net.build(Ends(0, targets, sources, noisy=False))
         return Cycle(stage.method, net, back, task, channels)
     return Regression(stage.method, net, task, channels.known_in_state)
 

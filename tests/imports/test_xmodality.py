@@ -14,6 +14,7 @@ from voxlate.batch import Condition
 from voxlate.errors import BadInput
 from voxlate.images.volume import Volume
 from voxlate.imports.xmodality import import_run, layout, load_network
+from voxlate.nets.ends import Ends
 from voxlate.nets.xmodality.adm import ADM
 from voxlate.nets.xmodality.dit import DiT
 from voxlate.nets.xmodality.unet import PlainUNet
@@ -100,7 +101,7 @@ def test_the_published_keys_and_shapes_are_ours(reference, name):
     settings = {"unet": PlainUNet(), "unet_time": PlainUNet(), "adm": ADM(), "uvit": UViT(), "dit": DiT()}[name]
     noisy = name != "unet"
     with torch.device("meta"):
-        net = settings.build(state_channels=int(noisy), condition_channels=1, out_channels=1, noisy=noisy)
+        net = settings.build(Ends(int(noisy), 1, 1, noisy=noisy))
     assert {key: slot.shape for key, slot in layout(net).items()} == {key: tuple(s) for key, s in published.items()}
 
 
@@ -108,7 +109,7 @@ def _file(path: Path, name: str, sources: int = 1, noisy: bool | None = None, **
     """A file in the published style with made-up numbers; changes: key -> tensor, or None to leave it out."""
     noisy = name != "unet" if noisy is None else noisy
     torch.manual_seed(1)
-    net = SMALL[name].build(state_channels=int(noisy), condition_channels=sources, out_channels=1, noisy=noisy)
+    net = SMALL[name].build(Ends(int(noisy), sources, 1, noisy=noisy))
     tensors = {key: 0.2 * torch.randn(slot.shape) for key, slot in layout(net).items()}
     tensors |= changes
     save_file({key: values for key, values in tensors.items() if values is not None}, path)
@@ -127,7 +128,7 @@ def test_network_and_sizes_are_told_by_the_file(name, noisy, sources, tmp_path):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_every_array_of_a_file_has_its_own_place_and_fills_it(name):
-    net = SMALL[name].build(state_channels=1, condition_channels=1, out_channels=1)
+    net = SMALL[name].build(Ends(1, 1, 1))
     places: dict[str, list[int]] = {}
     for slot in layout(net).values():
         places.setdefault(slot.parameter, []).append(slot.third)

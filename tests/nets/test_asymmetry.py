@@ -10,6 +10,7 @@ from voxlate.batch import Condition
 from voxlate.nets.asymmetry import AsymmetryPrior, Sampling, mirrored, on_grid
 from voxlate.nets.bran import Bran
 from voxlate.nets.embedding import Sinusoidal
+from voxlate.nets.ends import Ends
 from voxlate.nets.unet import ResidualUNet, UNet
 
 PUBLISHED = UNet(
@@ -30,7 +31,7 @@ def count(module: nn.Module) -> int:
 def small(channels: tuple[int, ...], **changes: object) -> ResidualUNet:
     torch.manual_seed(0)
     net = dataclasses.replace(SMALL, **changes)  # type: ignore[arg-type]
-    return net.build(state_channels=1, condition_channels=2, out_channels=1, feature_channels=channels).eval()
+    return net.build(Ends(1, 2, 1, features=channels)).eval()
 
 
 def shaken(net: nn.Module) -> None:
@@ -42,9 +43,7 @@ def shaken(net: nn.Module) -> None:
 
 def test_the_published_prior_has_5855424_parameters_beside_62639617_of_the_denoiser() -> None:
     with torch.device("meta"):
-        net = PUBLISHED.build(
-            state_channels=1, condition_channels=4, out_channels=1, feature_channels=Bran().feature_channels
-        )
+        net = PUBLISHED.build(Ends(1, 4, 1, features=Bran().feature_channels))
     assert net.prior is not None
     assert count(net.prior) == 5_855_424
     assert count(net) - count(net.prior) == 62_639_617
@@ -126,9 +125,7 @@ def test_features_go_to_the_levels_of_their_sizes_whatever_the_stem(patch: int, 
 
 def test_predictor_prior_and_denoiser_mirror_their_answer_with_the_patient_if_kernels_are_symmetric() -> None:
     torch.manual_seed(0)
-    predictor = Bran(width=4, stages=3, hidden=4).build(
-        state_channels=0, condition_channels=2, out_channels=1, noisy=False
-    )
+    predictor = Bran(width=4, stages=3, hidden=4).build(Ends(0, 2, 1, noisy=False))
     net = small(predictor.feature_channels)
     shaken(net)
     for module in (*predictor.eval().modules(), *net.modules()):

@@ -9,6 +9,7 @@ from torch import nn
 from voxlate.batch import Condition
 from voxlate.errors import BadInput
 from voxlate.nets.bran import Bran, BranNet, DropBlock, RegionalFilters, one_hot
+from voxlate.nets.ends import Ends
 
 
 def count(module: nn.Module) -> int:
@@ -16,7 +17,7 @@ def count(module: nn.Module) -> int:
 
 
 def built(net: Bran, sources: int = 2, targets: int = 1) -> BranNet:
-    return net.build(state_channels=0, condition_channels=sources, out_channels=targets, noisy=False)
+    return net.build(Ends(0, sources, targets, noisy=False))
 
 
 def symmetric(net: nn.Module) -> None:
@@ -127,7 +128,7 @@ def test_dropped_squares_leave_the_wanted_share_and_the_mean(side: int) -> None:
 
 def test_it_refuses_to_denoise() -> None:
     with pytest.raises(BadInput, match="told the noise level"):
-        Bran().build(state_channels=1, condition_channels=1, out_channels=1)
+        Bran().build(Ends(1, 1, 1))
 
 
 def test_settings_that_do_not_fit_are_refused() -> None:

@@ -6,11 +6,12 @@ from torch import nn
 
 from voxlate.batch import Condition
 from voxlate.errors import BadInput
+from voxlate.nets.ends import Ends
 from voxlate.nets.resnet import ResNet, ResNetNet
 
 
 def built(net: ResNet, sources: int = 1, targets: int = 1) -> ResNetNet:
-    return net.build(state_channels=0, condition_channels=sources, out_channels=targets, noisy=False)
+    return net.build(Ends(0, sources, targets, noisy=False))
 
 
 @pytest.mark.parametrize(("channels", "count"), [(3, 11_378_179), (1, 11_365_633)])
@@ -58,4 +59,4 @@ def test_brightness_and_contrast_of_a_whole_slice_are_normalised_away() -> None:
 
 def test_more_than_images_cannot_be_told() -> None:
     with pytest.raises(BadInput, match="told the noise level, found 'resnet'"):
-        ResNet().build(state_channels=1, condition_channels=1, out_channels=1)
+        ResNet().build(Ends(1, 1, 1))

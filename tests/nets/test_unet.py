@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from voxlate.batch import Condition
 from voxlate.errors import BadInput
 from voxlate.nets.embedding import Fourier, Sinusoidal
+from voxlate.nets.ends import Ends
 from voxlate.nets.unet import ResidualUNet, UNet, volumetric_parameters
 
 TINY = UNet(width=8, multipliers=(1, 2), blocks=1, head_width=8, groups=4, zero_init=False)
@@ -24,8 +25,7 @@ def _numbers(net: nn.Module) -> int:
 def _tiny(code_bits: int = 0, feature_channels: tuple[int, ...] = (), **changes: Any) -> ResidualUNet:
     torch.manual_seed(1)
     net = dataclasses.replace(TINY, **changes)
-    told = {"code_bits": code_bits, "feature_channels": feature_channels}
-    return net.build(state_channels=1, condition_channels=1, out_channels=1, **told).eval()
+    return net.build(Ends(1, 1, 1, code_bits=code_bits, features=feature_channels)).eval()
 
 
 def _inputs(*size: int, batch: int = 2) -> tuple[Tensor, Condition, Tensor]:
@@ -61,14 +61,14 @@ def test_published_networks_have_their_parameter_counts(
     net: UNet, state: int, condition: int, out: int, expected: int
 ) -> None:
     with torch.device("meta"):
-        built = net.build(state_channels=state, condition_channels=condition, out_channels=out)
+        built = net.build(Ends(state, condition, out))
     assert _numbers(built) == expected
 
 
 @pytest.mark.parametrize(("net", "expected"), [(LATENT, 20_070_942), (SMALL_LATENT, 5_021_982)])
 def test_volumetric_layers_have_their_parameter_counts(net: UNet, expected: int) -> None:
     with torch.device("meta"):
-        built = dataclasses.replace(net, volumetric=True).build(state_channels=3, condition_channels=3, out_channels=3)
+        built = dataclasses.replace(net, volumetric=True).build(Ends(3, 3, 3))
     assert sum(p.numel() for p in volumetric_parameters(built).values()) == expected
 
 
@@ -77,10 +77,8 @@ def test_decoder_injection_leaves_the_encoder_without_embedding_layers() -> None
         attention=(3,), inject="decoder", time=Sinusoidal(of="gamma", scale=1000.0, size=64, mlp=256)
     )  # mm-CSN: 4 -> 4 channels, a code of 4 bits
     with torch.device("meta"):
-        whole = dataclasses.replace(net, inject="all").build(
-            state_channels=4, condition_channels=0, out_channels=4, code_bits=4
-        )
-        part = net.build(state_channels=4, condition_channels=0, out_channels=4, code_bits=4)
+        whole = dataclasses.replace(net, inject="all").build(Ends(4, 0, 4, code_bits=4))
+        part = net.build(Ends(4, 0, 4, code_bits=4))
     encoder = sum((256 + 1) * width * 2 for width in (64, 128, 192, 256))  # two blocks a level
     assert _numbers(whole) - _numbers(part) == encoder
     assert _numbers(part.embedding) == (64 + 1) * 256 + (4 + 1) * 256 + 2 * (256 + 1) * 256
@@ -188,7 +186,7 @@ def test_inner_maps_stay_bfloat16_and_channels_last_under_autocast() -> None:
 
 
 def test_a_regressor_sees_images_only() -> None:
-    net = dataclasses.replace(TINY).build(state_channels=0, condition_channels=1, out_channels=1, noisy=False).eval()
+    net = dataclasses.replace(TINY).build(Ends(0, 1, 1, noisy=False)).eval()
     _, condition, log_snr = _inputs(1, 8, 8)
     assert not any("embed" in name for name in net.state_dict())
     assert torch.equal(net(None, condition, log_snr), net(None, condition, None))

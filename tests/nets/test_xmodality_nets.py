@@ -9,6 +9,7 @@ from torch import nn
 
 from voxlate.batch import Condition
 from voxlate.errors import BadInput
+from voxlate.nets.ends import Ends
 from voxlate.nets.xmodality.adm import ADM
 from voxlate.nets.xmodality.attention import Attention
 from voxlate.nets.xmodality.dit import DiT
@@ -34,8 +35,8 @@ def _random(net: nn.Module) -> nn.Module:
 
 
 def _small(name: str, **changes) -> nn.Module:
-    channels = {"state_channels": 1, "condition_channels": 2, "out_channels": 1, **changes}
-    return _random(SMALL[name].build(**channels))
+    channels = {"state": 1, "condition": 2, "out": 1, **changes}
+    return _random(SMALL[name].build(Ends(**channels)))
 
 
 def _inputs(*size: int, sources: int = 2):
@@ -56,7 +57,7 @@ def _inputs(*size: int, sources: int = 2):
 )
 def test_published_networks_have_their_parameter_counts(net, state, noisy, expected):
     with torch.device("meta"):
-        built = net.build(state_channels=state, condition_channels=1, out_channels=1, noisy=noisy)
+        built = net.build(Ends(state, 1, 1, noisy=noisy))
     assert sum(parameter.numel() for parameter in built.parameters()) == expected
 
 
@@ -100,7 +101,7 @@ def test_every_input_reaches_the_output(name):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_regressor_needs_no_state_and_no_time(name):
-    net = _small(name, state_channels=0, out_channels=3, noisy=False)
+    net = _small(name, state=0, out=3, noisy=False)
     _, condition, _ = _inputs(1, 16, 16)
     with torch.no_grad():
         assert net(None, condition, None).shape == (2, 3, 1, 16, 16)
@@ -138,7 +139,7 @@ def test_a_distant_column_reaches_the_output_of_attention_along_rows(name):
 def test_a_fresh_dit_answers_exactly_zero_and_the_others_do_not():
     for name, settings in SMALL.items():
         torch.manual_seed(0)
-        net = settings.build(state_channels=1, condition_channels=2, out_channels=1)
+        net = settings.build(Ends(1, 2, 1))
         with torch.no_grad():
             silent = bool((net(*_inputs(1, 16, 16)) == 0).all())
         assert silent == (name == "dit")
@@ -156,9 +157,7 @@ def test_fresh_weights_have_the_published_spreads():
         bound = (6 / fans) ** 0.5  # Glorot and Bengio 2010, eq. 16
         assert bound * 0.99 < weight.abs().max() <= bound
         assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
-    dit = dataclasses.replace(SMALL["dit"], width=256, heads=4, frequencies=256).build(
-        state_channels=1, condition_channels=1, out_channels=1
-    )
+    dit = dataclasses.replace(SMALL["dit"], width=256, heads=4, frequencies=256).build(Ends(1, 1, 1))
     block = dit.blocks[0]
     assert block.attention.qkv.weight.std().item() == pytest.approx(256**-0.5, rel=0.02)  # LeCun, after the cut
     assert dit.time.first.weight.abs().max() <= 0.04
@@ -178,13 +177,13 @@ def test_fresh_weights_have_the_published_spreads():
 )
 def test_sizes_that_contradict_each_other_are_refused(settings, words):
     with pytest.raises(BadInput, match=words):
-        settings.build(state_channels=1, condition_channels=1, out_channels=1)
+        settings.build(Ends(1, 1, 1))
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_configuration_code_is_refused(name):
-    with pytest.raises(BadInput, match="takes a configuration code"):
-        SMALL[name].build(state_channels=2, condition_channels=0, out_channels=2, code_bits=2)
+    with pytest.raises(BadInput, match="is told a configuration code"):
+        SMALL[name].build(Ends(2, 0, 2, code_bits=2))
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -22,6 +22,7 @@ from voxlate.errors import BadInput
 from voxlate.images.intensity import Window
 from voxlate.images.volume import unit_of
 from voxlate.imports.detect import Found, detect
+from voxlate.nets.ends import Ends
 from voxlate.nets.xmodality.attention import Attention
 from voxlate.nets.xmodality.dit import DiTBlock, FinalLayer
 from voxlate.nets.xmodality.norm import GroupNorm, RMSNorm
@@ -160,9 +161,7 @@ def _read(path: Path) -> tuple[Found, dict[str, Tensor]]:
 
 def _empty(found: Found) -> Backbone:
     with torch.device("meta"):
-        return found.net.build(
-            state_channels=0, condition_channels=found.ins, out_channels=found.outs, noisy=found.noisy
-        )
+        return found.net.build(Ends(0, found.ins, found.outs, noisy=found.noisy))
 
 
 def _compare(shapes: Mapping[str, tuple[int, ...]], slots: Mapping[str, Slot], found: Found, path: Path) -> None:

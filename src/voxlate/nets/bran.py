@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from voxlate.batch import Condition
 from voxlate.config import settings
 from voxlate.errors import BadInput
-from voxlate.nets.layers import joined, only_images, to_slices, to_volumes
+from voxlate.nets.ends import Ends
+from voxlate.nets.layers import joined, to_slices, to_volumes
 
 SLOPE = 0.2  # of LeakyReLU below 0: Radford et al. 2016, sec. 3
 WIDEST = 8  # times the width: Isola et al. 2017, sec. 6.1.1
@@ -65,19 +66,10 @@ class Bran:
         """Of what the width must be, for the features to be padded by as many columns on the left as on the right."""
         return 2 * 2 ** len(self.feature_channels)
 
-    def build(
-        self,
-        *,
-        state_channels: int,
-        condition_channels: int,
-        out_channels: int,
-        code_bits: int = 0,
-        noisy: bool = True,
-        feature_channels: tuple[int, ...] = (),
-    ) -> "BranNet":
+    def build(self, ends: Ends) -> "BranNet":
         """As `UNet.build`; raises BadInput where a task has more to tell than images, which this cannot be told."""
-        only_images(self.kind, noisy, code_bits, feature_channels)
-        return BranNet(self, state_channels + condition_channels, out_channels)
+        ends.only_images(self.kind)
+        return BranNet(self, ends.ins, ends.out)
 
 
 class BranNet(nn.Module):

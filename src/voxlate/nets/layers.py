@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxlate.errors import BadInput
 from voxlate.nets.norm import Norm
 
 FEWEST_PIXELS = 512  # with fewer, summing the weights costs more than the products it saves
@@ -59,16 +58,6 @@ def pad_far(image: Tensor, multiples: Sequence[int]) -> Tensor:
         return image
     mirror = all(extra < size for extra, size in zip(missing, image.shape[2:]))
     return F.pad(image, (0, missing[2], 0, missing[1], 0, missing[0]), mode="reflect" if mirror else "replicate")
-
-
-def only_images(kind: str, noisy: bool, code_bits: int, feature_channels: tuple[int, ...]) -> None:
-    """Raise BadInput where a task has more to tell a network than images, of a kind that can be told nothing else."""
-    if noisy or code_bits or feature_channels:
-        more = "the noise level" if noisy else "a configuration code" if code_bits else "feature maps"
-        raise BadInput(
-            f"net.kind: expected a network that is told {more}, found '{kind}', which predicts from images alone. "
-            "Set net.kind to 'unet'."
-        )
 
 
 def start_normal(module: nn.Module) -> None:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from voxlate.batch import Condition
 from voxlate.config import settings
-from voxlate.nets.layers import joined, only_images, pad_far, start_normal, to_slices, to_volumes
+from voxlate.nets.ends import Ends
+from voxlate.nets.layers import joined, pad_far, start_normal, to_slices, to_volumes
 
 HALVINGS = 2
 
@@ -21,19 +22,10 @@ class ResNet:
     width: Annotated[int, Field(gt=0, description="channels at full size; each of two halvings doubles them")] = 64
     blocks: Annotated[int, Field(ge=1, description="residual blocks at a quarter of the size")] = 9
 
-    def build(
-        self,
-        *,
-        state_channels: int,
-        condition_channels: int,
-        out_channels: int,
-        code_bits: int = 0,
-        noisy: bool = True,
-        feature_channels: tuple[int, ...] = (),
-    ) -> "ResNetNet":
+    def build(self, ends: Ends) -> "ResNetNet":
         """As `UNet.build`; raises BadInput where a task has more to tell than images, which this cannot be told."""
-        only_images(self.kind, noisy, code_bits, feature_channels)
-        return ResNetNet(self, state_channels + condition_channels, out_channels)
+        ends.only_images(self.kind)
+        return ResNetNet(self, ends.ins, ends.out)
 
 
 class ResNetNet(nn.Module):

@@ -13,6 +13,7 @@ from voxlate.config import settings
 from voxlate.errors import BadInput
 from voxlate.nets.asymmetry import AsymmetryPrior, Told
 from voxlate.nets.embedding import Embedding, Fourier, Sinusoidal
+from voxlate.nets.ends import Ends
 from voxlate.nets.layers import (
     Attention,
     BlockOptions,
@@ -85,26 +86,14 @@ class UNet:
         """Of what height and width must be, for nothing to be padded."""
         return self.patch * 2 ** (len(self.multipliers) - 1)
 
-    def build(
-        self,
-        *,
-        state_channels: int,
-        condition_channels: int,
-        out_channels: int,
-        code_bits: int = 0,
-        noisy: bool = True,
-        feature_channels: tuple[int, ...] = (),
-    ) -> "ResidualUNet":
+    def build(self, ends: Ends) -> "ResidualUNet":
         """The network, with fresh weights from torch's global generator.
 
-        state_channels: of x (0: a regressor, which sees images only); condition_channels: of Condition.images;
-        code_bits: length of Condition.code; noisy: whether it is told the noise level; feature_channels: of
-        Condition.features, which are told to the encoder levels of their sizes, after the first block.
-        Raises BadInput where the settings contradict each other.
+        Feature maps are told to the encoder levels of their sizes, after the first block. Raises BadInput where the
+        settings contradict each other.
         """
-        _check(self, bool(feature_channels))
-        ins = state_channels + condition_channels
-        return ResidualUNet(self, ins, out_channels, code_bits, noisy, feature_channels)
+        _check(self, bool(ends.features))
+        return ResidualUNet(self, ends)
 
 
 def _check(net: UNet, features: bool) -> None:
@@ -163,13 +152,11 @@ class ResidualUNet(nn.Module):
     The input of the first convolution is x, then condition.images (one of them may be None).
     """
 
-    def __init__(
-        self, net: UNet, ins: int, outs: int, code_bits: int, noisy: bool, feature_channels: tuple[int, ...]
-    ) -> None:
+    def __init__(self, net: UNet, ends: Ends) -> None:
         super().__init__()
         self.net = net
         self.dims: Literal[2, 3] = 2 if net.kernel == "1x3x3" else 3
-        self.embedding = Embedding(net.time, net.width, code_bits, noisy)
+        self.embedding = Embedding(net.time, net.width, ends.code_bits, ends.noisy)
         told = BlockOptions(
             self.dims, net.groups, self.embedding.size, net.modulation, net.dropout, net.volumetric, net.zero_init
         )
@@ -179,15 +166,15 @@ class ResidualUNet(nn.Module):
             (2 if self.dims == 3 and level >= len(widths) - 1 - net.depth_halvings else 1, 2, 2)
             for level in range(len(widths) - 1)
         ]
-        self.stem = conv3(ins * net.patch**2, net.width, told)
+        self.stem = conv3(ends.ins * net.patch**2, net.width, told)
         self.encoder, skips = self._encoder(widths, told if net.inject == "all" else untold)
         middle = [Stage(widths[-1], widths[-1], self._heads(widths[-1], net.middle_attention), told)]
         self.middle = Level([*middle, Stage(widths[-1], widths[-1], 0, told)], None)
         self.decoder = self._decoder(widths, skips, told)
         self.norm = Norm(widths[0], net.groups, silu=True)
-        self.head = conv3(widths[0], outs * net.patch**2, told)
-        prior = (widths, feature_channels, net.patch, net.groups, net.zero_init)
-        self.prior = AsymmetryPrior(*prior) if feature_channels else None
+        self.head = conv3(widths[0], ends.out * net.patch**2, told)
+        prior = (widths, ends.features, net.patch, net.groups, net.zero_init)
+        self.prior = AsymmetryPrior(*prior) if ends.features else None
         if net.zero_init:
             zeroed(self.head)
         if self.dims == 2:

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxlate.batch import Condition
-from voxlate.errors import BadInput
 from voxlate.nets.embedding import LOG_SNR_LIMIT, MAX_PERIOD
+from voxlate.nets.ends import Ends
 from voxlate.nets.layers import pad_far, to_slices, to_volumes
 
 Init = Callable[[Tensor], object]
@@ -214,20 +214,7 @@ class Published(ABC):
     def make(self, ins: int, outs: int, noisy: bool) -> Backbone:
         """The network, with fresh weights from torch's global generator."""
 
-    def build(
-        self,
-        *,
-        state_channels: int,
-        condition_channels: int,
-        out_channels: int,
-        code_bits: int = 0,
-        noisy: bool = True,
-        feature_channels: tuple[int, ...] = (),
-    ) -> Backbone:
+    def build(self, ends: Ends) -> Backbone:
         """As `UNet.build`; raises BadInput where a task has more to tell than images, which these cannot be told."""
-        if code_bits or feature_channels:
-            more = "a configuration code" if code_bits else "feature maps"
-            raise BadInput(
-                f"net.kind: expected a network that takes {more}, found '{self.kind}'. Set net.kind to 'unet'."
-            )
-        return self.make(state_channels + condition_channels, out_channels, noisy)
+        ends.only_images(self.kind, noise=True)
+        return self.make(ends.ins, ends.out, ends.noisy)
