@@ -43,8 +43,6 @@ def test_the_rows_of_the_ablation_switch_on_one_thing_after_another(size: str) -
         assert row.method == (rows[-1] if row.stages else rows[0]).method
         said = {name: getattr(rows[0], name) for name in ("title", "task", "method", "stages", "train", "synth")}
         assert dataclasses.replace(row, **said) == rows[0]
-    total = {row.train.steps + sum(stage.train.steps for stage in row.stages) for row in rows}
-    assert len(total) == 1 or not size  # small rows may learn equally long
 
 
 @pytest.mark.parametrize(
