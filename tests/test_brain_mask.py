@@ -184,6 +184,26 @@ def test_no_brain_and_a_missing_phase_are_one_sentence_each(heads: Path, run: Pa
         load(run).synthesise(volumes)
 
 
+def test_a_cut_head_is_refused_though_alignment_puts_air_around_it(heads: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    prepare(heads, tmp_path / "whole", mask="brain", align="midline", workers=1, shares=(0.6, 0.4, 0))
+    train(recipes.read(str(tmp_path / "recipe.toml")), tmp_path / "whole", tmp_path / "run", device="cpu")
+    folder = tmp_path / "in" / "a"
+    folder.mkdir(parents=True)
+    for name, path in scans(heads).items():
+        image = nib.load(path)
+        nib.save(image.slicer[13:], folder / f"{name}.nii.gz")
+    cut = {name: folder / f"{name}.nii.gz" for name in ("ncct", "cta1")}
+    sentence = "expected a whole head in each slice"
+    with pytest.raises(BadInput, match=sentence):
+        prepare(tmp_path / "in", tmp_path / "out", mask="brain", align="midline", workers=1)
+    with pytest.raises(BadInput, match=sentence):
+        load(tmp_path / "run").synthesise(cut)
+    part = np.ones(nib.load(cut["ncct"]).shape, np.uint8)
+    mask = save_like(tmp_path / "part.nii.gz", part, cut["ncct"])
+    assert load(tmp_path / "run").synthesise({**cut, "mask": mask}).volume.data.any(), "who gives a mask knows better"
+
+
 def test_a_map_is_scored_inside_the_brain_of_the_case_s_ct(heads: Path, run: Path, tmp_path: Path) -> None:
     made = load(run).synthesise(scans(heads))
     out = tmp_path / "out" / "phantom_001"

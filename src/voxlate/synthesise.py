@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, canonical, resample, return_to, same_grid, with_spacing
 from voxlate.images.intensity import Scale
+from voxlate.images.mask import brain
 from voxlate.images.midline import midline_grid
 from voxlate.images.series import without_frame
 from voxlate.images.slices import Resized, View, resize, view, zoomed
@@ -113,7 +114,7 @@ class Model:
             grids[scan.origin or name] = scan.grid
             turned = canonical(scan)
             frame = frame or model._frame(turned)
-            brought = model._brought(turned, frame)
+            brought = model._brought(name, turned, frame, given=MASK in scans)
             volumes[name] = replace(brought, data=spooled(brought.data))
             del scan, turned, brought  # from here on large scans are in a file, and read slice by slice
         first = _one_grid(grids)
@@ -121,9 +122,9 @@ class Model:
         grid = next(iter(volumes.values())).grid
         begun = time.monotonic()
         mean, spread, calls = _run(model, volumes, grid, case, seed, progress)
-        effort = dict(zip(EFFORT, (calls, (time.monotonic() - begun) / grid.shape[0], _name(self.device))))
-        result: dict[str, Volume] = {}
-        std: dict[str, Volume] = {}
+        where = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        effort = dict(zip(EFFORT, (calls, (time.monotonic() - begun) / grid.shape[0], where)))
+        result, std = dict[str, Volume](), dict[str, Volume]()
         for channel, name in enumerate(model.recipe.data.target):
             if name not in wanted:
                 continue
@@ -157,9 +158,8 @@ class Model:
         return (*self.recipe.data.source, *([MASK] if self.recipe.masked else []))
 
     def _wanted(self, volumes: Mapping[str, Volume]) -> list[str]:
-        if isinstance(self.recipe.task, Complete):
-            return [name for name in self.recipe.data.target if name not in volumes]
-        return list(self.recipe.data.target)
+        completes = isinstance(self.recipe.task, Complete)
+        return [name for name in self.recipe.data.target if not (completes and name in volumes)]
 
     def _frame(self, volume: Volume) -> Grid:
         """The grid that the method works on, from a case's first scan: aligned and with the spacing of its training."""
@@ -171,9 +171,13 @@ class Model:
         """The order in which scans are read: first the one that training's heads were aligned by."""
         return name != self.header.get("align_by"), self.shown.index(name)
 
-    def _brought(self, volume: Volume, frame: Grid) -> Volume:
-        order: Literal[0, 1] = 0 if volume.modality == MASK else 1
-        return volume if same_grid(volume.grid, frame) else resample(volume, frame, order=order)
+    def _brought(self, name: str, volume: Volume, frame: Grid, given: bool) -> Volume:
+        """A scan on the method's grid; without a given mask, a cut head is refused before air is put around it."""
+        if same_grid(volume.grid, frame):
+            return volume
+        if self.recipe.masked and not given and name == self.header.get("brain_from"):
+            brain(volume)
+        return resample(volume, frame, order=0 if name == MASK else 1)
 
     def _returned(self, values: np.ndarray, physical: Physical, modality: str, grid: Grid, to: Grid) -> Volume:
         """A channel of the blend, in physical units and on the grid of the scans."""
@@ -276,10 +280,6 @@ def _one(model: Model, batch: Batch, noise: Noise, sight: View) -> Tensor:
     if sight.size is not None:
         image = torch.from_numpy(zoomed(image.cpu().numpy(), sight.shape[1:]))
     return image.clamp(-1, 1)
-
-
-def _name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _one_grid(grids: Mapping[str, Grid]) -> Grid:

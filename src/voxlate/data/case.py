@@ -10,7 +10,7 @@ from voxlate.data.layout import CaseFiles
 from voxlate.data.prepared import LABEL, MASK, VERSION, CaseHeader, Origin, case_path, compact, read_header, write_case
 from voxlate.data.scale import intensity_statistics
 from voxlate.errors import BadInput
-from voxlate.images.grid import canonical
+from voxlate.images.grid import canonical, same_grid
 from voxlate.images.itk import write_transform
 from voxlate.images.mask import brain, foreground
 from voxlate.images.series import files_of, without_frame
@@ -33,6 +33,10 @@ def prepare_case(files: CaseFiles, out: Path, bringing: Bringing) -> None:
     scans = {name: canonical(scan) for name, scan in scans.items()}
     common = find_common(files.case, scans, bringing)
     grid = common.grid
+    if bringing.mask == "brain" and files.mask is None:
+        shown = _scan_of_brain(files.case, scans, bringing)
+        if not same_grid(shown.grid, grid):
+            brain(shown)  # refuses a head that is cut off, before air is put around it
     volumes = {name: common.bring(name, scans.pop(name)) for name in files.files}
     own = {name: foreground(volume) for name, volume in volumes.items()}
     mask = _mask(files, volumes, own, common, bringing)
