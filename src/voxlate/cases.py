@@ -35,7 +35,10 @@ def find_scans(
     missing: modalities to leave out although they are there (to complete them). Raises BadInput where nothing fits.
     """
     shown = set(model.shown) - set(missing or ())
-    return [Scans(one.case, _chosen(one.files, shown)) for one in _named(inputs, model, split, layout)]
+    return [
+        Scans(one.case, {name: path for name, path in one.files.items() if name in shown})
+        for one in _named(inputs, model, split, layout)
+    ]
 
 
 def _named(inputs: list[str], model: Model, split: str | None, layout: Mapping[str, Any]) -> Iterator[Scans]:
@@ -79,10 +82,6 @@ def _recorded(model: Model, split: str | None) -> set[str]:
     if split is None or not provenance.is_file():
         return set()
     return set(read_json(provenance)["data"]["splits"].get(split, []))
-
-
-def _chosen(files: Mapping[str, Path], wanted: set[str]) -> dict[str, Path]:
-    return {name: path for name, path in files.items() if name in wanted}
 
 
 def synthesise_cases(

@@ -9,9 +9,8 @@ from torch import Tensor
 from voxlate.batch import BACKGROUND, Batch
 from voxlate.data.prepared import MASK
 from voxlate.data.scale import Statistics, case_scale, intensity_statistics
-from voxlate.errors import BadInput
 from voxlate.images.intensity import Percentile, Scale, Window, ZScore
-from voxlate.images.mask import brain, foreground
+from voxlate.images.mask import brain, foreground, given
 from voxlate.images.slices import View, Whole, framed
 from voxlate.images.spool import mapped, release
 from voxlate.images.tiling import Tiling
@@ -29,7 +28,8 @@ class Inputs:
     def __init__(self, recipe: Recipe, volumes: Mapping[str, Volume], brain_from: str | None = None):
         """volumes: with MASK, if the user gives one; else the brain in `brain_from` counts, or all foreground."""
         self.recipe, self.volumes = recipe, {name: volume for name, volume in volumes.items() if name != MASK}
-        self.mask = _given(volumes.get(MASK))
+        # resized masks overshoot and undershoot
+        self.mask = given(volumes[MASK], above=0.5) if MASK in volumes else None
         masked = recipe.masked and self.mask is None
         if masked and brain_from is not None:
             self.mask, masked = brain(volumes[brain_from]), False
@@ -87,13 +87,3 @@ class Inputs:
 
     def _scale(self, name: str, index: int) -> Scale:
         return case_scale(self.recipe.intensity[name], self.statistics.get(name), index)
-
-
-def _given(mask: Volume | None) -> np.ndarray | None:
-    """A user's mask, bool [D, H, W]; raises BadInput for an empty one."""
-    if mask is None:
-        return None
-    inside: np.ndarray = mask.data[0] > 0.5  # resized ones overshoot and undershoot
-    if not inside.any():
-        raise BadInput(f"{mask.origin}: expected a mask with voxels above 0, found none. Mend or remove the file.")
-    return inside

@@ -166,7 +166,6 @@ def check_synthesis(recipe: Recipe) -> None:
                 "synth.slices: expected whole slices for task.asymmetry, found kind 'tiled', whose middle is not the "
                 "mid-plane. Drop synth.slices."
             )
-
     if isinstance(synth.slices, Whole) and synth.slices.crop is not None and (depth > 1 or not keeps_inside(recipe)):
         raise BadInput(
             "synth.slices.crop: expected a model of slices with task.inside and task.strip, in a predictor, too, found "
@@ -176,7 +175,7 @@ def check_synthesis(recipe: Recipe) -> None:
 
 def keeps_inside(recipe: Recipe) -> bool:
     """Whether what is outside the mask is neither seen nor made: answers there are background, whatever it was."""
-    last = recipe.all_stages[-1].task
+    last = recipe.task
     asked = [stage.task for stage in recipe.stages if isinstance(last, Residual) and stage.name == last.predictor]
     return all(isinstance(task, (Translate, Residual)) and task.inside and task.strip for task in [last, *asked])
 

@@ -87,10 +87,11 @@ def take_over(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -> No
     recipe: the run's, up to that stage. Raises BadInput where one of the others is no run.
     """
     wanted = {key: value for key, value in to_dict(recipe).items() if key not in ("title", "synth")}
+    cohort = read_json(run.provenance)["data"]["cohort"]
     for other in others:
         if not other.provenance.exists():
             raise BadInput(f"{other.folder}: expected a run to take stages from, found no provenance.json. Name a run.")
-        if read_json(other.provenance)["data"]["cohort"] != read_json(run.provenance)["data"]["cohort"]:
+        if read_json(other.provenance)["data"]["cohort"] != cohort:
             continue
         theirs = other.weights(stage)
         if theirs.exists() and wanted.items() <= read_header(theirs)["recipe"].items():

@@ -12,7 +12,7 @@ from voxlate.data.scale import intensity_statistics
 from voxlate.errors import BadInput
 from voxlate.images.grid import canonical, same_grid
 from voxlate.images.itk import write_transform
-from voxlate.images.mask import brain, foreground
+from voxlate.images.mask import brain, foreground, given
 from voxlate.images.series import files_of, without_frame
 from voxlate.images.volume import Volume, read_volume
 
@@ -80,11 +80,7 @@ def _mask(
             return brain(_scan_of_brain(files.case, volumes, bringing)) & common.seen()
         inside: np.ndarray = np.any(list(own.values()), axis=0)
         return inside & common.seen()
-    given = common.bring_labels(canonical(read_volume(files.mask, "mask")))
-    mask: np.ndarray = given.data[0] > 0
-    if not mask.any():
-        raise BadInput(f"{files.mask}: expected a mask with voxels above 0, found none. Mend or remove the file.")
-    return mask & common.seen()
+    return given(common.bring_labels(canonical(read_volume(files.mask, "mask")))) & common.seen()
 
 
 def _scan_of_brain(case: str, volumes: dict[str, Volume], bringing: Bringing) -> Volume:
@@ -114,10 +110,13 @@ def _box(mask: np.ndarray) -> list[tuple[int, int]]:
 def _digest_of_inputs(files: CaseFiles, bringing: Bringing) -> str:
     digest = hashlib.sha256(repr((VERSION, files.case, files.patient, bringing)).encode())
     paths = [*files.files.items(), *files.labels.items(), *([("mask", files.mask)] if files.mask else [])]
+    added = set[Path]()  # several frames may come from one large file
     for name, path in paths:
         digest.update(name.encode() + without_frame(path)[1].encode())
         for file in files_of(path):
-            _add_file(digest, file)
+            if file not in added:
+                _add_file(digest, file)
+            added.add(file)
     return digest.hexdigest()
 
 

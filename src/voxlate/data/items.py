@@ -157,7 +157,7 @@ def _sums(values: Sequence[int] | np.ndarray, width: int) -> np.ndarray:
 
 def centred_start(length: int, patch: int) -> int:
     """The start that centres a patch on an axis; 0 where the patch is the longer one, so that padding follows."""
-    return max(0, (length - patch) // 2)
+    return max(0, even_start(length, patch))
 
 
 def even_start(length: int, patch: int) -> int:

@@ -146,6 +146,14 @@ def brain(volume: Volume) -> np.ndarray:
     return found
 
 
+def given(mask: Volume, above: float = 0.0) -> np.ndarray:
+    """Where a user's mask is above a value, bool [D, H, W]; raises BadInput where it is nowhere."""
+    inside: np.ndarray = mask.data[0] > above
+    if not inside.any():
+        raise BadInput(f"{mask.origin}: expected a mask with voxels above 0, found none. Mend or remove the file.")
+    return inside
+
+
 def clearest(units: Mapping[str, str]) -> str:
     """Which of some scans, given by their units, shows a head best: plain CT, other CT, T1, else the first."""
     ct = [name for name, unit in units.items() if unit == "HU"]
