@@ -17,15 +17,15 @@ from rich.console import Console
 
 from voxlate import recipe as recipes
 from voxlate.batch import Batch, Condition
-from voxlate.build import build_all
 from voxlate.diffusion.noise import Noise
 from voxlate.files import write_json
 from voxlate.images.volume import Volume
-from voxlate.memory import keep_freed_memory
-from voxlate.methods.problem import Method
+from voxlate.methods.method import Method
+from voxlate.nets.memory import keep_freed_memory
 from voxlate.recipe import Recipe
-from voxlate.synthesise import Model
-from voxlate.validate import autocast, find_device
+from voxlate.synthesis.model import Model
+from voxlate.training.build import build_all
+from voxlate.training.validate import autocast, find_device
 
 AIM = 0.40  # of the denoiser's time
 PROBE_STEPS = (2, 6)

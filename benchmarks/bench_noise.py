@@ -14,11 +14,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from voxlate.cases import find_scans, synthesise_cases
-from voxlate.evaluate import evaluate
+from voxlate.cli.progress import Bars, bar
 from voxlate.files import read_json, write_json
-from voxlate.progress import Bars, bar
-from voxlate.synthesise import Model, load
+from voxlate.scoring.evaluate import evaluate
+from voxlate.synthesis.folder import find_scans, synthesise_cases
+from voxlate.synthesis.model import Model, load
 
 MEASURES = {"mae": "MAE", "psnr": "PSNR", "gradient_strength": "gradient", "gradient_z": "z"}
 

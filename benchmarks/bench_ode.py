@@ -16,16 +16,16 @@ from rich.table import Table
 from scipy.integrate import solve_ivp
 
 from voxlate.batch import Batch, stable_id
-from voxlate.cases import find_scans
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.ode import Slope, rk45, velocity
 from voxlate.files import write_json
 from voxlate.images.grid import canonical
-from voxlate.images.slices import view
+from voxlate.images.views import view
 from voxlate.images.volume import read_volume
-from voxlate.inputs import Inputs
 from voxlate.methods.diffusion import Diffusion
-from voxlate.synthesise import Model, load
+from voxlate.synthesis.folder import find_scans
+from voxlate.synthesis.inputs import Inputs
+from voxlate.synthesis.model import Model, load
 
 
 def slices(model: Model, cohort: Path, split: str | None, count: int) -> list[Batch]:

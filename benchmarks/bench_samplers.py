@@ -17,11 +17,11 @@ import matplotlib
 from rich.console import Console
 from rich.table import Table
 
-from voxlate.cases import find_scans, synthesise_cases
-from voxlate.evaluate import evaluate
+from voxlate.cli.progress import Bars, bar
 from voxlate.files import read_json, whole_file, write_json
-from voxlate.progress import Bars, bar
-from voxlate.synthesise import Model, load
+from voxlate.scoring.evaluate import evaluate
+from voxlate.synthesis.folder import find_scans, synthesise_cases
+from voxlate.synthesis.model import Model, load
 
 matplotlib.use("svg")
 from matplotlib import pyplot

@@ -18,12 +18,12 @@ import torch
 from rich.console import Console
 
 from voxlate.batch import Batch
-from voxlate.build import build_all
-from voxlate.cases import Scans, synthesise_cases
 from voxlate.diffusion.noise import Noise
 from voxlate.files import write_json
 from voxlate.recipe import from_dict
-from voxlate.synthesise import Model
+from voxlate.synthesis.folder import Scans, synthesise_cases
+from voxlate.synthesis.model import Model
+from voxlate.training.build import build_all
 
 RECIPE = {
     "title": "benchmark",

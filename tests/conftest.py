@@ -108,7 +108,7 @@ def prepared(cohort, tmp_path) -> Path:
 def run(prepared, tiny, tmp_path) -> Path:
     """A finished tiny training."""
     from voxlate import recipe
-    from voxlate.train import train
+    from voxlate.training.train import train
 
     train(recipe.read(str(tiny)), prepared, tmp_path / "run", device="cpu")
     return tmp_path / "run"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from voxlate import recipe_text as recipes
+from voxlate import recipe as recipes
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

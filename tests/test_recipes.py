@@ -9,27 +9,26 @@ import pytest
 import torch
 
 from voxlate import recipe as recipes
-from voxlate import recipe_text as texts
 from voxlate.batch import Batch
-from voxlate.build import build
+from voxlate.cli.explain import explain
 from voxlate.diffusion.noise import Noise
-from voxlate.keys import explain
+from voxlate.training.build import build
 
 
-@pytest.mark.parametrize("name", texts.names())
+@pytest.mark.parametrize("name", recipes.names())
 def test_a_recipe_says_what_to_expect(name):
-    head = texts.header(texts.text_of(name))
+    head = recipes.header(recipes.text_of(name))
     assert re.search(rf"voxlate train {name} |--like {name}\b|voxlate demo", head)
     assert "Measured" in head
 
 
-@pytest.mark.parametrize("name", texts.names())
+@pytest.mark.parametrize("name", recipes.names())
 def test_a_recipe_survives_being_written_and_read(name):
     made = recipes.read(name)
     assert recipes.from_dict(json.loads(json.dumps(recipes.to_dict(made))), name) == made
 
 
-@pytest.mark.parametrize("name", texts.names())
+@pytest.mark.parametrize("name", recipes.names())
 def test_every_key_of_a_recipe_has_a_meaning(name):
     for line in explain(recipes.read(name)).splitlines()[1:]:
         key = line.removeprefix("# ").split(" ")[0].strip("[]")
@@ -65,7 +64,7 @@ LIKE = [  # these train what another one trains, and draw otherwise
 WHOLE = [pytest.param(name, {}, id=f"{name} whole", marks=pytest.mark.slow) for name in NARROW]
 
 
-TRAINED = [pytest.param(name, NARROW.get(name, {}), id=name) for name in texts.names() if name not in LIKE]
+TRAINED = [pytest.param(name, NARROW.get(name, {}), id=name) for name in recipes.names() if name not in LIKE]
 
 
 @pytest.mark.parametrize(("name", "changes"), [*TRAINED, *WHOLE])
@@ -115,7 +114,7 @@ def test_a_change_on_the_command_line_reaches_its_key():
 
 def test_the_list_of_recipes_for_programs(voxlate):
     listed = json.loads(voxlate("recipes", "--json").out)
-    assert [one["name"] for one in listed] == texts.names()
+    assert [one["name"] for one in listed] == recipes.names()
     assert all(one["title"] for one in listed)
 
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from voxlate.synthesise import load as load
+    from voxlate.synthesis.model import load as load
 
 __version__ = "0.4.0"
 __all__ = ["__version__", "load"]
@@ -12,7 +12,7 @@ __all__ = ["__version__", "load"]
 def __getattr__(name: str) -> Any:
     """`voxlate.load(run)` opens a trained model; torch is only imported when it is asked for."""
     if name == "load":
-        from voxlate.synthesise import load
+        from voxlate.synthesis.model import load
 
         return load
     raise AttributeError(f"module 'voxlate' has no attribute {name!r}")

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,9 +21,12 @@ def stable_id(*parts: str | int) -> int:
 class Batch:
     """Items in network units ([-1, 1] unless the recipe's intensity map says otherwise).
 
-    source: [B, S, D, H, W]; target: [B, T, D, H, W], None at inference; mask: [B, 1, D, H, W], 1 inside the
-    body or brain; present: [B, S], which source modalities exist; item: [B] int64, stable ids (see stable_id);
-    target_mask: [B, 1, D, H, W], where the targets are of other bodies than the sources (None: mask is theirs too).
+    source: [B, S, D, H, W], one channel for each name in source_names; present: [B, S] bool, which of them exist;
+    target: [B, T, D, H, W], None at inference; target_present: [B, T] bool, which targets exist (None: all);
+    mask: [B, 1, D, H, W], 1 inside the body or brain; target_mask: the same where the targets are of other patients
+    (None: mask serves them too); labels: [B, K, D, H, W] whole numbers, -1 where an item has no such label map;
+    source_moments, target_moments: [B, S or T, 2 L, D, h, w], mean and log variance of cached latents;
+    item: [B, D] int64, a stable id for each slice of each item, the key of its noise stream (see stable_id).
     """
 
     source: Tensor
@@ -31,12 +35,18 @@ class Batch:
     item: Tensor
     target: Tensor | None = None
     target_mask: Tensor | None = None
+    target_present: Tensor | None = None
+    labels: Tensor | None = None
+    source_moments: Tensor | None = None
+    target_moments: Tensor | None = None
+    source_names: tuple[str, ...] = ()
+    target_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return int(self.source.shape[0])
 
     def to(self, device: torch.device | str) -> "Batch":
-        moved = {
+        moved: dict[str, Any] = {
             field.name: value.to(device, non_blocking=True)
             for field in dataclasses.fields(self)
             if isinstance(value := getattr(self, field.name), Tensor) and field.name != "item"

@@ -2,22 +2,30 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import math
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field, TypeAdapter
+from torch import nn
 
 from voxlate.config import fill, settings
-from voxlate.data.dataset import DataSettings
+from voxlate.data.batches import DataSettings
 from voxlate.diffusion.noise import Independent, SliceNoise
 from voxlate.diffusion.sample import SamplerSettings, refuse_misfit
 from voxlate.errors import BadInput
 from voxlate.images.intensity import Intensity, Window
-from voxlate.images.slices import Slices, Tiled, Whole
-from voxlate.methods.adversarial import AdversarialSettings
+from voxlate.images.views import Slices, Tiled, Whole
 from voxlate.methods.autoencoding import AutoencodingSettings
 from voxlate.methods.cycle import CycleSettings
 from voxlate.methods.diffusion import DiffusionSettings
+from voxlate.methods.opponent import AdversarialSettings
 from voxlate.methods.regression import RegressionSettings
 from voxlate.methods.tasks import AnyTask, Complete, Latent, Residual, Translate
 from voxlate.nets.autoencoder import KLAutoencoder
@@ -28,15 +36,80 @@ from voxlate.nets.xmodality.adm import ADM
 from voxlate.nets.xmodality.dit import DiT
 from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import UViT
-from voxlate.optimise import Optimiser
-from voxlate.recipe_text import values_of
-from voxlate.stopping import Stop
 
 AnyMethod = Annotated[
     DiffusionSettings | RegressionSettings | AdversarialSettings | CycleSettings | AutoencodingSettings,
     Field(discriminator="kind"),
 ]
 AnyNet = Annotated[UNet | Bran | ResNet | KLAutoencoder | PlainUNet | ADM | UViT | DiT, Field(discriminator="kind")]
+
+
+@settings
+class Optimiser:
+    """How weights move."""
+
+    kind: Annotated[Literal["adam", "adamw"], Field(description="Adam, or Adam with decoupled weight decay")] = "adamw"
+    lr: Annotated[float, Field(gt=0, description="highest learning rate")] = 1e-3
+    betas: Annotated[tuple[float, float], Field(description="decay of the gradient's first and second moments")] = (
+        0.9,
+        0.999,
+    )
+    weight_decay: Annotated[float, Field(ge=0, description="weight decay of matrices and kernels")] = 0.01
+    warm_up: Annotated[int, Field(ge=0, description="steps over which the learning rate rises from 0")] = 100
+    decay: Annotated[Literal["none", "cosine", "linear"], Field(description="how it falls after `hold`")] = "cosine"
+    hold: Annotated[float, Field(ge=0, le=1, description="share of the steps before it starts to fall")] = 0.0
+    last: Annotated[float, Field(ge=0, le=1, description="share of the learning rate left at the end")] = 0.0
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Norms, biases and embeddings' vectors are not decayed: pulling them to 0 has no reason."""
+        kernels: list[nn.Parameter] = []
+        vectors: list[nn.Parameter] = []
+        for parameter in parameters:
+            (kernels if parameter.ndim > 1 else vectors).append(parameter)
+        groups = [{"params": kernels, "weight_decay": self.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        groups = [group for group in groups if group["params"]]
+        cls = torch.optim.AdamW if self.kind == "adamw" else torch.optim.Adam
+        return cls(groups, lr=self.lr, betas=self.betas, fused=True)
+
+    def factor(self, step: int, steps: int) -> float:
+        """Share of the highest learning rate at a step, 0-based, of `steps`."""
+        if step < self.warm_up:
+            return (step + 1) / self.warm_up
+        begin = max(self.warm_up, round(self.hold * steps))
+        progress = min(max((step - begin) / max(steps - begin, 1), 0.0), 1.0)
+        falling = {"none": 1.0, "linear": 1 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}
+        return self.last + (1 - self.last) * falling[self.decay]
+
+
+@settings
+class Stop:
+    """Ends a training early, once an epoch's loss is no longer `gain` below the mean of those before it.
+
+    Source: Lyu & Wang 2022 (arXiv 2209.12104), sec. III: 100 epochs, window of 20, 1 %.
+    """
+
+    after_epochs: Annotated[int, Field(ge=1, description="epochs that are trained in any case")] = 100
+    window: Annotated[
+        int, Field(ge=1, description="epochs before the last one, whose mean loss it is held against")
+    ] = 20
+    gain: Annotated[float, Field(ge=0, lt=1, description="share by which the loss must lie below that mean")] = 0.01
+
+    def reached(self, losses: Sequence[float]) -> bool:
+        """Whether training ends after these epochs; what is not a number never ends it."""
+        if len(losses) < max(self.after_epochs, self.window + 1):
+            return False
+        return losses[-1] > (1 - self.gain) * self._before(losses)
+
+    def sentence(self, losses: Sequence[float], step: int) -> str:
+        """Why it ended, for the log."""
+        before = "loss of the epoch" if self.window == 1 else f"mean loss of the {self.window} epochs"
+        return (
+            f"ended at step {step} by train.stop: the loss of epoch {len(losses)}, {losses[-1]:.4g}, is not "
+            f"{100 * self.gain:.3g} % below the {before} before, {self._before(losses):.4g}."
+        )
+
+    def _before(self, losses: Sequence[float]) -> float:
+        return sum(losses[-1 - self.window : -1]) / self.window
 
 
 @settings
@@ -246,3 +319,87 @@ def _check_asymmetry(recipe: Recipe, stage: Stage, where: str) -> None:
             f"{where}: expected data.patch of one slice and a multiple of {multiple} columns for task.asymmetry, found "
             f"{data.patch}. Change it."
         )
+
+
+def names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(file.name.removesuffix(".toml") for file in _shipped().iterdir() if file.name.endswith(".toml"))
+
+
+def text_of(name: str) -> str:
+    """The TOML text of a shipped recipe (by name) or of a file; raises BadInput where there is neither."""
+    if name in names():
+        return (_shipped() / f"{name}.toml").read_text(encoding="utf-8")
+    path = Path(name)
+    if not path.is_file():
+        raise BadInput(f"{name}: expected a recipe file or one of {', '.join(names())}, found neither. Check the name.")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{name}: expected a TOML text, found bytes that are no text. Check the path.") from error
+
+
+def header(text: str) -> str:
+    """The comment lines at the head of a recipe: what it reproduces, the command, the number to expect."""
+    lines = re.match(r"(#[^\n]*\n)*", text)
+    return lines.group(0) if lines else ""
+
+
+def values_of(name: str, changes: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The tables of a recipe by shipped name or path, over those of its base, with `changes` as in `table`."""
+    values = _values(name)
+    for key, value in (changes or {}).items():
+        _change(values, key, value)
+    return values
+
+
+def table(changes: Mapping[str, str]) -> dict[str, Any]:
+    """`changes` such as {'slices.kind': 'tiled'} as a table of tables, values as in TOML."""
+    values: dict[str, Any] = {}
+    for key, value in changes.items():
+        _change(values, key, value)
+    return values
+
+
+def _values(name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The tables of a recipe, over those of its base."""
+    if name in before:
+        raise BadInput(f"{name}: expected bases that end, found {' → '.join((*before, name))}. Change base.")
+    try:
+        values = tomllib.loads(text_of(name))
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{name}: expected TOML, found a mistake: {error}. Mend that line.") from error
+    base = values.pop("base", None)
+    return values if base is None else _over(_values(str(base), (*before, name)), values)
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Tables laid over tables; one of another `kind` replaces what lies below as a whole."""
+    if above.get("kind", below.get("kind")) != below.get("kind"):
+        return above
+    both = {key: _over(below[key], value) for key, value in above.items() if _tables(below.get(key), value)}
+    return {**below, **above, **both}
+
+
+def _tables(*values: Any) -> bool:
+    return all(isinstance(value, dict) for value in values)
+
+
+def _change(values: dict[str, Any], key: str, value: str) -> None:
+    *tables, last = key.split(".")
+    for part in tables:
+        values = values.setdefault(part, {}) if not isinstance(values, list) else values[int(part)]
+        if not isinstance(values, (dict, list)):
+            raise BadInput(f"--set {key}: expected '{part}' to be a table, found a value. Check the key.")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value  # a bare word is text: --set train.precision=float32
+    if isinstance(values, list):
+        values[int(last)] = parsed
+    else:
+        values[last] = parsed
+
+
+def _shipped() -> Traversable:
+    return resources.files("voxlate") / "recipes"

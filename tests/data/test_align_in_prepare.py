@@ -10,10 +10,10 @@ import torch
 from voxlate.data.prepare import prepare
 from voxlate.images.grid import Grid, resample
 from voxlate.images.midline import Midline, find_midline
-from voxlate.images.phantom import image, make_head
 from voxlate.images.volume import Volume, write_volume
+from voxlate.phantom import image, make_head
 from voxlate.recipe import from_dict
-from voxlate.synthesise import Model
+from voxlate.synthesis.model import Model
 
 SIZE = (50, 60, 42)  # x, y, z: 4 mm each
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from voxlate.data.augment import AugmentSettings
-from voxlate.data.dataset import Batches, Cohort, DataSettings, validation_batches
+from voxlate.data.batches import Batches, Cohort, DataSettings, validation_batches
 from voxlate.data.prepare import prepare
 from voxlate.images.intensity import Window
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voxlate.data.cohort import find_cases
+from voxlate.data.find import find_cases
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from voxlate.data.cohort import find_cases
+from voxlate.data.find import find_cases
 from voxlate.errors import BadInput
 
 

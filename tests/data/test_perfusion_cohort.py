@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from voxlate.data.cohort import find_cases, load_preset
+from voxlate.data.find import find_cases, load_preset
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
@@ -159,8 +159,8 @@ def test_files_of_another_form_are_shown_beside_what_the_preset_expects(tmp_path
 
 
 def test_the_help_names_every_preset() -> None:
-    from voxlate.data.cohort import presets
-    from voxlate.options import Preset
+    from voxlate.cli.options import Preset
+    from voxlate.data.find import presets
 
     (option,) = Preset.__metadata__
     listed = option.help.partition(": ")[2].partition(";")[0]

@@ -7,12 +7,12 @@ import torch
 from exact import GAUSS, KINDS, SCHEDULES, TWO_TISSUES
 from torch import Tensor
 
+from voxlate.diffusion.higher_order import dpm2, dpm3, dpmpp_2m, dpmpp_2s, heun
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.prediction import denoiser, per_item, target, to_eps
 from voxlate.diffusion.sample import SAMPLERS, SamplerSettings, sample
 from voxlate.diffusion.samplers import adjusted_ddim, ddim, ddpm, euler_maruyama
 from voxlate.diffusion.schedules import Cosine, ExponentialVE, LinearBetas, LinearVP, Sigmoid
-from voxlate.diffusion.solvers import dpm2, dpm3, dpmpp_2m, dpmpp_2s, heun
 from voxlate.diffusion.times import grid
 
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())

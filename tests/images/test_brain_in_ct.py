@@ -6,9 +6,9 @@ import pytest
 from voxlate.errors import BadInput
 from voxlate.images.mask import brain
 from voxlate.images.morphology import largest
-from voxlate.images.phantom import Label, image, make_head
-from voxlate.images.phantom.tissue import BRAIN, TUMOUR, VESSEL
 from voxlate.images.volume import Volume
+from voxlate.phantom import Label, image, make_head
+from voxlate.phantom.tissue import BRAIN, TUMOUR, VESSEL
 
 SIZE = (48, 56, 32)
 INSIDE = (*BRAIN, *TUMOUR, *VESSEL, Label.CSF, Label.VENTRICLE)

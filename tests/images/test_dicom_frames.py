@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voxlate.data.cohort import find_cases
+from voxlate.data.find import find_cases
 from voxlate.data.prepare import prepare
 from voxlate.errors import BadInput
 from voxlate.images.series import list_series

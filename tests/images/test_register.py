@@ -11,8 +11,8 @@ from scipy.spatial.transform import Rotation
 from voxlate.errors import BadInput
 from voxlate.images import register as module
 from voxlate.images.grid import Grid
+from voxlate.images.image_similarity import Similarity, dice, mutual_information
 from voxlate.images.itk import centre_mm, covered, move, write_transform
-from voxlate.images.likeness import Similarity, dice, mutual_information
 from voxlate.images.register import register
 from voxlate.images.volume import Volume
 

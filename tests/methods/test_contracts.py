@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from voxlate.batch import Batch
-from voxlate.build import build
-from voxlate.build import build_all as method_of
 from voxlate.diffusion.noise import Noise
 from voxlate.recipe import from_dict
+from voxlate.training.build import build
+from voxlate.training.build import build_all as method_of
 
 TINY = {"kind": "unet", "width": 8, "multipliers": [1, 2], "blocks": 1, "groups": 4, "middle_attention": False}
 TRAIN = {"steps": 1, "batch": 2, "precision": "float32"}

@@ -11,16 +11,16 @@ from torch import nn
 
 from voxlate import recipe
 from voxlate.batch import BACKGROUND, Batch, Condition
-from voxlate.build import build_all
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput, Stopped
 from voxlate.methods.cycle import Cycle, CycleSettings, History
-from voxlate.methods.problem import Channels
+from voxlate.methods.method import Channels
 from voxlate.methods.regression import RegressionSettings
 from voxlate.methods.tasks import Complete, Translate
-from voxlate.optimise import set_rate
-from voxlate.run import Run
-from voxlate.train import train
+from voxlate.training.build import build_all
+from voxlate.training.optimiser import set_rate
+from voxlate.training.run import Run
+from voxlate.training.train import train
 
 
 class Line(nn.Module):

@@ -7,8 +7,7 @@ import torch
 
 from voxlate import recipe as recipes
 from voxlate.errors import BadInput
-from voxlate.optimise import Optimiser
-from voxlate.recipe import Recipe
+from voxlate.recipe import Optimiser, Recipe
 
 
 def test_the_schedule_ends_where_the_paper_s_betas_end() -> None:

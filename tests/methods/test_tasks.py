@@ -14,8 +14,8 @@ from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.diffusion.schedules import LinearBetas
 from voxlate.methods.diffusion import Diffusion, DiffusionSettings
+from voxlate.methods.losses import dissimilarity
 from voxlate.methods.regression import Regression, RegressionSettings, leaky
-from voxlate.methods.similarity import dissimilarity
 from voxlate.methods.tasks import Complete, LatentTask, Residual, ResidualTask, Translate, draw_missing, hide_one
 from voxlate.nets.autoencoder import KLAutoencoder
 

@@ -10,7 +10,7 @@ from voxlate.batch import Condition
 from voxlate.nets.asymmetry import AsymmetryPrior, Sampling, mirrored, on_grid
 from voxlate.nets.bran import Bran
 from voxlate.nets.embedding import Sinusoidal
-from voxlate.nets.ends import Ends
+from voxlate.nets.interface import Ends
 from voxlate.nets.unet import ResidualUNet, UNet
 
 PUBLISHED = UNet(

@@ -9,7 +9,7 @@ from torch import nn
 from voxlate.batch import Condition
 from voxlate.errors import BadInput
 from voxlate.nets.bran import Bran, BranNet, DropBlock, RegionalFilters, one_hot
-from voxlate.nets.ends import Ends
+from voxlate.nets.interface import Ends
 
 
 def count(module: nn.Module) -> int:

@@ -6,7 +6,7 @@ from torch import nn
 
 from voxlate.batch import Condition
 from voxlate.errors import BadInput
-from voxlate.nets.ends import Ends
+from voxlate.nets.interface import Ends
 from voxlate.nets.resnet import ResNet, ResNetNet
 
 

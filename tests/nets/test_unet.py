@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from voxlate.batch import Condition
 from voxlate.errors import BadInput
 from voxlate.nets.embedding import Fourier, Sinusoidal
-from voxlate.nets.ends import Ends
+from voxlate.nets.interface import Ends
 from voxlate.nets.unet import ResidualUNet, UNet, volumetric_parameters
 
 TINY = UNet(width=8, multipliers=(1, 2), blocks=1, head_width=8, groups=4, zero_init=False)

@@ -9,7 +9,7 @@ from torch import nn
 
 from voxlate.batch import Condition
 from voxlate.errors import BadInput
-from voxlate.nets.ends import Ends
+from voxlate.nets.interface import Ends
 from voxlate.nets.xmodality.adm import ADM
 from voxlate.nets.xmodality.attention import Attention
 from voxlate.nets.xmodality.dit import DiT

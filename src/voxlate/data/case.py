@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from voxlate.data.bring import Bringing, Common, find_common
-from voxlate.data.layout import CaseFiles
+from voxlate.data.align import Bringing, Common, find_common
 from voxlate.data.prepared import LABEL, MASK, VERSION, CaseHeader, Origin, case_path, compact, read_header, write_case
+from voxlate.data.presets import CaseFiles
 from voxlate.data.scale import intensity_statistics
 from voxlate.errors import BadInput
 from voxlate.images.grid import canonical, same_grid

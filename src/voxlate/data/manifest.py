@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from voxlate.data.layout import (
+from voxlate.data.presets import (
     SUFFIXES,
     CaseFiles,
     Preset,

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from voxlate import __version__
-from voxlate.data.bring import Align, Bringing, Mask
+from voxlate.data.align import Align, Bringing, Mask
 from voxlate.data.case import prepare_case
-from voxlate.data.cohort import CaseFiles, find_cases, manifest_in
+from voxlate.data.find import CaseFiles, find_cases, manifest_in
 from voxlate.data.fingerprint import fingerprint, warnings_of
 from voxlate.data.prepared import (
     TRANSFORMS,
@@ -23,7 +23,7 @@ from voxlate.data.prepared import (
     read_header,
     write_cohort,
 )
-from voxlate.data.slices import FOLDER as SLICES
+from voxlate.data.slice_filter import FOLDER as SLICES
 from voxlate.data.split import split_patients
 from voxlate.errors import BadInput
 from voxlate.images.mask import clearest

@@ -11,25 +11,33 @@ from torch import Tensor
 
 from voxlate.config import settings
 
+Stream = int | Mapping[int, float]  # a stream's id, or the weights of several whose sum is drawn
+
 
 class Noise:
-    """One CPU stream an item, keyed by (seed, item, sample): the same whatever the batch, its order or the device.
+    """CPU streams that belong to slices of items: the same draws in any batch, slab or window, on any device.
 
-    items: [B] stable ids; or, of an item whose normal draws are a sum over several streams, {id: weight}: squared
-    weights that add up to 1 keep it standard normal, and items with ids in common are correlated.
-    Successive draws go on along each stream; `sample(k)` starts the streams of the k-th sample of the same items.
+    items: [B, D] stable ids, one a slice, or [B], one an item; in place of an id {id: weight}, of a slice whose draws
+    are a sum over several streams: squared weights that add up to 1 keep it standard normal, and slices with ids in
+    common are correlated. Successive draws go on along each stream; `sample(k)` starts the streams of the k-th sample.
     torch keeps 32 bits of a seed: of n streams two coincide with probability n²/2³³.
     """
 
     def __init__(
-        self, seed: int, items: Tensor | Sequence[int | Mapping[int, float]], samples: int | Sequence[int] = 0
+        self, seed: int, items: Tensor | Sequence[Stream | Sequence[Stream]], samples: int | Sequence[int] = 0
     ) -> None:
         self.seed = seed
-        self.items = [item if isinstance(item, Mapping) else {int(item): 1.0} for item in items]
+        listed = items.tolist() if isinstance(items, Tensor) else items
+        self.items = [[_weights(one) for one in (item if isinstance(item, Sequence) else [item])] for item in listed]
         self.samples = [samples] * len(self.items) if isinstance(samples, int) else list(samples)
-        keys = {(stream, sample) for item, sample in zip(self.items, self.samples) for stream in item}
-        # sorted, so that an item's sum is rounded alike in every batch
-        self._streams = {key: torch.Generator().manual_seed(_key(seed, *key)) for key in sorted(keys)}
+        places: dict[tuple[int, int], list[tuple[int, int, float]]] = {}  # stream and sample: item, slice, weight
+        for number, (slices, sample) in enumerate(zip(self.items, self.samples)):
+            for depth, weights in enumerate(slices):
+                for stream, weight in weights.items():
+                    places.setdefault((stream, sample), []).append((number, depth, weight))
+        # sorted, so that a slice's sum is rounded alike in every batch
+        self._places = dict(sorted(places.items()))
+        self._streams = {key: torch.Generator().manual_seed(_key(seed, *key)) for key in self._places}
 
     def __len__(self) -> int:
         return len(self.items)
@@ -39,13 +47,17 @@ class Noise:
         return Noise(self.seed, self.items, k)
 
     def normal(self, shape: Sequence[int]) -> Tensor:
-        """Standard normal draws, float32 [B, *shape] on the CPU."""
-        out, draw = torch.zeros(len(self), *shape), torch.empty(tuple(shape))
-        for (stream, sample), generator in self._streams.items():
+        """Standard normal draws, float32 [B, *shape] on the CPU; where items have slices, shape is [..., D, H, W]."""
+        out = torch.zeros(len(self), *shape)
+        sliced = any(len(slices) > 1 for slices in self.items)
+        if sliced and any(len(slices) != shape[-3] for slices in self.items):
+            raise ValueError(f"noise for {len(self.items[0])} slices an item cannot fill the shape {tuple(shape)}")
+        draw = torch.empty([*shape[:-3], *shape[-2:]] if sliced else list(shape))
+        for key, generator in self._streams.items():
             draw.normal_(generator=generator)
-            for row, item, own in zip(out, self.items, self.samples):
-                if own == sample and stream in item:
-                    row.add_(draw, alpha=item[stream])
+            for item, depth, weight in self._places[key]:
+                part = out[item].select(-3, depth) if sliced else out[item]
+                part.add_(draw, alpha=weight)
         return out
 
     def normal_like(self, x: Tensor) -> Tensor:
@@ -63,10 +75,14 @@ class Noise:
         return self._each(lambda stream: torch.randint(high, (), generator=stream)).long()
 
     def _each(self, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
-        """A number an item, from the stream that weighs most in it; all streams go on by one."""
+        """A number an item, from the heaviest stream of its first slice; all streams advance by one draw."""
         drawn = {key: draw(stream) for key, stream in self._streams.items()}
-        own = [(max(item, key=item.__getitem__), sample) for item, sample in zip(self.items, self.samples)]
+        own = [(max(item[0], key=item[0].__getitem__), sample) for item, sample in zip(self.items, self.samples)]
         return torch.stack([drawn[key] for key in own]) if own else torch.empty(0)
+
+
+def _weights(stream: Stream) -> Mapping[int, float]:
+    return stream if isinstance(stream, Mapping) else {int(stream): 1.0}
 
 
 def _key(seed: int, item: int, sample: int) -> int:

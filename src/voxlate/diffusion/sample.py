@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from voxlate.config import settings
+from voxlate.diffusion.higher_order import dpm2, dpm3, dpmpp_2m, dpmpp_2s, heun
 from voxlate.diffusion.ode import rk45
 from voxlate.diffusion.paths import Schedule
 from voxlate.diffusion.prediction import rescheduled
@@ -23,7 +24,6 @@ from voxlate.diffusion.samplers import (
     predictor_corrector,
 )
 from voxlate.diffusion.schedules import AnySchedule
-from voxlate.diffusion.solvers import dpm2, dpm3, dpmpp_2m, dpmpp_2s, heun
 from voxlate.diffusion.times import GridName, grid
 from voxlate.errors import BadInput
 

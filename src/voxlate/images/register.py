@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 
 from voxlate.errors import BadInput
+from voxlate.images.image_similarity import BINS, Pair, Similarity, coarse
 from voxlate.images.itk import Transform, centre_mm, covered, simpleitk, to_image
-from voxlate.images.likeness import BINS, Pair, Similarity, coarse
 from voxlate.images.volume import Volume
 
 Method = Literal["rigid", "affine", "bspline", "ants"]

@@ -11,7 +11,7 @@ from voxlate.batch import Batch
 from voxlate.config import settings
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SamplerSettings
-from voxlate.methods.problem import Method
+from voxlate.methods.method import Method
 from voxlate.nets.autoencoder import AutoencoderNet
 
 

@@ -13,8 +13,8 @@ from voxlate.config import settings
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.errors import BadInput
-from voxlate.methods.adversarial import blame, judged, unmoved
-from voxlate.methods.problem import Channels, Method, Problem, Task
+from voxlate.methods.method import Channels, Method, Problem, Task
+from voxlate.methods.opponent import blame, judged, unmoved
 from voxlate.methods.regression import Regression, RegressionSettings
 from voxlate.methods.tasks import Translate
 from voxlate.nets.critic import Critic

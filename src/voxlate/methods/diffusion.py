@@ -17,7 +17,7 @@ from voxlate.diffusion.sample import SamplerSettings, hold, sample
 from voxlate.diffusion.samplers import Denoise
 from voxlate.diffusion.schedules import AnySchedule, ShiftedCosine
 from voxlate.diffusion.times import AnyTimes, UniformTimes
-from voxlate.methods.problem import Method, Problem, Task
+from voxlate.methods.method import Method, Problem, Task
 
 
 @settings

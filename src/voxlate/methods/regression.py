@@ -12,8 +12,8 @@ from voxlate.config import settings
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.objective import masked_mean
 from voxlate.diffusion.sample import SamplerSettings
-from voxlate.methods.problem import Method, Problem, Task
-from voxlate.methods.similarity import dissimilarity
+from voxlate.methods.losses import dissimilarity
+from voxlate.methods.method import Method, Problem, Task
 
 
 @settings

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from voxlate.batch import BACKGROUND, Batch, Condition
 from voxlate.config import settings
 from voxlate.diffusion.noise import Noise
-from voxlate.methods.problem import Channels, Problem
+from voxlate.methods.method import Channels, Problem
 from voxlate.nets.autoencoder import AutoencoderNet
 
 Inside = Annotated[bool, Field(description="noise and loss only inside the mask; outside nothing is synthesised")]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxlate.nets.layers import to_slices, zeroed
+from voxlate.nets.blocks import to_slices, zeroed
 from voxlate.nets.norm import Norm
 
 Told = dict[int, tuple[Tensor, ...]]  # for each level, its own map, then those of the levels before it

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from voxlate.batch import Condition
 from voxlate.config import settings
 from voxlate.errors import BadInput
-from voxlate.nets.ends import Ends
-from voxlate.nets.layers import joined, to_slices, to_volumes
+from voxlate.nets.blocks import joined, to_slices, to_volumes
+from voxlate.nets.interface import Ends
 
 SLOPE = 0.2  # of LeakyReLU below 0: Radford et al. 2016, sec. 3
 WIDEST = 8  # times the width: Isola et al. 2017, sec. 6.1.1

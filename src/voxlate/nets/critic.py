@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from voxlate.config import settings
-from voxlate.nets.layers import start_normal, to_slices
+from voxlate.nets.blocks import start_normal, to_slices
 
 SLOPE = 0.2  # of LeakyReLU below 0: Radford et al. 2016, sec. 3
 

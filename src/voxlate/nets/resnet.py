@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from voxlate.batch import Condition
 from voxlate.config import settings
-from voxlate.nets.ends import Ends
-from voxlate.nets.layers import joined, pad_far, start_normal, to_slices, to_volumes
+from voxlate.nets.blocks import joined, pad_far, start_normal, to_slices, to_volumes
+from voxlate.nets.interface import Ends
 
 HALVINGS = 2
 

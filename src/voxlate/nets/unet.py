@@ -12,9 +12,7 @@ from voxlate.batch import Condition
 from voxlate.config import settings
 from voxlate.errors import BadInput
 from voxlate.nets.asymmetry import AsymmetryPrior, Told
-from voxlate.nets.embedding import Embedding, Fourier, Sinusoidal
-from voxlate.nets.ends import Ends
-from voxlate.nets.layers import (
+from voxlate.nets.blocks import (
     Attention,
     BlockOptions,
     Down,
@@ -27,6 +25,8 @@ from voxlate.nets.layers import (
     to_volumes,
     zeroed,
 )
+from voxlate.nets.embedding import Embedding, Fourier, Sinusoidal
+from voxlate.nets.interface import Ends
 from voxlate.nets.norm import Norm
 
 

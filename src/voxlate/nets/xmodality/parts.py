@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxlate.batch import Condition
+from voxlate.nets.blocks import pad_far, to_slices, to_volumes
 from voxlate.nets.embedding import LOG_SNR_LIMIT, MAX_PERIOD
-from voxlate.nets.ends import Ends
-from voxlate.nets.layers import pad_far, to_slices, to_volumes
+from voxlate.nets.interface import Ends
 
 Init = Callable[[Tensor], object]
 MakeNorm = Callable[[int], nn.Module]

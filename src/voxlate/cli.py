@@ -1,6 +1,0 @@
-"""The command line. Heavy imports wait until a command needs them, so that --help answers at once."""
-
-from voxlate.commands import cohort, model, result
-from voxlate.commands.app import app, main
-
-__all__ = ["app", "cohort", "main", "model", "result"]

@@ -1,0 +1,121 @@
+"""Commands on scans and cohorts: phantom, prepare, info."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from voxlate.cli.app import app, err, out
+from voxlate.cli.options import Json, Manifest, Modalities, Pattern, Preset, To
+from voxlate.cli.progress import Bars, bar
+
+
+@app.command(epilog="Example:  voxlate phantom --out COHORT --cases 24 --size 96 96 48")
+def phantom(
+    to: To,
+    cases: Annotated[int, typer.Option(min=1, help="How many heads.")] = 24,
+    size: Annotated[tuple[int, int, int], typer.Option(help="Voxels in x, y and z.")] = (96, 96, 48),
+    seed: Annotated[int, typer.Option(min=0, help="Other seeds give other heads.")] = 0,
+    lesion: Annotated[Literal["none", "tumour", "stroke", "mixed"], typer.Option(help="What they have.")] = "mixed",
+    modality: Modalities = None,
+) -> None:
+    """Make a cohort of head phantoms: one anatomy seen by MR, CT, CTA, TOF, SWI and perfusion."""
+    from voxlate.phantom import write_cohort
+
+    with bar(err) as shown:
+        bars = Bars(shown)
+
+        def progress(done: int, total: int) -> None:
+            bars("phantom", done, total)
+
+        folders = write_cohort(to, cases, size, seed=seed, lesion=lesion, modalities=modality, progress=progress)
+    out.print(f"{len(folders)} cases in {to}. Next:  voxlate prepare {to} --out PREPARED")
+
+
+@app.command(
+    epilog="Examples:  voxlate prepare COHORT --out PREPARED    voxlate prepare BraTS --preset brats --out PREPARED    "
+    "voxlate prepare SCANS --pattern '{patient}/{case}_{modality}.nii.gz' --out PREPARED"
+)
+def prepare(
+    cohort: Annotated[Path, typer.Argument(help="Folder with a folder for each case.")],
+    to: To,
+    pattern: Pattern = None,
+    manifest: Manifest = None,
+    preset: Preset = None,
+    modality: Modalities = None,
+    spacing: Annotated[tuple[float, float, float] | None, typer.Option(help="Resample all to x y z in mm.")] = None,
+    resample: Annotated[bool, typer.Option("--resample", help="Bring other grids to the case's first one.")] = False,
+    register: Annotated[
+        Literal["rigid", "affine", "bspline", "ants"] | None,
+        typer.Option(help="Bring a case's scans together by their content; the transforms are kept."),
+    ] = None,
+    fixed: Annotated[str | None, typer.Option(help="The modality whose grid the others are brought to.")] = None,
+    align: Annotated[
+        Literal["midline"] | None, typer.Option(help="Turn and shift heads until left and right mirror each other.")
+    ] = None,
+    mask: Annotated[
+        Literal["body", "brain"], typer.Option(help="What counts in a case that has no mask file.")
+    ] = "body",
+    mask_from: Annotated[
+        str | None, typer.Option(help="The scan in which the brain is found; else a plain CT, if there is one.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split by patient, where no manifest gives one.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Check a cohort, split it by patient, and write it in the form that training reads."""
+    from voxlate.data.manifest import manifest_in
+    from voxlate.data.prepare import prepare as run
+
+    found = manifest_in(cohort) if manifest is None and cohort.is_dir() else None
+    with bar(err) as shown:
+        bars = Bars(shown)
+        ready = run(
+            cohort,
+            to,
+            pattern=pattern,
+            manifest=manifest,
+            preset=preset,
+            modalities=modality,
+            spacing_mm=(spacing[2], spacing[1], spacing[0]) if spacing else None,
+            resample=resample,
+            register=register,
+            fixed=fixed,
+            align=align,
+            mask=mask,
+            mask_from=mask_from,
+            seed=seed,
+            progress=lambda done, total, _: bars("prepare", done, total),
+        )
+    splits = {name: len(members) for name, members in ready.splits.items()}
+    if as_json:
+        facts = {"cases": splits, "modalities": list(ready.modalities), "warnings": list(ready.warnings)}
+        print(json.dumps({"out": str(to), **facts}))
+        return
+    if found:
+        err.print(f"[dim]cases and splits from {found}[/]")
+    for warning in ready.warnings:
+        err.print(f"[yellow]note:[/] {warning}")
+    counts = ", ".join(f"{count} {name}" for name, count in splits.items())
+    out.print(f"{to}: {counts} cases; modalities {', '.join(ready.modalities)}.")
+    out.print(f"Next:  voxlate train RECIPE --data {to} --out RUN")
+
+
+@app.command(epilog="Examples:  voxlate info scan.nii.gz    voxlate info RUN")
+def info(
+    path: Annotated[
+        Path,
+        typer.Argument(help="A scan, a DICOM folder or FOLDER#series, a run, weights, or a prepared cohort."),
+    ],
+    as_json: Json = False,
+) -> None:
+    """Say what a file or folder is: grid, unit and range of a scan; title, data and training of a model."""
+    from voxlate.cli.info import describe_path
+
+    facts = describe_path(path)
+    if as_json:
+        print(json.dumps(facts))
+        return
+    width = max(len(key) for key in facts)
+    for key, value in facts.items():
+        out.print(f"[bold]{key:{width}}[/]  {value}", highlight=False)

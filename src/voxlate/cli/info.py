@@ -1,0 +1,77 @@
+"""What a file or folder is, in a few facts."""
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from voxlate.data.prepared import open_cohort
+from voxlate.errors import BadInput
+from voxlate.images.series import is_there
+from voxlate.images.volume import family, read_volume
+from voxlate.training.run import Run, read_header
+
+
+def describe_path(path: Path) -> dict[str, Any]:
+    """Facts about a scan, a prepared cohort, a run or a weights file; raises BadInput where it is none of them."""
+    if not is_there(path):
+        raise BadInput(f"{path}: expected a scan, a run or a prepared cohort, found nothing there. Check the path.")
+    if (path / "cohort.json").is_file():
+        return _cohort(path)
+    if path.suffix == ".safetensors" or (path / "recipe.toml").is_file():
+        return _model(path)
+    return _scan(path)
+
+
+def _scan(path: Path) -> dict[str, Any]:
+    """The voxels are read too: a header alone would not show that a file is cut short or full of NaN."""
+    named = "" if family(path) == "dicom" else path.name.split(".")[0]  # DICOM says itself what it is
+    volume = read_volume(path, named, allow_nan=True)
+    finite = volume.data[np.isfinite(volume.data)]
+    depth, height, width = volume.grid.shape
+    spacing = [round(float(size), 4) for size in reversed(volume.grid.spacing_mm)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (None, None)
+    return {
+        "file": str(path),
+        "grid": str(volume.grid),
+        "shape_xyz": [width, height, depth],
+        "spacing_mm_xyz": spacing,
+        "axes": "".join(nib.orientations.aff2axcodes(volume.affine)),
+        "unit": volume.unit,
+        "range": [low, high],
+        "mean": float(finite.mean(dtype=np.float64)) if finite.size else None,
+        "not_finite": int(volume.data.size - finite.size),
+    }
+
+
+def _cohort(path: Path) -> dict[str, Any]:
+    cohort = open_cohort(path)
+    return {
+        "prepared cohort": str(path),
+        "cases": {name: len(cases) for name, cases in cohort.splits.items()},
+        "patients": len({entry.patient for entry in cohort.cases}),
+        "modalities": {name: cohort.units[name] for name in cohort.modalities},
+        "made from": cohort.made.get("root", ""),
+        "warnings": list(cohort.warnings),
+    }
+
+
+def _model(path: Path) -> dict[str, Any]:
+    weights = Run(path).weights() if path.is_dir() else path
+    if path.is_dir() and not weights.exists():
+        state = "stopped; the same train command resumes it" if Run(path).state.exists() else "not begun"
+        return {"run": str(path), "state": state}
+    header = read_header(weights)
+    recipe = header["recipe"]
+    return {
+        "model": str(weights),
+        "title": recipe["title"],
+        "source": recipe["data"]["source"],
+        "target": recipe["data"]["target"],
+        "parameters": header["parameters"],
+        "steps": header["steps"],
+        "minutes": round(header["seconds"] / 60, 1),
+        "made by": f"voxlate {header['made_by']['voxlate']}, torch {header['made_by']['torch']}",
+        "notice": header["made_by"]["notice"],
+    }

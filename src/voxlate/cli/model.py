@@ -1,0 +1,136 @@
+"""Commands on models: recipes, train, import, synth."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from voxlate.cli.app import app, err, out
+from voxlate.cli.options import Changes, Device, Json, Manifest, Pattern, Preset, Samples, Split, To, pairs
+from voxlate.cli.progress import Bars, bar
+
+
+@app.command(name="recipes", epilog="Example:  voxlate recipes t1_to_t2_brain")
+def list_recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this one, and every key with default and meaning.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the recipes that come with voxlate, or print one."""
+    from voxlate import recipe as recipes
+    from voxlate.cli.explain import explain
+
+    if name:
+        chosen = recipes.read(name)
+        values = {"name": name, **recipes.to_dict(chosen)}
+        print(json.dumps(values) if as_json else recipes.text_of(name) + "\n" + explain(chosen))
+        return
+    found = [{"name": one, "title": recipes.read(one).title} for one in recipes.names()]
+    if as_json:
+        print(json.dumps(found))
+        return
+    width = max(len(one["name"]) for one in found)
+    for one in found:
+        out.print(f"[bold]{one['name']:{width}}[/]  {one['title']}", highlight=False)
+
+
+@app.command(epilog="Example:  voxlate train t1_to_t2_brain --data PREPARED --out RUN --set train.steps=500")
+def train(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name (voxlate recipes) or a TOML file.")],
+    data: Annotated[Path, typer.Option(help="A prepared cohort.")],
+    to: To,
+    change: Changes = None,
+    start: Annotated[Path | None, typer.Option("--init", help="Weights to begin from, not random ones.")] = None,
+    reuse: Annotated[
+        list[Path] | None, typer.Option(help="A run whose earlier stages to take where they are the same (repeat it).")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Train a recipe. Stopped or killed, the same command goes on and ends with the same weights."""
+    from voxlate import recipe as recipes
+    from voxlate.training.train import train as run
+
+    chosen = recipes.read(recipe, pairs(change))
+    head = recipes.header(recipes.text_of(recipe))
+    with bar(err) as shown:
+        bars = Bars(shown)
+        done = run(chosen, data, to, head=head, start=start, reuse=reuse or (), device=device, progress=bars)
+    out.print(f"{done.weights()} is the model. Next:  voxlate synth {to} COHORT --out OUT")
+
+
+@app.command(name="import", epilog="Example:  voxlate import xmodality adm.safetensors --out RUN")
+def import_weights(
+    source: Annotated[Literal["xmodality"], typer.Argument(metavar="SOURCE", help="Whose weights: xmodality.")],
+    weights: Annotated[Path, typer.Argument(help="The published file (safetensors).")],
+    to: To,
+    change: Changes = None,
+) -> None:
+    """Turn published weights into a run that synth accepts; the file says which network it is."""
+    from voxlate.training.published import import_run
+
+    run = import_run(weights, to, pairs(change))
+    out.print(f"{run.weights()} is the model. Next:  voxlate synth {to} SCANS --out OUT")
+
+
+@app.command(
+    epilog="Examples:  voxlate synth RUN COHORT --out OUT --split val    "
+    "voxlate synth RUN t1=scan.nii.gz --out OUT --samples 10"
+)
+def synth(
+    run: Annotated[Path, typer.Argument(help="A run folder, or a weights file.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT", help="A cohort, a case, a DICOM series, a file, or modality=path pairs."),
+    ],
+    to: To,
+    sampler: Annotated[str | None, typer.Option(help="Another sampler than the recipe's.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Times at which the network denoises.")] = None,
+    eta: Annotated[float | None, typer.Option(min=0, max=1, help="Noise that ddim puts back; 1 as DDPM.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Noise over time: another than in training (cosine, …).")] = None,
+    like: Annotated[
+        str | None, typer.Option(help="Draw as this recipe does, which trains the same method (mr_to_ct_ode_m).")
+    ] = None,
+    samples: Samples = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
+    batch: Annotated[int | None, typer.Option(min=1, help="Slices at a time: memory, not results.")] = None,
+    split: Split = None,
+    slices: Annotated[
+        Literal["whole", "tiled", "resized"] | None, typer.Option(help="How a model of slices is shown them.")
+    ] = None,
+    crop: Annotated[
+        int | None, typer.Option(min=0, help="Draw only in the box of the mask and so many voxels around it.")
+    ] = None,
+    noise: Annotated[
+        Literal["independent", "shared", "correlated"] | None, typer.Option(help="How alike that of slices is.")
+    ] = None,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a key of the recipe's [synth]: overlap=0.25.")
+    ] = None,
+    missing: Annotated[list[str] | None, typer.Option(help="Leave this modality out and make it.")] = None,
+    pattern: Pattern = None,
+    manifest: Manifest = None,
+    preset: Preset = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Make the target modalities of one case or of a cohort, on the input's own grid and in physical units."""
+    from voxlate import recipe as recipes
+    from voxlate.synthesis.folder import find_scans, synthesise_cases
+    from voxlate.synthesis.model import load
+
+    named: dict[str, Any] = {"sampler": sampler, "steps": steps, "eta": eta, "samples": samples, "batch": batch}
+    kinds = {"schedule": schedule, "slices": slices, "noise": noise}
+    named |= {key: {"kind": kind} for key, kind in kinds.items() if kind is not None}
+    if crop is not None:
+        named["slices"] = {"kind": slices or "whole", "crop": crop}
+    model = load(run, device)
+    model = model if like is None else model.drawn_like(recipes.read(like))
+    model = model.with_options(**{**named, **recipes.table(pairs(change))})
+    scans = find_scans(inputs, model, split=split, missing=missing, pattern=pattern, manifest=manifest, preset=preset)
+    with bar(err) as shown:
+        folders = synthesise_cases(model, scans, to, seed=seed, progress=Bars(shown))
+    if as_json:
+        cases = [folder.name for folder in folders]
+        print(json.dumps({"out": str(to), "cases": cases, "targets": model.recipe.data.target}))
+        return
+    out.print(f"{len(folders)} cases in {to}. Next:  voxlate evaluate {to} --truth COHORT")

@@ -1,0 +1,158 @@
+"""Commands on results: evaluate, compare, likelihood, report, demo."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from voxlate.cli.app import app, err, out
+from voxlate.cli.options import Device, Json, Manifest, Pattern, Preset, Split, pairs
+from voxlate.cli.progress import Bars, bar
+
+
+@app.command(epilog="Example:  voxlate evaluate OUT --truth COHORT --mask body")
+def evaluate(
+    to: Annotated[Path, typer.Argument(metavar="OUT", help="What synth wrote.")],
+    truth: Annotated[Path, typer.Option(help="The cohort with the true scans.")],
+    mask: Annotated[
+        str | None, typer.Option(help="body, brain, cohort (its mask files) or a file; else the whole image.")
+    ] = None,
+    value_range: Annotated[
+        tuple[float, float] | None, typer.Option("--range", help="Range of PSNR and SSIM, in the target's unit.")
+    ] = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Score a part by itself: 'lesion=tmax>6', 'core=cbf<30%', core=seg=1, a mask file, ratio=lesion/core."
+        ),
+    ] = None,
+    features: Annotated[
+        str | None, typer.Option(help="Distances between all slices by texture (built in), vit, or a ViT's folder.")
+    ] = None,
+    lpips: Annotated[
+        Path | None, typer.Option(metavar="WEIGHTS", help="Score LPIPS too: its AlexNet weights (safetensors).")
+    ] = None,
+    ssim_from: Annotated[
+        Literal["low", "zero"], typer.Option(help="SSIM's values count from the range's low end, or from zero.")
+    ] = "low",
+    split: Split = None,
+    trivial: Annotated[Path | None, typer.Option(help="A run's trivial.safetensors; else the one behind OUT.")] = None,
+    pattern: Pattern = None,
+    manifest: Manifest = None,
+    preset: Preset = None,
+    as_json: Json = False,
+) -> None:
+    """Score syntheses against the truth, beside the trivial answers: metrics.csv and metrics.json."""
+    from voxlate.scoring.evaluate import evaluate as run
+
+    with bar(err) as shown:
+        bars = Bars(shown)
+        scores = run(
+            to,
+            truth,
+            mask=mask,
+            value_range=value_range,
+            trivial=trivial,
+            regions=pairs(region, "--region"),
+            features=features,
+            lpips=lpips,
+            ssim_from=ssim_from,
+            split=split,
+            pattern=pattern,
+            manifest=manifest,
+            preset=preset,
+            progress=lambda done, total, _: bars("evaluate", done, total),
+        )
+    _say(scores.document(), scores.table, as_json)
+
+
+@app.command(epilog="Example:  voxlate compare CNN_OUT DDPM_OUT --reference CNN_OUT --report methods.html")
+def compare(
+    folders: Annotated[list[Path], typer.Argument(metavar="OUT...", help="Scored folders, of the same cases.")],
+    reference: Annotated[str | None, typer.Option(help="Test against this one; else against the best.")] = None,
+    answer: Annotated[str, typer.Option(help="Compare a trivial answer of each instead.")] = "synthesis",
+    to: Annotated[Path | None, typer.Option("--out", help="Write the table as JSON too.")] = None,
+    page: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="Write table and pictures as one offline HTML page.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Put scored methods side by side: mean and spread, and paired tests of their differences."""
+    from voxlate.scoring.compare import compare as run
+
+    found = run(folders, reference=reference, answer=answer)
+    if to:
+        found.write(to)
+    if page:
+        from voxlate.report.comparison import write_page
+
+        write_page(found.document, page)
+    _say(found.document, found.table, as_json)
+
+
+@app.command(epilog="Example:  voxlate likelihood RUN PREPARED --slices 4 --tolerance 1e-3")
+def likelihood(
+    run: Annotated[Path, typer.Argument(help="A run folder, or a weights file, of a diffusion model.")],
+    cohort: Annotated[Path, typer.Argument(help="A prepared cohort with the true targets.")],
+    split: Annotated[str, typer.Option(help="Which part: train, val or test.")] = "val",
+    slices: Annotated[int | None, typer.Option(min=1, help="At most so many a case, evenly spaced; else all.")] = None,
+    tolerance: Annotated[float, typer.Option(help="Error that a step of the ODE may make; larger is quicker.")] = 1e-5,
+    batch: Annotated[int | None, typer.Option(min=1, help="Slices at a time: memory, not results.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random probes.")] = 0,
+    device: Device = "auto",
+    to: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the answer as JSON too.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say how likely the true images are under a diffusion model: bits per dimension, case by case (slow)."""
+    from voxlate.synthesis.likelihood import likelihood as run_it
+
+    with bar(err) as shown:
+        bars = Bars(shown)
+        found = run_it(
+            run,
+            cohort,
+            split=split,
+            slices=slices,
+            tolerance=tolerance,
+            batch=batch,
+            seed=seed,
+            device=device,
+            progress=lambda done, total: bars("likelihood", done, total),
+        )
+    if to:
+        found.write(to)
+    _say(found.document, found.table, as_json)
+
+
+def _say(document: Mapping[str, Any], table: Callable[[], Any], as_json: bool) -> None:
+    """An answer for programs, or for people."""
+    if as_json:
+        print(json.dumps(document))
+    else:
+        out.print(table())
+
+
+@app.command(epilog="Example:  voxlate report OUT")
+def report(
+    path: Annotated[Path, typer.Argument(help="A run, or what synth wrote.")],
+    to: Annotated[Path | None, typer.Option("--out", help="The file; PATH/report.html by default.")] = None,
+) -> None:
+    """Write one HTML file with pictures, curves, tables and provenance; it opens offline."""
+    from voxlate.report.page import report as run
+
+    print(run(path, to))
+
+
+@app.command(epilog="Example:  voxlate demo --out demo")
+def demo(
+    to: Annotated[Path, typer.Option("--out", help="Folder for everything that the demo makes.")] = Path("demo"),
+) -> None:
+    """The whole way on a made-up cohort: phantom, prepare, train, synth, evaluate, report. CPU, a few minutes."""
+    from voxlate.cli.demo import demo as run
+
+    with bar(err) as shown:
+        scores, page, picture = run(to, Bars(shown))
+    out.print(scores.table())
+    print(f"picture: {picture}\nreport:  {page}")

@@ -1,1 +1,0 @@
-"""Weights that others published, as modules and runs of ours."""

@@ -1,0 +1,179 @@
+"""One patient's head as distances: how space is bent, and where skull, cortex, ventricles and lesion begin.
+
+Upright coordinates (mm): x right, y anterior, z superior, the origin at the centre of the brain's base.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from voxlate.phantom.shapes import Lattice, Points, Triple, Tube, ellipsoid, noise, tubes
+from voxlate.phantom.vessels import Vessels, vessels
+
+LesionKind = Literal["none", "tumour", "stroke"]
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """side: -1 left, 1 right, 0 none; centre and radius in upright mm; reach: how much of the territory suffers."""
+
+    kind: LesionKind
+    side: int = 0
+    centre_mm: Triple = (0.0, 0.0, 0.0)
+    radius_mm: float = 0.0
+    reach: float = 0.0
+    collateral_delay_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Everything random about one head's shape; independent of the image's size."""
+
+    asymmetry: float
+    scale: np.ndarray
+    tilt: np.ndarray
+    bend: tuple[Lattice, ...]
+    sway: tuple[Lattice, ...]
+    folds: Lattice
+    rough: Lattice
+    texture: Lattice
+    fold_shift: np.ndarray
+    skull_mm: float
+    cortex_mm: float
+    sulcus_mm: float
+    ventricle: float
+    vessels: Vessels
+    lesion: Lesion
+
+
+def anatomy(rng: np.random.Generator, kind: LesionKind, asymmetry: float = 1.0) -> Anatomy:
+    """asymmetry: 0 makes a head, but for its lesion, the mirror image of itself."""
+    rng, lesion_rng, vessel_rng, fold_rng = rng.spawn(4)
+    lesion = _lesion(lesion_rng, kind)
+    return Anatomy(
+        asymmetry=asymmetry,
+        scale=np.exp(0.025 * np.clip(rng.standard_normal(3), -2, 2)),
+        tilt=np.radians(np.array([3.0, 2.0 * asymmetry, 2.5 * asymmetry]) * np.clip(rng.standard_normal(3), -2, 2)),
+        bend=tuple(noise(rng, 90, 10, 32) for _ in range(3)),
+        sway=tuple(noise(rng, 70, 10, 32) for _ in range(3)),
+        folds=noise(fold_rng, 23, 3, 72, narrow=True).distance_to_zero(),
+        rough=noise(rng, 16, 4, 64),
+        texture=noise(rng, 9, 3, 84),
+        fold_shift=30 * rng.standard_normal(3) * asymmetry,
+        skull_mm=float(rng.uniform(5.5, 7.5)),
+        cortex_mm=float(rng.uniform(2.7, 3.2)),
+        sulcus_mm=float(rng.uniform(0.5, 1.1)),
+        ventricle=float(np.exp(0.2 * np.clip(rng.standard_normal(), -2, 2))),
+        vessels=vessels(vessel_rng, asymmetry, lesion.side if kind == "stroke" else 0),
+        lesion=lesion,
+    )
+
+
+def _lesion(rng: np.random.Generator, kind: LesionKind) -> Lesion:
+    side = int(rng.choice((-1, 1)))
+    if kind == "tumour":
+        x, y, z = rng.uniform((26, -38, 12), (38, 42, 42))
+        return Lesion(kind, side, (float(side * x), float(y), float(z)), float(rng.uniform(11, 19)))
+    if kind == "stroke":
+        y, z = rng.uniform((-14, 4), (18, 22))
+        reach, delay = rng.uniform((0.75, 5.5), (1.15, 8.5))
+        return Lesion(
+            kind, side, (side * 40.0, float(y), float(z)), float(rng.uniform(14, 24)), float(reach), float(delay)
+        )
+    return Lesion("none")
+
+
+def upright(head: Anatomy, points: Points) -> Points:
+    """Scanner points [D, H, W] in the coordinates in which the head is upright and of average shape."""
+    angle = head.tilt
+    turn = _turn(0, angle[0]) @ _turn(1, angle[1]) @ _turn(2, angle[2])
+    centred = [points[0], points[1] + np.float32(6), points[2]]
+    matrix = (turn / head.scale[:, None]).astype(np.float32)
+    turned = [row[0] * centred[0] + row[1] * centred[1] + row[2] * centred[2] for row in matrix]
+    # Both sides see the same noise; rounding |x| keeps the mid-plane free of a crease.
+    half: Points = (np.sqrt(turned[0] ** 2 + np.float32(400)), turned[1], turned[2])
+    across = np.tanh(turned[0] / np.float32(20))  # a sideways bend must vanish in the mid-plane to stay symmetric
+    shifts: list[np.ndarray] = [np.float32(1.9) * lattice.at(half) for lattice in head.bend]
+    shifts[0] *= across
+    if head.asymmetry:
+        whole: Points = (turned[0], turned[1], turned[2])
+        shifts = [s + np.float32(0.9 * head.asymmetry) * lattice.at(whole) for s, lattice in zip(shifts, head.sway)]
+    x, y, z = (t + s for t, s in zip(turned, shifts))
+    return x, y, z
+
+
+def _turn(axis: int, angle: float) -> np.ndarray:
+    i, j = [(1, 2), (0, 2), (0, 1)][axis]
+    matrix = np.eye(3)
+    matrix[[i, j], [i, j]] = np.cos(angle)
+    matrix[i, j], matrix[j, i] = -np.sin(angle), np.sin(angle)
+    return matrix
+
+
+def displaced_by_tumour(lesion: Lesion, points: Points, depth: np.ndarray) -> Points:
+    """Points seen through the mass effect: tissue is pushed away from a tumour, but the skull holds still."""
+    if lesion.kind != "tumour":
+        return points
+    offset = [p - np.float32(c) for p, c in zip(points, lesion.centre_mm)]
+    squared = sum(d * d for d in offset)
+    push = 0.42 * np.exp(-squared / np.float32(2 * (1.5 * lesion.radius_mm) ** 2)) * np.clip(depth / 14, 0, 1)
+    x, y, z = (p - push * d for p, d in zip(points, offset))
+    return x, y, z
+
+
+def deep_grey(points: Points) -> np.ndarray:
+    """Caudate, lentiform nucleus and thalamus of both sides."""
+    x, y, z = np.abs(points[0]), points[1], points[2]
+    caudate = ellipsoid((x - np.float32(0.10) * (24 - y), y, z + np.float32(0.16) * (y - 24)), (14, 22, 10), (5, 17, 8))
+    lentiform = ellipsoid((x + np.float32(0.28) * (y - 16), y, z), (26, 16, 2), (6.5, 16, 9.5))
+    thalamus = ellipsoid((x + np.float32(0.30) * (y + 2), y, z), (11.5, -3, 7), (8, 13, 8.5))
+    return np.minimum(np.minimum(caudate, lentiform), thalamus)
+
+
+_LATERAL: tuple[tuple[Triple, ...], ...] = (
+    ((6.5, 36, 5), (7, 30, 10), (6.5, 20, 15.5), (7, 8, 20), (9.5, -10, 22), (16, -24, 18), (24, -33, 9)),
+    ((24, -33, 9), (31, -22, -8), (33, -4, -18), (32, 8, -20)),
+    ((24, -33, 9), (23, -48, 6), (20, -58, 4)),
+)
+_LATERAL_RADII = ((4.6, 6.6), (4.6, 1.8), (4.6, 1.5))
+
+
+def ventricles(head: Anatomy, points: Points, straight: Points) -> np.ndarray:
+    x, y, z = points
+    grow = head.ventricle
+    sides = []
+    for path, radii in zip(_LATERAL, _LATERAL_RADII):
+        tube = Tube(path, (radii[0] * grow, radii[1] * grow))
+        sides += [tube, tube.mirrored()]
+    lateral = np.maximum(tubes(points, straight, sides, 8), np.float32(0.7) - np.abs(x))  # septum pellucidum
+    third = np.maximum(ellipsoid((np.zeros_like(x), y, z), (0, 2, 2), (1e3, 13, 9)), np.abs(x) - np.float32(1.9 * grow))
+    fourth = ellipsoid(points, (0, -25, -32), (6.0 * grow, 4.0, 9))
+    aqueduct = tubes(points, straight, [Tube(((0, -14, -4), (0, -20, -16), (0, -24, -28)), (0.9, 0.9))], 8)
+    return np.minimum(np.minimum(lateral, third), np.minimum(fourth, aqueduct))
+
+
+def territory(head: Anatomy, points: Points) -> tuple[np.ndarray, np.ndarray]:
+    """Distances to the core and to the whole hypoperfused tissue of a stroke of the middle cerebral artery."""
+    lesion = head.lesion
+    sided: Points = (points[0] * np.float32(lesion.side), points[1], points[2])
+    rough, radius = head.rough.at(points), lesion.radius_mm
+    whole = ellipsoid(sided, (50, -2, 16), (31 * lesion.reach, 50 * lesion.reach, 34 * lesion.reach)) + 3 * rough
+    whole = np.maximum(whole, np.float32(14) - sided[0])
+    core = ellipsoid(points, lesion.centre_mm, (0.9 * radius, 1.2 * radius, 0.9 * radius)) + 2.5 * rough
+    return np.maximum(core, whole + 4), whole
+
+
+def tumour(head: Anatomy, points: Points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distances to necrosis, necrosis with its enhancing rim, and the oedema around them."""
+    rough, radius = head.rough.at(points), head.lesion.radius_mm
+    ball = (
+        ellipsoid(points, head.lesion.centre_mm, (radius, 1.1 * radius, 0.95 * radius))
+        + np.float32(0.12 * radius) * rough
+    )
+    finger = head.rough.at((points[1], points[2], points[0]))
+    return (
+        ball + np.float32(0.27 * radius) + finger,
+        ball,
+        ball - np.float32(0.75 * radius) - np.float32(0.35 * radius) * finger,
+    )

@@ -1,0 +1,104 @@
+"""A cohort of phantom patients as files, laid out as `prepare` finds them without any option."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from voxlate.errors import BadInput
+from voxlate.files import read_json, write_json
+from voxlate.images.volume import Volume, unit_of, write_volume
+from voxlate.phantom.anatomy import LesionKind
+from voxlate.phantom.head import FIELD_MM, Head, make_head
+from voxlate.phantom.scanner import image
+from voxlate.phantom.signal import MODALITIES
+from voxlate.phantom.tissue import Label
+
+CohortLesion = Literal["mixed", "none", "tumour", "stroke"]
+NOTE = "phantom.json"
+LESION_MAP = {"tumour": ("necrosis", "oedema", "enhancing rim"), "stroke": ("core", "penumbra"), "none": ()}
+
+
+def write_cohort(
+    out: Path,
+    cases: int,
+    size: tuple[int, int, int],
+    seed: int = 0,
+    lesion: CohortLesion = "mixed",
+    modalities: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Writes `OUT/phantom_000/t1.nii.gz` and so on, `seg` (`Label`) and `lesion`, and the note `phantom.json`.
+
+    size: voxels in x, y, z; modalities: all where None; progress: called with (cases done, cases). What is there
+    already is kept. Returns the case folders. Raises BadInput where `out` holds another cohort or a setting is wrong.
+    """
+    wanted = tuple(modalities or MODALITIES)
+    _check(cases, size, lesion, wanted)
+    settings = {"seed": seed, "size": list(size), "lesion": lesion}
+    _claim(out, settings)
+    folders = []
+    for case in range(cases):
+        folder = out / f"phantom_{case:03d}"
+        missing = [name for name in (*wanted, "seg", "lesion") if not (folder / f"{name}.nii.gz").exists()]
+        if missing:
+            _write_case(folder, make_head(seed, case, size, lesion_of(lesion, case)), missing)
+        folders.append(folder)
+        if progress:
+            progress(case + 1, cases)
+    return folders
+
+
+def lesion_of(lesion: CohortLesion, case: int) -> LesionKind:
+    """What a case of the cohort suffers from; a mixed cohort goes round, so that a small one has one of each."""
+    return ("tumour", "stroke", "none")[case % 3] if lesion == "mixed" else lesion
+
+
+def _check(cases: int, size: tuple[int, int, int], lesion: str, modalities: tuple[str, ...]) -> None:
+    if cases < 1:
+        raise BadInput(f"cases: expected at least 1, found {cases}. Ask for one case or more.")
+    if len(size) != 3 or min(size) < 8 or max(size) > 1024:
+        found = " ".join(str(n) for n in size)
+        raise BadInput(f"size: expected three numbers of voxels (x y z) from 8 to 1024, found {found}. Try 128 128 64.")
+    if lesion not in get_args(CohortLesion):
+        raise BadInput(
+            f"lesion: expected one of {', '.join(get_args(CohortLesion))}, found {lesion}. Choose one of them."
+        )
+    unknown = [name for name in modalities if name not in MODALITIES]
+    if unknown:
+        raise BadInput(f"modalities: expected some of {', '.join(MODALITIES)}, found {', '.join(unknown)}. Remove it.")
+
+
+def _claim(out: Path, settings: dict[str, Any]) -> None:
+    """Writes the cohort's note, or finds it there with the same settings."""
+    note = out / NOTE
+    if not note.exists():
+        write_json(note, {**settings, **_description(settings["size"])})
+        return
+    found = read_json(note)
+    for name, value in settings.items():
+        if found.get(name) != value:
+            raise BadInput(
+                f"{note}: expected a cohort with {name} {value}, found {name} {found.get(name)}. "
+                "Choose another folder, or the same settings to continue this one."
+            )
+
+
+def _description(size: Sequence[int]) -> dict[str, Any]:
+    return {
+        "what": "Made-up heads: computed from equations, from no patient.",
+        "field_mm": list(FIELD_MM),
+        "spacing_mm": [field / n for field, n in zip(FIELD_MM, size)],
+        "seg": {label.name.lower(): int(label) for label in Label},
+        "lesion_map": {kind: {name: i for i, name in enumerate(names, start=1)} for kind, names in LESION_MAP.items()},
+        "sources": "Constants and equations with their literature: voxlate.phantom.tissue and .signal.",
+    }
+
+
+def _write_case(folder: Path, head: Head, names: Sequence[str]) -> None:
+    maps = {"seg": head.labels, "lesion": head.lesion_map}
+    for name in names:
+        data = maps[name] if name in maps else image(head, name)
+        volume = Volume(data[None].astype(np.float32), head.affine, unit_of(name), name)
+        write_volume(folder / f"{name}.nii.gz", volume)

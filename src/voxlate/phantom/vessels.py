@@ -1,0 +1,177 @@
+"""Centrelines of the arteries and veins of the head, in the phantom's own upright coordinates (mm).
+
+The courses follow any atlas of the circle of Willis (for radii: Kamath 1981, J Anat 133:419; Krejza et al. 2007,
+Stroke 38:1178: internal carotid 2.3 mm, middle cerebral 1.4-1.6, anterior 1.2, basilar 1.6).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from voxlate.phantom.shapes import Triple, Tube
+
+CEREBRUM_CENTRE: Triple = (0.0, 0.0, 18.0)
+CEREBRUM_AXES: Triple = (64.0, 83.0, 54.0)
+
+
+@dataclass(frozen=True)
+class Vessels:
+    arteries: tuple[Tube, ...]
+    veins: tuple[Tube, ...]
+    beyond_clot: tuple[Tube, ...]
+    clot: tuple[Tube, ...]
+
+
+def vessels(rng: np.random.Generator, asymmetry: float, occluded: int) -> Vessels:
+    """All vessels; `occluded` is the side (-1 left, 1 right, 0 neither) whose middle cerebral artery a clot closes.
+
+    asymmetry: 0 makes the right side the mirror image of the left one.
+    """
+    shared = int(rng.integers(2**32))
+    own = {side: int(rng.integers(2**32)) for side in (-1, 1)}
+    arteries, veins = list(_midline_arteries()), list(_midline_veins())
+    beyond: list[Tube] = []
+    clot: list[Tube] = []
+    for side in (-1, 1):
+        walk = _Walk(np.random.default_rng(shared), np.random.default_rng(own[side]), asymmetry)
+        near, far = _anterior(walk), _middle(walk)
+        near += _posterior(walk)
+        stem, plug = _stem(closed=side == occluded)
+        near.append(stem)
+        (beyond if side == occluded else near).extend(far)
+        sided = [[part if side == 1 else part.mirrored() for part in parts] for parts in (near, plug, _drainage(walk))]
+        arteries += sided[0]
+        clot += sided[1]
+        veins += sided[2]
+        if side == occluded == -1:
+            beyond = [part.mirrored() for part in beyond]
+    return Vessels(tuple(arteries), tuple(veins), tuple(beyond), tuple(clot))
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """Random numbers that both sides share, plus `asymmetry` times what each side has of its own."""
+
+    shared: np.random.Generator
+    own: np.random.Generator
+    asymmetry: float
+
+    def jitter(self, size: int = 1) -> np.ndarray:
+        return self.shared.standard_normal(size) + self.asymmetry * self.own.standard_normal(size)
+
+
+def on_cerebrum(azimuth: float, height: float, scale: float = 1.0) -> Triple:
+    """A point of the cerebrum's envelope; azimuth 0 is lateral and pi/2 anterior, height -pi/2..pi/2 (radians)."""
+    y = CEREBRUM_AXES[1] * scale * np.cos(height) * np.sin(azimuth)
+    x = CEREBRUM_AXES[0] * scale * np.cos(height) * np.cos(azimuth) * (1 - 0.0008 * y)
+    return float(x), float(y), float(CEREBRUM_CENTRE[2] + CEREBRUM_AXES[2] * scale * np.sin(height))
+
+
+def _stem(closed: bool) -> tuple[Tube, list[Tube]]:
+    """The first part (M1) of the middle cerebral artery, and the clot that closes its far half."""
+    course = ((11.0, 16.0, -15.0), (17.0, 17.5, -13.5), (24.0, 17.0, -13.5), (32.0, 14.0, -11.0))
+    if not closed:
+        return Tube(course, (1.6, 1.45)), []
+    return Tube(course[:3], (1.6, 1.5)), [Tube(((24.5, 17.0, -13.4), course[3]), (1.5, 1.45))]
+
+
+def _anterior(walk: _Walk) -> list[Tube]:
+    """Internal carotid and anterior cerebral artery of one side, with branches on the medial face."""
+    parts = [
+        Tube(
+            ((25, -4, -80), (24, 2, -62), (22, 3, -50), (13, 12, -42), (11, 22, -36), (11, 27, -27), (11, 16, -15)),
+            (2.4, 2.0),
+        ),
+        Tube(((11, 16, -15), (7, 21, -14), (2.6, 25, -13)), (1.3, 1.2)),
+    ]
+    arch = [(2.6, 25.0, -13.0), (2.4, 33.0, -6.0)]
+    arch += [(2.2, 47 * np.cos(a), 6 + 29 * np.sin(a)) for a in np.linspace(-0.1, 2.35, 9)]
+    parts.append(Tube(tuple(arch), (1.2, 0.6)))
+    for index in (2, 4, 6, 7, 8):
+        root = arch[index]
+        angle = np.arctan2(root[2] - 6, root[1]) + 0.1 * walk.jitter()[0]
+        steps = [
+            (2.0, root[1] + r * np.cos(angle + 0.006 * r), root[2] + r * np.sin(angle + 0.006 * r)) for r in (9, 18)
+        ]
+        parts.append(Tube((root, *steps), (0.8, 0.5)))
+    return parts
+
+
+def _middle(walk: _Walk) -> list[Tube]:
+    """Branches of the middle cerebral artery: through the Sylvian fissure, then over the convexity."""
+    fork = (32.0, 14.0, -11.0)
+    upper, lower = (37.0, 12.0, -5.0), (38.0, 6.0, -8.0)
+    parts = [Tube((fork, upper), (1.3, 1.2)), Tube((fork, lower), (1.3, 1.2))]
+    for azimuth, rising in ((0.75, 0.9), (0.42, 1.0), (0.12, 1.0), (-0.2, 0.95), (-0.5, 0.75)):
+        parts += _convexity_branch(walk, upper, azimuth, rising)
+    for azimuth, rising in ((0.1, -0.35), (-0.45, -0.25), (-0.75, 0.2)):
+        parts += _convexity_branch(walk, lower, azimuth, rising)
+    return parts
+
+
+def _convexity_branch(walk: _Walk, root: Triple, azimuth: float, rising: float) -> list[Tube]:
+    azimuth += 0.06 * walk.jitter()[0]
+    start = -0.42 + 0.1 * abs(azimuth - 0.1)
+    surface = []
+    for step, wobble in zip(np.linspace(0, 1, 7), walk.jitter(7)):
+        height = start + rising * step
+        surface.append(on_cerebrum(azimuth * (1 + 0.35 * step) + 0.05 * wobble, height, 0.985))
+    depth = (0.55 * root[0] + 0.45 * surface[0][0], 0.5 * (root[1] + surface[0][1]), 0.5 * (root[2] + surface[0][2]))
+    parts = [Tube((root, depth, *surface), (1.15, 0.5))]
+    for index in (2, 4):
+        turn = (1 if walk.jitter()[0] > 0 else -1) * 0.16
+        twig = [
+            on_cerebrum(azimuth * (1 + 0.06 * index) + turn * k, start + rising * (index / 6 + 0.13 * k), 0.985)
+            for k in (1, 2)
+        ]
+        parts.append(Tube((surface[index], *twig), (0.75, 0.45)))
+    return parts
+
+
+def _posterior(walk: _Walk) -> list[Tube]:
+    """Vertebral, posterior communicating and posterior cerebral artery of one side."""
+    sway = 1.5 * walk.jitter(3)
+    far = ((15 + sway[0], -44, -3), (13, -58 + sway[1], 2), (11, -72, 6 + sway[2]))
+    return [
+        Tube(((13, -14, -80), (11, -10, -66), (6, -1, -54), (0, 1.5, -46)), (1.8, 1.5)),
+        Tube(((11, 17, -16.5), (10, 8, -18), (9, 1, -19.5)), (0.7, 0.7)),
+        Tube(((0, 3, -22), (9, 1, -19.5), (17, -10, -15), (18, -27, -9), *far), (1.3, 0.6)),
+        Tube(((18, -27, -9), (30, -42, -12), (38, -52, -8)), (0.8, 0.5)),
+        Tube(((0, 2, -27), (10, -5, -25), (19, -20, -20), (22, -40, -14)), (0.9, 0.5)),
+    ]
+
+
+def _midline_arteries() -> tuple[Tube, ...]:
+    basilar = Tube(((0, 1.5, -46), (0, 2.5, -34), (0, 3, -22)), (1.8, 1.6))
+    return basilar, Tube(((-2.6, 25, -13), (2.6, 25, -13)), (0.9, 0.9))
+
+
+def _midline_veins() -> tuple[Tube, ...]:
+    arc = [
+        (0.0, (CEREBRUM_AXES[1] - 0.5) * np.cos(a), 18 + (CEREBRUM_AXES[2] - 0.5) * np.sin(a))
+        for a in np.linspace(0.35, 3.5, 26)
+    ]
+    confluence = arc[-1]
+    straight = Tube(((0, -36, 9), (0, -50, 6), (0, -64, 0), confluence), (1.8, 2.3))
+    lower = Tube(tuple((0.0, 44 * np.cos(a), 8 + 30 * np.sin(a)) for a in np.linspace(0.5, 2.6, 9)), (0.7, 1.0))
+    return Tube(tuple(arc), (2.0, 4.2)), straight, lower
+
+
+def _drainage(walk: _Walk) -> list[Tube]:
+    """Veins of one side: deep, transverse and sigmoid sinus, bridging and Sylvian veins."""
+    confluence = (0.0, (CEREBRUM_AXES[1] - 0.5) * np.cos(3.5), 18 + (CEREBRUM_AXES[2] - 0.5) * np.sin(3.5))
+    parts = [
+        Tube(((2, 18, 12), (2.2, 0, 13.5), (2, -22, 12), (0, -36, 9)), (0.8, 1.3)),
+        Tube(
+            (confluence, (20, -74, -7), (40, -58, -12), (52, -38, -18), (50, -28, -32), (36, -22, -46), (29, -12, -80)),
+            (3.4, 3.0),
+        ),
+    ]
+    for azimuth in (1.15, 0.75, 0.3, -0.2, -0.65, -1.1):
+        azimuth += 0.08 * walk.jitter()[0]
+        heights = np.linspace(0.45 + 0.1 * walk.jitter()[0], 1.42, 5)
+        path = [on_cerebrum(azimuth * (1 - 0.06 * k), float(h), 1.0) for k, h in enumerate(heights)]
+        top = np.arctan2((path[-1][2] - 18) / CEREBRUM_AXES[2], path[-1][1] / CEREBRUM_AXES[1])
+        crest = (0.0, (CEREBRUM_AXES[1] - 0.5) * float(np.cos(top)), 18 + (CEREBRUM_AXES[2] - 0.5) * float(np.sin(top)))
+        parts.append(Tube((*path, crest), (0.6, 1.1)))
+    return parts

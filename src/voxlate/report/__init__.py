@@ -1,0 +1,1 @@
+"""Offline HTML pages about runs, syntheses and comparisons. Computes no score."""

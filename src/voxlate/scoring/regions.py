@@ -1,0 +1,260 @@
+"""What part of an image counts: the mask of all scores, and named regions that are scored by themselves."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxlate.data.find import CaseFiles
+from voxlate.data.presets import LABELS
+from voxlate.errors import BadInput
+from voxlate.images.grid import canonical, return_to, same_grid
+from voxlate.images.mask import brain, clearest, foreground
+from voxlate.images.ranges import Range, range_for
+from voxlate.images.volume import Volume, read_volume, unit_of
+from voxlate.scoring import metrics
+
+Inside = NDArray[np.bool_]
+NUMBER = r"([-+]?\d+(?:\.\d*)?)"
+ABOVE_OR_BELOW = re.compile(rf"([\w-]+)\s*([<>])\s*{NUMBER}")
+LABEL = re.compile(rf"([\w-]+)\s*={{1,2}}\s*{NUMBER}")
+BETWEEN = re.compile(rf"{NUMBER}\s*<\s*([\w-]+)\s*<\s*{NUMBER}")
+BELOW_SHARE = re.compile(rf"([\w-]+)\s*<\s*{NUMBER}\s*%")
+RATIO = re.compile(r"([\w-]+)\s*/\s*([\w-]+)")
+
+
+@dataclass(frozen=True)
+class Region:
+    """A named part of each case: where a modality or label map of the truth lies between two values, or a mask file.
+
+    low, high: in the modality's unit, in shares of the image's own peak where that is arbitrary; plain in label maps.
+    mirrored: shares of the other hemisphere's mean instead. over: no part, but the volumes of two parts divided.
+    """
+
+    name: str
+    text: str
+    modality: str | None = None
+    low: float = -math.inf
+    high: float = math.inf
+    path: str | None = None
+    mirrored: bool = False
+    over: tuple[str, str] | None = None
+
+    def select(self, values: NDArray[np.float32], frame: Inside) -> Inside:
+        """The part of `frame` whose values lie between the ends; values, frame: [D, H, W], canonical."""
+        if self.mirrored:
+            values = shares_of_other_side(values, frame)
+        chosen: Inside = (values > self.low) & (values < self.high) & frame
+        return chosen
+
+    def rule(self, ranges: Mapping[str, Range], within: str) -> str:
+        """In words, for the caption: cta > 150 HU within body."""
+        if self.over is not None:
+            return f"volume of {self.over[0]} / volume of {self.over[1]}"
+        if self.mirrored:
+            return f"{self.text} of the other hemisphere's mean, where above 0, within {within}"
+        if self.modality is None or self.modality in LABELS:
+            return f"{self.text} within {within}"
+        known = ranges.get(self.modality) or range_for(unit_of(self.modality))
+        return f"{self.text} {known.unit} within {within}"
+
+
+def regions_from(texts: Mapping[str, str] | None) -> tuple[Region, ...]:
+    """Regions by name: "cta>150", "ct<-300", "150<cta<600", "seg=4", or a mask file ("masks/{case}.nii.gz").
+
+    "cbf<30%" compares with the mean of the other hemisphere; "lesion/core", two names of others, is a mismatch ratio.
+    Raises BadInput for a text that is none of these.
+    """
+    given = {name: str(text) for name, text in (texts or {}).items()}
+    slashed = {name: found.groups() for name, text in given.items() if (found := RATIO.fullmatch(text.strip()))}
+    named = {name: pair for name, pair in slashed.items() if set(pair) <= given.keys()}  # others are paths
+    ratios = {name: pair for name, pair in named.items() if not set(pair) & named.keys()}
+    plain = tuple(_region(name, text) for name, text in given.items() if name not in ratios)
+    return plain + tuple(Region(name, given[name], over=(top, bottom)) for name, (top, bottom) in ratios.items())
+
+
+def _region(name: str, text: str) -> Region:
+    if not re.fullmatch(r"[\w-]+", name):
+        raise BadInput(
+            f"region: expected a name of letters, digits, _ and -, found {name!r}. Write it as vessels=cta>150."
+        )
+    if found := LABEL.fullmatch(text.strip()):
+        value = float(found[2])
+        return Region(name, f"{found[1]} = {value:g}", found[1], value - 0.5, value + 0.5)
+    if "<" not in text and ">" not in text:
+        if not text:
+            raise BadInput(f"region {name}: expected a threshold or a mask file, found nothing. Write {name}=cta>150.")
+        return Region(name, text, path=text)
+    if found := BELOW_SHARE.fullmatch(text.strip()):
+        share = float(found[2])
+        return Region(name, f"{found[1]} < {share:g} %", found[1], 0.0, share / 100, mirrored=True)
+    if found := ABOVE_OR_BELOW.fullmatch(text.strip()):
+        modality, sign, value = found[1], found[2], float(found[3])
+        ends = (value, math.inf) if sign == ">" else (-math.inf, value)
+        return Region(name, f"{modality} {sign} {value:g}", modality, *ends)
+    if (found := BETWEEN.fullmatch(text.strip())) and float(found[1]) < float(found[3]):
+        return Region(name, f"{found[1]} < {found[2]} < {found[3]}", found[2], float(found[1]), float(found[3]))
+    raise BadInput(
+        f"region {name}: expected MODALITY>NUMBER, MODALITY<NUMBER, LOW<MODALITY<HIGH, LABELS=NUMBER or a mask file, "
+        f"found {text!r}. "
+        f"Write it as {name}=cta>150."
+    )
+
+
+def find_region(
+    region: Region, truth: Volume, scale: Range, body: Inside | None, case: CaseFiles, frame: Inside
+) -> Inside:
+    """Where the region lies in one case, [D, H, W] canonical, within `frame`. May be empty.
+
+    scale: the range that the truth is scored on; body: the truth's foreground, where that range is its own.
+    """
+    if region.path is not None:
+        path = Path(region.path.replace("{case}", case.case))
+        found: Inside = canonical(on_grid_of(truth, path, "mask")).data[0] > 0.5
+        return found & frame
+    assert region.modality is not None
+    if region.modality == truth.modality:
+        return region.select(thresholded(truth, scale, body), frame)
+    if region.modality in case.labels:
+        return region.select(canonical(on_grid_of(truth, case.labels[region.modality], "seg")).data[0], frame)
+    if region.modality not in case.files:
+        known = ", ".join(sorted({**case.files, **case.labels}))
+        raise BadInput(
+            f"region {region.name}: expected a modality or label map of {case.case} ({known}), "
+            f"found {region.modality}. Choose one of these."
+        )
+    other = on_grid_of(truth, case.files[region.modality], region.modality)
+    own = range_for(other.unit)
+    return region.select(thresholded(other, own, foreground(other) if own.own else None), frame)
+
+
+def shares_of_other_side(values: NDArray[np.float32], frame: Inside) -> NDArray[np.float32]:
+    """Values over the mean of the other half of the frame: [D, H, W], canonical, so that W runs from left to right.
+
+    The halves meet in the middle of the frame's box. Only values above 0 count: fluid is not perfused. A half whose
+    other half has none becomes NaN. Source of the threshold: Campbell et al. 2011 (Stroke 42), relative CBF of a core.
+    """
+    shares = np.full(values.shape, np.nan, np.float32)
+    columns = np.flatnonzero(frame.any(axis=(0, 1)))
+    if not len(columns):
+        return shares
+    first, last = int(columns[0]), int(columns[-1]) + 1
+    left, right = slice(0, (first + last) // 2), slice((first + last + 1) // 2, None)
+    middle = slice(left.stop, right.start)  # of an odd width: a column of no side
+    perfused = frame & (values > 0)
+    for here, others in ((left, (right,)), (right, (left,)), (middle, (left, right))):
+        known = np.concatenate([values[..., other][perfused[..., other]] for other in others])
+        if len(known):
+            shares[..., here] = values[..., here] / np.mean(known, dtype=np.float64)
+    return shares
+
+
+def thresholded(volume: Volume, scale: Range, body: Inside | None) -> NDArray[np.float32]:
+    """Values that a threshold meets, [D, H, W] canonical: not clipped; shares of the own peak in arbitrary units."""
+    if not scale.own:
+        return canonical(volume).data[0]
+    return brought(volume, scale, body)
+
+
+def region_scores(
+    name: str,
+    inside: Inside,
+    truth: NDArray[np.float32],
+    other: NDArray[np.float32],
+    overlap: Inside | None,
+    voxel_ml: float,
+) -> dict[str, float]:
+    """MAE, both means and size inside a region; and of `overlap`, where the other image passes the threshold, Dice,
+    volume (ml) and by how much that is wrong.
+    """
+    found = {f"{name}.voxels": float(inside.sum()), f"{name}.truth_volume": voxel_ml * float(inside.sum())}
+    for key, image in (("mean", other), ("truth_mean", truth)):
+        found[f"{name}.{key}"] = float(np.mean(image[inside], dtype=np.float64)) if inside.any() else math.nan
+    found[f"{name}.mae"] = metrics.mae(truth, other, inside) if inside.any() else math.nan
+    if overlap is not None:
+        found[f"{name}.dice"] = metrics.dice(inside, overlap)
+        found[f"{name}.volume"] = voxel_ml * float(overlap.sum())
+        found[f"{name}.volume_error"] = abs(found[f"{name}.volume"] - found[f"{name}.truth_volume"])
+    return found
+
+
+def ratio_scores(name: str, over: tuple[str, str], scored: Mapping[str, float]) -> dict[str, float]:
+    """The volumes of two regions divided, in the image and in the truth, and the error; NaN where the lower is empty.
+
+    A region that the image itself does not show (another modality, a label map, a file) has the truth's volume.
+    """
+    of_truth = [scored[f"{part}.truth_volume"] for part in over]
+    of_image = [scored.get(f"{part}.volume", scored[f"{part}.truth_volume"]) for part in over]
+    ratio, truth = (top / bottom if bottom else math.nan for top, bottom in (of_image, of_truth))
+    return {f"{name}.ratio": ratio, f"{name}.truth_ratio": truth, f"{name}.ratio_error": abs(ratio - truth)}
+
+
+def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> Inside | None:
+    """The region that counts, [D, H, W] in canonical orientation; None for the whole image."""
+    if mask is None:
+        return None
+    if mask in ("body", "brain"):
+        inside = body_of(truth) if mask == "body" else _brain_of(truth, case)
+    else:
+        if mask == "cohort" and case.mask is None:
+            raise BadInput(
+                f"{case.case}: expected a mask file in the cohort, found none. Pass --mask body, brain or a file."
+            )
+        path = case.mask if mask == "cohort" else Path(str(mask).replace("{case}", case.case))
+        assert path is not None
+        inside = canonical(on_grid_of(truth, path, "mask")).data[0] > 0.5
+    if not inside.any():
+        raise BadInput(f"{case.case}: expected a mask with voxels inside, found an empty one. Choose another --mask.")
+    return inside
+
+
+def _brain_of(truth: Volume, case: CaseFiles) -> Inside:
+    """The brain in the truth, [D, H, W] canonical; where that is a map (of flow, of time), in the case's CT."""
+    units = {truth.modality: truth.unit, **{name: unit_of(name) for name in case.files}}
+    name = clearest(units)
+    if truth.unit in ("HU", "a.u.", "grey") or units[name] != "HU":
+        return _canonical(brain(truth), truth)
+    return _canonical(brain(on_grid_of(truth, case.files[name], name)), truth)
+
+
+def body_of(truth: Volume) -> Inside:
+    """The foreground of the truth, [D, H, W] in canonical orientation."""
+    return _canonical(foreground(truth), truth)
+
+
+def _canonical(found: Inside, truth: Volume) -> Inside:
+    """A mask found on the truth's own grid, in canonical orientation."""
+    volume = Volume(found[None].astype(np.float32), truth.affine, "", "mask", truth.origin)
+    inside: Inside = canonical(volume).data[0] > 0.5
+    return inside
+
+
+def brought(volume: Volume, scale: Range, region: Inside | None) -> NDArray[np.float32]:
+    """Canonical [D, H, W] values on the scored scale: slices are then axial and rows run the same way in all files."""
+    values = Volume(scale.bring(volume.data[0], region)[None], volume.affine, scale.unit, volume.modality)
+    return np.ascontiguousarray(canonical(values).data[0])
+
+
+def on_grid_of(truth: Volume, path: Path, modality: str) -> Volume:
+    """The image of `path` on the truth's own grid, where the two differ by flips and permutes at most."""
+    volume = one_channel(read_volume(path, modality))
+    if same_grid(volume.grid, truth.grid):
+        return volume
+    if same_grid(canonical(volume).grid, canonical(truth).grid):  # flips and permutes are undone exactly
+        return return_to(volume, truth.grid)
+    raise BadInput(
+        f"{path}: expected the grid of {truth.origin} ({truth.grid}), found {volume.grid}. "
+        "Score images as `voxlate synth` wrote them, on the grid of the truth."
+    )
+
+
+def one_channel(volume: Volume) -> Volume:
+    if volume.data.shape[0] == 1:
+        return volume
+    raise BadInput(
+        f"{volume.origin}: expected one value a voxel, found {volume.data.shape[0]} channels. Split the file first."
+    )

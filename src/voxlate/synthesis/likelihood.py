@@ -1,0 +1,258 @@
+"""How likely the true images of a cohort are under a diffusion model, in bits per dimension."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+from torch.nn.functional import one_hot
+
+from voxlate import __version__
+from voxlate.batch import Batch
+from voxlate.data.batches import batches_of, open_cohort, spread, whole_cases
+from voxlate.data.patches import Place, check_intensity
+from voxlate.data.prepared import Cohort
+from voxlate.diffusion.noise import Noise
+from voxlate.errors import BadInput
+from voxlate.files import write_json
+from voxlate.methods.diffusion import Diffusion
+from voxlate.methods.tasks import Complete, Latent, Residual, Translate
+from voxlate.recipe import Recipe
+from voxlate.synthesis.calls import Calls, counted
+from voxlate.training.run import load_method
+from voxlate.training.validate import find_device
+
+Progress = Callable[[int, int], None]
+Question = tuple[str, int | None]  # what is asked for, and the channel that is hidden for it
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """The answer as a document: JSON for programs, `table` for people."""
+
+    document: Mapping[str, Any]
+
+    def table(self) -> Table:
+        return _table(self.document)
+
+    def write(self, path: Path | str) -> None:
+        write_json(path, self.document)
+
+
+def likelihood(
+    run: Path | str,
+    cohort: Path | str,
+    *,
+    split: str = "val",
+    slices: int | None = None,
+    tolerance: float = 1e-5,
+    batch: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Likelihood:
+    """Bits per dimension of the true targets of a prepared cohort, given their sources, in float32.
+
+    slices: at most so many a case, evenly spaced; tolerance: of the ODE, relative and absolute; batch: pieces at a
+    time (memory, not results); seed: of the random probes, one stream a slice. Every modality is asked for in turn
+    where the model completes. Raises BadInput where the run is no diffusion model or does not fit the cohort.
+    Source: Song et al. 2021, eq. 39.
+    """
+    _check_options(slices, tolerance)
+    method, recipe, header = load_method(Path(run))
+    if not isinstance(method, Diffusion):
+        raise BadInput(
+            f"{run}: expected a diffusion model, the only kind with a density, found method.kind "
+            f"'{recipe.method.kind}'. Name another run; voxlate evaluate scores any."
+        )
+    ready = open_cohort(cohort)
+    _check_spacing(ready, header)
+    check_intensity(recipe.data, recipe.intensity)
+    places = whole_cases(ready, recipe.data, split)
+    chosen = {case: list(spread(starts, slices or len(starts))) for case, starts in places.items()}
+    model = method.to(find_device(device))
+    asker = _Asker(model, recipe, ready, batch or recipe.synth.batch, seed, tolerance)
+    stated = {
+        "voxlate": __version__,
+        "note": "Research software, not a medical device.",
+        "run": str(run),
+        "trained_steps": header["steps"],
+        "cohort": str(cohort),
+        "split": split,
+        "of": _of(recipe),
+        "unit": "bits per dimension, values in network units [-1, 1]; lower is better",
+        "pieces": "slices" if recipe.data.patch[0] == 1 else "patches",
+        "tolerance": tolerance,
+        "seed": seed,
+        "divergence": "one random probe a piece (Hutchinson)",
+    }
+    return Likelihood({**stated, **_answers(asker, chosen, header, progress)})
+
+
+def _answers(
+    asker: "_Asker", chosen: Mapping[str, list[Place]], header: Mapping[str, Any], progress: Progress | None
+) -> dict[str, Any]:
+    """The mean over cases for each question, and the cases themselves."""
+    questions = _questions(asker.recipe)
+    total, done = len(questions) * sum(map(len, chosen.values())), 0
+    parts: dict[str, Any] = {}
+    rows: list[dict[str, Any]] = []
+    for name, hidden in questions:
+        begun, mine = time.monotonic(), []
+        with counted(asker.model.net) as calls:
+            for case, starts in chosen.items():
+                bits: list[float | None] = []
+                for values in asker.ask(case, starts, hidden):
+                    bits, done = bits + values, done + len(values)
+                    if progress:
+                        progress(done, total)
+                mine.append(_row(asker.cohort, case, name, bits))
+        rows += mine
+        parts[name] = _part(mine, calls, time.monotonic() - begun) | {"in_unit": _in_unit(name, asker.recipe, header)}
+    return {"targets": parts, "cases": rows}
+
+
+@dataclass(frozen=True)
+class _Asker:
+    """A model with all that its answers depend on."""
+
+    model: Diffusion
+    recipe: Recipe
+    cohort: Cohort
+    batch: int
+    seed: int
+    tolerance: float
+
+    def ask(self, case: str, starts: list[Place], hidden: int | None) -> Iterator[list[float | None]]:
+        """Bits per dimension of the pieces of a case, batch by batch; None where no voxel is to be made."""
+        device = next(self.model.parameters()).device
+        places = [(case, start) for start in starts]
+        for pieces in batches_of(self.cohort, self.recipe.data, self.recipe.intensity, places, self.batch):
+            pieces = _hide(pieces, hidden).to(device)
+            noise = Noise(self.seed, pieces.item)
+            with torch.no_grad():
+                bits = self.model.bits_per_dim(pieces, noise, self.tolerance).tolist()
+            some = pieces.mask.flatten(1).any(1).tolist()
+            masked = isinstance(self.recipe.task, (Translate, Residual)) and self.recipe.task.inside
+            yield [value if there or not masked else None for value, there in zip(bits, some)]
+
+
+def _hide(batch: Batch, channel: int | None) -> Batch:
+    if channel is None:
+        return batch
+    return replace(batch, present=batch.present & ~one_hot(torch.tensor(channel), batch.present.shape[1]).bool())
+
+
+def _questions(recipe: Recipe) -> list[Question]:
+    if isinstance(recipe.task, Complete):
+        return [(name, channel) for channel, name in enumerate(recipe.data.target)]
+    return [(", ".join(recipe.data.target), None)]
+
+
+def _row(cohort: Cohort, case: str, name: str, bits: list[float | None]) -> dict[str, Any]:
+    """Mean over the pieces that have voxels to make."""
+    values = [value for value in bits if value is not None]
+    return {
+        "case": case,
+        "patient": cohort.header(case).patient,
+        "target": name,
+        **_mean_and_sd("bits_per_dim", values),
+        "pieces": len(values),
+    }
+
+
+def _part(rows: list[dict[str, Any]], calls: Calls, seconds: float) -> dict[str, Any]:
+    values = [row["bits_per_dim"] for row in rows if row["bits_per_dim"] is not None]
+    pieces = sum(row["pieces"] for row in rows)
+    return {
+        **_mean_and_sd("mean", values),
+        "cases": len(values),
+        "pieces": pieces,
+        "network_calls": calls.count / max(pieces, 1),
+        "seconds_per_piece": seconds / max(pieces, 1),
+    }
+
+
+def _mean_and_sd(name: str, values: list[float]) -> dict[str, float | None]:
+    """None where there are too few values, or one is infinite."""
+    known = all(map(math.isfinite, values))
+    return {
+        name: float(np.mean(values)) if known and values else None,
+        "sd": float(np.std(values, ddof=1)) if known and len(values) > 1 else None,
+    }
+
+
+def _in_unit(name: str, recipe: Recipe, header: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What to add for the density of the image in physical units; a latent's density says nothing of the image's."""
+    if isinstance(recipe.task, Latent):
+        return None
+    names = [name] if isinstance(recipe.task, Complete) else recipe.data.target
+    halves = [(high - low) / 2 for low, high in (header["target_scales"][one] for one in names)]
+    shrunk = recipe.task.scale if isinstance(recipe.task, Residual) else 1.0
+    units = dict.fromkeys(header["units"][one] for one in names)
+    return {"unit": ", ".join(units), "adds": float(np.mean([math.log2(half / shrunk) for half in halves]))}
+
+
+def _of(recipe: Recipe) -> str:
+    """What the density is of."""
+    task = recipe.task
+    if isinstance(task, Residual):
+        inside = " inside the mask" if task.inside else ""
+        return f"the residual{inside}: truth minus the predictor's image, times {task.scale:g}, given the sources"
+    if isinstance(task, Latent):
+        return "the latent that the autoencoder gives (drawn, once a piece), not the image; given the sources' latents"
+    if isinstance(task, Complete):
+        return "the true image of one modality, given all others"
+    return "the true image, given the sources"
+
+
+def _check_options(slices: int | None, tolerance: float) -> None:
+    if not (tolerance > 0 and math.isfinite(tolerance)):
+        raise BadInput(f"--tolerance: expected a number above 0, found {tolerance:g}. Give 1e-5, say.")
+    if slices is not None and slices < 1:
+        raise BadInput(f"--slices: expected at least 1, found {slices}. Leave it out to take all.")
+
+
+def _check_spacing(cohort: Cohort, header: Mapping[str, Any]) -> None:
+    trained, found = (list(one) if one else None for one in (header.get("spacing_mm"), cohort.made.get("spacing_mm")))
+    if trained != found:
+        raise BadInput(
+            f"{cohort.folder}: expected the spacing of the training (z y x {trained or 'as scanned'}), found "
+            f"{found or 'as scanned'}. Prepare it with the training's --spacing."
+        )
+
+
+def _table(document: Mapping[str, Any]) -> Table:
+    pieces = document["pieces"]
+    lines = [f"−log2 of the density of {document['of']}, over its voxels; values in network units [-1, 1]."]
+    result = Table(title="Bits per dimension (lower is better)", caption_justify="left")
+    for heading in ("target", "case", pieces, "bits per dimension", f"sd of {pieces}"):
+        result.add_column(heading, justify="left" if heading in ("target", "case") else "right")
+    for name, part in document["targets"].items():
+        for row in document["cases"]:
+            if row["target"] == name:
+                result.add_row(name, row["case"], f"{row['pieces']}", _number(row["bits_per_dim"]), _number(row["sd"]))
+        spoken = f"{_number(part['mean'])} ± {_number(part['sd'])}"
+        result.add_row(name, f"mean ± sd of {part['cases']} cases", f"{part['pieces']}", spoken, "", style="bold")
+        result.add_section()
+        if part["in_unit"]:
+            lines.append(
+                f"{name}: the image's density in {part['in_unit']['unit']} has {part['in_unit']['adds']:+.3f} bits "
+                "a voxel on top (log2 of the factor between the units; that of a typical scan where each has its own)."
+            )
+        lines.append(
+            f"{name}: {part['network_calls']:.0f} network evaluations and {part['seconds_per_piece']:.2g} s each of "
+            f"the {pieces}, without those for gradients; tolerance {document['tolerance']:g}; "
+            f"{document['divergence']}, seed {document['seed']}."
+        )
+    result.caption = "\n".join(lines)
+    return result
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

@@ -1,0 +1,238 @@
+"""The weights of paper 001 in their published safetensors files: from flax's names and layouts to ours.
+
+A published key is the path of flax scopes, "ResNetBlock_0/Block_1/Conv_0/kernel"; scopes are numbered by class in the
+order of construction, and our networks construct their parts in that order.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from torch import Tensor, nn
+
+from voxlate import recipe as recipes
+from voxlate.batch import Condition
+from voxlate.errors import BadInput
+from voxlate.images.intensity import Window
+from voxlate.images.volume import unit_of
+from voxlate.nets.interface import Ends
+from voxlate.nets.xmodality.attention import Attention
+from voxlate.nets.xmodality.dit import DiTBlock, FinalLayer
+from voxlate.nets.xmodality.norm import GroupNorm, RMSNorm
+from voxlate.nets.xmodality.parts import Backbone, Block, Conv, Dense, Down, ExactDense, ResNetBlock, SwiGLU, Up
+from voxlate.nets.xmodality.uvit import Transformer
+from voxlate.recipe import Recipe
+from voxlate.training.build import build_all
+from voxlate.training.published_files import Found, detect
+from voxlate.training.run import Run, begin, made_by, save_weights
+
+SCOPES: dict[type[nn.Module], str] = {
+    Conv: "Conv",
+    Dense: "Dense",
+    ExactDense: "Dense",
+    RMSNorm: "RMSNorm",
+    GroupNorm: "GroupNorm",
+    nn.LayerNorm: "LayerNorm",
+    Block: "Block",
+    ResNetBlock: "ResNetBlock",
+    Down: "PixelShuffleDownsample",
+    Up: "PixelShuffleUpsample",
+    Attention: "MultiHeadDotProductAttention",
+    SwiGLU: "SwiGLU",
+    Transformer: "Transformer",
+    DiTBlock: "DiTBlock",
+    FinalLayer: "FinalLayer",
+}  # modules of other classes are no scopes: their parts count as their owner's
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a published array goes: the parameter, which third of it (query, key, value), and the array's shape."""
+
+    parameter: str
+    shape: tuple[int, ...]
+    third: int = 0
+
+
+class Published(nn.Module):
+    """A published network, called with plain tensors; `found` says which one it is."""
+
+    def __init__(self, net: Backbone, found: Found) -> None:
+        super().__init__()
+        self.net, self.found = net, found
+
+    def forward(self, noisy: Tensor | None, condition: Tensor | None, log_snr: Tensor | None) -> Tensor:
+        """noisy, condition: [B, C, D, H, W]; log_snr: [B]; the plain U-Net takes None for the first and last."""
+        out: Tensor = self.net(noisy, Condition(images=condition), log_snr)
+        return out
+
+
+def load_network(path: Path | str) -> Published:
+    """The network of a published file, whichever of the four it is, with its weights, in evaluation mode.
+
+    Raises BadInput where the file is none of them, or has an unknown key, lacks one, or one of another shape.
+    """
+    found, state = _read(Path(path))
+    net = _empty(found)
+    net.load_state_dict(state, assign=True)
+    return Published(net, found).eval()
+
+
+def import_run(weights: Path | str, out: Path | str, changes: Mapping[str, str] | None = None) -> Run:
+    """Make a published file a run folder for `synth`: TOF-MRA to CTA by the paper's recipe, with the file's network.
+
+    changes: to the recipe, as with --set. Raises BadInput where the file is none of the four networks, or its channels
+    are not those of the recipe's modalities.
+    """
+    weights, out = Path(weights), Path(out)
+    found, state = _read(weights)
+    made = _recipe(found, weights, changes)
+    with torch.device("meta"):
+        method = build_all(made)
+    method.load_state_dict({f"net.{name}": tensor for name, tensor in state.items()}, assign=True)
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    origin = {"file": weights.name, "sha256": digest, "format": "xmodality (flax)"}
+    run = begin(out, made, f"# Imported from {weights.name} (sha256 {digest}).\n", {"imported": origin})
+    save_weights(run.weights(), method, {**_header(made, method), "imported": origin})
+    return run
+
+
+def layout(net: nn.Module) -> dict[str, Slot]:
+    """Every key of the published file of a network, with where it goes."""
+    return dict(_slots(net, "", "", Counter()))
+
+
+def _slots(module: nn.Module, ours: str, scope: str, numbers: Counter[str]) -> Iterator[tuple[str, Slot]]:
+    for name, child in module.named_children():
+        kind = SCOPES.get(type(child))
+        if kind is None:
+            yield from _slots(child, f"{ours}{name}.", scope, numbers)
+            continue
+        path = f"{scope}{kind}_{numbers[kind]}/"
+        numbers[kind] += 1
+        if isinstance(child, Attention):
+            yield from _attention_slots(child, f"{ours}{name}.", path)
+        elif next(child.children(), None) is not None:
+            yield from _slots(child, f"{ours}{name}.", path, Counter())
+        else:
+            for parameter, values in child.named_parameters():
+                key, shape = _leaf(parameter, tuple(values.shape), isinstance(child, Conv | Dense))
+                yield path + key, Slot(f"{ours}{name}.{parameter}", shape)
+
+
+def _leaf(parameter: str, shape: tuple[int, ...], product: bool) -> tuple[str, tuple[int, ...]]:
+    if parameter == "bias":
+        return "bias", shape
+    return ("kernel", (*shape[2:], shape[1], shape[0])) if product else ("scale", shape)
+
+
+def _attention_slots(attention: Attention, ours: str, path: str) -> Iterator[tuple[str, Slot]]:
+    channels, heads = attention.out.in_features, attention.heads
+    each = (heads, channels // heads)
+    for third, role in enumerate(("query", "key", "value")):
+        yield f"{path}{role}/kernel", Slot(f"{ours}qkv.weight", (channels, *each), third)
+        yield f"{path}{role}/bias", Slot(f"{ours}qkv.bias", each, third)
+    yield f"{path}out/kernel", Slot(f"{ours}out.weight", (*each, channels))
+    yield f"{path}out/bias", Slot(f"{ours}out.bias", (channels,))
+
+
+def _read(path: Path) -> tuple[Found, dict[str, Tensor]]:
+    """What a published file holds, and its tensors under our names and in our layouts."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+            found = detect(shapes, str(path))
+            slots = layout(_empty(found))
+            _compare(shapes, slots, found, path)
+            return found, _state({key: _converted(file.get_tensor(key), key) for key in slots}, slots)
+    except FileNotFoundError as error:
+        raise BadInput(f"{path}: expected published weights, found no such file. Check the path.") from error
+    except (safetensors.SafetensorError, OSError) as error:
+        raise BadInput(
+            f"{path}: expected a safetensors file, found something else or a part of one ({error}). Download it again."
+        ) from error
+
+
+def _empty(found: Found) -> Backbone:
+    with torch.device("meta"):
+        return found.net.build(Ends(0, found.ins, found.outs, noisy=found.noisy))
+
+
+def _compare(shapes: Mapping[str, tuple[int, ...]], slots: Mapping[str, Slot], found: Found, path: Path) -> None:
+    where = f"{path}: expected the weights of the {found.name}"
+    for key in shapes:
+        if key not in slots:
+            raise BadInput(f"{where}, found the unknown key '{key}'. Use the file as it was published.")
+    for key, slot in slots.items():
+        if key not in shapes:
+            raise BadInput(f"{where}, found no key '{key}'. Use the file as it was published.")
+        if shapes[key] != slot.shape:
+            raise BadInput(
+                f"{where} with '{key}' of shape {slot.shape}, found {shapes[key]}. Use the file as it was published."
+            )
+
+
+def _converted(array: Tensor, key: str) -> Tensor:
+    """Kernels come as [..., ins, outs], those of attention with heads apart."""
+    array = array.float()
+    *_, role, leaf = ["", *key.split("/")]
+    if leaf != "kernel":
+        return array.flatten()
+    if array.ndim == 4:
+        return array.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
+    flat = array.flatten(0, -2) if role == "out" else array.flatten(1)
+    return flat.t().contiguous()
+
+
+def _state(arrays: Mapping[str, Tensor], slots: Mapping[str, Slot]) -> dict[str, Tensor]:
+    thirds: dict[str, dict[int, Tensor]] = {}
+    for key, slot in slots.items():
+        thirds.setdefault(slot.parameter, {})[slot.third] = arrays[key]
+    return {
+        name: parts[0] if len(parts) == 1 else torch.cat([parts[third] for third in sorted(parts)])
+        for name, parts in thirds.items()
+    }
+
+
+def _recipe(found: Found, weights: Path, changes: Mapping[str, str] | None) -> Recipe:
+    """The paper's recipe for a network; a U-Net that is told the time is a denoiser like the others."""
+    name = "tof_to_cta_adm" if found.noisy and found.name == "unet" else f"tof_to_cta_{found.name}"
+    made = recipes.read(name, changes)
+    made = replace(made, net=found.net, title=f"{made.title}: {weights.name}, imported")
+    known, outs = len(made.data.channels), len(made.data.target)
+    if (known + outs * found.noisy, outs) != (found.ins, found.outs):
+        raise BadInput(
+            f"{weights}: expected a network of {known} source and {outs} target channels as in the recipe, found "
+            f"{found.ins - found.outs * found.noisy} and {found.outs}. Change data.source and data.target."
+        )
+    return made
+
+
+def _header(made: Recipe, method: nn.Module) -> dict[str, Any]:
+    """As run.describe; what the file does not tell (seconds, training cases) is 0."""
+    scales = {}
+    for name in made.data.target:
+        window = made.intensity[name]
+        if not isinstance(window, Window):
+            raise BadInput(
+                f"intensity.{name}: expected a window, found {window.kind}: without training cases nothing else says "
+                "what the network's numbers mean. Set one."
+            )
+        scales[name] = [window.low, window.high]
+    return {
+        "recipe": recipes.to_dict(made),
+        "units": {name: unit_of(name) for name in {*made.data.source, *made.data.target}},
+        "target_scales": scales,
+        "spacing_mm": None,
+        "parameters": sum(parameter.numel() for parameter in method.parameters()),
+        "steps": made.train.steps,
+        "seconds": 0.0,
+        "training_cases": 0,
+        "made_by": made_by(),
+    }

@@ -1,0 +1,236 @@
+"""A training's folder: what was asked, what came of it, and the weights as one file that is a whole model."""
+
+import hashlib
+import json
+import platform
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import tomli_w
+import torch
+from torch import nn
+
+import voxlate
+from voxlate.data.prepared import Cohort
+from voxlate.errors import BadInput
+from voxlate.files import read_json, whole_file, write_json, write_text
+from voxlate.methods.method import Method
+from voxlate.recipe import Recipe, from_dict, to_dict
+from voxlate.training.build import build_all
+
+NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
+
+
+@dataclass(frozen=True)
+class Run:
+    """RUN/{recipe.toml, provenance.json, log.jsonl, weights.safetensors, state.pt, trivial.safetensors}."""
+
+    folder: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.folder / "recipe.toml"
+
+    @property
+    def provenance(self) -> Path:
+        return self.folder / "provenance.json"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.jsonl"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state.pt"
+
+    @property
+    def trivial(self) -> Path:
+        return self.folder / "trivial.safetensors"
+
+    def weights(self, stage: str = "final") -> Path:
+        return self.folder / ("weights.safetensors" if stage == "final" else f"weights.{stage}.safetensors")
+
+
+def begin(folder: Path, recipe: Recipe, head: str, data: dict[str, Any]) -> Run:
+    """Make the folder of a new run, or take up the one that is there if it is the same recipe on the same data.
+
+    head: comment lines for recipe.toml; data: what the cohort is (its hash and splits). Raises BadInput where the
+    folder holds anything else.
+    """
+    run = Run(folder)
+    wanted = {"recipe": to_dict(recipe), "data": data}
+    if run.provenance.exists():
+        found = read_json(run.provenance)
+        change = _first_change({key: found.get(key) for key in wanted}, wanted)
+        if change:
+            raise BadInput(
+                f"{folder}: expected an empty folder or this very run, found another run ({change}). "
+                "Choose another --out, or give the same recipe and data to resume."
+            )
+        return run
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadInput(f"{folder}: expected an empty folder or a run, found other files. Choose another --out.")
+    write_text(run.recipe, head + tomli_w.dumps(wanted["recipe"]))
+    write_json(run.provenance, {**made_by(), **wanted})
+    return run
+
+
+def take_over(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -> None:
+    """Copy the weights of a stage from the first run that trained it by the same recipe on the same data, if any did.
+
+    recipe: the run's, up to that stage. Raises BadInput where one of the others is no run.
+    """
+    wanted = {key: value for key, value in to_dict(recipe).items() if key not in ("title", "synth")}
+    cohort = read_json(run.provenance)["data"]["cohort"]
+    for other in others:
+        if not other.provenance.exists():
+            raise BadInput(f"{other.folder}: expected a run to take stages from, found no provenance.json. Name a run.")
+        if read_json(other.provenance)["data"]["cohort"] != cohort:
+            continue
+        theirs = other.weights(stage)
+        if theirs.exists() and wanted.items() <= read_header(theirs)["recipe"].items():
+            with whole_file(run.weights(stage)) as temporary:
+                shutil.copyfile(theirs, temporary)
+            return
+
+
+def made_by() -> dict[str, Any]:
+    """Which software made a file, and that it is no medical device."""
+    packages = {name: metadata.version(name) for name in ("torch", "numpy", "nibabel", "safetensors")}
+    return {"voxlate": voxlate.__version__, "python": platform.python_version(), **packages, "notice": NOTICE}
+
+
+def describe(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int, seconds: float) -> dict[str, Any]:
+    """The header of a weights file: all that synthesis needs besides the tensors."""
+    scales = {name: cohort.target_scale(recipe.intensity[name], name) for name in recipe.data.target}
+    spacing = cohort.made.get("spacing_mm")
+    return {
+        "recipe": to_dict(recipe),
+        "units": {name: cohort.units[name] for name in {*recipe.data.source, *recipe.data.target}},
+        "target_scales": {name: [scale.low, scale.high] for name, scale in scales.items()},
+        "spacing_mm": list(spacing) if spacing else None,
+        "align": cohort.made.get("align"),
+        "align_by": cohort.made.get("fixed"),
+        "brain_from": cohort.made.get("mask_from"),
+        "parameters": sum(parameter.numel() for parameter in method.parameters()),
+        "steps": steps,
+        "seconds": seconds,
+        "training_cases": len(cohort.splits["train"]),
+        "made_by": made_by(),
+    }
+
+
+def file_hash(path: Path) -> str:
+    """First 16 hexadecimal digits of SHA-256."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def save_weights(path: Path, method: nn.Module, header: dict[str, Any]) -> None:
+    """One safetensors file with the recipe, intensity scales, units and provenance in its header."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items()}
+    with whole_file(path) as temporary:
+        safetensors.torch.save_file(tensors, temporary, {"voxlate": json.dumps(header)})
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header of a weights file; raises BadInput where it is no weights file of ours."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get("voxlate")
+    except FileNotFoundError as error:
+        raise BadInput(
+            f"{path}: expected a trained model, found no such file. Train first, or check the path."
+        ) from error
+    except (safetensors.SafetensorError, OSError) as error:
+        raise BadInput(
+            f"{path}: expected a safetensors file, found something else or a part of one ({error})."
+        ) from error
+    if text is None:
+        raise BadInput(f"{path}: expected weights that voxlate saved, found a file without its header.")
+    header: dict[str, Any] = json.loads(text)
+    return header
+
+
+def load_weights(method: nn.Module, path: Path) -> None:
+    """Fill a method; raises BadInput naming the first tensor that is missing, unknown or of another shape."""
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise BadInput(f"{path}: expected a whole safetensors file, found {error}. Copy or train it again.") from error
+    wanted = method.state_dict()
+    for name in sorted(set(wanted) | set(tensors)):
+        here, there = wanted.get(name), tensors.get(name)
+        if here is None or there is None or here.shape != there.shape:
+            shapes = [
+                "nothing" if one is None else "×".join(map(str, one.shape)) or "a number" for one in (here, there)
+            ]
+            raise BadInput(
+                f"{path}: expected weights of this recipe, found another's ('{name}': expected {shapes[0]}, found "
+                f"{shapes[1]}). Use the weights with the recipe they were trained by."
+            )
+    method.load_state_dict(tensors)
+
+
+def load_method(path: Path) -> tuple[Method, Recipe, dict[str, Any]]:
+    """The finished method of a run folder or weights file, its recipe and its header.
+
+    Raises BadInput also where the folder's recipe.toml is not the one that the weights were trained by.
+    """
+    weights = Run(path).weights() if path.is_dir() else path
+    if path.is_dir() and not weights.exists():
+        where = (
+            "a training that is not finished (run the same train command to resume)"
+            if Run(path).state.exists()
+            else "none"
+        )
+        raise BadInput(f"{path}: expected a run with weights.safetensors, found {where}.")
+    header = read_header(weights)
+    recipe = from_dict(header["recipe"], f"{weights} (header)")
+    if path.is_dir() and Run(path).provenance.exists():
+        change = _first_change(read_json(Run(path).provenance).get("recipe"), header["recipe"])
+        if change:
+            raise BadInput(
+                f"{weights}: expected weights of this run's recipe, found those of another ({change}). "
+                "Restore the run's own file."
+            )
+    method = build_all(recipe)
+    load_weights(method, weights)
+    return method.eval().requires_grad_(False), recipe, header
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    with whole_file(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_state(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read what a stopped training left; nothing but tensors and plain values is accepted from the file."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # the reader raises many kinds for a file that is cut or foreign
+        raise BadInput(
+            f"{path}: expected a training state, found an unreadable file. Delete it to start again."
+        ) from error
+    return state
+
+
+def _first_change(old: Any, new: Any, name: str = "") -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(set(old) | set(new), key=str):
+            change = _first_change(old.get(key), new.get(key), f"{name}.{key}" if name else str(key))
+            if change:
+                return change
+        return ""
+    if old == new:
+        return ""
+    return f"{name} is {old!r} there and {new!r} here"[:200]

@@ -1,0 +1,70 @@
+"""How a training is doing on cases that it does not learn from: the same examples and the same noise every time."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from voxlate.batch import Batch
+from voxlate.data.batches import validation_batches
+from voxlate.data.prepared import Cohort
+from voxlate.diffusion.noise import Noise
+from voxlate.errors import BadInput
+from voxlate.images.pictures import montage
+from voxlate.methods.method import Method
+from voxlate.methods.tasks import Complete, hide_one
+from voxlate.recipe import Recipe, Stage
+
+SEED = 1234  # never a recipe's business: validations of all runs see the same noise
+
+
+def find_device(name: str) -> torch.device:
+    """The device called auto (a GPU if there is one), cpu or cuda; raises BadInput where this machine has none such."""
+    gpu = torch.cuda.is_available()
+    if name not in ("auto", "cpu", "cuda") or (name == "cuda" and not gpu):
+        there = "cpu and cuda" if gpu else "cpu alone"
+        raise BadInput(
+            f"--device: expected auto or what this machine has ({there}), found {name!r}. Choose one of these."
+        )
+    return torch.device("cuda" if gpu and name != "cpu" else "cpu")
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Convolutions and products in bfloat16 where the recipe says so; everything else stays float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def examples(recipe: Recipe, stage: Stage, cohort: Cohort) -> list[Batch]:
+    """`validation_items` items spread over the validation cases, in batches of the recipe's `synth.batch`."""
+    items, size = stage.train.validation_items, recipe.synth.batch
+    return list(validation_batches(cohort, stage.data or recipe.data, recipe.intensity, batch=size, limit=items))
+
+
+@torch.no_grad()
+def validate(
+    method: Method, exam: Sequence[Batch], recipe: Recipe, stage: Stage, device: torch.device, folder: Path, step: int
+) -> dict[str, float]:
+    """Mean loss and mean absolute error of syntheses (network units), noise fixed, and a picture of the first ones."""
+    losses, errors, rows = [], [], []
+    for batch in exam:
+        batch = batch.to(device)
+        asked = hide_one(batch) if isinstance(stage.task, Complete) else batch
+        items = batch.item.tolist()
+        with autocast(device, stage.train.precision):
+            losses.append(method.loss("net", batch, Noise(SEED, items))["total"].item())
+            image = method.synthesise(asked, Noise(SEED, items), recipe.synth).float()
+        assert batch.target is not None
+        errors.append((image - batch.target).abs().mean().item())
+        rows += [_row(asked.source, image, batch.target, item) for item in range(len(batch))]
+    if rows:
+        montage(rows[:6], ["source", "synthesis", "target"], folder / f"{stage.name}_{step:07d}.png")
+    count = max(len(losses), 1)
+    return {"loss": sum(losses) / count, "mae": sum(errors) / count}
+
+
+def _row(source: Tensor, image: Tensor, target: Tensor, item: int) -> list[np.ndarray]:
+    """Middle slices of one item as pictures."""
+    volumes = [volume[item, 0].cpu().numpy() for volume in (source, image, target)]
+    return [(volume[len(volume) // 2] + 1) / 2 for volume in volumes]

@@ -1,0 +1,98 @@
+"""The command line: what its options reach."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from safetensors.torch import save_file
+
+from voxlate import recipe
+from voxlate.nets.interface import Ends
+from voxlate.nets.xmodality.adm import ADM
+from voxlate.training.published import layout
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A narrow ADM in the published key style, all weights small."""
+    import torch
+
+    net = ADM(width=32, heads=2).build(Ends(1, 1, 1))
+    torch.manual_seed(0)
+    arrays = {key: 0.02 * torch.randn(slot.shape) for key, slot in layout(net).items()}
+    save_file(arrays, tmp_path / "adm.safetensors")
+    return tmp_path / "adm.safetensors"
+
+
+def scan(path, shape=(12, 16, 4)):
+    values = np.random.default_rng(0).random(shape).astype(np.float32)
+    nib.save(nib.Nifti1Image(values, np.diag([0.5, 0.5, 1.0, 1.0])), path)
+    return path
+
+
+def test_published_weights_become_a_run_that_draws(voxlate, published, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "out"
+    assert voxlate("import", "xmodality", published, "--out", run).code == 0
+    source = scan(tmp_path / "tof.nii.gz")
+    options = ("--steps", 1, "--slices", "whole", "--schedule", "shifted_cosine", "--sampler", "ddim")
+    answer = voxlate("synth", run, f"tof={source}", "--out", out, *options, "--noise", "shared")
+    assert answer.code == 0, answer.err
+    made = json.loads((out / "case" / "provenance.json").read_text())
+    assert made["synth"]["schedule"]["kind"] == "shifted_cosine"
+    assert made["synth"]["slices"] == {"kind": "whole", "crop": None}
+    assert made["synth"]["noise"] == {"kind": "shared"}
+    image = nib.load(out / "case" / "cta.nii.gz")
+    assert image.shape == (12, 16, 4)
+    assert -50 <= image.get_fdata().min() <= image.get_fdata().max() <= 350
+
+
+def test_a_file_that_is_no_published_network_is_one_sentence(voxlate, tmp_path):
+    (tmp_path / "other.safetensors").write_bytes(b"no weights")
+    answer = voxlate("import", "xmodality", tmp_path / "other.safetensors", "--out", tmp_path / "run")
+    assert answer.code == 2
+    assert "expected" in answer.err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--schedule", "cosines"), "schedule"),
+        (("--sampler", "dimm"), "sampler"),
+        (("--set", "rtol=0"), "rtol"),
+        (("--set", "rr=0.1"), "rr"),
+    ],
+)
+def test_a_wrong_synthesis_option_is_named(voxlate, run, cohort, tmp_path, options, named):
+    answer = voxlate("synth", run, cohort, "--out", tmp_path / "out", *options)
+    assert answer.code == 2
+    assert named in answer.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_scored_folders_are_compared(voxlate, run, cohort, tmp_path):
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder, extra in zip(folders, ((), ("--set", "mirror=true"))):
+        assert voxlate("synth", run, cohort, "--out", folder, *extra).code == 0
+        assert voxlate("evaluate", folder, "--truth", cohort, "--region", "bright=t2>0.6").code == 0
+    answer = voxlate("compare", *folders, "--json")
+    assert answer.code == 0, answer.err
+    found = json.loads(answer.out)["modalities"]["t2"]["metrics"]
+    assert {"mae", "ssim_2d", "bright.mae"} <= set(found)
+
+
+def test_a_recipe_may_say_how_it_differs_from_another(tmp_path, tiny):
+    (tmp_path / "more.toml").write_text(f'base = "{tiny}"\n[train]\nsteps = 7\n[synth]\nsamples = 3\n')
+    base, more = recipe.read(str(tiny)), recipe.read(str(tmp_path / "more.toml"))
+    assert (more.train.steps, more.synth.samples) == (7, 3)
+    assert more.train.batch == base.train.batch
+    assert more.net == base.net
+
+
+def test_a_recipe_that_is_its_own_base_is_refused(voxlate, tmp_path):
+    path = tmp_path / "loop.toml"
+    path.write_text(f'base = "{path}"\n')
+    answer = voxlate("recipes", path)
+    assert answer.code == 2
+    assert "base" in answer.err

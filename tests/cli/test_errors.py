@@ -1,0 +1,266 @@
+"""Every bad input gives one sentence that says what was expected, what was found and where; exit 2; no half file."""
+
+import gzip
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from voxlate import files
+from voxlate.training.run import Run
+
+SPEAKS = ("expected", "found")
+
+
+def refused(answer, *words) -> None:
+    assert answer.code == 2, answer
+    lines = [line for line in answer.err.splitlines() if line.startswith("voxlate: ")]
+    assert len(lines) == 1, answer.err
+    assert "Traceback" not in answer.err
+    for word in (*SPEAKS, *words):
+        assert word in lines[0], f"{word!r} is not in: {lines[0]}"
+
+
+def nothing_half_written(folder) -> None:
+    assert not [path for path in folder.rglob("*") if ".writing-" in path.name]
+
+
+def spoil(cohort, change) -> None:
+    path = cohort / "case0" / "t2.nii.gz"
+    image = nib.load(path)
+    nib.save(change(image.get_fdata(dtype=np.float32).copy(), image.affine), path)
+
+
+def prepare(voxlate, cohort, tmp_path, *options):
+    answer = voxlate("prepare", cohort, "--out", tmp_path / "new", *options)
+    nothing_half_written(tmp_path)
+    if answer.code:
+        assert not (tmp_path / "new" / "cohort.json").exists()
+    return answer
+
+
+def test_a_missing_modality(voxlate, cohort, tmp_path):
+    (cohort / "case3" / "t2.nii.gz").unlink()
+    refused(prepare(voxlate, cohort, tmp_path, "--modality", "t1", "--modality", "t2"), "case3", "t2")
+
+
+def test_a_scan_without_the_modality_that_the_model_needs(voxlate, run, cohort, tmp_path):
+    (cohort / "case3" / "t1.nii.gz").unlink()
+    refused(voxlate("synth", run, cohort / "case3", "--out", tmp_path / "new"), "t1", "case3")
+    assert not list((tmp_path / "new").rglob("*.nii.gz"))
+
+
+def test_unequal_grids(voxlate, cohort, tmp_path):
+    spoil(cohort, lambda data, affine: nib.Nifti1Image(data[:-2], affine))
+    refused(prepare(voxlate, cohort, tmp_path), "case0", "20×24×6", "18×24×6", "--resample")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_voxels_that_are_no_numbers(voxlate, cohort, tmp_path, bad):
+    def change(data, affine):
+        data[3, 4, 2] = bad
+        return nib.Nifti1Image(data, affine)
+
+    spoil(cohort, change)
+    refused(prepare(voxlate, cohort, tmp_path), "t2.nii.gz", "1")
+
+
+def test_a_4d_file(voxlate, cohort, tmp_path):
+    spoil(cohort, lambda data, affine: nib.Nifti1Image(np.stack([data] * 3, axis=-1), affine))
+    refused(prepare(voxlate, cohort, tmp_path), "t2.nii.gz", "3")
+
+
+def test_a_truncated_gzip(voxlate, cohort, tmp_path):
+    path = cohort / "case0" / "t2.nii.gz"
+    path.write_bytes(path.read_bytes()[:-200])
+    refused(prepare(voxlate, cohort, tmp_path), "t2.nii.gz", "cut short")
+
+
+@pytest.mark.parametrize("content", [b"not an image", gzip.compress(b"nor this", mtime=0)], ids=["text", "gzip"])
+def test_a_file_that_is_no_image(voxlate, cohort, tmp_path, content):
+    (cohort / "case0" / "t2.nii.gz").write_bytes(content)
+    refused(prepare(voxlate, cohort, tmp_path), "t2.nii.gz")
+
+
+def test_an_empty_cohort(voxlate, tmp_path):
+    (tmp_path / "empty").mkdir()
+    refused(prepare(voxlate, tmp_path / "empty", tmp_path), "empty")
+
+
+def test_a_cohort_that_is_not_there(voxlate, tmp_path):
+    refused(prepare(voxlate, tmp_path / "nowhere", tmp_path), "nowhere")
+
+
+def test_the_same_patient_in_two_splits(voxlate, cohort, tmp_path):
+    rows = ["case,patient,split"] + [
+        f"case{k},{'anna' if k in (0, 5) else k},{'val' if k == 5 else 'train'}" for k in range(6)
+    ]
+    (tmp_path / "cases.csv").write_text("\n".join(rows))
+    refused(prepare(voxlate, cohort, tmp_path, "--manifest", tmp_path / "cases.csv"), "anna", "train", "val")
+
+
+def test_an_unknown_recipe_key_names_the_nearest_known_one(voxlate, prepared, tiny, tmp_path):
+    answer = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "r", "--set", "train.stepz=3")
+    refused(answer, "train.stepz", "Did you mean 'steps'?")
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("train.steps=0", ["train.steps", "0"]),
+        ("train.optimiser.lr=-1", ["train.optimiser.lr", "-1"]),
+        ("synth.eta=2", ["synth.eta", "2"]),
+        ("synth.sampler=dimm", ["synth.sampler", "dimm"]),
+        ("method.kind=wizard", ["method.kind", "diffusion", "wizard"]),
+        ("data.patch=[1, 2]", ["data.patch"]),
+    ],
+)
+def test_a_value_out_of_range(voxlate, prepared, tiny, tmp_path, change, words):
+    answer = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "r", "--set", change)
+    refused(answer, *words)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_recipe_that_is_no_toml(voxlate, prepared, tmp_path):
+    (tmp_path / "bad.toml").write_text("title = [")
+    refused(voxlate("train", tmp_path / "bad.toml", "--data", prepared, "--out", tmp_path / "r"), "TOML", "line")
+
+
+def test_a_recipe_that_does_not_exist(voxlate, prepared, tmp_path):
+    refused(voxlate("train", "nonesuch", "--data", prepared, "--out", tmp_path / "r"), "nonesuch", "phantom_t1_to_ct")
+
+
+def test_a_recipe_for_other_modalities_than_the_cohorts(voxlate, prepared, tiny, tmp_path):
+    other = tmp_path / "other.toml"
+    other.write_text(tiny.read_text().replace("t2", "ct"))
+    refused(voxlate("train", other, "--data", prepared, "--out", tmp_path / "r"), "ct", "t1, t2")
+    assert not (tmp_path / "r").exists()
+
+
+def test_an_output_folder_that_holds_another_run(voxlate, run, prepared, tiny):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    answer = voxlate("train", tiny, "--data", prepared, "--out", run, "--set", "train.optimiser.lr=0.5")
+    refused(answer, "another run", "lr")
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def test_an_output_folder_that_holds_something_else(voxlate, prepared, tiny, cohort):
+    refused(voxlate("train", tiny, "--data", prepared, "--out", cohort), "other files")
+
+
+def test_weights_from_a_wrong_recipe(voxlate, run, prepared, tiny, tmp_path):
+    answer = voxlate(
+        "train",
+        tiny,
+        "--data",
+        prepared,
+        "--out",
+        tmp_path / "r",
+        "--init",
+        Run(run).weights(),
+        "--set",
+        "net.width=16",
+    )
+    refused(answer, "weights.safetensors", "expected 32, found 16")
+
+
+def test_weights_that_are_not_this_runs(voxlate, run, prepared, tiny, cohort, tmp_path):
+    other = tmp_path / "other"
+    assert voxlate("train", tiny, "--data", prepared, "--out", other, "--set", "net.width=16").code == 0
+    shutil.copy(Run(other).weights(), Run(run).weights())
+    refused(voxlate("synth", run, cohort, "--out", tmp_path / "o"), "weights.safetensors", "width")
+
+
+def test_weights_cut_short(voxlate, run, cohort, tmp_path):
+    weights = Run(run).weights()
+    weights.write_bytes(weights.read_bytes()[:-100])
+    refused(voxlate("synth", run, cohort, "--out", tmp_path / "o"), "weights.safetensors")
+
+
+def test_a_run_that_is_not_finished(voxlate, run, cohort, tmp_path):
+    Run(run).weights().unlink()
+    refused(voxlate("synth", run, cohort, "--out", tmp_path / "o"), "resume")
+
+
+@pytest.mark.parametrize("command", ["prepare", "train", "synth"])
+def test_a_full_disk_leaves_no_half_file(voxlate, run, prepared, cohort, tiny, tmp_path, monkeypatch, command):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    new = tmp_path / "new"
+    lines = {
+        "prepare": ("prepare", cohort, "--out", new, "--seed", 1),
+        "train": ("train", tiny, "--data", prepared, "--out", new),
+        "synth": ("synth", run, cohort, "--out", new),
+    }
+    refused(voxlate(*lines[command]), "full disk")
+    assert not [path for path in new.rglob("*") if path.is_file() and path.stat().st_size]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--sampler", "dimm"], ["sampler", "ddim", "dimm"]),
+        (["--sampler", "heun", "--eta", "0.5"], ["eta", "heun"]),
+        (["--device", "abacus"], ["--device", "abacus"]),
+        (["--crop", "4"], ["synth.slices.crop", "task.inside"]),
+        (["--slices", "tiled", "--crop", "4"], ["slices.crop"]),
+    ],
+)
+def test_synthesis_options_that_make_no_sense(voxlate, run, cohort, tmp_path, options, words):
+    refused(voxlate("synth", run, cohort, "--out", tmp_path / "o", *options), *words)
+    assert not (tmp_path / "o").exists()
+
+
+def test_sampling_options_out_of_range(voxlate, run, cohort, tmp_path):
+    for change in ("rtol=0", "rtol=-0.1", "atol=0", "r=0", "r=1", "r=-0.1", "correctors=0", "samples=0"):
+        name, value = change.split("=")
+        sampler = "rk45" if name.endswith("tol") else "predictor_corrector"
+        answer = voxlate("synth", run, cohort, "--out", tmp_path / "o", "--sampler", sampler, "--set", change)
+        refused(answer, f"'{name}'", f"found {value}", f"--set {name}=VALUE")
+    answer = voxlate("synth", run, cohort, "--out", tmp_path / "o", "--samples", 0)
+    assert (answer.code, "Invalid value for '--samples'" in answer.err) == (2, True)
+    assert not (tmp_path / "o").exists()
+
+
+OVERSHOOTING = ["--set", "method.kind=diffusion", "--set", "synth.sampler=euler_maruyama", "--set", "synth.steps=4"]
+GEOMETRIC = ["--set", "method.schedule={ kind = 'geometric_ve' }"]
+
+
+def test_a_sampler_that_does_not_fit_the_schedule_is_refused_before_training(voxlate, prepared, tiny, tmp_path):
+    answer = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "r", *OVERSHOOTING, *GEOMETRIC)
+    refused(answer, "synth.sampler", "geometric_ve", "euler_maruyama", "overshoot", "Raise steps")
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_sampler_that_does_not_fit_another_schedule_is_refused_before_synthesis(
+    voxlate, prepared, tiny, cohort, tmp_path
+):
+    quick = ["--set", "train.steps=1", "--set", "train.validate_every=0"]
+    assert voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "r", *OVERSHOOTING, *quick).code == 0
+    answer = voxlate("synth", tmp_path / "r", cohort, "--out", tmp_path / "o", "--schedule", "geometric_ve")
+    refused(answer, "geometric_ve", "euler_maruyama", "overshoot")
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_set_without_a_value(voxlate, prepared, tiny, tmp_path):
+    refused(voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "r", "--set", "train.steps"), "KEY=VALUE")
+
+
+def test_grids_of_truth_and_synthesis_that_differ(voxlate, run, cohort, tmp_path):
+    assert voxlate("synth", run, cohort, "--out", tmp_path / "o").code == 0
+    spoil(cohort, lambda data, affine: nib.Nifti1Image(data[:-2], affine))
+    refused(voxlate("evaluate", tmp_path / "o", "--truth", cohort), "20×24×6", "18×24×6")
+
+
+def test_our_own_fault_is_exit_1_and_one_line(voxlate, monkeypatch, tmp_path):
+    from voxlate.cli import info
+
+    monkeypatch.setattr(info, "describe_path", lambda _: 1 / 0)
+    answer = voxlate("info", tmp_path)
+    assert answer.code == 1
+    assert "ZeroDivisionError" in answer.err
+    assert "Traceback" not in answer.err

@@ -1,0 +1,173 @@
+from pathlib import Path
+
+import pytest
+
+from voxlate.data.find import CaseFiles, find_cases, load_preset, presets
+from voxlate.errors import BadInput
+
+
+def touch(root: Path, *paths: str) -> Path:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"")
+    return root
+
+
+def names(cases: list[CaseFiles]) -> dict[str, list[str]]:
+    return {one.case: list(one.files) for one in cases}
+
+
+def test_a_folder_a_case_needs_no_option(tmp_path: Path) -> None:
+    touch(
+        tmp_path, "b/t1.nii.gz", "b/ct.mha", "a/t1.NII", "a/ct.png", "a/notes.txt", "a/.hidden.nii.gz", "a/ct_std.png"
+    )
+    cases = find_cases(tmp_path)
+    assert names(cases) == {"a": ["ct", "t1"], "b": ["ct", "t1"]}
+    assert cases[1].files["ct"] == tmp_path / "b" / "ct.mha"
+    assert [(one.patient, one.split, one.mask) for one in cases] == [("a", None, None), ("b", None, None)]
+
+
+def test_masks_and_label_maps_are_no_modalities(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"a/{name}.nii.gz" for name in ("t1", "seg", "lesion", "labels", "brainmask", "mask")))
+    (case,) = find_cases(tmp_path)
+    assert list(case.files) == ["t1"]
+    assert sorted(case.labels) == ["labels", "lesion", "seg"]
+    assert case.mask == tmp_path / "a" / "mask.nii.gz"
+
+
+def test_a_case_name_before_the_modality_is_dropped(tmp_path: Path) -> None:
+    touch(tmp_path, "p_1/p_1_t1.nii.gz", "p_1/p_1_t1_gd.nii.gz")
+    assert names(find_cases(tmp_path)) == {"p_1": ["t1", "t1_gd"]}
+
+
+def test_a_folder_that_is_itself_a_case_is_one(tmp_path: Path) -> None:
+    touch(tmp_path / "anna", "t1.nii.gz", "ct.nii.gz")
+    assert names(find_cases(tmp_path / "anna")) == {"anna": ["ct", "t1"]}
+
+
+def test_a_dicom_folder_is_a_modality(tmp_path: Path) -> None:
+    touch(tmp_path, "a/ct/0001.dcm", "a/ct/0002.dcm")
+    (tmp_path / "a" / "mr").mkdir()
+    (tmp_path / "a" / "mr" / "IM0001").write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "a" / "notes").mkdir()
+    (tmp_path / "a" / "notes" / "text").write_text("no image")
+    (case,) = find_cases(tmp_path)
+    assert case.files == {"ct": tmp_path / "a" / "ct", "mr": tmp_path / "a" / "mr"}
+
+
+def test_a_pattern_names_patient_case_and_modality(tmp_path: Path) -> None:
+    touch(tmp_path, "p1/day1/T1.nii.gz", "p1/day2/T1.nii.gz", "p2/day3/T1.nii.gz")
+    cases = find_cases(tmp_path, "{patient}/{case}/{modality}.nii.gz")
+    assert [(one.case, one.patient) for one in cases] == [("day1", "p1"), ("day2", "p1"), ("day3", "p2")]
+    assert list(cases[0].files) == ["t1"]
+
+
+def test_studies_called_alike_in_two_patients_stay_apart(tmp_path: Path) -> None:
+    touch(tmp_path, "p1/baseline/t1.nii.gz", "p2/baseline/t1.nii.gz")
+    cases = find_cases(tmp_path, "{patient}/{case}/{modality}.nii.gz")
+    assert [(one.case, one.patient) for one in cases] == [("p1_baseline", "p1"), ("p2_baseline", "p2")]
+
+
+def test_a_pattern_may_hold_wildcards_and_leave_the_suffix_open(tmp_path: Path) -> None:
+    touch(tmp_path, "site/x/p1-scan-t1.nii.gz", "site/x/p1-scan-t2.png", "site/x/other.png")
+    assert names(find_cases(tmp_path, "**/{patient}-*-{modality}")) == {"p1": ["t1", "t2"]}
+
+
+def test_only_named_modalities_are_kept_in_their_order(tmp_path: Path) -> None:
+    touch(tmp_path, "a/t1.png", "a/t2.png", "a/ct.png")
+    assert names(find_cases(tmp_path, modalities=["t2", "ct"])) == {"a": ["t2", "ct"]}
+
+
+def test_every_preset_loads_and_says_where_its_layout_is_from() -> None:
+    assert {"bids", "brats", "gold_atlas", "ixi", "synthrad", "topcow"} <= set(presets())
+    assert all("http" in load_preset(name).source for name in presets())
+
+
+def test_brats_spellings_of_2019_and_2023_mean_the_same(tmp_path: Path) -> None:
+    old, new = "HGG/BraTS19_2013_10_1/BraTS19_2013_10_1", "BraTS-GLI-00008-001/BraTS-GLI-00008-001"
+    touch(tmp_path / "old", *(f"{old}_{name}.nii.gz" for name in ("t1", "t1ce", "t2", "flair", "seg")))
+    touch(tmp_path / "new", *(f"{new}-{name}.nii.gz" for name in ("t1n", "t1c", "t2w", "t2f", "seg")))
+    for year in ("old", "new"):
+        (case,) = find_cases(tmp_path / year, preset="brats")
+        assert sorted(case.files) == ["flair", "t1", "t1c", "t2"]
+        assert list(case.labels) == ["seg"]
+        assert case.patient == {"old": "BraTS19_2013_10_1", "new": "BraTS-GLI-00008"}[year]
+
+
+def test_synthrad_takes_the_mask_and_leaves_the_overview(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"Task1/brain/1BA001/{name}.nii.gz" for name in ("mr", "ct", "mask")))
+    touch(tmp_path, "Task1/brain/overview/1BA001_train.png", "Task1/brain/overview/ct.nii.gz")
+    (case,) = find_cases(tmp_path, preset="synthrad")
+    assert (case.case, sorted(case.files)) == ("1BA001", ["ct", "mr"])
+    assert case.mask is not None
+
+
+def test_ixi_joins_the_archives_by_subject(tmp_path: Path) -> None:
+    touch(tmp_path, "IXI-T1/IXI002-Guys-0828-T1.nii.gz", "IXI-T2/IXI002-Guys-0828-T2.nii.gz")
+    touch(tmp_path, "IXI-DTI/IXI002-Guys-0828-DTI-00.nii.gz")
+    (case,) = find_cases(tmp_path, preset="ixi")
+    assert (case.case, case.patient, list(case.files)) == ("IXI002-Guys-0828", "IXI002", ["t1", "t2"])
+
+
+def test_bids_reads_sessions_as_cases_of_a_patient(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"sub-1/ses-{k}/anat/sub-1_ses-{k}_acq-hi_T1w.nii.gz" for k in (1, 2)))
+    cases = find_cases(tmp_path, preset="bids")
+    assert [(one.case, one.patient, list(one.files)) for one in cases] == [
+        ("ses-1", "sub-1", ["t1"]),
+        ("ses-2", "sub-1", ["t1"]),
+    ]
+
+
+def test_topcow_pairs_the_two_scans_of_a_patient(tmp_path: Path) -> None:
+    touch(tmp_path, "imagesTr/topcow_ct_001_0000.nii.gz", "imagesTr/topcow_mr_001_0000.nii.gz")
+    assert names(find_cases(tmp_path, preset="topcow")) == {"001": ["cta", "tof"]}
+
+
+def test_a_users_own_preset_is_read_from_its_path(tmp_path: Path) -> None:
+    preset = tmp_path / "ours.toml"
+    preset.write_text('title = "x"\nsource = "y"\npatterns = ["{modality}/{case}.png"]\n[aliases]\nA = "t1"\n')
+    touch(tmp_path / "c", "A/1.png", "B/1.png")
+    assert names(find_cases(tmp_path / "c", preset=preset)) == {"1": ["b", "t1"]}
+
+
+@pytest.mark.parametrize(
+    ("paths", "options", "sentence"),
+    [
+        (["readme.txt"], {}, "an empty cohort"),
+        (["a/seg.png"], {}, "an empty cohort"),
+        (["deep/a/t1.png"], {}, "found 1 of another form ('deep/a/t1.png'). Pass --pattern"),
+        (["a/t1.png"], {"pattern": "{case}-{modality}.png"}, "expected paths like '{case}-{modality}.png', found 1"),
+        (["a/t1.png"], {"pattern": "{case}/{contrast}.png"}, "found {contrast}. Use these names."),
+        (["a/t1.png"], {"pattern": "{case}/t1.png"}, "expected {modality} in it"),
+        (["a/t1.png", "a/t1.nii.gz"], {}, "expected one t1 of case a, found also"),
+        (["a/t1.png", "b/t2.png"], {"modalities": ["t1"]}, "case b: expected the modality t1, found t2 (1 of 2 cases"),
+        (["a/t1.png"], {"modalities": ["ct"]}, "expected the modality ct, found t1 in the cohort"),
+        (["a/t1.png"], {"preset": "brast"}, "expected one of bids, brats, gold_atlas, isles18"),
+    ],
+)
+def test_what_cannot_be_a_cohort_gets_one_sentence(
+    tmp_path: Path, paths: list[str], options: dict[str, object], sentence: str
+) -> None:
+    touch(tmp_path, *paths)
+    with pytest.raises(BadInput) as error:
+        find_cases(tmp_path, **options)  # type: ignore[arg-type]
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_in_place_of_a_folder_is_told(tmp_path: Path) -> None:
+    touch(tmp_path, "t1.png")
+    with pytest.raises(BadInput, match="found a file"):
+        find_cases(tmp_path / "t1.png")
+    with pytest.raises(BadInput, match="found nothing"):
+        find_cases(tmp_path / "absent")
+
+
+def test_the_development_scans_are_found_without_an_option(shared: Path) -> None:
+    pairs = find_cases(shared / "data" / "harvard_ct_mr")
+    assert len(pairs) == 134
+    assert sum(one.split == "train" for one in pairs) == 114
+    assert {one.patient for one in pairs if one.split == "val"} == {"case41"}
+    tumours = find_cases(shared / "data" / "brats_like")
+    assert sum("t1" not in one.files for one in tumours) == 3
+    assert all((one.mask is not None) == one.case.startswith("BraTS2013") for one in tumours)

@@ -1,0 +1,133 @@
+"""Adversarial training: the parts of its losses have known values."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from voxlate.batch import Batch, Condition
+from voxlate.diffusion.noise import Noise
+from voxlate.methods.method import Channels
+from voxlate.methods.opponent import Adversarial, AdversarialSettings, judged, steepness
+from voxlate.methods.regression import Regression, RegressionSettings
+from voxlate.methods.tasks import Translate
+from voxlate.nets.critic import Critic
+
+
+class Constant(nn.Module):
+    """A generator that answers one learned grey."""
+
+    def __init__(self, grey: float) -> None:
+        super().__init__()
+        self.grey = nn.Parameter(torch.tensor(grey))
+
+    def forward(self, x, condition: Condition, log_snr):
+        return self.grey.expand_as(condition.images)
+
+
+class Slope(nn.Module):
+    """A critic whose answer is a factor times the sum of the made image, so that its gradient is known."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(factor))
+
+    def forward(self, images):
+        return self.factor * images[:, 1:].flatten(1).sum(1, keepdim=True)
+
+
+def opponents(factor: float = 0.5, grey: float = -0.25, **options) -> Adversarial:
+    generator = Regression(RegressionSettings(loss="mse"), Constant(grey), Translate())
+    method = Adversarial(AdversarialSettings(**options), generator, Channels(state=1, condition=1))
+    method.critic = Slope(factor)
+    return method
+
+
+def batch(items: int = 3) -> Batch:
+    ones = torch.ones(items, 1, 1, 4, 4)
+    return Batch(ones * 0.1, ones, ones[:, :, 0, 0, 0].bool(), torch.arange(items), target=ones * 0.75)
+
+
+def test_the_wasserstein_critic_is_paid_for_the_distance_and_fined_for_its_slope() -> None:
+    full = batch()
+    parts = opponents(factor=0.5).loss("critic", full, Noise(0, full.item))
+    distance = 0.5 * 16 * (0.75 - -0.25)
+    # the slope counts the condition too, whose gradient is 0: norm = 0.5 * sqrt(16 pixels)
+    fine = 10 * (0.5 * math.sqrt(16) - 1) ** 2
+    assert parts["apart"].item() == pytest.approx(distance)
+    assert parts["penalty"].item() == pytest.approx(fine)
+    assert parts["total"].item() == pytest.approx(fine - distance)
+
+
+@pytest.mark.parametrize(("game", "blame"), [("cross_entropy", math.log(2)), ("least_squares", 0.5)])
+def test_a_critic_without_an_opinion_pays_the_known_price(game: str, blame: float) -> None:
+    full = batch()
+    parts = opponents(factor=0.0, game=game, penalty=0).loss("critic", full, Noise(0, full.item))
+    assert parts["total"].item() == pytest.approx(blame)
+
+
+def test_the_generator_moves_towards_what_the_critic_likes_and_leaves_the_critic_alone() -> None:
+    full, method = batch(), opponents(factor=0.5, weight=0.1)
+    method.loss("generator", full, Noise(0, full.item))["total"].backward()
+    # d/dgrey of (grey - 0.75)^2 - 0.1 * 0.5 * 16 * grey
+    assert method.generator.net.grey.grad.item() == pytest.approx(2 * (-0.25 - 0.75) - 0.1 * 0.5 * 16)
+    assert method.critic.factor.grad is None
+
+
+def test_the_critics_turn_leaves_the_generator_alone() -> None:
+    full, method = batch(), opponents()
+    method.loss("critic", full, Noise(0, full.item))["total"].backward()
+    assert method.generator.net.grey.grad is None
+    assert method.critic.factor.grad is not None
+
+
+def test_steepness_is_second_order_for_the_critics_weights() -> None:
+    critic = Slope(0.5)
+    steepness(critic, torch.randn(2, 2, 1, 4, 4)).backward()
+    norm = 0.5 * 4
+    assert critic.factor.grad.item() == pytest.approx(2 * (norm - 1) * 4)
+
+
+def test_a_critic_answers_for_each_slice_by_itself() -> None:
+    torch.manual_seed(0)
+    critic = Critic(widths=(8, 16)).build(channels=2)
+    images = torch.randn(2, 2, 3, 32, 32)
+    together = critic(images)
+    assert together.shape == (2, 3)
+    torch.testing.assert_close(critic(images[1:, :, 2:]), together[1:, 2:])
+
+
+def test_the_patch_critic_is_pix2pixs_70_pixel_one() -> None:
+    critic = Critic(widths=(64, 128, 256, 512), norm="instance", answer="patches").build(channels=2)
+    assert critic(torch.zeros(1, 2, 1, 256, 256)).shape == (1, 1, 30, 30)
+    image = torch.zeros(1, 2, 1, 256, 256, requires_grad=True)
+    plain = Critic(widths=(8, 8, 8, 8), answer="patches").build(channels=2)
+    plain(image)[0, 0, 15, 15].backward()
+    rows = image.grad[0].abs().sum(dim=(0, 1, 3)).nonzero().flatten()
+    assert int(rows[-1] - rows[0]) + 1 == 70  # Isola et al. 2017, appendix 6.1.2
+
+
+def test_the_patch_critic_has_the_published_parameters_of_pix2pix_and_cyclegan() -> None:
+    """2.769 million for 3 + 3 channels and 2.765 million for 3, as the code of Isola and Zhu prints."""
+    for norm, channels, count in (("batch", 6, 2_768_705), ("instance", 3, 2_764_737)):
+        with torch.device("meta"):
+            critic = Critic(widths=(64, 128, 256, 512), norm=norm, answer="patches").build(channels=channels)
+        assert sum(parameter.numel() for parameter in critic.parameters()) == count
+
+
+def test_the_patch_critic_starts_with_kernels_of_the_published_spread() -> None:
+    torch.manual_seed(0)
+    critic = Critic(widths=(64, 128, 256), norm="batch", answer="patches").build(channels=2)
+    for module in critic.modules():
+        if isinstance(module, nn.Conv2d) and module.weight.numel() > 10_000:
+            assert module.weight.std().item() == pytest.approx(0.02, rel=0.02)
+            assert module.weight.mean().item() == pytest.approx(0, abs=2e-4)
+
+
+def test_batch_norms_of_the_critic_see_true_and_made_images_apart() -> None:
+    """A batch norm makes 0 of any grey, but 1 and -1 of two greys that it sees at once."""
+    shape = (2, 1, 1, 4, 4)
+    parts = judged(nn.BatchNorm3d(1, affine=False), "least_squares", torch.full(shape, 0.3), torch.full(shape, -0.8))
+    assert parts["apart"].item() == pytest.approx(0, abs=1e-3)
+    assert parts["blame"].item() == pytest.approx(0.5, abs=1e-3)

@@ -1,0 +1,278 @@
+"""The phantom against closed forms, symmetry and the laws that tie its pictures together."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from voxlate.errors import BadInput
+from voxlate.phantom import MODALITIES, Head, Label, image, make_head, signal, write_cohort
+from voxlate.phantom.sequences import bolus, nulling_time_ms
+from voxlate.phantom.shapes import Tube, ellipsoid, noise, tubes
+from voxlate.phantom.tissue import typical
+
+SIZE = (80, 96, 64)
+SMALL = (32, 32, 16)
+
+
+@pytest.fixture(scope="module")
+def stroke() -> Head:
+    return make_head(3, 1, SIZE, "stroke")
+
+
+@pytest.fixture(scope="module")
+def tumour() -> Head:
+    return make_head(3, 0, SIZE, "tumour")
+
+
+def average(head: Head) -> Head:
+    """The same head with textbook constants and no texture, so that every tissue has one value."""
+    return dataclasses.replace(head, tissue=typical(), texture=np.zeros_like(head.texture))
+
+
+def pure(head: Head, label: Label) -> np.ndarray:
+    """Voxels of one tissue whose neighbours are of that tissue too, away from lesions."""
+    return ndimage.binary_erosion((head.labels == label) & (head.share == 1)) & (head.lesion_map == 0)
+
+
+def test_white_over_grey_on_t1_is_what_the_ernst_equation_says(tumour: Head) -> None:
+    picture = signal(average(tumour), "t1")
+    tr, te, sine, cosine = 18.0, 3.0, 0.42261826, 0.90630779  # flip 25 degrees
+
+    def ernst(pd: float, t1: float, t2star: float) -> float:
+        return float(pd * sine * (1 - np.exp(-tr / t1)) / (1 - cosine * np.exp(-tr / t1)) * np.exp(-te / t2star))
+
+    white, grey = (picture[(tumour.labels == label) & (tumour.share == 1)] for label in (Label.WHITE, Label.GREY))
+    assert np.median(white) / np.median(grey) == pytest.approx(ernst(0.70, 832, 47) / ernst(0.82, 1331, 47), rel=1e-4)
+
+
+def test_free_water_is_nulled_on_flair_and_brightest_on_t2(tumour: Head) -> None:
+    fluid = (tumour.labels == Label.VENTRICLE) & (tumour.share == 1)
+    white = pure(tumour, Label.WHITE)
+    flair, t2 = signal(tumour, "flair"), signal(tumour, "t2")
+    assert fluid.sum() > 50
+    assert np.abs(flair[fluid]).max() < 1e-4 * flair[white].mean()
+    assert t2[fluid].min() > 2 * t2[white].max()
+
+
+def test_the_nulling_time_of_an_infinite_repetition_is_t1_ln_2() -> None:
+    assert nulling_time_ms(1000.0, 1e9) == pytest.approx(1000 * np.log(2))
+
+
+def test_gadolinium_brightens_the_rim_and_the_vessels_but_not_the_necrosis(tumour: Head) -> None:
+    gain = signal(tumour, "t1c") / np.maximum(signal(tumour, "t1"), 1e-3)
+    whole = tumour.share == 1
+    assert np.median(gain[(tumour.labels == Label.ENHANCING) & whole]) > 1.8
+    assert np.median(gain[(tumour.labels == Label.VEIN)]) > 2
+    assert np.allclose(gain[(tumour.labels == Label.NECROSIS) & whole], 1)
+
+
+def test_tissue_plateaus_on_ct_have_their_hounsfield_units_within_the_noise(tumour: Head) -> None:
+    picture = image(average(tumour), "ncct")
+    for label, units, noise_hu in ((Label.WHITE, 30, 2.5), (Label.MUSCLE, 55, 2.5), (Label.AIR, -1000, 2.5)):
+        inside = ndimage.binary_erosion((tumour.labels == label) & (tumour.share == 1), iterations=2)
+        inside &= tumour.lesion_map == 0
+        assert inside.sum() > 200
+        # Whole Hounsfield units and 99.99 % of a normal law; blur from a neighbour is under a tenth of a unit here.
+        assert picture[inside].mean() == pytest.approx(units, abs=4 * noise_hu / np.sqrt(inside.sum()) + 0.3)
+        assert picture[inside].std() == pytest.approx(np.sqrt(noise_hu**2 + 1 / 12), rel=0.15)
+
+
+def test_air_on_mr_has_the_rayleigh_law_of_magnitude_noise(tumour: Head) -> None:
+    picture = image(tumour, "pd")
+    air = ndimage.binary_erosion(tumour.labels == Label.AIR, iterations=3, border_value=1)
+    air &= np.indices(air.shape)[2] < 6
+    assert air.sum() > 1000
+    assert picture[air].mean() / picture[air].std() == pytest.approx(np.sqrt(np.pi / (4 - np.pi)), rel=0.05)
+
+
+def test_tmax_exceeds_six_seconds_in_core_and_penumbra_and_nowhere_else(stroke: Head) -> None:
+    assert {1, 2} <= set(np.unique(stroke.lesion_map))
+    assert np.array_equal(image(stroke, "tmax") > 6, stroke.lesion_map > 0)
+
+
+def test_core_has_under_thirty_percent_of_the_normal_flow_and_the_penumbra_more(stroke: Head) -> None:
+    cbf = signal(average(stroke), "cbf")
+    whole = (stroke.labels == Label.WHITE) & (stroke.share == 1)
+    normal, core, penumbra = (np.median(cbf[whole & (stroke.lesion_map == value)]) for value in (0, 1, 2))
+    assert core < 0.3 * normal < penumbra < normal
+
+
+def test_volume_is_flow_times_transit_time(stroke: Head) -> None:
+    head = average(stroke)
+    cbf, cbv = signal(head, "cbf"), signal(head, "cbv")
+    for label, transit_s in ((Label.GREY, 4.9), (Label.WHITE, 6.0), (Label.DEEP_GREY, 4.9)):
+        inside = (head.labels == label) & (head.share == 1) & (head.lesion_map == 0)
+        assert np.allclose(60 * cbv[inside] / cbf[inside], transit_s, rtol=1e-5)
+
+
+def test_contrast_comes_first_to_arteries_then_to_veins_and_late_behind_a_clot(stroke: Head) -> None:
+    early, middle, late = (signal(stroke, f"cta{phase}") for phase in (1, 2, 3))
+    whole = stroke.share > 0.8
+    artery, vein, behind = (
+        whole & (stroke.labels == label) for label in (Label.ARTERY, Label.VEIN, Label.ARTERY_BEYOND_CLOT)
+    )
+    assert np.median(early[artery]) > np.median(middle[artery]) > np.median(late[artery])
+    assert np.median(middle[vein]) > np.median(early[vein])
+    assert np.median(early[behind]) < 150 < np.median(middle[behind])
+    assert np.array_equal(signal(stroke, "cta"), early)
+
+
+def test_the_bolus_is_one_at_its_peak_and_nothing_before_it_arrives() -> None:
+    seconds = np.linspace(0, 30, 3001)
+    curve = bolus(seconds, 2.0, 8.0)
+    assert curve.max() == pytest.approx(1)
+    assert seconds[curve.argmax()] == pytest.approx(10)
+    assert not curve[seconds <= 2].any()
+
+
+def test_flowing_blood_is_bright_on_tof_and_stagnant_blood_is_not(stroke: Head) -> None:
+    picture = signal(stroke, "tof")
+    whole = stroke.share > 0.8
+    artery = np.median(picture[whole & (stroke.labels == Label.ARTERY)])
+    assert artery > 2 * np.median(picture[pure(stroke, Label.WHITE)])
+    assert artery > 2 * np.median(picture[whole & (stroke.labels == Label.ARTERY_BEYOND_CLOT)])
+
+
+def test_veins_are_dark_on_swi(tumour: Head) -> None:
+    picture = signal(tumour, "swi")
+    assert (
+        picture[(tumour.labels == Label.VEIN) & (tumour.share == 1)].max()
+        < 0.2 * picture[pure(tumour, Label.WHITE)].mean()
+    )
+
+
+def test_arteries_form_one_tree(stroke: Head) -> None:
+    carried = stroke.fraction(Label.ARTERY, Label.ARTERY_BEYOND_CLOT, Label.CLOT) > 0
+    parts, _ = ndimage.label(carried, np.ones((3, 3, 3)))
+    sizes = np.sort(np.bincount(parts.ravel())[1:])
+    assert sizes[-1] > 0.97 * sizes.sum()
+
+
+def test_a_head_without_asymmetry_is_its_own_mirror_image() -> None:
+    head = make_head(5, 2, (48, 56, 32), "none", asymmetry=0.0)
+    for name in ("t1", "cta", "cbf"):
+        picture = signal(head, name)
+        assert np.allclose(picture, picture[..., ::-1], atol=1e-3 * picture.max())
+    assert np.array_equal(head.labels, head.labels[..., ::-1])
+
+
+def test_a_stroke_makes_a_symmetric_head_asymmetric_on_its_own_side_only() -> None:
+    head = make_head(5, 2, (48, 56, 32), "stroke", asymmetry=0.0)
+    cbf = signal(head, "cbf")
+    unequal = np.abs(cbf - cbf[..., ::-1]) > 0.05 * cbf.max()
+    right = np.indices(head.labels.shape)[2] >= head.labels.shape[2] // 2
+    injured = right if head.lesion.side == 1 else ~right
+    assert unequal.any()
+    assert (head.lesion_map[~injured] == 0).all()
+    assert cbf[injured].mean() < cbf[~injured].mean()
+
+
+def test_heads_of_different_cases_differ_and_the_same_case_does_not() -> None:
+    first, again, other = make_head(1, 0, SMALL), make_head(1, 0, SMALL), make_head(1, 1, SMALL)
+    assert np.array_equal(first.labels, again.labels)
+    assert (first.labels != other.labels).mean() > 0.02
+    assert np.array_equal(image(first, "t1"), image(again, "t1"))
+    assert not np.array_equal(image(first, "t1"), image(make_head(2, 0, SMALL), "t1"))
+
+
+def test_the_same_case_has_the_same_anatomy_at_every_size() -> None:
+    coarse, fine = (make_head(7, 0, size, "tumour") for size in ((40, 48, 32), (80, 96, 64)))
+    for label in (Label.WHITE, Label.GREY, Label.VENTRICLE, Label.EYE):
+        volumes = [head.fraction(label).sum() * np.prod(head.spacing_mm) for head in (coarse, fine)]
+        assert volumes[0] == pytest.approx(volumes[1], rel=0.12)
+
+
+def test_volumes_of_the_brain_are_those_of_adults(tumour: Head) -> None:
+    """Intracranial volume 1.2-1.8 l, brain over 1 l: Rushton and Ankney 2009, Int J Neurosci 119:692."""
+    litre = np.prod(tumour.spacing_mm) / 1e6
+    tissue = tumour.fraction(Label.GREY, Label.WHITE, Label.DEEP_GREY, Label.OEDEMA, Label.NECROSIS).sum() * litre
+    fluid = tumour.fraction(Label.CSF, Label.VENTRICLE).sum() * litre
+    assert 1.0 < tissue < 1.6
+    assert 1.2 < tissue + fluid < 1.9
+
+
+@pytest.mark.parametrize("name", MODALITIES)
+def test_every_modality_is_finite_and_within_its_unit(name: str, stroke: Head) -> None:
+    picture = image(stroke, name)
+    low, high = {"cbf": (0, 200), "cbv": (0, 20), "tmax": (0, 30)}.get(name, (-1024, 3071))
+    assert picture.dtype == np.float32
+    assert picture.shape == SIZE[::-1]
+    assert np.isfinite(picture).all()
+    assert low <= picture.min() < picture.max() <= high
+
+
+def test_an_ellipsoid_with_equal_axes_has_the_distance_of_a_ball() -> None:
+    points = tuple(np.random.default_rng(0).uniform(-40, 40, (3, 500)).astype(np.float32))
+    exact = np.sqrt(sum((p - c) ** 2 for p, c in zip(points, (1, 2, 3)))) - 10
+    assert np.allclose(ellipsoid((points[0], points[1], points[2]), (1, 2, 3), (10, 10, 10)), exact, atol=1e-4)
+
+
+def test_tubes_have_the_distance_of_a_cylinder_between_their_ends() -> None:
+    axis = np.linspace(-12, 12, 25, dtype=np.float32)
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    distance = tubes((x, y, z), (axis, axis, axis), [Tube(((0, 0, -30), (0, 0, 30)), (3.0, 3.0))], 5)
+    assert np.allclose(distance, np.minimum(np.hypot(x, y) - 3, 5), atol=1e-5)
+
+
+def test_noise_has_unit_variance_and_repeats_after_its_period() -> None:
+    field = noise(np.random.default_rng(0), 20, 5, 24)
+    point = np.linspace(0, 50, 20, dtype=np.float32)
+    assert field.values.std() == pytest.approx(1, rel=1e-5)
+    assert np.allclose(field.at((point, point, point)), field.at((point + 120, point - 120, point)), atol=1e-4)
+
+
+def test_a_cohort_has_its_files_units_and_note_and_case_k_whatever_the_number_of_cases(tmp_path: Path) -> None:
+    wanted = ["t1", "ct", "tmax"]
+    seen: list[tuple[int, int]] = []
+    folders = write_cohort(tmp_path / "two", 2, SMALL, seed=4, modalities=wanted, progress=lambda *at: seen.append(at))
+    write_cohort(tmp_path / "three", 3, SMALL, seed=4, modalities=wanted)
+    assert seen == [(1, 2), (2, 2)]
+    assert [folder.name for folder in folders] == ["phantom_000", "phantom_001"]
+    assert sorted(file.name for file in folders[1].iterdir()) == sorted(
+        f"{n}.nii.gz" for n in [*wanted, "seg", "lesion"]
+    )
+    one, other = (nibabel.load(tmp_path / name / "phantom_001" / "ct.nii.gz") for name in ("two", "three"))
+    assert np.array_equal(one.get_fdata(), other.get_fdata())
+    assert nibabel.aff2axcodes(one.affine) == ("R", "A", "S")
+    assert one.shape == SMALL
+    assert one.header.get_zooms() == pytest.approx((200 / 32, 240 / 32, 168 / 16))
+    note = json.loads((tmp_path / "two" / "phantom.json").read_text())
+    assert note["seed"] == 4
+    assert note["seg"]["white"] == int(Label.WHITE)
+
+
+def test_writing_a_cohort_again_keeps_what_is_there_and_adds_what_is_missing(tmp_path: Path) -> None:
+    write_cohort(tmp_path, 1, SMALL, modalities=["t1", "t2"])
+    kept, lost = tmp_path / "phantom_000" / "t1.nii.gz", tmp_path / "phantom_000" / "t2.nii.gz"
+    before, then = nibabel.load(lost).get_fdata(), kept.stat().st_mtime_ns
+    lost.unlink()
+    write_cohort(tmp_path, 2, SMALL, modalities=["t1", "t2"])
+    assert kept.stat().st_mtime_ns == then
+    assert np.array_equal(nibabel.load(lost).get_fdata(), before)
+    assert (tmp_path / "phantom_001" / "t1.nii.gz").exists()
+
+
+def test_a_folder_with_another_cohort_is_refused(tmp_path: Path) -> None:
+    write_cohort(tmp_path, 1, SMALL, seed=1, modalities=["t1"])
+    with pytest.raises(BadInput, match="expected a cohort with seed 2, found seed 1"):
+        write_cohort(tmp_path, 1, SMALL, seed=2, modalities=["t1"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"cases": 0}, "cases: expected at least 1, found 0"),
+        ({"size": (4, 32, 16)}, "from 8 to 1024, found 4 32 16"),
+        ({"modalities": ["t1", "pet"]}, "found pet"),
+        ({"lesion": "bleed"}, "found bleed"),
+    ],
+)
+def test_wrong_settings_are_named_and_leave_no_folder(tmp_path: Path, wrong: dict, sentence: str) -> None:
+    with pytest.raises(BadInput, match=sentence):
+        write_cohort(tmp_path / "out", **{"cases": 1, "size": SMALL, **wrong})
+    assert not (tmp_path / "out").exists()

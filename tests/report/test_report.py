@@ -1,0 +1,301 @@
+"""The report page: whole, offline, in the right orientation, honest in words, tolerant of half a run."""
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from voxlate.data.naive import fit
+from voxlate.errors import BadInput
+from voxlate.images import pictures
+from voxlate.images.grid import canonical
+from voxlate.images.ranges import range_for
+from voxlate.images.volume import Volume, read_volume, write_volume
+from voxlate.report import curves
+from voxlate.report.page import report
+from voxlate.report.score_panels import headline
+from voxlate.scoring.evaluate import evaluate
+
+RECIPE = """# T1 to CT. voxlate train t1_to_ct --data PREPARED --out RUN
+title = "T1 to CT <fast>"
+net = { kind = "unet", width = 32 }
+[intensity]
+ct = { kind = "window", low = -1000, high = 1000 }
+"""
+VOID = {"meta", "link", "img", "br", "input", "hr", "line", "polyline"}
+
+
+class Page(HTMLParser):
+    """Collects links and text, and checks that tags close in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.images, self.words, self.open = [], [], [], []
+        self.feed(text)
+        assert not self.open, f"unclosed {self.open}"
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.links += [value for key in ("href", "src") if (value := found.get(key))]
+        if tag == "img":
+            self.images.append(found)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def scan(data, modality, unit):
+    return Volume(np.asarray(data, np.float32)[None], np.diag([1.0, 1.0, 3.0, 1.0]), unit, modality)
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "recipe.toml").write_text(RECIPE)
+    (folder / "provenance.json").write_text(json.dumps({"seed": 0, "recipe": {"net": 1}, "data": {"cases": 12}}))
+    lines = [
+        {"step": s, "turn": "net", "loss": {"total": 1 / s}, "lr": 1e-3, "items_per_s": 20.0} for s in range(1, 200)
+    ]
+    lines += [{"step": s, "validation": {"mae": 1 / s}} for s in range(20, 200, 20)]
+    (folder / "log.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 20')
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path, run):
+    """Scored syntheses of two made-up heads, with spread, trivial answers and provenance."""
+    shape = (12, 40, 32)
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij")
+    cases = []
+    for number in range(2):
+        noise = gaussian_filter(np.random.default_rng(number).normal(0, 1, shape), 1)
+        ct = np.where(z**2 + y**2 + x**2 < 0.8, 40 + 200 * noise, -1000)
+        case = {"ct": scan(ct, "ct", "HU"), "t1": scan(np.sqrt(ct + 1300), "t1", "a.u.")}
+        for name, volume in case.items():
+            write_volume(tmp_path / "cohort" / f"head{number}" / f"{name}.nii.gz", volume)
+        made = tmp_path / "out" / f"head{number}"
+        write_volume(made / "ct.nii.gz", scan(gaussian_filter(ct, 1), "ct", "HU"))
+        write_volume(made / "ct_std.nii.gz", scan(np.abs(gaussian_filter(ct, 1) - ct) / 2, "ct", "HU"))
+        source = tmp_path / "cohort" / f"head{number}" / "t1.nii.gz"
+        (made / "provenance.json").write_text(json.dumps({"inputs": {"t1": {"path": str(source)}}}))
+        cases.append(({name: canonical(volume) for name, volume in case.items()}, None))
+    (tmp_path / "out" / "provenance.json").write_text(json.dumps({"run": str(run), "sampler": "ddim", "steps": 16}))
+    trivial = fit(cases[:1], ["t1"], ["ct"], {"ct": range_for("HU"), "t1": range_for("a.u.")})
+    evaluate(tmp_path / "out", tmp_path / "cohort", trivial=trivial)
+    return tmp_path / "out"
+
+
+def page_of(path):
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_the_page_needs_nothing_outside_itself(out):
+    text = report(out).read_text(encoding="utf-8")
+    links = Page(text).links
+    assert links
+    assert all(link.startswith(("data:image/png;base64,", "#")) for link in links)
+    assert not re.search(r"https?://|@import|url\(", text)
+
+
+def test_the_page_says_what_it_is_and_what_it_is_not(out):
+    text = page_of(report(out)).text
+    for part in ("T1 to CT <fast>", "Not a medical device", "left is on the right", "-1024 to 3071 HU", "ddim"):
+        assert part in text
+
+
+def test_the_page_shows_the_numbers_of_metrics_json(out):
+    text = page_of(report(out)).text
+    answers = json.loads((out / "metrics.json").read_text())["modalities"]["ct"]["answers"]
+    for answer in ("synthesis", "mean image", "copy of t1", "intensity table"):
+        assert answer in text
+        assert f"{answers[answer]['ssim_2d']['mean']:.3f} ± {answers[answer]['ssim_2d']['sd']:.3f}" in text
+
+
+def test_each_case_has_every_picture_in_every_plane(out):
+    alts = [image["alt"] for image in page_of(report(out)).images if image["alt"]]
+    for case in ("head0", "head1"):
+        for role in ("source (t1)", "synthesis (ct)", "truth (ct)", "error (synthesis − truth)", "spread (standard"):
+            for plane in ("axial", "coronal", "sagittal"):
+                assert sum(alt.startswith(role) and f"{plane} slice of {case}" in alt for alt in alts) == 1
+
+
+def test_pictures_are_in_millimetres(out):
+    images = {image["alt"]: image["src"] for image in page_of(report(out)).images if image["alt"]}
+    axial, coronal = (opened(images[f"truth (ct), {plane} slice of head0"]) for plane in ("axial", "coronal"))
+    assert axial.width / axial.height == pytest.approx(32 / 40, abs=0.02)
+    assert coronal.width / coronal.height == pytest.approx(32 / (3 * 12), abs=0.02)
+
+
+def opened(uri):
+    return Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
+
+
+def test_syntheses_without_scores_are_shown_too(out):
+    (out / "metrics.json").unlink()
+    page = page_of(report(out))
+    assert any(image["alt"].startswith("synthesis (ct)") for image in page.images)
+    assert not any(image["alt"].startswith("error") for image in page.images)
+
+
+def test_a_run_shows_its_curves_recipe_and_provenance(run):
+    text = page_of(report(run)).text
+    for part in ("Training loss", "Validation", "last 0.005556", 'kind = "unet"', "data.cases 12"):
+        assert part in text
+    assert "recipe.net" not in text, "the recipe is shown once, as its file"
+
+
+def test_a_run_that_has_only_begun_has_a_page(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.toml").write_text(RECIPE)
+    assert "T1 to CT" in page_of(report(tmp_path / "run", tmp_path / "begun.html")).text
+    assert (tmp_path / "begun.html").is_file()
+
+
+def test_validation_pictures_are_inlined(run):
+    pictures.montage([[np.eye(8), np.zeros((8, 4))]], ["source", "synthesis"], run / "validation" / "step_100.png")
+    page = page_of(report(run))
+    assert any(image["alt"] == "step_100" and image["src"].startswith("data:image/png") for image in page.images)
+
+
+def test_a_folder_that_is_neither_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="found none"):
+        report(tmp_path)
+    with pytest.raises(BadInput, match="found none"):
+        report(tmp_path / "nowhere")
+
+
+def test_names_cannot_break_the_page(out):
+    document = json.loads((out / "metrics.json").read_text())
+    document["without_truth"] = ["</li><script>x</script>"]
+    (out / "metrics.json").write_text(json.dumps(document))
+    text = report(out).read_text()
+    assert "<script>x" not in text
+    assert "&lt;script&gt;x" in text
+
+
+# pictures
+
+
+def test_radiological_convention_puts_the_patients_left_on_the_right():
+    volume = np.zeros((3, 4, 5))
+    volume[2, 3, 0] = 1  # superior, anterior, and left: index W grows to the right
+    axial = pictures.plane_of(volume, "axial", 2)
+    assert axial[0, -1] == 1, "anterior on top, left on the right"
+    coronal = pictures.plane_of(volume, "coronal", 3)
+    assert coronal[0, -1] == 1, "superior on top, left on the right"
+    sagittal = pictures.plane_of(volume, "sagittal", 0)
+    assert sagittal[0, 0] == 1, "superior on top, anterior on the left"
+
+
+def test_a_picture_file_is_shown_as_it_was_stored():
+    picture = Volume(np.arange(12, dtype=np.float32).reshape(1, 1, 3, 4), np.diag([-1.0, -1, 1, 1]), "grey", "mr")
+    assert np.array_equal(pictures.plane_of(canonical(picture).data[0], "axial", 0), picture.data[0, 0])
+
+
+def test_shades_span_the_window_and_clip_beyond_it():
+    assert pictures.shades(np.array([[-5.0, 0, 5, 10, 99]]), 0, 10).tolist() == [[0, 0, 128, 255, 255]]
+
+
+def test_no_error_is_black_and_opposite_errors_differ():
+    low, zero, high = pictures.colours(np.array([[-1.0, 0.0, 1.0]]), -1, 1, "error")[0].astype(int)
+    assert zero.max() <= 2
+    assert low[2] > low[0]
+    assert high[0] > high[2]
+
+
+def test_data_uris_hold_the_picture_exactly():
+    picture = np.random.default_rng(0).integers(0, 256, (9, 7), dtype=np.uint8)
+    assert np.array_equal(np.asarray(opened(pictures.data_uri(picture))), picture)
+    coloured = np.asarray(opened(pictures.data_uri(picture, "magma")).convert("RGB"))
+    assert np.array_equal(coloured, pictures.palette("magma")[picture])
+
+
+def test_a_montage_has_a_tile_for_each_picture_the_right_way_up(tmp_path):
+    half = np.zeros((10, 10))
+    half[5:] = 1  # anterior half of an axial slice
+    pictures.montage([[half, half], [half, half]], ["one", "two"], tmp_path / "m.png", tile=32, gap=2)
+    sheet = np.asarray(Image.open(tmp_path / "m.png"))
+    assert sheet.shape == (34 + 2 * 34 - 2, 2 * 34 - 2, 3)
+    assert sheet[34 + 4, 16].tolist() == [255, 255, 255]
+    assert sheet[34 + 28, 16].tolist() == [0, 0, 0]
+
+
+@given(st.floats(1e-6, 1e6))
+def test_nice_ends_are_round_and_at_most_half_as_much_again(value):
+    end = pictures.nice(value)
+    assert value * (1 - 1e-6) <= end <= value * 1.5 * (1 + 1e-6)
+    assert f"{end:.1e}"[:3] in ("1.0", "1.5", "2.0", "2.5", "3.0", "4.0", "5.0", "6.0", "8.0")
+
+
+# charts and words
+
+
+@given(st.floats(-1e5, 1e5), st.floats(1e-3, 1e5))
+def test_ticks_are_few_and_inside(low, width):
+    found = curves.ticks(low, low + width)
+    assert 2 <= len(found) <= 7
+    assert all(low - width * 1e-6 <= tick <= low + width * (1 + 1e-6) for tick in found)
+
+
+def test_later_lines_of_a_resumed_run_count(tmp_path):
+    log = tmp_path / "log.jsonl"
+    log.write_text(
+        '{"step": 1, "loss": {"total": 5}}\n{"step": 1, "loss": {"total": 3}}\n{"step": 2, "loss": {"total": 2}}\n'
+    )
+    (curve,) = curves.curves_of(log)["", "loss"]
+    assert (curve.steps, curve.values) == ((1, 2), (3, 2))
+
+
+def test_a_falling_curve_is_drawn_falling():
+    curve = curves.Curve("loss", (0.0, 50.0, 100.0), (3.0, 2.0, 1.0))
+    points = re.search(r'points="([^"]+)"', curves.svg([curve], "loss")).group(1)
+    xs, ys = zip(*(map(float, point.split(",")) for point in points.split()))
+    assert list(xs) == sorted(xs)
+    assert list(ys) == sorted(ys), "y grows downwards in SVG"
+    assert max(ys) <= curves.HEIGHT
+    assert xs[1] == pytest.approx((xs[0] + xs[2]) / 2)
+
+
+def answer(mean):
+    return {"mae": {"mean": mean}}
+
+
+def test_the_headline_admits_defeat():
+    better = headline({"synthesis": answer(50.0), "mean image": answer(100.0), "copy": answer(80.0)}, "HU", "mae")
+    assert better == "MAE 50.0 HU, 38 % below the best trivial answer (copy, 80.0)."
+    worse = headline({"synthesis": answer(90.0), "copy": answer(75.0)}, "HU", "mae")
+    assert worse == "MAE 90.0 HU, 20 % above the best trivial answer (copy, 75.0)."
+
+
+def test_the_source_volume_is_read_from_the_provenance(out, tmp_path):
+    volume = read_volume(tmp_path / "cohort" / "head0" / "t1.nii.gz", "t1")
+    moved = tmp_path / "elsewhere.nii.gz"
+    write_volume(moved, volume)
+    (tmp_path / "cohort" / "head0" / "t1.nii.gz").unlink()
+    (out / "head0" / "provenance.json").write_text(json.dumps({"inputs": {"t1": str(moved)}}))
+    (out / "metrics.json").unlink()
+    assert any(image["alt"].startswith("source (t1), axial slice of head0") for image in page_of(report(out)).images)

@@ -1,0 +1,246 @@
+"""Methods side by side: a hand-made example, Holm's and Wilcoxon's own numbers, and what is refused."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from voxlate.errors import BadInput
+from voxlate.scoring.compare import compare
+from voxlate.scoring.significance import holm, wilcoxon_p
+
+
+def write(folder, values, patients=None, pooled=None, **changes):
+    """A metrics.json with the MAE, SSIM and gradient strength of each case."""
+    patients = patients or [f"p{number}" for number in range(len(values["mae"]))]
+    rows = [
+        {"case": f"c{number}", "patient": patient, "modality": "ct", "answer": "synthesis"}
+        | {key: column[number] for key, column in values.items()}
+        for number, patient in enumerate(patients)
+    ]
+    part = {
+        "unit": "HU",
+        "range": [-1024, 3071],
+        "own_peak": False,
+        "mask": "body",
+        "ssim_padding": "valid",
+        "ssim_from": "low",
+        "features": {"name": "texture"},
+        "answers": {"synthesis": pooled or {}},
+    }
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(json.dumps({"modalities": {"ct": part | changes}, "cases": rows}))
+    return folder
+
+
+EIGHT = np.arange(8.0)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """b is always 1 HU below a, c lies around a: by hand, p of a against b is 2 / 2⁸, that of c against b is larger."""
+    c = 100 + EIGHT + np.array([3, -3, 2, -2.5, 4, -4, 1, -1.5])
+    write(tmp_path / "a", {"mae": list(100 + EIGHT), "ssim_2d": list(0.8 + EIGHT / 100)})
+    write(tmp_path / "b", {"mae": list(99 + EIGHT), "ssim_2d": list(0.8 + EIGHT / 100)})
+    write(tmp_path / "c", {"mae": list(c), "ssim_2d": list(0.9 + EIGHT / 100)})
+    return [tmp_path / name for name in "abc"]
+
+
+def test_the_best_method_is_the_reference_and_the_others_are_tested_against_it(folders):
+    mae = compare(folders).document["modalities"]["ct"]["metrics"]["mae"]
+    assert mae["best"] == mae["reference"] == "b"
+    assert mae["methods"]["a"]["mean"] == pytest.approx(103.5)
+    assert mae["methods"]["a"]["sd"] == pytest.approx(np.std(EIGHT, ddof=1))
+    assert mae["methods"]["a"]["difference"] == pytest.approx(1)
+    assert mae["methods"]["a"]["p"] == pytest.approx(2 / 2**8), "all eight differences have one sign"
+    assert mae["methods"]["a"]["p_holm"] == pytest.approx(4 / 2**8), "the smaller of two p counts twice"
+    assert mae["methods"]["c"]["p_holm"] == mae["methods"]["c"]["p"] > 0.05
+    assert "p" not in mae["methods"]["b"]
+
+
+def test_more_is_better_where_the_metric_says_so(folders):
+    ssim = compare(folders).document["modalities"]["ct"]["metrics"]["ssim_2d"]
+    assert ssim["best"] == "c"
+    assert ssim["methods"]["a"]["p_holm"] == pytest.approx(4 / 2**8)
+
+
+def test_a_named_reference_takes_the_place_of_the_best(folders):
+    found = compare(folders, reference="c").document["modalities"]["ct"]["metrics"]["mae"]
+    assert (found["best"], found["reference"]) == ("b", "c")
+    with pytest.raises(BadInput, match=r"expected one of a, b, c, found 'd'"):
+        compare(folders, reference="d")
+
+
+def test_equal_methods_do_not_differ(folders):
+    ssim = compare(folders[:2]).document["modalities"]["ct"]["metrics"]["ssim_2d"]
+    assert ssim["methods"]["b"]["p"] == 1
+
+
+def test_one_is_right_for_gradients_and_both_sides_are_equally_wrong(tmp_path):
+    write(tmp_path / "blur", {"mae": list(EIGHT), "gradient_strength": list(0.5 + EIGHT / 100)})
+    write(tmp_path / "noise", {"mae": list(EIGHT), "gradient_strength": list(1.2 + EIGHT / 100)})
+    found = compare([tmp_path / "blur", tmp_path / "noise"]).document["modalities"]["ct"]["metrics"]
+    assert found["gradient_strength"]["best"] == "noise"
+
+
+def test_slices_of_a_patient_are_one_value(tmp_path):
+    patients = [f"p{number // 10}" for number in range(60)]
+    values = np.random.default_rng(0).normal(50, 5, 60)
+    write(tmp_path / "a", {"mae": list(values + 1)}, patients)
+    write(tmp_path / "b", {"mae": list(values)}, patients)
+    part = compare([tmp_path / "a", tmp_path / "b"]).document["modalities"]["ct"]
+    assert (part["over"], part["cases"], part["patients"]) == ("patients", 60, 6)
+    assert part["metrics"]["mae"]["methods"]["a"]["p"] == pytest.approx(2 / 2**6), "sixty slices are not sixty heads"
+    assert part["metrics"]["mae"]["methods"]["b"]["sd"] == pytest.approx(values.reshape(6, 10).mean(1).std(ddof=1))
+
+
+def test_a_case_without_a_value_is_left_out_of_all_methods(tmp_path):
+    write(tmp_path / "a", {"mae": [1, 2, 3, 4], "psnr": [30, None, 32, 33]})
+    write(tmp_path / "b", {"mae": [2, 3, 4, 5], "psnr": [29, 35, 31, 32]})
+    psnr = compare([tmp_path / "a", tmp_path / "b"]).document["modalities"]["ct"]["metrics"]["psnr"]
+    assert psnr["cases_used"] == 3
+    assert psnr["methods"]["b"]["mean"] == pytest.approx(92 / 3)
+
+
+def test_pooled_distances_stand_beside_without_a_test_where_they_compare(tmp_path):
+    one = {"texture_kd": {"mean": 0.5, "se": 0.1, "n": 80}}
+    other = {"texture_kd": {"mean": 0.7, "se": 0.1, "n": 80}}
+    fewer = {"texture_kd": {"mean": 0.7, "se": 0.1, "n": 20}}
+    folders = [write(tmp_path / name, {"mae": [1, 2]}, None, p) for name, p in zip("abc", (one, other, fewer))]
+    found = compare(folders[:2]).document["modalities"]["ct"]["metrics"]["texture_kd"]
+    assert found["best"] == "a"
+    assert found["methods"]["b"] == {"mean": 0.7, "sd": None, "se": 0.1, "ci95": None}
+    assert "texture_kd" not in compare(folders[1:]).document["modalities"]["ct"]["metrics"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"range": [-50, 350]}, {"mask": "whole image"}, {"ssim_padding": "same"}, {"unit": "a.u."}]
+)
+def test_scores_made_in_another_way_are_refused(folders, tmp_path, change):
+    odd = write(tmp_path / "odd", {"mae": list(EIGHT)}, **change)
+    with pytest.raises(BadInput, match=next(iter(change))):
+        compare([folders[0], odd])
+
+
+def test_regions_of_one_name_but_another_rule_are_refused(folders):
+    for folder, rule in zip(folders, ("cta > 150 HU within body", "cta > 200 HU within body")):
+        document = json.loads((folder / "metrics.json").read_text())
+        (folder / "metrics.json").write_text(json.dumps(document | {"regions": {"vessels": rule}}))
+    with pytest.raises(BadInput, match="expected the region vessels to be cta > 150 HU"):
+        compare(folders[:2])
+
+
+def test_other_cases_are_refused_by_name(folders, tmp_path):
+    with pytest.raises(BadInput, match=r"1 case in one only \(c8 in .*more\)"):
+        compare([folders[0], write(tmp_path / "more", {"mae": list(range(9)), "ssim_2d": [0] * 9})])
+
+
+def test_what_cannot_be_compared_is_refused(folders, tmp_path):
+    with pytest.raises(BadInput, match="at least two"):
+        compare(folders[:1])
+    with pytest.raises(BadInput, match="Run voxlate evaluate first"):
+        compare([folders[0], tmp_path])
+    with pytest.raises(BadInput, match="expected scores of mean image for ct, found synthesis"):
+        compare(folders, answer="mean image")
+    with pytest.raises(BadInput, match="3 different names"):
+        compare(folders, names=["one", "one", "two"])
+
+
+def test_folders_of_one_name_are_called_by_their_parents_too(tmp_path):
+    folders = [write(tmp_path / run / "out", {"mae": [1, 2]}) for run in ("unet", "adm")]
+    assert list(compare(folders).document["methods"]) == ["unet/out", "adm/out"]
+
+
+def test_the_table_says_what_was_tested_and_how(folders, tmp_path):
+    found = compare(folders)
+    console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(found.table())
+    text = " ".join(console.export_text().split())
+    for part in ("103.5 ± 2.4", "p 0.016*", "8 cases of 8 patients", "Wilcoxon", "Holm", "no p lies below 0.0078"):
+        assert part in text
+    found.write(tmp_path / "table.json")
+    assert json.loads((tmp_path / "table.json").read_text())["methods"]["a"] == str(folders[0])
+
+
+def took(folder, seconds, calls, samples=1, device="cpu"):
+    """What each case's synthesis took, as synth writes it."""
+    for number, one in enumerate(seconds):
+        said = {"seconds_per_slice": one, "network_calls": calls, "device": device, "synth": {"samples": samples}}
+        (folder / f"c{number}").mkdir(exist_ok=True)
+        (folder / f"c{number}" / "provenance.json").write_text(json.dumps(said))
+
+
+def shown(comparison, width=140):
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(comparison.table())
+    return " ".join(console.export_text().replace("│", " ").split())
+
+
+def test_times_and_network_calls_come_from_the_provenance_of_those_that_have_it(folders):
+    took(folders[0], [1.0, 2.0, 3.0], 1000, samples=10)
+    took(folders[1], [0.25], 1)
+    found = compare(folders)
+    effort = found.document["effort"]
+    assert effort["a"]["seconds_per_slice"] == {"mean": 2.0, "sd": 1.0}
+    assert (effort["a"]["network_calls"]["mean"], effort["a"]["samples"], effort["a"]["cases"]) == (1000, [10], 3)
+    assert effort["c"] is None
+    text = shown(found)
+    assert "Time 2 0.25 –" in text
+    assert "Network calls 1000 × 10 1 –" in text
+    assert "mean over the cases, on cpu." in text
+
+
+def test_times_of_different_devices_are_said_not_to_compare(folders):
+    took(folders[0], [1.0], 4)
+    took(folders[1], [0.1], 4, device="a GPU")
+    assert "a on cpu; b on a GPU. Times on different devices do not compare." in shown(compare(folders))
+    assert "Time" not in shown(compare(folders[2:] + folders[2:], names=["c", "d"]))
+
+
+def test_many_methods_stand_in_several_tables_that_fit_the_terminal(tmp_path):
+    folders = [write(tmp_path / f"method_{number}", {"mae": list(EIGHT + number)}) for number in range(10)]
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(compare(folders).table())
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(lines)
+    assert all(f"method_{number}" in text and f"{3.5 + number:.2f}"[:4] in text for number in range(10))
+    assert text.count("Wilcoxon") == 1
+
+
+def test_uncertainty_stands_beside_without_a_test_where_there_are_samples(tmp_path):
+    write(tmp_path / "one", {"mae": [10, 20]})
+    write(tmp_path / "ten", {"mae": [9, 19], "std": [4.0, 6.0]})
+    found = compare([tmp_path / "one", tmp_path / "ten"])
+    std = found.document["modalities"]["ct"]["metrics"]["std"]
+    assert std["methods"] == {"ten": {"mean": 5.0, "sd": pytest.approx(2**0.5), "ci95": None}}
+    assert (std["best"], std["reference"]) == (None, None)
+    assert "Uncertainty – 5.00 ± 1.41 HU" in shown(found)
+    assert "less is not better" in shown(found)
+
+
+def test_holms_correction_of_his_kind_of_example():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.6, 0.9]) == [1, 1]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_keeps_the_order_and_lies_between_no_correction_and_bonferronis(p_values):
+    corrected = holm(p_values)
+    for before, after in zip(p_values, corrected):
+        assert before <= after <= min(1, before * len(p_values)) + 1e-12
+    ranked = [corrected[number] for number in np.argsort(p_values, kind="stable")]
+    assert all(earlier <= later for earlier, later in itertools.pairwise(ranked))
+
+
+def test_the_exact_p_counts_the_signs_that_are_as_extreme():
+    """Enumerated: the sums of positive ranks over all 2⁶ signs."""
+    a, b = np.array([1.0, 2.5, 3.1, 4.7, 5.9, 6.2]), np.array([0.8, 2.0, 3.9, 3.6, 4.4, 4.0])
+    ranks = np.argsort(np.argsort(np.abs(a - b))) + 1
+    observed = abs(ranks[a > b].sum() - 10.5)
+    sums = [ranks[list(signs)].sum() for signs in itertools.product([True, False], repeat=6)]
+    assert wilcoxon_p(a, b) == pytest.approx(np.mean([abs(total - 10.5) >= observed for total in sums]))

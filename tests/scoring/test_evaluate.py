@@ -1,0 +1,351 @@
+"""Scoring folders: known errors, trivial answers, ranges, masks, intervals, and what is refused."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from scipy.ndimage import gaussian_filter
+
+from voxlate.data.naive import BINS, Trivial, answers, fit, fit_cohort
+from voxlate.data.prepare import prepare
+from voxlate.errors import BadInput
+from voxlate.images.grid import Grid, canonical
+from voxlate.images.ranges import range_for
+from voxlate.images.volume import Volume, read_volume, write_volume
+from voxlate.scoring.evaluate import evaluate
+from voxlate.scoring.metrics import mae, ssim
+from voxlate.scoring.tables import bootstrap
+
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def volume(data, modality="ct", unit="HU", affine=None):
+    data = np.asarray(data, np.float32)
+    return Volume(data[None], np.eye(4) if affine is None else affine, unit, modality)
+
+
+def head(seed, shape=(12, 24, 20)):
+    """A made-up head in HU: air, and a ball of soft tissue with some texture."""
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij")
+    noise = gaussian_filter(np.random.default_rng(seed).normal(0, 1, shape), 1)
+    return np.where(z**2 + y**2 + x**2 < 0.8, 40 + 100 * noise, -1000).astype(np.float32)
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    """Three cases of CT and T1, whose T1 is a monotonic function of the CT."""
+    for number in range(3):
+        folder = tmp_path / "cohort" / f"p{number}"
+        ct = head(number)
+        write_volume(folder / "ct.nii.gz", volume(ct))
+        write_volume(folder / "t1.nii.gz", volume(np.sqrt(ct + 1100), "t1", "a.u."))
+    return tmp_path / "cohort"
+
+
+@pytest.fixture
+def shifted(cohort, tmp_path):
+    """Syntheses that are 50, 100 and 150 HU too bright."""
+    for number in range(3):
+        truth = read_volume(cohort / f"p{number}" / "ct.nii.gz", "ct")
+        write_volume(tmp_path / "out" / f"p{number}" / "ct.nii.gz", volume(truth.data[0] + 50 * (number + 1)))
+    return tmp_path / "out"
+
+
+def test_a_constant_shift_is_the_mean_error_in_the_unit_of_the_truth(cohort, shifted):
+    scores = evaluate(shifted, cohort)
+    assert [row.scores["mae"] for row in scores.rows] == pytest.approx([50, 100, 150], abs=1e-3)
+    assert [row.scores["rmse"] for row in scores.rows] == pytest.approx([50, 100, 150], abs=1e-3)
+    assert scores.rows[0].scores["mae_rel"] == pytest.approx(50 / 4095, rel=1e-5)
+    assert scores.rows[0].scores["psnr"] == pytest.approx(20 * math.log10(4095 / 50), abs=1e-3)
+    assert scores.rows[0].scores["gradient_strength"] == pytest.approx(1.0, abs=1e-4)
+    assert scores.rows[0].scores["gradient_z"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_every_value_stands_beside_the_choices_that_made_it(cohort, shifted):
+    evaluate(shifted, cohort, mask="body")
+    document = json.loads((shifted / "metrics.json").read_text())
+    value = document["modalities"]["ct"]["answers"]["synthesis"]["ssim_2d"]
+    assert value["range"] == [-1024, 3071]
+    assert value["mask"] == "body"
+    assert value["ssim_padding"] == "valid"
+    assert value["n"] == 3
+    mean = document["modalities"]["ct"]["answers"]["synthesis"]["mae"]
+    assert mean["unit"] == "HU"
+    assert mean["mean"] == pytest.approx(100, abs=1e-3)
+    assert mean["sd"] == pytest.approx(50, abs=1e-3)
+    assert mean["ci95"][0] == pytest.approx(50, abs=1e-3), "three patients: one draw in 27 takes the best one thrice"
+
+
+def test_the_csv_has_a_line_for_each_case_and_answer(cohort, shifted):
+    scores = evaluate(shifted, cohort)
+    with open(shifted / "metrics.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["case"] for line in lines] == ["p0", "p1", "p2"]
+    assert [float(line["mae"]) for line in lines] == [row.scores["mae"] for row in scores.rows]
+    assert {line["unit"] for line in lines} == {"HU"}
+
+
+def test_the_table_prints_range_mask_and_numbers(cohort, shifted):
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(evaluate(shifted, cohort).table())
+    text = " ".join(console.export_text().split())
+    for part in (
+        "100.0 ± 50.0",
+        "-1024 to 3071 HU",
+        "mask: whole image",
+        "3 cases of 3 patients",
+        "resamples over patients",
+    ):
+        assert part in text
+
+
+def test_a_perfect_synthesis_scores_perfectly_and_its_infinite_psnr_is_left_out(cohort, tmp_path):
+    write_volume(tmp_path / "out" / "p0" / "ct.nii.gz", read_volume(cohort / "p0" / "ct.nii.gz", "ct"))
+    (row,) = evaluate(tmp_path / "out", cohort).rows
+    assert row.scores["mae"] == 0
+    assert row.scores["ssim_2d"] == pytest.approx(1, abs=1e-6)
+    assert row.scores["ssim_3d"] == pytest.approx(1, abs=1e-6)
+    assert row.scores["nmi"] == pytest.approx(2)
+    document = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    psnr = document["modalities"]["ct"]["answers"]["synthesis"]["psnr"]
+    assert (psnr["mean"], psnr["n"], psnr["not_finite"]) == (None, 0, 1)
+
+
+def test_the_recipes_window_is_the_range_and_clips_both_images(cohort, shifted):
+    (shifted / "provenance.json").write_text(json.dumps({"range": {"ct": [-1000, -990]}}))
+    rows = evaluate(shifted, cohort).rows
+    assert all(row.scores["mae"] < 10 for row in rows)
+    truth = read_volume(cohort / "p0" / "ct.nii.gz").data[0]
+    assert rows[0].scores["mae"] == pytest.approx(10 * np.mean(truth == -1000), abs=1e-3)
+
+
+def test_a_range_given_by_the_user_wins(cohort, shifted):
+    (shifted / "provenance.json").write_text(json.dumps({"range": {"ct": [-1000, -990]}}))
+    scores = evaluate(shifted, cohort, value_range=(-1024, 976))
+    assert scores.rows[0].scores["mae_rel"] == pytest.approx(50 / 2000, rel=1e-4)
+
+
+def test_an_inverted_range_is_refused(cohort, shifted):
+    with pytest.raises(BadInput, match="low < high"):
+        evaluate(shifted, cohort, value_range=(100, 100))
+
+
+def test_arbitrary_units_are_scored_up_to_each_images_own_peak(cohort, tmp_path):
+    truth = read_volume(cohort / "p0" / "t1.nii.gz", "t1")
+    write_volume(tmp_path / "out" / "p0" / "t1.nii.gz", volume(truth.data[0] * 37, "t1", "a.u."))
+    scores = evaluate(tmp_path / "out", cohort)
+    assert scores.rows[0].scores["mae"] == pytest.approx(0, abs=1e-5)
+    assert "own 99.5 percentile" in scores.document()["modalities"]["t1"]["range_rule"]
+
+
+def test_a_mask_file_decides_what_counts(cohort, shifted, tmp_path):
+    inside = np.zeros(head(0).shape)
+    inside[5:8, 10:14, 8:12] = 1
+    for number in range(3):
+        truth = read_volume(cohort / f"p{number}" / "ct.nii.gz").data[0]
+        wrong = np.where(inside > 0, truth + 10, truth + 500)
+        write_volume(shifted / f"p{number}" / "ct.nii.gz", volume(wrong))
+        write_volume(tmp_path / "masks" / f"p{number}.nii.gz", volume(inside, "mask", ""))
+    rows = evaluate(shifted, cohort, mask=tmp_path / "masks" / "{case}.nii.gz").rows
+    assert [row.scores["mae"] for row in rows] == pytest.approx([10, 10, 10], abs=1e-3)
+
+
+def test_an_empty_mask_is_refused(cohort, shifted, tmp_path):
+    write_volume(tmp_path / "empty.nii.gz", volume(np.zeros(head(0).shape), "mask", ""))
+    with pytest.raises(BadInput, match="empty"):
+        evaluate(shifted, cohort, mask=tmp_path / "empty.nii.gz")
+
+
+def test_a_synthesis_stored_in_another_orientation_scores_the_same(cohort, shifted):
+    before = evaluate(shifted, cohort).rows[0].scores
+    made = read_volume(shifted / "p0" / "ct.nii.gz")
+    flipped = made.affine @ np.diag([-1.0, 1, 1, 1])
+    flipped[:3, 3] = made.affine[:3] @ [made.data.shape[3] - 1, 0, 0, 1]
+    write_volume(shifted / "p0" / "ct.nii.gz", volume(made.data[0][..., ::-1], affine=flipped))
+    assert evaluate(shifted, cohort).rows[0].scores == before
+
+
+def test_unequal_grids_are_refused_and_leave_no_scores(cohort, shifted):
+    write_volume(shifted / "p1" / "ct.nii.gz", volume(head(1)[:, :-1]))
+    with pytest.raises(BadInput, match=r"expected the grid of .*, found 20×23×12"):
+        evaluate(shifted, cohort)
+    assert not (shifted / "metrics.json").exists()
+
+
+def test_a_folder_without_matching_cases_is_refused(cohort, tmp_path):
+    write_volume(tmp_path / "out" / "stranger" / "ct.nii.gz", volume(head(0)))
+    with pytest.raises(BadInput, match="none that match"):
+        evaluate(tmp_path / "out", cohort)
+    with pytest.raises(BadInput, match="found none"):
+        evaluate(tmp_path / "nowhere", cohort)
+
+
+def test_what_has_no_truth_is_named_and_not_scored(cohort, shifted):
+    write_volume(shifted / "stranger" / "ct.nii.gz", volume(head(0)))
+    scores = evaluate(shifted, cohort)
+    assert scores.document()["without_truth"] == ["stranger/ct"]
+    assert len(scores.rows) == 3
+
+
+def test_the_spread_of_samples_is_compared_with_the_error(cohort, shifted):
+    truth = read_volume(cohort / "p0" / "ct.nii.gz").data[0]
+    error = np.abs(np.random.default_rng(0).normal(0, 30, truth.shape)).astype(np.float32)
+    write_volume(shifted / "p0" / "ct.nii.gz", volume(np.where(truth > 0, truth + error, truth)))
+    write_volume(shifted / "p0" / "ct_std.nii.gz", volume(np.where(truth > 0, error / 2, 0)))
+    row = evaluate(shifted, cohort).rows[0]
+    assert row.scores["std_error_r"] == pytest.approx(1, abs=1e-4)
+    assert row.scores["std"] == pytest.approx(row.scores["mae"] / 2, rel=1e-3)
+
+
+# trivial answers
+
+
+def cases_of(cohort, names):
+    for name in names:
+        yield {m: canonical(read_volume(cohort / name / f"{m}.nii.gz", m)) for m in ("t1", "ct")}, None
+
+
+@pytest.fixture
+def trivial(cohort):
+    ranges = {"ct": range_for("HU"), "t1": range_for("a.u.")}
+    return fit(cases_of(cohort, ["p0", "p1"]), ["t1"], ["ct"], ranges)
+
+
+def test_the_mean_image_is_the_mean_of_the_training_targets(cohort, trivial):
+    expected = np.mean([read_volume(cohort / name / "ct.nii.gz").data[0] for name in ("p0", "p1")], axis=0)
+    grid = Grid((12, 24, 20), np.eye(4))
+    assert np.allclose(answers(trivial, "ct", {}, grid)["mean image"], expected, atol=1e-3)
+
+
+def test_the_intensity_table_recovers_a_function_of_the_source():
+    ramp = np.linspace(0, 255, 4096).reshape(1, 64, 64).astype(np.float32)
+    case = {"mr": volume(ramp, "mr", "grey"), "ct": volume(255 - ramp / 2, "ct", "grey")}
+    fitted = fit([(case, None)], ["mr"], ["ct"], {"mr": range_for("grey"), "ct": range_for("grey")})
+    answer = answers(fitted, "ct", {"mr": case["mr"]}, case["mr"].grid)["intensity table"]
+    assert np.abs(answer[0] - (255 - ramp[0] / 2)).max() < 255 / BINS
+
+
+def test_the_table_is_the_least_squares_answer_among_functions_of_the_bin():
+    rng = np.random.default_rng(0)
+    levels = rng.integers(0, 8, (1, 32, 32)) * 30.0
+    target = levels + rng.normal(0, 20, levels.shape)
+    case = {"mr": volume(levels, "mr", "grey"), "ct": volume(np.clip(target, 0, 255), "ct", "grey")}
+    ranges = {"mr": range_for("grey"), "ct": range_for("grey")}
+    answer = answers(fit([(case, None)], ["mr"], ["ct"], ranges), "ct", {"mr": case["mr"]}, case["mr"].grid)
+    for level in np.unique(levels):
+        there = levels == level
+        mean = case["ct"].data[0][there].mean()
+        assert answer["intensity table"][there] == pytest.approx(mean, abs=1e-3)
+
+
+def test_the_copy_of_a_picture_is_the_picture_itself():
+    picture = volume(np.arange(256.0).reshape(1, 16, 16), "mr", "grey", LPS)
+    ranges = {"mr": range_for("grey"), "ct": range_for("grey")}
+    case = {"mr": canonical(picture), "ct": canonical(picture)}
+    answer = answers(fit([(case, None)], ["mr"], ["ct"], ranges), "ct", {"mr": picture}, picture.grid)
+    assert np.array_equal(answer["copy of mr"], picture.data[0])
+    assert np.array_equal(answer["mean image"], picture.data[0]), "fitted canonical, answered in the picture's own turn"
+
+
+def test_trivial_answers_come_back_from_their_file(trivial, tmp_path):
+    trivial.save(tmp_path / "trivial.safetensors")
+    loaded = Trivial.load(tmp_path / "trivial.safetensors")
+    assert loaded.ranges == trivial.ranges
+    assert loaded.cases == 2
+    assert np.array_equal(loaded.means["ct"], trivial.means["ct"])
+    assert np.array_equal(loaded.tables["t1", "ct"], trivial.tables["t1", "ct"])
+
+
+def test_a_prepared_cohort_gives_the_answers_of_its_training_cases_only(cohort, tmp_path):
+    table = "case,patient,split\np0,p0,train\np1,p1,train\np2,p2,val\n"
+    (tmp_path / "cases.csv").write_text(table)
+    prepared = prepare(cohort, tmp_path / "prepared", manifest=tmp_path / "cases.csv", workers=1)
+    found = fit_cohort(prepared, ["t1"], ["ct"])
+    ranges = {"ct": range_for("HU"), "t1": range_for("a.u.")}
+    masks = [prepared.mask(name) for name in ("p0", "p1")]
+    cases = [(volumes, mask) for (volumes, _), mask in zip(cases_of(cohort, ["p0", "p1"]), masks)]
+    expected = fit(cases, ["t1"], ["ct"], ranges)
+    assert found.cases == 2
+    assert np.array_equal(found.means["ct"], expected.means["ct"])
+    assert np.array_equal(found.tables["t1", "ct"], expected.tables["t1", "ct"])
+
+
+def test_a_file_that_holds_no_trivial_answers_is_refused(tmp_path):
+    (tmp_path / "trivial.safetensors").write_bytes(b"no tensors here")
+    with pytest.raises(BadInput, match="trivial answers"):
+        Trivial.load(tmp_path / "trivial.safetensors")
+
+
+def test_a_cohort_without_the_target_has_no_trivial_answers(cohort):
+    with pytest.raises(BadInput, match="found none"):
+        fit([], ["t1"], ["ct"], {"t1": range_for("a.u."), "ct": range_for("HU")})
+
+
+def test_trivial_answers_of_the_run_are_scored_beside_the_synthesis(cohort, shifted, trivial, tmp_path):
+    trivial.save(tmp_path / "run" / "trivial.safetensors")
+    (shifted / "provenance.json").write_text(json.dumps({"run": str(tmp_path / "run")}))
+    scores = evaluate(shifted, cohort)
+    assert {row.answer for row in scores.rows} == {"synthesis", "mean image", "copy of t1", "intensity table"}
+    by_answer = scores.document()["modalities"]["ct"]["answers"]
+    assert by_answer["intensity table"]["mae"]["mean"] < by_answer["mean image"]["mae"]["mean"], "t1 tells the ct here"
+
+
+def test_the_trivial_answers_on_the_slice_pairs_score_as_others_found(shared):
+    folder = shared / "data" / "harvard_ct_mr"
+    with open(folder / "cases.csv", newline="") as file:
+        splits = {row["case"]: row["split"] for row in csv.DictReader(file)}
+
+    def read(case: str) -> dict[str, Volume]:
+        return {name: read_volume(Path(folder) / case / f"{name}.png", name) for name in ("mr", "ct")}
+
+    training = (({k: canonical(v) for k, v in read(case).items()}, None) for case, s in splits.items() if s == "train")
+    trivial = fit(training, ["mr"], ["ct"], {"mr": range_for("grey"), "ct": range_for("grey")})
+    found: dict[str, list[tuple[float, float]]] = {}
+    for case in [case for case, split in splits.items() if split == "val"]:
+        scans = read(case)
+        truth = scans["ct"].data[0] / 255
+        for name, answer in answers(trivial, "ct", {"mr": scans["mr"]}, scans["ct"].grid).items():
+            found.setdefault(name, []).append((mae(truth, answer / 255), ssim(truth, answer / 255, 1.0)))
+    means = {name: np.mean(values, axis=0) for name, values in found.items()}
+    assert means["mean image"] == pytest.approx([0.165, 0.396], abs=6e-4)
+    assert means["copy of mr"] == pytest.approx([0.169, 0.503], abs=6e-4)
+    assert means["intensity table"] == pytest.approx([0.158, 0.116], abs=6e-4)
+
+
+# intervals
+
+
+def test_the_interval_of_a_mean_of_many_is_the_normal_one():
+    values = np.random.default_rng(0).normal(10, 2, 400)
+    low, high = bootstrap(values, [str(number) for number in range(400)], seed=0)
+    half = 1.96 * values.std() / 20
+    assert low == pytest.approx(values.mean() - half, abs=0.03)
+    assert high == pytest.approx(values.mean() + half, abs=0.03)
+
+
+def test_slices_of_one_patient_do_not_narrow_the_interval():
+    values = np.repeat([1.0, 2.0, 3.0, 4.0, 5.0], 50)
+    patients = np.repeat(list("abcde"), 50)
+    by_patient = bootstrap(values, patients.tolist(), seed=0)
+    by_slice = bootstrap(values, [str(number) for number in range(250)], seed=0)
+    one_each = bootstrap(values[::50], patients[::50].tolist(), seed=0)
+    assert by_patient == one_each
+    assert by_patient[1] - by_patient[0] > 5 * (by_slice[1] - by_slice[0])
+
+
+@given(st.lists(st.floats(-100, 100), min_size=2, max_size=8), st.integers(0, 3))
+def test_the_interval_lies_between_the_extremes_and_repeats_with_its_seed(values, seed):
+    groups = [str(number) for number in range(len(values))]
+    low, high = bootstrap(np.array(values), groups, seed)
+    assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
+    assert bootstrap(np.array(values), groups, seed) == (low, high)
+
+
+def test_one_patient_alone_has_no_interval():
+    assert bootstrap(np.array([1.0, 2.0]), ["a", "a"], seed=0) is None

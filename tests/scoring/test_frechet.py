@@ -1,0 +1,182 @@
+"""Distances of feature sets against closed forms, scipy's matrix root, published reference numbers and their biases."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+from scipy.linalg import sqrtm
+
+from voxlate.scoring.frechet import (
+    Estimate,
+    frechet,
+    frechet_gaussians,
+    frechet_limit,
+    frechet_with_errors,
+    jackknife_error,
+    kernel_distance,
+)
+
+
+def draws(count, dimensions=3, seed=0, shift=0.0, scale=1.0):
+    return shift + scale * np.random.default_rng(seed).normal(size=(count, dimensions))
+
+
+def textbook(a, b):
+    """The formula as it stands in Heusel et al., by scipy's root of a matrix that is not symmetric."""
+    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    gap = a.mean(0) - b.mean(0)
+    return gap @ gap + np.trace(cov_a + cov_b - 2 * np.real(sqrtm(cov_a @ cov_b)))
+
+
+@given(gap=st.floats(-5, 5), deviations=st.tuples(*[st.floats(0.1, 5)] * 4), angle=st.floats(0, 2 * math.pi))
+def test_gaussians_that_share_their_axes_differ_by_means_and_deviations(gap, deviations, angle):
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    first, second = np.array(deviations[:2]), np.array(deviations[2:])
+    found = frechet_gaussians([0, 0], turn @ np.diag(first**2) @ turn.T, [gap, 0], turn @ np.diag(second**2) @ turn.T)
+    assert found == pytest.approx(gap**2 + np.sum((first - second) ** 2), abs=1e-9)
+
+
+def test_two_gaussians_whose_axes_differ_have_the_two_dimensional_closed_form():
+    a, b = np.array([[4.0, 1.0], [1.0, 2.0]]), np.array([[1.0, -0.5], [-0.5, 3.0]])
+    root_trace = math.sqrt(np.trace(a @ b) + 2 * math.sqrt(np.linalg.det(a) * np.linalg.det(b)))  # of 2 x 2 matrices
+    expected = np.trace(a) + np.trace(b) - 2 * root_trace
+    assert frechet_gaussians([1, 1], a, [1, 1], b) == pytest.approx(expected, abs=1e-12)
+
+
+def test_sets_of_vectors_have_the_textbook_distance():
+    a, b = draws(40, 6) @ draws(6, 6, 1), draws(55, 6, 2, shift=0.3)
+    assert frechet(a, b) == pytest.approx(textbook(a, b), rel=1e-10)
+    moments = (a.mean(0), np.cov(a, rowvar=False), b.mean(0), np.cov(b, rowvar=False))
+    assert frechet(a, b) == pytest.approx(frechet_gaussians(*moments), rel=1e-10)
+
+
+def test_the_distance_is_symmetric_and_nothing_between_a_set_and_itself():
+    a, b = draws(30, 8), draws(20, 8, 1, shift=1)
+    assert frechet(a, b) == pytest.approx(frechet(b, a), rel=1e-12)
+    assert frechet(a, a) == pytest.approx(0, abs=1e-12)
+
+
+def test_a_shift_is_its_squared_length_even_with_fewer_images_than_dimensions():
+    a = draws(5, 768)
+    assert frechet(a, a + 0.1) == pytest.approx(768 * 0.01, rel=1e-9)
+    assert frechet(a, 3 * a - 2 * a.mean(0)) == pytest.approx(4 * np.trace(np.cov(a, rowvar=False)), rel=1e-9)
+
+
+def test_the_reference_sets_have_the_published_distance(shared):
+    folder = shared / "reference" / "xmodality" / "dev"
+    sets = load_file(folder / "pipeline_io.safetensors")
+    expected = json.loads((folder / "pipeline.json").read_text())["fd"]
+    assert frechet(sets["fd_features_a"], sets["fd_features_b"]) == pytest.approx(expected, abs=1e-9)
+
+
+def test_few_images_raise_the_distance_and_its_limit_takes_that_back():
+    """Two equal standard Gaussians: the truth is 0."""
+    pairs = [(draws(120, 10, seed), draws(120, 10, 1000 + seed)) for seed in range(30)]
+    plain = np.array([frechet(a, b) for a, b in pairs])
+    limit = np.array([frechet_limit(a, b) for a, b in pairs])
+    assert plain.mean() > 20 * plain.std() / math.sqrt(len(pairs)), "the bias is no accident"
+    assert abs(limit.mean()) < 0.15 * plain.mean()
+
+
+def test_the_limit_is_the_distance_of_the_gaussians_that_were_drawn_from():
+    a, b = draws(4000, 5), draws(4000, 5, 1, shift=0.4, scale=1.5)
+    truth = 5 * 0.4**2 + 5 * 0.5**2
+    plain, limit = frechet_with_errors(a, b, np.arange(4000))
+    assert abs(limit.value - truth) < 3 * limit.error
+    assert 0 < limit.error < 0.2 * truth
+    assert plain.error < 1.5 * limit.error
+
+
+def test_a_limit_needs_four_images_a_dimension():
+    assert math.isnan(frechet_limit(draws(39, 10), draws(39, 10, 1)))
+    assert math.isfinite(frechet_limit(draws(40, 10), draws(40, 10, 1)))
+
+
+def test_the_limit_of_a_perfect_synthesis_is_nothing():
+    a = draws(100, 4)
+    assert frechet_limit(a, a) == pytest.approx(0, abs=1e-10)
+
+
+def test_errors_of_distances_match_the_spread_over_repetitions():
+    found = [
+        (frechet_with_errors(a, b, np.arange(200), limit=False)[0], kernel_distance(a, b))
+        for a, b in ((draws(200, 4, seed), draws(200, 4, 500 + seed, shift=0.5)) for seed in range(40))
+    ]
+    for estimates in zip(*found):
+        spread = np.std([one.value for one in estimates], ddof=1)
+        assert np.mean([one.error for one in estimates]) == pytest.approx(spread, rel=0.3)
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error():
+    values = draws(50, 1)[:, 0]
+    without = [np.delete(values, number).mean() for number in range(50)]
+    assert jackknife_error(without) == pytest.approx(values.std(ddof=1) / math.sqrt(50), rel=1e-12)
+    assert math.isnan(jackknife_error([]))
+
+
+def test_the_kernel_distance_is_the_double_sum_of_its_definition():
+    a, b = draws(7, 3), draws(5, 3, 1, shift=1)
+
+    def kernel(x, y):
+        return (x @ y / 3 + 1) ** 3
+
+    within_a = np.mean([kernel(a[i], a[j]) for i in range(7) for j in range(7) if i != j])
+    within_b = np.mean([kernel(b[i], b[j]) for i in range(5) for j in range(5) if i != j])
+    across = np.mean([kernel(x, y) for x in a for y in b])
+    assert kernel_distance(a, b).value == pytest.approx(within_a + within_b - 2 * across, rel=1e-12)
+
+
+def test_leaving_groups_out_of_the_kernel_distance_is_dropping_their_rows():
+    a, b = draws(12, 3), draws(12, 3, 1, shift=0.5)
+    groups = np.repeat(list("wxyz"), 3)
+    without = [
+        kernel_distance(a[groups != g], b[groups != g], groups[groups != g], groups[groups != g]).value for g in "wxyz"
+    ]
+    assert kernel_distance(a, b, groups, groups).error == pytest.approx(jackknife_error(without), rel=1e-9)
+
+
+def test_the_kernel_distance_has_no_bias_with_few_images():
+    values = [kernel_distance(draws(10, 4, seed), draws(10, 4, 5000 + seed)).value for seed in range(300)]
+    assert abs(np.mean(values)) < 3 * np.std(values) / math.sqrt(len(values))
+
+
+def test_slices_that_repeat_within_a_case_do_not_bias_the_kernel_distance():
+    """Each case's slices are alike, so that pairs within a case would pull the estimate up."""
+    cases = np.repeat(np.arange(8), 10)
+    by_case, by_slice = [], []
+    for seed in range(200):
+        a = np.repeat(draws(8, 4, seed), 10, axis=0) + draws(80, 4, 10000 + seed, scale=0.1)
+        b = np.repeat(draws(8, 4, 3000 + seed), 10, axis=0) + draws(80, 4, 20000 + seed, scale=0.1)
+        by_case.append(kernel_distance(a, b, cases, cases).value)
+        by_slice.append(kernel_distance(a, b).value)
+    error = np.std(by_case) / math.sqrt(200)
+    assert abs(np.mean(by_case)) < 3 * error
+    assert np.mean(by_slice) > 5 * error
+
+
+def test_paired_sets_that_are_equal_have_no_kernel_distance():
+    a, cases = draws(12, 4), np.repeat(np.arange(4), 3)
+    assert kernel_distance(a, a, cases, cases).value == pytest.approx(0, abs=1e-12)
+
+
+def test_blocks_of_the_kernel_matrix_do_not_change_it(monkeypatch):
+    a, b = draws(25, 3), draws(31, 3, 1, shift=0.3)
+    whole = kernel_distance(a, b)
+    monkeypatch.setattr("voxlate.scoring.frechet.BLOCK", 4)
+    assert kernel_distance(a, b).value == pytest.approx(whole.value, rel=1e-12)
+
+
+def test_two_groups_are_too_few_for_an_error():
+    a, b, two = draws(6, 3), draws(6, 3, 1), [0, 0, 0, 1, 1, 1]
+    assert math.isnan(kernel_distance(a, b, two, two).error)
+    assert math.isnan(frechet_with_errors(a, b, two)[0].error)
+    assert math.isnan(Estimate(1.0).error)
+
+
+def test_one_vector_is_no_set():
+    with pytest.raises(ValueError, match="N of at least 2"):
+        frechet(draws(1, 3), draws(5, 3))

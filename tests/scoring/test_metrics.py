@@ -1,0 +1,236 @@
+"""Scores against closed forms, against scikit-image and against the laws they must keep."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.ndimage import gaussian_filter
+from skimage.metrics import normalized_mutual_information, structural_similarity
+
+from voxlate.diffusion.noise import Correlated, Noise
+from voxlate.scoring import metrics
+from voxlate.scoring.metrics import correlation, gradient_strength, mae, nmi, psnr, rmse, ssim
+
+ORACLE = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+images = arrays(np.float64, (2, 13, 12), elements=st.floats(0, 1, width=32))
+
+
+@pytest.fixture
+def pair():
+    rng = np.random.default_rng(0)
+    truth = gaussian_filter(rng.uniform(0, 4, (17, 30, 26)), 1.2).astype(np.float32)
+    return truth, (truth + rng.normal(0, 0.2, truth.shape)).astype(np.float32)
+
+
+def test_errors_of_a_known_difference():
+    truth = np.zeros((1, 2, 2))
+    synthesis = np.array([[[3.0, -1.0], [0.0, 0.0]]])
+    assert mae(truth, synthesis) == 1.0
+    assert rmse(truth, synthesis) == pytest.approx(math.sqrt(2.5))
+    assert psnr(truth, synthesis, 10.0) == pytest.approx(10 * math.log10(100 / 2.5))
+    assert mae(truth, synthesis, mask=[[[1, 0], [0, 0]]]) == 3.0
+
+
+def test_psnr_of_equal_images_is_infinite():
+    assert psnr(np.ones(4), np.ones(4), 1.0) == math.inf
+
+
+def test_whole_numbers_do_not_wrap_around():
+    assert mae(np.array([0, 250], np.uint8), np.array([250, 0], np.uint8)) == 250.0
+
+
+def test_tensors_score_as_their_arrays(pair):
+    truth, synthesis = pair
+    assert ssim(torch.from_numpy(truth), torch.from_numpy(synthesis), 4.0) == ssim(truth, synthesis, 4.0)
+
+
+def test_images_of_different_shapes_are_refused():
+    with pytest.raises(ValueError, match="one shape"):
+        mae(np.zeros((3, 1)), np.zeros((1, 3)))
+
+
+def test_ssim_in_two_dimensions_is_the_mean_of_scikit_image_over_slices(pair):
+    truth, synthesis = pair
+    slices = [structural_similarity(a, b, data_range=4.0, **ORACLE) for a, b in zip(truth, synthesis)]
+    assert ssim(truth, synthesis, 4.0, dimensions=2) == pytest.approx(np.mean(slices), abs=1e-6)
+
+
+def test_ssim_in_three_dimensions_is_that_of_scikit_image(pair):
+    truth, synthesis = pair
+    expected = structural_similarity(truth, synthesis, data_range=4.0, **ORACLE)
+    assert ssim(truth, synthesis, 4.0, dimensions=3) == pytest.approx(expected, abs=1e-6)
+
+
+def test_ssim_with_same_padding_is_scikit_images_map_of_the_zero_extended_image(pair):
+    truth, synthesis = (np.pad(image, 5) for image in pair)
+    _, full = structural_similarity(truth, synthesis, data_range=4.0, full=True, **ORACLE)
+    expected = full[5:-5, 5:-5, 5:-5].mean()
+    assert ssim(*pair, 4.0, dimensions=3, padding="same") == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_ssim_does_not_depend_on_the_slabs_it_is_computed_in(pair, monkeypatch, dimensions, padding):
+    mask = np.random.default_rng(1).random(pair[0].shape) > 0.5
+    whole = ssim(*pair, 4.0, dimensions=dimensions, padding=padding, mask=mask)
+    monkeypatch.setattr(metrics, "SLAB_VOXELS", 2 * 30 * 26)
+    assert ssim(*pair, 4.0, dimensions=dimensions, padding=padding, mask=mask) == pytest.approx(whole, abs=1e-7)
+
+
+def test_ssim_in_a_mask_is_the_mean_of_the_map_inside_it(pair):
+    truth, synthesis = pair
+    mask = np.zeros(truth.shape, bool)
+    mask[6:9, 10:20, 8:14] = True
+    _, full = structural_similarity(truth, synthesis, data_range=4.0, full=True, **ORACLE)
+    assert ssim(truth, synthesis, 4.0, dimensions=3, mask=mask) == pytest.approx(full[mask].mean(), abs=1e-6)
+
+
+def test_ssim_of_two_constants_is_the_luminance_term():
+    a, b = np.full((1, 16, 16), 0.2), np.full((1, 16, 16), 0.6)
+    expected = (2 * 0.12 + 1e-4) / (0.04 + 0.36 + 1e-4)
+    assert ssim(a, b, 1.0) == pytest.approx(expected, abs=1e-9)
+
+
+def test_ssim_is_nan_where_no_window_fits_or_the_mask_is_empty(pair):
+    assert math.isnan(ssim(pair[0][:10], pair[1][:10], 1.0, dimensions=3))
+    assert math.isnan(ssim(pair[0][:, :8], pair[1][:, :8], 1.0))
+    assert math.isnan(ssim(*pair, 1.0, mask=np.zeros(pair[0].shape)))
+
+
+@given(images, images)
+def test_ssim_is_symmetric_and_at_most_one(a, b):
+    value = ssim(a, b, 1.0)
+    assert -1 - 1e-9 <= value <= 1 + 1e-9
+    assert ssim(b, a, 1.0) == pytest.approx(value, abs=1e-9)
+
+
+@given(images, images, st.floats(0.5, 5000))
+def test_ssim_and_psnr_do_not_depend_on_the_unit(a, b, scale):
+    assert ssim(a * scale, b * scale, scale) == pytest.approx(ssim(a, b, 1.0), abs=1e-6)
+    if rmse(a, b) > 1e-6:
+        assert psnr(a * scale, b * scale, scale) == pytest.approx(psnr(a, b, 1.0), abs=1e-6)
+
+
+@given(images)
+def test_an_image_is_most_like_itself(a):
+    assert ssim(a, a, 1.0) == pytest.approx(1.0, abs=1e-9)
+    assert mae(a, a) == rmse(a, a) == 0.0
+
+
+@given(images, images, images)
+def test_mae_is_a_distance_that_never_exceeds_rmse(a, b, c):
+    assert mae(a, b) <= rmse(a, b) + 1e-12
+    assert mae(a, c) <= mae(a, b) + mae(b, c) + 1e-12
+    assert mae(a, b) == pytest.approx(mae(b, a))
+
+
+def test_nmi_is_that_of_scikit_image(pair):
+    truth, synthesis = (np.clip(image, 0, 4) for image in pair)
+    truth.flat[:2] = synthesis.flat[:2] = 0, 4  # scikit-image bins from smallest to largest
+    expected = normalized_mutual_information(truth, synthesis, bins=64)
+    assert nmi(truth, synthesis, 0.0, 4.0) == pytest.approx(expected, abs=1e-4)
+
+
+def test_nmi_of_an_image_with_itself_or_its_negative_is_two(pair):
+    truth = np.clip(pair[0], 0, 4)
+    assert nmi(truth, truth, 0.0, 4.0) == pytest.approx(2.0)
+    levels = np.arange(64.0).reshape(8, 8) + 0.5
+    assert nmi(levels, 64 - levels, 0.0, 64.0) == pytest.approx(2.0)
+
+
+def test_nmi_of_a_full_product_of_levels_is_one():
+    a, b = np.meshgrid(np.arange(64) + 0.5, np.arange(64) + 0.5)
+    assert nmi(a, b, 0.0, 64.0) == pytest.approx(1.0)
+
+
+@given(images, images)
+def test_nmi_is_symmetric_between_one_and_two(a, b):
+    value = nmi(a, b, 0.0, 1.0)
+    if not math.isnan(value):
+        assert 1 - 1e-9 <= value <= 2 + 1e-9
+        assert nmi(b, a, 0.0, 1.0) == pytest.approx(value)
+
+
+def test_gradient_strength_is_the_factor_of_the_contrast(pair):
+    truth, _ = pair
+    assert gradient_strength(truth, truth) == 1.0
+    assert gradient_strength(truth, 0.6 * truth + 3) == pytest.approx(0.6, abs=1e-4)
+
+
+def test_gradient_strength_falls_with_blur_and_rises_with_noise(pair):
+    truth, noisy = pair
+    assert gradient_strength(truth, gaussian_filter(truth, 2)) < 0.7
+    assert gradient_strength(truth, noisy) > 1.3
+
+
+def test_gradient_strength_in_a_mask_sees_only_pairs_of_rows_inside_it():
+    truth = np.array([[0.0, 1.0, 2.0, 50.0]]).T[None]
+    synthesis = np.array([[0.0, 2.0, 4.0, 4.0]]).T[None]
+    assert gradient_strength(truth, synthesis, mask=np.array([[[1], [1], [1], [0]]])) == 2.0
+
+
+def folded_normal_mean(mean, sd):
+    return sd * math.sqrt(2 / math.pi) * math.exp(-((mean / sd) ** 2) / 2) + mean * math.erf(mean / sd / math.sqrt(2))
+
+
+@given(images, st.floats(0.125, 8))
+def test_gradient_along_slices_is_the_factor_of_the_contrast(truth, factor):
+    assume(np.ptp(truth, axis=0).max() > 1e-3)
+    assert gradient_strength(truth, truth, along="slices") == 1.0
+    assert gradient_strength(truth, 3 - factor * truth, along="slices") == pytest.approx(factor, rel=1e-6)
+
+
+@pytest.mark.parametrize("sd", [0.5, 2.0, 20.0])
+def test_noise_of_each_slice_flickers_as_much_as_the_folded_normal_says(sd):
+    """On a ramp of 3 a slice the differences are normal: 3 on average, with sqrt(2) of the noise's deviation."""
+    truth = np.broadcast_to(3.0 * np.arange(9)[:, None, None], (9, 300, 300))
+    noise = np.random.default_rng(0).normal(0, sd, truth.shape)
+    wanted = folded_normal_mean(3.0, math.sqrt(2) * sd) / 3
+    error = 4.5 * math.sqrt(2) * sd / 3 / math.sqrt(8 * 300 * 300 / 2)  # a difference shares noise with the next one
+    assert gradient_strength(truth, truth + noise, along="slices") == pytest.approx(wanted, abs=error)
+    shared = truth + noise[:1]
+    assert gradient_strength(truth, shared, along="slices") == pytest.approx(1, abs=1e-9)
+
+
+def test_correlated_noise_flickers_by_the_root_of_what_is_not_shared():
+    kind = Correlated(length_mm=6.0)
+    weights = [kind.streams(z, 1.0) for z in range(9)]
+    noise = Noise(0, weights).normal((300, 300)).numpy()
+    truth = np.broadcast_to(np.arange(9.0)[:, None, None], noise.shape)
+    correlation_1 = math.cos(math.pi / 6)  # of neighbours, in a sum over five slices
+    wanted = folded_normal_mean(1.0, math.sqrt(2 * (1 - correlation_1)))
+    assert gradient_strength(truth, truth + noise, along="slices") == pytest.approx(wanted, rel=0.005)
+
+
+def test_repeated_slices_halve_the_gradient_along_slices():
+    truth = np.random.default_rng(0).normal(size=(1, 8, 8)) * np.arange(9)[:, None, None]
+    doubled = np.repeat(truth[::2], 2, axis=0)[:9]  # every second step is 0, the others are two steps
+    assert gradient_strength(truth[:8], doubled[:8], along="slices") == pytest.approx(6 / 7)
+
+
+def test_gradient_along_slices_in_a_mask_sees_only_pairs_inside_it():
+    truth, synthesis = np.array([0.0, 1, 2, 3]), np.array([0.0, 2, 4, 90])
+    column = np.array([1, 1, 1, 0])
+    shape = (4, 1, 1)
+    found = gradient_strength(*(a.reshape(shape) for a in (truth, synthesis)), column.reshape(shape), along="slices")
+    assert found == 2.0
+
+
+def test_one_slice_has_no_gradient_along_slices():
+    image = np.arange(16.0).reshape(1, 4, 4)
+    assert math.isnan(gradient_strength(image, image, along="slices"))
+    assert math.isnan(gradient_strength(image, image, np.ones_like(image), along="slices"))
+
+
+def test_gradient_strength_of_a_flat_truth_is_nan():
+    assert math.isnan(gradient_strength(np.ones((1, 4, 4)), np.eye(4)[None]))
+
+
+def test_correlation_is_that_of_numpy(pair):
+    a, b = pair
+    assert correlation(a, b) == pytest.approx(np.corrcoef(a.ravel(), b.ravel())[0, 1], abs=1e-6)
+    assert math.isnan(correlation(a, np.ones_like(a)))

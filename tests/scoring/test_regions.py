@@ -1,0 +1,306 @@
+"""Regions scored by themselves, distances of pooled slices, and a paper's variants, all through `evaluate`."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+from rich.console import Console
+from safetensors.numpy import load_file
+from scipy.ndimage import gaussian_filter
+
+from voxlate.errors import BadInput
+from voxlate.images.volume import Volume, write_volume
+from voxlate.report.page import report
+from voxlate.report.score_panels import table_of
+from voxlate.scoring.evaluate import evaluate
+from voxlate.scoring.features import Texture
+from voxlate.scoring.frechet import frechet, frechet_with_errors, kernel_distance
+from voxlate.scoring.metrics import dice, mae, psnr, ssim
+from voxlate.scoring.regions import regions_from
+
+
+def volume(data, modality="cta", unit="HU"):
+    return Volume(np.asarray(data, np.float32)[None], np.eye(4), unit, modality)
+
+
+def head(number):
+    """Soft tissue of 40 HU in air, with a vessel of 300 HU along z: columns 8 to 11 of rows 12 to 15."""
+    data = np.full((12, 28, 24), -1000.0)
+    data[1:-1, 4:24, 4:20] = 40 + gaussian_filter(np.random.default_rng(number).normal(0, 20, (10, 20, 16)), 1)
+    data[1:-1, 12:16, 8:12] = 300
+    return data
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    for number in range(3):
+        folder = tmp_path / "cohort" / f"p{number}"
+        write_volume(folder / "cta.nii.gz", volume(head(number)))
+        write_volume(folder / "tof.nii.gz", volume(np.maximum(head(number) + 100, 0), "tof", "a.u."))
+    return tmp_path / "cohort"
+
+
+@pytest.fixture
+def out(cohort, tmp_path):
+    """Vessels 60 HU too dark and half of them missing: two columns of four are soft tissue of 40 HU."""
+    for number in range(3):
+        data = head(number)
+        data[1:-1, 12:16, 8:12] = 240
+        data[1:-1, 12:16, 10:12] = 40
+        write_volume(tmp_path / "out" / f"p{number}" / "cta.nii.gz", volume(data))
+    return tmp_path / "out"
+
+
+def of(scores, key, answer="synthesis"):
+    return scores.document()["modalities"]["cta"]["answers"][answer][key]
+
+
+def test_a_threshold_scores_its_structure_alone(cohort, out):
+    scores = evaluate(out, cohort, regions={"vessels": "cta>150"})
+    assert of(scores, "vessels.mae")["mean"] == pytest.approx((60 + 260) / 2, abs=1e-3)
+    assert of(scores, "vessels.mean")["mean"] == pytest.approx((240 + 40) / 2, abs=1e-3)
+    assert of(scores, "vessels.truth_mean")["mean"] == pytest.approx(300, abs=1e-3)
+    assert of(scores, "vessels.dice")["mean"] == pytest.approx(2 / 3), "half found, nothing false"
+    assert of(scores, "vessels.voxels")["mean"] == 160
+    assert scores.document()["regions"] == {"vessels": "cta > 150 HU within body"}
+    assert scores.rows[0].scores["mae"] < 10, "the whole image hardly notices"
+
+
+def test_a_region_lies_within_the_mask(cohort, out, tmp_path):
+    half = np.zeros((12, 28, 24))
+    half[:, :, :10] = 1
+    for number in range(3):
+        write_volume(tmp_path / "half" / f"p{number}.nii.gz", volume(half, "mask", ""))
+    mask = tmp_path / "half" / "{case}.nii.gz"
+    scores = evaluate(out, cohort, mask=mask, regions={"vessels": "cta>150"})
+    assert of(scores, "vessels.mae")["mean"] == pytest.approx(60, abs=1e-3), "the missing half lies outside"
+    assert of(scores, "vessels.dice")["mean"] == 1
+    assert scores.document()["regions"]["vessels"].endswith(f"within mask {mask}")
+
+
+def test_a_region_below_a_threshold_does_not_hold_the_air_around_the_body(cohort, out):
+    for folder in (cohort, out):
+        data = head(0)
+        data[4:7, 18:21, 9:12] = -1000
+        write_volume(folder / "p0" / "cta.nii.gz", volume(data))
+    scores = evaluate(out, cohort, mask="body", regions={"sinus": "cta<-500", "tissue": "-200<cta<150"})
+    assert scores.document()["regions"]["sinus"] == "cta < -500 HU within body"
+    assert scores.rows[0].scores["sinus.voxels"] == 27
+    assert scores.rows[0].scores["sinus.dice"] == 1
+    assert scores.rows[1].scores["tissue.voxels"] == 10 * (20 * 16 - 16)
+    assert scores.rows[1].scores["tissue.mae"] == 0
+
+
+def test_a_mask_file_is_a_region_without_dice(cohort, out, tmp_path):
+    for number in range(3):
+        write_volume(tmp_path / "masks" / f"p{number}" / "vessels.nii.gz", volume(head(number) == 300, "mask", ""))
+    scores = evaluate(out, cohort, regions={"vessels": str(tmp_path / "masks" / "{case}" / "vessels.nii.gz")})
+    assert of(scores, "vessels.mae")["mean"] == pytest.approx(160, abs=1e-3)
+    assert "vessels.dice" not in scores.rows[0].scores
+
+
+def test_another_modality_of_the_case_may_say_where_to_look(cohort, out):
+    """The vessel is 400 in the TOF, whose own peak it is."""
+    scores = evaluate(out, cohort, regions={"vessels": "tof>0.9"})
+    assert of(scores, "vessels.voxels")["mean"] == 160
+    assert of(scores, "vessels.mae")["mean"] == pytest.approx(160, abs=1e-3)
+    assert scores.document()["regions"]["vessels"] == "tof > 0.9 × peak within body"
+    assert "vessels.dice" not in scores.rows[0].scores, "the synthesis is no TOF"
+
+
+def test_a_label_map_of_the_case_may_say_where_to_look(cohort, out):
+    for number in range(3):
+        labels = np.where(head(number) == 300, 4, np.where(head(number) > -500, 1, 0))
+        write_volume(cohort / f"p{number}" / "seg.nii.gz", volume(labels, "seg", ""))
+    scores = evaluate(out, cohort, regions={"vessels": "seg=4", "head": "seg>0"})
+    assert of(scores, "vessels.voxels")["mean"] == 160
+    assert of(scores, "vessels.mae")["mean"] == pytest.approx(160, abs=1e-3)
+    assert of(scores, "head.voxels")["mean"] == 10 * 20 * 16
+    assert scores.document()["regions"] == {"vessels": "seg = 4 within body", "head": "seg > 0 within body"}
+
+
+def test_thresholds_of_arbitrary_units_are_shares_of_the_images_own_peak(cohort, tmp_path):
+    write_volume(tmp_path / "made" / "p0" / "tof.nii.gz", volume(7 * np.maximum(head(0) + 100, 0), "tof", "a.u."))
+    row = evaluate(tmp_path / "made", cohort, regions={"vessels": "tof>0.9"}).rows[0]
+    assert row.scores["vessels.dice"] == 1
+    assert row.scores["vessels.mae"] == pytest.approx(0, abs=1e-5)
+
+
+def test_a_region_that_one_case_lacks_is_left_out_there(cohort, out):
+    write_volume(cohort / "p1" / "cta.nii.gz", volume(np.minimum(head(1), 100)))
+    scores = evaluate(out, cohort, regions={"vessels": "cta>150"})
+    assert (of(scores, "vessels.mae")["n"], of(scores, "vessels.mae")["not_finite"]) == (2, 1)
+    assert scores.rows[1].scores["vessels.dice"] == 0, "what is not there was made up"
+    assert json.loads((out / "metrics.json").read_text())["cases"][1]["vessels.mae"] is None
+
+
+def test_a_region_that_no_case_has_is_refused(cohort, out):
+    with pytest.raises(BadInput, match="expected voxels of cta > 900 in at least one case, found none"):
+        evaluate(out, cohort, regions={"vessels": "cta>900"})
+
+
+@pytest.mark.parametrize("text", ["cta>", ">150", "cta>>150", "150>cta>20", "600<cta<150", "cta>a lot", "cta>=3"])
+def test_a_region_that_cannot_be_read_is_refused(text):
+    with pytest.raises(BadInput, match="MODALITY>NUMBER"):
+        regions_from({"vessels": text})
+
+
+def test_a_region_needs_a_plain_name_and_a_text():
+    with pytest.raises(BadInput, match="a name of letters"):
+        regions_from({"a.b": "cta>1"})
+    with pytest.raises(BadInput, match="found nothing"):
+        regions_from({"vessels": ""})
+
+
+def test_a_region_of_a_modality_that_the_case_lacks_is_refused(cohort, out):
+    with pytest.raises(BadInput, match=r"expected a modality or label map of p0 \(cta, tof\), found swi"):
+        evaluate(out, cohort, regions={"vessels": "swi>1"})
+
+
+def test_regions_stand_in_the_table_the_csv_and_the_report(cohort, out):
+    scores = evaluate(out, cohort, regions={"vessels": "cta>150"})
+    text = printed(scores)
+    for part in ("vessels MAE", "vessels Dice", "160.0", "vessels: cta > 150 HU within body", "truth's mean 300.0"):
+        assert part in text
+    assert "vessels voxels" not in text
+    with open(out / "metrics.csv", newline="") as file:
+        assert float(next(csv.DictReader(file))["vessels.dice"]) == pytest.approx(2 / 3)
+    assert ("vessels MAE", "HU") in table_of(json.loads((out / "metrics.json").read_text()))["head"]
+    assert "cta &gt; 150 HU" in report(out).read_text()
+
+
+def printed(scores):
+    console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(scores.table())
+    return " ".join(console.export_text().split())
+
+
+def test_overlap_of_masks():
+    assert dice([1, 1, 0, 0], [1, 0, 1, 0]) == 0.5
+    assert math.isnan(dice([0, 0], [0, 0]))
+
+
+# distances
+
+
+def test_texture_distances_are_those_of_the_slices_of_all_cases(cohort, out):
+    scores = evaluate(out, cohort, features="texture")
+
+    def vectors(number, made):
+        data = head(number)
+        if made:
+            data[1:-1, 12:16, 8:12] = 240
+            data[1:-1, 12:16, 10:12] = 40
+        grey = np.clip((data + 1024) / 4095, 0, 1).astype(np.float32)
+        return Texture()(grey[:, ::-1, ::-1])
+
+    a, b = (np.concatenate([vectors(number, made) for number in range(3)]) for made in (False, True))
+    cases = np.repeat(np.arange(3), 12)
+    plain = frechet_with_errors(a, b, cases)[0]
+    found = of(scores, "texture_distance")
+    assert found["mean"] == pytest.approx(frechet(a, b), rel=1e-5)
+    assert found["se"] == pytest.approx(plain.error, rel=1e-4)
+    assert found["n"] == 36
+    assert of(scores, "texture_kd")["mean"] == pytest.approx(kernel_distance(a, b, cases, cases).value, rel=1e-5)
+    assert of(scores, "texture_distance_inf")["mean"] is None, "36 slices are too few for 44 numbers each"
+    assert "fd" not in scores.document()["modalities"]["cta"]["answers"]["synthesis"]
+
+
+def test_a_second_evaluation_remembers_nothing_of_the_first(cohort, out):
+    before = of(evaluate(out, cohort, features="texture"), "texture_kd")
+    assert of(evaluate(out, cohort, features="texture"), "texture_kd") == before
+
+
+def test_distances_are_printed_with_all_that_they_rest_on(cohort, out):
+    scores = evaluate(out, cohort, features="texture")
+    text = printed(scores)
+    for part in (
+        "Texture kernel distance",
+        "not FD",
+        "36 axial slices pooled",
+        "resize none",
+        "jackknife over 3 patients",
+        "too high with few images",
+        "∞ needs 176 images",
+    ):
+        assert part in text
+    stated = json.loads((out / "metrics.json").read_text())["modalities"]["cta"]["features"]
+    assert (stated["images"], stated["dimensions"]) == (36, 44)
+    assert "Texture distance" in report(out).read_text()
+    assert "texture_distance" not in (out / "metrics.csv").read_text(), "it is of no single case"
+
+
+def test_one_case_has_errors_over_blocks_of_its_slices(cohort, out):
+    for name in ("p1", "p2"):
+        (out / name / "cta.nii.gz").unlink()
+    scores = evaluate(out, cohort, features="texture")
+    assert of(scores, "texture_kd")["errors"] == "10 blocks of neighbouring slices, so too small"
+    assert of(scores, "texture_kd")["se"] > 0
+
+
+def test_a_mask_leaves_slices_and_surroundings_out_of_the_distances(cohort, out, tmp_path):
+    inside = np.zeros((12, 28, 24))
+    inside[3:7, 14:20, 12:18] = 1  # tissue that the synthesis has right
+    write_volume(tmp_path / "mask.nii.gz", volume(inside, "mask", ""))
+    scores = evaluate(out, cohort, mask=tmp_path / "mask.nii.gz", features="texture")
+    assert of(scores, "texture_distance")["n"] == 12
+    assert of(scores, "texture_distance")["mean"] == pytest.approx(0, abs=1e-9)
+
+
+def test_features_of_the_users_own_take_the_place(cohort, out):
+    class Mean:
+        name, kind, resize, dimensions = "mean grey", "fd", "none", 1
+
+        def __call__(self, pictures):
+            return pictures.mean((1, 2))[:, None].astype(np.float64)
+
+    scores = evaluate(out, cohort, features=Mean(), value_range=(-1000, 1000))
+    truth, ours = (np.concatenate([means(n, made) for n in range(3)]) for made in (False, True))
+    expected = (truth.mean() - ours.mean()) ** 2 + (truth.std(ddof=1) - ours.std(ddof=1)) ** 2
+    assert of(scores, "fd")["mean"] == pytest.approx(expected, rel=1e-4)
+    assert of(scores, "fd_inf")["mean"] is not None
+    assert "features: mean grey" in printed(scores)
+
+
+def means(number, made):
+    data = head(number)
+    if made:
+        data[1:-1, 12:16, 8:12] = 240
+        data[1:-1, 12:16, 10:12] = 40
+    return ((data + 1000) / 2000).mean((1, 2))
+
+
+# the TOF-to-CTA paper's variants
+
+
+@pytest.fixture
+def reference(shared):
+    folder = shared / "reference" / "xmodality" / "dev"
+    return load_file(folder / "pipeline_io.safetensors"), json.loads((folder / "pipeline.json").read_text())
+
+
+def test_volumes_score_as_the_paper_scores_them(reference, tmp_path):
+    arrays, expected = reference
+    for folder, key in (("truth", "vol3d_true"), ("out", "vol3d_pred")):
+        write_volume(tmp_path / folder / "case" / "cta.nii.gz", volume(arrays[key]))
+    options = {"value_range": (-50, 350), "ssim_from": "zero"}
+    (row,) = evaluate(tmp_path / "out", tmp_path / "truth", **options).rows
+    wanted = expected["metrics3d"]
+    assert row.scores["mae"] == pytest.approx(wanted["mae"], rel=1e-6)
+    assert row.scores["rmse"] ** 2 == pytest.approx(wanted["mse"], rel=1e-6)
+    assert row.scores["psnr"] == pytest.approx(wanted["psnr"], abs=1e-5)
+    assert row.scores["ssim_3d"] == pytest.approx(wanted["ssim"], abs=1e-6)
+    low = evaluate(tmp_path / "out", tmp_path / "truth", value_range=(-50, 350)).rows[0]
+    assert abs(low.scores["ssim_3d"] - wanted["ssim"]) > 5e-5, "the origin matters"
+    assert of(evaluate(tmp_path / "out", tmp_path / "truth", **options), "ssim_3d")["ssim_from"] == "zero"
+
+
+def test_slices_score_as_the_paper_scores_them(reference):
+    arrays, expected = reference
+    truth, made = arrays["img2d_true"][..., 0], arrays["img2d_pred"][..., 0]
+    wanted = expected["metrics2d"]
+    assert mae(truth, made) == pytest.approx(wanted["mae"], rel=1e-6)
+    assert [psnr(a, b, 1.0) for a, b in zip(truth, made)] == pytest.approx(wanted["psnr_per_image"], abs=1e-5)
+    assert [ssim(a, b, 1.0) for a, b in zip(truth, made)] == pytest.approx(wanted["ssim_per_image"], abs=1e-6)

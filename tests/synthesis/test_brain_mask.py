@@ -1,0 +1,216 @@
+"""Masks come from the scans that a model is given, at preparation and at synthesis alike; a user's own mask wins."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from voxlate import recipe as recipes
+from voxlate.data.prepare import prepare
+from voxlate.data.prepared import open_cohort
+from voxlate.errors import BadInput
+from voxlate.images.mask import brain, clearest
+from voxlate.images.volume import read_volume
+from voxlate.phantom import write_cohort
+from voxlate.phantom.tissue import Label
+from voxlate.scoring.evaluate import evaluate
+from voxlate.synthesis.model import load
+from voxlate.training.train import train
+
+SIZE = (48, 52, 20)
+RECIPE = """
+title = "flow inside the brain"
+data = { source = ["ncct", "cta1"], target = ["tmax"], patch = [1, 52, 48] }
+task = { kind = "translate", strip = true, inside = true }
+method = { kind = "regression" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 2, batch = 2, precision = "float32", workers = 0 }
+[intensity]
+ncct = { kind = "window", low = 0, high = 80 }
+cta1 = { kind = "window", low = 0, high = 200 }
+tmax = { kind = "window", low = 0, high = 30 }
+"""
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("heads") / "cohort"
+    write_cohort(out, 3, SIZE, lesion="stroke", modalities=["ncct", "cta1", "tmax"])
+    return out
+
+
+@pytest.fixture(scope="module")
+def ready(heads, tmp_path_factory) -> Path:
+    prepare(heads, tmp_path_factory.mktemp("ready") / "out", mask="brain", workers=1, shares=(0.6, 0.4, 0))
+    return tmp_path_factory.getbasetemp() / "ready0" / "out"
+
+
+@pytest.fixture(scope="module")
+def run(ready, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    (folder / "recipe.toml").write_text(RECIPE)
+    train(recipes.read(str(folder / "recipe.toml")), ready, folder / "run", device="cpu")
+    return folder / "run"
+
+
+def scans(heads: Path, case: str = "phantom_001") -> dict[str, Path]:
+    return {name: heads / case / f"{name}.nii.gz" for name in ("ncct", "cta1")}
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
+def save_like(path: Path, values: np.ndarray, like: Path) -> Path:
+    nib.save(nib.Nifti1Image(values, nib.load(like).affine), path)
+    return path
+
+
+def test_the_prepared_brain_is_the_brain_of_the_plain_ct(heads: Path, ready: Path) -> None:
+    cohort = open_cohort(ready)
+    assert cohort.made["mask_from"] == "ncct"
+    for one in cohort.cases:
+        seg = read_volume(heads / one.case / "seg.nii.gz", "seg").data[0]
+        inside = ((seg >= Label.CSF) & (seg <= Label.DEEP_GREY)) | (seg >= Label.ARTERY)
+        mask = cohort.mask(one.case)
+        assert cohort.header(one.case).mask_from == "brain of ncct"
+        assert np.array_equal(mask, brain(cohort.volume(one.case, "ncct")))
+        assert dice(mask, inside) > 0.95
+
+
+@pytest.mark.parametrize(
+    ("units", "name"),
+    [
+        ({"cbf": "ml/100g/min", "cta1": "HU", "ncct": "HU"}, "ncct"),
+        ({"cta2": "HU", "cta1": "HU", "tmax": "s"}, "cta2"),
+        ({"t1": "a.u.", "ct": "HU"}, "ct"),
+        ({"flair": "a.u.", "t1": "a.u."}, "t1"),
+        ({"t2": "a.u.", "pd": "a.u."}, "t2"),
+    ],
+)
+def test_a_brain_is_looked_for_in_plain_ct_first(units: dict[str, str], name: str) -> None:
+    assert clearest(units) == name
+
+
+def test_a_mask_file_wins_when_a_cohort_is_prepared(heads: Path, tmp_path: Path) -> None:
+    case = tmp_path / "in" / "a"
+    case.mkdir(parents=True)
+    for name, path in scans(heads).items():
+        (case / f"{name}.nii.gz").symlink_to(path)
+    box = np.zeros(SIZE, np.uint8)
+    box[10:20, 10:20, 5:10] = 1
+    save_like(case / "mask.nii.gz", box, heads / "phantom_001" / "ncct.nii.gz")
+    cohort = prepare(tmp_path / "in", tmp_path / "out", mask="brain", workers=1)
+    assert cohort.mask("a").sum() == 500
+    assert cohort.header("a").mask_from == "mask.nii.gz"
+
+
+def test_a_mask_from_a_scan_that_the_model_is_not_given_is_refused(heads: Path, tmp_path: Path) -> None:
+    prepare(heads, tmp_path / "out", mask="brain", mask_from="ncct", workers=1)
+    (tmp_path / "recipe.toml").write_text(RECIPE.replace('source = ["ncct", "cta1"]', 'source = ["cta1"]'))
+    with pytest.raises(BadInput, match=r"found the brain of ncct\. Prepare it with --mask-from cta1"):
+        train(recipes.read(str(tmp_path / "recipe.toml")), tmp_path / "out", tmp_path / "run", device="cpu")
+
+
+def test_a_case_without_the_scan_that_shows_the_brain_is_named(heads: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="case phantom_000: expected cta9, in which the brain is found"):
+        prepare(heads, tmp_path / "out", mask="brain", mask_from="cta9", workers=1)
+
+
+def test_nothing_is_synthesised_outside_the_brain_of_the_input(heads: Path, run: Path) -> None:
+    made = load(run).synthesise(scans(heads))
+    inside = brain(read_volume(scans(heads)["ncct"], "ncct"))
+    assert (made.volume.data[0][~inside] == 0).all()
+    assert (made.volume.data[0][inside] != 0).mean() > 0.9
+
+
+def test_what_lies_outside_the_mask_changes_nothing(heads: Path, run: Path) -> None:
+    volumes = {name: read_volume(path, name) for name, path in scans(heads).items()}
+    inside = brain(volumes["ncct"])
+    mask = volumes["ncct"].__class__(inside[None].astype(np.float32), volumes["ncct"].affine, "", "mask")
+    plain = load(run).synthesise({**volumes, "mask": mask}).volume.data
+    for volume in volumes.values():
+        volume.data[0][~inside] += 50
+    assert np.array_equal(load(run).synthesise({**volumes, "mask": mask}).volume.data, plain)
+
+
+def test_a_given_mask_wins_at_synthesis_and_is_recorded(voxlate, heads: Path, run: Path, tmp_path: Path) -> None:
+    half = np.zeros(SIZE, np.uint8)
+    half[:24] = 1
+    path = save_like(tmp_path / "half.nii.gz", half, scans(heads)["ncct"])
+    pairs = [f"{name}={file}" for name, file in {**scans(heads), "mask": path}.items()]
+    assert voxlate("synth", run, *pairs, "--out", tmp_path / "out").code == 0
+    made = nib.load(tmp_path / "out" / "case" / "tmax.nii.gz").get_fdata()
+    assert not made[24:].any()
+    assert (made[:24] != 0).mean() > 0.9
+    said = json.loads((tmp_path / "out" / "case" / "provenance.json").read_text())
+    assert said["inputs"]["mask"]["path"] == str(path)
+
+
+def test_a_cohort_s_mask_files_are_found_at_synthesis(voxlate, heads: Path, run: Path, tmp_path: Path) -> None:
+    case = tmp_path / "in" / "a"
+    case.mkdir(parents=True)
+    for name, path in scans(heads).items():
+        (case / f"{name}.nii.gz").symlink_to(path)
+    slab = np.zeros(SIZE, np.uint8)
+    slab[..., 10] = 1
+    save_like(case / "brainmask.nii.gz", slab, scans(heads)["ncct"])
+    assert voxlate("synth", run, tmp_path / "in", "--out", tmp_path / "out").code == 0
+    made = nib.load(tmp_path / "out" / "a" / "tmax.nii.gz").get_fdata()
+    assert made[..., 10].all()
+    assert not np.delete(made, 10, axis=2).any()
+
+
+@pytest.mark.parametrize(
+    ("shape", "value", "sentence"),
+    [((48, 52, 19), 1, "mask.nii.gz: expected the grid of"), (SIZE, 0, "expected a mask with voxels above 0")],
+)
+def test_a_mask_that_does_not_fit_is_one_sentence(
+    heads: Path, run: Path, tmp_path: Path, shape: tuple[int, int, int], value: int, sentence: str
+) -> None:
+    path = save_like(tmp_path / "mask.nii.gz", np.full(shape, value, np.uint8), scans(heads)["ncct"])
+    with pytest.raises(BadInput, match=sentence):
+        load(run).synthesise({**scans(heads), "mask": path})
+
+
+def test_no_brain_and_a_missing_phase_are_one_sentence_each(heads: Path, run: Path) -> None:
+    volumes = {name: read_volume(path, name) for name, path in scans(heads).items()}
+    with pytest.raises(BadInput, match=r"case: expected ncct and cta1, found ncct\. Add cta1"):
+        load(run).synthesise({"ncct": volumes["ncct"]})
+    volumes["ncct"].data[:] = np.where(volumes["ncct"].data > -300, 30, -1000)  # a body without bone
+    with pytest.raises(BadInput, match="expected a head, found no brain"):
+        load(run).synthesise(volumes)
+
+
+def test_a_cut_head_is_refused_though_alignment_puts_air_around_it(heads: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    prepare(heads, tmp_path / "whole", mask="brain", align="midline", workers=1, shares=(0.6, 0.4, 0))
+    train(recipes.read(str(tmp_path / "recipe.toml")), tmp_path / "whole", tmp_path / "run", device="cpu")
+    folder = tmp_path / "in" / "a"
+    folder.mkdir(parents=True)
+    for name, path in scans(heads).items():
+        image = nib.load(path)
+        nib.save(image.slicer[13:], folder / f"{name}.nii.gz")
+    cut = {name: folder / f"{name}.nii.gz" for name in ("ncct", "cta1")}
+    sentence = "expected a whole head in each slice"
+    with pytest.raises(BadInput, match=sentence):
+        prepare(tmp_path / "in", tmp_path / "out", mask="brain", align="midline", workers=1)
+    with pytest.raises(BadInput, match=sentence):
+        load(tmp_path / "run").synthesise(cut)
+    part = np.ones(nib.load(cut["ncct"]).shape, np.uint8)
+    mask = save_like(tmp_path / "part.nii.gz", part, cut["ncct"])
+    assert load(tmp_path / "run").synthesise({**cut, "mask": mask}).volume.data.any(), "who gives a mask knows better"
+
+
+def test_a_map_is_scored_inside_the_brain_of_the_case_s_ct(heads: Path, run: Path, tmp_path: Path) -> None:
+    made = load(run).synthesise(scans(heads))
+    out = tmp_path / "out" / "phantom_001"
+    out.mkdir(parents=True)
+    nib.save(nib.Nifti1Image(made.volume.data[0].transpose(2, 1, 0), made.volume.affine), out / "tmax.nii.gz")
+    truth = read_volume(heads / "phantom_001" / "tmax.nii.gz", "tmax").data[0]
+    inside = brain(read_volume(scans(heads)["ncct"], "ncct"))
+    scores = evaluate(tmp_path / "out", heads, mask="brain")
+    row = next(row for row in scores.rows if row.answer == "synthesis")
+    assert row.scores["mae"] == pytest.approx(np.abs(made.volume.data[0] - truth)[inside].mean(), rel=1e-4)

@@ -1,0 +1,301 @@
+"""Where whole slices lie in what a method sees: the mid-plane in the middle, and no more than the mask's box."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from voxlate.diffusion.noise import Noise
+from voxlate.errors import BadInput
+from voxlate.images.views import Resized, Tiled, Whole, framed, resize, view
+from voxlate.images.volume import Volume
+from voxlate.nets.bran import Bran
+from voxlate.nets.interface import Ends
+from voxlate.recipe import from_dict, up_to
+from voxlate.synthesis import model as synthesise
+from voxlate.synthesis.model import Model
+from voxlate.training.build import build_all
+
+INSIDE = {"inside": True, "strip": True}
+RECIPE = {
+    "title": "narrow MRDPM",
+    "data": {"source": ["ncct"], "target": ["tmax"], "patch": [1, 64, 64], "centred": True},
+    "intensity": {"ncct": {"kind": "window", "low": 0, "high": 80}, "tmax": {"kind": "window", "low": 0, "high": 30}},
+    "task": {"kind": "residual", "asymmetry": True, "see_base": False, "scale": 2.0, **INSIDE},
+    "method": {"kind": "diffusion", "prediction": "x0"},
+    "net": {
+        "kind": "unet",
+        "width": 8,
+        "multipliers": [1, 2, 2],
+        "blocks": 1,
+        "groups": 4,
+        "head_width": 8,
+        "resampling": "block",
+    },
+    "train": {"precision": "float32"},
+    "synth": {"steps": 3, "batch": 2},
+    "stages": [
+        {
+            "name": "predictor",
+            "task": {"kind": "translate", **INSIDE},
+            "method": {"kind": "regression"},
+            "net": {"kind": "bran", "width": 4, "stages": 5, "hidden": 4, "tanh": False},
+            "train": {"precision": "float32"},
+        }
+    ],
+}
+
+
+def shaken(net: nn.Module, symmetric: bool = True) -> nn.Module:
+    """Weights that are not 0 anywhere; every kernel its own mirror image, so that networks treat left as right."""
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        for module in net.modules():
+            if symmetric and isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+                module.weight.copy_((module.weight + module.weight.flip(-1)) / 2)
+    return net
+
+
+def model(predictor_only: bool = False, symmetric: bool = True, **synth: object) -> Model:
+    torch.manual_seed(0)
+    recipe = from_dict({**RECIPE, "synth": {**RECIPE["synth"], **synth}}, "here")
+    method = shaken(build_all(recipe).eval(), symmetric)
+    if predictor_only:
+        recipe, method = up_to(recipe, recipe.stages[0]), method.task.predictor
+    header = {"target_scales": {"tmax": [0, 30]}, "units": {"tmax": "s"}, "weights_hash": "", "steps": 0}
+    return Model(method, recipe, header, torch.device("cpu"), Path("nowhere"))
+
+
+def head(width: int, height: int = 56, symmetric: bool = False, half: int = 20) -> np.ndarray:
+    """HU [D, H, W] of an ellipsoid with texture about the middle column; air in the first and last slice."""
+    x = np.abs(np.arange(width) - (width - 1) / 2)
+    y, z = np.arange(height) - height / 2 + 3, np.arange(5) - 2
+    inside = (x / half) ** 2 + (y[:, None] / 16) ** 2 + (z[:, None, None] / 1.9) ** 2 < 1
+    texture = np.random.default_rng(1).normal(40, 20, (5, height, 2 * half + 8))
+    texture = texture + texture[..., ::-1] if symmetric else texture
+    wide = np.zeros(inside.shape)
+    middle = (width - texture.shape[2]) // 2
+    wide[..., middle : middle + texture.shape[2]] = texture
+    return np.where(inside, wide, -1000).astype(np.float32)
+
+
+def scan(data: np.ndarray) -> dict[str, Volume]:
+    return {"ncct": Volume(data[None], np.diag([3.0, 3.0, 5.0, 1.0]), "HU", "ncct")}
+
+
+def made(data: np.ndarray, of: Model, **options: object) -> np.ndarray:
+    return of.synthesise(scan(data), **options).volume.data[0]
+
+
+class Turned(Noise):
+    """The mirror image of every draw."""
+
+    def normal(self, shape):
+        return super().normal(shape).flip(-1)
+
+
+WHOLE, CROPPED, RESIZED = {"kind": "whole"}, {"kind": "whole", "crop": 2}, {"kind": "resized", "size": [56, 80]}
+
+
+@pytest.mark.parametrize(
+    ("width", "slices"), [(48, WHOLE), (64, WHOLE), (86, WHOLE), (100, WHOLE), (100, CROPPED), (86, RESIZED)]
+)
+def test_the_mirrored_patient_is_drawn_as_the_mirror_image(monkeypatch, width, slices) -> None:
+    """Narrower than the patch, equal and wider; kernels are symmetric and the noise is mirrored with the patient."""
+    drawn, data = model(slices=slices), head(width)
+    straight = made(data, drawn)
+    monkeypatch.setattr(synthesise, "Noise", Turned)
+    turned = made(np.ascontiguousarray(data[..., ::-1]), drawn)
+    assert straight[straight > 0].std() > 0.5
+    np.testing.assert_allclose(turned[..., ::-1], straight, atol=0.02)
+    shifted = np.roll(turned[..., ::-1], 1, axis=-1)  # what a mirror one column aside would give
+    assert np.abs(shifted - straight).max() > 1
+
+
+@pytest.mark.parametrize("width", [64, 100])
+def test_a_predictor_alone_mirrors_too(width) -> None:
+    drawn, data = model(predictor_only=True), head(width)
+    turned = made(np.ascontiguousarray(data[..., ::-1]), drawn)
+    np.testing.assert_allclose(turned[..., ::-1], made(data, drawn), atol=0.01)
+
+
+@pytest.mark.parametrize("width", [93])
+def test_an_odd_width_is_drawn_as_if_it_had_one_more_column_on_the_left(width) -> None:
+    """An even grid has no middle column: the mid-plane lies half a voxel to its right, as in training."""
+    drawn, data = model(), head(width)
+    wider = np.concatenate([np.full_like(data[..., :1], -1000), data], axis=-1)
+    np.testing.assert_allclose(made(data, drawn), made(wider, drawn)[..., 1:], atol=1e-4)
+
+
+@pytest.mark.parametrize("width", [48, 100])
+def test_both_halves_of_what_the_prior_compares_are_equal_for_a_symmetric_head(width) -> None:
+    drawn, halves = model(), []
+    for sampling in drawn.method.net.prior.sampled.values():
+        sampling.norm.register_forward_pre_hook(lambda _, inputs: halves.append(inputs[0].chunk(2, dim=1)))
+    made(head(width, symmetric=True), drawn)
+    assert len(halves) >= 6
+    for own, mirrored in halves:
+        assert own.std() > 0.01
+        torch.testing.assert_close(own, mirrored, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("crop", [0, 3])
+def test_nothing_outside_the_mask_is_drawn_and_the_batch_changes_nothing(crop) -> None:
+    drawn, data = model(slices={"kind": "whole", "crop": crop}), head(86)
+    few, many = made(data, drawn, batch=1), made(data, drawn, batch=3)
+    np.testing.assert_allclose(few, many, atol=1e-3)
+    inside = data > -1000
+    assert (few[~inside] == 0).all()
+    assert few[inside].std() > 0.5
+
+
+def test_slices_without_mask_are_not_drawn_and_are_the_lowest_value() -> None:
+    drawn = model()
+    asked = []
+    drawn.method.net.register_forward_hook(lambda _, inputs, out: asked.append(len(out)))
+    result = drawn.synthesise(scan(head(64)), samples=2)
+    assert sum(asked) == 3 * 3 * 2  # slices with a head, steps, samples
+    assert (result.volume.data[0, [0, -1]] == 0).all()
+    assert (result.std["tmax"].data[0, [0, -1]] == 0).all()
+    assert result.provenance["network_calls"] == 3
+
+
+def test_an_empty_slice_would_have_been_drawn_as_the_lowest_value() -> None:
+    """What is left out costs nothing but time."""
+    drawn, data = model(), head(64)
+    inputs = synthesise.Inputs(drawn.recipe, scan(data))
+    assert not inputs.mask[0].any()
+    sight = view(Whole(), data.shape, (1, 64, 64), 0.5)
+    batch = inputs.batch(sight.seen, [(0, 0, 0)], [1])
+    image = drawn.method.synthesise(batch, Noise(0, [1]), drawn.recipe.synth)
+    assert (image == -1).all()
+
+
+def test_an_empty_mask_gives_the_lowest_value_everywhere(monkeypatch) -> None:
+    monkeypatch.setattr("voxlate.synthesis.inputs.foreground", lambda volume: np.zeros(volume.data.shape[1:], bool))
+    for crop in (None, 4):
+        result = made(head(64), model(slices={"kind": "whole", "crop": crop}))
+        assert (result == 0).all()
+
+
+def test_cropping_cuts_what_the_networks_see_and_is_in_the_plan() -> None:
+    sizes = []
+    for crop in (None, 0):
+        drawn = model(slices={"kind": "whole", "crop": crop})
+        drawn.method.net.register_forward_hook(lambda _, inputs, out: sizes.append(tuple(out.shape[-2:])))
+        plan = drawn.synthesise(scan(head(112, 96))).provenance
+        assert plan["synth"]["slices"] == {"kind": "whole", "crop": crop}
+    assert set(sizes) == {(96, 112), (64, 64)}
+
+
+def test_far_from_its_box_a_crop_changes_nothing_that_sees_near_things_only() -> None:
+    """A predictor without filters made from the whole slice, and a margin wider than what its features see."""
+    results = []
+    for crop in (None, 40):
+        torch.manual_seed(1)
+        drawn = model(predictor_only=True, slices={"kind": "whole", "crop": crop})
+        near = Bran(width=4, stages=3, regions=0, tanh=False)
+        drawn.method.net = near.build(Ends(0, 1, 1, noisy=False)).eval()
+        for module in drawn.method.net.modules():
+            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+                nn.init.normal_(module.weight, std=0.1)
+        results.append(made(head(176, 144), drawn))
+    assert results[0][1:-1].std() > 0.1
+    np.testing.assert_allclose(*results, atol=1e-4)
+
+
+@pytest.mark.parametrize("crop", [0, 30])
+def test_slices_as_large_as_the_patch_are_not_cropped(crop) -> None:
+    results = [made(head(64, 64), model(slices={"kind": "whole", "crop": one})) for one in (None, crop)]
+    np.testing.assert_array_equal(*results)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.tuples(st.integers(1, 4), st.integers(1, 70), st.integers(1, 70)),
+    st.sampled_from([1, 2, 8, 16]),
+    st.tuples(*[st.integers(1, 40)] * 2),
+    st.booleans(),
+    st.none() | st.integers(0, 5),
+    st.data(),
+)
+def test_a_frame_holds_the_mask_has_whole_multiples_and_its_middle_where_the_volume_s_is(
+    shape, multiple, patch, centred, crop, data
+) -> None:
+    mask = np.zeros(shape, bool)
+    box = [sorted(data.draw(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)))) for n in shape]
+    mask[tuple(slice(low, high + 1) for low, high in box)] = True
+    sight = framed(view(Whole(), shape, (1, *patch), 0.5), mask, multiple, centred, crop, patch)
+    left, right, top, bottom = sight.edges
+    height, width = shape[1] + top + bottom, shape[2] + left + right
+    assert sight.empty == {z for z in range(shape[0]) if not mask[z].any()}
+    assert min(box[1][0] + top, box[2][0] + left) >= 0
+    assert max(box[1][1] + top - height, box[2][1] + left - width) < 0
+    assert centred or crop is not None or sight.edges == (0, 0, 0, 0)
+    if centred:
+        assert width % multiple == 0
+        assert left - right == (shape[2] - width) % 2
+    assert height >= min(patch[0], shape[1])
+    assert width >= min(patch[1], shape[2])
+    if crop is not None and min(top, bottom) < 0:
+        assert height % multiple == top % multiple == 0
+
+
+def test_only_whole_slices_are_framed_and_resized_ones_are_not_cropped() -> None:
+    shape, mask = (2, 40, 50), np.zeros((2, 40, 50), bool)
+    tiles = view(Tiled(), shape, (1, 16, 16), 0.5)
+    assert framed(tiles, mask, 8, True, None, (16, 16)) is tiles
+    drawn = model(slices={"kind": "resized", "size": [40, 56]})
+    _, sight = resize(scan(head(48, 40)), Resized(size=(40, 56)).size)
+    inputs = synthesise.Inputs(drawn.recipe, scan(head(56, 40)))
+    assert inputs.frame(sight).edges == (4, 4, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"task": {"kind": "translate", "inside": True}}, "crop: expected .* task.strip.* found one without"),
+        ({"data": {"patch": [8, 64, 64]}}, "found one of volumes"),
+    ],
+)
+def test_a_crop_without_a_mask_is_refused(changes, words) -> None:
+    plain = {key: value for key, value in RECIPE.items() if key != "stages"}
+    values = {**plain, "task": {"kind": "translate", **INSIDE}, "synth": {"slices": {"kind": "whole", "crop": 4}}}
+    assert from_dict(values, "here").synth.slices == Whole(crop=4)
+    for key, value in changes.items():
+        values[key] = value if key == "task" else {**values[key], **value}
+    with pytest.raises(BadInput, match=words):
+        from_dict(values, "here")
+
+
+def test_a_crop_is_refused_where_a_predictor_is_not_held_inside() -> None:
+    stage = {**RECIPE["stages"][0], "task": {"kind": "translate", "strip": True}}
+    values = {**RECIPE, "stages": [stage], "synth": {"slices": {"kind": "whole", "crop": 4}}}
+    with pytest.raises(BadInput, match="in a predictor, too"):
+        from_dict(values, "here")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"centred": False}, "data.centred = true"),
+        ({"patch": [1, 64, 72]}, "multiple of 16 columns"),
+        ({"patch": [4, 64, 64]}, "one slice"),
+        ({"augment": {"rotate_degrees": 5}}, "data.augment.rotate_degrees: expected 0 with data.centred, found 5"),
+        ({"augment": {"elastic_mm": 2}}, "moves the mid-plane"),
+    ],
+)
+def test_data_that_move_the_mid_plane_are_refused_before_training(data, words) -> None:
+    with pytest.raises(BadInput, match=words):
+        from_dict({**RECIPE, "data": {**RECIPE["data"], **data}}, "here")
+
+
+def test_flips_and_sizes_keep_the_mid_plane() -> None:
+    data = {**RECIPE["data"], "augment": {"flip_lr": 0.5, "scale": 0.1, "stretch": 0.1, "noise": 0.1}}
+    assert replace(from_dict({**RECIPE, "data": data}, "here")).data.centred

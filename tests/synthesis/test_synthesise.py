@@ -1,0 +1,226 @@
+"""Synthesis lands on the input's own grid, in its units, and does not depend on how it was cut up."""
+
+import json
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import voxlate as package
+from voxlate import recipe
+from voxlate.images.volume import read_volume
+from voxlate.synthesis.model import load
+from voxlate.training.run import Run, load_method
+from voxlate.training.train import train
+
+
+@pytest.fixture
+def diffusion(prepared, tiny, tmp_path):
+    """A tiny diffusion model, trained a little."""
+    path = tmp_path / "diffusion.toml"
+    path.write_text(tiny.read_text().replace('kind = "regression"', 'kind = "diffusion"'))
+    train(recipe.read(str(path)), prepared, tmp_path / "drun", device="cpu")
+    return tmp_path / "drun"
+
+
+def t1_of(cohort):
+    return {"t1": cohort / "case0" / "t1.nii.gz"}
+
+
+def test_the_output_has_the_inputs_own_grid_and_the_targets_unit(run, cohort):
+    made = load(run).synthesise(t1_of(cohort)).volume
+    scan = read_volume(cohort / "case0" / "t1.nii.gz")
+    assert made.grid == scan.grid
+    assert made.modality == "t2"
+    assert made.unit == "a.u."
+    assert 0 <= made.data.min() <= made.data.max() <= 1400  # the recipe's window in physical units
+
+
+@pytest.mark.parametrize("axes", ["LPS", "SRA", "AIL"])
+def test_any_orientation_of_the_same_scan_gives_the_same_image(run, cohort, tmp_path, axes):
+    image = nib.load(cohort / "case0" / "t1.nii.gz")
+    turn = nib.orientations.ornt_transform(nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(axes))
+    nib.save(image.as_reoriented(turn), tmp_path / "t1.nii.gz")
+    model = load(run)
+    one = model.synthesise(t1_of(cohort), case="a").volume
+    other = model.synthesise({"t1": tmp_path / "t1.nii.gz"}, case="a").volume
+    assert other.grid == read_volume(tmp_path / "t1.nii.gz").grid
+    first, second = (nib.Nifti1Image(made.data[0].transpose(2, 1, 0), made.affine) for made in (one, other))
+    back = second.as_reoriented(nib.io_orientation(nib.as_closest_canonical(second).affine))
+    np.testing.assert_allclose(
+        nib.as_closest_canonical(first).get_fdata(), nib.as_closest_canonical(second).get_fdata(), atol=1e-3
+    )
+    assert back.shape  # reorientation stayed valid
+
+
+@pytest.mark.parametrize("size", [1, 4, 6])
+def test_the_batch_size_changes_nothing(diffusion, cohort, size):
+    model = load(diffusion)
+    one = model.synthesise(t1_of(cohort), samples=3, batch=2)
+    other = model.synthesise(t1_of(cohort), samples=3, batch=size)
+    np.testing.assert_allclose(one.volume.data, other.volume.data, atol=0.05)  # of 1400: rounding of another batch
+    np.testing.assert_allclose(one.std["t2"].data, other.std["t2"].data, atol=0.05)
+
+
+def test_the_mean_and_spread_are_those_of_the_samples(diffusion, cohort):
+    model = load(diffusion)
+    together = model.synthesise(t1_of(cohort), samples=4)
+    scale = model.header["target_scales"]["t2"]
+    samples = torch.stack([torch.from_numpy(one) for one in _samples(model, cohort, 4)])
+    expected = samples.mean(0).numpy() * 1.0
+    np.testing.assert_allclose(together.volume.data[0], expected, atol=0.1)
+    np.testing.assert_allclose(together.std["t2"].data[0], samples.std(0).numpy(), atol=0.1)
+    assert scale == [0, 1400]
+    assert together.std["t2"].data.max() > 1
+
+
+def _samples(model, cohort, count):
+    """Each sample by itself: the sample's number is part of its noise stream's key."""
+    from voxlate.synthesis import model as synthesise
+
+    real = synthesise.Noise
+    for number in range(count):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(synthesise, "Noise", lambda seed, items, _, k=number: real(seed, items, k))
+            yield model.synthesise(t1_of(cohort), samples=1).volume.data[0]
+
+
+def test_the_seed_decides_and_nothing_else(diffusion, cohort):
+    first, again, other = (load(diffusion).synthesise(t1_of(cohort), seed=seed).volume.data for seed in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_a_weights_file_alone_is_a_whole_model(run, cohort):
+    by_run = load(run).synthesise(t1_of(cohort)).volume.data
+    by_file = load(Run(run).weights()).synthesise(t1_of(cohort)).volume.data
+    assert np.array_equal(by_run, by_file)
+
+
+def test_three_dimensional_patches_blend_to_what_the_whole_volume_gives(run, cohort):
+    """With a method that works voxel by voxel, tiles of any size must give the same image."""
+
+    class Negative(torch.nn.Module):
+        net = torch.nn.Identity()
+
+        def synthesise(self, batch, noise, how):
+            return -batch.source
+
+    model = replace(load(run), method=Negative())
+    whole = model.synthesise(t1_of(cohort)).volume.data
+    tiled = replace(model, recipe=replace(model.recipe, data=replace(model.recipe.data, patch=(4, 9, 8))))
+    np.testing.assert_allclose(tiled.synthesise(t1_of(cohort)).volume.data, whole, atol=1e-3)
+
+
+def test_mirroring_makes_the_answer_symmetric(run, cohort, tmp_path):
+    image = nib.load(cohort / "case0" / "t1.nii.gz")
+    data = image.get_fdata()
+    nib.save(nib.Nifti1Image((data + data[::-1]) / 2, image.affine), tmp_path / "t1.nii.gz")
+    model = load(run)
+    plain = model.synthesise({"t1": tmp_path / "t1.nii.gz"}).volume.data
+    mirrored = model.synthesise({"t1": tmp_path / "t1.nii.gz"}, mirror=True).volume.data
+    assert np.abs(plain - plain[..., ::-1]).max() > 0.1
+    np.testing.assert_allclose(mirrored, mirrored[..., ::-1], atol=1e-3)
+
+
+def test_a_cohort_is_synthesised_case_by_case_and_resumed(voxlate, run, cohort, tmp_path):
+    out = tmp_path / "out"
+    assert voxlate("synth", run, cohort, "--out", out).code == 0
+    written = {path: path.stat().st_mtime_ns for path in out.glob("*/t2.nii.gz")}
+    assert len(written) == 6
+    (out / "case2" / "provenance.json").unlink()  # as a run that was killed while it wrote case2 leaves it
+    assert voxlate("synth", run, cohort, "--out", out).code == 0
+    again = {path: path.stat().st_mtime_ns for path in out.glob("*/t2.nii.gz")}
+    assert [path.parent.name for path in written if written[path] != again[path]] == ["case2"]
+
+
+def test_only_the_cases_of_a_split_that_the_run_recorded(voxlate, run, cohort, tmp_path):
+    splits = json.loads(Run(run).provenance.read_text())["data"]["splits"]
+    answer = voxlate("synth", run, cohort, "--out", tmp_path / "out", "--split", "val", "--json")
+    assert json.loads(answer.out)["cases"] == splits["val"] != []
+
+
+def test_a_run_draws_as_another_recipe_that_trains_the_same(voxlate, diffusion, cohort, tiny, tmp_path):
+    other = tmp_path / "other.toml"
+    other.write_text('base = "diffusion.toml"\ntitle = "other"\nsynth = { sampler = "heun", steps = 3, samples = 2 }')
+    other.write_text(other.read_text().replace("diffusion.toml", str(tmp_path / "diffusion.toml")))
+    assert voxlate("synth", diffusion, cohort / "case1", "--out", tmp_path / "out", "--like", other).code == 0
+    said = json.loads((tmp_path / "out" / "case1" / "provenance.json").read_text())["synth"]
+    assert (said["sampler"], said["steps"], said["samples"]) == ("heun", 3, 2)
+    answer = voxlate("synth", diffusion, cohort / "case1", "--out", tmp_path / "no", "--like", tiny)
+    assert answer.code == 2
+    assert "expected a recipe that trains the same method" in answer.err
+
+
+def test_the_provenance_says_how_an_image_was_made(voxlate, run, cohort, tmp_path):
+    assert voxlate("synth", run, cohort / "case1", "--out", tmp_path / "out", "--seed", 7).code == 0
+    said = json.loads((tmp_path / "out" / "case1" / "provenance.json").read_text())
+    assert said["seed"] == 7
+    assert said["model"]["title"] == "tiny"
+    assert said["voxlate"] == package.__version__
+    assert "not a medical device" in said["notice"]
+    assert set(said["inputs"]) == {"t1"}
+    assert len(said["inputs"]["t1"]["sha256"]) == 16
+
+
+def test_the_provenance_counts_what_the_network_was_asked_for_each_sample(diffusion, cohort):
+    """By hand: heun asks twice at each time but the closing one, the corrector 1 + correctors times."""
+    model = load(diffusion)
+    for calls, options in [
+        (3, {"sampler": "ddim", "samples": 2, "batch": 4}),
+        (5, {"sampler": "heun"}),
+        (7, {"sampler": "predictor_corrector", "correctors": 2, "end": 0.4}),
+        (6, {"sampler": "ddim", "mirror": True}),
+    ]:
+        said = model.synthesise(t1_of(cohort), steps=3, **options).provenance
+        assert said["network_calls"] == calls
+        assert said["seconds_per_slice"] > 0
+
+
+def test_rk45s_evaluations_are_counted_as_they_happen_and_are_no_part_of_the_plan(diffusion, cohort):
+    model = load(diffusion).with_options(sampler="rk45", rtol=0.1, atol=0.1)
+    asked = []
+    hook = model.method.net.register_forward_pre_hook(lambda _, given: asked.append(len(given[0])))
+    made = model.synthesise(t1_of(cohort))
+    hook.remove()
+    assert made.provenance["network_calls"] == sum(asked) / 6 > 7
+    plan = model.plan(t1_of(cohort), "case", 0)
+    assert set(made.provenance) - set(plan) >= {"network_calls", "seconds_per_slice"}
+    assert {key: made.provenance[key] for key in plan if key != "inputs"} == {
+        key: plan[key] for key in plan if key != "inputs"
+    }
+
+
+def test_a_regression_asks_its_network_once(voxlate, run, cohort, tmp_path):
+    assert voxlate("synth", run, cohort / "case1", "--out", tmp_path / "out").code == 0
+    said = json.loads((tmp_path / "out" / "case1" / "provenance.json").read_text())
+    assert said["network_calls"] == 1
+    assert said["device"] == "cpu"
+    shared = json.loads((tmp_path / "out" / "provenance.json").read_text())
+    assert "seconds_per_slice" not in shared, "what one case took is not what the others took"
+
+
+def test_pictures_come_back_as_pictures_too(voxlate, tmp_path, tiny):
+    draw = np.random.default_rng(0)
+    for number in range(4):
+        folder = tmp_path / "cohort" / f"c{number}"
+        folder.mkdir(parents=True)
+        for name in ("t1", "t2"):
+            Image.fromarray(draw.integers(0, 256, (24, 20), np.uint8)).save(folder / f"{name}.png")
+    assert voxlate("prepare", tmp_path / "cohort", "--out", tmp_path / "prepared").code == 0
+    assert voxlate("train", tiny, "--data", tmp_path / "prepared", "--out", tmp_path / "run").code == 0
+    assert voxlate("synth", tmp_path / "run", tmp_path / "cohort", "--out", tmp_path / "out").code == 0
+    picture = np.asarray(Image.open(tmp_path / "out" / "c0" / "t2.png"))
+    volume = nib.load(tmp_path / "out" / "c0" / "t2.nii.gz")
+    assert picture.shape == (24, 20)
+    np.testing.assert_allclose(picture.T, np.clip(np.rint(volume.get_fdata()[..., 0]), 0, 255), atol=1)
+
+
+def test_a_method_loads_with_its_recipe_and_header(run):
+    method, made, header = load_method(run)
+    assert not any(parameter.requires_grad for parameter in method.parameters())
+    assert made.title == header["recipe"]["title"] == "tiny"
+    assert header["units"] == {"t1": "a.u.", "t2": "a.u."}

@@ -1,0 +1,235 @@
+"""What a model of slices is shown: whole slices, tiles, or slices on the network's own grid, and what comes back."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+
+from voxlate.batch import stable_id
+from voxlate.diffusion.noise import Noise
+from voxlate.errors import BadInput
+from voxlate.images.views import Tiled, Whole, resize, view, zoomed
+from voxlate.images.volume import Volume
+from voxlate.recipe import from_dict
+from voxlate.synthesis.model import Model
+
+RECIPE = {
+    "title": "stand-in",
+    "data": {"source": ["tof"], "target": ["cta"], "patch": [1, 256, 256]},
+    "intensity": {"tof": {"kind": "minmax"}, "cta": {"kind": "window", "low": -50, "high": 350}},
+    "method": {"kind": "regression"},
+}
+AFFINE = np.array([[0.4, 0.02, 0, -20], [-0.02, 0.5, 0.1, -30], [0, -0.1, 3, 7], [0, 0, 0, 1]])
+RESIZED = {"kind": "resized"}
+NETWORKS = {"identity": lambda x: x, "affine": lambda x: -0.8 * x + 0.3}
+
+
+def stand_in(function, **synth) -> Model:
+    """A model whose network is a function of the source, voxel by voxel; it notes the shapes that it saw."""
+
+    class Method(torch.nn.Module):
+        net = torch.nn.Identity()
+
+        def __init__(self):
+            super().__init__()
+            self.seen = []
+
+        def synthesise(self, batch, noise, how):
+            self.seen.append(tuple(batch.source.shape[1:]))
+            return function(batch.source) if function is not None else noise.normal_like(batch.source)
+
+    header = {"target_scales": {"cta": [-50, 350]}, "units": {"cta": "HU"}, "weights_hash": "", "steps": 0}
+    recipe = from_dict({**RECIPE, "synth": synth}, "stand-in")
+    recipe = replace(recipe, train=replace(recipe.train, precision="float32"))
+    return Model(Method(), recipe, header, torch.device("cpu"), SimpleNamespace())
+
+
+def scan_of(data, affine=AFFINE) -> dict[str, Volume]:
+    return {"tof": Volume(np.asarray(data, np.float32)[None], affine, "a.u.", "tof")}
+
+
+@pytest.fixture
+def published(shared):
+    """The published pipeline's own volume and results with two stand-in networks, [D, H, W]."""
+    folder = shared / "reference" / "xmodality" / "dev"
+    if not (folder / "pipeline_io.safetensors").is_file():
+        pytest.skip("the reference vectors of paper 001 are not here")
+    arrays = load_file(folder / "pipeline_io.safetensors")
+    facts = json.loads((folder / "pipeline.json").read_text())["volume"]
+    return {name: array.T for name, array in arrays.items() if array.ndim == 3}, facts
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_resized_slices_give_what_the_published_pipeline_gives(published, network) -> None:
+    arrays, facts = published
+    scan = scan_of(arrays["volume"])
+    made = stand_in(NETWORKS[network], slices=RESIZED).synthesise(scan).volume
+    np.testing.assert_allclose(made.data[0], arrays[f"generated_{network}"], atol=1e-3)
+    assert (made.data[0, : facts["stripped_bottom"]] == -50).all()
+    assert (made.data[0, len(made.data[0]) - facts["stripped_top"] :] == -50).all()
+    assert made.affine.tobytes() == scan["tof"].affine.tobytes()
+
+
+def test_a_volume_that_is_one_value_gives_the_lowest_value_everywhere() -> None:
+    model = stand_in(NETWORKS["affine"], slices=RESIZED)
+    made = model.synthesise(scan_of(np.full((3, 20, 24), 7.0)), samples=2)
+    assert (made.volume.data == -50).all()
+    assert (made.std["cta"].data == 0).all()
+    assert model.method.seen == []
+
+
+def test_a_slice_of_one_value_between_others_is_all_minus_one() -> None:
+    data = np.random.default_rng(0).normal(500, 80, (5, 30, 28))
+    data[2] = 1234.5
+    made = stand_in(NETWORKS["identity"], slices=RESIZED).synthesise(scan_of(data)).volume.data[0]
+    assert (made[2] == -50).all()
+    assert (np.ptp(made[[0, 1, 3, 4]], axis=(1, 2)) > 300).all()
+
+
+def test_only_constant_slices_at_the_ends_are_left_out_and_only_where_all_scans_are() -> None:
+    data = np.random.default_rng(0).normal(500, 80, (7, 12, 10))
+    other = data.copy()
+    data[[0, 1, 3, 6]] = 5.0
+    data[0, 0, 0] = 5.00001  # numpy.isclose to the others
+    other[[0, 6]] = 0.0
+    one = scan_of(data)["tof"]
+    made, sight = resize({"a": one}, (16, 24))
+    assert (sight.first, made["a"].grid.shape, sight.beside()) == (2, (4, 16, 24), [0, 1, 6])
+    made, sight = resize({"a": one, "b": scan_of(other)["tof"]}, (16, 24))
+    assert (sight.first, made["b"].grid.shape, sight.beside()) == (1, (5, 16, 24), [0, 6])
+
+
+def test_the_corner_voxels_of_resized_slices_lie_where_they_lay() -> None:
+    data = np.random.default_rng(0).normal(size=(4, 9, 7))
+    data[0] = 1
+    made, _ = resize(scan_of(data), (16, 24))
+    corners = np.array([[6, 8, 3, 1], [0, 0, 1, 1], [6, 0, 2, 1]])
+    moved = np.array([[23, 15, 2, 1], [0, 0, 0, 1], [23, 0, 1, 1]])
+    np.testing.assert_allclose(made["tof"].affine @ moved.T, AFFINE @ corners.T, atol=1e-9)
+    np.testing.assert_allclose(
+        made["tof"].data[0, :, [0, 0, -1, -1], [0, -1, 0, -1]].T, data[1:][:, [0, 0, -1, -1], [0, -1, 0, -1]], atol=1e-5
+    )
+
+
+def test_a_cubic_is_zoomed_exactly_away_from_the_edges() -> None:
+    """Cubic splines hold cubics; the mirrored edge decays by 0.27 a voxel."""
+    places, fine = np.linspace(-1, 1, 61), np.linspace(-1, 1, 97)
+    curve = 3 * places**3 - places**2 + places
+    made = zoomed(np.tile(curve, (2, 5, 1)).astype(np.float32), (5, 97))
+    np.testing.assert_allclose(made[:, 2, 25:-25], np.tile(3 * fine**3 - fine**2 + fine, (2, 1))[:, 25:-25], atol=2e-6)
+
+
+def test_zooming_is_scipys_but_for_its_zeros_at_the_edge() -> None:
+    plane = np.random.default_rng(0).normal(10, 1, (256, 40)).astype(np.float32)
+    np.testing.assert_array_equal(zoomed(plane, (44, 57)), scipy.ndimage.zoom(plane, (44 / 256, 57 / 40), order=3))
+    default = scipy.ndimage.zoom(plane, (45 / 256, 1), order=3)
+    assert (default[-1] == 0).all()  # the defect that is avoided
+    np.testing.assert_array_equal(zoomed(plane, (45, 40))[:-1], default[:-1])
+    np.testing.assert_allclose(zoomed(plane, (45, 40))[-1], plane[-1], atol=1e-5)  # corner on corner
+
+
+@pytest.mark.parametrize("axes", [(-1, -1, 1), (1, -1, 1), (-1, 1, -1)])
+def test_resized_synthesis_keeps_any_affine_exactly(axes) -> None:
+    affine = AFFINE @ np.diag([*axes, 1.0])
+    data = np.random.default_rng(0).normal(500, 80, (4, 40, 36))
+    model = stand_in(NETWORKS["identity"], slices={"kind": "resized", "size": [64, 48]})
+    made = model.synthesise(scan_of(data, affine)).volume
+    plain = model.synthesise(scan_of(data)).volume
+    assert made.affine.tobytes() == affine.tobytes()
+    np.testing.assert_allclose(made.data, plain.data, atol=1e-2)
+    assert set(model.method.seen) == {(1, 1, 64, 48)}
+
+
+def test_samples_are_brought_back_and_clipped_one_by_one() -> None:
+    """The mean and spread are those of the images that single syntheses would give."""
+    data = np.random.default_rng(0).normal(500, 80, (3, 24, 20))
+    model = stand_in(None, slices={"kind": "resized", "size": [16, 16]})
+    both = model.synthesise(scan_of(data), samples=3)
+    assert both.std["cta"].data.min() >= 0
+    assert -50 <= both.volume.data.min() <= both.volume.data.max() <= 350
+    again = model.synthesise(scan_of(data), samples=3, batch=1)
+    np.testing.assert_array_equal(again.volume.data, both.volume.data)
+    np.testing.assert_array_equal(again.std["cta"].data, both.std["cta"].data)
+
+
+@pytest.mark.parametrize("noise", ["independent", "shared", "correlated"])
+@pytest.mark.parametrize("slices", ["whole", "tiled", "resized"])
+def test_noise_belongs_to_the_item_whatever_the_batch(slices, noise) -> None:
+    data = np.random.default_rng(0).normal(500, 80, (3, 300, 280))
+    model = stand_in(None, slices={"kind": slices}, noise={"kind": noise})
+    few, many = (model.synthesise(scan_of(data), batch=batch).volume.data for batch in (1, 5))
+    np.testing.assert_array_equal(few, many)
+
+
+def test_slices_draw_the_noise_of_their_places_by_the_strategy() -> None:
+    """Volumes 3 mm thick: a stand-in that answers with its noise, clipped as images are."""
+    model, scan = stand_in(None), scan_of(np.random.default_rng(0).normal(500, 80, (5, 20, 24)))
+    length = {"kind": "correlated", "length_mm": 6 * scan["tof"].grid.spacing_mm[0]}
+    for noise, weights in (("independent", {0: 1}), (length, dict(zip(range(-2, 3), (1, 3**0.5, 2, 3**0.5, 1))))):
+        norm = sum(weight**2 for weight in weights.values()) ** 0.5
+        streams = [{stable_id("a", z + k, 0, 0): w / norm for k, w in weights.items()} for z in range(5)]
+        wanted = Noise(4, streams).normal((20, 24)).clamp(-1, 1).numpy()
+        kind = noise if isinstance(noise, dict) else {"kind": noise}
+        made = model.synthesise(scan, case="a", seed=4, noise=kind).volume.data[0]
+        np.testing.assert_allclose(made, 200 * wanted + 150, atol=1e-3)
+    shared = model.synthesise(scan, case="a", seed=4, noise={"kind": "shared"}).volume.data[0]
+    first = Noise(4, [stable_id("a", 0, 0, 0)]).normal((20, 24)).clamp(-1, 1).numpy()
+    np.testing.assert_allclose(shared, np.repeat(200 * first + 150, 5, axis=0), atol=1e-3)
+
+
+def test_tiles_of_large_slices_blend_to_what_whole_slices_give() -> None:
+    data = np.random.default_rng(0).normal(500, 80, (3, 300, 280))
+    whole = stand_in(NETWORKS["affine"])
+    tiled = stand_in(NETWORKS["affine"], slices={"kind": "tiled"}, overlap=0.25)
+    np.testing.assert_allclose(
+        tiled.synthesise(scan_of(data)).volume.data, whole.synthesise(scan_of(data)).volume.data, atol=1e-3
+    )
+    assert set(whole.method.seen) == {(1, 1, 300, 280)}
+    assert set(tiled.method.seen) == {(1, 1, 256, 256)}
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.tuples(*[st.integers(1, 40)] * 3), st.tuples(*[st.integers(2, 40)] * 2), st.floats(0, 0.9))
+def test_tiles_are_never_larger_than_the_slice(shape, patch, overlap) -> None:
+    sight = view(Tiled(), shape, (1, *patch), overlap)
+    assert sight.seen.patch == (1, min(patch[0], shape[1]), min(patch[1], shape[2]))
+    if patch[0] >= shape[1] and patch[1] >= shape[2]:
+        assert sight.starts() == view(Whole(), shape, (1, *patch), overlap).starts()
+
+
+@pytest.mark.parametrize(
+    ("slices", "words"),
+    [
+        ({"kind": "resised"}, "one of resized, tiled, whole, found 'resised'"),
+        ({"kind": "resized", "size": [1, 256]}, "synth.slices.size.*greater than or equal to 2"),
+        ({"kind": "tiled", "size": [64, 64]}, "found 'synth.slices.size'"),
+    ],
+)
+def test_a_wrong_way_to_show_slices_is_one_sentence(slices, words) -> None:
+    with pytest.raises(BadInput, match=words):
+        stand_in(None, slices=slices)
+
+
+@pytest.mark.parametrize("kind", ["tiled", "resized"])
+def test_a_model_of_volumes_has_no_slices_to_show(kind) -> None:
+    model = stand_in(None)
+    deep = replace(model, recipe=replace(model.recipe, data=replace(model.recipe.data, patch=(8, 64, 64))))
+    with pytest.raises(BadInput, match=f"expected kind 'whole' for a model of volumes.*found '{kind}'"):
+        deep.with_options(slices={"kind": kind})
+
+
+@pytest.mark.parametrize("kind", ["shared", "correlated"])
+def test_a_model_of_volumes_has_no_slices_to_share_noise(kind) -> None:
+    values = {**RECIPE, "data": {**RECIPE["data"], "patch": [8, 64, 64]}}
+    words = f"synth.noise: expected kind 'independent' for a model of volumes.*found '{kind}'. Drop synth.noise"
+    with pytest.raises(BadInput, match=words):
+        replace(stand_in(None), recipe=from_dict(values, "deep")).with_options(noise={"kind": kind})
+    with pytest.raises(BadInput, match=words):
+        from_dict({**values, "synth": {"noise": {"kind": kind}}}, "deep")

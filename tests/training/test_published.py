@@ -1,0 +1,219 @@
+"""Published weights: the reference outputs of all four networks, and every way in which a file may be wrong."""
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from voxlate.batch import Condition
+from voxlate.errors import BadInput
+from voxlate.images.volume import Volume
+from voxlate.nets.interface import Ends
+from voxlate.nets.xmodality.adm import ADM
+from voxlate.nets.xmodality.dit import DiT
+from voxlate.nets.xmodality.unet import PlainUNet
+from voxlate.nets.xmodality.uvit import UViT
+from voxlate.synthesis.model import load
+from voxlate.training.published import import_run, layout, load_network
+
+NETS = ("unet", "unet_time", "adm", "uvit", "dit")
+SMALL = {
+    "unet": PlainUNet(width=32),
+    "adm": ADM(width=8, multipliers=(1, 3), heads=2),
+    "uvit": UViT(width=8, multipliers=(2, 2), heads=2, depth=3, vit_heads=1, mlp_ratio=3),
+    "dit": DiT(patch=4, width=24, depth=2, heads=3, mlp_ratio=2, frequencies=64),
+}
+
+
+@pytest.fixture(scope="module")
+def reference(shared: Path) -> Path:
+    return shared / "reference" / "xmodality"
+
+
+def _most(name: str) -> float:
+    return 5e-5 if name.startswith("unet") else 2e-5
+
+
+def _difference(path: Path, io: dict[str, Tensor], suffix: str = "") -> float:
+    """The largest absolute difference from the reference output."""
+    images = {key.removesuffix(suffix): values for key, values in io.items() if key.endswith(suffix)}
+    noisy, condition, expected = (
+        None if key not in images else images[key].permute(0, 3, 1, 2)[:, :, None]
+        for key in ("noisy", "condition", "output")
+    )
+    with torch.no_grad():
+        return (load_network(path)(noisy, condition, images.get("log_snr")) - expected).abs().max().item()
+
+
+@pytest.mark.parametrize("suffix", ["", "_rect"])
+@pytest.mark.parametrize("name", NETS)
+def test_the_reference_outputs_of_small_networks(reference, name, suffix):
+    io = load_file(reference / "dev" / f"{name}_io.safetensors")
+    io = {key: values for key, values in io.items() if key.endswith("_rect") == bool(suffix)}
+    assert _difference(reference / "dev" / f"{name}.safetensors", io, suffix) < _most(name)
+
+
+def _from_recipe(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
+    """The parameters that the reference outputs at full size were made with: each from its own key."""
+    tensors = {}
+    for key, shape in shapes.items():
+        draw = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode())))
+        z = draw.standard_normal(shape, dtype=np.float32)
+        if key.endswith("kernel"):
+            z *= np.float32(1 / np.sqrt(np.prod(shape[:-1])))
+        else:
+            z = z * np.float32(0.1) + np.float32(key.endswith("scale"))
+        tensors[key] = torch.from_numpy(z)
+    return tensors
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["unet", *(pytest.param(name, marks=pytest.mark.slow) for name in ("adm", "uvit", "dit"))],
+)
+def test_the_reference_outputs_at_the_published_size(reference, name, tmp_path):
+    published = json.loads((reference / "default_params.json").read_text())[name]
+    save_file(_from_recipe(published["params"]), tmp_path / "full.safetensors")
+    io = load_file(reference / "dev" / f"full_{name}_io.safetensors")
+    difference = _difference(tmp_path / "full.safetensors", io)
+    print(f"{name}: {difference:.2g}")
+    assert difference < _most(name)
+
+
+@pytest.mark.parametrize("name", ["adm", "uvit", "dit"])
+def test_bfloat16_of_the_reference_networks_is_within_a_hundredth(reference, name):
+    io = load_file(reference / "dev" / f"{name}_io.safetensors")
+    noisy, condition = (io[key].permute(0, 3, 1, 2)[:, :, None] for key in ("noisy", "condition"))
+    expected = io["output"].permute(0, 3, 1, 2)[:, :, None]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        rounded = load_network(reference / "dev" / f"{name}.safetensors")(noisy, condition, io["log_snr"])
+    assert (rounded - expected).norm() < 1e-2 * expected.norm()
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_published_keys_and_shapes_are_ours(reference, name):
+    published = json.loads((reference / "default_params.json").read_text())[name]["params"]
+    settings = {"unet": PlainUNet(), "unet_time": PlainUNet(), "adm": ADM(), "uvit": UViT(), "dit": DiT()}[name]
+    noisy = name != "unet"
+    with torch.device("meta"):
+        net = settings.build(Ends(int(noisy), 1, 1, noisy=noisy))
+    assert {key: slot.shape for key, slot in layout(net).items()} == {key: tuple(s) for key, s in published.items()}
+
+
+def _file(path: Path, name: str, sources: int = 1, noisy: bool | None = None, **changes) -> Path:
+    """A file in the published style with made-up numbers; changes: key -> tensor, or None to leave it out."""
+    noisy = name != "unet" if noisy is None else noisy
+    torch.manual_seed(1)
+    net = SMALL[name].build(Ends(int(noisy), sources, 1, noisy=noisy))
+    tensors = {key: 0.2 * torch.randn(slot.shape) for key, slot in layout(net).items()}
+    tensors |= changes
+    save_file({key: values for key, values in tensors.items() if values is not None}, path)
+    return path
+
+
+@pytest.mark.parametrize("sources", [1, 3])
+@pytest.mark.parametrize(
+    ("name", "noisy"), [("unet", False), ("unet", True), ("adm", True), ("uvit", True), ("dit", True)]
+)
+def test_network_and_sizes_are_told_by_the_file(name, noisy, sources, tmp_path):
+    found = load_network(_file(tmp_path / "w.safetensors", name, sources, noisy)).found
+    assert found.net == SMALL[name]
+    assert (found.ins, found.outs, found.noisy) == (sources + noisy, 1, noisy)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_array_of_a_file_has_its_own_place_and_fills_it(name):
+    net = SMALL[name].build(Ends(1, 1, 1))
+    places: dict[str, list[int]] = {}
+    for slot in layout(net).values():
+        places.setdefault(slot.parameter, []).append(slot.third)
+    assert places.keys() == dict(net.named_parameters()).keys()
+    assert all(thirds == ([0, 1, 2] if ".qkv." in name else [0]) for name, thirds in places.items())
+
+
+BAD = {
+    "unknown key": ({"Extra_0/kernel": torch.zeros(2)}, "found the unknown key 'Extra_0/kernel'"),
+    "missing key": ({"RMSNorm_1/scale": None}, "found no key 'RMSNorm_1/scale'"),
+    "missing key that tells a size": ({"Conv_0/kernel": None}, "Conv_0/kernel"),
+    "wrong shape": ({"RMSNorm_1/scale": torch.zeros(5)}, r"'RMSNorm_1/scale' of shape \(24,\), found \(5,\)"),
+    "wrong number of dimensions": ({"Conv_0/kernel": torch.zeros(3)}, "with 4 dimensions"),
+    "transposed": ({"Dense_0/kernel": torch.zeros(32, 8)}, r"of shape \(8, 32\), found \(32, 8\)"),
+    "heads that do not fit": ({"MultiHeadDotProductAttention_0/query/kernel": torch.zeros(8, 3, 3)}, "found 3"),
+    "a block too many": ({"ResNetBlock_9/Dense_7/bias": torch.zeros(2)}, "unknown key"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_file_that_is_not_as_published_is_refused_by_name(case, tmp_path):
+    changes, words = BAD[case]
+    path = _file(tmp_path / "adm.safetensors", "adm", **changes)
+    with pytest.raises(BadInput, match=words) as error:
+        load_network(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_any_missing_array_is_missed(name, tmp_path):
+    path = _file(tmp_path / "w.safetensors", name)
+    tensors = load_file(path)
+    for key in list(tensors)[::11]:
+        save_file({other: values for other, values in tensors.items() if other != key}, path)
+        with pytest.raises(BadInput):
+            load_network(path)
+
+
+def test_a_file_that_is_no_weights_is_refused(tmp_path):
+    path = tmp_path / "w.safetensors"
+    with pytest.raises(BadInput, match="no such file"):
+        load_network(path)
+    path.write_bytes(b"no tensors at all")
+    with pytest.raises(BadInput, match="expected a safetensors file"):
+        load_network(path)
+    save_file({"conv.weight": torch.zeros(3)}, path)
+    with pytest.raises(BadInput, match=r"one of the published networks .* found other weights \(conv.weight"):
+        load_network(path)
+    whole = _file(path, "dit").read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(BadInput, match="expected a safetensors file"):
+        load_network(path)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_an_imported_file_is_a_run_that_synthesises(name, tmp_path):
+    weights = _file(tmp_path / f"{name}.safetensors", name)
+    run = import_run(weights, tmp_path / "run", {"synth.steps": "2"} if name != "unet" else None)
+    data = np.random.default_rng(0).uniform(0, 900, (1, 2, 18, 20)).astype(np.float32)
+    made = load(run.folder).synthesise({"tof": Volume(data, np.diag([1.0, 1, 2, 1]), "a.u.", "tof")})
+    assert made.volume.data.shape == data.shape
+    assert made.volume.unit == "HU"
+    assert -50 <= made.volume.data.min() < made.volume.data.max() <= 350
+    noted = json.loads(run.provenance.read_text())["data"]["imported"]
+    assert noted["file"] == weights.name
+    assert len(noted["sha256"]) == 64
+
+
+def test_an_imported_network_gives_the_same_numbers_inside_its_run(tmp_path):
+    weights = _file(tmp_path / "adm.safetensors", "adm")
+    inside = load(import_run(weights, tmp_path / "run").folder).method.net
+    x, image, log_snr = torch.randn(2, 1, 1, 12, 12), torch.randn(2, 1, 1, 12, 12), torch.tensor([0.5, -4.0])
+    alone = load_network(weights)
+    with torch.no_grad():
+        torch.testing.assert_close(alone(x, image, log_snr), inside(x, Condition(images=image), log_snr))
+
+
+def test_a_unet_that_is_told_the_time_is_imported_as_a_denoiser(tmp_path):
+    run = import_run(_file(tmp_path / "w.safetensors", "unet", noisy=True), tmp_path / "run")
+    assert load(run.folder).recipe.method.kind == "diffusion"
+
+
+def test_an_import_for_other_modalities_needs_as_many_channels(tmp_path):
+    weights = _file(tmp_path / "w.safetensors", "adm", sources=2)
+    with pytest.raises(BadInput, match="1 source and 1 target channels as in the recipe, found 2 and 1"):
+        import_run(weights, tmp_path / "run")
+    changes = {"data.source": '["tof", "t1"]', "intensity.t1.kind": '"minmax"'}
+    assert load(import_run(weights, tmp_path / "run", changes).folder).recipe.data.source == ["tof", "t1"]

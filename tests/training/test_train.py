@@ -1,0 +1,193 @@
+"""A training that is stopped, killed or restarted ends with the very weights of one that was not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from voxlate import recipe
+from voxlate.errors import BadInput, Stopped
+from voxlate.recipe import Optimiser
+from voxlate.training.optimiser import average
+from voxlate.training.run import Run
+from voxlate.training.train import train
+
+DIFFUSION = """
+title = "tiny in two stages"
+data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20], augment = { flip_lr = 0.5, rotate_degrees = 10 } }
+intensity = { t1 = { kind = "percentile" }, t2 = { kind = "percentile" } }
+task = { kind = "residual" }
+method = { kind = "diffusion" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, middle_attention = false, dropout = 0.1 }
+train = { steps = 12, batch = 2, workers = 0, save_every = 4, validate_every = 6, log_every = 1 }
+synth = { sampler = "ddim", steps = 2 }
+[[stages]]
+name = "predictor"
+method = { kind = "regression", ssim = 0.2 }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 6, batch = 2, workers = 0, save_every = 4, validate_every = 0, log_every = 1 }
+"""
+
+
+@pytest.fixture
+def two_stages(tmp_path) -> Path:
+    path = tmp_path / "two.toml"
+    path.write_text(DIFFUSION)
+    return path
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    a, b = load_file(Run(one).weights()), load_file(Run(other).weights())
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("stop_after", [1, 5, 9, 16])
+def test_a_stopped_training_goes_on_to_the_same_weights(prepared, two_stages, tmp_path, stop_after):
+    chosen = recipe.read(str(two_stages))
+    train(chosen, prepared, tmp_path / "whole", device="cpu")
+    calls = []
+
+    def stop(*_):
+        calls.append(1)
+        if len(calls) == stop_after:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        train(chosen, prepared, tmp_path / "parts", device="cpu", progress=stop)
+    assert not Run(tmp_path / "parts").weights().exists()
+    train(chosen, prepared, tmp_path / "parts", device="cpu")
+    assert same_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_training_killed_at_a_random_moment_goes_on_to_the_same_weights(prepared, two_stages, tmp_path):
+    line = ["train", str(two_stages), "--data", str(prepared), "--device", "cpu", "--set", "train.steps=60"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def start(to: Path) -> subprocess.Popen:
+        command = [sys.executable, "-m", "voxlate", *line, "--out", str(to)]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    assert start(whole).wait() == 0
+    running = start(parts)
+    while not (parts / "log.jsonl").exists() and running.poll() is None:
+        time.sleep(0.02)
+    time.sleep(int.from_bytes(os.urandom(1), "big") / 256)
+    running.kill()
+    running.wait()
+    assert not list(parts.glob("weights.safetensors"))
+    assert start(parts).wait() == 0
+    assert same_weights(whole, parts)
+    steps = [
+        (line["stage"], line["step"])
+        for line in map(json.loads, (parts / "log.jsonl").read_text().splitlines())
+        if "loss" in line
+    ]
+    assert len(steps) == len(set(steps)) == 6 + 60  # every step once, in spite of the kill
+
+
+def test_a_finished_training_is_left_as_it_is(prepared, two_stages, tmp_path):
+    chosen = recipe.read(str(two_stages))
+    run = train(chosen, prepared, tmp_path / "run", device="cpu")
+    before = run.weights().stat().st_mtime_ns
+    train(chosen, prepared, tmp_path / "run", device="cpu")
+    assert run.weights().stat().st_mtime_ns == before
+
+
+def test_the_number_of_readers_does_not_change_the_weights(prepared, two_stages, tmp_path):
+    for workers in (0, 2):
+        chosen = recipe.read(str(two_stages), {"train.workers": str(workers), "stages.0.train.workers": str(workers)})
+        train(chosen, prepared, tmp_path / f"run{workers}", device="cpu")
+    assert same_weights(tmp_path / "run0", tmp_path / "run2")
+
+
+def test_accumulated_parts_of_a_batch_count_as_the_whole(prepared, tiny, tmp_path):
+    for parts in (1, 2):
+        chosen = recipe.read(str(tiny), {"train.accumulate": str(parts), "train.steps": "3"})
+        train(chosen, prepared, tmp_path / f"run{parts}", device="cpu")
+    a, b = (load_file(Run(tmp_path / f"run{parts}").weights()) for parts in (1, 2))
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_training_learns_what_can_be_learned(prepared, tiny, tmp_path):
+    chosen = recipe.read(str(tiny), {"train.steps": "150", "train.batch": "4", "train.validate_every": "0"})
+    run = train(chosen, prepared, tmp_path / "run", device="cpu")
+    lines = [json.loads(line) for line in run.log.read_text().splitlines()]
+    losses = [line["loss"]["total"] for line in lines if "loss" in line]
+    assert losses[-1] < 0.15 * losses[0]  # the target is a straight line of the source
+    (validation,) = [line["validation"] for line in lines if "validation" in line]
+    assert validation["mae"] < 0.1
+
+
+def test_the_learning_rate_warms_up_holds_and_falls_to_its_last_share():
+    plan = Optimiser(warm_up=10, hold=0.5, decay="linear", last=0.1)
+    assert plan.factor(0, 100) == 0.1
+    assert plan.factor(9, 100) == 1
+    assert plan.factor(49, 100) == 1
+    assert plan.factor(75, 100) == pytest.approx(0.55)
+    assert plan.factor(100, 100) == pytest.approx(0.1)
+
+
+def test_the_running_average_forgets_its_start_and_then_decays():
+    model, mean = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    torch.nn.init.constant_(model.weight, 1.0)
+    torch.nn.init.constant_(mean.weight, 0.0)
+    average(mean, model, 0.999, 0)
+    assert mean.weight.item() == pytest.approx(0.9)  # 1 − 1/10
+    for step in range(1, 4):
+        average(mean, model, 0.999, step)
+    assert 1 - mean.weight.item() == pytest.approx(0.1 * (2 / 11) * (3 / 12) * (4 / 13), rel=1e-4)
+
+
+def test_a_first_stage_trained_alone_ends_with_the_same_weights(prepared, two_stages, tmp_path):
+    both = recipe.read(str(two_stages))
+    alone = recipe.up_to(both, both.stages[0])
+    train(both, prepared, tmp_path / "both", device="cpu")
+    train(alone, prepared, tmp_path / "alone", device="cpu")
+    a, b = load_file(Run(tmp_path / "both").weights("predictor")), load_file(Run(tmp_path / "alone").weights())
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(prepared, tiny, tmp_path):
+    """The batch is split between processes, so their number changes speed and rounding only."""
+    line = ["-m", "voxlate", "train", str(tiny), "--data", str(prepared), "--device", "cpu"]
+    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_cpu_threads_per_process", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, *launch, *line, "--out", str(tmp_path / "two")], check=True, env=environment)
+    subprocess.run([sys.executable, *line, "--out", str(tmp_path / "one")], check=True, env=environment)
+    a, b = (load_file(Run(tmp_path / name).weights()) for name in ("one", "two"))
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_stage_of_another_run_is_taken_over_only_where_it_is_the_same(prepared, two_stages, tmp_path):
+    first, same, other = tmp_path / "first", tmp_path / "same", tmp_path / "other"
+    train(recipe.read(str(two_stages)), prepared, first, device="cpu")
+    stages = []
+    changed = recipe.read(str(two_stages), {"net.width": "12"})
+    train(changed, prepared, same, reuse=[first], device="cpu", progress=lambda stage, *_: stages.append(stage))
+    assert set(stages) == {"final"}
+    assert load_weights_of(same) == load_weights_of(first)
+    train(changed, prepared, tmp_path / "alone", device="cpu")
+    assert same_weights(same, tmp_path / "alone")  # as if it had trained the stage itself
+    reseeded = recipe.read(str(two_stages), {"stages.0.train.seed": "1"})
+    train(reseeded, prepared, other, reuse=[first], device="cpu")
+    assert load_weights_of(other) != load_weights_of(first)
+
+
+def load_weights_of(folder: Path) -> dict[str, list[float]]:
+    return {name: one.flatten().tolist() for name, one in load_file(Run(folder).weights("predictor")).items()}
+
+
+def test_a_folder_to_take_stages_from_must_be_a_run(prepared, two_stages, tmp_path):
+    with pytest.raises(BadInput, match="expected a run to take stages from"):
+        train(recipe.read(str(two_stages)), prepared, tmp_path / "out", reuse=[tmp_path], device="cpu")
