@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import importlib
 import types
 import typing
 from typing import Annotated, Any, TypeVar, Union, dataclass_transform, get_args, get_origin
@@ -29,6 +30,18 @@ def fill(kind: type[T], values: dict[str, Any], where: str) -> T:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         raise BadInput(f"{where}: {_sentence(kind, error.errors()[0])}") from error
+
+
+def imported(name: str) -> Any:
+    """The object that "module:attribute" names; raises BadInput where there is none."""
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BadInput(
+            f"{name}: expected a module and one of its names to import, found neither or one ({error}). "
+            "Check the spelling, and that Python finds the module (PYTHONPATH)."
+        ) from error
 
 
 def key_types(kind: Any) -> dict[str, Any]:
