@@ -22,8 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ceiling import convolution
 from voxlate.batch import Condition
 from voxlate.files import write_json
+from voxlate.nets.cpu import keep_freed_memory
 from voxlate.nets.interface import Ends
-from voxlate.nets.memory import keep_freed_memory
 from voxlate.nets.xmodality.adm import ADM
 from voxlate.nets.xmodality.dit import DiT
 from voxlate.nets.xmodality.unet import PlainUNet

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from voxlate.batch import Condition
 from voxlate.nets.asymmetry import AsymmetryPrior, Sampling, mirrored, on_grid
+from voxlate.nets.blocks import Sinusoidal
 from voxlate.nets.bran import Bran
-from voxlate.nets.embedding import Sinusoidal
 from voxlate.nets.interface import Ends
 from voxlate.nets.unet import ResidualUNet, UNet
 

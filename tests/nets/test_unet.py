@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from voxlate.batch import Condition
 from voxlate.errors import BadInput
-from voxlate.nets.embedding import Fourier, Sinusoidal
+from voxlate.nets.blocks import Fourier, Sinusoidal
 from voxlate.nets.interface import Ends
 from voxlate.nets.unet import ResidualUNet, UNet, volumetric_parameters
 

@@ -67,7 +67,7 @@ class Bran:
         return 2 * 2 ** len(self.feature_channels)
 
     def build(self, ends: Ends) -> "BranNet":
-        """As `UNet.build`; raises BadInput where a task has more to tell than images, which this cannot be told."""
+        """As `UNet.build`; raises BadInput where a task has inputs other than images."""
         ends.only_images(self.kind)
         return BranNet(self, ends.ins, ends.out)
 

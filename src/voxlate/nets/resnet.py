@@ -23,7 +23,7 @@ class ResNet:
     blocks: Annotated[int, Field(ge=1, description="residual blocks at a quarter of the size")] = 9
 
     def build(self, ends: Ends) -> "ResNetNet":
-        """As `UNet.build`; raises BadInput where a task has more to tell than images, which this cannot be told."""
+        """As `UNet.build`; raises BadInput where a task has inputs other than images."""
         ends.only_images(self.kind)
         return ResNetNet(self, ends.ins, ends.out)
 

@@ -21,10 +21,21 @@ from voxlate.errors import BadInput
 from voxlate.images.intensity import Window
 from voxlate.images.volume import unit_of
 from voxlate.nets.interface import Ends
-from voxlate.nets.xmodality.attention import Attention
 from voxlate.nets.xmodality.dit import DiTBlock, FinalLayer
-from voxlate.nets.xmodality.norm import GroupNorm, RMSNorm
-from voxlate.nets.xmodality.parts import Backbone, Block, Conv, Dense, Down, ExactDense, ResNetBlock, SwiGLU, Up
+from voxlate.nets.xmodality.parts import (
+    Attention,
+    Backbone,
+    Block,
+    Conv,
+    Dense,
+    Down,
+    ExactDense,
+    GroupNorm,
+    ResNetBlock,
+    RMSNorm,
+    SwiGLU,
+    Up,
+)
 from voxlate.nets.xmodality.uvit import Transformer
 from voxlate.recipe import Recipe
 from voxlate.training.build import build_all

@@ -23,7 +23,7 @@ from voxlate.errors import BadInput, Stopped
 from voxlate.methods.autoencoding import Autoencoding
 from voxlate.methods.cycle import CycleSettings
 from voxlate.methods.method import Method
-from voxlate.nets.memory import keep_freed_memory
+from voxlate.nets.cpu import keep_freed_memory
 from voxlate.recipe import Recipe, Stage, Training, up_to, windows
 from voxlate.training.build import build
 from voxlate.training.journal import Journal, Progress
