@@ -94,16 +94,16 @@ def test_a_critic_answers_for_each_slice_by_itself() -> None:
     critic = Critic(widths=(8, 16)).build(channels=2)
     images = torch.randn(2, 2, 3, 32, 32)
     together = critic(images)
-    assert together.shape == (2, 3)
-    torch.testing.assert_close(critic(images[1:, :, 2:]), together[1:, 2:])
+    assert together.shape == (2, 1, 3)
+    torch.testing.assert_close(critic(images[1:, :, 2:]), together[1:, :, 2:])
 
 
 def test_the_patch_critic_is_pix2pixs_70_pixel_one() -> None:
     critic = Critic(widths=(64, 128, 256, 512), norm="instance", answer="patches").build(channels=2)
-    assert critic(torch.zeros(1, 2, 1, 256, 256)).shape == (1, 1, 30, 30)
+    assert critic(torch.zeros(1, 2, 1, 256, 256)).shape == (1, 1, 1, 30, 30)
     image = torch.zeros(1, 2, 1, 256, 256, requires_grad=True)
     plain = Critic(widths=(8, 8, 8, 8), answer="patches").build(channels=2)
-    plain(image)[0, 0, 15, 15].backward()
+    plain(image)[0, 0, 0, 15, 15].backward()
     rows = image.grad[0].abs().sum(dim=(0, 1, 3)).nonzero().flatten()
     assert int(rows[-1] - rows[0]) + 1 == 70  # Isola et al. 2017, appendix 6.1.2
 

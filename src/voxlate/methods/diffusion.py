@@ -17,6 +17,7 @@ from voxlate.diffusion.sample import SamplerSettings, hold, sample
 from voxlate.diffusion.samplers import Denoise
 from voxlate.diffusion.schedules import AnySchedule, ShiftedCosine
 from voxlate.diffusion.times import AnyTimes, UniformTimes
+from voxlate.diffusion.windows import windowed
 from voxlate.methods.method import Method, Problem, Task
 
 
@@ -80,6 +81,10 @@ class Diffusion(Method):
         nothing = mask.new_zeros(len(mask), self.state_channels, *mask.shape[2:])
         known = nothing if problem.known is None else problem.known.expand_as(nothing)
         denoise = self._denoiser(problem, self.options.clip)
+        if how.windows is not None:
+            denoise = windowed(
+                lambda part: self._denoiser(problem.slices(part), self.options.clip), mask.shape[2], how.windows
+            )
         # a start below 1 begins at a state of 0, noised: for a residual that is the predictor's own image
         x0 = sample(how, denoise, schedule, noise, known, mask, initial=nothing if how.start < 1 else None)
         return self.task.restore(x0, problem)

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -30,6 +30,16 @@ class Problem:
     base: Tensor | None = None
     size: tuple[int, int] | None = None
     errors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def slices(self, part: slice) -> "Problem":
+        """The problem of some slices of each item, as far as a network's input and its mask go."""
+        images, features = self.condition.images, self.condition.features
+        condition = replace(
+            self.condition,
+            images=None if images is None else images[:, :, part],
+            features=tuple(feature[:, :, part] for feature in features),
+        )
+        return replace(self, condition=condition, mask=self.mask[:, :, part])
 
 
 @dataclass(frozen=True)
