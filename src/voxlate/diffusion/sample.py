@@ -25,6 +25,7 @@ from voxlate.diffusion.samplers import (
 )
 from voxlate.diffusion.schedules import AnySchedule
 from voxlate.diffusion.times import GridName, grid
+from voxlate.diffusion.windows import Windows
 from voxlate.errors import BadInput
 
 SamplerName = Literal[
@@ -85,6 +86,9 @@ class SamplerSettings:
             description='spacing of the times; by default "log_snr" for dpm2, dpm3, dpmpp_2s and dpmpp_2m, "t" for the '
             'others (schedules steep at 0 want "log_snr")'
         ),
+    ] = None
+    windows: Annotated[
+        Windows | None, Field(description="denoise a volume in overlapping windows of slices; unset: whole")
     ] = None
     start: Annotated[
         float, Field(gt=0, le=1, description="time to start from; below 1 keeps part of an initial picture")

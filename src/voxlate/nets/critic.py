@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from voxlate.config import settings
-from voxlate.nets.blocks import start_normal, to_slices
+from voxlate.nets.blocks import start_normal, to_slices, to_volumes
 
 SLOPE = 0.2  # of LeakyReLU below 0: Radford et al. 2016, sec. 3
 
@@ -34,13 +34,15 @@ class Critic:
         Literal["image", "patches"], Field(description="one number a slice (global mean), or one a patch")
     ] = "image"
 
+    maps: Annotated[int, Field(ge=1, description="answers at each place: 1, or one for each channel of the image")] = 1
+
     def build(self, *, channels: int) -> "CriticNet":
         """The network, with fresh weights; channels: of the image and its condition together."""
         return CriticNet(self, channels)
 
 
 class CriticNet(nn.Module):
-    """`critic(images) -> answers`: [B, C, D, H, W] -> [B, D] or [B, D, h, w], each slice by itself."""
+    """`critic(images) -> answers`: [B, C, D, H, W] -> [B, K, D] or [B, K, D, h, w], each slice by itself."""
 
     def __init__(self, critic: Critic, channels: int) -> None:
         super().__init__()
@@ -55,16 +57,14 @@ class CriticNet(nn.Module):
             layers.append(nn.LeakyReLU(SLOPE))
         self.layers = nn.Sequential(*layers)
         patches = critic.answer == "patches"
-        self.head = nn.Conv2d(critic.widths[-1], 1, 4 if patches else 1, padding=1 if patches else 0)
+        self.head = nn.Conv2d(critic.widths[-1], critic.maps, 4 if patches else 1, padding=1 if patches else 0)
         if patches:
             start_normal(self)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> Tensor:
-        items, depth = images.shape[0], images.shape[2]
+        depth = images.shape[2]
         h = self.layers(to_slices(images).contiguous(memory_format=torch.channels_last))
         if self.critic.answer == "patches":
-            answers: Tensor = self.head(h)
-            return answers.reshape(items, depth, *answers.shape[2:])
-        answers = self.head(h.mean(dim=(2, 3), keepdim=True))
-        return answers.reshape(items, depth)
+            return to_volumes(self.head(h), depth)
+        return to_volumes(self.head(h.mean(dim=(2, 3), keepdim=True)), depth).flatten(2)
