@@ -29,7 +29,7 @@ from voxlate.methods.regression import Regression, RegressionSettings
 from voxlate.nets.critic import Critic
 from voxlate.nets.interface import Channels, NetSettings
 
-DIRECTIONS = ("forward", "backward")
+DIRECTIONS = ("to_target", "to_source")
 
 
 @settings
@@ -103,7 +103,7 @@ class Cycle(Method):
 
     @property
     def net(self) -> nn.Module:  # type: ignore[override]
-        return self.generator("forward").net
+        return self.generator("to_target").net
 
     def generator(self, direction: str) -> Regression:
         generator: Regression = self.generators[direction]  # type: ignore[assignment]
@@ -114,7 +114,7 @@ class Cycle(Method):
         return (parameter for parameter in part.parameters() if parameter.requires_grad)
 
     def loss(self, turn: str, batch: Batch, noise: Noise, progress: float = 1.0) -> Losses:
-        given = {"forward": replace(batch, target=None, target_mask=None), "backward": _reversed(batch)}
+        given = {"to_target": replace(batch, target=None, target_mask=None), "to_source": _reversed(batch)}
         return self._critics_loss(given, noise) if turn == "critics" else self._generators_loss(given)
 
     def _generators_loss(self, given: Mapping[str, Batch]) -> Losses:
@@ -139,7 +139,7 @@ class Cycle(Method):
             made = self.histories[here].swap(made, noise) if self.training else made
             losses = discriminator_loss(self.critics[here], self.options.game, true, made)
             parts |= {f"{name}_{here}": one for name, one in losses.items()}
-        return {"total": parts["gan_forward"] + parts["gan_backward"], **parts}
+        return {"total": parts["gan_to_target"] + parts["gan_to_source"], **parts}
 
     def _make(self, direction: str, given: Batch) -> tuple[Problem, Tensor]:
         """The problem as posed, and the image made for it: background outside the mask where the task says inside."""
@@ -148,10 +148,10 @@ class Cycle(Method):
 
     def _distance(self, image: Tensor, problem: Problem) -> Tensor:
         """How far an image is from what the problem gave, on its mask."""
-        return self.generator("forward").compare(image, replace(problem, x0=problem.inputs.joined))["total"]
+        return self.generator("to_target").compare(image, replace(problem, x0=problem.inputs.joined))["total"]
 
     def synthesise(self, batch: Batch, noise: Noise, how: SamplerSettings) -> Tensor:
-        return self.generator("forward").synthesise(batch, noise, how)
+        return self.generator("to_target").synthesise(batch, noise, how)
 
     def training_state(self) -> dict[str, Tensor]:
         return {name: torch.stack(one.images) for name, one in self.histories.items() if one.images}
