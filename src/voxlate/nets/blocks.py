@@ -51,12 +51,6 @@ def to_volumes(slices: Tensor, depth: int) -> Tensor:
     return slices.reshape(-1, depth, *slices.shape[1:]).transpose(1, 2)
 
 
-def joined(x: Tensor | None, images: Tensor | None) -> Tensor:
-    """The state, then the condition's images, as one input; one of them may be None."""
-    parts = [part for part in (x, images) if part is not None]
-    return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-
-
 def pad_far(image: Tensor, multiples: Sequence[int]) -> Tensor:
     """Mirror the far sides of [B, C, D, H, W] up to the next multiples (repeat the border of a very small image)."""
     missing = [-size % multiple for size, multiple in zip(image.shape[2:], multiples)]

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Annotated, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.batch import Condition
 from voxlate.config import settings
 from voxlate.errors import BadInput
 from voxlate.nets.asymmetry import AsymmetryPrior, Pyramid
@@ -24,19 +23,19 @@ from voxlate.nets.blocks import (
     Sinusoidal,
     Up,
     conv3,
-    joined,
     pad_far,
     to_slices,
     to_volumes,
     zeroed,
 )
-from voxlate.nets.interface import Ends
+from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 
 
 @settings
-class UNet:
+class UNet(NetSettings):
     """Residual U-Net over slices, stacks of slices or volumes of any size."""
 
+    compares_sides: ClassVar[bool] = True
     kind: Literal["unet"] = "unet"
     width: Annotated[int, Field(gt=0, description="channels at full resolution")] = 64
     multipliers: Annotated[
@@ -89,14 +88,13 @@ class UNet:
         """Of what height and width must be, for nothing to be padded."""
         return self.patch * 2 ** (len(self.multipliers) - 1)
 
-    def build(self, ends: Ends) -> "ResidualUNet":
-        """The network, with fresh weights from torch's global generator.
+    def build(self, channels: Channels) -> "ResidualUNet":
+        """Feature maps go to the encoder levels of their sizes, after the first block.
 
-        Feature maps enter the encoder levels of their sizes, after the first block. Raises BadInput where the
-        settings contradict each other.
+        Raises BadInput where the settings contradict each other.
         """
-        _check(self, bool(ends.features))
-        return ResidualUNet(self, ends)
+        _check(self, bool(channels.features))
+        return ResidualUNet(self, channels)
 
 
 def _check(net: UNet, features: bool) -> None:
@@ -150,16 +148,13 @@ class Level(nn.Module):
 
 
 class ResidualUNet(nn.Module):
-    """`net(x, condition, log_snr) -> out`: [B, C, D, H, W] in and out, of any size; see `UNet` for its settings.
+    """Takes images of any size; see `UNet` for its settings. Its first convolution sees the state, then the images."""
 
-    The input of the first convolution is x, then condition.images (one of them may be None).
-    """
-
-    def __init__(self, net: UNet, ends: Ends) -> None:
+    def __init__(self, net: UNet, channels: Channels) -> None:
         super().__init__()
         self.net = net
         self.dims: Literal[2, 3] = 2 if net.kernel == "1x3x3" else 3
-        self.embedding = Embedding(net.time, net.width, ends.code_bits, ends.noisy)
+        self.embedding = Embedding(net.time, net.width, channels.code, channels.noisy)
         conditioned = BlockOptions(
             self.dims, net.groups, self.embedding.size, net.modulation, net.dropout, net.volumetric, net.zero_init
         )
@@ -169,15 +164,15 @@ class ResidualUNet(nn.Module):
             (2 if self.dims == 3 and level >= len(widths) - 1 - net.depth_halvings else 1, 2, 2)
             for level in range(len(widths) - 1)
         ]
-        self.stem = conv3(ends.ins * net.patch**2, net.width, conditioned)
+        self.stem = conv3(channels.joined * net.patch**2, net.width, conditioned)
         self.encoder, skips = self._encoder(widths, conditioned if net.inject == "all" else plain)
         middle = [LevelStage(widths[-1], widths[-1], self._heads(widths[-1], net.middle_attention), conditioned)]
         self.middle = Level([*middle, LevelStage(widths[-1], widths[-1], 0, conditioned)], None)
         self.decoder = self._decoder(widths, skips, conditioned)
         self.norm = Norm(widths[0], net.groups, silu=True)
-        self.head = conv3(widths[0], ends.out * net.patch**2, conditioned)
-        prior = (widths, ends.features, net.patch, net.groups, net.zero_init)
-        self.prior = AsymmetryPrior(*prior) if ends.features else None
+        self.head = conv3(widths[0], channels.out * net.patch**2, conditioned)
+        prior = (widths, channels.features, net.patch, net.groups, net.zero_init)
+        self.prior = AsymmetryPrior(*prior) if channels.features else None
         if net.zero_init:
             zeroed(self.head)
         if self.dims == 2:
@@ -217,15 +212,15 @@ class ResidualUNet(nn.Module):
             return ResBlock(channels, channels, options, resample=way, stride=stride)
         return (Down if way == "down" else Up)(channels, stride, options)
 
-    def forward(self, x: Tensor | None, condition: Condition, log_snr: Tensor | None) -> Tensor:
-        image = joined(x, condition.images)
+    def forward(self, inputs: NetworkInput) -> Output:
+        image = inputs.joined
         h, depth = self._fold(pad_far(image, self._multiples()))
-        embedding = self.embedding(log_snr, condition.code)
+        embedding = self.embedding(inputs.log_snr, inputs.code)
         if embedding is not None and self.dims == 2:
             embedding = embedding.repeat_interleave(depth, dim=0)
-        pyramid = self.prior(condition.features, h.shape[2:], image.shape[-1]) if self.prior is not None else {}
+        pyramid = self.prior(inputs.features, h.shape[2:], image.shape[-1]) if self.prior is not None else {}
         out = self._unfold(self._blocks(h, embedding, depth, pyramid), depth)
-        return out[..., : image.shape[2], : image.shape[3], : image.shape[4]].to(image.dtype)
+        return Output(out[..., : image.shape[2], : image.shape[3], : image.shape[4]].to(image.dtype))
 
     def _blocks(self, h: Tensor, embedding: Tensor | None, depth: int, pyramid: Pyramid) -> Tensor:
         h = self.stem(h, depth)
@@ -273,8 +268,3 @@ class ResidualUNet(nn.Module):
 
 def _levels(modules: nn.ModuleList) -> Iterable[Level]:
     return cast(Iterable[Level], modules)
-
-
-def volumetric_parameters(net: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that a slice-wise network lacks: by name, those of the convolutions along depth."""
-    return {name: parameter for name, parameter in net.named_parameters() if ".volumetric." in f".{name}"}

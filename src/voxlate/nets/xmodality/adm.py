@@ -27,7 +27,7 @@ class ADM(BackboneSettings):
 
 
 class ADMNet(Backbone):
-    """`net(x, condition, log_snr)`; the order of its parts is that of the published file."""
+    """The order of its parts is that of the published file."""
 
     def __init__(self, net: ADM, ins: int, outs: int, noisy: bool) -> None:
         super().__init__(2 ** (len(net.multipliers) - 1), noisy)

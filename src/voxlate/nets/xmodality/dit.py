@@ -86,7 +86,7 @@ class FinalLayer(nn.Module):
 
 
 class DiTNet(Backbone):
-    """`net(x, condition, log_snr)`; x comes first at the input; a regressor gets log-SNR 0.
+    """The state comes first at the input; a regressor is given log-SNR 0.
 
     The order of its parts is that of the published file; its tokens stay float32 between the blocks.
     """

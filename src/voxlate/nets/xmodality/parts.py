@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxlate.batch import Condition
 from voxlate.errors import BadInput
 from voxlate.nets import cpu
 from voxlate.nets.blocks import LOG_SNR_LIMIT, MAX_PERIOD, Norm, exact, pad_far, to_slices, to_volumes
-from voxlate.nets.interface import Ends
+from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 
 EPS = cpu.RMS_EPS
 Init = Callable[[Tensor], object]
@@ -252,10 +251,9 @@ class Up(nn.Module):
 
 
 class Backbone(nn.Module, ABC):
-    """`net(x, condition, log_snr) -> out`, [B, C, D, H, W] in and out, slice by slice, any size.
+    """A network that works slice by slice, on images of any size.
 
-    The input is condition.images, then x (x first with state_first); either may be None, if the other one holds all
-    channels. log_snr: [B], None for a network that does not know the noise level.
+    Its first layer sees the images, then the state (with state_first the other way round).
     """
 
     def __init__(self, multiple: int, noisy: bool, state_first: bool = False) -> None:
@@ -266,8 +264,9 @@ class Backbone(nn.Module, ABC):
     def slices(self, h: Tensor, log_snr: Tensor | None) -> Tensor:
         """[N, H, W, C] -> [N, H, W, C_out]; height and width are multiples of `multiple`."""
 
-    def forward(self, x: Tensor | None, condition: Condition, log_snr: Tensor | None) -> Tensor:
-        order = (x, condition.images) if self.state_first else (condition.images, x)
+    def forward(self, inputs: NetworkInput) -> Output:
+        images, state, log_snr = list(inputs.images.values()), inputs.state, inputs.log_snr
+        order = [state, *images] if self.state_first else [*images, state]
         parts = [part for part in order if part is not None]
         image = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
         depth, height, width = image.shape[2:]
@@ -277,19 +276,17 @@ class Backbone(nn.Module, ABC):
                 raise ValueError("this network needs the noise level: give it log_snr")
             log_snr = log_snr.float().clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT).repeat_interleave(depth)
         out = to_volumes(self.slices(h, log_snr if self.noisy else None).permute(0, 3, 1, 2), depth)
-        return out[..., :height, :width].to(image.dtype)
+        return Output(out[..., :height, :width].to(image.dtype))
 
 
-class BackboneSettings(ABC):
+class BackboneSettings(NetSettings, ABC):
     """Settings of one of the four networks: how it is built from the channels of a task."""
-
-    kind: str
 
     @abstractmethod
     def make(self, ins: int, outs: int, noisy: bool) -> Backbone:
         """The network, with fresh weights from torch's global generator."""
 
-    def build(self, ends: Ends) -> Backbone:
-        """As `UNet.build`; raises BadInput where a task has inputs other than images and their noise."""
-        ends.only_images(self.kind, noise=True)
-        return self.make(ends.ins, ends.out, ends.noisy)
+    def build(self, channels: Channels) -> Backbone:
+        """Raises BadInput where a task gives more than images and their noise level."""
+        self.takes_only_images(channels, noise=True)
+        return self.make(channels.joined, channels.out, channels.noisy)

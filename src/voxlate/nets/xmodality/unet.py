@@ -40,7 +40,7 @@ class PlainUNet(BackboneSettings):
 
 
 class PlainUNetNet(Backbone):
-    """`net(x, condition, log_snr)`; the numbers of its blocks are those of the published file."""
+    """The numbers of its blocks are those of the published file."""
 
     def __init__(self, net: PlainUNet, ins: int, outs: int, noisy: bool) -> None:
         super().__init__(2 ** (len(net.multipliers) - 1), noisy)

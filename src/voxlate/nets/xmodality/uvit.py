@@ -78,7 +78,7 @@ class Transformer(nn.Module):
 
 
 class UViTNet(Backbone):
-    """`net(x, condition, log_snr)`; the order of its parts is that of the published file."""
+    """The order of its parts is that of the published file."""
 
     def __init__(self, net: UViT, ins: int, outs: int, noisy: bool) -> None:
         super().__init__(2 ** len(net.multipliers), noisy)
