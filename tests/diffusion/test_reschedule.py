@@ -7,7 +7,7 @@ import torch
 from exact import GAUSS, SCHEDULES, TWO_TISSUES, some_of
 from torch import Tensor, nn
 
-from voxlate.batch import Batch, Condition
+from voxlate.batch import Batch
 from voxlate.config import fill
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.prediction import diffuse, rescheduled, target, to_eps
@@ -15,6 +15,7 @@ from voxlate.diffusion.sample import SamplerSettings, sample
 from voxlate.diffusion.schedules import Cosine, ExponentialVE, LinearVP, ShiftedCosine, Sigmoid, preserving
 from voxlate.methods.diffusion import Diffusion, DiffusionSettings
 from voxlate.methods.tasks import Translate
+from voxlate.nets.interface import NetworkInput, Output
 
 SHAPE = (2, 4, 1, 6, 5)
 
@@ -100,12 +101,12 @@ def test_a_recipe_names_the_schedule_of_a_synthesis_by_its_kind():
 class PerfectNet(nn.Module):
     """Says v of E[x0 | x] of two tissues that the source image moves up or down."""
 
-    def forward(self, x: Tensor, condition: Condition, log_snr: Tensor) -> Tensor:
+    def forward(self, inputs: NetworkInput) -> Output:
+        x, log_snr = inputs.state, inputs.log_snr
         alpha, sigma = preserving(log_snr)
-        assert condition.images is not None
-        offset = condition.images[:, :1]
+        offset = next(iter(inputs.images.values()))
         x0 = offset + TWO_TISSUES.denoise(x - alpha.reshape(-1, 1, 1, 1, 1) * offset, alpha, sigma)
-        return target(x0, to_eps(x0, x, alpha, sigma), alpha, sigma, "v")
+        return Output(target(x0, to_eps(x0, x, alpha, sigma), alpha, sigma, "v"))
 
 
 def perfect(offset: float, side: int) -> tuple[Diffusion, Batch]:
