@@ -15,9 +15,7 @@ from voxlate.images.spool import mapped, release
 from voxlate.images.tiling import Tiling
 from voxlate.images.views import View, Whole, framed
 from voxlate.images.volume import Volume
-from voxlate.nets.bran import Bran
-from voxlate.nets.unet import UNet
-from voxlate.recipe import Recipe, keeps_inside
+from voxlate.recipe import Recipe
 
 Triple = tuple[int, int, int]
 
@@ -48,9 +46,9 @@ class Inputs:
         """Slices with the mid-plane in the middle where the method wants that, and without what is outside the mask."""
         recipe = self.recipe
         crop = slices.crop if isinstance(slices := recipe.synth.slices, Whole) else None
-        sides = [stage.net.multiple for stage in recipe.all_stages if isinstance(stage.net, (UNet, Bran))]
-        mask = self.mask if keeps_inside(recipe) else None
-        return framed(sight, mask, max(sides, default=1), recipe.data.centred, crop, recipe.data.patch[1:])
+        sides = [stage.net.multiple for stage in recipe.all_stages]
+        mask = self.mask if recipe.keeps_inside else None
+        return framed(sight, mask, max(sides), recipe.data.centred, crop, recipe.data.patch[1:])
 
     def batch(self, tiling: Tiling, starts: list[Triple], items: list[int]) -> Batch:
         """The tiles at `starts`; with `stack`, the modalities, then the same for the slice below, above, …"""

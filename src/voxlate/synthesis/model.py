@@ -29,8 +29,7 @@ from voxlate.images.tiling import Blend, Triple
 from voxlate.images.views import Resized, View, resize, view, zoomed
 from voxlate.images.volume import Volume, read_volume
 from voxlate.methods.method import Method
-from voxlate.methods.tasks import Complete
-from voxlate.recipe import Recipe, Synthesis, check_synthesis, windows
+from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges
 from voxlate.synthesis.calls import counted
 from voxlate.synthesis.inputs import Inputs
 from voxlate.training.run import file_hash, load_method, made_by
@@ -140,7 +139,7 @@ class Model:
         """Raise BadInput where modalities that the model needs are not among a case's scans."""
         sources = self.recipe.data.source
         missing = [name for name in sources if name not in scans]
-        completes = isinstance(self.recipe.task, Complete)
+        completes = self.recipe.task.completes
         if len(missing) == len(sources) or (missing and not completes):
             raise BadInput(
                 f"{case}: expected {' and '.join(sources)}, found {', '.join(sorted(scans)) or 'none of them'}. "
@@ -158,7 +157,7 @@ class Model:
         return (*self.recipe.data.source, *([MASK] if self.recipe.masked else []))
 
     def _wanted(self, volumes: Mapping[str, Volume]) -> list[str]:
-        completes = isinstance(self.recipe.task, Complete)
+        completes = self.recipe.task.completes
         return [name for name in self.recipe.data.target if not (completes and name in volumes)]
 
     def _frame(self, volume: Volume) -> Grid:
@@ -196,16 +195,19 @@ class Model:
             "synth": options,
             "inputs": {name: _input(Path(path)) for name, path in sorted(files.items())},
             "units": self.header["units"],
-            "range": {name: window for name, window in windows(recipe).items() if name in recipe.data.target},
+            "range": {name: window for name, window in fixed_ranges(recipe).items() if name in recipe.data.target},
         }
         plain: dict[str, Any] = json.loads(TypeAdapter(dict[str, Any]).dump_json(plan))
         return plain
 
 
-def load(run: Path | str, device: str = "auto") -> Model:
-    """Open a run folder or a weights file for synthesis; raises BadInput where it is none."""
+def load(run: Path | str, device: str = "auto", allow_code: bool = False) -> Model:
+    """Open a run folder or a weights file for synthesis; raises BadInput where it is none.
+
+    allow_code: import the code outside voxlate that the model names, which is then run.
+    """
     path = Path(run)
-    method, recipe, header = load_method(path)
+    method, recipe, header = load_method(path, allow_code)
     weights = path / "weights.safetensors" if path.is_dir() else path
     where = find_device(device)
     return Model(method.to(where), recipe, {**header, "weights_hash": file_hash(weights)}, where, path.resolve())
