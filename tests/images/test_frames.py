@@ -1,4 +1,4 @@
-"""Frames of moving scans: their numbers, the arterial peak of a made-up bolus, and what cannot be had."""
+"""Frames of dynamic scans: their numbers, the arterial peak of a made-up bolus, and what cannot be had."""
 
 import gzip
 import tracemalloc
@@ -10,8 +10,7 @@ import pytest
 
 from voxlate.errors import BadInput
 from voxlate.images.frames import peak_frame
-from voxlate.images.series import files_of, is_there
-from voxlate.images.volume import read_grid, read_volume
+from voxlate.images.volume import files_of, is_there, read_volume
 
 AFFINE = np.array([[-2.0, 0, 0, 20], [0, 2, 0, -30], [0, 0, 5, 7], [0, 0, 0, 1]])
 
@@ -105,7 +104,6 @@ def test_a_frame_is_read_by_its_number_from_one_as_if_it_were_a_file_of_its_own(
         np.testing.assert_array_equal(volume.data[0], frames[k])
         np.testing.assert_array_equal(volume.affine, AFFINE)
         assert (volume.unit, volume.note) == ("HU", f"frame {k + 1} of 4")
-    assert read_grid(f"{path}#frame=9") == volume.grid  # of all frames
     assert is_there(Path(f"{path}#frame=1"))
     assert files_of(Path(f"{path}#peak+8s")) == [path]
 

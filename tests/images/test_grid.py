@@ -103,14 +103,6 @@ def test_labels_stay_labels_and_the_default_fill_is_the_lowest_value() -> None:
     assert (resample(labels, Grid(fine.shape, shifted), order=0).data == 2.0).all()
 
 
-def test_slabs_do_not_show(monkeypatch) -> None:
-    volume = turned("RAS")
-    target = with_spacing(volume.grid, (0.5, 0.9, 0.4))
-    whole = resample(volume, target, 3).data
-    monkeypatch.setattr("voxlate.images.grid.SLAB_VOXELS", 1)
-    np.testing.assert_allclose(resample(volume, target, 3).data, whole, atol=1e-5)
-
-
 def test_with_spacing_covers_the_same_box() -> None:
     grid = turned("LPS").grid
     depth, height, width = (length / 2 for length in grid.spacing_mm)

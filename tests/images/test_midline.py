@@ -37,7 +37,7 @@ def test_a_turn_a_tilt_and_a_shift_are_found(head, turn, tilt, shift):
     assert found.turn_deg == pytest.approx(turn, abs=0.5)
     assert found.tilt_deg == pytest.approx(tilt, abs=0.5)
     assert found.shift_mm == pytest.approx(shift, abs=1.0)
-    assert found.likeness > 0.9
+    assert found.correlation > 0.9
 
 
 def test_a_head_brought_to_its_midline_is_its_own_mirror_image_and_goes_back_to_its_grid(head):

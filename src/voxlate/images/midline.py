@@ -19,7 +19,7 @@ STEPS = np.array([3.0, 3.0, 4.0])  # degrees, degrees, mm: of the simplex
 RIM_MM = 80.0  # half the width of a head, where a turn moves most
 LEAST_MOVE = 0.25  # voxels at the rim; less is not worth the blur of an interpolation
 LEAST_HEIGHT_MM = 40.0  # below it a tilt is not to be seen
-LEAST_LIKENESS = 0.3  # correlation of a head with its mirror image: 0.7 to 0.9, with a large tumour down to 0.3
+LEAST_CORRELATION = 0.3  # correlation of a head with its mirror image: 0.7 to 0.9, with a large tumour down to 0.3
 WINDOW_HU = (-100.0, 300.0)  # fat to bone; denser bone, metal and contrast agent all look alike
 
 
@@ -28,13 +28,13 @@ class Midline:
     """The plane n · p = shift_mm, of points p = (right, anterior, superior) in mm from the grid's centre.
 
     n = (cos turn cos tilt, sin turn cos tilt, sin tilt): a positive turn brings the right side to the front, a positive
-    tilt brings it up. likeness: correlation of the head with its mirror image.
+    tilt brings it up. correlation: of the head with its mirror image.
     """
 
     turn_deg: float
     tilt_deg: float
     shift_mm: float
-    likeness: float
+    correlation: float
 
     @property
     def rotation(self) -> np.ndarray:
@@ -59,13 +59,13 @@ def find_midline(volume: Volume) -> Midline:
     image, spacing = _simple(volume)
     search = _Search(image, spacing)
     turn, tilt, shift = search.best()
-    likeness = search.likeness((turn, tilt, shift))
-    if not likeness >= LEAST_LIKENESS:
+    correlation = search.correlation((turn, tilt, shift))
+    if not correlation >= LEAST_CORRELATION:
         raise BadInput(
             f"{volume.origin or volume.modality}: expected a head whose sides mirror each other, found a correlation "
-            f"of {likeness:.2f} at best. Align this case by another scan (--fixed), or leave --align out."
+            f"of {correlation:.2f} at best. Align this case by another scan (--fixed), or leave --align out."
         )
-    return Midline(turn, tilt, shift, likeness)
+    return Midline(turn, tilt, shift, correlation)
 
 
 def midline_grid(volume: Volume) -> Grid:
@@ -109,7 +109,7 @@ class _Search:
     def cost(self, plane: tuple[float, float, float]) -> float:
         return float(np.mean((self.mirrored(plane) - self.values) ** 2))
 
-    def likeness(self, plane: tuple[float, float, float]) -> float:
+    def correlation(self, plane: tuple[float, float, float]) -> float:
         other = self.mirrored(plane)
         if not len(other) or other.std() == 0 or self.values.std() == 0:
             return 0.0

@@ -1,4 +1,4 @@
-"""NIfTI and FreeSurfer files, read with little memory and written so that every viewer agrees on the place."""
+"""NIfTI and FreeSurfer files, read frame by frame and written so that every viewer agrees on the place."""
 
 import gzip
 import math
@@ -11,9 +11,8 @@ import nibabel as nib
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.images.formats import UNREADABLE, Moving, Stored, reason
+from voxlate.images.formats import UNREADABLE, DynamicScan, Stored, reason
 from voxlate.images.grid import Grid, check_affine
-from voxlate.images.spool import release, runs, zeros
 
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # xyzt_units; what is not said is not guessed
 MILLIMETRES = {"meter": 1000.0, "micron": 0.001}  # xyzt_units; "mm" and "unknown" are taken as millimetres
@@ -73,16 +72,6 @@ def _size(shape: tuple[int, ...]) -> str:
     return "×".join(str(n) for n in shape) or "nothing"
 
 
-def _check_still(image: Any, path: Path) -> None:
-    """Raise BadInput for more than one frame."""
-    frames = math.prod(image.shape[3:])
-    if frames > 1:
-        raise BadInput(
-            f"{path}: expected one 3-D volume, found {frames} frames ({_size(image.shape)}). "
-            f"Name one of them: {path.name}#frame=1, or #peak for a bolus' arterial peak."
-        )
-
-
 def _affine(image: Any, path: Path) -> np.ndarray:
     """The sform where its code is set, else the qform, else the header's sizes; in millimetres."""
     if not isinstance(image, Pair):
@@ -95,46 +84,41 @@ def _affine(image: Any, path: Path) -> np.ndarray:
     try:
         return check_affine(scale @ image.affine, path)
     except BadInput:
-        # A set sform that is all zero says nothing; the qform beside it, when set, still does.
+        # A set sform that is all zero says nothing; the qform, when set, still does.
         qform, code = image.header.get_qform(coded=True)
         if not code:
             raise
         return check_affine(scale @ qform, path)
 
 
-def read_nifti_grid(path: Path) -> Grid:
-    """The grid of a .nii, .nii.gz, .mgh or .mgz file from its header alone."""
-    image = _load(path)
-    grid = _grid(image, path)
-    _check_still(image, path)
-    return grid
+def open_nifti(path: Path) -> DynamicScan:
+    """The frames of a .nii, .nii.gz, .mgh or .mgz file, read when they are asked for; one where the file is 3-D.
 
-
-def read_nifti(path: Path) -> Stored:
-    """The voxels of a .nii, .nii.gz, .mgh or .mgz file with its scaling applied.
-
-    Raises BadInput for damaged files, several frames, colour, complex voxels and singular affines.
+    Raises BadInput for damaged files, colour, complex voxels and singular affines.
     """
-    image = _load(path)
-    grid = _grid(image, path)
-    _check_still(image, path)
-    _check_size(image, grid, path)
-    return _read_frame(image, grid, path, 0)
-
-
-def nifti_frames(path: Path) -> Moving:
-    """The frames of a 4-D file, which are read when they are asked for; one where it is 3-D."""
     image = _load(path)
     grid = _grid(image, path)
     _check_size(image, grid, path)
     count = math.prod(image.shape[3:])
-    return Moving(
+    return DynamicScan(
         grid,
         count,
         _times(image, count),
         lambda: _planes(image, grid, path, range(count)),
         lambda k: _read_frame(image, grid, path, k),
     )
+
+
+def read_nifti(path: Path) -> Stored:
+    """The voxels of a 3-D file with its scaling applied. Raises BadInput as `open_nifti`, and for several frames."""
+    scan = open_nifti(path)
+    if scan.count > 1:
+        size = _size((*scan.grid.shape[::-1], scan.count))
+        raise BadInput(
+            f"{path}: expected one 3-D volume, found {scan.count} frames ({size}). "
+            f"Name one of them: {path.name}#frame=1, or #peak for a bolus' arterial peak."
+        )
+    return scan.read(0)
 
 
 def _times(image: Any, count: int) -> np.ndarray | None:
@@ -150,11 +134,10 @@ def _times(image: Any, count: int) -> np.ndarray | None:
 
 
 def _read_frame(image: Any, grid: Grid, path: Path, number: int) -> Stored:
-    data = zeros(grid.shape)
+    data = np.empty(grid.shape, np.float32)
     with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which the reader of volumes reports
         for plane, stored in zip(data, _planes(image, grid, path, range(number, number + 1))):
             plane[:] = stored
-            release(data)
     return Stored(data, grid.affine)
 
 
@@ -223,14 +206,8 @@ def _write_planes(file: Any, header: nib.Nifti1Header, data: np.ndarray, kind: A
     file.write(bytes(header.get_data_offset() - file.tell()))
     for plane in data:
         file.write(plane.astype(kind, copy=False).tobytes())
-        release(data)
 
 
 def _fits_int16(data: np.ndarray) -> bool:
     limits = np.iinfo(np.int16)
-    return all(
-        limits.min <= data[run].min()
-        and data[run].max() <= limits.max
-        and np.array_equal(data[run], np.rint(data[run]))
-        for run in runs(data)
-    )
+    return bool(limits.min <= data.min() and data.max() <= limits.max and (data == np.rint(data)).all())
