@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.images.formats import LPS_TO_RAS, UNREADABLE, DynamicScan, Stored, reason
+from voxlate.images.formats import LPS_TO_RAS, DynamicScan, Stored, reason
 from voxlate.images.grid import Grid, check_affine, same_grid
 
 TILT_DEGREES = 0.5  # positions are rounded in headers; a real gantry tilt is degrees
@@ -145,12 +145,12 @@ def _header(pydicom: ModuleType, file: Path, wanted: Path) -> Any:
         if "Rows" in header and "Columns" in header:
             return header
         found = "a DICOM file without pixels. Name the series' folder."
-    except UNREADABLE as error:
+    except pydicom.errors.InvalidDicomError:
+        found = "something else. Check the file."
+    except Exception as error:
         found = f"a damaged file ({reason(error)})."
         if looks_like_dicom(file):
             raise BadInput(f"{file}: expected a DICOM image, found {found}") from error
-    except pydicom.errors.InvalidDicomError:
-        found = "something else. Check the file."
     if file == wanted:
         raise BadInput(f"{file}: expected a DICOM image, found {found}")
     return None
@@ -165,7 +165,7 @@ def _key(header: Any, file: Path) -> str:
 def _text(header: Any, name: str, file: Path) -> str:
     try:
         value = header.get(name)
-    except UNREADABLE as error:
+    except Exception as error:
         raise BadInput(f"{file}: expected a sound DICOM header, found a bad {name} ({reason(error)}).") from error
     parts = value if isinstance(value, MutableSequence) else [] if value is None else [value]
     return " ".join("\\".join(str(part) for part in parts).split())
@@ -294,7 +294,7 @@ def _check_image(header: Any, file: Path) -> None:
     try:
         frames, samples = int(header.get("NumberOfFrames") or 1), int(header.get("SamplesPerPixel") or 1)
         missing = [key for key in GEOMETRY if header.get(key) is None]
-    except UNREADABLE as error:
+    except Exception as error:
         raise BadInput(f"{file}: expected a sound DICOM header, found a bad value in it ({reason(error)}).") from error
     if samples != 1:
         raise BadInput(f"{file}: expected grey values, found a colour image ({samples} samples a pixel).")
@@ -311,7 +311,7 @@ def _geometry(headers: dict[Path, Any], path: Path) -> tuple[np.ndarray, np.ndar
         planes = np.array([[*h.ImageOrientationPatient, *h.PixelSpacing, h.Rows, h.Columns] for h in headers.values()])
         places = np.array([h.ImagePositionPatient for h in headers.values()], dtype=np.float64)
         planes = planes.astype(np.float64)
-    except UNREADABLE as error:
+    except Exception as error:
         raise BadInput(
             f"{path}: expected sound geometry in every header, found a bad value ({reason(error)})."
         ) from error
@@ -384,7 +384,7 @@ def _pixels(file: Path, shape: tuple[int, ...]) -> np.ndarray:
                 advice = "Install its decoder (pip install 'pylibjpeg[all]') or convert the series with dcm2niix."
             slope, intercept = float(image.get("RescaleSlope", 1)), float(image.get("RescaleIntercept", 0))
             pixels = image.pixel_array
-    except UNREADABLE as error:
+    except Exception as error:
         message = f"{file}: expected whole pixel data, found none that can be read ({reason(error)}). {advice}"
         raise BadInput(message) from error
     if pixels.shape != shape:

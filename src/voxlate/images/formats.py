@@ -1,8 +1,6 @@
 """Pictures (PNG, TIFF) and the formats of ITK, as voxels in RAS millimetres."""
 
-import struct
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,24 +14,6 @@ from voxlate.images.grid import Grid, check_affine
 
 PICTURE_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])  # columns grow to the patient's Left, rows to Posterior: LPS
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-# what the readers raise for damaged files; PIL even raises SyntaxError
-UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    SyntaxError,
-    TypeError,
-    ArithmeticError,
-    LookupError,
-    AttributeError,
-    NotImplementedError,
-    RuntimeError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 
 
 @dataclass(frozen=True)
@@ -74,11 +54,10 @@ def read_picture(path: Path) -> Stored:
     Raises BadInput for damaged files, several pages and real colour.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            picture = Image.open(path)
+        with warnings.catch_warnings(action="ignore"):
+            picture: Image.Image = Image.open(path)
             pages = getattr(picture, "n_frames", 1)
-    except UNREADABLE as error:
+    except Exception as error:  # readers raise all sorts of errors for damaged files, PIL even a SyntaxError
         raise BadInput(
             f"{path}: expected a picture, found something else ({reason(error)}). Check the file."
         ) from error
@@ -89,7 +68,7 @@ def read_picture(path: Path) -> Stored:
             if picture.mode in ("1", "P", "PA", "LA", "CMYK", "YCbCr"):
                 picture = picture.convert({"1": "L", "LA": "L"}.get(picture.mode, "RGB"))
             pixels = np.asarray(picture)
-        except UNREADABLE as error:
+        except Exception as error:
             message = f"{path}: expected a whole picture, found damaged pixels ({reason(error)}). Get the file again."
             raise BadInput(message) from error
     if pixels.ndim == 3:
@@ -127,7 +106,7 @@ def read_itk(path: Path) -> Stored:
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
-    except UNREADABLE as error:
+    except Exception as error:
         raise BadInput(f"{path}: expected a MetaImage or NRRD file, found something else. Check the file.") from error
     size, dimension = reader.GetSize(), reader.GetDimension()
     frames = int(np.prod(size[3:])) if dimension > 3 else 1
@@ -146,7 +125,7 @@ def read_itk(path: Path) -> Stored:
     try:
         image = itk.ReadImage(str(path))
         data = itk.GetArrayViewFromImage(image)
-    except UNREADABLE as error:
+    except Exception as error:
         raise BadInput(
             f"{path}: expected whole voxel data, found it damaged or cut short. Get the file again."
         ) from error

@@ -21,7 +21,6 @@ VESSEL = 0.3  # of that: far above tissue, and small arteries of which a block h
 EARLIEST = 0.05  # share of the vessels that has filled when all count as arteries that have
 WASHED_OUT = 0.7  # of its height; what stays above after its top has moved, not enhanced
 STANDS_OUT = 2.0  # times what noise does in the baseline
-PART = 2**16  # curves that are looked at together
 NIFTI = (".nii", ".nii.gz", ".mgz", ".mgh")
 
 
@@ -153,8 +152,7 @@ def _vessels(curves: np.ndarray) -> np.ndarray:
     """The enhancement [T, N] of the large vessels among all curves; none where nothing stands out."""
     if curves.size == 0:
         return curves
-    parts = np.array_split(curves, -(-curves.shape[1] // PART), axis=1)
-    heights = np.concatenate([np.where(_washes_out(part), _lasting(part), 0) for part in parts])
+    heights = np.where(_washes_out(curves), _lasting(curves), 0)
     level = _of_the_brightest(heights)
     noise = max(_of_the_brightest(now) for now in curves[:BASELINE_FRAMES])
     stands_out = level > STANDS_OUT * max(noise, 0.0)

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.images.formats import UNREADABLE, DynamicScan, Stored, reason
+from voxlate.images.formats import DynamicScan, Stored, reason
 from voxlate.images.grid import Grid, check_affine
 
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # xyzt_units; what is not said is not guessed
@@ -20,12 +20,6 @@ DESCRIPTION = b"voxlate; research use only"
 DEFLATE_MOST = 1032  # bytes that gzip can make of one: its longest match, 258 bytes, takes at least two bits
 
 Pair = nib.nifti1.Nifti1Pair
-ERRORS = (
-    *UNREADABLE,
-    nib.filebasedimages.ImageFileError,
-    nib.spatialimages.HeaderDataError,
-    nib.spatialimages.ImageDataError,
-)
 
 
 def _load(path: Path) -> Any:
@@ -39,12 +33,11 @@ def _load(path: Path) -> Any:
             f"Compress it, or rename it to {path.stem if path.suffix.lower() == '.gz' else path.stem + '.mgh'}."
         )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             image = nib.load(path)
     except (EOFError, gzip.BadGzipFile) as error:
         raise BadInput(f"{path}: expected whole gzip data, found it cut short. Copy or download it again.") from error
-    except ERRORS as error:
+    except Exception as error:
         raise BadInput(f"{path}: expected a NIfTI or FreeSurfer volume, found none ({reason(error)}).") from error
     if not isinstance(image, Pair | nib.freesurfer.mghformat.MGHImage):
         raise BadInput(
@@ -157,7 +150,7 @@ def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.nd
                 yield plane if (slope, inter) == (1.0, 0.0) else plane * np.float64(slope) + inter
     except (EOFError, gzip.BadGzipFile) as error:
         raise BadInput(f"{path}: expected whole gzip data, found it cut short. Copy or download it again.") from error
-    except ERRORS as error:
+    except Exception as error:
         message = f"{path}: expected voxels for {grid}, found the file damaged or cut short ({reason(error)})."
         raise BadInput(message + " Copy or download it again.") from error
 
@@ -179,33 +172,17 @@ def write_nifti(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
 
     The bytes depend on nothing but the voxels and the affine: no time, no file name.
     """
-    kind = np.int16 if _fits_int16(data) else np.float32
-    header = _header(data.shape, kind, affine)
-    with open(path, "wb") as file:
-        if path.suffix.lower() == ".gz":
-            with gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=4, mtime=0) as packed:
-                _write_planes(packed, header, data, kind)
-        else:
-            _write_planes(file, header, data, kind)
-
-
-def _header(shape: tuple[int, ...], kind: Any, affine: np.ndarray) -> nib.Nifti1Header:
-    blank = np.broadcast_to(np.zeros((), kind), shape[::-1])  # nibabel wants voxels to make a header
-    image = nib.nifti1.Nifti1Image(blank, affine)
+    image = nib.nifti1.Nifti1Image(data.T.astype(np.int16 if _fits_int16(data) else np.float32, copy=False), affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1)
     image.header["descrip"] = DESCRIPTION
-    image.update_header()
-    image.header.set_slope_inter(1, 0)
-    return image.header
-
-
-def _write_planes(file: Any, header: nib.Nifti1Header, data: np.ndarray, kind: Any) -> None:
-    header.write_to(file)
-    file.write(bytes(header.get_data_offset() - file.tell()))
-    for plane in data:
-        file.write(plane.astype(kind, copy=False).tobytes())
+    with open(path, "wb") as file:
+        if path.suffix.lower() == ".gz":
+            with gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=4, mtime=0) as packed:
+                image.to_stream(packed)
+        else:
+            image.to_stream(file)
 
 
 def _fits_int16(data: np.ndarray) -> bool:
