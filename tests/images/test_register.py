@@ -105,7 +105,8 @@ def test_headers_of_two_frames_do_not_matter() -> None:
     assert error_mm(found.transform, from_far).max() < 1.5
 
 
-def test_splines_follow_a_bend_that_no_linear_map_follows() -> None:
+def test_splines_follow_a_bend_that_no_linear_map_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(module._STAGES, "bspline", module._STAGES["bspline"][:3])  # the coarse splines: enough here
     moving, fixed = scan(MOVING, bent, "b"), scan(FIXED, same, "a")
     found = register(moving, fixed, "bspline")
     assert found.kept == "bspline"

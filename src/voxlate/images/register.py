@@ -8,6 +8,7 @@ import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -30,7 +31,7 @@ SAMPLES = 60_000  # points at which mutual information is estimated
 BINS = 32
 RANGE_HU = (-150.0, 600.0)  # fat to bone: air below and metal above would take most of the histogram's bins
 PERCENTILES = (0.5, 99.5)
-KNOTS_MM = 30.0  # between the knots of the free-form stage: softer than any organ's border
+KNOTS_MM = 60.0  # between knots, and half of it in the last stage: softer than any organ's border
 LEAST_SLICES = 4
 PYRAMID_VOXELS = 16  # along an axis; a coarser picture leads the first steps astray
 LEAST_VOLUME = 0.1  # of a voxel, after a transform; less is a fold
@@ -244,20 +245,14 @@ def _rigid(pair: Pair, start: Transform) -> Transform | None:
     itk = simpleitk()
     fixed, moving = pair.fixed.grid, pair.moving.grid
     centre = centre_mm(fixed, pair.bodies[1])
-    shifts = [
-        np.zeros(3),
-        centre_mm(moving) - centre_mm(fixed),
-        centre_mm(moving, pair.bodies[0]) - centre,
-    ]
+    shifts = np.zeros(3), centre_mm(moving) - centre_mm(fixed), centre_mm(moving, pair.bodies[0]) - centre
     found: list[tuple[float, int, Transform]] = []
     for shift in shifts:
         begin = itk.Euler3DTransform(centre.tolist(), 0.0, 0.0, 0.0, shift.tolist())
         rough = _linear(pair, begin, (4,))
         if rough is not None:
             found.append((pair.compare(rough).mutual_information, len(found), rough))
-    if not found:
-        return None
-    return _linear(pair, max(found)[2], (2, 1))
+    return _linear(pair, max(found)[2], (2, 1)) if found else None
 
 
 def _affine(pair: Pair, start: Transform) -> Transform | None:
@@ -278,11 +273,7 @@ def _linear(pair: Pair, begin: Transform, levels: tuple[int, ...]) -> Transform 
     registration = _registration(pair, levels)
     # a line search: steps of a fixed length stop early or walk off into another valley
     registration.SetOptimizerAsGradientDescentLineSearch(
-        learningRate=1.0,
-        numberOfIterations=60,
-        convergenceMinimumValue=1e-6,
-        convergenceWindowSize=5,
-        lineSearchMaximumIterations=10,
+        1.0, 60, convergenceMinimumValue=1e-6, convergenceWindowSize=5, lineSearchMaximumIterations=10
     )
     registration.SetOptimizerScalesFromPhysicalShift()
     registration.SetInitialTransform(begin, inPlace=False)
@@ -290,22 +281,24 @@ def _linear(pair: Pair, begin: Transform, levels: tuple[int, ...]) -> Transform 
     return None if found is None else type(begin)(found)
 
 
-def _bspline(pair: Pair, start: Transform) -> Transform | None:
-    """Free-form deformation by cubic splines, whose knots are halved once, before the linear map found so far.
+def _bspline(pair: Pair, start: Transform, level: int) -> Transform | None:
+    """Free-form deformation by cubic splines before a linear map; knots twice as dense where `start` has splines.
 
     Source: Rueckert et al. 1999.
     """
-    itk = simpleitk()
-    grid = pair.fixed.grid
-    lengths_mm = [n * mm for n, mm in zip(reversed(grid.shape), reversed(grid.spacing_mm))]
-    cells = [max(1, round(length / (2 * KNOTS_MM))) for length in lengths_mm]
-    registration = _registration(pair, (2, 1))
-    registration.SetMovingInitialTransform(start)
-    spline = itk.BSplineTransformInitializer(pair.images[1], cells, order=3)
-    registration.SetInitialTransformAsBSpline(spline, inPlace=False, scaleFactors=[1, 2])
-    registration.SetOptimizerAsLBFGS2(numberOfIterations=30)
+    itk, grid, density = simpleitk(), pair.fixed.grid, 1
+    if start.GetName() == "CompositeTransform":
+        linear, spline = (itk.CompositeTransform(start).GetNthTransform(k) for k in (0, 1))
+        spline, density = itk.BSplineTransform(spline), 2
+    else:
+        cells = [max(1, round(n * mm / KNOTS_MM)) for n, mm in zip(reversed(grid.shape), reversed(grid.spacing_mm))]
+        linear, spline = start, itk.BSplineTransformInitializer(pair.images[1], cells, order=3)
+    registration = _registration(pair, (level,))
+    registration.SetMovingInitialTransform(linear)
+    registration.SetInitialTransformAsBSpline(spline, inPlace=False, scaleFactors=[density])
+    registration.SetOptimizerAsLBFGS2(numberOfIterations=15)  # LBFGSB does not survive a change of density
     found = _run(registration, pair)
-    return None if found is None else itk.CompositeTransform([start, found])
+    return None if found is None else itk.CompositeTransform([linear, found])
 
 
 def _ants(pair: Pair, start: Transform) -> Transform | None:
@@ -375,6 +368,6 @@ _LINEAR: tuple[tuple[RegistrationMethod, Stage], ...] = (("rigid", _rigid), ("af
 _STAGES: dict[RegistrationMethod, tuple[tuple[RegistrationMethod, Stage], ...]] = {
     "rigid": _LINEAR[:1],
     "affine": _LINEAR,
-    "bspline": (*_LINEAR, ("bspline", _bspline)),
+    "bspline": (*_LINEAR, ("bspline", partial(_bspline, level=2)), ("bspline", partial(_bspline, level=1))),
     "ants": (*_LINEAR, ("ants", _ants)),
 }
