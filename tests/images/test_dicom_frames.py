@@ -97,7 +97,7 @@ def test_unequal_steps_in_time_are_heeded_and_the_series_key_may_stand_before_th
 
 BAD = {
     "#peak": ({"leave_out": 20}, "expected as many images at every place, found 17 at that of"),
-    "#frame=1": ({"tag": ""}, "expected an acquisition time or number that tells the images at one place apart"),
+    "#frame=1": ({"tag": ""}, "expected an acquisition time or number that separates the images at one place"),
     "#peak+8s": ({"tag": "AcquisitionNumber"}, r"expected the times of its frames in the header, found none"),
     "#peak+60s": ({}, r"expected frames until then, found the peak at 12\.0 s \(frame 7\)"),
     "": ({}, r"several echoes or times.*#frame=1 or #peak"),

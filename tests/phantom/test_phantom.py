@@ -229,9 +229,7 @@ def test_noise_has_unit_variance_and_repeats_after_its_period() -> None:
 def test_a_cohort_has_its_files_units_and_note_and_case_k_whatever_the_number_of_cases(tmp_path: Path) -> None:
     wanted = ["t1", "ct", "tmax"]
     calls: list[tuple[int, int]] = []
-    folders = write_cohort(
-        tmp_path / "two", 2, SMALL, seed=4, modalities=wanted, progress=lambda *at: calls.append(at)
-    )
+    folders = write_cohort(tmp_path / "two", 2, SMALL, seed=4, modalities=wanted, progress=lambda *at: calls.append(at))
     write_cohort(tmp_path / "three", 3, SMALL, seed=4, modalities=wanted)
     assert calls == [(1, 2), (2, 2)]
     assert [folder.name for folder in folders] == ["phantom_000", "phantom_001"]

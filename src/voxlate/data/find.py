@@ -212,26 +212,24 @@ def cases_by_series(root: Path, layout: Preset) -> list[CaseFiles]:
     BadInput where no folder has the form, several series fit one modality of a case, or none fits in any case.
     """
     skip = [path_expression(one) for one in layout.skip]
-    folders = {name: path for name, path in _dicom_folders(root) if not any(one.fullmatch(name) for one in skip)}
+    found = {
+        folder.relative_to(root).as_posix() if folder != root else root.resolve().name: folder  # by their paths
+        for folder, files in _folders(root)
+        if files and is_dicom_folder(folder)
+    }
+    folders = {name: path for name, path in found.items() if not any(one.fullmatch(name) for one in skip)}
     for pattern in layout.patterns:
         if series := _series_of_cases(root, folders, pattern):
             chosen = {key: _chosen(of_case, layout.series, case=key[1]) for key, of_case in series.items()}
             if not any(chosen.values()):
                 raise _none_fits(root, series, layout.series)
             return [case for case in _named_cases(chosen, layout) if case.files]
-    found = f"{len(folders)} of another form ({_some(list(folders))})" if folders else "none"
+    others = f"{len(folders)} of another form ({_some(list(folders))})" if folders else "none"
     expected = "' or '".join(layout.patterns)
     raise BadInput(
-        f"{root}: expected folders of DICOM files like '{expected}', found {found}. Check the path, or pass --pattern "
+        f"{root}: expected folders of DICOM files like '{expected}', found {others}. Check the path, or pass --pattern "
         "with {patient} and {case} where they stand in a folder's path."
     )
-
-
-def _dicom_folders(root: Path) -> Iterator[tuple[str, Path]]:
-    """Folders with DICOM files by their paths below root; root itself goes by its name."""
-    for folder, files in _folders(root):
-        if files and is_dicom_folder(folder):
-            yield folder.relative_to(root).as_posix() if folder != root else root.resolve().name, folder
 
 
 def _series_of_cases(root: Path, folders: Mapping[str, Path], pattern: str) -> dict[Key, list[SeriesInfo]]:

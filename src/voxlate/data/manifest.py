@@ -7,30 +7,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from voxlate.data.presets import (
-    SUFFIXES,
-    CaseFiles,
-    Preset,
-    add_file,
-    case_of,
-    modality_name,
-    patient_of,
-)
+from voxlate.data.presets import SUFFIXES, CaseFiles, Preset, add_file, case_of, modality_name, patient_of
 from voxlate.errors import BadInput
 from voxlate.images.dicom import is_dicom_folder, without_key
 from voxlate.images.frames import without_frame
 from voxlate.images.volume import is_there
 
 OWN_NAMES = ("cases.csv", "cohort.csv", "cases.tsv", "cohort.tsv")
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
+SPLITS = ("train", "val", "test")
+OTHER_WORDS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 Row = dict[str, str]
 
 
@@ -107,9 +92,10 @@ def _rows(path: Path) -> list[Row]:
 
 def _split(row: Row, path: Path) -> str | None:
     word = row.get("split", "").lower()
-    if word and word not in SPLITS:
+    split = OTHER_WORDS.get(word, word)
+    if split and split not in SPLITS:
         raise BadInput(f"{path}: expected a split train, val or test, found '{row['split']}'. Use these words.")
-    return SPLITS.get(word)
+    return split or None
 
 
 def _is_paths(rows: list[Row], name: str, manifest: Path, root: Path) -> bool:

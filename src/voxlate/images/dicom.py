@@ -157,7 +157,7 @@ def _header(pydicom: ModuleType, file: Path, wanted: Path) -> Any:
 
 
 def _key(header: Any, file: Path) -> str:
-    """Eight digits for a series. The UID itself would lead from our files back to the patient's record."""
+    """Eight digits for a series. The UID itself would identify the patient's record in our files."""
     names = ("SeriesInstanceUID", "SeriesNumber", "Modality", "SeriesDescription")
     return hashlib.sha256("\n".join(_text(header, name, file) for name in names).encode()).hexdigest()[:8]
 
@@ -244,7 +244,7 @@ def _by_place(headers: dict[Path, Any], path: Path) -> tuple[list[list[Path]], d
         if len(known) == len(files) and all(len({known[file] for file in place}) == len(place) for place in places):
             return [sorted(place, key=known.__getitem__) for place in places], known if name.endswith("Time") else None
     raise BadInput(
-        f"{path}: expected an acquisition time or number that tells the images at one place apart, found none. "
+        f"{path}: expected an acquisition time or number that separates the images at one place, found none. "
         "Convert the series with dcm2niix."
     )
 
@@ -305,7 +305,7 @@ def _check_image(header: Any, file: Path) -> None:
 
 
 def _geometry(headers: dict[Path, Any], path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Direction, spacing and size of each image, all alike, and its position: [N, 10] and [N, 3]."""
+    """Direction, spacing and size of each image, the same for all, and its position: [N, 10] and [N, 3]."""
     files = list(headers)
     try:
         planes = np.array([[*h.ImageOrientationPatient, *h.PixelSpacing, h.Rows, h.Columns] for h in headers.values()])

@@ -109,9 +109,9 @@ def canonical(volume: "Volume") -> "Volume":
 
 def return_to(volume: "Volume", grid: Grid, order: Literal[0, 1, 3] = 1) -> "Volume":
     """The volume on `grid`: bit-exact where flips and permutations do it (undoing `canonical`), else resampled."""
-    back = oriented(volume, "".join(nib.orientations.aff2axcodes(grid.affine)))
-    if same_grid(back.grid, grid):
-        return dataclasses.replace(back, affine=grid.affine)
+    flipped = oriented(volume, "".join(nib.orientations.aff2axcodes(grid.affine)))
+    if same_grid(flipped.grid, grid):
+        return dataclasses.replace(flipped, affine=grid.affine)
     return resample(volume, grid, order)
 
 

@@ -49,7 +49,7 @@ def foreground(volume: Volume) -> np.ndarray:
 
 
 def _body(tissue: np.ndarray, spacing: Spacing, gap_mm: float) -> np.ndarray:
-    """The filled outline of the body: gaps in its skin closed (MR, where bone is as dark as air), thin things gone.
+    """The filled outline of the body: gaps in its skin closed (MR, where bone is as dark as air), thin things removed.
 
     Of what is left the part with the most tissue is the body: a table top is large too, but hollow.
     """

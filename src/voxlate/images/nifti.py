@@ -42,7 +42,7 @@ def _load(path: Path) -> Any:
     if not isinstance(image, Pair | nib.freesurfer.mghformat.MGHImage):
         raise BadInput(
             f"{path}: expected a NIfTI or FreeSurfer volume, found {type(image).__name__}, "
-            "which does not tell left from right. Convert it to NIfTI."
+            "which does not state which side is left. Convert it to NIfTI."
         )
     return image
 

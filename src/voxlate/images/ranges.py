@@ -12,7 +12,7 @@ from voxlate.errors import BadInput
 PEAK_PERCENTILE = 99.5
 FLOOR_PERCENTILE = 0.5
 HU = (-1024.0, 3071.0)  # SynthRAD 2023 and 2025: the range of their PSNR and SSIM
-PERFUSION = {"ml/100g/min": 200.0, "ml/100g": 20.0, "s": 30.0}  # CBF, CBV, Tmax: where a lesion still shows
+PERFUSION = {"ml/100g/min": 200.0, "ml/100g": 20.0, "s": 30.0}  # CBF, CBV, Tmax: a lesion is still visible
 
 
 @dataclass(frozen=True)

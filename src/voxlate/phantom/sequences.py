@@ -7,7 +7,7 @@ import numpy as np
 Array = Any  # a number or an array of numbers: numpy broadcasts them
 
 GADOLINIUM_R1 = 4.5  # 1 / (mM s), gadobutrol in whole blood at 3 T: Shen et al. 2015, Invest Radiol 50:330
-FULL_SCALE = 2000.0  # a.u. that a voxel of water gives when all of its magnetisation is seen
+FULL_SCALE = 2000.0  # a.u. that a voxel of water gives with all of its magnetisation
 
 # TR and TE in ms, flip angle in degrees, as protocols at 3 T have them.
 T1 = (18.0, 3.0, 25.0)
@@ -40,7 +40,7 @@ def nulling_time_ms(t1_ms: float, tr_ms: float) -> float:
 
 
 def inflow(pd: Array, t1_ms: Array, t2star_ms: Array, pulses: Array) -> Array:
-    """Time-of-flight signal of blood that has felt `pulses` pulses: it falls from fresh to steady state.
+    """Time-of-flight signal of blood after `pulses` pulses: it falls from fresh to steady state.
 
     Source: Haacke et al. 1999, Magnetic Resonance Imaging: Physical Principles and Sequence Design, section 24.2.
     """

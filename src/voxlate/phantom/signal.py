@@ -28,7 +28,7 @@ VENOUS_PEAK_HU = 210.0
 
 @dataclass(frozen=True)
 class _Voxels:
-    """One tissue per voxel, flat: its label, texture, height and what a stroke has done to it."""
+    """One tissue per voxel, flat: its label, texture, height and what a stroke did to it."""
 
     head: Head
     label: np.ndarray
@@ -87,8 +87,8 @@ def _flair(voxels: _Voxels) -> np.ndarray:
 
 def _flow_void(voxels: _Voxels) -> np.ndarray:
     """Blood that leaves between excitation and refocusing gives no spin echo; behind a clot it is slow."""
-    gone = 0.9 * voxels.has(Label.ARTERY) + 0.7 * voxels.has(Label.VEIN) + 0.3 * voxels.has(Label.ARTERY_BEYOND_CLOT)
-    return (1 - gone).astype(np.float32)
+    lost = 0.9 * voxels.has(Label.ARTERY) + 0.7 * voxels.has(Label.VEIN) + 0.3 * voxels.has(Label.ARTERY_BEYOND_CLOT)
+    return (1 - lost).astype(np.float32)
 
 
 def _swi(voxels: _Voxels) -> np.ndarray:
@@ -100,7 +100,7 @@ def _swi(voxels: _Voxels) -> np.ndarray:
 
 
 def _tof(voxels: _Voxels) -> np.ndarray:
-    """Blood enters from below: the higher it has come, the more pulses it has felt; veins flow the other way.
+    """Blood enters from below: the higher it has come, the more pulses it has received; veins flow the other way.
 
     Magnetisation transfer takes about 30 % from brain, nothing from blood (Edelman et al. 1992, Radiology 184:395), and
     fat is saturated.
