@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from voxlate.report.case_pictures import views_of
 
 from voxlate.images.pictures import palette
 from voxlate.images.volume import Volume, unit_of, write_volume
-from voxlate.report.case_pictures import views_of
 
 
 def lightness(colours) -> np.ndarray:

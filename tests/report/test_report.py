@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+from voxlate.report.score_panels import headline
 
 from voxlate.data.naive import fit
 from voxlate.errors import BadInput
@@ -21,7 +22,6 @@ from voxlate.images.ranges import range_for
 from voxlate.images.volume import Volume, read_volume, write_volume
 from voxlate.report import curves
 from voxlate.report.page import report
-from voxlate.report.score_panels import headline
 from voxlate.scoring.evaluate import evaluate
 
 RECIPE = """# T1 to CT. voxlate train t1_to_ct --data PREPARED --out RUN

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from voxlate.scoring.significance import holm, wilcoxon_p
 
 from voxlate.errors import BadInput
 from voxlate.scoring.compare import compare
-from voxlate.scoring.significance import holm, wilcoxon_p
 
 
 def write(folder, values, patients=None, pooled=None, **changes):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter, zoom
+from voxlate.scoring.frechet import frechet, kernel_distance
 
 from voxlate.errors import BadInput
 from voxlate.scoring.features import (
@@ -21,7 +22,6 @@ from voxlate.scoring.features import (
     load_vit,
     stretch_positions,
 )
-from voxlate.scoring.frechet import frechet, kernel_distance
 
 
 def scenes(seed, count=40, size=48):

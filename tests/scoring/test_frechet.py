@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from scipy.linalg import sqrtm
-
 from voxlate.scoring.frechet import (
     Estimate,
     frechet,

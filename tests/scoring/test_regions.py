@@ -9,14 +9,14 @@ import pytest
 from rich.console import Console
 from safetensors.numpy import load_file
 from scipy.ndimage import gaussian_filter
+from voxlate.report.score_panels import table_of
+from voxlate.scoring.frechet import frechet, frechet_with_errors, kernel_distance
 
 from voxlate.errors import BadInput
 from voxlate.images.volume import Volume, write_volume
 from voxlate.report.page import report
-from voxlate.report.score_panels import table_of
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.features import Texture
-from voxlate.scoring.frechet import frechet, frechet_with_errors, kernel_distance
 from voxlate.scoring.metrics import dice, mae, psnr, ssim
 from voxlate.scoring.regions import regions_from
 

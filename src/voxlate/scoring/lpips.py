@@ -1,4 +1,4 @@
-"""LPIPS, the learned perceptual distance of two pictures (v0.1, AlexNet), with weights that the user brings."""
+"""LPIPS, the learned perceptual distance of two pictures (v0.1, AlexNet), with weights that the user provides."""
 
 import hashlib
 from dataclasses import dataclass
@@ -101,7 +101,7 @@ def load_lpips(path: Path | str) -> Lpips:
     if not path.is_file():
         raise BadInput(
             f"{path}: expected LPIPS weights (AlexNet v0.1, safetensors), found no file. "
-            "Check the path; the package brings none, so without a file score without --lpips."
+            "Check the path; the package contains none, so without a file score without --lpips."
         )
     try:
         state = safetensors.torch.load_file(path)
@@ -113,10 +113,10 @@ def load_lpips(path: Path | str) -> Lpips:
     for name, shape in SHAPES.items():
         found = tuple(state[name].shape) if name in state else None
         if found != shape:
-            said = "none" if found is None else f"{'×'.join(map(str, found))}"
+            text = "none" if found is None else "×".join(map(str, found))
             raise BadInput(
-                f"{path}: expected {name} of shape {'×'.join(map(str, shape))} (LPIPS v0.1, AlexNet), found {said}. "
-                "Give the weights of this network."
+                f"{path}: expected {name} of shape {'×'.join(map(str, shape))} (LPIPS v0.1, AlexNet), found {text}. "
+                "Pass the weights of this network."
             )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     kept = {name: state[name].float().to(device) for name in SHAPES}

@@ -32,7 +32,7 @@ class Region:
     """A named part of each case: where a modality or label map of the truth lies between two values, or a mask file.
 
     low, high: in the modality's unit, in shares of the image's own peak where that is arbitrary; plain in label maps.
-    mirrored: shares of the other hemisphere's mean instead. over: no part, but the volumes of two parts divided.
+    mirrored: in shares of the other hemisphere's mean instead. over: the ratio of the volumes of two other regions.
     """
 
     name: str
@@ -45,14 +45,14 @@ class Region:
     over: tuple[str, str] | None = None
 
     def select(self, values: NDArray[np.float32], frame: Inside) -> Inside:
-        """The part of `frame` whose values lie between the ends; values, frame: [D, H, W], canonical."""
+        """The part of `frame` whose values lie between low and high; values, frame: [D, H, W], canonical."""
         if self.mirrored:
             values = shares_of_other_side(values, frame)
         chosen: Inside = (values > self.low) & (values < self.high) & frame
         return chosen
 
     def rule(self, ranges: Mapping[str, Range], within: str) -> str:
-        """In words, for the caption: cta > 150 HU within body."""
+        """In words, for the caption: `cta > 150 HU within body`."""
         if self.over is not None:
             return f"volume of {self.over[0]} / volume of {self.over[1]}"
         if self.mirrored:
@@ -94,14 +94,13 @@ def _region(name: str, text: str) -> Region:
         return Region(name, f"{found[1]} < {share:g} %", found[1], 0.0, share / 100, mirrored=True)
     if found := ABOVE_OR_BELOW.fullmatch(text.strip()):
         modality, sign, value = found[1], found[2], float(found[3])
-        ends = (value, math.inf) if sign == ">" else (-math.inf, value)
-        return Region(name, f"{modality} {sign} {value:g}", modality, *ends)
+        low, high = (value, math.inf) if sign == ">" else (-math.inf, value)
+        return Region(name, f"{modality} {sign} {value:g}", modality, low, high)
     if (found := BETWEEN.fullmatch(text.strip())) and float(found[1]) < float(found[3]):
         return Region(name, f"{found[1]} < {found[2]} < {found[3]}", found[2], float(found[1]), float(found[3]))
     raise BadInput(
         f"region {name}: expected MODALITY>NUMBER, MODALITY<NUMBER, LOW<MODALITY<HIGH, LABELS=NUMBER or a mask file, "
-        f"found {text!r}. "
-        f"Write it as {name}=cta>150."
+        f"found {text!r}. Write it as {name}=cta>150."
     )
 
 
@@ -154,10 +153,8 @@ def shares_of_other_side(values: NDArray[np.float32], frame: Inside) -> NDArray[
 
 
 def thresholded(volume: Volume, scale: Range, body: Inside | None) -> NDArray[np.float32]:
-    """Values that a threshold meets, [D, H, W] canonical: not clipped; shares of the own peak in arbitrary units."""
-    if not scale.own:
-        return canonical(volume).data[0]
-    return brought(volume, scale, body)
+    """Values that a threshold applies to, [D, H, W] canonical: not clipped; in arbitrary units shares of the peak."""
+    return to_range(volume, scale, body) if scale.own else canonical(volume).data[0]
 
 
 def region_scores(
@@ -168,24 +165,27 @@ def region_scores(
     overlap: Inside | None,
     voxel_ml: float,
 ) -> dict[str, float]:
-    """MAE, both means and size inside a region; and of `overlap`, where the other image passes the threshold, Dice,
-    volume (ml) and by how much that is wrong.
+    """MAE, both means and volume (ml) inside a region; where `overlap`, the same region of the other image, is known
+    also their Dice, its volume and the volume's error.
     """
-    found = {f"{name}.voxels": float(inside.sum()), f"{name}.truth_volume": voxel_ml * float(inside.sum())}
-    for key, image in (("mean", other), ("truth_mean", truth)):
-        found[f"{name}.{key}"] = float(np.mean(image[inside], dtype=np.float64)) if inside.any() else math.nan
-    found[f"{name}.mae"] = metrics.mae(truth, other, inside) if inside.any() else math.nan
+    some = inside.any()
+    found = {
+        "voxels": float(inside.sum()),
+        "truth_volume": voxel_ml * float(inside.sum()),
+        "mean": float(np.mean(other[inside], dtype=np.float64)) if some else math.nan,
+        "truth_mean": float(np.mean(truth[inside], dtype=np.float64)) if some else math.nan,
+        "mae": metrics.mae(truth, other, inside) if some else math.nan,
+    }
     if overlap is not None:
-        found[f"{name}.dice"] = metrics.dice(inside, overlap)
-        found[f"{name}.volume"] = voxel_ml * float(overlap.sum())
-        found[f"{name}.volume_error"] = abs(found[f"{name}.volume"] - found[f"{name}.truth_volume"])
-    return found
+        found |= {"dice": metrics.dice(inside, overlap), "volume": voxel_ml * float(overlap.sum())}
+        found["volume_error"] = abs(found["volume"] - found["truth_volume"])
+    return {f"{name}.{key}": value for key, value in found.items()}
 
 
 def ratio_scores(name: str, over: tuple[str, str], scored: Mapping[str, float]) -> dict[str, float]:
     """The volumes of two regions divided, in the image and in the truth, and the error; NaN where the lower is empty.
 
-    A region that the image itself does not show (another modality, a label map, a file) has the truth's volume.
+    A region that is not found in the image itself (another modality, a label map, a file) has the truth's volume.
     """
     of_truth = [scored[f"{part}.truth_volume"] for part in over]
     of_image = [scored.get(f"{part}.volume", scored[f"{part}.truth_volume"]) for part in over]
@@ -233,9 +233,9 @@ def _canonical(found: Inside, truth: Volume) -> Inside:
     return inside
 
 
-def brought(volume: Volume, scale: Range, region: Inside | None) -> NDArray[np.float32]:
-    """Canonical [D, H, W] values on the scored scale: slices are then axial and rows run the same way in all files."""
-    values = Volume(scale.bring(volume.data[0], region)[None], volume.affine, scale.unit, volume.modality)
+def to_range(volume: Volume, scale: Range, body: Inside | None) -> NDArray[np.float32]:
+    """Canonical [D, H, W] values on the scored range: slices are then axial and rows run the same way in all files."""
+    values = Volume(scale.apply(volume.data[0], body)[None], volume.affine, scale.unit, volume.modality)
     return np.ascontiguousarray(canonical(values).data[0])
 
 

@@ -29,7 +29,7 @@ NOTICE = "Research software, not a medical device; not for diagnosis or treatmen
 
 @dataclass(frozen=True)
 class Run:
-    """RUN/{recipe.toml, provenance.json, log.jsonl, weights.safetensors, state.pt, trivial.safetensors}."""
+    """RUN/{recipe.toml, provenance.json, log.jsonl, weights.safetensors, state.pt, naive.safetensors}."""
 
     folder: Path
 
@@ -50,8 +50,8 @@ class Run:
         return self.folder / "state.pt"
 
     @property
-    def trivial(self) -> Path:
-        return self.folder / "trivial.safetensors"
+    def naive(self) -> Path:
+        return self.folder / "naive.safetensors"
 
     def weights(self, stage: str = "final") -> Path:
         return self.folder / ("weights.safetensors" if stage == "final" else f"weights.{stage}.safetensors")

@@ -97,8 +97,8 @@ def train(
         _batches(recipe, stage, cohort, accelerator)
     about = {"cohort": file_hash(Path(data) / "cohort.json"), "start": file_hash(start) if start else None}
     run = begin(out, recipe, head, {**about, "splits": cohort.splits})
-    if accelerator.is_main_process and not run.trivial.exists():
-        naive.fit_cohort(cohort, recipe.data.source, recipe.data.target, windows(recipe)).save(run.trivial)
+    if accelerator.is_main_process and not run.naive.exists():
+        naive.fit_cohort(cohort, recipe.data.source, recipe.data.target, windows(recipe)).save(run.naive)
     accelerator.wait_for_everyone()
     earlier: dict[str, Method] = {}
     for stage in recipe.all_stages:

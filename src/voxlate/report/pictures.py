@@ -1,0 +1,211 @@
+"""Pictures of scored cases: sources, synthesis, truth, error and spread, on colour scales that all cases share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxlate.images import pictures
+from voxlate.images.grid import Grid, canonical, return_to
+from voxlate.images.mask import foreground
+from voxlate.images.pictures import Plane
+from voxlate.images.ranges import Range, range_for
+from voxlate.images.series import is_there
+from voxlate.images.volume import Volume, read_volume
+from voxlate.scoring.evaluate import provenance_of, stated_inputs
+
+SHORTEST_PIXELS = 160  # tiny volumes are enlarged here, since a browser would blur them
+SOFT_TISSUE_HU = (-160.0, 240.0)  # the usual window (width 400, level 40) where a wider range is scored
+WINDOWS_HU = {"ncct": (0.0, 80.0), "cta": (0.0, 200.0)}  # of the brain and its vessels, by how a modality's name begins
+PERFUSION_COLOURS = {"ml/100g/min": "cbf", "ml/100g": "cbv", "s": "tmax"}
+SIDES: dict[Plane, tuple[str, str]] = {"axial": ("R", "L"), "coronal": ("R", "L"), "sagittal": ("A", "P")}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ColourScale:
+    """How values become colours: lowest and highest value, colour map, unit."""
+
+    low: float
+    high: float
+    colours: str
+    unit: str
+
+    @property
+    def gradient(self) -> str:
+        return pictures.gradient_css(self.colours)
+
+    @property
+    def limits(self) -> tuple[str, str]:
+        signed = self.low < 0 < self.high and self.colours == "error"
+        return (f"−{-self.low:g}" if self.low < 0 else f"{self.low:g}", f"{'+' if signed else ''}{self.high:g}")
+
+
+Scales = Mapping[tuple[str, str], ColourScale]  # those that the cases of a modality share, by modality and role
+
+
+@dataclass(frozen=True)
+class CaseImage:
+    """One image of a case: the values of its slices by plane; scale: None where all cases share one."""
+
+    role: str
+    name: str
+    slices: dict[Plane, NDArray[Any]]
+    scale: ColourScale | None = None
+
+
+@dataclass(frozen=True)
+class CaseImages:
+    """The images of one case and the size of their pixels in mm, by plane."""
+
+    case: str
+    modality: str
+    grid: Grid
+    images: tuple[CaseImage, ...]
+    pixels: dict[Plane, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A slice in the page: a PNG, what it shows, and the letters of its left and right side."""
+
+    uri: str
+    alt: str
+    label: str
+    sides: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Column:
+    """Pictures below each other with a heading, and colour bars with their labels."""
+
+    role: str
+    title: str
+    pictures: Sequence[Picture]
+    bars: Sequence[tuple[str, ColourScale]]
+    notes: Sequence[str] = ()
+
+
+def read_case(
+    out: Path, scores: Mapping[str, Any], case: str, modality: str, *, axial_only: bool = False
+) -> CaseImages | None:
+    """The middle slices of one synthesis in OUT, its sources and its truth; None where the synthesis is gone.
+
+    scores: its metrics.json, which names the files of truth and sources and the range; {} where it was not scored.
+    """
+    path, std = (_image_file(out / case, name) for name in (modality, f"{modality}_std"))
+    if path is None:
+        return None
+    truth = Path(scores.get("truth_files", {}).get(f"{case}/{modality}", ""))
+    part = scores.get("modalities", {}).get(modality)
+    made = read_volume(path, modality)
+    reference = read_volume(truth, modality) if truth.name and is_there(truth) else None
+    main = reference or made
+    scale = _range(part) if part else range_for(main.unit, float(main.data.max()))
+    body = foreground(main)
+    at = _centre(main, body)
+    if axial_only:
+        at = {"axial": at["axial"]}
+    images = []
+    inputs = scores.get("source_files", {}).get(case) or stated_inputs(provenance_of(out, case))
+    for name, file in inputs.items():
+        if is_there(Path(file)):
+            source = return_to(read_volume(Path(file), name), main.grid)
+            own = range_for(source.unit, float(source.data.max()))
+            values = own.apply(source.data[0], foreground(source))
+            images.append(_cut("source", name, source, values, at, _scale_of(own, name)))
+    ours = scale.apply(return_to(made, main.grid).data[0], body)
+    images.append(_cut("synthesis", modality, main, ours, at, _scale_of(scale, modality)))
+    if reference is not None:
+        true = scale.apply(reference.data[0], body)
+        images.append(_cut("truth", modality, main, true, at, _scale_of(scale, modality)))
+        images.append(_cut("error", "synthesis − truth", main, ours - true, at))
+    if std is not None:
+        spread = return_to(read_volume(std, modality), main.grid).data[0] / scale.gain(made.data[0], body)
+        images.append(_cut("spread", "standard deviation", main, spread, at))
+    spacing = canonical(main).grid.spacing_mm
+    pixels = {plane: pictures.pixel_mm(spacing, plane) for plane in at}
+    return CaseImages(case, modality, main.grid, tuple(images), pixels)
+
+
+def shared_scales(cases: Sequence[CaseImages]) -> dict[tuple[str, str], ColourScale]:
+    """One scale for all errors, and one for all spreads, of a modality: pictures then compare between cases."""
+    found = {}
+    for modality in {case.modality for case in cases}:
+        images = [image for case in cases if case.modality == modality for image in case.images]
+        unit = next((image.scale.unit for image in images if image.role == "synthesis" and image.scale), "")
+        for role, low, colours in (("error", -1.0, "error"), ("spread", 0.0, "magma")):
+            values = [np.abs(one).ravel() for image in images if image.role == role for one in image.slices.values()]
+            if values:
+                high = pictures.nice(float(np.percentile(np.concatenate(values), 99)))
+                found[modality, role] = ColourScale(low * high, high, colours, unit)
+    return found
+
+
+def pictures_of(case: CaseImages, image: CaseImage, scales: Scales, title: str, label: str = "") -> list[Picture]:
+    """The slices of one image, ready for the page."""
+    scale = image.scale or scales[case.modality, image.role]
+    found = []
+    for plane, values in image.slices.items():
+        shades = pictures.shades(values, scale.low, scale.high)
+        square = pictures.square_pixels(shades, case.pixels[plane], SHORTEST_PIXELS)
+        alt = f"{title}{', ' if label else ''}{label} ({image.name}), {plane} slice of {case.case}"
+        found.append(Picture(pictures.data_uri(square, scale.colours), alt, label, SIDES[plane]))
+    return found
+
+
+def column_of(case: CaseImages, image: CaseImage, scales: Scales) -> Column:
+    """A column of one image alone, with its own colour bar."""
+    scale = image.scale or scales[case.modality, image.role]
+    return Column(image.role, image.name, pictures_of(case, image, scales, image.role), [("", scale)])
+
+
+def evenly(ordered: Sequence[T], most: int) -> list[tuple[T, str]]:
+    """At most so many, evenly from the lowest to the highest error, and each one's rank in words."""
+    last, count = len(ordered) - 1, min(most, len(ordered))
+    picks = [round(number * last / (count - 1)) for number in range(count)] if count > 1 else range(count)
+    ends = {0: " (lowest)", last: " (highest)"} if last else {}
+    return [(ordered[n], f"error rank {n + 1} of {len(ordered)}{ends.get(n, '')}") for n in picks]
+
+
+def _cut(
+    role: str,
+    name: str,
+    like: Volume,
+    values: NDArray[Any],
+    at: Mapping[Plane, int],
+    scale: ColourScale | None = None,
+) -> CaseImage:
+    turned = canonical(Volume(np.asarray(values, np.float32)[None], like.affine, like.unit, name)).data[0]
+    slices = {plane: pictures.plane_of(turned, plane, index).copy() for plane, index in at.items()}
+    return CaseImage(role, name, slices, scale)
+
+
+def _centre(volume: Volume, body: NDArray[np.bool_]) -> dict[Plane, int]:
+    """Where to cut: through the middle of the foreground; a single slice has only itself."""
+    turned = canonical(Volume(body[None].astype(np.float32), volume.affine, "", "mask")).data[0] > 0.5
+    if len(turned) == 1:
+        return {"axial": 0}
+    middle = [round(float(axis.mean())) for axis in np.nonzero(turned)] if turned.any() else None
+    depth, row, column = middle or [size // 2 for size in turned.shape]
+    return {"axial": depth, "coronal": row, "sagittal": column}
+
+
+def _scale_of(scale: Range, modality: str) -> ColourScale:
+    if scale.unit == "HU" and scale.width > 1000:
+        window = next((one for name, one in WINDOWS_HU.items() if modality.startswith(name)), SOFT_TISSUE_HU)
+        return ColourScale(*window, "gray", "HU")
+    return ColourScale(scale.low, scale.high, PERFUSION_COLOURS.get(scale.unit, "gray"), scale.unit)
+
+
+def _image_file(folder: Path, name: str) -> Path | None:
+    return next((path for path in sorted(folder.glob(f"{name}.*")) if path.suffix != ".json"), None)
+
+
+def _range(part: Mapping[str, Any]) -> Range:
+    low, high = part["range"]
+    return Range(float(low), float(high), part["unit"], part.get("range_rule", ""), part["own_peak"])
