@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter, zoom
-from voxlate.scoring.frechet import frechet, kernel_distance
 
 from voxlate.errors import BadInput
+from voxlate.scoring.distances import frechet, kernel_distance
 from voxlate.scoring.features import (
     REACH,
     SIDE,

@@ -1,4 +1,4 @@
-"""Slices as people look at them: radiological convention, a window, a colour map, and files that a page can hold."""
+"""Slices as people view them: radiological convention, a window, a colour map, and files that a page can hold."""
 
 import base64
 import io
@@ -70,11 +70,6 @@ def shades(image: NDArray[Any], low: float, high: float) -> Picture:
     share = (np.asarray(image, np.float32) - low) / (high - low)
     rounded: Picture = np.rint(np.clip(np.nan_to_num(share), 0, 1) * 255).astype(np.uint8)
     return rounded
-
-
-def colours(image: NDArray[Any], low: float, high: float, name: str = "gray") -> Picture:
-    """Values [H, W] as an RGB picture [H, W, 3] through a window and a colour map."""
-    return palette(name)[shades(image, low, high)]
 
 
 @lru_cache
