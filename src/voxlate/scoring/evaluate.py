@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlate import __version__
 from voxlate.data.find import CaseFiles, find_cases
 from voxlate.data.naive import Baselines
 from voxlate.errors import BadInput
@@ -36,7 +35,7 @@ from voxlate.scoring.regions import (
     thresholded,
     to_range,
 )
-from voxlate.scoring.tables import Choices, Row, Scores
+from voxlate.scoring.tables import Row, Scores
 
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".tif", ".tiff", ".png")
 BASELINES = ("naive.safetensors", "trivial.safetensors")  # the second is the name that runs of version 0.4 gave it
@@ -134,24 +133,23 @@ def evaluate(
         progress(len(items), len(items), "")
     _check_regions(options.regions, rows)
     within = str(mask or "body") if mask in (None, "body", "brain") else f"mask {mask}"
-    choices = Choices(
-        truth=str(truth),
-        mask="whole image" if mask is None else str(mask),
-        padding=padding,
-        ssim_from=ssim_from,
-        regions={region.name: region.rule(ranges, within) for region in options.regions},
-        features={name: pool.stated(name) for name in ranges} if pool else {},
-        lpips=weights.name if weights else None,
-        split=split,
-        seed=seed,
-        ranges=ranges,
-        naive_cases=options.baselines.cases if options.baselines else None,
-        without_truth=tuple(without),
-        files={f"{item.case.case}/{item.modality}": str(item.case.files[item.modality]) for item in items},
-        sources={item.case.case: {k: str(v) for k, v in _inputs_of(out, item.case).items()} for item in items},
-        version=__version__,
-    )
-    scores = Scores(tuple(rows), choices, _distances(rows, pool))
+    header = {
+        "truth": str(truth),
+        "split": split,
+        "naive_cases": options.baselines.cases if options.baselines else None,
+        "without_truth": without,
+        "truth_files": {f"{item.case.case}/{item.modality}": str(item.case.files[item.modality]) for item in items},
+        "source_files": {item.case.case: {k: str(v) for k, v in _inputs_of(out, item.case).items()} for item in items},
+        "regions": {region.name: region.rule(ranges, within) for region in options.regions},
+    }
+    choices = {
+        "mask": "whole image" if mask is None else str(mask),
+        "ssim_padding": padding,
+        "ssim_from": ssim_from,
+        "lpips": weights.name if weights else None,
+    }
+    stated = {name: pool.stated(name) for name in ranges} if pool else {}
+    scores = Scores(tuple(rows), header, choices, ranges, seed, stated, _distances(rows, pool))
     scores.write(out)
     return scores
 

@@ -14,6 +14,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from voxlate import __version__
 from voxlate.files import whole_file, write_json
 from voxlate.images.ranges import Range
 from voxlate.scoring.metrics import LPIPS, SSIM, UNIT, Metric, metrics_of
@@ -38,76 +39,54 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Choices:
-    """What was decided before scoring, and where the images are (for the report)."""
-
-    truth: str
-    mask: str
-    padding: str
-    ssim_from: str
-    regions: dict[str, str]
-    features: dict[str, dict[str, Any]]
-    lpips: str | None
-    split: str | None
-    seed: int
-    ranges: dict[str, Range]
-    naive_cases: int | None
-    without_truth: tuple[str, ...]
-    files: dict[str, str]
-    sources: dict[str, dict[str, str]]
-    version: str
-
-
-@dataclass(frozen=True)
 class Scores:
-    """All rows and how they were made; distances by modality, answer and metric are of all cases together."""
+    """All rows and how they were made.
+
+    header: facts of the whole; choices: mask, paddings and weights, which must agree for numbers to compare;
+    ranges and features by modality; distances, of all cases together, by modality, answer and metric.
+    """
 
     rows: tuple[Row, ...]
-    choices: Choices
-    distances: dict[str, dict[str, Any]] = field(default_factory=dict)
+    header: Mapping[str, Any]
+    choices: Mapping[str, Any]
+    ranges: Mapping[str, Range]
+    seed: int = 0
+    features: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    distances: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """What metrics.json holds: each value with its unit, range, mask, window, reduction and number of cases."""
         modalities = dict.fromkeys(row.modality for row in self.rows)
         return {
-            "voxlate": self.choices.version,
+            "voxlate": __version__,
             "note": "Research software, not a medical device.",
-            "truth": self.choices.truth,
-            "split": self.choices.split,
-            "naive_cases": self.choices.naive_cases,
-            "without_truth": list(self.choices.without_truth),
-            "truth_files": self.choices.files,
-            "source_files": self.choices.sources,
-            "regions": self.choices.regions,
+            **self.header,
             "modalities": {name: self._modality(name) for name in modalities},
             "cases": [row.flat() for row in self.rows],
         }
 
     def _modality(self, name: str) -> dict[str, Any]:
         rows = [row for row in self.rows if row.modality == name]
-        scale = self.choices.ranges[name]
+        scale = self.ranges[name]
         patients = {row.patient for row in rows}
         over = "patients" if len(patients) > 1 else "cases"
         stated = {
             "range": [scale.low, scale.high],
             "range_rule": scale.rule,
             "own_peak": scale.own,
-            "mask": self.choices.mask,
-            "ssim_padding": self.choices.padding,
-            "ssim_from": self.choices.ssim_from,
-            "features": self.choices.features.get(name),
-            "lpips": self.choices.lpips,
+            **self.choices,
+            "features": self.features.get(name),
             "cases": len({row.case for row in rows}),
             "patients": len(patients),
-            "bootstrap": f"95 % percentile interval, {RESAMPLES} resamples over {over}, seed {self.choices.seed}",
+            "bootstrap": f"95 % percentile interval, {RESAMPLES} resamples over {over}, seed {self.seed}",
         }
         answers: dict[str, Any] = {}
         for answer in dict.fromkeys(row.answer for row in rows):
             mine = [row for row in rows if row.answer == answer]
             pooled = self.distances.get(name, {}).get(answer, {})
             answers[answer] = {
-                key: (pooled.get(key) or summary(mine, metric, over, self.choices.seed)) | _how(metric, scale, stated)
-                for key, metric in metrics_of({"regions": self.choices.regions}).items()
+                key: (pooled.get(key) or summary(mine, metric, over, self.seed)) | _how(metric, scale, stated)
+                for key, metric in metrics_of(self.header).items()
                 if key in pooled or any(key in row.scores for row in mine)
             }
         return {"unit": scale.unit, **stated, "answers": answers}
@@ -120,15 +99,15 @@ class Scores:
         write_json(out / "metrics.json", self.document())
         columns = ["case", "patient", "modality", "answer", "unit", "range_low", "range_high", "mask"]
         found = {key for row in self.rows for key in row.scores}
-        known = metrics_of({"regions": self.choices.regions})
+        known = metrics_of(self.header)
         columns += [key for key, metric in known.items() if not metric.pooled and ("." not in key or key in found)]
         with whole_file(out / "metrics.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             for row in self.rows:
-                scale = self.choices.ranges[row.modality]
+                scale = self.ranges[row.modality]
                 stated = {"unit": scale.unit, "range_low": scale.low, "range_high": scale.high}
-                writer.writerow(row.flat() | stated | {"mask": self.choices.mask})
+                writer.writerow(row.flat() | stated | {"mask": self.choices["mask"]})
 
 
 def summary(rows: Sequence[Row], metric: Metric, over: str, seed: int) -> dict[str, Any]:
