@@ -55,13 +55,13 @@ def prepare(
     ] = None,
     fixed: Annotated[str | None, typer.Option(help="The modality whose grid the others are resampled to.")] = None,
     align: Annotated[
-        Literal["midline"] | None, typer.Option(help="Turn and shift heads until left and right mirror each other.")
+        Literal["midline"] | None, typer.Option(help="Move heads until left and right mirror each other.")
     ] = None,
     mask: Annotated[
         Literal["body", "brain"], typer.Option(help="What counts in a case that has no mask file.")
     ] = "body",
     mask_from: Annotated[
-        str | None, typer.Option(help="The scan in which the brain is found; else a plain CT, if there is one.")
+        str | None, typer.Option(help="The scan in which the brain is found; else a plain CT.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the split by patient, where no manifest gives one.")] = 0,
     as_json: Json = False,

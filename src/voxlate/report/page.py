@@ -18,15 +18,14 @@ from voxlate import __version__
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_text
 from voxlate.report.curves import curve_chart, curves_of, score_chart
-from voxlate.report.pictures import column_of, evenly, read_case, shared_scales
+from voxlate.report.pictures import sections_of
 from voxlate.scoring.metrics import METRICS, metrics_of
-from voxlate.scoring.tables import cell, figure, score_tables
+from voxlate.scoring.tables import figure, score_tables
 
 MOST_CASES = 9
 LONGEST_LIST = 12
 HEADLINES = ("mae", "ssim_2d")
 PANELS = ("mae", "rmse", "psnr", "ssim_2d", "ssim_3d", "nmi", "gradient_strength")
-CASE_SCORES = ("mae", "psnr", "ssim_2d", "ssim_3d", "gradient_strength")
 BETTER = {"lower": "lower is better", "higher": "higher is better", "one": "1 is right; below blur, above noise"}
 CURVES = (
     ("loss", "Training loss", True),
@@ -47,7 +46,7 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
         raise BadInput(f"{folder}: expected the folder of a run or of syntheses, found none. Check the path.")
     is_run = (folder / "recipe.toml").is_file() or (folder / "log.jsonl").is_file()
     provenance, scores = json_in(folder / "provenance.json"), json_in(folder / "metrics.json")
-    cases = [] if is_run else _cases(folder, scores)
+    cases = [] if is_run else sections_of({folder.name: folder}, {folder.name: scores}, MOST_CASES)
     if not (is_run or cases or scores):
         raise BadInput(
             f"{folder}: expected a run (recipe.toml, log.jsonl) or syntheses (<case>/<modality>.nii.gz), found none. "
@@ -87,15 +86,6 @@ def json_in(path: Path) -> dict[str, Any]:
     """A JSON object, or nothing where there is none."""
     found = read_json(path) if path.is_file() else {}
     return found if isinstance(found, dict) else {}
-
-
-def score_texts(row: Mapping[str, Any], keys: tuple[str, ...], unit: str) -> list[tuple[str, str]]:
-    """Labels and values of some scores of one case."""
-    return [
-        (one.label, f"{cell({'mean': row[one.key], 'sd': None}, one)} {one.unit_for(unit)}".strip())
-        for one in METRICS
-        if one.key in keys and row.get(one.key) is not None
-    ]
 
 
 def _run_of(provenance: Mapping[str, Any]) -> Path | None:
@@ -196,31 +186,6 @@ def _validation(run: Path) -> list[tuple[str, str]]:
     files = sorted((run / "validation").glob("*.png"), key=lambda path: (path.stat().st_mtime, path.name))[-4:]
     start = "data:image/png;base64,"
     return [(path.stem, start + base64.b64encode(path.read_bytes()).decode()) for path in reversed(files)]
-
-
-def _cases(out: Path, scores: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A few cases, evenly from the lowest to the highest error, a column an image."""
-    rows = [row for row in scores.get("cases", []) if row.get("answer") == "synthesis"]
-    if not rows:
-        files = [path for path in sorted(out.glob("*/*.nii.gz")) if not path.name.endswith("_std.nii.gz")]
-        rows = [{"case": path.parent.name, "modality": path.name.removesuffix(".nii.gz")} for path in files]
-    chosen = evenly(sorted(rows, key=lambda row: (row["modality"], row.get("mae") or 0.0)), MOST_CASES)
-    read = [(row, rank, read_case(out, scores, row["case"], row["modality"])) for row, rank in chosen]
-    there = [(row, rank, case) for row, rank, case in read if case is not None]
-    scales = shared_scales([case for *_, case in there])
-    ranked = len(rows) > 1 and all(row.get("mae") is not None for row in rows)
-    found = []
-    for row, rank, case in there:
-        unit = scores.get("modalities", {}).get(row["modality"], {}).get("unit", "")
-        found.append(
-            {
-                "case": row["case"],
-                "facts": [str(case.grid), rank] if ranked else [str(case.grid)],
-                "scores": score_texts(row, CASE_SCORES, unit),
-                "columns": [column_of(case, image, scales) for image in case.images],
-            }
-        )
-    return found
 
 
 def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:

@@ -1,9 +1,10 @@
 """Pictures of scored cases: sources, synthesis, truth, error and spread, on colour scales that all cases share."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from voxlate.images.ranges import Range, range_for
 from voxlate.images.series import is_there
 from voxlate.images.volume import Volume, read_volume
 from voxlate.scoring.evaluate import provenance_of, stated_inputs
+from voxlate.scoring.metrics import METRICS
+from voxlate.scoring.tables import figure, rows_of
 
 SHORTEST_PIXELS = 160  # tiny volumes are enlarged here, since a browser would blur them
 SOFT_TISSUE_HU = (-160.0, 240.0)  # the usual window (width 400, level 40) where a wider range is scored
@@ -23,7 +26,12 @@ WINDOWS_HU = {"ncct": (0.0, 80.0), "cta": (0.0, 200.0)}  # of the brain and its 
 PERFUSION_COLOURS = {"ml/100g/min": "cbf", "ml/100g": "cbv", "s": "tmax"}
 SIDES: dict[Plane, tuple[str, str]] = {"axial": ("R", "L"), "coronal": ("R", "L"), "sagittal": ("A", "P")}
 
-T = TypeVar("T")
+WIDEST = 7  # columns that fit next to each other; more stand in rows of about equal length
+CASE_SCORES = ("mae", "psnr", "ssim_2d", "ssim_3d", "gradient_strength")
+METHOD_SCORES = ("mae", "ssim_2d")
+LABELS = {"synthesis": "image", "error": "− truth", "spread": "sd"}
+
+Rows = Mapping[str, Mapping[str, Any]]  # scores of a case by method
 
 
 @dataclass(frozen=True)
@@ -146,8 +154,81 @@ def shared_scales(cases: Sequence[CaseImages]) -> dict[tuple[str, str], ColourSc
     return found
 
 
-def pictures_of(case: CaseImages, image: CaseImage, scales: Scales, title: str, label: str = "") -> list[Picture]:
-    """The slices of one image, ready for the page."""
+def sections_of(
+    folders: Mapping[str, Path], scores: Mapping[str, Mapping[str, Any]], most: int
+) -> list[dict[str, Any]]:
+    """At most so many cases, evenly from the lowest to the highest error (mean of the methods), ready for the page.
+
+    folders: one method, whose images each get a column with three planes, or several, which get a column each.
+    scores: their metrics.json; {} where there is none.
+    """
+    first = next(iter(folders))
+    modalities = list(scores[first].get("modalities", {})) or sorted({name for _, name in _made(folders[first])})
+    found = []
+    for modality in modalities:
+        rows = {name: rows_of(scores[name], modality) for name in folders}
+        scored = bool(rows[first])
+        cases = list(rows[first]) if scored else [case for case, name in _made(folders[first]) if name == modality]
+        error = {case: sum(mine.get(case, {}).get("mae") or 0.0 for mine in rows.values()) for case in cases}
+        chosen = evenly(sorted(cases, key=lambda case: error[case]), max(1, most // len(modalities)))
+        axial = len(folders) > 1
+        read = {
+            case: {name: read_case(folders[name], scores[name], case, modality, axial_only=axial) for name in folders}
+            for case, _ in chosen
+        }
+        there = {case: {name: one for name, one in mine.items() if one} for case, mine in read.items()}
+        scales = shared_scales([one for mine in there.values() for one in mine.values()])
+        unit = scores[first]["modalities"][modality]["unit"] if scored else ""
+        for case, rank in chosen:
+            if there[case]:
+                mine = {name: rows[name].get(case, {}) for name in there[case]}
+                facts = [modality, str(next(iter(there[case].values())).grid), *([rank] if scored else [])]
+                section = (
+                    _several(there[case], scales, mine, unit) if axial else _alone(there[case], scales, mine, unit)
+                )
+                found.append({"case": case, "facts": facts, **section})
+    return found
+
+
+def evenly(ordered: Sequence[str], most: int) -> list[tuple[str, str]]:
+    """At most so many, evenly from the lowest to the highest error, and each one's rank in words."""
+    last, count = len(ordered) - 1, min(most, len(ordered))
+    picks = [round(number * last / (count - 1)) for number in range(count)] if count > 1 else range(count)
+    ends = {0: " (lowest)", last: " (highest)"} if last else {}
+    return [(ordered[n], f"error rank {n + 1} of {len(ordered)}{ends.get(n, '')}") for n in picks]
+
+
+def _alone(methods: Mapping[str, CaseImages], scales: Scales, rows: Rows, unit: str) -> dict[str, Any]:
+    """A column an image, each with its own colour bar."""
+    ((name, case),) = methods.items()
+    columns = [_column(case, image, scales) for image in case.images]
+    return {"columns": columns, "scores": _score_texts(rows[name], CASE_SCORES, unit)}
+
+
+def _several(methods: Mapping[str, CaseImages], scales: Scales, rows: Rows, unit: str) -> dict[str, Any]:
+    """Sources and truth, then a column a method: its image, its error and its spread."""
+    first = next(iter(methods.values()))
+    columns = [_column(first, one, scales) for one in first.images if one.role in ("source", "truth")]
+    bars: dict[str, tuple[str, ColourScale]] = {}
+    for name, case in methods.items():
+        made = [image for image in case.images if image.role in LABELS]
+        shown = [one for image in made for one in _pictures(case, image, scales, name, LABELS[image.role])]
+        notes = [f"{label} {value}" for label, value in _score_texts(rows[name], METHOD_SCORES, unit)]
+        columns.append(Column("", name, shown, [], notes))
+        bars |= {one.role: (LABELS[one.role], one.scale or scales[case.modality, one.role]) for one in made}
+    # all methods share their bars: below the truth, where there is room
+    holder = next((n for n, one in enumerate(columns) if one.role == "truth"), len(columns) - len(methods))
+    columns[holder] = replace(columns[holder], bars=list(bars.values()))
+    return {"columns": columns, "in_a_row": math.ceil(len(columns) / math.ceil(len(columns) / WIDEST))}
+
+
+def _column(case: CaseImages, image: CaseImage, scales: Scales) -> Column:
+    scale = image.scale or scales[case.modality, image.role]
+    return Column(image.role, image.name, _pictures(case, image, scales, image.role), [("", scale)])
+
+
+def _pictures(case: CaseImages, image: CaseImage, scales: Scales, title: str, label: str = "") -> list[Picture]:
+    """The slices of one image."""
     scale = image.scale or scales[case.modality, image.role]
     found = []
     for plane, values in image.slices.items():
@@ -158,18 +239,19 @@ def pictures_of(case: CaseImages, image: CaseImage, scales: Scales, title: str, 
     return found
 
 
-def column_of(case: CaseImages, image: CaseImage, scales: Scales) -> Column:
-    """A column of one image alone, with its own colour bar."""
-    scale = image.scale or scales[case.modality, image.role]
-    return Column(image.role, image.name, pictures_of(case, image, scales, image.role), [("", scale)])
+def _score_texts(row: Mapping[str, Any], keys: tuple[str, ...], unit: str) -> list[tuple[str, str]]:
+    """Labels and values of some scores of one case."""
+    return [
+        (one.label, f"{figure(row[one.key], one)} {one.unit_for(unit)}".strip())
+        for one in METRICS
+        if one.key in keys and row.get(one.key) is not None
+    ]
 
 
-def evenly(ordered: Sequence[T], most: int) -> list[tuple[T, str]]:
-    """At most so many, evenly from the lowest to the highest error, and each one's rank in words."""
-    last, count = len(ordered) - 1, min(most, len(ordered))
-    picks = [round(number * last / (count - 1)) for number in range(count)] if count > 1 else range(count)
-    ends = {0: " (lowest)", last: " (highest)"} if last else {}
-    return [(ordered[n], f"error rank {n + 1} of {len(ordered)}{ends.get(n, '')}") for n in picks]
+def _made(out: Path) -> list[tuple[str, str]]:
+    """Cases and modalities of the syntheses in a folder."""
+    names = [(path.parent.name, path.name.removesuffix(".nii.gz")) for path in sorted(out.glob("*/*.nii.gz"))]
+    return [(case, name) for case, name in names if not name.endswith("_std")]
 
 
 def _cut(

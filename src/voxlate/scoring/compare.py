@@ -13,7 +13,7 @@ from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
 from voxlate.scoring.evaluate import provenance_of
 from voxlate.scoring.metrics import Metric, metrics_of
-from voxlate.scoring.tables import Cell, Line, Tables, cell, count, counted
+from voxlate.scoring.tables import Cell, Line, Tables, cell, count, counted, rows_of
 
 SAME = ("unit", "range", "own_peak", "mask", "ssim_padding", "ssim_from")  # what must agree for numbers to compare
 EFFORT = ("seconds_per_slice", "network_calls")  # what the provenance of a case says that its synthesis took
@@ -32,12 +32,6 @@ class Scored:
     def rows(self, modality: str) -> dict[str, Mapping[str, Any]]:
         """Scores by case."""
         return rows_of(self.document, modality, self.answer)
-
-
-def rows_of(document: Mapping[str, Any], modality: str, answer: str = "synthesis") -> dict[str, Mapping[str, Any]]:
-    """The scores in a metrics.json by case."""
-    rows = [row for row in document["cases"] if (row["modality"], row["answer"]) == (modality, answer)]
-    return {row["case"]: row for row in rows}
 
 
 @dataclass(frozen=True)

@@ -160,19 +160,28 @@ def ssim(
 ) -> float:
     """Structural similarity with a Gaussian window of 11 (sigma 1.5), K1 = 0.01, K2 = 0.03.
 
-    truth, synthesis: [..., H, W] (2) or [..., D, H, W] (3), measured from the low end of the range, since the
+    truth, synthesis: [..., H, W] (2) or [D, H, W] (3), measured from the low end of the range, since the
     luminance term depends on an offset. 2 is the mean over slices, 3 uses one window in three directions.
     padding "valid" keeps the windows that lie wholly inside the image, "same" extends the image with zeros.
     With a mask: the mean of the similarity map inside it. NaN where no window fits, or the mask is empty.
-    Source: Wang et al. 2004, eq. 13.
+    Computed in slabs, so that memory stays bounded. Source: Wang et al. 2004, eq. 13.
     """
-    a, b = (_stack(image, dimensions) for image in (truth, synthesis))
-    inside = None if mask is None else _stack(mask, dimensions).astype(bool)
+    a, b = (_slices(image) for image in (truth, synthesis))
+    inside = None if mask is None else _slices(mask).astype(bool)
+    halo = RADIUS if dimensions == 3 else 0
+    first, last = (halo, len(a) - halo) if padding == "valid" else (0, len(a))
+    crop = slice(RADIUS, -RADIUS) if padding == "valid" else slice(None)
+    step = max(1, SLAB_VOXELS // (a.shape[1] * a.shape[2]))
     total, count = 0.0, 0
-    for item in range(len(a)):
-        region = None if inside is None else inside[item]
-        part, size = _ssim_sum(a[item], b[item], data_range, dimensions, padding, region)
-        total, count = total + part, count + size
+    for start in range(first, last, step):
+        stop = min(start + step, last)
+        below, above = max(start - halo, 0), min(stop + halo, len(a))
+        similarity = ssim_map(a[below:above], b[below:above], data_range, _window_mean(dimensions))
+        similarity = similarity[start - below : stop - below, crop, crop]
+        if inside is not None:
+            similarity = similarity[inside[start:stop, crop, crop]]
+        total += float(np.sum(similarity, dtype=np.float64))
+        count += similarity.size
     return total / count if count else float("nan")
 
 
@@ -238,32 +247,9 @@ def _pair(a: Any, b: Any, mask: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     return a[inside], b[inside]
 
 
-def _stack(image: Any, dimensions: int) -> NDArray[Any]:
-    """Images as [N, D, H, W]: all leading axes in N for volumes, in D for slices."""
+def _slices(image: Any) -> NDArray[Any]:
     array = _array(image)
-    return array.reshape(-1, *array.shape[-3:]) if dimensions == 3 else array.reshape(1, -1, *array.shape[-2:])
-
-
-def _ssim_sum(
-    a: NDArray[Any], b: NDArray[Any], data_range: float, dimensions: int, padding: Padding, mask: NDArray[Any] | None
-) -> tuple[float, int]:
-    """Sum of the map over what counts of one [D, H, W], slab by slab so that memory stays bounded; and how many."""
-    halo = RADIUS if dimensions == 3 else 0
-    first, last = (halo, len(a) - halo) if padding == "valid" else (0, len(a))
-    crop = slice(RADIUS, -RADIUS) if padding == "valid" else slice(None)
-    step = max(1, SLAB_VOXELS // (a.shape[1] * a.shape[2]))
-    mean = _window_mean(dimensions)
-    total, count = 0.0, 0
-    for start in range(first, last, step):
-        stop = min(start + step, last)
-        below, above = max(start - halo, 0), min(stop + halo, len(a))
-        similarity = ssim_map(a[below:above], b[below:above], data_range, mean)
-        similarity = similarity[start - below : stop - below, crop, crop]
-        if mask is not None:
-            similarity = similarity[mask[start:stop, crop, crop]]
-        total += float(np.sum(similarity, dtype=np.float64))
-        count += similarity.size
-    return total, count
+    return array.reshape(-1, *array.shape[-2:])
 
 
 def _window_mean(dimensions: int) -> Callable[[NDArray[Any]], NDArray[Any]]:

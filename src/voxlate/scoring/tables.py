@@ -252,6 +252,12 @@ def _score_cell(scores: Mapping[str, Any], answer: str, metric: Metric) -> Cell:
     return Cell(cell(value, metric), below, bold=answer == "synthesis")
 
 
+def rows_of(document: Mapping[str, Any], modality: str, answer: str = "synthesis") -> dict[str, Mapping[str, Any]]:
+    """The scores in a metrics.json by case."""
+    rows = [row for row in document.get("cases", []) if (row["modality"], row["answer"]) == (modality, answer)]
+    return {row["case"]: row for row in rows}
+
+
 def keys_of(document: Mapping[str, Any]) -> set[str]:
     """Keys of the metrics that have a value somewhere."""
     answers = [scores for part in document["modalities"].values() for scores in part["answers"].values()]
