@@ -12,7 +12,6 @@ from voxlate.data.find import CaseFiles, find_cases
 from voxlate.data.naive import Baselines
 from voxlate.errors import BadInput
 from voxlate.files import read_json
-from voxlate.images.grid import canonical
 from voxlate.images.mask import foreground
 from voxlate.images.ranges import Range, range_for
 from voxlate.images.series import is_there
@@ -24,16 +23,14 @@ from voxlate.scoring.metrics import METRICS, Origin, Padding, Pair, correlation
 from voxlate.scoring.regions import (
     Inside,
     Region,
-    body_of,
     find_region,
     mask_of,
     on_grid_of,
-    one_channel,
     ratio_scores,
+    read_canonical,
     region_scores,
     regions_from,
     thresholded,
-    to_range,
 )
 from voxlate.scoring.tables import Row, Scores
 
@@ -231,9 +228,9 @@ def _score_item(item: Item, scale: Range, options: Options) -> list[Row]:
         options.pool.add(item.modality, "truth", *head[:2], slices_of(truth.values, scale, truth.inside))
     scored = _scores(item, "synthesis", synthesis, truth, options)
     if item.std is not None:
-        std = canonical(on_grid_of(truth.volume, item.std, item.modality)).data[0]
+        std = on_grid_of(truth.volume, item.std, item.modality).data[0]
         std = std / scale.gain(synthesis.data[0], truth.body)
-        error = np.abs(to_range(synthesis, scale, truth.body) - truth.values)
+        error = np.abs(scale.apply(synthesis.data[0], truth.body) - truth.values)
         scored["std"] = float(np.mean(std if truth.inside is None else std[truth.inside], dtype=np.float64))
         scored["std_error_r"] = correlation(std, error, truth.inside)
     rows = [Row(*head, "synthesis", scored)]
@@ -244,20 +241,20 @@ def _score_item(item: Item, scale: Range, options: Options) -> list[Row]:
 
 
 def _truth(item: Item, scale: Range, options: Options) -> Truth:
-    volume = one_channel(read_volume(item.case.files[item.modality], item.modality))
+    volume = read_canonical(item.case.files[item.modality], item.modality)
     body = foreground(volume) if scale.own else None
     inside = mask_of(options.mask, volume, item.case)
-    frame = body_of(volume) if options.regions and inside is None else inside
+    frame = foreground(volume) if options.regions and inside is None else inside
     regions = []
     if frame is not None:
         parts = [region for region in options.regions if region.over is None]
         regions = [(region, find_region(region, volume, scale, body, item.case, frame)) for region in parts]
-    return Truth(volume, to_range(volume, scale, body), scale, body, inside, frame, tuple(regions))
+    return Truth(volume, scale.apply(volume.data[0], body), scale, body, inside, frame, tuple(regions))
 
 
 def _scores(item: Item, answer: str, volume: Volume, truth: Truth, options: Options) -> dict[str, float]:
     """All scores of one image of a case; its slices go into the pool."""
-    values = to_range(volume, truth.scale, truth.body)
+    values = truth.scale.apply(volume.data[0], truth.body)
     slices = slices_of(values, truth.scale, truth.inside) if options.pool or options.lpips else None
     if options.pool and slices is not None:
         options.pool.add(item.modality, answer, item.case.case, item.case.patient, slices)
@@ -282,7 +279,7 @@ def _baseline_images(item: Item, truth: Volume, options: Options) -> Iterator[tu
         return
     files = {name: path for name, path in item.case.files.items() if name != item.modality}
     sources = {
-        name: one_channel(read_volume(path, name))
+        name: read_canonical(path, name)
         for name, path in (_inputs_of(options.out, item.case) or files).items()
         if (name, item.modality) in options.baselines.tables and is_there(path)
     }

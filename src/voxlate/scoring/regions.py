@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from voxlate.data.find import CaseFiles
 from voxlate.data.presets import LABELS
 from voxlate.errors import BadInput
-from voxlate.images.grid import canonical, return_to, same_grid
+from voxlate.images.grid import canonical, same_grid
 from voxlate.images.mask import brain, clearest, foreground
 from voxlate.images.ranges import Range, range_for
 from voxlate.images.volume import Volume, read_volume, unit_of
@@ -113,13 +113,13 @@ def find_region(
     """
     if region.path is not None:
         path = Path(region.path.replace("{case}", case.case))
-        found: Inside = canonical(on_grid_of(truth, path, "mask")).data[0] > 0.5
+        found: Inside = on_grid_of(truth, path, "mask").data[0] > 0.5
         return found & frame
     assert region.modality is not None
     if region.modality == truth.modality:
         return region.select(thresholded(truth, scale, body), frame)
     if region.modality in case.labels:
-        return region.select(canonical(on_grid_of(truth, case.labels[region.modality], "seg")).data[0], frame)
+        return region.select(on_grid_of(truth, case.labels[region.modality], "seg").data[0], frame)
     if region.modality not in case.files:
         known = ", ".join(sorted({**case.files, **case.labels}))
         raise BadInput(
@@ -153,8 +153,8 @@ def shares_of_other_side(values: NDArray[np.float32], frame: Inside) -> NDArray[
 
 
 def thresholded(volume: Volume, scale: Range, body: Inside | None) -> NDArray[np.float32]:
-    """Values that a threshold applies to, [D, H, W] canonical: not clipped; in arbitrary units shares of the peak."""
-    return to_range(volume, scale, body) if scale.own else canonical(volume).data[0]
+    """Values that a threshold applies to, [D, H, W]: not clipped; in arbitrary units shares of the peak."""
+    return scale.apply(volume.data[0], body) if scale.own else volume.data[0]
 
 
 def region_scores(
@@ -194,11 +194,11 @@ def ratio_scores(name: str, over: tuple[str, str], scored: Mapping[str, float]) 
 
 
 def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> Inside | None:
-    """The region that counts, [D, H, W] in canonical orientation; None for the whole image."""
+    """The voxels that count, [D, H, W]; None for the whole image. truth: canonical."""
     if mask is None:
         return None
     if mask in ("body", "brain"):
-        inside = body_of(truth) if mask == "body" else _brain_of(truth, case)
+        inside = foreground(truth) if mask == "body" else _brain_of(truth, case)
     else:
         if mask == "cohort" and case.mask is None:
             raise BadInput(
@@ -206,55 +206,38 @@ def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> Inside |
             )
         path = case.mask if mask == "cohort" else Path(str(mask).replace("{case}", case.case))
         assert path is not None
-        inside = canonical(on_grid_of(truth, path, "mask")).data[0] > 0.5
+        inside = on_grid_of(truth, path, "mask").data[0] > 0.5
     if not inside.any():
         raise BadInput(f"{case.case}: expected a mask with voxels inside, found an empty one. Choose another --mask.")
     return inside
 
 
 def _brain_of(truth: Volume, case: CaseFiles) -> Inside:
-    """The brain in the truth, [D, H, W] canonical; where that is a map (of flow, of time), in the case's CT."""
+    """The brain in the truth; where that is a map (of flow, of time), in the case's CT."""
     units = {truth.modality: truth.unit, **{name: unit_of(name) for name in case.files}}
     name = clearest(units)
     if truth.unit in ("HU", "a.u.", "grey") or units[name] != "HU":
-        return _canonical(brain(truth), truth)
-    return _canonical(brain(on_grid_of(truth, case.files[name], name)), truth)
-
-
-def body_of(truth: Volume) -> Inside:
-    """The foreground of the truth, [D, H, W] in canonical orientation."""
-    return _canonical(foreground(truth), truth)
-
-
-def _canonical(found: Inside, truth: Volume) -> Inside:
-    """A mask found on the truth's own grid, in canonical orientation."""
-    volume = Volume(found[None].astype(np.float32), truth.affine, "", "mask", truth.origin)
-    inside: Inside = canonical(volume).data[0] > 0.5
-    return inside
-
-
-def to_range(volume: Volume, scale: Range, body: Inside | None) -> NDArray[np.float32]:
-    """Canonical [D, H, W] values on the scored range: slices are then axial and rows run the same way in all files."""
-    values = Volume(scale.apply(volume.data[0], body)[None], volume.affine, scale.unit, volume.modality)
-    return np.ascontiguousarray(canonical(values).data[0])
+        return brain(truth)
+    return brain(on_grid_of(truth, case.files[name], name))
 
 
 def on_grid_of(truth: Volume, path: Path, modality: str) -> Volume:
-    """The image of `path` on the truth's own grid, where the two differ by flips and permutes at most."""
-    volume = one_channel(read_volume(path, modality))
+    """The image of `path`, canonical; raises BadInput where its grid is not the truth's."""
+    volume = read_canonical(path, modality)
     if same_grid(volume.grid, truth.grid):
         return volume
-    if same_grid(canonical(volume).grid, canonical(truth).grid):  # flips and permutes are undone exactly
-        return return_to(volume, truth.grid)
     raise BadInput(
         f"{path}: expected the grid of {truth.origin} ({truth.grid}), found {volume.grid}. "
         "Score images as `voxlate synth` wrote them, on the grid of the truth."
     )
 
 
-def one_channel(volume: Volume) -> Volume:
+def read_canonical(path: Path, modality: str) -> Volume:
+    """A scan of one channel in canonical orientation: slices are then axial and rows run the same way in all files."""
+    volume = read_volume(path, modality)
     if volume.data.shape[0] == 1:
-        return volume
+        turned = canonical(volume)
+        return replace(turned, data=np.ascontiguousarray(turned.data))
     raise BadInput(
         f"{volume.origin}: expected one value a voxel, found {volume.data.shape[0]} channels. Split the file first."
     )
