@@ -61,7 +61,7 @@ def prepare(
         Literal["body", "brain"], typer.Option(help="What counts in a case that has no mask file.")
     ] = "body",
     mask_from: Annotated[
-        str | None, typer.Option(help="The scan in which the brain is found; else a plain CT.")
+        str | None, typer.Option(help="The scan in which the brain is found; else a plain CT, if there is one.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the split by patient, where no manifest gives one.")] = 0,
     as_json: Json = False,

@@ -48,7 +48,9 @@ class Lines:
         self.printed = now
         left = f", {_clock((now - start) / (done - before) * (total - done))} left" if before < done < total else ""
         note = _note(numbers)
-        self.console.print(f"{name} {done}/{total}{left}{'  ' if note else ''}{note}", highlight=False, markup=False)
+        self.console.print(
+            f"{name} {done}/{total}{left}{'  ' if note else ''}{note}", highlight=False, markup=False, soft_wrap=True
+        )
 
 
 @contextmanager

@@ -17,10 +17,10 @@ def evaluate(
     to: Annotated[Path, typer.Argument(metavar="OUT", help="What synth wrote.")],
     truth: Annotated[Path, typer.Option(help="The cohort with the true scans.")],
     mask: Annotated[
-        str | None, typer.Option(help="body, brain, cohort (its mask files) or a file; else all voxels.")
+        str | None, typer.Option(help="body, brain, cohort (its mask files) or a file; else the whole image.")
     ] = None,
     value_range: Annotated[
-        tuple[float, float] | None, typer.Option("--range", help="Of PSNR and SSIM, in the target's unit.")
+        tuple[float, float] | None, typer.Option("--range", help="Range of PSNR and SSIM, in the target's unit.")
     ] = None,
     region: Annotated[
         list[str] | None,
@@ -29,13 +29,13 @@ def evaluate(
         ),
     ] = None,
     features: Annotated[
-        str | None, typer.Option(help="Distances of all slices by texture (built in), vit or a ViT's folder.")
+        str | None, typer.Option(help="Distances between all slices by texture (built in), vit, or a ViT's folder.")
     ] = None,
     lpips: Annotated[
-        Path | None, typer.Option(metavar="WEIGHTS", help="Score LPIPS with these weights (AlexNet).")
+        Path | None, typer.Option(metavar="WEIGHTS", help="Score LPIPS too: its AlexNet weights (safetensors).")
     ] = None,
     ssim_from: Annotated[
-        Literal["low", "zero"], typer.Option(help="SSIM measures from the range's low end or zero.")
+        Literal["low", "zero"], typer.Option(help="SSIM measures values from the range's low end, or from zero.")
     ] = "low",
     split: Split = None,
     naive: Annotated[Path | None, typer.Option(help="A run's naive.safetensors; else that of OUT's own run.")] = None,
@@ -74,7 +74,7 @@ def compare(
     answer: Annotated[str, typer.Option(help="Compare a naive baseline of each instead.")] = "synthesis",
     to: Annotated[Path | None, typer.Option("--out", help="Write the table as JSON too.")] = None,
     page: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE", help="Write an offline HTML page too.")
+        Path | None, typer.Option("--report", metavar="FILE", help="Write table and pictures as one offline HTML page.")
     ] = None,
     as_json: Json = False,
 ) -> None:
