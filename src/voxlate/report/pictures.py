@@ -24,6 +24,7 @@ SHORTEST_PIXELS = 160  # tiny volumes are enlarged here, since a browser would b
 SOFT_TISSUE_HU = (-160.0, 240.0)  # the usual window (width 400, level 40) where a wider range is scored
 WINDOWS_HU = {"ncct": (0.0, 80.0), "cta": (0.0, 200.0)}  # of the brain and its vessels, by how a modality's name begins
 PERFUSION_COLOURS = {"ml/100g/min": "cbf", "ml/100g": "cbv", "s": "tmax"}
+PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 SIDES: dict[Plane, tuple[str, str]] = {"axial": ("R", "L"), "coronal": ("R", "L"), "sagittal": ("A", "P")}
 
 WIDEST = 7  # columns that fit next to each other; more stand in rows of about equal length
@@ -99,7 +100,12 @@ class Column:
 
 
 def read_case(
-    out: Path, scores: Mapping[str, Any], case: str, modality: str, *, axial_only: bool = False
+    out: Path,
+    scores: Mapping[str, Any],
+    case: str,
+    modality: str,
+    planes: Sequence[Plane] = PLANES,
+    sources: bool = True,
 ) -> CaseImages | None:
     """The middle slices of one synthesis in OUT, its sources and its truth; None where the synthesis is gone.
 
@@ -110,34 +116,35 @@ def read_case(
         return None
     truth = Path(scores.get("truth_files", {}).get(f"{case}/{modality}", ""))
     part = scores.get("modalities", {}).get(modality)
-    made = read_volume(path, modality)
-    reference = read_volume(truth, modality) if truth.name and is_there(truth) else None
+    made = _read(path, modality)
+    reference = _read(truth, modality) if truth.name and is_there(truth) else None
     main = reference or made
     scale = _range(part) if part else range_for(main.unit, float(main.data.max()))
     body = foreground(main)
-    at = _centre(main, body)
-    if axial_only:
-        at = {"axial": at["axial"]}
-    images = []
+    images: list[tuple[str, str, NDArray[Any], ColourScale | None]] = []
     inputs = scores.get("source_files", {}).get(case) or stated_inputs(provenance_of(out, case))
-    for name, file in inputs.items():
+    for name, file in inputs.items() if sources else ():
         if is_there(Path(file)):
-            source = return_to(read_volume(Path(file), name), main.grid)
+            source = return_to(_read(Path(file), name), main.grid)
             own = range_for(source.unit, float(source.data.max()))
-            values = own.apply(source.data[0], foreground(source))
-            images.append(_cut("source", name, source, values, at, _scale_of(own, name)))
+            images.append(("source", name, own.apply(source.data[0], foreground(source)), _scale_of(own, name)))
     ours = scale.apply(return_to(made, main.grid).data[0], body)
-    images.append(_cut("synthesis", modality, main, ours, at, _scale_of(scale, modality)))
+    images.append(("synthesis", modality, ours, _scale_of(scale, modality)))
     if reference is not None:
         true = scale.apply(reference.data[0], body)
-        images.append(_cut("truth", modality, main, true, at, _scale_of(scale, modality)))
-        images.append(_cut("error", "synthesis − truth", main, ours - true, at))
+        images.append(("truth", modality, true, _scale_of(scale, modality)))
+        images.append(("error", "synthesis − truth", ours - true, None))
     if std is not None:
-        spread = return_to(read_volume(std, modality), main.grid).data[0] / scale.gain(made.data[0], body)
-        images.append(_cut("spread", "standard deviation", main, spread, at))
-    spacing = canonical(main).grid.spacing_mm
-    pixels = {plane: pictures.pixel_mm(spacing, plane) for plane in at}
-    return CaseImages(case, modality, main.grid, tuple(images), pixels)
+        spread = return_to(_read(std, modality), main.grid).data[0] / scale.gain(made.data[0], body)
+        images.append(("spread", "standard deviation", spread, None))
+    at = {plane: index for plane, index in _centre(body).items() if plane in planes}
+    return CaseImages(
+        case,
+        modality,
+        main.grid,
+        tuple(CaseImage(role, name, _cut(values, at), own) for role, name, values, own in images),
+        {plane: pictures.pixel_mm(main.grid.spacing_mm, plane) for plane in at},
+    )
 
 
 def shared_scales(cases: Sequence[CaseImages]) -> dict[tuple[str, str], ColourScale]:
@@ -163,6 +170,7 @@ def sections_of(
     scores: their metrics.json; {} where there is none.
     """
     first = next(iter(folders))
+    planes, layout = (PLANES, _alone) if len(folders) == 1 else (PLANES[:1], _several)
     modalities = list(scores[first].get("modalities", {})) or sorted({name for _, name in _made(folders[first])})
     found = []
     for modality in modalities:
@@ -171,22 +179,18 @@ def sections_of(
         cases = list(rows[first]) if scored else [case for case, name in _made(folders[first]) if name == modality]
         error = {case: sum(mine.get(case, {}).get("mae") or 0.0 for mine in rows.values()) for case in cases}
         chosen = evenly(sorted(cases, key=lambda case: error[case]), max(1, most // len(modalities)))
-        axial = len(folders) > 1
-        read = {
-            case: {name: read_case(folders[name], scores[name], case, modality, axial_only=axial) for name in folders}
-            for case, _ in chosen
-        }
-        there = {case: {name: one for name, one in mine.items() if one} for case, mine in read.items()}
+        there: dict[str, dict[str, CaseImages]] = {case: {} for case, _ in chosen}
+        for case, mine in there.items():
+            for name, folder in folders.items():
+                one = read_case(folder, scores[name], case, modality, planes, sources=not mine)
+                mine |= {name: one} if one else {}
         scales = shared_scales([one for mine in there.values() for one in mine.values()])
         unit = scores[first]["modalities"][modality]["unit"] if scored else ""
         for case, rank in chosen:
             if there[case]:
-                mine = {name: rows[name].get(case, {}) for name in there[case]}
+                mine_rows = {name: rows[name].get(case, {}) for name in there[case]}
                 facts = [modality, str(next(iter(there[case].values())).grid), *([rank] if scored else [])]
-                section = (
-                    _several(there[case], scales, mine, unit) if axial else _alone(there[case], scales, mine, unit)
-                )
-                found.append({"case": case, "facts": facts, **section})
+                found.append({"case": case, "facts": facts, **layout(there[case], scales, mine_rows, unit)})
     return found
 
 
@@ -254,26 +258,21 @@ def _made(out: Path) -> list[tuple[str, str]]:
     return [(case, name) for case, name in names if not name.endswith("_std")]
 
 
-def _cut(
-    role: str,
-    name: str,
-    like: Volume,
-    values: NDArray[Any],
-    at: Mapping[Plane, int],
-    scale: ColourScale | None = None,
-) -> CaseImage:
-    turned = canonical(Volume(np.asarray(values, np.float32)[None], like.affine, like.unit, name)).data[0]
-    slices = {plane: pictures.plane_of(turned, plane, index).copy() for plane, index in at.items()}
-    return CaseImage(role, name, slices, scale)
+def _read(path: Path, modality: str) -> Volume:
+    return canonical(read_volume(path, modality))
 
 
-def _centre(volume: Volume, body: NDArray[np.bool_]) -> dict[Plane, int]:
+def _cut(values: NDArray[Any], at: Mapping[Plane, int]) -> dict[Plane, NDArray[Any]]:
+    """Slices of a canonical volume [D, H, W] as radiologists see them."""
+    return {plane: pictures.plane_of(values, plane, index).astype(np.float32) for plane, index in at.items()}
+
+
+def _centre(body: NDArray[np.bool_]) -> dict[Plane, int]:
     """Where to cut: through the middle of the foreground; a single slice has only itself."""
-    turned = canonical(Volume(body[None].astype(np.float32), volume.affine, "", "mask")).data[0] > 0.5
-    if len(turned) == 1:
+    if len(body) == 1:
         return {"axial": 0}
-    middle = [round(float(axis.mean())) for axis in np.nonzero(turned)] if turned.any() else None
-    depth, row, column = middle or [size // 2 for size in turned.shape]
+    middle = [round(float(axis.mean())) for axis in np.nonzero(body)] if body.any() else None
+    depth, row, column = middle or [size // 2 for size in body.shape]
     return {"axial": depth, "coronal": row, "sagittal": column}
 
 

@@ -179,26 +179,29 @@ class Tables:
         return [name for name in self.lines if name]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        lines = [line for mine in self.lines.values() for line in mine]
-        heads = [len(text) for mod, mine in self.lines.items() for line in mine for text in self._head(mod, line)]
-        wide = max((len(text) for line in lines for one in line.cells for text in (one.text, one.below)), default=0)
-        wide = max(wide, NARROWEST)
-        fit = max(1, (options.max_width - max(heads, default=0) - 4) // (wide + 3))
+        cells = [line.cells for mine in self.lines.values() for line in mine]
+        wide = [max([NARROWEST, *(len(text) for one in row for text in (one.text, one.below))]) for row in zip(*cells)]
+        heads = [len(text) for name, mine in self.lines.items() for line in mine for text in self._head(name, line)]
+        groups: list[list[int]] = [[]]
+        for column in range(len(self.methods)):
+            if sum(wide[other] + 3 for other in [*groups[-1], column]) > options.max_width - max(heads, default=0) - 4:
+                groups.append([])
+            groups[-1].append(column)
         yield Text(self.title, style="italic")
-        for first in range(0, len(self.methods), fit):
-            yield self._part(range(first, min(first + fit, len(self.methods))), wide)
+        for columns in filter(None, groups):
+            yield self._part(columns, wide)
         yield Text("\n".join(self.caption), style="dim")
 
     def _head(self, modality: str, line: Line) -> tuple[str, str]:
         several = modality and len(self.modalities) > 1
         return (f"{modality} {line.label}" if several else line.label), line.unit
 
-    def _part(self, columns: range, wide: int) -> Table:
+    def _part(self, columns: Sequence[int], wide: Sequence[int]) -> Table:
         result = Table()
         result.add_column("")
         for column in columns:
-            name = _folded(self.methods[column], wide)
-            result.add_column(name, justify="right", min_width=wide, max_width=wide, overflow="fold")
+            name, width = _folded(self.methods[column], wide[column]), wide[column]
+            result.add_column(name, justify="right", min_width=width, max_width=width, overflow="fold")
         for modality, mine in self.lines.items():
             for line in mine:
                 cells = (line.cells[column] for column in columns)
@@ -248,7 +251,8 @@ def _score_cell(scores: Mapping[str, Any], answer: str, metric: Metric) -> Cell:
     value = scores.get(metric.key)
     below = ""
     if value and value["mean"] is not None and value["ci95"]:
-        below = " to ".join(figure(end, metric, like=value["mean"]) for end in value["ci95"])
+        low, high = (figure(end, metric, like=value["mean"]) for end in value["ci95"])
+        below = f"{low} to {high}" if low.startswith("-") else f"{low}–{high}"
     return Cell(cell(value, metric), below, bold=answer == "synthesis")
 
 
