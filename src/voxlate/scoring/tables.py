@@ -252,7 +252,7 @@ def _score_cell(scores: Mapping[str, Any], answer: str, metric: Metric) -> Cell:
     below = ""
     if value and value["mean"] is not None and value["ci95"]:
         low, high = (figure(end, metric, like=value["mean"]) for end in value["ci95"])
-        below = f"{low} to {high}" if low.startswith("-") else f"{low}–{high}"
+        below = f"{low}…{high}" if low.startswith("-") else f"{low}–{high}"
     return Cell(cell(value, metric), below, bold=answer == "synthesis")
 
 
