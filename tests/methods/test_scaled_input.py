@@ -11,6 +11,7 @@ from voxlate.diffusion.objective import Uniform
 from voxlate.diffusion.schedules import Cosine, ExponentialVE
 from voxlate.methods.diffusion import Diffusion, DiffusionSettings
 from voxlate.methods.tasks import Translate
+from voxlate.nets.interface import NetworkInput, Output
 
 
 class Curve(nn.Module):
@@ -21,9 +22,10 @@ class Curve(nn.Module):
         self.seen: list[Tensor] = []
         self.gain = nn.Parameter(torch.tensor(0.7))
 
-    def forward(self, x: Tensor, condition, log_snr: Tensor) -> Tensor:
-        self.seen.append(x)
-        return torch.tanh(self.gain * x + condition.images + log_snr.view(-1, 1, 1, 1, 1) / 10)
+    def forward(self, inputs: NetworkInput) -> Output:
+        self.seen.append(inputs.state)
+        (image,) = inputs.images.values()
+        return Output(torch.tanh(self.gain * inputs.state + image + inputs.log_snr.view(-1, 1, 1, 1, 1) / 10))
 
 
 def method(schedule, scaled: bool) -> Diffusion:

@@ -8,8 +8,7 @@ import numpy as np
 
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
-from voxlate.images.series import is_there
-from voxlate.images.volume import family, read_volume
+from voxlate.images.volume import family, is_there, read_volume
 
 
 def describe_path(path: Path) -> dict[str, Any]:
@@ -70,6 +69,7 @@ def _model(path: Path) -> dict[str, Any]:
         "title": recipe["title"],
         "source": recipe["data"]["source"],
         "target": recipe["data"]["target"],
+        **({"needs code": ", ".join(header["imports"])} if "imports" in header else {}),
         "parameters": header["parameters"],
         "steps": header["steps"],
         "minutes": round(header["seconds"] / 60, 1),

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from voxlate.cli.app import app, err, out
-from voxlate.cli.options import Changes, Device, Json, Manifest, Pattern, Preset, Samples, Split, To, pairs
+from voxlate.cli.options import AllowCode, Changes, Device, Json, Manifest, Pattern, Preset, Samples, Split, To, pairs
 from voxlate.cli.progress import progress_on
 
 
@@ -94,7 +94,7 @@ def synth(
     batch: Annotated[int | None, typer.Option(min=1, help="Slices at a time: memory, not results.")] = None,
     split: Split = None,
     slices: Annotated[
-        Literal["whole", "tiled", "resized"] | None, typer.Option(help="How slices enter a model of slices.")
+        Literal["whole", "tiled", "resized"] | None, typer.Option(help="How a model of slices sees a volume.")
     ] = None,
     crop: Annotated[
         int | None, typer.Option(min=0, help="Synthesise only in the box of the mask and so many voxels around it.")
@@ -110,6 +110,7 @@ def synth(
     manifest: Manifest = None,
     preset: Preset = None,
     device: Device = "auto",
+    allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Make the target modalities of one case or of a cohort, on the input's own grid and in physical units."""
@@ -122,7 +123,7 @@ def synth(
     named |= {key: {"kind": kind} for key, kind in kinds.items() if kind is not None}
     if crop is not None:
         named["slices"] = {"kind": slices or "whole", "crop": crop}
-    model = load(run, device)
+    model = load(run, device, allow_code)
     model = model if like is None else model.drawn_like(recipes.read(like))
     model = model.with_options(**{**named, **recipes.table(pairs(change))})
     scans = find_scans(inputs, model, split=split, missing=missing, pattern=pattern, manifest=manifest, preset=preset)

@@ -177,7 +177,7 @@ def _to_range(volume: Volume, scale: Range, body: Body = None) -> NDArray[np.flo
     """Values on the scored range; the foreground is looked for only where it matters and is not given."""
     if scale.own and body is None:
         body = foreground(volume)
-    return scale.apply(volume.data[0], body)
+    return scale.normalise(volume.data[0], body)
 
 
 def _bins(values: NDArray[np.float32], scale: Range) -> NDArray[np.intp]:

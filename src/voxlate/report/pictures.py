@@ -14,8 +14,7 @@ from voxlate.images.grid import Grid, canonical, return_to
 from voxlate.images.mask import foreground
 from voxlate.images.pictures import Plane
 from voxlate.images.ranges import Range, range_for
-from voxlate.images.series import is_there
-from voxlate.images.volume import Volume, read_volume
+from voxlate.images.volume import Volume, is_there, read_volume
 from voxlate.scoring.evaluate import provenance_of, stated_inputs
 from voxlate.scoring.metrics import METRICS
 from voxlate.scoring.tables import figure, rows_of
@@ -127,11 +126,11 @@ def read_case(
         if is_there(Path(file)):
             source = return_to(_read(Path(file), name), main.grid)
             own = range_for(source.unit, float(source.data.max()))
-            images.append(("source", name, own.apply(source.data[0], foreground(source)), _scale_of(own, name)))
-    ours = scale.apply(return_to(made, main.grid).data[0], body)
+            images.append(("source", name, own.normalise(source.data[0], foreground(source)), _scale_of(own, name)))
+    ours = scale.normalise(return_to(made, main.grid).data[0], body)
     images.append(("synthesis", modality, ours, _scale_of(scale, modality)))
     if reference is not None:
-        true = scale.apply(reference.data[0], body)
+        true = scale.normalise(reference.data[0], body)
         images.append(("truth", modality, true, _scale_of(scale, modality)))
         images.append(("error", "synthesis − truth", ours - true, None))
     if std is not None:

@@ -14,8 +14,7 @@ from voxlate.errors import BadInput
 from voxlate.files import read_json
 from voxlate.images.mask import foreground
 from voxlate.images.ranges import Range, range_for
-from voxlate.images.series import is_there
-from voxlate.images.volume import Volume, read_volume
+from voxlate.images.volume import Volume, is_there, read_volume
 from voxlate.scoring.distances import Pool, slices_of
 from voxlate.scoring.features import Features, features_for
 from voxlate.scoring.lpips import Lpips, load_lpips
@@ -230,7 +229,7 @@ def _score_item(item: Item, scale: Range, options: Options) -> list[Row]:
     if item.std is not None:
         std = on_grid_of(truth.volume, item.std, item.modality).data[0]
         std = std / scale.gain(synthesis.data[0], truth.body)
-        error = np.abs(scale.apply(synthesis.data[0], truth.body) - truth.values)
+        error = np.abs(scale.normalise(synthesis.data[0], truth.body) - truth.values)
         scored["std"] = float(np.mean(std if truth.inside is None else std[truth.inside], dtype=np.float64))
         scored["std_error_r"] = correlation(std, error, truth.inside)
     rows = [Row(*head, "synthesis", scored)]
@@ -249,12 +248,12 @@ def _truth(item: Item, scale: Range, options: Options) -> Truth:
     if frame is not None:
         parts = [region for region in options.regions if region.over is None]
         regions = [(region, find_region(region, volume, scale, body, item.case, frame)) for region in parts]
-    return Truth(volume, scale.apply(volume.data[0], body), scale, body, inside, frame, tuple(regions))
+    return Truth(volume, scale.normalise(volume.data[0], body), scale, body, inside, frame, tuple(regions))
 
 
 def _scores(item: Item, answer: str, volume: Volume, truth: Truth, options: Options) -> dict[str, float]:
     """All scores of one image of a case; its slices go into the pool."""
-    values = truth.scale.apply(volume.data[0], truth.body)
+    values = truth.scale.normalise(volume.data[0], truth.body)
     slices = slices_of(values, truth.scale, truth.inside) if options.pool or options.lpips else None
     if options.pool and slices is not None:
         options.pool.add(item.modality, answer, item.case.case, item.case.patient, slices)

@@ -154,7 +154,7 @@ def shares_of_other_side(values: NDArray[np.float32], frame: Inside) -> NDArray[
 
 def thresholded(volume: Volume, scale: Range, body: Inside | None) -> NDArray[np.float32]:
     """Values that a threshold applies to, [D, H, W]: not clipped; in arbitrary units shares of the peak."""
-    return scale.apply(volume.data[0], body) if scale.own else volume.data[0]
+    return scale.normalise(volume.data[0], body) if scale.own else volume.data[0]
 
 
 def region_scores(

@@ -21,7 +21,7 @@ def counted(net: nn.Module) -> Iterator[Calls]:
     calls = Calls()
 
     def note(_: nn.Module, __: tuple[Any, ...], answer: Any) -> None:
-        calls.count += len(answer)
+        calls.count += len(answer.image)
 
     hook = net.register_forward_hook(note)
     try:

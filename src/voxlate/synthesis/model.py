@@ -19,18 +19,16 @@ from voxlate.config import fill
 from voxlate.data.prepared import MASK
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
+from voxlate.images.frames import without_frame
 from voxlate.images.grid import Grid, canonical, resample, return_to, same_grid, with_spacing
 from voxlate.images.intensity import Scale
 from voxlate.images.mask import brain
 from voxlate.images.midline import midline_grid
-from voxlate.images.series import without_frame
-from voxlate.images.spool import mapped, spooled
 from voxlate.images.tiling import Blend, Triple
 from voxlate.images.views import Resized, View, resize, view, zoomed
 from voxlate.images.volume import Volume, read_volume
 from voxlate.methods.method import Method
-from voxlate.methods.tasks import Complete
-from voxlate.recipe import Recipe, Synthesis, check_synthesis, windows
+from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges
 from voxlate.synthesis.calls import counted
 from voxlate.synthesis.inputs import Inputs
 from voxlate.training.run import file_hash, load_method, made_by
@@ -114,9 +112,7 @@ class Model:
             grids[scan.origin or name] = scan.grid
             turned = canonical(scan)
             frame = frame or model._frame(turned)
-            brought = model._brought(name, turned, frame, given=MASK in scans)
-            volumes[name] = replace(brought, data=spooled(brought.data))
-            del scan, turned, brought  # from here on large scans are in a file, and read slice by slice
+            volumes[name] = model._brought(name, turned, frame, given=MASK in scans)
         first = _one_grid(grids)
         wanted = model._wanted(volumes)
         grid = next(iter(volumes.values())).grid
@@ -140,7 +136,7 @@ class Model:
         """Raise BadInput where modalities that the model needs are not among a case's scans."""
         sources = self.recipe.data.source
         missing = [name for name in sources if name not in scans]
-        completes = isinstance(self.recipe.task, Complete)
+        completes = self.recipe.task.completes
         if len(missing) == len(sources) or (missing and not completes):
             raise BadInput(
                 f"{case}: expected {' and '.join(sources)}, found {', '.join(sorted(scans)) or 'none of them'}. "
@@ -158,7 +154,7 @@ class Model:
         return (*self.recipe.data.source, *([MASK] if self.recipe.masked else []))
 
     def _wanted(self, volumes: Mapping[str, Volume]) -> list[str]:
-        completes = isinstance(self.recipe.task, Complete)
+        completes = self.recipe.task.completes
         return [name for name in self.recipe.data.target if not (completes and name in volumes)]
 
     def _frame(self, volume: Volume) -> Grid:
@@ -181,8 +177,7 @@ class Model:
 
     def _returned(self, values: np.ndarray, physical: Physical, modality: str, grid: Grid, to: Grid) -> Volume:
         """A channel of the blend, in physical units and on the grid of the scans."""
-        made = mapped(physical, values, dtype=np.float32)
-        return return_to(Volume(made[None], grid.affine, self.header["units"][modality], modality), to)
+        return return_to(Volume(physical(values)[None], grid.affine, self.header["units"][modality], modality), to)
 
     def plan(self, files: Mapping[str, Path | str], case: str, seed: int) -> dict[str, Any]:
         """How a case's images will be made: model, options, seed, inputs; equal plans give equal images."""
@@ -196,16 +191,19 @@ class Model:
             "synth": options,
             "inputs": {name: _input(Path(path)) for name, path in sorted(files.items())},
             "units": self.header["units"],
-            "range": {name: window for name, window in windows(recipe).items() if name in recipe.data.target},
+            "range": {name: window for name, window in fixed_ranges(recipe).items() if name in recipe.data.target},
         }
         plain: dict[str, Any] = json.loads(TypeAdapter(dict[str, Any]).dump_json(plan))
         return plain
 
 
-def load(run: Path | str, device: str = "auto") -> Model:
-    """Open a run folder or a weights file for synthesis; raises BadInput where it is none."""
+def load(run: Path | str, device: str = "auto", allow_code: bool = False) -> Model:
+    """Open a run folder or a weights file for synthesis; raises BadInput where it is none.
+
+    allow_code: import the code outside voxlate that the model names, which is then run.
+    """
     path = Path(run)
-    method, recipe, header = load_method(path)
+    method, recipe, header = load_method(path, allow_code)
     weights = path / "weights.safetensors" if path.is_dir() else path
     where = find_device(device)
     return Model(method.to(where), recipe, {**header, "weights_hash": file_hash(weights)}, where, path.resolve())
@@ -234,8 +232,6 @@ def _run(
             streams = [_streams(synth, case, sight.place(start), grid.spacing_mm[0]) for start in chosen]
             for start, image in zip(chosen, _samples(model, batch, partial(Noise, seed, streams), sight)):
                 blend.add(image, sight.place(start))
-            inputs.release()
-            blend.release()
             if progress:
                 progress(begin + len(chosen), len(starts))
     for z in sight.beside():
