@@ -188,9 +188,9 @@ def _numbers(value: Any, name: str) -> Iterable[tuple[str, float]]:
 def _running_mean(values: NDArray[Any], width: int) -> NDArray[Any]:
     """Of the last `width` values at each place."""
     sums = np.cumsum(np.concatenate([[0.0], values]))
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(0, ends - width)
-    return np.asarray((sums[ends] - sums[starts]) / (ends - starts))
+    stops = np.arange(1, len(values) + 1)
+    starts = np.maximum(0, stops - width)
+    return np.asarray((sums[stops] - sums[starts]) / (stops - starts))
 
 
 def _thinned(values: NDArray[Any]) -> NDArray[Any]:

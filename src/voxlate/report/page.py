@@ -46,7 +46,9 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
         raise BadInput(f"{folder}: expected the folder of a run or of syntheses, found none. Check the path.")
     is_run = (folder / "recipe.toml").is_file() or (folder / "log.jsonl").is_file()
     provenance, scores = json_in(folder / "provenance.json"), json_in(folder / "metrics.json")
-    cases = [] if is_run else sections_of({folder.name: folder}, {folder.name: scores}, MOST_CASES)
+    scored = isinstance(scores.get("modalities"), dict) and bool(scores["modalities"])
+    known = scores if scored else {}
+    cases = [] if is_run else sections_of({folder.name: folder}, {folder.name: known}, MOST_CASES)
     if not (is_run or cases or scores):
         raise BadInput(
             f"{folder}: expected a run (recipe.toml, log.jsonl) or syntheses (<case>/<modality>.nii.gz), found none. "
@@ -54,11 +56,10 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
         )
     run = folder if is_run else _run_of(provenance)
     recipe = _recipe(folder, run, provenance)
-    scored = bool(scores.get("modalities"))
     context = {
         "kind": "Training run" if is_run else "Synthesis",
         "folder": folder.name,
-        "title": _title(recipe, folder, scores),
+        "title": _title(recipe, folder, known),
         "summaries": [_summary(name, part) for name, part in scores["modalities"].items()] if scored else [],
         "tables": score_tables(scores) if scored else None,
         "plain_scores": [] if scored else flat(scores),

@@ -197,8 +197,8 @@ def evenly(ordered: Sequence[str], most: int) -> list[tuple[str, str]]:
     """At most so many, evenly from the lowest to the highest error, and each one's rank in words."""
     last, count = len(ordered) - 1, min(most, len(ordered))
     picks = [round(number * last / (count - 1)) for number in range(count)] if count > 1 else range(count)
-    ends = {0: " (lowest)", last: " (highest)"} if last else {}
-    return [(ordered[n], f"error rank {n + 1} of {len(ordered)}{ends.get(n, '')}") for n in picks]
+    extremes = {0: " (lowest)", last: " (highest)"} if last else {}
+    return [(ordered[n], f"error rank {n + 1} of {len(ordered)}{extremes.get(n, '')}") for n in picks]
 
 
 def _alone(methods: Mapping[str, CaseImages], scales: Scales, rows: Rows, unit: str) -> dict[str, Any]:
