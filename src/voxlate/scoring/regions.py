@@ -19,11 +19,8 @@ from voxlate.images.volume import Volume, read_volume, unit_of
 from voxlate.scoring import metrics
 
 Inside = NDArray[np.bool_]
-NUMBER = r"([-+]?\d+(?:\.\d*)?)"
-ABOVE_OR_BELOW = re.compile(rf"([\w-]+)\s*([<>])\s*{NUMBER}")
-LABEL = re.compile(rf"([\w-]+)\s*={{1,2}}\s*{NUMBER}")
-BETWEEN = re.compile(rf"{NUMBER}\s*<\s*([\w-]+)\s*<\s*{NUMBER}")
-BELOW_SHARE = re.compile(rf"([\w-]+)\s*<\s*{NUMBER}\s*%")
+NUMBER = r"[-+]?\d+(?:\.\d*)?"
+RULE = re.compile(rf"(?:({NUMBER})\s*<\s*)?([\w-]+)\s*(<|>|==?)\s*({NUMBER})\s*(%)?")  # LOW < MODALITY < VALUE %
 RATIO = re.compile(r"([\w-]+)\s*/\s*([\w-]+)")
 
 
@@ -82,22 +79,24 @@ def _region(name: str, text: str) -> Region:
         raise BadInput(
             f"region: expected a name of letters, digits, _ and -, found {name!r}. Write it as vessels=cta>150."
         )
-    if found := LABEL.fullmatch(text.strip()):
-        value = float(found[2])
-        return Region(name, f"{found[1]} = {value:g}", found[1], value - 0.5, value + 0.5)
-    if "<" not in text and ">" not in text:
+    found = RULE.fullmatch(text.strip())
+    if found is None and "<" not in text and ">" not in text:
         if not text:
             raise BadInput(f"region {name}: expected a threshold or a mask file, found nothing. Write {name}=cta>150.")
         return Region(name, text, path=text)
-    if found := BELOW_SHARE.fullmatch(text.strip()):
-        share = float(found[2])
-        return Region(name, f"{found[1]} < {share:g} %", found[1], 0.0, share / 100, mirrored=True)
-    if found := ABOVE_OR_BELOW.fullmatch(text.strip()):
-        modality, sign, value = found[1], found[2], float(found[3])
-        low, high = (value, math.inf) if sign == ">" else (-math.inf, value)
-        return Region(name, f"{modality} {sign} {value:g}", modality, low, high)
-    if (found := BETWEEN.fullmatch(text.strip())) and float(found[1]) < float(found[3]):
-        return Region(name, f"{found[1]} < {found[2]} < {found[3]}", found[2], float(found[1]), float(found[3]))
+    below, modality, sign, number, percent = found.groups() if found else ("", "", "", "0", "")
+    value = float(number)
+    match (bool(below), sign, bool(percent)):
+        case (False, "=" | "==", False):
+            return Region(name, f"{modality} = {value:g}", modality, value - 0.5, value + 0.5)
+        case (False, "<", True):
+            return Region(name, f"{modality} < {value:g} %", modality, 0.0, value / 100, mirrored=True)
+        case (False, "<", False):
+            return Region(name, f"{modality} < {value:g}", modality, high=value)
+        case (False, ">", False):
+            return Region(name, f"{modality} > {value:g}", modality, low=value)
+        case (True, "<", False) if float(below) < value:
+            return Region(name, f"{below} < {modality} < {number}", modality, float(below), value)
     raise BadInput(
         f"region {name}: expected MODALITY>NUMBER, MODALITY<NUMBER, LOW<MODALITY<HIGH, LABELS=NUMBER or a mask file, "
         f"found {text!r}. Write it as {name}=cta>150."
