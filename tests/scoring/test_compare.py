@@ -144,8 +144,8 @@ def test_what_cannot_be_compared_is_refused(folders, tmp_path):
         compare([folders[0], tmp_path])
     with pytest.raises(BadInput, match="expected scores of mean image for ct, found synthesis"):
         compare(folders, answer="mean image")
-    with pytest.raises(BadInput, match="3 different names"):
-        compare(folders, names=["one", "one", "two"])
+    with pytest.raises(BadInput, match="expected different folders, found one twice"):
+        compare([*folders, folders[0]])
 
 
 def test_folders_of_one_name_are_called_by_their_parents_too(tmp_path):
@@ -196,7 +196,9 @@ def test_times_of_different_devices_are_said_not_to_compare(folders):
     took(folders[0], [1.0], 4)
     took(folders[1], [0.1], 4, device="a GPU")
     assert "a on cpu; b on a GPU. Times on different devices do not compare." in shown(compare(folders))
-    assert "Time" not in shown(compare(folders[2:] + folders[2:], names=["c", "d"]))
+    for folder in folders:
+        (folder / "c0" / "provenance.json").unlink(missing_ok=True)
+    assert "Time" not in shown(compare(folders))
 
 
 def test_many_methods_stand_in_several_tables_that_fit_the_terminal(tmp_path):

@@ -106,8 +106,7 @@ def prepare(
 @app.command(epilog="Examples:  voxlate info scan.nii.gz    voxlate info RUN")
 def info(
     path: Annotated[
-        Path,
-        typer.Argument(help="A scan, a DICOM folder or FOLDER#series, a run, weights, or a prepared cohort."),
+        Path, typer.Argument(help="A scan, a DICOM folder or FOLDER#series, a run, weights, or a prepared cohort.")
     ],
     as_json: Json = False,
 ) -> None:

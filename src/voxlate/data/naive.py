@@ -132,10 +132,7 @@ def fit(
 
 
 def fit_cohort(
-    cohort: Cohort,
-    sources: Sequence[str],
-    targets: Sequence[str],
-    windows: Mapping[str, Sequence[float]] | None = None,
+    cohort: Cohort, sources: Sequence[str], targets: Sequence[str], windows: Mapping[str, Sequence[float]] | None = None
 ) -> Baselines:
     """Learn the naive baselines from the training cases of a prepared cohort (at most MOST_CASES, evenly chosen).
 

@@ -47,21 +47,15 @@ class Comparison:
         write_json(path, self.document)
 
 
-def compare(
-    folders: Sequence[Path | str],
-    *,
-    names: Sequence[str] | None = None,
-    reference: str | None = None,
-    answer: str = "synthesis",
-) -> Comparison:
+def compare(folders: Sequence[Path | str], *, reference: str | None = None, answer: str = "synthesis") -> Comparison:
     """Mean and sd of each method and metric, and paired Wilcoxon tests against `reference`, Holm-corrected.
 
-    folders: what `evaluate` scored (each holds a metrics.json); names: what to call them, else the folders' names.
+    folders: what `evaluate` scored (each holds a metrics.json).
     reference: a name; by default the best method of each metric. answer: "synthesis", or a naive baseline.
     Several cases of one patient are averaged first, where there are several patients.
     Raises BadInput where cases, ranges or masks differ. Source: Wilcoxon 1945; Holm 1979.
     """
-    methods = _methods([Path(folder) for folder in folders], names, answer)
+    methods = _methods([Path(folder) for folder in folders], answer)
     if reference is not None and reference not in [method.name for method in methods]:
         known = ", ".join(method.name for method in methods)
         raise BadInput(f"--reference: expected one of {known}, found {reference!r}. Choose one of these.")
@@ -87,15 +81,11 @@ def compare(
     )
 
 
-def _methods(folders: Sequence[Path], names: Sequence[str] | None, answer: str) -> list[Scored]:
+def _methods(folders: Sequence[Path], answer: str) -> list[Scored]:
     if len(folders) < 2:
         raise BadInput(f"compare: expected at least two scored folders, found {len(folders)}. Add another one.")
-    called = list(names) if names else _names(folders)
-    if len(called) != len(folders) or len(set(called)) != len(called):
-        raise BadInput(
-            f"compare: expected {len(folders)} different names, found {', '.join(called)}. Give one a folder."
-        )
-    return [Scored(name, folder, _document(folder, answer), answer) for name, folder in zip(called, folders)]
+    names = _names(folders)
+    return [Scored(name, folder, _document(folder, answer), answer) for name, folder in zip(names, folders)]
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -104,8 +94,8 @@ def _names(folders: Sequence[Path]) -> list[str]:
     for depth in range(1, max(map(len, paths)) + 1):
         names = ["/".join(path[-depth:]) for path in paths]
         if len(set(names)) == len(names):
-            break
-    return names
+            return names
+    raise BadInput(f"compare: expected different folders, found one twice in {', '.join(map(str, folders))}. Drop it.")
 
 
 def _document(folder: Path, answer: str) -> Mapping[str, Any]:

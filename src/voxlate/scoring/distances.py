@@ -16,10 +16,7 @@ from numpy.typing import NDArray
 from voxlate.images.ranges import Range
 from voxlate.scoring.features import Features
 
-KEYS = {
-    "fd": ("fd", "fd_inf", "kd"),
-    "texture": ("texture_distance", "texture_distance_inf", "texture_kd"),
-}
+KEYS = {"fd": ("fd", "fd_inf", "kd"), "texture": ("texture_distance", "texture_distance_inf", "texture_kd")}
 FEWEST = 3  # cases or patients below which errors come from blocks of slices
 PARTS = 5  # the sets are cut in 1 to 5 parts: points of the line over 1/N
 ORDERS = 4  # random orders in which they are cut; with fewer the draw shows in the intercept
