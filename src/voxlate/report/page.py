@@ -19,6 +19,7 @@ from voxlate.errors import BadInput
 from voxlate.files import read_json, write_text
 from voxlate.report.curves import curve_chart, curves_of, score_chart
 from voxlate.report.pictures import sections_of
+from voxlate.scoring.evaluate import run_folders
 from voxlate.scoring.metrics import METRICS, metrics_of
 from voxlate.scoring.tables import figure, score_tables
 
@@ -54,7 +55,8 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
             f"{folder}: expected a run (recipe.toml, log.jsonl) or syntheses (<case>/<modality>.nii.gz), found none. "
             "Name the folder that train or synth wrote."
         )
-    run = folder if is_run else _run_of(provenance)
+    runs = [folder] if is_run else [one for one in run_folders(provenance) if (one / "log.jsonl").is_file()]
+    run = next(iter(runs), None)
     recipe = _recipe(folder, run, provenance)
     context = {
         "kind": "Training run" if is_run else "Synthesis",
@@ -87,12 +89,6 @@ def json_in(path: Path) -> dict[str, Any]:
     """A JSON object, or nothing where there is none."""
     found = read_json(path) if path.is_file() else {}
     return found if isinstance(found, dict) else {}
-
-
-def _run_of(provenance: Mapping[str, Any]) -> Path | None:
-    run = provenance.get("run")  # the run's folder, or a weights file in it
-    folders = [Path(run), Path(run).parent] if isinstance(run, str) else []
-    return next((folder for folder in folders if (folder / "log.jsonl").is_file()), None)
 
 
 def _recipe(folder: Path, run: Path | None, provenance: dict[str, Any]) -> str:

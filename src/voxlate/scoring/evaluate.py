@@ -195,8 +195,7 @@ def _baselines(given: Baselines | Path | str | None, out: Path) -> Baselines | N
         return given
     if given is not None:
         return Baselines.load(given)
-    run = provenance_of(out).get("run")  # the run's folder, or a weights file in it
-    folders = [Path(run), Path(run).parent] if isinstance(run, str) else []
+    folders = run_folders(provenance_of(out))
     stored = [path for folder in folders for name in BASELINES if (path := folder / name).is_file()]
     return Baselines.load(stored[0]) if stored else None
 
@@ -291,6 +290,12 @@ def _inputs_of(out: Path, case: CaseFiles) -> dict[str, Path]:
         name: path if is_there(path) else case.files.get(name, path)
         for name, path in stated_inputs(provenance_of(out, case.case)).items()
     }
+
+
+def run_folders(provenance: Mapping[str, Any]) -> list[Path]:
+    """Where the run of a synthesis may be: its provenance names the folder, or a weights file in it."""
+    run = provenance.get("run")
+    return [Path(run), Path(run).parent] if isinstance(run, str) else []
 
 
 def stated_inputs(provenance: Mapping[str, Any]) -> dict[str, Path]:
