@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
+from voxlate.training.build import build_all
 
 from voxlate import recipe as recipes
 from voxlate.batch import Batch, Condition
@@ -24,7 +25,6 @@ from voxlate.methods.method import Method
 from voxlate.nets.cpu import keep_freed_memory
 from voxlate.recipe import Recipe
 from voxlate.synthesis.model import Model
-from voxlate.training.build import build_all
 from voxlate.training.validate import autocast, find_device
 
 AIM = 0.40  # of the denoiser's time
