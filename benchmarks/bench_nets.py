@@ -20,15 +20,15 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ceiling import convolution
-from voxlate.batch import Condition
 from voxlate.files import write_json
-from voxlate.nets.interface import Ends
+from voxlate.nets.interface import Channels, NetworkInput
 from voxlate.nets.memory import keep_freed_memory
 from voxlate.nets.unet import UNet
 
 Step = Callable[[], object]
 OURS, PEERS = "voxlate", ("diffusers", "monai")
 TARGETS = {"default": 2.0, "same precision": 1.1, "float32 share": 0.75, "bfloat16 share": 0.65}
+CHANNELS = Channels(images={"image": 1}, out=1, state=1, noisy=True)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def networks(settings: UNet) -> dict[str, tuple[nn.Module, Callable[[nn.Module, 
     from monai.networks.nets import DiffusionModelUNet
 
     widths = tuple(settings.width * factor for factor in settings.multipliers)
-    ours = settings.build(Ends(1, 1, 1))
+    ours = settings.build(CHANNELS)
     diffusers = UNet2DModel(
         in_channels=2,
         out_channels=1,
@@ -87,10 +87,15 @@ def networks(settings: UNet) -> dict[str, tuple[nn.Module, Callable[[nn.Module, 
         num_head_channels=settings.head_width,
     )
     return {
-        OURS: (ours, lambda net, x, y, t: net(x[:, :, None], Condition(images=y[:, :, None]), t)[:, :, 0]),
+        OURS: (ours, _ours),
         "diffusers": (diffusers, lambda net, x, y, t: net(torch.cat([x, y], 1), t).sample),
         "monai": (monai, lambda net, x, y, t: net(torch.cat([x, y], 1), t)),
     }
+
+
+def _ours(net: nn.Module, x: Tensor, y: Tensor, t: Tensor) -> Tensor:
+    image: Tensor = net(NetworkInput({"image": y[:, :, None]}, x[:, :, None], log_snr=t)).image
+    return image[:, :, 0]
 
 
 def steps(settings: UNet, size: int, batch: int, train: bool) -> dict[tuple[str, str], Step]:
@@ -152,7 +157,7 @@ def compare(settings: UNet, size: int, repeats: int, console: Console) -> list[S
 
 def shares(size: int, repeats: int) -> list[Share]:
     """How near a network of width 128 comes to the speed of its convolutions."""
-    net = UNet(width=128, multipliers=(1, 2, 2), blocks=2).build(Ends(1, 1, 1))
+    net = UNet(width=128, multipliers=(1, 2, 2), blocks=2).build(CHANNELS)
     x, y, log_snr = torch.randn(1, 1, 1, size, size), torch.randn(1, 1, 1, size, size), torch.zeros(1)
     found = []
     for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
@@ -160,7 +165,7 @@ def shares(size: int, repeats: int) -> list[Share]:
 
         def network(low: bool = dtype == torch.bfloat16) -> None:
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=low):
-                net(x, Condition(images=y), log_snr)
+                net(NetworkInput({"image": y}, x, log_snr=log_snr))
 
         taken = medians({("network", precision): network, ("ceiling", precision): convolve}, repeats)
         with FlopCounterMode(display=False) as counter:

@@ -5,7 +5,7 @@ import torch
 from exact import GAUSS, SCHEDULES, TWO_TISSUES
 from torch import Tensor, nn
 
-from voxlate.batch import Batch, Condition
+from voxlate.batch import Batch
 from voxlate.config import fill
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.paths import preserving
@@ -14,6 +14,7 @@ from voxlate.diffusion.sample import SamplerSettings, sample
 from voxlate.diffusion.schedules import Cosine, ExponentialVE, LinearVP, ShiftedCosine, Sigmoid
 from voxlate.methods.diffusion import Diffusion, DiffusionSettings
 from voxlate.methods.tasks import Translate
+from voxlate.nets.interface import NetworkInput, Output
 
 SHAPE = (2, 4, 1, 6, 5)
 
@@ -97,12 +98,11 @@ def test_a_recipe_names_the_schedule_of_a_synthesis_by_its_kind():
 class PerfectNet(nn.Module):
     """Says v of E[x0 | x] of two tissues that the source image moves up or down."""
 
-    def forward(self, x: Tensor, condition: Condition, log_snr: Tensor) -> Tensor:
-        alpha, sigma = preserving(log_snr)
-        assert condition.images is not None
-        offset = condition.images[:, :1]
+    def forward(self, inputs: NetworkInput) -> Output:
+        x, (offset,) = inputs.state, inputs.images.values()
+        alpha, sigma = preserving(inputs.log_snr)
         x0 = offset + TWO_TISSUES.denoise(x - alpha.reshape(-1, 1, 1, 1, 1) * offset, alpha, sigma)
-        return target(x0, to_eps(x0, x, alpha, sigma), alpha, sigma, "v")
+        return Output(target(x0, to_eps(x0, x, alpha, sigma), alpha, sigma, "v"))
 
 
 def perfect(offset: float, side: int) -> tuple[Diffusion, Batch]:

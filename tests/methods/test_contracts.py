@@ -154,7 +154,10 @@ def test_synthesis_depends_on_the_item_its_seed_and_the_weights_alone(method_nam
     cheating = replace(given, target=torch.full_like(full.target, torch.nan))
     twin = made.build().eval()
     twin.load_state_dict(copy.deepcopy(method.state_dict()))
-    for same in (method.synthesise(cheating, noise(given), made.synth), twin.synthesise(given, noise(given), made.synth)):
+    for same in (
+        method.synthesise(cheating, noise(given), made.synth),
+        twin.synthesise(given, noise(given), made.synth),
+    ):
         assert torch.equal(together, same)
 
 

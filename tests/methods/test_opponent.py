@@ -126,7 +126,9 @@ def test_the_patch_critic_starts_with_kernels_of_the_published_spread() -> None:
 def test_batch_norms_of_the_critic_see_true_and_made_images_apart() -> None:
     """A batch norm makes 0 of any grey, but 1 and -1 of two greys that it sees at once."""
     shape = (2, 1, 1, 4, 4)
-    parts = discriminator_loss(nn.BatchNorm3d(1, affine=False), "least_squares", torch.full(shape, 0.3), torch.full(shape, -0.8))
+    parts = discriminator_loss(
+        nn.BatchNorm3d(1, affine=False), "least_squares", torch.full(shape, 0.3), torch.full(shape, -0.8)
+    )
     assert parts["apart"].item() == pytest.approx(0, abs=1e-3)
     assert parts["gan"].item() == pytest.approx(0.5, abs=1e-3)
 

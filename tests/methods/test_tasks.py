@@ -21,6 +21,7 @@ from voxlate.nets.autoencoder import KLAutoencoder
 from voxlate.nets.interface import Channels, Output
 
 HOW = SamplerSettings(sampler="ddim", steps=4, eta=0.5)
+AUTOENCODER = KLAutoencoder(width=8, multipliers=(1, 2), blocks=1, groups=4, latent=3)
 CONFIGURATIONS = [bits for bits in product([False, True], repeat=4) if any(bits) and not all(bits)]
 
 
@@ -286,7 +287,7 @@ def test_a_network_that_knows_the_noise_gives_the_target_back_by_the_published_s
 
 def test_latents_hold_each_modality_in_its_own_channels():
     torch.manual_seed(0)
-    net = KLAutoencoder(width=8, multipliers=(1, 2), blocks=1, groups=4, latent=3).build(Channels(images={"image": 1}, out=1))
+    net = AUTOENCODER.build(Channels(images={"image": 1}, out=1))
     task = LatentTask(net)
     full = batch(channels=2, size=16)
     problem = task.pose(full)
@@ -300,9 +301,7 @@ def test_latents_hold_each_modality_in_its_own_channels():
 
 def test_cached_moments_pose_the_same_latent_problem_as_the_images():
     torch.manual_seed(0)
-    net = KLAutoencoder(width=8, multipliers=(1, 2), blocks=1, groups=4, latent=3).build(
-        Channels(images={"image": 1}, out=1)
-    )
+    net = AUTOENCODER.build(Channels(images={"image": 1}, out=1))
     net.scale.fill_(0.7)
     task, full = LatentTask(net), batch(channels=2, size=16)
     with torch.no_grad():

@@ -4,13 +4,13 @@ import dataclasses
 
 import pytest
 import torch
+from asking import ask, channels
 from torch import Tensor, nn
 
-from voxlate.batch import Condition
 from voxlate.nets.asymmetry import AsymmetryPrior, Sampling, mirrored, on_grid
 from voxlate.nets.bran import Bran
 from voxlate.nets.embedding import Sinusoidal
-from voxlate.nets.interface import Ends
+from voxlate.nets.interface import NetworkInput
 from voxlate.nets.unet import ResidualUNet, UNet
 
 PUBLISHED = UNet(
@@ -28,10 +28,10 @@ def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def small(channels: tuple[int, ...], **changes: object) -> ResidualUNet:
+def small(features: tuple[int, ...], **changes: object) -> ResidualUNet:
     torch.manual_seed(0)
     net = dataclasses.replace(SMALL, **changes)  # type: ignore[arg-type]
-    return net.build(Ends(1, 2, 1, features=channels)).eval()
+    return net.build(channels(1, 2, 1, features=features)).eval()
 
 
 def shaken(net: nn.Module) -> None:
@@ -43,7 +43,7 @@ def shaken(net: nn.Module) -> None:
 
 def test_the_published_prior_has_5855424_parameters_beside_62639617_of_the_denoiser() -> None:
     with torch.device("meta"):
-        net = PUBLISHED.build(Ends(1, 4, 1, features=Bran().feature_channels))
+        net = PUBLISHED.build(channels(1, 4, 1, features=Bran().feature_channels))
     assert net.prior is not None
     assert count(net.prior) == 5_855_424
     assert count(net) - count(net.prior) == 62_639_617
@@ -57,10 +57,11 @@ def test_at_first_the_prior_changes_nothing_and_then_it_does() -> None:
     with torch.no_grad():
         for parameter in (*net.head.parameters(), *plain.head.parameters()):
             parameter.fill_(0.1)
-    told = Condition(images=images, features=features)
-    assert torch.equal(net(x, told, log_snr), plain(x, Condition(images=images), log_snr))
+    given = ask(net, x, images, log_snr, features=features)
+    assert torch.equal(given, ask(plain, x, images, log_snr))
     shaken(net.prior)  # type: ignore[arg-type]
-    assert not torch.allclose(net(x, told, log_snr), plain(x, Condition(images=images), log_snr))
+    given = ask(net, x, images, log_snr, features=features)
+    assert not torch.allclose(given, ask(plain, x, images, log_snr))
 
 
 def test_a_symmetric_head_has_no_asymmetry() -> None:
@@ -125,8 +126,8 @@ def test_features_go_to_the_levels_of_their_sizes_whatever_the_stem(patch: int, 
 
 def test_predictor_prior_and_denoiser_mirror_their_answer_with_the_patient_if_kernels_are_symmetric() -> None:
     torch.manual_seed(0)
-    predictor = Bran(width=4, stages=3, hidden=4).build(Ends(0, 2, 1, noisy=False))
-    net = small(predictor.feature_channels)
+    predictor = Bran(width=4, stages=3, hidden=4).build(channels(0, 2, 1, noisy=False))
+    net = small(predictor.net.feature_channels)
     shaken(net)
     for module in (*predictor.eval().modules(), *net.modules()):
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -135,8 +136,8 @@ def test_predictor_prior_and_denoiser_mirror_their_answer_with_the_patient_if_ke
     x, images, log_snr = torch.randn(2, 1, 1, 16, 16), torch.randn(2, 2, 1, 16, 16), torch.zeros(2)
 
     def answer(x: Tensor, images: Tensor) -> Tensor:
-        _, features = predictor.with_features(None, Condition(images=images))
-        return net(x, Condition(images=images, features=features), log_snr)
+        features = predictor(NetworkInput({"image": images})).extras["features"]
+        return ask(net, x, images, log_snr, features=features)
 
     with torch.no_grad():
         straight, turned = answer(x, images), answer(x.flip(-1), images.flip(-1)).flip(-1)
