@@ -12,6 +12,7 @@ from voxlate import recipe as recipes
 from voxlate.batch import Batch
 from voxlate.cli.explain import explain
 from voxlate.diffusion.noise import Noise
+from voxlate.errors import BadInput
 
 
 def test_every_recipe_says_what_to_expect_explains_its_keys_and_survives_being_written():
@@ -110,3 +111,11 @@ def test_the_list_of_recipes_for_programs(voxlate):
 def test_the_saved_recipe_of_a_run_is_a_recipe(run):
     saved = tomllib.loads((run / "recipe.toml").read_text())
     assert recipes.from_dict(saved, "run") == recipes.read(str(run / "recipe.toml"))
+
+
+def test_a_completion_of_stacked_slices_is_refused():
+    plain = recipes.to_dict(recipes.read("t1_to_t2_brain"))
+    names = plain["data"]["source"] + plain["data"]["target"]
+    data = {**plain["data"], "source": names, "target": names, "stack": 1}
+    with pytest.raises(BadInput, match=r"expected data\.stack = 0"):
+        recipes.from_dict({**plain, "task": {"kind": "complete"}, "method": {"kind": "regression"}, "data": data}, "x")
