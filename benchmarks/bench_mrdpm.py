@@ -22,8 +22,8 @@ from voxlate.diffusion.noise import Noise
 from voxlate.files import write_json
 from voxlate.images.volume import Volume
 from voxlate.methods.method import Method
+from voxlate.nets.cpu import keep_freed_memory
 from voxlate.nets.interface import NetworkInput
-from voxlate.nets.memory import keep_freed_memory
 from voxlate.recipe import Recipe
 from voxlate.synthesis.model import Model
 from voxlate.training.validate import autocast, find_device

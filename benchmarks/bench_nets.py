@@ -21,8 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ceiling import convolution
 from voxlate.files import write_json
+from voxlate.nets.cpu import keep_freed_memory
 from voxlate.nets.interface import Channels, NetworkInput
-from voxlate.nets.memory import keep_freed_memory
 from voxlate.nets.unet import UNet
 
 Step = Callable[[], object]

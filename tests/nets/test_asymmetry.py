@@ -8,8 +8,8 @@ from asking import ask, channels
 from torch import Tensor, nn
 
 from voxlate.nets.asymmetry import AsymmetryPrior, Sampling, mirrored, on_grid
+from voxlate.nets.blocks import Sinusoidal
 from voxlate.nets.bran import Bran
-from voxlate.nets.embedding import Sinusoidal
 from voxlate.nets.interface import NetworkInput
 from voxlate.nets.unet import ResidualUNet, UNet
 

@@ -9,7 +9,7 @@ from asking import ask, channels
 from torch import Tensor, nn
 
 from voxlate.errors import BadInput
-from voxlate.nets.embedding import Fourier, Sinusoidal
+from voxlate.nets.blocks import Fourier, Sinusoidal
 from voxlate.nets.unet import ResidualUNet, UNet
 
 TINY = UNet(width=8, multipliers=(1, 2), blocks=1, head_width=8, groups=4, zero_init=False)

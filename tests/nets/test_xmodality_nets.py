@@ -10,9 +10,8 @@ from torch import nn
 
 from voxlate.errors import BadInput
 from voxlate.nets.xmodality.adm import ADM
-from voxlate.nets.xmodality.attention import Attention
 from voxlate.nets.xmodality.dit import DiT
-from voxlate.nets.xmodality.parts import Conv, Dense
+from voxlate.nets.xmodality.parts import Attention, Conv, Dense
 from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import UViT
 
@@ -158,7 +157,7 @@ def test_fresh_weights_have_the_published_spreads():
     assert block.attention.qkv.weight.std().item() == pytest.approx(256**-0.5, rel=0.02)  # LeCun, after the cut
     assert dit.time.first.weight.abs().max() <= 0.04
     assert dit.time.first.weight.std().item() == pytest.approx(0.02 * 0.8796, rel=0.02)
-    assert block.told.weight.abs().max() == 0 == dit.final.out.weight.abs().max()
+    assert block.modulation.weight.abs().max() == 0 == dit.final.out.weight.abs().max()
     assert all(parameter.abs().max() == 0 for key, parameter in dit.named_parameters() if key.endswith("bias"))
 
 

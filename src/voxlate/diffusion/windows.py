@@ -39,15 +39,17 @@ def windowed(denoise_for: Callable[[slice], Denoise], depth: int, windows: Windo
     denoise_for: the denoiser of some slices. All windows are at the same time t of one state, so every sampler, and the
     ODE of a likelihood, works as on the whole volume, and seams cannot appear.
     """
-    parts = windows.slices(depth)
-    denoisers = [(part, denoise_for(part)) for part in parts]
+    counts, parts = torch.zeros(depth, 1, 1), []  # of each slice, in how many windows it was up to this one
+    for part in windows.slices(depth):
+        counts[part] += 1
+        parts.append((part, denoise_for(part), counts[part].clone()))
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
-        mean, count = torch.zeros_like(x), x.new_zeros(depth, 1, 1)
-        for part, inner in denoisers:
-            count[part] += 1
+        mean = torch.zeros_like(x)
+        for part, inner, count in parts:
             # a running mean, so that windows which agree give what they agree on, bit for bit
-            mean[:, :, part] = mean[:, :, part] + (inner(x[:, :, part], t) - mean[:, :, part]) / count[part]
+            change = (inner(x[:, :, part], t) - mean[:, :, part]) / count.to(x, non_blocking=True)
+            mean[:, :, part] = mean[:, :, part] + change
         return mean
 
     return denoise

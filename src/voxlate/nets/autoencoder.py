@@ -8,9 +8,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from voxlate.config import settings
-from voxlate.nets.blocks import Attention, BlockOptions, ResBlock, Up, conv3, pad_far, to_slices, to_volumes
+from voxlate.nets.blocks import Attention, BlockOptions, Norm, ResBlock, Up, conv3, pad_far, to_slices, to_volumes
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
-from voxlate.nets.norm import Norm
 
 LOGVAR_RANGE = (-30.0, 20.0)  # keeps exp() finite before training has settled
 

@@ -24,10 +24,21 @@ from voxlate.images.intensity import Window
 from voxlate.images.volume import unit_of
 from voxlate.nets.interface import Channels
 from voxlate.nets.xmodality.adm import ADM
-from voxlate.nets.xmodality.attention import Attention
 from voxlate.nets.xmodality.dit import DiT, DiTBlock, FinalLayer
-from voxlate.nets.xmodality.norm import GroupNorm, RMSNorm
-from voxlate.nets.xmodality.parts import Backbone, Block, Conv, Dense, Down, ExactDense, ResNetBlock, SwiGLU, Up
+from voxlate.nets.xmodality.parts import (
+    Attention,
+    Backbone,
+    Block,
+    Conv,
+    Dense,
+    Down,
+    ExactDense,
+    GroupNorm,
+    ResNetBlock,
+    RMSNorm,
+    SwiGLU,
+    Up,
+)
 from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import Transformer, UViT
 from voxlate.recipe import Recipe

@@ -21,7 +21,7 @@ from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput, Stopped
 from voxlate.methods.method import Method
-from voxlate.nets.memory import keep_freed_memory
+from voxlate.nets.cpu import keep_freed_memory
 from voxlate.recipe import FullStage, Recipe, Training, fixed_ranges, up_to
 from voxlate.training.log import Log, StepCallback
 from voxlate.training.optimiser import Epochs, Learner, average, move_only, start_from
