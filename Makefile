@@ -4,7 +4,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow check bench clean
+.PHONY: install demo test test-slow check bench bench-gpu clean
 
 install: .venv/installed
 
@@ -37,6 +37,9 @@ bench: install
 	$(BIN)/python benchmarks/bench_backbones.py
 	$(BIN)/python benchmarks/bench_samplers.py --samplers ddpm euler_maruyama predictor_corrector rk45 --steps 8 32
 	$(BIN)/python benchmarks/bench_ode.py bench/samplers/run bench/samplers/phantom
+
+bench-gpu: install
+	$(BIN)/python benchmarks/bench_gpu.py
 
 clean:
 	rm -rf .venv demo bench build .pytest_cache .mypy_cache .ruff_cache

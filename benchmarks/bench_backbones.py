@@ -1,4 +1,4 @@
-"""Arithmetic speed of paper 001's four networks, beside that of the machine's own convolutions in the same run.
+"""Arithmetic speed of paper 001's four networks, as a share of the machine's own convolutions in the same run.
 
 python benchmarks/bench_backbones.py [--quick] [--nets adm unet] [--clock cpu]     writes bench/backbones.json
 A network's operations are what torch.utils.flop_counter counts (two a multiply-add; no norms, no activations).

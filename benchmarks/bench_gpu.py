@@ -1,4 +1,4 @@
-"""For the day a GPU is at hand: are its bfloat16 kernels right, how near its peak do networks run, and what a volume takes.
+"""For the day a GPU is at hand: are its bfloat16 kernels right, how near its peak do networks run, what a volume takes.
 
 python benchmarks/bench_gpu.py [--recipes mr_to_ct_ddpm ...] [--device cuda]     writes bench/gpu.json
 python benchmarks/bench_gpu.py --device cpu --quick     the same code on one tiny network: does it run?
@@ -34,8 +34,10 @@ from voxlate.methods.method import Method
 from voxlate.recipe import Recipe
 from voxlate.synthesis.model import Model
 
-RECIPES = ("mr_to_ct_ddpm", "mrdpm", "cyclegan_tmax", "tof_to_cta_unet", "tof_to_cta_adm", "tof_to_cta_uvit", "tof_to_cta_dit")
-QUICK = {"net.width": "8", "net.multipliers": "[1, 2]", "net.head_width": "8", "data.patch": "[1, 32, 32]", "train.batch": "2"}
+XMODALITY = tuple(f"tof_to_cta_{name}" for name in ("unet", "adm", "uvit", "dit"))
+RECIPES = ("mr_to_ct_ddpm", "mrdpm", "cyclegan_tmax", *XMODALITY)
+TINY = {"net.width": "8", "net.multipliers": "[1, 2]", "net.head_width": "8", "data.patch": "[1, 32, 32]"}
+QUICK = {**TINY, "train.batch": "2", "synth.steps": "9"}
 KERNELS = {
     function.__name__: function
     for function in (
@@ -99,13 +101,12 @@ def error_of(call: Call, device: torch.device) -> float:
     options = {name: drawn(one) for name, one in call.options if isinstance(one, torch.Size)}
     if call.kernel in ("batch_norm", "instance_norm"):  # moments that are kept are no part of the result in training
         tensors = {place: one for place, one in tensors.items() if place not in (1, 2)}
-        call = Call(call.kernel, tuple(None if place in (1, 2) else one for place, one in enumerate(call.arguments)), call.options)
+        arguments = [None if place in (1, 2) else one for place, one in enumerate(call.arguments)]
+        call = Call(call.kernel, tuple(arguments), call.options)
     found = []
     for dtype in (torch.bfloat16, torch.float32):
         leaves = {key: one.to(dtype).requires_grad_() for key, one in {**tensors, **options}.items()}
-        result = call.run(
-            {place: leaves[place] for place in tensors}, {name: leaves[name] for name in options}
-        )
+        result = call.run({place: leaves[place] for place in tensors}, {name: leaves[name] for name in options})
         weight = torch.randn(result.shape, generator=torch.Generator().manual_seed(1)).to(device, torch.bfloat16)
         gradients = torch.autograd.grad(result, list(leaves.values()), weight.to(dtype), allow_unused=True)
         found.append([result.detach(), *(one for one in gradients if one is not None)])
@@ -121,7 +122,8 @@ def example(recipe: Recipe, device: torch.device) -> Batch:
     """A batch of the recipe's training, of noise."""
     generator, data, count = torch.Generator().manual_seed(0), recipe.data, recipe.train.batch
     source, target = (
-        torch.rand(count, len(names), *data.patch, generator=generator) * 2 - 1 for names in (data.channels, data.target)
+        torch.rand(count, len(names), *data.patch, generator=generator) * 2 - 1
+        for names in (data.channels, data.target)
     )
     present = torch.ones(count, source.shape[1], dtype=torch.bool)
     items = torch.arange(count * data.patch[0]).reshape(count, -1)
@@ -195,9 +197,9 @@ def volume_seconds(recipe: Recipe, device: torch.device, shape: tuple[int, int, 
     torch.manual_seed(0)
     method = recipe.build().to(device).eval().requires_grad_(False)
     scales = {name: [-1000.0, 2000.0] for name in recipe.data.target}
-    units = {name: "a.u." for name in {*recipe.data.source, *recipe.data.target}}
+    units = dict.fromkeys({*recipe.data.source, *recipe.data.target}, "a.u.")
     header = {"target_scales": scales, "units": units, "weights_hash": "", "steps": 0}
-    z, y, x = (np.linspace(-1, 1, size).reshape([-1 if axis == place else 1 for place in range(3)]) for axis, size in enumerate(shape))
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, size, dtype=np.float32) for size in shape), indexing="ij", sparse=True)
     inside = (z / 1.2) ** 2 + (y / 0.9) ** 2 + (x / 0.8) ** 2 < 1
     data = np.where(inside, np.random.default_rng(0).normal(600, 50, shape), 0).astype(np.float32)[None]
     scans = {name: Volume(data, np.diag([0.5, 0.5, 1.0, 1.0]), "a.u.", name) for name in recipe.data.source}
@@ -236,8 +238,8 @@ def main() -> int:
     volume = volume_seconds(first, device, shape)
     console.print(f"a volume of {shape[2]}×{shape[1]}×{shape[0]}: {volume['seconds']:.0f} s, {volume['gib']:.2f} GiB")
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-    report = {"device": name, "torch": torch.__version__, "peak_flops": peak, "wrong": wrong, "recipes": rows, "volume": volume}
-    write_json(chosen.out, report)
+    about = {"device": name, "torch": torch.__version__, "peak_flops": peak}
+    write_json(chosen.out, {**about, "wrong": wrong, "recipes": rows, "volume": volume})
     console.print(f"written to {chosen.out}")
     return 1 if wrong else 0
 
@@ -250,7 +252,9 @@ def check_kernels(found: dict[str, Recipe], device: torch.device, console: Conso
     for name, error in wrong.items():
         console.print(f"WRONG in bfloat16: {name}: relative error {error:.3g}, expected below {BOUND}", style="red")
     worst = max(errors.values(), default=0.0)
-    console.print(f"{len(calls)} kernel shapes in bfloat16 against float32: {len(wrong)} wrong, largest error {worst:.3g}")
+    console.print(
+        f"{len(calls)} kernel shapes in bfloat16 against float32: {len(wrong)} wrong, largest error {worst:.3g}"
+    )
     return wrong
 
 

@@ -1,4 +1,4 @@
-"""Speed of the default network beside diffusers' and MONAI's, and beside the machine's own convolutions.
+"""Speed of the default network against diffusers', MONAI's and the machine's own convolutions.
 
 python benchmarks/bench_nets.py [--quick]     (peers: pip install '.[bench]'); writes bench/nets.json
 Runs are interleaved and medians compared, so that a busy machine slows all of them alike.

@@ -26,9 +26,9 @@ MEASURES = {"mae": "MAE", "psnr": "PSNR", "gradient_strength": "gradient", "grad
 def measure(model: Model, chosen: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Mean scores over the cases of the synthesised modality, and the seconds that synthesis took."""
     scans = find_scans([str(chosen.cohort)], model, split=chosen.split or None)
-    with tempfile.TemporaryDirectory() as folder, bar(console) as shown:
+    with tempfile.TemporaryDirectory() as folder, bar(console) as bars:
         start = time.perf_counter()
-        synthesise_cases(model, scans, Path(folder), seed=chosen.seed, progress=Bars(shown))
+        synthesise_cases(model, scans, Path(folder), seed=chosen.seed, progress=Bars(bars))
         seconds = time.perf_counter() - start
         document = evaluate(Path(folder), chosen.cohort, mask=chosen.mask).document()
     (part,) = document["modalities"].values()
@@ -68,8 +68,13 @@ def main() -> None:
     synth = model.recipe.synth
     for samples in chosen.samples:
         for noise in ({"kind": "independent"}, *lengths, {"kind": "shared"}):
-            told: dict[str, Any] = {"noise": noise, "samples": samples, "sampler": synth.sampler, "steps": synth.steps}
-            asked = told | {"seed": chosen.seed, "run": str(chosen.run), "split": chosen.split, "mask": chosen.mask}
+            options: dict[str, Any] = {
+                "noise": noise,
+                "samples": samples,
+                "sampler": synth.sampler,
+                "steps": synth.steps,
+            }
+            asked = options | {"seed": chosen.seed, "run": str(chosen.run), "split": chosen.split, "mask": chosen.mask}
             if any(asked.items() <= row.items() for row in found):
                 continue
             found.append(asked | measure(model.with_options(noise=noise, samples=samples), chosen, console))

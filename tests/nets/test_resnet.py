@@ -51,7 +51,7 @@ def test_brightness_and_contrast_of_a_whole_slice_are_normalised_away() -> None:
     """Reflection keeps a constant constant to the border, so instance norms remove any line of grey values."""
     torch.manual_seed(0)
     net = built(ResNet(width=4, blocks=2)).double()
-    images = torch.randn(1, 1, 1, 16, 16, dtype=torch.double) * 100  # large beside the norm's epsilon
+    images = torch.randn(1, 1, 1, 16, 16, dtype=torch.double) * 100  # large against the norm's epsilon
     a, b = (ask(net, None, x, None) for x in (images, 3 * images + 70))
     torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
 
