@@ -13,6 +13,7 @@ from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.diffusion.schedules import LinearBetas
+from voxlate.diffusion.windows import Windows
 from voxlate.methods.diffusion import Diffusion, DiffusionSettings
 from voxlate.methods.losses import dissimilarity
 from voxlate.methods.regression import Regression, RegressionSettings, leaky
@@ -322,6 +323,29 @@ def test_a_loss_counts_only_the_targets_that_exist():
                 continue
             plain, changed = (method.loss("net", one, Noise(0, full.item))["total"] for one in (full, other))
             assert isinstance(method, Regression) == torch.equal(plain, changed)
+
+
+@pytest.mark.parametrize("name", ["complete", "inside", "residual"])
+def test_windows_of_a_slice_wise_network_give_what_the_whole_volume_gives(name):
+    """Bit for bit, whatever the sampler draws: the noise belongs to slices, and equal answers average to themselves."""
+    depth, draw = 11, torch.Generator().manual_seed(3)
+    images = torch.rand(2, 2 if name == "complete" else 1, depth, 8, 8, generator=draw) * 2 - 1
+    mask = (torch.rand(2, 1, depth, 8, 8, generator=draw) > 0.3).float()
+    present = torch.tensor([[True, False]] * 2) if name == "complete" else torch.ones(2, 1, dtype=torch.bool)
+    full = Batch(images, mask, present, torch.arange(2 * depth).view(2, depth))
+    task = {"complete": Complete(), "inside": Translate(inside=True)}.get(name) or ResidualTask(Residual(), Half())
+
+    class BySlice(nn.Module):
+        def forward(self, inputs):
+            given = sum(inputs.images.values(), torch.zeros(()))
+            return Output(torch.tanh(2 * inputs.state - inputs.state.mean((1, 3, 4), keepdim=True) + given))
+
+    method = Diffusion(DiffusionSettings(), BySlice(), task, images.shape[1])
+    for sampler in (HOW, SamplerSettings(sampler="heun", steps=3)):
+        whole = method.synthesise(full, Noise(0, full.item), sampler)
+        for size, overlap in ((4, 2), (5, 0), (20, 4)):
+            windows = replace(sampler, windows=Windows(size=size, overlap=overlap))
+            assert torch.equal(whole, method.synthesise(full, Noise(0, full.item), windows))
 
 
 def test_a_plain_translation_has_nothing_known_and_counts_every_voxel():
