@@ -3,10 +3,10 @@
 import dataclasses
 import difflib
 import importlib
+import json
 import re
 import types
 import typing
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, Union, dataclass_transform, get_args, get_origin
 
@@ -93,15 +93,7 @@ def imported(name: str) -> Any:
 
 def imports(values: Any) -> list[str]:
     """Every "module:name" in plain tables, sorted: the code that filling settings from them imports."""
-    return sorted({text for text in _texts(values) if IMPORT.fullmatch(text)})
-
-
-def _texts(values: Any) -> Iterator[str]:
-    if isinstance(values, str):
-        yield values
-    elif isinstance(values, dict | list | tuple):
-        for one in values.values() if isinstance(values, dict) else values:
-            yield from _texts(one)
+    return sorted(set(re.findall(f'"({IMPORT.pattern})"', json.dumps(values))))
 
 
 def kind_of(settings_object: Any) -> str:

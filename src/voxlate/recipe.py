@@ -45,6 +45,9 @@ AnyMethod = Annotated[
 AnyNet = Annotated[
     UNet | Bran | ResNet | KLAutoencoder | PlainUNet | ADM | UViT | DiT, Field(discriminator="kind"), Importable()
 ]
+StartFrom = Annotated[
+    str | None, Field(description="earlier stage whose weights it begins with; what that lacks starts fresh")
+]
 SHIPPED = resources.files("voxlate") / "recipes"
 
 
@@ -171,9 +174,7 @@ class Stage:
     net: Annotated[AnyNet, Field(description="the network")]
     train: Annotated[Training, Field(description="how it is trained")]
     data: Annotated[DataSettings | None, Field(description="what it sees; unset: as the recipe")] = None
-    start_from: Annotated[
-        str | None, Field(description="earlier stage whose weights it begins with; what that lacks starts fresh")
-    ] = None
+    start_from: StartFrom = None
 
     @property
     def turns(self) -> Mapping[str, int]:
@@ -194,9 +195,7 @@ class Recipe:
     net: Annotated[AnyNet, Field(description="the network")] = UNet()
     train: Annotated[Training, Field(description="how it is trained")] = Training()
     synth: Annotated[Synthesis, Field(description="how images are drawn")] = Synthesis()
-    start_from: Annotated[
-        str | None, Field(description="earlier stage whose weights it begins with; what that lacks starts fresh")
-    ] = None
+    start_from: StartFrom = None
     stages: Annotated[list[Stage], Field(description="earlier trainings, in order")] = dataclasses.field(
         default_factory=list
     )

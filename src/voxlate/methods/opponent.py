@@ -1,4 +1,4 @@
-"""An opponent around any method: a critic learns to tell its images from true ones, and they learn to pass as true."""
+"""An opponent around any method: a critic learns which images are true, and the method learns to pass as true."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Literal
@@ -94,8 +94,8 @@ class Opponent(Method):
         parts = attempt.losses()
         if progress < options.start:
             return parts
-        believed = options.weight * generator_loss(self.critic, options.game, _with_context(pair, pair.made))
-        return {**parts, "total": parts["total"] + believed, "gan": believed}
+        gan = options.weight * generator_loss(self.critic, options.game, _with_context(pair, pair.made))
+        return {**parts, "total": parts["total"] + gan, "gan": gan}
 
     def _critic_loss(self, pair: Pair, noise: Noise) -> Losses:
         true, made = _with_context(pair, pair.true), _with_context(pair, pair.made)
