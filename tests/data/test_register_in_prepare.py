@@ -13,7 +13,7 @@ from voxlate.images.volume import read_volume
 
 itk = pytest.importorskip("SimpleITK", reason="registration needs the extra 'registration'")
 
-SHIFT_RAS = np.array([4.0, -3.0, 2.0])  # where the moving scan lies, seen from the fixed one
+SHIFT_RAS = np.array([4.0, -3.0, 2.0])  # where the moving scan lies relative to the fixed one
 
 
 @pytest.fixture
@@ -32,10 +32,10 @@ def pair(tmp_path: Path, save) -> Path:
 
 def known_step(monkeypatch: pytest.MonkeyPatch, ras: np.ndarray) -> None:
     shift = itk.TranslationTransform(3, (ras * [-1, -1, 1]).tolist())
-    monkeypatch.setitem(module._STEPS, "rigid", (("rigid", lambda pair, start: shift),))
+    monkeypatch.setitem(module._STAGES, "rigid", (("rigid", lambda pair, start: shift),))
 
 
-def test_scans_and_labels_come_home_and_the_transform_is_kept(pair, tmp_path, monkeypatch) -> None:
+def test_scans_and_labels_are_aligned_and_the_transform_is_kept(pair, tmp_path, monkeypatch) -> None:
     known_step(monkeypatch, SHIFT_RAS)
     cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1)
     ct, tof = (cohort.volume("a", name).data[0] for name in ("ct", "tof"))
@@ -66,7 +66,7 @@ def test_the_fixed_scan_chooses_the_grid_also_without_registration(pair, tmp_pat
 
 def test_beyond_the_moving_scan_nothing_is_learnt(pair, tmp_path, monkeypatch) -> None:
     known_step(monkeypatch, SHIFT_RAS + np.array([0, 0, 3]))  # the three topmost slices of the ct lie beyond the tof
-    monkeypatch.setattr(module.Pair, "compare", told(1.1, 1.2))
+    monkeypatch.setattr(module.Pair, "compare", similarities(1.1, 1.2))
     cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1)
     assert not cohort.mask("a")[9:].any()
     assert cohort.mask("a")[2:9].any()
@@ -74,14 +74,14 @@ def test_beyond_the_moving_scan_nothing_is_learnt(pair, tmp_path, monkeypatch) -
     assert cohort.header("a").mask_from == "foreground of ct, tof, where all were scanned"
 
 
-def told(*similarities: float):
-    values = iter(similarities)
-    return lambda pair, transform: module.Similarity(next(values), 0.5, 1.0)
+def similarities(*values: float):
+    left = iter(values)
+    return lambda pair, transform: module.Similarity(next(left), 0.5, 1.0)
 
 
-def test_a_registration_that_does_harm_is_undone_and_told(pair, tmp_path, monkeypatch) -> None:
+def test_a_registration_that_does_harm_is_undone_and_reported(pair, tmp_path, monkeypatch) -> None:
     known_step(monkeypatch, SHIFT_RAS)
-    monkeypatch.setattr(module.Pair, "compare", told(1.2, 1.1))
+    monkeypatch.setattr(module.Pair, "compare", similarities(1.2, 1.1))
     cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1)
     by_header = prepare(pair, tmp_path / "header", resample=True, fixed="ct", workers=1)
     assert np.array_equal(cohort.volume("a", "tof").data, by_header.volume("a", "tof").data)
@@ -94,7 +94,7 @@ def test_prepared_again_it_rests_and_asked_for_otherwise_it_forgets(pair, tmp_pa
     known_step(monkeypatch, SHIFT_RAS)
     out = tmp_path / "out"
     first = prepare(pair, out, register="rigid", fixed="ct", workers=1)
-    monkeypatch.setitem(module._STEPS, "rigid", None)  # would fail if it registered again
+    monkeypatch.setitem(module._STAGES, "rigid", None)  # would fail if it registered again
     assert prepare(pair, out, register="rigid", fixed="ct", workers=1) == first
     assert (out / "transforms" / "a" / "tof.tfm").is_file()
     prepare(pair, out, resample=True, fixed="ct", workers=1)

@@ -307,7 +307,7 @@ def test_a_recipe_may_name_a_function_of_the_users_own_as_sampler():
     assert torch.equal(found, Noise(0, [1]).normal((1, 1, 3, 3)) / 2)
 
 
-@pytest.mark.parametrize("name", ["no_such_module:f", "own_sampler:no_such_function", ":f"])
+@pytest.mark.parametrize("name", ["no_such_module:f", "own_sampler:no_such_function"])
 def test_a_sampler_that_cannot_be_imported_is_refused_in_one_sentence(name):
-    with pytest.raises(BadInput, match=f"^{name}: expected a module"):
+    with pytest.raises(BadInput, match=r"^expected .* found none"):
         sample(SamplerSettings(sampler=name), odd_network, Cosine(), Noise(0, [1]), torch.zeros(1, 1, 1, 3, 3))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from asking import channels
+from asked import channels
 
 from voxlate.nets.autoencoder import AutoencoderNet, KLAutoencoder
 

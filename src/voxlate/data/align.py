@@ -8,9 +8,8 @@ import numpy as np
 from voxlate.data.prepared import Registered, transform_name
 from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, resample, same_grid, with_spacing
-from voxlate.images.itk import Transform, covered, move
 from voxlate.images.midline import midline_grid
-from voxlate.images.register import Method, register
+from voxlate.images.register import RegistrationMethod, Transform, apply_transform, covered, register
 from voxlate.images.volume import Volume
 
 Align = Literal["midline"]
@@ -29,7 +28,7 @@ class Bringing:
 
     spacing_mm: tuple[float, float, float] | None = None
     resample: bool = False
-    register: Method | None = None
+    register: RegistrationMethod | None = None
     fixed: str | None = None
     align: Align | None = None
     mask: Mask = "body"
@@ -70,7 +69,7 @@ class Common:
     def _bring(self, volume: Volume, transform: Transform | None, order: Literal[0, 1]) -> Volume:
         if transform is not None:
             fill = 0.0 if order == 0 else None
-            return move(volume, self.grid, transform, order, fill)
+            return apply_transform(volume, self.grid, transform, order, fill)
         name, file = self.fixed
         theirs = self.grids[name]
         unequal = not same_grid(volume.grid, theirs)

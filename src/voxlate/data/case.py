@@ -10,11 +10,11 @@ from voxlate.data.prepared import LABEL, MASK, VERSION, CaseHeader, Origin, case
 from voxlate.data.presets import CaseFiles
 from voxlate.data.scale import intensity_statistics
 from voxlate.errors import BadInput
+from voxlate.images.frames import without_frame
 from voxlate.images.grid import canonical, same_grid
-from voxlate.images.itk import write_transform
-from voxlate.images.mask import brain, foreground, given
-from voxlate.images.series import files_of, without_frame
-from voxlate.images.volume import Volume, read_volume
+from voxlate.images.mask import brain, foreground, user_mask
+from voxlate.images.register import write_transform
+from voxlate.images.volume import Volume, files_of, read_volume
 
 READ_BYTES = 1 << 20
 
@@ -80,7 +80,7 @@ def _mask(
             return brain(_scan_of_brain(files.case, volumes, bringing)) & common.seen()
         inside: np.ndarray = np.any(list(own.values()), axis=0)
         return inside & common.seen()
-    return given(common.bring_labels(canonical(read_volume(files.mask, "mask")))) & common.seen()
+    return user_mask(common.bring_labels(canonical(read_volume(files.mask, "mask")))) & common.seen()
 
 
 def _scan_of_brain(case: str, volumes: dict[str, Volume], bringing: Bringing) -> Volume:

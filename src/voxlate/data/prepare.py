@@ -27,7 +27,7 @@ from voxlate.data.slice_filter import FOLDER as SLICES
 from voxlate.data.split import split_patients
 from voxlate.errors import BadInput
 from voxlate.images.mask import clearest
-from voxlate.images.register import Method
+from voxlate.images.register import RegistrationMethod
 from voxlate.images.volume import unit_of
 
 Progress = Callable[[int, int, str], None]
@@ -44,7 +44,7 @@ def prepare(
     modalities: Sequence[str] | None = None,
     spacing_mm: tuple[float, float, float] | None = None,
     resample: bool = False,
-    register: Method | None = None,
+    register: RegistrationMethod | None = None,
     fixed: str | None = None,
     align: Align | None = None,
     mask: Mask = "body",

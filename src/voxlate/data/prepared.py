@@ -15,8 +15,8 @@ from voxlate.data.manifest import refuse_leak
 from voxlate.data.scale import Statistics, typical_scale
 from voxlate.errors import BadInput
 from voxlate.files import read_json, whole_file, write_json
-from voxlate.images.image_similarity import Similarity
 from voxlate.images.intensity import Intensity, Scale
+from voxlate.images.register import Similarity
 from voxlate.images.volume import Volume
 
 FORMAT = "voxlate prepared cohort"

@@ -1,14 +1,10 @@
 """Intensity maps from stored statistics, so that training never reads a whole volume to scale a slice."""
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.data.quantiles import percentiles
 from voxlate.images.intensity import Intensity, MinMax, Percentile, Scale, Window
-from voxlate.images.spool import LARGE, runs
 
 # The tails are dense because intensity maps are stated there; others are interpolated linearly between these.
 PERCENTILES = (0, 0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 25, 50, 75, 90, 95, 97, 98, 99, 99.5, 99.8, 99.9, 99.95, 100)
@@ -38,25 +34,18 @@ class Statistics:
 
 
 def intensity_statistics(values: np.ndarray, mask: np.ndarray | None = None) -> Statistics:
-    """Statistics of a volume; values, mask: [D, H, W]. Without a mask, or with an empty one, all is foreground.
-
-    Large volumes are read in runs of planes; their percentiles are exact all the same.
-    """
+    """Statistics of a volume; values, mask: [D, H, W]. Without a mask, or with an empty one, all is foreground."""
     everything = spread(values)
-    ends = [(values[run].min(axis=(1, 2)), values[run].max(axis=(1, 2))) for run in runs(values)]
-    masked = mask is not None and any(mask[run].any() for run in runs(mask))
     return Statistics(
-        foreground=spread(values, mask) if masked else everything,
+        foreground=spread(values, mask) if mask is not None and mask.any() else everything,
         all=everything,
-        slice_low=tuple(float(low) for lows, _ in ends for low in lows),
-        slice_high=tuple(float(high) for _, highs in ends for high in highs),
+        slice_low=tuple(values.min(axis=(1, 2)).astype(float).tolist()),
+        slice_high=tuple(values.max(axis=(1, 2)).astype(float).tolist()),
     )
 
 
 def spread(values: np.ndarray, mask: np.ndarray | None = None) -> Spread:
     """The Spread of an array of any shape, or of its values inside a mask, which must not be empty."""
-    if values.nbytes >= LARGE and np.can_cast(values.dtype, np.float32):
-        return _spread_by_runs(values, mask)
     flat = values.reshape(-1) if mask is None else values[mask > 0]
     points = np.percentile(flat, PERCENTILES)
     return Spread(
@@ -64,18 +53,6 @@ def spread(values: np.ndarray, mask: np.ndarray | None = None) -> Spread:
         sd=float(flat.std(dtype=np.float64)),
         percentiles=tuple(float(point) for point in points),
     )
-
-
-def _spread_by_runs(values: np.ndarray, mask: np.ndarray | None) -> Spread:
-    def chunks() -> Iterator[np.ndarray]:
-        for run in runs(values) if mask is None else runs(values, mask):
-            yield values[run] if mask is None else values[run][mask[run] > 0]
-
-    count = sum(chunk.size for chunk in chunks())
-    mean = sum(float(chunk.sum(dtype=np.float64)) for chunk in chunks()) / count
-    squares = sum(float(np.square(chunk - np.float64(mean)).sum()) for chunk in chunks())
-    found = percentiles(chunks, PERCENTILES)
-    return Spread(mean, math.sqrt(squares / count), tuple(float(point) for point in found))
 
 
 def case_scale(spec: Intensity, statistics: Statistics | None, index: int | None = None) -> Scale:

@@ -6,8 +6,6 @@ from itertools import product
 
 import numpy as np
 
-from voxlate.images.spool import release, runs, zeros
-
 Triple = tuple[int, int, int]
 
 
@@ -67,14 +65,14 @@ def _ramp(patch: int, overlap: int) -> np.ndarray:
 class Blend:
     """The weighted mean of tiles, gathered one by one: [C, D, H, W] and one [D, H, W] of weights is all it holds.
 
-    Both are in a file where they are large. Tiles that do not overlap need no weights.
+    Tiles that do not overlap need no weights.
     """
 
     def __init__(self, tiling: Tiling, channels: int = 1) -> None:
         self.tiling = tiling
         self._tile_weight = tiling.weight()
-        self._total = zeros((channels, *tiling.shape))
-        self._weight = zeros(tiling.shape) if any(tiling.overlap) or tiling.uneven() else None
+        self._total = np.zeros((channels, *tiling.shape), np.float32)
+        self._weight = np.zeros(tiling.shape, np.float32) if any(tiling.overlap) or tiling.uneven() else None
 
     def add(self, tile: np.ndarray, start: Triple) -> None:
         """Add a tile [C, D, H, W] at `start`; what lies beyond the volume is dropped."""
@@ -94,18 +92,10 @@ class Blend:
         if self._weight is not None:
             self._weight[z] = 1
 
-    def release(self) -> None:
-        """Let go of the memory of what is gathered so far; it stays in its file."""
-        for array in (self._total, self._weight):
-            if array is not None:
-                release(array)
-
     def result(self) -> np.ndarray:
         """The blended volume [C, D, H, W] in float32; ends the blend, for it is divided in place."""
         if self._weight is not None:
-            for channel in self._total:
-                for run in runs(channel, self._weight):
-                    channel[run] /= self._weight[run]
+            self._total /= self._weight
         return self._total
 
 

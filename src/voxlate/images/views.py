@@ -7,7 +7,6 @@ import numpy as np
 from pydantic import Field
 
 from voxlate.config import settings
-from voxlate.images.spool import release, zeros
 from voxlate.images.tiling import Tiling, Triple
 from voxlate.images.volume import Volume
 
@@ -124,7 +123,6 @@ def _shadows(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         filled[z] = rows.any()
         tall |= rows
         wide |= plane.any(axis=0)
-        release(mask)
     return filled, tall, wide
 
 
@@ -189,17 +187,13 @@ def _ends(arrays: list[np.ndarray]) -> tuple[int, int]:
 def _is_flat(array: np.ndarray, z: int) -> bool:
     """Whether a slice of [C, D, H, W] is one value, but for rounding (numpy.isclose's)."""
     plane = array[:, z]
-    flat = bool(np.isclose(plane, plane.min()).all())
-    release(array)
-    return flat
+    return bool(np.isclose(plane, plane.min()).all())
 
 
 def _resized(volume: Volume, first: int, shape: Triple) -> Volume:
-    data = zeros((len(volume.data), *shape))
+    data = np.empty((len(volume.data), *shape), np.float32)
     for z in range(shape[0]):
         data[:, z] = zoomed(volume.data[:, first + z], shape[1:])
-        release(data)
-        release(volume.data)
     affine = volume.affine.copy()
     affine[:3, 3] += first * affine[:3, 2]
     for column, (old, new) in enumerate(zip(volume.grid.shape[:0:-1], shape[:0:-1])):

@@ -10,8 +10,7 @@ from voxlate.batch import BACKGROUND, Batch
 from voxlate.data.prepared import MASK
 from voxlate.data.scale import Statistics, case_scale, intensity_statistics
 from voxlate.images.intensity import Percentile, Scale, Window, ZScore
-from voxlate.images.mask import brain, foreground, given
-from voxlate.images.spool import mapped, release
+from voxlate.images.mask import brain, foreground, user_mask
 from voxlate.images.tiling import Tiling
 from voxlate.images.views import View, Whole, framed
 from voxlate.images.volume import Volume
@@ -27,7 +26,7 @@ class Inputs:
         """volumes: with MASK, if the user gives one; else the brain in `brain_from` counts, or all foreground."""
         self.recipe, self.volumes = recipe, {name: volume for name, volume in volumes.items() if name != MASK}
         # resized masks overshoot and undershoot
-        self.mask = given(volumes[MASK], above=0.5) if MASK in volumes else None
+        self.mask = user_mask(volumes[MASK], above=0.5) if MASK in volumes else None
         masked = recipe.masked and self.mask is None
         if masked and brain_from is not None:
             self.mask, masked = brain(volumes[brain_from]), False
@@ -40,7 +39,7 @@ class Inputs:
             own = foreground(volume) if asks or masked else None
             self.statistics[name] = intensity_statistics(volume.data[0], own)
             if masked and own is not None:
-                self.mask = own if self.mask is None else mapped(np.logical_or, self.mask, own, dtype=bool)
+                self.mask = own if self.mask is None else self.mask | own
 
     def frame(self, sight: View) -> View:
         """Slices with the mid-plane in the middle where the method wants that, and without what is outside the mask."""
@@ -77,11 +76,6 @@ class Inputs:
         first = min(max(start[0] + step, 0), values.shape[1] - 1) if step else start[0]
         tile = tiling.cut(values, (first, *start[1:]))
         return self._scale(name, first).forward(tile)
-
-    def release(self) -> None:
-        """Let go of the memory of slices already read; large scans are in a file."""
-        for array in (*(volume.data for volume in self.volumes.values()), *([] if self.mask is None else [self.mask])):
-            release(array)
 
     def _scale(self, name: str, index: int) -> Scale:
         return case_scale(self.recipe.intensity[name], self.statistics.get(name), index)

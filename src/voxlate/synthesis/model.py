@@ -19,12 +19,11 @@ from voxlate.config import fill
 from voxlate.data.prepared import MASK
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
+from voxlate.images.frames import without_frame
 from voxlate.images.grid import Grid, canonical, resample, return_to, same_grid, with_spacing
 from voxlate.images.intensity import Scale
 from voxlate.images.mask import brain
 from voxlate.images.midline import midline_grid
-from voxlate.images.series import without_frame
-from voxlate.images.spool import mapped, spooled
 from voxlate.images.tiling import Blend, Triple
 from voxlate.images.views import Resized, View, resize, view, zoomed
 from voxlate.images.volume import Volume, read_volume
@@ -113,9 +112,7 @@ class Model:
             grids[scan.origin or name] = scan.grid
             turned = canonical(scan)
             frame = frame or model._frame(turned)
-            brought = model._brought(name, turned, frame, given=MASK in scans)
-            volumes[name] = replace(brought, data=spooled(brought.data))
-            del scan, turned, brought  # from here on large scans are in a file, and read slice by slice
+            volumes[name] = model._brought(name, turned, frame, given=MASK in scans)
         first = _one_grid(grids)
         wanted = model._wanted(volumes)
         grid = next(iter(volumes.values())).grid
@@ -180,8 +177,7 @@ class Model:
 
     def _returned(self, values: np.ndarray, physical: Physical, modality: str, grid: Grid, to: Grid) -> Volume:
         """A channel of the blend, in physical units and on the grid of the scans."""
-        made = mapped(physical, values, dtype=np.float32)
-        return return_to(Volume(made[None], grid.affine, self.header["units"][modality], modality), to)
+        return return_to(Volume(physical(values)[None], grid.affine, self.header["units"][modality], modality), to)
 
     def plan(self, files: Mapping[str, Path | str], case: str, seed: int) -> dict[str, Any]:
         """How a case's images will be made: model, options, seed, inputs; equal plans give equal images."""
@@ -236,8 +232,6 @@ def _run(
             streams = [_streams(synth, case, sight.place(start), grid.spacing_mm[0]) for start in chosen]
             for start, image in zip(chosen, _samples(model, batch, partial(Noise, seed, streams), sight)):
                 blend.add(image, sight.place(start))
-            inputs.release()
-            blend.release()
             if progress:
                 progress(begin + len(chosen), len(starts))
     for z in sight.beside():
