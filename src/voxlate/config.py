@@ -3,10 +3,10 @@
 import dataclasses
 import difflib
 import importlib
+import json
 import re
 import types
 import typing
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, Union, dataclass_transform, get_args, get_origin
 
@@ -16,7 +16,7 @@ from pydantic_core import core_schema
 from voxlate.errors import BadInput
 
 T = TypeVar("T")
-IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")  # "my_package.my_module:MyNet"
+IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)  # "my_package.my_module:MyNet"
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -79,6 +79,8 @@ def _plain(value: Any, inner: Any) -> Any:
 
 def imported(name: str) -> Any:
     """What "my_package.my_module:MyNet" names; raises BadInput where there is no such package or name."""
+    if not IMPORT.fullmatch(name):  # what `imports` does not list is never imported
+        raise BadInput(f'expected "module:name", in plain letters, found {name!r}. Change it.')
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
@@ -93,15 +95,7 @@ def imported(name: str) -> Any:
 
 def imports(values: Any) -> list[str]:
     """Every "module:name" in plain tables, sorted: the code that filling settings from them imports."""
-    return sorted({text for text in _texts(values) if IMPORT.fullmatch(text)})
-
-
-def _texts(values: Any) -> Iterator[str]:
-    if isinstance(values, str):
-        yield values
-    elif isinstance(values, dict | list | tuple):
-        for one in values.values() if isinstance(values, dict) else values:
-            yield from _texts(one)
+    return sorted(set(re.findall(f'"({IMPORT.pattern})"', json.dumps(values, ensure_ascii=False), re.ASCII)))
 
 
 def kind_of(settings_object: Any) -> str:

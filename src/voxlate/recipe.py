@@ -45,6 +45,10 @@ AnyMethod = Annotated[
 AnyNet = Annotated[
     UNet | Bran | ResNet | KLAutoencoder | PlainUNet | ADM | UViT | DiT, Field(discriminator="kind"), Importable()
 ]
+AnyIntensity = Annotated[Intensity, Importable()]
+StartFrom = Annotated[
+    str | None, Field(description="earlier stage whose weights it begins with; what that lacks starts fresh")
+]
 SHIPPED = resources.files("voxlate") / "recipes"
 
 
@@ -171,9 +175,7 @@ class Stage:
     net: Annotated[AnyNet, Field(description="the network")]
     train: Annotated[Training, Field(description="how it is trained")]
     data: Annotated[DataSettings | None, Field(description="what it sees; unset: as the recipe")] = None
-    start_from: Annotated[
-        str | None, Field(description="earlier stage whose weights it begins with; what that lacks starts fresh")
-    ] = None
+    start_from: StartFrom = None
 
     @property
     def turns(self) -> Mapping[str, int]:
@@ -187,16 +189,14 @@ class Recipe:
 
     title: Annotated[str, Field(description="one line for people")]
     data: Annotated[DataSettings, Field(description="what the method sees")]
-    intensity: Annotated[dict[str, Intensity], Field(description="a map to network units for each modality")]
+    intensity: Annotated[dict[str, AnyIntensity], Field(description="a map to network units for each modality")]
     task: Annotated[AnyTask, Field(description="how batches become problems")] = Translate()
     method: Annotated[AnyMethod, Field(description="what is learned")]
     opponent: Annotated[OpponentSettings | None, Field(description="a critic of the images; unset: none")] = None
     net: Annotated[AnyNet, Field(description="the network")] = UNet()
     train: Annotated[Training, Field(description="how it is trained")] = Training()
     synth: Annotated[Synthesis, Field(description="how images are drawn")] = Synthesis()
-    start_from: Annotated[
-        str | None, Field(description="earlier stage whose weights it begins with; what that lacks starts fresh")
-    ] = None
+    start_from: StartFrom = None
     stages: Annotated[list[Stage], Field(description="earlier trainings, in order")] = dataclasses.field(
         default_factory=list
     )

@@ -157,7 +157,7 @@ def test_nothing_outside_the_mask_is_drawn_and_the_batch_changes_nothing(crop) -
 def test_slices_without_mask_are_not_drawn_and_are_the_lowest_value() -> None:
     drawn = model()
     asked = []
-    drawn.method.net.register_forward_hook(lambda _, inputs, out: asked.append(len(out)))
+    drawn.method.net.register_forward_hook(lambda _, inputs, out: asked.append(len(out.image)))
     result = drawn.synthesise(scan(head(64)), samples=2)
     assert sum(asked) == 3 * 3 * 2  # slices with a head, steps, samples
     assert (result.volume.data[0, [0, -1]] == 0).all()

@@ -125,7 +125,7 @@ def test_a_method_finds_the_label_maps_of_a_batch():
     class Lesions(Regression):
         def loss(self, turn, batch, noise, progress=1.0):
             problem = self.task.pose(batch, noise, progress)
-            error = (self.ask(problem).image - batch.target).abs()
+            error = (self.run(problem).image - batch.target).abs()
             lesion = (batch.labels == 1).any(1, keepdim=True)
             return {"total": (error * (1 + lesion.float())).mean()}
 

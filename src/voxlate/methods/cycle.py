@@ -144,7 +144,7 @@ class Cycle(Method):
     def _make(self, direction: str, given: Batch) -> tuple[Problem, Tensor]:
         """The problem as posed, and the image made for it: background outside the mask where the task says inside."""
         problem = self.task.pose(given)
-        return problem, self.task.restore(self.generator(direction).ask(problem).image, problem)
+        return problem, self.task.restore(self.generator(direction).run(problem).image, problem)
 
     def _distance(self, image: Tensor, problem: Problem) -> Tensor:
         """How far an image is from what the problem gave, on its mask."""

@@ -76,7 +76,7 @@ class Diffusion(Method):
         x_t = diffuse(x0, eps, alpha, sigma)
         if problem.known is not None:
             x_t = hold(x_t, problem.known, mask)
-        out = self._ask(x_t, problem, schedule.log_snr(t).to(x0))
+        out = self._run(x_t, problem, schedule.log_snr(t).to(x0))
 
         def losses() -> Losses:
             error = out - target(x0, eps, alpha, sigma, kind)
@@ -118,20 +118,19 @@ class Diffusion(Method):
 
         Of the task's state in network units: the image itself, or its residual or latent. batch.target is needed.
         """
-        asked, x0 = self.task.pose(batch), required(self.task.pose(batch, noise).x0)
-        if asked.known is not None:
-            x0 = hold(x0, asked.known, asked.mask)
-        return bits_per_dim(
-            self._denoiser(asked), self.options.schedule, x0, noise, asked.mask, rtol=tolerance, atol=tolerance
-        )
+        problem, x0 = self.task.pose(batch), required(self.task.pose(batch, noise).x0)
+        if problem.known is not None:
+            x0 = hold(x0, problem.known, problem.mask)
+        denoise, schedule = self._denoiser(problem), self.options.schedule
+        return bits_per_dim(denoise, schedule, x0, noise, problem.mask, rtol=tolerance, atol=tolerance)
 
     def _denoiser(self, problem: Problem, clip: tuple[float, float] | None = None) -> Denoise:
         def predict(x_t: Tensor, log_snr: Tensor) -> Tensor:
-            return self._ask(x_t, problem, log_snr)
+            return self._run(x_t, problem, log_snr)
 
         return denoiser(predict, self.options.schedule, self.options.prediction, clip)
 
-    def _ask(self, x_t: Tensor, problem: Problem, log_snr: Tensor) -> Tensor:
+    def _run(self, x_t: Tensor, problem: Problem, log_snr: Tensor) -> Tensor:
         """The network's answer, float32."""
         if self.options.scaled_input:
             schedule = self.options.schedule

@@ -54,36 +54,35 @@ class Problem:
         return replace(self, inputs=inputs, mask=cut(self.mask), known=cut(self.known), base=cut(self.base))
 
 
-class Task(Protocol):
+class Task(ABC):
     """Turns batches into problems and solutions into images."""
 
-    @property
-    def known_in_state(self) -> bool:
-        """Whether the state carries known voxels, so that a regression must see it, too."""
+    known_in_state: ClassVar[bool] = False
+    """Whether the state carries known voxels, so that a regression must see it, too."""
 
+    @abstractmethod
     def channels(self, sources: Sequence[str], targets: Sequence[str]) -> Channels:
         """Of a network that denoises the task's state; sources and targets: a name for each channel of a batch."""
-        ...
 
+    @abstractmethod
     def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
         """With noise: a training problem from batch.target; without: an inference problem, which never looks at it.
 
         progress: share of the training that is done, for tasks that grow harder.
         """
-        ...
 
+    @abstractmethod
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:
         """The image [B, T, D, H, W] that a clean state stands for."""
-        ...
 
     def as_at_inference(self, batch: Batch) -> Batch:
         """A validation batch as synthesis would be given it; a task that completes images hides one."""
-        ...
+        return batch
 
 
 @dataclass(frozen=True)
 class Pair:
-    """What an opponent must tell apart: true and made images [B, C, D, H, W].
+    """What an opponent compares: true and made images [B, C, D, H, W].
 
     context: [B, C', D, H, W], what both belong to; scanned: [B, C] bool, the channels of `made` that are copies of true
     ones (None: none is).
@@ -148,7 +147,7 @@ class Method(nn.Module, ABC):
         """Set what the weights are scaled by; called once, with the validation batches, before they are saved."""
 
     def training_state(self) -> dict[str, Tensor]:
-        """What a training needs to go on, besides weights and optimisers; nothing of it matters at inference."""
+        """What a training needs to go on, in addition to weights and optimisers; nothing of it matters at inference."""
         return {}
 
     def load_training_state(self, state: Mapping[str, Tensor]) -> None:
@@ -168,23 +167,8 @@ class Method(nn.Module, ABC):
         return self
 
 
-class DataNames(Protocol):
-    """What settings may ask of a stage's data (see data.patches.DataSettings)."""
-
-    @property
-    def source(self) -> list[str]: ...
-    @property
-    def target(self) -> list[str]: ...
-    @property
-    def patch(self) -> tuple[int, int, int]: ...
-    @property
-    def stack(self) -> int: ...
-    @property
-    def centred(self) -> bool: ...
-
-
 class StageSettings(Protocol):
-    """One training of a recipe, as its settings see it when they check themselves."""
+    """One training of a recipe, as its settings see it when they check themselves; data: data.patches.DataSettings."""
 
     @property
     def name(self) -> str: ...
@@ -195,7 +179,7 @@ class StageSettings(Protocol):
     @property
     def net(self) -> NetSettings: ...
     @property
-    def data(self) -> DataNames: ...
+    def data(self) -> Any: ...
 
 
 class TaskSettings(ABC):

@@ -1,4 +1,4 @@
-"""An opponent around any method: a critic learns to tell its images from true ones, and they learn to pass as true."""
+"""An opponent around any method: a critic learns which images are true, and the method learns to pass as true."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Literal
@@ -94,8 +94,8 @@ class Opponent(Method):
         parts = attempt.losses()
         if progress < options.start:
             return parts
-        believed = options.weight * generator_loss(self.critic, options.game, _with_context(pair, pair.made))
-        return {**parts, "total": parts["total"] + believed, "gan": believed}
+        gan = options.weight * generator_loss(self.critic, options.game, _with_context(pair, pair.made))
+        return {**parts, "total": parts["total"] + gan, "gan": gan}
 
     def _critic_loss(self, pair: Pair, noise: Noise) -> Losses:
         true, made = _with_context(pair, pair.true), _with_context(pair, pair.made)
@@ -103,7 +103,8 @@ class Opponent(Method):
         parts = discriminator_loss(self.critic, self.options.game, true, made, scanned)
         if self.options.penalty:
             share = noise.uniform().to(true).view(-1, 1, 1, 1, 1)
-            share = share.repeat_interleave(len(true) // len(share), dim=0)  # an autoencoder's items are channels
+            rounds = -(-len(true) // len(share))  # an autoencoder has a pair for each channel of an item
+            share = share.repeat(rounds, 1, 1, 1, 1)[: len(true)]
             parts["penalty"] = self.options.penalty * gradient_penalty(self.critic, torch.lerp(made, true, share))
         return {"total": parts["gan"] + parts.get("penalty", torch.zeros_like(parts["gan"])), **parts}
 

@@ -57,7 +57,7 @@ class RegressionSettings(MethodSettings):
 
 
 class Regression(Method):
-    """A network that is asked once; it ignores noise and time."""
+    """A network that is evaluated once; it ignores noise and time."""
 
     task: Task
     feature_channels: tuple[int, ...] = ()
@@ -70,7 +70,7 @@ class Regression(Method):
 
     def attempt(self, batch: Batch, noise: Noise, progress: float = 1.0) -> Attempt:
         problem = self.task.pose(batch, noise, progress)
-        image = self.ask(problem).image
+        image = self.run(problem).image
 
         def pair() -> Pair:
             around = torch.zeros_like(image) if problem.known is None else problem.known
@@ -92,14 +92,14 @@ class Regression(Method):
     def predict(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Images [B, T, D, H, W] in network units and the network's feature maps, with gradients where enabled."""
         problem = self.task.pose(batch)
-        output = self.ask(problem)
+        output = self.run(problem)
         return self.task.restore(output.image, problem), tuple(output.extras.get("features", ()))
 
     @torch.no_grad()
     def synthesise(self, batch: Batch, noise: Noise, how: SamplerSettings) -> Tensor:
         return self.predict(batch)[0]
 
-    def ask(self, problem: Problem) -> Output:
+    def run(self, problem: Problem) -> Output:
         """The network's output, its image in float32."""
         state = problem.known if self.task.known_in_state else None
         output: Output = self.net(replace(problem.inputs, state=state))

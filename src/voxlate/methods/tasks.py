@@ -21,10 +21,9 @@ Strip = Annotated[bool, Field(description="sources and targets are background ou
 
 
 @settings
-class Translate(TaskSettings):
+class Translate(TaskSettings, Task):
     """From the source modalities to the target modalities, everywhere or inside the mask."""
 
-    known_in_state: ClassVar[bool] = False
     kind: Literal["translate"] = "translate"
     inside: Inside = False
     strip: Strip = False
@@ -47,9 +46,6 @@ class Translate(TaskSettings):
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:
         return x0 if problem.known is None else torch.where(problem.mask > 0, x0, problem.known)
 
-    def as_at_inference(self, batch: Batch) -> Batch:
-        return batch
-
 
 def stripped(batch: Batch) -> Batch:
     """The batch with background outside its mask."""
@@ -66,7 +62,7 @@ def counted(batch: Batch, mask: Tensor) -> Tensor | None:
 
 
 @settings
-class Complete(TaskSettings):
+class Complete(TaskSettings, Task):
     """Any missing modalities from those present: sources and targets are the same list, the missing channels diffuse.
 
     The configuration code has a bit a modality, 1 = to synthesise; with `incomplete` as many again, 1 = absent.
@@ -221,10 +217,8 @@ class Residual(TaskSettings):
         return f"the residual{inside}: truth minus the predictor's image, times {self.scale:g}, given the sources"
 
 
-class ResidualTask(nn.Module):
+class ResidualTask(nn.Module, Task):
     """`Residual` with its predictor, a finished method whose settings say `predicts`."""
-
-    known_in_state = False
 
     def __init__(self, residual: Residual, predictor: Any):
         super().__init__()
@@ -249,11 +243,11 @@ class ResidualTask(nn.Module):
             base = base.float()
         images = named(batch.source_names, batch.source)
         if residual.see_base:
-            shown = named(batch.target_names, base.detach(), "target")
-            images |= {f"base_{name}": image for name, image in shown.items()}
-        told = tuple(feature.detach() for feature in features) if residual.asymmetry else ()
+            bases = named(batch.target_names, base.detach(), "target")
+            images |= {f"base_{name}": image for name, image in bases.items()}
+        features = tuple(feature.detach() for feature in features) if residual.asymmetry else ()
         problem = Problem(
-            NetworkInput(images, features=told),
+            NetworkInput(images, features=features),
             mask=batch.mask if residual.inside else torch.ones_like(batch.mask),
             known=torch.zeros_like(base) if residual.inside else None,
             base=base,
@@ -270,9 +264,6 @@ class ResidualTask(nn.Module):
 
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:
         return required(problem.base) + problem.mask * x0 / self.residual.scale
-
-    def as_at_inference(self, batch: Batch) -> Batch:
-        return batch
 
 
 @settings
@@ -308,10 +299,8 @@ class Latent(TaskSettings):
         return "the latent that the autoencoder gives (drawn, once a piece), not the image; given the sources' latents"
 
 
-class LatentTask(nn.Module):
+class LatentTask(nn.Module, Task):
     """`Latent` with its frozen autoencoder of single-channel images; each modality is encoded by itself."""
-
-    known_in_state = False
 
     def __init__(self, autoencoder: AutoencoderNet):
         super().__init__()
@@ -346,9 +335,6 @@ class LatentTask(nn.Module):
         width = self.autoencoder.net.latent
         latents = x0.unflatten(1, (-1, width)).flatten(0, 1) / self.autoencoder.scale
         return self.autoencoder.decode(latents, problem.size).float().unflatten(0, (x0.shape[0], -1)).flatten(1, 2)
-
-    def as_at_inference(self, batch: Batch) -> Batch:
-        return batch
 
     def _moments(self, images: Tensor, cached: Tensor | None) -> tuple[Tensor, Tensor]:
         """Scaled mean and unscaled log variance, [B, M·L, D, h, w]; images: [B, M, D, H, W]; cached: [B, M, 2 L, …]."""

@@ -24,43 +24,21 @@ from voxlate.images.intensity import Window
 from voxlate.images.volume import unit_of
 from voxlate.nets.interface import Channels
 from voxlate.nets.xmodality.adm import ADM
-from voxlate.nets.xmodality.dit import DiT, DiTBlock, FinalLayer
-from voxlate.nets.xmodality.parts import (
-    Attention,
-    Backbone,
-    Block,
-    Conv,
-    Dense,
-    Down,
-    ExactDense,
-    GroupNorm,
-    ResNetBlock,
-    RMSNorm,
-    SwiGLU,
-    Up,
-)
+from voxlate.nets.xmodality.dit import DiT
+from voxlate.nets.xmodality.parts import Attention, Backbone, Conv, Dense
 from voxlate.nets.xmodality.unet import PlainUNet
-from voxlate.nets.xmodality.uvit import Transformer, UViT
+from voxlate.nets.xmodality.uvit import UViT
 from voxlate.recipe import Recipe
 from voxlate.training.run import Run, begin, made_by, save_weights
 
-SCOPES: dict[type[nn.Module], str] = {
-    Conv: "Conv",
-    Dense: "Dense",
-    ExactDense: "Dense",
-    RMSNorm: "RMSNorm",
-    GroupNorm: "GroupNorm",
-    nn.LayerNorm: "LayerNorm",
-    Block: "Block",
-    ResNetBlock: "ResNetBlock",
-    Down: "PixelShuffleDownsample",
-    Up: "PixelShuffleUpsample",
-    Attention: "MultiHeadDotProductAttention",
-    SwiGLU: "SwiGLU",
-    Transformer: "Transformer",
-    DiTBlock: "DiTBlock",
-    FinalLayer: "FinalLayer",
-}  # modules of other classes are no scopes: their parts count as their owner's
+SCOPES = {  # of our classes; modules of others are no scopes: their parts count as their owner's
+    **{name: name for name in ("Conv", "Dense", "RMSNorm", "GroupNorm", "LayerNorm", "Block", "ResNetBlock", "SwiGLU")},
+    **{name: name for name in ("Transformer", "DiTBlock", "FinalLayer")},
+    "ExactDense": "Dense",
+    "Down": "PixelShuffleDownsample",
+    "Up": "PixelShuffleUpsample",
+    "Attention": "MultiHeadDotProductAttention",
+}
 
 
 @dataclass(frozen=True)
@@ -153,7 +131,7 @@ def layout(net: nn.Module) -> dict[str, Slot]:
 
 def _slots(module: nn.Module, ours: str, scope: str, numbers: Counter[str]) -> Iterator[tuple[str, Slot]]:
     for name, child in module.named_children():
-        kind = SCOPES.get(type(child))
+        kind = SCOPES.get(type(child).__name__)
         if kind is None:
             yield from _slots(child, f"{ours}{name}.", scope, numbers)
             continue

@@ -1,4 +1,4 @@
-"""A training's folder: what was asked, what came of it, and the weights as one file that is a whole model."""
+"""A training's folder: its recipe, its log, and the weights as one file that is a whole model."""
 
 import hashlib
 import json
@@ -108,7 +108,7 @@ def made_by() -> dict[str, Any]:
 
 
 def describe(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int, seconds: float) -> dict[str, Any]:
-    """The header of a weights file: all that synthesis needs besides the tensors."""
+    """The header of a weights file: all that synthesis needs in addition to the tensors."""
     scales = {name: cohort.target_scale(recipe.intensity[name], name) for name in recipe.data.target}
     spacing = cohort.made.get("spacing_mm")
     plain = to_dict(recipe)
