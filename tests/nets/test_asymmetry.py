@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from asking import ask, channels
+from calling import ask, channels
 from torch import Tensor, nn
 
 from voxlate.nets.asymmetry import AsymmetryPrior, Sampling, mirrored, on_grid

@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 import torch
-from asking import ask, channels
+from calling import ask, channels
 from torch import nn
 
 from voxlate.errors import BadInput

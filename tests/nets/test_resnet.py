@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from asking import ask, channels
+from calling import ask, channels
 from torch import nn
 
 from voxlate.errors import BadInput

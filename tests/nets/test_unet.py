@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from asking import ask, channels
+from calling import ask, channels
 from torch import Tensor, nn
 
 from voxlate.errors import BadInput

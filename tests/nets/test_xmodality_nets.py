@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from asking import ask, channels
+from calling import ask, channels
 from torch import nn
 
 from voxlate.errors import BadInput
