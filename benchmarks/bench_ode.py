@@ -1,4 +1,4 @@
-"""Our RK45 beside scipy's on the probability-flow ODE of a trained model: the same picture, and how long each takes.
+"""Our RK45 against scipy's on the probability-flow ODE of a trained model: the same picture, and how long each takes.
 
 python benchmarks/bench_ode.py RUN COHORT [--split val] [--slices 2] [--tolerance 1e-7]     writes bench/ode.json
 Both see float32 networks and one slice at a time; scipy keeps its state in float64. A target of paper 002's issue: the
@@ -33,10 +33,10 @@ def slices(model: Model, cohort: Path, split: str | None, count: int) -> list[Ba
     found, recipe = [], model.recipe
     for scans in find_scans([str(cohort)], model, split=split)[:count]:
         volumes = {name: canonical(read_volume(scans.files[name], name)) for name in recipe.data.source}
-        sight = view(recipe.synth.slices, next(iter(volumes.values())).grid.shape, recipe.data.patch, 0.5)
-        start = sight.starts()[len(sight.starts()) // 2]
-        place = stable_id(scans.case, *sight.place(start))
-        found.append(Inputs(recipe, volumes).batch(sight.seen, [start], [place]))
+        window = view(recipe.synth.slices, next(iter(volumes.values())).grid.shape, recipe.data.patch, 0.5)
+        start = window.starts()[len(window.starts()) // 2]
+        place = stable_id(scans.case, *window.place(start))
+        found.append(Inputs(recipe, volumes).batch(window.seen, [start], [place]))
     return found
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from asked import channels
+from asking import channels
 
 from voxlate.nets.autoencoder import AutoencoderNet, KLAutoencoder
 

@@ -31,7 +31,7 @@ SAMPLES = 60_000  # points at which mutual information is estimated
 BINS = 32
 RANGE_HU = (-150.0, 600.0)  # fat to bone: air below and metal above would take most of the histogram's bins
 PERCENTILES = (0.5, 99.5)
-KNOTS_MM = 60.0  # between knots, and half of it in the last stage: softer than any organ's border
+KNOTS_MM = 30.0  # between the knots of the last stage: softer than any organ's border
 LEAST_SLICES = 4
 PYRAMID_VOXELS = 16  # along an axis; a coarser picture leads the first steps astray
 LEAST_VOLUME = 0.1  # of a voxel, after a transform; less is a fold
@@ -277,28 +277,26 @@ def _linear(pair: Pair, begin: Transform, levels: tuple[int, ...]) -> Transform 
     )
     registration.SetOptimizerScalesFromPhysicalShift()
     registration.SetInitialTransform(begin, inPlace=False)
-    found = _run(registration, pair)
+    found = _run(registration, *pair.images)
     return None if found is None else type(begin)(found)
 
 
-def _bspline(pair: Pair, start: Transform, level: int) -> Transform | None:
-    """Free-form deformation by cubic splines before a linear map; knots twice as dense where `start` has splines.
+def _bspline(pair: Pair, start: Transform, knots_mm: float, level: int) -> Transform | None:
+    """A free-form deformation by cubic splines before what was found so far. Source: Rueckert et al. 1999.
 
-    Source: Rueckert et al. 1999.
+    The moving scan is resampled by `start` first, because ITK gives no derivative through an earlier spline. Optimising
+    a spline before a moving initial transform deforms more where scans end, until it folds, and is then lost.
     """
-    itk, grid, density = simpleitk(), pair.fixed.grid, 1
-    if start.GetName() == "CompositeTransform":
-        linear, spline = (itk.CompositeTransform(start).GetNthTransform(k) for k in (0, 1))
-        spline, density = itk.BSplineTransform(spline), 2
-    else:
-        cells = [max(1, round(n * mm / KNOTS_MM)) for n, mm in zip(reversed(grid.shape), reversed(grid.spacing_mm))]
-        linear, spline = start, itk.BSplineTransformInitializer(pair.images[1], cells, order=3)
+    itk = simpleitk()
+    moving, fixed = pair.images
+    grid = pair.fixed.grid
+    cells = [max(1, round(n * mm / knots_mm)) for n, mm in zip(reversed(grid.shape), reversed(grid.spacing_mm))]
     registration = _registration(pair, (level,))
-    registration.SetMovingInitialTransform(linear)
-    registration.SetInitialTransformAsBSpline(spline, inPlace=False, scaleFactors=[density])
-    registration.SetOptimizerAsLBFGS2(numberOfIterations=15)  # LBFGSB does not survive a change of density
-    found = _run(registration, pair)
-    return None if found is None else itk.CompositeTransform([linear, found])
+    registration.SetMetricMovingMask(to_image(covered(pair.moving.grid, grid, start).astype(np.uint8), grid))
+    registration.SetInitialTransform(itk.BSplineTransformInitializer(fixed, cells, order=3), inPlace=False)
+    registration.SetOptimizerAsLBFGSB(numberOfIterations=30, maximumNumberOfFunctionEvaluations=40)
+    found = _run(registration, itk.Resample(moving, fixed, start, itk.sitkLinear, pair.ranges[0][0]), fixed)
+    return None if found is None else itk.CompositeTransform([start, found])
 
 
 def _ants(pair: Pair, start: Transform) -> Transform | None:
@@ -348,9 +346,8 @@ def _registration(pair: Pair, levels: tuple[int, ...]) -> Any:
     return registration
 
 
-def _run(registration: Any, pair: Pair) -> Transform | None:
+def _run(registration: Any, moving: Any, fixed: Any) -> Transform | None:
     """The result of an optimisation; none where it lost the overlap of the two."""
-    moving, fixed = pair.images
     try:
         found = registration.Execute(fixed, moving)
     except RuntimeError as error:
@@ -368,6 +365,10 @@ _LINEAR: tuple[tuple[RegistrationMethod, Stage], ...] = (("rigid", _rigid), ("af
 _STAGES: dict[RegistrationMethod, tuple[tuple[RegistrationMethod, Stage], ...]] = {
     "rigid": _LINEAR[:1],
     "affine": _LINEAR,
-    "bspline": (*_LINEAR, ("bspline", partial(_bspline, level=2)), ("bspline", partial(_bspline, level=1))),
+    "bspline": (
+        *_LINEAR,
+        ("bspline", partial(_bspline, knots_mm=2 * KNOTS_MM, level=2)),
+        ("bspline", partial(_bspline, knots_mm=KNOTS_MM, level=1)),
+    ),
     "ants": (*_LINEAR, ("ants", _ants)),
 }
