@@ -180,7 +180,7 @@ def _step(
             for _ in range(options.accumulate):
                 batch = next(batches)
                 noise = Noise(stable_id(seed, learner.step, calls), batch.item)
-                torch.manual_seed(stable_id(noise.seed, int(batch.item[0])))  # for dropout, the same after a restart
+                torch.manual_seed(stable_id(noise.seed, int(batch.item[0, 0])))  # for dropout, the same after a restart
                 with autocast(device, options.precision):
                     parts = parallel(turn, batch.to(device), noise)
                 (parts["total"] / options.accumulate).backward()
