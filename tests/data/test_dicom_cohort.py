@@ -1,4 +1,4 @@
-"""DICOM cohorts whose series lie mixed in a patient's folder, told apart by their tags."""
+"""DICOM cohorts whose series lie mixed in a patient's folder and are chosen by their tags."""
 
 import json
 import shutil
@@ -11,8 +11,8 @@ from voxlate.data.find import find_cases
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
-from voxlate.images.series import list_series
-from voxlate.images.volume import read_grid, read_volume
+from voxlate.images.dicom import list_series
+from voxlate.images.volume import read_volume
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -128,12 +128,12 @@ def test_the_preset_takes_t2_and_the_ct_deformed_onto_it(gold: Path) -> None:
     assert [(one.case, one.patient, one.split) for one in cases] == [
         (name, name, None) for name in ("1_01_P", "2_03_P", "3_04_P")
     ]
-    seen = {series.path: series.description for series in list_series(gold / "2_03_P")}
-    assert {name: seen[path] for name, path in cases[1].files.items()} == {
+    described = {series.path: series.description for series in list_series(gold / "2_03_P")}
+    assert {name: described[path] for name, path in cases[1].files.items()} == {
         "ct": DESCRIPTIONS["ct"],
         "t2": DESCRIPTIONS["t2"],
     }
-    assert len(seen) == 4  # contours are no images
+    assert len(described) == 4  # contours are no images
 
 
 @pytest.mark.parametrize("name", ["1_01_P", "2_03_P"])
@@ -143,9 +143,8 @@ def test_a_series_of_a_mixed_folder_has_its_own_values_in_the_order_of_their_pla
     np.testing.assert_array_equal(t2.data[0], t2_values())
     np.testing.assert_array_equal(ct.data[0], ct_values())
     assert (t2.unit, ct.unit) == ("a.u.", "HU")
-    for volume, file in ((t2, files["t2"]), (ct, files["ct"])):
+    for volume in (t2, ct):
         np.testing.assert_allclose(volume.affine @ [0, 0, 1, 1], [20, -30, -5, 1])  # second slice; LPS to RAS
-        assert read_grid(file) == volume.grid
 
 
 def test_a_folder_of_several_series_names_the_paths_of_each(gold: Path) -> None:
@@ -156,7 +155,7 @@ def test_a_folder_of_several_series_names_the_paths_of_each(gold: Path) -> None:
         assert read_volume(series.path).modality == series.modality.lower()
 
 
-def told_of_patients(content: str | bytes) -> list[str]:
+def traces_of_patients(content: str | bytes) -> list[str]:
     """What of a patient's name, number or record is in a text."""
     text = content if isinstance(content, bytes) else content.encode()
     return [word for word in (PATIENT, "Bertil", RECORD, "1.2.1.2", "1.2.2.4") if word.encode() in text]
@@ -173,8 +172,8 @@ def test_prepare_reads_a_cohort_of_mixed_folders_and_tells_nothing_of_their_pati
         np.testing.assert_array_equal(cohort.volume(entry.case, "t2").data[0], t2_values()[:, ::-1, ::-1])
         np.testing.assert_array_equal(cohort.volume(entry.case, "ct").data[0], ct_values()[:, ::-1, ::-1])
         assert cohort.header(entry.case).origins["t2"].file.startswith(f"{entry.case}#")
-    assert told_of_patients((gold / "2_03_P" / "CTdef.1.dcm").read_bytes()) == [PATIENT, "Bertil", RECORD, "1.2.2.4"]
-    assert told_of_patients(everything_in(out)) == told_of_patients(answer.out + answer.err) == []
+    assert traces_of_patients((gold / "2_03_P" / "CTdef.1.dcm").read_bytes()) == [PATIENT, "Bertil", RECORD, "1.2.2.4"]
+    assert traces_of_patients(everything_in(out)) == traces_of_patients(answer.out + answer.err) == []
 
 
 def test_only_a_change_of_the_chosen_series_is_prepared_again(gold: Path, tmp_path: Path) -> None:
@@ -214,7 +213,7 @@ def test_a_users_preset_tells_series_apart_in_folders_of_their_own(tmp_path: Pat
     np.testing.assert_array_equal(read_volume(cases[1].files["ct"]).data[0], ct_values())
 
 
-def test_a_modality_in_two_folders_of_a_case_is_told(tmp_path: Path) -> None:
+def test_a_modality_in_two_folders_of_a_case_is_refused(tmp_path: Path) -> None:
     for number in (1, 2):
         write_series(tmp_path / "scans" / "p1" / str(number), "a", t2_values(), "MR", "t2", uid=f"1.{number}")
     text = 'patterns = ["{case}/*"]\nseries.t2 = { modality = "MR" }'
@@ -278,7 +277,7 @@ def test_what_is_wrong_with_a_mixed_folder_is_one_sentence(voxlate, gold, tmp_pa
     answer = voxlate("prepare", gold, "--preset", "gold_atlas", "--out", tmp_path / "out", *options)
     assert answer.code == 2
     assert sentence in answer.err
-    assert told_of_patients(answer.err) == []
+    assert traces_of_patients(answer.err) == []
     assert not (tmp_path / "out" / "cohort.json").exists()
 
 
@@ -319,7 +318,7 @@ def test_folders_of_another_form_get_one_sentence(gold: Path, tmp_path: Path) ->
         find_cases(tmp_path / "empty", preset="gold_atlas")
 
 
-def test_a_key_that_no_series_has_is_told(gold: Path) -> None:
+def test_a_key_that_no_series_has_is_refused(gold: Path) -> None:
     with pytest.raises(BadInput, match="expected a series of that key, found only 4"):
         read_volume(gold / "1_01_P#00000000")
 
@@ -353,7 +352,7 @@ def test_synth_evaluate_and_info_read_the_same_series(voxlate, gold: Path, tmp_p
     said("synth", run, gold, *ours, "--out", out)
     t2 = find_cases(gold, preset="gold_atlas")[1].files["t2"]
     image = read_volume(out / "2_03_P" / "ct.nii.gz")
-    assert image.grid == read_grid(t2)
+    assert image.grid == read_volume(t2).grid
     assert json.loads((out / "2_03_P" / "provenance.json").read_text())["inputs"] == {"t2": {"path": str(t2)}}
 
     said("synth", run, gold / "2_03_P", *ours, "--out", tmp_path / "one")
@@ -367,4 +366,4 @@ def test_synth_evaluate_and_info_read_the_same_series(voxlate, gold: Path, tmp_p
     assert "2_03_P,2_03_P,ct,intensity table" in (out / "metrics.csv").read_text()  # which reads the source again
     facts = json.loads(said("info", find_cases(gold, preset="gold_atlas")[1].files["ct"], "--json"))
     assert (facts["unit"], facts["range"]) == ("HU", [-1000, ct_values().max()])
-    assert told_of_patients(everything_in(out) + everything_in(run)) == []
+    assert traces_of_patients(everything_in(out) + everything_in(run)) == []

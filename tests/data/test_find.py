@@ -155,7 +155,7 @@ def test_what_cannot_be_a_cohort_gets_one_sentence(
     assert "\n" not in str(error.value)
 
 
-def test_a_file_in_place_of_a_folder_is_told(tmp_path: Path) -> None:
+def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "t1.png")
     with pytest.raises(BadInput, match="found a file"):
         find_cases(tmp_path / "t1.png")

@@ -89,6 +89,6 @@ def test_a_manifest_that_cannot_be_meant_gets_one_sentence(root: Path, text: str
     assert sentence in str(error.value)
 
 
-def test_a_manifest_that_is_not_there_is_told(root: Path) -> None:
+def test_a_manifest_that_is_not_there_is_refused(root: Path) -> None:
     with pytest.raises(BadInput, match=r"gone\.csv: expected a CSV or TSV manifest"):
         find_cases(root, manifest=root / "gone.csv")

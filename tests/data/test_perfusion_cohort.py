@@ -95,7 +95,7 @@ def test_the_folder_above_and_a_plain_rawdata_do_as_well(tmp_path: Path) -> None
     assert case.files["cta3"].name == "sub-stroke0003_ses-01_space-ncct_ctp.nii.gz#peak+16s"
 
 
-def test_a_scan_too_short_for_the_third_phase_is_told_by_its_file(tmp_path: Path) -> None:
+def test_a_scan_too_short_for_the_third_phase_is_refused_by_its_file(tmp_path: Path) -> None:
     isles24(tmp_path, "sub-stroke0001", "ses-0", step=0.5)
     with pytest.raises(
         BadInput, match=r"space-ncct_ctp\.nii\.gz#peak\+16s: expected frames until then, found the peak"
@@ -152,7 +152,7 @@ def test_a_preset_that_cannot_work_is_refused(tmp_path: Path, text: str, sentenc
         load_preset(tmp_path / "own.toml")
 
 
-def test_files_of_another_form_are_shown_beside_what_the_preset_expects(tmp_path: Path) -> None:
+def test_files_of_another_form_are_named_with_what_the_preset_expects(tmp_path: Path) -> None:
     write(tmp_path / "a" / "t1.nii.gz", head())
     with pytest.raises(BadInput, match=r"expected paths like '\*\*/raw\*/\{case\}.*found 1 of another form \('a/t1"):
         find_cases(tmp_path, preset="isles24")

@@ -36,7 +36,7 @@ def pair(tmp_path: Path, save) -> Path:
 
 def known_step(monkeypatch: pytest.MonkeyPatch, ras: np.ndarray) -> None:
     shift = itk.TranslationTransform(3, (ras * [-1, -1, 1]).tolist())
-    monkeypatch.setitem(module._STEPS, "rigid", (("rigid", lambda pair, start: shift),))
+    monkeypatch.setitem(module._STAGES, "rigid", (("rigid", lambda pair, start: shift),))
 
 
 def test_scans_and_labels_come_to_one_grid_and_the_transform_is_kept(pair, tmp_path, monkeypatch) -> None:
@@ -98,7 +98,7 @@ def test_prepared_again_nothing_is_done_and_otherwise_transforms_are_removed(pai
     known_step(monkeypatch, SHIFT_RAS)
     out = tmp_path / "out"
     first = prepare(pair, out, register="rigid", fixed="ct", workers=1)
-    monkeypatch.setitem(module._STEPS, "rigid", None)  # would fail if it registered again
+    monkeypatch.setitem(module._STAGES, "rigid", None)  # would fail if it registered again
     assert prepare(pair, out, register="rigid", fixed="ct", workers=1) == first
     assert (out / "transforms" / "a" / "tof.tfm").is_file()
     prepare(pair, out, resample=True, fixed="ct", workers=1)

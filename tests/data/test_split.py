@@ -10,28 +10,26 @@ patients = st.lists(st.text("abcdefgh", min_size=1, max_size=4), min_size=1, max
 
 @given(patients, st.integers(0, 5))
 def test_the_order_of_files_does_not_matter_and_training_is_never_empty(names: list[str], seed: int) -> None:
-    forth = split_patients([(name, None) for name in names], seed)
-    assert forth == split_patients([(name, None) for name in reversed(names)], seed)
-    assert set(forth) == set(names)
-    assert "train" in forth.values()
-    assert ("val" in forth.values()) == (len(set(names)) >= 2)
-    assert ("test" in forth.values()) == (len(set(names)) >= 4)
+    splits = split_patients([(name, None) for name in names], seed)
+    assert splits == split_patients([(name, None) for name in reversed(names)], seed)
+    assert set(splits) == set(names)
+    assert "train" in splits.values()
+    assert ("val" in splits.values()) == (len(set(names)) >= 2)
+    assert ("test" in splits.values()) == (len(set(names)) >= 4)
 
 
-@pytest.mark.parametrize(
-    ("count", "val", "test"), [(1, 0, 0), (2, 1, 0), (3, 1, 0), (4, 1, 1), (20, 3, 3), (100, 15, 15)]
-)
-def test_shares_are_of_patients(count: int, val: int, test: int) -> None:
-    splits = list(split_patients([(f"p{k}", None) for k in range(count) for _ in range(k % 3 + 1)]).values())
-    assert (splits.count("val"), splits.count("test"), splits.count("train")) == (val, test, count - val - test)
+def test_shares_are_of_patients() -> None:
+    for count, val, test in ((1, 0, 0), (2, 1, 0), (3, 1, 0), (4, 1, 1), (20, 3, 3), (100, 15, 15)):
+        splits = list(split_patients([(f"p{k}", None) for k in range(count) for _ in range(k % 3 + 1)]).values())
+        assert (splits.count("val"), splits.count("test"), splits.count("train")) == (val, test, count - val - test)
 
 
 def test_another_seed_gives_another_split() -> None:
-    told = [(f"p{k}", None) for k in range(30)]
-    assert split_patients(told, 0) != split_patients(told, 1)
+    patients = [(f"p{k}", None) for k in range(30)]
+    assert split_patients(patients, 0) != split_patients(patients, 1)
 
 
-def test_told_splits_win() -> None:
+def test_stated_splits_win() -> None:
     assert split_patients([("a", "test"), ("b", "train"), ("a", "test")]) == {"a": "test", "b": "train"}
 
 
@@ -40,7 +38,7 @@ def test_shares_of_zero_leave_none() -> None:
     assert set(splits.values()) == {"train"}
 
 
-@pytest.mark.parametrize("shares", [(0.5, 0.5, 0.5), (0.0, 0.5, 0.5), (1.2, -0.2, 0.0)])
-def test_shares_that_do_not_add_up_are_told(shares: tuple[float, float, float]) -> None:
-    with pytest.raises(BadInput, match="add up to 1"):
-        split_patients([("a", None), ("b", None)], shares=shares)
+def test_shares_that_do_not_add_up_are_refused() -> None:
+    for shares in ((0.5, 0.5, 0.5), (0.0, 0.5, 0.5), (1.2, -0.2, 0.0)):
+        with pytest.raises(BadInput, match="add up to 1"):
+            split_patients([("a", None), ("b", None)], shares=shares)

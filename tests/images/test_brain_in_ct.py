@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from voxlate.errors import BadInput
-from voxlate.images.mask import brain
-from voxlate.images.morphology import largest
+from voxlate.images.mask import brain, largest
 from voxlate.images.volume import Volume
 from voxlate.phantom import Label, image, make_head
 from voxlate.phantom.tissue import BRAIN, TUMOUR, VESSEL

@@ -8,8 +8,8 @@ import pytest
 from voxlate.data.find import find_cases
 from voxlate.data.prepare import prepare
 from voxlate.errors import BadInput
-from voxlate.images.series import list_series
-from voxlate.images.volume import read_grid, read_volume
+from voxlate.images.dicom import list_series
+from voxlate.images.volume import read_volume
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -17,7 +17,7 @@ DEPTH, ROWS, COLUMNS, COUNT = 3, 8, 9, 18
 PEAK = 6
 
 
-def moving() -> np.ndarray:
+def dynamic() -> np.ndarray:
     """HU [T, D, H, W]: tissue with a level for each slice, and an artery that is highest in frame PEAK."""
     frames = np.full((COUNT, DEPTH, ROWS, COLUMNS), 40.0) + np.arange(DEPTH)[:, None, None]
     since = np.clip(np.arange(COUNT) - PEAK + 4, 0, None) / 4
@@ -55,8 +55,8 @@ def times() -> np.ndarray:
 
 
 def write(folder: Path, tag: str = "AcquisitionTime", jitter: float = 0.0, leave_out: int = -1) -> Path:
-    """The series with one tag that tells its times apart, in files whose names tell nothing."""
-    frames = moving()
+    """The series with one tag that tells its times apart, in files whose names do not."""
+    frames = dynamic()
     names = np.random.default_rng(0).permutation(COUNT * DEPTH)
     for k, name in enumerate(names):
         t, z = divmod(k, DEPTH)
@@ -76,29 +76,28 @@ def test_the_images_of_each_place_are_frames_in_their_order_in_time(tmp_path: Pa
     folder = write(tmp_path / "a", tag, jitter=0.02)
     for k in (0, 4, COUNT - 1):
         volume = read_volume(f"{folder}#frame={k + 1}", "cta1")
-        np.testing.assert_array_equal(volume.data[0], moving()[k])
+        np.testing.assert_array_equal(volume.data[0], dynamic()[k])
         assert (volume.unit, volume.note) == ("HU", f"frame {k + 1} of 18")
     assert read_volume(f"{folder}#peak").note == "pseudo: CTP frame 7 of 18, arterial peak"
-    assert read_grid(f"{folder}#peak").shape == (DEPTH, ROWS, COLUMNS)
 
 
 def test_unequal_steps_in_time_are_heeded_and_the_series_key_may_stand_before_the_frame(tmp_path: Path) -> None:
     folder = write(tmp_path / "a")
-    save(folder / "localiser.dcm", moving()[0, 0], 90.0, uid="9.9")
+    save(folder / "localiser.dcm", dynamic()[0, 0], 90.0, uid="9.9")
     (key,) = [one.path for one in list_series(folder) if one.images > 1]
     # the peak is at 12 s, the frames after it at 14, 16, 20, 24 and 28 s
     assert read_volume(f"{key}#peak+16s").note == "pseudo: CTP frame 12 of 18, peak + 16 s"
     assert read_volume(f"{key}#peak+11s").note == "pseudo: CTP frame 11 of 18, peak + 11 s (nearest: +12.0 s)"
     assert read_volume(f"{key}#peak+10s").note == "pseudo: CTP frame 10 of 18, peak + 10 s (nearest: +8.0 s)"
-    np.testing.assert_array_equal(read_volume(f"{key}#peak+8s").data[0], moving()[9])
-    np.testing.assert_array_equal(read_volume(f"{key}#peak+8s@2s").data[0], moving()[10])
+    np.testing.assert_array_equal(read_volume(f"{key}#peak+8s").data[0], dynamic()[9])
+    np.testing.assert_array_equal(read_volume(f"{key}#peak+8s@2s").data[0], dynamic()[10])
     with pytest.raises(BadInput, match="expected one DICOM series, found 2"):
         read_volume(f"{folder}#peak")
 
 
 BAD = {
     "#peak": ({"leave_out": 20}, "expected as many images at every place, found 17 at that of"),
-    "#frame=1": ({"tag": ""}, "expected an acquisition time or number that tells the images at one place apart"),
+    "#frame=1": ({"tag": ""}, "expected an acquisition time or number that separates the images at one place"),
     "#peak+8s": ({"tag": "AcquisitionNumber"}, r"expected the times of its frames in the header, found none"),
     "#peak+60s": ({}, r"expected frames until then, found the peak at 12\.0 s \(frame 7\)"),
     "": ({}, r"several echoes or times.*#frame=1 or #peak"),
@@ -106,7 +105,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("frame", BAD)
-def test_a_frame_that_a_series_cannot_give_is_told_in_one_sentence(tmp_path: Path, frame: str) -> None:
+def test_a_frame_that_a_series_cannot_give_gets_one_sentence(tmp_path: Path, frame: str) -> None:
     how, sentence = BAD[frame]
     folder = write(tmp_path / "a", **how)
     with pytest.raises(BadInput, match=sentence) as error:
@@ -119,10 +118,10 @@ def test_unitobrain_becomes_maps_a_first_frame_and_a_pseudo_multiphase_cta(tmp_p
     name = "MOL-001_Registered_Filtered_3mm_20HU"
     write(root / name)
     for other in ("MOL-001", "MOL-001_Registered"):
-        save(root / other / "1.dcm", moving()[0, 0], 0.0)
+        save(root / other / "1.dcm", dynamic()[0, 0], 0.0)
     for k, kind in enumerate(("CBF", "CBV", "MTT", "TTP", "Delay")):
         for z in range(DEPTH):
-            save(root / f"{name}_Maps/NLR_{kind}/NLR_{kind}{z}.dcm", moving()[0, z] * 0 + k + 1, 5.0 * z, uid=f"7.{k}")
+            save(root / f"{name}_Maps/NLR_{kind}/NLR_{kind}{z}.dcm", dynamic()[0, z] * 0 + k + 1, 5.0 * z, uid=f"7.{k}")
     (case,) = find_cases(root, preset="unitobrain")
     assert case.case == "MOL-001"
     cohort = prepare(root, tmp_path / "out", preset="unitobrain", fixed="ncct", workers=1)
@@ -133,4 +132,4 @@ def test_unitobrain_becomes_maps_a_first_frame_and_a_pseudo_multiphase_cta(tmp_p
     assert notes["cta1"] == "pseudo: CTP frame 7 of 18, arterial peak"
     assert notes["cta2"] == "pseudo: CTP frame 10 of 18, peak + 8 s"
     assert notes["cta3"] == "pseudo: CTP frame 12 of 18, peak + 16 s"
-    np.testing.assert_array_equal(cohort.volume("MOL-001", "cta1").data[0][:, ::-1, ::-1], moving()[PEAK])
+    np.testing.assert_array_equal(cohort.volume("MOL-001", "cta1").data[0][:, ::-1, ::-1], dynamic()[PEAK])

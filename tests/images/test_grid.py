@@ -37,23 +37,20 @@ def ramp(grid: Grid) -> np.ndarray:
     return np.tensordot(row, indices(grid), 1)[None].astype(np.float32)
 
 
-def test_there_are_48_orientations() -> None:
+def test_canonical_is_ras_keeps_every_place_and_returns_bit_identical_from_all_48_orientations() -> None:
     assert len(set(ORIENTATIONS)) == 48
-
-
-@pytest.mark.parametrize("axes", ORIENTATIONS)
-def test_canonical_is_ras_keeps_every_place_and_returns_bit_identical(axes: str) -> None:
-    volume = turned(axes)
-    assert "".join(nib.aff2axcodes(volume.affine)) == axes
-    ras = canonical(volume)
-    assert "".join(nib.aff2axcodes(ras.affine)) == "RAS"
-    # an independent implementation agrees on voxels and affine
-    oracle = nib.as_closest_canonical(nib.Nifti1Image(volume.data[0].transpose(2, 1, 0), volume.affine))
-    np.testing.assert_array_equal(ras.data[0].transpose(2, 1, 0), oracle.get_fdata(dtype=np.float32))
-    np.testing.assert_allclose(ras.affine, oracle.affine, atol=1e-12)
-    back = return_to(ras, volume.grid)
-    assert back.data.tobytes() == np.ascontiguousarray(volume.data).tobytes()
-    np.testing.assert_array_equal(back.affine, volume.affine)
+    for axes in ORIENTATIONS:
+        volume = turned(axes)
+        assert "".join(nib.aff2axcodes(volume.affine)) == axes
+        ras = canonical(volume)
+        assert "".join(nib.aff2axcodes(ras.affine)) == "RAS"
+        # an independent implementation agrees on voxels and affine
+        oracle = nib.as_closest_canonical(nib.Nifti1Image(volume.data[0].transpose(2, 1, 0), volume.affine))
+        np.testing.assert_array_equal(ras.data[0].transpose(2, 1, 0), oracle.get_fdata(dtype=np.float32), axes)
+        np.testing.assert_allclose(ras.affine, oracle.affine, atol=1e-12, err_msg=axes)
+        back = return_to(ras, volume.grid)
+        assert back.data.tobytes() == np.ascontiguousarray(volume.data).tobytes(), axes
+        np.testing.assert_array_equal(back.affine, volume.affine, axes)
 
 
 def test_return_to_another_spacing_resamples() -> None:
@@ -65,11 +62,11 @@ def test_return_to_another_spacing_resamples() -> None:
     np.testing.assert_allclose(back.data[inside], ramp(fine)[inside], atol=1e-3)
 
 
-@pytest.mark.parametrize("order", [0, 1, 3])
-def test_resampling_on_the_same_grid_changes_nothing(order) -> None:
+def test_resampling_on_the_same_grid_changes_nothing() -> None:
     volume = turned("LAS")
-    same = resample(volume, Grid(volume.grid.shape, volume.affine.copy()), order)
-    np.testing.assert_array_equal(same.data, volume.data)
+    for order in (0, 1, 3):
+        same = resample(volume, Grid(volume.grid.shape, volume.affine.copy()), order)
+        np.testing.assert_array_equal(same.data, volume.data)
 
 
 @pytest.mark.parametrize(("order", "margin", "error"), [(1, 0, 1e-3), (3, 9, 2e-3)])
@@ -101,14 +98,6 @@ def test_labels_stay_labels_and_the_default_fill_is_the_lowest_value() -> None:
     shifted = fine.affine.copy()
     shifted[:3, 3] += 100
     assert (resample(labels, Grid(fine.shape, shifted), order=0).data == 2.0).all()
-
-
-def test_slabs_do_not_show(monkeypatch) -> None:
-    volume = turned("RAS")
-    target = with_spacing(volume.grid, (0.5, 0.9, 0.4))
-    whole = resample(volume, target, 3).data
-    monkeypatch.setattr("voxlate.images.grid.SLAB_VOXELS", 1)
-    np.testing.assert_allclose(resample(volume, target, 3).data, whole, atol=1e-5)
 
 
 def test_with_spacing_covers_the_same_box() -> None:
@@ -145,10 +134,8 @@ def test_a_grid_reads_as_users_know_it() -> None:
     assert str(Grid((80, 512, 512), np.diag([0.98, 0.98, 3.0, 1.0]))) == "512×512×80, 0.98×0.98×3.00 mm"
 
 
-@pytest.mark.parametrize(
-    "affine",
-    [np.zeros((4, 4)), np.diag([1.0, 0, 1, 1]), np.full((4, 4), np.nan), np.ones((4, 4)) + np.diag([1, 0, 0, 0])],
-)
-def test_a_singular_affine_is_bad_input(affine) -> None:
-    with pytest.raises(BadInput, match=r"^t1\.nii: expected an affine.*found a singular one"):
-        check_affine(affine, "t1.nii")
+def test_a_singular_affine_is_bad_input() -> None:
+    ones = np.ones((4, 4))
+    for affine in (0 * ones, np.diag([1.0, 0, 1, 1]), np.nan * ones, ones + np.diag([1, 0, 0, 0])):
+        with pytest.raises(BadInput, match=r"^t1\.nii: expected an affine.*found a singular one"):
+            check_affine(affine, "t1.nii")

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import scipy.ndimage
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from voxlate.errors import BadInput
-from voxlate.images.mask import brain, foreground
-from voxlate.images.morphology import fill_holes, largest
+from voxlate.images.mask import brain, closed, fill_holes, fill_slices, foreground, largest
 from voxlate.images.volume import Volume, read_volume
 
 SHAPE, SPACING = (40, 84, 64), (4.0, 3.0, 3.0)  # D, H, W
@@ -108,6 +110,24 @@ def test_holes_and_components_follow_their_definition() -> None:
     assert largest(two).tolist() == [False] * 3 + [True] * 3 + [False]
     assert largest(two, np.array([1, 1, 0, 1, 0, 0, 0], bool)).tolist() == [True] * 2 + [False] * 5
     assert not largest(np.zeros(4, bool)).any()
+
+
+masks = st.tuples(
+    st.integers(1, 7), st.integers(1, 9), st.integers(1, 9), st.floats(0.1, 0.9), st.integers(0, 999)
+).map(lambda args: np.random.default_rng(args[4]).random(args[:3]) < args[3])
+
+
+@settings(deadline=None, max_examples=60)
+@given(masks, st.floats(0, 3))
+def test_morphology_follows_scipys(mask, radius) -> None:
+    box = np.ones([2 * int(radius + 1e-6) + 1 if n > 1 else 1 for n in mask.shape], bool)
+    grown = scipy.ndimage.grey_dilation(mask.astype(np.uint8), footprint=box, mode="nearest")
+    shut = scipy.ndimage.grey_erosion(grown, footprint=box, mode="nearest") > 0
+    np.testing.assert_array_equal(closed(mask, radius, (1, 1, 1)), shut)
+    np.testing.assert_array_equal(fill_holes(mask), scipy.ndimage.binary_fill_holes(mask))
+    in_slices = np.stack([scipy.ndimage.binary_fill_holes(plane) for plane in mask])
+    expected = scipy.ndimage.binary_fill_holes(in_slices) if len(mask) > 2 else in_slices
+    np.testing.assert_array_equal(fill_slices(mask), expected)
 
 
 @pytest.mark.parametrize("modality", ["t1c", "flair"])

@@ -27,8 +27,8 @@ def turned(head: Volume, turn: float, tilt: float, shift: float) -> Volume:
     move = np.eye(4)
     move[:3, :3] = rotation
     move[:3, 3] = centre - rotation @ centre - [shift, 0, 0]
-    seen = resample(head, Grid(grid.shape, move @ grid.affine), order=3, fill=-1000.0)
-    return Volume(seen.data, head.affine, "HU", "ncct")
+    scan = resample(head, Grid(grid.shape, move @ grid.affine), order=3, fill=-1000.0)
+    return Volume(scan.data, head.affine, "HU", "ncct")
 
 
 @pytest.mark.parametrize(("turn", "tilt", "shift"), [(8.0, 0.0, 0.0), (-13.0, 4.0, 9.0)])
@@ -37,10 +37,10 @@ def test_a_turn_a_tilt_and_a_shift_are_found(head, turn, tilt, shift):
     assert found.turn_deg == pytest.approx(turn, abs=0.5)
     assert found.tilt_deg == pytest.approx(tilt, abs=0.5)
     assert found.shift_mm == pytest.approx(shift, abs=1.0)
-    assert found.likeness > 0.9
+    assert found.correlation > 0.9
 
 
-def test_a_head_brought_to_its_midline_is_its_own_mirror_image_and_goes_back_to_its_grid(head):
+def test_a_head_aligned_to_its_midline_is_its_own_mirror_image_and_goes_back_to_its_grid(head):
     askew = turned(head, -10.0, 3.0, 6.0)
     before = find_midline(askew)
     aligned = resample(askew, midline_grid(askew), fill=-1000.0)

@@ -1,13 +1,11 @@
 """Every odd file of the development data: it loads as described, or one sentence says why not."""
 
-import contextlib
 import csv
 
-import numpy as np
 import pytest
 
 from voxlate.errors import BadInput
-from voxlate.images.volume import read_grid, read_volume
+from voxlate.images.volume import read_volume
 
 # sound files in another sense than ours: colour, several frames, no place in a patient, complex, not finite, singular
 REFUSED = {
@@ -48,7 +46,6 @@ def check_loads(path, row) -> None:
     low, high = (float(value) for value in row["value_range"].split(".."))
     shift = -1024 if path.name == "dicom_ct_small_ok.dcm" else 0  # the list has values before the rescale intercept
     assert (volume.data.min(), volume.data.max()) == (low + shift, high + shift), path.name
-    assert read_grid(path) == volume.grid
 
 
 def check_refused(path, sentence) -> None:
@@ -56,5 +53,3 @@ def check_refused(path, sentence) -> None:
         read_volume(path)
     assert str(caught.value).startswith(f"{path}: expected ")
     assert "\n" not in str(caught.value)
-    with contextlib.suppress(BadInput):  # the header alone may be sound
-        assert np.isfinite(read_grid(path).affine).all()

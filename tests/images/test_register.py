@@ -11,9 +11,16 @@ from scipy.spatial.transform import Rotation
 from voxlate.errors import BadInput
 from voxlate.images import register as module
 from voxlate.images.grid import Grid
-from voxlate.images.image_similarity import Similarity, dice, mutual_information
-from voxlate.images.itk import centre_mm, covered, move, write_transform
-from voxlate.images.register import register
+from voxlate.images.register import (
+    Similarity,
+    apply_transform,
+    centre_mm,
+    covered,
+    dice,
+    mutual_information,
+    register,
+    write_transform,
+)
 from voxlate.images.volume import Volume
 
 itk = pytest.importorskip("SimpleITK", reason="registration needs the extra 'registration'")
@@ -79,7 +86,7 @@ def bent(place: Points) -> Points:
     return place + 7 * np.stack([np.sin(y / 30), np.cos(z / 32) - 0.7, np.sin(x / 28)], axis=-1)
 
 
-def test_a_turned_head_in_another_contrast_is_brought_home() -> None:
+def test_a_turned_head_in_another_contrast_is_registered() -> None:
     found = register(scan(MOVING, turned, "b"), scan(FIXED, same, "a"), "rigid")
     assert found.kept == "rigid"
     assert error_mm(found.transform, turned).max() < 1.5  # a quarter of a voxel
@@ -99,9 +106,8 @@ def test_headers_of_two_frames_do_not_matter() -> None:
 
 
 def test_splines_follow_a_bend_that_no_linear_map_follows(monkeypatch: pytest.MonkeyPatch) -> None:
-    linear, spline = module._STEPS["bspline"][:2], module._STEPS["bspline"][2:3]  # the coarse splines: enough here
+    monkeypatch.setitem(module._STAGES, "bspline", module._STAGES["bspline"][:3])  # the coarse splines: enough here
     moving, fixed = scan(MOVING, bent, "b"), scan(FIXED, same, "a")
-    monkeypatch.setitem(module._STEPS, "bspline", linear + spline)
     found = register(moving, fixed, "bspline")
     assert found.kept == "bspline"
     affine = found.transform.GetNthTransform(0)  # SimpleITK applies the last of a composite first
@@ -125,18 +131,18 @@ def test_a_step_that_makes_the_scans_less_alike_or_folds_them_is_not_kept(monkey
         return itk.ScaleTransform(3, (-1.0, 1.0, 1.0))
 
     for wrong in (away, folded, lambda pair, start: None):
-        monkeypatch.setitem(module._STEPS, "rigid", (("rigid", wrong),))
+        monkeypatch.setitem(module._STAGES, "rigid", (("rigid", wrong),))
         scanned = scan(FIXED, same, "a")
         found = register(scan(FIXED, same, "b"), scanned, "rigid")
         assert found.kept == "none"
         assert found.after == found.before
-        assert np.array_equal(move(scanned, FIXED, found.transform).data, scanned.data)
+        assert np.array_equal(apply_transform(scanned, FIXED, found.transform).data, scanned.data)
 
 
 def test_a_mirrored_pair_is_not_unfolded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mirror image would be more alike: still no transform may turn a patient inside out."""
     monkeypatch.setitem(
-        module._STEPS, "rigid", (("rigid", lambda pair, start: itk.ScaleTransform(3, (-1.0, 1.0, 1.0))),)
+        module._STAGES, "rigid", (("rigid", lambda pair, start: itk.ScaleTransform(3, (-1.0, 1.0, 1.0))),)
     )
     mirrored = scan(FIXED, lambda place: place * [-1, 1, 1], "b")
     pair = module.Pair(mirrored, scan(FIXED, same, "a"))
@@ -168,7 +174,7 @@ def test_moving_by_a_transform_takes_values_from_where_it_points() -> None:
     values = np.arange(120, dtype=np.float32).reshape(1, 4, 5, 6)
     volume = Volume(values, grid.affine, "a.u.", "t1")
     shift = itk.TranslationTransform(3, (2.0, 0.0, 4.0))  # LPS: one voxel along x (which grows to L), one along z
-    moved = move(volume, grid, shift).data[0]
+    moved = apply_transform(volume, grid, shift).data[0]
     assert np.allclose(moved[:3, :, :5], values[0, 1:, :, 1:])
     assert (moved[3] == 0).all()
     assert (moved[:, :, 5] == 0).all()
@@ -197,12 +203,12 @@ def test_a_written_transform_is_read_by_other_tools(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_what_cannot_be_registered_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_registered_gets_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     flat = Grid((1, 28, 26), FIXED.affine)
     with pytest.raises(BadInput, match="a: expected at least 4 voxels along each axis"):
         register(scan(flat, same, "a"), scan(FIXED, same, "b"), "rigid")
     monkeypatch.setitem(sys.modules, "ants", None)
-    monkeypatch.setitem(module._STEPS, "ants", module._STEPS["ants"][-1:])
+    monkeypatch.setitem(module._STAGES, "ants", module._STAGES["ants"][-1:])
     with pytest.raises(BadInput, match="expected antspyx for --register ants"):
         register(scan(FIXED, turned, "a"), scan(FIXED, same, "b"), "ants")
     monkeypatch.setitem(sys.modules, "SimpleITK", None)
@@ -212,8 +218,8 @@ def test_what_cannot_be_registered_is_told(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_scans_that_nothing_brings_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     far = Grid(FIXED.shape, FIXED.affine + np.array([[0, 0, 0, 900]] + [[0, 0, 0, 0]] * 3))
-    monkeypatch.setitem(module._STEPS, "rigid", ())
-    with pytest.raises(BadInput, match="expected a scan of the same part of the body as a, found no way"):
+    monkeypatch.setitem(module._STAGES, "rigid", ())
+    with pytest.raises(BadInput, match="expected a scan of the same part of the body as a, found no transform"):
         register(scan(far, same, "b"), scan(FIXED, same, "a"), "rigid")
 
 

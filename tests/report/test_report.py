@@ -221,7 +221,7 @@ def test_shades_span_the_window_and_clip_beyond_it():
 
 
 def test_no_error_is_black_and_opposite_errors_differ():
-    low, zero, high = pictures.colours(np.array([[-1.0, 0.0, 1.0]]), -1, 1, "error")[0].astype(int)
+    low, zero, high = pictures.palette("error")[pictures.shades(np.array([[-1.0, 0.0, 1.0]]), -1, 1)][0].astype(int)
     assert zero.max() <= 2
     assert low[2] > low[0]
     assert high[0] > high[2]

@@ -8,8 +8,7 @@ import numpy as np
 
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
-from voxlate.images.series import is_there
-from voxlate.images.volume import family, read_volume
+from voxlate.images.volume import family, is_there, read_volume
 from voxlate.training.run import Run, read_header
 
 

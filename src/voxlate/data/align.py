@@ -7,10 +7,15 @@ import numpy as np
 
 from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, resample, same_grid, with_spacing
-from voxlate.images.image_similarity import Similarity
-from voxlate.images.itk import Transform, covered, move
 from voxlate.images.midline import midline_grid
-from voxlate.images.register import Method, register
+from voxlate.images.register import (
+    RegistrationMethod,
+    Similarity,
+    Transform,
+    apply_transform,
+    covered,
+    register,
+)
 from voxlate.images.volume import Volume
 
 Align = Literal["midline"]
@@ -29,7 +34,7 @@ class Preparation:
 
     spacing_mm: tuple[float, float, float] | None = None
     resample: bool = False
-    register: Method | None = None
+    register: RegistrationMethod | None = None
     fixed: str | None = None
     align: Align | None = None
     mask: Mask = "body"
@@ -84,7 +89,7 @@ class CommonGrid:
 
     def _moved(self, volume: Volume, transform: Transform | None, order: Literal[0, 1]) -> Volume:
         if transform is not None:
-            return move(volume, self.grid, transform, order, 0.0 if order == 0 else None)
+            return apply_transform(volume, self.grid, transform, order, 0.0 if order == 0 else None)
         name, file = self.fixed
         fixed_grid = self.grids[name]
         unequal = not same_grid(volume.grid, fixed_grid)

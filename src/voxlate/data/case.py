@@ -18,8 +18,8 @@ from voxlate.errors import BadInput
 from voxlate.files import whole_file
 from voxlate.images.grid import Grid, canonical, same_grid
 from voxlate.images.intensity import IntensityMap
-from voxlate.images.itk import Transform
-from voxlate.images.mask import brain, foreground, given
+from voxlate.images.mask import brain, foreground, user_mask
+from voxlate.images.register import Transform
 from voxlate.images.statistics import Statistics, intensity_statistics
 from voxlate.images.tiling import Size, resize_slices, zoomed
 from voxlate.images.volume import Volume
@@ -162,7 +162,7 @@ def prepare_case(
     elif by_brain:
         bits = _all_bits(brain(_brain_scan(case, volumes, preparation)), len(volumes))
     elif masked and mask is not None:
-        bits = _all_bits(given(common.aligned_labels(canonical(mask))), len(volumes))
+        bits = _all_bits(user_mask(common.aligned_labels(canonical(mask))), len(volumes))
     if bits is not None and common.transforms:
         bits[~common.scanned()] = 0  # beyond, a registered scan is no more than its fill
     arrays, statistics = _measured(volumes, outlines, maps)

@@ -1,15 +1,36 @@
 """Where the cases of a cohort are: by the default layout, a pattern, a preset for a public data set, or a manifest."""
 
 import dataclasses
-from collections.abc import Sequence
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from voxlate.data.find_series import cases_by_series
 from voxlate.data.manifest import manifest_in, read_manifest
-from voxlate.data.presets import DEFAULT_PATTERNS, CaseFiles, Preset, cases_on_disk, load_preset, presets, take_frames
+from voxlate.data.presets import (
+    SUFFIXES,
+    CaseFiles,
+    Preset,
+    Tags,
+    add_file,
+    case_of,
+    load_preset,
+    modality_name,
+    patient_of,
+    presets,
+    without_suffix,
+)
 from voxlate.errors import BadInput
+from voxlate.images.dicom import SeriesInfo, is_dicom_folder, list_series, listing
 
 __all__ = ["CaseFiles", "Preset", "find_cases", "load_preset", "manifest_in", "presets"]
+
+# '<case>/<case>_t1.nii.gz' must be tried before '<case>/<anything>.nii.gz', which also matches it.
+DEFAULT_PATTERNS = ("{case}/{case}_{modality}", "{case}/{case}-{modality}", "{case}/{modality}")
+MOST_FILES_OF_ONE_CASE = 16
+MOST_NAMED = 3  # of the paths that have another form, in a message
+Key = tuple[str | None, str]  # patient and study, as a path states them
 
 
 def find_cases(
@@ -26,7 +47,7 @@ def find_cases(
     the case) or, where root is itself one case, <root>/<modality>.<suffix>. A manifest (see manifest.py) is taken from
     root/cases.csv or root/cohort.csv when none is named. With a preset that has [series] tables, patterns are those of
     the folders with DICOM files, and their series are chosen by tags; [frames] makes modalities of frames of
-    a moving scan. modalities: every case must have these; only they are kept.
+    a dynamic scan. modalities: every case must have these; only they are kept.
     Raises BadInput for an empty cohort, a pattern that matches nothing, and so on: one sentence each.
     """
     root = Path(root)
@@ -45,7 +66,7 @@ def find_cases(
 
     manifest = manifest if manifest is not None else manifest_in(root)
     cases = read_manifest(Path(manifest), root, layout, on_disk) if manifest is not None else on_disk()
-    cases = [take_frames(one, layout.frames) for one in cases]
+    cases = [_take_frames(one, layout.frames) for one in cases]
     return _with_modalities(sorted(cases, key=lambda one: one.case), modalities, root)
 
 
@@ -72,3 +93,173 @@ def _require(cases: list[CaseFiles], wanted: str, root: Path) -> None:
             f"case {lacking[0].case}: expected the modality {wanted}, found {found} ({len(lacking)} of {len(cases)} "
             "cases lack it). Add the file, leave the case out by a manifest, or do not name this modality."
         )
+
+
+def _take_frames(case: CaseFiles, frames: Mapping[str, str]) -> CaseFiles:
+    """The case with frames of a dynamic scan, each a modality, in place of that scan; frames: see Preset."""
+    files, dynamic = dict(case.files), set()
+    for name, value in frames.items():
+        source, _, frame = value.partition("#")
+        if source in case.files:
+            files[name] = Path(f"{case.files[source]}#{frame}")
+            dynamic.add(source)
+    return dataclasses.replace(case, files={name: files[name] for name in sorted(files) if name not in dynamic})
+
+
+def cases_on_disk(root: Path, layout: Preset, single: bool) -> list[CaseFiles]:
+    """The cases below root whose paths have the layout's form; single: root may itself be one case."""
+    skip = [path_expression(one) for one in layout.skip]
+    paths = sorted(path for path in _image_paths(root) if not any(one.fullmatch(path) for one in skip))
+    if not paths:
+        kinds = ", ".join(SUFFIXES)
+        raise BadInput(
+            f"{root}: expected images ({kinds}) or DICOM folders, found none: an empty cohort. Check the path."
+        )
+    alternatives: list[list[tuple[str, str]]] = [[("", pattern)] for pattern in layout.patterns]
+    alternatives.append(list(layout.files.items()))
+    if single and len(paths) <= MOST_FILES_OF_ONE_CASE:
+        alternatives.append([("", "{modality}")])
+    for patterns in alternatives:
+        if cases := _matching(root, paths, patterns, layout):
+            return [case for case in cases if case.files]
+    expected = "{case}/{modality}" if single else "' or '".join([*layout.patterns, *layout.files.values()])
+    raise BadInput(
+        f"{root}: expected paths like '{expected}', found {len(paths)} of another form ({_some(paths)}). "
+        "Pass --pattern with {patient}, {case} and {modality} where they stand in the path."
+    )
+
+
+def _some(paths: Sequence[str]) -> str:
+    return ", ".join(f"'{path}'" for path in paths[:MOST_NAMED]) + (", …" if len(paths) > MOST_NAMED else "")
+
+
+def _folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """All folders from root down and the names of their files; hidden ones are left out."""
+    for folder, names, files in os.walk(root, followlinks=True):
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        yield Path(folder), [name for name in files if not name.startswith(".")]
+
+
+def _image_paths(root: Path) -> Iterator[str]:
+    """Paths of image files and DICOM folders below root, relative, with '/'."""
+    for folder, files in _folders(root):
+        images = [name for name in files if name.lower().endswith(SUFFIXES)]
+        yield from ((folder / name).relative_to(root).as_posix() for name in images)
+        if files and not images and folder != root and is_dicom_folder(folder):
+            yield folder.relative_to(root).as_posix()
+
+
+def path_expression(pattern: str) -> re.Pattern[str]:
+    """A path pattern as a regular expression; a name that comes twice must read the same twice."""
+    out, named = "", set()
+    for part in re.split(r"(\{\w+\}|\*\*/|\*)", pattern):
+        name = part[1:-1]
+        if part in ("*", "**/"):
+            out += "[^/]*" if part == "*" else "(?:.*/)?"
+        elif part.startswith("{") and name not in ("patient", "case", "modality"):
+            raise BadInput(
+                f"pattern '{pattern}': expected {{patient}}, {{case}} or {{modality}}, found {part}. Use these names."
+            )
+        elif part.startswith("{"):
+            out += f"(?P={name})" if name in named else f"(?P<{name}>[^/]+)"
+            named.add(name)
+        else:
+            out += re.escape(part)
+    return re.compile(out)
+
+
+def _matching(root: Path, paths: list[str], patterns: list[tuple[str, str]], layout: Preset) -> list[CaseFiles]:
+    """The cases whose paths match patterns, each for one modality or, where that is "", with {modality} in it."""
+    found: dict[Key, dict[str, Path]] = defaultdict(dict)
+    for modality, pattern in patterns:
+        expression, any_suffix = path_expression(pattern), without_suffix(pattern) == pattern
+        if not modality and "modality" not in expression.groupindex:
+            raise BadInput(
+                f"pattern '{pattern}': expected {{modality}} in it, found none. Put it where the modality stands."
+            )
+        for path in paths:
+            match = expression.fullmatch(without_suffix(path) if any_suffix else path)
+            if match is None:
+                continue
+            name = modality or modality_name(match["modality"], layout.aliases)
+            if not name.endswith("_std"):  # our own synth writes these next to its images
+                key = _key(match, root)
+                add_file(found[key], name, root / path, key[1])
+    return _named_cases(found, layout)
+
+
+def _key(match: re.Match[str], root: Path) -> Key:
+    """The patient and study in a path; root's name where there is none."""
+    names = match.groupdict()
+    return names.get("patient"), names.get("case") or names.get("patient") or root.resolve().name
+
+
+def _named_cases(found: Mapping[Key, dict[str, Path]], layout: Preset) -> list[CaseFiles]:
+    """Cases from the files found for each patient and study."""
+    # Studies often have one name in every patient ('baseline'): then only patient and study together name a case.
+    ambiguous = any(count > 1 for count in Counter(study for _, study in found).values())
+    cases = []
+    for (patient, study), files in found.items():
+        case = f"{patient}_{study}" if ambiguous and patient is not None else study
+        cases.append(case_of(case, patient_of(case, layout.patient) if patient is None else patient, None, files))
+    return cases
+
+
+def cases_by_series(root: Path, layout: Preset) -> list[CaseFiles]:
+    """The cases whose series lie in folders of the layout's form, each series chosen by its tags.
+
+    A case may have one folder or many; root may itself be one. A modality that no series fits is missing. Raises
+    BadInput where no folder has the form, several series fit one modality of a case, or none fits in any case.
+    """
+    skip = [path_expression(one) for one in layout.skip]
+    found = {
+        folder.relative_to(root).as_posix() if folder != root else root.resolve().name: folder  # by their paths
+        for folder, files in _folders(root)
+        if files and is_dicom_folder(folder)
+    }
+    folders = {name: path for name, path in found.items() if not any(one.fullmatch(name) for one in skip)}
+    for pattern in layout.patterns:
+        if series := _series_of_cases(root, folders, pattern):
+            chosen = {key: _chosen(of_case, layout.series, case=key[1]) for key, of_case in series.items()}
+            if not any(chosen.values()):
+                raise _none_fits(root, series, layout.series)
+            return [case for case in _named_cases(chosen, layout) if case.files]
+    others = f"{len(folders)} of another form ({_some(list(folders))})" if folders else "none"
+    expected = "' or '".join(layout.patterns)
+    raise BadInput(
+        f"{root}: expected folders of DICOM files like '{expected}', found {others}. Check the path, or pass --pattern "
+        "with {patient} and {case} where they stand in a folder's path."
+    )
+
+
+def _series_of_cases(root: Path, folders: Mapping[str, Path], pattern: str) -> dict[Key, list[SeriesInfo]]:
+    expression = path_expression(pattern)
+    series: dict[Key, list[SeriesInfo]] = defaultdict(list)
+    for name, folder in folders.items():
+        if match := expression.fullmatch(name):
+            series[_key(match, root)] += list_series(folder)
+    return series
+
+
+def _chosen(series: Sequence[SeriesInfo], tables: Mapping[str, Tags], case: str) -> dict[str, Path]:
+    chosen = {}
+    for name, tags in tables.items():
+        fitting = [one for one in series if tags.fits(one)]
+        if len(fitting) > 1:
+            folders = " and ".join(dict.fromkeys(str(one.folder) for one in fitting))
+            raise BadInput(
+                f"{folders}: expected one series with {tags} to be {name} of case {case}, found {listing(fitting)}. "
+                f"Move the others out of the folder, or narrow [series.{name}] in a preset file of your own."
+            )
+        if fitting:
+            chosen[name.lower()] = fitting[0].path
+    return chosen
+
+
+def _none_fits(root: Path, series: Mapping[Key, list[SeriesInfo]], tables: Mapping[str, Tags]) -> BadInput:
+    (_, case), found = next(iter(series.items()))
+    wanted = " or ".join(f"{tags} ({name})" for name, tags in tables.items())
+    return BadInput(
+        f"{root}: expected DICOM series with {wanted}, found none in {len(series)} cases; {case} has {listing(found)}. "
+        "Check the path, or name the tags in a preset file of your own."
+    )

@@ -52,12 +52,12 @@ def _intensities(name: str, training: list[CaseHeader]) -> dict[str, Any]:
 
 
 def warnings_of(headers: list[CaseHeader], splits: Mapping[str, str]) -> list[str]:
-    """Sentences about what prepare can see but not judge: doubles, blank images, odd Hounsfield units."""
+    """Sentences about what prepare finds but cannot decide on: duplicates, blank images, odd Hounsfield units."""
     each = (text for header in headers for text in (*_oddities(header), *_unregistered(header)))
-    return [*_doubles(headers, splits), *each]
+    return [*_duplicates(headers, splits), *each]
 
 
-def _doubles(headers: list[CaseHeader], splits: Mapping[str, str]) -> Iterator[str]:
+def _duplicates(headers: list[CaseHeader], splits: Mapping[str, str]) -> Iterator[str]:
     same: dict[str, list[tuple[CaseHeader, str]]] = defaultdict(list)
     for header in headers:
         for name, digest in header.voxels.items():

@@ -7,29 +7,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from voxlate.data.presets import (
-    SUFFIXES,
-    CaseFiles,
-    Preset,
-    add_file,
-    is_dicom_folder,
-    modality_name,
-    patient_of,
-    sort_files,
-)
+from voxlate.data.presets import SUFFIXES, CaseFiles, Preset, add_file, case_of, modality_name, patient_of
 from voxlate.errors import BadInput
-from voxlate.images.series import address, is_there, without_frame
+from voxlate.images.dicom import is_dicom_folder, without_key
+from voxlate.images.frames import without_frame
+from voxlate.images.volume import is_there
 
 OWN_NAMES = ("cases.csv", "cohort.csv", "cases.tsv", "cohort.tsv")
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
+SPLITS = ("train", "val", "test")
+OTHER_WORDS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 Row = dict[str, str]
 
 
@@ -106,9 +92,10 @@ def _rows(path: Path) -> list[Row]:
 
 def _split(row: Row, path: Path) -> str | None:
     word = row.get("split", "").lower()
-    if word and word not in SPLITS:
+    split = OTHER_WORDS.get(word, word)
+    if split and split not in SPLITS:
         raise BadInput(f"{path}: expected a split train, val or test, found '{row['split']}'. Use these words.")
-    return SPLITS.get(word)
+    return split or None
 
 
 def _is_paths(rows: list[Row], name: str, manifest: Path, root: Path) -> bool:
@@ -122,39 +109,35 @@ def _is_paths(rows: list[Row], name: str, manifest: Path, root: Path) -> bool:
 
 def _holds_scan(place: Path) -> bool:
     """Whether a path without its frame is a folder, one series of a folder, or an image file."""
-    return address(place)[0].is_dir() or (place.is_file() and place.name.lower().endswith(SUFFIXES))
+    return without_key(place)[0].is_dir() or (place.is_file() and place.name.lower().endswith(SUFFIXES))
 
 
 def _refuse_doubles(path: Path, rows: list[Row]) -> None:
-    seen: set[str] = set()
+    cases: set[str] = set()
     for row in rows:
         case = row.get("case") or row["patient"]
-        if case in seen:
+        if case in cases:
             raise BadInput(f"{path}: expected each case in one row, found {case} twice. Remove one of the rows.")
-        seen.add(case)
+        cases.add(case)
 
 
 def _from_paths(path: Path, entries: list[tuple[Row, str, str]], root: Path, layout: Preset) -> list[CaseFiles]:
     found: dict[str, dict[str, Path]] = defaultdict(dict)
-    told: dict[str, tuple[str, str | None]] = {}
+    owners: dict[str, tuple[str, str | None]] = {}  # patient and split
     for row, modality, value in entries:
         case = row.get("case") or row["patient"]
         place = next((base / value for base in (path.parent, root) if is_there(base / value)), None)
         if place is None or (place.is_dir() and not is_dicom_folder(place)):
             raise BadInput(
-                f"{path}: expected the file {value} for {modality} of case {case}, found none. Mend the path."
+                f"{path}: expected the file {value} for {modality} of case {case}, found none. Fix the path."
             )
         add_file(found[case], modality_name(modality, layout.aliases), place, case)
-        about = (row.get("patient") or patient_of(case, layout.patient), _split(row, path))
-        if told.setdefault(case, about) != about:
+        owner = (row.get("patient") or patient_of(case, layout.patient), _split(row, path))
+        if owners.setdefault(case, owner) != owner:
             raise BadInput(
-                f"{path}: expected one patient and split of case {case}, found {told[case]} and {about}. Mend them."
+                f"{path}: expected one patient and split of case {case}, found {owners[case]} and {owner}. Fix them."
             )
-    cases = []
-    for case, named in found.items():
-        files, mask, labels = sort_files(named)
-        cases.append(CaseFiles(case, *told[case], files, mask, labels))
-    return cases
+    return [case_of(case, *owners[case], files) for case, files in found.items()]
 
 
 def _from_notes(path: Path, rows: list[Row], on_disk: list[CaseFiles]) -> list[CaseFiles]:
@@ -167,9 +150,9 @@ def _from_notes(path: Path, rows: list[Row], on_disk: list[CaseFiles]) -> list[C
     cases = []
     for row in rows:
         if row[key] not in by_name:
-            shown = ", ".join(sorted(by_name)[:3])
+            known = ", ".join(sorted(by_name)[:3])
             raise BadInput(
-                f"{path}: expected files of the {key} {row[key]}, found only others ({shown}, …). Mend the manifest."
+                f"{path}: expected files of the {key} {row[key]}, found only others ({known}, …). Fix the manifest."
             )
         for one in by_name[row[key]]:
             cases.append(dataclasses.replace(one, patient=row.get("patient") or one.patient, split=_split(row, path)))

@@ -202,7 +202,7 @@ def _bring(volume: Volume, scale: Range, region: Region = None) -> NDArray[np.fl
     """Values on the scored scale; the foreground is looked for only where it matters and is not given."""
     if scale.own and region is None:
         region = foreground(volume)
-    return scale.bring(volume.data[0], region)
+    return scale.normalise(volume.data[0], region)
 
 
 def _bins(values: NDArray[np.float32], scale: Range) -> NDArray[np.intp]:

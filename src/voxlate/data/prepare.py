@@ -19,11 +19,10 @@ from voxlate.data.fingerprint import fingerprint, warnings_of
 from voxlate.data.prepared import VERSION, Cohort, Entry, case_path, made_from, open_cohort, write_cohort
 from voxlate.data.split import split_patients
 from voxlate.errors import BadInput
-from voxlate.images.itk import write_transform
+from voxlate.images.frames import without_frame
 from voxlate.images.mask import clearest
-from voxlate.images.register import Method
-from voxlate.images.series import files_of, without_frame
-from voxlate.images.volume import read_volume, unit_of
+from voxlate.images.register import RegistrationMethod, write_transform
+from voxlate.images.volume import files_of, read_volume, unit_of
 
 Progress = Callable[[int, int, str], None]
 MOST_WORKERS = 8
@@ -41,7 +40,7 @@ def prepare(
     modalities: Sequence[str] | None = None,
     spacing_mm: tuple[float, float, float] | None = None,
     resample: bool = False,
-    register: Method | None = None,
+    register: RegistrationMethod | None = None,
     fixed: str | None = None,
     align: Align | None = None,
     mask: Mask = "body",

@@ -1,26 +1,178 @@
-"""One DICOM series as a volume, its slices ordered by their place in the patient, and as frames, ordered in time."""
+"""DICOM: which series lie in a folder, one series as a volume, and as the frames of a dynamic scan."""
 
+import hashlib
+import re
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, MutableSequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.images.formats import LPS_TO_RAS, UNREADABLE, Moving, Stored, reason
+from voxlate.images.formats import LPS_TO_RAS, DynamicScan, Stored, reason
 from voxlate.images.grid import Grid, check_affine, same_grid
-from voxlate.images.series import GEOMETRY, headers_of, listed, load_pydicom, series_among
-from voxlate.images.spool import release, zeros
 
 TILT_DEGREES = 0.5  # positions are rounded in headers; a real gantry tilt is degrees
 DAY_S = 86400.0
 SAME_PLACE_MM = 0.1  # positions of a table that goes to and fro differ by less, slices by more
+MOST_LISTED = 8
+GEOMETRY = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
+# all that is read of a header; whole ones, with the scanner's own notes, would fill the memory for long series
+TAGS = [
+    *GEOMETRY,
+    *("Modality", "SeriesNumber", "SeriesInstanceUID", "SeriesDescription", "ProtocolName", "ImageType"),
+    *("NumberOfFrames", "SamplesPerPixel", "SpacingBetweenSlices", "SliceThickness"),
+    *("AcquisitionTime", "ContentTime", "TemporalPositionIdentifier", "AcquisitionNumber", "InstanceNumber"),
+]
 
 
 @dataclass(frozen=True)
-class Series:
+class SeriesInfo:
+    """A series as the first of its headers describes it."""
+
+    folder: Path
+    key: str
+    modality: str
+    description: str
+    protocol: str
+    image_type: str
+    images: int
+
+    @property
+    def path(self) -> Path:
+        """'FOLDER#key', which names this series alone."""
+        return Path(f"{self.folder}#{self.key}")
+
+    def __str__(self) -> str:
+        return f'{self.modality} "{self.description}", {self.images} images: {self.path.name}'
+
+
+def looks_like_dicom(path: Path) -> bool:
+    """Whether a file has the mark of DICOM."""
+    with open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def is_dicom_folder(folder: Path) -> bool:
+    """Whether a folder holds DICOM files: one is called .dcm or .ima, or the first has the DICM mark."""
+    files = files_in(folder)
+    named = any(file.suffix.lower() in (".dcm", ".ima") for file in files)
+    return named or (bool(files) and looks_like_dicom(files[0]))
+
+
+def without_key(path: Path) -> tuple[Path, str]:
+    """The folder and the key of a path 'FOLDER#key' that names one of its series; the path and '' for any other."""
+    folder, mark, key = str(path).rpartition("#")
+    if not mark or not re.fullmatch("[0-9a-f]{8}", key) or path.exists() or not Path(folder).is_dir():
+        return path, ""
+    return Path(folder), key
+
+
+def headers_of(path: Path) -> dict[Path, Any]:
+    """The headers of the images in a folder, of one file, or of the series that 'FOLDER#key' names.
+
+    Raises BadInput for damaged files, a file that is no image, and a key that no series has.
+    """
+    place, key = without_key(path)
+    with warnings.catch_warnings(action="ignore"):  # about values outside the standard; what matters is checked later
+        found = {file: header for file, header in _headers(place) if not key or _key(header, file) == key}
+    if key and not found:
+        raise BadInput(
+            f"{path}: expected a series of that key, found only {listing(list_series(place))}. Name another."
+        )
+    return found
+
+
+def list_series(folder: Path) -> list[SeriesInfo]:
+    """The image series in a folder, by one pass over its headers; contours, reports and notes are passed over."""
+    with warnings.catch_warnings(action="ignore"):
+        return series_among(_headers(folder))
+
+
+def series_among(headers: Iterable[tuple[Path, Any]]) -> list[SeriesInfo]:
+    """The series that files belong to: those of one have one UID, number, modality and description."""
+    found: dict[str, SeriesInfo] = {}
+    for file, header in headers:
+        key = _key(header, file)
+        if key in found:
+            found[key] = replace(found[key], images=found[key].images + 1)
+            continue
+        modality, description, protocol, image_type = (
+            _text(header, name, file) for name in ("Modality", "SeriesDescription", "ProtocolName", "ImageType")
+        )
+        found[key] = SeriesInfo(file.parent, key, modality, description, protocol, image_type, images=1)
+    return sorted(found.values(), key=lambda one: (one.modality, one.description, one.key))
+
+
+def listing(series: list[SeriesInfo]) -> str:
+    """Series in a sentence: what they are, and the paths that name them."""
+    first = "; ".join(str(one) for one in series[:MOST_LISTED]) + ("; …" if len(series) > MOST_LISTED else "")
+    return f"{len(series)} ({first})" if series else "none"
+
+
+def _headers(place: Path) -> Iterator[tuple[Path, Any]]:
+    pydicom = load_pydicom(place)
+    for file in files_in(place):
+        if (header := _header(pydicom, file, place)) is not None:
+            yield file, header
+
+
+def load_pydicom(path: Path) -> ModuleType:
+    """The package, which is an extra; raises BadInput where it is absent."""
+    try:
+        import pydicom
+    except ImportError as error:
+        raise BadInput(
+            f"{path}: expected pydicom to read DICOM files, found it not installed. Run pip install 'voxlate[dicom]'."
+        ) from error
+    return pydicom
+
+
+def files_in(place: Path) -> list[Path]:
+    """All files of a folder but hidden ones; a file by itself."""
+    if not place.is_dir():
+        return [place]
+    return sorted(file for file in place.iterdir() if file.is_file() and not file.name.startswith("."))
+
+
+def _header(pydicom: ModuleType, file: Path, wanted: Path) -> Any:
+    """The header of a DICOM image; None for other files in a folder (reports, DICOMDIR, notes)."""
+    try:
+        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
+        if "Rows" in header and "Columns" in header:
+            return header
+        found = "a DICOM file without pixels. Name the series' folder."
+    except pydicom.errors.InvalidDicomError:
+        found = "something else. Check the file."
+    except Exception as error:
+        found = f"a damaged file ({reason(error)})."
+        if looks_like_dicom(file):
+            raise BadInput(f"{file}: expected a DICOM image, found {found}") from error
+    if file == wanted:
+        raise BadInput(f"{file}: expected a DICOM image, found {found}")
+    return None
+
+
+def _key(header: Any, file: Path) -> str:
+    """Eight digits for a series. The UID itself would identify the patient's record in our files."""
+    names = ("SeriesInstanceUID", "SeriesNumber", "Modality", "SeriesDescription")
+    return hashlib.sha256("\n".join(_text(header, name, file) for name in names).encode()).hexdigest()[:8]
+
+
+def _text(header: Any, name: str, file: Path) -> str:
+    try:
+        value = header.get(name)
+    except Exception as error:
+        raise BadInput(f"{file}: expected a sound DICOM header, found a bad {name} ({reason(error)}).") from error
+    parts = value if isinstance(value, MutableSequence) else [] if value is None else [value]
+    return " ".join("\\".join(str(part) for part in parts).split())
+
+
+@dataclass(frozen=True)
+class Stack:
     """The files of one series in the order of their slices, and the grid they make."""
 
     files: tuple[Path, ...]
@@ -28,40 +180,29 @@ class Series:
     modality: str
 
 
-def read_series_grid(path: Path) -> Grid:
-    """The grid of a DICOM file, or of the one series that a folder holds or 'FOLDER#key' names, from the headers."""
-    return _find_series(path).grid
-
-
 def read_series(path: Path) -> Stored:
     """The one series in a folder, the one that 'FOLDER#key' names, or one file; rescaled slice by slice.
 
     Raises BadInput for several series, missing slices, gantry tilt, colour, several frames and damaged files.
     """
-    return _read_stack(_find_series(path))
+    with warnings.catch_warnings(action="ignore"):  # about values outside the standard; what matters is checked here
+        stack = _stack(_one_series(path), path)
+    return _read_stack(stack)
 
 
-def _read_stack(series: Series) -> Stored:
-    data = zeros(series.grid.shape)
-    for plane, file in zip(data, series.files, strict=True):
+def _read_stack(stack: Stack) -> Stored:
+    data = np.empty(stack.grid.shape, np.float32)
+    for plane, file in zip(data, stack.files, strict=True):
         plane[:] = _pixels(file, plane.shape)
-        release(data)
-    return Stored(data, series.grid.affine, modality=series.modality)
+    return Stored(data, stack.grid.affine, modality=stack.modality)
 
 
-def _find_series(path: Path) -> Series:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about values outside the standard; what matters is checked here
-        return _stack(_one_series(path), path)
-
-
-def series_frames(path: Path) -> Moving:
-    """The frames of a series that shows its slices several times: the k-th image of each place makes frame k.
+def series_frames(path: Path) -> DynamicScan:
+    """The frames of a series that has its slices several times: the k-th image of each place makes frame k.
 
     Raises BadInput as `read_series` does, where places have unequal numbers of images, and where nothing orders them.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         headers = _one_series(path)
         places, moments = _by_place(headers, path)
         rows = [{file: headers[file] for file in row} for row in zip(*places, strict=True)]
@@ -72,7 +213,7 @@ def series_frames(path: Path) -> Moving:
                 f"{path}: expected all frames on one grid ({frames[0].grid}), found frame {number} elsewhere."
             )
     times = None if moments is None else np.array([np.mean([moments[file] for file in row]) for row in rows])
-    return Moving(
+    return DynamicScan(
         frames[0].grid,
         len(frames),
         None if times is None else times - times[0],
@@ -82,7 +223,7 @@ def series_frames(path: Path) -> Moving:
 
 
 def _by_place(headers: dict[Path, Any], path: Path) -> tuple[list[list[Path]], dict[Path, float] | None]:
-    """The files at each place in their order in time, and their seconds where the headers tell them."""
+    """The files at each place in their order in time, and their seconds where the headers state them."""
     files = list(headers)
     planes, positions = _geometry(headers, path)
     along = positions @ np.cross(planes[0, :3], planes[0, 3:6])
@@ -103,7 +244,7 @@ def _by_place(headers: dict[Path, Any], path: Path) -> tuple[list[list[Path]], d
         if len(known) == len(files) and all(len({known[file] for file in place}) == len(place) for place in places):
             return [sorted(place, key=known.__getitem__) for place in places], known if name.endswith("Time") else None
     raise BadInput(
-        f"{path}: expected an acquisition time or number that tells the images at one place apart, found none. "
+        f"{path}: expected an acquisition time or number that separates the images at one place, found none. "
         "Convert the series with dcm2niix."
     )
 
@@ -138,26 +279,22 @@ def _one_series(path: Path) -> dict[Path, Any]:
     headers = headers_of(path)
     if not headers:
         raise BadInput(f"{path}: expected a DICOM series, found no DICOM image here. Name the folder of its files.")
-    _check_one_series(headers, path)
-    for file, header in headers.items():
-        _check_image(header, file)
-    return headers
-
-
-def _check_one_series(headers: dict[Path, Any], path: Path) -> None:
     found = series_among(headers.items())
     if len(found) > 1:
         raise BadInput(
-            f"{path}: expected one DICOM series, found {listed(found)}. Name one of them by such a path, or put it in "
+            f"{path}: expected one DICOM series, found {listing(found)}. Name one of them by such a path, or put it in "
             "its own folder."
         )
+    for file, header in headers.items():
+        _check_image(header, file)
+    return headers
 
 
 def _check_image(header: Any, file: Path) -> None:
     try:
         frames, samples = int(header.get("NumberOfFrames") or 1), int(header.get("SamplesPerPixel") or 1)
         missing = [key for key in GEOMETRY if header.get(key) is None]
-    except UNREADABLE as error:
+    except Exception as error:
         raise BadInput(f"{file}: expected a sound DICOM header, found a bad value in it ({reason(error)}).") from error
     if samples != 1:
         raise BadInput(f"{file}: expected grey values, found a colour image ({samples} samples a pixel).")
@@ -168,13 +305,13 @@ def _check_image(header: Any, file: Path) -> None:
 
 
 def _geometry(headers: dict[Path, Any], path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Direction, spacing and size of each image, all alike, and its position: [N, 10] and [N, 3]."""
+    """Direction, spacing and size of each image, the same for all, and its position: [N, 10] and [N, 3]."""
     files = list(headers)
     try:
         planes = np.array([[*h.ImageOrientationPatient, *h.PixelSpacing, h.Rows, h.Columns] for h in headers.values()])
         places = np.array([h.ImagePositionPatient for h in headers.values()], dtype=np.float64)
         planes = planes.astype(np.float64)
-    except UNREADABLE as error:
+    except Exception as error:
         raise BadInput(
             f"{path}: expected sound geometry in every header, found a bad value ({reason(error)})."
         ) from error
@@ -187,7 +324,7 @@ def _geometry(headers: dict[Path, Any], path: Path) -> tuple[np.ndarray, np.ndar
     return planes, places
 
 
-def _stack(headers: dict[Path, Any], path: Path) -> Series:
+def _stack(headers: dict[Path, Any], path: Path) -> Stack:
     """Sort the slices along their normal and lay the grid through them."""
     files = list(headers)
     first = headers[files[0]]
@@ -203,7 +340,7 @@ def _stack(headers: dict[Path, Any], path: Path) -> Series:
     lps[:3, 3] = places[order[0]]
     shape = (len(files), int(first.Rows), int(first.Columns))
     grid = Grid(shape, check_affine(LPS_TO_RAS @ lps, path))
-    return Series(tuple(files[k] for k in order), grid, str(first.get("Modality", "")).lower())
+    return Stack(tuple(files[k] for k in order), grid, str(first.get("Modality", "")).lower())
 
 
 def _step(places: np.ndarray, normal: np.ndarray, files: list[Path], header: Any) -> np.ndarray:
@@ -241,14 +378,13 @@ def _pixels(file: Path, shape: tuple[int, ...]) -> np.ndarray:
     pydicom = load_pydicom(file)
     advice = "Get the file again."
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             image = pydicom.dcmread(file)
             if image.file_meta.TransferSyntaxUID.is_compressed:
                 advice = "Install its decoder (pip install 'pylibjpeg[all]') or convert the series with dcm2niix."
             slope, intercept = float(image.get("RescaleSlope", 1)), float(image.get("RescaleIntercept", 0))
             pixels = image.pixel_array
-    except UNREADABLE as error:
+    except Exception as error:
         message = f"{file}: expected whole pixel data, found none that can be read ({reason(error)}). {advice}"
         raise BadInput(message) from error
     if pixels.shape != shape:

@@ -1,8 +1,6 @@
 """Pictures (PNG, TIFF) and the formats of ITK, as voxels in RAS millimetres."""
 
-import struct
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,28 +11,9 @@ from PIL import Image
 
 from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, check_affine
-from voxlate.images.spool import mapped
 
 PICTURE_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])  # columns grow to the patient's Left, rows to Posterior: LPS
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-# what the readers raise for damaged files; PIL even raises SyntaxError
-UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    SyntaxError,
-    TypeError,
-    ArithmeticError,
-    LookupError,
-    AttributeError,
-    NotImplementedError,
-    RuntimeError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 
 
 @dataclass(frozen=True)
@@ -49,11 +28,11 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Moving:
+class DynamicScan:
     """A scan in frames, all on one grid.
 
-    times_s: [count], seconds since the first; None where the file does not tell. planes(): all planes [H, W], frame by
-    frame. read(k): frame k, counted from 0.
+    times_s: [count], seconds since the first; None where the file does not state them. planes(): all planes [H, W],
+    frame by frame. read(k): frame k, counted from 0.
     """
 
     grid: Grid
@@ -69,33 +48,27 @@ def reason(error: BaseException) -> str:
     return (lines[0][:160] if lines else type(error).__name__).rstrip(".")
 
 
-def _open_picture(path: Path) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            picture = Image.open(path)
-            pages = getattr(picture, "n_frames", 1)
-    except UNREADABLE as error:
-        raise BadInput(
-            f"{path}: expected a picture, found something else ({reason(error)}). Check the file."
-        ) from error
-    if pages > 1:
-        picture.close()
-        raise BadInput(f"{path}: expected one picture, found {pages} pages. Save the slices as a NIfTI volume.")
-    return picture
-
-
 def read_picture(path: Path) -> Stored:
     """A PNG or TIFF as one slice, values as stored: pixel [row, column] is data[0, row, column].
 
     Raises BadInput for damaged files, several pages and real colour.
     """
-    with _open_picture(path) as picture:
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            picture: Image.Image = Image.open(path)
+            pages = getattr(picture, "n_frames", 1)
+    except Exception as error:  # readers raise all sorts of errors for damaged files, PIL even a SyntaxError
+        raise BadInput(
+            f"{path}: expected a picture, found something else ({reason(error)}). Check the file."
+        ) from error
+    with picture:
+        if pages > 1:
+            raise BadInput(f"{path}: expected one picture, found {pages} pages. Save the slices as a NIfTI volume.")
         try:
             if picture.mode in ("1", "P", "PA", "LA", "CMYK", "YCbCr"):
                 picture = picture.convert({"1": "L", "LA": "L"}.get(picture.mode, "RGB"))
             pixels = np.asarray(picture)
-        except UNREADABLE as error:
+        except Exception as error:
             message = f"{path}: expected a whole picture, found damaged pixels ({reason(error)}). Get the file again."
             raise BadInput(message) from error
     if pixels.ndim == 3:
@@ -106,12 +79,6 @@ def read_picture(path: Path) -> Stored:
     return Stored(pixels[None].astype(np.float32), PICTURE_AFFINE, unit="grey")
 
 
-def read_picture_grid(path: Path) -> Grid:
-    with _open_picture(path) as picture:
-        width, height = picture.size
-    return Grid((1, height, width), PICTURE_AFFINE)
-
-
 def write_picture(path: Path, data: np.ndarray) -> None:
     """Write [H, W] rounded: PNG clipped to 8 bit; TIFF with 8 bit where values allow it, else 16."""
     wide = path.suffix.lower() != ".png" and float(data.max()) > 255.5
@@ -120,31 +87,33 @@ def write_picture(path: Path, data: np.ndarray) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def _simpleitk(path: Path) -> ModuleType:
+def load_simpleitk(where: object, instead: str) -> ModuleType:
+    """The package, which is an extra; raises BadInput with what to do instead where it is not installed."""
     try:
         import SimpleITK
     except ImportError as error:
         raise BadInput(
-            f"{path}: expected SimpleITK for this format, found it not installed. "
-            "Run pip install 'voxlate[registration]', or convert the file to NIfTI."
+            f"{where}: expected SimpleITK, found it not installed. "
+            f"Run pip install 'voxlate[registration]', or {instead}."
         ) from error
     return SimpleITK
 
 
-def read_itk_grid(path: Path) -> Grid:
-    """The grid of a MetaImage or NRRD from its header. Raises BadInput where SimpleITK is absent."""
-    reader = _simpleitk(path).ImageFileReader()
+def read_itk(path: Path) -> Stored:
+    """A MetaImage (.mha, .mhd) or NRRD volume. Raises BadInput where SimpleITK is absent or the file damaged."""
+    itk = load_simpleitk(path, "convert the file to NIfTI")
+    reader = itk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
-    except UNREADABLE as error:
+    except Exception as error:
         raise BadInput(f"{path}: expected a MetaImage or NRRD file, found something else. Check the file.") from error
     size, dimension = reader.GetSize(), reader.GetDimension()
     frames = int(np.prod(size[3:])) if dimension > 3 else 1
-    parts = reader.GetNumberOfComponents()
-    if dimension < 2 or frames > 1 or parts > 1:
+    values = reader.GetNumberOfComponents()
+    if dimension < 2 or frames > 1 or values > 1:
         raise BadInput(
-            f"{path}: expected one 3-D volume of single values, found {frames} frames of {parts} values a voxel. "
+            f"{path}: expected one 3-D volume of single values, found {frames} frames of {values} values a voxel. "
             "Save one of them as a file of its own."
         )
     direction = np.array(reader.GetDirection()).reshape(dimension, dimension)
@@ -152,20 +121,15 @@ def read_itk_grid(path: Path) -> Grid:
     in_space = min(dimension, 3)
     lps[:in_space, :in_space] = (direction * np.array(reader.GetSpacing()))[:in_space, :in_space]
     lps[:in_space, 3] = reader.GetOrigin()[:in_space]
-    width, height, depth = (*size[:in_space], 1)[:3]
-    return Grid((depth, height, width), check_affine(LPS_TO_RAS @ lps, path))
-
-
-def read_itk(path: Path) -> Stored:
-    """A MetaImage (.mha, .mhd) or NRRD volume. Raises BadInput where SimpleITK is absent or the file damaged."""
-    grid = read_itk_grid(path)
-    itk = _simpleitk(path)
+    affine = check_affine(LPS_TO_RAS @ lps, path)
     try:
-        data = itk.GetArrayFromImage(itk.ReadImage(str(path)))  # the whole of it: compressed ones come in one piece
-    except UNREADABLE as error:
+        image = itk.ReadImage(str(path))
+        data = itk.GetArrayViewFromImage(image)
+    except Exception as error:
         raise BadInput(
             f"{path}: expected whole voxel data, found it damaged or cut short. Get the file again."
         ) from error
     if np.iscomplexobj(data):
         raise BadInput(f"{path}: expected real values, found complex ones. Save the magnitude.")
-    return Stored(mapped(np.asarray, data.reshape(grid.shape), dtype=np.float32), grid.affine)
+    width, height, depth = (*size[:in_space], 1)[:3]
+    return Stored(data.reshape(depth, height, width).astype(np.float32), affine)

@@ -1,26 +1,38 @@
-"""One frame of a moving scan: by its number, or by the arterial peak of a bolus of contrast and the time after it."""
+"""One frame of a dynamic scan: by its number, or by the arterial peak of a bolus of contrast and the time after it."""
 
 import functools
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from voxlate.errors import BadInput
 from voxlate.images import dicom, nifti
-from voxlate.images.formats import Moving, Stored
-from voxlate.images.grid import Grid
-from voxlate.images.series import FRAME, address, without_frame
+from voxlate.images.formats import DynamicScan, Stored
 
+# '#frame=12' (from 1), '#peak' or '#peak+8s' after a path; '@1.5s' after these: seconds from one frame to the next
+FRAME = re.compile(r"(?:frame=(?P<number>\d+)|peak(?:(?P<after>[+-]\d+(?:\.\d+)?)s)?)(?:@(?P<step>\d+(?:\.\d+)?)s)?")
 MOST = (32, 128, 128)  # blocks along D, H, W in which the peak is looked for: about 2 mm, less noise, little memory
 FEWEST_FRAMES = 6
 BASELINE_FRAMES = 3  # before the bolus comes
-BRIGHTEST = 0.001  # share of the blocks that says how much vessels enhance; one alone may be a fault
+BRIGHTEST = 0.001  # share of the blocks that says how much vessels enhance; a single one may be a fault
 VESSEL = 0.3  # of that: far above tissue, and small arteries of which a block holds a part still count
 EARLIEST = 0.05  # share of the vessels that has filled when all count as arteries that have
 WASHED_OUT = 0.7  # of its height; what stays above after its top has moved, not enhanced
 STANDS_OUT = 2.0  # times what noise does in the baseline
-PART = 2**16  # curves that are looked at together
 NIFTI = (".nii", ".nii.gz", ".mgz", ".mgh")
+
+
+def without_frame(path: Path) -> tuple[Path, str]:
+    """What a path 'FILE#frame=12', 'FOLDER#peak' or 'FOLDER#key#peak+8s' names before its frame, and the frame.
+
+    The path itself and '' for any other.
+    """
+    whole, mark, frame = str(path).rpartition("#")
+    if not mark or not FRAME.fullmatch(frame) or path.exists() or not dicom.without_key(Path(whole))[0].exists():
+        return path, ""
+    return Path(whole), frame
 
 
 def read_frame(path: Path) -> Stored:
@@ -28,50 +40,44 @@ def read_frame(path: Path) -> Stored:
 
     Frames count from 1. '#peak' is the arterial peak (see `peak_frame`), '+8s' the frame nearest to 8 s after it, by
     the header's times or, with '@1.5s' at the end, by frames 1.5 s apart. FILE: NIfTI, FreeSurfer, or a DICOM series.
-    Raises BadInput for a file of one frame, a frame that is not there, and a time that nothing tells.
+    Raises BadInput for a file of one frame, a frame that is not there, and a time that nothing states.
     """
     whole, frame = without_frame(path)
-    moving = _moving(whole)
-    number, note = _number(whole, frame, moving)
-    stored = moving.read(number)
-    return Stored(stored.data, stored.affine, stored.unit, stored.modality, note)
+    scan = _open(whole)
+    number, note = _number(whole, frame, scan)
+    return replace(scan.read(number), note=note)
 
 
-def read_frame_grid(path: Path) -> Grid:
-    """The grid that all frames of a scan have, from its headers."""
-    return _moving(without_frame(path)[0]).grid
-
-
-def _moving(path: Path) -> Moving:
-    if address(path)[0].is_dir():
-        moving = dicom.series_frames(path)
+def _open(path: Path) -> DynamicScan:
+    if dicom.without_key(path)[0].is_dir():
+        scan = dicom.series_frames(path)
     elif path.name.lower().endswith(NIFTI):
-        moving = nifti.nifti_frames(path)
+        scan = nifti.open_nifti(path)
     else:
         raise BadInput(
             f"{path}: expected a NIfTI file or a DICOM series to take a frame from, found '{path.suffix}'. Convert it."
         )
-    if moving.count == 1:
+    if scan.count == 1:
         raise BadInput(
-            f"{path}: expected several frames, found one volume ({moving.grid}). Name it without '#' and what follows."
+            f"{path}: expected several frames, found one volume ({scan.grid}). Name it without '#' and what follows."
         )
-    return moving
+    return scan
 
 
-def _number(path: Path, frame: str, moving: Moving) -> tuple[int, str]:
+def _number(path: Path, frame: str, scan: DynamicScan) -> tuple[int, str]:
     """Which frame is meant, from 0, and what to note of it."""
     wanted = FRAME.fullmatch(frame)
     assert wanted is not None
     if wanted["number"]:
         number = int(wanted["number"]) - 1
-        if not 0 <= number < moving.count:
-            raise BadInput(f"{path}: expected a frame from 1 to {moving.count}, found #{frame}. Name one of these.")
-        return number, f"frame {number + 1} of {moving.count}"
+        if not 0 <= number < scan.count:
+            raise BadInput(f"{path}: expected a frame from 1 to {scan.count}, found #{frame}. Name one of these.")
+        return number, f"frame {number + 1} of {scan.count}"
     peak = _peak(path, path.stat().st_mtime_ns if path.exists() else 0)
     if wanted["after"] is None:
-        return peak, f"pseudo: CTP frame {peak + 1} of {moving.count}, arterial peak"
+        return peak, f"pseudo: CTP frame {peak + 1} of {scan.count}, arterial peak"
     after_s = float(wanted["after"])
-    times = np.arange(moving.count) * float(wanted["step"]) if wanted["step"] else moving.times_s
+    times = np.arange(scan.count) * float(wanted["step"]) if wanted["step"] else scan.times_s
     if times is None:
         raise BadInput(
             f"{path}: expected the times of its frames in the header, found none. Say how far they are apart: "
@@ -81,11 +87,11 @@ def _number(path: Path, frame: str, moving: Moving) -> tuple[int, str]:
     apart_s = float(times[number] - times[peak])
     there = "" if abs(apart_s - after_s) < 0.05 else f" (nearest: {apart_s:+.1f} s)"
     sign = "+" if after_s >= 0 else "-"
-    return number, f"pseudo: CTP frame {number + 1} of {moving.count}, peak {sign} {abs(after_s):g} s{there}"
+    return number, f"pseudo: CTP frame {number + 1} of {scan.count}, peak {sign} {abs(after_s):g} s{there}"
 
 
 def _nearest(times: np.ndarray, moment: float, where: str, peak: int) -> int:
-    """The frame nearest to a moment; raises BadInput where the scan does not reach it by half a step."""
+    """The frame nearest to a time in seconds; raises BadInput where the scan ends more than half a step before it."""
     first, last = times[0] - (times[1] - times[0]) / 2, times[-1] + (times[-1] - times[-2]) / 2
     if not first <= moment <= last:
         raise BadInput(
@@ -98,20 +104,20 @@ def _nearest(times: np.ndarray, moment: float, where: str, peak: int) -> int:
 @functools.lru_cache(maxsize=64)
 def _peak(path: Path, mtime_ns: int) -> int:
     """Found once for the three frames that a pseudo-multiphase CTA takes; a changed file is another."""
-    moving = _moving(path)
+    scan = _open(path)
     try:
-        return peak_frame(_blocks(moving))
+        return peak_frame(_blocks(scan))
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error
 
 
-def _blocks(moving: Moving) -> np.ndarray:
+def _blocks(scan: DynamicScan) -> np.ndarray:
     """Means over blocks of voxels in every frame, [count, D', H', W'] of at most MOST, in one pass over the planes."""
-    depth, height, width = moving.grid.shape
-    z_step, y_step, x_step = (-(-length // most) for length, most in zip(moving.grid.shape, MOST))
+    depth, height, width = scan.grid.shape
+    z_step, y_step, x_step = (-(-length // most) for length, most in zip(scan.grid.shape, MOST))
     rows, columns = height // y_step, width // x_step
-    blocks = np.zeros((moving.count, -(-depth // z_step), rows, columns), np.float32)
-    for k, plane in enumerate(moving.planes()):
+    blocks = np.zeros((scan.count, -(-depth // z_step), rows, columns), np.float32)
+    for k, plane in enumerate(scan.planes()):
         strips = plane[: rows * y_step].reshape(rows, y_step, width).sum(axis=1, dtype=np.float64)
         sums = strips[:, : columns * x_step].reshape(rows, columns, x_step).sum(axis=2)
         blocks[k // depth, k % depth // z_step] += sums / (x_step * y_step * z_step)
@@ -146,8 +152,7 @@ def _vessels(curves: np.ndarray) -> np.ndarray:
     """The enhancement [T, N] of the large vessels among all curves; none where nothing stands out."""
     if curves.size == 0:
         return curves
-    parts = np.array_split(curves, -(-curves.shape[1] // PART), axis=1)
-    heights = np.concatenate([np.where(_washes_out(part), _lasting(part), 0) for part in parts])
+    heights = np.where(_washes_out(curves), _lasting(curves), 0)
     level = _of_the_brightest(heights)
     noise = max(_of_the_brightest(now) for now in curves[:BASELINE_FRAMES])
     stands_out = level > STANDS_OUT * max(noise, 0.0)

@@ -9,14 +9,11 @@ import numpy as np
 import scipy.ndimage
 
 from voxlate.errors import BadInput
-from voxlate.images.spool import release, runs, spooled, zeros
 
 if TYPE_CHECKING:
     from voxlate.images.volume import Volume
 
 Triple = tuple[float, float, float]
-
-SLAB_VOXELS = 2_000_000  # of a resampled slab; its coordinates in float64 then need about 50 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +99,7 @@ def oriented(volume: "Volume", axes: str) -> "Volume":
     spatial = volume.data.transpose(3, 2, 1, 0)  # x, y, z, then channels, which the orientation leaves alone
     data = nib.orientations.apply_orientation(spatial, change).transpose(3, 2, 1, 0)
     affine = volume.affine @ nib.orientations.inv_ornt_aff(change, volume.grid.shape[::-1])
-    return dataclasses.replace(volume, data=spooled(data), affine=affine)
+    return dataclasses.replace(volume, data=np.ascontiguousarray(data), affine=affine)
 
 
 def canonical(volume: "Volume") -> "Volume":
@@ -111,15 +108,15 @@ def canonical(volume: "Volume") -> "Volume":
 
 
 def return_to(volume: "Volume", grid: Grid, order: Literal[0, 1, 3] = 1) -> "Volume":
-    """Bring a volume to `grid`: bit-exact where flips and permutations do it (undoing `canonical`), else resampled."""
-    back = oriented(volume, "".join(nib.orientations.aff2axcodes(grid.affine)))
-    if same_grid(back.grid, grid):
-        return dataclasses.replace(back, affine=grid.affine)
+    """The volume on `grid`: bit-exact where flips and permutations do it (undoing `canonical`), else resampled."""
+    flipped = oriented(volume, "".join(nib.orientations.aff2axcodes(grid.affine)))
+    if same_grid(flipped.grid, grid):
+        return dataclasses.replace(flipped, affine=grid.affine)
     return resample(volume, grid, order)
 
 
 def resample(volume: "Volume", grid: Grid, order: Literal[0, 1, 3] = 1, fill: float | None = None) -> "Volume":
-    """Interpolate a volume on `grid` by splines of order 0 (labels), 1 or 3, slab by slab.
+    """Interpolate a volume on `grid` by splines of order 0 (labels), 1 or 3.
 
     Points outside the volume's box get `fill` (default: its lowest value). Between the outermost centres and the box,
     half a voxel, the edge is continued. No smoothing: at much wider spacing, smooth first.
@@ -129,36 +126,23 @@ def resample(volume: "Volume", grid: Grid, order: Literal[0, 1, 3] = 1, fill: fl
     to_index = np.linalg.inv(volume.affine) @ grid.affine
     # scipy indexes (D, H, W), affines map (W, H, D)
     matrix, offset = to_index[:3, :3][::-1, ::-1], to_index[:3, 3][::-1]
-    lowest = min(float(one[run].min()) for one in volume.data for run in runs(one)) if fill is None else fill
-    data = zeros((len(volume.data), *grid.shape))
+    data = np.empty((len(volume.data), *grid.shape), np.float32)
     for channel, out in zip(volume.data, data):
-        _sample(channel, out, matrix, offset, order, lowest)
+        # mirror is the boundary that scipy's spline evaluation assumes beyond the edge for mode "nearest"
+        spline = scipy.ndimage.spline_filter(channel, order, np.float32, mode="mirror") if order > 1 else channel
+        scipy.ndimage.affine_transform(
+            spline, matrix, offset, output=out, output_shape=grid.shape, order=order, mode="nearest", prefilter=False
+        )
+    lowest = float(volume.data.min()) if fill is None else fill
+    for z in range(grid.shape[0]):  # slice by slice: the coordinates of all voxels would need six times their memory
+        data[:, z, _outside(volume.grid.shape, grid.shape[1:], matrix, offset + z * matrix[:, 0])] = lowest
     return dataclasses.replace(volume, data=data, affine=grid.affine)
 
 
-def _sample(
-    array: np.ndarray, out: np.ndarray, matrix: np.ndarray, offset: np.ndarray, order: int, fill: float
-) -> None:
-    """Write to every index of `out` the value of [D, H, W] at matrix @ index + offset."""
-    # mirror is the boundary that scipy's spline evaluation assumes beyond the edge for mode "nearest"
-    spline = scipy.ndimage.spline_filter(array, order, np.float32, mode="mirror") if order > 1 else array
-    step = max(1, SLAB_VOXELS // (out.shape[1] * out.shape[2]))
-    for start in range(0, len(out), step):
-        slab = out[start : start + step]
-        shift = offset + matrix[:, 0] * start
-        scipy.ndimage.affine_transform(
-            spline, matrix, shift, output=slab, output_shape=slab.shape, order=order, mode="nearest", prefilter=False
-        )
-        slab[_outside(array.shape, slab.shape, matrix, shift)] = fill
-        release(out)
-        release(spline)
-
-
-def _outside(shape: tuple[int, ...], slab: tuple[int, ...], matrix: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """Which points of a slab lie beyond the box of `shape`, half a voxel around the outermost centres."""
-    beyond = np.zeros(slab, dtype=bool)
-    index = np.ogrid[: slab[0], : slab[1], : slab[2]]
-    for axis, length in enumerate(shape):
-        place = sum((matrix[axis, k] * index[k] for k in range(3)), offset[axis])
-        beyond |= np.abs(place - (length - 1) / 2) > length / 2 + 1e-4
+def _outside(shape: tuple[int, ...], plane: tuple[int, ...], matrix: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """Which points of a slice [H, W] lie beyond the box of `shape`, half a voxel around the outermost centres."""
+    beyond = np.zeros(plane, dtype=bool)
+    y, x = np.ogrid[: plane[0], : plane[1]]
+    for row, first, length in zip(matrix, offset, shape):
+        beyond |= np.abs(row[1] * y + row[2] * x + first - (length - 1) / 2) > length / 2 + 1e-4
     return beyond

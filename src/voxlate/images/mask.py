@@ -1,23 +1,14 @@
-"""Where the body and the brain are, by thresholds and morphology."""
+"""Where the body and the brain are, by thresholds and binary morphology."""
 
 from collections.abc import Mapping
 
 import numpy as np
+import scipy.ndimage
 
 from voxlate.errors import BadInput
-from voxlate.images.morphology import (
-    Spacing,
-    both,
-    closed,
-    dilate,
-    erode,
-    fill_slices,
-    largest,
-    opened,
-    without_specks,
-)
-from voxlate.images.spool import mapped, runs
 from voxlate.images.volume import Volume
+
+Spacing = tuple[float, float, float]
 
 SAMPLES = 1_000_000  # voxels that thresholds are estimated from
 BODY_HU = -300.0  # between lung or foam (below -400) and fat (-100)
@@ -45,47 +36,35 @@ def foreground(volume: Volume) -> np.ndarray:
     """
     image, spacing = volume.data[0], volume.grid.spacing_mm
     if volume.unit == "HU":
-        return _body(_above(image, BODY_HU), spacing, gap_mm=0.0)
+        return _body(image > BODY_HU, spacing, gap_mm=0.0)
     background, threshold, clean = _background(image)
     if threshold is None:
-        return _everything(image)
-    if clean and volume.unit != "grey":  # a windowed picture has clean air beside a whole head
-        away = mapped(lambda run: np.abs(run - background) > threshold - background, image, dtype=bool)
-        found = fill_slices(largest(away))
+        return np.ones(image.shape, bool)
+    if clean and volume.unit != "grey":  # a windowed picture has clean air around a whole head
+        found = fill_slices(largest(np.abs(image - background) > threshold - background))
     else:
-        found = _body(_above(image, threshold), spacing, gap_mm=SCALP_MM)
+        found = _body(image > threshold, spacing, gap_mm=SCALP_MM)
     # a few vessels above a threshold (some MRA files) draw no outline
-    share = sum(int(found[run].sum()) for run in runs(found)) / found.size
-    return found if share > LEAST_BODY else _everything(image)
-
-
-def _above(image: np.ndarray, threshold: float) -> np.ndarray:
-    return mapped(lambda run: run > threshold, image, dtype=bool)
-
-
-def _everything(image: np.ndarray) -> np.ndarray:
-    return mapped(lambda run: np.ones(run.shape, bool), image, dtype=bool)
+    return found if found.mean() > LEAST_BODY else np.ones(image.shape, bool)
 
 
 def _body(tissue: np.ndarray, spacing: Spacing, gap_mm: float) -> np.ndarray:
-    """The filled outline of the body: gaps in its skin closed (MR, where bone is as dark as air), thin things gone.
+    """The filled outline of the body: gaps in its skin closed (MR, where bone is as dark as air), thin things removed.
 
     Of what is left the part with the most tissue is the body: a table top is large too, but hollow.
     """
     tissue = without_specks(tissue)
     shut = fill_slices(closed(tissue, gap_mm, spacing))
     core = opened(shut, TABLE_MM, spacing)
-    core = largest(core if any(core[run].any() for run in runs(core)) else shut, tissue)
-    outline = both(shut, dilate(core, TABLE_MM, spacing))
-    solid = mapped(np.logical_or, tissue, erode(shut, gap_mm, spacing), dtype=bool)
-    return fill_slices(largest(both(outline, solid)))
+    core = largest(core if core.any() else shut, tissue)
+    outline = shut & dilate(core, TABLE_MM, spacing)
+    return fill_slices(largest(outline & (tissue | erode(shut, gap_mm, spacing))))
 
 
 def _background(image: np.ndarray) -> tuple[float, float | None, bool]:
     """Background value, threshold above it (None: no background), and whether it is one clean constant."""
     values = _sample(image)
-    edges = [(image[run][:, [0, -1]].reshape(-1), image[run][:, :, [0, -1]].reshape(-1)) for run in runs(image)]
-    border = _sample(np.concatenate([part for side in zip(*edges) for part in side]))
+    border = _sample(np.concatenate([image[:, [0, -1]].reshape(-1), image[:, :, [0, -1]].reshape(-1)]))
     # A head may touch most of the border (neck, nose, a tight crop): the lower quarter still is air.
     lowest, background = (float(v) for v in np.percentile(border, [5, 25]))
     spread = (background - lowest) / 0.97  # standard deviation, from two quantiles of the normal law
@@ -107,11 +86,8 @@ def _is_clean(values: np.ndarray, background: float, signal: float) -> bool:
 
 
 def _sample(array: np.ndarray) -> np.ndarray:
-    """Evenly spread values, at most about SAMPLES of them: every so many-th of the flattened array."""
-    step, plane, parts = max(1, array.size // SAMPLES), array[:1].size, []
-    for run in runs(array):
-        parts.append(array[run].reshape(-1)[-run.start * plane % step :: step].copy())
-    return np.concatenate(parts)
+    """Evenly spread values, at most about SAMPLES of them."""
+    return array.reshape(-1)[:: max(1, array.size // SAMPLES)]
 
 
 def _otsu(values: np.ndarray) -> float:
@@ -146,16 +122,16 @@ def brain(volume: Volume) -> np.ndarray:
     return found
 
 
-def given(mask: Volume, above: float = 0.0) -> np.ndarray:
+def user_mask(mask: Volume, above: float = 0.0) -> np.ndarray:
     """Where a user's mask is above a value, bool [D, H, W]; raises BadInput where it is nowhere."""
     inside: np.ndarray = mask.data[0] > above
     if not inside.any():
-        raise BadInput(f"{mask.origin}: expected a mask with voxels above 0, found none. Mend or remove the file.")
+        raise BadInput(f"{mask.origin}: expected a mask with voxels above 0, found none. Fix or remove the file.")
     return inside
 
 
 def clearest(units: Mapping[str, str]) -> str:
-    """Which of some scans, given by their units, shows a head best: plain CT, other CT, T1, else the first."""
+    """Which of some scans, named with their units, is best for finding a head: plain CT, other CT, T1, first."""
     ct = [name for name, unit in units.items() if unit == "HU"]
     wanted = [*(name for name in ("ncct", "ct") if name in ct), *ct, *(name for name in ("t1", "t1c") if name in units)]
     return [*wanted, *units][0]
@@ -211,3 +187,74 @@ def _brain_in_mr(volume: Volume, body: np.ndarray) -> np.ndarray:
     core = largest(erode(tissue, FORAMEN_MM, spacing))
     grown = dilate(core, FORAMEN_MM + max(spacing), spacing) & tissue
     return fill_slices(closed(grown, SULCUS_MM, spacing) & body)
+
+
+# Boxes instead of balls: they are separable and thus fast on any size.
+
+
+def _box(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing, grow: bool) -> np.ndarray:
+    """Dilate or erode by a box of half-width `radius_mm`; axes with wider spacing or one voxel stay as they are."""
+    apply = scipy.ndimage.maximum_filter1d if grow else scipy.ndimage.minimum_filter1d
+    for axis, (length, size) in enumerate(zip(spacing_mm, mask.shape)):
+        reach = int(radius_mm / length + 1e-6) if size > 1 else 0
+        if reach:
+            mask = apply(mask.view(np.uint8), 2 * reach + 1, axis=axis, mode="nearest").view(bool)
+    return mask
+
+
+def dilate(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarray:
+    return _box(mask, radius_mm, spacing_mm, grow=True)
+
+
+def erode(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarray:
+    """What is left beyond the edge of the image counts as the edge itself: a head that is cut off keeps its cut."""
+    return _box(mask, radius_mm, spacing_mm, grow=False)
+
+
+def opened(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarray:
+    return dilate(erode(mask, radius_mm, spacing_mm), radius_mm, spacing_mm)
+
+
+def closed(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarray:
+    return erode(dilate(mask, radius_mm, spacing_mm), radius_mm, spacing_mm)
+
+
+def largest(mask: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
+    """The face-connected component with the most voxels (of those in `weight`); an empty mask stays empty."""
+    labels, count = scipy.ndimage.label(mask)
+    if count < 2:
+        return mask
+    sizes = np.bincount(labels.reshape(-1) if weight is None else labels[weight], minlength=count + 1)
+    component: np.ndarray = labels == 1 + sizes[1:].argmax()
+    return component
+
+
+def without_specks(mask: np.ndarray, share: float = 0.01) -> np.ndarray:
+    """Drop the components that are smaller than `share` of the largest: noise and ghosts."""
+    labels, count = scipy.ndimage.label(mask)
+    if count < 2:
+        return mask
+    sizes = np.bincount(labels.reshape(-1))
+    sizes[0] = 0
+    kept: np.ndarray = (sizes >= share * sizes.max()) & (sizes > 0)
+    return kept[labels]
+
+
+def fill_holes(mask: np.ndarray) -> np.ndarray:
+    """Fill what does not reach the border of [D, H, W] or [H, W].
+
+    The complement is labelled, because scipy's own binary_fill_holes takes minutes on large volumes.
+    """
+    labels, count = scipy.ndimage.label(~mask)
+    outside = np.zeros(count + 1, dtype=bool)
+    for axis in range(mask.ndim):
+        outside[labels.take([0, -1], axis)] = True
+    outside[0] = False  # label 0 is the mask itself
+    filled: np.ndarray = ~outside[labels]
+    return filled
+
+
+def fill_slices(mask: np.ndarray) -> np.ndarray:
+    """Fill the holes of each axial slice, then those of the volume."""
+    filled = np.stack([fill_holes(plane) for plane in mask])
+    return fill_holes(filled) if len(mask) > 2 else filled

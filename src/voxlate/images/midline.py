@@ -1,4 +1,4 @@
-"""The mid-sagittal plane of a head, found as the plane about which it is most like its mirror image."""
+"""The mid-sagittal plane of a head, found as the plane about which it is most similar to its mirror image."""
 
 import math
 from dataclasses import dataclass
@@ -18,27 +18,27 @@ TURNS_DEG = np.arange(-24.0, 25.0, 4.0)  # where the search begins
 STEPS = np.array([3.0, 3.0, 4.0])  # degrees, degrees, mm: of the simplex
 RIM_MM = 80.0  # half the width of a head, where a turn moves most
 LEAST_MOVE = 0.25  # voxels at the rim; less is not worth the blur of an interpolation
-LEAST_HEIGHT_MM = 40.0  # below it a tilt is not to be seen
-LEAST_LIKENESS = 0.3  # correlation of a head with its mirror image: 0.7 to 0.9, with a large tumour down to 0.3
-WINDOW_HU = (-100.0, 300.0)  # fat to bone; denser bone, metal and contrast agent all look alike
+LEAST_HEIGHT_MM = 40.0  # below it a tilt cannot be estimated
+LEAST_CORRELATION = 0.3  # correlation of a head with its mirror image: 0.7 to 0.9, with a large tumour down to 0.3
+WINDOW_HU = (-100.0, 300.0)  # fat to bone; denser bone, metal and contrast agent have no stable value
 
 
 @dataclass(frozen=True)
 class Midline:
     """The plane n · p = shift_mm, of points p = (right, anterior, superior) in mm from the grid's centre.
 
-    n = (cos turn cos tilt, sin turn cos tilt, sin tilt): a positive turn brings the right side to the front, a positive
-    tilt brings it up. likeness: correlation of the head with its mirror image.
+    n = (cos turn cos tilt, sin turn cos tilt, sin tilt): a positive turn rotates the right side to the front, a
+    positive tilt upwards. correlation: of the head with its mirror image.
     """
 
     turn_deg: float
     tilt_deg: float
     shift_mm: float
-    likeness: float
+    correlation: float
 
     @property
     def rotation(self) -> np.ndarray:
-        """The 3x3 rotation of (x, y, z) that brings the x axis to the plane's normal."""
+        """The 3x3 rotation of (x, y, z) that turns the x axis into the plane's normal."""
         turn, tilt = math.radians(self.turn_deg), math.radians(self.tilt_deg)
         about_z = np.array([[math.cos(turn), -math.sin(turn), 0], [math.sin(turn), math.cos(turn), 0], [0, 0, 1]])
         about_y = np.array([[math.cos(tilt), 0, -math.sin(tilt)], [0, 1, 0], [math.sin(tilt), 0, math.cos(tilt)]])
@@ -54,18 +54,18 @@ class Midline:
 def find_midline(volume: Volume) -> Midline:
     """The mid-sagittal plane of a canonical volume of a head.
 
-    Raises BadInput where no plane makes it like its mirror image.
+    Raises BadInput where no plane makes it similar to its mirror image.
     """
     image, spacing = _simple(volume)
     search = _Search(image, spacing)
     turn, tilt, shift = search.best()
-    likeness = search.likeness((turn, tilt, shift))
-    if not likeness >= LEAST_LIKENESS:
+    correlation = search.correlation((turn, tilt, shift))
+    if not correlation >= LEAST_CORRELATION:
         raise BadInput(
             f"{volume.origin or volume.modality}: expected a head whose sides mirror each other, found a correlation "
-            f"of {likeness:.2f} at best. Align this case by another scan (--fixed), or leave --align out."
+            f"of {correlation:.2f} at best. Align this case by another scan (--fixed), or leave --align out."
         )
-    return Midline(turn, tilt, shift, likeness)
+    return Midline(turn, tilt, shift, correlation)
 
 
 def midline_grid(volume: Volume) -> Grid:
@@ -109,7 +109,7 @@ class _Search:
     def cost(self, plane: tuple[float, float, float]) -> float:
         return float(np.mean((self.mirrored(plane) - self.values) ** 2))
 
-    def likeness(self, plane: tuple[float, float, float]) -> float:
+    def correlation(self, plane: tuple[float, float, float]) -> float:
         other = self.mirrored(plane)
         if not len(other) or other.std() == 0 or self.values.std() == 0:
             return 0.0
@@ -126,9 +126,9 @@ class _Search:
         start = np.array(min(starts, key=self.cost))
         free = np.array([0, 1, 2] if self.tilts else [0, 2])
 
-        def plane(moved: np.ndarray) -> tuple[float, float, float]:
+        def plane(free_values: np.ndarray) -> tuple[float, float, float]:
             at = start.copy()
-            at[free] = moved
+            at[free] = free_values
             return float(at[0]), float(at[1]), float(at[2])
 
         simplex = start[free] + np.vstack([np.zeros(len(free)), np.diag(STEPS[free])])

@@ -1,4 +1,4 @@
-"""NIfTI and FreeSurfer files, read with little memory and written so that every viewer agrees on the place."""
+"""NIfTI and FreeSurfer files, read frame by frame and written so that every viewer agrees on the place."""
 
 import gzip
 import math
@@ -11,9 +11,8 @@ import nibabel as nib
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.images.formats import UNREADABLE, Moving, Stored, reason
+from voxlate.images.formats import DynamicScan, Stored, reason
 from voxlate.images.grid import Grid, check_affine
-from voxlate.images.spool import release, runs, zeros
 
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # xyzt_units; what is not said is not guessed
 MILLIMETRES = {"meter": 1000.0, "micron": 0.001}  # xyzt_units; "mm" and "unknown" are taken as millimetres
@@ -21,12 +20,6 @@ DESCRIPTION = b"voxlate; research use only"
 DEFLATE_MOST = 1032  # bytes that gzip can make of one: its longest match, 258 bytes, takes at least two bits
 
 Pair = nib.nifti1.Nifti1Pair
-ERRORS = (
-    *UNREADABLE,
-    nib.filebasedimages.ImageFileError,
-    nib.spatialimages.HeaderDataError,
-    nib.spatialimages.ImageDataError,
-)
 
 
 def _load(path: Path) -> Any:
@@ -40,17 +33,16 @@ def _load(path: Path) -> Any:
             f"Compress it, or rename it to {path.stem if path.suffix.lower() == '.gz' else path.stem + '.mgh'}."
         )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             image = nib.load(path)
     except (EOFError, gzip.BadGzipFile) as error:
         raise BadInput(f"{path}: expected whole gzip data, found it cut short. Copy or download it again.") from error
-    except ERRORS as error:
+    except Exception as error:
         raise BadInput(f"{path}: expected a NIfTI or FreeSurfer volume, found none ({reason(error)}).") from error
     if not isinstance(image, Pair | nib.freesurfer.mghformat.MGHImage):
         raise BadInput(
             f"{path}: expected a NIfTI or FreeSurfer volume, found {type(image).__name__}, "
-            "which does not tell left from right. Convert it to NIfTI."
+            "which does not state which side is left. Convert it to NIfTI."
         )
     return image
 
@@ -73,16 +65,6 @@ def _size(shape: tuple[int, ...]) -> str:
     return "×".join(str(n) for n in shape) or "nothing"
 
 
-def _check_still(image: Any, path: Path) -> None:
-    """Raise BadInput for more than one frame."""
-    frames = math.prod(image.shape[3:])
-    if frames > 1:
-        raise BadInput(
-            f"{path}: expected one 3-D volume, found {frames} frames ({_size(image.shape)}). "
-            f"Name one of them: {path.name}#frame=1, or #peak for a bolus' arterial peak."
-        )
-
-
 def _affine(image: Any, path: Path) -> np.ndarray:
     """The sform where its code is set, else the qform, else the header's sizes; in millimetres."""
     if not isinstance(image, Pair):
@@ -95,46 +77,41 @@ def _affine(image: Any, path: Path) -> np.ndarray:
     try:
         return check_affine(scale @ image.affine, path)
     except BadInput:
-        # A set sform that is all zero says nothing; the qform beside it, when set, still does.
+        # A set sform that is all zero says nothing; the qform, when set, still does.
         qform, code = image.header.get_qform(coded=True)
         if not code:
             raise
         return check_affine(scale @ qform, path)
 
 
-def read_nifti_grid(path: Path) -> Grid:
-    """The grid of a .nii, .nii.gz, .mgh or .mgz file from its header alone."""
-    image = _load(path)
-    grid = _grid(image, path)
-    _check_still(image, path)
-    return grid
+def open_nifti(path: Path) -> DynamicScan:
+    """The frames of a .nii, .nii.gz, .mgh or .mgz file, read when they are asked for; one where the file is 3-D.
 
-
-def read_nifti(path: Path) -> Stored:
-    """The voxels of a .nii, .nii.gz, .mgh or .mgz file with its scaling applied.
-
-    Raises BadInput for damaged files, several frames, colour, complex voxels and singular affines.
+    Raises BadInput for damaged files, colour, complex voxels and singular affines.
     """
-    image = _load(path)
-    grid = _grid(image, path)
-    _check_still(image, path)
-    _check_size(image, grid, path)
-    return _read_frame(image, grid, path, 0)
-
-
-def nifti_frames(path: Path) -> Moving:
-    """The frames of a 4-D file, which are read when they are asked for; one where it is 3-D."""
     image = _load(path)
     grid = _grid(image, path)
     _check_size(image, grid, path)
     count = math.prod(image.shape[3:])
-    return Moving(
+    return DynamicScan(
         grid,
         count,
         _times(image, count),
         lambda: _planes(image, grid, path, range(count)),
         lambda k: _read_frame(image, grid, path, k),
     )
+
+
+def read_nifti(path: Path) -> Stored:
+    """The voxels of a 3-D file with its scaling applied. Raises BadInput as `open_nifti`, and for several frames."""
+    scan = open_nifti(path)
+    if scan.count > 1:
+        size = _size((*scan.grid.shape[::-1], scan.count))
+        raise BadInput(
+            f"{path}: expected one 3-D volume, found {scan.count} frames ({size}). "
+            f"Name one of them: {path.name}#frame=1, or #peak for a bolus' arterial peak."
+        )
+    return scan.read(0)
 
 
 def _times(image: Any, count: int) -> np.ndarray | None:
@@ -150,11 +127,10 @@ def _times(image: Any, count: int) -> np.ndarray | None:
 
 
 def _read_frame(image: Any, grid: Grid, path: Path, number: int) -> Stored:
-    data = zeros(grid.shape)
+    data = np.empty(grid.shape, np.float32)
     with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which the reader of volumes reports
         for plane, stored in zip(data, _planes(image, grid, path, range(number, number + 1))):
             plane[:] = stored
-            release(data)
     return Stored(data, grid.affine)
 
 
@@ -174,7 +150,7 @@ def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.nd
                 yield plane if (slope, inter) == (1.0, 0.0) else plane * np.float64(slope) + inter
     except (EOFError, gzip.BadGzipFile) as error:
         raise BadInput(f"{path}: expected whole gzip data, found it cut short. Copy or download it again.") from error
-    except ERRORS as error:
+    except Exception as error:
         message = f"{path}: expected voxels for {grid}, found the file damaged or cut short ({reason(error)})."
         raise BadInput(message + " Copy or download it again.") from error
 
@@ -196,41 +172,19 @@ def write_nifti(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
 
     The bytes depend on nothing but the voxels and the affine: no time, no file name.
     """
-    kind = np.int16 if _fits_int16(data) else np.float32
-    header = _header(data.shape, kind, affine)
-    with open(path, "wb") as file:
-        if path.suffix.lower() == ".gz":
-            with gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=4, mtime=0) as packed:
-                _write_planes(packed, header, data, kind)
-        else:
-            _write_planes(file, header, data, kind)
-
-
-def _header(shape: tuple[int, ...], kind: Any, affine: np.ndarray) -> nib.Nifti1Header:
-    blank = np.broadcast_to(np.zeros((), kind), shape[::-1])  # nibabel wants voxels to make a header
-    image = nib.nifti1.Nifti1Image(blank, affine)
+    image = nib.nifti1.Nifti1Image(data.T.astype(np.int16 if _fits_int16(data) else np.float32, copy=False), affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1)
     image.header["descrip"] = DESCRIPTION
-    image.update_header()
-    image.header.set_slope_inter(1, 0)
-    return image.header
-
-
-def _write_planes(file: Any, header: nib.Nifti1Header, data: np.ndarray, kind: Any) -> None:
-    header.write_to(file)
-    file.write(bytes(header.get_data_offset() - file.tell()))
-    for plane in data:
-        file.write(plane.astype(kind, copy=False).tobytes())
-        release(data)
+    with open(path, "wb") as file:
+        if path.suffix.lower() == ".gz":
+            with gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=4, mtime=0) as packed:
+                image.to_stream(packed)
+        else:
+            image.to_stream(file)
 
 
 def _fits_int16(data: np.ndarray) -> bool:
     limits = np.iinfo(np.int16)
-    return all(
-        limits.min <= data[run].min()
-        and data[run].max() <= limits.max
-        and np.array_equal(data[run], np.rint(data[run]))
-        for run in runs(data)
-    )
+    return bool(limits.min <= data.min() and data.max() <= limits.max and (data == np.rint(data)).all())

@@ -1,4 +1,4 @@
-"""Slices as people look at them: radiological convention, a window, a colour map, and files that a page can hold."""
+"""Slices as radiologists look at them: their convention, a window, a colour map, and files that a page can hold."""
 
 import base64
 import io
@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from voxlate.files import whole_file
 
@@ -72,11 +72,6 @@ def shades(image: NDArray[Any], low: float, high: float) -> Picture:
     return rounded
 
 
-def colours(image: NDArray[Any], low: float, high: float, name: str = "gray") -> Picture:
-    """Values [H, W] as an RGB picture [H, W, 3] through a window and a colour map."""
-    return palette(name)[shades(image, low, high)]
-
-
 @lru_cache
 def palette(name: str) -> Picture:
     """The 256 colours [256, 3] of a map."""
@@ -119,12 +114,6 @@ def nice(value: float) -> float:
     return next(step * power for step in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if step * power >= value * (1 - 1e-9))
 
 
-def write_png(path: Path | str, image: Picture) -> None:
-    """Write bytes [H, W] or [H, W, 3] as a PNG."""
-    with whole_file(path) as temporary:
-        Image.fromarray(np.ascontiguousarray(image)).save(temporary, "png", optimize=True)
-
-
 def montage(
     rows: Sequence[Sequence[NDArray[Any]]], titles: Sequence[str], path: Path | str, tile: int = 256, gap: int = 6
 ) -> None:
@@ -132,23 +121,15 @@ def montage(
 
     rows: axial slices [H, W] of canonical volumes, scaled to [0, 1], each fitted into a square of `tile` pixels.
     """
-    columns = max(len(row) for row in rows)
-    head = 34 if any(titles) else 0
+    columns, head = max(len(row) for row in rows), 34 if any(titles) else 0
     sheet = Image.new("RGB", (columns * (tile + gap) - gap, head + len(rows) * (tile + gap) - gap), "#000000")
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=18)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=18)
     for column, title in enumerate(titles):
         draw.text((column * (tile + gap) + tile / 2, head / 2), title, fill="#e6e6e6", font=font, anchor="mm")
     for number, row in enumerate(rows):
         for column, image in enumerate(row):
-            turned = plane_of(np.asarray(image)[None], "axial", 0)
-            picture = Image.fromarray(np.ascontiguousarray(shades(turned, 0, 1)))
-            scale = tile / max(picture.size)
-            size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-            fitted = picture.resize(size, Image.Resampling.BICUBIC)
-            corner = (
-                column * (tile + gap) + (tile - size[0]) // 2,
-                head + number * (tile + gap) + (tile - size[1]) // 2,
-            )
-            sheet.paste(fitted, corner)
-    write_png(path, np.asarray(sheet))
+            picture = Image.fromarray(np.ascontiguousarray(shades(plane_of(np.asarray(image)[None], "axial", 0), 0, 1)))
+            fitted = ImageOps.pad(picture, (tile, tile), Image.Resampling.BICUBIC)
+            sheet.paste(fitted, (column * (tile + gap), head + number * (tile + gap)))
+    with whole_file(path) as temporary:
+        sheet.save(temporary, "png", optimize=True)

@@ -12,14 +12,14 @@ from voxlate.errors import BadInput
 PEAK_PERCENTILE = 99.5
 FLOOR_PERCENTILE = 0.5
 HU = (-1024.0, 3071.0)  # SynthRAD 2023 and 2025: the range of their PSNR and SSIM
-PERFUSION = {"ml/100g/min": 200.0, "ml/100g": 20.0, "s": 30.0}  # CBF, CBV, Tmax: where a lesion still shows
+PERFUSION = {"ml/100g/min": 200.0, "ml/100g": 20.0, "s": 30.0}  # CBF, CBV, Tmax: a lesion is still visible
 
 
 @dataclass(frozen=True)
 class Range:
     """Lowest and highest value that count, their unit, and the rule that gave them.
 
-    own: the unit is arbitrary, so that each image is first divided by its own peak (see `bring`).
+    own: the unit is arbitrary, so that each image is first divided by its own peak (see `normalise`).
     """
 
     low: float
@@ -41,7 +41,7 @@ class Range:
     def __str__(self) -> str:
         return f"{self.low:g} to {self.high:g} {self.unit} ({self.rule})"
 
-    def bring(self, values: NDArray[Any], inside: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+    def normalise(self, values: NDArray[Any], inside: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
         """Values ready to be scored: clipped to the range, or divided by the image's own peak inside `inside`.
 
         values: [D, H, W]; inside: [D, H, W], the foreground, needed where the unit is arbitrary.
@@ -53,7 +53,7 @@ class Range:
         return ((values - floor) / self.gain(values, inside)).astype(np.float32)
 
     def gain(self, values: NDArray[Any], inside: NDArray[np.bool_] | None = None) -> float:
-        """By how much `bring` divides differences of values (and so standard deviations)."""
+        """By how much `normalise` divides differences of values (and so standard deviations)."""
         if not self.own:
             return 1.0
         floor, peak = own_floor_and_peak(values, inside)
@@ -73,9 +73,9 @@ def own_floor_and_peak(values: NDArray[Any], inside: NDArray[np.bool_] | None) -
 
 
 def range_for(unit: str, largest: float = 255.0, given: Sequence[float] | None = None, source: str = "given") -> Range:
-    """The range of a unit, or the one given (by the user, or by the recipe's window).
+    """The range of a unit, or the one that the user or the recipe's window states.
 
-    largest: the largest value of the cohort, which tells 8 from 16 bit pictures.
+    largest: the largest value of the cohort, which separates 8 from 16 bit pictures.
     """
     if given is not None:
         return Range(float(given[0]), float(given[1]), unit, f"{source}; values outside are clipped")

@@ -1,47 +1,76 @@
-"""Bring one scan of a patient onto another: rigid, affine, then freely, as far as each step makes them more alike."""
+"""Registration of two scans of a patient: rigid, affine, then free-form, as far as each stage makes them more similar.
+
+SimpleITK's transforms take points of the fixed scan (LPS, mm) to points of the moving one.
+"""
 
 import contextlib
-import functools
+import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
+import scipy.ndimage
 
 from voxlate.errors import BadInput
-from voxlate.images.image_similarity import BINS, Pair, Similarity, coarse
-from voxlate.images.itk import Transform, centre_mm, covered, simpleitk, to_image
+from voxlate.files import whole_file
+from voxlate.images.formats import LPS_TO_RAS, load_simpleitk
+from voxlate.images.grid import Grid, resample, with_spacing
+from voxlate.images.mask import foreground
 from voxlate.images.volume import Volume
 
-Method = Literal["rigid", "affine", "bspline", "ants"]
+RegistrationMethod = Literal["rigid", "affine", "bspline", "ants"]
+Transform = Any  # a SimpleITK transform
+
+COARSE_VOXELS = 500_000  # a head at about 2.5 mm: finer takes longer and changes the result by less than a voxel
 SAMPLES = 60_000  # points at which mutual information is estimated
-KNOTS_MM = 30.0  # between the knots of the free-form stage: softer than any organ's border
+BINS = 32
+RANGE_HU = (-150.0, 600.0)  # fat to bone: air below and metal above would take most of the histogram's bins
+PERCENTILES = (0.5, 99.5)
+KNOTS_MM = 30.0  # between the knots of the last stage: softer than any organ's border
 LEAST_SLICES = 4
 PYRAMID_VOXELS = 16  # along an axis; a coarser picture leads the first steps astray
+LEAST_VOLUME = 0.1  # of a voxel, after a transform; less is a fold
+LEAST_SHARED = 0.25  # of the smaller scan's box; with less in common, similarity says nothing
 SEED = 1
-LOST = ("map outside moving image", "outside the image", "No valid points", "VirtualSampledPointSet")  # ITK's words
+NO_OVERLAP = ("map outside moving image", "outside the image", "No valid points", "VirtualSampledPointSet")  # ITK says
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """How similar two scans are where both have voxels: mutual_information from 1 (unrelated) to 2 (the same picture).
+
+    mutual_information: normalised, (H(a) + H(b)) / H(a, b) on 32 bins (Studholme et al. 1999, eq. 4); bodies: Dice
+    overlap of the two outlines; covered: share of the fixed scan's voxels that the moving one reaches.
+    """
+
+    mutual_information: float
+    bodies: float
+    covered: float
 
 
 @dataclass(frozen=True, eq=False)
 class Registration:
-    """The transform that was kept (points of the fixed scan to points of the moving one, LPS mm) and what it gained.
+    """The transform that was kept and what it gained.
 
-    kept: the last stage that made the scans more alike; "none" where no stage did (the transform then is the identity).
+    kept: the last stage that made the scans more similar; "none" where no stage did (the transform is the identity).
     """
 
-    kept: Method | Literal["none"]
+    kept: RegistrationMethod | Literal["none"]
     transform: Transform
     before: Similarity
     after: Similarity
 
 
-def register(moving: Volume, fixed: Volume, method: Method) -> Registration:
+def register(moving: Volume, fixed: Volume, method: RegistrationMethod) -> Registration:
     """Register `moving` to `fixed` by mutual information on coarse copies of both; the same call gives the same result.
 
-    Each stage (rigid, affine, then splines or SyN) is kept only if it makes the two more alike and does not fold space.
-    Raises BadInput where a scan has too few slices, a library is missing, or nothing brings the two together.
+    Each stage (rigid, affine, then splines or SyN) is kept only if it makes the two more similar and does not fold
+    space. Raises BadInput where a scan has too few slices, a library is missing, or nothing makes the two overlap.
     """
     for one in (moving, fixed):
         if min(one.grid.shape) < LEAST_SLICES:
@@ -53,24 +82,28 @@ def register(moving: Volume, fixed: Volume, method: Method) -> Registration:
     with _one_thread():
         pair = Pair(coarse(moving), coarse(fixed))
         found: Transform = itk.Transform(3, itk.sitkIdentity)
-        kept: Method | Literal["none"] = "none"
+        kept: RegistrationMethod | Literal["none"] = "none"
         after = before = pair.compare(found)
-        for stage, step in _STEPS[method]:
-            new = step(pair, found)
-            alike = pair.compare(new) if new is not None else before
-            if new is not None and alike.mutual_information > after.mutual_information and not pair.folds(new):
-                kept, found, after = stage, new, alike
+        for name, stage in _STAGES[method]:
+            new = stage(pair, found)
+            similarity = pair.compare(new) if new is not None else before
+            if similarity.mutual_information > after.mutual_information and not pair.folds(new):
+                kept, found, after = name, new, similarity
     if kept == "none" and before.covered == 0:
         raise BadInput(
-            f"{moving.origin}: expected a scan of the same part of the body as {fixed.origin}, found no way to bring "
-            "them together. Look at the two, or leave the case out by a manifest."
+            f"{moving.origin}: expected a scan of the same part of the body as {fixed.origin}, found no transform that "
+            "makes them overlap. Look at the two, or leave the case out by a manifest."
         )
     return Registration(kept, found, before, after)
 
 
+def simpleitk() -> ModuleType:
+    return load_simpleitk("registration", "register the scans by another tool and prepare them with --resample")
+
+
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Sums over threads would differ in the last digit from run to run; cases run side by side anyway."""
+    """Sums over threads would differ in the last digit from run to run; cases run in parallel anyway."""
     process = simpleitk().ProcessObject
     threads = process.GetGlobalDefaultNumberOfThreads()
     process.SetGlobalDefaultNumberOfThreads(1)
@@ -80,25 +113,146 @@ def _one_thread() -> Iterator[None]:
         process.SetGlobalDefaultNumberOfThreads(threads)
 
 
+def to_image(data: np.ndarray, grid: Grid) -> Any:
+    """A SimpleITK image of [D, H, W] at the place that the grid states."""
+    image = simpleitk().GetImageFromArray(data)
+    lps = LPS_TO_RAS @ grid.affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    return image
+
+
+def _geometry(image: Any) -> tuple[Any, Any, Any]:
+    return image.GetOrigin(), image.GetSpacing(), image.GetDirection()
+
+
+def centre_mm(grid: Grid, mask: np.ndarray | None = None) -> np.ndarray:
+    """The middle of a grid, or of the voxels of a mask [D, H, W], in LPS millimetres."""
+    index = (np.array(grid.shape) - 1) / 2
+    if mask is not None and mask.any():
+        index = np.array(scipy.ndimage.center_of_mass(mask))
+    point: np.ndarray = LPS_TO_RAS @ grid.affine @ np.array([*index[::-1], 1.0])
+    return point[:3]
+
+
+def apply_transform(
+    volume: Volume, grid: Grid, transform: Transform, order: Literal[0, 1, 3] = 1, fill: float | None = None
+) -> Volume:
+    """The volume on `grid` through a transform, by splines of order 0 (labels), 1 or 3.
+
+    What the volume does not cover gets `fill` (default: its lowest value).
+    """
+    itk = simpleitk()
+    interpolator = {0: itk.sitkNearestNeighbor, 1: itk.sitkLinear, 3: itk.sitkBSpline}[order]
+    lowest = float(volume.data.min()) if fill is None else fill
+    geometry = _geometry(to_image(np.zeros((1, 1, 1), np.uint8), grid))
+    size = [int(n) for n in reversed(grid.shape)]
+    images = (to_image(one, volume.grid) for one in volume.data)
+    made = [itk.Resample(one, size, transform, interpolator, *geometry, lowest, itk.sitkFloat32) for one in images]
+    return dataclasses.replace(volume, data=np.stack([itk.GetArrayFromImage(one) for one in made]), affine=grid.affine)
+
+
+def covered(moving: Grid, fixed: Grid, transform: Transform) -> np.ndarray:
+    """Which voxels of the fixed grid a transform takes into the moving grid's box: bool [D, H, W]."""
+    box = Volume(np.ones((1, *moving.shape), np.float32), moving.affine, "", "")
+    inside: np.ndarray = apply_transform(box, fixed, transform, order=0, fill=0.0).data[0] > 0
+    return inside
+
+
+def write_transform(path: Path, transform: Transform) -> None:
+    """Write an ITK transform by the suffix of the path: .tfm (text) or .h5."""
+    with whole_file(path) as temporary:
+        simpleitk().WriteTransform(transform, str(temporary))
+
+
+def coarse(volume: Volume) -> Volume:
+    """The volume with about COARSE_VOXELS voxels, smoothed before it is thinned out."""
+    grid = volume.grid
+    wide = float((np.prod(grid.shape) * np.prod(grid.spacing_mm) / COARSE_VOXELS) ** (1 / 3))
+    if wide <= min(grid.spacing_mm):
+        return volume
+    depth, height, width = (max(wide, one) for one in grid.spacing_mm)
+    sigma = [0.5 * new / old if new > old else 0.0 for new, old in zip((depth, height, width), grid.spacing_mm)]
+    smooth = dataclasses.replace(volume, data=scipy.ndimage.gaussian_filter(volume.data, [0.0, *sigma]))
+    return resample(smooth, with_spacing(grid, (depth, height, width)))
+
+
+class Pair:
+    """Two coarse scans with what all stages need of them."""
+
+    def __init__(self, moving: Volume, fixed: Volume) -> None:
+        self.moving, self.fixed = moving, fixed
+        self.bodies = foreground(moving), foreground(fixed)
+        self.ranges = _range(moving), _range(fixed)
+        self.images = tuple(
+            to_image(one.data[0].clip(*bounds).astype(np.float32), one.grid)
+            for one, bounds in zip((moving, fixed), self.ranges)
+        )
+
+    def compare(self, transform: Transform) -> Similarity:
+        grid = self.fixed.grid
+        shared = covered(self.moving.grid, grid, transform)
+        boxes = [float(np.prod(one.grid.shape) * np.prod(one.grid.spacing_mm)) for one in (self.moving, self.fixed)]
+        if shared.mean() * boxes[1] < LEAST_SHARED * min(boxes):
+            return Similarity(1.0, 0.0, float(shared.mean()))
+        moving = apply_transform(self.moving, grid, transform).data[0]
+        outline = dataclasses.replace(self.moving, data=self.bodies[0][None].astype(np.float32))
+        body = apply_transform(outline, grid, transform, order=0, fill=0.0).data[0] > 0
+        information = mutual_information(moving[shared], self.fixed.data[0][shared], *self.ranges)
+        return Similarity(information, dice(body, self.bodies[1]), float(shared.mean()))
+
+    def folds(self, transform: Transform) -> bool:
+        """Whether a transform turns some voxel inside out, or blows it up or down beyond what bodies do."""
+        itk, image = simpleitk(), self.images[1]
+        field = itk.TransformToDisplacementField(transform, itk.sitkVectorFloat64, image.GetSize(), *_geometry(image))
+        # ITK's own determinant takes the image's axes for the patient's
+        steps = np.stack(np.gradient(itk.GetArrayViewFromImage(field), axis=(0, 1, 2)), axis=-1)
+        across = (LPS_TO_RAS @ self.fixed.affine)[:3, :3][:, ::-1]  # the same steps without the transform: D, H, W
+        volumes = np.linalg.det(steps + across) / np.linalg.det(across)
+        return bool(volumes.min() < LEAST_VOLUME or volumes.max() > 1 / LEAST_VOLUME)
+
+
+def _range(volume: Volume) -> tuple[float, float]:
+    if volume.unit == "HU":
+        return RANGE_HU
+    low, high = (float(value) for value in np.percentile(volume.data, PERCENTILES))
+    return (low, high) if low < high else (float(volume.data.min()), float(volume.data.max()))
+
+
+def mutual_information(
+    a: np.ndarray, b: np.ndarray, range_a: tuple[float, float], range_b: tuple[float, float]
+) -> float:
+    """Normalised mutual information of paired values, 1 to 2, on BINS² bins; beyond a range the last bin counts."""
+    joint, _, _ = np.histogram2d(a.clip(*range_a).ravel(), b.clip(*range_b).ravel(), BINS, (range_a, range_b))
+    whole, parts = _entropy(joint), _entropy(joint.sum(axis=0)) + _entropy(joint.sum(axis=1))
+    return parts / whole if whole > 0 else 1.0
+
+
+def _entropy(counts: np.ndarray) -> float:
+    share = counts[counts > 0] / counts.sum()
+    return float(-(share * np.log(share)).sum())
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    """Twice the common part of two masks over the sum of both; 0 where both are empty."""
+    return float(2 * (a & b).sum() / max(1, a.sum() + b.sum()))
+
+
 def _rigid(pair: Pair, start: Transform) -> Transform | None:
     """The best of several starts: the headers', the boxes' centres, the bodies' centres."""
     itk = simpleitk()
     fixed, moving = pair.fixed.grid, pair.moving.grid
     centre = centre_mm(fixed, pair.bodies[1])
-    shifts = [
-        np.zeros(3),
-        centre_mm(moving) - centre_mm(fixed),
-        centre_mm(moving, pair.bodies[0]) - centre,
-    ]
+    shifts = np.zeros(3), centre_mm(moving) - centre_mm(fixed), centre_mm(moving, pair.bodies[0]) - centre
     found: list[tuple[float, int, Transform]] = []
     for shift in shifts:
         begin = itk.Euler3DTransform(centre.tolist(), 0.0, 0.0, 0.0, shift.tolist())
         rough = _linear(pair, begin, (4,))
         if rough is not None:
             found.append((pair.compare(rough).mutual_information, len(found), rough))
-    if not found:
-        return None
-    return _linear(pair, max(found)[2], (2, 1))
+    return _linear(pair, max(found)[2], (2, 1)) if found else None
 
 
 def _affine(pair: Pair, start: Transform) -> Transform | None:
@@ -115,44 +269,34 @@ def _affine(pair: Pair, start: Transform) -> Transform | None:
 
 
 def _linear(pair: Pair, begin: Transform, levels: tuple[int, ...]) -> Transform | None:
-    """Descend from `begin`, which keeps its kind (rigid or affine)."""
-    descent = _descent(pair, levels)
+    """Optimise `begin`, which keeps its kind (rigid or affine)."""
+    registration = _registration(pair, levels)
     # a line search: steps of a fixed length stop early or walk off into another valley
-    descent.SetOptimizerAsGradientDescentLineSearch(
-        learningRate=1.0,
-        numberOfIterations=60,
-        convergenceMinimumValue=1e-6,
-        convergenceWindowSize=5,
-        lineSearchMaximumIterations=10,
+    registration.SetOptimizerAsGradientDescentLineSearch(
+        1.0, 60, convergenceMinimumValue=1e-6, convergenceWindowSize=5, lineSearchMaximumIterations=10
     )
-    descent.SetOptimizerScalesFromPhysicalShift()
-    descent.SetInitialTransform(begin, inPlace=False)
-    found = _run(descent, *pair.images)
-    return None if found is None else type(begin)(_only(found))
-
-
-def _only(found: Transform) -> Transform:
-    """SimpleITK wraps the result of a descent in a composite of one."""
-    itk = simpleitk()
-    return itk.CompositeTransform(found).GetNthTransform(0) if found.GetName() == "CompositeTransform" else found
+    registration.SetOptimizerScalesFromPhysicalShift()
+    registration.SetInitialTransform(begin, inPlace=False)
+    found = _run(registration, *pair.images)
+    return None if found is None else type(begin)(found)
 
 
 def _bspline(pair: Pair, start: Transform, knots_mm: float, level: int) -> Transform | None:
     """A free-form deformation by cubic splines before what was found so far. Source: Rueckert et al. 1999.
 
-    The moving scan is brought along first: ITK gives no derivative through a spline that came before.
+    The moving scan is resampled by `start` first, because ITK gives no derivative through an earlier spline. Optimising
+    a spline before a moving initial transform deforms more where scans end, until it folds, and is then lost.
     """
     itk = simpleitk()
+    moving, fixed = pair.images
     grid = pair.fixed.grid
     cells = [max(1, round(n * mm / knots_mm)) for n, mm in zip(reversed(grid.shape), reversed(grid.spacing_mm))]
-    descent = _descent(pair, (level,))
-    inside = covered(pair.moving.grid, grid, start).astype(np.uint8)
-    descent.SetMetricMovingMask(to_image(inside, grid))
-    descent.SetInitialTransform(itk.BSplineTransformInitializer(pair.images[1], cells, order=3), inPlace=False)
-    descent.SetOptimizerAsLBFGSB(numberOfIterations=30, maximumNumberOfFunctionEvaluations=40)
-    moving = itk.Resample(pair.images[0], pair.images[1], start, itk.sitkLinear, pair.ranges[0][0])
-    found = _run(descent, moving, pair.images[1])
-    return None if found is None else itk.CompositeTransform([start, _only(found)])
+    registration = _registration(pair, (level,))
+    registration.SetMetricMovingMask(to_image(covered(pair.moving.grid, grid, start).astype(np.uint8), grid))
+    registration.SetInitialTransform(itk.BSplineTransformInitializer(fixed, cells, order=3), inPlace=False)
+    registration.SetOptimizerAsLBFGSB(numberOfIterations=30, maximumNumberOfFunctionEvaluations=40)
+    found = _run(registration, itk.Resample(moving, fixed, start, itk.sitkLinear, pair.ranges[0][0]), fixed)
+    return None if found is None else itk.CompositeTransform([start, found])
 
 
 def _ants(pair: Pair, start: Transform) -> Transform | None:
@@ -183,46 +327,48 @@ def _ants(pair: Pair, start: Transform) -> Transform | None:
         return itk.CompositeTransform([linear, itk.DisplacementFieldTransform(warp)])
 
 
-def _levels(pair: Pair, levels: tuple[int, ...]) -> list[int]:
-    """Shrinking that leaves PYRAMID_VOXELS along each axis."""
+def _registration(pair: Pair, levels: tuple[int, ...]) -> Any:
+    """A registration by Mattes' mutual information at SAMPLES points of each level.
+
+    Shrinking leaves PYRAMID_VOXELS along each axis.
+    """
+    registration = simpleitk().ImageRegistrationMethod()
+    registration.SetMetricAsMattesMutualInformation(BINS)
     shortest = min(min(pair.fixed.grid.shape), min(pair.moving.grid.shape))
-    return [min(level, max(1, shortest // PYRAMID_VOXELS)) for level in levels]
-
-
-def _descent(pair: Pair, levels: tuple[int, ...]) -> Any:
-    """A registration by Mattes' mutual information at SAMPLES points of each level."""
-    descent = simpleitk().ImageRegistrationMethod()
-    descent.SetMetricAsMattesMutualInformation(BINS)
-    shrink = _levels(pair, levels)
+    shrink = [min(level, max(1, shortest // PYRAMID_VOXELS)) for level in levels]
     voxels = int(np.prod(pair.fixed.grid.shape))
-    descent.SetMetricSamplingStrategy(descent.RANDOM)
-    descent.SetMetricSamplingPercentagePerLevel([min(1.0, SAMPLES * k**3 / voxels) for k in shrink], SEED)
-    descent.SetInterpolator(simpleitk().sitkLinear)
-    descent.SetShrinkFactorsPerLevel(shrink)
-    descent.SetSmoothingSigmasPerLevel([k / 2 if k > 1 else 0.0 for k in shrink])
-    descent.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
-    return descent
+    registration.SetMetricSamplingStrategy(registration.RANDOM)
+    registration.SetMetricSamplingPercentagePerLevel([min(1.0, SAMPLES * k**3 / voxels) for k in shrink], SEED)
+    registration.SetInterpolator(simpleitk().sitkLinear)
+    registration.SetShrinkFactorsPerLevel(shrink)
+    registration.SetSmoothingSigmasPerLevel([k / 2 if k > 1 else 0.0 for k in shrink])
+    registration.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
+    return registration
 
 
-def _run(descent: Any, moving: Any, fixed: Any) -> Transform | None:
-    """The result of a descent; none where it lost the overlap of the two."""
+def _run(registration: Any, moving: Any, fixed: Any) -> Transform | None:
+    """The result of an optimisation; none where it lost the overlap of the two."""
     try:
-        return descent.Execute(fixed, moving)
+        found = registration.Execute(fixed, moving)
     except RuntimeError as error:
-        if any(sign in str(error) for sign in LOST):
+        if any(words in str(error) for words in NO_OVERLAP):
             return None
         raise
+    # SimpleITK wraps the result in a composite of one
+    return (
+        simpleitk().CompositeTransform(found).GetNthTransform(0) if found.GetName() == "CompositeTransform" else found
+    )
 
 
-Step = Callable[[Pair, Transform], Transform | None]
-_LINEAR: tuple[tuple[Method, Step], ...] = (("rigid", _rigid), ("affine", _affine))
-_STEPS: dict[Method, tuple[tuple[Method, Step], ...]] = {
+Stage = Callable[[Pair, Transform], Transform | None]
+_LINEAR: tuple[tuple[RegistrationMethod, Stage], ...] = (("rigid", _rigid), ("affine", _affine))
+_STAGES: dict[RegistrationMethod, tuple[tuple[RegistrationMethod, Stage], ...]] = {
     "rigid": _LINEAR[:1],
     "affine": _LINEAR,
     "bspline": (
         *_LINEAR,
-        ("bspline", functools.partial(_bspline, knots_mm=2 * KNOTS_MM, level=2)),
-        ("bspline", functools.partial(_bspline, knots_mm=KNOTS_MM, level=1)),
+        ("bspline", partial(_bspline, knots_mm=2 * KNOTS_MM, level=2)),
+        ("bspline", partial(_bspline, knots_mm=KNOTS_MM, level=1)),
     ),
     "ants": (*_LINEAR, ("ants", _ants)),
 }

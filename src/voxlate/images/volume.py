@@ -9,10 +9,8 @@ import numpy as np
 from voxlate.errors import BadInput
 from voxlate.files import whole_file
 from voxlate.images import dicom, formats, frames, nifti
-from voxlate.images.formats import Stored
+from voxlate.images.frames import without_frame
 from voxlate.images.grid import Grid, check_affine, oriented
-from voxlate.images.series import address, is_there, looks_like_dicom, without_frame
-from voxlate.images.spool import runs
 
 HOUNSFIELD = ("ct", "ncct", "cect", "cta", "ctv")
 UNITS: dict[str, str] = {
@@ -75,47 +73,31 @@ def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -
     Raises BadInput for every file that is not one real, finite 3-D volume; `allow_nan` lets NaN and infinity pass.
     """
     path = Path(path)
-    stored = _read(path)
+    readers = {"dicom": dicom.read_series, "nifti": nifti.read_nifti, "itk": formats.read_itk}
+    reader = frames.read_frame if without_frame(path)[1] else readers.get(family(path), formats.read_picture)
+    stored = reader(path)
     if not allow_nan:
         _check_finite(stored.data, path)
     modality = modality or stored.modality
     return Volume(stored.data[None], stored.affine, stored.unit or unit_of(modality), modality, str(path), stored.note)
 
 
-def _read(path: Path) -> Stored:
-    if without_frame(path)[1]:
-        return frames.read_frame(path)
-    match family(path):
-        case "dicom":
-            return dicom.read_series(path)
-        case "nifti":
-            return nifti.read_nifti(path)
-        case "itk":
-            return formats.read_itk(path)
-        case _:
-            return formats.read_picture(path)
+def is_there(path: Path) -> bool:
+    """Whether a file, a folder, or the place of a series' or a frame's path exists."""
+    return dicom.without_key(without_frame(path)[0])[0].exists()
 
 
-def read_grid(path: Path | str) -> Grid:
-    """The grid of a file or DICOM folder, from headers alone. Raises BadInput as `read_volume` does for headers."""
-    path = Path(path)
-    if without_frame(path)[1]:
-        return frames.read_frame_grid(path)
-    match family(path):
-        case "dicom":
-            return dicom.read_series_grid(path)
-        case "nifti":
-            return nifti.read_nifti_grid(path)
-        case "itk":
-            return formats.read_itk_grid(path)
-        case _:
-            return formats.read_picture_grid(path)
+def files_of(path: Path) -> list[Path]:
+    """The files behind a path: itself, all in a folder, or those of the series that 'FOLDER#key' names."""
+    path = without_frame(path)[0]
+    place, key = dicom.without_key(path)
+    return list(dicom.headers_of(path)) if key else dicom.files_in(place)
 
 
 def family(path: Path) -> str:
     """Which reader a path needs. Raises BadInput where nothing is there, or nothing known."""
     path = without_frame(path)[0]
-    if address(path)[0].is_dir():
+    if dicom.without_key(path)[0].is_dir():
         return "dicom"
     if not path.exists():
         raise BadInput(f"{path}: expected an image file or a DICOM folder, found nothing there. {_hint(path)}")
@@ -125,7 +107,7 @@ def family(path: Path) -> str:
     for family, suffixes in (("nifti", NIFTI), ("picture", PICTURES), ("itk", ITK), ("dicom", DICOM)):
         if suffix in suffixes:
             return family
-    if looks_like_dicom(path):
+    if dicom.looks_like_dicom(path):
         return "dicom"
     known = ", ".join((*NIFTI, *PICTURES, *ITK, *DICOM))
     raise BadInput(f"{path}: expected an image ({known} or a DICOM folder), found '{suffix or path.name}'. Convert it.")
@@ -140,15 +122,12 @@ def _hint(path: Path) -> str:
 
 
 def _check_finite(data: np.ndarray, path: Path) -> None:
-    nan = infinite = 0
-    for run in runs(data):
-        unknown = int(np.isnan(data[run]).sum())
-        nan, infinite = nan + unknown, infinite + int((~np.isfinite(data[run])).sum()) - unknown
-    if nan or infinite:
-        raise BadInput(
-            f"{path}: expected finite voxels, found {nan} NaN and {infinite} infinite ones of {data.size}. "
-            "Replace them, by the background value for instance, and save the file again."
-        )
+    if np.isfinite(data).all():
+        return
+    raise BadInput(
+        f"{path}: expected finite voxels, found {np.isnan(data).sum()} NaN and {np.isinf(data).sum()} infinite ones of "
+        f"{data.size}. Replace them, by the background value for instance, and save the file again."
+    )
 
 
 def write_volume(path: Path | str, volume: Volume) -> None:

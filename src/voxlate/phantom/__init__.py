@@ -1,21 +1,9 @@
 """A made-up head from which every modality is computed: anatomy-like, seeded, and no patient's."""
 
-from voxlate.phantom.anatomy import Lesion, LesionKind
 from voxlate.phantom.cohort import write_cohort
 from voxlate.phantom.head import Head, make_head
 from voxlate.phantom.scanner import image
 from voxlate.phantom.signal import MODALITIES, signal
-from voxlate.phantom.tissue import Label, Tissue
+from voxlate.phantom.tissue import Label
 
-__all__ = [
-    "MODALITIES",
-    "Head",
-    "Label",
-    "Lesion",
-    "LesionKind",
-    "Tissue",
-    "image",
-    "make_head",
-    "signal",
-    "write_cohort",
-]
+__all__ = ["MODALITIES", "Head", "Label", "image", "make_head", "signal", "write_cohort"]

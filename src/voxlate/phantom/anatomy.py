@@ -91,7 +91,7 @@ def upright(head: Anatomy, points: Points) -> Points:
     centred = [points[0], points[1] + np.float32(6), points[2]]
     matrix = (turn / head.scale[:, None]).astype(np.float32)
     turned = [row[0] * centred[0] + row[1] * centred[1] + row[2] * centred[2] for row in matrix]
-    # Both sides see the same noise; rounding |x| keeps the mid-plane free of a crease.
+    # Both sides get the same noise; rounding |x| keeps the mid-plane free of a crease.
     half: Points = (np.sqrt(turned[0] ** 2 + np.float32(400)), turned[1], turned[2])
     across = np.tanh(turned[0] / np.float32(20))  # a sideways bend must vanish in the mid-plane to stay symmetric
     shifts: list[np.ndarray] = [np.float32(1.9) * lattice.at(half) for lattice in head.bend]
@@ -112,7 +112,7 @@ def _turn(axis: int, angle: float) -> np.ndarray:
 
 
 def displaced_by_tumour(lesion: Lesion, points: Points, depth: np.ndarray) -> Points:
-    """Points seen through the mass effect: tissue is pushed away from a tumour, but the skull holds still."""
+    """Points before the mass effect: tissue is pushed away from a tumour, but the skull holds still."""
     if lesion.kind != "tumour":
         return points
     offset = [p - np.float32(c) for p, c in zip(points, lesion.centre_mm)]

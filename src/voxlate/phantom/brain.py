@@ -49,7 +49,7 @@ def cavity(brain: np.ndarray, points: Points) -> np.ndarray:
     ambient = join(ellipsoid(sided, (15, -10, -19), (11, 17, 10)), ellipsoid(points, (0, -13, -11), (33, 28, 12)), 6)
     inner = join(brain - np.float32(2.2), join(cisterns, ambient, 6), 10)
     tentorial = ellipsoid(points, (0, -42, -9), (42, 22, 5))
-    return join(inner, np.maximum(tentorial, 3 * (inner - np.float32(7))), 10)  # only beside the brain
+    return join(inner, np.maximum(tentorial, 3 * (inner - np.float32(7))), 10)  # only next to the brain
 
 
 def cortex_depth(head: Anatomy, points: Points, envelope: np.ndarray) -> np.ndarray:

@@ -7,15 +7,15 @@ import numpy as np
 Array = Any  # a number or an array of numbers: numpy broadcasts them
 
 GADOLINIUM_R1 = 4.5  # 1 / (mM s), gadobutrol in whole blood at 3 T: Shen et al. 2015, Invest Radiol 50:330
-FULL_SCALE = 2000.0  # a.u. that a voxel of water gives when all of its magnetisation is seen
+FULL_SCALE = 2000.0  # a.u. that a voxel of water gives with all of its magnetisation
 
-# Sequences in ms and degrees, as protocols at 3 T have them.
-T1_TR, T1_TE, T1_FLIP = 18.0, 3.0, 25.0
-T2_TR, T2_TE = 5000.0, 95.0
-PD_TR, PD_TE = 3500.0, 14.0
-FLAIR_TR, FLAIR_TE = 9000.0, 110.0
-SWI_TR, SWI_TE, SWI_FLIP = 28.0, 20.0, 15.0
-TOF_TR, TOF_TE, TOF_FLIP = 22.0, 3.5, 20.0
+# TR and TE in ms, flip angle in degrees, as protocols at 3 T have them.
+T1 = (18.0, 3.0, 25.0)
+T2 = (5000.0, 95.0)
+PD = (3500.0, 14.0)
+FLAIR = (9000.0, 110.0)
+SWI = (28.0, 20.0, 15.0)
+TOF = (22.0, 3.5, 20.0)
 
 
 def spoiled_gradient(pd: Array, t1_ms: Array, t2star_ms: Array, tr_ms: float, te_ms: float, flip_deg: float) -> Array:
@@ -40,14 +40,15 @@ def nulling_time_ms(t1_ms: float, tr_ms: float) -> float:
 
 
 def inflow(pd: Array, t1_ms: Array, t2star_ms: Array, pulses: Array) -> Array:
-    """Time-of-flight signal of blood that has felt `pulses` pulses: it falls from fresh to steady state.
+    """Time-of-flight signal of blood after `pulses` pulses: it falls from fresh to steady state.
 
     Source: Haacke et al. 1999, Magnetic Resonance Imaging: Physical Principles and Sequence Design, section 24.2.
     """
-    flip = np.radians(TOF_FLIP)
-    steady = spoiled_gradient(pd, t1_ms, t2star_ms, TOF_TR, TOF_TE, TOF_FLIP)
-    fresh = pd * np.sin(flip) * np.exp(-TOF_TE / t2star_ms)
-    return steady + (fresh - steady) * (np.exp(-TOF_TR / t1_ms) * np.cos(flip)) ** pulses
+    tr_ms, te_ms, flip_deg = TOF
+    flip = np.radians(flip_deg)
+    steady = spoiled_gradient(pd, t1_ms, t2star_ms, tr_ms, te_ms, flip_deg)
+    fresh = pd * np.sin(flip) * np.exp(-te_ms / t2star_ms)
+    return steady + (fresh - steady) * (np.exp(-tr_ms / t1_ms) * np.cos(flip)) ** pulses
 
 
 def venous_phase_rad(te_ms: float) -> float:

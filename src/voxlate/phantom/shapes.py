@@ -56,7 +56,7 @@ def tubes(points: Points, straight: Points, parts: Sequence[Tube], reach_mm: flo
     """Distance to the nearest tube; only right within `reach_mm` of one, else `reach_mm`.
 
     points: [D, H, W] coordinates, bent; straight: the unbent axes z [D], y [H], x [W] given as (x, y, z), which say
-    where to look: bending moves a point by at most the largest difference seen.
+    where to look: bending moves a point by at most the largest difference found.
     """
     out = np.full(points[0].shape, reach_mm, dtype=np.float32)
     axes = (straight[2], straight[1], straight[0])

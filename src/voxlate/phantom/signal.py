@@ -1,4 +1,4 @@
-"""The physics that turns tissue into pictures: MR signal equations, X-ray attenuation, the passage of a bolus.
+"""The physics that gives tissue its signal: MR signal equations, X-ray attenuation, the passage of a bolus.
 
 Free of noise and exact voxel by voxel; what a scanner adds is in `scanner`.
 """
@@ -9,30 +9,8 @@ from functools import partial
 
 import numpy as np
 
+from voxlate.phantom import sequences as mr
 from voxlate.phantom.head import Head
-from voxlate.phantom.sequences import (
-    FLAIR_TE,
-    FLAIR_TR,
-    FULL_SCALE,
-    GADOLINIUM_R1,
-    PD_TE,
-    PD_TR,
-    SWI_FLIP,
-    SWI_TE,
-    SWI_TR,
-    T1_FLIP,
-    T1_TE,
-    T1_TR,
-    T2_TE,
-    T2_TR,
-    bolus,
-    inflow,
-    inversion_recovery,
-    nulling_time_ms,
-    spin_echo,
-    spoiled_gradient,
-    venous_phase_rad,
-)
 from voxlate.phantom.tissue import BRAIN, FLUID, TUMOUR, VESSEL, Label
 
 MODALITIES = (
@@ -49,8 +27,8 @@ VENOUS_PEAK_HU = 210.0
 
 
 @dataclass(frozen=True)
-class _Parts:
-    """One tissue per voxel, flat: its label, texture, height and what a stroke has done to it."""
+class _Voxels:
+    """One tissue per voxel, flat: its label, texture, height and what a stroke did to it."""
 
     head: Head
     label: np.ndarray
@@ -74,106 +52,108 @@ class _Parts:
         return self.of(tissue.pd, 0.005 * solid, 0.03), t1, t2, self.of(tissue.t2star_ms, 0.025 * solid, 0.1)
 
 
-def _fat_left(parts: _Parts, share: float) -> np.ndarray:
+def _fat_left(voxels: _Voxels, share: float) -> np.ndarray:
     """What fat saturation leaves of fat and marrow, 1 elsewhere; head protocols at 3 T add it, more or less fully."""
-    return np.where(parts.has(Label.FAT, Label.DIPLOE), np.float32(share), np.float32(1))
+    return np.where(voxels.has(Label.FAT, Label.DIPLOE), np.float32(share), np.float32(1))
 
 
-def _t1(parts: _Parts) -> np.ndarray:
-    pd, t1, _, t2star = parts.relaxation
-    return _fat_left(parts, 0.6) * spoiled_gradient(pd, t1, t2star, T1_TR, T1_TE, T1_FLIP)
+def _t1(voxels: _Voxels) -> np.ndarray:
+    pd, t1, _, t2star = voxels.relaxation
+    return _fat_left(voxels, 0.6) * mr.spoiled_gradient(pd, t1, t2star, *mr.T1)
 
 
-def _t1c(parts: _Parts) -> np.ndarray:
+def _t1c(voxels: _Voxels) -> np.ndarray:
     """As T1, with 1 / T1 + r1 · C: in vessels, and where the blood-brain barrier leaks."""
-    pd, t1, _, t2star = parts.relaxation
-    shortened = 1 / (1 / t1 + GADOLINIUM_R1 / 1000 * parts.of(parts.head.tissue.gadolinium_mm))
-    return _fat_left(parts, 0.6) * spoiled_gradient(pd, shortened, t2star, T1_TR, T1_TE, T1_FLIP)
+    pd, t1, _, t2star = voxels.relaxation
+    shortened = 1 / (1 / t1 + mr.GADOLINIUM_R1 / 1000 * voxels.of(voxels.head.tissue.gadolinium_mm))
+    return _fat_left(voxels, 0.6) * mr.spoiled_gradient(pd, shortened, t2star, *mr.T1)
 
 
-def _t2(parts: _Parts) -> np.ndarray:
-    pd, t1, t2, _ = parts.relaxation
-    return _flow_void(parts) * spin_echo(pd, t1, t2, T2_TR, T2_TE)
+def _t2(voxels: _Voxels) -> np.ndarray:
+    pd, t1, t2, _ = voxels.relaxation
+    return _flow_void(voxels) * mr.spin_echo(pd, t1, t2, *mr.T2)
 
 
-def _pd(parts: _Parts) -> np.ndarray:
-    pd, t1, t2, _ = parts.relaxation
-    return _flow_void(parts) * spin_echo(pd, t1, t2, PD_TR, PD_TE)
+def _pd(voxels: _Voxels) -> np.ndarray:
+    pd, t1, t2, _ = voxels.relaxation
+    return _flow_void(voxels) * mr.spin_echo(pd, t1, t2, *mr.PD)
 
 
-def _flair(parts: _Parts) -> np.ndarray:
-    pd, t1, t2, _ = parts.relaxation
-    still = nulling_time_ms(float(parts.head.tissue.t1_ms[Label.CSF]), FLAIR_TR)
-    return _flow_void(parts) * _fat_left(parts, 0.5) * inversion_recovery(pd, t1, t2, FLAIR_TR, FLAIR_TE, still)
+def _flair(voxels: _Voxels) -> np.ndarray:
+    pd, t1, t2, _ = voxels.relaxation
+    still = mr.nulling_time_ms(float(voxels.head.tissue.t1_ms[Label.CSF]), mr.FLAIR[0])
+    return _flow_void(voxels) * _fat_left(voxels, 0.5) * mr.inversion_recovery(pd, t1, t2, *mr.FLAIR, still)
 
 
-def _flow_void(parts: _Parts) -> np.ndarray:
+def _flow_void(voxels: _Voxels) -> np.ndarray:
     """Blood that leaves between excitation and refocusing gives no spin echo; behind a clot it is slow."""
-    gone = 0.9 * parts.has(Label.ARTERY) + 0.7 * parts.has(Label.VEIN) + 0.3 * parts.has(Label.ARTERY_BEYOND_CLOT)
-    return (1 - gone).astype(np.float32)
+    lost = 0.9 * voxels.has(Label.ARTERY) + 0.7 * voxels.has(Label.VEIN) + 0.3 * voxels.has(Label.ARTERY_BEYOND_CLOT)
+    return (1 - lost).astype(np.float32)
 
 
-def _swi(parts: _Parts) -> np.ndarray:
+def _swi(voxels: _Voxels) -> np.ndarray:
     """Magnitude times the fourth power of the phase mask. Source: Haacke et al. 2004, Magn Reson Med 52:612."""
-    pd, t1, _, t2star = parts.relaxation
-    mask = max(0.0, 1 - venous_phase_rad(SWI_TE) / np.pi) ** 4
-    seen = np.where(parts.has(Label.VEIN), mask, 1).astype(np.float32)
-    return seen * spoiled_gradient(pd, t1, t2star, SWI_TR, SWI_TE, SWI_FLIP)
+    pd, t1, _, t2star = voxels.relaxation
+    mask = max(0.0, 1 - mr.venous_phase_rad(te_ms=mr.SWI[1]) / np.pi) ** 4
+    weight = np.where(voxels.has(Label.VEIN), mask, 1).astype(np.float32)
+    return weight * mr.spoiled_gradient(pd, t1, t2star, *mr.SWI)
 
 
-def _tof(parts: _Parts) -> np.ndarray:
-    """Blood enters from below: the higher it has come, the more pulses it has felt; veins flow the other way.
+def _tof(voxels: _Voxels) -> np.ndarray:
+    """Blood enters from below: the higher it has come, the more pulses it has received; veins flow the other way.
 
     Magnetisation transfer takes about 30 % from brain, nothing from blood (Edelman et al. 1992, Radiology 184:395), and
     fat is saturated.
     """
-    pd, t1, _, t2star = parts.relaxation
-    pulses = np.where(parts.has(Label.ARTERY), np.clip(5 + 0.09 * (parts.height_mm + 50), 3, 20), 1e4)
-    pulses = np.where(parts.has(Label.ARTERY_BEYOND_CLOT), 45, pulses)
-    transfer = 1 - 0.3 * parts.has(*BRAIN, *TUMOUR, Label.MUSCLE, Label.SKIN)
-    return transfer * _fat_left(parts, 0.25) * inflow(pd, t1, t2star, pulses)
+    pd, t1, _, t2star = voxels.relaxation
+    pulses = np.where(voxels.has(Label.ARTERY), np.clip(5 + 0.09 * (voxels.height_mm + 50), 3, 20), 1e4)
+    pulses = np.where(voxels.has(Label.ARTERY_BEYOND_CLOT), 45, pulses)
+    transfer = 1 - 0.3 * voxels.has(*BRAIN, *TUMOUR, Label.MUSCLE, Label.SKIN)
+    return transfer * _fat_left(voxels, 0.25) * mr.inflow(pd, t1, t2star, pulses)
 
 
-def _hounsfield(parts: _Parts) -> np.ndarray:
+def _hounsfield(voxels: _Voxels) -> np.ndarray:
     """Texture is ±0.6 HU in soft tissue, ±6 % in bone; the core loses 5 HU (1 % water is 2.6 HU: Unger 1984)."""
-    bone = parts.has(Label.BONE, Label.DIPLOE)
-    soft = parts.has(*BRAIN, Label.SKIN, Label.FAT, Label.MUSCLE, *TUMOUR)
-    base = parts.head.tissue.hu[parts.label]
-    return base * (1 + 0.06 * bone * parts.texture) + 0.6 * soft * parts.texture - 5 * parts.core
+    bone = voxels.has(Label.BONE, Label.DIPLOE)
+    soft = voxels.has(*BRAIN, Label.SKIN, Label.FAT, Label.MUSCLE, *TUMOUR)
+    base = voxels.head.tissue.hu[voxels.label]
+    return base * (1 + 0.06 * bone * voxels.texture) + 0.6 * soft * voxels.texture - 5 * voxels.core
 
 
-def _contrast_ct(parts: _Parts, seconds: float) -> np.ndarray:
+def _contrast_ct(voxels: _Voxels, seconds: float) -> np.ndarray:
     """Plain HU plus iodine: in arteries, in veins 5 s later, and in tissue as its blood volume and delay say."""
-    arteries = ARTERIAL_PEAK_HU * bolus(seconds, 0.0, 8.0)
-    late = 0.75 * ARTERIAL_PEAK_HU * bolus(seconds, parts.head.lesion.collateral_delay_s, 9.0)
-    veins = VENOUS_PEAK_HU * bolus(seconds, 6.0, 9.0)
-    _, cbv, tmax = _perfusion(parts)
-    tissue = np.where(parts.has(*VESSEL), 0, cbv / 100 * ARTERIAL_PEAK_HU * bolus(seconds, tmax, 9.0))
-    leak = 25 * min(1.0, seconds / 24) * parts.has(Label.ENHANCING) + 12 * parts.has(Label.SKIN, Label.MUSCLE) * (
+    arteries = ARTERIAL_PEAK_HU * mr.bolus(seconds, 0.0, 8.0)
+    late = 0.75 * ARTERIAL_PEAK_HU * mr.bolus(seconds, voxels.head.lesion.collateral_delay_s, 9.0)
+    veins = VENOUS_PEAK_HU * mr.bolus(seconds, 6.0, 9.0)
+    _, cbv, tmax = _perfusion(voxels)
+    tissue = np.where(voxels.has(*VESSEL), 0, cbv / 100 * ARTERIAL_PEAK_HU * mr.bolus(seconds, tmax, 9.0))
+    leak = 25 * min(1.0, seconds / 24) * voxels.has(Label.ENHANCING) + 12 * voxels.has(Label.SKIN, Label.MUSCLE) * (
         seconds / 24
     )
     iodine = (
-        arteries * parts.has(Label.ARTERY) + veins * parts.has(Label.VEIN) + late * parts.has(Label.ARTERY_BEYOND_CLOT)
+        arteries * voxels.has(Label.ARTERY)
+        + veins * voxels.has(Label.VEIN)
+        + late * voxels.has(Label.ARTERY_BEYOND_CLOT)
     )
-    return _hounsfield(parts) + tissue + leak + iodine
+    return _hounsfield(voxels) + tissue + leak + iodine
 
 
-def _perfusion(parts: _Parts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _perfusion(voxels: _Voxels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """CBF (ml/100 g/min), CBV (ml/100 g) = CBF · MTT, and Tmax (s).
 
     Core: CBF below 30 % of normal; core and penumbra: Tmax above 6 s. Source: Albers et al. 2018, N Engl J Med 378:708.
     CBV is kept in the penumbra, where vessels widen, and lost in the core: Wintermark et al. 2006, Stroke 37:979.
     """
-    tissue, stroke = parts.head.tissue, parts.core + parts.penumbra
-    cbf = parts.of(tissue.cbf, 0.06) * (1 - 0.84 * parts.core - 0.58 * parts.penumbra)
-    mtt = parts.of(tissue.mtt_s) * (1 + 1.6 * parts.core + 1.5 * parts.penumbra)
-    normal = np.clip(tissue.tmax_s[parts.label] + 0.25 * parts.texture * (cbf > 0), 0, 5)
-    delay = parts.head.lesion.collateral_delay_s
-    late = np.maximum(1.05 * delay + 0.5 * parts.texture + 3.5 * parts.core, 6.6)
+    tissue, stroke = voxels.head.tissue, voxels.core + voxels.penumbra
+    cbf = voxels.of(tissue.cbf, 0.06) * (1 - 0.84 * voxels.core - 0.58 * voxels.penumbra)
+    mtt = voxels.of(tissue.mtt_s) * (1 + 1.6 * voxels.core + 1.5 * voxels.penumbra)
+    normal = np.clip(tissue.tmax_s[voxels.label] + 0.25 * voxels.texture * (cbf > 0), 0, 5)
+    delay = voxels.head.lesion.collateral_delay_s
+    late = np.maximum(1.05 * delay + 0.5 * voxels.texture + 3.5 * voxels.core, 6.6)
     return cbf, cbf * mtt / 60, np.where(stroke > 0, late, normal)
 
 
-_EQUATIONS: dict[str, Callable[[_Parts], np.ndarray]] = {
+_EQUATIONS: dict[str, Callable[[_Voxels], np.ndarray]] = {
     "t1": _t1,
     "t1c": _t1c,
     "t2": _t2,
@@ -184,9 +164,9 @@ _EQUATIONS: dict[str, Callable[[_Parts], np.ndarray]] = {
     "ncct": _hounsfield,
     "ct": _hounsfield,
     **{name: partial(_contrast_ct, seconds=seconds) for name, seconds in PHASE_S.items()},
-    "cbf": lambda parts: _perfusion(parts)[0],
-    "cbv": lambda parts: _perfusion(parts)[1],
-    "tmax": lambda parts: _perfusion(parts)[2],
+    "cbf": lambda voxels: _perfusion(voxels)[0],
+    "cbv": lambda voxels: _perfusion(voxels)[1],
+    "tmax": lambda voxels: _perfusion(voxels)[2],
 }
 
 
@@ -195,22 +175,22 @@ def signal(head: Head, modality: str) -> np.ndarray:
 
     A voxel of two tissues has the mean of their signals, but in Tmax, a time, its main tissue's.
     """
-    equation, gain = _EQUATIONS[modality], FULL_SCALE if modality in MR else 1.0
+    equation, gain = _EQUATIONS[modality], mr.FULL_SCALE if modality in MR else 1.0
     out = np.empty(head.labels.shape, dtype=np.float32)
     for level in range(len(out)):
-        out[level] = gain * equation(_parts(head, level, head.labels[level], slice(None)))
+        out[level] = gain * equation(_voxels(head, level, head.labels[level], slice(None)))
         if modality != "tmax":
             mixed = head.share[level] < 1
-            other = gain * equation(_parts(head, level, head.second[level][mixed], mixed))
+            other = gain * equation(_voxels(head, level, head.second[level][mixed], mixed))
             share = head.share[level][mixed]
             out[level][mixed] = share * out[level][mixed] + (1 - share) * other
     return out
 
 
-def _parts(head: Head, level: int, label: np.ndarray, where: np.ndarray | slice) -> _Parts:
+def _voxels(head: Head, level: int, label: np.ndarray, where: np.ndarray | slice) -> _Voxels:
     height_mm = head.affine[2, 3] + level * head.affine[2, 2]
     stroke = (head.lesion.kind == "stroke") & np.isin(label, list(BRAIN))
     lesion = head.lesion_map[level][where]
     texture = head.texture[level][where].astype(np.float32)
     core, penumbra = ((stroke & (lesion == value)).astype(np.float32) for value in (1, 2))
-    return _Parts(head, label, texture, core, penumbra, height_mm)
+    return _Voxels(head, label, texture, core, penumbra, height_mm)

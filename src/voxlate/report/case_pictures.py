@@ -99,11 +99,13 @@ def views_of(
     for name, path in sources.items():
         source = return_to(read_volume(path, name), main.grid)
         own = range_for(source.unit, float(source.data.max()))
-        views.append(_view("source", name, source, own.bring(source.data[0], foreground(source)), at, _look(own, name)))
-    ours = scale.bring(return_to(made, main.grid).data[0], region)
+        views.append(
+            _view("source", name, source, own.normalise(source.data[0], foreground(source)), at, _look(own, name))
+        )
+    ours = scale.normalise(return_to(made, main.grid).data[0], region)
     views.append(_view("synthesis", modality, main, ours, at, _look(scale, modality)))
     if reference is not None:
-        right = scale.bring(reference.data[0], region)
+        right = scale.normalise(reference.data[0], region)
         views.append(_view("truth", modality, main, right, at, _look(scale, modality)))
         views.append(_view("error", "synthesis − truth", main, ours - right, at))
     if std is not None:

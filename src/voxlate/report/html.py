@@ -11,7 +11,7 @@ import jinja2
 from voxlate import __version__
 from voxlate.files import read_json
 from voxlate.images.ranges import Range
-from voxlate.images.series import is_there
+from voxlate.images.volume import is_there
 from voxlate.report import case_pictures
 
 

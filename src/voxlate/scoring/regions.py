@@ -235,7 +235,7 @@ def _canonical(found: Inside, truth: Volume) -> Inside:
 
 def brought(volume: Volume, scale: Range, region: Inside | None) -> NDArray[np.float32]:
     """Canonical [D, H, W] values on the scored scale: slices are then axial and rows run the same way in all files."""
-    values = Volume(scale.bring(volume.data[0], region)[None], volume.affine, scale.unit, volume.modality)
+    values = Volume(scale.normalise(volume.data[0], region)[None], volume.affine, scale.unit, volume.modality)
     return np.ascontiguousarray(canonical(values).data[0])
 
 

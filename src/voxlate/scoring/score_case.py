@@ -15,8 +15,7 @@ from voxlate.files import read_json
 from voxlate.images.grid import canonical
 from voxlate.images.mask import foreground
 from voxlate.images.ranges import Range
-from voxlate.images.series import is_there
-from voxlate.images.volume import Volume, read_volume
+from voxlate.images.volume import Volume, is_there, read_volume
 from voxlate.scoring import metrics
 from voxlate.scoring.distances import Pool, slices_of
 from voxlate.scoring.lpips import Lpips

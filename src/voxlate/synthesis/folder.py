@@ -7,11 +7,10 @@ from typing import Any
 
 from voxlate.data.case import MASK
 from voxlate.data.find import find_cases, load_preset
-from voxlate.data.presets import is_dicom_folder
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
-from voxlate.images.series import address, is_there
-from voxlate.images.volume import write_volume
+from voxlate.images.dicom import is_dicom_folder, without_key
+from voxlate.images.volume import is_there, write_volume
 from voxlate.synthesis.model import COST, Model, Synthesised
 from voxlate.training.run import Run
 
@@ -59,7 +58,7 @@ def _named(inputs: list[str], model: Model, split: str | None, layout: Mapping[s
             raise BadInput(
                 f"{path}: expected {' and '.join(sources)}, found one scan. Give pairs such as {sources[0]}={path}."
             )
-        yield Scans(address(path)[0].name.split(".")[0], {sources[0]: path})
+        yield Scans(without_key(path)[0].name.split(".")[0], {sources[0]: path})
         return
     recorded = _recorded(model, split)
     for case in find_cases(path, **layout):

@@ -22,9 +22,9 @@ from voxlate.data.case import MASK, PreparedCase, prepare_case, resize_case
 from voxlate.data.patches import Patch, read_patch
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
+from voxlate.images.frames import without_frame
 from voxlate.images.grid import return_to
 from voxlate.images.intensity import Scale
-from voxlate.images.series import without_frame
 from voxlate.images.tiling import (
     Blend,
     SlicePlan,
