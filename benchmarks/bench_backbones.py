@@ -1,4 +1,4 @@
-"""Arithmetic speed of paper 001's four networks, beside that of the machine's own convolutions in the same run.
+"""Arithmetic speed of paper 001's four networks, as a share of that of the machine's own convolutions in the same run.
 
 python benchmarks/bench_backbones.py [--quick] [--nets adm unet] [--clock cpu]     writes bench/backbones.json
 A network's operations are what torch.utils.flop_counter counts (two a multiply-add; no norms, no activations).
@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ceiling import convolution
-from voxlate.batch import Condition
 from voxlate.files import write_json
-from voxlate.nets.interface import Ends
-from voxlate.nets.memory import keep_freed_memory
+from voxlate.nets.cpu import keep_freed_memory
+from voxlate.nets.interface import Channels, NetworkInput
 from voxlate.nets.xmodality.adm import ADM
 from voxlate.nets.xmodality.dit import DiT
 from voxlate.nets.xmodality.unet import PlainUNet
@@ -63,18 +62,19 @@ class Speed:
 def build(name: str) -> nn.Module:
     """The network as published: the U-Net regresses, the others denoise."""
     noisy = name != "unet"
-    return NETS[name].build(Ends(int(noisy), 1, 1, noisy=noisy))
+    return NETS[name].build(Channels({"image": 1}, out=1, state=int(noisy), noisy=noisy))
 
 
 def steps(name: str, net: nn.Module, size: int, batch: int, low: bool) -> dict[str, Callable[[], object]]:
     """The two tasks: a forward pass, and a training step with Adam."""
     device = next(net.parameters()).device
     x, y, target = torch.randn(3, batch, 1, 1, size, size, device=device)
-    inputs = (None, Condition(images=y), None) if name == "unet" else (x, Condition(images=y), x.new_zeros(batch))
+    regresses = name == "unet"
+    inputs = NetworkInput({"image": y}, None if regresses else x, log_snr=None if regresses else x.new_zeros(batch))
 
     def call() -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=low):
-            out: Tensor = net(*inputs)
+            out: Tensor = net(inputs).image
         return out
 
     optimiser = torch.optim.Adam(net.parameters(), lr=1e-6, fused=device.type == "cpu")

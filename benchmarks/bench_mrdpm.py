@@ -8,6 +8,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,15 +17,15 @@ import torch
 from rich.console import Console
 
 from voxlate import recipe as recipes
-from voxlate.batch import Batch, Condition
+from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
 from voxlate.files import write_json
 from voxlate.images.volume import Volume
 from voxlate.methods.method import Method
-from voxlate.nets.memory import keep_freed_memory
+from voxlate.nets.cpu import keep_freed_memory
+from voxlate.nets.interface import NetworkInput
 from voxlate.recipe import Recipe
 from voxlate.synthesis.model import Model
-from voxlate.training.build import build_all
 from voxlate.training.validate import autocast, find_device
 
 AIM = 0.40  # of the denoiser's time
@@ -51,16 +52,16 @@ def timed(tasks: dict[str, Callable[[], object]], repeats: int, clock: Callable[
 
 def method_of(recipe: Recipe, device: torch.device) -> Method:
     torch.manual_seed(0)
-    return build_all(recipe).to(device)
+    return recipe.build().to(device)
 
 
 def forwards(size: int, batch: int, names: dict[str, str], device: torch.device) -> dict[str, Callable[[], object]]:
     """One evaluation of the denoiser without and with MAP, and BRAN's one pass with its features."""
     recipe = recipes.read(names["mrdpm"])
-    told, plain = (method_of(recipes.read(names[key]), device).eval() for key in ("mrdpm", "bran"))
+    with_map, plain = (method_of(recipes.read(names[key]), device).eval() for key in ("mrdpm", "bran"))
     y = torch.randn(batch, len(recipe.data.source), 1, size, size, device=device)
     x, log_snr = torch.randn(batch, 1, 1, size, size, device=device), torch.zeros(batch, device=device)
-    predictor = told.task.predictor.net
+    predictor = with_map.task.predictor.net
 
     def run(call: Callable[[], object]) -> Callable[[], object]:
         def inside() -> object:
@@ -69,11 +70,12 @@ def forwards(size: int, batch: int, names: dict[str, str], device: torch.device)
 
         return inside
 
-    _, features = run(lambda: predictor.with_features(None, Condition(images=y)))()  # type: ignore[misc]
+    given = NetworkInput({"image": y}, x, log_snr=log_snr)
+    features = run(lambda: predictor(NetworkInput({"image": y})))().extras["features"]  # type: ignore[misc]
     return {
-        "denoiser": run(lambda: plain.net(x, Condition(images=y), log_snr)),
-        "denoiser with MAP": run(lambda: told.net(x, Condition(images=y, features=features), log_snr)),
-        "BRAN": run(lambda: predictor.with_features(None, Condition(images=y))),
+        "denoiser": run(lambda: plain.net(given)),
+        "denoiser with MAP": run(lambda: with_map.net(replace(given, features=features))),
+        "BRAN": run(lambda: predictor(NetworkInput({"image": y}))),
     }
 
 

@@ -1,4 +1,4 @@
-"""Speed of the default network beside diffusers' and MONAI's, and beside the machine's own convolutions.
+"""Speed of the default network against diffusers', MONAI's and the machine's own convolutions.
 
 python benchmarks/bench_nets.py [--quick]     (peers: pip install '.[bench]'); writes bench/nets.json
 Runs are interleaved and medians compared, so that a busy machine slows all of them alike.
@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ceiling import convolution
-from voxlate.batch import Condition
 from voxlate.files import write_json
-from voxlate.nets.interface import Ends
-from voxlate.nets.memory import keep_freed_memory
+from voxlate.nets.cpu import keep_freed_memory
+from voxlate.nets.interface import Channels, NetworkInput
 from voxlate.nets.unet import UNet
 
 Step = Callable[[], object]
 OURS, PEERS = "voxlate", ("diffusers", "monai")
+CHANNELS = Channels({"image": 1}, out=1, state=1, noisy=True)
 TARGETS = {"default": 2.0, "same precision": 1.1, "float32 share": 0.75, "bfloat16 share": 0.65}
 
 
@@ -61,13 +61,17 @@ class Share:
         return self.network_flops_per_second / self.ceiling_flops_per_second
 
 
+def given(x: Tensor, y: Tensor, log_snr: Tensor) -> NetworkInput:
+    return NetworkInput({"image": y}, x, log_snr=log_snr)
+
+
 def networks(settings: UNet) -> dict[str, tuple[nn.Module, Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]]]:
     """Ours and the peers' of the same widths and depth, each with the way it is called on (state, image, time)."""
     from diffusers import UNet2DModel
     from monai.networks.nets import DiffusionModelUNet
 
     widths = tuple(settings.width * factor for factor in settings.multipliers)
-    ours = settings.build(Ends(1, 1, 1))
+    ours = settings.build(CHANNELS)
     diffusers = UNet2DModel(
         in_channels=2,
         out_channels=1,
@@ -87,7 +91,7 @@ def networks(settings: UNet) -> dict[str, tuple[nn.Module, Callable[[nn.Module, 
         num_head_channels=settings.head_width,
     )
     return {
-        OURS: (ours, lambda net, x, y, t: net(x[:, :, None], Condition(images=y[:, :, None]), t)[:, :, 0]),
+        OURS: (ours, lambda net, x, y, t: net(given(x[:, :, None], y[:, :, None], t)).image[:, :, 0]),
         "diffusers": (diffusers, lambda net, x, y, t: net(torch.cat([x, y], 1), t).sample),
         "monai": (monai, lambda net, x, y, t: net(torch.cat([x, y], 1), t)),
     }
@@ -152,7 +156,7 @@ def compare(settings: UNet, size: int, repeats: int, console: Console) -> list[S
 
 def shares(size: int, repeats: int) -> list[Share]:
     """How near a network of width 128 comes to the speed of its convolutions."""
-    net = UNet(width=128, multipliers=(1, 2, 2), blocks=2).build(Ends(1, 1, 1))
+    net = UNet(width=128, multipliers=(1, 2, 2), blocks=2).build(CHANNELS)
     x, y, log_snr = torch.randn(1, 1, 1, size, size), torch.randn(1, 1, 1, size, size), torch.zeros(1)
     found = []
     for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
@@ -160,7 +164,7 @@ def shares(size: int, repeats: int) -> list[Share]:
 
         def network(low: bool = dtype == torch.bfloat16) -> None:
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=low):
-                net(x, Condition(images=y), log_snr)
+                net(given(x, y, log_snr))
 
         taken = medians({("network", precision): network, ("ceiling", precision): convolve}, repeats)
         with FlopCounterMode(display=False) as counter:

@@ -23,7 +23,6 @@ from voxlate.files import write_json
 from voxlate.recipe import from_dict
 from voxlate.synthesis.folder import Scans, synthesise_cases
 from voxlate.synthesis.model import Model
-from voxlate.training.build import build_all
 
 RECIPE = {
     "title": "benchmark",
@@ -50,7 +49,7 @@ def model(net: dict | None = None, intensity: dict | None = None, **synth: objec
         "weights_hash": "",
         "steps": 0,
     }
-    method = build_all(recipe).eval().requires_grad_(False)
+    method = recipe.build().eval().requires_grad_(False)
     return Model(method, recipe, header, torch.device("cpu"), Path("benchmark"))
 
 

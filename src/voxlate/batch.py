@@ -52,16 +52,3 @@ class Batch:
             if isinstance(value := getattr(self, field.name), Tensor) and field.name != "item"
         }
         return dataclasses.replace(self, **moved)
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What a network is told beside the noisy state.
-
-    images: [B, C, D, H, W], concatenated to the state at the input; features: one [B, C_l, D, H_l, W_l] a level,
-    for networks that take them; code: [B, K], a configuration (which modalities to synthesise, say).
-    """
-
-    images: Tensor | None = None
-    features: tuple[Tensor, ...] = ()
-    code: Tensor | None = None

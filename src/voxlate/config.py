@@ -2,15 +2,21 @@
 
 import dataclasses
 import difflib
+import importlib
+import json
+import re
 import types
 import typing
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, Union, dataclass_transform, get_args, get_origin
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic_core import core_schema
 
 from voxlate.errors import BadInput
 
 T = TypeVar("T")
+IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")  # "my_package.my_module:MyNet"
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -24,11 +30,80 @@ def settings(cls: type[T]) -> type[T]:
 
 
 def fill(kind: type[T], values: dict[str, Any], where: str) -> T:
-    """Fill settings of the given kind from nested tables; raises BadInput naming the key, the value and the mend."""
+    """Fill settings of the given kind from nested tables; raises BadInput naming the key, the value and the fix.
+
+    Values such as kind = "my_package.my_module:MyNet" import code (see `imports`).
+    """
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         raise BadInput(f"{where}: {_sentence(kind, error.errors()[0])}") from error
+
+
+@dataclass(frozen=True)
+class Importable:
+    """Annotation of a union of settings, or of a list of names, that code outside the package may add to.
+
+    In a union, kind = "my_package.my_module:MyNet" names a settings class; in a list of names the whole value
+    "my_package.my_module:function" does a function (see `imported`).
+    """
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        inner = handler(source)
+        written = core_schema.wrap_serializer_function_ser_schema(_plain, schema=inner)
+        return core_schema.no_info_wrap_validator_function(_filled, inner, serialization=written)
+
+
+def _filled(value: Any, inner: Any) -> Any:
+    name = value.get("kind") if isinstance(value, dict) else value
+    if dataclasses.is_dataclass(value) and not _is_own(type(value)):
+        return value  # already filled
+    if not isinstance(name, str) or not IMPORT.fullmatch(name):
+        return inner(value)
+    found = imported(name)
+    if not isinstance(value, dict):
+        return name
+    if not dataclasses.is_dataclass(found):
+        raise BadInput(f"expected a class made with voxlate.config.settings, found {name}. Decorate it with @settings.")
+    rest = {key: one for key, one in value.items() if key != "kind"}
+    return fill(typing.cast(type, found), rest, name)
+
+
+def _plain(value: Any, inner: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    if _is_own(type(value)):
+        return inner(value)
+    return {"kind": kind_of(value), **TypeAdapter(type(value)).dump_python(value, mode="json", exclude_none=True)}
+
+
+def imported(name: str) -> Any:
+    """What "my_package.my_module:MyNet" names; raises BadInput where there is no such package or name."""
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise BadInput(
+            f"expected the Python module '{module}' for {name}, found none ('{error.name}' is not installed). Install "
+            "it, or add its folder to PYTHONPATH."
+        ) from error
+    except AttributeError as error:
+        raise BadInput(f"expected '{attribute}' in the module '{module}', found none. Check the name.") from error
+
+
+def imports(values: Any) -> list[str]:
+    """Every "module:name" in plain tables, sorted: the code that filling settings from them imports."""
+    return sorted(set(re.findall(f'"({IMPORT.pattern})"', json.dumps(values))))
+
+
+def kind_of(settings_object: Any) -> str:
+    """What a recipe calls the class of some settings: its kind, or "module:Class" where it is not the package's own."""
+    cls = type(settings_object)
+    return str(cls.kind) if _is_own(cls) else f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _is_own(cls: Any) -> bool:
+    return str(cls.__module__).partition(".")[0] == __name__.partition(".")[0]
 
 
 def key_types(kind: Any) -> dict[str, Any]:

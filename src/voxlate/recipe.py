@@ -7,7 +7,6 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,19 +14,20 @@ import torch
 from pydantic import Field, TypeAdapter
 from torch import nn
 
-from voxlate.config import fill, settings
+from voxlate.config import Importable, fill, imports, kind_of, settings
 from voxlate.data.batches import DataSettings
 from voxlate.diffusion.noise import Independent, SliceNoise
-from voxlate.diffusion.sample import SamplerSettings, refuse_misfit
+from voxlate.diffusion.sample import SamplerSettings
 from voxlate.errors import BadInput
 from voxlate.images.intensity import Intensity
 from voxlate.images.tiling import AnySlices, Whole
 from voxlate.methods.autoencoding import AutoencodingSettings
 from voxlate.methods.cycle import CycleSettings
 from voxlate.methods.diffusion import DiffusionSettings
-from voxlate.methods.opponent import AdversarialSettings
+from voxlate.methods.method import Method
+from voxlate.methods.opponent import OpponentSettings
 from voxlate.methods.regression import RegressionSettings
-from voxlate.methods.tasks import AnyTask, Complete, Latent, Residual, Translate
+from voxlate.methods.tasks import AnyTask, Translate
 from voxlate.nets.autoencoder import KLAutoencoder
 from voxlate.nets.bran import Bran
 from voxlate.nets.resnet import ResNet
@@ -38,10 +38,17 @@ from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import UViT
 
 AnyMethod = Annotated[
-    DiffusionSettings | RegressionSettings | AdversarialSettings | CycleSettings | AutoencodingSettings,
+    DiffusionSettings | RegressionSettings | CycleSettings | AutoencodingSettings,
     Field(discriminator="kind"),
+    Importable(),
 ]
-AnyNet = Annotated[UNet | Bran | ResNet | KLAutoencoder | PlainUNet | ADM | UViT | DiT, Field(discriminator="kind")]
+AnyNet = Annotated[
+    UNet | Bran | ResNet | KLAutoencoder | PlainUNet | ADM | UViT | DiT, Field(discriminator="kind"), Importable()
+]
+StartFrom = Annotated[
+    str | None, Field(description="earlier stage whose weights it begins with; what that lacks starts fresh")
+]
+SHIPPED = resources.files("voxlate") / "recipes"
 
 
 @settings
@@ -123,6 +130,9 @@ class Training:
     batch: Annotated[int, Field(ge=1, description="items a step, over all processes together")] = 8
     optimiser: Annotated[Optimiser, Field(description="how weights move")] = Optimiser()
     ema: Annotated[float, Field(ge=0, lt=1, description="decay of the running average of weights; 0: none")] = 0.999
+    only: Annotated[str | None, Field(description="only weights whose dotted name has this part move; unset: all")] = (
+        None
+    )
     clip_norm: Annotated[float, Field(ge=0, description="largest norm of a step's gradient; 0: any")] = 1.0
     accumulate: Annotated[int, Field(ge=1, description="parts that a batch is split into, one after the other")] = 1
     precision: Annotated[Literal["bfloat16", "float32"], Field(description="of convolutions and products")] = "bfloat16"
@@ -131,11 +141,11 @@ class Training:
     ] = None
     seed: Annotated[int, Field(ge=0, description="of weights, batches, augmentation and noise")] = 0
     workers: Annotated[
-        int | None, Field(ge=0, description="processes that read data; unset: 4 beside a GPU, on a CPU none")
+        int | None, Field(ge=0, description="processes that read data; unset: 4 with a GPU, none without")
     ] = None
     save_every: Annotated[int, Field(ge=1, description="steps between saved states")] = 500
     validate_every: Annotated[int, Field(ge=0, description="steps between validations; 0: only at the end")] = 1000
-    validation_items: Annotated[int, Field(ge=1, description="items that each validation looks at")] = 8
+    validation_items: Annotated[int, Field(ge=1, description="items of each validation")] = 8
     log_every: Annotated[int, Field(ge=1, description="steps between lines of log.jsonl")] = 20
 
 
@@ -155,43 +165,82 @@ class Synthesis(SamplerSettings):
 
 @settings
 class Stage:
-    """An earlier training whose weights a later one uses; what it leaves out is as in the recipe itself."""
+    """One training; earlier ones are listed in `stages`, the last one is the recipe itself, called 'final'."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="what later stages call it")]
     task: Annotated[AnyTask, Field(description="how batches become problems")] = Translate()
     method: Annotated[AnyMethod, Field(description="what is learned")]
+    opponent: Annotated[OpponentSettings | None, Field(description="a critic of the images; unset: none")] = None
     net: Annotated[AnyNet, Field(description="the network")]
     train: Annotated[Training, Field(description="how it is trained")]
     data: Annotated[DataSettings | None, Field(description="what it sees; unset: as the recipe")] = None
+    start_from: StartFrom = None
+
+    @property
+    def turns(self) -> Mapping[str, int]:
+        """The training's turns, in order, with the steps of each."""
+        return self.method.turns if self.opponent is None else self.opponent.turns(self.method.turns)
 
 
 @settings
 class Recipe:
-    """Everything that a result depends on, besides the data."""
+    """Everything that a result depends on, in addition to the data."""
 
     title: Annotated[str, Field(description="one line for people")]
     data: Annotated[DataSettings, Field(description="what the method sees")]
     intensity: Annotated[dict[str, Intensity], Field(description="a map to network units for each modality")]
     task: Annotated[AnyTask, Field(description="how batches become problems")] = Translate()
     method: Annotated[AnyMethod, Field(description="what is learned")]
+    opponent: Annotated[OpponentSettings | None, Field(description="a critic of the images; unset: none")] = None
     net: Annotated[AnyNet, Field(description="the network")] = UNet()
     train: Annotated[Training, Field(description="how it is trained")] = Training()
     synth: Annotated[Synthesis, Field(description="how images are drawn")] = Synthesis()
+    start_from: StartFrom = None
     stages: Annotated[list[Stage], Field(description="earlier trainings, in order")] = dataclasses.field(
         default_factory=list
     )
 
     @property
-    def all_stages(self) -> tuple[Stage, ...]:
-        """The earlier stages and the recipe's own training, which is called 'final'."""
-        final = Stage(name="final", task=self.task, method=self.method, net=self.net, train=self.train, data=self.data)
-        return (*self.stages, final)
+    def all_stages(self) -> tuple["FullStage", ...]:
+        """The earlier stages and the recipe's own training, which is called 'final'; each with its data."""
+        own = {name: getattr(self, name) for name in _SHARED}
+        earlier = [{**vars(stage), "data": stage.data or self.data} for stage in self.stages]
+        return tuple(FullStage(**values) for values in (*earlier, {**own, "name": "final"}))
 
     @property
     def masked(self) -> bool:
-        """Whether a method or an earlier one works inside a mask, which must then be found in the sources."""
-        tasks = [stage.task for stage in self.all_stages]
-        return any(task.inside or task.strip for task in tasks if isinstance(task, (Translate, Residual)))
+        """Whether a task or an earlier one works inside a mask, which must then be found in the sources."""
+        return any(stage.task.masked for stage in self.all_stages)
+
+    @property
+    def keeps_inside(self) -> bool:
+        """Whether what is outside the mask is neither seen nor made: images there are background, whatever it was."""
+        tasks = [self.task, *(stage.task for stage in self.stages if stage.name in self.task.needs)]
+        return all(task.inside and task.strip for task in tasks)
+
+    def build(self) -> Method:
+        """The method of the last stage, with every earlier one inside it where its task needs it; fresh weights."""
+        earlier: dict[str, Method] = {}
+        for stage in self.all_stages:
+            earlier[stage.name] = stage.build(earlier)
+        return earlier["final"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FullStage(Stage):
+    """A stage of a recipe with what it has from the recipe."""
+
+    data: DataSettings
+
+    def build(self, earlier: Mapping[str, Method]) -> Method:
+        """The method with fresh weights; earlier: the finished methods of the stages before it."""
+        task = self.task.build(earlier)
+        sources = [f"{name}[{step:+d}]" if step else name for name, step in self.data.channels]
+        method = self.method.build(self.net, task, task.channels(sources, self.data.target))
+        return method if self.opponent is None else self.opponent.build(method)
+
+
+_SHARED = ("task", "method", "opponent", "net", "train", "data", "start_from")  # keys of a stage that a recipe has too
 
 
 def read(name: str, changes: Mapping[str, str] | None = None) -> Recipe:
@@ -200,14 +249,24 @@ def read(name: str, changes: Mapping[str, str] | None = None) -> Recipe:
     `base = "NAME"` in a recipe takes all keys of another that it does not give itself. Raises BadInput that names an
     unknown key with the nearest known one, or a value out of range.
     """
-    return from_dict(values_of(name, changes), name)
+    return from_dict(values_of(name, changes), name, allow_code=True)
 
 
-def from_dict(values: dict[str, Any], where: str) -> Recipe:
-    """Fill and check a recipe from plain tables; raises BadInput."""
+def from_dict(values: dict[str, Any], where: str, allow_code: bool = False) -> Recipe:
+    """Fill and check a recipe from plain tables; raises BadInput, also where it needs code that is not allowed."""
+    if (needed := needed_code(values)) and not allow_code:
+        raise BadInput(
+            f"{where}: expected a model of voxlate's own parts, found one that needs the code of {', '.join(needed)}. "
+            "If you trust it, pass --allow-code (in Python: allow_code=True)."
+        )
     recipe = fill(Recipe, values, where)
     _check(recipe, where)
     return recipe
+
+
+def needed_code(values: Mapping[str, Any]) -> list[str]:
+    """The "module:name"s outside the package that a recipe's plain tables import."""
+    return imports({**values, "title": ""})
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
@@ -216,9 +275,19 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
     return plain
 
 
-def windows(recipe: Recipe) -> dict[str, list[float]]:
+def fixed_ranges(recipe: Recipe) -> dict[str, list[float]]:
     """The ranges that the recipe fixes in physical units; other modalities have a range for each volume."""
     return {name: list(one.window) for name, one in recipe.intensity.items() if one.window is not None}
+
+
+def up_to(recipe: Recipe, name: str) -> Recipe:
+    """The recipe that ends with a stage: what its weights file holds, so that each stage is a model of its own."""
+    stages = recipe.all_stages
+    place = [stage.name for stage in stages].index(name)
+    if name == "final":
+        return recipe
+    own = {key: getattr(stages[place], key) for key in _SHARED}
+    return dataclasses.replace(recipe, title=f"{recipe.title} ({name} alone)", stages=recipe.stages[:place], **own)
 
 
 def check_synthesis(recipe: Recipe) -> None:
@@ -234,42 +303,17 @@ def check_synthesis(recipe: Recipe) -> None:
                 f"'{getattr(synth, key).kind}'. Drop synth.{key}."
             )
     for stage in recipe.all_stages:
-        if isinstance(stage.method, DiffusionSettings):
-            refuse_misfit(synth, stage.method.schedule)
-        if isinstance(stage.task, Residual) and stage.task.asymmetry and not synth.slices.keeps_middle:
+        stage.method.check_sampler(synth)
+        if stage.task.whole_slices and not synth.slices.keeps_middle:
             raise BadInput(
                 f"synth.slices: expected whole slices for task.asymmetry, found kind '{synth.slices.kind}', whose "
                 "middle is not the mid-plane. Drop synth.slices."
             )
-    if synth.slices.crop is not None and (depth > 1 or not keeps_inside(recipe)):
+    if synth.slices.crop is not None and (depth > 1 or not recipe.keeps_inside):
         raise BadInput(
             "synth.slices.crop: expected a model of slices with task.inside and task.strip, in a predictor, too, found "
             f"{'one without' if depth == 1 else 'one of volumes'}. Drop it."
         )
-
-
-def keeps_inside(recipe: Recipe) -> bool:
-    """Whether what is outside the mask is neither seen nor made: answers there are background, whatever it was."""
-    last = recipe.task
-    asked = [stage.task for stage in recipe.stages if isinstance(last, Residual) and stage.name == last.predictor]
-    return all(isinstance(task, (Translate, Residual)) and task.inside and task.strip for task in [last, *asked])
-
-
-def up_to(recipe: Recipe, stage: Stage) -> Recipe:
-    """The recipe that ends with a stage: what its weights file holds, so that each stage is a model of its own."""
-    if stage.name == "final":
-        return recipe
-    before = list(recipe.stages[: recipe.stages.index(stage)])
-    return dataclasses.replace(
-        recipe,
-        title=f"{recipe.title} ({stage.name} alone)",
-        task=stage.task,
-        method=stage.method,
-        net=stage.net,
-        train=stage.train,
-        data=stage.data or recipe.data,
-        stages=before,
-    )
 
 
 def _check(recipe: Recipe, where: str) -> None:
@@ -278,60 +322,34 @@ def _check(recipe: Recipe, where: str) -> None:
         raise BadInput(
             f"{where}: expected an intensity map for every modality, found none for {missing[0]}. Add [intensity]."
         )
-    if isinstance(recipe.task, Complete) and recipe.data.source != recipe.data.target:
-        raise BadInput(
-            f"{where}: expected data.source and data.target to be the same list for task.kind = 'complete', found "
-            f"{recipe.data.source} and {recipe.data.target}. Make them equal."
-        )
-    check_synthesis(recipe)
-    known: dict[str, type] = {}
-    needs = {Residual: ("predictor", RegressionSettings), Latent: ("autoencoder", AutoencodingSettings)}
+    earlier: dict[str, FullStage] = {}
     for stage in recipe.all_stages:
-        if stage.name in known:
+        if stage.name in earlier:
             raise BadInput(f"{where}: expected stages of different names, found '{stage.name}' twice. Rename one.")
-        if type(stage.task) in needs:
-            role, kind = needs[type(stage.task)]
-            name = getattr(stage.task, role)
-            if known.get(name) is not kind:
-                raise BadInput(
-                    f"{where}: expected an earlier stage '{name}' that is the {role}, found {sorted(known) or 'none'}."
-                )
-        known[stage.name] = type(stage.method)
-        if isinstance(stage.task, Residual) and stage.task.asymmetry:
-            _check_asymmetry(recipe, stage, where)
-
-
-def _check_asymmetry(recipe: Recipe, stage: Stage, where: str) -> None:
-    assert isinstance(stage.task, Residual)
-    predictor = next(one.net for one in recipe.stages if one.name == stage.task.predictor)
-    for role, net, kind in (("predictor", predictor, Bran), ("network", stage.net, UNet)):
-        if not isinstance(net, kind):
+        if stage.start_from is not None and stage.start_from not in earlier:
             raise BadInput(
-                f"{where}: expected net.kind '{kind.kind}' of the {role} for task.asymmetry, found '{net.kind}'. "
-                "Change it, or set asymmetry = false."
+                f"{where}: expected start_from to name an earlier stage ({', '.join(earlier) or 'there is none'}), "
+                f"found '{stage.start_from}'. Change it."
             )
-    data = stage.data or recipe.data
-    if not data.centred:
-        raise BadInput(f"{where}: expected data.centred = true for task.asymmetry, found false. Set it.")
-    assert isinstance(stage.net, UNet)
-    assert isinstance(predictor, Bran)
-    multiple = max(stage.net.multiple, predictor.multiple)
-    if data.patch[0] > 1 or data.patch[2] % multiple:
-        raise BadInput(
-            f"{where}: expected data.patch of one slice and a multiple of {multiple} columns for task.asymmetry, found "
-            f"{data.patch}. Change it."
-        )
+        if stage.opponent and not stage.method.takes_opponent:
+            raise BadInput(
+                f"{where}: expected no [opponent] for method.kind = '{kind_of(stage.method)}', found one. Drop it."
+            )
+        stage.task.check(stage, earlier, where)
+        stage.method.check(stage, where)
+        earlier[stage.name] = stage
+    check_synthesis(recipe)
 
 
 def names() -> list[str]:
     """Names of the recipes that come with the package."""
-    return sorted(file.name.removesuffix(".toml") for file in _shipped().iterdir() if file.name.endswith(".toml"))
+    return sorted(file.name.removesuffix(".toml") for file in SHIPPED.iterdir() if file.name.endswith(".toml"))
 
 
 def text_of(name: str) -> str:
     """The TOML text of a shipped recipe (by name) or of a file; raises BadInput where there is neither."""
     if name in names():
-        return (_shipped() / f"{name}.toml").read_text(encoding="utf-8")
+        return (SHIPPED / f"{name}.toml").read_text(encoding="utf-8")
     path = Path(name)
     if not path.is_file():
         raise BadInput(f"{name}: expected a recipe file or one of {', '.join(names())}, found neither. Check the name.")
@@ -370,7 +388,7 @@ def _values(name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
     try:
         values = tomllib.loads(text_of(name))
     except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{name}: expected TOML, found a mistake: {error}. Mend that line.") from error
+        raise BadInput(f"{name}: expected TOML, found a mistake: {error}. Fix that line.") from error
     base = values.pop("base", None)
     return values if base is None else _over(_values(str(base), (*before, name)), values)
 
@@ -401,7 +419,3 @@ def _change(values: dict[str, Any], key: str, value: str) -> None:
         values[int(last)] = parsed
     else:
         values[last] = parsed
-
-
-def _shipped() -> Traversable:
-    return resources.files("voxlate") / "recipes"

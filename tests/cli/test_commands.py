@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import save_file
 
 from voxlate import recipe
-from voxlate.nets.interface import Ends
+from voxlate.nets.interface import Channels
 from voxlate.nets.xmodality.adm import ADM
 from voxlate.training.published import layout
 
@@ -18,7 +18,7 @@ def published(tmp_path):
     """A narrow ADM in the published key style, all weights small."""
     import torch
 
-    net = ADM(width=32, heads=2).build(Ends(1, 1, 1))
+    net = ADM(width=32, heads=2).build(Channels(images={"tof": 1}, out=1, state=1, noisy=True))
     torch.manual_seed(0)
     arrays = {key: 0.02 * torch.randn(slot.shape) for key, slot in layout(net).items()}
     save_file(arrays, tmp_path / "adm.safetensors")

@@ -1,11 +1,14 @@
 """Data whose best denoiser is known, and the schedules to try it on."""
 
+import itertools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
-from voxlate.diffusion.paths import Schedule
 from voxlate.diffusion.prediction import Kind, per_item, target, to_eps, to_x0
 from voxlate.diffusion.samplers import Denoise
 from voxlate.diffusion.schedules import (
@@ -16,6 +19,7 @@ from voxlate.diffusion.schedules import (
     LinearAlpha,
     LinearBetas,
     LinearVP,
+    Schedule,
     ShiftedCosine,
     Sigmoid,
 )
@@ -35,6 +39,39 @@ SCHEDULES: dict[str, Schedule] = {
     "geometric_ve": GeometricVE(),
     "flow": FlowMatching(),
 }
+
+
+def for_every(**axes: Iterable[Any]) -> Callable[[Callable[..., None]], Callable[[], None]]:
+    """Run a test for the whole product of some lists, and say for which values it failed."""
+
+    def decorate(test: Callable[..., None]) -> Callable[[], None]:
+        def run() -> None:
+            for values in itertools.product(*axes.values()):
+                try:
+                    test(**dict(zip(axes, values)))
+                except Exception as error:
+                    error.add_note(f"for {dict(zip(axes, values))}")
+                    raise
+
+        run.__name__, run.__doc__, run.__module__ = test.__name__, test.__doc__, test.__module__
+        return run
+
+    return decorate
+
+
+def some_of(every: int, cases: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Every so many-th of many cases by default; the others run with the slow tests."""
+    return [
+        pytest.param(*case, marks=() if number % every == 0 else pytest.mark.slow, id="-".join(map(_name, case)))
+        for number, case in enumerate(cases)
+    ]
+
+
+def _name(value: Any) -> str:
+    return next((name for name, schedule in SCHEDULES.items() if schedule is value), str(value))
+
+
+every_schedule = for_every(schedule=SCHEDULES.values())
 KINDS: tuple[Kind, ...] = ("eps", "x0", "v", "score", "x_plus_score", "velocity")
 
 

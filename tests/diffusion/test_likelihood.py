@@ -17,7 +17,7 @@ every_kind = pytest.mark.parametrize(
 )
 
 
-def pictures(data: Mixture, shape: tuple[int, ...]) -> Tensor:
+def images(data: Mixture, shape: tuple[int, ...]) -> Tensor:
     return data.draw(shape, torch.Generator().manual_seed(0)).double()
 
 
@@ -31,15 +31,15 @@ def bits_of_a_gaussian(schedule, x: Tensor, data: Mixture) -> Tensor:
 
 
 @every_kind
-def test_gaussian_pictures_have_the_bits_of_the_closed_form(schedule):
-    x0 = pictures(GAUSS, (3, 1, 1, 2, 2))
+def test_gaussian_images_have_the_bits_of_the_closed_form(schedule):
+    x0 = images(GAUSS, (3, 1, 1, 2, 2))
     found = bits_per_dim(GAUSS.denoiser(schedule), schedule, x0, "exact", start=START)
     torch.testing.assert_close(found, bits_of_a_gaussian(schedule, x0, GAUSS), rtol=0, atol=1e-3)
 
 
 def test_they_are_those_of_the_data_where_the_schedule_ends_in_noise():
     """−log2 N(x; 0.4, 0.2²), up to alpha(1) = 5.5e-4 and sigma(1e-5) = 6e-4."""
-    x0 = pictures(GAUSS, (3, 1, 1, 2, 2))
+    x0 = images(GAUSS, (3, 1, 1, 2, 2))
     expected = -torch.distributions.Normal(0.4, 0.2).log_prob(x0).flatten(1).mean(1) / math.log(2)
     found = bits_per_dim(GAUSS.denoiser(Cosine()), Cosine(), x0, "exact", start=START)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
@@ -92,7 +92,7 @@ def test_random_probes_are_right_on_average():
 
 
 def test_one_probe_is_exact_where_voxels_do_not_depend_on_each_other_and_belongs_to_its_item():
-    x0, schedule = pictures(TWO_TISSUES, (3, 1, 1, 4, 4)).float(), LinearVP()
+    x0, schedule = images(TWO_TISSUES, (3, 1, 1, 4, 4)).float(), LinearVP()
     exact = bits_per_dim(TWO_TISSUES.denoiser(schedule), schedule, x0, "exact")
     probed = bits_per_dim(TWO_TISSUES.denoiser(schedule), schedule, x0, Noise(5, [1, 2, 3]))
     alone = bits_per_dim(TWO_TISSUES.denoiser(schedule), schedule, x0[1:2], Noise(5, [2]))
@@ -128,7 +128,7 @@ def test_what_is_outside_the_mask_is_given_and_does_not_count(divergence):
 def test_brighter_units_cost_their_logarithm():
     """Data times 4 have 2 bits more a voxel."""
     wide = Mixture(means=(1.6,), shares=(1.0,), width=0.8)
-    x0 = pictures(GAUSS, (2, 1, 1, 2, 2))
+    x0 = images(GAUSS, (2, 1, 1, 2, 2))
     small = bits_per_dim(GAUSS.denoiser(Cosine()), Cosine(), x0, "exact")
     large = bits_per_dim(wide.denoiser(Cosine()), Cosine(), 4 * x0, "exact")
     torch.testing.assert_close(large - small, torch.full((2,), 2.0, dtype=torch.float64), rtol=0, atol=3e-3)

@@ -1,5 +1,8 @@
 """Noise belongs to items: no batch mate, order or shape of a batch may change it."""
 
+import math
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,3 +81,45 @@ def test_noise_like_a_state_has_its_shape_and_type():
     assert drawn.shape == x.shape
     assert drawn.dtype == x.dtype
     assert torch.equal(drawn.float(), Noise(0, ITEMS).normal((2, 1, 3, 3)))
+
+
+# Slices
+
+
+def volumes(*shape: int) -> torch.Tensor:
+    """Ids of the slices of some volumes."""
+    return torch.arange(math.prod(shape)).reshape(shape) + 100
+
+
+def test_a_slab_of_slices_draws_what_the_slices_alone_draw():
+    items = volumes(2, 5)
+    slab, alone = Noise(3, items), Noise(3, items.flatten())
+    for _ in range(2):
+        slices = alone.normal((2, 1, 4, 3)).unflatten(0, (2, 5))
+        assert torch.equal(slab.normal((2, 5, 4, 3)), slices[:, :, :, 0].transpose(1, 2))
+
+
+def test_one_slice_an_item_draws_what_plain_ids_draw():
+    plain, one = Noise(3, volumes(4)), Noise(3, volumes(4)[:, None])
+    assert torch.equal(plain.normal((2, 1, 4, 3)), one.normal((2, 1, 4, 3)))
+    assert torch.equal(plain.uniform(), one.uniform())
+    assert torch.equal(plain.integers(9), one.integers(9))
+
+
+def test_windows_and_slabs_of_a_volume_start_from_the_same_noise():
+    items = volumes(1, 7)
+    whole = Noise(0, items).normal((1, 7, 4, 3))
+    for start, stop in ((0, 3), (2, 5), (4, 7), (6, 7)):
+        part = Noise(0, items[:, start:stop])
+        assert torch.equal(part.normal((1, stop - start, 4, 3)), whole[:, :, start:stop])
+
+
+def test_a_sample_of_a_volume_has_streams_of_its_own_for_each_slice():
+    noise = Noise(0, volumes(1, 3))
+    draws = torch.cat([noise.sample(k).normal((1, 3, 40, 40)).reshape(3, -1) for k in (0, 1)])
+    assert torch.corrcoef(draws).triu(1).abs().max() < 0.1  # 4 standard errors of 1/sqrt(1600)
+
+
+def test_noise_of_another_number_of_slices_is_refused():
+    with pytest.raises(ValueError, match="noise for 3 slices an item cannot fill"):
+        Noise(0, volumes(2, 3)).normal((1, 4, 5, 5))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from exact import KINDS, SCHEDULES
+from exact import KINDS, SCHEDULES, for_every
 from pydantic import TypeAdapter
 
 from voxlate.diffusion.objective import AnyWeight, MinSnr, Snr, Table, Uniform, from_x0_weight, masked_mean, snr
@@ -13,17 +13,16 @@ from voxlate.errors import BadInput
 T = torch.linspace(0.001, 0.999, 41, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_a_weighted_output_error_is_the_weighted_error_of_the_picture(name, kind):
+@for_every(name=SCHEDULES, kind=KINDS)
+def test_a_weighted_output_error_is_the_weighted_error_of_the_image(name, kind):
     """Whatever the output, its squared error times its weight is 3 times the squared error of its x0."""
     alpha, sigma = SCHEDULES[name](T)
     stream = torch.Generator().manual_seed(0)
     x0, eps, error = torch.randn(3, len(T), 5, generator=stream, dtype=torch.float64)
     x_t, right = diffuse(x0, eps, alpha, sigma), target(x0, eps, alpha, sigma, kind)
-    picture_error = to_x0(right + error, x_t, alpha, sigma, kind) - to_x0(right, x_t, alpha, sigma, kind)
+    image_error = to_x0(right + error, x_t, alpha, sigma, kind) - to_x0(right, x_t, alpha, sigma, kind)
     weight = from_x0_weight(torch.full_like(T, 3.0), alpha, sigma, kind)
-    torch.testing.assert_close(weight[:, None] * error**2, 3 * picture_error**2, rtol=1e-4, atol=1e-9)
+    torch.testing.assert_close(weight[:, None] * error**2, 3 * image_error**2, rtol=1e-4, atol=1e-9)
 
 
 def test_min_snr_has_the_published_form_of_each_prediction():
@@ -44,13 +43,12 @@ def test_the_snr_weight_is_one_for_eps_and_the_variance_for_the_score():
     torch.testing.assert_close(Snr()(alpha, sigma, "score"), sigma**2)
 
 
-def test_uniform_on_velocity_is_the_picture_loss_over_t_squared():
+def test_uniform_on_velocity_is_the_image_loss_over_t_squared():
     alpha, sigma = FlowMatching()(T)
     torch.testing.assert_close(from_x0_weight(1 / T**2, alpha, sigma, "velocity"), Uniform()(alpha, sigma, "velocity"))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("weight", [Uniform(), Snr(), MinSnr()])
+@for_every(weight=[Uniform(), Snr(), MinSnr()], kind=KINDS)
 def test_weights_are_finite_at_both_ends(weight, kind):
     for schedule in SCHEDULES.values():
         found = weight(*schedule(torch.tensor([0.0, 1.0])), kind)

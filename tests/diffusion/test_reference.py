@@ -11,11 +11,10 @@ from torch import Tensor
 
 from voxlate.diffusion.higher_order import dpm2, dpm3, dpmpp_2s, heun
 from voxlate.diffusion.objective import MinSnr, Snr, masked_mean
-from voxlate.diffusion.paths import LOG_SNR_LIMIT
 from voxlate.diffusion.prediction import denoiser, diffuse, target, to_eps
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.diffusion.samplers import adjusted_ddim, ddim, ddpm
-from voxlate.diffusion.schedules import Cosine, LinearAlpha, ShiftedCosine, Sigmoid
+from voxlate.diffusion.schedules import LOG_SNR_LIMIT, Cosine, LinearAlpha, ShiftedCosine, Sigmoid
 from voxlate.diffusion.times import grid
 
 

@@ -10,15 +10,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from voxlate import recipe
-from voxlate.batch import BACKGROUND, Batch, Condition
+from voxlate.batch import BACKGROUND, Batch
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput, Stopped
 from voxlate.methods.cycle import Cycle, CycleSettings, History
-from voxlate.methods.method import Channels
 from voxlate.methods.regression import RegressionSettings
-from voxlate.methods.tasks import Complete, Translate
-from voxlate.training.build import build_all
-from voxlate.training.optimiser import set_rate
+from voxlate.methods.tasks import Translate
+from voxlate.nets.interface import Channels, Output
 from voxlate.training.run import Run
 from voxlate.training.train import train
 
@@ -30,25 +28,26 @@ class Line(nn.Module):
         super().__init__()
         self.factor, self.offset = nn.Parameter(torch.tensor(factor)), nn.Parameter(torch.tensor(offset))
 
-    def forward(self, x, condition: Condition, log_snr):
-        return self.factor * condition.images + self.offset
+    def forward(self, inputs):
+        return Output(self.factor * inputs.joined + self.offset)
 
 
 class Grey(nn.Module):
-    """A critic whose answer is a factor times the mean of the image, and which notes what it was shown."""
+    """A critic whose answer is a factor times the mean of the image, and which keeps what it was given."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
-        self.factor, self.shown = nn.Parameter(torch.tensor(factor)), []
+        self.factor, self.seen = nn.Parameter(torch.tensor(factor)), []
 
     def forward(self, images):
-        self.shown.append(images.detach())
+        self.seen.append(images.detach())
         return self.factor * images.flatten(1).mean(1, keepdim=True)
 
 
-def lines(forth=(0.5, 0.25), back=(2.0, -0.5), task=None, opinion: float = 0.0, **options) -> Cycle:
-    made = Cycle(CycleSettings(**options), Line(*forth), Line(*back), task or Translate(), Channels(1, 1))
-    made.critics = nn.ModuleDict({way: Grey(opinion) for way in ("forth", "back")})
+def lines(forward=(0.5, 0.25), backward=(2.0, -0.5), task=None, answer: float = 0.0, **options) -> Cycle:
+    channels = Channels(images={"a": 1}, out=1)
+    made = Cycle(CycleSettings(**options), Line(*forward), Line(*backward), task or Translate(), channels)
+    made.critics = nn.ModuleDict({name: Grey(answer) for name in ("to_target", "to_source")})
     return made
 
 
@@ -66,39 +65,39 @@ def batch(items: int = 3) -> Batch:
 def test_the_cycle_costs_nothing_where_the_generators_are_exact_inverses(inside: bool) -> None:
     full = batch()
     parts = lines(task=Translate(strip=inside, inside=inside)).loss("generators", full, Noise(0, full.item))
-    assert parts["cycle_forth"].item() == pytest.approx(0, abs=1e-5)
-    assert parts["cycle_back"].item() == pytest.approx(0, abs=1e-5)
+    assert parts["cycle_to_target"].item() == pytest.approx(0, abs=1e-5)
+    assert parts["cycle_to_source"].item() == pytest.approx(0, abs=1e-5)
 
 
 def test_a_cycle_that_misses_by_a_constant_costs_ten_times_that_on_the_mask_of_its_own_start() -> None:
     full = batch()
-    parts = lines(back=(2.0, -0.3), task=Translate(strip=True, inside=True)).loss(
+    parts = lines(backward=(2.0, -0.3), task=Translate(strip=True, inside=True)).loss(
         "generators", full, Noise(0, full.item)
     )
-    # forth and back: 0.2 on the half that is body, over all pixels; back and forth: half of it again
-    assert parts["cycle_forth"].item() == pytest.approx(10 * 0.2 / 2, rel=1e-5)
-    assert parts["cycle_back"].item() == pytest.approx(10 * 0.1 / 2, rel=1e-5)
-    assert parts["believed_forth"].item() == pytest.approx(1)  # (0 - 1)^2, of a critic without an opinion
+    # forward, then backward: 0.2 on the half that is body, over all pixels; backward, then forward: half of it again
+    assert parts["cycle_to_target"].item() == pytest.approx(10 * 0.2 / 2, rel=1e-5)
+    assert parts["cycle_to_source"].item() == pytest.approx(10 * 0.1 / 2, rel=1e-5)
+    assert parts["gan_to_target"].item() == pytest.approx(1)  # (0 - 1)^2, of a critic that answers 0
     assert parts["total"].item() == pytest.approx(10 * 0.3 / 2 + 2, rel=1e-5)
 
 
 def test_an_image_that_needs_nothing_pays_for_what_is_done_to_it() -> None:
     full = batch()
-    parts = lines(forth=(1.0, 0.25), back=(1.0, 0.0), identity=5.0).loss("generators", full, Noise(0, full.item))
-    assert parts["identity_forth"].item() == pytest.approx(5 * 0.25, rel=1e-5)
-    assert parts["identity_back"].item() == 0
+    parts = lines(forward=(1.0, 0.25), backward=(1.0, 0.0), identity=5.0).loss("generators", full, Noise(0, full.item))
+    assert parts["identity_to_target"].item() == pytest.approx(5 * 0.25, rel=1e-5)
+    assert parts["identity_to_source"].item() == 0
 
 
 def test_critics_see_true_and_made_images_each_with_background_around_its_own_body() -> None:
     full = batch()
     method = lines(task=Translate(strip=True, inside=True))
     method.loss("critics", full, Noise(0, full.item))
-    true, made = method.critics["forth"].shown
+    true, made = method.critics["to_target"].seen
     assert torch.equal(true[..., :4, :], full.target[..., :4, :])
     assert (true[..., 4:, :] == BACKGROUND).all()
     torch.testing.assert_close(made[..., :4], 0.5 * full.source[..., :4] + 0.25)
     assert (made[..., 4:] == BACKGROUND).all()
-    true, made = method.critics["back"].shown
+    true, made = method.critics["to_source"].seen
     assert torch.equal(true[..., :4], full.source[..., :4])
     assert (true[..., 4:] == BACKGROUND).all()
     torch.testing.assert_close(made[..., :4, :], 2 * full.target[..., :4, :] - 0.5)
@@ -111,12 +110,12 @@ def test_a_source_is_translated_the_same_whatever_target_lies_beside_it() -> Non
     one = method.loss("generators", full, Noise(0, full.item))
     other = dataclasses.replace(full, target=full.target.flip(0), target_mask=1 - full.target_mask)
     two = method.loss("generators", other, Noise(0, full.item))
-    assert torch.equal(one["cycle_forth"], two["cycle_forth"])
-    assert torch.equal(one["believed_forth"], two["believed_forth"])
+    assert torch.equal(one["cycle_to_target"], two["cycle_to_target"])
+    assert torch.equal(one["gan_to_target"], two["gan_to_target"])
 
 
 def test_each_turn_moves_its_own_side_alone() -> None:
-    full, method = batch(), lines(opinion=0.5)
+    full, method = batch(), lines(answer=0.5)
     sides = {"generators": list(method.generators.parameters()), "critics": list(method.critics.parameters())}
     for turn, other in (("generators", "critics"), ("critics", "generators")):
         method.zero_grad()
@@ -127,10 +126,11 @@ def test_each_turn_moves_its_own_side_alone() -> None:
 
 
 def test_other_tasks_and_an_identity_between_unequal_channels_are_refused() -> None:
-    with pytest.raises(BadInput, match="expected 'translate'"):
-        lines(task=Complete())
+    plain = recipe.to_dict(recipe.read("cyclegan_tmax_small"))
+    with pytest.raises(BadInput, match=r"expected task\.kind 'translate'"):
+        recipe.from_dict(plain | {"task": {"kind": "complete"}, "data": plain["data"] | {"source": ["tmax"]}}, "x")
     with pytest.raises(BadInput, match="found 4 and 1"):
-        Cycle(CycleSettings(identity=5.0), Line(1.0, 0.0), Line(1.0, 0.0), Translate(), Channels(state=1, condition=4))
+        recipe.from_dict(plain | {"method": plain["method"] | {"identity": 5.0}}, "x")
 
 
 def test_the_history_shows_half_old_images_each_at_most_twice_and_none_that_was_never_made() -> None:
@@ -151,17 +151,17 @@ def test_the_history_shows_half_old_images_each_at_most_twice_and_none_that_was_
 def test_the_history_is_for_training_alone_and_no_part_of_the_weights() -> None:
     full, method = batch(), lines()
     method.eval().loss("critics", full, Noise(0, full.item))
-    assert method.memory() == {}
+    assert method.training_state() == {}
     method.train().loss("critics", full, Noise(0, full.item))
-    memory, twin = method.memory(), lines()
-    assert torch.equal(memory["forth"], 0.5 * full.source + 0.25)
-    twin.remember(memory)
-    assert all(torch.equal(memory[way], twin.memory()[way]) for way in ("forth", "back"))
+    memory, twin = method.training_state(), lines()
+    assert torch.equal(memory["to_target"], 0.5 * full.source + 0.25)
+    twin.load_training_state(memory)
+    assert all(torch.equal(memory[way], twin.training_state()[way]) for way in ("to_target", "to_source"))
     assert set(method.state_dict()) == set(lines().state_dict())
 
 
 class Spread(nn.Module):
-    """A critic of single greys that tells distributions by their mean and mean square, without an opinion at first."""
+    """A critic of single greys that knows distributions by their mean and mean square, that answers 0 at first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -174,39 +174,40 @@ class Spread(nn.Module):
 
 
 def test_unpaired_greys_are_matched_by_the_line_between_their_distributions() -> None:
-    """Of exponential e, sources e - 1 and targets 0.5 - 0.4 e: forth is -0.4 x + 0.1, back -2.5 y + 0.25."""
+    """Of exponential e, sources e - 1 and targets 0.5 - 0.4 e: forward is -0.4 x + 0.1, backward -2.5 y + 0.25."""
     items, steps = 64, 300
     draws = -torch.log1p(-(torch.arange(items) + 0.5) / items).view(items, 1, 1, 1, 1)
     ones = torch.ones_like(draws)
     full = Batch(draws - 1, ones, ones[:, :, 0, 0, 0].bool(), torch.arange(items), target=0.5 - 0.4 * draws.flip(0))
     mse = RegressionSettings(loss="mse")  # an absolute error holds both lines where they are inverses, far from done
-    method = lines(forth=(-0.1, 0.0), back=(-1.0, 0.0), cycle=0.3, history=0, data=mse)
-    method.critics = nn.ModuleDict({way: Spread() for way in ("forth", "back")})
+    method = lines(forward=(-0.1, 0.0), backward=(-1.0, 0.0), cycle=0.3, history=0, data=mse)
+    method.critics = nn.ModuleDict({way: Spread() for way in ("to_target", "to_source")})
     rates = {"critics": 0.06, "generators": 0.02}
     optimisers = {turn: torch.optim.Adam(method.trained(turn), lr=rates[turn], betas=(0.0, 0.9)) for turn in rates}
     for step in range(steps):
         for turn, optimiser in optimisers.items():
-            set_rate(optimiser, rates[turn] * min(1, 2 - 2 * step / steps))
+            for group in optimiser.param_groups:
+                group["lr"] = rates[turn] * min(1, 2 - 2 * step / steps)
             optimiser.zero_grad()
             method.loss(turn, full, Noise(0, [0]))["total"].backward()
             optimiser.step()
-    forth, back = method.way("forth").net, method.way("back").net
-    assert [forth.factor.item(), forth.offset.item()] == pytest.approx([-0.4, 0.1], abs=0.01)
-    assert [back.factor.item(), back.offset.item()] == pytest.approx([-2.5, 0.25], abs=0.04)
+    forward, backward = method.generator("to_target").net, method.generator("to_source").net
+    assert [forward.factor.item(), forward.offset.item()] == pytest.approx([-0.4, 0.1], abs=0.01)
+    assert [backward.factor.item(), backward.offset.item()] == pytest.approx([-2.5, 0.25], abs=0.04)
 
 
 @pytest.mark.parametrize(
     ("name", "counts"),
     [
-        ("cyclegan_tmax", {"generators.forth": 11_375_041, "generators.back": 11_375_044}),
-        ("cyclegan_tmax", {"critics.forth": 2_762_689, "critics.back": 2_765_761}),
+        ("cyclegan_tmax", {"generators.to_target": 11_375_041, "generators.to_source": 11_375_044}),
+        ("cyclegan_tmax", {"critics.to_target": 2_762_689, "critics.to_source": 2_765_761}),
         ("pix2pix_tmax", {"generator": 54_410_880, "critic": 2_767_681}),
     ],
 )
 def test_the_recipes_networks_are_the_published_ones_with_other_channels(name: str, counts: dict[str, int]) -> None:
     """The published counts for 3 to 3 channels, with first and last kernels of 4 to 1 (or 1 to 4) instead."""
     with torch.device("meta"):
-        method = build_all(recipe.read(name))
+        method = recipe.read(name).build()
     for part, count in counts.items():
         assert sum(parameter.numel() for parameter in method.get_submodule(part).parameters()) == count
 
@@ -236,7 +237,7 @@ def test_a_stopped_unpaired_training_goes_on_to_the_same_weights(prepared, tmp_p
     with pytest.raises(Stopped):
         train(chosen, prepared, tmp_path / "parts", device="cpu", progress=stop)
     memory = torch.load(Run(tmp_path / "parts").state, weights_only=True)["memory"]
-    assert {way: len(images) for way, images in memory.items()} == {"forth": 5, "back": 5}
+    assert {way: len(images) for way, images in memory.items()} == {"to_target": 5, "to_source": 5}
     train(chosen, prepared, tmp_path / "parts", device="cpu")
     a, b = load_file(whole.weights()), load_file(Run(tmp_path / "parts").weights())
     assert all(torch.equal(a[name], b[name]) for name in a)

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from voxlate.batch import Batch, Condition
+from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
-from voxlate.methods.method import Channels
-from voxlate.methods.opponent import Adversarial, AdversarialSettings, judged, steepness
+from voxlate.methods.opponent import Opponent, OpponentSettings, discriminator_loss, gan_loss, gradient_penalty
 from voxlate.methods.regression import Regression, RegressionSettings
 from voxlate.methods.tasks import Translate
 from voxlate.nets.critic import Critic
+from voxlate.nets.interface import Output
 
 
 class Constant(nn.Module):
@@ -22,8 +22,8 @@ class Constant(nn.Module):
         super().__init__()
         self.grey = nn.Parameter(torch.tensor(grey))
 
-    def forward(self, x, condition: Condition, log_snr):
-        return self.grey.expand_as(condition.images)
+    def forward(self, inputs):
+        return Output(self.grey.expand_as(inputs.joined))
 
 
 class Slope(nn.Module):
@@ -37,11 +37,9 @@ class Slope(nn.Module):
         return self.factor * images[:, 1:].flatten(1).sum(1, keepdim=True)
 
 
-def opponents(factor: float = 0.5, grey: float = -0.25, **options) -> Adversarial:
+def opponents(factor: float = 0.5, grey: float = -0.25, **options) -> Opponent:
     generator = Regression(RegressionSettings(loss="mse"), Constant(grey), Translate())
-    method = Adversarial(AdversarialSettings(**options), generator, Channels(state=1, condition=1))
-    method.critic = Slope(factor)
-    return method
+    return Opponent(OpponentSettings(**options), generator, Slope(factor))
 
 
 def batch(items: int = 3) -> Batch:
@@ -49,22 +47,22 @@ def batch(items: int = 3) -> Batch:
     return Batch(ones * 0.1, ones, ones[:, :, 0, 0, 0].bool(), torch.arange(items), target=ones * 0.75)
 
 
-def test_the_wasserstein_critic_is_paid_for_the_distance_and_fined_for_its_slope() -> None:
+def test_the_wasserstein_critic_loss_is_the_distance_and_a_penalty_of_its_slope() -> None:
     full = batch()
     parts = opponents(factor=0.5).loss("critic", full, Noise(0, full.item))
     distance = 0.5 * 16 * (0.75 - -0.25)
     # the slope counts the condition too, whose gradient is 0: norm = 0.5 * sqrt(16 pixels)
-    fine = 10 * (0.5 * math.sqrt(16) - 1) ** 2
+    penalty = 10 * (0.5 * math.sqrt(16) - 1) ** 2
     assert parts["apart"].item() == pytest.approx(distance)
-    assert parts["penalty"].item() == pytest.approx(fine)
-    assert parts["total"].item() == pytest.approx(fine - distance)
+    assert parts["penalty"].item() == pytest.approx(penalty)
+    assert parts["total"].item() == pytest.approx(penalty - distance)
 
 
-@pytest.mark.parametrize(("game", "blame"), [("cross_entropy", math.log(2)), ("least_squares", 0.5)])
-def test_a_critic_without_an_opinion_pays_the_known_price(game: str, blame: float) -> None:
+@pytest.mark.parametrize(("game", "loss"), [("cross_entropy", math.log(2)), ("least_squares", 0.5)])
+def test_a_critic_that_always_answers_nothing_has_the_known_loss(game: str, loss: float) -> None:
     full = batch()
     parts = opponents(factor=0.0, game=game, penalty=0).loss("critic", full, Noise(0, full.item))
-    assert parts["total"].item() == pytest.approx(blame)
+    assert parts["total"].item() == pytest.approx(loss)
 
 
 def test_the_generator_moves_towards_what_the_critic_likes_and_leaves_the_critic_alone() -> None:
@@ -82,9 +80,9 @@ def test_the_critics_turn_leaves_the_generator_alone() -> None:
     assert method.critic.factor.grad is not None
 
 
-def test_steepness_is_second_order_for_the_critics_weights() -> None:
+def test_the_gradient_penalty_is_second_order_for_the_critics_weights() -> None:
     critic = Slope(0.5)
-    steepness(critic, torch.randn(2, 2, 1, 4, 4)).backward()
+    gradient_penalty(critic, torch.randn(2, 2, 1, 4, 4)).backward()
     norm = 0.5 * 4
     assert critic.factor.grad.item() == pytest.approx(2 * (norm - 1) * 4)
 
@@ -94,16 +92,16 @@ def test_a_critic_answers_for_each_slice_by_itself() -> None:
     critic = Critic(widths=(8, 16)).build(channels=2)
     images = torch.randn(2, 2, 3, 32, 32)
     together = critic(images)
-    assert together.shape == (2, 3)
-    torch.testing.assert_close(critic(images[1:, :, 2:]), together[1:, 2:])
+    assert together.shape == (2, 1, 3)
+    torch.testing.assert_close(critic(images[1:, :, 2:]), together[1:, :, 2:])
 
 
 def test_the_patch_critic_is_pix2pixs_70_pixel_one() -> None:
     critic = Critic(widths=(64, 128, 256, 512), norm="instance", answer="patches").build(channels=2)
-    assert critic(torch.zeros(1, 2, 1, 256, 256)).shape == (1, 1, 30, 30)
+    assert critic(torch.zeros(1, 2, 1, 256, 256)).shape == (1, 1, 1, 30, 30)
     image = torch.zeros(1, 2, 1, 256, 256, requires_grad=True)
     plain = Critic(widths=(8, 8, 8, 8), answer="patches").build(channels=2)
-    plain(image)[0, 0, 15, 15].backward()
+    plain(image)[0, 0, 0, 15, 15].backward()
     rows = image.grad[0].abs().sum(dim=(0, 1, 3)).nonzero().flatten()
     assert int(rows[-1] - rows[0]) + 1 == 70  # Isola et al. 2017, appendix 6.1.2
 
@@ -128,6 +126,26 @@ def test_the_patch_critic_starts_with_kernels_of_the_published_spread() -> None:
 def test_batch_norms_of_the_critic_see_true_and_made_images_apart() -> None:
     """A batch norm makes 0 of any grey, but 1 and -1 of two greys that it sees at once."""
     shape = (2, 1, 1, 4, 4)
-    parts = judged(nn.BatchNorm3d(1, affine=False), "least_squares", torch.full(shape, 0.3), torch.full(shape, -0.8))
+    parts = discriminator_loss(
+        nn.BatchNorm3d(1, affine=False), "least_squares", torch.full(shape, 0.3), torch.full(shape, -0.8)
+    )
     assert parts["apart"].item() == pytest.approx(0, abs=1e-3)
-    assert parts["blame"].item() == pytest.approx(0.5, abs=1e-3)
+    assert parts["gan"].item() == pytest.approx(0.5, abs=1e-3)
+
+
+def test_a_map_for_each_channel_counts_scanned_channels_as_true() -> None:
+    """Two maps that answer 0.25: of least squares, 0.75² where the channel was scanned and 0.25² where it was made."""
+    answers, scanned = torch.full((1, 2, 1, 3, 3), 0.25), torch.tensor([[True, False]])
+    assert gan_loss("least_squares", answers, scanned).item() == pytest.approx((0.75**2 + 0.25**2) / 2)
+    assert gan_loss("wasserstein", answers, scanned).item() == pytest.approx(0)
+    critic = Critic(widths=(4, 4), answer="patches", maps=2).build(channels=2)
+    assert critic(torch.zeros(3, 2, 1, 16, 16)).shape[:3] == (3, 2, 1)
+
+
+def test_an_opponent_that_begins_late_leaves_the_generator_alone_until_then() -> None:
+    full, method = batch(), opponents(factor=0.5, weight=0.1, start=0.5)
+    assert [method.moves("critic", progress) for progress in (0.0, 0.49, 0.5, 1.0)] == [False, False, True, True]
+    assert method.moves("generator", 0.0)
+    alone = method.generator.loss("net", full, Noise(0, full.item))["total"]
+    assert method.loss("generator", full, Noise(0, full.item), 0.49)["total"] == alone
+    assert method.loss("generator", full, Noise(0, full.item), 0.5)["total"] != alone

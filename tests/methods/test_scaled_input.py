@@ -11,6 +11,7 @@ from voxlate.diffusion.objective import Uniform
 from voxlate.diffusion.schedules import Cosine, ExponentialVE
 from voxlate.methods.diffusion import Diffusion, DiffusionSettings
 from voxlate.methods.tasks import Translate
+from voxlate.nets.interface import NetworkInput, Output
 
 
 class Curve(nn.Module):
@@ -21,9 +22,10 @@ class Curve(nn.Module):
         self.seen: list[Tensor] = []
         self.gain = nn.Parameter(torch.tensor(0.7))
 
-    def forward(self, x: Tensor, condition, log_snr: Tensor) -> Tensor:
-        self.seen.append(x)
-        return torch.tanh(self.gain * x + condition.images + log_snr.view(-1, 1, 1, 1, 1) / 10)
+    def forward(self, inputs: NetworkInput) -> Output:
+        self.seen.append(inputs.state)
+        (image,) = inputs.images.values()
+        return Output(torch.tanh(self.gain * inputs.state + image + inputs.log_snr.view(-1, 1, 1, 1, 1) / 10))
 
 
 def method(schedule, scaled: bool) -> Diffusion:
@@ -68,7 +70,7 @@ def test_what_is_known_is_not_scaled():
     half = problem.mask.clone()
     half[..., :2] = 0
     x = torch.randn(3, 1, 1, 5, 4)
-    exploding._ask(x, replace(problem, mask=half), torch.full((3,), -4.0))
+    exploding._run(x, replace(problem, mask=half), torch.full((3,), -4.0))
     seen = exploding.net.seen[-1]
     assert torch.equal(seen[..., :2], x[..., :2])
     assert (seen[..., 2:].abs() < x[..., 2:].abs()).all()

@@ -13,30 +13,34 @@ from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.diffusion.schedules import LinearBetas
+from voxlate.diffusion.windows import Windows
 from voxlate.methods.diffusion import Diffusion, DiffusionSettings
 from voxlate.methods.losses import dissimilarity
 from voxlate.methods.regression import Regression, RegressionSettings, leaky
-from voxlate.methods.tasks import Complete, LatentTask, Residual, ResidualTask, Translate, draw_missing, hide_one
+from voxlate.methods.tasks import Complete, LatentTask, Residual, ResidualTask, Translate, draw_missing
 from voxlate.nets.autoencoder import KLAutoencoder
+from voxlate.nets.interface import Channels, Output
 
 HOW = SamplerSettings(sampler="ddim", steps=4, eta=0.5)
+AUTOENCODER = KLAutoencoder(width=8, multipliers=(1, 2), blocks=1, groups=4, latent=3)
 CONFIGURATIONS = [bits for bits in product([False, True], repeat=4) if any(bits) and not all(bits)]
 
 
 class Wild(nn.Module):
     """A network that mixes all it sees, so that a leak anywhere would show."""
 
-    def forward(self, x, condition, log_snr):
+    def forward(self, inputs):
+        x, log_snr = inputs.state, inputs.log_snr
         shift = log_snr[:, None, None, None, None] if log_snr is not None else 0
-        told = 0 if condition.images is None else condition.images.sum(1, keepdim=True)
-        return torch.tanh(3 * x.roll(1, 1) - x.mean((1, 3, 4), keepdim=True) + shift + told)
+        given = sum(inputs.images.values(), torch.zeros(()))
+        return Output(torch.tanh(3 * x.roll(1, 1) - x.mean((1, 3, 4), keepdim=True) + shift + given))
 
 
 class Half(nn.Module):
     """A predictor that gives half its source."""
 
     def predict(self, batch):
-        return batch.source[:, :1] / 2
+        return batch.source[:, :1] / 2, ()
 
 
 def batch(channels=4, items=2, size=8, present=None, target=True) -> Batch:
@@ -47,24 +51,16 @@ def batch(channels=4, items=2, size=8, present=None, target=True) -> Batch:
     return Batch(images, mask, there, torch.arange(items), images if target else None)
 
 
-@pytest.mark.parametrize("missing", CONFIGURATIONS)
-def test_scanned_modalities_come_back_bit_identical_whichever_are_missing(missing):
-    present = ~torch.tensor([missing] * 2)
-    full = batch(present=present, target=False)
+def test_scanned_modalities_come_back_bit_identical_and_missing_ones_have_no_influence():
     method = Diffusion(DiffusionSettings(), Wild(), Complete(), 4)
-    made = method.synthesise(full, Noise(0, full.item), HOW)
-    assert torch.equal(made[present], full.source[present])
-    assert not torch.equal(made[~present], full.source[~present])
-
-
-@pytest.mark.parametrize("missing", CONFIGURATIONS)
-def test_what_a_missing_modality_holds_has_no_influence(missing):
-    present = ~torch.tensor([missing] * 2)
-    full = batch(present=present, target=False)
-    other = Batch(full.source.clone(), full.mask, present, full.item)
-    other.source[~present] = torch.nan
-    method = Diffusion(DiffusionSettings(), Wild(), Complete(), 4)
-    assert torch.equal(*(method.synthesise(one, Noise(0, one.item), HOW) for one in (full, other)))
+    for missing in CONFIGURATIONS:
+        present = ~torch.tensor([missing] * 2)
+        full = batch(present=present, target=False)
+        made = method.synthesise(full, Noise(0, full.item), HOW)
+        assert torch.equal(made[present], full.source[present])
+        assert not torch.equal(made[~present], full.source[~present])
+        other = replace(full, source=full.source.masked_fill(~present[:, :, None, None, None], torch.nan))
+        assert torch.equal(made, method.synthesise(other, Noise(0, full.item), HOW))
 
 
 def test_missing_modalities_are_drawn_uniformly_over_the_fourteen_subsets():
@@ -90,9 +86,9 @@ def test_the_loss_of_completion_counts_missing_channels_only():
     """A network that errs by 1 in the known channels and not at all in the missing ones has no loss."""
 
     class Informed(nn.Module):
-        def forward(self, x, condition, log_snr):
-            missing = condition.code[:, :, None, None, None] > 0
-            return torch.where(missing, images, x + 1)
+        def forward(self, inputs):
+            missing = inputs.code[:, :, None, None, None] > 0
+            return Output(torch.where(missing, images, inputs.state + 1))
 
     full = batch()
     images = full.target
@@ -103,15 +99,18 @@ def test_the_loss_of_completion_counts_missing_channels_only():
 def test_absent_modalities_have_bits_of_their_own_and_no_loss():
     present = torch.tensor([[True, False, True, True], [True, True, True, False]])
     problem = Complete(incomplete=True).pose(batch(present=present), Noise(0, range(2)))
-    assert problem.condition.code.shape == (2, 8)
-    missing, absent = problem.condition.code.bool().chunk(2, dim=1)
+    assert problem.inputs.code.shape == (2, 8)
+    missing, absent = problem.inputs.code.bool().chunk(2, dim=1)
     assert torch.equal(absent, ~present)
     assert not (missing & absent).any()
     assert not problem.mask.bool().flatten(2).any(2)[~present].any()
 
 
 def test_each_validation_item_misses_one_modality_in_turn():
-    assert torch.equal(hide_one(batch(items=4)).present, ~torch.eye(4, dtype=torch.bool))
+    assert torch.equal(Complete().as_at_inference(batch(items=4)).present, ~torch.eye(4, dtype=torch.bool))
+    gaps = batch(items=3, present=torch.tensor([[True, False, True, True]] * 2 + [[False, True, False, False]]))
+    hidden = gaps.present & ~Complete().as_at_inference(gaps).present
+    assert hidden.tolist() == [[True, False, False, False], [False, False, True, False], [False] * 4]
 
 
 @pytest.mark.parametrize("inside", [False, True])
@@ -138,8 +137,8 @@ def test_a_late_start_of_a_residual_begins_at_the_predictors_image():
     """Where the network always answers 0, nothing of the noise is left and the predictor's image remains."""
 
     class Nothing(nn.Module):
-        def forward(self, x, condition, log_snr):
-            return torch.zeros_like(x)
+        def forward(self, inputs):
+            return Output(torch.zeros_like(inputs.state))
 
     full = batch(channels=1, target=False)
     method = Diffusion(DiffusionSettings(prediction="x0"), Nothing(), ResidualTask(Residual(), Half()), 1)
@@ -157,7 +156,7 @@ def test_a_frozen_predictor_stays_frozen_and_a_joint_one_learns():
             self.layer = layer
 
         def predict(self, batch):
-            return self.layer(batch.source)
+            return self.layer(batch.source), ()
 
     full = batch(channels=1)
     for weight, learns in ((0.0, False), (0.1, True)):
@@ -199,7 +198,7 @@ def test_an_empty_mask_gives_the_picture_that_was_there_before(task):
 def test_with_a_full_mask_and_a_predictor_of_nothing_a_residual_is_a_plain_diffusion():
     class Nothing(nn.Module):
         def predict(self, batch):
-            return torch.zeros_like(batch.source)
+            return torch.zeros_like(batch.source), ()
 
     full = replace(batch(channels=1, target=False), mask=torch.ones(2, 1, 1, 8, 8))
     tasks = (ResidualTask(Residual(inside=True, see_base=False), Nothing()), Translate(), Translate(inside=True))
@@ -210,8 +209,8 @@ def test_with_a_full_mask_and_a_predictor_of_nothing_a_residual_is_a_plain_diffu
 
 
 class Sums(nn.Module):
-    def forward(self, x, condition, log_snr):
-        return condition.images.mean((-2, -1), keepdim=True) + condition.images.sum(1, keepdim=True) / 2
+    def forward(self, inputs):
+        return Output(inputs.joined.mean((-2, -1), keepdim=True) + inputs.joined.sum(1, keepdim=True) / 2)
 
 
 def test_a_mask_keeps_what_lies_outside_out_of_the_loss():
@@ -235,28 +234,27 @@ def test_the_predictors_loss_is_of_the_scaled_residual_and_averaged_as_the_metho
 class Offering(nn.Module):
     """A predictor of one weight, which its features hold, too."""
 
+    feature_channels = (1,)
+
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.tensor(0.5))
         self.drop = nn.Dropout()
 
     def predict(self, batch):
-        return self.weight * batch.source
-
-    def predict_with_features(self, batch):
-        return self.predict(batch), (self.weight * batch.source,)
+        return self.weight * batch.source, (self.weight * batch.source,)
 
 
-class Listening(nn.Module):
-    def forward(self, x, condition, log_snr):
-        return x + sum(condition.features)
+class AddsFeatures(nn.Module):
+    def forward(self, inputs):
+        return Output(inputs.state + sum(inputs.features))
 
 
 @pytest.mark.parametrize(("detach", "moves"), [(True, False), (False, True)])
 def test_features_never_move_the_predictor_and_the_residual_does_unless_detached(detach, moves):
     predictor, full = Offering(), batch(channels=1)
     residual = Residual(asymmetry=True, see_base=False, predictor_weight=0.1, detach=detach)
-    method = Diffusion(DiffusionSettings(), Listening(), ResidualTask(residual, predictor, (1,)), 1)
+    method = Diffusion(DiffusionSettings(), AddsFeatures(), ResidualTask(residual, predictor), 1)
     loss = method.loss("net", full, Noise(0, full.item))["diffusion"]
     assert loss.requires_grad == moves
     if moves:
@@ -276,10 +274,10 @@ def test_a_network_that_knows_the_noise_gives_the_target_back_by_the_published_s
     schedule = LinearBetas(first=1e-6, last=1e-2, count=1000)
 
     class Knowing(nn.Module):
-        def forward(self, x, condition, log_snr):
-            alpha, sigma = schedule(schedule.t(log_snr.double()))
-            alpha, sigma = (one.to(x).view(-1, 1, 1, 1, 1) for one in (alpha, sigma))
-            return (x - alpha * x0) / sigma
+        def forward(self, inputs):
+            alpha, sigma = schedule(schedule.t(inputs.log_snr.double()))
+            alpha, sigma = (one.to(x0).view(-1, 1, 1, 1, 1) for one in (alpha, sigma))
+            return Output((inputs.state - alpha * x0) / sigma)
 
     options = DiffusionSettings(schedule=schedule, prediction="eps", clip=(-1, 1))
     method = Diffusion(options, Knowing(), ResidualTask(Residual(inside=True, scale=0.5), Half()), 1)
@@ -290,16 +288,64 @@ def test_a_network_that_knows_the_noise_gives_the_target_back_by_the_published_s
 
 def test_latents_hold_each_modality_in_its_own_channels():
     torch.manual_seed(0)
-    net = KLAutoencoder(width=8, multipliers=(1, 2), blocks=1, groups=4, latent=3).build(channels=1)
+    net = AUTOENCODER.build(Channels(images={"image": 1}, out=1))
     task = LatentTask(net)
     full = batch(channels=2, size=16)
     problem = task.pose(full)
-    for channel in range(2):
+    for channel, image in enumerate(problem.inputs.images.values()):
         alone, _ = net.encode(full.source[:, channel : channel + 1])
-        torch.testing.assert_close(problem.condition.images[:, 3 * channel : 3 * channel + 3], alone)
-    restored = task.restore(problem.condition.images, problem)
+        torch.testing.assert_close(image, alone)
+    restored = task.restore(problem.inputs.joined, problem)
     assert restored.shape == full.source.shape
-    torch.testing.assert_close(restored[:, :1], net.decode(problem.condition.images[:, :3], (16, 16)))
+    torch.testing.assert_close(restored[:, :1], net.decode(problem.inputs.joined[:, :3], (16, 16)))
+
+
+def test_cached_moments_pose_the_same_latent_problem_as_the_images():
+    torch.manual_seed(0)
+    net = AUTOENCODER.build(Channels(images={"image": 1}, out=1))
+    net.scale.fill_(0.7)
+    task, full = LatentTask(net), batch(channels=2, size=16)
+    with torch.no_grad():
+        moments = torch.stack([torch.cat(net.encode(full.source[:, k : k + 1]), dim=1) for k in range(2)], dim=1)
+    cached = replace(full, source_moments=moments, target_moments=moments)
+    one, other = (task.pose(each, Noise(0, full.item)) for each in (full, cached))
+    torch.testing.assert_close(one.x0, other.x0)
+    torch.testing.assert_close(one.inputs.joined, other.inputs.joined)
+
+
+def test_a_loss_counts_only_the_targets_that_exist():
+    full = replace(batch(channels=2), target_present=torch.tensor([[True, False], [True, True]]))
+    other = replace(full, target=full.target.clone())
+    other.target[0, 1] = 5
+    for task in (Translate(), Translate(inside=True), ResidualTask(Residual(see_base=False), Half())):
+        for method in (Diffusion(DiffusionSettings(), Wild(), task, 2), Regression(RegressionSettings(), Sums(), task)):
+            if isinstance(method, Regression) and isinstance(task, ResidualTask):
+                continue
+            plain, changed = (method.loss("net", one, Noise(0, full.item))["total"] for one in (full, other))
+            assert isinstance(method, Regression) == torch.equal(plain, changed)
+
+
+@pytest.mark.parametrize("name", ["complete", "inside", "residual"])
+def test_windows_of_a_slice_wise_network_give_what_the_whole_volume_gives(name):
+    """Bit for bit, whatever the sampler draws: the noise belongs to slices, and equal answers average to themselves."""
+    depth, draw = 11, torch.Generator().manual_seed(3)
+    images = torch.rand(2, 2 if name == "complete" else 1, depth, 8, 8, generator=draw) * 2 - 1
+    mask = (torch.rand(2, 1, depth, 8, 8, generator=draw) > 0.3).float()
+    present = torch.tensor([[True, False]] * 2) if name == "complete" else torch.ones(2, 1, dtype=torch.bool)
+    full = Batch(images, mask, present, torch.arange(2 * depth).view(2, depth))
+    task = {"complete": Complete(), "inside": Translate(inside=True)}.get(name) or ResidualTask(Residual(), Half())
+
+    class BySlice(nn.Module):
+        def forward(self, inputs):
+            given = sum(inputs.images.values(), torch.zeros(()))
+            return Output(torch.tanh(2 * inputs.state - inputs.state.mean((1, 3, 4), keepdim=True) + given))
+
+    method = Diffusion(DiffusionSettings(), BySlice(), task, images.shape[1])
+    for sampler in (HOW, SamplerSettings(sampler="heun", steps=3)):
+        whole = method.synthesise(full, Noise(0, full.item), sampler)
+        for size, overlap in ((4, 2), (5, 0), (20, 4)):
+            windows = replace(sampler, windows=Windows(size=size, overlap=overlap))
+            assert torch.equal(whole, method.synthesise(full, Noise(0, full.item), windows))
 
 
 def test_a_plain_translation_has_nothing_known_and_counts_every_voxel():

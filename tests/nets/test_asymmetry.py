@@ -4,13 +4,12 @@ import dataclasses
 
 import pytest
 import torch
+from asked import answer, channels, given, output
 from torch import Tensor, nn
 
-from voxlate.batch import Condition
 from voxlate.nets.asymmetry import AsymmetryPrior, Sampling, mirrored, on_grid
+from voxlate.nets.blocks import Sinusoidal
 from voxlate.nets.bran import Bran
-from voxlate.nets.embedding import Sinusoidal
-from voxlate.nets.interface import Ends
 from voxlate.nets.unet import ResidualUNet, UNet
 
 PUBLISHED = UNet(
@@ -28,10 +27,10 @@ def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def small(channels: tuple[int, ...], **changes: object) -> ResidualUNet:
+def small(features: tuple[int, ...], **changes: object) -> ResidualUNet:
     torch.manual_seed(0)
     net = dataclasses.replace(SMALL, **changes)  # type: ignore[arg-type]
-    return net.build(Ends(1, 2, 1, features=channels)).eval()
+    return net.build(channels(1, 2, 1, features=features)).eval()
 
 
 def shaken(net: nn.Module) -> None:
@@ -41,9 +40,9 @@ def shaken(net: nn.Module) -> None:
             parameter.add_(0.1 * torch.randn_like(parameter))
 
 
-def test_the_published_prior_has_5855424_parameters_beside_62639617_of_the_denoiser() -> None:
+def test_the_published_prior_has_5855424_parameters_and_62639617_of_the_denoiser() -> None:
     with torch.device("meta"):
-        net = PUBLISHED.build(Ends(1, 4, 1, features=Bran().feature_channels))
+        net = PUBLISHED.build(channels(1, 4, 1, features=Bran().feature_channels))
     assert net.prior is not None
     assert count(net.prior) == 5_855_424
     assert count(net) - count(net.prior) == 62_639_617
@@ -57,10 +56,10 @@ def test_at_first_the_prior_changes_nothing_and_then_it_does() -> None:
     with torch.no_grad():
         for parameter in (*net.head.parameters(), *plain.head.parameters()):
             parameter.fill_(0.1)
-    told = Condition(images=images, features=features)
-    assert torch.equal(net(x, told, log_snr), plain(x, Condition(images=images), log_snr))
+    both = given(images, features=features)
+    assert torch.equal(answer(net, x, both, log_snr), answer(plain, x, given(images), log_snr))
     shaken(net.prior)  # type: ignore[arg-type]
-    assert not torch.allclose(net(x, told, log_snr), plain(x, Condition(images=images), log_snr))
+    assert not torch.allclose(answer(net, x, both, log_snr), answer(plain, x, given(images), log_snr))
 
 
 def test_a_symmetric_head_has_no_asymmetry() -> None:
@@ -93,40 +92,40 @@ def pyramid(channels: tuple[int, ...], features: tuple[Tensor, ...], patch: int 
     return prior, prior(features, (16 // patch, 16 // patch), width)
 
 
-def test_each_level_is_told_its_own_map_and_the_averages_of_those_before() -> None:
+def test_each_level_gets_its_own_map_and_the_averages_of_those_before() -> None:
     features = (torch.randn(2, 4, 1, 8, 8), torch.randn(2, 6, 1, 4, 4), torch.randn(2, 6, 1, 2, 2))
-    prior, told = pyramid((4, 6, 6), features)
-    assert list(told) == [1, 2, 3]
-    for level, feature in zip(told, features):
+    prior, maps = pyramid((4, 6, 6), features)
+    assert list(maps) == [1, 2, 3]
+    for level, feature in zip(maps, features):
         own = prior.sampled[str(level)](feature[:, :, 0], feature.shape[-1])
-        assert torch.equal(told[level][0], own)
-    assert [one.shape[1] for one in told[3]] == [6, 6, 4]
-    first = told[1][0].unflatten(-1, (4, 2)).unflatten(-3, (4, 2)).mean(dim=(-1, -3))
-    torch.testing.assert_close(told[2][1], first)
-    torch.testing.assert_close(told[3][2], first.unflatten(-1, (2, 2)).unflatten(-3, (2, 2)).mean(dim=(-1, -3)))
+        assert torch.equal(maps[level][0], own)
+    assert [one.shape[1] for one in maps[3]] == [6, 6, 4]
+    first = maps[1][0].unflatten(-1, (4, 2)).unflatten(-3, (4, 2)).mean(dim=(-1, -3))
+    torch.testing.assert_close(maps[2][1], first)
+    torch.testing.assert_close(maps[3][2], first.unflatten(-1, (2, 2)).unflatten(-3, (2, 2)).mean(dim=(-1, -3)))
 
 
-def test_the_mirrored_patient_is_told_the_mirror_image_of_everything() -> None:
+def test_the_mirrored_patient_gives_the_mirror_image_of_everything() -> None:
     features = (torch.randn(2, 4, 1, 8, 8), torch.randn(2, 6, 1, 4, 4))
-    _, told = pyramid((4, 6), features)
+    _, maps = pyramid((4, 6), features)
     _, other = pyramid((4, 6), tuple(feature.flip(-1) for feature in features))
-    for level in told:
-        for one, mirror in zip(told[level], other[level], strict=True):
+    for level in maps:
+        for one, mirror in zip(maps[level], other[level], strict=True):
             torch.testing.assert_close(mirror.flip(-1), one)
 
 
 @pytest.mark.parametrize(("patch", "levels"), [(1, [1, 2]), (2, [0, 1]), (4, [0])])
 def test_features_go_to_the_levels_of_their_sizes_whatever_the_stem(patch: int, levels: list[int]) -> None:
     features = (torch.randn(1, 4, 1, 8, 8), torch.randn(1, 6, 1, 4, 4))
-    _, told = pyramid((4, 6), features, patch)
-    assert list(told) == levels
-    assert all(told[level][0].shape[-1] == 16 // patch >> level for level in levels)
+    _, maps = pyramid((4, 6), features, patch)
+    assert list(maps) == levels
+    assert all(maps[level][0].shape[-1] == 16 // patch >> level for level in levels)
 
 
 def test_predictor_prior_and_denoiser_mirror_their_answer_with_the_patient_if_kernels_are_symmetric() -> None:
     torch.manual_seed(0)
-    predictor = Bran(width=4, stages=3, hidden=4).build(Ends(0, 2, 1, noisy=False))
-    net = small(predictor.feature_channels)
+    predictor = Bran(width=4, stages=3, hidden=4).build(channels(0, 2, 1, noisy=False))
+    net = small(predictor.net.feature_channels)
     shaken(net)
     for module in (*predictor.eval().modules(), *net.modules()):
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -134,11 +133,11 @@ def test_predictor_prior_and_denoiser_mirror_their_answer_with_the_patient_if_ke
                 module.weight.copy_((module.weight + module.weight.flip(-1)) / 2)
     x, images, log_snr = torch.randn(2, 1, 1, 16, 16), torch.randn(2, 2, 1, 16, 16), torch.zeros(2)
 
-    def answer(x: Tensor, images: Tensor) -> Tensor:
-        _, features = predictor.with_features(None, Condition(images=images))
-        return net(x, Condition(images=images, features=features), log_snr)
+    def denoised(x: Tensor, images: Tensor) -> Tensor:
+        features = output(predictor, None, given(images)).extras["features"]
+        return answer(net, x, given(images, features=features), log_snr)
 
     with torch.no_grad():
-        straight, turned = answer(x, images), answer(x.flip(-1), images.flip(-1)).flip(-1)
+        straight, turned = denoised(x, images), denoised(x.flip(-1), images.flip(-1)).flip(-1)
     assert straight.std() > 1e-3
     torch.testing.assert_close(turned, straight, rtol=1e-3, atol=1e-5)

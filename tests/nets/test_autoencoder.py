@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from asked import channels
 
 from voxlate.nets.autoencoder import AutoencoderNet, KLAutoencoder
 
@@ -10,12 +11,12 @@ TINY = KLAutoencoder(width=8, multipliers=(1, 2, 2), blocks=1, groups=4)
 
 def _tiny() -> AutoencoderNet:
     torch.manual_seed(0)
-    return TINY.build(channels=1).eval()
+    return TINY.build(channels(0, 1, 1, noisy=False)).eval()
 
 
 def test_the_published_f4_layout_has_its_parameter_count() -> None:
     with torch.device("meta"):
-        net = KLAutoencoder(width=128).build(channels=3)
+        net = KLAutoencoder(width=128).build(channels(0, 3, 3, noisy=False))
     assert sum(p.numel() for p in net.parameters()) == 55_312_063  # as diffusers' AutoencoderKL of these widths
 
 
@@ -56,14 +57,14 @@ def test_halving_pads_the_far_sides_only() -> None:
 def test_the_scale_is_saved_with_the_weights() -> None:
     net = _tiny()
     net.scale.fill_(0.25)
-    other = TINY.build(channels=1)
+    other = TINY.build(channels(0, 1, 1, noisy=False))
     other.load_state_dict(net.state_dict())
     assert other.scale == 0.25
 
 
 def test_it_learns_to_repeat_one_slice() -> None:
     torch.manual_seed(0)
-    net = TINY.build(channels=1)
+    net = TINY.build(channels(0, 1, 1, noisy=False))
     x = torch.randn(1, 1, 1, 3, 3).repeat_interleave(4, 3).repeat_interleave(4, 4)
     optimiser = torch.optim.Adam(net.parameters(), lr=3e-3)
     losses = []

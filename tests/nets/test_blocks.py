@@ -6,8 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from voxlate.nets.blocks import Attention, BlockOptions, Up, Volumetric, enlarge, pad_far, to_slices, to_volumes
-from voxlate.nets.embedding import FourierFeatures, sinusoids
+from voxlate.nets.blocks import (
+    Attention,
+    BlockOptions,
+    FourierFeatures,
+    Up,
+    Volumetric,
+    enlarge,
+    pad_far,
+    sinusoids,
+    to_slices,
+    to_volumes,
+)
 
 
 def test_attention_is_the_softmax_average_of_the_values() -> None:

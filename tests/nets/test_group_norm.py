@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from voxlate.nets.norm import Norm, group_count
+from voxlate.nets.blocks import Norm, group_count
 
 
 def _case(dtype: torch.dtype, shape: tuple[int, ...]) -> tuple[Norm, torch.Tensor, torch.Tensor]:

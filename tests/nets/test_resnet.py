@@ -2,16 +2,15 @@
 
 import pytest
 import torch
+from asked import answer, channels, given
 from torch import nn
 
-from voxlate.batch import Condition
 from voxlate.errors import BadInput
-from voxlate.nets.interface import Ends
 from voxlate.nets.resnet import ResNet, ResNetNet
 
 
 def built(net: ResNet, sources: int = 1, targets: int = 1) -> ResNetNet:
-    return net.build(Ends(0, sources, targets, noisy=False))
+    return net.build(channels(0, sources, targets, noisy=False))
 
 
 @pytest.mark.parametrize(("channels", "count"), [(3, 11_378_179), (1, 11_365_633)])
@@ -35,7 +34,7 @@ def test_its_kernels_start_with_the_published_spread_and_its_biases_at_0() -> No
 def test_every_size_comes_back(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     net = built(ResNet(width=4, blocks=1), 2, 3)
-    out = net(None, Condition(images=torch.randn(2, 2, 3, *size)), None)
+    out = answer(net, None, given(torch.randn(2, 2, 3, *size)), None)
     assert out.shape == (2, 3, 3, *size)
     assert out.abs().max() <= 1
 
@@ -44,19 +43,19 @@ def test_each_slice_is_translated_by_itself() -> None:
     torch.manual_seed(0)
     net = built(ResNet(width=4, blocks=2)).double()
     images = torch.randn(2, 1, 3, 16, 16, dtype=torch.double)
-    together = net(None, Condition(images=images), None)
-    torch.testing.assert_close(net(None, Condition(images=images[1:, :, 2:]), None), together[1:, :, 2:])
+    together = answer(net, None, given(images), None)
+    torch.testing.assert_close(answer(net, None, given(images[1:, :, 2:]), None), together[1:, :, 2:])
 
 
 def test_brightness_and_contrast_of_a_whole_slice_are_normalised_away() -> None:
     """Reflection keeps a constant constant to the border, so instance norms remove any line of grey values."""
     torch.manual_seed(0)
     net = built(ResNet(width=4, blocks=2)).double()
-    images = torch.randn(1, 1, 1, 16, 16, dtype=torch.double) * 100  # large beside the norm's epsilon
-    a, b = (net(None, Condition(images=x), None) for x in (images, 3 * images + 70))
+    images = torch.randn(1, 1, 1, 16, 16, dtype=torch.double) * 100  # large against the norm's epsilon
+    a, b = (answer(net, None, given(x), None) for x in (images, 3 * images + 70))
     torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
 
 
-def test_more_than_images_cannot_be_told() -> None:
-    with pytest.raises(BadInput, match="told the noise level, found 'resnet'"):
-        ResNet().build(Ends(1, 1, 1))
+def test_more_than_images_is_refused() -> None:
+    with pytest.raises(BadInput, match="takes the noise level, found 'resnet'"):
+        ResNet().build(channels(1, 1, 1))

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from asked import answer, channels, given
 from torch import Tensor, nn
 
-from voxlate.batch import Condition
 from voxlate.errors import BadInput
-from voxlate.nets.embedding import Fourier, Sinusoidal
-from voxlate.nets.interface import Ends
-from voxlate.nets.unet import ResidualUNet, UNet, volumetric_parameters
+from voxlate.nets.blocks import Fourier, Sinusoidal
+from voxlate.nets.interface import NetworkInput
+from voxlate.nets.unet import ResidualUNet, UNet
 
 TINY = UNet(width=8, multipliers=(1, 2), blocks=1, head_width=8, groups=4, zero_init=False)
 LATENT = UNet(width=128, multipliers=(1, 2, 3, 4), attention=(1, 2, 3))
@@ -22,16 +22,21 @@ def _numbers(net: nn.Module) -> int:
     return sum(tensor.numel() for tensor in net.state_dict().values())
 
 
-def _tiny(code_bits: int = 0, feature_channels: tuple[int, ...] = (), **changes: Any) -> ResidualUNet:
+def volumetric_parameters(net: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that a slice-wise network lacks: those of the convolutions along depth."""
+    return {name: parameter for name, parameter in net.named_parameters() if ".volumetric." in f".{name}"}
+
+
+def _tiny(code: int = 0, feature_channels: tuple[int, ...] = (), **changes: Any) -> ResidualUNet:
     torch.manual_seed(1)
     net = dataclasses.replace(TINY, **changes)
-    return net.build(Ends(1, 1, 1, code_bits=code_bits, features=feature_channels)).eval()
+    return net.build(channels(1, 1, 1, code=code, features=feature_channels)).eval()
 
 
-def _inputs(*size: int, batch: int = 2) -> tuple[Tensor, Condition, Tensor]:
+def _inputs(*size: int, batch: int = 2) -> tuple[Tensor, NetworkInput, Tensor]:
     generator = torch.Generator().manual_seed(5)
     x, image = torch.randn(2, batch, 1, *size, generator=generator)
-    return x, Condition(images=image), torch.linspace(-3, 4, batch)
+    return x, given(image), torch.linspace(-3, 4, batch)
 
 
 @pytest.mark.parametrize(
@@ -61,14 +66,14 @@ def test_published_networks_have_their_parameter_counts(
     net: UNet, state: int, condition: int, out: int, expected: int
 ) -> None:
     with torch.device("meta"):
-        built = net.build(Ends(state, condition, out))
+        built = net.build(channels(state, condition, out))
     assert _numbers(built) == expected
 
 
 @pytest.mark.parametrize(("net", "expected"), [(LATENT, 20_070_942), (SMALL_LATENT, 5_021_982)])
 def test_volumetric_layers_have_their_parameter_counts(net: UNet, expected: int) -> None:
     with torch.device("meta"):
-        built = dataclasses.replace(net, volumetric=True).build(Ends(3, 3, 3))
+        built = dataclasses.replace(net, volumetric=True).build(channels(3, 3, 3))
     assert sum(p.numel() for p in volumetric_parameters(built).values()) == expected
 
 
@@ -77,8 +82,8 @@ def test_decoder_injection_leaves_the_encoder_without_embedding_layers() -> None
         attention=(3,), inject="decoder", time=Sinusoidal(of="gamma", scale=1000.0, size=64, mlp=256)
     )  # mm-CSN: 4 -> 4 channels, a code of 4 bits
     with torch.device("meta"):
-        whole = dataclasses.replace(net, inject="all").build(Ends(4, 0, 4, code_bits=4))
-        part = net.build(Ends(4, 0, 4, code_bits=4))
+        whole = dataclasses.replace(net, inject="all").build(channels(4, 0, 4, code=4))
+        part = net.build(channels(4, 0, 4, code=4))
     encoder = sum((256 + 1) * width * 2 for width in (64, 128, 192, 256))  # two blocks a level
     assert _numbers(whole) - _numbers(part) == encoder
     assert _numbers(part.embedding) == (64 + 1) * 256 + (4 + 1) * 256 + 2 * (256 + 1) * 256
@@ -91,7 +96,7 @@ def test_a_slice_wise_checkpoint_lacks_only_volumetric_keys_and_gives_the_same_o
     assert set(missing) == set(volumetric_parameters(deep))
     for depth in (1, 3):
         inputs = _inputs(depth, 8, 8)
-        assert (flat(*inputs) - deep(*inputs)).abs().max() <= 1e-6
+        assert (answer(flat, *inputs) - answer(deep, *inputs)).abs().max() <= 1e-6
 
 
 def test_a_slice_reaches_as_far_along_depth_as_there_are_volumetric_layers() -> None:
@@ -103,7 +108,7 @@ def test_a_slice_reaches_as_far_along_depth_as_there_are_volumetric_layers() -> 
     assert reach == 2 * 5 + 2  # 5 residual blocks, stem and head
     x, condition, log_snr = _inputs(2 * reach + 3, 4, 4, batch=1)
     x = x.requires_grad_()
-    out = net(x, condition, log_snr)[0, 0, 0].sum()
+    out = answer(net, x, condition, log_snr)[0, 0, 0].sum()
     touched = torch.autograd.grad(out, x)[0].abs().amax(dim=(0, 1, 3, 4)) > 0
     assert touched[: reach + 1].all()
     assert not touched[reach + 1 :].any()
@@ -112,9 +117,9 @@ def test_a_slice_reaches_as_far_along_depth_as_there_are_volumetric_layers() -> 
 def test_slices_do_not_see_each_other_without_volumetric_layers() -> None:
     net = _tiny(attention=(1,))
     x, condition, log_snr = _inputs(3, 8, 8)
-    assert condition.images is not None
-    alone = net(x[:, :, 1:2], Condition(images=condition.images[:, :, 1:2]), log_snr)
-    torch.testing.assert_close(net(x, condition, log_snr)[:, :, 1:2], alone, atol=1e-5, rtol=1e-4)
+    assert condition.images["all"] is not None
+    alone = answer(net, x[:, :, 1:2], given(condition.images["all"][:, :, 1:2]), log_snr)
+    torch.testing.assert_close(answer(net, x, condition, log_snr)[:, :, 1:2], alone, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -128,10 +133,10 @@ def test_slices_do_not_see_each_other_without_volumetric_layers() -> None:
 def test_a_batch_of_many_equals_batches_of_one(changes: dict[str, Any]) -> None:
     net = _tiny(**changes)
     x, condition, log_snr = _inputs(2, 8, 8, batch=3)
-    assert condition.images is not None
-    many = net(x, condition, log_snr)
+    assert condition.images["all"] is not None
+    many = answer(net, x, condition, log_snr)
     for item in range(3):
-        one = net(x[item : item + 1], Condition(images=condition.images[item : item + 1]), log_snr[item : item + 1])
+        one = answer(net, x[item : item + 1], given(condition.images["all"][item : item + 1]), log_snr[item : item + 1])
         torch.testing.assert_close(many[item : item + 1], one, atol=1e-5, rtol=1e-4)
     assert (many[0] - many[1]).abs().max() > 1e-3
 
@@ -140,34 +145,34 @@ def test_volume_kernels_see_neighbouring_slices() -> None:
     net = _tiny(kernel="3x3x3", depth_halvings=1)
     x, condition, log_snr = _inputs(3, 8, 8)
     x = x.requires_grad_()
-    (touched,) = torch.autograd.grad(net(x, condition, log_snr)[:, :, 0].sum(), x)
+    (touched,) = torch.autograd.grad(answer(net, x, condition, log_snr)[:, :, 0].sum(), x)
     assert touched[:, :, 1].abs().max() > 0
 
 
 def test_a_fresh_network_gives_zero() -> None:
     x, condition, log_snr = _inputs(1, 8, 8)
-    assert torch.equal(_tiny(zero_init=True)(x, condition, log_snr), torch.zeros_like(x))
+    assert torch.equal(answer(_tiny(zero_init=True), x, condition, log_snr), torch.zeros_like(x))
 
 
 @pytest.mark.parametrize("size", [(1, 9, 14), (2, 3, 2)])
 def test_any_size_equals_the_padded_image_cropped(size: tuple[int, int, int]) -> None:
     net = _tiny(patch=2)
     x, condition, log_snr = _inputs(*size)
-    out = net(x, condition, log_snr)
+    out = answer(net, x, condition, log_snr)
     assert out.shape == x.shape
     mode = "reflect" if size[2] > 2 else "replicate"
     pad = (0, -size[2] % 4, 0, -size[1] % 4, 0, 0)
-    wide = [nn.functional.pad(part, pad, mode=mode) for part in (x, condition.images)]
-    whole = net(wide[0], Condition(images=wide[1]), log_snr)
+    wide = [nn.functional.pad(part, pad, mode=mode) for part in (x, condition.images["all"])]
+    whole = answer(net, wide[0], given(wide[1]), log_snr)
     torch.testing.assert_close(out, whole[..., : size[1], : size[2]], atol=1e-6, rtol=1e-5)
 
 
 def test_bfloat16_stays_within_a_hundredth_of_float32() -> None:
     net = _tiny(attention=(1,))
     x, condition, log_snr = _inputs(1, 16, 16)
-    exact = net(x, condition, log_snr)
+    exact = answer(net, x, condition, log_snr)
     with torch.autocast("cpu", torch.bfloat16):
-        rough = net(x, condition, log_snr)
+        rough = answer(net, x, condition, log_snr)
     assert rough.dtype == torch.float32
     assert exact.std() > 0.3
     assert (rough - exact).square().mean().sqrt() <= 1e-2
@@ -180,23 +185,23 @@ def test_inner_maps_stay_bfloat16_and_channels_last_under_autocast() -> None:
         if isinstance(module, nn.Conv2d | nn.GroupNorm):
             module.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     with torch.autocast("cpu", torch.bfloat16):
-        net(*_inputs(1, 16, 16))
+        answer(net, *_inputs(1, 16, 16))
     assert all(h.is_contiguous(memory_format=torch.channels_last) for h in seen)
     assert all(h.dtype == torch.bfloat16 for h in seen[1:])  # the first is the input itself
 
 
 def test_a_regressor_sees_images_only() -> None:
-    net = dataclasses.replace(TINY).build(Ends(0, 1, 1, noisy=False)).eval()
+    net = dataclasses.replace(TINY).build(channels(0, 1, 1, noisy=False)).eval()
     _, condition, log_snr = _inputs(1, 8, 8)
     assert not any("embed" in name for name in net.state_dict())
-    assert torch.equal(net(None, condition, log_snr), net(None, condition, None))
+    assert torch.equal(answer(net, None, condition, log_snr), answer(net, None, condition, None))
 
 
 def test_a_denoiser_hears_the_noise_level_and_outlives_infinite_ones() -> None:
     for time in (Sinusoidal(), Sinusoidal(of="gamma", scale=1000.0), Fourier()):
         net = _tiny(time=time)
         x, condition, _ = _inputs(1, 8, 8)
-        low, high = (net(x, condition, torch.full((2,), level)) for level in (-torch.inf, torch.inf))
+        low, high = (answer(net, x, condition, torch.full((2,), level)) for level in (-torch.inf, torch.inf))
         assert torch.isfinite(low).all()
         assert (low - high).abs().max() > 1e-3
 
@@ -206,22 +211,22 @@ def test_the_state_comes_before_the_condition_images() -> None:
     with torch.no_grad():
         net.stem.weight[:, 0].zero_()
     x, condition, log_snr = _inputs(1, 8, 8)
-    assert torch.equal(net(x, condition, log_snr), net(torch.zeros_like(x), condition, log_snr))
+    assert torch.equal(answer(net, x, condition, log_snr), answer(net, torch.zeros_like(x), condition, log_snr))
 
 
 @pytest.mark.parametrize(("inject", "heard"), [("all", True), ("decoder", False)])
 def test_the_code_changes_the_encoder_only_where_it_is_injected_there(inject: str, heard: bool) -> None:
-    net = _tiny(code_bits=4, inject=inject)
+    net = _tiny(code=4, inject=inject)
     x, condition, log_snr = _inputs(1, 8, 8)
     encoded: list[Tensor] = []
     net.encoder[-1].stages[-1].register_forward_hook(lambda *call: encoded.append(call[-1]))
     codes = (torch.zeros(2, 4), torch.ones(2, 4))
-    first, second = (net(x, dataclasses.replace(condition, code=code), log_snr) for code in codes)
+    first, second = (answer(net, x, dataclasses.replace(condition, code=code), log_snr) for code in codes)
     assert torch.equal(*encoded) is not heard
     assert (first - second).abs().max() > 1e-3
 
 
-def test_features_are_told_after_the_first_block_of_the_levels_of_their_sizes() -> None:
+def test_features_enter_after_the_first_block_of_the_levels_of_their_sizes() -> None:
     net = _tiny(feature_channels=(6, 4))
     assert net.prior is not None
     assert net.prior.levels == (1,)  # 1/4 of the size has no level in this network
@@ -230,7 +235,7 @@ def test_features_are_told_after_the_first_block_of_the_levels_of_their_sizes() 
     entered: list[Tensor] = []
     net.encoder[1].stages[0].register_forward_hook(lambda *call: entered.append(call[-1]))
     net.prior.fused["1"].register_forward_pre_hook(lambda _, given: entered.append(given[0]))
-    net(x, condition, log_snr)
+    answer(net, x, condition, log_snr)
     assert torch.equal(*entered)
 
 
@@ -252,8 +257,10 @@ def test_settings_that_contradict_each_other_are_refused(changes: dict[str, Any]
 
 @pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_the_network_compiles_into_one_graph(backend: str) -> None:
-    net = _tiny(attention=(1,), volumetric=True, code_bits=4)
+    net = _tiny(attention=(1,), volumetric=True, code=4)
     x, condition, log_snr = _inputs(2, 9, 8)
     condition = dataclasses.replace(condition, code=torch.ones(2, 4))
     compiled = torch.compile(net, fullgraph=True, backend=backend)
-    torch.testing.assert_close(compiled(x, condition, log_snr), net(x, condition, log_snr), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        answer(compiled, x, condition, log_snr), answer(net, x, condition, log_snr), atol=1e-4, rtol=1e-3
+    )

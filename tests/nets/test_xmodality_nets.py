@@ -5,15 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from asked import answer, channels, given
 from torch import nn
 
-from voxlate.batch import Condition
 from voxlate.errors import BadInput
-from voxlate.nets.interface import Ends
 from voxlate.nets.xmodality.adm import ADM
-from voxlate.nets.xmodality.attention import Attention
 from voxlate.nets.xmodality.dit import DiT
-from voxlate.nets.xmodality.parts import Conv, Dense
+from voxlate.nets.xmodality.parts import Attention, Conv, Dense
 from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import UViT
 
@@ -35,21 +33,20 @@ def _random(net: nn.Module) -> nn.Module:
 
 
 def _small(name: str, **changes) -> nn.Module:
-    channels = {"state": 1, "condition": 2, "out": 1, **changes}
-    return _random(SMALL[name].build(Ends(**channels)))
+    return _random(SMALL[name].build(channels(**{"state": 1, "images": 2, "out": 1, **changes})))
 
 
 def _inputs(*size: int, sources: int = 2):
     generator = torch.Generator().manual_seed(5)
     x = torch.randn(2, 1, *size, generator=generator)
-    return x, Condition(images=torch.randn(2, sources, *size, generator=generator)), torch.tensor([-2.0, 3.0])
+    return x, given(torch.randn(2, sources, *size, generator=generator)), torch.tensor([-2.0, 3.0])
 
 
 @pytest.mark.parametrize(
     ("net", "state", "noisy", "expected"),
     [
         pytest.param(PlainUNet(), 0, False, 14_733_953, id="unet"),
-        pytest.param(PlainUNet(), 1, True, 16_907_521, id="unet told the time"),
+        pytest.param(PlainUNet(), 1, True, 16_907_521, id="unet given the time"),
         pytest.param(ADM(), 1, True, 35_371_777, id="adm"),
         pytest.param(UViT(), 1, True, 124_719_499, id="uvit"),
         pytest.param(DiT(), 1, True, 558_368_000, id="dit"),
@@ -57,7 +54,7 @@ def _inputs(*size: int, sources: int = 2):
 )
 def test_published_networks_have_their_parameter_counts(net, state, noisy, expected):
     with torch.device("meta"):
-        built = net.build(Ends(state, 1, 1, noisy=noisy))
+        built = net.build(channels(state, 1, 1, noisy=noisy))
     assert sum(parameter.numel() for parameter in built.parameters()) == expected
 
 
@@ -65,11 +62,11 @@ def test_published_networks_have_their_parameter_counts(net, state, noisy, expec
 def test_a_batch_of_volumes_is_its_slices_one_by_one(name):
     net, (x, condition, log_snr) = _small(name), _inputs(3, 16, 24)
     with torch.no_grad():
-        whole = net(x, condition, log_snr)
+        whole = answer(net, x, condition, log_snr)
         for item in range(2):
             for d in range(3):
-                one = Condition(images=condition.images[item : item + 1, :, d : d + 1])
-                alone = net(x[item : item + 1, :, d : d + 1], one, log_snr[item : item + 1])
+                one = given(condition.images["all"][item : item + 1, :, d : d + 1])
+                alone = answer(net, x[item : item + 1, :, d : d + 1], one, log_snr[item : item + 1])
                 torch.testing.assert_close(whole[item : item + 1, :, d : d + 1], alone, rtol=1e-4, atol=1e-5)
 
 
@@ -78,10 +75,10 @@ def test_a_slice_of_any_size_is_padded_by_its_mirror_and_cropped(name):
     net, (x, condition, log_snr) = _small(name), _inputs(1, 21, 19)
     height, width = (24, 24) if name in ("uvit", "dit") else (24, 20)
     far = [(0, 0)] * 3 + [(0, height - 21), (0, width - 19)]
-    mirrored = [torch.from_numpy(np.pad(image.numpy(), far, "reflect")) for image in (x, condition.images)]
+    mirrored = [torch.from_numpy(np.pad(image.numpy(), far, "reflect")) for image in (x, condition.images["all"])]
     with torch.no_grad():
-        out = net(x, condition, log_snr)
-        whole = net(mirrored[0], Condition(images=mirrored[1]), log_snr)
+        out = answer(net, x, condition, log_snr)
+        whole = answer(net, mirrored[0], given(mirrored[1]), log_snr)
     assert out.shape == x.shape
     torch.testing.assert_close(out, whole[..., :21, :19], rtol=1e-4, atol=1e-5)
 
@@ -90,11 +87,11 @@ def test_a_slice_of_any_size_is_padded_by_its_mirror_and_cropped(name):
 def test_every_input_reaches_the_output(name):
     net, (x, condition, log_snr) = _small(name), _inputs(1, 16, 16)
     with torch.no_grad():
-        out = net(x, condition, log_snr)
+        out = answer(net, x, condition, log_snr)
         for other in (
-            net(x + 0.1, condition, log_snr),
-            net(x, Condition(images=condition.images * torch.tensor([1.0, 1.1]).view(1, 2, 1, 1, 1)), log_snr),
-            net(x, condition, log_snr + 0.5),
+            answer(net, x + 0.1, condition, log_snr),
+            answer(net, x, given(condition.images["all"] * torch.tensor([1.0, 1.1]).view(1, 2, 1, 1, 1)), log_snr),
+            answer(net, x, condition, log_snr + 0.5),
         ):
             assert (out - other).abs().max() > 1e-6
 
@@ -104,13 +101,13 @@ def test_a_regressor_needs_no_state_and_no_time(name):
     net = _small(name, state=0, out=3, noisy=False)
     _, condition, _ = _inputs(1, 16, 16)
     with torch.no_grad():
-        assert net(None, condition, None).shape == (2, 3, 1, 16, 16)
+        assert answer(net, None, condition, None).shape == (2, 3, 1, 16, 16)
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_every_weight_gets_a_gradient(name):
     net, (x, condition, log_snr) = _small(name), _inputs(1, 16, 16)
-    net(x, condition, log_snr).square().mean().backward()
+    answer(net, x, condition, log_snr).square().mean().backward()
     without = [key for key, parameter in net.named_parameters() if not parameter.grad.abs().max() > 0]
     assert without == []
 
@@ -118,10 +115,10 @@ def test_every_weight_gets_a_gradient(name):
 @pytest.mark.parametrize("name", SMALL)
 def test_the_condition_and_the_state_may_come_in_one_piece(name):
     net, (x, condition, log_snr) = _small(name), _inputs(1, 16, 16)
-    parts = (x, condition.images) if name == "dit" else (condition.images, x)
+    parts = (x, condition.images["all"]) if name == "dit" else (condition.images["all"], x)
     with torch.no_grad():
         torch.testing.assert_close(
-            net(None, Condition(images=torch.cat(parts, 1)), log_snr), net(x, condition, log_snr)
+            answer(net, None, given(torch.cat(parts, 1)), log_snr), answer(net, x, condition, log_snr)
         )
 
 
@@ -132,16 +129,16 @@ def test_a_distant_column_reaches_the_output_of_attention_along_rows(name):
     changed = x.clone()
     changed[..., :4] += 1
     with torch.no_grad():
-        difference = (net(changed, condition, log_snr) - net(x, condition, log_snr)).abs()
+        difference = (answer(net, changed, condition, log_snr) - answer(net, x, condition, log_snr)).abs()
     assert difference[..., -32:].max() > 0
 
 
 def test_a_fresh_dit_answers_exactly_zero_and_the_others_do_not():
     for name, settings in SMALL.items():
         torch.manual_seed(0)
-        net = settings.build(Ends(1, 2, 1))
+        net = settings.build(channels(1, 2, 1))
         with torch.no_grad():
-            silent = bool((net(*_inputs(1, 16, 16)) == 0).all())
+            silent = bool((answer(net, *_inputs(1, 16, 16)) == 0).all())
         assert silent == (name == "dit")
 
 
@@ -157,12 +154,12 @@ def test_fresh_weights_have_the_published_spreads():
         bound = (6 / fans) ** 0.5  # Glorot and Bengio 2010, eq. 16
         assert bound * 0.99 < weight.abs().max() <= bound
         assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
-    dit = dataclasses.replace(SMALL["dit"], width=256, heads=4, frequencies=256).build(Ends(1, 1, 1))
+    dit = dataclasses.replace(SMALL["dit"], width=256, heads=4, frequencies=256).build(channels(1, 1, 1))
     block = dit.blocks[0]
     assert block.attention.qkv.weight.std().item() == pytest.approx(256**-0.5, rel=0.02)  # LeCun, after the cut
     assert dit.time.first.weight.abs().max() <= 0.04
     assert dit.time.first.weight.std().item() == pytest.approx(0.02 * 0.8796, rel=0.02)
-    assert block.told.weight.abs().max() == 0 == dit.final.out.weight.abs().max()
+    assert block.modulation.weight.abs().max() == 0 == dit.final.out.weight.abs().max()
     assert all(parameter.abs().max() == 0 for key, parameter in dit.named_parameters() if key.endswith("bias"))
 
 
@@ -177,22 +174,22 @@ def test_fresh_weights_have_the_published_spreads():
 )
 def test_sizes_that_contradict_each_other_are_refused(settings, words):
     with pytest.raises(BadInput, match=words):
-        settings.build(Ends(1, 1, 1))
+        settings.build(channels(1, 1, 1))
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_configuration_code_is_refused(name):
-    with pytest.raises(BadInput, match="is told a configuration code"):
-        SMALL[name].build(Ends(2, 0, 2, code_bits=2))
+    with pytest.raises(BadInput, match="takes a configuration code"):
+        SMALL[name].build(channels(2, 0, 2, code=2))
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_bfloat16_stays_near_float32(name):
     net, (x, condition, log_snr) = _small(name), _inputs(1, 32, 32)
     with torch.no_grad():
-        exact = net(x, condition, log_snr)
+        exact = answer(net, x, condition, log_snr)
         with torch.autocast("cpu", torch.bfloat16):
-            rounded = net(x, condition, log_snr)
+            rounded = answer(net, x, condition, log_snr)
     assert rounded.dtype == torch.float32
     assert (rounded - exact).norm() < 1.5e-2 * exact.norm()
 
@@ -201,10 +198,9 @@ def test_bfloat16_stays_near_float32(name):
 def test_a_network_compiles_into_one_graph(name):
     torch.compiler.reset()
     net, inputs = _small(name), _inputs(1, 16, 16)
+    compiled = torch.compile(net, backend="eager", fullgraph=True)
     with torch.no_grad():
-        torch.testing.assert_close(
-            torch.compile(net, backend="eager", fullgraph=True)(*inputs), net(*inputs), rtol=1e-3, atol=1e-4
-        )
+        torch.testing.assert_close(answer(compiled, *inputs), answer(net, *inputs), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -214,7 +210,7 @@ def test_a_compiled_network_gives_the_same_gradients(name):
     net, inputs, found = _small(name), _inputs(1, 16, 16), []
     for call in (net, torch.compile(net, backend="aot_eager", fullgraph=True)):
         net.zero_grad()
-        call(*inputs).square().mean().backward()
+        answer(call, *inputs).square().mean().backward()
         found.append([parameter.grad.clone() for parameter in net.parameters()])
     for plain, compiled in zip(*found):
         torch.testing.assert_close(compiled, plain, rtol=1e-3, atol=1e-4)

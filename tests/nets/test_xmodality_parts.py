@@ -10,10 +10,20 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
+from voxlate.nets.cpu import gelu_
 from voxlate.nets.xmodality import wavelet
-from voxlate.nets.xmodality.attention import Attention, attend
-from voxlate.nets.xmodality.norm import EPS, GroupNorm, RMSNorm, _gelu_, rms_norm
-from voxlate.nets.xmodality.parts import Down, Up, position_embedding, sinusoids
+from voxlate.nets.xmodality.parts import (
+    EPS,
+    Attention,
+    Down,
+    GroupNorm,
+    RMSNorm,
+    Up,
+    attend,
+    position_embedding,
+    rms_norm,
+    sinusoids,
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +47,7 @@ def test_norms_of_small_numbers_show_the_published_epsilon(units):
     rms.weight.data, group.weight.data, group.bias.data = scale, scale, bias
     _near(rms(x), units["rmsnorm"], 1e-5)
     _near(group(x), units["groupnorm32"], 2e-5)
-    assert (F.rms_norm(x, (64,), scale, 1e-5) - units["rmsnorm"]).abs().max() > 1e-3  # so the vectors would tell
+    assert (F.rms_norm(x, (64,), scale, 1e-5) - units["rmsnorm"]).abs().max() > 1e-3  # so the vectors decide
 
 
 def test_time_features_of_both_kinds(units):
@@ -47,10 +57,10 @@ def test_time_features_of_both_kinds(units):
     _near(torch.cat([cosines, sines], -1), units["time_embed_dim256_dit"], 1e-5)
 
 
-def test_gelu_is_the_tanh_form(units):
+def testgelu_is_the_tanh_form(units):
     x = units["act_x"]
-    _near(_gelu_(x.clone()), units["gelu_tanh"])
-    assert (F.gelu(x) - units["gelu_tanh"]).abs().max() > 1e-4  # so the vectors would tell
+    _near(gelu_(x.clone()), units["gelu_tanh"])
+    assert (F.gelu(x) - units["gelu_tanh"]).abs().max() > 1e-4  # so the vectors decide
 
 
 def test_positions_have_the_column_first(units):
@@ -109,7 +119,7 @@ def _plain_norm(h: Tensor, gain: Tensor, shift: Tensor | None, gelu: bool) -> Te
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("shifted", [False, True])
 def test_the_fused_norm_and_its_gradients_are_those_of_the_formula(gelu, rows, shifted, monkeypatch):
-    monkeypatch.setattr("voxlate.nets.xmodality.norm.SLAB", 64)  # several slabs an item, the last one shorter
+    monkeypatch.setattr("voxlate.nets.cpu.SLAB", 64)  # several slabs an item, the last one shorter
     torch.manual_seed(rows)
     h = torch.randn(3, 5, 7, 8)
     leaves = [h, torch.randn(rows, 8), *([torch.randn(rows, 8)] if shifted else [])]
@@ -130,17 +140,17 @@ def test_the_fused_norm_and_its_gradients_are_those_of_the_formula(gelu, rows, s
 
 
 @pytest.mark.parametrize("gelu", [False, True])
-@pytest.mark.parametrize("told", [False, True])
-def test_the_fused_group_norm_and_its_gradients_are_those_of_torch(gelu, told, monkeypatch):
-    monkeypatch.setattr("voxlate.nets.xmodality.norm.SLAB", 64)
+@pytest.mark.parametrize("modulated", [False, True])
+def test_the_fused_group_norm_and_its_gradients_are_those_of_torch(gelu, modulated, monkeypatch):
+    monkeypatch.setattr("voxlate.nets.cpu.SLAB", 64)
     torch.manual_seed(4)
     norm, h = GroupNorm(8, 4), torch.randn(3, 5, 7, 8, requires_grad=True)
     torch.nn.init.normal_(norm.weight)
     torch.nn.init.normal_(norm.bias)
-    modulation = torch.randn(3, 16, requires_grad=True) if told else None
-    leaves = [h, norm.weight, norm.bias, *([modulation] if told else [])]
+    modulation = torch.randn(3, 16, requires_grad=True) if modulated else None
+    leaves = [h, norm.weight, norm.bias, *([modulation] if modulated else [])]
     y = F.group_norm(h.permute(0, 3, 1, 2), 4, norm.weight, norm.bias, EPS).permute(0, 2, 3, 1)
-    if told:
+    if modulated:
         scale, shift = modulation[:, None, None].chunk(2, -1)
         y = y * (1 + scale) + shift
     y = F.gelu(y, approximate="tanh") if gelu else y
@@ -159,7 +169,7 @@ def test_the_norm_of_bfloat16_is_rounded_once():
 
 
 def test_gradients_of_attention_in_bfloat16_are_those_of_float32(monkeypatch):
-    monkeypatch.setattr("voxlate.nets.xmodality.attention.SCORES", 300)  # several walks, the last one shorter
+    monkeypatch.setattr("voxlate.nets.cpu.SCORES", 300)  # several parts, the last one shorter
     torch.manual_seed(2)
     exact = torch.randn(5, 9, 3, 2, 8).bfloat16().float().requires_grad_()
     rounded = exact.detach().bfloat16().requires_grad_()

@@ -19,11 +19,10 @@ from voxlate.errors import BadInput
 from voxlate.images.tiling import Tiled, Whole, fit_to_mask
 from voxlate.images.volume import Volume
 from voxlate.nets.bran import Bran
-from voxlate.nets.interface import Ends
+from voxlate.nets.interface import Channels
 from voxlate.recipe import from_dict, up_to
 from voxlate.synthesis import model as synthesise
 from voxlate.synthesis.model import Model
-from voxlate.training.build import build_all
 
 INSIDE = {"inside": True, "strip": True}
 RECIPE = {
@@ -69,9 +68,9 @@ def shaken(net: nn.Module, symmetric: bool = True) -> nn.Module:
 def model(predictor_only: bool = False, symmetric: bool = True, **synth: object) -> Model:
     torch.manual_seed(0)
     recipe = from_dict({**RECIPE, "synth": {**RECIPE["synth"], **synth}}, "here")
-    method = shaken(build_all(recipe).eval(), symmetric)
+    method = shaken(recipe.build().eval(), symmetric)
     if predictor_only:
-        recipe, method = up_to(recipe, recipe.stages[0]), method.task.predictor
+        recipe, method = up_to(recipe, recipe.stages[0].name), method.task.predictor
     header = {"target_scales": {"tmax": [0, 30]}, "units": {"tmax": "s"}, "weights_hash": "", "steps": 0}
     return Model(method, recipe, header, torch.device("cpu"), Path("nowhere"))
 
@@ -162,7 +161,7 @@ def test_nothing_outside_the_mask_is_drawn_and_the_batch_changes_nothing(crop) -
 def test_slices_without_mask_are_not_drawn_and_are_the_lowest_value() -> None:
     drawn = model()
     asked = []
-    drawn.method.net.register_forward_hook(lambda _, inputs, out: asked.append(len(out)))
+    drawn.method.net.register_forward_hook(lambda _, inputs, out: asked.append(len(out.image)))
     result = drawn.synthesise(scan(head(64)), samples=2)
     assert sum(asked) == 3 * 3 * 2  # slices with a head, steps, samples
     assert (result.volume.data[0, [0, -1]] == 0).all()
@@ -196,7 +195,7 @@ def test_cropping_cuts_what_the_networks_see_and_is_in_the_plan() -> None:
     sizes = []
     for crop in (None, 0):
         drawn = model(slices={"kind": "whole", "crop": crop})
-        drawn.method.net.register_forward_hook(lambda _, inputs, out: sizes.append(tuple(out.shape[-2:])))
+        drawn.method.net.register_forward_hook(lambda _, inputs, out: sizes.append(tuple(out.image.shape[-2:])))
         plan = drawn.synthesise(scan(head(112, 96))).provenance
         assert plan["synth"]["slices"] == {"kind": "whole", "crop": crop}
     assert set(sizes) == {(96, 112), (64, 64)}
@@ -209,7 +208,7 @@ def test_far_from_its_box_a_crop_changes_nothing_that_sees_near_things_only() ->
         torch.manual_seed(1)
         drawn = model(predictor_only=True, slices={"kind": "whole", "crop": crop})
         near = Bran(width=4, stages=3, regions=0, tanh=False)
-        drawn.method.net = near.build(Ends(0, 1, 1, noisy=False)).eval()
+        drawn.method.net = near.build(Channels(images={"t1": 1}, out=1)).eval()
         for module in drawn.method.net.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
                 nn.init.normal_(module.weight, std=0.1)

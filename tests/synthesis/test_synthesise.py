@@ -183,7 +183,7 @@ def test_the_provenance_counts_what_the_network_was_asked_for_each_sample(diffus
 def test_rk45s_evaluations_are_counted_as_they_happen_and_are_no_part_of_the_plan(diffusion, cohort):
     model = load(diffusion).with_options(sampler="rk45", rtol=0.1, atol=0.1)
     asked = []
-    hook = model.method.net.register_forward_pre_hook(lambda _, given: asked.append(len(given[0])))
+    hook = model.method.net.register_forward_pre_hook(lambda _, given: asked.append(len(given[0].state)))
     made = model.synthesise(t1_of(cohort))
     hook.remove()
     assert made.provenance["network_calls"] == sum(asked) / 6 > 7

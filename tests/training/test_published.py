@@ -8,18 +8,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from voxlate.batch import Condition
 from voxlate.errors import BadInput
 from voxlate.images.volume import Volume
-from voxlate.nets.interface import Ends
+from voxlate.nets.interface import Channels, NetworkInput
 from voxlate.nets.xmodality.adm import ADM
 from voxlate.nets.xmodality.dit import DiT
 from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import UViT
 from voxlate.synthesis.model import load
-from voxlate.training.published import import_run, layout, load_network
+from voxlate.training.published import detect, import_run, layout, load_network
 
 NETS = ("unet", "unet_time", "adm", "uvit", "dit")
 SMALL = {
@@ -35,6 +34,14 @@ def reference(shared: Path) -> Path:
     return shared / "reference" / "xmodality"
 
 
+def _channels(joined: int, noisy: bool) -> Channels:
+    return Channels(images={"image": joined}, out=1, noisy=noisy)
+
+
+def ask(net: nn.Module, noisy: Tensor | None, condition: Tensor | None, log_snr: Tensor | None) -> Tensor:
+    return net(NetworkInput({} if condition is None else {"image": condition}, noisy, log_snr=log_snr)).image
+
+
 def _most(name: str) -> float:
     return 5e-5 if name.startswith("unet") else 2e-5
 
@@ -47,7 +54,7 @@ def _difference(path: Path, io: dict[str, Tensor], suffix: str = "") -> float:
         for key in ("noisy", "condition", "output")
     )
     with torch.no_grad():
-        return (load_network(path)(noisy, condition, images.get("log_snr")) - expected).abs().max().item()
+        return (ask(load_network(path), noisy, condition, images.get("log_snr")) - expected).abs().max().item()
 
 
 @pytest.mark.parametrize("suffix", ["", "_rect"])
@@ -91,7 +98,7 @@ def test_bfloat16_of_the_reference_networks_is_within_a_hundredth(reference, nam
     noisy, condition = (io[key].permute(0, 3, 1, 2)[:, :, None] for key in ("noisy", "condition"))
     expected = io["output"].permute(0, 3, 1, 2)[:, :, None]
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        rounded = load_network(reference / "dev" / f"{name}.safetensors")(noisy, condition, io["log_snr"])
+        rounded = ask(load_network(reference / "dev" / f"{name}.safetensors"), noisy, condition, io["log_snr"])
     assert (rounded - expected).norm() < 1e-2 * expected.norm()
 
 
@@ -101,7 +108,7 @@ def test_the_published_keys_and_shapes_are_ours(reference, name):
     settings = {"unet": PlainUNet(), "unet_time": PlainUNet(), "adm": ADM(), "uvit": UViT(), "dit": DiT()}[name]
     noisy = name != "unet"
     with torch.device("meta"):
-        net = settings.build(Ends(int(noisy), 1, 1, noisy=noisy))
+        net = settings.build(_channels(int(noisy) + 1, noisy))
     assert {key: slot.shape for key, slot in layout(net).items()} == {key: tuple(s) for key, s in published.items()}
 
 
@@ -109,7 +116,7 @@ def _file(path: Path, name: str, sources: int = 1, noisy: bool | None = None, **
     """A file in the published style with made-up numbers; changes: key -> tensor, or None to leave it out."""
     noisy = name != "unet" if noisy is None else noisy
     torch.manual_seed(1)
-    net = SMALL[name].build(Ends(int(noisy), sources, 1, noisy=noisy))
+    net = SMALL[name].build(_channels(int(noisy) + sources, noisy))
     tensors = {key: 0.2 * torch.randn(slot.shape) for key, slot in layout(net).items()}
     tensors |= changes
     save_file({key: values for key, values in tensors.items() if values is not None}, path)
@@ -120,15 +127,16 @@ def _file(path: Path, name: str, sources: int = 1, noisy: bool | None = None, **
 @pytest.mark.parametrize(
     ("name", "noisy"), [("unet", False), ("unet", True), ("adm", True), ("uvit", True), ("dit", True)]
 )
-def test_network_and_sizes_are_told_by_the_file(name, noisy, sources, tmp_path):
-    found = load_network(_file(tmp_path / "w.safetensors", name, sources, noisy)).found
+def test_network_and_sizes_are_read_from_the_file(name, noisy, sources, tmp_path):
+    arrays = load_file(_file(tmp_path / "w.safetensors", name, sources, noisy))
+    found = detect({key: tuple(values.shape) for key, values in arrays.items()}, "w")
     assert found.net == SMALL[name]
     assert (found.ins, found.outs, found.noisy) == (sources + noisy, 1, noisy)
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_every_array_of_a_file_has_its_own_place_and_fills_it(name):
-    net = SMALL[name].build(Ends(1, 1, 1))
+    net = SMALL[name].build(_channels(2, True))
     places: dict[str, list[int]] = {}
     for slot in layout(net).values():
         places.setdefault(slot.parameter, []).append(slot.third)
@@ -203,10 +211,10 @@ def test_an_imported_network_gives_the_same_numbers_inside_its_run(tmp_path):
     x, image, log_snr = torch.randn(2, 1, 1, 12, 12), torch.randn(2, 1, 1, 12, 12), torch.tensor([0.5, -4.0])
     alone = load_network(weights)
     with torch.no_grad():
-        torch.testing.assert_close(alone(x, image, log_snr), inside(x, Condition(images=image), log_snr))
+        torch.testing.assert_close(ask(alone, x, image, log_snr), ask(inside, x, image, log_snr))
 
 
-def test_a_unet_that_is_told_the_time_is_imported_as_a_denoiser(tmp_path):
+def test_a_unet_with_a_noise_level_is_imported_as_a_denoiser(tmp_path):
     run = import_run(_file(tmp_path / "w.safetensors", "unet", noisy=True), tmp_path / "run")
     assert load(run.folder).recipe.method.kind == "diffusion"
 

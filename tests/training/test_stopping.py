@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from voxlate import recipe
 from voxlate.errors import Stopped
 from voxlate.recipe import Stop
+from voxlate.training.optimiser import Epochs
 from voxlate.training.run import Run, read_header
-from voxlate.training.stopping import Epochs
 from voxlate.training.train import train
 
 PAPER = Stop()
@@ -56,14 +56,14 @@ def test_the_window_must_be_full_and_no_number_ends_nothing():
 
 
 @given(st.lists(st.floats(0, 10, width=32), min_size=1, max_size=40), st.integers(1, 7), st.integers(0, 40))
-def test_epochs_are_means_of_their_steps_wherever_they_are_taken_up_again(losses, steps, cut):
+def test_epochs_are_means_of_their_steps_wherever_they_go_on(losses, steps, cut):
     epochs = Epochs(steps)
     for number, loss in enumerate(losses):
         if number == cut:
             again = Epochs(steps)
-            again.take_up(epochs.state())
+            again.load_state(epochs.state())
             epochs = again
-        epochs.note(torch.tensor(loss))
+        epochs.add(torch.tensor(loss))
     whole = len(losses) // steps
     assert epochs.losses == pytest.approx([sum(losses[n * steps : (n + 1) * steps]) / steps for n in range(whole)])
 

@@ -16,14 +16,14 @@ from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.tables import Scores
 from voxlate.synthesis.folder import find_scans, synthesise_cases
 from voxlate.synthesis.model import load
-from voxlate.training.journal import Progress
+from voxlate.training.log import StepCallback
 from voxlate.training.train import train
 
 RECIPE = "phantom_t1_to_ct"
 CASES, SIZE = 12, (96, 96, 48)
 
 
-def demo(out: Path, progress: Progress) -> tuple[Scores, Path, Path]:
+def demo(out: Path, progress: StepCallback) -> tuple[Scores, Path, Path]:
     """Make heads with tumours, learn CT from T1 on most of them, score the others; gives scores, report and picture.
 
     Every step is kept: run again, it goes on where it was.

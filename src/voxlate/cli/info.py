@@ -68,6 +68,7 @@ def _model(path: Path) -> dict[str, Any]:
         "title": recipe["title"],
         "source": recipe["data"]["source"],
         "target": recipe["data"]["target"],
+        **({"needs code": ", ".join(header["imports"])} if "imports" in header else {}),
         "parameters": header["parameters"],
         "steps": header["steps"],
         "minutes": round(header["seconds"] / 60, 1),

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from voxlate.cli.app import app, err, out
-from voxlate.cli.options import Changes, Device, Json, Manifest, Pattern, Preset, Samples, Split, To, pairs
+from voxlate.cli.options import AllowCode, Changes, Device, Json, Manifest, Pattern, Preset, Samples, Split, To, pairs
 from voxlate.cli.progress import Bars, bar
 
 
@@ -111,6 +111,7 @@ def synth(
     manifest: Manifest = None,
     preset: Preset = None,
     device: Device = "auto",
+    allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Make the target modalities of one case or of a cohort, on the input's own grid and in physical units."""
@@ -123,7 +124,7 @@ def synth(
     named |= {key: {"kind": kind} for key, kind in kinds.items() if kind is not None}
     if crop is not None:
         named["slices"] = {"kind": slices or "whole", "crop": crop}
-    model = load(run, device)
+    model = load(run, device, allow_code)
     model = model if like is None else model.with_synthesis_of(recipes.read(like))
     model = model.with_options(**{**named, **recipes.table(pairs(change))})
     scans = find_scans(inputs, model, split=split, missing=missing, pattern=pattern, manifest=manifest, preset=preset)

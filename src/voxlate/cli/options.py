@@ -10,6 +10,9 @@ from voxlate.errors import BadInput
 To = Annotated[Path, typer.Option("--out", help="Folder for what this command makes.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON, for programs.")]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or cuda.")]
+AllowCode = Annotated[
+    bool, typer.Option("--allow-code", help="Import the Python code that the model names, and run it.")
+]
 Pattern = Annotated[str | None, typer.Option(help="Where files are, with {patient}, {case} and {modality}.")]
 Manifest = Annotated[Path | None, typer.Option(help="CSV or TSV: case, patient, split, a path for each modality.")]
 Preset = Annotated[

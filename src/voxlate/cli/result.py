@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from voxlate.cli.app import app, err, out
-from voxlate.cli.options import Device, Json, Manifest, Pattern, Preset, Split, pairs
+from voxlate.cli.options import AllowCode, Device, Json, Manifest, Pattern, Preset, Split, pairs
 from voxlate.cli.progress import Bars, bar
 
 
@@ -103,6 +103,7 @@ def likelihood(
     seed: Annotated[int, typer.Option(min=0, help="Of the random probes.")] = 0,
     device: Device = "auto",
     to: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the answer as JSON too.")] = None,
+    allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Say how likely the true images are under a diffusion model: bits per dimension, case by case (slow)."""
@@ -119,6 +120,7 @@ def likelihood(
             batch=batch,
             seed=seed,
             device=device,
+            allow_code=allow_code,
             progress=lambda done, total: bars("likelihood", done, total),
         )
     if to:

@@ -10,8 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from voxlate.diffusion.paths import Schedule
 from voxlate.diffusion.samplers import Denoise, Draw, Node, at, nodes, steps_of
+from voxlate.diffusion.schedules import Schedule
 
 
 def heun(denoise: Denoise, schedule: Schedule, x: Tensor, times: Tensor, noise: Draw) -> Tensor:

@@ -1,4 +1,4 @@
-"""How likely pictures are under a model: the probability-flow ODE run from the picture to noise."""
+"""How likely images are under a model: the probability-flow ODE run from the image to noise."""
 
 import math
 from typing import Literal
@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from voxlate.diffusion.ode import Slope, integrate, velocity
-from voxlate.diffusion.paths import Schedule
 from voxlate.diffusion.sample import inside
 from voxlate.diffusion.samplers import Denoise, Draw
+from voxlate.diffusion.schedules import Schedule
 
 FIRST_STEP = 1e-3  # the first step to try, in units of t
 
@@ -24,12 +24,12 @@ def bits_per_dim(
     rtol: float = 1e-5,
     atol: float = 1e-5,
 ) -> Tensor:
-    """−log2 of the density of each picture over its number of voxels, [B]; of the voxels in the mask given the others.
+    """−log2 of the density of each image over its number of voxels, [B]; of the voxels in the mask given the others.
 
     x0: [B, ...] in network units; each factor k on its values adds log2 k, so 256 grey levels that fill [−1, 1] have
     7 bits more. denoise must be differentiable and must not clip. divergence: "exact" takes one derivative a voxel, a
     source of normal draws one along a random sign of each voxel (Hutchinson), which is right on average.
-    start: the time that x0 is taken for, since the density of a clean picture may be infinite.
+    start: the time that x0 is taken for, since the density of a clean image may be infinite.
     Source: Song et al. 2021, eq. 39 (the instantaneous change of variables of Chen et al. 2018).
     """
     mask = torch.ones_like(x0) if mask is None else mask.to(x0).expand_as(x0)

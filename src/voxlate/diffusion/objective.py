@@ -12,8 +12,8 @@ from pydantic import Field
 from torch import Tensor
 
 from voxlate.config import settings
-from voxlate.diffusion.paths import LOG_SNR_LIMIT
 from voxlate.diffusion.prediction import Kind, coefficients
+from voxlate.diffusion.schedules import LOG_SNR_LIMIT
 from voxlate.errors import BadInput
 
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from voxlate.diffusion.paths import FIRST_TIME, LOG_SNR_LIMIT, Schedule, rates
 from voxlate.diffusion.prediction import per_item, to_eps
 from voxlate.diffusion.samplers import Denoise, Draw, mean_square
+from voxlate.diffusion.schedules import FIRST_TIME, LOG_SNR_LIMIT, Schedule, rates
 from voxlate.errors import BadInput
 
 Slope = Callable[[Tensor, Tensor], Tensor]  # x: [B, ...], t: [B] float64 on the CPU -> dx/dt, [B, ...]
@@ -68,7 +68,7 @@ def integrate(slope: Slope, x: Tensor, start: float, end: float, step: float, rt
         guess, rates = _stages(slope, x, t, towards * h, rate)
         off = per_item(h, x) * sum(weight * each for weight, each in zip(_ERROR, rates))
         error = mean_square(off / (atol + rtol * torch.maximum(x.abs(), guess.abs()))).sqrt().flatten().cpu().double()
-        kept = ~(error > 1)  # what is not a number is kept: it shows in the picture, as with every sampler
+        kept = ~(error > 1)  # what is not a number is kept: it shows in the image, as with every sampler
         if (~kept & (h < _SMALLEST)).any():
             raise BadInput(
                 f"rk45: expected tolerances that steps of {_SMALLEST:g} keep, found rtol {rtol:g} and atol {atol:g}. "

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from voxlate.diffusion.paths import Schedule
+from voxlate.diffusion.schedules import Schedule
 
 Kind = Literal["eps", "x0", "v", "score", "x_plus_score", "velocity"]
 
@@ -49,7 +49,7 @@ def target(x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor, kind: Kind) ->
 
 
 def to_x0(out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor, kind: Kind) -> Tensor:
-    """The picture that a network's output means: x0 = (b·x_t − sigma·c·out) / (alpha·b − sigma·a).
+    """The image that a network's output means: x0 = (b·x_t − sigma·c·out) / (alpha·b − sigma·a).
 
     alpha, sigma: [B]. Finite at sigma = 0 for every kind, and wherever alpha > 0; "v", "x0" and "velocity" also at 0.
     """
@@ -61,7 +61,7 @@ def to_x0(out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor, kind: Kind) ->
 
 
 def to_eps(x0: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-    """The noise in x_t if x0 is the picture; alpha, sigma: [B], sigma > 0."""
+    """The noise in x_t if x0 is the image; alpha, sigma: [B], sigma > 0."""
     return (x_t - per_item(alpha, x_t) * x0) / per_item(sigma, x_t)
 
 
@@ -89,7 +89,7 @@ def rescheduled(
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """The denoiser under another schedule: it goes by the log-SNR, and the state is scaled to the trained path.
 
-    Log-SNRs beyond those of `trained` are held at its ends, with a state of the size that the network has seen there.
+    Log-SNRs beyond those of `trained` are held at its limits, with a state of the size that the network has seen there.
     """
 
     def other(x_t: Tensor, t: Tensor) -> Tensor:

@@ -1,17 +1,16 @@
-"""From noise to picture: the settings of a synthesis, and the one function that walks through them."""
+"""From noise to image: the settings of a synthesis, and the one function that runs it."""
 
 import math
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxlate.config import settings
+from voxlate.config import imported, settings
 from voxlate.diffusion.higher_order import dpm2, dpm3, dpmpp_2m, dpmpp_2s, heun
 from voxlate.diffusion.ode import rk45
-from voxlate.diffusion.paths import Schedule
 from voxlate.diffusion.prediction import rescheduled
 from voxlate.diffusion.samplers import (
     Denoise,
@@ -23,27 +22,15 @@ from voxlate.diffusion.samplers import (
     euler_maruyama,
     predictor_corrector,
 )
-from voxlate.diffusion.schedules import AnySchedule
+from voxlate.diffusion.schedules import AnySchedule, Schedule
 from voxlate.diffusion.times import GridName, grid
+from voxlate.diffusion.windows import Windows
 from voxlate.errors import BadInput
 
-SamplerName = Literal[
-    "ddim", "ddpm", "adjusted_ddim", "dpm1", "dpm2", "dpm3", "dpmpp_2s", "dpmpp_2m", "heun", "rk45", "euler_maruyama",
-    "predictor_corrector",
-]  # fmt: skip
-SAMPLERS: dict[SamplerName, Sampler] = {
-    "ddim": ddim,
-    "ddpm": ddpm,
-    "adjusted_ddim": adjusted_ddim,
+SAMPLERS: dict[str, Sampler] = {
+    **{sampler.__name__: sampler for sampler in (ddim, ddpm, adjusted_ddim, euler_maruyama, predictor_corrector)},
+    **{sampler.__name__: sampler for sampler in (dpm2, dpm3, dpmpp_2s, dpmpp_2m, heun, rk45)},
     "dpm1": ddim,  # DPM-Solver-1 is DDIM
-    "dpm2": dpm2,
-    "dpm3": dpm3,
-    "dpmpp_2s": dpmpp_2s,
-    "dpmpp_2m": dpmpp_2m,
-    "heun": heun,
-    "rk45": rk45,
-    "euler_maruyama": euler_maruyama,
-    "predictor_corrector": predictor_corrector,
 }
 EVEN_IN_LOG_SNR = ("dpm2", "dpm3", "dpmpp_2s", "dpmpp_2m")  # whose steps are made for that
 
@@ -55,13 +42,15 @@ FAINT = 0.005
 
 @settings
 class SamplerSettings:
-    """How pictures are drawn: `synth = { sampler = "ddim", steps = 32, eta = 0.0 }`.
+    """How images are drawn: `synth = { sampler = "ddim", steps = 32, eta = 0.0 }`.
 
     `steps` counts the points at which the network denoises. heun, dpm2 and dpmpp_2s do so twice at each but the
     closing one, dpm3 three times, predictor_corrector 1 + `correctors` times; rk45 finds its own points.
     """
 
-    sampler: Annotated[SamplerName, Field(description="how to step from noise to picture")] = "ddim"
+    sampler: Annotated[
+        str, Field(description='how to step from noise to image; "module:function" for one of your own')
+    ] = "ddim"
     steps: Annotated[int, Field(ge=1, description="times at which the network denoises")] = 32
     eta: Annotated[float, Field(ge=0, le=1, description="share of fresh noise in ddim; 1 is ddpm")] = 0.0
     r: Annotated[
@@ -86,8 +75,11 @@ class SamplerSettings:
             'others (schedules steep at 0 want "log_snr")'
         ),
     ] = None
+    windows: Annotated[
+        Windows | None, Field(description="denoise a volume in overlapping windows of slices; unset: whole")
+    ] = None
     start: Annotated[
-        float, Field(gt=0, le=1, description="time to start from; below 1 keeps part of an initial picture")
+        float, Field(gt=0, le=1, description="time to start from; below 1 keeps part of an initial image")
     ] = 1.0
     end: Annotated[
         float | None,
@@ -100,6 +92,11 @@ class SamplerSettings:
     ] = None
 
     def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS and ":" not in self.sampler:
+            raise BadInput(
+                f'synth.sampler: expected one of {", ".join(SAMPLERS)}, or "module:function", found {self.sampler!r}. '
+                "Change it."
+            )
         if self.eta and self.sampler != "ddim":
             raise BadInput(
                 f'synth.eta: expected 0 unless sampler = "ddim", found {self.eta} with "{self.sampler}". Drop eta.'
@@ -119,9 +116,12 @@ class SamplerSettings:
         alpha, sigma = schedule(torch.tensor(end))
         return end > 0 or float(sigma / alpha) > FAINT
 
-    def walk(self) -> Sampler:
-        """The sampler with its options bound."""
-        options: dict[SamplerName, dict[str, float]] = {
+    def bound_sampler(self) -> Sampler:
+        """The sampler with its options bound; raises BadInput where one of the user's own cannot be imported."""
+        if ":" in self.sampler:
+            own: Sampler = imported(self.sampler)
+            return own
+        options: dict[str, dict[str, float]] = {
             "ddim": {"eta": self.eta},
             "rk45": {"rtol": self.rtol, "atol": self.atol},
             "predictor_corrector": {"r": self.r, "correctors": self.correctors},
@@ -168,16 +168,16 @@ def sample(
     mask: Tensor | None = None,
     initial: Tensor | None = None,
 ) -> Tensor:
-    """Draw pictures [B, C, D, H, W] like `known`, which they equal bit for bit where the mask is 0.
+    """Draw images [B, C, D, H, W] like `known`, which they equal bit for bit where the mask is 0.
 
     denoise, schedule: what was trained; `how.schedule` may differ.
-    initial: the picture that sampling starts from, noised to `how.start`; without it the start is noise alone.
+    initial: the image that sampling starts from, noised to `how.start`; without it the start is noise alone.
     mask: 1 where to synthesise, broadcasts to known; None: everywhere, and only the shape of known matters.
     """
     if mask is None:
-        return _walk(how, denoise, schedule, noise, known, initial)
+        return _run(how, denoise, schedule, noise, known, initial)
     nothing = torch.zeros_like(known)
-    x = _walk(
+    x = _run(
         how,
         inside(denoise, known, mask),
         schedule,
@@ -188,7 +188,7 @@ def sample(
     return hold(x, known, mask)
 
 
-def _walk(
+def _run(
     how: SamplerSettings, denoise: Denoise, trained: Schedule, noise: Draw, like: Tensor, initial: Tensor | None
 ) -> Tensor:
     schedule = how.schedule or trained
@@ -205,7 +205,7 @@ def _walk(
         x = float(schedule.start_std(times[0])) * draw(like)
     else:
         x = float(alpha) * initial + float(sigma) * draw(like)
-    x = how.walk()(denoise, schedule, x, times, draw)
+    x = how.bound_sampler()(denoise, schedule, x, times, draw)
     return denoise(x, times[-1].expand(len(x))) if how.closes(schedule) else x
 
 

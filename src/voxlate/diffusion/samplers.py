@@ -4,8 +4,8 @@ denoise(x, t) -> x0 hides the network, the kind of its output, the condition and
 times: [N + 1] falling. noise(x): fresh normal draws like x. With t now and s < t next, x = alpha·x0 + sigma·eps.
 Coefficients are plain floats made before the loop, so a loop never waits for the device.
 
-Here are DDIM and its kin and the reverse SDE; solvers.py has those of higher order, ode.py the one that sets its own
-steps.
+Here are DDIM, its relatives and the reverse SDE; higher_order.py has those of higher order, ode.py the one that sets
+its own steps.
 """
 
 import math
@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from voxlate.diffusion.paths import Schedule
+from voxlate.diffusion.schedules import Schedule
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Draw = Callable[[Tensor], Tensor]
@@ -111,7 +111,7 @@ def mean_square(x: Tensor) -> Tensor:
 
 
 def steps_of(schedule: Schedule, times: Tensor) -> Iterator[tuple[Node, Node]]:
-    """Each step's two ends."""
+    """The nodes between which each step goes."""
     return pairwise(nodes(schedule, times))
 
 

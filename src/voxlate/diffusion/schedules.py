@@ -1,12 +1,15 @@
-"""Noise schedules: t in [0, 1] -> (alpha, sigma) of x_t = alpha·x0 + sigma·eps; t = 0 is the picture, t = 1 noise.
+"""Noise schedules: t in [0, 1] -> (alpha, sigma) of x_t = alpha·x0 + sigma·eps; t = 0 is the image, t = 1 noise.
 
-A schedule states its log-SNR, 2·log(alpha / sigma), and its path; a new one is three lines. Times are few (one an
-item), so everything here is float64 on the device of t, by default the CPU.
+A schedule states its log-SNR, 2·log(alpha / sigma), which falls, and its path, which turns that into (alpha, sigma);
+the rest follows, so that a new one is three lines. Times are few (one an item), so everything here is float64 on the
+device of t, by default the CPU.
 """
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import Field
@@ -14,9 +17,102 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
 from voxlate.config import settings
-from voxlate.diffusion.paths import LOG_SNR_LIMIT, FromLogSnr, Path, preserving
-from voxlate.diffusion.paths import Schedule as Schedule
 from voxlate.errors import BadInput
+
+# Networks never see a log-SNR outside ±20. At −20, alpha is 4.5e-5: small, but x0 can still be divided out.
+# At the clean end only the number that networks see is limited; sigma itself may reach 0: t = 0 is exactly the image.
+LOG_SNR_LIMIT = 20.0
+FIRST_TIME = 1e-9  # derivatives at t = 0 are taken here: log_snr is infinite at 0 for most schedules, g² is not
+
+
+class Schedule(Protocol):
+    """What samplers, losses and networks may ask of a schedule; t and log_snr of any shape, float64 out."""
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]: ...
+    def log_snr(self, t: Tensor) -> Tensor: ...
+    def t(self, log_snr: Tensor) -> Tensor: ...
+    def log_alpha_drift(self, t: Tensor) -> Tensor: ...
+    def g2(self, t: Tensor) -> Tensor: ...
+    def start_std(self, t: Tensor) -> Tensor: ...
+
+
+def preserving(log_snr: Tensor) -> tuple[Tensor, Tensor]:
+    """alpha² + sigma² = 1."""
+    return torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt()
+
+
+def exploding(log_snr: Tensor) -> tuple[Tensor, Tensor]:
+    """alpha = 1."""
+    return torch.ones_like(log_snr), torch.exp(-log_snr / 2)
+
+
+def straight(log_snr: Tensor) -> tuple[Tensor, Tensor]:
+    """alpha + sigma = 1."""
+    return torch.sigmoid(log_snr / 2), torch.sigmoid(-log_snr / 2)
+
+
+Path = Literal["preserving", "exploding", "straight"]
+_PATHS = {"preserving": preserving, "exploding": exploding, "straight": straight}
+
+
+class FromLogSnr(ABC):
+    """Everything that follows from a falling log-SNR and a path."""
+
+    path: ClassVar[Path] = "preserving"
+
+    @abstractmethod
+    def _log_snr(self, t: Tensor) -> Tensor:
+        """The schedule's own formula; may be infinite at both ends."""
+
+    def _floored(self, t: Tensor) -> Tensor:
+        return self._log_snr(t.double()).clamp(min=-LOG_SNR_LIMIT)
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return _PATHS[self.path](self._floored(t))
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return self._floored(t).clamp(max=LOG_SNR_LIMIT)
+
+    def t(self, log_snr: Tensor) -> Tensor:
+        """By bisection; schedules with a closed form use that."""
+        log_snr = log_snr.double()
+        low, high = torch.zeros_like(log_snr), torch.ones_like(log_snr)
+        for _ in range(80):  # 53 bits, and as many again for times near 0
+            middle = (low + high) / 2
+            early = self._log_snr(middle) > log_snr
+            low, high = torch.where(early, middle, low), torch.where(early, high, middle)
+        return high
+
+    def log_alpha_drift(self, t: Tensor) -> Tensor:
+        """f = d log alpha / dt of the forward process dx = f·x·dt + g·dw."""
+        return _slope(lambda u: self(u)[0].log(), t)
+
+    def g2(self, t: Tensor) -> Tensor:
+        """g² = −sigma²·d log_snr/dt (Kingma et al. 2021, eq. 20, holds for every alpha)."""
+        return -(self(t.double().clamp(min=FIRST_TIME))[1] ** 2) * _slope(self._floored, t)
+
+    def start_std(self, t: Tensor) -> Tensor:
+        """Standard deviation of the noise that sampling starts from.
+
+        1 for variance preserving (as published, even where alpha(1) is not 0), else sigma.
+        """
+        alpha, sigma = self(t)
+        return torch.hypot(alpha, sigma) if self.path == "preserving" else sigma
+
+
+def rates(schedule: Schedule, t: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """(alpha, sigma) and their derivatives by t, like t; t above 0 and not within the limit of the log-SNR."""
+    with torch.inference_mode(False):
+        t = t.double().clone()
+        values, slopes = torch.func.jvp(schedule, (t,), (torch.ones_like(t),))[:2]
+    return values, slopes
+
+
+def _slope(f: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    t = t.double().clamp(min=FIRST_TIME)
+    with torch.inference_mode(False):
+        slope: Tensor = torch.func.jvp(f, (t.clone(),), (torch.ones_like(t),))[1]
+    return slope
 
 
 @settings
@@ -27,7 +123,6 @@ class Cosine(FromLogSnr):
     log_snr_max: Annotated[
         float, Field(gt=0, le=LOG_SNR_LIMIT, description="log-SNR at t = 0, and minus that at 1")
     ] = 15.0
-    path: ClassVar[Path] = "preserving"
 
     def _log_snr(self, t: Tensor) -> Tensor:
         return _cosine(t, self.log_snr_max)
@@ -38,16 +133,15 @@ class Cosine(FromLogSnr):
 
 @settings
 class ShiftedCosine(FromLogSnr):
-    """The cosine schedule with 2·log(reference / size) added, so that large pictures get more noise.
+    """The cosine schedule with 2·log(reference / size) added, so that large images get more noise.
 
     Source: Hoogeboom et al. 2023, eq. 3 (simple diffusion, reference 64); the figure of paper 001 has 32.
     """
 
     kind: Literal["shifted_cosine"] = "shifted_cosine"
-    size: Annotated[float, Field(gt=0, description="side of the pictures in pixels")] = 256.0
+    size: Annotated[float, Field(gt=0, description="side of the images in pixels")] = 256.0
     reference: Annotated[float, Field(gt=0, description="side at which the plain cosine schedule is right")] = 64.0
     log_snr_max: Annotated[float, Field(gt=0, le=LOG_SNR_LIMIT, description="log-SNR at t = 0 before the shift")] = 15.0
-    path: ClassVar[Path] = "preserving"
 
     @property
     def shift(self) -> float:
@@ -87,7 +181,6 @@ class Sigmoid(FromLogSnr):
     end: Annotated[float, Field(description="argument of the sigmoid at t = 1, times tau")] = 3.0
     tau: Annotated[float, Field(gt=0, description="temperature: large is nearly linear, small is steep")] = 1.0
     power: Annotated[Literal["alpha2", "alpha"], Field(description="what the curve gives: alpha² or alpha")] = "alpha2"
-    path: ClassVar[Path] = "preserving"
 
     def __post_init__(self) -> None:
         if self.start == self.end:
@@ -115,7 +208,6 @@ class LinearAlpha(FromLogSnr):
     """alpha = 1 − t with sigma² = 1 − alpha² (the "linear" schedule of paper 001)."""
 
     kind: Literal["linear_alpha"] = "linear_alpha"
-    path: ClassVar[Path] = "preserving"
 
     def _log_snr(self, t: Tensor) -> Tensor:
         return 2 * torch.log1p(-t) - torch.log(t * (2 - t))
@@ -127,7 +219,7 @@ class LinearAlpha(FromLogSnr):
 
 @settings
 class LinearBetas(FromLogSnr):
-    """The betas of a discrete DDPM as a table: index i of `count` is t = (i + 1) / count, t = 0 the picture itself.
+    """The betas of a discrete DDPM as a table: index i of `count` is t = (i + 1) / count, t = 0 the image itself.
 
     alpha² is the running product of 1 − beta; between two indices log_snr is linear, before the first sigma² is.
     Source: Ho et al. 2020; spacing "sqrt" is the "scaled linear" of latent diffusion (Rombach et al. 2022).
@@ -138,7 +230,6 @@ class LinearBetas(FromLogSnr):
     last: Annotated[float, Field(gt=0, lt=1, description="beta of the last index")] = 0.02
     count: Annotated[int, Field(ge=2, description="number of betas, T")] = 1000
     spacing: Annotated[Literal["linear", "sqrt"], Field(description="whether beta or its root grows evenly")] = "linear"
-    path: ClassVar[Path] = "preserving"
 
     def _log_snr(self, t: Tensor) -> Tensor:
         table = _table(self.first, self.last, self.count, self.spacing).to(t.device)
@@ -165,7 +256,6 @@ class LinearVP(FromLogSnr):
     kind: Literal["linear_vp"] = "linear_vp"
     first: Annotated[float, Field(gt=0, description="beta at t = 0")] = 0.1
     last: Annotated[float, Field(gt=0, description="beta at t = 1")] = 20.0
-    path: ClassVar[Path] = "preserving"
 
     def _log_snr(self, t: Tensor) -> Tensor:
         return -torch.log(torch.expm1(t * self.first + t**2 * (self.last - self.first) / 2))
@@ -219,7 +309,7 @@ class GeometricVE(FromLogSnr):
 class FlowMatching(FromLogSnr):
     """The straight line alpha = 1 − t, sigma = t (Lipman et al. 2023; Liu et al. 2023).
 
-    Times within 4.5e-5 of 1 are held there (see paths.LOG_SNR_LIMIT).
+    Times within 4.5e-5 of 1 are held there (see LOG_SNR_LIMIT).
     """
 
     kind: Literal["flow"] = "flow"

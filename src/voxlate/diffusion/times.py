@@ -1,4 +1,4 @@
-"""Which times: those a training step draws, and those a sampler walks through."""
+"""Which times: those a training step draws, and those a sampler steps through."""
 
 from typing import Annotated, Literal, Protocol
 
@@ -7,8 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from voxlate.config import settings
-from voxlate.diffusion.paths import LOG_SNR_LIMIT, Schedule
-from voxlate.diffusion.schedules import LinearBetas
+from voxlate.diffusion.schedules import LOG_SNR_LIMIT, LinearBetas, Schedule
 from voxlate.errors import BadInput
 
 
@@ -34,7 +33,7 @@ class UniformTimes:
 
 @settings
 class EarlyHeavyTimes:
-    """Density proportional to 2 − t, so that times near the picture are drawn up to twice as often (paper 004).
+    """Density proportional to 2 − t, so that times near the image are drawn up to twice as often (paper 004).
 
     With `count` = T the published table itself: index i with probability (2T − i) / (T·(3T + 1)/2), t = (i + 1)/T.
     """
@@ -78,7 +77,7 @@ class NormalLogSnrTimes:
 
 @settings
 class UniformLogSnrTimes:
-    """log-SNR is uniform, whatever the schedule; by default between the schedule's own ends."""
+    """log-SNR is uniform, whatever the schedule; by default between the schedule's own limits."""
 
     kind: Literal["uniform_log_snr"] = "uniform_log_snr"
     low: Annotated[float, Field(description="lowest log-SNR (most noise)")] = -LOG_SNR_LIMIT
@@ -107,7 +106,7 @@ GridName = Literal["t", "log_snr", "early_heavy", "karras", "index"]
 def grid(name: GridName, schedule: Schedule, steps: int, start: float = 1.0, end: float = 0.0) -> Tensor:
     """steps + 1 falling times from `start` to `end`, float64 on the CPU.
 
-    "t": even in t. "log_snr": even in log-SNR. "early_heavy": steps shrink towards the picture as paper 004 draws
+    "t": even in t. "log_snr": even in log-SNR. "early_heavy": steps shrink towards the image as paper 004 draws
     times. "karras": even in (sigma/alpha)^(1/7) (Karras et al. 2022, eq. 5). "index": the table indices
     round(linspace(T − 1, 0, steps)) of a discrete schedule, then `end`.
     """
@@ -116,15 +115,15 @@ def grid(name: GridName, schedule: Schedule, steps: int, start: float = 1.0, end
     if name == "index":
         return _index_grid(schedule, steps, start, end)
     share = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
-    ends = torch.tensor([start, end], dtype=torch.float64)
+    limits = torch.tensor([start, end], dtype=torch.float64)
     if name == "t":
         times = start + share * (end - start)
     elif name == "early_heavy":
         times = end + (start - end) * early_heavy(1 - share)
     else:
-        first, last = schedule.log_snr(ends)
+        first, last = schedule.log_snr(limits)
         times = schedule.t(first + share * (last - first) if name == "log_snr" else _karras(first, last, share))
-    times[0], times[-1] = ends
+    times[0], times[-1] = limits
     if (times.diff() >= 0).any():
         raise BadInput(
             f'times: expected a log-SNR that falls from {start} to {end} for grid "{name}", found one that is held at '

@@ -1,4 +1,4 @@
-"""Translation learned without pairs: there and back again is where one began, and critics watch both shores."""
+"""Translation learned without pairs: two generators that invert each other, and a critic of the images of each."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -13,134 +13,156 @@ from voxlate.config import settings
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.errors import BadInput
-from voxlate.methods.method import Channels, Method, Problem, Task
-from voxlate.methods.opponent import blame, judged, unmoved
+from voxlate.methods.method import (
+    Losses,
+    Method,
+    MethodSettings,
+    Problem,
+    StageSettings,
+    Task,
+    regressor,
+    required,
+    total,
+)
+from voxlate.methods.opponent import AnyCritic, discriminator_loss, generator_loss
 from voxlate.methods.regression import Regression, RegressionSettings
-from voxlate.methods.tasks import Translate
 from voxlate.nets.critic import Critic
+from voxlate.nets.interface import Channels, NetSettings
 
-WAYS = ("forth", "back")
+DIRECTIONS = ("to_target", "to_source")
 
 
 @settings
-class CycleSettings:
-    """Two generators, there and back, and two critics, from sources and targets of different patients (CycleGAN)."""
+class CycleSettings(MethodSettings):
+    """A forward and a backward generator and two critics, from sources and targets of different patients (CycleGAN)."""
 
-    turns: ClassVar[Mapping[str, int]] = {"critics": 1, "generators": 1}
+    needs_pairs: ClassVar[bool] = False
+    takes_opponent: ClassVar[bool] = False
     kind: Literal["cycle"] = "cycle"
     game: Annotated[
         Literal["least_squares", "cross_entropy"], Field(description="what critics and generators play")
     ] = "least_squares"
-    critic: Annotated[Critic, Field(description="the network of each of the two opponents")] = Critic(
+    critic: Annotated[AnyCritic, Field(description="the network of each of the two opponents")] = Critic(
         widths=(64, 128, 256, 512), norm="instance", answer="patches"
     )
     cycle: Annotated[
-        float, Field(ge=0, description="weight, each way, of how an image differs that went there and back")
+        float, Field(ge=0, description="weight, in each direction, of what an image loses in both generators")
     ] = 10.0
     identity: Annotated[
         float, Field(ge=0, description="weight of what a generator does to an image that needs nothing; 0: none")
     ] = 0.0
     history: Annotated[
-        int, Field(ge=0, description="made images kept a side, of which the critics are shown some again; 0: none")
+        int, Field(ge=0, description="earlier images kept a direction, some of which critics see again; 0: none")
     ] = 50
     data: Annotated[RegressionSettings, Field(description="how images are compared, as in a regression")] = (
         RegressionSettings(loss="l1", reduction="all")
     )
 
+    @property
+    def turns(self) -> Mapping[str, int]:
+        return {"critics": 1, "generators": 1}
+
+    def build(self, net: NetSettings, task: Task, channels: Channels) -> "Cycle":
+        forward = regressor(channels, known_in_state=False)
+        targets = {f"target{number}": 1 for number in range(channels.out)}
+        backward = Channels(images=targets, out=sum(channels.images.values()))
+        return Cycle(self, net.build(forward), net.build(backward), task, forward)
+
+    def check(self, stage: StageSettings, where: str) -> None:
+        super().check(stage, where)
+        if stage.task.completes or stage.task.needs:
+            raise BadInput(
+                f"{where}: expected task.kind 'translate' for method.kind = 'cycle', found another. Change it."
+            )
+        sources, targets = len(stage.data.source) * (1 + 2 * stage.data.stack), len(stage.data.target)
+        if self.identity and sources != targets:
+            raise BadInput(
+                f"{where}: expected as many source as target channels for method.identity, found {sources} and "
+                f"{targets}. Set it to 0."
+            )
+
 
 class Cycle(Method):
-    """Forth makes targets from sources, back makes sources from targets; forth alone answers at inference.
+    """The forward generator makes targets from sources, the backward one sources from targets; forward alone answers.
 
-    A target need not be of its source's body: each side is posed with a mask of its own, and what is made has the
+    A target need not be of its source's body: each direction is posed with a mask of its own, and what is made has the
     mask of what it was made from. Source: Zhu et al. 2017 (ICCV), eq. 1 to 3, sec. 4.
     """
 
-    def __init__(self, options: CycleSettings, forth: nn.Module, back: nn.Module, task: Task, channels: Channels):
+    task: Task
+
+    def __init__(self, options: CycleSettings, forward: nn.Module, backward: nn.Module, task: Task, channels: Channels):
         super().__init__()
-        sources, targets = channels.condition, channels.state
-        if not isinstance(task, Translate):
-            raise BadInput("task.kind: expected 'translate' for method.kind = 'cycle', found another. Change it.")
-        if options.identity and sources != targets:
-            raise BadInput(
-                f"method.identity: expected as many source as target channels, found {sources} and {targets}. "
-                "Set it to 0."
-            )
-        self.turns: Mapping[str, int] = options.turns
+        self.turns = options.turns
         self.options, self.task = options, task
-        self.generators = nn.ModuleDict(
-            {way: Regression(options.data, net, task) for way, net in zip(WAYS, (forth, back))}
-        )
-        self.critics = nn.ModuleDict(
-            {way: options.critic.build(channels=made) for way, made in zip(WAYS, (targets, sources))}
-        )
-        self.histories = {way: History(options.history) for way in WAYS}
+        nets = dict(zip(DIRECTIONS, (forward, backward)))
+        made = dict(zip(DIRECTIONS, (channels.out, channels.joined)))
+        self.generators = nn.ModuleDict({name: Regression(options.data, net, task) for name, net in nets.items()})
+        self.critics = nn.ModuleDict({name: options.critic.build(channels=count) for name, count in made.items()})
+        self.histories = {name: History(options.history) for name in DIRECTIONS}
 
     @property
     def net(self) -> nn.Module:  # type: ignore[override]
-        return self.way("forth").net
+        return self.generator("to_target").net
 
-    def way(self, name: str) -> Regression:
-        """The generator 'forth' or 'back'."""
-        generator = self.generators[name]
-        assert isinstance(generator, Regression)
+    def generator(self, direction: str) -> Regression:
+        generator: Regression = self.generators[direction]  # type: ignore[assignment]
         return generator
 
     def trained(self, turn: str) -> Iterator[nn.Parameter]:
-        return (self.critics if turn == "critics" else self.generators).parameters()
+        part = self.critics if turn == "critics" else self.generators
+        return (parameter for parameter in part.parameters() if parameter.requires_grad)
 
-    def loss(self, turn: str, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        given = {"forth": replace(batch, target=None, target_mask=None), "back": _other_side(batch)}
-        return self._teach_critics(given, noise) if turn == "critics" else self._generate(given)
+    def loss(self, turn: str, batch: Batch, noise: Noise, progress: float = 1.0) -> Losses:
+        given = {"to_target": replace(batch, target=None, target_mask=None), "to_source": _reversed(batch)}
+        return self._critics_loss(given, noise) if turn == "critics" else self._generators_loss(given)
 
-    def _generate(self, given: Mapping[str, Batch]) -> dict[str, Tensor]:
-        parts: dict[str, Tensor] = {}
-        for way, other in zip(WAYS, reversed(WAYS)):
-            problem, made = self._make(way, given[way])
-            again = self._make(other, replace(given[way], source=made))[1]
-            opinion = unmoved(self.critics[way], made)
-            parts[f"believed_{way}"] = blame(self.options.game, opinion, true=True)
-            parts[f"cycle_{way}"] = self.options.cycle * self._apart(again, problem)
+    def _generators_loss(self, given: Mapping[str, Batch]) -> Losses:
+        parts: Losses = {}
+        for here, other in zip(DIRECTIONS, reversed(DIRECTIONS)):
+            problem, made = self._make(here, given[here])
+            again = self._make(other, replace(given[here], source=made, source_names=()))[1]
+            parts[f"gan_{here}"] = generator_loss(self.critics[here], self.options.game, made)
+            parts[f"cycle_{here}"] = self.options.cycle * self._distance(again, problem)
             if self.options.identity:
-                own, same = self._make(way, given[other])
-                parts[f"identity_{way}"] = self.options.identity * self._apart(same, own)
-        return {"total": torch.stack(list(parts.values())).sum(), **parts}
+                own, same = self._make(here, given[other])
+                parts[f"identity_{here}"] = self.options.identity * self._distance(same, own)
+        return total(parts)
 
-    def _make(self, way: str, given: Batch) -> tuple[Problem, Tensor]:
+    def _critics_loss(self, given: Mapping[str, Batch], noise: Noise) -> Losses:
+        parts: Losses = {}
+        for here, other in zip(DIRECTIONS, reversed(DIRECTIONS)):
+            with torch.no_grad():
+                made = self._make(here, given[here])[1]
+                problem = self.task.pose(given[other])
+                true = self.task.restore(problem.inputs.joined, problem)
+            made = self.histories[here].swap(made, noise) if self.training else made
+            losses = discriminator_loss(self.critics[here], self.options.game, true, made)
+            parts |= {f"{name}_{here}": one for name, one in losses.items()}
+        return {"total": parts["gan_to_target"] + parts["gan_to_source"], **parts}
+
+    def _make(self, direction: str, given: Batch) -> tuple[Problem, Tensor]:
         """The problem as posed, and the image made for it: background outside the mask where the task says inside."""
         problem = self.task.pose(given)
-        return problem, self.task.restore(self.way(way).ask(problem), problem)
+        return problem, self.task.restore(self.generator(direction).run(problem).image, problem)
 
-    def _apart(self, image: Tensor, problem: Problem) -> Tensor:
+    def _distance(self, image: Tensor, problem: Problem) -> Tensor:
         """How far an image is from what the problem gave, on its mask."""
-        return self.way("forth").compare(image, replace(problem, x0=problem.condition.images))["total"]
-
-    def _teach_critics(self, given: Mapping[str, Batch], noise: Noise) -> dict[str, Tensor]:
-        parts: dict[str, Tensor] = {}
-        for way, other in zip(WAYS, reversed(WAYS)):
-            with torch.no_grad():
-                made = self._make(way, given[way])[1]
-                problem = self.task.pose(given[other])
-                assert problem.condition.images is not None
-                true = self.task.restore(problem.condition.images, problem)
-            shown = self.histories[way].swap(made, noise) if self.training else made
-            parts |= {
-                f"{name}_{way}": one for name, one in judged(self.critics[way], self.options.game, true, shown).items()
-            }
-        return {"total": parts["blame_forth"] + parts["blame_back"], **parts}
+        return self.generator("to_target").compare(image, replace(problem, x0=problem.inputs.joined))["total"]
 
     def synthesise(self, batch: Batch, noise: Noise, how: SamplerSettings) -> Tensor:
-        return self.way("forth").synthesise(batch, noise, how)
+        return self.generator("to_target").synthesise(batch, noise, how)
 
-    def memory(self) -> dict[str, Tensor]:
-        return {way: torch.stack(one.images) for way, one in self.histories.items() if one.images}
+    def training_state(self) -> dict[str, Tensor]:
+        return {name: torch.stack(one.images) for name, one in self.histories.items() if one.images}
 
-    def remember(self, memory: Mapping[str, Tensor]) -> None:
-        for way, one in self.histories.items():
-            one.images = list(memory[way]) if way in memory else []
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        for name, one in self.histories.items():
+            one.images = list(state[name]) if name in state else []
 
 
 class History:
-    """Images made earlier: once there are `size`, every other new one takes the place of one, which is shown instead.
+    """Images made earlier: once there are `size`, every other new one is exchanged for one of them, which it replaces.
 
     Source: Shrivastava et al. 2017, sec. 2.3, in the form of Zhu et al. 2017, sec. 4.
     """
@@ -150,24 +172,23 @@ class History:
         self.images: list[Tensor] = []
 
     def swap(self, made: Tensor, noise: Noise) -> Tensor:
-        """What is shown instead of new images [B, C, D, H, W]: the images themselves, or earlier ones."""
+        """What a critic sees in place of new images [B, C, D, H, W]: the images themselves, or earlier ones."""
         if self.size == 0:
             return made
         old, places = noise.uniform() < 0.5, noise.integers(self.size)
-        shown = []
+        seen = []
         for image, is_old, place in zip(made, old.tolist(), places.tolist()):
             if len(self.images) < self.size:
                 self.images.append(image.clone())
             elif is_old:
                 image, self.images[place] = self.images[place], image.clone()
-            shown.append(image)
-        return torch.stack(shown)
+            seen.append(image)
+        return torch.stack(seen)
 
 
-def _other_side(batch: Batch) -> Batch:
-    """The targets as what is given."""
-    if batch.target is None:
-        raise ValueError("this step needs targets; the batch has none")
+def _reversed(batch: Batch) -> Batch:
+    """The batch with its targets as sources."""
+    target = required(batch.target)
     mask = batch.mask if batch.target_mask is None else batch.target_mask
-    present = torch.ones(batch.target.shape[:2], dtype=torch.bool, device=batch.target.device)
-    return Batch(source=batch.target, mask=mask, present=present, item=batch.item)
+    present = torch.ones(target.shape[:2], dtype=torch.bool, device=target.device)
+    return Batch(source=target, mask=mask, present=present, item=batch.item)

@@ -1,6 +1,6 @@
 """The one diffusion model: a network, a schedule, a prediction, a task. Every paper here is a choice of these four."""
 
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -12,19 +12,21 @@ from voxlate.config import settings
 from voxlate.diffusion.likelihood import bits_per_dim
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.objective import AnyWeight, MinSnr, masked_mean
-from voxlate.diffusion.prediction import Kind, denoiser, diffuse, per_item, target
-from voxlate.diffusion.sample import SamplerSettings, hold, sample
+from voxlate.diffusion.prediction import Kind, denoiser, diffuse, per_item, target, to_x0
+from voxlate.diffusion.sample import SamplerSettings, hold, refuse_misfit, sample
 from voxlate.diffusion.samplers import Denoise
 from voxlate.diffusion.schedules import AnySchedule, ShiftedCosine
 from voxlate.diffusion.times import AnyTimes, UniformTimes
-from voxlate.methods.method import Method, Problem, Task
+from voxlate.diffusion.windows import windowed
+from voxlate.methods.method import Attempt, Losses, Method, MethodSettings, Pair, Problem, Task, context_of, required
+from voxlate.nets.interface import Channels, NetSettings, Output
 
 
 @settings
-class DiffusionSettings:
-    """Denoises from pure noise to the target, told the source."""
+class DiffusionSettings(MethodSettings):
+    """Denoises from pure noise to the target, given the source."""
 
-    turns: ClassVar[Mapping[str, int]] = {"net": 1}
+    has_density: ClassVar[bool] = True
     kind: Literal["diffusion"] = "diffusion"
     schedule: Annotated[AnySchedule, Field(description="noise over time")] = ShiftedCosine()
     prediction: Annotated[Kind, Field(description="what the network gives")] = "v"
@@ -45,19 +47,28 @@ class DiffusionSettings:
         Literal["mask", "all"], Field(description="mean over the mask, or over all voxels (Cai et al. 2024)")
     ] = "mask"
 
+    def build(self, net: NetSettings, task: Task, channels: Channels) -> "Diffusion":
+        method = Diffusion(self, net.build(channels), task, channels.state)
+        method.pair_channels = (channels.state, sum(channels.images.values()))
+        return method
+
+    def check_sampler(self, how: SamplerSettings) -> None:
+        refuse_misfit(how, self.schedule)
+
 
 class Diffusion(Method):
     """x_t = alpha·x0 + sigma·eps inside the task's mask, known outside; learns to undo it, then does."""
 
+    task: Task
+
     def __init__(self, options: DiffusionSettings, net: nn.Module, task: Task, state_channels: int):
         super().__init__()
-        self.turns: Mapping[str, int] = options.turns
+        self.turns = options.turns
         self.options, self.net, self.task, self.state_channels = options, net, task, state_channels
 
-    def loss(self, turn: str, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        problem = self.task.pose(batch, noise)
-        x0, mask = problem.x0, problem.mask
-        assert x0 is not None
+    def attempt(self, batch: Batch, noise: Noise, progress: float = 1.0) -> Attempt:
+        problem = self.task.pose(batch, noise, progress)
+        x0, mask = required(problem.x0), problem.mask
         schedule, kind = self.options.schedule, self.options.prediction
         t = self.options.times(noise.uniform(), schedule)
         alpha, sigma = schedule(t)
@@ -65,13 +76,25 @@ class Diffusion(Method):
         x_t = diffuse(x0, eps, alpha, sigma)
         if problem.known is not None:
             x_t = hold(x_t, problem.known, mask)
-        out = self._ask(x_t, problem, schedule.log_snr(t).to(x0))
-        error = out - target(x0, eps, alpha, sigma, kind)
-        error = error.square() if self.options.loss == "l2" else error.abs()
-        weight = self.options.weight(alpha, sigma, kind).to(x0)
-        fit = (weight * masked_mean(error, mask, self.options.reduction)).mean()
-        beside = {name: masked_mean(of, mask, self.options.reduction).mean() for name, of in problem.errors.items()}
-        return {"total": fit + sum(beside.values()), "diffusion": fit, **beside}
+        out = self._run(x_t, problem, schedule.log_snr(t).to(x0))
+
+        def losses() -> Losses:
+            error = out - target(x0, eps, alpha, sigma, kind)
+            error = error.square() if self.options.loss == "l2" else error.abs()
+            weight = self.options.weight(alpha, sigma, kind).to(x0)
+            fit = (weight * masked_mean(error, problem.loss_mask, self.options.reduction)).mean()
+            extra = {
+                name: masked_mean(one, problem.loss_mask, self.options.reduction).mean()
+                for name, one in problem.errors.items()
+            }
+            return {"total": fit + sum(extra.values()), "diffusion": fit, **extra}
+
+        def pair() -> Pair:
+            around = torch.zeros_like(x0) if problem.known is None else problem.known.expand_as(x0)
+            made = to_x0(out, x_t, alpha, sigma, kind)
+            return Pair(hold(x0, around, mask), hold(made, around, mask), *context_of(problem, self.task))
+
+        return Attempt(losses, pair)
 
     @torch.no_grad()
     def synthesise(self, batch: Batch, noise: Noise, how: SamplerSettings) -> Tensor:
@@ -79,36 +102,40 @@ class Diffusion(Method):
         mask, schedule = problem.mask, self.options.schedule
         nothing = mask.new_zeros(len(mask), self.state_channels, *mask.shape[2:])
         known = nothing if problem.known is None else problem.known.expand_as(nothing)
-        denoise = self._denoiser(problem, self.options.clip)
         # a start below 1 begins at a state of 0, noised: for a residual that is the predictor's own image
-        x0 = sample(how, denoise, schedule, noise, known, mask, initial=nothing if how.start < 1 else None)
+        x0 = sample(how, self._windowed(problem, how), schedule, noise, known, mask, nothing if how.start < 1 else None)
         return self.task.restore(x0, problem)
+
+    def _windowed(self, problem: Problem, how: SamplerSettings) -> Denoise:
+        """The denoiser of the whole state, in windows of slices where `how` says so."""
+        if how.windows is None:
+            return self._denoiser(problem, self.options.clip)
+        depth = problem.mask.shape[2]
+        return windowed(lambda part: self._denoiser(problem.part(part), self.options.clip), depth, how.windows)
 
     def bits_per_dim(self, batch: Batch, noise: Noise, tolerance: float = 1e-5) -> Tensor:
         """−log2 density of what is to be synthesised, given the rest, over its voxels, [B]; see diffusion.likelihood.
 
         Of the task's state in network units: the image itself, or its residual or latent. batch.target is needed.
         """
-        asked, x0 = self.task.pose(batch), self.task.pose(batch, noise).x0
-        assert x0 is not None
-        if asked.known is not None:
-            x0 = hold(x0, asked.known, asked.mask)
-        return bits_per_dim(
-            self._denoiser(asked), self.options.schedule, x0, noise, asked.mask, rtol=tolerance, atol=tolerance
-        )
+        problem, x0 = self.task.pose(batch), required(self.task.pose(batch, noise).x0)
+        if problem.known is not None:
+            x0 = hold(x0, problem.known, problem.mask)
+        denoise, schedule = self._denoiser(problem), self.options.schedule
+        return bits_per_dim(denoise, schedule, x0, noise, problem.mask, rtol=tolerance, atol=tolerance)
 
     def _denoiser(self, problem: Problem, clip: tuple[float, float] | None = None) -> Denoise:
         def predict(x_t: Tensor, log_snr: Tensor) -> Tensor:
-            return self._ask(x_t, problem, log_snr)
+            return self._run(x_t, problem, log_snr)
 
         return denoiser(predict, self.options.schedule, self.options.prediction, clip)
 
-    def _ask(self, x_t: Tensor, problem: Problem, log_snr: Tensor) -> Tensor:
+    def _run(self, x_t: Tensor, problem: Problem, log_snr: Tensor) -> Tensor:
         """The network's answer, float32."""
         if self.options.scaled_input:
             schedule = self.options.schedule
             alpha, sigma = schedule(schedule.t(log_snr))
             size = per_item((alpha**2 + sigma**2).sqrt(), x_t)
             x_t = torch.where(problem.mask > 0, x_t / size, x_t)  # what is known stays as it is
-        out: Tensor = self.net(x_t, problem.condition, log_snr)
-        return out.float()
+        output: Output = self.net(replace(problem.inputs, state=x_t, log_snr=log_snr))
+        return output.image.float()

@@ -1,4 +1,4 @@
-"""Structural similarity as a loss: what people see, beside what a mean absolute error counts."""
+"""Structural similarity as a loss: structure, which a mean absolute error does not count."""
 
 import torch
 import torch.nn.functional as F

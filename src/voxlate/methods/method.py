@@ -1,87 +1,298 @@
-"""What is to be generated, and by which rules: the roles that tasks and methods play."""
+"""The roles of this package: a task poses problems, a method learns to solve them; and what their settings can do."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor, nn
 
-from voxlate.batch import Batch, Condition
+from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SamplerSettings
+from voxlate.errors import BadInput
+from voxlate.nets.interface import Channels, NetSettings, NetworkInput
+
+Losses = dict[str, Tensor]
+"""'total' is what is minimised; the other entries are for the log."""
 
 
 @dataclass(frozen=True)
 class Problem:
     """A batch as a method sees it.
 
-    mask: [B, 1 or C, D, H, W] on the state's own grid, 1 where the state may be noisy and the loss counts; known:
-    [B, 1 or C, D, H, W], what the state holds elsewhere (None: nothing is known, the mask is 1 everywhere); x0:
+    inputs: of the network, without state and noise level; mask: [B, 1 or C, D, H, W] on the state's own grid, 1 where
+    the state may be noisy; counted: [B, 1 or C, D, H, W], 1 where the loss counts (None: as mask); known:
+    [B, 1 or C, D, H, W], what the state holds outside the mask (None: nothing is known, the mask is 1 everywhere); x0:
     [B, C, D, H, W], the clean state, in training only; base: [B, T, D, H, W], the image that a residual is added to;
     size: height and width of the image where the state's are not the same; errors: of each voxel, [B, C, D, H, W], that
     posing the problem itself adds to the loss, averaged as the method averages its own.
     """
 
-    condition: Condition
+    inputs: NetworkInput
     mask: Tensor
+    counted: Tensor | None = None
     known: Tensor | None = None
     x0: Tensor | None = None
     base: Tensor | None = None
     size: tuple[int, int] | None = None
     errors: Mapping[str, Tensor] = field(default_factory=dict)
 
+    @property
+    def loss_mask(self) -> Tensor:
+        return self.mask if self.counted is None else self.counted
 
-@dataclass(frozen=True)
-class Channels:
-    """How many channels a task's network sees and gives."""
+    def part(self, slices: slice) -> "Problem":
+        """The problem of some slices (axis D), as synthesis needs it: inputs, mask, known and base."""
 
-    state: int
-    condition: int
-    code: int = 0
-    known_in_state: bool = False  # the state carries known voxels, so a regression must see it too
-    features: tuple[int, ...] = ()  # of the maps in Condition.features
+        def cut(x: Tensor | None) -> Any:
+            return None if x is None else x[:, :, slices]
+
+        images = {name: cut(image) for name, image in self.inputs.images.items()}
+        inputs = replace(self.inputs, images=images, features=tuple(cut(one) for one in self.inputs.features))
+        return replace(self, inputs=inputs, mask=cut(self.mask), known=cut(self.known), base=cut(self.base))
 
 
-class Task(Protocol):
+class Task(ABC):
     """Turns batches into problems and solutions into images."""
 
-    def channels(self, sources: int, targets: int) -> Channels: ...
+    known_in_state: ClassVar[bool] = False
+    """Whether the state carries known voxels, so that a regression must see it, too."""
 
-    def pose(self, batch: Batch, noise: Noise | None = None) -> Problem:
-        """With noise: a training problem from batch.target; without: an inference problem, which never looks at it."""
-        ...
+    @abstractmethod
+    def channels(self, sources: Sequence[str], targets: Sequence[str]) -> Channels:
+        """Of a network that denoises the task's state; sources and targets: a name for each channel of a batch."""
 
+    @abstractmethod
+    def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
+        """With noise: a training problem from batch.target; without: an inference problem, which never looks at it.
+
+        progress: share of the training that is done, for tasks that grow harder.
+        """
+
+    @abstractmethod
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:
         """The image [B, T, D, H, W] that a clean state stands for."""
-        ...
+
+    def as_at_inference(self, batch: Batch) -> Batch:
+        """A validation batch as synthesis would be given it; a task that completes images hides one."""
+        return batch
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What an opponent compares: true and made images [B, C, D, H, W].
+
+    context: [B, C', D, H, W], what both belong to; scanned: [B, C] bool, the channels of `made` that are copies of true
+    ones (None: none is).
+    """
+
+    true: Tensor
+    made: Tensor
+    context: Tensor | None = None
+    scanned: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What a method made of a training batch: its own losses, and the pair for an opponent; computed when called."""
+
+    losses: Callable[[], Losses]
+    pair: Callable[[], Pair]
 
 
 class Method(nn.Module, ABC):
-    """Learns by turns (a GAN has two, everything else one) and synthesises; a module, so it moves and saves as one."""
+    """Learns by turns (a GAN has two, everything else one) and synthesises; a module, so it moves and saves as one.
+
+    turns: the steps of each, in order; the last one makes images. pair_channels: of the images of `Pair` and of their
+    context, for methods that take an opponent.
+    """
 
     turns: Mapping[str, int]
     net: nn.Module
+    pair_channels: tuple[int, int] = (0, 0)
 
-    def forward(self, turn: str, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+    def forward(self, turn: str, batch: Batch, noise: Noise, progress: float = 1.0) -> Losses:
         """The loss: a wrapper for several processes synchronises gradients only through forward."""
-        return self.loss(turn, batch, noise)
+        return self.loss(turn, batch, noise, progress)
 
-    @abstractmethod
-    def loss(self, turn: str, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        """'total' is what the turn minimises; the other entries are for the log."""
+    def loss(self, turn: str, batch: Batch, noise: Noise, progress: float = 1.0) -> Losses:
+        """What a turn minimises; progress: share of the training that is done, 0 to 1."""
+        return self.attempt(batch, noise, progress).losses()
+
+    def attempt(self, batch: Batch, noise: Noise, progress: float = 1.0) -> Attempt:
+        """One training batch, solved as well as the method can by now."""
+        raise NotImplementedError
 
     @abstractmethod
     def synthesise(self, batch: Batch, noise: Noise, how: SamplerSettings) -> Tensor:
         """Images [B, T, D, H, W] in network units; the batch needs no target."""
 
-    def memory(self) -> dict[str, Tensor]:
-        """What a training must know to go on, besides weights and optimisers; nothing of it matters at inference."""
+    def validation_loss(self, batch: Batch, noise: Noise) -> float:
+        """The loss of the turn that makes images, at the end of its training."""
+        *_, last = self.turns
+        return self.loss(last, batch, noise)["total"].item()
+
+    def as_at_inference(self, batch: Batch) -> Batch:
+        """A validation batch as synthesis would be given it."""
+        task: Task | None = getattr(self, "task", None)
+        return batch if task is None else task.as_at_inference(batch)
+
+    def bits_per_dim(self, batch: Batch, noise: Noise, tolerance: float = 1e-5) -> Tensor:
+        """−log2 density of what is to be synthesised, [B], of methods that have one (settings.has_density)."""
+        raise NotImplementedError
+
+    def finish(self, batches: Iterable[Batch]) -> None:
+        """Set what the weights are scaled by; called once, with the validation batches, before they are saved."""
+
+    def training_state(self) -> dict[str, Tensor]:
+        """What a training needs to go on, in addition to weights and optimisers; nothing of it matters at inference."""
         return {}
 
-    def remember(self, memory: Mapping[str, Tensor]) -> None:
-        """Take up what `memory` gave."""
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `training_state` gave."""
+
+    def moves(self, turn: str, progress: float) -> bool:
+        """Whether a turn is taken at this progress; the last turn always is."""
+        return True
 
     def trained(self, turn: str) -> Iterator[nn.Parameter]:
         """The parameters that a turn updates."""
         return (parameter for parameter in self.parameters() if parameter.requires_grad)
+
+    @property
+    def learner(self) -> "Method":
+        """The part that makes images: the method itself, or the one that an opponent is built around."""
+        return self
+
+
+class StageSettings(Protocol):
+    """One training of a recipe, as its settings see it when they check themselves; data: data.patches.DataSettings."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def task(self) -> "TaskSettings": ...
+    @property
+    def method(self) -> "MethodSettings": ...
+    @property
+    def net(self) -> NetSettings: ...
+    @property
+    def data(self) -> Any: ...
+
+
+class TaskSettings(ABC):
+    """Settings of a task; a task without weights of its own is its own settings (`build` gives self)."""
+
+    completes: ClassVar[bool] = False
+    """Whether sources and targets are one list, of which the task makes what is missing."""
+
+    @abstractmethod
+    def build(self, earlier: Mapping[str, Method]) -> Task:
+        """The task, with the finished methods of the stages that it needs."""
+
+    def check(self, stage: StageSettings, earlier: Mapping[str, StageSettings], where: str) -> None:
+        """Raise BadInput where the task does not fit the rest of its stage, or the stages before it."""
+        if missing := [name for name in self.needs if name not in earlier]:
+            raise BadInput(f"{where}: expected an earlier stage '{missing[0]}', found {sorted(earlier) or 'none'}.")
+
+    @property
+    def inside(self) -> bool:
+        """Whether nothing is made outside the mask."""
+        return False
+
+    @property
+    def strip(self) -> bool:
+        """Whether the network sees background outside the mask."""
+        return False
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the stages that the task builds on."""
+        return ()
+
+    @property
+    def masked(self) -> bool:
+        """Whether the task works inside a mask, which must then be found in the sources."""
+        return self.inside or self.strip
+
+    @property
+    def whole_slices(self) -> bool:
+        """Whether the network must see slices whole, because it compares their left with their right."""
+        return False
+
+    @property
+    def state_scale(self) -> float | None:
+        """Network units of the state over those of the image; None where the state is no image (a latent)."""
+        return 1.0
+
+    @property
+    def state_name(self) -> str:
+        """What the state is, and what is given, for people."""
+        return "the true image, given the sources"
+
+
+class MethodSettings(ABC):
+    """Settings of a method.
+
+    turns: its steps of each kind, in order; needs_pairs: whether source and target must be of the same patient.
+    """
+
+    needs_pairs: ClassVar[bool] = True
+    predicts: ClassVar[bool] = False
+    """Whether the method has `predict` and `feature_channels` (see methods.regression)."""
+    has_density: ClassVar[bool] = False
+    """Whether the method has `bits_per_dim`."""
+    takes_opponent: ClassVar[bool] = True
+    """Whether the method has `attempt`, and one turn."""
+
+    @property
+    def turns(self) -> Mapping[str, int]:
+        return {"net": 1}
+
+    @abstractmethod
+    def build(self, net: NetSettings, task: Task, channels: Channels) -> Method:
+        """The method with fresh weights; channels: of the task's state, of what it gives and of the image."""
+
+    def check(self, stage: StageSettings, where: str) -> None:
+        """Raise BadInput where the method does not fit the rest of its stage."""
+        if stage.net.autoencodes:
+            raise BadInput(
+                f"{where}, stage '{stage.name}': expected net.kind 'unet', or another that makes images, for this "
+                "method, found an autoencoder. Change it."
+            )
+
+    def check_sampler(self, how: SamplerSettings) -> None:
+        """Raise BadInput where the method cannot be drawn from so."""
+        return None
+
+
+def regressor(channels: Channels, known_in_state: bool) -> Channels:
+    """Of a network that makes the image at once: it knows no noise level, and a state only where that holds images."""
+    return replace(channels, state=channels.state if known_in_state else 0, noisy=False)
+
+
+def named(batch_names: Sequence[str], images: Tensor, prefix: str = "source") -> dict[str, Tensor]:
+    """The channels of [B, C, D, H, W] by name; "source0", … where the batch gives no names."""
+    names = batch_names or [f"{prefix}{number}" for number in range(images.shape[1])]
+    if not len(set(names)) == len(names) == images.shape[1]:
+        raise ValueError(f"expected a name of its own for each of {images.shape[1]} channels, found {names}")
+    return dict(zip(names, images.chunk(images.shape[1], dim=1)))
+
+
+def required(value: Tensor | None) -> Tensor:
+    if value is None:
+        raise ValueError("this step needs a target; the batch or the problem has none")
+    return value
+
+
+def context_of(problem: Problem, task: Task) -> tuple[Tensor | None, Tensor | None]:
+    """Context and scanned channels of a problem's `Pair`."""
+    images = list(problem.inputs.images.values())
+    scanned = problem.mask.flatten(2).amax(2) == 0 if task.known_in_state else None
+    return (torch.cat(images, dim=1) if images else None), scanned
+
+
+def total(parts: Mapping[str, Tensor]) -> Losses:
+    return {"total": torch.stack(list(parts.values())).sum(), **parts}

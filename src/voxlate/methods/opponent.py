@@ -1,6 +1,6 @@
-"""A regression with an opponent: a critic learns to tell its images from true ones, and it learns to be believed."""
+"""An opponent around any method: a critic learns which images are true, and the method learns to pass as true."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Literal
 
 import torch
@@ -10,85 +10,117 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from voxlate.batch import Batch
-from voxlate.config import settings
+from voxlate.config import Importable, settings
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SamplerSettings
-from voxlate.methods.method import Channels, Method, Problem
-from voxlate.methods.regression import Regression, RegressionSettings
-from voxlate.nets.critic import Critic, CriticNet
+from voxlate.errors import BadInput
+from voxlate.methods.method import Losses, Method, Pair
+from voxlate.nets.critic import Critic
 
 Game = Literal["wasserstein", "cross_entropy", "least_squares"]
+AnyCritic = Annotated[Critic, Importable()]
+CRITIC, GENERATOR = "critic", "generator"
 
 
 @settings
-class AdversarialSettings:
-    """A regression and a critic, trained in turns."""
+class OpponentSettings:
+    """A critic, trained in turns with the method of the stage."""
 
-    kind: Literal["adversarial"] = "adversarial"
     game: Annotated[
         Game, Field(description="what is played: Wasserstein distance, cross entropy (Pix2Pix) or least squares")
     ] = "wasserstein"
-    critic: Annotated[Critic, Field(description="the opponent's network")] = Critic()
+    critic: Annotated[
+        AnyCritic, Field(description="the opponent's network; with a map for each channel, scanned ones count as true")
+    ] = Critic()
     critic_turns: Annotated[int, Field(ge=1, description="the critic's steps for one of the generator")] = 5
     penalty: Annotated[
         float, Field(ge=0, description="weight of (gradient norm - 1)^2 between true and made images (WGAN-GP)")
     ] = 10.0
-    weight: Annotated[float, Field(ge=0, description="weight of the critic's opinion in the generator's loss")] = 1e-3
-    data: Annotated[
-        RegressionSettings, Field(description="the generator's other loss, as in a regression (weight 1)")
-    ] = RegressionSettings(loss="mse")
+    weight: Annotated[float, Field(ge=0, description="weight of the critic's answer in the generator's loss")] = 1e-3
+    start: Annotated[
+        float, Field(ge=0, lt=1, description="share of the training after which the opponent begins to play")
+    ] = 0.0
 
-    @property
-    def turns(self) -> Mapping[str, int]:
-        """Steps of each turn, in order."""
-        return {"critic": self.critic_turns, "generator": 1}
+    def turns(self, method: Mapping[str, int]) -> Mapping[str, int]:
+        """Steps of each turn, in order; method: the turns of the method alone."""
+        return {CRITIC: self.critic_turns, GENERATOR: 1}
+
+    def build(self, method: Method) -> "Opponent":
+        """The method with a critic of fresh weights."""
+        image, context = method.pair_channels
+        maps = getattr(self.critic, "maps", 1)
+        if maps not in (1, image):
+            raise BadInput(
+                f"opponent.critic.maps: expected 1 or a map for each of the image's {image} channels, found {maps}. "
+                "Change it."
+            )
+        return Opponent(self, method, self.critic.build(channels=image + context))
 
 
-class Adversarial(Method):
-    """Generator and critic; the generator is a whole `Regression`, which alone answers at inference.
+class Opponent(Method):
+    """A method and a critic of its images; the method alone answers at inference.
 
-    Source: Goodfellow et al. 2014; Gulrajani et al. 2017, eq. 3 (wasserstein); Isola et al. 2017, eq. 1 to 4.
+    Source: Goodfellow et al. 2014; Gulrajani et al. 2017, eq. 3 (wasserstein); Isola et al. 2017, eq. 1 to 4; Sharma
+    and Hamarneh 2020, eq. 4 (a map for each channel, of which scanned ones count as true).
     """
 
-    def __init__(self, options: AdversarialSettings, generator: Regression, channels: Channels):
+    def __init__(self, options: OpponentSettings, generator: Method, critic: nn.Module):
         super().__init__()
-        self.turns: Mapping[str, int] = options.turns
-        self.options, self.generator = options, generator
-        self.critic: CriticNet = options.critic.build(channels=channels.state + channels.condition)
+        self.turns = options.turns(generator.turns)
+        self.options, self.generator, self.critic = options, generator, critic
 
     @property
     def net(self) -> nn.Module:  # type: ignore[override]
         return self.generator.net
 
+    @property
+    def learner(self) -> Method:
+        return self.generator
+
     def trained(self, turn: str) -> Iterator[nn.Parameter]:
-        part: nn.Module = self.critic if turn == "critic" else self.generator
+        part: nn.Module = self.critic if turn == CRITIC else self.generator
         return (parameter for parameter in part.parameters() if parameter.requires_grad)
 
-    def loss(self, turn: str, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        with torch.set_grad_enabled(turn == "generator"):
-            problem = self.generator.task.pose(batch, noise)
-            answer = self.generator.ask(problem)
-        if turn == "critic":
-            return self._teach_critic(problem, answer, noise)
-        opinion = unmoved(self.critic, _shown(problem, answer))
-        parts = self.generator.compare(answer, problem)
-        believed = self.options.weight * blame(self.options.game, opinion, true=True)
-        return {**parts, "total": parts["total"] + believed, "believed": believed}
+    def moves(self, turn: str, progress: float) -> bool:
+        return turn != CRITIC or progress >= self.options.start
 
-    def _teach_critic(self, problem: Problem, answer: Tensor, noise: Noise) -> dict[str, Tensor]:
-        assert problem.x0 is not None
-        true, made = _shown(problem, problem.x0), _shown(problem, answer)
-        parts = judged(self.critic, self.options.game, true, made)
+    def loss(self, turn: str, batch: Batch, noise: Noise, progress: float = 1.0) -> Losses:
+        options = self.options
+        with torch.set_grad_enabled(turn == GENERATOR and torch.is_grad_enabled()):
+            attempt = self.generator.attempt(batch, noise, progress)
+            pair = attempt.pair()
+        if turn == CRITIC:
+            return self._critic_loss(pair, noise)
+        parts = attempt.losses()
+        if progress < options.start:
+            return parts
+        gan = options.weight * generator_loss(self.critic, options.game, _with_context(pair, pair.made))
+        return {**parts, "total": parts["total"] + gan, "gan": gan}
+
+    def _critic_loss(self, pair: Pair, noise: Noise) -> Losses:
+        true, made = _with_context(pair, pair.true), _with_context(pair, pair.made)
+        scanned = pair.scanned if getattr(self.options.critic, "maps", 1) > 1 else None
+        parts = discriminator_loss(self.critic, self.options.game, true, made, scanned)
         if self.options.penalty:
             share = noise.uniform().to(true).view(-1, 1, 1, 1, 1)
-            parts["penalty"] = self.options.penalty * steepness(self.critic, torch.lerp(made, true, share))
-        return {"total": parts["blame"] + parts.get("penalty", torch.zeros_like(parts["blame"])), **parts}
+            share = share.repeat_interleave(len(true) // len(share), dim=0)  # an autoencoder's items are channels
+            parts["penalty"] = self.options.penalty * gradient_penalty(self.critic, torch.lerp(made, true, share))
+        return {"total": parts["gan"] + parts.get("penalty", torch.zeros_like(parts["gan"])), **parts}
 
     def synthesise(self, batch: Batch, noise: Noise, how: SamplerSettings) -> Tensor:
         return self.generator.synthesise(batch, noise, how)
 
+    def as_at_inference(self, batch: Batch) -> Batch:
+        return self.generator.as_at_inference(batch)
 
-def steepness(critic: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    def bits_per_dim(self, batch: Batch, noise: Noise, tolerance: float = 1e-5) -> Tensor:
+        return self.generator.bits_per_dim(batch, noise, tolerance)
+
+    def finish(self, batches: Iterable[Batch]) -> None:
+        self.generator.finish(batches)
+
+
+def gradient_penalty(critic: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """Mean of (||gradient of each item's answer|| - 1)^2, in float32 (Gulrajani et al. 2017, eq. 3)."""
     images = images.detach().float().requires_grad_()
     with torch.autocast(images.device.type, enabled=False), torch.enable_grad():
@@ -97,37 +129,46 @@ def steepness(critic: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
 
 
-def _shown(problem: Problem, answer: Tensor) -> Tensor:
-    """What the critic looks at: the condition, and the image inside the mask with what is known around it."""
-    around = problem.known if problem.known is not None else torch.zeros_like(answer)
-    image = torch.where(problem.mask > 0, answer, around)
-    condition = problem.condition.images
-    return image if condition is None else torch.cat([condition, image], dim=1)
+def discriminator_loss(
+    critic: nn.Module, game: Game, true: Tensor, made: Tensor, scanned: Tensor | None = None
+) -> Losses:
+    """A critic's loss on true and on made images ("gan"), and how far apart its answers lie.
 
-
-def judged(critic: nn.Module, game: Game, true: Tensor, made: Tensor) -> dict[str, Tensor]:
-    """What a critic pays for its opinions of true and of made images, and how far apart these lie.
-
-    It looks at each kind by itself: batch norms over both at once would tell it which is which.
+    scanned: [B, K] bool, the maps of `made` that count as true (None: none does). The critic looks at each kind by
+    itself: batch norms over both at once would give away which is which.
     """
     of_true, of_made = critic(true).float(), critic(made).float()
-    fair = 1.0 if game == "wasserstein" else 0.5  # slows the critic (Isola et al. 2017, sec. 3.3)
-    price = fair * (blame(game, of_true, true=True) + blame(game, of_made, true=False))
-    return {"blame": price, "apart": (of_true.mean() - of_made.mean()).detach()}
+    half = 1.0 if game == "wasserstein" else 0.5  # slows the critic (Isola et al. 2017, sec. 3.3)
+    loss = half * (gan_loss(game, of_true, True) + gan_loss(game, of_made, False if scanned is None else scanned))
+    return {"gan": loss, "apart": (of_true.mean() - of_made.mean()).detach()}
 
 
-def unmoved(critic: nn.Module, images: Tensor) -> Tensor:
-    """A critic's opinion of images, float32, with gradients for the images and none for its own weights."""
+def generator_loss(critic: nn.Module, game: Game, made: Tensor) -> Tensor:
+    """What images cost that are to pass as true, with gradients for the images and none for the critic's weights."""
+    return gan_loss(game, with_frozen_weights(critic, made), True)
+
+
+def with_frozen_weights(critic: nn.Module, images: Tensor) -> Tensor:
+    """A critic's answers to images, float32, with gradients for the images and none for its own weights."""
     fixed = {name: weight.detach() for name, weight in critic.named_parameters()}
-    opinion: Tensor = functional_call(critic, fixed, (images,)).float()
-    return opinion
+    answers: Tensor = functional_call(critic, fixed, (images,)).float()
+    return answers
 
 
-def blame(game: Game, opinion: Tensor, true: bool) -> Tensor:
-    """What a critic pays for its opinion of images that are to pass as true, or as made."""
+def gan_loss(game: Game, answers: Tensor, true: bool | Tensor) -> Tensor:
+    """The loss of a critic's answers [B, K, …] to images that are true, or made; true: for all, or [B, K] bool."""
+    if game == "wasserstein" and isinstance(true, bool):
+        return -answers.mean() if true else answers.mean()
+    if isinstance(true, bool):
+        wanted = torch.full_like(answers, float(true))
+    else:
+        wanted = true.to(answers).reshape(*true.shape, *[1] * (answers.ndim - 2)).expand_as(answers)
     if game == "wasserstein":
-        return -opinion.mean() if true else opinion.mean()
-    wanted = torch.full_like(opinion, float(true))
+        return (answers * (1 - 2 * wanted)).mean()
     if game == "cross_entropy":
-        return F.binary_cross_entropy_with_logits(opinion, wanted)
-    return F.mse_loss(opinion, wanted)
+        return F.binary_cross_entropy_with_logits(answers, wanted)
+    return F.mse_loss(answers, wanted)
+
+
+def _with_context(pair: Pair, image: Tensor) -> Tensor:
+    return image if pair.context is None else torch.cat([pair.context, image], dim=1)

@@ -1,84 +1,110 @@
-"""One forward pass from source to target: the honest floor under every diffusion model."""
+"""One forward pass from source to target: what every diffusion model must beat."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, cast
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from voxlate.batch import Batch
-from voxlate.config import settings
+from voxlate.config import Importable, imported, settings
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.objective import masked_mean
-from voxlate.diffusion.sample import SamplerSettings
+from voxlate.diffusion.sample import SamplerSettings, hold
 from voxlate.methods.losses import dissimilarity
-from voxlate.methods.method import Method, Problem, Task
+from voxlate.methods.method import (
+    Attempt,
+    Losses,
+    Method,
+    MethodSettings,
+    Pair,
+    Problem,
+    Task,
+    context_of,
+    regressor,
+    required,
+    total,
+)
+from voxlate.nets.interface import Channels, NetSettings, Output
+
+LOSSES = {"l1": lambda image, truth: (image - truth).abs(), "mse": lambda image, truth: (image - truth).square()}
 
 
 @settings
-class RegressionSettings:
+class RegressionSettings(MethodSettings):
     """Predicts the target (or the missing channels) directly."""
 
-    turns: ClassVar[Mapping[str, int]] = {"net": 1}
+    predicts: ClassVar[bool] = True
     kind: Literal["regression"] = "regression"
-    loss: Annotated[Literal["l1", "mse"], Field(description="what is minimised inside the mask")] = "l1"
-    ssim: Annotated[float, Field(ge=0, description="weight of 1 - SSIM (11 pixel window) beside it")] = 0.0
+    loss: Annotated[
+        Literal["l1", "mse"],
+        Importable(),
+        Field(description="what is minimised inside the mask, or 'module:function' (of image and truth, voxelwise)"),
+    ] = "l1"
+    ssim: Annotated[float, Field(ge=0, description="weight of 1 - SSIM (11 pixel window) in addition to it")] = 0.0
     leak: Annotated[
         float,
         Field(ge=0, le=1, description="slope beyond [-1, 1], where images end: below 1 a sure answer may overshoot"),
     ] = 1.0
     reduction: Annotated[Literal["mask", "all"], Field(description="mean over the mask, or over all voxels")] = "mask"
 
+    def build(self, net: NetSettings, task: Task, channels: Channels) -> "Regression":
+        method = Regression(self, net.build(regressor(channels, task.known_in_state)), task)
+        method.pair_channels = (channels.out, sum(channels.images.values()))
+        method.feature_channels = net.feature_channels
+        return method
+
 
 class Regression(Method):
-    """A network that is asked once; it ignores noise and time."""
+    """A network that is evaluated once; it ignores noise and time."""
 
-    def __init__(self, options: RegressionSettings, net: nn.Module, task: Task, known_in_state: bool = False):
+    task: Task
+    feature_channels: tuple[int, ...] = ()
+
+    def __init__(self, options: RegressionSettings, net: nn.Module, task: Task):
         super().__init__()
-        self.turns: Mapping[str, int] = options.turns
-        self.options, self.net, self.task, self.known_in_state = options, net, task, known_in_state
+        self.turns = options.turns
+        self.options, self.net, self.task = options, net, task
+        self.error = LOSSES.get(options.loss) or imported(options.loss)
 
-    def loss(self, turn: str, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        problem = self.task.pose(batch, noise)
-        return self.compare(self.ask(problem), problem)
+    def attempt(self, batch: Batch, noise: Noise, progress: float = 1.0) -> Attempt:
+        problem = self.task.pose(batch, noise, progress)
+        image = self.run(problem).image
 
-    def compare(self, answer: Tensor, problem: Problem) -> dict[str, Tensor]:
-        """How far an answer [B, C, D, H, W] is from the truth."""
-        assert problem.x0 is not None
-        error = answer - problem.x0
-        error = error.abs() if self.options.loss == "l1" else error.square()
-        errors = {self.options.loss: error, **problem.errors}
-        reduction = self.options.reduction
-        terms = {name: masked_mean(one, problem.mask, reduction).mean() for name, one in errors.items()}
+        def pair() -> Pair:
+            around = torch.zeros_like(image) if problem.known is None else problem.known
+            true, made = (hold(one, around, problem.mask) for one in (required(problem.x0), image))
+            return Pair(true, made, *context_of(problem, self.task))
+
+        return Attempt(lambda: self.compare(image, problem), pair)
+
+    def compare(self, image: Tensor, problem: Problem) -> Losses:
+        """How far an image [B, C, D, H, W] is from the truth."""
+        x0 = required(problem.x0)
+        errors = {self.options.loss: self.error(image, x0), **problem.errors}
+        mean = {name: masked_mean(one, problem.loss_mask, self.options.reduction) for name, one in errors.items()}
+        terms: dict[str, Tensor] = {name: one.mean() for name, one in mean.items()}
         if self.options.ssim:
-            terms["ssim"] = self.options.ssim * dissimilarity(answer, problem.x0).mean()
-        return {"total": torch.stack(list(terms.values())).sum(), **terms}
+            terms["ssim"] = self.options.ssim * dissimilarity(image, x0).mean()
+        return total(terms)
 
-    def predict(self, batch: Batch) -> Tensor:
-        """Images [B, T, D, H, W] in network units, with gradients where they are enabled."""
+    def predict(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Images [B, T, D, H, W] in network units and the network's feature maps, with gradients where enabled."""
         problem = self.task.pose(batch)
-        return self.task.restore(self.ask(problem), problem)
-
-    def predict_with_features(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """As `predict`, with the maps that a network such as BRAN has on its way (its `feature_channels`)."""
-        problem = self.task.pose(batch)
-        state = problem.known if self.known_in_state else None
-        answer, features = cast(Any, self.net).with_features(state, problem.condition)
-        return self.task.restore(self._within(answer), problem), features
+        output = self.run(problem)
+        return self.task.restore(output.image, problem), tuple(output.extras.get("features", ()))
 
     @torch.no_grad()
     def synthesise(self, batch: Batch, noise: Noise, how: SamplerSettings) -> Tensor:
-        return self.predict(batch)
+        return self.predict(batch)[0]
 
-    def ask(self, problem: Problem) -> Tensor:
-        """The network's answer, float32."""
-        state = problem.known if self.known_in_state else None
-        return self._within(self.net(state, problem.condition, None))
-
-    def _within(self, answer: Tensor) -> Tensor:
-        answer = answer.float()
-        return answer if self.options.leak == 1 else leaky(answer, self.options.leak)
+    def run(self, problem: Problem) -> Output:
+        """The network's output, its image in float32."""
+        state = problem.known if self.task.known_in_state else None
+        output: Output = self.net(replace(problem.inputs, state=state))
+        image = output.image.float()
+        return replace(output, image=image if self.options.leak == 1 else leaky(image, self.options.leak))
 
 
 def leaky(x: Tensor, slope: float) -> Tensor:

@@ -1,39 +1,47 @@
 """Four ways to pose a batch as a problem: translate, complete, refine a residual, work in a latent space."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.batch import BACKGROUND, Batch, Condition
-from voxlate.config import settings
+from voxlate.batch import BACKGROUND, Batch
+from voxlate.config import Importable, kind_of, settings
 from voxlate.diffusion.noise import Noise
-from voxlate.methods.method import Channels, Problem
+from voxlate.errors import BadInput
+from voxlate.methods.method import Method, Problem, StageSettings, Task, TaskSettings, named, required
 from voxlate.nets.autoencoder import AutoencoderNet
+from voxlate.nets.interface import Channels, NetworkInput
 
 Inside = Annotated[bool, Field(description="noise and loss only inside the mask; outside nothing is synthesised")]
 Strip = Annotated[bool, Field(description="sources and targets are background outside the mask (skull stripping)")]
 
 
 @settings
-class Translate:
+class Translate(TaskSettings, Task):
     """From the source modalities to the target modalities, everywhere or inside the mask."""
 
     kind: Literal["translate"] = "translate"
     inside: Inside = False
     strip: Strip = False
 
-    def channels(self, sources: int, targets: int) -> Channels:
-        return Channels(state=targets, condition=sources)
+    def build(self, earlier: Mapping[str, Method]) -> Task:
+        return self
 
-    def pose(self, batch: Batch, noise: Noise | None = None) -> Problem:
+    def channels(self, sources: Sequence[str], targets: Sequence[str]) -> Channels:
+        return Channels(images=dict.fromkeys(sources, 1), state=len(targets), out=len(targets), noisy=True)
+
+    def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
         batch = stripped(batch) if self.strip else batch
-        x0 = batch.target if noise is not None else None
         mask = batch.mask if self.inside else torch.ones_like(batch.mask)
         known = torch.full_like(mask, BACKGROUND) if self.inside else None
-        return Problem(Condition(images=batch.source), mask, known=known, x0=x0)
+        inputs = NetworkInput(named(batch.source_names, batch.source))
+        if noise is None:
+            return Problem(inputs, mask, known=known)
+        return Problem(inputs, mask, counted=counted(batch, mask), known=known, x0=batch.target)
 
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:
         return x0 if problem.known is None else torch.where(problem.mask > 0, x0, problem.known)
@@ -46,37 +54,75 @@ def stripped(batch: Batch) -> Batch:
     return replace(batch, source=batch.source.masked_fill(outside, BACKGROUND), target=target)
 
 
+def counted(batch: Batch, mask: Tensor) -> Tensor | None:
+    """Where a loss counts: in the mask, of the targets that exist; None where that is the mask itself."""
+    if batch.target_present is None:
+        return None
+    return mask * batch.target_present[:, :, None, None, None].to(mask)
+
+
 @settings
-class Complete:
+class Complete(TaskSettings, Task):
     """Any missing modalities from those present: sources and targets are the same list, the missing channels diffuse.
 
     The configuration code has a bit a modality, 1 = to synthesise; with `incomplete` as many again, 1 = absent.
     Source: Meng et al. 2022 (arXiv 2207.03430), eq. 3 and 7.
     """
 
+    completes: ClassVar[bool] = True
+    known_in_state: ClassVar[bool] = True
     kind: Literal["complete"] = "complete"
     incomplete: Annotated[
         bool, Field(description="train on cases that lack modalities too (adds a bit a modality to the code)")
     ] = False
 
-    def channels(self, sources: int, targets: int) -> Channels:
-        return Channels(state=targets, condition=0, code=targets * (1 + self.incomplete), known_in_state=True)
+    def build(self, earlier: Mapping[str, Method]) -> Task:
+        return self
 
-    def pose(self, batch: Batch, noise: Noise | None = None) -> Problem:
+    def check(self, stage: StageSettings, earlier: Mapping[str, StageSettings], where: str) -> None:
+        data = stage.data
+        if data.source != data.target:
+            raise BadInput(
+                f"{where}: expected data.source and data.target to be the same list for task.kind = 'complete', found "
+                f"{data.source} and {data.target}. Make them equal."
+            )
+        if data.stack:
+            raise BadInput(
+                f"{where}: expected data.stack = 0 for task.kind = 'complete', found {data.stack}: neighbouring slices "
+                "miss the same modalities. Set it to 0."
+            )
+
+    def channels(self, sources: Sequence[str], targets: Sequence[str]) -> Channels:
+        count = len(targets)
+        return Channels(images={}, state=count, out=count, code=count * (1 + self.incomplete), noisy=True)
+
+    def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
         missing = ~batch.present if noise is None else draw_missing(batch.present, noise)
         absent = ~batch.present & ~missing
         bits = [missing, absent] if self.incomplete else [missing]
-        images = batch.source if noise is None else _required(batch.target)
+        images = batch.source if noise is None else required(batch.target)
         hidden = (missing | absent)[:, :, None, None, None]
         return Problem(
-            Condition(code=torch.cat(bits, dim=1).to(images.dtype)),
+            NetworkInput(code=torch.cat(bits, dim=1).to(images.dtype)),
             mask=missing[:, :, None, None, None].to(images.dtype).expand_as(images),
             known=images.masked_fill(hidden, BACKGROUND),
             x0=None if noise is None else images,
         )
 
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:
-        return torch.where(problem.mask > 0, x0, _required(problem.known))
+        return torch.where(problem.mask > 0, x0, required(problem.known))
+
+    def as_at_inference(self, batch: Batch) -> Batch:
+        """Each item misses one of the modalities that it has, in turn; an item of one modality keeps it."""
+        count = batch.present.sum(dim=1)
+        turn = torch.arange(len(batch), device=batch.present.device) % count.clamp(min=1)
+        place = batch.present.cumsum(dim=1) - 1
+        hidden = (place == turn[:, None]) & (count > 1)[:, None]
+        return replace(batch, present=batch.present & ~hidden)
+
+    @property
+    def state_name(self) -> str:
+        return "the true image of one modality, given all others"
 
 
 def draw_missing(present: Tensor, noise: Noise) -> Tensor:
@@ -92,7 +138,7 @@ def draw_missing(present: Tensor, noise: Noise) -> Tensor:
 
 
 @settings
-class Residual:
+class Residual(TaskSettings):
     """The difference to a predictor's image, times `scale`, inside the mask or everywhere.
 
     Source: Whang et al. 2022 (CVPR) for the idea; Cai et al. 2024 (MICCAI), eq. 2 for the masked form.
@@ -107,7 +153,7 @@ class Residual:
     asymmetry: Annotated[
         bool,
         Field(
-            description="the network is told the predictor's features and their left-right mirror images (MAP of "
+            description="the network takes the predictor's features and their left-right mirror images (MAP of "
             "Cai et al. 2024); the mid-plane must lie in the middle of the image"
         ),
     ] = False
@@ -121,69 +167,107 @@ class Residual:
         bool, Field(description="the diffusion's loss does not move the predictor; else through the residual it does")
     ] = False
 
+    def build(self, earlier: Mapping[str, Method]) -> Task:
+        return ResidualTask(self, earlier[self.predictor].learner)
 
-class Predictor(Protocol):
-    """A method that predicts the image without noise (a Regression)."""
+    def check(self, stage: StageSettings, earlier: Mapping[str, StageSettings], where: str) -> None:
+        predictor = earlier.get(self.predictor)
+        if predictor is None or not predictor.method.predicts:
+            raise BadInput(
+                f"{where}: expected an earlier stage '{self.predictor}' that is the predictor, found "
+                f"{sorted(earlier) or 'none'}. Add it to [[stages]]."
+            )
+        if self.asymmetry:
+            self._check_asymmetry(stage, predictor, where)
 
-    def predict(self, batch: Batch) -> Tensor: ...
+    def _check_asymmetry(self, stage: StageSettings, predictor: StageSettings, where: str) -> None:
+        for role, kind, net, able in (
+            ("predictor", "bran", predictor.net, bool(predictor.net.feature_channels)),
+            ("network", "unet", stage.net, stage.net.compares_sides),
+        ):
+            if not able:
+                raise BadInput(
+                    f"{where}: expected net.kind '{kind}' of the {role} for task.asymmetry, found '{kind_of(net)}'. "
+                    "Change it, or set asymmetry = false."
+                )
+        if not stage.data.centred:
+            raise BadInput(f"{where}: expected data.centred = true for task.asymmetry, found false. Set it.")
+        multiple, patch = max(stage.net.multiple, predictor.net.multiple), stage.data.patch
+        if patch[0] > 1 or patch[2] % multiple:
+            raise BadInput(
+                f"{where}: expected data.patch of one slice and a multiple of {multiple} columns for task.asymmetry, "
+                f"found {patch}. Change it."
+            )
 
-    def predict_with_features(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]: ...
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return (self.predictor,)
 
-    def requires_grad_(self, requires_grad: bool = True) -> Any: ...
+    @property
+    def whole_slices(self) -> bool:
+        return self.asymmetry
+
+    @property
+    def state_scale(self) -> float:
+        return self.scale
+
+    @property
+    def state_name(self) -> str:
+        inside = " inside the mask" if self.inside else ""
+        return f"the residual{inside}: truth minus the predictor's image, times {self.scale:g}, given the sources"
 
 
-class ResidualTask(nn.Module):
-    """`Residual` with its predictor; feature_channels: of the maps that it hands on, for `asymmetry`."""
+class ResidualTask(nn.Module, Task):
+    """`Residual` with its predictor, a finished method whose settings say `predicts`."""
 
-    def __init__(self, residual: Residual, predictor: Predictor, feature_channels: tuple[int, ...] = ()):
+    def __init__(self, residual: Residual, predictor: Any):
         super().__init__()
-        self.residual, self.feature_channels = residual, feature_channels
-        self.predictor = predictor
+        self.residual, self.predictor = residual, predictor
         predictor.requires_grad_(residual.predictor_weight > 0)
 
     def train(self, mode: bool = True) -> "ResidualTask":
         learns = self.residual.predictor_weight > 0 and not self.residual.predictor_steady
         return super().train(mode and learns)  # frozen means without dropout, too
 
-    def channels(self, sources: int, targets: int) -> Channels:
-        condition = sources + targets * self.residual.see_base
-        return Channels(state=targets, condition=condition, features=self.feature_channels)
+    def channels(self, sources: Sequence[str], targets: Sequence[str]) -> Channels:
+        base = {f"base_{name}": 1 for name in targets} if self.residual.see_base else {}
+        features = self.predictor.feature_channels if self.residual.asymmetry else ()
+        images = {**dict.fromkeys(sources, 1), **base}
+        return Channels(images=images, state=len(targets), out=len(targets), noisy=True, features=features)
 
-    def pose(self, batch: Batch, noise: Noise | None = None) -> Problem:
-        training = noise is not None
-        batch = stripped(batch) if self.residual.strip else batch
-        with torch.set_grad_enabled(training and self.residual.predictor_weight > 0):
-            base, features = self._predict(batch)
-        mask = batch.mask if self.residual.inside else torch.ones_like(batch.mask)
-        images = torch.cat([batch.source, base.detach()], dim=1) if self.residual.see_base else batch.source
+    def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
+        residual, training = self.residual, noise is not None
+        batch = stripped(batch) if residual.strip else batch
+        with torch.set_grad_enabled(training and residual.predictor_weight > 0):
+            base, features = self.predictor.predict(batch)
+            base = base.float()
+        images = named(batch.source_names, batch.source)
+        if residual.see_base:
+            bases = named(batch.target_names, base.detach(), "target")
+            images |= {f"base_{name}": image for name, image in bases.items()}
+        features = tuple(feature.detach() for feature in features) if residual.asymmetry else ()
         problem = Problem(
-            Condition(images=images, features=tuple(feature.detach() for feature in features)),
-            mask=mask,
-            known=torch.zeros_like(base) if self.residual.inside else None,
+            NetworkInput(images, features=features),
+            mask=batch.mask if residual.inside else torch.ones_like(batch.mask),
+            known=torch.zeros_like(base) if residual.inside else None,
             base=base,
         )
-        return self._with_target(problem, _required(batch.target)) if training else problem
+        return self._with_target(problem, batch) if training else problem
 
-    def _predict(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
-        if not self.residual.asymmetry:
-            return self.predictor.predict(batch).float(), ()
-        base, features = self.predictor.predict_with_features(batch)
-        return base.float(), features
-
-    def _with_target(self, problem: Problem, target: Tensor) -> Problem:
-        base, residual = _required(problem.base), self.residual
+    def _with_target(self, problem: Problem, batch: Batch) -> Problem:
+        base, target, residual = required(problem.base), required(batch.target), self.residual
         errors = {}
         if residual.predictor_weight > 0:
             errors["predictor"] = residual.predictor_weight * residual.scale * (target - base).abs()
         x0 = problem.mask * (target - (base.detach() if residual.detach else base)) * residual.scale
-        return replace(problem, x0=x0, errors=errors)
+        return replace(problem, x0=x0, errors=errors, counted=counted(batch, problem.mask))
 
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:
-        return _required(problem.base) + problem.mask * x0 / self.residual.scale
+        return required(problem.base) + problem.mask * x0 / self.residual.scale
 
 
 @settings
-class Latent:
+class Latent(TaskSettings):
     """The latent of an autoencoder instead of the image. Source: Zhu et al. 2023 (Make-A-Volume), eq. 2."""
 
     kind: Literal["latent"] = "latent"
@@ -191,8 +275,31 @@ class Latent:
         "autoencoder"
     )
 
+    def build(self, earlier: Mapping[str, Method]) -> Task:
+        return LatentTask(earlier[self.autoencoder].net)  # type: ignore[arg-type]  # `check` has seen to it
 
-class LatentTask(nn.Module):
+    def check(self, stage: StageSettings, earlier: Mapping[str, StageSettings], where: str) -> None:
+        autoencoder = earlier.get(self.autoencoder)
+        if autoencoder is None or not autoencoder.net.autoencodes:
+            raise BadInput(
+                f"{where}: expected an earlier stage '{self.autoencoder}' that is the autoencoder, found "
+                f"{sorted(earlier) or 'none'}. Add it to [[stages]]."
+            )
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return (self.autoencoder,)
+
+    @property
+    def state_scale(self) -> None:
+        return None
+
+    @property
+    def state_name(self) -> str:
+        return "the latent that the autoencoder gives (drawn, once a piece), not the image; given the sources' latents"
+
+
+class LatentTask(nn.Module, Task):
     """`Latent` with its frozen autoencoder of single-channel images; each modality is encoded by itself."""
 
     def __init__(self, autoencoder: AutoencoderNet):
@@ -202,19 +309,26 @@ class LatentTask(nn.Module):
     def train(self, mode: bool = True) -> "LatentTask":
         return super().train(False)
 
-    def channels(self, sources: int, targets: int) -> Channels:
+    def channels(self, sources: Sequence[str], targets: Sequence[str]) -> Channels:
         width = self.autoencoder.net.latent
-        return Channels(state=targets * width, condition=sources * width)
+        state = len(targets) * width
+        return Channels(images=dict.fromkeys(sources, width), state=state, out=state, noisy=True)
 
     @torch.no_grad()
-    def pose(self, batch: Batch, noise: Noise | None = None) -> Problem:
-        source, _ = self._encode(batch.source)
-        x0 = None
-        if noise is not None:
-            mean, log_variance = self._encode(_required(batch.target))
-            x0 = mean + noise.normal_like(mean) * (0.5 * log_variance).exp() * self.autoencoder.scale
+    def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
+        source, _ = self._moments(batch.source, batch.source_moments)
+        names = list(named(batch.source_names, batch.source))
+        images = dict(zip(names, source.split(self.autoencoder.net.latent, dim=1), strict=True))
         height, width = batch.source.shape[-2:]
-        return Problem(Condition(images=source), torch.ones_like(source[:, :1]), x0=x0, size=(height, width))
+        problem = Problem(NetworkInput(images), torch.ones_like(source[:, :1]), size=(height, width))
+        if noise is None:
+            return problem
+        mean, log_variance = self._moments(required(batch.target), batch.target_moments)
+        x0 = mean + noise.normal_like(mean) * (0.5 * log_variance).exp() * self.autoencoder.scale
+        exists = counted(batch, problem.mask)
+        if exists is not None:
+            exists = exists.repeat_interleave(self.autoencoder.net.latent, dim=1)
+        return replace(problem, x0=x0, counted=exists)
 
     @torch.no_grad()
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:
@@ -222,24 +336,14 @@ class LatentTask(nn.Module):
         latents = x0.unflatten(1, (-1, width)).flatten(0, 1) / self.autoencoder.scale
         return self.autoencoder.decode(latents, problem.size).float().unflatten(0, (x0.shape[0], -1)).flatten(1, 2)
 
-    def _encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Scaled mean and unscaled log variance, [B, M·L, D, h, w], of images [B, M, D, H, W]."""
-        mean, log_variance = self.autoencoder.encode(images.flatten(0, 1).unsqueeze(1))
-        shape = (images.shape[0], -1)
-        mean = mean.float().unflatten(0, shape).flatten(1, 2) * self.autoencoder.scale
-        return mean, log_variance.float().unflatten(0, shape).flatten(1, 2)
+    def _moments(self, images: Tensor, cached: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Scaled mean and unscaled log variance, [B, M·L, D, h, w]; images: [B, M, D, H, W]; cached: [B, M, 2 L, …]."""
+        if cached is None:
+            mean, log_variance = self.autoencoder.encode(images.flatten(0, 1).unsqueeze(1))
+            mean, log_variance = (one.unflatten(0, (images.shape[0], -1)) for one in (mean, log_variance))
+        else:
+            mean, log_variance = cached.chunk(2, dim=2)
+        return mean.float().flatten(1, 2) * self.autoencoder.scale, log_variance.float().flatten(1, 2)
 
 
-AnyTask = Annotated[Translate | Complete | Residual | Latent, Field(discriminator="kind")]
-
-
-def _required(value: Tensor | None) -> Tensor:
-    if value is None:
-        raise ValueError("this step needs a target; the batch or the problem has none")
-    return value
-
-
-def hide_one(batch: Batch) -> Batch:
-    """A batch to complete whose items each miss one modality in turn, as at inference."""
-    channel = torch.arange(len(batch), device=batch.present.device) % batch.present.shape[1]
-    return replace(batch, present=batch.present & ~nn.functional.one_hot(channel, batch.present.shape[1]).bool())
+AnyTask = Annotated[Translate | Complete | Residual | Latent, Field(discriminator="kind"), Importable()]

@@ -1,4 +1,4 @@
-"""MAP, the multi-scale asymmetry prior of paper 000 (section 2.2): a predictor's features beside their mirror images.
+"""MAP, the multi-scale asymmetry prior of paper 000 (section 2.2): a predictor's features with their mirror images.
 
 Left and right are the two directions of the last axis, as everywhere in this package, and the mid-plane must lie in the
 middle of the image: a shifted or rotated head is compared with the wrong places of its other side, silently.
@@ -11,14 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxlate.nets.blocks import to_slices, zeroed
-from voxlate.nets.norm import Norm
+from voxlate.nets.blocks import Norm, to_slices, zeroed
 
-Told = dict[int, tuple[Tensor, ...]]  # for each level, its own map, then those of the levels before it
+Pyramid = dict[int, tuple[Tensor, ...]]  # for each level, its own map, then those of the levels before it
 
 
 class AsymmetryPrior(nn.Module):
-    """What the levels of a denoiser are told about the predictor's features at 1/2, 1/4, 1/8, … of the image's size.
+    """What the levels of a denoiser get of the predictor's features at 1/2, 1/4, 1/8, … of the image's size.
 
     widths: channels of each level; channels: of the features, which go to the levels of their sizes, if there are any;
     patch: side, a power of 2, of what one pixel of level 0 stands for. Maps are slices, [N, C, H, W] (features come as
@@ -34,30 +33,30 @@ class AsymmetryPrior(nn.Module):
             level: number for number in range(len(channels)) if 0 <= (level := number + 1 - self.scale) < len(widths)
         }
         self.levels = tuple(self.numbers)
-        self.sampled, self.fused, told = nn.ModuleDict(), nn.ModuleDict(), 0
+        self.sampled, self.fused, total = nn.ModuleDict(), nn.ModuleDict(), 0
         for level, number in self.numbers.items():
-            told += channels[number]
+            total += channels[number]
             self.sampled[str(level)] = Sampling(channels[number], groups)
-            self.fused[str(level)] = Fusion(widths[level], told, groups, zero_init)
+            self.fused[str(level)] = Fusion(widths[level], total, groups, zero_init)
 
-    def forward(self, features: Sequence[Tensor], size: Sequence[int], width: int) -> Told:
+    def forward(self, features: Sequence[Tensor], size: Sequence[int], width: int) -> Pyramid:
         """The pyramid (eq. 6 and 7) for every level.
 
         size: height and width of level 0; width: of the image in pixels, whose middle is the mid-plane, without what
         was padded.
         """
-        told: Told = {}
+        pyramid: Pyramid = {}
         below: tuple[Tensor, ...] = ()
         for level, number in self.numbers.items():
             feature = on_grid(to_slices(features[number]), size[0] >> level, size[1] >> level)
             own = self.sampled[str(level)](feature, math.ceil(width / 2 ** (number + 1)))
-            told[level] = below = (own, *(F.avg_pool2d(one, 2) for one in below))
-        return told
+            pyramid[level] = below = (own, *(F.avg_pool2d(one, 2) for one in below))
+        return pyramid
 
-    def fuse(self, level: int, h: Tensor, told: Told) -> Tensor:
-        """z_cond of a level (eq. 8); h as it is where nothing is told."""
-        if level in told:
-            h = self.fused[str(level)](h, told[level])
+    def fuse(self, level: int, h: Tensor, pyramid: Pyramid) -> Tensor:
+        """z_cond of a level (eq. 8); h as it is at a level without features."""
+        if level in pyramid:
+            h = self.fused[str(level)](h, pyramid[level])
         return h
 
 
@@ -75,17 +74,17 @@ class Sampling(nn.Module):
 
 
 class Fusion(nn.Module):
-    """The denoiser's map with phi of it and of what it is told added; at first, phi is 0 (eq. 8)."""
+    """The denoiser's map with phi of it and of the maps of its level added; at first, phi is 0 (eq. 8)."""
 
-    def __init__(self, channels: int, told: int, groups: int, zero_init: bool) -> None:
+    def __init__(self, channels: int, maps: int, groups: int, zero_init: bool) -> None:
         super().__init__()
-        self.norm = Norm(channels + told, groups, silu=True)
-        self.conv = nn.Conv2d(channels + told, channels, 3, padding=1)
+        self.norm = Norm(channels + maps, groups, silu=True)
+        self.conv = nn.Conv2d(channels + maps, channels, 3, padding=1)
         if zero_init:
             zeroed(self.conv)
 
-    def forward(self, h: Tensor, told: Sequence[Tensor]) -> Tensor:
-        own, *below = (one.to(h.dtype) for one in told)
+    def forward(self, h: Tensor, maps: Sequence[Tensor]) -> Tensor:
+        own, *below = (one.to(h.dtype) for one in maps)
         h = h + self.conv(self.norm(torch.cat([own, h, *below], dim=1)))
         return h
 

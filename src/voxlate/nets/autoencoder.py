@@ -1,6 +1,6 @@
 """The KL autoencoder of latent diffusion, slice by slice (Rombach et al. 2022, app. G; Zhu et al. 2023, sec. 2)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -8,16 +8,17 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from voxlate.config import settings
-from voxlate.nets.blocks import Attention, BlockOptions, ResBlock, Up, conv3, pad_far, to_slices, to_volumes
-from voxlate.nets.norm import Norm
+from voxlate.nets.blocks import Attention, BlockOptions, Norm, ResBlock, Up, conv3, pad_far, to_slices, to_volumes
+from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 
 LOGVAR_RANGE = (-30.0, 20.0)  # keeps exp() finite before training has settled
 
 
 @settings
-class KLAutoencoder:
+class KLAutoencoder(NetSettings):
     """Autoencoder to a latent with 2^(levels - 1) times fewer pixels a side."""
 
+    autoencodes: ClassVar[bool] = True
     kind: Literal["kl_autoencoder"] = "kl_autoencoder"
     width: Annotated[int, Field(gt=0, description="channels at full resolution")] = 64
     multipliers: Annotated[
@@ -40,15 +41,16 @@ class KLAutoencoder:
         """Pixels of the image a pixel of the latent, along one side."""
         return int(2 ** (len(self.multipliers) - 1))
 
-    def build(self, *, channels: int) -> "AutoencoderNet":
-        """The autoencoder, with fresh weights from torch's global generator."""
-        return AutoencoderNet(self, channels)
+    def build(self, channels: Channels) -> "AutoencoderNet":
+        self.takes_only_images(channels)
+        return AutoencoderNet(self, channels.joined)
 
 
 class AutoencoderNet(nn.Module):
     """`encode(x) -> (mean, logvar)` and `decode(z)`, with maps [B, C, D, H, W] on both sides.
 
-    Both speak raw latents; `scale` (1 over their standard deviation, saved with the weights) is for the diffusion.
+    As a network it gives the image that its mean latent decodes to. Latents are raw; `scale` (1 over their standard
+    deviation, saved with the weights) is for the diffusion.
     """
 
     def __init__(self, net: KLAutoencoder, channels: int) -> None:
@@ -63,6 +65,12 @@ class AutoencoderNet(nn.Module):
         self.scale: Tensor
         self.register_buffer("scale", torch.ones(()))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, inputs: NetworkInput) -> Output:
+        image = inputs.joined
+        mean, log_variance = self.encode(image)
+        height, width = image.shape[-2:]
+        return Output(self.decode(mean, (height, width)), {"latents": (mean, log_variance)})
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Moments of the latent's Gaussian; sides not divisible by `factor` are mirrored up to the next multiple."""

@@ -1,21 +1,27 @@
-"""The blocks that every network is made of: one residual block, its resampling, attention, and what it is told.
+"""What the networks are made of: norms, one residual block, its resampling, attention, and embeddings of numbers.
 
 A slice-wise network hands its blocks 4-D channels-last maps `[B*D, C, H, W]`, so that norms are per slice; a network
-with (3, 3, 3) kernels hands them `[B, C, D, H, W]`. `depth` (D) travels beside the map, because a folded batch no
+with (3, 3, 3) kernels hands them `[B, C, D, H, W]`. `depth` (D) is passed with the map, because a folded batch no
 longer says where one volume ends.
 """
 
+import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.nets.norm import Norm
+from voxlate.config import settings
+from voxlate.nets import cpu
 
-FEWEST_PIXELS = 512  # with fewer, summing the weights costs more than the products it saves
+FEWEST_PIXELS = 512  # of cpu.enlarged_conv: with fewer, summing the weights costs more than the products it saves
+MAX_PERIOD = 10_000.0  # of the sinusoids: Vaswani et al. 2017, sec. 3.5
+LOG_SNR_LIMIT = 40.0  # float32 cannot tell sigma from 0 beyond it, and infinity (flow matching's limits) has no sine
 
 
 @dataclass(frozen=True)
@@ -45,12 +51,6 @@ def to_volumes(slices: Tensor, depth: int) -> Tensor:
     return slices.reshape(-1, depth, *slices.shape[1:]).transpose(1, 2)
 
 
-def joined(x: Tensor | None, images: Tensor | None) -> Tensor:
-    """The state, then the condition's images, as one input; one of them may be None."""
-    parts = [part for part in (x, images) if part is not None]
-    return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-
-
 def pad_far(image: Tensor, multiples: Sequence[int]) -> Tensor:
     """Mirror the far sides of [B, C, D, H, W] up to the next multiples (repeat the border of a very small image)."""
     missing = [-size % multiple for size, multiple in zip(image.shape[2:], multiples)]
@@ -63,9 +63,9 @@ def pad_far(image: Tensor, multiples: Sequence[int]) -> Tensor:
 def start_normal(module: nn.Module) -> None:
     """Draw all kernels from N(0, 0.02²), batch norms' factors about 1, and set biases to 0 (Isola et al. 2017, 6.2)."""
     for part in module.modules():
-        if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)):
+        if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d)):
             nn.init.normal_(part.weight, std=0.02)
-        elif isinstance(part, nn.BatchNorm2d):
+        elif isinstance(part, (nn.BatchNorm2d, nn.BatchNorm3d)):
             nn.init.normal_(part.weight, mean=1.0, std=0.02)
         if isinstance(bias := getattr(part, "bias", None), nn.Parameter):
             nn.init.zeros_(bias)
@@ -75,6 +75,34 @@ def zeroed(module: nn.Module) -> None:
     """Set the weights of a layer, not those of its parts, to zero."""
     for parameter in module.parameters(recurse=False):
         nn.init.zeros_(parameter)
+
+
+def group_count(channels: int, most: int) -> int:
+    """The largest number of groups up to `most` that divides the channels and leaves two in each."""
+    limit = max(1, min(most, channels // 2))
+    return next(groups for groups in range(limit, 0, -1) if channels % groups == 0)
+
+
+class Norm(nn.GroupNorm):
+    """Group normalisation (and SiLU, where asked) in the precision of its input, with float32 statistics."""
+
+    def __init__(self, channels: int, groups: int, silu: bool = False) -> None:
+        super().__init__(group_count(channels, groups), channels)
+        self.silu = silu
+
+    def forward(self, h: Tensor) -> Tensor:
+        if cpu.usable(h):
+            return cpu.group_norm(h, self.weight, self.bias, self.num_groups, self.eps, self.silu)
+        with exact(h.device):  # autocast would cast the whole map to float32 and back
+            weight, bias = self.weight.to(h.dtype), self.bias.to(h.dtype)
+            h = F.group_norm(h, self.num_groups, weight, bias, self.eps)
+            return F.silu(h) if self.silu else h
+
+
+def exact(device: torch.device) -> AbstractContextManager[object]:
+    """Outside autocast, on devices that have it."""
+    known = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
 class Volumetric(nn.Module):
@@ -136,31 +164,6 @@ def enlarge(h: Tensor, stride: tuple[int, int, int]) -> Tensor:
     return F.interpolate(h, scale_factor=factors, mode="nearest")
 
 
-def enlarged_conv(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`conv2d(enlarge(h, 2), weight, bias, padding=1)` with 4 instead of 9 products a pixel (Shi et al. 2016, sec. 2).
-
-    Two neighbours of an enlarged pixel are copies of one, so the output at each of the four positions inside a
-    pixel of h is a 2x2 convolution of h, whose weights are sums of those of the 3x3 one.
-    """
-    columns = _pair_sums(weight, 3)
-    height, width = h.shape[2:]
-    out = []
-    for row in range(2):
-        line = []
-        for column in range(2):
-            kernel = _pair_sums(columns[column], 2)[row]
-            position = F.conv2d(h, kernel.contiguous(memory_format=torch.channels_last), bias, padding=1)
-            line.append(position[..., row : row + height, column : column + width].permute(0, 2, 3, 1))
-        out.append(torch.stack(line, dim=3))
-    return torch.stack(out, dim=2).reshape(h.shape[0], 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
-
-
-def _pair_sums(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Three taps as two, for the first and for the second of two equal pixels."""
-    first, middle, last = weight.unbind(dim)
-    return torch.stack([first, middle + last], dim), torch.stack([first + middle, last], dim)
-
-
 class Down(nn.Module):
     """Strided convolution."""
 
@@ -184,14 +187,14 @@ class Up(nn.Module):
     def forward(self, h: Tensor, embedding: Tensor | None, depth: int) -> Tensor:
         conv = self.conv
         if isinstance(conv, SliceConv) and h.device.type == "cpu" and h[:, 0].numel() >= FEWEST_PIXELS:
-            h = enlarged_conv(h, conv.weight, conv.bias)
+            h = cpu.enlarged_conv(h, conv.weight, conv.bias)
             return h if conv.volumetric is None else conv.volumetric(h, depth)
         h = self.conv(enlarge(h, self.stride), depth)
         return h
 
 
 class ResBlock(nn.Module):
-    """Norm, SiLU, convolution, twice, beside a skip; the embedding enters between them.
+    """Norm, SiLU, convolution, twice, and a skip; the embedding enters between them.
 
     modulation "add": added before the second norm (Ho et al. 2020); "scale_shift": scales and shifts after it
     (Dhariwal and Nichol 2021, sec. 3.1). resample: "down" (average) or "up" (nearest) on both branches, after the
@@ -230,17 +233,17 @@ class ResBlock(nn.Module):
         return h
 
     def modulate(self, h: Tensor, embedding: Tensor | None) -> Tensor:
-        """The second norm and SiLU, with what the block is told."""
-        told = None
+        """The second norm and SiLU, with what the block makes of the embedding."""
+        own = None
         if self.embed is not None and embedding is not None:
-            told = self.embed(embedding).to(h.dtype)
-            told = told.reshape(*told.shape, *(1 for _ in h.shape[2:]))
+            own = self.embed(embedding).to(h.dtype)
+            own = own.reshape(*own.shape, *(1 for _ in h.shape[2:]))
         if not self.scale_shift:
-            h = self.norm2(h if told is None else h + told)
+            h = self.norm2(h if own is None else h + own)
             return h
         h = self.norm2(h)
-        if told is not None:
-            scale, shift = told.chunk(2, dim=1)
+        if own is not None:
+            scale, shift = own.chunk(2, dim=1)
             h = torch.addcmul(shift, h, 1 + scale)
         return F.silu(h, inplace=not h.requires_grad)
 
@@ -264,3 +267,97 @@ class Attention(nn.Module):
         mixed = self.out(mixed.transpose(1, 2).flatten(2)).to(h.dtype)
         h = h + mixed.transpose(1, 2).reshape(h.shape)
         return h
+
+
+Of = Annotated[
+    Literal["log_snr", "gamma"],
+    Field(description="noise level that is embedded: log_snr, or gamma = alpha^2 = sigmoid(log_snr) of a VP schedule"),
+]
+Mlp = Annotated[
+    int | None,
+    Field(ge=0, description="width of the two layers after the features; 0: none; absent: 4 times the network's width"),
+]
+
+
+@settings
+class Sinusoidal:
+    """Sinusoids with periods up to 10000 (Ho et al. 2020)."""
+
+    kind: Literal["sinusoidal"] = "sinusoidal"
+    of: Of = "log_snr"
+    scale: Annotated[
+        float,
+        Field(gt=0, description="factor before the sinusoids; 25 spreads log_snr from -20 to 20 over 1000 steps"),
+    ] = 25.0
+    size: Annotated[int | None, Field(gt=0, multiple_of=2, description="features; absent: the network's width")] = None
+    mlp: Mlp = None
+
+
+@settings
+class Fourier:
+    """Sines and cosines of fixed random frequencies (Song et al. 2021)."""
+
+    kind: Literal["fourier"] = "fourier"
+    of: Of = "log_snr"
+    scale: Annotated[
+        float,
+        Field(gt=0, description="factor before the features; 0.05 brings log_snr from -20 to 20 to the range -1 to 1"),
+    ] = 0.05
+    size: Annotated[int | None, Field(gt=0, multiple_of=2, description="features; absent: the network's width")] = 256
+    std: Annotated[float, Field(gt=0, description="standard deviation of the frequencies")] = 30.0
+    mlp: Mlp = 0
+
+
+def sinusoids(value: Tensor, size: int) -> Tensor:
+    """Cosines, then sines, of value * 10000^(-i / half): [B] -> [B, size]."""
+    half = size // 2
+    frequency = torch.exp(torch.arange(half, device=value.device, dtype=torch.float32) * (-math.log(MAX_PERIOD) / half))
+    phase = value.float()[:, None] * frequency
+    return torch.cat([phase.cos(), phase.sin()], dim=1)
+
+
+class FourierFeatures(nn.Module):
+    """Sines, then cosines, of 2 pi W value with fixed W ~ N(0, std^2) (Tancik et al. 2020, eq. 5): [B] -> [B, size]."""
+
+    def __init__(self, size: int, std: float) -> None:
+        super().__init__()
+        self.frequency: Tensor
+        self.register_buffer("frequency", torch.randn(size // 2) * std)  # fixed, but saved with the weights
+
+    def forward(self, value: Tensor) -> Tensor:
+        phase = 2 * math.pi * value.float()[:, None] * self.frequency.float()
+        return torch.cat([phase.sin(), phase.cos()], dim=1)
+
+
+class Embedding(nn.Module):
+    """What conditions every block: the noise level and the configuration code, [B] and [B, K] -> [B, size]."""
+
+    def __init__(self, time: Sinusoidal | Fourier, width: int, code_bits: int, noisy: bool) -> None:
+        super().__init__()
+        self.time = time
+        self.features = width if time.size is None else time.size
+        hidden = 4 * width if time.mlp is None else time.mlp
+        self.size = (hidden or self.features) if noisy or code_bits else 0
+        self.fourier = FourierFeatures(self.features, time.std) if noisy and isinstance(time, Fourier) else None
+        self.level = _mlp(self.features, self.size) if noisy and hidden else None
+        self.code = _mlp(code_bits, self.size) if code_bits else None
+        self.noisy = noisy
+
+    def forward(self, log_snr: Tensor | None, code: Tensor | None) -> Tensor | None:
+        parts: list[Tensor] = []
+        if self.noisy:
+            if log_snr is None:
+                raise ValueError("this network needs the noise level: give it log_snr")
+            value = log_snr.float().clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT)
+            value = (value if self.time.of == "log_snr" else value.sigmoid()) * self.time.scale
+            features = sinusoids(value, self.features) if self.fourier is None else self.fourier(value)
+            parts.append(features if self.level is None else self.level(features))
+        if self.code is not None:
+            if code is None:
+                raise ValueError("this network needs a configuration: give it a code")
+            parts.append(self.code(code.float()))
+        return F.silu(sum(parts[1:], parts[0])) if parts else None  # every block would start with this SiLU
+
+
+def _mlp(ins: int, outs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(ins, outs), nn.SiLU(), nn.Linear(outs, outs))

@@ -8,11 +8,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.batch import Condition
 from voxlate.config import settings
 from voxlate.errors import BadInput
-from voxlate.nets.blocks import joined, to_slices, to_volumes
-from voxlate.nets.interface import Ends
+from voxlate.nets.blocks import to_slices, to_volumes
+from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 
 SLOPE = 0.2  # of LeakyReLU below 0: Radford et al. 2016, sec. 3
 WIDEST = 8  # times the width: Isola et al. 2017, sec. 6.1.1
@@ -20,7 +19,7 @@ NOT_DROPPED = 4  # halvings nearest to the image whose decoder stages drop nothi
 
 
 @settings
-class Bran:
+class Bran(NetSettings):
     """U-Net of strided 4x4 convolutions; before each, every region of the map has filters of its own (Cai et al. 2024).
 
     With regions = 0, width = 64 and drop_block = 1 it is the generator of Pix2Pix (Isola et al. 2017, sec. 6.1.1).
@@ -58,7 +57,7 @@ class Bran:
 
     @property
     def feature_channels(self) -> tuple[int, ...]:
-        """Channels of the decoder's maps at 1/2, 1/4 and 1/8 of the size, which `BranNet.with_features` gives."""
+        """Channels of the decoder's maps at 1/2, 1/4 and 1/8 of the size, in the output's extras["features"]."""
         return tuple(2 * width for width in self.widths[: min(3, self.stages - 1)])
 
     @property
@@ -66,18 +65,21 @@ class Bran:
         """Of what the width must be, for the features to be padded by as many columns on the left as on the right."""
         return 2 * 2 ** len(self.feature_channels)
 
-    def build(self, ends: Ends) -> "BranNet":
-        """As `UNet.build`; raises BadInput where a task has more to tell than images, which this cannot be told."""
-        ends.only_images(self.kind)
-        return BranNet(self, ends.ins, ends.out)
+    def build(self, channels: Channels) -> "BranNet":
+        """Raises BadInput where a task gives more than images."""
+        self.takes_only_images(channels)
+        return BranNet(self, channels.joined, channels.out)
 
 
 class BranNet(nn.Module):
-    """`net(x, condition, None) -> out`: [B, C, D, H, W] in and out, slice by slice, of any size."""
+    """Works slice by slice; its extras["features"] are the decoder's maps at 1/2, 1/4 and 1/8 of the size.
+
+    Maps, [B, C, D, H_l, W_l], begin with the image; at their far sides they may reach beyond it.
+    """
 
     def __init__(self, net: Bran, ins: int, outs: int) -> None:
         super().__init__()
-        self.net, self.feature_channels = net, net.feature_channels
+        self.net = net
         widths, last = net.widths, net.stages - 1
         self.encoder = nn.ModuleList(
             Down(below, above, net, norm=0 < stage < last, last=stage == last)
@@ -93,15 +95,8 @@ class BranNet(nn.Module):
                 nn.init.normal_(module.weight, std=0.02)  # Isola et al. 2017, sec. 6.2
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, x: Tensor | None, condition: Condition, log_snr: Tensor | None) -> Tensor:
-        return self.with_features(x, condition)[0]
-
-    def with_features(self, x: Tensor | None, condition: Condition) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The answer, and the decoder's maps at 1/2, 1/4 and 1/8 of the size, [B, C, D, H_l, W_l].
-
-        Maps begin with the image; at their far sides they may reach beyond it.
-        """
-        image = joined(x, condition.images)
+    def forward(self, inputs: NetworkInput) -> Output:
+        image = inputs.joined
         depth, (height, width) = image.shape[2], image.shape[3:]
         padded, left = self._padded(image)
         h = to_slices(padded).contiguous(memory_format=torch.channels_last)
@@ -116,9 +111,9 @@ class BranNet(nn.Module):
             maps.append(h)
         out = self.head(h)
         out = to_volumes(out.tanh() if self.net.tanh else out, depth)[..., :height, left : left + width]
-        near = list(reversed(maps))[: len(self.feature_channels)]
+        near = list(reversed(maps))[: len(self.net.feature_channels)]
         features = (to_volumes(one, depth)[..., left >> halvings :] for halvings, one in enumerate(near, start=1))
-        return out.to(image.dtype), tuple(features)
+        return Output(out.to(image.dtype), {"features": tuple(features)})
 
     def _padded(self, image: Tensor) -> tuple[Tensor, int]:
         """The image in a size that can be halved, its borders repeated, and how many columns lie to the left of it.

@@ -3,13 +3,15 @@
 from typing import Annotated, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from voxlate.config import settings
-from voxlate.nets.blocks import start_normal, to_slices
+from voxlate.nets.blocks import start_normal, to_slices, to_volumes
 
 SLOPE = 0.2  # of LeakyReLU below 0: Radford et al. 2016, sec. 3
+FEWEST_SLICES = 4  # that a layer of a three-dimensional critic halves: fewer would be nearly all padding
 
 
 @settings
@@ -33,6 +35,11 @@ class Critic:
     answer: Annotated[
         Literal["image", "patches"], Field(description="one number a slice (global mean), or one a patch")
     ] = "image"
+    maps: Annotated[int, Field(ge=1, description="answers at each place: one, or one for each of several labels")] = 1
+    dimensions: Annotated[
+        Literal[2, 3],
+        Field(description="2: each slice by itself; 3: volumes with 4x4x4 kernels, one number or map a volume"),
+    ] = 2
 
     def build(self, *, channels: int) -> "CriticNet":
         """The network, with fresh weights; channels: of the image and its condition together."""
@@ -40,31 +47,62 @@ class Critic:
 
 
 class CriticNet(nn.Module):
-    """`critic(images) -> answers`: [B, C, D, H, W] -> [B, D] or [B, D, h, w], each slice by itself."""
+    """`critic(images) -> answers`: [B, C, D, H, W] -> [B, K, D] or [B, K, D, h, w], each slice by itself.
+
+    In three dimensions [B, K, 1] or [B, K, d, h, w] of the whole volume: the first layer keeps its depth, every further
+    one that halves the size also halves the depth while FEWEST_SLICES are left.
+    """
 
     def __init__(self, critic: Critic, channels: int) -> None:
         super().__init__()
         self.critic = critic
+        volumes = critic.dimensions == 3
+        conv, point = (VolumeConv4, nn.Conv3d) if volumes else (SliceConv4, nn.Conv2d)
+        batch_norm, instance_norm = (
+            (nn.BatchNorm3d, nn.InstanceNorm3d) if volumes else (nn.BatchNorm2d, nn.InstanceNorm2d)
+        )
+        patches = critic.answer == "patches"
         layers: list[nn.Module] = []
         for number, (ins, outs) in enumerate(zip((channels, *critic.widths), critic.widths)):
-            halve = number < len(critic.widths) - 1 or critic.answer == "image"
+            halve = number < len(critic.widths) - 1 or not patches
             norm = critic.norm if number else "none"
-            layers.append(nn.Conv2d(ins, outs, 4, stride=2 if halve else 1, padding=1, bias=norm != "batch"))
+            layers.append(conv(ins, outs, halve, depth=halve and number > 0, bias=norm != "batch"))
             if norm != "none":
-                layers.append(nn.BatchNorm2d(outs) if norm == "batch" else nn.InstanceNorm2d(outs))
+                layers.append(batch_norm(outs) if norm == "batch" else instance_norm(outs))
             layers.append(nn.LeakyReLU(SLOPE))
         self.layers = nn.Sequential(*layers)
-        patches = critic.answer == "patches"
-        self.head = nn.Conv2d(critic.widths[-1], 1, 4 if patches else 1, padding=1 if patches else 0)
+        self.head = conv(critic.widths[-1], critic.maps, False) if patches else point(critic.widths[-1], critic.maps, 1)
         if patches:
             start_normal(self)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.memory_format = torch.channels_last_3d if volumes else torch.channels_last
+        self.to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> Tensor:
-        items, depth = images.shape[0], images.shape[2]
-        h = self.layers(to_slices(images).contiguous(memory_format=torch.channels_last))
-        if self.critic.answer == "patches":
-            answers: Tensor = self.head(h)
-            return answers.reshape(items, depth, *answers.shape[2:])
-        answers = self.head(h.mean(dim=(2, 3), keepdim=True))
-        return answers.reshape(items, depth)
+        depth, volumes = images.shape[2], self.critic.dimensions == 3
+        h = images if volumes else to_slices(images)
+        h = self.layers(h.contiguous(memory_format=self.memory_format))
+        if self.critic.answer == "image":
+            h = h.mean(dim=tuple(range(2, h.ndim)), keepdim=True)
+        answers: Tensor = self.head(h)
+        answers = answers if volumes else to_volumes(answers, depth)
+        return answers if self.critic.answer == "patches" else answers.flatten(2)
+
+
+class SliceConv4(nn.Conv2d):
+    """4x4 pixels; halves the size or takes a pixel of it."""
+
+    def __init__(self, ins: int, outs: int, halve: bool, depth: bool = False, bias: bool = True) -> None:
+        super().__init__(ins, outs, 4, stride=2 if halve else 1, padding=1, bias=bias)
+
+
+class VolumeConv4(nn.Conv3d):
+    """4x4x4 voxels; halves height and width or takes a pixel of them; keeps the depth, or halves it, too."""
+
+    def __init__(self, ins: int, outs: int, halve: bool, depth: bool = False, bias: bool = True) -> None:
+        super().__init__(ins, outs, 4, stride=2 if halve else 1, bias=bias)
+        self.depth = depth
+
+    def forward(self, h: Tensor) -> Tensor:
+        halves = self.depth and h.shape[2] >= FEWEST_SLICES
+        h = F.pad(h, (1, 1, 1, 1, 1, 1 if halves else 2))
+        return F.conv3d(h, self.weight, self.bias, (2 if halves else 1, *self.stride[1:]))

@@ -1,38 +1,108 @@
-"""What goes into a network, and what comes out."""
+"""What goes into a network, what comes out, and what the settings of a network can do."""
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
 
+import torch
+from torch import Tensor, nn
+
+from voxlate.config import kind_of
 from voxlate.errors import BadInput
 
 
 @dataclass(frozen=True)
-class Ends:
-    """Channels of x (0: a regressor, which sees images only), of Condition.images, and of the answer.
+class NetworkInput:
+    """What a network is given.
 
-    code_bits: length of Condition.code; noisy: whether the noise level is told; features: channels of the maps in
-    Condition.features.
+    images: by modality, in the order of `Channels.images`, each [B, C, D, H, W]; state: the noisy or incomplete image
+    [B, C, D, H, W]; features: one [B, C_l, D, H_l, W_l] a level; code: [B, K], a configuration (which modalities to
+    synthesise, say); log_snr: [B], the noise level.
     """
 
-    state: int
-    condition: int
+    images: Mapping[str, Tensor] = field(default_factory=dict)
+    state: Tensor | None = None
+    features: tuple[Tensor, ...] = ()
+    code: Tensor | None = None
+    log_snr: Tensor | None = None
+
+    @property
+    def joined(self) -> Tensor:
+        """The state, then the images in their order, concatenated: [B, C, D, H, W]."""
+        parts = [*([] if self.state is None else [self.state]), *self.images.values()]
+        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a network gives.
+
+    image: [B, C, D, H, W]; extras: further results by name, such as "features" (a tuple of maps), "reconstructions",
+    "segmentation" or "latents".
+    """
+
+    image: Tensor
+    extras: Mapping[str, Tensor | tuple[Tensor, ...]] = field(default_factory=dict)
+
+
+class Network(Protocol):
+    """A module that takes a NetworkInput and gives an Output, of any height and width."""
+
+    def __call__(self, inputs: NetworkInput) -> Output: ...
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Channels of all that a network takes and gives.
+
+    images: of each image, by name and in order; state: 0 where there is none; out: of the image that it makes; code:
+    length of the configuration code; noisy: whether the noise level is given; features: of each feature map.
+    """
+
+    images: Mapping[str, int]
     out: int
-    code_bits: int = 0
-    noisy: bool = True
+    state: int = 0
+    code: int = 0
+    noisy: bool = False
     features: tuple[int, ...] = ()
 
     @property
-    def ins(self) -> int:
-        """Channels of x and the images together."""
-        return self.state + self.condition
+    def joined(self) -> int:
+        """Channels of the state and the images together."""
+        return self.state + sum(self.images.values())
 
-    def only_images(self, kind: str, noise: bool = False) -> None:
-        """Raise BadInput where a network of a kind would be told more than images (and with `noise` their noise)."""
-        told = {"a configuration code": self.code_bits, "feature maps": self.features}
+
+class NetSettings(ABC):
+    """Settings of a network."""
+
+    autoencodes: ClassVar[bool] = False
+    """Whether the network has a latent: `encode`, `decode` and `scale` (see nets.autoencoder)."""
+    compares_sides: ClassVar[bool] = False
+    """Whether the network takes feature maps and compares them with their left-right mirror images."""
+
+    @abstractmethod
+    def build(self, channels: Channels) -> nn.Module:
+        """The network, with fresh weights from torch's global generator; raises BadInput where channels do not fit."""
+
+    @property
+    def multiple(self) -> int:
+        """Height and width are best a multiple of this; others are padded by the network."""
+        return 1
+
+    @property
+    def feature_channels(self) -> tuple[int, ...]:
+        """Channels of the maps in the output's extras["features"], none for most networks."""
+        return ()
+
+    def takes_only_images(self, channels: Channels, noise: bool = False) -> None:
+        """Raise BadInput where a task gives more than images (and with `noise` their noise level)."""
+        more = {"a configuration code": channels.code, "feature maps": channels.features}
         if not noise:
-            told["the noise level"] = self.noisy
-        if more := next((name for name, there in told.items() if there), None):
-            also = " and their noise" if noise else ""
+            more["the noise level"] = channels.noisy
+        if found := next((name for name, there in more.items() if there), None):
+            also = " and their noise level" if noise else ""
             raise BadInput(
-                f"net.kind: expected a network that is told {more}, found '{kind}', which is told images{also} alone. "
-                "Set net.kind to 'unet'."
+                f"net.kind: expected a network that takes {found}, found '{kind_of(self)}', which takes images{also} "
+                "alone. Set net.kind to 'unet'."
             )

@@ -6,30 +6,29 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.batch import Condition
 from voxlate.config import settings
-from voxlate.nets.blocks import joined, pad_far, start_normal, to_slices, to_volumes
-from voxlate.nets.interface import Ends
+from voxlate.nets.blocks import pad_far, start_normal, to_slices, to_volumes
+from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 
 HALVINGS = 2
 
 
 @settings
-class ResNet:
+class ResNet(NetSettings):
     """c7s1-64, d128, d256, residual blocks, u128, u64, c7s1-out, tanh (Zhu et al. 2017, sec. 7.2)."""
 
     kind: Literal["resnet"] = "resnet"
     width: Annotated[int, Field(gt=0, description="channels at full size; each of two halvings doubles them")] = 64
     blocks: Annotated[int, Field(ge=1, description="residual blocks at a quarter of the size")] = 9
 
-    def build(self, ends: Ends) -> "ResNetNet":
-        """As `UNet.build`; raises BadInput where a task has more to tell than images, which this cannot be told."""
-        ends.only_images(self.kind)
-        return ResNetNet(self, ends.ins, ends.out)
+    def build(self, channels: Channels) -> "ResNetNet":
+        """Raises BadInput where a task gives more than images."""
+        self.takes_only_images(channels)
+        return ResNetNet(self, channels.joined, channels.out)
 
 
 class ResNetNet(nn.Module):
-    """`net(x, condition, None) -> out`: [B, C, D, H, W] in and out, slice by slice, of any size from 8 pixels on."""
+    """Works slice by slice, on images of any size from 8 pixels on."""
 
     def __init__(self, net: ResNet, ins: int, outs: int) -> None:
         super().__init__()
@@ -44,11 +43,11 @@ class ResNetNet(nn.Module):
         self.layers = nn.Sequential(*layers)
         start_normal(self)
 
-    def forward(self, x: Tensor | None, condition: Condition, log_snr: Tensor | None) -> Tensor:
-        image = joined(x, condition.images)
+    def forward(self, inputs: NetworkInput) -> Output:
+        image = inputs.joined
         depth, (height, width) = image.shape[2], image.shape[3:]
         out = self.layers(to_slices(pad_far(image, (1, 2**HALVINGS, 2**HALVINGS))))
-        return to_volumes(out, depth)[..., :height, :width].to(image.dtype)
+        return Output(to_volumes(out, depth)[..., :height, :width].to(image.dtype))
 
 
 class Block(nn.Module):

@@ -1,39 +1,41 @@
 """One residual U-Net whose settings reach the networks of four papers (see docs/decisions.md)."""
 
 from collections.abc import Iterable
-from typing import Annotated, Literal, cast
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.batch import Condition
 from voxlate.config import settings
 from voxlate.errors import BadInput
-from voxlate.nets.asymmetry import AsymmetryPrior, Told
+from voxlate.nets.asymmetry import AsymmetryPrior, Pyramid
 from voxlate.nets.blocks import (
     Attention,
     BlockOptions,
     Down,
+    Embedding,
+    Fourier,
+    Norm,
     ResBlock,
+    Sinusoidal,
     Up,
     conv3,
-    joined,
     pad_far,
     to_slices,
     to_volumes,
     zeroed,
 )
-from voxlate.nets.embedding import Embedding, Fourier, Sinusoidal
-from voxlate.nets.interface import Ends
-from voxlate.nets.norm import Norm
+from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 
 
 @settings
-class UNet:
+class UNet(NetSettings):
     """Residual U-Net over slices, stacks of slices or volumes of any size."""
 
+    compares_sides: ClassVar[bool] = True
     kind: Literal["unet"] = "unet"
     width: Annotated[int, Field(gt=0, description="channels at full resolution")] = 64
     multipliers: Annotated[
@@ -86,14 +88,13 @@ class UNet:
         """Of what height and width must be, for nothing to be padded."""
         return self.patch * 2 ** (len(self.multipliers) - 1)
 
-    def build(self, ends: Ends) -> "ResidualUNet":
-        """The network, with fresh weights from torch's global generator.
+    def build(self, channels: Channels) -> "ResidualUNet":
+        """Feature maps go to the encoder levels of their sizes, after the first block.
 
-        Feature maps are told to the encoder levels of their sizes, after the first block. Raises BadInput where the
-        settings contradict each other.
+        Raises BadInput where the settings contradict each other.
         """
-        _check(self, bool(ends.features))
-        return ResidualUNet(self, ends)
+        _check(self, bool(channels.features))
+        return ResidualUNet(self, channels)
 
 
 def _check(net: UNet, features: bool) -> None:
@@ -107,7 +108,7 @@ def _check(net: UNet, features: bool) -> None:
             "net.volumetric: expected kernel 1x3x3, found 3x3x3, which joins slices already. Set one of the two."
         )
     if features and net.kernel == "3x3x3":
-        raise BadInput("net.kernel: expected 1x3x3 beside feature maps of slices, found 3x3x3. Set it to 1x3x3.")
+        raise BadInput("net.kernel: expected 1x3x3 with feature maps of slices, found 3x3x3. Set it to 1x3x3.")
     if net.depth_halvings and net.kernel == "1x3x3":
         raise BadInput("net.depth_halvings: expected 0 with kernel 1x3x3, found more. Set kernel to 3x3x3.")
     if net.depth_halvings > last:
@@ -122,7 +123,7 @@ def _check(net: UNet, features: bool) -> None:
             )
 
 
-class Stage(nn.Module):
+class LevelStage(nn.Module):
     """A residual block and, at some levels, attention."""
 
     def __init__(self, ins: int, outs: int, heads: int, options: BlockOptions) -> None:
@@ -138,43 +139,40 @@ class Stage(nn.Module):
 class Level(nn.Module):
     """The blocks of one resolution, then the way to the next resolution, if there is one."""
 
-    stages: Iterable[Stage]
+    stages: Iterable[LevelStage]
 
-    def __init__(self, stages: list[Stage], resample: nn.Module | None) -> None:
+    def __init__(self, stages: list[LevelStage], resample: nn.Module | None) -> None:
         super().__init__()
-        self.stages = cast(Iterable[Stage], nn.ModuleList(stages))
+        self.stages = cast(Iterable[LevelStage], nn.ModuleList(stages))
         self.resample = resample
 
 
 class ResidualUNet(nn.Module):
-    """`net(x, condition, log_snr) -> out`: [B, C, D, H, W] in and out, of any size; see `UNet` for its settings.
+    """Takes images of any size; see `UNet` for its settings. Its first convolution sees the state, then the images."""
 
-    The input of the first convolution is x, then condition.images (one of them may be None).
-    """
-
-    def __init__(self, net: UNet, ends: Ends) -> None:
+    def __init__(self, net: UNet, channels: Channels) -> None:
         super().__init__()
         self.net = net
         self.dims: Literal[2, 3] = 2 if net.kernel == "1x3x3" else 3
-        self.embedding = Embedding(net.time, net.width, ends.code_bits, ends.noisy)
-        told = BlockOptions(
+        self.embedding = Embedding(net.time, net.width, channels.code, channels.noisy)
+        conditioned = BlockOptions(
             self.dims, net.groups, self.embedding.size, net.modulation, net.dropout, net.volumetric, net.zero_init
         )
-        untold = BlockOptions(self.dims, net.groups, 0, net.modulation, net.dropout, net.volumetric, net.zero_init)
+        plain = replace(conditioned, embedding=0)
         widths = [net.width * factor for factor in net.multipliers]
         self.strides = [
             (2 if self.dims == 3 and level >= len(widths) - 1 - net.depth_halvings else 1, 2, 2)
             for level in range(len(widths) - 1)
         ]
-        self.stem = conv3(ends.ins * net.patch**2, net.width, told)
-        self.encoder, skips = self._encoder(widths, told if net.inject == "all" else untold)
-        middle = [Stage(widths[-1], widths[-1], self._heads(widths[-1], net.middle_attention), told)]
-        self.middle = Level([*middle, Stage(widths[-1], widths[-1], 0, told)], None)
-        self.decoder = self._decoder(widths, skips, told)
+        self.stem = conv3(channels.joined * net.patch**2, net.width, conditioned)
+        self.encoder, skips = self._encoder(widths, conditioned if net.inject == "all" else plain)
+        middle = [LevelStage(widths[-1], widths[-1], self._heads(widths[-1], net.middle_attention), conditioned)]
+        self.middle = Level([*middle, LevelStage(widths[-1], widths[-1], 0, conditioned)], None)
+        self.decoder = self._decoder(widths, skips, conditioned)
         self.norm = Norm(widths[0], net.groups, silu=True)
-        self.head = conv3(widths[0], ends.out * net.patch**2, told)
-        prior = (widths, ends.features, net.patch, net.groups, net.zero_init)
-        self.prior = AsymmetryPrior(*prior) if ends.features else None
+        self.head = conv3(widths[0], channels.out * net.patch**2, conditioned)
+        prior = (widths, channels.features, net.patch, net.groups, net.zero_init)
+        self.prior = AsymmetryPrior(*prior) if channels.features else None
         if net.zero_init:
             zeroed(self.head)
         if self.dims == 2:
@@ -187,7 +185,7 @@ class ResidualUNet(nn.Module):
         skips, levels, ins = [widths[0]], nn.ModuleList(), widths[0]
         for level, outs in enumerate(widths):
             heads = self._heads(outs, level in self.net.attention)
-            stages = [Stage(ins if block == 0 else outs, outs, heads, options) for block in range(self.net.blocks)]
+            stages = [LevelStage(ins if block == 0 else outs, outs, heads, options) for block in range(self.net.blocks)]
             last = level == len(widths) - 1
             levels.append(Level(stages, None if last else self._resample("down", outs, self.strides[level], options)))
             skips += [outs] * (self.net.blocks + (not last))
@@ -200,7 +198,7 @@ class ResidualUNet(nn.Module):
             heads = self._heads(outs, level in self.net.attention)
             stages = []
             for _ in range(self.net.blocks + 1):
-                stages.append(Stage(ins + skips.pop(), outs, heads, options))
+                stages.append(LevelStage(ins + skips.pop(), outs, heads, options))
                 ins = outs
             levels.append(
                 Level(stages, self._resample("up", outs, self.strides[level - 1], options) if level else None)
@@ -214,24 +212,24 @@ class ResidualUNet(nn.Module):
             return ResBlock(channels, channels, options, resample=way, stride=stride)
         return (Down if way == "down" else Up)(channels, stride, options)
 
-    def forward(self, x: Tensor | None, condition: Condition, log_snr: Tensor | None) -> Tensor:
-        image = joined(x, condition.images)
+    def forward(self, inputs: NetworkInput) -> Output:
+        image = inputs.joined
         h, depth = self._fold(pad_far(image, self._multiples()))
-        embedding = self.embedding(log_snr, condition.code)
+        embedding = self.embedding(inputs.log_snr, inputs.code)
         if embedding is not None and self.dims == 2:
             embedding = embedding.repeat_interleave(depth, dim=0)
-        told = self.prior(condition.features, h.shape[2:], image.shape[-1]) if self.prior is not None else {}
-        out = self._unfold(self._blocks(h, embedding, depth, told), depth)
-        return out[..., : image.shape[2], : image.shape[3], : image.shape[4]].to(image.dtype)
+        pyramid = self.prior(inputs.features, h.shape[2:], image.shape[-1]) if self.prior is not None else {}
+        out = self._unfold(self._blocks(h, embedding, depth, pyramid), depth)
+        return Output(out[..., : image.shape[2], : image.shape[3], : image.shape[4]].to(image.dtype))
 
-    def _blocks(self, h: Tensor, embedding: Tensor | None, depth: int, told: Told) -> Tensor:
+    def _blocks(self, h: Tensor, embedding: Tensor | None, depth: int, pyramid: Pyramid) -> Tensor:
         h = self.stem(h, depth)
         skips = [h]
         for index, level in enumerate(_levels(self.encoder)):
             for position, stage in enumerate(level.stages):
                 h = stage(h, embedding, depth)
                 if position == 0 and self.prior is not None:
-                    h = self.prior.fuse(index, h, told)
+                    h = self.prior.fuse(index, h, pyramid)
                 skips.append(h)
             if level.resample is not None:
                 h = level.resample(h, embedding, depth)
@@ -270,8 +268,3 @@ class ResidualUNet(nn.Module):
 
 def _levels(modules: nn.ModuleList) -> Iterable[Level]:
     return cast(Iterable[Level], modules)
-
-
-def volumetric_parameters(net: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that a slice-wise network lacks: by name, those of the convolutions along depth."""
-    return {name: parameter for name, parameter in net.named_parameters() if ".volumetric." in f".{name}"}

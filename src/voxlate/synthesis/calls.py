@@ -21,7 +21,7 @@ def counted(net: nn.Module) -> Iterator[Calls]:
     calls = Calls()
 
     def note(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        calls.count += len(getattr(output, "image", output))
+        calls.count += len(output.image)
 
     hook = net.register_forward_hook(note)
     try:

@@ -14,14 +14,14 @@ from torch.nn.functional import one_hot
 
 from voxlate import __version__
 from voxlate.batch import Batch
+from voxlate.config import kind_of
 from voxlate.data.batches import batches_of, open_cohort, spread, whole_cases
 from voxlate.data.patches import Place, check_intensity
 from voxlate.data.prepared import Cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
 from voxlate.files import write_json
-from voxlate.methods.diffusion import Diffusion
-from voxlate.methods.tasks import Complete, Latent, Residual, Translate
+from voxlate.methods.method import Method
 from voxlate.recipe import Recipe
 from voxlate.synthesis.calls import Calls, counted
 from voxlate.training.run import load_method
@@ -54,6 +54,7 @@ def likelihood(
     batch: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    allow_code: bool = False,
     progress: Progress | None = None,
 ) -> Likelihood:
     """Bits per dimension of the true targets of a prepared cohort, given their sources, in float32.
@@ -64,11 +65,11 @@ def likelihood(
     Source: Song et al. 2021, eq. 39.
     """
     _check_options(slices, tolerance)
-    method, recipe, header = load_method(Path(run))
-    if not isinstance(method, Diffusion):
+    method, recipe, header = load_method(Path(run), allow_code)
+    if not recipe.method.has_density:
         raise BadInput(
             f"{run}: expected a diffusion model, the only kind with a density, found method.kind "
-            f"'{recipe.method.kind}'. Name another run; voxlate evaluate scores any."
+            f"'{kind_of(recipe.method)}'. Name another run; voxlate evaluate scores any."
         )
     ready = open_cohort(cohort)
     _check_spacing(ready, header)
@@ -84,7 +85,7 @@ def likelihood(
         "trained_steps": header["steps"],
         "cohort": str(cohort),
         "split": split,
-        "of": _of(recipe),
+        "of": recipe.task.state_name,
         "unit": "bits per dimension, values in network units [-1, 1]; lower is better",
         "pieces": "slices" if recipe.data.patch[0] == 1 else "patches",
         "tolerance": tolerance,
@@ -122,7 +123,7 @@ def _estimates(
 class _Estimator:
     """A model with all that its estimates depend on."""
 
-    model: Diffusion
+    model: Method
     recipe: Recipe
     cohort: Cohort
     batch: int
@@ -139,8 +140,7 @@ class _Estimator:
             with torch.no_grad():
                 bits = self.model.bits_per_dim(patches, noise, self.tolerance).tolist()
             some = patches.mask.flatten(1).any(1).tolist()
-            masked = isinstance(self.recipe.task, (Translate, Residual)) and self.recipe.task.inside
-            yield [value if there or not masked else None for value, there in zip(bits, some)]
+            yield [value if there or not self.recipe.task.inside else None for value, there in zip(bits, some)]
 
 
 def _hide(batch: Batch, channel: int | None) -> Batch:
@@ -150,7 +150,7 @@ def _hide(batch: Batch, channel: int | None) -> Batch:
 
 
 def _wanted(recipe: Recipe) -> list[Estimate]:
-    if isinstance(recipe.task, Complete):
+    if recipe.task.completes:
         return [(name, channel) for channel, name in enumerate(recipe.data.target)]
     return [(", ".join(recipe.data.target), None)]
 
@@ -190,26 +190,12 @@ def _mean_and_sd(name: str, values: list[float]) -> dict[str, float | None]:
 
 def _in_unit(name: str, recipe: Recipe, header: Mapping[str, Any]) -> dict[str, Any] | None:
     """What to add for the density of the image in physical units; a latent's density says nothing of the image's."""
-    if isinstance(recipe.task, Latent):
+    if (scale := recipe.task.state_scale) is None:
         return None
-    names = [name] if isinstance(recipe.task, Complete) else recipe.data.target
+    names = [name] if recipe.task.completes else recipe.data.target
     halves = [(high - low) / 2 for low, high in (header["target_scales"][one] for one in names)]
-    shrunk = recipe.task.scale if isinstance(recipe.task, Residual) else 1.0
     units = dict.fromkeys(header["units"][one] for one in names)
-    return {"unit": ", ".join(units), "adds": float(np.mean([math.log2(half / shrunk) for half in halves]))}
-
-
-def _of(recipe: Recipe) -> str:
-    """What the density is of."""
-    task = recipe.task
-    if isinstance(task, Residual):
-        inside = " inside the mask" if task.inside else ""
-        return f"the residual{inside}: truth minus the predictor's image, times {task.scale:g}, given the sources"
-    if isinstance(task, Latent):
-        return "the latent that the autoencoder gives (drawn, once a patch), not the image; given the sources' latents"
-    if isinstance(task, Complete):
-        return "the true image of one modality, given all others"
-    return "the true image, given the sources"
+    return {"unit": ", ".join(units), "adds": float(np.mean([math.log2(half / scale) for half in halves]))}
 
 
 def _check_options(slices: int | None, tolerance: float) -> None:

@@ -38,8 +38,7 @@ from voxlate.images.tiling import (
 )
 from voxlate.images.volume import Volume, read_volume
 from voxlate.methods.method import Method
-from voxlate.methods.tasks import Complete
-from voxlate.recipe import Recipe, Synthesis, check_synthesis, keeps_inside, windows
+from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges
 from voxlate.synthesis.calls import counted
 from voxlate.training.run import file_hash, load_method, made_by
 from voxlate.training.validate import autocast, find_device
@@ -160,7 +159,7 @@ class Model:
 
     @property
     def completes(self) -> bool:
-        return isinstance(self.recipe.task, Complete)
+        return self.recipe.task.completes
 
     @property
     def scan_names(self) -> tuple[str, ...]:
@@ -215,16 +214,19 @@ class Model:
             "synth": options,
             "inputs": {name: _input(Path(path)) for name, path in sorted(files.items())},
             "units": self.header["units"],
-            "range": {name: window for name, window in windows(recipe).items() if name in recipe.data.target},
+            "range": {name: window for name, window in fixed_ranges(recipe).items() if name in recipe.data.target},
         }
         plain: dict[str, Any] = json.loads(TypeAdapter(dict[str, Any]).dump_json(plan))
         return plain
 
 
-def load(run: Path | str, device: str = "auto") -> Model:
-    """Open a run folder or a weights file for synthesis; raises BadInput where it is none."""
+def load(run: Path | str, device: str = "auto", allow_code: bool = False) -> Model:
+    """Open a run folder or a weights file for synthesis; raises BadInput where it is none.
+
+    allow_code: import the code outside voxlate that the model names, which is then run.
+    """
     path = Path(run)
-    method, recipe, header = load_method(path)
+    method, recipe, header = load_method(path, allow_code)
     weights = path / "weights.safetensors" if path.is_dir() else path
     where = find_device(device)
     return Model(method.to(where), recipe, {**header, "weights_hash": file_hash(weights)}, where, path.resolve())
@@ -265,7 +267,7 @@ def _plan(model: Model, prepared: PreparedCase) -> tuple[SlicePlan, PreparedCase
     """Which patches the network sees, and the case that they are read from: resized, where the options say so."""
     recipe, shape = model.recipe, prepared.header.shape
     slices = recipe.synth.slices
-    if getattr(recipe.synth, "windows", None) is not None:
+    if recipe.synth.windows is not None:
         if slices != Whole():
             raise BadInput(
                 f"synth.windows: expected synth.slices of kind 'whole' without a crop, found {slices}. "
@@ -279,8 +281,8 @@ def _plan(model: Model, prepared: PreparedCase) -> tuple[SlicePlan, PreparedCase
         if last == first:
             return plan, prepared
         prepared = resize_case(prepared, slices.resize_to, (first, last), recipe.intensity)
-    mask = prepared.mask(recipe.data.source) if keeps_inside(recipe) else None
-    sides = [getattr(stage.net, "multiple", 1) for stage in recipe.all_stages]
+    mask = prepared.mask(recipe.data.source) if recipe.keeps_inside else None
+    sides = [stage.net.multiple for stage in recipe.all_stages]
     return fit_to_mask(plan, mask, max(sides), recipe.data.centred, slices.crop, recipe.data.patch[1:]), prepared
 
 

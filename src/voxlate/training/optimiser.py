@@ -1,12 +1,73 @@
-"""Learning rates, and the running average of weights."""
+"""What a training changes: weights, their running average, the optimisers, and the losses of its epochs."""
+
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from voxlate.errors import BadInput
+from voxlate.methods.method import Method
 
-def set_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
-    for group in optimiser.param_groups:
-        group["lr"] = lr
+
+@dataclass
+class Epochs:
+    """Mean loss of each epoch so far, and the sum of the one that runs.
+
+    steps: of an epoch; 0 where nobody asks for its loss.
+    """
+
+    steps: int
+    losses: list[float] = field(default_factory=list)
+    running: Tensor | None = None
+    count: int = 0
+
+    def add(self, loss: Tensor) -> bool:
+        """Add a step's loss; returns whether that ended an epoch. Only then is the device waited for."""
+        if not self.steps:
+            return False
+        loss = loss.detach().double()
+        self.running = loss if self.running is None else self.running + loss
+        self.count += 1
+        if self.count < self.steps:
+            return False
+        self.losses.append(float(self.running) / self.count)
+        self.running, self.count = None, 0
+        return True
+
+    def state(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+        return {"losses": list(self.losses), "running": self.running, "count": self.count}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.losses, self.count, self.running = list(state["losses"]), state["count"], state["running"]
+
+
+@dataclass
+class Learner:
+    """All that a training changes; it is in state.pt, and nothing else is."""
+
+    method: Method
+    averaged: Method
+    optimisers: dict[str, torch.optim.Optimizer]
+    epochs: Epochs
+    step: int = 0
+    seconds: float = 0.0
+
+    def state(self) -> dict[str, Any]:
+        optimisers = {turn: optimiser.state_dict() for turn, optimiser in self.optimisers.items()}
+        weights = {"method": self.method.state_dict(), "averaged": self.averaged.state_dict()}
+        own = {"optimisers": optimisers, "epochs": self.epochs.state(), "memory": self.method.training_state()}
+        return {**weights, **own, "step": self.step, "seconds": self.seconds}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.method.load_state_dict(state["method"])
+        self.method.load_training_state(state["memory"])
+        self.averaged.load_state_dict(state["averaged"])
+        for turn, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][turn])
+        self.epochs.load_state(state["epochs"])
+        self.step, self.seconds = state["step"], state["seconds"]
 
 
 @torch.no_grad()
@@ -20,3 +81,35 @@ def average(into: nn.Module, model: nn.Module, decay: float, step: int) -> None:
     torch._foreach_lerp_(averaged, [parameter.data for parameter in model.parameters()], share)
     for old, new in zip(into.buffers(), model.buffers()):
         old.copy_(new)
+
+
+def start_from(method: Method, earlier: Method, name: str) -> str:
+    """Copy the weights of an earlier stage's method, whatever their opponents; returns a sentence for the log.
+
+    Raises BadInput where a weight has no place of its name and shape.
+    """
+    here, there = method.learner.state_dict(), earlier.learner.state_dict()
+    for key, tensor in there.items():
+        if key not in here or here[key].shape != tensor.shape:
+            found = tuple(here[key].shape) if key in here else "none"
+            raise BadInput(
+                f"start_from = '{name}': expected a place for each of its weights, found {found} for '{key}' of shape "
+                f"{tuple(tensor.shape)}. Make the networks alike, but for what is new."
+            )
+    method.learner.load_state_dict({**here, **there})
+    fresh = len(here) - len(there)
+    return f"started from the weights of stage '{name}': {len(there)} tensors copied, {fresh} fresh"
+
+
+def move_only(method: Method, part: str) -> None:
+    """Freeze all weights of the images' maker whose dotted name lacks a part; raises BadInput where none is left."""
+    moving = 0
+    for name, parameter in method.learner.named_parameters():
+        parameter.requires_grad_(parameter.requires_grad and f".{part}." in f".{name}.")
+        moving += parameter.requires_grad
+    if not moving:
+        names = sorted({one for name, _ in method.learner.named_parameters() for one in name.split(".")[:-1]})
+        raise BadInput(
+            f"train.only: expected a part of the weights' names ({', '.join(names[:12])}, …), found '{part}', which is "
+            "in none that may move. Change it."
+        )

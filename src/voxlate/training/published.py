@@ -5,6 +5,8 @@ order of construction, and our networks construct their parts in that order.
 """
 
 import hashlib
+import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,38 +18,27 @@ import torch
 from torch import Tensor, nn
 
 from voxlate import recipe as recipes
-from voxlate.batch import Condition
+from voxlate.config import fill
 from voxlate.errors import BadInput
 from voxlate.images.intensity import Window
 from voxlate.images.volume import unit_of
-from voxlate.nets.interface import Ends
-from voxlate.nets.xmodality.attention import Attention
-from voxlate.nets.xmodality.dit import DiTBlock, FinalLayer
-from voxlate.nets.xmodality.norm import GroupNorm, RMSNorm
-from voxlate.nets.xmodality.parts import Backbone, Block, Conv, Dense, Down, ExactDense, ResNetBlock, SwiGLU, Up
-from voxlate.nets.xmodality.uvit import Transformer
+from voxlate.nets.interface import Channels
+from voxlate.nets.xmodality.adm import ADM
+from voxlate.nets.xmodality.dit import DiT
+from voxlate.nets.xmodality.parts import Attention, Backbone, Conv, Dense
+from voxlate.nets.xmodality.unet import PlainUNet
+from voxlate.nets.xmodality.uvit import UViT
 from voxlate.recipe import Recipe
-from voxlate.training.build import build_all
-from voxlate.training.published_files import Found, detect
 from voxlate.training.run import Run, begin, made_by, save_weights
 
-SCOPES: dict[type[nn.Module], str] = {
-    Conv: "Conv",
-    Dense: "Dense",
-    ExactDense: "Dense",
-    RMSNorm: "RMSNorm",
-    GroupNorm: "GroupNorm",
-    nn.LayerNorm: "LayerNorm",
-    Block: "Block",
-    ResNetBlock: "ResNetBlock",
-    Down: "PixelShuffleDownsample",
-    Up: "PixelShuffleUpsample",
-    Attention: "MultiHeadDotProductAttention",
-    SwiGLU: "SwiGLU",
-    Transformer: "Transformer",
-    DiTBlock: "DiTBlock",
-    FinalLayer: "FinalLayer",
-}  # modules of other classes are no scopes: their parts count as their owner's
+SCOPES = {  # of our classes; modules of others are no scopes: their parts count as their owner's
+    **{name: name for name in ("Conv", "Dense", "RMSNorm", "GroupNorm", "LayerNorm", "Block", "ResNetBlock", "SwiGLU")},
+    **{name: name for name in ("Transformer", "DiTBlock", "FinalLayer")},
+    "ExactDense": "Dense",
+    "Down": "PixelShuffleDownsample",
+    "Up": "PixelShuffleUpsample",
+    "Attention": "MultiHeadDotProductAttention",
+}
 
 
 @dataclass(frozen=True)
@@ -59,20 +50,50 @@ class Slot:
     third: int = 0
 
 
-class Published(nn.Module):
-    """A published network, called with plain tensors; `found` says which one it is."""
+@dataclass(frozen=True)
+class Found:
+    """A network's settings, its input channels (all together), output channels, and whether it takes a noise level."""
 
-    def __init__(self, net: Backbone, found: Found) -> None:
-        super().__init__()
-        self.net, self.found = net, found
-
-    def forward(self, noisy: Tensor | None, condition: Tensor | None, log_snr: Tensor | None) -> Tensor:
-        """noisy, condition: [B, C, D, H, W]; log_snr: [B]; the plain U-Net takes None for the first and last."""
-        out: Tensor = self.net(noisy, Condition(images=condition), log_snr)
-        return out
+    name: str
+    net: PlainUNet | ADM | UViT | DiT
+    ins: int
+    outs: int
+    noisy: bool = True
 
 
-def load_network(path: Path | str) -> Published:
+@dataclass(frozen=True)
+class _Arrays:
+    """The shapes of a file's arrays, which may lack any of them."""
+
+    of: Mapping[str, tuple[int, ...]]
+    where: str
+
+    def get(self, key: str, ndim: int) -> tuple[int, ...]:
+        shape = self.of.get(key)
+        if shape is None:
+            raise BadInput(f"{self.where}: expected the key '{key}', found none. Use the file as it was published.")
+        if len(shape) != ndim or 0 in shape:
+            raise BadInput(
+                f"{self.where}: expected '{key}' with {ndim} dimensions, found the shape {shape}. "
+                "Use the file as it was published."
+            )
+        return shape
+
+    def count(self, scope: str) -> int:
+        """How many scopes of a class there are: "DiTBlock" counts DiTBlock_0, DiTBlock_1, …"""
+        numbered = (re.match(rf"{scope}_(\d+)/", key) for key in self.of)
+        return len({match[1] for match in numbered if match})
+
+    def over(self, total: int, part: int, key: str) -> int:
+        if total % part:
+            raise BadInput(
+                f"{self.where}: expected '{key}' with a multiple of {part} channels, found {total}. "
+                "Use the file as it was published."
+            )
+        return total // part
+
+
+def load_network(path: Path | str) -> Backbone:
     """The network of a published file, whichever of the four it is, with its weights, in evaluation mode.
 
     Raises BadInput where the file is none of them, or has an unknown key, lacks one, or one of another shape.
@@ -80,7 +101,7 @@ def load_network(path: Path | str) -> Published:
     found, state = _read(Path(path))
     net = _empty(found)
     net.load_state_dict(state, assign=True)
-    return Published(net, found).eval()
+    return net.eval()
 
 
 def import_run(weights: Path | str, out: Path | str, changes: Mapping[str, str] | None = None) -> Run:
@@ -93,7 +114,7 @@ def import_run(weights: Path | str, out: Path | str, changes: Mapping[str, str] 
     found, state = _read(weights)
     made = _recipe(found, weights, changes)
     with torch.device("meta"):
-        method = build_all(made)
+        method = made.build()
     method.load_state_dict({f"net.{name}": tensor for name, tensor in state.items()}, assign=True)
     with weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -110,7 +131,7 @@ def layout(net: nn.Module) -> dict[str, Slot]:
 
 def _slots(module: nn.Module, ours: str, scope: str, numbers: Counter[str]) -> Iterator[tuple[str, Slot]]:
     for name, child in module.named_children():
-        kind = SCOPES.get(type(child))
+        kind = SCOPES.get(type(child).__name__)
         if kind is None:
             yield from _slots(child, f"{ours}{name}.", scope, numbers)
             continue
@@ -161,7 +182,7 @@ def _read(path: Path) -> tuple[Found, dict[str, Tensor]]:
 
 def _empty(found: Found) -> Backbone:
     with torch.device("meta"):
-        return found.net.build(Ends(0, found.ins, found.outs, noisy=found.noisy))
+        return found.net.build(Channels(images={"all": found.ins}, out=found.outs, noisy=found.noisy))
 
 
 def _compare(shapes: Mapping[str, tuple[int, ...]], slots: Mapping[str, Slot], found: Found, path: Path) -> None:
@@ -201,7 +222,7 @@ def _state(arrays: Mapping[str, Tensor], slots: Mapping[str, Slot]) -> dict[str,
 
 
 def _recipe(found: Found, weights: Path, changes: Mapping[str, str] | None) -> Recipe:
-    """The paper's recipe for a network; a U-Net that is told the time is a denoiser like the others."""
+    """The paper's recipe for a network; a U-Net with a noise level is a denoiser like the others."""
     name = "tof_to_cta_adm" if found.noisy and found.name == "unet" else f"tof_to_cta_{found.name}"
     made = recipes.read(name, changes)
     made = replace(made, net=found.net, title=f"{made.title}: {weights.name}, imported")
@@ -215,7 +236,7 @@ def _recipe(found: Found, weights: Path, changes: Mapping[str, str] | None) -> R
 
 
 def _header(made: Recipe, method: nn.Module) -> dict[str, Any]:
-    """As run.describe; what the file does not tell (seconds, training cases) is 0."""
+    """As run.describe; what the file does not say (seconds, training cases) is 0."""
     scales = {}
     for name in made.data.target:
         window = made.intensity[name]
@@ -236,3 +257,68 @@ def _header(made: Recipe, method: nn.Module) -> dict[str, Any]:
         "training_cases": 0,
         "made_by": made_by(),
     }
+
+
+def detect(shapes: Mapping[str, tuple[int, ...]], where: str) -> Found:
+    """Raises BadInput where the arrays are those of none of the four networks, or a size cannot be read from them."""
+    file = _Arrays(shapes, where)
+    if file.count("DiTBlock"):
+        return _dit(file)
+    if not file.count("ResNetBlock") or not file.count("Conv"):
+        raise BadInput(
+            f"{where}: expected one of the published networks (U-Net, ADM, U-ViT, DiT), found other weights "
+            f"({', '.join(list(shapes)[:2]) or 'none'}, …). Choose another file."
+        )
+    return _convolutional(file)
+
+
+def _convolutional(file: _Arrays) -> Found:
+    ins, width = file.get("Conv_0/kernel", 4)[2:]
+    attends, vit = file.count("MultiHeadDotProductAttention"), file.count("Transformer")
+    blocks = 2 if attends else 1  # a stage, on the way down
+    stages = 1 + file.count("PixelShuffleDownsample")
+    multipliers = []
+    for stage in range(stages):
+        key = f"ResNetBlock_{blocks * stage}/Block_0/Conv_0/kernel"
+        multipliers.append(file.over(file.get(key, 4)[3], width, key))
+    values: dict[str, Any] = {"width": width, "multipliers": multipliers}
+    if not attends:
+        noisy = "Dense_2/kernel" in file.of
+        outs = file.get("Dense_2/kernel" if noisy else "Dense_0/kernel", 2)[1]
+        return Found("unet", fill(PlainUNet, values, file.where), ins, outs, noisy)
+    values["heads"] = file.get("MultiHeadDotProductAttention_0/query/kernel", 3)[1]
+    if not vit:
+        return Found("adm", fill(ADM, values, file.where), ins, file.get("Dense_2/kernel", 2)[1])
+    inside = _Arrays({key.removeprefix("Transformer_0/"): shape for key, shape in file.of.items()}, file.where)
+    channels, values["vit_heads"], _ = _first_query(file, "Transformer_0/")
+    values["depth"] = inside.count("SwiGLU")
+    key = "Transformer_0/SwiGLU_0/Dense_1/kernel"
+    values["mlp_ratio"] = file.over(file.get(key, 2)[1], channels, key)
+    outs = file.get("Dense_3/kernel", 2)[1]
+    return Found("uvit", fill(UViT, values, file.where), file.over(ins, 4, "Conv_0/kernel"), outs)
+
+
+def _dit(file: _Arrays) -> Found:
+    pixels_in, width = file.get("Dense_0/kernel", 2)
+    pixels_out = file.get("FinalLayer_0/Dense_1/kernel", 2)[1]
+    # patch² · outs numbers leave for each patch: the fewest output channels for which that is a square
+    outs = next(n for n in range(1, pixels_out + 1) if pixels_out % n == 0 and _is_square(pixels_out // n))
+    hidden = file.get("DiTBlock_0/SwiGLU_0/Dense_0/kernel", 2)[1]
+    values = {
+        "patch": math.isqrt(pixels_out // outs),
+        "width": width,
+        "depth": file.count("DiTBlock"),
+        "heads": _first_query(file, "DiTBlock_0/")[1],
+        "mlp_ratio": file.over(hidden, width, "DiTBlock_0/SwiGLU_0/Dense_0/kernel"),
+        "frequencies": file.get("Dense_1/kernel", 2)[0],
+    }
+    ins = file.over(pixels_in, pixels_out // outs, "Dense_0/kernel")
+    return Found("dit", fill(DiT, values, file.where), ins, outs)
+
+
+def _first_query(file: _Arrays, scope: str) -> tuple[int, ...]:
+    return file.get(f"{scope}MultiHeadDotProductAttention_0/query/kernel", 3)
+
+
+def _is_square(number: int) -> bool:
+    return math.isqrt(number) ** 2 == number

@@ -1,4 +1,4 @@
-"""A training's folder: what was asked, what came of it, and the weights as one file that is a whole model."""
+"""A training's folder: its recipe, its log, and the weights as one file that is a whole model."""
 
 import hashlib
 import json
@@ -21,8 +21,7 @@ from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
 from voxlate.files import read_json, whole_file, write_json, write_text
 from voxlate.methods.method import Method
-from voxlate.recipe import Recipe, from_dict, to_dict
-from voxlate.training.build import build_all
+from voxlate.recipe import Recipe, from_dict, needed_code, to_dict
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
 
@@ -50,7 +49,7 @@ class Run:
         return self.folder / "state.pt"
 
     @property
-    def trivial(self) -> Path:
+    def naive(self) -> Path:
         return self.folder / "trivial.safetensors"
 
     def weights(self, stage: str = "final") -> Path:
@@ -58,7 +57,7 @@ class Run:
 
 
 def begin(folder: Path, recipe: Recipe, head: str, data: dict[str, Any]) -> Run:
-    """Make the folder of a new run, or take up the one that is there if it is the same recipe on the same data.
+    """Make the folder of a new run, or open the one that is there if it is the same recipe on the same data.
 
     head: comment lines for recipe.toml; data: what the cohort is (its hash and splits). Raises BadInput where the
     folder holds anything else.
@@ -76,12 +75,14 @@ def begin(folder: Path, recipe: Recipe, head: str, data: dict[str, Any]) -> Run:
         return run
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{folder}: expected an empty folder or a run, found other files. Choose another --out.")
+    if needed := needed_code(wanted["recipe"]):
+        head += f"# Needs code that is no part of voxlate: {', '.join(needed)}. Its models load with --allow-code.\n"
     write_text(run.recipe, head + tomli_w.dumps(wanted["recipe"]))
     write_json(run.provenance, {**made_by(), **wanted})
     return run
 
 
-def take_over(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -> None:
+def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -> None:
     """Copy the weights of a stage from the first run that trained it by the same recipe on the same data, if any did.
 
     recipe: the run's, up to that stage. Raises BadInput where one of the others is no run.
@@ -107,10 +108,12 @@ def made_by() -> dict[str, Any]:
 
 
 def describe(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int, seconds: float) -> dict[str, Any]:
-    """The header of a weights file: all that synthesis needs besides the tensors."""
+    """The header of a weights file: all that synthesis needs in addition to the tensors."""
     scales = {name: cohort.target_scale(recipe.intensity[name], name) for name in recipe.data.target}
+    plain = to_dict(recipe)
     return {
-        "recipe": to_dict(recipe),
+        "recipe": plain,
+        **({"imports": needed} if (needed := needed_code(plain)) else {}),
         "units": {name: cohort.units[name] for name in {*recipe.data.source, *recipe.data.target}},
         "target_scales": {name: [scale.low, scale.high] for name, scale in scales.items()},
         "preparation": asdict(cohort.preparation),
@@ -177,10 +180,11 @@ def load_weights(method: nn.Module, path: Path) -> None:
     method.load_state_dict(tensors)
 
 
-def load_method(path: Path) -> tuple[Method, Recipe, dict[str, Any]]:
+def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, dict[str, Any]]:
     """The finished method of a run folder or weights file, its recipe and its header.
 
-    Raises BadInput also where the folder's recipe.toml is not the one that the weights were trained by.
+    allow_code: import the code outside voxlate that the model names; without it such a model is refused. Raises
+    BadInput also where the folder's recipe.toml is not the one that the weights were trained by.
     """
     weights = Run(path).weights() if path.is_dir() else path
     if path.is_dir() and not weights.exists():
@@ -191,7 +195,7 @@ def load_method(path: Path) -> tuple[Method, Recipe, dict[str, Any]]:
         )
         raise BadInput(f"{path}: expected a run with weights.safetensors, found {where}.")
     header = read_header(weights)
-    recipe = from_dict(header["recipe"], f"{weights} (header)")
+    recipe = from_dict(header["recipe"], f"{weights} (header)", allow_code)
     if path.is_dir() and Run(path).provenance.exists():
         change = _first_change(read_json(Run(path).provenance).get("recipe"), header["recipe"])
         if change:
@@ -199,7 +203,7 @@ def load_method(path: Path) -> tuple[Method, Recipe, dict[str, Any]]:
                 f"{weights}: expected weights of this run's recipe, found those of another ({change}). "
                 "Restore the run's own file."
             )
-    method = build_all(recipe)
+    method = recipe.build()
     load_weights(method, weights)
     return method.eval().requires_grad_(False), recipe, header
 

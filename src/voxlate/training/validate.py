@@ -1,6 +1,6 @@
 """How a training is doing on cases that it does not learn from: the same examples and the same noise every time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,7 @@ from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
 from voxlate.images.pictures import montage
 from voxlate.methods.method import Method
-from voxlate.methods.tasks import Complete, hide_one
-from voxlate.recipe import Recipe, Stage
+from voxlate.recipe import FullStage, Recipe
 
 SEED = 1234  # never a recipe's business: validations of all runs see the same noise
 
@@ -36,30 +35,30 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def examples(recipe: Recipe, stage: Stage, cohort: Cohort) -> list[Batch]:
+def validation_items(recipe: Recipe, stage: FullStage, cohort: Cohort) -> list[Batch]:
     """`validation_items` items spread over the validation cases, in batches of the recipe's `synth.batch`."""
     items, size = stage.train.validation_items, recipe.synth.batch
-    return list(validation_batches(cohort, stage.data or recipe.data, recipe.intensity, batch=size, limit=items))
+    return list(validation_batches(cohort, stage.data, recipe.intensity, batch=size, limit=items))
 
 
 @torch.no_grad()
 def validate(
-    method: Method, exam: Sequence[Batch], recipe: Recipe, stage: Stage, device: torch.device, folder: Path, step: int
+    method: Method, batches: Iterable[Batch], recipe: Recipe, stage: FullStage, device: torch.device, picture: Path
 ) -> dict[str, float]:
-    """Mean loss and mean absolute error of syntheses (network units), noise fixed, and a picture of the first ones."""
+    """Mean loss and mean absolute error of syntheses (network units), noise fixed; draws the first ones."""
     losses, errors, rows = [], [], []
-    for batch in exam:
+    for batch in batches:
         batch = batch.to(device)
-        asked = hide_one(batch) if isinstance(stage.task, Complete) else batch
-        items = batch.item.tolist()
         with autocast(device, stage.train.precision):
-            losses.append(method.loss("net", batch, Noise(SEED, items))["total"].item())
-            image = method.synthesise(asked, Noise(SEED, items), recipe.synth).float()
+            losses.append(method.validation_loss(batch, Noise(SEED, batch.item)))
+            given = method.as_at_inference(batch)
+            image = method.synthesise(given, Noise(SEED, batch.item), recipe.synth).float()
         assert batch.target is not None
-        errors.append((image - batch.target).abs().mean().item())
-        rows += [_row(asked.source, image, batch.target, item) for item in range(len(batch))]
+        error = (image - batch.target).abs()
+        errors.append((error if batch.target_present is None else error[batch.target_present]).mean().item())
+        rows += [_row(given.source, image, batch.target, item) for item in range(len(batch))]
     if rows:
-        montage(rows[:6], ["source", "synthesis", "target"], folder / f"{stage.name}_{step:07d}.png")
+        montage(rows[:6], ["source", "synthesis", "target"], picture)
     count = max(len(losses), 1)
     return {"loss": sum(losses) / count, "mae": sum(errors) / count}
 

@@ -7,13 +7,12 @@ from pydantic import Field
 from torch import Tensor
 
 from voxlate.config import settings
-from voxlate.nets.xmodality.attention import AttentionLayer
-from voxlate.nets.xmodality.parts import Backbone, Conv, ExactDense, Published, TimeEmbedding
+from voxlate.nets.xmodality.parts import AttentionLayer, Backbone, BackboneSettings, Conv, ExactDense, TimeEmbedding
 from voxlate.nets.xmodality.stages import Block, Decoder, Encoder
 
 
 @settings
-class ADM(Published):
+class ADM(BackboneSettings):
     """The published ADM: two residual blocks and row-wise attention a stage, RMS norms (paper 001)."""
 
     kind: Literal["adm"] = "adm"
@@ -28,7 +27,7 @@ class ADM(Published):
 
 
 class ADMNet(Backbone):
-    """`net(x, condition, log_snr)`; the order of its parts is that of the published file."""
+    """The order of its parts is that of the published file."""
 
     def __init__(self, net: ADM, ins: int, outs: int, noisy: bool) -> None:
         super().__init__(2 ** (len(net.multipliers) - 1), noisy)
@@ -46,10 +45,10 @@ class ADMNet(Backbone):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def slices(self, h: Tensor, log_snr: Tensor | None) -> Tensor:
-        told = None if self.time is None or log_snr is None else self.time(log_snr)
+        embedding = None if self.time is None or log_snr is None else self.time(log_snr)
         start = self.stem(h)
-        h, kept = self.encoder(start, told)
-        h = self.middle2(self.attention(self.middle1(h, told)), told)
-        h = self.decoder(h, kept, told)
+        h, kept = self.encoder(start, embedding)
+        h = self.middle2(self.attention(self.middle1(h, embedding)), embedding)
+        h = self.decoder(h, kept, embedding)
         h = self.head(self.final(torch.cat([h, start], dim=-1)))
         return h

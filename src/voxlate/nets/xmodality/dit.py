@@ -9,12 +9,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from voxlate.config import settings
-from voxlate.nets.xmodality.attention import Attention
-from voxlate.nets.xmodality.norm import EPS, RMSNorm
 from voxlate.nets.xmodality.parts import (
+    EPS,
+    Attention,
     Backbone,
+    BackboneSettings,
     Dense,
-    Published,
+    RMSNorm,
     SwiGLU,
     lecun_normal_,
     position_embedding,
@@ -23,7 +24,7 @@ from voxlate.nets.xmodality.parts import (
 
 
 @settings
-class DiT(Published):
+class DiT(BackboneSettings):
     """The published DiT-L/16: adaptive RMS norms, gated layers, patches of the image as tokens (paper 001)."""
 
     kind: Literal["dit"] = "dit"
@@ -57,12 +58,12 @@ class DiTBlock(nn.Module):
 
     def __init__(self, net: DiT) -> None:
         super().__init__()
-        self.told = Dense(net.width, 6 * net.width, nn.init.zeros_)
+        self.modulation = Dense(net.width, 6 * net.width, nn.init.zeros_)
         self.norm1, self.attention = RMSNorm(net.width), Attention(net.width, net.heads, lecun_normal_)
         self.norm2, self.mlp = RMSNorm(net.width), SwiGLU(net.width, net.mlp_ratio * net.width)
 
-    def forward(self, tokens: Tensor, told: Tensor) -> Tensor:
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.told(told).float().chunk(6, dim=-1)
+    def forward(self, tokens: Tensor, embedding: Tensor) -> Tensor:
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(embedding).float().chunk(6, dim=-1)
         mixed = self.attention(self.norm1(tokens, torch.cat([scale1, shift1], dim=-1)))
         tokens = torch.addcmul(tokens, gate1[:, None], mixed)
         mixed = self.mlp(self.norm2(tokens, torch.cat([scale2, shift2], dim=-1)))
@@ -74,18 +75,18 @@ class FinalLayer(nn.Module):
 
     def __init__(self, width: int, outs: int) -> None:
         super().__init__()
-        self.told = Dense(width, 2 * width, nn.init.zeros_)
+        self.modulation = Dense(width, 2 * width, nn.init.zeros_)
         self.norm = RMSNorm(width)
         self.out = Dense(width, outs, nn.init.zeros_)
 
-    def forward(self, tokens: Tensor, told: Tensor) -> Tensor:
-        shift, scale = self.told(told).float().chunk(2, dim=-1)
+    def forward(self, tokens: Tensor, embedding: Tensor) -> Tensor:
+        shift, scale = self.modulation(embedding).float().chunk(2, dim=-1)
         tokens = self.out(self.norm(tokens, torch.cat([scale, shift], dim=-1)))
         return tokens
 
 
 class DiTNet(Backbone):
-    """`net(x, condition, log_snr)`; x comes first at the input; a regressor is told log-SNR 0.
+    """The state comes first at the input; a regressor is given log-SNR 0.
 
     The order of its parts is that of the published file; its tokens stay float32 between the blocks.
     """
@@ -104,11 +105,11 @@ class DiTNet(Backbone):
     def slices(self, h: Tensor, log_snr: Tensor | None) -> Tensor:
         items, height, width, channels = h.shape
         rows, columns = height // self.patch, width // self.patch
-        told = self.time(h.new_zeros(items) if log_snr is None else log_snr)
+        embedding = self.time(h.new_zeros(items) if log_snr is None else log_snr)
         h = h.view(items, rows, self.patch, columns, self.patch, channels).transpose(2, 3)
         tokens = self.norm(self.embed(self.norm_in(h.reshape(items, rows * columns, -1)))).float()
         tokens = tokens + position_embedding(rows, columns, tokens.shape[-1], h.device)
         for block in self.blocks:
-            tokens = block(tokens, told)
-        out = self.final(tokens, told).view(items, rows, columns, self.patch, self.patch, -1)
+            tokens = block(tokens, embedding)
+        out = self.final(tokens, embedding).view(items, rows, columns, self.patch, self.patch, -1)
         return out.transpose(2, 3).reshape(items, height, width, -1)

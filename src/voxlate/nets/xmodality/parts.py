@@ -3,17 +3,17 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxlate.batch import Condition
-from voxlate.nets.blocks import pad_far, to_slices, to_volumes
-from voxlate.nets.embedding import LOG_SNR_LIMIT, MAX_PERIOD
-from voxlate.nets.interface import Ends
+from voxlate.errors import BadInput
+from voxlate.nets import cpu
+from voxlate.nets.blocks import LOG_SNR_LIMIT, MAX_PERIOD, Norm, exact, pad_far, to_slices, to_volumes
+from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 
+EPS = cpu.RMS_EPS
 Init = Callable[[Tensor], object]
 MakeNorm = Callable[[int], nn.Module]
 
@@ -36,12 +36,6 @@ class ExactDense(Dense):
     def forward(self, h: Tensor) -> Tensor:
         with exact(h.device):
             return super().forward(h.float())
-
-
-def exact(device: torch.device) -> AbstractContextManager[object]:
-    """Outside autocast, on devices that have it."""
-    known = torch.amp.is_autocast_available(device.type)
-    return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
 class Conv(nn.Conv2d):
@@ -82,6 +76,87 @@ def position_embedding(height: int, width: int, size: int, device: torch.device)
     return torch.cat(parts, dim=-1).flatten(0, 1)
 
 
+class RMSNorm(nn.Module):
+    """h / rms(h) · weight, then · (1 + scale) + shift and GELU where asked; Zhang and Sennrich 2019, eq. 4."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+
+    def forward(self, h: Tensor, modulation: Tensor | None = None, gelu: bool = False) -> Tensor:
+        """modulation: [N, 2 C], scale then shift; with gelu, h may be overwritten where nothing needs it."""
+        gain, shift = self.weight[None], None
+        if modulation is not None:
+            scale, shift = modulation.chunk(2, dim=-1)
+            gain = gain * (1 + scale)
+        return rms_norm(h, gain, shift, gelu)
+
+
+class GroupNorm(Norm):
+    """Group normalisation of [N, H, W, C] with as many groups as asked, then as `RMSNorm`."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__(channels, groups)
+        self.num_groups, self.eps = groups, EPS  # Norm would take fewer groups for few channels
+
+    def forward(self, h: Tensor, modulation: Tensor | None = None, gelu: bool = False) -> Tensor:
+        h = super().forward(h.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        if modulation is not None:
+            scale, shift = modulation.to(h.dtype)[:, None, None].chunk(2, dim=-1)
+            h = torch.addcmul(shift, h, 1 + scale)
+        return F.gelu(h, approximate="tanh") if gelu else h
+
+
+def rms_norm(h: Tensor, gain: Tensor, shift: Tensor | None = None, gelu: bool = False) -> Tensor:
+    """f(h / rms(h) · gain + shift) over the last axis, computed in float32, given in h's precision.
+
+    f: GELU (tanh) or none; h: [N, ..., C]; gain: [N or 1, C]; shift: like gain.
+    """
+    if cpu.usable(h):
+        return cpu.rms_norm(h, gain, shift, gelu)
+    spread = (gain.shape[0], *(1 for _ in h.shape[1:-1]), gain.shape[1])
+    x = h.float()
+    x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPS) * gain.view(spread)
+    x = x if shift is None else x + shift.view(spread)
+    return (F.gelu(x, approximate="tanh") if gelu else x).to(h.dtype)
+
+
+class Attention(nn.Module):
+    """Self-attention among the tokens of [..., T, C]; on a map these are the pixels of one row."""
+
+    def __init__(self, channels: int, heads: int, init: Init = nn.init.xavier_uniform_) -> None:
+        super().__init__()
+        if channels % heads:
+            raise BadInput(f"net.heads: expected a divisor of {channels} channels, found {heads}. Change it.")
+        self.heads = heads
+        self.qkv = Dense(channels, 3 * channels, lambda weight: [init(part) for part in weight.detach().chunk(3)])
+        self.out = Dense(channels, channels, init)
+
+    def forward(self, h: Tensor) -> Tensor:
+        mixed = attend(self.qkv(h).view(-1, h.shape[-2], 3, self.heads, h.shape[-1] // self.heads))
+        h = self.out(mixed.reshape(h.shape))
+        return h
+
+
+class AttentionLayer(nn.Module):
+    """h + attention(norm(h))."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.norm, self.attention = RMSNorm(channels), Attention(channels, heads)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h + self.attention(self.norm(h))
+
+
+def attend(qkv: Tensor) -> Tensor:
+    """softmax(q kᵀ / √d) v: [B, T, 3, heads, d] -> [B, T, heads, d]."""
+    if cpu.usable(qkv) and qkv.dtype == torch.bfloat16 and qkv.shape[1] <= cpu.LONGEST and qkv.requires_grad:
+        out: Tensor = cpu.Attend.apply(qkv)  # type: ignore[no-untyped-call]
+        return out
+    return F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4)).transpose(1, 2)
+
+
 class TimeEmbedding(nn.Module):
     """log-SNR [N] -> [N, 4 width], with the GELU that every user of it starts with."""
 
@@ -103,13 +178,13 @@ class Block(nn.Module):
         super().__init__()
         self.conv, self.norm = Conv(ins, outs, 3), norm(outs)
 
-    def forward(self, h: Tensor, told: Tensor | None = None) -> Tensor:
-        h = self.norm(self.conv(h), told, gelu=True)
+    def forward(self, h: Tensor, modulation: Tensor | None = None) -> Tensor:
+        h = self.norm(self.conv(h), modulation, gelu=True)
         return h
 
 
 class ResNetBlock(nn.Module):
-    """Two blocks, the first of which is told the time.
+    """Two blocks, the first of which is modulated by the time.
 
     `dim` is the declared width of the input, `ins` the real one. Only where the declared width differs from `outs` is
     there a skip, a 1x1 convolution: the published networks have no identity skips.
@@ -122,14 +197,13 @@ class ResNetBlock(nn.Module):
         self.block1, self.block2 = Block(ins, outs, norm), Block(outs, outs, norm)
         self.skip = Dense(ins, outs) if dim != outs else None
 
-    def forward(self, h: Tensor, told: Tensor | None = None) -> Tensor:
-        scale_shift = None if self.time is None else self.time(told)
-        out = self.block2(self.block1(h, scale_shift))
+    def forward(self, h: Tensor, embedding: Tensor | None = None) -> Tensor:
+        out = self.block2(self.block1(h, None if self.time is None else self.time(embedding)))
         return out if self.skip is None else self.skip(h).add_(out)
 
 
 class SwiGLU(nn.Module):
-    """silu(gate) · value, scaled and shifted by the time where it is told, and back (Shazeer 2020, eq. 6)."""
+    """silu(gate) · value, scaled and shifted by the time where there is one, and back (Shazeer 2020, eq. 6)."""
 
     def __init__(self, channels: int, hidden: int, embedding: int = 0) -> None:
         super().__init__()
@@ -137,10 +211,10 @@ class SwiGLU(nn.Module):
         self.gate, self.value = Dense(channels, hidden), Dense(channels, hidden)
         self.out = Dense(hidden, channels)
 
-    def forward(self, h: Tensor, told: Tensor | None = None) -> Tensor:
+    def forward(self, h: Tensor, embedding: Tensor | None = None) -> Tensor:
         h = F.silu(self.gate(h)) * self.value(h)
         if self.time is not None:
-            scale, shift = self.time(told)[:, None].chunk(2, dim=-1)
+            scale, shift = self.time(embedding)[:, None].chunk(2, dim=-1)
             h = torch.addcmul(shift, h, 1 + scale)
         h = self.out(h)
         return h
@@ -169,7 +243,7 @@ class Up(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         items, height, width, channels = h.shape
-        # weights are sorted so that the channels of a new pixel lie side by side, and pixels move as a whole
+        # weights are sorted so that the channels of a new pixel are neighbours, and pixels move as a whole
         weight = self.dense.weight.view(channels, 4, channels).transpose(0, 1).reshape(4 * channels, channels)
         bias = self.dense.bias.view(channels, 4).t().reshape(-1)
         h = F.gelu(F.linear(h, weight, bias), approximate="tanh").view(items, height, width, 2, 2 * channels)
@@ -177,10 +251,9 @@ class Up(nn.Module):
 
 
 class Backbone(nn.Module, ABC):
-    """`net(x, condition, log_snr) -> out`, [B, C, D, H, W] in and out, slice by slice, any size.
+    """A network that works slice by slice, on images of any size.
 
-    The input is condition.images, then x (x first with state_first); either may be None, if the other one holds all
-    channels. log_snr: [B], None for a network that is not told the noise level.
+    Its first layer sees the images, then the state (with state_first the other way round).
     """
 
     def __init__(self, multiple: int, noisy: bool, state_first: bool = False) -> None:
@@ -191,30 +264,29 @@ class Backbone(nn.Module, ABC):
     def slices(self, h: Tensor, log_snr: Tensor | None) -> Tensor:
         """[N, H, W, C] -> [N, H, W, C_out]; height and width are multiples of `multiple`."""
 
-    def forward(self, x: Tensor | None, condition: Condition, log_snr: Tensor | None) -> Tensor:
-        order = (x, condition.images) if self.state_first else (condition.images, x)
+    def forward(self, inputs: NetworkInput) -> Output:
+        images, state, log_snr = list(inputs.images.values()), inputs.state, inputs.log_snr
+        order = [state, *images] if self.state_first else [*images, state]
         parts = [part for part in order if part is not None]
         image = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
         depth, height, width = image.shape[2:]
         h = to_slices(pad_far(image, (1, self.multiple, self.multiple))).permute(0, 2, 3, 1).contiguous()
         if self.noisy:
             if log_snr is None:
-                raise ValueError("this network is told the noise level: give it log_snr")
+                raise ValueError("this network needs the noise level: give it log_snr")
             log_snr = log_snr.float().clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT).repeat_interleave(depth)
         out = to_volumes(self.slices(h, log_snr if self.noisy else None).permute(0, 3, 1, 2), depth)
-        return out[..., :height, :width].to(image.dtype)
+        return Output(out[..., :height, :width].to(image.dtype))
 
 
-class Published(ABC):
+class BackboneSettings(NetSettings, ABC):
     """Settings of one of the four networks: how it is built from the channels of a task."""
-
-    kind: str
 
     @abstractmethod
     def make(self, ins: int, outs: int, noisy: bool) -> Backbone:
         """The network, with fresh weights from torch's global generator."""
 
-    def build(self, ends: Ends) -> Backbone:
-        """As `UNet.build`; raises BadInput where a task has more to tell than images, which these cannot be told."""
-        ends.only_images(self.kind, noise=True)
-        return self.make(ends.ins, ends.out, ends.noisy)
+    def build(self, channels: Channels) -> Backbone:
+        """Raises BadInput where a task gives more than images and their noise level."""
+        self.takes_only_images(channels, noise=True)
+        return self.make(channels.joined, channels.out, channels.noisy)

@@ -6,9 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from voxlate.nets.xmodality.attention import AttentionLayer
-from voxlate.nets.xmodality.norm import RMSNorm
-from voxlate.nets.xmodality.parts import Down, ResNetBlock, Up
+from voxlate.nets.xmodality.parts import AttentionLayer, Down, ResNetBlock, RMSNorm, Up
 
 Block = partial(ResNetBlock, norm=RMSNorm)
 
@@ -22,9 +20,9 @@ class DownStage(nn.Module):
         self.block2 = Block(above, above, embedding=embedding)
         self.attention = AttentionLayer(above, heads)
 
-    def forward(self, h: Tensor, told: Tensor | None) -> tuple[Tensor, Tensor]:
-        first = self.block1(h, told)
-        return first, self.attention(self.block2(first, told))
+    def forward(self, h: Tensor, embedding: Tensor | None) -> tuple[Tensor, Tensor]:
+        first = self.block1(h, embedding)
+        return first, self.attention(self.block2(first, embedding))
 
 
 class UpStage(nn.Module):
@@ -37,9 +35,9 @@ class UpStage(nn.Module):
         self.attention = AttentionLayer(below, heads)
         self.up = Up(below)
 
-    def forward(self, h: Tensor, first: Tensor, last: Tensor, told: Tensor | None) -> Tensor:
-        h = self.block1(torch.cat([h, last], dim=-1), told)
-        h = self.up(self.attention(self.block2(torch.cat([h, first], dim=-1), told)))
+    def forward(self, h: Tensor, first: Tensor, last: Tensor, embedding: Tensor | None) -> Tensor:
+        h = self.block1(torch.cat([h, last], dim=-1), embedding)
+        h = self.up(self.attention(self.block2(torch.cat([h, first], dim=-1), embedding)))
         return h
 
 
@@ -51,10 +49,10 @@ class Encoder(nn.Module):
         self.stages = nn.ModuleList(DownStage(*pair, heads, embedding) for pair in pairwise(widths))
         self.downs = nn.ModuleList(Down(above) for above in widths[1:-1])
 
-    def forward(self, h: Tensor, told: Tensor | None) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    def forward(self, h: Tensor, embedding: Tensor | None) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         kept = []
         for stage, down in zip(self.stages, [*self.downs, nn.Identity()]):
-            kept.append(stage(h, told))
+            kept.append(stage(h, embedding))
             h = down(kept[-1][1])
         return h, kept
 
@@ -67,7 +65,7 @@ class Decoder(nn.Module):
         pairs = reversed(list(pairwise(widths[1:])))
         self.stages = nn.ModuleList(UpStage(*pair, heads, embedding) for pair in pairs)
 
-    def forward(self, h: Tensor, kept: list[tuple[Tensor, Tensor]], told: Tensor | None) -> Tensor:
+    def forward(self, h: Tensor, kept: list[tuple[Tensor, Tensor]], embedding: Tensor | None) -> Tensor:
         for stage, (first, last) in zip(self.stages, reversed(kept)):
-            h = stage(h, first, last, told)
+            h = stage(h, first, last, embedding)
         return h

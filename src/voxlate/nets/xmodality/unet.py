@@ -1,4 +1,4 @@
-"""The U-Net of paper 001: its baseline, a regressor that is not told a time; told one, it can also denoise."""
+"""The U-Net of paper 001: its baseline, a regressor; given the time, it can also denoise."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from voxlate.config import settings
 from voxlate.errors import BadInput
-from voxlate.nets.xmodality.norm import GroupNorm
 from voxlate.nets.xmodality.parts import (
     Backbone,
+    BackboneSettings,
     Conv,
     Down,
     ExactDense,
-    Published,
+    GroupNorm,
     ResNetBlock,
     TimeEmbedding,
     Up,
@@ -25,7 +25,7 @@ from voxlate.nets.xmodality.parts import (
 
 
 @settings
-class PlainUNet(Published):
+class PlainUNet(BackboneSettings):
     """The published U-Net: one residual block a stage, most without skip, group norm, no attention (paper 001)."""
 
     kind: Literal["xmodality_unet"] = "xmodality_unet"
@@ -40,7 +40,7 @@ class PlainUNet(Published):
 
 
 class PlainUNetNet(Backbone):
-    """`net(x, condition, log_snr)`; the numbers of its blocks are those of the published file."""
+    """The numbers of its blocks are those of the published file."""
 
     def __init__(self, net: PlainUNet, ins: int, outs: int, noisy: bool) -> None:
         super().__init__(2 ** (len(net.multipliers) - 1), noisy)
@@ -65,15 +65,15 @@ class PlainUNetNet(Backbone):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def slices(self, h: Tensor, log_snr: Tensor | None) -> Tensor:
-        told = None if self.time is None or log_snr is None else self.time(log_snr)
+        embedding = None if self.time is None or log_snr is None else self.time(log_snr)
         start = h = self.stem(h)
         skips: list[Tensor] = []
         for block, down in zip(_each(self.encoder), [*_each(self.downs), nn.Identity()]):
-            skips.append(block(h, told))
+            skips.append(block(h, embedding))
             h = down(skips[-1])
-        h = self.middle(h, told)
+        h = self.middle(h, embedding)
         for block, up in zip(_each(self.decoder), _each(self.ups)):
-            h = up(block(torch.cat([h, skips.pop()], dim=-1), told))  # the first stage's skip stays unused
+            h = up(block(torch.cat([h, skips.pop()], dim=-1), embedding))  # the first stage's skip stays unused
         h = self.head(self.final(torch.cat([h, start], dim=-1)))
         return h
 

@@ -8,25 +8,25 @@ from torch import Tensor, nn
 
 from voxlate.config import settings
 from voxlate.errors import BadInput
+from voxlate.nets.blocks import exact
 from voxlate.nets.xmodality import wavelet
-from voxlate.nets.xmodality.attention import Attention
-from voxlate.nets.xmodality.norm import RMSNorm
 from voxlate.nets.xmodality.parts import (
+    Attention,
     Backbone,
+    BackboneSettings,
     Conv,
     Dense,
     ExactDense,
-    Published,
+    RMSNorm,
     SwiGLU,
     TimeEmbedding,
-    exact,
     position_embedding,
 )
 from voxlate.nets.xmodality.stages import Block, Decoder, Encoder
 
 
 @settings
-class UViT(Published):
+class UViT(BackboneSettings):
     """The published U-ViT: a wavelet transform, ADM's stages, and a transformer at their deepest (paper 001)."""
 
     kind: Literal["uvit"] = "uvit"
@@ -56,9 +56,9 @@ class TransformerLayer(nn.Module):
         self.norm1, self.attention = RMSNorm(channels), Attention(channels, net.vit_heads)
         self.norm2, self.mlp = RMSNorm(channels), SwiGLU(channels, net.mlp_ratio * channels, embedding)
 
-    def forward(self, tokens: Tensor, told: Tensor | None) -> Tensor:
+    def forward(self, tokens: Tensor, embedding: Tensor | None) -> Tensor:
         tokens = tokens + self.attention(self.norm1(tokens))
-        return tokens + self.mlp(self.norm2(tokens), told)
+        return tokens + self.mlp(self.norm2(tokens), embedding)
 
 
 class Transformer(nn.Module):
@@ -69,16 +69,16 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(TransformerLayer(net, channels, embedding) for _ in range(net.depth))
         self.norm = RMSNorm(channels)
 
-    def forward(self, h: Tensor, told: Tensor | None) -> Tensor:
+    def forward(self, h: Tensor, embedding: Tensor | None) -> Tensor:
         _, height, width, channels = h.shape
         tokens = h.flatten(1, 2) + position_embedding(height, width, channels, h.device)
         for layer in self.layers:
-            tokens = layer(tokens, told)
+            tokens = layer(tokens, embedding)
         return self.norm(tokens).view(h.shape).to(h.dtype)
 
 
 class UViTNet(Backbone):
-    """`net(x, condition, log_snr)`; the order of its parts is that of the published file."""
+    """The order of its parts is that of the published file."""
 
     def __init__(self, net: UViT, ins: int, outs: int, noisy: bool) -> None:
         super().__init__(2 ** len(net.multipliers), noisy)
@@ -95,12 +95,12 @@ class UViTNet(Backbone):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def slices(self, h: Tensor, log_snr: Tensor | None) -> Tensor:
-        told = None if self.time is None or log_snr is None else self.time(log_snr)
+        embedding = None if self.time is None or log_snr is None else self.time(log_snr)
         with exact(h.device):
             bands = wavelet.analyse(h)
         start = self.stem(bands)
-        h, kept = self.encoder(start, told)
-        h = self.decoder(self.transformer(h, told), kept, told)
+        h, kept = self.encoder(start, embedding)
+        h = self.decoder(self.transformer(h, embedding), kept, embedding)
         bands = self.head(self.final(torch.cat([h, start], dim=-1)))
         with exact(h.device):
             return self.mix(wavelet.synthesise(bands))

@@ -1,0 +1,105 @@
+"""Critics of slices and of volumes: their shapes, what each answer depends on, and sums with known answers."""
+
+import pytest
+import torch
+from torch import nn
+
+from voxlate.nets.critic import Critic, CriticNet
+
+
+def summing(critic: Critic, channels: int = 1) -> CriticNet:
+    """A critic that adds up what it sees: kernels of ones, no biases."""
+    net = critic.build(channels=channels)
+    for part in net.modules():
+        if isinstance(part, (nn.Conv2d, nn.Conv3d)):
+            nn.init.ones_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (2, 1, 6)),
+        ({"maps": 3}, (2, 3, 6)),
+        ({"maps": 3, "answer": "patches"}, (2, 3, 6, 6, 10)),
+        ({"maps": 3, "dimensions": 3}, (2, 3, 1)),
+        ({"maps": 3, "dimensions": 3, "answer": "patches"}, (2, 3, 3, 6, 10)),
+    ],
+)
+@pytest.mark.parametrize("norm", ["none", "instance", "batch"])
+def test_answers_have_a_map_for_each_label_and_one_place_a_slice_or_patch(options, expected, norm):
+    critic = Critic(widths=(4, 6, 6), norm=norm, **options).build(channels=2)
+    assert critic(torch.randn(2, 2, 6, 32, 48)).shape == expected
+
+
+def test_each_label_has_a_critic_of_its_own_in_the_last_layer():
+    torch.manual_seed(0)
+    critic, images = Critic(widths=(4, 8), maps=2).build(channels=1), torch.randn(1, 1, 2, 16, 16)
+    answers = critic(images)
+    with torch.no_grad():
+        critic.head.weight[1] *= -2
+        critic.head.bias[1] *= -2
+    torch.testing.assert_close(critic(images), answers * torch.tensor([1.0, -2.0]).reshape(1, 2, 1))
+
+
+def test_a_critic_of_slices_sees_each_slice_alone_and_one_of_volumes_does_not():
+    torch.manual_seed(0)
+    images = torch.randn(1, 1, 6, 16, 16)
+    changed = images.clone()
+    changed[:, :, 4] += 1
+    for dimensions in (2, 3):
+        critic = Critic(widths=(4, 8), dimensions=dimensions).build(channels=1)
+        moved = (critic(changed) - critic(images)).abs() > 1e-6
+        assert moved.flatten().tolist() == ([False] * 4 + [True, False] if dimensions == 2 else [True])
+
+
+def test_the_first_layer_of_a_volume_keeps_its_depth_and_later_ones_halve_it_while_four_slices_are_left():
+    critic = Critic(widths=(2, 2, 2, 2), dimensions=3).build(channels=1)
+
+    def depths(depth: int) -> list[int]:
+        h, found = torch.zeros(1, 1, depth, 32, 32), []
+        for layer in critic.layers:
+            h = layer(h)
+            if isinstance(layer, nn.Conv3d):
+                found.append(h.shape[2])
+        assert h.shape[3:] == (2, 2)
+        return found
+
+    assert depths(16) == [16, 8, 4, 2]
+    assert depths(6) == [6, 3, 3, 3]
+    assert depths(1) == [1, 1, 1, 1]
+
+
+def test_the_sum_of_a_volume_of_ones_is_known():
+    """A first layer sees 4x4x4 ones but for what lies outside; its middle answers are 64, those of 2 channels 128."""
+    critic = summing(Critic(widths=(2,), dimensions=3))
+    first = critic.layers[0](torch.ones(1, 1, 8, 8, 8))
+    assert first.shape == (1, 2, 8, 4, 4)
+    assert first[0, 0, 3, 1, 1] == 64
+    assert first[0, 0, 0, 0, 0] == 3 * 3 * 3  # one slice, row and column before the first are outside
+    assert first[0, 0, -1, -1, -1] == 2 * 3 * 3  # two slices after the last one are
+    answers = critic(torch.ones(1, 1, 8, 8, 8))
+    assert answers.item() == pytest.approx(2 * first.mean().item())
+
+
+def test_a_volume_of_equal_slices_gets_the_patch_answers_of_its_slices_times_the_depth_of_the_kernels():
+    """Away from the first and last slices, kernels that are the same in all four slices sum four equal slices."""
+    torch.manual_seed(0)
+    slices, volumes = (Critic(widths=(3,), answer="patches", dimensions=d).build(channels=1) for d in (2, 3))
+    with torch.no_grad():
+        for flat, deep in zip(slices.parameters(), volumes.parameters()):
+            deep.copy_(flat[:, :, None].expand_as(deep) / 4 if flat.ndim == 4 else flat)
+    image = torch.randn(1, 1, 1, 16, 16)
+    deep = volumes(image.expand(1, 1, 12, 16, 16))
+    torch.testing.assert_close(deep[:, :, 5:6], slices(image), rtol=1e-4, atol=1e-5)
+
+
+def test_the_gradient_of_a_volume_critic_can_be_differentiated_again():
+    """A gradient penalty needs it."""
+    critic = Critic(widths=(4, 4), dimensions=3).build(channels=1)
+    images = torch.randn(2, 1, 5, 8, 8, requires_grad=True)
+    (gradient,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
+    (gradient.flatten(1).norm(dim=1) - 1).square().mean().backward()
+    assert all(parameter.grad is not None for name, parameter in critic.named_parameters() if name.endswith("weight"))

@@ -1,0 +1,139 @@
+"""Parts of one's own: the documented example, and a method and a network that this file alone knows."""
+
+import json
+import re
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import voxlate as package
+from voxlate import recipe
+from voxlate.config import settings
+from voxlate.errors import BadInput
+from voxlate.methods.method import Method, MethodSettings, named
+from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
+from voxlate.training.run import Run, read_header
+from voxlate.training.train import train
+
+DOCUMENT = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
+
+
+def block(language: str) -> str:
+    (text,) = re.findall(rf"```{language}\n(.*?)```", DOCUMENT, re.DOTALL)
+    return text
+
+
+def test_the_documented_example_trains_synthesises_and_is_scored(voxlate, cohort, prepared, tmp_path, monkeypatch):
+    code = block("python")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 32
+    (tmp_path / "my_parts.py").write_text(code)
+    (tmp_path / "my_recipe.toml").write_text(block("toml"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names = {"my_recipe.toml": "my_recipe.toml", "PREPARED": "prepared", "RUN": "run", "COHORT": "cohort", "OUT": "out"}
+    for line in block("sh").splitlines():
+        words = [str(tmp_path / names[word]) if word in names else word for word in line.split()[1:]]
+        said = voxlate(*words)
+        assert said.code == 0, said.err
+    needed = ["my_parts:Small", "my_parts:charbonnier"]
+    assert read_header(Run(tmp_path / "run").weights())["imports"] == needed
+    assert "Needs code that is no part of voxlate: my_parts:Small" in (tmp_path / "run" / "recipe.toml").read_text()
+    assert json.loads(voxlate("info", tmp_path / "run", "--json").out)["needs code"] == ", ".join(needed)
+
+
+def test_code_is_imported_only_where_it_is_allowed_and_found(voxlate, cohort, prepared, tmp_path, monkeypatch):
+    (tmp_path / "own_parts.py").write_text(block("python"))
+    path = tmp_path / "own.toml"
+    path.write_text(block("toml").replace("my_parts", "own_parts").replace("steps = 20", "steps = 1"))
+    missing = voxlate("train", path, "--data", prepared, "--out", tmp_path / "run")
+    assert missing.code == 2
+    assert "expected the Python module 'own_parts'" in missing.err
+    monkeypatch.syspath_prepend(str(tmp_path))
+    train(recipe.read(str(path)), prepared, tmp_path / "run", device="cpu")
+    refused = voxlate("synth", tmp_path / "run", cohort, "--out", tmp_path / "out")
+    assert refused.code == 2
+    assert "found one that needs the code of own_parts:Small, own_parts:charbonnier" in refused.err
+    assert "--allow-code" in refused.err
+    with pytest.raises(BadInput, match="allow_code=True"):
+        package.load(tmp_path / "run")
+    assert package.load(tmp_path / "run", allow_code=True).recipe.title.startswith("T1 to T2")
+    with pytest.raises(BadInput, match="expected 'Large' in the module"):
+        recipe.read(str(path), {"net.kind": "own_parts:Large"})
+
+
+@settings
+class Blend(NetSettings):
+    """A weight for each source, by name."""
+
+    gain: float = 1.0
+
+    def build(self, channels: Channels) -> nn.Module:
+        return BlendNet(self.gain, channels)
+
+
+class BlendNet(nn.Module):
+    def __init__(self, gain: float, channels: Channels) -> None:
+        super().__init__()
+        self.gain = gain
+        self.weights = nn.ParameterDict({name: torch.zeros(()) for name in channels.images})
+
+    def forward(self, inputs: NetworkInput) -> Output:
+        image = sum(self.weights[name] * image for name, image in inputs.images.items())
+        return Output(self.gain * image)
+
+
+@settings
+class Least(MethodSettings):
+    """Least squares, by gradient descent; notes the progress that it was given."""
+
+    progress: ClassVar[list[float]] = []
+    power: int = 2
+
+    def build(self, net, task, channels):
+        return LeastMethod(self, net.build(Channels(images=channels.images, out=channels.out)))
+
+
+class LeastMethod(Method):
+    def __init__(self, options: Least, net: nn.Module) -> None:
+        super().__init__()
+        self.turns, self.options, self.net = options.turns, options, net
+
+    def loss(self, turn, batch, noise, progress=1.0):
+        if self.training:
+            self.options.progress.append(progress)
+        return {"total": (self.synthesise(batch, noise, None) - batch.target).abs().pow(self.options.power).mean()}
+
+    def synthesise(self, batch, noise, how):
+        return self.net(NetworkInput(named(("t1",), batch.source))).image
+
+
+OWN = """
+title = "all of it our own"
+data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }
+intensity = { t1 = { kind = "percentile" }, t2 = { kind = "percentile" } }
+method = { kind = "test_extending:Least", power = 2 }
+net = { kind = "test_extending:Blend", gain = 2.0 }
+train = { steps = 8, batch = 2, precision = "float32", workers = 0, optimiser = { lr = 0.1, warm_up = 0 } }
+"""
+
+
+def test_a_method_and_a_network_that_only_this_file_knows_go_all_the_way(voxlate, cohort, prepared, tmp_path):
+    (tmp_path / "own.toml").write_text(OWN)
+    made = recipe.read(str(tmp_path / "own.toml"))
+    assert recipe.from_dict(recipe.to_dict(made), "again", allow_code=True) == made
+    Least.progress.clear()
+    assert voxlate("train", tmp_path / "own.toml", "--data", prepared, "--out", tmp_path / "run").code == 0
+    weights = load_file(Run(tmp_path / "run").weights())
+    assert list(weights) == ["net.weights.t1"]
+    assert weights["net.weights.t1"] != 0
+    assert Least.progress == [step / 8 for step in range(8)]
+    assert voxlate("synth", tmp_path / "run", cohort, "--out", tmp_path / "out", "--allow-code").code == 0
+    scored = voxlate("evaluate", tmp_path / "out", "--truth", cohort, "--json")
+    assert scored.code == 0
+    assert "t2" in json.loads(scored.out)["modalities"]
+    unknown = {**recipe.to_dict(made), "net": {"kind": "test_extending:Blend", "gian": 2.0}}
+    with pytest.raises(BadInput, match="Did you mean 'gain'"):
+        recipe.from_dict(unknown, "own", allow_code=True)
