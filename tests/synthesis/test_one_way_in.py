@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from voxlate.batch import Batch
+from voxlate.config import settings
 from voxlate.data.align import Preparation
 from voxlate.data.batches import Batches, batches_of, open_cohort
 from voxlate.data.find import find_cases
 from voxlate.data.prepare import prepare
+from voxlate.images.intensity import IntensityMap, Scale
+from voxlate.images.statistics import Statistics
 from voxlate.images.volume import Volume, read_volume, write_volume
 from voxlate.phantom import write_cohort
 from voxlate.recipe import from_dict
@@ -23,6 +26,17 @@ SIZE = (32, 36, 12)  # x, y, z
 WINDOW = {"kind": "window", "low": -100, "high": 1200}
 ZSCORE, MINMAX, PERCENTILE = {"kind": "zscore"}, {"kind": "minmax"}, {"kind": "percentile"}
 STRIPPED = {"kind": "translate", "inside": True, "strip": True}
+
+
+@settings
+class HalfOfTheMean(IntensityMap):
+    """An intensity map of a user's own."""
+
+    share: float = 0.5
+
+    def scale(self, statistics: Statistics | None, slice_index: int | None = None) -> Scale:
+        assert statistics is not None
+        return Scale(0.0, statistics.all.mean / self.share)
 
 
 class Recorder(torch.nn.Module):
@@ -70,6 +84,7 @@ def both_ways(heads: Path, tmp_path: Path) -> Callable[..., tuple[Batch, list[Ba
                 "train": {"precision": "float32"},
             },
             "here",
+            allow_code=True,
         )
         cohort = prepare(root, tmp_path / "out", workers=1, shares=(1, 0, 0), **preparation)
         header = {**describe(recipe, torch.nn.Identity(), cohort, 0, 0.0), "weights_hash": ""}
@@ -94,7 +109,10 @@ def assert_equal(trained: Batch, synthesised: list[Batch], mask: bool = True) ->
     assert trained.source.std() > 0.1
 
 
-@pytest.mark.parametrize("t1", [WINDOW, ZSCORE, MINMAX, PERCENTILE], ids=lambda one: one["kind"])
+OWN = {"kind": f"{__name__}:HalfOfTheMean", "share": 0.4}
+
+
+@pytest.mark.parametrize("t1", [WINDOW, ZSCORE, MINMAX, PERCENTILE, OWN], ids=lambda one: one["kind"])
 def test_every_intensity_map_gives_the_same_network_input_both_ways(both_ways, t1) -> None:
     trained, synthesised, _ = both_ways({}, {"ncct": PERCENTILE, "t1": t1})
     assert len(synthesised) == len(trained) == SIZE[2]

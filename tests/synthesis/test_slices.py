@@ -14,7 +14,6 @@ from safetensors.numpy import load_file
 
 from voxlate.batch import stable_id
 from voxlate.diffusion.noise import Noise
-from voxlate.diffusion.sample import SamplerSettings
 from voxlate.errors import BadInput
 from voxlate.images.tiling import Tiled, Whole, resize_slices, varied_slices, zoomed
 from voxlate.images.volume import Volume
@@ -183,7 +182,6 @@ def test_slices_draw_the_noise_of_their_places_by_the_strategy() -> None:
     np.testing.assert_allclose(shared, np.repeat(200 * first + 150, 5, axis=0), atol=1e-3)
 
 
-@pytest.mark.skipif("windows" not in SamplerSettings.__annotations__, reason="the option is not there yet")
 def test_windows_see_the_volume_as_one_item_that_starts_from_the_noise_of_its_slices() -> None:
     """A stand-in that answers with its noise, as slices would."""
     model, scan = stand_in(None), scan_of(np.random.default_rng(0).normal(500, 80, (5, 20, 24)))

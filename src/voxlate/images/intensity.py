@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import numpy as np
 from pydantic import Field
 
-from voxlate.config import settings
+from voxlate.config import Importable, settings
 from voxlate.errors import BadInput
 from voxlate.images.statistics import Statistics
 
@@ -170,7 +170,7 @@ class MinMax(IntensityMap):
         return Scale(known.all.at(0), known.all.at(100))
 
 
-Intensity = Annotated[Window | Percentile | ZScore | MinMax, Field(discriminator="kind")]
+Intensity = Annotated[Window | Percentile | ZScore | MinMax, Field(discriminator="kind"), Importable()]
 
 
 def typical_scale(spec: IntensityMap, cases: Sequence[Statistics]) -> Scale:

@@ -127,7 +127,7 @@ class Model:
         cost = dict(zip(COST, (calls, (time.monotonic() - begun) / prepared.header.shape[0], where)))
         result, std = dict[str, Volume](), dict[str, Volume]()
         for channel, name in enumerate(model.recipe.data.target):
-            if model.completes and name in files:
+            if model.recipe.task.completes and name in files:
                 continue
             scale = Scale(*model.header["target_scales"][name])
             result[name] = model._on_own_grid(scale.inverse(mean[channel]), name, prepared)
@@ -145,21 +145,17 @@ class Model:
         """Raise BadInput where modalities that the model needs are not among a case's scans."""
         sources = self.recipe.data.source
         missing = [name for name in sources if name not in scans]
-        may_lack = self.completes or self.recipe.data.allow_missing
+        may_lack = self.recipe.task.completes or self.recipe.data.allow_missing
         if len(missing) == len(sources) or (missing and not may_lack):
             raise BadInput(
                 f"{case}: expected {' and '.join(sources)}, found {', '.join(sorted(scans)) or 'none of them'}. "
                 f"Add {' and '.join(missing)}, or use a model for other modalities."
             )
-        if self.completes and not missing:
+        if self.recipe.task.completes and not missing:
             raise BadInput(
                 f"{case}: expected a modality to be missing, found all of {', '.join(sources)}. "
                 "Name one with --missing to make it anyway."
             )
-
-    @property
-    def completes(self) -> bool:
-        return self.recipe.task.completes
 
     @property
     def scan_names(self) -> tuple[str, ...]:
