@@ -241,8 +241,8 @@ def _header(made: Recipe, method: nn.Module) -> dict[str, Any]:
     for name in made.data.target:
         if name not in scales:
             raise BadInput(
-                f"intensity.{name}: expected a window, found {kind_of(made.intensity[name])}: without training cases nothing else says "
-                "what the network's numbers mean. Set one."
+                f"intensity.{name}: expected a window, found {kind_of(made.intensity[name])}: without training cases "
+                "nothing else says what the network's numbers mean. Set one."
             )
     return {
         "recipe": recipes.to_dict(made),
