@@ -19,8 +19,8 @@ from voxlate.data.batches import DataSettings
 from voxlate.diffusion.noise import Independent, SliceNoise
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.errors import BadInput
-from voxlate.images.intensity import Intensity, Window
-from voxlate.images.views import Slices, Whole
+from voxlate.images.intensity import Intensity
+from voxlate.images.tiling import AnySlices, Whole
 from voxlate.methods.autoencoding import AutoencodingSettings
 from voxlate.methods.cycle import CycleSettings
 from voxlate.methods.diffusion import DiffusionSettings
@@ -159,7 +159,7 @@ class Synthesis(SamplerSettings):
     ] = 1
     batch: Annotated[int, Field(ge=1, description="slices or patches at a time (memory, not results)")] = 4
     overlap: Annotated[float, Field(ge=0, lt=1, description="share that neighbouring patches or tiles overlap")] = 0.5
-    slices: Annotated[Slices, Field(description="how a model of slices sees a volume")] = Whole()
+    slices: Annotated[AnySlices, Field(description="how a model sees the slices of a volume")] = Whole()
     noise: Annotated[SliceNoise, Field(description="how alike the noise of a volume's slices is")] = Independent()
     mirror: Annotated[bool, Field(description="average with the left-right mirrored input (twice the time)")] = False
 
@@ -278,7 +278,7 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
 
 def fixed_ranges(recipe: Recipe) -> dict[str, list[float]]:
     """The ranges that the recipe fixes in physical units; other modalities have a range for each volume."""
-    return {name: [one.low, one.high] for name, one in recipe.intensity.items() if isinstance(one, Window)}
+    return {name: list(one.window) for name, one in recipe.intensity.items() if one.window is not None}
 
 
 def up_to(recipe: Recipe, name: str) -> Recipe:
@@ -294,21 +294,23 @@ def up_to(recipe: Recipe, name: str) -> Recipe:
 def check_synthesis(recipe: Recipe) -> None:
     """Raise BadInput where [synth] does not fit the rest: its slices, its noise or its sampler."""
     synth, depth = recipe.synth, recipe.data.patch[0]
-    for key, plain in (("slices", "whole"), ("noise", "independent")):
-        found = getattr(synth, key).kind
-        if depth > 1 and found != plain:
+    for key, plain, fits in (
+        ("slices", "whole", synth.slices.for_volumes),
+        ("noise", "independent", isinstance(synth.noise, Independent)),
+    ):
+        if depth > 1 and not fits:
             raise BadInput(
                 f"synth.{key}: expected kind '{plain}' for a model of volumes (patches of {depth} slices), found "
-                f"'{found}'. Drop synth.{key}."
+                f"'{getattr(synth, key).kind}'. Drop synth.{key}."
             )
     for stage in recipe.all_stages:
         stage.method.check_sampler(synth)
-        if stage.task.whole_slices and synth.slices.kind == "tiled":
+        if stage.task.whole_slices and not synth.slices.keeps_middle:
             raise BadInput(
-                "synth.slices: expected whole slices for task.asymmetry, found kind 'tiled', whose middle is not the "
-                "mid-plane. Drop synth.slices."
+                f"synth.slices: expected whole slices for task.asymmetry, found kind '{synth.slices.kind}', whose "
+                "middle is not the mid-plane. Drop synth.slices."
             )
-    if getattr(synth.slices, "crop", None) is not None and (depth > 1 or not recipe.keeps_inside):
+    if synth.slices.crop is not None and (depth > 1 or not recipe.keeps_inside):
         raise BadInput(
             "synth.slices.crop: expected a model of slices with task.inside and task.strip, in a predictor, too, found "
             f"{'one without' if depth == 1 else 'one of volumes'}. Drop it."

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import scipy.ndimage
 import torch
 from torch import Generator, Tensor
 
+from voxlate.batch import Batch
 from voxlate.data.augment import (
     AugmentSettings,
     augment,
@@ -49,6 +51,19 @@ def pictures(count: int, channels: int, *size: int, seed: int = 0) -> Tensor:
     return torch.rand(count, channels, *size, generator=Generator().manual_seed(seed)) * 2 - 1
 
 
+def batch_of(source: Tensor, target: Tensor, mask: Tensor, **more: Tensor) -> Batch:
+    present = torch.ones(source.shape[:2], dtype=torch.bool)
+    return Batch(
+        **{"source": source, "target": target, "mask": mask, "present": present, "item": mask[:, 0, :, 0, 0], **more}
+    )
+
+
+def augmented(source: Tensor, target: Tensor, mask: Tensor, *settings) -> tuple[Tensor, Tensor, Tensor]:
+    made = augment(batch_of(source, target, mask), *settings)
+    assert made.target is not None
+    return made.source, made.target, made.mask
+
+
 def turned(x: Tensor, degrees: float) -> Tensor:
     """A batch turned by a known angle in the plane."""
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
@@ -61,7 +76,7 @@ def turned(x: Tensor, degrees: float) -> Tensor:
 )
 def test_augmentation_that_draws_nothing_is_bit_identical(off: AugmentSettings) -> None:
     source, target, mask = pictures(2, 2, 1, 16, 16), pictures(2, 1, 1, 16, 16, seed=1), torch.ones(2, 1, 1, 16, 16)
-    out = augment(source, target, mask, off, generators(2), spacing(2))
+    out = augmented(source, target, mask, off, generators(2), spacing(2))
     assert all(torch.equal(a, b) for a, b in zip(out, (source, target, mask)))
 
 
@@ -103,7 +118,7 @@ def test_a_slice_and_a_stack_of_it_are_moved_alike() -> None:
 def test_source_and_target_move_together(depth: int) -> None:
     source = pictures(3, 1, depth, 20, 20)
     target = source / 2 - 0.5  # linear and -1 stays -1, so it commutes with linear interpolation and the fill
-    moved, other, _ = augment(source, target, torch.ones_like(source), SPATIAL, generators(3), spacing(3))
+    moved, other, _ = augmented(source, target, torch.ones_like(source), SPATIAL, generators(3), spacing(3))
     assert not torch.allclose(moved, source, atol=0.1)
     assert torch.allclose(other, moved / 2 - 0.5, atol=1e-5)
 
@@ -111,7 +126,7 @@ def test_source_and_target_move_together(depth: int) -> None:
 def test_intensity_changes_leave_target_and_mask_alone() -> None:
     only = AugmentSettings(gamma=0.5, contrast=0.3, remap=1, invert=1, bias=0.3, blur_mm=1, noise=0.1)
     source, target, mask = pictures(2, 2, 1, 16, 16), pictures(2, 1, 1, 16, 16), torch.ones(2, 1, 1, 16, 16)
-    changed, same, still = augment(source, target, mask, only, generators(2), spacing(2))
+    changed, same, still = augmented(source, target, mask, only, generators(2), spacing(2))
     assert torch.equal(same, target)
     assert torch.equal(still, mask)
     assert not torch.allclose(changed, source, atol=0.1)
@@ -123,14 +138,14 @@ def test_background_stays_background(name: str) -> None:
     source = pictures(2, 1, 1, 16, 16)
     source[..., :8, :] = -1
     mask = (source > -1).float()
-    changed, _, _ = augment(source, source, mask, AugmentSettings(**{name: 0.9}), generators(2, 3), spacing(2))
+    changed, _, _ = augmented(source, source, mask, AugmentSettings(**{name: 0.9}), generators(2, 3), spacing(2))
     assert torch.equal(changed[..., :8, :], source[..., :8, :])
 
 
 @pytest.mark.parametrize(("axis", "name"), [(2, "flip_si"), (3, "flip_ap"), (4, "flip_lr")])
 def test_each_mirror_flips_its_own_axis(axis: int, name: str) -> None:
     x = pictures(1, 1, 4, 5, 6)
-    out, other, mask = augment(x, x, (x > 0).float(), AugmentSettings(**{name: 1.0}), generators(1), spacing(1))
+    out, other, mask = augmented(x, x, (x > 0).float(), AugmentSettings(**{name: 1.0}), generators(1), spacing(1))
     assert torch.equal(out, x.flip(axis))
     assert torch.equal(other, x.flip(axis))
     assert torch.equal(mask, (x > 0).float().flip(axis))
@@ -138,16 +153,16 @@ def test_each_mirror_flips_its_own_axis(axis: int, name: str) -> None:
 
 def test_a_mirror_of_probability_a_third_happens_in_a_third() -> None:
     x = torch.arange(2.0).view(1, 1, 1, 1, 2).repeat(3000, 1, 1, 1, 1)
-    out, _, _ = augment(x, x, x, AugmentSettings(flip_lr=1 / 3), generators(3000), spacing(3000))
+    out, _, _ = augmented(x, x, x, AugmentSettings(flip_lr=1 / 3), generators(3000), spacing(3000))
     assert float((out[..., 0] == 1).float().mean()) == pytest.approx(1 / 3, abs=0.03)  # 3.5 standard errors
 
 
 @pytest.mark.parametrize("depth", [1, 3])
 def test_an_item_does_not_depend_on_its_batch_mates(depth: int) -> None:
     x, y, mask = pictures(4, 2, depth, 16, 16), pictures(4, 1, depth, 16, 16, seed=2), torch.ones(4, 1, depth, 16, 16)
-    together = augment(x, y, mask, EVERYTHING, generators(4), spacing(4))
+    together = augmented(x, y, mask, EVERYTHING, generators(4), spacing(4))
     for k in range(4):
-        alone = augment(x[k:][:1], y[k:][:1], mask[k:][:1], EVERYTHING, generators(4)[k:][:1], spacing(1))
+        alone = augmented(x[k:][:1], y[k:][:1], mask[k:][:1], EVERYTHING, generators(4)[k:][:1], spacing(1))
         assert all(torch.allclose(a[k:][:1], b, atol=1e-5) for a, b in zip(together, alone))
 
 
@@ -197,8 +212,36 @@ def test_a_random_curve_rises_from_0_to_1() -> None:
 
 def test_noise_has_the_drawn_deviation() -> None:
     x = torch.zeros(400, 1, 1, 32, 32)
-    out, _, _ = augment(x, x, x, AugmentSettings(noise=0.1), generators(400), spacing(400))
+    out, _, _ = augmented(x, x, x, AugmentSettings(noise=0.1), generators(400), spacing(400))
     # sd uniform in 0..0.1 of intensities in 0..1, which is twice that in network units
     deviations = out.flatten(1).std(dim=1)
     assert float(deviations.mean()) == pytest.approx(0.1, abs=0.01)
     assert float(deviations.max()) <= 0.22
+
+
+@pytest.mark.parametrize("depth", [1, 4])
+def test_label_maps_move_with_the_images_and_are_never_interpolated(depth: int) -> None:
+    """The label is where the image is bright, so it must be bright there after every move, too."""
+    h, w = torch.meshgrid(torch.arange(40.0) - 18, torch.arange(40.0) - 22, indexing="ij")
+    inside = (torch.hypot(h / 2, w) < 7).float().expand(3, 1, depth, 40, 40).clone()
+    inside[2, :, :, :, 20:] = 0  # not symmetric
+    absent = torch.full_like(inside, -1)
+    batch = batch_of(inside * 2 - 1, inside * 2 - 1, inside, labels=torch.cat([3 * inside, absent], dim=1))
+    moves = replace(SPATIAL, translate=0.0, flip_lr=0.5, flip_ap=0.5)
+    made = augment(batch, moves, generators(3), spacing(3))
+    assert made.labels is not None
+    assert set(made.labels[:, :1].unique().tolist()) == {0.0, 3.0}
+    assert torch.equal(made.labels[:, 1:], absent), "a case without the label map has none afterwards either"
+    bright, labelled = made.source > 0, made.labels[:, :1] == 3
+    assert (bright & labelled).sum() / (bright | labelled).sum() > 0.97
+    assert not torch.equal(labelled.float(), inside)
+
+
+def test_an_absent_modality_stays_background_whatever_happens_to_the_others() -> None:
+    source = pictures(2, 2, 1, 16, 16)
+    present = torch.tensor([[True, False], [True, True]])
+    source[0, 1] = -1
+    batch = batch_of(source, source, torch.ones(2, 1, 1, 16, 16), present=present)
+    changed = augment(batch, AugmentSettings(noise=0.2, invert=1, bias=0.5), generators(2), spacing(2)).source
+    assert (changed[0, 1] == -1).all()
+    assert not torch.equal(changed[1, 1], source[1, 1])

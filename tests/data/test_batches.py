@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from voxlate.batch import Batch, stable_id
-from voxlate.data import patches as items
 from voxlate.data.augment import AugmentSettings
 from voxlate.data.batches import Batches, Cohort, DataSettings, validation_batches
-from voxlate.data.patches import read_piece
+from voxlate.data.case import PreparedCase
+from voxlate.data.patches import Patch, Truth, read_patch, read_truth
 from voxlate.data.prepare import prepare
+from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
 from voxlate.images.intensity import Intensity, MinMax, Window
 
@@ -33,52 +35,57 @@ def equal(a: Batch, b: Batch) -> bool:
 
 def scaled(cohort: Cohort, case: str, name: str) -> torch.Tensor:
     """The whole volume in network units, the slow way."""
-    return torch.from_numpy(WINDOWS[name].fit(np.empty(0)).forward(cohort.volume(case, name).data[0]))
+    return torch.from_numpy(WINDOWS[name].scale(None).forward(cohort.volume(case, name).data[0]))
+
+
+def read(cohort: Cohort, data: DataSettings, maps: Mapping[str, Intensity], case: str, start) -> tuple[Patch, Truth]:
+    opened = cohort.case(case)
+    return read_patch(opened, data, maps, start), read_truth(opened, data, maps, start)
 
 
 def test_a_slice_is_that_slice_of_the_volume(cohort: Cohort) -> None:
-    piece = read_piece(cohort, SLICES, WINDOWS, "case1", (2, 0, 0))
-    assert torch.equal(piece.source[0], scaled(cohort, "case1", "t1")[2:3])
-    assert torch.equal(piece.target[0], scaled(cohort, "case1", "t2")[2:3])
-    assert torch.equal(piece.mask[0], torch.from_numpy(cohort.mask("case1")[2:3]).float())
-    assert piece.item == stable_id("case1", 2, 0, 0)
+    patch, truth = read(cohort, SLICES, WINDOWS, "case1", (2, 0, 0))
+    assert torch.equal(patch.source[0], scaled(cohort, "case1", "t1")[2:3])
+    assert torch.equal(truth.target[0], scaled(cohort, "case1", "t2")[2:3])
+    assert torch.equal(patch.mask[0], torch.from_numpy(cohort.mask("case1")[2:3]).float())
+    assert patch.items.tolist() == [stable_id("case1", 2, 0, 0)]
 
 
 @pytest.mark.parametrize("start", [(1, 2, 3), (-1, -2, -3), (2, 4, 6), (0, -1, 2)])
 def test_a_patch_is_that_part_and_background_beyond_the_volume(cohort: Cohort, start: tuple[int, int, int]) -> None:
     data = DataSettings(source=["t1"], target=["t2"], patch=(3, 4, 5))
-    piece = read_piece(cohort, data, WINDOWS, "case1", start)
+    patch, _ = read(cohort, data, WINDOWS, "case1", start)
     z, y, x = (slice(first + 9, first + 9 + size) for first, size in zip(start, data.patch))
     whole = torch.nn.functional.pad(scaled(cohort, "case1", "t1"), (9,) * 6, value=-1.0)
     mask = torch.nn.functional.pad(torch.from_numpy(cohort.mask("case1")).float(), (9,) * 6)
-    assert torch.equal(piece.source[0], whole[z, y, x])
-    assert torch.equal(piece.mask[0], mask[z, y, x])
+    assert torch.equal(patch.source[0], whole[z, y, x])
+    assert torch.equal(patch.mask[0], mask[z, y, x])
 
 
 def test_a_patch_wholly_outside_is_background(cohort: Cohort) -> None:
-    piece = read_piece(cohort, SLICES, WINDOWS, "case1", (7, 0, 0))
-    assert (piece.source == -1).all()
-    assert (piece.mask == 0).all()
+    patch, _ = read(cohort, SLICES, WINDOWS, "case1", (7, 0, 0))
+    assert (patch.source == -1).all()
+    assert (patch.mask == 0).all()
 
 
 def test_neighbouring_slices_follow_the_slice_itself_and_repeat_at_the_ends(cohort: Cohort) -> None:
     data = DataSettings(source=["t1", "t2"], target=["t2"], patch=(1, 6, 8), stack=2)
-    piece = read_piece(cohort, data, WINDOWS, "case1", (1, 0, 0))
+    patch, _ = read(cohort, data, WINDOWS, "case1", (1, 0, 0))
     depths = [1, 0, 2, 0, 3]  # itself, below, above, two below (the end again), two above
     expected = torch.stack([scaled(cohort, "case1", name)[d] for d in depths for name in ("t1", "t2")])
-    assert torch.equal(piece.source[:, 0], expected)
-    assert piece.present.shape == (10,)
+    assert torch.equal(patch.source[:, 0], expected)
+    assert patch.present.shape == (10,)
 
 
 def test_minmax_by_slice_takes_the_whole_slices_range_for_a_patch(cohort: Cohort) -> None:
     data = DataSettings(source=["t1"], target=["t2"], patch=(2, 3, 3))
     ranges: dict[str, Intensity] = {"t1": MinMax(per="slice"), "t2": MinMax(per="volume")}
-    piece = read_piece(cohort, data, ranges, "case1", (1, 2, 2))
+    patch, truth = read(cohort, data, ranges, "case1", (1, 2, 2))
     t1, t2 = (cohort.volume("case1", name).data[0] for name in ("t1", "t2"))
     for d in (1, 2):
         expected = 2 * (t1[d] - t1[d].min()) / (t1[d].max() - t1[d].min()) - 1
-        assert np.allclose(piece.source[0, d - 1], expected[2:5, 2:5], atol=1e-6)
-    assert np.allclose(piece.target[0], (2 * (t2 - t2.min()) / (t2.max() - t2.min()) - 1)[1:3, 2:5, 2:5], atol=1e-6)
+        assert np.allclose(patch.source[0, d - 1], expected[2:5, 2:5], atol=1e-6)
+    assert np.allclose(truth.target[0], (2 * (t2 - t2.min()) / (t2.max() - t2.min()) - 1)[1:3, 2:5, 2:5], atol=1e-6)
 
 
 def test_batches_map_each_slice_by_its_own_range_and_a_constant_slice_to_background(tmp_path: Path, save) -> None:
@@ -90,7 +97,7 @@ def test_batches_map_each_slice_by_its_own_range_and_a_constant_slice_to_backgro
     by_slice: dict[str, Intensity] = {"t1": MinMax(per="slice"), "t2": MinMax(per="slice")}
     data = DataSettings(source=["t1"], target=["t2"], patch=(1, 8, 8))
     batch = Batches(cohort, data, by_slice, batch=5, steps=1)[0]
-    order = [next(d for d in range(5) if item == stable_id("a", d, 0, 0)) for item in batch.item.tolist()]
+    order = [next(d for d in range(5) if item == stable_id("a", d, 0, 0)) for item in batch.item[:, 0].tolist()]
     assert sorted(order) == list(range(5))
     for i, d in enumerate(order):
         low, high = values[d].min(), values[d].max()
@@ -114,32 +121,30 @@ def test_random_crops_reach_every_offset_and_the_last_one(tmp_path: Path, save) 
         batch = batches[step]
         y, x = places[int(batch.item[0])]
         z = next(z for z in range(2) if int(batch.item[0]) == stable_id("a", z, y, x))
-        expected = maps["t1"].fit(np.empty(0)).forward(values[z, y : y + 256, x : x + 256].astype(np.float32))
+        expected = maps["t1"].scale(None).forward(values[z, y : y + 256, x : x + 256].astype(np.float32))
         assert np.array_equal(batch.source[0, 0, 0], expected)
         seen.add((y, x))
     assert seen == {(y, x) for y in range(5) for x in range(3)}
 
 
-def test_only_the_voxels_of_the_patch_are_read(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[int] = []
-    opened = items._mapped
+def test_only_the_voxels_of_the_patch_are_read(cohort: Cohort) -> None:
+    counted: list[int] = []
 
     class Watched:
-        def __init__(self, path: Path) -> None:
-            self.file = opened(path, path.stat().st_mtime_ns)
+        def __init__(self, array) -> None:
+            self.array = array
 
-        def get_slice(self, name: str) -> "Watched":
-            self.slice = self.file.get_slice(name)
-            return self
-
-        def __getitem__(self, place: tuple[slice, ...]) -> torch.Tensor:
-            values = self.slice[place]
-            read.append(values.numel())
+        def __getitem__(self, place) -> np.ndarray:
+            values = self.array[place]
+            counted.append(values.size)
             return values
 
-    monkeypatch.setattr(items, "_mapped", lambda path, stamp: Watched(path))
-    read_piece(cohort, DataSettings(source=["t1"], target=["t2"], patch=(1, 2, 3)), WINDOWS, "case1", (1, 1, 1))
-    assert read == [6, 6, 6]
+    case = cohort.case("case1")
+    watched = PreparedCase(case.header, {name: Watched(array) for name, array in case.arrays.items()})
+    data = DataSettings(source=["t1"], target=["t2"], patch=(1, 2, 3))
+    read_patch(watched, data, WINDOWS, (1, 1, 1))
+    read_truth(watched, data, WINDOWS, (1, 1, 1))
+    assert counted == [6, 6, 6]
 
 
 def test_a_mirror_takes_a_landmark_from_the_right_to_the_left(tmp_path: Path, save) -> None:
@@ -213,7 +218,7 @@ def test_an_unpaired_target_is_never_of_the_sources_own_patient_and_is_as_likely
         assert torch.equal(a.item, b.item)
         assert b.target is not None
         assert b.target_mask is not None
-        for i, item in enumerate(b.item.tolist()):
+        for i, item in enumerate(b.item[:, 0].tolist()):
             (place,) = [place for place in places if torch.equal(images[place], b.target[i, 0, 0])]
             assert torch.equal(masks[place], b.target_mask[i, 0, 0])
             assert place[0] != own[item]
@@ -244,7 +249,7 @@ def test_unpaired_scans_of_one_patient_alone_are_refused(cohort: Cohort) -> None
 
 def test_an_epoch_takes_every_slice_once_in_a_new_order_each_time(cohort: Cohort) -> None:
     batches = Batches(cohort, SLICES, WINDOWS, batch=4, steps=8)  # 4 training cases of 4 slices: two epochs
-    ids = torch.cat([batches[step].item for step in range(8)]).tolist()
+    ids = torch.cat([batches[step].item[:, 0] for step in range(8)]).tolist()
     assert len(set(ids[:16])) == 16
     assert set(ids[:16]) == set(ids[16:])
     assert ids[:16] != ids[16:]
@@ -268,7 +273,7 @@ def test_random_patches_lie_in_the_volume_and_find_the_foreground(cohort: Cohort
     batches = Batches(cohort, data, WINDOWS, batch=20, steps=3)
     masks = torch.cat([batches[step].mask for step in range(3)])
     assert (masks.mean(dim=(1, 2, 3, 4)) >= 0.4).float().mean() > 0.9
-    assert len({int(item) for step in range(3) for item in batches[step].item}) > 20
+    assert len({int(item) for step in range(3) for item in batches[step].item[:, 0]}) > 20
 
 
 def test_a_patch_larger_than_the_volume_is_padded_at_the_far_sides(cohort: Cohort) -> None:
@@ -286,7 +291,7 @@ def test_a_patch_larger_than_the_volume_is_padded_at_the_far_sides(cohort: Cohor
 
 
 def _is_of(batch: Batch, place: int, case: str) -> bool:
-    return int(batch.item[place]) == stable_id(case, 0, 0, 0)
+    return int(batch.item[place, 0]) == stable_id(case, 0, 0, 0)
 
 
 @pytest.fixture
@@ -316,6 +321,62 @@ def test_where_the_recipe_allows_it_a_missing_source_is_background_and_not_prese
     assert batch.present[:, 1].all()
 
 
+def test_targets_may_be_absent_for_some_items_but_not_all(ragged: Cohort) -> None:
+    """As completion of incomplete cases needs it: each case has a source and a target, if not all of them."""
+    data = DataSettings(source=["t1", "t2"], target=["t1", "t2"], patch=(1, 6, 8), allow_missing=True)
+    batches = Batches(ragged, data, WINDOWS, batch=16, steps=1)
+    assert {span.case for span in batches.spans} == {"case0", "case1", "case2", "case3"}
+    assert batches.lacking == {}
+    batch = batches[0]
+    assert batch.target is not None
+    assert batch.target_present is not None
+    assert torch.equal(batch.target_present, batch.present)
+    assert (~batch.target_present).sum(dim=0).tolist() == [4, 4]
+    assert (batch.target[~batch.target_present] == -1).all()
+    assert torch.equal(batch.target, batch.source)
+    assert (batch.source_names, batch.target_names) == (("t1", "t2"), ("t1", "t2"))
+    strict = Batches(ragged, replace(data, allow_missing=False), WINDOWS, batch=1, steps=1)
+    assert strict.lacking == {"t1": 1, "t2": 1}
+
+
+def test_label_maps_are_read_and_are_minus_one_where_a_case_has_none(cohort: Cohort) -> None:
+    data = DataSettings(source=["t1"], target=["t2"], patch=(2, 8, 10), labels=["seg"])
+    for case, drawn in (("case0", torch.from_numpy(cohort.label("case0", "seg")).float()), ("case1", None)):
+        labels = read(cohort, data, WINDOWS, case, (1, 0, 0))[1].labels
+        inside = torch.full((2, 6, 8), -1.0) if drawn is None else drawn[1:3]
+        assert torch.equal(labels[0, :, :6, :8], inside)
+        assert (labels[0, :, 6:] == (-1 if drawn is None else 0)).all()
+    batch = Batches(cohort, data, WINDOWS, batch=2, steps=1)[0]
+    assert batch.labels is not None
+    assert batch.labels.shape == (2, 1, 2, 8, 10)
+    with pytest.raises(BadInput, match="expected the label map lesion, found seg in the cohort"):
+        Batches(cohort, replace(data, labels=["lesion"]), WINDOWS)
+
+
+def test_channels_are_named_by_modality_and_slice() -> None:
+    data = DataSettings(source=["t1", "pd"], target=["t2"], stack=1)
+    assert data.source_names == ("t1", "pd", "t1[-1]", "pd[-1]", "t1[+1]", "pd[+1]")
+
+
+def test_neighbours_of_a_thick_patch_repeat_at_the_ends_of_the_volume(cohort: Cohort) -> None:
+    data = DataSettings(source=["t1"], target=["t2"], patch=(6, 6, 8), stack=1)
+    source = read(cohort, data, WINDOWS, "case1", (0, 0, 0))[0].source
+    whole = scaled(cohort, "case1", "t1")
+    for channel, depths in enumerate(([0, 1, 2, 3], [0, 0, 1, 2], [1, 2, 3, 3])):
+        assert torch.equal(source[channel, :4], whole[depths])
+        assert (source[channel, 4:] == -1).all()
+
+
+def test_the_slices_of_a_patch_have_the_ids_that_they_have_alone(cohort: Cohort) -> None:
+    thick = DataSettings(source=["t1"], target=["t2"], patch=(3, 6, 8))
+    ids = read(cohort, thick, WINDOWS, "case1", (1, 0, 0))[0].items.tolist()
+    alone = [read(cohort, SLICES, WINDOWS, "case1", (z, 0, 0))[0].items.tolist() for z in (1, 2, 3)]
+    assert [[one] for one in ids] == alone
+    batch = Noise(0, torch.tensor([ids])).normal((1, 3, 6, 8))
+    slices = Noise(0, torch.tensor(alone)).normal((1, 1, 6, 8))
+    assert torch.equal(batch[0, 0], slices[:, 0, 0])
+
+
 def test_a_recipe_for_other_modalities_is_refused_with_both_lists(cohort: Cohort) -> None:
     with pytest.raises(
         BadInput, match=r"expected the recipe's modalities t1, ct, found t1, t2 in the cohort \(no ct\)"
@@ -325,7 +386,7 @@ def test_a_recipe_for_other_modalities_is_refused_with_both_lists(cohort: Cohort
         Batches(cohort, SLICES, {"t1": WINDOWS["t1"]})
 
 
-def test_a_split_without_cases_is_told(ragged: Cohort) -> None:
+def test_a_split_without_cases_is_one_sentence(ragged: Cohort) -> None:
     with pytest.raises(BadInput, match=r"in the split val, found none \(cases in train: 4, val: 0, test: 0\)"):
         list(validation_batches(ragged, SLICES, WINDOWS))
 
@@ -344,7 +405,7 @@ def test_validation_of_thick_patches_takes_them_end_to_end_in_the_centre(cohort:
     (case,) = cohort.splits["val"]
     data = DataSettings(source=["t1"], target=["t2"], patch=(2, 4, 4))
     (batch,) = validation_batches(cohort, data, WINDOWS)
-    assert [int(item) for item in batch.item] == [stable_id(case, d, 1, 2) for d in (0, 2)]
+    assert batch.item.tolist() == [[stable_id(case, d + k, 1, 2) for k in (0, 1)] for d in (0, 2)]
 
 
 def test_the_target_scale_is_the_typical_one_of_training_cases(cohort: Cohort) -> None:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from voxlate.data import prepared
+from voxlate.data import case as prepared
+from voxlate.data.case import compact, read_header
 from voxlate.data.prepare import prepare
-from voxlate.data.prepared import compact, open_cohort, read_header, write_cohort
+from voxlate.data.prepared import open_cohort, write_cohort
 from voxlate.errors import BadInput
 from voxlate.images.grid import canonical
 from voxlate.images.mask import foreground
@@ -40,7 +41,7 @@ def test_voxels_affine_and_labels_come_through_unchanged(cohort_folder: Path, tm
     assert cohort.modalities == ("t1", "t2")
 
 
-def test_volumes_are_turned_to_ras_and_the_files_own_grid_is_remembered(tmp_path: Path, save) -> None:
+def test_volumes_are_reoriented_to_ras_and_the_files_own_grid_is_remembered(tmp_path: Path, save) -> None:
     values = np.arange(2 * 3 * 4).reshape(2, 3, 4)
     lps = np.diag([-2.0, -1.0, 3.0, 1.0])
     save(tmp_path / "in" / "a" / "t1.nii.gz", values, affine=lps)
@@ -92,6 +93,29 @@ def test_without_a_mask_it_is_the_foreground_of_all_modalities(tmp_path: Path, s
     assert (mask == disc).mean() > 0.97
 
 
+def test_the_mask_says_which_modality_shows_what(tmp_path: Path, save) -> None:
+    """One bit a modality; 16 bits for more than eight of them."""
+    disc = np.hypot(*np.mgrid[-16:16, -16:16]) < 10
+    for k in range(9):
+        part = disc & (np.mgrid[:32, :32][0] < 14 + k)
+        save(tmp_path / "in" / "a" / f"mr{k}.nii.gz", np.repeat(part[None], 8, axis=0) * 500.0)
+    case = prepare(tmp_path / "in", tmp_path / "out", workers=1).case("a")
+    assert case.arrays["mask"][:].dtype == np.uint16
+    for k in (0, 4, 8):
+        assert np.array_equal(case.mask([f"mr{k}"]), foreground(case.volume(f"mr{k}")))
+    assert np.array_equal(case.mask(["mr0", "mr4"]), case.mask(["mr4"]))
+    assert np.array_equal(case.mask(), case.mask(["mr8"]))
+
+
+def test_a_cohort_of_an_older_version_is_refused_and_can_be_prepared_again(cohort_folder: Path, tmp_path: Path) -> None:
+    prepare(cohort_folder, tmp_path / "out", workers=1)
+    path = tmp_path / "out" / "cohort.json"
+    path.write_text(path.read_text().replace('"version": 2', '"version": 1'))
+    with pytest.raises(BadInput, match=r"of version 2, found version 1\. Prepare it again"):
+        open_cohort(tmp_path / "out")
+    assert prepare(cohort_folder, tmp_path / "out", workers=1).splits
+
+
 def test_splits_are_by_patient_and_the_fingerprint_is_of_training_cases(cohort_folder: Path, tmp_path: Path) -> None:
     cohort = prepare(cohort_folder, tmp_path / "out", workers=1)
     assert {name: len(cases) for name, cases in cohort.splits.items()} == {"train": 4, "val": 1, "test": 1}
@@ -121,7 +145,7 @@ def test_a_patient_moved_by_hand_into_two_splits_is_refused(cohort_folder: Path,
         open_cohort(tmp_path / "out")
 
 
-def test_unequal_grids_are_told_and_resample_mends_them(tmp_path: Path, save) -> None:
+def test_unequal_grids_are_refused_unless_they_may_be_resampled(tmp_path: Path, save) -> None:
     z, y, x = np.mgrid[:8, :8, :8].astype(float)
     save(tmp_path / "in" / "a" / "ct.nii.gz", z + 10 * y + 100 * x)
     # every second voxel of the same linear field, shifted by half of a fine voxel
@@ -144,7 +168,7 @@ def test_unequal_grids_are_told_and_resample_mends_them(tmp_path: Path, save) ->
     assert cohort.header("a").origins["t1"].shape == (4, 4, 4)
 
 
-def test_grids_that_print_alike_are_told_apart(tmp_path: Path, save) -> None:
+def test_grids_that_print_alike_are_distinguished(tmp_path: Path, save) -> None:
     save(tmp_path / "in" / "a" / "ct.nii.gz", np.ones((4, 4, 4)))
     save(tmp_path / "in" / "a" / "t1.nii.gz", np.ones((4, 4, 4)), origin_mm=(3, 0, 0))
     with pytest.raises(BadInput, match=r"in another place or direction \(first voxels 3.00 mm apart\)"):
@@ -158,7 +182,7 @@ def test_scans_that_do_not_overlap_are_refused(tmp_path: Path, save) -> None:
         prepare(tmp_path / "in", tmp_path / "out", workers=1, resample=True)
 
 
-def test_a_spacing_is_brought_to_all_cases(tmp_path: Path, save) -> None:
+def test_all_cases_are_resampled_to_a_spacing(tmp_path: Path, save) -> None:
     save(tmp_path / "in" / "a" / "t1.nii.gz", np.ones((4, 8, 8)) * np.arange(8), spacing_mm=(4, 1, 1))
     save(tmp_path / "in" / "a" / "mask.nii.gz", np.ones((4, 8, 8)), spacing_mm=(4, 1, 1))
     cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1, spacing_mm=(2, 2, 2))
@@ -168,7 +192,7 @@ def test_a_spacing_is_brought_to_all_cases(tmp_path: Path, save) -> None:
     assert cohort.header("a").mask_ml == pytest.approx(4 * 8 * 8 * 4 / 1000)
 
 
-def test_nan_voxels_are_told_and_leave_no_file(cohort_folder: Path, tmp_path: Path, save) -> None:
+def test_nan_voxels_are_refused_and_leave_no_file(cohort_folder: Path, tmp_path: Path, save) -> None:
     save(cohort_folder / "case0" / "t1.nii.gz", np.full((4, 6, 8), np.nan))
     with pytest.raises(BadInput, match="NaN"):
         prepare(cohort_folder, tmp_path / "out", modalities=["t1", "t2"], workers=1)
@@ -255,7 +279,7 @@ def test_the_folder_of_another_cohort_is_refused(cohort_folder: Path, tmp_path: 
         prepare(tmp_path / "moved", tmp_path / "out", workers=1)
 
 
-def test_a_full_disk_is_told_and_leaves_no_half_file(
+def test_a_full_disk_is_one_sentence_and_leaves_no_half_file(
     cohort_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(tensors: object, path: Path, metadata: object) -> None:
@@ -291,7 +315,7 @@ def test_killed_at_any_moment_it_leaves_only_whole_cases_and_can_go_on(tmp_path:
     assert not list(out.rglob(".writing-*"))
 
 
-def test_a_folder_that_was_never_prepared_is_told(tmp_path: Path, cohort_folder: Path) -> None:
+def test_a_folder_that_was_never_prepared_is_refused(tmp_path: Path, cohort_folder: Path) -> None:
     with pytest.raises(BadInput, match="Run voxlate prepare first"):
         open_cohort(cohort_folder)
     cohort = prepare(cohort_folder, tmp_path / "out", workers=1)

@@ -4,16 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from voxlate.data.case import prepare_case
+from voxlate.data.patches import DataSettings, read_patch
 from voxlate.data.prepare import prepare
 from voxlate.errors import BadInput
 from voxlate.images import register as module
 from voxlate.images.grid import canonical
+from voxlate.images.intensity import Percentile
 from voxlate.images.volume import read_volume
 
 itk = pytest.importorskip("SimpleITK", reason="registration needs the extra 'registration'")
 
-SHIFT_RAS = np.array([4.0, -3.0, 2.0])  # where the moving scan lies relative to the fixed one
+SHIFT_RAS = np.array([4.0, -3.0, 2.0])  # where the moving scan lies, seen from the fixed one
 
 
 @pytest.fixture
@@ -35,7 +39,7 @@ def known_step(monkeypatch: pytest.MonkeyPatch, ras: np.ndarray) -> None:
     monkeypatch.setitem(module._STAGES, "rigid", (("rigid", lambda pair, start: shift),))
 
 
-def test_scans_and_labels_are_aligned_and_the_transform_is_kept(pair, tmp_path, monkeypatch) -> None:
+def test_scans_and_labels_come_to_one_grid_and_the_transform_is_kept(pair, tmp_path, monkeypatch) -> None:
     known_step(monkeypatch, SHIFT_RAS)
     cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1)
     ct, tof = (cohort.volume("a", name).data[0] for name in ("ct", "tof"))
@@ -64,9 +68,9 @@ def test_the_fixed_scan_chooses_the_grid_also_without_registration(pair, tmp_pat
         prepare(pair, tmp_path / "other", resample=True, fixed="mr", workers=1)
 
 
-def test_beyond_the_moving_scan_nothing_is_learnt(pair, tmp_path, monkeypatch) -> None:
+def test_beyond_the_moving_scan_nothing_is_masked(pair, tmp_path, monkeypatch) -> None:
     known_step(monkeypatch, SHIFT_RAS + np.array([0, 0, 3]))  # the three topmost slices of the ct lie beyond the tof
-    monkeypatch.setattr(module.Pair, "compare", similarities(1.1, 1.2))
+    monkeypatch.setattr(module.Pair, "compare", similarities_are(1.1, 1.2))
     cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1)
     assert not cohort.mask("a")[9:].any()
     assert cohort.mask("a")[2:9].any()
@@ -74,14 +78,14 @@ def test_beyond_the_moving_scan_nothing_is_learnt(pair, tmp_path, monkeypatch) -
     assert cohort.header("a").mask_from == "foreground of ct, tof, where all were scanned"
 
 
-def similarities(*values: float):
-    left = iter(values)
-    return lambda pair, transform: module.Similarity(next(left), 0.5, 1.0)
+def similarities_are(*similarities: float):
+    values = iter(similarities)
+    return lambda pair, transform: module.Similarity(next(values), 0.5, 1.0)
 
 
-def test_a_registration_that_does_harm_is_undone_and_reported(pair, tmp_path, monkeypatch) -> None:
+def test_a_registration_that_does_harm_is_undone_and_similarities_are(pair, tmp_path, monkeypatch) -> None:
     known_step(monkeypatch, SHIFT_RAS)
-    monkeypatch.setattr(module.Pair, "compare", similarities(1.2, 1.1))
+    monkeypatch.setattr(module.Pair, "compare", similarities_are(1.2, 1.1))
     cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1)
     by_header = prepare(pair, tmp_path / "header", resample=True, fixed="ct", workers=1)
     assert np.array_equal(cohort.volume("a", "tof").data, by_header.volume("a", "tof").data)
@@ -90,7 +94,7 @@ def test_a_registration_that_does_harm_is_undone_and_reported(pair, tmp_path, mo
     assert not (tmp_path / "out" / "transforms").exists()
 
 
-def test_prepared_again_it_rests_and_asked_for_otherwise_it_forgets(pair, tmp_path, monkeypatch) -> None:
+def test_prepared_again_nothing_is_done_and_otherwise_transforms_are_removed(pair, tmp_path, monkeypatch) -> None:
     known_step(monkeypatch, SHIFT_RAS)
     out = tmp_path / "out"
     first = prepare(pair, out, register="rigid", fixed="ct", workers=1)
@@ -99,3 +103,17 @@ def test_prepared_again_it_rests_and_asked_for_otherwise_it_forgets(pair, tmp_pa
     assert (out / "transforms" / "a" / "tof.tfm").is_file()
     prepare(pair, out, resample=True, fixed="ct", workers=1)
     assert not (out / "transforms" / "a").exists()
+
+
+def test_synthesis_registers_as_prepare_did(pair, tmp_path, monkeypatch) -> None:
+    """The scans as they were given, one of them in a frame of its own: the network sees what training saw."""
+    known_step(monkeypatch, SHIFT_RAS)
+    cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1)
+    maps = {"ct": Percentile(), "tof": Percentile()}
+    scans = {name: read_volume(pair / "a" / f"{name}.nii.gz", name) for name in ("ct", "tof")}
+    case = prepare_case("a", scans, cohort.preparation, maps=maps)
+    data = DataSettings(source=["ct", "tof"], target=["ct"], patch=(12, 14, 16))
+    mine, theirs = (read_patch(one, data, maps, (0, 0, 0)) for one in (case, cohort.case("a")))
+    assert torch.equal(mine.source, theirs.source)
+    assert torch.equal(mine.mask, theirs.mask)
+    assert case.header.registered == cohort.header("a").registered

@@ -8,9 +8,18 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pydantic import TypeAdapter, ValidationError
 
-from voxlate.images.intensity import Intensity, MinMax, Percentile, Scale, Window, ZScore
+from voxlate.images.intensity import Intensity, MinMax, Percentile, Scale, Window, ZScore, typical_scale
+from voxlate.images.statistics import PERCENTILES, intensity_statistics, spread
 
 VALUES = arrays(np.float32, st.integers(1, 40), elements=st.floats(-3000, 3000, width=32))
+
+
+def whole(spec: Intensity, values: np.ndarray, mask: np.ndarray | None = None) -> Scale:
+    """The scale of a volume that holds these values."""
+    mask = None if mask is None else mask.reshape(1, 1, -1)
+    return spec.scale(intensity_statistics(values.reshape(1, 1, -1), mask))
+
+
 RANGES = st.tuples(st.floats(-2000, 2000), st.floats(1, 4000)).map(lambda r: Scale(r[0], r[0] + r[1]))
 
 
@@ -38,7 +47,7 @@ def test_tensors_and_arrays_agree(x, scale) -> None:
 
 @given(VALUES)
 def test_minmax_clips_nothing_and_reaches_both_ends(x) -> None:
-    scale = MinMax().fit(x)
+    scale = whole(MinMax(), x)
     assert scale.clipped_share(x) == 0
     assert scale.forward(x).min() == -1
     if x.max() - x.min() > 1e-30:
@@ -52,7 +61,7 @@ def test_forward_does_not_change_its_input() -> None:
 
 
 def test_a_window_of_hounsfield_units() -> None:
-    scale = Window(low=-50, high=350).fit(np.zeros(1))
+    scale = Window(low=-50, high=350).scale(None)
     np.testing.assert_allclose(scale.forward(np.array([-1000, -50, 150, 350, 900], np.int16)), [-1, -1, 0, 1, 1])
     assert scale.forward(np.array([1], np.int16)).dtype == np.float32
     assert scale.clipped_share(np.array([-1000, -50, 150, 350, 900])) == pytest.approx(0.4)
@@ -60,20 +69,20 @@ def test_a_window_of_hounsfield_units() -> None:
 
 
 def test_a_constant_maps_to_minus_one_and_back_to_itself() -> None:
-    scale = MinMax().fit(np.full((3, 3), 7.0, np.float32))
+    scale = whole(MinMax(), np.full((3, 3), 7.0, np.float32))
     np.testing.assert_array_equal(scale.forward(np.full(3, 7.0, np.float32)), -1)
     np.testing.assert_array_equal(scale.inverse(np.array([-1.0, 0.3, 1.0])), 7)
 
 
 def test_a_range_too_narrow_for_float32_counts_as_constant() -> None:
     x = np.array([0.0, 1e-40], np.float32)
-    np.testing.assert_array_equal(MinMax().fit(x).forward(x), -1)
+    np.testing.assert_array_equal(whole(MinMax(), x).forward(x), -1)
 
 
 def test_zscore_spreads_mean_and_clip_deviations_of_the_mask() -> None:
     inside = np.random.default_rng(0).normal(100, 20, 100_000).astype(np.float32)
     values, mask = np.concatenate([inside, np.zeros(100_000, np.float32)]), np.arange(200_000) < 100_000
-    scale = ZScore(clip=4).fit(values, mask)
+    scale = whole(ZScore(clip=4), values, mask)
     assert (scale.low, scale.high) == pytest.approx((20, 180), abs=1)
     assert scale.forward(np.array([100.0]))[0] == pytest.approx(0, abs=0.01)
 
@@ -81,9 +90,9 @@ def test_zscore_spreads_mean_and_clip_deviations_of_the_mask() -> None:
 def test_percentiles_are_of_the_foreground_unless_told_otherwise() -> None:
     values = np.concatenate([np.arange(101, dtype=np.float32), np.full(900, -5, np.float32)])
     mask = values >= 0
-    assert Percentile(low=10, high=90).fit(values, mask) == Scale(10, 90)
-    assert Percentile(low=10, high=99, inside="all").fit(values, mask).low == -5
-    assert Percentile(low=0, high=100).fit(values, np.zeros_like(mask)) == Scale(-5, 100)  # an empty mask: all
+    assert whole(Percentile(low=10, high=90), values, mask) == Scale(10, 90)
+    assert whole(Percentile(low=10, high=99, inside="all"), values, mask).low == -5
+    assert whole(Percentile(low=0, high=100), values, np.zeros_like(mask)) == Scale(-5, 100)  # an empty mask: all
 
 
 def test_a_recipe_table_chooses_the_map_by_its_kind() -> None:
@@ -107,3 +116,53 @@ def test_a_recipe_table_chooses_the_map_by_its_kind() -> None:
 def test_a_table_that_makes_no_sense_is_refused(table) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Intensity).validate_python(table)
+
+
+@pytest.fixture
+def volume() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    values = rng.gamma(3.0, 100.0, (5, 20, 30)).astype(np.float32)
+    mask = rng.random((5, 20, 30)) < 0.4
+    values[~mask] = 0
+    return values, mask
+
+
+def test_minmax_by_slice_is_each_slices_own_range(volume) -> None:
+    values, mask = volume
+    statistics = intensity_statistics(values, mask)
+    for d, one in enumerate(values):
+        scale = MinMax(per="slice").scale(statistics, d)
+        assert (scale.low, scale.high) == (one.min(), one.max())
+    assert MinMax(per="slice").scale(statistics) == MinMax(per="volume").scale(statistics, 2)
+
+
+def test_percentiles_between_stored_ones_are_interpolated() -> None:
+    ramp = spread(np.arange(10001, dtype=np.float32))  # percentile p of a ramp is 100 p
+    assert [ramp.at(p) for p in PERCENTILES] == pytest.approx([100 * p for p in PERCENTILES], abs=1e-3)
+    assert ramp.at(37.25) == pytest.approx(3725, abs=1e-2)
+
+
+def test_without_a_mask_or_with_an_empty_one_all_is_foreground(volume) -> None:
+    values, _ = volume
+    plain = intensity_statistics(values)
+    assert plain.foreground == plain.all
+    assert intensity_statistics(values, np.zeros(values.shape, bool)) == plain
+
+
+def test_int16_and_float_voxels_of_the_same_values_have_the_same_statistics() -> None:
+    values = np.random.default_rng(1).integers(-1000, 3000, (3, 8, 8))
+    assert intensity_statistics(values.astype(np.int16)) == intensity_statistics(values.astype(np.float32))
+
+
+def test_the_typical_scale_is_the_median_over_cases_and_a_window_is_itself() -> None:
+    cases = [intensity_statistics(np.linspace(0, top, 1000).reshape(10, 10, 10)) for top in (1.0, 3.0, 100.0)]
+    assert typical_scale(MinMax(per="volume"), cases) == Scale(0, 3)
+    assert typical_scale(Window(low=-5, high=7), cases) == Scale(-5, 7)
+
+
+def test_each_map_says_what_it_must_be_given() -> None:
+    maps = [Window(low=0, high=1), MinMax(), Percentile(inside="all"), Percentile(), ZScore()]
+    assert [one.needs_statistics for one in maps] == [False, True, True, True, True]
+    assert [one.needs_foreground for one in maps] == [False, False, False, True, True]
+    assert [one.slicewise for one in maps] == [False, True, False, False, False]
+    assert [one.window for one in maps] == [(0, 1), None, None, None, None]

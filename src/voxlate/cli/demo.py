@@ -7,6 +7,7 @@ from voxlate.data.find import find_cases
 from voxlate.data.prepare import prepare
 from voxlate.images.grid import canonical
 from voxlate.images.pictures import montage
+from voxlate.images.statistics import intensity_statistics
 from voxlate.images.volume import read_volume
 from voxlate.phantom import write_cohort
 from voxlate.recipe import header, text_of
@@ -63,7 +64,7 @@ def _picture(cohort: Path, result: Path, held_out: list[str], recipe: recipes.Re
         paths = [case.files[source], folder / f"{target}.nii.gz", case.files[target]]
         t1, made, true = (canonical(read_volume(path)).data[0] for path in paths)
         middle = len(t1) // 2
-        scale = window.fit(true)
+        scale = window.scale(intensity_statistics(true))
         made, true = ((scale.forward(image[middle]) + 1) / 2 for image in (made, true))
         rows.append([t1[middle] / t1[middle].max(), made, true, abs(made - true) * 2])
     path = result / "picture.png"

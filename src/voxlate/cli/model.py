@@ -94,7 +94,7 @@ def synth(
     batch: Annotated[int | None, typer.Option(min=1, help="Slices at a time: memory, not results.")] = None,
     split: Split = None,
     slices: Annotated[
-        Literal["whole", "tiled", "resized"] | None, typer.Option(help="How a model of slices sees a volume.")
+        Literal["whole", "tiled", "resized"] | None, typer.Option(help="How a model sees the slices of a volume.")
     ] = None,
     crop: Annotated[
         int | None, typer.Option(min=0, help="Synthesise only in the box of the mask and so many voxels around it.")
@@ -124,7 +124,7 @@ def synth(
     if crop is not None:
         named["slices"] = {"kind": slices or "whole", "crop": crop}
     model = load(run, device, allow_code)
-    model = model if like is None else model.drawn_like(recipes.read(like))
+    model = model if like is None else model.with_synthesis_of(recipes.read(like))
     model = model.with_options(**{**named, **recipes.table(pairs(change))})
     scans = find_scans(inputs, model, split=split, missing=missing, pattern=pattern, manifest=manifest, preset=preset)
     with progress_on(err) as bars:

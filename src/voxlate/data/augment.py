@@ -1,4 +1,4 @@
-"""Augmentation of a batch: one spatial map for source, target and mask, then changes of the source's intensities alone.
+"""Augmentation of a batch: one spatial map for images, mask and labels, then changes of the source's intensities alone.
 
 Everything is in network units (background -1) and drawn from one generator an item, so an item's augmentation does
 not depend on its batch mates.
@@ -7,14 +7,15 @@ not depend on its batch mates.
 import functools
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from voxlate.batch import BACKGROUND
+from voxlate.batch import BACKGROUND, Batch
 from voxlate.config import settings
 
 BIAS_POINTS = 5  # a coil's field changes once or twice over the head
@@ -66,60 +67,81 @@ class AugmentSettings:
         return [name for name in names if getattr(self, name) > 0]
 
 
-def augment(
-    source: Tensor,
-    target: Tensor,
-    mask: Tensor,
-    settings: AugmentSettings,
-    generators: Sequence[Generator],
-    spacing_mm: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Augment a batch; source [B, S, D, H, W], target [B, T, ...], mask [B, 1, ...]; spacing_mm [B, 3] as (D, H, W).
+def augment(batch: Batch, settings: AugmentSettings, generators: Sequence[Generator], spacing_mm: Tensor) -> Batch:
+    """Augment a training batch; one generator an item; spacing_mm: [B, 3] as (D, H, W).
 
-    One generator an item. Items for which nothing is drawn come back bit-identical.
+    Label maps are moved with the images and never interpolated. Items for which nothing is drawn come back
+    bit-identical.
     """
-    together = torch.cat([source, target, mask], dim=1)
-    together = move(together, settings, generators, spacing_mm, fill=_fill(source.shape[1] + target.shape[1]))
-    together = flip(together, settings, generators)
-    source, target, mask = torch.split(together, [source.shape[1], target.shape[1], 1], dim=1)
+    assert batch.target is not None
+    parts = [batch.source, batch.target, batch.mask]
+    images = torch.cat(parts, dim=1)
+    labels = batch.labels
+    grid = draw_grid(settings, generators, images.shape[2:], spacing_mm)
+    if grid is not None:
+        fill = torch.tensor([BACKGROUND] * (images.shape[1] - 1) + [0.0]).view(1, -1, 1, 1, 1)
+        images = grid.sampled(images, fill)
+        if labels is not None:
+            missing = (labels < 0).flatten(2).all(dim=2).view(*labels.shape[:2], 1, 1, 1)
+            labels = grid.sampled(labels, -missing.to(labels.dtype), mode="nearest")
+    flipped = draw_flips(settings, generators)
+    images = flip(images, flipped)
+    source, target, mask = torch.split(images, [part.shape[1] for part in parts], dim=1)
     mask = (mask >= 0.5).to(mask.dtype)
-    return change_intensities(source, mask, settings, generators, spacing_mm), target, mask
+    changed = change_intensities(source, mask, settings, generators, spacing_mm)
+    if not batch.present.all():  # what is absent stays background, as it is at synthesis
+        changed = torch.where(batch.present[:, :, None, None, None], changed, source)
+    return replace(
+        batch,
+        source=changed,
+        target=target,
+        mask=mask,
+        labels=None if labels is None else flip(labels, flipped),
+    )
 
 
-def _fill(images: int) -> Tensor:
-    """What lies outside the picture: background in images, 0 in the mask behind them."""
-    return torch.tensor([BACKGROUND] * images + [0.0]).view(1, -1, 1, 1, 1)
+def draw_flips(settings: AugmentSettings, generators: Sequence[Generator]) -> dict[int, Tensor]:
+    """Which items are mirrored along which axis, [B] bool each."""
+    chances = {2: settings.flip_si, 3: settings.flip_ap, 4: settings.flip_lr}
+    return {axis: _uniform(generators) < chance for axis, chance in chances.items() if chance > 0}
 
 
-def flip(x: Tensor, settings: AugmentSettings, generators: Sequence[Generator]) -> Tensor:
-    """Mirror each item along D, H, W with the probabilities of the settings; exact."""
-    for axis, probability in ((2, settings.flip_si), (3, settings.flip_ap), (4, settings.flip_lr)):
-        if probability > 0:
-            chosen = _uniform(generators) < probability
-            x = torch.where(chosen.view(-1, 1, 1, 1, 1), x.flip(axis), x)
+def flip(x: Tensor, flipped: dict[int, Tensor]) -> Tensor:
+    """Mirror items of [B, C, D, H, W]; exact."""
+    for axis, chosen in flipped.items():
+        x = torch.where(_per_item(chosen), x.flip(axis), x)
     return x
 
 
-def move(
-    x: Tensor, settings: AugmentSettings, generators: Sequence[Generator], spacing_mm: Tensor, fill: Tensor
-) -> Tensor:
-    """Rotate, scale, shear, shift and bend each item by one linear interpolation.
+@dataclass(frozen=True)
+class SamplingGrid:
+    """Where to sample each item (see sampling_grid), and which items are moved at all, [B] bool."""
 
-    x: [B, C, D, H, W]; fill: [1, C, 1, 1, 1], the value beyond the edges.
-    """
+    places: Tensor
+    moved: Tensor
+
+    def sampled(self, x: Tensor, fill: Tensor, mode: Literal["bilinear", "nearest"] = "bilinear") -> Tensor:
+        """Items of [B, C, D, H, W] at these places; fill: [1 or B, C, 1, 1, 1], the value beyond the edges."""
+        out = sample(x - fill, self.places, mode).add_(fill)
+        return out if self.moved.all() else torch.where(_per_item(self.moved), out, x)
+
+
+def draw_grid(
+    settings: AugmentSettings, generators: Sequence[Generator], size: Sequence[int], spacing_mm: Tensor
+) -> SamplingGrid | None:
+    """Rotate, scale, shear, shift and bend each item of `size` (D, H, W); None where nothing of it is asked for."""
     s = settings
     amounts = (s.rotate_degrees, s.tilt_degrees, s.scale, s.stretch, s.shear, s.translate, s.elastic_mm)
     if not any(amounts) or s.spatial_share == 0:
-        return x
+        return None
     moved = _uniform(generators) < s.spatial_share
-    affine, shift = draw_affine(s, generators, x.shape[2:])
+    affine, shift = draw_affine(s, generators, size)
     bend = None
     if s.elastic_mm > 0:
-        axes = 2 if x.shape[2] == 1 else 3
+        axes = 2 if size[0] == 1 else 3
         amount_mm = _per_item(_uniform(generators) * s.elastic_mm)
-        bend = amount_mm * smooth_field(generators, axes, s.elastic_points, x.shape[2:])
-    out = sample(x - fill, sampling_grid(affine, shift, spacing_mm, x.shape[2:], bend)).add_(fill)
-    return out if moved.all() else torch.where(_per_item(moved), out, x)
+        bend = amount_mm * smooth_field(generators, axes, s.elastic_points, size)
+    return SamplingGrid(sampling_grid(affine, shift, spacing_mm, size, bend), moved)
 
 
 def draw_affine(
@@ -177,11 +199,11 @@ def sampling_grid(
     return grid[:, 0] if axes == 2 else grid
 
 
-def sample(x: Tensor, grid: Tensor) -> Tensor:
-    """Linear interpolation of [B, C, D, H, W] on a sampling grid, 0 beyond the edges; a slice the faster 2-D way."""
+def sample(x: Tensor, grid: Tensor, mode: Literal["bilinear", "nearest"] = "bilinear") -> Tensor:
+    """Interpolation of [B, C, D, H, W] on a sampling grid, 0 beyond the edges; a slice the faster 2-D way."""
     if grid.dim() == 4:
-        return F.grid_sample(x[:, :, 0], grid, padding_mode="zeros", align_corners=False).unsqueeze(2)
-    return F.grid_sample(x, grid, padding_mode="zeros", align_corners=False)
+        return F.grid_sample(x[:, :, 0], grid, mode, padding_mode="zeros", align_corners=False).unsqueeze(2)
+    return F.grid_sample(x, grid, mode, padding_mode="zeros", align_corners=False)
 
 
 def smooth_field(generators: Sequence[Generator], channels: int, points: int, size: Sequence[int]) -> Tensor:

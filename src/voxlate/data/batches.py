@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -11,23 +12,27 @@ from torch.utils.data import Dataset
 
 from voxlate.batch import Batch, stable_id
 from voxlate.data.augment import augment
+from voxlate.data.case import CaseHeader
+from voxlate.data.latents import check_cacheable, read_moments
 from voxlate.data.patches import (
     DataSettings,
-    Piece,
+    Patch,
     Place,
     Span,
+    Truth,
     centred_start,
     check_intensity,
     even_start,
-    read_box,
-    read_piece,
+    mask_share,
+    read_patch,
+    read_truth,
     span_of,
     usable_cases,
 )
-from voxlate.data.prepared import MASK, CaseHeader, Cohort, open_cohort
+from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.data.slice_filter import kept_slices
 from voxlate.errors import BadInput
-from voxlate.images.intensity import Intensity
+from voxlate.images.intensity import IntensityMap
 
 __all__ = ["Batches", "Cohort", "DataSettings", "open_cohort", "validation_batches"]
 
@@ -43,13 +48,14 @@ class Batches(Dataset[Batch]):
     workers, restarts and resumption give bit-identical batches. One draw of an item for each slice (or, in thicker
     patches, for each patch depth) that holds enough foreground. lacking: cases left out, by missing modality.
     unpaired: each item's target and target_mask are those of an item of another patient, drawn with replacement.
+    moments: a folder that latents.cache_moments filled for these settings; batches then carry them as well.
     """
 
     def __init__(
         self,
         cohort: Cohort,
         data: DataSettings,
-        intensity: Mapping[str, Intensity],
+        intensity: Mapping[str, IntensityMap],
         *,
         split: str = "train",
         seed: int = 0,
@@ -58,6 +64,7 @@ class Batches(Dataset[Batch]):
         rank: int = 0,
         world: int = 1,
         unpaired: bool = False,
+        moments: Path | None = None,
     ) -> None:
         check_intensity(data, intensity)
         self.cohort, self.data, self.intensity = cohort, data, dict(intensity)
@@ -65,6 +72,9 @@ class Batches(Dataset[Batch]):
         cases, self.lacking = usable_cases(cohort, data, split)
         self.spans = _spans(cohort, data, cases)
         self.items = _items(self.spans, data.patch[0])
+        self.moments = moments
+        if moments is not None:
+            check_cacheable(cohort, data, cases)
         self.unpaired, self.patients = unpaired, [cohort.header(span.case).patient for span in self.spans]
         if unpaired and len(set(self.patients)) < 2:
             raise BadInput(
@@ -84,36 +94,32 @@ class Batches(Dataset[Batch]):
         batch = self._batch(items, [_generator("item", self.seed, number) for number in numbers])
         if not self.unpaired:
             return batch
+        # the word is the key of the draws: another one would give other pairs than earlier trainings had
         generators = [_generator("stranger", self.seed, number) for number in numbers]
-        others = self._batch([self._stranger(item, one) for item, one in zip(items, generators)], generators)
-        return replace(batch, target=others.target, target_mask=others.mask)
+        others = self._batch([self._other_patient(item, one) for item, one in zip(items, generators)], generators)
+        return replace(batch, target=others.target, target_mask=others.mask, target_present=others.target_present)
 
     def _batch(self, items: Sequence[int], generators: Sequence[Generator]) -> Batch:
-        pieces = [self._piece(item, generator) for item, generator in zip(items, generators)]
-        plain = collate(pieces)
-        assert plain.target is not None
-        spacing_mm = torch.tensor([piece.spacing_mm for piece in pieces])
-        source, target, mask = augment(
-            plain.source, plain.target, plain.mask, self.data.augment, generators, spacing_mm
-        )
-        return Batch(source=source, target=target, mask=mask, present=plain.present, item=plain.item)
+        places = [self._place(item, generator) for item, generator in zip(items, generators)]
+        plain = read_batch(self.cohort, self.data, self.intensity, places, self.moments)
+        spacing_mm = torch.tensor([self.cohort.header(case).spacing_mm for case, _ in places])
+        return augment(plain, self.data.augment, generators, spacing_mm)
 
     def _item(self, number: int) -> int:
         epoch, place = divmod(number, len(self.items))
         return _order(self.seed, epoch, len(self.items))[place]
 
-    def _stranger(self, item: int, generator: Generator) -> int:
-        """Any item of another patient, all alike likely."""
+    def _other_patient(self, item: int, generator: Generator) -> int:
+        """Any item of another patient, all equally likely."""
         own = self.patients[self.items[item][0]]
         while self.patients[self.items[other := _below(len(self.items), generator)][0]] == own:
             pass
         return other
 
-    def _piece(self, item: int, generator: Generator) -> Piece:
+    def _place(self, item: int, generator: Generator) -> tuple[str, Place]:
         span, fixed = self.items[item]
         header = self.cohort.header(self.spans[span].case)
-        start = self._start(header, self.spans[span], fixed, generator)
-        return read_piece(self.cohort, self.data, self.intensity, header.case, start)
+        return header.case, self._start(header, self.spans[span], fixed, generator)
 
     def _start(self, header: CaseHeader, span: Span, fixed: int | None, generator: Generator) -> Place:
         """Draw where a piece begins: along D as the item says, in the plane around the mask."""
@@ -128,8 +134,7 @@ class Batches(Dataset[Batch]):
             y, x = (one[_below(len(one), generator)] for one in axes)
             if tries == 1:
                 return z, y, x
-            mask = read_box(self.cohort.path(header.case), MASK, (z, y, x), self.data.patch, header.shape, 0)
-            share = float(mask.mean())
+            share = mask_share(self.cohort.case(header.case), self.data, (z, y, x))
             if share > best_share:
                 best, best_share = (z, y, x), share
             if share >= self.data.foreground:
@@ -140,12 +145,12 @@ class Batches(Dataset[Batch]):
 def validation_batches(
     cohort: Cohort,
     data: DataSettings,
-    intensity: Mapping[str, Intensity],
+    intensity: Mapping[str, IntensityMap],
     split: str = "val",
     batch: int = 8,
     limit: int | None = None,
 ) -> Iterator[Batch]:
-    """The same pieces each time: every slice with enough foreground (or patches end to end), centred, not augmented.
+    """The same patches each time: every slice with enough foreground (or patches end to end), centred, not augmented.
 
     limit: at most so many items, evenly spaced over all of them.
     """
@@ -155,7 +160,7 @@ def validation_batches(
 
 
 def whole_cases(cohort: Cohort, data: DataSettings, split: str) -> dict[str, list[Place]]:
-    """For each case of a split, where its pieces start: end to end along D, centred in the plane."""
+    """For each case of a split, where its patches start: end to end along D, centred in the plane."""
     cases, _ = usable_cases(cohort, data, split)
     found: dict[str, list[Place]] = {}
     for span in _spans(cohort, data, cases):
@@ -176,24 +181,48 @@ def spread(items: Sequence[T], limit: int) -> Sequence[T]:
 def batches_of(
     cohort: Cohort,
     data: DataSettings,
-    intensity: Mapping[str, Intensity],
+    intensity: Mapping[str, IntensityMap],
     places: Sequence[tuple[str, Place]],
     batch: int,
 ) -> Iterator[Batch]:
-    """The pieces at these places, as they are, a few at a time."""
+    """The patches at these places, as they are, a few at a time."""
     for first in range(0, len(places), batch):
-        chosen = places[first : first + batch]
-        yield collate([read_piece(cohort, data, intensity, case, start) for case, start in chosen])
+        yield read_batch(cohort, data, intensity, places[first : first + batch])
 
 
-def collate(pieces: Sequence[Piece]) -> Batch:
-    """Stack pieces to a batch."""
+def read_batch(
+    cohort: Cohort,
+    data: DataSettings,
+    intensity: Mapping[str, IntensityMap],
+    places: Sequence[tuple[str, Place]],
+    moments: Path | None = None,
+) -> Batch:
+    """The patches at these places with their targets and labels, and the moments of their latents where given."""
+    cases = [cohort.case(case) for case, _ in places]
+    patches = [read_patch(case, data, intensity, start) for case, (_, start) in zip(cases, places)]
+    truths = [read_truth(case, data, intensity, start) for case, (_, start) in zip(cases, places)]
+    batch = collate(data, patches, truths)
+    if moments is None:
+        return batch
+    sources, targets = (
+        torch.stack([read_moments(moments, case, start[0], names) for case, start in places])
+        for names in (data.source, data.target)
+    )
+    return replace(batch, source_moments=sources, target_moments=targets)
+
+
+def collate(data: DataSettings, patches: Sequence[Patch], truths: Sequence[Truth] = ()) -> Batch:
+    """Stack patches to a batch; without truths, to one for inference."""
     return Batch(
-        source=torch.stack([piece.source for piece in pieces]),
-        target=torch.stack([piece.target for piece in pieces]),
-        mask=torch.stack([piece.mask for piece in pieces]),
-        present=torch.stack([piece.present for piece in pieces]),
-        item=torch.tensor([piece.item for piece in pieces]),
+        source=torch.stack([patch.source for patch in patches]),
+        mask=torch.stack([patch.mask for patch in patches]),
+        present=torch.stack([patch.present for patch in patches]),
+        item=torch.stack([patch.items for patch in patches]),
+        target=torch.stack([truth.target for truth in truths]) if truths else None,
+        target_present=torch.stack([truth.present for truth in truths]) if truths else None,
+        labels=torch.stack([truth.labels for truth in truths]) if truths and data.labels else None,
+        source_names=data.source_names,
+        target_names=tuple(data.target),
     )
 
 
@@ -209,7 +238,7 @@ def _spans(cohort: Cohort, data: DataSettings, cases: list[str]) -> list[Span]:
             "Lower them, change data.slices.above, or prepare with --register if the scans do not lie on each other."
         )
     raise BadInput(
-        f"{cohort.folder}: expected pieces of {data.patch} voxels with at least {data.foreground:.0%} foreground, "
+        f"{cohort.folder}: expected patches of {data.patch} voxels with at least {data.foreground:.0%} foreground, "
         "found none in any case. Lower data.foreground."
     )
 

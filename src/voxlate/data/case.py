@@ -1,132 +1,320 @@
-"""One case on its way: read, brought to one grid in canonical orientation, masked, measured, written."""
+"""One way in: a patient's scans on one grid, masked and measured, in memory for synthesis or on disk for training."""
 
-import hashlib
+import dataclasses
+import functools
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
-from voxlate.data.align import Bringing, Common, find_common
-from voxlate.data.prepared import LABEL, MASK, VERSION, CaseHeader, Origin, case_path, compact, read_header, write_case
-from voxlate.data.presets import CaseFiles
-from voxlate.data.scale import intensity_statistics
+from voxlate.data.align import CommonGrid, Preparation, Registered, find_common_grid
 from voxlate.errors import BadInput
-from voxlate.images.frames import without_frame
-from voxlate.images.grid import canonical, same_grid
+from voxlate.files import whole_file
+from voxlate.images.grid import Grid, canonical, same_grid
+from voxlate.images.intensity import IntensityMap
 from voxlate.images.mask import brain, foreground, user_mask
-from voxlate.images.register import write_transform
-from voxlate.images.volume import Volume, files_of, read_volume
+from voxlate.images.register import Transform
+from voxlate.images.statistics import Statistics, intensity_statistics
+from voxlate.images.tiling import Size, resize_slices, zoomed
+from voxlate.images.volume import Volume
 
-READ_BYTES = 1 << 20
+MASK = "mask"
+LABEL = "label."  # before a label map's name among the arrays of a case
+OPEN_FILES = 256  # mapped at a time in each process
+Shape = tuple[int, int, int]
 
 
-def prepare_case(files: CaseFiles, out: Path, bringing: Bringing) -> None:
-    """Prepare one case, unless its file is there and was made from the same inputs in the same way."""
-    path = case_path(out, files.case)
-    inputs = _digest_of_inputs(files, bringing)
-    if path.exists() and read_header(path).inputs == inputs:
-        return
-    scans = {name: read_volume(place, name) for name, place in files.files.items()}
+class Sliceable(Protocol):
+    """[D, H, W] that may be on disk: array[z, y, x] reads no more than the part that is asked for."""
+
+    def __getitem__(self, place: Any, /) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The grid that a modality had in its file, and the file's name; note: which frame of several it is."""
+
+    file: str
+    shape: Shape
+    affine: list[list[float]]
+    note: str = ""
+
+    @property
+    def grid(self) -> Grid:
+        return Grid(self.shape, np.array(self.affine))
+
+
+@dataclass(frozen=True)
+class CaseHeader:
+    """All that is known of a prepared case without reading a voxel.
+
+    affine: 4x4, (x, y, z) voxel to RAS mm; units: of the modalities, in the order of the mask's bits; mask_area:
+    voxels of the mask in each slice; mask_box: first and last + 1 along D, H, W; inputs: digest of the input files and
+    the preparation; voxels: digest of each modality's voxels; both empty in memory.
+    """
+
+    case: str
+    patient: str
+    shape: Shape
+    spacing_mm: tuple[float, float, float]
+    affine: list[list[float]]
+    units: dict[str, str]
+    origins: dict[str, Origin]
+    labels: list[str]
+    statistics: dict[str, Statistics]
+    mask_from: str
+    mask_area: list[int]
+    mask_box: list[tuple[int, int]]
+    mask_ml: float
+    inputs: str = ""
+    voxels: dict[str, str] = field(default_factory=dict)
+    registered: dict[str, Registered] = field(default_factory=dict)
+
+    @property
+    def present(self) -> list[str]:
+        return list(self.units)
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """One patient's scans on one grid, in canonical orientation, with mask, label maps and statistics.
+
+    arrays: each modality, each label map by LABEL + name, and MASK, whose bit k is set where the modality k of the
+    header shows something (all bits, where the mask is a file's or a brain); no MASK where none was needed. transforms:
+    of the scans that were registered, not kept on disk here.
+    """
+
+    header: CaseHeader
+    arrays: Mapping[str, Sliceable]
+    transforms: Mapping[str, Transform] = field(default_factory=dict)
+
+    def volume(self, modality: str) -> Volume:
+        """A whole volume in physical units, float32 [1, D, H, W]."""
+        header = self.header
+        if modality not in header.units:
+            known = ", ".join(header.present)
+            raise BadInput(f"case {header.case}: expected the modality {modality}, found {known}. Name one of these.")
+        data = self.arrays[modality][:].astype(np.float32)[None]
+        return Volume(data, np.array(header.affine), header.units[modality], modality, header.origins[modality].file)
+
+    def mask(self, modalities: Iterable[str] | None = None) -> np.ndarray:
+        """Where the body or brain is, as far as these modalities show it (None: all of them); bool [D, H, W]."""
+        return self.inside(self.arrays[MASK][:], modalities)
+
+    def inside(self, bits: np.ndarray, modalities: Iterable[str] | None = None) -> np.ndarray:
+        """Which voxels of (a part of) the mask are set for some of these modalities."""
+        chosen = self.header.present if modalities is None else modalities
+        wanted = sum(1 << k for k, name in enumerate(self.header.present) if name in chosen)
+        return bits & bits.dtype.type(wanted) != 0
+
+    def label(self, name: str) -> np.ndarray:
+        """A label map, [D, H, W]."""
+        if name not in self.header.labels:
+            known = ", ".join(self.header.labels) or "none"
+            raise BadInput(f"case {self.header.case}: expected the label map {name}, found {known}. Name one of these.")
+        return self.arrays[LABEL + name][:]
+
+
+def prepare_case(
+    case: str,
+    scans: Mapping[str, Volume],
+    preparation: Preparation,
+    *,
+    mask: Volume | None = None,
+    labels: Mapping[str, Volume] | None = None,
+    maps: Mapping[str, IntensityMap] | None = None,
+    masked: bool = True,
+) -> PreparedCase:
+    """Bring a patient's scans to one grid, in canonical orientation, and find its mask and statistics.
+
+    scans, mask, labels: as read; a mask given by the user wins. maps: the intensity maps that the scans will be scaled
+    by, so that no more is measured than they need (None: everything is). masked: whether a mask is needed.
+    Raises BadInput where scans do not fit together, and where no brain is found or a head is cut off.
+    """
+    labels = labels or {}
     origins = {
-        name: Origin(files.files[name].name, scan.grid.shape, scan.affine.tolist(), scan.note)
+        name: Origin(Path(scan.origin).name, scan.grid.shape, scan.affine.tolist(), scan.note)
         for name, scan in scans.items()
     }
-    scans = {name: canonical(scan) for name, scan in scans.items()}
-    common = find_common(files.case, scans, bringing)
-    grid = common.grid
-    if bringing.mask == "brain" and files.mask is None:
-        shown = _scan_of_brain(files.case, scans, bringing)
-        if not same_grid(shown.grid, grid):
-            brain(shown)  # refuses a head that is cut off, before air is put around it
-    volumes = {name: common.bring(name, scans.pop(name)) for name in files.files}
-    own = {name: foreground(volume) for name, volume in volumes.items()}
-    mask = _mask(files, volumes, own, common, bringing)
-    stored = {name: compact(volume.data[0]) for name, volume in volumes.items()}
+    in_ras = {name: canonical(scan) for name, scan in scans.items()}
+    common = find_common_grid(case, in_ras, preparation)
+    by_brain = masked and mask is None and preparation.mask == "brain"
+    if by_brain:
+        scan = _brain_scan(case, in_ras, preparation)
+        if not same_grid(scan.grid, common.grid):
+            brain(scan)  # refuses a head that is cut off, before air is put around it
+    volumes = {name: common.aligned(name, in_ras.pop(name)) for name in scans}
+    by_outline = masked and mask is None and not by_brain
+    outlines = {
+        name: foreground(volume)
+        for name, volume in volumes.items()
+        if by_outline or _needs(maps, name, "needs_foreground")
+    }
+    bits = None
+    if by_outline:
+        bits = _join_bits([outlines[name] for name in volumes])
+    elif by_brain:
+        bits = _all_bits(brain(_brain_scan(case, volumes, preparation)), len(volumes))
+    elif masked and mask is not None:
+        bits = _all_bits(user_mask(common.aligned_labels(canonical(mask))), len(volumes))
+    if bits is not None and common.transforms:
+        bits[~common.scanned()] = 0  # beyond, a registered scan is no more than its fill
+    arrays, statistics = _measured(volumes, outlines, maps)
     header = CaseHeader(
-        case=files.case,
-        patient=files.patient,
+        case=case,
+        patient=case,
+        shape=common.grid.shape,
+        spacing_mm=common.grid.spacing_mm,
+        affine=common.grid.affine.tolist(),
+        units={name: volume.unit for name, volume in volumes.items()},
+        origins=origins,
+        labels=list(labels),
+        statistics=statistics,
+        mask_from=_mask_source(list(volumes), mask, common, preparation) if masked else "",
+        **_mask_measures(bits, common.grid),
+        registered=common.registered,
+    )
+    label_arrays = {
+        LABEL + name: compact(common.aligned_labels(canonical(one)).data[0]) for name, one in labels.items()
+    }
+    return PreparedCase(header, {**arrays, **({} if bits is None else {MASK: bits}), **label_arrays}, common.transforms)
+
+
+def resize_case(
+    case: PreparedCase, size: Size, slices: tuple[int, int], maps: Mapping[str, IntensityMap]
+) -> PreparedCase:
+    """A case in memory whose slices (first, last + 1) are brought to `size`, measured anew."""
+    first, last = slices
+    volumes = resize_slices({name: case.volume(name) for name in case.header.present}, size, first, last)
+    outlines = {name: foreground(volume) for name, volume in volumes.items() if _needs(maps, name, "needs_foreground")}
+    arrays, statistics = _measured(volumes, outlines, maps)
+    grid = next(iter(volumes.values())).grid
+    bits = None
+    if MASK in case.arrays:
+        planes = [
+            zoomed(case.mask([name])[first:last].astype(np.float32), size) > 0.5 for name in case.header.present
+        ]  # cubic splines overshoot and undershoot
+        bits = arrays[MASK] = _join_bits(planes)
+    header = dataclasses.replace(
+        case.header,
         shape=grid.shape,
         spacing_mm=grid.spacing_mm,
         affine=grid.affine.tolist(),
-        units={name: volume.unit for name, volume in volumes.items()},
-        origins=origins,
-        labels=list(files.labels),
-        # inside the scan's own foreground: at synthesis neither the target nor a mask file is there to ask
-        statistics={name: intensity_statistics(values, own[name]) for name, values in stored.items()},
-        mask_from=_mask_from(files, common, bringing),
-        mask_area=[int(area) for area in mask.sum(axis=(1, 2))],
-        mask_box=_box(mask),
-        mask_ml=float(mask.sum() * np.prod(grid.spacing_mm) / 1000),
-        inputs=inputs,
-        voxels={name: _digest_of_voxels(values) for name, values in stored.items()},
-        registered=common.registered,
+        statistics=statistics,
+        **_mask_measures(bits, grid),
     )
-    stored[MASK] = mask.astype(np.uint8)
-    for name, place in files.labels.items():
-        stored[LABEL + name] = compact(common.bring_labels(canonical(read_volume(place, name))).data[0])
-    for name, transform in common.transforms.items():
-        write_transform(out / common.registered[name].transform, transform)
-    write_case(path, stored, header)
+    return PreparedCase(header, arrays)
 
 
-def _mask(
-    files: CaseFiles, volumes: dict[str, Volume], own: dict[str, np.ndarray], common: Common, bringing: Bringing
-) -> np.ndarray:
-    """The given mask where there is one, else the brain or what is foreground in any modality; bool [D, H, W].
+def _needs(
+    maps: Mapping[str, IntensityMap] | None, name: str, what: Literal["needs_statistics", "needs_foreground"]
+) -> bool:
+    return maps is None or (name in maps and getattr(maps[name], what))
 
-    Where scans were registered, only what all of them show: beyond, a target is no more than its fill.
+
+def _measured(
+    volumes: Mapping[str, Volume], outlines: Mapping[str, np.ndarray], maps: Mapping[str, IntensityMap] | None
+) -> tuple[dict[str, Sliceable], dict[str, Statistics]]:
+    """The voxels as they are stored, and their statistics inside each scan's own foreground.
+
+    Its own: at synthesis neither the target nor, as a rule, a mask file is there to ask.
     """
-    if files.mask is None:
-        if bringing.mask == "brain":
-            return brain(_scan_of_brain(files.case, volumes, bringing)) & common.seen()
-        inside: np.ndarray = np.any(list(own.values()), axis=0)
-        return inside & common.seen()
-    return user_mask(common.bring_labels(canonical(read_volume(files.mask, "mask")))) & common.seen()
+    values = {name: compact(volume.data[0]) for name, volume in volumes.items()}
+    wanted = [name for name in values if _needs(maps, name, "needs_statistics")]
+    return dict(values), {name: intensity_statistics(values[name], outlines.get(name)) for name in wanted}
 
 
-def _scan_of_brain(case: str, volumes: dict[str, Volume], bringing: Bringing) -> Volume:
-    name = bringing.mask_from
-    if name not in volumes:
+def _brain_scan(case: str, scans: Mapping[str, Volume], preparation: Preparation) -> Volume:
+    name = preparation.mask_from
+    if name is None or name not in scans:
         raise BadInput(
-            f"case {case}: expected {name}, in which the brain is found, found {', '.join(volumes)}. "
+            f"case {case}: expected {name}, in which the brain is found, found {', '.join(scans)}. "
             "Name another scan by --mask-from, or give this case a mask file."
         )
-    return volumes[name]
+    return scans[name]
 
 
-def _mask_from(files: CaseFiles, common: Common, bringing: Bringing) -> str:
-    found = f"brain of {bringing.mask_from}" if bringing.mask == "brain" else "foreground of " + ", ".join(files.files)
-    source = files.mask.name if files.mask is not None else found
+def _mask_source(names: list[str], mask: Volume | None, common: CommonGrid, preparation: Preparation) -> str:
+    """Where the mask comes from, for people."""
+    found = f"brain of {preparation.mask_from}" if preparation.mask == "brain" else "foreground of " + ", ".join(names)
+    source = Path(mask.origin).name if mask is not None else found
     return f"{source}, where all were scanned" if common.transforms else source
 
 
-def _box(mask: np.ndarray) -> list[tuple[int, int]]:
-    """First and last + 1 of the mask along D, H and W; the whole volume where the mask is empty."""
-    if not mask.any():
-        return [(0, length) for length in mask.shape]
-    lines = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    return [(int(line[0]), int(line[-1]) + 1) for line in lines]
+def _join_bits(planes: list[np.ndarray]) -> np.ndarray:
+    """Bit k is set where the k-th of some masks is."""
+    bits = np.zeros(planes[0].shape, np.min_scalar_type((1 << len(planes)) - 1))
+    for k, plane in enumerate(planes):
+        bits[plane] |= bits.dtype.type(1 << k)
+    return bits
 
 
-def _digest_of_inputs(files: CaseFiles, bringing: Bringing) -> str:
-    digest = hashlib.sha256(repr((VERSION, files.case, files.patient, bringing)).encode())
-    paths = [*files.files.items(), *files.labels.items(), *([("mask", files.mask)] if files.mask else [])]
-    added = set[Path]()  # several frames may come from one large file
-    for name, path in paths:
-        digest.update(name.encode() + without_frame(path)[1].encode())
-        for file in files_of(path):
-            if file not in added:
-                _add_file(digest, file)
-            added.add(file)
-    return digest.hexdigest()
+def _all_bits(inside: np.ndarray, modalities: int) -> np.ndarray:
+    every = (1 << modalities) - 1
+    return inside.astype(np.min_scalar_type(every)) * np.min_scalar_type(every).type(every)
 
 
-def _add_file(digest: "hashlib._Hash", path: Path) -> None:
-    if not path.is_file():
-        return
-    with open(path, "rb") as file:
-        while block := file.read(READ_BYTES):
-            digest.update(block)
+def _mask_measures(bits: np.ndarray | None, grid: Grid) -> dict[str, Any]:
+    """What the header says of a mask; without one all is inside."""
+    inside = np.ones(grid.shape, bool) if bits is None else bits != 0
+    lines = [np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    box = [(int(line[0]), int(line[-1]) + 1) if len(line) else (0, n) for line, n in zip(lines, grid.shape)]
+    return {
+        "mask_area": [int(area) for area in inside.sum(axis=(1, 2))],
+        "mask_box": box,
+        "mask_ml": float(inside.sum() * np.prod(grid.spacing_mm) / 1000),
+    }
 
 
-def _digest_of_voxels(values: np.ndarray) -> str:
-    return hashlib.sha256(repr((values.shape, values.dtype.str)).encode() + values.tobytes()).hexdigest()
+def compact(values: np.ndarray) -> np.ndarray:
+    """The same numbers as int16 where every one of them is one, else as float32."""
+    limits = np.iinfo(np.int16)
+    if values.min() < limits.min or values.max() > limits.max:
+        return values.astype(np.float32)
+    whole = values.astype(np.int16)
+    return whole if np.array_equal(whole, values) else values.astype(np.float32)
+
+
+def write_case(path: Path, case: PreparedCase) -> None:
+    """Write a case uncompressed, so that readers map it and copy only the slices they want."""
+    whole = {name: np.ascontiguousarray(values) for name, values in case.arrays.items()}
+    with whole_file(path) as temporary:
+        save_file(whole, temporary, metadata={"voxlate": json.dumps(asdict(case.header), allow_nan=False)})
+
+
+def open_case(path: Path) -> PreparedCase:
+    """A case on disk; its file is opened once a process while it stays the same."""
+    header = read_header(path)
+    return PreparedCase(header, _mapped(path, path.stat().st_mtime_ns))
+
+
+def read_header(path: Path) -> CaseHeader:
+    """The header of a case file, read once a process while the file stays the same."""
+    try:
+        return _read_header(path, path.stat().st_mtime_ns)
+    except FileNotFoundError as error:
+        raise BadInput(f"{path}: expected a prepared case, found none. Prepare the cohort again.") from error
+
+
+@functools.lru_cache(maxsize=OPEN_FILES)
+def _mapped(path: Path, mtime_ns: int) -> dict[str, Sliceable]:
+    """The arrays of a file; the time stamp among the arguments forgets a file that was prepared anew."""
+    file = safe_open(path, framework="numpy")
+    return {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+
+
+@functools.lru_cache(maxsize=4096)
+def _read_header(path: Path, mtime_ns: int) -> CaseHeader:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return TypeAdapter(CaseHeader).validate_json((file.metadata() or {}).get("voxlate", ""))
+    except (SafetensorError, ValidationError) as error:
+        raise BadInput(
+            f"{path}: expected a prepared case, found a damaged file. Remove it and prepare again."
+        ) from error

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.data.prepared import CaseHeader
-from voxlate.data.scale import PERCENTILES
+from voxlate.data.case import CaseHeader
+from voxlate.images.statistics import PERCENTILES
 
 PADDING_HU = -1100  # air is -1000; noise and interpolation reach a little below, scanners' padding far below
 GREY_RANGE = 256

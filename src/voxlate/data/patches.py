@@ -1,43 +1,40 @@
-"""The items of a prepared cohort, slices or patches, and how one of them is read from disk in network units."""
+"""The items of a prepared cohort, slices or patches, and the one function that reads them in network units."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors import safe_open
 from torch import Tensor
 
 from voxlate.batch import BACKGROUND, stable_id
 from voxlate.config import settings
 from voxlate.data.augment import AugmentSettings
-from voxlate.data.prepared import MASK, CaseHeader, Cohort
-from voxlate.data.scale import case_scale
+from voxlate.data.case import LABEL, MASK, CaseHeader, PreparedCase, Sliceable
+from voxlate.data.prepared import Cohort
 from voxlate.data.slice_filter import SliceSettings
 from voxlate.errors import BadInput
-from voxlate.images.intensity import Intensity, MinMax
+from voxlate.images.intensity import IntensityMap
 
 Place = tuple[int, int, int]
-OPEN_FILES = 256  # mapped at a time in each process
+NO_LABEL = -1  # in place of a label map that a case has not
 
 
 @settings
 class DataSettings:
-    """Which modalities are read, and in which pieces."""
+    """Which modalities are read, and in which patches."""
 
     source: Annotated[list[str], Field(min_length=1, description="modalities that the model is given")]
     target: Annotated[list[str], Field(min_length=1, description="modalities that it makes")]
     patch: Annotated[
-        tuple[int, int, int], Field(description="size of a piece in voxels, D, H, W; a slice has D = 1")
+        tuple[int, int, int], Field(description="size of a patch in voxels, D, H, W; a slice has D = 1")
     ] = (1, 256, 256)
     stack: Annotated[int, Field(ge=0, description="neighbouring slices on each side as more source channels")] = 0
     foreground: Annotated[
         float,
-        Field(ge=0, lt=1, description="least share of a piece that the body must cover; emptier ones are skipped"),
+        Field(ge=0, lt=1, description="least share of a patch that the body must cover; emptier ones are skipped"),
     ] = 0.0
     slices: Annotated[
         SliceSettings | None, Field(description="keep only slices where two scans show enough of the same; unset: all")
@@ -47,8 +44,12 @@ class DataSettings:
         Field(description="left and right are cut off, or filled, evenly: the mid-plane stays in the middle column"),
     ] = False
     allow_missing: Annotated[
-        bool, Field(description="keep cases that lack some source modality (its channel is background)")
+        bool,
+        Field(description="keep cases with some source and some target (channels of others are background)"),
     ] = False
+    labels: Annotated[list[str], Field(description="label maps that are read, too: of lesions, say")] = field(
+        default_factory=list
+    )
     augment: Annotated[AugmentSettings, Field(description="random changes in training")] = field(
         default_factory=AugmentSettings
     )
@@ -59,15 +60,20 @@ class DataSettings:
         steps = [0] + [sign * k for k in range(1, self.stack + 1) for sign in (-1, 1)]
         return [(name, step) for step in steps for name in self.source]
 
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """A name for each source channel: "t1", and with `stack` "t1[-1]", "t1[+1]", …"""
+        return tuple(f"{name}[{step:+d}]" if step else name for name, step in self.channels)
+
     def __post_init__(self) -> None:
         if min(self.patch) < 1:
             raise BadInput(
-                f"data.patch: expected three sizes of at least 1 voxel, found {self.patch}. Mend the recipe."
+                f"data.patch: expected three sizes of at least 1 voxel, found {self.patch}. Change the recipe."
             )
         for name in ("source", "target"):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise BadInput(
-                    f"data.{name}: expected each modality once, found {getattr(self, name)}. Mend the recipe."
+                    f"data.{name}: expected each modality once, found {getattr(self, name)}. Change the recipe."
                 )
         if self.centred and (moving := self.augment.off_centre):
             raise BadInput(
@@ -78,22 +84,10 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class Span:
-    """Where the pieces of a case may start along D."""
+    """Where the patches of a case may start along D."""
 
     case: str
     starts: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One item as read: source [S, D, H, W], target [T, D, H, W], mask [1, D, H, W], present [S], id and spacing."""
-
-    source: Tensor
-    target: Tensor
-    mask: Tensor
-    present: Tensor
-    item: int
-    spacing_mm: tuple[float, float, float]
 
 
 def usable_cases(cohort: Cohort, data: DataSettings, split: str) -> tuple[list[str], dict[str, int]]:
@@ -102,6 +96,12 @@ def usable_cases(cohort: Cohort, data: DataSettings, split: str) -> tuple[list[s
     Raises BadInput where the cohort has no case with some modality, or the split no usable case.
     """
     wanted = list(dict.fromkeys([*data.source, *data.target]))
+    known_labels = {name for one in cohort.cases for name in one.labels}
+    if unknown := [name for name in data.labels if name not in known_labels]:
+        there = ", ".join(sorted(known_labels)) or "none"
+        raise BadInput(
+            f"{cohort.folder}: expected the label map {unknown[0]}, found {there} in the cohort. Change data.labels."
+        )
     if unknown := [name for name in wanted if name not in cohort.modalities]:
         there = ", ".join(cohort.modalities)
         raise BadInput(
@@ -113,10 +113,13 @@ def usable_cases(cohort: Cohort, data: DataSettings, split: str) -> tuple[list[s
     for one in cohort.cases:
         if one.split != split:
             continue
-        absent = [name for name in data.target if name not in one.present]
-        missing = [name for name in data.source if name not in one.present]
-        if missing and (not data.allow_missing or len(missing) == len(data.source)):
-            absent += missing
+        absent = {
+            name
+            for names in (data.source, data.target)
+            if not data.allow_missing or not set(names) & set(one.present)
+            for name in names
+            if name not in one.present
+        }
         for name in absent:
             lacking[name] = lacking.get(name, 0) + 1
         if not absent:
@@ -130,7 +133,7 @@ def usable_cases(cohort: Cohort, data: DataSettings, split: str) -> tuple[list[s
     return usable, lacking
 
 
-def check_intensity(data: DataSettings, intensity: Mapping[str, Intensity]) -> None:
+def check_intensity(data: DataSettings, intensity: Mapping[str, IntensityMap]) -> None:
     """Raise BadInput where a modality has no intensity map."""
     for name in [*data.source, *data.target]:
         if name not in intensity:
@@ -168,91 +171,107 @@ def even_start(length: int, patch: int) -> int:
     return (length - patch) // 2
 
 
-def read_piece(
-    cohort: Cohort, data: DataSettings, intensity: Mapping[str, Intensity], case: str, start: Place
-) -> Piece:
-    """Read one patch at `start` (D, H, W; may lie partly outside, where background is filled in).
+@dataclass(frozen=True)
+class Patch:
+    """What a network sees of one place in a case: source [S, D, H, W], mask [1, D, H, W], present [S], items [D]."""
 
-    Source channels: the modalities in order, then with `stack` the same again for the slice below, above, two below, ….
-    """
-    header = cohort.header(case)
-    source, present = [], []
-    for name, step in data.channels:
-        there = name in header.units
-        moved = (start[0] + step, *start[1:])
-        source.append(
-            _read_channel(cohort, header, name, intensity[name], moved, data.patch, bool(step))
-            if there
-            else torch.full(data.patch, BACKGROUND)
-        )
-        present.append(there)
-    target = [_read_channel(cohort, header, name, intensity[name], start, data.patch) for name in data.target]
-    mask = read_box(cohort.path(case), MASK, start, data.patch, header.shape, 0)
-    return Piece(
-        source=torch.stack(source),
-        target=torch.stack(target),
-        mask=mask.float()[None],
-        present=torch.tensor(present),
-        item=stable_id(case, *start),
-        spacing_mm=header.spacing_mm,
-    )
+    source: Tensor
+    mask: Tensor
+    present: Tensor
+    items: Tensor
 
 
-def _read_channel(
-    cohort: Cohort,
-    header: CaseHeader,
-    name: str,
-    spec: Intensity,
+@dataclass(frozen=True)
+class Truth:
+    """What it should make of it: target [T, D, H, W], present [T], labels [K, D, H, W]."""
+
+    target: Tensor
+    present: Tensor
+    labels: Tensor
+
+
+def read_patch(
+    case: PreparedCase,
+    data: DataSettings,
+    intensity: Mapping[str, IntensityMap],
     start: Place,
-    patch: tuple[int, int, int],
-    neighbour: bool = False,
-) -> Tensor:
-    """A modality in network units, [D, H, W], background outside the volume; a neighbour beyond the ends is the end."""
-    if neighbour and patch[0] == 1:
-        start = (min(max(start[0], 0), header.shape[0] - 1), *start[1:])
-    statistics = header.statistics[name]
-    values = read_box(cohort.path(header.case), name, start, patch, header.shape, None)
-    inside = box_inside(start, patch, header.shape)
-    out = torch.full(patch, BACKGROUND)
-    if values.numel() == 0:
-        return out
-    if isinstance(spec, MinMax) and spec.per == "slice":
-        rows = range(start[0] + inside[0].start, start[0] + inside[0].stop)
-        scaled = [case_scale(spec, statistics, d).forward(one) for d, one in zip(rows, values)]
-        out[inside] = torch.stack(scaled)
+    size: Place | None = None,
+    items: Sequence[int] | None = None,
+) -> Patch:
+    """Read the sources of a patch at `start` (D, H, W; may lie partly outside, where background is filled in).
+
+    size: of the patch, else that of the settings; items: ids of its slices, else by case and place. Source channels:
+    the modalities in order, then with `stack` the same again for the slice below, above, two below, …; beyond the
+    first and last slice these are that slice again. Mask: as far as the case's source modalities show it.
+    """
+    size = size or data.patch
+    z, y, x = start
+    source = [_read_modality(case, name, intensity[name], start, size, step) for name, step in data.channels]
+    if MASK in case.arrays:
+        inside, place = _overlap(start, size, case.header.shape)
+        mask = np.zeros(size, np.float32)
+        mask[inside] = case.inside(_read(case.arrays[MASK], place), data.source)
     else:
-        out[inside] = case_scale(spec, statistics).forward(values)
-    return out
-
-
-def box_inside(start: Place, patch: tuple[int, int, int], shape: tuple[int, int, int]) -> tuple[slice, slice, slice]:
-    """The part of a patch that lies inside the volume, in the patch's own indices."""
-    a, b, c = (
-        slice(min(max(0, -first), size), max(min(size, length - first), min(max(0, -first), size)))
-        for first, size, length in zip(start, patch, shape)
+        mask = np.ones(size, np.float32)
+    return Patch(
+        source=torch.from_numpy(np.stack(source)),
+        mask=torch.from_numpy(mask)[None],
+        present=torch.tensor([name in case.header.units for name, _ in data.channels]),
+        items=torch.tensor(items or [stable_id(case.header.case, z + d, y, x) for d in range(size[0])]),
     )
-    return a, b, c
 
 
-def read_box(
-    path: Path, name: str, start: Place, patch: tuple[int, int, int], shape: tuple[int, int, int], fill: float | None
-) -> Tensor:
-    """Copy only the patch's voxels from the mapped file; with `fill` as a whole patch, else the part inside."""
-    inside = box_inside(start, patch, shape)
-    z, y, x = (slice(first + one.start, first + one.stop) for first, one in zip(start, inside))
-    if min(one.stop - one.start for one in inside) == 0:
-        values = torch.empty(0)
+def read_truth(case: PreparedCase, data: DataSettings, intensity: Mapping[str, IntensityMap], start: Place) -> Truth:
+    """Read the targets and label maps of a patch; an absent target is background, an absent label map NO_LABEL."""
+    inside, place = _overlap(start, data.patch, case.header.shape)
+    labels = np.full((len(data.labels), *data.patch), NO_LABEL, np.float32)
+    for name, out in zip(data.labels, labels):
+        if name in case.header.labels:
+            out[:] = 0
+            out[inside] = _read(case.arrays[LABEL + name], place)
+    target = [_read_modality(case, name, intensity[name], start, data.patch) for name in data.target]
+    return Truth(
+        target=torch.from_numpy(np.stack(target)),
+        present=torch.tensor([name in case.header.units for name in data.target]),
+        labels=torch.from_numpy(labels),
+    )
+
+
+def _read_modality(
+    case: PreparedCase, name: str, spec: IntensityMap, start: Place, size: Place, step: int = 0
+) -> np.ndarray:
+    """A modality in network units, or its neighbours `step` slices away: float32 [D, H, W]; background outside."""
+    out = np.full(size, BACKGROUND, np.float32)
+    (rows, *plane), (depth, *box) = _overlap(start, size, case.header.shape)
+    if name not in case.header.units or min(one.stop - one.start for one in (rows, *plane)) == 0:
+        return out
+    slices = np.clip(np.arange(depth.start, depth.stop) + step, 0, case.header.shape[0] - 1)
+    values = case.arrays[name][(slice(int(slices[0]), int(slices[-1]) + 1), *box)][slices - slices[0]]
+    statistics = case.header.statistics.get(name)
+    if spec.slicewise:
+        scaled = np.stack([spec.scale(statistics, int(z)).forward(one) for z, one in zip(slices, values)])
     else:
-        values = _mapped(path, path.stat().st_mtime_ns).get_slice(name)[z, y, x]
-    if fill is None:
-        return values
-    out = torch.full(patch, fill, dtype=torch.float32)
-    if values.numel():
-        out[inside] = values.float()
+        scaled = spec.scale(statistics).forward(values)
+    out[(rows, *plane)] = scaled
     return out
 
 
-@functools.lru_cache(maxsize=OPEN_FILES)
-def _mapped(path: Path, mtime_ns: int) -> Any:
-    """An open file; the time stamp among the arguments forgets a file that was prepared anew."""
-    return safe_open(path, framework="pt")
+def _overlap(start: Place, size: Place, shape: Place) -> tuple[tuple[slice, slice, slice], tuple[slice, slice, slice]]:
+    """The part of a patch that lies inside the volume, in the patch's own indices and in the volume's."""
+    firsts = [min(max(0, -first), length) for first, length in zip(start, size)]
+    ends = [max(begin, min(n, whole - first)) for begin, n, whole, first in zip(firsts, size, shape, start)]
+    z, y, x = (slice(begin, end) for begin, end in zip(firsts, ends))
+    d, h, w = (slice(first + one.start, first + one.stop) for first, one in zip(start, (z, y, x)))
+    return (z, y, x), (d, h, w)
+
+
+def _read(array: Sliceable, place: tuple[slice, ...]) -> np.ndarray:
+    """A part of an array; not even asked for where it is empty, which files do not take."""
+    lengths = [one.stop - one.start for one in place]
+    return array[place] if min(lengths) > 0 else np.zeros(lengths, np.uint8)
+
+
+def mask_share(case: PreparedCase, data: DataSettings, start: Place) -> float:
+    """The share of a patch at `start` that the mask covers, whatever modality shows it."""
+    _, place = _overlap(start, data.patch, case.header.shape)
+    return float((_read(case.arrays[MASK], place) != 0).sum()) / float(np.prod(data.patch))

@@ -1,37 +1,33 @@
 """From scans as they come to a prepared cohort: one grid a case, checked, masked, split by patient."""
 
 import functools
+import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
+
 from voxlate import __version__
-from voxlate.data.align import Align, Bringing, Mask
-from voxlate.data.case import prepare_case
+from voxlate.data.align import Align, Mask, Preparation
+from voxlate.data.case import CaseHeader, prepare_case, read_header, write_case
 from voxlate.data.find import CaseFiles, find_cases, manifest_in
 from voxlate.data.fingerprint import fingerprint, warnings_of
-from voxlate.data.prepared import (
-    TRANSFORMS,
-    CaseHeader,
-    Cohort,
-    Entry,
-    case_path,
-    open_cohort,
-    read_header,
-    write_cohort,
-)
-from voxlate.data.slice_filter import FOLDER as SLICES
+from voxlate.data.prepared import VERSION, Cohort, Entry, case_path, made_from, open_cohort, write_cohort
 from voxlate.data.split import split_patients
 from voxlate.errors import BadInput
+from voxlate.images.frames import without_frame
 from voxlate.images.mask import clearest
-from voxlate.images.register import RegistrationMethod
-from voxlate.images.volume import unit_of
+from voxlate.images.register import RegistrationMethod, write_transform
+from voxlate.images.volume import files_of, read_volume, unit_of
 
 Progress = Callable[[int, int, str], None]
 MOST_WORKERS = 8
+READ_BYTES = 1 << 20
+OWN_FOLDERS = ("transforms", "slices", "latents")  # of a cohort: transforms kept, slices counted, moments cached
 
 
 def prepare(
@@ -56,15 +52,15 @@ def prepare(
 ) -> Cohort:
     """Prepare a cohort for training; the same call again resumes and leaves what is done as it is.
 
-    pattern, manifest, preset, modalities: see cohort.find_cases. spacing_mm: (D, H, W), default as scanned. resample:
+    pattern, manifest, preset, modalities: see find.find_cases. spacing_mm: (D, H, W), default as scanned. resample:
     bring a case's modalities to the grid of its first (in the order of `modalities`, else by name) where they differ.
     register: bring them there by their content; the transforms are kept. fixed: the modality whose grid it is instead.
     align: "midline" turns and shifts heads until the mid-sagittal plane of the fixed scan (default: as for mask_from)
-    is the grid's middle column; the case's header keeps that grid beside the files' own.
+    is the grid's middle column; the case's header keeps that grid with the files' own.
     mask: what counts in a case without a mask file; a brain is found in the modality `mask_from` (default: plain CT,
     another CT, T1, else the first), which a model of this cohort must be given, since nothing else is there to ask
     when it synthesises.
-    shares: train, val, test by patient, unless the manifest tells. workers: processes, each holding one case in memory.
+    shares: train, val, test by patient, unless the manifest says. workers: processes, each holding one case in memory.
     progress(done, total, case) is called after each case. Raises BadInput for bad cases and for an `out` in use.
     """
     root, out = Path(root), Path(out)
@@ -72,11 +68,11 @@ def prepare(
     if align is not None:
         fixed = fixed or _clearest(cases)
     mask_from = (mask_from or _clearest(cases)) if mask == "brain" else None
-    bringing = Bringing(spacing_mm, resample, register, fixed, align, mask, mask_from)
+    preparation = Preparation(spacing_mm, resample, register, fixed, align, mask, mask_from)
     _refuse_other(out, root, {one.case for one in cases})
     for stray in out.glob("**/.writing-*"):  # of a run that was killed
         stray.unlink()
-    _prepare_all(cases, out, bringing, workers, progress)
+    _prepare_all(cases, out, preparation, workers, progress)
     headers = [read_header(case_path(out, one.case)) for one in cases]
     _check_units(headers)
     splits = split_patients([(one.patient, one.split) for one in cases], seed, shares)
@@ -94,7 +90,7 @@ def prepare(
         made={
             "root": str(root.resolve()),
             **{name: str(value) if isinstance(value, Path) else value for name, value in options.items()},
-            **asdict(bringing),
+            **asdict(preparation),
             "split_by": "manifest" if cases[0].split is not None else f"patient, shares {shares}, seed {seed}",
             "voxlate": __version__,
         },
@@ -115,11 +111,10 @@ def _refuse_other(out: Path, root: Path, cases: set[str]) -> None:
     if out.exists() and not out.is_dir():
         raise BadInput(f"{out}: expected a folder to write to, found a file. Choose another name.")
     entries = [one.name for one in out.iterdir() if not one.name.startswith(".writing-")] if out.exists() else []
-    strange = sorted(set(entries) - {"cases", "cohort.json", TRANSFORMS, SLICES})
+    strange = sorted(set(entries) - {"cases", "cohort.json", *OWN_FOLDERS})
     if "cohort.json" in entries:
-        made_from = open_cohort(out).made.get("root")
-        if made_from != str(root.resolve()):
-            strange = [f"the prepared cohort of {made_from}"]
+        if (other := made_from(out)) != str(root.resolve()):
+            strange = [f"the prepared cohort of {other}"]
     else:
         there = [one.name for one in out.glob("cases/*") if not one.name.startswith(".writing-")]
         strange += sorted(set(there) - {f"{case}.safetensors" for case in cases})
@@ -131,24 +126,69 @@ def _forget_others(out: Path, headers: list[CaseHeader]) -> None:
     """Remove files of cases that were once in this cohort and are no longer, and transforms no case uses."""
     kept = {case_path(out, header.case) for header in headers}
     kept |= {out / one.transform for header in headers for one in header.registered.values() if one.transform}
-    for path in [*out.glob("cases/*.safetensors"), *out.glob(f"{TRANSFORMS}/*/*")]:
+    for path in [*out.glob("cases/*.safetensors"), *out.glob("transforms/*/*")]:
         if path not in kept:
             path.unlink()
-    for folder in out.glob(f"{TRANSFORMS}/*"):
+    for folder in out.glob("transforms/*"):
         if not any(folder.iterdir()):
             folder.rmdir()
 
 
 def _prepare_all(
-    cases: list[CaseFiles], out: Path, bringing: Bringing, workers: int | None, progress: Progress | None
+    cases: list[CaseFiles], out: Path, preparation: Preparation, workers: int | None, progress: Progress | None
 ) -> None:
     processes = min(workers or min(len(os.sched_getaffinity(0)), MOST_WORKERS), len(cases))
-    work = functools.partial(prepare_case, out=out, bringing=bringing)
+    work = functools.partial(_prepare_files, out=out, preparation=preparation)
     for done, case in enumerate(
-        _in_turn(work, cases) if processes == 1 else _side_by_side(work, cases, processes), start=1
+        _in_turn(work, cases) if processes == 1 else _in_parallel(work, cases, processes), start=1
     ):
         if progress is not None:
             progress(done, len(cases), case)
+
+
+def _prepare_files(files: CaseFiles, out: Path, preparation: Preparation) -> None:
+    """Prepare one case, unless its file is there and was made from the same inputs in the same way."""
+    path = case_path(out, files.case)
+    inputs = _digest_of_inputs(files, preparation)
+    if path.exists() and read_header(path).inputs == inputs:
+        return
+    case = prepare_case(
+        files.case,
+        {name: read_volume(place, name) for name, place in files.files.items()},
+        preparation,
+        mask=None if files.mask is None else read_volume(files.mask, "mask"),
+        labels={name: read_volume(place, name) for name, place in files.labels.items()},
+    )
+    voxels = {name: _digest_of_voxels(case.arrays[name][:]) for name in case.header.present}
+    header = replace(case.header, patient=files.patient, inputs=inputs, voxels=voxels)
+    for name, transform in case.transforms.items():
+        write_transform(out / header.registered[name].transform, transform)
+    write_case(path, replace(case, header=header))
+
+
+def _digest_of_inputs(files: CaseFiles, preparation: Preparation) -> str:
+    digest = hashlib.sha256(repr((VERSION, files.case, files.patient, preparation)).encode())
+    paths = [*files.files.items(), *files.labels.items(), *([("mask", files.mask)] if files.mask else [])]
+    added = set[Path]()  # several frames may come from one large file
+    for name, path in paths:
+        digest.update(name.encode() + without_frame(path)[1].encode())
+        for file in files_of(path):
+            if file not in added:
+                _add_file(digest, file)
+            added.add(file)
+    return digest.hexdigest()
+
+
+def _add_file(digest: "hashlib._Hash", path: Path) -> None:
+    if not path.is_file():
+        return
+    with open(path, "rb") as file:
+        while block := file.read(READ_BYTES):
+            digest.update(block)
+
+
+def _digest_of_voxels(values: np.ndarray) -> str:
+    return hashlib.sha256(repr((values.shape, values.dtype.str)).encode() + values.tobytes()).hexdigest()
 
 
 def _in_turn(work: Callable[[CaseFiles], None], cases: list[CaseFiles]) -> Iterator[str]:
@@ -157,7 +197,7 @@ def _in_turn(work: Callable[[CaseFiles], None], cases: list[CaseFiles]) -> Itera
         yield one.case
 
 
-def _side_by_side(work: Callable[[CaseFiles], None], cases: list[CaseFiles], processes: int) -> Iterator[str]:
+def _in_parallel(work: Callable[[CaseFiles], None], cases: list[CaseFiles], processes: int) -> Iterator[str]:
     with ProcessPoolExecutor(processes) as pool:
         running = {pool.submit(work, one): one.case for one in cases}
         try:

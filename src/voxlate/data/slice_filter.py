@@ -1,4 +1,4 @@
-"""Which slices are worth learning from: what two scans show of a patient must be in one place, and enough of it."""
+"""Which slices are worth learning from: the bright parts of two scans must lie in one place, and be large enough."""
 
 import contextlib
 import hashlib
@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
-from safetensors import safe_open
 
 from voxlate.config import settings
-from voxlate.data.prepared import CaseHeader, Cohort
+from voxlate.data.case import CaseHeader, PreparedCase
+from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
 
@@ -45,7 +45,7 @@ class SliceSettings:
 def kept_slices(cohort: Cohort, chosen: SliceSettings, cases: list[str]) -> dict[str, np.ndarray]:
     """Which slices of each case are kept: bool [D]. Slices of one value only are not.
 
-    Pixels are counted plane by plane at the first use and remembered beside the cases where the folder can be written.
+    Pixels are counted plane by plane at the first use and remembered in the cohort's folder where that can be.
     """
     path = cohort.folder / FOLDER / f"{_digest(sorted(chosen.above.items()))}.json"
     known = _remembered(path)
@@ -58,7 +58,7 @@ def kept_slices(cohort: Cohort, chosen: SliceSettings, cases: list[str]) -> dict
         if isinstance(old, dict) and old.get("voxels") == voxels:
             counts[case] = old
         else:
-            counts[case] = {"voxels": voxels, **_count(cohort.path(case), header, chosen.above, names)}
+            counts[case] = {"voxels": voxels, **_count(cohort.case(case), chosen.above, names)}
     if any(known.get(case) != counts[case] for case in cases):
         with contextlib.suppress(BadInput, OSError):  # a folder that is not ours to write in: counted again next time
             write_json(path, {**known, **counts})
@@ -78,20 +78,19 @@ def _kept(header: CaseHeader, chosen: SliceSettings, counts: Mapping[str, Any]) 
 
 
 def _count(
-    path: Path, header: CaseHeader, above: Mapping[str, float | Literal["mean"]], names: list[str]
+    case: PreparedCase, above: Mapping[str, float | Literal["mean"]], names: list[str]
 ) -> dict[str, dict[str, list[int]]]:
     """Bright pixels of each modality in each slice and those that two have in common; one plane in memory at a time."""
-    limits = {name: header.statistics[name].all.mean if above[name] == "mean" else above[name] for name in names}
+    means = {name: case.header.statistics[name].all.mean for name in names}
+    limits = {name: means[name] if above[name] == "mean" else above[name] for name in names}
     area: dict[str, list[int]] = {name: [] for name in names}
     both: dict[str, list[int]] = {f"{a}+{b}": [] for a, b in combinations(names, 2)}
-    with safe_open(path, framework="numpy") as file:
-        scans = {name: file.get_slice(name) for name in names}
-        for d in range(header.shape[0]):
-            bright = {name: scan[d] > limits[name] for name, scan in scans.items()}
-            for name in names:
-                area[name].append(int(bright[name].sum()))
-            for a, b in combinations(names, 2):
-                both[f"{a}+{b}"].append(int((bright[a] & bright[b]).sum()))
+    for d in range(case.header.shape[0]):
+        bright = {name: case.arrays[name][d] > limits[name] for name in names}
+        for name in names:
+            area[name].append(int(bright[name].sum()))
+        for a, b in combinations(names, 2):
+            both[f"{a}+{b}"].append(int((bright[a] & bright[b]).sum()))
     return {"area": area, "both": both}
 
 

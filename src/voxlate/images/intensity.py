@@ -1,13 +1,16 @@
 """Invertible maps between physical units and the [-1, 1] of networks."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from pydantic import Field
 
-from voxlate.config import settings
+from voxlate.config import Importable, settings
 from voxlate.errors import BadInput
+from voxlate.images.statistics import Statistics
 
 Array = TypeVar("Array", np.ndarray, Any)  # numpy arrays and torch tensors share what is used here
 
@@ -48,18 +51,46 @@ def _floating(x: Array) -> Array:
     return x if x.is_floating_point() else x.float()
 
 
-def _chosen(values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """The values inside the mask; all of them where there is no mask or it is empty (a slice beside the body)."""
-    values = np.asarray(values)
-    if mask is None or not mask.any():
-        return values
-    return values[np.broadcast_to(mask, values.shape)]
+class IntensityMap(ABC):
+    """How the scale of a modality is chosen: settings that answer for themselves, so that users may add their own."""
+
+    needs_statistics: ClassVar[bool] = True
+    """Whether `scale` asks anything of the volume."""
+
+    @property
+    def needs_foreground(self) -> bool:
+        """Whether it asks for the foreground's statistics, for which the foreground must be found."""
+        return False
+
+    @property
+    def slicewise(self) -> bool:
+        """Whether each slice has a scale of its own."""
+        return False
+
+    @property
+    def window(self) -> tuple[float, float] | None:
+        """Low and high where they are the same for every volume."""
+        return None
+
+    @abstractmethod
+    def scale(self, statistics: Statistics | None, slice_index: int | None = None) -> Scale:
+        """The scale of a volume with these statistics, None only if none are needed.
+
+        slice_index: along D, for maps that work slice by slice; without it these take the whole volume.
+        """
+
+
+def _known(statistics: Statistics | None) -> Statistics:
+    if statistics is None:
+        raise ValueError("this intensity map needs the statistics of the volume")
+    return statistics
 
 
 @settings
-class Window:
+class Window(IntensityMap):
     """A fixed range in the volume's unit, the same for every volume: for Hounsfield units and maps."""
 
+    needs_statistics: ClassVar[bool] = False
     low: Annotated[float, Field(description="value that becomes -1, in the volume's unit", allow_inf_nan=False)]
     high: Annotated[float, Field(description="value that becomes 1, in the volume's unit", allow_inf_nan=False)]
     kind: Literal["window"] = "window"
@@ -68,12 +99,16 @@ class Window:
         if not self.low < self.high:
             raise BadInput(f"intensity window: expected low < high, found low = {self.low}, high = {self.high}.")
 
-    def fit(self, values: np.ndarray, mask: np.ndarray | None = None) -> Scale:
+    @property
+    def window(self) -> tuple[float, float]:
+        return self.low, self.high
+
+    def scale(self, statistics: Statistics | None = None, slice_index: int | None = None) -> Scale:
         return Scale(self.low, self.high)
 
 
 @settings
-class Percentile:
+class Percentile(IntensityMap):
     """The range between two percentiles of each volume: for MR, whose unit is arbitrary."""
 
     low: Annotated[float, Field(description="percentile that becomes -1", ge=0, le=100)] = 0.5
@@ -90,33 +125,59 @@ class Percentile:
         if not self.low < self.high:
             raise BadInput(f"intensity percentile: expected low < high, found low = {self.low}, high = {self.high}.")
 
-    def fit(self, values: np.ndarray, mask: np.ndarray | None = None) -> Scale:
-        low, high = np.percentile(_chosen(values, mask if self.inside == "foreground" else None), [self.low, self.high])
-        return Scale(float(low) if self.floor is None else self.floor, float(high))
+    @property
+    def needs_foreground(self) -> bool:
+        return self.inside == "foreground"
+
+    def scale(self, statistics: Statistics | None, slice_index: int | None = None) -> Scale:
+        known = _known(statistics)
+        inside = known.foreground if self.inside == "foreground" else known.all
+        return Scale(inside.at(self.low) if self.floor is None else self.floor, inside.at(self.high))
 
 
 @settings
-class ZScore:
+class ZScore(IntensityMap):
     """Mean ± clip standard deviations of each volume, inside the mask, spread over -1 to 1."""
 
     clip: Annotated[float, Field(description="standard deviations from the mean that become -1 and 1", gt=0)] = 5.0
     kind: Literal["zscore"] = "zscore"
 
-    def fit(self, values: np.ndarray, mask: np.ndarray | None = None) -> Scale:
-        chosen = _chosen(values, mask)
-        mean, reach = chosen.mean(dtype=np.float64), self.clip * chosen.std(dtype=np.float64)
-        return Scale(float(mean - reach), float(mean + reach))
+    @property
+    def needs_foreground(self) -> bool:
+        return True
+
+    def scale(self, statistics: Statistics | None, slice_index: int | None = None) -> Scale:
+        inside = _known(statistics).foreground
+        reach = self.clip * inside.sd
+        return Scale(inside.mean - reach, inside.mean + reach)
 
 
 @settings
-class MinMax:
+class MinMax(IntensityMap):
     """The full range of each slice or of each volume."""
 
     per: Annotated[Literal["slice", "volume"], Field(description="what has a range of its own")] = "slice"
     kind: Literal["minmax"] = "minmax"
 
-    def fit(self, values: np.ndarray, mask: np.ndarray | None = None) -> Scale:
-        return Scale(float(np.min(values)), float(np.max(values)))
+    @property
+    def slicewise(self) -> bool:
+        return self.per == "slice"
+
+    def scale(self, statistics: Statistics | None, slice_index: int | None = None) -> Scale:
+        known = _known(statistics)
+        if self.slicewise and slice_index is not None:
+            return Scale(known.slice_low[slice_index], known.slice_high[slice_index])
+        return Scale(known.all.at(0), known.all.at(100))
 
 
-Intensity = Annotated[Window | Percentile | ZScore | MinMax, Field(discriminator="kind")]
+Intensity = Annotated[Window | Percentile | ZScore | MinMax, Field(discriminator="kind"), Importable()]
+
+
+def typical_scale(spec: IntensityMap, cases: Sequence[Statistics]) -> Scale:
+    """The map that brings a synthesis back to physical units where the truth's own statistics cannot be known.
+
+    For a window it is the window itself. Otherwise it is the median over training cases of each case's low and high
+    end: MR units are arbitrary, so no better scale exists for a patient whose target was never scanned.
+    """
+    scales = [spec.scale(one) for one in cases]
+    return Scale(float(np.median([one.low for one in scales])), float(np.median([one.high for one in scales])))

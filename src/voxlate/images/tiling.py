@@ -1,19 +1,27 @@
-"""Overlapping tiles of a volume of any size, blended without seams."""
+"""How a volume is cut into patches for a network, and how the images that come out are put together to a volume."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
+
+from voxlate.config import settings
+from voxlate.images.volume import Volume
 
 Triple = tuple[int, int, int]
+Size = tuple[int, int]
+Margins = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
 class Tiling:
     """Tiles of size `patch` that cover a volume of `shape`, neighbours sharing at least `overlap` voxels.
 
-    All are (D, H, W). Where the volume is smaller than a tile, the tile is continued by reflection.
+    All are (D, H, W). Where the volume is smaller than a tile, the tile reaches beyond it.
     """
 
     shape: Triple
@@ -38,15 +46,6 @@ class Tiling:
         d, h, w = (_ramp(p, o) for p, o in zip(self.patch, self.overlap))
         return (d[:, None, None] * h[:, None] * w).astype(np.float32)
 
-    def cut(self, volume: np.ndarray, start: Triple) -> np.ndarray:
-        """The tile of [C, D, H, W] at `start`, of size `patch`; a view where the volume is large enough."""
-        tile = volume[(slice(None), *(slice(s, s + p) for s, p in zip(start, self.patch)))]
-        short = [p - n for p, n in zip(self.patch, tile.shape[1:])]
-        if not any(short):
-            return tile
-        # "symmetric" repeats a reflection as often as needed, and works on one voxel
-        return np.pad(tile, [(0, 0), *((0, s) for s in short)], mode="symmetric")
-
 
 def _starts(length: int, patch: int, overlap: int) -> list[int]:
     """As few tiles as possible, evenly spread; the last one ends with the volume."""
@@ -65,14 +64,17 @@ def _ramp(patch: int, overlap: int) -> np.ndarray:
 class Blend:
     """The weighted mean of tiles, gathered one by one: [C, D, H, W] and one [D, H, W] of weights is all it holds.
 
-    Tiles that do not overlap need no weights.
+    background: the value of each channel where no tile comes. Tiles that do not overlap need no weights.
     """
 
-    def __init__(self, tiling: Tiling, channels: int = 1) -> None:
+    def __init__(self, tiling: Tiling, background: Sequence[float]) -> None:
         self.tiling = tiling
         self._tile_weight = tiling.weight()
-        self._total = np.zeros((channels, *tiling.shape), np.float32)
+        self._background = np.array(background, np.float32)[:, None, None, None]
+        self._total = np.zeros((len(background), *tiling.shape), np.float32)
         self._weight = np.zeros(tiling.shape, np.float32) if any(tiling.overlap) or tiling.uneven() else None
+        if self._weight is None:
+            self._total += self._background
 
     def add(self, tile: np.ndarray, start: Triple) -> None:
         """Add a tile [C, D, H, W] at `start`; what lies beyond the volume is dropped."""
@@ -85,61 +87,245 @@ class Blend:
         self._total[(slice(None), *place)] += tile[(slice(None), *inside)] * self._tile_weight[inside]
         self._weight[place] += self._tile_weight[inside]
 
-    def fill(self, z: int, values: Sequence[float]) -> None:
-        """Make a slice that no tile reaches one value in each channel."""
-        for channel, value in zip(self._total, values):
-            channel[z] = value
-        if self._weight is not None:
-            self._weight[z] = 1
-
     def result(self) -> np.ndarray:
         """The blended volume [C, D, H, W] in float32; ends the blend, for it is divided in place."""
         if self._weight is not None:
-            self._total /= self._weight
+            np.divide(self._total, self._weight, out=self._total, where=self._weight > 0)
+            np.copyto(self._total, self._background, where=self._weight == 0)
         return self._total
 
 
-def tiled(
-    function: Callable[[np.ndarray, list[Triple]], np.ndarray],
-    volume: np.ndarray,
-    tiling: Tiling,
-    channels: int = 1,
-    batch: int = 1,
-) -> np.ndarray:
-    """Apply a function to all tiles of a volume [C, D, H, W], a batch at a time, and blend what it returns.
-
-    function: takes [B, C, *patch] and the tiles' starts (stable ids of their noise), returns [B, channels, *patch].
-    """
-    blend = Blend(tiling, channels)
-    for starts in _batches(tiling.starts(), batch):
-        tiles = np.stack([tiling.cut(volume, start) for start in starts])
-        for tile, start in zip(function(tiles, starts), starts, strict=True):
-            blend.add(np.asarray(tile), start)
-    return blend.result()
-
-
-def _batches(items: list[Triple], size: int) -> Iterator[list[Triple]]:
-    for k in range(0, len(items), size):
-        yield items[k : k + size]
-
-
 def seam(volume: np.ndarray, tiling: Tiling) -> float:
-    """How much stronger neighbouring voxels differ across the edges of tiles than elsewhere; 1 is seamless.
+    """How much stronger neighbouring voxels of [C, D, H, W] differ across the edges of tiles than elsewhere.
 
-    volume: [C, D, H, W]. The mean |difference| over the faces where a tile starts or ends, divided by the mean over
-    all others, of the worst axis; 1 where an axis has no such face.
+    The mean |difference| over the faces where a tile starts or ends, over the mean over all others, of the worst axis;
+    1 is seamless, also where an axis has no such face.
     """
-    worst = 1.0
+    ratios = [1.0]
     for axis, (length, patch) in enumerate(zip(tiling.shape, tiling.patch)):
         starts = {start[axis] for start in tiling.starts()}
         faces = {s for s in starts if s > 0} | {s + patch for s in starts if s + patch < length}
-        if not faces:
-            continue
         steps = np.abs(np.diff(volume, axis=axis + 1)).mean(axis=tuple(k for k in range(4) if k != axis + 1))
-        at = np.zeros(length - 1, dtype=bool)
-        at[[face - 1 for face in faces]] = True
-        if at.all() or steps[~at].mean() == 0:
-            worst = worst if steps[at].mean() == 0 else float("inf")
-            continue
-        worst = max(worst, float(steps[at].mean() / steps[~at].mean()))
-    return worst
+        at_face = np.isin(np.arange(1, length), list(faces))
+        if at_face.any() and not at_face.all():
+            ratios.append(float(steps[at_face].mean() / max(steps[~at_face].mean(), np.finfo(np.float32).tiny)))
+    return max(ratios)
+
+
+@dataclass(frozen=True)
+class SlicePlan:
+    """Which patches of a case a network sees, and where its images belong in the volumes of `shape`.
+
+    input_tiling: of the case that is read; output_tiling: of the volumes that are made. first: the slice of these
+    that is the case's first one; resized: whether images must be brought to the size of the volumes' own slices.
+    margins: left, right, top and bottom of a patch, what is read beyond the tile or (below 0) left out of it.
+    empty: slices of the case in which there is nothing to make.
+    """
+
+    input_tiling: Tiling
+    output_tiling: Tiling
+    first: int = 0
+    resized: bool = False
+    margins: Margins = (0, 0, 0, 0)
+    empty: frozenset[int] = frozenset()
+
+    def starts(self) -> list[Triple]:
+        """The tiles of the case; none where every slice is left out."""
+        starts = self.input_tiling.starts() if self.input_tiling.shape[0] else []
+        return [start for start in starts if start[0] not in self.empty]
+
+    def place(self, start: Triple) -> Triple:
+        """Where in the volumes a tile belongs."""
+        return (start[0] + self.first, *start[1:])
+
+    def patch_at(self, start: Triple) -> tuple[Triple, Triple]:
+        """The first voxel and the size of the patch that is read for a tile, its margins included."""
+        left, right, top, bottom = self.margins
+        depth, height, width = self.input_tiling.patch
+        return (start[0], start[1] - top, start[2] - left), (depth, height + top + bottom, width + left + right)
+
+
+class SliceOption(ABC):
+    """How a network sees the slices of a volume: settings that answer for themselves."""
+
+    for_volumes: ClassVar[bool] = False
+    """Whether it serves models whose patches are several slices thick."""
+    keeps_middle: ClassVar[bool] = True
+    """Whether the middle column of a slice stays the middle of what the network sees."""
+
+    @property
+    def crop(self) -> int | None:
+        """Margin in voxels around the mask's box, where only the box is made."""
+        return None
+
+    @property
+    def resize_to(self) -> Size | None:
+        """The height and width that every slice is brought to."""
+        return None
+
+    @abstractmethod
+    def plan(self, shape: Triple, patch: Triple, overlap: float) -> SlicePlan:
+        """The patches of a case of `shape`; patch: of the training; overlap: the share of neighbouring ones."""
+
+
+def whole_slices(shape: Triple) -> Tiling:
+    return Tiling(shape, (1, *shape[1:]))
+
+
+def whole_volume(shape: Triple) -> SlicePlan:
+    """The volume as one item, for a denoiser that sees windows of its slices in lockstep (synth.windows)."""
+    return SlicePlan(Tiling(shape, shape), Tiling(shape, shape))
+
+
+def _overlapping(shape: Triple, size: Triple, overlap: float) -> SlicePlan:
+    d, h, w = (min(round(overlap * p), p - 1) if n > p else 0 for n, p in zip(shape, size))
+    tiling = Tiling(shape, size, (d, h, w))
+    return SlicePlan(tiling, tiling)
+
+
+@settings
+class Whole(SliceOption):
+    """Slices as they are, of any size: nothing is resampled. Models of volumes see overlapping patches."""
+
+    for_volumes: ClassVar[bool] = True
+    kind: Literal["whole"] = "whole"
+    crop: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            description="draw only in the box of the volume's mask and so many voxels around it, never in less than a "
+            "patch of the training; for methods that work inside a mask; unset: everywhere",
+        ),
+    ] = None
+
+    def plan(self, shape: Triple, patch: Triple, overlap: float) -> SlicePlan:
+        if patch[0] > 1:
+            return _overlapping(shape, patch, overlap)
+        return SlicePlan(whole_slices(shape), whole_slices(shape))
+
+
+@settings
+class Tiled(SliceOption):
+    """Tiles of the recipe's patch, blended where they overlap: for slices that are larger than memory or training."""
+
+    keeps_middle: ClassVar[bool] = False
+    kind: Literal["tiled"] = "tiled"
+
+    def plan(self, shape: Triple, patch: Triple, overlap: float) -> SlicePlan:
+        return _overlapping(shape, (1, min(patch[1], shape[1]), min(patch[2], shape[2])), overlap)
+
+
+@settings
+class Resized(SliceOption):
+    """Slices brought to one size by cubic splines before they are scaled, and the images back again (paper 001)."""
+
+    kind: Literal["resized"] = "resized"
+    size: Annotated[
+        tuple[Annotated[int, Field(ge=2)], Annotated[int, Field(ge=2)]],
+        Field(description="height and width that the network sees, whatever the shape of the slice"),
+    ] = (256, 256)
+
+    @property
+    def resize_to(self) -> Size:
+        return self.size
+
+    def plan(self, shape: Triple, patch: Triple, overlap: float) -> SlicePlan:
+        return SlicePlan(whole_slices(shape), whole_slices(shape), resized=True)
+
+
+AnySlices = Annotated[Whole | Tiled | Resized, Field(discriminator="kind")]
+
+
+def fit_to_mask(
+    plan: SlicePlan, mask: np.ndarray | None, multiple: int, centred: bool, crop: int | None, least: Size
+) -> SlicePlan:
+    """A plan of whole slices without those that the mask [D, H, W] leaves empty, with the margins a method wants.
+
+    centred: the middle column stays in the middle (or half a voxel right of it, where widths are odd). crop: cut to the
+    box of the whole mask and so many voxels around it, but not below `least`: norms over a slice should see as much
+    background as in training. Sides that change become multiples of `multiple`.
+    """
+    _, height, width = plan.input_tiling.shape
+    if plan.input_tiling.patch != (1, height, width):
+        return plan
+    rows, columns, empty = (0, height), (0, width), frozenset[int]()
+    if mask is not None:
+        empty = frozenset(np.flatnonzero(~mask.any(axis=(1, 2))).tolist())
+        if crop is not None:
+            rows, columns = (_box(np.flatnonzero(mask.any(axis=(0, k))), mask.shape[3 - k], crop) for k in (2, 1))
+    sides = _centred if centred else _rounded
+    left, right = sides(columns, width, multiple, min(least[1], width))
+    top, bottom = _rounded(rows, height, multiple, min(least[0], height))
+    return replace(plan, margins=(left, right, top, bottom), empty=empty)
+
+
+def _box(filled: np.ndarray, length: int, margin: int) -> Size:
+    """From the first to the end of the filled rows, with a margin inside the axis; of none, its middle."""
+    if not len(filled):
+        return length // 2, length // 2
+    return max(0, int(filled[0]) - margin), min(length, int(filled[-1]) + 1 + margin)
+
+
+def _rounded(box: Size, length: int, multiple: int, least: int) -> Size:
+    """What to add on both sides of an axis, so that a multiple with `box` inside is left; nothing for all of it.
+
+    least: of what is left. It begins at a multiple, so that a network halves it where it halves the whole.
+    """
+    if box == (0, length):
+        return 0, 0
+    more = max(0, least - (box[1] - box[0]))
+    first = min(max(0, box[0] - more // 2), length - least) if more else box[0]
+    first = first // multiple * multiple
+    side = _up(max(least, box[1] - first), multiple)
+    return -first, first + side - length
+
+
+def _centred(box: Size, length: int, multiple: int, least: int) -> Size:
+    """The same about the middle of the axis, even if all of it is seen."""
+    odd = length % 2  # then the column right of the middle of an even side is the axis' middle
+    side = _up(max(least, length - 2 * box[0] - odd, 2 * box[1] - length + odd), multiple)
+    first = (length - side) // 2
+    return -first, first + side - length
+
+
+def _up(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple
+
+
+def varied_slices(arrays: Sequence[np.ndarray]) -> tuple[int, int]:
+    """The first slice of [D, H, W] that differs within itself in any array, and the one after the last.
+
+    Values count as equal up to rounding (numpy.isclose's). Both are equal where no slice differs.
+    """
+    varied = [any(not np.isclose(array[z], array[z].min()).all() for array in arrays) for z in range(len(arrays[0]))]
+    there = np.flatnonzero(varied)
+    return (int(there[0]), int(there[-1]) + 1) if len(there) else (0, 0)
+
+
+def resize_slices(volumes: Mapping[str, Volume], size: Size, first: int, last: int) -> dict[str, Volume]:
+    """The slices from first to last - 1 of volumes, brought to `size`; the corner voxels keep their places."""
+    made = {}
+    for name, volume in volumes.items():
+        affine = volume.affine.copy()
+        affine[:3, 3] += first * affine[:3, 2]
+        for column, (old, new) in enumerate(zip(volume.grid.shape[:0:-1], size[::-1])):
+            affine[:3, column] *= (old - 1) / (new - 1) if old > 1 else 1 / new
+        made[name] = replace(volume, data=zoomed(volume.data[:, first:last], size), affine=affine)
+    return made
+
+
+def zoomed(images: np.ndarray, size: Size) -> np.ndarray:
+    """Planes [..., H, W] at another size by cubic splines, corner on corner; constant ones stay exactly so.
+
+    scipy's default mode gives the same bits, except where rounding puts the last row or column beyond the edge (256 to
+    45 voxels, say): there it leaves zeros.
+    """
+    import scipy.ndimage
+
+    planes = images.reshape(-1, *images.shape[-2:])
+    factors = (size[0] / planes.shape[1], size[1] / planes.shape[2])
+    out = np.empty((len(planes), *size), np.float32)
+    for plane, made in zip(planes, out):
+        low, high = plane.min(), plane.max()
+        made[:] = low if low == high else scipy.ndimage.zoom(plane, factors, order=3, mode="mirror")
+    return out.reshape(*images.shape[:-2], *size)

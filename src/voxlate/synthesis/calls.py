@@ -1,4 +1,4 @@
-"""How often a network is asked: the one place where that is counted."""
+"""How often a network is evaluated: the one place where that is counted."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,18 +10,18 @@ from torch import nn
 
 @dataclass
 class Calls:
-    """Evaluations of a network so far, an item each: a batch of four asked once counts four."""
+    """Evaluations of a network so far, an item each: a batch of four counts four."""
 
     count: int = 0
 
 
 @contextlib.contextmanager
 def counted(net: nn.Module) -> Iterator[Calls]:
-    """Count what `net` is asked inside the block; its answers stay as they are."""
+    """Count the evaluations of `net` inside the block; its results stay as they are."""
     calls = Calls()
 
-    def note(_: nn.Module, __: tuple[Any, ...], answer: Any) -> None:
-        calls.count += len(answer.image)
+    def note(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        calls.count += len(output.image)
 
     hook = net.register_forward_hook(note)
     try:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from voxlate.data.case import MASK
 from voxlate.data.find import find_cases, load_preset
-from voxlate.data.prepared import MASK
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
 from voxlate.images.dicom import is_dicom_folder, without_key
 from voxlate.images.volume import is_there, write_volume
-from voxlate.synthesis.model import EFFORT, Model, Synthesised
+from voxlate.synthesis.model import COST, Model, Synthesised
 from voxlate.training.run import Run
 
 PICTURES = (".png", ".tif", ".tiff")
@@ -33,9 +33,9 @@ def find_scans(
 
     missing: modalities to leave out although they are there (to complete them). Raises BadInput where nothing fits.
     """
-    shown = set(model.shown) - set(missing or ())
+    wanted = set(model.scan_names) - set(missing or ())
     return [
-        Scans(one.case, {name: path for name, path in one.files.items() if name in shown})
+        Scans(one.case, {name: path for name, path in one.files.items() if name in wanted})
         for one in _named(inputs, model, split, layout)
     ]
 
@@ -67,7 +67,7 @@ def _named(inputs: list[str], model: Model, split: str | None, layout: Mapping[s
 
 
 def _is_one_scan(path: Path, layout: Mapping[str, Any]) -> bool:
-    """Whether a path is a file or a DICOM series, and not a folder whose series the preset tells apart."""
+    """Whether a path is a file or a DICOM series, and not a folder whose series the preset chooses from."""
     if not path.is_dir():
         return True
     by_series = layout.get("preset") is not None and load_preset(layout["preset"]).series
@@ -75,7 +75,7 @@ def _is_one_scan(path: Path, layout: Mapping[str, Any]) -> bool:
 
 
 def _recorded(model: Model, split: str | None) -> set[str]:
-    """The cases of a split as the run's own training saw them, for cohorts that state none."""
+    """The cases of a split as the run's own training split them, for cohorts without splits."""
     folder = model.origin if model.origin.is_dir() else model.origin.parent  # a weights file lies in its run
     provenance = Run(folder).provenance
     if split is None or not provenance.is_file():
@@ -89,7 +89,7 @@ def synthesise_cases(
     """Write OUT/<case>/<modality>.nii.gz, <modality>_std.nii.gz and provenance.json for each case; give the folders."""
     if not scans:
         raise BadInput(f"{out}: expected cases to synthesise, found none. Check INPUT and --split.")
-    for one in scans:  # what cannot work is said before the first hour, not after it
+    for one in scans:  # what cannot work is refused before the first hour, not after it
         model.check_names(one.files, one.case)
     folders = []
     for number, one in enumerate(scans):
@@ -102,7 +102,7 @@ def synthesise_cases(
             _write(folder, result, one.files)
         if number == 0:
             shared = read_json(folder / "provenance.json")
-            own = ("case", "inputs", *EFFORT)
+            own = ("case", "inputs", "prepared", *COST)
             write_json(out / "provenance.json", {key: shared[key] for key in shared if key not in own})
         folders.append(folder)
         if progress:

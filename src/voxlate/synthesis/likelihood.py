@@ -28,12 +28,12 @@ from voxlate.training.run import load_method
 from voxlate.training.validate import find_device
 
 Progress = Callable[[int, int], None]
-Question = tuple[str, int | None]  # what is asked for, and the channel that is hidden for it
+Estimate = tuple[str, int | None]  # whose density is wanted, and the channel that is hidden for it
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """The answer as a document: JSON for programs, `table` for people."""
+    """Bits per dimension as a document: JSON for programs, `table` for people."""
 
     document: Mapping[str, Any]
 
@@ -59,8 +59,8 @@ def likelihood(
 ) -> Likelihood:
     """Bits per dimension of the true targets of a prepared cohort, given their sources, in float32.
 
-    slices: at most so many a case, evenly spaced; tolerance: of the ODE, relative and absolute; batch: pieces at a
-    time (memory, not results); seed: of the random probes, one stream a slice. Every modality is asked for in turn
+    slices: at most so many a case, evenly spaced; tolerance: of the ODE, relative and absolute; batch: patches at a
+    time (memory, not results); seed: of the random probes, one stream a slice. Every modality is hidden in turn
     where the model completes. Raises BadInput where the run is no diffusion model or does not fit the cohort.
     Source: Song et al. 2021, eq. 39.
     """
@@ -77,7 +77,7 @@ def likelihood(
     places = whole_cases(ready, recipe.data, split)
     chosen = {case: list(spread(starts, slices or len(starts))) for case, starts in places.items()}
     model = method.to(find_device(device))
-    asker = _Asker(model, recipe, ready, batch or recipe.synth.batch, seed, tolerance)
+    estimator = _Estimator(model, recipe, ready, batch or recipe.synth.batch, seed, tolerance)
     stated = {
         "voxlate": __version__,
         "note": "Research software, not a medical device.",
@@ -90,37 +90,38 @@ def likelihood(
         "pieces": "slices" if recipe.data.patch[0] == 1 else "patches",
         "tolerance": tolerance,
         "seed": seed,
-        "divergence": "one random probe a piece (Hutchinson)",
+        "divergence": "one random probe a patch (Hutchinson)",
     }
-    return Likelihood({**stated, **_answers(asker, chosen, header, progress)})
+    return Likelihood({**stated, **_estimates(estimator, chosen, header, progress)})
 
 
-def _answers(
-    asker: "_Asker", chosen: Mapping[str, list[Place]], header: Mapping[str, Any], progress: Progress | None
+def _estimates(
+    estimator: "_Estimator", chosen: Mapping[str, list[Place]], header: Mapping[str, Any], progress: Progress | None
 ) -> dict[str, Any]:
-    """The mean over cases for each question, and the cases themselves."""
-    questions = _questions(asker.recipe)
-    total, done = len(questions) * sum(map(len, chosen.values())), 0
+    """The mean over cases of each density, and the cases themselves."""
+    wanted = _wanted(estimator.recipe)
+    total, done = len(wanted) * sum(map(len, chosen.values())), 0
     parts: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
-    for name, hidden in questions:
+    for name, hidden in wanted:
         begun, mine = time.monotonic(), []
-        with counted(asker.model.net) as calls:
+        with counted(estimator.model.net) as calls:
             for case, starts in chosen.items():
                 bits: list[float | None] = []
-                for values in asker.ask(case, starts, hidden):
+                for values in estimator.bits(case, starts, hidden):
                     bits, done = bits + values, done + len(values)
                     if progress:
                         progress(done, total)
-                mine.append(_row(asker.cohort, case, name, bits))
+                mine.append(_row(estimator.cohort, case, name, bits))
         rows += mine
-        parts[name] = _part(mine, calls, time.monotonic() - begun) | {"in_unit": _in_unit(name, asker.recipe, header)}
+        in_unit = _in_unit(name, estimator.recipe, header)
+        parts[name] = _part(mine, calls, time.monotonic() - begun) | {"in_unit": in_unit}
     return {"targets": parts, "cases": rows}
 
 
 @dataclass(frozen=True)
-class _Asker:
-    """A model with all that its answers depend on."""
+class _Estimator:
+    """A model with all that its estimates depend on."""
 
     model: Method
     recipe: Recipe
@@ -129,16 +130,16 @@ class _Asker:
     seed: int
     tolerance: float
 
-    def ask(self, case: str, starts: list[Place], hidden: int | None) -> Iterator[list[float | None]]:
-        """Bits per dimension of the pieces of a case, batch by batch; None where no voxel is to be made."""
+    def bits(self, case: str, starts: list[Place], hidden: int | None) -> Iterator[list[float | None]]:
+        """Bits per dimension of the patches of a case, batch by batch; None where no voxel is to be made."""
         device = next(self.model.parameters()).device
         places = [(case, start) for start in starts]
-        for pieces in batches_of(self.cohort, self.recipe.data, self.recipe.intensity, places, self.batch):
-            pieces = _hide(pieces, hidden).to(device)
-            noise = Noise(self.seed, pieces.item)
+        for patches in batches_of(self.cohort, self.recipe.data, self.recipe.intensity, places, self.batch):
+            patches = _hide(patches, hidden).to(device)
+            noise = Noise(self.seed, patches.item)
             with torch.no_grad():
-                bits = self.model.bits_per_dim(pieces, noise, self.tolerance).tolist()
-            some = pieces.mask.flatten(1).any(1).tolist()
+                bits = self.model.bits_per_dim(patches, noise, self.tolerance).tolist()
+            some = patches.mask.flatten(1).any(1).tolist()
             yield [value if there or not self.recipe.task.inside else None for value, there in zip(bits, some)]
 
 
@@ -148,14 +149,14 @@ def _hide(batch: Batch, channel: int | None) -> Batch:
     return replace(batch, present=batch.present & ~one_hot(torch.tensor(channel), batch.present.shape[1]).bool())
 
 
-def _questions(recipe: Recipe) -> list[Question]:
+def _wanted(recipe: Recipe) -> list[Estimate]:
     if recipe.task.completes:
         return [(name, channel) for channel, name in enumerate(recipe.data.target)]
     return [(", ".join(recipe.data.target), None)]
 
 
 def _row(cohort: Cohort, case: str, name: str, bits: list[float | None]) -> dict[str, Any]:
-    """Mean over the pieces that have voxels to make."""
+    """Mean over the patches that have voxels to make."""
     values = [value for value in bits if value is not None]
     return {
         "case": case,
@@ -168,13 +169,13 @@ def _row(cohort: Cohort, case: str, name: str, bits: list[float | None]) -> dict
 
 def _part(rows: list[dict[str, Any]], calls: Calls, seconds: float) -> dict[str, Any]:
     values = [row["bits_per_dim"] for row in rows if row["bits_per_dim"] is not None]
-    pieces = sum(row["pieces"] for row in rows)
+    patches = sum(row["pieces"] for row in rows)
     return {
         **_mean_and_sd("mean", values),
         "cases": len(values),
-        "pieces": pieces,
-        "network_calls": calls.count / max(pieces, 1),
-        "seconds_per_piece": seconds / max(pieces, 1),
+        "pieces": patches,
+        "network_calls": calls.count / max(patches, 1),
+        "seconds_per_piece": seconds / max(patches, 1),
     }
 
 
@@ -194,10 +195,7 @@ def _in_unit(name: str, recipe: Recipe, header: Mapping[str, Any]) -> dict[str, 
     names = [name] if recipe.task.completes else recipe.data.target
     halves = [(high - low) / 2 for low, high in (header["target_scales"][one] for one in names)]
     units = dict.fromkeys(header["units"][one] for one in names)
-    return {
-        "unit": ", ".join(units),
-        "adds": float(np.mean([math.log2(half / scale) for half in halves])),
-    }
+    return {"unit": ", ".join(units), "adds": float(np.mean([math.log2(half / scale) for half in halves]))}
 
 
 def _check_options(slices: int | None, tolerance: float) -> None:
@@ -208,7 +206,8 @@ def _check_options(slices: int | None, tolerance: float) -> None:
 
 
 def _check_spacing(cohort: Cohort, header: Mapping[str, Any]) -> None:
-    trained, found = (list(one) if one else None for one in (header.get("spacing_mm"), cohort.made.get("spacing_mm")))
+    trained = (header.get("preparation") or header).get("spacing_mm")
+    trained, found = (list(one) if one else None for one in (trained, cohort.made.get("spacing_mm")))
     if trained != found:
         raise BadInput(
             f"{cohort.folder}: expected the spacing of the training (z y x {trained or 'as scanned'}), found "
@@ -217,17 +216,17 @@ def _check_spacing(cohort: Cohort, header: Mapping[str, Any]) -> None:
 
 
 def _table(document: Mapping[str, Any]) -> Table:
-    pieces = document["pieces"]
+    patches = document["pieces"]
     lines = [f"−log2 of the density of {document['of']}, over its voxels; values in network units [-1, 1]."]
     result = Table(title="Bits per dimension (lower is better)", caption_justify="left")
-    for heading in ("target", "case", pieces, "bits per dimension", f"sd of {pieces}"):
+    for heading in ("target", "case", patches, "bits per dimension", f"sd of {patches}"):
         result.add_column(heading, justify="left" if heading in ("target", "case") else "right")
     for name, part in document["targets"].items():
         for row in document["cases"]:
             if row["target"] == name:
                 result.add_row(name, row["case"], f"{row['pieces']}", _number(row["bits_per_dim"]), _number(row["sd"]))
-        spoken = f"{_number(part['mean'])} ± {_number(part['sd'])}"
-        result.add_row(name, f"mean ± sd of {part['cases']} cases", f"{part['pieces']}", spoken, "", style="bold")
+        mean = f"{_number(part['mean'])} ± {_number(part['sd'])}"
+        result.add_row(name, f"mean ± sd of {part['cases']} cases", f"{part['pieces']}", mean, "", style="bold")
         result.add_section()
         if part["in_unit"]:
             lines.append(
@@ -236,7 +235,7 @@ def _table(document: Mapping[str, Any]) -> Table:
             )
         lines.append(
             f"{name}: {part['network_calls']:.0f} network evaluations and {part['seconds_per_piece']:.2g} s each of "
-            f"the {pieces}, without those for gradients; tolerance {document['tolerance']:g}; "
+            f"the {patches}, without those for gradients; tolerance {document['tolerance']:g}; "
             f"{document['divergence']}, seed {document['seed']}."
         )
     result.caption = "\n".join(lines)

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,27 +16,35 @@ from torch.nn.functional import pad
 
 from voxlate.batch import BACKGROUND, Batch, stable_id
 from voxlate.config import fill
-from voxlate.data.prepared import MASK
+from voxlate.data.align import Preparation
+from voxlate.data.batches import collate
+from voxlate.data.case import MASK, PreparedCase, prepare_case, resize_case
+from voxlate.data.patches import Patch, read_patch
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
 from voxlate.images.frames import without_frame
-from voxlate.images.grid import Grid, canonical, resample, return_to, same_grid, with_spacing
+from voxlate.images.grid import return_to
 from voxlate.images.intensity import Scale
-from voxlate.images.mask import brain
-from voxlate.images.midline import midline_grid
-from voxlate.images.tiling import Blend, Triple
-from voxlate.images.views import Resized, View, resize, view, zoomed
+from voxlate.images.tiling import (
+    Blend,
+    SlicePlan,
+    Triple,
+    Whole,
+    fit_to_mask,
+    varied_slices,
+    whole_slices,
+    whole_volume,
+    zoomed,
+)
 from voxlate.images.volume import Volume, read_volume
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges
 from voxlate.synthesis.calls import counted
-from voxlate.synthesis.inputs import Inputs
 from voxlate.training.run import file_hash, load_method, made_by
 from voxlate.training.validate import autocast, find_device
 
 Progress = Callable[[int, int], None]
-Physical = Callable[[np.ndarray], np.ndarray]  # from network units
-EFFORT = ("network_calls", "seconds_per_slice", "device")  # what a synthesis took: no part of its plan
+COST = ("network_calls", "seconds_per_slice", "device")  # what a synthesis took: no part of its plan
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ class Model:
         check_synthesis(recipe)
         return replace(self, recipe=recipe)
 
-    def drawn_like(self, other: Recipe) -> "Model":
+    def with_synthesis_of(self, other: Recipe) -> "Model":
         """The same model with the [synth] of another recipe, which differs from the model's own in that part only.
 
         Raises BadInput where the other recipe trains another method.
@@ -99,85 +107,96 @@ class Model:
     ) -> Synthesised:
         """Make the model's target modalities from scans {modality: volume or path}; "mask": a mask file, which wins.
 
-        case: names the noise streams, with the seed. options: as in the recipe's [synth] (samples, steps, ...).
-        Raises BadInput where a scan is missing, or the scans lie on different grids.
+        The scans are resampled, registered, aligned and masked as those of the training were; the images come on the
+        grid of the first source's own file. case: names the noise streams, with the seed. options: as in the recipe's
+        [synth] (samples, steps, ...). Raises BadInput where a scan is missing, or scans do not fit together.
         """
         model = self.with_options(**options)
         model.check_names(scans, case)
-        volumes: dict[str, Volume] = {}
-        grids: dict[str, Grid] = {}  # as the files have them
-        frame: Grid | None = None  # of all scans, as `prepare` made it of the training's
-        for name in sorted(set(model.shown) & set(scans), key=model._turn):
-            scan = _read(scans[name], name)
-            grids[scan.origin or name] = scan.grid
-            turned = canonical(scan)
-            frame = frame or model._frame(turned)
-            volumes[name] = model._brought(name, turned, frame, given=MASK in scans)
-        first = _one_grid(grids)
-        wanted = model._wanted(volumes)
-        grid = next(iter(volumes.values())).grid
+        volumes = {name: _read(scans[name], name) for name in model.scan_names if name in scans}
+        files = {name: volume.origin for name, volume in volumes.items()}
+        mask = volumes.pop(MASK, None)
+        preparation = model.preparation_for(volumes)
+        # resized slices are measured after they are resized
+        maps = {} if model.recipe.synth.slices.resize_to is not None else model.recipe.intensity
+        prepared = prepare_case(case, volumes, preparation, mask=mask, maps=maps, masked=model.recipe.masked)
+        volumes.clear()
         begun = time.monotonic()
-        mean, spread, calls = _run(model, volumes, grid, case, seed, progress)
+        mean, spread, calls = _run(model, prepared, case, seed, progress)
         where = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
-        effort = dict(zip(EFFORT, (calls, (time.monotonic() - begun) / grid.shape[0], where)))
+        cost = dict(zip(COST, (calls, (time.monotonic() - begun) / prepared.header.shape[0], where)))
         result, std = dict[str, Volume](), dict[str, Volume]()
         for channel, name in enumerate(model.recipe.data.target):
-            if name not in wanted:
+            if model.recipe.task.completes and name in files:
                 continue
             scale = Scale(*model.header["target_scales"][name])
-            result[name] = model._returned(mean[channel], scale.inverse, name, grid, first)
+            result[name] = model._on_own_grid(scale.inverse(mean[channel]), name, prepared)
             if spread is not None:
-                half = (scale.high - scale.low) / 2
-                std[name] = model._returned(spread[channel], partial(np.multiply, half), name, grid, first)
-        files = {name: volume.origin for name, volume in volumes.items()}
-        return Synthesised(result, std, {**made_by(), **model.plan(files, case, seed), **effort})
+                std[name] = model._on_own_grid(spread[channel] * ((scale.high - scale.low) / 2), name, prepared)
+        provenance = {
+            **made_by(),
+            **model.plan(files, case, seed),
+            **cost,
+            "prepared": model.record(preparation, prepared),
+        }
+        return Synthesised(result, std, provenance)
 
     def check_names(self, scans: Collection[str], case: str) -> None:
         """Raise BadInput where modalities that the model needs are not among a case's scans."""
         sources = self.recipe.data.source
         missing = [name for name in sources if name not in scans]
-        completes = self.recipe.task.completes
-        if len(missing) == len(sources) or (missing and not completes):
+        may_lack = self.recipe.task.completes or self.recipe.data.allow_missing
+        if len(missing) == len(sources) or (missing and not may_lack):
             raise BadInput(
                 f"{case}: expected {' and '.join(sources)}, found {', '.join(sorted(scans)) or 'none of them'}. "
                 f"Add {' and '.join(missing)}, or use a model for other modalities."
             )
-        if completes and not missing:
+        if self.recipe.task.completes and not missing:
             raise BadInput(
                 f"{case}: expected a modality to be missing, found all of {', '.join(sources)}. "
                 "Name one with --missing to make it anyway."
             )
 
     @property
-    def shown(self) -> tuple[str, ...]:
+    def scan_names(self) -> tuple[str, ...]:
         """What is read of a case's scans: the sources, and a mask where the method works inside one."""
         return (*self.recipe.data.source, *([MASK] if self.recipe.masked else []))
 
-    def _wanted(self, volumes: Mapping[str, Volume]) -> list[str]:
-        completes = self.recipe.task.completes
-        return [name for name in self.recipe.data.target if not (completes and name in volumes)]
+    @property
+    def preparation(self) -> Preparation:
+        """How the training's cases came to one grid and to their mask."""
+        if "preparation" in self.header:
+            return TypeAdapter(Preparation).validate_python(self.header["preparation"])
+        header = self.header  # weights from before this key was written
+        spacing, brain_from = header.get("spacing_mm"), header.get("brain_from")
+        return Preparation(
+            spacing_mm=tuple(spacing) if spacing else None,
+            fixed=header.get("align_by"),
+            align=header.get("align"),
+            mask="body" if brain_from is None else "brain",
+            mask_from=brain_from,
+        )
 
-    def _frame(self, volume: Volume) -> Grid:
-        """The grid that the method works on, from a case's first scan: aligned and with the spacing of its training."""
-        spacing = self.header.get("spacing_mm")
-        grid = midline_grid(volume) if self.header.get("align") == "midline" else volume.grid
-        return with_spacing(grid, tuple(spacing)) if spacing else grid
+    def preparation_for(self, scans: Collection[str]) -> Preparation:
+        """The training's, to be repeated; the first source takes the place of a fixed scan that is not there."""
+        trained = self.preparation
+        return trained if trained.fixed in scans else replace(trained, fixed=next(iter(scans)))
 
-    def _turn(self, name: str) -> tuple[bool, int]:
-        """The order in which scans are read: first the one that training's heads were aligned by."""
-        return name != self.header.get("align_by"), self.shown.index(name)
+    def record(self, used: Preparation, prepared: PreparedCase) -> dict[str, Any]:
+        """How a case was prepared, for its provenance."""
+        fixed, moves = self.preparation.fixed, used.resample or used.register or used.align
+        note = f"{used.fixed} in place of the training's {fixed}, which is no scan of this case"
+        return {
+            **asdict(used),
+            **({"grid_of": note} if moves and fixed not in (None, used.fixed) else {}),
+            "registered": {name: asdict(one) for name, one in prepared.header.registered.items()},
+        }
 
-    def _brought(self, name: str, volume: Volume, frame: Grid, given: bool) -> Volume:
-        """A scan on the method's grid; without a given mask, a cut head is refused before air is put around it."""
-        if same_grid(volume.grid, frame):
-            return volume
-        if self.recipe.masked and not given and name == self.header.get("brain_from"):
-            brain(volume)
-        return resample(volume, frame, order=0 if name == MASK else 1)
-
-    def _returned(self, values: np.ndarray, physical: Physical, modality: str, grid: Grid, to: Grid) -> Volume:
-        """A channel of the blend, in physical units and on the grid of the scans."""
-        return return_to(Volume(physical(values)[None], grid.affine, self.header["units"][modality], modality), to)
+    def _on_own_grid(self, values: np.ndarray, modality: str, prepared: PreparedCase) -> Volume:
+        """Values [D, H, W] in physical units, on the grid of the first source's own file."""
+        grid, (first, *_) = np.array(prepared.header.affine), prepared.header.origins.values()
+        made = Volume(values[None].astype(np.float32, copy=False), grid, self.header["units"][modality], modality)
+        return return_to(made, first.grid)
 
     def plan(self, files: Mapping[str, Path | str], case: str, seed: int) -> dict[str, Any]:
         """How a case's images will be made: model, options, seed, inputs; equal plans give equal images."""
@@ -210,51 +229,80 @@ def load(run: Path | str, device: str = "auto", allow_code: bool = False) -> Mod
 
 
 def _run(
-    model: Model, volumes: dict[str, Volume], grid: Grid, case: str, seed: int, progress: Progress | None
+    model: Model, prepared: PreparedCase, case: str, seed: int, progress: Progress | None
 ) -> tuple[np.ndarray, np.ndarray | None, float]:
     """Mean and standard deviation [T, D, H, W] in network units, a few slices or one patch at a time.
 
     Last: evaluations of the network for each sample of a slice or patch.
     """
     synth, data = model.recipe.synth, model.recipe.data
-    if isinstance(synth.slices, Resized):
-        volumes, sight = resize(volumes, synth.slices.size)
-    else:
-        sight = view(synth.slices, grid.shape, data.patch, synth.overlap)
-    inputs, count = Inputs(model.recipe, volumes, model.header.get("brain_from")), len(data.target)
-    sight = inputs.frame(sight)
-    starts = sight.starts()
-    blend = Blend(sight.drawn, (2 if synth.samples > 1 else 1) * count)
+    plan, prepared = _plan(model, prepared)
+    starts, count = plan.starts(), len(data.target)
+    blend = Blend(plan.output_tiling, [BACKGROUND] * count + [0.0] * (count if synth.samples > 1 else 0))
     with counted(model.method.net) as calls:
         for begin in range(0, len(starts), synth.batch):
             chosen = starts[begin : begin + synth.batch]
-            batch = inputs.batch(sight.seen, chosen, [stable_id(case, *sight.place(start)) for start in chosen])
-            streams = [_streams(synth, case, sight.place(start), grid.spacing_mm[0]) for start in chosen]
-            for start, image in zip(chosen, _samples(model, batch, partial(Noise, seed, streams), sight)):
-                blend.add(image, sight.place(start))
+            places = [plan.place(start) for start in chosen]
+            patches = [_patch(model, prepared, plan, start, case) for start in chosen]
+            streams = [
+                [_streams(synth, case, (z + d, y, x), prepared.header.spacing_mm[0]) for d in range(len(patch.items))]
+                for (z, y, x), patch in zip(places, patches)
+            ]
+            for place, image in zip(
+                places, _samples(model, collate(data, patches), partial(Noise, seed, streams), plan)
+            ):
+                blend.add(image, place)
             if progress:
                 progress(begin + len(chosen), len(starts))
-    for z in sight.beside():
-        blend.fill(z, [BACKGROUND] * count + [0.0] * count)
     done = blend.result()
-    asked = calls.count / max(1, len(starts) * synth.samples)
-    return done[:count], done[count:] if synth.samples > 1 else None, asked
+    evaluations = calls.count / max(1, len(starts) * synth.samples)
+    return done[:count], done[count:] if synth.samples > 1 else None, evaluations
+
+
+def _plan(model: Model, prepared: PreparedCase) -> tuple[SlicePlan, PreparedCase]:
+    """Which patches the network sees, and the case that they are read from: resized, where the options say so."""
+    recipe, shape = model.recipe, prepared.header.shape
+    slices = recipe.synth.slices
+    if recipe.synth.windows is not None:
+        if slices != Whole():
+            raise BadInput(
+                f"synth.windows: expected synth.slices of kind 'whole' without a crop, found {slices}. "
+                "Drop one of the two."
+            )
+        return whole_volume(shape), prepared
+    plan = slices.plan(shape, recipe.data.patch, recipe.synth.overlap)
+    if slices.resize_to is not None:
+        first, last = varied_slices([prepared.arrays[name][:] for name in prepared.header.present])
+        plan = replace(plan, input_tiling=whole_slices((last - first, *slices.resize_to)), first=first)
+        if last == first:
+            return plan, prepared
+        prepared = resize_case(prepared, slices.resize_to, (first, last), recipe.intensity)
+    mask = prepared.mask(recipe.data.source) if recipe.keeps_inside else None
+    sides = [stage.net.multiple for stage in recipe.all_stages]
+    return fit_to_mask(plan, mask, max(sides), recipe.data.centred, slices.crop, recipe.data.patch[1:]), prepared
+
+
+def _patch(model: Model, prepared: PreparedCase, plan: SlicePlan, start: Triple, case: str) -> Patch:
+    """The patch that is read for a tile; its ids are those of the tile's place, whatever its margins."""
+    corner, size = plan.patch_at(start)
+    z, y, x = plan.place(start)
+    ids = [stable_id(case, z + d, y, x) for d in range(size[0])]
+    return read_patch(prepared, model.recipe.data, model.recipe.intensity, corner, size, ids)
 
 
 def _streams(synth: Synthesis, case: str, place: Triple, spacing_mm: float) -> dict[int, float]:
-    """The noise streams that a piece draws from, with their weights: those of the same place in some slices."""
+    """The noise streams that a slice draws from, with their weights: those of the same place in some slices."""
     z, *plane = place
     return {stable_id(case, other, *plane): weight for other, weight in synth.noise.streams(z, spacing_mm).items()}
 
 
-def _samples(model: Model, batch: Batch, noise: Callable[[int], Noise], sight: View) -> np.ndarray:
+def _samples(model: Model, batch: Batch, noise: Callable[[int], Noise], plan: SlicePlan) -> np.ndarray:
     """Mean and, where there are several samples, standard deviation (ddof = 1): [B, T or 2T, D, H, W]."""
     synth: Synthesis = model.recipe.synth
-    source, mask = pad(batch.source, sight.edges, value=BACKGROUND), pad(batch.mask, sight.edges)
-    batch = replace(batch, source=source, mask=mask).to(model.device)
+    batch = batch.to(model.device)
     mean, squares = torch.zeros(()), torch.zeros(())
     for sample in range(synth.samples):
-        image = _one(model, batch, noise(sample), sight)
+        image = _one(model, batch, noise(sample), plan)
         step = image - mean
         mean = mean + step / (sample + 1)
         squares = squares + step * (image - mean)  # Welford 1962
@@ -263,7 +311,7 @@ def _samples(model: Model, batch: Batch, noise: Callable[[int], Noise], sight: V
     return made
 
 
-def _one(model: Model, batch: Batch, noise: Noise, sight: View) -> Tensor:
+def _one(model: Model, batch: Batch, noise: Noise, plan: SlicePlan) -> Tensor:
     """One sample [B, T, D, H, W] as the volume has it, clipped only there: splines overshoot."""
     synth = model.recipe.synth
     with torch.inference_mode(), autocast(model.device, model.recipe.train.precision):
@@ -271,19 +319,10 @@ def _one(model: Model, batch: Batch, noise: Noise, sight: View) -> Tensor:
         if synth.mirror:
             flipped = replace(batch, source=batch.source.flip(-1), mask=batch.mask.flip(-1))
             image = (image + model.method.synthesise(flipped, noise, synth).float().flip(-1)) / 2
-    left, right, top, bottom = sight.edges
-    image = pad(image, (-left, -right, -top, -bottom), value=BACKGROUND)
-    if sight.size is not None:
-        image = torch.from_numpy(zoomed(image.cpu().numpy(), sight.shape[1:]))
+    image = pad(image, [-margin for margin in plan.margins], value=BACKGROUND)
+    if plan.resized:
+        image = torch.from_numpy(zoomed(image.cpu().numpy(), plan.output_tiling.patch[1:]))
     return image.clamp(-1, 1)
-
-
-def _one_grid(grids: Mapping[str, Grid]) -> Grid:
-    (name, first), *others = grids.items()
-    for other, grid in others:
-        if not same_grid(first, grid):
-            raise BadInput(f"{other}: expected the grid of {name} ({first}), found {grid}. Resample one to the other.")
-    return first
 
 
 def _read(scan: Volume | Path | str, modality: str) -> Volume:

@@ -9,7 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from voxlate import recipe as recipes
-from voxlate.config import fill
+from voxlate.config import fill, kind_of
+from voxlate.data.align import Preparation
 from voxlate.errors import BadInput
-from voxlate.images.intensity import Window
 from voxlate.images.volume import unit_of
 from voxlate.nets.interface import Channels
 from voxlate.nets.xmodality.adm import ADM
@@ -237,20 +237,18 @@ def _recipe(found: Found, weights: Path, changes: Mapping[str, str] | None) -> R
 
 def _header(made: Recipe, method: nn.Module) -> dict[str, Any]:
     """As run.describe; what the file does not say (seconds, training cases) is 0."""
-    scales = {}
+    scales = recipes.fixed_ranges(made)
     for name in made.data.target:
-        window = made.intensity[name]
-        if not isinstance(window, Window):
+        if name not in scales:
             raise BadInput(
-                f"intensity.{name}: expected a window, found {window.kind}: without training cases nothing else says "
-                "what the network's numbers mean. Set one."
+                f"intensity.{name}: expected a window, found {kind_of(made.intensity[name])}: without training cases "
+                "nothing else says what the network's numbers mean. Set one."
             )
-        scales[name] = [window.low, window.high]
     return {
         "recipe": recipes.to_dict(made),
         "units": {name: unit_of(name) for name in {*made.data.source, *made.data.target}},
-        "target_scales": scales,
-        "spacing_mm": None,
+        "target_scales": {name: scales[name] for name in made.data.target},
+        "preparation": asdict(Preparation()),
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
         "steps": made.train.steps,
         "seconds": 0.0,

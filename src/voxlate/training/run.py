@@ -5,7 +5,7 @@ import json
 import platform
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -110,17 +110,13 @@ def made_by() -> dict[str, Any]:
 def describe(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int, seconds: float) -> dict[str, Any]:
     """The header of a weights file: all that synthesis needs in addition to the tensors."""
     scales = {name: cohort.target_scale(recipe.intensity[name], name) for name in recipe.data.target}
-    spacing = cohort.made.get("spacing_mm")
     plain = to_dict(recipe)
     return {
         "recipe": plain,
         **({"imports": needed} if (needed := needed_code(plain)) else {}),
         "units": {name: cohort.units[name] for name in {*recipe.data.source, *recipe.data.target}},
         "target_scales": {name: [scale.low, scale.high] for name, scale in scales.items()},
-        "spacing_mm": list(spacing) if spacing else None,
-        "align": cohort.made.get("align"),
-        "align_by": cohort.made.get("fixed"),
-        "brain_from": cohort.made.get("mask_from"),
+        "preparation": asdict(cohort.preparation),
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
         "steps": steps,
         "seconds": seconds,

@@ -1,4 +1,4 @@
-"""What a model of slices is shown: whole slices, tiles, or slices on the network's own grid, and what comes back."""
+"""How a model sees the slices of a volume: whole, in tiles, or on the network's own grid, and what comes back."""
 
 import json
 from dataclasses import replace
@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from voxlate.batch import stable_id
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
-from voxlate.images.views import Tiled, Whole, resize, view, zoomed
+from voxlate.images.tiling import Tiled, Whole, resize_slices, varied_slices, zoomed
 from voxlate.images.volume import Volume
 from voxlate.recipe import from_dict
 from voxlate.synthesis.model import Model
@@ -99,17 +99,15 @@ def test_only_constant_slices_at_the_ends_are_left_out_and_only_where_all_scans_
     data[[0, 1, 3, 6]] = 5.0
     data[0, 0, 0] = 5.00001  # numpy.isclose to the others
     other[[0, 6]] = 0.0
-    one = scan_of(data)["tof"]
-    made, sight = resize({"a": one}, (16, 24))
-    assert (sight.first, made["a"].grid.shape, sight.beside()) == (2, (4, 16, 24), [0, 1, 6])
-    made, sight = resize({"a": one, "b": scan_of(other)["tof"]}, (16, 24))
-    assert (sight.first, made["b"].grid.shape, sight.beside()) == (1, (5, 16, 24), [0, 6])
+    assert varied_slices([data]) == (2, 6)
+    assert varied_slices([data, other]) == (1, 6)
+    assert varied_slices([np.ones((3, 4, 5))]) == (0, 0)
 
 
 def test_the_corner_voxels_of_resized_slices_lie_where_they_lay() -> None:
     data = np.random.default_rng(0).normal(size=(4, 9, 7))
     data[0] = 1
-    made, _ = resize(scan_of(data), (16, 24))
+    made = resize_slices(scan_of(data), (16, 24), 1, 4)
     corners = np.array([[6, 8, 3, 1], [0, 0, 1, 1], [6, 0, 2, 1]])
     moved = np.array([[23, 15, 2, 1], [0, 0, 0, 1], [23, 0, 1, 1]])
     np.testing.assert_allclose(made["tof"].affine @ moved.T, AFFINE @ corners.T, atol=1e-9)
@@ -184,6 +182,18 @@ def test_slices_draw_the_noise_of_their_places_by_the_strategy() -> None:
     np.testing.assert_allclose(shared, np.repeat(200 * first + 150, 5, axis=0), atol=1e-3)
 
 
+def test_windows_see_the_volume_as_one_item_that_starts_from_the_noise_of_its_slices() -> None:
+    """A stand-in that answers with its noise, as slices would."""
+    model, scan = stand_in(None), scan_of(np.random.default_rng(0).normal(500, 80, (5, 20, 24)))
+    slices = model.synthesise(scan, case="a", samples=2)
+    volume = model.synthesise(scan, case="a", samples=2, windows={"size": 3, "overlap": 1})
+    np.testing.assert_array_equal(volume.volume.data, slices.volume.data)
+    np.testing.assert_array_equal(volume.std["cta"].data, slices.std["cta"].data)
+    assert model.method.seen[-2:] == [(1, 5, 20, 24)] * 2
+    with pytest.raises(BadInput, match=r"expected synth\.slices of kind 'whole'"):
+        model.synthesise(scan, windows={"size": 3, "overlap": 1}, slices={"kind": "tiled"})
+
+
 def test_tiles_of_large_slices_blend_to_what_whole_slices_give() -> None:
     data = np.random.default_rng(0).normal(500, 80, (3, 300, 280))
     whole = stand_in(NETWORKS["affine"])
@@ -198,10 +208,10 @@ def test_tiles_of_large_slices_blend_to_what_whole_slices_give() -> None:
 @settings(deadline=None, max_examples=50)
 @given(st.tuples(*[st.integers(1, 40)] * 3), st.tuples(*[st.integers(2, 40)] * 2), st.floats(0, 0.9))
 def test_tiles_are_never_larger_than_the_slice(shape, patch, overlap) -> None:
-    sight = view(Tiled(), shape, (1, *patch), overlap)
-    assert sight.seen.patch == (1, min(patch[0], shape[1]), min(patch[1], shape[2]))
+    plan = Tiled().plan(shape, (1, *patch), overlap)
+    assert plan.input_tiling.patch == (1, min(patch[0], shape[1]), min(patch[1], shape[2]))
     if patch[0] >= shape[1] and patch[1] >= shape[2]:
-        assert sight.starts() == view(Whole(), shape, (1, *patch), overlap).starts()
+        assert plan.starts() == Whole().plan(shape, (1, *patch), overlap).starts()
 
 
 @pytest.mark.parametrize(
@@ -212,13 +222,13 @@ def test_tiles_are_never_larger_than_the_slice(shape, patch, overlap) -> None:
         ({"kind": "tiled", "size": [64, 64]}, "found 'synth.slices.size'"),
     ],
 )
-def test_a_wrong_way_to_show_slices_is_one_sentence(slices, words) -> None:
+def test_a_wrong_kind_of_slices_is_one_sentence(slices, words) -> None:
     with pytest.raises(BadInput, match=words):
         stand_in(None, slices=slices)
 
 
 @pytest.mark.parametrize("kind", ["tiled", "resized"])
-def test_a_model_of_volumes_has_no_slices_to_show(kind) -> None:
+def test_a_model_of_volumes_refuses_options_for_slices(kind) -> None:
     model = stand_in(None)
     deep = replace(model, recipe=replace(model.recipe, data=replace(model.recipe.data, patch=(8, 64, 64))))
     with pytest.raises(BadInput, match=f"expected kind 'whole' for a model of volumes.*found '{kind}'"):
@@ -226,7 +236,7 @@ def test_a_model_of_volumes_has_no_slices_to_show(kind) -> None:
 
 
 @pytest.mark.parametrize("kind", ["shared", "correlated"])
-def test_a_model_of_volumes_has_no_slices_to_share_noise(kind) -> None:
+def test_a_model_of_volumes_refuses_noise_that_slices_share(kind) -> None:
     values = {**RECIPE, "data": {**RECIPE["data"], "patch": [8, 64, 64]}}
     words = f"synth.noise: expected kind 'independent' for a model of volumes.*found '{kind}'. Drop synth.noise"
     with pytest.raises(BadInput, match=words):

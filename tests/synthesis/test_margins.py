@@ -1,4 +1,4 @@
-"""Where whole slices lie in what a method sees: the mid-plane in the middle, and no more than the mask's box."""
+"""The margins of whole slices: the mid-plane in the middle, and no more than the mask's box."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from voxlate.data.align import Preparation
+from voxlate.data.batches import collate
+from voxlate.data.case import prepare_case
+from voxlate.data.patches import read_patch
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
-from voxlate.images.views import Resized, Tiled, Whole, framed, resize, view
+from voxlate.images.tiling import Tiled, Whole, fit_to_mask
 from voxlate.images.volume import Volume
 from voxlate.nets.bran import Bran
 from voxlate.nets.interface import Channels
@@ -165,19 +169,23 @@ def test_slices_without_mask_are_not_drawn_and_are_the_lowest_value() -> None:
     assert result.provenance["network_calls"] == 3
 
 
+def prepared_like(scans: dict[str, Volume], of: Model):
+    return prepare_case("a", scans, Preparation(), maps=of.recipe.intensity)
+
+
 def test_an_empty_slice_would_have_been_drawn_as_the_lowest_value() -> None:
     """What is left out costs nothing but time."""
     drawn, data = model(), head(64)
-    inputs = synthesise.Inputs(drawn.recipe, scan(data))
-    assert not inputs.mask[0].any()
-    sight = view(Whole(), data.shape, (1, 64, 64), 0.5)
-    batch = inputs.batch(sight.seen, [(0, 0, 0)], [1])
-    image = drawn.method.synthesise(batch, Noise(0, [1]), drawn.recipe.synth)
+    case = prepared_like(scan(data), drawn)
+    assert not case.mask()[0].any()
+    patch = read_patch(case, drawn.recipe.data, drawn.recipe.intensity, (0, 0, 0), (1, *data.shape[1:]))
+    batch = collate(drawn.recipe.data, [patch])
+    image = drawn.method.synthesise(batch, Noise(0, batch.item), drawn.recipe.synth)
     assert (image == -1).all()
 
 
 def test_an_empty_mask_gives_the_lowest_value_everywhere(monkeypatch) -> None:
-    monkeypatch.setattr("voxlate.synthesis.inputs.foreground", lambda volume: np.zeros(volume.data.shape[1:], bool))
+    monkeypatch.setattr("voxlate.data.case.foreground", lambda volume: np.zeros(volume.data.shape[1:], bool))
     for crop in (None, 4):
         result = made(head(64), model(slices={"kind": "whole", "crop": crop}))
         assert (result == 0).all()
@@ -230,13 +238,13 @@ def test_a_frame_holds_the_mask_has_whole_multiples_and_its_middle_where_the_vol
     mask = np.zeros(shape, bool)
     box = [sorted(data.draw(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)))) for n in shape]
     mask[tuple(slice(low, high + 1) for low, high in box)] = True
-    sight = framed(view(Whole(), shape, (1, *patch), 0.5), mask, multiple, centred, crop, patch)
-    left, right, top, bottom = sight.edges
+    plan = fit_to_mask(Whole().plan(shape, (1, *patch), 0.5), mask, multiple, centred, crop, patch)
+    left, right, top, bottom = plan.margins
     height, width = shape[1] + top + bottom, shape[2] + left + right
-    assert sight.empty == {z for z in range(shape[0]) if not mask[z].any()}
+    assert plan.empty == {z for z in range(shape[0]) if not mask[z].any()}
     assert min(box[1][0] + top, box[2][0] + left) >= 0
     assert max(box[1][1] + top - height, box[2][1] + left - width) < 0
-    assert centred or crop is not None or sight.edges == (0, 0, 0, 0)
+    assert centred or crop is not None or plan.margins == (0, 0, 0, 0)
     if centred:
         assert width % multiple == 0
         assert left - right == (shape[2] - width) % 2
@@ -246,14 +254,14 @@ def test_a_frame_holds_the_mask_has_whole_multiples_and_its_middle_where_the_vol
         assert height % multiple == top % multiple == 0
 
 
-def test_only_whole_slices_are_framed_and_resized_ones_are_not_cropped() -> None:
+def test_only_whole_slices_have_margins_and_resized_ones_are_not_cropped() -> None:
     shape, mask = (2, 40, 50), np.zeros((2, 40, 50), bool)
-    tiles = view(Tiled(), shape, (1, 16, 16), 0.5)
-    assert framed(tiles, mask, 8, True, None, (16, 16)) is tiles
+    tiles = Tiled().plan(shape, (1, 16, 16), 0.5)
+    assert fit_to_mask(tiles, mask, 8, True, None, (16, 16)) is tiles
     drawn = model(slices={"kind": "resized", "size": [40, 56]})
-    _, sight = resize(scan(head(48, 40)), Resized(size=(40, 56)).size)
-    inputs = synthesise.Inputs(drawn.recipe, scan(head(56, 40)))
-    assert inputs.frame(sight).edges == (4, 4, 0, 0)
+    plan, resized = synthesise._plan(drawn, prepared_like(scan(head(48, 40)), drawn))
+    assert resized.header.shape[1:] == (40, 56)
+    assert plan.margins == (4, 4, 0, 0)
 
 
 @pytest.mark.parametrize(

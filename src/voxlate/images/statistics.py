@@ -1,0 +1,52 @@
+"""How the values of a volume are distributed: all that an intensity map may need of it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# The tails are dense because intensity maps are stated there; others are interpolated linearly between these.
+PERCENTILES = (0, 0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 25, 50, 75, 90, 95, 97, 98, 99, 99.5, 99.8, 99.9, 99.95, 100)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a set of voxels is distributed: mean, standard deviation and the values at PERCENTILES."""
+
+    mean: float
+    sd: float
+    percentiles: tuple[float, ...]
+
+    def at(self, percentile: float) -> float:
+        """The value at a percentile (0 to 100), exact at PERCENTILES and interpolated between them."""
+        return float(np.interp(percentile, PERCENTILES, self.percentiles))
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of a volume: its foreground, all of it, and the extremes of each slice along D."""
+
+    foreground: Spread
+    all: Spread
+    slice_low: tuple[float, ...]
+    slice_high: tuple[float, ...]
+
+
+def intensity_statistics(values: np.ndarray, mask: np.ndarray | None = None) -> Statistics:
+    """Statistics of a volume; values, mask: [D, H, W]. Without a mask, or with an empty one, all is foreground."""
+    everything = spread(values)
+    return Statistics(
+        foreground=spread(values, mask) if mask is not None and mask.any() else everything,
+        all=everything,
+        slice_low=tuple(float(low) for low in values.min(axis=(1, 2))),
+        slice_high=tuple(float(high) for high in values.max(axis=(1, 2))),
+    )
+
+
+def spread(values: np.ndarray, mask: np.ndarray | None = None) -> Spread:
+    """The Spread of an array of any shape, or of its values inside a mask, which must not be empty."""
+    flat = values.reshape(-1) if mask is None else values[mask > 0]
+    return Spread(
+        mean=float(flat.mean(dtype=np.float64)),
+        sd=float(flat.std(dtype=np.float64)),
+        percentiles=tuple(float(point) for point in np.percentile(flat, PERCENTILES)),
+    )

@@ -1,0 +1,231 @@
+"""One way in: the same scans give the network the same numbers in training, from disk, and at synthesis, in memory."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from voxlate.batch import Batch
+from voxlate.config import settings
+from voxlate.data.align import Preparation
+from voxlate.data.batches import Batches, batches_of, open_cohort
+from voxlate.data.find import find_cases
+from voxlate.data.prepare import prepare
+from voxlate.images.intensity import IntensityMap, Scale
+from voxlate.images.statistics import Statistics
+from voxlate.images.volume import Volume, read_volume, write_volume
+from voxlate.phantom import write_cohort
+from voxlate.recipe import from_dict
+from voxlate.synthesis.model import Model, Synthesised
+from voxlate.training.run import describe
+
+SIZE = (32, 36, 12)  # x, y, z
+WINDOW = {"kind": "window", "low": -100, "high": 1200}
+ZSCORE, MINMAX, PERCENTILE = {"kind": "zscore"}, {"kind": "minmax"}, {"kind": "percentile"}
+STRIPPED = {"kind": "translate", "inside": True, "strip": True}
+
+
+@settings
+class HalfOfTheMean(IntensityMap):
+    """An intensity map of a user's own."""
+
+    share: float = 0.5
+
+    def scale(self, statistics: Statistics | None, slice_index: int | None = None) -> Scale:
+        assert statistics is not None
+        return Scale(0.0, statistics.all.mean / self.share)
+
+
+class Recorder(torch.nn.Module):
+    """A method that keeps what it is given, and answers with its first channel."""
+
+    net = torch.nn.Identity()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[Batch] = []
+
+    def synthesise(self, batch: Batch, noise: object, how: object) -> torch.Tensor:
+        self.batches.append(batch)
+        return batch.source[:, :1]
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory) -> Path:
+    """Three phantom heads; the third has no t1."""
+    out = tmp_path_factory.mktemp("heads") / "cohort"
+    write_cohort(out, 3, SIZE, lesion="tumour", modalities=["ncct", "t1", "t2"])
+    (out / "phantom_002" / "t1.nii.gz").unlink()
+    return out
+
+
+@pytest.fixture
+def both_ways(heads: Path, tmp_path: Path) -> Callable[..., tuple[Batch, list[Batch], Synthesised]]:
+    """Of one case: the patches that training reads at the places where synthesis reads, and those of synthesis."""
+
+    def read(
+        data: dict[str, Any],
+        intensity: dict[str, Any],
+        task: dict[str, Any] | None = None,
+        case: str = "phantom_000",
+        root: Path = heads,
+        **preparation: Any,
+    ) -> tuple[Batch, list[Batch], Synthesised]:
+        recipe = from_dict(
+            {
+                "title": "recorder",
+                "data": {"source": ["ncct", "t1"], "target": ["t2"], "patch": [1, SIZE[1], SIZE[0]], **data},
+                "intensity": {"t2": WINDOW, **intensity},
+                "task": task or {"kind": "translate"},
+                "method": {"kind": "regression"},
+                "train": {"precision": "float32"},
+            },
+            "here",
+            allow_code=True,
+        )
+        cohort = prepare(root, tmp_path / "out", workers=1, shares=(1, 0, 0), **preparation)
+        header = {**describe(recipe, torch.nn.Identity(), cohort, 0, 0.0), "weights_hash": ""}
+        model = Model(Recorder(), recipe, header, torch.device("cpu"), tmp_path)
+        (files,) = [one for one in find_cases(root) if one.case == case]
+        scans = {**files.files, **({"mask": files.mask} if files.mask else {})}
+        made = model.synthesise({name: scans[name] for name in model.scan_names if name in scans}, case=case, batch=1)
+        depth = cohort.header(case).shape[0] if recipe.data.patch[0] == 1 else 1
+        places = [(case, (z, 0, 0)) for z in range(depth)]
+        (trained,) = batches_of(cohort, recipe.data, recipe.intensity, places, len(places))
+        return trained, model.method.batches, made
+
+    return read
+
+
+def assert_equal(trained: Batch, synthesised: list[Batch], mask: bool = True) -> None:
+    for name in ("source", "present", "item", *(["mask"] if mask else [])):
+        mine = torch.cat([getattr(batch, name) for batch in synthesised])
+        chosen = [trained.item.tolist().index(item) for item in torch.cat([b.item for b in synthesised]).tolist()]
+        assert torch.equal(getattr(trained, name)[chosen], mine), name
+    assert synthesised[0].source_names == trained.source_names
+    assert trained.source.std() > 0.1
+
+
+OWN = {"kind": f"{__name__}:HalfOfTheMean", "share": 0.4}
+
+
+@pytest.mark.parametrize("t1", [WINDOW, ZSCORE, MINMAX, PERCENTILE, OWN], ids=lambda one: one["kind"])
+def test_every_intensity_map_gives_the_same_network_input_both_ways(both_ways, t1) -> None:
+    trained, synthesised, _ = both_ways({}, {"ncct": PERCENTILE, "t1": t1})
+    assert len(synthesised) == len(trained) == SIZE[2]
+    assert_equal(trained, synthesised, mask=False)  # nothing asks for a mask
+
+
+@pytest.mark.parametrize(
+    ("data", "preparation"),
+    [
+        ({}, {}),
+        ({}, {"mask": "brain"}),
+        ({"stack": 2}, {}),
+        ({"patch": [16, 36, 32]}, {}),
+        ({"patch": [16, 36, 32], "stack": 1}, {}),
+        ({"patch": [1, 27, 20]}, {"spacing_mm": (20.0, 9.0, 10.0)}),
+        ({}, {"align": "midline"}),
+    ],
+    ids=["body mask", "brain mask", "stack", "thin volume", "thin volume and stack", "spacing", "midline"],
+)
+def test_every_preparation_is_repeated_at_synthesis(both_ways, data, preparation) -> None:
+    trained, synthesised, _ = both_ways(data, {"ncct": WINDOW, "t1": ZSCORE}, STRIPPED, **preparation)
+    assert_equal(trained, synthesised)
+    assert 0.05 < trained.mask.mean() < 0.95
+
+
+def copied(heads: Path, root: Path, change: Callable[[str, Volume], Volume]) -> Path:
+    """A cohort of one case whose scans are changed."""
+    for name in ("ncct", "t1", "t2"):
+        volume = read_volume(heads / "phantom_000" / f"{name}.nii.gz", name)
+        write_volume(root / "a" / f"{name}.nii.gz", change(name, volume))
+    return root
+
+
+def test_a_target_that_shows_more_than_the_sources_does_not_move_the_mask(both_ways, heads, tmp_path) -> None:
+    def change(name: str, volume: Volume) -> Volume:
+        if name == "t2":
+            volume.data[:, 2:-2, 2:-2, 2:-2] += 500
+        return volume
+
+    root = copied(heads, tmp_path / "in", change)
+    trained, synthesised, _ = both_ways({}, {"ncct": WINDOW, "t1": ZSCORE}, STRIPPED, case="a", root=root)
+    assert_equal(trained, synthesised)
+    foreground_of_all = open_cohort(tmp_path / "out").mask("a")
+    assert foreground_of_all.sum() > 1.2 * trained.mask.sum()
+
+
+def test_a_mask_file_wins_both_ways(both_ways, heads, tmp_path) -> None:
+    root = copied(heads, tmp_path / "in", lambda _, volume: volume)
+    box = read_volume(root / "a" / "t1.nii.gz", "mask")
+    box.data[:] = 0
+    box.data[:, 3:9, 8:20, 5:25] = 1
+    write_volume(root / "a" / "mask.nii.gz", box)
+    trained, synthesised, made = both_ways({}, {"ncct": WINDOW, "t1": ZSCORE}, STRIPPED, case="a", root=root)
+    assert_equal(trained, synthesised)
+    assert trained.mask.sum() == box.data.sum()
+    assert (made.volume.data[0, [0, 1, 2, 9, 10, 11]] == -100).all(), "slices outside the mask are not made"
+
+
+def test_unequal_grids_are_resampled_both_ways_and_the_answer_has_the_first_source_s_own(
+    both_ways, heads, tmp_path
+) -> None:
+    def change(name: str, volume: Volume) -> Volume:
+        if name != "t1":
+            return volume
+        affine = volume.affine @ np.diag([2.0, 2.0, 2.0, 1.0])
+        return Volume(np.ascontiguousarray(volume.data[:, ::2, ::2, ::2]), affine, volume.unit, name)
+
+    root = copied(heads, tmp_path / "in", change)
+    data = {"source": ["t1", "ncct"]}
+    maps = {"ncct": WINDOW, "t1": PERCENTILE}
+    trained, synthesised, made = both_ways(data, maps, STRIPPED, case="a", root=root, resample=True)
+    assert_equal(trained, synthesised)
+    assert made.volume.grid == read_volume(root / "a" / "t1.nii.gz").grid
+    assert made.provenance["prepared"]["fixed"] == "ncct"
+    assert "grid_of" not in made.provenance["prepared"]
+    alone = {"source": ["t1"]}
+    _, _, made = both_ways(alone, maps, case="a", root=root, resample=True)
+    assert made.provenance["prepared"]["grid_of"].startswith("t1 in place of the training's ncct")
+
+
+def test_a_missing_source_is_background_both_ways(both_ways) -> None:
+    data = {"allow_missing": True, "stack": 1}
+    trained, synthesised, _ = both_ways(data, {"ncct": WINDOW, "t1": ZSCORE}, STRIPPED, case="phantom_002")
+    assert_equal(trained, synthesised)
+    assert trained.present[0].tolist() == [True, False] * 3
+    assert trained.source_names == ("ncct", "t1", "ncct[-1]", "t1[-1]", "ncct[+1]", "t1[+1]")
+    assert (trained.source[:, 1::2] == -1).all()
+
+
+def test_a_batch_of_training_holds_the_same_patches(heads, tmp_path) -> None:
+    """Without augmentation, Batches gives what is read at its items' places."""
+    cohort = prepare(heads, tmp_path / "out", workers=1, shares=(1, 0, 0), modalities=["ncct", "t2"])
+    recipe = from_dict(
+        {
+            "title": "recorder",
+            "data": {"source": ["ncct"], "target": ["t2"], "patch": [1, SIZE[1], SIZE[0]]},
+            "intensity": {"ncct": WINDOW, "t2": PERCENTILE},
+            "method": {"kind": "regression"},
+        },
+        "here",
+    )
+    drawn = Batches(cohort, recipe.data, recipe.intensity, batch=3, steps=2)
+    places = [(one.case, (z, 0, 0)) for one in cohort.cases for z in range(SIZE[2])]
+    (every,) = batches_of(cohort, recipe.data, recipe.intensity, places, len(places))
+    for batch in (drawn[0], drawn[1]):
+        chosen = [every.item.tolist().index(item) for item in batch.item.tolist()]
+        assert batch.target is not None
+        assert every.target is not None
+        assert torch.equal(every.source[chosen], batch.source)
+        assert torch.equal(every.target[chosen], batch.target)
+
+
+def test_weights_of_before_say_how_their_cohort_was_prepared_in_other_words(tmp_path) -> None:
+    header = {"spacing_mm": [3.0, 1.0, 1.0], "align": "midline", "align_by": "ct", "brain_from": "ct"}
+    model = Model(Recorder(), None, header, torch.device("cpu"), tmp_path)  # type: ignore[arg-type]
+    assert model.preparation == Preparation((3.0, 1.0, 1.0), False, None, "ct", "midline", "brain", "ct")
