@@ -67,6 +67,8 @@ def prepare(
     cases = find_cases(root, pattern, manifest, preset, modalities)
     if align is not None:
         fixed = fixed or _clearest(cases)
+    elif resample or register is not None:
+        fixed = fixed or next(iter(_everywhere(cases)), None)  # said in cohort.json, and so to every model of it
     mask_from = (mask_from or _clearest(cases)) if mask == "brain" else None
     preparation = Preparation(spacing_mm, resample, register, fixed, align, mask, mask_from)
     _refuse_other(out, root, {one.case for one in cases})
@@ -102,8 +104,12 @@ def prepare(
 
 def _clearest(cases: list[CaseFiles]) -> str:
     """The scan that shows heads best, among those that every case has."""
-    everywhere = [name for name in cases[0].files if all(name in one.files for one in cases)]
-    return clearest({name: unit_of(name) for name in everywhere or cases[0].files})
+    return clearest({name: unit_of(name) for name in _everywhere(cases) or cases[0].files})
+
+
+def _everywhere(cases: list[CaseFiles]) -> list[str]:
+    """The modalities that every case has."""
+    return [name for name in cases[0].files if all(name in one.files for one in cases)]
 
 
 def _refuse_other(out: Path, root: Path, cases: set[str]) -> None:

@@ -1,7 +1,7 @@
 """Learns the latent space that `Latent` works in."""
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -21,6 +21,7 @@ from voxlate.nets.interface import Channels, NetSettings
 class AutoencodingSettings(MethodSettings):
     """Reconstructs every modality, one channel at a time, through a narrow Gaussian latent (Zhu et al. 2023, 2.1)."""
 
+    makes_targets: ClassVar[bool] = False
     kind: Literal["autoencoding"] = "autoencoding"
     kl_weight: Annotated[
         float, Field(ge=0, description="weight of the KL term, summed over the latent, against L1 summed over pixels")

@@ -246,6 +246,8 @@ class MethodSettings(ABC):
     """Whether the method has `bits_per_dim`."""
     takes_opponent: ClassVar[bool] = True
     """Whether the method has `attempt`, and one turn."""
+    makes_targets: ClassVar[bool] = True
+    """Whether the method makes targets from sources; an autoencoder only repeats what it is given."""
 
     @property
     def turns(self) -> Mapping[str, int]:

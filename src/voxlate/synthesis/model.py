@@ -223,6 +223,11 @@ def load(run: Path | str, device: str = "auto", allow_code: bool = False) -> Mod
     """
     path = Path(run)
     method, recipe, header = load_method(path, allow_code)
+    if not recipe.method.makes_targets:
+        raise BadInput(
+            f"{run}: expected a model that makes {' and '.join(recipe.data.target)}, found '{recipe.title}', which only "
+            "repeats what it is given. Train a method that builds on it."
+        )
     weights = path / "weights.safetensors" if path.is_dir() else path
     where = find_device(device)
     return Model(method.to(where), recipe, {**header, "weights_hash": file_hash(weights)}, where, path.resolve())
