@@ -153,6 +153,6 @@ def demo(
     from voxlate.cli.demo import demo as run
 
     with bar(err) as shown:
-        scores, page, picture = run(to, Bars(shown))
-    out.print(scores.table())
+        compared, page, picture = run(to, Bars(shown))
+    out.print(compared.table())
     print(f"picture: {picture}\nreport:  {page}")

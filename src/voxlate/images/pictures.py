@@ -130,7 +130,8 @@ def montage(
 ) -> None:
     """Write one picture with a row of tiles a case and a title a column, on black, in radiological convention.
 
-    rows: axial slices [H, W] of canonical volumes, scaled to [0, 1], each fitted into a square of `tile` pixels.
+    rows: axial slices of canonical volumes, [H, W] scaled to [0, 1] or in colours [H, W, 3], each fitted into a square
+    of `tile` pixels.
     """
     columns = max(len(row) for row in rows)
     head = 34 if any(titles) else 0
@@ -142,7 +143,7 @@ def montage(
     for number, row in enumerate(rows):
         for column, image in enumerate(row):
             turned = plane_of(np.asarray(image)[None], "axial", 0)
-            picture = Image.fromarray(np.ascontiguousarray(shades(turned, 0, 1)))
+            picture = Image.fromarray(np.ascontiguousarray(turned if turned.ndim == 3 else shades(turned, 0, 1)))
             scale = tile / max(picture.size)
             size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
             fitted = picture.resize(size, Image.Resampling.BICUBIC)
