@@ -16,7 +16,7 @@ from voxlate.report.comparison import write_page
 from voxlate.scoring.compare import Comparison, compare
 from voxlate.scoring.evaluate import evaluate
 from voxlate.synthesis.folder import find_scans, synthesise_cases
-from voxlate.synthesis.model import load
+from voxlate.synthesis.model import Model, load
 from voxlate.training.journal import Progress
 from voxlate.training.train import train
 
@@ -60,26 +60,26 @@ def demo(out: Path, progress: Progress) -> tuple[Comparison, Path, Path]:
         f"mean of {SAMPLES}": diffusion.with_options(samples=SAMPLES),
     }
     folders = [out / name.replace(" ", "_") for name in models]
-    for (answer, model), folder in zip(models.items(), folders):
-        scans = [one for one in find_scans([str(cohort)], model) if one.case in held_out]
-        synthesise_cases(
-            model,
-            scans,
-            folder,
-            progress=lambda case, done, total, answer=answer: progress(f"{answer} {case}", done, total, {}),
-        )
-        evaluate(folder, cohort)
+    for name, folder in zip(models, folders):
+        _synthesise(name, models[name], cohort, held_out, folder, progress)
     compared, page = compare(folders, names=list(models)), out / "report.html"
     write_page(compared.document, page)
     return compared, page, _picture(cohort, folders, held_out[:ROWS], recipe, out / "picture.png")
 
 
+def _synthesise(name: str, model: Model, cohort: Path, cases: list[str], out: Path, progress: Progress) -> None:
+    """Make one model's images of some cases, and score them."""
+    scans = [one for one in find_scans([str(cohort)], model) if one.case in cases]
+    synthesise_cases(model, scans, out, progress=lambda case, done, total: progress(f"{name} {case}", done, total, {}))
+    evaluate(out, cohort)
+
+
 def _picture(cohort: Path, folders: list[Path], cases: list[str], recipe: recipes.Recipe, path: Path) -> Path:
-    """A row a head, at the slice with most tumour, and a last row with a piece of the last head's skull, enlarged."""
+    """A row a head, at the slice with most tumour, and a last row with the back of the last head's skull, enlarged."""
     rows = [_row(cohort / case, [folder / case for folder in folders], recipe) for case in cases]
     height, width = rows[-1][0].shape[:2]
-    top, left = height - height // ZOOM, width // 2
-    rows.append([image[top:, left : left + height // ZOOM] for image in rows[-1]])
+    side, left = height // ZOOM, width // 6
+    rows.append([image[:side, left : left + side] for image in rows[-1]])
     (source,), (target,) = recipe.data.source, recipe.data.target
     names = [source.upper(), "regression", "one sample", f"true {target.upper()}"]
     titles = [*names, f"spread of {SAMPLES}, 0-{LARGEST_HU} HU", f"error of mean, 0-{LARGEST_HU} HU"]
