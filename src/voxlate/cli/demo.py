@@ -83,7 +83,7 @@ def _picture(cohort: Path, folders: list[Path], cases: list[str], recipe: recipe
     (source,), (target,) = recipe.data.source, recipe.data.target
     names = [source.upper(), "regression", "one sample", f"true {target.upper()}"]
     titles = [*names, f"spread of {SAMPLES}, 0-{LARGEST_HU} HU", f"error of mean, 0-{LARGEST_HU} HU"]
-    montage(rows, titles, path, tile=288)
+    montage(rows, titles, path)
     return path
 
 
