@@ -153,6 +153,6 @@ def demo(
     from voxlate.cli.demo import demo as run
 
     with progress_on(err) as bars:
-        scores, page, picture = run(to, bars)
-    out.print(scores.table())
+        compared, page, picture = run(to, bars)
+    out.print(compared.table())
     print(f"picture: {picture}\nreport:  {page}")

@@ -119,7 +119,8 @@ def montage(
 ) -> None:
     """Write one picture with a row of tiles a case and a title a column, on black, in radiological convention.
 
-    rows: axial slices [H, W] of canonical volumes, scaled to [0, 1], each fitted into a square of `tile` pixels.
+    rows: axial slices of canonical volumes, [H, W] scaled to [0, 1] or in colours [H, W, 3], each fitted into a square
+    of `tile` pixels.
     """
     columns, head = max(len(row) for row in rows), 34 if any(titles) else 0
     sheet = Image.new("RGB", (columns * (tile + gap) - gap, head + len(rows) * (tile + gap) - gap), "#000000")
@@ -128,7 +129,8 @@ def montage(
         draw.text((column * (tile + gap) + tile / 2, head / 2), title, fill="#e6e6e6", font=font, anchor="mm")
     for number, row in enumerate(rows):
         for column, image in enumerate(row):
-            picture = Image.fromarray(np.ascontiguousarray(shades(plane_of(np.asarray(image)[None], "axial", 0), 0, 1)))
+            turned = plane_of(np.asarray(image)[None], "axial", 0)
+            picture = Image.fromarray(np.ascontiguousarray(turned if turned.ndim == 3 else shades(turned, 0, 1)))
             fitted = ImageOps.pad(picture, (tile, tile), Image.Resampling.BICUBIC)
             sheet.paste(fitted, (column * (tile + gap), head + number * (tile + gap)))
     with whole_file(path) as temporary:

@@ -225,8 +225,8 @@ def load(run: Path | str, device: str = "auto", allow_code: bool = False) -> Mod
     method, recipe, header = load_method(path, allow_code)
     if not recipe.method.makes_targets:
         raise BadInput(
-            f"{run}: expected a model that makes {' and '.join(recipe.data.target)}, found '{recipe.title}', which only "
-            "repeats what it is given. Train a method that builds on it."
+            f"{run}: expected a model that makes {' and '.join(recipe.data.target)}, found '{recipe.title}', which "
+            "only repeats what it is given. Train a method that builds on it."
         )
     weights = path / "weights.safetensors" if path.is_dir() else path
     where = find_device(device)
