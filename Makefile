@@ -1,10 +1,11 @@
 # make demo    the whole way on a made-up cohort, CPU, a few minutes
 # make test    the default suite (under 10 minutes on 2 cores)
 # make check   ruff, formatting, types
+# make bench-gpu  are a GPU's kernels right, how fast and how large are networks on it
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow check bench clean
+.PHONY: install demo test test-slow check bench bench-gpu clean
 
 install: .venv/installed
 
@@ -37,6 +38,9 @@ bench: install
 	$(BIN)/python benchmarks/bench_backbones.py
 	$(BIN)/python benchmarks/bench_samplers.py --samplers ddpm euler_maruyama predictor_corrector rk45 --steps 8 32
 	$(BIN)/python benchmarks/bench_ode.py bench/samplers/run bench/samplers/phantom
+
+bench-gpu: install
+	$(BIN)/python benchmarks/bench_gpu.py
 
 clean:
 	rm -rf .venv demo bench build .pytest_cache .mypy_cache .ruff_cache

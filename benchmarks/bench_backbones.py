@@ -1,4 +1,4 @@
-"""Arithmetic speed of paper 001's four networks, as a share of that of the machine's own convolutions in the same run.
+"""Arithmetic speed of paper 001's four networks, as a share of the machine's own convolutions in the same run.
 
 python benchmarks/bench_backbones.py [--quick] [--nets adm unet] [--clock cpu]     writes bench/backbones.json
 A network's operations are what torch.utils.flop_counter counts (two a multiply-add; no norms, no activations).
@@ -9,7 +9,7 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -62,15 +62,16 @@ class Speed:
 def build(name: str) -> nn.Module:
     """The network as published: the U-Net regresses, the others denoise."""
     noisy = name != "unet"
-    return NETS[name].build(Channels({"image": 1}, out=1, state=int(noisy), noisy=noisy))
+    return NETS[name].build(Channels(images={"image": 1}, out=1, state=int(noisy), noisy=noisy))
 
 
 def steps(name: str, net: nn.Module, size: int, batch: int, low: bool) -> dict[str, Callable[[], object]]:
     """The two tasks: a forward pass, and a training step with Adam."""
     device = next(net.parameters()).device
     x, y, target = torch.randn(3, batch, 1, 1, size, size, device=device)
-    regresses = name == "unet"
-    inputs = NetworkInput({"image": y}, None if regresses else x, log_snr=None if regresses else x.new_zeros(batch))
+    inputs = NetworkInput({"image": y})
+    if name != "unet":
+        inputs = replace(inputs, state=x, log_snr=x.new_zeros(batch))
 
     def call() -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=low):

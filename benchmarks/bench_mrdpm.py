@@ -1,4 +1,4 @@
-"""What MAP and BRAN cost beside the denoiser of paper 000, and what a case takes whole and cropped to its mask.
+"""What MAP and BRAN add to the denoiser of paper 000, and what a case takes whole and cropped to its mask.
 
 python benchmarks/bench_mrdpm.py [--quick] [--case] [--small] [--device cuda]     writes bench/mrdpm.json
 Weights are fresh. All is timed in turns, medians over rounds after one that is not counted.
@@ -192,8 +192,8 @@ def show_parts(
     parts |= timed(trainings(chosen.size, chosen.train_batch, names, device), chosen.repeats, clock)
     for name, seconds in parts.items():
         console.print(f"{name:24} {seconds:.4f} s")
-    denoiser, told, bran, alone, both = parts.values()
-    sampling = (chosen.steps * (told - denoiser) + bran) / (chosen.steps * denoiser)
+    denoiser, with_map, bran, alone, both = parts.values()
+    sampling = (chosen.steps * (with_map - denoiser) + bran) / (chosen.steps * denoiser)
     training = (both - alone) / alone
     for where, share in ((f"one sampling of {chosen.steps} steps", sampling), ("a training step", training)):
         verdict = "reached" if share < AIM else "missed"

@@ -27,8 +27,8 @@ from voxlate.nets.unet import UNet
 
 Step = Callable[[], object]
 OURS, PEERS = "voxlate", ("diffusers", "monai")
-CHANNELS = Channels({"image": 1}, out=1, state=1, noisy=True)
 TARGETS = {"default": 2.0, "same precision": 1.1, "float32 share": 0.75, "bfloat16 share": 0.65}
+CHANNELS = Channels(images={"image": 1}, out=1, state=1, noisy=True)
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,6 @@ class Share:
         return self.network_flops_per_second / self.ceiling_flops_per_second
 
 
-def given(x: Tensor, y: Tensor, log_snr: Tensor) -> NetworkInput:
-    return NetworkInput({"image": y}, x, log_snr=log_snr)
-
-
 def networks(settings: UNet) -> dict[str, tuple[nn.Module, Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]]]:
     """Ours and the peers' of the same widths and depth, each with the way it is called on (state, image, time)."""
     from diffusers import UNet2DModel
@@ -91,10 +87,15 @@ def networks(settings: UNet) -> dict[str, tuple[nn.Module, Callable[[nn.Module, 
         num_head_channels=settings.head_width,
     )
     return {
-        OURS: (ours, lambda net, x, y, t: net(given(x[:, :, None], y[:, :, None], t)).image[:, :, 0]),
+        OURS: (ours, _ours),
         "diffusers": (diffusers, lambda net, x, y, t: net(torch.cat([x, y], 1), t).sample),
         "monai": (monai, lambda net, x, y, t: net(torch.cat([x, y], 1), t)),
     }
+
+
+def _ours(net: nn.Module, x: Tensor, y: Tensor, t: Tensor) -> Tensor:
+    image: Tensor = net(NetworkInput({"image": y[:, :, None]}, x[:, :, None], log_snr=t)).image
+    return image[:, :, 0]
 
 
 def steps(settings: UNet, size: int, batch: int, train: bool) -> dict[tuple[str, str], Step]:
@@ -164,7 +165,7 @@ def shares(size: int, repeats: int) -> list[Share]:
 
         def network(low: bool = dtype == torch.bfloat16) -> None:
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=low):
-                net(given(x, y, log_snr))
+                net(NetworkInput({"image": y}, x, log_snr=log_snr))
 
         taken = medians({("network", precision): network, ("ceiling", precision): convolve}, repeats)
         with FlopCounterMode(display=False) as counter:

@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from voxlate.cli.progress import Bars, bar
+from voxlate.cli.progress import progress_on
 from voxlate.files import read_json, write_json
 from voxlate.scoring.evaluate import evaluate
 from voxlate.synthesis.folder import find_scans, synthesise_cases
@@ -26,9 +26,9 @@ MEASURES = {"mae": "MAE", "psnr": "PSNR", "gradient_strength": "gradient", "grad
 def measure(model: Model, chosen: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Mean scores over the cases of the synthesised modality, and the seconds that synthesis took."""
     scans = find_scans([str(chosen.cohort)], model, split=chosen.split or None)
-    with tempfile.TemporaryDirectory() as folder, bar(console) as shown:
+    with tempfile.TemporaryDirectory() as folder, progress_on(console) as bars:
         start = time.perf_counter()
-        synthesise_cases(model, scans, Path(folder), seed=chosen.seed, progress=Bars(shown))
+        synthesise_cases(model, scans, Path(folder), seed=chosen.seed, progress=bars)
         seconds = time.perf_counter() - start
         document = evaluate(Path(folder), chosen.cohort, mask=chosen.mask).document()
     (part,) = document["modalities"].values()

@@ -1,4 +1,4 @@
-"""Our RK45 beside scipy's on the probability-flow ODE of a trained model: the same picture, and how long each takes.
+"""Our RK45 against scipy's on the probability-flow ODE of a trained model: the same picture, and how long each takes.
 
 python benchmarks/bench_ode.py RUN COHORT [--split val] [--slices 2] [--tolerance 1e-7]     writes bench/ode.json
 Both see float32 networks and one slice at a time; scipy keeps its state in float64. A target of paper 002's issue: the
@@ -7,7 +7,9 @@ pictures agree to 1e-4 (network units, whose range is 2) and ours is faster.
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -16,27 +18,30 @@ from rich.table import Table
 from scipy.integrate import solve_ivp
 
 from voxlate.batch import Batch
-from voxlate.data.batches import collate
-from voxlate.data.case import prepare_case
-from voxlate.data.patches import read_patch
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.ode import Slope, rk45, velocity
+from voxlate.diffusion.sample import SamplerSettings
 from voxlate.files import write_json
-from voxlate.images.volume import read_volume
 from voxlate.methods.diffusion import Diffusion
 from voxlate.synthesis.folder import find_scans
 from voxlate.synthesis.model import Model, load
 
 
 def slices(model: Model, cohort: Path, split: str | None, count: int) -> list[Batch]:
-    """The middle slice of the first cases."""
-    found, recipe = [], model.recipe
+    """The middle slice of the first cases, as the model itself asks its method for it."""
+    found = []
     for scans in find_scans([str(cohort)], model, split=split)[:count]:
-        volumes = {name: read_volume(scans.files[name], name) for name in recipe.data.source}
-        case = prepare_case(scans.case, volumes, model.preparation_for(volumes), maps=recipe.intensity)
-        depth, height, width = case.header.shape
-        patch = read_patch(case, recipe.data, recipe.intensity, (depth // 2, 0, 0), (1, height, width))
-        found.append(collate(recipe.data, [patch]))
+        asked: list[Batch] = []
+
+        def note(batch: Batch, noise: Noise, how: SamplerSettings, asked: list[Batch] = asked) -> torch.Tensor:
+            asked.append(batch)
+            return batch.source.new_zeros(len(batch), len(model.recipe.data.target), *batch.source.shape[2:])
+
+        with patch.object(model.method, "synthesise", note):
+            model.synthesise(scans.files, case=scans.case, samples=1)
+        middle = asked[len(asked) // 2]
+        first = {name: value[:1] for name, value in vars(middle).items() if isinstance(value, torch.Tensor)}
+        found.append(replace(middle, **first))
     return found
 
 

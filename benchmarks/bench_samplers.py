@@ -17,7 +17,7 @@ import matplotlib
 from rich.console import Console
 from rich.table import Table
 
-from voxlate.cli.progress import Bars, bar
+from voxlate.cli.progress import progress_on
 from voxlate.files import read_json, whole_file, write_json
 from voxlate.scoring.evaluate import evaluate
 from voxlate.synthesis.folder import find_scans, synthesise_cases
@@ -33,8 +33,8 @@ MEASURES = {"mae": "MAE", "psnr": "PSNR (dB)", "gradient_strength": "edges over 
 def measure(model: Model, cohort: Path, split: str | None, features: str, console: Console) -> dict[str, Any]:
     """Mean scores over the cases and seconds a slice of one sampler at one number of steps."""
     scans = find_scans([str(cohort)], model, split=split)
-    with tempfile.TemporaryDirectory() as folder, bar(console) as shown:
-        made = synthesise_cases(model, scans, Path(folder), progress=Bars(shown))
+    with tempfile.TemporaryDirectory() as folder, progress_on(console) as bars:
+        made = synthesise_cases(model, scans, Path(folder), progress=bars)
         effort = [read_json(one / "provenance.json") for one in made]
         document = evaluate(Path(folder), cohort, features=features).document()
     (part,) = document["modalities"].values()

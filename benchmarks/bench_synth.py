@@ -1,4 +1,4 @@
-"""What synthesis costs beside its network, and how much memory a large volume takes.
+"""What synthesis costs in addition to its network, and how much memory a large volume takes.
 
 python benchmarks/bench_synth.py [--quick]     writes bench/synth.json
 """

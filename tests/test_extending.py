@@ -64,6 +64,24 @@ def test_code_is_imported_only_where_it_is_allowed_and_found(voxlate, cohort, pr
         recipe.read(str(path), {"net.kind": "own_parts:Large"})
 
 
+@pytest.mark.parametrize(
+    "where", [("net", "kind"), ("method", "loss"), ("synth", "sampler"), ("task", "kind"), ("intensity", "t1", "kind")]
+)
+def test_no_name_in_the_header_of_a_foreign_model_is_imported(where, tmp_path, monkeypatch):
+    (tmp_path / "harmful.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plain = recipe.to_dict(recipe.read("t1_to_t2_brain"))
+    for name in ("harmful:Net", "harmful:net.inner", "harmful: net", "härmful:Net"):
+        changed = json.loads(json.dumps(plain))
+        *tables, last = where
+        table = changed
+        for key in tables:
+            table = table[key]
+        table[last] = name
+        with pytest.raises(BadInput):
+            recipe.from_dict(changed, "weights (header)").synth.bound_sampler()
+
+
 @settings
 class Blend(NetSettings):
     """A weight for each source, by name."""

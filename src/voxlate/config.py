@@ -16,7 +16,7 @@ from pydantic_core import core_schema
 from voxlate.errors import BadInput
 
 T = TypeVar("T")
-IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")  # "my_package.my_module:MyNet"
+IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)  # "my_package.my_module:MyNet"
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -79,6 +79,8 @@ def _plain(value: Any, inner: Any) -> Any:
 
 def imported(name: str) -> Any:
     """What "my_package.my_module:MyNet" names; raises BadInput where there is no such package or name."""
+    if not IMPORT.fullmatch(name):  # what `imports` does not list is never imported
+        raise BadInput(f'expected "module:name", in plain letters, found {name!r}. Change it.')
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
@@ -93,7 +95,7 @@ def imported(name: str) -> Any:
 
 def imports(values: Any) -> list[str]:
     """Every "module:name" in plain tables, sorted: the code that filling settings from them imports."""
-    return sorted(set(re.findall(f'"({IMPORT.pattern})"', json.dumps(values))))
+    return sorted(set(re.findall(f'"({IMPORT.pattern})"', json.dumps(values, ensure_ascii=False), re.ASCII)))
 
 
 def kind_of(settings_object: Any) -> str:

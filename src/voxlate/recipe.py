@@ -45,6 +45,7 @@ AnyMethod = Annotated[
 AnyNet = Annotated[
     UNet | Bran | ResNet | KLAutoencoder | PlainUNet | ADM | UViT | DiT, Field(discriminator="kind"), Importable()
 ]
+AnyIntensity = Annotated[Intensity, Importable()]
 StartFrom = Annotated[
     str | None, Field(description="earlier stage whose weights it begins with; what that lacks starts fresh")
 ]
@@ -188,7 +189,7 @@ class Recipe:
 
     title: Annotated[str, Field(description="one line for people")]
     data: Annotated[DataSettings, Field(description="what the method sees")]
-    intensity: Annotated[dict[str, Intensity], Field(description="a map to network units for each modality")]
+    intensity: Annotated[dict[str, AnyIntensity], Field(description="a map to network units for each modality")]
     task: Annotated[AnyTask, Field(description="how batches become problems")] = Translate()
     method: Annotated[AnyMethod, Field(description="what is learned")]
     opponent: Annotated[OpponentSettings | None, Field(description="a critic of the images; unset: none")] = None

@@ -1,6 +1,7 @@
 """The command line: what its options reach."""
 
 import json
+import re
 
 import nibabel as nib
 import numpy as np
@@ -18,7 +19,7 @@ def published(tmp_path):
     """A narrow ADM in the published key style, all weights small."""
     import torch
 
-    net = ADM(width=32, heads=2).build(Channels(images={"tof": 1}, out=1, state=1, noisy=True))
+    net = ADM(width=32, heads=2).build(Channels({"tof": 1}, out=1, state=1, noisy=True))
     torch.manual_seed(0)
     arrays = {key: 0.02 * torch.randn(slot.shape) for key, slot in layout(net).items()}
     save_file(arrays, tmp_path / "adm.safetensors")
@@ -88,6 +89,16 @@ def test_a_recipe_may_say_how_it_differs_from_another(tmp_path, tiny):
     assert (more.train.steps, more.synth.samples) == (7, 3)
     assert more.train.batch == base.train.batch
     assert more.net == base.net
+
+
+def test_without_a_terminal_progress_is_lines_with_the_time_left(voxlate, tmp_path, monkeypatch):
+    monkeypatch.setattr("voxlate.cli.progress.SECONDS", 0.0)
+    answer = voxlate("phantom", "--out", tmp_path / "heads", "--cases", 3, "--size", 16, 16, 8, "--modality", "ct")
+    assert answer.code == 0, answer.err
+    lines = answer.err.splitlines()
+    assert lines[-1].startswith("phantom 3/3")
+    assert any(re.fullmatch(r"phantom 2/3, 0:00:\d\d left", line) for line in lines)
+    assert "\x1b" not in answer.err
 
 
 def test_a_recipe_that_is_its_own_base_is_refused(voxlate, tmp_path):

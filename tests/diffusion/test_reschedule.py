@@ -102,9 +102,8 @@ class PerfectNet(nn.Module):
     """Says v of E[x0 | x] of two tissues that the source image moves up or down."""
 
     def forward(self, inputs: NetworkInput) -> Output:
-        x, log_snr = inputs.state, inputs.log_snr
-        alpha, sigma = preserving(log_snr)
-        offset = next(iter(inputs.images.values()))
+        x, (offset,) = inputs.state, inputs.images.values()
+        alpha, sigma = preserving(inputs.log_snr)
         x0 = offset + TWO_TISSUES.denoise(x - alpha.reshape(-1, 1, 1, 1, 1) * offset, alpha, sigma)
         return Output(target(x0, to_eps(x0, x, alpha, sigma), alpha, sigma, "v"))
 

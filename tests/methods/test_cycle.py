@@ -104,7 +104,7 @@ def test_critics_see_true_and_made_images_each_with_background_around_its_own_bo
     assert (made[..., 4:, :] == BACKGROUND).all()
 
 
-def test_a_source_is_translated_the_same_whatever_target_lies_beside_it() -> None:
+def test_a_source_is_translated_the_same_whatever_target_comes_with_it() -> None:
     full = batch()
     method = lines(task=Translate(strip=True, inside=True))
     one = method.loss("generators", full, Noise(0, full.item))
@@ -135,16 +135,16 @@ def test_other_tasks_and_an_identity_between_unequal_channels_are_refused() -> N
 
 def test_the_history_shows_half_old_images_each_at_most_twice_and_none_that_was_never_made() -> None:
     history, size, count = History(50), 50, 1000
-    shown = []
+    seen = []
     for step in range(count // 4):
         made = torch.arange(4 * step, 4 * step + 4.0).view(4, 1, 1, 1, 1)
-        shown += history.swap(made, Noise(step, range(4))).flatten().int().tolist()
-    assert shown[:size] == list(range(size))  # filling up: the images themselves
-    assert all(number <= step for step, number in enumerate(shown))
+        seen += history.swap(made, Noise(step, range(4))).flatten().int().tolist()
+    assert seen[:size] == list(range(size))  # filling up: the images themselves
+    assert all(number <= step for step, number in enumerate(seen))
     assert len(history.images) == size
-    assert max(shown.count(number) for number in range(size)) == 2  # when they were new, and when they were replaced
-    assert max(shown.count(number) for number in range(size, count)) == 1
-    fresh = sum(number == step for step, number in enumerate(shown[size:], start=size)) / (count - size)
+    assert max(seen.count(number) for number in range(size)) == 2  # when they were new, and when they were replaced
+    assert max(seen.count(number) for number in range(size, count)) == 1
+    fresh = sum(number == step for step, number in enumerate(seen[size:], start=size)) / (count - size)
     assert fresh == pytest.approx(0.5, abs=4 * 0.5 / (count - size) ** 0.5)
 
 

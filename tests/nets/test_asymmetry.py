@@ -4,12 +4,13 @@ import dataclasses
 
 import pytest
 import torch
-from asked import answer, channels, given, output
+from calling import ask, channels
 from torch import Tensor, nn
 
 from voxlate.nets.asymmetry import AsymmetryPrior, Sampling, mirrored, on_grid
 from voxlate.nets.blocks import Sinusoidal
 from voxlate.nets.bran import Bran
+from voxlate.nets.interface import NetworkInput
 from voxlate.nets.unet import ResidualUNet, UNet
 
 PUBLISHED = UNet(
@@ -56,10 +57,11 @@ def test_at_first_the_prior_changes_nothing_and_then_it_does() -> None:
     with torch.no_grad():
         for parameter in (*net.head.parameters(), *plain.head.parameters()):
             parameter.fill_(0.1)
-    both = given(images, features=features)
-    assert torch.equal(answer(net, x, both, log_snr), answer(plain, x, given(images), log_snr))
+    given = ask(net, x, images, log_snr, features=features)
+    assert torch.equal(given, ask(plain, x, images, log_snr))
     shaken(net.prior)  # type: ignore[arg-type]
-    assert not torch.allclose(answer(net, x, both, log_snr), answer(plain, x, given(images), log_snr))
+    given = ask(net, x, images, log_snr, features=features)
+    assert not torch.allclose(given, ask(plain, x, images, log_snr))
 
 
 def test_a_symmetric_head_has_no_asymmetry() -> None:
@@ -133,11 +135,11 @@ def test_predictor_prior_and_denoiser_mirror_their_answer_with_the_patient_if_ke
                 module.weight.copy_((module.weight + module.weight.flip(-1)) / 2)
     x, images, log_snr = torch.randn(2, 1, 1, 16, 16), torch.randn(2, 2, 1, 16, 16), torch.zeros(2)
 
-    def denoised(x: Tensor, images: Tensor) -> Tensor:
-        features = output(predictor, None, given(images)).extras["features"]
-        return answer(net, x, given(images, features=features), log_snr)
+    def answer(x: Tensor, images: Tensor) -> Tensor:
+        features = predictor(NetworkInput({"image": images})).extras["features"]
+        return ask(net, x, images, log_snr, features=features)
 
     with torch.no_grad():
-        straight, turned = denoised(x, images), denoised(x.flip(-1), images.flip(-1)).flip(-1)
+        straight, turned = answer(x, images), answer(x.flip(-1), images.flip(-1)).flip(-1)
     assert straight.std() > 1e-3
     torch.testing.assert_close(turned, straight, rtol=1e-3, atol=1e-5)

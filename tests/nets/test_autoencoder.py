@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from asked import channels
+from calling import channels
 
 from voxlate.nets.autoencoder import AutoencoderNet, KLAutoencoder
 

@@ -4,11 +4,12 @@ from itertools import product
 
 import pytest
 import torch
-from asked import answer, channels, given, output
+from calling import ask, channels
 from torch import nn
 
 from voxlate.errors import BadInput
 from voxlate.nets.bran import Bran, BranNet, DropBlock, RegionalFilters, one_hot
+from voxlate.nets.interface import NetworkInput
 
 
 def count(module: nn.Module) -> int:
@@ -17,11 +18,6 @@ def count(module: nn.Module) -> int:
 
 def built(net: Bran, sources: int = 2, targets: int = 1) -> BranNet:
     return net.build(channels(0, sources, targets, noisy=False))
-
-
-def with_features(net: BranNet, images: torch.Tensor):
-    found = output(net, None, given(images))
-    return found.image, found.extras["features"]
 
 
 def symmetric(net: nn.Module) -> None:
@@ -86,7 +82,7 @@ def test_the_guide_decides_hard_and_learns_as_if_soft() -> None:
 def test_the_guide_of_every_stage_learns() -> None:
     torch.manual_seed(0)
     net = built(Bran(width=4, stages=3, hidden=4)).train()
-    answer(net, None, given(torch.randn(2, 2, 1, 16, 16)), None).square().mean().backward()
+    ask(net, None, torch.randn(2, 2, 1, 16, 16), None).square().mean().backward()
     guides = [module.guide.weight.grad for module in net.modules() if isinstance(module, RegionalFilters)]
     assert len(guides) == 3
     assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in guides)
@@ -98,17 +94,24 @@ def test_the_mirrored_patient_has_the_mirrored_answer_and_features_if_kernels_ar
     net = built(Bran(width=4, stages=3, hidden=4)).eval()
     symmetric(net)
     images = torch.randn(2, 2, 1, 16, width)
-    (out, features), (mirrored, others) = (with_features(net, turned) for turned in (images, images.flip(-1)))
+    straight, turned = (net(NetworkInput({"image": one})) for one in (images, images.flip(-1)))
+    out, features, mirrored, others = (
+        straight.image,
+        straight.extras["features"],
+        turned.image,
+        turned.extras["features"],
+    )
     assert out.std() > 1e-5
     torch.testing.assert_close(mirrored.flip(-1), out, rtol=1e-4, atol=1e-6)
-    for one, other, width in zip(features, others, net.net.feature_channels, strict=True):
-        assert one.shape[1] == width
+    for one, other, count in zip(features, others, net.net.feature_channels, strict=True):
+        assert one.shape[1] == count
         torch.testing.assert_close(other.flip(-1), one, rtol=1e-4, atol=1e-6)
 
 
 def test_features_have_a_half_a_quarter_and_an_eighth_of_the_size() -> None:
     net = built(Bran(width=4, stages=4, hidden=4)).eval()
-    out, features = with_features(net, torch.randn(1, 2, 3, 20, 16))  # padded to 32 x 16
+    answer = net(NetworkInput({"image": torch.randn(1, 2, 3, 20, 16)}))  # padded to 32 x 16
+    out, features = answer.image, answer.extras["features"]
     assert out.shape == (1, 1, 3, 20, 16)
     assert [tuple(one.shape) for one in features] == [(1, 8, 3, 16, 8), (1, 16, 3, 8, 4), (1, 32, 3, 4, 2)]
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from asked import answer, channels, given
+from calling import ask, channels
 from torch import nn
 
 from voxlate.errors import BadInput
@@ -34,7 +34,7 @@ def test_its_kernels_start_with_the_published_spread_and_its_biases_at_0() -> No
 def test_every_size_comes_back(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     net = built(ResNet(width=4, blocks=1), 2, 3)
-    out = answer(net, None, given(torch.randn(2, 2, 3, *size)), None)
+    out = ask(net, None, torch.randn(2, 2, 3, *size), None)
     assert out.shape == (2, 3, 3, *size)
     assert out.abs().max() <= 1
 
@@ -43,8 +43,8 @@ def test_each_slice_is_translated_by_itself() -> None:
     torch.manual_seed(0)
     net = built(ResNet(width=4, blocks=2)).double()
     images = torch.randn(2, 1, 3, 16, 16, dtype=torch.double)
-    together = answer(net, None, given(images), None)
-    torch.testing.assert_close(answer(net, None, given(images[1:, :, 2:]), None), together[1:, :, 2:])
+    together = ask(net, None, images, None)
+    torch.testing.assert_close(ask(net, None, images[1:, :, 2:], None), together[1:, :, 2:])
 
 
 def test_brightness_and_contrast_of_a_whole_slice_are_normalised_away() -> None:
@@ -52,7 +52,7 @@ def test_brightness_and_contrast_of_a_whole_slice_are_normalised_away() -> None:
     torch.manual_seed(0)
     net = built(ResNet(width=4, blocks=2)).double()
     images = torch.randn(1, 1, 1, 16, 16, dtype=torch.double) * 100  # large against the norm's epsilon
-    a, b = (answer(net, None, given(x), None) for x in (images, 3 * images + 70))
+    a, b = (ask(net, None, x, None) for x in (images, 3 * images + 70))
     torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
 
 

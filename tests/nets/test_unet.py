@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from asked import answer, channels, given
+from calling import ask, channels
 from torch import Tensor, nn
 
 from voxlate.errors import BadInput
 from voxlate.nets.blocks import Fourier, Sinusoidal
-from voxlate.nets.interface import NetworkInput
 from voxlate.nets.unet import ResidualUNet, UNet
 
 TINY = UNet(width=8, multipliers=(1, 2), blocks=1, head_width=8, groups=4, zero_init=False)
@@ -18,13 +17,13 @@ LATENT = UNet(width=128, multipliers=(1, 2, 3, 4), attention=(1, 2, 3))
 SMALL_LATENT = UNet(width=64, multipliers=(1, 2, 3, 4), attention=(2, 3))
 
 
+def _volumetric(net: nn.Module) -> dict[str, nn.Parameter]:
+    """What a slice-wise network lacks: train.only = "volumetric"."""
+    return {name: parameter for name, parameter in net.named_parameters() if ".volumetric." in f".{name}"}
+
+
 def _numbers(net: nn.Module) -> int:
     return sum(tensor.numel() for tensor in net.state_dict().values())
-
-
-def volumetric_parameters(net: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that a slice-wise network lacks: those of the convolutions along depth."""
-    return {name: parameter for name, parameter in net.named_parameters() if ".volumetric." in f".{name}"}
 
 
 def _tiny(code: int = 0, feature_channels: tuple[int, ...] = (), **changes: Any) -> ResidualUNet:
@@ -33,10 +32,10 @@ def _tiny(code: int = 0, feature_channels: tuple[int, ...] = (), **changes: Any)
     return net.build(channels(1, 1, 1, code=code, features=feature_channels)).eval()
 
 
-def _inputs(*size: int, batch: int = 2) -> tuple[Tensor, NetworkInput, Tensor]:
+def _inputs(*size: int, batch: int = 2) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(5)
     x, image = torch.randn(2, batch, 1, *size, generator=generator)
-    return x, given(image), torch.linspace(-3, 4, batch)
+    return x, image, torch.linspace(-3, 4, batch)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +73,7 @@ def test_published_networks_have_their_parameter_counts(
 def test_volumetric_layers_have_their_parameter_counts(net: UNet, expected: int) -> None:
     with torch.device("meta"):
         built = dataclasses.replace(net, volumetric=True).build(channels(3, 3, 3))
-    assert sum(p.numel() for p in volumetric_parameters(built).values()) == expected
+    assert sum(p.numel() for p in _volumetric(built).values()) == expected
 
 
 def test_decoder_injection_leaves_the_encoder_without_embedding_layers() -> None:
@@ -93,22 +92,22 @@ def test_a_slice_wise_checkpoint_lacks_only_volumetric_keys_and_gives_the_same_o
     flat, deep = _tiny(attention=(1,)), _tiny(attention=(1,), volumetric=True)
     missing, unexpected = deep.load_state_dict(flat.state_dict(), strict=False)
     assert not unexpected
-    assert set(missing) == set(volumetric_parameters(deep))
+    assert set(missing) == set(_volumetric(deep))
     for depth in (1, 3):
         inputs = _inputs(depth, 8, 8)
-        assert (answer(flat, *inputs) - answer(deep, *inputs)).abs().max() <= 1e-6
+        assert (ask(flat, *inputs) - ask(deep, *inputs)).abs().max() <= 1e-6
 
 
 def test_a_slice_reaches_as_far_along_depth_as_there_are_volumetric_layers() -> None:
     net = _tiny(multipliers=(1,), volumetric=True, middle_attention=True)
-    for name, parameter in volumetric_parameters(net).items():
+    for name, parameter in _volumetric(net).items():
         if name.endswith("weight"):
             nn.init.normal_(parameter, std=0.3)
-    reach = sum(name.endswith("weight") for name in volumetric_parameters(net))
+    reach = sum(name.endswith("weight") for name in _volumetric(net))
     assert reach == 2 * 5 + 2  # 5 residual blocks, stem and head
     x, condition, log_snr = _inputs(2 * reach + 3, 4, 4, batch=1)
     x = x.requires_grad_()
-    out = answer(net, x, condition, log_snr)[0, 0, 0].sum()
+    out = ask(net, x, condition, log_snr)[0, 0, 0].sum()
     touched = torch.autograd.grad(out, x)[0].abs().amax(dim=(0, 1, 3, 4)) > 0
     assert touched[: reach + 1].all()
     assert not touched[reach + 1 :].any()
@@ -117,9 +116,8 @@ def test_a_slice_reaches_as_far_along_depth_as_there_are_volumetric_layers() -> 
 def test_slices_do_not_see_each_other_without_volumetric_layers() -> None:
     net = _tiny(attention=(1,))
     x, condition, log_snr = _inputs(3, 8, 8)
-    assert condition.images["all"] is not None
-    alone = answer(net, x[:, :, 1:2], given(condition.images["all"][:, :, 1:2]), log_snr)
-    torch.testing.assert_close(answer(net, x, condition, log_snr)[:, :, 1:2], alone, atol=1e-5, rtol=1e-4)
+    alone = ask(net, x[:, :, 1:2], condition[:, :, 1:2], log_snr)
+    torch.testing.assert_close(ask(net, x, condition, log_snr)[:, :, 1:2], alone, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -133,10 +131,9 @@ def test_slices_do_not_see_each_other_without_volumetric_layers() -> None:
 def test_a_batch_of_many_equals_batches_of_one(changes: dict[str, Any]) -> None:
     net = _tiny(**changes)
     x, condition, log_snr = _inputs(2, 8, 8, batch=3)
-    assert condition.images["all"] is not None
-    many = answer(net, x, condition, log_snr)
+    many = ask(net, x, condition, log_snr)
     for item in range(3):
-        one = answer(net, x[item : item + 1], given(condition.images["all"][item : item + 1]), log_snr[item : item + 1])
+        one = ask(net, x[item : item + 1], condition[item : item + 1], log_snr[item : item + 1])
         torch.testing.assert_close(many[item : item + 1], one, atol=1e-5, rtol=1e-4)
     assert (many[0] - many[1]).abs().max() > 1e-3
 
@@ -145,34 +142,34 @@ def test_volume_kernels_see_neighbouring_slices() -> None:
     net = _tiny(kernel="3x3x3", depth_halvings=1)
     x, condition, log_snr = _inputs(3, 8, 8)
     x = x.requires_grad_()
-    (touched,) = torch.autograd.grad(answer(net, x, condition, log_snr)[:, :, 0].sum(), x)
+    (touched,) = torch.autograd.grad(ask(net, x, condition, log_snr)[:, :, 0].sum(), x)
     assert touched[:, :, 1].abs().max() > 0
 
 
 def test_a_fresh_network_gives_zero() -> None:
     x, condition, log_snr = _inputs(1, 8, 8)
-    assert torch.equal(answer(_tiny(zero_init=True), x, condition, log_snr), torch.zeros_like(x))
+    assert torch.equal(ask(_tiny(zero_init=True), x, condition, log_snr), torch.zeros_like(x))
 
 
 @pytest.mark.parametrize("size", [(1, 9, 14), (2, 3, 2)])
 def test_any_size_equals_the_padded_image_cropped(size: tuple[int, int, int]) -> None:
     net = _tiny(patch=2)
     x, condition, log_snr = _inputs(*size)
-    out = answer(net, x, condition, log_snr)
+    out = ask(net, x, condition, log_snr)
     assert out.shape == x.shape
     mode = "reflect" if size[2] > 2 else "replicate"
     pad = (0, -size[2] % 4, 0, -size[1] % 4, 0, 0)
-    wide = [nn.functional.pad(part, pad, mode=mode) for part in (x, condition.images["all"])]
-    whole = answer(net, wide[0], given(wide[1]), log_snr)
+    wide = [nn.functional.pad(part, pad, mode=mode) for part in (x, condition)]
+    whole = ask(net, wide[0], wide[1], log_snr)
     torch.testing.assert_close(out, whole[..., : size[1], : size[2]], atol=1e-6, rtol=1e-5)
 
 
 def test_bfloat16_stays_within_a_hundredth_of_float32() -> None:
     net = _tiny(attention=(1,))
     x, condition, log_snr = _inputs(1, 16, 16)
-    exact = answer(net, x, condition, log_snr)
+    exact = ask(net, x, condition, log_snr)
     with torch.autocast("cpu", torch.bfloat16):
-        rough = answer(net, x, condition, log_snr)
+        rough = ask(net, x, condition, log_snr)
     assert rough.dtype == torch.float32
     assert exact.std() > 0.3
     assert (rough - exact).square().mean().sqrt() <= 1e-2
@@ -185,7 +182,7 @@ def test_inner_maps_stay_bfloat16_and_channels_last_under_autocast() -> None:
         if isinstance(module, nn.Conv2d | nn.GroupNorm):
             module.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     with torch.autocast("cpu", torch.bfloat16):
-        answer(net, *_inputs(1, 16, 16))
+        ask(net, *_inputs(1, 16, 16))
     assert all(h.is_contiguous(memory_format=torch.channels_last) for h in seen)
     assert all(h.dtype == torch.bfloat16 for h in seen[1:])  # the first is the input itself
 
@@ -194,14 +191,14 @@ def test_a_regressor_sees_images_only() -> None:
     net = dataclasses.replace(TINY).build(channels(0, 1, 1, noisy=False)).eval()
     _, condition, log_snr = _inputs(1, 8, 8)
     assert not any("embed" in name for name in net.state_dict())
-    assert torch.equal(answer(net, None, condition, log_snr), answer(net, None, condition, None))
+    assert torch.equal(ask(net, None, condition, log_snr), ask(net, None, condition, None))
 
 
 def test_a_denoiser_hears_the_noise_level_and_outlives_infinite_ones() -> None:
     for time in (Sinusoidal(), Sinusoidal(of="gamma", scale=1000.0), Fourier()):
         net = _tiny(time=time)
         x, condition, _ = _inputs(1, 8, 8)
-        low, high = (answer(net, x, condition, torch.full((2,), level)) for level in (-torch.inf, torch.inf))
+        low, high = (ask(net, x, condition, torch.full((2,), level)) for level in (-torch.inf, torch.inf))
         assert torch.isfinite(low).all()
         assert (low - high).abs().max() > 1e-3
 
@@ -211,7 +208,7 @@ def test_the_state_comes_before_the_condition_images() -> None:
     with torch.no_grad():
         net.stem.weight[:, 0].zero_()
     x, condition, log_snr = _inputs(1, 8, 8)
-    assert torch.equal(answer(net, x, condition, log_snr), answer(net, torch.zeros_like(x), condition, log_snr))
+    assert torch.equal(ask(net, x, condition, log_snr), ask(net, torch.zeros_like(x), condition, log_snr))
 
 
 @pytest.mark.parametrize(("inject", "heard"), [("all", True), ("decoder", False)])
@@ -221,7 +218,7 @@ def test_the_code_changes_the_encoder_only_where_it_is_injected_there(inject: st
     encoded: list[Tensor] = []
     net.encoder[-1].stages[-1].register_forward_hook(lambda *call: encoded.append(call[-1]))
     codes = (torch.zeros(2, 4), torch.ones(2, 4))
-    first, second = (answer(net, x, dataclasses.replace(condition, code=code), log_snr) for code in codes)
+    first, second = (ask(net, x, condition, log_snr, code=code) for code in codes)
     assert torch.equal(*encoded) is not heard
     assert (first - second).abs().max() > 1e-3
 
@@ -231,11 +228,11 @@ def test_features_enter_after_the_first_block_of_the_levels_of_their_sizes() -> 
     assert net.prior is not None
     assert net.prior.levels == (1,)  # 1/4 of the size has no level in this network
     x, condition, log_snr = _inputs(2, 8, 8)
-    condition = dataclasses.replace(condition, features=(torch.randn(2, 6, 2, 4, 4), torch.randn(2, 4, 2, 2, 2)))
+    features = (torch.randn(2, 6, 2, 4, 4), torch.randn(2, 4, 2, 2, 2))
     entered: list[Tensor] = []
     net.encoder[1].stages[0].register_forward_hook(lambda *call: entered.append(call[-1]))
     net.prior.fused["1"].register_forward_pre_hook(lambda _, given: entered.append(given[0]))
-    answer(net, x, condition, log_snr)
+    ask(net, x, condition, log_snr, features=features)
     assert torch.equal(*entered)
 
 
@@ -259,8 +256,6 @@ def test_settings_that_contradict_each_other_are_refused(changes: dict[str, Any]
 def test_the_network_compiles_into_one_graph(backend: str) -> None:
     net = _tiny(attention=(1,), volumetric=True, code=4)
     x, condition, log_snr = _inputs(2, 9, 8)
-    condition = dataclasses.replace(condition, code=torch.ones(2, 4))
-    compiled = torch.compile(net, fullgraph=True, backend=backend)
-    torch.testing.assert_close(
-        answer(compiled, x, condition, log_snr), answer(net, x, condition, log_snr), atol=1e-4, rtol=1e-3
-    )
+    compiled, code = torch.compile(net, fullgraph=True, backend=backend), torch.ones(2, 4)
+    one, other = (ask(each, x, condition, log_snr, code=code) for each in (compiled, net))
+    torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from asked import answer, channels, given
+from calling import ask, channels
 from torch import nn
 
 from voxlate.errors import BadInput
@@ -39,14 +39,14 @@ def _small(name: str, **changes) -> nn.Module:
 def _inputs(*size: int, sources: int = 2):
     generator = torch.Generator().manual_seed(5)
     x = torch.randn(2, 1, *size, generator=generator)
-    return x, given(torch.randn(2, sources, *size, generator=generator)), torch.tensor([-2.0, 3.0])
+    return x, torch.randn(2, sources, *size, generator=generator), torch.tensor([-2.0, 3.0])
 
 
 @pytest.mark.parametrize(
     ("net", "state", "noisy", "expected"),
     [
         pytest.param(PlainUNet(), 0, False, 14_733_953, id="unet"),
-        pytest.param(PlainUNet(), 1, True, 16_907_521, id="unet given the time"),
+        pytest.param(PlainUNet(), 1, True, 16_907_521, id="unet with a noise level"),
         pytest.param(ADM(), 1, True, 35_371_777, id="adm"),
         pytest.param(UViT(), 1, True, 124_719_499, id="uvit"),
         pytest.param(DiT(), 1, True, 558_368_000, id="dit"),
@@ -62,11 +62,11 @@ def test_published_networks_have_their_parameter_counts(net, state, noisy, expec
 def test_a_batch_of_volumes_is_its_slices_one_by_one(name):
     net, (x, condition, log_snr) = _small(name), _inputs(3, 16, 24)
     with torch.no_grad():
-        whole = answer(net, x, condition, log_snr)
+        whole = ask(net, x, condition, log_snr)
         for item in range(2):
             for d in range(3):
-                one = given(condition.images["all"][item : item + 1, :, d : d + 1])
-                alone = answer(net, x[item : item + 1, :, d : d + 1], one, log_snr[item : item + 1])
+                one = condition[item : item + 1, :, d : d + 1]
+                alone = ask(net, x[item : item + 1, :, d : d + 1], one, log_snr[item : item + 1])
                 torch.testing.assert_close(whole[item : item + 1, :, d : d + 1], alone, rtol=1e-4, atol=1e-5)
 
 
@@ -75,10 +75,10 @@ def test_a_slice_of_any_size_is_padded_by_its_mirror_and_cropped(name):
     net, (x, condition, log_snr) = _small(name), _inputs(1, 21, 19)
     height, width = (24, 24) if name in ("uvit", "dit") else (24, 20)
     far = [(0, 0)] * 3 + [(0, height - 21), (0, width - 19)]
-    mirrored = [torch.from_numpy(np.pad(image.numpy(), far, "reflect")) for image in (x, condition.images["all"])]
+    mirrored = [torch.from_numpy(np.pad(image.numpy(), far, "reflect")) for image in (x, condition)]
     with torch.no_grad():
-        out = answer(net, x, condition, log_snr)
-        whole = answer(net, mirrored[0], given(mirrored[1]), log_snr)
+        out = ask(net, x, condition, log_snr)
+        whole = ask(net, mirrored[0], mirrored[1], log_snr)
     assert out.shape == x.shape
     torch.testing.assert_close(out, whole[..., :21, :19], rtol=1e-4, atol=1e-5)
 
@@ -87,11 +87,11 @@ def test_a_slice_of_any_size_is_padded_by_its_mirror_and_cropped(name):
 def test_every_input_reaches_the_output(name):
     net, (x, condition, log_snr) = _small(name), _inputs(1, 16, 16)
     with torch.no_grad():
-        out = answer(net, x, condition, log_snr)
+        out = ask(net, x, condition, log_snr)
         for other in (
-            answer(net, x + 0.1, condition, log_snr),
-            answer(net, x, given(condition.images["all"] * torch.tensor([1.0, 1.1]).view(1, 2, 1, 1, 1)), log_snr),
-            answer(net, x, condition, log_snr + 0.5),
+            ask(net, x + 0.1, condition, log_snr),
+            ask(net, x, condition * torch.tensor([1.0, 1.1]).view(1, 2, 1, 1, 1), log_snr),
+            ask(net, x, condition, log_snr + 0.5),
         ):
             assert (out - other).abs().max() > 1e-6
 
@@ -101,13 +101,13 @@ def test_a_regressor_needs_no_state_and_no_time(name):
     net = _small(name, state=0, out=3, noisy=False)
     _, condition, _ = _inputs(1, 16, 16)
     with torch.no_grad():
-        assert answer(net, None, condition, None).shape == (2, 3, 1, 16, 16)
+        assert ask(net, None, condition, None).shape == (2, 3, 1, 16, 16)
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_every_weight_gets_a_gradient(name):
     net, (x, condition, log_snr) = _small(name), _inputs(1, 16, 16)
-    answer(net, x, condition, log_snr).square().mean().backward()
+    ask(net, x, condition, log_snr).square().mean().backward()
     without = [key for key, parameter in net.named_parameters() if not parameter.grad.abs().max() > 0]
     assert without == []
 
@@ -115,11 +115,9 @@ def test_every_weight_gets_a_gradient(name):
 @pytest.mark.parametrize("name", SMALL)
 def test_the_condition_and_the_state_may_come_in_one_piece(name):
     net, (x, condition, log_snr) = _small(name), _inputs(1, 16, 16)
-    parts = (x, condition.images["all"]) if name == "dit" else (condition.images["all"], x)
+    parts = (x, condition) if name == "dit" else (condition, x)
     with torch.no_grad():
-        torch.testing.assert_close(
-            answer(net, None, given(torch.cat(parts, 1)), log_snr), answer(net, x, condition, log_snr)
-        )
+        torch.testing.assert_close(ask(net, None, torch.cat(parts, 1), log_snr), ask(net, x, condition, log_snr))
 
 
 @pytest.mark.parametrize("name", ["adm", "uvit"])
@@ -129,7 +127,7 @@ def test_a_distant_column_reaches_the_output_of_attention_along_rows(name):
     changed = x.clone()
     changed[..., :4] += 1
     with torch.no_grad():
-        difference = (answer(net, changed, condition, log_snr) - answer(net, x, condition, log_snr)).abs()
+        difference = (ask(net, changed, condition, log_snr) - ask(net, x, condition, log_snr)).abs()
     assert difference[..., -32:].max() > 0
 
 
@@ -138,7 +136,7 @@ def test_a_fresh_dit_answers_exactly_zero_and_the_others_do_not():
         torch.manual_seed(0)
         net = settings.build(channels(1, 2, 1))
         with torch.no_grad():
-            silent = bool((answer(net, *_inputs(1, 16, 16)) == 0).all())
+            silent = bool((ask(net, *_inputs(1, 16, 16)) == 0).all())
         assert silent == (name == "dit")
 
 
@@ -187,9 +185,9 @@ def test_a_configuration_code_is_refused(name):
 def test_bfloat16_stays_near_float32(name):
     net, (x, condition, log_snr) = _small(name), _inputs(1, 32, 32)
     with torch.no_grad():
-        exact = answer(net, x, condition, log_snr)
+        exact = ask(net, x, condition, log_snr)
         with torch.autocast("cpu", torch.bfloat16):
-            rounded = answer(net, x, condition, log_snr)
+            rounded = ask(net, x, condition, log_snr)
     assert rounded.dtype == torch.float32
     assert (rounded - exact).norm() < 1.5e-2 * exact.norm()
 
@@ -198,9 +196,9 @@ def test_bfloat16_stays_near_float32(name):
 def test_a_network_compiles_into_one_graph(name):
     torch.compiler.reset()
     net, inputs = _small(name), _inputs(1, 16, 16)
-    compiled = torch.compile(net, backend="eager", fullgraph=True)
     with torch.no_grad():
-        torch.testing.assert_close(answer(compiled, *inputs), answer(net, *inputs), rtol=1e-3, atol=1e-4)
+        compiled = torch.compile(net, backend="eager", fullgraph=True)
+        torch.testing.assert_close(ask(compiled, *inputs), ask(net, *inputs), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -210,7 +208,7 @@ def test_a_compiled_network_gives_the_same_gradients(name):
     net, inputs, found = _small(name), _inputs(1, 16, 16), []
     for call in (net, torch.compile(net, backend="aot_eager", fullgraph=True)):
         net.zero_grad()
-        answer(call, *inputs).square().mean().backward()
+        ask(call, *inputs).square().mean().backward()
         found.append([parameter.grad.clone() for parameter in net.parameters()])
     for plain, compiled in zip(*found):
         torch.testing.assert_close(compiled, plain, rtol=1e-3, atol=1e-4)

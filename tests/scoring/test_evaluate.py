@@ -1,4 +1,4 @@
-"""Scoring folders: known errors, trivial answers, ranges, masks, intervals, and what is refused."""
+"""Scoring folders: known errors, naive baselines, ranges, masks, intervals, and what is refused."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy.ndimage import gaussian_filter
 
-from voxlate.data.naive import BINS, Trivial, answers, fit, fit_cohort
+from voxlate.data.naive import BINS, Baselines, fit, fit_cohort
 from voxlate.data.prepare import prepare
 from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, canonical
@@ -67,7 +67,7 @@ def test_a_constant_shift_is_the_mean_error_in_the_unit_of_the_truth(cohort, shi
     assert scores.rows[0].scores["gradient_z"] == pytest.approx(1.0, abs=1e-4)
 
 
-def test_every_value_stands_beside_the_choices_that_made_it(cohort, shifted):
+def test_every_value_stands_with_the_choices_that_made_it(cohort, shifted):
     evaluate(shifted, cohort, mask="body")
     document = json.loads((shifted / "metrics.json").read_text())
     value = document["modalities"]["ct"]["answers"]["synthesis"]["ssim_2d"]
@@ -203,7 +203,7 @@ def test_the_spread_of_samples_is_compared_with_the_error(cohort, shifted):
     assert row.scores["std"] == pytest.approx(row.scores["mae"] / 2, rel=1e-3)
 
 
-# trivial answers
+# naive baselines
 
 
 def cases_of(cohort, names):
@@ -212,57 +212,57 @@ def cases_of(cohort, names):
 
 
 @pytest.fixture
-def trivial(cohort):
+def naive(cohort):
     ranges = {"ct": range_for("HU"), "t1": range_for("a.u.")}
     return fit(cases_of(cohort, ["p0", "p1"]), ["t1"], ["ct"], ranges)
 
 
-def test_the_mean_image_is_the_mean_of_the_training_targets(cohort, trivial):
+def test_the_mean_image_is_the_mean_of_the_training_targets(cohort, naive):
     expected = np.mean([read_volume(cohort / name / "ct.nii.gz").data[0] for name in ("p0", "p1")], axis=0)
     grid = Grid((12, 24, 20), np.eye(4))
-    assert np.allclose(answers(trivial, "ct", {}, grid)["mean image"], expected, atol=1e-3)
+    assert np.allclose(naive.images("ct", {}, grid)["mean image"], expected, atol=1e-3)
 
 
 def test_the_intensity_table_recovers_a_function_of_the_source():
     ramp = np.linspace(0, 255, 4096).reshape(1, 64, 64).astype(np.float32)
     case = {"mr": volume(ramp, "mr", "grey"), "ct": volume(255 - ramp / 2, "ct", "grey")}
     fitted = fit([(case, None)], ["mr"], ["ct"], {"mr": range_for("grey"), "ct": range_for("grey")})
-    answer = answers(fitted, "ct", {"mr": case["mr"]}, case["mr"].grid)["intensity table"]
+    answer = fitted.images("ct", {"mr": case["mr"]}, case["mr"].grid)["intensity table"]
     assert np.abs(answer[0] - (255 - ramp[0] / 2)).max() < 255 / BINS
 
 
-def test_the_table_is_the_least_squares_answer_among_functions_of_the_bin():
+def test_the_table_is_the_least_squares_fit_among_functions_of_the_bin():
     rng = np.random.default_rng(0)
     levels = rng.integers(0, 8, (1, 32, 32)) * 30.0
     target = levels + rng.normal(0, 20, levels.shape)
     case = {"mr": volume(levels, "mr", "grey"), "ct": volume(np.clip(target, 0, 255), "ct", "grey")}
     ranges = {"mr": range_for("grey"), "ct": range_for("grey")}
-    answer = answers(fit([(case, None)], ["mr"], ["ct"], ranges), "ct", {"mr": case["mr"]}, case["mr"].grid)
+    images = fit([(case, None)], ["mr"], ["ct"], ranges).images("ct", {"mr": case["mr"]}, case["mr"].grid)
     for level in np.unique(levels):
         there = levels == level
         mean = case["ct"].data[0][there].mean()
-        assert answer["intensity table"][there] == pytest.approx(mean, abs=1e-3)
+        assert images["intensity table"][there] == pytest.approx(mean, abs=1e-3)
 
 
 def test_the_copy_of_a_picture_is_the_picture_itself():
     picture = volume(np.arange(256.0).reshape(1, 16, 16), "mr", "grey", LPS)
     ranges = {"mr": range_for("grey"), "ct": range_for("grey")}
     case = {"mr": canonical(picture), "ct": canonical(picture)}
-    answer = answers(fit([(case, None)], ["mr"], ["ct"], ranges), "ct", {"mr": picture}, picture.grid)
-    assert np.array_equal(answer["copy of mr"], picture.data[0])
-    assert np.array_equal(answer["mean image"], picture.data[0]), "fitted canonical, answered in the picture's own turn"
+    images = fit([(case, None)], ["mr"], ["ct"], ranges).images("ct", {"mr": picture}, picture.grid)
+    assert np.array_equal(images["copy of mr"], picture.data[0])
+    assert np.array_equal(images["mean image"], picture.data[0]), "fitted canonical, returned to the picture's own axes"
 
 
-def test_trivial_answers_come_back_from_their_file(trivial, tmp_path):
-    trivial.save(tmp_path / "trivial.safetensors")
-    loaded = Trivial.load(tmp_path / "trivial.safetensors")
-    assert loaded.ranges == trivial.ranges
+def test_naive_baselines_come_back_from_their_file(naive, tmp_path):
+    naive.save(tmp_path / "naive.safetensors")
+    loaded = Baselines.load(tmp_path / "naive.safetensors")
+    assert loaded.ranges == naive.ranges
     assert loaded.cases == 2
-    assert np.array_equal(loaded.means["ct"], trivial.means["ct"])
-    assert np.array_equal(loaded.tables["t1", "ct"], trivial.tables["t1", "ct"])
+    assert np.array_equal(loaded.means["ct"], naive.means["ct"])
+    assert np.array_equal(loaded.tables["t1", "ct"], naive.tables["t1", "ct"])
 
 
-def test_a_prepared_cohort_gives_the_answers_of_its_training_cases_only(cohort, tmp_path):
+def test_a_prepared_cohort_gives_the_baselines_of_its_training_cases_only(cohort, tmp_path):
     table = "case,patient,split\np0,p0,train\np1,p1,train\np2,p2,val\n"
     (tmp_path / "cases.csv").write_text(table)
     prepared = prepare(cohort, tmp_path / "prepared", manifest=tmp_path / "cases.csv", workers=1)
@@ -276,27 +276,30 @@ def test_a_prepared_cohort_gives_the_answers_of_its_training_cases_only(cohort, 
     assert np.array_equal(found.tables["t1", "ct"], expected.tables["t1", "ct"])
 
 
-def test_a_file_that_holds_no_trivial_answers_is_refused(tmp_path):
-    (tmp_path / "trivial.safetensors").write_bytes(b"no tensors here")
-    with pytest.raises(BadInput, match="trivial answers"):
-        Trivial.load(tmp_path / "trivial.safetensors")
+def test_a_file_that_holds_no_naive_baselines_is_refused(tmp_path):
+    (tmp_path / "naive.safetensors").write_bytes(b"no tensors here")
+    with pytest.raises(BadInput, match="naive baselines"):
+        Baselines.load(tmp_path / "naive.safetensors")
 
 
-def test_a_cohort_without_the_target_has_no_trivial_answers(cohort):
+def test_a_cohort_without_the_target_has_no_naive_baselines(cohort):
     with pytest.raises(BadInput, match="found none"):
         fit([], ["t1"], ["ct"], {"t1": range_for("a.u."), "ct": range_for("HU")})
 
 
-def test_trivial_answers_of_the_run_are_scored_beside_the_synthesis(cohort, shifted, trivial, tmp_path):
-    trivial.save(tmp_path / "run" / "trivial.safetensors")
+def test_naive_baselines_of_the_run_are_scored_with_the_synthesis(cohort, shifted, naive, tmp_path):
+    naive.save(tmp_path / "run" / "naive.safetensors")
     (shifted / "provenance.json").write_text(json.dumps({"run": str(tmp_path / "run")}))
     scores = evaluate(shifted, cohort)
+    assert scores.document()["naive_cases"] == 2
     assert {row.answer for row in scores.rows} == {"synthesis", "mean image", "copy of t1", "intensity table"}
     by_answer = scores.document()["modalities"]["ct"]["answers"]
-    assert by_answer["intensity table"]["mae"]["mean"] < by_answer["mean image"]["mae"]["mean"], "t1 tells the ct here"
+    assert by_answer["intensity table"]["mae"]["mean"] < by_answer["mean image"]["mae"]["mean"], (
+        "ct is a function of t1"
+    )
 
 
-def test_the_trivial_answers_on_the_slice_pairs_score_as_others_found(shared):
+def test_the_naive_baselines_on_the_slice_pairs_score_as_others_found(shared):
     folder = shared / "data" / "harvard_ct_mr"
     with open(folder / "cases.csv", newline="") as file:
         splits = {row["case"]: row["split"] for row in csv.DictReader(file)}
@@ -305,13 +308,13 @@ def test_the_trivial_answers_on_the_slice_pairs_score_as_others_found(shared):
         return {name: read_volume(Path(folder) / case / f"{name}.png", name) for name in ("mr", "ct")}
 
     training = (({k: canonical(v) for k, v in read(case).items()}, None) for case, s in splits.items() if s == "train")
-    trivial = fit(training, ["mr"], ["ct"], {"mr": range_for("grey"), "ct": range_for("grey")})
+    naive = fit(training, ["mr"], ["ct"], {"mr": range_for("grey"), "ct": range_for("grey")})
     found: dict[str, list[tuple[float, float]]] = {}
     for case in [case for case, split in splits.items() if split == "val"]:
         scans = read(case)
         truth = scans["ct"].data[0] / 255
-        for name, answer in answers(trivial, "ct", {"mr": scans["mr"]}, scans["ct"].grid).items():
-            found.setdefault(name, []).append((mae(truth, answer / 255), ssim(truth, answer / 255, 1.0)))
+        for name, image in naive.images("ct", {"mr": scans["mr"]}, scans["ct"].grid).items():
+            found.setdefault(name, []).append((mae(truth, image / 255), ssim(truth, image / 255, 1.0)))
     means = {name: np.mean(values, axis=0) for name, values in found.items()}
     assert means["mean image"] == pytest.approx([0.165, 0.396], abs=6e-4)
     assert means["copy of mr"] == pytest.approx([0.169, 0.503], abs=6e-4)

@@ -10,6 +10,7 @@ import torch
 from scipy.ndimage import gaussian_filter, zoom
 
 from voxlate.errors import BadInput
+from voxlate.scoring.distances import frechet, kernel_distance
 from voxlate.scoring.features import (
     REACH,
     SIDE,
@@ -21,7 +22,6 @@ from voxlate.scoring.features import (
     load_vit,
     stretch_positions,
 )
-from voxlate.scoring.frechet import frechet, kernel_distance
 
 
 def scenes(seed, count=40, size=48):

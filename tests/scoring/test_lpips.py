@@ -10,13 +10,13 @@ from safetensors.torch import save_file
 from voxlate.errors import BadInput
 from voxlate.images.volume import Volume, write_volume
 from voxlate.scoring.evaluate import evaluate
-from voxlate.scoring.lpips import SCALE, SHAPES, SHIFT, SMALLEST, Lpips, load_lpips
+from voxlate.scoring.lpips import SCALE, SHIFT, SMALLEST, Lpips, load_lpips, shapes
 
 
 def made_up(seed=0) -> dict[str, torch.Tensor]:
     draw = torch.Generator().manual_seed(seed)
     found = {}
-    for name, shape in SHAPES.items():
+    for name, shape in shapes().items():
         values = torch.randn(shape, generator=draw) / max(1, np.prod(shape[1:])) ** 0.5
         found[name] = values.abs() if name.startswith("lin") else values
     return found
@@ -62,15 +62,17 @@ def test_lpips_is_its_formula():
 
     Two constant pictures: unit vectors (v, 1) / |(v, 1)|, of which the heads weigh both channels.
     """
-    first = torch.zeros(2, 3, 11, 11)
-    first[0, 0, 5, 5] = 1
-    layers = [(first, torch.tensor([0.0, 1.0]))]
-    for size in (5, 3, 3, 3):
-        middle = torch.zeros(2, 2, size, size)
-        middle[0, 0, size // 2, size // 2] = middle[1, 1, size // 2, size // 2] = 1
-        layers.append((middle, torch.zeros(2)))
+    layers = []
+    for number, size in enumerate((11, 5, 3, 3, 3)):
+        layer = torch.nn.Conv2d(2 if number else 3, 2, size, padding=size // 2 if number else 0)
+        torch.nn.init.zeros_(layer.weight)
+        with torch.no_grad():
+            layer.weight[0, 0, size // 2, size // 2] = 1
+            layer.weight[1, 1, size // 2, size // 2] = float(number > 0)
+            layer.bias[:] = torch.tensor([0.0, 0.0 if number else 1.0])
+        layers += [layer, torch.nn.ReLU()]
     heads = [torch.tensor([1.0, 2.0]) * (number + 1) for number in range(5)]
-    score = Lpips(tuple(layers), tuple(heads), "made up")
+    score = Lpips(torch.nn.Sequential(*layers), tuple(heads), "made up")
     grey = (0.6, 0.9)
     values = [(2 * g - 1 - SHIFT[0]) / SCALE[0] for g in grey]
     unit = [np.array([v, 1.0]) / np.hypot(v, 1) for v in values]

@@ -13,10 +13,9 @@ from scipy.ndimage import gaussian_filter
 from voxlate.errors import BadInput
 from voxlate.images.volume import Volume, write_volume
 from voxlate.report.page import report
-from voxlate.report.score_panels import table_of
+from voxlate.scoring.distances import frechet, kernel_distance, with_error
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.features import Texture
-from voxlate.scoring.frechet import frechet, frechet_with_errors, kernel_distance
 from voxlate.scoring.metrics import dice, mae, psnr, ssim
 from voxlate.scoring.regions import regions_from
 
@@ -141,10 +140,10 @@ def test_a_region_that_no_case_has_is_refused(cohort, out):
         evaluate(out, cohort, regions={"vessels": "cta>900"})
 
 
-@pytest.mark.parametrize("text", ["cta>", ">150", "cta>>150", "150>cta>20", "600<cta<150", "cta>a lot", "cta>=3"])
-def test_a_region_that_cannot_be_read_is_refused(text):
-    with pytest.raises(BadInput, match="MODALITY>NUMBER"):
-        regions_from({"vessels": text})
+def test_a_region_that_cannot_be_read_is_refused():
+    for text in ("cta>", ">150", "cta>>150", "150>cta>20", "600<cta<150", "cta>a lot", "cta>=3"):
+        with pytest.raises(BadInput, match="MODALITY>NUMBER"):
+            regions_from({"vessels": text})
 
 
 def test_a_region_needs_a_plain_name_and_a_text():
@@ -167,7 +166,7 @@ def test_regions_stand_in_the_table_the_csv_and_the_report(cohort, out):
     assert "vessels voxels" not in text
     with open(out / "metrics.csv", newline="") as file:
         assert float(next(csv.DictReader(file))["vessels.dice"]) == pytest.approx(2 / 3)
-    assert ("vessels MAE", "HU") in table_of(json.loads((out / "metrics.json").read_text()))["head"]
+    assert ("vessels MAE", "HU") in [(line.label, line.unit) for line in scores.table().lines["cta"]]
     assert "cta &gt; 150 HU" in report(out).read_text()
 
 
@@ -198,7 +197,7 @@ def test_texture_distances_are_those_of_the_slices_of_all_cases(cohort, out):
 
     a, b = (np.concatenate([vectors(number, made) for number in range(3)]) for made in (False, True))
     cases = np.repeat(np.arange(3), 12)
-    plain = frechet_with_errors(a, b, cases)[0]
+    plain = with_error(frechet, a, b, cases)
     found = of(scores, "texture_distance")
     assert found["mean"] == pytest.approx(frechet(a, b), rel=1e-5)
     assert found["se"] == pytest.approx(plain.error, rel=1e-4)

@@ -12,7 +12,7 @@ from voxlate.errors import BadInput, Stopped
 
 app = typer.Typer(
     name="voxlate",
-    help="Turn one kind of medical scan into another, and say how far the pictures can be trusted.\n\n"
+    help="Turn one kind of medical scan into another, and state how far the images can be trusted.\n\n"
     "Research software, not a medical device.",
     no_args_is_help=True,
     rich_markup_mode="rich",

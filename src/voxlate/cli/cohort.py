@@ -8,7 +8,7 @@ import typer
 
 from voxlate.cli.app import app, err, out
 from voxlate.cli.options import Json, Manifest, Modalities, Pattern, Preset, To
-from voxlate.cli.progress import Bars, bar
+from voxlate.cli.progress import progress_on
 
 
 @app.command(epilog="Example:  voxlate phantom --out COHORT --cases 24 --size 96 96 48")
@@ -20,16 +20,19 @@ def phantom(
     lesion: Annotated[Literal["none", "tumour", "stroke", "mixed"], typer.Option(help="What they have.")] = "mixed",
     modality: Modalities = None,
 ) -> None:
-    """Make a cohort of head phantoms: one anatomy seen by MR, CT, CTA, TOF, SWI and perfusion."""
+    """Make a cohort of head phantoms: one anatomy in MR, CT, CTA, TOF, SWI and perfusion."""
     from voxlate.phantom import write_cohort
 
-    with bar(err) as shown:
-        bars = Bars(shown)
-
-        def progress(done: int, total: int) -> None:
-            bars("phantom", done, total)
-
-        folders = write_cohort(to, cases, size, seed=seed, lesion=lesion, modalities=modality, progress=progress)
+    with progress_on(err) as bars:
+        folders = write_cohort(
+            to,
+            cases,
+            size,
+            seed=seed,
+            lesion=lesion,
+            modalities=modality,
+            progress=lambda done, total: bars("phantom", done, total),
+        )
     out.print(f"{len(folders)} cases in {to}. Next:  voxlate prepare {to} --out PREPARED")
 
 
@@ -45,14 +48,14 @@ def prepare(
     preset: Preset = None,
     modality: Modalities = None,
     spacing: Annotated[tuple[float, float, float] | None, typer.Option(help="Resample all to x y z in mm.")] = None,
-    resample: Annotated[bool, typer.Option("--resample", help="Bring other grids to the case's first one.")] = False,
+    resample: Annotated[bool, typer.Option("--resample", help="Resample other grids to the case's first one.")] = False,
     register: Annotated[
         Literal["rigid", "affine", "bspline", "ants"] | None,
-        typer.Option(help="Bring a case's scans together by their content; the transforms are kept."),
+        typer.Option(help="Align a case's scans by their content; the transforms are kept."),
     ] = None,
-    fixed: Annotated[str | None, typer.Option(help="The modality whose grid the others are brought to.")] = None,
+    fixed: Annotated[str | None, typer.Option(help="The modality whose grid the others are resampled to.")] = None,
     align: Annotated[
-        Literal["midline"] | None, typer.Option(help="Turn and shift heads until left and right mirror each other.")
+        Literal["midline"] | None, typer.Option(help="Move heads until left and right mirror each other.")
     ] = None,
     mask: Annotated[
         Literal["body", "brain"], typer.Option(help="What counts in a case that has no mask file.")
@@ -68,8 +71,7 @@ def prepare(
     from voxlate.data.prepare import prepare as run
 
     found = manifest_in(cohort) if manifest is None and cohort.is_dir() else None
-    with bar(err) as shown:
-        bars = Bars(shown)
+    with progress_on(err) as bars:
         ready = run(
             cohort,
             to,
@@ -104,12 +106,11 @@ def prepare(
 @app.command(epilog="Examples:  voxlate info scan.nii.gz    voxlate info RUN")
 def info(
     path: Annotated[
-        Path,
-        typer.Argument(help="A scan, a DICOM folder or FOLDER#series, a run, weights, or a prepared cohort."),
+        Path, typer.Argument(help="A scan, a DICOM folder or FOLDER#series, a run, weights, or a prepared cohort.")
     ],
     as_json: Json = False,
 ) -> None:
-    """Say what a file or folder is: grid, unit and range of a scan; title, data and training of a model."""
+    """Describe a file or folder: grid, unit and range of a scan; title, data and training of a model."""
     from voxlate.cli.info import describe_path
 
     facts = describe_path(path)

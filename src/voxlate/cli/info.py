@@ -9,7 +9,6 @@ import numpy as np
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
 from voxlate.images.volume import family, is_there, read_volume
-from voxlate.training.run import Run, read_header
 
 
 def describe_path(path: Path) -> dict[str, Any]:
@@ -25,7 +24,7 @@ def describe_path(path: Path) -> dict[str, Any]:
 
 def _scan(path: Path) -> dict[str, Any]:
     """The voxels are read too: a header alone would not show that a file is cut short or full of NaN."""
-    named = "" if family(path) == "dicom" else path.name.split(".")[0]  # DICOM says itself what it is
+    named = "" if family(path) == "dicom" else path.name.split(".")[0]  # DICOM headers name the modality
     volume = read_volume(path, named, allow_nan=True)
     finite = volume.data[np.isfinite(volume.data)]
     depth, height, width = volume.grid.shape
@@ -57,6 +56,8 @@ def _cohort(path: Path) -> dict[str, Any]:
 
 
 def _model(path: Path) -> dict[str, Any]:
+    from voxlate.training.run import Run, read_header  # imports torch, which a scan does not need
+
     weights = Run(path).weights() if path.is_dir() else path
     if path.is_dir() and not weights.exists():
         state = "stopped; the same train command resumes it" if Run(path).state.exists() else "not begun"

@@ -8,7 +8,7 @@ import typer
 
 from voxlate.cli.app import app, err, out
 from voxlate.cli.options import AllowCode, Changes, Device, Json, Manifest, Pattern, Preset, Samples, Split, To, pairs
-from voxlate.cli.progress import Bars, bar
+from voxlate.cli.progress import progress_on
 
 
 @app.command(name="recipes", epilog="Example:  voxlate recipes t1_to_t2_brain")
@@ -52,8 +52,7 @@ def train(
 
     chosen = recipes.read(recipe, pairs(change))
     head = recipes.header(recipes.text_of(recipe))
-    with bar(err) as shown:
-        bars = Bars(shown)
+    with progress_on(err) as bars:
         done = run(chosen, data, to, head=head, start=start, reuse=reuse or (), device=device, progress=bars)
     out.print(f"{done.weights()} is the model. Next:  voxlate synth {to} COHORT --out OUT")
 
@@ -88,7 +87,7 @@ def synth(
     eta: Annotated[float | None, typer.Option(min=0, max=1, help="Noise that ddim puts back; 1 as DDPM.")] = None,
     schedule: Annotated[str | None, typer.Option(help="Noise over time: another than in training (cosine, …).")] = None,
     like: Annotated[
-        str | None, typer.Option(help="Draw as this recipe does, which trains the same method (mr_to_ct_ode_m).")
+        str | None, typer.Option(help="Sample as this recipe does, which trains the same method (mr_to_ct_ode_m).")
     ] = None,
     samples: Samples = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
@@ -98,10 +97,10 @@ def synth(
         Literal["whole", "tiled", "resized"] | None, typer.Option(help="How a model sees the slices of a volume.")
     ] = None,
     crop: Annotated[
-        int | None, typer.Option(min=0, help="Draw only in the box of the mask and so many voxels around it.")
+        int | None, typer.Option(min=0, help="Synthesise only in the box of the mask and so many voxels around it.")
     ] = None,
     noise: Annotated[
-        Literal["independent", "shared", "correlated"] | None, typer.Option(help="How alike that of slices is.")
+        Literal["independent", "shared", "correlated"] | None, typer.Option(help="How the noise of slices is related.")
     ] = None,
     change: Annotated[
         list[str] | None, typer.Option("--set", help="Change a key of the recipe's [synth]: overlap=0.25.")
@@ -128,8 +127,8 @@ def synth(
     model = model if like is None else model.with_synthesis_of(recipes.read(like))
     model = model.with_options(**{**named, **recipes.table(pairs(change))})
     scans = find_scans(inputs, model, split=split, missing=missing, pattern=pattern, manifest=manifest, preset=preset)
-    with bar(err) as shown:
-        folders = synthesise_cases(model, scans, to, seed=seed, progress=Bars(shown))
+    with progress_on(err) as bars:
+        folders = synthesise_cases(model, scans, to, seed=seed, progress=bars)
     if as_json:
         cases = [folder.name for folder in folders]
         print(json.dumps({"out": str(to), "cases": cases, "targets": model.recipe.data.target}))

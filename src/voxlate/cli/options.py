@@ -8,7 +8,7 @@ import typer
 from voxlate.errors import BadInput
 
 To = Annotated[Path, typer.Option("--out", help="Folder for what this command makes.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON, for programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or cuda.")]
 AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Import the Python code that the model names, and run it.")
@@ -19,7 +19,7 @@ Preset = Annotated[
     str | None,
     typer.Option(
         help="Layout of a public data set: bids, brats, gold_atlas, isles18, isles24, ixi, synthrad, topcow, "
-        "unitobrain; or a TOML file like theirs, where [series.t2] tells DICOM series apart by their tags."
+        "unitobrain; or a TOML file like theirs, where [series.t2] selects a DICOM series by its tags."
     ),
 ]
 Modalities = Annotated[list[str] | None, typer.Option(help="Only this, in every case (repeat it); else all.")]

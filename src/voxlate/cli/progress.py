@@ -1,6 +1,8 @@
-"""Progress bars: what is done, how long it took, how long it will take, and the last numbers."""
+"""Progress on stderr: bars on a terminal, plain lines in a cluster's log."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import (
@@ -14,13 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-
-def bar(console: Console) -> Progress:
-    """A set of bars on a console (stderr, so that --json stays clean); use it as a context."""
-    columns = (SpinnerColumn(), TextColumn("[bold]{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
-    left = TimeRemainingColumn(elapsed_when_finished=False)
-    times = (TimeElapsedColumn(), TextColumn("[dim]left"), left)
-    return Progress(*columns, *times, TextColumn("[dim]{task.fields[note]}"), console=console)
+SECONDS = 20.0  # from one plain line to the next: a few a minute
 
 
 class Bars:
@@ -33,5 +29,47 @@ class Bars:
     def __call__(self, name: str, done: int, total: int, numbers: Mapping[str, float] | None = None) -> None:
         if name not in self.tasks:
             self.tasks[name] = self.progress.add_task(name, total=total, completed=done, note="")
-        note = "  ".join(f"{key} {value:.3g}" for key, value in (numbers or {}).items())
-        self.progress.update(self.tasks[name], completed=done, total=total, note=note)
+        self.progress.update(self.tasks[name], completed=done, total=total, note=_note(numbers))
+
+
+class Lines:
+    """What is done, the time that is left and the last numbers, as lines a few times a minute."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.started: dict[str, tuple[float, int]] = {}
+        self.printed = 0.0
+
+    def __call__(self, name: str, done: int, total: int, numbers: Mapping[str, float] | None = None) -> None:
+        now = time.monotonic()
+        start, before = self.started.setdefault(name, (now, done))  # a resumed run does not begin at 0
+        if now - self.printed < SECONDS and done < total:
+            return
+        self.printed = now
+        left = f", {_clock((now - start) / (done - before) * (total - done))} left" if before < done < total else ""
+        note = _note(numbers)
+        self.console.print(
+            f"{name} {done}/{total}{left}{'  ' if note else ''}{note}", highlight=False, markup=False, soft_wrap=True
+        )
+
+
+@contextmanager
+def progress_on(console: Console) -> Iterator[Bars | Lines]:
+    """What to call with (name, done, total, numbers) while something runs; on stderr, so that --json stays clean."""
+    if not console.is_terminal:
+        yield Lines(console)
+        return
+    columns = (SpinnerColumn(), TextColumn("[bold]{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
+    times = (TimeElapsedColumn(), TextColumn("[dim]left"), TimeRemainingColumn(elapsed_when_finished=False))
+    with Progress(*columns, *times, TextColumn("[dim]{task.fields[note]}"), console=console) as progress:
+        yield Bars(progress)
+
+
+def _note(numbers: Mapping[str, float] | None) -> str:
+    return "  ".join(f"{key} {value:.3g}" for key, value in (numbers or {}).items())
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"

@@ -9,7 +9,7 @@ import typer
 
 from voxlate.cli.app import app, err, out
 from voxlate.cli.options import AllowCode, Device, Json, Manifest, Pattern, Preset, Split, pairs
-from voxlate.cli.progress import Bars, bar
+from voxlate.cli.progress import progress_on
 
 
 @app.command(epilog="Example:  voxlate evaluate OUT --truth COHORT --mask body")
@@ -35,26 +35,25 @@ def evaluate(
         Path | None, typer.Option(metavar="WEIGHTS", help="Score LPIPS too: its AlexNet weights (safetensors).")
     ] = None,
     ssim_from: Annotated[
-        Literal["low", "zero"], typer.Option(help="SSIM's values count from the range's low end, or from zero.")
+        Literal["low", "zero"], typer.Option(help="SSIM measures values from the range's low end, or from zero.")
     ] = "low",
     split: Split = None,
-    trivial: Annotated[Path | None, typer.Option(help="A run's trivial.safetensors; else the one behind OUT.")] = None,
+    naive: Annotated[Path | None, typer.Option(help="A run's naive.safetensors; else that of OUT's own run.")] = None,
     pattern: Pattern = None,
     manifest: Manifest = None,
     preset: Preset = None,
     as_json: Json = False,
 ) -> None:
-    """Score syntheses against the truth, beside the trivial answers: metrics.csv and metrics.json."""
+    """Score syntheses and naive baselines against the truth: metrics.csv and metrics.json."""
     from voxlate.scoring.evaluate import evaluate as run
 
-    with bar(err) as shown:
-        bars = Bars(shown)
+    with progress_on(err) as bars:
         scores = run(
             to,
             truth,
             mask=mask,
             value_range=value_range,
-            trivial=trivial,
+            naive=naive,
             regions=pairs(region, "--region"),
             features=features,
             lpips=lpips,
@@ -65,21 +64,21 @@ def evaluate(
             preset=preset,
             progress=lambda done, total, _: bars("evaluate", done, total),
         )
-    _say(scores.document(), scores.table, as_json)
+    _print(scores.document(), scores.table, as_json)
 
 
 @app.command(epilog="Example:  voxlate compare CNN_OUT DDPM_OUT --reference CNN_OUT --report methods.html")
 def compare(
     folders: Annotated[list[Path], typer.Argument(metavar="OUT...", help="Scored folders, of the same cases.")],
     reference: Annotated[str | None, typer.Option(help="Test against this one; else against the best.")] = None,
-    answer: Annotated[str, typer.Option(help="Compare a trivial answer of each instead.")] = "synthesis",
+    answer: Annotated[str, typer.Option(help="Compare a naive baseline of each instead.")] = "synthesis",
     to: Annotated[Path | None, typer.Option("--out", help="Write the table as JSON too.")] = None,
     page: Annotated[
         Path | None, typer.Option("--report", metavar="FILE", help="Write table and pictures as one offline HTML page.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Put scored methods side by side: mean and spread, and paired tests of their differences."""
+    """Compare scored methods: mean and standard deviation, and paired tests of their differences."""
     from voxlate.scoring.compare import compare as run
 
     found = run(folders, reference=reference, answer=answer)
@@ -89,7 +88,7 @@ def compare(
         from voxlate.report.comparison import write_page
 
         write_page(found.document, page)
-    _say(found.document, found.table, as_json)
+    _print(found.document, found.table, as_json)
 
 
 @app.command(epilog="Example:  voxlate likelihood RUN PREPARED --slices 4 --tolerance 1e-3")
@@ -102,15 +101,14 @@ def likelihood(
     batch: Annotated[int | None, typer.Option(min=1, help="Slices at a time: memory, not results.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the random probes.")] = 0,
     device: Device = "auto",
-    to: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the answer as JSON too.")] = None,
+    to: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the result as JSON too.")] = None,
     allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
-    """Say how likely the true images are under a diffusion model: bits per dimension, case by case (slow)."""
+    """State how likely the true images are under a diffusion model: bits per dimension, case by case (slow)."""
     from voxlate.synthesis.likelihood import likelihood as run_it
 
-    with bar(err) as shown:
-        bars = Bars(shown)
+    with progress_on(err) as bars:
         found = run_it(
             run,
             cohort,
@@ -125,11 +123,11 @@ def likelihood(
         )
     if to:
         found.write(to)
-    _say(found.document, found.table, as_json)
+    _print(found.document, found.table, as_json)
 
 
-def _say(document: Mapping[str, Any], table: Callable[[], Any], as_json: bool) -> None:
-    """An answer for programs, or for people."""
+def _print(document: Mapping[str, Any], table: Callable[[], Any], as_json: bool) -> None:
+    """JSON for programs, or a table for people."""
     if as_json:
         print(json.dumps(document))
     else:
@@ -154,7 +152,7 @@ def demo(
     """The whole way on a made-up cohort: phantom, prepare, train, synth, evaluate, report. CPU, a few minutes."""
     from voxlate.cli.demo import demo as run
 
-    with bar(err) as shown:
-        scores, page, picture = run(to, Bars(shown))
+    with progress_on(err) as bars:
+        scores, page, picture = run(to, bars)
     out.print(scores.table())
     print(f"picture: {picture}\nreport:  {page}")

@@ -1,4 +1,4 @@
-"""The trivial answers that a model must beat, from the training cases only: mean image, copy, intensity table."""
+"""The naive baselines that a model must beat, from the training cases only: mean image, copy, intensity table."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,21 +17,20 @@ from voxlate.errors import BadInput
 from voxlate.files import whole_file
 from voxlate.images.grid import Grid, canonical, return_to
 from voxlate.images.mask import foreground
-from voxlate.images.ranges import Range, range_for, ranges_from_json, ranges_to_json
+from voxlate.images.ranges import Range, range_for
 from voxlate.images.volume import Volume
 
 BINS = 1024  # one a level for 8 bit pictures, 4 HU for CT
 MEAN_VOXELS = 1 << 22  # a mean of many heads is smooth: 16 MiB hold it however large the scans are
-
 MOST_CASES = 200  # a mean and a table of more cases are the same to three digits
 
-Region = NDArray[np.bool_] | None
-Case = tuple[Mapping[str, Volume], Region]
+Body = NDArray[np.bool_] | None
+Case = tuple[Mapping[str, Volume], Body]
 
 
 @dataclass(frozen=True)
-class Trivial:
-    """What the training cases say without a model.
+class Baselines:
+    """What the training cases give without a model.
 
     ranges: of every modality; means: [D, H, W] of each target, canonical; tables: (source, target) -> [BINS],
     the target's mean value where the source lies in that bin of its range; cases: how many it was fitted to.
@@ -45,71 +44,97 @@ class Trivial:
     def save(self, path: Path | str) -> None:
         tensors = {f"mean:{name}": mean for name, mean in self.means.items()}
         tensors |= {f"table:{source}:{target}": table for (source, target), table in self.tables.items()}
-        header = {"ranges": json.dumps(ranges_to_json(self.ranges)), "cases": str(self.cases)}
+        ranges = {name: vars(value) for name, value in self.ranges.items()}
         with whole_file(path) as temporary:
-            save_file(tensors, temporary, metadata=header)
+            save_file(tensors, temporary, metadata={"ranges": json.dumps(ranges), "cases": str(self.cases)})
 
     @classmethod
-    def load(cls, path: Path | str) -> "Trivial":
+    def load(cls, path: Path | str) -> "Baselines":
         """Raises BadInput where the file is absent or holds something else."""
         try:
             with safe_open(path, framework="numpy") as file:
                 header = file.metadata()
-                ranges = ranges_from_json(json.loads(header["ranges"]))
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                ranges = {name: Range(**value) for name, value in json.loads(header["ranges"]).items()}
+                tensors = {tuple(key.split(":")): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
                 cases = int(header["cases"])
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise BadInput(
-                f"{path}: expected the trivial answers of a training, found none that can be read ({error}). "
+                f"{path}: expected the naive baselines of a training, found none that can be read ({error}). "
                 "Train again, or score without them."
             ) from error
-        means = {key.split(":")[1]: value for key, value in tensors.items() if key.startswith("mean:")}
-        tables = {_pair_of(key): value for key, value in tensors.items() if key.startswith("table:")}
+        means = {key[1]: value for key, value in tensors.items() if key[0] == "mean"}
+        tables = {(key[1], key[2]): value for key, value in tensors.items() if key[0] == "table"}
         return cls(ranges, means, tables, cases)
 
+    def images(self, target: str, sources: Mapping[str, Volume], grid: Grid) -> dict[str, NDArray[np.float32]]:
+        """The baselines' images of one case on `grid` [D, H, W], in the unit of the target's range.
 
-def fit(cases: Iterable[Case], sources: Sequence[str], targets: Sequence[str], ranges: Mapping[str, Range]) -> Trivial:
-    """Learn the trivial answers from training cases, one at a time.
+        sources: the case's scans (moved to `grid` where they lie on another); each has its own copy and table.
+        """
+        result = {}
+        if target in self.means:
+            blank = canonical(Volume(np.zeros((1, *grid.shape), np.float32), grid.affine, "", target))
+            mean = _stretch(self.means[target], blank.data.shape[1:])
+            result["mean image"] = return_to(Volume(mean[None], blank.affine, "", target), grid).data[0]
+        to = self.ranges.get(target)
+        several = len([pair for pair in self.tables if pair[1] == target]) > 1
+        for name, source in sources.items():
+            if to is None or name == target or name not in self.ranges:
+                continue
+            scale = self.ranges[name]
+            values = _to_range(return_to(source, grid), scale)
+            result[f"copy of {name}"] = to.low + (values - scale.low) * np.float32(to.width / scale.width)
+            if (name, target) in self.tables:
+                label = "intensity table" + (f" of {name}" if several else "")
+                result[label] = self.tables[name, target][_bins(values, scale)]
+        return result
+
+
+def fit(
+    cases: Iterable[Case], sources: Sequence[str], targets: Sequence[str], ranges: Mapping[str, Range]
+) -> Baselines:
+    """Learn the naive baselines from training cases, one at a time.
 
     cases: canonical volumes by modality and their foreground (None: found in each), of one grid within a case; a
-    case takes part where it has what is asked.
+    case takes part where it has what is needed.
     Targets of several sizes are stretched to the first one's box for the mean image.
     Raises BadInput where no case has a target.
     """
-    means: dict[str, _Mean] = {name: _Mean() for name in targets}
-    pairs = [(source, target) for source in sources for target in targets if source != target]
-    tables = {pair: _Table() for pair in pairs}
+    totals: dict[str, NDArray[np.float64]] = {}
+    images = dict.fromkeys(targets, 0)
+    sums = {(source, target): np.zeros((2, BINS)) for source in sources for target in targets if source != target}
     count = 0
-    for volumes, region in cases:
+    for volumes, body in cases:
         count += 1
         there = {*sources, *targets} & volumes.keys()
-        brought = {name: _bring(volumes[name], ranges[name], region) for name in there}
-        for name in means.keys() & brought.keys():
-            means[name].add(brought[name])
-        for source, target in pairs:
-            if source in brought and target in brought:
-                tables[source, target].add(_bins(brought[source], ranges[source]), brought[target])
-    empty = [name for name in targets if not means[name].count]
+        values = {name: _to_range(volumes[name], ranges[name], body) for name in there}
+        for name in images.keys() & values.keys():
+            if name not in totals:
+                totals[name] = np.zeros(_box_of_mean(values[name]))
+            totals[name] += _stretch(values[name], totals[name].shape)
+            images[name] += 1
+        for (source, target), table in sums.items():
+            if source in values and target in values:
+                bins = _bins(values[source], ranges[source]).ravel()
+                table += np.bincount(bins, values[target].ravel(), BINS), np.bincount(bins, minlength=BINS)
+    empty = [name for name in targets if not images[name]]
     if empty or not count:
         raise BadInput(
-            f"trivial answers: expected training cases with {', '.join(empty or targets)}, found none. "
+            f"naive baselines: expected training cases with {', '.join(empty or targets)}, found none. "
             "Check the cohort's split and the names of its modalities."
         )
-    return Trivial(
+    return Baselines(
         {name: ranges[name] for name in {*sources, *targets}},
-        {name: mean.result() for name, mean in means.items()},
-        {pair: table.result() for pair, table in tables.items() if table.counts.any()},
+        {name: (total / images[name]).astype(np.float32) for name, total in totals.items()},
+        {pair: _means_of_bins(*table) for pair, table in sums.items() if table[1].any()},
         count,
     )
 
 
 def fit_cohort(
-    cohort: Cohort,
-    sources: Sequence[str],
-    targets: Sequence[str],
-    windows: Mapping[str, Sequence[float]] | None = None,
-) -> Trivial:
-    """Learn the trivial answers from the training cases of a prepared cohort (at most MOST_CASES, evenly chosen).
+    cohort: Cohort, sources: Sequence[str], targets: Sequence[str], windows: Mapping[str, Sequence[float]] | None = None
+) -> Baselines:
+    """Learn the naive baselines from the training cases of a prepared cohort (at most MOST_CASES, evenly chosen).
 
     windows: (low, high) of modalities whose range the recipe fixes.
     """
@@ -134,75 +159,22 @@ def _largest(cohort: Cohort, modality: str) -> float:
     return max(cohort.header(case).statistics[modality].all.at(100) for case in cases)
 
 
-def answers(trivial: Trivial, target: str, sources: Mapping[str, Volume], grid: Grid) -> dict[str, NDArray[np.float32]]:
-    """Trivial answers for one case on `grid` [D, H, W], in the unit of the target's range.
-
-    sources: the case's scans (brought to `grid` where they lie on another); each has its own copy and table.
-    """
-    result = {}
-    if target in trivial.means:
-        blank = canonical(Volume(np.zeros((1, *grid.shape), np.float32), grid.affine, "", target))
-        mean = _stretch(trivial.means[target], blank.data.shape[1:])
-        result["mean image"] = return_to(Volume(mean[None], blank.affine, "", target), grid).data[0]
-    to = trivial.ranges.get(target)
-    several = len([pair for pair in trivial.tables if pair[1] == target]) > 1
-    for name, source in sources.items():
-        if to is None or name == target or name not in trivial.ranges:
-            continue
-        scale = trivial.ranges[name]
-        brought = _bring(return_to(source, grid), scale)
-        result[f"copy of {name}"] = to.low + (brought - scale.low) * np.float32(to.width / scale.width)
-        if (name, target) in trivial.tables:
-            result["intensity table" + (f" of {name}" if several else "")] = trivial.tables[name, target][
-                _bins(brought, scale)
-            ]
-    return result
+def _box_of_mean(image: NDArray[np.float32]) -> list[int]:
+    shrink = min(1.0, (MEAN_VOXELS / image.size) ** (1 / 3))
+    return [max(1, round(size * shrink)) for size in image.shape]
 
 
-class _Mean:
-    """Running mean of images, stretched to the box of the first."""
-
-    def __init__(self) -> None:
-        self.total: NDArray[np.float64] | None = None
-        self.count = 0
-
-    def add(self, image: NDArray[np.float32]) -> None:
-        if self.total is None:
-            shrink = min(1.0, (MEAN_VOXELS / image.size) ** (1 / 3))
-            self.total = np.zeros([max(1, round(size * shrink)) for size in image.shape])
-        self.total += _stretch(image, self.total.shape)
-        self.count += 1
-
-    def result(self) -> NDArray[np.float32]:
-        assert self.total is not None
-        return (self.total / self.count).astype(np.float32)
+def _means_of_bins(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Bins that no training voxel fell in take a value between their neighbours'."""
+    filled = np.flatnonzero(counts)
+    return np.interp(np.arange(BINS), filled, sums[filled] / counts[filled]).astype(np.float32)
 
 
-class _Table:
-    """Running sums of the target in each bin of the source."""
-
-    def __init__(self) -> None:
-        self.sums, self.counts = np.zeros(BINS), np.zeros(BINS)
-
-    def add(self, bins: NDArray[np.intp], target: NDArray[np.float32]) -> None:
-        self.sums += np.bincount(bins.ravel(), target.ravel(), BINS)
-        self.counts += np.bincount(bins.ravel(), minlength=BINS)
-
-    def result(self) -> NDArray[np.float32]:
-        seen = np.flatnonzero(self.counts)  # bins that no training voxel fell in take a value between their neighbours'
-        return np.interp(np.arange(BINS), seen, self.sums[seen] / self.counts[seen]).astype(np.float32)
-
-
-def _pair_of(key: str) -> tuple[str, str]:
-    _, source, target = key.split(":")
-    return source, target
-
-
-def _bring(volume: Volume, scale: Range, region: Region = None) -> NDArray[np.float32]:
-    """Values on the scored scale; the foreground is looked for only where it matters and is not given."""
-    if scale.own and region is None:
-        region = foreground(volume)
-    return scale.normalise(volume.data[0], region)
+def _to_range(volume: Volume, scale: Range, body: Body = None) -> NDArray[np.float32]:
+    """Values on the scored range; the foreground is looked for only where it matters and is not given."""
+    if scale.own and body is None:
+        body = foreground(volume)
+    return scale.normalise(volume.data[0], body)
 
 
 def _bins(values: NDArray[np.float32], scale: Range) -> NDArray[np.intp]:

@@ -1,11 +1,12 @@
 """Loss weights and masked means.
 
 A weight stated for the x0 loss becomes that of any other output by division by (a − b·alpha/sigma)²: an error d in x0
-is an error −d·alpha/sigma in eps, hence (a − b·alpha/sigma)·d in a·x0 + b·eps.
+is an error −d·alpha/sigma in eps, hence (a − b·alpha/sigma)·d in a·x0 + b·eps. A weight takes alpha and sigma, [B], and
+the kind of output, and gives the weight of its squared error, [B] float64.
 """
 
 import math
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -15,12 +16,6 @@ from voxlate.config import settings
 from voxlate.diffusion.prediction import Kind, coefficients
 from voxlate.diffusion.schedules import LOG_SNR_LIMIT
 from voxlate.errors import BadInput
-
-
-class Weight(Protocol):
-    """alpha, sigma: [B] -> weight of the squared error of an output of this kind, [B] float64."""
-
-    def __call__(self, alpha: Tensor, sigma: Tensor, kind: Kind) -> Tensor: ...
 
 
 def from_x0_weight(weight: Tensor, alpha: Tensor, sigma: Tensor, kind: Kind) -> Tensor:

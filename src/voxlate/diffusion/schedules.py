@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Annotated, ClassVar, Literal, Protocol
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -23,17 +23,6 @@ from voxlate.errors import BadInput
 # At the clean end only the number that networks see is limited; sigma itself may reach 0: t = 0 is exactly the image.
 LOG_SNR_LIMIT = 20.0
 FIRST_TIME = 1e-9  # derivatives at t = 0 are taken here: log_snr is infinite at 0 for most schedules, g² is not
-
-
-class Schedule(Protocol):
-    """What samplers, losses and networks may ask of a schedule; t and log_snr of any shape, float64 out."""
-
-    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]: ...
-    def log_snr(self, t: Tensor) -> Tensor: ...
-    def t(self, log_snr: Tensor) -> Tensor: ...
-    def log_alpha_drift(self, t: Tensor) -> Tensor: ...
-    def g2(self, t: Tensor) -> Tensor: ...
-    def start_std(self, t: Tensor) -> Tensor: ...
 
 
 def preserving(log_snr: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,8 +44,8 @@ Path = Literal["preserving", "exploding", "straight"]
 _PATHS = {"preserving": preserving, "exploding": exploding, "straight": straight}
 
 
-class FromLogSnr(ABC):
-    """Everything that follows from a falling log-SNR and a path."""
+class Schedule(ABC):
+    """Everything that follows from a falling log-SNR and a path; t and log_snr of any shape, float64 out."""
 
     path: ClassVar[Path] = "preserving"
 
@@ -116,7 +105,7 @@ def _slope(f: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
 
 
 @settings
-class Cosine(FromLogSnr):
+class Cosine(Schedule):
     """log_snr = −2·log tan(a + t·(b − a)), exactly ±log_snr_max at the ends (Hoogeboom et al. 2023; paper 001)."""
 
     kind: Literal["cosine"] = "cosine"
@@ -132,7 +121,7 @@ class Cosine(FromLogSnr):
 
 
 @settings
-class ShiftedCosine(FromLogSnr):
+class ShiftedCosine(Schedule):
     """The cosine schedule with 2·log(reference / size) added, so that large images get more noise.
 
     Source: Hoogeboom et al. 2023, eq. 3 (simple diffusion, reference 64); the figure of paper 001 has 32.
@@ -169,7 +158,7 @@ def _cosine_inverse(log_snr: Tensor, log_snr_max: float) -> Tensor:
 
 
 @settings
-class Sigmoid(FromLogSnr):
+class Sigmoid(Schedule):
     """alpha² = g(t), a sigmoid of start + t·(end − start) brought to 1 at t = 0 and 0 at t = 1.
 
     Source: Jabri et al. 2023 (appendix B), Chen 2023 (algorithm 1). `power = "alpha"` takes g as alpha, as the
@@ -204,7 +193,7 @@ def _log_gap(x: Tensor) -> Tensor:
 
 
 @settings
-class LinearAlpha(FromLogSnr):
+class LinearAlpha(Schedule):
     """alpha = 1 − t with sigma² = 1 − alpha² (the "linear" schedule of paper 001)."""
 
     kind: Literal["linear_alpha"] = "linear_alpha"
@@ -218,7 +207,7 @@ class LinearAlpha(FromLogSnr):
 
 
 @settings
-class LinearBetas(FromLogSnr):
+class LinearBetas(Schedule):
     """The betas of a discrete DDPM as a table: index i of `count` is t = (i + 1) / count, t = 0 the image itself.
 
     alpha² is the running product of 1 − beta; between two indices log_snr is linear, before the first sigma² is.
@@ -250,7 +239,7 @@ def _table(first: float, last: float, count: int, spacing: str) -> Tensor:
 
 
 @settings
-class LinearVP(FromLogSnr):
+class LinearVP(Schedule):
     """Continuous linear betas: alpha² = exp(−B), B = t·first + t²·(last − first)/2 (Song et al. 2021, eq. 33)."""
 
     kind: Literal["linear_vp"] = "linear_vp"
@@ -266,7 +255,7 @@ class LinearVP(FromLogSnr):
 
 
 @settings
-class ExponentialVE(FromLogSnr):
+class ExponentialVE(Schedule):
     """dx = base^t dw: g = base^t and sigma² = (base^(2t) − 1) / (2·log base) (Song's tutorial; paper 002, base 25)."""
 
     kind: Literal["exponential_ve"] = "exponential_ve"
@@ -283,7 +272,7 @@ class ExponentialVE(FromLogSnr):
 
 
 @settings
-class GeometricVE(FromLogSnr):
+class GeometricVE(Schedule):
     """sigma = sigma_min·(sigma_max / sigma_min)^t (Song et al. 2021, eq. 30)."""
 
     kind: Literal["geometric_ve"] = "geometric_ve"
@@ -306,7 +295,7 @@ class GeometricVE(FromLogSnr):
 
 
 @settings
-class FlowMatching(FromLogSnr):
+class FlowMatching(Schedule):
     """The straight line alpha = 1 − t, sigma = t (Lipman et al. 2023; Liu et al. 2023).
 
     Times within 4.5e-5 of 1 are held there (see LOG_SNR_LIMIT).

@@ -1,6 +1,9 @@
-"""Which times: those a training step draws, and those a sampler steps through."""
+"""Which times: those a training step draws, and those a sampler steps through.
 
-from typing import Annotated, Literal, Protocol
+The settings of training times turn uniform draws u in (0, 1), [B], into times t, [B] float64, by inversion.
+"""
+
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -9,12 +12,6 @@ from torch import Tensor
 from voxlate.config import settings
 from voxlate.diffusion.schedules import LOG_SNR_LIMIT, LinearBetas, Schedule
 from voxlate.errors import BadInput
-
-
-class Times(Protocol):
-    """Turns uniform draws u in (0, 1), [B], into training times t, [B] float64, by inversion."""
-
-    def __call__(self, u: Tensor, schedule: Schedule) -> Tensor: ...
 
 
 @settings

@@ -1,4 +1,4 @@
-"""Slices as radiologists look at them: their convention, a window, a colour map, and files that a page can hold."""
+"""Slices as radiologists view them: radiological convention, window, colour map, and files that a page can hold."""
 
 import base64
 import io

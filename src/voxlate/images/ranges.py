@@ -1,6 +1,6 @@
 """The range of values that a score refers to: from the unit, from the recipe, or from each image itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,11 +89,3 @@ def range_for(unit: str, largest: float = 255.0, given: Sequence[float] | None =
         "arbitrary unit: each image divided by its own 99.5 percentile inside the truth's foreground, nothing clipped"
     )
     return Range(0.0, 1.0, "× peak", rule, own=True)
-
-
-def ranges_to_json(ranges: Mapping[str, Range]) -> dict[str, dict[str, Any]]:
-    return {name: vars(value) for name, value in ranges.items()}
-
-
-def ranges_from_json(table: Mapping[str, Mapping[str, Any]]) -> dict[str, Range]:
-    return {name: Range(**value) for name, value in table.items()}

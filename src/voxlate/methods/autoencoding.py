@@ -80,8 +80,11 @@ class Autoencoding(Method):
     @torch.no_grad()
     def finish(self, batches: Iterable[Batch]) -> None:
         """Set the latent's scale to 1 over the spread of the targets' latents (Rombach et al. 2022, sec. G)."""
-        targets = [batch.target.flatten(0, 1).unsqueeze(1) for batch in batches if batch.target is not None]
-        latents = [self.net.encode(target)[0].float() for target in targets]
+        latents = []
+        for batch in batches:
+            exists = _exists(batch)[:, batch.source.shape[1] :].flatten()
+            targets = required(batch.target).flatten(0, 1).unsqueeze(1)[exists]
+            latents.append(self.net.encode(targets)[0].float())
         self.net.scale.fill_(1 / torch.cat(latents).std().item())
 
 

@@ -103,7 +103,8 @@ class Opponent(Method):
         parts = discriminator_loss(self.critic, self.options.game, true, made, scanned)
         if self.options.penalty:
             share = noise.uniform().to(true).view(-1, 1, 1, 1, 1)
-            share = share.repeat_interleave(len(true) // len(share), dim=0)  # an autoencoder's items are channels
+            rounds = -(-len(true) // len(share))  # an autoencoder has a pair for each channel of an item
+            share = share.repeat(rounds, 1, 1, 1, 1)[: len(true)]
             parts["penalty"] = self.options.penalty * gradient_penalty(self.critic, torch.lerp(made, true, share))
         return {"total": parts["gan"] + parts.get("penalty", torch.zeros_like(parts["gan"])), **parts}
 

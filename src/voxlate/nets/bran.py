@@ -121,12 +121,12 @@ class BranNet(nn.Module):
         Left and right get as many if the width is a multiple of `Bran.multiple`, else nearly, in whole features.
         """
         side, feature = 2**self.net.stages, self.net.multiple // 2
-        below, beside = (-size % side for size in image.shape[3:])
-        if not below and not beside:
+        rows, columns = (-size % side for size in image.shape[3:])
+        if not rows and not columns:
             return image, 0
-        left = beside // 2 // feature * feature
-        # not mirrored: a head beside a head would have a say in the filters, which are made from the mean of all
-        return F.pad(image, (left, beside - left, 0, below, 0, 0), mode="replicate"), left
+        left = columns // 2 // feature * feature
+        # not mirrored: a head next to a head would count in the filters, which are made from the mean of all
+        return F.pad(image, (left, columns - left, 0, rows, 0, 0), mode="replicate"), left
 
 
 class Down(nn.Module):

@@ -51,7 +51,7 @@ class ResNetNet(nn.Module):
 
 
 class Block(nn.Module):
-    """Two convolutions beside a skip; nothing after the sum."""
+    """Two convolutions and a skip; nothing after the sum."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

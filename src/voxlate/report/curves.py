@@ -1,17 +1,32 @@
-"""Training curves as inline SVG that takes its colours from the page."""
+"""Charts as SVG in the page's own colours: training curves, and scores with their intervals."""
 
+import io
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from numpy.typing import NDArray
 
-WIDTH, HEIGHT = 560, 260
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 14, 34
+from voxlate.scoring.metrics import Metric
+from voxlate.scoring.tables import cell, figure
+
 POINTS = 400  # more than a curve has pixels
+LONGEST_NAME = 20
+STEPS = [1, 2, 2.5, 5, 10]  # between ticks
+# drawn in these, written as the page's variables, which have other values in the dark
+COLOURS = {f"#0000c{n}": f"--c{n}" for n in range(6)}
+INK, SOFT, FAINT, RULE, ACCENT, OTHER = (f"#0000d{n}" for n in range(6))
+COLOURS |= {INK: "--ink", SOFT: "--soft", FAINT: "--faint", RULE: "--rule", ACCENT: "--accent", OTHER: "--other"}
 
 
 @dataclass(frozen=True)
@@ -25,7 +40,7 @@ class Curve:
 
 def curves_of(log: Path) -> dict[tuple[str, str], list[Curve]]:
     """The curves in a log.jsonl by (stage, group): "loss", "validation", "lr", "items_per_s"; broken lines left out."""
-    found: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
+    found: dict[tuple[str, str], dict[str, dict[float, float]]] = {}
     for line in _lines(log):
         step = line.get("step")
         if not isinstance(step, (int, float)):
@@ -34,60 +49,69 @@ def curves_of(log: Path) -> dict[tuple[str, str], list[Curve]]:
         for group in ("loss", "validation", "lr", "items_per_s"):
             for name, value in _numbers(line.get(group), group):
                 label = f"{turn}: {name}" if group == "loss" and turn not in (None, "net") else name
-                found.setdefault((str(line.get("stage", "")), group), {}).setdefault(label, []).append(
-                    (float(step), value)
-                )
-    return {key: [_curve(name, points) for name, points in curves.items()] for key, curves in found.items()}
+                points = found.setdefault((str(line.get("stage", "")), group), {}).setdefault(label, {})
+                points[float(step)] = value  # a resumed run writes some steps twice; the later line counts
+    return {
+        key: [Curve(name, *zip(*sorted(points.items()))) for name, points in curves.items()]
+        for key, curves in found.items()
+    }
 
 
-def svg(curves: Sequence[Curve], label: str, smooth: bool = False) -> str:
-    """One chart: a line a curve, log scale where the values span more than a decade and are positive.
+def curve_chart(curves: Sequence[Curve], label: str, smooth: bool = False) -> Markup:
+    """A line a curve, on a log scale where the values span more than a decade and are positive.
 
     smooth: draw the raw values faint and their running mean over 1/40 of the points on top.
     """
-    values = [value for curve in curves for value in curve.values]
-    low, high, log = _extent(values)
-    last = max(curve.steps[-1] for curve in curves)
-    first = min(curve.steps[0] for curve in curves)
-
-    def x(step: float) -> float:
-        return LEFT + (step - first) / max(last - first, 1e-9) * (WIDTH - LEFT - RIGHT)
-
-    def y(value: float) -> float:
-        part = math.log(value / low) / math.log(high / low) if log else (value - low) / (high - low)
-        return HEIGHT - BOTTOM - min(max(part, 0.0), 1.0) * (HEIGHT - TOP - BOTTOM)
-
-    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label} over training steps">']
-    for tick in log_ticks(low, high) if log else ticks(low, high):
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{short(tick)}</text>')
-    for tick in ticks(first, last):
-        parts.append(
-            f'<text class="tick" x="{x(tick):.1f}" y="{HEIGHT - 14}" text-anchor="middle">{short(tick)}</text>'
-        )
+    chart, axes = _chart(560, 260, (58, 14, 34, 14))
     for number, curve in enumerate(curves):
-        for kind, line in _lines_of(curve, smooth):
-            points = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in line)
-            parts.append(f'<polyline class="{kind} c{number % 6}" points="{points}"/>')
-    return "".join(parts) + "</svg>"
+        colour = f"#0000c{number % 6}"
+        steps, values = _thinned(np.array(curve.steps)), _thinned(np.array(curve.values))
+        width = len(values) // 40
+        if smooth and width > 1:
+            axes.plot(steps, values, color=colour, alpha=0.28, linewidth=1)
+            values = _running_mean(values, width)
+        axes.plot(steps, values, color=colour, linewidth=2, solid_joinstyle="round")
+    low, high = axes.dataLim.intervaly
+    axes.margins(x=0, y=0.08)
+    if low > 0 and high / low > 10:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 200 else (1,)))
+        axes.yaxis.set_minor_locator(NullLocator())
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
+        if low >= 0:
+            axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=STEPS))
+    axes.grid(axis="y", color=RULE, linewidth=1)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    return _svg(chart, f"{label} over training steps")
 
 
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers between low and high."""
-    rough = (high - low) / about
-    if not rough > 0:
-        return [low]
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough)
-    start = math.ceil(low / step - 1e-9)
-    return [number * step for number in range(start, math.floor(high / step + 1e-9) + 1)]
-
-
-def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times the powers of ten between low and high; fewer where they would crowd."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    factors = (1, 2, 5) if high / low < 200 else (1,)
-    return [factor * 10.0**power for power in decades for factor in factors if low <= factor * 10.0**power <= high]
+def score_chart(metric: Metric, values: Mapping[str, Mapping[str, Any]]) -> Markup:
+    """A line a method: its name, its mean with the 95 % interval, and the number; the synthesis stands out."""
+    height = 26 * len(values) + 20
+    chart, axes = _chart(360, height, (138, 62, 20, 0))
+    axes.set_ylim(len(values) - 0.5, -0.5)
+    axes.set_xlim(*_limits(metric, values))
+    axes.set_yticks([])
+    if metric.better == "one":
+        axes.axvline(1, color=FAINT, linewidth=1, linestyle="--")
+    for number, (name, value) in enumerate(values.items()):
+        ours = name == "synthesis"
+        colour, text = (ACCENT, INK) if ours else (OTHER, SOFT)
+        axes.axhline(number, color=RULE, linewidth=1)
+        if value["ci95"]:
+            axes.plot(value["ci95"], [number] * 2, color=colour, alpha=0.5, linewidth=4, solid_capstyle="round")
+        axes.plot([value["mean"]], [number], "o", color=colour, markersize=11 if ours else 9, markeredgewidth=0)
+        place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "color": text, "va": "center", "size": 13}
+        weight = "bold" if ours else "normal"
+        axes.text(-138 / 160, number, _short_name(name), ha="left", weight=weight, **place)
+        axes.text(1 + 62 / 160, number, figure(value["mean"], metric), ha="right", weight=weight, **place)
+    low, high = axes.get_xlim()
+    axes.set_xticks([low, high], [short(low), short(high)], size=11)
+    spoken = "; ".join(f"{name} {cell(value, metric)}" for name, value in values.items())
+    return _svg(chart, f"{metric.label}: {spoken}")
 
 
 def short(value: float) -> str:
@@ -95,6 +119,51 @@ def short(value: float) -> str:
     if abs(value) >= 1000:
         return f"{value / 1e6:g}M" if abs(value) >= 1e6 else f"{value / 1000:g}k"
     return f"{value:.3g}"
+
+
+def _chart(width: int, height: int, margins: tuple[int, int, int, int]) -> tuple[Figure, Axes]:
+    """A figure of so many pixels with axes inside margins (left, right, bottom, top)."""
+    left, right, bottom, top = margins
+    chart = Figure(figsize=(width / 72, height / 72))
+    box = (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)
+    axes = chart.add_axes(box, frame_on=False)
+    axes.tick_params(length=0, colors=FAINT, labelsize=12)
+    return chart, axes
+
+
+def _svg(chart: Figure, label: str) -> Markup:
+    """An SVG that stands inside the page: without a style sheet and clip paths, in the page's colours."""
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        chart.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    text = file.getvalue()
+    body = text[text.index(">", text.index("<svg")) + 1 :]
+    sheets = r"<metadata>.*?</metadata>|<defs>\s*<(style|clipPath).*?</defs>|<!--.*?-->"
+    body = re.sub(rf'{sheets}| (clip-path|id)="[a-z]+[_.(][^"]*"', "", body, flags=re.S)
+    for drawn, name in COLOURS.items():
+        body = body.replace(drawn, f"var({name})")
+    width, height = (round(72 * size) for size in chart.get_size_inches())
+    head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(width, height, label)
+    return head + Markup(body)  # matplotlib has escaped the texts in it
+
+
+def _limits(metric: Metric, values: Mapping[str, Mapping[str, Any]]) -> tuple[float, float]:
+    """Where the axis begins and ends: errors from 0, similarity up to 1, the rest around what is there."""
+    ends = [end for value in values.values() for end in (value["ci95"] or [value["mean"]])]
+    low, high = min(ends), max(ends)
+    margin = (high - low) * 0.08 or abs(high) * 0.08 or 1.0
+    if metric.key.startswith("ssim"):
+        return min(0.0, low), 1.0
+    if metric.better == "lower":
+        return 0.0, high + margin
+    if metric.better == "one":
+        return 0.0, max(1.5, high + margin)
+    return (1.0 if metric.key == "nmi" else low - margin), high + margin
+
+
+def _short_name(name: str) -> str:
+    name = name.replace("intensity table", "table")
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def _lines(log: Path) -> Iterable[Mapping[str, Any]]:
@@ -116,34 +185,15 @@ def _numbers(value: Any, name: str) -> Iterable[tuple[str, float]]:
             yield str(key), float(number)
 
 
-def _curve(name: str, points: list[tuple[float, float]]) -> Curve:
-    latest = dict(points)  # a resumed run writes some steps twice; the later line counts
-    steps = sorted(latest)
-    return Curve(name, tuple(steps), tuple(latest[step] for step in steps))
-
-
-def _extent(values: Sequence[float]) -> tuple[float, float, bool]:
-    low, high = min(values), max(values)
-    if low > 0 and high / low > 10:
-        return low / 1.1, high * 1.1, True
-    margin = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
-    return (max(0.0, low - margin) if low >= 0 else low - margin), high + margin, False
-
-
-def _lines_of(curve: Curve, smooth: bool) -> list[tuple[str, list[tuple[float, float]]]]:
-    steps, values = _thinned(np.array(curve.steps)), _thinned(np.array(curve.values))
-    raw = list(zip(steps.tolist(), values.tolist()))
-    width = len(values) // 40
-    if not smooth or width < 2:
-        return [("line", raw)]
+def _running_mean(values: NDArray[Any], width: int) -> NDArray[Any]:
+    """Of the last `width` values at each place."""
     sums = np.cumsum(np.concatenate([[0.0], values]))
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(0, ends - width)
-    mean = (sums[ends] - sums[starts]) / (ends - starts)
-    return [("raw", raw), ("line", list(zip(steps.tolist(), mean.tolist())))]
+    stops = np.arange(1, len(values) + 1)
+    starts = np.maximum(0, stops - width)
+    return np.asarray((sums[stops] - sums[starts]) / (stops - starts))
 
 
-def _thinned(values: np.ndarray) -> np.ndarray:
+def _thinned(values: NDArray[Any]) -> NDArray[Any]:
     """At most POINTS means of neighbouring values."""
     if len(values) <= POINTS:
         return values

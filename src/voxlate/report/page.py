@@ -1,32 +1,40 @@
 """One offline HTML page about a run or a folder of syntheses: scores, pictures, curves, recipe, provenance."""
 
 import base64
+import datetime
 import html
 import itertools
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import jinja2
 from markupsafe import Markup
 
+from voxlate import __version__
 from voxlate.errors import BadInput
-from voxlate.files import write_text
-from voxlate.report import case_pictures, curves
-from voxlate.report.html import json_in, render, views_in
-from voxlate.report.score_panels import panels_of, table_of
-from voxlate.scoring.metric_catalogue import METRICS, cell
-from voxlate.scoring.tables import caption
+from voxlate.files import read_json, write_text
+from voxlate.report.curves import curve_chart, curves_of, score_chart
+from voxlate.report.pictures import sections_of
+from voxlate.scoring.evaluate import run_folders
+from voxlate.scoring.metrics import METRICS, metrics_of
+from voxlate.scoring.tables import figure, score_tables
 
 MOST_CASES = 9
 LONGEST_LIST = 12
+HEADLINES = ("mae", "ssim_2d")
+PANELS = ("mae", "rmse", "psnr", "ssim_2d", "ssim_3d", "nmi", "gradient_strength")
+BETTER = {"lower": "lower is better", "higher": "higher is better", "one": "1 is right; below blur, above noise"}
 CURVES = (
     ("loss", "Training loss", True),
     ("validation", "Validation", False),
     ("lr", "Learning rate", False),
     ("items_per_s", "Speed, items per second", True),
 )
+ALL_CASES = "Errors and spreads share one colour scale over all cases."
 
 
 def report(path: Path | str, out: Path | str | None = None) -> Path:
@@ -38,46 +46,49 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
     if not folder.is_dir():
         raise BadInput(f"{folder}: expected the folder of a run or of syntheses, found none. Check the path.")
     is_run = (folder / "recipe.toml").is_file() or (folder / "log.jsonl").is_file()
-    provenance = json_in(folder / "provenance.json")
-    scores = json_in(folder / "metrics.json")
-    cases = [] if is_run else _cases(folder, scores)
+    provenance, scores = json_in(folder / "provenance.json"), json_in(folder / "metrics.json")
+    scored = isinstance(scores.get("modalities"), dict) and bool(scores["modalities"])
+    known = scores if scored else {}
+    cases = [] if is_run else sections_of({folder.name: folder}, {folder.name: known}, MOST_CASES)
     if not (is_run or cases or scores):
         raise BadInput(
             f"{folder}: expected a run (recipe.toml, log.jsonl) or syntheses (<case>/<modality>.nii.gz), found none. "
             "Name the folder that train or synth wrote."
         )
-    run = folder if is_run else _run_of(provenance)
+    runs = [folder] if is_run else [one for one in run_folders(provenance) if (one / "log.jsonl").is_file()]
+    run = next(iter(runs), None)
     recipe = _recipe(folder, run, provenance)
-    target = Path(out) if out is not None else folder / "report.html"
-    write_text(target, render("page.html", _context(folder, run, recipe, provenance, scores, cases)))
-    return target
-
-
-def _context(
-    folder: Path, run: Path | None, recipe: str, provenance: dict[str, Any], scores: dict[str, Any], cases: list[Any]
-) -> dict[str, Any]:
-    scored = isinstance(scores.get("modalities"), dict) and bool(scores["modalities"])
-    return {
-        "title": _title(recipe, folder, scores),
-        "kind": "Training run" if run == folder else "Synthesis",
+    context = {
+        "kind": "Training run" if is_run else "Synthesis",
         "folder": folder.name,
-        "panels": panels_of(scores) if scored else [],
-        "table": table_of(scores) if scored else None,
-        "caption": caption(scores).splitlines() if scored else [],
-        "plain_scores": [] if scored else list(flat(scores)),
+        "title": _title(recipe, folder, known),
+        "summaries": [_summary(name, part) for name, part in scores["modalities"].items()] if scored else [],
+        "tables": score_tables(scores) if scored else None,
+        "plain_scores": [] if scored else flat(scores),
         "cases": cases,
         "cases_total": len({row["case"] for row in scores["cases"]}) if scored else len(cases),
         "charts": _charts(run / "log.jsonl") if run else [],
-        "validation": _validation(run) if run == folder and run else [],
+        "validation": _validation(folder) if is_run else [],
         "recipe": toml_markup(recipe),
-        "provenance": list(flat(provenance)),
+        "provenance": flat(provenance),
     }
+    target = Path(out) if out is not None else folder / "report.html"
+    write_text(target, render(context))
+    return target
 
 
-def _run_of(provenance: Mapping[str, Any]) -> Path | None:
-    run = provenance.get("run")  # the run's folder, or a weights file in it
-    places = [Path(run), Path(run).parent] if isinstance(run, str) else []
-    return next((place for place in places if (place / "log.jsonl").is_file()), None)
+def render(context: Mapping[str, Any]) -> str:
+    """Fill the page's template; sections that the context does not have are left out."""
+    template = resources.files("voxlate.report").joinpath("templates", "page.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    always = {"date": datetime.date.today().isoformat(), "version": __version__, "scales": ALL_CASES}
+    return environment.from_string(template).render({**always, **context})
+
+
+def json_in(path: Path) -> dict[str, Any]:
+    """A JSON object, or nothing where there is none."""
+    found = read_json(path) if path.is_file() else {}
+    return found if isinstance(found, dict) else {}
 
 
 def _recipe(folder: Path, run: Path | None, provenance: dict[str, Any]) -> str:
@@ -104,83 +115,74 @@ def _title(recipe: str, folder: Path, scores: Mapping[str, Any]) -> str:
     return str(title or described or folder.name)
 
 
+def _summary(modality: str, part: Mapping[str, Any]) -> dict[str, Any]:
+    """The headline of one modality, its uncertainty in words, and a chart of each main metric with all baselines."""
+    known = {key for scores in part["answers"].values() for key, value in scores.items() if value["mean"] is not None}
+    shown = known & set(PANELS) - {"rmse" if "ssim_3d" in known else "ssim_3d"}  # six fill the page
+    panels = []
+    for metric in [one for one in METRICS if one.key in shown]:
+        values = {name: scores[metric.key] for name, scores in part["answers"].items() if metric.key in scores}
+        chart = score_chart(metric, {name: value for name, value in values.items() if value["mean"] is not None})
+        panels.append((metric.label, metric.unit_for(part["unit"]), BETTER[metric.better], chart))
+    return {
+        "modality": modality,
+        "headline": " ".join(headline(part["answers"], part["unit"], key) for key in HEADLINES).strip(),
+        "uncertainty": _uncertainty(part),
+        "panels": panels,
+    }
+
+
+def headline(answers: Mapping[str, Any], unit: str, key: str) -> str:
+    """One honest sentence: a score of the synthesis against the best naive baseline."""
+    metric = metrics_of({})[key]
+    means = {answer: scores[key]["mean"] for answer, scores in answers.items() if key in scores}
+    means = {answer: mean for answer, mean in means.items() if mean is not None}
+    ours = means.pop("synthesis", None)
+    if ours is None:
+        return ""
+    text = f"{metric.label} {figure(ours, metric)} {metric.unit_for(unit)}".strip()
+    if not means:
+        return f"{text}."
+    best = min(means, key=lambda answer: means[answer] if metric.better == "lower" else -means[answer])
+    other = f"the best naive baseline ({best}, {figure(means[best], metric)})"
+    if metric.better == "lower" and means[best] > 0:
+        share = 1 - ours / means[best]
+        return f"{text}, {100 * abs(share):.0f} % {'below' if share >= 0 else 'above'} {other}."
+    return f"{text}, {'above' if ours > means[best] else 'not above'} {other}."
+
+
+def _uncertainty(part: Mapping[str, Any]) -> str:
+    known, ours = metrics_of({}), part["answers"].get("synthesis", {})
+    if "std" not in ours or ours["std"]["mean"] is None:
+        return ""
+    spread = f"{figure(ours['std']['mean'], known['std'])} {part['unit']}"
+    text = f"The samples of a case differ by {spread} on average (standard deviation)"
+    r = ours["std_error_r"]["mean"]
+    if r is None:
+        return text + "."
+    return text + f"; where they differ more, the error is larger with correlation {figure(r, known['std_error_r'])}."
+
+
 def _charts(log: Path) -> list[dict[str, Any]]:
-    found_curves = curves.curves_of(log)
-    stages = list(dict.fromkeys(stage for stage, _ in found_curves))
+    curves = curves_of(log)
+    stages = list(dict.fromkeys(stage for stage, _ in curves))
     found = []
     for stage, (group, heading, smooth) in itertools.product(stages, CURVES):
         title = heading if len(stages) == 1 else f"{heading}, {stage}"
-        drawn = [curve for curve in found_curves.get((stage, group), []) if len(curve.steps) > 1]
+        drawn = [curve for curve in curves.get((stage, group), []) if len(curve.steps) > 1]
         # validation scores have different units: one chart each
         for part in [[curve] for curve in drawn] if group == "validation" else [drawn]:
             if part:
-                names = [curve.name for curve in part]
-                svg = Markup(curves.svg(part, title, smooth))  # made of numbers only
-                found.append(
-                    {"title": title, "names": names, "svg": svg, "last": [f"{c.values[-1]:.4g}" for c in part]}
-                )
+                names = [f"{curve.name}, last {curve.values[-1]:.4g}" for curve in part]
+                found.append({"title": title, "names": names, "svg": curve_chart(part, title, smooth)})
     return found
 
 
-def _validation(run: Path) -> list[dict[str, str]]:
-    """The newest pictures that training left in RUN/validation."""
+def _validation(run: Path) -> list[tuple[str, str]]:
+    """Names and data of the newest pictures that training left in RUN/validation."""
     files = sorted((run / "validation").glob("*.png"), key=lambda path: (path.stat().st_mtime, path.name))[-4:]
-    return [{"name": path.stem, "uri": _png_uri(path)} for path in reversed(files)]
-
-
-def _png_uri(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-def _cases(out: Path, scores: Mapping[str, Any]) -> list[dict[str, Any]]:
-    rows = [row for row in scores.get("cases", []) if row.get("answer") == "synthesis"]
-    if not rows:
-        rows = [
-            {"case": f.parent.name, "modality": f.name.removesuffix(".nii.gz"), "mae": None} for f in _syntheses(out)
-        ]
-    chosen = _spread_over(rows)
-    found = [(row, rank, views_in(out, scores, row["case"], row["modality"])) for row, rank in chosen]
-    there = [(row, rank, view) for row, rank, view in found if view is not None]
-    looks = case_pictures.looks_for([view for *_, view in there])
-    return [
-        {
-            "case": row["case"],
-            "modality": row["modality"],
-            "rank": rank,
-            "grid": str(view.grid),
-            "volume": "sagittal" in view.pixels,
-            "scores": _scores_line(row, scores),
-            "tiles": case_pictures.tiles_of(view, looks),
-        }
-        for row, rank, view in there
-    ]
-
-
-def _syntheses(out: Path) -> list[Path]:
-    return [path for path in sorted(out.glob("*/*.nii.gz")) if not path.name.endswith("_std.nii.gz")]
-
-
-def _spread_over(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], str]]:
-    """At most MOST_CASES rows, evenly from the lowest to the highest error, and each one's rank in words."""
-    order = sorted(rows, key=lambda row: (row["modality"], row.get("mae") or 0.0))
-    if len(order) > MOST_CASES:
-        picks = [round(number * (len(order) - 1) / (MOST_CASES - 1)) for number in range(MOST_CASES)]
-    else:
-        picks = list(range(len(order)))
-    known = len(order) > 1 and order[0].get("mae") is not None
-    ends = {0: " (lowest)", len(order) - 1: " (highest)"}
-    return [(order[n], f"error rank {n + 1} of {len(order)}{ends.get(n, '')}" if known else "") for n in picks]
-
-
-def _scores_line(row: Mapping[str, Any], scores: Mapping[str, Any]) -> list[tuple[str, str]]:
-    unit = scores.get("modalities", {}).get(row["modality"], {}).get("unit", "")
-    shown = [metric for metric in METRICS if metric.key in ("mae", "psnr", "ssim_2d", "ssim_3d", "gradient_strength")]
-    values = [(metric, row.get(metric.key)) for metric in shown]
-    return [
-        (metric.label, f"{cell({'mean': value, 'sd': None, 'ci95': None}, metric)} {metric.unit_for(unit)}".strip())
-        for metric, value in values
-        if value is not None
-    ]
+    start = "data:image/png;base64,"
+    return [(path.stem, start + base64.b64encode(path.read_bytes()).decode()) for path in reversed(files)]
 
 
 def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:

@@ -1,6 +1,5 @@
-"""Several methods scored on the same cases, side by side, with paired tests of their differences."""
+"""Several methods scored on the same cases: one table, with paired tests of their differences."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,19 +11,18 @@ from numpy.typing import NDArray
 from voxlate import __version__
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
-from voxlate.scoring.compare_table import Tables
-from voxlate.scoring.metric_catalogue import Metric, is_aside, measured
-from voxlate.scoring.score_case import provenance_of
-from voxlate.scoring.significance import holm, wilcoxon_p
-from voxlate.scoring.tables import count
+from voxlate.scoring.evaluate import provenance_of
+from voxlate.scoring.metrics import Metric, metrics_of
+from voxlate.scoring.tables import Cell, Line, Tables, cell, count, counted, rows_of
 
 SAME = ("unit", "range", "own_peak", "mask", "ssim_padding", "ssim_from")  # what must agree for numbers to compare
 EFFORT = ("seconds_per_slice", "network_calls")  # what the provenance of a case says that its synthesis took
+SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
-class Method:
-    """One folder of syntheses with its metrics.json."""
+class Scored:
+    """One method: a folder of syntheses with its metrics.json, and which of its answers is compared."""
 
     name: str
     path: Path
@@ -33,8 +31,7 @@ class Method:
 
     def rows(self, modality: str) -> dict[str, Mapping[str, Any]]:
         """Scores by case."""
-        rows = [row for row in self.document["cases"] if (row["modality"], row["answer"]) == (modality, self.answer)]
-        return {row["case"]: row for row in rows}
+        return rows_of(self.document, modality, self.answer)
 
 
 @dataclass(frozen=True)
@@ -44,27 +41,21 @@ class Comparison:
     document: Mapping[str, Any]
 
     def table(self) -> Tables:
-        return Tables(self.document)
+        return comparison_tables(self.document)
 
     def write(self, path: Path | str) -> None:
         write_json(path, self.document)
 
 
-def compare(
-    folders: Sequence[Path | str],
-    *,
-    names: Sequence[str] | None = None,
-    reference: str | None = None,
-    answer: str = "synthesis",
-) -> Comparison:
+def compare(folders: Sequence[Path | str], *, reference: str | None = None, answer: str = "synthesis") -> Comparison:
     """Mean and sd of each method and metric, and paired Wilcoxon tests against `reference`, Holm-corrected.
 
-    folders: what `evaluate` scored (each holds a metrics.json); names: what to call them, else the folders' names.
-    reference: a name; by default the best method of each metric. answer: "synthesis", or a trivial one.
+    folders: what `evaluate` scored (each holds a metrics.json).
+    reference: a name; by default the best method of each metric. answer: "synthesis", or a naive baseline.
     Several cases of one patient are averaged first, where there are several patients.
     Raises BadInput where cases, ranges or masks differ. Source: Wilcoxon 1945; Holm 1979.
     """
-    methods = _methods([Path(folder) for folder in folders], names, answer)
+    methods = _methods([Path(folder) for folder in folders], answer)
     if reference is not None and reference not in [method.name for method in methods]:
         known = ", ".join(method.name for method in methods)
         raise BadInput(f"--reference: expected one of {known}, found {reference!r}. Choose one of these.")
@@ -90,25 +81,21 @@ def compare(
     )
 
 
-def _methods(folders: Sequence[Path], names: Sequence[str] | None, answer: str) -> list[Method]:
+def _methods(folders: Sequence[Path], answer: str) -> list[Scored]:
     if len(folders) < 2:
         raise BadInput(f"compare: expected at least two scored folders, found {len(folders)}. Add another one.")
-    called = list(names) if names else _names(folders)
-    if len(called) != len(folders) or len(set(called)) != len(called):
-        raise BadInput(
-            f"compare: expected {len(folders)} different names, found {', '.join(called)}. Give one a folder."
-        )
-    return [Method(name, folder, _document(folder, answer), answer) for name, folder in zip(called, folders)]
+    names = _names(folders)
+    return [Scored(name, folder, _document(folder, answer), answer) for name, folder in zip(names, folders)]
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths that tell all folders apart."""
+    """The last parts of the paths, as many as make all of them different."""
     paths = [folder.resolve().parts for folder in folders]
     for depth in range(1, max(map(len, paths)) + 1):
         names = ["/".join(path[-depth:]) for path in paths]
         if len(set(names)) == len(names):
-            break
-    return names
+            return names
+    raise BadInput(f"compare: expected different folders, found one twice in {', '.join(map(str, folders))}. Drop it.")
 
 
 def _document(folder: Path, answer: str) -> Mapping[str, Any]:
@@ -125,7 +112,7 @@ def _document(folder: Path, answer: str) -> Mapping[str, Any]:
     return document
 
 
-def _modality(name: str, methods: Sequence[Method], reference: str | None) -> dict[str, Any]:
+def _modality(name: str, methods: Sequence[Scored], reference: str | None) -> dict[str, Any]:
     parts = [method.document["modalities"][name] for method in methods]
     rows = [method.rows(name) for method in methods]
     for method in methods[1:]:
@@ -135,24 +122,25 @@ def _modality(name: str, methods: Sequence[Method], reference: str | None) -> di
     over = "patients" if len(set(patients)) > 1 else "cases"
     groups = patients if over == "patients" else cases
     found: dict[str, Any] = {}
-    for metric in measured(methods[0].document):
+    for key, metric in metrics_of(methods[0].document).items():
         if metric.pooled:
             found |= _pooled(metric, methods, parts)
             continue
-        if metric.key == "lpips" and len({part.get("lpips") for part in parts}) > 1:
+        if key == "lpips" and len({part.get("lpips") for part in parts}) > 1:
             continue  # other weights, other numbers
-        having = [k for k, by_case in enumerate(rows) if all(metric.key in row for row in by_case.values())]
-        if metric.key == "std" and having:
+        having = [k for k, by_case in enumerate(rows) if all(key in row for row in by_case.values())]
+        if key == "std" and having:
             metric = replace(metric, better="truth")  # less is not better, so nothing is tested
-        elif is_aside(metric) or len(having) < len(rows):
+        elif not metric.in_table or len(having) < len(rows):
             continue
-        values = np.array([[_number(rows[k][case][metric.key]) for case in cases] for k in having])
-        found[metric.key] = _tested(metric, [methods[k] for k in having], *_by_group(values, groups), reference)
+        values = np.array([[rows[k][case][key] for case in cases] for k in having], np.float64)  # null becomes NaN
+        found[key] = _tested(metric, [methods[k] for k in having], *_by_group(values, groups), reference)
     stated = {key: parts[0].get(key) for key in SAME}
     return {**stated, "cases": len(cases), "patients": len(set(patients)), "over": over, "metrics": found}
 
 
-def _check(name: str, first: Method, other: Method) -> None:
+def _check(name: str, first: Scored, other: Scored) -> None:
+    """Raise BadInput where the two were scored in other ways, or on other cases."""
     wanted, found = (method.document["modalities"][name] for method in (first, other))
     for key in SAME:
         if wanted.get(key) != found.get(key):
@@ -186,7 +174,7 @@ def _by_group(values: NDArray[np.float64], groups: Sequence[str]) -> tuple[NDArr
 
 
 def _tested(
-    metric: Metric, methods: Sequence[Method], values: NDArray[np.float64], used: int, reference: str | None
+    metric: Metric, methods: Sequence[Scored], values: NDArray[np.float64], used: int, reference: str | None
 ) -> dict[str, Any]:
     """Mean and sd of each method, and p of its difference to the reference over all that every method has."""
     size = values.shape[1]
@@ -226,7 +214,28 @@ def _tested(
     return found
 
 
-def _pooled(metric: Metric, methods: Sequence[Method], parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number: the k-th smallest of m times m - k + 1, never falling, at most 1.
+
+    Source: Holm 1979.
+    """
+    order = np.argsort(p_values)
+    scaled = np.asarray(p_values, np.float64)[order] * np.arange(len(order), 0, -1)
+    corrected = np.empty(len(order))
+    corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1)
+    return [float(value) for value in corrected]
+
+
+def wilcoxon_p(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """Two-sided p of the signed-rank test of paired values; 1 where no pair differs. Exact up to 50 untied pairs."""
+    from scipy.stats import wilcoxon
+
+    if not np.any(a != b):
+        return 1.0
+    return float(wilcoxon(a, b).pvalue)
+
+
+def _pooled(metric: Metric, methods: Sequence[Scored], parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Distances of pooled slices, where all methods have them by the same features and of as many images."""
     values = [part["answers"][method.answer].get(metric.key) for method, part in zip(methods, parts)]
     if not all(value and value["mean"] is not None for value in values):
@@ -242,22 +251,97 @@ def _pooled(metric: Metric, methods: Sequence[Method], parts: Sequence[Mapping[s
     return {metric.key: {**shared, "features": parts[0]["features"]["name"], "methods": summaries}}
 
 
-def _effort(method: Method) -> dict[str, Any] | None:
+def _effort(method: Scored) -> dict[str, Any] | None:
     """Mean and sd of what the cases took, over those whose provenance says it; None where none does."""
     folder = method.path if method.path.is_dir() else method.path.parent
     names = sorted({row["case"] for row in method.document["cases"]}) if method.answer == "synthesis" else []
-    said = [one for name in names if all(key in (one := provenance_of(folder, name)) for key in EFFORT)]
-    if not said:
+    stated = [one for name in names if all(key in (one := provenance_of(folder, name)) for key in EFFORT)]
+    if not stated:
         return None
-    values = {key: np.array([float(one[key]) for one in said]) for key in EFFORT}
-    spreads = {key: float(row.std(ddof=1)) if len(said) > 1 else None for key, row in values.items()}
+    values = {key: np.array([float(one[key]) for one in stated]) for key in EFFORT}
+    spreads = {key: float(row.std(ddof=1)) if len(stated) > 1 else None for key, row in values.items()}
     return {
         **{key: {"mean": float(row.mean()), "sd": spreads[key]} for key, row in values.items()},
-        "samples": sorted({one.get("synth", {}).get("samples", 1) for one in said}),
-        "devices": sorted({one.get("device", "an unknown device") for one in said}),
-        "cases": len(said),
+        "samples": sorted({one.get("synth", {}).get("samples", 1) for one in stated}),
+        "devices": sorted({one.get("device", "an unknown device") for one in stated}),
+        "cases": len(stated),
     }
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+def comparison_tables(document: Mapping[str, Any]) -> Tables:
+    """The metrics of each modality, and under "" what the syntheses of all of them took."""
+    names = list(document["methods"])
+    known = metrics_of(document)
+    lines = {
+        modality: [
+            Line(known[key].label, known[key].unit_for(part["unit"]), tuple(_cell(one, n, known[key]) for n in names))
+            for key, one in part["metrics"].items()
+            if any(value["mean"] is not None for value in one["methods"].values())
+        ]
+        for modality, part in document["modalities"].items()
+    }
+    effort = document.get("effort", {})
+    if any(effort.values()):
+        lines[""] = [
+            Line("Time", "s/slice", tuple(Cell(_seconds(effort.get(name))) for name in names)),
+            Line("Network calls", "× samples", tuple(Cell(_calls(effort.get(name))) for name in names)),
+        ]
+    title = "Methods: mean ± sd; below, p of the paired difference to the reference (=), * where below 0.05"
+    return Tables(title, tuple(names), lines, _caption(document))
+
+
+def _caption(document: Mapping[str, Any]) -> list[str]:
+    """Range, mask, tests and times, in words."""
+    lines = []
+    for name, part in document["modalities"].items():
+        size = part[part["over"]]
+        lines.append(
+            f"{counted(name, part)}; mask: {part['mask']}. Tests over {size} {part['over']}: "
+            f"no p lies below {2.0 ** (1 - size):.2g}."
+        )
+        if part["over"] == "cases":
+            lines.append(f"{name}: one patient, so nothing is said of other patients.")
+    chosen = document["reference"] or "the best of each metric (chosen after the fact, so p is a little too small)"
+    lines.append(
+        f"Bold: best mean. Reference: {chosen}. Wilcoxon signed-rank, two-sided, Holm over the methods of a metric; "
+        "the metrics themselves are not corrected for their number. Pooled distances: ± standard error, no test."
+    )
+    if any("std" in part["metrics"] for part in document["modalities"].values()):
+        lines.append("Uncertainty: mean over the mask of the samples' standard deviation; no test, less is not better.")
+    return lines + _caption_of_times(document.get("effort", {}))
+
+
+def _caption_of_times(effort: Mapping[str, Any]) -> list[str]:
+    devices = {name: ", ".join(one["devices"]) for name, one in effort.items() if one}
+    if not devices:
+        return []
+    where = sorted(set(devices.values()))
+    on = f"on {where[0]}" if len(where) == 1 else "; ".join(f"{name} on {place}" for name, place in devices.items())
+    beware = " Times on different devices do not compare." if len(where) > 1 else ""
+    return [
+        f"Time: wall clock for a slice with all its samples, mean over the cases, {on}.{beware} "
+        "Network calls: evaluations of the network for one sample of a slice or patch."
+    ]
+
+
+def _cell(found: Mapping[str, Any], name: str, metric: Metric) -> Cell:
+    value = found["methods"].get(name)
+    below = "=" if found["reference"] == name else ""
+    if value and "p_holm" in value:
+        below = f"p {value['p_holm']:.2g}{'*' if value['p_holm'] < SIGNIFICANT else ''}"
+    return Cell(cell(value, metric), below, found["best"] == name)
+
+
+def _seconds(effort: Mapping[str, Any] | None) -> str:
+    if not effort:
+        return "–"
+    seconds = effort["seconds_per_slice"]["mean"]
+    return f"{seconds:.0f}" if seconds >= 100 else f"{seconds:.3g}"
+
+
+def _calls(effort: Mapping[str, Any] | None) -> str:
+    if not effort:
+        return "–"
+    calls = effort["network_calls"]["mean"]
+    samples = ", ".join(map(str, effort["samples"]))
+    return f"{calls:.0f}" if samples == "1" else f"{calls:.0f} × {samples}"

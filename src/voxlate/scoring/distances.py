@@ -1,7 +1,12 @@
-"""Distances between the slices of all syntheses and of all truths, pooled over the cases, by the features given."""
+"""Distances between the slices of all syntheses and of all truths, pooled over the cases, by feature vectors.
+
+The Fréchet distance (FD) of few images is too high: its expectation falls towards the true value as 1/N, faster or
+slower for other models, so that FDs of different N do not compare. `frechet_limit` extrapolates N to infinity, and
+`kernel_distance` is right on average for any N.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,16 +15,25 @@ from numpy.typing import NDArray
 
 from voxlate.images.ranges import Range
 from voxlate.scoring.features import Features
-from voxlate.scoring.frechet import ENOUGH, FOLDS, Estimate, frechet_with_errors, kernel_distance
 
-KEYS = {
-    "fd": ("fd", "fd_inf", "kd"),
-    "texture": ("texture_distance", "texture_distance_inf", "texture_kd"),
-}
+KEYS = {"fd": ("fd", "fd_inf", "kd"), "texture": ("texture_distance", "texture_distance_inf", "texture_kd")}
 FEWEST = 3  # cases or patients below which errors come from blocks of slices
+PARTS = 5  # the sets are cut in 1 to 5 parts: points of the line over 1/N
+ORDERS = 4  # random orders in which they are cut; with fewer the draw shows in the intercept
+ENOUGH = 4  # images per dimension below which FD is no line over 1/N yet: the intercept is then off by over a tenth
+FOLDS = 10  # groups that the error of FD is found from, however many cases there are
+BLOCK = 1024  # rows of the kernel matrix in memory at a time
 
+Vectors = NDArray[np.float64]
 Slices = NDArray[np.float32]
-Found = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its standard error; NaN where too few images or cases are there."""
+
+    value: float
+    error: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -30,12 +44,12 @@ class Pool:
     seed: int = 0
     vectors: dict[tuple[str, str], dict[tuple[str, str], NDArray[np.float64]]] = field(default_factory=dict)
 
-    def add(self, modality: str, answer: str, case: str, patient: str, pictures: Slices) -> None:
-        """pictures: [N, H, W] in [0, 1], all slices of one case."""
-        if len(pictures):
-            self.vectors.setdefault((modality, answer), {})[case, patient] = self.features(pictures)
+    def add(self, modality: str, answer: str, case: str, patient: str, slices: Slices) -> None:
+        """slices: [N, H, W] in [0, 1], all slices of one case."""
+        if len(slices):
+            self.vectors.setdefault((modality, answer), {})[case, patient] = self.features(slices)
 
-    def distances(self, modality: str, answer: str) -> Found:
+    def distances(self, modality: str, answer: str) -> dict[str, dict[str, Any]]:
         """Distances of an answer to the truth, by key, each with its standard error, numbers and units of error."""
         truth, ours = self.vectors.get((modality, "truth"), {}), self.vectors.get((modality, answer), {})
         shared = [key for key in ours if key in truth]
@@ -45,7 +59,8 @@ class Pool:
         groups, over = _groups(shared, [len(truth[key]) for key in shared])
         if len(a) < 2:
             return {}
-        plain, limit = frechet_with_errors(a, b, groups, self.seed)
+        plain = with_error(frechet, a, b, groups)
+        limit = with_error(lambda x, y: frechet_limit(x, y, self.seed), a, b, groups)
         kernel = kernel_distance(a, b, groups, groups)
         return {key: _entry(one, len(a), over) for key, one in zip(KEYS[self.features.kind], (plain, limit, kernel))}
 
@@ -68,7 +83,7 @@ class Pool:
 def slices_of(values: NDArray[np.float32], scale: Range, inside: NDArray[np.bool_] | None) -> Slices:
     """Axial slices [N, H, W] in [0, 1] as radiologists look at them (front up, the patient's right at the left).
 
-    values: [D, H, W], canonical, brought to the range. Slices without any of the mask are left out.
+    values: [D, H, W], canonical, mapped to the range. Slices without any of the mask are left out.
     """
     grey = np.clip((values - scale.low) / scale.width, 0, 1).astype(np.float32)
     if inside is not None:
@@ -88,6 +103,120 @@ def _groups(cases: Sequence[tuple[str, str]], counts: Sequence[int]) -> tuple[ND
 
 
 def _entry(estimate: Estimate, images: int, over: str) -> dict[str, Any]:
-    """As a summary over cases looks, so that tables and reports show both; `n` counts images."""
+    """In the form of a summary over cases, so that tables and reports show both; `n` counts images."""
     value, error = (number if math.isfinite(number) else None for number in (estimate.value, estimate.error))
     return {"mean": value, "sd": None, "ci95": None, "n": images, "not_finite": 0, "se": error, "errors": over}
+
+
+def frechet(a: Any, b: Any) -> float:
+    """Fréchet distance of two sets of features [N, F] and [M, F] (N and M may lie below F).
+
+    |mean_a - mean_b|² + tr(C_a + C_b - 2 (C_a C_b)^½) with unbiased covariances C.
+    Too high on average with few images; see `frechet_limit` and `kernel_distance`.
+    Source: Dowson and Landau 1982; Heusel et al. 2017, eq. 6.
+    """
+    a, b = _vectors(a), _vectors(b)
+    gap = a.mean(0) - b.mean(0)
+    root_a, root_b = _root(a), _root(b)
+    # C_a C_b has the eigenvalues of (R_a R_bᵀ)(R_a R_bᵀ)ᵀ, so the trace of its root is the sum of singular values.
+    # Unlike a matrix square root this never meets a negative or complex eigenvalue, and needs no term on the diagonal.
+    cross = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
+    return max(0.0, float(gap @ gap) + float(np.vdot(root_a, root_a) + np.vdot(root_b, root_b) - 2 * cross))
+
+
+def frechet_limit(a: Any, b: Any, seed: int = 0) -> float:
+    """FD∞: the intercept of a straight line through FD over 1/N; NaN below ENOUGH images per dimension.
+
+    a, b: [N, F] and [M, F]; rows of sets of one size belong together and stay together.
+    Both sets are cut in k = 1 ... PARTS equal parts in random orders; the mean FD of parts is a point at k/N.
+    Source: Chong and Forsyth 2020, section 4, with disjoint parts, which use every image at every N, for their draws.
+    """
+    a, b = _vectors(a), _vectors(b)
+    fewest = min(len(a), len(b))
+    parts = min(PARTS, fewest // (ENOUGH // 2 * a.shape[1]))  # the smallest parts are then twice the dimensions
+    if parts < 2:
+        return float("nan")
+    draw = np.random.default_rng(seed)
+    means = [frechet(a, b)]
+    for count in range(2, parts + 1):
+        means.append(float(np.mean([_mean_of_parts(a, b, count, draw) for _ in range(ORDERS)])))
+    return float(np.polyfit(np.arange(1, parts + 1), means, 1)[1])
+
+
+def with_error(distance: Callable[[Vectors, Vectors], float], a: Any, b: Any, groups: Any) -> Estimate:
+    """A distance of paired sets [N, F], with its standard error from leaving out one group (case) after the other.
+
+    groups: N labels; more than FOLDS of them are joined. The error is NaN below three groups.
+    Source: Efron and Tibshirani 1993, eq. 11.5 (jackknife).
+    """
+    a, b = _vectors(a), _vectors(b)
+    member = np.unique(np.asarray(groups), return_inverse=True)[1] % FOLDS
+    kept = [member != fold for fold in np.unique(member)] if len(np.unique(member)) > 2 else []
+    return Estimate(distance(a, b), jackknife_error([distance(a[rows], b[rows]) for rows in kept]))
+
+
+def kernel_distance(a: Any, b: Any, groups_a: Any = None, groups_b: Any = None) -> Estimate:
+    """KD: squared maximum mean discrepancy with the kernel (x·y / F + 1)³, unbiased for any number of images.
+
+    a, b: [N, F] and [M, F]. groups: labels [N] and [M] of what is not independent (the case, in both sets): pairs of
+    rows with one label do not count, which leaves no bias from them; by default each row is a group of its own.
+    May be negative where the sets are alike. The error is the jackknife's over groups; NaN below three of them.
+    Source: Bińkowski et al. 2018, section 3 (KID); Gretton et al. 2012, eq. 3 and 4.
+    """
+    a, b = _vectors(a), _vectors(b)
+    labels_a = np.arange(len(a)) if groups_a is None else np.asarray(groups_a)
+    labels_b = len(a) + np.arange(len(b)) if groups_b is None else np.asarray(groups_b)
+    names, member = np.unique(np.concatenate([labels_a, labels_b]), return_inverse=True)
+    of_a, of_b = member[: len(a)], member[len(a) :]
+    count = len(names)
+    within_a, within_b = _mean_kernel(a, a, of_a, of_a, count), _mean_kernel(b, b, of_b, of_b, count)
+    across = _mean_kernel(a, b, of_a, of_b, count)
+    value = within_a[0] + within_b[0] - 2 * across[0]
+    without = within_a[1] + within_b[1] - 2 * across[1]
+    return Estimate(float(value), jackknife_error(without) if count > 2 else float("nan"))
+
+
+def jackknife_error(without: Sequence[float] | NDArray[Any]) -> float:
+    """Standard error of an estimate from its values without each group; NaN where there are none."""
+    values = np.asarray(without, np.float64)
+    return float(np.sqrt((len(values) - 1) * np.mean((values - values.mean()) ** 2))) if len(values) else float("nan")
+
+
+def _vectors(vectors: Any) -> Vectors:
+    found = np.asarray(vectors, np.float64)
+    if found.ndim != 2 or len(found) < 2:
+        raise ValueError(f"features must be [N, F] with N of at least 2, not {found.shape}")
+    return found
+
+
+def _root(vectors: Vectors) -> Vectors:
+    """A matrix R [min(N, F), F] with RᵀR the unbiased covariance; exact also where the covariance is singular."""
+    centred = (vectors - vectors.mean(0)) / np.sqrt(len(vectors) - 1)
+    if len(centred) <= centred.shape[1]:
+        return centred
+    return np.asarray(np.linalg.qr(centred, mode="r"))
+
+
+def _mean_of_parts(a: Vectors, b: Vectors, count: int, draw: np.random.Generator) -> float:
+    order_a = draw.permutation(len(a))
+    order_b = order_a if len(a) == len(b) else draw.permutation(len(b))
+    parts = zip(np.array_split(order_a, count), np.array_split(order_b, count))
+    return float(np.mean([frechet(a[rows_a], b[rows_b]) for rows_a, rows_b in parts]))
+
+
+def _mean_kernel(a: Vectors, b: Vectors, of_a: NDArray[Any], of_b: NDArray[Any], groups: int) -> tuple[float, Vectors]:
+    """Mean kernel over pairs of rows of different groups, and the same means without each group in turn."""
+    by_row, by_column = np.zeros(len(a)), np.zeros(len(b))
+    for start in range(0, len(a), BLOCK):
+        rows = slice(start, start + BLOCK)
+        kernel = (a[rows] @ b.T / a.shape[1] + 1) ** 3
+        kernel[of_a[rows, None] == of_b] = 0
+        by_row[rows] = kernel.sum(1)
+        by_column += kernel.sum(0)
+    sizes_a, sizes_b = np.bincount(of_a, minlength=groups), np.bincount(of_b, minlength=groups)
+    pairs = len(a) * len(b) - sizes_a @ sizes_b
+    pairs_of = sizes_a * (len(b) - sizes_b) + sizes_b * (len(a) - sizes_a)
+    sum_of = np.bincount(of_a, by_row, groups) + np.bincount(of_b, by_column, groups)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        without: Vectors = (by_row.sum() - sum_of) / (pairs - pairs_of)
+        return float(np.divide(by_row.sum(), pairs)), without

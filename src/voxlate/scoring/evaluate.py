@@ -1,25 +1,77 @@
-"""Score a folder of syntheses against the truth, beside the trivial answers, and say how each number was made."""
+"""Score a folder of syntheses, and naive baselines with them, against the truth, and state how each number was made."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxlate import __version__
+import numpy as np
+from numpy.typing import NDArray
+
 from voxlate.data.find import CaseFiles, find_cases
-from voxlate.data.naive import Trivial
+from voxlate.data.naive import Baselines
 from voxlate.errors import BadInput
+from voxlate.files import read_json
+from voxlate.images.mask import foreground
 from voxlate.images.ranges import Range, range_for
-from voxlate.images.volume import read_volume
-from voxlate.scoring import metrics
-from voxlate.scoring.distances import Pool
+from voxlate.images.volume import Volume, is_there, read_volume
+from voxlate.scoring.distances import Pool, slices_of
 from voxlate.scoring.features import Features, features_for
-from voxlate.scoring.lpips import load_lpips
-from voxlate.scoring.regions import regions_from
-from voxlate.scoring.score_case import How, Item, Origin, inputs_of, provenance_of, score_item
-from voxlate.scoring.tables import Choices, Row, Scores
+from voxlate.scoring.lpips import Lpips, load_lpips
+from voxlate.scoring.metrics import METRICS, Origin, Padding, Pair, correlation
+from voxlate.scoring.regions import (
+    Inside,
+    Region,
+    find_region,
+    mask_of,
+    on_grid_of,
+    ratio_scores,
+    read_canonical,
+    region_scores,
+    regions_from,
+    thresholded,
+)
+from voxlate.scoring.tables import Row, Scores
 
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".tif", ".tiff", ".png")
-Progress = Callable[[int, int, str], None]
+BASELINES = ("naive.safetensors", "trivial.safetensors")  # the second is the name that runs of version 0.4 gave it
+
+
+@dataclass(frozen=True)
+class Item:
+    """One synthesis to score: its case, its modality, and its files."""
+
+    case: CaseFiles
+    modality: str
+    synthesis: Path
+    std: Path | None
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was decided before scoring."""
+
+    out: Path
+    mask: str | Path | None
+    baselines: Baselines | None
+    padding: Padding
+    ssim_from: Origin
+    regions: tuple[Region, ...]
+    pool: Pool | None
+    lpips: Lpips | None
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The true image of one item on the scored range, its mask (`inside`), and its regions within `frame`."""
+
+    volume: Volume
+    values: NDArray[np.float32]
+    scale: Range
+    body: Inside | None
+    inside: Inside | None
+    frame: Inside | None
+    regions: tuple[tuple[Region, Inside], ...]
 
 
 def evaluate(
@@ -28,24 +80,24 @@ def evaluate(
     *,
     mask: str | Path | None = None,
     value_range: Mapping[str, Sequence[float]] | Sequence[float] | None = None,
-    trivial: Trivial | Path | str | None = None,
+    naive: Baselines | Path | str | None = None,
     split: str | None = None,
     pattern: str | None = None,
     manifest: Path | None = None,
     preset: str | None = None,
-    padding: metrics.Padding = "valid",
+    padding: Padding = "valid",
     ssim_from: Origin = "low",
     features: str | Path | Features | None = None,
     lpips: Path | str | None = None,
     regions: Mapping[str, str] | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> Scores:
     """Score OUT/<case>/<modality> against the same case of the cohort `truth`; write metrics.csv and metrics.json.
 
     mask: None for the whole image, "body" or "brain" (found in the truth), "cohort" (the cohort's own mask files),
     or a file (`{case}` in its path stands for the case). value_range: (low, high), for all or by modality.
-    trivial: the trivial answers, or their file; by default those of the run that OUT's provenance names.
+    naive: the naive baselines, or their file; by default those of the run that OUT's provenance names.
     ssim_from: SSIM measures values from the "low" end of the range, or from "zero" (the TOF-to-CTA paper's way).
     features: "texture" (built in), "vit", or a ViT's folder, for distances between all slices of truth and synthesis.
     lpips: a safetensors file with the weights of LPIPS (v0.1, AlexNet), which is then scored too.
@@ -63,41 +115,37 @@ def evaluate(
             "Check the two folders and the names of the modalities."
         )
     ranges = {name: _range(name, items, out, value_range) for name in sorted({item.modality for item in items})}
-    judged = load_lpips(lpips) if lpips is not None else None
-    parts = regions_from(regions)
-    how = How(out, mask, _trivial(trivial, out), padding, ssim_from, parts, _pool(features, seed), judged)
+    weights = load_lpips(lpips) if lpips is not None else None
+    pool = None
+    if features is not None:
+        pool = Pool(features_for(features) if isinstance(features, str | Path) else features, seed)
+    options = Options(out, mask, _baselines(naive, out), padding, ssim_from, regions_from(regions), pool, weights)
     rows: list[Row] = []
     for number, item in enumerate(items):
         if progress:
             progress(number, len(items), item.case.case)
-        rows += score_item(item, ranges[item.modality], how)
+        rows += _score_item(item, ranges[item.modality], options)
     if progress:
         progress(len(items), len(items), "")
-    for region in how.regions:
-        if region.over is None and not any(row.scores[f"{region.name}.voxels"] for row in rows):
-            raise BadInput(
-                f"region {region.name}: expected voxels of {region.text} in at least one case, found none. "
-                "Move the threshold, or check the mask."
-            )
+    _check_regions(options.regions, rows)
     within = str(mask or "body") if mask in (None, "body", "brain") else f"mask {mask}"
-    choices = Choices(
-        truth=str(truth),
-        mask="whole image" if mask is None else str(mask),
-        padding=padding,
-        ssim_from=ssim_from,
-        regions={region.name: region.rule(ranges, within) for region in how.regions},
-        features={name: how.pool.stated(name) for name in ranges} if how.pool else {},
-        lpips=how.lpips.name if how.lpips else None,
-        split=split,
-        seed=seed,
-        ranges=ranges,
-        trivial_cases=how.trivial.cases if how.trivial else None,
-        without_truth=tuple(without),
-        files={f"{item.case.case}/{item.modality}": str(item.case.files[item.modality]) for item in items},
-        sources={item.case.case: {k: str(v) for k, v in inputs_of(out, item.case).items()} for item in items},
-        version=__version__,
-    )
-    scores = Scores(tuple(rows), choices, _distances(rows, how.pool))
+    header = {
+        "truth": str(truth),
+        "split": split,
+        "naive_cases": options.baselines.cases if options.baselines else None,
+        "without_truth": without,
+        "truth_files": {f"{item.case.case}/{item.modality}": str(item.case.files[item.modality]) for item in items},
+        "source_files": {item.case.case: {k: str(v) for k, v in _inputs_of(out, item.case).items()} for item in items},
+        "regions": {region.name: region.rule(ranges, within) for region in options.regions},
+    }
+    choices = {
+        "mask": "whole image" if mask is None else str(mask),
+        "ssim_padding": padding,
+        "ssim_from": ssim_from,
+        "lpips": weights.name if weights else None,
+    }
+    stated = {name: pool.stated(name) for name in ranges} if pool else {}
+    scores = Scores(tuple(rows), header, choices, ranges, seed, stated, _distances(rows, pool))
     scores.write(out)
     return scores
 
@@ -138,32 +186,128 @@ def _range(modality: str, items: Sequence[Item], out: Path, given: Any) -> Range
     named = provenance_of(out, mine[0].case.case).get("range", {}).get(modality)
     if named is not None:
         return range_for(first.unit, given=named, source="the recipe's window")
-    pictures = (read_volume(item.case.files[modality], modality) for item in mine if first.unit == "grey")
-    return range_for(first.unit, max((float(picture.data.max()) for picture in pictures), default=0.0))
+    images = (read_volume(item.case.files[modality], modality) for item in mine if first.unit == "grey")
+    return range_for(first.unit, max((float(image.data.max()) for image in images), default=0.0))
 
 
-def _trivial(given: Trivial | Path | str | None, out: Path) -> Trivial | None:
-    if isinstance(given, Trivial):
+def _baselines(given: Baselines | Path | str | None, out: Path) -> Baselines | None:
+    if isinstance(given, Baselines):
         return given
     if given is not None:
-        return Trivial.load(given)
-    run = provenance_of(out).get("run")  # the run's folder, or a weights file in it
-    places = [Path(run), Path(run).parent] if isinstance(run, str) else []
-    stored = [place / "trivial.safetensors" for place in places if (place / "trivial.safetensors").is_file()]
-    return Trivial.load(stored[0]) if stored else None
+        return Baselines.load(given)
+    folders = run_folders(provenance_of(out))
+    stored = [path for folder in folders for name in BASELINES if (path := folder / name).is_file()]
+    return Baselines.load(stored[0]) if stored else None
 
 
-def _pool(features: str | Path | Features | None, seed: int) -> Pool | None:
-    if features is None:
-        return None
-    return Pool(features_for(features) if isinstance(features, str | Path) else features, seed)
+def _check_regions(regions: Sequence[Region], rows: Sequence[Row]) -> None:
+    for region in regions:
+        if region.over is None and not any(row.scores[f"{region.name}.voxels"] for row in rows):
+            raise BadInput(
+                f"region {region.name}: expected voxels of {region.text} in at least one case, found none. "
+                "Move the threshold, or check the mask."
+            )
 
 
 def _distances(rows: Sequence[Row], pool: Pool | None) -> dict[str, dict[str, Any]]:
     """By modality and answer."""
-    pairs = dict.fromkeys((row.modality, row.answer) for row in rows) if pool else {}
-    found: dict[str, dict[str, Any]] = {modality: {} for modality, _ in pairs}
-    for modality, answer in pairs:
-        assert pool is not None
-        found[modality][answer] = pool.distances(modality, answer)
+    found: dict[str, dict[str, Any]] = {}
+    for modality, answer in dict.fromkeys((row.modality, row.answer) for row in rows) if pool else ():
+        found.setdefault(modality, {})[answer] = pool.distances(modality, answer) if pool else {}
     return found
+
+
+def _score_item(item: Item, scale: Range, options: Options) -> list[Row]:
+    """The row of a synthesis, and one for each naive baseline."""
+    truth = _truth(item, scale, options)
+    synthesis = on_grid_of(truth.volume, item.synthesis, item.modality)
+    head = (item.case.case, item.case.patient, item.modality)
+    if options.pool:
+        options.pool.add(item.modality, "truth", *head[:2], slices_of(truth.values, scale, truth.inside))
+    scored = _scores(item, "synthesis", synthesis, truth, options)
+    if item.std is not None:
+        std = on_grid_of(truth.volume, item.std, item.modality).data[0]
+        std = std / scale.gain(synthesis.data[0], truth.body)
+        error = np.abs(scale.normalise(synthesis.data[0], truth.body) - truth.values)
+        scored["std"] = float(np.mean(std if truth.inside is None else std[truth.inside], dtype=np.float64))
+        scored["std_error_r"] = correlation(std, error, truth.inside)
+    rows = [Row(*head, "synthesis", scored)]
+    for name, values in _baseline_images(item, truth.volume, options):
+        volume = Volume(values[None], truth.volume.affine, truth.volume.unit, item.modality)
+        rows.append(Row(*head, name, _scores(item, name, volume, truth, options)))
+    return rows
+
+
+def _truth(item: Item, scale: Range, options: Options) -> Truth:
+    volume = read_canonical(item.case.files[item.modality], item.modality)
+    body = foreground(volume) if scale.own else None
+    inside = mask_of(options.mask, volume, item.case)
+    frame = foreground(volume) if options.regions and inside is None else inside
+    regions = []
+    if frame is not None:
+        parts = [region for region in options.regions if region.over is None]
+        regions = [(region, find_region(region, volume, scale, body, item.case, frame)) for region in parts]
+    return Truth(volume, scale.normalise(volume.data[0], body), scale, body, inside, frame, tuple(regions))
+
+
+def _scores(item: Item, answer: str, volume: Volume, truth: Truth, options: Options) -> dict[str, float]:
+    """All scores of one image of a case; its slices go into the pool."""
+    values = truth.scale.normalise(volume.data[0], truth.body)
+    slices = slices_of(values, truth.scale, truth.inside) if options.pool or options.lpips else None
+    if options.pool and slices is not None:
+        options.pool.add(item.modality, answer, item.case.case, item.case.patient, slices)
+    pair = Pair(truth.values, values, truth.scale, truth.inside, options.padding, options.ssim_from)
+    scored = {metric.key: metric.compute(pair) for metric in METRICS if metric.compute}
+    if options.lpips and slices is not None:
+        scored["lpips"] = float(options.lpips(slices_of(truth.values, truth.scale, truth.inside), slices).mean())
+    voxel_ml = float(np.prod(truth.volume.grid.spacing_mm)) / 1000
+    for region, inside in truth.regions:
+        overlap = None
+        if region.modality == item.modality and truth.frame is not None:
+            overlap = region.select(thresholded(volume, truth.scale, truth.body), truth.frame)
+        scored |= region_scores(region.name, inside, truth.values, values, overlap, voxel_ml)
+    for ratio in options.regions:
+        if ratio.over is not None:
+            scored |= ratio_scores(ratio.name, ratio.over, scored)
+    return scored
+
+
+def _baseline_images(item: Item, truth: Volume, options: Options) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    if options.baselines is None:
+        return
+    files = {name: path for name, path in item.case.files.items() if name != item.modality}
+    sources = {
+        name: read_canonical(path, name)
+        for name, path in (_inputs_of(options.out, item.case) or files).items()
+        if (name, item.modality) in options.baselines.tables and is_there(path)
+    }
+    yield from options.baselines.images(item.modality, sources, truth.grid).items()
+
+
+def _inputs_of(out: Path, case: CaseFiles) -> dict[str, Path]:
+    """The scans a synthesis was made from: as its provenance says, else as the cohort has them."""
+    return {
+        name: path if is_there(path) else case.files.get(name, path)
+        for name, path in stated_inputs(provenance_of(out, case.case)).items()
+    }
+
+
+def run_folders(provenance: Mapping[str, Any]) -> list[Path]:
+    """Where the run of a synthesis may be: its provenance names the folder, or a weights file in it."""
+    run = provenance.get("run")
+    return [Path(run), Path(run).parent] if isinstance(run, str) else []
+
+
+def stated_inputs(provenance: Mapping[str, Any]) -> dict[str, Path]:
+    """The source files that a provenance names, by modality."""
+    stated = provenance.get("inputs", {})
+    return {name: Path(entry["path"] if isinstance(entry, dict) else entry) for name, entry in stated.items()}
+
+
+def provenance_of(out: Path, case: str = "") -> dict[str, Any]:
+    """What was written with a case's synthesis, or else with all of them."""
+    for path in (out / case / "provenance.json", out / "provenance.json"):
+        if path.is_file():
+            found = read_json(path)
+            return found if isinstance(found, dict) else {}
+    return {}

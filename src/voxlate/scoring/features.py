@@ -1,4 +1,4 @@
-"""Vectors that describe pictures, for distances between two sets of them: a ViT's, or a filter bank's without download.
+"""Feature vectors of pictures, for distances between sets of them: of a ViT, or of a filter bank without download.
 
 A distance on the ViT's vectors is the field's Fréchet distance (FD). One on the filter bank's is called texture
 distance throughout, since its numbers have another scale and another meaning.
@@ -165,8 +165,8 @@ def load_vit(where: str) -> Vit:
             "Install it with pip install 'voxlate[features]', or choose texture."
         ) from error
     _check_kind(where)
-    logging.disable_progress_bar()  # a bar for a second of reading would tear ours
-    loud = logging.get_verbosity()
+    logging.disable_progress_bar()  # it would break our own progress bar
+    verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # the pooling layer of the published file is left out on purpose
     try:
         stored, info = ViTModel.from_pretrained(
@@ -175,7 +175,7 @@ def load_vit(where: str) -> Vit:
     except Exception as error:  # the loader has a type for each of a dozen causes; none is a fault of ours
         raise BadInput(_absent(where, f"none ({type(error).__name__})")) from error
     finally:
-        logging.set_verbosity(loud)
+        logging.set_verbosity(verbosity)
     if info["missing_keys"]:
         raise BadInput(_absent(where, f"weights without {min(info['missing_keys'])}"))
     state, config = stored.state_dict(), stored.config
@@ -233,7 +233,7 @@ def _batches(pictures: Pictures) -> Iterator[Pictures]:
 
 
 def _stretch(picture: Pictures) -> Pictures:
-    """Cubic zoom to SIDE x SIDE, corners staying corners; splines overshoot, so the ends are cut again."""
+    """Cubic zoom to SIDE x SIDE, corners staying corners; splines overshoot, so the values are clipped again."""
     if picture.shape == (SIDE, SIDE):
         return picture
     factors = [SIDE / size for size in picture.shape]

@@ -1,4 +1,4 @@
-"""LPIPS, the learned perceptual distance of two pictures (v0.1, AlexNet), with weights that the user brings."""
+"""LPIPS, the learned perceptual distance of two pictures (v0.1, AlexNet), with weights that the user provides."""
 
 import hashlib
 from dataclasses import dataclass
@@ -9,8 +9,7 @@ import safetensors
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
 from voxlate.errors import BadInput
 
@@ -19,32 +18,37 @@ BATCH = 8
 SHIFT = (-0.030, -0.088, -0.188)  # ImageNet's colours, of values in [-1, 1]: Zhang's ScalingLayer
 SCALE = (0.458, 0.448, 0.450)
 TINY = 1e-10
-POOLED = (1, 2)  # the convolutions after a 3 x 3 max pooling with stride 2
-STRIDES, PADDING = (4, 1, 1, 1, 1), (2, 2, 1, 1, 1)
-WIDTHS = (64, 192, 384, 256, 256)
-PLACES = (0, 3, 6, 8, 10)  # of the convolutions in torchvision's AlexNet
-KERNELS = (11, 5, 3, 3, 3)
-SHAPES: dict[str, tuple[int, ...]] = {
-    **{
-        f"features.{place}.weight": (width, before, kernel, kernel)
-        for place, width, before, kernel in zip(PLACES, WIDTHS, (3, *WIDTHS), KERNELS)
-    },
-    **{f"features.{place}.bias": (width,) for place, width in zip(PLACES, WIDTHS)},
-    **{f"lin{number}": (1, width, 1, 1) for number, width in enumerate(WIDTHS)},
-}
-
 Pictures = NDArray[np.float32]
+
+
+def alexnet() -> nn.Sequential:
+    """The convolutions of AlexNet, numbered as in torchvision. Source: Krizhevsky et al. 2012."""
+    return nn.Sequential(
+        *(nn.Conv2d(3, 64, 11, 4, 2), nn.ReLU(), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(192, 384, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(384, 256, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(256, 256, 3, padding=1), nn.ReLU()),
+    )
+
+
+def shapes() -> dict[str, tuple[int, ...]]:
+    """The tensors of a weights file: those of `alexnet`, and the weights of each layer's channels."""
+    net = alexnet()
+    named = {f"features.{name}": tuple(value.shape) for name, value in net.state_dict().items()}
+    widths = [layer.out_channels for layer in net if isinstance(layer, nn.Conv2d)]
+    return named | {f"lin{number}": (1, width, 1, 1) for number, width in enumerate(widths)}
 
 
 @dataclass(frozen=True, eq=False)
 class Lpips:
     """The weighted squared distance of two pictures' unit features: mean over pixels, sum over layers.
 
-    convolutions: weight and bias of the five layers; heads: what each of their channels counts, [C].
-    Source: Zhang et al. 2018 (CVPR), eq. 1; AlexNet: Krizhevsky et al. 2012, as torchvision has it.
+    net: its ReLUs give the features; heads: the weight of each of their channels, [C].
+    Source: Zhang et al. 2018 (CVPR), eq. 1.
     """
 
-    convolutions: tuple[tuple[Tensor, Tensor], ...]
+    net: nn.Sequential
     heads: tuple[Tensor, ...]
     name: str
 
@@ -73,18 +77,13 @@ class Lpips:
         device = self.heads[0].device
         shift, scale = (torch.tensor(one, device=device, dtype=a.dtype).view(1, 3, 1, 1) for one in (SHIFT, SCALE))
         x, y = ((one.to(device) - shift) / scale for one in (a, b))
-        shares = []
-        for layer, head in enumerate(self.heads):
-            x, y = self._features(layer, x), self._features(layer, y)
-            apart = (_unit(x) - _unit(y)).square()
-            shares.append((apart * head.view(1, -1, 1, 1)).sum(1).mean((1, 2)))
+        shares: list[Tensor] = []
+        for layer in self.net:
+            x, y = layer(x), layer(y)
+            if isinstance(layer, nn.ReLU):
+                apart = (_unit(x) - _unit(y)).square()
+                shares.append((apart * self.heads[len(shares)].view(1, -1, 1, 1)).sum(1).mean((1, 2)))
         return torch.stack(shares, 1)
-
-    def _features(self, layer: int, x: Tensor) -> Tensor:
-        weight, bias = self.convolutions[layer]
-        if layer in POOLED:
-            x = functional.max_pool2d(x, 3, 2)
-        return functional.relu(functional.conv2d(x, weight, bias, STRIDES[layer], PADDING[layer]))
 
 
 def _unit(features: Tensor) -> Tensor:
@@ -101,7 +100,7 @@ def load_lpips(path: Path | str) -> Lpips:
     if not path.is_file():
         raise BadInput(
             f"{path}: expected LPIPS weights (AlexNet v0.1, safetensors), found no file. "
-            "Check the path; the package brings none, so without a file score without --lpips."
+            "Check the path; the package contains none, so without a file score without --lpips."
         )
     try:
         state = safetensors.torch.load_file(path)
@@ -110,19 +109,19 @@ def load_lpips(path: Path | str) -> Lpips:
             f"{path}: expected LPIPS weights as a safetensors file, found something else or a part of one ({error}). "
             "Convert it, or download it again."
         ) from error
-    for name, shape in SHAPES.items():
+    wanted = shapes()
+    for name, shape in wanted.items():
         found = tuple(state[name].shape) if name in state else None
         if found != shape:
-            said = "none" if found is None else f"{'×'.join(map(str, found))}"
+            text = "none" if found is None else "×".join(map(str, found))
             raise BadInput(
-                f"{path}: expected {name} of shape {'×'.join(map(str, shape))} (LPIPS v0.1, AlexNet), found {said}. "
-                "Give the weights of this network."
+                f"{path}: expected {name} of shape {'×'.join(map(str, shape))} (LPIPS v0.1, AlexNet), found {text}. "
+                "Pass the weights of this network."
             )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    kept = {name: state[name].float().to(device) for name in SHAPES}
+    kept = {name: state[name].float().to(device) for name in wanted}
     digest = hashlib.sha256(b"".join(kept[name].cpu().numpy().tobytes() for name in sorted(kept))).hexdigest()[:12]
-    return Lpips(
-        tuple((kept[f"features.{place}.weight"], kept[f"features.{place}.bias"]) for place in PLACES),
-        tuple(kept[f"lin{number}"].flatten() for number in range(len(PLACES))),
-        f"AlexNet v0.1 (weights {digest})",
-    )
+    net = alexnet().to(device).requires_grad_(False)
+    net.load_state_dict({name.removeprefix("features."): kept[name] for name in kept if name.startswith("features")})
+    heads = tuple(kept[name].flatten() for name in kept if name.startswith("lin"))
+    return Lpips(net, heads, f"AlexNet v0.1 (weights {digest})")

@@ -1,17 +1,134 @@
-"""Scores of a synthesis against the truth: arrays in, one float out, every choice in the arguments."""
+"""Every metric once: its name, unit and direction, how one number comes from many voxels, and the function."""
 
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-Padding = Literal["valid", "same"]
+from voxlate.images.ranges import Range
+from voxlate.images.ssim import RADIUS, SIGMA, ssim_map
 
-SIGMA = 1.5  # Wang et al. 2004, section III.B: an 11 x 11 Gaussian window of 1.5 pixels
-RADIUS = 5
-K1, K2 = 0.01, 0.03
+Padding = Literal["valid", "same"]
+Origin = Literal["low", "zero"]
+Direction = Literal["lower", "higher", "one", "truth"]
+
+UNIT = "unit of the images"  # stands for the unit of the modality that is scored
 SLAB_VOXELS = 1 << 21  # a slab's ten temporary float32 maps then stay under 100 MiB
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A truth and a synthesis [D, H, W], canonical and mapped to the scored range; inside: the voxels that count."""
+
+    truth: NDArray[np.float32]
+    synthesis: NDArray[np.float32]
+    scale: Range
+    inside: NDArray[np.bool_] | None
+    padding: Padding = "valid"
+    ssim_from: Origin = "low"
+
+    def error(self, function: Callable[..., float]) -> float:
+        return function(self.truth, self.synthesis, self.inside)
+
+    def ssim(self, dimensions: Literal[2, 3]) -> float:
+        """NaN in three dimensions where the volume is thinner than the window."""
+        if dimensions == 3 and len(self.truth) < 2 * RADIUS + 1:
+            return math.nan
+        origin = np.float32(self.scale.low if self.ssim_from == "low" else 0)
+        a, b = self.truth - origin, self.synthesis - origin
+        return ssim(a, b, self.scale.width, dimensions=dimensions, padding=self.padding, mask=self.inside)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a score is called, its unit, what is better, how one number comes from many voxels, and the function.
+
+    scale: what the value is multiplied by to be printed. compute: None where the score comes from elsewhere (samples,
+    regions, features). pooled: one value for all cases together, with a standard error. in_table: not only in files.
+    """
+
+    key: str
+    label: str
+    unit: str
+    better: Direction
+    reduction: str
+    digits: int = 3
+    scale: float = 1.0
+    compute: Callable[[Pair], float] | None = None
+    pooled: bool = False
+    in_table: bool = True
+
+    def unit_for(self, images: str) -> str:
+        """The unit, where `images` is that of the voxels."""
+        return images if self.unit == UNIT else self.unit
+
+
+SSIM = "Gaussian window 11, sigma 1.5, K1 0.01, K2 0.03; "
+LPIPS = "grey over the range, clipped, repeated to three channels; outside the mask the low end; mean over axial slices"
+POOLED = "of the slices of all cases pooled; "
+BIASED = POOLED + "too high with few images"
+LIMIT = POOLED + "extrapolated to infinitely many images"
+KERNEL = POOLED + "squared MMD with a cubic kernel, unbiased with few images"
+
+# fmt: off
+METRICS = (
+    Metric("mae", "MAE", UNIT, "lower", "mean over voxels", compute=lambda pair: pair.error(mae)),
+    Metric("mae_rel", "MAE/range", "%", "lower", "mean over voxels, share of the range", 2, 100.0,
+           lambda pair: pair.error(mae) / pair.scale.width),
+    Metric("rmse", "RMSE", UNIT, "lower", "root of the mean over voxels", compute=lambda pair: pair.error(rmse)),
+    Metric("rmse_rel", "RMSE/range", "%", "lower", "root of the mean over voxels, share of the range", 2, 100.0,
+           lambda pair: pair.error(rmse) / pair.scale.width, in_table=False),
+    Metric("psnr", "PSNR", "dB", "higher", "20 log10(range / RMSE) of each case", 1,
+           compute=lambda pair: psnr(pair.truth, pair.synthesis, pair.scale.width, pair.inside)),
+    Metric("ssim_2d", "SSIM 2-D", "", "higher", SSIM + "mean over axial slices", compute=lambda pair: pair.ssim(2)),
+    Metric("ssim_3d", "SSIM 3-D", "", "higher", SSIM + "one window in three directions",
+           compute=lambda pair: pair.ssim(3)),
+    Metric("lpips", "LPIPS", "", "lower", "AlexNet v0.1; " + LPIPS),
+    Metric("nmi", "NMI", "", "higher", "64 bins over the range; 1 independent, 2 determined",
+           compute=lambda pair: nmi(pair.truth, pair.synthesis, pair.scale.low, pair.scale.high, mask=pair.inside)),
+    Metric("gradient_strength", "Gradient", "", "one", "mean |difference of rows| over the truth's", 2,
+           compute=lambda pair: pair.error(gradient_strength)),
+    Metric("gradient_z", "Gradient z", "", "one", "mean |difference of slices| over the truth's", 2,
+           compute=lambda pair: gradient_strength(pair.truth, pair.synthesis, pair.inside, along="slices")),
+    Metric("std", "Uncertainty", UNIT, "lower", "mean standard deviation of the samples", in_table=False),
+    Metric("std_error_r", "Uncertainty–error r", "", "higher", "correlation of standard deviation and |error|", 2,
+           in_table=False),
+    Metric("fd", "FD", "", "lower", BIASED, pooled=True),
+    Metric("fd_inf", "FD∞", "", "lower", LIMIT, pooled=True),
+    Metric("kd", "KD", "", "lower", KERNEL, 4, pooled=True),
+    Metric("texture_distance", "Texture distance", "", "lower", BIASED, pooled=True),
+    Metric("texture_distance_inf", "Texture distance ∞", "", "lower", LIMIT, pooled=True),
+    Metric("texture_kd", "Texture kernel distance", "", "lower", KERNEL, 4, pooled=True),
+)
+VOLUME, RATIO = "voxels that pass the threshold, times their size", "volumes of two regions divided"
+REGION_METRICS = (  # of a named region: the key becomes NAME.mae, the label NAME MAE
+    Metric("mae", "MAE", UNIT, "lower", "mean over the region's voxels"),
+    Metric("mean", "mean", UNIT, "truth", "mean over the region's voxels"),
+    Metric("dice", "Dice", "", "higher", "overlap of the same threshold on both images"),
+    Metric("volume", "volume", "ml", "truth", VOLUME, 1),
+    Metric("volume_error", "volume error", "ml", "lower", "|volume − volume of truth|", 1),
+    Metric("ratio", "ratio", "", "truth", RATIO, 2),
+    Metric("ratio_error", "ratio error", "", "lower", "|ratio − ratio of truth|", 2),
+    Metric("truth_volume", "volume of truth", "ml", "truth", VOLUME, 1, in_table=False),
+    Metric("truth_ratio", "ratio of truth", "", "truth", RATIO, 2, in_table=False),
+    Metric("truth_mean", "mean of truth", UNIT, "truth", "mean over the region's voxels", in_table=False),
+    Metric("voxels", "voxels", "", "truth", "number of voxels in the region", 0, in_table=False),
+)
+# fmt: on
+
+
+def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:
+    """All metrics that a metrics.json may hold, by key: the fixed ones and those of its regions."""
+    of_regions = (
+        replace(metric, key=f"{name}.{metric.key}", label=f"{name} {metric.label}")
+        for name in document.get("regions", {})
+        for metric in REGION_METRICS
+    )
+    return {metric.key: metric for metric in (*METRICS, *of_regions)}
 
 
 def mae(truth: Any, synthesis: Any, mask: Any = None) -> float:
@@ -43,26 +160,35 @@ def ssim(
 ) -> float:
     """Structural similarity with a Gaussian window of 11 (sigma 1.5), K1 = 0.01, K2 = 0.03.
 
-    truth, synthesis: [..., H, W] (2) or [..., D, H, W] (3), measured from the low end of the range, since the
-    luminance term is not blind to an offset. 2 is the mean over slices, 3 uses one window in three directions.
+    truth, synthesis: [..., H, W] (2) or [D, H, W] (3), measured from the low end of the range, since the
+    luminance term depends on an offset. 2 is the mean over slices, 3 uses one window in three directions.
     padding "valid" keeps the windows that lie wholly inside the image, "same" extends the image with zeros.
     With a mask: the mean of the similarity map inside it. NaN where no window fits, or the mask is empty.
-    Source: Wang et al. 2004, eq. 13.
+    Computed in slabs, so that memory stays bounded. Source: Wang et al. 2004, eq. 13.
     """
-    a, b = (_stack(image, dimensions) for image in (truth, synthesis))
-    inside = None if mask is None else _stack(mask, dimensions).astype(bool)
+    a, b = (_slices(image) for image in (truth, synthesis))
+    inside = None if mask is None else _slices(mask).astype(bool)
+    halo = RADIUS if dimensions == 3 else 0
+    first, last = (halo, len(a) - halo) if padding == "valid" else (0, len(a))
+    crop = slice(RADIUS, -RADIUS) if padding == "valid" else slice(None)
+    step = max(1, SLAB_VOXELS // (a.shape[1] * a.shape[2]))
     total, count = 0.0, 0
-    for item in range(len(a)):
-        region = None if inside is None else inside[item]
-        part, size = _ssim_sum(a[item], b[item], data_range, dimensions, padding, region)
-        total, count = total + part, count + size
+    for start in range(first, last, step):
+        stop = min(start + step, last)
+        below, above = max(start - halo, 0), min(stop + halo, len(a))
+        similarity = ssim_map(a[below:above], b[below:above], data_range, _window_mean(dimensions))
+        similarity = similarity[start - below : stop - below, crop, crop]
+        if inside is not None:
+            similarity = similarity[inside[start:stop, crop, crop]]
+        total += float(np.sum(similarity, dtype=np.float64))
+        count += similarity.size
     return total / count if count else float("nan")
 
 
 def nmi(truth: Any, synthesis: Any, low: float, high: float, *, bins: int = 64, mask: Any = None) -> float:
     """Normalised mutual information (H(a) + H(b)) / H(a, b): 1 says independent, 2 says each determines the other.
 
-    The histogram has `bins` equal bins over [low, high]; values outside count in the end bins.
+    The histogram has `bins` equal bins over [low, high]; values outside count in the first and last bin.
     NaN where both images are constant. Source: Studholme et al. 1999, eq. 6.
     """
     a, b = (_bin(image, low, high, bins) for image in _pair(truth, synthesis, mask))
@@ -107,8 +233,6 @@ def correlation(a: Any, b: Any, mask: Any = None) -> float:
 
 
 def _array(image: Any) -> NDArray[Any]:
-    if hasattr(image, "detach"):  # a tensor, perhaps on a GPU
-        image = image.detach().cpu().numpy()
     array: NDArray[Any] = np.asarray(image)
     return array if array.dtype in (np.float32, np.float64, np.bool_) else array.astype(np.float32)
 
@@ -123,49 +247,14 @@ def _pair(a: Any, b: Any, mask: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     return a[inside], b[inside]
 
 
-def _stack(image: Any, dimensions: int) -> NDArray[Any]:
-    """Images as [N, D, H, W]: all leading axes in N for volumes, in D for slices."""
+def _slices(image: Any) -> NDArray[Any]:
     array = _array(image)
-    return array.reshape(-1, *array.shape[-3:]) if dimensions == 3 else array.reshape(1, -1, *array.shape[-2:])
+    return array.reshape(-1, *array.shape[-2:])
 
 
-def _ssim_sum(
-    a: NDArray[Any], b: NDArray[Any], data_range: float, dimensions: int, padding: Padding, mask: NDArray[Any] | None
-) -> tuple[float, int]:
-    """Sum of the map over what counts of one [D, H, W], slab by slab so that memory stays bounded; and how many."""
-    halo = RADIUS if dimensions == 3 else 0
-    first, last = (halo, len(a) - halo) if padding == "valid" else (0, len(a))
-    crop = slice(RADIUS, -RADIUS) if padding == "valid" else slice(None)
-    step = max(1, SLAB_VOXELS // (a.shape[1] * a.shape[2]))
-    total, count = 0.0, 0
-    for start in range(first, last, step):
-        stop = min(start + step, last)
-        below, above = max(start - halo, 0), min(stop + halo, len(a))
-        similarity = _ssim_map(a[below:above], b[below:above], data_range, dimensions)
-        similarity = similarity[start - below : stop - below, crop, crop]
-        if mask is not None:
-            similarity = similarity[mask[start:stop, crop, crop]]
-        total += float(np.sum(similarity, dtype=np.float64))
-        count += similarity.size
-    return total, count
-
-
-def _ssim_map(a: NDArray[Any], b: NDArray[Any], data_range: float, dimensions: int) -> NDArray[Any]:
+def _window_mean(dimensions: int) -> Callable[[NDArray[Any]], NDArray[Any]]:
     sigma = (SIGMA if dimensions == 3 else 0, SIGMA, SIGMA)
-
-    def blur(image: NDArray[Any]) -> NDArray[Any]:
-        blurred: NDArray[Any] = gaussian_filter(image, sigma, mode="constant", radius=RADIUS)
-        return blurred
-
-    a, b = a / data_range, b / data_range  # float32 then holds the squares to 1e-7 of the constants' scale
-    mean_a, mean_b = blur(a), blur(b)
-    product = mean_a * mean_b
-    squares = mean_a * mean_a + mean_b * mean_b
-    covariance = blur(a * b) - product
-    variances = blur(a * a + b * b) - squares
-    c1, c2 = K1**2, K2**2
-    similarity: NDArray[Any] = (2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
-    return similarity
+    return lambda image: gaussian_filter(image, sigma, mode="constant", radius=RADIUS)
 
 
 def _bin(image: NDArray[Any], low: float, high: float, bins: int) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +12,15 @@ from numpy.typing import NDArray
 from voxlate.data.find import CaseFiles
 from voxlate.data.presets import LABELS
 from voxlate.errors import BadInput
-from voxlate.images.grid import canonical, return_to, same_grid
+from voxlate.images.grid import canonical, same_grid
 from voxlate.images.mask import brain, clearest, foreground
 from voxlate.images.ranges import Range, range_for
 from voxlate.images.volume import Volume, read_volume, unit_of
 from voxlate.scoring import metrics
 
 Inside = NDArray[np.bool_]
-NUMBER = r"([-+]?\d+(?:\.\d*)?)"
-ABOVE_OR_BELOW = re.compile(rf"([\w-]+)\s*([<>])\s*{NUMBER}")
-LABEL = re.compile(rf"([\w-]+)\s*={{1,2}}\s*{NUMBER}")
-BETWEEN = re.compile(rf"{NUMBER}\s*<\s*([\w-]+)\s*<\s*{NUMBER}")
-BELOW_SHARE = re.compile(rf"([\w-]+)\s*<\s*{NUMBER}\s*%")
+NUMBER = r"[-+]?\d+(?:\.\d*)?"
+RULE = re.compile(rf"(?:({NUMBER})\s*<\s*)?([\w-]+)\s*(<|>|==?)\s*({NUMBER})\s*(%)?")  # LOW < MODALITY < VALUE %
 RATIO = re.compile(r"([\w-]+)\s*/\s*([\w-]+)")
 
 
@@ -32,7 +29,7 @@ class Region:
     """A named part of each case: where a modality or label map of the truth lies between two values, or a mask file.
 
     low, high: in the modality's unit, in shares of the image's own peak where that is arbitrary; plain in label maps.
-    mirrored: shares of the other hemisphere's mean instead. over: no part, but the volumes of two parts divided.
+    mirrored: in shares of the other hemisphere's mean instead. over: the ratio of the volumes of two other regions.
     """
 
     name: str
@@ -45,14 +42,14 @@ class Region:
     over: tuple[str, str] | None = None
 
     def select(self, values: NDArray[np.float32], frame: Inside) -> Inside:
-        """The part of `frame` whose values lie between the ends; values, frame: [D, H, W], canonical."""
+        """The part of `frame` whose values lie between low and high; values, frame: [D, H, W], canonical."""
         if self.mirrored:
             values = shares_of_other_side(values, frame)
         chosen: Inside = (values > self.low) & (values < self.high) & frame
         return chosen
 
     def rule(self, ranges: Mapping[str, Range], within: str) -> str:
-        """In words, for the caption: cta > 150 HU within body."""
+        """In words, for the caption: `cta > 150 HU within body`."""
         if self.over is not None:
             return f"volume of {self.over[0]} / volume of {self.over[1]}"
         if self.mirrored:
@@ -82,26 +79,27 @@ def _region(name: str, text: str) -> Region:
         raise BadInput(
             f"region: expected a name of letters, digits, _ and -, found {name!r}. Write it as vessels=cta>150."
         )
-    if found := LABEL.fullmatch(text.strip()):
-        value = float(found[2])
-        return Region(name, f"{found[1]} = {value:g}", found[1], value - 0.5, value + 0.5)
-    if "<" not in text and ">" not in text:
+    found = RULE.fullmatch(text.strip())
+    if found is None and "<" not in text and ">" not in text:
         if not text:
             raise BadInput(f"region {name}: expected a threshold or a mask file, found nothing. Write {name}=cta>150.")
         return Region(name, text, path=text)
-    if found := BELOW_SHARE.fullmatch(text.strip()):
-        share = float(found[2])
-        return Region(name, f"{found[1]} < {share:g} %", found[1], 0.0, share / 100, mirrored=True)
-    if found := ABOVE_OR_BELOW.fullmatch(text.strip()):
-        modality, sign, value = found[1], found[2], float(found[3])
-        ends = (value, math.inf) if sign == ">" else (-math.inf, value)
-        return Region(name, f"{modality} {sign} {value:g}", modality, *ends)
-    if (found := BETWEEN.fullmatch(text.strip())) and float(found[1]) < float(found[3]):
-        return Region(name, f"{found[1]} < {found[2]} < {found[3]}", found[2], float(found[1]), float(found[3]))
+    below, modality, sign, number, percent = found.groups() if found else ("", "", "", "0", "")
+    value = float(number)
+    match (bool(below), sign, bool(percent)):
+        case (False, "=" | "==", False):
+            return Region(name, f"{modality} = {value:g}", modality, value - 0.5, value + 0.5)
+        case (False, "<", True):
+            return Region(name, f"{modality} < {value:g} %", modality, 0.0, value / 100, mirrored=True)
+        case (False, "<", False):
+            return Region(name, f"{modality} < {value:g}", modality, high=value)
+        case (False, ">", False):
+            return Region(name, f"{modality} > {value:g}", modality, low=value)
+        case (True, "<", False) if float(below) < value:
+            return Region(name, f"{below} < {modality} < {number}", modality, float(below), value)
     raise BadInput(
         f"region {name}: expected MODALITY>NUMBER, MODALITY<NUMBER, LOW<MODALITY<HIGH, LABELS=NUMBER or a mask file, "
-        f"found {text!r}. "
-        f"Write it as {name}=cta>150."
+        f"found {text!r}. Write it as {name}=cta>150."
     )
 
 
@@ -114,13 +112,13 @@ def find_region(
     """
     if region.path is not None:
         path = Path(region.path.replace("{case}", case.case))
-        found: Inside = canonical(on_grid_of(truth, path, "mask")).data[0] > 0.5
+        found: Inside = on_grid_of(truth, path, "mask").data[0] > 0.5
         return found & frame
     assert region.modality is not None
     if region.modality == truth.modality:
         return region.select(thresholded(truth, scale, body), frame)
     if region.modality in case.labels:
-        return region.select(canonical(on_grid_of(truth, case.labels[region.modality], "seg")).data[0], frame)
+        return region.select(on_grid_of(truth, case.labels[region.modality], "seg").data[0], frame)
     if region.modality not in case.files:
         known = ", ".join(sorted({**case.files, **case.labels}))
         raise BadInput(
@@ -154,10 +152,8 @@ def shares_of_other_side(values: NDArray[np.float32], frame: Inside) -> NDArray[
 
 
 def thresholded(volume: Volume, scale: Range, body: Inside | None) -> NDArray[np.float32]:
-    """Values that a threshold meets, [D, H, W] canonical: not clipped; shares of the own peak in arbitrary units."""
-    if not scale.own:
-        return canonical(volume).data[0]
-    return brought(volume, scale, body)
+    """Values that a threshold applies to, [D, H, W]: not clipped; in arbitrary units shares of the peak."""
+    return scale.normalise(volume.data[0], body) if scale.own else volume.data[0]
 
 
 def region_scores(
@@ -168,24 +164,27 @@ def region_scores(
     overlap: Inside | None,
     voxel_ml: float,
 ) -> dict[str, float]:
-    """MAE, both means and size inside a region; and of `overlap`, where the other image passes the threshold, Dice,
-    volume (ml) and by how much that is wrong.
+    """MAE, both means and volume (ml) inside a region; where `overlap`, the same region of the other image, is known
+    also their Dice, its volume and the volume's error.
     """
-    found = {f"{name}.voxels": float(inside.sum()), f"{name}.truth_volume": voxel_ml * float(inside.sum())}
-    for key, image in (("mean", other), ("truth_mean", truth)):
-        found[f"{name}.{key}"] = float(np.mean(image[inside], dtype=np.float64)) if inside.any() else math.nan
-    found[f"{name}.mae"] = metrics.mae(truth, other, inside) if inside.any() else math.nan
+    some = inside.any()
+    found = {
+        "voxels": float(inside.sum()),
+        "truth_volume": voxel_ml * float(inside.sum()),
+        "mean": float(np.mean(other[inside], dtype=np.float64)) if some else math.nan,
+        "truth_mean": float(np.mean(truth[inside], dtype=np.float64)) if some else math.nan,
+        "mae": metrics.mae(truth, other, inside) if some else math.nan,
+    }
     if overlap is not None:
-        found[f"{name}.dice"] = metrics.dice(inside, overlap)
-        found[f"{name}.volume"] = voxel_ml * float(overlap.sum())
-        found[f"{name}.volume_error"] = abs(found[f"{name}.volume"] - found[f"{name}.truth_volume"])
-    return found
+        found |= {"dice": metrics.dice(inside, overlap), "volume": voxel_ml * float(overlap.sum())}
+        found["volume_error"] = abs(found["volume"] - found["truth_volume"])
+    return {f"{name}.{key}": value for key, value in found.items()}
 
 
 def ratio_scores(name: str, over: tuple[str, str], scored: Mapping[str, float]) -> dict[str, float]:
     """The volumes of two regions divided, in the image and in the truth, and the error; NaN where the lower is empty.
 
-    A region that the image itself does not show (another modality, a label map, a file) has the truth's volume.
+    A region that is not found in the image itself (another modality, a label map, a file) has the truth's volume.
     """
     of_truth = [scored[f"{part}.truth_volume"] for part in over]
     of_image = [scored.get(f"{part}.volume", scored[f"{part}.truth_volume"]) for part in over]
@@ -194,11 +193,11 @@ def ratio_scores(name: str, over: tuple[str, str], scored: Mapping[str, float]) 
 
 
 def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> Inside | None:
-    """The region that counts, [D, H, W] in canonical orientation; None for the whole image."""
+    """The voxels that count, [D, H, W]; None for the whole image. truth: canonical."""
     if mask is None:
         return None
     if mask in ("body", "brain"):
-        inside = body_of(truth) if mask == "body" else _brain_of(truth, case)
+        inside = foreground(truth) if mask == "body" else _brain_of(truth, case)
     else:
         if mask == "cohort" and case.mask is None:
             raise BadInput(
@@ -206,55 +205,38 @@ def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> Inside |
             )
         path = case.mask if mask == "cohort" else Path(str(mask).replace("{case}", case.case))
         assert path is not None
-        inside = canonical(on_grid_of(truth, path, "mask")).data[0] > 0.5
+        inside = on_grid_of(truth, path, "mask").data[0] > 0.5
     if not inside.any():
         raise BadInput(f"{case.case}: expected a mask with voxels inside, found an empty one. Choose another --mask.")
     return inside
 
 
 def _brain_of(truth: Volume, case: CaseFiles) -> Inside:
-    """The brain in the truth, [D, H, W] canonical; where that is a map (of flow, of time), in the case's CT."""
+    """The brain in the truth; where that is a map (of flow, of time), in the case's CT."""
     units = {truth.modality: truth.unit, **{name: unit_of(name) for name in case.files}}
     name = clearest(units)
     if truth.unit in ("HU", "a.u.", "grey") or units[name] != "HU":
-        return _canonical(brain(truth), truth)
-    return _canonical(brain(on_grid_of(truth, case.files[name], name)), truth)
-
-
-def body_of(truth: Volume) -> Inside:
-    """The foreground of the truth, [D, H, W] in canonical orientation."""
-    return _canonical(foreground(truth), truth)
-
-
-def _canonical(found: Inside, truth: Volume) -> Inside:
-    """A mask found on the truth's own grid, in canonical orientation."""
-    volume = Volume(found[None].astype(np.float32), truth.affine, "", "mask", truth.origin)
-    inside: Inside = canonical(volume).data[0] > 0.5
-    return inside
-
-
-def brought(volume: Volume, scale: Range, region: Inside | None) -> NDArray[np.float32]:
-    """Canonical [D, H, W] values on the scored scale: slices are then axial and rows run the same way in all files."""
-    values = Volume(scale.normalise(volume.data[0], region)[None], volume.affine, scale.unit, volume.modality)
-    return np.ascontiguousarray(canonical(values).data[0])
+        return brain(truth)
+    return brain(on_grid_of(truth, case.files[name], name))
 
 
 def on_grid_of(truth: Volume, path: Path, modality: str) -> Volume:
-    """The image of `path` on the truth's own grid, where the two differ by flips and permutes at most."""
-    volume = one_channel(read_volume(path, modality))
+    """The image of `path`, canonical; raises BadInput where its grid is not the truth's."""
+    volume = read_canonical(path, modality)
     if same_grid(volume.grid, truth.grid):
         return volume
-    if same_grid(canonical(volume).grid, canonical(truth).grid):  # flips and permutes are undone exactly
-        return return_to(volume, truth.grid)
     raise BadInput(
         f"{path}: expected the grid of {truth.origin} ({truth.grid}), found {volume.grid}. "
         "Score images as `voxlate synth` wrote them, on the grid of the truth."
     )
 
 
-def one_channel(volume: Volume) -> Volume:
+def read_canonical(path: Path, modality: str) -> Volume:
+    """A scan of one channel in canonical orientation: slices are then axial and rows run the same way in all files."""
+    volume = read_volume(path, modality)
     if volume.data.shape[0] == 1:
-        return volume
+        turned = canonical(volume)
+        return replace(turned, data=np.ascontiguousarray(turned.data))
     raise BadInput(
         f"{volume.origin}: expected one value a voxel, found {volume.data.shape[0]} channels. Split the file first."
     )

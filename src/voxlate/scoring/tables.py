@@ -1,36 +1,31 @@
-"""Rows of scores, their summary with confidence intervals, and the table, CSV and JSON that show them."""
+"""Scores as people and programs read them: summaries with confidence intervals, tables, CSV and JSON."""
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
+from rich.text import Text
 
+from voxlate import __version__
 from voxlate.files import whole_file, write_json
 from voxlate.images.ranges import Range
-from voxlate.scoring.metric_catalogue import (
-    LPIPS,
-    METRICS,
-    SSIM,
-    Metric,
-    cell,
-    features_note,
-    is_aside,
-    measured,
-    of_region,
-)
+from voxlate.scoring.metrics import LPIPS, SSIM, UNIT, Metric, metrics_of
 
 RESAMPLES = 2000  # the 2.5 % tail then rests on 50 resamples
+NARROWEST = 13  # of a method's column: 0.994 ± 0.001
 
 
 @dataclass(frozen=True)
 class Row:
-    """Scores of one answer (the synthesis, or a trivial one) for one modality of one case."""
+    """Scores of one answer (the synthesis, or a naive baseline) for one modality of one case."""
 
     case: str
     patient: str
@@ -38,115 +33,88 @@ class Row:
     answer: str
     scores: dict[str, float]
 
-
-@dataclass(frozen=True)
-class Choices:
-    """What was decided before scoring, and where the pictures lie (for the report)."""
-
-    truth: str
-    mask: str
-    padding: str
-    ssim_from: str
-    regions: dict[str, str]
-    features: dict[str, dict[str, Any]]
-    lpips: str | None
-    split: str | None
-    seed: int
-    ranges: dict[str, Range]
-    trivial_cases: int | None
-    without_truth: tuple[str, ...]
-    files: dict[str, str]
-    sources: dict[str, dict[str, str]]
-    version: str
+    def flat(self) -> dict[str, Any]:
+        head = {"case": self.case, "patient": self.patient, "modality": self.modality, "answer": self.answer}
+        return head | {key: value if math.isfinite(value) else None for key, value in self.scores.items()}
 
 
 @dataclass(frozen=True)
 class Scores:
-    """All rows and how they were made; distances by modality, answer and metric are of all cases together."""
+    """All rows and how they were made.
+
+    header: facts of the whole; choices: mask, paddings and weights, which must agree for numbers to compare;
+    ranges and features by modality; distances, of all cases together, by modality, answer and metric.
+    """
 
     rows: tuple[Row, ...]
-    choices: Choices
-    distances: dict[str, dict[str, Any]] = field(default_factory=dict)
+    header: Mapping[str, Any]
+    choices: Mapping[str, Any]
+    ranges: Mapping[str, Range]
+    seed: int = 0
+    features: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    distances: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
-        """What metrics.json holds: each value beside its unit, range, mask, window, reduction and number of cases."""
+        """What metrics.json holds: each value with its unit, range, mask, window, reduction and number of cases."""
         modalities = dict.fromkeys(row.modality for row in self.rows)
         return {
-            "voxlate": self.choices.version,
+            "voxlate": __version__,
             "note": "Research software, not a medical device.",
-            "truth": self.choices.truth,
-            "split": self.choices.split,
-            "trivial_cases": self.choices.trivial_cases,
-            "without_truth": list(self.choices.without_truth),
-            "truth_files": self.choices.files,
-            "source_files": self.choices.sources,
-            "regions": self.choices.regions,
+            **self.header,
             "modalities": {name: self._modality(name) for name in modalities},
-            "cases": [_flat(row) for row in self.rows],
+            "cases": [row.flat() for row in self.rows],
         }
 
     def _modality(self, name: str) -> dict[str, Any]:
         rows = [row for row in self.rows if row.modality == name]
-        scale = self.choices.ranges[name]
+        scale = self.ranges[name]
         patients = {row.patient for row in rows}
         over = "patients" if len(patients) > 1 else "cases"
         stated = {
             "range": [scale.low, scale.high],
             "range_rule": scale.rule,
             "own_peak": scale.own,
-            "mask": self.choices.mask,
-            "ssim_padding": self.choices.padding,
-            "ssim_from": self.choices.ssim_from,
-            "features": self.choices.features.get(name),
-            "lpips": self.choices.lpips,
+            **self.choices,
+            "features": self.features.get(name),
             "cases": len({row.case for row in rows}),
             "patients": len(patients),
-            "bootstrap": f"95 % percentile interval, {RESAMPLES} resamples over {over}, seed {self.choices.seed}",
+            "bootstrap": f"95 % percentile interval, {RESAMPLES} resamples over {over}, seed {self.seed}",
         }
         answers: dict[str, Any] = {}
-        known = self._metrics()
         for answer in dict.fromkeys(row.answer for row in rows):
             mine = [row for row in rows if row.answer == answer]
-            answers[answer] = {
-                metric.key: summary(mine, metric, over, self.choices.seed) | _beside(metric, scale, stated)
-                for metric in known
-                if any(metric.key in row.scores for row in mine)
-            }
             pooled = self.distances.get(name, {}).get(answer, {})
-            answers[answer] |= {
-                metric.key: pooled[metric.key] | _beside(metric, scale, stated)
-                for metric in known
-                if metric.key in pooled
+            answers[answer] = {
+                key: (pooled.get(key) or summary(mine, metric, over, self.seed)) | _how(metric, scale, stated)
+                for key, metric in metrics_of(self.header).items()
+                if key in pooled or any(key in row.scores for row in mine)
             }
         return {"unit": scale.unit, **stated, "answers": answers}
 
-    def _metrics(self) -> tuple[Metric, ...]:
-        return measured({"regions": self.choices.regions})
-
-    def table(self) -> Table:
-        return table(self.document())
+    def table(self) -> "Tables":
+        return score_tables(self.document())
 
     def write(self, out: Path) -> None:
         """Write OUT/metrics.json and OUT/metrics.csv."""
         write_json(out / "metrics.json", self.document())
         columns = ["case", "patient", "modality", "answer", "unit", "range_low", "range_high", "mask"]
+        found = {key for row in self.rows for key in row.scores}
+        known = metrics_of(self.header)
+        columns += [key for key, metric in known.items() if not metric.pooled and ("." not in key or key in found)]
         with whole_file(out / "metrics.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-            found = {key for row in self.rows for key in row.scores}
-            fixed = [metric.key for metric in METRICS if not metric.pooled]
-            mine = [metric.key for metric in self._metrics()[len(METRICS) :] if metric.key in found]
-            writer = csv.DictWriter(file, columns + fixed + mine)
+            writer = csv.DictWriter(file, columns)
             writer.writeheader()
             for row in self.rows:
-                scale = self.choices.ranges[row.modality]
+                scale = self.ranges[row.modality]
                 stated = {"unit": scale.unit, "range_low": scale.low, "range_high": scale.high}
-                writer.writerow(_flat(row) | stated | {"mask": self.choices.mask})
+                writer.writerow(row.flat() | stated | {"mask": self.choices["mask"]})
 
 
 def summary(rows: Sequence[Row], metric: Metric, over: str, seed: int) -> dict[str, Any]:
     """Mean, standard deviation between cases, and bootstrap interval of the mean, over the finite values.
 
-    Patients (or cases) are drawn with replacement, each with all its cases, so that slices of one head do not
-    pretend to be independent.
+    Patients (or cases) are drawn with replacement, each with all its cases, so that slices of one head are not
+    counted as independent.
     """
     kept = [row for row in rows if math.isfinite(row.scores.get(metric.key, math.nan))]
     values = np.array([row.scores[metric.key] for row in kept])
@@ -176,30 +144,122 @@ def bootstrap(values: NDArray[Any], groups: Sequence[str], seed: int) -> tuple[f
     return float(low), float(high)
 
 
-def table(document: Mapping[str, Any]) -> Table:
-    """The score table of a metrics.json for the terminal: a line a score, a column an answer, mean ± sd over cases."""
-    shown = shown_in(document)
+@dataclass(frozen=True)
+class Cell:
+    """What one method has for one metric."""
+
+    text: str
+    below: str = ""
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """One metric, with a cell for each method."""
+
+    label: str
+    unit: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Scores of methods by modality ("": of all), for the terminal and the page.
+
+    On a terminal a line is a metric and a column a method, in several tables where the methods do not fit.
+    """
+
+    title: str
+    methods: tuple[str, ...]
+    lines: Mapping[str, Sequence[Line]]
+    caption: Sequence[str]
+
+    @property
+    def modalities(self) -> list[str]:
+        return [name for name in self.lines if name]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        cells = [line.cells for mine in self.lines.values() for line in mine]
+        wide = [max([NARROWEST, *(len(text) for one in row for text in (one.text, one.below))]) for row in zip(*cells)]
+        heads = [len(text) for name, mine in self.lines.items() for line in mine for text in self._head(name, line)]
+        groups: list[list[int]] = [[]]
+        for column in range(len(self.methods)):
+            if sum(wide[other] + 3 for other in [*groups[-1], column]) > options.max_width - max(heads, default=0) - 4:
+                groups.append([])
+            groups[-1].append(column)
+        yield Text(self.title, style="italic")
+        for columns in filter(None, groups):
+            yield self._part(columns, wide)
+        yield Text("\n".join(self.caption), style="dim")
+
+    def _head(self, modality: str, line: Line) -> tuple[str, str]:
+        several = modality and len(self.modalities) > 1
+        return (f"{modality} {line.label}" if several else line.label), line.unit
+
+    def _part(self, columns: Sequence[int], wide: Sequence[int]) -> Table:
+        result = Table()
+        result.add_column("")
+        for column in columns:
+            name, width = _folded(self.methods[column], wide[column]), wide[column]
+            result.add_column(name, justify="right", min_width=width, max_width=width, overflow="fold")
+        for modality, mine in self.lines.items():
+            for line in mine:
+                cells = (line.cells[column] for column in columns)
+                result.add_row("\n".join(self._head(modality, line)).rstrip(), *map(_marked, cells))
+            result.add_section()
+        return result
+
+
+def _folded(name: str, wide: int) -> str:
+    """A name in lines of at most `wide` letters, broken after _ or / or a blank where that is possible."""
+    lines = [""]
+    for part in re.findall(r"[^_/ ]*[_/ ]?", name):
+        if len(lines[-1]) + len(part) > wide and lines[-1]:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
+
+
+def _marked(one: Cell) -> str:
+    text = f"[bold]{one.text}[/]" if one.bold else one.text
+    return f"{text}\n{one.below}" if one.below else text
+
+
+def score_tables(document: Mapping[str, Any]) -> Tables:
+    """The scores in a metrics.json: a column for the synthesis and for each naive baseline, mean ± sd over cases."""
+    found = keys_of(document)
+    shown = [one for key, one in metrics_of(document).items() if key in found and one.in_table]
     modalities = document["modalities"]
-    answers = list(dict.fromkeys(answer for part in modalities.values() for answer in part["answers"]))
-    title = "Scores: mean ± sd over cases; below, the 95 % interval of the mean"
-    result = Table(title=title, caption=caption(document), caption_justify="left")
-    result.add_column("")
-    for answer in answers:
-        result.add_column(answer, justify="right", style="bold" if answer == "synthesis" else "", min_width=13)
-    for modality, part in modalities.items():
-        for metric in shown:
-            name = metric.label if len(modalities) == 1 else f"{modality} {metric.label}"
-            label = f"{name}\n{metric.unit_for(part['unit'])}".rstrip()
-            values = [(answer == "synthesis", part["answers"].get(answer, {}).get(metric.key)) for answer in answers]
-            result.add_row(label, *(cell(value, metric, "\n", interval=ours) for ours, value in values))
-        result.add_section()
-    return result
+    answers = tuple(dict.fromkeys(answer for part in modalities.values() for answer in part["answers"]))
+    lines = {
+        modality: [
+            Line(
+                metric.label,
+                metric.unit_for(part["unit"]),
+                tuple(_score_cell(part["answers"].get(answer, {}), answer, metric) for answer in answers),
+            )
+            for metric in shown
+        ]
+        for modality, part in modalities.items()
+    }
+    return Tables(
+        "Scores: mean ± sd over cases; below, the 95 % interval of the mean", answers, lines, caption(document)
+    )
 
 
-def shown_in(document: Mapping[str, Any]) -> list[Metric]:
-    """The metrics of the table: those that have a value somewhere, without those that only the files hold."""
-    keys = keys_of(document)
-    return [metric for metric in measured(document) if metric.key in keys and not is_aside(metric)]
+def _score_cell(scores: Mapping[str, Any], answer: str, metric: Metric) -> Cell:
+    value = scores.get(metric.key)
+    below = ""
+    if value and value["mean"] is not None and value["ci95"]:
+        low, high = (figure(end, metric, like=value["mean"]) for end in value["ci95"])
+        below = f"{low}…{high}" if low.startswith("-") else f"{low}–{high}"
+    return Cell(cell(value, metric), below, bold=answer == "synthesis")
+
+
+def rows_of(document: Mapping[str, Any], modality: str, answer: str = "synthesis") -> dict[str, Mapping[str, Any]]:
+    """The scores in a metrics.json by case."""
+    rows = [row for row in document.get("cases", []) if (row["modality"], row["answer"]) == (modality, answer)]
+    return {row["case"]: row for row in rows}
 
 
 def keys_of(document: Mapping[str, Any]) -> set[str]:
@@ -208,62 +268,73 @@ def keys_of(document: Mapping[str, Any]) -> set[str]:
     return {key for scores in answers for key, value in scores.items() if value["mean"] is not None}
 
 
-def header_unit(document: Mapping[str, Any], metric: Metric) -> str:
-    units = {part["unit"] for part in document["modalities"].values()}
-    return metric.unit_for(units.pop() if len(units) == 1 else "own unit")
-
-
-def caption(document: Mapping[str, Any]) -> str:
+def caption(document: Mapping[str, Any]) -> list[str]:
     """Range, mask, window, units and numbers of cases, in words."""
+    modalities = document["modalities"]
+    first = next(iter(modalities.values()))
     lines = []
-    for name, part in document["modalities"].items():
-        low, high = part["range"]
-        lines.append(
-            f"{name}: {count(part['cases'], 'case')} of {count(part['patients'], 'patient')}; "
-            f"range {low:g} to {high:g} {part['unit']} ({part['range_rule']}); mask: {part['mask']}; "
-            f"{part['bootstrap']}."
-        )
+    for name, part in modalities.items():
+        lines.append(f"{counted(name, part)} ({part['range_rule']}); mask: {part['mask']}; {part['bootstrap']}.")
         if part["patients"] == 1 and part["cases"] > 1:
-            lines.append(f"{name}: one patient, so the intervals speak of these cases and not of other patients.")
-    padding = next(iter(document["modalities"].values()))["ssim_padding"]
-    windows = "whole windows only" if padding == "valid" else "edges extended with zeros"
-    measured_from = next(iter(document["modalities"].values())).get("ssim_from", "low")
-    if measured_from == "zero":
+            lines.append(f"{name}: one patient, so the intervals describe these cases and not other patients.")
+    windows = "whole windows only" if first["ssim_padding"] == "valid" else "edges extended with zeros"
+    if first.get("ssim_from", "low") == "zero":
         windows += "; values measured from zero, not from the low end of the range"
     gradient = "Gradient: 1 right, below blur, above noise"
     if "gradient_z" in keys_of(document):
         gradient += "; z: the same from slice to slice, above is flicker"
     lines.append(f"SSIM: {SSIM}{windows}. NMI: 64 bins. {gradient}.")
-    lines += [features_note(part["features"]) for part in document["modalities"].values() if part.get("features")]
-    if judged := next(iter(document["modalities"].values())).get("lpips"):
-        lines.append(f"LPIPS: {judged}; {LPIPS}.")
-    lines += [region_note(name, rule, document) for name, rule in document.get("regions", {}).items()]
-    if document.get("trivial_cases"):
-        lines.append(f"Mean image, copy and intensity table: from {document['trivial_cases']} training cases.")
+    lines += [_features_note(part["features"]) for part in modalities.values() if part.get("features")]
+    if weights := first.get("lpips"):
+        lines.append(f"LPIPS: {weights}; {LPIPS}.")
+    lines += [_region_note(name, rule, document) for name, rule in document.get("regions", {}).items()]
+    if document.get("naive_cases"):
+        lines.append(f"Mean image, copy and intensity table: from {document['naive_cases']} training cases.")
     if document.get("without_truth"):
         lines.append(f"Without truth, not scored: {', '.join(document['without_truth'])}.")
-    return "\n".join(lines)
+    return lines
 
 
-def region_note(name: str, rule: str, document: Mapping[str, Any]) -> str:
-    """What a region is, and the truth's own mean, volume or ratio in it."""
-    known = {metric.key: metric for metric in of_region(name)}
-    means = []
-    for part in document["modalities"].values():
-        for what in ("mean", "volume", "ratio"):
-            metric = known[f"{name}.truth_{what}"]
-            value = part["answers"].get("synthesis", {}).get(metric.key)
-            if value and value["mean"] is not None:
-                text = f"{cell(value, metric, interval=False)} {metric.unit_for(part['unit'])}".rstrip()
-                means.append(f"truth's {what} {text} ({value['n']} cases)")
-    return f"{name}: {rule}; {', '.join(means)}."
+def counted(name: str, part: Mapping[str, Any]) -> str:
+    """How many cases a modality has, and the range of its scores."""
+    low, high = part["range"]
+    cases, patients = count(part["cases"], "case"), count(part["patients"], "patient")
+    return f"{name}: {cases} of {patients}; range {low:g} to {high:g} {part['unit']}"
 
 
 def count(number: int, name: str) -> str:
     return f"{number} {name}" + ("" if number == 1 else "s")
 
 
-def _beside(metric: Metric, scale: Range, stated: Mapping[str, Any]) -> dict[str, Any]:
+def _features_note(part: Mapping[str, Any]) -> str:
+    """The features of the distances, the number of images and its effect."""
+    name = "FD, FD∞ and KD" if part["kind"] == "fd" else "Texture distances (not FD: other features, another scale)"
+    text = (
+        f"{name}: features: {part['name']}; {part['dimensions']} numbers a slice; "
+        f"{part['images']} axial slices pooled, resize {part['resize']}; "
+        f"± is the standard error ({part['errors']}). The plain distance is too high with few images, so it compares "
+        "only at one number of them; ∞ extrapolates it, the kernel distance has no such bias."
+    )
+    if part["images"] < part["images_for_limit"]:
+        text += f" ∞ needs {part['images_for_limit']} images."
+    return text
+
+
+def _region_note(name: str, rule: str, document: Mapping[str, Any]) -> str:
+    """What a region is, and the truth's own mean, volume or ratio in it."""
+    known, means = metrics_of(document), []
+    for part in document["modalities"].values():
+        for what in ("mean", "volume", "ratio"):
+            metric = known[f"{name}.truth_{what}"]
+            value = part["answers"].get("synthesis", {}).get(metric.key)
+            if value and value["mean"] is not None:
+                text = f"{cell(value, metric)} {metric.unit_for(part['unit'])}".rstrip()
+                means.append(f"truth's {what} {text} ({value['n']} cases)")
+    return f"{name}: {rule}; {', '.join(means)}."
+
+
+def _how(metric: Metric, scale: Range, stated: Mapping[str, Any]) -> dict[str, Any]:
+    """The choices behind one value, which stand with it in metrics.json."""
     kept = {key: stated[key] for key in ("range", "range_rule", "mask")}
     if metric.key.startswith("ssim"):
         kept |= {key: stated[key] for key in ("ssim_padding", "ssim_from")}
@@ -275,6 +346,17 @@ def _beside(metric: Metric, scale: Range, stated: Mapping[str, Any]) -> dict[str
     return {"unit": unit, "better": metric.better, "reduction": metric.reduction, **kept}
 
 
-def _flat(row: Row) -> dict[str, Any]:
-    head = {"case": row.case, "patient": row.patient, "modality": row.modality, "answer": row.answer}
-    return head | {key: value if math.isfinite(value) else None for key, value in row.scores.items()}
+def cell(value: Mapping[str, Any] | None, metric: Metric) -> str:
+    """One value as people read it: 0.068 ± 0.012; ± is the standard error of what is pooled."""
+    if not value or value["mean"] is None:
+        return "–"
+    spread = value["sd"] if value["sd"] is not None else value.get("se")
+    text = figure(value["mean"], metric)
+    return text if spread is None else f"{text} ± {figure(spread, metric, like=value['mean'])}"
+
+
+def figure(value: float, metric: Metric, like: float | None = None) -> str:
+    """A value with the digits that its size asks for, or those of another one that it is printed with."""
+    size = abs(value if like is None else like)
+    digits = metric.digits if metric.unit != UNIT or size < 1 else 2 if size < 10 else 1
+    return f"{value * metric.scale:.{digits}f}"

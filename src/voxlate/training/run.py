@@ -28,7 +28,7 @@ NOTICE = "Research software, not a medical device; not for diagnosis or treatmen
 
 @dataclass(frozen=True)
 class Run:
-    """RUN/{recipe.toml, provenance.json, log.jsonl, weights.safetensors, state.pt, trivial.safetensors}."""
+    """RUN/{recipe.toml, provenance.json, log.jsonl, weights.safetensors, state.pt, naive.safetensors}."""
 
     folder: Path
 
@@ -50,7 +50,7 @@ class Run:
 
     @property
     def naive(self) -> Path:
-        return self.folder / "trivial.safetensors"
+        return self.folder / "naive.safetensors"
 
     def weights(self, stage: str = "final") -> Path:
         return self.folder / ("weights.safetensors" if stage == "final" else f"weights.{stage}.safetensors")

@@ -49,7 +49,7 @@ class UViT(BackboneSettings):
 
 
 class TransformerLayer(nn.Module):
-    """Attention among all tokens, then a gated layer, each after a norm and beside a skip."""
+    """Attention among all tokens, then a gated layer, each after a norm and with a skip."""
 
     def __init__(self, net: UViT, channels: int, embedding: int) -> None:
         super().__init__()

@@ -10,19 +10,18 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from scipy.linalg import sqrtm
 
-from voxlate.scoring.frechet import (
-    Estimate,
-    frechet,
-    frechet_gaussians,
-    frechet_limit,
-    frechet_with_errors,
-    jackknife_error,
-    kernel_distance,
-)
+from voxlate.scoring.distances import Estimate, frechet, frechet_limit, jackknife_error, kernel_distance, with_error
 
 
 def draws(count, dimensions=3, seed=0, shift=0.0, scale=1.0):
     return shift + scale * np.random.default_rng(seed).normal(size=(count, dimensions))
+
+
+def gaussian(mean, covariance, count=9):
+    """Vectors that have exactly this mean and this covariance."""
+    centred = draws(count, len(mean)) - draws(count, len(mean)).mean(0)
+    white = np.linalg.qr(centred)[0] * math.sqrt(count - 1)
+    return white @ np.linalg.cholesky(np.asarray(covariance)).T + mean
 
 
 def textbook(a, b):
@@ -36,7 +35,8 @@ def textbook(a, b):
 def test_gaussians_that_share_their_axes_differ_by_means_and_deviations(gap, deviations, angle):
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     first, second = np.array(deviations[:2]), np.array(deviations[2:])
-    found = frechet_gaussians([0, 0], turn @ np.diag(first**2) @ turn.T, [gap, 0], turn @ np.diag(second**2) @ turn.T)
+    covariances = (turn @ np.diag(part**2) @ turn.T for part in (first, second))
+    found = frechet(*(gaussian(mean, one) for mean, one in zip(([0, 0], [gap, 0]), covariances)))
     assert found == pytest.approx(gap**2 + np.sum((first - second) ** 2), abs=1e-9)
 
 
@@ -44,14 +44,12 @@ def test_two_gaussians_whose_axes_differ_have_the_two_dimensional_closed_form():
     a, b = np.array([[4.0, 1.0], [1.0, 2.0]]), np.array([[1.0, -0.5], [-0.5, 3.0]])
     root_trace = math.sqrt(np.trace(a @ b) + 2 * math.sqrt(np.linalg.det(a) * np.linalg.det(b)))  # of 2 x 2 matrices
     expected = np.trace(a) + np.trace(b) - 2 * root_trace
-    assert frechet_gaussians([1, 1], a, [1, 1], b) == pytest.approx(expected, abs=1e-12)
+    assert frechet(gaussian([1, 1], a), gaussian([1, 1], b)) == pytest.approx(expected, abs=1e-12)
 
 
 def test_sets_of_vectors_have_the_textbook_distance():
     a, b = draws(40, 6) @ draws(6, 6, 1), draws(55, 6, 2, shift=0.3)
     assert frechet(a, b) == pytest.approx(textbook(a, b), rel=1e-10)
-    moments = (a.mean(0), np.cov(a, rowvar=False), b.mean(0), np.cov(b, rowvar=False))
-    assert frechet(a, b) == pytest.approx(frechet_gaussians(*moments), rel=1e-10)
 
 
 def test_the_distance_is_symmetric_and_nothing_between_a_set_and_itself():
@@ -85,7 +83,7 @@ def test_few_images_raise_the_distance_and_its_limit_takes_that_back():
 def test_the_limit_is_the_distance_of_the_gaussians_that_were_drawn_from():
     a, b = draws(4000, 5), draws(4000, 5, 1, shift=0.4, scale=1.5)
     truth = 5 * 0.4**2 + 5 * 0.5**2
-    plain, limit = frechet_with_errors(a, b, np.arange(4000))
+    plain, limit = (with_error(one, a, b, np.arange(4000)) for one in (frechet, frechet_limit))
     assert abs(limit.value - truth) < 3 * limit.error
     assert 0 < limit.error < 0.2 * truth
     assert plain.error < 1.5 * limit.error
@@ -103,7 +101,7 @@ def test_the_limit_of_a_perfect_synthesis_is_nothing():
 
 def test_errors_of_distances_match_the_spread_over_repetitions():
     found = [
-        (frechet_with_errors(a, b, np.arange(200), limit=False)[0], kernel_distance(a, b))
+        (with_error(frechet, a, b, np.arange(200)), kernel_distance(a, b))
         for a, b in ((draws(200, 4, seed), draws(200, 4, 500 + seed, shift=0.5)) for seed in range(40))
     ]
     for estimates in zip(*found):
@@ -166,14 +164,14 @@ def test_paired_sets_that_are_equal_have_no_kernel_distance():
 def test_blocks_of_the_kernel_matrix_do_not_change_it(monkeypatch):
     a, b = draws(25, 3), draws(31, 3, 1, shift=0.3)
     whole = kernel_distance(a, b)
-    monkeypatch.setattr("voxlate.scoring.frechet.BLOCK", 4)
+    monkeypatch.setattr("voxlate.scoring.distances.BLOCK", 4)
     assert kernel_distance(a, b).value == pytest.approx(whole.value, rel=1e-12)
 
 
 def test_two_groups_are_too_few_for_an_error():
     a, b, two = draws(6, 3), draws(6, 3, 1), [0, 0, 0, 1, 1, 1]
     assert math.isnan(kernel_distance(a, b, two, two).error)
-    assert math.isnan(frechet_with_errors(a, b, two)[0].error)
+    assert math.isnan(with_error(frechet, a, b, two).error)
     assert math.isnan(Estimate(1.0).error)
 
 

@@ -1,0 +1,51 @@
+"""The benchmark for a GPU runs: on a CPU, where there is time for it, so that it works on the day it is needed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def bench_gpu(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import bench_gpu
+
+    return bench_gpu
+
+
+def test_the_gpu_benchmark_runs_on_a_tiny_network_and_writes_every_part(bench_gpu, tmp_path, monkeypatch):
+    out = tmp_path / "gpu.json"
+    monkeypatch.setattr(sys, "argv", ["bench_gpu.py", "--device", "cpu", "--quick", "--out", str(out)])
+    assert bench_gpu.main() == 0
+    report = json.loads(out.read_text())
+    assert report["wrong"] == {}
+    (row,) = report["recipes"].values()
+    assert 0 < row["forward_share"] < 1
+    assert row["step_gib"] > 0
+    assert report["volume"]["seconds"] > 0
+
+
+def test_a_kernel_that_is_wrong_in_bfloat16_is_found(bench_gpu, monkeypatch):
+    call = bench_gpu.Call("conv2d", (torch.Size([1, 2, 5, 5]), torch.Size([3, 2, 3, 3]), None), ())
+    assert bench_gpu.error_of(call, torch.device("cpu")) < bench_gpu.BOUND
+    right = torch.conv2d
+
+    def wrong(x, weight, bias):
+        found = right(x, weight, bias)
+        return found * 1.1 if x.dtype == torch.bfloat16 else found
+
+    monkeypatch.setitem(bench_gpu.KERNELS, "conv2d", wrong)
+    assert bench_gpu.error_of(call, torch.device("cpu")) > bench_gpu.BOUND
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so_in_one_sentence():
+    done = subprocess.run([sys.executable, FOLDER / "bench_gpu.py"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "expected a GPU, found none" in done.stdout
