@@ -186,6 +186,7 @@ class Model:
         """How a case was prepared, for its provenance."""
         fixed, moves = self.preparation.fixed, used.resample or used.register or used.align
         note = f"{used.fixed} in place of the training's {fixed}, which is no scan of this case"
+        registered = prepared.header.registered.items()
         return {
             **asdict(used),
             **({"grid_of": note} if moves and fixed not in (None, used.fixed) else {}),
