@@ -190,9 +190,7 @@ class Model:
         return {
             **asdict(used),
             **({"grid_of": note} if moves and fixed not in (None, used.fixed) else {}),
-            "registered": {
-                name: asdict(replace(one, transform="")) for name, one in prepared.header.registered.items()
-            },
+            "registered": {name: asdict(replace(one, transform="")) for name, one in registered},
         }
 
     def _on_own_grid(self, values: np.ndarray, modality: str, prepared: PreparedCase) -> Volume:
