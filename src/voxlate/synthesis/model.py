@@ -186,10 +186,11 @@ class Model:
         """How a case was prepared, for its provenance."""
         fixed, moves = self.preparation.fixed, used.resample or used.register or used.align
         note = f"{used.fixed} in place of the training's {fixed}, which is no scan of this case"
+        registered = prepared.header.registered.items()
         return {
             **asdict(used),
             **({"grid_of": note} if moves and fixed not in (None, used.fixed) else {}),
-            "registered": {name: asdict(one) for name, one in prepared.header.registered.items()},
+            "registered": {name: asdict(replace(one, transform="")) for name, one in registered},
         }
 
     def _on_own_grid(self, values: np.ndarray, modality: str, prepared: PreparedCase) -> Volume:
