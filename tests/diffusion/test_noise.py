@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voxlate.batch import stable_id
-from voxlate.diffusion.noise import Noise
+from voxlate.diffusion.noise import Noise, Tile
 
 ITEMS = [stable_id("case", k) for k in range(5)]
 
@@ -123,3 +123,14 @@ def test_a_sample_of_a_volume_has_streams_of_its_own_for_each_slice():
 def test_noise_of_another_number_of_slices_is_refused():
     with pytest.raises(ValueError, match="noise for 3 slices an item cannot fill"):
         Noise(0, volumes(2, 3)).normal((1, 4, 5, 5))
+
+
+def test_tiles_of_a_slice_have_the_noise_of_the_slice_in_their_places():
+    whole = Noise(3, [[7]]).normal((2, 1, 12, 10))[0]
+    corners = [(0, 0), (0, 4), (5, 4)]
+    tiles = [Tile(corner, (7, 6), (12, 10)) for corner in corners]
+    draws = Noise(3, [[7]] * 3, tiles=tiles).normal((2, 1, 7, 6))
+    for (y, x), draw in zip(corners, draws):
+        assert torch.equal(draw, whole[..., y : y + 7, x : x + 6])
+    latent = Noise(3, [[7]], tiles=[Tile((4, 4), (8, 4), (12, 8))]).normal((3, 1, 4, 2))[0]  # half the size
+    assert torch.equal(latent, Noise(3, [[7]]).normal((3, 1, 6, 4))[0][..., 2:, 2:])

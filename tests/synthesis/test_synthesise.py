@@ -84,7 +84,7 @@ def _samples(model, cohort, count):
     real = synthesise.Noise
     for number in range(count):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(synthesise, "Noise", lambda seed, items, _, k=number: real(seed, items, k))
+            patch.setattr(synthesise, "Noise", lambda seed, items, _, k=number, **more: real(seed, items, k, **more))
             yield model.synthesise(t1_of(cohort), samples=1).volume.data[0]
 
 

@@ -3,7 +3,8 @@
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -14,19 +15,41 @@ from voxlate.config import settings
 Stream = int | Mapping[int, float]  # a stream's id, or the weights of several whose sum is drawn
 
 
+@dataclass(frozen=True)
+class Tile:
+    """Which part of its slices an item is: first row and column, rows and columns, and those of the whole slice."""
+
+    corner: tuple[int, int]
+    size: tuple[int, int]
+    plane: tuple[int, int]
+
+    def within(self, size: Sequence[int]) -> tuple[list[int], tuple[slice, slice]]:
+        """The whole slice's size and the item's part of it for a state of this size: a latent's is another."""
+        corner = [start * new // old for start, new, old in zip(self.corner, size, self.size)]
+        plane = [max(-(-whole * new // old), 0) for whole, new, old in zip(self.plane, size, self.size)]
+        rows, columns = (slice(start, start + length) for start, length in zip(corner, size))
+        return [max(whole, part.stop) for whole, part in zip(plane, (rows, columns))], (rows, columns)
+
+
 class Noise:
     """CPU streams that belong to slices of items: the same draws in any batch, slab or window, on any device.
 
     items: [B, D] stable ids, one a slice, or [B], one an item; in place of an id {id: weight}, of a slice whose draws
     are a sum over several streams: squared weights that add up to 1 keep it standard normal, and slices with ids in
-    common are correlated. Successive draws go on along each stream; `sample(k)` starts the streams of the k-th sample.
+    common are correlated. tiles: where items are parts of their slices; tiles of one slice then have the slice's own
+    noise in their places, and so the same where they overlap. Successive draws go on along each stream; `sample(k)`
+    starts the streams of the k-th sample.
     torch keeps 32 bits of a seed: of n streams two coincide with probability n²/2³³.
     """
 
     def __init__(
-        self, seed: int, items: Tensor | Sequence[Stream | Sequence[Stream]], samples: int | Sequence[int] = 0
+        self,
+        seed: int,
+        items: Tensor | Sequence[Stream | Sequence[Stream]],
+        samples: int | Sequence[int] = 0,
+        tiles: Sequence[Tile] | None = None,
     ) -> None:
-        self.seed = seed
+        self.seed, self.tiles = seed, tiles
         listed = items.tolist() if isinstance(items, Tensor) else items
         self.items = [[_weights(one) for one in (item if isinstance(item, Sequence) else [item])] for item in listed]
         self.samples = [samples] * len(self.items) if isinstance(samples, int) else list(samples)
@@ -44,7 +67,7 @@ class Noise:
 
     def sample(self, k: int) -> "Noise":
         """Fresh streams for the k-th sample of each item; sample(0) are those that Noise(seed, items) starts."""
-        return Noise(self.seed, self.items, k)
+        return Noise(self.seed, self.items, k, self.tiles)
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Standard normal draws, float32 [B, *shape] on the CPU; where items have slices, shape is [..., D, H, W]."""
@@ -52,12 +75,18 @@ class Noise:
         sliced = any(len(slices) > 1 for slices in self.items)
         if sliced and any(len(slices) != shape[-3] for slices in self.items):
             raise ValueError(f"noise for {len(self.items[0])} slices an item cannot fill the shape {tuple(shape)}")
-        draw = torch.empty([*shape[:-3], *shape[-2:]] if sliced else list(shape))
+        whole: list[int] = list(shape[-2:])
+        parts: list[Any] = [...] * len(self)
+        if self.tiles is not None:
+            found = [tile.within(shape[-2:]) for tile in self.tiles]
+            whole = [max(lengths) for lengths in zip(*(plane for plane, _ in found))]
+            parts = [(..., *part) for _, part in found]
+        draw = torch.empty([*(shape[:-3] if sliced else shape[:-2]), *whole])
         for key, generator in self._streams.items():
             draw.normal_(generator=generator)
             for item, depth, weight in self._places[key]:
-                part = out[item].select(-3, depth) if sliced else out[item]
-                part.add_(draw, alpha=weight)
+                place = out[item].select(-3, depth) if sliced else out[item]
+                place.add_(draw[parts[item]], alpha=weight)
         return out
 
     def normal_like(self, x: Tensor) -> Tensor:

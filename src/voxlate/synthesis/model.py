@@ -20,7 +20,7 @@ from voxlate.data.align import Preparation
 from voxlate.data.batches import collate
 from voxlate.data.case import MASK, PreparedCase, prepare_case, resize_case
 from voxlate.data.patches import Patch, read_patch
-from voxlate.diffusion.noise import Noise
+from voxlate.diffusion.noise import Noise, Tile
 from voxlate.errors import BadInput
 from voxlate.images.frames import without_frame
 from voxlate.images.grid import return_to
@@ -251,12 +251,11 @@ def _run(
             places = [plan.place(start) for start in chosen]
             patches = [_patch(model, prepared, plan, start, case) for start in chosen]
             streams = [
-                [_streams(synth, case, (z + d, y, x), prepared.header.spacing_mm[0]) for d in range(len(patch.items))]
-                for (z, y, x), patch in zip(places, patches)
+                [_streams(synth, case, place[0] + d, prepared.header.spacing_mm[0]) for d in range(len(patch.items))]
+                for place, patch in zip(places, patches)
             ]
-            for place, image in zip(
-                places, _samples(model, collate(data, patches), partial(Noise, seed, streams), plan)
-            ):
+            noise = partial(Noise, seed, streams, tiles=_noise_tiles(plan, chosen))
+            for place, image in zip(places, _samples(model, collate(data, patches), noise, plan)):
                 blend.add(image, place)
             if progress:
                 progress(begin + len(chosen), len(starts))
@@ -296,10 +295,17 @@ def _patch(model: Model, prepared: PreparedCase, plan: SlicePlan, start: Triple,
     return read_patch(prepared, model.recipe.data, model.recipe.intensity, corner, size, ids)
 
 
-def _streams(synth: Synthesis, case: str, place: Triple, spacing_mm: float) -> dict[int, float]:
-    """The noise streams that a slice draws from, with their weights: those of the same place in some slices."""
-    z, *plane = place
-    return {stable_id(case, other, *plane): weight for other, weight in synth.noise.streams(z, spacing_mm).items()}
+def _noise_tiles(plan: SlicePlan, starts: list[Triple]) -> list[Tile] | None:
+    """Which part of the slices' noise each tile has; None for whole slices, whatever their margins."""
+    (_, *plane), (_, *size) = plan.input_tiling.shape, plan.input_tiling.patch
+    if all(length >= whole for length, whole in zip(size, plane)):
+        return None
+    return [Tile((y, x), (size[0], size[1]), (plane[0], plane[1])) for _, y, x in starts]
+
+
+def _streams(synth: Synthesis, case: str, z: int, spacing_mm: float) -> dict[int, float]:
+    """The noise streams that a slice draws from, with their weights; tiles of a slice share them."""
+    return {stable_id(case, other, 0, 0): weight for other, weight in synth.noise.streams(z, spacing_mm).items()}
 
 
 def _samples(model: Model, batch: Batch, noise: Callable[[int], Noise], plan: SlicePlan) -> np.ndarray:
