@@ -1,5 +1,5 @@
 # make demo    the whole way on a made-up cohort, CPU, a few minutes
-# make test    the default suite (under 10 minutes on 2 cores)
+# make test    the default suite (under 5 minutes on 2 cores)
 # make check   ruff, formatting, types
 # make bench-gpu  are a GPU's kernels right, how fast and how large are networks on it
 PYTHON ?= python3.11

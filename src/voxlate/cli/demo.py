@@ -23,7 +23,7 @@ from voxlate.training.train import train
 
 RECIPE = "phantom_t1_to_ct"
 CASES, SIZE = 15, (128, 152, 24)  # pixels of 1.6 mm in the plane show both tables of the skull
-SAMPLES = 4
+SAMPLES = 3
 ROWS = 2
 ZOOM = 3  # the last row enlarges a piece of skull so much
 LARGEST_HU = 300  # where the colours of spread and error end
