@@ -1,6 +1,8 @@
 """A cohort of phantom patients as files, laid out as `prepare` finds them without any option."""
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,6 +19,7 @@ from voxlate.phantom.tissue import Label
 
 CohortLesion = Literal["mixed", "none", "tumour", "stroke"]
 NOTE = "phantom.json"
+MOST_THREADS = 4  # each holds one head in memory
 LESION_MAP = {"tumour": ("necrosis", "oedema", "enhancing rim"), "stroke": ("core", "penumbra"), "none": ()}
 
 
@@ -38,15 +41,20 @@ def write_cohort(
     _check(cases, size, lesion, wanted)
     settings = {"seed": seed, "size": list(size), "lesion": lesion}
     _claim(out, settings)
-    folders = []
-    for case in range(cases):
+
+    def write(case: int) -> Path:
         folder = out / f"phantom_{case:03d}"
         missing = [name for name in (*wanted, "seg", "lesion") if not (folder / f"{name}.nii.gz").exists()]
         if missing:
             _write_case(folder, make_head(seed, case, size, lesion_of(lesion, case)), missing)
-        folders.append(folder)
-        if progress:
-            progress(case + 1, cases)
+        return folder
+
+    folders = []
+    with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), MOST_THREADS)) as pool:  # numpy and gzip leave the GIL
+        for folder in pool.map(write, range(cases)):
+            folders.append(folder)
+            if progress:
+                progress(len(folders), cases)
     return folders
 
 
