@@ -18,7 +18,7 @@ from voxlate.nets.xmodality.dit import DiT
 from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import UViT
 from voxlate.synthesis.model import load
-from voxlate.training.published import detect, import_run, layout, load_network
+from voxlate.training.published import detect, import_run, layout, read_weights
 
 NETS = ("unet", "unet_time", "adm", "uvit", "dit")
 SMALL = {
@@ -40,6 +40,14 @@ def _channels(joined: int, noisy: bool) -> Channels:
 
 def ask(net: nn.Module, noisy: Tensor | None, condition: Tensor | None, log_snr: Tensor | None) -> Tensor:
     return net(NetworkInput({} if condition is None else {"image": condition}, noisy, log_snr=log_snr)).image
+
+
+def load_network(path: Path) -> nn.Module:
+    """The network of a published file with its weights, in evaluation mode."""
+    found, state = read_weights(path)
+    net = found.build()
+    net.load_state_dict(state, assign=True)
+    return net.eval()
 
 
 def _most(name: str) -> float:

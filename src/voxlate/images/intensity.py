@@ -38,11 +38,6 @@ class Scale:
         x += self.low
         return x
 
-    def clipped_share(self, x: Array) -> float:
-        """The share of values, 0 to 1, that forward clips."""
-        beyond = (x < self.low) | (x > self.high)
-        return float(beyond.sum()) / max(1, int(np.prod(beyond.shape)))
-
 
 def _floating(x: Array) -> Array:
     """Integers as float32 (numpy would go to float64), floats as they are."""

@@ -40,12 +40,6 @@ class Head:
         dx, dy, dz = np.diag(self.affine)[:3]
         return float(dz), float(dy), float(dx)
 
-    def fraction(self, *labels: Label) -> np.ndarray:
-        """The share of each voxel that these tissues fill, 0..1."""
-        wanted = list(labels)
-        first, second = np.isin(self.labels, wanted), np.isin(self.second, wanted)
-        return first * self.share + second * (1 - self.share)
-
 
 def make_head(
     seed: int, case: int, size: tuple[int, int, int], lesion: LesionKind = "none", asymmetry: float = 1.0

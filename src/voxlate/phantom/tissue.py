@@ -92,11 +92,6 @@ class Tissue:
     gadolinium_mm: np.ndarray
 
 
-def typical() -> Tissue:
-    table = np.array([_ROWS[label] for label in Label], dtype=np.float32)
-    return Tissue(*(column.copy() for column in table.T))
-
-
 def patient(rng: np.random.Generator) -> Tissue:
     """Constants of one patient: 3-10 % between people; free water and air are the same in everybody."""
     table = np.array([_ROWS[label] for label in Label], dtype=np.float32)

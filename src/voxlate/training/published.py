@@ -60,6 +60,11 @@ class Found:
     outs: int
     noisy: bool = True
 
+    def build(self) -> Backbone:
+        """The network without weights (on torch's meta device)."""
+        with torch.device("meta"):
+            return self.net.build(Channels(images={"all": self.ins}, out=self.outs, noisy=self.noisy))
+
 
 @dataclass(frozen=True)
 class _Arrays:
@@ -93,17 +98,6 @@ class _Arrays:
         return total // part
 
 
-def load_network(path: Path | str) -> Backbone:
-    """The network of a published file, whichever of the four it is, with its weights, in evaluation mode.
-
-    Raises BadInput where the file is none of them, or has an unknown key, lacks one, or one of another shape.
-    """
-    found, state = _read(Path(path))
-    net = _empty(found)
-    net.load_state_dict(state, assign=True)
-    return net.eval()
-
-
 def import_run(weights: Path | str, out: Path | str, changes: Mapping[str, str] | None = None) -> Run:
     """Make a published file a run folder for `synth`: TOF-MRA to CTA by the paper's recipe, with the file's network.
 
@@ -111,7 +105,7 @@ def import_run(weights: Path | str, out: Path | str, changes: Mapping[str, str] 
     are not those of the recipe's modalities.
     """
     weights, out = Path(weights), Path(out)
-    found, state = _read(weights)
+    found, state = read_weights(weights)
     made = _recipe(found, weights, changes)
     with torch.device("meta"):
         method = made.build()
@@ -163,13 +157,16 @@ def _attention_slots(attention: Attention, ours: str, path: str) -> Iterator[tup
     yield f"{path}out/bias", Slot(f"{ours}out.bias", (channels,))
 
 
-def _read(path: Path) -> tuple[Found, dict[str, Tensor]]:
-    """What a published file holds, and its tensors under our names and in our layouts."""
+def read_weights(path: Path) -> tuple[Found, dict[str, Tensor]]:
+    """Which of the four networks a published file holds, and its tensors under our names and in our layouts.
+
+    Raises BadInput where it is none of them, or has an unknown key, lacks one, or one of another shape.
+    """
     try:
         with safetensors.safe_open(path, "pt") as file:
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
             found = detect(shapes, str(path))
-            slots = layout(_empty(found))
+            slots = layout(found.build())
             _compare(shapes, slots, found, path)
             return found, _state({key: _converted(file.get_tensor(key), key) for key in slots}, slots)
     except FileNotFoundError as error:
@@ -178,11 +175,6 @@ def _read(path: Path) -> tuple[Found, dict[str, Tensor]]:
         raise BadInput(
             f"{path}: expected a safetensors file, found something else or a part of one ({error}). Download it again."
         ) from error
-
-
-def _empty(found: Found) -> Backbone:
-    with torch.device("meta"):
-        return found.net.build(Channels(images={"all": found.ins}, out=found.outs, noisy=found.noisy))
 
 
 def _compare(shapes: Mapping[str, tuple[int, ...]], slots: Mapping[str, Slot], found: Found, path: Path) -> None:
