@@ -318,8 +318,8 @@ def check_synthesis(recipe: Recipe) -> None:
 
 
 def _check(recipe: Recipe, where: str) -> None:
-    missing = sorted(set(recipe.data.source + recipe.data.target) - set(recipe.intensity))
-    if missing:
+    needed = {name for stage in recipe.all_stages for name in (*stage.data.source, *stage.data.target)}
+    if missing := sorted(needed - set(recipe.intensity)):
         raise BadInput(
             f"{where}: expected an intensity map for every modality, found none for {missing[0]}. Add [intensity]."
         )

@@ -21,7 +21,6 @@ from voxlate.data.patches import (
     Span,
     Truth,
     centred_start,
-    check_intensity,
     even_start,
     mask_share,
     read_patch,
@@ -66,7 +65,6 @@ class Batches(Dataset[Batch]):
         unpaired: bool = False,
         moments: Path | None = None,
     ) -> None:
-        check_intensity(data, intensity)
         self.cohort, self.data, self.intensity = cohort, data, dict(intensity)
         self.seed, self.batch, self.steps, self.rank, self.world = seed, batch, steps, rank, world
         cases, self.lacking = usable_cases(cohort, data, split)
@@ -154,7 +152,6 @@ def validation_batches(
 
     limit: at most so many items, evenly spaced over all of them.
     """
-    check_intensity(data, intensity)
     places = [(case, start) for case, starts in whole_cases(cohort, data, split).items() for start in starts]
     yield from batches_of(cohort, data, intensity, places if limit is None else spread(places, limit), batch)
 

@@ -133,14 +133,6 @@ def usable_cases(cohort: Cohort, data: DataSettings, split: str) -> tuple[list[s
     return usable, lacking
 
 
-def check_intensity(data: DataSettings, intensity: Mapping[str, IntensityMap]) -> None:
-    """Raise BadInput where a modality has no intensity map."""
-    for name in [*data.source, *data.target]:
-        if name not in intensity:
-            known = ", ".join(intensity) or "none"
-            raise BadInput(f"recipe: expected an intensity map for {name}, found {known}. Add [intensity] {name} = ….")
-
-
 def span_of(header: CaseHeader, data: DataSettings, kept: np.ndarray | None = None) -> Span:
     """Starts along D whose slab holds enough mask, and kept slices only; a volume thinner than the patch has one."""
     depth, height, width = (min(a, b) for a, b in zip(header.shape, data.patch))

@@ -16,7 +16,7 @@ from voxlate import __version__
 from voxlate.batch import Batch
 from voxlate.config import kind_of
 from voxlate.data.batches import batches_of, open_cohort, spread, whole_cases
-from voxlate.data.patches import Place, check_intensity
+from voxlate.data.patches import Place
 from voxlate.data.prepared import Cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
@@ -73,7 +73,6 @@ def likelihood(
         )
     ready = open_cohort(cohort)
     _check_spacing(ready, header)
-    check_intensity(recipe.data, recipe.intensity)
     places = whole_cases(ready, recipe.data, split)
     chosen = {case: list(spread(starts, slices or len(starts))) for case, starts in places.items()}
     model = method.to(find_device(device))
