@@ -85,7 +85,7 @@ def trainings(size: int, batch: int, names: dict[str, str], device: torch.device
     for label, key in (("step of the denoiser", "masked"), ("step with BRAN and MAP", "mrdpm")):
         recipe = recipes.read(names[key])
         method = method_of(recipe, device).train()
-        optimiser = recipe.train.optimiser.build(list(method.trained("net")))
+        optimiser = recipe.train.optimiser.build(list(method.parameters_of("net")))
         source = torch.rand(batch, len(recipe.data.source), 1, size, size) * 2 - 1
         ones = torch.ones(batch, 1, 1, size, size)
         present = torch.ones(batch, source.shape[1], dtype=torch.bool)

@@ -14,7 +14,7 @@ import voxlate as package
 from voxlate import recipe
 from voxlate.config import settings
 from voxlate.errors import BadInput
-from voxlate.methods.method import Method, MethodSettings, named
+from voxlate.methods.method import Method, MethodSettings, channels_by_name
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 from voxlate.training.run import Run, read_header
 from voxlate.training.train import train
@@ -124,8 +124,8 @@ class LeastMethod(Method):
             self.options.progress.append(progress)
         return {"total": (self.synthesise(batch, noise, None) - batch.target).abs().pow(self.options.power).mean()}
 
-    def synthesise(self, batch, noise, how):
-        return self.net(NetworkInput(named(("t1",), batch.source))).image
+    def synthesise(self, batch, noise, sampling):
+        return self.net(NetworkInput(channels_by_name(("t1",), batch.source))).image
 
 
 OWN = """

@@ -74,7 +74,7 @@ def test_every_stage_of_a_recipe_takes_a_step(name, changes):
             target=source[:, : len(data.target)],
         )
         for turn in method.turns:
-            parameters = list(method.trained(turn))
+            parameters = list(method.parameters_of(turn))
             optimiser = stage.train.optimiser.build(parameters)
             before = [value.detach().clone() for value in parameters]
             loss = method.loss(turn, batch, Noise(0, batch.item))["total"]

@@ -91,19 +91,19 @@ class Optimiser:
 
 @settings
 class Stop:
-    """Ends a training early, once an epoch's loss is no longer `gain` below the mean of those before it.
+    """Ends a training early, once an epoch's loss is not below the mean of earlier epochs by the share `gain`.
 
     Source: Lyu & Wang 2022 (arXiv 2209.12104), sec. III: 100 epochs, window of 20, 1 %.
     """
 
     after_epochs: Annotated[int, Field(ge=1, description="epochs that are trained in any case")] = 100
     window: Annotated[
-        int, Field(ge=1, description="epochs before the last one, whose mean loss it is held against")
+        int, Field(ge=1, description="epochs before the last one, with whose mean loss it is compared")
     ] = 20
     gain: Annotated[float, Field(ge=0, lt=1, description="share by which the loss must lie below that mean")] = 0.01
 
     def reached(self, losses: Sequence[float]) -> bool:
-        """Whether training ends after these epochs; what is not a number never ends it."""
+        """Whether training ends after these epochs; a loss that is NaN never ends it."""
         if len(losses) < max(self.after_epochs, self.window + 1):
             return False
         return losses[-1] > (1 - self.gain) * self._before(losses)
@@ -122,7 +122,7 @@ class Stop:
 
 @settings
 class Training:
-    """How long, how fast, how exactly."""
+    """The training of a stage: steps, batches, optimiser, precision, validation."""
 
     steps: Annotated[int, Field(ge=1, description="optimiser steps")] = 10_000
     stop: Annotated[Stop | None, Field(description="end before `steps` once epochs gain too little; unset: never")] = (
@@ -152,10 +152,10 @@ class Training:
 
 @settings
 class Synthesis(SamplerSettings):
-    """How images are drawn from the trained model."""
+    """How images are sampled from the trained model."""
 
     samples: Annotated[
-        int, Field(ge=1, description="images drawn a case; over 1 gives mean and standard deviation")
+        int, Field(ge=1, description="images sampled of a case; over 1 gives mean and standard deviation")
     ] = 1
     batch: Annotated[int, Field(ge=1, description="slices or patches at a time (memory, not results)")] = 4
     overlap: Annotated[float, Field(ge=0, lt=1, description="share that neighbouring patches or tiles overlap")] = 0.5
@@ -209,13 +209,13 @@ class Recipe:
         return tuple(FullStage(**values) for values in (*earlier, {**own, "name": "final"}))
 
     @property
-    def masked(self) -> bool:
+    def needs_mask(self) -> bool:
         """Whether a task or an earlier one works inside a mask, which must then be found in the sources."""
-        return any(stage.task.masked for stage in self.all_stages)
+        return any(stage.task.needs_mask for stage in self.all_stages)
 
     @property
-    def keeps_inside(self) -> bool:
-        """Whether what is outside the mask is neither seen nor made: images there are background, whatever it was."""
+    def ignores_outside(self) -> bool:
+        """Whether voxels outside the mask are neither read nor made: images are background there."""
         tasks = [self.task, *(stage.task for stage in self.stages if stage.name in self.task.needs)]
         return all(task.inside and task.strip for task in tasks)
 
@@ -229,7 +229,7 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FullStage(Stage):
-    """A stage of a recipe with what it has from the recipe."""
+    """A stage of a recipe, with the data of the recipe where it has none of its own."""
 
     data: DataSettings
 
@@ -281,8 +281,8 @@ def fixed_ranges(recipe: Recipe) -> dict[str, list[float]]:
     return {name: list(one.window) for name, one in recipe.intensity.items() if one.window is not None}
 
 
-def up_to(recipe: Recipe, name: str) -> Recipe:
-    """The recipe that ends with a stage: what its weights file holds, so that each stage is a model of its own."""
+def stage_recipe(recipe: Recipe, name: str) -> Recipe:
+    """The recipe whose last stage is `name`; the weights file of that stage holds it, and so is a model of its own."""
     stages = recipe.all_stages
     place = [stage.name for stage in stages].index(name)
     if name == "final":
@@ -310,7 +310,7 @@ def check_synthesis(recipe: Recipe) -> None:
                 f"synth.slices: expected whole slices for task.asymmetry, found kind '{synth.slices.kind}', whose "
                 "middle is not the mid-plane. Drop synth.slices."
             )
-    if synth.slices.crop is not None and (depth > 1 or not recipe.keeps_inside):
+    if synth.slices.crop is not None and (depth > 1 or not recipe.ignores_outside):
         raise BadInput(
             "synth.slices.crop: expected a model of slices with task.inside and task.strip, in a predictor, too, found "
             f"{'one without' if depth == 1 else 'one of volumes'}. Drop it."
@@ -389,21 +389,21 @@ def _values(name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
     try:
         values = tomllib.loads(text_of(name))
     except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{name}: expected TOML, found a mistake: {error}. Fix that line.") from error
+        raise BadInput(f"{name}: expected TOML, found an error: {error}. Fix that line.") from error
     base = values.pop("base", None)
-    return values if base is None else _over(_values(str(base), (*before, name)), values)
+    return values if base is None else _updated(_values(str(base), (*before, name)), values)
 
 
-def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Tables laid over tables; one of another `kind` replaces what lies below as a whole."""
+def _updated(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """The tables below, updated with those above; a table of another `kind` replaces the one below as a whole."""
     if above.get("kind", below.get("kind")) != below.get("kind"):
         return above
-    both = {key: _over(below[key], value) for key, value in above.items() if _tables(below.get(key), value)}
+    both = {
+        key: _updated(below[key], value)
+        for key, value in above.items()
+        if isinstance(value, dict) and isinstance(below.get(key), dict)
+    }
     return {**below, **above, **both}
-
-
-def _tables(*values: Any) -> bool:
-    return all(isinstance(value, dict) for value in values)
 
 
 def _change(values: dict[str, Any], key: str, value: str) -> None:

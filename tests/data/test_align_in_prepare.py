@@ -65,7 +65,7 @@ def test_synthesis_works_on_the_straight_head_and_answers_on_the_scans_own_grid(
     class Method(torch.nn.Module):
         net = torch.nn.Identity()
 
-        def synthesise(self, batch, noise, how):
+        def synthesise(self, batch, noise, sampling):
             seen.append(batch.source[:, -1:].numpy().copy())
             return batch.source[:, -1:]
 

@@ -11,7 +11,7 @@ from voxlate.batch import Batch, stable_id
 from voxlate.data.augment import AugmentSettings
 from voxlate.data.batches import Batches, Cohort, DataSettings, validation_batches
 from voxlate.data.case import PreparedCase
-from voxlate.data.patches import Patch, Truth, read_patch, read_truth
+from voxlate.data.patches import Patch, Truth, read_patch, read_targets
 from voxlate.data.prepare import prepare
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
@@ -40,7 +40,7 @@ def scaled(cohort: Cohort, case: str, name: str) -> torch.Tensor:
 
 def read(cohort: Cohort, data: DataSettings, maps: Mapping[str, Intensity], case: str, start) -> tuple[Patch, Truth]:
     opened = cohort.case(case)
-    return read_patch(opened, data, maps, start), read_truth(opened, data, maps, start)
+    return read_patch(opened, data, maps, start), read_targets(opened, data, maps, start)
 
 
 def test_a_slice_is_that_slice_of_the_volume(cohort: Cohort) -> None:
@@ -143,7 +143,7 @@ def test_only_the_voxels_of_the_patch_are_read(cohort: Cohort) -> None:
     watched = PreparedCase(case.header, {name: Watched(array) for name, array in case.arrays.items()})
     data = DataSettings(source=["t1"], target=["t2"], patch=(1, 2, 3))
     read_patch(watched, data, WINDOWS, (1, 1, 1))
-    read_truth(watched, data, WINDOWS, (1, 1, 1))
+    read_targets(watched, data, WINDOWS, (1, 1, 1))
     assert counted == [6, 6, 6]
 
 

@@ -11,11 +11,11 @@ from voxlate.data import slice_filter as slices
 from voxlate.data.batches import Batches, Cohort, DataSettings, validation_batches
 from voxlate.data.patches import span_of
 from voxlate.data.prepare import prepare
-from voxlate.data.slice_filter import SliceSettings, kept_slices
+from voxlate.data.slice_filter import SliceFilter, kept_slices
 from voxlate.errors import BadInput
 from voxlate.images.intensity import Intensity, MinMax, Window
 
-PAPER = SliceSettings(overlap=0.3, pixels=200, above={"tof": "mean", "cta": 0.0})
+PAPER = SliceFilter(overlap=0.3, pixels=200, above={"tof": "mean", "cta": 0.0})
 MAPS: dict[str, Intensity] = {"tof": MinMax(), "cta": Window(low=-50, high=350)}
 
 
@@ -94,12 +94,12 @@ def test_pixels_are_counted_once_and_remembered(cohort: Cohort, monkeypatch: pyt
     again = kept_slices(cohort, PAPER, ["p0", "p1"])
     assert all(np.array_equal(first[case], again[case]) for case in first)
     assert counted == []
-    stricter = SliceSettings(overlap=0.999, pixels=0, above=PAPER.above)  # the counts serve other limits, too
+    stricter = SliceFilter(overlap=0.999, pixels=0, above=PAPER.above)  # the counts serve other limits, too
     assert np.flatnonzero(kept_slices(cohort, stricter, ["p0"])["p0"]).tolist() == [0, 3]
     assert counted == []
     kept_slices(cohort, PAPER, ["p0", "p2"])
     assert counted == ["p2"]
-    kept_slices(cohort, SliceSettings(above={"tof": 1.0}), ["p0"])
+    kept_slices(cohort, SliceFilter(above={"tof": 1.0}), ["p0"])
     assert counted == ["p2", "p0"]
 
 
@@ -125,16 +125,16 @@ def test_a_folder_that_cannot_be_written_and_a_damaged_note_do_not_matter(
 
 
 def test_where_nothing_is_left_the_sentence_says_what_to_change(cohort: Cohort) -> None:
-    strict = SliceSettings(pixels=1601, above={"tof": "mean"})
+    strict = SliceFilter(pixels=1601, above={"tof": "mean"})
     data = DataSettings(source=["tof"], target=["cta"], patch=(1, 40, 40), slices=strict)
     with pytest.raises(BadInput, match=r"expected slices that pass data\.slices .*found none in 2 cases"):
         Batches(cohort, data, MAPS)
 
 
 def test_settings_of_the_filter_are_checked(cohort: Cohort) -> None:
-    read = fill(SliceSettings, {"overlap": 0.3, "pixels": 200, "above": {"tof": "mean", "cta": 0}}, "recipe")
+    read = fill(SliceFilter, {"overlap": 0.3, "pixels": 200, "above": {"tof": "mean", "cta": 0}}, "recipe")
     assert read == PAPER
     with pytest.raises(BadInput, match="expected two modalities or more for an overlap, found cta"):
-        fill(SliceSettings, {"overlap": 0.3, "above": {"cta": 0}}, "recipe")
+        fill(SliceFilter, {"overlap": 0.3, "above": {"cta": 0}}, "recipe")
     with pytest.raises(BadInput, match="median"):
-        fill(SliceSettings, {"above": {"cta": "median"}}, "recipe")
+        fill(SliceFilter, {"above": {"cta": "median"}}, "recipe")

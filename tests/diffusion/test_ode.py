@@ -144,23 +144,23 @@ def test_the_error_is_of_what_the_mask_leaves_free():
     inside = torch.zeros(1, 1, 1, 16, 16)
     inside[..., :2, :2] = 1
     start = torch.randn(1, 1, 1, 2, 2, generator=torch.Generator().manual_seed(0))
-    how = SamplerSettings(sampler="rk45", rtol=1e-4, atol=1e-4)
+    sampling = SamplerSettings(sampler="rk45", rtol=1e-4, atol=1e-4)
 
     def frame(x: Tensor) -> Tensor:
         out = torch.zeros(x.shape)
         out[..., :2, :2] = start
         return out
 
-    wide = sample(how, denoise, schedule, frame, torch.zeros(1, 1, 1, 16, 16), inside)
+    wide = sample(sampling, denoise, schedule, frame, torch.zeros(1, 1, 1, 16, 16), inside)
     calls = len(seen)
-    alone = sample(how, denoise, schedule, frame, torch.zeros(1, 1, 1, 2, 2))
+    alone = sample(sampling, denoise, schedule, frame, torch.zeros(1, 1, 1, 2, 2))
     torch.testing.assert_close(wide[..., :2, :2], alone, rtol=0, atol=1e-6)
     assert len(seen) == 2 * calls
 
 
 def test_a_network_that_gives_no_numbers_ends():
-    how = SamplerSettings(sampler="rk45")
-    x = sample(how, lambda x, t: x * float("nan"), Cosine(), Noise(0, [1]), torch.zeros(1, 1, 1, 2, 2))
+    sampling = SamplerSettings(sampler="rk45")
+    x = sample(sampling, lambda x, t: x * float("nan"), Cosine(), Noise(0, [1]), torch.zeros(1, 1, 1, 2, 2))
     assert x.isnan().all()
 
 
@@ -177,6 +177,6 @@ def test_a_slope_that_no_step_can_follow_is_refused_in_one_sentence():
 def test_a_sampled_point_mass_is_the_point():
     x0 = torch.linspace(-1, 1, 16).reshape(1, 1, 1, 4, 4)
     for schedule in (LinearVP(), ExponentialVE()):
-        how = SamplerSettings(sampler="rk45")
-        found = sample(how, lambda x, t: x0.expand_as(x), schedule, Noise(0, [1, 2]), torch.zeros(2, 1, 1, 4, 4))
+        sampling = SamplerSettings(sampler="rk45")
+        found = sample(sampling, lambda x, t: x0.expand_as(x), schedule, Noise(0, [1, 2]), torch.zeros(2, 1, 1, 4, 4))
         torch.testing.assert_close(found, x0.expand(2, -1, -1, -1, -1), rtol=0, atol=1e-6)

@@ -39,8 +39,8 @@ SWAPPED = {name: SCHEDULES[name] for name in ("cosine", "sigmoid", "betas_of_002
 def test_a_model_gives_the_same_law_under_another_schedule(trained, schedule):
     """Mean 0.4 and spread 0.2 within 4 standard errors, 0.003, and what a start with mean 0 leaves."""
     trained, count = SCHEDULES[trained], 4096
-    how = SamplerSettings(sampler="dpmpp_2m", steps=40, schedule=schedule)
-    x = sample(how, GAUSS.denoiser(trained), trained, Noise(0, [1]), torch.zeros(1, 1, 1, 64, 64))
+    sampling = SamplerSettings(sampler="dpmpp_2m", steps=40, schedule=schedule)
+    x = sample(sampling, GAUSS.denoiser(trained), trained, Noise(0, [1]), torch.zeros(1, 1, 1, 64, 64))
     alpha, sigma = (float(value) for value in schedule(torch.tensor(1.0)))
     assert abs(float(x.mean()) - 0.4) < 4 * 0.2 / count**0.5 + 0.003 + 0.08 * alpha / sigma
     assert float(x.std()) == pytest.approx(0.2, rel=4 / (2 * count) ** 0.5 + 0.02)
@@ -85,14 +85,16 @@ def test_known_channels_keep_their_values_under_another_schedule():
         assert torch.equal(x[scanned], known[scanned])
         return odd_network(x, t)
 
-    how = SamplerSettings(steps=5, schedule=LinearVP())
-    assert torch.equal(sample(how, denoise, ExponentialVE(), Noise(0, [1, 2]), known, mask)[scanned], known[scanned])
+    sampling = SamplerSettings(steps=5, schedule=LinearVP())
+    assert torch.equal(
+        sample(sampling, denoise, ExponentialVE(), Noise(0, [1, 2]), known, mask)[scanned], known[scanned]
+    )
 
 
 def test_a_recipe_names_the_schedule_of_a_synthesis_by_its_kind():
-    how = fill(SamplerSettings, {"schedule": {"kind": "sigmoid", "tau": 0.5}}, "synth")
-    assert how.schedule == Sigmoid(tau=0.5)
-    assert fill(SamplerSettings, {**vars(how), "steps": 3}, "synth").schedule == Sigmoid(tau=0.5)
+    sampling = fill(SamplerSettings, {"schedule": {"kind": "sigmoid", "tau": 0.5}}, "synth")
+    assert sampling.schedule == Sigmoid(tau=0.5)
+    assert fill(SamplerSettings, {**vars(sampling), "steps": 3}, "synth").schedule == Sigmoid(tau=0.5)
 
 
 # The whole method, with a network that knows two tissues by the log-SNR alone
@@ -123,8 +125,8 @@ def perfect(offset: float, side: int) -> tuple[Diffusion, Batch]:
 @pytest.mark.parametrize("schedule", [None, Cosine(), Sigmoid(), ExponentialVE()], ids=lambda s: getattr(s, "kind", ""))
 def test_a_trained_method_draws_the_same_law_under_another_schedule(schedule):
     method, batch = perfect(0.25, side=64)
-    how = SamplerSettings(sampler="dpmpp_2m", steps=40, schedule=schedule)
-    x = method.synthesise(batch, Noise(0, batch.item), how)
+    sampling = SamplerSettings(sampler="dpmpp_2m", steps=40, schedule=schedule)
+    x = method.synthesise(batch, Noise(0, batch.item), sampling)
     chance = 4 * TWO_TISSUES.std / x.numel() ** 0.5
     assert abs(float(x.mean()) - 0.25 - TWO_TISSUES.mean) < chance + 0.01
     assert abs(float(x.std()) - TWO_TISSUES.std) < chance / 2**0.5 + 0.01

@@ -46,11 +46,11 @@ def test_steps_are_the_times_at_which_the_network_denoises(name, schedule, steps
         seen.append(float(t[0]))
         return torch.zeros_like(x)
 
-    how = quick(name, steps=steps)
+    sampling = quick(name, steps=steps)
     if steps == 2 and name in ("euler_maruyama", "predictor_corrector"):
-        how = replace(how, steps=9)  # two steps overshoot, which is refused
-    sample(how, denoise, schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 2, 2))
-    assert len(seen) == 1 + (how.steps - 1) * CALLS_A_STEP.get(name, 1)
+        sampling = replace(sampling, steps=9)  # two steps overshoot, which is refused
+    sample(sampling, denoise, schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 2, 2))
+    assert len(seen) == 1 + (sampling.steps - 1) * CALLS_A_STEP.get(name, 1)
     assert seen[0] == 1
     assert min(seen) > 0 or schedule.kind == "geometric_ve"  # which leaves noise at time 0
 
@@ -62,8 +62,8 @@ def test_more_correctors_denoise_more_often():
         seen.append(float(t[0]))
         return torch.zeros_like(x)
 
-    how = SamplerSettings(sampler="predictor_corrector", steps=4, correctors=3)
-    sample(how, denoise, ExponentialVE(), Noise(0, [1]), torch.zeros(1, 1, 1, 2, 2))
+    sampling = SamplerSettings(sampler="predictor_corrector", steps=4, correctors=3)
+    sample(sampling, denoise, ExponentialVE(), Noise(0, [1]), torch.zeros(1, 1, 1, 2, 2))
     assert seen == pytest.approx([1] + 4 * [0.75] + 4 * [0.5] + 4 * [0.25])
 
 
@@ -75,8 +75,8 @@ def test_the_tolerances_of_rk45_set_its_steps_and_not_the_number_asked_for():
             seen.append(1)
             return GAUSS.denoise(x, *Cosine()(t))
 
-        how = SamplerSettings(sampler="rk45", **options)
-        sample(how, denoise, Cosine(), Noise(0, [1]), torch.zeros(1, 1, 1, 4, 4))
+        sampling = SamplerSettings(sampler="rk45", **options)
+        sample(sampling, denoise, Cosine(), Noise(0, [1]), torch.zeros(1, 1, 1, 4, 4))
         return len(seen)
 
     assert calls(rtol=1e-3, atol=1e-3) < 0.7 * calls(rtol=1e-6, atol=1e-6)
@@ -84,16 +84,16 @@ def test_the_tolerances_of_rk45_set_its_steps_and_not_the_number_asked_for():
 
 
 def test_settings_follow_the_recipe_line():
-    how = SamplerSettings(sampler="ddim", steps=32, eta=0.0)
-    assert torch.equal(how.times(Cosine()), torch.linspace(1, 0, 33, dtype=torch.float64))
-    assert not how.closes(Cosine())
+    sampling = SamplerSettings(sampler="ddim", steps=32, eta=0.0)
+    assert torch.equal(sampling.times(Cosine()), torch.linspace(1, 0, 33, dtype=torch.float64))
+    assert not sampling.closes(Cosine())
 
 
 def test_the_euler_maruyama_settings_of_paper_002_have_a_thousand_calls_ending_at_a_thousandth():
-    how = SamplerSettings(sampler="euler_maruyama", steps=1000)
-    times = how.times(ExponentialVE())
+    sampling = SamplerSettings(sampler="euler_maruyama", steps=1000)
+    times = sampling.times(ExponentialVE())
     torch.testing.assert_close(times, torch.linspace(1, 1e-3, 1000, dtype=torch.float64))
-    assert how.closes(ExponentialVE())
+    assert sampling.closes(ExponentialVE())
 
 
 def test_euler_maruyama_stops_one_step_before_the_image():
@@ -103,9 +103,9 @@ def test_euler_maruyama_stops_one_step_before_the_image():
 
 
 def test_noise_that_a_schedule_leaves_at_time_zero_is_denoised_once_more():
-    how = SamplerSettings(sampler="ddim", steps=10)
-    assert how.closes(GeometricVE(sigma_min=0.01, sigma_max=50))
-    assert not any(how.closes(schedule) for schedule in (Cosine(), FlowMatching(), LinearBetas(), ExponentialVE()))
+    sampling = SamplerSettings(sampler="ddim", steps=10)
+    assert sampling.closes(GeometricVE(sigma_min=0.01, sigma_max=50))
+    assert not any(sampling.closes(schedule) for schedule in (Cosine(), FlowMatching(), LinearBetas(), ExponentialVE()))
 
 
 @for_every(name=[name for name in SAMPLERS if name != "ddim"])
@@ -134,8 +134,8 @@ def test_a_sampler_whose_steps_overshoot_under_a_schedule_is_refused(name):
 def test_ddim_with_eta_one_is_ddpm():
     known = torch.zeros(SHAPE)
     ddim, ddpm = (
-        sample(how, odd_network, Cosine(), Noise(0, [1, 2]), known)
-        for how in (SamplerSettings(sampler="ddim", eta=1.0, steps=6), SamplerSettings(sampler="ddpm", steps=6))
+        sample(sampling, odd_network, Cosine(), Noise(0, [1, 2]), known)
+        for sampling in (SamplerSettings(sampler="ddim", eta=1.0, steps=6), SamplerSettings(sampler="ddpm", steps=6))
     )
     assert torch.equal(ddim, ddpm)
 
@@ -168,9 +168,9 @@ def test_known_channels_are_bit_identical_at_every_step_and_in_the_result(case):
 def test_the_truth_inside_the_mask_has_no_influence(name):
     """What is to be synthesised may be NaN in `known` (spec 003, fact 8)."""
     mask = torch.tensor([0.0, 1, 0, 1]).reshape(1, 4, 1, 1, 1)
-    how, known = quick(name, steps=4), image()
+    sampling, known = quick(name, steps=4), image()
     results = [
-        sample(how, odd_network, Cosine(), Noise(0, [1, 2]), torch.where(mask > 0, inside_value, known), mask)
+        sample(sampling, odd_network, Cosine(), Noise(0, [1, 2]), torch.where(mask > 0, inside_value, known), mask)
         for inside_value in (0.0, 123.0, float("nan"))
     ]
     assert torch.equal(results[0], results[1])
@@ -183,14 +183,14 @@ def test_a_state_is_exactly_zero_outside_the_brain(name):
     mask = torch.zeros(2, 1, 1, 6, 5)
     mask[..., 1:4, 1:4] = 1
     outside = mask.expand(SHAPE) == 0
-    how, known = quick(name, steps=4), torch.zeros(SHAPE)
+    sampling, known = quick(name, steps=4), torch.zeros(SHAPE)
 
     def run(said_outside: float) -> Tensor:
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             assert (x[outside] == 0).all()
             return torch.where(mask > 0, odd_network(x, t), said_outside)
 
-        return sample(how, denoise, Cosine(), Noise(0, [1, 2]), known, mask)
+        return sample(sampling, denoise, Cosine(), Noise(0, [1, 2]), known, mask)
 
     assert (run(0.0)[outside] == 0).all()
     assert torch.equal(run(0.0), run(1e30))
@@ -198,9 +198,9 @@ def test_a_state_is_exactly_zero_outside_the_brain(name):
 
 @every_sampler
 def test_a_mask_of_ones_changes_nothing(name):
-    how, known = quick(name, steps=4), torch.zeros(SHAPE)
-    plain = sample(how, odd_network, LinearVP(), Noise(0, [1, 2]), known)
-    masked = sample(how, odd_network, LinearVP(), Noise(0, [1, 2]), known, torch.ones(2, 1, 1, 6, 5))
+    sampling, known = quick(name, steps=4), torch.zeros(SHAPE)
+    plain = sample(sampling, odd_network, LinearVP(), Noise(0, [1, 2]), known)
+    masked = sample(sampling, odd_network, LinearVP(), Noise(0, [1, 2]), known, torch.ones(2, 1, 1, 6, 5))
     assert torch.equal(plain, masked)
 
 
@@ -216,8 +216,8 @@ def test_the_state_of_a_sampler_itself_stays_zero_outside_the_mask(name, start, 
         return states[-1]
 
     monkeypatch.setitem(SAMPLERS, name, spy)
-    how = quick(name, steps=5, start=start)
-    sample(how, odd_network, Cosine(), Noise(0, [1, 2]), known, mask, initial=None if start == 1 else image() + 1)
+    sampling = quick(name, steps=5, start=start)
+    sample(sampling, odd_network, Cosine(), Noise(0, [1, 2]), known, mask, initial=None if start == 1 else image() + 1)
     assert len(states) >= 4
     for x in states:
         assert (x[outside] == 0).all()
@@ -232,18 +232,18 @@ def test_an_item_is_the_same_alone_and_among_others(name):
     def own_network(x: Tensor, t: Tensor) -> Tensor:
         return TWO_TISSUES.denoise(x, *Cosine()(t))
 
-    how, items = quick(name, steps=6), [11, 22, 33]
-    together = sample(how, own_network, Cosine(), Noise(5, items), torch.zeros(3, 1, 1, 8, 8))
+    sampling, items = quick(name, steps=6), [11, 22, 33]
+    together = sample(sampling, own_network, Cosine(), Noise(5, items), torch.zeros(3, 1, 1, 8, 8))
     for k, item in enumerate(items):
-        alone = sample(how, own_network, Cosine(), Noise(5, [item]), torch.zeros(1, 1, 1, 8, 8))
+        alone = sample(sampling, own_network, Cosine(), Noise(5, [item]), torch.zeros(1, 1, 1, 8, 8))
         torch.testing.assert_close(together[k : k + 1], alone, rtol=0, atol=1e-6)
 
 
 def test_samples_differ_by_their_number_and_repeat_by_their_seed():
     def draw(seed: int, k: int) -> Tensor:
-        how = SamplerSettings(sampler="ddim", steps=4)
+        sampling = SamplerSettings(sampler="ddim", steps=4)
         return sample(
-            how, TWO_TISSUES.denoiser(Cosine()), Cosine(), Noise(seed, [1]).sample(k), torch.zeros(1, 1, 1, 4, 4)
+            sampling, TWO_TISSUES.denoiser(Cosine()), Cosine(), Noise(seed, [1]).sample(k), torch.zeros(1, 1, 1, 4, 4)
         )
 
     assert torch.equal(draw(0, 1), draw(0, 1))
@@ -259,16 +259,16 @@ def test_sampling_from_a_noised_initial_image_keeps_the_law_of_the_data(name, sc
     """
     count = 4096
     initial = GAUSS.draw((1, 1, 1, 64, 64), torch.Generator().manual_seed(3))
-    how = SamplerSettings(sampler=name, steps=50, start=0.5, grid="log_snr", end=1e-4)
-    x = sample(how, GAUSS.denoiser(schedule), schedule, Noise(0, [1]), torch.zeros_like(initial), initial=initial)
+    sampling = SamplerSettings(sampler=name, steps=50, start=0.5, grid="log_snr", end=1e-4)
+    x = sample(sampling, GAUSS.denoiser(schedule), schedule, Noise(0, [1]), torch.zeros_like(initial), initial=initial)
     assert abs(float(x.mean()) - 0.4) < 4 * 0.2 / count**0.5 + 0.005
     assert float(x.std()) == pytest.approx(0.2, rel=4 / (2 * count) ** 0.5 + 0.06)
 
 
 def test_an_initial_image_survives_a_late_start():
     initial = image()
-    how = SamplerSettings(sampler="ddim", steps=3, start=1e-4)
-    out = sample(how, lambda x, t: x, FlowMatching(), Noise(0, [1, 2]), torch.zeros(SHAPE), initial=initial)
+    sampling = SamplerSettings(sampler="ddim", steps=3, start=1e-4)
+    out = sample(sampling, lambda x, t: x, FlowMatching(), Noise(0, [1, 2]), torch.zeros(SHAPE), initial=initial)
     torch.testing.assert_close(out, initial, rtol=0, atol=1e-3)
 
 
@@ -290,8 +290,8 @@ def test_temperature_multiplies_the_spread_and_leaves_the_mean(name):
     """For Gaussian data every sampler is affine in its noise, so the deviation from the mean grows in proportion."""
 
     def draw(temperature: float) -> Tensor:
-        how = quick(name, steps=8, temperature=temperature)
-        return sample(how, GAUSS.denoiser(Cosine()), Cosine(), Noise(0, [1]), torch.zeros(1, 1, 1, 8, 8))
+        sampling = quick(name, steps=8, temperature=temperature)
+        return sample(sampling, GAUSS.denoiser(Cosine()), Cosine(), Noise(0, [1]), torch.zeros(1, 1, 1, 8, 8))
 
     one, middle, two = draw(1.0), draw(1.5), draw(2.0)
     torch.testing.assert_close(one + two, 2 * middle, rtol=0, atol=1e-3 if name == "rk45" else 1e-5)
@@ -302,8 +302,8 @@ def test_temperature_multiplies_the_spread_and_leaves_the_mean(name):
 
 
 def test_a_recipe_may_name_a_function_of_the_users_own_as_sampler():
-    how = fill(SamplerSettings, {"sampler": "own_sampler:halving", "end": 0.0}, "recipe")
-    found = sample(how, odd_network, Cosine(), Noise(0, [1]), torch.zeros(1, 1, 1, 3, 3))
+    sampling = fill(SamplerSettings, {"sampler": "own_sampler:halving", "end": 0.0}, "recipe")
+    found = sample(sampling, odd_network, Cosine(), Noise(0, [1]), torch.zeros(1, 1, 1, 3, 3))
     assert torch.equal(found, Noise(0, [1]).normal((1, 1, 3, 3)) / 2)
 
 

@@ -150,12 +150,12 @@ def test_a_ddim_step_keeps_the_law_of_x_t_given_x0(schedule, eta):
 # The law of the samples of Gaussian data, exactly: every sampler is then affine in its start and its noises
 
 
-def law(how: SamplerSettings, schedule) -> tuple[float, float]:
-    """Mean and standard deviation of what `how` samples from GAUSS, without drawing anything.
+def law(sampling: SamplerSettings, schedule) -> tuple[float, float]:
+    """Mean and standard deviation of what `sampling` samples from GAUSS, without drawing anything.
 
     Item k of the batch gets a 1 as the k-th of its standard normal draws and 0 as all others; item 0 only zeros.
     """
-    size, draws = how.steps + 2, iter(range(1, how.steps + 2))
+    size, draws = sampling.steps + 2, iter(range(1, sampling.steps + 2))
 
     def one_each(x: Tensor) -> Tensor:
         out = torch.zeros_like(x)
@@ -163,7 +163,7 @@ def law(how: SamplerSettings, schedule) -> tuple[float, float]:
         return out
 
     known = torch.zeros(size, 1, dtype=torch.float64)
-    out = sample(how, GAUSS.denoiser(schedule), schedule, one_each, known).flatten()
+    out = sample(sampling, GAUSS.denoiser(schedule), schedule, one_each, known).flatten()
     return float(out[0]), float((out[1:] - out[0]).square().sum().sqrt())
 
 
@@ -225,8 +225,8 @@ def mixture_cases():
 def test_samples_of_a_mixture_have_its_mean_and_spread(sampler, schedule, kind):
     """Within 4 standard errors and the error of 40 steps stated here."""
     count, schedule = 4096, SCHEDULES[schedule]
-    how = SamplerSettings(sampler=sampler, steps=40, grid="log_snr", end=1e-4, rtol=1e-3, atol=1e-3)
-    x = sample(how, TWO_TISSUES.through(schedule, kind), schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 64, 64))
+    sampling = SamplerSettings(sampler=sampler, steps=40, grid="log_snr", end=1e-4, rtol=1e-3, atol=1e-3)
+    x = sample(sampling, TWO_TISSUES.through(schedule, kind), schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 64, 64))
     # the spread of a mixture's sample variance is below that of a Gaussian's
     chance = 4 * TWO_TISSUES.std / math.sqrt(count)
     step_error = 0.04 if sampler == "ddpm" else 0.01 if sampler in ("rk45", "dpm3", *SECOND_ORDER) else 0.02
@@ -241,9 +241,9 @@ def test_samples_of_a_mixture_have_its_mean_and_spread(sampler, schedule, kind):
 @for_every(schedule=SCHEDULES.values(), name=[name for name in ONCE if name not in ("adjusted_ddim", "rk45")])
 def test_a_network_that_knows_the_image_returns_it(name, schedule):
     x0 = torch.linspace(-1, 1, 16).reshape(1, 1, 1, 4, 4)
-    how = SamplerSettings(sampler=name, steps=20)
-    found = sample(how, lambda x, t: x0.expand_as(x), schedule, Noise(0, [1, 2]), torch.zeros(2, 1, 1, 4, 4))
-    sigma = float(schedule(torch.tensor(0.0))[1]) if not how.closes(schedule) else 0.0
+    sampling = SamplerSettings(sampler=name, steps=20)
+    found = sample(sampling, lambda x, t: x0.expand_as(x), schedule, Noise(0, [1, 2]), torch.zeros(2, 1, 1, 4, 4))
+    sigma = float(schedule(torch.tensor(0.0))[1]) if not sampling.closes(schedule) else 0.0
     torch.testing.assert_close(found, x0.expand(2, -1, -1, -1, -1), rtol=0, atol=5 * sigma + 1e-6)
 
 
@@ -251,12 +251,12 @@ def test_a_network_that_knows_the_image_returns_it(name, schedule):
 def test_adjusted_ddim_gives_back_the_spread_of_the_image_that_its_paper_expects(schedule, mask):
     """In every item alike, and inside its mask: 0.1 / (2 + SNR) at the time of the last step, which leaves no noise."""
     x0 = torch.linspace(-1, 1, 16).reshape(1, 1, 1, 4, 4)
-    how = SamplerSettings(sampler="adjusted_ddim", steps=20, end=0.0)
-    (alpha, alpha_s), (sigma, sigma_s) = schedule(how.times(schedule)[-2:])
-    found = sample(how, lambda x, t: x0.expand_as(x), schedule, Noise(0, [1, 2]), torch.zeros(2, 1, 1, 4, 4), mask)
+    sampling = SamplerSettings(sampler="adjusted_ddim", steps=20, end=0.0)
+    (alpha, alpha_s), (sigma, sigma_s) = schedule(sampling.times(schedule)[-2:])
+    found = sample(sampling, lambda x, t: x0.expand_as(x), schedule, Noise(0, [1, 2]), torch.zeros(2, 1, 1, 4, 4), mask)
     expected = sigma_s**2 + (alpha_s - alpha * sigma_s / sigma) ** 2 * 0.1 / (2 + (alpha / sigma) ** 2)
     off = (found - alpha_s * x0).expand(2, 1, 1, 4, 4)[(torch.ones(2, 1, 1, 4, 4) * (1 if mask is None else mask)) > 0]
-    if not how.closes(schedule):
+    if not sampling.closes(schedule):
         torch.testing.assert_close(
             off.reshape(2, -1).square().mean(1), expected.float().expand(2), rtol=1e-3, atol=1e-9
         )
@@ -265,9 +265,9 @@ def test_adjusted_ddim_gives_back_the_spread_of_the_image_that_its_paper_expects
 @for_every(name=[name for name in ONCE if name != "rk45"], spacing=["t", "log_snr"], end=[0.0, 1e-3])
 def test_a_schedule_that_is_nearly_all_noise_gives_no_nan(name, spacing, end):
     """A sigmoid so steep that most of its times are held at the limit of the log-SNR: steps between them are empty."""
-    how = SamplerSettings(sampler=name, steps=8, grid=spacing, end=end)
+    sampling = SamplerSettings(sampler=name, steps=8, grid=spacing, end=end)
     schedule = Sigmoid(start=0.0, end=3.0, tau=0.008, power="alpha")
-    x = sample(how, GAUSS.denoiser(schedule), schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 4, 4))
+    x = sample(sampling, GAUSS.denoiser(schedule), schedule, Noise(0, [1]), torch.zeros(1, 1, 1, 4, 4))
     assert x.isfinite().all()
 
 
@@ -286,8 +286,8 @@ def test_a_thousand_ancestral_steps_with_the_true_noise_return_the_image(kind):
         now[:] = [t]
         return inner(x, t)
 
-    how = SamplerSettings(sampler="ddpm", steps=1000, grid="index")
-    found = sample(how, denoise, schedule, Noise(0, [1]), torch.zeros_like(x0))
+    sampling = SamplerSettings(sampler="ddpm", steps=1000, grid="index")
+    found = sample(sampling, denoise, schedule, Noise(0, [1]), torch.zeros_like(x0))
     torch.testing.assert_close(found, x0, rtol=0, atol=1e-4)
 
 

@@ -42,10 +42,10 @@ def test_windows_cover_a_volume_evenly_overlap_as_asked_and_are_as_few_as_that_a
 
 @for_every(name=list(SAMPLERS), windows=[Windows(size=4, overlap=3), Windows(size=5, overlap=1), Windows(size=30)])
 def test_a_denoiser_of_single_slices_gives_the_same_bits_in_windows_with_every_sampler(name, windows):
-    how = SamplerSettings(sampler=name, steps=5, rtol=0.1, atol=0.1)
+    sampling = SamplerSettings(sampler=name, steps=5, rtol=0.1, atol=0.1)
     known, mask = torch.zeros(2, 1, DEPTH, 3, 4), (torch.arange(4) > 0).float().reshape(1, 1, 1, 1, 4)
-    whole = sample(how, slice_wise(slice(None)), Cosine(), Noise(0, ITEMS), known, mask)
-    parts = sample(how, windowed(slice_wise, DEPTH, windows), Cosine(), Noise(0, ITEMS), known, mask)
+    whole = sample(sampling, slice_wise(slice(None)), Cosine(), Noise(0, ITEMS), known, mask)
+    parts = sample(sampling, windowed(slice_wise, DEPTH, windows), Cosine(), Noise(0, ITEMS), known, mask)
     assert torch.equal(parts, whole)
 
 
@@ -60,8 +60,8 @@ def test_each_call_asks_every_window_once_with_its_own_slices():
 
         return denoise
 
-    how, denoise = SamplerSettings(sampler="heun", steps=3), windowed(denoise_for, 10, Windows(size=4, overlap=1))
-    sample(how, denoise, Cosine(), Noise(0, [1]), torch.zeros(1, 1, 10, 2, 2))
+    sampling, denoise = SamplerSettings(sampler="heun", steps=3), windowed(denoise_for, 10, Windows(size=4, overlap=1))
+    sample(sampling, denoise, Cosine(), Noise(0, [1]), torch.zeros(1, 1, 10, 2, 2))
     calls = 1 + 2 * 2  # two steps of two denoisings, and the closing one
     assert asked == calls * [(0, 4), (3, 7), (6, 10)]
 
@@ -84,10 +84,10 @@ def test_the_law_of_a_volume_whose_slices_depend_on_each_other_is_kept_within_wi
 
         return denoise
 
-    how = SamplerSettings(sampler="dpmpp_2m", steps=60)
+    sampling = SamplerSettings(sampler="dpmpp_2m", steps=60)
     items = torch.arange(12)[None]
     like = torch.zeros(1, 1, 12, 48, 48)
-    x = sample(how, windowed(denoise_for, 12, Windows(size=8, overlap=4)), Cosine(), Noise(0, items), like)
+    x = sample(sampling, windowed(denoise_for, 12, Windows(size=8, overlap=4)), Cosine(), Noise(0, items), like)
     blocks = x.unflatten(2, (3, 4))
     assert blocks.std(3).max() < 1e-3
     count = blocks.mean(3).numel()

@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from pydantic import TypeAdapter, ValidationError
 
 from voxlate.images.intensity import Intensity, MinMax, Percentile, Scale, Window, ZScore, typical_scale
-from voxlate.images.statistics import PERCENTILES, intensity_statistics, spread
+from voxlate.images.statistics import PERCENTILES, distribution, intensity_statistics
 
 VALUES = arrays(np.float32, st.integers(1, 40), elements=st.floats(-3000, 3000, width=32))
 
@@ -135,7 +135,7 @@ def test_minmax_by_slice_is_each_slices_own_range(volume) -> None:
 
 
 def test_percentiles_between_stored_ones_are_interpolated() -> None:
-    ramp = spread(np.arange(10001, dtype=np.float32))  # percentile p of a ramp is 100 p
+    ramp = distribution(np.arange(10001, dtype=np.float32))  # percentile p of a ramp is 100 p
     assert [ramp.at(p) for p in PERCENTILES] == pytest.approx([100 * p for p in PERCENTILES], abs=1e-3)
     assert ramp.at(37.25) == pytest.approx(3725, abs=1e-2)
 

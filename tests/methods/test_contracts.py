@@ -124,7 +124,7 @@ def test_a_step_against_the_gradient_lowers_the_loss_and_a_batch_counts_the_mean
     alone = [method.loss(last, part(full, k), noise(part(full, k)))["total"] for k in range(2)]
     torch.testing.assert_close(together, sum(alone) / 2, rtol=1e-4, atol=1e-6)
     for turn in method.turns:
-        parameters = list(method.trained(turn))
+        parameters = list(method.parameters_of(turn))
         before = method.loss(turn, full, noise(full))["total"]
         gradients = torch.autograd.grad(before, parameters, allow_unused=True)
         norm = sum(float(g.square().sum()) for g in gradients if g is not None)
@@ -166,7 +166,7 @@ def test_the_autoencoder_lowers_its_loss_and_scales_its_latents_to_unit_spread()
     made = recipe("diffusion", "latent")
     method = made.all_stages[0].build({})
     full = batch("latent", items=4)
-    optimiser = torch.optim.Adam(method.trained("net"), lr=3e-3)
+    optimiser = torch.optim.Adam(method.parameters_of("net"), lr=3e-3)
     losses = []
     for _ in range(30):
         optimiser.zero_grad()

@@ -120,7 +120,7 @@ def test_each_turn_moves_its_own_side_alone() -> None:
     for turn, other in (("generators", "critics"), ("critics", "generators")):
         method.zero_grad()
         method.loss(turn, full, Noise(0, full.item))["total"].backward()
-        assert list(method.trained(turn)) == sides[turn]
+        assert list(method.parameters_of(turn)) == sides[turn]
         assert all(one.grad is not None for one in sides[turn])
         assert all(one.grad is None for one in sides[other])
 
@@ -183,7 +183,9 @@ def test_unpaired_greys_are_matched_by_the_line_between_their_distributions() ->
     method = lines(forward=(-0.1, 0.0), backward=(-1.0, 0.0), cycle=0.3, history=0, data=mse)
     method.critics = nn.ModuleDict({way: Spread() for way in ("to_target", "to_source")})
     rates = {"critics": 0.06, "generators": 0.02}
-    optimisers = {turn: torch.optim.Adam(method.trained(turn), lr=rates[turn], betas=(0.0, 0.9)) for turn in rates}
+    optimisers = {
+        turn: torch.optim.Adam(method.parameters_of(turn), lr=rates[turn], betas=(0.0, 0.9)) for turn in rates
+    }
     for step in range(steps):
         for turn, optimiser in optimisers.items():
             for group in optimiser.param_groups:

@@ -144,8 +144,8 @@ def test_a_map_for_each_channel_counts_scanned_channels_as_true() -> None:
 
 def test_an_opponent_that_begins_late_leaves_the_generator_alone_until_then() -> None:
     full, method = batch(), opponents(factor=0.5, weight=0.1, start=0.5)
-    assert [method.moves("critic", progress) for progress in (0.0, 0.49, 0.5, 1.0)] == [False, False, True, True]
-    assert method.moves("generator", 0.0)
+    assert [method.takes_turn("critic", progress) for progress in (0.0, 0.49, 0.5, 1.0)] == [False, False, True, True]
+    assert method.takes_turn("generator", 0.0)
     alone = method.generator.loss("net", full, Noise(0, full.item))["total"]
     assert method.loss("generator", full, Noise(0, full.item), 0.49)["total"] == alone
     assert method.loss("generator", full, Noise(0, full.item), 0.5)["total"] != alone

@@ -142,8 +142,8 @@ def test_a_late_start_of_a_residual_begins_at_the_predictors_image():
 
     full = batch(channels=1, target=False)
     method = Diffusion(DiffusionSettings(prediction="x0"), Nothing(), ResidualTask(Residual(), Half()), 1)
-    how = SamplerSettings(sampler="ddim", steps=3, start=0.5)
-    made = method.synthesise(full, Noise(0, full.item), how)
+    sampling = SamplerSettings(sampler="ddim", steps=3, start=0.5)
+    made = method.synthesise(full, Noise(0, full.item), sampling)
     torch.testing.assert_close(made, full.source / 2, rtol=0, atol=5e-3)  # sigma is e^-7.5 at t = 0, not 0
 
 
@@ -162,7 +162,7 @@ def test_a_frozen_predictor_stays_frozen_and_a_joint_one_learns():
     for weight, learns in ((0.0, False), (0.1, True)):
         layer.requires_grad_(True)
         method = Diffusion(DiffusionSettings(), Wild(), ResidualTask(Residual(predictor_weight=weight), Learning()), 1)
-        assert any(parameter is layer.weight for parameter in method.trained("net")) == learns
+        assert any(parameter is layer.weight for parameter in method.parameters_of("net")) == learns
         loss = method.loss("net", full, Noise(0, full.item))
         assert ("predictor" in loss) == learns
         if learns:

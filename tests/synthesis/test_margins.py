@@ -20,7 +20,7 @@ from voxlate.images.tiling import Tiled, Whole, fit_to_mask
 from voxlate.images.volume import Volume
 from voxlate.nets.bran import Bran
 from voxlate.nets.interface import Channels
-from voxlate.recipe import from_dict, up_to
+from voxlate.recipe import from_dict, stage_recipe
 from voxlate.synthesis import model as synthesise
 from voxlate.synthesis.model import Model
 
@@ -70,7 +70,7 @@ def model(predictor_only: bool = False, symmetric: bool = True, **synth: object)
     recipe = from_dict({**RECIPE, "synth": {**RECIPE["synth"], **synth}}, "here")
     method = shaken(recipe.build().eval(), symmetric)
     if predictor_only:
-        recipe, method = up_to(recipe, recipe.stages[0].name), method.task.predictor
+        recipe, method = stage_recipe(recipe, recipe.stages[0].name), method.task.predictor
     header = {"target_scales": {"tmax": [0, 30]}, "units": {"tmax": "s"}, "weights_hash": "", "steps": 0}
     return Model(method, recipe, header, torch.device("cpu"), Path("nowhere"))
 

@@ -20,7 +20,7 @@ from voxlate.images.volume import Volume, read_volume, write_volume
 from voxlate.phantom import write_cohort
 from voxlate.recipe import from_dict
 from voxlate.synthesis.model import Model, Synthesised
-from voxlate.training.run import describe
+from voxlate.training.run import weights_header
 
 SIZE = (32, 36, 12)  # x, y, z
 WINDOW = {"kind": "window", "low": -100, "high": 1200}
@@ -48,7 +48,7 @@ class Recorder(torch.nn.Module):
         super().__init__()
         self.batches: list[Batch] = []
 
-    def synthesise(self, batch: Batch, noise: object, how: object) -> torch.Tensor:
+    def synthesise(self, batch: Batch, noise: object, sampling: object) -> torch.Tensor:
         self.batches.append(batch)
         return batch.source[:, :1]
 
@@ -87,7 +87,7 @@ def both_ways(heads: Path, tmp_path: Path) -> Callable[..., tuple[Batch, list[Ba
             allow_code=True,
         )
         cohort = prepare(root, tmp_path / "out", workers=1, shares=(1, 0, 0), **preparation)
-        header = {**describe(recipe, torch.nn.Identity(), cohort, 0, 0.0), "weights_hash": ""}
+        header = {**weights_header(recipe, torch.nn.Identity(), cohort, 0, 0.0), "weights_hash": ""}
         model = Model(Recorder(), recipe, header, torch.device("cpu"), tmp_path)
         (files,) = [one for one in find_cases(root) if one.case == case]
         scans = {**files.files, **({"mask": files.mask} if files.mask else {})}

@@ -41,7 +41,7 @@ def stand_in(function, **synth) -> Model:
             super().__init__()
             self.seen = []
 
-        def synthesise(self, batch, noise, how):
+        def synthesise(self, batch, noise, sampling):
             self.seen.append(tuple(batch.source.shape[1:]))
             return function(batch.source) if function is not None else noise.normal_like(batch.source)
 

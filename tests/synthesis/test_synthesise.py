@@ -106,7 +106,7 @@ def test_three_dimensional_patches_blend_to_what_the_whole_volume_gives(run, coh
     class Negative(torch.nn.Module):
         net = torch.nn.Identity()
 
-        def synthesise(self, batch, noise, how):
+        def synthesise(self, batch, noise, sampling):
             return -batch.source
 
     model = replace(load(run), method=Negative())

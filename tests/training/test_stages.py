@@ -11,7 +11,7 @@ from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
 from voxlate.methods.regression import Regression
-from voxlate.training.optimiser import move_only, start_from
+from voxlate.training.learner import start_from, train_only
 from voxlate.training.run import Run
 from voxlate.training.train import train
 
@@ -70,10 +70,12 @@ def test_an_opponent_is_no_part_of_the_weights_that_are_handed_on_and_always_mov
     first = made.all_stages[0].build({})
     final = made.all_stages[1].build({})
     start_from(final, first, "slices")
-    assert isinstance(final.learner, Regression)
-    assert all(torch.equal(tensor, final.learner.state_dict()[name]) for name, tensor in first.state_dict().items())
-    move_only(final, "volumetric")
-    assert list(final.trained("critic")) == list(final.critic.parameters())
+    assert isinstance(final.without_opponent, Regression)
+    assert all(
+        torch.equal(tensor, final.without_opponent.state_dict()[name]) for name, tensor in first.state_dict().items()
+    )
+    train_only(final, "volumetric")
+    assert list(final.parameters_of("critic")) == list(final.critic.parameters())
     names = [name for name, one in final.generator.named_parameters() if one.requires_grad]
     assert names
     assert all(".volumetric." in name for name in names)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from voxlate import recipe
 from voxlate.errors import BadInput, Stopped
 from voxlate.recipe import Optimiser
-from voxlate.training.optimiser import average
+from voxlate.training.learner import update_average
 from voxlate.training.run import Run
 from voxlate.training.train import train
 
@@ -140,16 +140,16 @@ def test_the_running_average_forgets_its_start_and_then_decays():
     model, mean = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
     torch.nn.init.constant_(model.weight, 1.0)
     torch.nn.init.constant_(mean.weight, 0.0)
-    average(mean, model, 0.999, 0)
+    update_average(mean, model, 0.999, 0)
     assert mean.weight.item() == pytest.approx(0.9)  # 1 − 1/10
     for step in range(1, 4):
-        average(mean, model, 0.999, step)
+        update_average(mean, model, 0.999, step)
     assert 1 - mean.weight.item() == pytest.approx(0.1 * (2 / 11) * (3 / 12) * (4 / 13), rel=1e-4)
 
 
 def test_a_first_stage_trained_alone_ends_with_the_same_weights(prepared, two_stages, tmp_path):
     both = recipe.read(str(two_stages))
-    alone = recipe.up_to(both, "predictor")
+    alone = recipe.stage_recipe(both, "predictor")
     train(both, prepared, tmp_path / "both", device="cpu")
     train(alone, prepared, tmp_path / "alone", device="cpu")
     a, b = load_file(Run(tmp_path / "both").weights("predictor")), load_file(Run(tmp_path / "alone").weights())

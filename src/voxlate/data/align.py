@@ -1,4 +1,4 @@
-"""How the scans of a case come to one grid: as they are, by their headers, or registered."""
+"""The common grid of a case's scans: as they are, resampled by their headers, or registered."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -26,8 +26,8 @@ Mask = Literal["body", "brain"]
 class Preparation:
     """How a case comes to one grid, and to its mask: chosen for a cohort, repeated at synthesis.
 
-    spacing_mm: (D, H, W) or as scanned; resample: whether unequal grids are brought together by their headers;
-    register: bring every scan onto the fixed one by its content; fixed: the modality whose grid the case takes
+    spacing_mm: (D, H, W) or as scanned; resample: whether scans are resampled to the fixed one's grid by their headers;
+    register: align every scan to the fixed one by its content; fixed: the modality whose grid the case takes
     (default: the first). align: "midline" turns and shifts that grid until the head's mid-sagittal plane is its middle
     column. mask: what is masked where no mask file is given; mask_from: the modality in which a brain is found.
     """
@@ -43,7 +43,7 @@ class Preparation:
 
 @dataclass(frozen=True)
 class Registered:
-    """How a scan was brought onto another: what was asked for, what was kept, and how alike the two were.
+    """How a scan was registered to another: the method asked for, the one kept, and how alike the two were.
 
     kept: the last step that made them more alike, "none" where no step did; transform: its ITK file in the cohort.
     """
@@ -144,7 +144,7 @@ def transform_name(case: str, modality: str, kind: str) -> str:
 
 
 def _offset(found: Grid, expected: Grid) -> str:
-    """What to say of two grids that print alike."""
+    """The difference of two grids that print alike."""
     if str(found) != str(expected):
         return ""
     apart = np.abs(found.affine - expected.affine)[:3, 3].max()

@@ -1,7 +1,7 @@
 """Augmentation of a batch: one spatial map for images, mask and labels, then changes of the source's intensities alone.
 
 Everything is in network units (background -1) and drawn from one generator an item, so an item's augmentation does
-not depend on its batch mates.
+not depend on its batch.
 """
 
 import functools
@@ -44,7 +44,9 @@ class AugmentSettings:
         float, Field(ge=0, description="largest standard deviation of a smooth random displacement")
     ] = 0.0
     elastic_points: Annotated[int, Field(ge=4, description="control points of that displacement along each side")] = 6
-    spatial_share: Annotated[float, Field(ge=0, le=1, description="share of items that are moved (flips apart)")] = 1.0
+    spatial_share: Annotated[
+        float, Field(ge=0, le=1, description="share of items with spatial changes, flips apart")
+    ] = 1.0
     gamma: Annotated[float, Field(ge=0, description="largest |log| of the exponent on intensities in 0..1")] = 0.0
     contrast: Annotated[float, Field(ge=0, lt=1, description="largest change of the factor on intensities")] = 0.0
     remap: Annotated[

@@ -1,4 +1,4 @@
-"""Batches of a prepared cohort: each is a pure function of the seed and the step, whatever worker makes it."""
+"""Batches of a prepared cohort, each a pure function of the seed and the step."""
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,14 +17,13 @@ from voxlate.data.latents import check_cacheable, read_moments
 from voxlate.data.patches import (
     DataSettings,
     Patch,
-    Place,
     Span,
-    Truth,
+    Targets,
     centred_start,
     even_start,
     mask_share,
     read_patch,
-    read_truth,
+    read_targets,
     span_of,
     usable_cases,
 )
@@ -32,20 +31,21 @@ from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.data.slice_filter import kept_slices
 from voxlate.errors import BadInput
 from voxlate.images.intensity import IntensityMap
+from voxlate.images.tiling import Triple
 
 __all__ = ["Batches", "Cohort", "DataSettings", "open_cohort", "validation_batches"]
 
 T = TypeVar("T")
-TRIES = 8  # places in the plane that are looked at for enough foreground before the best of them is taken
+TRIES = 8  # random places in the plane that are tried for enough foreground before the best of them is taken
 
 
 class Batches(Dataset[Batch]):
     """Training batches by step number.
 
     Items are drawn without replacement, epoch by epoch, over all processes together: item number
-    (step * world + rank) * batch + i decides the piece, its place and its augmentation, and nothing else does. Hence
-    workers, restarts and resumption give bit-identical batches. One draw of an item for each slice (or, in thicker
-    patches, for each patch depth) that holds enough foreground. lacking: cases left out, by missing modality.
+    (step * world + rank) * batch + i alone decides its case, its place and its augmentation. Hence
+    workers, restarts and resumption give bit-identical batches. An epoch has an item for each slice (in thicker
+    patches, for each patch depth) with enough foreground. lacking: cases left out, by missing modality.
     unpaired: each item's target and target_mask are those of an item of another patient, drawn with replacement.
     moments: a folder that latents.cache_moments filled for these settings; batches then carry them as well.
     """
@@ -92,7 +92,7 @@ class Batches(Dataset[Batch]):
         batch = self._batch(items, [_generator("item", self.seed, number) for number in numbers])
         if not self.unpaired:
             return batch
-        # the word is the key of the draws: another one would give other pairs than earlier trainings had
+        # this word seeds the pairs: another one would give other pairs than in earlier trainings
         generators = [_generator("stranger", self.seed, number) for number in numbers]
         others = self._batch([self._other_patient(item, one) for item, one in zip(items, generators)], generators)
         return replace(batch, target=others.target, target_mask=others.mask, target_present=others.target_present)
@@ -114,13 +114,13 @@ class Batches(Dataset[Batch]):
             pass
         return other
 
-    def _place(self, item: int, generator: Generator) -> tuple[str, Place]:
+    def _place(self, item: int, generator: Generator) -> tuple[str, Triple]:
         span, fixed = self.items[item]
         header = self.cohort.header(self.spans[span].case)
         return header.case, self._start(header, self.spans[span], fixed, generator)
 
-    def _start(self, header: CaseHeader, span: Span, fixed: int | None, generator: Generator) -> Place:
-        """Draw where a piece begins: along D as the item says, in the plane around the mask."""
+    def _start(self, header: CaseHeader, span: Span, fixed: int | None, generator: Generator) -> Triple:
+        """Draw where a patch begins: along D as the item says, in the plane around the mask."""
         z = span.starts[_below(len(span.starts), generator)] if fixed is None else fixed
         axes = [_choices(header.shape[k], self.data.patch[k], header.mask_box[k]) for k in (1, 2)]
         if self.data.centred:
@@ -148,18 +148,18 @@ def validation_batches(
     batch: int = 8,
     limit: int | None = None,
 ) -> Iterator[Batch]:
-    """The same patches each time: every slice with enough foreground (or patches end to end), centred, not augmented.
+    """The same patches every time: all slices with enough foreground (or patches end to end), centred, not augmented.
 
     limit: at most so many items, evenly spaced over all of them.
     """
     places = [(case, start) for case, starts in whole_cases(cohort, data, split).items() for start in starts]
-    yield from batches_of(cohort, data, intensity, places if limit is None else spread(places, limit), batch)
+    yield from batches_of(cohort, data, intensity, places if limit is None else evenly_spaced(places, limit), batch)
 
 
-def whole_cases(cohort: Cohort, data: DataSettings, split: str) -> dict[str, list[Place]]:
+def whole_cases(cohort: Cohort, data: DataSettings, split: str) -> dict[str, list[Triple]]:
     """For each case of a split, where its patches start: end to end along D, centred in the plane."""
     cases, _ = usable_cases(cohort, data, split)
-    found: dict[str, list[Place]] = {}
+    found: dict[str, list[Triple]] = {}
     for span in _spans(cohort, data, cases):
         header = cohort.header(span.case)
         y, x = (centred_start(header.shape[k], data.patch[k]) for k in (1, 2))
@@ -168,7 +168,7 @@ def whole_cases(cohort: Cohort, data: DataSettings, split: str) -> dict[str, lis
     return found
 
 
-def spread(items: Sequence[T], limit: int) -> Sequence[T]:
+def evenly_spaced(items: Sequence[T], limit: int) -> Sequence[T]:
     """At most `limit` of the items, evenly spaced over all of them."""
     if limit >= len(items):
         return items
@@ -179,10 +179,10 @@ def batches_of(
     cohort: Cohort,
     data: DataSettings,
     intensity: Mapping[str, IntensityMap],
-    places: Sequence[tuple[str, Place]],
+    places: Sequence[tuple[str, Triple]],
     batch: int,
 ) -> Iterator[Batch]:
-    """The patches at these places, as they are, a few at a time."""
+    """The patches at these places without augmentation, in batches."""
     for first in range(0, len(places), batch):
         yield read_batch(cohort, data, intensity, places[first : first + batch])
 
@@ -191,33 +191,33 @@ def read_batch(
     cohort: Cohort,
     data: DataSettings,
     intensity: Mapping[str, IntensityMap],
-    places: Sequence[tuple[str, Place]],
+    places: Sequence[tuple[str, Triple]],
     moments: Path | None = None,
 ) -> Batch:
     """The patches at these places with their targets and labels, and the moments of their latents where given."""
     cases = [cohort.case(case) for case, _ in places]
     patches = [read_patch(case, data, intensity, start) for case, (_, start) in zip(cases, places)]
-    truths = [read_truth(case, data, intensity, start) for case, (_, start) in zip(cases, places)]
-    batch = collate(data, patches, truths)
+    targets = [read_targets(case, data, intensity, start) for case, (_, start) in zip(cases, places)]
+    batch = collate(data, patches, targets)
     if moments is None:
         return batch
-    sources, targets = (
+    of_sources, of_targets = (
         torch.stack([read_moments(moments, case, start[0], names) for case, start in places])
         for names in (data.source, data.target)
     )
-    return replace(batch, source_moments=sources, target_moments=targets)
+    return replace(batch, source_moments=of_sources, target_moments=of_targets)
 
 
-def collate(data: DataSettings, patches: Sequence[Patch], truths: Sequence[Truth] = ()) -> Batch:
+def collate(data: DataSettings, patches: Sequence[Patch], targets: Sequence[Targets] = ()) -> Batch:
     """Stack patches to a batch; without truths, to one for inference."""
     return Batch(
         source=torch.stack([patch.source for patch in patches]),
         mask=torch.stack([patch.mask for patch in patches]),
         present=torch.stack([patch.present for patch in patches]),
         item=torch.stack([patch.items for patch in patches]),
-        target=torch.stack([truth.target for truth in truths]) if truths else None,
-        target_present=torch.stack([truth.present for truth in truths]) if truths else None,
-        labels=torch.stack([truth.labels for truth in truths]) if truths and data.labels else None,
+        target=torch.stack([one.target for one in targets]) if targets else None,
+        target_present=torch.stack([one.present for one in targets]) if targets else None,
+        labels=torch.stack([one.labels for one in targets]) if targets and data.labels else None,
         source_names=data.source_names,
         target_names=tuple(data.target),
     )

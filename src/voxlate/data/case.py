@@ -1,4 +1,4 @@
-"""One way in: a patient's scans on one grid, masked and measured, in memory for synthesis or on disk for training."""
+"""The prepared case: a patient's scans on one grid with mask and statistics, in memory for synthesis or on disk."""
 
 import dataclasses
 import functools
@@ -21,17 +21,16 @@ from voxlate.images.intensity import IntensityMap
 from voxlate.images.mask import brain, foreground, user_mask
 from voxlate.images.register import Transform
 from voxlate.images.statistics import Statistics, intensity_statistics
-from voxlate.images.tiling import Size, resize_slices, zoomed
+from voxlate.images.tiling import Size, Triple, resize_slices, zoomed
 from voxlate.images.volume import Volume
 
 MASK = "mask"
 LABEL = "label."  # before a label map's name among the arrays of a case
 OPEN_FILES = 256  # mapped at a time in each process
-Shape = tuple[int, int, int]
 
 
 class Sliceable(Protocol):
-    """[D, H, W] that may be on disk: array[z, y, x] reads no more than the part that is asked for."""
+    """[D, H, W] that may be on disk: array[z, y, x] reads that part only."""
 
     def __getitem__(self, place: Any, /) -> np.ndarray: ...
 
@@ -41,7 +40,7 @@ class Origin:
     """The grid that a modality had in its file, and the file's name; note: which frame of several it is."""
 
     file: str
-    shape: Shape
+    shape: Triple
     affine: list[list[float]]
     note: str = ""
 
@@ -52,7 +51,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class CaseHeader:
-    """All that is known of a prepared case without reading a voxel.
+    """What can be known of a prepared case without reading its voxels.
 
     affine: 4x4, (x, y, z) voxel to RAS mm; units: of the modalities, in the order of the mask's bits; mask_area:
     voxels of the mask in each slice; mask_box: first and last + 1 along D, H, W; inputs: digest of the input files and
@@ -61,7 +60,7 @@ class CaseHeader:
 
     case: str
     patient: str
-    shape: Shape
+    shape: Triple
     spacing_mm: tuple[float, float, float]
     affine: list[list[float]]
     units: dict[str, str]
@@ -131,7 +130,7 @@ def prepare_case(
     maps: Mapping[str, IntensityMap] | None = None,
     masked: bool = True,
 ) -> PreparedCase:
-    """Bring a patient's scans to one grid, in canonical orientation, and find its mask and statistics.
+    """Resample a patient's scans to one grid, in canonical orientation, and find its mask and statistics.
 
     scans, mask, labels: as read; a mask given by the user wins. maps: the intensity maps that the scans will be scaled
     by, so that no more is measured than they need (None: everything is). masked: whether a mask is needed.
@@ -165,7 +164,7 @@ def prepare_case(
         bits = _all_bits(user_mask(common.aligned_labels(canonical(mask))), len(volumes))
     if bits is not None and common.transforms:
         bits[~common.scanned()] = 0  # beyond, a registered scan is no more than its fill
-    arrays, statistics = _measured(volumes, outlines, maps)
+    arrays, statistics = _stored_and_measured(volumes, outlines, maps)
     header = CaseHeader(
         case=case,
         patient=case,
@@ -177,7 +176,7 @@ def prepare_case(
         labels=list(labels),
         statistics=statistics,
         mask_from=_mask_source(list(volumes), mask, common, preparation) if masked else "",
-        **_mask_measures(bits, common.grid),
+        **_mask_entries(bits, common.grid),
         registered=common.registered,
     )
     label_arrays = {
@@ -189,11 +188,11 @@ def prepare_case(
 def resize_case(
     case: PreparedCase, size: Size, slices: tuple[int, int], maps: Mapping[str, IntensityMap]
 ) -> PreparedCase:
-    """A case in memory whose slices (first, last + 1) are brought to `size`, measured anew."""
+    """A case in memory with its slices (first, last + 1) resized to `size`, and the statistics of these."""
     first, last = slices
     volumes = resize_slices({name: case.volume(name) for name in case.header.present}, size, first, last)
     outlines = {name: foreground(volume) for name, volume in volumes.items() if _needs(maps, name, "needs_foreground")}
-    arrays, statistics = _measured(volumes, outlines, maps)
+    arrays, statistics = _stored_and_measured(volumes, outlines, maps)
     grid = next(iter(volumes.values())).grid
     bits = None
     if MASK in case.arrays:
@@ -207,7 +206,7 @@ def resize_case(
         spacing_mm=grid.spacing_mm,
         affine=grid.affine.tolist(),
         statistics=statistics,
-        **_mask_measures(bits, grid),
+        **_mask_entries(bits, grid),
     )
     return PreparedCase(header, arrays)
 
@@ -218,12 +217,12 @@ def _needs(
     return maps is None or (name in maps and getattr(maps[name], what))
 
 
-def _measured(
+def _stored_and_measured(
     volumes: Mapping[str, Volume], outlines: Mapping[str, np.ndarray], maps: Mapping[str, IntensityMap] | None
 ) -> tuple[dict[str, Sliceable], dict[str, Statistics]]:
     """The voxels as they are stored, and their statistics inside each scan's own foreground.
 
-    Its own: at synthesis neither the target nor, as a rule, a mask file is there to ask.
+    Its own, because synthesis has no target and, as a rule, no mask file.
     """
     values = {name: compact(volume.data[0]) for name, volume in volumes.items()}
     wanted = [name for name in values if _needs(maps, name, "needs_statistics")]
@@ -241,7 +240,7 @@ def _brain_scan(case: str, scans: Mapping[str, Volume], preparation: Preparation
 
 
 def _mask_source(names: list[str], mask: Volume | None, common: CommonGrid, preparation: Preparation) -> str:
-    """Where the mask comes from, for people."""
+    """A sentence on where the mask comes from."""
     found = f"brain of {preparation.mask_from}" if preparation.mask == "brain" else "foreground of " + ", ".join(names)
     source = Path(mask.origin).name if mask is not None else found
     return f"{source}, where all were scanned" if common.transforms else source
@@ -260,8 +259,8 @@ def _all_bits(inside: np.ndarray, modalities: int) -> np.ndarray:
     return inside.astype(np.min_scalar_type(every)) * np.min_scalar_type(every).type(every)
 
 
-def _mask_measures(bits: np.ndarray | None, grid: Grid) -> dict[str, Any]:
-    """What the header says of a mask; without one all is inside."""
+def _mask_entries(bits: np.ndarray | None, grid: Grid) -> dict[str, Any]:
+    """The header's entries on a mask; without one all is inside."""
     inside = np.ones(grid.shape, bool) if bits is None else bits != 0
     lines = [np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
     box = [(int(line[0]), int(line[-1]) + 1) if len(line) else (0, n) for line, n in zip(lines, grid.shape)]
@@ -289,13 +288,13 @@ def write_case(path: Path, case: PreparedCase) -> None:
 
 
 def open_case(path: Path) -> PreparedCase:
-    """A case on disk; its file is opened once a process while it stays the same."""
+    """A case on disk; each process opens its file once, unless the file changes."""
     header = read_header(path)
     return PreparedCase(header, _mapped(path, path.stat().st_mtime_ns))
 
 
 def read_header(path: Path) -> CaseHeader:
-    """The header of a case file, read once a process while the file stays the same."""
+    """The header of a case file; each process reads it once, unless the file changes."""
     try:
         return _read_header(path, path.stat().st_mtime_ns)
     except FileNotFoundError as error:
@@ -304,7 +303,7 @@ def read_header(path: Path) -> CaseHeader:
 
 @functools.lru_cache(maxsize=OPEN_FILES)
 def _mapped(path: Path, mtime_ns: int) -> dict[str, Sliceable]:
-    """The arrays of a file; the time stamp among the arguments forgets a file that was prepared anew."""
+    """The arrays of a file; the time stamp as an argument makes a newly prepared file a new entry of the cache."""
     file = safe_open(path, framework="numpy")
     return {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
 

@@ -1,4 +1,4 @@
-"""Where the cases of a cohort are: by the default layout, a pattern, a preset for a public data set, or a manifest."""
+"""Finds the cases of a cohort: by the default layout, a pattern, a preset for a public data set, or a manifest."""
 
 import dataclasses
 import os
@@ -48,7 +48,7 @@ def find_cases(
     root/cases.csv or root/cohort.csv when none is named. With a preset that has [series] tables, patterns are those of
     the folders with DICOM files, and their series are chosen by tags; [frames] makes modalities of frames of
     a dynamic scan. modalities: every case must have these; only they are kept.
-    Raises BadInput for an empty cohort, a pattern that matches nothing, and so on: one sentence each.
+    Raises BadInput for an empty cohort, a pattern that matches nothing,.
     """
     root = Path(root)
     if not root.is_dir():

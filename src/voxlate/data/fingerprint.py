@@ -1,4 +1,4 @@
-"""What a cohort looks like in numbers, and what looks wrong in it."""
+"""A cohort's fingerprint (shapes, spacings, intensities), and warnings about suspicious cases."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -52,7 +52,7 @@ def _intensities(name: str, training: list[CaseHeader]) -> dict[str, Any]:
 
 
 def warnings_of(headers: list[CaseHeader], splits: Mapping[str, str]) -> list[str]:
-    """Sentences about what prepare finds but cannot decide on: duplicates, blank images, odd Hounsfield units."""
+    """Sentences about findings that do not stop prepare: duplicates, blank images, odd Hounsfield units."""
     each = (text for header in headers for text in (*_oddities(header), *_unregistered(header)))
     return [*_duplicates(headers, splits), *each]
 

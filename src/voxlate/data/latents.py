@@ -1,4 +1,4 @@
-"""Moments of latents, computed once: a frozen autoencoder need not encode every slice again in every epoch."""
+"""A cache of the latents' moments, so that a frozen autoencoder need not encode every slice in every epoch."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from voxlate.data.augment import AugmentSettings
 from voxlate.data.case import OPEN_FILES, PreparedCase
-from voxlate.data.patches import DataSettings, even_start, read_patch, read_truth
+from voxlate.data.patches import DataSettings, even_start, read_patch, read_targets
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
 from voxlate.files import whole_file
@@ -48,8 +48,8 @@ def cache_moments(
 ) -> Path:
     """Encode every slice of every modality once; gives the folder, one file a case, each whole or absent.
 
-    digest: of all that the moments depend on besides the case's own file (the encoder's weights, say); it names the
-    folder, and the same call again leaves what is done. An absent modality's moments are those of background.
+    digest: of all that the moments depend on in addition to the case's own file (the encoder's weights, say); it
+    names the folder, and the same call again resumes. An absent modality's moments are those of background.
     """
     known = [one.case for one in cohort.cases if set(one.present) & {*data.source, *data.target}]
     check_cacheable(cohort, data, known)
@@ -76,7 +76,7 @@ def _moments(
     for first in range(0, case.header.shape[0], batch):
         places = [(z, 0, x) for z in range(first, min(first + batch, case.header.shape[0]))]
         sources = torch.stack([read_patch(case, data, intensity, place).source for place in places])
-        targets = torch.stack([read_truth(case, data, intensity, place).target for place in places])
+        targets = torch.stack([read_targets(case, data, intensity, place).target for place in places])
         images = dict(zip([*data.target, *data.source], [*targets.split(1, dim=1), *sources.split(1, dim=1)]))
         for name in names:
             parts[name].append(encode(images[name])[:, :, 0].float().cpu())

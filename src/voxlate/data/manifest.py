@@ -1,4 +1,4 @@
-"""Tables that say which cases a cohort has, whose they are and which split they belong to."""
+"""Manifests: tables of a cohort's cases with their patients and splits."""
 
 import csv
 import dataclasses
@@ -20,7 +20,7 @@ Row = dict[str, str]
 
 
 def manifest_in(root: Path) -> Path | None:
-    """The manifest that lies in a cohort's folder and is taken without being named, if there is one."""
+    """The manifest in a cohort's folder that is read by default, if there is one."""
     return next((root / name for name in OWN_NAMES if (root / name).is_file()), None)
 
 

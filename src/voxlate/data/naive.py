@@ -30,7 +30,7 @@ Case = tuple[Mapping[str, Volume], Body]
 
 @dataclass(frozen=True)
 class Baselines:
-    """What the training cases give without a model.
+    """The naive baselines, learned from the training cases.
 
     ranges: of every modality; means: [D, H, W] of each target, canonical; tables: (source, target) -> [BINS],
     the target's mean value where the source lies in that bin of its range; cases: how many it was fitted to.
@@ -96,7 +96,7 @@ def fit(
     """Learn the naive baselines from training cases, one at a time.
 
     cases: canonical volumes by modality and their foreground (None: found in each), of one grid within a case; a
-    case takes part where it has what is needed.
+    case counts for the targets and sources that it has.
     Targets of several sizes are stretched to the first one's box for the mean image.
     Raises BadInput where no case has a target.
     """

@@ -14,12 +14,13 @@ from voxlate.config import settings
 from voxlate.data.augment import AugmentSettings
 from voxlate.data.case import LABEL, MASK, CaseHeader, PreparedCase, Sliceable
 from voxlate.data.prepared import Cohort
-from voxlate.data.slice_filter import SliceSettings
+from voxlate.data.slice_filter import SliceFilter
 from voxlate.errors import BadInput
 from voxlate.images.intensity import IntensityMap
+from voxlate.images.tiling import Triple
 
-Place = tuple[int, int, int]
-NO_LABEL = -1  # in place of a label map that a case has not
+Box = tuple[slice, slice, slice]
+NO_LABEL = -1  # in place of a label map that a case lacks
 
 
 @settings
@@ -27,7 +28,7 @@ class DataSettings:
     """Which modalities are read, and in which patches."""
 
     source: Annotated[list[str], Field(min_length=1, description="modalities that the model is given")]
-    target: Annotated[list[str], Field(min_length=1, description="modalities that it makes")]
+    target: Annotated[list[str], Field(min_length=1, description="modalities that the model makes")]
     patch: Annotated[
         tuple[int, int, int], Field(description="size of a patch in voxels, D, H, W; a slice has D = 1")
     ] = (1, 256, 256)
@@ -37,7 +38,8 @@ class DataSettings:
         Field(ge=0, lt=1, description="least share of a patch that the body must cover; emptier ones are skipped"),
     ] = 0.0
     slices: Annotated[
-        SliceSettings | None, Field(description="keep only slices where two scans show enough of the same; unset: all")
+        SliceFilter | None,
+        Field(description="keep only slices whose bright parts overlap; unset: all"),
     ] = None
     centred: Annotated[
         bool,
@@ -47,7 +49,7 @@ class DataSettings:
         bool,
         Field(description="keep cases with some source and some target (channels of others are background)"),
     ] = False
-    labels: Annotated[list[str], Field(description="label maps that are read, too: of lesions, say")] = field(
+    labels: Annotated[list[str], Field(description="label maps that are read in addition: of lesions, say")] = field(
         default_factory=list
     )
     augment: Annotated[AugmentSettings, Field(description="random changes in training")] = field(
@@ -165,7 +167,7 @@ def even_start(length: int, patch: int) -> int:
 
 @dataclass(frozen=True)
 class Patch:
-    """What a network sees of one place in a case: source [S, D, H, W], mask [1, D, H, W], present [S], items [D]."""
+    """The network input of one patch: source [S, D, H, W], mask [1, D, H, W], present [S], items [D]."""
 
     source: Tensor
     mask: Tensor
@@ -174,8 +176,8 @@ class Patch:
 
 
 @dataclass(frozen=True)
-class Truth:
-    """What it should make of it: target [T, D, H, W], present [T], labels [K, D, H, W]."""
+class Targets:
+    """What a network should make of a patch: target [T, D, H, W], present [T], labels [K, D, H, W]."""
 
     target: Tensor
     present: Tensor
@@ -186,8 +188,8 @@ def read_patch(
     case: PreparedCase,
     data: DataSettings,
     intensity: Mapping[str, IntensityMap],
-    start: Place,
-    size: Place | None = None,
+    start: Triple,
+    size: Triple | None = None,
     items: Sequence[int] | None = None,
 ) -> Patch:
     """Read the sources of a patch at `start` (D, H, W; may lie partly outside, where background is filled in).
@@ -213,7 +215,9 @@ def read_patch(
     )
 
 
-def read_truth(case: PreparedCase, data: DataSettings, intensity: Mapping[str, IntensityMap], start: Place) -> Truth:
+def read_targets(
+    case: PreparedCase, data: DataSettings, intensity: Mapping[str, IntensityMap], start: Triple
+) -> Targets:
     """Read the targets and label maps of a patch; an absent target is background, an absent label map NO_LABEL."""
     inside, place = _overlap(start, data.patch, case.header.shape)
     labels = np.full((len(data.labels), *data.patch), NO_LABEL, np.float32)
@@ -222,7 +226,7 @@ def read_truth(case: PreparedCase, data: DataSettings, intensity: Mapping[str, I
             out[:] = 0
             out[inside] = _read(case.arrays[LABEL + name], place)
     target = [_read_modality(case, name, intensity[name], start, data.patch) for name in data.target]
-    return Truth(
+    return Targets(
         target=torch.from_numpy(np.stack(target)),
         present=torch.tensor([name in case.header.units for name in data.target]),
         labels=torch.from_numpy(labels),
@@ -230,7 +234,7 @@ def read_truth(case: PreparedCase, data: DataSettings, intensity: Mapping[str, I
 
 
 def _read_modality(
-    case: PreparedCase, name: str, spec: IntensityMap, start: Place, size: Place, step: int = 0
+    case: PreparedCase, name: str, spec: IntensityMap, start: Triple, size: Triple, step: int = 0
 ) -> np.ndarray:
     """A modality in network units, or its neighbours `step` slices away: float32 [D, H, W]; background outside."""
     out = np.full(size, BACKGROUND, np.float32)
@@ -248,7 +252,9 @@ def _read_modality(
     return out
 
 
-def _overlap(start: Place, size: Place, shape: Place) -> tuple[tuple[slice, slice, slice], tuple[slice, slice, slice]]:
+def _overlap(
+    start: Triple, size: Triple, shape: Triple
+) -> tuple[tuple[slice, slice, slice], tuple[slice, slice, slice]]:
     """The part of a patch that lies inside the volume, in the patch's own indices and in the volume's."""
     firsts = [min(max(0, -first), length) for first, length in zip(start, size)]
     ends = [max(begin, min(n, whole - first)) for begin, n, whole, first in zip(firsts, size, shape, start)]
@@ -258,12 +264,12 @@ def _overlap(start: Place, size: Place, shape: Place) -> tuple[tuple[slice, slic
 
 
 def _read(array: Sliceable, place: tuple[slice, ...]) -> np.ndarray:
-    """A part of an array; not even asked for where it is empty, which files do not take."""
+    """A part of an array; an empty part is not read, since files refuse that."""
     lengths = [one.stop - one.start for one in place]
     return array[place] if min(lengths) > 0 else np.zeros(lengths, np.uint8)
 
 
-def mask_share(case: PreparedCase, data: DataSettings, start: Place) -> float:
+def mask_share(case: PreparedCase, data: DataSettings, start: Triple) -> float:
     """The share of a patch at `start` that the mask covers, whatever modality shows it."""
     _, place = _overlap(start, data.patch, case.header.shape)
     return float((_read(case.arrays[MASK], place) != 0).sum()) / float(np.prod(data.patch))

@@ -1,4 +1,4 @@
-"""From scans as they come to a prepared cohort: one grid a case, checked, masked, split by patient."""
+"""From a folder of scans to a prepared cohort: one grid a case, checked, masked, split by patient."""
 
 import functools
 import hashlib
@@ -24,7 +24,7 @@ from voxlate.images.mask import clearest
 from voxlate.images.register import RegistrationMethod, write_transform
 from voxlate.images.volume import files_of, read_volume, unit_of
 
-Progress = Callable[[int, int, str], None]
+CaseProgress = Callable[[int, int, str], None]
 MOST_WORKERS = 8
 READ_BYTES = 1 << 20
 OWN_FOLDERS = ("transforms", "slices", "latents")  # of a cohort: transforms kept, slices counted, moments cached
@@ -48,28 +48,28 @@ def prepare(
     seed: int = 0,
     shares: tuple[float, float, float] = (0.7, 0.15, 0.15),
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: CaseProgress | None = None,
 ) -> Cohort:
-    """Prepare a cohort for training; the same call again resumes and leaves what is done as it is.
+    """Prepare a cohort for training; the same call again resumes.
 
     pattern, manifest, preset, modalities: see find.find_cases. spacing_mm: (D, H, W), default as scanned. resample:
-    bring a case's modalities to the grid of its first (in the order of `modalities`, else by name) where they differ.
-    register: bring them there by their content; the transforms are kept. fixed: the modality whose grid it is instead.
+    resample a case's modalities to the grid of its first one (in the order of `modalities`, else by name). register:
+    align them to it by their content; the transforms are kept. fixed: the modality whose grid is taken instead.
     align: "midline" turns and shifts heads until the mid-sagittal plane of the fixed scan (default: as for mask_from)
     is the grid's middle column; the case's header keeps that grid with the files' own.
     mask: what counts in a case without a mask file; a brain is found in the modality `mask_from` (default: plain CT,
-    another CT, T1, else the first), which a model of this cohort must be given, since nothing else is there to ask
-    when it synthesises.
+    another CT, T1, else the first), which must be a source of the models
+    trained on this cohort, since synthesis has sources only.
     shares: train, val, test by patient, unless the manifest says. workers: processes, each holding one case in memory.
     progress(done, total, case) is called after each case. Raises BadInput for bad cases and for an `out` in use.
     """
     root, out = Path(root), Path(out)
     cases = find_cases(root, pattern, manifest, preset, modalities)
     if align is not None:
-        fixed = fixed or _clearest(cases)
+        fixed = fixed or _clearest_everywhere(cases)
     elif resample or register is not None:
-        fixed = fixed or next(iter(_everywhere(cases)), None)  # said in cohort.json, and so to every model of it
-    mask_from = (mask_from or _clearest(cases)) if mask == "brain" else None
+        fixed = fixed or next(iter(_everywhere(cases)), None)  # stated in cohort.json, and so in every model of it
+    mask_from = (mask_from or _clearest_everywhere(cases)) if mask == "brain" else None
     preparation = Preparation(spacing_mm, resample, register, fixed, align, mask, mask_from)
     _refuse_other(out, root, {one.case for one in cases})
     for stray in out.glob("**/.writing-*"):  # of a run that was killed
@@ -98,12 +98,12 @@ def prepare(
         },
     )
     write_cohort(cohort)
-    _forget_others(out, headers)
+    _remove_stale(out, headers)
     return open_cohort(out)
 
 
-def _clearest(cases: list[CaseFiles]) -> str:
-    """The scan that shows heads best, among those that every case has."""
+def _clearest_everywhere(cases: list[CaseFiles]) -> str:
+    """The modality in which a brain is found best, among those that every case has."""
     return clearest({name: unit_of(name) for name in _everywhere(cases) or cases[0].files})
 
 
@@ -113,7 +113,7 @@ def _everywhere(cases: list[CaseFiles]) -> list[str]:
 
 
 def _refuse_other(out: Path, root: Path, cases: set[str]) -> None:
-    """Let a new, an empty, an unfinished or the same cohort's folder pass."""
+    """Raise BadInput unless the folder is new, empty, unfinished or that of the same cohort."""
     if out.exists() and not out.is_dir():
         raise BadInput(f"{out}: expected a folder to write to, found a file. Choose another name.")
     entries = [one.name for one in out.iterdir() if not one.name.startswith(".writing-")] if out.exists() else []
@@ -128,8 +128,8 @@ def _refuse_other(out: Path, root: Path, cases: set[str]) -> None:
         raise BadInput(f"{out}: expected an empty folder or this cohort's, found {strange[0]}. Choose another folder.")
 
 
-def _forget_others(out: Path, headers: list[CaseHeader]) -> None:
-    """Remove files of cases that were once in this cohort and are no longer, and transforms no case uses."""
+def _remove_stale(out: Path, headers: list[CaseHeader]) -> None:
+    """Remove files of cases that are no longer in this cohort, and transforms that no case uses."""
     kept = {case_path(out, header.case) for header in headers}
     kept |= {out / one.transform for header in headers for one in header.registered.values() if one.transform}
     for path in [*out.glob("cases/*.safetensors"), *out.glob("transforms/*/*")]:
@@ -141,7 +141,7 @@ def _forget_others(out: Path, headers: list[CaseHeader]) -> None:
 
 
 def _prepare_all(
-    cases: list[CaseFiles], out: Path, preparation: Preparation, workers: int | None, progress: Progress | None
+    cases: list[CaseFiles], out: Path, preparation: Preparation, workers: int | None, progress: CaseProgress | None
 ) -> None:
     processes = min(workers or min(len(os.sched_getaffinity(0)), MOST_WORKERS), len(cases))
     work = functools.partial(_prepare_files, out=out, preparation=preparation)

@@ -1,4 +1,4 @@
-"""The prepared cohort on disk: a file for each case, and cohort.json, which says what there is."""
+"""The prepared cohort on disk: a file for each case, and cohort.json, which lists them."""
 
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -8,11 +8,12 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from voxlate.data.align import Preparation, Registered
-from voxlate.data.case import CaseHeader, PreparedCase, Shape, open_case, read_header
+from voxlate.data.case import CaseHeader, PreparedCase, open_case, read_header
 from voxlate.data.manifest import refuse_leak
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
 from voxlate.images.intensity import IntensityMap, Scale, typical_scale
+from voxlate.images.tiling import Triple
 from voxlate.images.volume import Volume
 
 FORMAT = "voxlate prepared cohort"
@@ -29,7 +30,7 @@ class Entry:
     split: str
     present: list[str]
     labels: list[str]
-    shape: Shape
+    shape: Triple
     spacing_mm: tuple[float, float, float]
     mask_ml: float
     registered: dict[str, Registered] = field(default_factory=dict)
@@ -124,7 +125,7 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def write_cohort(cohort: Cohort) -> None:
-    """Write cohort.json: the last act of prepare, so that a folder without it is known to be unfinished."""
+    """Write cohort.json, the last step of prepare: a folder without it is unfinished."""
     value = {key: item for key, item in asdict(cohort).items() if key != "folder"}
     write_json(cohort.folder / "cohort.json", {"format": FORMAT, "version": VERSION, **value})
 

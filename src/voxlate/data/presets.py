@@ -1,4 +1,4 @@
-"""What the files of a cohort are called: the layouts of public data sets, and which files make a case."""
+"""Layouts of public data sets: how the files of a case are named."""
 
 import re
 import tomllib
@@ -142,7 +142,7 @@ def patient_of(case: str, expression: str) -> str:
 
 
 def modality_name(name: str, aliases: Mapping[str, str]) -> str:
-    """A file's modality name as we write it: lower case, by the preset's aliases."""
+    """A file's modality name in lower case, or the preset's alias of it."""
     lower = {key.lower(): value for key, value in aliases.items()}
     return lower.get(name.lower(), name.lower())
 

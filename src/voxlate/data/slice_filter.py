@@ -1,4 +1,4 @@
-"""Which slices are worth learning from: the bright parts of two scans must lie in one place, and be large enough."""
+"""Slices to learn from: those where the bright parts of two scans overlap and are large enough."""
 
 import contextlib
 import hashlib
@@ -16,11 +16,11 @@ from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
 
-FOLDER = "slices"  # of a prepared cohort: what was once counted, so that the next training need not read it all again
+FOLDER = "slices"  # of a prepared cohort: a cache of the counts
 
 
 @settings
-class SliceSettings:
+class SliceFilter:
     """Slices to keep: where the bright parts of the named modalities overlap and are large enough."""
 
     above: Annotated[
@@ -42,7 +42,7 @@ class SliceSettings:
             )
 
 
-def kept_slices(cohort: Cohort, chosen: SliceSettings, cases: list[str]) -> dict[str, np.ndarray]:
+def kept_slices(cohort: Cohort, chosen: SliceFilter, cases: list[str]) -> dict[str, np.ndarray]:
     """Which slices of each case are kept: bool [D]. Slices of one value only are not.
 
     Pixels are counted plane by plane at the first use and remembered in the cohort's folder where that can be.
@@ -60,12 +60,12 @@ def kept_slices(cohort: Cohort, chosen: SliceSettings, cases: list[str]) -> dict
         else:
             counts[case] = {"voxels": voxels, **_count(cohort.case(case), chosen.above, names)}
     if any(known.get(case) != counts[case] for case in cases):
-        with contextlib.suppress(BadInput, OSError):  # a folder that is not ours to write in: counted again next time
+        with contextlib.suppress(BadInput, OSError):  # a folder without write permission: counted again next time
             write_json(path, {**known, **counts})
     return {case: _kept(cohort.header(case), chosen, counts[case]) for case in cases}
 
 
-def _kept(header: CaseHeader, chosen: SliceSettings, counts: Mapping[str, Any]) -> np.ndarray:
+def _kept(header: CaseHeader, chosen: SliceFilter, counts: Mapping[str, Any]) -> np.ndarray:
     kept = np.ones(header.shape[0], bool)
     for name, area in counts["area"].items():
         statistics = header.statistics[name]
@@ -95,7 +95,7 @@ def _count(
 
 
 def _remembered(path: Path) -> dict[str, Any]:
-    """What the file says; nothing where it is absent or damaged."""
+    """The cached counts; none where the file is absent or damaged."""
     with contextlib.suppress(BadInput):
         value = read_json(path)
         return value if isinstance(value, dict) else {}

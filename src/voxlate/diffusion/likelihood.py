@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from voxlate.diffusion.ode import Slope, integrate, velocity
-from voxlate.diffusion.sample import inside
+from voxlate.diffusion.sample import masked_denoiser
 from voxlate.diffusion.samplers import Denoise, Draw
 from voxlate.diffusion.schedules import Schedule
 
@@ -33,7 +33,7 @@ def bits_per_dim(
     Source: Song et al. 2021, eq. 39 (the instantaneous change of variables of Chen et al. 2018).
     """
     mask = torch.ones_like(x0) if mask is None else mask.to(x0).expand_as(x0)
-    slope = velocity(inside(denoise, x0, mask), schedule)
+    slope = velocity(masked_denoiser(denoise, x0, mask), schedule)
     probe = None if divergence == "exact" else divergence(x0).sign() * mask
     state = torch.cat([(x0 * mask).flatten(1), x0.new_zeros(len(x0), 1)], dim=1)
     end = integrate(_with_divergence(slope, mask, probe), state, start, 1.0, FIRST_STEP, rtol, atol)

@@ -140,12 +140,12 @@ class SamplerSettings:
         return min(1e-3, max(0.0, float(schedule.t(torch.tensor(-2 * math.log(FAINT))))))
 
 
-def hold(x: Tensor, known: Tensor, mask: Tensor) -> Tensor:
+def with_known(x: Tensor, known: Tensor, mask: Tensor) -> Tensor:
     """x where the mask is 1, `known`, bit for bit, where it is 0; mask broadcasts to x."""
     return torch.where(mask > 0, x, known)
 
 
-def inside(denoise: Denoise, known: Tensor, mask: Tensor) -> Denoise:
+def masked_denoiser(denoise: Denoise, known: Tensor, mask: Tensor) -> Denoise:
     """A denoiser of a state that is 0 outside the mask, whose network sees `known` there.
 
     With x, x0 and noise all 0 outside, every sampler's update leaves 0 there, and norms over a state count the inside
@@ -154,13 +154,13 @@ def inside(denoise: Denoise, known: Tensor, mask: Tensor) -> Denoise:
     nothing = torch.zeros_like(known)
 
     def masked(x: Tensor, t: Tensor) -> Tensor:
-        return hold(denoise(hold(x, known, mask), t), nothing, mask)
+        return with_known(denoise(with_known(x, known, mask), t), nothing, mask)
 
     return masked
 
 
 def sample(
-    how: SamplerSettings,
+    sampling: SamplerSettings,
     denoise: Denoise,
     schedule: Schedule,
     noise: Draw,
@@ -170,56 +170,56 @@ def sample(
 ) -> Tensor:
     """Draw images [B, C, D, H, W] like `known`, which they equal bit for bit where the mask is 0.
 
-    denoise, schedule: what was trained; `how.schedule` may differ.
-    initial: the image that sampling starts from, noised to `how.start`; without it the start is noise alone.
+    denoise, schedule: what was trained; `sampling.schedule` may differ.
+    initial: the image that sampling starts from, noised to `sampling.start`; without it the start is noise alone.
     mask: 1 where to synthesise, broadcasts to known; None: everywhere, and only the shape of known matters.
     """
     if mask is None:
-        return _run(how, denoise, schedule, noise, known, initial)
+        return _run(sampling, denoise, schedule, noise, known, initial)
     nothing = torch.zeros_like(known)
     x = _run(
-        how,
-        inside(denoise, known, mask),
+        sampling,
+        masked_denoiser(denoise, known, mask),
         schedule,
-        lambda x: hold(noise(x), nothing, mask),
+        lambda x: with_known(noise(x), nothing, mask),
         known,
-        None if initial is None else hold(initial, nothing, mask),
+        None if initial is None else with_known(initial, nothing, mask),
     )
-    return hold(x, known, mask)
+    return with_known(x, known, mask)
 
 
 def _run(
-    how: SamplerSettings, denoise: Denoise, trained: Schedule, noise: Draw, like: Tensor, initial: Tensor | None
+    sampling: SamplerSettings, denoise: Denoise, trained: Schedule, noise: Draw, like: Tensor, initial: Tensor | None
 ) -> Tensor:
-    schedule = how.schedule or trained
-    if how.schedule is not None:
+    schedule = sampling.schedule or trained
+    if sampling.schedule is not None:
         denoise = rescheduled(denoise, trained, schedule)
-    times = how.times(schedule)
-    refuse_misfit(how, trained)
+    times = sampling.times(schedule)
+    check_sampler_fits(sampling, trained)
     alpha, sigma = schedule(times[0])
 
     def draw(x: Tensor) -> Tensor:
-        return how.temperature * noise(x)
+        return sampling.temperature * noise(x)
 
     if initial is None:
         x = float(schedule.start_std(times[0])) * draw(like)
     else:
         x = float(alpha) * initial + float(sigma) * draw(like)
-    x = how.bound_sampler()(denoise, schedule, x, times, draw)
-    return denoise(x, times[-1].expand(len(x))) if how.closes(schedule) else x
+    x = sampling.bound_sampler()(denoise, schedule, x, times, draw)
+    return denoise(x, times[-1].expand(len(x))) if sampling.closes(schedule) else x
 
 
-def refuse_misfit(how: SamplerSettings, trained: Schedule) -> None:
-    """Raise BadInput where the last explicit step throws the noise that is left to over 3 times the other side."""
-    if how.sampler not in ("euler_maruyama", "predictor_corrector"):
+def check_sampler_fits(sampling: SamplerSettings, trained: Schedule) -> None:
+    """Raise BadInput where the last explicit step turns the noise that is left into over 3 times as much, negated."""
+    if sampling.sampler not in ("euler_maruyama", "predictor_corrector"):
         return
-    schedule = how.schedule or trained
-    last = how.times(schedule)[-2:]
+    schedule = sampling.schedule or trained
+    last = sampling.times(schedule)[-2:]
     _, sigma = schedule(last)
     share = -last.diff() * (schedule.g2(last) / sigma**2 - schedule.log_alpha_drift(last))[:-1]
     if (share > 4).any():
         kind = getattr(schedule, "kind", type(schedule).__name__)
         raise BadInput(
-            f"synth.sampler: expected one that fits the {kind} schedule, found {how.sampler}, whose {how.steps} steps "
-            f"to time {float(last[-1]):g} overshoot. Raise steps or end, or choose another sampler."
+            f"synth.sampler: expected one that fits the {kind} schedule, found {sampling.sampler}, whose "
+            f"{sampling.steps} steps to time {float(last[-1]):g} overshoot. Raise steps or end, or choose another one."
         )

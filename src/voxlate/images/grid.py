@@ -13,8 +13,6 @@ from voxlate.errors import BadInput
 if TYPE_CHECKING:
     from voxlate.images.volume import Volume
 
-Triple = tuple[float, float, float]
-
 
 @dataclass(frozen=True, eq=False)
 class Grid:
@@ -27,7 +25,7 @@ class Grid:
     affine: np.ndarray
 
     @property
-    def spacing_mm(self) -> Triple:
+    def spacing_mm(self) -> tuple[float, float, float]:
         """Distance between neighbouring voxels along (D, H, W)."""
         x, y, z = (float(length) for length in np.linalg.norm(self.affine[:3, :3], axis=0))
         return z, y, x
@@ -72,7 +70,7 @@ def _corners(shape: tuple[int, int, int]) -> np.ndarray:
     return np.concatenate([corners, np.ones((8, 1))], axis=1)
 
 
-def with_spacing(grid: Grid, spacing_mm: Triple) -> Grid:
+def with_spacing(grid: Grid, spacing_mm: tuple[float, float, float]) -> Grid:
     """The grid of the same centre and directions with spacing (D, H, W) that covers the same box.
 
     The box reaches half a voxel beyond the outermost centres; where it is no whole number of new voxels, it grows

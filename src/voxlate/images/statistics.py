@@ -9,7 +9,7 @@ PERCENTILES = (0, 0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 25, 50, 75, 90, 95, 97, 98, 99,
 
 
 @dataclass(frozen=True)
-class Spread:
+class Distribution:
     """How a set of voxels is distributed: mean, standard deviation and the values at PERCENTILES."""
 
     mean: float
@@ -25,27 +25,27 @@ class Spread:
 class Statistics:
     """Of a volume: its foreground, all of it, and the extremes of each slice along D."""
 
-    foreground: Spread
-    all: Spread
+    foreground: Distribution
+    all: Distribution
     slice_low: tuple[float, ...]
     slice_high: tuple[float, ...]
 
 
 def intensity_statistics(values: np.ndarray, mask: np.ndarray | None = None) -> Statistics:
     """Statistics of a volume; values, mask: [D, H, W]. Without a mask, or with an empty one, all is foreground."""
-    everything = spread(values)
+    everything = distribution(values)
     return Statistics(
-        foreground=spread(values, mask) if mask is not None and mask.any() else everything,
+        foreground=distribution(values, mask) if mask is not None and mask.any() else everything,
         all=everything,
         slice_low=tuple(float(low) for low in values.min(axis=(1, 2))),
         slice_high=tuple(float(high) for high in values.max(axis=(1, 2))),
     )
 
 
-def spread(values: np.ndarray, mask: np.ndarray | None = None) -> Spread:
+def distribution(values: np.ndarray, mask: np.ndarray | None = None) -> Distribution:
     """The Spread of an array of any shape, or of its values inside a mask, which must not be empty."""
     flat = values.reshape(-1) if mask is None else values[mask > 0]
-    return Spread(
+    return Distribution(
         mean=float(flat.mean(dtype=np.float64)),
         sd=float(flat.std(dtype=np.float64)),
         percentiles=tuple(float(point) for point in np.percentile(flat, PERCENTILES)),

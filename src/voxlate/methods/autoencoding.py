@@ -42,7 +42,7 @@ class AutoencodingSettings(MethodSettings):
 
 
 class Autoencoding(Method):
-    """An autoencoder and its loss; its synthesis is the reconstruction of the target, the bound of what follows."""
+    """An autoencoder and its loss; its synthesis reconstructs the target, which bounds what a latent method can do."""
 
     pair_channels = (1, 0)
 
@@ -72,7 +72,7 @@ class Autoencoding(Method):
         return Attempt(losses, lambda: Pair(x, restored))
 
     @torch.no_grad()
-    def synthesise(self, batch: Batch, noise: Noise, how: SamplerSettings) -> Tensor:
+    def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
         target = required(batch.target)
         mean, _ = self.net.encode(target.flatten(0, 1).unsqueeze(1))
         height, width = target.shape[-2:]

@@ -1,4 +1,4 @@
-"""Translation learned without pairs: two generators that invert each other, and a critic of the images of each."""
+"""CycleGAN: two generators that invert each other, and a critic of the images of each; learns without pairs."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -20,9 +20,9 @@ from voxlate.methods.method import (
     Problem,
     StageSettings,
     Task,
-    regressor,
+    regression_channels,
     required,
-    total,
+    with_total,
 )
 from voxlate.methods.opponent import AnyCritic, discriminator_loss, generator_loss
 from voxlate.methods.regression import Regression, RegressionSettings
@@ -63,7 +63,7 @@ class CycleSettings(MethodSettings):
         return {"critics": 1, "generators": 1}
 
     def build(self, net: NetSettings, task: Task, channels: Channels) -> "Cycle":
-        forward = regressor(channels, known_in_state=False)
+        forward = regression_channels(channels, known_in_state=False)
         targets = {f"target{number}": 1 for number in range(channels.out)}
         backward = Channels(images=targets, out=sum(channels.images.values()))
         return Cycle(self, net.build(forward), net.build(backward), task, forward)
@@ -83,10 +83,10 @@ class CycleSettings(MethodSettings):
 
 
 class Cycle(Method):
-    """The forward generator makes targets from sources, the backward one sources from targets; forward alone answers.
+    """The forward generator makes targets from sources, the backward one sources from targets; synthesis needs forward.
 
-    A target need not be of its source's body: each direction is posed with a mask of its own, and what is made has the
-    mask of what it was made from. Source: Zhu et al. 2017 (ICCV), eq. 1 to 3, sec. 4.
+    Source and target are of different patients: each direction has a mask of its own, and a made image has the mask of
+    the image it was made from. Source: Zhu et al. 2017 (ICCV), eq. 1 to 3, sec. 4.
     """
 
     task: Task
@@ -109,7 +109,7 @@ class Cycle(Method):
         generator: Regression = self.generators[direction]  # type: ignore[assignment]
         return generator
 
-    def trained(self, turn: str) -> Iterator[nn.Parameter]:
+    def parameters_of(self, turn: str) -> Iterator[nn.Parameter]:
         part = self.critics if turn == "critics" else self.generators
         return (parameter for parameter in part.parameters() if parameter.requires_grad)
 
@@ -127,7 +127,7 @@ class Cycle(Method):
             if self.options.identity:
                 own, same = self._make(here, given[other])
                 parts[f"identity_{here}"] = self.options.identity * self._distance(same, own)
-        return total(parts)
+        return with_total(parts)
 
     def _critics_loss(self, given: Mapping[str, Batch], noise: Noise) -> Losses:
         parts: Losses = {}
@@ -150,8 +150,8 @@ class Cycle(Method):
         """How far an image is from what the problem gave, on its mask."""
         return self.generator("to_target").compare(image, replace(problem, x0=problem.inputs.joined))["total"]
 
-    def synthesise(self, batch: Batch, noise: Noise, how: SamplerSettings) -> Tensor:
-        return self.generator("to_target").synthesise(batch, noise, how)
+    def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
+        return self.generator("to_target").synthesise(batch, noise, sampling)
 
     def training_state(self) -> dict[str, Tensor]:
         return {name: torch.stack(one.images) for name, one in self.histories.items() if one.images}

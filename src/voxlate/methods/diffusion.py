@@ -1,4 +1,4 @@
-"""The one diffusion model: a network, a schedule, a prediction, a task. Every paper here is a choice of these four."""
+"""The diffusion model: a network, a schedule, a prediction and a task; every paper here is a choice of these four."""
 
 from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
@@ -13,7 +13,7 @@ from voxlate.diffusion.likelihood import bits_per_dim
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.objective import AnyWeight, MinSnr, masked_mean
 from voxlate.diffusion.prediction import Kind, denoiser, diffuse, per_item, target, to_x0
-from voxlate.diffusion.sample import SamplerSettings, hold, refuse_misfit, sample
+from voxlate.diffusion.sample import SamplerSettings, check_sampler_fits, sample, with_known
 from voxlate.diffusion.samplers import Denoise
 from voxlate.diffusion.schedules import AnySchedule, ShiftedCosine
 from voxlate.diffusion.times import AnyTimes, UniformTimes
@@ -52,12 +52,12 @@ class DiffusionSettings(MethodSettings):
         method.pair_channels = (channels.state, sum(channels.images.values()))
         return method
 
-    def check_sampler(self, how: SamplerSettings) -> None:
-        refuse_misfit(how, self.schedule)
+    def check_sampler(self, sampling: SamplerSettings) -> None:
+        check_sampler_fits(sampling, self.schedule)
 
 
 class Diffusion(Method):
-    """x_t = alpha·x0 + sigma·eps inside the task's mask, known outside; learns to undo it, then does."""
+    """Noises x_t = alpha·x0 + sigma·eps inside the task's mask, learns to denoise it, and samples."""
 
     task: Task
 
@@ -75,7 +75,7 @@ class Diffusion(Method):
         eps = noise.normal_like(x0)
         x_t = diffuse(x0, eps, alpha, sigma)
         if problem.known is not None:
-            x_t = hold(x_t, problem.known, mask)
+            x_t = with_known(x_t, problem.known, mask)
         out = self._run(x_t, problem, schedule.log_snr(t).to(x0))
 
         def losses() -> Losses:
@@ -92,26 +92,27 @@ class Diffusion(Method):
         def pair() -> Pair:
             around = torch.zeros_like(x0) if problem.known is None else problem.known.expand_as(x0)
             made = to_x0(out, x_t, alpha, sigma, kind)
-            return Pair(hold(x0, around, mask), hold(made, around, mask), *context_of(problem, self.task))
+            return Pair(with_known(x0, around, mask), with_known(made, around, mask), *context_of(problem, self.task))
 
         return Attempt(losses, pair)
 
     @torch.no_grad()
-    def synthesise(self, batch: Batch, noise: Noise, how: SamplerSettings) -> Tensor:
+    def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
         problem = self.task.pose(batch)
         mask, schedule = problem.mask, self.options.schedule
         nothing = mask.new_zeros(len(mask), self.state_channels, *mask.shape[2:])
         known = nothing if problem.known is None else problem.known.expand_as(nothing)
         # a start below 1 begins at a state of 0, noised: for a residual that is the predictor's own image
-        x0 = sample(how, self._windowed(problem, how), schedule, noise, known, mask, nothing if how.start < 1 else None)
+        initial = nothing if sampling.start < 1 else None
+        x0 = sample(sampling, self._windowed(problem, sampling), schedule, noise, known, mask, initial)
         return self.task.restore(x0, problem)
 
-    def _windowed(self, problem: Problem, how: SamplerSettings) -> Denoise:
-        """The denoiser of the whole state, in windows of slices where `how` says so."""
-        if how.windows is None:
+    def _windowed(self, problem: Problem, sampling: SamplerSettings) -> Denoise:
+        """The denoiser of the whole state, in windows of slices where `sampling` says so."""
+        if sampling.windows is None:
             return self._denoiser(problem, self.options.clip)
         depth = problem.mask.shape[2]
-        return windowed(lambda part: self._denoiser(problem.part(part), self.options.clip), depth, how.windows)
+        return windowed(lambda part: self._denoiser(problem.part(part), self.options.clip), depth, sampling.windows)
 
     def bits_per_dim(self, batch: Batch, noise: Noise, tolerance: float = 1e-5) -> Tensor:
         """−log2 density of what is to be synthesised, given the rest, over its voxels, [B]; see diffusion.likelihood.
@@ -120,7 +121,7 @@ class Diffusion(Method):
         """
         problem, x0 = self.task.pose(batch), required(self.task.pose(batch, noise).x0)
         if problem.known is not None:
-            x0 = hold(x0, problem.known, problem.mask)
+            x0 = with_known(x0, problem.known, problem.mask)
         denoise, schedule = self._denoiser(problem), self.options.schedule
         return bits_per_dim(denoise, schedule, x0, noise, problem.mask, rtol=tolerance, atol=tolerance)
 
@@ -131,7 +132,7 @@ class Diffusion(Method):
         return denoiser(predict, self.options.schedule, self.options.prediction, clip)
 
     def _run(self, x_t: Tensor, problem: Problem, log_snr: Tensor) -> Tensor:
-        """The network's answer, float32."""
+        """The network's output, float32."""
         if self.options.scaled_input:
             schedule = self.options.schedule
             alpha, sigma = schedule(schedule.t(log_snr))

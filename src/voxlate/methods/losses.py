@@ -6,7 +6,7 @@ from torch import Tensor
 
 from voxlate.images.ssim import RADIUS, SIGMA, ssim_map
 
-STRIDE, RANGE = 3, 2.0  # windows overlap by 8 of 11 pixels, so every third one says nearly all; network units span 2
+STRIDE, RANGE = 3, 2.0  # windows overlap by 8 of 11 pixels, so every third is enough; network units span 2
 
 
 def dissimilarity(a: Tensor, b: Tensor) -> Tensor:

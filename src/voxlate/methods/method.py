@@ -20,28 +20,29 @@ Losses = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Problem:
-    """A batch as a method sees it.
+    """A batch as a method solves it.
 
     inputs: of the network, without state and noise level; mask: [B, 1 or C, D, H, W] on the state's own grid, 1 where
-    the state may be noisy; counted: [B, 1 or C, D, H, W], 1 where the loss counts (None: as mask); known:
-    [B, 1 or C, D, H, W], what the state holds outside the mask (None: nothing is known, the mask is 1 everywhere); x0:
-    [B, C, D, H, W], the clean state, in training only; base: [B, T, D, H, W], the image that a residual is added to;
+    the state may be noisy; known: [B, 1 or C, D, H, W], what the state holds outside the mask (None: nothing is known,
+    the mask is 1 everywhere); x0: [B, C, D, H, W], the clean state, in training only; x0_present: [B, C] bool, which of
+    its channels are of targets that exist (None: all); base: [B, T, D, H, W], the image that a residual is added to;
     size: height and width of the image where the state's are not the same; errors: of each voxel, [B, C, D, H, W], that
     posing the problem itself adds to the loss, averaged as the method averages its own.
     """
 
     inputs: NetworkInput
     mask: Tensor
-    counted: Tensor | None = None
     known: Tensor | None = None
     x0: Tensor | None = None
+    x0_present: Tensor | None = None
     base: Tensor | None = None
     size: tuple[int, int] | None = None
     errors: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def loss_mask(self) -> Tensor:
-        return self.mask if self.counted is None else self.counted
+        """Where the loss counts: in the mask, of the targets that exist; [B, 1 or C, D, H, W]."""
+        return self.mask if self.x0_present is None else self.mask * self.x0_present[:, :, None, None, None]
 
     def part(self, slices: slice) -> "Problem":
         """The problem of some slices (axis D), as synthesis needs it: inputs, mask, known and base."""
@@ -62,7 +63,7 @@ class Task(ABC):
 
     @abstractmethod
     def channels(self, sources: Sequence[str], targets: Sequence[str]) -> Channels:
-        """Of a network that denoises the task's state; sources and targets: a name for each channel of a batch."""
+        """Channels of a network that denoises the task's state; sources, targets: names of a batch's channels."""
 
     @abstractmethod
     def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
@@ -96,7 +97,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What a method made of a training batch: its own losses, and the pair for an opponent; computed when called."""
+    """A method's solution of a training batch: its own losses, and the pair for an opponent; computed when called."""
 
     losses: Callable[[], Losses]
     pair: Callable[[], Pair]
@@ -122,11 +123,11 @@ class Method(nn.Module, ABC):
         return self.attempt(batch, noise, progress).losses()
 
     def attempt(self, batch: Batch, noise: Noise, progress: float = 1.0) -> Attempt:
-        """One training batch, solved as well as the method can by now."""
+        """Solve one training batch with the weights as they are."""
         raise NotImplementedError
 
     @abstractmethod
-    def synthesise(self, batch: Batch, noise: Noise, how: SamplerSettings) -> Tensor:
+    def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
         """Images [B, T, D, H, W] in network units; the batch needs no target."""
 
     def validation_loss(self, batch: Batch, noise: Noise) -> float:
@@ -147,22 +148,22 @@ class Method(nn.Module, ABC):
         """Set what the weights are scaled by; called once, with the validation batches, before they are saved."""
 
     def training_state(self) -> dict[str, Tensor]:
-        """What a training needs to go on, in addition to weights and optimisers; nothing of it matters at inference."""
+        """What resuming a training needs in addition to weights and optimisers; unused at inference."""
         return {}
 
     def load_training_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `training_state` gave."""
+        """Restore what `training_state` returned."""
 
-    def moves(self, turn: str, progress: float) -> bool:
+    def takes_turn(self, turn: str, progress: float) -> bool:
         """Whether a turn is taken at this progress; the last turn always is."""
         return True
 
-    def trained(self, turn: str) -> Iterator[nn.Parameter]:
+    def parameters_of(self, turn: str) -> Iterator[nn.Parameter]:
         """The parameters that a turn updates."""
         return (parameter for parameter in self.parameters() if parameter.requires_grad)
 
     @property
-    def learner(self) -> "Method":
+    def without_opponent(self) -> "Method":
         """The part that makes images: the method itself, or the one that an opponent is built around."""
         return self
 
@@ -213,7 +214,7 @@ class TaskSettings(ABC):
         return ()
 
     @property
-    def masked(self) -> bool:
+    def needs_mask(self) -> bool:
         """Whether the task works inside a mask, which must then be found in the sources."""
         return self.inside or self.strip
 
@@ -265,17 +266,17 @@ class MethodSettings(ABC):
                 "method, found an autoencoder. Change it."
             )
 
-    def check_sampler(self, how: SamplerSettings) -> None:
-        """Raise BadInput where the method cannot be drawn from so."""
+    def check_sampler(self, sampling: SamplerSettings) -> None:
+        """Raise BadInput where these sampler settings do not fit the method."""
         return None
 
 
-def regressor(channels: Channels, known_in_state: bool) -> Channels:
-    """Of a network that makes the image at once: it knows no noise level, and a state only where that holds images."""
+def regression_channels(channels: Channels, known_in_state: bool) -> Channels:
+    """Channels of a network that makes the image at once: no noise level, and a state only where that holds images."""
     return replace(channels, state=channels.state if known_in_state else 0, noisy=False)
 
 
-def named(batch_names: Sequence[str], images: Tensor, prefix: str = "source") -> dict[str, Tensor]:
+def channels_by_name(batch_names: Sequence[str], images: Tensor, prefix: str = "source") -> dict[str, Tensor]:
     """The channels of [B, C, D, H, W] by name; "source0", … where the batch gives no names."""
     names = batch_names or [f"{prefix}{number}" for number in range(images.shape[1])]
     if not len(set(names)) == len(names) == images.shape[1]:
@@ -296,5 +297,5 @@ def context_of(problem: Problem, task: Task) -> tuple[Tensor | None, Tensor | No
     return (torch.cat(images, dim=1) if images else None), scanned
 
 
-def total(parts: Mapping[str, Tensor]) -> Losses:
+def with_total(parts: Mapping[str, Tensor]) -> Losses:
     return {"total": torch.stack(list(parts.values())).sum(), **parts}

@@ -1,4 +1,4 @@
-"""An opponent around any method: a critic learns which images are true, and the method learns to pass as true."""
+"""A GAN of any method: a critic learns to tell true images from made ones, and the method to mislead it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Literal
@@ -58,7 +58,7 @@ class OpponentSettings:
 
 
 class Opponent(Method):
-    """A method and a critic of its images; the method alone answers at inference.
+    """A method and a critic of its images; synthesis needs the method only.
 
     Source: Goodfellow et al. 2014; Gulrajani et al. 2017, eq. 3 (wasserstein); Isola et al. 2017, eq. 1 to 4; Sharma
     and Hamarneh 2020, eq. 4 (a map for each channel, of which scanned ones count as true).
@@ -74,14 +74,14 @@ class Opponent(Method):
         return self.generator.net
 
     @property
-    def learner(self) -> Method:
+    def without_opponent(self) -> Method:
         return self.generator
 
-    def trained(self, turn: str) -> Iterator[nn.Parameter]:
+    def parameters_of(self, turn: str) -> Iterator[nn.Parameter]:
         part: nn.Module = self.critic if turn == CRITIC else self.generator
         return (parameter for parameter in part.parameters() if parameter.requires_grad)
 
-    def moves(self, turn: str, progress: float) -> bool:
+    def takes_turn(self, turn: str, progress: float) -> bool:
         return turn != CRITIC or progress >= self.options.start
 
     def loss(self, turn: str, batch: Batch, noise: Noise, progress: float = 1.0) -> Losses:
@@ -108,8 +108,8 @@ class Opponent(Method):
             parts["penalty"] = self.options.penalty * gradient_penalty(self.critic, torch.lerp(made, true, share))
         return {"total": parts["gan"] + parts.get("penalty", torch.zeros_like(parts["gan"])), **parts}
 
-    def synthesise(self, batch: Batch, noise: Noise, how: SamplerSettings) -> Tensor:
-        return self.generator.synthesise(batch, noise, how)
+    def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
+        return self.generator.synthesise(batch, noise, sampling)
 
     def as_at_inference(self, batch: Batch) -> Batch:
         return self.generator.as_at_inference(batch)
@@ -122,21 +122,21 @@ class Opponent(Method):
 
 
 def gradient_penalty(critic: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Mean of (||gradient of each item's answer|| - 1)^2, in float32 (Gulrajani et al. 2017, eq. 3)."""
+    """Mean of (||gradient of the critic's output for each item|| - 1)^2, in float32 (Gulrajani et al. 2017, eq. 3)."""
     images = images.detach().float().requires_grad_()
     with torch.autocast(images.device.type, enabled=False), torch.enable_grad():
-        answers = critic(images).flatten(1).mean(1).sum()
-        (gradient,) = torch.autograd.grad(answers, images, create_graph=True)
+        outputs = critic(images).flatten(1).mean(1).sum()
+        (gradient,) = torch.autograd.grad(outputs, images, create_graph=True)
     return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
 
 
 def discriminator_loss(
     critic: nn.Module, game: Game, true: Tensor, made: Tensor, scanned: Tensor | None = None
 ) -> Losses:
-    """A critic's loss on true and on made images ("gan"), and how far apart its answers lie.
+    """A critic's loss on true and on made images ("gan"), and how far apart its outputs lie.
 
-    scanned: [B, K] bool, the maps of `made` that count as true (None: none does). The critic looks at each kind by
-    itself: batch norms over both at once would give away which is which.
+    scanned: [B, K] bool, the maps of `made` that count as true (None: none does). True and made images pass the
+    critic separately: statistics of batch norms over both would give away which is which.
     """
     of_true, of_made = critic(true).float(), critic(made).float()
     half = 1.0 if game == "wasserstein" else 0.5  # slows the critic (Isola et al. 2017, sec. 3.3)
@@ -145,30 +145,30 @@ def discriminator_loss(
 
 
 def generator_loss(critic: nn.Module, game: Game, made: Tensor) -> Tensor:
-    """What images cost that are to pass as true, with gradients for the images and none for the critic's weights."""
+    """The generator's loss on made images, with gradients for the images and none for the critic's weights."""
     return gan_loss(game, with_frozen_weights(critic, made), True)
 
 
 def with_frozen_weights(critic: nn.Module, images: Tensor) -> Tensor:
-    """A critic's answers to images, float32, with gradients for the images and none for its own weights."""
+    """A critic's outputs for images, float32, with gradients for the images and none for its own weights."""
     fixed = {name: weight.detach() for name, weight in critic.named_parameters()}
-    answers: Tensor = functional_call(critic, fixed, (images,)).float()
-    return answers
+    outputs: Tensor = functional_call(critic, fixed, (images,)).float()
+    return outputs
 
 
-def gan_loss(game: Game, answers: Tensor, true: bool | Tensor) -> Tensor:
-    """The loss of a critic's answers [B, K, …] to images that are true, or made; true: for all, or [B, K] bool."""
+def gan_loss(game: Game, outputs: Tensor, true: bool | Tensor) -> Tensor:
+    """The loss of a critic's outputs [B, K, …] for images that are true, or made; true: for all, or [B, K] bool."""
     if game == "wasserstein" and isinstance(true, bool):
-        return -answers.mean() if true else answers.mean()
+        return -outputs.mean() if true else outputs.mean()
     if isinstance(true, bool):
-        wanted = torch.full_like(answers, float(true))
+        wanted = torch.full_like(outputs, float(true))
     else:
-        wanted = true.to(answers).reshape(*true.shape, *[1] * (answers.ndim - 2)).expand_as(answers)
+        wanted = true.to(outputs).reshape(*true.shape, *[1] * (outputs.ndim - 2)).expand_as(outputs)
     if game == "wasserstein":
-        return (answers * (1 - 2 * wanted)).mean()
+        return (outputs * (1 - 2 * wanted)).mean()
     if game == "cross_entropy":
-        return F.binary_cross_entropy_with_logits(answers, wanted)
-    return F.mse_loss(answers, wanted)
+        return F.binary_cross_entropy_with_logits(outputs, wanted)
+    return F.mse_loss(outputs, wanted)
 
 
 def _with_context(pair: Pair, image: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from voxlate.batch import Batch
 from voxlate.config import Importable, imported, settings
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.objective import masked_mean
-from voxlate.diffusion.sample import SamplerSettings, hold
+from voxlate.diffusion.sample import SamplerSettings, with_known
 from voxlate.methods.losses import dissimilarity
 from voxlate.methods.method import (
     Attempt,
@@ -22,9 +22,9 @@ from voxlate.methods.method import (
     Problem,
     Task,
     context_of,
-    regressor,
+    regression_channels,
     required,
-    total,
+    with_total,
 )
 from voxlate.nets.interface import Channels, NetSettings, Output
 
@@ -50,7 +50,7 @@ class RegressionSettings(MethodSettings):
     reduction: Annotated[Literal["mask", "all"], Field(description="mean over the mask, or over all voxels")] = "mask"
 
     def build(self, net: NetSettings, task: Task, channels: Channels) -> "Regression":
-        method = Regression(self, net.build(regressor(channels, task.known_in_state)), task)
+        method = Regression(self, net.build(regression_channels(channels, task.known_in_state)), task)
         method.pair_channels = (channels.out, sum(channels.images.values()))
         method.feature_channels = net.feature_channels
         return method
@@ -74,7 +74,7 @@ class Regression(Method):
 
         def pair() -> Pair:
             around = torch.zeros_like(image) if problem.known is None else problem.known
-            true, made = (hold(one, around, problem.mask) for one in (required(problem.x0), image))
+            true, made = (with_known(one, around, problem.mask) for one in (required(problem.x0), image))
             return Pair(true, made, *context_of(problem, self.task))
 
         return Attempt(lambda: self.compare(image, problem), pair)
@@ -87,7 +87,7 @@ class Regression(Method):
         terms: dict[str, Tensor] = {name: one.mean() for name, one in mean.items()}
         if self.options.ssim:
             terms["ssim"] = self.options.ssim * dissimilarity(image, x0).mean()
-        return total(terms)
+        return with_total(terms)
 
     def predict(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Images [B, T, D, H, W] in network units and the network's feature maps, with gradients where enabled."""
@@ -96,7 +96,7 @@ class Regression(Method):
         return self.task.restore(output.image, problem), tuple(output.extras.get("features", ()))
 
     @torch.no_grad()
-    def synthesise(self, batch: Batch, noise: Noise, how: SamplerSettings) -> Tensor:
+    def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
         return self.predict(batch)[0]
 
     def run(self, problem: Problem) -> Output:

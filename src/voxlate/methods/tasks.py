@@ -12,7 +12,7 @@ from voxlate.batch import BACKGROUND, Batch
 from voxlate.config import Importable, kind_of, settings
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
-from voxlate.methods.method import Method, Problem, StageSettings, Task, TaskSettings, named, required
+from voxlate.methods.method import Method, Problem, StageSettings, Task, TaskSettings, channels_by_name, required
 from voxlate.nets.autoencoder import AutoencoderNet
 from voxlate.nets.interface import Channels, NetworkInput
 
@@ -38,10 +38,10 @@ class Translate(TaskSettings, Task):
         batch = stripped(batch) if self.strip else batch
         mask = batch.mask if self.inside else torch.ones_like(batch.mask)
         known = torch.full_like(mask, BACKGROUND) if self.inside else None
-        inputs = NetworkInput(named(batch.source_names, batch.source))
+        inputs = NetworkInput(channels_by_name(batch.source_names, batch.source))
         if noise is None:
             return Problem(inputs, mask, known=known)
-        return Problem(inputs, mask, counted=counted(batch, mask), known=known, x0=batch.target)
+        return Problem(inputs, mask, known=known, x0=batch.target, x0_present=batch.target_present)
 
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:
         return x0 if problem.known is None else torch.where(problem.mask > 0, x0, problem.known)
@@ -52,13 +52,6 @@ def stripped(batch: Batch) -> Batch:
     outside = batch.mask == 0
     target = None if batch.target is None else batch.target.masked_fill(outside, BACKGROUND)
     return replace(batch, source=batch.source.masked_fill(outside, BACKGROUND), target=target)
-
-
-def counted(batch: Batch, mask: Tensor) -> Tensor | None:
-    """Where a loss counts: in the mask, of the targets that exist; None where that is the mask itself."""
-    if batch.target_present is None:
-        return None
-    return mask * batch.target_present[:, :, None, None, None].to(mask)
 
 
 @settings
@@ -168,7 +161,7 @@ class Residual(TaskSettings):
     ] = False
 
     def build(self, earlier: Mapping[str, Method]) -> Task:
-        return ResidualTask(self, earlier[self.predictor].learner)
+        return ResidualTask(self, earlier[self.predictor].without_opponent)
 
     def check(self, stage: StageSettings, earlier: Mapping[str, StageSettings], where: str) -> None:
         predictor = earlier.get(self.predictor)
@@ -241,9 +234,9 @@ class ResidualTask(nn.Module, Task):
         with torch.set_grad_enabled(training and residual.predictor_weight > 0):
             base, features = self.predictor.predict(batch)
             base = base.float()
-        images = named(batch.source_names, batch.source)
+        images = channels_by_name(batch.source_names, batch.source)
         if residual.see_base:
-            bases = named(batch.target_names, base.detach(), "target")
+            bases = channels_by_name(batch.target_names, base.detach(), "target")
             images |= {f"base_{name}": image for name, image in bases.items()}
         features = tuple(feature.detach() for feature in features) if residual.asymmetry else ()
         problem = Problem(
@@ -260,7 +253,7 @@ class ResidualTask(nn.Module, Task):
         if residual.predictor_weight > 0:
             errors["predictor"] = residual.predictor_weight * residual.scale * (target - base).abs()
         x0 = problem.mask * (target - (base.detach() if residual.detach else base)) * residual.scale
-        return replace(problem, x0=x0, errors=errors, counted=counted(batch, problem.mask))
+        return replace(problem, x0=x0, errors=errors, x0_present=batch.target_present)
 
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:
         return required(problem.base) + problem.mask * x0 / self.residual.scale
@@ -276,7 +269,7 @@ class Latent(TaskSettings):
     )
 
     def build(self, earlier: Mapping[str, Method]) -> Task:
-        return LatentTask(earlier[self.autoencoder].net)  # type: ignore[arg-type]  # `check` has seen to it
+        return LatentTask(earlier[self.autoencoder].net)  # type: ignore[arg-type]  # see `check`
 
     def check(self, stage: StageSettings, earlier: Mapping[str, StageSettings], where: str) -> None:
         autoencoder = earlier.get(self.autoencoder)
@@ -317,7 +310,7 @@ class LatentTask(nn.Module, Task):
     @torch.no_grad()
     def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
         source, _ = self._moments(batch.source, batch.source_moments)
-        names = list(named(batch.source_names, batch.source))
+        names = list(channels_by_name(batch.source_names, batch.source))
         images = dict(zip(names, source.split(self.autoencoder.net.latent, dim=1), strict=True))
         height, width = batch.source.shape[-2:]
         problem = Problem(NetworkInput(images), torch.ones_like(source[:, :1]), size=(height, width))
@@ -325,10 +318,10 @@ class LatentTask(nn.Module, Task):
             return problem
         mean, log_variance = self._moments(required(batch.target), batch.target_moments)
         x0 = mean + noise.normal_like(mean) * (0.5 * log_variance).exp() * self.autoencoder.scale
-        exists = counted(batch, problem.mask)
-        if exists is not None:
-            exists = exists.repeat_interleave(self.autoencoder.net.latent, dim=1)
-        return replace(problem, x0=x0, counted=exists)
+        present = batch.target_present
+        if present is not None:
+            present = present.repeat_interleave(self.autoencoder.net.latent, dim=1)
+        return replace(problem, x0=x0, x0_present=present)
 
     @torch.no_grad()
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:

@@ -1,1 +1,4 @@
-"""Trained models at work: images from scans, case by case, and how likely the true ones are."""
+"""Synthesis with trained models, of a case or a folder of cases, and the likelihood of true images.
+
+Sampling belongs to diffusion, reading of scans to data; nothing here trains or computes a score.
+"""

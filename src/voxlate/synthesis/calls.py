@@ -1,11 +1,14 @@
-"""How often a network is evaluated: the one place where that is counted."""
+"""How often a network is evaluated, and how many patches are done."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
+
+PatchProgress = Callable[[int, int], None]
+"""Called with the patches done and all patches."""
 
 
 @dataclass
@@ -16,7 +19,7 @@ class Calls:
 
 
 @contextlib.contextmanager
-def counted(net: nn.Module) -> Iterator[Calls]:
+def count_calls(net: nn.Module) -> Iterator[Calls]:
     """Count the evaluations of `net` inside the block; its results stay as they are."""
     calls = Calls()
 

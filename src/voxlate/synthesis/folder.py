@@ -1,4 +1,4 @@
-"""Synthesis of case after case into a folder; done cases are kept, so that a stopped run goes on."""
+"""Synthesis of many cases into a folder; finished cases are kept, so that a stopped command resumes."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from voxlate.synthesis.model import COST, Model, Synthesised
 from voxlate.training.run import Run
 
 PICTURES = (".png", ".tif", ".tiff")
-Progress = Callable[[str, int, int], None]
+NamedProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Scans:
 def find_scans(
     inputs: list[str], model: Model, *, split: str | None = None, missing: list[str] | None = None, **layout: Any
 ) -> list[Scans]:
-    """What the user points at: `modality=path` pairs, a file or DICOM series, a case folder, or a cohort.
+    """The scans that the inputs name: `modality=path` pairs, a file or DICOM series, a case folder, or a cohort.
 
     missing: modalities to leave out although they are there (to complete them). Raises BadInput where nothing fits.
     """
@@ -67,7 +67,7 @@ def _named(inputs: list[str], model: Model, split: str | None, layout: Mapping[s
 
 
 def _is_one_scan(path: Path, layout: Mapping[str, Any]) -> bool:
-    """Whether a path is a file or a DICOM series, and not a folder whose series the preset chooses from."""
+    """Whether a path is a file or a DICOM series, not a folder of several series for a preset to choose from."""
     if not path.is_dir():
         return True
     by_series = layout.get("preset") is not None and load_preset(layout["preset"]).series
@@ -75,7 +75,7 @@ def _is_one_scan(path: Path, layout: Mapping[str, Any]) -> bool:
 
 
 def _recorded(model: Model, split: str | None) -> set[str]:
-    """The cases of a split as the run's own training split them, for cohorts without splits."""
+    """The cases of a split in the run's training, for cohorts without splits."""
     folder = model.origin if model.origin.is_dir() else model.origin.parent  # a weights file lies in its run
     provenance = Run(folder).provenance
     if split is None or not provenance.is_file():
@@ -84,12 +84,12 @@ def _recorded(model: Model, split: str | None) -> set[str]:
 
 
 def synthesise_cases(
-    model: Model, scans: list[Scans], out: Path, *, seed: int = 0, progress: Progress | None = None
+    model: Model, scans: list[Scans], out: Path, *, seed: int = 0, progress: NamedProgress | None = None
 ) -> list[Path]:
     """Write OUT/<case>/<modality>.nii.gz, <modality>_std.nii.gz and provenance.json for each case; give the folders."""
     if not scans:
         raise BadInput(f"{out}: expected cases to synthesise, found none. Check INPUT and --split.")
-    for one in scans:  # what cannot work is refused before the first hour, not after it
+    for one in scans:  # refuse what cannot work before the first case is made
         model.check_names(one.files, one.case)
     folders = []
     for number, one in enumerate(scans):
@@ -116,7 +116,7 @@ def _write(folder: Path, result: Synthesised, files: Mapping[str, Path]) -> None
     suffixes = {path.suffix.lower() for path in files.values()}
     for name, volume in [*result.volumes.items(), *((f"{name}_std", std) for name, std in result.std.items())]:
         write_volume(folder / f"{name}.nii.gz", volume)
-        if suffixes <= set(PICTURES):  # who gave pictures wants to look at one
+        if suffixes <= set(PICTURES):  # pictures in, pictures out
             write_volume(folder / f"{name}.png", volume)
     write_json(folder / "provenance.json", result.provenance)
 

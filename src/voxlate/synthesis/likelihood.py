@@ -1,8 +1,8 @@
-"""How likely the true images of a cohort are under a diffusion model, in bits per dimension."""
+"""The likelihood of a cohort's true images under a diffusion model, in bits per dimension."""
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,17 @@ from torch.nn.functional import one_hot
 from voxlate import __version__
 from voxlate.batch import Batch
 from voxlate.config import kind_of
-from voxlate.data.batches import batches_of, open_cohort, spread, whole_cases
-from voxlate.data.patches import Place
+from voxlate.data.batches import batches_of, evenly_spaced, open_cohort, whole_cases
 from voxlate.data.prepared import Cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
 from voxlate.files import write_json
+from voxlate.images.tiling import Triple
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe
-from voxlate.synthesis.calls import Calls, counted
+from voxlate.synthesis.calls import Calls, PatchProgress, count_calls
 from voxlate.training.run import load_method
 from voxlate.training.validate import find_device
-
-Progress = Callable[[int, int], None]
-Estimate = tuple[str, int | None]  # whose density is wanted, and the channel that is hidden for it
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ def likelihood(
     seed: int = 0,
     device: str = "auto",
     allow_code: bool = False,
-    progress: Progress | None = None,
+    progress: PatchProgress | None = None,
 ) -> Likelihood:
     """Bits per dimension of the true targets of a prepared cohort, given their sources, in float32.
 
@@ -74,7 +71,7 @@ def likelihood(
     ready = open_cohort(cohort)
     _check_spacing(ready, header)
     places = whole_cases(ready, recipe.data, split)
-    chosen = {case: list(spread(starts, slices or len(starts))) for case, starts in places.items()}
+    chosen = {case: list(evenly_spaced(starts, slices or len(starts))) for case, starts in places.items()}
     model = method.to(find_device(device))
     estimator = _Estimator(model, recipe, ready, batch or recipe.synth.batch, seed, tolerance)
     stated = {
@@ -95,7 +92,10 @@ def likelihood(
 
 
 def _estimates(
-    estimator: "_Estimator", chosen: Mapping[str, list[Place]], header: Mapping[str, Any], progress: Progress | None
+    estimator: "_Estimator",
+    chosen: Mapping[str, list[Triple]],
+    header: Mapping[str, Any],
+    progress: PatchProgress | None,
 ) -> dict[str, Any]:
     """The mean over cases of each density, and the cases themselves."""
     wanted = _wanted(estimator.recipe)
@@ -104,7 +104,7 @@ def _estimates(
     rows: list[dict[str, Any]] = []
     for name, hidden in wanted:
         begun, mine = time.monotonic(), []
-        with counted(estimator.model.net) as calls:
+        with count_calls(estimator.model.net) as calls:
             for case, starts in chosen.items():
                 bits: list[float | None] = []
                 for values in estimator.bits(case, starts, hidden):
@@ -129,7 +129,7 @@ class _Estimator:
     seed: int
     tolerance: float
 
-    def bits(self, case: str, starts: list[Place], hidden: int | None) -> Iterator[list[float | None]]:
+    def bits(self, case: str, starts: list[Triple], hidden: int | None) -> Iterator[list[float | None]]:
         """Bits per dimension of the patches of a case, batch by batch; None where no voxel is to be made."""
         device = next(self.model.parameters()).device
         places = [(case, start) for start in starts]
@@ -148,7 +148,8 @@ def _hide(batch: Batch, channel: int | None) -> Batch:
     return replace(batch, present=batch.present & ~one_hot(torch.tensor(channel), batch.present.shape[1]).bool())
 
 
-def _wanted(recipe: Recipe) -> list[Estimate]:
+def _wanted(recipe: Recipe) -> list[tuple[str, int | None]]:
+    """The targets whose density is wanted, each with the channel that is hidden for it."""
     if recipe.task.completes:
         return [(name, channel) for channel, name in enumerate(recipe.data.target)]
     return [(", ".join(recipe.data.target), None)]

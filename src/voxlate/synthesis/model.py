@@ -1,4 +1,4 @@
-"""From a trained model and a patient's scans to images on the scans' own grid, in physical units, with their spread."""
+"""Synthesis of a case by a trained model: images on the scans' own grid, in physical units, with their spread."""
 
 import json
 import time
@@ -39,12 +39,11 @@ from voxlate.images.tiling import (
 from voxlate.images.volume import Volume, read_volume
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges
-from voxlate.synthesis.calls import counted
+from voxlate.synthesis.calls import PatchProgress, count_calls
 from voxlate.training.run import file_hash, load_method, made_by
 from voxlate.training.validate import autocast, find_device
 
-Progress = Callable[[int, int], None]
-COST = ("network_calls", "seconds_per_slice", "device")  # what a synthesis took: no part of its plan
+COST = ("network_calls", "seconds_per_slice", "device")  # measured, so no part of the plan
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Synthesised:
 
 @dataclass(frozen=True)
 class Model:
-    """A trained method with everything it needs to read scans and to give images in physical units."""
+    """A trained method with its recipe, scales and units: makes images in physical units from scans."""
 
     method: Method
     recipe: Recipe
@@ -102,7 +101,7 @@ class Model:
         *,
         case: str = "case",
         seed: int = 0,
-        progress: Progress | None = None,
+        progress: PatchProgress | None = None,
         **options: Any,
     ) -> Synthesised:
         """Make the model's target modalities from scans {modality: volume or path}; "mask": a mask file, which wins.
@@ -119,7 +118,7 @@ class Model:
         preparation = model.preparation_for(volumes)
         # resized slices are measured after they are resized
         maps = {} if model.recipe.synth.slices.resize_to is not None else model.recipe.intensity
-        prepared = prepare_case(case, volumes, preparation, mask=mask, maps=maps, masked=model.recipe.masked)
+        prepared = prepare_case(case, volumes, preparation, mask=mask, maps=maps, masked=model.recipe.needs_mask)
         volumes.clear()
         begun = time.monotonic()
         mean, spread, calls = _run(model, prepared, case, seed, progress)
@@ -159,8 +158,8 @@ class Model:
 
     @property
     def scan_names(self) -> tuple[str, ...]:
-        """What is read of a case's scans: the sources, and a mask where the method works inside one."""
-        return (*self.recipe.data.source, *([MASK] if self.recipe.masked else []))
+        """The files of a case that are read: the sources, and a mask where the method works inside one."""
+        return (*self.recipe.data.source, *([MASK] if self.recipe.needs_mask else []))
 
     @property
     def preparation(self) -> Preparation:
@@ -178,7 +177,7 @@ class Model:
         )
 
     def preparation_for(self, scans: Collection[str]) -> Preparation:
-        """The training's, to be repeated; the first source takes the place of a fixed scan that is not there."""
+        """The training's; where its fixed scan is missing, the first source takes its place."""
         trained = self.preparation
         return trained if trained.fixed in scans else replace(trained, fixed=next(iter(scans)))
 
@@ -200,7 +199,7 @@ class Model:
         return return_to(made, first.grid)
 
     def plan(self, files: Mapping[str, Path | str], case: str, seed: int) -> dict[str, Any]:
-        """How a case's images will be made: model, options, seed, inputs; equal plans give equal images."""
+        """All that decides a case's images: model, options, seed, inputs; equal plans give equal images."""
         recipe = self.recipe
         options = {key: value for key, value in vars(recipe.synth).items() if key != "batch"}  # batch changes nothing
         plan = {
@@ -227,7 +226,7 @@ def load(run: Path | str, device: str = "auto", allow_code: bool = False) -> Mod
     if not recipe.method.makes_targets:
         raise BadInput(
             f"{run}: expected a model that makes {' and '.join(recipe.data.target)}, found '{recipe.title}', which "
-            "only repeats what it is given. Train a method that builds on it."
+            "only reconstructs its input. Train a method that builds on it."
         )
     weights = path / "weights.safetensors" if path.is_dir() else path
     where = find_device(device)
@@ -235,7 +234,7 @@ def load(run: Path | str, device: str = "auto", allow_code: bool = False) -> Mod
 
 
 def _run(
-    model: Model, prepared: PreparedCase, case: str, seed: int, progress: Progress | None
+    model: Model, prepared: PreparedCase, case: str, seed: int, progress: PatchProgress | None
 ) -> tuple[np.ndarray, np.ndarray | None, float]:
     """Mean and standard deviation [T, D, H, W] in network units, a few slices or one patch at a time.
 
@@ -245,7 +244,7 @@ def _run(
     plan, prepared = _plan(model, prepared)
     starts, count = plan.starts(), len(data.target)
     blend = Blend(plan.output_tiling, [BACKGROUND] * count + [0.0] * (count if synth.samples > 1 else 0))
-    with counted(model.method.net) as calls:
+    with count_calls(model.method.net) as calls:
         for begin in range(0, len(starts), synth.batch):
             chosen = starts[begin : begin + synth.batch]
             places = [plan.place(start) for start in chosen]
@@ -255,7 +254,7 @@ def _run(
                 for place, patch in zip(places, patches)
             ]
             noise = partial(Noise, seed, streams, tiles=_noise_tiles(plan, chosen))
-            for place, image in zip(places, _samples(model, collate(data, patches), noise, plan)):
+            for place, image in zip(places, _mean_and_sd(model, collate(data, patches), noise, plan)):
                 blend.add(image, place)
             if progress:
                 progress(begin + len(chosen), len(starts))
@@ -282,7 +281,7 @@ def _plan(model: Model, prepared: PreparedCase) -> tuple[SlicePlan, PreparedCase
         if last == first:
             return plan, prepared
         prepared = resize_case(prepared, slices.resize_to, (first, last), recipe.intensity)
-    mask = prepared.mask(recipe.data.source) if recipe.keeps_inside else None
+    mask = prepared.mask(recipe.data.source) if recipe.ignores_outside else None
     sides = [stage.net.multiple for stage in recipe.all_stages]
     return fit_to_mask(plan, mask, max(sides), recipe.data.centred, slices.crop, recipe.data.patch[1:]), prepared
 
@@ -308,13 +307,13 @@ def _streams(synth: Synthesis, case: str, z: int, spacing_mm: float) -> dict[int
     return {stable_id(case, other, 0, 0): weight for other, weight in synth.noise.streams(z, spacing_mm).items()}
 
 
-def _samples(model: Model, batch: Batch, noise: Callable[[int], Noise], plan: SlicePlan) -> np.ndarray:
+def _mean_and_sd(model: Model, batch: Batch, noise: Callable[[int], Noise], plan: SlicePlan) -> np.ndarray:
     """Mean and, where there are several samples, standard deviation (ddof = 1): [B, T or 2T, D, H, W]."""
     synth: Synthesis = model.recipe.synth
     batch = batch.to(model.device)
     mean, squares = torch.zeros(()), torch.zeros(())
     for sample in range(synth.samples):
-        image = _one(model, batch, noise(sample), plan)
+        image = _one_sample(model, batch, noise(sample), plan)
         step = image - mean
         mean = mean + step / (sample + 1)
         squares = squares + step * (image - mean)  # Welford 1962
@@ -323,8 +322,8 @@ def _samples(model: Model, batch: Batch, noise: Callable[[int], Noise], plan: Sl
     return made
 
 
-def _one(model: Model, batch: Batch, noise: Noise, plan: SlicePlan) -> Tensor:
-    """One sample [B, T, D, H, W] as the volume has it, clipped only there: splines overshoot."""
+def _one_sample(model: Model, batch: Batch, noise: Noise, plan: SlicePlan) -> Tensor:
+    """One sample [B, T, D, H, W] at the volume's resolution; clipped after resizing, because splines overshoot."""
     synth = model.recipe.synth
     with torch.inference_mode(), autocast(model.device, model.recipe.train.precision):
         image = model.method.synthesise(batch, noise, synth).float()

@@ -87,7 +87,7 @@ class Log:
             self.board.flush()
 
     def _drop_after(self, step: int) -> None:
-        """A killed run logged steps that it never saved; it does them again, so their lines go."""
+        """Remove lines of steps that a killed run logged but never saved, since it repeats those steps."""
         if not self.log.exists():
             return
         kept = []

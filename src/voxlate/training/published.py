@@ -29,7 +29,7 @@ from voxlate.nets.xmodality.parts import Attention, Backbone, Conv, Dense
 from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import UViT
 from voxlate.recipe import Recipe
-from voxlate.training.run import Run, begin, made_by, save_weights
+from voxlate.training.run import Run, begin_run, made_by, save_weights
 
 SCOPES = {  # of our classes; modules of others are no scopes: their parts count as their owner's
     **{name: name for name in ("Conv", "Dense", "RMSNorm", "GroupNorm", "LayerNorm", "Block", "ResNetBlock", "SwiGLU")},
@@ -113,7 +113,7 @@ def import_run(weights: Path | str, out: Path | str, changes: Mapping[str, str] 
     with weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     origin = {"file": weights.name, "sha256": digest, "format": "xmodality (flax)"}
-    run = begin(out, made, f"# Imported from {weights.name} (sha256 {digest}).\n", {"imported": origin})
+    run = begin_run(out, made, f"# Imported from {weights.name} (sha256 {digest}).\n", {"imported": origin})
     save_weights(run.weights(), method, {**_header(made, method), "imported": origin})
     return run
 

@@ -56,7 +56,7 @@ class Run:
         return self.folder / ("weights.safetensors" if stage == "final" else f"weights.{stage}.safetensors")
 
 
-def begin(folder: Path, recipe: Recipe, head: str, data: dict[str, Any]) -> Run:
+def begin_run(folder: Path, recipe: Recipe, head: str, data: dict[str, Any]) -> Run:
     """Make the folder of a new run, or open the one that is there if it is the same recipe on the same data.
 
     head: comment lines for recipe.toml; data: what the cohort is (its hash and splits). Raises BadInput where the
@@ -107,7 +107,7 @@ def made_by() -> dict[str, Any]:
     return {"voxlate": voxlate.__version__, "python": platform.python_version(), **packages, "notice": NOTICE}
 
 
-def describe(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int, seconds: float) -> dict[str, Any]:
+def weights_header(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int, seconds: float) -> dict[str, Any]:
     """The header of a weights file: all that synthesis needs in addition to the tensors."""
     scales = {name: cohort.target_scale(recipe.intensity[name], name) for name in recipe.data.target}
     plain = to_dict(recipe)
@@ -214,7 +214,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read what a stopped training left; nothing but tensors and plain values is accepted from the file."""
+    """Read the state of a stopped training; only tensors and plain values are accepted from the file."""
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # the reader raises many kinds for a file that is cut or foreign

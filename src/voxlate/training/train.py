@@ -1,4 +1,4 @@
-"""One loop for every method: batches in, weights out, and the same command goes on where it stopped."""
+"""The training loop of every method; the same command resumes a stopped run."""
 
 import contextlib
 import copy
@@ -22,19 +22,19 @@ from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput, Stopped
 from voxlate.methods.method import Method
 from voxlate.nets.cpu import keep_freed_memory
-from voxlate.recipe import FullStage, Recipe, Training, fixed_ranges, up_to
+from voxlate.recipe import FullStage, Recipe, Training, fixed_ranges, stage_recipe
+from voxlate.training.learner import Epochs, Learner, start_from, train_only, update_average
 from voxlate.training.log import Log, StepCallback
-from voxlate.training.optimiser import Epochs, Learner, average, move_only, start_from
 from voxlate.training.run import (
     Run,
-    begin,
-    describe,
+    begin_run,
     file_hash,
     load_state,
     load_weights,
     reuse_weights,
     save_state,
     save_weights,
+    weights_header,
 )
 from voxlate.training.validate import autocast, find_device, validate, validation_items
 
@@ -52,7 +52,7 @@ def train(
     device: str = "auto",
     progress: StepCallback | None = None,
 ) -> Run:
-    """Train every stage of a recipe on a prepared cohort into a run folder; a stopped run goes on bit by bit the same.
+    """Train every stage of a recipe on a prepared cohort into a run folder; a stopped run resumes bit for bit.
 
     head: comment lines for the run's recipe.toml; start: weights that the last stage begins from instead of random
     ones; reuse: other runs, from which earlier stages are taken that are the same, data and seed included.
@@ -63,9 +63,9 @@ def train(
     cohort = open_cohort(data)
     accelerator = Accelerator(cpu=find_device(device).type == "cpu")
     jobs = [_Job(recipe, stage, cohort, accelerator) for stage in recipe.all_stages]
-    _refuse_early(recipe, jobs)
+    _check_stages(recipe, jobs)
     about = {"cohort": file_hash(Path(data) / "cohort.json"), "start": file_hash(start) if start else None}
-    run = begin(out, recipe, head, {**about, "splits": cohort.splits})
+    run = begin_run(out, recipe, head, {**about, "splits": cohort.splits})
     if accelerator.is_main_process and not run.naive.exists():
         naive.fit_cohort(cohort, recipe.data.source, recipe.data.target, fixed_ranges(recipe)).save(run.naive)
     accelerator.wait_for_everyone()
@@ -73,9 +73,9 @@ def train(
     for job in jobs:
         torch.manual_seed(job.seed)
         name = job.stage.name
-        method, started = _fresh(job.stage, earlier)
+        method, started = _initial_method(job.stage, earlier)
         if name != "final" and not run.weights(name).exists():
-            reuse_weights(run, [Run(Path(other)) for other in reuse], up_to(recipe, name), name)
+            reuse_weights(run, [Run(Path(other)) for other in reuse], stage_recipe(recipe, name), name)
         if run.weights(name).exists():
             load_weights(method, run.weights(name))
         else:
@@ -134,11 +134,11 @@ class _Job:
         return DataLoader(batches, batch_size=None, sampler=order, num_workers=workers, prefetch_factor=ahead)
 
 
-def _refuse_early(recipe: Recipe, jobs: Sequence[_Job]) -> None:
-    """Raise BadInput for what cannot work before the first hour of training, not after it."""
+def _check_stages(recipe: Recipe, jobs: Sequence[_Job]) -> None:
+    """Build every stage once, and raise BadInput for what cannot work, before the first step is trained."""
     cohort = jobs[0].cohort
     name = cohort.made.get("mask_from")
-    if recipe.masked and name is not None and name not in recipe.data.source:
+    if recipe.needs_mask and name is not None and name not in recipe.data.source:
         raise BadInput(
             f"{cohort.folder}: expected a mask found in {' or '.join(recipe.data.source)}, which a model is given to "
             f"synthesise, found the brain of {name}. Prepare it with --mask-from {recipe.data.source[0]}."
@@ -146,16 +146,16 @@ def _refuse_early(recipe: Recipe, jobs: Sequence[_Job]) -> None:
     earlier: dict[str, Method] = {}
     for job in jobs:
         job.batches()
-        earlier[job.stage.name], _ = _fresh(job.stage, earlier)
+        earlier[job.stage.name], _ = _initial_method(job.stage, earlier)
 
 
-def _fresh(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Method, str]:
-    """The method that a stage begins with, and a sentence where that is not all random."""
+def _initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Method, str]:
+    """The untrained method of a stage, and a sentence for the log where not all its weights are random."""
     method, started = stage.build(earlier), ""
     if stage.start_from is not None:
         started = start_from(method, earlier[stage.start_from], stage.start_from)
     if stage.train.only is not None:
-        move_only(method, stage.train.only)
+        train_only(method, stage.train.only)
     return method, started
 
 
@@ -172,13 +172,13 @@ def _train_stage(job: _Job, run: Run, method: Method, started: str, progress: St
     if started and learner.step == 0:
         log.add_start(started)
     with _stop_signal() as stop:
-        while learner.step < options.steps and not _enough(learner, options):
+        while learner.step < options.steps and not _stops_early(learner, options):
             losses = _step(learner, parallel, options, job.seed, batches, device)
-            average(learner.averaged, method, options.ema, learner.step)
+            update_average(learner.averaged, method, options.ema, learner.step)
             learner.step += 1
             learner.seconds = log.add_step(learner.step, losses)
-            _count(learner, losses, job.accelerator)
-            last = learner.step == options.steps or _enough(learner, options)
+            _add_to_epoch(learner, losses, job.accelerator)
+            last = learner.step == options.steps or _stops_early(learner, options)
             if main and (last or (options.validate_every and learner.step % options.validate_every == 0)):
                 picture = run.folder / "validation" / f"{stage.name}_{learner.step:07d}.png"
                 scores = validate(learner.averaged, items, job.recipe, stage, device, picture)
@@ -192,7 +192,7 @@ def _train_stage(job: _Job, run: Run, method: Method, started: str, progress: St
     method = learner.averaged if options.ema else learner.method
     method.finish(batch.to(device) for batch in items)
     if main:  # the averaged weights as a whole model; the state stays until the next stage writes its own
-        header = describe(up_to(job.recipe, stage.name), method, job.cohort, learner.step, learner.seconds)
+        header = weights_header(stage_recipe(job.recipe, stage.name), method, job.cohort, learner.step, learner.seconds)
         save_weights(run.weights(stage.name), method, header)
     job.accelerator.wait_for_everyone()
     return method
@@ -201,7 +201,7 @@ def _train_stage(job: _Job, run: Run, method: Method, started: str, progress: St
 def _learner(method: Method, options: Training, device: torch.device, epoch_steps: int) -> Learner:
     method.to(device).train()
     averaged = copy.deepcopy(method).requires_grad_(False).eval()
-    optimisers = {turn: options.optimiser.build(method.trained(turn)) for turn in method.turns}
+    optimisers = {turn: options.optimiser.build(method.parameters_of(turn)) for turn in method.turns}
     long = device.type == "cuda" or options.steps > 20_000  # compiling takes half a minute on a CPU, and gains 4-20 %
     if long if options.compile is None else options.compile:
         method.net.compile()
@@ -221,7 +221,7 @@ def _step(
     rate = options.optimiser.lr * options.optimiser.factor(learner.step, options.steps)
     progress, calls = learner.step / options.steps, 0
     for turn, repeats in learner.method.turns.items():
-        if not learner.method.moves(turn, progress):  # its batches stay unused: each step has its own
+        if not learner.method.takes_turn(turn, progress):  # skip its batches: those of a step depend on the step alone
             calls += sum(1 for _ in itertools.islice(batches, repeats * options.accumulate))
             continue
         optimiser = learner.optimisers[turn]
@@ -239,21 +239,21 @@ def _step(
                 (parts["total"] / options.accumulate).backward()
                 calls += 1
             if options.clip_norm:
-                nn.utils.clip_grad_norm_(list(learner.method.trained(turn)), options.clip_norm)
+                nn.utils.clip_grad_norm_(list(learner.method.parameters_of(turn)), options.clip_norm)
             optimiser.step()
         losses[turn] = {name: value.detach() for name, value in parts.items()}
     return losses
 
 
-def _count(learner: Learner, losses: Mapping[str, Mapping[str, torch.Tensor]], accelerator: Accelerator) -> None:
-    """Add a step's loss, of the turn that makes images, to its epoch; all processes then know the same loss."""
+def _add_to_epoch(learner: Learner, losses: Mapping[str, Mapping[str, torch.Tensor]], accelerator: Accelerator) -> None:
+    """Add a step's loss, of the turn that makes images, to its epoch, with one mean loss in all processes."""
     *_, made = losses.values()
     if learner.epochs.add(made["total"]) and accelerator.num_processes > 1:
         loss = torch.tensor(learner.epochs.losses[-1], device=accelerator.device)
         learner.epochs.losses[-1] = accelerator.reduce(loss, "mean").item()
 
 
-def _enough(learner: Learner, options: Training) -> bool:
+def _stops_early(learner: Learner, options: Training) -> bool:
     """Whether the recipe's rule ends the training; the losses alone decide, so a restart decides the same."""
     return options.stop is not None and options.stop.reached(learner.epochs.losses)
 

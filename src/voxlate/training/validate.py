@@ -1,4 +1,4 @@
-"""How a training is doing on cases that it does not learn from: the same examples and the same noise every time."""
+"""Loss and error on validation cases: the same items and the same noise every time."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,11 +16,11 @@ from voxlate.images.pictures import montage
 from voxlate.methods.method import Method
 from voxlate.recipe import FullStage, Recipe
 
-SEED = 1234  # never a recipe's business: validations of all runs see the same noise
+SEED = 1234  # no setting: validations of all runs see the same noise
 
 
 def find_device(name: str) -> torch.device:
-    """The device called auto (a GPU if there is one), cpu or cuda; raises BadInput where this machine has none such."""
+    """The device called auto (a GPU if there is one), cpu or cuda; raises BadInput where this machine lacks it."""
     gpu = torch.cuda.is_available()
     if name not in ("auto", "cpu", "cuda") or (name == "cuda" and not gpu):
         there = "cpu and cuda" if gpu else "cpu alone"
@@ -45,7 +45,7 @@ def validation_items(recipe: Recipe, stage: FullStage, cohort: Cohort) -> list[B
 def validate(
     method: Method, batches: Iterable[Batch], recipe: Recipe, stage: FullStage, device: torch.device, picture: Path
 ) -> dict[str, float]:
-    """Mean loss and mean absolute error of syntheses (network units), noise fixed; draws the first ones."""
+    """Mean loss and mean absolute error of syntheses (network units), noise fixed; writes a picture of the first."""
     losses, errors, rows = [], [], []
     for batch in batches:
         batch = batch.to(device)

@@ -1,4 +1,4 @@
-"""What a training changes: weights, their running average, the optimisers, and the losses of its epochs."""
+"""The state of a training: weights, their running average, the optimisers, and the losses of its epochs."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,7 @@ from voxlate.methods.method import Method
 class Epochs:
     """Mean loss of each epoch so far, and the sum of the one that runs.
 
-    steps: of an epoch; 0 where nobody asks for its loss.
+    steps: of an epoch; 0 where its loss is not needed.
     """
 
     steps: int
@@ -23,7 +23,7 @@ class Epochs:
     count: int = 0
 
     def add(self, loss: Tensor) -> bool:
-        """Add a step's loss; returns whether that ended an epoch. Only then is the device waited for."""
+        """Add a step's loss; returns whether that ended an epoch. Only then does it wait for the device."""
         if not self.steps:
             return False
         loss = loss.detach().double()
@@ -45,7 +45,7 @@ class Epochs:
 
 @dataclass
 class Learner:
-    """All that a training changes; it is in state.pt, and nothing else is."""
+    """All that a training changes, and the whole of state.pt."""
 
     method: Method
     averaged: Method
@@ -71,7 +71,7 @@ class Learner:
 
 
 @torch.no_grad()
-def average(into: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+def update_average(into: nn.Module, model: nn.Module, decay: float, step: int) -> None:
     """Move the running average of weights one step; early steps count more, so that it forgets the start.
 
     Buffers are copied. Source of the ramp (1 + n) / (10 + n): Abadi et al., TensorFlow's ExponentialMovingAverage.
@@ -88,27 +88,27 @@ def start_from(method: Method, earlier: Method, name: str) -> str:
 
     Raises BadInput where a weight has no place of its name and shape.
     """
-    here, there = method.learner.state_dict(), earlier.learner.state_dict()
+    here, there = method.without_opponent.state_dict(), earlier.without_opponent.state_dict()
     for key, tensor in there.items():
         if key not in here or here[key].shape != tensor.shape:
             found = tuple(here[key].shape) if key in here else "none"
             raise BadInput(
                 f"start_from = '{name}': expected a place for each of its weights, found {found} for '{key}' of shape "
-                f"{tuple(tensor.shape)}. Make the networks alike, but for what is new."
+                f"{tuple(tensor.shape)}. Make the networks alike except for new parts."
             )
-    method.learner.load_state_dict({**here, **there})
+    method.without_opponent.load_state_dict({**here, **there})
     fresh = len(here) - len(there)
     return f"started from the weights of stage '{name}': {len(there)} tensors copied, {fresh} fresh"
 
 
-def move_only(method: Method, part: str) -> None:
-    """Freeze all weights of the images' maker whose dotted name lacks a part; raises BadInput where none is left."""
+def train_only(method: Method, part: str) -> None:
+    """Freeze the weights whose dotted name lacks a part, critics apart; raises BadInput where none is left to train."""
     moving = 0
-    for name, parameter in method.learner.named_parameters():
+    for name, parameter in method.without_opponent.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and f".{part}." in f".{name}.")
         moving += parameter.requires_grad
     if not moving:
-        names = sorted({one for name, _ in method.learner.named_parameters() for one in name.split(".")[:-1]})
+        names = sorted({one for name, _ in method.without_opponent.named_parameters() for one in name.split(".")[:-1]})
         raise BadInput(
             f"train.only: expected a part of the weights' names ({', '.join(names[:12])}, …), found '{part}', which is "
             "in none that may move. Change it."
