@@ -70,7 +70,7 @@ def test_the_fixed_scan_chooses_the_grid_also_without_registration(pair, tmp_pat
 
 def test_beyond_the_moving_scan_nothing_is_masked(pair, tmp_path, monkeypatch) -> None:
     known_step(monkeypatch, SHIFT_RAS + np.array([0, 0, 3]))  # the three topmost slices of the ct lie beyond the tof
-    monkeypatch.setattr(module.Pair, "compare", similarities_are(1.1, 1.2))
+    monkeypatch.setattr(module.CoarsePair, "compare", similarities_are(1.1, 1.2))
     cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1)
     assert not cohort.mask("a")[9:].any()
     assert cohort.mask("a")[2:9].any()
@@ -85,7 +85,7 @@ def similarities_are(*similarities: float):
 
 def test_a_registration_that_does_harm_is_undone_and_similarities_are(pair, tmp_path, monkeypatch) -> None:
     known_step(monkeypatch, SHIFT_RAS)
-    monkeypatch.setattr(module.Pair, "compare", similarities_are(1.2, 1.1))
+    monkeypatch.setattr(module.CoarsePair, "compare", similarities_are(1.2, 1.1))
     cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1)
     by_header = prepare(pair, tmp_path / "header", resample=True, fixed="ct", workers=1)
     assert np.array_equal(cohort.volume("a", "tof").data, by_header.volume("a", "tof").data)

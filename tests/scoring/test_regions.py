@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from voxlate.report.page import report
 from voxlate.scoring.distances import frechet, kernel_distance, with_error
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.features import Texture
-from voxlate.scoring.metrics import dice, mae, psnr, ssim
+from voxlate.scoring.metrics import mae, psnr, ssim
 from voxlate.scoring.regions import regions_from
 
 
@@ -174,11 +173,6 @@ def printed(scores):
     console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(scores.table())
     return " ".join(console.export_text().split())
-
-
-def test_overlap_of_masks():
-    assert dice([1, 1, 0, 0], [1, 0, 1, 0]) == 0.5
-    assert math.isnan(dice([0, 0], [0, 0]))
 
 
 # distances

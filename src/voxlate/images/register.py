@@ -21,6 +21,7 @@ from voxlate.files import whole_file
 from voxlate.images.formats import LPS_TO_RAS, load_simpleitk
 from voxlate.images.grid import Grid, resample, with_spacing
 from voxlate.images.mask import foreground
+from voxlate.images.similarity import dice, mutual_information
 from voxlate.images.volume import Volume
 
 RegistrationMethod = Literal["rigid", "affine", "bspline", "ants"]
@@ -80,7 +81,7 @@ def register(moving: Volume, fixed: Volume, method: RegistrationMethod) -> Regis
             )
     itk = simpleitk()
     with _one_thread():
-        pair = Pair(coarse(moving), coarse(fixed))
+        pair = CoarsePair(coarse(moving), coarse(fixed))
         found: Transform = itk.Transform(3, itk.sitkIdentity)
         kept: RegistrationMethod | Literal["none"] = "none"
         after = before = pair.compare(found)
@@ -179,7 +180,7 @@ def coarse(volume: Volume) -> Volume:
     return resample(smooth, with_spacing(grid, (depth, height, width)))
 
 
-class Pair:
+class CoarsePair:
     """Two coarse scans with what all stages need of them."""
 
     def __init__(self, moving: Volume, fixed: Volume) -> None:
@@ -200,8 +201,11 @@ class Pair:
         moving = apply_transform(self.moving, grid, transform).data[0]
         outline = dataclasses.replace(self.moving, data=self.bodies[0][None].astype(np.float32))
         body = apply_transform(outline, grid, transform, order=0, fill=0.0).data[0] > 0
-        information = mutual_information(moving[shared], self.fixed.data[0][shared], *self.ranges)
-        return Similarity(information, dice(body, self.bodies[1]), float(shared.mean()))
+        information = mutual_information(moving[shared], self.fixed.data[0][shared], *self.ranges, BINS)
+        bodies = dice(body, self.bodies[1])
+        return Similarity(
+            1.0 if np.isnan(information) else information, 0.0 if np.isnan(bodies) else bodies, float(shared.mean())
+        )
 
     def folds(self, transform: Transform) -> bool:
         """Whether a transform turns some voxel inside out, or blows it up or down beyond what bodies do."""
@@ -221,26 +225,7 @@ def _range(volume: Volume) -> tuple[float, float]:
     return (low, high) if low < high else (float(volume.data.min()), float(volume.data.max()))
 
 
-def mutual_information(
-    a: np.ndarray, b: np.ndarray, range_a: tuple[float, float], range_b: tuple[float, float]
-) -> float:
-    """Normalised mutual information of paired values, 1 to 2, on BINS² bins; beyond a range the last bin counts."""
-    joint, _, _ = np.histogram2d(a.clip(*range_a).ravel(), b.clip(*range_b).ravel(), BINS, (range_a, range_b))
-    whole, parts = _entropy(joint), _entropy(joint.sum(axis=0)) + _entropy(joint.sum(axis=1))
-    return parts / whole if whole > 0 else 1.0
-
-
-def _entropy(counts: np.ndarray) -> float:
-    share = counts[counts > 0] / counts.sum()
-    return float(-(share * np.log(share)).sum())
-
-
-def dice(a: np.ndarray, b: np.ndarray) -> float:
-    """Twice the common part of two masks over the sum of both; 0 where both are empty."""
-    return float(2 * (a & b).sum() / max(1, a.sum() + b.sum()))
-
-
-def _rigid(pair: Pair, start: Transform) -> Transform | None:
+def _rigid(pair: CoarsePair, start: Transform) -> Transform | None:
     """The best of several starts: the headers', the boxes' centres, the bodies' centres."""
     itk = simpleitk()
     fixed, moving = pair.fixed.grid, pair.moving.grid
@@ -255,7 +240,7 @@ def _rigid(pair: Pair, start: Transform) -> Transform | None:
     return _linear(pair, max(found)[2], (2, 1)) if found else None
 
 
-def _affine(pair: Pair, start: Transform) -> Transform | None:
+def _affine(pair: CoarsePair, start: Transform) -> Transform | None:
     itk = simpleitk()
     begin = itk.AffineTransform(3)
     if start.GetName() == "Euler3DTransform":
@@ -268,7 +253,7 @@ def _affine(pair: Pair, start: Transform) -> Transform | None:
     return _linear(pair, begin, (2, 1))
 
 
-def _linear(pair: Pair, begin: Transform, levels: tuple[int, ...]) -> Transform | None:
+def _linear(pair: CoarsePair, begin: Transform, levels: tuple[int, ...]) -> Transform | None:
     """Optimise `begin`, which keeps its kind (rigid or affine)."""
     registration = _registration(pair, levels)
     # a line search: steps of a fixed length stop early or walk off into another valley
@@ -281,7 +266,7 @@ def _linear(pair: Pair, begin: Transform, levels: tuple[int, ...]) -> Transform 
     return None if found is None else type(begin)(found)
 
 
-def _bspline(pair: Pair, start: Transform, knots_mm: float, level: int) -> Transform | None:
+def _bspline(pair: CoarsePair, start: Transform, knots_mm: float, level: int) -> Transform | None:
     """A free-form deformation by cubic splines before what was found so far. Source: Rueckert et al. 1999.
 
     The moving scan is resampled by `start` first, because ITK gives no derivative through an earlier spline. Optimising
@@ -299,7 +284,7 @@ def _bspline(pair: Pair, start: Transform, knots_mm: float, level: int) -> Trans
     return None if found is None else itk.CompositeTransform([start, found])
 
 
-def _ants(pair: Pair, start: Transform) -> Transform | None:
+def _ants(pair: CoarsePair, start: Transform) -> Transform | None:
     """Symmetric diffeomorphic registration of ANTs after what was found so far. Source: Avants et al. 2008."""
     try:
         import ants
@@ -327,7 +312,7 @@ def _ants(pair: Pair, start: Transform) -> Transform | None:
         return itk.CompositeTransform([linear, itk.DisplacementFieldTransform(warp)])
 
 
-def _registration(pair: Pair, levels: tuple[int, ...]) -> Any:
+def _registration(pair: CoarsePair, levels: tuple[int, ...]) -> Any:
     """A registration by Mattes' mutual information at SAMPLES points of each level.
 
     Shrinking leaves PYRAMID_VOXELS along each axis.
@@ -360,7 +345,7 @@ def _run(registration: Any, moving: Any, fixed: Any) -> Transform | None:
     )
 
 
-Stage = Callable[[Pair, Transform], Transform | None]
+Stage = Callable[[CoarsePair, Transform], Transform | None]
 _LINEAR: tuple[tuple[RegistrationMethod, Stage], ...] = (("rigid", _rigid), ("affine", _affine))
 _STAGES: dict[RegistrationMethod, tuple[tuple[RegistrationMethod, Stage], ...]] = {
     "rigid": _LINEAR[:1],

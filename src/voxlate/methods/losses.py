@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from voxlate.images.ssim import RADIUS, SIGMA, ssim_map
+from voxlate.images.similarity import RADIUS, SIGMA, ssim_map
 
 STRIDE, RANGE = 3, 2.0  # windows overlap by 8 of 11 pixels, so every third is enough; network units span 2
 

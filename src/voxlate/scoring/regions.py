@@ -15,6 +15,7 @@ from voxlate.errors import BadInput
 from voxlate.images.grid import canonical, same_grid
 from voxlate.images.mask import brain, clearest, foreground
 from voxlate.images.ranges import Range, range_for
+from voxlate.images.similarity import dice
 from voxlate.images.volume import Volume, read_volume, unit_of
 from voxlate.scoring import metrics
 
@@ -176,7 +177,7 @@ def region_scores(
         "mae": metrics.mae(truth, other, inside) if some else math.nan,
     }
     if overlap is not None:
-        found |= {"dice": metrics.dice(inside, overlap), "volume": voxel_ml * float(overlap.sum())}
+        found |= {"dice": dice(inside, overlap), "volume": voxel_ml * float(overlap.sum())}
         found["volume_error"] = abs(found["volume"] - found["truth_volume"])
     return {f"{name}.{key}": value for key, value in found.items()}
 
