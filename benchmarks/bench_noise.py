@@ -68,11 +68,16 @@ def main() -> None:
     synth = model.recipe.synth
     for samples in chosen.samples:
         for noise in ({"kind": "independent"}, *lengths, {"kind": "shared"}):
-            told: dict[str, Any] = {"noise": noise, "samples": samples, "sampler": synth.sampler, "steps": synth.steps}
-            asked = told | {"seed": chosen.seed, "run": str(chosen.run), "split": chosen.split, "mask": chosen.mask}
-            if any(asked.items() <= row.items() for row in found):
+            options: dict[str, Any] = {
+                "noise": noise,
+                "samples": samples,
+                "sampler": synth.sampler,
+                "steps": synth.steps,
+            }
+            row = options | {"seed": chosen.seed, "run": str(chosen.run), "split": chosen.split, "mask": chosen.mask}
+            if any(row.items() <= old.items() for old in found):
                 continue
-            found.append(asked | measure(model.with_options(noise=noise, samples=samples), chosen, console))
+            found.append(row | measure(model.with_options(noise=noise, samples=samples), chosen, console))
             write_json(chosen.out, found)
     show(found, console)
     console.print(f"written to {chosen.out}")

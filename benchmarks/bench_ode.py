@@ -1,4 +1,4 @@
-"""Our RK45 beside scipy's on the probability-flow ODE of a trained model: the same picture, and how long each takes.
+"""Our RK45 next to scipy's on the probability-flow ODE of a trained model: the same picture, and how long each takes.
 
 python benchmarks/bench_ode.py RUN COHORT [--split val] [--slices 2] [--tolerance 1e-7]     writes bench/ode.json
 Both see float32 networks and one slice at a time; scipy keeps its state in float64. A target of paper 002's issue: the

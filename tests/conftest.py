@@ -18,10 +18,10 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of development scans beside the project; tests that need it skip where it is absent."""
+    """The folder of development scans next to the project; tests that need it skip where it is absent."""
     folder = Path(__file__).resolve().parents[2] / "shared"
     if not (folder / "data").is_dir():
-        pytest.skip(f"the development scans are not here (no folder '{folder.name}' beside the project)")
+        pytest.skip(f"the development scans are not here (no folder '{folder.name}' next to the project)")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""README.md promises commands; each exists, takes the options it is shown with, and ships what it names."""
+"""README.md promises commands; each exists, takes the options it is used with, and ships what it names."""
 
 import re
 import shlex

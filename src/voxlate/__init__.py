@@ -10,7 +10,7 @@ __all__ = ["__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """`voxlate.load(run)` opens a trained model; torch is only imported when it is asked for."""
+    """`voxlate.load(run)` opens a trained model; torch is imported only then."""
     if name == "load":
         from voxlate.synthesis.model import load
 

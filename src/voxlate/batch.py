@@ -1,4 +1,4 @@
-"""What flows from the data to a method and from a method to a network."""
+"""The batch that methods get from the data, and the stable ids of its items."""
 
 import dataclasses
 import hashlib

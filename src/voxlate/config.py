@@ -78,8 +78,8 @@ def _plain(value: Any, inner: Any) -> Any:
 
 
 def imported(name: str) -> Any:
-    """What "my_package.my_module:MyNet" names; raises BadInput where there is no such package or name."""
-    if not IMPORT.fullmatch(name):  # what `imports` does not list is never imported
+    """The object that "my_package.my_module:MyNet" names; raises BadInput where there is no such package or name."""
+    if not IMPORT.fullmatch(name):  # nothing is imported that `imports` does not list
         raise BadInput(f'expected "module:name", in plain letters, found {name!r}. Change it.')
     module, _, attribute = name.partition(":")
     try:
@@ -99,7 +99,7 @@ def imports(values: Any) -> list[str]:
 
 
 def kind_of(settings_object: Any) -> str:
-    """What a recipe calls the class of some settings: its kind, or "module:Class" where it is not the package's own."""
+    """The name of a settings class in recipes: its kind, or "module:Class" where it is not the package's own."""
     cls = type(settings_object)
     return str(cls.kind) if _is_own(cls) else f"{cls.__module__}:{cls.__qualname__}"
 
@@ -136,7 +136,7 @@ def _sentence(kind: Any, error: Any) -> str:
             owner = known[part]
     name, message, found = ".".join(path), error["msg"], error.get("input")
     if isinstance(own := error.get("ctx", {}).get("error"), BadInput):
-        return str(own)  # the settings class has said it better
+        return str(own)  # the settings class states it more precisely
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return _unknown(name, path[-1], owner)
     if error["type"] in ("missing", "missing_argument"):

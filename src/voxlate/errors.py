@@ -1,4 +1,4 @@
-"""What a user can mend, and what a user asked for."""
+"""Errors that users can fix, and the stop that they asked for."""
 
 
 class BadInput(ValueError):

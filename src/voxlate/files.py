@@ -15,7 +15,7 @@ from voxlate.errors import BadInput
 
 @contextlib.contextmanager
 def whole_file(path: Path | str) -> Iterator[Path]:
-    """Give a temporary path beside `path`, and rename it to `path` once the block has written it.
+    """Give a temporary path next to `path`, and rename it to `path` once the block has written it.
 
     The temporary name ends with the name of `path`, so writers that look at the suffix still work.
     Raises BadInput where the disk is full or the folder cannot be written; nothing is left behind then.

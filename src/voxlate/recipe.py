@@ -1,4 +1,4 @@
-"""Recipes: one TOML per result that says everything a run depends on."""
+"""Recipes: one TOML per result with everything that a run depends on."""
 
 import dataclasses
 import json

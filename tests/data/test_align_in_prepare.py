@@ -56,7 +56,7 @@ def test_heads_are_aligned_by_their_plain_ct_where_nothing_else_is_said(askew, t
 
 
 @pytest.mark.parametrize("sources", [["ncct"], ["cta1", "ncct"]])
-def test_synthesis_works_on_the_straight_head_and_answers_on_the_scans_own_grid(askew, sources: list[str]) -> None:
+def test_synthesis_works_on_the_straight_head_and_gives_images_on_the_scans_own_grid(askew, sources: list[str]) -> None:
     """The network gives its source back, so the answer is the scan but for two interpolations."""
 
     seen = []

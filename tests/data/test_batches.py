@@ -11,7 +11,7 @@ from voxlate.batch import Batch, stable_id
 from voxlate.data.augment import AugmentSettings
 from voxlate.data.batches import Batches, Cohort, DataSettings, validation_batches
 from voxlate.data.case import PreparedCase
-from voxlate.data.patches import Patch, Truth, read_patch, read_targets
+from voxlate.data.patches import Patch, Targets, read_patch, read_targets
 from voxlate.data.prepare import prepare
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
@@ -38,7 +38,7 @@ def scaled(cohort: Cohort, case: str, name: str) -> torch.Tensor:
     return torch.from_numpy(WINDOWS[name].scale(None).forward(cohort.volume(case, name).data[0]))
 
 
-def read(cohort: Cohort, data: DataSettings, maps: Mapping[str, Intensity], case: str, start) -> tuple[Patch, Truth]:
+def read(cohort: Cohort, data: DataSettings, maps: Mapping[str, Intensity], case: str, start) -> tuple[Patch, Targets]:
     opened = cohort.case(case)
     return read_patch(opened, data, maps, start), read_targets(opened, data, maps, start)
 

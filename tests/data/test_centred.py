@@ -41,8 +41,8 @@ def test_a_symmetric_head_is_learned_from_symmetric_pieces_whatever_its_width(sy
     cohort = symmetric(width)
     still = Batches(cohort, settings(), INTENSITY, batch=4, steps=4)
     resized = Batches(cohort, settings(scale=0.2, stretch=0.1, flip_lr=0.5), INTENSITY, batch=4, steps=4)
-    exam = list(validation_batches(cohort, settings(), INTENSITY))
-    for batch in [*(still[k] for k in range(4)), *exam]:
+    validation = list(validation_batches(cohort, settings(), INTENSITY))
+    for batch in [*(still[k] for k in range(4)), *validation]:
         assert batch.target is not None
         for part in (batch.source, batch.target, batch.mask):
             assert torch.equal(part, part.flip(-1))

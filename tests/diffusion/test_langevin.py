@@ -87,7 +87,7 @@ def test_the_settings_of_paper_002_reach_two_percent(schedule):
     assert float(x.std()) == pytest.approx(0.2, rel=0.02 + 4 / 64 / math.sqrt(2))
 
 
-def test_more_correctors_mend_a_rough_predictor():
+def test_more_correctors_improve_a_rough_predictor():
     """Ten steps leave a spread that is far off; ten correctors each, with short steps, bring it back."""
 
     def error(correctors: int) -> float:

@@ -49,7 +49,7 @@ def test_a_denoiser_of_single_slices_gives_the_same_bits_in_windows_with_every_s
     assert torch.equal(parts, whole)
 
 
-def test_each_call_asks_every_window_once_with_its_own_slices():
+def test_each_call_denoises_every_window_once_with_its_own_slices():
     asked: list[tuple[int, int]] = []
 
     def denoise_for(part: slice):

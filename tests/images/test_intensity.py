@@ -85,7 +85,7 @@ def test_zscore_spreads_mean_and_clip_deviations_of_the_mask() -> None:
     assert scale.forward(np.array([100.0]))[0] == pytest.approx(0, abs=0.01)
 
 
-def test_percentiles_are_of_the_foreground_unless_told_otherwise() -> None:
+def test_percentiles_are_of_the_foreground_by_default() -> None:
     values = np.concatenate([np.arange(101, dtype=np.float32), np.full(900, -5, np.float32)])
     mask = values >= 0
     assert whole(Percentile(low=10, high=90), values, mask) == Scale(10, 90)

@@ -225,7 +225,7 @@ train = { steps = 7, batch = 2, workers = 0, ema = 0.9, save_every = 3, validate
 """
 
 
-def test_a_stopped_unpaired_training_goes_on_to_the_same_weights(prepared, tmp_path) -> None:
+def test_a_stopped_unpaired_training_resumes_to_the_same_weights(prepared, tmp_path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY)
     chosen = recipe.read(str(tmp_path / "tiny.toml"))
     whole = train(chosen, prepared, tmp_path / "whole", device="cpu")

@@ -59,7 +59,7 @@ def test_the_wasserstein_critic_loss_is_the_distance_and_a_penalty_of_its_slope(
 
 
 @pytest.mark.parametrize(("game", "loss"), [("cross_entropy", math.log(2)), ("least_squares", 0.5)])
-def test_a_critic_that_always_answers_nothing_has_the_known_loss(game: str, loss: float) -> None:
+def test_a_critic_that_always_gives_zero_has_the_known_loss(game: str, loss: float) -> None:
     full = batch()
     parts = opponents(factor=0.0, game=game, penalty=0).loss("critic", full, Noise(0, full.item))
     assert parts["total"].item() == pytest.approx(loss)
@@ -87,7 +87,7 @@ def test_the_gradient_penalty_is_second_order_for_the_critics_weights() -> None:
     assert critic.factor.grad.item() == pytest.approx(2 * (norm - 1) * 4)
 
 
-def test_a_critic_answers_for_each_slice_by_itself() -> None:
+def test_a_critic_has_an_output_for_each_slice_by_itself() -> None:
     torch.manual_seed(0)
     critic = Critic(widths=(8, 16)).build(channels=2)
     images = torch.randn(2, 2, 3, 32, 32)

@@ -124,7 +124,7 @@ def test_features_go_to_the_levels_of_their_sizes_whatever_the_stem(patch: int, 
     assert all(maps[level][0].shape[-1] == 16 // patch >> level for level in levels)
 
 
-def test_predictor_prior_and_denoiser_mirror_their_answer_with_the_patient_if_kernels_are_symmetric() -> None:
+def test_predictor_prior_and_denoiser_mirror_their_output_with_the_patient_if_kernels_are_symmetric() -> None:
     torch.manual_seed(0)
     predictor = Bran(width=4, stages=3, hidden=4).build(channels(0, 2, 1, noisy=False))
     net = small(predictor.net.feature_channels)

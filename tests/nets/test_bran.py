@@ -89,7 +89,7 @@ def test_the_guide_of_every_stage_learns() -> None:
 
 
 @pytest.mark.parametrize("width", [16, 24])
-def test_the_mirrored_patient_has_the_mirrored_answer_and_features_if_kernels_are_symmetric(width: int) -> None:
+def test_the_mirrored_patient_has_the_mirrored_output_and_features_if_kernels_are_symmetric(width: int) -> None:
     torch.manual_seed(0)
     net = built(Bran(width=4, stages=3, hidden=4)).eval()
     symmetric(net)

@@ -29,7 +29,7 @@ def summing(critic: Critic, channels: int = 1) -> CriticNet:
     ],
 )
 @pytest.mark.parametrize("norm", ["none", "instance", "batch"])
-def test_answers_have_a_map_for_each_label_and_one_place_a_slice_or_patch(options, expected, norm):
+def test_outputs_have_a_map_for_each_label_and_one_place_a_slice_or_patch(options, expected, norm):
     critic = Critic(widths=(4, 6, 6), norm=norm, **options).build(channels=2)
     assert critic(torch.randn(2, 2, 6, 32, 48)).shape == expected
 
@@ -84,7 +84,7 @@ def test_the_sum_of_a_volume_of_ones_is_known():
     assert answers.item() == pytest.approx(2 * first.mean().item())
 
 
-def test_a_volume_of_equal_slices_gets_the_patch_answers_of_its_slices_times_the_depth_of_the_kernels():
+def test_a_volume_of_equal_slices_gets_the_patch_outputs_of_its_slices_times_the_depth_of_the_kernels():
     """Away from the first and last slices, kernels that are the same in all four slices sum four equal slices."""
     torch.manual_seed(0)
     slices, volumes = (Critic(widths=(3,), answer="patches", dimensions=d).build(channels=1) for d in (2, 3))

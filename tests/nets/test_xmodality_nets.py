@@ -131,7 +131,7 @@ def test_a_distant_column_reaches_the_output_of_attention_along_rows(name):
     assert difference[..., -32:].max() > 0
 
 
-def test_a_fresh_dit_answers_exactly_zero_and_the_others_do_not():
+def test_a_fresh_dit_gives_exactly_zero_and_the_others_do_not():
     for name, settings in SMALL.items():
         torch.manual_seed(0)
         net = settings.build(channels(1, 2, 1))

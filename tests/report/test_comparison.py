@@ -70,8 +70,8 @@ def test_each_case_shows_source_truth_and_every_methods_image_error_and_spread_o
     alts = [image["alt"] for image in Page(page).images if image["alt"]]
     for case in ("head0", "head1"):
         mine = [alt for alt in alts if alt.endswith(f"axial slice of {case}")]
-        shown = ["source", "truth", *["unet"] * 2, *["ddpm_m"] * 3, *["oracle"] * 2]
-        assert [re.split(r",| \(", alt)[0] for alt in mine] == shown
+        expected = ["source", "truth", *["unet"] * 2, *["ddpm_m"] * 3, *["oracle"] * 2]
+        assert [re.split(r",| \(", alt)[0] for alt in mine] == expected
     assert sum("sd" in alt for alt in alts) == 2, "only one method has a spread, in two cases"
 
 

@@ -172,7 +172,7 @@ def took(folder, seconds, calls, samples=1, device="cpu"):
         (folder / f"c{number}" / "provenance.json").write_text(json.dumps(said))
 
 
-def shown(comparison, width=140):
+def printed(comparison, width=140):
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(comparison.table())
     return " ".join(console.export_text().replace("│", " ").split())
@@ -186,7 +186,7 @@ def test_times_and_network_calls_come_from_the_provenance_of_those_that_have_it(
     assert effort["a"]["seconds_per_slice"] == {"mean": 2.0, "sd": 1.0}
     assert (effort["a"]["network_calls"]["mean"], effort["a"]["samples"], effort["a"]["cases"]) == (1000, [10], 3)
     assert effort["c"] is None
-    text = shown(found)
+    text = printed(found)
     assert "Time 2 0.25 –" in text
     assert "Network calls 1000 × 10 1 –" in text
     assert "mean over the cases, on cpu." in text
@@ -195,10 +195,10 @@ def test_times_and_network_calls_come_from_the_provenance_of_those_that_have_it(
 def test_times_of_different_devices_are_said_not_to_compare(folders):
     took(folders[0], [1.0], 4)
     took(folders[1], [0.1], 4, device="a GPU")
-    assert "a on cpu; b on a GPU. Times on different devices do not compare." in shown(compare(folders))
+    assert "a on cpu; b on a GPU. Times on different devices do not compare." in printed(compare(folders))
     for folder in folders:
         (folder / "c0" / "provenance.json").unlink(missing_ok=True)
-    assert "Time" not in shown(compare(folders))
+    assert "Time" not in printed(compare(folders))
 
 
 def test_many_methods_stand_in_several_tables_that_fit_the_terminal(tmp_path):
@@ -219,8 +219,8 @@ def test_uncertainty_is_in_the_table_without_a_test_where_there_are_samples(tmp_
     std = found.document["modalities"]["ct"]["metrics"]["std"]
     assert std["methods"] == {"ten": {"mean": 5.0, "sd": pytest.approx(2**0.5), "ci95": None}}
     assert (std["best"], std["reference"]) == (None, None)
-    assert "Uncertainty – 5.00 ± 1.41 HU" in shown(found)
-    assert "less is not better" in shown(found)
+    assert "Uncertainty – 5.00 ± 1.41 HU" in printed(found)
+    assert "less is not better" in printed(found)
 
 
 def test_holms_correction_of_his_kind_of_example():

@@ -171,7 +171,7 @@ def test_a_mask_file_wins_both_ways(both_ways, heads, tmp_path) -> None:
     assert (made.volume.data[0, [0, 1, 2, 9, 10, 11]] == -100).all(), "slices outside the mask are not made"
 
 
-def test_unequal_grids_are_resampled_both_ways_and_the_answer_has_the_first_source_s_own(
+def test_unequal_grids_are_resampled_both_ways_and_the_image_has_the_first_source_s_own(
     both_ways, heads, tmp_path
 ) -> None:
     def change(name: str, volume: Volume) -> Volume:

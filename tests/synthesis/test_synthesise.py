@@ -115,7 +115,7 @@ def test_three_dimensional_patches_blend_to_what_the_whole_volume_gives(run, coh
     np.testing.assert_allclose(tiled.synthesise(t1_of(cohort)).volume.data, whole, atol=1e-3)
 
 
-def test_mirroring_makes_the_answer_symmetric(run, cohort, tmp_path):
+def test_mirroring_makes_the_image_symmetric(run, cohort, tmp_path):
     image = nib.load(cohort / "case0" / "t1.nii.gz")
     data = image.get_fdata()
     nib.save(nib.Nifti1Image((data + data[::-1]) / 2, image.affine), tmp_path / "t1.nii.gz")
@@ -194,7 +194,7 @@ def test_rk45s_evaluations_are_counted_as_they_happen_and_are_no_part_of_the_pla
     }
 
 
-def test_a_regression_asks_its_network_once(voxlate, run, cohort, tmp_path):
+def test_a_regression_evaluates_its_network_once(voxlate, run, cohort, tmp_path):
     assert voxlate("synth", run, cohort / "case1", "--out", tmp_path / "out").code == 0
     said = json.loads((tmp_path / "out" / "case1" / "provenance.json").read_text())
     assert said["network_calls"] == 1

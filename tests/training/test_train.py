@@ -49,7 +49,7 @@ def same_weights(one: Path, other: Path) -> bool:
 
 
 @pytest.mark.parametrize("stop_after", [1, 5, 9, 16])
-def test_a_stopped_training_goes_on_to_the_same_weights(prepared, two_stages, tmp_path, stop_after):
+def test_a_stopped_training_resumes_to_the_same_weights(prepared, two_stages, tmp_path, stop_after):
     chosen = recipe.read(str(two_stages))
     train(chosen, prepared, tmp_path / "whole", device="cpu")
     calls = []
@@ -66,7 +66,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(prepared, two_stages, tm
     assert same_weights(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_a_training_killed_at_a_random_moment_goes_on_to_the_same_weights(prepared, two_stages, tmp_path):
+def test_a_training_killed_at_a_random_moment_resumes_to_the_same_weights(prepared, two_stages, tmp_path):
     line = ["train", str(two_stages), "--data", str(prepared), "--device", "cpu", "--set", "train.steps=60"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -1,4 +1,4 @@
-"""The command line. Heavy imports wait until a command needs them, so that --help answers at once."""
+"""The command line. Heavy imports wait until a command needs them, so that --help is instant."""
 
 from voxlate.cli import cohort, model, result
 from voxlate.cli.app import app, main

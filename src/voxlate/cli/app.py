@@ -25,13 +25,13 @@ debug = False
 
 
 def main() -> None:
-    """Run the command line: exit code 0 done, 2 bad use or bad input (one sentence), 130 stopped, 1 our fault."""
+    """Run the command line: exit code 0 done, 2 bad use or bad input (one sentence), 130 stopped, 1 else."""
     try:
         app()
     except BadInput as error:
         _fail(f"{error}", 2)
     except Stopped as stopped:
-        _fail(f"{stopped}; run the same command again to go on.", 130)
+        _fail(f"{stopped}; run the same command again to resume.", 130)
     except KeyboardInterrupt:
         _fail("stopped.", 130)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The whole way on a made-up cohort: what a new user sees first."""
+"""The demo: every step from a phantom cohort to a report."""
 
 from pathlib import Path
 
@@ -26,14 +26,14 @@ CASES, SIZE = 15, (128, 152, 24)  # pixels of 1.6 mm in the plane show both tabl
 SAMPLES = 3
 ROWS = 2
 ZOOM = 3  # the last row enlarges a piece of skull so much
-LARGEST_HU = 300  # where the colours of spread and error end
+LARGEST_HU = 300  # upper end of the colour scale of spread and error
 
 
 def demo(out: Path, progress: StepCallback) -> tuple[Comparison, Path, Path]:
-    """Make heads with tumours, learn CT from T1 on most of them, score the others; gives table, report and picture.
+    """Make heads with tumours, learn CT from T1 on most of them, score the others; returns table, report and picture.
 
-    Three answers are compared: the regression that the diffusion starts from, one sample of the diffusion, and the
-    mean of several. Every step is kept: run again, it goes on where it was.
+    Three methods are compared: the regression that the diffusion starts from, one sample of the diffusion, and the
+    mean of several. Finished steps are kept, so that a second call resumes.
     """
     cohort, ready, run = out / "cohort", out / "prepared", out / "run"
     recipe = recipes.read(RECIPE)

@@ -46,7 +46,7 @@ def train(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Train a recipe. Stopped or killed, the same command goes on and ends with the same weights."""
+    """Train a recipe. After a stop or a crash, the same command resumes and ends with the same weights."""
     from voxlate import recipe as recipes
     from voxlate.training.train import train as run
 

@@ -23,7 +23,7 @@ Preset = Annotated[
     ),
 ]
 Modalities = Annotated[list[str] | None, typer.Option(help="Only this, in every case (repeat it); else all.")]
-Split = Annotated[str | None, typer.Option(help="Only this part: train, val or test.")]
+Split = Annotated[str | None, typer.Option(help="Only this split: train, val or test.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="Change a key: train.steps=500 (repeat it).")]
 Samples = Annotated[int | None, typer.Option(min=1, help="Images a case; over 1: mean and standard deviation.")]
 

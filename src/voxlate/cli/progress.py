@@ -33,7 +33,7 @@ class Bars:
 
 
 class Lines:
-    """What is done, the time that is left and the last numbers, as lines a few times a minute."""
+    """Progress, the time left and the last numbers, as lines a few times a minute."""
 
     def __init__(self, console: Console):
         self.console = console
@@ -55,7 +55,7 @@ class Lines:
 
 @contextmanager
 def progress_on(console: Console) -> Iterator[Bars | Lines]:
-    """What to call with (name, done, total, numbers) while something runs; on stderr, so that --json stays clean."""
+    """Gives a callback (name, done, total, numbers) that reports progress; on stderr, so that --json stays clean."""
     if not console.is_terminal:
         yield Lines(console)
         return

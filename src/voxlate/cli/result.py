@@ -14,7 +14,7 @@ from voxlate.cli.progress import progress_on
 
 @app.command(epilog="Example:  voxlate evaluate OUT --truth COHORT --mask body")
 def evaluate(
-    to: Annotated[Path, typer.Argument(metavar="OUT", help="What synth wrote.")],
+    to: Annotated[Path, typer.Argument(metavar="OUT", help="The folder that synth wrote.")],
     truth: Annotated[Path, typer.Option(help="The cohort with the true scans.")],
     mask: Annotated[
         str | None, typer.Option(help="body, brain, cohort (its mask files) or a file; else the whole image.")
@@ -25,7 +25,7 @@ def evaluate(
     region: Annotated[
         list[str] | None,
         typer.Option(
-            help="Score a part by itself: 'lesion=tmax>6', 'core=cbf<30%', core=seg=1, a mask file, ratio=lesion/core."
+            help="Score a region: 'lesion=tmax>6', 'core=cbf<30%', core=seg=1, a mask file, ratio=lesion/core."
         ),
     ] = None,
     features: Annotated[
@@ -95,7 +95,7 @@ def compare(
 def likelihood(
     run: Annotated[Path, typer.Argument(help="A run folder, or a weights file, of a diffusion model.")],
     cohort: Annotated[Path, typer.Argument(help="A prepared cohort with the true targets.")],
-    split: Annotated[str, typer.Option(help="Which part: train, val or test.")] = "val",
+    split: Annotated[str, typer.Option(help="Which split: train, val or test.")] = "val",
     slices: Annotated[int | None, typer.Option(min=1, help="At most so many a case, evenly spaced; else all.")] = None,
     tolerance: Annotated[float, typer.Option(help="Error that a step of the ODE may make; larger is quicker.")] = 1e-5,
     batch: Annotated[int | None, typer.Option(min=1, help="Slices at a time: memory, not results.")] = None,
@@ -136,7 +136,7 @@ def _print(document: Mapping[str, Any], table: Callable[[], Any], as_json: bool)
 
 @app.command(epilog="Example:  voxlate report OUT")
 def report(
-    path: Annotated[Path, typer.Argument(help="A run, or what synth wrote.")],
+    path: Annotated[Path, typer.Argument(help="A run, or a folder that synth wrote.")],
     to: Annotated[Path | None, typer.Option("--out", help="The file; PATH/report.html by default.")] = None,
 ) -> None:
     """Write one HTML file with pictures, curves, tables and provenance; it opens offline."""
@@ -149,7 +149,7 @@ def report(
 def demo(
     to: Annotated[Path, typer.Option("--out", help="Folder for everything that the demo makes.")] = Path("demo"),
 ) -> None:
-    """The whole way on a made-up cohort: phantom, prepare, train, synth, evaluate, report. CPU, a few minutes."""
+    """Every step on a phantom cohort: phantom, prepare, train, synth, evaluate, report. CPU, a few minutes."""
     from voxlate.cli.demo import demo as run
 
     with progress_on(err) as bars:

@@ -131,7 +131,7 @@ class SamplingGrid:
 def draw_grid(
     settings: AugmentSettings, generators: Sequence[Generator], size: Sequence[int], spacing_mm: Tensor
 ) -> SamplingGrid | None:
-    """Rotate, scale, shear, shift and bend each item of `size` (D, H, W); None where nothing of it is asked for."""
+    """Rotate, scale, shear, shift and bend each item of `size` (D, H, W); None where all of it is off."""
     s = settings
     amounts = (s.rotate_degrees, s.tilt_degrees, s.scale, s.stretch, s.shear, s.translate, s.elastic_mm)
     if not any(amounts) or s.spatial_share == 0:

@@ -1,1 +1,4 @@
-"""Schedules, predictions, samplers and noise: knows no image and no network."""
+"""Schedules, predictions, loss weights, samplers, windows, likelihood and noise streams.
+
+Nothing here knows an image file, a network or a recipe: the model is a callable `denoise(x, t) -> x0`.
+"""

@@ -1,4 +1,4 @@
-"""How likely images are under a model: the probability-flow ODE run from the image to noise."""
+"""The likelihood of images under a model, by the probability-flow ODE from the image to noise."""
 
 import math
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Random numbers that belong to items, not to batches; and which of them the slices of a volume share."""
+"""Noise streams of slices, independent of batches; a volume's slices may share or mix them."""
 
 import hashlib
 import math
@@ -143,9 +143,9 @@ class Shared:
 
 @settings
 class Correlated:
-    """The noise of slices is alike the more the nearer they lie: a moving sum over the streams of all slices.
+    """Neighbouring slices have correlated noise: a moving sum over the streams of all slices.
 
-    Its weights are half a wave of a cosine, which of all sums over as many slices makes neighbours most alike: over n
+    Its weights are half a wave of a cosine, which of all sums over as many slices correlates neighbours most: over n
     slices (length n + 1 spacings, n odd) their correlation is cos(π/(n + 1)). At half the length it is about 1/π.
     """
 

@@ -1,4 +1,4 @@
-"""The probability-flow ODE, and the integrator of it that sets its own steps."""
+"""The probability-flow ODE, and its integrator with adaptive steps."""
 
 from collections.abc import Callable
 
@@ -68,7 +68,7 @@ def integrate(slope: Slope, x: Tensor, start: float, end: float, step: float, rt
         guess, rates = _stages(slope, x, t, towards * h, rate)
         off = per_item(h, x) * sum(weight * each for weight, each in zip(_ERROR, rates))
         error = mean_square(off / (atol + rtol * torch.maximum(x.abs(), guess.abs()))).sqrt().flatten().cpu().double()
-        kept = ~(error > 1)  # what is not a number is kept: it shows in the image, as with every sampler
+        kept = ~(error > 1)  # NaN is kept and shows in the image, as with every sampler
         if (~kept & (h < _SMALLEST)).any():
             raise BadInput(
                 f"rk45: expected tolerances that steps of {_SMALLEST:g} keep, found rtol {rtol:g} and atol {atol:g}. "

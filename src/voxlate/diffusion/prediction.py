@@ -1,4 +1,4 @@
-"""What a network predicts: always c·out = a·x0 + b·eps, so one inverse serves every kind."""
+"""Kinds of prediction: always c·out = a·x0 + b·eps, so one inverse serves every kind."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -43,13 +43,13 @@ def diffuse(x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
 
 
 def target(x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor, kind: Kind) -> Tensor:
-    """What the network should say: (a·x0 + b·eps) / c; alpha, sigma: [B]."""
+    """The target of the network's output: (a·x0 + b·eps) / c; alpha, sigma: [B]."""
     a, b, c = coefficients(alpha, sigma, kind)
     return per_item(a / c, x0) * x0 + per_item(b / c, x0) * eps
 
 
 def to_x0(out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor, kind: Kind) -> Tensor:
-    """The image that a network's output means: x0 = (b·x_t − sigma·c·out) / (alpha·b − sigma·a).
+    """The image that a network's output stands for: x0 = (b·x_t − sigma·c·out) / (alpha·b − sigma·a).
 
     alpha, sigma: [B]. Finite at sigma = 0 for every kind, and wherever alpha > 0; "v", "x0" and "velocity" also at 0.
     """

@@ -1,4 +1,4 @@
-"""From noise to image: the settings of a synthesis, and the one function that runs it."""
+"""Sampling from noise to image: its settings, and the one function that runs a sampler."""
 
 import math
 from functools import partial
@@ -32,7 +32,7 @@ SAMPLERS: dict[str, Sampler] = {
     **{sampler.__name__: sampler for sampler in (dpm2, dpm3, dpmpp_2s, dpmpp_2m, heun, rk45)},
     "dpm1": ddim,  # DPM-Solver-1 is DDIM
 }
-EVEN_IN_LOG_SNR = ("dpm2", "dpm3", "dpmpp_2s", "dpmpp_2m")  # whose steps are made for that
+EVEN_IN_LOG_SNR = ("dpm2", "dpm3", "dpmpp_2s", "dpmpp_2m")  # solvers in log-SNR
 
 # Noise of this sigma/alpha is half a grey level of 256 when data are in [−1, 1]. More of it must be denoised, and
 # stepping must come down to it first: one denoising of more flattens what the data leave open (by 4 % of the spread
@@ -42,7 +42,7 @@ FAINT = 0.005
 
 @settings
 class SamplerSettings:
-    """How images are drawn: `synth = { sampler = "ddim", steps = 32, eta = 0.0 }`.
+    """How images are sampled: `synth = { sampler = "ddim", steps = 32, eta = 0.0 }`.
 
     `steps` counts the points at which the network denoises. heun, dpm2 and dpmpp_2s do so twice at each but the
     closing one, dpm3 three times, predictor_corrector 1 + `correctors` times; rk45 finds its own points.
@@ -63,7 +63,7 @@ class SamplerSettings:
     rtol: Annotated[float, Field(gt=0, description="relative error that a step of rk45 may make")] = 1e-5
     atol: Annotated[float, Field(gt=0, description="absolute error that a step of rk45 may make")] = 1e-5
     temperature: Annotated[
-        float, Field(gt=0, description="factor on all noise; over 1 gives back spread that a short training lost")
+        float, Field(gt=0, description="factor on all noise; over 1 restores spread that a short training lost")
     ] = 1.0
     schedule: Annotated[
         AnySchedule | None, Field(description="noise over time while drawing; unset: as in training")

@@ -4,8 +4,7 @@ denoise(x, t) -> x0 hides the network, the kind of its output, the condition and
 times: [N + 1] falling. noise(x): fresh normal draws like x. With t now and s < t next, x = alpha·x0 + sigma·eps.
 Coefficients are plain floats made before the loop, so a loop never waits for the device.
 
-Here are DDIM, its relatives and the reverse SDE; higher_order.py has those of higher order, ode.py the one that sets
-its own steps.
+DDIM, its variants and the reverse SDE are here; higher_order.py has solvers of higher order, ode.py the adaptive one.
 """
 
 import math

@@ -45,7 +45,7 @@ _PATHS = {"preserving": preserving, "exploding": exploding, "straight": straight
 
 
 class Schedule(ABC):
-    """Everything that follows from a falling log-SNR and a path; t and log_snr of any shape, float64 out."""
+    """What follows from a falling log-SNR and a path; t and log_snr of any shape, float64 out."""
 
     path: ClassVar[Path] = "preserving"
 
@@ -159,7 +159,7 @@ def _cosine_inverse(log_snr: Tensor, log_snr_max: float) -> Tensor:
 
 @settings
 class Sigmoid(Schedule):
-    """alpha² = g(t), a sigmoid of start + t·(end − start) brought to 1 at t = 0 and 0 at t = 1.
+    """alpha² = g(t), a sigmoid of start + t·(end − start), rescaled to 1 at t = 0 and 0 at t = 1.
 
     Source: Jabri et al. 2023 (appendix B), Chen 2023 (algorithm 1). `power = "alpha"` takes g as alpha, as the
     figure of paper 001 does.

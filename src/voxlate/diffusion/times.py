@@ -1,4 +1,4 @@
-"""Which times: those a training step draws, and those a sampler steps through.
+"""Times: those that a training step draws, and those that a sampler steps through.
 
 The settings of training times turn uniform draws u in (0, 1), [B], into times t, [B] float64, by inversion.
 """

@@ -1,1 +1,4 @@
-"""Volumes, files, grids, intensities and masks: knows no learning."""
+"""Volumes and their files, grids, intensity maps, masks, registration, tiles and similarity.
+
+Nothing here imports torch, or knows a cohort.
+"""

@@ -1,4 +1,4 @@
-"""DICOM: which series lie in a folder, one series as a volume, and as the frames of a dynamic scan."""
+"""DICOM: the series in a folder, a series as a volume, and the frames of a dynamic series."""
 
 import hashlib
 import re
@@ -17,10 +17,10 @@ from voxlate.images.grid import Grid, check_affine, same_grid
 
 TILT_DEGREES = 0.5  # positions are rounded in headers; a real gantry tilt is degrees
 DAY_S = 86400.0
-SAME_PLACE_MM = 0.1  # positions of a table that goes to and fro differ by less, slices by more
+SAME_PLACE_MM = 0.1  # positions of a moving table differ by less, slices by more
 MOST_LISTED = 8
 GEOMETRY = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
-# all that is read of a header; whole ones, with the scanner's own notes, would fill the memory for long series
+# the tags that are read; whole headers, with private tags, would fill the memory for long series
 TAGS = [
     *GEOMETRY,
     *("Modality", "SeriesNumber", "SeriesInstanceUID", "SeriesDescription", "ProtocolName", "ImageType"),

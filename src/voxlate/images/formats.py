@@ -18,7 +18,7 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 @dataclass(frozen=True)
 class Stored:
-    """What a file holds: data [D, H, W] float32, affine to RAS millimetres, and what the file itself says it is."""
+    """What a file holds: data [D, H, W] float32, affine to RAS millimetres, and the kind that the file states."""
 
     data: np.ndarray
     affine: np.ndarray

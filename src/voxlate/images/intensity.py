@@ -47,14 +47,14 @@ def _floating(x: Array) -> Array:
 
 
 class IntensityMap(ABC):
-    """How the scale of a modality is chosen: settings that answer for themselves, so that users may add their own."""
+    """How the scale of a modality is chosen: the settings compute it, so that users may add maps of their own."""
 
     needs_statistics: ClassVar[bool] = True
-    """Whether `scale` asks anything of the volume."""
+    """Whether `scale` needs the statistics of the volume."""
 
     @property
     def needs_foreground(self) -> bool:
-        """Whether it asks for the foreground's statistics, for which the foreground must be found."""
+        """Whether it needs the statistics of the foreground, which must then be found."""
         return False
 
     @property
@@ -169,7 +169,7 @@ Intensity = Annotated[Window | Percentile | ZScore | MinMax, Field(discriminator
 
 
 def typical_scale(spec: IntensityMap, cases: Sequence[Statistics]) -> Scale:
-    """The map that brings a synthesis back to physical units where the truth's own statistics cannot be known.
+    """The map from a synthesis to physical units, for which the truth's own statistics cannot be known.
 
     For a window it is the window itself. Otherwise it is the median over training cases of each case's low and high
     end: MR units are arbitrary, so no better scale exists for a patient whose target was never scanned.

@@ -1,4 +1,4 @@
-"""Where the body and the brain are, by thresholds and binary morphology."""
+"""Masks of the body and the brain, by thresholds and binary morphology."""
 
 from collections.abc import Mapping
 
@@ -107,7 +107,7 @@ def brain(volume: Volume) -> np.ndarray:
     """The brain by morphology: bool [D, H, W].
 
     Hounsfield units: soft tissue inside the bone. Others (T1-like): the tissue that erosion sets free from the scalp;
-    a skull-stripped volume is its own answer. Raises BadInput where no brain is found, and where a CT's field of view
+    in a skull-stripped volume, all of it. Raises BadInput where no brain is found, and where a CT's field of view
     cuts the head off at a side (slices may begin and end anywhere).
     """
     body = foreground(volume)
@@ -131,7 +131,7 @@ def user_mask(mask: Volume, above: float = 0.0) -> np.ndarray:
 
 
 def clearest(units: Mapping[str, str]) -> str:
-    """Which of some scans, named with their units, is best for finding a head: plain CT, other CT, T1, first."""
+    """The modality (given with its unit) in which a brain is found best: plain CT, other CT, T1, else the first."""
     ct = [name for name, unit in units.items() if unit == "HU"]
     wanted = [*(name for name in ("ncct", "ct") if name in ct), *ct, *(name for name in ("t1", "t1c") if name in units)]
     return [*wanted, *units][0]
@@ -152,7 +152,7 @@ def _refuse_cut(volume: Volume, found: np.ndarray, body: np.ndarray) -> None:
 
 
 def _brain_in_ct(volume: Volume, body: np.ndarray) -> np.ndarray:
-    """Soft tissue that bone encloses in some plane; erosion parts it from what hangs on through the foramina."""
+    """Soft tissue that bone encloses in some plane; erosion separates it from tissue in the foramina."""
     image, spacing = volume.data[0], volume.grid.spacing_mm
     bone = (image > BONE_HU) & body
     vault = _enclosed(closed(bone, SUTURE_MM, spacing)) & ~bone
@@ -160,7 +160,7 @@ def _brain_in_ct(volume: Volume, body: np.ndarray) -> np.ndarray:
     core = largest(erode(soft, FORAMEN_MM, spacing))
     grown = dilate(core, FORAMEN_MM + max(spacing), spacing) & soft
     filled = fill_slices(closed(grown, SUTURE_MM, spacing) & vault)
-    # the voxels at the rim share in bone, and the scanner's blur brightens them: each goes to what it has more of
+    # voxels at the rim are partly bone, and blur brightens them: each goes to the tissue that it has more of
     rim = dilate(filled, 1, (1, 1, 1)) & body & (image > BRAIN_HU[0] - NOISE_HU) & (image < RIM_HU)
     return fill_slices(filled | rim)
 

@@ -1,4 +1,4 @@
-"""NIfTI and FreeSurfer files, read frame by frame and written so that every viewer agrees on the place."""
+"""NIfTI and FreeSurfer files, read frame by frame and written so that every viewer places them alike."""
 
 import gzip
 import math
@@ -14,12 +14,12 @@ from voxlate.errors import BadInput
 from voxlate.images.formats import DynamicScan, Stored, reason
 from voxlate.images.grid import Grid, check_affine
 
-SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # xyzt_units; what is not said is not guessed
+SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # xyzt_units; an unknown unit is not guessed
 MILLIMETRES = {"meter": 1000.0, "micron": 0.001}  # xyzt_units; "mm" and "unknown" are taken as millimetres
 DESCRIPTION = b"voxlate; research use only"
 DEFLATE_MOST = 1032  # bytes that gzip can make of one: its longest match, 258 bytes, takes at least two bits
 
-Pair = nib.nifti1.Nifti1Pair
+NiftiImage = nib.nifti1.Nifti1Pair
 
 
 def _load(path: Path) -> Any:
@@ -39,7 +39,7 @@ def _load(path: Path) -> Any:
         raise BadInput(f"{path}: expected whole gzip data, found it cut short. Copy or download it again.") from error
     except Exception as error:
         raise BadInput(f"{path}: expected a NIfTI or FreeSurfer volume, found none ({reason(error)}).") from error
-    if not isinstance(image, Pair | nib.freesurfer.mghformat.MGHImage):
+    if not isinstance(image, NiftiImage | nib.freesurfer.mghformat.MGHImage):
         raise BadInput(
             f"{path}: expected a NIfTI or FreeSurfer volume, found {type(image).__name__}, "
             "which does not state which side is left. Convert it to NIfTI."
@@ -67,7 +67,7 @@ def _size(shape: tuple[int, ...]) -> str:
 
 def _affine(image: Any, path: Path) -> np.ndarray:
     """The sform where its code is set, else the qform, else the header's sizes; in millimetres."""
-    if not isinstance(image, Pair):
+    if not isinstance(image, NiftiImage):
         return check_affine(image.affine, path)
     try:
         unit = image.header.get_xyzt_units()[0]
@@ -85,7 +85,7 @@ def _affine(image: Any, path: Path) -> np.ndarray:
 
 
 def open_nifti(path: Path) -> DynamicScan:
-    """The frames of a .nii, .nii.gz, .mgh or .mgz file, read when they are asked for; one where the file is 3-D.
+    """The frames of a .nii, .nii.gz, .mgh or .mgz file, read lazily; a 3-D file has one.
 
     Raises BadInput for damaged files, colour, complex voxels and singular affines.
     """
@@ -116,7 +116,7 @@ def read_nifti(path: Path) -> Stored:
 
 def _times(image: Any, count: int) -> np.ndarray | None:
     """Seconds of the frames, where the header says in which unit the fourth axis counts and how far it steps."""
-    if not isinstance(image, Pair) or len(image.shape) < 4 or image.shape[3] != count:
+    if not isinstance(image, NiftiImage) or len(image.shape) < 4 or image.shape[3] != count:
         return None
     try:
         unit = image.header.get_xyzt_units()[1]
@@ -156,7 +156,7 @@ def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.nd
 
 
 def _check_size(image: Any, grid: Grid, path: Path) -> None:
-    """Raise BadInput where a file cannot hold what its header says, before room is made for that."""
+    """Raise BadInput where a file is too small for its header's shape, before memory is allocated."""
     file = Path(image.dataobj.file_like)
     packed = file.suffix.lower() not in (".nii", ".img", ".mgh")
     wanted = math.prod(image.shape) * image.dataobj.dtype.itemsize

@@ -1,4 +1,4 @@
-"""Slices as radiologists view them: radiological convention, window, colour map, and files that a page can hold."""
+"""Pictures of slices: radiological convention, window, colour map, and images as data URIs."""
 
 import base64
 import io
@@ -23,7 +23,7 @@ Picture = NDArray[np.uint8]
 ERROR = LinearSegmentedColormap.from_list(
     "error", ["#9be1ff", "#2a86d1", "#123a66", "#000000", "#6e2f0c", "#d9741a", "#ffdf9e"]
 )
-# Perfusion as reading rooms show it: none is black, flow runs from blue over green to yellow, blood volume through
+# Perfusion in the usual colours: none is black, flow runs from blue over green to yellow, blood volume through
 # red, delay from cool to hot. Unlike their rainbows each grows lighter all the way, so that no step looks like a
 # border, and colour-blind readers and grey printers keep the order.
 PERFUSION = {

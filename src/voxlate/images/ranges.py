@@ -1,4 +1,4 @@
-"""The range of values that a score refers to: from the unit, from the recipe, or from each image itself."""
+"""The range of values that scores refer to: by the unit, the recipe, or each image's own peak."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ PERFUSION = {"ml/100g/min": 200.0, "ml/100g": 20.0, "s": 30.0}  # CBF, CBV, Tmax
 
 @dataclass(frozen=True)
 class Range:
-    """Lowest and highest value that count, their unit, and the rule that gave them.
+    """Lowest and highest value that are scored, their unit, and the rule that they come from.
 
     own: the unit is arbitrary, so that each image is first divided by its own peak (see `normalise`).
     """

@@ -34,7 +34,7 @@ RANGE_HU = (-150.0, 600.0)  # fat to bone: air below and metal above would take 
 PERCENTILES = (0.5, 99.5)
 KNOTS_MM = 30.0  # between the knots of the last stage: softer than any organ's border
 LEAST_SLICES = 4
-PYRAMID_VOXELS = 16  # along an axis; a coarser picture leads the first steps astray
+PYRAMID_VOXELS = 16  # along an axis; with a coarser image the first steps go wrong
 LEAST_VOLUME = 0.1  # of a voxel, after a transform; less is a fold
 LEAST_SHARED = 0.25  # of the smaller scan's box; with less in common, similarity says nothing
 SEED = 1
@@ -181,7 +181,7 @@ def coarse(volume: Volume) -> Volume:
 
 
 class CoarsePair:
-    """Two coarse scans with what all stages need of them."""
+    """Two coarse scans with their outlines and intensity ranges, as all stages need them."""
 
     def __init__(self, moving: Volume, fixed: Volume) -> None:
         self.moving, self.fixed = moving, fixed
@@ -208,7 +208,7 @@ class CoarsePair:
         )
 
     def folds(self, transform: Transform) -> bool:
-        """Whether a transform turns some voxel inside out, or blows it up or down beyond what bodies do."""
+        """Whether a transform folds space somewhere, or changes a voxel's volume more than tenfold."""
         itk, image = simpleitk(), self.images[1]
         field = itk.TransformToDisplacementField(transform, itk.sitkVectorFloat64, image.GetSize(), *_geometry(image))
         # ITK's own determinant takes the image's axes for the patient's
@@ -256,7 +256,7 @@ def _affine(pair: CoarsePair, start: Transform) -> Transform | None:
 def _linear(pair: CoarsePair, begin: Transform, levels: tuple[int, ...]) -> Transform | None:
     """Optimise `begin`, which keeps its kind (rigid or affine)."""
     registration = _registration(pair, levels)
-    # a line search: steps of a fixed length stop early or walk off into another valley
+    # a line search: steps of a fixed length stop early or leave for another optimum
     registration.SetOptimizerAsGradientDescentLineSearch(
         1.0, 60, convergenceMinimumValue=1e-6, convergenceWindowSize=5, lineSearchMaximumIterations=10
     )

@@ -1,4 +1,4 @@
-"""How the values of a volume are distributed: all that an intensity map may need of it."""
+"""Statistics of a volume's intensities, from which intensity maps take their scales."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""How a volume is cut into patches for a network, and how the images that come out are put together to a volume."""
+"""Cuts volumes into patches for a network, and blends the images that it makes into volumes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -100,7 +100,7 @@ class SlicePlan:
     """Which patches of a case a network sees, and where its images belong in the volumes of `shape`.
 
     input_tiling: of the case that is read; output_tiling: of the volumes that are made. first: the slice of these
-    that is the case's first one; resized: whether images must be brought to the size of the volumes' own slices.
+    that is the case's first one; resized: whether images must be resized to the volumes' own slices.
     margins: left, right, top and bottom of a patch, what is read beyond the tile or (below 0) left out of it.
     empty: slices of the case in which there is nothing to make.
     """
@@ -129,7 +129,7 @@ class SlicePlan:
 
 
 class SliceOption(ABC):
-    """How a network sees the slices of a volume: settings that answer for themselves."""
+    """How the slices of a volume are cut for a network; the settings make the plan themselves."""
 
     for_volumes: ClassVar[bool] = False
     """Whether it serves models whose patches are several slices thick."""
@@ -143,7 +143,7 @@ class SliceOption(ABC):
 
     @property
     def resize_to(self) -> Size | None:
-        """The height and width that every slice is brought to."""
+        """The height and width that every slice is resized to."""
         return None
 
     @abstractmethod
@@ -200,7 +200,7 @@ class Tiled(SliceOption):
 
 @settings
 class Resized(SliceOption):
-    """Slices brought to one size by cubic splines before they are scaled, and the images back again (paper 001)."""
+    """Slices resized to one size by cubic splines before they are scaled, and the images resized back (paper 001)."""
 
     kind: Literal["resized"] = "resized"
     size: Annotated[
@@ -286,7 +286,7 @@ def varied_slices(arrays: Sequence[np.ndarray]) -> tuple[int, int]:
 
 
 def resize_slices(volumes: Mapping[str, Volume], size: Size, first: int, last: int) -> dict[str, Volume]:
-    """The slices from first to last - 1 of volumes, brought to `size`; the corner voxels keep their places."""
+    """The slices from first to last - 1 of volumes, resized to `size`; the corner voxels keep their places."""
     made = {}
     for name, volume in volumes.items():
         affine = volume.affine.copy()

@@ -1,4 +1,4 @@
-"""Voxels with their place and unit, and the files they come from."""
+"""Volumes: voxels with affine and unit, read from files and written to them."""
 
 import re
 from dataclasses import dataclass
@@ -32,8 +32,8 @@ class Volume:
     """Voxels in physical units with their place.
 
     data: [C, D, H, W] float32; affine: 4x4, maps voxel indices (x, y, z) = (W, H, D) to RAS millimetres; unit: one of
-    UNITS' values or "grey" (2-D pictures, values as stored); origin: the file it came from, for messages; note: what
-    is to be known of how it was taken from there.
+    UNITS' values or "grey" (2-D pictures, values as stored); origin: the file it came from, for messages; note: how
+    it was taken from there (which frame, say).
     """
 
     data: np.ndarray
@@ -95,7 +95,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def family(path: Path) -> str:
-    """Which reader a path needs. Raises BadInput where nothing is there, or nothing known."""
+    """The file format of a path, by which its reader is chosen; raises BadInput for none and for unknown ones."""
     path = without_frame(path)[0]
     if dicom.without_key(path)[0].is_dir():
         return "dicom"
@@ -114,7 +114,7 @@ def family(path: Path) -> str:
 
 
 def _hint(path: Path) -> str:
-    """What to do where nothing is at a path."""
+    """Advice where a path does not exist."""
     whole, mark, _ = str(path).rpartition("#")
     if mark and is_there(Path(whole)):
         return "After '#' goes a series' key, frame=N, peak or peak+8s."

@@ -1,1 +1,4 @@
-"""What is learned: problems, tasks and the methods that solve them."""
+"""Tasks, which pose batches as problems, and methods, which learn to solve them.
+
+Reading of data and the training loop belong elsewhere; nothing here knows a file.
+"""

@@ -36,7 +36,7 @@ class OpponentSettings:
     penalty: Annotated[
         float, Field(ge=0, description="weight of (gradient norm - 1)^2 between true and made images (WGAN-GP)")
     ] = 10.0
-    weight: Annotated[float, Field(ge=0, description="weight of the critic's answer in the generator's loss")] = 1e-3
+    weight: Annotated[float, Field(ge=0, description="weight of the critic's output in the generator's loss")] = 1e-3
     start: Annotated[
         float, Field(ge=0, lt=1, description="share of the training after which the opponent begins to play")
     ] = 0.0

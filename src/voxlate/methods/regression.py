@@ -1,4 +1,4 @@
-"""One forward pass from source to target: what every diffusion model must beat."""
+"""One forward pass from source to target: the reference for every diffusion model."""
 
 from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
@@ -45,7 +45,7 @@ class RegressionSettings(MethodSettings):
     ssim: Annotated[float, Field(ge=0, description="weight of 1 - SSIM (11 pixel window) in addition to it")] = 0.0
     leak: Annotated[
         float,
-        Field(ge=0, le=1, description="slope beyond [-1, 1], where images end: below 1 a sure answer may overshoot"),
+        Field(ge=0, le=1, description="slope beyond [-1, 1], the range of images: below 1, outputs may overshoot"),
     ] = 1.0
     reduction: Annotated[Literal["mask", "all"], Field(description="mean over the mask, or over all voxels")] = "mask"
 
@@ -57,7 +57,7 @@ class RegressionSettings(MethodSettings):
 
 
 class Regression(Method):
-    """A network that is evaluated once; it ignores noise and time."""
+    """A network that is evaluated once, without noise and time."""
 
     task: Task
     feature_channels: tuple[int, ...] = ()
@@ -108,5 +108,5 @@ class Regression(Method):
 
 
 def leaky(x: Tensor, slope: float) -> Tensor:
-    """x within [-1, 1]; what lies beyond counts `slope` times."""
+    """x within [-1, 1]; beyond it the slope is `slope`."""
     return torch.lerp(x.clamp(-1, 1), x, slope)

@@ -17,7 +17,7 @@ Pyramid = dict[int, tuple[Tensor, ...]]  # for each level, its own map, then tho
 
 
 class AsymmetryPrior(nn.Module):
-    """What the levels of a denoiser get of the predictor's features at 1/2, 1/4, 1/8, … of the image's size.
+    """Feeds the levels of a denoiser with the predictor's features at 1/2, 1/4, 1/8, … of the image's size.
 
     widths: channels of each level; channels: of the features, which go to the levels of their sizes, if there are any;
     patch: side, a power of 2, of what one pixel of level 0 stands for. Maps are slices, [N, C, H, W] (features come as

@@ -47,7 +47,7 @@ class KLAutoencoder(NetSettings):
 
 
 class AutoencoderNet(nn.Module):
-    """`encode(x) -> (mean, logvar)` and `decode(z)`, with maps [B, C, D, H, W] on both sides.
+    """`encode(x) -> (mean, logvar)` and `decode(z)`, both of maps [B, C, D, H, W].
 
     As a network it gives the image that its mean latent decodes to. Latents are raw; `scale` (1 over their standard
     deviation, saved with the weights) is for the diffusion.

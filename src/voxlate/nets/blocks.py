@@ -1,4 +1,4 @@
-"""What the networks are made of: norms, one residual block, its resampling, attention, and embeddings of numbers.
+"""The layers of networks: norms, one residual block, its resampling, attention, and embeddings of numbers.
 
 A slice-wise network hands its blocks 4-D channels-last maps `[B*D, C, H, W]`, so that norms are per slice; a network
 with (3, 3, 3) kernels hands them `[B, C, D, H, W]`. `depth` (D) is passed with the map, because a folded batch no
@@ -252,7 +252,7 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all pixels of a slice (all voxels, for 3-D maps), with a zero-initialised way out."""
+    """Self-attention over all pixels of a slice (all voxels, for 3-D maps), with a zero-initialised output layer."""
 
     def __init__(self, channels: int, heads: int, options: BlockOptions) -> None:
         super().__init__()
@@ -304,7 +304,7 @@ class Fourier:
     of: Of = "log_snr"
     scale: Annotated[
         float,
-        Field(gt=0, description="factor before the features; 0.05 brings log_snr from -20 to 20 to the range -1 to 1"),
+        Field(gt=0, description="factor before the features; 0.05 scales log_snr from -20 to 20 to -1 to 1"),
     ] = 0.05
     size: Annotated[int | None, Field(gt=0, multiple_of=2, description="features; absent: the network's width")] = 256
     std: Annotated[float, Field(gt=0, description="standard deviation of the frequencies")] = 30.0
@@ -333,7 +333,7 @@ class FourierFeatures(nn.Module):
 
 
 class Embedding(nn.Module):
-    """What conditions every block: the noise level and the configuration code, [B] and [B, K] -> [B, size]."""
+    """The embedding that conditions every block: of noise level and configuration code, [B] and [B, K] -> [B, size]."""
 
     def __init__(self, time: Sinusoidal | Fourier, width: int, code_bits: int, noisy: bool) -> None:
         super().__init__()

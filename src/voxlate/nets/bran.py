@@ -1,4 +1,4 @@
-"""BRAN, the brain region-aware network of paper 000, and without its regions the generator of Pix2Pix."""
+"""BRAN, the brain region-aware network of paper 000; without regions it is the generator of Pix2Pix."""
 
 from collections.abc import Iterable
 from typing import Annotated, Literal, cast
@@ -40,7 +40,7 @@ class Bran(NetSettings):
     drop_block: Annotated[
         int, Field(ge=1, description="side of the squares that are dropped, odd; 1: single features")
     ] = 3
-    tanh: Annotated[bool, Field(description="answers end between -1 and 1")] = True
+    tanh: Annotated[bool, Field(description="limit outputs to -1 to 1")] = True
 
     def __post_init__(self) -> None:
         if self.regions and self.hidden % self.regions:

@@ -1,7 +1,7 @@
 """Kernels and memory for training on a CPU, where torch's own are slow; elsewhere, and compiled, the plain forms run.
 
 Gains are of whole training steps: how much longer a step takes without the kernel, medians of turns on one thread of an
-AMD EPYC, torch 2. What gains less than 5 % on every network has no place here.
+AMD EPYC, torch 2. Kernels that gain less than 5 % on every network are not kept.
 """
 
 import contextlib
@@ -140,7 +140,7 @@ def rms_norm(h: Tensor, gain: Tensor, shift: Tensor | None, gelu: bool) -> Tenso
 
 
 class _RMSNorm(torch.autograd.Function):
-    """Keeps the input only: what is made of it is made again, slab by slab, on the way back."""
+    """Keeps the input only: what is made of it is made again, slab by slab, in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, gain: Tensor, shift: Tensor | None, gelu: bool) -> Tensor:

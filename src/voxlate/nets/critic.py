@@ -1,4 +1,4 @@
-"""Critics: convolutional networks that tell true images from made ones, as one number or as a map of patches."""
+"""Critics of a GAN: convolutional networks with one output an image, or one for each patch."""
 
 from typing import Annotated, Literal
 
@@ -35,7 +35,7 @@ class Critic:
     answer: Annotated[
         Literal["image", "patches"], Field(description="one number a slice (global mean), or one a patch")
     ] = "image"
-    maps: Annotated[int, Field(ge=1, description="answers at each place: one, or one for each of several labels")] = 1
+    maps: Annotated[int, Field(ge=1, description="outputs at each place: one, or one for each of several labels")] = 1
     dimensions: Annotated[
         Literal[2, 3],
         Field(description="2: each slice by itself; 3: volumes with 4x4x4 kernels, one number or map a volume"),
@@ -47,7 +47,7 @@ class Critic:
 
 
 class CriticNet(nn.Module):
-    """`critic(images) -> answers`: [B, C, D, H, W] -> [B, K, D] or [B, K, D, h, w], each slice by itself.
+    """`critic(images) -> outputs`: [B, C, D, H, W] -> [B, K, D] or [B, K, D, h, w], each slice by itself.
 
     In three dimensions [B, K, 1] or [B, K, d, h, w] of the whole volume: the first layer keeps its depth, every further
     one that halves the size also halves the depth while FEWEST_SLICES are left.
@@ -83,9 +83,9 @@ class CriticNet(nn.Module):
         h = self.layers(h.contiguous(memory_format=self.memory_format))
         if self.critic.answer == "image":
             h = h.mean(dim=tuple(range(2, h.ndim)), keepdim=True)
-        answers: Tensor = self.head(h)
-        answers = answers if volumes else to_volumes(answers, depth)
-        return answers if self.critic.answer == "patches" else answers.flatten(2)
+        outputs: Tensor = self.head(h)
+        outputs = outputs if volumes else to_volumes(outputs, depth)
+        return outputs if self.critic.answer == "patches" else outputs.flatten(2)
 
 
 class SliceConv4(nn.Conv2d):

@@ -1,4 +1,4 @@
-"""What goes into a network, what comes out, and what the settings of a network can do."""
+"""Inputs and outputs of networks, and the settings that build them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from voxlate.errors import BadInput
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """What a network is given.
+    """The inputs of a network.
 
     images: by modality, in the order of `Channels.images`, each [B, C, D, H, W]; state: the noisy or incomplete image
     [B, C, D, H, W]; features: one [B, C_l, D, H_l, W_l] a level; code: [B, K], a configuration (which modalities to
@@ -36,7 +36,7 @@ class NetworkInput:
 
 @dataclass(frozen=True)
 class Output:
-    """What a network gives.
+    """The outputs of a network.
 
     image: [B, C, D, H, W]; extras: further results by name, such as "features" (a tuple of maps), "reconstructions",
     "segmentation" or "latents".
@@ -54,7 +54,7 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class Channels:
-    """Channels of all that a network takes and gives.
+    """The channels of a network's inputs and outputs.
 
     images: of each image, by name and in order; state: 0 where there is none; out: of the image that it makes; code:
     length of the configuration code; noisy: whether the noise level is given; features: of each feature map.

@@ -137,7 +137,7 @@ class LevelStage(nn.Module):
 
 
 class Level(nn.Module):
-    """The blocks of one resolution, then the way to the next resolution, if there is one."""
+    """The blocks of one resolution, then the resampling to the next one, if there is one."""
 
     stages: Iterable[LevelStage]
 

@@ -1,4 +1,7 @@
-"""A made-up head from which every modality is computed: anatomy-like, seeded, and no patient's."""
+"""Phantoms: heads made up from anatomy and physics, seeded, with every modality computed from one anatomy.
+
+Nothing here reads a scan, or knows how cohorts are prepared.
+"""
 
 from voxlate.phantom.cohort import write_cohort
 from voxlate.phantom.head import Head, make_head

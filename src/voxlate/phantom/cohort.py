@@ -34,8 +34,8 @@ def write_cohort(
 ) -> list[Path]:
     """Writes `OUT/phantom_000/t1.nii.gz` and so on, `seg` (`Label`) and `lesion`, and the note `phantom.json`.
 
-    size: voxels in x, y, z; modalities: all where None; progress: called with (cases done, cases). What is there
-    already is kept. Returns the case folders. Raises BadInput where `out` holds another cohort or a setting is wrong.
+    size: voxels in x, y, z; modalities: all where None; progress: called with (cases done, cases). Cases that
+    exist are kept. Returns the case folders. Raises BadInput where `out` holds another cohort or a setting is wrong.
     """
     wanted = tuple(modalities or MODALITIES)
     _check(cases, size, lesion, wanted)
@@ -59,7 +59,7 @@ def write_cohort(
 
 
 def lesion_of(lesion: CohortLesion, case: int) -> LesionKind:
-    """What a case of the cohort suffers from; a mixed cohort goes round, so that a small one has one of each."""
+    """The lesion of a case; a mixed cohort takes the kinds in turn, so that a small one has one of each."""
     return ("tumour", "stroke", "none")[case % 3] if lesion == "mixed" else lesion
 
 

@@ -1,4 +1,4 @@
-"""What scanners add to the signal: blur, the coil's shading, noise, and whole numbers."""
+"""The scanner's effects on the signal: blur, the coil's shading, noise, and rounding."""
 
 import numpy as np
 from scipy import ndimage

@@ -1,6 +1,6 @@
 """The physics that gives tissue its signal: MR signal equations, X-ray attenuation, the passage of a bolus.
 
-Free of noise and exact voxel by voxel; what a scanner adds is in `scanner`.
+Free of noise and exact voxel by voxel; `scanner` adds the rest.
 """
 
 from collections.abc import Callable
@@ -53,7 +53,7 @@ class _Voxels:
 
 
 def _fat_left(voxels: _Voxels, share: float) -> np.ndarray:
-    """What fat saturation leaves of fat and marrow, 1 elsewhere; head protocols at 3 T add it, more or less fully."""
+    """The share of fat and marrow after fat saturation, 1 elsewhere; usual in head protocols at 3 T."""
     return np.where(voxels.has(Label.FAT, Label.DIPLOE), np.float32(share), np.float32(1))
 
 

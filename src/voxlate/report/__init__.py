@@ -1,1 +1,4 @@
-"""Offline HTML pages about runs, syntheses and comparisons. Computes no score."""
+"""Offline HTML pages about runs, syntheses and comparisons.
+
+Nothing here computes a score or runs a model.
+"""

@@ -23,7 +23,7 @@ from voxlate.scoring.tables import cell, figure
 POINTS = 400  # more than a curve has pixels
 LONGEST_NAME = 20
 STEPS = [1, 2, 2.5, 5, 10]  # between ticks
-# drawn in these, written as the page's variables, which have other values in the dark
+# placeholders that become the page's CSS variables, which differ between its light and dark mode
 COLOURS = {f"#0000c{n}": f"--c{n}" for n in range(6)}
 INK, SOFT, FAINT, RULE, ACCENT, OTHER = (f"#0000d{n}" for n in range(6))
 COLOURS |= {INK: "--ink", SOFT: "--soft", FAINT: "--faint", RULE: "--rule", ACCENT: "--accent", OTHER: "--other"}
@@ -89,7 +89,7 @@ def curve_chart(curves: Sequence[Curve], label: str, smooth: bool = False) -> Ma
 
 
 def score_chart(metric: Metric, values: Mapping[str, Mapping[str, Any]]) -> Markup:
-    """A line a method: its name, its mean with the 95 % interval, and the number; the synthesis stands out."""
+    """A line a method: its name, its mean with the 95 % interval, and the number; the synthesis is emphasised."""
     height = 26 * len(values) + 20
     chart, axes = _chart(360, height, (138, 62, 20, 0))
     axes.set_ylim(len(values) - 0.5, -0.5)

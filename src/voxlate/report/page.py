@@ -26,7 +26,7 @@ from voxlate.scoring.tables import figure, score_tables
 MOST_CASES = 9
 LONGEST_LIST = 12
 HEADLINES = ("mae", "ssim_2d")
-PANELS = ("mae", "rmse", "psnr", "ssim_2d", "ssim_3d", "nmi", "gradient_strength")
+CHART_METRICS = ("mae", "rmse", "psnr", "ssim_2d", "ssim_3d", "nmi", "gradient_strength")
 BETTER = {"lower": "lower is better", "higher": "higher is better", "one": "1 is right; below blur, above noise"}
 CURVES = (
     ("loss", "Training loss", True),
@@ -92,7 +92,7 @@ def json_in(path: Path) -> dict[str, Any]:
 
 
 def _recipe(folder: Path, run: Path | None, provenance: dict[str, Any]) -> str:
-    """The recipe's text: from the run, or as the provenance carries it (then the provenance need not repeat it)."""
+    """The recipe's text, from the run or the provenance; removed from the provenance, which then need not repeat it."""
     for place in (folder, run):
         if place and (place / "recipe.toml").is_file():
             provenance.pop("recipe", None)
@@ -118,22 +118,22 @@ def _title(recipe: str, folder: Path, scores: Mapping[str, Any]) -> str:
 def _summary(modality: str, part: Mapping[str, Any]) -> dict[str, Any]:
     """The headline of one modality, its uncertainty in words, and a chart of each main metric with all baselines."""
     known = {key for scores in part["answers"].values() for key, value in scores.items() if value["mean"] is not None}
-    shown = known & set(PANELS) - {"rmse" if "ssim_3d" in known else "ssim_3d"}  # six fill the page
-    panels = []
-    for metric in [one for one in METRICS if one.key in shown]:
+    keys = known & set(CHART_METRICS) - {"rmse" if "ssim_3d" in known else "ssim_3d"}  # six fill the page
+    charts = []
+    for metric in [one for one in METRICS if one.key in keys]:
         values = {name: scores[metric.key] for name, scores in part["answers"].items() if metric.key in scores}
         chart = score_chart(metric, {name: value for name, value in values.items() if value["mean"] is not None})
-        panels.append((metric.label, metric.unit_for(part["unit"]), BETTER[metric.better], chart))
+        charts.append((metric.label, metric.unit_for(part["unit"]), BETTER[metric.better], chart))
     return {
         "modality": modality,
         "headline": " ".join(headline(part["answers"], part["unit"], key) for key in HEADLINES).strip(),
         "uncertainty": _uncertainty(part),
-        "panels": panels,
+        "charts": charts,
     }
 
 
 def headline(answers: Mapping[str, Any], unit: str, key: str) -> str:
-    """One honest sentence: a score of the synthesis against the best naive baseline."""
+    """A sentence that compares a score of the synthesis with the best naive baseline."""
     metric = metrics_of({})[key]
     means = {answer: scores[key]["mean"] for answer, scores in answers.items() if key in scores}
     means = {answer: mean for answer, mean in means.items() if mean is not None}
@@ -179,7 +179,7 @@ def _charts(log: Path) -> list[dict[str, Any]]:
 
 
 def _validation(run: Path) -> list[tuple[str, str]]:
-    """Names and data of the newest pictures that training left in RUN/validation."""
+    """Names and data URIs of the newest pictures in RUN/validation."""
     files = sorted((run / "validation").glob("*.png"), key=lambda path: (path.stat().st_mtime, path.name))[-4:]
     start = "data:image/png;base64,"
     return [(path.stem, start + base64.b64encode(path.read_bytes()).decode()) for path in reversed(files)]

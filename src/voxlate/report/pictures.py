@@ -194,7 +194,7 @@ def sections_of(
 
 
 def evenly(ordered: Sequence[str], most: int) -> list[tuple[str, str]]:
-    """At most so many, evenly from the lowest to the highest error, and each one's rank in words."""
+    """At most so many cases, evenly from the lowest to the highest error, each with its rank in words."""
     last, count = len(ordered) - 1, min(most, len(ordered))
     picks = [round(number * last / (count - 1)) for number in range(count)] if count > 1 else range(count)
     extremes = {0: " (lowest)", last: " (highest)"} if last else {}
@@ -215,9 +215,9 @@ def _several(methods: Mapping[str, CaseImages], scales: Scales, rows: Rows, unit
     bars: dict[str, tuple[str, ColourScale]] = {}
     for name, case in methods.items():
         made = [image for image in case.images if image.role in LABELS]
-        shown = [one for image in made for one in _pictures(case, image, scales, name, LABELS[image.role])]
+        found = [one for image in made for one in _pictures(case, image, scales, name, LABELS[image.role])]
         notes = [f"{label} {value}" for label, value in _score_texts(rows[name], METHOD_SCORES, unit)]
-        columns.append(Column("", name, shown, [], notes))
+        columns.append(Column("", name, found, [], notes))
         bars |= {one.role: (LABELS[one.role], one.scale or scales[case.modality, one.role]) for one in made}
     # all methods share their bars: below the truth, where there is room
     holder = next((n for n, one in enumerate(columns) if one.role == "truth"), len(columns) - len(methods))

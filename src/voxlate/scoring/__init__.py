@@ -1,1 +1,4 @@
-"""Scores of syntheses against the truth, and the tables and tests made of them: knows no trained model."""
+"""Scores of syntheses against the truth, their tables, and paired tests between methods.
+
+Nothing here knows a trained model, or writes a page.
+"""

@@ -13,15 +13,15 @@ from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
 from voxlate.scoring.evaluate import provenance_of
 from voxlate.scoring.metrics import Metric, metrics_of
-from voxlate.scoring.tables import Cell, Line, Tables, cell, count, counted, rows_of
+from voxlate.scoring.tables import Cell, Line, Tables, cell, plural, rows_of, scope_note
 
-SAME = ("unit", "range", "own_peak", "mask", "ssim_padding", "ssim_from")  # what must agree for numbers to compare
-EFFORT = ("seconds_per_slice", "network_calls")  # what the provenance of a case says that its synthesis took
+MUST_AGREE = ("unit", "range", "own_peak", "mask", "ssim_padding", "ssim_from")  # for scores to compare
+EFFORT = ("seconds_per_slice", "network_calls")  # entries of a case's provenance
 SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredMethod:
     """One method: a folder of syntheses with its metrics.json, and which of its answers is compared."""
 
     name: str
@@ -81,11 +81,11 @@ def compare(folders: Sequence[Path | str], *, reference: str | None = None, answ
     )
 
 
-def _methods(folders: Sequence[Path], answer: str) -> list[Scored]:
+def _methods(folders: Sequence[Path], answer: str) -> list[ScoredMethod]:
     if len(folders) < 2:
         raise BadInput(f"compare: expected at least two scored folders, found {len(folders)}. Add another one.")
     names = _names(folders)
-    return [Scored(name, folder, _document(folder, answer), answer) for name, folder in zip(names, folders)]
+    return [ScoredMethod(name, folder, _document(folder, answer), answer) for name, folder in zip(names, folders)]
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -112,7 +112,7 @@ def _document(folder: Path, answer: str) -> Mapping[str, Any]:
     return document
 
 
-def _modality(name: str, methods: Sequence[Scored], reference: str | None) -> dict[str, Any]:
+def _modality(name: str, methods: Sequence[ScoredMethod], reference: str | None) -> dict[str, Any]:
     parts = [method.document["modalities"][name] for method in methods]
     rows = [method.rows(name) for method in methods]
     for method in methods[1:]:
@@ -135,14 +135,14 @@ def _modality(name: str, methods: Sequence[Scored], reference: str | None) -> di
             continue
         values = np.array([[rows[k][case][key] for case in cases] for k in having], np.float64)  # null becomes NaN
         found[key] = _tested(metric, [methods[k] for k in having], *_by_group(values, groups), reference)
-    stated = {key: parts[0].get(key) for key in SAME}
+    stated = {key: parts[0].get(key) for key in MUST_AGREE}
     return {**stated, "cases": len(cases), "patients": len(set(patients)), "over": over, "metrics": found}
 
 
-def _check(name: str, first: Scored, other: Scored) -> None:
-    """Raise BadInput where the two were scored in other ways, or on other cases."""
+def _check(name: str, first: ScoredMethod, other: ScoredMethod) -> None:
+    """Raise BadInput where two methods were scored with different options, or on different cases."""
     wanted, found = (method.document["modalities"][name] for method in (first, other))
-    for key in SAME:
+    for key in MUST_AGREE:
         if wanted.get(key) != found.get(key):
             raise BadInput(
                 f"{other.path}: expected {name} scored with {key} {wanted.get(key)} as in {first.path}, "
@@ -161,7 +161,7 @@ def _check(name: str, first: Scored, other: Scored) -> None:
         where = first.path if odd[0] in cases else other.path
         raise BadInput(
             f"{other.path}: expected the same cases of {name} as in {first.path}, "
-            f"found {count(len(odd), 'case')} in one only ({odd[0]} in {where}). Score the same cases in both."
+            f"found {plural(len(odd), 'case')} in one only ({odd[0]} in {where}). Score the same cases in both."
         )
 
 
@@ -174,7 +174,7 @@ def _by_group(values: NDArray[np.float64], groups: Sequence[str]) -> tuple[NDArr
 
 
 def _tested(
-    metric: Metric, methods: Sequence[Scored], values: NDArray[np.float64], used: int, reference: str | None
+    metric: Metric, methods: Sequence[ScoredMethod], values: NDArray[np.float64], used: int, reference: str | None
 ) -> dict[str, Any]:
     """Mean and sd of each method, and p of its difference to the reference over all that every method has."""
     size = values.shape[1]
@@ -235,7 +235,7 @@ def wilcoxon_p(a: NDArray[Any], b: NDArray[Any]) -> float:
     return float(wilcoxon(a, b).pvalue)
 
 
-def _pooled(metric: Metric, methods: Sequence[Scored], parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _pooled(metric: Metric, methods: Sequence[ScoredMethod], parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Distances of pooled slices, where all methods have them by the same features and of as many images."""
     values = [part["answers"][method.answer].get(metric.key) for method, part in zip(methods, parts)]
     if not all(value and value["mean"] is not None for value in values):
@@ -251,8 +251,8 @@ def _pooled(metric: Metric, methods: Sequence[Scored], parts: Sequence[Mapping[s
     return {metric.key: {**shared, "features": parts[0]["features"]["name"], "methods": summaries}}
 
 
-def _effort(method: Scored) -> dict[str, Any] | None:
-    """Mean and sd of what the cases took, over those whose provenance says it; None where none does."""
+def _effort(method: ScoredMethod) -> dict[str, Any] | None:
+    """Mean and sd of time and network calls over the cases whose provenance states them; None where none does."""
     folder = method.path if method.path.is_dir() else method.path.parent
     names = sorted({row["case"] for row in method.document["cases"]}) if method.answer == "synthesis" else []
     stated = [one for name in names if all(key in (one := provenance_of(folder, name)) for key in EFFORT)]
@@ -269,7 +269,7 @@ def _effort(method: Scored) -> dict[str, Any] | None:
 
 
 def comparison_tables(document: Mapping[str, Any]) -> Tables:
-    """The metrics of each modality, and under "" what the syntheses of all of them took."""
+    """The metrics of each modality, and under "" time and network calls of all of them."""
     names = list(document["methods"])
     known = metrics_of(document)
     lines = {
@@ -296,7 +296,7 @@ def _caption(document: Mapping[str, Any]) -> list[str]:
     for name, part in document["modalities"].items():
         size = part[part["over"]]
         lines.append(
-            f"{counted(name, part)}; mask: {part['mask']}. Tests over {size} {part['over']}: "
+            f"{scope_note(name, part)}; mask: {part['mask']}. Tests over {size} {part['over']}: "
             f"no p lies below {2.0 ** (1 - size):.2g}."
         )
         if part["over"] == "cases":

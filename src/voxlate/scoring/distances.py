@@ -25,7 +25,7 @@ FOLDS = 10  # groups that the error of FD is found from, however many cases ther
 BLOCK = 1024  # rows of the kernel matrix in memory at a time
 
 Vectors = NDArray[np.float64]
-Slices = NDArray[np.float32]
+SliceStack = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Pool:
     seed: int = 0
     vectors: dict[tuple[str, str], dict[tuple[str, str], NDArray[np.float64]]] = field(default_factory=dict)
 
-    def add(self, modality: str, answer: str, case: str, patient: str, slices: Slices) -> None:
+    def add(self, modality: str, answer: str, case: str, patient: str, slices: SliceStack) -> None:
         """slices: [N, H, W] in [0, 1], all slices of one case."""
         if len(slices):
             self.vectors.setdefault((modality, answer), {})[case, patient] = self.features(slices)
@@ -65,7 +65,7 @@ class Pool:
         return {key: _entry(one, len(a), over) for key, one in zip(KEYS[self.features.kind], (plain, limit, kernel))}
 
     def stated(self, modality: str) -> dict[str, Any]:
-        """What the numbers rest on, for metrics.json and the caption."""
+        """Features, numbers of images and conventions of the distances, for metrics.json and the caption."""
         truth = self.vectors.get((modality, "truth"), {})
         images = sum(map(len, truth.values()))
         return {
@@ -80,7 +80,7 @@ class Pool:
         }
 
 
-def slices_of(values: NDArray[np.float32], scale: Range, inside: NDArray[np.bool_] | None) -> Slices:
+def slices_of(values: NDArray[np.float32], scale: Range, inside: NDArray[np.bool_] | None) -> SliceStack:
     """Axial slices [N, H, W] in [0, 1] as radiologists look at them (front up, the patient's right at the left).
 
     values: [D, H, W], canonical, mapped to the range. Slices without any of the mask are left out.
@@ -92,7 +92,7 @@ def slices_of(values: NDArray[np.float32], scale: Range, inside: NDArray[np.bool
 
 
 def _groups(cases: Sequence[tuple[str, str]], counts: Sequence[int]) -> tuple[NDArray[Any], str]:
-    """Labels of what may be taken as independent, one a slice: patients, else cases, else blocks of neighbours."""
+    """Labels of independent groups of slices, one a slice: patients, else cases, else blocks of neighbours."""
     for number, name in ((1, "patients"), (0, "cases")):
         names = [pair[number] for pair in cases]
         if len(set(names)) >= FEWEST:

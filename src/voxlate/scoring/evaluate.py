@@ -1,4 +1,4 @@
-"""Score a folder of syntheses, and naive baselines with them, against the truth, and state how each number was made."""
+"""Scores a folder of syntheses, and the naive baselines, against the truth, and states how each number was made."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from voxlate.images.volume import Volume, is_there, read_volume
 from voxlate.scoring.distances import Pool, slices_of
 from voxlate.scoring.features import Features, features_for
 from voxlate.scoring.lpips import Lpips, load_lpips
-from voxlate.scoring.metrics import METRICS, Origin, Padding, Pair, correlation
+from voxlate.scoring.metrics import METRICS, ImagePair, Padding, SsimOrigin, correlation
 from voxlate.scoring.regions import (
-    Inside,
+    MaskArray,
     Region,
     find_region,
     mask_of,
@@ -49,13 +49,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Options:
-    """What was decided before scoring."""
+    """The options of an evaluation, checked and loaded."""
 
     out: Path
     mask: str | Path | None
     baselines: Baselines | None
     padding: Padding
-    ssim_from: Origin
+    ssim_from: SsimOrigin
     regions: tuple[Region, ...]
     pool: Pool | None
     lpips: Lpips | None
@@ -68,10 +68,10 @@ class Truth:
     volume: Volume
     values: NDArray[np.float32]
     scale: Range
-    body: Inside | None
-    inside: Inside | None
-    frame: Inside | None
-    regions: tuple[tuple[Region, Inside], ...]
+    body: MaskArray | None
+    inside: MaskArray | None
+    frame: MaskArray | None
+    regions: tuple[tuple[Region, MaskArray], ...]
 
 
 def evaluate(
@@ -86,7 +86,7 @@ def evaluate(
     manifest: Path | None = None,
     preset: str | None = None,
     padding: Padding = "valid",
-    ssim_from: Origin = "low",
+    ssim_from: SsimOrigin = "low",
     features: str | Path | Features | None = None,
     lpips: Path | str | None = None,
     regions: Mapping[str, str] | None = None,
@@ -151,7 +151,7 @@ def evaluate(
 
 
 def _items(out: Path, cases: Mapping[str, CaseFiles]) -> tuple[list[Item], list[str]]:
-    """What can be scored, and the names in OUT that have no truth."""
+    """The syntheses with a truth, and the names of those without one."""
     if not out.is_dir():
         raise BadInput(f"{out}: expected the folder that `voxlate synth` wrote, found none. Check the path.")
     items, without = [], []
@@ -169,7 +169,7 @@ def _items(out: Path, cases: Mapping[str, CaseFiles]) -> tuple[list[Item], list[
 
 
 def _images(folder: Path) -> dict[str, Path]:
-    """Image files by modality; where a name exists in several formats the one that loses least."""
+    """Image files by modality; of several formats the one with the least loss."""
     images: dict[str, Path] = {}
     for suffix in reversed(SUFFIXES):
         images |= {path.name.removesuffix(suffix): path for path in folder.glob(f"*{suffix}")}
@@ -210,7 +210,7 @@ def _check_regions(regions: Sequence[Region], rows: Sequence[Row]) -> None:
 
 
 def _distances(rows: Sequence[Row], pool: Pool | None) -> dict[str, dict[str, Any]]:
-    """By modality and answer."""
+    """Distances by modality and answer (the synthesis, or a naive baseline)."""
     found: dict[str, dict[str, Any]] = {}
     for modality, answer in dict.fromkeys((row.modality, row.answer) for row in rows) if pool else ():
         found.setdefault(modality, {})[answer] = pool.distances(modality, answer) if pool else {}
@@ -256,7 +256,7 @@ def _scores(item: Item, answer: str, volume: Volume, truth: Truth, options: Opti
     slices = slices_of(values, truth.scale, truth.inside) if options.pool or options.lpips else None
     if options.pool and slices is not None:
         options.pool.add(item.modality, answer, item.case.case, item.case.patient, slices)
-    pair = Pair(truth.values, values, truth.scale, truth.inside, options.padding, options.ssim_from)
+    pair = ImagePair(truth.values, values, truth.scale, truth.inside, options.padding, options.ssim_from)
     scored = {metric.key: metric.compute(pair) for metric in METRICS if metric.compute}
     if options.lpips and slices is not None:
         scored["lpips"] = float(options.lpips(slices_of(truth.values, truth.scale, truth.inside), slices).mean())
@@ -293,7 +293,7 @@ def _inputs_of(out: Path, case: CaseFiles) -> dict[str, Path]:
 
 
 def run_folders(provenance: Mapping[str, Any]) -> list[Path]:
-    """Where the run of a synthesis may be: its provenance names the folder, or a weights file in it."""
+    """Folders where the run of a synthesis may be: its provenance names the folder, or a weights file in it."""
     run = provenance.get("run")
     return [Path(run), Path(run).parent] if isinstance(run, str) else []
 
@@ -305,7 +305,7 @@ def stated_inputs(provenance: Mapping[str, Any]) -> dict[str, Path]:
 
 
 def provenance_of(out: Path, case: str = "") -> dict[str, Any]:
-    """What was written with a case's synthesis, or else with all of them."""
+    """The provenance of a case's synthesis, or else that of the whole folder."""
     for path in (out / case / "provenance.json", out / "provenance.json"):
         if path.is_file():
             found = read_json(path)

@@ -1,4 +1,4 @@
-"""Every metric once: its name, unit and direction, how one number comes from many voxels, and the function."""
+"""The catalogue of metrics (name, unit, direction, reduction, function), and the functions."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from voxlate.images.ranges import Range
 from voxlate.images.similarity import RADIUS, SIGMA, mutual_information, ssim_map
 
 Padding = Literal["valid", "same"]
-Origin = Literal["low", "zero"]
+SsimOrigin = Literal["low", "zero"]
 Direction = Literal["lower", "higher", "one", "truth"]
 
 UNIT = "unit of the images"  # stands for the unit of the modality that is scored
@@ -21,7 +21,7 @@ SLAB_VOXELS = 1 << 21  # a slab's ten temporary float32 maps then stay under 100
 
 
 @dataclass(frozen=True)
-class Pair:
+class ImagePair:
     """A truth and a synthesis [D, H, W], canonical and mapped to the scored range; inside: the voxels that count."""
 
     truth: NDArray[np.float32]
@@ -29,7 +29,7 @@ class Pair:
     scale: Range
     inside: NDArray[np.bool_] | None
     padding: Padding = "valid"
-    ssim_from: Origin = "low"
+    ssim_from: SsimOrigin = "low"
 
     def error(self, function: Callable[..., float]) -> float:
         return function(self.truth, self.synthesis, self.inside)
@@ -45,7 +45,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Metric:
-    """How a score is called, its unit, what is better, how one number comes from many voxels, and the function.
+    """A metric: name, unit, direction, reduction of many voxels to one number, and the function.
 
     scale: what the value is multiplied by to be printed. compute: None where the score comes from elsewhere (samples,
     regions, features). pooled: one value for all cases together, with a standard error. in_table: not only in files.
@@ -58,7 +58,7 @@ class Metric:
     reduction: str
     digits: int = 3
     scale: float = 1.0
-    compute: Callable[[Pair], float] | None = None
+    compute: Callable[[ImagePair], float] | None = None
     pooled: bool = False
     in_table: bool = True
 

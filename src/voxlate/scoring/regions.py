@@ -1,4 +1,4 @@
-"""What part of an image counts: the mask of all scores, and named regions that are scored by themselves."""
+"""The mask of all scores, and named regions that are scored separately."""
 
 import math
 import re
@@ -19,7 +19,7 @@ from voxlate.images.similarity import dice
 from voxlate.images.volume import Volume, read_volume, unit_of
 from voxlate.scoring import metrics
 
-Inside = NDArray[np.bool_]
+MaskArray = NDArray[np.bool_]
 NUMBER = r"[-+]?\d+(?:\.\d*)?"
 RULE = re.compile(rf"(?:({NUMBER})\s*<\s*)?([\w-]+)\s*(<|>|==?)\s*({NUMBER})\s*(%)?")  # LOW < MODALITY < VALUE %
 RATIO = re.compile(r"([\w-]+)\s*/\s*([\w-]+)")
@@ -42,11 +42,11 @@ class Region:
     mirrored: bool = False
     over: tuple[str, str] | None = None
 
-    def select(self, values: NDArray[np.float32], frame: Inside) -> Inside:
+    def select(self, values: NDArray[np.float32], frame: MaskArray) -> MaskArray:
         """The part of `frame` whose values lie between low and high; values, frame: [D, H, W], canonical."""
         if self.mirrored:
             values = shares_of_other_side(values, frame)
-        chosen: Inside = (values > self.low) & (values < self.high) & frame
+        chosen: MaskArray = (values > self.low) & (values < self.high) & frame
         return chosen
 
     def rule(self, ranges: Mapping[str, Range], within: str) -> str:
@@ -105,15 +105,15 @@ def _region(name: str, text: str) -> Region:
 
 
 def find_region(
-    region: Region, truth: Volume, scale: Range, body: Inside | None, case: CaseFiles, frame: Inside
-) -> Inside:
+    region: Region, truth: Volume, scale: Range, body: MaskArray | None, case: CaseFiles, frame: MaskArray
+) -> MaskArray:
     """Where the region lies in one case, [D, H, W] canonical, within `frame`. May be empty.
 
     scale: the range that the truth is scored on; body: the truth's foreground, where that range is its own.
     """
     if region.path is not None:
         path = Path(region.path.replace("{case}", case.case))
-        found: Inside = on_grid_of(truth, path, "mask").data[0] > 0.5
+        found: MaskArray = on_grid_of(truth, path, "mask").data[0] > 0.5
         return found & frame
     assert region.modality is not None
     if region.modality == truth.modality:
@@ -131,7 +131,7 @@ def find_region(
     return region.select(thresholded(other, own, foreground(other) if own.own else None), frame)
 
 
-def shares_of_other_side(values: NDArray[np.float32], frame: Inside) -> NDArray[np.float32]:
+def shares_of_other_side(values: NDArray[np.float32], frame: MaskArray) -> NDArray[np.float32]:
     """Values over the mean of the other half of the frame: [D, H, W], canonical, so that W runs from left to right.
 
     The halves meet in the middle of the frame's box. Only values above 0 count: fluid is not perfused. A half whose
@@ -152,17 +152,17 @@ def shares_of_other_side(values: NDArray[np.float32], frame: Inside) -> NDArray[
     return shares
 
 
-def thresholded(volume: Volume, scale: Range, body: Inside | None) -> NDArray[np.float32]:
+def thresholded(volume: Volume, scale: Range, body: MaskArray | None) -> NDArray[np.float32]:
     """Values that a threshold applies to, [D, H, W]: not clipped; in arbitrary units shares of the peak."""
     return scale.normalise(volume.data[0], body) if scale.own else volume.data[0]
 
 
 def region_scores(
     name: str,
-    inside: Inside,
+    inside: MaskArray,
     truth: NDArray[np.float32],
     other: NDArray[np.float32],
-    overlap: Inside | None,
+    overlap: MaskArray | None,
     voxel_ml: float,
 ) -> dict[str, float]:
     """MAE, both means and volume (ml) inside a region; where `overlap`, the same region of the other image, is known
@@ -193,7 +193,7 @@ def ratio_scores(name: str, over: tuple[str, str], scored: Mapping[str, float]) 
     return {f"{name}.ratio": ratio, f"{name}.truth_ratio": truth, f"{name}.ratio_error": abs(ratio - truth)}
 
 
-def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> Inside | None:
+def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> MaskArray | None:
     """The voxels that count, [D, H, W]; None for the whole image. truth: canonical."""
     if mask is None:
         return None
@@ -212,7 +212,7 @@ def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> Inside |
     return inside
 
 
-def _brain_of(truth: Volume, case: CaseFiles) -> Inside:
+def _brain_of(truth: Volume, case: CaseFiles) -> MaskArray:
     """The brain in the truth; where that is a map (of flow, of time), in the case's CT."""
     units = {truth.modality: truth.unit, **{name: unit_of(name) for name in case.files}}
     name = clearest(units)

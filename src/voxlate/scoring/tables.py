@@ -1,4 +1,4 @@
-"""Scores as people and programs read them: summaries with confidence intervals, tables, CSV and JSON."""
+"""Summaries of scores with confidence intervals, as tables, CSV and JSON."""
 
 import csv
 import math
@@ -40,7 +40,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Scores:
-    """All rows and how they were made.
+    """All rows with the options that they were computed with.
 
     header: facts of the whole; choices: mask, paddings and weights, which must agree for numbers to compare;
     ranges and features by modality; distances, of all cases together, by modality, answer and metric.
@@ -55,7 +55,7 @@ class Scores:
     distances: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
-        """What metrics.json holds: each value with its unit, range, mask, window, reduction and number of cases."""
+        """The content of metrics.json: each value with its unit, range, mask, window, reduction and number of cases."""
         modalities = dict.fromkeys(row.modality for row in self.rows)
         return {
             "voxlate": __version__,
@@ -85,7 +85,7 @@ class Scores:
             mine = [row for row in rows if row.answer == answer]
             pooled = self.distances.get(name, {}).get(answer, {})
             answers[answer] = {
-                key: (pooled.get(key) or summary(mine, metric, over, self.seed)) | _how(metric, scale, stated)
+                key: (pooled.get(key) or summary(mine, metric, over, self.seed)) | _conventions(metric, scale, stated)
                 for key, metric in metrics_of(self.header).items()
                 if key in pooled or any(key in row.scores for row in mine)
             }
@@ -146,7 +146,7 @@ def bootstrap(values: NDArray[Any], groups: Sequence[str], seed: int) -> tuple[f
 
 @dataclass(frozen=True)
 class Cell:
-    """What one method has for one metric."""
+    """The value of one metric for one method."""
 
     text: str
     below: str = ""
@@ -228,7 +228,7 @@ def _marked(one: Cell) -> str:
 def score_tables(document: Mapping[str, Any]) -> Tables:
     """The scores in a metrics.json: a column for the synthesis and for each naive baseline, mean ± sd over cases."""
     found = keys_of(document)
-    shown = [one for key, one in metrics_of(document).items() if key in found and one.in_table]
+    metrics = [one for key, one in metrics_of(document).items() if key in found and one.in_table]
     modalities = document["modalities"]
     answers = tuple(dict.fromkeys(answer for part in modalities.values() for answer in part["answers"]))
     lines = {
@@ -238,7 +238,7 @@ def score_tables(document: Mapping[str, Any]) -> Tables:
                 metric.unit_for(part["unit"]),
                 tuple(_score_cell(part["answers"].get(answer, {}), answer, metric) for answer in answers),
             )
-            for metric in shown
+            for metric in metrics
         ]
         for modality, part in modalities.items()
     }
@@ -274,7 +274,7 @@ def caption(document: Mapping[str, Any]) -> list[str]:
     first = next(iter(modalities.values()))
     lines = []
     for name, part in modalities.items():
-        lines.append(f"{counted(name, part)} ({part['range_rule']}); mask: {part['mask']}; {part['bootstrap']}.")
+        lines.append(f"{scope_note(name, part)} ({part['range_rule']}); mask: {part['mask']}; {part['bootstrap']}.")
         if part["patients"] == 1 and part["cases"] > 1:
             lines.append(f"{name}: one patient, so the intervals describe these cases and not other patients.")
     windows = "whole windows only" if first["ssim_padding"] == "valid" else "edges extended with zeros"
@@ -295,14 +295,14 @@ def caption(document: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def counted(name: str, part: Mapping[str, Any]) -> str:
-    """How many cases a modality has, and the range of its scores."""
+def scope_note(name: str, part: Mapping[str, Any]) -> str:
+    """How many cases and patients a modality has, and the range of its scores."""
     low, high = part["range"]
-    cases, patients = count(part["cases"], "case"), count(part["patients"], "patient")
+    cases, patients = plural(part["cases"], "case"), plural(part["patients"], "patient")
     return f"{name}: {cases} of {patients}; range {low:g} to {high:g} {part['unit']}"
 
 
-def count(number: int, name: str) -> str:
+def plural(number: int, name: str) -> str:
     return f"{number} {name}" + ("" if number == 1 else "s")
 
 
@@ -321,7 +321,7 @@ def _features_note(part: Mapping[str, Any]) -> str:
 
 
 def _region_note(name: str, rule: str, document: Mapping[str, Any]) -> str:
-    """What a region is, and the truth's own mean, volume or ratio in it."""
+    """The rule of a region, and the truth's mean, volume or ratio in it."""
     known, means = metrics_of(document), []
     for part in document["modalities"].values():
         for what in ("mean", "volume", "ratio"):
@@ -333,8 +333,8 @@ def _region_note(name: str, rule: str, document: Mapping[str, Any]) -> str:
     return f"{name}: {rule}; {', '.join(means)}."
 
 
-def _how(metric: Metric, scale: Range, stated: Mapping[str, Any]) -> dict[str, Any]:
-    """The choices behind one value, which stand with it in metrics.json."""
+def _conventions(metric: Metric, scale: Range, stated: Mapping[str, Any]) -> dict[str, Any]:
+    """The conventions of one value, which metrics.json states with it."""
     kept = {key: stated[key] for key in ("range", "range_rule", "mask")}
     if metric.key.startswith("ssim"):
         kept |= {key: stated[key] for key in ("ssim_padding", "ssim_from")}
@@ -347,7 +347,7 @@ def _how(metric: Metric, scale: Range, stated: Mapping[str, Any]) -> dict[str, A
 
 
 def cell(value: Mapping[str, Any] | None, metric: Metric) -> str:
-    """One value as people read it: 0.068 ± 0.012; ± is the standard error of what is pooled."""
+    """One value as text: 0.068 ± 0.012; ± is the standard deviation, of pooled values the standard error."""
     if not value or value["mean"] is None:
         return "–"
     spread = value["sd"] if value["sd"] is not None else value.get("se")
@@ -356,7 +356,7 @@ def cell(value: Mapping[str, Any] | None, metric: Metric) -> str:
 
 
 def figure(value: float, metric: Metric, like: float | None = None) -> str:
-    """A value with the digits that its size asks for, or those of another one that it is printed with."""
+    """A value with the digits that fit its size, or that of another value that it is printed with."""
     size = abs(value if like is None else like)
     digits = metric.digits if metric.unit != UNIT or size < 1 else 2 if size < 10 else 1
     return f"{value * metric.scale:.{digits}f}"

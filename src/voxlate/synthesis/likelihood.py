@@ -189,7 +189,7 @@ def _mean_and_sd(name: str, values: list[float]) -> dict[str, float | None]:
 
 
 def _in_unit(name: str, recipe: Recipe, header: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What to add for the density of the image in physical units; a latent's density says nothing of the image's."""
+    """The bits to add for the image in physical units; None for a latent, whose density is not that of the image."""
     if (scale := recipe.task.state_scale) is None:
         return None
     names = [name] if recipe.task.completes else recipe.data.target

@@ -1,4 +1,4 @@
 """The training loop with its log, its state and its weights, for every method alike.
 
-Losses belong into methods, reading of data into data; nothing here knows a network.
+Losses belong to methods, reading of cases to data.
 """

@@ -228,7 +228,7 @@ def _recipe(found: Found, weights: Path, changes: Mapping[str, str] | None) -> R
 
 
 def _header(made: Recipe, method: nn.Module) -> dict[str, Any]:
-    """As run.describe; what the file does not say (seconds, training cases) is 0."""
+    """As run.weights_header; what the file does not state (seconds, training cases) is 0."""
     scales = recipes.fixed_ranges(made)
     for name in made.data.target:
         if name not in scales:

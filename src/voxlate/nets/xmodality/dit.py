@@ -71,7 +71,7 @@ class DiTBlock(nn.Module):
 
 
 class FinalLayer(nn.Module):
-    """The last norm, scaled and shifted by the time, and the way out."""
+    """The last norm, scaled and shifted by the time, and the output layer."""
 
     def __init__(self, width: int, outs: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the four networks are made of. Maps are [N, H, W, C] in memory, so that 1x1 convolutions are plain products."""
+"""The layers of the four networks. Maps are [N, H, W, C] in memory, so that 1x1 convolutions are plain products."""
 
 import math
 from abc import ABC, abstractmethod
@@ -31,7 +31,7 @@ class Dense(nn.Linear):
 
 
 class ExactDense(Dense):
-    """The same in float32 whatever autocast says: for the time and the way out, where rounding shows."""
+    """The same in float32 whatever autocast says: for the time and the output layer, where rounding shows."""
 
     def forward(self, h: Tensor) -> Tensor:
         with exact(h.device):

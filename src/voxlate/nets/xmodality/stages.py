@@ -1,4 +1,4 @@
-"""The way down and the way up that ADM and U-ViT share: two blocks and attention along rows in every stage."""
+"""Encoder and decoder of ADM and U-ViT: two blocks and attention along rows in every stage."""
 
 from functools import partial
 from itertools import pairwise
@@ -12,7 +12,7 @@ Block = partial(ResNetBlock, norm=RMSNorm)
 
 
 class DownStage(nn.Module):
-    """Block, block, attention; gives what the way up needs: the first block's map and the last."""
+    """Block, block, attention; gives the first block's map and the last, for the decoder."""
 
     def __init__(self, below: int, above: int, heads: int, embedding: int) -> None:
         super().__init__()
