@@ -69,6 +69,12 @@ def write_head(folder: Path, seed: int, shape=(20, 24, 6), modalities=("t1", "t2
         nib.save(image, folder / f"{name}.nii.gz")
 
 
+@pytest.fixture(scope="session")
+def small_head():
+    """Writes one small made-up case, for cohorts that live longer than a test."""
+    return write_head
+
+
 @pytest.fixture
 def cohort(tmp_path) -> Path:
     """Six small cases with t1 and t2."""

@@ -6,8 +6,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from conftest import write_head
-
 UNET = 'net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }'
 UNET_3D = UNET.replace("blocks = 1", 'blocks = 1, kernel = "3x3x3"')
 RESNET = 'net = { kind = "resnet", width = 4, blocks = 1 }'
@@ -63,7 +61,7 @@ BELOW = [
 
 
 @pytest.fixture(scope="module")
-def cohorts(tmp_path_factory):
+def cohorts(tmp_path_factory, small_head):
     """Six small cases with all modalities, and six of which some lack one; each as scans and prepared."""
     from voxlate.data.prepare import prepare
 
@@ -71,7 +69,7 @@ def cohorts(tmp_path_factory):
     for name in ("full", "gaps"):
         for number in range(6):
             case = folder / name / f"case{number}"
-            write_head(case, number, modalities=("t1", "t2", "ct"))
+            small_head(case, number, modalities=("t1", "t2", "ct"))
             if name == "gaps" and number % 2:
                 (case / ("t2.nii.gz" if number == 1 else "ct.nii.gz")).unlink()
         prepare(folder / name, folder / f"{name}_prepared", workers=1)
