@@ -310,6 +310,11 @@ def check_synthesis(recipe: Recipe) -> None:
                 f"synth.slices: expected whole slices for task.asymmetry, found kind '{synth.slices.kind}', whose "
                 "middle is not the mid-plane. Drop synth.slices."
             )
+    if synth.windows is not None and recipe.data.centred:
+        raise BadInput(
+            "synth.windows: expected none for data.centred, whose slices are padded to keep their middle, found "
+            f"{synth.windows}. Drop it."
+        )
     if synth.slices.crop is not None and (depth > 1 or not recipe.ignores_outside):
         raise BadInput(
             "synth.slices.crop: expected a model of slices with task.inside and task.strip, in a predictor, too, found "
@@ -409,7 +414,7 @@ def _updated(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 def _change(values: dict[str, Any], key: str, value: str) -> None:
     *tables, last = key.split(".")
     for part in tables:
-        values = values.setdefault(part, {}) if not isinstance(values, list) else values[int(part)]
+        values = _entry(values, part, key) if isinstance(values, list) else values.setdefault(part, {})
         if not isinstance(values, (dict, list)):
             raise BadInput(f"--set {key}: expected '{part}' to be a table, found a value. Check the key.")
     try:
@@ -417,6 +422,16 @@ def _change(values: dict[str, Any], key: str, value: str) -> None:
     except tomllib.TOMLDecodeError:
         parsed = value  # a bare word is text: --set train.precision=float32
     if isinstance(values, list):
+        _entry(values, last, key)
         values[int(last)] = parsed
     else:
         values[last] = parsed
+
+
+def _entry(values: list[Any], number: str, key: str) -> Any:
+    if not number.isdigit() or int(number) >= len(values):
+        raise BadInput(
+            f"--set {key}: expected a number from 0 to {len(values) - 1}, of a list's entry, found '{number}'. "
+            "Change it."
+        )
+    return values[int(number)]

@@ -375,3 +375,40 @@ def test_an_output_beyond_the_range_counts_with_its_leak() -> None:
     x = torch.tensor([-3.0, -1.0, 0.25, 1.0, 2.0])
     assert leaky(x, 0.1).tolist() == pytest.approx([-1.2, -1.0, 0.25, 1.0, 1.1])
     assert torch.equal(leaky(x, 0.0), x.clamp(-1, 1))
+
+
+def test_what_an_absent_target_holds_changes_no_loss():
+    from voxlate.recipe import from_dict
+
+    net = {"kind": "unet", "width": 8, "multipliers": [1, 2], "blocks": 1, "groups": 4, "middle_attention": False}
+    data = {"source": ["a"], "target": ["b", "c"], "patch": [1, 16, 16], "allow_missing": True}
+    base = {
+        "title": "tiny",
+        "data": data,
+        "intensity": {name: {"kind": "window", "low": 0, "high": 1} for name in "abc"},
+        "net": net,
+    }
+    draw = torch.Generator().manual_seed(0)
+    target = torch.rand(2, 2, 1, 16, 16, generator=draw) * 2 - 1
+    present = torch.tensor([[True, True], [True, False]])
+    other = torch.where(present[:, :, None, None, None], target, 0.7)
+    for method in ({"kind": "regression", "ssim": 0.5}, {"kind": "diffusion"}):
+        for opponent in ({}, {"opponent": {"critic": {"widths": [4, 4]}, "weight": 1.0}}):
+            torch.manual_seed(0)
+            made = from_dict({**base, "method": method, **opponent}, "tiny").build()
+            totals = {}
+            for name, truth in (("one", target), ("other", other)):
+                batch = Batch(
+                    source=target[:, :1],
+                    mask=torch.ones(2, 1, 1, 16, 16),
+                    present=torch.ones(2, 1, dtype=torch.bool),
+                    item=torch.arange(2)[:, None],
+                    target=truth,
+                    target_present=present,
+                )
+                *_, last = made.turns
+                totals[name] = made.loss(last, batch, Noise(0, batch.item))
+            for part in totals["one"]:
+                # a critic sees such a channel, alike in true and in made images
+                if part != "gan" and not (part == "total" and opponent):
+                    assert torch.equal(totals["one"][part], totals["other"][part]), (method, opponent, part)

@@ -224,3 +224,20 @@ def test_a_method_loads_with_its_recipe_and_header(run):
     assert not any(parameter.requires_grad for parameter in method.parameters())
     assert made.title == header["recipe"]["title"] == "tiny"
     assert header["units"] == {"t1": "a.u.", "t2": "a.u."}
+
+
+def test_a_synthesis_leaves_no_spread_of_an_earlier_one(voxlate, run, cohort, tmp_path):
+    out = tmp_path / "out"
+    assert voxlate("synth", run, cohort / "case0", "--out", out, "--samples", 2).code == 0
+    assert (out / "case0" / "t2_std.nii.gz").exists()
+    assert voxlate("synth", run, cohort / "case0", "--out", out, "--seed", 5).code == 0
+    assert not (out / "case0" / "t2_std.nii.gz").exists()
+
+
+def test_names_of_scans_are_known_in_either_case_or_refused(voxlate, run, cohort, tmp_path):
+    scan = cohort / "case0" / "t1.nii.gz"
+    assert voxlate("synth", run, f"T1={scan}", "--out", tmp_path / "a").code == 0
+    unknown = voxlate("synth", run, f"t1={scan}", f"t9={scan}", "--out", tmp_path / "b")
+    assert unknown.code == 2
+    assert "expected scans of t1, or a mask, found 't9'" in unknown.err
+    assert voxlate("synth", run, cohort, "--missing", "t9", "--out", tmp_path / "c").code == 2

@@ -95,7 +95,13 @@ class Batches(Dataset[Batch]):
         # this word seeds the pairs: another one would give other pairs than in earlier trainings
         generators = [_generator("stranger", self.seed, number) for number in numbers]
         others = self._batch([self._other_patient(item, one) for item, one in zip(items, generators)], generators)
-        return replace(batch, target=others.target, target_mask=others.mask, target_present=others.target_present)
+        return replace(
+            batch,
+            target=others.target,
+            target_mask=others.mask,
+            target_present=others.target_present,
+            target_moments=others.target_moments,
+        )
 
     def _batch(self, items: Sequence[int], generators: Sequence[Generator]) -> Batch:
         places = [self._place(item, generator) for item, generator in zip(items, generators)]

@@ -74,6 +74,11 @@ class CycleSettings(MethodSettings):
             raise BadInput(
                 f"{where}: expected task.kind 'translate' for method.kind = 'cycle', found another. Change it."
             )
+        if stage.data.allow_missing:
+            raise BadInput(
+                f"{where}: expected data.allow_missing = false for method.kind = 'cycle', whose critics would take "
+                "missing images for true ones, found true. Set it to false."
+            )
         sources, targets = len(stage.data.source) * (1 + 2 * stage.data.stack), len(stage.data.target)
         if self.identity and sources != targets:
             raise BadInput(

@@ -91,7 +91,7 @@ class Diffusion(Method):
 
         def pair() -> Pair:
             around = torch.zeros_like(x0) if problem.known is None else problem.known.expand_as(x0)
-            made = to_x0(out, x_t, alpha, sigma, kind)
+            made = problem.where_present(to_x0(out, x_t, alpha, sigma, kind))
             return Pair(with_known(x0, around, mask), with_known(made, around, mask), *context_of(problem, self.task))
 
         return Attempt(losses, pair)

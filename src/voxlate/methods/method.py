@@ -39,6 +39,12 @@ class Problem:
     size: tuple[int, int] | None = None
     errors: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def where_present(self, image: Tensor) -> Tensor:
+        """The image [B, C, D, H, W] with its truth in channels whose truth is absent, so that no loss comes of them."""
+        if self.x0_present is None:
+            return image
+        return torch.where(self.x0_present[:, :, None, None, None], image, required(self.x0))
+
     @property
     def loss_mask(self) -> Tensor:
         """Where the loss counts: in the mask, of the targets that exist; [B, 1 or C, D, H, W]."""

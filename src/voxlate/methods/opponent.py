@@ -117,6 +117,12 @@ class Opponent(Method):
     def bits_per_dim(self, batch: Batch, noise: Noise, tolerance: float = 1e-5) -> Tensor:
         return self.generator.bits_per_dim(batch, noise, tolerance)
 
+    def training_state(self) -> dict[str, Tensor]:
+        return self.generator.training_state()
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        self.generator.load_training_state(state)
+
     def finish(self, batches: Iterable[Batch]) -> None:
         self.generator.finish(batches)
 

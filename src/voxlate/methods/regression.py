@@ -74,7 +74,9 @@ class Regression(Method):
 
         def pair() -> Pair:
             around = torch.zeros_like(image) if problem.known is None else problem.known
-            true, made = (with_known(one, around, problem.mask) for one in (required(problem.x0), image))
+            true, made = (
+                with_known(one, around, problem.mask) for one in (required(problem.x0), problem.where_present(image))
+            )
             return Pair(true, made, *context_of(problem, self.task))
 
         return Attempt(lambda: self.compare(image, problem), pair)
@@ -86,7 +88,7 @@ class Regression(Method):
         mean = {name: masked_mean(one, problem.loss_mask, self.options.reduction) for name, one in errors.items()}
         terms: dict[str, Tensor] = {name: one.mean() for name, one in mean.items()}
         if self.options.ssim:
-            terms["ssim"] = self.options.ssim * dissimilarity(image, x0).mean()
+            terms["ssim"] = self.options.ssim * dissimilarity(problem.where_present(image), x0).mean()
         return with_total(terms)
 
     def predict(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:

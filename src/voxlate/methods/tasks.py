@@ -1,5 +1,6 @@
 """Four ways to pose a batch as a problem: translate, complete, refine a residual, work in a latent space."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
@@ -161,7 +162,8 @@ class Residual(TaskSettings):
     ] = False
 
     def build(self, earlier: Mapping[str, Method]) -> Task:
-        return ResidualTask(self, earlier[self.predictor].without_opponent)
+        # a copy: what this stage trains of its predictor must not reach other stages that build on it
+        return ResidualTask(self, copy.deepcopy(earlier[self.predictor].without_opponent))
 
     def check(self, stage: StageSettings, earlier: Mapping[str, StageSettings], where: str) -> None:
         predictor = earlier.get(self.predictor)
@@ -170,6 +172,13 @@ class Residual(TaskSettings):
                 f"{where}: expected an earlier stage '{self.predictor}' that is the predictor, found "
                 f"{sorted(earlier) or 'none'}. Add it to [[stages]]."
             )
+        for key in ("source", "target", "stack"):  # images are told apart by their places, not by their names
+            theirs, ours = getattr(predictor.data, key), getattr(stage.data, key)
+            if theirs != ours:
+                raise BadInput(
+                    f"{where}: expected data.{key} of the stage '{self.predictor}' to be {ours}, as in the stage "
+                    f"'{stage.name}' that builds on it, found {theirs}. Make them equal."
+                )
         if self.asymmetry:
             self._check_asymmetry(stage, predictor, where)
 
@@ -269,7 +278,7 @@ class Latent(TaskSettings):
     )
 
     def build(self, earlier: Mapping[str, Method]) -> Task:
-        return LatentTask(earlier[self.autoencoder].net)  # type: ignore[arg-type]  # see `check`
+        return LatentTask(copy.deepcopy(earlier[self.autoencoder].net))  # type: ignore[arg-type]  # see `check`
 
     def check(self, stage: StageSettings, earlier: Mapping[str, StageSettings], where: str) -> None:
         autoencoder = earlier.get(self.autoencoder)

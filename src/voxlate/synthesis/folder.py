@@ -33,7 +33,13 @@ def find_scans(
 
     missing: modalities to leave out although they are there (to complete them). Raises BadInput where nothing fits.
     """
-    wanted = set(model.scan_names) - set(missing or ())
+    left_out = {name.lower() for name in missing or ()}
+    if unknown := sorted(left_out - {name.lower() for name in model.recipe.data.source}):
+        raise BadInput(
+            f"--missing: expected some of {', '.join(model.recipe.data.source)}, found {unknown[0]}. "
+            "Choose one of these."
+        )
+    wanted = {name for name in model.scan_names if name.lower() not in left_out}
     return [
         Scans(one.case, {name: path for name, path in one.files.items() if name in wanted})
         for one in _named(inputs, model, split, layout)
@@ -44,7 +50,12 @@ def _named(inputs: list[str], model: Model, split: str | None, layout: Mapping[s
     sources = model.recipe.data.source
     if all("=" in text for text in inputs):
         pairs = dict(text.split("=", 1) for text in inputs)
-        yield Scans("case", {name: Path(path) for name, path in pairs.items()})
+        names = {name.lower(): name for name in (*sources, MASK)}
+        if unknown := [name for name in pairs if name.lower() not in names]:
+            raise BadInput(
+                f"INPUT: expected scans of {', '.join(sources)}, or a mask, found '{unknown[0]}'. Choose one of these."
+            )
+        yield Scans("case", {names[name.lower()]: Path(path) for name, path in pairs.items()})
         return
     if len(inputs) != 1:
         raise BadInput(
@@ -113,6 +124,9 @@ def synthesise_cases(
 def _write(folder: Path, result: Synthesised, files: Mapping[str, Path]) -> None:
     """The provenance comes last: a folder that has one is whole."""
     (folder / "provenance.json").unlink(missing_ok=True)
+    for name in result.volumes:  # of an earlier synthesis with other options
+        for stale in folder.glob(f"{name}_std.*"):
+            stale.unlink()
     suffixes = {path.suffix.lower() for path in files.values()}
     for name, volume in [*result.volumes.items(), *((f"{name}_std", std) for name, std in result.std.items())]:
         write_volume(folder / f"{name}.nii.gz", volume)

@@ -70,7 +70,8 @@ def likelihood(
         )
     ready = open_cohort(cohort)
     _check_spacing(ready, header)
-    places = whole_cases(ready, recipe.data, split)
+    # a density is one of images that exist: cases that lack some are left out, and not averaged in
+    places = whole_cases(ready, replace(recipe.data, allow_missing=False), split)
     chosen = {case: list(evenly_spaced(starts, slices or len(starts))) for case, starts in places.items()}
     model = method.to(find_device(device))
     estimator = _Estimator(model, recipe, ready, batch or recipe.synth.batch, seed, tolerance)

@@ -188,13 +188,17 @@ class Model:
         registered = prepared.header.registered.items()
         return {
             **asdict(used),
+            **({"on_grid_of": used.fixed} if used.register else {}),
             **({"grid_of": note} if moves and fixed not in (None, used.fixed) else {}),
             "registered": {name: asdict(replace(one, transform="")) for name, one in registered},
         }
 
     def _on_own_grid(self, values: np.ndarray, modality: str, prepared: PreparedCase) -> Volume:
-        """Values [D, H, W] in physical units, on the grid of the first source's own file."""
-        grid, (first, *_) = np.array(prepared.header.affine), prepared.header.origins.values()
+        """Values [D, H, W] in physical units, on the grid of the first source's own file, or of the fixed scan's."""
+        grid, origins = np.array(prepared.header.affine), prepared.header.origins
+        # where scans were registered, the image lies in the frame of the one that they were registered to
+        fixed = [one.to for one in prepared.header.registered.values() if one.kept != "none"]
+        first = origins[fixed[0]] if fixed else next(iter(origins.values()))
         made = Volume(values[None].astype(np.float32, copy=False), grid, self.header["units"][modality], modality)
         return return_to(made, first.grid)
 

@@ -107,6 +107,10 @@ def train_only(method: Method, part: str) -> None:
     for name, parameter in method.without_opponent.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and f".{part}." in f".{name}.")
         moving += parameter.requires_grad
+    for module in method.without_opponent.modules():
+        frozen = not any(parameter.requires_grad for parameter in module.parameters())
+        if frozen and isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = 0.0  # its statistics are no parameters, but would move
     if not moving:
         names = sorted({one for name, _ in method.without_opponent.named_parameters() for one in name.split(".")[:-1]})
         raise BadInput(

@@ -87,7 +87,7 @@ def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -
 
     recipe: the run's, up to that stage. Raises BadInput where one of the others is no run.
     """
-    wanted = {key: value for key, value in to_dict(recipe).items() if key not in ("title", "synth")}
+    wanted = _trained_by(to_dict(recipe))
     cohort = read_json(run.provenance)["data"]["cohort"]
     for other in others:
         if not other.provenance.exists():
@@ -95,10 +95,15 @@ def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -
         if read_json(other.provenance)["data"]["cohort"] != cohort:
             continue
         theirs = other.weights(stage)
-        if theirs.exists() and wanted.items() <= read_header(theirs)["recipe"].items():
+        if theirs.exists() and _trained_by(read_header(theirs)["recipe"]) == wanted:
             with whole_file(run.weights(stage)) as temporary:
                 shutil.copyfile(theirs, temporary)
             return
+
+
+def _trained_by(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The part of a recipe that decides about weights; a key that is unset there and set here is a difference."""
+    return {key: value for key, value in recipe.items() if key not in ("title", "synth")}
 
 
 def made_by() -> dict[str, Any]:
