@@ -241,3 +241,24 @@ def test_names_of_scans_are_known_in_either_case_or_refused(voxlate, run, cohort
     assert unknown.code == 2
     assert "expected scans of t1, or a mask, found 't9'" in unknown.err
     assert voxlate("synth", run, cohort, "--missing", "t9", "--out", tmp_path / "c").code == 2
+
+
+def test_without_the_scan_whose_grid_training_took_its_spacing_is_kept(tmp_path, tiny, small_head, voxlate):
+    """t1 has the grid of training, 3 mm thick; t2 alone, 6 mm thick, is what the model is given."""
+    for number in range(4):
+        folder = tmp_path / "cohort" / f"case{number}"
+        small_head(folder, number)
+        thick = nib.load(folder / "t2.nii.gz")
+        halved = nib.Nifti1Image(np.asarray(thick.dataobj)[..., ::2], np.diag([-2.0, -2.0, 6.0, 1.0]))
+        nib.save(halved, folder / "t2.nii.gz")
+    prepared, made = tmp_path / "prepared", tmp_path / "run"
+    assert voxlate("prepare", tmp_path / "cohort", "--resample", "--out", prepared).code == 0
+    turned = ["--set", 'data.source=["t2"]', "--set", 'data.target=["t1"]']
+    trained = voxlate("train", tiny, "--data", prepared, "--out", made, *turned)
+    assert trained.code == 0, trained.err
+    done = voxlate("synth", made, f"t2={tmp_path}/cohort/case0/t2.nii.gz", "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    provenance = json.loads((tmp_path / "out" / "case" / "provenance.json").read_text())
+    assert provenance["prepared"]["spacing_mm"] == [3.0, 2.0, 2.0]
+    assert "in place of the training's t1" in provenance["prepared"]["grid_of"]
+    assert nib.load(tmp_path / "out" / "case" / "t1.nii.gz").shape == (20, 24, 3)  # the given scan's own grid

@@ -103,7 +103,7 @@ def synth(
         Literal["independent", "shared", "correlated"] | None, typer.Option(help="How the noise of slices is related.")
     ] = None,
     change: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a key of the recipe's [synth]: overlap=0.25.")
+        list[str] | None, typer.Option("--set", help="Change a key of the recipe's synth table: overlap=0.25.")
     ] = None,
     missing: Annotated[list[str] | None, typer.Option(help="Leave this modality out and make it.")] = None,
     pattern: Pattern = None,

@@ -19,7 +19,7 @@ Preset = Annotated[
     str | None,
     typer.Option(
         help="Layout of a public data set: bids, brats, gold_atlas, isles18, isles24, ixi, synthrad, topcow, "
-        "unitobrain; or a TOML file like theirs, where [series.t2] selects a DICOM series by its tags."
+        "unitobrain; or a TOML file like theirs, whose tables series.t2, … select DICOM series by their tags."
     ),
 ]
 Modalities = Annotated[list[str] | None, typer.Option(help="Only this, in every case (repeat it); else all.")]

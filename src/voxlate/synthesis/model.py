@@ -178,8 +178,12 @@ class Model:
 
     def preparation_for(self, scans: Collection[str]) -> Preparation:
         """The training's; where its fixed scan is missing, the first source takes its place."""
-        trained = self.preparation
-        return trained if trained.fixed in scans else replace(trained, fixed=next(iter(scans)))
+        trained, spacing = self.preparation, self.header.get("training_spacing_mm")
+        if trained.fixed in scans:
+            return trained
+        if trained.fixed is not None and (trained.resample or trained.register) and spacing:
+            trained = replace(trained, spacing_mm=trained.spacing_mm or tuple(spacing))  # the fixed scan's, in training
+        return replace(trained, fixed=next(iter(scans)))
 
     def record(self, used: Preparation, prepared: PreparedCase) -> dict[str, Any]:
         """How a case was prepared, for its provenance."""

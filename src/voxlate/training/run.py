@@ -122,6 +122,7 @@ def weights_header(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int
         "units": {name: cohort.units[name] for name in {*recipe.data.source, *recipe.data.target}},
         "target_scales": {name: [scale.low, scale.high] for name, scale in scales.items()},
         "preparation": asdict(cohort.preparation),
+        "training_spacing_mm": cohort.fingerprint["spacing_mm"]["median"],
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
         "steps": steps,
         "seconds": seconds,
