@@ -35,14 +35,14 @@ def test_prepare_brings_a_case_and_its_labels_to_the_midline_and_keeps_both_grid
     write_volume(folder / "ncct.nii.gz", askew)
     write_volume(folder / "seg.nii.gz", Volume((askew.data > 300).astype(np.float32), askew.affine, "", "seg"))
     cohort = prepare(tmp_path / "in", tmp_path / "out", align="midline", workers=1)
-    straight = cohort.volume("a", "ncct")
+    straight = cohort.case("a").volume("ncct")
     assert cohort.made["align"] == "midline"
     assert find_midline(straight).move_mm < 1.5 < 15 < find_midline(askew).move_mm
     header = cohort.header("a")
     np.testing.assert_allclose(header.origins["ncct"].affine, askew.affine, atol=1e-4)
     to_head = np.linalg.inv(np.array(header.affine)) @ askew.affine
     assert np.degrees(np.arctan2(-to_head[1, 0], to_head[0, 0])) == pytest.approx(9, abs=0.5)
-    bone = cohort.label("a", "seg") > 0
+    bone = cohort.case("a").arrays["label.seg"][:] > 0
     assert straight.data[0][bone].mean() > 300, "the label moved with the scan"
 
 
@@ -52,7 +52,7 @@ def test_heads_are_aligned_by_their_plain_ct_where_nothing_else_is_said(askew, t
     write_volume(tmp_path / "in" / "a" / "cbf.nii.gz", level)
     cohort = prepare(tmp_path / "in", tmp_path / "out", align="midline", workers=1)
     assert cohort.made["fixed"] == "ncct"
-    assert find_midline(cohort.volume("a", "ncct")).move_mm < 1.5
+    assert find_midline(cohort.case("a").volume("ncct")).move_mm < 1.5
 
 
 @pytest.mark.parametrize("sources", [["ncct"], ["cta1", "ncct"]])

@@ -35,7 +35,7 @@ def equal(a: Batch, b: Batch) -> bool:
 
 def scaled(cohort: Cohort, case: str, name: str) -> torch.Tensor:
     """The whole volume in network units, the slow way."""
-    return torch.from_numpy(WINDOWS[name].scale(None).forward(cohort.volume(case, name).data[0]))
+    return torch.from_numpy(WINDOWS[name].scale(None).forward(cohort.case(case).volume(name).data[0]))
 
 
 def read(cohort: Cohort, data: DataSettings, maps: Mapping[str, Intensity], case: str, start) -> tuple[Patch, Targets]:
@@ -47,7 +47,7 @@ def test_a_slice_is_that_slice_of_the_volume(cohort: Cohort) -> None:
     patch, truth = read(cohort, SLICES, WINDOWS, "case1", (2, 0, 0))
     assert torch.equal(patch.source[0], scaled(cohort, "case1", "t1")[2:3])
     assert torch.equal(truth.target[0], scaled(cohort, "case1", "t2")[2:3])
-    assert torch.equal(patch.mask[0], torch.from_numpy(cohort.mask("case1")[2:3]).float())
+    assert torch.equal(patch.mask[0], torch.from_numpy(cohort.case("case1").mask()[2:3]).float())
     assert patch.items.tolist() == [stable_id("case1", 2, 0, 0)]
 
 
@@ -57,7 +57,7 @@ def test_a_patch_is_that_part_and_background_beyond_the_volume(cohort: Cohort, s
     patch, _ = read(cohort, data, WINDOWS, "case1", start)
     z, y, x = (slice(first + 9, first + 9 + size) for first, size in zip(start, data.patch))
     whole = torch.nn.functional.pad(scaled(cohort, "case1", "t1"), (9,) * 6, value=-1.0)
-    mask = torch.nn.functional.pad(torch.from_numpy(cohort.mask("case1")).float(), (9,) * 6)
+    mask = torch.nn.functional.pad(torch.from_numpy(cohort.case("case1").mask()).float(), (9,) * 6)
     assert torch.equal(patch.source[0], whole[z, y, x])
     assert torch.equal(patch.mask[0], mask[z, y, x])
 
@@ -81,7 +81,7 @@ def test_minmax_by_slice_takes_the_whole_slices_range_for_a_patch(cohort: Cohort
     data = DataSettings(source=["t1"], target=["t2"], patch=(2, 3, 3))
     ranges: dict[str, Intensity] = {"t1": MinMax(per="slice"), "t2": MinMax(per="volume")}
     patch, truth = read(cohort, data, ranges, "case1", (1, 2, 2))
-    t1, t2 = (cohort.volume("case1", name).data[0] for name in ("t1", "t2"))
+    t1, t2 = (cohort.case("case1").volume(name).data[0] for name in ("t1", "t2"))
     for d in (1, 2):
         expected = 2 * (t1[d] - t1[d].min()) / (t1[d].max() - t1[d].min()) - 1
         assert np.allclose(patch.source[0, d - 1], expected[2:5, 2:5], atol=1e-6)
@@ -208,7 +208,7 @@ def test_an_unpaired_target_is_never_of_the_sources_own_patient_and_is_as_likely
     training = cohort.splits["train"]
     places = [(case, z) for case in training for z in range(4)]
     images = {place: scaled(cohort, place[0], "t2")[place[1]] for place in places}
-    masks = {place: torch.from_numpy(cohort.mask(place[0])[place[1]]).float() for place in places}
+    masks = {place: torch.from_numpy(cohort.case(place[0]).mask()[place[1]]).float() for place in places}
     own = {stable_id(case, z, 0, 0): case for case, z in places}
     drawn: list[tuple[str, int]] = []
     for step in range(100):
@@ -281,7 +281,7 @@ def test_a_patch_larger_than_the_volume_is_padded_at_the_far_sides(cohort: Cohor
     (batch,) = (Batches(cohort, data, WINDOWS, batch=4, steps=1)[0],)
     for i, case in enumerate([one for k in range(4) for one in cohort.splits["train"] if _is_of(batch, k, one)]):
         assert torch.equal(batch.source[i, 0, :4, :6, :8], scaled(cohort, case, "t1"))
-        assert torch.equal(batch.mask[i, 0, :4, :6, :8], torch.from_numpy(cohort.mask(case)).float())
+        assert torch.equal(batch.mask[i, 0, :4, :6, :8], torch.from_numpy(cohort.case(case).mask()).float())
     beyond = torch.nn.functional.pad(torch.zeros(4, 6, 8), (0, 4, 0, 2, 0, 2), value=1).bool()
     assert (batch.source[:, 0, beyond] == -1).all()
     assert (batch.target[:, 0, beyond] == -1).all()  # type: ignore[index]
@@ -341,7 +341,8 @@ def test_targets_may_be_absent_for_some_items_but_not_all(ragged: Cohort) -> Non
 
 def test_label_maps_are_read_and_are_minus_one_where_a_case_has_none(cohort: Cohort) -> None:
     data = DataSettings(source=["t1"], target=["t2"], patch=(2, 8, 10), labels=["seg"])
-    for case, drawn in (("case0", torch.from_numpy(cohort.label("case0", "seg")).float()), ("case1", None)):
+    seg = cohort.case("case0").arrays["label.seg"][:]
+    for case, drawn in (("case0", torch.from_numpy(seg).float()), ("case1", None)):
         labels = read(cohort, data, WINDOWS, case, (1, 0, 0))[1].labels
         inside = torch.full((2, 6, 8), -1.0) if drawn is None else drawn[1:3]
         assert torch.equal(labels[0, :, :6, :8], inside)
@@ -407,7 +408,7 @@ def test_validation_of_thick_patches_takes_them_end_to_end_in_the_centre(cohort:
 
 
 def test_the_target_scale_is_the_typical_one_of_training_cases(cohort: Cohort) -> None:
-    highs = [cohort.volume(case, "t2").data.max() for case in cohort.splits["train"]]
+    highs = [cohort.case(case).volume("t2").data.max() for case in cohort.splits["train"]]
     assert cohort.target_scale(MinMax(per="volume"), "t2").high == pytest.approx(np.median(highs))
 
 

@@ -169,8 +169,8 @@ def test_prepare_reads_a_cohort_of_mixed_folders_and_tells_nothing_of_their_pati
     cohort = open_cohort(out)
     assert cohort.units == {"ct": "HU", "t2": "a.u."}
     for entry in cohort.cases:  # canonical: H to Anterior, W to Right, so both axes of an axial slice turn round
-        np.testing.assert_array_equal(cohort.volume(entry.case, "t2").data[0], t2_values()[:, ::-1, ::-1])
-        np.testing.assert_array_equal(cohort.volume(entry.case, "ct").data[0], ct_values()[:, ::-1, ::-1])
+        np.testing.assert_array_equal(cohort.case(entry.case).volume("t2").data[0], t2_values()[:, ::-1, ::-1])
+        np.testing.assert_array_equal(cohort.case(entry.case).volume("ct").data[0], ct_values()[:, ::-1, ::-1])
         assert cohort.header(entry.case).origins["t2"].file.startswith(f"{entry.case}#")
     assert traces_of_patients((gold / "2_03_P" / "CTdef.1.dcm").read_bytes()) == [PATIENT, "Bertil", RECORD, "1.2.2.4"]
     assert traces_of_patients(everything_in(out)) == traces_of_patients(answer.out + answer.err) == []

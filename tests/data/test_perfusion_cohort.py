@@ -81,10 +81,10 @@ def test_isles24_in_both_spellings_becomes_maps_ncct_cta_and_a_labelled_pseudo_m
         frames = passage(step=step)
         for name, number, after in zip(PHASES, numbers, ("arterial peak", "peak + 8 s", "peak + 16 s")):
             assert header.origins[name].note == f"pseudo: CTP frame {number + 1} of 30, {after}"
-            stored = cohort.volume(case, name).data[0]
+            stored = cohort.case(case).volume(name).data[0]
             np.testing.assert_array_equal(stored[:, :, ::-1], frames[number])  # x grows to Left in the files
         assert header.origins["cta"].note == ""
-        np.testing.assert_array_equal(cohort.volume(case, "cta").data[0][:, :, ::-1], head() + 1)
+        np.testing.assert_array_equal(cohort.case(case).volume("cta").data[0][:, :, ::-1], head() + 1)
 
 
 def test_the_folder_above_and_a_plain_rawdata_do_as_well(tmp_path: Path) -> None:
@@ -128,8 +128,8 @@ def test_a_manifest_names_frames_of_its_own_and_the_same_call_again_keeps_the_ca
     write(tmp_path / "a" / "ctp.nii.gz", passage(), step=None)
     (tmp_path / "cases.csv").write_text("case,before,cta2\nanna,a/ctp.nii.gz#frame=1,a/ctp.nii.gz#peak+8s@1s\n")
     cohort = prepare(tmp_path, tmp_path.parent / f"{tmp_path.name}_out", workers=1)
-    np.testing.assert_array_equal(cohort.volume("anna", "before").data[0][:, :, ::-1], passage()[0])
-    np.testing.assert_array_equal(cohort.volume("anna", "cta2").data[0][:, :, ::-1], passage()[17])
+    np.testing.assert_array_equal(cohort.case("anna").volume("before").data[0][:, :, ::-1], passage()[0])
+    np.testing.assert_array_equal(cohort.case("anna").volume("cta2").data[0][:, :, ::-1], passage()[17])
     made = cohort.path("anna").stat().st_mtime_ns
     prepare(tmp_path, cohort.folder, workers=1)
     assert cohort.path("anna").stat().st_mtime_ns == made

@@ -32,12 +32,12 @@ def stored(out: Path, case: str) -> dict[str, np.ndarray]:
 def test_voxels_affine_and_labels_come_through_unchanged(cohort_folder: Path, tmp_path: Path) -> None:
     cohort = prepare(cohort_folder, tmp_path / "out", workers=1)
     original = read_volume(cohort_folder / "case0" / "t1.nii.gz", "t1")
-    volume = cohort.volume("case0", "t1")
+    volume = cohort.case("case0").volume("t1")
     assert np.array_equal(volume.data, original.data)
     assert np.array_equal(volume.affine, original.affine)
     assert (volume.unit, volume.modality) == ("a.u.", "t1")
     seg = read_volume(cohort_folder / "case0" / "seg.nii.gz").data[0]
-    assert np.array_equal(cohort.label("case0", "seg"), seg)
+    assert np.array_equal(cohort.case("case0").arrays["label.seg"][:], seg)
     assert cohort.modalities == ("t1", "t2")
 
 
@@ -47,7 +47,7 @@ def test_volumes_are_reoriented_to_ras_and_the_files_own_grid_is_remembered(tmp_
     save(tmp_path / "in" / "a" / "t1.nii.gz", values, affine=lps)
     save(tmp_path / "in" / "a" / "mask.nii.gz", values > 3, affine=lps)
     cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1)
-    assert np.array_equal(cohort.volume("a", "t1").data[0], values[:, ::-1, ::-1])
+    assert np.array_equal(cohort.case("a").volume("t1").data[0], values[:, ::-1, ::-1])
     header = cohort.header("a")
     assert header.affine == [[2, 0, 0, -6], [0, 1, 0, -2], [0, 0, 3, 0], [0, 0, 0, 1]]
     assert header.spacing_mm == (3, 1, 2)
@@ -68,7 +68,7 @@ def test_int16_is_used_only_where_it_loses_nothing(values: list[float], dtype: s
 def test_the_given_mask_wins_and_is_measured(cohort_folder: Path, tmp_path: Path) -> None:
     cohort = prepare(cohort_folder, tmp_path / "out", workers=1)
     header = cohort.header("case1")
-    assert cohort.mask("case1").sum() == 3 * 3 * 6
+    assert cohort.case("case1").mask().sum() == 3 * 3 * 6
     assert header.mask_area == [0, 18, 18, 18]
     assert header.mask_box == [(1, 4), (2, 5), (1, 7)]
     assert header.mask_ml == pytest.approx(0.054)
@@ -89,7 +89,7 @@ def test_without_a_mask_it_is_the_foreground_of_all_modalities(tmp_path: Path, s
         part = np.zeros((32, 32), bool)
         part[place] = disc[place]
         save(tmp_path / "in" / "a" / f"{name}.nii.gz", np.repeat(part[None], 8, axis=0) * 500.0)
-    mask = prepare(tmp_path / "in", tmp_path / "out", workers=1).mask("a")
+    mask = prepare(tmp_path / "in", tmp_path / "out", workers=1).case("a").mask()
     assert (mask == disc).mean() > 0.97
 
 
@@ -163,7 +163,7 @@ def test_unequal_grids_are_refused_unless_they_may_be_resampled(tmp_path: Path, 
     assert "(8×8×8, 1.00×1.00×1.00 mm), found 4×4×4, 2.00×2.00×2.00 mm. Pass --resample" in str(error.value)
     assert not list((tmp_path / "out").rglob("*.*"))
     cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1, resample=True)
-    ct, t1 = (cohort.volume("a", name).data[0] for name in ("ct", "t1"))
+    ct, t1 = (cohort.case("a").volume(name).data[0] for name in ("ct", "t1"))
     assert np.allclose(t1[1:-1, 1:-1, 1:-1], ct[1:-1, 1:-1, 1:-1], atol=1e-3)
     assert cohort.header("a").origins["t1"].shape == (4, 4, 4)
 
@@ -188,7 +188,7 @@ def test_all_cases_are_resampled_to_a_spacing(tmp_path: Path, save) -> None:
     cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1, spacing_mm=(2, 2, 2))
     assert cohort.cases[0].shape == (8, 4, 4)
     assert cohort.cases[0].spacing_mm == (2, 2, 2)
-    assert np.allclose(cohort.volume("a", "t1").data[0], np.array([0.5, 2.5, 4.5, 6.5]), atol=1e-4)
+    assert np.allclose(cohort.case("a").volume("t1").data[0], np.array([0.5, 2.5, 4.5, 6.5]), atol=1e-4)
     assert cohort.header("a").mask_ml == pytest.approx(4 * 8 * 8 * 4 / 1000)
 
 
@@ -236,7 +236,7 @@ def test_prepared_again_nothing_is_rewritten_but_what_changed(cohort_folder: Pat
     save(cohort_folder / "case2" / "t1.nii.gz", np.ones((4, 6, 8)) * 3)
     cohort = prepare(cohort_folder, out, workers=1)
     assert {name for name, stamp in stamps(out).items() if stamp != before[name]} == {"case2.safetensors"}
-    assert (cohort.volume("case2", "t1").data == 3).all()
+    assert (cohort.case("case2").volume("t1").data == 3).all()
 
 
 def test_a_case_that_left_the_cohort_leaves_the_folder(cohort_folder: Path, tmp_path: Path) -> None:
@@ -323,7 +323,7 @@ def test_a_folder_that_was_never_prepared_is_refused(tmp_path: Path, cohort_fold
     with pytest.raises(BadInput, match="found a damaged file"):
         cohort.header("case0")
     with pytest.raises(BadInput, match="expected the modality ct, found t1, t2"):
-        cohort.volume("case1", "ct")
+        cohort.case("case1").volume("ct")
     write_cohort(cohort)
     assert open_cohort(tmp_path / "out") == cohort
 
@@ -334,7 +334,7 @@ def test_pictures_are_prepared_as_single_slices(tmp_path: Path) -> None:
     write_volume(path, Volume(pixels, np.diag([-1.0, -1, 1, 1]), "grey", "mr", ""))
     write_volume(path.with_name("mask.png"), Volume(pixels * 0 + 255, np.diag([-1.0, -1, 1, 1]), "grey", "", ""))
     cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1)
-    assert np.array_equal(cohort.volume("a", "mr").data, pixels[..., ::-1, ::-1])
+    assert np.array_equal(cohort.case("a").volume("mr").data, pixels[..., ::-1, ::-1])
     assert cohort.units == {"mr": "grey"}
 
 

@@ -42,10 +42,10 @@ def known_step(monkeypatch: pytest.MonkeyPatch, ras: np.ndarray) -> None:
 def test_scans_and_labels_come_to_one_grid_and_the_transform_is_kept(pair, tmp_path, monkeypatch) -> None:
     known_step(monkeypatch, SHIFT_RAS)
     cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1)
-    ct, tof = (cohort.volume("a", name).data[0] for name in ("ct", "tof"))
+    ct, tof = (cohort.case("a").volume(name).data[0] for name in ("ct", "tof"))
     assert np.allclose(tof, 1000 - ct, atol=1e-3)
-    assert np.array_equal(cohort.label("a", "seg"), ct > 600)
-    assert np.array_equal(cohort.label("a", "lesion"), ct > 800)  # drawn on the tof, moved with it
+    assert np.array_equal(cohort.case("a").arrays["label.seg"][:], ct > 600)
+    assert np.array_equal(cohort.case("a").arrays["label.lesion"][:], ct > 800)  # drawn on the tof, moved with it
     kept = cohort.header("a").registered["tof"]
     assert cohort.cases[0].registered == {"tof": kept}
     assert (kept.to, kept.asked, kept.kept) == ("ct", "rigid", "rigid")
@@ -61,7 +61,7 @@ def test_the_fixed_scan_chooses_the_grid_also_without_registration(pair, tmp_pat
     cohort = prepare(pair, tmp_path / "out", resample=True, fixed="tof", workers=1)
     tof = canonical(read_volume(pair / "a" / "tof.nii.gz"))
     assert np.array_equal(cohort.header("a").affine, tof.affine)
-    assert np.array_equal(cohort.volume("a", "tof").data, tof.data)
+    assert np.array_equal(cohort.case("a").volume("tof").data, tof.data)
     with pytest.raises(
         BadInput, match="case a: expected the modality mr, to which the others are brought, found ct, tof"
     ):
@@ -72,9 +72,9 @@ def test_beyond_the_moving_scan_nothing_is_masked(pair, tmp_path, monkeypatch) -
     known_step(monkeypatch, SHIFT_RAS + np.array([0, 0, 3]))  # the three topmost slices of the ct lie beyond the tof
     monkeypatch.setattr(module.CoarsePair, "compare", similarities_are(1.1, 1.2))
     cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1)
-    assert not cohort.mask("a")[9:].any()
-    assert cohort.mask("a")[2:9].any()
-    assert cohort.volume("a", "tof").data[0, 9:].max() == cohort.volume("a", "tof").data.min()
+    assert not cohort.case("a").mask()[9:].any()
+    assert cohort.case("a").mask()[2:9].any()
+    assert cohort.case("a").volume("tof").data[0, 9:].max() == cohort.case("a").volume("tof").data.min()
     assert cohort.header("a").mask_from == "foreground of ct, tof, where all were scanned"
 
 
@@ -88,7 +88,7 @@ def test_a_registration_that_does_harm_is_undone_and_similarities_are(pair, tmp_
     monkeypatch.setattr(module.CoarsePair, "compare", similarities_are(1.2, 1.1))
     cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1)
     by_header = prepare(pair, tmp_path / "header", resample=True, fixed="ct", workers=1)
-    assert np.array_equal(cohort.volume("a", "tof").data, by_header.volume("a", "tof").data)
+    assert np.array_equal(cohort.case("a").volume("tof").data, by_header.case("a").volume("tof").data)
     (warning,) = cohort.warnings
     assert warning.startswith("a/tof: rigid registration made it no more like ct, left where its header puts it")
     assert not (tmp_path / "out" / "transforms").exists()

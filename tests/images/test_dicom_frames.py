@@ -132,4 +132,4 @@ def test_unitobrain_becomes_maps_a_first_frame_and_a_pseudo_multiphase_cta(tmp_p
     assert notes["cta1"] == "pseudo: CTP frame 7 of 18, arterial peak"
     assert notes["cta2"] == "pseudo: CTP frame 10 of 18, peak + 8 s"
     assert notes["cta3"] == "pseudo: CTP frame 12 of 18, peak + 16 s"
-    np.testing.assert_array_equal(cohort.volume("MOL-001", "cta1").data[0][:, ::-1, ::-1], dynamic()[PEAK])
+    np.testing.assert_array_equal(cohort.case("MOL-001").volume("cta1").data[0][:, ::-1, ::-1], dynamic()[PEAK])

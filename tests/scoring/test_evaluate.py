@@ -268,7 +268,7 @@ def test_a_prepared_cohort_gives_the_baselines_of_its_training_cases_only(cohort
     prepared = prepare(cohort, tmp_path / "prepared", manifest=tmp_path / "cases.csv", workers=1)
     found = fit_cohort(prepared, ["t1"], ["ct"])
     ranges = {"ct": range_for("HU"), "t1": range_for("a.u.")}
-    masks = [prepared.mask(name) for name in ("p0", "p1")]
+    masks = [prepared.case(name).mask() for name in ("p0", "p1")]
     cases = [(volumes, mask) for (volumes, _), mask in zip(cases_of(cohort, ["p0", "p1"]), masks)]
     expected = fit(cases, ["t1"], ["ct"], ranges)
     assert found.cases == 2

@@ -74,9 +74,9 @@ def test_the_prepared_brain_is_the_brain_of_the_plain_ct(heads: Path, ready: Pat
     for one in cohort.cases:
         seg = read_volume(heads / one.case / "seg.nii.gz", "seg").data[0]
         inside = ((seg >= Label.CSF) & (seg <= Label.DEEP_GREY)) | (seg >= Label.ARTERY)
-        mask = cohort.mask(one.case)
+        mask = cohort.case(one.case).mask()
         assert cohort.header(one.case).mask_from == "brain of ncct"
-        assert np.array_equal(mask, brain(cohort.volume(one.case, "ncct")))
+        assert np.array_equal(mask, brain(cohort.case(one.case).volume("ncct")))
         assert dice(mask, inside) > 0.95
 
 
@@ -103,7 +103,7 @@ def test_a_mask_file_wins_when_a_cohort_is_prepared(heads: Path, tmp_path: Path)
     box[10:20, 10:20, 5:10] = 1
     save_like(case / "mask.nii.gz", box, heads / "phantom_001" / "ncct.nii.gz")
     cohort = prepare(tmp_path / "in", tmp_path / "out", mask="brain", workers=1)
-    assert cohort.mask("a").sum() == 500
+    assert cohort.case("a").mask().sum() == 500
     assert cohort.header("a").mask_from == "mask.nii.gz"
 
 

@@ -155,7 +155,7 @@ def test_a_target_that_shows_more_than_the_sources_does_not_move_the_mask(both_w
     root = copied(heads, tmp_path / "in", change)
     trained, synthesised, _ = both_ways({}, {"ncct": WINDOW, "t1": ZSCORE}, STRIPPED, case="a", root=root)
     assert_equal(trained, synthesised)
-    foreground_of_all = open_cohort(tmp_path / "out").mask("a")
+    foreground_of_all = open_cohort(tmp_path / "out").case("a").mask()
     assert foreground_of_all.sum() > 1.2 * trained.mask.sum()
 
 

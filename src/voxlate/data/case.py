@@ -112,13 +112,6 @@ class PreparedCase:
         wanted = sum(1 << k for k, name in enumerate(self.header.present) if name in chosen)
         return bits & bits.dtype.type(wanted) != 0
 
-    def label(self, name: str) -> np.ndarray:
-        """A label map, [D, H, W]."""
-        if name not in self.header.labels:
-            known = ", ".join(self.header.labels) or "none"
-            raise BadInput(f"case {self.header.case}: expected the label map {name}, found {known}. Name one of these.")
-        return self.arrays[LABEL + name][:]
-
 
 def prepare_case(
     case: str,

@@ -147,8 +147,8 @@ def fit_cohort(
         for name in wanted & cohort.units.keys()
     }
     cases = (
-        ({name: cohort.volume(one.case, name) for name in wanted & set(one.present)}, cohort.mask(one.case))
-        for one in chosen
+        ({name: case.volume(name) for name in wanted & set(case.header.present)}, case.mask())
+        for case in (cohort.case(one.case) for one in chosen)
     )
     return fit(cases, sources, targets, ranges)
 

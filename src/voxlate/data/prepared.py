@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from voxlate.data.align import Preparation, Registered
@@ -14,7 +13,6 @@ from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
 from voxlate.images.intensity import IntensityMap, Scale, typical_scale
 from voxlate.images.tiling import Triple
-from voxlate.images.volume import Volume
 
 FORMAT = "voxlate prepared cohort"
 VERSION = 2
@@ -68,18 +66,6 @@ class Cohort:
 
     def case(self, case: str) -> PreparedCase:
         return open_case(self.path(case))
-
-    def volume(self, case: str, modality: str) -> Volume:
-        """A whole volume in physical units, float32 [1, D, H, W]."""
-        return self.case(case).volume(modality)
-
-    def mask(self, case: str) -> np.ndarray:
-        """The body or brain mask of a case, bool [D, H, W]."""
-        return self.case(case).mask()
-
-    def label(self, case: str, name: str) -> np.ndarray:
-        """A label map of a case, [D, H, W]."""
-        return self.case(case).label(name)
 
     def target_scale(self, spec: IntensityMap, modality: str) -> Scale:
         """The typical scale of a modality over the training cases (see intensity.typical_scale)."""

@@ -133,11 +133,8 @@ def weights_header(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int
 
 def file_hash(path: Path) -> str:
     """First 16 hexadecimal digits of SHA-256."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def save_weights(path: Path, method: nn.Module, header: dict[str, Any]) -> None:
