@@ -1,9 +1,11 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, below the folder that they are meant for, by one process at a time."""
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +13,28 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.errors import BadInput
+
+LONGEST_NAME = 100
+
+
+def safe_name(name: str, where: object) -> str:
+    """The name, where it may become a file's or folder's; raises BadInput for any other.
+
+    Letters, digits, '-', '_' and '.', no leading '.', at most 100 characters: the one rule for the names of cases,
+    patients, modalities, label maps and stages, wherever they come from.
+    """
+    if re.fullmatch(r"[\w-][\w.-]*", name) and len(name) <= LONGEST_NAME and len(name.encode()) <= 2 * LONGEST_NAME:
+        return name
+    shown = name if len(name) <= LONGEST_NAME else name[:20] + "…"
+    raise BadInput(
+        f"{where}: expected a name of letters, digits, '-', '_' and '.', with no '.' first and at most {LONGEST_NAME} "
+        f"characters, found {shown!r}. Rename it."
+    )
+
+
+def inside(root: Path, path: Path) -> bool:
+    """Whether a path lies below a folder once '..' and symbolic links are followed."""
+    return path.resolve().is_relative_to(root.resolve())
 
 
 @contextlib.contextmanager
@@ -24,7 +48,7 @@ def whole_file(path: Path | str) -> Iterator[Path]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".writing-", suffix="-" + path.name, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=".writing-", suffix="-" + path.name[-LONGEST_NAME:], dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -36,6 +60,8 @@ def whole_file(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     except PermissionError as error:
         raise BadInput(f"{path}: expected a folder to write in, found no permission. Choose another folder.") from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise BadInput(f"{path}: expected a folder to write in, found a file on the way. Choose another name.") from error
     except Exception as error:
         if _disk_is_full(error, path.parent):
             raise BadInput(f"{path}: expected room to write it, found a full disk. Free some and run again.") from error
@@ -43,6 +69,33 @@ def whole_file(path: Path | str) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path | str) -> Iterator[None]:
+    """Hold a folder (made where there is none) against other voxlate processes, and clear what dead ones left in it.
+
+    Raises BadInput where another process holds it. The lock goes with the process, however that ends.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        found = "a file" if isinstance(error, FileExistsError | NotADirectoryError) else f"'{error.strerror}'"
+        raise BadInput(f"{folder}: expected a folder to write in, found {found}. Choose another name.") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for stray in folder.rglob(".writing-*"):  # who held the lock before has left them
+            stray.unlink(missing_ok=True)
+        yield
+    except BlockingIOError as error:
+        raise BadInput(
+            f"{folder}: expected no other voxlate to write here, found one that does. Wait for it, or choose another "
+            "folder."
+        ) from error
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path | str, text: str) -> None:
