@@ -61,7 +61,7 @@ def whole_file(path: Path | str) -> Iterator[Path]:
     except PermissionError as error:
         raise BadInput(f"{path}: expected a folder to write in, found no permission. Choose another folder.") from error
     except (FileExistsError, NotADirectoryError) as error:
-        raise BadInput(f"{path}: expected a folder to write in, found a file on the way. Choose another name.") from error
+        raise BadInput(f"{path}: expected a folder to write in, found a file there. Choose another name.") from error
     except Exception as error:
         if _disk_is_full(error, path.parent):
             raise BadInput(f"{path}: expected room to write it, found a full disk. Free some and run again.") from error
