@@ -44,23 +44,24 @@ def keep_freed_memory() -> None:
 
 
 def enlarged_conv(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`conv2d(enlarge(h, 2), weight, bias, padding=1)` with 4 instead of 9 products a pixel (Shi et al. 2016, sec. 2).
+    """`conv2d(enlarge(h, 2)[..., 1:-1, 1:-1], weight, bias)` with 4 instead of 9 products a pixel (Shi et al. 2016).
 
-    Two neighbours of an enlarged pixel are copies of one, so the output at each of the four positions inside a
-    pixel of h is a 2x2 convolution of h, whose weights are sums of those of the 3x3 one.
+    h: with a border of one pixel, of which the enlarged map keeps half. Two neighbours of an enlarged pixel are copies
+    of one, so the output at each of the four positions inside a pixel of h is a 2x2 convolution of h, whose weights are
+    sums of those of the 3x3 one.
     Gain: 7 % (width 32, 128², bfloat16), 5 % (the same in float32), none at width 64 and 256².
     """
     columns = _pair_sums(weight, 3)
-    height, width = h.shape[2:]
+    height, width = h.shape[2] - 2, h.shape[3] - 2
     out = []
     for row in range(2):
         line = []
         for column in range(2):
             kernel = _pair_sums(columns[column], 2)[row]
-            position = F.conv2d(h, kernel.contiguous(memory_format=torch.channels_last), bias, padding=1)
+            position = F.conv2d(h, kernel.contiguous(memory_format=torch.channels_last), bias)
             line.append(position[..., row : row + height, column : column + width].permute(0, 2, 3, 1))
         out.append(torch.stack(line, dim=3))
-    return torch.stack(out, dim=2).reshape(h.shape[0], 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
+    return torch.stack(out, dim=2).reshape(len(h), 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
 
 
 def _pair_sums(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
