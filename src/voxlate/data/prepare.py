@@ -9,8 +9,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
-
 from voxlate import __version__
 from voxlate.data.align import Align, Mask, Preparation
 from voxlate.data.case import CaseHeader, prepare_case, read_header, write_case
@@ -163,8 +161,7 @@ def _prepare_files(files: CaseFiles, out: Path, preparation: Preparation) -> Non
         mask=None if files.mask is None else read_volume(files.mask, "mask"),
         labels={name: read_volume(place, name) for name, place in files.labels.items()},
     )
-    voxels = {name: _digest_of_voxels(case.arrays[name][:]) for name in case.header.present}
-    header = replace(case.header, patient=files.patient, inputs=inputs, voxels=voxels)
+    header = replace(case.header, patient=files.patient, inputs=inputs)
     for name, transform in case.transforms.items():
         write_transform(out / header.registered[name].transform, transform)
     write_case(path, replace(case, header=header))
@@ -174,10 +171,6 @@ def _digest_of_inputs(files: CaseFiles, preparation: Preparation) -> str:
     paths = [*files.files.items(), *files.labels.items(), *([("mask", files.mask)] if files.mask else [])]
     inputs = [(name, content_hash(path)) for name, path in paths]
     return hashlib.sha256(repr((VERSION, files.case, files.patient, preparation, inputs)).encode()).hexdigest()
-
-
-def _digest_of_voxels(values: np.ndarray) -> str:
-    return hashlib.sha256(repr((values.shape, values.dtype.str)).encode() + values.tobytes()).hexdigest()
 
 
 def _in_turn(work: Callable[[CaseFiles], None], cases: list[CaseFiles]) -> Iterator[str]:
