@@ -221,7 +221,7 @@ def test_pictures_come_back_as_pictures_too(voxlate, tmp_path, tiny):
 
 
 def test_a_method_loads_with_its_recipe_and_header(run):
-    method, _, header = load_method(run)
+    method, made, header = load_method(run)
     assert not any(parameter.requires_grad for parameter in method.parameters())
     assert made.title == header["recipe"]["title"] == "tiny"
     assert header["units"] == {"t1": "a.u.", "t2": "a.u."}
