@@ -251,7 +251,7 @@ def _step(
 def _check_finite(
     learner: Learner, losses: Mapping[str, Mapping[str, torch.Tensor]], stage: FullStage, run: Run, weights_too: bool
 ) -> None:
-    """Raise BadInput where a loss or, before weights are saved, a weight is not finite; the state saved before stays."""
+    """Raise BadInput where a loss, or a weight before it is saved, is not finite; the state saved before stays."""
     found = [
         f"{turn}.{name} of {float(value):g}"
         for turn, parts in losses.items()
