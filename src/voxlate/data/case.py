@@ -55,7 +55,8 @@ class CaseHeader:
 
     affine: 4x4, (x, y, z) voxel to RAS mm; units: of the modalities, in the order of the mask's bits; mask_area:
     voxels of the mask in each slice; mask_box: first and last + 1 along D, H, W; inputs: digest of the input files and
-    the preparation; voxels: digest of each modality's voxels; both empty in memory.
+    the preparation; voxels: digest of each modality's voxels; both empty in memory. axes: the directions in which D, H,
+    W grow (see data.layout).
     """
 
     case: str
@@ -74,6 +75,7 @@ class CaseHeader:
     inputs: str = ""
     voxels: dict[str, str] = field(default_factory=dict)
     registered: dict[str, Registered] = field(default_factory=dict)
+    axes: str = "SAR"
 
     @property
     def present(self) -> list[str]:

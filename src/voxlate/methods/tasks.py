@@ -172,7 +172,7 @@ class Residual(TaskSettings):
                 f"{where}: expected an earlier stage '{self.predictor}' that is the predictor, found "
                 f"{sorted(earlier) or 'none'}. Add it to [[stages]]."
             )
-        for key in ("source", "target", "stack"):  # images are told apart by their places, not by their names
+        for key in ("source", "target", "stack", "axes"):  # images are told apart by their places, not by their names
             theirs, ours = getattr(predictor.data, key), getattr(stage.data, key)
             if theirs != ours:
                 raise BadInput(
@@ -286,6 +286,11 @@ class Latent(TaskSettings):
             raise BadInput(
                 f"{where}: expected an earlier stage '{self.autoencoder}' that is the autoencoder, found "
                 f"{sorted(earlier) or 'none'}. Add it to [[stages]]."
+            )
+        if autoencoder.data.axes != stage.data.axes:
+            raise BadInput(
+                f"{where}: expected data.axes of the stage '{self.autoencoder}' to be {stage.data.axes}, as in the "
+                f"stage '{stage.name}' that builds on it, found {autoencoder.data.axes}. Make them equal."
             )
 
     @property

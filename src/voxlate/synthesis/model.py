@@ -19,6 +19,7 @@ from voxlate.config import fill
 from voxlate.data.align import Preparation
 from voxlate.data.batches import collate
 from voxlate.data.case import MASK, PreparedCase, prepare_case, resize_case
+from voxlate.data.layout import laid_out
 from voxlate.data.patches import Patch, read_patch
 from voxlate.diffusion.noise import Noise, Tile
 from voxlate.errors import BadInput
@@ -119,6 +120,7 @@ class Model:
         # resized slices are measured after they are resized
         maps = {} if model.recipe.synth.slices.resize_to is not None else model.recipe.intensity
         prepared = prepare_case(case, volumes, preparation, mask=mask, maps=maps, masked=model.recipe.needs_mask)
+        prepared = laid_out(prepared, model.recipe.data.axes)  # from here on; its affine leads the images back
         volumes.clear()
         begun = time.monotonic()
         mean, spread, calls = _run(model, prepared, case, seed, progress)
@@ -218,6 +220,7 @@ class Model:
             "synth": options,
             "inputs": {name: _input(Path(path)) for name, path in sorted(files.items())},
             "units": self.header["units"],
+            "axes": recipe.data.axes,
             "range": {name: window for name, window in fixed_ranges(recipe).items() if name in recipe.data.target},
         }
         plain: dict[str, Any] = json.loads(TypeAdapter(dict[str, Any]).dump_json(plan))
@@ -336,8 +339,9 @@ def _one_sample(model: Model, batch: Batch, noise: Noise, plan: SlicePlan) -> Te
     with torch.inference_mode(), autocast(model.device, model.recipe.train.precision):
         image = model.method.synthesise(batch, noise, synth).float()
         if synth.mirror:
-            flipped = replace(batch, source=batch.source.flip(-1), mask=batch.mask.flip(-1))
-            image = (image + model.method.synthesise(flipped, noise, synth).float().flip(-1)) / 2
+            axis = model.recipe.data.left_right
+            flipped = replace(batch, source=batch.source.flip(axis), mask=batch.mask.flip(axis))
+            image = (image + model.method.synthesise(flipped, noise, synth).float().flip(axis)) / 2
     image = pad(image, [-margin for margin in plan.margins], value=BACKGROUND)
     if plan.resized:
         image = torch.from_numpy(zoomed(image.cpu().numpy(), plan.output_tiling.patch[1:]))
