@@ -336,7 +336,7 @@ def _mean_and_sd(model: Model, batch: Batch, noise: Callable[[int], Noise], plan
 def _one_sample(model: Model, batch: Batch, noise: Noise, plan: SlicePlan) -> Tensor:
     """One sample [B, T, D, H, W] at the volume's resolution; clipped after resizing, because splines overshoot."""
     synth = model.recipe.synth
-    with torch.inference_mode(), autocast(model.device, model.recipe.train.precision):
+    with torch.inference_mode(), autocast(model.device, synth.precision or model.recipe.train.precision):
         image = model.method.synthesise(batch, noise, synth).float()
         if synth.mirror:
             axis = model.recipe.data.left_right

@@ -52,6 +52,7 @@ def validate(
         batch = batch.to(device)
         with autocast(device, stage.train.precision):
             losses.append(method.validation_loss(batch, Noise(SEED, batch.item)))
+        with autocast(device, recipe.synth.precision or stage.train.precision):
             given = method.as_at_inference(batch)
             image = method.synthesise(given, Noise(SEED, batch.item), recipe.synth).float()
         assert batch.target is not None
