@@ -12,7 +12,7 @@ from voxlate.data.prepare import prepare
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
 from voxlate.images.dicom import list_series
-from voxlate.images.volume import read_volume
+from voxlate.images.volume import content_hash, files_of, read_volume
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -353,7 +353,10 @@ def test_synth_evaluate_and_info_read_the_same_series(voxlate, gold: Path, tmp_p
     t2 = find_cases(gold, preset="gold_atlas")[1].files["t2"]
     image = read_volume(out / "2_03_P" / "ct.nii.gz")
     assert image.grid == read_volume(t2).grid
-    assert json.loads((out / "2_03_P" / "provenance.json").read_text())["inputs"] == {"t2": {"path": str(t2)}}
+    assert json.loads((out / "2_03_P" / "provenance.json").read_text())["inputs"]["t2"] == {
+        "path": str(t2),
+        "sha256": content_hash(t2),
+    }
 
     said("synth", run, gold / "2_03_P", *ours, "--out", tmp_path / "one")
     said("synth", run, t2, "--out", tmp_path / "series")
@@ -367,3 +370,20 @@ def test_synth_evaluate_and_info_read_the_same_series(voxlate, gold: Path, tmp_p
     facts = json.loads(said("info", find_cases(gold, preset="gold_atlas")[1].files["ct"], "--json"))
     assert (facts["unit"], facts["range"]) == ("HU", [-1000, ct_values().max()])
     assert traces_of_patients(everything_in(out) + everything_in(run)) == []
+
+
+def test_synth_makes_the_image_again_when_pixels_of_a_folder_have_changed(voxlate, gold: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    prepare(gold, tmp_path / "prepared", preset="gold_atlas", workers=1)
+    run, out = tmp_path / "run", tmp_path / "out"
+    assert voxlate("train", tmp_path / "tiny.toml", "--data", tmp_path / "prepared", "--out", run).code == 0
+    t2 = find_cases(gold, preset="gold_atlas")[1].files["t2"]
+    assert voxlate("synth", run, t2, "--out", out).code == 0
+    (image,) = out.rglob("ct.nii.gz")
+    before = image.read_bytes()
+    for file in files_of(t2):
+        header = pydicom.dcmread(file)
+        header.PixelData = (header.pixel_array // 2 + 7).tobytes()
+        header.save_as(file)
+    assert voxlate("synth", run, t2, "--out", out).code == 0
+    assert image.read_bytes() != before

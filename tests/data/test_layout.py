@@ -122,6 +122,16 @@ def test_training_and_synthesis_see_the_same_slices_and_the_image_lies_on_the_sc
         assert drawn[..., :, width:].eq(-1).all()
 
 
+def test_resized_slices_are_those_of_the_layout_resized(ready) -> None:
+    _, scan = ready
+    made, seen = synthesised(tiny_recipe("SLP", synth={"slices": {"kind": "resized", "size": [40, 30]}}), scan)
+    _, plain = synthesised(tiny_recipe("SAR", synth={"slices": {"kind": "resized", "size": [30, 40]}}), scan)
+    for one, other in zip(seen, plain, strict=True):
+        assert one.shape[1:] == (1, 40, 30)
+        torch.testing.assert_close(one[0, 0], other[0, 0].flip(0, 1).mT, atol=1e-4, rtol=0)
+    assert made.grid == scan.grid
+
+
 @pytest.mark.parametrize("axes", ["SAR", "SLP", "SRP", "SPL"])
 def test_left_and_right_are_mirrored_whatever_the_axis(ready, axes: str) -> None:
     cohort, scan = ready

@@ -11,7 +11,7 @@ import pytest
 from safetensors import safe_open
 
 from voxlate.data import case as prepared
-from voxlate.data.case import compact, read_header
+from voxlate.data.case import compact, open_case, read_header
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import open_cohort, write_cohort
 from voxlate.errors import BadInput
@@ -110,8 +110,8 @@ def test_the_mask_says_which_modality_shows_what(tmp_path: Path, save) -> None:
 def test_a_cohort_of_an_older_version_is_refused_and_can_be_prepared_again(cohort_folder: Path, tmp_path: Path) -> None:
     prepare(cohort_folder, tmp_path / "out", workers=1)
     path = tmp_path / "out" / "cohort.json"
-    path.write_text(path.read_text().replace('"version": 2', '"version": 1'))
-    with pytest.raises(BadInput, match=r"of version 2, found version 1\. Prepare it again"):
+    path.write_text(path.read_text().replace('"version": 3', '"version": 1'))
+    with pytest.raises(BadInput, match=r"of version 3, found version 1\. Prepare it again"):
         open_cohort(tmp_path / "out")
     assert prepare(cohort_folder, tmp_path / "out", workers=1).splits
 
@@ -343,3 +343,16 @@ def test_the_pair_with_two_frames_is_refused_and_the_tumours_lack_contrasts(shar
         prepare(shared / "data" / "topcow_pair", tmp_path / "pair", workers=1)
     with pytest.raises(BadInput, match="case BraTS2013-pat0003: expected the modality t1, found flair, t1c"):
         prepare(shared / "data" / "brats_like", tmp_path / "tumours", modalities=["t1", "t2"], workers=1)
+
+
+def test_a_flipped_bit_in_a_prepared_case_is_refused(cohort_folder: Path, tmp_path: Path) -> None:
+    prepare(cohort_folder, tmp_path / "p", workers=1)
+    path = next((tmp_path / "p" / "cases").glob("*.safetensors"))
+    whole, draw = path.read_bytes(), np.random.default_rng(0)
+    for place in draw.integers(8, len(whole), 60):
+        spoiled = bytearray(whole)
+        spoiled[place] ^= 1 << draw.integers(8)
+        path.write_bytes(spoiled)
+        os.utime(path, ns=(int(place), int(place)))  # a file changed twice within a tick of the clock
+        with pytest.raises(BadInput, match="prepare again"):
+            open_case(path)

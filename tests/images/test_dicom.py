@@ -92,6 +92,33 @@ PROBLEMS = {
     "frames": (lambda d: write_slice(d, "x", 9, NumberOfFrames=3), "found 3 frames"),
     "colour": (lambda d: write_slice(d, "x", 9, SamplesPerPixel=3), "colour"),
     "no place": (lambda d: write_slice(d, "x", 9, ImagePositionPatient=None), "no ImagePositionPatient"),
+    "end slice cut in its header": (
+        lambda d: (d / "3.dcm").write_bytes((d / "3.dcm").read_bytes()[:300]),
+        "damaged|cut",
+    ),
+    "end slice without pixels": (lambda d: write_slice(d, "9", 4, PixelData=b""), "whole pixel data"),
+    "end slice that is no DICOM": (lambda d: (d / "9.dcm").write_bytes(b"lost" * 99), "found something else"),
+    "fewer images than stated": (
+        lambda d: [write_slice(d, f"{(k * 7 + 3) % 11}", k, ImagesInAcquisition=7) for k in range(5)],
+        "state",
+    ),
+    "two patients": (lambda d: write_slice(d, "9", 4, PatientID="other"), "2 patients"),
+    "two frames of reference": (lambda d: write_slice(d, "9", 4, FrameOfReferenceUID="1.9"), "2 frames of reference"),
+    "no spacing": (
+        lambda d: [write_slice(d, f"{(k * 7 + 3) % 11}", k, PixelSpacing=[0, 0.8]) for k in range(5)],
+        "above 0",
+    ),
+    "negative spacing": (
+        lambda d: [write_slice(d, f"{(k * 7 + 3) % 11}", k, PixelSpacing=[0.5, -0.8]) for k in range(5)],
+        "above 0",
+    ),
+    "slope 0": (lambda d: write_slice(d, "9", 4, RescaleSlope="0"), "slope that is not 0"),
+    "slanted directions": (
+        lambda d: [
+            write_slice(d, f"{(k * 7 + 3) % 11}", k, ImageOrientationPatient=[1, 0, 0, 0.3, 0.954, 0]) for k in range(5)
+        ],
+        "right angles",
+    ),
     "cut pixels": (lambda d: write_slice(d, "x", 5, PixelData=b"\0" * 10), "pixel data"),
     "cut file": (lambda d: (d / "3.dcm").write_bytes((d / "3.dcm").read_bytes()[:-20]), "pixel data"),
 }
@@ -105,6 +132,45 @@ def test_a_series_that_is_no_volume_is_refused_in_one_sentence(tmp_path, case) -
         read_volume(tmp_path)
     assert str(caught.value).startswith(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_objects_that_are_no_images_lie_beside_a_series(tmp_path) -> None:
+    write_series(tmp_path)
+    for name, kind in (("rs", "1.2.840.10008.5.1.4.1.1.481.3"), ("sr", "1.2.840.10008.5.1.4.1.1.88.11")):
+        other = pydicom.Dataset()
+        other.SOPClassUID, other.SOPInstanceUID, other.Modality = kind, "1.2.8", name.upper()
+        other.file_meta = pydicom.dataset.FileMetaDataset()
+        other.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        other.save_as(tmp_path / f"{name}.dcm", enforce_file_format=True)
+    (tmp_path / "DICOMDIR").write_bytes(b"something")
+    assert read_volume(tmp_path).data.shape == (1, 5, 3, 4)
+
+
+def test_every_slice_counts_however_it_is_damaged(tmp_path) -> None:
+    true = read_volume(write_series(tmp_path)).data
+    draw, refused = np.random.default_rng(0), 0
+    for _ in range(60):
+        file = tmp_path / f"{draw.choice([3, 10, 6, 2, 9])}.dcm"
+        whole = file.read_bytes()
+        file.write_bytes(whole[: draw.integers(0, len(whole) - 1)])
+        try:
+            np.testing.assert_array_equal(read_volume(tmp_path).data, true)
+        except BadInput:
+            refused += 1
+        file.write_bytes(whole)
+    assert refused == 60
+
+
+def test_damaged_run_lengths_are_noticed(tmp_path, shared) -> None:
+    file = tmp_path / "a.dcm"
+    whole = (shared / "data" / "odd" / "dicom_mr_rle.dcm").read_bytes()
+    file.write_bytes(whole)
+    true, start = read_volume(file).data, whole.index(b"\xfe\xff\x00\xe0", 600)
+    for place in range(start + 80, len(whole) - 8, len(whole) // 40):
+        file.write_bytes(whole[:place] + whole[place + 2 :])
+        with pytest.raises(BadInput):
+            read_volume(file)
+    assert true.size
 
 
 def test_the_real_series_have_their_known_grids(shared) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from voxlate.errors import BadInput
 from voxlate.images.grid import canonical, return_to
-from voxlate.images.volume import Volume, read_volume, unit_of, write_volume
+from voxlate.images.volume import Volume, content_hash, read_volume, unit_of, write_volume
 
 RANDOM = np.random.default_rng(0)
 AFFINE = np.array([[-0.7, 0.1, 0, 90], [0.1, 0.7, 0.2, -126], [0, -0.1, 3, -72], [0, 0, 0, 1]])
@@ -281,3 +281,48 @@ def test_what_cannot_be_written_is_refused(tmp_path, name, sentence) -> None:
 def test_a_volume_is_float32_with_channels() -> None:
     with pytest.raises(ValueError, match="float32"):
         Volume(np.zeros((2, 3, 4), np.float32), AFFINE, "HU", "ct")
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".mgz", ".mha", ".nrrd", ".png"])
+def test_a_flipped_bit_in_compressed_voxels_is_never_read_as_voxels(tmp_path, suffix) -> None:
+    draw = np.random.default_rng(0)
+    voxels = draw.integers(0, 200, (6, 20, 24)).astype(np.int16 if suffix != ".png" else np.uint8)
+    good, bad = tmp_path / f"good{suffix}", tmp_path / f"bad{suffix}"
+    if suffix in (".mha", ".nrrd"):
+        itk = pytest.importorskip("SimpleITK")
+        itk.WriteImage(itk.GetImageFromArray(voxels), str(good), useCompression=True)
+    elif suffix == ".png":
+        Image.fromarray(voxels[0]).save(good)
+    elif suffix == ".mgz":
+        nib.save(nib.MGHImage(voxels.T, np.eye(4)), good)
+    else:
+        nib.save(nib.Nifti1Image(voxels.T, np.eye(4)), good)
+    whole, true = good.read_bytes(), read_volume(good).data
+    plain = 600 if suffix in (".mha", ".nrrd") else 0  # text, which has no checksum
+    refused = 0
+    for place in draw.integers(plain, len(whole), 40):
+        spoiled = bytearray(whole)
+        spoiled[place] ^= 1 << draw.integers(8)
+        bad.write_bytes(spoiled)
+        try:
+            np.testing.assert_array_equal(read_volume(bad).data, true)
+        except BadInput:
+            refused += 1
+    assert refused > 30  # a few bits of gzip's header mean nothing
+
+
+def test_the_hash_of_an_image_is_that_of_all_its_files_whatever_they_are_called(tmp_path) -> None:
+    pair = nib.Nifti1Pair(np.zeros((4, 5, 6), np.int16), AFFINE)
+    nib.save(pair, tmp_path / "a.img")
+    nib.save(pair, tmp_path / "b.img")
+    assert content_hash(tmp_path / "a.hdr") == content_hash(tmp_path / "a.img") == content_hash(tmp_path / "b.hdr")
+    before = content_hash(tmp_path / "a.hdr")
+    (tmp_path / "a.img").write_bytes(b"\1" + (tmp_path / "a.img").read_bytes()[1:])
+    assert content_hash(tmp_path / "a.hdr") != before
+    folder = tmp_path / "series"
+    folder.mkdir()
+    for k in range(3):
+        (folder / f"{k}.dcm").write_bytes(bytes([k]) * 200)
+    before = content_hash(folder)
+    (folder / "1.dcm").write_bytes(b"\7" * 200)
+    assert content_hash(folder) != before

@@ -68,7 +68,7 @@ def test_it_learns_to_repeat_one_slice() -> None:
     x = torch.randn(1, 1, 1, 3, 3).repeat_interleave(4, 3).repeat_interleave(4, 4)
     optimiser = torch.optim.Adam(net.parameters(), lr=3e-3)
     losses = []
-    for _ in range(60):
+    for _ in range(30):
         loss = (net.decode(net.encode(x)[0]) - x).abs().mean()
         optimiser.zero_grad()
         loss.backward()

@@ -8,15 +8,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from voxlate import recipe
 from voxlate.errors import BadInput, Stopped
 from voxlate.recipe import Optimiser
 from voxlate.training.learner import update_average
-from voxlate.training.run import Run
+from voxlate.training.run import Run, load_method, save_weights
 from voxlate.training.train import train
 
 DIFFUSION = """
@@ -191,3 +192,25 @@ def load_weights_of(folder: Path) -> dict[str, list[float]]:
 def test_a_folder_to_take_stages_from_must_be_a_run(prepared, two_stages, tmp_path):
     with pytest.raises(BadInput, match="expected a run to take stages from"):
         train(recipe.read(str(two_stages)), prepared, tmp_path / "out", reuse=[tmp_path], device="cpu")
+
+
+def test_a_flipped_bit_in_a_weights_file_is_refused(run: Path) -> None:
+    path, draw = Run(run).weights(), np.random.default_rng(0)
+    whole = path.read_bytes()
+    for place in draw.integers(8, len(whole), 60):
+        spoiled = bytearray(whole)
+        spoiled[place] ^= 1 << draw.integers(8)
+        path.write_bytes(spoiled)
+        with pytest.raises(BadInput):
+            load_method(path)
+
+
+def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(run: Path, tmp_path: Path) -> None:
+    method, _, header = load_method(run)
+    next(method.parameters()).data[0] = float("nan")
+    with pytest.raises(BadInput, match="expected finite weights, found"):
+        save_weights(tmp_path / "w.safetensors", method, header)
+    tensors = {name: tensor.contiguous() for name, tensor in method.state_dict().items()}
+    save_file(tensors, tmp_path / "old.safetensors", {"voxlate": json.dumps({**header, "sha256": None})})
+    with pytest.raises(BadInput, match="the training diverged"):
+        load_method(tmp_path / "old.safetensors")

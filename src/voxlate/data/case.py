@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -55,8 +56,8 @@ class CaseHeader:
 
     affine: 4x4, (x, y, z) voxel to RAS mm; units: of the modalities, in the order of the mask's bits; mask_area:
     voxels of the mask in each slice; mask_box: first and last + 1 along D, H, W; inputs: digest of the input files and
-    the preparation; voxels: digest of each modality's voxels; both empty in memory. axes: the directions in which D, H,
-    W grow (see data.layout).
+    the preparation; voxels: digest of each array (modality, mask, label map) by its name; checksum: of the header;
+    all three empty in memory.
     """
 
     case: str
@@ -75,7 +76,7 @@ class CaseHeader:
     inputs: str = ""
     voxels: dict[str, str] = field(default_factory=dict)
     registered: dict[str, Registered] = field(default_factory=dict)
-    axes: str = "SAR"
+    checksum: str = ""
 
     @property
     def present(self) -> list[str]:
@@ -84,16 +85,18 @@ class CaseHeader:
 
 @dataclass(frozen=True)
 class PreparedCase:
-    """One patient's scans on one grid, in canonical orientation, with mask, label maps and statistics.
+    """One patient's scans on one grid, in one orientation, with mask, label maps and statistics.
 
     arrays: each modality, each label map by LABEL + name, and MASK, whose bit k is set where the modality k of the
     header shows something (all bits, where the mask is a file's or a brain); no MASK where none was needed. transforms:
-    of the scans that were registered, not kept on disk here.
+    of the scans that were registered, not kept on disk here. axes: the directions in which D, H, W grow, not canonical
+    where the case was laid out otherwise (see data.layout).
     """
 
     header: CaseHeader
     arrays: Mapping[str, Sliceable]
     transforms: Mapping[str, Transform] = field(default_factory=dict)
+    axes: str = "SAR"
 
     def volume(self, modality: str) -> Volume:
         """A whole volume in physical units, float32 [1, D, H, W]."""
@@ -203,7 +206,7 @@ def resize_case(
         statistics=statistics,
         **_mask_entries(bits, grid),
     )
-    return PreparedCase(header, arrays)
+    return PreparedCase(header, arrays, axes=case.axes)
 
 
 def _needs(
@@ -277,15 +280,27 @@ def compact(values: np.ndarray) -> np.ndarray:
 
 def write_case(path: Path, case: PreparedCase) -> None:
     """Write a case uncompressed, so that readers map it and copy only the slices they want."""
-    whole = {name: np.ascontiguousarray(values) for name, values in case.arrays.items()}
+    whole = {name: np.ascontiguousarray(values[:]) for name, values in case.arrays.items()}
+    header = dataclasses.replace(case.header, voxels={name: _digest(values) for name, values in whole.items()})
+    header = dataclasses.replace(header, checksum=_header_digest(header))
     with whole_file(path) as temporary:
-        save_file(whole, temporary, metadata={"voxlate": json.dumps(asdict(case.header), allow_nan=False)})
+        save_file(whole, temporary, metadata={"voxlate": json.dumps(asdict(header), allow_nan=False)})
+
+
+def _header_digest(header: CaseHeader) -> str:
+    plain = asdict(dataclasses.replace(header, checksum=""))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(values: np.ndarray) -> str:
+    return hashlib.sha256(repr((values.shape, values.dtype.str)).encode() + values.tobytes()).hexdigest()
 
 
 def open_case(path: Path) -> PreparedCase:
     """A case on disk; each process opens its file once, unless the file changes."""
-    header = read_header(path)
-    return PreparedCase(header, _mapped(path, path.stat().st_mtime_ns))
+    header, changed = read_header(path), path.stat().st_mtime_ns
+    _check_arrays(path, changed)
+    return PreparedCase(header, _mapped(path, changed))
 
 
 def read_header(path: Path) -> CaseHeader:
@@ -294,6 +309,20 @@ def read_header(path: Path) -> CaseHeader:
         return _read_header(path, path.stat().st_mtime_ns)
     except FileNotFoundError as error:
         raise BadInput(f"{path}: expected a prepared case, found none. Prepare the cohort again.") from error
+
+
+@functools.cache
+def _check_arrays(path: Path, mtime_ns: int) -> None:
+    """Compare all arrays with their digests, once in each process; raises BadInput where one differs."""
+    digests = _read_header(path, mtime_ns).voxels
+    with safe_open(path, framework="numpy") as file:
+        names = set(file.keys())
+        for name in sorted(names | set(digests)):
+            if name not in names or _digest(file.get_tensor(name)) != digests.get(name):
+                raise BadInput(
+                    f"{path}: expected the voxels that prepare wrote, found others ('{name}' has another checksum). "
+                    "Remove the file and prepare again."
+                )
 
 
 @functools.lru_cache(maxsize=OPEN_FILES)
@@ -307,7 +336,10 @@ def _mapped(path: Path, mtime_ns: int) -> dict[str, Sliceable]:
 def _read_header(path: Path, mtime_ns: int) -> CaseHeader:
     try:
         with safe_open(path, framework="numpy") as file:
-            return TypeAdapter(CaseHeader).validate_json((file.metadata() or {}).get("voxlate", ""))
+            header = TypeAdapter(CaseHeader).validate_json((file.metadata() or {}).get("voxlate", ""))
+        if header.checksum != _header_digest(header):
+            raise SafetensorError("the header's checksum differs")
+        return header
     except (SafetensorError, ValidationError) as error:
         raise BadInput(
             f"{path}: expected a prepared case, found a damaged file. Remove it and prepare again."

@@ -60,8 +60,8 @@ def warnings_of(headers: list[CaseHeader], splits: Mapping[str, str]) -> list[st
 def _duplicates(headers: list[CaseHeader], splits: Mapping[str, str]) -> Iterator[str]:
     same: dict[str, list[tuple[CaseHeader, str]]] = defaultdict(list)
     for header in headers:
-        for name, digest in header.voxels.items():
-            same[digest].append((header, name))
+        for name in header.present:
+            same[header.voxels[name]].append((header, name))
     for group in same.values():
         if len(group) == 1:
             continue

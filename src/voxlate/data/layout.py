@@ -22,16 +22,16 @@ Moves = tuple[tuple[int, bool], ...]  # for each new axis, the old one and wheth
 
 def laid_out(case: PreparedCase, axes: str) -> PreparedCase:
     """The case with other axes (arrays, affine, shape, boxes); arrays on disk are still read in part."""
-    if case.header.axes == axes:
+    if case.axes == axes:
         return case
-    header, moves = laid_out_header(case.header, axes), _moves(case.header.axes, axes)
+    header, moves = laid_out_header(case.header, axes, case.axes), _moves(case.axes, axes)
     arrays = {name: _LaidOut(array, header.shape, moves) for name, array in case.arrays.items()}
-    return dataclasses.replace(case, header=header, arrays=arrays)
+    return dataclasses.replace(case, header=header, arrays=arrays, axes=axes)
 
 
-def laid_out_header(header: CaseHeader, axes: str) -> CaseHeader:
-    """The header of the case with other axes."""
-    moves = _moves(header.axes, axes)
+def laid_out_header(header: CaseHeader, axes: str, now: str = CANONICAL) -> CaseHeader:
+    """The header of a case with other axes; now: those that it has."""
+    moves = _moves(now, axes)
     step = np.zeros((4, 4))  # from new voxel indices (x, y, z) to old ones
     step[3, 3] = 1
     boxes = []
@@ -44,7 +44,6 @@ def laid_out_header(header: CaseHeader, axes: str) -> CaseHeader:
     shape, spacing = header.shape, header.spacing_mm
     return dataclasses.replace(
         header,
-        axes=axes,
         shape=(shape[d], shape[h], shape[w]),
         spacing_mm=(spacing[d], spacing[h], spacing[w]),
         affine=(np.array(header.affine) @ step).tolist(),

@@ -9,8 +9,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
-
 from voxlate import __version__
 from voxlate.data.align import Align, Mask, Preparation
 from voxlate.data.case import CaseHeader, prepare_case, read_header, write_case
@@ -19,14 +17,12 @@ from voxlate.data.fingerprint import fingerprint, warnings_of
 from voxlate.data.prepared import VERSION, Cohort, Entry, case_path, made_from, open_cohort, write_cohort
 from voxlate.data.split import split_patients
 from voxlate.errors import BadInput
-from voxlate.images.frames import without_frame
 from voxlate.images.mask import clearest
 from voxlate.images.register import RegistrationMethod, write_transform
-from voxlate.images.volume import files_of, read_volume, unit_of
+from voxlate.images.volume import content_hash, read_volume, unit_of
 
 CaseProgress = Callable[[int, int, str], None]
 MOST_WORKERS = 8
-READ_BYTES = 1 << 20
 OWN_FOLDERS = ("transforms", "slices", "latents")  # of a cohort: transforms kept, slices counted, moments cached
 
 
@@ -165,36 +161,16 @@ def _prepare_files(files: CaseFiles, out: Path, preparation: Preparation) -> Non
         mask=None if files.mask is None else read_volume(files.mask, "mask"),
         labels={name: read_volume(place, name) for name, place in files.labels.items()},
     )
-    voxels = {name: _digest_of_voxels(case.arrays[name][:]) for name in case.header.present}
-    header = replace(case.header, patient=files.patient, inputs=inputs, voxels=voxels)
+    header = replace(case.header, patient=files.patient, inputs=inputs)
     for name, transform in case.transforms.items():
         write_transform(out / header.registered[name].transform, transform)
     write_case(path, replace(case, header=header))
 
 
 def _digest_of_inputs(files: CaseFiles, preparation: Preparation) -> str:
-    digest = hashlib.sha256(repr((VERSION, files.case, files.patient, preparation)).encode())
     paths = [*files.files.items(), *files.labels.items(), *([("mask", files.mask)] if files.mask else [])]
-    added = set[Path]()  # several frames may come from one large file
-    for name, path in paths:
-        digest.update(name.encode() + without_frame(path)[1].encode())
-        for file in files_of(path):
-            if file not in added:
-                _add_file(digest, file)
-            added.add(file)
-    return digest.hexdigest()
-
-
-def _add_file(digest: "hashlib._Hash", path: Path) -> None:
-    if not path.is_file():
-        return
-    with open(path, "rb") as file:
-        while block := file.read(READ_BYTES):
-            digest.update(block)
-
-
-def _digest_of_voxels(values: np.ndarray) -> str:
-    return hashlib.sha256(repr((values.shape, values.dtype.str)).encode() + values.tobytes()).hexdigest()
+    inputs = [(name, content_hash(path)) for name, path in paths]
+    return hashlib.sha256(repr((VERSION, files.case, files.patient, preparation, inputs)).encode()).hexdigest()
 
 
 def _in_turn(work: Callable[[CaseFiles], None], cases: list[CaseFiles]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from voxlate.images.intensity import IntensityMap, Scale, typical_scale
 from voxlate.images.tiling import Triple
 
 FORMAT = "voxlate prepared cohort"
-VERSION = 2
+VERSION = 3
 SPLITS = ("train", "val", "test")
 
 

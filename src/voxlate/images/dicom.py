@@ -19,11 +19,14 @@ TILT_DEGREES = 0.5  # positions are rounded in headers; a real gantry tilt is de
 DAY_S = 86400.0
 SAME_PLACE_MM = 0.1  # positions of a moving table differ by less, slices by more
 MOST_LISTED = 8
+STRAIGHT = 1e-3  # directions are unit vectors at right angles to so much
+OTHER_FILES = ("version", "lockfile", "readme", "license", "notice", "changes")
 GEOMETRY = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
 # the tags that are read; whole headers, with private tags, would fill the memory for long series
 TAGS = [
     *GEOMETRY,
     *("Modality", "SeriesNumber", "SeriesInstanceUID", "SeriesDescription", "ProtocolName", "ImageType"),
+    *("SOPClassUID", "PatientID", "FrameOfReferenceUID", "ImagesInAcquisition", "NumberOfSlices"),
     *("NumberOfFrames", "SamplesPerPixel", "SpacingBetweenSlices", "SliceThickness"),
     *("AcquisitionTime", "ContentTime", "TemporalPositionIdentifier", "AcquisitionNumber", "InstanceNumber"),
 ]
@@ -114,10 +117,33 @@ def listing(series: list[SeriesInfo]) -> str:
 
 
 def _headers(place: Path) -> Iterator[tuple[Path, Any]]:
+    """Every image below a place with its header; files that are clearly something else are passed over.
+
+    Raises BadInput for a file that is called like the images or says to be DICOM, and cannot be read as an image:
+    a slice less would be a shorter volume without a word.
+    """
     pydicom = load_pydicom(place)
+    suffixes, strange = set[str](), dict[Path, str]()
     for file in files_in(place):
-        if (header := _header(pydicom, file, place)) is not None:
+        header, fault = _header(pydicom, file)
+        if header is not None:
+            suffixes.add(_kind_of_name(file))
             yield file, header
+        elif fault:
+            strange[file] = fault
+    for file, fault in strange.items():
+        if file == place or looks_like_dicom(file) or (_kind_of_name(file) in suffixes and not _is_known_other(file)):
+            raise BadInput(f"{file}: expected a DICOM image, found {fault} Get the file again, or move it elsewhere.")
+
+
+def _kind_of_name(file: Path) -> str:
+    """The suffix, where it is no number: 'IM.0001' and 'IM.0002' are called alike."""
+    suffix = file.suffix.lower()
+    return "" if suffix[1:].isdigit() else suffix
+
+
+def _is_known_other(file: Path) -> bool:
+    return file.stem.lower() in OTHER_FILES
 
 
 def load_pydicom(path: Path) -> ModuleType:
@@ -138,22 +164,24 @@ def files_in(place: Path) -> list[Path]:
     return sorted(file for file in place.iterdir() if file.is_file() and not file.name.startswith("."))
 
 
-def _header(pydicom: ModuleType, file: Path, wanted: Path) -> Any:
-    """The header of a DICOM image; None for other files in a folder (reports, DICOMDIR, notes)."""
+def _header(pydicom: ModuleType, file: Path) -> tuple[Any, str]:
+    """The header of a DICOM image, or None and what was found instead; '' for objects that are no images."""
     try:
         header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
         if "Rows" in header and "Columns" in header:
-            return header
-        found = "a DICOM file without pixels. Name the series' folder."
+            return header, ""
+        kind = pydicom.uid.UID(str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID", "")))
+        # contours, reports, registrations, vendors' own; a file cut short in its UID has no modality
+        whole = "Modality" in header or kind == pydicom.uid.MediaStorageDirectoryStorage
+        if whole and "Image" not in kind.name and (kind.is_private or kind.name != kind):
+            return None, ""
     except pydicom.errors.InvalidDicomError:
-        found = "something else. Check the file."
+        return None, "something else."
+    except PermissionError:
+        return None, "a file that may not be read."
     except Exception as error:
-        found = f"a damaged file ({reason(error)})."
-        if looks_like_dicom(file):
-            raise BadInput(f"{file}: expected a DICOM image, found {found}") from error
-    if file == wanted:
-        raise BadInput(f"{file}: expected a DICOM image, found {found}")
-    return None
+        return None, f"a damaged file ({reason(error)})."
+    return None, "one without the size of its pixels (cut short?)."
 
 
 def _key(header: Any, file: Path) -> str:
@@ -287,7 +315,26 @@ def _one_series(path: Path) -> dict[Path, Any]:
         )
     for file, header in headers.items():
         _check_image(header, file)
+    _check_whole(headers, path)
     return headers
+
+
+def _check_whole(headers: dict[Path, Any], path: Path) -> None:
+    """Raise BadInput where a series mixes patients or frames of reference, or has fewer images than it states."""
+    for name, words in (("PatientID", "patients"), ("FrameOfReferenceUID", "frames of reference")):
+        values = {_text(header, name, file) for file, header in headers.items()}
+        if len(values) > 1:
+            raise BadInput(
+                f"{path}: expected one series to be of one patient in one frame of reference, found {len(values)} "
+                f"{words} in it. Sort the files."
+            )
+    for name in ("ImagesInAcquisition", "NumberOfSlices"):
+        stated = {_number(header.get(name)) or 0 for header in headers.values()}
+        if len(stated) == 1 and len(headers) < max(stated):
+            raise BadInput(
+                f"{path}: expected the {max(stated):g} images that their headers state ({name}), found {len(headers)}. "
+                "Copy the missing ones, or convert what there is with dcm2niix."
+            )
 
 
 def _check_image(header: Any, file: Path) -> None:
@@ -315,6 +362,18 @@ def _geometry(headers: dict[Path, Any], path: Path) -> tuple[np.ndarray, np.ndar
         raise BadInput(
             f"{path}: expected sound geometry in every header, found a bad value ({reason(error)})."
         ) from error
+    rows, columns = planes[:, :3], planes[:, 3:6]
+    slant = np.abs((rows * columns).sum(1))
+    for k, file in enumerate(files):
+        lengths = np.linalg.norm(rows[k]), np.linalg.norm(columns[k])
+        if not np.isfinite(places[k]).all() or not (planes[k, 6:8] > 0).all():
+            found = f"PixelSpacing {planes[k, 6]:g}\\{planes[k, 7]:g}"
+            raise BadInput(f"{file}: expected a place and spacings above 0, found {found}. Get the file again.")
+        if not (slant[k] < STRAIGHT and np.allclose(lengths, 1, atol=STRAIGHT)):
+            raise BadInput(
+                f"{file}: expected ImageOrientationPatient to be two unit vectors at right angles, found lengths "
+                f"{lengths[0]:.3f} and {lengths[1]:.3f}, product {slant[k]:.3f}. Convert the series with dcm2niix."
+            )
     if np.abs(planes - planes[0]).max() > 1e-3:
         odd = files[int(np.abs(planes - planes[0]).max(axis=1).argmax())]
         raise BadInput(
@@ -347,8 +406,10 @@ def _step(places: np.ndarray, normal: np.ndarray, files: list[Path], header: Any
     """The vector from one slice to the next. Raises BadInput for doubled or missing slices and for gantry tilt."""
     folder = files[0].parent
     if len(files) == 1:
-        thickness = header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 1.0
-        return normal * abs(float(thickness))
+        thickness = float(header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 1.0)
+        if thickness <= 0:
+            raise BadInput(f"{files[0]}: expected a slice thickness above 0, found {thickness:g}. Get the file again.")
+        return normal * thickness
     steps = np.diff(places @ normal)
     usual = float(np.median(steps))
     if steps.min() < 1e-3:
@@ -379,6 +440,7 @@ def _pixels(file: Path, shape: tuple[int, ...]) -> np.ndarray:
     advice = "Get the file again."
     try:
         with warnings.catch_warnings(action="ignore"):
+            warnings.filterwarnings("error", "The decoded RLE segment")
             image = pydicom.dcmread(file)
             if image.file_meta.TransferSyntaxUID.is_compressed:
                 advice = "Install its decoder (pip install 'pylibjpeg[all]') or convert the series with dcm2niix."
@@ -387,6 +449,8 @@ def _pixels(file: Path, shape: tuple[int, ...]) -> np.ndarray:
     except Exception as error:
         message = f"{file}: expected whole pixel data, found none that can be read ({reason(error)}). {advice}"
         raise BadInput(message) from error
+    if slope == 0 or not np.isfinite([slope, intercept]).all():
+        raise BadInput(f"{file}: expected a rescale slope that is not 0, found {slope:g}. Get the file again.")
     if pixels.shape != shape:
         raise BadInput(
             f"{file}: expected {shape[1]}×{shape[0]} pixels, found shape {pixels.shape}. Get the file again."

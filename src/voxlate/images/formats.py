@@ -1,6 +1,8 @@
 """Pictures (PNG, TIFF) and the formats of ITK, as voxels in RAS millimetres."""
 
+import gzip
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +67,8 @@ def read_picture(path: Path) -> Stored:
         if pages > 1:
             raise BadInput(f"{path}: expected one picture, found {pages} pages. Save the slices as a NIfTI volume.")
         try:
+            with Image.open(path) as checked:
+                checked.verify()  # the checksums of a PNG, which reading its pixels passes over
             if picture.mode in ("1", "P", "PA", "LA", "CMYK", "YCbCr"):
                 picture = picture.convert({"1": "L", "LA": "L"}.get(picture.mode, "RGB"))
             pixels = np.asarray(picture)
@@ -123,6 +127,7 @@ def read_itk(path: Path) -> Stored:
     lps[:in_space, 3] = reader.GetOrigin()[:in_space]
     affine = check_affine(LPS_TO_RAS @ lps, path)
     try:
+        _check_compressed(path)
         image = itk.ReadImage(str(path))
         data = itk.GetArrayViewFromImage(image)
     except Exception as error:
@@ -133,3 +138,30 @@ def read_itk(path: Path) -> Stored:
         raise BadInput(f"{path}: expected real values, found complex ones. Save the magnitude.")
     width, height, depth = (*size[:in_space], 1)[:3]
     return Stored(data.reshape(depth, height, width).astype(np.float32), affine)
+
+
+def _check_compressed(path: Path) -> None:
+    """Decompress the voxels of a MetaImage or NRRD file to their checksum, which ITK passes over.
+
+    Raises zlib.error, gzip.BadGzipFile or EOFError where they are damaged.
+    """
+    end = b"ElementDataFile" if path.suffix.lower() in (".mha", ".mhd") else b"\n"
+    header = dict[bytes, bytes]()
+    with path.open("rb") as file:
+        for line in file:
+            key, _, value = line.replace(b":", b"=", 1).partition(b"=")
+            header[key.strip()] = value.strip()
+            if line.startswith(end) or line in (b"\n", b"\r\n"):
+                break
+        name = header.get(b"ElementDataFile", header.get(b"data file", b"LOCAL"))
+        packed = header.get(b"CompressedData", b"").lower() == b"true" or header.get(b"encoding") in (b"gzip", b"gz")
+        if not packed:
+            return
+        data = file.read() if name == b"LOCAL" else (path.parent / name.decode()).read_bytes()
+    if header.get(b"encoding"):
+        gzip.decompress(data)
+        return
+    reader = zlib.decompressobj()
+    reader.decompress(data)
+    if not reader.eof:
+        raise EOFError("cut short")

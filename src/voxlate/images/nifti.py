@@ -3,9 +3,10 @@
 import gzip
 import math
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -16,6 +17,8 @@ from voxlate.images.grid import Grid, check_affine
 
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # xyzt_units; an unknown unit is not guessed
 MILLIMETRES = {"meter": 1000.0, "micron": 0.001}  # xyzt_units; "mm" and "unknown" are taken as millimetres
+PACKED = (".gz", ".mgz")
+READ_BYTES = 1 << 20
 DESCRIPTION = b"voxlate; research use only"
 DEFLATE_MOST = 1032  # bytes that gzip can make of one: its longest match, 258 bytes, takes at least two bits
 
@@ -26,7 +29,7 @@ def _load(path: Path) -> Any:
     """The nibabel image behind a path, of which only the header has been read and checked."""
     with open(path, "rb") as file:
         start = file.read(2)
-    packed = path.suffix.lower() in (".gz", ".mgz")
+    packed = path.suffix.lower() in PACKED
     if packed and start != b"\x1f\x8b":
         raise BadInput(
             f"{path}: expected gzip data, found a file that is not compressed. "
@@ -35,7 +38,7 @@ def _load(path: Path) -> Any:
     try:
         with warnings.catch_warnings(action="ignore"):
             image = nib.load(path)
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise BadInput(f"{path}: expected whole gzip data, found it cut short. Copy or download it again.") from error
     except Exception as error:
         raise BadInput(f"{path}: expected a NIfTI or FreeSurfer volume, found none ({reason(error)}).") from error
@@ -129,8 +132,8 @@ def _times(image: Any, count: int) -> np.ndarray | None:
 def _read_frame(image: Any, grid: Grid, path: Path, number: int) -> Stored:
     data = np.empty(grid.shape, np.float32)
     with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which the reader of volumes reports
-        for plane, stored in zip(data, _planes(image, grid, path, range(number, number + 1))):
-            plane[:] = stored
+        for z, stored in enumerate(_planes(image, grid, path, range(number, number + 1))):  # to its end
+            data[z] = stored
     return Stored(data, grid.affine)
 
 
@@ -140,7 +143,7 @@ def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.nd
     size = height * width * stored.dtype.itemsize
     slope, inter = float(stored.slope), float(stored.inter)
     try:
-        with nib.openers.ImageOpener(stored.file_like) as file:
+        with _opened(Path(stored.file_like)) as file:
             file.seek(stored.offset + frames.start * depth * size)
             for z in range(depth * len(frames)):
                 raw = file.read(size)
@@ -148,11 +151,21 @@ def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.nd
                     raise ValueError(f"it ends in slice {z % depth + 1} of {depth}")
                 plane = np.frombuffer(raw, stored.dtype).reshape(height, width)
                 yield plane if (slope, inter) == (1.0, 0.0) else plane * np.float64(slope) + inter
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise BadInput(f"{path}: expected whole gzip data, found it cut short. Copy or download it again.") from error
+            while isinstance(file, gzip.GzipFile) and file.read(READ_BYTES):  # to the trailer, which has a checksum
+                pass
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise BadInput(
+            f"{path}: expected whole gzip data, found it damaged or cut short ({reason(error)}). Copy or download it "
+            "again."
+        ) from error
     except Exception as error:
         message = f"{path}: expected voxels for {grid}, found the file damaged or cut short ({reason(error)})."
         raise BadInput(message + " Copy or download it again.") from error
+
+
+def _opened(path: Path) -> BinaryIO | gzip.GzipFile:
+    """A file, decompressed by a reader that compares checksums."""
+    return gzip.open(path) if path.suffix.lower() in PACKED else path.open("rb")
 
 
 def _check_size(image: Any, grid: Grid, path: Path) -> None:

@@ -1,5 +1,7 @@
 """Volumes: voxels with affine and unit, read from files and written to them."""
 
+import functools
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ NIFTI = (".nii", ".nii.gz", ".mgz", ".mgh", ".hdr", ".img")
 PICTURES = (".png", ".tif", ".tiff")
 ITK = (".mha", ".mhd", ".nrrd")
 DICOM = (".dcm", ".ima")
+PARTNERS = {".hdr": (".img",), ".img": (".hdr",), ".mhd": (".raw", ".zraw")}  # files of one image
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,10 +91,26 @@ def is_there(path: Path) -> bool:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files behind a path: itself, all in a folder, or those of the series that 'FOLDER#key' names."""
+    """The files behind a path: itself and its partner, all in a folder, or those of the series 'FOLDER#key' names."""
     path = without_frame(path)[0]
     place, key = dicom.without_key(path)
-    return list(dicom.headers_of(path)) if key else dicom.files_in(place)
+    partners = [place.with_suffix(suffix) for suffix in PARTNERS.get(place.suffix.lower(), ())]
+    return (
+        list(dicom.headers_of(path)) if key else [*dicom.files_in(place), *(one for one in partners if one.is_file())]
+    )
+
+
+def content_hash(path: Path) -> str:
+    """16 hexadecimal digits of what all files behind a path hold, whatever they are called, and of its frame."""
+    hashes = sorted(_sha256(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files_of(path))
+    return hashlib.sha256(" ".join([*hashes, without_frame(path)[1]]).encode()).hexdigest()[:16]
+
+
+@functools.lru_cache(maxsize=4096)
+def _sha256(file: Path, size: int, mtime_ns: int) -> str:
+    """Once for the frames that come from one large file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def family(path: Path) -> str:

@@ -61,9 +61,10 @@ def pad_far(image: Tensor, multiples: Sequence[int]) -> Tensor:
 
 
 def repeat_border(h: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Repeat the outermost pixels (voxels) of a map so often along each axis, as the convolutions here pad.
+    """Repeat the outermost pixels (voxels) of a map so often along each axis, as convolutions here pad in synthesis.
 
-    Zeros beyond the border would be grey to a network whose background is not 0: it draws that into corners of air.
+    Zeros beyond the border are grey to a network whose background is not 0: it draws that into corners of air. In
+    training zeros are better (docs/decisions.md).
     """
     around = [size for size in reversed(sizes) for _ in range(2)]
     return F.pad(h, around, mode="replicate") if any(around) else h
@@ -136,11 +137,14 @@ class SliceConv(nn.Conv2d):
     """A convolution within slices, followed by one along depth where `volumetric` asks for it."""
 
     def __init__(self, ins: int, outs: int, size: int, options: BlockOptions, stride: int = 1) -> None:
-        super().__init__(ins, outs, size, stride=stride)
+        super().__init__(ins, outs, size, stride=stride, padding=size // 2)
         self.volumetric = Volumetric(outs) if options.volumetric else None
 
     def forward(self, h: Tensor, depth: int) -> Tensor:  # type: ignore[override]
-        h = super().forward(repeat_border(h, [size // 2 for size in self.kernel_size]))
+        if self.training:
+            h = super().forward(h)
+        else:
+            h = F.conv2d(repeat_border(h, (self.kernel_size[0] // 2,) * 2), self.weight, self.bias, self.stride)
         return h if self.volumetric is None else self.volumetric(h, depth)
 
 
@@ -148,14 +152,19 @@ class VolumeConv(nn.Conv3d):
     """A convolution over (3, 3, 3) voxels; `depth` is in the shape of its input."""
 
     def forward(self, h: Tensor, depth: int) -> Tensor:  # type: ignore[override]
-        return super().forward(repeat_border(h, (1, 1, 1)))
+        if not self.training:
+            return F.conv3d(repeat_border(h, (1, 1, 1)), self.weight, self.bias, self.stride)
+        if h.shape[2] == 2 and h.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            # where it pads two slices itself, torch 2.13 (oneDNN) gives wrong bfloat16 gradients of its weights
+            return F.conv3d(F.pad(h, (0, 0, 0, 0, 1, 1)), self.weight, self.bias, self.stride, (0, 1, 1))
+        return super().forward(h)
 
 
 def conv3(ins: int, outs: int, options: BlockOptions, stride: tuple[int, int, int] = (1, 1, 1)) -> nn.Module:
     """A 3x3 (or 3x3x3) convolution that keeps the size, or divides it by `stride` along D, H, W."""
     if options.dims == 2:
         return SliceConv(ins, outs, 3, options, stride=stride[-1])
-    return VolumeConv(ins, outs, 3, stride=stride)
+    return VolumeConv(ins, outs, 3, stride=stride, padding=1)
 
 
 def conv1(ins: int, outs: int, options: BlockOptions) -> nn.Module:
@@ -196,7 +205,8 @@ class Up(nn.Module):
     def forward(self, h: Tensor, embedding: Tensor | None, depth: int) -> Tensor:
         conv = self.conv
         if isinstance(conv, SliceConv) and h.device.type == "cpu" and h[:, 0].numel() >= FEWEST_PIXELS:
-            h = cpu.enlarged_conv(repeat_border(h, (1, 1)), conv.weight, conv.bias)
+            h = F.pad(h, (1, 1, 1, 1)) if self.training else repeat_border(h, (1, 1))
+            h = cpu.enlarged_conv(h, conv.weight, conv.bias)
             return h if conv.volumetric is None else conv.volumetric(h, depth)
         h = self.conv(enlarge(h, self.stride), depth)
         return h

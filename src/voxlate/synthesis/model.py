@@ -23,7 +23,6 @@ from voxlate.data.layout import laid_out
 from voxlate.data.patches import Patch, read_patch
 from voxlate.diffusion.noise import Noise, Tile
 from voxlate.errors import BadInput
-from voxlate.images.frames import without_frame
 from voxlate.images.grid import return_to
 from voxlate.images.intensity import Scale
 from voxlate.images.tiling import (
@@ -37,7 +36,7 @@ from voxlate.images.tiling import (
     whole_volume,
     zoomed,
 )
-from voxlate.images.volume import Volume, read_volume
+from voxlate.images.volume import Volume, content_hash, is_there, read_volume
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges
 from voxlate.synthesis.calls import PatchProgress, count_calls
@@ -353,5 +352,4 @@ def _read(scan: Volume | Path | str, modality: str) -> Volume:
 
 
 def _input(path: Path) -> dict[str, str]:
-    file, _ = without_frame(path)
-    return {"path": str(path.resolve()), "sha256": file_hash(file)} if file.is_file() else {"path": str(path)}
+    return {"path": str(path.resolve()), "sha256": content_hash(path)} if is_there(path) else {"path": str(path)}

@@ -14,7 +14,7 @@ import safetensors
 import safetensors.torch
 import tomli_w
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import voxlate
 from voxlate.data.prepared import Cohort
@@ -23,6 +23,7 @@ from voxlate.files import read_json, whole_file, write_json, write_text
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, from_dict, needed_code, to_dict
 
+HEADER_KEYS = ("recipe", "units", "target_scales", "parameters", "steps", "seconds", "made_by")
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
 
 
@@ -138,10 +139,34 @@ def file_hash(path: Path) -> str:
 
 
 def save_weights(path: Path, method: nn.Module, header: dict[str, Any]) -> None:
-    """One safetensors file with the recipe, intensity scales, units and provenance in its header."""
+    """One safetensors file with the recipe, intensity scales, units, provenance and a checksum in its header.
+
+    Raises BadInput where a weight is not finite.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items()}
+    _check_finite(tensors, path)
+    header = {key: value for key, value in header.items() if key != "sha256"}
+    text = json.dumps({**header, "sha256": _checksum(header, tensors)})
     with whole_file(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, {"voxlate": json.dumps(header)})
+        safetensors.torch.save_file(tensors, temporary, {"voxlate": text})
+
+
+def _checksum(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of a header and of all weights."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _check_finite(tensors: dict[str, Tensor], path: Path) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise BadInput(
+                f"{path}: expected finite weights, found {int((~tensor.isfinite()).sum())} of {tensor.numel()} in "
+                f"'{name}' that are not: the training diverged. Train again with a lower train.optimiser.lr."
+            )
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -158,8 +183,17 @@ def read_header(path: Path) -> dict[str, Any]:
             f"{path}: expected a safetensors file, found something else or a part of one ({error})."
         ) from error
     if text is None:
-        raise BadInput(f"{path}: expected weights that voxlate saved, found a file without its header.")
-    header: dict[str, Any] = json.loads(text)
+        raise BadInput(f"{path}: expected weights that voxlate saved, found a file without its header. Check the path.")
+    try:
+        header: dict[str, Any] = json.loads(text)
+        lacking = next((key for key in HEADER_KEYS if key not in header), None)
+    except (json.JSONDecodeError, RecursionError, TypeError) as error:
+        raise BadInput(
+            f"{path}: expected weights that voxlate saved, found a damaged header. Get the file again."
+        ) from error
+    if not isinstance(header, dict) or lacking:
+        found = f"one without '{lacking}'" if isinstance(header, dict) else "no table"
+        raise BadInput(f"{path}: expected a whole header, found {found}. Get the file again.")
     return header
 
 
@@ -169,6 +203,14 @@ def load_weights(method: nn.Module, path: Path) -> None:
         tensors = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise BadInput(f"{path}: expected a whole safetensors file, found {error}. Copy or train it again.") from error
+    header = read_header(path)
+    stated = header.pop("sha256", None)  # weights of voxlate 0.5 and earlier have none
+    if stated is not None and stated != _checksum(header, tensors):
+        raise BadInput(
+            f"{path}: expected weights and header as they were saved, found others (their checksum differs). Get the "
+            "file again."
+        )
+    _check_finite(tensors, path)
     wanted = method.state_dict()
     for name in sorted(set(wanted) | set(tensors)):
         here, there = wanted.get(name), tensors.get(name)
