@@ -166,6 +166,10 @@ class Synthesis(SamplerSettings):
     overlap: Annotated[float, Field(ge=0, lt=1, description="share that neighbouring patches or tiles overlap")] = 0.5
     slices: Annotated[AnySlices, Field(description="how a model sees the slices of a volume")] = Whole()
     noise: Annotated[SliceNoise, Field(description="how alike the noise of a volume's slices is")] = Independent()
+    precision: Annotated[
+        Literal["bfloat16", "float32"] | None,
+        Field(description="of convolutions and products while drawing; unset: as in training"),
+    ] = None
     mirror: Annotated[bool, Field(description="average with the left-right mirrored input (twice the time)")] = False
 
 

@@ -44,14 +44,15 @@ def shaken(net: nn.Module) -> None:
 def test_the_published_prior_has_5855424_parameters_and_62639617_of_the_denoiser() -> None:
     with torch.device("meta"):
         net = PUBLISHED.build(channels(1, 4, 1, features=Bran().feature_channels))
-    assert net.prior is not None
-    assert count(net.prior) == 5_855_424
-    assert count(net) - count(net.prior) == 62_639_617
+    assert net.asymmetry is not None
+    assert count(net.asymmetry) == 5_855_424
+    assert count(net) - count(net.asymmetry) == 62_639_617
 
 
 def test_at_first_the_prior_changes_nothing_and_then_it_does() -> None:
     net, plain = small((4, 6)), small(())
-    plain.load_state_dict({name: value for name, value in net.state_dict().items() if not name.startswith("prior.")})
+    own = {name: value for name, value in net.state_dict().items() if not name.startswith("asymmetry.")}
+    plain.load_state_dict(own)
     x, images, log_snr = torch.randn(2, 1, 1, 16, 16), torch.randn(2, 2, 1, 16, 16), torch.zeros(2)
     features = (torch.randn(2, 4, 1, 8, 8), torch.randn(2, 6, 1, 4, 4))
     with torch.no_grad():
@@ -59,7 +60,7 @@ def test_at_first_the_prior_changes_nothing_and_then_it_does() -> None:
             parameter.fill_(0.1)
     given = ask(net, x, images, log_snr, features=features)
     assert torch.equal(given, ask(plain, x, images, log_snr))
-    shaken(net.prior)  # type: ignore[arg-type]
+    shaken(net.asymmetry)  # type: ignore[arg-type]
     given = ask(net, x, images, log_snr, features=features)
     assert not torch.allclose(given, ask(plain, x, images, log_snr))
 

@@ -225,15 +225,33 @@ def test_the_code_changes_the_encoder_only_where_it_is_injected_there(inject: st
 
 def test_features_enter_after_the_first_block_of_the_levels_of_their_sizes() -> None:
     net = _tiny(feature_channels=(6, 4))
-    assert net.prior is not None
-    assert net.prior.levels == (1,)  # 1/4 of the size has no level in this network
+    assert net.asymmetry is not None
+    assert net.asymmetry.levels == (1,)  # 1/4 of the size has no level in this network
     x, condition, log_snr = _inputs(2, 8, 8)
     features = (torch.randn(2, 6, 2, 4, 4), torch.randn(2, 4, 2, 2, 2))
     entered: list[Tensor] = []
     net.encoder[1].stages[0].register_forward_hook(lambda *call: entered.append(call[-1]))
-    net.prior.fused["1"].register_forward_pre_hook(lambda _, given: entered.append(given[0]))
+    net.asymmetry.fused["1"].register_forward_pre_hook(lambda _, given: entered.append(given[0]))
     ask(net, x, condition, log_snr, features=features)
     assert torch.equal(*entered)
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_the_decoder_is_handed_the_map_from_before_features_entered_it(blocks: int) -> None:
+    """As published: the next block sees the enhanced map, the skip keeps the plain one."""
+    net = _tiny(feature_channels=(6,), blocks=blocks)
+    assert net.asymmetry is not None
+    torch.nn.init.normal_(net.asymmetry.fused["1"].conv.weight)
+    x, condition, log_snr = _inputs(2, 8, 8)
+    plain, enhanced, handed = list[Tensor](), list[Tensor](), list[Tensor]()
+    net.encoder[1].stages[0].register_forward_hook(lambda *call: plain.append(call[-1]))
+    net.asymmetry.fused["1"].register_forward_hook(lambda *call: enhanced.append(call[-1]))
+    # skips come back last one first: that of the level's first block is the last of the level but for its resampling
+    net.decoder[0].stages[blocks - 1].register_forward_pre_hook(lambda _, given: handed.append(given[0]))
+    ask(net, x, condition, log_snr, features=(torch.randn(2, 6, 2, 4, 4),))
+    skip = handed[0][:, -plain[0].shape[1] :]
+    assert torch.equal(skip, plain[0])
+    assert not torch.allclose(skip, enhanced[0])
 
 
 @pytest.mark.parametrize(

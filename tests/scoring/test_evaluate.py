@@ -352,3 +352,22 @@ def test_the_interval_lies_between_the_extremes_and_repeats_with_its_seed(values
 
 def test_one_patient_alone_has_no_interval():
     assert bootstrap(np.array([1.0, 2.0]), ["a", "a"], seed=0) is None
+
+
+def test_pictures_for_distances_lie_as_the_model_saw_its_slices(cohort, shifted):
+    """The paper's FD is one of slices as its networks see them; without a layout of its own, as radiologists look."""
+    shown = {}
+
+    class Kept:
+        name, kind, resize, dimensions = "kept", "texture", "none", 3
+
+        def __call__(self, pictures):
+            shown[axes] = pictures
+            return np.ones((len(pictures), 3)) * np.arange(len(pictures))[:, None]
+
+    for axes in ("SAR", "SLP"):
+        (shifted / "provenance.json").write_text(json.dumps({"axes": axes}))
+        scores = evaluate(shifted, cohort, features=Kept(), value_range=(-1000, 1000))
+        assert scores.features["ct"]["axes"] == ("SPL" if axes == "SAR" else "SLP")
+    assert shown["SAR"].shape == (12, 24, 20)
+    np.testing.assert_array_equal(shown["SLP"], shown["SAR"].transpose(0, 2, 1))

@@ -144,7 +144,7 @@ def test_an_odd_width_is_drawn_as_if_it_had_one_more_column_on_the_left(width) -
 @pytest.mark.parametrize("width", [48, 100])
 def test_both_halves_of_what_the_prior_compares_are_equal_for_a_symmetric_head(width) -> None:
     drawn, halves = model(), []
-    for sampling in drawn.method.net.prior.sampled.values():
+    for sampling in drawn.method.net.asymmetry.sampled.values():
         sampling.norm.register_forward_pre_hook(lambda _, inputs: halves.append(inputs[0].chunk(2, dim=1)))
     made(head(width, symmetric=True), drawn)
     assert len(halves) >= 6

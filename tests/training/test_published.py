@@ -4,6 +4,7 @@ import json
 import zlib
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -19,6 +20,7 @@ from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import UViT
 from voxlate.synthesis.model import load
 from voxlate.training.published import detect, import_run, layout, read_weights
+from voxlate.training.run import load_method, read_header, save_weights
 
 NETS = ("unet", "unet_time", "adm", "uvit", "dit")
 SMALL = {
@@ -220,6 +222,59 @@ def test_an_imported_network_gives_the_same_numbers_inside_its_run(tmp_path):
     alone = load_network(weights)
     with torch.no_grad():
         torch.testing.assert_close(ask(alone, x, image, log_snr), ask(inside, x, image, log_snr))
+
+
+STORED = {  # stored as LPS and as RAS: steps to LPS, and where a piece of the head begins
+    "topcow_pair/mra.nii.gz": (1, 1, (50, 70, 10)),
+    "native_unaligned/chris/mra.nii.gz": (-1, -1, (70, 120, 30)),
+}
+
+
+@pytest.mark.parametrize("name", STORED)
+@pytest.mark.parametrize("kind", ["unet", "adm"])
+def test_an_imported_network_sees_the_slices_of_the_lps_array_and_answers_on_the_scan_s_grid(
+    shared, kind, name, tmp_path
+):
+    """Convolutions and attention along rows tell rows from columns; the noise is next to none, so nothing is drawn."""
+    left, back, (x, y, z) = STORED[name]
+    image = nib.load(shared / "data" / name).slicer[x : x + 32, y : y + 24, z : z + 2]
+    nib.save(image, tmp_path / "tof.nii.gz")
+    weights = _file(tmp_path / "w.safetensors", kind)
+    changes = {"synth.slices": '{kind="whole"}'}
+    changes |= {"synth.steps": "1", "synth.sampler": "ddim", "synth.temperature": "1e-30"} if kind == "adm" else {}
+    run = import_run(weights, tmp_path / "run", {**changes, "train.precision": "float32"})
+    made = load(run.folder).synthesise({"tof": tmp_path / "tof.nii.gz"}).volume
+
+    raw = image.get_fdata(dtype=np.float32)[::left, ::back]
+    planes = torch.from_numpy(raw.transpose(2, 0, 1).copy())  # [:, :, k], rows = x, columns = y
+    low, high = planes.amin((1, 2), keepdim=True), planes.amax((1, 2), keepdim=True)
+    seen = ((planes - low) / (high - low) * 2 - 1)[:, None, None]
+
+    def answer(seen: Tensor) -> np.ndarray:
+        net = load_network(weights)
+        with torch.no_grad():
+            if kind == "unet":
+                out = ask(net, None, seen, None)
+            else:  # v at x = 0 and log-SNR -15: x0 = -sigma v
+                out = -ask(net, torch.zeros_like(seen), seen, torch.full((2,), -15.0))
+        return ((out[:, 0, 0].clamp(-1, 1) + 1) * 200 - 50).numpy()
+
+    expected = answer(seen).transpose(1, 2, 0)[::left, ::back]  # as the file is stored
+    ours = made.data[0].transpose(2, 1, 0)
+    assert np.abs(ours - expected).max() < 0.01
+    turned = answer(seen.mT).transpose(2, 1, 0)[::left, ::back]
+    assert np.abs(turned - expected).mean() > 0.1, "the network must tell rows from columns"
+
+
+def test_an_import_from_before_slices_had_a_layout_is_refused(tmp_path):
+    run = import_run(_file(tmp_path / "w.safetensors", "unet"), tmp_path / "run")
+    header, method = read_header(run.weights()), load_method(run.folder)[0]
+    del header["recipe"]["data"]["axes"]
+    save_weights(run.weights(), method, header)
+    with pytest.raises(
+        BadInput, match=r"expected published weights with data.axes, .* Import the published file again"
+    ):
+        load(run.folder)
 
 
 def test_a_unet_with_a_noise_level_is_imported_as_a_denoiser(tmp_path):

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from voxlate.batch import BACKGROUND, Batch
 from voxlate.config import settings
+from voxlate.data.layout import CANONICAL, axis_of
 
 BIAS_POINTS = 5  # a coil's field changes once or twice over the head
 
@@ -25,9 +26,7 @@ BIAS_POINTS = 5  # a coil's field changes once or twice over the head
 class AugmentSettings:
     """Ranges of random changes; 0 is off. Spatial ones move source, target and mask together, the others the source."""
 
-    flip_lr: Annotated[
-        float, Field(ge=0, le=1, description="probability of mirroring left and right (the last axis)")
-    ] = 0.0
+    flip_lr: Annotated[float, Field(ge=0, le=1, description="probability of mirroring left and right")] = 0.0
     flip_ap: Annotated[float, Field(ge=0, le=1, description="probability of mirroring front and back")] = 0.0
     flip_si: Annotated[float, Field(ge=0, le=1, description="probability of mirroring top and bottom")] = 0.0
     rotate_degrees: Annotated[float, Field(ge=0, le=180, description="largest turn in the axial plane")] = 0.0
@@ -69,8 +68,14 @@ class AugmentSettings:
         return [name for name in names if getattr(self, name) > 0]
 
 
-def augment(batch: Batch, settings: AugmentSettings, generators: Sequence[Generator], spacing_mm: Tensor) -> Batch:
-    """Augment a training batch; one generator an item; spacing_mm: [B, 3] as (D, H, W).
+def augment(
+    batch: Batch,
+    settings: AugmentSettings,
+    generators: Sequence[Generator],
+    spacing_mm: Tensor,
+    axes: str = CANONICAL,
+) -> Batch:
+    """Augment a training batch; one generator an item; spacing_mm: [B, 3] as (D, H, W); axes: where these grow.
 
     Label maps are moved with the images and never interpolated. Items for which nothing is drawn come back
     bit-identical.
@@ -86,7 +91,7 @@ def augment(batch: Batch, settings: AugmentSettings, generators: Sequence[Genera
         if labels is not None:
             missing = (labels < 0).flatten(2).all(dim=2).view(*labels.shape[:2], 1, 1, 1)
             labels = grid.sampled(labels, -missing.to(labels.dtype), mode="nearest")
-    flipped = draw_flips(settings, generators)
+    flipped = draw_flips(settings, generators, axes)
     images = flip(images, flipped)
     source, target, mask = torch.split(images, [part.shape[1] for part in parts], dim=1)
     mask = (mask >= 0.5).to(mask.dtype)
@@ -102,10 +107,10 @@ def augment(batch: Batch, settings: AugmentSettings, generators: Sequence[Genera
     )
 
 
-def draw_flips(settings: AugmentSettings, generators: Sequence[Generator]) -> dict[int, Tensor]:
+def draw_flips(settings: AugmentSettings, generators: Sequence[Generator], axes: str = CANONICAL) -> dict[int, Tensor]:
     """Which items are mirrored along which axis, [B] bool each."""
-    chances = {2: settings.flip_si, 3: settings.flip_ap, 4: settings.flip_lr}
-    return {axis: _uniform(generators) < chance for axis, chance in chances.items() if chance > 0}
+    chances = {"SI": settings.flip_si, "AP": settings.flip_ap, "LR": settings.flip_lr}
+    return {axis_of(axes, pair): _uniform(generators) < chance for pair, chance in chances.items() if chance > 0}
 
 
 def flip(x: Tensor, flipped: dict[int, Tensor]) -> Tensor:

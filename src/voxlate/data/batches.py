@@ -14,6 +14,7 @@ from voxlate.batch import Batch, stable_id
 from voxlate.data.augment import augment
 from voxlate.data.case import CaseHeader
 from voxlate.data.latents import check_cacheable, read_moments
+from voxlate.data.layout import laid_out_header
 from voxlate.data.patches import (
     DataSettings,
     Patch,
@@ -106,8 +107,9 @@ class Batches(Dataset[Batch]):
     def _batch(self, items: Sequence[int], generators: Sequence[Generator]) -> Batch:
         places = [self._place(item, generator) for item, generator in zip(items, generators)]
         plain = read_batch(self.cohort, self.data, self.intensity, places, self.moments)
-        spacing_mm = torch.tensor([self.cohort.header(case).spacing_mm for case, _ in places])
-        return augment(plain, self.data.augment, generators, spacing_mm)
+        headers = [laid_out_header(self.cohort.header(case), self.data.axes) for case, _ in places]
+        spacing_mm = torch.tensor([header.spacing_mm for header in headers])
+        return augment(plain, self.data.augment, generators, spacing_mm, self.data.axes)
 
     def _item(self, number: int) -> int:
         epoch, place = divmod(number, len(self.items))
@@ -122,7 +124,7 @@ class Batches(Dataset[Batch]):
 
     def _place(self, item: int, generator: Generator) -> tuple[str, Triple]:
         span, fixed = self.items[item]
-        header = self.cohort.header(self.spans[span].case)
+        header = laid_out_header(self.cohort.header(self.spans[span].case), self.data.axes)
         return header.case, self._start(header, self.spans[span], fixed, generator)
 
     def _start(self, header: CaseHeader, span: Span, fixed: int | None, generator: Generator) -> Triple:
@@ -167,7 +169,7 @@ def whole_cases(cohort: Cohort, data: DataSettings, split: str) -> dict[str, lis
     cases, _ = usable_cases(cohort, data, split)
     found: dict[str, list[Triple]] = {}
     for span in _spans(cohort, data, cases):
-        header = cohort.header(span.case)
+        header = laid_out_header(cohort.header(span.case), data.axes)
         y, x = (centred_start(header.shape[k], data.patch[k]) for k in (1, 2))
         x = even_start(header.shape[2], data.patch[2]) if data.centred else x
         found[span.case] = [(z, y, x) for z in span.starts[:: data.patch[0]]]
@@ -231,7 +233,8 @@ def collate(data: DataSettings, patches: Sequence[Patch], targets: Sequence[Targ
 
 def _spans(cohort: Cohort, data: DataSettings, cases: list[str]) -> list[Span]:
     kept = kept_slices(cohort, data.slices, cases) if data.slices is not None else {}
-    spans = [span for case in cases if (span := span_of(cohort.header(case), data, kept.get(case))).starts]
+    headers = {case: laid_out_header(cohort.header(case), data.axes) for case in cases}
+    spans = [span for case in cases if (span := span_of(headers[case], data, kept.get(case))).starts]
     if spans:
         return spans
     if data.slices is not None and not any(one.any() for one in kept.values()):

@@ -85,16 +85,18 @@ class CaseHeader:
 
 @dataclass(frozen=True)
 class PreparedCase:
-    """One patient's scans on one grid, in canonical orientation, with mask, label maps and statistics.
+    """One patient's scans on one grid, in one orientation, with mask, label maps and statistics.
 
     arrays: each modality, each label map by LABEL + name, and MASK, whose bit k is set where the modality k of the
     header shows something (all bits, where the mask is a file's or a brain); no MASK where none was needed. transforms:
-    of the scans that were registered, not kept on disk here.
+    of the scans that were registered, not kept on disk here. axes: the directions in which D, H, W grow, not canonical
+    where the case was laid out otherwise (see data.layout).
     """
 
     header: CaseHeader
     arrays: Mapping[str, Sliceable]
     transforms: Mapping[str, Transform] = field(default_factory=dict)
+    axes: str = "SAR"
 
     def volume(self, modality: str) -> Volume:
         """A whole volume in physical units, float32 [1, D, H, W]."""
@@ -204,7 +206,7 @@ def resize_case(
         statistics=statistics,
         **_mask_entries(bits, grid),
     )
-    return PreparedCase(header, arrays)
+    return PreparedCase(header, arrays, axes=case.axes)
 
 
 def _needs(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from voxlate.data.augment import AugmentSettings
 from voxlate.data.case import OPEN_FILES, PreparedCase
+from voxlate.data.layout import laid_out, laid_out_header
 from voxlate.data.patches import DataSettings, even_start, read_patch, read_targets
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
@@ -24,7 +25,8 @@ Encode = Callable[[Tensor], Tensor]  # [B, 1, 1, H, W] in network units to [B, 2
 
 def check_cacheable(cohort: Cohort, data: DataSettings, cases: Sequence[str]) -> None:
     """Raise BadInput where an item is not always the same whole slice."""
-    large = [case for case in cases if any(n > p for n, p in zip(cohort.header(case).shape[1:], data.patch[1:]))]
+    headers = {case: laid_out_header(cohort.header(case), data.axes) for case in cases}
+    large = [case for case in cases if any(n > p for n, p in zip(headers[case].shape[1:], data.patch[1:]))]
     found = {
         f"data.patch of {data.patch[0]} slices": data.patch[0] > 1,
         f"data.stack = {data.stack}": data.stack > 0,
@@ -55,7 +57,7 @@ def cache_moments(
     check_cacheable(cohort, data, known)
     folder = cohort.folder / FOLDER / digest
     for name in known:
-        case = cohort.case(name)
+        case = laid_out(cohort.case(name), data.axes)
         path = folder / f"{name}.safetensors"
         stamp = case.header.inputs
         if path.exists() and _stamp(path) == stamp:

@@ -13,6 +13,7 @@ from voxlate.batch import BACKGROUND, stable_id
 from voxlate.config import settings
 from voxlate.data.augment import AugmentSettings
 from voxlate.data.case import LABEL, MASK, CaseHeader, PreparedCase, Sliceable
+from voxlate.data.layout import CANONICAL, Axes, axis_of, laid_out
 from voxlate.data.prepared import Cohort
 from voxlate.data.slice_filter import SliceFilter
 from voxlate.errors import BadInput
@@ -32,6 +33,13 @@ class DataSettings:
     patch: Annotated[
         tuple[int, int, int], Field(description="size of a patch in voxels, D, H, W; a slice has D = 1")
     ] = (1, 256, 256)
+    axes: Annotated[
+        Axes,
+        Field(
+            description="directions in which slices, rows and columns grow; SLP are slices of arrays stored as LPS, "
+            "[:, :, k], as paper 001 reads them: rows to the left, columns to the back"
+        ),
+    ] = CANONICAL
     stack: Annotated[int, Field(ge=0, description="neighbouring slices on each side as more source channels")] = 0
     foreground: Annotated[
         float,
@@ -67,6 +75,11 @@ class DataSettings:
         """A name for each source channel: "t1", and with `stack` "t1[-1]", "t1[+1]", …"""
         return tuple(f"{name}[{step:+d}]" if step else name for name, step in self.channels)
 
+    @property
+    def left_right(self) -> int:
+        """The axis, from the end, along which left and right lie."""
+        return axis_of(self.axes, "LR")
+
     def __post_init__(self) -> None:
         if min(self.patch) < 1:
             raise BadInput(
@@ -77,6 +90,11 @@ class DataSettings:
                 raise BadInput(
                     f"data.{name}: expected each modality once, found {getattr(self, name)}. Change the recipe."
                 )
+        if self.centred and self.left_right != -1:
+            raise BadInput(
+                f"data.axes: expected columns from right to left or back (…R or …L) with data.centred, found "
+                f"{self.axes}. Change it."
+            )
         if self.centred and (moving := self.augment.off_centre):
             raise BadInput(
                 f"data.augment.{moving[0]}: expected 0 with data.centred, found {getattr(self.augment, moving[0]):g}, "
@@ -194,11 +212,12 @@ def read_patch(
 ) -> Patch:
     """Read the sources of a patch at `start` (D, H, W; may lie partly outside, where background is filled in).
 
-    size: of the patch, else that of the settings; items: ids of its slices, else by case and place. Source channels:
-    the modalities in order, then with `stack` the same again for the slice below, above, two below, …; beyond the
-    first and last slice these are that slice again. Mask: as far as the case's source modalities show it.
+    All lie as data.axes says. size: of the patch, else that of the settings; items: ids of its slices, else by case and
+    place. Source channels: the modalities in order, then with `stack` the same again for the slice below, above, two
+    below, …; beyond the first and last slice these are that slice again. Mask: as far as the case's source modalities
+    show it.
     """
-    size = size or data.patch
+    case, size = laid_out(case, data.axes), size or data.patch
     z, y, x = start
     source = [_read_modality(case, name, intensity[name], start, size, step) for name, step in data.channels]
     if MASK in case.arrays:
@@ -219,6 +238,7 @@ def read_targets(
     case: PreparedCase, data: DataSettings, intensity: Mapping[str, IntensityMap], start: Triple
 ) -> Targets:
     """Read the targets and label maps of a patch; an absent target is background, an absent label map NO_LABEL."""
+    case = laid_out(case, data.axes)
     inside, place = _overlap(start, data.patch, case.header.shape)
     labels = np.full((len(data.labels), *data.patch), NO_LABEL, np.float32)
     for name, out in zip(data.labels, labels):
@@ -271,5 +291,6 @@ def _read(array: Sliceable, place: tuple[slice, ...]) -> np.ndarray:
 
 def mask_share(case: PreparedCase, data: DataSettings, start: Triple) -> float:
     """The share of a patch at `start` that the mask covers, whatever modality shows it."""
+    case = laid_out(case, data.axes)
     _, place = _overlap(start, data.patch, case.header.shape)
     return float((_read(case.arrays[MASK], place) != 0).sum()) / float(np.prod(data.patch))

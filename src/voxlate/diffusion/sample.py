@@ -86,8 +86,17 @@ class SamplerSettings:
         Field(
             ge=0,
             lt=1,
-            description="time at which stepping stops; above 0 one denoising closes; by default 0 for ddim, ddpm, "
-            "dpm1 and adjusted_ddim, start/steps for euler_maruyama and predictor_corrector, 0.001 or less for others",
+            description="time at which stepping stops; above 0 one denoising closes (see close); by default 0 for "
+            "ddim, ddpm, dpm1 and adjusted_ddim, start/steps for euler_maruyama and predictor_corrector, 0.001 or less "
+            "for others",
+        ),
+    ] = None
+
+    close: Annotated[
+        bool | None,
+        Field(
+            description="denoise the last state once more; unset: where noise is left in it. false gives x(end) itself "
+            "(paper 002's ODE)"
         ),
     ] = None
 
@@ -111,7 +120,9 @@ class SamplerSettings:
         return grid(name, schedule, max(1, steps), self.start, self._end(schedule))
 
     def closes(self, schedule: Schedule) -> bool:
-        """Whether the network must denoise the last state once more, because noise is left in it."""
+        """Whether the network denoises the last state once more: as asked, else where noise is left in it."""
+        if self.close is not None:
+            return self.close
         end = self._end(schedule)
         alpha, sigma = schedule(torch.tensor(end))
         return end > 0 or float(sigma / alpha) > FAINT

@@ -235,6 +235,11 @@ class TaskSettings(ABC):
         return 1.0
 
     @property
+    def state_range(self) -> tuple[float, float]:
+        """Where the state of an image begins and ends, for methods that know the range of images."""
+        return -1.0, 1.0
+
+    @property
     def state_name(self) -> str:
         """What the state is, and what is given, for people."""
         return "the true image, given the sources"

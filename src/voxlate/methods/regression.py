@@ -12,6 +12,7 @@ from voxlate.config import Importable, imported, settings
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.objective import masked_mean
 from voxlate.diffusion.sample import SamplerSettings, with_known
+from voxlate.errors import BadInput
 from voxlate.methods.losses import dissimilarity
 from voxlate.methods.method import (
     Attempt,
@@ -20,6 +21,7 @@ from voxlate.methods.method import (
     MethodSettings,
     Pair,
     Problem,
+    StageSettings,
     Task,
     context_of,
     regression_channels,
@@ -48,6 +50,14 @@ class RegressionSettings(MethodSettings):
         Field(ge=0, le=1, description="slope beyond [-1, 1], the range of images: below 1, outputs may overshoot"),
     ] = 1.0
     reduction: Annotated[Literal["mask", "all"], Field(description="mean over the mask, or over all voxels")] = "mask"
+
+    def check(self, stage: StageSettings, where: str) -> None:
+        super().check(stage, where)
+        if (self.ssim or self.leak < 1) and stage.task.state_range != (-1, 1):
+            raise BadInput(
+                f"{where}: expected task.range = [-1, 1] for method.ssim and method.leak, found "
+                f"{list(stage.task.state_range)}. Drop one of the two."
+            )
 
     def build(self, net: NetSettings, task: Task, channels: Channels) -> "Regression":
         method = Regression(self, net.build(regression_channels(channels, task.known_in_state)), task)

@@ -28,6 +28,14 @@ class Translate(TaskSettings, Task):
     kind: Literal["translate"] = "translate"
     inside: Inside = False
     strip: Strip = False
+    range: Annotated[
+        tuple[float, float],
+        Field(description="numbers that the network sees for background and for the brightest: 0, 1 as in paper 002"),
+    ] = (-1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if not self.range[0] < self.range[1]:
+            raise BadInput(f"task.range: expected a lower and an upper end, found {list(self.range)}. Swap them.")
 
     def build(self, earlier: Mapping[str, Method]) -> Task:
         return self
@@ -38,14 +46,31 @@ class Translate(TaskSettings, Task):
     def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
         batch = stripped(batch) if self.strip else batch
         mask = batch.mask if self.inside else torch.ones_like(batch.mask)
-        known = torch.full_like(mask, BACKGROUND) if self.inside else None
-        inputs = NetworkInput(channels_by_name(batch.source_names, batch.source))
+        known = self._in_range(torch.full_like(mask, BACKGROUND)) if self.inside else None
+        inputs = NetworkInput(channels_by_name(batch.source_names, self._in_range(batch.source)))
         if noise is None:
             return Problem(inputs, mask, known=known)
-        return Problem(inputs, mask, known=known, x0=batch.target, x0_present=batch.target_present)
+        x0 = self._in_range(required(batch.target))
+        return Problem(inputs, mask, known=known, x0=x0, x0_present=batch.target_present)
 
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:
-        return x0 if problem.known is None else torch.where(problem.mask > 0, x0, problem.known)
+        x0 = x0 if problem.known is None else torch.where(problem.mask > 0, x0, problem.known)
+        return (x0 - self._middle) / self.state_scale
+
+    @property
+    def state_range(self) -> tuple[float, float]:
+        return self.range
+
+    @property
+    def state_scale(self) -> float:
+        return (self.range[1] - self.range[0]) / 2
+
+    @property
+    def _middle(self) -> float:
+        return (self.range[1] + self.range[0]) / 2
+
+    def _in_range(self, image: Tensor) -> Tensor:
+        return image * self.state_scale + self._middle
 
 
 def stripped(batch: Batch) -> Batch:
@@ -172,7 +197,7 @@ class Residual(TaskSettings):
                 f"{where}: expected an earlier stage '{self.predictor}' that is the predictor, found "
                 f"{sorted(earlier) or 'none'}. Add it to [[stages]]."
             )
-        for key in ("source", "target", "stack"):  # images are told apart by their places, not by their names
+        for key in ("source", "target", "stack", "axes"):  # images are told apart by their places, not by their names
             theirs, ours = getattr(predictor.data, key), getattr(stage.data, key)
             if theirs != ours:
                 raise BadInput(
@@ -286,6 +311,11 @@ class Latent(TaskSettings):
             raise BadInput(
                 f"{where}: expected an earlier stage '{self.autoencoder}' that is the autoencoder, found "
                 f"{sorted(earlier) or 'none'}. Add it to [[stages]]."
+            )
+        if autoencoder.data.axes != stage.data.axes:
+            raise BadInput(
+                f"{where}: expected data.axes of the stage '{self.autoencoder}' to be {stage.data.axes}, as in the "
+                f"stage '{stage.name}' that builds on it, found {autoencoder.data.axes}. Make them equal."
             )
 
     @property

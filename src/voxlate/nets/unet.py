@@ -172,7 +172,7 @@ class ResidualUNet(nn.Module):
         self.norm = Norm(widths[0], net.groups, silu=True)
         self.head = conv3(widths[0], channels.out * net.patch**2, conditioned)
         prior = (widths, channels.features, net.patch, net.groups, net.zero_init)
-        self.prior = AsymmetryPrior(*prior) if channels.features else None
+        self.asymmetry = AsymmetryPrior(*prior) if channels.features else None
         if net.zero_init:
             zeroed(self.head)
         if self.dims == 2:
@@ -218,7 +218,7 @@ class ResidualUNet(nn.Module):
         embedding = self.embedding(inputs.log_snr, inputs.code)
         if embedding is not None and self.dims == 2:
             embedding = embedding.repeat_interleave(depth, dim=0)
-        pyramid = self.prior(inputs.features, h.shape[2:], image.shape[-1]) if self.prior is not None else {}
+        pyramid = self.asymmetry(inputs.features, h.shape[2:], image.shape[-1]) if self.asymmetry is not None else {}
         out = self._unfold(self._blocks(h, embedding, depth, pyramid), depth)
         return Output(out[..., : image.shape[2], : image.shape[3], : image.shape[4]].to(image.dtype))
 
@@ -228,9 +228,9 @@ class ResidualUNet(nn.Module):
         for index, level in enumerate(_levels(self.encoder)):
             for position, stage in enumerate(level.stages):
                 h = stage(h, embedding, depth)
-                if position == 0 and self.prior is not None:
-                    h = self.prior.fuse(index, h, pyramid)
                 skips.append(h)
+                if position == 0 and self.asymmetry is not None:  # the decoder sees the map without it, as published
+                    h = self.asymmetry.fuse(index, h, pyramid)
             if level.resample is not None:
                 h = level.resample(h, embedding, depth)
                 skips.append(h)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from voxlate.data.layout import CANONICAL, relaid
 from voxlate.images.ranges import Range
 from voxlate.scoring.features import Features
 
@@ -22,6 +23,7 @@ PARTS = 5  # the sets are cut in 1 to 5 parts: points of the line over 1/N
 ORDERS = 4  # random orders in which they are cut; with fewer the draw shows in the intercept
 ENOUGH = 4  # images per dimension below which FD is no line over 1/N yet: the intercept is then off by over a tenth
 FOLDS = 10  # groups that the error of FD is found from, however many cases there are
+RADIOLOGICAL = "SPL"  # pictures: front up, the patient's right at the left
 BLOCK = 1024  # rows of the kernel matrix in memory at a time
 
 Vectors = NDArray[np.float64]
@@ -42,6 +44,7 @@ class Pool:
 
     features: Features
     seed: int = 0
+    axes: str = RADIOLOGICAL
     vectors: dict[tuple[str, str], dict[tuple[str, str], NDArray[np.float64]]] = field(default_factory=dict)
 
     def add(self, modality: str, answer: str, case: str, patient: str, slices: SliceStack) -> None:
@@ -73,6 +76,7 @@ class Pool:
             "kind": self.features.kind,
             "dimensions": self.features.dimensions,
             "resize": self.features.resize,
+            "axes": self.axes,
             "values": "grey in [0, 1] over the range, clipped; outside the mask 0, slices without mask left out",
             "images": images,
             "images_for_limit": ENOUGH * self.features.dimensions,
@@ -80,15 +84,17 @@ class Pool:
         }
 
 
-def slices_of(values: NDArray[np.float32], scale: Range, inside: NDArray[np.bool_] | None) -> SliceStack:
-    """Axial slices [N, H, W] in [0, 1] as radiologists look at them (front up, the patient's right at the left).
+def slices_of(
+    values: NDArray[np.float32], scale: Range, inside: NDArray[np.bool_] | None, axes: str = RADIOLOGICAL
+) -> SliceStack:
+    """Axial slices [N, H, W] in [0, 1], by default as radiologists look at them.
 
     values: [D, H, W], canonical, mapped to the range. Slices without any of the mask are left out.
     """
     grey = np.clip((values - scale.low) / scale.width, 0, 1).astype(np.float32)
     if inside is not None:
         grey = np.where(inside, grey, np.float32(0))[inside.any((1, 2))]
-    return np.ascontiguousarray(grey[:, ::-1, ::-1])
+    return np.ascontiguousarray(relaid(grey, CANONICAL, axes))
 
 
 def _groups(cases: Sequence[tuple[str, str]], counts: Sequence[int]) -> tuple[NDArray[Any], str]:

@@ -4,19 +4,20 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from voxlate.data.find import CaseFiles, find_cases
+from voxlate.data.layout import CANONICAL, Axes
 from voxlate.data.naive import Baselines
 from voxlate.errors import BadInput
 from voxlate.files import read_json
 from voxlate.images.mask import foreground
 from voxlate.images.ranges import Range, range_for
 from voxlate.images.volume import Volume, is_there, read_volume
-from voxlate.scoring.distances import Pool, slices_of
+from voxlate.scoring.distances import RADIOLOGICAL, Pool, slices_of
 from voxlate.scoring.features import Features, features_for
 from voxlate.scoring.lpips import Lpips, load_lpips
 from voxlate.scoring.metrics import METRICS, ImagePair, Padding, SsimOrigin, correlation
@@ -119,7 +120,8 @@ def evaluate(
     weights = load_lpips(lpips) if lpips is not None else None
     pool = None
     if features is not None:
-        pool = Pool(features_for(features) if isinstance(features, str | Path) else features, seed)
+        chosen = features_for(features) if isinstance(features, str | Path) else features
+        pool = Pool(chosen, seed, _picture_axes(out))
     options = Options(out, mask, _baselines(naive, out), padding, ssim_from, regions_from(regions), pool, weights)
     rows: list[Row] = []
     for number, item in enumerate(items):
@@ -191,6 +193,12 @@ def _range(modality: str, items: Sequence[Item], out: Path, given: Any) -> Range
     return range_for(first.unit, max((float(image.data.max()) for image in images), default=0.0))
 
 
+def _picture_axes(out: Path) -> str:
+    """How slices lie in the pictures for distances: as in the model's input, where that has a layout of its own."""
+    stated = str(provenance_of(out).get("axes", CANONICAL))
+    return stated if stated in get_args(Axes) and stated != CANONICAL else RADIOLOGICAL
+
+
 def _baselines(given: Baselines | Path | str | None, out: Path) -> Baselines | None:
     if isinstance(given, Baselines):
         return given
@@ -224,7 +232,8 @@ def _score_item(item: Item, scale: Range, options: Options) -> list[Row]:
     synthesis = on_grid_of(truth.volume, item.synthesis, item.modality)
     head = (item.case.case, item.case.patient, item.modality)
     if options.pool:
-        options.pool.add(item.modality, "truth", *head[:2], slices_of(truth.values, scale, truth.inside))
+        pictures = slices_of(truth.values, scale, truth.inside, options.pool.axes)
+        options.pool.add(item.modality, "truth", *head[:2], pictures)
     scored = _scores(item, "synthesis", synthesis, truth, options)
     if item.std is not None:
         std = on_grid_of(truth.volume, item.std, item.modality).data[0]
@@ -254,13 +263,14 @@ def _truth(item: Item, scale: Range, options: Options) -> Truth:
 def _scores(item: Item, answer: str, volume: Volume, truth: Truth, options: Options) -> dict[str, float]:
     """All scores of one image of a case; its slices go into the pool."""
     values = truth.scale.normalise(volume.data[0], truth.body)
-    slices = slices_of(values, truth.scale, truth.inside) if options.pool or options.lpips else None
-    if options.pool and slices is not None:
+    if options.pool:
+        slices = slices_of(values, truth.scale, truth.inside, options.pool.axes)
         options.pool.add(item.modality, answer, item.case.case, item.case.patient, slices)
     pair = ImagePair(truth.values, values, truth.scale, truth.inside, options.padding, options.ssim_from)
     scored = {metric.key: metric.compute(pair) for metric in METRICS if metric.compute}
-    if options.lpips and slices is not None:
-        scored["lpips"] = float(options.lpips(slices_of(truth.values, truth.scale, truth.inside), slices).mean())
+    if options.lpips:
+        pictures = [slices_of(one, truth.scale, truth.inside) for one in (truth.values, values)]
+        scored["lpips"] = float(options.lpips(*pictures).mean())
     voxel_ml = float(np.prod(truth.volume.grid.spacing_mm)) / 1000
     for region, inside in truth.regions:
         overlap = None

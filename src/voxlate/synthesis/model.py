@@ -20,6 +20,7 @@ from voxlate.config import fill
 from voxlate.data.align import Preparation
 from voxlate.data.batches import collate
 from voxlate.data.case import MASK, PreparedCase, prepare_case, resize_case
+from voxlate.data.layout import laid_out
 from voxlate.data.patches import read_patch
 from voxlate.diffusion.noise import Noise, Tile
 from voxlate.errors import BadInput
@@ -122,6 +123,7 @@ class Model:
         # resized slices are measured after they are resized
         maps = {} if model.recipe.synth.slices.resize_to is not None else model.recipe.intensity
         prepared = prepare_case(case, volumes, preparation, mask=mask, maps=maps, masked=model.recipe.needs_mask)
+        prepared = laid_out(prepared, model.recipe.data.axes)  # from here on; its affine leads the images back
         volumes.clear()
         begun = time.monotonic()
         mean, spread, calls = _run(model, prepared, key, seed, progress)
@@ -221,6 +223,7 @@ class Model:
             "synth": options,
             "inputs": {name: _stated(Path(path)) for name, path in sorted(files.items())},
             "units": self.header["units"],
+            "axes": recipe.data.axes,
             "range": {name: window for name, window in fixed_ranges(recipe).items() if name in recipe.data.target},
         }
         plain: dict[str, Any] = json.loads(TypeAdapter(dict[str, Any]).dump_json(plan))
@@ -341,12 +344,13 @@ def _mean_and_sd(model: Model, batch: Batch, noise: Callable[[int], Noise], plan
 def _one_sample(model: Model, batch: Batch, noise: Noise, plan: SlicePlan) -> Tensor:
     """One sample [B, T, D, H, W] at the volume's resolution; clipped after resizing, because splines overshoot."""
     synth = model.recipe.synth
-    precision = "float32" if synth.exact else model.recipe.train.precision
+    precision = "float32" if synth.exact else synth.precision or model.recipe.train.precision
     with torch.inference_mode(), autocast(model.device, precision):
         image = model.method.synthesise(batch, noise, synth).float()
         if synth.mirror:
-            flipped = replace(batch, source=batch.source.flip(-1), mask=batch.mask.flip(-1))
-            image = (image + model.method.synthesise(flipped, noise, synth).float().flip(-1)) / 2
+            axis = model.recipe.data.left_right
+            flipped = replace(batch, source=batch.source.flip(axis), mask=batch.mask.flip(axis))
+            image = (image + model.method.synthesise(flipped, noise, synth).float().flip(axis)) / 2
     image = pad(image, [-margin for margin in plan.margins], value=BACKGROUND)
     if plan.resized:
         image = torch.from_numpy(zoomed(image.cpu().numpy(), plan.output_tiling.patch[1:]))

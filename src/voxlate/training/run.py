@@ -240,6 +240,11 @@ def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, d
         )
         raise BadInput(f"{path}: expected a run with weights.safetensors, found {where}.")
     header = read_header(weights)
+    if "imported" in header and "axes" not in header["recipe"]["data"]:
+        raise BadInput(
+            f"{weights}: expected published weights with data.axes, found an import of before, which shows the network "
+            "its slices transposed. Import the published file again."
+        )
     recipe = from_dict(header["recipe"], f"{weights} (header)", allow_code)
     if path.is_dir() and Run(path).provenance.exists():
         change = _first_change(read_json(Run(path).provenance).get("recipe"), header["recipe"])

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from voxlate.batch import Batch
 from voxlate.data.batches import validation_batches
+from voxlate.data.layout import CANONICAL, relaid
 from voxlate.data.prepared import Cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
@@ -51,19 +52,20 @@ def validate(
         batch = batch.to(device)
         with autocast(device, stage.train.precision):
             losses.append(method.validation_loss(batch, Noise(SEED, batch.item)))
+        with autocast(device, recipe.synth.precision or stage.train.precision):
             given = method.as_at_inference(batch)
             image = method.synthesise(given, Noise(SEED, batch.item), recipe.synth).float()
         assert batch.target is not None
         error = (image - batch.target).abs()
         errors.append((error if batch.target_present is None else error[batch.target_present]).mean().item())
-        rows += [_row(given.source, image, batch.target, item) for item in range(len(batch))]
+        rows += [_row((given.source, image, batch.target), item, stage.data.axes) for item in range(len(batch))]
     if rows:
         montage(rows[:6], ["source", "synthesis", "target"], picture)
     count = max(len(losses), 1)
     return {"loss": sum(losses) / count, "mae": sum(errors) / count}
 
 
-def _row(source: Tensor, image: Tensor, target: Tensor, item: int) -> list[np.ndarray]:
+def _row(images: tuple[Tensor, ...], item: int, axes: str) -> list[np.ndarray]:
     """Middle slices of one item as pictures."""
-    volumes = [volume[item, 0].cpu().numpy() for volume in (source, image, target)]
+    volumes = [relaid(image[item, 0].cpu().numpy(), axes, CANONICAL) for image in images]
     return [(volume[len(volume) // 2] + 1) / 2 for volume in volumes]
