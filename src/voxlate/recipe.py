@@ -218,6 +218,11 @@ class Recipe:
         return tuple(FullStage(**values) for values in (*earlier, {**own, "name": "final"}))
 
     @property
+    def modalities(self) -> set[str]:
+        """All that some stage is given or makes."""
+        return {name for stage in self.all_stages for name in (*stage.data.source, *stage.data.target)}
+
+    @property
     def needs_mask(self) -> bool:
         """Whether a task or an earlier one works inside a mask, which must then be found in the sources."""
         return any(stage.task.needs_mask for stage in self.all_stages)
@@ -332,8 +337,7 @@ def check_synthesis(recipe: Recipe) -> None:
 
 
 def _check(recipe: Recipe, where: str) -> None:
-    needed = {name for stage in recipe.all_stages for name in (*stage.data.source, *stage.data.target)}
-    if missing := sorted(needed - set(recipe.intensity)):
+    if missing := sorted(recipe.modalities - set(recipe.intensity)):
         raise BadInput(
             f"{where}: expected an intensity map for every modality, found none for {missing[0]}. Add [intensity]."
         )

@@ -60,7 +60,8 @@ def test_synthesis_works_on_the_straight_head_and_gives_images_on_the_scans_own_
     """The network gives its source back, so the answer is the scan but for two interpolations."""
 
     seen = []
-    blank = Volume(np.zeros_like(askew.data), askew.affine, "HU", "cta1")  # by which no head can be aligned
+    noise = np.random.default_rng(0).normal(0, 1, askew.data.shape).astype(np.float32)
+    blank = Volume(noise, askew.affine, "HU", "cta1")  # by which no head can be aligned
 
     class Method(torch.nn.Module):
         net = torch.nn.Identity()

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from safetensors import safe_open
@@ -193,7 +194,7 @@ def test_all_cases_are_resampled_to_a_spacing(tmp_path: Path, save) -> None:
 
 
 def test_nan_voxels_are_refused_and_leave_no_file(cohort_folder: Path, tmp_path: Path, save) -> None:
-    save(cohort_folder / "case0" / "t1.nii.gz", np.full((4, 6, 8), np.nan))
+    nib.save(nib.Nifti1Image(np.full((8, 6, 4), np.nan), np.eye(4)), cohort_folder / "case0" / "t1.nii.gz")
     with pytest.raises(BadInput, match="NaN"):
         prepare(cohort_folder, tmp_path / "out", modalities=["t1", "t2"], workers=1)
     assert not list((tmp_path / "out").rglob("*.*"))

@@ -111,7 +111,7 @@ def test_synthesis_registers_as_prepare_did(pair, tmp_path, monkeypatch) -> None
     cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1)
     maps = {"ct": Percentile(), "tof": Percentile()}
     scans = {name: read_volume(pair / "a" / f"{name}.nii.gz", name) for name in ("ct", "tof")}
-    case = prepare_case("a", scans, cohort.preparation, maps=maps)
+    case = prepare_case("a", scans, cohort.preparation)
     data = DataSettings(source=["ct", "tof"], target=["ct"], patch=(12, 14, 16))
     mine, theirs = (read_patch(one, data, maps, (0, 0, 0)) for one in (case, cohort.case("a")))
     assert torch.equal(mine.source, theirs.source)

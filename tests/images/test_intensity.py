@@ -160,7 +160,5 @@ def test_the_typical_scale_is_the_median_over_cases_and_a_window_is_itself() -> 
 
 def test_each_map_says_what_it_must_be_given() -> None:
     maps = [Window(low=0, high=1), MinMax(), Percentile(inside="all"), Percentile(), ZScore()]
-    assert [one.needs_statistics for one in maps] == [False, True, True, True, True]
-    assert [one.needs_foreground for one in maps] == [False, False, False, True, True]
     assert [one.slicewise for one in maps] == [False, True, False, False, False]
     assert [one.window for one in maps] == [(0, 1), None, None, None, None]

@@ -175,7 +175,7 @@ def test_slices_without_mask_are_not_drawn_and_are_the_lowest_value() -> None:
 
 
 def prepared_like(scans: dict[str, Volume], of: Model):
-    return prepare_case("a", scans, Preparation(), maps=of.recipe.intensity)
+    return prepare_case("a", scans, Preparation())
 
 
 def test_an_empty_slice_would_have_been_drawn_as_the_lowest_value() -> None:

@@ -77,12 +77,9 @@ def test_resized_slices_give_what_the_published_pipeline_gives(published, networ
     assert made.affine.tobytes() == scan["tof"].affine.tobytes()
 
 
-def test_a_volume_that_is_one_value_gives_the_lowest_value_everywhere() -> None:
-    model = stand_in(NETWORKS["affine"], slices=RESIZED)
-    made = model.synthesise(scan_of(np.full((3, 20, 24), 7.0)), samples=2)
-    assert (made.volume.data == -50).all()
-    assert (made.std["cta"].data == 0).all()
-    assert model.method.seen == []
+def test_a_volume_that_is_one_value_is_refused() -> None:
+    with pytest.raises(BadInput, match="expected tof to show something, found every voxel 7"):
+        stand_in(NETWORKS["affine"]).synthesise(scan_of(np.full((3, 20, 24), 7.0)))
 
 
 def test_a_slice_of_one_value_between_others_is_all_minus_one() -> None:

@@ -336,3 +336,33 @@ def test_an_image_that_is_not_finite_is_not_written(run, cohort):
 
     with pytest.raises(BadInput, match="expected an image of finite values, found 2880 of 2880"):
         replace(load(run), method=Broken()).synthesise(t1_of(cohort))
+
+
+def test_scans_on_another_scale_than_the_training_are_said_to_be(voxlate, run, cohort, tmp_path):
+    image = nib.load(cohort / "case0" / "t1.nii.gz")
+    for name, factor in (("same", 1.05), ("other", 1.9)):
+        (tmp_path / name).mkdir()
+        nib.save(nib.Nifti1Image(image.get_fdata() * factor, image.affine), tmp_path / name / "t1.nii.gz")
+    assert "warnings" not in load(run).synthesise({"t1": tmp_path / "same" / "t1.nii.gz"}).provenance
+    answer = voxlate("synth", run, f"t1={tmp_path}/other/t1.nii.gz", "--out", tmp_path / "out")
+    assert answer.code == 0
+    assert "Do not trust the image" in " ".join(answer.err.split())
+    said = json.loads((tmp_path / "out" / "other" / "provenance.json").read_text())["warnings"]
+    assert said[0].startswith("t1: the ")
+
+
+@pytest.mark.parametrize(("factor", "words"), [(3.0, "of at most 20%"), (0.001, "filled")])
+def test_a_cohort_on_another_scale_than_the_recipes_window_does_not_train(
+    voxlate, cohort, tiny, tmp_path, factor, words
+):
+    for path in cohort.glob("*/t1.nii.gz"):
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image((image.get_fdata() * factor).astype(np.float32), image.affine), path)
+    assert voxlate("prepare", cohort, "--out", tmp_path / "p").code == 0
+    answer = voxlate("train", tiny, "--data", tmp_path / "p", "--out", tmp_path / "r")
+    assert answer.code == 2
+    assert words in answer.err
+    assert not (tmp_path / "r").exists()
+    if factor > 1:
+        change = ["--set", "intensity.t1.clips=1", "--set", "train.steps=1"]
+        assert voxlate("train", tiny, "--data", tmp_path / "p", "--out", tmp_path / "r", *change).code == 0

@@ -46,6 +46,11 @@ def _fail(sentence: str, code: int) -> None:
     raise SystemExit(code)
 
 
+def warn(sentence: str) -> None:
+    """A sentence that does not stop a command."""
+    err.print(f"note: {sentence}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
 def incomplete(sentences: Sequence[str]) -> NoReturn:
     """End a command that has done the rest: a sentence for each thing that it could not do, and exit code 2."""
     for sentence in sentences:

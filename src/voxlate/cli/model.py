@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from voxlate.cli.app import app, err, incomplete, out
+from voxlate.cli.app import app, err, incomplete, out, warn
 from voxlate.cli.options import AllowCode, Changes, Device, Json, Manifest, Pattern, Preset, Samples, Split, To, pairs
 from voxlate.cli.progress import progress_on
 
@@ -136,7 +136,7 @@ def synth(
     scans = find_scans(inputs, model, split=split, missing=missing, pattern=pattern, manifest=manifest, preset=preset)
     fitting, lacking, complete = sort_out(model, scans)
     with progress_on(err) as bars:
-        folders, failed = synthesise_cases(model, fitting, to, seed=seed, progress=bars)
+        folders, failed = synthesise_cases(model, fitting, to, seed=seed, progress=bars, warn=warn)
     left_out = {**lacking, **failed}
     if as_json:
         done = {"out": str(to), "cases": [folder.name for folder in folders], "targets": model.recipe.data.target}

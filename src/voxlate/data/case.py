@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -18,7 +18,6 @@ from voxlate.data.align import CommonGrid, Preparation, Registered, find_common_
 from voxlate.errors import BadInput
 from voxlate.files import whole_file
 from voxlate.images.grid import Grid, canonical, same_grid
-from voxlate.images.intensity import IntensityMap
 from voxlate.images.mask import brain, foreground, user_mask
 from voxlate.images.register import Transform
 from voxlate.images.statistics import Statistics, intensity_statistics
@@ -125,13 +124,11 @@ def prepare_case(
     *,
     mask: Volume | None = None,
     labels: Mapping[str, Volume] | None = None,
-    maps: Mapping[str, IntensityMap] | None = None,
     masked: bool = True,
 ) -> PreparedCase:
     """Resample a patient's scans to one grid, in canonical orientation, and find its mask and statistics.
 
-    scans, mask, labels: as read; a mask given by the user wins. maps: the intensity maps that the scans will be scaled
-    by, so that no more is measured than they need (None: everything is). masked: whether a mask is needed.
+    scans, mask, labels: as read; a mask given by the user wins. masked: whether a mask is needed.
     Raises BadInput where scans do not fit together, and where no brain is found or a head is cut off.
     """
     labels = labels or {}
@@ -148,11 +145,7 @@ def prepare_case(
             brain(scan)  # refuses a head that is cut off, before air is put around it
     volumes = {name: common.aligned(name, in_ras.pop(name)) for name in scans}
     by_outline = masked and mask is None and not by_brain
-    outlines = {
-        name: foreground(volume)
-        for name, volume in volumes.items()
-        if by_outline or _needs(maps, name, "needs_foreground")
-    }
+    outlines = {name: foreground(volume) for name, volume in volumes.items()}
     bits = None
     if by_outline:
         bits = _join_bits([outlines[name] for name in volumes])
@@ -162,7 +155,7 @@ def prepare_case(
         bits = _all_bits(user_mask(common.aligned_labels(canonical(mask))), len(volumes))
     if bits is not None and common.transforms:
         bits[~common.scanned()] = 0  # beyond, a registered scan is no more than its fill
-    arrays, statistics = _stored_and_measured(volumes, outlines, maps)
+    arrays, statistics = _stored_and_measured(volumes, outlines)
     header = CaseHeader(
         case=case,
         patient=case,
@@ -183,14 +176,12 @@ def prepare_case(
     return PreparedCase(header, {**arrays, **({} if bits is None else {MASK: bits}), **label_arrays}, common.transforms)
 
 
-def resize_case(
-    case: PreparedCase, size: Size, slices: tuple[int, int], maps: Mapping[str, IntensityMap]
-) -> PreparedCase:
+def resize_case(case: PreparedCase, size: Size, slices: tuple[int, int]) -> PreparedCase:
     """A case in memory with its slices (first, last + 1) resized to `size`, and the statistics of these."""
     first, last = slices
     volumes = resize_slices({name: case.volume(name) for name in case.header.present}, size, first, last)
-    outlines = {name: foreground(volume) for name, volume in volumes.items() if _needs(maps, name, "needs_foreground")}
-    arrays, statistics = _stored_and_measured(volumes, outlines, maps)
+    outlines = {name: foreground(volume) for name, volume in volumes.items()}
+    arrays, statistics = _stored_and_measured(volumes, outlines)
     grid = next(iter(volumes.values())).grid
     bits = None
     if MASK in case.arrays:
@@ -209,22 +200,15 @@ def resize_case(
     return PreparedCase(header, arrays, axes=case.axes)
 
 
-def _needs(
-    maps: Mapping[str, IntensityMap] | None, name: str, what: Literal["needs_statistics", "needs_foreground"]
-) -> bool:
-    return maps is None or (name in maps and getattr(maps[name], what))
-
-
 def _stored_and_measured(
-    volumes: Mapping[str, Volume], outlines: Mapping[str, np.ndarray], maps: Mapping[str, IntensityMap] | None
+    volumes: Mapping[str, Volume], outlines: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, Sliceable], dict[str, Statistics]]:
     """The voxels as they are stored, and their statistics inside each scan's own foreground.
 
     Its own, because synthesis has no target and, as a rule, no mask file.
     """
     values = {name: compact(volume.data[0]) for name, volume in volumes.items()}
-    wanted = [name for name in values if _needs(maps, name, "needs_statistics")]
-    return dict(values), {name: intensity_statistics(values[name], outlines.get(name)) for name in wanted}
+    return dict(values), {name: intensity_statistics(values[name], outlines[name]) for name in values}
 
 
 def _brain_scan(case: str, scans: Mapping[str, Volume], preparation: Preparation) -> Volume:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -41,7 +41,7 @@ class Scale:
 
 def _floating(x: Array) -> Array:
     """Integers as float32 (numpy would go to float64), floats as they are."""
-    if isinstance(x, np.ndarray):
+    if isinstance(x, np.ndarray | np.generic):
         return x if np.issubdtype(x.dtype, np.floating) else x.astype(np.float32)
     return x if x.is_floating_point() else x.float()
 
@@ -49,13 +49,8 @@ def _floating(x: Array) -> Array:
 class IntensityMap(ABC):
     """How the scale of a modality is chosen: the settings compute it, so that users may add maps of their own."""
 
-    needs_statistics: ClassVar[bool] = True
-    """Whether `scale` needs the statistics of the volume."""
-
-    @property
-    def needs_foreground(self) -> bool:
-        """Whether it needs the statistics of the foreground, which must then be found."""
-        return False
+    clips: float = 1.0
+    """The largest share of a body's voxels that may lie outside `window`."""
 
     @property
     def slicewise(self) -> bool:
@@ -85,9 +80,11 @@ def _known(statistics: Statistics | None) -> Statistics:
 class Window(IntensityMap):
     """A fixed range in the volume's unit, the same for every volume: for Hounsfield units and maps."""
 
-    needs_statistics: ClassVar[bool] = False
     low: Annotated[float, Field(description="value that becomes -1, in the volume's unit", allow_inf_nan=False)]
     high: Annotated[float, Field(description="value that becomes 1, in the volume's unit", allow_inf_nan=False)]
+    clips: Annotated[
+        float, Field(ge=0, le=1, description="largest share of bodies' voxels outside it that training accepts")
+    ] = 0.2
     kind: Literal["window"] = "window"
 
     def __post_init__(self) -> None:
@@ -120,10 +117,6 @@ class Percentile(IntensityMap):
         if not self.low < self.high:
             raise BadInput(f"intensity percentile: expected low < high, found low = {self.low}, high = {self.high}.")
 
-    @property
-    def needs_foreground(self) -> bool:
-        return self.inside == "foreground"
-
     def scale(self, statistics: Statistics | None, slice_index: int | None = None) -> Scale:
         known = _known(statistics)
         inside = known.foreground if self.inside == "foreground" else known.all
@@ -136,10 +129,6 @@ class ZScore(IntensityMap):
 
     clip: Annotated[float, Field(description="standard deviations from the mean that become -1 and 1", gt=0)] = 5.0
     kind: Literal["zscore"] = "zscore"
-
-    @property
-    def needs_foreground(self) -> bool:
-        return True
 
     def scale(self, statistics: Statistics | None, slice_index: int | None = None) -> Scale:
         inside = _known(statistics).foreground

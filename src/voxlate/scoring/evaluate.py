@@ -150,6 +150,11 @@ def evaluate(
         "without_truth": without,
         "not_synthesised": _not_synthesised(out, items, wanted),
         "moved": moved,
+        "scan_warnings": {
+            case: notes
+            for case in dict.fromkeys(item.case.case for item in items)
+            if (notes := provenance_of(out, case).get("warnings"))
+        },
         "truth_files": {f"{item.case.case}/{item.modality}": str(item.case.files[item.modality]) for item in items},
         "source_files": {item.case.case: {k: str(v) for k, v in _inputs_of(out, item.case).items()} for item in items},
         "regions": {region.name: region.rule(ranges, within) for region in options.regions},

@@ -2,6 +2,7 @@
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from voxlate.training.run import Run
 
 PICTURES = (".png", ".tif", ".tiff")
 NamedProgress = Callable[[str, int, int], None]
+Warn = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -134,11 +136,17 @@ def sort_out(model: Model, scans: list[Scans]) -> tuple[list[Scans], dict[str, s
 
 
 def synthesise_cases(
-    model: Model, scans: list[Scans], out: Path, *, seed: int = 0, progress: NamedProgress | None = None
+    model: Model,
+    scans: list[Scans],
+    out: Path,
+    *,
+    seed: int = 0,
+    progress: NamedProgress | None = None,
+    warn: Warn = warnings.warn,
 ) -> tuple[list[Path], dict[str, str]]:
     """Write OUT/<case>/<modality>.nii.gz, <modality>_std.nii.gz and provenance.json for each case.
 
-    Returns the folders and, where several cases are asked for, a sentence for each that could not be made; one alone
+    warn: is called with a sentence for each case whose scans look unlike the training's. Returns the folders and, where several cases are asked for, a sentence for each that could not be made; one alone
     raises BadInput.
     """
     if not scans:
@@ -150,7 +158,7 @@ def synthesise_cases(
                 progress("cases", number, len(scans))
             report = (lambda done, total: progress("slices", done, total)) if progress else None
             try:
-                folders.append(_synthesise_case(model, one, out, seed, report))
+                folders.append(_synthesise_case(model, one, out, seed, report, warn))
             except BadInput as error:
                 if len(scans) == 1 or isinstance(error, CannotWrite):
                     raise
@@ -169,7 +177,7 @@ def synthesise_cases(
 
 
 def _synthesise_case(
-    model: Model, scans: Scans, out: Path, seed: int, report: Callable[[int, int], None] | None
+    model: Model, scans: Scans, out: Path, seed: int, report: Callable[[int, int], None] | None, warn: Warn
 ) -> Path:
     folder = out / safe_name(scans.case, "case")
     found = read_json(folder / "provenance.json") if (folder / "provenance.json").exists() else {}
@@ -187,6 +195,8 @@ def _synthesise_case(
     result = model.synthesise(scans.files, case=scans.case, seed=seed, progress=report)
     inputs = {name: {**one, "path": places[name]} for name, one in result.provenance["inputs"].items()}
     run = _place(model.origin, folder)
+    if notes := result.provenance.get("warnings"):
+        warn(f"{scans.case}: {' '.join(notes)}")
     _write(folder, replace(result, provenance={**result.provenance, "run": run, "inputs": inputs}), scans.files)
     return folder
 

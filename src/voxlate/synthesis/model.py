@@ -20,6 +20,7 @@ from voxlate.config import fill
 from voxlate.data.align import Preparation
 from voxlate.data.batches import collate
 from voxlate.data.case import MASK, PreparedCase, prepare_case, resize_case
+from voxlate.data.familiar import unfamiliar
 from voxlate.data.layout import laid_out
 from voxlate.data.patches import read_patch
 from voxlate.diffusion.noise import Noise, Tile
@@ -120,9 +121,8 @@ class Model:
         mask = volumes.pop(MASK, None)
         key = _voxels_key(volumes.values())
         preparation = model.preparation_for(volumes)
-        # resized slices are measured after they are resized
-        maps = {} if model.recipe.synth.slices.resize_to is not None else model.recipe.intensity
-        prepared = prepare_case(case, volumes, preparation, mask=mask, maps=maps, masked=model.recipe.needs_mask)
+        prepared = prepare_case(case, volumes, preparation, mask=mask, masked=model.recipe.needs_mask)
+        notes = model.check_scans(prepared, case)
         prepared = laid_out(prepared, model.recipe.data.axes)  # from here on; its affine leads the images back
         volumes.clear()
         begun = time.monotonic()
@@ -144,8 +144,20 @@ class Model:
             **model.plan(files, seed),
             **cost,
             "prepared": model.record(preparation, prepared),
+            **({"warnings": notes} if notes else {}),
         }
         return Synthesised(result, std, provenance)
+
+    def check_scans(self, prepared: PreparedCase, case: str) -> list[str]:
+        """Sentences on scans that look unlike the training's; raises BadInput for one that shows nothing."""
+        notes = []
+        for name, statistics in prepared.header.statistics.items():
+            low, high = statistics.all.at(0), statistics.all.at(100)
+            if low == high:
+                raise BadInput(f"{case}: expected {name} to show something, found every voxel {low:g}. Check the scan.")
+            ranges = self.header.get("training_ranges", {})
+            notes.append(unfamiliar(name, statistics, self.recipe.intensity[name], ranges))
+        return [note for note in notes if note]
 
     def check_names(self, scans: Collection[str], case: str) -> None:
         """Raise BadInput where modalities that the model needs are not among a case's scans."""
@@ -297,7 +309,7 @@ def _plan(model: Model, prepared: PreparedCase) -> tuple[SlicePlan, PreparedCase
         plan = replace(plan, input_tiling=whole_slices((last - first, *slices.resize_to)), first=first)
         if last == first:
             return plan, prepared
-        prepared = resize_case(prepared, slices.resize_to, (first, last), recipe.intensity)
+        prepared = resize_case(prepared, slices.resize_to, (first, last))
     mask = prepared.mask(recipe.data.source) if recipe.ignores_outside else None
     sides = [stage.net.multiple for stage in recipe.all_stages]
     return fit_to_mask(plan, mask, max(sides), recipe.data.centred, slices.crop, recipe.data.patch[1:]), prepared

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import voxlate
+from voxlate.data.familiar import training_ranges
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
 from voxlate.files import read_json, whole_file, write_json, write_text
@@ -119,13 +120,14 @@ def made_by() -> dict[str, Any]:
 def weights_header(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int, seconds: float) -> dict[str, Any]:
     """The header of a weights file: all that synthesis needs in addition to the tensors."""
     scales = {name: cohort.target_scale(recipe.intensity[name], name) for name in recipe.data.target}
-    plain = to_dict(recipe)
+    plain, sources = to_dict(recipe), {name: recipe.intensity[name] for name in recipe.data.source}
     return {
         "recipe": plain,
         **({"imports": needed} if (needed := needed_code(plain)) else {}),
         "units": {name: cohort.units[name] for name in {*recipe.data.source, *recipe.data.target}},
         "target_scales": {name: [scale.low, scale.high] for name, scale in scales.items()},
         "preparation": asdict(cohort.preparation),
+        "training_ranges": training_ranges([cohort.header(case) for case in cohort.splits["train"]], sources),
         "training_spacing_mm": cohort.fingerprint["spacing_mm"]["median"],
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
         "steps": steps,

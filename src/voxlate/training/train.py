@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from voxlate.batch import Batch, stable_id
 from voxlate.data import naive
 from voxlate.data.batches import Batches
+from voxlate.data.familiar import check_windows
 from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput, Stopped
@@ -145,6 +146,8 @@ def _check_stages(recipe: Recipe, jobs: Sequence[_Job]) -> None:
             f"{cohort.folder}: expected a mask found in {' or '.join(recipe.data.source)}, which a model is given to "
             f"synthesise, found the brain of {name}. Prepare it with --mask-from {recipe.data.source[0]}."
         )
+    training = [cohort.header(case) for case in cohort.splits["train"]]
+    check_windows(training, {name: recipe.intensity[name] for name in sorted(recipe.modalities)}, cohort.folder)
     earlier: dict[str, Method] = {}
     for job in jobs:
         job.batches()

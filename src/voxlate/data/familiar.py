@@ -1,0 +1,81 @@
+"""Whether scans have the scale that a model is made for: a cohort the recipe's windows, a scan the training's range."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from voxlate.data.case import CaseHeader
+from voxlate.errors import BadInput
+from voxlate.images.intensity import IntensityMap
+from voxlate.images.statistics import PERCENTILES, Distribution, Statistics
+
+POINTS = (5, 25, 50, 75, 95)  # percentiles of a scan's foreground that are compared, in network units
+NARROWEST = 0.02  # share of a window that the middle 98 % of a body must fill: in other units it is a flat grey
+TOLERANCE = 0.15  # of the network's range of 2, beyond what the training cases span
+
+
+def check_windows(headers: Iterable[CaseHeader], intensity: Mapping[str, IntensityMap], where: object) -> None:
+    """Raise BadInput where a recipe's window clips or flattens what it is given; medians over the training cases."""
+    headers = list(headers)
+    for name, spec in intensity.items():
+        found = [header.statistics[name].foreground for header in headers if name in header.statistics]
+        if spec.window is None or not found:
+            continue
+        low, high = spec.window
+        clipped = float(np.median([_clipped(one, low, high) for one in found]))
+        width = float(np.median([min(one.at(99), high) - max(one.at(1), low) for one in found])) / (high - low)
+        seen = f"{np.median([one.at(1) for one in found]):.4g} to {np.median([one.at(99) for one in found]):.4g}"
+        window = f"the window {low:g} to {high:g} of intensity.{name}"
+        if clipped > spec.clips:
+            raise BadInput(
+                f"{where}: expected {window} to hold the scans' bodies ({seen} from the 1st to the 99th percentile), "
+                f"found {clipped:.0%} of their voxels outside, of at most {spec.clips:.0%}. Are the scans in the "
+                f"recipe's unit? Change the window, or intensity.{name}.clips if it is meant."
+            )
+        if width < NARROWEST:
+            raise BadInput(
+                f"{where}: expected the scans' bodies to fill {window}, found {max(width, 0):.1%} filled ({seen}): "
+                "are the scans in the recipe's unit? Change the window."
+            )
+
+
+def _clipped(one: Distribution, low: float, high: float) -> float:
+    """The share of a distribution below low or above high."""
+    below, above = np.interp([low, high], one.percentiles, PERCENTILES, left=0, right=100)
+    return float(below if one.percentiles[0] < low else 0) / 100 + float(100 - above) / 100
+
+
+def training_ranges(headers: Sequence[CaseHeader], intensity: Mapping[str, IntensityMap]) -> dict[str, Any]:
+    """What POINTS span over training cases, by modality, in network units: {"t1": {"low": [...], "high": [...]}}."""
+    ranges = {}
+    for name, spec in intensity.items():
+        points = [_points(header.statistics[name], spec) for header in headers if name in header.statistics]
+        if points:
+            ranges[name] = {"low": np.min(points, axis=0).tolist(), "high": np.max(points, axis=0).tolist()}
+    return ranges
+
+
+def unfamiliar(name: str, statistics: Statistics, spec: IntensityMap, ranges: Mapping[str, Any]) -> str:
+    """A sentence where a scan's statistics lie outside the training cohort's; '' where they do not."""
+    if name not in ranges:
+        return ""
+    low, high = np.array(ranges[name]["low"]), np.array(ranges[name]["high"])
+    here = np.array(_points(statistics, spec))
+    beyond = np.maximum(low - here, here - high)
+    worst = int(beyond.argmax())
+    if beyond[worst] <= TOLERANCE + (high - low)[worst] / 2:
+        return ""
+    scale = spec.scale(statistics)
+    value, least, most = (float(scale.inverse(one)) for one in np.array([here, low, high])[:, worst])
+    return (
+        f"{name}: the {POINTS[worst]}th percentile of its foreground is {value:.4g}, where that of the training cases "
+        f"was {least:.4g} to {most:.4g} on the same scale: another scanner, unit or part of the body? Do not trust the "
+        "image."
+    )
+
+
+def _points(statistics: Statistics, spec: IntensityMap) -> list[float]:
+    scale = spec.scale(statistics)
+    width = max(scale.high - scale.low, 1e-37)
+    return [2 * (statistics.foreground.at(point) - scale.low) / width - 1 for point in POINTS]
