@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from voxlate.errors import BadInput
+from voxlate.errors import BadInput, CannotWrite
 
 LONGEST_NAME = 100
 
@@ -58,13 +58,17 @@ def whole_file(path: Path | str) -> Iterator[Path]:
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)  # mkstemp's 0600 would hide results from the user's group
         os.replace(temporary, path)
-    except PermissionError as error:
-        raise BadInput(f"{path}: expected a folder to write in, found no permission. Choose another folder.") from error
-    except (FileExistsError, NotADirectoryError) as error:
-        raise BadInput(f"{path}: expected a folder to write in, found a file there. Choose another name.") from error
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise CannotWrite(
+            f"{path}: expected a folder to write in, found {error.strerror or 'none'}. Choose another folder."
+        ) from error
     except Exception as error:
         if _disk_is_full(error, path.parent):
-            raise BadInput(f"{path}: expected room to write it, found a full disk. Free some and run again.") from error
+            raise CannotWrite(
+                f"{path}: expected room to write it, found a full disk. Free some and run again."
+            ) from error
+        if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.ENAMETOOLONG, errno.EIO, errno.ENOTDIR):
+            raise CannotWrite(f"{path}: expected a place to write, found: {error.strerror}. Choose another.") from error
         raise
     finally:
         if temporary is not None:

@@ -157,7 +157,12 @@ class Synthesis(SamplerSettings):
     samples: Annotated[
         int, Field(ge=1, description="images sampled of a case; over 1 gives mean and standard deviation")
     ] = 1
-    batch: Annotated[int, Field(ge=1, description="slices or patches at a time (memory, not results)")] = 4
+    batch: Annotated[
+        int, Field(ge=1, description="slices or patches at a time: memory, and rounding unless `exact`")
+    ] = 4
+    exact: Annotated[
+        bool, Field(description="float32 and one slice or patch at a time: bit-identical whatever the batch (slower)")
+    ] = False
     overlap: Annotated[float, Field(ge=0, lt=1, description="share that neighbouring patches or tiles overlap")] = 0.5
     slices: Annotated[AnySlices, Field(description="how a model sees the slices of a volume")] = Whole()
     noise: Annotated[SliceNoise, Field(description="how alike the noise of a volume's slices is")] = Independent()

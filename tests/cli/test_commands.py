@@ -39,11 +39,13 @@ def test_published_weights_become_a_run_that_draws(voxlate, published, tmp_path)
     options = ("--steps", 1, "--slices", "whole", "--schedule", "shifted_cosine", "--sampler", "ddim")
     answer = voxlate("synth", run, f"tof={source}", "--out", out, *options, "--noise", "shared")
     assert answer.code == 0, answer.err
-    made = json.loads((out / "case" / "provenance.json").read_text())
+    (folder,) = out.glob("*/")  # "tof" says nothing of the patient, so its folder's name is taken
+    assert folder.name == tmp_path.name.lstrip(".")
+    made = json.loads((folder / "provenance.json").read_text())
     assert made["synth"]["schedule"]["kind"] == "shifted_cosine"
     assert made["synth"]["slices"] == {"kind": "whole", "crop": None}
     assert made["synth"]["noise"] == {"kind": "shared"}
-    image = nib.load(out / "case" / "cta.nii.gz")
+    image = nib.load(folder / "cta.nii.gz")
     assert image.shape == (12, 16, 4)
     assert -50 <= image.get_fdata().min() <= image.get_fdata().max() <= 350
 

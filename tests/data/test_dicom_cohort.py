@@ -354,7 +354,7 @@ def test_synth_evaluate_and_info_read_the_same_series(voxlate, gold: Path, tmp_p
     image = read_volume(out / "2_03_P" / "ct.nii.gz")
     assert image.grid == read_volume(t2).grid
     assert json.loads((out / "2_03_P" / "provenance.json").read_text())["inputs"]["t2"] == {
-        "path": str(t2),
+        "path": f"../../GOLD/{t2.name}",
         "sha256": content_hash(t2),
     }
 

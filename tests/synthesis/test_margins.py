@@ -96,6 +96,11 @@ def made(data: np.ndarray, of: Model, **options: object) -> np.ndarray:
     return of.synthesise(scan(data), **options).volume.data[0]
 
 
+@pytest.fixture(autouse=True)
+def same_noise_for_all_patients(monkeypatch):
+    monkeypatch.setattr(synthesise, "_voxels_key", lambda scans: "key")
+
+
 class Turned(Noise):
     """The mirror image of every draw."""
 

@@ -18,7 +18,7 @@ from voxlate.errors import BadInput
 from voxlate.images.tiling import Tiled, Whole, resize_slices, varied_slices, zoomed
 from voxlate.images.volume import Volume
 from voxlate.recipe import from_dict
-from voxlate.synthesis.model import Model
+from voxlate.synthesis.model import Model, _voxels_key
 
 RECIPE = {
     "title": "stand-in",
@@ -169,16 +169,17 @@ def test_noise_belongs_to_the_item_whatever_the_batch(slices, noise) -> None:
 def test_slices_draw_the_noise_of_their_places_by_the_strategy() -> None:
     """Volumes 3 mm thick: a stand-in that answers with its noise, clipped as images are."""
     model, scan = stand_in(None), scan_of(np.random.default_rng(0).normal(500, 80, (5, 20, 24)))
+    key = _voxels_key(scan.values())
     length = {"kind": "correlated", "length_mm": 6 * scan["tof"].grid.spacing_mm[0]}
     for noise, weights in (("independent", {0: 1}), (length, dict(zip(range(-2, 3), (1, 3**0.5, 2, 3**0.5, 1))))):
         norm = sum(weight**2 for weight in weights.values()) ** 0.5
-        streams = [{stable_id("a", z + k, 0, 0): w / norm for k, w in weights.items()} for z in range(5)]
+        streams = [{stable_id(key, z + k, 0, 0): w / norm for k, w in weights.items()} for z in range(5)]
         wanted = Noise(4, streams).normal((20, 24)).clamp(-1, 1).numpy()
         kind = noise if isinstance(noise, dict) else {"kind": noise}
         made = model.synthesise(scan, case="a", seed=4, noise=kind).volume.data[0]
         np.testing.assert_allclose(made, 200 * wanted + 150, atol=1e-3)
     shared = model.synthesise(scan, case="a", seed=4, noise={"kind": "shared"}).volume.data[0]
-    first = Noise(4, [stable_id("a", 0, 0, 0)]).normal((20, 24)).clamp(-1, 1).numpy()
+    first = Noise(4, [stable_id(key, 0, 0, 0)]).normal((20, 24)).clamp(-1, 1).numpy()
     np.testing.assert_allclose(shared, np.repeat(200 * first + 150, 5, axis=0), atol=1e-3)
 
 

@@ -11,9 +11,10 @@ from PIL import Image
 
 import voxlate as package
 from voxlate import recipe
+from voxlate.errors import BadInput
 from voxlate.images.volume import read_volume
 from voxlate.synthesis.model import load
-from voxlate.training.run import Run, load_method
+from voxlate.training.run import Run, load_method, save_weights
 from voxlate.training.train import train
 
 
@@ -187,7 +188,7 @@ def test_rk45s_evaluations_are_counted_as_they_happen_and_are_no_part_of_the_pla
     made = model.synthesise(t1_of(cohort))
     hook.remove()
     assert made.provenance["network_calls"] == sum(asked) / 6 > 7
-    plan = model.plan(t1_of(cohort), "case", 0)
+    plan = model.plan(t1_of(cohort), 0)
     assert set(made.provenance) - set(plan) >= {"network_calls", "seconds_per_slice"}
     assert {key: made.provenance[key] for key in plan if key != "inputs"} == {
         key: plan[key] for key in plan if key != "inputs"
@@ -258,7 +259,80 @@ def test_without_the_scan_whose_grid_training_took_its_spacing_is_kept(tmp_path,
     assert trained.code == 0, trained.err
     done = voxlate("synth", made, f"t2={tmp_path}/cohort/case0/t2.nii.gz", "--out", tmp_path / "out")
     assert done.code == 0, done.err
-    provenance = json.loads((tmp_path / "out" / "case" / "provenance.json").read_text())
+    provenance = json.loads((tmp_path / "out" / "case0" / "provenance.json").read_text())
     assert provenance["prepared"]["spacing_mm"] == [3.0, 2.0, 2.0]
     assert "in place of the training's t1" in provenance["prepared"]["grid_of"]
-    assert nib.load(tmp_path / "out" / "case" / "t1.nii.gz").shape == (20, 24, 3)  # the given scan's own grid
+    assert nib.load(tmp_path / "out" / "case0" / "t1.nii.gz").shape == (20, 24, 3)  # the given scan's own grid
+
+
+def test_the_noise_goes_by_what_a_scan_shows_not_by_names_or_places(voxlate, diffusion, cohort, tmp_path):
+    image = nib.load(cohort / "case0" / "t1.nii.gz")
+    (tmp_path / "elsewhere").mkdir()
+    nib.save(nib.as_closest_canonical(image), tmp_path / "elsewhere" / "anna.nii")
+    for number, path in enumerate((cohort / "case0" / "t1.nii.gz", tmp_path / "elsewhere" / "anna.nii")):
+        assert voxlate("synth", diffusion, f"t1={path}", "--out", tmp_path / f"o{number}", "--exact").code == 0
+    first, second = (nib.load(next(tmp_path.glob(f"o{number}/*/t2.nii.gz"))) for number in (0, 1))
+    assert (tmp_path / "o1" / "anna" / "t2.nii.gz").exists()
+    np.testing.assert_array_equal(nib.as_closest_canonical(first).get_fdata(), second.get_fdata())
+    memory = load(diffusion).synthesise({"t1": read_volume(cohort / "case0" / "t1.nii.gz")}, exact=True, case="x")
+    np.testing.assert_array_equal(memory.volume.data[0].T, np.asarray(first.dataobj, np.float32))
+
+
+def test_exact_is_bit_identical_whatever_the_batch(diffusion, cohort):
+    model = load(diffusion).with_options(exact=True, samples=2)
+    one, other = (model.synthesise(t1_of(cohort), batch=batch) for batch in (1, 5))
+    np.testing.assert_array_equal(one.volume.data, other.volume.data)
+    np.testing.assert_array_equal(one.std["t2"].data, other.std["t2"].data)
+
+
+def test_cases_that_lack_a_scan_or_cannot_be_read_are_listed_and_the_others_made(voxlate, run, cohort, tmp_path):
+    (cohort / "case1" / "t1.nii.gz").unlink()
+    (cohort / "case4" / "t1.nii.gz").write_bytes(b"no image")
+    answer = voxlate("synth", run, cohort, "--out", tmp_path / "out")
+    assert answer.code == 2
+    said = [line for line in answer.err.splitlines() if line.startswith("voxlate: left out")]
+    assert len(said) == 2
+    assert "case1" in said[0]
+    assert "case4/t1.nii.gz: expected" in said[1].replace("\\", "/")
+    assert sorted(path.parent.name for path in (tmp_path / "out").glob("*/t2.nii.gz")) == [
+        "case0",
+        "case2",
+        "case3",
+        "case5",
+    ]
+    assert list(json.loads((tmp_path / "out" / "provenance.json").read_text())["failed"]) == ["case4"]
+
+
+def test_an_image_of_another_patient_is_never_written_over(voxlate, run, cohort, tmp_path):
+    for place, case in (("a", "case0"), ("b", "case1")):
+        (tmp_path / place / "patient").mkdir(parents=True)
+        (tmp_path / place / "patient" / "t1.nii.gz").write_bytes((cohort / case / "t1.nii.gz").read_bytes())
+    first = tmp_path / "a" / "patient" / "t1.nii.gz"
+    assert voxlate("synth", run, f"T1={first}", "--out", tmp_path / "out").code == 0
+    answer = voxlate("synth", run, f"t1={tmp_path}/b/patient/t1.nii.gz", "--out", tmp_path / "out")
+    assert answer.code == 2
+    assert "expected no image of another scan" in answer.err
+    first.write_bytes((cohort / "case2" / "t1.nii.gz").read_bytes())  # the same patient's scan, corrected
+    assert voxlate("synth", run, f"t1={first}", "--out", tmp_path / "out").code == 0
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/tmp/evil", ".hidden", "a" * 101])
+def test_a_name_in_a_weights_header_that_would_leave_its_folder_is_refused(run, cohort, tmp_path, name):
+    method, _, header = load_method(run)
+    text = json.dumps(header["recipe"]).replace('"t2"', json.dumps(name))
+    changed = {**header, "recipe": json.loads(text), "units": {"t1": "a.u.", name: "a.u."}}
+    changed["target_scales"] = {name: [0, 1400]}
+    save_weights(tmp_path / "w.safetensors", method, changed)
+    with pytest.raises(BadInput, match="expected a name of letters"):
+        load(tmp_path / "w.safetensors")
+
+
+def test_an_image_that_is_not_finite_is_not_written(run, cohort):
+    class Broken(torch.nn.Module):
+        net = torch.nn.Identity()
+
+        def synthesise(self, batch, noise, sampling):
+            return batch.source * float("nan")
+
+    with pytest.raises(BadInput, match="expected an image of finite values, found 2880 of 2880"):
+        replace(load(run), method=Broken()).synthesise(t1_of(cohort))

@@ -116,3 +116,27 @@ def test_stopped_or_killed_it_ends_at_the_same_epoch_with_the_same_weights(prepa
 
 def tensors(run: Run) -> dict:
     return {name: tensor.tolist() for name, tensor in load_file(run.weights()).items()}
+
+
+@pytest.mark.parametrize("by", ["rate", "loss"])
+def test_a_training_that_diverges_stops_with_the_step_and_keeps_the_last_good_state(
+    voxlate, prepared, tiny, tmp_path, monkeypatch, by
+):
+    out, options = tmp_path / "r", ["--set", "train.steps=40", "--set", "train.clip_norm=0", "--set", "train.ema=0"]
+    if by == "rate":
+        options += ["--set", "train.optimiser.lr=1e30", "--set", "train.optimiser.warm_up=5"]
+    else:
+        from voxlate.methods import regression
+
+        steps = iter(range(1000))
+        bad = lambda image, truth: (image - truth).abs() * (float("inf") if next(steps) >= 7 else 1)  # noqa: E731
+        monkeypatch.setitem(regression.LOSSES, "l1", bad)
+    answer = voxlate("train", tiny, "--data", prepared, "--out", out, *options, "--set", "train.validate_every=0")
+    assert answer.code == 2, answer
+    assert "the training diverged" in answer.err
+    assert "at step " in answer.err
+    assert not (out / "weights.safetensors").exists()
+    if (out / "state.pt").exists():
+        state = torch.load(out / "state.pt", weights_only=True)
+        assert all(one.isfinite().all() for one in state["method"].values())
+        assert state["step"] in range(2, 9, 2)

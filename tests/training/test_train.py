@@ -125,7 +125,7 @@ def test_a_training_learns_what_can_be_learned(prepared, tiny, tmp_path):
     losses = [line["loss"]["total"] for line in lines if "loss" in line]
     assert losses[-1] < 0.15 * losses[0]  # the target is a straight line of the source
     (validation,) = [line["validation"] for line in lines if "validation" in line]
-    assert validation["mae"] < 0.1
+    assert validation["mae"] < 0.12
 
 
 def test_the_learning_rate_warms_up_holds_and_falls_to_its_last_share():

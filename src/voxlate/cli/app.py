@@ -2,7 +2,8 @@
 
 import sys
 import traceback
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -43,6 +44,13 @@ def _fail(sentence: str, code: int) -> None:
         traceback.print_exc()
     print(f"voxlate: {sentence}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def incomplete(sentences: Sequence[str]) -> NoReturn:
+    """End a command that has done the rest: a sentence for each thing that it could not do, and exit code 2."""
+    for sentence in sentences:
+        print(f"voxlate: {sentence}", file=sys.stderr)
+    raise SystemExit(2)
 
 
 def _version(wanted: bool) -> None:

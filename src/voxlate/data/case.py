@@ -281,6 +281,9 @@ def compact(values: np.ndarray) -> np.ndarray:
 def write_case(path: Path, case: PreparedCase) -> None:
     """Write a case uncompressed, so that readers map it and copy only the slices they want."""
     whole = {name: np.ascontiguousarray(values[:]) for name, values in case.arrays.items()}
+    for name, values in whole.items():
+        if not np.isfinite(values).all():
+            raise BadInput(f"{path}: expected finite voxels, found others in {name} after resampling. Check the scan.")
     header = dataclasses.replace(case.header, voxels={name: _digest(values) for name, values in whole.items()})
     header = dataclasses.replace(header, checksum=_header_digest(header))
     with whole_file(path) as temporary:

@@ -141,6 +141,7 @@ def _hint(path: Path) -> str:
 
 
 def _check_finite(data: np.ndarray, path: Path) -> None:
+    """Neither read nor written: NaN spreads through every sum, and viewers show it as black."""
     if np.isfinite(data).all():
         return
     raise BadInput(
@@ -162,6 +163,7 @@ def write_volume(path: Path | str, volume: Volume) -> None:
     if len(volume.data) != 1:
         raise ValueError(f"{path}: a file holds one channel, got {len(volume.data)}")
     check_affine(volume.affine, path)
+    _check_finite(volume.data, path)
     if suffix in PICTURES:
         volume = oriented(volume, "LPS")
         if volume.grid.shape[0] != 1:

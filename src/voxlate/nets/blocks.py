@@ -61,7 +61,7 @@ def pad_far(image: Tensor, multiples: Sequence[int]) -> Tensor:
 
 
 def repeat_border(h: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Repeat the outermost pixels (voxels) of a map so often along each axis, as convolutions here pad in synthesis.
+    """Repeat the outermost pixels (voxels) of a map so often along each axis, as convolutions pad in synthesis.
 
     Zeros beyond the border are grey to a network whose background is not 0: it draws that into corners of air. In
     training zeros are better (docs/decisions.md).

@@ -1,5 +1,6 @@
 """Scores a folder of syntheses, and the naive baselines, against the truth, and states how each number was made."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -315,9 +316,21 @@ def stated_inputs(provenance: Mapping[str, Any]) -> dict[str, Path]:
 
 
 def provenance_of(out: Path, case: str = "") -> dict[str, Any]:
-    """The provenance of a case's synthesis, or else that of the whole folder."""
+    """The provenance of a case's synthesis, or else that of the whole folder; its paths are made whole."""
     for path in (out / case / "provenance.json", out / "provenance.json"):
         if path.is_file():
             found = read_json(path)
-            return found if isinstance(found, dict) else {}
+            return _with_paths(found, path.parent) if isinstance(found, dict) else {}
     return {}
+
+
+def _with_paths(provenance: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Provenance states paths as seen from its own folder."""
+    run = provenance.get("run")
+    stated = {
+        name: {**one, "path": os.path.normpath(folder / one["path"])}
+        for name, one in provenance.get("inputs", {}).items()
+        if isinstance(one, dict) and isinstance(one.get("path"), str)
+    }
+    inputs = {**provenance.get("inputs", {}), **stated}
+    return {**provenance, "inputs": inputs, **({"run": os.path.normpath(folder / run)} if isinstance(run, str) else {})}

@@ -1,16 +1,19 @@
 """Synthesis of many cases into a folder; finished cases are kept, so that a stopped command resumes."""
 
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from voxlate.data.case import MASK
 from voxlate.data.find import find_cases, load_preset
-from voxlate.errors import BadInput
-from voxlate.files import read_json, write_json
+from voxlate.errors import BadInput, CannotWrite
+from voxlate.files import locked, read_json, safe_name, write_json
 from voxlate.images.dicom import is_dicom_folder, without_key
-from voxlate.images.volume import is_there, write_volume
+from voxlate.images.frames import without_frame
+from voxlate.images.volume import UNITS, is_there, write_volume
 from voxlate.synthesis.model import COST, Model, Synthesised
 from voxlate.training.run import Run
 
@@ -55,7 +58,8 @@ def _named(inputs: list[str], model: Model, split: str | None, layout: Mapping[s
             raise BadInput(
                 f"INPUT: expected scans of {', '.join(sources)}, or a mask, found '{unknown[0]}'. Choose one of these."
             )
-        yield Scans("case", {names[name.lower()]: Path(path) for name, path in pairs.items()})
+        files = {names[name.lower()]: Path(path) for name, path in pairs.items()}
+        yield Scans(_case_of(files), files)
         return
     if len(inputs) != 1:
         raise BadInput(
@@ -69,12 +73,21 @@ def _named(inputs: list[str], model: Model, split: str | None, layout: Mapping[s
             raise BadInput(
                 f"{path}: expected {' and '.join(sources)}, found one scan. Give pairs such as {sources[0]}={path}."
             )
-        yield Scans(without_key(path)[0].name.split(".")[0], {sources[0]: path})
+        yield Scans(_case_of({sources[0]: path}), {sources[0]: path})
         return
     recorded = _recorded(model, split)
     for case in find_cases(path, **layout):
         if split is None or case.split == split or (case.split is None and case.case in recorded):
             yield Scans(case.case, case.files | ({MASK: case.mask} if case.mask else {}))
+
+
+def _case_of(files: Mapping[str, Path]) -> str:
+    """A name for scans that are given one by one: that of the first one's file, or of its folder if that says more."""
+    path = without_key(without_frame(next(iter(files.values())))[0])[0]
+    stem = path.name.split(".")[0]
+    generic = stem.lower() in {name.lower() for name in files} or stem.lower() in UNITS
+    name = path.absolute().parent.name if generic else stem
+    return re.sub(r"[^\w.-]+", "_", name).lstrip(".") or "case"
 
 
 def _is_one_scan(path: Path, layout: Mapping[str, Any]) -> bool:
@@ -94,31 +107,102 @@ def _recorded(model: Model, split: str | None) -> set[str]:
     return set(read_json(provenance)["data"]["splits"].get(split, []))
 
 
+def sort_out(model: Model, scans: list[Scans]) -> tuple[list[Scans], dict[str, str], list[str]]:
+    """The cases that can be made, a sentence for each that lacks a scan, and those in which nothing is missing.
+
+    Raises BadInput where there is none to make; for a single case with the sentence on it.
+    """
+    fitting, lacking, complete = [], dict[str, str](), []
+    for one in scans:
+        try:
+            model.check_names(one.files, one.case)
+            fitting.append(one)
+        except BadInput as error:
+            if len(scans) == 1:
+                raise
+            if model.recipe.task.completes and set(model.recipe.data.source) <= set(one.files):
+                complete.append(one.case)
+            else:
+                lacking[one.case] = str(error)
+    if not fitting:
+        first = f" ({next(iter(lacking.values()))})" if lacking else ""
+        raise BadInput(
+            f"INPUT: expected cases to synthesise, found {len(lacking)} that lack scans{first} and "
+            f"{len(complete)} that lack none. Check INPUT, --split and --missing."
+        )
+    return fitting, lacking, complete
+
+
 def synthesise_cases(
     model: Model, scans: list[Scans], out: Path, *, seed: int = 0, progress: NamedProgress | None = None
-) -> list[Path]:
-    """Write OUT/<case>/<modality>.nii.gz, <modality>_std.nii.gz and provenance.json for each case; give the folders."""
+) -> tuple[list[Path], dict[str, str]]:
+    """Write OUT/<case>/<modality>.nii.gz, <modality>_std.nii.gz and provenance.json for each case.
+
+    Returns the folders and, where several cases are asked for, a sentence for each that could not be made; one alone
+    raises BadInput.
+    """
     if not scans:
         raise BadInput(f"{out}: expected cases to synthesise, found none. Check INPUT and --split.")
-    for one in scans:  # refuse what cannot work before the first case is made
-        model.check_names(one.files, one.case)
-    folders = []
-    for number, one in enumerate(scans):
-        if progress:
-            progress("cases", number, len(scans))
-        folder = out / one.case
-        if not _is_done(folder, model, one, seed):
+    folders, failed = list[Path](), dict[str, str]()
+    with locked(out):
+        for number, one in enumerate(scans):
+            if progress:
+                progress("cases", number, len(scans))
             report = (lambda done, total: progress("slices", done, total)) if progress else None
-            result = model.synthesise(one.files, case=one.case, seed=seed, progress=report)
-            _write(folder, result, one.files)
-        if number == 0:
-            shared = read_json(folder / "provenance.json")
-            own = ("case", "inputs", "prepared", *COST)
-            write_json(out / "provenance.json", {key: shared[key] for key in shared if key not in own})
-        folders.append(folder)
-        if progress:
-            progress("cases", number + 1, len(scans))
-    return folders
+            try:
+                folders.append(_synthesise_case(model, one, out, seed, report))
+            except BadInput as error:
+                if len(scans) == 1 or isinstance(error, CannotWrite):
+                    raise
+                failed[one.case] = str(error)
+            if progress:
+                progress("cases", number + 1, len(scans))
+        if folders:
+            shared = read_json(folders[0] / "provenance.json")
+            own = ("case", "inputs", "prepared", "warnings", *COST)
+            common = {key: shared[key] for key in shared if key not in own}
+            own_way = {"run": _place(model.origin, out), "cases": [one.case for one in scans], "failed": failed}
+            write_json(out / "provenance.json", {**common, **own_way})
+    return folders, failed
+
+
+def _synthesise_case(
+    model: Model, scans: Scans, out: Path, seed: int, report: Callable[[int, int], None] | None
+) -> Path:
+    folder = out / safe_name(scans.case, "case")
+    found = read_json(folder / "provenance.json") if (folder / "provenance.json").exists() else {}
+    plan = model.plan(scans.files, seed)
+    theirs = {name: one.get("path") for name, one in found.get("inputs", {}).items() if isinstance(one, dict)}
+    places = {name: _place(path, folder) for name, path in scans.files.items()}
+    elsewhere = theirs and all(theirs.get(name) != place for name, place in places.items())
+    if elsewhere and _contents(found) != _contents(plan):
+        raise BadInput(
+            f"{folder}: expected no image of another scan, found that of {' and '.join(map(str, theirs.values()))}. "
+            "Choose another --out, or remove the folder."
+        )
+    if _is_plan(found, plan):
+        return folder
+    result = model.synthesise(scans.files, case=scans.case, seed=seed, progress=report)
+    inputs = {name: {**one, "path": places[name]} for name, one in result.provenance["inputs"].items()}
+    run = _place(model.origin, folder)
+    _write(folder, replace(result, provenance={**result.provenance, "run": run, "inputs": inputs}), scans.files)
+    return folder
+
+
+def _place(path: Path, folder: Path) -> str:
+    """Where a path lies as seen from a folder: provenance holds no absolute path, and moves with both."""
+    return os.path.relpath(path.resolve() if path.exists() else path.absolute(), folder.resolve())
+
+
+def _contents(plan: Mapping[str, Any]) -> dict[str, str | None]:
+    return {name: one.get("sha256") for name, one in plan["inputs"].items()}
+
+
+def _is_plan(found: Mapping[str, Any], plan: Mapping[str, Any]) -> bool:
+    """Whether a provenance is that of the same model, options, seed and inputs, wherever these lie."""
+    if not found or _contents(found) != _contents(plan):
+        return False
+    return all(found.get(key) == value for key, value in plan.items() if key != "inputs")
 
 
 def _write(folder: Path, result: Synthesised, files: Mapping[str, Path]) -> None:
@@ -133,11 +217,3 @@ def _write(folder: Path, result: Synthesised, files: Mapping[str, Path]) -> None
         if suffixes <= set(PICTURES):  # pictures in, pictures out
             write_volume(folder / f"{name}.png", volume)
     write_json(folder / "provenance.json", result.provenance)
-
-
-def _is_done(folder: Path, model: Model, scans: Scans, seed: int) -> bool:
-    path = folder / "provenance.json"
-    if not path.exists():
-        return False
-    found, wanted = read_json(path), model.plan(scans.files, scans.case, seed)
-    return all(found.get(key) == value for key, value in wanted.items())

@@ -1,8 +1,9 @@
 """Synthesis of a case by a trained model: images on the scans' own grid, in physical units, with their spread."""
 
+import hashlib
 import json
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,10 +21,11 @@ from voxlate.data.align import Preparation
 from voxlate.data.batches import collate
 from voxlate.data.case import MASK, PreparedCase, prepare_case, resize_case
 from voxlate.data.layout import laid_out
-from voxlate.data.patches import Patch, read_patch
+from voxlate.data.patches import read_patch
 from voxlate.diffusion.noise import Noise, Tile
 from voxlate.errors import BadInput
-from voxlate.images.grid import return_to
+from voxlate.files import safe_name
+from voxlate.images.grid import canonical, return_to
 from voxlate.images.intensity import Scale
 from voxlate.images.tiling import (
     Blend,
@@ -107,7 +109,8 @@ class Model:
         """Make the model's target modalities from scans {modality: volume or path}; "mask": a mask file, which wins.
 
         The scans are resampled, registered, aligned and masked as those of the training were; the images come on the
-        grid of the first source's own file. case: names the noise streams, with the seed. options: as in the recipe's
+        grid of the first source's own file. case: for messages and provenance; noise goes by the seed and the scans'
+        voxels. options: as in the recipe's
         [synth] (samples, steps, ...). Raises BadInput where a scan is missing, or scans do not fit together.
         """
         model = self.with_options(**options)
@@ -115,6 +118,7 @@ class Model:
         volumes = {name: _read(scans[name], name) for name in model.scan_names if name in scans}
         files = {name: volume.origin for name, volume in volumes.items()}
         mask = volumes.pop(MASK, None)
+        key = _voxels_key(volumes.values())
         preparation = model.preparation_for(volumes)
         # resized slices are measured after they are resized
         maps = {} if model.recipe.synth.slices.resize_to is not None else model.recipe.intensity
@@ -122,9 +126,10 @@ class Model:
         prepared = laid_out(prepared, model.recipe.data.axes)  # from here on; its affine leads the images back
         volumes.clear()
         begun = time.monotonic()
-        mean, spread, calls = _run(model, prepared, case, seed, progress)
+        mean, spread, calls = _run(model, prepared, key, seed, progress)
         where = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
         cost = dict(zip(COST, (calls, (time.monotonic() - begun) / prepared.header.shape[0], where)))
+        _check_finite(case, mean, spread)
         result, std = dict[str, Volume](), dict[str, Volume]()
         for channel, name in enumerate(model.recipe.data.target):
             if model.recipe.task.completes and name in files:
@@ -135,7 +140,8 @@ class Model:
                 std[name] = model._on_own_grid(spread[channel] * ((scale.high - scale.low) / 2), name, prepared)
         provenance = {
             **made_by(),
-            **model.plan(files, case, seed),
+            "case": case,
+            **model.plan(files, seed),
             **cost,
             "prepared": model.record(preparation, prepared),
         }
@@ -207,17 +213,15 @@ class Model:
         made = Volume(values[None].astype(np.float32, copy=False), grid, self.header["units"][modality], modality)
         return return_to(made, first.grid)
 
-    def plan(self, files: Mapping[str, Path | str], case: str, seed: int) -> dict[str, Any]:
-        """All that decides a case's images: model, options, seed, inputs; equal plans give equal images."""
+    def plan(self, files: Mapping[str, Path | str], seed: int) -> dict[str, Any]:
+        """All that decides a case's images: model, options, seed, inputs' content; equal plans give equal images."""
         recipe = self.recipe
         options = {key: value for key, value in vars(recipe.synth).items() if key != "batch"}  # batch changes nothing
         plan = {
             "model": {"title": recipe.title, "weights": self.header["weights_hash"], "steps": self.header["steps"]},
-            "run": str(self.origin),
-            "case": case,
             "seed": seed,
             "synth": options,
-            "inputs": {name: _input(Path(path)) for name, path in sorted(files.items())},
+            "inputs": {name: _stated(Path(path)) for name, path in sorted(files.items())},
             "units": self.header["units"],
             "axes": recipe.data.axes,
             "range": {name: window for name, window in fixed_ranges(recipe).items() if name in recipe.data.target},
@@ -233,6 +237,8 @@ def load(run: Path | str, device: str = "auto", allow_code: bool = False) -> Mod
     """
     path = Path(run)
     method, recipe, header = load_method(path, allow_code)
+    for name in (*recipe.data.source, *recipe.data.target, *(stage.name for stage in recipe.stages)):
+        safe_name(name, f"{path} (header)")  # they become names of files
     if not recipe.method.makes_targets:
         raise BadInput(
             f"{run}: expected a model that makes {' and '.join(recipe.data.target)}, found '{recipe.title}', which "
@@ -244,7 +250,7 @@ def load(run: Path | str, device: str = "auto", allow_code: bool = False) -> Mod
 
 
 def _run(
-    model: Model, prepared: PreparedCase, case: str, seed: int, progress: PatchProgress | None
+    model: Model, prepared: PreparedCase, key: str, seed: int, progress: PatchProgress | None
 ) -> tuple[np.ndarray, np.ndarray | None, float]:
     """Mean and standard deviation [T, D, H, W] in network units, a few slices or one patch at a time.
 
@@ -255,12 +261,13 @@ def _run(
     starts, count = plan.starts(), len(data.target)
     blend = Blend(plan.output_tiling, [BACKGROUND] * count + [0.0] * (count if synth.samples > 1 else 0))
     with count_calls(model.method.net) as calls:
-        for begin in range(0, len(starts), synth.batch):
-            chosen = starts[begin : begin + synth.batch]
+        size = 1 if synth.exact else synth.batch
+        for begin in range(0, len(starts), size):
+            chosen = starts[begin : begin + size]
             places = [plan.place(start) for start in chosen]
-            patches = [_patch(model, prepared, plan, start, case) for start in chosen]
+            patches = [read_patch(prepared, data, model.recipe.intensity, *plan.patch_at(start)) for start in chosen]
             streams = [
-                [_streams(synth, case, place[0] + d, prepared.header.spacing_mm[0]) for d in range(len(patch.items))]
+                [_streams(synth, key, place[0] + d, prepared.header.spacing_mm[0]) for d in range(len(patch.items))]
                 for place, patch in zip(places, patches)
             ]
             noise = partial(Noise, seed, streams, tiles=_noise_tiles(plan, chosen))
@@ -296,14 +303,6 @@ def _plan(model: Model, prepared: PreparedCase) -> tuple[SlicePlan, PreparedCase
     return fit_to_mask(plan, mask, max(sides), recipe.data.centred, slices.crop, recipe.data.patch[1:]), prepared
 
 
-def _patch(model: Model, prepared: PreparedCase, plan: SlicePlan, start: Triple, case: str) -> Patch:
-    """The patch that is read for a tile; its ids are those of the tile's place, whatever its margins."""
-    corner, size = plan.patch_at(start)
-    z, y, x = plan.place(start)
-    ids = [stable_id(case, z + d, y, x) for d in range(size[0])]
-    return read_patch(prepared, model.recipe.data, model.recipe.intensity, corner, size, ids)
-
-
 def _noise_tiles(plan: SlicePlan, starts: list[Triple]) -> list[Tile] | None:
     """Which part of the slices' noise each tile has; None for whole slices, whatever their margins."""
     (_, *plane), (_, *size) = plan.input_tiling.shape, plan.input_tiling.patch
@@ -312,9 +311,19 @@ def _noise_tiles(plan: SlicePlan, starts: list[Triple]) -> list[Tile] | None:
     return [Tile((y, x), (size[0], size[1]), (plane[0], plane[1])) for _, y, x in starts]
 
 
-def _streams(synth: Synthesis, case: str, z: int, spacing_mm: float) -> dict[int, float]:
+def _voxels_key(scans: Iterable[Volume]) -> str:
+    """What scans show and where: the same patient has the same noise, whatever the case and its files are called."""
+    digest = hashlib.sha256()
+    for scan in scans:
+        in_ras = canonical(scan)
+        digest.update(repr((in_ras.data.shape, (np.round(in_ras.affine, 3) + 0.0).tolist())).encode())
+        digest.update(np.ascontiguousarray(in_ras.data).data)
+    return digest.hexdigest()
+
+
+def _streams(synth: Synthesis, key: str, z: int, spacing_mm: float) -> dict[int, float]:
     """The noise streams that a slice draws from, with their weights; tiles of a slice share them."""
-    return {stable_id(case, other, 0, 0): weight for other, weight in synth.noise.streams(z, spacing_mm).items()}
+    return {stable_id(key, other, 0, 0): weight for other, weight in synth.noise.streams(z, spacing_mm).items()}
 
 
 def _mean_and_sd(model: Model, batch: Batch, noise: Callable[[int], Noise], plan: SlicePlan) -> np.ndarray:
@@ -335,7 +344,8 @@ def _mean_and_sd(model: Model, batch: Batch, noise: Callable[[int], Noise], plan
 def _one_sample(model: Model, batch: Batch, noise: Noise, plan: SlicePlan) -> Tensor:
     """One sample [B, T, D, H, W] at the volume's resolution; clipped after resizing, because splines overshoot."""
     synth = model.recipe.synth
-    with torch.inference_mode(), autocast(model.device, synth.precision or model.recipe.train.precision):
+    precision = "float32" if synth.exact else synth.precision or model.recipe.train.precision
+    with torch.inference_mode(), autocast(model.device, precision):
         image = model.method.synthesise(batch, noise, synth).float()
         if synth.mirror:
             axis = model.recipe.data.left_right
@@ -347,9 +357,19 @@ def _one_sample(model: Model, batch: Batch, noise: Noise, plan: SlicePlan) -> Te
     return image.clamp(-1, 1)
 
 
+def _stated(path: Path) -> dict[str, str]:
+    """An input's content; where it lies is stated by those who write the image."""
+    return {"sha256": content_hash(path)} if is_there(path) else {}
+
+
+def _check_finite(case: str, *images: np.ndarray | None) -> None:
+    for image in images:
+        if image is not None and not np.isfinite(image).all():
+            raise BadInput(
+                f"{case}: expected an image of finite values, found {int((~np.isfinite(image)).sum())} of {image.size} "
+                "that are not: nothing is written. Choose another sampler or more steps, or train again."
+            )
+
+
 def _read(scan: Volume | Path | str, modality: str) -> Volume:
     return scan if isinstance(scan, Volume) else read_volume(Path(scan), modality)
-
-
-def _input(path: Path) -> dict[str, str]:
-    return {"path": str(path.resolve()), "sha256": content_hash(path)} if is_there(path) else {"path": str(path)}

@@ -182,16 +182,19 @@ def _train_stage(job: _Job, run: Run, method: Method, started: str, progress: St
             losses = _step(learner, parallel, options, job.seed, batches, device)
             update_average(learner.averaged, method, options.ema, learner.step)
             learner.step += 1
-            learner.seconds = log.add_step(learner.step, losses)
             _add_to_epoch(learner, losses, job.accelerator)
             last = learner.step == options.steps or _stops_early(learner, options)
+            saves = bool(stop) or last or learner.step % options.save_every == 0
+            if saves or learner.step % options.log_every == 0:  # else it would wait for the device at every step
+                _check_finite(learner, losses, stage, run, weights_too=saves)
+            learner.seconds = log.add_step(learner.step, losses)
             if main and (last or (options.validate_every and learner.step % options.validate_every == 0)):
                 picture = run.folder / "validation" / f"{stage.name}_{learner.step:07d}.png"
                 scores = validate(learner.averaged, items, job.recipe, stage, device, picture)
                 learner.seconds = log.add_validation(learner.step, scores)
             if main and last and learner.step < options.steps and options.stop:
                 log.add_end(learner.step, options.stop.sentence(learner.epochs.losses, learner.step))
-            if main and (stop or last or learner.step % options.save_every == 0):
+            if main and saves:
                 save_state(run.state, {**learner.state(), "stage": stage.name})
             if stop and not last:
                 raise Stopped(f"stopped at step {learner.step} of {options.steps} ({stage.name})")
@@ -249,6 +252,27 @@ def _step(
             optimiser.step()
         losses[turn] = {name: value.detach() for name, value in parts.items()}
     return losses
+
+
+def _check_finite(
+    learner: Learner, losses: Mapping[str, Mapping[str, torch.Tensor]], stage: FullStage, run: Run, weights_too: bool
+) -> None:
+    """Raise BadInput where a loss, or a weight before it is saved, is not finite; the state saved before stays."""
+    found = [
+        f"{turn}.{name} of {float(value):g}"
+        for turn, parts in losses.items()
+        for name, value in parts.items()
+        if not math.isfinite(float(value))
+    ]
+    if not found and weights_too:
+        found = [f"weights '{name}'" for name, one in learner.method.named_parameters() if not one.isfinite().all()]
+    if found:
+        kept = "the last state before it is kept" if run.state.exists() else "no state was saved yet"
+        raise BadInput(
+            f"{run.folder}: expected finite losses and weights, found a {found[0]} at step {learner.step} of stage "
+            f"'{stage.name}': the training diverged; {kept}. Train into another --out with a lower "
+            f"train.optimiser.lr (now {stage.train.optimiser.lr:g}) or in train.precision float32."
+        )
 
 
 def _add_to_epoch(learner: Learner, losses: Mapping[str, Mapping[str, torch.Tensor]], accelerator: Accelerator) -> None:
