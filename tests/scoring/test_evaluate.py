@@ -1,8 +1,10 @@
 """Scoring folders: known errors, naive baselines, ranges, masks, intervals, and what is refused."""
 
 import csv
+import io
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -171,11 +173,55 @@ def test_a_synthesis_stored_in_another_orientation_scores_the_same(cohort, shift
     assert evaluate(shifted, cohort).rows[0].scores == before
 
 
-def test_unequal_grids_are_refused_and_leave_no_scores(cohort, shifted):
-    write_volume(shifted / "p1" / "ct.nii.gz", volume(head(1)[:, :-1]))
-    with pytest.raises(BadInput, match=r"expected the grid of .*, found 20×23×12"):
-        evaluate(shifted, cohort)
-    assert not (shifted / "metrics.json").exists()
+def ramp(shape, affine):
+    """Values that grow along x and z in millimetres: linear interpolation of it is exact on any grid."""
+    z, _, x = np.meshgrid(*(np.arange(size) for size in shape), indexing="ij")
+    return (10 * (affine[0, 0] * x + affine[0, 3]) + 4 * (affine[2, 2] * z + affine[2, 3])).astype(np.float32)
+
+
+def test_an_image_on_another_grid_is_scored_on_the_truths_own_where_it_covers_it(tmp_path):
+    fine, coarse = np.diag([1.0, 1, 1, 1]), np.diag([2.0, 2, 2, 1])
+    coarse[:3, 3] = 0.5
+    write_volume(tmp_path / "cohort" / "p0" / "ct.nii.gz", volume(ramp((8, 24, 20), fine), affine=fine))
+    image = ramp((4, 12, 8), coarse) + 50  # 16 of the 20 columns
+    write_volume(tmp_path / "out" / "p0" / "ct.nii.gz", volume(image, affine=coarse))
+    scores = evaluate(tmp_path / "out", tmp_path / "cohort")
+    assert scores.rows[0].scores["mae"] == pytest.approx(50, abs=2)  # half a voxel at the edge is continued, not linear
+    (note,) = scores.document()["moved"].values()
+    assert note.startswith("resampled linearly to the truth's grid by the headers; 20.0% of the scored voxels")
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(scores.table())
+    assert "p0/ct: resampled linearly" in console.export_text()
+
+
+def test_a_registered_truth_is_scored_on_its_own_grid_by_the_stored_transform(tmp_path):
+    itk = pytest.importorskip("SimpleITK")
+    grid, away = np.diag([1.0, 1, 1, 1]), np.diag([1.0, 1, 1, 1])
+    away[0, 3] = 300  # the truth's header lies elsewhere: by headers nothing overlaps
+    data = head(1, (12, 24, 20))
+    write_volume(tmp_path / "cohort" / "p0" / "ct.nii.gz", volume(data, affine=away))
+    write_volume(tmp_path / "out" / "p0" / "ct.nii.gz", volume(data, affine=grid))
+    (tmp_path / "out" / "p0" / "provenance.json").write_text('{"prepared": {"register": "rigid"}}')
+    write_volume(tmp_path / "prepared" / "x.nii.gz", volume(data))
+    to_moving = itk.TranslationTransform(3, (-300.0, 0.0, 0.0))  # ITK's points are LPS
+    (tmp_path / "prepared" / "transforms" / "p0").mkdir(parents=True)
+    itk.WriteTransform(to_moving, str(tmp_path / "prepared" / "transforms" / "p0" / "ct.tfm"))
+    scores = evaluate(tmp_path / "out", tmp_path / "cohort", prepared=tmp_path / "prepared")
+    assert scores.rows[0].scores["mae"] == pytest.approx(0, abs=1e-3)
+    assert "by prepare's registration" in scores.document()["moved"]["p0/ct"]
+    with pytest.raises(BadInput, match=r"found nothing of it there|expected the transform"):
+        evaluate(tmp_path / "out", tmp_path / "cohort")
+
+
+def test_cases_without_an_image_are_listed_with_the_reason(voxlate, cohort, shifted):
+    shutil.rmtree(shifted / "p1")
+    (shifted / "provenance.json").write_text('{"cases": ["p0", "p1", "p2"], "failed": {"p1": "p1: no T1"}}')
+    answer = voxlate("evaluate", shifted, "--truth", cohort)
+    assert answer.code == 2
+    assert "voxlate: not scored: p1 (p1: no T1)" in answer.err
+    assert json.loads((shifted / "metrics.json").read_text())["not_synthesised"] == {"p1": "p1: no T1"}
+    (shifted / "provenance.json").write_text('{"cases": ["p0", "p2"]}')  # p1 was never asked for
+    assert voxlate("evaluate", shifted, "--truth", cohort).code == 0
 
 
 def test_a_folder_without_matching_cases_is_refused(cohort, tmp_path):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from voxlate.cli.app import app, err, out
+from voxlate.cli.app import app, err, incomplete, out
 from voxlate.cli.options import AllowCode, Device, Json, Manifest, Pattern, Preset, Split, pairs
 from voxlate.cli.progress import progress_on
 
@@ -38,6 +38,10 @@ def evaluate(
         Literal["low", "zero"], typer.Option(help="SSIM measures values from the range's low end, or from zero.")
     ] = "low",
     split: Split = None,
+    prepared: Annotated[
+        Path | None,
+        typer.Option(help="The prepared cohort, with the transforms of registered scans; else that of OUT's own run."),
+    ] = None,
     naive: Annotated[Path | None, typer.Option(help="A run's naive.safetensors; else that of OUT's own run.")] = None,
     pattern: Pattern = None,
     manifest: Manifest = None,
@@ -58,6 +62,7 @@ def evaluate(
             features=features,
             lpips=lpips,
             ssim_from=ssim_from,
+            prepared=prepared,
             split=split,
             pattern=pattern,
             manifest=manifest,
@@ -65,6 +70,8 @@ def evaluate(
             progress=lambda done, total, _: bars("evaluate", done, total),
         )
     _print(scores.document(), scores.table, as_json)
+    if missing := scores.header["not_synthesised"]:
+        incomplete([f"not scored: {case} ({why})" for case, why in missing.items()])
 
 
 @app.command(epilog="Example:  voxlate compare CNN_OUT DDPM_OUT --reference CNN_OUT --report methods.html")

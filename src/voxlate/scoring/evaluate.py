@@ -14,9 +14,11 @@ from voxlate.data.layout import CANONICAL, Axes
 from voxlate.data.naive import Baselines
 from voxlate.errors import BadInput
 from voxlate.files import read_json
+from voxlate.images.grid import Grid
 from voxlate.images.mask import foreground
 from voxlate.images.ranges import Range, range_for
 from voxlate.images.volume import Volume, is_there, read_volume
+from voxlate.scoring.alignment import Move, find_move
 from voxlate.scoring.distances import RADIOLOGICAL, Pool, slices_of
 from voxlate.scoring.features import Features, features_for
 from voxlate.scoring.lpips import Lpips, load_lpips
@@ -26,7 +28,6 @@ from voxlate.scoring.regions import (
     Region,
     find_region,
     mask_of,
-    on_grid_of,
     ratio_scores,
     read_canonical,
     region_scores,
@@ -61,6 +62,7 @@ class Options:
     regions: tuple[Region, ...]
     pool: Pool | None
     lpips: Lpips | None
+    prepared: Path | None
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Truth:
     inside: MaskArray | None
     frame: MaskArray | None
     regions: tuple[tuple[Region, MaskArray], ...]
+    move: Move
 
 
 def evaluate(
@@ -91,6 +94,7 @@ def evaluate(
     ssim_from: SsimOrigin = "low",
     features: str | Path | Features | None = None,
     lpips: Path | str | None = None,
+    prepared: Path | None = None,
     regions: Mapping[str, str] | None = None,
     seed: int = 0,
     progress: Callable[[int, int, str], None] | None = None,
@@ -105,11 +109,14 @@ def evaluate(
     lpips: a safetensors file with the weights of LPIPS (v0.1, AlexNet), which is then scored too.
     regions: parts scored by themselves, by name: "cta>150" or a mask file, within the mask (the body without one);
     "tmax>6" with its volume, and the mismatch ratio of two such parts as "lesion/core".
-    Scores are taken in the truth's unit, on its own grid. Raises BadInput where grids differ or nothing matches.
+    prepared: the prepared cohort that keeps the transforms of registered scans (default: the one of OUT's run).
+    Scores are taken in the truth's unit, on its own grid, to which images of another are resampled or moved back;
+    voxels that they do not cover do not count. Raises BadInput where nothing matches.
     """
     out, truth = Path(out), Path(truth)
     found = find_cases(truth, pattern, manifest, preset)
-    items, without = _items(out, {case.case: case for case in found if split is None or case.split == split})
+    wanted = {case.case: case for case in found if split is None or case.split == split}
+    items, without = _items(out, wanted)
     if not items:
         where = f"{truth}" + (f", split {split}" if split else "")
         raise BadInput(
@@ -122,12 +129,16 @@ def evaluate(
     if features is not None:
         chosen = features_for(features) if isinstance(features, str | Path) else features
         pool = Pool(chosen, seed, _picture_axes(out))
-    options = Options(out, mask, _baselines(naive, out), padding, ssim_from, regions_from(regions), pool, weights)
-    rows: list[Row] = []
+    kept = prepared if prepared is not None else _prepared_cohort(out)
+    options = Options(out, mask, _baselines(naive, out), padding, ssim_from, regions_from(regions), pool, weights, kept)
+    rows, moved = list[Row](), dict[str, str]()
     for number, item in enumerate(items):
         if progress:
             progress(number, len(items), item.case.case)
-        rows += _score_item(item, ranges[item.modality], options)
+        scored, note = _score_item(item, ranges[item.modality], options)
+        rows += scored
+        if note:
+            moved[f"{item.case.case}/{item.modality}"] = note
     if progress:
         progress(len(items), len(items), "")
     _check_regions(options.regions, rows)
@@ -137,6 +148,8 @@ def evaluate(
         "split": split,
         "naive_cases": options.baselines.cases if options.baselines else None,
         "without_truth": without,
+        "not_synthesised": _not_synthesised(out, items, wanted),
+        "moved": moved,
         "truth_files": {f"{item.case.case}/{item.modality}": str(item.case.files[item.modality]) for item in items},
         "source_files": {item.case.case: {k: str(v) for k, v in _inputs_of(out, item.case).items()} for item in items},
         "regions": {region.name: region.rule(ranges, within) for region in options.regions},
@@ -169,6 +182,25 @@ def _items(out: Path, cases: Mapping[str, CaseFiles]) -> tuple[list[Item], list[
                 continue
             items.append(Item(case, modality, path, images.get(f"{modality}_std")))
     return items, without
+
+
+def _not_synthesised(out: Path, items: Sequence[Item], cases: Mapping[str, CaseFiles]) -> dict[str, str]:
+    """Why cases that have a truth have no image in OUT, by case: those that synth was asked for, else all."""
+    made, scored = provenance_of(out), {item.case.case for item in items}
+    targets = {item.modality for item in items}
+    asked = made.get("cases") or [name for name, case in cases.items() if targets & set(case.files)]
+    reasons = made.get("failed", {})
+    absent = [name for name in asked if name in cases and name not in scored and targets & set(cases[name].files)]
+    return {name: str(reasons.get(name, f"no image in {out.name}")) for name in absent}
+
+
+def _prepared_cohort(out: Path) -> Path | None:
+    """The prepared cohort that the run of a synthesis was trained on, where it still lies there."""
+    for run in run_folders(provenance_of(out)):
+        if (run / "provenance.json").is_file() and (stated := read_json(run / "provenance.json").get("prepared")):
+            folder = Path(os.path.normpath(run / str(stated)))
+            return folder if (folder / "cohort.json").is_file() else None
+    return None
 
 
 def _images(folder: Path) -> dict[str, Path]:
@@ -226,38 +258,52 @@ def _distances(rows: Sequence[Row], pool: Pool | None) -> dict[str, dict[str, An
     return found
 
 
-def _score_item(item: Item, scale: Range, options: Options) -> list[Row]:
-    """The row of a synthesis, and one for each naive baseline."""
-    truth = _truth(item, scale, options)
-    synthesis = on_grid_of(truth.volume, item.synthesis, item.modality)
+def _score_item(item: Item, scale: Range, options: Options) -> tuple[list[Row], str]:
+    """The row of a synthesis, one for each naive baseline, and how the image came to the truth's grid."""
+    image = read_canonical(item.synthesis, item.modality)
+    truth, share = _truth(item, scale, options, image.grid)
+    synthesis = truth.move.move(image)
     head = (item.case.case, item.case.patient, item.modality)
     if options.pool:
         pictures = slices_of(truth.values, scale, truth.inside, options.pool.axes)
         options.pool.add(item.modality, "truth", *head[:2], pictures)
     scored = _scores(item, "synthesis", synthesis, truth, options)
     if item.std is not None:
-        std = on_grid_of(truth.volume, item.std, item.modality).data[0]
+        std = truth.move.move(read_canonical(item.std, item.modality)).data[0]
         std = std / scale.gain(synthesis.data[0], truth.body)
         error = np.abs(scale.normalise(synthesis.data[0], truth.body) - truth.values)
         scored["std"] = float(np.mean(std if truth.inside is None else std[truth.inside], dtype=np.float64))
         scored["std_error_r"] = correlation(std, error, truth.inside)
     rows = [Row(*head, "synthesis", scored)]
-    for name, values in _baseline_images(item, truth.volume, options):
+    for name, values in _baseline_images(item, truth, options):
         volume = Volume(values[None], truth.volume.affine, truth.volume.unit, item.modality)
         rows.append(Row(*head, name, _scores(item, name, volume, truth, options)))
-    return rows
+    note = truth.move.note
+    return rows, f"{note}; {share:.1%} of the scored voxels lie outside it and do not count" if share else note
 
 
-def _truth(item: Item, scale: Range, options: Options) -> Truth:
+def _truth(item: Item, scale: Range, options: Options, image: Grid) -> tuple[Truth, float]:
+    """The truth of an image on a grid, and the share of what is to be scored that the image does not cover."""
     volume = read_canonical(item.case.files[item.modality], item.modality)
+    move = find_move(volume, image, provenance_of(options.out, item.case.case), options.prepared, item.case.case)
     body = foreground(volume) if scale.own else None
-    inside = mask_of(options.mask, volume, item.case)
+    inside, covered, share = mask_of(options.mask, volume, item.case), move.covered(image), 0.0
+    if covered is not None and not covered.all():
+        asked = np.ones(covered.shape, bool) if inside is None else inside
+        share = float((asked & ~covered).sum() / asked.sum())
+        inside = asked & covered
+        if not inside.any():
+            raise BadInput(
+                f"{item.synthesis}: expected it to overlap {volume.origin} in space, found nothing of it there. Check "
+                "that both are of one patient and one frame, or pass --prepared."
+            )
     frame = foreground(volume) if options.regions and inside is None else inside
     regions = []
     if frame is not None:
         parts = [region for region in options.regions if region.over is None]
         regions = [(region, find_region(region, volume, scale, body, item.case, frame)) for region in parts]
-    return Truth(volume, scale.normalise(volume.data[0], body), scale, body, inside, frame, tuple(regions))
+    values = scale.normalise(volume.data[0], body)
+    return Truth(volume, values, scale, body, inside, frame, tuple(regions), move), share
 
 
 def _scores(item: Item, answer: str, volume: Volume, truth: Truth, options: Options) -> dict[str, float]:
@@ -283,16 +329,16 @@ def _scores(item: Item, answer: str, volume: Volume, truth: Truth, options: Opti
     return scored
 
 
-def _baseline_images(item: Item, truth: Volume, options: Options) -> Iterator[tuple[str, NDArray[np.float32]]]:
+def _baseline_images(item: Item, truth: Truth, options: Options) -> Iterator[tuple[str, NDArray[np.float32]]]:
     if options.baselines is None:
         return
     files = {name: path for name, path in item.case.files.items() if name != item.modality}
     sources = {
-        name: read_canonical(path, name)
+        name: truth.move.move(read_canonical(path, name))
         for name, path in (_inputs_of(options.out, item.case) or files).items()
         if (name, item.modality) in options.baselines.tables and is_there(path)
     }
-    yield from options.baselines.images(item.modality, sources, truth.grid).items()
+    yield from options.baselines.images(item.modality, sources, truth.volume.grid).items()
 
 
 def _inputs_of(out: Path, case: CaseFiles) -> dict[str, Path]:

@@ -292,6 +292,12 @@ def caption(document: Mapping[str, Any]) -> list[str]:
         lines.append(f"Mean image, copy and intensity table: from {document['naive_cases']} training cases.")
     if document.get("without_truth"):
         lines.append(f"Without truth, not scored: {', '.join(document['without_truth'])}.")
+    if missing := document.get("not_synthesised"):
+        lines.append(f"Not synthesised, not scored: {'; '.join(f'{case} ({why})' for case, why in missing.items())}.")
+    notes = document.get("moved", {})
+    for note in dict.fromkeys(notes.values()):
+        cases = [case for case, one in notes.items() if one == note]
+        lines.append(f"{', '.join(cases)}: {note}.")
     return lines
 
 

@@ -161,7 +161,9 @@ def synthesise_cases(
             shared = read_json(folders[0] / "provenance.json")
             own = ("case", "inputs", "prepared", "warnings", *COST)
             common = {key: shared[key] for key in shared if key not in own}
-            own_way = {"run": _place(model.origin, out), "cases": [one.case for one in scans], "failed": failed}
+            before = read_json(out / "provenance.json") if (out / "provenance.json").exists() else {}
+            cases = dict.fromkeys([*before.get("cases", []), *(one.case for one in scans)])
+            own_way = {"run": _place(model.origin, out), "cases": list(cases), "failed": failed}
             write_json(out / "provenance.json", {**common, **own_way})
     return folders, failed
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -57,10 +57,13 @@ class Run:
         return self.folder / ("weights.safetensors" if stage == "final" else f"weights.{stage}.safetensors")
 
 
-def begin_run(folder: Path, recipe: Recipe, head: str, data: dict[str, Any]) -> Run:
+def begin_run(
+    folder: Path, recipe: Recipe, head: str, data: dict[str, Any], notes: Mapping[str, Any] | None = None
+) -> Run:
     """Make the folder of a new run, or open the one that is there if it is the same recipe on the same data.
 
-    head: comment lines for recipe.toml; data: what the cohort is (its hash and splits). Raises BadInput where the
+    head: comment lines for recipe.toml; data: what the cohort is (its hash and splits); notes: what may differ.
+    Raises BadInput where the
     folder holds anything else.
     """
     run = Run(folder)
@@ -79,7 +82,7 @@ def begin_run(folder: Path, recipe: Recipe, head: str, data: dict[str, Any]) -> 
     if needed := needed_code(wanted["recipe"]):
         head += f"# Needs code that is no part of voxlate: {', '.join(needed)}. Its models load with --allow-code.\n"
     write_text(run.recipe, head + tomli_w.dumps(wanted["recipe"]))
-    write_json(run.provenance, {**made_by(), **wanted})
+    write_json(run.provenance, {**made_by(), **wanted, **(notes or {})})
     return run
 
 

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import itertools
 import math
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -68,7 +69,8 @@ def train(
     jobs = [_Job(recipe, stage, cohort, accelerator) for stage in recipe.all_stages]
     _check_stages(recipe, jobs)
     about = {"cohort": file_hash(Path(data) / "cohort.json"), "start": file_hash(start) if start else None}
-    run = begin_run(out, recipe, head, {**about, "splits": cohort.splits})
+    place = os.path.relpath(Path(data).resolve(), out.resolve())
+    run = begin_run(out, recipe, head, {**about, "splits": cohort.splits}, {"prepared": place})
     if accelerator.is_main_process and not run.naive.exists():
         naive.fit_cohort(cohort, recipe.data.source, recipe.data.target, fixed_ranges(recipe)).save(run.naive)
     accelerator.wait_for_everyone()
