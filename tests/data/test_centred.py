@@ -1,6 +1,8 @@
 """Pieces cut, or filled, evenly on both sides, for methods that compare left with right."""
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,11 @@ import torch
 
 from voxlate.data.augment import AugmentSettings
 from voxlate.data.batches import Batches, Cohort, DataSettings, validation_batches
+from voxlate.data.patches import cut_note, held_shares
 from voxlate.data.prepare import prepare
 from voxlate.images.intensity import Window
+from voxlate.recipe import from_dict
+from voxlate.training.train import train
 
 INTENSITY = {"t1": Window(low=0, high=100), "t2": Window(low=0, high=100)}
 
@@ -73,3 +78,38 @@ def test_rows_are_still_cut_anywhere(symmetric) -> None:
     items = torch.cat([batches[k].item for k in range(6)])
     assert len(items.unique()) > len(batches.items)  # a slice is cut at more than one height
     assert all(torch.equal(batches[k].source, again[k].source) for k in range(6))
+
+
+def test_what_a_patch_of_fixed_size_leaves_of_the_mask_is_said(symmetric) -> None:
+    cohort = symmetric(14)
+    (top, bottom), (first, end) = cohort.header("case0").mask_box[1:]
+    height, width = bottom - top, end - first
+    held = min(8, height) / height * min(10, width) / width
+    assert held_shares(cohort.header("case0"), settings(centred=False)) == (pytest.approx(held), 1)
+    assert held_shares(cohort.header("case0"), settings()) == (pytest.approx(held), pytest.approx(10 / width))
+    every = cut_note(cohort, settings(centred=False))
+    assert "cases the mask is larger than a patch of 8×10 voxels" in every
+    assert "at most" in every
+    assert "no patch reaches" not in every
+    assert "lies in columns that no patch reaches" in cut_note(cohort, settings())
+    assert cut_note(cohort, replace(settings(), patch=(1, 12, 14))) == ""
+
+
+def test_a_training_says_what_its_patches_leave_of_the_mask(symmetric, tmp_path: Path) -> None:
+    recipe = from_dict(
+        {
+            "title": "cut",
+            "data": {"source": ["t1"], "target": ["t2"], "patch": [1, 8, 10], "centred": True},
+            "intensity": {name: {"kind": "window", "low": 0, "high": 100} for name in ("t1", "t2")},
+            "method": {"kind": "regression"},
+            "net": {"kind": "unet", "width": 4, "multipliers": [1, 1], "blocks": 1, "groups": 2, "head_width": 4},
+            "train": {"steps": 1, "batch": 1, "validate_every": 0},
+        },
+        "here",
+    )
+    said: list[str] = []
+    cohort = symmetric(14)
+    run = train(recipe, cohort.folder, tmp_path / "run", device="cpu", say=said.append)
+    assert len(said) == 1
+    assert "lies in columns that no patch reaches" in said[0]
+    assert said[0] in [json.loads(line).get("started") for line in run.log.read_text().splitlines()]

@@ -29,7 +29,7 @@ net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, 
 train = { steps = 2, batch = 2, precision = "float32", workers = 0 }
 [intensity]
 ncct = { kind = "window", low = 0, high = 80 }
-cta1 = { kind = "window", low = 0, high = 200, clips = 0.5 }
+cta1 = { kind = "window", low = 0, high = 200 }
 tmax = { kind = "window", low = 0, high = 30 }
 """
 

@@ -53,7 +53,8 @@ def train(
     chosen = recipes.read(recipe, pairs(change))
     head = recipes.header(recipes.text_of(recipe))
     with progress_on(err) as bars:
-        done = run(chosen, data, to, head=head, start=start, reuse=reuse or (), device=device, progress=bars)
+        options: dict[str, Any] = {"head": head, "start": start, "reuse": reuse or (), "device": device}
+        done = run(chosen, data, to, **options, progress=bars, say=lambda text: err.print(text, highlight=False))
     out.print(f"{done.weights()} is the model. Next:  voxlate synth {to} COHORT --out OUT")
 
 

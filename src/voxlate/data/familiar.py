@@ -15,8 +15,13 @@ NARROWEST = 0.02  # share of a window that the middle 98 % of a body must fill: 
 TOLERANCE = 0.15  # of the network's range of 2, beyond what the training cases span
 
 
-def check_windows(headers: Iterable[CaseHeader], intensity: Mapping[str, IntensityMap], where: object) -> None:
-    """Raise BadInput where a recipe's window clips or flattens what it is given; medians over the training cases."""
+def check_windows(
+    headers: Iterable[CaseHeader], intensity: Mapping[str, IntensityMap], where: object, bodies: bool = True
+) -> None:
+    """Raise BadInput where a recipe's window clips or flattens what it is given; medians over the training cases.
+
+    bodies: whether more of them counts than a mask, whose statistics are not known here.
+    """
     headers = list(headers)
     for name, spec in intensity.items():
         found = [header.statistics[name].foreground for header in headers if name in header.statistics]
@@ -27,7 +32,7 @@ def check_windows(headers: Iterable[CaseHeader], intensity: Mapping[str, Intensi
         width = float(np.median([min(one.at(99), high) - max(one.at(1), low) for one in found])) / (high - low)
         seen = f"{np.median([one.at(1) for one in found]):.4g} to {np.median([one.at(99) for one in found]):.4g}"
         window = f"the window {low:g} to {high:g} of intensity.{name}"
-        if clipped > spec.clips:
+        if bodies and clipped > spec.clips:
             raise BadInput(
                 f"{where}: expected {window} to hold the scans' bodies ({seen} from the 1st to the 99th percentile), "
                 f"found {clipped:.0%} of their voxels outside, of at most {spec.clips:.0%}. Are the scans in the "

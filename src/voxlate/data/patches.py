@@ -13,7 +13,7 @@ from voxlate.batch import BACKGROUND, stable_id
 from voxlate.config import settings
 from voxlate.data.augment import AugmentSettings
 from voxlate.data.case import LABEL, MASK, CaseHeader, PreparedCase, Sliceable
-from voxlate.data.layout import CANONICAL, Axes, axis_of, laid_out
+from voxlate.data.layout import CANONICAL, Axes, axis_of, laid_out, laid_out_header
 from voxlate.data.prepared import Cohort
 from voxlate.data.slice_filter import SliceFilter
 from voxlate.errors import BadInput
@@ -161,6 +161,39 @@ def span_of(header: CaseHeader, data: DataSettings, kept: np.ndarray | None = No
     if kept is not None:
         enough &= _sums(kept, depth) == depth
     return Span(header.case, tuple(int(start) for start in np.flatnonzero(enough)))
+
+
+def cut_note(cohort: Cohort, data: DataSettings, split: str = "train") -> str:
+    """A sentence on the case whose mask patches show least of in the plane; "" where they hold all of every mask."""
+    cases, _ = usable_cases(cohort, data, split)
+    headers = [laid_out_header(cohort.header(case), data.axes) for case in cases]
+    shares = [held_shares(header, data) for header in headers]
+    small = [k for k, (held, _) in enumerate(shares) if held < 1]
+    if not small:
+        return ""
+    worst = min(small, key=shares.__getitem__)
+    held, reached = shares[worst]
+    height, width = (end - first for first, end in headers[worst].mask_box[1:])
+    beyond = f", and {1 - reached:.0%} of it lies in columns that no patch reaches" if reached < 1 else ""
+    return (
+        f"{cohort.folder}: in {len(small)} of {len(cases)} cases the mask is larger than a patch of "
+        f"{data.patch[1]}×{data.patch[2]} voxels. Of {headers[worst].case} ({height}×{width}) a patch shows at most "
+        f"{held:.0%}{beyond}. To show it whole, set data.patch, or prepare with a wider --spacing."
+    )
+
+
+def held_shares(header: CaseHeader, data: DataSettings) -> tuple[float, float]:
+    """Shares of the mask's box in the plane: the most that one patch holds, and what all patches together reach."""
+    held, reached = 1.0, 1.0
+    for axis in (1, 2):
+        (first, end), patch = header.mask_box[axis], data.patch[axis]
+        inside = min(patch, end - first)
+        if axis == 2 and data.centred:  # the only place along this axis
+            start = even_start(header.shape[axis], patch)
+            inside = max(0, min(end, start + patch) - max(first, start))
+            reached = inside / (end - first)
+        held *= inside / (end - first)
+    return held, reached
 
 
 def _sums(values: Sequence[int] | np.ndarray, width: int) -> np.ndarray:

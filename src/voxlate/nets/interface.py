@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -44,12 +44,6 @@ class Output:
 
     image: Tensor
     extras: Mapping[str, Tensor | tuple[Tensor, ...]] = field(default_factory=dict)
-
-
-class Network(Protocol):
-    """A module that takes a NetworkInput and gives an Output, of any height and width."""
-
-    def __call__(self, inputs: NetworkInput) -> Output: ...
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,8 @@ def synthesise_cases(
 ) -> tuple[list[Path], dict[str, str]]:
     """Write OUT/<case>/<modality>.nii.gz, <modality>_std.nii.gz and provenance.json for each case.
 
-    warn: is called with a sentence for each case whose scans look unlike the training's. Returns the folders and, where several cases are asked for, a sentence for each that could not be made; one alone
+    warn: is called with a sentence for each case whose scans look unlike the training's. Returns the folders and, where
+    several cases are asked for, a sentence for each that could not be made; one alone
     raises BadInput.
     """
     if not scans:

@@ -72,7 +72,7 @@ class Log:
             self.on_step(self.stage, step, step, self.latest)
 
     def add_start(self, sentence: str) -> None:
-        """Log in one sentence which weights the training begins with."""
+        """Log in one sentence what the training begins with: its weights, or what patches leave out."""
         if self.main:
             self._write({"stage": self.stage, "step": 0, "started": sentence})
 

@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from voxlate.batch import Batch, stable_id
 from voxlate.data import naive
 from voxlate.data.batches import Batches
 from voxlate.data.familiar import check_windows
+from voxlate.data.patches import cut_note
 from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput, Stopped
@@ -53,11 +54,13 @@ def train(
     reuse: Sequence[Path] = (),
     device: str = "auto",
     progress: StepCallback | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Run:
     """Train every stage of a recipe on a prepared cohort into a run folder; a stopped run resumes bit for bit.
 
     head: comment lines for the run's recipe.toml; start: weights that the last stage begins from instead of random
-    ones; reuse: other runs, from which earlier stages are taken that are the same, data and seed included.
+    ones; reuse: other runs, from which earlier stages are taken that are the same, data and seed included; say: called
+    with each sentence that a user should read before the first step.
     Raises BadInput (recipe and cohort do not fit, folder of another run), Stopped at SIGINT or SIGTERM once the state
     is saved.
     """
@@ -72,6 +75,9 @@ def train(
     if accelerator.is_main_process and not run.naive.exists():
         naive.fit_cohort(cohort, recipe.data.source, recipe.data.target, fixed_ranges(recipe)).save(run.naive)
     accelerator.wait_for_everyone()
+    if say and accelerator.is_main_process:
+        for note in filter(None, dict.fromkeys(cut_note(cohort, job.stage.data) for job in jobs)):
+            say(note)
     earlier: dict[str, Method] = {}
     for job in jobs:
         torch.manual_seed(job.seed)
@@ -147,7 +153,8 @@ def _check_stages(recipe: Recipe, jobs: Sequence[_Job]) -> None:
             f"synthesise, found the brain of {name}. Prepare it with --mask-from {recipe.data.source[0]}."
         )
     training = [cohort.header(case) for case in cohort.splits["train"]]
-    check_windows(training, {name: recipe.intensity[name] for name in sorted(recipe.modalities)}, cohort.folder)
+    maps = {name: recipe.intensity[name] for name in sorted(recipe.modalities)}
+    check_windows(training, maps, cohort.folder, bodies=not recipe.ignores_outside)
     earlier: dict[str, Method] = {}
     for job in jobs:
         job.batches()
@@ -174,8 +181,8 @@ def _train_stage(job: _Job, run: Run, method: Method, started: str, progress: St
     batches = iter(job.batches(learner.step))
     items = validation_items(job.recipe, stage, job.cohort)
     log = Log(run.log, stage.name, options, learner.step, learner.seconds, main, progress)
-    if started and learner.step == 0:
-        log.add_start(started)
+    for sentence in filter(None, (started, cut_note(job.cohort, stage.data)) if learner.step == 0 else ()):
+        log.add_start(sentence)
     with _stop_signal() as stop:
         while learner.step < options.steps and not _stops_early(learner, options):
             losses = _step(learner, parallel, options, job.seed, batches, device)
