@@ -1,8 +1,9 @@
+import os
 from pathlib import Path
 
 import pytest
 
-from voxlate.data.find import CaseFiles, find_cases, load_preset, presets
+from voxlate.data.find import CaseFiles, find_cases, find_cohort, load_preset, presets
 from voxlate.errors import BadInput
 
 
@@ -171,3 +172,87 @@ def test_the_development_scans_are_found_without_an_option(shared: Path) -> None
     tumours = find_cases(shared / "data" / "brats_like")
     assert sum("t1" not in one.files for one in tumours) == 3
     assert all((one.mask is not None) == one.case.startswith("BraTS2013") for one in tumours)
+
+
+def test_a_scan_goes_to_the_first_pattern_it_matches_and_none_is_lost(tmp_path: Path) -> None:
+    """Once, the first pattern that matched any file won for the whole cohort: one ce-gd hid all other scans."""
+    contrasts = ("T1w", "T2w", "FLAIR")
+    touch(tmp_path, *(f"sub-{k}/anat/sub-{k}_{one}.nii.gz" for k in (1, 2) for one in contrasts))
+    touch(
+        tmp_path,
+        "sub-1/anat/sub-1_ce-gd_T1w.nii.gz",
+        "sub-2/func/sub-2_task-rest_bold.nii.gz",
+        "dataset_description.json",
+    )
+    found = find_cohort(tmp_path)
+    assert names(found.cases) == {"sub-1": ["flair", "t1", "t1c", "t2"], "sub-2": ["flair", "t1", "t2"]}
+    assert found.unclaimed == ["1 scans that no pattern claims ('sub-2/func/sub-2_task-rest_bold.nii.gz')"]
+
+
+def test_two_files_that_claim_one_name_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "a/t1.nii.gz", "a/a_t1.nii.gz")
+    with pytest.raises(BadInput, match=r"a_t1.nii.gz|a/t1.nii.gz") as caught:
+        find_cases(tmp_path)
+    assert "found also" in str(caught.value)
+
+
+def test_flat_folders_are_many_cases_or_one_or_refused_but_never_glued_together(tmp_path: Path) -> None:
+    touch(tmp_path / "flat", *(f"p{k}_{one}.nii.gz" for k in (1, 2, 3) for one in ("t1", "flair")))
+    assert names(find_cases(tmp_path / "flat")) == {f"p{k}": ["flair", "t1"] for k in (1, 2, 3)}
+    touch(tmp_path / "heads", "anna.nii.gz", "bert.nii.gz")
+    with pytest.raises(BadInput, match=r"found 2 scans of another form .* Pass --pattern '\{case\}_\{modality\}'"):
+        find_cases(tmp_path / "heads")
+    touch(tmp_path / "dicom", "scan_a/1.dcm", "scan_b/1.dcm")
+    with pytest.raises(BadInput, match="found 2 scans of another form"):
+        find_cases(tmp_path / "dicom")
+
+
+def test_nnunets_folders_are_read_by_their_dataset_json(tmp_path: Path) -> None:
+    touch(
+        tmp_path, *(f"imagesTr/BRATS_{k:03}_{c:04}.nii.gz" for k in (1, 2) for c in (0, 1)), "labelsTr/BRATS_001.nii.gz"
+    )
+    (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "FLAIR", "1": "T1w"}}')
+    one, two = find_cases(tmp_path)
+    assert (one.case, list(one.files), list(one.labels)) == ("BRATS_001", ["flair", "t1"], ["seg"])
+    assert (two.case, list(two.files), two.labels) == ("BRATS_002", ["flair", "t1"], {})
+
+
+def test_train_a_and_train_b_are_two_modalities(tmp_path: Path) -> None:
+    touch(tmp_path, "trainA/1.png", "trainA/2.png", "trainB/1.png", "trainB/2.png")
+    assert names(find_cases(tmp_path)) == {"1": ["a", "b"], "2": ["a", "b"]}
+
+
+def test_what_is_lost_is_listed(tmp_path: Path) -> None:
+    touch(tmp_path, "a/t1.nii.gz", "b/t1.nii.gz", "c/scan.mat", "docs/read.txt")
+    assert find_cohort(tmp_path).unclaimed == ["c: no image of a kind that is read ('scan.mat')"]
+
+
+def test_a_folder_that_may_not_be_read_is_listed(tmp_path: Path, monkeypatch) -> None:
+    touch(tmp_path, "a/t1.nii.gz", "b/t1.nii.gz")
+    real = os.scandir
+
+    def closed(path):
+        if str(path).endswith("/b"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    found = find_cohort(tmp_path)
+    assert names(found.cases) == {"a": ["t1"]}
+    assert "b: expected a folder that may be read, found 'Permission denied'" in found.unread[0]
+
+
+def test_links_to_a_parent_do_not_go_round_without_end(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"c{k}/t1.nii.gz" for k in range(4)))
+    for k in range(4):
+        (tmp_path / f"c{k}" / "up").symlink_to(tmp_path)
+        (tmp_path / f"c{k}" / "up2").symlink_to(tmp_path)
+    assert len(find_cases(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("name", ["a b", "x" * 101, "-a/.b", ".."])
+def test_names_that_could_leave_their_folder_are_refused(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, "ok/t1.nii.gz")
+    (tmp_path / "m.csv").write_text(f"case,modality,path\nc,{name},ok/t1.nii.gz\n")
+    with pytest.raises(BadInput, match="expected a name of letters"):
+        find_cases(tmp_path, manifest=tmp_path / "m.csv")

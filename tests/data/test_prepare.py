@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -13,9 +14,11 @@ from safetensors import safe_open
 
 from voxlate.data import case as prepared
 from voxlate.data.case import compact, open_case, read_header
+from voxlate.data.find import find_cases
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import open_cohort, write_cohort
 from voxlate.errors import BadInput
+from voxlate.files import locked
 from voxlate.images.grid import canonical
 from voxlate.images.mask import foreground
 from voxlate.images.volume import Volume, read_volume, write_volume
@@ -357,3 +360,46 @@ def test_a_flipped_bit_in_a_prepared_case_is_refused(cohort_folder: Path, tmp_pa
         os.utime(path, ns=(int(place), int(place)))  # a file changed twice within a tick of the clock
         with pytest.raises(BadInput, match="prepare again"):
             open_case(path)
+
+
+def test_workers_end_with_the_process_that_started_them() -> None:
+    script = (
+        "import os, time\nfrom concurrent.futures import ProcessPoolExecutor\n"
+        "from voxlate.data.prepare import end_with_parent\n"
+        "pool = ProcessPoolExecutor(1, initializer=end_with_parent)\n"
+        "print(pool.submit(os.getpid).result(), flush=True)\npool.submit(time.sleep, 60)\ntime.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    for _ in range(100):
+        state = Path(f"/proc/{worker}/stat")
+        if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.05)
+    raise AssertionError("the worker lives on")
+
+
+def test_a_folder_that_another_process_writes_is_refused(cohort_folder: Path, tmp_path: Path) -> None:
+    with locked(tmp_path / "out"), pytest.raises(BadInput, match="expected no other voxlate to write here"):
+        prepare(cohort_folder, tmp_path / "out", workers=1)
+    assert prepare(cohort_folder, tmp_path / "out", workers=1).splits
+
+
+def test_shares_may_be_numbers_of_patients(cohort_folder: Path, tmp_path: Path) -> None:
+    total = len(find_cases(cohort_folder))
+    cohort = prepare(cohort_folder, tmp_path / "out", workers=1, shares=(total - 1, 0, 1))
+    assert {name: len(cases) for name, cases in cohort.splits.items()} == {"train": total - 1, "val": 0, "test": 1}
+    with pytest.raises(BadInput, match=f"counts that add up to the {total} patients"):
+        prepare(cohort_folder, tmp_path / "other", workers=1, shares=(total, 0, 1))
+
+
+def test_a_dry_run_shows_the_table_and_writes_nothing(voxlate, cohort_folder: Path, tmp_path: Path) -> None:
+    answer = voxlate("prepare", cohort_folder, "--out", tmp_path / "out", "--dry-run", "--json")
+    assert answer.code == 0, answer.err
+    rows = json.loads(answer.out)["rows"]
+    assert rows["cases"]["all"] == rows["t1"]["all"] == len(find_cases(cohort_folder))
+    assert not (tmp_path / "out").exists()
+    assert "patients" in voxlate("prepare", cohort_folder, "--out", tmp_path / "out", "--dry-run").err

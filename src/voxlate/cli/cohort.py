@@ -2,12 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from rich.markup import escape
 
-from voxlate.cli.app import app, err, out
-from voxlate.cli.options import Json, Manifest, Modalities, Pattern, Preset, To
+from voxlate.cli.app import app, err, incomplete, out, warn
+from voxlate.cli.options import Json, Manifest, Modalities, Outside, Pattern, Preset, To
 from voxlate.cli.progress import progress_on
 
 
@@ -46,6 +47,7 @@ def prepare(
     pattern: Pattern = None,
     manifest: Manifest = None,
     preset: Preset = None,
+    allow_outside: Outside = False,
     modality: Modalities = None,
     spacing: Annotated[tuple[float, float, float] | None, typer.Option(help="Resample all to x y z in mm.")] = None,
     resample: Annotated[bool, typer.Option("--resample", help="Resample other grids to the case's first one.")] = False,
@@ -63,14 +65,31 @@ def prepare(
     mask_from: Annotated[
         str | None, typer.Option(help="The scan in which the brain is found; else a plain CT, if there is one.")
     ] = None,
+    shares: Annotated[
+        tuple[float, float, float],
+        typer.Option(help="Of patients for train, val and test; or their numbers (62 13 14). A manifest's splits win."),
+    ] = (0.7, 0.15, 0.15),
     seed: Annotated[int, typer.Option(min=0, help="Of the split by patient, where no manifest gives one.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be prepared, and write nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Check a cohort, split it by patient, and write it in the form that training reads."""
+    from voxlate.cli.overview import overview, show
+    from voxlate.data.find import find_cohort
     from voxlate.data.manifest import manifest_in
     from voxlate.data.prepare import prepare as run
+    from voxlate.data.split import split_patients
 
     found = manifest_in(cohort) if manifest is None and cohort.is_dir() else None
+    if dry_run:
+        plan = find_cohort(cohort, pattern, manifest, preset, modality, allow_outside)
+        splits = split_patients([(one.patient, one.split) for one in plan.cases], seed, shares)
+        table = overview(plan.cases, splits, {})
+        if as_json:
+            print(json.dumps({**table, "left_out": plan.unclaimed, "unread": plan.unread}))
+        else:
+            show(table, plan)
+        return _end({"unread": plan.unread})
     with progress_on(err) as bars:
         ready = run(
             cohort,
@@ -79,6 +98,7 @@ def prepare(
             manifest=manifest,
             preset=preset,
             modalities=modality,
+            allow_outside=allow_outside,
             spacing_mm=(spacing[2], spacing[1], spacing[0]) if spacing else None,
             resample=resample,
             register=register,
@@ -87,20 +107,30 @@ def prepare(
             mask=mask,
             mask_from=mask_from,
             seed=seed,
+            shares=shares,
             progress=lambda done, total, _: bars("prepare", done, total),
         )
-    splits = {name: len(members) for name, members in ready.splits.items()}
+    table = overview(ready.cases, {one.patient: one.split for one in ready.cases}, ready.units)
     if as_json:
-        facts = {"cases": splits, "modalities": list(ready.modalities), "warnings": list(ready.warnings)}
-        print(json.dumps({"out": str(to), **facts}))
-        return
+        cases = {name: len(members) for name, members in ready.splits.items()}
+        facts = {"cases": cases, "modalities": list(ready.modalities), "warnings": list(ready.warnings)}
+        print(json.dumps({"out": str(to), **facts, "overview": table}))
+        return _end(ready.made)
     if found:
-        err.print(f"[dim]cases and splits from {found}[/]")
+        err.print(f"[dim]cases and splits from {escape(str(found))}[/]")
     for warning in ready.warnings:
-        err.print(f"[yellow]note:[/] {warning}")
-    counts = ", ".join(f"{count} {name}" for name, count in splits.items())
-    out.print(f"{to}: {counts} cases; modalities {', '.join(ready.modalities)}.")
-    out.print(f"Next:  voxlate train RECIPE --data {to} --out RUN")
+        warn(warning)
+    show(table)
+    counts = ", ".join(f"{len(members)} {name}" for name, members in ready.splits.items())
+    out.print(f"{to}: {counts} cases; modalities {', '.join(ready.modalities)}.", markup=False)
+    out.print(f"Next:  voxlate train RECIPE --data {to} --out RUN", markup=False)
+    _end(ready.made)
+
+
+def _end(made: dict[str, Any]) -> None:
+    """Exit code 2 where something of the cohort could not be read."""
+    if made["unread"]:
+        incomplete(made["unread"])
 
 
 @app.command(epilog="Examples:  voxlate info scan.nii.gz    voxlate info RUN")

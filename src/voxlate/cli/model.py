@@ -7,7 +7,20 @@ from typing import Annotated, Any, Literal
 import typer
 
 from voxlate.cli.app import app, err, incomplete, out, warn
-from voxlate.cli.options import AllowCode, Changes, Device, Json, Manifest, Pattern, Preset, Samples, Split, To, pairs
+from voxlate.cli.options import (
+    AllowCode,
+    Changes,
+    Device,
+    Json,
+    Manifest,
+    Outside,
+    Pattern,
+    Preset,
+    Samples,
+    Split,
+    To,
+    pairs,
+)
 from voxlate.cli.progress import progress_on
 
 
@@ -116,6 +129,7 @@ def synth(
     pattern: Pattern = None,
     manifest: Manifest = None,
     preset: Preset = None,
+    allow_outside: Outside = False,
     device: Device = "auto",
     allow_code: AllowCode = False,
     as_json: Json = False,
@@ -134,7 +148,8 @@ def synth(
     model = load(run, device, allow_code)
     model = model if like is None else model.with_synthesis_of(recipes.read(like))
     model = model.with_options(**{**named, **recipes.table(pairs(change))})
-    scans = find_scans(inputs, model, split=split, missing=missing, pattern=pattern, manifest=manifest, preset=preset)
+    layout: dict[str, Any] = {"pattern": pattern, "manifest": manifest, "preset": preset}
+    scans = find_scans(inputs, model, split=split, missing=missing, **layout, allow_outside=allow_outside)
     fitting, lacking, complete = sort_out(model, scans)
     with progress_on(err) as bars:
         folders, failed = synthesise_cases(model, fitting, to, seed=seed, progress=bars, warn=warn)

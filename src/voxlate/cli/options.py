@@ -22,6 +22,9 @@ Preset = Annotated[
         "unitobrain; or a TOML file like theirs, whose tables series.t2, … select DICOM series by their tags."
     ),
 ]
+Outside = Annotated[
+    bool, typer.Option("--allow-outside", help="A manifest's paths may lead out of its folder and the cohort.")
+]
 Modalities = Annotated[list[str] | None, typer.Option(help="Only this, in every case (repeat it); else all.")]
 Split = Annotated[str | None, typer.Option(help="Only this split: train, val or test.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="Change a key: train.steps=500 (repeat it).")]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from voxlate.cli.app import app, err, incomplete, out
-from voxlate.cli.options import AllowCode, Device, Json, Manifest, Pattern, Preset, Split, pairs
+from voxlate.cli.options import AllowCode, Device, Json, Manifest, Outside, Pattern, Preset, Split, pairs
 from voxlate.cli.progress import progress_on
 
 
@@ -46,6 +46,7 @@ def evaluate(
     pattern: Pattern = None,
     manifest: Manifest = None,
     preset: Preset = None,
+    allow_outside: Outside = False,
     as_json: Json = False,
 ) -> None:
     """Score syntheses and naive baselines against the truth: metrics.csv and metrics.json."""
@@ -67,6 +68,7 @@ def evaluate(
             pattern=pattern,
             manifest=manifest,
             preset=preset,
+            allow_outside=allow_outside,
             progress=lambda done, total, _: bars("evaluate", done, total),
         )
     _print(scores.document(), scores.table, as_json)

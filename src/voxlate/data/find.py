@@ -5,10 +5,13 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from voxlate.data.manifest import manifest_in, read_manifest
 from voxlate.data.presets import (
+    LABELS,
+    MASKS,
     SUFFIXES,
     CaseFiles,
     Preset,
@@ -22,15 +25,27 @@ from voxlate.data.presets import (
     without_suffix,
 )
 from voxlate.errors import BadInput
+from voxlate.files import read_json
 from voxlate.images.dicom import SeriesInfo, is_dicom_folder, list_series, listing
+from voxlate.images.volume import UNITS
 
-__all__ = ["CaseFiles", "Preset", "find_cases", "load_preset", "manifest_in", "presets"]
+__all__ = ["CaseFiles", "Found", "Preset", "find_cases", "find_cohort", "load_preset", "manifest_in", "presets"]
 
 # '<case>/<case>_t1.nii.gz' must be tried before '<case>/<anything>.nii.gz', which also matches it.
 DEFAULT_PATTERNS = ("{case}/{case}_{modality}", "{case}/{case}-{modality}", "{case}/{modality}")
-MOST_FILES_OF_ONE_CASE = 16
+KNOWN = ("t1w", "t2w", "pdw", "t1gd", "dwi", "adc", "mri", "cbct", "ctp", "qsm", "phase", "mag", "fa", "md", "dsa")
+NOTES = (".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".pdf", ".xml", ".html", ".log", ".yaml", ".yml", ".toml")
 MOST_NAMED = 3  # of the paths that have another form, in a message
 Key = tuple[str | None, str]  # patient and study, as a path states them
+
+
+@dataclass(frozen=True)
+class Found:
+    """The cases of a cohort, what lies with them and belongs to none, and what could not be read."""
+
+    cases: list[CaseFiles]
+    unclaimed: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
 
 
 def find_cases(
@@ -39,35 +54,86 @@ def find_cases(
     manifest: Path | str | None = None,
     preset: str | Path | None = None,
     modalities: Sequence[str] | None = None,
+    allow_outside: bool = False,
 ) -> list[CaseFiles]:
-    """The cases below a folder, sorted by name.
+    """The cases below a folder, sorted by name (see `find_cohort`)."""
+    return find_cohort(root, pattern, manifest, preset, modalities, allow_outside).cases
+
+
+def find_cohort(
+    root: Path | str,
+    pattern: str | None = None,
+    manifest: Path | str | None = None,
+    preset: str | Path | None = None,
+    modalities: Sequence[str] | None = None,
+    allow_outside: bool = False,
+) -> Found:
+    """The cases below a folder, sorted by name, and sentences on what was left out.
 
     pattern: a path below root with {patient}, {case}, {modality}, * and **; without a file suffix it takes any that
-    can be read, DICOM folders too. Without any option: <root>/<case>/<modality>.<suffix> (the file name may begin with
-    the case) or, where root is itself one case, <root>/<modality>.<suffix>. A manifest (see manifest.py) is taken from
-    root/cases.csv or root/cohort.csv when none is named. With a preset that has [series] tables, patterns are those of
-    the folders with DICOM files, and their series are chosen by tags; [frames] makes modalities of frames of
-    a dynamic scan. modalities: every case must have these; only they are kept.
-    Raises BadInput for an empty cohort, a pattern that matches nothing,.
+    can be read, DICOM folders too. Without any option: BIDS, nnU-Net and trainA/trainB folders by what marks them, else
+    <root>/<case>/<modality>.<suffix> (the file name may begin with the case), <root>/<case>_<modality>.<suffix>, or,
+    where root is itself one case, <root>/<modality>.<suffix>. A manifest (see manifest.py) is taken from
+    root/cases.csv or root/cohort.csv when none is named; allow_outside: its paths may lead out of its folder and root.
+    With a preset that has [series] tables, patterns are those of the folders with DICOM files, and their series are
+    chosen by tags; [frames] makes modalities of frames of a dynamic scan. modalities: every case must have these; only
+    they are kept. Raises BadInput for an empty cohort, a pattern that matches nothing, two files of one name.
     """
     root = Path(root)
     if not root.is_dir():
         raise BadInput(
             f"{root}: expected a folder of cases, found {'a file' if root.exists() else 'nothing'}. Check the path."
         )
-    layout = load_preset(preset) if preset is not None else Preset(title="", source="", patterns=list(DEFAULT_PATTERNS))
+    unread, unclaimed = list[str](), list[str]()
+    single = pattern is None and preset is None
+    layout = load_preset(preset) if preset is not None else (recognised(root) if single else None)
+    layout = layout or Preset(title="", source="", patterns=list(DEFAULT_PATTERNS))
     if pattern is not None:
         layout = dataclasses.replace(layout, patterns=[pattern], files={})
 
     def on_disk() -> list[CaseFiles]:
+        folders = _folders(root, unread)
         if layout.series:
-            return cases_by_series(root, layout)
-        return cases_on_disk(root, layout, single=pattern is None and preset is None)
+            return cases_by_series(root, layout, folders)
+        return cases_on_disk(root, layout, folders, unclaimed, single=layout.patterns == list(DEFAULT_PATTERNS))
 
     manifest = manifest if manifest is not None else manifest_in(root)
-    cases = read_manifest(Path(manifest), root, layout, on_disk) if manifest is not None else on_disk()
+    cases = read_manifest(Path(manifest), root, layout, on_disk, allow_outside) if manifest is not None else on_disk()
     cases = [_take_frames(one, layout.frames) for one in cases]
-    return _with_modalities(sorted(cases, key=lambda one: one.case), modalities, root)
+    kept = _with_modalities(sorted(cases, key=lambda one: one.case), modalities, root)
+    return Found(kept, unclaimed, unread)
+
+
+def recognised(root: Path) -> Preset | None:
+    """The layout that a folder's own files state: BIDS, nnU-Net, or CycleGAN's trainA and trainB."""
+    if (root / "dataset_description.json").is_file():
+        return load_preset("bids")
+    if (root / "dataset.json").is_file() and any(root.glob("images*")):
+        return _nnunet(root)
+    if (root / "trainA").is_dir() and (root / "trainB").is_dir():
+        files = dict[str, str | list[str]]()
+        for name in "AB":
+            files[name.lower()] = [f"{part}{name}/{{case}}" for part in ("train", "val", "test")]
+        return Preset(title="trainA and trainB", source="https://github.com/junyanz/CycleGAN", files=files)
+    return None
+
+
+def _nnunet(root: Path) -> Preset:
+    """nnU-Net's raw data sets: imagesTr/CASE_0000.nii.gz, its channels named by dataset.json, labelsTr/CASE.nii.gz."""
+    stated = read_json(root / "dataset.json")
+    channels = stated.get("channel_names") or stated.get("modality") if isinstance(stated, dict) else None
+    if not isinstance(channels, dict) or not channels:
+        raise BadInput(
+            f"{root}/dataset.json: expected channel_names, as nnU-Net writes them, found none. Add them, or pass "
+            "--pattern 'imagesTr/{case}_{modality}'."
+        )
+    aliases = load_preset("bids").aliases
+    images = dict[str, str | list[str]]()
+    for number, channel in channels.items():
+        name = modality_name(re.sub(r"[^\w-]+", "_", str(channel)).strip("_"), aliases)
+        images[name] = [f"imagesTr/{{case}}_{int(number):04d}", f"imagesTs/{{case}}_{int(number):04d}"]
+    labels = ["labelsTr/{case}", "labelsTs/{case}"]
+    return Preset(title="nnU-Net", source="https://github.com/MIC-DKFZ/nnUNet", files={**images, "seg": labels})
 
 
 def _with_modalities(cases: list[CaseFiles], modalities: Sequence[str] | None, root: Path) -> list[CaseFiles]:
@@ -106,47 +172,105 @@ def _take_frames(case: CaseFiles, frames: Mapping[str, str]) -> CaseFiles:
     return dataclasses.replace(case, files={name: files[name] for name in sorted(files) if name not in dynamic})
 
 
-def cases_on_disk(root: Path, layout: Preset, single: bool) -> list[CaseFiles]:
-    """The cases below root whose paths have the layout's form; single: root may itself be one case."""
+def cases_on_disk(
+    root: Path, layout: Preset, folders: list[tuple[Path, list[str]]], unclaimed: list[str], single: bool
+) -> list[CaseFiles]:
+    """The cases below root whose paths have the layout's form; single: root may itself be one case, or flat.
+
+    A path belongs to the first pattern that it matches; what no pattern claims is added to `unclaimed`.
+    """
     skip = [path_expression(one) for one in layout.skip]
-    paths = sorted(path for path in _image_paths(root) if not any(one.fullmatch(path) for one in skip))
+    paths = sorted(path for path in _image_paths(root, folders) if not any(one.fullmatch(path) for one in skip))
     if not paths:
         kinds = ", ".join(SUFFIXES)
         raise BadInput(
             f"{root}: expected images ({kinds}) or DICOM folders, found none: an empty cohort. Check the path."
         )
-    alternatives: list[list[tuple[str, str]]] = [[("", pattern)] for pattern in layout.patterns]
-    alternatives.append(list(layout.files.items()))
-    if single and len(paths) <= MOST_FILES_OF_ONE_CASE:
-        alternatives.append([("", "{modality}")])
-    for patterns in alternatives:
-        if cases := _matching(root, paths, patterns, layout):
-            return [case for case in cases if case.files]
-    expected = "{case}/{modality}" if single else "' or '".join([*layout.patterns, *layout.files.values()])
+    named = [(name, one) for name, several in layout.files.items() for one in _listed(several)]
+    cases, strange = _matching(root, paths, [*named, *(("", pattern) for pattern in layout.patterns)], layout)
+    if not cases and single and all("/" not in path for path in paths):
+        flat = _flat(root, paths)
+        cases, strange = _matching(root, paths, [("", flat)], layout)
+    if not cases:
+        expected = "{case}/{modality}" if single else "' or '".join([*layout.patterns, *(one for _, one in named)])
+        raise BadInput(
+            f"{root}: expected paths like '{expected}', found {len(paths)} of another form ({_some(paths)}). "
+            "Pass --pattern with {patient}, {case} and {modality} where they stand in the path."
+        )
+    if strange:
+        unclaimed.append(f"{len(strange)} scans that no pattern claims ({_some(strange)})")
+    unclaimed += _without_images(root, cases, folders)
+    return [case for case in cases if case.files]
+
+
+def _flat(root: Path, paths: list[str]) -> str:
+    """The pattern of scans that lie side by side: of one case, whose names are modalities, or of many."""
+    stems = [without_suffix(path) for path in paths if "/" not in path]
+    if stems and all(_is_known(stem) for stem in stems):
+        return "{modality}"
+    for mark in "_-":
+        parts = [stem.rpartition(mark) for stem in stems]
+        if stems and all(case and _is_known(name) for case, _, name in parts):
+            return f"{{case}}{mark}{{modality}}"
     raise BadInput(
-        f"{root}: expected paths like '{expected}', found {len(paths)} of another form ({_some(paths)}). "
-        "Pass --pattern with {patient}, {case} and {modality} where they stand in the path."
+        f"{root}: expected a folder for each case, or names that end with a modality, found {len(paths)} scans of "
+        f"another form ({_some(paths)}). Pass --pattern '{{case}}_{{modality}}' for many cases in one folder, or "
+        "'{modality}' where they are one patient's."
     )
+
+
+def _is_known(name: str) -> bool:
+    """Whether a name is one of a modality, a mask or a label map that we know, or begins with one ('cta2')."""
+    start = re.match(r"[a-z]*", name.lower())
+    return name.lower() in (*UNITS, *MASKS, *LABELS, *KNOWN) or (start is not None and start.group() in UNITS)
+
+
+def _without_images(root: Path, cases: list[CaseFiles], folders: list[tuple[Path, list[str]]]) -> list[str]:
+    """Folders that lie where cases do and hold files, none of which is an image that is read."""
+    homes = {path.parent for case in cases for path in case.files.values() if path.parent != root}
+    levels = {home.parent for home in homes}
+    held = {ancestor for case in cases for path in case.files.values() for ancestor in path.parents}
+    found = []
+    for folder, files in folders:
+        data = [name for name in files if not name.lower().endswith((*SUFFIXES, *NOTES))]
+        if folder.parent in levels and folder not in held and folder not in homes and data:
+            found.append(f"{folder.relative_to(root)}: no image of a kind that is read ({_some(sorted(data))})")
+    return found
 
 
 def _some(paths: Sequence[str]) -> str:
     return ", ".join(f"'{path}'" for path in paths[:MOST_NAMED]) + (", …" if len(paths) > MOST_NAMED else "")
 
 
-def _folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """All folders from root down and the names of their files; hidden ones are left out."""
-    for folder, names, files in os.walk(root, followlinks=True):
+def _folders(root: Path, unread: list[str]) -> list[tuple[Path, list[str]]]:
+    """All folders from root down with the names of their files, each visited once; hidden ones are left out."""
+
+    def note(error: OSError) -> None:
+        unread.append(f"{error.filename}: expected a folder that may be read, found '{error.strerror}'")
+
+    visited, found = set[Path](), list[tuple[Path, list[str]]]()
+    for folder, names, files in os.walk(root, followlinks=True, onerror=note):
+        real = Path(folder).resolve()
+        if real in visited:  # links to a parent would go round without end
+            names.clear()
+            continue
+        visited.add(real)
         names[:] = sorted(name for name in names if not name.startswith("."))
-        yield Path(folder), [name for name in files if not name.startswith(".")]
+        found.append((Path(folder), [name for name in files if not name.startswith(".")]))
+    return found
 
 
-def _image_paths(root: Path) -> Iterator[str]:
+def _image_paths(root: Path, folders: list[tuple[Path, list[str]]]) -> Iterator[str]:
     """Paths of image files and DICOM folders below root, relative, with '/'."""
-    for folder, files in _folders(root):
+    for folder, files in folders:
         images = [name for name in files if name.lower().endswith(SUFFIXES)]
         yield from ((folder / name).relative_to(root).as_posix() for name in images)
         if files and not images and folder != root and is_dicom_folder(folder):
             yield folder.relative_to(root).as_posix()
+
+
+def _listed(patterns: str | list[str]) -> list[str]:
+    return [patterns] if isinstance(patterns, str) else patterns
 
 
 def path_expression(pattern: str) -> re.Pattern[str]:
@@ -168,24 +292,35 @@ def path_expression(pattern: str) -> re.Pattern[str]:
     return re.compile(out)
 
 
-def _matching(root: Path, paths: list[str], patterns: list[tuple[str, str]], layout: Preset) -> list[CaseFiles]:
-    """The cases whose paths match patterns, each for one modality or, where that is "", with {modality} in it."""
-    found: dict[Key, dict[str, Path]] = defaultdict(dict)
+def _matching(
+    root: Path, paths: list[str], patterns: list[tuple[str, str]], layout: Preset
+) -> tuple[list[CaseFiles], list[str]]:
+    """The cases whose paths match patterns, each for one modality or, where that is "", with {modality} in it.
+
+    Every path goes to the first pattern that it matches; second: the paths that match none.
+    """
+    expressions = []
     for modality, pattern in patterns:
         expression, any_suffix = path_expression(pattern), without_suffix(pattern) == pattern
         if not modality and "modality" not in expression.groupindex:
             raise BadInput(
                 f"pattern '{pattern}': expected {{modality}} in it, found none. Put it where the modality stands."
             )
-        for path in paths:
+        expressions.append((modality, expression, any_suffix))
+    found: dict[Key, dict[str, Path]] = defaultdict(dict)
+    strange = []
+    for path in paths:
+        for modality, expression, any_suffix in expressions:
             match = expression.fullmatch(without_suffix(path) if any_suffix else path)
-            if match is None:
-                continue
-            name = modality or modality_name(match["modality"], layout.aliases)
-            if not name.endswith("_std"):  # our own synth writes these next to its images
-                key = _key(match, root)
-                add_file(found[key], name, root / path, key[1])
-    return _named_cases(found, layout)
+            if match is not None:
+                name = modality or modality_name(match["modality"], layout.aliases)
+                if not name.endswith("_std"):  # our own synth writes these next to its images
+                    key = _key(match, root)
+                    add_file(found[key], name, root / path, key[1])
+                break
+        else:
+            strange.append(path)
+    return _named_cases(found, layout), strange
 
 
 def _key(match: re.Match[str], root: Path) -> Key:
@@ -205,7 +340,7 @@ def _named_cases(found: Mapping[Key, dict[str, Path]], layout: Preset) -> list[C
     return cases
 
 
-def cases_by_series(root: Path, layout: Preset) -> list[CaseFiles]:
+def cases_by_series(root: Path, layout: Preset, folders_below: list[tuple[Path, list[str]]]) -> list[CaseFiles]:
     """The cases whose series lie in folders of the layout's form, each series chosen by its tags.
 
     A case may have one folder or many; root may itself be one. A modality that no series fits is missing. Raises
@@ -214,7 +349,7 @@ def cases_by_series(root: Path, layout: Preset) -> list[CaseFiles]:
     skip = [path_expression(one) for one in layout.skip]
     found = {
         folder.relative_to(root).as_posix() if folder != root else root.resolve().name: folder  # by their paths
-        for folder, files in _folders(root)
+        for folder, files in folders_below
         if files and is_dicom_folder(folder)
     }
     folders = {name: path for name, path in found.items() if not any(one.fullmatch(name) for one in skip)}

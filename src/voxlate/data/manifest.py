@@ -9,6 +9,7 @@ from pathlib import Path
 
 from voxlate.data.presets import SUFFIXES, CaseFiles, Preset, add_file, case_of, modality_name, patient_of
 from voxlate.errors import BadInput
+from voxlate.files import inside, safe_name
 from voxlate.images.dicom import is_dicom_folder, without_key
 from voxlate.images.frames import without_frame
 from voxlate.images.volume import is_there
@@ -16,6 +17,7 @@ from voxlate.images.volume import is_there
 OWN_NAMES = ("cases.csv", "cohort.csv", "cases.tsv", "cohort.tsv")
 SPLITS = ("train", "val", "test")
 OTHER_WORDS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+NOTHING = ("na", "n/a", "nan", "none", "null", "-", "")
 Row = dict[str, str]
 
 
@@ -24,12 +26,15 @@ def manifest_in(root: Path) -> Path | None:
     return next((root / name for name in OWN_NAMES if (root / name).is_file()), None)
 
 
-def read_manifest(path: Path, root: Path, layout: Preset, on_disk: Callable[[], list[CaseFiles]]) -> list[CaseFiles]:
+def read_manifest(
+    path: Path, root: Path, layout: Preset, on_disk: Callable[[], list[CaseFiles]], allow_outside: bool = False
+) -> list[CaseFiles]:
     """The cases that a CSV or TSV table lists.
 
     Three forms: long (case, modality, path), wide (case and a column of paths for each modality), or notes only (case
     or patient, split, whatever else), where the files are found by the layout. Optional columns: patient, split.
-    Paths are relative to the manifest or to root. Raises BadInput for a patient in two splits, a case or modality
+    Paths are relative to the manifest or to root, and stay below one of them unless allow_outside.
+    Raises BadInput for a patient in two splits, a case or modality
     twice, a missing file, an unknown split.
     """
     rows = _rows(path)
@@ -38,12 +43,16 @@ def read_manifest(path: Path, root: Path, layout: Preset, on_disk: Callable[[], 
         name for name in columns - {"case", "patient", "split", "modality", "path"} if _is_paths(rows, name, path, root)
     )
     if {"modality", "path"} <= columns:
-        cases = _from_paths(path, [(row, row["modality"], row["path"]) for row in rows], root, layout)
+        entries = [(row, row["modality"], row["path"]) for row in rows if row["path"]]
+        cases = _from_paths(path, entries, root, layout, allow_outside)
     elif wide:
         _refuse_doubles(path, rows)
-        cases = _from_paths(path, [(row, name, row[name]) for row in rows for name in wide if row[name]], root, layout)
+        entries = [(row, name, row[name]) for row in rows for name in wide if row[name]]
+        cases = _from_paths(path, entries, root, layout, allow_outside)
     else:
         cases = _from_notes(path, rows, on_disk())
+    if not any(case.files for case in cases):
+        raise BadInput(f"{path}: expected a scan of at least one case, found none but masks or notes. Add its path.")
     refuse_leak(((case.patient, case.split) for case in cases), path)
     if len({case.split is None for case in cases}) > 1:
         bare = next(case.case for case in cases if case.split is None)
@@ -64,15 +73,17 @@ def refuse_leak(pairs: Iterable[tuple[str, str | None]], where: Path | str) -> N
 
 def _rows(path: Path) -> list[Row]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        raw = path.read_bytes()
+        text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(
             f"{path}: expected a CSV or TSV manifest, found none that can be read. Check the path."
         ) from error
-    separator = "\t" if "\t" in text.partition("\n")[0] else ","
+    first = text.partition("\n")[0]
+    separator = max("\t;,", key=first.count)
     reader = csv.DictReader(text.splitlines(), delimiter=separator)
     rows = [
-        {(key or "").strip().lower(): (value or "").strip() for key, value in row.items() if isinstance(value, str)}
+        {(key or "").strip().lower(): _cell(value) for key, value in row.items() if isinstance(value, str)}
         for row in reader
     ]
     if not rows:
@@ -85,9 +96,13 @@ def _rows(path: Path) -> list[Row]:
     for line, row in enumerate(rows, start=2):
         row.update({name: "" for name in columns if name not in row})
         name = row.get("case") or row.get("patient") or ""
-        if not re.fullmatch(r"[^/\\\0]+", name) or name in (".", ".."):
-            raise BadInput(f"{path}, line {line}: expected a case name without '/', found '{name}'. Rename the case.")
+        safe_name(name, f"{path}, line {line}, case")
     return rows
+
+
+def _cell(text: str) -> str:
+    """A cell's text; '' where it says that there is nothing."""
+    return "" if text.strip().lower() in NOTHING else text.strip()
 
 
 def _split(row: Row, path: Path) -> str | None:
@@ -121,15 +136,24 @@ def _refuse_doubles(path: Path, rows: list[Row]) -> None:
         cases.add(case)
 
 
-def _from_paths(path: Path, entries: list[tuple[Row, str, str]], root: Path, layout: Preset) -> list[CaseFiles]:
+def _from_paths(
+    path: Path, entries: list[tuple[Row, str, str]], root: Path, layout: Preset, allow_outside: bool
+) -> list[CaseFiles]:
     found: dict[str, dict[str, Path]] = defaultdict(dict)
     owners: dict[str, tuple[str, str | None]] = {}  # patient and split
     for row, modality, value in entries:
         case = row.get("case") or row["patient"]
+        value = value if is_there(root / value) else value.replace("\\", "/")  # as Windows writes paths
         place = next((base / value for base in (path.parent, root) if is_there(base / value)), None)
         if place is None or (place.is_dir() and not is_dicom_folder(place)):
             raise BadInput(
                 f"{path}: expected the file {value} for {modality} of case {case}, found none. Fix the path."
+            )
+        scan = without_key(without_frame(place)[0])[0]
+        if not allow_outside and not any(inside(base, scan) for base in (path.parent, root)):
+            raise BadInput(
+                f"{path}: expected paths below {root} or the manifest, found {value} for {modality} of case {case}, "
+                "which leads out of them. Pass --allow-outside if it is meant."
             )
         add_file(found[case], modality_name(modality, layout.aliases), place, case)
         owner = (row.get("patient") or patient_of(case, layout.patient), _split(row, path))

@@ -1,8 +1,11 @@
 """From a folder of scans to a prepared cohort: one grid a case, checked, masked, split by patient."""
 
+import contextlib
+import ctypes
 import functools
 import hashlib
 import os
+import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -12,17 +15,19 @@ from pathlib import Path
 from voxlate import __version__
 from voxlate.data.align import Align, Mask, Preparation
 from voxlate.data.case import CaseHeader, prepare_case, read_header, write_case
-from voxlate.data.find import CaseFiles, find_cases, manifest_in
+from voxlate.data.find import CaseFiles, find_cohort, manifest_in
 from voxlate.data.fingerprint import fingerprint, warnings_of
 from voxlate.data.prepared import VERSION, Cohort, Entry, case_path, made_from, open_cohort, write_cohort
 from voxlate.data.split import split_patients
 from voxlate.errors import BadInput
+from voxlate.files import locked
 from voxlate.images.mask import clearest
 from voxlate.images.register import RegistrationMethod, write_transform
 from voxlate.images.volume import content_hash, read_volume, unit_of
 
 CaseProgress = Callable[[int, int, str], None]
 MOST_WORKERS = 8
+PR_SET_PDEATHSIG = 1
 OWN_FOLDERS = ("transforms", "slices", "latents")  # of a cohort: transforms kept, slices counted, moments cached
 
 
@@ -34,6 +39,7 @@ def prepare(
     manifest: Path | str | None = None,
     preset: str | Path | None = None,
     modalities: Sequence[str] | None = None,
+    allow_outside: bool = False,
     spacing_mm: tuple[float, float, float] | None = None,
     resample: bool = False,
     register: RegistrationMethod | None = None,
@@ -48,8 +54,9 @@ def prepare(
 ) -> Cohort:
     """Prepare a cohort for training; the same call again resumes.
 
-    pattern, manifest, preset, modalities: see find.find_cases. spacing_mm: (D, H, W), default as scanned. resample:
-    resample a case's modalities to the grid of its first one (in the order of `modalities`, else by name). register:
+    pattern, manifest, preset, modalities, allow_outside: see find.find_cohort. spacing_mm: (D, H, W), default as
+    scanned. resample: resample a case's modalities to the grid of its first one (in the order of `modalities`, else by
+    name). register:
     align them to it by their content; the transforms are kept. fixed: the modality whose grid is taken instead.
     align: "midline" turns and shifts heads until the mid-sagittal plane of the fixed scan (default: as for mask_from)
     is the grid's middle column; the case's header keeps that grid with the files' own.
@@ -60,7 +67,8 @@ def prepare(
     progress(done, total, case) is called after each case. Raises BadInput for bad cases and for an `out` in use.
     """
     root, out = Path(root), Path(out)
-    cases = find_cases(root, pattern, manifest, preset, modalities)
+    found = find_cohort(root, pattern, manifest, preset, modalities, allow_outside)
+    cases = found.cases
     if align is not None:
         fixed = fixed or _clearest_everywhere(cases)
     elif resample or register is not None:
@@ -68,9 +76,8 @@ def prepare(
     mask_from = (mask_from or _clearest_everywhere(cases)) if mask == "brain" else None
     preparation = Preparation(spacing_mm, resample, register, fixed, align, mask, mask_from)
     _refuse_other(out, root, {one.case for one in cases})
-    for stray in out.glob("**/.writing-*"):  # of a run that was killed
-        stray.unlink()
-    _prepare_all(cases, out, preparation, workers, progress)
+    with locked(out):
+        _prepare_all(cases, out, preparation, workers, progress)
     headers = [read_header(case_path(out, one.case)) for one in cases]
     _check_units(headers)
     splits = split_patients([(one.patient, one.split) for one in cases], seed, shares)
@@ -84,11 +91,13 @@ def prepare(
         modalities=tuple(sorted({name for header in headers for name in header.units})),
         units={name: unit for header in headers for name, unit in header.units.items()},
         fingerprint=fingerprint(headers, training),
-        warnings=tuple(warnings_of(headers, splits)),
+        warnings=(*found.unread, *(f"Left out: {one}." for one in found.unclaimed), *warnings_of(headers, splits)),
         made={
             "root": str(root.resolve()),
             **{name: str(value) if isinstance(value, Path) else value for name, value in options.items()},
             **asdict(preparation),
+            "unread": found.unread,
+            "left_out": found.unclaimed,
             "split_by": "manifest" if cases[0].split is not None else f"patient, shares {shares}, seed {seed}",
             "voxlate": __version__,
         },
@@ -179,8 +188,14 @@ def _in_turn(work: Callable[[CaseFiles], None], cases: list[CaseFiles]) -> Itera
         yield one.case
 
 
+def end_with_parent() -> None:
+    """Ask the system to end this process when the one that started it is gone, even killed (Linux; prctl(2))."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _in_parallel(work: Callable[[CaseFiles], None], cases: list[CaseFiles], processes: int) -> Iterator[str]:
-    with ProcessPoolExecutor(processes) as pool:
+    with ProcessPoolExecutor(processes, initializer=end_with_parent) as pool:
         running = {pool.submit(work, one): one.case for one in cases}
         try:
             for future in as_completed(running):

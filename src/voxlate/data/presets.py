@@ -12,6 +12,7 @@ from pydantic import Field
 
 from voxlate.config import fill, settings
 from voxlate.errors import BadInput
+from voxlate.files import safe_name
 from voxlate.images.dicom import SeriesInfo
 from voxlate.images.frames import FRAME
 
@@ -82,11 +83,12 @@ class Preset:
 
     title: Annotated[str, Field(description="name of the data set")]
     source: Annotated[str, Field(description="where the layout is described")]
-    patterns: Annotated[list[str], Field(description="paths below the root; the first that matches wins")] = field(
-        default_factory=list
+    patterns: Annotated[list[str], Field(description="paths below the root; a scan goes to the first it matches")] = (
+        field(default_factory=list)
     )
     files: Annotated[
-        dict[str, str], Field(description="our name = path with {case}, instead of patterns, where paths share no form")
+        dict[str, str | list[str]],
+        Field(description="our name = path with {case} (or several), tried before patterns"),
     ] = field(default_factory=dict)
     aliases: Annotated[dict[str, str], Field(description="file's modality name = our name")] = field(
         default_factory=dict
@@ -164,6 +166,8 @@ def add_file(files: dict[str, Path], modality: str, path: Path, case: str) -> No
 
 def case_of(case: str, patient: str, split: str | None, found: Mapping[str, Path]) -> CaseFiles:
     """A case from all its files: images, the mask and label maps go by their names."""
+    for name in (case, *found):
+        safe_name(name, f"case {case}")
     files = {name: path for name, path in sorted(found.items()) if name not in MASKS + LABELS}
     mask = next((found[name] for name in MASKS if name in found), None)
     return CaseFiles(case, patient, split, files, mask, {name: found[name] for name in LABELS if name in found})

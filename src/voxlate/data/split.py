@@ -11,16 +11,24 @@ def split_patients(
     """The split of each patient: the stated one, else by shares of train, val and test patients.
 
     Patients are ordered by a hash of seed and name, so the order of files does not matter. Two patients or more leave
-    at least one for validation, four or more at least one for test; shares of 0 leave none.
+    at least one for validation, four or more at least one for test; shares of 0 leave none. Shares of whole numbers
+    above 1 are counts of patients, which must add up to all.
     """
     if any(split is not None for _, split in cases):
         return {patient: split for patient, split in cases if split is not None}
-    if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6 or shares[0] == 0:
+    counts = sum(shares) > 1 + 1e-6
+    total = len({patient for patient, _ in cases}) if counts else 1
+    if min(shares) < 0 or abs(sum(shares) - total) > 1e-6 or shares[0] == 0:
+        shown = " ".join(f"{share:g}" for share in shares)
         raise BadInput(
-            f"shares: expected train, val and test to add up to 1 with some for train, found {shares}. Fix them."
+            f"--shares: expected shares for train, val and test that add up to 1, or counts that add up to the {total} "
+            f"patients, with some for train, found {shown}. Change them."
         )
     patients = sorted({patient for patient, _ in cases}, key=lambda name: _order(seed, name))
     count = len(patients)
+    if counts:
+        names = [name for name, many in zip(("val", "test"), shares[1:]) for _ in range(round(many))]
+        return dict(zip(patients, [*names, *["train"] * (count - len(names))]))
     val = max(1, round(shares[1] * count)) if shares[1] > 0 and count >= 2 else 0
     test = max(1, round(shares[2] * count)) if shares[2] > 0 and count >= 4 else 0
     val, test = min(val, count - 1), min(test, count - 1 - min(val, count - 1))

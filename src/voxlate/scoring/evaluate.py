@@ -90,6 +90,7 @@ def evaluate(
     pattern: str | None = None,
     manifest: Path | None = None,
     preset: str | None = None,
+    allow_outside: bool = False,
     padding: Padding = "valid",
     ssim_from: SsimOrigin = "low",
     features: str | Path | Features | None = None,
@@ -114,7 +115,7 @@ def evaluate(
     voxels that they do not cover do not count. Raises BadInput where nothing matches.
     """
     out, truth = Path(out), Path(truth)
-    found = find_cases(truth, pattern, manifest, preset)
+    found = find_cases(truth, pattern, manifest, preset, allow_outside=allow_outside)
     wanted = {case.case: case for case in found if split is None or case.split == split}
     items, without = _items(out, wanted)
     if not items:

@@ -1,0 +1,47 @@
+"""What a cohort holds: cases, patients, modalities, grids and units, as a table."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from voxlate.cli.app import err
+from voxlate.data.find import CaseFiles, Found
+from voxlate.data.prepared import Entry
+
+SPLITS = ("train", "val", "test")
+
+
+def overview(cases: Sequence[CaseFiles | Entry], splits: Mapping[str, str], units: Mapping[str, str]) -> dict[str, Any]:
+    """Cases and patients in all and by split, and the same for each modality and label map; grids once prepared."""
+    rows = {
+        "cases": _by_split(cases, splits),
+        "patients": _by_split({one.patient: one for one in cases}.values(), splits),
+    }
+    for name in sorted({name for one in cases for name in _present(one)}):
+        rows[name] = _by_split([one for one in cases if name in _present(one)], splits)
+    grids = Counter("×".join(map(str, reversed(one.shape))) for one in cases if isinstance(one, Entry))
+    return {"rows": rows, "units": dict(units), "grids": dict(grids.most_common())}
+
+
+def _present(one: CaseFiles | Entry) -> list[str]:
+    return [*(one.present if isinstance(one, Entry) else one.files), *one.labels]
+
+
+def _by_split(cases: Iterable[CaseFiles | Entry], splits: Mapping[str, str]) -> dict[str, int]:
+    counts = Counter(splits[one.patient] for one in cases)
+    return {"all": sum(counts.values()), **{name: counts[name] for name in SPLITS}}
+
+
+def show(table: Mapping[str, Any], plan: Found | None = None) -> None:
+    """The table on stderr, with the grids (the commonest first) and, for a plan, what is left out."""
+    drawn = Table("", "all", *SPLITS, "unit", box=None)
+    for name, counts in table["rows"].items():
+        drawn.add_row(name, *(str(counts[key]) for key in ("all", *SPLITS)), table["units"].get(name, ""))
+    err.print(drawn)
+    if grids := list(table["grids"].items()):
+        shown = ", ".join(f"{grid} ({count})" for grid, count in grids[:4]) + (", …" if len(grids) > 4 else "")
+        err.print(f"grids: {shown}", markup=False, highlight=False)
+    for sentence in plan.unclaimed if plan else ():
+        err.print(f"left out: {sentence}", markup=False, highlight=False, soft_wrap=True)
