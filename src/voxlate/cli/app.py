@@ -1,5 +1,6 @@
 """The command line itself: its name, where it writes, how it fails."""
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -20,8 +21,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out = Console()
-err = Console(stderr=True)
+main_process = os.environ.get("RANK", "0") == "0"  # of those that torchrun or accelerate started; the others are quiet
+out = Console(quiet=not main_process)
+err = Console(stderr=True, quiet=not main_process)
 debug = False
 
 
@@ -42,8 +44,14 @@ def main() -> None:
 def _fail(sentence: str, code: int) -> None:
     if debug:
         traceback.print_exc()
-    print(f"voxlate: {sentence}", file=sys.stderr)
+    if main_process:
+        print(f"voxlate: {sentence}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def note(sentence: str) -> None:
+    """Say something worth knowing, on stderr."""
+    err.print(f"note: {sentence}.", markup=False, highlight=False, soft_wrap=True)
 
 
 def incomplete(sentences: Sequence[str]) -> NoReturn:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from voxlate.cli.app import app, err, incomplete, out
+from voxlate.cli.app import app, err, incomplete, note, out
 from voxlate.cli.options import AllowCode, Changes, Device, Json, Manifest, Pattern, Preset, Samples, Split, To, pairs
 from voxlate.cli.progress import progress_on
 
@@ -53,7 +53,7 @@ def train(
     chosen = recipes.read(recipe, pairs(change))
     head = recipes.header(recipes.text_of(recipe))
     with progress_on(err) as bars:
-        done = run(chosen, data, to, head=head, start=start, reuse=reuse or (), device=device, progress=bars)
+        done = run(chosen, data, to, head=head, start=start, reuse=reuse or (), device=device, progress=bars, say=note)
     out.print(f"{done.weights()} is the model. Next:  voxlate synth {to} COHORT --out OUT")
 
 

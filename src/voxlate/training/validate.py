@@ -36,10 +36,15 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
+def validation_split(cohort: Cohort) -> str:
+    """Whose items are looked at during training: those of validation cases, of training cases where there are none."""
+    return "val" if cohort.splits["val"] else "train"
+
+
 def validation_items(recipe: Recipe, stage: FullStage, cohort: Cohort) -> list[Batch]:
-    """`validation_items` items spread over the validation cases, in batches of the recipe's `synth.batch`."""
-    items, size = stage.train.validation_items, recipe.synth.batch
-    return list(validation_batches(cohort, stage.data, recipe.intensity, batch=size, limit=items))
+    """`validation_items` items spread over the cases of the split, in batches of the recipe's `synth.batch`."""
+    items, size, split = stage.train.validation_items, recipe.synth.batch, validation_split(cohort)
+    return list(validation_batches(cohort, stage.data, recipe.intensity, split=split, batch=size, limit=items))
 
 
 @torch.no_grad()
