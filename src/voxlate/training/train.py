@@ -23,9 +23,10 @@ from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput, Stopped
 from voxlate.files import locked
+from voxlate.learning import Training
 from voxlate.methods.method import Method
 from voxlate.nets.cpu import keep_freed_memory
-from voxlate.recipe import FullStage, Recipe, Training, fixed_ranges, stage_recipe
+from voxlate.recipe import FullStage, Recipe, fixed_ranges, stage_recipe, with_steps
 from voxlate.training.learner import Epochs, Learner, start_from, train_only, update_average
 from voxlate.training.log import Log, StepCallback
 from voxlate.training.run import (
@@ -68,6 +69,9 @@ def train(
     cohort = open_cohort(data)
     accelerator = Accelerator(cpu=find_device(device).type == "cpu")
     place = accelerator.device if accelerator.num_processes > 1 else find_device(device)
+    recipe = with_steps(
+        recipe, [_Job(recipe, stage, cohort, accelerator, place).epoch_steps for stage in recipe.all_stages]
+    )
     jobs = [_Job(recipe, stage, cohort, accelerator, place) for stage in recipe.all_stages]
     _check_stages(recipe, jobs, start)
     about = {"cohort": file_hash(Path(data) / "cohort.json"), "start": file_hash(start) if start else None}
@@ -204,7 +208,20 @@ def _notes(jobs: Sequence[_Job]) -> list[str]:
             said.append(f"left out of training: {cases}")
         if validation_split(job.cohort) == "train":
             said.append("no validation cases: training items are looked at instead, and called so in the log")
+        said.append(_validation_plan(job))
     return list(dict.fromkeys(said))
+
+
+def _validation_plan(job: _Job) -> str:
+    """How the stage is validated, and what share of the training that costs."""
+    options, sampling = job.stage.train, job.stage.validation_sampling(job.recipe.synth)
+    often = f"every {options.validate_every} steps" if options.validate_every else "at the end"
+    drawn = f" drawn by {sampling.sampler} in {sampling.steps} steps" if job.stage.method.iterates else ""
+    share = job.stage.validation_share(sampling)
+    return (
+        f"validation of stage '{job.stage.name}' {often}: {options.validation_items} items{drawn}, {share:.1%} of the "
+        "network evaluations"
+    )
 
 
 def _initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Method, str]:

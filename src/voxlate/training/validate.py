@@ -52,14 +52,14 @@ def validate(
     method: Method, batches: Iterable[Batch], recipe: Recipe, stage: FullStage, device: torch.device, picture: Path
 ) -> dict[str, float]:
     """Mean loss and mean absolute error of syntheses (network units), noise fixed; writes a picture of the first."""
-    losses, errors, rows = [], [], []
+    losses, errors, rows, sampling = [], [], [], stage.validation_sampling(recipe.synth)
     for batch in batches:
         batch = batch.to(device)
         with autocast(device, stage.train.precision):
             losses.append(method.validation_loss(batch, Noise(SEED, batch.item)))
         with autocast(device, recipe.synth.precision or stage.train.precision):
             given = method.as_at_inference(batch)
-            image = method.synthesise(given, Noise(SEED, batch.item), recipe.synth).float()
+            image = method.synthesise(given, Noise(SEED, batch.item), sampling).float()
         assert batch.target is not None
         error = (image - batch.target).abs()
         errors.append((error if batch.target_present is None else error[batch.target_present]).mean().item())
