@@ -27,21 +27,20 @@ err = Console(stderr=True, quiet=not main_process)
 debug = False
 
 
-def main() -> None:
-    """Run the command line: exit code 0 done, 2 bad use or bad input (one sentence), 130 stopped, 1 else."""
-    try:
-        app()
-    except BadInput as error:
-        _fail(f"{error}", 2)
-    except Stopped as stopped:
-        _fail(f"{stopped}; run the same command again to resume.", 130)
-    except KeyboardInterrupt:
-        _fail("stopped.", 130)
-    except Exception as error:
-        _fail(f"This should not happen: {type(error).__name__}: {error}. Report what --debug prints.", 1)
+def fail(error: BaseException) -> NoReturn:
+    """End the command as its error says."""
+    match error:
+        case SystemExit():
+            raise error
+        case BadInput():
+            _fail(f"{error}", 2)
+        case Stopped():
+            _fail(f"{error}; run the same command again to resume.", 130)
+        case _:
+            _fail(f"This should not happen: {type(error).__name__}: {error}. Report what --debug prints.", 1)
 
 
-def _fail(sentence: str, code: int) -> None:
+def _fail(sentence: str, code: int) -> NoReturn:
     if debug:
         traceback.print_exc()
     if main_process:
@@ -51,7 +50,7 @@ def _fail(sentence: str, code: int) -> None:
 
 def note(sentence: str) -> None:
     """Say something worth knowing, on stderr."""
-    err.print(f"note: {sentence}.", markup=False, highlight=False, soft_wrap=True)
+    err.print(f"note: {sentence}", markup=False, highlight=False, soft_wrap=True)
 
 
 def incomplete(sentences: Sequence[str]) -> NoReturn:

@@ -113,8 +113,8 @@ def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -
         if not change:
             with whole_file(run.weights(stage)) as temporary:
                 shutil.copyfile(theirs, temporary)
-            return [f"stage '{stage}' is taken from {other.folder}"]
-        said.append(f"stage '{stage}' is not taken from {other.folder}: {change}")
+            return [f"stage '{stage}' is taken from {other.folder}."]
+        said.append(f"stage '{stage}' is not taken from {other.folder}: {change}.")
     return said
 
 

@@ -82,7 +82,7 @@ def train(
         run = begin_run(out, recipe, head, {**about, "splits": cohort.splits})
         if not run.naive.exists():
             naive.fit_cohort(cohort, recipe.data.source, recipe.data.target, fixed_ranges(recipe)).save(run.naive)
-        notes = _notes(jobs)
+        notes = [*_notes(jobs), f"curves in a browser: tensorboard --logdir {out / 'tensorboard'}"]
         for name in (stage.name for stage in recipe.stages if not run.weights(stage.name).exists()):
             notes += reuse_weights(run, others, stage_recipe(recipe, name), name)
         for note in notes:
@@ -205,9 +205,9 @@ def _notes(jobs: Sequence[_Job]) -> list[str]:
         _, lacking = usable_cases(job.cohort, job.stage.data, "train")
         if lacking:
             cases = ", ".join(f"{case} (no {', no '.join(names)})" for case, names in lacking.items())
-            said.append(f"left out of training: {cases}")
+            said.append(f"left out of training: {cases}.")
         if validation_split(job.cohort) == "train":
-            said.append("no validation cases: training items are looked at instead, and called so in the log")
+            said.append("no validation cases: training items are looked at instead, and called so in the log.")
         said.append(_validation_plan(job))
     return list(dict.fromkeys(said))
 
@@ -220,7 +220,7 @@ def _validation_plan(job: _Job) -> str:
     share = job.stage.validation_share(sampling)
     return (
         f"validation of stage '{job.stage.name}' {often}: {options.validation_items} items{drawn}, {share:.1%} of the "
-        "network evaluations"
+        "network evaluations."
     )
 
 
