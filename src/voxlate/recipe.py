@@ -12,6 +12,7 @@ from voxlate.data.batches import DataSettings
 from voxlate.diffusion.noise import Independent, SliceNoise
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.errors import BadInput
+from voxlate.files import safe_name
 from voxlate.images.intensity import Intensity
 from voxlate.images.tiling import AnySlices, Whole
 from voxlate.learning import VALIDATION_SHARE, VALIDATION_STEPS, Training, evaluations
@@ -192,8 +193,23 @@ def from_dict(values: dict[str, Any], where: str, allow_code: bool = False) -> R
             "If you trust it, pass --allow-code (in Python: allow_code=True)."
         )
     recipe = fill(Recipe, _without_steps(values), where)
+    if changed := _other_type(values, to_dict(recipe)):
+        key, found, taken = changed
+        raise BadInput(f"{where}: expected of '{key}' a value such as {taken!r}, found {found!r}. Write it so.")
     _check(recipe, where)
     return recipe
+
+
+def _other_type(given: Any, held: Any, key: str = "") -> tuple[str, Any, Any] | None:
+    """The first key whose text or truth value was taken for something else ("12" for 12), what it was, and became."""
+    if isinstance(given, dict) and isinstance(held, dict):
+        inner = [(given[one], held.get(one, given[one]), f"{key}.{one}" if key else one) for one in given]
+    elif isinstance(given, list | tuple) and isinstance(held, list):
+        inner = [(one, other, f"{key}.{place}") for place, (one, other) in enumerate(zip(given, held))]
+    else:
+        kinds = [(isinstance(one, str), isinstance(one, bool)) for one in (given, held)]
+        return (key, given, held) if kinds[0] != kinds[1] else None
+    return next((found for one in inner if (found := _other_type(*one))), None)
 
 
 def _without_steps(values: dict[str, Any]) -> dict[str, Any]:
@@ -290,6 +306,9 @@ def _check(recipe: Recipe, where: str) -> None:
         raise BadInput(
             f"{where}: expected an intensity map for every modality, found none for {missing[0]}. Add [intensity]."
         )
+    for stage in recipe.all_stages:
+        for name in (stage.name, *stage.data.source, *stage.data.target, *stage.data.labels):
+            safe_name(name, where)  # files are called so
     earlier: dict[str, FullStage] = {}
     for stage in recipe.all_stages:
         if stage.name in earlier:

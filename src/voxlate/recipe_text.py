@@ -1,5 +1,6 @@
 """Recipes as text: those that come with the package, their bases, their heads, and changes from the command line."""
 
+import difflib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -23,11 +24,31 @@ def text_of(name: str) -> str:
         return (SHIPPED / f"{name}.toml").read_text(encoding="utf-8")
     path = Path(name)
     if not path.is_file():
-        raise BadInput(f"{name}: expected a recipe file or one of {', '.join(names())}, found neither. Check the name.")
+        raise BadInput(
+            f"{name}: expected a recipe file or the name of one that comes with voxlate, found neither. "
+            f"{_nearest(path.name.removesuffix('.toml'))}"
+        )
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise BadInput(f"{name}: expected a TOML text, found bytes that are no text. Check the path.") from error
+
+
+def _nearest(name: str) -> str:
+    """What somebody may have meant, in a sentence."""
+    near = difflib.get_close_matches(name, names(), n=4, cutoff=0.5)
+    near += [one for one in names() if name and name in one and one not in near]
+    return f"Did you mean {', '.join(near[:4])}?" if near else "See voxlate recipes, or begin with phantom_t1_to_ct."
+
+
+def titles() -> dict[str, dict[str, str]]:
+    """Titles of the recipes that come with the package, by name, for each pair of modalities ('t1 → ct')."""
+    found: dict[str, dict[str, str]] = {}
+    for name in names():
+        values = values_of(name)
+        pair = " → ".join(" + ".join(values["data"][side]) for side in ("source", "target"))
+        found.setdefault(pair, {})[name] = values["title"]
+    return found
 
 
 def header(text: str) -> str:
@@ -95,18 +116,25 @@ def _change(values: dict[str, Any], key: str, value: str) -> None:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value  # a bare word is text: --set train.precision=float32
+    if isinstance(parsed, float) and parsed.is_integer():
+        parsed = int(parsed)  # --set train.steps=1e5
     if isinstance(values, list):
-        _entry(values, last, key)
-        values[int(last)] = parsed
+        values[_place(values, last, key)] = parsed
     else:
         values[last] = parsed
         _drop_other_length(values, last)
 
 
-def _entry(values: list[Any], number: str, key: str) -> Any:
-    if not number.isdigit() or int(number) >= len(values):
-        raise BadInput(
-            f"--set {key}: expected a number from 0 to {len(values) - 1}, of a list's entry, found '{number}'. "
-            "Change it."
-        )
-    return values[int(number)]
+def _entry(values: list[Any], part: str, key: str) -> Any:
+    return values[_place(values, part, key)]
+
+
+def _place(values: list[Any], part: str, key: str) -> int:
+    """Where a list's entry is, by its number or, of tables such as stages, its name."""
+    called = [one.get("name") for one in values if isinstance(one, dict)]
+    if part in called:
+        return called.index(part)
+    if part.isdigit() and int(part) < len(values):
+        return int(part)
+    known = f"one of {', '.join(map(str, called))}" if any(called) else f"a number from 0 to {len(values) - 1}"
+    raise BadInput(f"--set {key}: expected {known}, of a list's entry, found '{part}'. Change it.")
