@@ -2,25 +2,20 @@
 
 import dataclasses
 import json
-import math
-import re
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field, TypeAdapter
-from torch import nn
 
 from voxlate.config import Importable, fill, imports, kind_of, settings
 from voxlate.data.batches import DataSettings
 from voxlate.diffusion.noise import Independent, SliceNoise
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.errors import BadInput
+from voxlate.files import safe_name
 from voxlate.images.intensity import Intensity
 from voxlate.images.tiling import AnySlices, Whole
+from voxlate.learning import VALIDATION_SHARE, VALIDATION_STEPS, Training, evaluations
 from voxlate.methods.autoencoding import AutoencodingSettings
 from voxlate.methods.cycle import CycleSettings
 from voxlate.methods.diffusion import DiffusionSettings
@@ -36,6 +31,9 @@ from voxlate.nets.xmodality.adm import ADM
 from voxlate.nets.xmodality.dit import DiT
 from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import UViT
+from voxlate.recipe_text import header, names, table, text_of, values_of
+
+__all__ = ["header", "names", "table", "text_of", "values_of"]  # and all below: one place to ask about recipes
 
 AnyMethod = Annotated[
     DiffusionSettings | RegressionSettings | CycleSettings | AutoencodingSettings,
@@ -49,105 +47,6 @@ AnyIntensity = Annotated[Intensity, Importable()]
 StartFrom = Annotated[
     str | None, Field(description="earlier stage whose weights it begins with; what that lacks starts fresh")
 ]
-SHIPPED = resources.files("voxlate") / "recipes"
-
-
-@settings
-class Optimiser:
-    """How weights move."""
-
-    kind: Annotated[Literal["adam", "adamw"], Field(description="Adam, or Adam with decoupled weight decay")] = "adamw"
-    lr: Annotated[float, Field(gt=0, description="highest learning rate")] = 1e-3
-    betas: Annotated[tuple[float, float], Field(description="decay of the gradient's first and second moments")] = (
-        0.9,
-        0.999,
-    )
-    weight_decay: Annotated[float, Field(ge=0, description="weight decay of matrices and kernels")] = 0.01
-    warm_up: Annotated[int, Field(ge=0, description="steps over which the learning rate rises from 0")] = 100
-    decay: Annotated[Literal["none", "cosine", "linear"], Field(description="how it falls after `hold`")] = "cosine"
-    hold: Annotated[float, Field(ge=0, le=1, description="share of the steps before it starts to fall")] = 0.0
-    last: Annotated[float, Field(ge=0, le=1, description="share of the learning rate left at the end")] = 0.0
-
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Norms, biases and embeddings' vectors are not decayed: pulling them to 0 has no reason."""
-        kernels: list[nn.Parameter] = []
-        vectors: list[nn.Parameter] = []
-        for parameter in parameters:
-            (kernels if parameter.ndim > 1 else vectors).append(parameter)
-        groups = [{"params": kernels, "weight_decay": self.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        groups = [group for group in groups if group["params"]]
-        cls = torch.optim.AdamW if self.kind == "adamw" else torch.optim.Adam
-        return cls(groups, lr=self.lr, betas=self.betas, fused=True)
-
-    def factor(self, step: int, steps: int) -> float:
-        """Share of the highest learning rate at a step, 0-based, of `steps`."""
-        if step < self.warm_up:
-            return (step + 1) / self.warm_up
-        begin = max(self.warm_up, round(self.hold * steps))
-        progress = min(max((step - begin) / max(steps - begin, 1), 0.0), 1.0)
-        falling = {"none": 1.0, "linear": 1 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}
-        return self.last + (1 - self.last) * falling[self.decay]
-
-
-@settings
-class Stop:
-    """Ends a training early, once an epoch's loss is not below the mean of earlier epochs by the share `gain`.
-
-    Source: Lyu & Wang 2022 (arXiv 2209.12104), sec. III: 100 epochs, window of 20, 1 %.
-    """
-
-    after_epochs: Annotated[int, Field(ge=1, description="epochs that are trained in any case")] = 100
-    window: Annotated[
-        int, Field(ge=1, description="epochs before the last one, with whose mean loss it is compared")
-    ] = 20
-    gain: Annotated[float, Field(ge=0, lt=1, description="share by which the loss must lie below that mean")] = 0.01
-
-    def reached(self, losses: Sequence[float]) -> bool:
-        """Whether training ends after these epochs; a loss that is NaN never ends it."""
-        if len(losses) < max(self.after_epochs, self.window + 1):
-            return False
-        return losses[-1] > (1 - self.gain) * self._before(losses)
-
-    def sentence(self, losses: Sequence[float], step: int) -> str:
-        """Why it ended, for the log."""
-        before = "loss of the epoch" if self.window == 1 else f"mean loss of the {self.window} epochs"
-        return (
-            f"ended at step {step} by train.stop: the loss of epoch {len(losses)}, {losses[-1]:.4g}, is not "
-            f"{100 * self.gain:.3g} % below the {before} before, {self._before(losses):.4g}."
-        )
-
-    def _before(self, losses: Sequence[float]) -> float:
-        return sum(losses[-1 - self.window : -1]) / self.window
-
-
-@settings
-class Training:
-    """The training of a stage: steps, batches, optimiser, precision, validation."""
-
-    steps: Annotated[int, Field(ge=1, description="optimiser steps")] = 10_000
-    stop: Annotated[Stop | None, Field(description="end before `steps` once epochs gain too little; unset: never")] = (
-        None
-    )
-    batch: Annotated[int, Field(ge=1, description="items a step, over all processes together")] = 8
-    optimiser: Annotated[Optimiser, Field(description="how weights move")] = Optimiser()
-    ema: Annotated[float, Field(ge=0, lt=1, description="decay of the running average of weights; 0: none")] = 0.999
-    only: Annotated[str | None, Field(description="only weights whose dotted name has this part move; unset: all")] = (
-        None
-    )
-    clip_norm: Annotated[float, Field(ge=0, description="largest norm of a step's gradient; 0: any")] = 1.0
-    accumulate: Annotated[int, Field(ge=1, description="parts that a batch is split into, one after the other")] = 1
-    precision: Annotated[Literal["bfloat16", "float32"], Field(description="of convolutions and products")] = "bfloat16"
-    compile: Annotated[
-        bool | None, Field(description="torch.compile the network; unset: on a GPU, and on a CPU over 20,000 steps")
-    ] = None
-    seed: Annotated[int, Field(ge=0, description="of weights, batches, augmentation and noise")] = 0
-    workers: Annotated[
-        int | None, Field(ge=0, description="processes that read data; unset: 4 with a GPU, none without")
-    ] = None
-    save_every: Annotated[int, Field(ge=1, description="steps between saved states")] = 500
-    validate_every: Annotated[int, Field(ge=0, description="steps between validations; 0: only at the end")] = 1000
-    validation_items: Annotated[int, Field(ge=1, description="items of each validation")] = 8
-    log_every: Annotated[int, Field(ge=1, description="steps between lines of log.jsonl")] = 20
 
 
 @settings
@@ -254,6 +153,30 @@ class FullStage(Stage):
         method = self.method.build(self.net, task, task.channels(sources, self.data.target))
         return method if self.opponent is None else self.opponent.build(method)
 
+    def evaluations(self, sampling: SamplerSettings) -> float:
+        """Network evaluations for an item of a validation: its loss, and its image."""
+        return 1 + (evaluations(sampling) if self.method.iterates else 1)
+
+    def validation_share(self, sampling: SamplerSettings) -> float:
+        """Cost of validations with a sampler, as a share of the training's."""
+        return self.train.validation_share(sum(self.turns.values()), self.evaluations(sampling))
+
+    def validation_sampling(self, synth: Synthesis) -> Synthesis:
+        """How images are drawn during training: as the recipe says, else as synth does where that costs little."""
+        chosen = self.train.validation
+        if chosen is not None:
+            return _drawn_by(synth, chosen.sampler, chosen.steps)
+        if not self.method.iterates or self.validation_share(synth) <= VALIDATION_SHARE:
+            return synth
+        fewer = (_drawn_by(synth, "ddim", steps) for steps in range(VALIDATION_STEPS, 1, -1))
+        cheap = (one for one in fewer if self.validation_share(one) <= VALIDATION_SHARE)
+        return next(cheap, _drawn_by(synth, "ddim", 1))
+
+
+def _drawn_by(synth: Synthesis, sampler: str, steps: int) -> Synthesis:
+    """The same synthesis by another sampler, without what belongs to the one it had."""
+    return dataclasses.replace(synth, sampler=sampler, steps=steps, eta=0.0, end=None, close=None)
+
 
 _SHARED = ("task", "method", "opponent", "net", "train", "data", "start_from")  # keys of a stage that a recipe has too
 
@@ -274,9 +197,55 @@ def from_dict(values: dict[str, Any], where: str, allow_code: bool = False) -> R
             f"{where}: expected a model of voxlate's own parts, found one that needs the code of {', '.join(needed)}. "
             "If you trust it, pass --allow-code (in Python: allow_code=True)."
         )
-    recipe = fill(Recipe, values, where)
+    recipe = fill(Recipe, _without_steps(values), where)
+    if changed := _other_type(values, to_dict(recipe)):
+        key, found, taken = changed
+        raise BadInput(f"{where}: expected of '{key}' a value such as {taken!r}, found {found!r}. Write it so.")
     _check(recipe, where)
     return recipe
+
+
+def _other_type(given: Any, held: Any, key: str = "") -> tuple[str, Any, Any] | None:
+    """The first key whose text or truth value was taken for something else ("12" for 12), what it was, and became."""
+    if isinstance(given, dict) and isinstance(held, dict):
+        inner = [(given[one], held.get(one, given[one]), f"{key}.{one}" if key else one) for one in given]
+    elif isinstance(given, list | tuple) and isinstance(held, list):
+        inner = [(one, other, f"{key}.{place}") for place, (one, other) in enumerate(zip(given, held))]
+    else:
+        kinds = [(isinstance(one, str), isinstance(one, bool)) for one in (given, held)]
+        return (key, given, held) if kinds[0] != kinds[1] else None
+    return next((found for one in inner if (found := _other_type(*one))), None)
+
+
+def _without_steps(values: dict[str, Any]) -> dict[str, Any]:
+    """Tables where a training by epochs alone has 0 steps, for those of its cohort are not known yet."""
+    if isinstance(stages := values.get("stages"), list):
+        values = {**values, "stages": [_without_steps(one) if isinstance(one, dict) else one for one in stages]}
+    if isinstance(train := values.get("train"), dict) and "epochs" in train:
+        values = {**values, "train": {"steps": 0, **train}}
+    return values
+
+
+def with_steps(recipe: Recipe, epoch_steps: Sequence[int]) -> Recipe:
+    """The recipe with the steps of trainings whose length is in epochs; epoch_steps: steps an epoch, by stage.
+
+    Raises BadInput where a recipe gives both and they differ.
+    """
+    trained = []
+    for stage, steps in zip(recipe.all_stages, epoch_steps):
+        options = stage.train
+        if options.epochs is not None:
+            wanted = options.epochs * steps
+            if options.steps not in (0, wanted):
+                raise BadInput(
+                    f"train.epochs: expected train.epochs or train.steps, found both in the stage '{stage.name}', and "
+                    f"{options.epochs} epochs of this cohort are {wanted} steps, not {options.steps}. Drop one."
+                )
+            options = dataclasses.replace(options, steps=wanted)
+        trained.append(options)
+    *earlier, own = trained
+    stages = [dataclasses.replace(stage, train=options) for stage, options in zip(recipe.stages, earlier)]
+    return dataclasses.replace(recipe, train=own, stages=stages)
 
 
 def needed_code(values: Mapping[str, Any]) -> list[str]:
@@ -341,6 +310,9 @@ def _check(recipe: Recipe, where: str) -> None:
         raise BadInput(
             f"{where}: expected an intensity map for every modality, found none for {missing[0]}. Add [intensity]."
         )
+    for stage in recipe.all_stages:
+        for name in (stage.name, *stage.data.source, *stage.data.target, *stage.data.labels):
+            safe_name(name, where)  # files are called so
     earlier: dict[str, FullStage] = {}
     for stage in recipe.all_stages:
         if stage.name in earlier:
@@ -354,97 +326,10 @@ def _check(recipe: Recipe, where: str) -> None:
             raise BadInput(
                 f"{where}: expected no [opponent] for method.kind = '{kind_of(stage.method)}', found one. Drop it."
             )
+        if stage.train.steps == 0 and stage.train.epochs is None:
+            raise BadInput(f"{where}: expected train.steps from 1, or train.epochs, found 0. Change it.")
         stage.task.check(stage, earlier, where)
         stage.method.check(stage, where)
+        stage.method.check_sampler(stage.validation_sampling(recipe.synth))
         earlier[stage.name] = stage
     check_synthesis(recipe)
-
-
-def names() -> list[str]:
-    """Names of the recipes that come with the package."""
-    return sorted(file.name.removesuffix(".toml") for file in SHIPPED.iterdir() if file.name.endswith(".toml"))
-
-
-def text_of(name: str) -> str:
-    """The TOML text of a shipped recipe (by name) or of a file; raises BadInput where there is neither."""
-    if name in names():
-        return (SHIPPED / f"{name}.toml").read_text(encoding="utf-8")
-    path = Path(name)
-    if not path.is_file():
-        raise BadInput(f"{name}: expected a recipe file or one of {', '.join(names())}, found neither. Check the name.")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{name}: expected a TOML text, found bytes that are no text. Check the path.") from error
-
-
-def header(text: str) -> str:
-    """The comment lines at the head of a recipe: what it reproduces, the command, the number to expect."""
-    lines = re.match(r"(#[^\n]*\n)*", text)
-    return lines.group(0) if lines else ""
-
-
-def values_of(name: str, changes: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The tables of a recipe by shipped name or path, over those of its base, with `changes` as in `table`."""
-    values = _values(name)
-    for key, value in (changes or {}).items():
-        _change(values, key, value)
-    return values
-
-
-def table(changes: Mapping[str, str]) -> dict[str, Any]:
-    """`changes` such as {'slices.kind': 'tiled'} as a table of tables, values as in TOML."""
-    values: dict[str, Any] = {}
-    for key, value in changes.items():
-        _change(values, key, value)
-    return values
-
-
-def _values(name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The tables of a recipe, over those of its base."""
-    if name in before:
-        raise BadInput(f"{name}: expected bases that end, found {' → '.join((*before, name))}. Change base.")
-    try:
-        values = tomllib.loads(text_of(name))
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{name}: expected TOML, found an error: {error}. Fix that line.") from error
-    base = values.pop("base", None)
-    return values if base is None else _updated(_values(str(base), (*before, name)), values)
-
-
-def _updated(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """The tables below, updated with those above; a table of another `kind` replaces the one below as a whole."""
-    if above.get("kind", below.get("kind")) != below.get("kind"):
-        return above
-    both = {
-        key: _updated(below[key], value)
-        for key, value in above.items()
-        if isinstance(value, dict) and isinstance(below.get(key), dict)
-    }
-    return {**below, **above, **both}
-
-
-def _change(values: dict[str, Any], key: str, value: str) -> None:
-    *tables, last = key.split(".")
-    for part in tables:
-        values = _entry(values, part, key) if isinstance(values, list) else values.setdefault(part, {})
-        if not isinstance(values, (dict, list)):
-            raise BadInput(f"--set {key}: expected '{part}' to be a table, found a value. Check the key.")
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value  # a bare word is text: --set train.precision=float32
-    if isinstance(values, list):
-        _entry(values, last, key)
-        values[int(last)] = parsed
-    else:
-        values[last] = parsed
-
-
-def _entry(values: list[Any], number: str, key: str) -> Any:
-    if not number.isdigit() or int(number) >= len(values):
-        raise BadInput(
-            f"--set {key}: expected a number from 0 to {len(values) - 1}, of a list's entry, found '{number}'. "
-            "Change it."
-        )
-    return values[int(number)]

@@ -303,10 +303,10 @@ def ragged(cohort_folder: Path, tmp_path: Path) -> Cohort:
     return prepare(cohort_folder, tmp_path / "prepared", workers=1)
 
 
-def test_cases_without_source_or_target_are_left_out_and_counted(ragged: Cohort) -> None:
+def test_cases_without_source_or_target_are_left_out_and_listed(ragged: Cohort) -> None:
     batches = Batches(ragged, SLICES, WINDOWS, batch=1, steps=1)
     assert {span.case for span in batches.spans} == {"case2", "case3"}
-    assert batches.lacking == {"t1": 1, "t2": 1}
+    assert batches.lacking == {"case0": ["t1"], "case1": ["t2"]}
     assert batches[0].present.all()
 
 
@@ -336,7 +336,7 @@ def test_targets_may_be_absent_for_some_items_but_not_all(ragged: Cohort) -> Non
     assert torch.equal(batch.target, batch.source)
     assert (batch.source_names, batch.target_names) == (("t1", "t2"), ("t1", "t2"))
     strict = Batches(ragged, replace(data, allow_missing=False), WINDOWS, batch=1, steps=1)
-    assert strict.lacking == {"t1": 1, "t2": 1}
+    assert strict.lacking == {"case0": ["t1"], "case1": ["t2"]}
 
 
 def test_label_maps_are_read_and_are_minus_one_where_a_case_has_none(cohort: Cohort) -> None:

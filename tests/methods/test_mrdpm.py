@@ -7,7 +7,8 @@ import torch
 
 from voxlate import recipe as recipes
 from voxlate.errors import BadInput
-from voxlate.recipe import Optimiser, Recipe
+from voxlate.learning import Optimiser
+from voxlate.recipe import Recipe
 
 
 def test_the_schedule_ends_where_the_paper_s_betas_end() -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from voxlate import recipe
 from voxlate.errors import BadInput, Stopped
-from voxlate.recipe import Optimiser
+from voxlate.learning import Optimiser
 from voxlate.training.learner import update_average
 from voxlate.training.run import Run, load_method, save_weights
 from voxlate.training.train import train

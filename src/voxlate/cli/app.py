@@ -1,5 +1,6 @@
 """The command line itself: its name, where it writes, how it fails."""
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -20,34 +21,35 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out = Console()
-err = Console(stderr=True)
+main_process = os.environ.get("RANK", "0") == "0"  # of those that torchrun or accelerate started; the others are quiet
+out = Console(quiet=not main_process)
+err = Console(stderr=True, quiet=not main_process)
 debug = False
 
 
-def main() -> None:
-    """Run the command line: exit code 0 done, 2 bad use or bad input (one sentence), 130 stopped, 1 else."""
-    try:
-        app()
-    except BadInput as error:
-        _fail(f"{error}", 2)
-    except Stopped as stopped:
-        _fail(f"{stopped}; run the same command again to resume.", 130)
-    except KeyboardInterrupt:
-        _fail("stopped.", 130)
-    except Exception as error:
-        _fail(f"This should not happen: {type(error).__name__}: {error}. Report what --debug prints.", 1)
+def fail(error: BaseException) -> NoReturn:
+    """End the command as its error says."""
+    match error:
+        case SystemExit():
+            raise error
+        case BadInput():
+            _fail(f"{error}", 2)
+        case Stopped():
+            _fail(f"{error}; run the same command again to resume.", 130)
+        case _:
+            _fail(f"This should not happen: {type(error).__name__}: {error}. Report what --debug prints.", 1)
 
 
-def _fail(sentence: str, code: int) -> None:
+def _fail(sentence: str, code: int) -> NoReturn:
     if debug:
         traceback.print_exc()
-    print(f"voxlate: {sentence}", file=sys.stderr)
+    if main_process:
+        print(f"voxlate: {sentence}", file=sys.stderr)
     raise SystemExit(code)
 
 
-def warn(sentence: str) -> None:
-    """A sentence that does not stop a command."""
+def note(sentence: str) -> None:
+    """Say something worth knowing, on stderr."""
     err.print(f"note: {sentence}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from voxlate.cli.app import app, err, incomplete, out, warn
+from voxlate.cli.app import app, err, incomplete, note, out
 from voxlate.cli.options import Json, Manifest, Modalities, Outside, Pattern, Preset, To
 from voxlate.cli.progress import progress_on
 
@@ -119,7 +119,7 @@ def prepare(
     if found:
         err.print(f"[dim]cases and splits from {escape(str(found))}[/]")
     for warning in ready.warnings:
-        warn(warning)
+        note(warning)
     show(table)
     counts = ", ".join(f"{len(members)} {name}" for name, members in ready.splits.items())
     out.print(f"{to}: {counts} cases; modalities {', '.join(ready.modalities)}.", markup=False)

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from voxlate.cli.app import app, err, incomplete, out, warn
+from voxlate import recipe_text
+from voxlate.cli.app import app, err, incomplete, note, out
 from voxlate.cli.options import (
     AllowCode,
     Changes,
@@ -24,32 +25,46 @@ from voxlate.cli.options import (
 from voxlate.cli.progress import progress_on
 
 
+def _completed(begun: str) -> list[str]:
+    return [name for name in recipe_text.names() if name.startswith(begun)]
+
+
 @app.command(name="recipes", epilog="Example:  voxlate recipes t1_to_t2_brain")
 def list_recipes(
-    name: Annotated[str | None, typer.Argument(help="Print this one, and every key with default and meaning.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Print this one, and every key with default and meaning.", autocompletion=_completed),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the recipes that come with voxlate, or print one."""
-    from voxlate import recipe as recipes
-    from voxlate.cli.explain import explain
-
+    """List the recipes that come with voxlate by what they make of what, or print one."""
     if name:
+        from voxlate import recipe as recipes
+        from voxlate.cli.explain import explain
+
         chosen = recipes.read(name)
         values = {"name": name, **recipes.to_dict(chosen)}
-        print(json.dumps(values) if as_json else recipes.text_of(name) + "\n" + explain(chosen))
+        print(json.dumps(values) if as_json else recipe_text.text_of(name) + "\n" + explain(chosen))
         return
-    found = [{"name": one, "title": recipes.read(one).title} for one in recipes.names()]
+    found = recipe_text.titles()
     if as_json:
-        print(json.dumps(found))
+        titles = {one: title for pair in found.values() for one, title in pair.items()}
+        print(json.dumps([{"name": one, "title": titles[one]} for one in sorted(titles)]))
         return
-    width = max(len(one["name"]) for one in found)
-    for one in found:
-        out.print(f"[bold]{one['name']:{width}}[/]  {one['title']}", highlight=False)
+    width = max(len(one) for pair in found.values() for one in pair)
+    cut: Any = {"no_wrap": True, "overflow": "ellipsis"} if out.is_terminal else {"soft_wrap": True}
+    for pair, members in found.items():
+        out.print(f"\n{pair}", style="bold", markup=False, highlight=False)
+        for one, title in members.items():
+            out.print(f"  {one:{width}}  {title}", style=None, markup=False, highlight=False, **cut)
 
 
 @app.command(epilog="Example:  voxlate train t1_to_t2_brain --data PREPARED --out RUN --set train.steps=500")
 def train(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name (voxlate recipes) or a TOML file.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(help="A shipped recipe's name (voxlate recipes) or a TOML file.", autocompletion=_completed),
+    ],
     data: Annotated[Path, typer.Option(help="A prepared cohort.")],
     to: To,
     change: Changes = None,
@@ -63,11 +78,15 @@ def train(
     from voxlate import recipe as recipes
     from voxlate.training.train import train as run
 
-    chosen = recipes.read(recipe, pairs(change))
+    changes = pairs(change)
+    chosen = recipes.read(recipe, changes)
+    own = sorted({key.split(".")[0] for key in changes} & {"train", "net", "method", "opponent"})
+    if own and chosen.stages:
+        others = ", ".join(f"stages.{stage.name}.{own[0]}" for stage in chosen.stages)
+        note(f"--set {own[0]}… changes the last stage alone; the others are {others}.")
     head = recipes.header(recipes.text_of(recipe))
     with progress_on(err) as bars:
-        options: dict[str, Any] = {"head": head, "start": start, "reuse": reuse or (), "device": device}
-        done = run(chosen, data, to, **options, progress=bars, say=lambda text: err.print(text, highlight=False))
+        done = run(chosen, data, to, head=head, start=start, reuse=reuse or (), device=device, progress=bars, say=note)
     out.print(f"{done.weights()} is the model. Next:  voxlate synth {to} COHORT --out OUT")
 
 
@@ -152,7 +171,7 @@ def synth(
     scans = find_scans(inputs, model, split=split, missing=missing, **layout, allow_outside=allow_outside)
     fitting, lacking, complete = sort_out(model, scans)
     with progress_on(err) as bars:
-        folders, failed = synthesise_cases(model, fitting, to, seed=seed, progress=bars, warn=warn)
+        folders, failed = synthesise_cases(model, fitting, to, seed=seed, progress=bars, warn=note)
     left_out = {**lacking, **failed}
     if as_json:
         done = {"out": str(to), "cases": [folder.name for folder in folders], "targets": model.recipe.data.target}

@@ -46,7 +46,7 @@ class Batches(Dataset[Batch]):
     Items are drawn without replacement, epoch by epoch, over all processes together: item number
     (step * world + rank) * batch + i alone decides its case, its place and its augmentation. Hence
     workers, restarts and resumption give bit-identical batches. An epoch has an item for each slice (in thicker
-    patches, for each patch depth) with enough foreground. lacking: cases left out, by missing modality.
+    patches, for each patch depth) with enough foreground. lacking: cases left out, with the modalities they lack.
     unpaired: each item's target and target_mask are those of an item of another patient, drawn with replacement.
     moments: a folder that latents.cache_moments filled for these settings; batches then carry them as well.
     """

@@ -26,6 +26,7 @@ from voxlate.images.volume import Volume
 
 MASK = "mask"
 LABEL = "label."  # before a label map's name among the arrays of a case
+MOST_MODALITIES = 64  # the mask has a bit for each
 OPEN_FILES = 256  # mapped at a time in each process
 
 
@@ -131,6 +132,11 @@ def prepare_case(
     scans, mask, labels: as read; a mask given by the user wins. masked: whether a mask is needed.
     Raises BadInput where scans do not fit together, and where no brain is found or a head is cut off.
     """
+    if len(scans) > MOST_MODALITIES:
+        raise BadInput(
+            f"case {case}: expected at most {MOST_MODALITIES} modalities, found {len(scans)}. Name those to prepare "
+            "(--modality), or split the case."
+        )
     labels = labels or {}
     origins = {
         name: Origin(Path(scan.origin).name, scan.grid.shape, scan.affine.tolist(), scan.note)

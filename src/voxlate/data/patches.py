@@ -110,8 +110,8 @@ class Span:
     starts: tuple[int, ...]
 
 
-def usable_cases(cohort: Cohort, data: DataSettings, split: str) -> tuple[list[str], dict[str, int]]:
-    """Cases of a split that have what the settings ask for, and how many lack what.
+def usable_cases(cohort: Cohort, data: DataSettings, split: str) -> tuple[list[str], dict[str, list[str]]]:
+    """Cases of a split that have what the settings ask for, and the others with the modalities that each lacks.
 
     Raises BadInput where the cohort has no case with some modality, or the split no usable case.
     """
@@ -129,20 +129,20 @@ def usable_cases(cohort: Cohort, data: DataSettings, split: str) -> tuple[list[s
             f"(no {', '.join(unknown)}). Choose a recipe for these, or set data.source and data.target."
         )
     usable: list[str] = []
-    lacking: dict[str, int] = {}
+    lacking: dict[str, list[str]] = {}
     for one in cohort.cases:
         if one.split != split:
             continue
-        absent = {
+        absent = [
             name
             for names in (data.source, data.target)
             if not data.allow_missing or not set(names) & set(one.present)
             for name in names
             if name not in one.present
-        }
-        for name in absent:
-            lacking[name] = lacking.get(name, 0) + 1
-        if not absent:
+        ]
+        if absent:
+            lacking[one.case] = list(dict.fromkeys(absent))
+        else:
             usable.append(one.case)
     if not usable:
         there = ", ".join(f"{name}: {len(cases)}" for name, cases in cohort.splits.items())

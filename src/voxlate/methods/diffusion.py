@@ -27,6 +27,7 @@ class DiffusionSettings(MethodSettings):
     """Denoises from pure noise to the target, given the source."""
 
     has_density: ClassVar[bool] = True
+    iterates: ClassVar[bool] = True
     kind: Literal["diffusion"] = "diffusion"
     schedule: Annotated[AnySchedule, Field(description="noise over time")] = ShiftedCosine()
     prediction: Annotated[Kind, Field(description="what the network gives")] = "v"

@@ -258,6 +258,8 @@ class MethodSettings(ABC):
     """Whether the method has `bits_per_dim`."""
     takes_opponent: ClassVar[bool] = True
     """Whether the method has `attempt`, and one turn."""
+    iterates: ClassVar[bool] = False
+    """Whether synthesis evaluates the network at every step of a sampler, or once."""
     makes_targets: ClassVar[bool] = True
     """Whether the method makes targets from sources; an autoencoder only repeats what it is given."""
 

@@ -54,6 +54,11 @@ class Run:
     def naive(self) -> Path:
         return self.folder / "naive.safetensors"
 
+    @property
+    def has_trained(self) -> bool:
+        """Whether there is anything that a training would lose."""
+        return self.state.exists() or any(self.folder.glob("weights*.safetensors"))
+
     def weights(self, stage: str = "final") -> Path:
         return self.folder / ("weights.safetensors" if stage == "final" else f"weights.{stage}.safetensors")
 
@@ -63,22 +68,24 @@ def begin_run(
 ) -> Run:
     """Make the folder of a new run, or open the one that is there if it is the same recipe on the same data.
 
-    head: comment lines for recipe.toml; data: what the cohort is (its hash and splits); notes: what may differ.
-    Raises BadInput where the
-    folder holds anything else.
+    head: comment lines for recipe.toml; data: what the cohort is (its hash and splits); notes: what may differ. A run
+    in which nothing was trained yet is replaced. Raises BadInput where the folder holds anything else.
     """
     run = Run(folder)
     wanted = {"recipe": to_dict(recipe), "data": data}
     if run.provenance.exists():
         found = read_json(run.provenance)
         change = _first_change({key: found.get(key) for key in wanted}, wanted)
-        if change:
+        if not change:
+            return run
+        if run.has_trained:
             raise BadInput(
                 f"{folder}: expected an empty folder or this very run, found another run ({change}). "
                 "Choose another --out, or give the same recipe and data to resume."
             )
-        return run
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        for file in (run.provenance, run.log, run.naive):
+            file.unlink(missing_ok=True)
+    elif folder.exists() and (not folder.is_dir() or set(folder.iterdir()) - {run.recipe}):
         raise BadInput(f"{folder}: expected an empty folder or a run, found other files. Choose another --out.")
     if needed := needed_code(wanted["recipe"]):
         head += f"# Needs code that is no part of voxlate: {', '.join(needed)}. Its models load with --allow-code.\n"
@@ -87,23 +94,31 @@ def begin_run(
     return run
 
 
-def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -> None:
+def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -> list[str]:
     """Copy the weights of a stage from the first run that trained it by the same recipe on the same data, if any did.
 
-    recipe: the run's, up to that stage. Raises BadInput where one of the others is no run.
+    recipe: the run's, up to that stage. Returns a sentence for each run: taken from it, or why not. Raises BadInput
+    where one of the others is no run.
     """
+    said = []
     wanted = _trained_by(to_dict(recipe))
     cohort = read_json(run.provenance)["data"]["cohort"]
     for other in others:
         if not other.provenance.exists():
             raise BadInput(f"{other.folder}: expected a run to take stages from, found no provenance.json. Name a run.")
-        if read_json(other.provenance)["data"]["cohort"] != cohort:
-            continue
         theirs = other.weights(stage)
-        if theirs.exists() and _trained_by(read_header(theirs)["recipe"]) == wanted:
+        if read_json(other.provenance)["data"]["cohort"] != cohort:
+            change = "it saw another cohort"
+        elif not theirs.exists():
+            change = f"it has no finished stage '{stage}'"
+        else:
+            change = _first_change(_trained_by(read_header(theirs)["recipe"]), wanted)
+        if not change:
             with whole_file(run.weights(stage)) as temporary:
                 shutil.copyfile(theirs, temporary)
-            return
+            return [f"stage '{stage}' is taken from {other.folder}."]
+        said.append(f"stage '{stage}' is not taken from {other.folder}: {change}.")
+    return said
 
 
 def _trained_by(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -19,13 +20,15 @@ from voxlate.batch import Batch, stable_id
 from voxlate.data import naive
 from voxlate.data.batches import Batches
 from voxlate.data.familiar import check_windows
-from voxlate.data.patches import cut_note
+from voxlate.data.patches import cut_note, usable_cases
 from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput, Stopped
+from voxlate.files import locked
+from voxlate.learning import Training
 from voxlate.methods.method import Method
 from voxlate.nets.cpu import keep_freed_memory
-from voxlate.recipe import FullStage, Recipe, Training, fixed_ranges, stage_recipe
+from voxlate.recipe import FullStage, Recipe, fixed_ranges, stage_recipe, with_steps
 from voxlate.training.learner import Epochs, Learner, start_from, train_only, update_average
 from voxlate.training.log import Log, StepCallback
 from voxlate.training.run import (
@@ -39,7 +42,7 @@ from voxlate.training.run import (
     save_weights,
     weights_header,
 )
-from voxlate.training.validate import autocast, find_device, validate, validation_items
+from voxlate.training.validate import autocast, find_device, validate, validation_items, validation_split
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -54,43 +57,74 @@ def train(
     reuse: Sequence[Path] = (),
     device: str = "auto",
     progress: StepCallback | None = None,
-    say: Callable[[str], None] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Run:
     """Train every stage of a recipe on a prepared cohort into a run folder; a stopped run resumes bit for bit.
 
     head: comment lines for the run's recipe.toml; start: weights that the last stage begins from instead of random
-    ones; reuse: other runs, from which earlier stages are taken that are the same, data and seed included; say: called
-    with each sentence that a user should read before the first step.
+    ones; reuse: other runs, from which earlier stages are taken that are the same, data and seed included; say: is
+    given a sentence for each thing worth knowing before the first step. Of several processes the main one writes.
     Raises BadInput (recipe and cohort do not fit, folder of another run), Stopped at SIGINT or SIGTERM once the state
     is saved.
     """
     keep_freed_memory()
     cohort = open_cohort(data)
     accelerator = Accelerator(cpu=find_device(device).type == "cpu")
-    jobs = [_Job(recipe, stage, cohort, accelerator) for stage in recipe.all_stages]
-    _check_stages(recipe, jobs)
+    place = accelerator.device if accelerator.num_processes > 1 else find_device(device)
+    recipe = with_steps(
+        recipe, [_Job(recipe, stage, cohort, accelerator, place).epoch_steps for stage in recipe.all_stages]
+    )
+    jobs = [_Job(recipe, stage, cohort, accelerator, place) for stage in recipe.all_stages]
+    _check_stages(recipe, jobs, start)
     about = {"cohort": file_hash(Path(data) / "cohort.json"), "start": file_hash(start) if start else None}
-    place = os.path.relpath(Path(data).resolve(), out.resolve())
-    run = begin_run(out, recipe, head, {**about, "splits": cohort.splits}, {"prepared": place})
-    if accelerator.is_main_process and not run.naive.exists():
-        naive.fit_cohort(cohort, recipe.data.source, recipe.data.target, fixed_ranges(recipe)).save(run.naive)
-    accelerator.wait_for_everyone()
-    if say and accelerator.is_main_process:
-        for note in filter(None, dict.fromkeys(cut_note(cohort, job.stage.data) for job in jobs)):
+    others = [Run(Path(other)) for other in reuse]
+
+    def begin() -> None:
+        held.enter_context(locked(out))
+        place = os.path.relpath(Path(data).resolve(), out.resolve())
+        run = begin_run(out, recipe, head, {**about, "splits": cohort.splits}, {"prepared": place})
+        if not run.naive.exists():
+            naive.fit_cohort(cohort, recipe.data.source, recipe.data.target, fixed_ranges(recipe)).save(run.naive)
+        notes = [*_notes(jobs), f"curves in a browser: tensorboard --logdir {out / 'tensorboard'}"]
+        for name in (stage.name for stage in recipe.stages if not run.weights(stage.name).exists()):
+            notes += reuse_weights(run, others, stage_recipe(recipe, name), name)
+        for note in notes:
             say(note)
+
+    with contextlib.ExitStack() as held:
+        _by_main(accelerator, begin)
+        stop = held.enter_context(_stop_signal())
+        return _train_stages(Run(out), jobs, start, stop, progress)
+
+
+def _by_main(accelerator: Accelerator, do: Callable[[], None]) -> None:
+    """Let the main process do something while the others wait; a BadInput there is raised in all of them."""
+    failed: list[BadInput | None] = [None]
+    if accelerator.is_main_process:
+        try:
+            do()
+        except BadInput as error:
+            failed = [error]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(failed)
+    if failed[0] is not None:
+        raise failed[0]
+
+
+def _train_stages(
+    run: Run, jobs: Sequence["_Job"], start: Path | None, stop: Sequence[int], progress: StepCallback | None
+) -> Run:
     earlier: dict[str, Method] = {}
     for job in jobs:
         torch.manual_seed(job.seed)
         name = job.stage.name
         method, started = _initial_method(job.stage, earlier)
-        if name != "final" and not run.weights(name).exists():
-            reuse_weights(run, [Run(Path(other)) for other in reuse], stage_recipe(recipe, name), name)
         if run.weights(name).exists():
             load_weights(method, run.weights(name))
         else:
             if start and name == "final":
                 load_weights(method, start)
-            method = _train_stage(job, run, method, started, progress)
+            method = _train_stage(job, run, method, started, stop, progress)
         earlier[name] = method.eval().requires_grad_(False)
     return run
 
@@ -103,6 +137,7 @@ class _Job:
     stage: FullStage
     cohort: Cohort
     accelerator: Accelerator
+    device: torch.device
 
     @property
     def seed(self) -> int:
@@ -115,6 +150,11 @@ class _Job:
         """Steps that see every item once; every turn has batches of its own."""
         items = len(Batches(self.cohort, self.stage.data, self.recipe.intensity).items)
         return math.ceil(items / (self.stage.train.batch * sum(self.stage.turns.values())))
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other process trains along."""
+        return self.accelerator.num_processes == 1
 
     def batches(self, step: int = 0) -> DataLoader[Batch]:
         """Batches from a step on; batch k is a function of the seed and k alone, so resuming skips without reading."""
@@ -138,12 +178,12 @@ class _Job:
         )
         order = range(step * calls, options.steps * calls)
         # on a CPU a reader would only take cores from the step, and a late thread stalls all others
-        workers = (4 if self.accelerator.device.type == "cuda" else 0) if options.workers is None else options.workers
+        workers = (4 if self.device.type == "cuda" else 0) if options.workers is None else options.workers
         ahead = 4 if workers else None
         return DataLoader(batches, batch_size=None, sampler=order, num_workers=workers, prefetch_factor=ahead)
 
 
-def _check_stages(recipe: Recipe, jobs: Sequence[_Job]) -> None:
+def _check_stages(recipe: Recipe, jobs: Sequence[_Job], start: Path | None) -> None:
     """Build every stage once, and raise BadInput for what cannot work, before the first step is trained."""
     cohort = jobs[0].cohort
     name = cohort.made.get("mask_from")
@@ -158,7 +198,36 @@ def _check_stages(recipe: Recipe, jobs: Sequence[_Job]) -> None:
     earlier: dict[str, Method] = {}
     for job in jobs:
         job.batches()
+        validation_items(recipe, job.stage, cohort)
         earlier[job.stage.name], _ = _initial_method(job.stage, earlier)
+    if start is not None:
+        load_weights(earlier["final"], start)
+
+
+def _notes(jobs: Sequence[_Job]) -> list[str]:
+    """Sentences on what the stages see that is not as usual, each once."""
+    said = []
+    for job in jobs:
+        _, lacking = usable_cases(job.cohort, job.stage.data, "train")
+        if lacking:
+            cases = ", ".join(f"{case} (no {', no '.join(names)})" for case, names in lacking.items())
+            said.append(f"left out of training: {cases}.")
+        if validation_split(job.cohort) == "train":
+            said.append("no validation cases: training items are looked at instead, and called so in the log.")
+        said += [cut_note(job.cohort, job.stage.data), _validation_plan(job)]
+    return [one for one in dict.fromkeys(said) if one]
+
+
+def _validation_plan(job: _Job) -> str:
+    """How the stage is validated, and what share of the training that costs."""
+    options, sampling = job.stage.train, job.stage.validation_sampling(job.recipe.synth)
+    often = f"every {options.validate_every} steps" if options.validate_every else "at the end"
+    drawn = f" drawn by {sampling.sampler} in {sampling.steps} steps" if job.stage.method.iterates else ""
+    share = job.stage.validation_share(sampling)
+    return (
+        f"validation of stage '{job.stage.name}' {often}: {options.validation_items} items{drawn}, {share:.1%} of the "
+        "network evaluations."
+    )
 
 
 def _initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Method, str]:
@@ -171,39 +240,44 @@ def _initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Me
     return method, started
 
 
-def _train_stage(job: _Job, run: Run, method: Method, started: str, progress: StepCallback | None) -> Method:
-    stage, options, device = job.stage, job.stage.train, job.accelerator.device
+def _train_stage(
+    job: _Job, run: Run, method: Method, started: str, stop: Sequence[int], progress: StepCallback | None
+) -> Method:
+    stage, options, device = job.stage, job.stage.train, job.device
     main = job.accelerator.is_main_process
     learner = _learner(method, options, device, job.epoch_steps if options.stop else 0)
     if run.state.exists() and (state := load_state(run.state, device))["stage"] == stage.name:
         learner.load_state(state)
-    parallel = job.accelerator.prepare(method) if job.accelerator.num_processes > 1 else method
+    parallel = method if job.alone else job.accelerator.prepare(method)
     batches = iter(job.batches(learner.step))
     items = validation_items(job.recipe, stage, job.cohort)
     log = Log(run.log, stage.name, options, learner.step, learner.seconds, main, progress)
     for sentence in filter(None, (started, cut_note(job.cohort, stage.data)) if learner.step == 0 else ()):
         log.add_start(sentence)
-    with _stop_signal() as stop:
-        while learner.step < options.steps and not _stops_early(learner, options):
-            losses = _step(learner, parallel, options, job.seed, batches, device)
-            update_average(learner.averaged, method, options.ema, learner.step)
-            learner.step += 1
-            _add_to_epoch(learner, losses, job.accelerator)
-            last = learner.step == options.steps or _stops_early(learner, options)
-            saves = bool(stop) or last or learner.step % options.save_every == 0
-            if saves or learner.step % options.log_every == 0:  # else it would wait for the device at every step
-                _check_finite(learner, losses, stage, run, weights_too=saves)
-            learner.seconds = log.add_step(learner.step, losses)
-            if main and (last or (options.validate_every and learner.step % options.validate_every == 0)):
-                picture = run.folder / "validation" / f"{stage.name}_{learner.step:07d}.png"
-                scores = validate(learner.averaged, items, job.recipe, stage, device, picture)
-                learner.seconds = log.add_validation(learner.step, scores)
-            if main and last and learner.step < options.steps and options.stop:
-                log.add_end(learner.step, options.stop.sentence(learner.epochs.losses, learner.step))
-            if main and saves:
-                save_state(run.state, {**learner.state(), "stage": stage.name})
-            if stop and not last:
-                raise Stopped(f"stopped at step {learner.step} of {options.steps} ({stage.name})")
+    while learner.step < options.steps and not _stops_early(learner, options):
+        losses = _step(learner, parallel, options, job.seed, batches, device)
+        update_average(learner.averaged, method, options.ema, learner.step)
+        learner.step += 1
+        _add_to_epoch(learner, losses, job.accelerator)
+        last = learner.step == options.steps or _stops_early(learner, options)
+        saves, logs = last or learner.step % options.save_every == 0, learner.step % options.log_every == 0
+        stops = _is_stopped(stop, job, agree=saves or logs)
+        saves = saves or stops
+        if saves or logs:  # else it would wait for the device at every step
+            _check_finite(learner, losses, job, run, weights_too=saves)
+        learner.seconds = log.add_step(learner.step, losses)
+        if main and (last or (options.validate_every and learner.step % options.validate_every == 0)):
+            picture = run.folder / "validation" / f"{stage.name}_{learner.step:07d}.png"
+            scores = validate(learner.averaged, items, job.recipe, stage, device, picture)
+            if validation_split(job.cohort) == "train":
+                scores = {f"training_items_{name}": value for name, value in scores.items()}
+            learner.seconds = log.add_validation(learner.step, scores)
+        if main and last and learner.step < options.steps and options.stop:
+            log.add_end(learner.step, options.stop.sentence(learner.epochs.losses, learner.step))
+        if main and saves:
+            save_state(run.state, {**learner.state(), "stage": stage.name})
+        if stops and not last:
+            raise Stopped(f"stopped at step {learner.step} of {options.steps} ({stage.name})")
     method = learner.averaged if options.ema else learner.method
     method.finish(batch.to(device) for batch in items)
     if main:  # the averaged weights as a whole model; the state stays until the next stage writes its own
@@ -261,9 +335,12 @@ def _step(
 
 
 def _check_finite(
-    learner: Learner, losses: Mapping[str, Mapping[str, torch.Tensor]], stage: FullStage, run: Run, weights_too: bool
+    learner: Learner, losses: Mapping[str, Mapping[str, torch.Tensor]], job: _Job, run: Run, weights_too: bool
 ) -> None:
-    """Raise BadInput where a loss, or a weight before it is saved, is not finite; the state saved before stays."""
+    """Raise BadInput, in all processes, where a loss, or a weight before it is saved, is not finite.
+
+    The state saved before stays.
+    """
     found = [
         f"{turn}.{name} of {float(value):g}"
         for turn, parts in losses.items()
@@ -272,12 +349,12 @@ def _check_finite(
     ]
     if not found and weights_too:
         found = [f"weights '{name}'" for name, one in learner.method.named_parameters() if not one.isfinite().all()]
-    if found:
+    if found := found if job.alone else gather_object(found):
         kept = "the last state before it is kept" if run.state.exists() else "no state was saved yet"
         raise BadInput(
             f"{run.folder}: expected finite losses and weights, found a {found[0]} at step {learner.step} of stage "
-            f"'{stage.name}': the training diverged; {kept}. Train into another --out with a lower "
-            f"train.optimiser.lr (now {stage.train.optimiser.lr:g}) or in train.precision float32."
+            f"'{job.stage.name}': the training diverged; {kept}. Train into another --out with a lower "
+            f"train.optimiser.lr (now {job.stage.train.optimiser.lr:g}) or in train.precision float32."
         )
 
 
@@ -292,6 +369,13 @@ def _add_to_epoch(learner: Learner, losses: Mapping[str, Mapping[str, torch.Tens
 def _stops_early(learner: Learner, options: Training) -> bool:
     """Whether the recipe's rule ends the training; the losses alone decide, so a restart decides the same."""
     return options.stop is not None and options.stop.reached(learner.epochs.losses)
+
+
+def _is_stopped(stop: Sequence[int], job: _Job, agree: bool) -> bool:
+    """Whether to stop after this step; several processes look at each other's signals only where they `agree`."""
+    if job.alone:
+        return bool(stop)
+    return agree and any(gather_object([bool(stop)]))
 
 
 @contextlib.contextmanager

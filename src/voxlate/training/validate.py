@@ -36,10 +36,15 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
+def validation_split(cohort: Cohort) -> str:
+    """Whose items are looked at during training: those of validation cases, of training cases where there are none."""
+    return "val" if cohort.splits["val"] else "train"
+
+
 def validation_items(recipe: Recipe, stage: FullStage, cohort: Cohort) -> list[Batch]:
-    """`validation_items` items spread over the validation cases, in batches of the recipe's `synth.batch`."""
-    items, size = stage.train.validation_items, recipe.synth.batch
-    return list(validation_batches(cohort, stage.data, recipe.intensity, batch=size, limit=items))
+    """`validation_items` items spread over the cases of the split, in batches of the recipe's `synth.batch`."""
+    items, size, split = stage.train.validation_items, recipe.synth.batch, validation_split(cohort)
+    return list(validation_batches(cohort, stage.data, recipe.intensity, split=split, batch=size, limit=items))
 
 
 @torch.no_grad()
@@ -47,14 +52,14 @@ def validate(
     method: Method, batches: Iterable[Batch], recipe: Recipe, stage: FullStage, device: torch.device, picture: Path
 ) -> dict[str, float]:
     """Mean loss and mean absolute error of syntheses (network units), noise fixed; writes a picture of the first."""
-    losses, errors, rows = [], [], []
+    losses, errors, rows, sampling = [], [], [], stage.validation_sampling(recipe.synth)
     for batch in batches:
         batch = batch.to(device)
         with autocast(device, stage.train.precision):
             losses.append(method.validation_loss(batch, Noise(SEED, batch.item)))
         with autocast(device, recipe.synth.precision or stage.train.precision):
             given = method.as_at_inference(batch)
-            image = method.synthesise(given, Noise(SEED, batch.item), recipe.synth).float()
+            image = method.synthesise(given, Noise(SEED, batch.item), sampling).float()
         assert batch.target is not None
         error = (image - batch.target).abs()
         errors.append((error if batch.target_present is None else error[batch.target_present]).mean().item())

@@ -1,0 +1,155 @@
+"""Settings of a training: its length, batches, optimiser, precision and validation."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from voxlate.config import settings
+from voxlate.diffusion.sample import SAMPLERS, SamplerSettings
+from voxlate.errors import BadInput
+
+VALIDATION_SHARE = 0.05  # of a training's network evaluations, where the recipe does not say how to validate
+VALIDATION_STEPS = 32  # of ddim, where the sampler of synthesis costs more than that share
+BACKWARD = 3  # evaluations that a forward and a backward pass cost
+PER_STEP = {"heun": 2, "dpm2": 2, "dpmpp_2s": 2, "dpm3": 3, "rk45": math.inf}  # evaluations; rk45 may take any number
+
+
+@settings
+class Optimiser:
+    """How weights move."""
+
+    kind: Annotated[Literal["adam", "adamw"], Field(description="Adam, or Adam with decoupled weight decay")] = "adamw"
+    lr: Annotated[float, Field(gt=0, description="highest learning rate")] = 1e-3
+    betas: Annotated[tuple[float, float], Field(description="decay of the gradient's first and second moments")] = (
+        0.9,
+        0.999,
+    )
+    weight_decay: Annotated[float, Field(ge=0, description="weight decay of matrices and kernels")] = 0.01
+    warm_up: Annotated[int, Field(ge=0, description="steps over which the learning rate rises from 0")] = 100
+    decay: Annotated[Literal["none", "cosine", "linear"], Field(description="how it falls after `hold`")] = "cosine"
+    hold: Annotated[float, Field(ge=0, le=1, description="share of the steps before it starts to fall")] = 0.0
+    last: Annotated[float, Field(ge=0, le=1, description="share of the learning rate left at the end")] = 0.0
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Norms, biases and embeddings' vectors are not decayed: pulling them to 0 has no reason."""
+        kernels: list[nn.Parameter] = []
+        vectors: list[nn.Parameter] = []
+        for parameter in parameters:
+            (kernels if parameter.ndim > 1 else vectors).append(parameter)
+        groups = [{"params": kernels, "weight_decay": self.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        groups = [group for group in groups if group["params"]]
+        cls = torch.optim.AdamW if self.kind == "adamw" else torch.optim.Adam
+        return cls(groups, lr=self.lr, betas=self.betas, fused=True)
+
+    def factor(self, step: int, steps: int) -> float:
+        """Share of the highest learning rate at a step, 0-based, of `steps`."""
+        if step < self.warm_up:
+            return (step + 1) / self.warm_up
+        begin = max(self.warm_up, round(self.hold * steps))
+        progress = min(max((step - begin) / max(steps - begin, 1), 0.0), 1.0)
+        falling = {"none": 1.0, "linear": 1 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}
+        return self.last + (1 - self.last) * falling[self.decay]
+
+
+@settings
+class Stop:
+    """Ends a training early, once an epoch's loss is not below the mean of earlier epochs by the share `gain`.
+
+    Source: Lyu & Wang 2022 (arXiv 2209.12104), sec. III: 100 epochs, window of 20, 1 %.
+    """
+
+    after_epochs: Annotated[int, Field(ge=1, description="epochs that are trained in any case")] = 100
+    window: Annotated[
+        int, Field(ge=1, description="epochs before the last one, with whose mean loss it is compared")
+    ] = 20
+    gain: Annotated[float, Field(ge=0, lt=1, description="share by which the loss must lie below that mean")] = 0.01
+
+    def reached(self, losses: Sequence[float]) -> bool:
+        """Whether training ends after these epochs; a loss that is NaN never ends it."""
+        if len(losses) < max(self.after_epochs, self.window + 1):
+            return False
+        return losses[-1] > (1 - self.gain) * self._before(losses)
+
+    def sentence(self, losses: Sequence[float], step: int) -> str:
+        """Why it ended, for the log."""
+        before = "loss of the epoch" if self.window == 1 else f"mean loss of the {self.window} epochs"
+        return (
+            f"ended at step {step} by train.stop: the loss of epoch {len(losses)}, {losses[-1]:.4g}, is not "
+            f"{100 * self.gain:.3g} % below the {before} before, {self._before(losses):.4g}."
+        )
+
+    def _before(self, losses: Sequence[float]) -> float:
+        return sum(losses[-1 - self.window : -1]) / self.window
+
+
+@settings
+class Validation:
+    """How images are drawn during training: `train.validation = { sampler = "ddim", steps = 8 }`."""
+
+    sampler: Annotated[str, Field(description="as synth.sampler")] = "ddim"
+    steps: Annotated[int, Field(ge=1, description="times at which the network denoises")] = VALIDATION_STEPS
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS and ":" not in self.sampler:
+            raise BadInput(
+                f"train.validation.sampler: expected one of {', '.join(SAMPLERS)}, found {self.sampler!r}. Change it."
+            )
+
+
+def evaluations(sampling: SamplerSettings) -> float:
+    """Network evaluations that a sampler takes for an image; infinite where nobody knows before."""
+    each = 1 + sampling.correctors if sampling.sampler == "predictor_corrector" else PER_STEP.get(sampling.sampler, 1)
+    return each * sampling.steps
+
+
+@settings
+class Training:
+    """The training of a stage: steps, batches, optimiser, precision, validation."""
+
+    steps: Annotated[int, Field(ge=0, description="optimiser steps; 0: as `epochs` says")] = 10_000
+    epochs: Annotated[
+        int | None,
+        Field(ge=1, description="length in epochs instead, each of which sees every item once; unset: steps"),
+    ] = None
+    stop: Annotated[Stop | None, Field(description="end before `steps` once epochs gain too little; unset: never")] = (
+        None
+    )
+    batch: Annotated[int, Field(ge=1, description="items a step, over all processes together")] = 8
+    optimiser: Annotated[Optimiser, Field(description="how weights move")] = Optimiser()
+    ema: Annotated[float, Field(ge=0, lt=1, description="decay of the running average of weights; 0: none")] = 0.999
+    only: Annotated[str | None, Field(description="only weights whose dotted name has this part move; unset: all")] = (
+        None
+    )
+    clip_norm: Annotated[float, Field(ge=0, description="largest norm of a step's gradient; 0: any")] = 1.0
+    accumulate: Annotated[int, Field(ge=1, description="parts that a batch is split into, one after the other")] = 1
+    precision: Annotated[Literal["bfloat16", "float32"], Field(description="of convolutions and products")] = "bfloat16"
+    compile: Annotated[
+        bool | None, Field(description="torch.compile the network; unset: on a GPU, and on a CPU over 20,000 steps")
+    ] = None
+    seed: Annotated[int, Field(ge=0, description="of weights, batches, augmentation and noise")] = 0
+    workers: Annotated[
+        int | None, Field(ge=0, description="processes that read data; unset: 4 with a GPU, none without")
+    ] = None
+    save_every: Annotated[int, Field(ge=1, description="steps between saved states")] = 500
+    validate_every: Annotated[int, Field(ge=0, description="steps between validations; 0: only at the end")] = 1000
+    validation_items: Annotated[int, Field(ge=1, description="items of each validation")] = 8
+    validation: Annotated[
+        Validation | None,
+        Field(
+            description="its sampler; unset: as synth where that is at most 5 % of the training's network evaluations, "
+            "else ddim with at most 32 steps that are"
+        ),
+    ] = None
+    log_every: Annotated[int, Field(ge=1, description="steps between lines of log.jsonl")] = 20
+
+    def validation_share(self, turns: int, evaluations: float) -> float:
+        """Cost of validation as a share of the training's: network evaluations, of which a backward pass counts two.
+
+        turns: forward and backward passes of a step; evaluations: for one validation item, its loss included.
+        """
+        steps = min(self.validate_every or self.steps, self.steps)
+        return self.validation_items * evaluations / (BACKWARD * turns * self.batch * max(steps, 1))

@@ -1,0 +1,140 @@
+"""Recipes as text: those that come with the package, their bases, their heads, and changes from the command line."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from voxlate.errors import BadInput
+
+SHIPPED = resources.files("voxlate") / "recipes"
+
+
+def names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(file.name.removesuffix(".toml") for file in SHIPPED.iterdir() if file.name.endswith(".toml"))
+
+
+def text_of(name: str) -> str:
+    """The TOML text of a shipped recipe (by name) or of a file; raises BadInput where there is neither."""
+    if name in names():
+        return (SHIPPED / f"{name}.toml").read_text(encoding="utf-8")
+    path = Path(name)
+    if not path.is_file():
+        raise BadInput(
+            f"{name}: expected a recipe file or the name of one that comes with voxlate, found neither. "
+            f"{_nearest(path.name.removesuffix('.toml'))}"
+        )
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{name}: expected a TOML text, found bytes that are no text. Check the path.") from error
+
+
+def _nearest(name: str) -> str:
+    """What somebody may have meant, in a sentence."""
+    near = difflib.get_close_matches(name, names(), n=4, cutoff=0.5)
+    near += [one for one in names() if name and name in one and one not in near]
+    return f"Did you mean {', '.join(near[:4])}?" if near else "See voxlate recipes, or begin with phantom_t1_to_ct."
+
+
+def titles() -> dict[str, dict[str, str]]:
+    """Titles of the recipes that come with the package, by name, for each pair of modalities ('t1 → ct')."""
+    found: dict[str, dict[str, str]] = {}
+    for name in names():
+        values = values_of(name)
+        pair = " → ".join(" + ".join(values["data"][side]) for side in ("source", "target"))
+        found.setdefault(pair, {})[name] = values["title"]
+    return found
+
+
+def header(text: str) -> str:
+    """The comment lines at the head of a recipe: what it reproduces, the command, the number to expect."""
+    lines = re.match(r"(#[^\n]*\n)*", text)
+    return lines.group(0) if lines else ""
+
+
+def values_of(name: str, changes: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The tables of a recipe by shipped name or path, over those of its base, with `changes` as in `table`."""
+    values = _values(name)
+    for key, value in (changes or {}).items():
+        _change(values, key, value)
+    return values
+
+
+def table(changes: Mapping[str, str]) -> dict[str, Any]:
+    """`changes` such as {'slices.kind': 'tiled'} as a table of tables, values as in TOML."""
+    values: dict[str, Any] = {}
+    for key, value in changes.items():
+        _change(values, key, value)
+    return values
+
+
+def _values(name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The tables of a recipe, over those of its base."""
+    if name in before:
+        raise BadInput(f"{name}: expected bases that end, found {' → '.join((*before, name))}. Change base.")
+    try:
+        values = tomllib.loads(text_of(name))
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{name}: expected TOML, found an error: {error}. Fix that line.") from error
+    base = values.pop("base", None)
+    return values if base is None else _updated(_values(str(base), (*before, name)), values)
+
+
+def _updated(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """The tables below, updated with those above; a table of another `kind` replaces the one below as a whole."""
+    if above.get("kind", below.get("kind")) != below.get("kind"):
+        return above
+    both = {
+        key: _updated(below[key], value)
+        for key, value in above.items()
+        if isinstance(value, dict) and isinstance(below.get(key), dict)
+    }
+    merged = {**below, **above, **both}
+    if len(given := {"steps", "epochs"} & above.keys()) == 1:
+        _drop_other_length(merged, *given)
+    return merged
+
+
+def _drop_other_length(table: dict[str, Any], key: str) -> None:
+    """Steps replace epochs, and epochs steps: a training has one length."""
+    if key in ("steps", "epochs") and "epochs" in table:
+        table.pop({"steps": "epochs", "epochs": "steps"}[key], None)
+
+
+def _change(values: dict[str, Any], key: str, value: str) -> None:
+    *tables, last = key.split(".")
+    for part in tables:
+        values = _entry(values, part, key) if isinstance(values, list) else values.setdefault(part, {})
+        if not isinstance(values, (dict, list)):
+            raise BadInput(f"--set {key}: expected '{part}' to be a table, found a value. Check the key.")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value  # a bare word is text: --set train.precision=float32
+    if isinstance(parsed, float) and parsed.is_integer():
+        parsed = int(parsed)  # --set train.steps=1e5
+    if isinstance(values, list):
+        values[_place(values, last, key)] = parsed
+    else:
+        values[last] = parsed
+        _drop_other_length(values, last)
+
+
+def _entry(values: list[Any], part: str, key: str) -> Any:
+    return values[_place(values, part, key)]
+
+
+def _place(values: list[Any], part: str, key: str) -> int:
+    """Where a list's entry is, by its number or, of tables such as stages, its name."""
+    called = [one.get("name") for one in values if isinstance(one, dict)]
+    if part in called:
+        return called.index(part)
+    if part.isdigit() and int(part) < len(values):
+        return int(part)
+    known = f"one of {', '.join(map(str, called))}" if any(called) else f"a number from 0 to {len(values) - 1}"
+    raise BadInput(f"--set {key}: expected {known}, of a list's entry, found '{part}'. Change it.")

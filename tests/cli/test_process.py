@@ -1,0 +1,86 @@
+"""The command as a process of its own: what it prints into a pipe, and how Ctrl-C ends it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": ""}
+
+
+def start(*line) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "voxlate", *map(str, line)]
+    return subprocess.Popen(
+        command,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a process group of its own, as a shell gives every command
+    )
+
+
+def test_train_prepare_and_synth_report_their_progress_into_a_pipe(cohort, tiny, run, tmp_path):
+    commands = {
+        "prepare": ("prepare", cohort, "--out", tmp_path / "ready"),
+        "train": ("train", tiny, "--data", tmp_path / "ready", "--out", tmp_path / "made", "--device", "cpu"),
+        "synth": ("synth", run, cohort, "--out", tmp_path / "out", "--device", "cpu"),
+    }
+    said = {}
+    for name, line in commands.items():
+        process = start(*line)
+        _, said[name] = process.communicate()
+        assert process.returncode == 0, said[name]
+        assert "\x1b" not in said[name]
+    assert re.search(r"^prepare \d/6", said["prepare"], re.MULTILINE)
+    assert re.search(r"^final \d+/6.*loss \S+  items_per_s \S+", said["train"], re.MULTILINE)
+    assert "tensorboard --logdir" in said["train"]
+    assert re.search(r"^cases \d+/6", said["synth"], re.MULTILINE)
+
+
+def commands(cohort: Path, run: Path, tmp_path: Path) -> dict[str, tuple]:
+    """Each command at work for long enough, by a file or folder that shows that it has begun."""
+    long = ("--set", "train.steps=100000", "--set", "train.compile=false", "--device", "cpu")
+    return {
+        "phantom": ("phantom", "--out", tmp_path / "out", "--cases", 500),
+        "prepare": ("prepare", cohort, "--out", tmp_path / "out"),
+        "train": ("train", tmp_path / "tiny.toml", "--data", tmp_path / "prepared", "--out", tmp_path / "out", *long),
+        "synth": ("synth", run, cohort, "--out", tmp_path / "out", "--samples", 4000, "--device", "cpu"),
+        "evaluate": ("evaluate", tmp_path / "images", "--truth", cohort),
+    }
+
+
+COMMANDS = ["phantom", "prepare", "train", "synth", "evaluate"]
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds"),
+    [
+        *((name, seconds) for name in COMMANDS for seconds in (0.3, 1.2)),
+        ("prepare", 2.5),
+        ("train", 3.5),
+        ("synth", 3.5),
+    ],
+)
+def test_ctrl_c_ends_a_command_with_one_sentence_and_130(voxlate, cohort, run, small_head, tmp_path, name, seconds):
+    if name == "prepare":
+        for number in range(6, 40):
+            small_head(cohort / f"case{number}", number, shape=(80, 80, 24))
+    if name == "evaluate":
+        assert voxlate("synth", run, cohort, "--out", tmp_path / "images").code == 0
+    process = start(*commands(cohort, run, tmp_path)[name])
+    time.sleep(seconds)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    if process.returncode == 0:
+        pytest.skip("it was done before the signal")
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1].startswith("voxlate: stopped")
+    assert err.count("voxlate: ") == 1
+    assert "Traceback" not in err

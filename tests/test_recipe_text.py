@@ -1,0 +1,90 @@
+"""Recipes as people write, look for and change them."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from voxlate import recipe
+from voxlate.errors import BadInput
+from voxlate.recipe_text import names, titles
+
+HEAVY = ("torch", "scipy", "voxlate.recipe")
+
+
+@pytest.mark.parametrize("line", [["recipes"], ["recipes", "--json"], ["--help"], ["train", "--help"]])
+def test_what_needs_no_network_imports_none_and_is_instant(line):
+    script = f"import sys; sys.argv = ['voxlate', *{line!r}]\nfrom voxlate.cli import main\ntry: main()\n"
+    script += f"except SystemExit: print([one for one in {HEAVY!r} if one in sys.modules], file=sys.stderr)"
+    begun = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "[]"
+    assert time.monotonic() - begun < 3  # a third of a second on an idle machine
+
+
+def test_recipes_are_listed_by_what_they_make_of_what(voxlate):
+    said = voxlate("recipes").out
+    assert "\nmr → ct\n" in said
+    for pair, members in titles().items():
+        for name, title in members.items():
+            assert title in said.split(f"\n{pair}\n")[1].split("\n\n")[0], name
+    assert sorted(name for members in titles().values() for name in members) == names()
+
+
+def test_a_recipe_that_is_not_there_brings_the_nearest_names(voxlate):
+    answer = voxlate("recipes", "t1_to_t2")
+    assert answer.code == 2
+    assert "Did you mean t1_to_t2_brain" in answer.err
+    assert len(answer.err) < 300
+
+
+def test_stages_are_changed_by_their_names_and_a_change_of_the_last_alone_is_said(voxlate, prepared, tmp_path):
+    made = recipe.read("mr_to_ct_slices", {"stages.regression.train.steps": "7"})
+    assert made.stages[0].train.steps == 7
+    with pytest.raises(BadInput, match=r"expected one of regression, of a list's entry, found 'regresion'"):
+        recipe.read("mr_to_ct_slices", {"stages.regresion.train.steps": "7"})
+    answer = voxlate(
+        "train", "mr_to_ct_slices", "--data", prepared, "--out", tmp_path / "run", "--set", "train.steps=3"
+    )
+    assert "--set train… changes the last stage alone; the others are stages.regression.train." in answer.err
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ("train = { steps = '12' }", "train.steps"),
+        ("train = { steps = true }", "train.steps"),
+        ("train = { optimiser = { lr = '1e-3' } }", "train.optimiser.lr"),
+        ("data = { patch = ['1', 24, 20] }", "data.patch.0"),
+        ("synth = { mirror = 1 }", "synth.mirror"),
+    ],
+)
+def test_a_value_of_another_type_than_its_key_is_refused(tiny, tmp_path, change, key):
+    path = tmp_path / "more.toml"
+    path.write_text(f'base = "{tiny}"\n{change}\n')
+    with pytest.raises(BadInput, match=f"expected of '{key}'"):
+        recipe.read(str(path))
+
+
+def test_whole_numbers_may_be_written_with_an_exponent_on_the_command_line(tiny):
+    assert recipe.read(str(tiny), {"train.steps": "1e3"}).train.steps == 1000
+
+
+@pytest.mark.parametrize("name", ["../../evil", "a/b", ".t1", "t" * 101])
+def test_names_that_are_no_file_names_are_refused_in_recipes(tiny, name):
+    values = recipe.to_dict(recipe.read(str(tiny)))
+    for key in ("source", "target", "labels"):
+        data = {**values["data"], key: [name]}
+        intensity = {**values["intensity"], name: values["intensity"]["t1"]}
+        with pytest.raises(BadInput, match="expected a name of letters"):
+            recipe.from_dict({**values, "data": data, "intensity": intensity}, "mine")
+
+
+def test_a_run_to_reuse_that_does_not_fit_says_why(voxlate, prepared, run, tiny, tmp_path):
+    staged = tmp_path / "staged.toml"
+    body = "".join(line for line in tiny.read_text().splitlines(True) if line.startswith(("method", "net", "train")))
+    staged.write_text(f'{tiny.read_text()}[[stages]]\nname = "first"\n{body}')
+    answer = voxlate("train", staged, "--data", prepared, "--out", tmp_path / "new", "--reuse", run, "--device", "cpu")
+    assert answer.code == 0, answer.err
+    assert f"note: stage 'first' is not taken from {run}: it has no finished stage 'first'." in answer.err

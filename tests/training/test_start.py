@@ -1,0 +1,87 @@
+"""How a training starts: what it says first, what a failed start leaves, and several processes at once."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from voxlate import recipe
+from voxlate.data.prepare import prepare
+from voxlate.errors import BadInput
+from voxlate.files import locked
+from voxlate.training.run import Run
+from voxlate.training.train import train
+
+
+@pytest.fixture
+def only_training(cohort, tmp_path) -> Path:
+    """A prepared cohort without validation and test cases, one of which lacks t2."""
+    (cohort / "case3" / "t2.nii.gz").unlink()
+    (cohort / "cases.csv").write_text("case,split\n" + "".join(f"case{k},train\n" for k in range(6)))
+    prepare(cohort, tmp_path / "ready", workers=0, manifest=cohort / "cases.csv")
+    return tmp_path / "ready"
+
+
+def test_without_validation_cases_training_items_are_looked_at_and_called_so(voxlate, only_training, tiny, tmp_path):
+    answer = voxlate("train", tiny, "--data", only_training, "--out", tmp_path / "run", "--device", "cpu")
+    assert answer.code == 0, answer.err
+    assert answer.err.count("no validation cases: training items are looked at instead") == 1
+    lines = [json.loads(line) for line in Run(tmp_path / "run").log.read_text().splitlines()]
+    names = [set(line["validation"]) for line in lines if "validation" in line]
+    assert names == [{"training_items_loss", "training_items_mae"}] * 2
+
+
+def test_train_lists_the_cases_that_it_leaves_out_and_what_they_lack(voxlate, only_training, tiny, tmp_path):
+    answer = voxlate("train", tiny, "--data", only_training, "--out", tmp_path / "run", "--device", "cpu")
+    assert "note: left out of training: case3 (no t2)." in answer.err
+
+
+def test_a_folder_that_another_training_writes_is_refused(prepared, tiny, tmp_path):
+    with locked(tmp_path / "run"), pytest.raises(BadInput, match="found one that does"):
+        train(recipe.read(str(tiny)), prepared, tmp_path / "run", device="cpu")
+    train(recipe.read(str(tiny)), prepared, tmp_path / "run", device="cpu")
+
+
+def test_weights_to_begin_from_that_do_not_fit_leave_no_folder(prepared, tiny, run, tmp_path):
+    wider = recipe.read(str(tiny), {"net.width": "16"})
+    for start in (Run(run).weights(), tmp_path / "nowhere.safetensors"):
+        with pytest.raises(BadInput):
+            train(wider, prepared, tmp_path / "wide", start=start, device="cpu")
+        assert not (tmp_path / "wide").exists()
+
+
+def test_a_start_that_failed_late_does_not_block_the_next(prepared, tiny, tmp_path):
+    (tmp_path / "no_run").mkdir()
+    one, *_ = recipe.read(str(tiny)).all_stages
+    first = replace(recipe.read(str(tiny)), stages=[replace(one, name="first")])
+    with pytest.raises(BadInput, match="expected a run to take stages from"):
+        train(first, prepared, tmp_path / "out", reuse=[tmp_path / "no_run"], device="cpu")
+    train(recipe.read(str(tiny)), prepared, tmp_path / "out", device="cpu")  # another recipe, the same folder
+    assert recipe.read(str(tmp_path / "out" / "recipe.toml")) == recipe.read(str(tiny))
+
+
+PORT = str(29600 + os.getpid() % 1000)
+LAUNCH = {
+    "torchrun": ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", PORT],
+    "accelerate": ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--main_process_port", PORT],
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCH)
+def test_two_processes_start_every_time(prepared, tiny, tmp_path, launcher):
+    for start in range(2):
+        out = tmp_path / f"run{start}"
+        line = ["-m", *LAUNCH[launcher], "-m", "voxlate", "train", tiny, "--data", prepared, "--out", out]
+        done = subprocess.run(
+            [sys.executable, *map(str, line), "--device", "cpu"],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("is the model. Next") == 1
+        assert Run(out).weights().exists()
