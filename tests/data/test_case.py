@@ -1,0 +1,23 @@
+"""What a prepared case can hold."""
+
+import numpy as np
+import pytest
+
+from voxlate.data.align import Preparation
+from voxlate.data.case import MOST_MODALITIES, prepare_case
+from voxlate.errors import BadInput
+from voxlate.images.volume import Volume
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_a_mask_has_room_for_64_modalities_and_more_are_refused(extra):
+    data = np.zeros((1, 4, 8, 8), np.float32)
+    data[:, 1:3, 2:6, 2:6] = 100
+    names = [f"m{k}" for k in range(MOST_MODALITIES + extra)]
+    scans = {name: Volume(data, np.eye(4), "a.u.", name, f"{name}.nii.gz") for name in names}
+    if extra:
+        with pytest.raises(BadInput, match="expected at most 64 modalities, found 65"):
+            prepare_case("case0", scans, Preparation())
+    else:
+        case = prepare_case("case0", scans, Preparation())
+        assert (case.mask([names[-1]]) == (data[0] > 0)).all()

@@ -6,7 +6,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
 from voxlate.images.volume import family, is_there, read_volume
 
@@ -44,6 +43,8 @@ def _scan(path: Path) -> dict[str, Any]:
 
 
 def _cohort(path: Path) -> dict[str, Any]:
+    from voxlate.data.prepared import open_cohort  # a scan is described without it, in half the time
+
     cohort = open_cohort(path)
     return {
         "prepared cohort": str(path),
