@@ -84,3 +84,11 @@ def test_ctrl_c_ends_a_command_with_one_sentence_and_130(voxlate, cohort, run, s
     assert err.splitlines()[-1].startswith("voxlate: stopped")
     assert err.count("voxlate: ") == 1
     assert "Traceback" not in err
+
+
+def test_threads_that_wait_sleep_unless_the_user_says_otherwise():
+    script = "import os, sys, voxlate.cli; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    for given, expected in ({}, "PASSIVE False"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE False"):
+        environment = {key: value for key, value in ENVIRONMENT.items() if key != "OMP_WAIT_POLICY"} | given
+        done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+        assert done.stdout.strip() == expected

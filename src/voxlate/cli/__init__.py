@@ -1,8 +1,13 @@
 """The command line. Heavy imports wait until a command needs them, so that --help is instant."""
 
+import os
 import signal
 import sys
 from typing import Any
+
+# Threads that wait for each other sleep: beside another busy process, spinning ones made a step ten times slower.
+# OpenMP reads this when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def main() -> None:

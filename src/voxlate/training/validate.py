@@ -21,14 +21,17 @@ SEED = 1234  # no setting: validations of all runs see the same noise
 
 
 def find_device(name: str) -> torch.device:
-    """The device called auto (a GPU if there is one), cpu or cuda; raises BadInput where this machine lacks it."""
-    gpu = torch.cuda.is_available()
-    if name not in ("auto", "cpu", "cuda") or (name == "cuda" and not gpu):
-        there = "cpu and cuda" if gpu else "cpu alone"
+    """The device called auto (a GPU if there is one), cpu, cuda or cuda:1; raises BadInput where there is none such."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = ["cpu", *(["cuda"] if gpus else []), *(f"cuda:{number}" for number in range(gpus))]
+    if name not in ("auto", *there):
         raise BadInput(
-            f"--device: expected auto or what this machine has ({there}), found {name!r}. Choose one of these."
+            f"--device: expected auto or what this machine has ({', '.join(there)}), found {name!r}. Choose one of "
+            "these."
         )
-    return torch.device("cuda" if gpu and name != "cpu" else "cpu")
+    if name == "auto":
+        return torch.device("cuda" if gpus else "cpu")
+    return torch.device(name)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
