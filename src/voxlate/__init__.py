@@ -9,6 +9,10 @@ __version__ = "0.5.0"
 __all__ = ["__version__", "load"]
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """`voxlate.load(run)` opens a trained model; torch is imported only then."""
     if name == "load":

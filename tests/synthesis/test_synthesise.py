@@ -366,3 +366,19 @@ def test_a_cohort_on_another_scale_than_the_recipes_window_does_not_train(
     if factor > 1:
         change = ["--set", "intensity.t1.clips=1", "--set", "train.steps=1"]
         assert voxlate("train", tiny, "--data", tmp_path / "p", "--out", tmp_path / "r", *change).code == 0
+
+
+def test_python_takes_arrays_and_nibabel_images_and_gives_them_back(run, cohort, tmp_path):
+    path = cohort / "case0" / "t1.nii.gz"
+    image, model = nib.load(path), load(run)
+    made = model.synthesise({"t1": path})
+    for scan in (image, (image.get_fdata(), image.affine)):
+        np.testing.assert_array_equal(model.synthesise({"t1": scan}).volume.data, made.volume.data)
+    np.testing.assert_array_equal(made.to_nifti().get_fdata(), made.volume.data[0].T)
+    np.testing.assert_array_equal(made.to_nifti("t2").affine, image.affine)
+    (written,) = made.save(tmp_path / "here")
+    np.testing.assert_allclose(nib.load(written).get_fdata(), made.volume.data[0].T, atol=1e-4)
+    assert made.show().size[0] > 60
+    assert "load" in dir(package)
+    with pytest.raises(BadInput, match=r"expected an array \[x, y, z\] of finite values, found the shape"):
+        model.synthesise({"t1": (np.zeros((2, 3)), np.eye(4))})

@@ -9,8 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import torch
+from PIL import Image
 from pydantic import TypeAdapter
 from torch import Tensor
 from torch.nn.functional import pad
@@ -25,9 +27,10 @@ from voxlate.data.layout import laid_out
 from voxlate.data.patches import read_patch
 from voxlate.diffusion.noise import Noise, Tile
 from voxlate.errors import BadInput
-from voxlate.files import safe_name
-from voxlate.images.grid import canonical, return_to
+from voxlate.files import safe_name, write_json
+from voxlate.images.grid import canonical, check_affine, return_to
 from voxlate.images.intensity import Scale
+from voxlate.images.pictures import Plane, pixel_mm, plane_of, shades, square_pixels
 from voxlate.images.tiling import (
     Blend,
     SlicePlan,
@@ -39,13 +42,15 @@ from voxlate.images.tiling import (
     whole_volume,
     zoomed,
 )
-from voxlate.images.volume import Volume, content_hash, is_there, read_volume
+from voxlate.images.volume import Volume, content_hash, is_there, read_volume, unit_of, write_volume
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges
 from voxlate.synthesis.calls import PatchProgress, count_calls
 from voxlate.training.run import file_hash, load_method, made_by
 from voxlate.training.validate import autocast, find_device
 
+Scan = Volume | Path | str | nib.spatialimages.SpatialImage | tuple[np.ndarray, np.ndarray]
+PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 COST = ("network_calls", "seconds_per_slice", "device")  # measured, so no part of the plan
 
 
@@ -62,6 +67,32 @@ class Synthesised:
         """The image of a model that makes one modality."""
         (volume,) = self.volumes.values()
         return volume
+
+    def to_nifti(self, modality: str | None = None) -> nib.nifti1.Nifti1Image:
+        """An image as nibabel's, indexed [x, y, z]; modality: which one, where there are several."""
+        volume = self.volume if modality is None else self.volumes[modality]
+        return nib.nifti1.Nifti1Image(volume.data[0].T, volume.affine)
+
+    def save(self, folder: Path | str) -> list[Path]:
+        """Write FOLDER/<modality>.nii.gz, <modality>_std.nii.gz and provenance.json; gives the images' paths."""
+        named = {**self.volumes, **{f"{name}_std": one for name, one in self.std.items()}}
+        for name, volume in named.items():
+            write_volume(Path(folder) / f"{name}.nii.gz", volume)
+        write_json(Path(folder) / "provenance.json", self.provenance)
+        return [Path(folder) / f"{name}.nii.gz" for name in named]
+
+    def show(self) -> Image.Image:
+        """The middle axial, coronal and sagittal slice of each image as one picture, which notebooks draw."""
+        rows = []
+        for volume in map(canonical, self.volumes.values()):
+            low, high = np.percentile(volume.data, (0.5, 99.5))
+            planes = [plane_of(volume.data[0], one, volume.data.shape[1 + k] // 2) for k, one in enumerate(PLANES)]
+            pixels = [pixel_mm(volume.grid.spacing_mm, one) for one in PLANES]
+            row = [square_pixels(shades(one, low, max(high, low + 1e-6)), size) for one, size in zip(planes, pixels)]
+            tall = max(len(one) for one in row)
+            rows.append(np.concatenate([np.pad(one, ((0, tall - len(one)), (0, 0))) for one in row], axis=1))
+        wide = max(row.shape[1] for row in rows)
+        return Image.fromarray(np.concatenate([np.pad(row, ((0, 0), (0, wide - row.shape[1]))) for row in rows]))
 
 
 @dataclass(frozen=True)
@@ -100,14 +131,16 @@ class Model:
 
     def synthesise(
         self,
-        scans: Mapping[str, Volume | Path | str],
+        scans: Mapping[str, Scan],
         *,
         case: str = "case",
         seed: int = 0,
         progress: PatchProgress | None = None,
         **options: Any,
     ) -> Synthesised:
-        """Make the model's target modalities from scans {modality: volume or path}; "mask": a mask file, which wins.
+        """Make the model's target modalities from scans {modality: scan}; "mask": a mask, which wins.
+
+        A scan is a path, a Volume, a nibabel image, or a pair of an array [x, y, z] and its affine (to RAS mm).
 
         The scans are resampled, registered, aligned and masked as those of the training were; the images come on the
         grid of the first source's own file. case: for messages and provenance; noise goes by the seed and the scans'
@@ -383,5 +416,14 @@ def _check_finite(case: str, *images: np.ndarray | None) -> None:
             )
 
 
-def _read(scan: Volume | Path | str, modality: str) -> Volume:
-    return scan if isinstance(scan, Volume) else read_volume(Path(scan), modality)
+def _read(scan: Scan, modality: str) -> Volume:
+    if isinstance(scan, Volume):
+        return scan
+    if isinstance(scan, str | Path):
+        return read_volume(Path(scan), modality)
+    array, affine = (scan.dataobj, scan.affine) if isinstance(scan, nib.spatialimages.SpatialImage) else scan
+    values = np.asarray(array, np.float32)
+    if values.ndim != 3 or not np.isfinite(values).all():
+        found = f"the shape {values.shape}" if values.ndim != 3 else "values that are not"
+        raise BadInput(f"{modality}: expected an array [x, y, z] of finite values, found {found}. Change it.")
+    return Volume(values.T[None].copy(), check_affine(np.asarray(affine), modality), unit_of(modality), modality)
