@@ -113,18 +113,19 @@ def read_case(
     path, std = (_image_file(out / case, name) for name in (modality, f"{modality}_std"))
     if path is None:
         return None
-    truth = Path(scores.get("truth_files", {}).get(f"{case}/{modality}", ""))
+    truth = out.resolve() / scores.get("truth_files", {}).get(f"{case}/{modality}", "")
     part = scores.get("modalities", {}).get(modality)
     made = _read(path, modality)
-    reference = _read(truth, modality) if truth.name and is_there(truth) else None
+    reference = _read(truth, modality) if truth != out.resolve() and is_there(truth) else None
     main = reference or made
     scale = _range(part) if part else range_for(main.unit, float(main.data.max()))
     body = foreground(main)
     images: list[tuple[str, str, NDArray[Any], ColourScale | None]] = []
     inputs = scores.get("source_files", {}).get(case) or stated_inputs(provenance_of(out, case))
     for name, file in inputs.items() if sources else ():
-        if is_there(Path(file)):
-            source = return_to(_read(Path(file), name), main.grid)
+        place = out.resolve() / file
+        if is_there(place):
+            source = return_to(_read(place, name), main.grid)
             own = range_for(source.unit, float(source.data.max()))
             images.append(("source", name, own.normalise(source.data[0], foreground(source)), _scale_of(own, name)))
     ours = scale.normalise(return_to(made, main.grid).data[0], body)

@@ -145,7 +145,7 @@ def evaluate(
     _check_regions(options.regions, rows)
     within = str(mask or "body") if mask in (None, "body", "brain") else f"mask {mask}"
     header = {
-        "truth": str(truth),
+        "truth": _seen_from(out, truth),
         "split": split,
         "naive_cases": options.baselines.cases if options.baselines else None,
         "without_truth": without,
@@ -156,8 +156,13 @@ def evaluate(
             for case in dict.fromkeys(item.case.case for item in items)
             if (notes := provenance_of(out, case).get("warnings"))
         },
-        "truth_files": {f"{item.case.case}/{item.modality}": str(item.case.files[item.modality]) for item in items},
-        "source_files": {item.case.case: {k: str(v) for k, v in _inputs_of(out, item.case).items()} for item in items},
+        "truth_files": {
+            f"{item.case.case}/{item.modality}": _seen_from(out, item.case.files[item.modality]) for item in items
+        },
+        "source_files": {
+            item.case.case: {name: _seen_from(out, path) for name, path in _inputs_of(out, item.case).items()}
+            for item in items
+        },
         "regions": {region.name: region.rule(ranges, within) for region in options.regions},
     }
     choices = {
@@ -188,6 +193,11 @@ def _items(out: Path, cases: Mapping[str, CaseFiles]) -> tuple[list[Item], list[
                 continue
             items.append(Item(case, modality, path, images.get(f"{modality}_std")))
     return items, without
+
+
+def _seen_from(out: Path, path: Path) -> str:
+    """A path relative to OUT: scores hold no absolute path, and move with both."""
+    return os.path.relpath(path.absolute(), out.resolve())
 
 
 def _not_synthesised(out: Path, items: Sequence[Item], cases: Mapping[str, CaseFiles]) -> dict[str, str]:
