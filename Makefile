@@ -5,7 +5,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow check bench bench-gpu clean
+.PHONY: install demo test test-slow check fuzz bench bench-gpu clean
 
 install: .venv/installed
 
@@ -30,6 +30,10 @@ check: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# seeded mutations of every kind of file that voxlate reads, ten minutes
+fuzz: install
+	$(BIN)/python fuzz/fuzz.py
 
 bench: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'

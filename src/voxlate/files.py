@@ -3,18 +3,20 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from voxlate.errors import BadInput, CannotWrite
 
 LONGEST_NAME = 100
+CHECKSUM = "checksum"  # a key of tables that voxlate writes
 
 
 def safe_name(name: str, where: object) -> str:
@@ -107,15 +109,29 @@ def write_text(path: Path | str, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path | str, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: Path | str, value: Mapping[str, Any]) -> None:
+    """Write a table with a checksum of what it says, which `read_json` compares."""
+    plain = json.loads(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    text = json.dumps({**plain, CHECKSUM: _checksum(plain)}, indent=2, ensure_ascii=False)
+    write_text(path, text + "\n")
+
+
+def _checksum(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def read_json(path: Path | str) -> Any:
-    """Raises BadInput where the file is absent or is not JSON."""
+    """The content of a file; raises BadInput where it is absent, is not JSON, or was changed since voxlate wrote it."""
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(value, dict) and CHECKSUM in value and value.pop(CHECKSUM) != _checksum(value):
+            raise BadInput(
+                f"{path}: expected what voxlate wrote, found a changed file (its checksum differs). Make it again."
+            )
+        return value
+    except RecursionError as error:
+        raise BadInput(f"{path}: expected JSON of some levels, found too many. Check the file.") from error
     except FileNotFoundError as error:
         raise BadInput(f"{path}: expected this file, found none. Check the path.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

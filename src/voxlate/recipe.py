@@ -150,7 +150,13 @@ class FullStage(Stage):
         """The method with fresh weights; earlier: the finished methods of the stages before it."""
         task = self.task.build(earlier)
         sources = [f"{name}[{step:+d}]" if step else name for name, step in self.data.channels]
-        method = self.method.build(self.net, task, task.channels(sources, self.data.target))
+        try:
+            method = self.method.build(self.net, task, task.channels(sources, self.data.target))
+        except (RuntimeError, ZeroDivisionError, TypeError) as error:
+            raise BadInput(
+                f"stage '{self.name}': expected a network that can be built, found settings that do not fit together "
+                f"({str(error).splitlines()[0]}). Change its net table."
+            ) from error
         return method if self.opponent is None else self.opponent.build(method)
 
     def evaluations(self, sampling: SamplerSettings) -> float:

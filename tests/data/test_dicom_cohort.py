@@ -365,7 +365,7 @@ def test_synth_evaluate_and_info_read_the_same_series(voxlate, gold: Path, tmp_p
 
     said("evaluate", out, "--truth", gold, *ours)
     scores = json.loads((out / "metrics.json").read_text())
-    assert scores["source_files"]["2_03_P"] == {"t2": str(t2)}
+    assert scores["source_files"]["2_03_P"] == {"t2": f"../GOLD/{t2.name}"}
     assert "2_03_P,2_03_P,ct,intensity table" in (out / "metrics.csv").read_text()  # which reads the source again
     facts = json.loads(said("info", find_cases(gold, preset="gold_atlas")[1].files["ct"], "--json"))
     assert (facts["unit"], facts["range"]) == ("HU", [-1000, ct_values().max()])

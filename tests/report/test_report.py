@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter
 
 from voxlate.data.naive import fit
 from voxlate.errors import BadInput
+from voxlate.files import read_json
 from voxlate.images import pictures
 from voxlate.images.grid import canonical
 from voxlate.images.ranges import range_for
@@ -189,7 +190,7 @@ def test_a_folder_that_is_neither_is_refused(tmp_path):
 
 
 def test_names_cannot_break_the_page(out):
-    document = json.loads((out / "metrics.json").read_text())
+    document = read_json(out / "metrics.json")
     document["without_truth"] = ["</li><script>x</script>"]
     (out / "metrics.json").write_text(json.dumps(document))
     text = report(out).read_text()

@@ -12,6 +12,7 @@ from voxlate import recipe
 from voxlate.data.batches import open_cohort, validation_batches
 from voxlate.data.prepare import prepare
 from voxlate.errors import BadInput
+from voxlate.files import read_json
 from voxlate.synthesis.likelihood import _mean_and_sd, likelihood
 from voxlate.training.run import Run, load_method, save_weights
 from voxlate.training.train import train
@@ -91,7 +92,7 @@ def test_a_network_that_says_nothing_leaves_the_density_of_the_noise(voxlate, pr
     assert (part["mean"], part["cases"], part["sd"]) == (row["bits_per_dim"], 1, None)
     assert part["in_unit"] == {"unit": "a.u.", "adds": pytest.approx(math.log2(700))}, "1400 units fill [-1, 1]"
     assert part["network_calls"] >= 7
-    assert json.loads((tmp_path / "bits.json").read_text()) == said
+    assert read_json(tmp_path / "bits.json") == said
 
 
 def test_neither_the_batch_nor_the_other_slices_change_a_slices_bits(ready, prepared):

@@ -1,7 +1,8 @@
 """Commands on results: evaluate, compare, likelihood, report, demo."""
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,6 +11,7 @@ import typer
 from voxlate.cli.app import app, err, incomplete, out
 from voxlate.cli.options import AllowCode, Device, Json, Manifest, Outside, Pattern, Preset, Split, pairs
 from voxlate.cli.progress import progress_on
+from voxlate.errors import BadInput
 
 
 @app.command(epilog="Example:  voxlate evaluate OUT --truth COHORT --mask body")
@@ -90,7 +92,8 @@ def compare(
     """Compare scored methods: mean and standard deviation, and paired tests of their differences."""
     from voxlate.scoring.compare import compare as run
 
-    found = run(folders, reference=reference, answer=answer)
+    with as_written(*folders):
+        found = run(folders, reference=reference, answer=answer)
     if to:
         found.write(to)
     if page:
@@ -135,6 +138,20 @@ def likelihood(
     _print(found.document, found.table, as_json)
 
 
+@contextlib.contextmanager
+def as_written(*folders: Path) -> Iterator[None]:
+    """Raise BadInput where scores or provenance in these folders, changed by hand, have another form than ours."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except (TypeError, AttributeError, KeyError, IndexError, ValueError, OverflowError) as error:
+        raise BadInput(
+            f"{', '.join(map(str, folders))}: expected scores and provenance as voxlate writes them, found others "
+            f"({type(error).__name__}: {error}). Evaluate again; --debug shows where."
+        ) from error
+
+
 def _print(document: Mapping[str, Any], table: Callable[[], Any], as_json: bool) -> None:
     """JSON for programs, or a table for people."""
     if as_json:
@@ -151,7 +168,8 @@ def report(
     """Write one HTML file with pictures, curves, tables and provenance; it opens offline."""
     from voxlate.report.page import report as run
 
-    print(run(path, to))
+    with as_written(path):
+        print(run(path, to))
 
 
 @app.command(epilog="Example:  voxlate demo --out demo")

@@ -126,7 +126,10 @@ def load_preset(name: str | Path) -> Preset:
     if name in presets():
         text = resources.files("voxlate").joinpath("presets", f"{name}.toml").read_text(encoding="utf-8")
     elif Path(name).is_file():
-        text = Path(name).read_text(encoding="utf-8")
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"preset {name}: expected a TOML text, found something else. Fix the file.") from error
     else:
         raise BadInput(
             f"preset: expected one of {', '.join(presets())} or a TOML file, found '{name}'. Choose one of these."

@@ -8,6 +8,8 @@ from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from voxlate.data.find import CaseFiles, find_cases
 from voxlate.data.layout import CANONICAL, Axes
@@ -38,6 +40,21 @@ from voxlate.scoring.tables import Row, Scores
 
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".tif", ".tiff", ".png")
 BASELINES = ("naive.safetensors", "trivial.safetensors")  # the second is the name that runs of version 0.4 gave it
+
+
+class _Stated(TypedDict, total=False):
+    """What is read of a provenance; the rest is passed on."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore
+
+    run: str
+    inputs: dict[str, str | dict[str, str]]
+    prepared: dict[str, Any]
+    range: dict[str, tuple[float, float]]
+    cases: list[str]
+    failed: dict[str, str]
+    warnings: list[str]
+    axes: str
 
 
 @dataclass(frozen=True)
@@ -381,8 +398,14 @@ def provenance_of(out: Path, case: str = "") -> dict[str, Any]:
     """The provenance of a case's synthesis, or else that of the whole folder; its paths are made whole."""
     for path in (out / case / "provenance.json", out / "provenance.json"):
         if path.is_file():
-            found = read_json(path)
-            return _with_paths(found, path.parent) if isinstance(found, dict) else {}
+            try:
+                found = TypeAdapter(_Stated).validate_python(read_json(path))
+            except ValidationError as error:
+                raise BadInput(
+                    f"{path}: expected provenance as synth writes it, found others ({error.errors()[0]['loc']}). Make "
+                    "the image again, or remove this file."
+                ) from error
+            return _with_paths(dict(found), path.parent)
     return {}
 
 
