@@ -106,7 +106,7 @@ def locked(folder: Path | str) -> Iterator[None]:
 
 def write_text(path: Path | str, text: str) -> None:
     with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files need not be text
 
 
 def write_json(path: Path | str, value: Mapping[str, Any]) -> None:

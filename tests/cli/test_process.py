@@ -86,9 +86,15 @@ def test_ctrl_c_ends_a_command_with_one_sentence_and_130(voxlate, cohort, run, s
     assert "Traceback" not in err
 
 
-def test_threads_that_wait_sleep_unless_the_user_says_otherwise():
-    script = "import os, sys, voxlate.cli; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
-    for given, expected in ({}, "PASSIVE False"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE False"):
-        environment = {key: value for key, value in ENVIRONMENT.items() if key != "OMP_WAIT_POLICY"} | given
-        done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
-        assert done.stdout.strip() == expected
+@pytest.mark.parametrize(
+    ("load", "given", "expected"), [(0.1, None, None), (1.4, None, "PASSIVE"), (1.4, "ACTIVE", "ACTIVE")]
+)
+def test_waiting_threads_sleep_beside_other_processes_unless_the_user_says_otherwise(
+    voxlate, monkeypatch, load, given, expected
+):
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "unset")  # so that it is restored afterwards
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert voxlate("--version").code == 0
+    assert os.environ.get("OMP_WAIT_POLICY") == expected

@@ -1,13 +1,20 @@
 """The command line. Heavy imports wait until a command needs them, so that --help is instant."""
 
+import io
 import os
 import signal
 import sys
 from typing import Any
 
-# Threads that wait for each other sleep: beside another busy process, spinning ones made a step ten times slower.
-# OpenMP reads this when torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+def _wait_as_the_load_asks() -> None:
+    """Let threads that wait for each other sleep where cores are busy already, and spin where they are free.
+
+    Spinning gains a quarter on a free machine; beside a busy process it makes steps ten times slower. OpenMP reads this
+    when torch is imported; a value that the user gave stays.
+    """
+    if os.getloadavg()[0] > 0.5:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def main() -> None:
@@ -19,6 +26,10 @@ def main() -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, stop)
+    _wait_as_the_load_asks()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
         from voxlate.cli import cohort, model, result  # noqa: F401  (they add their commands)
         from voxlate.cli.app import app

@@ -22,8 +22,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 main_process = os.environ.get("RANK", "0") == "0"  # of those that torchrun or accelerate started; the others are quiet
-out = Console(quiet=not main_process)
-err = Console(stderr=True, quiet=not main_process)
+# paths and titles may hold '[/]' or ':x:', which are no markup
+out = Console(quiet=not main_process, markup=False, emoji=False)
+err = Console(stderr=True, quiet=not main_process, markup=False, emoji=False)
 debug = False
 
 
@@ -36,6 +37,9 @@ def fail(error: BaseException) -> NoReturn:
             _fail(f"{error}", 2)
         case Stopped():
             _fail(f"{error}; run the same command again to resume.", 130)
+        case OSError() if error.filename is not None:
+            found = f"'{error.strerror}'"
+            _fail(f"{error.filename}: expected a path that can be used, found {found}. Check its name and rights.", 2)
         case _:
             _fail(f"This should not happen: {type(error).__name__}: {error}. Report what --debug prints.", 1)
 
@@ -44,7 +48,7 @@ def _fail(sentence: str, code: int) -> NoReturn:
     if debug:
         traceback.print_exc()
     if main_process:
-        print(f"voxlate: {sentence}", file=sys.stderr)
+        print(f"voxlate: {' '.join(sentence.splitlines())}", file=sys.stderr)
     raise SystemExit(code)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from voxlate.cli.app import app, err, incomplete, note, out
 from voxlate.cli.options import Json, Manifest, Modalities, Outside, Pattern, Preset, To
@@ -117,7 +117,7 @@ def prepare(
         print(json.dumps({"out": str(to), **facts, "overview": table}))
         return _end(ready.made)
     if found:
-        err.print(f"[dim]cases and splits from {escape(str(found))}[/]")
+        err.print(f"cases and splits from {found}", style="dim")
     for warning in ready.warnings:
         note(warning)
     show(table)
@@ -149,4 +149,4 @@ def info(
         return
     width = max(len(key) for key in facts)
     for key, value in facts.items():
-        out.print(f"[bold]{key:{width}}[/]  {value}", highlight=False)
+        out.print(Text.assemble((f"{key:{width}}", "bold"), f"  {value}"))

@@ -171,6 +171,8 @@ def _opened(path: Path) -> BinaryIO | gzip.GzipFile:
 def _check_size(image: Any, grid: Grid, path: Path) -> None:
     """Raise BadInput where a file is too small for its header's shape, before memory is allocated."""
     file = Path(image.dataobj.file_like)
+    if not file.exists():
+        raise BadInput(f"{path}: expected the voxels of this header in {file.name}, found no such file. Copy both.")
     packed = file.suffix.lower() not in (".nii", ".img", ".mgh")
     wanted = math.prod(image.shape) * image.dataobj.dtype.itemsize
     if wanted > file.stat().st_size * (DEFLATE_MOST if packed else 1):

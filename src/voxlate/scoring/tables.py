@@ -220,9 +220,9 @@ def _folded(name: str, wide: int) -> str:
     return "\n".join(lines)
 
 
-def _marked(one: Cell) -> str:
-    text = f"[bold]{one.text}[/]" if one.bold else one.text
-    return f"{text}\n{one.below}" if one.below else text
+def _marked(one: Cell) -> Text:
+    text = Text(one.text, "bold" if one.bold else "")
+    return text.append(f"\n{one.below}", "not bold") if one.below else text
 
 
 def score_tables(document: Mapping[str, Any]) -> Tables:
