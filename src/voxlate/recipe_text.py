@@ -79,7 +79,7 @@ def _values(name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
         raise BadInput(f"{name}: expected bases that end, found {' → '.join((*before, name))}. Change base.")
     try:
         values = tomllib.loads(text_of(name))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput(f"{name}: expected TOML, found an error: {error}. Fix that line.") from error
     base = values.pop("base", None)
     return values if base is None else _updated(_values(str(base), (*before, name)), values)
@@ -114,7 +114,7 @@ def _change(values: dict[str, Any], key: str, value: str) -> None:
             raise BadInput(f"--set {key}: expected '{part}' to be a table, found a value. Check the key.")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         parsed = value  # a bare word is text: --set train.precision=float32
     if isinstance(parsed, float) and parsed.is_integer():
         parsed = int(parsed)  # --set train.steps=1e5

@@ -4,7 +4,7 @@ import io
 import os
 import signal
 import sys
-from typing import Any
+from types import FrameType
 
 
 def _wait_as_the_load_asks() -> None:
@@ -17,11 +17,22 @@ def _wait_as_the_load_asks() -> None:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def _importing(frame: FrameType | None) -> bool:
+    """Whether modules are being imported, whose code may swallow an exception or turn it into another."""
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
+
+
 def main() -> None:
     """Run the command line: exit code 0 done, 2 bad use or bad input (one sentence), 130 stopped, 1 else."""
-    pressed: list[int] = []
+    started, pressed = os.getpid(), list[int]()
 
-    def stop(number: int, _: Any) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
+        if _importing(frame):
+            if os.getpid() == started:  # not one of its workers
+                print("voxlate: stopped.", file=sys.stderr, flush=True)
+            os._exit(130)
         pressed.append(number)
         raise KeyboardInterrupt
 
@@ -36,7 +47,7 @@ def main() -> None:
 
         app()
     except BaseException as error:
-        if pressed:  # an import that is interrupted may end with any other error
+        if pressed:  # code that is interrupted may end with any other error
             print("voxlate: stopped.", file=sys.stderr)
             raise SystemExit(130) from error
         from voxlate.cli.app import fail

@@ -25,10 +25,13 @@ def _scan(path: Path) -> dict[str, Any]:
     """The voxels are read too: a header alone would not show that a file is cut short or full of NaN."""
     named = "" if family(path) == "dicom" else path.name.split(".")[0]  # DICOM headers name the modality
     volume = read_volume(path, named, allow_nan=True)
-    finite = volume.data[np.isfinite(volume.data)]
+    low, high, total, count = np.inf, -np.inf, 0.0, 0
+    for plane in volume.data[0]:  # copies of a plane, not of the volume
+        finite = plane[np.isfinite(plane)]
+        low, high = finite.min(initial=low), finite.max(initial=high)
+        total, count = total + float(finite.sum(dtype=np.float64)), count + finite.size
     depth, height, width = volume.grid.shape
     spacing = [round(float(size), 4) for size in reversed(volume.grid.spacing_mm)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (None, None)
     return {
         "file": str(path),
         "grid": str(volume.grid),
@@ -36,9 +39,9 @@ def _scan(path: Path) -> dict[str, Any]:
         "spacing_mm_xyz": spacing,
         "axes": "".join(nib.orientations.aff2axcodes(volume.affine)),
         "unit": volume.unit,
-        "range": [low, high],
-        "mean": float(finite.mean(dtype=np.float64)) if finite.size else None,
-        "not_finite": int(volume.data.size - finite.size),
+        "range": [float(low), float(high)] if count else [None, None],
+        "mean": total / count if count else None,
+        "not_finite": volume.data.size - count,
     }
 
 

@@ -136,7 +136,7 @@ def load_preset(name: str | Path) -> Preset:
         )
     try:
         return fill(Preset, tomllib.loads(text), f"preset {name}")
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput(f"preset {name}: expected TOML, found something else ({error}). Fix the file.") from error
 
 
