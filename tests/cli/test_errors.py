@@ -1,14 +1,17 @@
 """Every bad input gives one sentence that says what was expected, what was found and where; exit 2; no half file."""
 
 import gzip
+import json
 import shutil
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from voxlate import files
-from voxlate.training.run import Run
+from voxlate.training.run import Run, load_method, save_weights
 
 SPEAKS = ("expected", "found")
 
@@ -258,3 +261,85 @@ def test_our_own_fault_is_exit_1_and_one_line(voxlate, monkeypatch, tmp_path):
     assert answer.code == 1
     assert "ZeroDivisionError" in answer.err
     assert "Traceback" not in answer.err
+
+
+NAMES = ("output below a file", "a file as output", "a name of 300 letters", "no voxels", "only masks", "a list's tenth")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_place_or_a_manifest_that_cannot_be_used(voxlate, cohort, prepared, tiny, tmp_path, name):
+    file = tmp_path / "file"
+    file.write_text("x")
+    header = nib.Nifti1Pair(np.zeros((4, 4, 4), np.float32), np.eye(4))
+    nib.save(header, tmp_path / "t1.img")
+    (tmp_path / "t1.img").unlink()
+    (tmp_path / "masks.csv").write_text("case,mask\na,t1.hdr\n")
+    lines = {
+        "output below a file": ("prepare", cohort, "--out", file / "ready"),
+        "a file as output": ("phantom", "--cases", 1, "--out", file),
+        "a name of 300 letters": ("prepare", cohort, "--out", tmp_path / ("n" * 300)),
+        "no voxels": ("info", tmp_path / "t1.hdr"),
+        "only masks": ("prepare", tmp_path, "--manifest", tmp_path / "masks.csv", "--out", tmp_path / "ready"),
+        "a list's tenth": ("train", tiny, "--data", prepared, "--out", tmp_path / "r", "--set", "data.source.9=t2"),
+    }
+    refused(voxlate(*lines[name]))
+    assert file.read_text() == "x"
+    nothing_half_written(tmp_path)
+
+
+def test_markup_in_a_path_is_no_markup(voxlate, tmp_path):
+    refused(voxlate("info", tmp_path / "[/] [bold]:x:"), "[/] [bold]:x:")
+
+
+@pytest.mark.parametrize("file", ["recipe", "preset", "series"])
+def test_a_file_nested_beyond_reason(voxlate, cohort, run, tmp_path, file):
+    deep = "[" * 3000 + "]" * 3000
+    (tmp_path / "deep.toml").write_text(f"a = {deep}")
+    lines = {
+        "recipe": ("recipes", tmp_path / "deep.toml"),
+        "preset": ("prepare", cohort, "--preset", tmp_path / "deep.toml", "--out", tmp_path / "o"),
+        "series": ("synth", run, cohort, "--set", f"synth.steps={deep}", "--out", tmp_path / "o"),
+    }
+    refused(voxlate(*lines[file]))
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("units",), 3),
+        (("units",), {}),
+        (("target_scales",), {"t2": "wide"}),
+        (("target_scales",), {"t1": [0, 1]}),
+        (("recipe",), 5),
+        (("recipe", "data"), []),
+        (("recipe", "data", "target"), "t2"),
+        (("training_ranges",), {"t1": 1}),
+        (("training_spacing_mm",), [1, 1]),
+        (("made_by",), None),
+        (("seconds",), "long"),
+    ],
+)
+@pytest.mark.parametrize("command", ["info", "synth"])
+def test_a_weights_header_of_another_kind(voxlate, run, cohort, tmp_path, command, place, value):
+    method, _, header = load_method(run)
+    inner = header = json.loads(json.dumps(header))
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    save_weights(tmp_path / "w.safetensors", method, header)
+    more = [cohort, "--out", tmp_path / "out"] if command == "synth" else []
+    refused(voxlate(command, tmp_path / "w.safetensors", *more), ".".join(place[:1]))
+
+
+def test_info_of_a_large_scan_holds_it_once(tmp_path):
+    """A scan of 200 MB as floats is looked at within its own size and a third beyond what a small one takes."""
+    peaks = {}
+    for size in (8, 370):
+        nib.save(nib.Nifti1Image(np.ones((size, size, size), np.int16), np.eye(4)), tmp_path / f"{size}.nii")
+        look = (
+            "import resource, sys; from voxlate import cli; sys.argv[0] = 'voxlate'\n"
+            "try: cli.main()\nexcept SystemExit: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        line = [sys.executable, "-c", look, "info", str(tmp_path / f"{size}.nii")]
+        peaks[size] = int(subprocess.run(line, capture_output=True, text=True, check=True).stdout.split()[-1])
+    assert (peaks[370] - peaks[8]) * 1024 < 4 / 3 * 4 * 370**3

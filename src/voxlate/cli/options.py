@@ -7,6 +7,13 @@ import typer
 
 from voxlate.errors import BadInput
 
+
+def _presets(begun: str) -> list[str]:
+    from voxlate.data.presets import presets
+
+    return [name for name in presets() if name.startswith(begun)]
+
+
 To = Annotated[Path, typer.Option("--out", help="Folder for what this command makes.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or cuda.")]
@@ -19,7 +26,8 @@ Preset = Annotated[
     str | None,
     typer.Option(
         help="Layout of a public data set: bids, brats, gold_atlas, isles18, isles24, ixi, synthrad, topcow, "
-        "unitobrain; or a TOML file like theirs, whose tables series.t2, … select DICOM series by their tags."
+        "unitobrain; or a TOML file like theirs, whose tables series.t2, … select DICOM series by their tags.",
+        autocompletion=_presets,
     ),
 ]
 Outside = Annotated[

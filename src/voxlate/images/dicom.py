@@ -306,7 +306,10 @@ def _one_series(path: Path) -> dict[Path, Any]:
     """The checked headers of the one series at a path."""
     headers = headers_of(path)
     if not headers:
-        raise BadInput(f"{path}: expected a DICOM series, found no DICOM image here. Name the folder of its files.")
+        raise BadInput(
+            f"{path}: expected a DICOM series, found no DICOM image here. Name the "
+            "folder of its files; a cohort is shown by 'voxlate prepare FOLDER --out ANY --dry-run'."
+        )
     found = series_among(headers.items())
     if len(found) > 1:
         raise BadInput(

@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import safetensors
 import safetensors.torch
 import tomli_w
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
+from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 import voxlate
 from voxlate.data.familiar import training_ranges
@@ -25,8 +27,43 @@ from voxlate.files import read_json, whole_file, write_json, write_text
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, from_dict, needed_code, to_dict
 
-HEADER_KEYS = ("recipe", "units", "target_scales", "parameters", "steps", "seconds", "made_by")
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
+
+
+class _Data(TypedDict):
+    source: list[str]
+    target: list[str]
+
+
+class _Recipe(TypedDict):
+    title: str
+    data: _Data
+
+
+class _Software(TypedDict):
+    voxlate: str
+    torch: str
+    notice: str
+
+
+class _Span(TypedDict):
+    low: list[float]
+    high: list[float]
+
+
+class _Header(TypedDict):
+    """What is read of a weights file's header; the recipe and the preparation check themselves further."""
+
+    recipe: _Recipe
+    units: dict[str, str]
+    target_scales: dict[str, tuple[float, float]]
+    training_ranges: NotRequired[dict[str, _Span]]
+    training_spacing_mm: NotRequired[tuple[float, float, float] | None]
+    imports: NotRequired[list[str]]
+    parameters: int
+    steps: int
+    seconds: float
+    made_by: _Software
 
 
 @dataclass(frozen=True)
@@ -207,13 +244,19 @@ def read_header(path: Path) -> dict[str, Any]:
         raise BadInput(f"{path}: expected weights that voxlate saved, found a file without its header. Check the path.")
     try:
         header: dict[str, Any] = json.loads(text)
-        lacking = next((key for key in HEADER_KEYS if key not in header), None)
-    except (json.JSONDecodeError, RecursionError, TypeError) as error:
+        checked = TypeAdapter(_Header).validate_python(header)
+        target = checked["recipe"]["data"]["target"]
+        found = "; ".join(
+            f"no {key} of {name}" for name in target for key in ("units", "target_scales") if name not in checked[key]
+        )
+    except ValidationError as error:
+        place = ".".join(str(part) for part in error.errors()[0]["loc"])
+        found = f"'{place}' absent or of another kind" if place else "no table"
+    except (json.JSONDecodeError, RecursionError) as error:
         raise BadInput(
             f"{path}: expected weights that voxlate saved, found a damaged header. Get the file again."
         ) from error
-    if not isinstance(header, dict) or lacking:
-        found = f"one without '{lacking}'" if isinstance(header, dict) else "no table"
+    if found:
         raise BadInput(f"{path}: expected a whole header, found {found}. Get the file again.")
     return header
 
