@@ -263,10 +263,10 @@ def test_our_own_fault_is_exit_1_and_one_line(voxlate, monkeypatch, tmp_path):
     assert "Traceback" not in answer.err
 
 
-NAMES = ("output below a file", "a file as output", "a name of 300 letters", "no voxels", "only masks", "a list's tenth")
+PLACES = ("output below a file", "file as output", "a name of 300 letters", "no voxels", "only masks", "a list's tenth")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PLACES)
 def test_a_place_or_a_manifest_that_cannot_be_used(voxlate, cohort, prepared, tiny, tmp_path, name):
     file = tmp_path / "file"
     file.write_text("x")
@@ -276,7 +276,7 @@ def test_a_place_or_a_manifest_that_cannot_be_used(voxlate, cohort, prepared, ti
     (tmp_path / "masks.csv").write_text("case,mask\na,t1.hdr\n")
     lines = {
         "output below a file": ("prepare", cohort, "--out", file / "ready"),
-        "a file as output": ("phantom", "--cases", 1, "--out", file),
+        "file as output": ("phantom", "--cases", 1, "--out", file),
         "a name of 300 letters": ("prepare", cohort, "--out", tmp_path / ("n" * 300)),
         "no voxels": ("info", tmp_path / "t1.hdr"),
         "only masks": ("prepare", tmp_path, "--manifest", tmp_path / "masks.csv", "--out", tmp_path / "ready"),
