@@ -74,7 +74,11 @@ def compare(folders: Sequence[Path | str], *, reference: str | None = None, answ
             "answer": answer,
             "reference": reference,
             "regions": methods[0].document.get("regions", {}),
-            "scopes": methods[0].document.get("scopes", {}),
+            "scopes": {
+                name: rule
+                for name, rule in methods[0].document.get("scopes", {}).items()
+                if all(name in method.document.get("scopes", {}) for method in methods)
+            },
             "methods": {method.name: str(method.path) for method in methods},
             "effort": {method.name: _effort(method) for method in methods},
             "modalities": {name: _modality(name, methods, reference) for name in modalities},

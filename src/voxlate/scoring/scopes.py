@@ -268,7 +268,7 @@ def _filter_text(chosen: SliceFilter) -> str:
     limits = {name: "its mean" if limit == "mean" else f"{limit:g}" for name, limit in chosen.above.items()}
     above = " and ".join(f"{name} > {limit}" for name, limit in limits.items())
     overlap = f", Dice {chosen.overlap:g}" if chosen.overlap else ""
-    return f"{chosen.pixels} pixels of {above} each{overlap}"
+    return f"{chosen.pixels} pixels of {above}{' each' if len(limits) > 1 else ''}{overlap}"
 
 
 def check_pictures(scopes: Iterable[Scope], rows: Iterable[Mapping[str, Any]], cut: Cut) -> None:
