@@ -9,7 +9,6 @@ import h5py
 import numpy as np
 import pytest
 
-from voxlate import cli
 from voxlate.data.case import open_case
 from voxlate.data.find import find_cases, find_cohort
 from voxlate.data.layout import laid_out
@@ -176,31 +175,54 @@ def test_slices_of_paper_002_are_paired_by_index_and_split_by_patient(arrays_002
     ("fixture", "preset"), [("arrays_000", "mrdpm"), ("arrays_001", "xmodality"), ("arrays_002", "lyu_wang")]
 )
 def test_without_a_list_of_patients_prepare_and_evaluate_ask_for_one_and_synth_need_not(
-    fixture, preset, request, capsys, tmp_path
+    fixture, preset, request, voxlate, tmp_path
 ):
     root = request.getfixturevalue(fixture)
     (root / "patients.txt").unlink()
-    for arguments in (["prepare", str(root), "--out", str(tmp_path / "out")],
-                      ["prepare", str(root), "--dry-run", "--out", str(tmp_path / "out")],
-                      ["evaluate", str(tmp_path), "--truth", str(root)]):  # fmt: skip
-        with pytest.raises(SystemExit) as stop:
-            run(*arguments, "--preset", preset)
-        assert stop.value.code == 2
-        said = " ".join(capsys.readouterr().err.split())
+    for arguments in (
+        ("prepare", root, "--out", tmp_path / "out"),
+        ("prepare", root, "--dry-run", "--out", tmp_path / "out"),
+        ("evaluate", tmp_path, "--truth", root),
+    ):
+        answer = voxlate(*arguments, "--preset", preset)
+        assert answer.code == 2
+        said = " ".join(answer.err.split())
         assert "expected a list of patients" in said
         assert "Pass --patients FILE" in said
     assert not (tmp_path / "out").exists()
     assert len(find_cases(root, preset=preset)) > 0
 
 
-def run(*arguments: str) -> None:
-    import sys
+RECIPE = """
+title = "tiny"
+data = { source = ["t2"], target = ["ct"], patch = [1, 24, 20] }
+intensity = { t2 = { kind = "window", low = 0, high = 500 }, ct = { kind = "window", low = -1000, high = 1000 } }
+method = { kind = "regression" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 1, batch = 1, precision = "float32", workers = 0, save_every = 1, validate_every = 0 }
+"""
 
-    before, sys.argv = sys.argv, ["voxlate", *arguments]
-    try:
-        cli.main()
-    finally:
-        sys.argv = before
+
+def test_slices_of_stacks_go_the_whole_way_and_one_by_one(arrays_002, voxlate, tmp_path):
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    prepared, run, out = (tmp_path / name for name in ("prepared", "run", "out"))
+    preset = ("--preset", "lyu_wang")
+    for arguments in (
+        ("prepare", arrays_002, *preset, "--shares", 2, 1, 1, "--out", prepared),
+        ("train", tmp_path / "tiny.toml", "--data", prepared, "--out", run),
+        ("synth", run, arrays_002, *preset, "--split", "test", "--out", out),
+        ("evaluate", out, "--truth", arrays_002, *preset),
+        ("synth", run, f"{arrays_002}/mr.h5#slice=2,axes=PL", "--out", tmp_path / "one"),
+        ("synth", run, f"t2={arrays_002}/mr.h5#slice=2,axes=PL", "--out", tmp_path / "pair"),
+    ):
+        answer = voxlate(*arguments)
+        assert answer.code == 0, answer.err
+    with open(out / "metrics.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["answer"] == "synthesis"]
+    assert len(rows) == 3
+    assert len({row["patient"] for row in rows}) == 1
+    (one,), (pair,) = ((tmp_path / name).glob("*/ct.nii.gz") for name in ("one", "pair"))
+    np.testing.assert_array_equal(read_volume(one).data, read_volume(pair).data)
 
 
 def test_a_manifest_may_say_the_patients_instead(arrays_002, tmp_path):
@@ -221,6 +243,33 @@ def test_only_the_slice_that_is_named_is_read_of_a_stack(arrays_002, monkeypatch
     assert not asked
     read_volume(found.cases[3].files["ct"])
     assert asked == [3]
+
+
+def test_slices_that_are_compressed_as_one_are_unpacked_once(arrays_002, monkeypatch):
+    stack = np.stack([values(k, 0, 9) for k in range(12)])
+    with h5py.File(arrays_002 / "mr.h5", "w") as file:
+        file.create_dataset("data", data=stack, chunks=(5, *SIZE), compression="gzip")
+    asked = []
+    original = h5py.Dataset.__getitem__
+    monkeypatch.setattr(
+        h5py.Dataset, "__getitem__", lambda self, key, **kw: asked.append(key) or original(self, key, **kw)
+    )
+    for k in range(12):
+        np.testing.assert_array_equal(read_volume(f"{arrays_002}/mr.h5#slice={k}").data[0, 0], stack[k])
+    assert asked == [slice(0, 5), slice(5, 10), slice(10, 15)]
+
+
+def test_a_pattern_finds_arrays_and_asks_for_patients_as_presets_do(tmp_path):
+    for name in ("a_mr", "a_ct", "b_mr", "b_ct"):
+        save(tmp_path / "set" / f"{name}.npy", values(len(name), 0, 9))
+    with pytest.raises(BadInput, match="expected a list of patients"):
+        prepare(tmp_path / "set", tmp_path / "out", pattern="{case}_{modality}.npy")
+    found = find_cohort(tmp_path / "set", pattern="{patient}_{modality}.npy")
+    assert [one.patient for one in found.cases] == ["a", "b"]
+    assert [one.split(" (")[0].split(":")[0] for one in found.guessed] == [
+        "rows run to the back and columns to the left",
+        "spacing is 1 mm",
+    ]
 
 
 def test_the_hash_of_a_slice_goes_by_its_file_and_by_what_the_path_says(arrays_002):

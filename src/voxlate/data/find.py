@@ -14,11 +14,13 @@ from voxlate.data.presets import (
     LABELS,
     MASKS,
     SUFFIXES,
+    Arrays,
     CaseFiles,
     Preset,
     Tags,
     add_file,
     case_of,
+    listed,
     load_preset,
     modality_name,
     patient_of,
@@ -38,6 +40,7 @@ __all__ = ["CaseFiles", "Found", "Preset", "find_cases", "find_cohort", "load_pr
 DEFAULT_PATTERNS = ("{case}/{case}_{modality}", "{case}/{case}-{modality}", "{case}/{modality}")
 KNOWN = ("t1w", "t2w", "pdw", "t1gd", "dwi", "adc", "mri", "cbct", "ctp", "qsm", "phase", "mag", "fa", "md", "dsa")
 NOTES = (".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".pdf", ".xml", ".html", ".log", ".yaml", ".yml", ".toml")
+AS_PICTURES = "rows run to the back and columns to the left (axes=PL)"  # of arrays, where nobody says how they lie
 MOST_NAMED = 3  # of the paths that have another form, in a message
 Key = tuple[str | None, str]  # patient and study, as a path states them
 
@@ -99,17 +102,20 @@ def find_cohort(
     layout = layout or Preset(title="", source="", patterns=list(DEFAULT_PATTERNS))
     if pattern is not None:
         layout = dataclasses.replace(layout, patterns=[pattern], files={})
+    names_patient = bool(layout.patient) or any("{patient}" in one for one in layout.paths)
+    if layout.arrays is None and any(place_and_part(one)[0].lower().endswith(ARRAYS) for one in layout.paths):
+        layout = dataclasses.replace(layout, arrays=Arrays(guessed=[AS_PICTURES]))
 
     def on_disk() -> list[CaseFiles]:
         folders = _folders(root, unread)
         if layout.series:
             return cases_by_series(root, layout, folders)
         cases = cases_on_disk(root, layout, folders, unclaimed, single=layout.patterns == list(DEFAULT_PATTERNS))
-        listed = patients if layout.arrays is None else (patients or _patients_in(root))
+        whose = Path(patients) if patients is not None else None
         if layout.arrays is None:
-            return cases if listed is None else with_patients(cases, Path(listed))
-        whose = Path(listed) if listed is not None else None
-        cases, others = arranged(cases, layout.arrays, root, whose, named=bool(layout.patient))
+            return cases if whose is None else with_patients(cases, whose)
+        whose = whose or _patients_in(root)
+        cases, others = arranged(cases, layout.arrays, root, whose, named=names_patient)
         unclaimed.extend(others)
         return cases
 
@@ -117,10 +123,10 @@ def find_cohort(
     cases = read_manifest(Path(manifest), root, layout, on_disk, allow_outside) if manifest is not None else on_disk()
     cases = [_take_frames(one, layout.frames) for one in cases]
     kept = _with_modalities(sorted(cases, key=lambda one: one.case), modalities, root)
-    if layout.arrays is None:
-        return Found(kept, unclaimed, unread)
-    refuse_unfit(kept, root)
-    return Found(kept, unclaimed, unread, [*layout.arrays.guessed, *unstated_spacing(kept)], layout.arrays.heads)
+    arrays = layout.arrays or Arrays()
+    if layout.arrays is not None:
+        refuse_unfit(kept, root)
+    return Found(kept, unclaimed, unread, [*arrays.guessed, *unstated_spacing(kept)], arrays.heads)
 
 
 def _patients_in(root: Path) -> Path | None:
@@ -203,8 +209,8 @@ def cases_on_disk(
     A path belongs to the first pattern that it matches; what no pattern claims is added to `unclaimed`.
     """
     skip = [path_expression(one) for one in layout.skip]
-    named = [(name, one) for name, several in layout.files.items() for one in _listed(several)]
-    places = [place_and_part(pattern)[0].lower() for pattern in [*layout.patterns, *(one for _, one in named)]]
+    named = [(name, one) for name, several in layout.files.items() for one in listed(several)]
+    places = [place_and_part(pattern)[0].lower() for pattern in layout.paths]
     kinds = (*SUFFIXES, *(suffix for suffix in ARRAYS if any(place.endswith(suffix) for place in places)))
     paths = sorted(path for path in _image_paths(root, folders, kinds) if not any(one.fullmatch(path) for one in skip))
     if not paths:
@@ -294,10 +300,6 @@ def _image_paths(root: Path, folders: list[tuple[Path, list[str]]], kinds: tuple
         yield from ((folder / name).relative_to(root).as_posix() for name in images)
         if files and not images and folder != root and is_dicom_folder(folder):
             yield folder.relative_to(root).as_posix()
-
-
-def _listed(patterns: str | list[str]) -> list[str]:
-    return [patterns] if isinstance(patterns, str) else patterns
 
 
 def path_expression(pattern: str) -> re.Pattern[str]:

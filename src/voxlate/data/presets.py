@@ -132,6 +132,11 @@ class Preset:
         Arrays | None, Field(description="of cohorts of slices in array files, whose patients a list must say")
     ] = None
 
+    @property
+    def paths(self) -> list[str]:
+        """All patterns, those of single files too."""
+        return [*self.patterns, *(one for several in self.files.values() for one in listed(several))]
+
     def __post_init__(self) -> None:
         if not (self.patterns or self.files):
             raise BadInput("expected patterns, or files, to find the cases by, found neither. Add one to the preset.")
@@ -141,7 +146,7 @@ class Preset:
                     f"expected of frames.{name} a modality with #frame=N, #peak or #peak+8s, found '{value}'. Fix it."
                 )
         for name, several in self.files.items():
-            for place, part in map(place_and_part, [several] if isinstance(several, str) else several):
+            for place, part in map(place_and_part, listed(several)):
                 if part and not is_part(Path(place), part.replace("slice={case}", "slice=0")):
                     raise BadInput(
                         f"expected of files.{name} after '#' channel=0, array=NAME or slice={{case}}, found '{part}'. "
@@ -207,6 +212,11 @@ def without_suffix(path: str) -> str:
     """A path without its image suffix ('.nii.gz' counts as one)."""
     suffix = next((one for one in SUFFIXES if path.lower().endswith(one)), "")
     return path[: len(path) - len(suffix)]
+
+
+def listed(patterns: str | list[str]) -> list[str]:
+    """One pattern, or several, as a list."""
+    return [patterns] if isinstance(patterns, str) else patterns
 
 
 def place_and_part(pattern: str) -> tuple[str, str]:

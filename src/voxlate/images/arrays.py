@@ -1,6 +1,7 @@
 """Slices in array files: NumPy's .npy and .npz, and stacks in HDF5. None of them states spacing or orientation."""
 
 import contextlib
+import functools
 import io
 import math
 import re
@@ -196,12 +197,23 @@ def _from_stack(path: Path, part: Part) -> np.ndarray:
             found = "none" if part.slice is None else f"slice={part.slice}"
             raise BadInput(f"{path}: expected #slice= from 0 to {len(dataset) - 1}, found {found}. Name a slice.")
         try:
-            return np.asarray(dataset[part.slice])
+            packed = dataset.chunks[0] if dataset.chunks else 1
+            first = part.slice // packed * packed
+            if packed == 1 or dataset.nbytes // len(dataset) * packed > MOST_BYTES:
+                return np.asarray(dataset[part.slice])
+            return _packed(path, path.stat().st_mtime_ns, dataset.name, first, first + packed)[part.slice - first]
         except Exception as error:
             raise BadInput(
                 f"{path}: expected whole voxel data of slice {part.slice}, found it damaged ({reason(error)}). Get the "
                 "file again."
             ) from error
+
+
+@functools.lru_cache(maxsize=2)
+def _packed(path: Path, mtime_ns: int, name: str, first: int, end: int) -> np.ndarray:
+    """Slices that the file compresses as one, kept for the next slice of them; a changed file is another."""
+    with _opened(path) as file:
+        return np.asarray(file[name][first:end])
 
 
 def _opened(path: Path) -> Any:
