@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from voxlate.cli.app import app, err, incomplete, out
-from voxlate.cli.options import AllowCode, Device, Json, Manifest, Outside, Pattern, Preset, Split, pairs
+from voxlate.cli.options import AllowCode, Device, Json, Manifest, Outside, Patients, Pattern, Preset, Split, pairs
 from voxlate.cli.progress import progress_on
 from voxlate.errors import BadInput
 
@@ -65,6 +65,7 @@ def evaluate(
     pattern: Pattern = None,
     manifest: Manifest = None,
     preset: Preset = None,
+    patients: Patients = None,
     allow_outside: Outside = False,
     as_json: Json = False,
 ) -> None:
@@ -91,6 +92,7 @@ def evaluate(
             pattern=pattern,
             manifest=manifest,
             preset=preset,
+            patients=patients,
             allow_outside=allow_outside,
             progress=lambda done, total, _: bars("evaluate", done, total),
         )

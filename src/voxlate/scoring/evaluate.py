@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from voxlate.data.find import CaseFiles, find_cases
 from voxlate.data.layout import CANONICAL, Axes
+from voxlate.data.lists import known_patients
 from voxlate.data.naive import Baselines
 from voxlate.data.slice_filter import SliceFilter
 from voxlate.errors import BadInput
@@ -109,6 +110,7 @@ def evaluate(
     pattern: str | None = None,
     manifest: Path | None = None,
     preset: str | None = None,
+    patients: Path | None = None,
     allow_outside: bool = False,
     padding: Padding = "valid",
     ssim_from: SsimOrigin = "low",
@@ -140,7 +142,8 @@ def evaluate(
     voxels that they do not cover do not count. Raises BadInput where nothing matches.
     """
     out, truth = Path(out), Path(truth)
-    found = find_cases(truth, pattern, manifest, preset, allow_outside=allow_outside)
+    found = find_cases(truth, pattern, manifest, preset, allow_outside=allow_outside, patients=patients)
+    known_patients(found, truth)
     wanted = {case.case: case for case in found if split is None or case.split == split}
     items, without = _items(out, wanted)
     if not items:
