@@ -60,6 +60,15 @@ KINDS = (
     Kind("PNG", "scans/a.png", ("info", "scans/a.png", "--json"), checked=True),
     Kind("TIFF", "scans/a.tif", ("info", "scans/a.tif", "--json")),
     Kind("DICOM slice", "series/2.dcm", ("info", "series", "--json")),
+    Kind("NumPy slice", "scans/a.npy", ("info", "scans/a.npy#channel=1", "--json")),
+    Kind("NumPy archive", "scans/a.npz", ("info", "scans/a.npz#array=src", "--json"), checked=True),
+    Kind("HDF5 stack", "scans/a.h5", ("info", "scans/a.h5#slice=1", "--json")),
+    Kind(
+        "list of patients",
+        "slices/patients.txt",
+        ("prepare", "slices", "--preset", "xmodality", "--out", "new"),
+        text=True,
+    ),
     Kind("scan of a cohort", "cohort/case1/t1.nii.gz", ("prepare", "cohort", "--out", "new"), checked=True),
     Kind("scan to synthesise", "cohort/case1/t1.nii.gz", ("synth", "run", "cohort", "--out", "new"), checked=True),
     Kind("synthesis to score", "out/case1/t2.nii.gz", ("evaluate", "out", "--truth", "cohort"), checked=True),
@@ -154,7 +163,7 @@ def flipped(whole: bytes, draw: np.random.Generator) -> bytes:
 
 def mutated(path: Path, whole: bytes, draw: np.random.Generator) -> bytes:
     """A value of a JSON or TOML file changed for an odd one, or bits of the text turned over."""
-    if draw.random() < 0.3 or path.suffix == ".csv":
+    if draw.random() < 0.3 or path.suffix in (".csv", ".txt"):
         return flipped(whole, draw)
     values = json.loads(whole) if path.suffix == ".json" else tomllib.loads(whole.decode())
     places = list(_places(values))
@@ -223,6 +232,17 @@ def prepare_files() -> None:
             SimpleITK.WriteImage(SimpleITK.GetImageFromArray(whole.T), f"scans/a.{suffix}", True)
     with contextlib.suppress(ImportError):
         write_series(whole)
+    np.save("scans/a.npy", whole)
+    np.savez_compressed("scans/a.npz", src=whole[:, :, 3], tgt=whole[:, :, 2])
+    with contextlib.suppress(ImportError):
+        import h5py
+
+        with h5py.File("scans/a.h5", "w") as file:
+            file["data"] = whole.T
+    Path("slices").mkdir()
+    for k in range(4):
+        np.savez(f"slices/s{k}.npz", src=whole[:, :, k] / 1000, tgt=whole[:, :, k] - 1000)
+    Path("slices/patients.txt").write_text("".join(f"s{k} p{k}\n" for k in range(4)))
     steps: tuple[tuple[str, ...], ...] = (
         ("prepare", "cohort", "--out", "prepared"),
         ("train", "tiny.toml", "--data", "prepared", "--out", "run"),

@@ -20,6 +20,7 @@ from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, canonical
 from voxlate.images.ranges import range_for
 from voxlate.images.volume import Volume, read_volume, write_volume
+from voxlate.scoring import alignment
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.metrics import mae, ssim
 from voxlate.scoring.tables import bootstrap
@@ -210,6 +211,31 @@ def test_a_registered_truth_is_scored_on_its_own_grid_by_the_stored_transform(tm
     assert scores.rows[0].scores["mae"] == pytest.approx(0, abs=1e-3)
     assert "by prepare's registration" in scores.document()["moved"]["p0/ct"]
     with pytest.raises(BadInput, match=r"found nothing of it there|expected the transform"):
+        evaluate(tmp_path / "out", tmp_path / "cohort")
+
+
+@pytest.mark.parametrize("truth_moved", [False, True])
+def test_an_image_in_the_frame_of_a_scan_that_was_registered_is_moved_to_its_truth(tmp_path, monkeypatch, truth_moved):
+    """TOF to CTA: prepare moved the TOF to the CTA, synth sees the TOF alone, in its own frame, 300 mm from the CTA."""
+    itk = pytest.importorskip("SimpleITK")
+    away = np.diag([1.0, 1, 1, 1])
+    away[0, 3] = 300
+    data = head(1, (12, 24, 20))
+    write_volume(tmp_path / "cohort" / "p0" / "cta.nii.gz", volume(data, affine=away))
+    write_volume(tmp_path / "out" / "p0" / "cta.nii.gz", volume(data))
+    (tmp_path / "out" / "p0" / "provenance.json").write_text(
+        '{"prepared": {"register": "rigid", "fixed": "tof", "on_grid_of": "tof"}}'
+    )
+    shifts = {"tof": 300.0} if not truth_moved else {"tof": 100.0, "cta": -200.0}  # from the cohort's frame, LPS
+    monkeypatch.setattr(alignment, "_was_left", lambda cohort, case, name: name == "cta")  # as cohort.json says
+    for name, shift in shifts.items():
+        path = tmp_path / "prepared" / "transforms" / "p0" / f"{name}.tfm"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        itk.WriteTransform(itk.TranslationTransform(3, (shift, 0.0, 0.0)), str(path))
+    scores = evaluate(tmp_path / "out", tmp_path / "cohort", prepared=tmp_path / "prepared")
+    assert scores.rows[0].scores["mae"] == pytest.approx(0, abs=1e-3)
+    assert "by prepare's registration" in scores.document()["moved"]["p0/cta"]
+    with pytest.raises(BadInput, match="expected the transform by which prepare registered"):
         evaluate(tmp_path / "out", tmp_path / "cohort")
 
 

@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 
 from voxlate.cli.app import app, err, incomplete, note, out
-from voxlate.cli.options import Json, Manifest, Modalities, Outside, Pattern, Preset, To
+from voxlate.cli.options import Json, Manifest, Modalities, Outside, Patients, Pattern, Preset, To
 from voxlate.cli.progress import progress_on
 
 
@@ -47,6 +47,7 @@ def prepare(
     pattern: Pattern = None,
     manifest: Manifest = None,
     preset: Preset = None,
+    patients: Patients = None,
     allow_outside: Outside = False,
     modality: Modalities = None,
     spacing: Annotated[tuple[float, float, float] | None, typer.Option(help="Resample all to x y z in mm.")] = None,
@@ -76,17 +77,19 @@ def prepare(
     """Check a cohort, split it by patient, and write it in the form that training reads."""
     from voxlate.cli.overview import overview, show
     from voxlate.data.find import find_cohort
+    from voxlate.data.lists import known_patients
     from voxlate.data.manifest import manifest_in
     from voxlate.data.prepare import prepare as run
     from voxlate.data.split import split_patients
 
     found = manifest_in(cohort) if manifest is None and cohort.is_dir() else None
     if dry_run:
-        plan = find_cohort(cohort, pattern, manifest, preset, modality, allow_outside)
+        plan = find_cohort(cohort, pattern, manifest, preset, modality, allow_outside, patients)
+        known_patients(plan.cases, cohort)
         splits = split_patients([(one.patient, one.split) for one in plan.cases], seed, shares)
         table = overview(plan.cases, splits, {})
         if as_json:
-            print(json.dumps({**table, "left_out": plan.unclaimed, "unread": plan.unread}))
+            print(json.dumps({**table, "left_out": plan.unclaimed, "unread": plan.unread, "guessed": plan.guessed}))
         else:
             show(table, plan)
         return _end({"unread": plan.unread})
@@ -97,6 +100,7 @@ def prepare(
             pattern=pattern,
             manifest=manifest,
             preset=preset,
+            patients=patients,
             modalities=modality,
             allow_outside=allow_outside,
             spacing_mm=(spacing[2], spacing[1], spacing[0]) if spacing else None,

@@ -15,6 +15,7 @@ from voxlate.cli.options import (
     Json,
     Manifest,
     Outside,
+    Patients,
     Pattern,
     Preset,
     Samples,
@@ -148,6 +149,7 @@ def synth(
     pattern: Pattern = None,
     manifest: Manifest = None,
     preset: Preset = None,
+    patients: Patients = None,
     allow_outside: Outside = False,
     device: Device = "auto",
     allow_code: AllowCode = False,
@@ -167,7 +169,7 @@ def synth(
     model = load(run, device, allow_code)
     model = model if like is None else model.with_synthesis_of(recipes.read(like))
     model = model.with_options(**{**named, **recipes.table(pairs(change))})
-    layout: dict[str, Any] = {"pattern": pattern, "manifest": manifest, "preset": preset}
+    layout: dict[str, Any] = {"pattern": pattern, "manifest": manifest, "preset": preset, "patients": patients}
     scans = find_scans(inputs, model, split=split, missing=missing, **layout, allow_outside=allow_outside)
     fitting, lacking, complete = sort_out(model, scans)
     with progress_on(err) as bars:

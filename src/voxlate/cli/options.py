@@ -25,9 +25,17 @@ Manifest = Annotated[Path | None, typer.Option(help="CSV or TSV: case, patient, 
 Preset = Annotated[
     str | None,
     typer.Option(
-        help="Layout of a public data set: bids, brats, gold_atlas, isles18, isles24, ixi, synthrad, topcow, "
-        "unitobrain; or a TOML file like theirs, whose tables series.t2, … select DICOM series by their tags.",
+        help="Layout of a public data set, or of a paper's own arrays: bids, brats, gold_atlas, isles18, isles24, ixi, "
+        "lyu_wang, mrdpm, synthrad, topcow, unitobrain, xmodality; or a TOML file like theirs, whose tables series.t2, "
+        "… select DICOM series by their tags.",
         autocompletion=_presets,
+    ),
+]
+Patients = Annotated[
+    Path | None,
+    typer.Option(
+        help="Whose the slices of array files are: a text file with 'ID PATIENT' a line, for HDF5 a patient a slice; "
+        "default: patients.txt in the cohort."
     ),
 ]
 Outside = Annotated[

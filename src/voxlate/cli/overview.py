@@ -45,3 +45,5 @@ def show(table: Mapping[str, Any], plan: Found | None = None) -> None:
         err.print(f"grids: {shown}", markup=False, highlight=False)
     for sentence in plan.unclaimed if plan else ():
         err.print(f"left out: {sentence}", markup=False, highlight=False, soft_wrap=True)
+    for sentence in plan.guessed if plan else ():
+        err.print(f"not known, taken to be so: {sentence}", markup=False, highlight=False, soft_wrap=True)

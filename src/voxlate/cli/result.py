@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from voxlate.cli.app import app, err, incomplete, out
-from voxlate.cli.options import AllowCode, Device, Json, Manifest, Outside, Pattern, Preset, Split, pairs
+from voxlate.cli.options import AllowCode, Device, Json, Manifest, Outside, Patients, Pattern, Preset, Split, pairs
 from voxlate.cli.progress import progress_on
 from voxlate.errors import BadInput
 
@@ -30,6 +30,23 @@ def evaluate(
             help="Score a region: 'lesion=tmax>6', 'core=cbf<30%', core=seg=1, a mask file, ratio=lesion/core."
         ),
     ] = None,
+    score: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Score in another scope, too: whole, both_masked (both images empty outside the mask), slices, crops; "
+            "both_masked.slices, … (repeat it; docs/scores.md)."
+        ),
+    ] = None,
+    slices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TABLE",
+            help="Which slices those scopes count: 'above={tof=\"mean\",cta=0}, pixels=200, overlap=0.3'; "
+            "mask=0 is the mask's area.",
+        ),
+    ] = None,
+    crop: Annotated[int, typer.Option(help="Pixels a side of crops.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, help="Of crops, intervals and distances.")] = 0,
     features: Annotated[
         str | None, typer.Option(help="Distances between all slices by texture (built in), vit, or a ViT's folder.")
     ] = None,
@@ -48,6 +65,7 @@ def evaluate(
     pattern: Pattern = None,
     manifest: Manifest = None,
     preset: Preset = None,
+    patients: Patients = None,
     allow_outside: Outside = False,
     as_json: Json = False,
 ) -> None:
@@ -62,6 +80,10 @@ def evaluate(
             value_range=value_range,
             naive=naive,
             regions=pairs(region, "--region"),
+            scopes=score or (),
+            slices=slices,
+            crop=crop,
+            seed=seed,
             features=features,
             lpips=lpips,
             ssim_from=ssim_from,
@@ -70,6 +92,7 @@ def evaluate(
             pattern=pattern,
             manifest=manifest,
             preset=preset,
+            patients=patients,
             allow_outside=allow_outside,
             progress=lambda done, total, _: bars("evaluate", done, total),
         )

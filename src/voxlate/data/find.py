@@ -8,24 +8,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from voxlate.data.lists import PATIENTS, arranged, refuse_unfit, slices_of, unstated_spacing, with_patients
 from voxlate.data.manifest import manifest_in, read_manifest
 from voxlate.data.presets import (
     LABELS,
     MASKS,
     SUFFIXES,
+    Arrays,
     CaseFiles,
     Preset,
     Tags,
     add_file,
     case_of,
+    listed,
     load_preset,
     modality_name,
     patient_of,
+    place_and_part,
     presets,
     without_suffix,
 )
 from voxlate.errors import BadInput
 from voxlate.files import read_json
+from voxlate.images.arrays import ARRAYS
 from voxlate.images.dicom import SeriesInfo, is_dicom_folder, list_series, listing
 from voxlate.images.volume import UNITS
 
@@ -35,17 +40,20 @@ __all__ = ["CaseFiles", "Found", "Preset", "find_cases", "find_cohort", "load_pr
 DEFAULT_PATTERNS = ("{case}/{case}_{modality}", "{case}/{case}-{modality}", "{case}/{modality}")
 KNOWN = ("t1w", "t2w", "pdw", "t1gd", "dwi", "adc", "mri", "cbct", "ctp", "qsm", "phase", "mag", "fa", "md", "dsa")
 NOTES = (".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".pdf", ".xml", ".html", ".log", ".yaml", ".yml", ".toml")
+AS_PICTURES = "rows run to the back and columns to the left (axes=PL)"  # of arrays, where nobody says how they lie
 MOST_NAMED = 3  # of the paths that have another form, in a message
 Key = tuple[str | None, str]  # patient and study, as a path states them
 
 
 @dataclass(frozen=True)
 class Found:
-    """The cases of a cohort, what lies with them and belongs to none, and what could not be read."""
+    """The cases of a cohort, what lies with them and belongs to none, what could not be read, and what was guessed."""
 
     cases: list[CaseFiles]
     unclaimed: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
+    guessed: list[str] = field(default_factory=list)
+    heads: bool = False  # whether slices are of heads, by which a wrong orientation shows
 
 
 def find_cases(
@@ -55,9 +63,10 @@ def find_cases(
     preset: str | Path | None = None,
     modalities: Sequence[str] | None = None,
     allow_outside: bool = False,
+    patients: Path | str | None = None,
 ) -> list[CaseFiles]:
     """The cases below a folder, sorted by name (see `find_cohort`)."""
-    return find_cohort(root, pattern, manifest, preset, modalities, allow_outside).cases
+    return find_cohort(root, pattern, manifest, preset, modalities, allow_outside, patients).cases
 
 
 def find_cohort(
@@ -67,6 +76,7 @@ def find_cohort(
     preset: str | Path | None = None,
     modalities: Sequence[str] | None = None,
     allow_outside: bool = False,
+    patients: Path | str | None = None,
 ) -> Found:
     """The cases below a folder, sorted by name, and sentences on what was left out.
 
@@ -76,8 +86,10 @@ def find_cohort(
     where root is itself one case, <root>/<modality>.<suffix>. A manifest (see manifest.py) is taken from
     root/cases.csv or root/cohort.csv when none is named; allow_outside: its paths may lead out of its folder and root.
     With a preset that has [series] tables, patterns are those of the folders with DICOM files, and their series are
-    chosen by tags; [frames] makes modalities of frames of a dynamic scan. modalities: every case must have these; only
-    they are kept. Raises BadInput for an empty cohort, a pattern that matches nothing, two files of one name.
+    chosen by tags; [frames] makes modalities of frames of a dynamic scan; with [arrays] files hold slices.
+    patients: a text file that says whose the cases are (see lists.py; with [arrays] by default root/patients.txt).
+    modalities: every case must have these; only they are kept. Raises BadInput for an
+    empty cohort, a pattern that matches nothing, two files of one name.
     """
     root = Path(root)
     if not root.is_dir():
@@ -90,18 +102,35 @@ def find_cohort(
     layout = layout or Preset(title="", source="", patterns=list(DEFAULT_PATTERNS))
     if pattern is not None:
         layout = dataclasses.replace(layout, patterns=[pattern], files={})
+    names_patient = bool(layout.patient) or any("{patient}" in one for one in layout.paths)
+    if layout.arrays is None and any(place_and_part(one)[0].lower().endswith(ARRAYS) for one in layout.paths):
+        layout = dataclasses.replace(layout, arrays=Arrays(guessed=[AS_PICTURES]))
 
     def on_disk() -> list[CaseFiles]:
         folders = _folders(root, unread)
         if layout.series:
             return cases_by_series(root, layout, folders)
-        return cases_on_disk(root, layout, folders, unclaimed, single=layout.patterns == list(DEFAULT_PATTERNS))
+        cases = cases_on_disk(root, layout, folders, unclaimed, single=layout.patterns == list(DEFAULT_PATTERNS))
+        whose = Path(patients) if patients is not None else None
+        if layout.arrays is None:
+            return cases if whose is None else with_patients(cases, whose)
+        whose = whose or _patients_in(root)
+        cases, others = arranged(cases, layout.arrays, root, whose, named=names_patient)
+        unclaimed.extend(others)
+        return cases
 
     manifest = manifest if manifest is not None else manifest_in(root)
     cases = read_manifest(Path(manifest), root, layout, on_disk, allow_outside) if manifest is not None else on_disk()
     cases = [_take_frames(one, layout.frames) for one in cases]
     kept = _with_modalities(sorted(cases, key=lambda one: one.case), modalities, root)
-    return Found(kept, unclaimed, unread)
+    arrays = layout.arrays or Arrays()
+    if layout.arrays is not None:
+        refuse_unfit(kept, root)
+    return Found(kept, unclaimed, unread, [*arrays.guessed, *unstated_spacing(kept)], arrays.heads)
+
+
+def _patients_in(root: Path) -> Path | None:
+    return root / PATIENTS if (root / PATIENTS).is_file() else None
 
 
 def recognised(root: Path) -> Preset | None:
@@ -180,13 +209,16 @@ def cases_on_disk(
     A path belongs to the first pattern that it matches; what no pattern claims is added to `unclaimed`.
     """
     skip = [path_expression(one) for one in layout.skip]
-    paths = sorted(path for path in _image_paths(root, folders) if not any(one.fullmatch(path) for one in skip))
+    named = [(name, one) for name, several in layout.files.items() for one in listed(several)]
+    places = [place_and_part(pattern)[0].lower() for pattern in layout.paths]
+    kinds = (*SUFFIXES, *(suffix for suffix in ARRAYS if any(place.endswith(suffix) for place in places)))
+    paths = sorted(path for path in _image_paths(root, folders, kinds) if not any(one.fullmatch(path) for one in skip))
     if not paths:
-        kinds = ", ".join(SUFFIXES)
+        arrays = any(name.lower().endswith(ARRAYS) for _, names in folders for name in names)
+        advice = "Name the layout of such arrays by --preset or --pattern." if arrays else "Check the path."
         raise BadInput(
-            f"{root}: expected images ({kinds}) or DICOM folders, found none: an empty cohort. Check the path."
+            f"{root}: expected images ({', '.join(kinds)}) or DICOM folders, found none: an empty cohort. {advice}"
         )
-    named = [(name, one) for name, several in layout.files.items() for one in _listed(several)]
     cases, strange = _matching(root, paths, [*named, *(("", pattern) for pattern in layout.patterns)], layout)
     if not cases and single and all("/" not in path for path in paths):
         flat = _flat(root, paths)
@@ -227,9 +259,10 @@ def _is_known(name: str) -> bool:
 
 def _without_images(root: Path, cases: list[CaseFiles], folders: list[tuple[Path, list[str]]]) -> list[str]:
     """Folders that lie where cases do and hold files, none of which is an image that is read."""
-    homes = {path.parent for case in cases for path in case.files.values() if path.parent != root}
+    of_cases = [path for case in cases for path in (*case.files.values(), *case.labels.values(), case.mask) if path]
+    homes = {path.parent for path in of_cases if path.parent != root}
     levels = {home.parent for home in homes}
-    held = {ancestor for case in cases for path in case.files.values() for ancestor in path.parents}
+    held = {ancestor for path in of_cases for ancestor in path.parents}
     found = []
     for folder, files in folders:
         data = [name for name in files if not name.lower().endswith((*SUFFIXES, *NOTES))]
@@ -260,17 +293,13 @@ def _folders(root: Path, unread: list[str]) -> list[tuple[Path, list[str]]]:
     return found
 
 
-def _image_paths(root: Path, folders: list[tuple[Path, list[str]]]) -> Iterator[str]:
+def _image_paths(root: Path, folders: list[tuple[Path, list[str]]], kinds: tuple[str, ...]) -> Iterator[str]:
     """Paths of image files and DICOM folders below root, relative, with '/'."""
     for folder, files in folders:
-        images = [name for name in files if name.lower().endswith(SUFFIXES)]
+        images = [name for name in files if name.lower().endswith(kinds)]
         yield from ((folder / name).relative_to(root).as_posix() for name in images)
         if files and not images and folder != root and is_dicom_folder(folder):
             yield folder.relative_to(root).as_posix()
-
-
-def _listed(patterns: str | list[str]) -> list[str]:
-    return [patterns] if isinstance(patterns, str) else patterns
 
 
 def path_expression(pattern: str) -> re.Pattern[str]:
@@ -297,26 +326,34 @@ def _matching(
 ) -> tuple[list[CaseFiles], list[str]]:
     """The cases whose paths match patterns, each for one modality or, where that is "", with {modality} in it.
 
-    Every path goes to the first pattern that it matches; second: the paths that match none.
+    Every path goes to the first pattern that it matches, and to others that name further parts of that file; second:
+    the paths that match none.
     """
-    expressions = []
+    expressions = dict[str, tuple[re.Pattern[str], bool, list[tuple[str, str]]]]()
     for modality, pattern in patterns:
-        expression, any_suffix = path_expression(pattern), without_suffix(pattern) == pattern
+        place, part = place_and_part(pattern)
+        expression, any_suffix = path_expression(place), without_suffix(place) == place
         if not modality and "modality" not in expression.groupindex:
             raise BadInput(
                 f"pattern '{pattern}': expected {{modality}} in it, found none. Put it where the modality stands."
             )
-        expressions.append((modality, expression, any_suffix))
+        known = expressions.setdefault(place, (expression, any_suffix and not place.lower().endswith(ARRAYS), []))
+        if part or not known[2]:
+            known[2].append((modality, part))
+    common = layout.arrays.part if layout.arrays else ""
     found: dict[Key, dict[str, Path]] = defaultdict(dict)
     strange = []
     for path in paths:
-        for modality, expression, any_suffix in expressions:
+        for expression, any_suffix, claims in expressions.values():
             match = expression.fullmatch(without_suffix(path) if any_suffix else path)
             if match is not None:
-                name = modality or modality_name(match["modality"], layout.aliases)
-                if not name.endswith("_std"):  # our own synth writes these next to its images
-                    key = _key(match, root)
-                    add_file(found[key], name, root / path, key[1])
+                for modality, part in claims:
+                    name = modality or modality_name(match["modality"], layout.aliases)
+                    if name.endswith("_std"):  # our own synth writes these next to its images
+                        continue
+                    for case, file in slices_of(root / path, part, common):
+                        key = (None, case) if case else _key(match, root)
+                        add_file(found[key], name, file, key[1])
                 break
         else:
             strange.append(path)

@@ -11,6 +11,7 @@ from voxlate.images.statistics import PERCENTILES
 
 PADDING_HU = -1100  # air is -1000; noise and interpolation reach a little below, scanners' padding far below
 GREY_RANGE = 256
+MOST_ALIKE = 3
 
 
 def fingerprint(headers: list[CaseHeader], training: list[CaseHeader]) -> dict[str, Any]:
@@ -53,8 +54,31 @@ def _intensities(name: str, training: list[CaseHeader]) -> dict[str, Any]:
 
 def warnings_of(headers: list[CaseHeader], splits: Mapping[str, str]) -> list[str]:
     """Sentences about findings that do not stop prepare: duplicates, blank images, odd Hounsfield units."""
-    each = (text for header in headers for text in (*_oddities(header), *_unregistered(header)))
-    return [*_duplicates(headers, splits), *each]
+    odd: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for header in headers:
+        for name, kind, sentence in _oddities(header):
+            odd[name, kind].append(sentence)
+    grouped = (text for several in odd.values() for text in _some(several))
+    return [*_duplicates(headers, splits), *grouped, *(text for header in headers for text in _unregistered(header))]
+
+
+def wide_heads(headers: list[CaseHeader]) -> list[str]:
+    """A sentence where most masks are wider than deep, as no head is: rows and columns are then exchanged."""
+    sizes = [[(end - first) * mm for (first, end), mm in zip(one.mask_box, one.spacing_mm)] for one in headers]
+    wide = sum(width > depth for _, depth, width in sizes)
+    if 2 * wide <= len(headers):
+        return []
+    return [
+        f"{wide} of {len(headers)} heads are wider than deep: rows and columns are likely exchanged. Say how they lie "
+        "in a preset of your own (arrays.part, axes=LP for instance)."
+    ]
+
+
+def _some(sentences: list[str]) -> list[str]:
+    """All of a few sentences of one kind; of many the first, for a line a slice would hide all others."""
+    if len(sentences) <= MOST_ALIKE:
+        return sentences
+    return [f"{sentences[0][:-1]} ({len(sentences) - 1} other cases likewise)."]
 
 
 def _duplicates(headers: list[CaseHeader], splits: Mapping[str, str]) -> Iterator[str]:
@@ -73,15 +97,18 @@ def _duplicates(headers: list[CaseHeader], splits: Mapping[str, str]) -> Iterato
         yield f"The same voxels{where}: {names}{leak}."
 
 
-def _oddities(header: CaseHeader) -> Iterator[str]:
+def _oddities(header: CaseHeader) -> Iterator[tuple[str, str, str]]:
+    """What is odd of each modality: its name, the kind, and a sentence."""
     for name, statistics in header.statistics.items():
         low, high = statistics.all.percentiles[0], statistics.all.percentiles[-1]
         if low == high:
-            yield f"{header.case}/{name} is blank: every voxel is {low:g}."
+            yield name, "blank", f"{header.case}/{name} is blank: every voxel is {low:g}."
         elif header.units[name] == "HU" and low < PADDING_HU:
-            yield f"{header.case}/{name} has voxels of {low:g} HU, below air: padding, or not in Hounsfield units."
+            padded = f"{header.case}/{name} has voxels of {low:g} HU, below air: padding, or not in Hounsfield units."
+            yield name, "padding", padded
         elif header.units[name] == "HU" and low >= 0 and high < GREY_RANGE:
-            yield f"{header.case}/{name} lies in {low:g} to {high:g}: windowed to grey values, not Hounsfield units."
+            grey = f"{header.case}/{name} lies in {low:g} to {high:g}: windowed to grey values, not Hounsfield units."
+            yield name, "grey", grey
 
 
 def _unregistered(header: CaseHeader) -> Iterator[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from voxlate.data.presets import SUFFIXES, CaseFiles, Preset, add_file, case_of, modality_name, patient_of
 from voxlate.errors import BadInput
 from voxlate.files import inside, safe_name
+from voxlate.images.arrays import ARRAYS
 from voxlate.images.dicom import is_dicom_folder, without_key
 from voxlate.images.frames import without_frame
 from voxlate.images.volume import is_there
@@ -124,7 +125,7 @@ def _is_paths(rows: list[Row], name: str, manifest: Path, root: Path) -> bool:
 
 def _holds_scan(place: Path) -> bool:
     """Whether a path without its frame is a folder, one series of a folder, or an image file."""
-    return without_key(place)[0].is_dir() or (place.is_file() and place.name.lower().endswith(SUFFIXES))
+    return without_key(place)[0].is_dir() or (place.is_file() and place.name.lower().endswith((*SUFFIXES, *ARRAYS)))
 
 
 def _refuse_doubles(path: Path, rows: list[Row]) -> None:
@@ -179,5 +180,6 @@ def _from_notes(path: Path, rows: list[Row], on_disk: list[CaseFiles]) -> list[C
                 f"{path}: expected files of the {key} {row[key]}, found only others ({known}, …). Fix the manifest."
             )
         for one in by_name[row[key]]:
-            cases.append(dataclasses.replace(one, patient=row.get("patient") or one.patient, split=_split(row, path)))
+            patient, split = row.get("patient") or one.patient, _split(row, path) or one.split
+            cases.append(dataclasses.replace(one, patient=patient, split=split))
     return cases

@@ -16,7 +16,8 @@ from voxlate import __version__
 from voxlate.data.align import Align, Mask, Preparation
 from voxlate.data.case import CaseHeader, prepare_case, read_header, write_case
 from voxlate.data.find import CaseFiles, find_cohort, manifest_in
-from voxlate.data.fingerprint import fingerprint, warnings_of
+from voxlate.data.fingerprint import fingerprint, warnings_of, wide_heads
+from voxlate.data.lists import known_patients
 from voxlate.data.prepared import VERSION, Cohort, Entry, case_path, made_from, open_cohort, write_cohort
 from voxlate.data.split import split_patients
 from voxlate.errors import BadInput
@@ -38,6 +39,7 @@ def prepare(
     pattern: str | None = None,
     manifest: Path | str | None = None,
     preset: str | Path | None = None,
+    patients: Path | str | None = None,
     modalities: Sequence[str] | None = None,
     allow_outside: bool = False,
     spacing_mm: tuple[float, float, float] | None = None,
@@ -54,10 +56,10 @@ def prepare(
 ) -> Cohort:
     """Prepare a cohort for training; the same call again resumes.
 
-    pattern, manifest, preset, modalities, allow_outside: see find.find_cohort. spacing_mm: (D, H, W), default as
-    scanned. resample: resample a case's modalities to the grid of its first one (in the order of `modalities`, else by
-    name). register:
-    align them to it by their content; the transforms are kept. fixed: the modality whose grid is taken instead.
+    pattern, manifest, preset, patients, modalities, allow_outside: see find.find_cohort. spacing_mm: (D, H, W),
+    default as scanned. resample: resample a case's modalities to the grid of its first one (in the order of
+    `modalities`, else by name). register: align them to it by their content; the transforms are kept.
+    fixed: the modality whose grid is taken instead.
     align: "midline" turns and shifts heads until the mid-sagittal plane of the fixed scan (default: as for mask_from)
     is the grid's middle column; the case's header keeps that grid with the files' own.
     mask: what counts in a case without a mask file; a brain is found in the modality `mask_from` (default: plain CT,
@@ -67,8 +69,9 @@ def prepare(
     progress(done, total, case) is called after each case. Raises BadInput for bad cases and for an `out` in use.
     """
     root, out = Path(root), Path(out)
-    found = find_cohort(root, pattern, manifest, preset, modalities, allow_outside)
+    found = find_cohort(root, pattern, manifest, preset, modalities, allow_outside, patients)
     cases = found.cases
+    known_patients(cases, root)
     if align is not None:
         fixed = fixed or _clearest_everywhere(cases)
     elif resample or register is not None:
@@ -84,21 +87,28 @@ def prepare(
     entries = tuple(_entry(header, splits[header.patient]) for header in headers)
     training = [header for header, entry in zip(headers, entries) if entry.split == "train"]
     table = manifest if manifest is not None else manifest_in(root)
-    options = {"pattern": pattern, "preset": preset, "manifest": table, "modalities": modalities}
+    by_whom = "manifest" if table else "lists"
+    options = {"pattern": pattern, "preset": preset, "manifest": table, "patients": patients, "modalities": modalities}
     cohort = Cohort(
         folder=out,
         cases=entries,
         modalities=tuple(sorted({name for header in headers for name in header.units})),
         units={name: unit for header in headers for name, unit in header.units.items()},
         fingerprint=fingerprint(headers, training),
-        warnings=(*found.unread, *(f"Left out: {one}." for one in found.unclaimed), *warnings_of(headers, splits)),
+        warnings=(
+            *found.unread,
+            *(f"Left out: {one}." for one in found.unclaimed),
+            *(f"Not known, taken to be so: {one}." for one in found.guessed),
+            *(wide_heads(headers) if found.heads else ()),
+            *warnings_of(headers, splits),
+        ),
         made={
             "root": str(root.resolve()),
             **{name: str(value) if isinstance(value, Path) else value for name, value in options.items()},
             **asdict(preparation),
             "unread": found.unread,
             "left_out": found.unclaimed,
-            "split_by": "manifest" if cases[0].split is not None else f"patient, shares {shares}, seed {seed}",
+            "split_by": by_whom if cases[0].split is not None else f"patient, shares {shares}, seed {seed}",
             "voxlate": __version__,
         },
     )

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from voxlate.config import fill, settings
 from voxlate.errors import BadInput
 from voxlate.files import safe_name
+from voxlate.images.arrays import ARRAYS, is_part
 from voxlate.images.dicom import SeriesInfo
 from voxlate.images.frames import FRAME
 
@@ -25,7 +26,8 @@ LABELS = ("seg", "lesion", "labels")
 class CaseFiles:
     """One study of a patient: a file for each modality, a label map for each name, and a mask.
 
-    A file may also be a DICOM folder, 'FOLDER#key' for one series of it, or either with '#peak+8s' for one frame.
+    A file may also be a DICOM folder, 'FOLDER#key' for one series of it, or either with '#peak+8s' for one frame, or
+    'FILE.npy#channel=0' for a slice of an array file. patient: '' where nothing says it (slices in array files).
     """
 
     case: str
@@ -78,6 +80,25 @@ class Tags:
 
 
 @settings
+class Arrays:
+    """What array files (.npy, .npz, HDF5) do not say: their geometry, splits and patients."""
+
+    part: Annotated[str, Field(description="after '#' of every file, see images/arrays.py: 'axes=PL,mm=0.6'")] = ""
+    lists: Annotated[
+        dict[Literal["train", "val", "test"], str], Field(description="split = text file with a case a line")
+    ] = field(default_factory=dict)
+    heads: Annotated[bool, Field(description="slices are of heads; prepare says if most are wider than deep")] = False
+    held_back: Annotated[int, Field(ge=0, description="training items (at most a quarter) for validation")] = 0
+    guessed: Annotated[list[str], Field(description="what is taken to be so without being known; prepare says it")] = (
+        field(default_factory=list)
+    )
+
+    def __post_init__(self) -> None:
+        if self.part and not is_part(Path("a.npy"), self.part):
+            raise BadInput(f"expected arrays.part like 'axes=PL,mm=0.6x0.6x5', found '{self.part}'. Fix it.")
+
+
+@settings
 class Preset:
     """The layout of a public data set."""
 
@@ -88,7 +109,10 @@ class Preset:
     )
     files: Annotated[
         dict[str, str | list[str]],
-        Field(description="our name = path with {case} (or several), tried before patterns"),
+        Field(
+            description="our name = path with {case} (or several), tried before patterns; in array files with the part "
+            "meant: '{case}.npy#channel=0', '{case}.npz#array=src', 'mr.h5#slice={case}'"
+        ),
     ] = field(default_factory=dict)
     aliases: Annotated[dict[str, str], Field(description="file's modality name = our name")] = field(
         default_factory=dict
@@ -104,6 +128,14 @@ class Preset:
         dict[str, str], Field(description="our name = a modality of several frames and one of them: 'ctp#peak+8s'")
     ] = field(default_factory=dict)
     skip: Annotated[list[str], Field(description="path patterns to leave out (* and **)")] = field(default_factory=list)
+    arrays: Annotated[
+        Arrays | None, Field(description="of cohorts of slices in array files, whose patients a list must say")
+    ] = None
+
+    @property
+    def paths(self) -> list[str]:
+        """All patterns, those of single files too."""
+        return [*self.patterns, *(one for several in self.files.values() for one in listed(several))]
 
     def __post_init__(self) -> None:
         if not (self.patterns or self.files):
@@ -113,6 +145,13 @@ class Preset:
                 raise BadInput(
                     f"expected of frames.{name} a modality with #frame=N, #peak or #peak+8s, found '{value}'. Fix it."
                 )
+        for name, several in self.files.items():
+            for place, part in map(place_and_part, listed(several)):
+                if part and not is_part(Path(place), part.replace("slice={case}", "slice=0")):
+                    raise BadInput(
+                        f"expected of files.{name} after '#' channel=0, array=NAME or slice={{case}}, found '{part}'. "
+                        "Fix it."
+                    )
 
 
 def presets() -> list[str]:
@@ -122,22 +161,39 @@ def presets() -> list[str]:
 
 
 def load_preset(name: str | Path) -> Preset:
-    """A preset of the package by its name, or one of the user's by its path (a TOML file)."""
-    if name in presets():
-        text = resources.files("voxlate").joinpath("presets", f"{name}.toml").read_text(encoding="utf-8")
-    elif Path(name).is_file():
-        try:
-            text = Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"preset {name}: expected a TOML text, found something else. Fix the file.") from error
-    else:
-        raise BadInput(
-            f"preset: expected one of {', '.join(presets())} or a TOML file, found '{name}'. Choose one of these."
-        )
+    """A preset of the package by its name, or one of the user's by its path (a TOML file).
+
+    base = "NAME" in it begins from one of the package, whose keys it changes.
+    """
     try:
-        return fill(Preset, tomllib.loads(text), f"preset {name}")
+        values = tomllib.loads(_text(name))
+        base = values.pop("base", None)
+        if base is not None:
+            if base not in presets():
+                raise BadInput(f"preset {name}: expected a base of {', '.join(presets())}, found '{base}'. Fix it.")
+            values = _over(tomllib.loads(_text(base)), values)
+        return fill(Preset, values, f"preset {name}")
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput(f"preset {name}: expected TOML, found something else ({error}). Fix the file.") from error
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Tables with the keys of others in place of their own."""
+    tables = {key for key, value in above.items() if isinstance(value, dict) and isinstance(below.get(key), dict)}
+    return {**below, **above, **{key: _over(below[key], above[key]) for key in tables}}
+
+
+def _text(name: str | Path) -> str:
+    if name in presets():
+        return resources.files("voxlate").joinpath("presets", f"{name}.toml").read_text(encoding="utf-8")
+    if Path(name).is_file():
+        try:
+            return Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"preset {name}: expected a TOML text, found something else. Fix the file.") from error
+    raise BadInput(
+        f"preset: expected one of {', '.join(presets())} or a TOML file, found '{name}'. Choose one of these."
+    )
 
 
 def patient_of(case: str, expression: str) -> str:
@@ -156,6 +212,17 @@ def without_suffix(path: str) -> str:
     """A path without its image suffix ('.nii.gz' counts as one)."""
     suffix = next((one for one in SUFFIXES if path.lower().endswith(one)), "")
     return path[: len(path) - len(suffix)]
+
+
+def listed(patterns: str | list[str]) -> list[str]:
+    """One pattern, or several, as a list."""
+    return [patterns] if isinstance(patterns, str) else patterns
+
+
+def place_and_part(pattern: str) -> tuple[str, str]:
+    """A pattern's path, and what stands after '#' where that is an array file's; '' for any other."""
+    place, mark, part = pattern.rpartition("#")
+    return (place, part) if mark and place.lower().endswith(ARRAYS) else (pattern, "")
 
 
 def add_file(files: dict[str, Path], modality: str, path: Path, case: str) -> None:

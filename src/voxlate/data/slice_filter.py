@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from voxlate.config import settings
-from voxlate.data.case import CaseHeader, PreparedCase
+from voxlate.data.case import CaseHeader, PreparedCase, Sliceable
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
@@ -62,14 +62,36 @@ def kept_slices(cohort: Cohort, chosen: SliceFilter, cases: list[str]) -> dict[s
     if any(known.get(case) != counts[case] for case in cases):
         with contextlib.suppress(BadInput, OSError):  # a folder without write permission: counted again next time
             write_json(path, {**known, **counts})
-    return {case: _kept(cohort.header(case), chosen, counts[case]) for case in cases}
+    return {case: _kept_prepared(cohort.header(case), chosen, counts[case]) for case in cases}
 
 
-def _kept(header: CaseHeader, chosen: SliceFilter, counts: Mapping[str, Any]) -> np.ndarray:
-    kept = np.ones(header.shape[0], bool)
-    for name, area in counts["area"].items():
-        statistics = header.statistics[name]
-        kept &= np.not_equal(statistics.slice_low, statistics.slice_high)
+def passing_slices(images: Mapping[str, np.ndarray], chosen: SliceFilter) -> np.ndarray:
+    """Which slices of images [D, H, W] in their own units pass, by the rule of `kept_slices`: bool [D].
+
+    Every modality that the filter names must be among the images. A mask (bool) may be of one value, if that is true.
+    """
+    named = {name: images[name] for name in chosen.above}
+    limits = {
+        name: float(np.mean(named[name], dtype=np.float64)) if limit == "mean" else limit
+        for name, limit in chosen.above.items()
+    }
+    varies: dict[str, np.ndarray] = {
+        name: np.asarray(image.any((1, 2)) if image.dtype == np.bool_ else image.min((1, 2)) != image.max((1, 2)))
+        for name, image in named.items()
+    }
+    return _kept(varies, chosen, _count_planes(named, limits, len(next(iter(named.values())))))
+
+
+def _kept_prepared(header: CaseHeader, chosen: SliceFilter, counts: Mapping[str, Any]) -> np.ndarray:
+    statistics = {name: header.statistics[name] for name in counts["area"]}
+    varies = {name: np.not_equal(one.slice_low, one.slice_high) for name, one in statistics.items()}
+    return _kept(varies, chosen, counts) if varies else np.ones(header.shape[0], bool)
+
+
+def _kept(varies: Mapping[str, np.ndarray], chosen: SliceFilter, counts: Mapping[str, Any]) -> np.ndarray:
+    """varies: by modality, which slices have more than one value."""
+    kept: np.ndarray = np.logical_and.reduce(list(varies.values()))
+    for area in counts["area"].values():
         kept &= np.array(area) >= chosen.pixels
     for pair, both in counts["both"].items():
         a, b = (np.array(counts["area"][name]) for name in pair.split("+"))
@@ -80,16 +102,22 @@ def _kept(header: CaseHeader, chosen: SliceFilter, counts: Mapping[str, Any]) ->
 def _count(
     case: PreparedCase, above: Mapping[str, float | Literal["mean"]], names: list[str]
 ) -> dict[str, dict[str, list[int]]]:
-    """Bright pixels of each modality in each slice and those that two have in common; one plane in memory at a time."""
     means = {name: case.header.statistics[name].all.mean for name in names}
-    limits = {name: means[name] if above[name] == "mean" else above[name] for name in names}
-    area: dict[str, list[int]] = {name: [] for name in names}
-    both: dict[str, list[int]] = {f"{a}+{b}": [] for a, b in combinations(names, 2)}
-    for d in range(case.header.shape[0]):
-        bright = {name: case.arrays[name][d] > limits[name] for name in names}
-        for name in names:
+    limits = {name: means[name] if (limit := above[name]) == "mean" else limit for name in names}
+    return _count_planes({name: case.arrays[name] for name in names}, limits, case.header.shape[0])
+
+
+def _count_planes(
+    arrays: Mapping[str, Sliceable], limits: Mapping[str, float], slices: int
+) -> dict[str, dict[str, list[int]]]:
+    """Bright pixels of each modality in each slice and those that two have in common; one plane in memory at a time."""
+    area: dict[str, list[int]] = {name: [] for name in arrays}
+    both: dict[str, list[int]] = {f"{a}+{b}": [] for a, b in combinations(arrays, 2)}
+    for d in range(slices):
+        bright = {name: array[d] > limits[name] for name, array in arrays.items()}
+        for name in arrays:
             area[name].append(int(bright[name].sum()))
-        for a, b in combinations(names, 2):
+        for a, b in combinations(arrays, 2):
             both[f"{a}+{b}"].append(int((bright[a] & bright[b]).sum()))
     return {"area": area, "both": both}
 

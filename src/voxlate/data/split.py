@@ -24,7 +24,7 @@ def split_patients(
             f"--shares: expected shares for train, val and test that add up to 1, or counts that add up to the {total} "
             f"patients, with some for train, found {shown}. Change them."
         )
-    patients = sorted({patient for patient, _ in cases}, key=lambda name: _order(seed, name))
+    patients = sorted({patient for patient, _ in cases}, key=lambda name: patient_order(seed, name))
     count = len(patients)
     if counts:
         names = [name for name, many in zip(("val", "test"), shares[1:]) for _ in range(round(many))]
@@ -36,5 +36,6 @@ def split_patients(
     return dict(zip(patients, names))
 
 
-def _order(seed: int, name: str) -> bytes:
+def patient_order(seed: int, name: str) -> bytes:
+    """What patients are sorted by, so that the order of their files does not matter."""
     return hashlib.blake2b(f"{seed}\x1f{name}".encode(), digest_size=8).digest()

@@ -9,6 +9,7 @@ import numpy as np
 
 from voxlate.errors import BadInput
 from voxlate.images import dicom, nifti
+from voxlate.images.arrays import ARRAYS, is_part
 from voxlate.images.formats import DynamicScan, Stored
 
 # '#frame=12' (from 1), '#peak' or '#peak+8s' after a path; '@1.5s' after these: seconds from one frame to the next
@@ -27,10 +28,13 @@ NIFTI = (".nii", ".nii.gz", ".mgz", ".mgh")
 def without_frame(path: Path) -> tuple[Path, str]:
     """What a path 'FILE#frame=12', 'FOLDER#peak' or 'FOLDER#key#peak+8s' names before its frame, and the frame.
 
-    The path itself and '' for any other.
+    In the same way the file of 'FILE.npy#channel=0', and the slice. The path itself and '' for any other.
     """
     whole, mark, frame = str(path).rpartition("#")
-    if not mark or not FRAME.fullmatch(frame) or path.exists() or not dicom.without_key(Path(whole))[0].exists():
+    if not mark or path.exists() or not dicom.without_key(Path(whole))[0].exists():
+        return path, ""
+    in_array = Path(whole).suffix.lower() in ARRAYS
+    if not (is_part(Path(whole), frame) if in_array else FRAME.fullmatch(frame)):
         return path, ""
     return Path(whole), frame
 

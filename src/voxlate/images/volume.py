@@ -10,7 +10,7 @@ import numpy as np
 
 from voxlate.errors import BadInput
 from voxlate.files import whole_file
-from voxlate.images import dicom, formats, frames, nifti
+from voxlate.images import arrays, dicom, formats, frames, nifti
 from voxlate.images.frames import without_frame
 from voxlate.images.grid import Grid, check_affine, oriented
 
@@ -27,6 +27,7 @@ NIFTI = (".nii", ".nii.gz", ".mgz", ".mgh", ".hdr", ".img")
 PICTURES = (".png", ".tif", ".tiff")
 ITK = (".mha", ".mhd", ".nrrd")
 DICOM = (".dcm", ".ima")
+FAMILIES = (("nifti", NIFTI), ("picture", PICTURES), ("itk", ITK), ("dicom", DICOM), ("array", arrays.ARRAYS))
 PARTNERS = {".hdr": (".img",), ".img": (".hdr",), ".mhd": (".raw", ".zraw")}  # files of one image
 
 
@@ -73,12 +74,16 @@ def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -
     """Read a NIfTI, FreeSurfer, MetaImage, NRRD, PNG or TIFF file, or a DICOM series: a folder, or 'FOLDER#key'.
 
     '#frame=12', '#peak' or '#peak+8s' after a NIfTI file or a DICOM series takes one frame of several (see frames.py).
+    .npy, .npz and HDF5 files hold slices, named by '#channel=0', '#array=src' or '#slice=12' (see arrays.py).
     Raises BadInput for every file that is not one real, finite 3-D volume; `allow_nan` lets NaN and infinity pass.
     """
     path = Path(path)
     readers = {"dicom": dicom.read_series, "nifti": nifti.read_nifti, "itk": formats.read_itk}
-    reader = frames.read_frame if without_frame(path)[1] else readers.get(family(path), formats.read_picture)
-    stored = reader(path)
+    kind, (whole, part) = family(path), without_frame(path)
+    if kind == "array":
+        stored = arrays.read_array(whole, part)
+    else:
+        stored = frames.read_frame(path) if part else readers.get(kind, formats.read_picture)(path)
     if not allow_nan:
         _check_finite(stored.data, path)
     modality = modality or stored.modality
@@ -123,12 +128,12 @@ def family(path: Path) -> str:
     if path.stat().st_size == 0:
         raise BadInput(f"{path}: expected an image, found an empty file. Copy or download it again.")
     suffix = suffix_of(path)
-    for family, suffixes in (("nifti", NIFTI), ("picture", PICTURES), ("itk", ITK), ("dicom", DICOM)):
+    for family, suffixes in FAMILIES:
         if suffix in suffixes:
             return family
     if dicom.looks_like_dicom(path):
         return "dicom"
-    known = ", ".join((*NIFTI, *PICTURES, *ITK, *DICOM))
+    known = ", ".join((*NIFTI, *PICTURES, *ITK, *DICOM, *arrays.ARRAYS))
     raise BadInput(f"{path}: expected an image ({known} or a DICOM folder), found '{suffix or path.name}'. Convert it.")
 
 
@@ -136,7 +141,7 @@ def _hint(path: Path) -> str:
     """Advice where a path does not exist."""
     whole, mark, _ = str(path).rpartition("#")
     if mark and is_there(Path(whole)):
-        return "After '#' goes a series' key, frame=N, peak or peak+8s."
+        return "After '#' goes a series' key, frame=N, peak or peak+8s; of arrays channel=N, slice=N or array=NAME."
     return "Check the path."
 
 

@@ -19,8 +19,8 @@ from voxlate.errors import BadInput
 from voxlate.files import read_json, write_text
 from voxlate.report.curves import curve_chart, curves_of, score_chart
 from voxlate.report.pictures import sections_of
-from voxlate.scoring.evaluate import run_folders
 from voxlate.scoring.metrics import METRICS, metrics_of
+from voxlate.scoring.provenance import run_folders
 from voxlate.scoring.tables import figure, score_tables
 
 MOST_CASES = 9

@@ -15,8 +15,8 @@ from voxlate.images.mask import foreground
 from voxlate.images.pictures import Plane
 from voxlate.images.ranges import Range, range_for
 from voxlate.images.volume import Volume, is_there, read_volume
-from voxlate.scoring.evaluate import provenance_of, stated_inputs
 from voxlate.scoring.metrics import METRICS
+from voxlate.scoring.provenance import provenance_of, stated_inputs
 from voxlate.scoring.tables import figure, rows_of
 
 SHORTEST_PIXELS = 160  # tiny volumes are enlarged here, since a browser would blur them

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,31 +42,52 @@ class Move:
 def find_move(truth: Volume, image: Grid, made: Mapping[str, Any], cohort: Path | None, case: str) -> Move:
     """How images on `image`'s frame come to the truth's grid.
 
-    made: the provenance of the synthesis, whose "prepared" states whether scans were registered; cohort: the prepared
-    cohort that keeps the transforms. Raises BadInput where a registered truth has another grid and no transform is
-    found, or one that has no inverse.
+    made: the provenance of the synthesis, whose "prepared" states whether scans were registered, and in whose frame the
+    image lies; cohort: the prepared cohort that keeps the transforms to the frame of its fixed scan. Raises BadInput
+    where a scan was registered and no transform of it is found on another grid, or the truth's has no inverse.
     """
-    method = made.get("prepared", {}).get("register")
-    place = None if cohort is None else next((cohort / "transforms" / case).glob(f"{truth.modality}.*"), None)
-    if method is None or (place is None and _was_left(cohort, case, truth.modality)):
-        note = "" if same_grid(image, truth.grid) else "resampled linearly to the truth's grid by the headers"
-        return Move(truth.grid, note=note)
-    if place is None:
-        if same_grid(image, truth.grid):
+    stated = made.get("prepared", {})
+    method, frame = stated.get("register"), stated.get("on_grid_of")
+    apart = not same_grid(image, truth.grid)
+    by_headers = Move(truth.grid, note="resampled linearly to the truth's grid by the headers" if apart else "")
+    if method is None:
+        return by_headers
+    to_truth = _transform(cohort, case, truth.modality)
+    to_image = "" if frame is None else _transform(cohort, case, frame)
+    if to_truth is None or to_image is None:
+        if not apart:
             return Move(truth.grid, note="as the headers lie, without the registration that prepare made")
+        lost = truth.modality if to_truth is None else frame
         raise BadInput(
-            f"{truth.origin}: expected the transform by which prepare registered it ({method}), for the image lies on "
-            f"another grid ({image}), found none. Pass --prepared with the prepared cohort."
+            f"{truth.origin}: expected the transform by which prepare registered {lost} ({method}), for the image lies "
+            f"on another grid ({image}), found none. Pass --prepared with the prepared cohort."
         )
+    if to_truth == to_image:
+        return by_headers
+    note = "moved back to the truth's grid by prepare's registration, interpolated linearly"
+    return Move(truth.grid, _between(to_truth, to_image, method), note)
+
+
+def _transform(cohort: Path | None, case: str, modality: str) -> Path | Literal[""] | None:
+    """The file that leads from the cohort's frame to a scan's; "" where the scan stayed, None where nobody knows."""
+    if cohort is None:
+        return None
+    file = next((cohort / "transforms" / case).glob(f"{modality}.*"), None)
+    return file or ("" if _was_left(cohort, case, modality) else None)
+
+
+def _between(to_truth: Path | Literal[""], to_image: Path | Literal[""], method: str) -> Transform:
+    """From the truth's points to the image's: back to the cohort's frame, and on to that of the image."""
     itk = simpleitk()
+    steps = [itk.ReadTransform(str(to_image))] if to_image else []
     try:
-        inverse = itk.ReadTransform(str(place)).GetInverse()
+        steps += [itk.ReadTransform(str(to_truth)).GetInverse()] if to_truth else []
     except RuntimeError as error:
         raise BadInput(
-            f"{place}: expected a rigid or affine transform, which can be inverted to score on the truth's own grid, "
-            f"found a {method} one. Score prepared truths, or prepare with --register affine."
+            f"{to_truth}: expected a rigid or affine transform, which can be inverted to score on the truth's own "
+            f"grid, found a {method} one. Score prepared truths, or prepare with --register affine."
         ) from error
-    return Move(truth.grid, inverse, "moved back to the truth's grid by prepare's registration, interpolated linearly")
+    return itk.CompositeTransform(steps)  # the last one is applied first
 
 
 def _was_left(cohort: Path | None, case: str, modality: str) -> bool:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from voxlate import __version__
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
-from voxlate.scoring.evaluate import provenance_of
 from voxlate.scoring.metrics import Metric, metrics_of
+from voxlate.scoring.provenance import provenance_of
 from voxlate.scoring.tables import Cell, Line, Tables, cell, plural, rows_of, scope_note
 
 MUST_AGREE = ("unit", "range", "own_peak", "mask", "ssim_padding", "ssim_from")  # for scores to compare
@@ -74,6 +74,11 @@ def compare(folders: Sequence[Path | str], *, reference: str | None = None, answ
             "answer": answer,
             "reference": reference,
             "regions": methods[0].document.get("regions", {}),
+            "scopes": {
+                name: rule
+                for name, rule in methods[0].document.get("scopes", {}).items()
+                if all(name in method.document.get("scopes", {}) for method in methods)
+            },
             "methods": {method.name: str(method.path) for method in methods},
             "effort": {method.name: _effort(method) for method in methods},
             "modalities": {name: _modality(name, methods, reference) for name in modalities},
@@ -126,7 +131,7 @@ def _modality(name: str, methods: Sequence[ScoredMethod], reference: str | None)
         if metric.pooled:
             found |= _pooled(metric, methods, parts)
             continue
-        if key == "lpips" and len({part.get("lpips") for part in parts}) > 1:
+        if metric.score == "lpips" and len({part.get("lpips") for part in parts}) > 1:
             continue  # other weights, other numbers
         having = [k for k, by_case in enumerate(rows) if all(key in row for row in by_case.values())]
         if key == "std" and having:
@@ -148,13 +153,14 @@ def _check(name: str, first: ScoredMethod, other: ScoredMethod) -> None:
                 f"{other.path}: expected {name} scored with {key} {wanted.get(key)} as in {first.path}, "
                 f"found {found.get(key)}. Score both with the same options."
             )
-    rules, others = (method.document.get("regions", {}) for method in (first, other))
-    for region in rules.keys() & others.keys():
-        if rules[region] != others[region]:
-            raise BadInput(
-                f"{other.path}: expected the region {region} to be {rules[region]} as in {first.path}, "
-                f"found {others[region]}. Score both with the same --region."
-            )
+    for kind, option in (("regions", "--region"), ("scopes", "--score, --slices, --crop and --seed")):
+        rules, others = (method.document.get(kind, {}) for method in (first, other))
+        for part in rules.keys() & others.keys():
+            if rules[part] != others[part]:
+                raise BadInput(
+                    f"{other.path}: expected the {kind.removesuffix('s')} {part} to be {rules[part]} as in "
+                    f"{first.path}, found {others[part]}. Score both with the same {option}."
+                )
     cases = set(first.rows(name))
     odd = sorted(cases ^ set(other.rows(name)))
     if odd:
@@ -306,6 +312,7 @@ def _caption(document: Mapping[str, Any]) -> list[str]:
         f"Bold: best mean. Reference: {chosen}. Wilcoxon signed-rank, two-sided, Holm over the methods of a metric; "
         "the metrics themselves are not corrected for their number. Pooled distances: ± standard error, no test."
     )
+    lines += [f"{name.replace('_', ' ').replace('.', ', ')}: {rule}." for name, rule in document["scopes"].items()]
     if any("std" in part["metrics"] for part in document["modalities"].values()):
         lines.append("Uncertainty: mean over the mask of the samples' standard deviation; no test, less is not better.")
     return lines + _caption_of_times(document.get("effort", {}))

@@ -8,12 +8,12 @@ from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
 
 from voxlate.data.find import CaseFiles, find_cases
 from voxlate.data.layout import CANONICAL, Axes
+from voxlate.data.lists import known_patients
 from voxlate.data.naive import Baselines
+from voxlate.data.slice_filter import SliceFilter
 from voxlate.errors import BadInput
 from voxlate.files import read_json
 from voxlate.images.grid import Grid
@@ -25,6 +25,7 @@ from voxlate.scoring.distances import RADIOLOGICAL, Pool, slices_of
 from voxlate.scoring.features import Features, features_for
 from voxlate.scoring.lpips import Lpips, load_lpips
 from voxlate.scoring.metrics import METRICS, ImagePair, Padding, SsimOrigin, correlation
+from voxlate.scoring.provenance import provenance_of, run_folders, stated_inputs
 from voxlate.scoring.regions import (
     MaskArray,
     Region,
@@ -36,25 +37,21 @@ from voxlate.scoring.regions import (
     regions_from,
     thresholded,
 )
+from voxlate.scoring.scopes import (
+    CROP,
+    Counted,
+    Cut,
+    Scope,
+    check_pictures,
+    counted,
+    filter_from,
+    scope_scores,
+    scopes_from,
+)
 from voxlate.scoring.tables import Row, Scores
 
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".tif", ".tiff", ".png")
 BASELINES = ("naive.safetensors", "trivial.safetensors")  # the second is the name that runs of version 0.4 gave it
-
-
-class _Stated(TypedDict, total=False):
-    """What is read of a provenance; the rest is passed on."""
-
-    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore
-
-    run: str
-    inputs: dict[str, str | dict[str, str]]
-    prepared: dict[str, Any]
-    range: dict[str, tuple[float, float]]
-    cases: list[str]
-    failed: dict[str, str]
-    warnings: list[str]
-    axes: str
 
 
 @dataclass(frozen=True)
@@ -80,11 +77,16 @@ class Options:
     pool: Pool | None
     lpips: Lpips | None
     prepared: Path | None
+    scopes: tuple[Scope, ...]
+    cut: Cut
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The true image of one item on the scored range, its mask (`inside`), and its regions within `frame`."""
+    """The true image of one item on the scored range, its mask (`inside`), and its regions within `frame`.
+
+    counted: what its scopes need, where there are any.
+    """
 
     volume: Volume
     values: NDArray[np.float32]
@@ -94,6 +96,7 @@ class Truth:
     frame: MaskArray | None
     regions: tuple[tuple[Region, MaskArray], ...]
     move: Move
+    counted: Counted | None
 
 
 def evaluate(
@@ -107,6 +110,7 @@ def evaluate(
     pattern: str | None = None,
     manifest: Path | None = None,
     preset: str | None = None,
+    patients: Path | None = None,
     allow_outside: bool = False,
     padding: Padding = "valid",
     ssim_from: SsimOrigin = "low",
@@ -114,6 +118,9 @@ def evaluate(
     lpips: Path | str | None = None,
     prepared: Path | None = None,
     regions: Mapping[str, str] | None = None,
+    scopes: Sequence[str] = (),
+    slices: SliceFilter | str | None = None,
+    crop: int = CROP,
     seed: int = 0,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Scores:
@@ -127,12 +134,16 @@ def evaluate(
     lpips: a safetensors file with the weights of LPIPS (v0.1, AlexNet), which is then scored too.
     regions: parts scored by themselves, by name: "cta>150" or a mask file, within the mask (the body without one);
     "tmax>6" with its volume, and the mismatch ratio of two such parts as "lesion/core".
+    scopes: the same scores of something else, too (docs/scores.md): "whole", "both_masked", "slices", "crops",
+    "both_masked.slices", …; slices: a filter of the slices that count there, as a recipe's data.slices (or its text);
+    crop: pixels a side of crops. seed: of crops, intervals and distances.
     prepared: the prepared cohort that keeps the transforms of registered scans (default: the one of OUT's run).
     Scores are taken in the truth's unit, on its own grid, to which images of another are resampled or moved back;
     voxels that they do not cover do not count. Raises BadInput where nothing matches.
     """
     out, truth = Path(out), Path(truth)
-    found = find_cases(truth, pattern, manifest, preset, allow_outside=allow_outside)
+    found = find_cases(truth, pattern, manifest, preset, allow_outside=allow_outside, patients=patients)
+    known_patients(found, truth)
     wanted = {case.case: case for case in found if split is None or case.split == split}
     items, without = _items(out, wanted)
     if not items:
@@ -148,7 +159,11 @@ def evaluate(
         chosen = features_for(features) if isinstance(features, str | Path) else features
         pool = Pool(chosen, seed, _picture_axes(out))
     kept = prepared if prepared is not None else _prepared_cohort(out)
-    options = Options(out, mask, _baselines(naive, out), padding, ssim_from, regions_from(regions), pool, weights, kept)
+    parts, wider = regions_from(regions), scopes_from(scopes, mask, regions or ())
+    if slices is not None and not any(scope.pictures for scope in wider):
+        raise BadInput("--slices: expected a --score of slices or crops, found none. Add --score slices.")
+    cut = Cut(filter_from(slices, mask) if isinstance(slices, str) else slices, crop, seed)
+    options = Options(out, mask, _baselines(naive, out), padding, ssim_from, parts, pool, weights, kept, wider, cut)
     rows, moved = list[Row](), dict[str, str]()
     for number, item in enumerate(items):
         if progress:
@@ -160,6 +175,7 @@ def evaluate(
     if progress:
         progress(len(items), len(items), "")
     _check_regions(options.regions, rows)
+    check_pictures(options.scopes, (one for row in rows for one in row.pictures), cut)
     within = str(mask or "body") if mask in (None, "body", "brain") else f"mask {mask}"
     header = {
         "truth": _seen_from(out, truth),
@@ -181,6 +197,7 @@ def evaluate(
             for item in items
         },
         "regions": {region.name: region.rule(ranges, within) for region in options.regions},
+        "scopes": {scope.name: scope.rule(None if mask is None else str(mask), cut) for scope in options.scopes},
     }
     choices = {
         "mask": "whole image" if mask is None else str(mask),
@@ -300,17 +317,19 @@ def _score_item(item: Item, scale: Range, options: Options) -> tuple[list[Row], 
     if options.pool:
         pictures = slices_of(truth.values, scale, truth.inside, options.pool.axes)
         options.pool.add(item.modality, "truth", *head[:2], pictures)
-    scored = _scores(item, "synthesis", synthesis, truth, options)
+    scored, of_pictures = _scores(item, "synthesis", synthesis, truth, options)
     if item.std is not None:
         std = truth.move.move(read_canonical(item.std, item.modality)).data[0]
         std = std / scale.gain(synthesis.data[0], truth.body)
         error = np.abs(scale.normalise(synthesis.data[0], truth.body) - truth.values)
         scored["std"] = float(np.mean(std if truth.inside is None else std[truth.inside], dtype=np.float64))
         scored["std_error_r"] = correlation(std, error, truth.inside)
-    rows = [Row(*head, "synthesis", scored)]
+    depth = len(truth.values)
+    rows = [Row(*head, "synthesis", scored, depth, of_pictures)]
     for name, values in _baseline_images(item, truth, options):
         volume = Volume(values[None], truth.volume.affine, truth.volume.unit, item.modality)
-        rows.append(Row(*head, name, _scores(item, name, volume, truth, options)))
+        scored, of_pictures = _scores(item, name, volume, truth, options)
+        rows.append(Row(*head, name, scored, depth, of_pictures))
     note = truth.move.note
     return rows, f"{note}; {share:.1%} of the scored voxels lie outside it and do not count" if share else note
 
@@ -321,7 +340,8 @@ def _truth(item: Item, scale: Range, options: Options, image: Grid) -> tuple[Tru
     move = find_move(volume, image, provenance_of(options.out, item.case.case), options.prepared, item.case.case)
     body = foreground(volume) if scale.own else None
     inside, covered, share = mask_of(options.mask, volume, item.case), move.covered(image), 0.0
-    if covered is not None and not covered.all():
+    covered = None if covered is None or covered.all() else covered
+    if covered is not None:
         asked = np.ones(covered.shape, bool) if inside is None else inside
         share = float((asked & ~covered).sum() / asked.sum())
         inside = asked & covered
@@ -336,11 +356,34 @@ def _truth(item: Item, scale: Range, options: Options, image: Grid) -> tuple[Tru
         parts = [region for region in options.regions if region.over is None]
         regions = [(region, find_region(region, volume, scale, body, item.case, frame)) for region in parts]
     values = scale.normalise(volume.data[0], body)
-    return Truth(volume, values, scale, body, inside, frame, tuple(regions), move), share
+    needs = None
+    if options.scopes:
+        image_of = _filter_images(item, volume, move, options)
+        needs = counted(volume.data[0], inside, covered, options.mask is not None, options.cut.slices, image_of)
+    return Truth(volume, values, scale, body, inside, frame, tuple(regions), move, needs), share
 
 
-def _scores(item: Item, answer: str, volume: Volume, truth: Truth, options: Options) -> dict[str, float]:
-    """All scores of one image of a case; its slices go into the pool."""
+def _filter_images(item: Item, truth: Volume, move: Move, options: Options) -> Callable[[str], NDArray[np.float32]]:
+    """Images of a case by modality, on the truth's grid, for a filter of slices."""
+
+    def image_of(name: str) -> NDArray[np.float32]:
+        if name == item.modality:
+            return truth.data[0]
+        files = {**_inputs_of(options.out, item.case), **item.case.files}
+        if name not in files:
+            raise BadInput(
+                f"--slices: expected a modality of {item.case.case} ({', '.join(sorted(files))}) or mask, "
+                f"found {name}. Choose one of these."
+            )
+        return move.move(read_canonical(files[name], name)).data[0]
+
+    return image_of
+
+
+def _scores(
+    item: Item, answer: str, volume: Volume, truth: Truth, options: Options
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """All scores of one image of a case, and those of its pictures; its slices go into the pool."""
     values = truth.scale.normalise(volume.data[0], truth.body)
     if options.pool:
         slices = slices_of(values, truth.scale, truth.inside, options.pool.axes)
@@ -359,7 +402,13 @@ def _scores(item: Item, answer: str, volume: Volume, truth: Truth, options: Opti
     for ratio in options.regions:
         if ratio.over is not None:
             scored |= ratio_scores(ratio.name, ratio.over, scored)
-    return scored
+    of_pictures: list[dict[str, Any]] = []
+    for scope in options.scopes:
+        assert truth.counted is not None
+        means, own = scope_scores(scope, pair, truth.counted, options.cut, options.lpips)
+        scored |= means
+        of_pictures += own
+    return scored, of_pictures
 
 
 def _baseline_images(item: Item, truth: Truth, options: Options) -> Iterator[tuple[str, NDArray[np.float32]]]:
@@ -380,42 +429,3 @@ def _inputs_of(out: Path, case: CaseFiles) -> dict[str, Path]:
         name: path if is_there(path) else case.files.get(name, path)
         for name, path in stated_inputs(provenance_of(out, case.case)).items()
     }
-
-
-def run_folders(provenance: Mapping[str, Any]) -> list[Path]:
-    """Folders where the run of a synthesis may be: its provenance names the folder, or a weights file in it."""
-    run = provenance.get("run")
-    return [Path(run), Path(run).parent] if isinstance(run, str) else []
-
-
-def stated_inputs(provenance: Mapping[str, Any]) -> dict[str, Path]:
-    """The source files that a provenance names, by modality."""
-    stated = provenance.get("inputs", {})
-    return {name: Path(entry["path"] if isinstance(entry, dict) else entry) for name, entry in stated.items()}
-
-
-def provenance_of(out: Path, case: str = "") -> dict[str, Any]:
-    """The provenance of a case's synthesis, or else that of the whole folder; its paths are made whole."""
-    for path in (out / case / "provenance.json", out / "provenance.json"):
-        if path.is_file():
-            try:
-                found = TypeAdapter(_Stated).validate_python(read_json(path))
-            except ValidationError as error:
-                raise BadInput(
-                    f"{path}: expected provenance as synth writes it, found others ({error.errors()[0]['loc']}). Make "
-                    "the image again, or remove this file."
-                ) from error
-            return _with_paths(dict(found), path.parent)
-    return {}
-
-
-def _with_paths(provenance: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Provenance states paths as seen from its own folder."""
-    run = provenance.get("run")
-    stated = {
-        name: {**one, "path": os.path.normpath(folder / one["path"])}
-        for name, one in provenance.get("inputs", {}).items()
-        if isinstance(one, dict) and isinstance(one.get("path"), str)
-    }
-    inputs = {**provenance.get("inputs", {}), **stated}
-    return {**provenance, "inputs": inputs, **({"run": os.path.normpath(folder / run)} if isinstance(run, str) else {})}

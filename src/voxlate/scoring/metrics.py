@@ -62,6 +62,11 @@ class Metric:
     pooled: bool = False
     in_table: bool = True
 
+    @property
+    def score(self) -> str:
+        """What is computed, wherever: psnr, of the keys psnr and both_masked.psnr."""
+        return self.key.rpartition(".")[2]
+
     def unit_for(self, images: str) -> str:
         """The unit, where `images` is that of the voxels."""
         return images if self.unit == UNIT else self.unit
@@ -82,6 +87,8 @@ METRICS = (
     Metric("rmse", "RMSE", UNIT, "lower", "root of the mean over voxels", compute=lambda pair: pair.error(rmse)),
     Metric("rmse_rel", "RMSE/range", "%", "lower", "root of the mean over voxels, share of the range", 2, 100.0,
            lambda pair: pair.error(rmse) / pair.scale.width, in_table=False),
+    Metric("mse_rel", "MSE/range²", "", "lower", "mean over voxels of the squared error, in shares of the range", 4,
+           compute=lambda pair: (pair.error(rmse) / pair.scale.width) ** 2, in_table=False),
     Metric("psnr", "PSNR", "dB", "higher", "20 log10(range / RMSE) of each case", 1,
            compute=lambda pair: psnr(pair.truth, pair.synthesis, pair.scale.width, pair.inside)),
     Metric("ssim_2d", "SSIM 2-D", "", "higher", SSIM + "mean over axial slices", compute=lambda pair: pair.ssim(2)),
@@ -104,6 +111,7 @@ METRICS = (
     Metric("texture_distance_inf", "Texture distance ∞", "", "lower", LIMIT, pooled=True),
     Metric("texture_kd", "Texture kernel distance", "", "lower", KERNEL, 4, pooled=True),
 )
+SCOPED = ("mae", "mae_rel", "mse_rel", "psnr", "ssim_2d", "ssim_3d", "lpips")  # of a scope: NAME.mae
 VOLUME, RATIO = "voxels that pass the threshold, times their size", "volumes of two regions divided"
 REGION_METRICS = (  # of a named region: the key becomes NAME.mae, the label NAME MAE
     Metric("mae", "MAE", UNIT, "lower", "mean over the region's voxels"),
@@ -122,13 +130,27 @@ REGION_METRICS = (  # of a named region: the key becomes NAME.mae, the label NAM
 
 
 def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:
-    """All metrics that a metrics.json may hold, by key: the fixed ones and those of its regions."""
+    """All metrics that a metrics.json may hold, by key: the fixed ones, those of its scopes and of its regions."""
+    of_scopes = (_scoped(metric, name) for name in document.get("scopes", {}) for metric in METRICS)
     of_regions = (
         replace(metric, key=f"{name}.{metric.key}", label=f"{name} {metric.label}")
         for name in document.get("regions", {})
         for metric in REGION_METRICS
     )
-    return {metric.key: metric for metric in (*METRICS, *of_regions)}
+    scoped = (metric for metric in of_scopes if metric.score in SCOPED)
+    return {metric.key: metric for metric in (*METRICS, *scoped, *of_regions)}
+
+
+def _scoped(metric: Metric, scope: str) -> Metric:
+    """The metric in a scope: the label PSNR becomes "PSNR, both masked, slices"."""
+    label = ", ".join([metric.label, *scope.replace("_", " ").split(".")])
+    pictures = scope.rpartition(".")[2]
+    reduction = metric.reduction
+    if pictures in ("slices", "crops"):
+        reduction = f"mean over {pictures} of: {reduction.replace('of each case', 'of each one')}"
+    return replace(
+        metric, key=f"{scope}.{metric.key}", label=label, reduction=reduction, in_table=metric.key != "mae_rel"
+    )
 
 
 def mae(truth: Any, synthesis: Any, mask: Any = None) -> float:

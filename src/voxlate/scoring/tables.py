@@ -3,7 +3,7 @@
 import csv
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,31 @@ NARROWEST = 13  # of a method's column: 0.994 ± 0.001
 
 @dataclass(frozen=True)
 class Row:
-    """Scores of one answer (the synthesis, or a naive baseline) for one modality of one case."""
+    """Scores of one answer (the synthesis, or a naive baseline) for one modality of one case.
+
+    slices: how many the case has; pictures: scope, slice, place and scores of each picture that scopes count.
+    """
 
     case: str
     patient: str
     modality: str
     answer: str
     scores: dict[str, float]
+    slices: int = 0
+    pictures: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def head(self) -> dict[str, Any]:
+        return {"case": self.case, "patient": self.patient, "modality": self.modality, "answer": self.answer}
 
     def flat(self) -> dict[str, Any]:
-        head = {"case": self.case, "patient": self.patient, "modality": self.modality, "answer": self.answer}
-        return head | {key: value if math.isfinite(value) else None for key, value in self.scores.items()}
+        return self.head | _finite(self.scores)
+
+
+def _finite(scores: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in scores.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -77,6 +91,7 @@ class Scores:
             **self.choices,
             "features": self.features.get(name),
             "cases": len({row.case for row in rows}),
+            "slices": sum(row.slices for row in rows if row.answer == rows[0].answer),
             "patients": len(patients),
             "bootstrap": f"95 % percentile interval, {RESAMPLES} resamples over {over}, seed {self.seed}",
         }
@@ -85,7 +100,9 @@ class Scores:
             mine = [row for row in rows if row.answer == answer]
             pooled = self.distances.get(name, {}).get(answer, {})
             answers[answer] = {
-                key: (pooled.get(key) or summary(mine, metric, over, self.seed)) | _conventions(metric, scale, stated)
+                key: (pooled.get(key) or summary(mine, metric, over, self.seed))
+                | over_pictures(mine, metric)
+                | _conventions(metric, scale, stated)
                 for key, metric in metrics_of(self.header).items()
                 if key in pooled or any(key in row.scores for row in mine)
             }
@@ -95,19 +112,47 @@ class Scores:
         return score_tables(self.document())
 
     def write(self, out: Path) -> None:
-        """Write OUT/metrics.json and OUT/metrics.csv."""
+        """Write OUT/metrics.json, OUT/metrics.csv and, where scopes have pictures, OUT/pictures.csv."""
         write_json(out / "metrics.json", self.document())
         columns = ["case", "patient", "modality", "answer", "unit", "range_low", "range_high", "mask"]
         found = {key for row in self.rows for key in row.scores}
         known = metrics_of(self.header)
         columns += [key for key, metric in known.items() if not metric.pooled and ("." not in key or key in found)]
-        with whole_file(out / "metrics.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            for row in self.rows:
-                scale = self.ranges[row.modality]
-                stated = {"unit": scale.unit, "range_low": scale.low, "range_high": scale.high}
-                writer.writerow(row.flat() | stated | {"mask": self.choices["mask"]})
+        _write_csv(out / "metrics.csv", columns, (row.flat() | self._stated(row) for row in self.rows))
+        pictures = [row.head | self._stated(row) | _finite(one) for row in self.rows for one in row.pictures]
+        if pictures:
+            scores = [key for key in known if any(key in one for one in pictures)]
+            _write_csv(out / "pictures.csv", [*columns[:8], "scope", "slice", "row", "column", *scores], pictures)
+        else:
+            (out / "pictures.csv").unlink(missing_ok=True)  # of an evaluation before this one
+
+    def _stated(self, row: Row) -> dict[str, Any]:
+        scale = self.ranges[row.modality]
+        return {"unit": scale.unit, "range_low": scale.low, "range_high": scale.high, "mask": self.choices["mask"]}
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def over_pictures(rows: Sequence[Row], metric: Metric) -> dict[str, Any]:
+    """Under "pictures": mean and standard deviation over all pictures of all cases, as papers on slices state them."""
+    scope, _, key = metric.key.rpartition(".")
+    found = [one[key] for row in rows for one in row.pictures if one["scope"] == scope]
+    kept = np.array([value for value in found if math.isfinite(value)])
+    if not found:
+        return {}
+    return {
+        "pictures": {
+            "mean": float(kept.mean()) if len(kept) else None,
+            "sd": float(kept.std(ddof=1)) if len(kept) > 1 else None,
+            "n": len(kept),
+            "not_finite": len(found) - len(kept),
+        }
+    }
 
 
 def summary(rows: Sequence[Row], metric: Metric, over: str, seed: int) -> dict[str, Any]:
@@ -287,6 +332,7 @@ def caption(document: Mapping[str, Any]) -> list[str]:
     lines += [_features_note(part["features"]) for part in modalities.values() if part.get("features")]
     if weights := first.get("lpips"):
         lines.append(f"LPIPS: {weights}; {LPIPS}.")
+    lines += [_scope_rule(name, rule, document) for name, rule in document.get("scopes", {}).items()]
     lines += [_region_note(name, rule, document) for name, rule in document.get("regions", {}).items()]
     if document.get("naive_cases"):
         lines.append(f"Mean image, copy and intensity table: from {document['naive_cases']} training cases.")
@@ -327,6 +373,16 @@ def _features_note(part: Mapping[str, Any]) -> str:
     return text
 
 
+def _scope_rule(name: str, rule: str, document: Mapping[str, Any]) -> str:
+    """The rule of a scope, and how many of its pictures count."""
+    numbers = []
+    for modality, part in document["modalities"].items():
+        counted = part["answers"].get("synthesis", {}).get(f"{name}.mae", {}).get("pictures")
+        if counted is not None:
+            numbers.append(f"{modality}: {counted['n']} of {plural(part['slices'], 'slice')} count")
+    return f"{name.replace('_', ' ').replace('.', ', ')}: {'; '.join([rule, *numbers])}."
+
+
 def _region_note(name: str, rule: str, document: Mapping[str, Any]) -> str:
     """The rule of a region, and the truth's mean, volume or ratio in it."""
     known, means = metrics_of(document), []
@@ -343,9 +399,9 @@ def _region_note(name: str, rule: str, document: Mapping[str, Any]) -> str:
 def _conventions(metric: Metric, scale: Range, stated: Mapping[str, Any]) -> dict[str, Any]:
     """The conventions of one value, which metrics.json states with it."""
     kept = {key: stated[key] for key in ("range", "range_rule", "mask")}
-    if metric.key.startswith("ssim"):
+    if metric.score.startswith("ssim"):
         kept |= {key: stated[key] for key in ("ssim_padding", "ssim_from")}
-    if metric.key == "lpips":
+    if metric.score == "lpips":
         kept["lpips"] = stated["lpips"]
     if metric.pooled:
         kept["features"] = stated["features"]["name"]

@@ -53,7 +53,7 @@ def find_scans(
 
 def _named(inputs: list[str], model: Model, split: str | None, layout: Mapping[str, Any]) -> Iterator[Scans]:
     sources = model.recipe.data.source
-    if all("=" in text for text in inputs):
+    if all("=" in text and not is_there(Path(text)) for text in inputs):  # 'mr.h5#slice=3' is a scan, not a pair
         pairs = dict(text.split("=", 1) for text in inputs)
         names = {name.lower(): name for name in (*sources, MASK)}
         if unknown := [name for name in pairs if name.lower() not in names]:

@@ -1,0 +1,272 @@
+"""Slices in array files: NumPy's .npy and .npz, and stacks in HDF5. None of them states spacing or orientation."""
+
+import contextlib
+import functools
+import io
+import math
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from voxlate.errors import BadInput
+from voxlate.images.formats import Stored, reason
+
+ARRAYS = (".npy", ".npz", ".h5", ".hdf5")
+STACKS = (".h5", ".hdf5")
+DATASET = "data"  # of a stack, where the path does not name another
+MOST_BYTES = 1 << 28  # of a slice with its channels; what claims to be larger is damaged, or no slice
+# after '#': which slice it is, and what the file does not say of it ('mCTA/p1.npy#channel=0,axes=PL,mm=0.625x0.625x5')
+SETTINGS = {
+    "channel": r"\d{1,9}",
+    "slice": r"\d{1,9}",
+    "array": r"[\w.-]+",
+    "axes": "[RL][AP]|[AP][RL]",
+    "mm": r"[\d.]+(?:x[\d.]+x[\d.]+)?",
+    "unit": r"[\w./]+",
+}
+SETTING = "|".join(f"{key}=(?:{value})" for key, value in SETTINGS.items())
+PART = re.compile(f"(?:{SETTING})(?:,(?:{SETTING}))*")
+DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1)}  # axis and sign in RAS
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a path says after '#': the slice meant, and its geometry and unit.
+
+    axes: the directions in which the array's first and second axis grow; spacing_mm: along these and between slices.
+    """
+
+    channel: int | None = None
+    slice: int | None = None
+    array: str = ""
+    axes: str = "PL"
+    spacing_mm: tuple[float, float, float] | None = None
+    unit: str = ""
+
+    @property
+    def affine(self) -> np.ndarray:
+        """4x4, (column, row, slice) to RAS millimetres; 1 mm where nothing is said."""
+        rows, columns, between = self.spacing_mm or (1.0, 1.0, 1.0)
+        affine = np.diag([0.0, 0.0, between, 1.0])
+        for column, letter, step in ((0, self.axes[1], columns), (1, self.axes[0], rows)):
+            axis, sign = DIRECTIONS[letter]
+            affine[axis, column] = sign * step
+        return affine
+
+
+def is_part(path: Path, text: str) -> bool:
+    """Whether `text` may stand after '#' behind an array file."""
+    return path.suffix.lower() in ARRAYS and PART.fullmatch(text) is not None
+
+
+def states_spacing(text: str) -> bool:
+    """Whether what stands after '#' says the spacing."""
+    return any(one.startswith("mm=") for one in text.split(","))
+
+
+def read_array(path: Path, text: str) -> Stored:
+    """One slice of an array file; text: what its path says after '#', all of which may be left out.
+
+    channel=0 is one of a .npy [H, W, C]; array=src one of a .npz; slice=12 one of an HDF5 file's dataset `data`
+    [slices, H, W] (array= names another), of which no more is read; all count from 0. axes=PL: the directions in which
+    rows and columns follow each other (default); mm=0.625, or mm=0.6x0.6x5 for rows, columns and slices (default: 1);
+    unit=HU in place of the modality's. Objects are never unpickled. Raises BadInput for damaged files, and where what
+    is named is not there, or is no slice of real numbers.
+    """
+    part = _part(path, text)
+    read = {".npy": _from_npy, ".npz": _from_npz}.get(path.suffix.lower(), _from_stack)
+    values = read(path, part)
+    if values.ndim != 2 or not values.size:
+        raise BadInput(f"{path}: expected a slice [H, W], found an array of {_shape(values)}. {_advice(path, values)}")
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, which is refused where it is checked
+        data = values.astype(np.float32)[None]
+    spacing = "" if part.spacing_mm else ", 1 mm taken for a spacing that nothing states"
+    return Stored(data, part.affine, unit=part.unit, note=f"array, axes {part.axes}{spacing}")
+
+
+def stack_shape(path: Path, text: str = "") -> tuple[int, int, int]:
+    """Slices, height and width of a stack in HDF5; text: as for `read_array`. Raises BadInput as that does."""
+    with _opened(path) as file:
+        slices, height, width = _dataset(path, file, _part(path, text).array or DATASET).shape
+    return slices, height, width
+
+
+def slice_size(path: Path, text: str = "") -> tuple[int, int] | None:
+    """Height and width of a slice as the header of a .npy or .npz states them; None where it cannot be told."""
+    try:
+        with contextlib.ExitStack() as opened:
+            stream: Any = opened.enter_context(open(path, "rb"))
+            if path.suffix.lower() == ".npz":
+                stream = opened.enter_context(zipfile.ZipFile(stream).open(f"{_part(path, text).array}.npy"))
+            version = np.lib.format.read_magic(stream)
+            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape = header(stream)[0]
+            return (shape[0], shape[1]) if len(shape) == (2 if _part(path, text).channel is None else 3) else None
+    except Exception:  # the sentence on what is wrong comes when the slice is read
+        return None
+
+
+def _part(path: Path, text: str) -> Part:
+    said = [one.partition("=")[::2] for one in text.split(",")] if text else []
+    given = dict(said)
+    if len(given) < len(said):
+        raise BadInput(f"{path}: expected each key once after '#', found '#{text}'. Remove one of them.")
+    allowed = {".npy": {"channel"}, ".npz": {"array"}}.get(path.suffix.lower(), {"slice", "array"})
+    if strange := {"channel", "slice", "array"} & set(given) - allowed:
+        raise BadInput(
+            f"{path}: expected {' or '.join(sorted(allowed))}= of such a file, found {strange.pop()}=. Name that."
+        )
+    return Part(
+        channel=int(given["channel"]) if "channel" in given else None,
+        slice=int(given["slice"]) if "slice" in given else None,
+        array=given.get("array", ""),
+        axes=given.get("axes", "PL"),
+        spacing_mm=_spacing(path, given["mm"]) if "mm" in given else None,
+        unit=given.get("unit", ""),
+    )
+
+
+def _spacing(path: Path, text: str) -> tuple[float, float, float]:
+    try:
+        rows, columns, between = map(float, text.split("x") if "x" in text else (text, text, "1"))
+    except ValueError:
+        rows = columns = between = 0.0
+    if min(rows, columns, between) <= 0 or not math.isfinite(rows * columns * between):
+        raise BadInput(f"{path}: expected mm=0.6 or mm=0.6x0.6x5, above 0, found mm={text}. Fix the spacing.")
+    return rows, columns, between
+
+
+def _from_npy(path: Path, part: Part) -> np.ndarray:
+    with open(path, "rb") as file:
+        values = _parsed(path, file.read(MOST_BYTES + 1), str(path))
+    if part.channel is None or values.ndim < 3:
+        if part.channel is not None:
+            raise BadInput(f"{path}: expected channels [H, W, C], found {_shape(values)}. Leave out channel=.")
+        return values
+    if values.ndim != 3 or part.channel >= values.shape[-1]:
+        raise BadInput(f"{path}: expected channel {part.channel}, from 0, of [H, W, C], found {_shape(values)}.")
+    return values[..., part.channel]
+
+
+def _from_npz(path: Path, part: Part) -> np.ndarray:
+    try:
+        with zipfile.ZipFile(path) as file:
+            members = {one.filename.removesuffix(".npy"): one for one in file.infolist()}
+            name = part.array or (next(iter(members)) if len(members) == 1 else "")
+            if name not in members:
+                wanted = f"an array '{name}'" if name else "one array, or #array= with a name"
+                raise BadInput(f"{path}: expected {wanted}, found {_names(members)}. Check the file.")
+            if members[name].file_size > MOST_BYTES:
+                raise BadInput(
+                    f"{path}: expected a slice in '{name}', found {members[name].file_size} bytes. Check it."
+                )
+            whole = file.read(members[name])  # to the end, where its checksum is compared
+    except BadInput:
+        raise
+    except Exception as error:  # zipfile, zlib and struct raise all sorts of errors for damaged files
+        raise BadInput(f"{path}: expected a whole .npz, found damage ({reason(error)}). Get it again.") from error
+    return _parsed(path, whole, f"{path}, array {name}")
+
+
+def _parsed(path: Path, whole: bytes, where: str) -> np.ndarray:
+    """The array in the bytes of a .npy file, whose header must account for every one of them."""
+    stream = io.BytesIO(whole)
+    try:
+        values = np.lib.format.read_array(stream, allow_pickle=False)
+    except Exception as error:
+        if "Object arrays" in str(error):
+            found = "Python objects, which may run code and are not read. Save numbers."
+        else:
+            found = f"a damaged file ({reason(error)}). Get it again."
+        raise BadInput(f"{where}: expected an array as numpy saves it, found {found}") from error
+    if stream.read(1):
+        raise BadInput(f"{where}: expected an array alone, found more bytes than its header states. Get it again.")
+    _check_numbers(values.dtype, where)
+    return values
+
+
+def _from_stack(path: Path, part: Part) -> np.ndarray:
+    with _opened(path) as file:
+        dataset = _dataset(path, file, part.array or DATASET)
+        if part.slice is None or part.slice >= len(dataset):
+            found = "none" if part.slice is None else f"slice={part.slice}"
+            raise BadInput(f"{path}: expected #slice= from 0 to {len(dataset) - 1}, found {found}. Name a slice.")
+        try:
+            packed = dataset.chunks[0] if dataset.chunks else 1
+            first = part.slice // packed * packed
+            if packed == 1 or dataset.nbytes // len(dataset) * packed > MOST_BYTES:
+                return np.asarray(dataset[part.slice])
+            return _packed(path, path.stat().st_mtime_ns, dataset.name, first, first + packed)[part.slice - first]
+        except Exception as error:
+            raise BadInput(
+                f"{path}: expected whole voxel data of slice {part.slice}, found it damaged ({reason(error)}). Get the "
+                "file again."
+            ) from error
+
+
+@functools.lru_cache(maxsize=2)
+def _packed(path: Path, mtime_ns: int, name: str, first: int, end: int) -> np.ndarray:
+    """Slices that the file compresses as one, kept for the next slice of them; a changed file is another."""
+    with _opened(path) as file:
+        return np.asarray(file[name][first:end])
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return _h5py(path).File(path, "r")
+    except OSError as error:
+        raise BadInput(
+            f"{path}: expected a whole HDF5 file, found none ({reason(error)}). Get the file again."
+        ) from error
+
+
+def _dataset(path: Path, file: Any, name: str) -> Any:
+    """A stack of slices; nothing that lies in other files, where links of an HDF5 file may lead."""
+    try:
+        link = file.get(name, getlink=True)
+        found: Any = file[name] if type(link).__name__ == "HardLink" else None
+        shape, names = getattr(found, "shape", None), list(file)
+        elsewhere = shape is not None and (found.external or found.is_virtual)
+    except Exception as error:
+        raise BadInput(f"{path}: expected a sound HDF5 file, found damage ({reason(error)}). Get it again.") from error
+    if shape is None or elsewhere:
+        raise BadInput(f"{path}: expected a dataset '{name}' in the file itself, found {_names(names)}. Rename it so.")
+    if len(shape) != 3 or min(shape) < 1 or shape[1] * shape[2] * found.dtype.itemsize > MOST_BYTES:
+        raise BadInput(f"{path}: expected slices [slices, H, W] in '{name}', found {_shape(found)}. Save them so.")
+    _check_numbers(found.dtype, f"{path}, dataset {name}")
+    return found
+
+
+def _h5py(path: Path) -> ModuleType:
+    """The package, which is an extra; raises BadInput where it is absent."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise BadInput(
+            f"{path}: expected h5py to read HDF5 files, found it not installed. Run pip install 'voxlate[hdf5]'."
+        ) from error
+    return h5py
+
+
+def _check_numbers(dtype: np.dtype, where: str) -> None:
+    if dtype.kind not in "biuf":
+        raise BadInput(f"{where}: expected real numbers, found {dtype}. Save them as float32.")
+
+
+def _shape(values: Any) -> str:
+    return f"shape {tuple(int(n) for n in values.shape)}"
+
+
+def _names(names: Any) -> str:
+    listed = sorted(str(one) for one in names)
+    return ", ".join(f"'{one}'" for one in listed[:5]) + (", …" if len(listed) > 5 else "") if listed else "nothing"
+
+
+def _advice(path: Path, values: np.ndarray) -> str:
+    channels = path.suffix.lower() == ".npy" and values.ndim == 3
+    return f"Name one channel: #channel=0 to {values.shape[-1] - 1}." if channels else "Save slices one by one."

@@ -1,0 +1,66 @@
+"""The provenance that `synth` writes, as scores and reports read it."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from voxlate.errors import BadInput
+from voxlate.files import read_json
+
+
+class _Stated(TypedDict, total=False):
+    """What is read of a provenance; the rest is passed on."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore
+
+    run: str
+    inputs: dict[str, str | dict[str, str]]
+    prepared: dict[str, Any]
+    range: dict[str, tuple[float, float]]
+    cases: list[str]
+    failed: dict[str, str]
+    warnings: list[str]
+    axes: str
+
+
+def run_folders(provenance: Mapping[str, Any]) -> list[Path]:
+    """Folders where the run of a synthesis may be: its provenance names the folder, or a weights file in it."""
+    run = provenance.get("run")
+    return [Path(run), Path(run).parent] if isinstance(run, str) else []
+
+
+def stated_inputs(provenance: Mapping[str, Any]) -> dict[str, Path]:
+    """The source files that a provenance names, by modality."""
+    stated = provenance.get("inputs", {})
+    return {name: Path(entry["path"] if isinstance(entry, dict) else entry) for name, entry in stated.items()}
+
+
+def provenance_of(out: Path, case: str = "") -> dict[str, Any]:
+    """The provenance of a case's synthesis, or else that of the whole folder; its paths are made whole."""
+    for path in (out / case / "provenance.json", out / "provenance.json"):
+        if path.is_file():
+            try:
+                found = TypeAdapter(_Stated).validate_python(read_json(path))
+            except ValidationError as error:
+                raise BadInput(
+                    f"{path}: expected provenance as synth writes it, found others ({error.errors()[0]['loc']}). Make "
+                    "the image again, or remove this file."
+                ) from error
+            return _with_paths(dict(found), path.parent)
+    return {}
+
+
+def _with_paths(provenance: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Provenance states paths as seen from its own folder."""
+    run = provenance.get("run")
+    stated = {
+        name: {**one, "path": os.path.normpath(folder / one["path"])}
+        for name, one in provenance.get("inputs", {}).items()
+        if isinstance(one, dict) and isinstance(one.get("path"), str)
+    }
+    inputs = {**provenance.get("inputs", {}), **stated}
+    return {**provenance, "inputs": inputs, **({"run": os.path.normpath(folder / run)} if isinstance(run, str) else {})}

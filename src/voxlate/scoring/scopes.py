@@ -1,0 +1,283 @@
+"""Other scopes of the same scores, by name: the whole image, both images masked, slice by slice, crop by crop."""
+
+import hashlib
+import math
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxlate.config import fill
+from voxlate.data.layout import CANONICAL, relaid
+from voxlate.data.slice_filter import SliceFilter, passing_slices
+from voxlate.errors import BadInput
+from voxlate.scoring.distances import RADIOLOGICAL, slices_of
+from voxlate.scoring.metrics import METRICS, SCOPED, ImagePair
+
+MaskArray = NDArray[np.bool_]
+Slices = NDArray[np.float32]
+Distance = Callable[[Slices, Slices], NDArray[np.float64]]
+Area = Literal["", "whole", "both_masked"]
+Pictures = Literal["", "slices", "crops"]
+
+CROP = 256  # pixels a side: paper 001, table 1
+SMALLEST_CROP = 11  # SSIM's window
+MASK = "mask"  # the name of the evaluation's own mask in a slice filter
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a score is of: `area`, the voxels that count; `pictures`, whose own scores are averaged over a case.
+
+    area: "" as the other scores of the evaluation; "whole" every voxel; "both_masked" every voxel, once truth and image
+    are the low end of the range outside the mask. pictures: "" none, the case is scored as one.
+    """
+
+    area: Area
+    pictures: Pictures
+
+    @property
+    def name(self) -> str:
+        return ".".join(filter(None, (self.area, self.pictures)))
+
+    def rule(self, mask: str | None, cut: "Cut") -> str:
+        """In words, for the caption and metrics.json."""
+        where = "every voxel" if self.area == "whole" or mask is None else f"voxels in the mask {mask}"
+        if self.area == "both_masked":
+            where = f"both images at the low end of the range outside the mask {mask}, then every voxel"
+        if not self.pictures:
+            return where
+        one = self.pictures.removesuffix("s")
+        kept = "without the mask" if mask is not None else "where the truth has one value only"
+        parts = [f"mean of each axial {one}'s own score", where, f"{self.pictures} {kept} do not count"]
+        if cut.slices is not None:
+            parts.append(f"nor do slices without {_filter_text(cut.slices)}")
+        if self.pictures == "crops":
+            parts.append(
+                f"one crop of {cut.size}×{cut.size} pixels a slice, its place drawn by seed {cut.seed} and the truth's "
+                "voxels; a shorter side is extended by the low end of the range"
+            )
+        return "; ".join(parts)
+
+
+SCOPES = {
+    scope.name: scope
+    for area in ("", "whole", "both_masked")
+    for pictures in ("", "slices", "crops")
+    if (scope := Scope(area, pictures)).name  # type: ignore[arg-type]
+}
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which slices count (None: all that have a foreground), and the side (pixels) and seed of crops."""
+
+    slices: SliceFilter | None = None
+    size: int = CROP
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size < SMALLEST_CROP:
+            raise BadInput(
+                f"--crop: expected at least {SMALLEST_CROP} pixels, the window of SSIM, found {self.size}. "
+                "Choose a larger crop."
+            )
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What the scopes need of a truth [D, H, W], canonical: its own values, and which voxels and slices count.
+
+    inside: the mask, without what the image does not cover; covered: without a mask; None for all. slices: bool [D].
+    content: a digest of the truth's voxels, so that crops do not depend on names or order.
+    """
+
+    values: NDArray[np.float32]
+    inside: MaskArray | None
+    covered: MaskArray | None
+    masked: bool
+    slices: MaskArray
+    content: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One slice, or crop of one, as radiologists look at it; row, column: of its first pixel there."""
+
+    slice: int
+    row: int
+    column: int
+    pair: ImagePair
+
+
+def scopes_from(names: Iterable[str], mask: object, regions: Iterable[str] = ()) -> tuple[Scope, ...]:
+    """The scopes of these names, each once; raises BadInput for others, or where they need a mask that is not there."""
+    found = []
+    for name in dict.fromkeys(names):
+        if name not in SCOPES:
+            raise BadInput(f"--score: expected one of {', '.join(SCOPES)}, found {name!r}. Choose one of these.")
+        if SCOPES[name].area == "both_masked" and mask is None:
+            raise BadInput(f"--score {name}: expected a mask, found none. Add --mask body, brain, cohort or a file.")
+        if name in regions:
+            raise BadInput(f"--score {name}: expected no region of that name, found one. Rename the region.")
+        found.append(SCOPES[name])
+    return tuple(found)
+
+
+def filter_from(text: str, mask: object) -> SliceFilter:
+    """A slice filter from the text of a TOML table, with or without braces, as a recipe's data.slices has it.
+
+    "mask" names the evaluation's own mask. Raises BadInput for other texts, or where there is no mask.
+    """
+    braced = text.strip() if text.strip().startswith("{") else "{" + text + "}"
+    try:
+        table = tomllib.loads(f"slices = {braced}")["slices"]
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise BadInput(
+            f'--slices: expected a table such as above={{tof="mean",cta=0}}, pixels=200, overlap=0.3, found {text!r}. '
+            "Write it like this."
+        ) from error
+    chosen = fill(SliceFilter, table, "--slices")
+    if MASK in chosen.above and mask is None:
+        raise BadInput("--slices: expected a mask, since above names it, found none. Add --mask.")
+    return chosen
+
+
+def counted(
+    values: NDArray[np.float32],
+    inside: MaskArray | None,
+    covered: MaskArray | None,
+    masked: bool,
+    chosen: SliceFilter | None,
+    image_of: Callable[[str], NDArray[np.float32]],
+) -> Counted:
+    """Which slices of a truth count: those with a foreground (see `_counts`) that pass the filter.
+
+    values: the truth in its own unit [D, H, W]; image_of: the image of another modality that the filter names.
+    """
+    parts = [None] * len(values) if inside is None else list(inside)
+    kept = np.array([_counts(*pair, masked) for pair in zip(values, parts)])
+    if chosen is not None:
+        images = {
+            name: inside if name == MASK and inside is not None and masked else image_of(name) for name in chosen.above
+        }
+        kept &= passing_slices(images, chosen)
+    content = hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+    return Counted(values, inside, covered, masked, kept, content)
+
+
+def _counts(values: NDArray[np.float32], inside: MaskArray | None, masked: bool) -> bool:
+    """Whether a slice or crop shows anything: a pixel of the mask; without a mask, more than one value of the truth."""
+    seen = values if inside is None else values[inside]
+    return bool(seen.size) and (masked or bool(seen.min() != seen.max()))
+
+
+def scope_scores(
+    scope: Scope, pair: ImagePair, truth: Counted, cut: Cut, lpips: Distance | None
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """The scores of an image in a scope by key, and those of each of its pictures; NaN where no picture counts.
+
+    Pictures whose own score is not finite (the PSNR of equal images) are left out of that score's mean.
+    """
+    pair = _in_area(scope.area, pair, truth)
+    known = {metric.key: metric.compute for metric in METRICS if metric.key in SCOPED and metric.compute}
+    if not scope.pictures:
+        found = {key: compute(pair) for key, compute in known.items()}
+        if lpips:
+            found["lpips"] = float(lpips(*(slices_of(one, pair.scale, pair.inside) for one in _images(pair))).mean())
+        return {f"{scope.name}.{key}": value for key, value in found.items()}, []
+    pictures = list(_pictures(scope, pair, truth, cut))
+    keys = [key for key in known if key != "ssim_3d"]
+    rows = [{key: known[key](one.pair) for key in keys} for one in pictures]
+    if lpips:
+        keys.append("lpips")
+        grey = [
+            [slices_of(x, one.pair.scale, one.pair.inside, CANONICAL) for x in _images(one.pair)] for one in pictures
+        ]
+        for row, value in zip(rows, lpips(*map(np.concatenate, zip(*grey))) if grey else ()):
+            row["lpips"] = float(value)
+    means = {f"{scope.name}.{key}": _mean([row[key] for row in rows]) for key in keys}
+    places = [{"scope": scope.name, "slice": one.slice, "row": one.row, "column": one.column} for one in pictures]
+    return means, [place | row for place, row in zip(places, rows)]
+
+
+def _in_area(area: Area, pair: ImagePair, truth: Counted) -> ImagePair:
+    if not area:
+        return pair
+    if area == "both_masked":
+        assert truth.inside is not None
+        a, b = (np.where(truth.inside, image, np.float32(pair.scale.low)) for image in _images(pair))
+        pair = replace(pair, truth=a, synthesis=b)
+    return replace(pair, inside=truth.covered)
+
+
+def _pictures(scope: Scope, pair: ImagePair, truth: Counted, cut: Cut) -> Iterator[Picture]:
+    """The pictures of a case that count."""
+    for number in map(int, np.flatnonzero(truth.slices)):
+        row = column = 0
+        box: tuple[slice, ...] = ()
+        if scope.pictures == "crops":
+            row, column = crop_place(cut, truth.content, number, _layer(truth.values, number).shape[1:])
+            box = (slice(None), slice(row, row + cut.size), slice(column, column + cut.size))
+            inside = None if truth.inside is None else _layer(truth.inside, number)[box]
+            if not _counts(_layer(truth.values, number)[box], inside, truth.masked):
+                continue
+        a, b = (_layer(image, number)[box] for image in _images(pair))
+        within = None if pair.inside is None else _layer(pair.inside, number)[box]
+        if scope.pictures == "crops":
+            a, b = (_extended(image, cut.size, pair.scale.low) for image in (a, b))
+            within = None if within is None else _extended(within, cut.size, False)
+        yield Picture(number, row, column, replace(pair, truth=a, synthesis=b, inside=within))
+
+
+def _layer(values: NDArray[Any], number: int) -> NDArray[Any]:
+    """One slice [1, H, W] as radiologists look at it: its lower right corner is that of paper 001's slices, too."""
+    return relaid(values[number : number + 1], CANONICAL, RADIOLOGICAL)
+
+
+def crop_place(cut: Cut, content: str, number: int, shape: tuple[int, ...]) -> tuple[int, int]:
+    """First row and column of the crop of a slice [H, W]: every place is as likely as another.
+
+    A function of the seed, the truth's content and the slice's number alone.
+    """
+    drawn = hashlib.sha256(f"{cut.seed} {content} {number}".encode()).digest()
+    height, width = shape
+    row, column = (int.from_bytes(part) for part in (drawn[:8], drawn[8:16]))
+    return row % (max(height - cut.size, 0) + 1), column % (max(width - cut.size, 0) + 1)
+
+
+def _extended(crop: NDArray[Any], size: int, value: float) -> NDArray[Any]:
+    """A crop [1, H, W] with rows and columns of one value at the end, up to `size`."""
+    return np.pad(crop, [(0, 0), *((0, size - length) for length in crop.shape[1:])], constant_values=value)
+
+
+def _images(pair: ImagePair) -> tuple[Slices, Slices]:
+    return pair.truth, pair.synthesis
+
+
+def _mean(values: list[float]) -> float:
+    """Of the finite values; where there are none, of all."""
+    kept = [value for value in values if math.isfinite(value)] or values
+    return float(np.mean(kept)) if kept else math.nan
+
+
+def _filter_text(chosen: SliceFilter) -> str:
+    limits = {name: "its mean" if limit == "mean" else f"{limit:g}" for name, limit in chosen.above.items()}
+    above = " and ".join(f"{name} > {limit}" for name, limit in limits.items())
+    overlap = f", Dice {chosen.overlap:g}" if chosen.overlap else ""
+    return f"{chosen.pixels} pixels of {above}{' each' if len(limits) > 1 else ''}{overlap}"
+
+
+def check_pictures(scopes: Iterable[Scope], rows: Iterable[Mapping[str, Any]], cut: Cut) -> None:
+    """Raise BadInput where a scope has no picture in any case; rows: all pictures."""
+    found = {row["scope"] for row in rows}
+    for scope in scopes:
+        if scope.pictures and scope.name not in found:
+            rule = "" if cut.slices is None else f" with {_filter_text(cut.slices)}"
+            raise BadInput(
+                f"--score {scope.name}: expected {scope.pictures} that show something{rule} in at least one case, "
+                "found none. Change --slices, or check the mask."
+            )
