@@ -25,6 +25,7 @@ from voxlate.methods.regression import RegressionSettings
 from voxlate.methods.tasks import AnyTask, Translate
 from voxlate.nets.autoencoder import KLAutoencoder
 from voxlate.nets.bran import Bran
+from voxlate.nets.completion.mm_gan import MMGAN
 from voxlate.nets.resnet import ResNet
 from voxlate.nets.unet import UNet
 from voxlate.nets.xmodality.adm import ADM
@@ -41,7 +42,9 @@ AnyMethod = Annotated[
     Importable(),
 ]
 AnyNet = Annotated[
-    UNet | Bran | ResNet | KLAutoencoder | PlainUNet | ADM | UViT | DiT, Field(discriminator="kind"), Importable()
+    UNet | Bran | ResNet | KLAutoencoder | PlainUNet | ADM | UViT | DiT | MMGAN,
+    Field(discriminator="kind"),
+    Importable(),
 ]
 AnyIntensity = Annotated[Intensity, Importable()]
 StartFrom = Annotated[

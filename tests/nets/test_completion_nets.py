@@ -1,0 +1,137 @@
+"""The networks of completion: their sizes, that they see what is available alone, and that they take any size."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from voxlate.errors import BadInput
+from voxlate.nets.completion.mm_gan import MMGAN
+from voxlate.nets.completion.parts import fused, modality_images
+from voxlate.nets.interface import Channels, NetSettings, NetworkInput
+
+NETS = {
+    "mm_gan": MMGAN(widths=(4, 8, 8), dropout=0.0),
+}
+FULL = {
+    "mm_gan": MMGAN(),
+}
+COMPLETE = Channels(images={}, state=4, out=4, code=4)
+INCOMPLETE = replace(COMPLETE, code=8)
+TRANSLATE = Channels(images={"t1": 1, "t1c": 1, "t2": 1}, out=1)
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def built(net: NetSettings, channels: Channels = COMPLETE) -> nn.Module:
+    torch.manual_seed(0)
+    return net.build(channels).eval()
+
+
+def asked(net: NetSettings, code: Tensor, size: tuple[int, ...] = (2, 16, 24)) -> NetworkInput:
+    """Random images of four modalities, those that are missing with noise in their place; all extras are asked for."""
+    state = torch.rand(len(code), 4, *size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    return NetworkInput(state=state, code=code, extras=net.extras)
+
+
+def conv(ins: int, outs: int, kernel: int, bias: bool = True) -> int:
+    return ins * outs * kernel**2 + bias * outs
+
+
+SINGLE = torch.eye(4)
+
+
+def test_mm_gan_has_the_published_size() -> None:
+    widths = (64, 128, 256, 512, 512, 512, 512, 512)
+    down = sum(conv(ins, outs, 4, False) for ins, outs in zip((4, *widths), widths))
+    up = conv(512, 512, 4, False) + sum(
+        conv(2 * ins, outs, 4, False)
+        for ins, outs in ((512, 512), (512, 512), (512, 512), (512, 256), (256, 128), (128, 64))
+    )
+    with torch.device("meta"):
+        assert count(MMGAN().build(COMPLETE)) == down + up + conv(128, 4, 4) == 54_407_172
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_networks_of_the_papers_size_take_any_image(name: str) -> None:
+    net = FULL[name]
+    with torch.no_grad():
+        given = asked(net, SINGLE[:1], (1, 80, 96))
+        assert built(net)(given).image.shape == (1, 4, 1, 80, 96)
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("size", [(1, 16, 16), (3, 17, 23)])
+def test_images_keep_their_size_and_slices_do_not_mix(name: str, size: tuple[int, int, int]) -> None:
+    net = NETS[name]
+    given = asked(net, torch.tensor([[1.0, 0, 0, 0], [0, 1, 1, 0]]), size)
+    module = built(net)
+    output = module(given)
+    assert output.image.shape == (2, 4, *size)
+    assert output.image.dtype == torch.float32
+    last = replace(given, state=given.state[1:, :, -1:], code=given.code[1:])
+    torch.testing.assert_close(module(last).image, output.image[1:, :, -1:], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(("channels", "code"), [(COMPLETE, [[1, 0, 1, 0]]), (INCOMPLETE, [[1, 0, 0, 0, 0, 0, 1, 0]])])
+def test_what_a_missing_or_absent_channel_holds_changes_nothing(name: str, channels: Channels, code: list) -> None:
+    net = NETS[name]
+    given = asked(net, torch.tensor(code, dtype=torch.float32))
+    hidden = torch.zeros(1, 4, 1, 1, 1, dtype=torch.bool)
+    hidden[0, [0, 2]] = True
+    module = built(net, channels)
+    first, other = module(given), module(replace(given, state=given.state.masked_fill(hidden, torch.nan)))
+    assert torch.equal(first.image, other.image)
+    assert first.image.isfinite().all()
+    for channel in (1, 3):
+        seen = given.state.clone()
+        seen[:, channel] = seen[:, channel].flip(-1)
+        assert not torch.equal(module(replace(given, state=seen)).image, first.image)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_networks_translate_too(name: str) -> None:
+    net = NETS[name]
+    images = {key: torch.rand(2, 1, 1, 16, 16) for key in TRANSLATE.images}
+    output = built(net, TRANSLATE)(NetworkInput(images, extras=net.extras))
+    assert output.image.shape == (2, 1, 1, 16, 16)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_task_that_is_neither_completion_nor_translation_is_refused(name: str) -> None:
+    for channels in (
+        replace(COMPLETE, noisy=True),
+        replace(TRANSLATE, features=(8,)),
+        Channels(images={"image": 2}, out=1),
+        Channels(images={}, state=2, out=2),
+    ):
+        with pytest.raises(BadInput, match=r"net\.kind: expected"):
+            NETS[name].build(channels)
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [("max", [5.0, -2.0, 0.0]), ("mean", [3.0, -2.0, 0.0]), ("sum", [6.0, -2.0, 0.0]), ("product", [5.0, -2.0, 0.0])],
+)
+def test_maps_are_fused_over_those_available_alone(how: str, expected: list[float]) -> None:
+    """Of the items, the first has 1 and 5, the second -2, the third nothing; elsewhere lie infinities."""
+    values = torch.tensor([[1.0, torch.inf, 5.0], [torch.nan, -2.0, torch.inf], [torch.inf] * 3])
+    available = torch.tensor([[1.0, 0, 1], [0, 1, 0], [0, 0, 0]])
+    maps = [values[:, number].view(3, 1, 1, 1).expand(3, 2, 4, 4) for number in range(3)]
+    for order in ([0, 1, 2], [2, 0, 1]):
+        out = fused([maps[number] for number in order], available[:, order], how)
+        assert out[:, 1, 2, 3].tolist() == expected
+
+
+def test_available_is_what_is_neither_missing_nor_absent() -> None:
+    state = torch.rand(1, 4, 1, 2, 2)
+    images, available = modality_images(NetworkInput(state=state, code=torch.tensor([[1.0, 0, 0, 0, 0, 0, 1, 0]])))
+    assert available.tolist() == [[0, 1, 0, 1]]
+    assert torch.equal(images[:, 1::2], state[:, 1::2])
+    assert (images[:, ::2] == -1).all()
+    given = NetworkInput({"t1": state[:, :1], "t2": state[:, 1:2]})
+    assert modality_images(given)[1].tolist() == [[1, 1]]
