@@ -48,6 +48,11 @@ NARROW = {
         for row in ("", "_plain")
     },
     "mm_gan": {"net.widths": "[8, 16, 16, 16]", "opponent.critic.widths": "[8, 16]"},
+    **{
+        f"hi_net_{target}": {"net.width": "4", "opponent.critic.widths": "[8, 16]"}
+        for target in ("flair", "t1", "t1c", "t2")
+    },
+    "mm_syn": {"net.widths": "[4, 8]", "net.latent": "4", "net.decoder": "4"},
 }
 LIKE = [  # these train what another one trains, and draw otherwise
     f"mr_to_ct_{row}{size}" for row in ("ddpm_m", "em_m", "pc", "pc_m", "ode", "ode_m") for size in ("", "_small")

@@ -7,15 +7,21 @@ import torch
 from torch import Tensor, nn
 
 from voxlate.errors import BadInput
+from voxlate.nets.completion.hi_net import FUSIONS, HiNet
 from voxlate.nets.completion.mm_gan import MMGAN
+from voxlate.nets.completion.mm_syn import MMSYN
 from voxlate.nets.completion.parts import fused, modality_images
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput
 
 NETS = {
     "mm_gan": MMGAN(widths=(4, 8, 8), dropout=0.0),
+    "hi_net": HiNet(width=4),
+    "mm_syn": MMSYN(widths=(4, 6, 8), latent=3, decoder=4),
 }
 FULL = {
     "mm_gan": MMGAN(),
+    "hi_net": HiNet(),
+    "mm_syn": MMSYN(),
 }
 COMPLETE = Channels(images={}, state=4, out=4, code=4)
 INCOMPLETE = replace(COMPLETE, code=8)
@@ -53,6 +59,74 @@ def test_mm_gan_has_the_published_size() -> None:
     )
     with torch.device("meta"):
         assert count(MMGAN().build(COMPLETE)) == down + up + conv(128, 4, 4) == 54_407_172
+
+
+def test_mm_syn_has_the_published_size() -> None:
+    down = conv(1, 32, 3) + conv(32, 32, 3) + conv(32, 64, 3) + conv(64, 64, 3) + conv(64, 128, 3) + conv(128, 128, 3)
+    up = conv(128, 64, 3) + conv(128, 64, 3) + conv(64, 64, 3) + conv(64, 32, 3) + conv(64, 32, 3) + conv(32, 32, 3)
+    decoder = conv(16, 32, 3) + conv(32, 32, 3) + conv(48, 32, 3) + conv(32, 32, 3) + conv(80, 1, 1)
+    with torch.device("meta"):
+        assert count(MMSYN().build(COMPLETE)) == 4 * (down + up + conv(32, 16, 3) + decoder)
+        assert count(MMSYN().build(TRANSLATE)) == 3 * (down + up + conv(32, 16, 3)) + 4 * decoder
+
+
+def test_mm_syn_gives_the_images_of_each_latent_and_of_their_maximum() -> None:
+    """Of one available modality the maximum is its latent; of two that see the same image their variance is known."""
+    net = built(NETS["mm_syn"])
+    output = net(asked(NETS["mm_syn"], 1 - SINGLE))
+    for item in range(4):
+        torch.testing.assert_close(output.extras["images_by_latent"][item][item], output.image[item])
+    assert output.extras["reconstructions"] is output.image
+    assert output.extras["latent_variance"].shape == (4, 1, 2, 16, 24)
+    assert not output.extras["latent_variance"].any()
+    assert (output.image >= -1).all()
+    given = asked(NETS["mm_syn"], torch.tensor([[0.0, 0, 1, 1]]))
+    first, second = (encoder(given.state[:, number, :1] + 1) for number, encoder in enumerate(net.encoders[:2]))
+    spread = ((first - second) / 2).square().mean(dim=1)
+    torch.testing.assert_close(net(given).extras["latent_variance"][:, 0, 0], spread)
+
+
+def test_mm_syn_does_not_care_for_the_order_of_modalities_with_their_encoders() -> None:
+    net, order = built(NETS["mm_syn"]), [2, 0, 3, 1]
+    given = asked(NETS["mm_syn"], torch.tensor([[0.0, 1, 0, 0]]))
+    before = net(given).image
+    net.encoders = nn.ModuleList(net.encoders[number] for number in order)
+    moved = replace(given, state=given.state[:, order], code=given.code[:, order])
+    torch.testing.assert_close(net(moved).image, before)
+
+
+def layer(ins: int, outs: int) -> int:
+    return conv(ins, outs, 3) + 2 * outs  # and a batch norm
+
+
+def test_hi_net_has_the_published_size() -> None:
+    pairs = ((1, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128))
+    encoder = sum(layer(ins, outs) for ins, outs in pairs)
+    repeater = layer(128, 128) + layer(128, 64) + layer(64, 64) + layer(64, 32) + 2 * layer(32, 32) + conv(32, 1, 3)
+    down = layer(96, 32) + layer(32, 64) + layer(192, 64) + layer(128, 128) + layer(384, 128) + layer(256, 128)
+    middle = layer(128, 256) + layer(256, 128)
+    up = layer(384, 128) + layer(256, 64) + layer(192, 64) + layer(128, 32) + layer(96, 32) + layer(64, 32)
+    one = down + middle + up + layer(32, 32) + conv(32, 1, 3)
+    with torch.device("meta"):
+        assert count(HiNet().build(TRANSLATE)) == 3 * (encoder + repeater) + one
+
+
+def test_hi_net_repeats_a_modality_from_its_own_image_alone() -> None:
+    net = built(NETS["hi_net"])
+    given = asked(NETS["hi_net"], torch.zeros(1, 4))
+    before = net(given).extras["reconstructions"]
+    other = given.state.clone()
+    other[:, 1] = other[:, 1].flip(-1)
+    changed = (net(replace(given, state=other)).extras["reconstructions"] != before).flatten(2).any(2)
+    assert changed.tolist() == [[False, True, False, False]]
+    assert before.shape == given.state.shape
+
+
+def test_hi_net_fuses_by_sum_product_and_maximum_as_published() -> None:
+    one, two = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    expected = [one + two, one * two, torch.maximum(one, two)]
+    for how, wanted in zip(FUSIONS, expected):
+        torch.testing.assert_close(fused([one, two], torch.ones(2, 2), how), wanted)
 
 
 @pytest.mark.parametrize("name", FULL)
