@@ -52,6 +52,8 @@ NARROW = {
         f"hi_net_{target}": {"net.width": "4", "opponent.critic.widths": "[8, 16]"}
         for target in ("flair", "t1", "t1c", "t2")
     },
+    "coca_gan": {"net.widths": "[4, 8]", "opponent.critic.widths": "[8, 16]"},
+    "ucd_gan": {"net.width": "4", "net.blocks": "1", "opponent.critic.widths": "[8, 16]"},
     "mm_syn": {"net.widths": "[4, 8]", "net.latent": "4", "net.decoder": "4"},
 }
 LIKE = [  # these train what another one trains, and draw otherwise

@@ -7,20 +7,26 @@ import torch
 from torch import Tensor, nn
 
 from voxlate.errors import BadInput
+from voxlate.nets.completion.coca_gan import CocaGAN, reversed_gradient
 from voxlate.nets.completion.hi_net import FUSIONS, HiNet
 from voxlate.nets.completion.mm_gan import MMGAN
 from voxlate.nets.completion.mm_syn import MMSYN
 from voxlate.nets.completion.parts import fused, modality_images
+from voxlate.nets.completion.ucd_gan import UcDGAN
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput
 
 NETS = {
     "mm_gan": MMGAN(widths=(4, 8, 8), dropout=0.0),
     "hi_net": HiNet(width=4),
+    "coca_gan": CocaGAN(widths=(4, 6, 8), classes=3),
+    "ucd_gan": UcDGAN(width=4, blocks=1),
     "mm_syn": MMSYN(widths=(4, 6, 8), latent=3, decoder=4),
 }
 FULL = {
     "mm_gan": MMGAN(),
     "hi_net": HiNet(),
+    "coca_gan": CocaGAN(classes=5),
+    "ucd_gan": UcDGAN(),
     "mm_syn": MMSYN(),
 }
 COMPLETE = Channels(images={}, state=4, out=4, code=4)
@@ -127,6 +133,76 @@ def test_hi_net_fuses_by_sum_product_and_maximum_as_published() -> None:
     expected = [one + two, one * two, torch.maximum(one, two)]
     for how, wanted in zip(FUSIONS, expected):
         torch.testing.assert_close(fused([one, two], torch.ones(2, 2), how), wanted)
+
+
+def test_coca_gan_has_the_size_of_the_specification() -> None:
+    falling = conv(32, 64, 3) + conv(64, 128, 3) + conv(128, 256, 3)
+    rising = conv(256, 128, 3) + conv(128, 64, 3) + conv(64, 32, 3)
+    critic = conv(256, 128, 3) + conv(128, 64, 3) + conv(64, 4, 1)
+    plain = 4 * (conv(1, 32, 3) + falling) + 4 * (rising + conv(32, 1, 3)) + critic
+    with torch.device("meta"):
+        assert count(CocaGAN().build(COMPLETE)) == plain
+        assert count(CocaGAN(classes=5).build(COMPLETE)) == plain + rising + conv(32, 5, 3)
+    assert CocaGAN().extras == ("modality_logits",)
+
+
+def test_coca_gan_asks_of_each_modalitys_features_alone_which_one_it_is() -> None:
+    net, given = built(NETS["coca_gan"]), asked(NETS["coca_gan"], torch.zeros(2, 4))
+    extras = net(given).extras
+    assert extras["modality_logits"].shape == (2, 4, 4, 2)  # item, modality, logits, slice
+    assert extras["segmentation"].shape == (2, 3, 2, 16, 24)
+    other = given.state.clone()
+    other[1, 2, 1] = other[1, 2, 1].flip(-1)
+    changed = (net(replace(given, state=other)).extras["modality_logits"] != extras["modality_logits"]).any(2)
+    assert changed.nonzero().tolist() == [[1, 2, 1]]
+
+
+def test_a_reversed_gradient_keeps_numbers_and_turns_their_gradient() -> None:
+    x = torch.tensor([1.0, -2.0], requires_grad=True)
+    y = reversed_gradient(x)
+    assert torch.equal(y, x)
+    (3 * y).sum().backward()
+    assert x.grad.tolist() == [-3, -3]
+
+
+def test_ucd_gan_has_the_size_of_the_specification() -> None:
+    blocks = 4 * 2 * conv(256, 256, 3)
+    encoder = conv(1, 64, 7) + conv(64, 128, 3) + conv(128, 256, 3) + blocks
+    styles = 4 * 2 * 4 * 2 * 256  # blocks, norms, modalities, scale and shift, channels
+    decoder = blocks + styles + conv(256, 128, 3) + conv(128, 64, 3) + conv(64, 1, 7)
+    with torch.device("meta"):
+        assert count(UcDGAN().build(COMPLETE)) == encoder + decoder
+        assert count(UcDGAN().build(TRANSLATE)) == encoder + decoder  # three given and one made: four again
+
+
+def test_ucd_gan_reads_anatomy_whatever_the_modality() -> None:
+    """Swapping the images of two available modalities changes nothing."""
+    net, given = built(NETS["ucd_gan"]), asked(NETS["ucd_gan"], torch.tensor([[0.0, 1, 0, 0]]))
+    swapped = replace(given, state=given.state[:, [2, 1, 0, 3]])
+    torch.testing.assert_close(net(swapped).image, net(given).image)
+
+
+def test_ucd_gan_makes_what_is_missing_and_repeats_what_is_available() -> None:
+    net, given = built(NETS["ucd_gan"]), asked(NETS["ucd_gan"], torch.tensor([[0.0, 1, 0, 1], [1, 0, 0, 0]]))
+    output = net(given)
+    assert output.image.flatten(2).any(2).tolist() == [[False, True, False, True], [True, False, False, False]]
+    repeated = output.extras["reconstructions"]
+    assert repeated.flatten(2).any(2).tolist() == [[True, False, True, False], [False, True, True, True]]
+    of_given, of_made = output.extras["codes"]
+    torch.testing.assert_close(of_given[0], net.encoder(given.state[0, [0, 2], 0].unsqueeze(1)).mean(0))
+    torch.testing.assert_close(of_made[2], net.encoder(output.image[1, 0, :1].unsqueeze(1))[0])
+    assert not net(replace(given, extras=())).extras
+
+
+def test_ucd_gan_makes_nothing_where_nothing_is_missing() -> None:
+    assert not built(NETS["ucd_gan"])(asked(NETS["ucd_gan"], torch.zeros(1, 4))).image.any()
+
+
+def test_extras_are_given_where_they_are_asked_for() -> None:
+    for net in NETS.values():
+        given = asked(net, SINGLE[:1])
+        assert set(built(net)(given).extras) == set(net.extras)
+        assert not built(net)(replace(given, extras=())).extras
 
 
 @pytest.mark.parametrize("name", FULL)

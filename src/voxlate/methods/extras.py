@@ -71,9 +71,9 @@ def segmentation(extra: Extra, problem: Problem, labels: Tensor | None, reductio
 def modality_logits(extra: Extra, problem: Problem, labels: Tensor | None, reduction: Reduction) -> Tensor:
     """Cross entropy of which modality a latent is of, [B, N, N, …], logits before places, over those available."""
     logits, (_, available) = _one(extra), modality_images(replace(problem.inputs, state=problem.known))
-    kind = torch.arange(logits.shape[1], device=logits.device).repeat(len(logits))
-    places = logits.flatten(0, 1).flatten(2).unbind(2)
-    entropies = torch.stack([F.cross_entropy(one, kind, reduction="none") for one in places]).mean(dim=0)
+    each = logits.flatten(0, 1).flatten(2)  # [B * N, N, places]
+    kind = torch.arange(logits.shape[1], device=logits.device).repeat(len(logits))[:, None].expand(-1, each.shape[2])
+    entropies = F.cross_entropy(each, kind, reduction="none").mean(dim=1)
     return masked_mean(entropies.view(available.shape), available)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from voxlate.batch import BACKGROUND
 from voxlate.config import kind_of
@@ -102,3 +102,19 @@ def _over(maps: list[Tensor], join: Callable[[Tensor, Tensor], Tensor]) -> Tenso
     for one in maps[1:]:
         result = join(result, one)
     return result
+
+
+def same_size(ins: int, outs: int, kernel: int) -> nn.Sequential:
+    """A convolution, instance norm and ReLU."""
+    return nn.Sequential(nn.Conv2d(ins, outs, kernel, padding=kernel // 2), nn.InstanceNorm2d(outs), nn.ReLU())
+
+
+def half_size(ins: int, outs: int) -> nn.Sequential:
+    """A 3x3 convolution to half the size, instance norm and ReLU."""
+    return nn.Sequential(nn.Conv2d(ins, outs, 3, stride=2, padding=1), nn.InstanceNorm2d(outs), nn.ReLU())
+
+
+def twice_size(ins: int, outs: int) -> nn.Sequential:
+    """A transposed 3x3 convolution to twice the size, instance norm and ReLU."""
+    conv = nn.ConvTranspose2d(ins, outs, 3, stride=2, padding=1, output_padding=1)
+    return nn.Sequential(conv, nn.InstanceNorm2d(outs), nn.ReLU())
