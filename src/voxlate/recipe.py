@@ -25,6 +25,11 @@ from voxlate.methods.regression import RegressionSettings
 from voxlate.methods.tasks import AnyTask, Translate
 from voxlate.nets.autoencoder import KLAutoencoder
 from voxlate.nets.bran import Bran
+from voxlate.nets.completion.coca_gan import CocaGAN
+from voxlate.nets.completion.hi_net import HiNet
+from voxlate.nets.completion.mm_gan import MMGAN
+from voxlate.nets.completion.mm_syn import MMSYN
+from voxlate.nets.completion.ucd_gan import UcDGAN
 from voxlate.nets.resnet import ResNet
 from voxlate.nets.unet import UNet
 from voxlate.nets.xmodality.adm import ADM
@@ -41,7 +46,9 @@ AnyMethod = Annotated[
     Importable(),
 ]
 AnyNet = Annotated[
-    UNet | Bran | ResNet | KLAutoencoder | PlainUNet | ADM | UViT | DiT, Field(discriminator="kind"), Importable()
+    UNet | Bran | ResNet | KLAutoencoder | PlainUNet | ADM | UViT | DiT | HiNet | MMGAN | MMSYN | CocaGAN | UcDGAN,
+    Field(discriminator="kind"),
+    Importable(),
 ]
 AnyIntensity = Annotated[Intensity, Importable()]
 StartFrom = Annotated[
