@@ -93,6 +93,7 @@ class Complete(TaskSettings, Task):
     completes: ClassVar[bool] = True
     known_in_state: ClassVar[bool] = True
     kind: Literal["complete"] = "complete"
+    strip: Strip = False
     incomplete: Annotated[
         bool, Field(description="train on cases that lack modalities too (adds a bit a modality to the code)")
     ] = False
@@ -134,6 +135,7 @@ class Complete(TaskSettings, Task):
         return Channels(images={}, state=count, out=count, code=count * (1 + self.incomplete), noisy=True)
 
     def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
+        batch = stripped(batch) if self.strip else batch
         share = next((share for until, share in self.curriculum if progress < until), 1.0)
         missing = ~batch.present if noise is None else draw_missing(batch.present, noise, share)
         absent = ~batch.present & ~missing

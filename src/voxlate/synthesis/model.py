@@ -27,7 +27,7 @@ from voxlate.data.layout import laid_out
 from voxlate.data.patches import read_patch
 from voxlate.diffusion.noise import Noise, Tile
 from voxlate.errors import BadInput
-from voxlate.files import safe_name, write_json
+from voxlate.files import SYNTHETIC, safe_name, write_json
 from voxlate.images.grid import canonical, check_affine, return_to
 from voxlate.images.intensity import Scale
 from voxlate.images.pictures import Plane, pixel_mm, plane_of, shades, square_pixels
@@ -42,7 +42,7 @@ from voxlate.images.tiling import (
     whole_volume,
     zoomed,
 )
-from voxlate.images.volume import Volume, content_hash, is_there, read_volume, unit_of, write_volume
+from voxlate.images.volume import SYNTHETIC_SCAN, Volume, content_hash, is_there, read_volume, unit_of, write_volume
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges
 from voxlate.synthesis.calls import PatchProgress, count_calls
@@ -56,11 +56,21 @@ COST = ("network_calls", "seconds_per_slice", "device")  # measured, so no part 
 
 @dataclass(frozen=True)
 class Synthesised:
-    """Mean of the samples for each modality, its standard deviation where samples > 1, and how it was made."""
+    """Mean of the samples for each modality, its standard deviation where samples > 1, and how it was made.
+
+    mark: what file names begin with, where scans may bear the same names.
+    """
 
     volumes: dict[str, Volume]
     std: dict[str, Volume]
     provenance: dict[str, Any]
+    mark: str = ""
+
+    @property
+    def files(self) -> dict[str, Volume]:
+        """All images by the name of their file, without its suffix."""
+        spreads = {f"{name}_std": one for name, one in self.std.items()}
+        return {f"{self.mark}{name}": one for name, one in {**self.volumes, **spreads}.items()}
 
     @property
     def volume(self) -> Volume:
@@ -75,11 +85,10 @@ class Synthesised:
 
     def save(self, folder: Path | str) -> list[Path]:
         """Write FOLDER/<modality>.nii.gz, <modality>_std.nii.gz and provenance.json; gives the images' paths."""
-        named = {**self.volumes, **{f"{name}_std": one for name, one in self.std.items()}}
-        for name, volume in named.items():
-            write_volume(Path(folder) / f"{name}.nii.gz", volume)
+        for name, volume in self.files.items():
+            write_volume(Path(folder) / f"{name}.nii.gz", volume, SYNTHETIC_SCAN)
         write_json(Path(folder) / "provenance.json", self.provenance)
-        return [Path(folder) / f"{name}.nii.gz" for name in named]
+        return [Path(folder) / f"{name}.nii.gz" for name in self.files]
 
     def show(self) -> Image.Image:
         """The middle axial, coronal and sagittal slice of each image as one picture, which notebooks draw."""
@@ -179,7 +188,7 @@ class Model:
             "prepared": model.record(preparation, prepared),
             **({"warnings": notes} if notes else {}),
         }
-        return Synthesised(result, std, provenance)
+        return Synthesised(result, std, provenance, SYNTHETIC if model.recipe.task.completes else "")
 
     def check_scans(self, prepared: PreparedCase, case: str) -> list[str]:
         """Sentences on scans that look unlike the training's; raises BadInput for one that shows nothing."""

@@ -14,6 +14,7 @@ from rich.table import Table
 from voxlate.errors import BadInput
 from voxlate.files import locked, read_json, whole_file, write_json
 from voxlate.scoring.evaluate import evaluate
+from voxlate.scoring.items import images_in
 from voxlate.scoring.provenance import stated_inputs
 from voxlate.scoring.tables import Scores
 from voxlate.synthesis.folder import NamedProgress, Scans, find_scans, synthesise_cases
@@ -21,7 +22,6 @@ from voxlate.synthesis.model import Model
 
 HowMany = Literal["one", "all"]
 SUMMED = ("mae", "mae_rel", "psnr", "ssim_2d")  # metrics of the summary; metrics.json has all
-SUFFIXES = (".nii.gz", "_std.nii.gz")
 
 
 @dataclass(frozen=True)
@@ -174,10 +174,9 @@ def _record(place: Path, out: Path) -> None:
 def _gather(made: Path, folder: Path, scenario: Scenario) -> None:
     """Put the images of a scenario with one missing modality beside those of the others; its scans were the others."""
     (name,) = scenario.missing
-    for suffix in SUFFIXES:
-        if (made / f"{name}{suffix}").exists():
-            with whole_file(folder / f"{name}{suffix}") as temporary:
-                shutil.copyfile(made / f"{name}{suffix}", temporary)
+    for image in images_in(made).values():
+        with whole_file(folder / image.name) as temporary:
+            shutil.copyfile(image, temporary)
     mine, path = read_json(made / "provenance.json"), folder / "provenance.json"
     before = read_json(path) if path.exists() else {}
     inputs = {}
