@@ -335,6 +335,8 @@ def _check(recipe: Recipe, where: str) -> None:
                 f"{where}: expected start_from to name an earlier stage ({', '.join(earlier) or 'there is none'}), "
                 f"found '{stage.start_from}'. Change it."
             )
+        if stage.start_from is not None:
+            _check_order(stage, earlier[stage.start_from], where)
         if stage.opponent and not stage.method.takes_opponent:
             raise BadInput(
                 f"{where}: expected no [opponent] for method.kind = '{kind_of(stage.method)}', found one. Drop it."
@@ -346,3 +348,15 @@ def _check(recipe: Recipe, where: str) -> None:
         stage.method.check_sampler(stage.validation_sampling(recipe.synth))
         earlier[stage.name] = stage
     check_synthesis(recipe)
+
+
+def _check_order(stage: FullStage, first: FullStage, where: str) -> None:
+    """Raise BadInput where weights that know modalities by their places would see them in others."""
+    for key in ("source", "target"):
+        ours, theirs = getattr(stage.data, key), getattr(first.data, key)
+        shared = [name for name in theirs if name in ours]
+        if shared != [name for name in ours if name in theirs]:
+            raise BadInput(
+                f"{where}: expected data.{key} of the stage '{stage.name}' in the order of '{first.name}', whose "
+                f"weights it starts from ({', '.join(theirs)}), found {', '.join(ours)}. Reorder it."
+            )

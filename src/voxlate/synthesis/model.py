@@ -30,6 +30,7 @@ from voxlate.errors import BadInput
 from voxlate.files import SYNTHETIC, safe_name, write_json
 from voxlate.images.grid import canonical, check_affine, return_to
 from voxlate.images.intensity import Scale
+from voxlate.images.mask import clearest
 from voxlate.images.pictures import Plane, pixel_mm, plane_of, shades, square_pixels
 from voxlate.images.tiling import (
     Blend,
@@ -165,6 +166,9 @@ class Model:
         preparation = model.preparation_for(volumes)
         prepared = prepare_case(case, volumes, preparation, mask=mask, masked=model.recipe.needs_mask)
         notes = model.check_scans(prepared, case)
+        if mask is None and model.recipe.needs_mask and preparation.mask_from != model.preparation.mask_from:
+            usual = model.preparation.mask_from
+            notes.append(f"The brain was found in {preparation.mask_from}, not in {usual} as in training (missing).")
         prepared = laid_out(prepared, model.recipe.data.axes)  # from here on; its affine leads the images back
         volumes.clear()
         begun = time.monotonic()
@@ -237,9 +241,11 @@ class Model:
             mask_from=brain_from,
         )
 
-    def preparation_for(self, scans: Collection[str]) -> Preparation:
-        """The training's; where its fixed scan is missing, the first source takes its place."""
+    def preparation_for(self, scans: Mapping[str, Volume]) -> Preparation:
+        """The training's; a missing fixed scan is replaced by the first source, that of the brain by the clearest."""
         trained, spacing = self.preparation, self.header.get("training_spacing_mm")
+        if trained.mask == "brain" and trained.mask_from not in scans:
+            trained = replace(trained, mask_from=clearest({name: scan.unit for name, scan in scans.items()}))
         if trained.fixed in scans:
             return trained
         if trained.fixed is not None and (trained.resample or trained.register) and spacing:
