@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from voxlate.data.doubles import refuse_alike
 from voxlate.data.find import find_cases, find_cohort
 from voxlate.errors import BadInput
 
@@ -239,9 +240,12 @@ def test_scans_beside_the_two_columns_of_a_long_table_are_refused(root: Path) ->
     ("text", "sentence"),
     [
         ("case,patient,split\na,p0,train\nb,P0,test\n", "expected one spelling of a patient, found 'P0' and 'p0'"),
-        ("case,patient,split\na,p 0,train\nb,p0,test\n", "expected one spelling of a patient, found 'p 0' and 'p0'"),
+        ("case,patient,split\na,p 0,train\nb,p0,test\n", "line 2, patient: expected a name of letters"),
+        ('case,patient,split\na,p0,train\nb,p0",test\n', "line 3, patient: expected a name of letters"),
         ("case,mr\nA,a/mr.png\na,b/mr.png\n", "expected one spelling of a case, found 'A' and 'a'"),
-        ("case,patient,split\na,p0,train\nb,,test\n", "expected a patient in every row or in none, found none for b"),
+        ("case,patient,split\na,p0,train\nb,,test\n", "line 3: expected a patient in every row or in none"),
+        ("case,patient,split\na,p0,train\n,p1,test\n", "line 3: expected a case in every row or in none"),
+        (f"case,mr\na,{'x' * 300}.png\n", "expected the file xxx"),
         ("patient,age,split\na,1,train\na,2,train\n", "expected each case in one row, found a twice"),
     ],
 )
@@ -270,3 +274,9 @@ def test_one_mask_for_several_patients_is_a_guess_that_is_said(root: Path) -> No
     found = find_cohort(root, manifest=manifest(root, text.format("c/mr.png", "q")))
     assert found.guessed == ["the mask mr.png fits all 2 patients for whom it is used"]
     assert find_cohort(root, manifest=manifest(root, text.format("c/mr.png", "p"))).guessed == []
+
+
+def test_blanks_in_names_do_not_make_two_patients() -> None:
+    with pytest.raises(BadInput, match=r"found 'P0' and 'p 0'"):
+        refuse_alike(["p 0", "q", "P0"], "patient", "somewhere")
+    refuse_alike(["p0", "p0", "p1", "p_0"], "patient", "somewhere")

@@ -105,7 +105,7 @@ def _name(row: Row) -> str:
 
 
 def _rows(path: Path) -> list[Row]:
-    """The rows of a manifest; raises BadInput where they name no case, or the patients of some only."""
+    """The rows of a manifest; raises BadInput where they name no case, or the cases or patients of some only."""
     table = read_table(path)
     if not table:
         raise BadInput(f"{path}: expected a row for each case, found none: an empty cohort. Fill the manifest.")
@@ -118,11 +118,12 @@ def _rows(path: Path) -> list[Row]:
         )
     for line, row in table:
         safe_name(row.get("case") or row.get("patient") or "", f"{path}, line {line}, case")
-    bare = [row for row in rows if not row.get("patient")]
-    if bare and len(bare) < len(rows) and "patient" in columns:
-        raise BadInput(
-            f"{path}: expected a patient in every row or in none, found none for {bare[0]['case']}. Fill the column."
-        )
+        safe_name(row.get("patient") or "none", f"{path}, line {line}, patient")
+        for name in ("case", "patient"):
+            if name in columns and bool(row[name]) != bool(rows[0][name]):
+                raise BadInput(
+                    f"{path}, line {line}: expected a {name} in every row or in none, found both. Fill the column."
+                )
     return rows
 
 
@@ -209,6 +210,13 @@ def _looks_like_scan(value: str) -> bool:
     return bool(in_folder) or any(re.search(rf"{re.escape(suffix)}\b", text) for suffix in SUFFIXES)
 
 
+def _exists(place: Path) -> bool:
+    try:
+        return is_there(place)
+    except OSError:  # a name too long for a file
+        return False
+
+
 def _refuse_doubles(path: Path, rows: list[Row]) -> None:
     cases: set[str] = set()
     for row in rows:
@@ -226,8 +234,8 @@ def _from_paths(
     uses: dict[tuple[Path, str], str] = {}  # of a file and what part of it; one mask may be that of several cases
     for row, modality, value in entries:
         case = _name(row)
-        value = value if is_there(root / value) else value.replace("\\", "/")  # as Windows writes paths
-        place = next((base / value for base in (path.parent, root) if is_there(base / value)), None)
+        value = value if _exists(root / value) else value.replace("\\", "/")  # as Windows writes paths
+        place = next((base / value for base in (path.parent, root) if _exists(base / value)), None)
         if place is None or (place.is_dir() and not is_dicom_folder(place)):
             raise BadInput(
                 f"{path}: expected the file {value} for {modality} of case {case}, found none. Fix the path."
