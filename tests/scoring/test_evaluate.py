@@ -5,6 +5,7 @@ import io
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -250,6 +251,60 @@ def test_cases_without_an_image_are_listed_with_the_reason(voxlate, cohort, shif
     assert voxlate("evaluate", shifted, "--truth", cohort).code == 0
 
 
+def test_images_made_in_several_ways_are_not_scored_together(cohort, shifted):
+    for number in range(3):
+        made = {"case": f"p{number}", "seed": 0, "model": {"weights": "aa"}, "synth": {"samples": 1 if number else 8}}
+        (shifted / f"p{number}" / "provenance.json").write_text(json.dumps(made))
+    with pytest.raises(BadInput, match=r"2 \(1 as p0, 2 as p1\) that differ in synth: samples 8 and 1"):
+        evaluate(shifted, cohort)
+
+
+def test_an_image_of_a_run_before_the_one_that_failed_is_not_scored(voxlate, cohort, shifted):
+    (shifted / "provenance.json").write_text('{"cases": ["p0", "p1", "p2"], "failed": {"p1": "p1: expected 3-D"}}')
+    answer = voxlate("evaluate", shifted, "--truth", cohort)
+    assert answer.code == 2
+    assert "voxlate: not scored: p1 (its image is of an earlier run; p1: expected 3-D)" in answer.err
+    assert [row["case"] for row in json.loads((shifted / "metrics.json").read_text())["cases"]] == ["p0", "p2"]
+
+
+def test_a_case_that_synth_was_writing_when_it_was_killed_is_not_scored(cohort, shifted):
+    for name in ("p0", "p2"):
+        (shifted / name / "provenance.json").write_text(json.dumps({"case": name}))
+    scores = evaluate(shifted, cohort)
+    assert "stopped while it wrote" in scores.header["not_synthesised"]["p1"]
+    assert {row.case for row in scores.rows} == {"p0", "p2"}
+
+
+@pytest.mark.parametrize("stated", [{"case": "p1"}, {"inputs": {"t1": {"path": "../../cohort/p1/t1.nii.gz"}}}])
+def test_a_folder_with_the_name_of_another_case_is_refused(cohort, shifted, stated):
+    (shifted / "p1" / "provenance.json").write_text("{}")
+    (shifted / "p2" / "provenance.json").write_text("{}")
+    (shifted / "p0" / "provenance.json").write_text(json.dumps(stated))
+    with pytest.raises(BadInput, match="made from the scans of p0, found one of p1"):
+        evaluate(shifted, cohort)
+
+
+def test_a_case_that_cannot_be_scored_is_listed_and_the_others_are_scored(voxlate, cohort, shifted):
+    (shifted / "p0" / "ct.nii.gz").write_bytes(b"no image")
+    (cohort / "p2" / "ct.nii.gz").write_bytes(b"no image")
+    answer = voxlate("evaluate", shifted, "--truth", cohort)
+    assert answer.code == 2
+    assert answer.err.count("voxlate: not scored: p") == 2
+    assert [row["case"] for row in json.loads((shifted / "metrics.json").read_text())["cases"]] == ["p1"]
+
+
+def test_scores_of_images_that_changed_since_are_neither_compared_nor_reported(voxlate, cohort, shifted, tmp_path):
+    shutil.copytree(shifted, tmp_path / "other")
+    for out in (shifted, tmp_path / "other"):
+        assert voxlate("evaluate", out, "--truth", cohort).code == 0
+    assert voxlate("compare", shifted, tmp_path / "other").code == 0
+    write_volume(shifted / "p1" / "ct.nii.gz", volume(head(7)))
+    for command in (["compare", shifted, tmp_path / "other"], ["report", shifted]):
+        answer = voxlate(*command)
+        assert answer.code == 2
+        assert "found p1/ct changed since" in answer.err
+
+
 def test_a_folder_without_matching_cases_is_refused(cohort, tmp_path):
     write_volume(tmp_path / "out" / "stranger" / "ct.nii.gz", volume(head(0)))
     with pytest.raises(BadInput, match="none that match"):
@@ -292,7 +347,51 @@ def naive(cohort):
 def test_the_mean_image_is_the_mean_of_the_training_targets(cohort, naive):
     expected = np.mean([read_volume(cohort / name / "ct.nii.gz").data[0] for name in ("p0", "p1")], axis=0)
     grid = Grid((12, 24, 20), np.eye(4))
-    assert np.allclose(naive.images("ct", {}, grid)["mean image"], expected, atol=1e-3)
+    assert np.allclose(naive.mean_image("ct", grid).data[0], expected, atol=1e-3)
+
+
+def test_the_mean_image_lies_where_its_scans_lay_in_training(cohort, shifted, tmp_path):
+    """A target with four rows more than the source, in whose box the means of this training were taken."""
+    ranges, wide = {"ct": range_for("HU"), "t1": range_for("a.u.")}, np.eye(4)
+    wide[1, 3] = -4
+    cases = [(one, None) for one, _ in cases_of(cohort, ["p0", "p1"])]
+    naive = replace(fit(cases, ["t1"], ["ct"], ranges), fixed="t1")
+    truth = np.pad(head(2), ((0, 0), (4, 0), (0, 0)), constant_values=-1000)
+    write_volume(cohort / "p2" / "ct.nii.gz", volume(truth, affine=wide))
+    shutil.rmtree(shifted / "p0")
+    shutil.rmtree(shifted / "p1")
+    expected = np.mean([head(0), head(1)], axis=0)
+    row = next(row for row in evaluate(shifted, cohort, naive=naive).rows if row.answer == "mean image")
+    assert row.scores["mae"] == pytest.approx(np.abs(expected - head(2)).mean(), abs=0.01)
+    scores = evaluate(shifted, cohort, naive=replace(naive, fixed=None))  # a run of an earlier version
+    assert "mean image" not in {row.answer for row in scores.rows}
+    assert "earlier version" in scores.header["naive_left_out"]["p2/ct"]
+
+
+def test_the_copy_of_a_registered_source_is_moved_from_its_own_frame(tmp_path):
+    """Prepare moved the T2 onto the T1, 300 mm from it; a copy of each lies where the truth does."""
+    itk = pytest.importorskip("SimpleITK")
+    away, data = np.diag([1.0, 1, 1, 1]), head(1)
+    away[0, 3] = 300
+    for name, affine in (("t1", np.eye(4)), ("t2", away), ("ct", np.eye(4))):
+        unit = "HU" if name == "ct" else "a.u."
+        write_volume(tmp_path / "cohort" / "p0" / f"{name}.nii.gz", volume(data + 1024, name, unit, affine))
+    write_volume(tmp_path / "out" / "p0" / "ct.nii.gz", volume(data + 1024))
+    inputs = {name: {"path": f"../../cohort/p0/{name}.nii.gz"} for name in ("t1", "t2")}
+    made = {"prepared": {"register": "rigid", "fixed": "t1", "on_grid_of": "t1"}, "inputs": inputs}
+    (tmp_path / "out" / "p0" / "provenance.json").write_text(json.dumps(made))
+    folder = tmp_path / "prepared" / "transforms" / "p0"
+    folder.mkdir(parents=True)
+    for name, shift in (("t1", 0.0), ("t2", -300.0), ("ct", 0.0)):  # ITK's points are LPS
+        itk.WriteTransform(itk.TranslationTransform(3, (shift, 0.0, 0.0)), str(folder / f"{name}.tfm"))
+    case = {
+        name: canonical(read_volume(tmp_path / "cohort" / "p0" / f"{name}.nii.gz", name)) for name in ("t1", "t2", "ct")
+    }
+    case["t2"] = replace(case["t2"], affine=case["t1"].affine)
+    naive = fit([(case, None)], ["t1", "t2"], ["ct"], {"ct": range_for("HU"), "t1": range_for(""), "t2": range_for("")})
+    rows = evaluate(tmp_path / "out", tmp_path / "cohort", naive=naive, prepared=tmp_path / "prepared").rows
+    by_answer = {row.answer: row.scores["mae"] for row in rows}
+    assert by_answer["copy of t2"] == pytest.approx(by_answer["copy of t1"], abs=0.01)
 
 
 def test_the_intensity_table_recovers_a_function_of_the_source():
@@ -320,9 +419,11 @@ def test_the_copy_of_a_picture_is_the_picture_itself():
     picture = volume(np.arange(256.0).reshape(1, 16, 16), "mr", "grey", LPS)
     ranges = {"mr": range_for("grey"), "ct": range_for("grey")}
     case = {"mr": canonical(picture), "ct": canonical(picture)}
-    images = fit([(case, None)], ["mr"], ["ct"], ranges).images("ct", {"mr": picture}, picture.grid)
+    naive = fit([(case, None)], ["mr"], ["ct"], ranges)
+    images = naive.images("ct", {"mr": picture}, picture.grid)
+    mean = naive.mean_image("ct", picture.grid).data[0]
     assert np.array_equal(images["copy of mr"], picture.data[0])
-    assert np.array_equal(images["mean image"], picture.data[0]), "fitted canonical, returned to the picture's own axes"
+    assert np.array_equal(mean, picture.data[0]), "fitted canonical, returned to the picture's own axes"
 
 
 def test_naive_baselines_come_back_from_their_file(naive, tmp_path):
@@ -385,7 +486,8 @@ def test_the_naive_baselines_on_the_slice_pairs_score_as_others_found(shared):
     for case in [case for case, split in splits.items() if split == "val"]:
         scans = read(case)
         truth = scans["ct"].data[0] / 255
-        for name, image in naive.images("ct", {"mr": scans["mr"]}, scans["ct"].grid).items():
+        images = naive.images("ct", {"mr": scans["mr"]}, scans["ct"].grid)
+        for name, image in {**images, "mean image": naive.mean_image("ct", scans["ct"].grid).data[0]}.items():
             found.setdefault(name, []).append((mae(truth, image / 255), ssim(truth, image / 255, 1.0)))
     means = {name: np.mean(values, axis=0) for name, values in found.items()}
     assert means["mean image"] == pytest.approx([0.165, 0.396], abs=6e-4)

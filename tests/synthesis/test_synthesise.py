@@ -303,6 +303,30 @@ def test_cases_that_lack_a_scan_or_cannot_be_read_are_listed_and_the_others_made
     assert list(json.loads((tmp_path / "out" / "provenance.json").read_text())["failed"]) == ["case4"]
 
 
+def test_images_made_in_another_way_do_not_stay_beside_new_ones(voxlate, run, cohort, tmp_path):
+    out = tmp_path / "out"
+    assert voxlate("synth", run, cohort, "--split", "val", "--out", out).code == 0
+    assert voxlate("synth", run, cohort, "--split", "test", "--out", out).code == 0, "the same way"
+    kept = sorted(path.name for path in out.iterdir() if path.is_dir())
+    answer = voxlate("synth", run, cohort, "--split", "test", "--seed", "1", "--out", out)
+    assert answer.code == 2
+    assert "which is not to be made now, to differ in seed: 0 and 1" in answer.err
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == kept
+
+
+def test_an_old_image_of_a_case_that_now_lacks_its_scan_is_not_scored(voxlate, run, cohort, tmp_path):
+    out = tmp_path / "out"
+    assert voxlate("synth", run, cohort, "--out", out).code == 0
+    (cohort / "case1" / "t1.nii.gz").unlink()
+    assert voxlate("synth", run, cohort, "--out", out).code == 2
+    answer = voxlate("evaluate", out, "--truth", cohort)
+    assert answer.code == 2
+    assert "voxlate: not scored: case1 (its image is of an earlier run" in answer.err
+    (cohort / "case1" / "t1.nii.gz").write_bytes((cohort / "case2" / "t1.nii.gz").read_bytes())
+    assert voxlate("synth", run, cohort, "--out", out).code == 0
+    assert voxlate("evaluate", out, "--truth", cohort).code == 0, "made again"
+
+
 def test_an_image_of_another_patient_is_never_written_over(voxlate, run, cohort, tmp_path):
     for place, case in (("a", "case0"), ("b", "case1")):
         (tmp_path / place / "patient").mkdir(parents=True)

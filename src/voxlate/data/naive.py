@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +34,23 @@ class Baselines:
 
     ranges: of every modality; means: [D, H, W] of each target, canonical; tables: (source, target) -> [BINS],
     the target's mean value where the source lies in that bin of its range; cases: how many it was fitted to.
+    fixed: the modality whose grid the means fill ("": the target's own; None: unknown); align: turned to its midline.
     """
 
     ranges: dict[str, Range]
     means: dict[str, NDArray[np.float32]]
     tables: dict[tuple[str, str], NDArray[np.float32]]
     cases: int
+    fixed: str | None = ""
+    align: bool = False
 
     def save(self, path: Path | str) -> None:
         tensors = {f"mean:{name}": mean for name, mean in self.means.items()}
         tensors |= {f"table:{source}:{target}": table for (source, target), table in self.tables.items()}
         ranges = {name: vars(value) for name, value in self.ranges.items()}
+        stated = {"ranges": ranges, "cases": self.cases, "fixed": self.fixed, "align": self.align}
         with whole_file(path) as temporary:
-            save_file(tensors, temporary, metadata={"ranges": json.dumps(ranges), "cases": str(self.cases)})
+            save_file(tensors, temporary, metadata={key: json.dumps(value) for key, value in stated.items()})
 
     @classmethod
     def load(cls, path: Path | str) -> "Baselines":
@@ -56,7 +60,8 @@ class Baselines:
                 header = file.metadata()
                 ranges = {name: Range(**value) for name, value in json.loads(header["ranges"]).items()}
                 tensors = {tuple(key.split(":")): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                cases = int(header["cases"])
+                cases, align = int(header["cases"]), json.loads(header.get("align", "false")) is True
+                fixed = json.loads(header.get("fixed", "null"))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise BadInput(
                 f"{path}: expected the naive baselines of a training, found none that can be read ({error}). "
@@ -64,18 +69,20 @@ class Baselines:
             ) from error
         means = {key[1]: value for key, value in tensors.items() if key[0] == "mean"}
         tables = {(key[1], key[2]): value for key, value in tensors.items() if key[0] == "table"}
-        return cls(ranges, means, tables, cases)
+        return cls(ranges, means, tables, cases, fixed if isinstance(fixed, str) else None, align)
+
+    def mean_image(self, target: str, box: Grid) -> Volume:
+        """The mean of the training targets, stretched to fill a case's grid [D, H, W]."""
+        blank = canonical(Volume(np.zeros((1, *box.shape), np.float32), box.affine, "", target))
+        mean = _stretch(self.means[target], blank.data.shape[1:])
+        return return_to(Volume(mean[None], blank.affine, "", target), box)
 
     def images(self, target: str, sources: Mapping[str, Volume], grid: Grid) -> dict[str, NDArray[np.float32]]:
-        """The baselines' images of one case on `grid` [D, H, W], in the unit of the target's range.
+        """Copies and tables of one case on `grid` [D, H, W], in the unit of the target's range.
 
         sources: the case's scans (moved to `grid` where they lie on another); each has its own copy and table.
         """
         result = {}
-        if target in self.means:
-            blank = canonical(Volume(np.zeros((1, *grid.shape), np.float32), grid.affine, "", target))
-            mean = _stretch(self.means[target], blank.data.shape[1:])
-            result["mean image"] = return_to(Volume(mean[None], blank.affine, "", target), grid).data[0]
         to = self.ranges.get(target)
         several = len([pair for pair in self.tables if pair[1] == target]) > 1
         for name, source in sources.items():
@@ -150,7 +157,10 @@ def fit_cohort(
         ({name: case.volume(name) for name in wanted & set(case.header.present)}, case.mask())
         for case in (cohort.case(one.case) for one in chosen)
     )
-    return fit(cases, sources, targets, ranges)
+    how = cohort.preparation
+    moved = how.resample or how.register is not None or how.align is not None
+    learned = fit(cases, sources, targets, ranges)
+    return replace(learned, fixed=how.fixed if moved else "", align=how.align is not None)
 
 
 def _largest(cohort: Cohort, modality: str) -> float:

@@ -39,15 +39,18 @@ class Move:
         return resample(box, self.grid, order=0, fill=0.0).data[0] > 0
 
 
-def find_move(truth: Volume, image: Grid, made: Mapping[str, Any], cohort: Path | None, case: str) -> Move:
+def find_move(
+    truth: Volume, image: Grid, made: Mapping[str, Any], cohort: Path | None, case: str, frame: str | None = None
+) -> Move:
     """How images on `image`'s frame come to the truth's grid.
 
     made: the provenance of the synthesis, whose "prepared" states whether scans were registered, and in whose frame the
-    image lies; cohort: the prepared cohort that keeps the transforms to the frame of its fixed scan. Raises BadInput
+    image lies (`frame`: the scan in whose frame another one does); cohort: the prepared cohort that keeps the
+    transforms to the frame of its fixed scan. Raises BadInput
     where a scan was registered and no transform of it is found on another grid, or the truth's has no inverse.
     """
     stated = made.get("prepared", {})
-    method, frame = stated.get("register"), stated.get("on_grid_of")
+    method, frame = stated.get("register"), frame or stated.get("on_grid_of")
     apart = not same_grid(image, truth.grid)
     by_headers = Move(truth.grid, note="resampled linearly to the truth's grid by the headers" if apart else "")
     if method is None:

@@ -1,8 +1,8 @@
 """Scores a folder of syntheses, and the naive baselines, against the truth, and states how each number was made."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,15 +16,17 @@ from voxlate.data.naive import Baselines
 from voxlate.data.slice_filter import SliceFilter
 from voxlate.errors import BadInput
 from voxlate.files import read_json
-from voxlate.images.grid import Grid
+from voxlate.images.grid import Grid, same_grid
 from voxlate.images.mask import foreground
 from voxlate.images.ranges import Range, range_for
-from voxlate.images.volume import Volume, is_there, read_volume
+from voxlate.images.volume import Volume, content_hash, is_there, read_volume
 from voxlate.scoring.alignment import Move, check_prepared, find_move
 from voxlate.scoring.distances import RADIOLOGICAL, Pool, slices_of
 from voxlate.scoring.features import Features, features_for
+from voxlate.scoring.items import Item, find_items, items_by_modality, not_scored
 from voxlate.scoring.lpips import Lpips, load_lpips
 from voxlate.scoring.metrics import METRICS, ImagePair, Padding, SsimOrigin, correlation
+from voxlate.scoring.naive import naive_images
 from voxlate.scoring.provenance import provenance_of, run_folders, stated_inputs
 from voxlate.scoring.regions import (
     MaskArray,
@@ -51,18 +53,8 @@ from voxlate.scoring.scopes import (
 )
 from voxlate.scoring.tables import Row, Scores
 
-SUFFIXES = (".nii.gz", ".nii", ".mha", ".tif", ".tiff", ".png")
+Progress = Callable[[int, int, str], None]
 BASELINES = ("naive.safetensors", "trivial.safetensors")  # the second is the name that runs of version 0.4 gave it
-
-
-@dataclass(frozen=True)
-class Item:
-    """One synthesis to score: its case, its modality, and its files."""
-
-    case: CaseFiles
-    modality: str
-    synthesis: Path
-    std: Path | None
 
 
 @dataclass(frozen=True)
@@ -123,7 +115,7 @@ def evaluate(
     slices: SliceFilter | str | None = None,
     crop: int = CROP,
     seed: int = 0,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Scores:
     """Score OUT/<case>/<modality> against the same case of the cohort `truth`; write metrics.csv and metrics.json.
 
@@ -146,37 +138,23 @@ def evaluate(
     found = find_cases(truth, pattern, manifest, preset, allow_outside=allow_outside, patients=patients)
     known_patients(found, truth)
     wanted = {case.case: case for case in found if split is None or case.split == split}
-    items, without = _items(out, wanted)
-    if not items:
-        where = f"{truth}" + (f", split {split}" if split else "")
-        raise BadInput(
-            f"{out}: expected <case>/<modality>.nii.gz with the names of the cases in {where}, found none that match. "
-            "Check the two folders and the names of the modalities."
-        )
-    ranges = {name: _range(name, items, out, value_range) for name in sorted({item.modality for item in items})}
+    images = find_items(out, wanted, f"{truth}" + (f", split {split}" if split else ""))
+    ranges = {name: _range(mine, out, value_range) for name, mine in items_by_modality(images.items).items()}
     weights = load_lpips(lpips) if lpips is not None else None
     pool = None
     if features is not None:
         chosen = features_for(features) if isinstance(features, str | Path) else features
         pool = Pool(chosen, seed, _picture_axes(out))
     if prepared is not None:
-        check_prepared(prepared, {item.case.case: provenance_of(out, item.case.case) for item in items})
+        check_prepared(prepared, {item.case.case: provenance_of(out, item.case.case) for item in images.items})
     kept = prepared if prepared is not None else _prepared_cohort(out)
     parts, wider = regions_from(regions), scopes_from(scopes, mask, regions or ())
     if slices is not None and not any(scope.pictures for scope in wider):
         raise BadInput("--slices: expected a --score of slices or crops, found none. Add --score slices.")
     cut = Cut(filter_from(slices, mask) if isinstance(slices, str) else slices, crop, seed)
     options = Options(out, mask, _baselines(naive, out), padding, ssim_from, parts, pool, weights, kept, wider, cut)
-    rows, moved = list[Row](), dict[str, str]()
-    for number, item in enumerate(items):
-        if progress:
-            progress(number, len(items), item.case.case)
-        scored, note = _score_item(item, ranges[item.modality], options)
-        rows += scored
-        if note:
-            moved[f"{item.case.case}/{item.modality}"] = note
-    if progress:
-        progress(len(items), len(items), "")
+    scored = _score_items(images.items, ranges, options, progress)
+    rows, items = [row for one in scored.by_item.values() for row in one.rows], list(scored.by_item)
     _check_regions(options.regions, rows)
     check_pictures(options.scopes, (one for row in rows for one in row.pictures), cut)
     within = str(mask or "body") if mask in (None, "body", "brain") else f"mask {mask}"
@@ -184,17 +162,17 @@ def evaluate(
         "truth": _seen_from(out, truth),
         "split": split,
         "naive_cases": options.baselines.cases if options.baselines else None,
-        "without_truth": without,
-        "not_synthesised": _not_synthesised(out, items, wanted),
-        "moved": moved,
+        "without_truth": images.without_truth,
+        "not_synthesised": not_scored(out, images, wanted) | scored.failed,
+        "moved": {_label(item): one.note for item, one in scored.by_item.items() if one.note},
+        "naive_left_out": {_label(item): one.left_out for item, one in scored.by_item.items() if one.left_out},
         "scan_warnings": {
             case: notes
             for case in dict.fromkeys(item.case.case for item in items)
             if (notes := provenance_of(out, case).get("warnings"))
         },
-        "truth_files": {
-            f"{item.case.case}/{item.modality}": _seen_from(out, item.case.files[item.modality]) for item in items
-        },
+        "images": {_label(item): content_hash(item.synthesis) for item in items},
+        "truth_files": {_label(item): _seen_from(out, item.case.files[item.modality]) for item in items},
         "source_files": {
             item.case.case: {name: _seen_from(out, path) for name, path in _inputs_of(out, item.case).items()}
             for item in items
@@ -215,37 +193,13 @@ def evaluate(
     return scores
 
 
-def _items(out: Path, cases: Mapping[str, CaseFiles]) -> tuple[list[Item], list[str]]:
-    """The syntheses with a truth, and the names of those without one."""
-    if not out.is_dir():
-        raise BadInput(f"{out}: expected the folder that `voxlate synth` wrote, found none. Check the path.")
-    items, without = [], []
-    for folder in sorted(path for path in out.iterdir() if path.is_dir()):
-        images = _images(folder)
-        for modality, path in images.items():
-            if modality.endswith("_std") and modality.removesuffix("_std") in images:
-                continue
-            case = cases.get(folder.name)
-            if case is None or modality not in case.files:
-                without.append(f"{folder.name}/{modality}")
-                continue
-            items.append(Item(case, modality, path, images.get(f"{modality}_std")))
-    return items, without
+def _label(item: Item) -> str:
+    return f"{item.case.case}/{item.modality}"
 
 
 def _seen_from(out: Path, path: Path) -> str:
     """A path relative to OUT: scores hold no absolute path, and move with both."""
     return os.path.relpath(path.absolute(), out.resolve())
-
-
-def _not_synthesised(out: Path, items: Sequence[Item], cases: Mapping[str, CaseFiles]) -> dict[str, str]:
-    """Why cases that have a truth have no image in OUT, by case: those that synth was asked for, else all."""
-    made, scored = provenance_of(out), {item.case.case for item in items}
-    targets = {item.modality for item in items}
-    asked = made.get("cases") or [name for name, case in cases.items() if targets & set(case.files)]
-    reasons = made.get("failed", {})
-    absent = [name for name in asked if name in cases and name not in scored and targets & set(cases[name].files)]
-    return {name: str(reasons.get(name, f"no image in {out.name}")) for name in absent}
 
 
 def _prepared_cohort(out: Path) -> Path | None:
@@ -257,26 +211,28 @@ def _prepared_cohort(out: Path) -> Path | None:
     return None
 
 
-def _images(folder: Path) -> dict[str, Path]:
-    """Image files by modality; of several formats the one with the least loss."""
-    images: dict[str, Path] = {}
-    for suffix in reversed(SUFFIXES):
-        images |= {path.name.removesuffix(suffix): path for path in folder.glob(f"*{suffix}")}
-    return dict(sorted(images.items()))
-
-
-def _range(modality: str, items: Sequence[Item], out: Path, given: Any) -> Range:
-    mine = [item for item in items if item.modality == modality]
-    first = read_volume(mine[0].case.files[modality], modality)
+def _range(items: Sequence[Item], out: Path, given: Any) -> Range:
+    """The range of one modality, from the first truth that can be read; of pictures the largest value of all."""
+    modality, unit, largest, unread = items[0].modality, "", 0.0, list[BadInput]()
+    for item in items:
+        try:
+            truth = read_volume(item.case.files[modality], modality)
+        except BadInput as error:  # said again where this item is scored
+            unread.append(error)
+            continue
+        unit, largest = truth.unit, max(largest, float(truth.data.max()))
+        if unit != "grey":
+            break
+    if not unit:
+        raise unread[0]
     if isinstance(given, Mapping):
         given = given.get(modality)
     if given is not None:
-        return range_for(first.unit, given=given, source="given by the user")
-    named = provenance_of(out, mine[0].case.case).get("range", {}).get(modality)
+        return range_for(unit, given=given, source="given by the user")
+    named = provenance_of(out, items[0].case.case).get("range", {}).get(modality)
     if named is not None:
-        return range_for(first.unit, given=named, source="the recipe's window")
-    images = (read_volume(item.case.files[modality], modality) for item in mine if first.unit == "grey")
-    return range_for(first.unit, max((float(image.data.max()) for image in images), default=0.0))
+        return range_for(unit, given=named, source="the recipe's window")
+    return range_for(unit, largest if unit == "grey" else 0.0)
 
 
 def _picture_axes(out: Path) -> str:
@@ -312,9 +268,45 @@ def _distances(rows: Sequence[Row], pool: Pool | None) -> dict[str, dict[str, An
     return found
 
 
-def _score_item(item: Item, scale: Range, options: Options) -> tuple[list[Row], str]:
-    """The row of a synthesis, one for each naive baseline, and how the image came to the truth's grid."""
+@dataclass(frozen=True)
+class ScoredItem:
+    """The row of a synthesis and of each naive baseline, how the image came to the truth's grid, and what is absent."""
+
+    rows: list[Row]
+    note: str
+    left_out: str
+
+
+@dataclass(frozen=True)
+class ScoredItems:
+    """What was scored, and by <case>/<modality> why it could not be."""
+
+    by_item: dict[Item, ScoredItem]
+    failed: dict[str, str]
+
+
+def _score_items(
+    items: Sequence[Item], ranges: Mapping[str, Range], options: Options, progress: Progress | None
+) -> ScoredItems:
+    """Score each item; one that cannot be is listed, and raises BadInput where no other can be scored either."""
+    scored, failed = dict[Item, ScoredItem](), dict[str, BadInput]()
+    for number, item in enumerate(items):
+        if progress:
+            progress(number, len(items), item.case.case)
+        try:
+            scored[item] = _score_item(item, ranges[item.modality], options)
+        except BadInput as error:
+            failed[_label(item)] = error
+    if failed and not scored:
+        raise next(iter(failed.values()))
+    if progress:
+        progress(len(items), len(items), "")
+    return ScoredItems(scored, {label: str(error) for label, error in failed.items()})
+
+
+def _score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
     image = read_canonical(item.synthesis, item.modality)
+    std = None if item.std is None else read_canonical(item.std, item.modality)
     truth, share = _truth(item, scale, options, image.grid)
     synthesis = truth.move.move(image)
     head = (item.case.case, item.case.patient, item.modality)
@@ -322,20 +314,37 @@ def _score_item(item: Item, scale: Range, options: Options) -> tuple[list[Row], 
         pictures = slices_of(truth.values, scale, truth.inside, options.pool.axes)
         options.pool.add(item.modality, "truth", *head[:2], pictures)
     scored, of_pictures = _scores(item, "synthesis", synthesis, truth, options)
-    if item.std is not None:
-        std = truth.move.move(read_canonical(item.std, item.modality)).data[0]
-        std = std / scale.gain(synthesis.data[0], truth.body)
+    if std is not None:
+        spread = truth.move.move(std).data[0] / scale.gain(synthesis.data[0], truth.body)
         error = np.abs(scale.normalise(synthesis.data[0], truth.body) - truth.values)
-        scored["std"] = float(np.mean(std if truth.inside is None else std[truth.inside], dtype=np.float64))
-        scored["std_error_r"] = correlation(std, error, truth.inside)
+        scored["std"] = float(np.mean(spread if truth.inside is None else spread[truth.inside], dtype=np.float64))
+        scored["std_error_r"] = correlation(spread, error, truth.inside)
     depth = len(truth.values)
     rows = [Row(*head, "synthesis", scored, depth, of_pictures)]
-    for name, values in _baseline_images(item, truth, options):
-        volume = Volume(values[None], truth.volume.affine, truth.volume.unit, item.modality)
+    naive, left_out = _naive_images(item, truth, image.grid, options)
+    for name, volume in naive.items():
         scored, of_pictures = _scores(item, name, volume, truth, options)
         rows.append(Row(*head, name, scored, depth, of_pictures))
     note = truth.move.note
-    return rows, f"{note}; {share:.1%} of the scored voxels lie outside it and do not count" if share else note
+    if share:
+        note += f"; {share:.1%} of the scored voxels lie outside it and do not count"
+    return ScoredItem(rows, note, " ".join(left_out))
+
+
+def _naive_images(item: Item, truth: Truth, image: Grid, options: Options) -> tuple[dict[str, Volume], list[str]]:
+    """The naive baselines of a case, and a sentence for each that could not be made; image: the synthesis's grid."""
+    baselines, case = options.baselines, item.case.case
+    if baselines is None:
+        return {}, []
+    if baselines.fixed is None and truth.move.transform is None and same_grid(image, truth.volume.grid):
+        baselines = replace(baselines, fixed="")  # nothing was moved, so that the mean lies as its target
+    made = provenance_of(options.out, case)
+
+    def move_from(grid: Grid, frame: str) -> Move:
+        return find_move(truth.volume, grid, made, options.prepared, case, frame)
+
+    files = {name: path for name, path in item.case.files.items() if name != item.modality}
+    return naive_images(baselines, truth.volume, move_from, files, _inputs_of(options.out, item.case) or files)
 
 
 def _truth(item: Item, scale: Range, options: Options, image: Grid) -> tuple[Truth, float]:
@@ -413,18 +422,6 @@ def _scores(
         scored |= means
         of_pictures += own
     return scored, of_pictures
-
-
-def _baseline_images(item: Item, truth: Truth, options: Options) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    if options.baselines is None:
-        return
-    files = {name: path for name, path in item.case.files.items() if name != item.modality}
-    sources = {
-        name: truth.move.move(read_canonical(path, name))
-        for name, path in (_inputs_of(options.out, item.case) or files).items()
-        if (name, item.modality) in options.baselines.tables and is_there(path)
-    }
-    yield from options.baselines.images(item.modality, sources, truth.volume.grid).items()
 
 
 def _inputs_of(out: Path, case: CaseFiles) -> dict[str, Path]:

@@ -11,6 +11,8 @@ from typing_extensions import TypedDict
 from voxlate.errors import BadInput
 from voxlate.files import read_json
 
+WAY = ("model", "seed", "synth", "units", "axes", "range")  # entries that all cases of one synthesis share
+
 
 class _Stated(TypedDict, total=False):
     """What is read of a provenance; the rest is passed on."""
@@ -18,6 +20,7 @@ class _Stated(TypedDict, total=False):
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore
 
     run: str
+    case: str
     inputs: dict[str, str | dict[str, str]]
     prepared: dict[str, Any]
     range: dict[str, tuple[float, float]]
@@ -37,6 +40,24 @@ def stated_inputs(provenance: Mapping[str, Any]) -> dict[str, Path]:
     """The source files that a provenance names, by modality."""
     stated = provenance.get("inputs", {})
     return {name: Path(entry["path"] if isinstance(entry, dict) else entry) for name, entry in stated.items()}
+
+
+def way_of(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """How an image was made, whatever its case: equal for all images that scores may be taken of together."""
+    return {key: provenance.get(key) for key in WAY}
+
+
+def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """The first thing in which two ways differ, in words; "" where they are the same."""
+    for key in WAY:
+        first, second = one.get(key), other.get(key)
+        if first == second:
+            continue
+        if isinstance(first, dict) and isinstance(second, dict):
+            names = [name for name in {**first, **second} if first.get(name) != second.get(name)]
+            return f"{key}: " + ", ".join(f"{name} {first.get(name)} and {second.get(name)}" for name in names)
+        return f"{key}: {first} and {second}"
+    return ""
 
 
 def provenance_of(out: Path, case: str = "") -> dict[str, Any]:

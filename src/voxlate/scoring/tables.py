@@ -339,12 +339,12 @@ def caption(document: Mapping[str, Any]) -> list[str]:
     if document.get("without_truth"):
         lines.append(f"Without truth, not scored: {', '.join(document['without_truth'])}.")
     if missing := document.get("not_synthesised"):
-        lines.append(f"Not synthesised, not scored: {'; '.join(f'{case} ({why})' for case, why in missing.items())}.")
+        lines.append(f"Not scored: {'; '.join(f'{case} ({why})' for case, why in missing.items())}.")
     lines += [f"{case}: {' '.join(notes)}" for case, notes in document.get("scan_warnings", {}).items()]
-    notes = document.get("moved", {})
-    for note in dict.fromkeys(notes.values()):
-        cases = [case for case, one in notes.items() if one == note]
-        lines.append(f"{', '.join(cases)}: {note}.")
+    for notes in (document.get("moved", {}), document.get("naive_left_out", {})):
+        for note in dict.fromkeys(notes.values()):
+            cases = [case for case, one in notes.items() if one == note]
+            lines.append(f"{', '.join(cases)}: {note.removesuffix('.')}.")
     return lines
 
 

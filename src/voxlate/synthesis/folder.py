@@ -15,6 +15,7 @@ from voxlate.files import locked, read_json, safe_name, write_json
 from voxlate.images.dicom import is_dicom_folder, without_key
 from voxlate.images.frames import without_frame
 from voxlate.images.volume import UNITS, is_there, write_volume
+from voxlate.scoring.provenance import difference
 from voxlate.synthesis.model import COST, Model, Synthesised
 from voxlate.training.run import Run
 
@@ -144,19 +145,21 @@ def synthesise_cases(
     out: Path,
     *,
     seed: int = 0,
+    lacking: Mapping[str, str] | None = None,
     progress: NamedProgress | None = None,
     warn: Warn = warnings.warn,
 ) -> tuple[list[Path], dict[str, str]]:
     """Write OUT/<case>/<modality>.nii.gz, <modality>_std.nii.gz and provenance.json for each case.
 
+    lacking: why other cases cannot be made; an image of them that lies in OUT is recorded as one of an earlier run.
     warn: is called with a sentence for each case whose scans look unlike the training's. Returns the folders and, where
-    several cases are asked for, a sentence for each that could not be made; one alone
-    raises BadInput.
+    several cases are asked for, a sentence for each that could not be made; one alone raises BadInput.
     """
     if not scans:
         raise BadInput(f"{out}: expected cases to synthesise, found none. Check INPUT and --split.")
     folders, failed = list[Path](), dict[str, str]()
     with locked(out):
+        _check_others(model, {one.case for one in scans}, out, seed)
         for number, one in enumerate(scans):
             if progress:
                 progress("cases", number, len(scans))
@@ -174,10 +177,24 @@ def synthesise_cases(
             own = ("case", "inputs", "prepared", "warnings", *COST)
             common = {key: shared[key] for key in shared if key not in own}
             before = read_json(out / "provenance.json") if (out / "provenance.json").exists() else {}
-            cases = dict.fromkeys([*before.get("cases", []), *(one.case for one in scans)])
-            own_way = {"run": _place(model.origin, out), "cases": list(cases), "failed": failed}
+            mine = [one.case for one in scans]
+            cases = list(dict.fromkeys([*before.get("cases", []), *mine]))
+            old = {case: why for case, why in (lacking or {}).items() if (out / case).is_dir()}
+            still = {case: why for case, why in before.get("failed", {}).items() if case not in mine}
+            own_way = {"run": _place(model.origin, out), "cases": cases, "failed": still | old | failed}
             write_json(out / "provenance.json", {**common, **own_way})
     return folders, failed
+
+
+def _check_others(model: Model, cases: set[str], out: Path, seed: int) -> None:
+    """Raise BadInput where OUT keeps images of other cases that were made in another way."""
+    plan = model.plan({}, seed)
+    for path in sorted(out.glob("*/provenance.json")):
+        if path.parent.name not in cases and (other := difference(read_json(path), plan)):
+            raise BadInput(
+                f"{out}: expected images made in one way, found that of {path.parent.name}, which is not to be made "
+                f"now, to differ in {other}. Choose another --out, or remove that folder."
+            )
 
 
 def _synthesise_case(

@@ -1,0 +1,129 @@
+"""What a folder of syntheses holds: images with a truth, all made in one way from the scans of their own case."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from voxlate.data.find import CaseFiles
+from voxlate.errors import BadInput
+from voxlate.images.volume import content_hash
+from voxlate.scoring.provenance import difference, provenance_of, stated_inputs, way_of
+
+SUFFIXES = (".nii.gz", ".nii", ".mha", ".tif", ".tiff", ".png")
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One synthesis to score: its case, its modality, and its files."""
+
+    case: CaseFiles
+    modality: str
+    synthesis: Path
+    std: Path | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """The images to score, the names of those without a truth, and by case why an image must not be scored."""
+
+    items: list[Item]
+    without_truth: list[str]
+    refused: dict[str, str]
+
+
+def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> Found:
+    """The syntheses of OUT/<case> whose case has a truth; where: names the cohort in messages.
+
+    Raises BadInput where none has one, where images were made in several ways, or from another case's scans.
+    """
+    if not out.is_dir():
+        raise BadInput(f"{out}: expected the folder that `voxlate synth` wrote, found none. Check the path.")
+    found = Found([], [], {})
+    folders = {path: images for path in sorted(out.iterdir()) if path.is_dir() and (images := _images(path))}
+    stated = {path.name for path in folders if (path / "provenance.json").is_file()}
+    failed = provenance_of(out).get("failed", {})
+    for folder, images in folders.items():
+        name = folder.name
+        if name in cases and (name in failed or (stated and name not in stated)):
+            unfinished = "synth was stopped while it wrote this case: make it again"
+            found.refused[name] = f"its image is of an earlier run; {failed[name]}" if name in failed else unfinished
+            continue
+        for modality, path in images.items():
+            if modality.endswith("_std") and modality.removesuffix("_std") in images:
+                continue
+            case = cases.get(name)
+            if case is None or modality not in case.files:
+                found.without_truth.append(f"{name}/{modality}")
+                continue
+            found.items.append(Item(case, modality, path, images.get(f"{modality}_std")))
+    if not found.items:
+        refused = "".join(f" ({case}: {why})" for case, why in list(found.refused.items())[:1])
+        raise BadInput(
+            f"{out}: expected <case>/<modality>.nii.gz with the names of the cases in {where}, found none that "
+            f"match{refused}. Check the two folders and the names of the modalities."
+        )
+    made = {name: provenance_of(out, name) for name in dict.fromkeys(item.case.case for item in found.items)}
+    _check_one_way(out, {name: one for name, one in made.items() if name in stated})
+    _check_own_scans(out, made, cases)
+    return found
+
+
+def not_scored(out: Path, found: Found, cases: Mapping[str, CaseFiles]) -> dict[str, str]:
+    """Why cases that have a truth have no image to score, by case: those that synth was asked for, else all."""
+    made, scored = provenance_of(out), {item.case.case for item in found.items}
+    targets = {item.modality for item in found.items}
+    asked = made.get("cases") or [name for name, case in cases.items() if targets & set(case.files)]
+    reasons = made.get("failed", {})
+    absent = [name for name in asked if name in cases and name not in scored and targets & set(cases[name].files)]
+    return {name: str(reasons.get(name, f"no image in {out.name}")) for name in absent} | found.refused
+
+
+def _check_one_way(out: Path, made: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise BadInput where cases were made by several models, seeds or options: their scores describe no method."""
+    ways: dict[str, list[str]] = {}
+    for case, one in made.items():
+        ways.setdefault(json.dumps(way_of(one), sort_keys=True), []).append(case)
+    if len(ways) > 1:
+        first, second, *_ = ways.values()
+        groups = [f"{len(cases)} as {cases[0]}" for cases in ways.values()]
+        raise BadInput(
+            f"{out}: expected images made in one way, found {len(ways)} ({', '.join(groups)}) that differ in "
+            f"{difference(made[first[0]], made[second[0]])}. Run synth again over all cases, or into another folder."
+        )
+
+
+def _check_own_scans(out: Path, made: Mapping[str, Mapping[str, Any]], cases: Mapping[str, CaseFiles]) -> None:
+    """Raise BadInput where the provenance of an image names another case of the cohort, or a scan of it."""
+    owners = {path.resolve(): name for name, case in cases.items() for path in case.files.values()}
+    for folder, one in made.items():
+        places = stated_inputs(one).values()
+        others = {owners.get(place.resolve(), folder) for place in places} | ({one.get("case", folder)} & cases.keys())
+        if others - {folder}:
+            raise BadInput(
+                f"{out / folder}: expected an image made from the scans of {folder}, found one of "
+                f"{', '.join(sorted(others - {folder}))} by its provenance. Give the folder its case's name again."
+            )
+
+
+def _images(folder: Path) -> dict[str, Path]:
+    """Image files by modality; of several formats the one with the least loss."""
+    images: dict[str, Path] = {}
+    for suffix in reversed(SUFFIXES):
+        images |= {path.name.removesuffix(suffix): path for path in folder.glob(f"*{suffix}")}
+    return dict(sorted(images.items()))
+
+
+def items_by_modality(items: Sequence[Item]) -> dict[str, list[Item]]:
+    """The items of each modality, in the order of their names."""
+    names = sorted({item.modality for item in items})
+    return {name: [item for item in items if item.modality == name] for name in names}
+
+
+def changed_images(out: Path, document: Mapping[str, Any]) -> list[str]:
+    """The scored images (<case>/<modality>) of a metrics.json that have changed since; copied scores have none."""
+    stated = document.get("images", {}) if out.is_dir() else {}
+    images = {case: _images(out / case) for case in {name.split("/")[0] for name in stated} if (out / case).is_dir()}
+    here = {f"{case}/{name}": path for case, found in images.items() for name, path in found.items()}
+    return [name for name, hashed in stated.items() if name in here and content_hash(here[name]) != hashed]
