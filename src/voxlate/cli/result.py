@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from voxlate.cli.app import app, err, incomplete, out
+from voxlate.cli.app import app, err, incomplete, note, out
 from voxlate.cli.options import AllowCode, Device, Json, Manifest, Outside, Patients, Pattern, Preset, Split, pairs
 from voxlate.cli.progress import progress_on
 from voxlate.errors import BadInput
@@ -96,6 +96,8 @@ def evaluate(
             allow_outside=allow_outside,
             progress=lambda done, total, _: bars("evaluate", done, total),
         )
+    for sentence in scores.header["shared_masks"]:
+        note(f"not known, taken to be so: {sentence}.")
     _print(scores.document(), scores.table, as_json)
     if missing := scores.header["not_synthesised"]:
         incomplete([f"not scored: {case} ({why})" for case, why in missing.items()])
