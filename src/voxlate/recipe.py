@@ -38,6 +38,7 @@ from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import UViT
 from voxlate.recipe_text import header, names, table, text_of, values_of
 
+MOST_SAMPLES = 10_000  # a standard deviation is then known to 1 %; more is a slip of the keyboard
 __all__ = ["header", "names", "table", "text_of", "values_of"]  # and all below: one place to ask about recipes
 
 AnyMethod = Annotated[
@@ -61,7 +62,8 @@ class Synthesis(SamplerSettings):
     """How images are sampled from the trained model."""
 
     samples: Annotated[
-        int, Field(ge=1, description="images sampled of a case; over 1 gives mean and standard deviation")
+        int,
+        Field(ge=1, le=MOST_SAMPLES, description="images sampled of a case; over 1 gives mean and standard deviation"),
     ] = 1
     batch: Annotated[
         int, Field(ge=1, description="slices or patches at a time: memory, and rounding unless `exact`")

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from voxlate.data.find import find_cases
+from voxlate.data.doubles import refuse_alike
+from voxlate.data.find import find_cases, find_cohort
 from voxlate.errors import BadInput
 
 
@@ -113,9 +114,9 @@ def test_paths_that_leave_the_cohort_are_read_only_where_that_is_allowed(tmp_pat
 @pytest.mark.parametrize("form", ["semicolon", "utf-16", "backslash", "na"])
 def test_tables_as_spreadsheets_write_them(tmp_path: Path, form: str) -> None:
     (tmp_path / "a").mkdir()
-    for name in ("t1", "t2"):
+    for name in ("t1", "t2", "t3"):
         (tmp_path / "a" / f"{name}.nii.gz").write_bytes(b"")
-    text = "case,t1,t2\np1,a/t1.nii.gz,a/t2.nii.gz\np2,a/t1.nii.gz,\n"
+    text = "case,t1,t2\np1,a/t1.nii.gz,a/t2.nii.gz\np2,a/t3.nii.gz,\n"
     changed = {
         "semicolon": text.replace(",", ";"),
         "backslash": text.replace("a/", "a\\"),
@@ -131,3 +132,151 @@ def test_a_table_with_masks_alone_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("case,mask\np1,a.nii.gz\n")
     with pytest.raises(BadInput, match="found none but masks"):
         find_cases(tmp_path, manifest=tmp_path / "m.csv")
+
+
+QUOTES = [
+    'case,patient,split\na,"p0,train\nb,"p0,test\nc,p2,val\n',  # was one row, its patient 'p0,train…', in no split
+    'case,patient,split\na,"p\n0",train\n',
+    'case,patient,split\na,"p0"0,train\n',
+]
+
+
+@pytest.mark.parametrize("text", QUOTES, ids=["lone quote", "line break in a cell", "text after a quote"])
+def test_a_quote_that_its_line_does_not_close_is_refused_with_its_line(root: Path, text: str) -> None:
+    with pytest.raises(BadInput, match=r"table\.csv, line 2: expected quotes in pairs"):
+        find_cases(root, manifest=manifest(root, text))
+
+
+def test_quotes_hold_separators_and_may_follow_a_blank(root: Path) -> None:
+    text = 'case, patient, note, split\na, "p1", "old, but good", train\n\n,,,\nb,p2,"say ""a""",val\n'
+    cases = find_cases(root, manifest=manifest(root, text))
+    assert [(one.case, one.patient, one.split) for one in cases] == [("a", "p1", "train"), ("b", "p2", "val")]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("case,Split,split \na,train,test\n", "expected each column once, found 'split' twice"),
+        ("case,split\na,train,p1\n", "line 2: expected 2 cells, as in the first line, found 3"),
+        ("case,age,split\na,61,train\n\nb,train\n", "line 4: expected 3 cells, as in the first line, found 2"),
+    ],
+)
+def test_rows_that_do_not_fit_the_columns_are_refused(root: Path, text: str, sentence: str) -> None:
+    with pytest.raises(BadInput) as error:
+        find_cases(root, manifest=manifest(root, text))
+    assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["scans/{}/mr.png.bak", "scans/{}/mr.xyz", "gone/{}.nii.bak"])
+def test_a_column_of_files_that_are_not_read_is_refused(root: Path, value: str) -> None:
+    for case in "ab":
+        for name in ("mr.png.bak", "mr.xyz"):
+            (root / case / name).write_bytes(b"x")
+    rows = "".join(f"{case},scans/{case}/ct.png,{value.format(case)}\n" for case in "ab")
+    with pytest.raises(BadInput, match=r"expected scans of a kind that is read .* in the column 't1', found '"):
+        find_cases(root, manifest=manifest(root, "case,ct,t1\n" + rows))
+
+
+def test_columns_that_name_no_scan_are_said_in_one_line(root: Path) -> None:
+    (root / "a" / "about.json").write_text("{}")
+    text = "case,age,,about,seen,said\na,61,0,scans/a/about.json,01/02/2020,no/rest\nb,,1,,02/02/2020,"
+    text += "#/" + 100 * "long " + "\n"
+    found = find_cohort(root, manifest=manifest(root, text))
+    assert [one.case for one in found.cases] == ["a", "b"]
+    assert found.unclaimed == ["columns of table.csv that name no scans ('about', 'age', 'column 3', 'said', 'seen')"]
+    assert find_cohort(root, manifest=manifest(root, "case,split,\na,train,\nb,val,\n")).unclaimed == []
+
+
+def test_cases_without_any_file_are_said(root: Path) -> None:
+    found = find_cohort(root, manifest=manifest(root, "case,mr\na,a/mr.png\nb,\nc,NA\n"))
+    assert [one.case for one in found.cases] == ["a"]
+    assert found.unclaimed == ["2 cases of table.csv that have no scan in it ('b', …)"]
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".hdr", ".dcm"])
+def test_a_wide_table_takes_every_kind_that_is_read(root: Path, suffix: str) -> None:
+    (root / f"one{suffix}").write_bytes(b"")
+    (case,) = find_cases(root, manifest=manifest(root, f"case,t1\na,one{suffix}\n"))
+    assert case.files["t1"].samefile(root / f"one{suffix}")
+
+
+@pytest.mark.parametrize(
+    ("columns", "found", "meant"),
+    [
+        ("case,PatientID,split", "patientid", "patient"),
+        ("case,patient_id,split", "patient_id", "patient"),
+        ("case,Subject,split", "subject", "patient"),
+        ("case,participant_id,split", "participant_id", "patient"),
+        ("case,pateint,split", "pateint", "patient"),
+        ("case,patient,splits", "splits", "split"),
+        ("case,patient,Fold", "fold", "split"),
+        ("case,patient,group", "group", "split"),
+        ("case_id,patient,split", "case_id", "case"),
+        ("case,modality,file", "file", "path"),
+    ],
+)
+def test_a_column_that_looks_like_one_of_ours_is_refused(root: Path, columns: str, found: str, meant: str) -> None:
+    first = "train" if meant != "split" or found == "group" else "0"
+    with pytest.raises(BadInput) as error:
+        find_cases(root, manifest=manifest(root, f"{columns}\na,p1,{first}\nb,p1,test\n"))
+    assert f"expected a column '{meant}', found '{found}'" in str(error.value)
+
+
+def test_columns_like_ours_are_notes_where_ours_are_there(root: Path) -> None:
+    text = "case,patient,subject,fold,split\na,p1,x,0,train\nb,p2,x,1,test\n"
+    found = find_cohort(root, manifest=manifest(root, text))
+    assert [(one.case, one.patient, one.split) for one in found.cases] == [("a", "p1", "train"), ("b", "p2", "test")]
+
+
+def test_scans_beside_the_two_columns_of_a_long_table_are_refused(root: Path) -> None:
+    text = "case,modality,path,mask\na,mr,a/mr.png,a/ct.png\n"
+    with pytest.raises(BadInput, match=r"expected a row for each file .* found scans in the column 'mask', too"):
+        find_cases(root, manifest=manifest(root, text))
+    with pytest.raises(BadInput, match="expected the columns modality and path together, found path alone"):
+        find_cases(root, manifest=manifest(root, "case,path\na,a/mr.png\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("case,patient,split\na,p0,train\nb,P0,test\n", "expected one spelling of a patient, found 'P0' and 'p0'"),
+        ("case,patient,split\na,p 0,train\nb,p0,test\n", "line 2, patient: expected a name of letters"),
+        ('case,patient,split\na,p0,train\nb,p0",test\n', "line 3, patient: expected a name of letters"),
+        ("case,mr\nA,a/mr.png\na,b/mr.png\n", "expected one spelling of a case, found 'A' and 'a'"),
+        ("case,patient,split\na,p0,train\nb,,test\n", "line 3: expected a patient in every row or in none"),
+        ("case,patient,split\na,p0,train\n,p1,test\n", "line 3: expected a case in every row or in none"),
+        (f"case,mr\na,{'x' * 300}.png\n", "expected the file xxx"),
+        ("patient,age,split\na,1,train\na,2,train\n", "expected each case in one row, found a twice"),
+    ],
+)
+def test_patients_and_cases_that_may_be_one_are_refused(root: Path, text: str, sentence: str) -> None:
+    with pytest.raises(BadInput) as error:
+        find_cases(root, manifest=manifest(root, text))
+    assert sentence in str(error.value)
+
+
+def test_a_list_of_patients_with_two_spellings_is_refused(root: Path) -> None:
+    (root.parent / "whose.txt").write_text("a p0\nb P0\nc\n")
+    with pytest.raises(BadInput, match="expected one spelling of a patient, found 'P0' and 'p0'"):
+        find_cases(root, patients=root.parent / "whose.txt")
+
+
+@pytest.mark.parametrize("value", ["a/mr.png", "scans/b/../a/mr.png", "link.png"])
+@pytest.mark.parametrize("text", ["case,mr\na,a/mr.png\nb,{}\n", "case,mr,ct\na,a/mr.png,{}\n"])
+def test_a_file_that_is_listed_twice_is_refused(root: Path, text: str, value: str) -> None:
+    (root / "link.png").symlink_to(root / "a" / "mr.png")
+    with pytest.raises(BadInput, match=r"expected each scan once, found it as .* of case a and as "):
+        find_cases(root, manifest=manifest(root, text.format(value)))
+
+
+def test_one_mask_for_several_patients_is_a_guess_that_is_said(root: Path) -> None:
+    text = "case,patient,mr,mask\na,p,a/mr.png,{0}\nb,{1},b/mr.png,{0}\n"
+    found = find_cohort(root, manifest=manifest(root, text.format("c/mr.png", "q")))
+    assert found.guessed == ["the mask mr.png fits all 2 patients for whom it is used"]
+    assert find_cohort(root, manifest=manifest(root, text.format("c/mr.png", "p"))).guessed == []
+
+
+def test_blanks_in_names_do_not_make_two_patients() -> None:
+    with pytest.raises(BadInput, match=r"found 'P0' and 'p 0'"):
+        refuse_alike(["p 0", "q", "P0"], "patient", "somewhere")
+    refuse_alike(["p0", "p0", "p1", "p_0"], "patient", "somewhere")

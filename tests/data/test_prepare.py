@@ -220,6 +220,12 @@ def test_the_same_voxels_in_two_patients_are_warned_of(cohort_folder: Path, tmp_
     )
 
 
+def test_the_same_voxels_in_two_modalities_are_warned_of(cohort_folder: Path, tmp_path: Path) -> None:
+    (cohort_folder / "case1" / "t2.nii.gz").write_bytes((cohort_folder / "case1" / "t1.nii.gz").read_bytes())
+    cohort = prepare(cohort_folder, tmp_path / "out", workers=1)
+    assert cohort.warnings == ("The same voxels: case1/t1, case1/t2.",)
+
+
 def test_blank_and_windowed_images_are_warned_of(tmp_path: Path, save) -> None:
     save(tmp_path / "in" / "a" / "t1.nii.gz", np.full((2, 4, 4), 7))
     save(tmp_path / "in" / "a" / "ct.nii.gz", np.arange(32).reshape(2, 4, 4))

@@ -48,8 +48,12 @@ Samples = Annotated[int | None, typer.Option(min=1, help="Images a case; over 1:
 
 
 def pairs(texts: list[str] | None, option: str = "--set") -> dict[str, str]:
-    """KEY=VALUE texts as a table; raises BadInput for a text without `=`."""
+    """KEY=VALUE texts as a table; raises BadInput for a text without `=`, and for a key with two values."""
+    found = dict[str, str]()
     for text in texts or []:
         if "=" not in text:
             raise BadInput(f"{option}: expected KEY=VALUE, found {text!r}. Add the value.")
-    return {key.strip(): value.strip() for key, _, value in (text.partition("=") for text in texts or [])}
+        key, _, value = text.partition("=")
+        if found.setdefault(key.strip(), value) != value:
+            raise BadInput(f"{option}: expected each key once, found '{key.strip()}' twice. Remove one of the two.")
+    return found

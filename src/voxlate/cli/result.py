@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from voxlate.cli.app import app, err, incomplete, out
+from voxlate.cli.app import app, err, incomplete, note, out
 from voxlate.cli.options import (
     AllowCode,
     Device,
@@ -126,6 +126,8 @@ def evaluate(
         else:
             shown = lambda done, total, _: bars("evaluate", done, total)  # noqa: E731
             scores = score_images(to, truth, split=split, **layout, **options, progress=shown)
+    for sentence in scores.header["shared_masks"]:
+        note(f"not known, taken to be so: {sentence}.")
     _print(scores.document(), scores.table, as_json)
     if run and not as_json:
         out.print(summary.table())

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from voxlate.data.doubles import refuse_alike, shared_masks
 from voxlate.data.lists import PATIENTS, arranged, refuse_unfit, slices_of, unstated_spacing, with_patients
 from voxlate.data.manifest import manifest_in, read_manifest
 from voxlate.data.presets import (
     LABELS,
     MASKS,
+    NOTES,
     SUFFIXES,
     Arrays,
     CaseFiles,
@@ -39,7 +41,6 @@ __all__ = ["CaseFiles", "Found", "Preset", "find_cases", "find_cohort", "load_pr
 # '<case>/<case>_t1.nii.gz' must be tried before '<case>/<anything>.nii.gz', which also matches it.
 DEFAULT_PATTERNS = ("{case}/{case}_{modality}", "{case}/{case}-{modality}", "{case}/{modality}")
 KNOWN = ("t1w", "t2w", "pdw", "t1gd", "dwi", "adc", "mri", "cbct", "ctp", "qsm", "phase", "mag", "fa", "md", "dsa")
-NOTES = (".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".pdf", ".xml", ".html", ".log", ".yaml", ".yml", ".toml")
 AS_PICTURES = "rows run to the back and columns to the left (axes=PL)"  # of arrays, where nobody says how they lie
 MOST_NAMED = 3  # of the paths that have another form, in a message
 Key = tuple[str | None, str]  # patient and study, as a path states them
@@ -120,13 +121,20 @@ def find_cohort(
         return cases
 
     manifest = manifest if manifest is not None else manifest_in(root)
-    cases = read_manifest(Path(manifest), root, layout, on_disk, allow_outside) if manifest is not None else on_disk()
+    if manifest is None:
+        cases = on_disk()
+    else:
+        cases, others = read_manifest(Path(manifest), root, layout, on_disk, allow_outside)
+        unclaimed.extend(others)
+    refuse_alike((one.case for one in cases), "case", manifest or root)
+    refuse_alike((one.patient for one in cases), "patient", patients or manifest or root)
     cases = [_take_frames(one, layout.frames) for one in cases]
     kept = _with_modalities(sorted(cases, key=lambda one: one.case), modalities, root)
     arrays = layout.arrays or Arrays()
     if layout.arrays is not None:
         refuse_unfit(kept, root)
-    return Found(kept, unclaimed, unread, [*arrays.guessed, *unstated_spacing(kept)], arrays.heads)
+    masks = shared_masks((one.patient, one.mask) for one in kept if one.mask is not None)
+    return Found(kept, unclaimed, unread, [*arrays.guessed, *unstated_spacing(kept), *masks], arrays.heads)
 
 
 def _patients_in(root: Path) -> Path | None:

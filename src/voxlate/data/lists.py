@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from voxlate.data.manifest import refuse_leak
+from voxlate.data.doubles import refuse_leak
 from voxlate.data.presets import Arrays, CaseFiles
 from voxlate.data.split import patient_order
 from voxlate.errors import BadInput

@@ -1,25 +1,43 @@
 """Manifests: tables of a cohort's cases with their patients and splits."""
 
-import csv
 import dataclasses
+import difflib
+import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
-from voxlate.data.presets import SUFFIXES, CaseFiles, Preset, add_file, case_of, modality_name, patient_of
+from voxlate.data.doubles import refuse_leak
+from voxlate.data.presets import (
+    MASKS,
+    NOTES,
+    SUFFIXES,
+    CaseFiles,
+    Preset,
+    add_file,
+    case_of,
+    modality_name,
+    patient_of,
+)
+from voxlate.data.table import Row, read_table
 from voxlate.errors import BadInput
 from voxlate.files import inside, safe_name
-from voxlate.images.arrays import ARRAYS
 from voxlate.images.dicom import is_dicom_folder, without_key
 from voxlate.images.frames import without_frame
-from voxlate.images.volume import is_there
+from voxlate.images.volume import FAMILIES, is_there, suffix_of
 
 OWN_NAMES = ("cases.csv", "cohort.csv", "cases.tsv", "cohort.tsv")
 SPLITS = ("train", "val", "test")
 OTHER_WORDS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
-NOTHING = ("na", "n/a", "nan", "none", "null", "-", "")
-Row = dict[str, str]
+OWN_COLUMNS = ("case", "patient", "split", "modality", "path")
+NEAR = {  # what others call our columns, without anything but letters
+    "patient": ("patientid", "patientname", "subject", "subjects", "subjectid", "participant", "participantid", "pid"),
+    "case": ("cases", "caseid", "casename"),
+    "split": ("splitting", "fold", "folds", "partition", "subset"),
+    "path": ("paths", "file", "files", "filename", "filepath"),
+}
+KINDS = tuple(suffix for _, suffixes in FAMILIES for suffix in suffixes)
 
 
 def manifest_in(root: Path) -> Path | None:
@@ -29,28 +47,37 @@ def manifest_in(root: Path) -> Path | None:
 
 def read_manifest(
     path: Path, root: Path, layout: Preset, on_disk: Callable[[], list[CaseFiles]], allow_outside: bool = False
-) -> list[CaseFiles]:
-    """The cases that a CSV or TSV table lists.
+) -> tuple[list[CaseFiles], list[str]]:
+    """The cases that a CSV or TSV table lists, and sentences on what of it was left out.
 
     Three forms: long (case, modality, path), wide (case and a column of paths for each modality), or notes only (case
     or patient, split, whatever else), where the files are found by the layout. Optional columns: patient, split.
     Paths are relative to the manifest or to root, and stay below one of them unless allow_outside.
-    Raises BadInput for a patient in two splits, a case or modality
-    twice, a missing file, an unknown split.
+    Raises BadInput for a patient in two splits, a case, a modality or a scan
+    twice, a missing file, an unknown split, a column that is not used but looks as if it should be.
     """
     rows = _rows(path)
-    columns = set(rows[0])
-    wide = sorted(
-        name for name in columns - {"case", "patient", "split", "modality", "path"} if _is_paths(rows, name, path, root)
-    )
-    if {"modality", "path"} <= columns:
+    long = {"modality", "path"} if {"modality", "path"} <= set(rows[0]) else set[str]()
+    scans, notes = _scan_columns(path, rows, set(rows[0]) - {"case", "patient", "split"} - long, root)
+    if long:
+        if scans:
+            raise BadInput(
+                f"{path}: expected a row for each file in a table with the columns modality and path, found scans in "
+                f"the column '{scans[0]}', too. Give them rows of their own."
+            )
         entries = [(row, row["modality"], row["path"]) for row in rows if row["path"]]
         cases = _from_paths(path, entries, root, layout, allow_outside)
-    elif wide:
+    elif "path" in scans:
+        raise BadInput(
+            f"{path}: expected the columns modality and path together, found path alone. Add the column modality, or "
+            "name the column path as its modality."
+        )
+    elif scans:
         _refuse_doubles(path, rows)
-        entries = [(row, name, row[name]) for row in rows for name in wide if row[name]]
+        entries = [(row, name, row[name]) for row in rows for name in scans if row[name]]
         cases = _from_paths(path, entries, root, layout, allow_outside)
     else:
+        _refuse_doubles(path, rows)
         cases = _from_notes(path, rows, on_disk())
     if not any(case.files for case in cases):
         raise BadInput(f"{path}: expected a scan of at least one case, found none but masks or notes. Add its path.")
@@ -58,52 +85,70 @@ def read_manifest(
     if len({case.split is None for case in cases}) > 1:
         bare = next(case.case for case in cases if case.split is None)
         raise BadInput(f"{path}: expected a split for every case or for none, found none for {bare}. Fill the column.")
-    return cases
+    return cases, _left_out(path, rows, notes, {name for case in cases for name in (case.case, case.patient)})
 
 
-def refuse_leak(pairs: Iterable[tuple[str, str | None]], where: Path | str) -> None:
-    """Raise BadInput where one patient is in two splits; pairs: patient and split of each case."""
-    splits: dict[str, str] = {}
-    for patient, split in pairs:
-        if split is not None and splits.setdefault(patient, split) != split:
-            raise BadInput(
-                f"{where}: expected each patient in one split, found {patient} in {splits[patient]} and {split}. "
-                "Put all cases of a patient into the same split."
-            )
+def _left_out(path: Path, rows: list[Row], notes: list[str], found: set[str]) -> list[str]:
+    """Sentences on the columns that are notes, and on rows that name no file."""
+    said = list[str]()
+    if notes:
+        columns = ", ".join(f"'{name}'" for name in notes)
+        said.append(f"columns of {path.name} that name no scans ({columns})")
+    bare = dict.fromkeys(name for row in rows if (name := _name(row)) not in found)
+    if bare:
+        said.append(f"{len(bare)} cases of {path.name} that have no scan in it ('{next(iter(bare))}', …)")
+    return said
+
+
+def _name(row: Row) -> str:
+    return row.get("case") or row["patient"]
 
 
 def _rows(path: Path) -> list[Row]:
-    try:
-        raw = path.read_bytes()
-        text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(
-            f"{path}: expected a CSV or TSV manifest, found none that can be read. Check the path."
-        ) from error
-    first = text.partition("\n")[0]
-    separator = max("\t;,", key=first.count)
-    reader = csv.DictReader(text.splitlines(), delimiter=separator)
-    rows = [
-        {(key or "").strip().lower(): _cell(value) for key, value in row.items() if isinstance(value, str)}
-        for row in reader
-    ]
-    if not rows:
+    """The rows of a manifest; raises BadInput where they name no case, or the cases or patients of some only."""
+    table = read_table(path)
+    if not table:
         raise BadInput(f"{path}: expected a row for each case, found none: an empty cohort. Fill the manifest.")
-    columns = [name.strip().lower() for name in reader.fieldnames or []]
+    rows = [row for _, row in table]
+    _refuse_near(path, rows)
+    columns = rows[0]
     if "case" not in columns and "patient" not in columns:
         raise BadInput(
             f"{path}: expected a column 'case' or 'patient', found {', '.join(columns)}. Name the columns so."
         )
-    for line, row in enumerate(rows, start=2):
-        row.update({name: "" for name in columns if name not in row})
-        name = row.get("case") or row.get("patient") or ""
-        safe_name(name, f"{path}, line {line}, case")
+    for line, row in table:
+        safe_name(row.get("case") or row.get("patient") or "", f"{path}, line {line}, case")
+        safe_name(row.get("patient") or "none", f"{path}, line {line}, patient")
+        for name in ("case", "patient"):
+            if name in columns and bool(row[name]) != bool(rows[0][name]):
+                raise BadInput(
+                    f"{path}, line {line}: expected a {name} in every row or in none, found both. Fill the column."
+                )
     return rows
 
 
-def _cell(text: str) -> str:
-    """A cell's text; '' where it says that there is nothing."""
-    return "" if text.strip().lower() in NOTHING else text.strip()
+def _refuse_near(path: Path, rows: list[Row]) -> None:
+    """Raise BadInput for a column that looks like one of ours which is not there: it would be left out as a note."""
+    columns = rows[0]
+    known = {word for word in NEAR if word in columns} | ({"path"} if "modality" not in columns else set())
+    for column in columns:
+        plain = re.sub("[^a-z]", "", column)
+        near = [word for word, names in NEAR.items() if plain in names or _is_typo(plain, word)]
+        words = {row[column].lower() for row in rows} - {""}
+        if words & {"train", "training"} or (words and words <= {*SPLITS, *OTHER_WORDS}):
+            near.append("split")
+        meant = [word for word in near if word not in known]
+        if meant and column not in OWN_COLUMNS:
+            raise BadInput(
+                f"{path}: expected a column '{meant[0]}', found '{column}', which looks like it. Rename it to "
+                f"'{meant[0]}', or remove it."
+            )
+
+
+def _is_typo(name: str, word: str) -> bool:
+    """Whether a column's name is one of the longer words with a letter lost, added, changed or moved."""
+    alike = difflib.SequenceMatcher(None, name, word, autojunk=False).ratio() >= 0.8
+    return word in ("patient", "split") and abs(len(name) - len(word)) <= 1 and alike
 
 
 def _split(row: Row, path: Path) -> str | None:
@@ -114,24 +159,68 @@ def _split(row: Row, path: Path) -> str | None:
     return split or None
 
 
-def _is_paths(rows: list[Row], name: str, manifest: Path, root: Path) -> bool:
-    values = [row[name] for row in rows if row[name]]
-    places = [(value, [without_frame(base / value)[0] for base in (manifest.parent, root)]) for value in values]
-    return any(
-        value.lower().endswith(SUFFIXES) or (re.search("[/#]", value) and any(_holds_scan(place) for place in bases))
-        for value, bases in places
-    )
+def _scan_columns(path: Path, rows: list[Row], columns: set[str], root: Path) -> tuple[list[str], list[str]]:
+    """Which of these columns of a manifest name scans, and which are notes.
+
+    Raises BadInput for a column of files that are not read.
+    """
+    scans, notes = list[str](), list[str]()
+    for name in sorted(columns):
+        values = list(dict.fromkeys(row[name] for row in rows if row[name]))
+        places = [(value, _places(value, path.parent, root)) for value in values]
+        if any(_names_scan(value, bases) for value, bases in places):
+            scans.append(name)
+            continue
+        strange = [value for value, bases in places if any(map(_is_strange, bases))]
+        if not strange and values and all(map(_looks_like_scan, values)):
+            strange = values
+        if strange:
+            raise BadInput(
+                f"{path}: expected scans of a kind that is read ({', '.join(SUFFIXES)}, DICOM, arrays) in the column "
+                f"'{name}', found '{strange[0]}'. Convert or rename the files, or remove the column."
+            )
+        notes.append(name)
+    return scans, notes
 
 
-def _holds_scan(place: Path) -> bool:
-    """Whether a path without its frame is a folder, one series of a folder, or an image file."""
-    return without_key(place)[0].is_dir() or (place.is_file() and place.name.lower().endswith((*SUFFIXES, *ARRAYS)))
+def _places(value: str, *bases: Path) -> list[Path]:
+    """Where a cell's path would lie, without its frame; nowhere, for a text that is too long to be one."""
+    try:
+        return [without_frame(base / name)[0] for base in bases for name in {value, value.replace("\\", "/")}]
+    except OSError:
+        return []
+
+
+def _names_scan(value: str, places: list[Path]) -> bool:
+    if value.lower().endswith(SUFFIXES) or any(os.path.isfile(place) and suffix_of(place) in KINDS for place in places):
+        return True
+    # a folder, or one series of it; a word without '/' or '#' may be a folder's name by chance
+    return bool(re.search("[/#]", value)) and any(os.path.isdir(without_key(place)[0]) for place in places)
+
+
+def _is_strange(place: Path) -> bool:
+    """Whether a path is a file of a kind that is neither read nor a note."""
+    return os.path.isfile(place) and not place.name.lower().endswith(NOTES)
+
+
+def _looks_like_scan(value: str) -> bool:
+    """Whether a value that names no file was meant to name one: a known suffix inside it, or folders and a suffix."""
+    text = value.lower()
+    in_folder = re.search(r"[/\\].*\.\w+$", text) and "://" not in text and not text.endswith(NOTES)
+    return bool(in_folder) or any(re.search(rf"{re.escape(suffix)}\b", text) for suffix in SUFFIXES)
+
+
+def _exists(place: Path) -> bool:
+    try:
+        return is_there(place)
+    except OSError:  # a name too long for a file
+        return False
 
 
 def _refuse_doubles(path: Path, rows: list[Row]) -> None:
     cases: set[str] = set()
     for row in rows:
-        case = row.get("case") or row["patient"]
+        case = _name(row)
         if case in cases:
             raise BadInput(f"{path}: expected each case in one row, found {case} twice. Remove one of the rows.")
         cases.add(case)
@@ -142,10 +231,11 @@ def _from_paths(
 ) -> list[CaseFiles]:
     found: dict[str, dict[str, Path]] = defaultdict(dict)
     owners: dict[str, tuple[str, str | None]] = {}  # patient and split
+    uses: dict[tuple[Path, str], str] = {}  # of a file and what part of it; one mask may be that of several cases
     for row, modality, value in entries:
-        case = row.get("case") or row["patient"]
-        value = value if is_there(root / value) else value.replace("\\", "/")  # as Windows writes paths
-        place = next((base / value for base in (path.parent, root) if is_there(base / value)), None)
+        case = _name(row)
+        value = value if _exists(root / value) else value.replace("\\", "/")  # as Windows writes paths
+        place = next((base / value for base in (path.parent, root) if _exists(base / value)), None)
         if place is None or (place.is_dir() and not is_dicom_folder(place)):
             raise BadInput(
                 f"{path}: expected the file {value} for {modality} of case {case}, found none. Fix the path."
@@ -156,7 +246,14 @@ def _from_paths(
                 f"{path}: expected paths below {root} or the manifest, found {value} for {modality} of case {case}, "
                 "which leads out of them. Pass --allow-outside if it is meant."
             )
-        add_file(found[case], modality_name(modality, layout.aliases), place, case)
+        name = modality_name(modality, layout.aliases)
+        add_file(found[case], name, place, case)
+        use, part = f"{name} of case {case}", str(place).removeprefix(str(scan))
+        if name not in MASKS and uses.setdefault((scan.resolve(), part), use) != use:
+            raise BadInput(
+                f"{path}: expected each scan once, found it as {uses[scan.resolve(), part]} and as {use}: {value}. "
+                "Fix one of the paths."
+            )
         owner = (row.get("patient") or patient_of(case, layout.patient), _split(row, path))
         if owners.setdefault(case, owner) != owner:
             raise BadInput(
@@ -167,8 +264,6 @@ def _from_paths(
 
 def _from_notes(path: Path, rows: list[Row], on_disk: list[CaseFiles]) -> list[CaseFiles]:
     key = "case" if rows[0].get("case") else "patient"
-    if key == "case":
-        _refuse_doubles(path, rows)
     by_name: dict[str, list[CaseFiles]] = defaultdict(list)
     for one in on_disk:
         by_name[one.case if key == "case" else one.patient].append(one)

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from voxlate.data.align import Preparation, Registered
 from voxlate.data.case import CaseHeader, PreparedCase, open_case, read_header
-from voxlate.data.manifest import refuse_leak
+from voxlate.data.doubles import refuse_leak
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
 from voxlate.images.intensity import IntensityMap, Scale, typical_scale

@@ -18,6 +18,7 @@ from voxlate.images.dicom import SeriesInfo
 from voxlate.images.frames import FRAME
 
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".mha", ".mhd", ".nrrd", ".png", ".tiff", ".tif")
+NOTES = (".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".pdf", ".xml", ".html", ".log", ".yaml", ".yml", ".toml")
 MASKS = ("mask", "brainmask")
 LABELS = ("seg", "lesion", "labels")
 

@@ -14,16 +14,18 @@ def split_patients(
     at least one for validation, four or more at least one for test; shares of 0 leave none. Shares of whole numbers
     above 1 are counts of patients, which must add up to all.
     """
-    if any(split is not None for _, split in cases):
-        return {patient: split for patient, split in cases if split is not None}
     counts = sum(shares) > 1 + 1e-6
     total = len({patient for patient, _ in cases}) if counts else 1
-    if min(shares) < 0 or abs(sum(shares) - total) > 1e-6 or shares[0] == 0:
+    whole = all(share % 1 == 0 for share in shares)
+    fits = min(shares) >= 0 and abs(sum(shares) - total) <= 1e-6  # which does not hold of a sum that is NaN
+    if not fits or shares[0] == 0 or (counts and not whole):
         shown = " ".join(f"{share:g}" for share in shares)
         raise BadInput(
-            f"--shares: expected shares for train, val and test that add up to 1, or counts that add up to the {total} "
-            f"patients, with some for train, found {shown}. Change them."
+            f"--shares: expected shares for train, val and test that add up to 1, or whole counts that add up to the "
+            f"{len({patient for patient, _ in cases})} patients, with some for train, found {shown}. Change them."
         )
+    if any(split is not None for _, split in cases):
+        return {patient: split for patient, split in cases if split is not None}
     patients = sorted({patient for patient, _ in cases}, key=lambda name: patient_order(seed, name))
     count = len(patients)
     if counts:

@@ -1,5 +1,6 @@
 """The range of values that scores refer to: by the unit, the recipe, or each image's own peak."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,9 +30,10 @@ class Range:
     own: bool = False
 
     def __post_init__(self) -> None:
-        if not self.high > self.low:
+        if not (self.high > self.low and math.isfinite(self.high - self.low)):
             raise BadInput(
-                f"score range: expected low < high, found {self.low:g} to {self.high:g}. Give the range as low, high."
+                f"score range: expected finite low < high, found {self.low:g} to {self.high:g}. "
+                "Give the range as low, high."
             )
 
     @property

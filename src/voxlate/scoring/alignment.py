@@ -71,6 +71,22 @@ def find_move(
     return Move(truth.grid, _between(to_truth, to_image, method), note)
 
 
+def check_prepared(cohort: Path, made: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise BadInput where a folder is no prepared cohort, or its transforms could not be used for a case.
+
+    made: the provenance of each case's synthesis, without which nobody knows in which scan's frame the image lies.
+    """
+    transforms = (cohort / "transforms").is_dir()
+    if not transforms and not (cohort / "cohort.json").is_file():
+        raise BadInput(f"--prepared: expected a prepared cohort, found none in {cohort}. Check the path.")
+    bare = [case for case, stated in made.items() if stated.get("prepared", {}).get("register") is None]
+    if transforms and bare:
+        raise BadInput(
+            f"--prepared: expected provenance of each image that says in which registered scan's frame it lies, found "
+            f"none of {bare[0]} ({len(bare)} of {len(made)} lack it). Leave the option out to go by the headers."
+        )
+
+
 def _transform(cohort: Path | None, case: str, modality: str) -> Path | Literal[""] | None:
     """The file that leads from the cohort's frame to a scan's; "" where the scan stayed, None where nobody knows."""
     if cohort is None:

@@ -20,7 +20,7 @@ from voxlate.images.grid import Grid, same_grid
 from voxlate.images.mask import foreground
 from voxlate.images.ranges import Range, range_for
 from voxlate.images.volume import Volume, content_hash, is_there, read_volume
-from voxlate.scoring.alignment import Move, find_move
+from voxlate.scoring.alignment import Move, check_prepared, find_move
 from voxlate.scoring.distances import RADIOLOGICAL, Pool, slices_of
 from voxlate.scoring.features import Features, features_for
 from voxlate.scoring.items import Item, find_items, items_by_modality, not_scored
@@ -33,6 +33,7 @@ from voxlate.scoring.regions import (
     Region,
     find_region,
     mask_of,
+    masks_of_several,
     ratio_scores,
     read_canonical,
     region_scores,
@@ -144,6 +145,8 @@ def evaluate(
     if features is not None:
         chosen = features_for(features) if isinstance(features, str | Path) else features
         pool = Pool(chosen, seed, _picture_axes(out))
+    if prepared is not None:
+        check_prepared(prepared, {item.case.case: provenance_of(out, item.case.case) for item in images.items})
     kept = prepared if prepared is not None else _prepared_cohort(out)
     parts, wider = regions_from(regions), scopes_from(scopes, mask, regions or ())
     if slices is not None and not any(scope.pictures for scope in wider):
@@ -174,6 +177,7 @@ def evaluate(
             item.case.case: {name: _seen_from(out, path) for name, path in _inputs_of(out, item.case).items()}
             for item in items
         },
+        "shared_masks": masks_of_several(mask, parts, [item.case for item in items]),
         "regions": {region.name: region.rule(ranges, within) for region in options.regions},
         "scopes": {scope.name: scope.rule(None if mask is None else str(mask), cut) for scope in options.scopes},
     }

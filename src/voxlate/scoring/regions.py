@@ -2,13 +2,14 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from voxlate.data.doubles import shared_masks
 from voxlate.data.find import CaseFiles
 from voxlate.data.presets import LABELS
 from voxlate.errors import BadInput
@@ -112,7 +113,7 @@ def find_region(
     scale: the range that the truth is scored on; body: the truth's foreground, where that range is its own.
     """
     if region.path is not None:
-        path = Path(region.path.replace("{case}", case.case))
+        path = _file_of(region.path, case)
         found: MaskArray = on_grid_of(truth, path, "mask").data[0] > 0.5
         return found & frame
     assert region.modality is not None
@@ -204,12 +205,26 @@ def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> MaskArra
             raise BadInput(
                 f"{case.case}: expected a mask file in the cohort, found none. Pass --mask body, brain or a file."
             )
-        path = case.mask if mask == "cohort" else Path(str(mask).replace("{case}", case.case))
+        path = case.mask if mask == "cohort" else _file_of(str(mask), case)
         assert path is not None
         inside = on_grid_of(truth, path, "mask").data[0] > 0.5
     if not inside.any():
         raise BadInput(f"{case.case}: expected a mask with voxels inside, found an empty one. Choose another --mask.")
     return inside
+
+
+def _file_of(text: str, case: CaseFiles) -> Path:
+    return Path(text.replace("{case}", case.case))
+
+
+def masks_of_several(mask: str | Path | None, regions: Iterable[Region], cases: Sequence[CaseFiles]) -> list[str]:
+    """A sentence for each mask file, of the evaluation or of a region, that is used for several patients."""
+    texts = [region.path for region in regions if region.path is not None]
+    if mask not in (None, "body", "brain", "cohort"):
+        texts.append(str(mask))
+    files = [(one.patient, _file_of(text, one)) for text in texts for one in cases]
+    own = [(one.patient, one.mask) for one in cases if one.mask is not None] if mask == "cohort" else []
+    return shared_masks([*files, *own])
 
 
 def _brain_of(truth: Volume, case: CaseFiles) -> MaskArray:

@@ -24,6 +24,7 @@ Area = Literal["", "whole", "both_masked"]
 Pictures = Literal["", "slices", "crops"]
 
 CROP = 256  # pixels a side: paper 001, table 1
+LARGEST_CROP = 2  # of a slice's longer side: beyond it, a crop shows its own border and little else
 SMALLEST_CROP = 11  # SSIM's window
 MASK = "mask"  # the name of the evaluation's own mask in a slice filter
 
@@ -215,7 +216,14 @@ def _in_area(area: Area, pair: ImagePair, truth: Counted) -> ImagePair:
 
 
 def _pictures(scope: Scope, pair: ImagePair, truth: Counted, cut: Cut) -> Iterator[Picture]:
-    """The pictures of a case that count."""
+    """The pictures of a case that count; raises BadInput for crops far larger than its slices."""
+    height, width = truth.values.shape[1:]
+    most = max(CROP, LARGEST_CROP * height, LARGEST_CROP * width)
+    if scope.pictures == "crops" and cut.size > most:
+        raise BadInput(
+            f"--crop: expected at most {most} pixels a side for slices of {width}×{height}, found {cut.size}. Choose a "
+            "smaller crop."
+        )
     for number in map(int, np.flatnonzero(truth.slices)):
         row = column = 0
         box: tuple[slice, ...] = ()

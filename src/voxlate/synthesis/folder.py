@@ -55,13 +55,16 @@ def find_scans(
 def _named(inputs: list[str], model: Model, split: str | None, layout: Mapping[str, Any]) -> Iterator[Scans]:
     sources = model.recipe.data.source
     if all("=" in text and not is_there(Path(text)) for text in inputs):  # 'mr.h5#slice=3' is a scan, not a pair
-        pairs = dict(text.split("=", 1) for text in inputs)
+        pairs = [text.split("=", 1) for text in inputs]
         names = {name.lower(): name for name in (*sources, MASK)}
-        if unknown := [name for name in pairs if name.lower() not in names]:
+        if unknown := [name for name, _ in pairs if name.lower() not in names]:
             raise BadInput(
                 f"INPUT: expected scans of {', '.join(sources)}, or a mask, found '{unknown[0]}'. Choose one of these."
             )
-        files = {names[name.lower()]: Path(path) for name, path in pairs.items()}
+        if len(files := {names[name.lower()]: Path(path) for name, path in pairs}) < len(pairs):
+            raise BadInput(
+                f"INPUT: expected each modality once, found one twice ({' '.join(inputs)}). Give one scan of each."
+            )
         yield Scans(_case_of(files), files)
         return
     if len(inputs) != 1:
