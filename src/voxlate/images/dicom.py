@@ -20,6 +20,7 @@ DAY_S = 86400.0
 SAME_PLACE_MM = 0.1  # positions of a moving table differ by less, slices by more
 MOST_LISTED = 8
 STRAIGHT = 1e-3  # directions are unit vectors at right angles to so much
+SUFFIXES = (".dcm", ".ima")
 OTHER_FILES = ("version", "lockfile", "readme", "license", "notice", "changes")
 GEOMETRY = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
 # the tags that are read; whole headers, with private tags, would fill the memory for long series
@@ -61,9 +62,10 @@ def looks_like_dicom(path: Path) -> bool:
 
 def is_dicom_folder(folder: Path) -> bool:
     """Whether a folder holds DICOM files: one is called .dcm or .ima, or the first has the DICM mark."""
-    files = files_in(folder)
-    named = any(file.suffix.lower() in (".dcm", ".ima") for file in files)
-    return named or (bool(files) and looks_like_dicom(files[0]))
+    entries = [entry for entry in entries_in(folder) if not entry.is_dir()]
+    named = any(entry.suffix.lower() in SUFFIXES for entry in entries)
+    first = next((entry for entry in entries if entry.is_file()), None)
+    return named or (first is not None and looks_like_dicom(first))
 
 
 def without_key(path: Path) -> tuple[Path, str]:
@@ -119,12 +121,12 @@ def listing(series: list[SeriesInfo]) -> str:
 def _headers(place: Path) -> Iterator[tuple[Path, Any]]:
     """Every image below a place with its header; files that are clearly something else are passed over.
 
-    Raises BadInput for a file that is called like the images or says to be DICOM, and cannot be read as an image:
+    Raises BadInput for an entry that is called like the images or says to be DICOM, and cannot be read as an image:
     a slice less would be a shorter volume without a word.
     """
     pydicom = load_pydicom(place)
-    suffixes, strange = set[str](), dict[Path, str]()
-    for file in files_in(place):
+    suffixes, strange = set(SUFFIXES), dict[Path, str]()
+    for file in entries_in(place):
         header, fault = _header(pydicom, file)
         if header is not None:
             suffixes.add(_kind_of_name(file))
@@ -132,7 +134,8 @@ def _headers(place: Path) -> Iterator[tuple[Path, Any]]:
         elif fault:
             strange[file] = fault
     for file, fault in strange.items():
-        if file == place or looks_like_dicom(file) or (_kind_of_name(file) in suffixes and not _is_known_other(file)):
+        called_so = _kind_of_name(file) in suffixes and not _is_known_other(file)
+        if file == place or called_so or (file.is_file() and looks_like_dicom(file)):
             raise BadInput(f"{file}: expected a DICOM image, found {fault} Get the file again, or move it elsewhere.")
 
 
@@ -157,15 +160,28 @@ def load_pydicom(path: Path) -> ModuleType:
     return pydicom
 
 
-def files_in(place: Path) -> list[Path]:
-    """All files of a folder but hidden ones; a file by itself."""
+def entries_in(place: Path) -> list[Path]:
+    """All that lies in a folder but what is hidden and folders that are not called like files; a file by itself.
+
+    Links that lead nowhere, pipes and folders called '0007.dcm' are among them: each may stand where a slice was.
+    """
     if not place.is_dir():
         return [place]
-    return sorted(file for file in place.iterdir() if file.is_file() and not file.name.startswith("."))
+    shown = (entry for entry in place.iterdir() if not entry.name.startswith("."))
+    return sorted(entry for entry in shown if not entry.is_dir() or _kind_of_name(entry))
+
+
+def _not_a_file(entry: Path) -> str:
+    """What an entry of a folder is that is no file."""
+    if entry.is_dir():
+        return "a folder."
+    return "no ordinary file." if entry.exists() else "a link that leads nowhere."
 
 
 def _header(pydicom: ModuleType, file: Path) -> tuple[Any, str]:
     """The header of a DICOM image, or None and what was found instead; '' for objects that are no images."""
+    if not file.is_file():
+        return None, _not_a_file(file)
     try:
         header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
         if "Rows" in header and "Columns" in header:

@@ -26,7 +26,7 @@ UNITS: dict[str, str] = {
 NIFTI = (".nii", ".nii.gz", ".mgz", ".mgh", ".hdr", ".img")
 PICTURES = (".png", ".tif", ".tiff")
 ITK = (".mha", ".mhd", ".nrrd")
-DICOM = (".dcm", ".ima")
+DICOM = dicom.SUFFIXES
 FAMILIES = (("nifti", NIFTI), ("picture", PICTURES), ("itk", ITK), ("dicom", DICOM), ("array", arrays.ARRAYS))
 PARTNERS = {".hdr": (".img",), ".img": (".hdr",), ".mhd": (".raw", ".zraw")}  # files of one image
 
@@ -101,13 +101,16 @@ def files_of(path: Path) -> list[Path]:
     place, key = dicom.without_key(path)
     partners = [place.with_suffix(suffix) for suffix in PARTNERS.get(place.suffix.lower(), ())]
     return (
-        list(dicom.headers_of(path)) if key else [*dicom.files_in(place), *(one for one in partners if one.is_file())]
+        list(dicom.headers_of(path)) if key else [*dicom.entries_in(place), *(one for one in partners if one.is_file())]
     )
 
 
 def content_hash(path: Path) -> str:
     """16 hexadecimal digits of what all files behind a path hold, whatever they are called, and of its frame."""
-    hashes = sorted(_sha256(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files_of(path))
+    hashes = sorted(
+        _sha256(file, file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else f"no file: {file.name}"
+        for file in files_of(path)
+    )
     return hashlib.sha256(" ".join([*hashes, without_frame(path)[1]]).encode()).hexdigest()[:16]
 
 
