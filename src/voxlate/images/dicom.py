@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.images.formats import LPS_TO_RAS, DynamicScan, Stored, reason
-from voxlate.images.grid import Grid, check_affine, same_grid
+from voxlate.images.dicom_geometry import Stack, planes_of, stack_of
+from voxlate.images.formats import DynamicScan, Stored, reason
+from voxlate.images.grid import same_grid
 
-TILT_DEGREES = 0.5  # positions are rounded in headers; a real gantry tilt is degrees
 DAY_S = 86400.0
 SAME_PLACE_MM = 0.1  # positions of a moving table differ by less, slices by more
 MOST_LISTED = 8
-STRAIGHT = 1e-3  # directions are unit vectors at right angles to so much
 SUFFIXES = (".dcm", ".ima")
 OTHER_FILES = ("version", "lockfile", "readme", "license", "notice", "changes")
 GEOMETRY = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
@@ -215,22 +214,13 @@ def _text(header: Any, name: str, file: Path) -> str:
     return " ".join("\\".join(str(part) for part in parts).split())
 
 
-@dataclass(frozen=True)
-class Stack:
-    """The files of one series in the order of their slices, and the grid they make."""
-
-    files: tuple[Path, ...]
-    grid: Grid
-    modality: str
-
-
 def read_series(path: Path) -> Stored:
     """The one series in a folder, the one that 'FOLDER#key' names, or one file; rescaled slice by slice.
 
     Raises BadInput for several series, missing slices, gantry tilt, colour, several frames and damaged files.
     """
     with warnings.catch_warnings(action="ignore"):  # about values outside the standard; what matters is checked here
-        stack = _stack(_one_series(path), path)
+        stack = stack_of(_one_series(path), path)
     return _read_stack(stack)
 
 
@@ -238,7 +228,7 @@ def _read_stack(stack: Stack) -> Stored:
     data = np.empty(stack.grid.shape, np.float32)
     for plane, file in zip(data, stack.files, strict=True):
         plane[:] = _pixels(file, plane.shape)
-    return Stored(data, stack.grid.affine, modality=stack.modality)
+    return Stored(data, stack.grid.affine, modality=stack.modality, guesses=stack.guesses)
 
 
 def series_frames(path: Path) -> DynamicScan:
@@ -250,7 +240,7 @@ def series_frames(path: Path) -> DynamicScan:
         headers = _one_series(path)
         places, moments = _by_place(headers, path)
         rows = [{file: headers[file] for file in row} for row in zip(*places, strict=True)]
-        frames = [_stack(row, path) for row in rows]
+        frames = [stack_of(row, path, numbered=False) for row in rows]
     for number, frame in enumerate(frames, start=1):
         if not same_grid(frame.grid, frames[0].grid, tolerance_mm=0.5):  # of a moving table
             raise BadInput(
@@ -269,7 +259,7 @@ def series_frames(path: Path) -> DynamicScan:
 def _by_place(headers: dict[Path, Any], path: Path) -> tuple[list[list[Path]], dict[Path, float] | None]:
     """The files at each place in their order in time, and their seconds where the headers state them."""
     files = list(headers)
-    planes, positions = _geometry(headers, path)
+    planes, positions = planes_of(headers, path)
     along = positions @ np.cross(planes[0, :3], planes[0, 3:6])
     order = np.argsort(along, kind="stable")
     breaks = np.flatnonzero(np.diff(along[order]) > SAME_PLACE_MM) + 1
@@ -368,89 +358,6 @@ def _check_image(header: Any, file: Path) -> None:
         raise BadInput(f"{file}: expected one slice a file, found {frames} frames. Convert it with dcm2niix to NIfTI.")
     if missing:
         raise BadInput(f"{file}: expected the image's place in the patient, found no {missing[0]}. Use NIfTI or PNG.")
-
-
-def _geometry(headers: dict[Path, Any], path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Direction, spacing and size of each image, the same for all, and its position: [N, 10] and [N, 3]."""
-    files = list(headers)
-    try:
-        planes = np.array([[*h.ImageOrientationPatient, *h.PixelSpacing, h.Rows, h.Columns] for h in headers.values()])
-        places = np.array([h.ImagePositionPatient for h in headers.values()], dtype=np.float64)
-        planes = planes.astype(np.float64)
-    except Exception as error:
-        raise BadInput(
-            f"{path}: expected sound geometry in every header, found a bad value ({reason(error)})."
-        ) from error
-    rows, columns = planes[:, :3], planes[:, 3:6]
-    slant = np.abs((rows * columns).sum(1))
-    for k, file in enumerate(files):
-        lengths = np.linalg.norm(rows[k]), np.linalg.norm(columns[k])
-        if not np.isfinite(places[k]).all() or not (planes[k, 6:8] > 0).all():
-            found = f"PixelSpacing {planes[k, 6]:g}\\{planes[k, 7]:g}"
-            raise BadInput(f"{file}: expected a place and spacings above 0, found {found}. Get the file again.")
-        if not (slant[k] < STRAIGHT and np.allclose(lengths, 1, atol=STRAIGHT)):
-            raise BadInput(
-                f"{file}: expected ImageOrientationPatient to be two unit vectors at right angles, found lengths "
-                f"{lengths[0]:.3f} and {lengths[1]:.3f}, product {slant[k]:.3f}. Convert the series with dcm2niix."
-            )
-    if np.abs(planes - planes[0]).max() > 1e-3:
-        odd = files[int(np.abs(planes - planes[0]).max(axis=1).argmax())]
-        raise BadInput(
-            f"{odd}: expected the direction, spacing and size of {files[0].name}, found others (a localiser?). "
-            "Remove it from the folder."
-        )
-    return planes, places
-
-
-def _stack(headers: dict[Path, Any], path: Path) -> Stack:
-    """Sort the slices along their normal and lay the grid through them."""
-    files = list(headers)
-    first = headers[files[0]]
-    planes, places = _geometry(headers, path)
-    column_way, row_way = planes[0, :3], planes[0, 3:6]  # the directions in which columns and rows count up
-    row_spacing, column_spacing = planes[0, 6:8]
-    normal = np.cross(column_way, row_way)
-    normal /= np.linalg.norm(normal) or 1.0
-    order = np.argsort(places @ normal, kind="stable")
-    step = _step(places[order], normal, [files[k] for k in order], first)
-    lps = np.eye(4)
-    lps[:3, 0], lps[:3, 1], lps[:3, 2] = column_way * column_spacing, row_way * row_spacing, step
-    lps[:3, 3] = places[order[0]]
-    shape = (len(files), int(first.Rows), int(first.Columns))
-    grid = Grid(shape, check_affine(LPS_TO_RAS @ lps, path))
-    return Stack(tuple(files[k] for k in order), grid, str(first.get("Modality", "")).lower())
-
-
-def _step(places: np.ndarray, normal: np.ndarray, files: list[Path], header: Any) -> np.ndarray:
-    """The vector from one slice to the next. Raises BadInput for doubled or missing slices and for gantry tilt."""
-    folder = files[0].parent
-    if len(files) == 1:
-        thickness = float(header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 1.0)
-        if thickness <= 0:
-            raise BadInput(f"{files[0]}: expected a slice thickness above 0, found {thickness:g}. Get the file again.")
-        return normal * thickness
-    steps = np.diff(places @ normal)
-    usual = float(np.median(steps))
-    if steps.min() < 1e-3:
-        k = int(steps.argmin())
-        raise BadInput(
-            f"{folder}: expected one image at each place, found {files[k].name} and {files[k + 1].name} at one "
-            "(several echoes or times?). Put one of them in its own folder, or name a time by #frame=1 or #peak."
-        )
-    if np.abs(steps - usual).max() > max(0.05, 0.03 * usual):
-        k = int(np.abs(steps - usual).argmax())
-        raise BadInput(
-            f"{folder}: expected slices {usual:.2f} mm apart, found {steps[k]:.2f} mm between {files[k].name} and "
-            f"{files[k + 1].name}. Add the missing slices, or convert the series with dcm2niix."
-        )
-    step: np.ndarray = (places[-1] - places[0]) / (len(files) - 1)
-    tilt = np.degrees(np.arccos(min(1.0, float(step @ normal) / float(np.linalg.norm(step)))))
-    if tilt > TILT_DEGREES:
-        raise BadInput(
-            f"{folder}: expected slices stacked along their normal, found them sheared by {tilt:.1f} degrees "
-            "(gantry tilt). Convert the series with dcm2niix, which straightens it."
-        )
-    return step
 
 
 def _pixels(file: Path, shape: tuple[int, ...]) -> np.ndarray:

@@ -37,7 +37,8 @@ class Volume:
 
     data: [C, D, H, W] float32; affine: 4x4, maps voxel indices (x, y, z) = (W, H, D) to RAS millimetres; unit: one of
     UNITS' values or "grey" (2-D pictures, values as stored); origin: the file it came from, for messages; note: how
-    it was taken from there (which frame, say).
+    it was taken from there (which frame, say); guesses: a sentence on each thing that the file does not state and that
+    was taken to be so.
     """
 
     data: np.ndarray
@@ -46,6 +47,7 @@ class Volume:
     modality: str
     origin: str = ""
     note: str = ""
+    guesses: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.data.ndim != 4 or self.data.dtype != np.float32:
@@ -87,7 +89,8 @@ def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -
     if not allow_nan:
         _check_finite(stored.data, path)
     modality = modality or stored.modality
-    return Volume(stored.data[None], stored.affine, stored.unit or unit_of(modality), modality, str(path), stored.note)
+    unit = stored.unit or unit_of(modality)
+    return Volume(stored.data[None], stored.affine, unit, modality, str(path), stored.note, stored.guesses)
 
 
 def is_there(path: Path) -> bool:
