@@ -115,7 +115,7 @@ PROBLEMS = {
         lambda d: [write_slice(d, f"{(k * 7 + 3) % 11}", k, PixelSpacing=[0.5, -0.8]) for k in range(5)],
         "above 0",
     ),
-    "slope 0": (lambda d: write_slice(d, "9", 4, RescaleSlope="0"), "slope that is not 0"),
+    "slope 0": (lambda d: write_slice(d, "9", 4, RescaleSlope="0"), "slope above 0"),
     "slanted directions": (
         lambda d: [
             write_slice(d, f"{(k * 7 + 3) % 11}", k, ImageOrientationPatient=[1, 0, 0, 0.3, 0.954, 0]) for k in range(5)

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, MutableSequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +13,7 @@ import numpy as np
 
 from voxlate.errors import BadInput
 from voxlate.images.dicom_geometry import Stack, planes_of, stack_of
+from voxlate.images.dicom_values import VALUE_TAGS, Meaning, hounsfield, meaning_of, read_slice, text_of
 from voxlate.images.formats import DynamicScan, Stored, reason
 from voxlate.images.grid import same_grid
 
@@ -25,6 +26,7 @@ GEOMETRY = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "Image
 # the tags that are read; whole headers, with private tags, would fill the memory for long series
 TAGS = [
     *GEOMETRY,
+    *VALUE_TAGS,
     *("Modality", "SeriesNumber", "SeriesInstanceUID", "SeriesDescription", "ProtocolName", "ImageType"),
     *("SOPClassUID", "PatientID", "FrameOfReferenceUID", "ImagesInAcquisition", "NumberOfSlices"),
     *("NumberOfFrames", "SamplesPerPixel", "SpacingBetweenSlices", "SliceThickness"),
@@ -105,7 +107,7 @@ def series_among(headers: Iterable[tuple[Path, Any]]) -> list[SeriesInfo]:
             found[key] = replace(found[key], images=found[key].images + 1)
             continue
         modality, description, protocol, image_type = (
-            _text(header, name, file) for name in ("Modality", "SeriesDescription", "ProtocolName", "ImageType")
+            text_of(header, name, file) for name in ("Modality", "SeriesDescription", "ProtocolName", "ImageType")
         )
         found[key] = SeriesInfo(file.parent, key, modality, description, protocol, image_type, images=1)
     return sorted(found.values(), key=lambda one: (one.modality, one.description, one.key))
@@ -202,33 +204,28 @@ def _header(pydicom: ModuleType, file: Path) -> tuple[Any, str]:
 def _key(header: Any, file: Path) -> str:
     """Eight digits for a series. The UID itself would identify the patient's record in our files."""
     names = ("SeriesInstanceUID", "SeriesNumber", "Modality", "SeriesDescription")
-    return hashlib.sha256("\n".join(_text(header, name, file) for name in names).encode()).hexdigest()[:8]
-
-
-def _text(header: Any, name: str, file: Path) -> str:
-    try:
-        value = header.get(name)
-    except Exception as error:
-        raise BadInput(f"{file}: expected a sound DICOM header, found a bad {name} ({reason(error)}).") from error
-    parts = value if isinstance(value, MutableSequence) else [] if value is None else [value]
-    return " ".join("\\".join(str(part) for part in parts).split())
+    return hashlib.sha256("\n".join(text_of(header, name, file) for name in names).encode()).hexdigest()[:8]
 
 
 def read_series(path: Path) -> Stored:
     """The one series in a folder, the one that 'FOLDER#key' names, or one file; rescaled slice by slice.
 
-    Raises BadInput for several series, missing slices, gantry tilt, colour, several frames and damaged files.
+    Raises BadInput for several series, missing slices, gantry tilt, colour, several frames, damaged files, and scales
+    that the headers leave open.
     """
     with warnings.catch_warnings(action="ignore"):  # about values outside the standard; what matters is checked here
-        stack = stack_of(_one_series(path), path)
-    return _read_stack(stack)
+        headers = _one_series(path)
+        stack, meaning = stack_of(headers, path), meaning_of(headers, path)
+    return _read_stack(stack, meaning)
 
 
-def _read_stack(stack: Stack) -> Stored:
+def _read_stack(stack: Stack, meaning: Meaning) -> Stored:
     data = np.empty(stack.grid.shape, np.float32)
     for plane, file in zip(data, stack.files, strict=True):
-        plane[:] = _pixels(file, plane.shape)
-    return Stored(data, stack.grid.affine, modality=stack.modality, guesses=stack.guesses)
+        plane[:] = read_slice(file, plane.shape)
+    not_hu, as_hu = hounsfield(meaning, data)
+    guesses = stack.guesses + meaning.guesses
+    return Stored(data, stack.grid.affine, "", stack.modality, guesses=guesses, not_hu=not_hu, as_hu=as_hu)
 
 
 def series_frames(path: Path) -> DynamicScan:
@@ -241,6 +238,7 @@ def series_frames(path: Path) -> DynamicScan:
         places, moments = _by_place(headers, path)
         rows = [{file: headers[file] for file in row} for row in zip(*places, strict=True)]
         frames = [stack_of(row, path, numbered=False) for row in rows]
+        meaning = meaning_of(headers, path)
     for number, frame in enumerate(frames, start=1):
         if not same_grid(frame.grid, frames[0].grid, tolerance_mm=0.5):  # of a moving table
             raise BadInput(
@@ -251,8 +249,8 @@ def series_frames(path: Path) -> DynamicScan:
         frames[0].grid,
         len(frames),
         None if times is None else times - times[0],
-        lambda: (_pixels(file, frame.grid.shape[1:]) for frame in frames for file in frame.files),
-        lambda k: _read_stack(frames[k]),
+        lambda: (read_slice(file, frame.grid.shape[1:]) for frame in frames for file in frame.files),
+        lambda k: _read_stack(frames[k], meaning),
     )
 
 
@@ -331,7 +329,7 @@ def _one_series(path: Path) -> dict[Path, Any]:
 def _check_whole(headers: dict[Path, Any], path: Path) -> None:
     """Raise BadInput where a series mixes patients or frames of reference, or has fewer images than it states."""
     for name, words in (("PatientID", "patients"), ("FrameOfReferenceUID", "frames of reference")):
-        values = {_text(header, name, file) for file, header in headers.items()}
+        values = {text_of(header, name, file) for file, header in headers.items()}
         if len(values) > 1:
             raise BadInput(
                 f"{path}: expected one series to be of one patient in one frame of reference, found {len(values)} "
@@ -353,32 +351,12 @@ def _check_image(header: Any, file: Path) -> None:
     except Exception as error:
         raise BadInput(f"{file}: expected a sound DICOM header, found a bad value in it ({reason(error)}).") from error
     if samples != 1:
-        raise BadInput(f"{file}: expected grey values, found a colour image ({samples} samples a pixel).")
+        raise BadInput(
+            f"{file}: expected grey values, found colour ({samples} samples a pixel). Save it as grey values."
+        )
     if frames != 1:
         raise BadInput(f"{file}: expected one slice a file, found {frames} frames. Convert it with dcm2niix to NIfTI.")
     if missing:
-        raise BadInput(f"{file}: expected the image's place in the patient, found no {missing[0]}. Use NIfTI or PNG.")
-
-
-def _pixels(file: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """One slice with its rescale slope and intercept applied."""
-    pydicom = load_pydicom(file)
-    advice = "Get the file again."
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            warnings.filterwarnings("error", "The decoded RLE segment")
-            image = pydicom.dcmread(file)
-            if image.file_meta.TransferSyntaxUID.is_compressed:
-                advice = "Install its decoder (pip install 'pylibjpeg[all]') or convert the series with dcm2niix."
-            slope, intercept = float(image.get("RescaleSlope", 1)), float(image.get("RescaleIntercept", 0))
-            pixels = image.pixel_array
-    except Exception as error:
-        message = f"{file}: expected whole pixel data, found none that can be read ({reason(error)}). {advice}"
-        raise BadInput(message) from error
-    if slope == 0 or not np.isfinite([slope, intercept]).all():
-        raise BadInput(f"{file}: expected a rescale slope that is not 0, found {slope:g}. Get the file again.")
-    if pixels.shape != shape:
         raise BadInput(
-            f"{file}: expected {shape[1]}×{shape[0]} pixels, found shape {pixels.shape}. Get the file again."
+            f"{file}: expected the image's place in the patient, found no {missing[0]}. Convert it to NIfTI or PNG."
         )
-    return pixels * slope + intercept

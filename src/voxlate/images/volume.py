@@ -90,7 +90,13 @@ def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -
         _check_finite(stored.data, path)
     modality = modality or stored.modality
     unit = stored.unit or unit_of(modality)
-    return Volume(stored.data[None], stored.affine, unit, modality, str(path), stored.note, stored.guesses)
+    if unit == "HU" and stored.not_hu:
+        raise BadInput(
+            f"{path}: expected Hounsfield units, found {stored.not_hu}. Get the series again as the scanner made it, "
+            "or name it by what else it shows (cbf=PATH)."
+        )
+    guesses = (*stored.guesses, stored.as_hu) if unit == "HU" and stored.as_hu else stored.guesses
+    return Volume(stored.data[None], stored.affine, unit, modality, str(path), stored.note, guesses)
 
 
 def is_there(path: Path) -> bool:
