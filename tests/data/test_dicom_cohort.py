@@ -1,15 +1,19 @@
 """DICOM cohorts whose series lie mixed in a patient's folder and are chosen by their tags."""
 
+import hashlib
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
+from voxlate.data.case import read_header
 from voxlate.data.find import find_cases
 from voxlate.data.prepare import prepare
-from voxlate.data.prepared import open_cohort
+from voxlate.data.prepared import case_path, open_cohort
 from voxlate.errors import BadInput
 from voxlate.images.dicom import list_series
 from voxlate.images.volume import content_hash, files_of, read_volume
@@ -387,3 +391,28 @@ def test_synth_makes_the_image_again_when_pixels_of_a_folder_have_changed(voxlat
         header.save_as(file)
     assert voxlate("synth", run, t2, "--out", out).code == 0
     assert image.read_bytes() != before
+
+
+def test_prepare_says_what_it_guessed_of_a_series(gold: Path, tmp_path: Path) -> None:
+    for file in gold.rglob("MRT2.*.dcm"):
+        header = pydicom.dcmread(file)
+        header.SliceThickness = 1  # of slices 2.5 mm apart, and no SpacingBetweenSlices
+        header.save_as(file)
+    said = [one for one in prepare(gold, tmp_path / "out", preset="gold_atlas", workers=1).warnings if "/t2: " in one]
+    assert said == [
+        f"{case}/t2: Slices 1 mm thick lie 2.50 mm apart and are taken to be all. Look whether some are missing."
+        for case in ("1_01_P", "2_03_P", "3_04_P")
+    ]
+
+
+def test_cases_of_versions_that_noted_no_guesses_open(gold: Path, tmp_path: Path) -> None:
+    cohort = prepare(gold, tmp_path / "out", preset="gold_atlas", workers=1)
+    path = case_path(cohort.folder, "1_01_P")
+    arrays = load_file(path)
+    plain = asdict(cohort.header("1_01_P"))
+    for origin in plain["origins"].values():
+        del origin["guesses"]
+    text = json.dumps({**plain, "checksum": ""}, sort_keys=True)
+    plain["checksum"] = hashlib.sha256(text.encode()).hexdigest()
+    save_file(arrays, path, metadata={"voxlate": json.dumps(plain)})
+    assert read_header(path).origins["t2"].guesses == ()

@@ -267,6 +267,15 @@ def test_a_folder_that_may_not_be_read_is_listed(tmp_path: Path, monkeypatch) ->
     assert "b: expected a folder that may be read, found 'Permission denied'" in found.unread[0]
 
 
+def test_a_folder_that_is_a_link_to_nothing_is_listed(tmp_path: Path) -> None:
+    touch(tmp_path, "a/t1.nii.gz", "b/t1.nii.gz")
+    (tmp_path / "b" / "ct").symlink_to("/lost/ct")
+    (tmp_path / "b" / "notes.txt").symlink_to("/lost/notes.txt")
+    found = find_cohort(tmp_path)
+    assert names(found.cases) == {"a": ["t1"], "b": ["t1"]}
+    assert found.unread == [f"{tmp_path}/b/ct: expected a folder or file, found a link that leads nowhere"]
+
+
 def test_links_to_a_parent_do_not_go_round_without_end(tmp_path: Path) -> None:
     touch(tmp_path, *(f"c{k}/t1.nii.gz" for k in range(4)))
     for k in range(4):

@@ -1,11 +1,14 @@
 """DICOM series: order, place and values against a made-up series and real ones."""
 
+import os
+
 import numpy as np
 import pytest
 
 from voxlate.errors import BadInput
+from voxlate.images.dicom import is_dicom_folder
 from voxlate.images.grid import canonical, return_to
-from voxlate.images.volume import read_volume
+from voxlate.images.volume import content_hash, read_volume
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -112,7 +115,7 @@ PROBLEMS = {
         lambda d: [write_slice(d, f"{(k * 7 + 3) % 11}", k, PixelSpacing=[0.5, -0.8]) for k in range(5)],
         "above 0",
     ),
-    "slope 0": (lambda d: write_slice(d, "9", 4, RescaleSlope="0"), "slope that is not 0"),
+    "slope 0": (lambda d: write_slice(d, "9", 4, RescaleSlope="0"), "slope above 0"),
     "slanted directions": (
         lambda d: [
             write_slice(d, f"{(k * 7 + 3) % 11}", k, ImageOrientationPatient=[1, 0, 0, 0.3, 0.954, 0]) for k in range(5)
@@ -179,3 +182,45 @@ def test_the_real_series_have_their_known_grids(shared) -> None:
     assert (str(mr.grid), mr.unit) == ("274×384×48, 0.70×0.67×0.67 mm", "a.u.")
     assert (str(ct.grid), ct.unit, ct.data.min()) == ("512×512×20, 0.45×0.45×5.00 mm", "HU", -1024)
     np.testing.assert_array_equal(return_to(canonical(mr), mr.grid).data, mr.data)
+
+
+SPOILT = {
+    "link to nothing": lambda file: file.symlink_to("lost.dcm"),
+    "link to itself": lambda file: file.symlink_to(file.name),
+    "folder": lambda file: file.mkdir(),
+    "folder with the file": lambda file: (file.mkdir(), write_slice(file, "a", 4)),
+    "pipe": lambda file: os.mkfifo(file),
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+@pytest.mark.parametrize("suffix", [".dcm", ".MR", ""])
+def test_every_entry_that_is_called_like_the_images_counts(tmp_path, how, suffix) -> None:
+    for file in write_series(tmp_path, range(4)).iterdir():
+        file.rename(file.with_suffix(suffix))
+    before = content_hash(tmp_path)
+    SPOILT[how](tmp_path / f"9{suffix}")
+    if how.startswith("folder") and not suffix:  # an ordinary folder beside the series
+        assert read_volume(tmp_path).data.shape == (1, 4, 3, 4)
+        return
+    kind = {"l": "a link that leads nowhere", "f": "a folder", "p": "no ordinary file"}[how[0]]
+    with pytest.raises(BadInput, match=rf"9{suffix}: expected a DICOM image, found {kind}\. Get the file again"):
+        read_volume(tmp_path)
+    assert content_hash(tmp_path) != before  # so that nothing that was made before is taken for the result
+
+
+def test_folders_and_links_of_other_names_lie_beside_a_series(tmp_path) -> None:
+    write_series(tmp_path)
+    for name in ("1.2.840.113", "masks", "run.feat", ".hidden.dcm"):
+        (tmp_path / name).mkdir()
+    for name in ("notes.txt", ".lost.dcm"):
+        (tmp_path / name).symlink_to("gone")
+    assert read_volume(tmp_path).data.shape == (1, 5, 3, 4)
+
+
+def test_a_folder_of_nothing_but_lost_links_is_a_series_that_cannot_be_read(tmp_path) -> None:
+    for k in range(3):
+        (tmp_path / f"{k}.dcm").symlink_to(f"/lost/{k}.dcm")
+    assert is_dicom_folder(tmp_path)
+    with pytest.raises(BadInput, match="a link that leads nowhere"):
+        read_volume(tmp_path)

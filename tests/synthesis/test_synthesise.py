@@ -362,6 +362,11 @@ def test_an_image_that_is_not_finite_is_not_written(run, cohort):
         replace(load(run), method=Broken()).synthesise(t1_of(cohort))
 
 
+def test_what_was_guessed_of_a_scan_is_said_of_its_image(run, cohort):
+    scan = replace(read_volume(cohort / "case0" / "t1.nii.gz", "t1"), guesses=("Slices lie far apart.",))
+    assert load(run).synthesise({"t1": scan}).provenance["warnings"] == ["t1: Slices lie far apart."]
+
+
 def test_scans_on_another_scale_than_the_training_are_said_to_be(voxlate, run, cohort, tmp_path):
     image = nib.load(cohort / "case0" / "t1.nii.gz")
     for name, factor in (("same", 1.05), ("other", 1.9)):

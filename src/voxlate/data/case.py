@@ -38,12 +38,13 @@ class Sliceable(Protocol):
 
 @dataclass(frozen=True)
 class Origin:
-    """The grid that a modality had in its file, and the file's name; note: which frame of several it is."""
+    """The grid that a modality had in its file, and the file's name; note, guesses: as those of Volume."""
 
     file: str
     shape: Triple
     affine: list[list[float]]
     note: str = ""
+    guesses: tuple[str, ...] = ()
 
     @property
     def grid(self) -> Grid:
@@ -139,7 +140,7 @@ def prepare_case(
         )
     labels = labels or {}
     origins = {
-        name: Origin(Path(scan.origin).name, scan.grid.shape, scan.affine.tolist(), scan.note)
+        name: Origin(Path(scan.origin).name, scan.grid.shape, scan.affine.tolist(), scan.note, scan.guesses)
         for name, scan in scans.items()
     }
     in_ras = {name: canonical(scan) for name, scan in scans.items()}
@@ -275,14 +276,14 @@ def write_case(path: Path, case: PreparedCase) -> None:
         if not np.isfinite(values).all():
             raise BadInput(f"{path}: expected finite voxels, found others in {name} after resampling. Check the scan.")
     header = dataclasses.replace(case.header, voxels={name: _digest(values) for name, values in whole.items()})
-    header = dataclasses.replace(header, checksum=_header_digest(header))
+    header = dataclasses.replace(header, checksum=_header_digest(asdict(header)))
     with whole_file(path) as temporary:
         save_file(whole, temporary, metadata={"voxlate": json.dumps(asdict(header), allow_nan=False)})
 
 
-def _header_digest(header: CaseHeader) -> str:
-    plain = asdict(dataclasses.replace(header, checksum=""))
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+def _header_digest(plain: dict[str, Any]) -> str:
+    """Of a header as it is written, without its checksum; later versions may have more keys."""
+    return hashlib.sha256(json.dumps({**plain, "checksum": ""}, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(values: np.ndarray) -> str:
@@ -329,8 +330,9 @@ def _mapped(path: Path, mtime_ns: int) -> dict[str, Sliceable]:
 def _read_header(path: Path, mtime_ns: int) -> CaseHeader:
     try:
         with safe_open(path, framework="numpy") as file:
-            header = TypeAdapter(CaseHeader).validate_json((file.metadata() or {}).get("voxlate", ""))
-        if header.checksum != _header_digest(header):
+            text = (file.metadata() or {}).get("voxlate", "")
+        header = TypeAdapter(CaseHeader).validate_json(text)
+        if header.checksum != _header_digest(json.loads(text)):
             raise SafetensorError("the header's checksum differs")
         return header
     except (SafetensorError, ValidationError) as error:

@@ -297,7 +297,11 @@ def _folders(root: Path, unread: list[str]) -> list[tuple[Path, list[str]]]:
             continue
         visited.add(real)
         names[:] = sorted(name for name in names if not name.startswith("."))
-        found.append((Path(folder), [name for name in files if not name.startswith(".")]))
+        shown = [name for name in files if not name.startswith(".")]
+        found.append((Path(folder), shown))
+        lost = [Path(folder) / name for name in shown if not name.lower().endswith((*SUFFIXES, *NOTES))]
+        lost = [one for one in lost if one.is_symlink() and not one.exists()]  # scans are refused when they are read
+        unread += [f"{one}: expected a folder or file, found a link that leads nowhere" for one in lost]
     return found
 
 

@@ -1,5 +1,6 @@
 """A cohort's fingerprint (shapes, spacings, intensities), and warnings about suspicious cases."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -53,7 +54,7 @@ def _intensities(name: str, training: list[CaseHeader]) -> dict[str, Any]:
 
 
 def warnings_of(headers: list[CaseHeader], splits: Mapping[str, str]) -> list[str]:
-    """Sentences about findings that do not stop prepare: duplicates, blank images, odd Hounsfield units."""
+    """Sentences about findings that do not stop prepare: guesses, duplicates, blank images, odd Hounsfield units."""
     odd: dict[tuple[str, str], list[str]] = defaultdict(list)
     for header in headers:
         for name, kind, sentence in _oddities(header):
@@ -109,6 +110,8 @@ def _oddities(header: CaseHeader) -> Iterator[tuple[str, str, str]]:
         elif header.units[name] == "HU" and low >= 0 and high < GREY_RANGE:
             grey = f"{header.case}/{name} lies in {low:g} to {high:g}: windowed to grey values, not Hounsfield units."
             yield name, "grey", grey
+        for guess in header.origins[name].guesses:
+            yield name, re.sub(r"\d+", "", guess), f"{header.case}/{name}: {guess}"
 
 
 def _unregistered(header: CaseHeader) -> Iterator[str]:

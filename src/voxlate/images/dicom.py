@@ -3,7 +3,7 @@
 import hashlib
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, MutableSequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -12,19 +12,21 @@ from typing import Any
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.images.formats import LPS_TO_RAS, DynamicScan, Stored, reason
-from voxlate.images.grid import Grid, check_affine, same_grid
+from voxlate.images.dicom_geometry import Stack, planes_of, stack_of
+from voxlate.images.dicom_values import VALUE_TAGS, Meaning, hounsfield, meaning_of, read_slice, text_of
+from voxlate.images.formats import DynamicScan, Stored, reason
+from voxlate.images.grid import same_grid
 
-TILT_DEGREES = 0.5  # positions are rounded in headers; a real gantry tilt is degrees
 DAY_S = 86400.0
 SAME_PLACE_MM = 0.1  # positions of a moving table differ by less, slices by more
 MOST_LISTED = 8
-STRAIGHT = 1e-3  # directions are unit vectors at right angles to so much
+SUFFIXES = (".dcm", ".ima")
 OTHER_FILES = ("version", "lockfile", "readme", "license", "notice", "changes")
 GEOMETRY = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
 # the tags that are read; whole headers, with private tags, would fill the memory for long series
 TAGS = [
     *GEOMETRY,
+    *VALUE_TAGS,
     *("Modality", "SeriesNumber", "SeriesInstanceUID", "SeriesDescription", "ProtocolName", "ImageType"),
     *("SOPClassUID", "PatientID", "FrameOfReferenceUID", "ImagesInAcquisition", "NumberOfSlices"),
     *("NumberOfFrames", "SamplesPerPixel", "SpacingBetweenSlices", "SliceThickness"),
@@ -61,9 +63,10 @@ def looks_like_dicom(path: Path) -> bool:
 
 def is_dicom_folder(folder: Path) -> bool:
     """Whether a folder holds DICOM files: one is called .dcm or .ima, or the first has the DICM mark."""
-    files = files_in(folder)
-    named = any(file.suffix.lower() in (".dcm", ".ima") for file in files)
-    return named or (bool(files) and looks_like_dicom(files[0]))
+    entries = [entry for entry in entries_in(folder) if not entry.is_dir()]
+    named = any(entry.suffix.lower() in SUFFIXES for entry in entries)
+    first = next((entry for entry in entries if entry.is_file()), None)
+    return named or (first is not None and looks_like_dicom(first))
 
 
 def without_key(path: Path) -> tuple[Path, str]:
@@ -104,7 +107,7 @@ def series_among(headers: Iterable[tuple[Path, Any]]) -> list[SeriesInfo]:
             found[key] = replace(found[key], images=found[key].images + 1)
             continue
         modality, description, protocol, image_type = (
-            _text(header, name, file) for name in ("Modality", "SeriesDescription", "ProtocolName", "ImageType")
+            text_of(header, name, file) for name in ("Modality", "SeriesDescription", "ProtocolName", "ImageType")
         )
         found[key] = SeriesInfo(file.parent, key, modality, description, protocol, image_type, images=1)
     return sorted(found.values(), key=lambda one: (one.modality, one.description, one.key))
@@ -119,12 +122,12 @@ def listing(series: list[SeriesInfo]) -> str:
 def _headers(place: Path) -> Iterator[tuple[Path, Any]]:
     """Every image below a place with its header; files that are clearly something else are passed over.
 
-    Raises BadInput for a file that is called like the images or says to be DICOM, and cannot be read as an image:
+    Raises BadInput for an entry that is called like the images or says to be DICOM, and cannot be read as an image:
     a slice less would be a shorter volume without a word.
     """
     pydicom = load_pydicom(place)
-    suffixes, strange = set[str](), dict[Path, str]()
-    for file in files_in(place):
+    suffixes, strange = set(SUFFIXES), dict[Path, str]()
+    for file in entries_in(place):
         header, fault = _header(pydicom, file)
         if header is not None:
             suffixes.add(_kind_of_name(file))
@@ -132,7 +135,8 @@ def _headers(place: Path) -> Iterator[tuple[Path, Any]]:
         elif fault:
             strange[file] = fault
     for file, fault in strange.items():
-        if file == place or looks_like_dicom(file) or (_kind_of_name(file) in suffixes and not _is_known_other(file)):
+        called_so = _kind_of_name(file) in suffixes and not _is_known_other(file)
+        if file == place or called_so or (file.is_file() and looks_like_dicom(file)):
             raise BadInput(f"{file}: expected a DICOM image, found {fault} Get the file again, or move it elsewhere.")
 
 
@@ -157,15 +161,28 @@ def load_pydicom(path: Path) -> ModuleType:
     return pydicom
 
 
-def files_in(place: Path) -> list[Path]:
-    """All files of a folder but hidden ones; a file by itself."""
+def entries_in(place: Path) -> list[Path]:
+    """All that lies in a folder but what is hidden and folders that are not called like files; a file by itself.
+
+    Links that lead nowhere, pipes and folders called '0007.dcm' are among them: each may stand where a slice was.
+    """
     if not place.is_dir():
         return [place]
-    return sorted(file for file in place.iterdir() if file.is_file() and not file.name.startswith("."))
+    shown = (entry for entry in place.iterdir() if not entry.name.startswith("."))
+    return sorted(entry for entry in shown if not entry.is_dir() or _kind_of_name(entry))
+
+
+def _not_a_file(entry: Path) -> str:
+    """What an entry of a folder is that is no file."""
+    if entry.is_dir():
+        return "a folder."
+    return "no ordinary file." if entry.exists() else "a link that leads nowhere."
 
 
 def _header(pydicom: ModuleType, file: Path) -> tuple[Any, str]:
     """The header of a DICOM image, or None and what was found instead; '' for objects that are no images."""
+    if not file.is_file():
+        return None, _not_a_file(file)
     try:
         header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
         if "Rows" in header and "Columns" in header:
@@ -187,42 +204,28 @@ def _header(pydicom: ModuleType, file: Path) -> tuple[Any, str]:
 def _key(header: Any, file: Path) -> str:
     """Eight digits for a series. The UID itself would identify the patient's record in our files."""
     names = ("SeriesInstanceUID", "SeriesNumber", "Modality", "SeriesDescription")
-    return hashlib.sha256("\n".join(_text(header, name, file) for name in names).encode()).hexdigest()[:8]
-
-
-def _text(header: Any, name: str, file: Path) -> str:
-    try:
-        value = header.get(name)
-    except Exception as error:
-        raise BadInput(f"{file}: expected a sound DICOM header, found a bad {name} ({reason(error)}).") from error
-    parts = value if isinstance(value, MutableSequence) else [] if value is None else [value]
-    return " ".join("\\".join(str(part) for part in parts).split())
-
-
-@dataclass(frozen=True)
-class Stack:
-    """The files of one series in the order of their slices, and the grid they make."""
-
-    files: tuple[Path, ...]
-    grid: Grid
-    modality: str
+    return hashlib.sha256("\n".join(text_of(header, name, file) for name in names).encode()).hexdigest()[:8]
 
 
 def read_series(path: Path) -> Stored:
     """The one series in a folder, the one that 'FOLDER#key' names, or one file; rescaled slice by slice.
 
-    Raises BadInput for several series, missing slices, gantry tilt, colour, several frames and damaged files.
+    Raises BadInput for several series, missing slices, gantry tilt, colour, several frames, damaged files, and scales
+    that the headers leave open.
     """
     with warnings.catch_warnings(action="ignore"):  # about values outside the standard; what matters is checked here
-        stack = _stack(_one_series(path), path)
-    return _read_stack(stack)
+        headers = _one_series(path)
+        stack, meaning = stack_of(headers, path), meaning_of(headers, path)
+    return _read_stack(stack, meaning)
 
 
-def _read_stack(stack: Stack) -> Stored:
+def _read_stack(stack: Stack, meaning: Meaning) -> Stored:
     data = np.empty(stack.grid.shape, np.float32)
     for plane, file in zip(data, stack.files, strict=True):
-        plane[:] = _pixels(file, plane.shape)
-    return Stored(data, stack.grid.affine, modality=stack.modality)
+        plane[:] = read_slice(file, plane.shape)
+    not_hu, as_hu = hounsfield(meaning, data)
+    guesses = stack.guesses + meaning.guesses
+    return Stored(data, stack.grid.affine, "", stack.modality, guesses=guesses, not_hu=not_hu, as_hu=as_hu)
 
 
 def series_frames(path: Path) -> DynamicScan:
@@ -234,7 +237,8 @@ def series_frames(path: Path) -> DynamicScan:
         headers = _one_series(path)
         places, moments = _by_place(headers, path)
         rows = [{file: headers[file] for file in row} for row in zip(*places, strict=True)]
-        frames = [_stack(row, path) for row in rows]
+        frames = [stack_of(row, path, numbered=False) for row in rows]
+        meaning = meaning_of(headers, path)
     for number, frame in enumerate(frames, start=1):
         if not same_grid(frame.grid, frames[0].grid, tolerance_mm=0.5):  # of a moving table
             raise BadInput(
@@ -245,15 +249,15 @@ def series_frames(path: Path) -> DynamicScan:
         frames[0].grid,
         len(frames),
         None if times is None else times - times[0],
-        lambda: (_pixels(file, frame.grid.shape[1:]) for frame in frames for file in frame.files),
-        lambda k: _read_stack(frames[k]),
+        lambda: (read_slice(file, frame.grid.shape[1:]) for frame in frames for file in frame.files),
+        lambda k: _read_stack(frames[k], meaning),
     )
 
 
 def _by_place(headers: dict[Path, Any], path: Path) -> tuple[list[list[Path]], dict[Path, float] | None]:
     """The files at each place in their order in time, and their seconds where the headers state them."""
     files = list(headers)
-    planes, positions = _geometry(headers, path)
+    planes, positions = planes_of(headers, path)
     along = positions @ np.cross(planes[0, :3], planes[0, 3:6])
     order = np.argsort(along, kind="stable")
     breaks = np.flatnonzero(np.diff(along[order]) > SAME_PLACE_MM) + 1
@@ -325,7 +329,7 @@ def _one_series(path: Path) -> dict[Path, Any]:
 def _check_whole(headers: dict[Path, Any], path: Path) -> None:
     """Raise BadInput where a series mixes patients or frames of reference, or has fewer images than it states."""
     for name, words in (("PatientID", "patients"), ("FrameOfReferenceUID", "frames of reference")):
-        values = {_text(header, name, file) for file, header in headers.items()}
+        values = {text_of(header, name, file) for file, header in headers.items()}
         if len(values) > 1:
             raise BadInput(
                 f"{path}: expected one series to be of one patient in one frame of reference, found {len(values)} "
@@ -347,115 +351,12 @@ def _check_image(header: Any, file: Path) -> None:
     except Exception as error:
         raise BadInput(f"{file}: expected a sound DICOM header, found a bad value in it ({reason(error)}).") from error
     if samples != 1:
-        raise BadInput(f"{file}: expected grey values, found a colour image ({samples} samples a pixel).")
+        raise BadInput(
+            f"{file}: expected grey values, found colour ({samples} samples a pixel). Save it as grey values."
+        )
     if frames != 1:
         raise BadInput(f"{file}: expected one slice a file, found {frames} frames. Convert it with dcm2niix to NIfTI.")
     if missing:
-        raise BadInput(f"{file}: expected the image's place in the patient, found no {missing[0]}. Use NIfTI or PNG.")
-
-
-def _geometry(headers: dict[Path, Any], path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Direction, spacing and size of each image, the same for all, and its position: [N, 10] and [N, 3]."""
-    files = list(headers)
-    try:
-        planes = np.array([[*h.ImageOrientationPatient, *h.PixelSpacing, h.Rows, h.Columns] for h in headers.values()])
-        places = np.array([h.ImagePositionPatient for h in headers.values()], dtype=np.float64)
-        planes = planes.astype(np.float64)
-    except Exception as error:
         raise BadInput(
-            f"{path}: expected sound geometry in every header, found a bad value ({reason(error)})."
-        ) from error
-    rows, columns = planes[:, :3], planes[:, 3:6]
-    slant = np.abs((rows * columns).sum(1))
-    for k, file in enumerate(files):
-        lengths = np.linalg.norm(rows[k]), np.linalg.norm(columns[k])
-        if not np.isfinite(places[k]).all() or not (planes[k, 6:8] > 0).all():
-            found = f"PixelSpacing {planes[k, 6]:g}\\{planes[k, 7]:g}"
-            raise BadInput(f"{file}: expected a place and spacings above 0, found {found}. Get the file again.")
-        if not (slant[k] < STRAIGHT and np.allclose(lengths, 1, atol=STRAIGHT)):
-            raise BadInput(
-                f"{file}: expected ImageOrientationPatient to be two unit vectors at right angles, found lengths "
-                f"{lengths[0]:.3f} and {lengths[1]:.3f}, product {slant[k]:.3f}. Convert the series with dcm2niix."
-            )
-    if np.abs(planes - planes[0]).max() > 1e-3:
-        odd = files[int(np.abs(planes - planes[0]).max(axis=1).argmax())]
-        raise BadInput(
-            f"{odd}: expected the direction, spacing and size of {files[0].name}, found others (a localiser?). "
-            "Remove it from the folder."
+            f"{file}: expected the image's place in the patient, found no {missing[0]}. Convert it to NIfTI or PNG."
         )
-    return planes, places
-
-
-def _stack(headers: dict[Path, Any], path: Path) -> Stack:
-    """Sort the slices along their normal and lay the grid through them."""
-    files = list(headers)
-    first = headers[files[0]]
-    planes, places = _geometry(headers, path)
-    column_way, row_way = planes[0, :3], planes[0, 3:6]  # the directions in which columns and rows count up
-    row_spacing, column_spacing = planes[0, 6:8]
-    normal = np.cross(column_way, row_way)
-    normal /= np.linalg.norm(normal) or 1.0
-    order = np.argsort(places @ normal, kind="stable")
-    step = _step(places[order], normal, [files[k] for k in order], first)
-    lps = np.eye(4)
-    lps[:3, 0], lps[:3, 1], lps[:3, 2] = column_way * column_spacing, row_way * row_spacing, step
-    lps[:3, 3] = places[order[0]]
-    shape = (len(files), int(first.Rows), int(first.Columns))
-    grid = Grid(shape, check_affine(LPS_TO_RAS @ lps, path))
-    return Stack(tuple(files[k] for k in order), grid, str(first.get("Modality", "")).lower())
-
-
-def _step(places: np.ndarray, normal: np.ndarray, files: list[Path], header: Any) -> np.ndarray:
-    """The vector from one slice to the next. Raises BadInput for doubled or missing slices and for gantry tilt."""
-    folder = files[0].parent
-    if len(files) == 1:
-        thickness = float(header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 1.0)
-        if thickness <= 0:
-            raise BadInput(f"{files[0]}: expected a slice thickness above 0, found {thickness:g}. Get the file again.")
-        return normal * thickness
-    steps = np.diff(places @ normal)
-    usual = float(np.median(steps))
-    if steps.min() < 1e-3:
-        k = int(steps.argmin())
-        raise BadInput(
-            f"{folder}: expected one image at each place, found {files[k].name} and {files[k + 1].name} at one "
-            "(several echoes or times?). Put one of them in its own folder, or name a time by #frame=1 or #peak."
-        )
-    if np.abs(steps - usual).max() > max(0.05, 0.03 * usual):
-        k = int(np.abs(steps - usual).argmax())
-        raise BadInput(
-            f"{folder}: expected slices {usual:.2f} mm apart, found {steps[k]:.2f} mm between {files[k].name} and "
-            f"{files[k + 1].name}. Add the missing slices, or convert the series with dcm2niix."
-        )
-    step: np.ndarray = (places[-1] - places[0]) / (len(files) - 1)
-    tilt = np.degrees(np.arccos(min(1.0, float(step @ normal) / float(np.linalg.norm(step)))))
-    if tilt > TILT_DEGREES:
-        raise BadInput(
-            f"{folder}: expected slices stacked along their normal, found them sheared by {tilt:.1f} degrees "
-            "(gantry tilt). Convert the series with dcm2niix, which straightens it."
-        )
-    return step
-
-
-def _pixels(file: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """One slice with its rescale slope and intercept applied."""
-    pydicom = load_pydicom(file)
-    advice = "Get the file again."
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            warnings.filterwarnings("error", "The decoded RLE segment")
-            image = pydicom.dcmread(file)
-            if image.file_meta.TransferSyntaxUID.is_compressed:
-                advice = "Install its decoder (pip install 'pylibjpeg[all]') or convert the series with dcm2niix."
-            slope, intercept = float(image.get("RescaleSlope", 1)), float(image.get("RescaleIntercept", 0))
-            pixels = image.pixel_array
-    except Exception as error:
-        message = f"{file}: expected whole pixel data, found none that can be read ({reason(error)}). {advice}"
-        raise BadInput(message) from error
-    if slope == 0 or not np.isfinite([slope, intercept]).all():
-        raise BadInput(f"{file}: expected a rescale slope that is not 0, found {slope:g}. Get the file again.")
-    if pixels.shape != shape:
-        raise BadInput(
-            f"{file}: expected {shape[1]}×{shape[0]} pixels, found shape {pixels.shape}. Get the file again."
-        )
-    return pixels * slope + intercept

@@ -20,13 +20,20 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 @dataclass(frozen=True)
 class Stored:
-    """What a file holds: data [D, H, W] float32, affine to RAS millimetres, and the kind that the file states."""
+    """What a file holds: data [D, H, W] float32, affine to RAS millimetres, and the kind that the file states.
+
+    note: how it was taken from there; guesses: a sentence on each thing that was taken to be so and is not stated;
+    not_hu: why the values cannot be Hounsfield units; as_hu: a guess that holds where they are taken for some.
+    """
 
     data: np.ndarray
     affine: np.ndarray
     unit: str = ""
     modality: str = ""
     note: str = ""
+    guesses: tuple[str, ...] = ()
+    not_hu: str = ""
+    as_hu: str = ""
 
 
 @dataclass(frozen=True)

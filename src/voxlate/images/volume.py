@@ -27,7 +27,7 @@ SYNTHETIC_SCAN = "; a synthetic image, see provenance.json"  # in the descriptio
 NIFTI = (".nii", ".nii.gz", ".mgz", ".mgh", ".hdr", ".img")
 PICTURES = (".png", ".tif", ".tiff")
 ITK = (".mha", ".mhd", ".nrrd")
-DICOM = (".dcm", ".ima")
+DICOM = dicom.SUFFIXES
 FAMILIES = (("nifti", NIFTI), ("picture", PICTURES), ("itk", ITK), ("dicom", DICOM), ("array", arrays.ARRAYS))
 PARTNERS = {".hdr": (".img",), ".img": (".hdr",), ".mhd": (".raw", ".zraw")}  # files of one image
 
@@ -38,7 +38,8 @@ class Volume:
 
     data: [C, D, H, W] float32; affine: 4x4, maps voxel indices (x, y, z) = (W, H, D) to RAS millimetres; unit: one of
     UNITS' values or "grey" (2-D pictures, values as stored); origin: the file it came from, for messages; note: how
-    it was taken from there (which frame, say).
+    it was taken from there (which frame, say); guesses: a sentence on each thing that the file does not state and that
+    was taken to be so.
     """
 
     data: np.ndarray
@@ -47,6 +48,7 @@ class Volume:
     modality: str
     origin: str = ""
     note: str = ""
+    guesses: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.data.ndim != 4 or self.data.dtype != np.float32:
@@ -88,7 +90,14 @@ def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -
     if not allow_nan:
         _check_finite(stored.data, path)
     modality = modality or stored.modality
-    return Volume(stored.data[None], stored.affine, stored.unit or unit_of(modality), modality, str(path), stored.note)
+    unit = stored.unit or unit_of(modality)
+    if unit == "HU" and stored.not_hu:
+        raise BadInput(
+            f"{path}: expected Hounsfield units, found {stored.not_hu}. Get the series again as the scanner made it, "
+            "or name it by what else it shows (cbf=PATH)."
+        )
+    guesses = (*stored.guesses, stored.as_hu) if unit == "HU" and stored.as_hu else stored.guesses
+    return Volume(stored.data[None], stored.affine, unit, modality, str(path), stored.note, guesses)
 
 
 def is_there(path: Path) -> bool:
@@ -102,13 +111,16 @@ def files_of(path: Path) -> list[Path]:
     place, key = dicom.without_key(path)
     partners = [place.with_suffix(suffix) for suffix in PARTNERS.get(place.suffix.lower(), ())]
     return (
-        list(dicom.headers_of(path)) if key else [*dicom.files_in(place), *(one for one in partners if one.is_file())]
+        list(dicom.headers_of(path)) if key else [*dicom.entries_in(place), *(one for one in partners if one.is_file())]
     )
 
 
 def content_hash(path: Path) -> str:
     """16 hexadecimal digits of what all files behind a path hold, whatever they are called, and of its frame."""
-    hashes = sorted(_sha256(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files_of(path))
+    hashes = sorted(
+        _sha256(file, file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else f"no file: {file.name}"
+        for file in files_of(path)
+    )
     return hashlib.sha256(" ".join([*hashes, without_frame(path)[1]]).encode()).hexdigest()[:16]
 
 

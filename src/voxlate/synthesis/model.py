@@ -195,12 +195,13 @@ class Model:
         return Synthesised(result, std, provenance, SYNTHETIC if model.recipe.task.completes else "")
 
     def check_scans(self, prepared: PreparedCase, case: str) -> list[str]:
-        """Sentences on scans that look unlike the training's; raises BadInput for one that shows nothing."""
+        """Sentences on guesses and on scans unlike the training's; raises BadInput for one that shows nothing."""
         notes = []
         for name, statistics in prepared.header.statistics.items():
             low, high = statistics.all.at(0), statistics.all.at(100)
             if low == high:
                 raise BadInput(f"{case}: expected {name} to show something, found every voxel {low:g}. Check the scan.")
+            notes += [f"{name}: {guess}" for guess in prepared.header.origins[name].guesses]
             ranges = self.header.get("training_ranges", {})
             notes.append(unfamiliar(name, statistics, self.recipe.intensity[name], ranges))
         return [note for note in notes if note]

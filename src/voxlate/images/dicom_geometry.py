@@ -1,0 +1,173 @@
+"""DICOM: the place of a series' slices in the patient, and the grid that they make."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxlate.errors import BadInput
+from voxlate.images.formats import LPS_TO_RAS, reason
+from voxlate.images.grid import Grid, check_affine
+
+TILT_DEGREES = 0.5  # positions are rounded in headers; a real gantry tilt is degrees
+STRAIGHT = 1e-3  # directions are unit vectors at right angles to so much
+ALIKE = 0.05  # of a length: headers round spacings (0.6 for 0.625 mm)
+LOOK = "Look whether some are missing."
+FAR_APART = 1.9  # times the thickness: gaps of whole slices are rare, of up to a half usual
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The files of one series in the order of their slices, the grid they make, and what was taken to be so."""
+
+    files: tuple[Path, ...]
+    grid: Grid
+    modality: str
+    guesses: tuple[str, ...] = ()
+
+
+def planes_of(headers: dict[Path, Any], path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Direction, spacing and size of each image, the same for all, and its position: [N, 10] and [N, 3]."""
+    files = list(headers)
+    try:
+        planes = np.array([[*h.ImageOrientationPatient, *h.PixelSpacing, h.Rows, h.Columns] for h in headers.values()])
+        places = np.array([h.ImagePositionPatient for h in headers.values()], dtype=np.float64)
+        planes = planes.astype(np.float64)
+    except Exception as error:
+        raise BadInput(
+            f"{path}: expected sound geometry in every header, found a bad value ({reason(error)})."
+        ) from error
+    rows, columns = planes[:, :3], planes[:, 3:6]
+    slant = np.abs((rows * columns).sum(1))
+    for k, file in enumerate(files):
+        lengths = np.linalg.norm(rows[k]), np.linalg.norm(columns[k])
+        if not np.isfinite(places[k]).all() or not (planes[k, 6:8] > 0).all():
+            found = f"PixelSpacing {planes[k, 6]:g}\\{planes[k, 7]:g}"
+            raise BadInput(f"{file}: expected a place and spacings above 0, found {found}. Get the file again.")
+        if not (slant[k] < STRAIGHT and np.allclose(lengths, 1, atol=STRAIGHT)):
+            raise BadInput(
+                f"{file}: expected ImageOrientationPatient to be two unit vectors at right angles, found lengths "
+                f"{lengths[0]:.3f} and {lengths[1]:.3f}, product {slant[k]:.3f}. Convert the series with dcm2niix."
+            )
+    if np.abs(planes - planes[0]).max() > 1e-3:
+        odd = files[int(np.abs(planes - planes[0]).max(axis=1).argmax())]
+        raise BadInput(
+            f"{odd}: expected the direction, spacing and size of {files[0].name}, found others (a localiser?). "
+            "Remove it from the folder."
+        )
+    return planes, places
+
+
+def stack_of(headers: dict[Path, Any], path: Path, numbered: bool = True) -> Stack:
+    """Sort the slices along their normal and lay the grid through them.
+
+    numbered: whether InstanceNumber counts slices alone, not frames too.
+    """
+    files = list(headers)
+    first = headers[files[0]]
+    planes, places = planes_of(headers, path)
+    column_way, row_way = planes[0, :3], planes[0, 3:6]  # the directions in which columns and rows count up
+    row_spacing, column_spacing = planes[0, 6:8]
+    normal = np.cross(column_way, row_way)
+    normal /= np.linalg.norm(normal) or 1.0
+    order = np.argsort(places @ normal, kind="stable")
+    step = _step(places[order], normal, [files[k] for k in order], first)
+    lps = np.eye(4)
+    lps[:3, 0], lps[:3, 1], lps[:3, 2] = column_way * column_spacing, row_way * row_spacing, step
+    lps[:3, 3] = places[order[0]]
+    shape = (len(files), int(first.Rows), int(first.Columns))
+    grid = Grid(shape, check_affine(LPS_TO_RAS @ lps, path))
+    doubt = _doubt_of_step(float(np.linalg.norm(step)), [headers[files[k]] for k in order], path, numbered)
+    return Stack(tuple(files[k] for k in order), grid, str(first.get("Modality", "")).lower(), (doubt,) * bool(doubt))
+
+
+def _step(places: np.ndarray, normal: np.ndarray, files: list[Path], header: Any) -> np.ndarray:
+    """The vector from one slice to the next. Raises BadInput for doubled or missing slices and for gantry tilt."""
+    folder = files[0].parent
+    if len(files) == 1:
+        thickness = float(header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 1.0)
+        if thickness <= 0:
+            raise BadInput(f"{files[0]}: expected a slice thickness above 0, found {thickness:g}. Get the file again.")
+        return normal * thickness
+    steps = np.diff(places @ normal)
+    usual = float(np.median(steps))
+    if steps.min() < 1e-3:
+        k = int(steps.argmin())
+        raise BadInput(
+            f"{folder}: expected one image at each place, found {files[k].name} and {files[k + 1].name} at one "
+            "(several echoes or times?). Put one of them in its own folder, or name a time by #frame=1 or #peak."
+        )
+    if np.abs(steps - usual).max() > max(0.05, 0.03 * usual):
+        k = int(np.abs(steps - usual).argmax())
+        raise BadInput(
+            f"{folder}: expected slices {usual:.2f} mm apart, found {steps[k]:.2f} mm between {files[k].name} and "
+            f"{files[k + 1].name}. Add the missing slices, or convert the series with dcm2niix."
+        )
+    step: np.ndarray = (places[-1] - places[0]) / (len(files) - 1)
+    tilt = np.degrees(np.arccos(min(1.0, float(step @ normal) / float(np.linalg.norm(step)))))
+    if tilt > TILT_DEGREES:
+        raise BadInput(
+            f"{folder}: expected slices stacked along their normal, found them sheared by {tilt:.1f} degrees "
+            "(gantry tilt). Convert the series with dcm2niix, which straightens it."
+        )
+    return step
+
+
+def _doubt_of_step(step_mm: float, headers: list[Any], path: Path, numbered: bool) -> str:
+    """A sentence where slices may be missing by a rule, '' where nothing speaks for it; headers: in order.
+
+    Raises BadInput where what the headers state and the positions differ as they do when every second file is gone.
+    """
+    if len(headers) == 1:
+        return ""
+    spacing, thickness = _stated_mm(headers, "SpacingBetweenSlices"), _stated_mm(headers, "SliceThickness")
+    counted = _counted_by(headers) if numbered else 1
+    advice = "Copy the missing ones, or, if none are, convert the series with dcm2niix."
+    if spacing:
+        times = round(step_mm / spacing)
+        multiple = times > 1 and abs(step_mm / spacing - times) < ALIKE * times
+        # some scanners write the gap between slices instead
+        gap = spacing < (1 - ALIKE) * thickness and abs(thickness + spacing - step_mm) < ALIKE * step_mm
+        if multiple and (not gap or counted == times):
+            raise BadInput(
+                f"{path}: expected slices {spacing:g} mm apart, as their SpacingBetweenSlices states, found every step "
+                f"{step_mm:.2f} mm: only one of {times} is here. {advice}"
+            )
+        if gap or abs(spacing - step_mm) < ALIKE * step_mm:
+            return ""
+    far = 0 < FAR_APART * thickness <= step_mm
+    if far and counted > 1 and 0.5 <= step_mm / (counted * thickness) <= 1.5:  # overlap or gap of a half
+        raise BadInput(
+            f"{path}: expected slices {thickness:g} mm thick to follow each other, found them {step_mm:.2f} mm apart "
+            f"and numbered by {counted} (InstanceNumber): only one of {counted} is here. {advice}"
+        )
+    if far:
+        return f"Slices {thickness:g} mm thick lie {step_mm:.2f} mm apart and are taken to be all. {LOOK}"
+    if counted > 1:
+        return f"InstanceNumber counts by {counted} from slice to slice, which are taken to be all. {LOOK}"
+    return ""
+
+
+def _stated_mm(headers: list[Any], name: str) -> float:
+    """The median of a length that headers state, without its sign; 0 where none does."""
+    stated = [abs(value) for value in (_number(header, name) for header in headers) if value]
+    return float(np.median(stated)) if stated else 0.0
+
+
+def _counted_by(headers: list[Any]) -> int:
+    """By how much InstanceNumber rises or falls with every slice; 1 where it has no rule, or slices are too few."""
+    numbers = [_number(header, "InstanceNumber") for header in headers]
+    known = np.array([number for number in numbers if number is not None])
+    steps = np.diff(known)
+    if len(known) < max(3, len(headers)) or steps[0] == 0 or (steps != steps[0]).any():
+        return 1
+    return int(abs(steps[0]))
+
+
+def _number(header: Any, name: str) -> float | None:
+    try:
+        value = float(header.get(name))
+    except Exception:  # pydicom converts on reading and raises all sorts of errors; a note of no use is as good as none
+        return None
+    return value if np.isfinite(value) else None
