@@ -37,7 +37,8 @@ def write_cohort(
 ) -> list[Path]:
     """Writes `OUT/phantom_000/t1.nii.gz` and so on, `seg` (`Label`) and `lesion`, and the note `phantom.json`.
 
-    size: voxels in x, y, z; modalities: all where None; stripped: 0 outside the brain, as BraTS gives it; progress: called with (cases done, cases). Cases that
+    size: voxels in x, y, z; modalities: all where None; stripped: 0 outside the brain, as BraTS gives it; progress:
+    called with (cases done, cases). Cases that
     exist are kept. Returns the case folders. Raises BadInput where `out` holds another cohort or a setting is wrong.
     """
     wanted = tuple(modalities or MODALITIES)
