@@ -411,7 +411,7 @@ def _scores(
         overlap = None
         if region.modality == item.modality and truth.frame is not None:
             overlap = region.select(thresholded(volume, truth.scale, truth.body), truth.frame)
-        scored |= region_scores(region.name, inside, truth.values, values, overlap, voxel_ml)
+        scored |= region_scores(region.name, inside, truth.values, values, overlap, voxel_ml, truth.scale)
     for ratio in options.regions:
         if ratio.over is not None:
             scored |= ratio_scores(ratio.name, ratio.over, scored)
