@@ -21,7 +21,8 @@ def check_windows(
 ) -> None:
     """Raise BadInput where a recipe's window clips or flattens what it is given; medians over the training cases.
 
-    Each volume by itself where its map has a floor: one below it (z-scored, say) would lose all that lies there. bodies: whether more of them counts than a mask, whose statistics are not known here.
+    Each volume by itself where its map has a floor: one below it (z-scored, say) would lose all that lies there.
+    bodies: whether more of them counts than a mask, whose statistics are not known here.
     """
     headers = list(headers)
     for name, spec in intensity.items():
@@ -49,7 +50,9 @@ def check_windows(
 
 def _check_floor(name: str, spec: IntensityMap, headers: Iterable[CaseHeader], where: object) -> None:
     floor = getattr(spec, "floor", None)
-    for header in headers if floor is not None else ():
+    if floor is None:
+        return
+    for header in headers:
         if name in header.statistics:
             below = _clipped(header.statistics[name].foreground, floor, np.inf)
             if below > MOST_BELOW:
