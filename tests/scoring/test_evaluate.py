@@ -18,12 +18,17 @@ from scipy.ndimage import gaussian_filter
 from voxlate.data.naive import BINS, Baselines, fit, fit_cohort
 from voxlate.data.prepare import prepare
 from voxlate.errors import BadInput
+from voxlate.files import write_json
 from voxlate.images.grid import Grid, canonical
+from voxlate.images.intensity import Percentile
+from voxlate.images.mask import foreground
 from voxlate.images.ranges import range_for
+from voxlate.images.statistics import intensity_statistics
 from voxlate.images.volume import Volume, read_volume, write_volume
 from voxlate.scoring import alignment
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.metrics import mae, ssim
+from voxlate.scoring.network_units import stated_units
 from voxlate.scoring.tables import bootstrap
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -545,3 +550,24 @@ def test_pictures_for_distances_lie_as_the_model_saw_its_slices(cohort, shifted)
         assert scores.features["ct"]["axes"] == ("SPL" if axes == "SAR" else "SLP")
     assert shown["SAR"].shape == (12, 24, 20)
     np.testing.assert_array_equal(shown["SLP"], shown["SAR"].transpose(0, 2, 1))
+
+
+def test_in_network_units_truth_and_image_are_what_the_network_was_given_and_gave(cohort, tmp_path):
+    """Scans of other gains than the training's median: the network's own answer is right, only its unit is a guess."""
+    spec, typical = Percentile(floor=0, high=99.5), 40.0
+    for name in ("p0", "p1", "p2"):
+        truth = read_volume(cohort / name / "t1.nii.gz", "t1")
+        peak = spec.scale(intensity_statistics(truth.data[0], foreground(truth))).high
+        answer = truth.data[0].clip(0, peak) / peak * typical - typical * 0.1  # a tenth of the range too dark
+        write_volume(tmp_path / "out" / name / "t1.nii.gz", volume(answer, "t1", "a.u."))
+        write_volume(tmp_path / "out" / name / "t1_std.nii.gz", volume(np.full_like(answer, 4.0), "t1", "a.u."))
+        stated = {"case": name, "network_units": stated_units({"t1": spec}, {"t1": (0.0, typical)})}
+        write_json(tmp_path / "out" / name / "provenance.json", stated)
+    scores = evaluate(tmp_path / "out", cohort, units="network")
+    assert scores.ranges["t1"].high == 255
+    for row in scores.rows:
+        assert row.scores["mae"] == pytest.approx(25.5, abs=1e-3)
+        assert row.scores["std"] == pytest.approx(25.5, abs=1e-3)
+    (tmp_path / "out" / "p1" / "provenance.json").write_text('{"case": "p1"}')
+    scores = evaluate(tmp_path / "out", cohort, units="network")
+    assert "expected provenance that states the network's units" in scores.header["not_synthesised"]["p1/t1"]

@@ -79,6 +79,10 @@ def evaluate(
     lpips: Annotated[
         Path | None, typer.Option(metavar="WEIGHTS", help="Score LPIPS too: its AlexNet weights (safetensors).")
     ] = None,
+    units: Annotated[
+        Literal["own", "network"],
+        typer.Option(help="MR: each image by its own peak; or network: 0 to 255 as the network saw it (paper 003)."),
+    ] = "own",
     ssim_from: Annotated[
         Literal["low", "zero"], typer.Option(help="SSIM measures values from the range's low end, or from zero.")
     ] = "low",
@@ -112,6 +116,7 @@ def evaluate(
         "features": features,
         "lpips": lpips,
         "ssim_from": ssim_from,
+        "units": units,
         "prepared": prepared,
     }
     left_out: dict[str, str] = {}

@@ -46,6 +46,7 @@ from voxlate.images.tiling import (
 from voxlate.images.volume import SYNTHETIC_SCAN, Volume, content_hash, is_there, read_volume, unit_of, write_volume
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges
+from voxlate.scoring.network_units import stated_units
 from voxlate.synthesis.calls import PatchProgress, count_calls
 from voxlate.training.run import file_hash, load_method, made_by
 from voxlate.training.validate import autocast, find_device
@@ -190,6 +191,9 @@ class Model:
             **model.plan(files, seed),
             **cost,
             "prepared": model.record(preparation, prepared),
+            "network_units": stated_units(
+                {name: model.recipe.intensity[name] for name in model.recipe.data.target}, model.header["target_scales"]
+            ),
             **({"warnings": notes} if notes else {}),
         }
         return Synthesised(result, std, provenance, SYNTHETIC if model.recipe.task.completes else "")

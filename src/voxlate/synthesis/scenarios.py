@@ -185,7 +185,8 @@ def _gather(made: Path, folder: Path, scenario: Scenario) -> None:
     run = os.path.relpath((made / mine["run"]).resolve(), folder.resolve())
     scenarios = {**before.get("made_without", {}), name: os.path.relpath(made, folder)}
     every = {**before.get("inputs", {}), **inputs}
-    write_json(path, {**mine, "run": run, "inputs": every, "made_without": scenarios})
+    units = {**before.get("network_units", {}), **mine.get("network_units", {})}
+    write_json(path, {**mine, "run": run, "inputs": every, "network_units": units, "made_without": scenarios})
 
 
 def _lines(scores: Scores, scenario: Scenario) -> Iterator[dict[str, Any]]:
