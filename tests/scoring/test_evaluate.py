@@ -420,6 +420,22 @@ def test_the_table_is_the_least_squares_fit_among_functions_of_the_bin():
         assert images["intensity table"][there] == pytest.approx(mean, abs=1e-3)
 
 
+def test_of_several_sources_the_linear_map_and_the_mean_are_baselines_too(tmp_path):
+    """ct = 0.5 a − 0.25 b + 0.3 in shares of the range, in a third of the slice; outside all is background."""
+    draw, ranges = np.random.default_rng(3), {name: range_for("grey") for name in ("a", "b", "ct")}
+    inside = np.zeros((1, 48, 48), bool)
+    inside[:, 10:40, 8:30] = True
+    a, b = (np.where(inside, draw.uniform(20, 250, inside.shape), 0).astype(np.float32) for _ in "ab")
+    ct = np.where(inside, 0.5 * a - 0.25 * b + 0.3 * 255, 0)
+    case = {name: volume(data, name, "grey") for name, data in (("a", a), ("b", b), ("ct", ct))}
+    fit([({name: canonical(one) for name, one in case.items()}, None)], ["a", "b"], ["ct"], ranges).save(tmp_path / "n")
+    images = Baselines.load(tmp_path / "n").images("ct", {name: case[name] for name in "ab"}, case["ct"].grid)
+    np.testing.assert_allclose(images["least squares"], ct, atol=1e-3)
+    np.testing.assert_allclose(images["mean of the sources"], (a + b) / 2, atol=1e-3)
+    alone = Baselines.load(tmp_path / "n").images("ct", {"a": case["a"]}, case["ct"].grid)
+    assert set(alone) == {"copy of a", "intensity table of a"}, "one source has a table, which is no worse"
+
+
 def test_the_copy_of_a_picture_is_the_picture_itself():
     picture = volume(np.arange(256.0).reshape(1, 16, 16), "mr", "grey", LPS)
     ranges = {"mr": range_for("grey"), "ct": range_for("grey")}
