@@ -220,6 +220,20 @@ def test_inside_a_mask_nothing_outside_is_seen_or_made(task):
     assert made[~outside].std() > 0.01
 
 
+@pytest.mark.parametrize("missing", CONFIGURATIONS)
+def test_completion_inside_a_mask_sees_and_makes_background_around_it(missing):
+    full = batch(present=~torch.tensor([missing] * 2), target=False)
+    outside = (full.mask == 0).expand_as(full.source)
+    other = replace(full, source=torch.where(outside, 7.0, full.source))
+    method = Diffusion(DiffusionSettings(), Wild(), Complete(inside=True, strip=True), 4)
+    made, again = (method.synthesise(one, Noise(0, one.item), HOW) for one in (full, other))
+    assert torch.equal(made, again)
+    assert (made[outside] == -1).all()
+    seen = full.present[:, :, None, None, None] & ~outside
+    assert torch.equal(made[seen], full.source[seen])
+    assert made[~full.present[:, :, None, None, None] & ~outside].std() > 0.01
+
+
 @pytest.mark.parametrize("task", [Translate(inside=True), "residual"])
 def test_an_empty_mask_gives_the_picture_that_was_there_before(task):
     task = ResidualTask(Residual(inside=True), Half()) if task == "residual" else task

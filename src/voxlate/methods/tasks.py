@@ -93,6 +93,7 @@ class Complete(TaskSettings, Task):
     completes: ClassVar[bool] = True
     known_in_state: ClassVar[bool] = True
     kind: Literal["complete"] = "complete"
+    inside: Inside = False
     strip: Strip = False
     incomplete: Annotated[
         bool, Field(description="train on cases that lack modalities too (adds a bit a modality to the code)")
@@ -142,9 +143,10 @@ class Complete(TaskSettings, Task):
         bits = [missing, absent] if self.incomplete else [missing]
         images = batch.source if noise is None else required(batch.target)
         hidden = (missing | absent)[:, :, None, None, None]
+        mask = missing[:, :, None, None, None].to(images.dtype).expand_as(images)
         return Problem(
             NetworkInput(code=torch.cat(bits, dim=1).to(images.dtype)),
-            mask=missing[:, :, None, None, None].to(images.dtype).expand_as(images),
+            mask=mask * batch.mask if self.inside else mask,
             known=images.masked_fill(hidden, BACKGROUND),
             x0=None if noise is None else images,
             x0_present=None if noise is None else batch.present,
