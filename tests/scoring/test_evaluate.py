@@ -333,6 +333,9 @@ def test_the_spread_of_samples_is_compared_with_the_error(cohort, shifted):
     row = evaluate(shifted, cohort).rows[0]
     assert row.scores["std_error_r"] == pytest.approx(1, abs=1e-4)
     assert row.scores["std"] == pytest.approx(row.scores["mae"] / 2, rel=1e-3)
+    row = evaluate(shifted, cohort, regions={"body": "ct>-500", "most": "ct>-2000"}).rows[0]
+    assert row.scores["body.std"] == pytest.approx(np.mean(error[truth > 0]) / 2, rel=0.02)
+    assert row.scores["most.std"] <= row.scores["body.std"]
 
 
 # naive baselines

@@ -1,5 +1,6 @@
 """Scores a folder of syntheses, and the naive baselines, against the truth, and states how each number was made."""
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -334,6 +335,8 @@ def _score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
         error = np.abs(scale.normalise(synthesis.data[0], truth.body) - truth.values)
         scored["std"] = float(np.mean(spread if truth.inside is None else spread[truth.inside], dtype=np.float64))
         scored["std_error_r"] = correlation(spread, error, truth.inside)
+        for region, part in truth.regions:
+            scored[f"{region.name}.std"] = float(np.mean(spread[part], dtype=np.float64)) if part.any() else math.nan
     depth = len(truth.values)
     rows = [Row(*head, "synthesis", scored, depth, of_pictures)]
     naive, left_out = _naive_images(item, truth, image.grid, options)

@@ -112,7 +112,7 @@ class Decoder(nn.Module):
         self.first = _pair(net.latent, width, slope=0.0)
         self.second = _pair(net.latent + width, width, slope=0.0)
         self.head = nn.Conv2d(net.latent + 2 * width, 1, 1)
-        nn.init.constant_(self.head.bias, 0.5)  # a rectifier that begins below 0 everywhere never learns
+        nn.init.constant_(self.head.bias, 0.5)  # type: ignore[arg-type]  # a rectifier that begins below 0 everywhere never learns
 
     def forward(self, latent: Tensor) -> Tensor:
         h = torch.cat([latent, self.first(latent)], dim=1)
