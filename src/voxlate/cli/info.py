@@ -42,6 +42,7 @@ def _scan(path: Path) -> dict[str, Any]:
         "range": [float(low), float(high)] if count else [None, None],
         "mean": total / count if count else None,
         "not_finite": volume.data.size - count,
+        **({"guessed": list(volume.guesses)} if volume.guesses else {}),
     }
 
 

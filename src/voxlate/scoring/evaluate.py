@@ -328,7 +328,7 @@ def _score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
     note = truth.move.note
     if share:
         note += f"; {share:.1%} of the scored voxels lie outside it and do not count"
-    return ScoredItem(rows, note, " ".join(left_out))
+    return ScoredItem(rows, "; ".join(filter(None, [note, *truth.volume.guesses])), " ".join(left_out))
 
 
 def _naive_images(item: Item, truth: Truth, image: Grid, options: Options) -> tuple[dict[str, Volume], list[str]]:
