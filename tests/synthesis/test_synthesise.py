@@ -12,6 +12,7 @@ from PIL import Image
 import voxlate as package
 from voxlate import recipe
 from voxlate.errors import BadInput
+from voxlate.files import read_json, write_json
 from voxlate.images.volume import read_volume
 from voxlate.synthesis.model import load
 from voxlate.training.run import Run, load_method, save_weights
@@ -142,6 +143,34 @@ def test_only_the_cases_of_a_split_that_the_run_recorded(voxlate, run, cohort, t
     splits = json.loads(Run(run).provenance.read_text())["data"]["splits"]
     answer = voxlate("synth", run, cohort, "--out", tmp_path / "out", "--split", "val", "--json")
     assert json.loads(answer.out)["cases"] == splits["val"] != []
+
+
+def test_scores_of_training_cases_are_said_to_be_no_held_out_scores(voxlate, run, cohort, tmp_path):
+    splits = json.loads(Run(run).provenance.read_text())["data"]["splits"]
+    out, unseen = tmp_path / "out", tmp_path / "unseen"
+    assert voxlate("synth", run, cohort, "--out", out).code == 0
+    assert voxlate("synth", run, cohort, "--out", unseen, "--split", "val").code == 0
+    run.rename(tmp_path / "elsewhere")  # each image's own provenance names the split
+    sentence = f"{len(splits['train'])} of 6 cases were in the model's training (by name): no held-out scores of those."
+    answer = voxlate("evaluate", out, "--truth", cohort)
+    assert sentence in answer.err
+    assert sentence in " ".join(answer.out.split())
+    assert json.loads((out / "metrics.json").read_text())["trained_on"] == sorted(splits["train"])
+    assert voxlate("report", out).code == 0
+    assert (out / "report.html").read_text().count(sentence.replace("'", "&#39;")) == 2  # headline and caption
+    answer = voxlate("evaluate", unseen, "--truth", cohort)
+    assert json.loads((unseen / "metrics.json").read_text())["trained_on"] == []
+    assert "held-out" not in answer.out + answer.err
+
+
+def test_images_of_earlier_versions_take_their_split_from_the_run(voxlate, run, cohort, tmp_path):
+    case = json.loads(Run(run).provenance.read_text())["data"]["splits"]["train"][0]
+    out = tmp_path / "out"
+    assert voxlate("synth", run, cohort / case, "--out", out).code == 0
+    path = out / case / "provenance.json"
+    write_json(path, {key: one for key, one in read_json(path).items() if key not in ("split", "sha256")})
+    sentence = "1 of 1 case was in the model's training (by name): no held-out scores of those."
+    assert sentence in voxlate("evaluate", out, "--truth", cohort).err
 
 
 def test_a_run_draws_as_another_recipe_that_trains_the_same(voxlate, diffusion, cohort, tiny, tmp_path):

@@ -22,7 +22,7 @@ from voxlate.report.pictures import sections_of
 from voxlate.scoring.items import changed_images
 from voxlate.scoring.metrics import METRICS, metrics_of
 from voxlate.scoring.provenance import run_folders
-from voxlate.scoring.tables import figure, score_tables
+from voxlate.scoring.tables import figure, held_out_note, score_tables
 
 MOST_CASES = 9
 LONGEST_LIST = 12
@@ -67,6 +67,7 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
         "kind": "Training run" if is_run else "Synthesis",
         "folder": folder.name,
         "title": _title(recipe, folder, known),
+        "caution": held_out_note(known),
         "summaries": [_summary(name, part) for name, part in scores["modalities"].items()] if scored else [],
         "tables": score_tables(scores) if scored else None,
         "plain_scores": [] if scored else flat(scores),

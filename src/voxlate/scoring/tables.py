@@ -18,6 +18,7 @@ from voxlate import __version__
 from voxlate.files import whole_file, write_json
 from voxlate.images.ranges import Range
 from voxlate.scoring.metrics import LPIPS, SSIM, UNIT, Metric, metrics_of
+from voxlate.scoring.provenance import not_held_out
 
 RESAMPLES = 2000  # the 2.5 % tail then rests on 50 resamples
 NARROWEST = 13  # of a method's column: 0.994 ± 0.001
@@ -313,11 +314,16 @@ def keys_of(document: Mapping[str, Any]) -> set[str]:
     return {key for scores in answers for key, value in scores.items() if value["mean"] is not None}
 
 
+def held_out_note(document: Mapping[str, Any]) -> str:
+    """A sentence on the cases of a metrics.json that were in the model's training; "" where none is known to be."""
+    return not_held_out(len(document.get("trained_on", [])), len({row["case"] for row in document.get("cases", [])}))
+
+
 def caption(document: Mapping[str, Any]) -> list[str]:
     """Range, mask, window, units and numbers of cases, in words."""
     modalities = document["modalities"]
     first = next(iter(modalities.values()))
-    lines = []
+    lines = [sentence] if (sentence := held_out_note(document)) else []
     for name, part in modalities.items():
         lines.append(f"{scope_note(name, part)} ({part['range_rule']}); mask: {part['mask']}; {part['bootstrap']}.")
         if part["patients"] == 1 and part["cases"] > 1:
