@@ -10,22 +10,11 @@ import torch
 from PIL import Image
 
 import voxlate as package
-from voxlate import recipe
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
 from voxlate.images.volume import read_volume
 from voxlate.synthesis.model import load
 from voxlate.training.run import Run, load_method, save_weights
-from voxlate.training.train import train
-
-
-@pytest.fixture
-def diffusion(prepared, tiny, tmp_path):
-    """A tiny diffusion model, trained a little."""
-    path = tmp_path / "diffusion.toml"
-    path.write_text(tiny.read_text().replace('kind = "regression"', 'kind = "diffusion"'))
-    train(recipe.read(str(path)), prepared, tmp_path / "drun", device="cpu")
-    return tmp_path / "drun"
 
 
 def t1_of(cohort):
@@ -256,12 +245,22 @@ def test_a_method_loads_with_its_recipe_and_header(run):
     assert header["units"] == {"t1": "a.u.", "t2": "a.u."}
 
 
-def test_a_synthesis_leaves_no_spread_of_an_earlier_one(voxlate, run, cohort, tmp_path):
+def test_a_synthesis_leaves_no_spread_of_an_earlier_one(voxlate, diffusion, cohort, tmp_path):
     out = tmp_path / "out"
-    assert voxlate("synth", run, cohort / "case0", "--out", out, "--samples", 2).code == 0
+    assert voxlate("synth", diffusion, cohort / "case0", "--out", out, "--samples", 2).code == 0
     assert (out / "case0" / "t2_std.nii.gz").exists()
-    assert voxlate("synth", run, cohort / "case0", "--out", out, "--seed", 5).code == 0
+    assert voxlate("synth", diffusion, cohort / "case0", "--out", out, "--seed", 5).code == 0
     assert not (out / "case0" / "t2_std.nii.gz").exists()
+
+
+def test_samples_that_cannot_differ_are_refused(voxlate, run, cohort, tmp_path):
+    answer = voxlate("synth", run, cohort / "case0", "--out", tmp_path / "out", "--samples", 2)
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "synth.samples: expected 1 for 'tiny', which draws no noise" in answer.err
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(BadInput, match="found 3"):
+        load(run).synthesise(t1_of(cohort), samples=3)
+    assert not load(run).synthesise(t1_of(cohort), samples=1).std
 
 
 def test_names_of_scans_are_known_in_either_case_or_refused(voxlate, run, cohort, tmp_path):

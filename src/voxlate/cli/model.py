@@ -110,7 +110,7 @@ def import_weights(
 
 @app.command(
     epilog="Examples:  voxlate synth RUN COHORT --out OUT --split val    "
-    "voxlate synth RUN t1=scan.nii.gz --out OUT --samples 10"
+    "voxlate synth RUN t1=scan.nii.gz --out OUT --samples 10 (of a diffusion)"
 )
 def synth(
     run: Annotated[Path, typer.Argument(help="A run folder, or a weights file.")],
