@@ -162,6 +162,23 @@ def test_images_of_earlier_versions_take_their_split_from_the_run(voxlate, run, 
     assert sentence in voxlate("evaluate", out, "--truth", cohort).err
 
 
+def test_a_report_of_images_without_scores_shows_their_sources_and_their_run(
+    voxlate, run, cohort, tmp_path, monkeypatch
+):
+    assert voxlate("synth", run, f"t1={cohort}/case0/t1.nii.gz", "--out", tmp_path / "out").code == 0
+    path = tmp_path / "out" / "case0" / "provenance.json"
+    made = {key: one for key, one in read_json(path).items() if key != "checksum"}
+    mask = {"path": "../../cohort/case1/t1.nii.gz"}
+    write_json(path, made | {"inputs": made["inputs"] | {"mask": mask}})
+    monkeypatch.chdir(tmp_path)  # and OUT is seen from here, where its paths are seen from OUT
+    assert voxlate("report", "out").code == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count('<img src="data:') == 6, "three planes of the source and of the image"
+    assert "source (t1), axial slice of case0" in page
+    assert "source (mask)" not in page
+    assert "Over optimiser steps" in page, "the run's curves"
+
+
 def test_a_run_draws_as_another_recipe_that_trains_the_same(voxlate, diffusion, cohort, tiny, tmp_path):
     other = tmp_path / "other.toml"
     other.write_text('base = "diffusion.toml"\ntitle = "other"\nsynth = { sampler = "heun", steps = 3, samples = 2 }')

@@ -21,7 +21,7 @@ from voxlate.report.curves import curve_chart, curves_of, score_chart
 from voxlate.report.pictures import sections_of
 from voxlate.scoring.items import changed_images
 from voxlate.scoring.metrics import METRICS, metrics_of
-from voxlate.scoring.provenance import run_folders
+from voxlate.scoring.provenance import provenance_of, run_folders
 from voxlate.scoring.tables import figure, held_out_note, score_tables
 
 MOST_CASES = 9
@@ -60,7 +60,8 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
             f"{folder}: expected a run (recipe.toml, log.jsonl) or syntheses (<case>/<modality>.nii.gz), found none. "
             "Name the folder that train or synth wrote."
         )
-    runs = [folder] if is_run else [one for one in run_folders(provenance) if (one / "log.jsonl").is_file()]
+    made = {} if is_run else provenance_of(folder)  # its paths are whole
+    runs = [folder] if is_run else [one for one in run_folders(made) if (one / "log.jsonl").is_file()]
     run = next(iter(runs), None)
     recipe = _recipe(folder, run, provenance)
     context = {

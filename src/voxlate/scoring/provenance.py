@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from voxlate.data.case import MASK
 from voxlate.errors import BadInput
 from voxlate.files import read_json
 
@@ -70,8 +71,8 @@ def not_held_out(trained: int, scored: int) -> str:
 
 
 def stated_inputs(provenance: Mapping[str, Any]) -> dict[str, Path]:
-    """The source files that a provenance names, by modality."""
-    stated = provenance.get("inputs", {})
+    """The source files that a provenance names, by modality; a mask is none."""
+    stated = {name: entry for name, entry in provenance.get("inputs", {}).items() if name != MASK}
     return {name: Path(entry["path"] if isinstance(entry, dict) else entry) for name, entry in stated.items()}
 
 

@@ -425,7 +425,11 @@ def cell(value: Mapping[str, Any] | None, metric: Metric) -> str:
 
 
 def figure(value: float, metric: Metric, like: float | None = None) -> str:
-    """A value with the digits that fit its size, or that of another value that it is printed with."""
+    """A value with the digits that fit its size, or that of another value that it is printed with.
+
+    Where that would round to zero: three significant digits.
+    """
     size = abs(value if like is None else like)
     digits = metric.digits if metric.unit != UNIT or size < 1 else 2 if size < 10 else 1
-    return f"{value * metric.scale:.{digits}f}"
+    rounds_to_zero = size > 0 and round(size * metric.scale, digits) == 0
+    return f"{value * metric.scale:.3g}" if rounds_to_zero else f"{value * metric.scale:.{digits}f}"
