@@ -130,6 +130,17 @@ def test_a_number_that_would_round_to_zero_keeps_three_digits():
     assert [figure(value, mae) for value in (0.000412, 0.0006, -0.00025)] == ["0.000412", "0.001", "-0.00025"]
 
 
+def test_intervals_of_two_patients_are_cautioned(cohort, shifted):
+    shutil.rmtree(shifted / "p2")
+    caption = evaluate(shifted, cohort).table().caption
+    assert "ct: two patients, so the intervals say next to nothing of other patients." in caption
+
+
+def test_a_mask_that_is_neither_a_word_nor_a_file_is_refused_with_the_words(cohort, shifted):
+    with pytest.raises(BadInput, match=r"expected body, brain, cohort \(its mask files\) or a file, found skul,"):
+        evaluate(shifted, cohort, mask="skul")
+
+
 def test_the_recipes_window_is_the_range_and_clips_both_images(cohort, shifted):
     (shifted / "provenance.json").write_text(json.dumps({"range": {"ct": [-1000, -990]}}))
     rows = evaluate(shifted, cohort).rows

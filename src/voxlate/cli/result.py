@@ -208,6 +208,7 @@ def demo(
     from voxlate.cli.demo import demo as run
 
     with progress_on(err) as bars:
-        compared, page, picture = run(to, bars)
+        compared, pages, picture = run(to, bars)
     out.print(compared.table())
-    print(f"picture: {picture}\nreport:  {page}")
+    compared_page, own = pages
+    print(f"picture: {picture}\nreport:  {compared_page}\nnaive baselines: {own}")

@@ -311,7 +311,7 @@ def _caption(document: Mapping[str, Any]) -> list[str]:
     for name, part in document["modalities"].items():
         size = part[part["over"]]
         lines.append(
-            f"{scope_note(name, part)}; mask: {part['mask']}. Tests over {size} {part['over']}: "
+            f"{scope_note(name, part)}; mask: {part['mask']}. Tests over {plural(size, part['over'][:-1])}: "
             f"no p lies below {2.0 ** (1 - size):.2g}."
         )
         if part["over"] == "cases":

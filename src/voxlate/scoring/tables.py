@@ -328,6 +328,8 @@ def caption(document: Mapping[str, Any]) -> list[str]:
         lines.append(f"{scope_note(name, part)} ({part['range_rule']}); mask: {part['mask']}; {part['bootstrap']}.")
         if part["patients"] == 1 and part["cases"] > 1:
             lines.append(f"{name}: one patient, so the intervals describe these cases and not other patients.")
+        if part["patients"] == 2:
+            lines.append(f"{name}: two patients, so the intervals say next to nothing of other patients.")
     windows = "whole windows only" if first["ssim_padding"] == "valid" else "edges extended with zeros"
     if first.get("ssim_from", "low") == "zero":
         windows += "; values measured from zero, not from the low end of the range"
