@@ -77,6 +77,7 @@ def train(
 ) -> None:
     """Train a recipe. After a stop or a crash, the same command resumes and ends with the same weights."""
     from voxlate import recipe as recipes
+    from voxlate.scoring.provenance import recorded_splits
     from voxlate.training.train import train as run
 
     changes = pairs(change)
@@ -88,7 +89,9 @@ def train(
     head = recipes.header(recipes.text_of(recipe))
     with progress_on(err) as bars:
         done = run(chosen, data, to, head=head, start=start, reuse=reuse or (), device=device, progress=bars, say=note)
-    out.print(f"{done.weights()} is the model. Next:  voxlate synth {to} COHORT --out OUT")
+    splits = recorded_splits([to])
+    unseen = "".join([f" --split {name}" for name in ("val", "test") if splits.get(name)][:1])
+    out.print(f"{done.weights()} is the model. Next:  voxlate synth {to} COHORT{unseen} --out OUT")
 
 
 @app.command(name="import", epilog="Example:  voxlate import xmodality adm.safetensors --out RUN")
@@ -107,7 +110,7 @@ def import_weights(
 
 @app.command(
     epilog="Examples:  voxlate synth RUN COHORT --out OUT --split val    "
-    "voxlate synth RUN t1=scan.nii.gz --out OUT --samples 10"
+    "voxlate synth RUN t1=scan.nii.gz --out OUT --samples 10 (of a diffusion)"
 )
 def synth(
     run: Annotated[Path, typer.Argument(help="A run folder, or a weights file.")],

@@ -71,6 +71,7 @@ def evaluate(
 ) -> None:
     """Score syntheses and naive baselines against the truth: metrics.csv and metrics.json."""
     from voxlate.scoring.evaluate import evaluate as run
+    from voxlate.scoring.tables import held_out_note
 
     with progress_on(err) as bars:
         scores = run(
@@ -96,6 +97,8 @@ def evaluate(
             allow_outside=allow_outside,
             progress=lambda done, total, _: bars("evaluate", done, total),
         )
+    if sentence := held_out_note(scores.document()):
+        note(sentence)
     for sentence in scores.header["shared_masks"]:
         note(f"not known, taken to be so: {sentence}.")
     _print(scores.document(), scores.table, as_json)
@@ -205,6 +208,7 @@ def demo(
     from voxlate.cli.demo import demo as run
 
     with progress_on(err) as bars:
-        compared, page, picture = run(to, bars)
+        compared, pages, picture = run(to, bars)
     out.print(compared.table())
-    print(f"picture: {picture}\nreport:  {page}")
+    compared_page, own = pages
+    print(f"picture: {picture}\nreport:  {compared_page}\nnaive baselines: {own}")

@@ -121,9 +121,10 @@ def read_case(
     scale = _range(part) if part else range_for(main.unit, float(main.data.max()))
     body = foreground(main)
     images: list[tuple[str, str, NDArray[Any], ColourScale | None]] = []
-    inputs = scores.get("source_files", {}).get(case) or stated_inputs(provenance_of(out, case))
+    scored = scores.get("source_files", {}).get(case)
+    inputs = scored or stated_inputs(provenance_of(out, case))
     for name, file in inputs.items() if sources else ():
-        place = out.resolve() / file
+        place = out.resolve() / file if scored else Path(file)  # scores state paths as seen from OUT
         if is_there(place):
             source = return_to(_read(place, name), main.grid)
             own = range_for(source.unit, float(source.data.max()))

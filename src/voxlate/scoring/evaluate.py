@@ -27,7 +27,7 @@ from voxlate.scoring.items import Item, find_items, items_by_modality, not_score
 from voxlate.scoring.lpips import Lpips, load_lpips
 from voxlate.scoring.metrics import METRICS, ImagePair, Padding, SsimOrigin, correlation
 from voxlate.scoring.naive import naive_images
-from voxlate.scoring.provenance import provenance_of, run_folders, stated_inputs
+from voxlate.scoring.provenance import provenance_of, run_folders, stated_inputs, trained_on
 from voxlate.scoring.regions import (
     MaskArray,
     Region,
@@ -161,6 +161,7 @@ def evaluate(
     header = {
         "truth": _seen_from(out, truth),
         "split": split,
+        "trained_on": trained_on(out, dict.fromkeys(item.case.case for item in items)),
         "naive_cases": options.baselines.cases if options.baselines else None,
         "without_truth": images.without_truth,
         "not_synthesised": not_scored(out, images, wanted) | scored.failed,

@@ -15,9 +15,8 @@ from voxlate.files import locked, read_json, safe_name, write_json
 from voxlate.images.dicom import is_dicom_folder, without_key
 from voxlate.images.frames import without_frame
 from voxlate.images.volume import UNITS, is_there, write_volume
-from voxlate.scoring.provenance import difference
+from voxlate.scoring.provenance import difference, recorded_splits, split_of
 from voxlate.synthesis.model import COST, Model, Synthesised
-from voxlate.training.run import Run
 
 PICTURES = (".png", ".tif", ".tiff")
 NamedProgress = Callable[[str, int, int], None]
@@ -106,11 +105,11 @@ def _is_one_scan(path: Path, layout: Mapping[str, Any]) -> bool:
 
 def _recorded(model: Model, split: str | None) -> set[str]:
     """The cases of a split in the run's training, for cohorts without splits."""
-    folder = model.origin if model.origin.is_dir() else model.origin.parent  # a weights file lies in its run
-    provenance = Run(folder).provenance
-    if split is None or not provenance.is_file():
-        return set()
-    return set(read_json(provenance)["data"]["splits"].get(split, []))
+    return set() if split is None else set(recorded_splits(_runs(model)).get(split, []))
+
+
+def _runs(model: Model) -> list[Path]:
+    return [model.origin if model.origin.is_dir() else model.origin.parent]  # a weights file lies in its run
 
 
 def sort_out(model: Model, scans: list[Scans]) -> tuple[list[Scans], dict[str, str], list[str]]:
@@ -174,7 +173,7 @@ def synthesise_cases(
                 progress("cases", number + 1, len(scans))
         if folders:
             shared = read_json(folders[0] / "provenance.json")
-            own = ("case", "inputs", "prepared", "warnings", *COST)
+            own = ("case", "split", "inputs", "prepared", "warnings", *COST)
             common = {key: shared[key] for key in shared if key not in own}
             before = read_json(out / "provenance.json") if (out / "provenance.json").exists() else {}
             mine = [one.case for one in scans]
@@ -218,7 +217,9 @@ def _synthesise_case(
     run = _place(model.origin, folder)
     if notes := result.provenance.get("warnings"):
         warn(f"{scans.case}: {' '.join(notes)}")
-    _write(folder, replace(result, provenance={**result.provenance, "run": run, "inputs": inputs}), scans.files)
+    split = split_of(scans.case, recorded_splits(_runs(model)))  # said here, so that it travels with the image
+    stated = {**result.provenance, "run": run, "inputs": inputs, **({"split": split} if split else {})}
+    _write(folder, replace(result, provenance=stated), scans.files)
     return folder
 
 

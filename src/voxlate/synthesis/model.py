@@ -108,11 +108,16 @@ class Model:
     def with_options(self, **changes: Any) -> "Model":
         """The same model with other synthesis options (sampler, steps, samples, ...); None keeps the recipe's.
 
-        Raises BadInput for an unknown option, a value out of range, slices of a kind that the model has not, and a
-        sampler that does not fit the schedule.
+        Raises BadInput for an unknown option, a value out of range, slices of a kind that the model has not, a sampler
+        that does not fit the schedule, and several samples of a method that draws none.
         """
         chosen = {name: value for name, value in changes.items() if value is not None}
         synth = fill(Synthesis, {**vars(self.recipe.synth), **chosen}, "synthesis options")
+        if synth.samples > 1 and not self.recipe.method.draws:
+            raise BadInput(
+                f"synth.samples: expected 1 for '{self.recipe.title}', which draws no noise, so that all samples of a "
+                f"case are equal, found {synth.samples}. Ask for 1, or use a diffusion model."
+            )
         recipe = replace(self.recipe, synth=synth)
         check_synthesis(recipe)
         return replace(self, recipe=recipe)
