@@ -113,6 +113,7 @@ def prepare(
             seed=seed,
             shares=shares,
             progress=lambda done, total, _: bars("prepare", done, total),
+            say=note,
         )
     table = overview(ready.cases, {one.patient: one.split for one in ready.cases}, ready.units)
     if as_json:

@@ -173,7 +173,9 @@ def synth(
     scans = find_scans(inputs, model, split=split, missing=missing, **layout, allow_outside=allow_outside)
     fitting, lacking, complete = sort_out(model, scans)
     with progress_on(err) as bars:
-        folders, failed = synthesise_cases(model, fitting, to, seed=seed, lacking=lacking, progress=bars, warn=note)
+        folders, failed = synthesise_cases(
+            model, fitting, to, seed=seed, lacking=lacking, progress=bars, warn=note, say=note
+        )
     left_out = {**lacking, **failed}
     if as_json:
         done = {"out": str(to), "cases": [folder.name for folder in folders], "targets": model.recipe.data.target}

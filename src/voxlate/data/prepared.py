@@ -80,7 +80,7 @@ def open_cohort(path: Path | str) -> Cohort:
     folder = Path(path)
     if not (folder / "cohort.json").is_file():
         raise BadInput(f"{folder}: expected a prepared cohort, found no cohort.json in it. Run voxlate prepare first.")
-    value = _read(folder)
+    value = stated(folder)
     if value.get("version") != VERSION:
         raise BadInput(
             f"{folder}/cohort.json: expected a {FORMAT} of version {VERSION}, found version {value.get('version')}. "
@@ -98,12 +98,8 @@ def open_cohort(path: Path | str) -> Cohort:
     return cohort
 
 
-def made_from(folder: Path) -> str:
-    """The folder whose scans a prepared cohort of any version was made from; raises BadInput where it is none."""
-    return str(_read(folder).get("made", {}).get("root"))
-
-
-def _read(folder: Path) -> dict[str, Any]:
+def stated(folder: Path) -> dict[str, Any]:
+    """What cohort.json says, of any version and not checked; raises BadInput where it is none of ours."""
     value = read_json(folder / "cohort.json")
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise BadInput(f"{folder}/cohort.json: expected a {FORMAT}, found something else. Choose another folder.")
