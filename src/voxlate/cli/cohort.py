@@ -80,6 +80,7 @@ def prepare(
     from voxlate.data.lists import known_patients
     from voxlate.data.manifest import manifest_in
     from voxlate.data.prepare import prepare as run
+    from voxlate.data.prepared import registration_lines
     from voxlate.data.split import split_patients
 
     found = manifest_in(cohort) if manifest is None and cohort.is_dir() else None
@@ -126,6 +127,11 @@ def prepare(
     for warning in ready.warnings:
         note(warning)
     show(table)
+    registered = registration_lines(ready.cases)
+    for name, line in registered.items():
+        err.print(f"{name} {line}.", markup=False, highlight=False, soft_wrap=True)
+    if registered:
+        err.print(f"Look at the overlays:  voxlate report {to}", markup=False, highlight=False, soft_wrap=True)
     counts = ", ".join(f"{len(members)} {name}" for name, members in ready.splits.items())
     out.print(f"{to}: {counts} cases; modalities {', '.join(ready.modalities)}.", markup=False)
     out.print(f"Next:  voxlate train RECIPE --data {to} --out RUN", markup=False)

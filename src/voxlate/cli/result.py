@@ -185,13 +185,16 @@ def _print(document: Mapping[str, Any], table: Callable[[], Any], as_json: bool)
         out.print(table())
 
 
-@app.command(epilog="Example:  voxlate report OUT")
+@app.command(epilog="Examples:  voxlate report OUT    voxlate report PREPARED")
 def report(
-    path: Annotated[Path, typer.Argument(help="A run, or a folder that synth wrote.")],
+    path: Annotated[Path, typer.Argument(help="A run, a folder that synth wrote, or a prepared cohort.")],
     to: Annotated[Path | None, typer.Option("--out", help="The file; PATH/report.html by default.")] = None,
 ) -> None:
     """Write one HTML file with pictures, curves, tables and provenance; it opens offline."""
-    from voxlate.report.page import report as run
+    if (path / "cohort.json").is_file():
+        from voxlate.report.prepared import report_prepared as run
+    else:
+        from voxlate.report.page import report as run
 
     with as_written(path):
         print(run(path, to))

@@ -20,7 +20,7 @@ from voxlate.data.case import CaseHeader, prepare_case, read_header, write_case
 from voxlate.data.find import CaseFiles, find_cohort, manifest_in
 from voxlate.data.fingerprint import fingerprint, warnings_of, wide_heads
 from voxlate.data.lists import known_patients
-from voxlate.data.prepared import VERSION, Cohort, Entry, case_path, open_cohort, stated, write_cohort
+from voxlate.data.prepared import MOST_NAMED, VERSION, Cohort, Entry, case_path, open_cohort, stated, write_cohort
 from voxlate.data.split import split_patients
 from voxlate.errors import BadInput
 from voxlate.files import locked
@@ -31,9 +31,8 @@ from voxlate.images.volume import content_hash, read_volume, unit_of
 CaseProgress = Callable[[int, int, str], None]
 Say = Callable[[str], None]
 MOST_WORKERS = 8
-MOST_NAMED = 6  # cases, in a sentence
 PR_SET_PDEATHSIG = 1
-OWN_FOLDERS = ("transforms", "slices", "latents")  # of a cohort: transforms kept, slices counted, moments cached
+OWN_NAMES = ("transforms", "slices", "latents", "report.html")  # of a cohort: kept, counted, cached, its page
 PATHS = ("manifest", "patients")  # options of `prepare` that are files
 OPTIONS = ("root", "pattern", "preset", *PATHS, "modalities", *(one.name for one in fields(Preparation)), "split_by")
 
@@ -151,7 +150,7 @@ def _refuse_other(out: Path, made: dict[str, Any], cases: dict[str, list[str]]) 
     if out.exists() and not out.is_dir():
         raise BadInput(f"{out}: expected a folder to write to, found a file. Choose another name.")
     entries = [one.name for one in out.iterdir() if not one.name.startswith(".writing-")] if out.exists() else []
-    strange = sorted(set(entries) - {"cases", "cohort.json", *OWN_FOLDERS})
+    strange = sorted(set(entries) - {"cases", "cohort.json", *OWN_NAMES})
     if "cohort.json" not in entries:
         there = [one.name for one in out.glob("cases/*") if not one.name.startswith(".writing-")]
         strange += sorted(set(there) - {f"{case}.safetensors" for case in cases})

@@ -1,7 +1,10 @@
 """The prepared cohort on disk: a file for each case, and cohort.json, which lists them."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -17,6 +20,7 @@ from voxlate.images.tiling import Triple
 FORMAT = "voxlate prepared cohort"
 VERSION = 3
 SPLITS = ("train", "val", "test")
+MOST_NAMED = 6  # cases, in a sentence
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,28 @@ def open_cohort(path: Path | str) -> Cohort:
         ) from error
     refuse_leak(((one.patient, one.split) for one in cohort.cases), folder)
     return cohort
+
+
+def registration_lines(cases: Sequence[Entry]) -> dict[str, str]:
+    """A line on each modality that was registered: the steps kept, and how similar the scans were before and after."""
+    return {
+        name: _registration_line({one.case: one.registered[name] for one in cases if name in one.registered})
+        for name in sorted({name for one in cases for name in one.registered})
+    }
+
+
+def _registration_line(found: dict[str, Registered]) -> str:
+    gains = {case: (one.before.mutual_information, one.after.mutual_information) for case, one in found.items()}
+    before, after = (median(values) for values in zip(*gains.values()))
+    worst = min(gains, key=lambda case: gains[case][1])
+    steps = Counter(one.kept for one in found.values())
+    kept = ", ".join(f"{step} kept in {count}" for step, count in steps.items())
+    bare = [case for case, one in found.items() if one.kept == "none"]
+    named = f" ({', '.join(bare[:MOST_NAMED])}{', …' if len(bare) > MOST_NAMED else ''})" if bare else ""
+    return (
+        f"registered to {next(iter(found.values())).to}: {kept}{named}; mutual information {before:.3f} → {after:.3f} "
+        f"(median), {gains[worst][0]:.3f} → {gains[worst][1]:.3f} (worst, {worst})"
+    )
 
 
 def stated(folder: Path) -> dict[str, Any]:
