@@ -147,7 +147,7 @@ def _end(made: dict[str, Any]) -> None:
 @app.command(epilog="Examples:  voxlate info scan.nii.gz    voxlate info RUN")
 def info(
     path: Annotated[
-        Path, typer.Argument(help="A scan, a DICOM folder or FOLDER#series, a run, weights, or a prepared cohort.")
+        Path, typer.Argument(help="A scan, a DICOM folder or FOLDER#series, a cohort, a synthesis, a run, or weights.")
     ],
     as_json: Json = False,
 ) -> None:
