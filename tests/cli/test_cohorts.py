@@ -2,8 +2,14 @@
 
 import json
 
+import nibabel as nib
+import numpy as np
 import pytest
 
+from voxlate import recipe_text
+from voxlate.cli.model import _samplers
+from voxlate.cli.result import _masks, _scopes
+from voxlate.synthesis.model import load
 from voxlate.training.run import _first_change
 
 
@@ -79,3 +85,36 @@ def test_a_modality_that_no_case_has_is_answered_with_those_there_are(voxlate, c
     answer = voxlate("prepare", cohort, "--modality", "T2w", "--out", tmp_path / "out")
     assert answer.code == 2
     assert "expected cases with the modality T2w, found none, only t1, t2. Name one of these." in answer.err
+
+
+def test_the_table_counts_mask_files(voxlate, cohort, tmp_path) -> None:
+    assert (
+        "mask"
+        not in json.loads(voxlate("prepare", cohort, "--out", tmp_path / "none", "--json").out)["overview"]["rows"]
+    )
+    image = nib.load(cohort / "case0" / "t1.nii.gz")
+    nib.save(nib.Nifti1Image((image.get_fdata() > 0).astype(np.uint8), image.affine), cohort / "case0" / "mask.nii.gz")
+    plan = json.loads(voxlate("prepare", cohort, "--out", tmp_path / "out", "--dry-run", "--json").out)
+    done = json.loads(voxlate("prepare", cohort, "--out", tmp_path / "out", "--json").out)
+    assert plan["rows"]["mask"] == done["overview"]["rows"]["mask"]
+    assert done["overview"]["rows"]["mask"]["all"] == 1
+
+
+def test_recipes_are_found_whatever_the_case_and_listed_with_their_modalities(voxlate) -> None:
+    assert voxlate("recipes", "MRDPM").out.startswith(recipe_text.text_of("mrdpm"))
+    assert "Did you mean mrdpm" in voxlate("recipes", "MRDP").err
+    listed = {one["name"]: one for one in json.loads(voxlate("recipes", "--json").out)}
+    assert (listed["t1_to_t2_brain"]["source"], listed["t1_to_t2_brain"]["target"]) == (["t1"], ["t2"])
+
+
+def test_values_complete_in_the_shell() -> None:
+    assert _samplers("dd") == ["ddim", "ddpm"]
+    assert _masks("b") == ["body", "brain"]
+    assert _scopes("both_masked.c") == ["both_masked.crops"]
+
+
+def test_models_and_syntheses_print_as_one_line(run, cohort) -> None:
+    model = load(run)
+    assert repr(model) == f"Model('{model.recipe.title}', t1 → t2, {model.header['steps']} steps, cpu)"
+    made = model.synthesise({"t1": cohort / "case0" / "t1.nii.gz"})
+    assert repr(made) == f"Synthesised(t2 {made.volume.grid} in a.u.)"

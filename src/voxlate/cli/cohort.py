@@ -88,7 +88,7 @@ def prepare(
         plan = find_cohort(cohort, pattern, manifest, preset, modality, allow_outside, patients)
         known_patients(plan.cases, cohort)
         splits = split_patients([(one.patient, one.split) for one in plan.cases], seed, shares)
-        table = overview(plan.cases, splits, {})
+        table = overview(plan.cases, splits, {}, {one.case for one in plan.cases if one.mask})
         if as_json:
             print(json.dumps({**table, "left_out": plan.unclaimed, "unread": plan.unread, "guessed": plan.guessed}))
         else:
@@ -116,7 +116,8 @@ def prepare(
             progress=lambda done, total, _: bars("prepare", done, total),
             say=note,
         )
-    table = overview(ready.cases, {one.patient: one.split for one in ready.cases}, ready.units)
+    masked = {one.case for one in ready.cases if ready.header(one.case).has_mask_file}
+    table = overview(ready.cases, {one.patient: one.split for one in ready.cases}, ready.units, masked)
     if as_json:
         cases = {name: len(members) for name, members in ready.splits.items()}
         facts = {"cases": cases, "modalities": list(ready.modalities), "warnings": list(ready.warnings)}
