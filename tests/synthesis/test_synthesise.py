@@ -123,7 +123,9 @@ def test_a_cohort_is_synthesised_case_by_case_and_resumed(voxlate, run, cohort, 
     written = {path: path.stat().st_mtime_ns for path in out.glob("*/t2.nii.gz")}
     assert len(written) == 6
     (out / "case2" / "provenance.json").unlink()  # as a run that was killed while it wrote case2 leaves it
-    assert voxlate("synth", run, cohort, "--out", out).code == 0
+    answer = voxlate("synth", run, cohort, "--out", out)
+    assert answer.code == 0
+    assert "note: 5 of 6 cases were made before and are kept." in answer.err
     again = {path: path.stat().st_mtime_ns for path in out.glob("*/t2.nii.gz")}
     assert [path.parent.name for path in written if written[path] != again[path]] == ["case2"]
 
@@ -357,6 +359,16 @@ def test_images_made_in_another_way_do_not_stay_beside_new_ones(voxlate, run, co
     assert answer.code == 2
     assert "which is not to be made now, to differ in seed: 0 and 1" in answer.err
     assert sorted(path.name for path in out.iterdir() if path.is_dir()) == kept
+
+
+def test_images_made_again_with_other_options_are_counted(voxlate, run, cohort, tmp_path):
+    out = tmp_path / "out"
+    assert "made" not in voxlate("synth", run, cohort, "--split", "val", "--out", out).err
+    count = len([path for path in out.iterdir() if path.is_dir()])
+    answer = voxlate("synth", run, cohort, "--split", "val", "--seed", "1", "--out", out)
+    assert answer.code == 0
+    assert f"note: {count} images in {out} made in another way (seed: 0 and 1) are made again." in answer.err
+    assert "kept" not in answer.err
 
 
 def test_an_old_image_of_a_case_that_now_lacks_its_scan_is_not_scored(voxlate, run, cohort, tmp_path):

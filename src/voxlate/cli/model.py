@@ -30,6 +30,12 @@ def _completed(begun: str) -> list[str]:
     return [name for name in recipe_text.names() if name.startswith(begun)]
 
 
+def _samplers(begun: str) -> list[str]:
+    from voxlate.diffusion.sample import SAMPLERS
+
+    return [name for name in SAMPLERS if name.startswith(begun)]
+
+
 @app.command(name="recipes", epilog="Example:  voxlate recipes t1_to_t2_brain")
 def list_recipes(
     name: Annotated[
@@ -49,8 +55,9 @@ def list_recipes(
         return
     found = recipe_text.titles()
     if as_json:
-        titles = {one: title for pair in found.values() for one, title in pair.items()}
-        print(json.dumps([{"name": one, "title": titles[one]} for one in sorted(titles)]))
+        listed = {one: recipe_text.values_of(one) for one in recipe_text.names()}
+        sides = {one: {side: values["data"][side] for side in ("source", "target")} for one, values in listed.items()}
+        print(json.dumps([{"name": one, "title": listed[one]["title"], **sides[one]} for one in listed]))
         return
     width = max(len(one) for pair in found.values() for one in pair)
     cut: Any = {"no_wrap": True, "overflow": "ellipsis"} if out.is_terminal else {"soft_wrap": True}
@@ -119,7 +126,9 @@ def synth(
         typer.Argument(metavar="INPUT", help="A cohort, a case, a DICOM series, a file, or modality=path pairs."),
     ],
     to: To,
-    sampler: Annotated[str | None, typer.Option(help="Another sampler than the recipe's.")] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="Another sampler than the recipe's.", autocompletion=_samplers)
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Times at which the network denoises.")] = None,
     eta: Annotated[float | None, typer.Option(min=0, max=1, help="Noise that ddim puts back; 1 as DDPM.")] = None,
     schedule: Annotated[str | None, typer.Option(help="Noise over time: another than in training (cosine, …).")] = None,
@@ -176,7 +185,9 @@ def synth(
     scans = find_scans(inputs, model, split=split, missing=missing, **layout, allow_outside=allow_outside)
     fitting, lacking, complete = sort_out(model, scans)
     with progress_on(err) as bars:
-        folders, failed = synthesise_cases(model, fitting, to, seed=seed, lacking=lacking, progress=bars, warn=note)
+        folders, failed = synthesise_cases(
+            model, fitting, to, seed=seed, lacking=lacking, progress=bars, warn=note, say=note
+        )
     left_out = {**lacking, **failed}
     if as_json:
         done = {"out": str(to), "cases": [folder.name for folder in folders], "targets": model.recipe.data.target}

@@ -14,12 +14,25 @@ from voxlate.cli.progress import progress_on
 from voxlate.errors import BadInput
 
 
+def _masks(begun: str) -> list[str]:
+    return [name for name in ("body", "brain", "cohort") if name.startswith(begun)]
+
+
+def _scopes(begun: str) -> list[str]:
+    from voxlate.scoring.scopes import SCOPES
+
+    return [name for name in SCOPES if name.startswith(begun)]
+
+
 @app.command(epilog="Example:  voxlate evaluate OUT --truth COHORT --mask body")
 def evaluate(
     to: Annotated[Path, typer.Argument(metavar="OUT", help="The folder that synth wrote.")],
     truth: Annotated[Path, typer.Option(help="The cohort with the true scans.")],
     mask: Annotated[
-        str | None, typer.Option(help="body, brain, cohort (its mask files) or a file; else the whole image.")
+        str | None,
+        typer.Option(
+            help="body, brain, cohort (its mask files) or a file; else the whole image.", autocompletion=_masks
+        ),
     ] = None,
     value_range: Annotated[
         tuple[float, float] | None, typer.Option("--range", help="Range of PSNR and SSIM, in the target's unit.")
@@ -34,7 +47,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="Score in another scope, too: whole, both_masked (both images empty outside the mask), slices, crops; "
-            "both_masked.slices, … (repeat it; docs/scores.md)."
+            "both_masked.slices, … (repeat it; docs/scores.md).",
+            autocompletion=_scopes,
         ),
     ] = None,
     slices: Annotated[
@@ -188,13 +202,16 @@ def _print(document: Mapping[str, Any], table: Callable[[], Any], as_json: bool)
         out.print(table())
 
 
-@app.command(epilog="Example:  voxlate report OUT")
+@app.command(epilog="Examples:  voxlate report OUT    voxlate report PREPARED")
 def report(
-    path: Annotated[Path, typer.Argument(help="A run, or a folder that synth wrote.")],
+    path: Annotated[Path, typer.Argument(help="A run, a folder that synth wrote, or a prepared cohort.")],
     to: Annotated[Path | None, typer.Option("--out", help="The file; PATH/report.html by default.")] = None,
 ) -> None:
     """Write one HTML file with pictures, curves, tables and provenance; it opens offline."""
-    from voxlate.report.page import report as run
+    if (path / "cohort.json").is_file():
+        from voxlate.report.prepared import report_prepared as run
+    else:
+        from voxlate.report.page import report as run
 
     with as_written(path):
         print(run(path, to))

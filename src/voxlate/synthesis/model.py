@@ -62,6 +62,10 @@ class Synthesised:
     std: dict[str, Volume]
     provenance: dict[str, Any]
 
+    def __repr__(self) -> str:
+        images = ", ".join(f"{name} {one.grid} in {one.unit}" for name, one in self.volumes.items())
+        return f"Synthesised({images}{', with standard deviation' if self.std else ''})"
+
     @property
     def volume(self) -> Volume:
         """The image of a model that makes one modality."""
@@ -104,6 +108,10 @@ class Model:
     header: Mapping[str, Any]
     device: torch.device
     origin: Path
+
+    def __repr__(self) -> str:
+        made, given = " + ".join(self.recipe.data.target), " + ".join(self.recipe.data.source)
+        return f"Model('{self.recipe.title}', {given} → {made}, {self.header['steps']} steps, {self.device})"
 
     def with_options(self, **changes: Any) -> "Model":
         """The same model with other synthesis options (sampler, steps, samples, ...); None keeps the recipe's.
