@@ -118,3 +118,15 @@ def run(prepared, tiny, tmp_path) -> Path:
 
     train(recipe.read(str(tiny)), prepared, tmp_path / "run", device="cpu")
     return tmp_path / "run"
+
+
+@pytest.fixture
+def diffusion(prepared, tiny, tmp_path) -> Path:
+    """A tiny diffusion model, trained a little."""
+    from voxlate import recipe
+    from voxlate.training.train import train
+
+    path = tmp_path / "diffusion.toml"
+    path.write_text(tiny.read_text().replace('kind = "regression"', 'kind = "diffusion"'))
+    train(recipe.read(str(path)), prepared, tmp_path / "drun", device="cpu")
+    return tmp_path / "drun"

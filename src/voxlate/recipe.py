@@ -322,8 +322,11 @@ def check_synthesis(recipe: Recipe) -> None:
 
 def _check(recipe: Recipe, where: str) -> None:
     if missing := sorted(recipe.modalities - set(recipe.intensity)):
+        known = {name.lower(): name for name in recipe.intensity}
+        near = f"Did you mean {known[missing[0].lower()]}? Else add" if missing[0].lower() in known else "Add"
         raise BadInput(
-            f"{where}: expected an intensity map for every modality, found none for {missing[0]}. Add [intensity]."
+            f"{where}: expected an intensity map for every modality, found none for {missing[0]}. {near} "
+            f"--set 'intensity.{missing[0]}={{kind=\"percentile\"}}', or [intensity] in a recipe of your own."
         )
     for stage in recipe.all_stages:
         for name in (stage.name, *stage.data.source, *stage.data.target, *stage.data.labels):

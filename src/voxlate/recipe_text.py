@@ -20,9 +20,9 @@ def names() -> list[str]:
 
 def text_of(name: str) -> str:
     """The TOML text of a shipped recipe (by name) or of a file; raises BadInput where there is neither."""
-    if name in names():
-        return (SHIPPED / f"{name}.toml").read_text(encoding="utf-8")
     path = Path(name)
+    if name in names() or (name.lower() in names() and not path.is_file()):
+        return (SHIPPED / f"{name.lower()}.toml").read_text(encoding="utf-8")
     if not path.is_file():
         raise BadInput(
             f"{name}: expected a recipe file or the name of one that comes with voxlate, found neither. "
@@ -36,6 +36,7 @@ def text_of(name: str) -> str:
 
 def _nearest(name: str) -> str:
     """What somebody may have meant, in a sentence."""
+    name = name.lower()
     near = difflib.get_close_matches(name, names(), n=4, cutoff=0.5)
     near += [one for one in names() if name and name in one and one not in near]
     return f"Did you mean {', '.join(near[:4])}?" if near else "See voxlate recipes, or begin with phantom_t1_to_ct."

@@ -6,9 +6,12 @@ import re
 import nibabel as nib
 import numpy as np
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 from safetensors.torch import save_file
 
 from voxlate import recipe
+from voxlate.cli.progress import Bars, progress_on
 from voxlate.nets.interface import Channels
 from voxlate.nets.xmodality.adm import ADM
 from voxlate.training.published import layout
@@ -101,6 +104,23 @@ def test_without_a_terminal_progress_is_lines_with_the_time_left(voxlate, tmp_pa
     assert lines[-1].startswith("phantom 3/3")
     assert any(re.fullmatch(r"phantom 2/3, 0:00:\d\d left", line) for line in lines)
     assert "\x1b" not in answer.err
+
+
+def test_the_time_left_of_a_second_case_begins_anew(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("voxlate.cli.progress.SECONDS", 0.0)
+    monkeypatch.setattr("voxlate.cli.progress.time.monotonic", lambda: now[0])
+    with progress_on(Console(stderr=True, force_terminal=False)) as report:
+        for done in (0, 5, 10, 0, 5):  # ten seconds a slice
+            report("slices", done, 10)
+            now[0] += 50
+    assert capsys.readouterr().err.splitlines()[-1] == "slices 5/10, 0:00:50 left"
+    with Progress() as progress:
+        bars = Bars(progress)
+        for done in (0, 10, 2):
+            bars("slices", done, 10)
+        assert progress.tasks[0].completed == 2
+        assert not progress.finished
 
 
 def test_a_recipe_that_is_its_own_base_is_refused(voxlate, tmp_path):

@@ -43,14 +43,14 @@ def test_train_prepare_and_synth_report_their_progress_into_a_pipe(cohort, tiny,
     assert re.search(r"^cases \d+/6", said["synth"], re.MULTILINE)
 
 
-def commands(cohort: Path, run: Path, tmp_path: Path) -> dict[str, tuple]:
+def commands(cohort: Path, diffusion: Path, tmp_path: Path) -> dict[str, tuple]:
     """Each command at work for long enough, by a file or folder that shows that it has begun."""
     long = ("--set", "train.steps=100000", "--set", "train.compile=false", "--device", "cpu")
     return {
         "phantom": ("phantom", "--out", tmp_path / "out", "--cases", 500),
         "prepare": ("prepare", cohort, "--out", tmp_path / "out"),
         "train": ("train", tmp_path / "tiny.toml", "--data", tmp_path / "prepared", "--out", tmp_path / "out", *long),
-        "synth": ("synth", run, cohort, "--out", tmp_path / "out", "--samples", 4000, "--device", "cpu"),
+        "synth": ("synth", diffusion, cohort, "--out", tmp_path / "out", "--samples", 4000, "--device", "cpu"),
         "evaluate": ("evaluate", tmp_path / "images", "--truth", cohort),
     }
 
@@ -73,13 +73,15 @@ COMMANDS = ["phantom", "prepare", "train", "synth", "evaluate"]
         ("synth", 3.3),
     ],
 )
-def test_ctrl_c_ends_a_command_with_one_sentence_and_130(voxlate, cohort, run, small_head, tmp_path, name, seconds):
+def test_ctrl_c_ends_a_command_with_one_sentence_and_130(
+    voxlate, cohort, diffusion, small_head, tmp_path, name, seconds
+):
     if name == "prepare":
         for number in range(6, 40):
             small_head(cohort / f"case{number}", number, shape=(80, 80, 24))
     if name == "evaluate":
-        assert voxlate("synth", run, cohort, "--out", tmp_path / "images").code == 0
-    process = start(*commands(cohort, run, tmp_path)[name])
+        assert voxlate("synth", diffusion, cohort, "--out", tmp_path / "images").code == 0
+    process = start(*commands(cohort, diffusion, tmp_path)[name])
     wait_until_numpy_is_imported(process)
     time.sleep(seconds)
     if process.poll() is None:

@@ -419,7 +419,7 @@ def test_stacks_that_are_no_pairs_of_slices_give_one_sentence(arrays_002, tmp_pa
     (arrays_002 / "ct.h5").unlink()
     cases = find_cases(arrays_002, preset="lyu_wang")
     assert {name for one in cases for name in one.files} == {"t2"}  # said by the table, and asked for by --modality
-    with pytest.raises(BadInput, match="expected the modality ct, found t2"):
+    with pytest.raises(BadInput, match="expected cases with the modality ct, found none, only t2"):
         find_cases(arrays_002, preset="lyu_wang", modalities=["t2", "ct"])
 
 

@@ -167,7 +167,7 @@ def test_a_users_own_preset_is_read_from_its_path(tmp_path: Path) -> None:
         (["a/t1.png"], {"pattern": "{case}/t1.png"}, "expected {modality} in it"),
         (["a/t1.png", "a/t1.nii.gz"], {}, "expected one t1 of case a, found also"),
         (["a/t1.png", "b/t2.png"], {"modalities": ["t1"]}, "case b: expected the modality t1, found t2 (1 of 2 cases"),
-        (["a/t1.png"], {"modalities": ["ct"]}, "expected the modality ct, found t1 in the cohort"),
+        (["a/t1.png"], {"modalities": ["ct"]}, "expected cases with the modality ct, found none, only t1"),
         (["a/t1.png"], {"preset": "brast"}, "expected one of bids, brats, brats2019, brats2023, gold_atlas"),
     ],
 )

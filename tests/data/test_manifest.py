@@ -213,6 +213,11 @@ def test_a_wide_table_takes_every_kind_that_is_read(root: Path, suffix: str) -> 
         ("case,patient,group", "group", "split"),
         ("case_id,patient,split", "case_id", "case"),
         ("case,modality,file", "file", "path"),
+        ("cse,patient,split", "cse", "case"),
+        ("csae,patient,split", "csae", "case"),
+        ("case,modality,pth", "pth", "path"),
+        ("case,modalty,path", "modalty", "modality"),
+        ("case,ptaient,split", "ptaient", "patient"),
     ],
 )
 def test_a_column_that_looks_like_one_of_ours_is_refused(root: Path, columns: str, found: str, meant: str) -> None:

@@ -250,11 +250,70 @@ def test_prepared_again_nothing_is_rewritten_but_what_changed(cohort_folder: Pat
     assert (cohort.case("case2").volume("t1").data == 3).all()
 
 
-def test_a_case_that_left_the_cohort_leaves_the_folder(cohort_folder: Path, tmp_path: Path) -> None:
+def test_cases_whose_files_changed_are_said_to_be_made_again(cohort_folder: Path, tmp_path: Path, save) -> None:
+    said: list[str] = []
+    prepare(cohort_folder, tmp_path / "out", workers=1, say=said.append)
+    assert said == []
+    save(cohort_folder / "case2" / "t1.nii.gz", np.ones((4, 6, 8)) * 3)
+    prepare(cohort_folder, tmp_path / "out", workers=1, say=said.append)
+    assert said == ["1 cases were made again, for their files or the options changed since: case2."]
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"spacing_mm": (2, 2, 2)}, r"spacing_mm, none there and \[2, 2, 2\] here\)"),
+        ({"modalities": ["t1"]}, r"modalities, none there and \['t1'\] here\)"),
+        (
+            {"manifest": "other.csv"},
+            r"manifest, none there and .*other.csv here; cases, \d there and 2 here, 2 in both",
+        ),
+        ({"seed": 7}, "split_by, patient, .* seed 0 there and patient, .* seed 7 here"),
+    ],
+)
+def test_a_whole_cohort_prepared_in_another_way_is_kept(
+    cohort_folder: Path, tmp_path: Path, options: dict, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(cohort_folder)
     prepare(cohort_folder, tmp_path / "out", workers=1)
-    (cohort_folder / "cases.csv").write_text("case\ncase1\ncase2\n")
+    before, text = stamps(tmp_path / "out"), (tmp_path / "out" / "cohort.json").read_text()
+    Path("other.csv").write_text("case\ncase1\ncase2\n")
+    with pytest.raises(
+        BadInput, match=rf"found a prepared cohort of \d cases made in another way \(differs in: {found}"
+    ):
+        prepare(cohort_folder, tmp_path / "out", workers=1, **options)
+    assert stamps(tmp_path / "out") == before
+    assert (tmp_path / "out" / "cohort.json").read_text() == text
+
+
+def test_a_manifest_changed_since_is_no_reason_to_lose_cases_or_splits(cohort_folder: Path, tmp_path: Path) -> None:
+    table = cohort_folder / "cases.csv"
+    table.write_text("case,split\ncase1,train\ncase2,val\n")
     prepare(cohort_folder, tmp_path / "out", workers=1)
-    assert sorted(stamps(tmp_path / "out")) == ["case1.safetensors", "case2.safetensors"]
+    table.write_text("case,split\ncase1,train\ncase2,test\n")
+    with pytest.raises(BadInput, match="differs in: patients or splits"):
+        prepare(cohort_folder, tmp_path / "out", workers=1)
+    table.write_text("case,split\ncase1,train\n")
+    with pytest.raises(BadInput, match="differs in: cases, 2 there and 1 here, 1 in both"):
+        prepare(cohort_folder, tmp_path / "out", workers=1)
+
+
+def test_a_manifest_named_from_another_folder_is_the_same(
+    cohort_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.csv").write_text("case\ncase1\ncase2\n")
+    prepare(cohort_folder, tmp_path / "out", manifest=tmp_path / "mine.csv", workers=1)
+    text = (tmp_path / "out" / "cohort.json").read_text()
+    monkeypatch.chdir(tmp_path)
+    prepare(cohort_folder, tmp_path / "out", manifest="mine.csv", workers=1)
+    assert (tmp_path / "out" / "cohort.json").read_text() == text
+
+
+def test_an_unfinished_preparation_may_go_on_with_other_options(cohort_folder: Path, tmp_path: Path) -> None:
+    prepare(cohort_folder, tmp_path / "out", workers=1)
+    (tmp_path / "out" / "cohort.json").unlink()
+    cohort = prepare(cohort_folder, tmp_path / "out", workers=1, spacing_mm=(2, 2, 2))
+    assert {one.spacing_mm for one in cohort.cases} == {(2, 2, 2)}
 
 
 def test_several_workers_write_the_same_bytes_as_one(cohort_folder: Path, tmp_path: Path) -> None:
@@ -286,7 +345,7 @@ def test_a_folder_that_holds_something_else_is_refused(cohort_folder: Path, tmp_
 def test_the_folder_of_another_cohort_is_refused(cohort_folder: Path, tmp_path: Path) -> None:
     prepare(cohort_folder, tmp_path / "out", workers=1)
     cohort_folder.rename(tmp_path / "moved")
-    with pytest.raises(BadInput, match="found the prepared cohort of"):
+    with pytest.raises(BadInput, match=r"differs in: root, .* there and .*moved here"):
         prepare(tmp_path / "moved", tmp_path / "out", workers=1)
 
 

@@ -1,10 +1,12 @@
 """DICOM series whose files are missing by a rule, and sound ones whose headers look as if they were."""
 
+import json
+
 import numpy as np
 import pytest
 
 from voxlate.errors import BadInput
-from voxlate.images.volume import read_volume
+from voxlate.images.volume import read_volume, write_volume
 
 pydicom = pytest.importorskip("pydicom")
 from test_dicom import FIRST, NORMAL, write_slice  # noqa: E402 - needs pydicom
@@ -81,6 +83,18 @@ def test_what_may_be_missing_slices_is_said(tmp_path, case) -> None:
     assert words in sentence
     assert sentence.endswith(".")
     assert "\n" not in sentence
+
+
+def test_info_and_evaluate_say_what_was_guessed_of_a_series(tmp_path, voxlate) -> None:
+    (tmp_path / "cohort" / "p0" / "ct").mkdir(parents=True)
+    write(tmp_path / "cohort" / "p0" / "ct", step=5.8, number=0, SliceThickness=3)
+    answer = voxlate("info", tmp_path / "cohort" / "p0" / "ct", "--json")
+    assert "3 mm thick lie 5.80 mm apart" in json.loads(answer.out)["guessed"][0]
+    truth = read_volume(tmp_path / "cohort" / "p0" / "ct")
+    write_volume(tmp_path / "out" / "p0" / f"{truth.modality}.nii.gz", truth)
+    answer = voxlate("evaluate", tmp_path / "out", "--truth", tmp_path / "cohort", "--json")
+    assert answer.code == 0, answer.err
+    assert "3 mm thick lie 5.80 mm apart" in json.loads(answer.out)["moved"][f"p0/{truth.modality}"]
 
 
 def test_numbers_that_count_by_no_rule_say_nothing(tmp_path) -> None:

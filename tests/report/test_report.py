@@ -8,11 +8,13 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from voxlate import recipe
 from voxlate.data.naive import fit
 from voxlate.errors import BadInput
 from voxlate.files import read_json
@@ -153,6 +155,19 @@ def test_pictures_are_in_millimetres(out):
 
 def opened(uri):
     return Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
+
+
+def test_a_recipes_numbers_are_said_to_be_of_the_recipe_as_shipped_where_a_run_differs(run):
+    def written(name, **changes):
+        head = recipe.header(recipe.text_of(name))
+        (run / "recipe.toml").write_text(head + tomli_w.dumps(recipe.to_dict(recipe.read(name, changes))))
+        return page_of(report(run)).text
+
+    text = written("mr_to_ct_slices", **{"train.steps": "60", "stages.0.train.steps": "5"})
+    assert "of the recipe as shipped (mr_to_ct_slices); this run differs in: train.steps 60 (1500)," in text
+    assert "stages.0.train.steps 5 (2300)." in text
+    for name in recipe.names():
+        assert "as shipped (" not in written(name)
 
 
 def test_syntheses_without_scores_are_shown_too(out):

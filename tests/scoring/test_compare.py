@@ -223,6 +223,21 @@ def test_uncertainty_is_in_the_table_without_a_test_where_there_are_samples(tmp_
     assert "less is not better" in printed(found)
 
 
+def test_methods_that_learned_from_scored_cases_are_named(folders):
+    path = folders[1] / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"trained_on": ["c0", "c3"]}))
+    found = compare(folders)
+    assert found.document["trained_on"] == {"a": [], "b": ["c0", "c3"], "c": []}
+    sentence = "2 of 8 cases were in the model's training (by name): no held-out scores of those."
+    assert [line for line in found.table().caption if "training" in line] == [f"b: {sentence}"]
+
+
+def test_one_case_is_no_cases(tmp_path):
+    for name in "ab":
+        write(tmp_path / name, {"mae": [1.0]})
+    assert "Tests over 1 case: no p" in printed(compare([tmp_path / "a", tmp_path / "b"]))
+
+
 def test_holms_correction_of_his_kind_of_example():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.6, 0.9]) == [1, 1]

@@ -27,9 +27,9 @@ from voxlate.images.statistics import intensity_statistics
 from voxlate.images.volume import Volume, read_volume, write_volume
 from voxlate.scoring import alignment
 from voxlate.scoring.evaluate import evaluate
-from voxlate.scoring.metrics import mae, ssim
+from voxlate.scoring.metrics import METRICS, mae, ssim
 from voxlate.scoring.network_units import stated_units
-from voxlate.scoring.tables import bootstrap
+from voxlate.scoring.tables import bootstrap, cell, figure
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -124,6 +124,26 @@ def test_a_perfect_synthesis_scores_perfectly_and_its_infinite_psnr_is_left_out(
     document = json.loads((tmp_path / "out" / "metrics.json").read_text())
     psnr = document["modalities"]["ct"]["answers"]["synthesis"]["psnr"]
     assert (psnr["mean"], psnr["n"], psnr["not_finite"]) == (None, 0, 1)
+
+
+def test_a_number_that_would_round_to_zero_keeps_three_digits():
+    metric = next(one for one in METRICS if one.key == "mse_rel")
+    assert cell({"mean": 3.214e-5, "sd": 1.05e-5}, metric) == "3.21e-05 ± 1.05e-05"
+    assert cell({"mean": 0.0123, "sd": 0.00001}, metric) == "0.0123 ± 0.0000"
+    assert cell({"mean": 0.0, "sd": 0.0}, metric) == "0.0000 ± 0.0000"
+    mae = next(one for one in METRICS if one.key == "mae")
+    assert [figure(value, mae) for value in (0.000412, 0.0006, -0.00025)] == ["0.000412", "0.001", "-0.00025"]
+
+
+def test_intervals_of_two_patients_are_cautioned(cohort, shifted):
+    shutil.rmtree(shifted / "p2")
+    caption = evaluate(shifted, cohort).table().caption
+    assert "ct: two patients, so the intervals say next to nothing of other patients." in caption
+
+
+def test_a_mask_that_is_neither_a_word_nor_a_file_is_refused_with_the_words(cohort, shifted):
+    with pytest.raises(BadInput, match=r"expected body, brain, cohort \(its mask files\) or a file, found skul,"):
+        evaluate(shifted, cohort, mask="skul")
 
 
 def test_the_recipes_window_is_the_range_and_clips_both_images(cohort, shifted):

@@ -24,7 +24,7 @@ RECIPE = {
     "title": "stand-in",
     "data": {"source": ["tof"], "target": ["cta"], "patch": [1, 256, 256]},
     "intensity": {"tof": {"kind": "minmax"}, "cta": {"kind": "window", "low": -50, "high": 350}},
-    "method": {"kind": "regression"},
+    "method": {"kind": "diffusion"},
 }
 AFFINE = np.array([[0.4, 0.02, 0, -20], [-0.02, 0.5, 0.1, -30], [0, -0.1, 3, 7], [0, 0, 0, 1]])
 RESIZED = {"kind": "resized"}

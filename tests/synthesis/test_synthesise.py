@@ -10,21 +10,11 @@ import torch
 from PIL import Image
 
 import voxlate as package
-from voxlate import recipe
 from voxlate.errors import BadInput
+from voxlate.files import read_json, write_json
 from voxlate.images.volume import read_volume
 from voxlate.synthesis.model import load
 from voxlate.training.run import Run, load_method, save_weights
-from voxlate.training.train import train
-
-
-@pytest.fixture
-def diffusion(prepared, tiny, tmp_path):
-    """A tiny diffusion model, trained a little."""
-    path = tmp_path / "diffusion.toml"
-    path.write_text(tiny.read_text().replace('kind = "regression"', 'kind = "diffusion"'))
-    train(recipe.read(str(path)), prepared, tmp_path / "drun", device="cpu")
-    return tmp_path / "drun"
 
 
 def t1_of(cohort):
@@ -133,7 +123,9 @@ def test_a_cohort_is_synthesised_case_by_case_and_resumed(voxlate, run, cohort, 
     written = {path: path.stat().st_mtime_ns for path in out.glob("*/t2.nii.gz")}
     assert len(written) == 6
     (out / "case2" / "provenance.json").unlink()  # as a run that was killed while it wrote case2 leaves it
-    assert voxlate("synth", run, cohort, "--out", out).code == 0
+    answer = voxlate("synth", run, cohort, "--out", out)
+    assert answer.code == 0
+    assert "note: 5 of 6 cases were made before and are kept." in answer.err
     again = {path: path.stat().st_mtime_ns for path in out.glob("*/t2.nii.gz")}
     assert [path.parent.name for path in written if written[path] != again[path]] == ["case2"]
 
@@ -142,6 +134,51 @@ def test_only_the_cases_of_a_split_that_the_run_recorded(voxlate, run, cohort, t
     splits = json.loads(Run(run).provenance.read_text())["data"]["splits"]
     answer = voxlate("synth", run, cohort, "--out", tmp_path / "out", "--split", "val", "--json")
     assert json.loads(answer.out)["cases"] == splits["val"] != []
+
+
+def test_scores_of_training_cases_are_said_to_be_no_held_out_scores(voxlate, run, cohort, tmp_path):
+    splits = json.loads(Run(run).provenance.read_text())["data"]["splits"]
+    out, unseen = tmp_path / "out", tmp_path / "unseen"
+    assert voxlate("synth", run, cohort, "--out", out).code == 0
+    assert voxlate("synth", run, cohort, "--out", unseen, "--split", "val").code == 0
+    run.rename(tmp_path / "elsewhere")  # each image's own provenance names the split
+    sentence = f"{len(splits['train'])} of 6 cases were in the model's training (by name): no held-out scores of those."
+    answer = voxlate("evaluate", out, "--truth", cohort)
+    assert sentence in answer.err
+    assert sentence in " ".join(answer.out.split())
+    assert json.loads((out / "metrics.json").read_text())["trained_on"] == sorted(splits["train"])
+    assert voxlate("report", out).code == 0
+    assert (out / "report.html").read_text().count(sentence.replace("'", "&#39;")) == 2  # headline and caption
+    answer = voxlate("evaluate", unseen, "--truth", cohort)
+    assert json.loads((unseen / "metrics.json").read_text())["trained_on"] == []
+    assert "held-out" not in answer.out + answer.err
+
+
+def test_images_of_earlier_versions_take_their_split_from_the_run(voxlate, run, cohort, tmp_path):
+    case = json.loads(Run(run).provenance.read_text())["data"]["splits"]["train"][0]
+    out = tmp_path / "out"
+    assert voxlate("synth", run, cohort / case, "--out", out).code == 0
+    path = out / case / "provenance.json"
+    write_json(path, {key: one for key, one in read_json(path).items() if key not in ("split", "sha256")})
+    sentence = "1 of 1 case was in the model's training (by name): no held-out scores of those."
+    assert sentence in voxlate("evaluate", out, "--truth", cohort).err
+
+
+def test_a_report_of_images_without_scores_shows_their_sources_and_their_run(
+    voxlate, run, cohort, tmp_path, monkeypatch
+):
+    assert voxlate("synth", run, f"t1={cohort}/case0/t1.nii.gz", "--out", tmp_path / "out").code == 0
+    path = tmp_path / "out" / "case0" / "provenance.json"
+    made = {key: one for key, one in read_json(path).items() if key != "checksum"}
+    mask = {"path": "../../cohort/case1/t1.nii.gz"}
+    write_json(path, made | {"inputs": made["inputs"] | {"mask": mask}})
+    monkeypatch.chdir(tmp_path)  # and OUT is seen from here, where its paths are seen from OUT
+    assert voxlate("report", "out").code == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count('<img src="data:') == 6, "three planes of the source and of the image"
+    assert "source (t1), axial slice of case0" in page
+    assert "source (mask)" not in page
+    assert "Over optimiser steps" in page, "the run's curves"
 
 
 def test_a_run_draws_as_another_recipe_that_trains_the_same(voxlate, diffusion, cohort, tiny, tmp_path):
@@ -227,12 +264,22 @@ def test_a_method_loads_with_its_recipe_and_header(run):
     assert header["units"] == {"t1": "a.u.", "t2": "a.u."}
 
 
-def test_a_synthesis_leaves_no_spread_of_an_earlier_one(voxlate, run, cohort, tmp_path):
+def test_a_synthesis_leaves_no_spread_of_an_earlier_one(voxlate, diffusion, cohort, tmp_path):
     out = tmp_path / "out"
-    assert voxlate("synth", run, cohort / "case0", "--out", out, "--samples", 2).code == 0
+    assert voxlate("synth", diffusion, cohort / "case0", "--out", out, "--samples", 2).code == 0
     assert (out / "case0" / "t2_std.nii.gz").exists()
-    assert voxlate("synth", run, cohort / "case0", "--out", out, "--seed", 5).code == 0
+    assert voxlate("synth", diffusion, cohort / "case0", "--out", out, "--seed", 5).code == 0
     assert not (out / "case0" / "t2_std.nii.gz").exists()
+
+
+def test_samples_that_cannot_differ_are_refused(voxlate, run, cohort, tmp_path):
+    answer = voxlate("synth", run, cohort / "case0", "--out", tmp_path / "out", "--samples", 2)
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "synth.samples: expected 1 for 'tiny', which draws no noise" in answer.err
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(BadInput, match="found 3"):
+        load(run).synthesise(t1_of(cohort), samples=3)
+    assert not load(run).synthesise(t1_of(cohort), samples=1).std
 
 
 def test_names_of_scans_are_known_in_either_case_or_refused(voxlate, run, cohort, tmp_path):
@@ -312,6 +359,16 @@ def test_images_made_in_another_way_do_not_stay_beside_new_ones(voxlate, run, co
     assert answer.code == 2
     assert "which is not to be made now, to differ in seed: 0 and 1" in answer.err
     assert sorted(path.name for path in out.iterdir() if path.is_dir()) == kept
+
+
+def test_images_made_again_with_other_options_are_counted(voxlate, run, cohort, tmp_path):
+    out = tmp_path / "out"
+    assert "made" not in voxlate("synth", run, cohort, "--split", "val", "--out", out).err
+    count = len([path for path in out.iterdir() if path.is_dir()])
+    answer = voxlate("synth", run, cohort, "--split", "val", "--seed", "1", "--out", out)
+    assert answer.code == 0
+    assert f"note: {count} images in {out} made in another way (seed: 0 and 1) are made again." in answer.err
+    assert "kept" not in answer.err
 
 
 def test_an_old_image_of_a_case_that_now_lacks_its_scan_is_not_scored(voxlate, run, cohort, tmp_path):

@@ -82,6 +82,7 @@ def prepare(
     from voxlate.data.lists import known_patients
     from voxlate.data.manifest import manifest_in
     from voxlate.data.prepare import prepare as run
+    from voxlate.data.prepared import registration_lines
     from voxlate.data.split import split_patients
 
     found = manifest_in(cohort) if manifest is None and cohort.is_dir() else None
@@ -89,7 +90,7 @@ def prepare(
         plan = find_cohort(cohort, pattern, manifest, preset, modality, allow_outside, patients)
         known_patients(plan.cases, cohort)
         splits = split_patients([(one.patient, one.split) for one in plan.cases], seed, shares)
-        table = overview(plan.cases, splits, {})
+        table = overview(plan.cases, splits, {}, {one.case for one in plan.cases if one.mask})
         if as_json:
             print(json.dumps({**table, "left_out": plan.unclaimed, "unread": plan.unread, "guessed": plan.guessed}))
         else:
@@ -115,8 +116,10 @@ def prepare(
             seed=seed,
             shares=shares,
             progress=lambda done, total, _: bars("prepare", done, total),
+            say=note,
         )
-    table = overview(ready.cases, {one.patient: one.split for one in ready.cases}, ready.units)
+    masked = {one.case for one in ready.cases if ready.header(one.case).has_mask_file}
+    table = overview(ready.cases, {one.patient: one.split for one in ready.cases}, ready.units, masked)
     if as_json:
         cases = {name: len(members) for name, members in ready.splits.items()}
         facts = {"cases": cases, "modalities": list(ready.modalities), "warnings": list(ready.warnings)}
@@ -127,6 +130,11 @@ def prepare(
     for warning in ready.warnings:
         note(warning)
     show(table)
+    registered = registration_lines(ready.cases)
+    for name, line in registered.items():
+        err.print(f"{name} {line}.", markup=False, highlight=False, soft_wrap=True)
+    if registered:
+        err.print(f"Look at the overlays:  voxlate report {to}", markup=False, highlight=False, soft_wrap=True)
     counts = ", ".join(f"{len(members)} {name}" for name, members in ready.splits.items())
     out.print(f"{to}: {counts} cases; modalities {', '.join(ready.modalities)}.", markup=False)
     out.print(f"Next:  voxlate train RECIPE --data {to} --out RUN", markup=False)
@@ -142,7 +150,7 @@ def _end(made: dict[str, Any]) -> None:
 @app.command(epilog="Examples:  voxlate info scan.nii.gz    voxlate info RUN")
 def info(
     path: Annotated[
-        Path, typer.Argument(help="A scan, a DICOM folder or FOLDER#series, a run, weights, or a prepared cohort.")
+        Path, typer.Argument(help="A scan, a DICOM folder or FOLDER#series, a cohort, a synthesis, a run, or weights.")
     ],
     as_json: Json = False,
 ) -> None:

@@ -14,6 +14,7 @@ from voxlate.images.volume import read_volume
 from voxlate.phantom import write_cohort
 from voxlate.recipe import header, text_of
 from voxlate.report.comparison import write_page
+from voxlate.report.page import report
 from voxlate.scoring.compare import Comparison, compare
 from voxlate.scoring.evaluate import evaluate
 from voxlate.synthesis.folder import find_scans, synthesise_cases
@@ -30,11 +31,12 @@ ZOOM = 3  # the last row enlarges a piece of skull so much
 LARGEST_HU = 300  # upper end of the colour scale of spread and error
 
 
-def demo(out: Path, progress: StepCallback) -> tuple[Comparison, Path, Path]:
-    """Make heads with tumours, learn CT from T1 on most of them, score the others; returns table, report and picture.
+def demo(out: Path, progress: StepCallback) -> tuple[Comparison, list[Path], Path]:
+    """Make heads with tumours, learn CT from T1 on most of them, score the others; returns table, reports and picture.
 
     Three methods are compared: the regression that the diffusion starts from, one sample of the diffusion, and the
-    mean of several. Finished steps are kept, so that a second call resumes.
+    mean of several, which a report of its own shows next to the naive baselines.
+    Finished steps are kept, so that a second call resumes.
     """
     cohort, ready, run = out / "cohort", out / "prepared", out / "run"
     recipe = recipes.read(RECIPE)
@@ -66,7 +68,8 @@ def demo(out: Path, progress: StepCallback) -> tuple[Comparison, Path, Path]:
         _synthesise(name, models[name], cohort, held_out, folder, progress)
     compared, page = compare(folders), out / "report.html"
     write_page(compared.document, page)
-    return compared, page, _picture(cohort, folders, held_out[:ROWS], recipe, out / "picture.png")
+    pages = [page, report(folders[-1])]  # the second with the naive baselines, which no comparison of methods has
+    return compared, pages, _picture(cohort, folders, held_out[:ROWS], recipe, out / "picture.png")
 
 
 def _synthesise(name: str, model: Model, cohort: Path, cases: list[str], out: Path, progress: StepCallback) -> None:

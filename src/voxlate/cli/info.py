@@ -1,5 +1,7 @@
 """What a file or folder is, in a few facts."""
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,18 +9,73 @@ import nibabel as nib
 import numpy as np
 
 from voxlate.errors import BadInput
+from voxlate.files import read_json
+from voxlate.images.dicom import SeriesInfo, is_dicom_folder, list_series
 from voxlate.images.volume import family, is_there, read_volume
 
 
 def describe_path(path: Path) -> dict[str, Any]:
-    """Facts about a scan, a prepared cohort, a run or a weights file; raises BadInput where it is none of them."""
+    """Facts about a scan, a cohort (prepared or not), a synthesis, a run or weights; raises BadInput for others."""
     if not is_there(path):
         raise BadInput(f"{path}: expected a scan, a run or a prepared cohort, found nothing there. Check the path.")
     if (path / "cohort.json").is_file():
         return _cohort(path)
     if path.suffix == ".safetensors" or (path / "recipe.toml").is_file():
         return _model(path)
+    if path.is_dir():
+        return _folder(path)
     return _scan(path)
+
+
+def _folder(path: Path) -> dict[str, Any]:
+    """What a folder that is neither prepared nor a run holds: syntheses, DICOM series, or cases."""
+    from voxlate.data.find import find_cohort  # imported where a folder asks for it
+
+    if (path / "provenance.json").is_file():
+        return _synthesis(path)
+    if is_dicom_folder(path):
+        series = list_series(path)
+        return _series(path, series) if len(series) > 1 else _scan(path)
+    try:
+        found = find_cohort(path)
+    except BadInput:
+        series = [one for folder in sorted(path.iterdir()) if is_dicom_folder(folder) for one in list_series(folder)]
+        if not series:
+            raise
+        return _series(path, series)
+    scans = Counter(name for one in found.cases for name in one.files)
+    return {
+        "cohort": str(path),
+        "cases": len(found.cases),
+        "patients": len({one.patient or one.case for one in found.cases}),
+        "modalities": {name: scans[name] for name in sorted(scans)},
+        "left out": [*found.unread, *found.unclaimed],
+        "next": f"voxlate prepare {path} --out PREPARED",
+    }
+
+
+def _synthesis(path: Path) -> dict[str, Any]:
+    stated = read_json(path / "provenance.json")
+    model = stated.get("model", {})
+    return {
+        "synthesis": str(path),
+        "cases": stated.get("cases", [stated.get("case")]),
+        "images": sorted({one.name.removesuffix(".nii.gz") for one in path.rglob("*.nii.gz")}),
+        "model": model.get("title") if isinstance(model, dict) else model,
+        "run": stated.get("run", ""),
+        "next": f"voxlate evaluate {path} --truth COHORT",
+    }
+
+
+def _series(path: Path, series: Sequence[SeriesInfo]) -> dict[str, Any]:
+    return {
+        "DICOM series": len(series),
+        **{
+            str(one.path): f"{one.modality}, {one.description or 'no description'}, {one.images} images"
+            for one in series
+        },
+        "next": f"voxlate info {series[0].path}, or prepare {path} with --preset or --pattern",
+    }
 
 
 def _scan(path: Path) -> dict[str, Any]:
@@ -40,8 +97,9 @@ def _scan(path: Path) -> dict[str, Any]:
         "axes": "".join(nib.orientations.aff2axcodes(volume.affine)),
         "unit": volume.unit,
         "range": [float(low), float(high)] if count else [None, None],
-        "mean": total / count if count else None,
+        "mean": float(f"{total / count:.6g}") if count else None,
         "not_finite": volume.data.size - count,
+        **({"guessed": list(volume.guesses)} if volume.guesses else {}),
     }
 
 

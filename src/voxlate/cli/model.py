@@ -30,6 +30,12 @@ def _completed(begun: str) -> list[str]:
     return [name for name in recipe_text.names() if name.startswith(begun)]
 
 
+def _samplers(begun: str) -> list[str]:
+    from voxlate.diffusion.sample import SAMPLERS
+
+    return [name for name in SAMPLERS if name.startswith(begun)]
+
+
 @app.command(name="recipes", epilog="Example:  voxlate recipes t1_to_t2_brain")
 def list_recipes(
     name: Annotated[
@@ -49,8 +55,9 @@ def list_recipes(
         return
     found = recipe_text.titles()
     if as_json:
-        titles = {one: title for pair in found.values() for one, title in pair.items()}
-        print(json.dumps([{"name": one, "title": titles[one]} for one in sorted(titles)]))
+        listed = {one: recipe_text.values_of(one) for one in recipe_text.names()}
+        sides = {one: {side: values["data"][side] for side in ("source", "target")} for one, values in listed.items()}
+        print(json.dumps([{"name": one, "title": listed[one]["title"], **sides[one]} for one in listed]))
         return
     width = max(len(one) for pair in found.values() for one in pair)
     cut: Any = {"no_wrap": True, "overflow": "ellipsis"} if out.is_terminal else {"soft_wrap": True}
@@ -77,6 +84,7 @@ def train(
 ) -> None:
     """Train a recipe. After a stop or a crash, the same command resumes and ends with the same weights."""
     from voxlate import recipe as recipes
+    from voxlate.scoring.provenance import recorded_splits
     from voxlate.training.train import train as run
 
     changes = pairs(change)
@@ -88,7 +96,9 @@ def train(
     head = recipes.header(recipes.text_of(recipe))
     with progress_on(err) as bars:
         done = run(chosen, data, to, head=head, start=start, reuse=reuse or (), device=device, progress=bars, say=note)
-    out.print(f"{done.weights()} is the model. Next:  voxlate synth {to} COHORT --out OUT")
+    splits = recorded_splits([to])
+    unseen = "".join([f" --split {name}" for name in ("val", "test") if splits.get(name)][:1])
+    out.print(f"{done.weights()} is the model. Next:  voxlate synth {to} COHORT{unseen} --out OUT")
 
 
 @app.command(name="import", epilog="Example:  voxlate import xmodality adm.safetensors --out RUN")
@@ -107,7 +117,7 @@ def import_weights(
 
 @app.command(
     epilog="Examples:  voxlate synth RUN COHORT --out OUT --split val    "
-    "voxlate synth RUN t1=scan.nii.gz --out OUT --samples 10"
+    "voxlate synth RUN t1=scan.nii.gz --out OUT --samples 10 (of a diffusion)"
 )
 def synth(
     run: Annotated[Path, typer.Argument(help="A run folder, or a weights file.")],
@@ -116,7 +126,9 @@ def synth(
         typer.Argument(metavar="INPUT", help="A cohort, a case, a DICOM series, a file, or modality=path pairs."),
     ],
     to: To,
-    sampler: Annotated[str | None, typer.Option(help="Another sampler than the recipe's.")] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="Another sampler than the recipe's.", autocompletion=_samplers)
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Times at which the network denoises.")] = None,
     eta: Annotated[float | None, typer.Option(min=0, max=1, help="Noise that ddim puts back; 1 as DDPM.")] = None,
     schedule: Annotated[str | None, typer.Option(help="Noise over time: another than in training (cosine, …).")] = None,
@@ -173,7 +185,9 @@ def synth(
     scans = find_scans(inputs, model, split=split, missing=missing, **layout, allow_outside=allow_outside)
     fitting, lacking, complete = sort_out(model, scans)
     with progress_on(err) as bars:
-        folders, failed = synthesise_cases(model, fitting, to, seed=seed, lacking=lacking, progress=bars, warn=note)
+        folders, failed = synthesise_cases(
+            model, fitting, to, seed=seed, lacking=lacking, progress=bars, warn=note, say=note
+        )
     left_out = {**lacking, **failed}
     if as_json:
         done = {"out": str(to), "cases": [folder.name for folder in folders], "targets": model.recipe.data.target}

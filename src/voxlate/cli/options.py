@@ -1,7 +1,7 @@
 """Options that several commands share, with their help."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -42,7 +42,7 @@ Outside = Annotated[
     bool, typer.Option("--allow-outside", help="A manifest's paths may lead out of its folder and the cohort.")
 ]
 Modalities = Annotated[list[str] | None, typer.Option(help="Only this, in every case (repeat it); else all.")]
-Split = Annotated[str | None, typer.Option(help="Only this split: train, val or test.")]
+Split = Annotated[Literal["train", "val", "test"] | None, typer.Option(help="Only this split.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="Change a key: train.steps=500 (repeat it).")]
 Samples = Annotated[int | None, typer.Option(min=1, help="Images a case; over 1: mean and standard deviation.")]
 

@@ -1,7 +1,7 @@
 """What a cohort holds: cases, patients, modalities, grids and units, as a table."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -13,14 +13,21 @@ from voxlate.data.prepared import Entry
 SPLITS = ("train", "val", "test")
 
 
-def overview(cases: Sequence[CaseFiles | Entry], splits: Mapping[str, str], units: Mapping[str, str]) -> dict[str, Any]:
-    """Cases and patients in all and by split, and the same for each modality and label map; grids once prepared."""
+def overview(
+    cases: Sequence[CaseFiles | Entry], splits: Mapping[str, str], units: Mapping[str, str], masked: Collection[str]
+) -> dict[str, Any]:
+    """Cases and patients in all and by split, and the same for each modality and label map; grids once prepared.
+
+    masked: the cases that have a mask file.
+    """
     rows = {
         "cases": _by_split(cases, splits),
         "patients": _by_split({one.patient: one for one in cases}.values(), splits),
     }
     for name in sorted({name for one in cases for name in _present(one)}):
         rows[name] = _by_split([one for one in cases if name in _present(one)], splits)
+    if masked:
+        rows["mask"] = _by_split([one for one in cases if one.case in masked], splits)
     grids = Counter("×".join(map(str, reversed(one.shape))) for one in cases if isinstance(one, Entry))
     return {"rows": rows, "units": dict(units), "grids": dict(grids.most_common())}
 

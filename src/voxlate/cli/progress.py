@@ -29,6 +29,8 @@ class Bars:
     def __call__(self, name: str, done: int, total: int, numbers: Mapping[str, float] | None = None) -> None:
         if name not in self.tasks:
             self.tasks[name] = self.progress.add_task(name, total=total, completed=done, note="")
+        elif done < self.progress.tasks[self.progress.task_ids.index(self.tasks[name])].completed:
+            self.progress.reset(self.tasks[name], total=total, completed=done)  # the slices of the next case
         self.progress.update(self.tasks[name], completed=done, total=total, note=_note(numbers))
 
 
@@ -38,10 +40,14 @@ class Lines:
     def __init__(self, console: Console):
         self.console = console
         self.started: dict[str, tuple[float, int]] = {}
+        self.last: dict[str, int] = {}
         self.printed = 0.0
 
     def __call__(self, name: str, done: int, total: int, numbers: Mapping[str, float] | None = None) -> None:
         now = time.monotonic()
+        if done < self.last.get(name, 0):
+            del self.started[name]  # the slices of the next case
+        self.last[name] = done
         start, before = self.started.setdefault(name, (now, done))  # a resumed run does not begin at 0
         if now - self.printed < SECONDS and done < total:
             return

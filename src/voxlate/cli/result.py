@@ -26,6 +26,16 @@ from voxlate.cli.progress import progress_on
 from voxlate.errors import BadInput
 
 
+def _masks(begun: str) -> list[str]:
+    return [name for name in ("body", "brain", "cohort") if name.startswith(begun)]
+
+
+def _scopes(begun: str) -> list[str]:
+    from voxlate.scoring.scopes import SCOPES
+
+    return [name for name in SCOPES if name.startswith(begun)]
+
+
 @app.command(
     epilog="Examples:  voxlate evaluate OUT --truth COHORT --mask body    "
     "voxlate evaluate NEW --truth COHORT --run RUN --missing all --mask brain"
@@ -45,7 +55,10 @@ def evaluate(
     steps: Annotated[int | None, typer.Option(min=1, help="With --run: times at which the network denoises.")] = None,
     device: Device = "auto",
     mask: Annotated[
-        str | None, typer.Option(help="body, brain, cohort (its mask files) or a file; else the whole image.")
+        str | None,
+        typer.Option(
+            help="body, brain, cohort (its mask files) or a file; else the whole image.", autocompletion=_masks
+        ),
     ] = None,
     value_range: Annotated[
         tuple[float, float] | None, typer.Option("--range", help="Range of PSNR and SSIM, in the target's unit.")
@@ -60,7 +73,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="Score in another scope, too: whole, both_masked (both images empty outside the mask), slices, crops; "
-            "both_masked.slices, … (repeat it; docs/scores.md)."
+            "both_masked.slices, … (repeat it; docs/scores.md).",
+            autocompletion=_scopes,
         ),
     ] = None,
     slices: Annotated[
@@ -101,6 +115,7 @@ def evaluate(
 ) -> None:
     """Score syntheses and naive baselines against the truth: metrics.csv and metrics.json."""
     from voxlate.scoring.evaluate import evaluate as score_images
+    from voxlate.scoring.tables import held_out_note
 
     layout: dict[str, Any] = {"pattern": pattern, "manifest": manifest, "preset": preset, "patients": patients}
     layout["allow_outside"] = allow_outside
@@ -131,6 +146,8 @@ def evaluate(
         else:
             shown = lambda done, total, _: bars("evaluate", done, total)  # noqa: E731
             scores = score_images(to, truth, split=split, **layout, **options, progress=shown)
+    if sentence := held_out_note(scores.document()):
+        note(sentence)
     for sentence in scores.header["shared_masks"]:
         note(f"not known, taken to be so: {sentence}.")
     _print(scores.document(), scores.table, as_json)
@@ -223,13 +240,16 @@ def _print(document: Mapping[str, Any], table: Callable[[], Any], as_json: bool)
         out.print(table())
 
 
-@app.command(epilog="Example:  voxlate report OUT")
+@app.command(epilog="Examples:  voxlate report OUT    voxlate report PREPARED")
 def report(
-    path: Annotated[Path, typer.Argument(help="A run, or a folder that synth wrote.")],
+    path: Annotated[Path, typer.Argument(help="A run, a folder that synth wrote, or a prepared cohort.")],
     to: Annotated[Path | None, typer.Option("--out", help="The file; PATH/report.html by default.")] = None,
 ) -> None:
     """Write one HTML file with pictures, curves, tables and provenance; it opens offline."""
-    from voxlate.report.page import report as run
+    if (path / "cohort.json").is_file():
+        from voxlate.report.prepared import report_prepared as run
+    else:
+        from voxlate.report.page import report as run
 
     with as_written(path):
         print(run(path, to))
@@ -243,6 +263,7 @@ def demo(
     from voxlate.cli.demo import demo as run
 
     with progress_on(err) as bars:
-        compared, page, picture = run(to, bars)
+        compared, pages, picture = run(to, bars)
     out.print(compared.table())
-    print(f"picture: {picture}\nreport:  {page}")
+    compared_page, own = pages
+    print(f"picture: {picture}\nreport:  {compared_page}\nnaive baselines: {own}")

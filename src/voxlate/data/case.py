@@ -27,6 +27,7 @@ from voxlate.images.volume import Volume
 MASK = "mask"
 LABEL = "label."  # before a label map's name among the arrays of a case
 MOST_MODALITIES = 64  # the mask has a bit for each
+FOUND = ("brain of ", "foreground of ")  # how the source of a mask that is no file begins
 OPEN_FILES = 256  # mapped at a time in each process
 
 
@@ -82,6 +83,10 @@ class CaseHeader:
     @property
     def present(self) -> list[str]:
         return list(self.units)
+
+    @property
+    def has_mask_file(self) -> bool:
+        return bool(self.mask_from) and not self.mask_from.startswith(FOUND)
 
 
 @dataclass(frozen=True)
@@ -230,7 +235,8 @@ def _brain_scan(case: str, scans: Mapping[str, Volume], preparation: Preparation
 
 def _mask_source(names: list[str], mask: Volume | None, common: CommonGrid, preparation: Preparation) -> str:
     """A sentence on where the mask comes from."""
-    found = f"brain of {preparation.mask_from}" if preparation.mask == "brain" else "foreground of " + ", ".join(names)
+    brain_of, foreground_of = FOUND
+    found = f"{brain_of}{preparation.mask_from}" if preparation.mask == "brain" else foreground_of + ", ".join(names)
     source = Path(mask.origin).name if mask is not None else found
     return f"{source}, where all were scanned" if common.transforms else source
 

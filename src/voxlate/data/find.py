@@ -189,7 +189,9 @@ def _require(cases: list[CaseFiles], wanted: str, root: Path) -> None:
     lacking = [case for case in cases if wanted not in case.files]
     if len(lacking) == len(cases):
         known = ", ".join(sorted({name for case in cases for name in case.files}))
-        raise BadInput(f"{root}: expected the modality {wanted}, found {known} in the cohort. Name one of these.")
+        raise BadInput(
+            f"{root}: expected cases with the modality {wanted}, found none, only {known}. Name one of these."
+        )
     if lacking:
         found = ", ".join(lacking[0].files)
         raise BadInput(

@@ -35,6 +35,7 @@ NEAR = {  # what others call our columns, without anything but letters
     "patient": ("patientid", "patientname", "subject", "subjects", "subjectid", "participant", "participantid", "pid"),
     "case": ("cases", "caseid", "casename"),
     "split": ("splitting", "fold", "folds", "partition", "subset"),
+    "modality": ("modalities",),
     "path": ("paths", "file", "files", "filename", "filepath"),
 }
 KINDS = tuple(suffix for _, suffixes in FAMILIES for suffix in suffixes)
@@ -130,7 +131,8 @@ def _rows(path: Path) -> list[Row]:
 def _refuse_near(path: Path, rows: list[Row]) -> None:
     """Raise BadInput for a column that looks like one of ours which is not there: it would be left out as a note."""
     columns = rows[0]
-    known = {word for word in NEAR if word in columns} | ({"path"} if "modality" not in columns else set())
+    known = {word for word in NEAR if word in columns}
+    known |= {word for word, other in (("path", "modality"), ("modality", "path")) if other not in columns}
     for column in columns:
         plain = re.sub("[^a-z]", "", column)
         near = [word for word, names in NEAR.items() if plain in names or _is_typo(plain, word)]
@@ -146,9 +148,9 @@ def _refuse_near(path: Path, rows: list[Row]) -> None:
 
 
 def _is_typo(name: str, word: str) -> bool:
-    """Whether a column's name is one of the longer words with a letter lost, added, changed or moved."""
+    """Whether a column's name is a word with a letter lost or added, two exchanged, or one of a longer word changed."""
     alike = difflib.SequenceMatcher(None, name, word, autojunk=False).ratio() >= 0.8
-    return word in ("patient", "split") and abs(len(name) - len(word)) <= 1 and alike
+    return sorted(name) == sorted(word) or (abs(len(name) - len(word)) <= 1 and alike)
 
 
 def _split(row: Row, path: Path) -> str | None:

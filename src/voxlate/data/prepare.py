@@ -4,13 +4,15 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import json
 import os
 import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 from voxlate import __version__
 from voxlate.data.align import Align, Mask, Preparation
@@ -18,7 +20,7 @@ from voxlate.data.case import CaseHeader, prepare_case, read_header, write_case
 from voxlate.data.find import CaseFiles, find_cohort, manifest_in
 from voxlate.data.fingerprint import fingerprint, warnings_of, wide_heads
 from voxlate.data.lists import known_patients
-from voxlate.data.prepared import VERSION, Cohort, Entry, case_path, made_from, open_cohort, write_cohort
+from voxlate.data.prepared import MOST_NAMED, VERSION, Cohort, Entry, case_path, open_cohort, stated, write_cohort
 from voxlate.data.split import split_patients
 from voxlate.errors import BadInput
 from voxlate.files import locked
@@ -27,9 +29,12 @@ from voxlate.images.register import RegistrationMethod, write_transform
 from voxlate.images.volume import content_hash, read_volume, unit_of
 
 CaseProgress = Callable[[int, int, str], None]
+Say = Callable[[str], None]
 MOST_WORKERS = 8
 PR_SET_PDEATHSIG = 1
-OWN_FOLDERS = ("transforms", "slices", "latents")  # of a cohort: transforms kept, slices counted, moments cached
+OWN_NAMES = ("transforms", "slices", "latents", "report.html")  # of a cohort: kept, counted, cached, its page
+PATHS = ("manifest", "patients")  # options of `prepare` that are files
+OPTIONS = ("root", "pattern", "preset", *PATHS, "modalities", *(one.name for one in fields(Preparation)), "split_by")
 
 
 def prepare(
@@ -53,8 +58,9 @@ def prepare(
     shares: tuple[float, float, float] = (0.7, 0.15, 0.15),
     workers: int | None = None,
     progress: CaseProgress | None = None,
+    say: Say | None = None,
 ) -> Cohort:
-    """Prepare a cohort for training; the same call again resumes.
+    """Prepare a cohort for training; the same call again resumes, and makes again what changed of the cases' files.
 
     pattern, manifest, preset, patients, modalities, allow_outside: see find.find_cohort. spacing_mm: (D, H, W),
     default as scanned. resample: resample a case's modalities to the grid of its first one (in the order of
@@ -66,7 +72,8 @@ def prepare(
     another CT, T1, else the first), which must be a source of the models
     trained on this cohort, since synthesis has sources only.
     shares: train, val, test by patient, unless the manifest says. workers: processes, each holding one case in memory.
-    progress(done, total, case) is called after each case. Raises BadInput for bad cases and for an `out` in use.
+    progress(done, total, case) is called after each case, say(sentence) where cases were made again. Raises BadInput
+    for bad cases, and for an `out` that holds anything else, a cohort prepared in another way included.
     """
     root, out = Path(root), Path(out)
     found = find_cohort(root, pattern, manifest, preset, modalities, allow_outside, patients)
@@ -78,17 +85,29 @@ def prepare(
         fixed = fixed or next(iter(_everywhere(cases)), None)  # stated in cohort.json, and so in every model of it
     mask_from = (mask_from or _clearest_everywhere(cases)) if mask == "brain" else None
     preparation = Preparation(spacing_mm, resample, register, fixed, align, mask, mask_from)
-    _refuse_other(out, root, {one.case for one in cases})
-    with locked(out):
-        _prepare_all(cases, out, preparation, workers, progress)
-    headers = [read_header(case_path(out, one.case)) for one in cases]
-    _check_units(headers)
     splits = split_patients([(one.patient, one.split) for one in cases], seed, shares)
-    entries = tuple(_entry(header, splits[header.patient]) for header in headers)
-    training = [header for header, entry in zip(headers, entries) if entry.split == "train"]
     table = manifest if manifest is not None else manifest_in(root)
     by_whom = "manifest" if table else "lists"
     options = {"pattern": pattern, "preset": preset, "manifest": table, "patients": patients, "modalities": modalities}
+    made = {
+        "root": str(root.resolve()),
+        **{name: _plain(name, value) for name, value in options.items()},
+        **asdict(preparation),
+        "unread": found.unread,
+        "left_out": found.unclaimed,
+        "split_by": by_whom if cases[0].split is not None else f"patient, shares {shares}, seed {seed}",
+        "voxlate": __version__,
+    }
+    _refuse_other(out, made, {one.case: [one.patient, splits[one.patient]] for one in cases})
+    with locked(out):
+        again = _prepare_all(cases, out, preparation, workers, progress)
+    if again and say:
+        named = ", ".join(again[:MOST_NAMED]) + (", …" if len(again) > MOST_NAMED else "")
+        say(f"{len(again)} cases were made again, for their files or the options changed since: {named}.")
+    headers = [read_header(case_path(out, one.case)) for one in cases]
+    _check_units(headers)
+    entries = tuple(_entry(header, splits[header.patient]) for header in headers)
+    training = [header for header, entry in zip(headers, entries) if entry.split == "train"]
     cohort = Cohort(
         folder=out,
         cases=entries,
@@ -102,15 +121,7 @@ def prepare(
             *(wide_heads(headers) if found.heads else ()),
             *warnings_of(headers, splits),
         ),
-        made={
-            "root": str(root.resolve()),
-            **{name: str(value) if isinstance(value, Path) else value for name, value in options.items()},
-            **asdict(preparation),
-            "unread": found.unread,
-            "left_out": found.unclaimed,
-            "split_by": by_whom if cases[0].split is not None else f"patient, shares {shares}, seed {seed}",
-            "voxlate": __version__,
-        },
+        made=made,
     )
     write_cohort(cohort)
     _remove_stale(out, headers)
@@ -127,20 +138,51 @@ def _everywhere(cases: list[CaseFiles]) -> list[str]:
     return [name for name in cases[0].files if all(name in one.files for one in cases)]
 
 
-def _refuse_other(out: Path, root: Path, cases: set[str]) -> None:
-    """Raise BadInput unless the folder is new, empty, unfinished or that of the same cohort."""
+def _plain(name: str, value: Any) -> Any:
+    """An option as cohort.json keeps it; files by their whole path, so that it is the same from every folder."""
+    if value is not None and name in PATHS:
+        return str(Path(value).resolve())
+    return str(value) if isinstance(value, Path) else value
+
+
+def _refuse_other(out: Path, made: dict[str, Any], cases: dict[str, list[str]]) -> None:
+    """Raise BadInput unless the folder is new, empty, unfinished or that of the same cohort; cases: patient, split."""
     if out.exists() and not out.is_dir():
         raise BadInput(f"{out}: expected a folder to write to, found a file. Choose another name.")
     entries = [one.name for one in out.iterdir() if not one.name.startswith(".writing-")] if out.exists() else []
-    strange = sorted(set(entries) - {"cases", "cohort.json", *OWN_FOLDERS})
-    if "cohort.json" in entries:
-        if (other := made_from(out)) != str(root.resolve()):
-            strange = [f"the prepared cohort of {other}"]
-    else:
+    strange = sorted(set(entries) - {"cases", "cohort.json", *OWN_NAMES})
+    if "cohort.json" not in entries:
         there = [one.name for one in out.glob("cases/*") if not one.name.startswith(".writing-")]
         strange += sorted(set(there) - {f"{case}.safetensors" for case in cases})
     if strange:
         raise BadInput(f"{out}: expected an empty folder or this cohort's, found {strange[0]}. Choose another folder.")
+    if "cohort.json" in entries and (differs := _differences(stated(out), made, cases)):
+        raise BadInput(
+            f"{out}: expected an empty folder, or the same cohort and options to resume, found a prepared cohort of "
+            f"{len(stated(out).get('cases', []))} cases made in another way (differs in: {'; '.join(differs)}). "
+            "Choose another --out, or remove the folder."
+        )
+
+
+def _differences(there: dict[str, Any], made: dict[str, Any], cases: dict[str, list[str]]) -> list[str]:
+    """In what a prepared cohort differs from what is asked for, each in a few words; of an older version, the scans."""
+    old, new = there.get("made", {}), json.loads(json.dumps(made))
+    names = [name for name in (OPTIONS if there.get("version") == VERSION else ("root",)) if name in old]
+    found = [(name, _plain(name, old[name]), new[name]) for name in names]
+    said = [
+        f"{name}, {'none' if was is None else was} there and {'none' if now is None else now} here"
+        for name, was, now in found
+        if was != now
+    ]
+    if there.get("version") == VERSION:
+        before = {one.get("case"): [one.get("patient"), one.get("split")] for one in there.get("cases", [])}
+        if before.keys() != cases.keys():
+            said.append(
+                f"cases, {len(before)} there and {len(cases)} here, {len(before.keys() & cases.keys())} in both"
+            )
+        elif before != cases:
+            said.append("patients or splits")
+    return said
 
 
 def _remove_stale(out: Path, headers: list[CaseHeader]) -> None:
@@ -157,22 +199,29 @@ def _remove_stale(out: Path, headers: list[CaseHeader]) -> None:
 
 def _prepare_all(
     cases: list[CaseFiles], out: Path, preparation: Preparation, workers: int | None, progress: CaseProgress | None
-) -> None:
+) -> list[str]:
+    """Prepare the cases; gives the names of those that were there, made from other files or in another way."""
     processes = min(workers or min(len(os.sched_getaffinity(0)), MOST_WORKERS), len(cases))
     work = functools.partial(_prepare_files, out=out, preparation=preparation)
-    for done, case in enumerate(
+    again = list[str]()
+    for done, (case, was_there) in enumerate(
         _in_turn(work, cases) if processes == 1 else _in_parallel(work, cases, processes), start=1
     ):
+        again += [case] if was_there else []
         if progress is not None:
             progress(done, len(cases), case)
+    return sorted(again)
 
 
-def _prepare_files(files: CaseFiles, out: Path, preparation: Preparation) -> None:
-    """Prepare one case, unless its file is there and was made from the same inputs in the same way."""
+def _prepare_files(files: CaseFiles, out: Path, preparation: Preparation) -> bool:
+    """Prepare one case, unless its file is there and was made from the same inputs in the same way.
+
+    Gives whether it replaced a file made from others, or otherwise.
+    """
     path = case_path(out, files.case)
     inputs = _digest_of_inputs(files, preparation)
-    if path.exists() and read_header(path).inputs == inputs:
-        return
+    if (was_there := path.exists()) and read_header(path).inputs == inputs:
+        return False
     case = prepare_case(
         files.case,
         {name: read_volume(place, name) for name, place in files.files.items()},
@@ -184,6 +233,7 @@ def _prepare_files(files: CaseFiles, out: Path, preparation: Preparation) -> Non
     for name, transform in case.transforms.items():
         write_transform(out / header.registered[name].transform, transform)
     write_case(path, replace(case, header=header))
+    return was_there
 
 
 def _digest_of_inputs(files: CaseFiles, preparation: Preparation) -> str:
@@ -192,10 +242,9 @@ def _digest_of_inputs(files: CaseFiles, preparation: Preparation) -> str:
     return hashlib.sha256(repr((VERSION, files.case, files.patient, preparation, inputs)).encode()).hexdigest()
 
 
-def _in_turn(work: Callable[[CaseFiles], None], cases: list[CaseFiles]) -> Iterator[str]:
+def _in_turn(work: Callable[[CaseFiles], bool], cases: list[CaseFiles]) -> Iterator[tuple[str, bool]]:
     for one in cases:
-        work(one)
-        yield one.case
+        yield one.case, work(one)
 
 
 def end_with_parent() -> None:
@@ -204,13 +253,14 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _in_parallel(work: Callable[[CaseFiles], None], cases: list[CaseFiles], processes: int) -> Iterator[str]:
+def _in_parallel(
+    work: Callable[[CaseFiles], bool], cases: list[CaseFiles], processes: int
+) -> Iterator[tuple[str, bool]]:
     with ProcessPoolExecutor(processes, initializer=end_with_parent) as pool:
         running = {pool.submit(work, one): one.case for one in cases}
         try:
             for future in as_completed(running):
-                future.result()
-                yield running[future]
+                yield running[future], future.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -1,7 +1,10 @@
 """The prepared cohort on disk: a file for each case, and cohort.json, which lists them."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -17,6 +20,7 @@ from voxlate.images.tiling import Triple
 FORMAT = "voxlate prepared cohort"
 VERSION = 3
 SPLITS = ("train", "val", "test")
+MOST_NAMED = 6  # cases, in a sentence
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def open_cohort(path: Path | str) -> Cohort:
     folder = Path(path)
     if not (folder / "cohort.json").is_file():
         raise BadInput(f"{folder}: expected a prepared cohort, found no cohort.json in it. Run voxlate prepare first.")
-    value = _read(folder)
+    value = stated(folder)
     if value.get("version") != VERSION:
         raise BadInput(
             f"{folder}/cohort.json: expected a {FORMAT} of version {VERSION}, found version {value.get('version')}. "
@@ -98,12 +102,30 @@ def open_cohort(path: Path | str) -> Cohort:
     return cohort
 
 
-def made_from(folder: Path) -> str:
-    """The folder whose scans a prepared cohort of any version was made from; raises BadInput where it is none."""
-    return str(_read(folder).get("made", {}).get("root"))
+def registration_lines(cases: Sequence[Entry]) -> dict[str, str]:
+    """A line on each modality that was registered: the steps kept, and how similar the scans were before and after."""
+    return {
+        name: _registration_line({one.case: one.registered[name] for one in cases if name in one.registered})
+        for name in sorted({name for one in cases for name in one.registered})
+    }
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def _registration_line(found: dict[str, Registered]) -> str:
+    gains = {case: (one.before.mutual_information, one.after.mutual_information) for case, one in found.items()}
+    before, after = (median(values) for values in zip(*gains.values()))
+    worst = min(gains, key=lambda case: gains[case][1])
+    steps = Counter(one.kept for one in found.values())
+    kept = ", ".join(f"{step} kept in {count}" for step, count in steps.items())
+    bare = [case for case, one in found.items() if one.kept == "none"]
+    named = f" ({', '.join(bare[:MOST_NAMED])}{', …' if len(bare) > MOST_NAMED else ''})" if bare else ""
+    return (
+        f"registered to {next(iter(found.values())).to}: {kept}{named}; mutual information {before:.3f} → {after:.3f} "
+        f"(median), {gains[worst][0]:.3f} → {gains[worst][1]:.3f} (worst, {worst})"
+    )
+
+
+def stated(folder: Path) -> dict[str, Any]:
+    """What cohort.json says, of any version and not checked; raises BadInput where it is none of ours."""
     value = read_json(folder / "cohort.json")
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise BadInput(f"{folder}/cohort.json: expected a {FORMAT}, found something else. Choose another folder.")

@@ -260,6 +260,8 @@ class MethodSettings(ABC):
     """Whether the method has `attempt`, and one turn."""
     iterates: ClassVar[bool] = False
     """Whether synthesis evaluates the network at every step of a sampler, or once."""
+    draws: ClassVar[bool] = True
+    """Whether the samples of a case differ; of one forward pass without noise they do not."""
     makes_targets: ClassVar[bool] = True
     """Whether the method makes targets from sources; an autoencoder only repeats what it is given."""
 

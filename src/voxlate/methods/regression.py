@@ -39,6 +39,7 @@ class RegressionSettings(MethodSettings):
     """Predicts the target (or the missing channels) directly."""
 
     predicts: ClassVar[bool] = True
+    draws: ClassVar[bool] = False
     kind: Literal["regression"] = "regression"
     loss: Annotated[
         Literal["l1", "mse"],

@@ -14,15 +14,15 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from voxlate import __version__
+from voxlate import __version__, recipe_text
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_text
 from voxlate.report.curves import curve_chart, curves_of, score_chart
 from voxlate.report.pictures import sections_of
 from voxlate.scoring.items import changed_images
 from voxlate.scoring.metrics import METRICS, metrics_of
-from voxlate.scoring.provenance import run_folders
-from voxlate.scoring.tables import figure, score_tables
+from voxlate.scoring.provenance import provenance_of, run_folders
+from voxlate.scoring.tables import figure, held_out_note, score_tables
 
 MOST_CASES = 9
 LONGEST_LIST = 12
@@ -60,13 +60,15 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
             f"{folder}: expected a run (recipe.toml, log.jsonl) or syntheses (<case>/<modality>.nii.gz), found none. "
             "Name the folder that train or synth wrote."
         )
-    runs = [folder] if is_run else [one for one in run_folders(provenance) if (one / "log.jsonl").is_file()]
+    made = {} if is_run else provenance_of(folder)  # its paths are whole
+    runs = [folder] if is_run else [one for one in run_folders(made) if (one / "log.jsonl").is_file()]
     run = next(iter(runs), None)
     recipe = _recipe(folder, run, provenance)
     context = {
         "kind": "Training run" if is_run else "Synthesis",
         "folder": folder.name,
         "title": _title(recipe, folder, known),
+        "caution": held_out_note(known),
         "summaries": [_summary(name, part) for name, part in scores["modalities"].items()] if scored else [],
         "tables": score_tables(scores) if scored else None,
         "plain_scores": [] if scored else flat(scores),
@@ -75,6 +77,7 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
         "charts": _charts(run / "log.jsonl") if run else [],
         "validation": _validation(folder) if is_run else [],
         "recipe": toml_markup(recipe),
+        "recipe_note": _unlike_shipped(recipe),
         "provenance": flat(provenance),
     }
     target = Path(out) if out is not None else folder / "report.html"
@@ -106,6 +109,31 @@ def _recipe(folder: Path, run: Path | None, provenance: dict[str, Any]) -> str:
     if isinstance(carried, str) and "\n" in carried:
         return str(provenance.pop("recipe"))
     return ""
+
+
+def _unlike_shipped(text: str) -> str:
+    """A sentence on how a recipe differs from the shipped one whose head it bears; "" where there is nothing to say."""
+    heads = {name: recipe_text.header(recipe_text.text_of(name)) for name in recipe_text.names()}
+    name = next((name for name, head in heads.items() if head and text.startswith(head)), None)
+    if name is None:
+        return ""
+    from voxlate import recipe as recipes  # takes seconds, for it knows all networks
+
+    try:
+        own, shipped = dict(flat(tomllib.loads(text))), dict(flat(recipes.to_dict(recipes.read(name))))
+    except tomllib.TOMLDecodeError:
+        return ""
+    # steps 0: those of its epochs, which a run knows
+    changed = [
+        key
+        for key in own
+        if own[key] != shipped.get(key) and not (key.endswith("train.steps") and shipped.get(key) == "0")
+    ]
+    if not changed:
+        return ""
+    texts = [f"{key} {own[key]} ({shipped.get(key, 'not set')})" for key in changed]
+    _, listed = flat(texts)[0]
+    return f"Numbers in this head are of the recipe as shipped ({name}); this run differs in: {listed}."
 
 
 def _title(recipe: str, folder: Path, scores: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ PERFUSION_COLOURS = {"ml/100g/min": "cbf", "ml/100g": "cbv", "s": "tmax"}
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 SIDES: dict[Plane, tuple[str, str]] = {"axial": ("R", "L"), "coronal": ("R", "L"), "sagittal": ("A", "P")}
 
+SQUARES = 8  # of a chequerboard, along its shorter side
 WIDEST = 7  # columns that fit next to each other; more stand in rows of about equal length
 CASE_SCORES = ("mae", "psnr", "ssim_2d", "ssim_3d", "gradient_strength")
 METHOD_SCORES = ("mae", "ssim_2d")
@@ -123,9 +124,10 @@ def read_case(
     scale = _range(part) if part else range_for(main.unit, float(main.data.max()))
     body = foreground(main)
     images: list[tuple[str, str, NDArray[Any], ColourScale | None]] = []
-    inputs = scores.get("source_files", {}).get(case) or stated_inputs(provenance_of(out, case))
+    scored = scores.get("source_files", {}).get(case)
+    inputs = scored or stated_inputs(provenance_of(out, case))
     for name, file in inputs.items() if sources else ():
-        place = out.resolve() / file
+        place = out.resolve() / file if scored else Path(file)  # scores state paths as seen from OUT
         if is_there(place):
             source = return_to(_read(place, name), main.grid)
             own = range_for(source.unit, float(source.data.max()))
@@ -196,6 +198,43 @@ def sections_of(
     return found
 
 
+def scan_columns(case: str, scans: Mapping[str, Volume], fixed: str | None, notes: Mapping[str, str]) -> list[Column]:
+    """The middle slices of scans on one grid, a column each, and for each but `fixed` a chequerboard of it and `fixed`.
+
+    notes: words below the heading of a scan's chequerboard.
+    """
+    names = sorted(scans, key=lambda name: name != fixed)
+    main = scans[names[0]]
+    at, spacing = _centre(foreground(main)), main.grid.spacing_mm
+    images = dict[str, CaseImage]()
+    for name in names:
+        own = range_for(scans[name].unit, float(scans[name].data.max()))
+        values = own.normalise(scans[name].data[0], foreground(scans[name]))
+        role = ("fixed" if name == fixed else "moving") if fixed else "scan"
+        images[name] = CaseImage(role, name, _cut(values, at), _scale_of(own, name))
+    about = CaseImages(case, "", main.grid, (), {plane: pictures.pixel_mm(spacing, plane) for plane in at})
+    columns = list[Column]()
+    for name, image in images.items():
+        columns.append(_column(about, image, {}))
+        if fixed and name != fixed:
+            board = {plane: _chequered(images[fixed], image, plane, about.pixels[plane]) for plane in at}
+            both = CaseImage("chequerboard", f"{fixed} and {name}", board, ColourScale(0, 1, "gray", ""))
+            columns.append(replace(_column(about, both, {}), bars=[], notes=[notes[name]] if name in notes else []))
+    return columns
+
+
+def _chequered(one: CaseImage, other: CaseImage, plane: Plane, pixel: tuple[float, float]) -> NDArray[Any]:
+    """Two slices of one plane in turn, in squares, each in shades of its own scale from 0 to 1."""
+    shown = []
+    for image in (one, other):
+        low, high = (image.scale.low, image.scale.high) if image.scale else (0.0, 1.0)
+        shown.append((image.slices[plane] - low).clip(0, high - low) / (high - low))
+    rows, columns = shown[0].shape
+    side = min(rows * pixel[0], columns * pixel[1]) / SQUARES
+    row, column = (np.arange(count) * size // side for count, size in zip((rows, columns), pixel))
+    return np.where((row[:, None] + column) % 2 == 0, *shown)
+
+
 def evenly(ordered: Sequence[str], most: int) -> list[tuple[str, str]]:
     """At most so many cases, evenly from the lowest to the highest error, each with its rank in words."""
     last, count = len(ordered) - 1, min(most, len(ordered))
@@ -225,7 +264,12 @@ def _several(methods: Mapping[str, CaseImages], scales: Scales, rows: Rows, unit
     # all methods share their bars: below the truth, where there is room
     holder = next((n for n, one in enumerate(columns) if one.role == "truth"), len(columns) - len(methods))
     columns[holder] = replace(columns[holder], bars=list(bars.values()))
-    return {"columns": columns, "in_a_row": math.ceil(len(columns) / math.ceil(len(columns) / WIDEST))}
+    return {"columns": columns, "in_a_row": in_a_row(len(columns))}
+
+
+def in_a_row(columns: int) -> int:
+    """How many columns stand next to each other, so that rows are about equally long."""
+    return math.ceil(columns / math.ceil(columns / WIDEST))
 
 
 def _column(case: CaseImages, image: CaseImage, scales: Scales) -> Column:

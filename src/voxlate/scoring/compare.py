@@ -13,7 +13,7 @@ from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
 from voxlate.scoring.items import changed_images
 from voxlate.scoring.metrics import Metric, metrics_of
-from voxlate.scoring.provenance import provenance_of
+from voxlate.scoring.provenance import not_held_out, provenance_of
 from voxlate.scoring.tables import Cell, Line, Tables, cell, plural, rows_of, scope_note
 
 MUST_AGREE = ("unit", "range", "own_peak", "mask", "ssim_padding", "ssim_from")  # for scores to compare
@@ -81,6 +81,7 @@ def compare(folders: Sequence[Path | str], *, reference: str | None = None, answ
                 if all(name in method.document.get("scopes", {}) for method in methods)
             },
             "methods": {method.name: str(method.path) for method in methods},
+            "trained_on": {method.name: method.document.get("trained_on", []) for method in methods},
             "effort": {method.name: _effort(method) for method in methods},
             "modalities": {name: _modality(name, methods, reference) for name in modalities},
         }
@@ -304,11 +305,13 @@ def comparison_tables(document: Mapping[str, Any]) -> Tables:
 
 def _caption(document: Mapping[str, Any]) -> list[str]:
     """Range, mask, tests and times, in words."""
-    lines = []
+    scored = max(part["cases"] for part in document["modalities"].values())
+    trained = {name: len(cases) for name, cases in document.get("trained_on", {}).items() if cases}
+    lines = [f"{name}: {not_held_out(number, scored)}" for name, number in trained.items()]
     for name, part in document["modalities"].items():
         size = part[part["over"]]
         lines.append(
-            f"{scope_note(name, part)}; mask: {part['mask']}. Tests over {size} {part['over']}: "
+            f"{scope_note(name, part)}; mask: {part['mask']}. Tests over {plural(size, part['over'][:-1])}: "
             f"no p lies below {2.0 ** (1 - size):.2g}."
         )
         if part["over"] == "cases":

@@ -29,7 +29,7 @@ from voxlate.scoring.lpips import Lpips, load_lpips
 from voxlate.scoring.metrics import METRICS, ImagePair, Padding, SsimOrigin, correlation
 from voxlate.scoring.naive import naive_images
 from voxlate.scoring.network_units import RANGE, NetworkUnits, network_units
-from voxlate.scoring.provenance import provenance_of, run_folders, stated_inputs
+from voxlate.scoring.provenance import provenance_of, run_folders, stated_inputs, trained_on
 from voxlate.scoring.regions import (
     MaskArray,
     Region,
@@ -174,6 +174,7 @@ def evaluate(
     header = {
         "truth": _seen_from(out, truth),
         "split": split,
+        "trained_on": trained_on(out, dict.fromkeys(item.case.case for item in items)),
         "naive_cases": options.baselines.cases if options.baselines else None,
         "without_truth": images.without_truth,
         "not_synthesised": not_scored(out, images, wanted) | scored.failed,
@@ -348,7 +349,7 @@ def _score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
     note = truth.move.note
     if share:
         note += f"; {share:.1%} of the scored voxels lie outside it and do not count"
-    return ScoredItem(rows, note, " ".join(left_out))
+    return ScoredItem(rows, "; ".join(filter(None, [note, *truth.volume.guesses])), " ".join(left_out))
 
 
 def _naive_images(item: Item, truth: Truth, image: Grid, options: Options) -> tuple[dict[str, Volume], list[str]]:

@@ -1,13 +1,14 @@
 """The provenance that `synth` writes, as scores and reports read it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from voxlate.data.case import MASK
 from voxlate.errors import BadInput
 from voxlate.files import read_json
 
@@ -27,6 +28,7 @@ class _Stated(TypedDict, total=False):
     cases: list[str]
     failed: dict[str, str]
     warnings: list[str]
+    split: str
     axes: str
 
 
@@ -36,9 +38,41 @@ def run_folders(provenance: Mapping[str, Any]) -> list[Path]:
     return [Path(run), Path(run).parent] if isinstance(run, str) else []
 
 
+def recorded_splits(folders: Iterable[Path]) -> dict[str, list[str]]:
+    """The cases of each split in the training of the first of these folders that is a run; {} where none is."""
+    for folder in folders:
+        if (folder / "provenance.json").is_file():
+            data = read_json(folder / "provenance.json").get("data")
+            if isinstance(data, dict) and isinstance(splits := data.get("splits"), dict):
+                return {split: list(cases) for split, cases in splits.items()}
+    return {}
+
+
+def split_of(case: str, splits: Mapping[str, Iterable[str]]) -> str | None:
+    """The split of a training that has a case of this name."""
+    return next((split for split, cases in splits.items() if case in cases), None)
+
+
+def trained_on(out: Path, cases: Iterable[str]) -> list[str]:
+    """The cases that the model of a synthesis learned from, by name: as each image's provenance says, or the run's."""
+    found = []
+    for case in cases:
+        made = provenance_of(out, case)
+        name = str(made.get("case", case))
+        if (made.get("split") or split_of(name, recorded_splits(run_folders(made)))) == "train":
+            found.append(case)
+    return found
+
+
+def not_held_out(trained: int, scored: int) -> str:
+    """A sentence on scored cases that were in the training; "" where none was."""
+    cases = f"{scored} case{'' if scored == 1 else 's'} {'was' if trained == 1 else 'were'}"
+    return f"{trained} of {cases} in the model's training (by name): no held-out scores of those." if trained else ""
+
+
 def stated_inputs(provenance: Mapping[str, Any]) -> dict[str, Path]:
-    """The source files that a provenance names, by modality."""
-    stated = provenance.get("inputs", {})
+    """The source files that a provenance names, by modality; a mask is none."""
+    stated = {name: entry for name, entry in provenance.get("inputs", {}).items() if name != MASK}
     return {name: Path(entry["path"] if isinstance(entry, dict) else entry) for name, entry in stated.items()}
 
 

@@ -17,7 +17,7 @@ from voxlate.images.grid import canonical, same_grid
 from voxlate.images.mask import brain, clearest, foreground
 from voxlate.images.ranges import Range, range_for
 from voxlate.images.similarity import dice
-from voxlate.images.volume import Volume, read_volume, unit_of
+from voxlate.images.volume import Volume, is_there, read_volume, unit_of
 from voxlate.scoring import metrics
 
 MaskArray = NDArray[np.bool_]
@@ -218,6 +218,11 @@ def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> MaskArra
             )
         path = case.mask if mask == "cohort" else _file_of(str(mask), case)
         assert path is not None
+        if not is_there(path):
+            raise BadInput(
+                f"--mask: expected body, brain, cohort (its mask files) or a file, found {mask!s}, and no such file "
+                f"for {case.case} ({path}). Choose one of these."
+            )
         inside = on_grid_of(truth, path, "mask").data[0] > 0.5
     if not inside.any():
         raise BadInput(f"{case.case}: expected a mask with voxels inside, found an empty one. Choose another --mask.")

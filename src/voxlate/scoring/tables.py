@@ -18,6 +18,7 @@ from voxlate import __version__
 from voxlate.files import whole_file, write_json
 from voxlate.images.ranges import Range
 from voxlate.scoring.metrics import LPIPS, SSIM, UNIT, Metric, metrics_of
+from voxlate.scoring.provenance import not_held_out
 
 RESAMPLES = 2000  # the 2.5 % tail then rests on 50 resamples
 NARROWEST = 13  # of a method's column: 0.994 ± 0.001
@@ -313,15 +314,22 @@ def keys_of(document: Mapping[str, Any]) -> set[str]:
     return {key for scores in answers for key, value in scores.items() if value["mean"] is not None}
 
 
+def held_out_note(document: Mapping[str, Any]) -> str:
+    """A sentence on the cases of a metrics.json that were in the model's training; "" where none is known to be."""
+    return not_held_out(len(document.get("trained_on", [])), len({row["case"] for row in document.get("cases", [])}))
+
+
 def caption(document: Mapping[str, Any]) -> list[str]:
     """Range, mask, window, units and numbers of cases, in words."""
     modalities = document["modalities"]
     first = next(iter(modalities.values()))
-    lines = []
+    lines = [sentence] if (sentence := held_out_note(document)) else []
     for name, part in modalities.items():
         lines.append(f"{scope_note(name, part)} ({part['range_rule']}); mask: {part['mask']}; {part['bootstrap']}.")
         if part["patients"] == 1 and part["cases"] > 1:
             lines.append(f"{name}: one patient, so the intervals describe these cases and not other patients.")
+        if part["patients"] == 2:
+            lines.append(f"{name}: two patients, so the intervals say next to nothing of other patients.")
     windows = "whole windows only" if first["ssim_padding"] == "valid" else "edges extended with zeros"
     if first.get("ssim_from", "low") == "zero":
         windows += "; values measured from zero, not from the low end of the range"
@@ -419,7 +427,11 @@ def cell(value: Mapping[str, Any] | None, metric: Metric) -> str:
 
 
 def figure(value: float, metric: Metric, like: float | None = None) -> str:
-    """A value with the digits that fit its size, or that of another value that it is printed with."""
+    """A value with the digits that fit its size, or that of another value that it is printed with.
+
+    Where that would round to zero: three significant digits.
+    """
     size = abs(value if like is None else like)
     digits = metric.digits if metric.unit != UNIT or size < 1 else 2 if size < 10 else 1
-    return f"{value * metric.scale:.{digits}f}"
+    rounds_to_zero = size > 0 and round(size * metric.scale, digits) == 0
+    return f"{value * metric.scale:.3g}" if rounds_to_zero else f"{value * metric.scale:.{digits}f}"

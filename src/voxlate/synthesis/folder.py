@@ -15,9 +15,8 @@ from voxlate.files import locked, read_json, safe_name, write_json
 from voxlate.images.dicom import is_dicom_folder, without_key
 from voxlate.images.frames import without_frame
 from voxlate.images.volume import SYNTHETIC_SCAN, UNITS, is_there, write_volume
-from voxlate.scoring.provenance import difference
+from voxlate.scoring.provenance import difference, recorded_splits, split_of
 from voxlate.synthesis.model import COST, Model, Synthesised
-from voxlate.training.run import Run
 
 PICTURES = (".png", ".tif", ".tiff")
 NamedProgress = Callable[[str, int, int], None]
@@ -106,11 +105,11 @@ def _is_one_scan(path: Path, layout: Mapping[str, Any]) -> bool:
 
 def _recorded(model: Model, split: str | None) -> set[str]:
     """The cases of a split in the run's training, for cohorts without splits."""
-    folder = model.origin if model.origin.is_dir() else model.origin.parent  # a weights file lies in its run
-    provenance = Run(folder).provenance
-    if split is None or not provenance.is_file():
-        return set()
-    return set(read_json(provenance)["data"]["splits"].get(split, []))
+    return set() if split is None else set(recorded_splits(_runs(model)).get(split, []))
+
+
+def _runs(model: Model) -> list[Path]:
+    return [model.origin if model.origin.is_dir() else model.origin.parent]  # a weights file lies in its run
 
 
 def sort_out(model: Model, scans: list[Scans]) -> tuple[list[Scans], dict[str, str], list[str]]:
@@ -148,25 +147,30 @@ def synthesise_cases(
     lacking: Mapping[str, str] | None = None,
     progress: NamedProgress | None = None,
     warn: Warn = warnings.warn,
+    say: Warn = lambda _: None,
 ) -> tuple[list[Path], dict[str, str]]:
     """Write OUT/<case>/<modality>.nii.gz, <modality>_std.nii.gz and provenance.json for each case.
 
     Images that complete a case are called desc-synthetic_<modality>.
     lacking: why other cases cannot be made; an image of them that lies in OUT is recorded as one of an earlier run.
-    warn: is called with a sentence for each case whose scans look unlike the training's. Returns the folders and, where
+    warn: is called with a sentence for each case whose scans look unlike the training's; say: on how many images of an
+    earlier run are kept, and how many are made again that were made in another way. Returns the folders and, where
     several cases are asked for, a sentence for each that could not be made; one alone raises BadInput.
     """
     if not scans:
         raise BadInput(f"{out}: expected cases to synthesise, found none. Check INPUT and --split.")
-    folders, failed = list[Path](), dict[str, str]()
+    folders, failed, kept = list[Path](), dict[str, str](), 0
     with locked(out):
-        _check_others(model, {one.case for one in scans}, out, seed)
+        if other := _check_others(model, {one.case for one in scans}, out, seed):
+            say(f"{len(other)} images in {out} made in another way ({other[0]}) are made again.")
         for number, one in enumerate(scans):
             if progress:
                 progress("cases", number, len(scans))
             report = (lambda done, total: progress("slices", done, total)) if progress else None
             try:
-                folders.append(_synthesise_case(model, one, out, seed, report, warn))
+                folder, new = _synthesise_case(model, one, out, seed, report, warn)
+                folders.append(folder)
+                kept += not new
             except BadInput as error:
                 if len(scans) == 1 or isinstance(error, CannotWrite):
                     raise
@@ -175,7 +179,7 @@ def synthesise_cases(
                 progress("cases", number + 1, len(scans))
         if folders:
             shared = read_json(folders[0] / "provenance.json")
-            own = ("case", "inputs", "prepared", "warnings", *COST)
+            own = ("case", "split", "inputs", "prepared", "warnings", *COST)
             common = {key: shared[key] for key in shared if key not in own}
             before = read_json(out / "provenance.json") if (out / "provenance.json").exists() else {}
             mine = [one.case for one in scans]
@@ -184,23 +188,30 @@ def synthesise_cases(
             still = {case: why for case, why in before.get("failed", {}).items() if case not in mine}
             own_way = {"run": _place(model.origin, out), "cases": cases, "failed": still | old | failed}
             write_json(out / "provenance.json", {**common, **own_way})
+    if kept:
+        say(f"{kept} of {len(scans)} cases were made before and are kept.")
     return folders, failed
 
 
-def _check_others(model: Model, cases: set[str], out: Path, seed: int) -> None:
-    """Raise BadInput where OUT keeps images of other cases that were made in another way."""
-    plan = model.plan({}, seed)
+def _check_others(model: Model, cases: set[str], out: Path, seed: int) -> list[str]:
+    """In what images of these cases in OUT differ made in another way; raises BadInput for those of others."""
+    plan, found = model.plan({}, seed), list[str]()
     for path in sorted(out.glob("*/provenance.json")):
-        if path.parent.name not in cases and (other := difference(read_json(path), plan)):
+        if not (other := difference(read_json(path), plan)):
+            continue
+        if path.parent.name not in cases:
             raise BadInput(
                 f"{out}: expected images made in one way, found that of {path.parent.name}, which is not to be made "
                 f"now, to differ in {other}. Choose another --out, or remove that folder."
             )
+        found.append(other)
+    return found
 
 
 def _synthesise_case(
     model: Model, scans: Scans, out: Path, seed: int, report: Callable[[int, int], None] | None, warn: Warn
-) -> Path:
+) -> tuple[Path, bool]:
+    """Make the images of a case, unless they are there; gives their folder, and whether they are new."""
     folder = out / safe_name(scans.case, "case")
     found = read_json(folder / "provenance.json") if (folder / "provenance.json").exists() else {}
     plan = model.plan(scans.files, seed)
@@ -213,14 +224,16 @@ def _synthesise_case(
             "Choose another --out, or remove the folder."
         )
     if _is_plan(found, plan):
-        return folder
+        return folder, False
     result = model.synthesise(scans.files, case=scans.case, seed=seed, progress=report)
     inputs = {name: {**one, "path": places[name]} for name, one in result.provenance["inputs"].items()}
     run = _place(model.origin, folder)
     if notes := result.provenance.get("warnings"):
         warn(f"{scans.case}: {' '.join(notes)}")
-    _write(folder, replace(result, provenance={**result.provenance, "run": run, "inputs": inputs}), scans.files)
-    return folder
+    split = split_of(scans.case, recorded_splits(_runs(model)))  # said here, so that it travels with the image
+    stated = {**result.provenance, "run": run, "inputs": inputs, **({"split": split} if split else {})}
+    _write(folder, replace(result, provenance=stated), scans.files)
+    return folder, True
 
 
 def _place(path: Path, folder: Path) -> str:

@@ -74,6 +74,10 @@ class Synthesised:
         spreads = {f"{name}_std": one for name, one in self.std.items()}
         return {f"{self.mark}{name}": one for name, one in {**self.volumes, **spreads}.items()}
 
+    def __repr__(self) -> str:
+        images = ", ".join(f"{name} {one.grid} in {one.unit}" for name, one in self.volumes.items())
+        return f"Synthesised({images}{', with standard deviation' if self.std else ''})"
+
     @property
     def volume(self) -> Volume:
         """The image of a model that makes one modality."""
@@ -116,14 +120,23 @@ class Model:
     device: torch.device
     origin: Path
 
+    def __repr__(self) -> str:
+        made, given = " + ".join(self.recipe.data.target), " + ".join(self.recipe.data.source)
+        return f"Model('{self.recipe.title}', {given} → {made}, {self.header['steps']} steps, {self.device})"
+
     def with_options(self, **changes: Any) -> "Model":
         """The same model with other synthesis options (sampler, steps, samples, ...); None keeps the recipe's.
 
-        Raises BadInput for an unknown option, a value out of range, slices of a kind that the model has not, and a
-        sampler that does not fit the schedule.
+        Raises BadInput for an unknown option, a value out of range, slices of a kind that the model has not, a sampler
+        that does not fit the schedule, and several samples of a method that draws none.
         """
         chosen = {name: value for name, value in changes.items() if value is not None}
         synth = fill(Synthesis, {**vars(self.recipe.synth), **chosen}, "synthesis options")
+        if synth.samples > 1 and not self.recipe.method.draws:
+            raise BadInput(
+                f"synth.samples: expected 1 for '{self.recipe.title}', which draws no noise, so that all samples of a "
+                f"case are equal, found {synth.samples}. Ask for 1, or use a diffusion model."
+            )
         recipe = replace(self.recipe, synth=synth)
         check_synthesis(recipe)
         return replace(self, recipe=recipe)

@@ -28,6 +28,7 @@ from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, from_dict, needed_code, to_dict
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
+LONGEST_VALUE = 80  # characters of a list or text, in a message
 
 
 class _Data(TypedDict):
@@ -342,12 +343,28 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any]:
 
 
 def _first_change(old: Any, new: Any, name: str = "") -> str:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(set(old) | set(new), key=str):
-            change = _first_change(old.get(key), new.get(key), f"{name}.{key}" if name else str(key))
-            if change:
-                return change
-        return ""
+    """The first key, as a dotted path, that differs, with both values; "" where nothing does."""
     if old == new:
         return ""
-    return f"{name} is {old!r} there and {new!r} here"[:200]
+    first, second = _as_tables(old), _as_tables(new)
+    if first is not None and second is not None:
+        for place in sorted({*first, *second}):
+            if change := _first_change(first.get(place), second.get(place), f"{name}.{place}" if name else place):
+                return change
+    return f"{name} is {_in_words(old)} there and {_in_words(new)} here"
+
+
+def _as_tables(value: Any) -> dict[str, Any] | None:
+    """A table, or a list of tables such as stages by their names; None for anything else."""
+    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        return {str(one.get("name", place)): one for place, one in enumerate(value)}
+    return {str(key): one for key, one in value.items()} if isinstance(value, dict) else None
+
+
+def _in_words(value: Any) -> str:
+    if value is None or value == []:
+        return "unset"
+    if (table := _as_tables(value)) is not None:
+        return f"a table of {', '.join(table)}" if isinstance(value, dict) else f"a list of {', '.join(table)}"
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{len(value)} long ({text[:LONGEST_VALUE]}…)"

@@ -1,0 +1,69 @@
+"""The page of a prepared cohort: whether its scans lie on each other, or what they show, case by case."""
+
+from pathlib import Path
+from typing import Any
+
+from voxlate.data.align import Registered
+from voxlate.data.prepared import Cohort, Entry, open_cohort, registration_lines
+from voxlate.files import write_text
+from voxlate.report.page import flat, render
+from voxlate.report.pictures import in_a_row, scan_columns
+
+MOST_CASES = 12
+BOARDS = (
+    "A chequerboard shows the fixed scan and the other one in turn: where the two are in register, edges go on from "
+    "square to square. Each scan has its own colour scale."
+)
+SIDE_BY_SIDE = "The scans of a case on its one grid, each on its own colour scale."
+
+
+def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
+    """Write the page of a prepared cohort (default: report.html inside it) and give its path.
+
+    Raises BadInput where the folder is no prepared cohort, or is damaged.
+    """
+    cohort = open_cohort(path)
+    made, moved = cohort.preparation, bool(cohort.made.get("resample") or cohort.made.get("register"))
+    chosen = _evenly(sorted(cohort.cases, key=_least_similar))
+    ordered = "from the least to the most similar" if made.register else "in the order of the list"
+    some = f"{len(chosen)} of {len(cohort.cases)} cases, evenly {ordered}. " if len(chosen) < len(cohort.cases) else ""
+    sections = [_section(cohort, entry, made.fixed if moved else None) for entry in chosen]
+    context = {
+        "kind": "Prepared cohort",
+        "folder": cohort.folder.name,
+        "title": f"{len(cohort.cases)} cases of {', '.join(cohort.modalities)}",
+        "plain_scores": [*registration_lines(cohort.cases).items(), *(("warning", one) for one in cohort.warnings)],
+        "cases": sections,
+        "cases_total": len(sections),
+        "scales": some + (BOARDS if moved else SIDE_BY_SIDE),
+        "provenance": flat(cohort.made),
+    }
+    target = Path(out) if out is not None else cohort.folder / "report.html"
+    write_text(target, render(context))
+    return target
+
+
+def _evenly(cases: list[Entry]) -> list[Entry]:
+    count, last = min(MOST_CASES, len(cases)), len(cases) - 1
+    return [cases[round(n * last / (count - 1))] for n in range(count)] if count > 1 else cases[:1]
+
+
+def _least_similar(entry: Entry) -> float:
+    return min((one.after.mutual_information for one in entry.registered.values()), default=0.0)
+
+
+def _section(cohort: Cohort, entry: Entry, fixed: str | None) -> dict[str, Any]:
+    """The pictures of one case; where scans were registered, with what it gained."""
+    case = cohort.case(entry.case)
+    scans = {name: case.volume(name) for name in entry.present}
+    notes = {name: _gain(one) for name, one in entry.registered.items()}
+    columns = scan_columns(entry.case, scans, fixed if fixed in scans else None, notes)
+    facts = [entry.split, str(next(iter(scans.values())).grid)]
+    return {"case": entry.case, "facts": facts, "columns": columns, "in_a_row": in_a_row(len(columns))}
+
+
+def _gain(one: Registered) -> str:
+    before, after = one.before, one.after
+    step = "none kept" if one.kept == "none" else one.kept
+    information = f"mutual information {before.mutual_information:.3f} → {after.mutual_information:.3f}"
+    return f"{step}: {information}, bodies {before.bodies:.2f} → {after.bodies:.2f}"
