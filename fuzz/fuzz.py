@@ -74,7 +74,13 @@ KINDS = (
     Kind("synthesis to score", "out/case1/t2.nii.gz", ("evaluate", "out", "--truth", "cohort"), checked=True),
     Kind("manifest", "cohort/cases.csv", ("prepare", "cohort", "--out", "new"), text=True),
     Kind("preset", "own.toml", ("prepare", "cohort", "--preset", "own.toml", "--out", "new"), text=True),
-    Kind("recipe", "tiny.toml", ("train", "tiny.toml", "--data", "prepared", "--out", "new"), text=True),
+    # steps are given, for without them a recipe asks for 10,000
+    Kind(
+        "recipe",
+        "tiny.toml",
+        ("train", "tiny.toml", "--data", "prepared", "--out", "new", "--set", "train.steps=2"),
+        text=True,
+    ),
     Kind("cohort.json", "prepared/cohort.json", ("info", "prepared"), text=True),
     Kind(
         "prepared case",

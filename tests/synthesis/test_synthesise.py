@@ -487,3 +487,14 @@ def test_python_takes_arrays_and_nibabel_images_and_gives_them_back(run, cohort,
     assert "load" in dir(package)
     with pytest.raises(BadInput, match=r"expected an array \[x, y, z\] of finite values, found the shape"):
         model.synthesise({"t1": (np.zeros((2, 3)), np.eye(4))})
+
+
+def test_a_run_whose_provenance_names_no_lists_of_cases_is_refused_in_one_sentence(voxlate, run, cohort, tmp_path):
+    path = run / "provenance.json"
+    stated = json.loads(path.read_text())
+    stated["data"]["splits"]["train"] = 7
+    stated.pop("checksum", None)
+    path.write_text(json.dumps(stated))
+    answer = voxlate("synth", run, cohort / "case0", "--out", tmp_path / "o")
+    assert answer.code == 2
+    assert "expected provenance as train writes it" in answer.err

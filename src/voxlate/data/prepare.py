@@ -253,11 +253,22 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _begin_worker() -> None:
+    """A worker ends with its parent, and at Ctrl-C at once and without a word: the parent says it."""
+    end_with_parent()
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 def _in_parallel(
     work: Callable[[CaseFiles], bool], cases: list[CaseFiles], processes: int
 ) -> Iterator[tuple[str, bool]]:
-    with ProcessPoolExecutor(processes, initializer=end_with_parent) as pool:
-        running = {pool.submit(work, one): one.case for one in cases}
+    with ProcessPoolExecutor(processes, initializer=_begin_worker) as pool:
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a worker that starts knows no handler yet
+        try:
+            running = {pool.submit(work, one): one.case for one in cases}
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         try:
             for future in as_completed(running):
                 yield running[future], future.result()

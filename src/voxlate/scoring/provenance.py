@@ -32,6 +32,16 @@ class _Stated(TypedDict, total=False):
     axes: str
 
 
+class _Splits(TypedDict, total=False):
+    splits: dict[str, list[str]]
+
+
+class _Trained(TypedDict, total=False):
+    """What is read of a run's provenance, or of an image's."""
+
+    data: _Splits
+
+
 def run_folders(provenance: Mapping[str, Any]) -> list[Path]:
     """Folders where the run of a synthesis may be: its provenance names the folder, or a weights file in it."""
     run = provenance.get("run")
@@ -41,10 +51,16 @@ def run_folders(provenance: Mapping[str, Any]) -> list[Path]:
 def recorded_splits(folders: Iterable[Path]) -> dict[str, list[str]]:
     """The cases of each split in the training of the first of these folders that is a run; {} where none is."""
     for folder in folders:
-        if (folder / "provenance.json").is_file():
-            data = read_json(folder / "provenance.json").get("data")
-            if isinstance(data, dict) and isinstance(splits := data.get("splits"), dict):
-                return {split: list(cases) for split, cases in splits.items()}
+        if (path := folder / "provenance.json").is_file():
+            try:
+                data = TypeAdapter(_Trained).validate_python(read_json(path)).get("data", {})
+            except ValidationError as error:
+                raise BadInput(
+                    f"{path}: expected provenance as train writes it, found others ({error.errors()[0]['loc']}). "
+                    "Restore the file: without it nobody knows which cases were trained on."
+                ) from error
+            if splits := data.get("splits"):
+                return splits
     return {}
 
 
