@@ -47,6 +47,14 @@ NARROW = {
         f"cyclegan_tmax{row}": {"net.width": "8", "net.blocks": "2", "method.critic.widths": "[8, 16, 32, 64]"}
         for row in ("", "_plain")
     },
+    "mm_gan": {"net.widths": "[8, 16, 16, 16]", "opponent.critic.widths": "[8, 16]"},
+    **{
+        f"hi_net_{target}": {"net.width": "4", "opponent.critic.widths": "[8, 16]"}
+        for target in ("flair", "t1", "t1c", "t2")
+    },
+    "coca_gan": {"net.widths": "[4, 8]", "opponent.critic.widths": "[8, 16]"},
+    "ucd_gan": {"net.width": "4", "net.blocks": "1", "opponent.critic.widths": "[8, 16]"},
+    "mm_syn": {"net.widths": "[4, 8]", "net.latent": "4", "net.decoder": "4"},
 }
 LIKE = [  # these train what another one trains, and draw otherwise
     f"mr_to_ct_{row}{size}" for row in ("ddpm_m", "em_m", "pc", "pc_m", "ode", "ode_m") for size in ("", "_small")
@@ -72,6 +80,7 @@ def test_every_stage_of_a_recipe_takes_a_step(name, changes):
             present=torch.ones(2, channels, dtype=torch.bool),
             item=torch.arange(2)[:, None],
             target=source[:, : len(data.target)],
+            labels=torch.zeros(2, 1, 1, 64, 64) if data.labels else None,
         )
         for turn in method.turns:
             parameters = list(method.parameters_of(turn))

@@ -46,6 +46,30 @@ WAYS = {
     "residual": ([T1_TO_T2, 'task = { kind = "residual", scale = 2.0 }', DIFFUSION, UNET, PREDICTOR], []),
     "latent": ([T1_TO_T2, 'task = { kind = "latent" }', DIFFUSION, UNET, AUTOENCODER], []),
 }
+MAPS = "critic = { widths = [4, 4], answer = 'patches', maps = 3, each = true }"
+LEAST_SQUARES = f"opponent = {{ game = 'least_squares', penalty = 0, critic_turns = 1, {MAPS} }}"
+COMPLETION = 'task = { kind = "complete", curriculum = [[0.5, 0.5]] }'
+BASELINES = {  # of paper 003: the network, and the losses of what it gives besides its image
+    "mm_gan": ("widths = [4, 8]", ""),
+    "mm_syn": (
+        "widths = [4, 8], latent = 4, decoder = 4",
+        "reconstructions = 1, images_by_latent = 1, latent_variance = 0.5",
+    ),
+    "hi_net": ("width = 4", "reconstructions = 0.6"),
+    "coca_gan": ("widths = [4, 8], classes = 2", "modality_logits = 0.001, segmentation = 0.01"),
+    "ucd_gan": ("width = 4, blocks = 1", "reconstructions = 0.1, codes = 0.01"),
+}
+for name, (net, extras) in BASELINES.items():
+    WAYS[f"completion_by_{name}"] = (
+        [
+            ALL.replace("patch", "labels = ['seg'], patch") if name == "coca_gan" else ALL,
+            COMPLETION,
+            f'method = {{ kind = "regression", extras = {{ {extras} }} }}',
+            f'net = {{ kind = "{name}", {net} }}',
+            LEAST_SQUARES if "gan" in name else "",
+        ],
+        ["t2"],
+    )
 TOP = [
     'title = "tiny"',
     "train = { steps = 2, batch = 2, validate_every = 1, validation_items = 2 }",
@@ -62,7 +86,7 @@ BELOW = [
 
 @pytest.fixture(scope="module")
 def cohorts(tmp_path_factory, small_head):
-    """Six small cases with all modalities, and six of which some lack one; each as scans and prepared."""
+    """Six small cases with all modalities, and six of which some lack one; each as scans, a label map, and prepared."""
     from voxlate.data.prepare import prepare
 
     folder = tmp_path_factory.mktemp("cohorts")
@@ -70,6 +94,9 @@ def cohorts(tmp_path_factory, small_head):
         for number in range(6):
             case = folder / name / f"case{number}"
             small_head(case, number, modalities=("t1", "t2", "ct"))
+            t1 = nib.load(case / "t1.nii.gz")
+            bright = (t1.get_fdata() > 650).astype(np.uint8)
+            nib.save(nib.Nifti1Image(bright, t1.affine), case / "seg.nii.gz")
             if name == "gaps" and number % 2:
                 (case / ("t2.nii.gz" if number == 1 else "ct.nii.gz")).unlink()
         prepare(folder / name, folder / f"{name}_prepared", workers=1)
@@ -95,7 +122,8 @@ def test_a_task_and_a_method_go_the_whole_way(way, cohorts, voxlate, tmp_path):
     assert sorted(scores) == sorted(missing or ["t2"])
     for name, part in scores.items():
         assert part["answers"]["synthesis"]["mae"]["mean"] >= 0
-        image = nib.load(out / "case0" / f"{name}.nii.gz")
+        (file,) = out.glob(f"case0/*{name}.nii.gz")
+        image = nib.load(file)
         assert np.isfinite(image.get_fdata()).all()
         assert np.allclose(image.affine, np.diag([-2.0, -2.0, 3.0, 1.0]))  # the scan's own grid
         assert image.shape == (20, 24, 6)

@@ -151,5 +151,6 @@ class Training:
 
         turns: forward and backward passes of a step; evaluations: for one validation item, its loss included.
         """
-        steps = min(self.validate_every or self.steps, self.steps)
+        known = [number for number in (self.validate_every, self.steps) if number]  # epochs are no steps yet
+        steps = min(known, default=1)
         return self.validation_items * evaluations / (BACKWARD * turns * self.batch * max(steps, 1))

@@ -25,6 +25,11 @@ from voxlate.methods.regression import RegressionSettings
 from voxlate.methods.tasks import AnyTask, Translate
 from voxlate.nets.autoencoder import KLAutoencoder
 from voxlate.nets.bran import Bran
+from voxlate.nets.completion.coca_gan import CocaGAN
+from voxlate.nets.completion.hi_net import HiNet
+from voxlate.nets.completion.mm_gan import MMGAN
+from voxlate.nets.completion.mm_syn import MMSYN
+from voxlate.nets.completion.ucd_gan import UcDGAN
 from voxlate.nets.resnet import ResNet
 from voxlate.nets.unet import UNet
 from voxlate.nets.xmodality.adm import ADM
@@ -42,7 +47,9 @@ AnyMethod = Annotated[
     Importable(),
 ]
 AnyNet = Annotated[
-    UNet | Bran | ResNet | KLAutoencoder | PlainUNet | ADM | UViT | DiT, Field(discriminator="kind"), Importable()
+    UNet | Bran | ResNet | KLAutoencoder | PlainUNet | ADM | UViT | DiT | HiNet | MMGAN | MMSYN | CocaGAN | UcDGAN,
+    Field(discriminator="kind"),
+    Importable(),
 ]
 AnyIntensity = Annotated[Intensity, Importable()]
 StartFrom = Annotated[
@@ -333,6 +340,8 @@ def _check(recipe: Recipe, where: str) -> None:
                 f"{where}: expected start_from to name an earlier stage ({', '.join(earlier) or 'there is none'}), "
                 f"found '{stage.start_from}'. Change it."
             )
+        if stage.start_from is not None:
+            _check_order(stage, earlier[stage.start_from], where)
         if stage.opponent and not stage.method.takes_opponent:
             raise BadInput(
                 f"{where}: expected no [opponent] for method.kind = '{kind_of(stage.method)}', found one. Drop it."
@@ -344,3 +353,15 @@ def _check(recipe: Recipe, where: str) -> None:
         stage.method.check_sampler(stage.validation_sampling(recipe.synth))
         earlier[stage.name] = stage
     check_synthesis(recipe)
+
+
+def _check_order(stage: FullStage, first: FullStage, where: str) -> None:
+    """Raise BadInput where weights that know modalities by their places would see them in others."""
+    for key in ("source", "target"):
+        ours, theirs = getattr(stage.data, key), getattr(first.data, key)
+        shared = [name for name in theirs if name in ours]
+        if shared != [name for name in ours if name in theirs]:
+            raise BadInput(
+                f"{where}: expected data.{key} of the stage '{stage.name}' in the order of '{first.name}', whose "
+                f"weights it starts from ({', '.join(theirs)}), found {', '.join(ours)}. Reorder it."
+            )

@@ -1,10 +1,13 @@
 import os
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from voxlate.data.find import CaseFiles, find_cases, find_cohort, load_preset, presets
 from voxlate.errors import BadInput
+from voxlate.images.volume import read_volume
 
 
 def touch(root: Path, *paths: str) -> Path:
@@ -88,11 +91,33 @@ def test_brats_spellings_of_2019_and_2023_mean_the_same(tmp_path: Path) -> None:
     old, new = "HGG/BraTS19_2013_10_1/BraTS19_2013_10_1", "BraTS-GLI-00008-001/BraTS-GLI-00008-001"
     touch(tmp_path / "old", *(f"{old}_{name}.nii.gz" for name in ("t1", "t1ce", "t2", "flair", "seg")))
     touch(tmp_path / "new", *(f"{new}-{name}.nii.gz" for name in ("t1n", "t1c", "t2w", "t2f", "seg")))
-    for year in ("old", "new"):
-        (case,) = find_cases(tmp_path / year, preset="brats")
+    for year, preset in (("old", "brats"), ("new", "brats"), ("old", "brats2019"), ("new", "brats2023")):
+        (case,) = find_cases(tmp_path / year, preset=preset)
         assert sorted(case.files) == ["flair", "t1", "t1c", "t2"]
         assert list(case.labels) == ["seg"]
         assert case.patient == {"old": "BraTS19_2013_10_1", "new": "BraTS-GLI-00008"}[year]
+
+
+def test_the_decathlon_s_volumes_are_flair_t1_t1c_and_t2(tmp_path: Path) -> None:
+    for name in ("imagesTr/BRATS_001", "imagesTs/BRATS_485", "labelsTr/BRATS_001"):
+        path = tmp_path / f"{name}.nii.gz"
+        path.parent.mkdir(exist_ok=True)
+        volumes = np.ones((8, 8, 4, 4)) * [1, 2, 3, 4] if "images" in name else np.ones((8, 8, 4))
+        nib.save(nib.Nifti1Image(volumes.astype(np.float32), np.eye(4)), path)
+    touch(tmp_path, "imagesTr/._BRATS_001.nii.gz")
+    (case,) = find_cases(tmp_path, preset="msd_brain_tumour")
+    assert (case.case, list(case.labels)) == ("BRATS_001", ["seg"])
+    means = {name: read_volume(path, name).data.mean() for name, path in case.files.items()}
+    assert means == {"flair": 1, "t1": 2, "t1c": 3, "t2": 4}
+
+
+def test_open_ms_scans_are_found_in_both_spellings_with_mask_and_lesions(tmp_path: Path) -> None:
+    scans = ("FLAIR", "T1W", "T1WKS", "T2W", "consensus_gt", "brainmask")
+    touch(tmp_path, *(f"coregistered/patient01/{name}.nii.gz" for name in scans))
+    touch(tmp_path, *(f"coregistered/patient10/patient10_{name}.nii.gz" for name in scans), "raw/patient01/T1W.nii.gz")
+    for case in find_cases(tmp_path, preset="open_ms"):
+        assert (sorted(case.files), list(case.labels)) == (["flair", "t1", "t1c", "t2"], ["lesion"])
+        assert case.mask is not None
 
 
 def test_synthrad_takes_the_mask_and_leaves_the_overview(tmp_path: Path) -> None:
@@ -143,7 +168,7 @@ def test_a_users_own_preset_is_read_from_its_path(tmp_path: Path) -> None:
         (["a/t1.png", "a/t1.nii.gz"], {}, "expected one t1 of case a, found also"),
         (["a/t1.png", "b/t2.png"], {"modalities": ["t1"]}, "case b: expected the modality t1, found t2 (1 of 2 cases"),
         (["a/t1.png"], {"modalities": ["ct"]}, "expected cases with the modality ct, found none, only t1"),
-        (["a/t1.png"], {"preset": "brast"}, "expected one of bids, brats, gold_atlas, isles18"),
+        (["a/t1.png"], {"preset": "brast"}, "expected one of bids, brats, brats2019, brats2023, gold_atlas"),
     ],
 )
 def test_what_cannot_be_a_cohort_gets_one_sentence(

@@ -8,9 +8,11 @@ from torch import nn
 
 from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
+from voxlate.errors import BadInput
 from voxlate.methods.opponent import Opponent, OpponentSettings, discriminator_loss, gan_loss, gradient_penalty
 from voxlate.methods.regression import Regression, RegressionSettings
-from voxlate.methods.tasks import Translate
+from voxlate.methods.tasks import Complete, Translate
+from voxlate.nets.completion.mm_gan import MMGAN
 from voxlate.nets.critic import Critic
 from voxlate.nets.interface import Output
 
@@ -140,6 +142,69 @@ def test_a_map_for_each_channel_counts_scanned_channels_as_true() -> None:
     assert gan_loss("wasserstein", answers, scanned).item() == pytest.approx(0)
     critic = Critic(widths=(4, 4), answer="patches", maps=2).build(channels=2)
     assert critic(torch.zeros(3, 2, 1, 16, 16)).shape[:3] == (3, 2, 1)
+
+
+class Halves(nn.Module):
+    """A generator of four channels that answers one learned grey."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grey = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, inputs):
+        return Output(self.grey * torch.ones_like(inputs.state))
+
+
+class Keeps(nn.Module):
+    """A critic that answers the last four channels it sees, and remembers all."""
+
+    def forward(self, images):
+        self.seen = images.detach()
+        return images[:, -4:]
+
+
+def completion(**options) -> tuple[Opponent, Batch]:
+    """Least squares over four maps, of a batch whose images are 0.1, 0.2, 0.3, 0.4 and lack the first two channels."""
+    images = torch.tensor([0.1, 0.2, 0.3, 0.4]).view(1, 4, 1, 1, 1).expand(1, 4, 1, 4, 4).contiguous()
+    present = torch.ones(1, 4, dtype=torch.bool)
+    full = Batch(images, images[:, :1] * 0 + 1, present, torch.arange(1)[:, None], target=images)
+    generator = Regression(RegressionSettings(), Halves(), Complete())
+    settings = OpponentSettings(game="least_squares", penalty=0, weight=1.0, critic=Critic(maps=4), **options)
+    return Opponent(settings, generator, Keeps()), full
+
+
+def test_scanned_channels_count_as_true_for_the_critic_and_not_at_all_for_the_generator() -> None:
+    method, full = completion()
+    seed = next(seed for seed in range(99) if missing(full, Noise(seed, full.item)) == [1, 1, 0, 0])
+    parts = method.loss("generator", full, Noise(seed, full.item))
+    assert parts["gan"].item() == pytest.approx(0.25)  # (0.5 - 1)², over the two made channels
+    assert parts["l1"].item() == pytest.approx((0.4 + 0.3) / 2)
+    true = sum((1 - value) ** 2 for value in (0.1, 0.2, 0.3, 0.4)) / 4
+    made = (0.5**2 + 0.5**2 + (1 - 0.3) ** 2 + (1 - 0.4) ** 2) / 4
+    assert method.loss("critic", full, Noise(seed, full.item))["gan"].item() == pytest.approx((true + made) / 2)
+
+
+def missing(full: Batch, noise: Noise) -> list[int]:
+    return Complete().pose(full, noise).inputs.code[0].int().tolist()
+
+
+@pytest.mark.parametrize(("context", "channels"), [("given", 4), ("none", 4), ("true", 8)])
+def test_the_critic_sees_beside_an_image_what_its_context_says(context: str, channels: int) -> None:
+    method, full = completion(context=context)
+    method.loss("generator", full, Noise(0, full.item))
+    assert method.critic.seen.shape[1] == channels
+    if context == "true":
+        assert torch.equal(method.critic.seen[:, :4], full.target)
+    generator = RegressionSettings().build(MMGAN(widths=(4, 4)), Complete(), Complete().channels("abcd", "abcd"))
+    critic = Critic(widths=(4,), maps=4)
+    built = OpponentSettings(context=context, critic=critic).build(generator)
+    assert built.critic.layers[0].in_channels == channels
+
+
+def test_a_critic_of_each_channel_needs_a_map_for_each() -> None:
+    generator = RegressionSettings().build(MMGAN(widths=(4, 4)), Complete(), Complete().channels("abcd", "abcd"))
+    with pytest.raises(BadInput, match=r"opponent\.critic\.maps: expected"):
+        OpponentSettings(critic=Critic(each=True)).build(generator)
 
 
 def test_an_opponent_that_begins_late_leaves_the_generator_alone_until_then() -> None:

@@ -14,6 +14,7 @@ from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.diffusion.schedules import LinearBetas
 from voxlate.diffusion.windows import Windows
+from voxlate.errors import BadInput
 from voxlate.methods.diffusion import Diffusion, DiffusionSettings
 from voxlate.methods.losses import dissimilarity
 from voxlate.methods.regression import Regression, RegressionSettings, leaky
@@ -71,6 +72,39 @@ def test_missing_modalities_are_drawn_uniformly_over_the_fourteen_subsets():
     assert numbers.tolist() == list(range(1, 15))
     expected = count / 14
     assert (frequencies - expected).abs().max() < 4 * (expected * 13 / 14) ** 0.5
+
+
+def drawn_sets(task: Complete, progress: float, present: torch.Tensor) -> set[str]:
+    """The sets of missing modalities that a task draws, as bits, the first modality first."""
+    full = batch(items=len(present), present=present)
+    missing = task.pose(full, Noise(0, range(len(present))), progress).inputs.code.int()
+    return {"".join(str(bit) for bit in row) for row in missing.unique(dim=0).tolist()}
+
+
+def test_a_curriculum_draws_the_published_sets_and_no_others():
+    """Sharma and Hamarneh's list of the 14 configurations by number available, from index 10, 7, 3 and 0 on."""
+    task = Complete(curriculum=((0.17, 0.286), (0.33, 0.5), (0.5, 0.786)))
+    available = sorted(
+        (bits for bits in product("01", repeat=4) if len(set(bits)) == 2), key=lambda one: one.count("1")
+    )
+    everything = torch.ones(800, 4, dtype=torch.bool)
+    for progress, index in ((0.0, 10), (0.169, 10), (0.17, 7), (0.33, 3), (0.49, 3), (0.5, 0), (1.0, 0)):
+        expected = {"".join("10"[int(bit)] for bit in one) for one in available[index:]}
+        assert drawn_sets(task, progress, everything) == expected, progress
+        assert len(expected) == 14 - index
+
+
+def test_a_curriculum_counts_the_sets_of_what_was_scanned():
+    gaps = torch.tensor([[True, False, True, True]]).expand(300, 4)
+    task = Complete(incomplete=True, curriculum=((0.5, 0.5),))
+    assert drawn_sets(task, 0.0, gaps) == {"10000100", "00100100", "00010100"}
+    assert len(drawn_sets(task, 0.5, gaps)) == 6
+
+
+@pytest.mark.parametrize("pairs", [((0.5, 0.2), (0.4, 0.5)), ((0.5, 0.0),), ((1.5, 0.5),), ((0.0, 0.5),)])
+def test_a_curriculum_that_does_not_rise_is_refused(pairs):
+    with pytest.raises(BadInput, match=r"task\.curriculum: expected pairs"):
+        Complete(curriculum=pairs)
 
 
 def test_only_modalities_that_were_scanned_are_left_out():
@@ -184,6 +218,20 @@ def test_inside_a_mask_nothing_outside_is_seen_or_made(task):
     assert torch.equal(made, again)
     assert torch.equal(made[outside], torch.full_like(made[outside], -1))
     assert made[~outside].std() > 0.01
+
+
+@pytest.mark.parametrize("missing", CONFIGURATIONS)
+def test_completion_inside_a_mask_sees_and_makes_background_around_it(missing):
+    full = batch(present=~torch.tensor([missing] * 2), target=False)
+    outside = (full.mask == 0).expand_as(full.source)
+    other = replace(full, source=torch.where(outside, 7.0, full.source))
+    method = Diffusion(DiffusionSettings(), Wild(), Complete(inside=True, strip=True), 4)
+    made, again = (method.synthesise(one, Noise(0, one.item), HOW) for one in (full, other))
+    assert torch.equal(made, again)
+    assert (made[outside] == -1).all()
+    seen = full.present[:, :, None, None, None] & ~outside
+    assert torch.equal(made[seen], full.source[seen])
+    assert made[~full.present[:, :, None, None, None] & ~outside].std() > 0.01
 
 
 @pytest.mark.parametrize("task", [Translate(inside=True), "residual"])

@@ -103,3 +103,43 @@ def test_the_gradient_of_a_volume_critic_can_be_differentiated_again():
     (gradient,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
     (gradient.flatten(1).norm(dim=1) - 1).square().mean().backward()
     assert all(parameter.grad is not None for name, parameter in critic.named_parameters() if name.endswith("weight"))
+
+
+@pytest.mark.parametrize("options", [{"answer": "patches"}, {"answer": "image"}, {"answer": "patches", "kernel": 3}])
+def test_a_critic_of_each_channel_judges_it_by_itself_and_by_its_place(options):
+    torch.manual_seed(0)
+    critic = Critic(widths=(4, 8), maps=3, each=True, norm="instance", **options).build(channels=5)
+    images = torch.randn(2, 5, 2, 16, 16)
+    outputs = critic(images)
+    assert outputs.shape[:3] == (2, 3, 2)
+    other = images.clone()
+    other[:, 3] += torch.randn(2, 2, 16, 16)  # the second of the last three channels
+    changed = (critic(other) != outputs).reshape(2, 3, 2, -1).any(3).all(2).all(0)
+    assert changed.tolist() == [False, True, False]
+    context = images.clone()
+    context[:, 0] += torch.randn(2, 2, 16, 16)
+    assert (critic(context) != outputs).reshape(2, 3, 2, -1).any(3).all()
+    equal = critic(torch.cat([images[:, :2], images[:, 2:3].expand(2, 3, 2, 16, 16)], dim=1))
+    assert not torch.equal(equal[:, 0], equal[:, 1])  # the same image, said to be of another modality
+
+
+def test_mm_gans_critic_has_a_map_of_16_pixels_and_its_published_size():
+    """Kernels of 4x4 pixels: 8 -> 64 -> 128 -> 256 -> 512 -> 4, with biases."""
+    critic = Critic(widths=(64, 128, 256, 512), norm="instance", answer="patches", all_halve=True, maps=4)
+    net = critic.build(channels=8)
+    assert net(torch.zeros(1, 8, 1, 256, 256)).shape == (1, 4, 1, 16, 16)
+    kernels = 16 * (8 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512 * 4)
+    assert sum(one.numel() for one in net.parameters()) == kernels + 64 + 128 + 256 + 512 + 4
+
+
+def test_hi_nets_critic_halves_four_times_with_kernels_of_three():
+    critic = Critic(widths=(32, 64, 128, 256), norm="batch", answer="patches", kernel=3, all_halve=True)
+    net = critic.build(channels=1)
+    assert net(torch.zeros(1, 1, 1, 128, 128)).shape == (1, 1, 1, 8, 8)
+    kernels = 9 * (32 + 32 * 64 + 64 * 128 + 128 * 256 + 256)
+    assert sum(one.numel() for one in net.parameters()) == kernels + 32 + 2 * (64 + 128 + 256) + 1
+
+
+def test_volumes_are_halved_by_kernels_of_three_too():
+    critic = Critic(widths=(4, 6), kernel=3, all_halve=True, answer="patches", dimensions=3).build(channels=1)
+    assert critic(torch.randn(1, 1, 8, 32, 32)).shape == (1, 1, 4, 8, 8)

@@ -284,3 +284,19 @@ def test_wrong_settings_are_named_and_leave_no_folder(tmp_path: Path, wrong: dic
     with pytest.raises(BadInput, match=sentence):
         write_cohort(tmp_path / "out", **{"cases": 1, "size": SMALL, **wrong})
     assert not (tmp_path / "out").exists()
+
+
+def test_a_stripped_head_holds_the_brain_as_the_whole_one_does_and_nothing_around_it(tmp_path):
+    for name, stripped in (("whole", False), ("stripped", True)):
+        write_cohort(tmp_path / name, 1, (48, 56, 24), lesion="tumour", modalities=["t1", "ct"], stripped=stripped)
+    seg = nibabel.load(tmp_path / "whole/phantom_000/seg.nii.gz").get_fdata()
+    brain = np.isin(seg, [Label.GREY, Label.WHITE, Label.DEEP_GREY, Label.VENTRICLE, Label.NECROSIS, Label.OEDEMA])
+    outer = np.isin(seg, [Label.AIR, Label.SKIN, Label.FAT, Label.BONE, Label.DIPLOE, Label.EYE])
+    for name, empty in (("t1", 0), ("ct", -1000)):
+        whole, left = (
+            nibabel.load(tmp_path / f"{one}/phantom_000/{name}.nii.gz").get_fdata() for one in ("whole", "stripped")
+        )
+        assert np.mean(left[brain] == whole[brain]) > 0.999, "all but specks that hang on nothing"
+        assert (left[outer] == empty).all()
+    with pytest.raises(BadInput, match="a cohort with stripped True, found stripped False"):
+        write_cohort(tmp_path / "whole", 1, (48, 56, 24), lesion="tumour", modalities=["t1"], stripped=True)

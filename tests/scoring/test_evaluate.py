@@ -18,12 +18,17 @@ from scipy.ndimage import gaussian_filter
 from voxlate.data.naive import BINS, Baselines, fit, fit_cohort
 from voxlate.data.prepare import prepare
 from voxlate.errors import BadInput
+from voxlate.files import write_json
 from voxlate.images.grid import Grid, canonical
+from voxlate.images.intensity import Percentile
+from voxlate.images.mask import foreground
 from voxlate.images.ranges import range_for
+from voxlate.images.statistics import intensity_statistics
 from voxlate.images.volume import Volume, read_volume, write_volume
 from voxlate.scoring import alignment
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.metrics import METRICS, mae, ssim
+from voxlate.scoring.network_units import stated_units
 from voxlate.scoring.tables import bootstrap, cell, figure
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -348,6 +353,9 @@ def test_the_spread_of_samples_is_compared_with_the_error(cohort, shifted):
     row = evaluate(shifted, cohort).rows[0]
     assert row.scores["std_error_r"] == pytest.approx(1, abs=1e-4)
     assert row.scores["std"] == pytest.approx(row.scores["mae"] / 2, rel=1e-3)
+    row = evaluate(shifted, cohort, regions={"body": "ct>-500", "most": "ct>-2000"}).rows[0]
+    assert row.scores["body.std"] == pytest.approx(np.mean(error[truth > 0]) / 2, rel=0.02)
+    assert row.scores["most.std"] <= row.scores["body.std"]
 
 
 # naive baselines
@@ -433,6 +441,22 @@ def test_the_table_is_the_least_squares_fit_among_functions_of_the_bin():
         there = levels == level
         mean = case["ct"].data[0][there].mean()
         assert images["intensity table"][there] == pytest.approx(mean, abs=1e-3)
+
+
+def test_of_several_sources_the_linear_map_and_the_mean_are_baselines_too(tmp_path):
+    """ct = 0.5 a − 0.25 b + 0.3 in shares of the range, in a third of the slice; outside all is background."""
+    draw, ranges = np.random.default_rng(3), {name: range_for("grey") for name in ("a", "b", "ct")}
+    inside = np.zeros((1, 48, 48), bool)
+    inside[:, 10:40, 8:30] = True
+    a, b = (np.where(inside, draw.uniform(20, 250, inside.shape), 0).astype(np.float32) for _ in "ab")
+    ct = np.where(inside, 0.5 * a - 0.25 * b + 0.3 * 255, 0)
+    case = {name: volume(data, name, "grey") for name, data in (("a", a), ("b", b), ("ct", ct))}
+    fit([({name: canonical(one) for name, one in case.items()}, None)], ["a", "b"], ["ct"], ranges).save(tmp_path / "n")
+    images = Baselines.load(tmp_path / "n").images("ct", {name: case[name] for name in "ab"}, case["ct"].grid)
+    np.testing.assert_allclose(images["least squares"], ct, atol=1e-3)
+    np.testing.assert_allclose(images["mean of the sources"], (a + b) / 2, atol=1e-3)
+    alone = Baselines.load(tmp_path / "n").images("ct", {"a": case["a"]}, case["ct"].grid)
+    assert set(alone) == {"copy of a", "intensity table of a"}, "one source has a table, which is no worse"
 
 
 def test_the_copy_of_a_picture_is_the_picture_itself():
@@ -565,3 +589,24 @@ def test_pictures_for_distances_lie_as_the_model_saw_its_slices(cohort, shifted)
         assert scores.features["ct"]["axes"] == ("SPL" if axes == "SAR" else "SLP")
     assert shown["SAR"].shape == (12, 24, 20)
     np.testing.assert_array_equal(shown["SLP"], shown["SAR"].transpose(0, 2, 1))
+
+
+def test_in_network_units_truth_and_image_are_what_the_network_was_given_and_gave(cohort, tmp_path):
+    """Scans of other gains than the training's median: the network's own answer is right, only its unit is a guess."""
+    spec, typical = Percentile(floor=0, high=99.5), 40.0
+    for name in ("p0", "p1", "p2"):
+        truth = read_volume(cohort / name / "t1.nii.gz", "t1")
+        peak = spec.scale(intensity_statistics(truth.data[0], foreground(truth))).high
+        answer = truth.data[0].clip(0, peak) / peak * typical - typical * 0.1  # a tenth of the range too dark
+        write_volume(tmp_path / "out" / name / "t1.nii.gz", volume(answer, "t1", "a.u."))
+        write_volume(tmp_path / "out" / name / "t1_std.nii.gz", volume(np.full_like(answer, 4.0), "t1", "a.u."))
+        stated = {"case": name, "network_units": stated_units({"t1": spec}, {"t1": (0.0, typical)})}
+        write_json(tmp_path / "out" / name / "provenance.json", stated)
+    scores = evaluate(tmp_path / "out", cohort, units="network")
+    assert scores.ranges["t1"].high == 255
+    for row in scores.rows:
+        assert row.scores["mae"] == pytest.approx(25.5, abs=1e-3)
+        assert row.scores["std"] == pytest.approx(25.5, abs=1e-3)
+    (tmp_path / "out" / "p1" / "provenance.json").write_text('{"case": "p1"}')
+    scores = evaluate(tmp_path / "out", cohort, units="network")
+    assert "expected provenance that states the network's units" in scores.header["not_synthesised"]["p1/t1"]

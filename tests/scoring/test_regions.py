@@ -10,13 +10,14 @@ from safetensors.numpy import load_file
 from scipy.ndimage import gaussian_filter
 
 from voxlate.errors import BadInput
+from voxlate.images.ranges import range_for
 from voxlate.images.volume import Volume, write_volume
 from voxlate.report.page import report
 from voxlate.scoring.distances import frechet, kernel_distance, with_error
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.features import Texture
 from voxlate.scoring.metrics import mae, psnr, ssim
-from voxlate.scoring.regions import regions_from
+from voxlate.scoring.regions import region_scores, regions_from
 
 
 def volume(data, modality="cta", unit="HU"):
@@ -64,6 +65,17 @@ def test_a_threshold_scores_its_structure_alone(cohort, out):
     assert of(scores, "vessels.voxels")["mean"] == 160
     assert scores.document()["regions"] == {"vessels": "cta > 150 HU within body"}
     assert scores.rows[0].scores["mae"] < 10, "the whole image hardly notices"
+
+
+def test_the_similarity_of_a_region_is_that_of_the_whole_map_inside_it(tmp_path):
+    a, b = (np.random.default_rng(k).normal(100, 40, (30, 40, 36)).astype(np.float32) for k in (1, 2))
+    inside = np.zeros(a.shape, bool)
+    inside[12:18, 14:20, 13:25] = True
+    scores = region_scores("lesion", inside, a, b, None, 1.0, range_for("HU", given=(-50, 350)))
+    whole = ssim(a + 50, b + 50, 400, dimensions=3, mask=inside)
+    assert scores["lesion.ssim_3d"] == pytest.approx(whole, rel=1e-6), "its box is wide enough for every window"
+    error = np.sqrt(np.mean((a - b)[inside].astype(np.float64) ** 2))
+    assert scores["lesion.psnr"] == pytest.approx(20 * np.log10(400 / error))
 
 
 def test_a_region_lies_within_the_mask(cohort, out, tmp_path):

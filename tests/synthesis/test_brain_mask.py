@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -31,6 +32,15 @@ train = { steps = 2, batch = 2, precision = "float32", workers = 0 }
 ncct = { kind = "window", low = 0, high = 80 }
 cta1 = { kind = "window", low = 0, high = 200 }
 tmax = { kind = "window", low = 0, high = 30 }
+"""
+COMPLETE = """
+title = "either of two contrasts"
+data = { source = ["t1", "t1c"], target = ["t1", "t1c"], patch = [1, 80, 64] }
+task = { kind = "complete", strip = true }
+method = { kind = "regression" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 2, batch = 2, precision = "float32", workers = 0 }
+intensity = { t1 = { kind = "percentile", floor = 0 }, t1c = { kind = "percentile", floor = 0 } }
 """
 
 
@@ -214,3 +224,19 @@ def test_a_map_is_scored_inside_the_brain_of_the_case_s_ct(heads: Path, run: Pat
     scores = evaluate(tmp_path / "out", heads, mask="brain")
     row = next(row for row in scores.rows if row.answer == "synthesis")
     assert row.scores["mae"] == pytest.approx(np.abs(made.volume.data[0] - truth)[inside].mean(), rel=1e-4)
+
+
+def test_where_the_scan_of_the_brain_is_missing_it_is_found_in_another_and_said(tmp_path: Path, voxlate: Any) -> None:
+    """A phantom without the T1 in which its brain was found in training: the T1c shows it as well."""
+    heads, out = tmp_path / "heads", tmp_path / "out"
+    shape = ("--size", "64", "80", "16", "--modality", "t1", "--modality", "t1c", "--cases", "3")
+    assert voxlate("phantom", "--out", heads, *shape).code == 0
+    assert voxlate("prepare", heads, "--out", tmp_path / "ready", "--mask", "brain", "--mask-from", "t1").code == 0
+    (tmp_path / "complete.toml").write_text(COMPLETE)
+    answer = voxlate("train", tmp_path / "complete.toml", "--data", tmp_path / "ready", "--out", tmp_path / "run")
+    assert answer.code == 0, answer.err
+    answer = voxlate("synth", tmp_path / "run", heads, "--missing", "t1", "--out", out)
+    assert answer.code == 0, answer.err
+    assert "The brain was found in t1c, not in t1 as in training (missing)." in answer.err
+    stated = json.loads(next(out.glob("*/provenance.json")).read_text())
+    assert stated["prepared"]["mask_from"] == "t1c"

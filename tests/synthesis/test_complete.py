@@ -45,16 +45,48 @@ def completing(voxlate, prepared, tmp_path):
 def test_only_the_modality_that_is_missing_is_made(voxlate, completing, cohort, tmp_path):
     (cohort / "case4" / "t1.nii.gz").unlink()
     assert voxlate("synth", completing, cohort / "case4", "--out", tmp_path / "o").code == 0
-    assert [path.name for path in (tmp_path / "o" / "case4").glob("*.nii.gz")] == ["t1.nii.gz"]
+    (made,) = (tmp_path / "o" / "case4").glob("*.nii.gz")
+    assert made.name == "desc-synthetic_t1.nii.gz", "not taken for a scan, wherever it is copied to"
+    assert b"synthetic" in nib.load(made).header["descrip"].item()
 
 
 def test_a_modality_that_is_there_can_be_left_out_to_score_its_synthesis(voxlate, completing, cohort, tmp_path):
     out = tmp_path / "o"
     assert voxlate("synth", completing, cohort / "case1", "--out", out, "--missing", "t2", "--samples", "2").code == 0
-    assert (out / "case1" / "t2_std.nii.gz").exists()
+    assert (out / "case1" / "desc-synthetic_t2_std.nii.gz").exists()
     answer = voxlate("evaluate", out, "--truth", cohort, "--json")
     assert answer.code == 0, answer.err
     assert "t2" in json.loads(answer.out)["modalities"]
+
+
+def test_cases_with_mixed_gaps_are_completed_and_whole_ones_listed(voxlate, completing, cohort, tmp_path):
+    (cohort / "case4" / "t1.nii.gz").unlink()
+    (cohort / "case2" / "t2.nii.gz").unlink()
+    answer = voxlate("synth", completing, cohort, "--out", tmp_path / "o")
+    assert answer.code == 0
+    assert "4 cases lack nothing and are left as they are: case0, case1, case3, case5" in answer.out
+    made = sorted(f"{path.parent.name}/{path.name}" for path in (tmp_path / "o").glob("*/*.nii.gz"))
+    assert made == ["case2/desc-synthetic_t2.nii.gz", "case4/desc-synthetic_t1.nii.gz"]
+
+
+def test_one_command_makes_and_scores_each_modality_without_itself(voxlate, completing, cohort, tmp_path):
+    (cohort / "case4" / "t1.nii.gz").unlink()
+    out = tmp_path / "o"
+    answer = voxlate("evaluate", out, "--truth", cohort, "--run", completing, "--missing", "all")
+    assert answer.code == 2
+    assert "left out case4: expected all of t1, t2, found no t1" in answer.err
+    scored = json.loads((out / "metrics.json").read_text())
+    rows = {(row["case"], row["modality"]) for row in scored["cases"] if row["answer"] == "synthesis"}
+    assert rows == {(f"case{n}", name) for n in (0, 1, 2, 3, 5) for name in ("t1", "t2")}
+    lines = json.loads((out / "scenarios.json").read_text())["scenarios"]
+    assert [(line["missing"], line["modality"], line["cases"]) for line in lines] == [("t1", "t1", 5), ("t2", "t2", 5)]
+    for name in ("t1", "t2"):
+        alone = [row["mae"] for row in scored["cases"] if (row["modality"], row["answer"]) == (name, "synthesis")]
+        (line,) = [line for line in lines if line["missing"] == name]
+        assert line["mae"] == pytest.approx(np.mean(alone))
+    before = {path: path.stat().st_mtime_ns for path in out.glob("without_*/*/*.nii.gz")}
+    assert voxlate("evaluate", out, "--truth", cohort, "--run", completing, "--missing", "all").code == 2
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "finished images are kept"
 
 
 def test_nothing_missing_is_said_in_one_sentence(voxlate, completing, cohort, tmp_path):

@@ -20,6 +20,7 @@ def phantom(
     seed: Annotated[int, typer.Option(min=0, help="Other seeds give other heads.")] = 0,
     lesion: Annotated[Literal["none", "tumour", "stroke", "mixed"], typer.Option(help="What they have.")] = "mixed",
     modality: Modalities = None,
+    stripped: Annotated[bool, typer.Option("--stripped", help="The brain alone, as after skull stripping.")] = False,
 ) -> None:
     """Make a cohort of head phantoms: one anatomy in MR, CT, CTA, TOF, SWI and perfusion."""
     from voxlate.phantom import write_cohort
@@ -32,6 +33,7 @@ def phantom(
             seed=seed,
             lesion=lesion,
             modalities=modality,
+            stripped=stripped,
             progress=lambda done, total: bars("phantom", done, total),
         )
     out.print(f"{len(folders)} cases in {to}. Next:  voxlate prepare {to} --out PREPARED")

@@ -25,9 +25,9 @@ Manifest = Annotated[Path | None, typer.Option(help="CSV or TSV: case, patient, 
 Preset = Annotated[
     str | None,
     typer.Option(
-        help="Layout of a public data set, or of a paper's own arrays: bids, brats, gold_atlas, isles18, isles24, ixi, "
-        "lyu_wang, mrdpm, synthrad, topcow, unitobrain, xmodality; or a TOML file like theirs, whose tables series.t2, "
-        "… select DICOM series by their tags.",
+        help="Layout of a public data set, or of a paper's own arrays: bids, brats, brats2019, brats2023, gold_atlas, "
+        "isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, synthrad, topcow, unitobrain, xmodality; "
+        "or a TOML file like theirs, whose tables series.t2, … select DICOM series by their tags.",
         autocompletion=_presets,
     ),
 ]

@@ -9,7 +9,19 @@ from typing import Annotated, Any, Literal
 import typer
 
 from voxlate.cli.app import app, err, incomplete, note, out
-from voxlate.cli.options import AllowCode, Device, Json, Manifest, Outside, Patients, Pattern, Preset, Split, pairs
+from voxlate.cli.options import (
+    AllowCode,
+    Device,
+    Json,
+    Manifest,
+    Outside,
+    Patients,
+    Pattern,
+    Preset,
+    Samples,
+    Split,
+    pairs,
+)
 from voxlate.cli.progress import progress_on
 from voxlate.errors import BadInput
 
@@ -24,10 +36,24 @@ def _scopes(begun: str) -> list[str]:
     return [name for name in SCOPES if name.startswith(begun)]
 
 
-@app.command(epilog="Example:  voxlate evaluate OUT --truth COHORT --mask body")
+@app.command(
+    epilog="Examples:  voxlate evaluate OUT --truth COHORT --mask body    "
+    "voxlate evaluate NEW --truth COHORT --run RUN --missing all --mask brain"
+)
 def evaluate(
-    to: Annotated[Path, typer.Argument(metavar="OUT", help="The folder that synth wrote.")],
+    to: Annotated[Path, typer.Argument(metavar="OUT", help="The folder that synth wrote; with --run a new one.")],
     truth: Annotated[Path, typer.Option(help="The cohort with the true scans.")],
+    run: Annotated[
+        list[Path] | None,
+        typer.Option(help="Make what is scored by this run: each modality without itself, see --missing (repeat it)."),
+    ] = None,
+    missing: Annotated[
+        Literal["one", "all"],
+        typer.Option(help="With --run: one modality missing at a time, or every subset of them."),
+    ] = "one",
+    samples: Samples = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="With --run: times at which the network denoises.")] = None,
+    device: Device = "auto",
     mask: Annotated[
         str | None,
         typer.Option(
@@ -67,6 +93,10 @@ def evaluate(
     lpips: Annotated[
         Path | None, typer.Option(metavar="WEIGHTS", help="Score LPIPS too: its AlexNet weights (safetensors).")
     ] = None,
+    units: Annotated[
+        Literal["own", "network"],
+        typer.Option(help="MR: each image by its own peak; or network: 0 to 255 as the network saw it (paper 003)."),
+    ] = "own",
     ssim_from: Annotated[
         Literal["low", "zero"], typer.Option(help="SSIM measures values from the range's low end, or from zero.")
     ] = "low",
@@ -84,40 +114,48 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score syntheses and naive baselines against the truth: metrics.csv and metrics.json."""
-    from voxlate.scoring.evaluate import evaluate as run
+    from voxlate.scoring.evaluate import evaluate as score_images
     from voxlate.scoring.tables import held_out_note
 
+    layout: dict[str, Any] = {"pattern": pattern, "manifest": manifest, "preset": preset, "patients": patients}
+    layout["allow_outside"] = allow_outside
+    options: dict[str, Any] = {
+        "mask": mask,
+        "value_range": value_range,
+        "naive": naive,
+        "regions": pairs(region, "--region"),
+        "scopes": score or (),
+        "slices": slices,
+        "crop": crop,
+        "seed": seed,
+        "features": features,
+        "lpips": lpips,
+        "ssim_from": ssim_from,
+        "units": units,
+        "prepared": prepared,
+    }
+    left_out: dict[str, str] = {}
     with progress_on(err) as bars:
-        scores = run(
-            to,
-            truth,
-            mask=mask,
-            value_range=value_range,
-            naive=naive,
-            regions=pairs(region, "--region"),
-            scopes=score or (),
-            slices=slices,
-            crop=crop,
-            seed=seed,
-            features=features,
-            lpips=lpips,
-            ssim_from=ssim_from,
-            prepared=prepared,
-            split=split,
-            pattern=pattern,
-            manifest=manifest,
-            preset=preset,
-            patients=patients,
-            allow_outside=allow_outside,
-            progress=lambda done, total, _: bars("evaluate", done, total),
-        )
+        if run:
+            from voxlate.synthesis.model import load
+            from voxlate.synthesis.scenarios import score_scenarios
+
+            models = [load(one, device).with_options(samples=samples, steps=steps) for one in run]
+            summary = score_scenarios(models, truth, to, missing, split=split, layout=layout, progress=bars, **options)
+            scores, left_out = summary.scores, dict(summary.left_out)
+        else:
+            shown = lambda done, total, _: bars("evaluate", done, total)  # noqa: E731
+            scores = score_images(to, truth, split=split, **layout, **options, progress=shown)
     if sentence := held_out_note(scores.document()):
         note(sentence)
     for sentence in scores.header["shared_masks"]:
         note(f"not known, taken to be so: {sentence}.")
     _print(scores.document(), scores.table, as_json)
-    if missing := scores.header["not_synthesised"]:
-        incomplete([f"not scored: {case} ({why})" for case, why in missing.items()])
+    if run and not as_json:
+        out.print(summary.table())
+    absent = {case: f"not scored: {case} ({why})" for case, why in scores.header["not_synthesised"].items()}
+    if absent or left_out:
+        incomplete([*absent.values(), *(f"left out {sentence}" for sentence in left_out.values())])
 
 
 @app.command(epilog="Example:  voxlate compare CNN_OUT DDPM_OUT --reference CNN_OUT --report methods.html")

@@ -12,6 +12,7 @@ from voxlate.images.statistics import PERCENTILES, Distribution, Statistics
 
 POINTS = (5, 25, 50, 75, 95)  # percentiles of a scan's foreground that are compared, in network units
 NARROWEST = 0.02  # share of a window that the middle 98 % of a body must fill: in other units it is a flat grey
+MOST_BELOW = 0.2  # of a foreground under the floor; interpolation leaves a percent
 TOLERANCE = 0.15  # of the network's range of 2, beyond what the training cases span
 
 
@@ -20,11 +21,13 @@ def check_windows(
 ) -> None:
     """Raise BadInput where a recipe's window clips or flattens what it is given; medians over the training cases.
 
+    Each volume by itself where its map has a floor: one below it (z-scored, say) would lose all that lies there.
     bodies: whether more of them counts than a mask, whose statistics are not known here.
     """
     headers = list(headers)
     for name, spec in intensity.items():
         found = [header.statistics[name].foreground for header in headers if name in header.statistics]
+        _check_floor(name, spec, headers, where)
         if spec.window is None or not found:
             continue
         low, high = spec.window
@@ -43,6 +46,21 @@ def check_windows(
                 f"{where}: expected the scans' bodies to fill {window}, found {max(width, 0):.1%} filled ({seen}): "
                 "are the scans in the recipe's unit? Change the window."
             )
+
+
+def _check_floor(name: str, spec: IntensityMap, headers: Iterable[CaseHeader], where: object) -> None:
+    floor = getattr(spec, "floor", None)
+    if floor is None:
+        return
+    for header in headers:
+        if name in header.statistics:
+            below = _clipped(header.statistics[name].foreground, floor, np.inf)
+            if below > MOST_BELOW:
+                raise BadInput(
+                    f"{where}: expected {name} of {header.case} to lie above {floor:g} (intensity.{name}.floor), found "
+                    f"{below:.0%} of its foreground below: is it z-scored? Leave the case out by a manifest, or give "
+                    f"intensity.{name} no floor in a recipe of your own."
+                )
 
 
 def _clipped(one: Distribution, low: float, high: float) -> float:

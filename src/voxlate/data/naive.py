@@ -1,4 +1,7 @@
-"""The naive baselines that a model must beat, from the training cases only: mean image, copy, intensity table."""
+"""The naive baselines that a model must beat, from the training cases only.
+
+Mean image, copy, intensity table; of several sources also their mean and the least-squares map of all of them.
+"""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,19 +37,24 @@ class Baselines:
 
     ranges: of every modality; means: [D, H, W] of each target, canonical; tables: (source, target) -> [BINS],
     the target's mean value where the source lies in that bin of its range; cases: how many it was fitted to.
-    fixed: the modality whose grid the means fill ("": the target's own; None: unknown); align: turned to its midline.
+    products: [M + 1, M + 1], mean products of all modalities (by name) and 1 over foregrounds, which hold the
+    least-squares map from any of them to another. fixed: the modality whose grid the means fill ("": the target's own;
+    None: unknown); align: turned to its midline.
     """
 
     ranges: dict[str, Range]
     means: dict[str, NDArray[np.float32]]
     tables: dict[tuple[str, str], NDArray[np.float32]]
     cases: int
+    products: NDArray[np.float64] | None = None
     fixed: str | None = ""
     align: bool = False
 
     def save(self, path: Path | str) -> None:
-        tensors = {f"mean:{name}": mean for name, mean in self.means.items()}
+        tensors: dict[str, NDArray[Any]] = {f"mean:{name}": mean for name, mean in self.means.items()}
         tensors |= {f"table:{source}:{target}": table for (source, target), table in self.tables.items()}
+        if self.products is not None:
+            tensors["products"] = self.products
         ranges = {name: vars(value) for name, value in self.ranges.items()}
         stated = {"ranges": ranges, "cases": self.cases, "fixed": self.fixed, "align": self.align}
         with whole_file(path) as temporary:
@@ -68,8 +76,9 @@ class Baselines:
                 "Train again, or score without them."
             ) from error
         means = {key[1]: value for key, value in tensors.items() if key[0] == "mean"}
+        products = tensors.get(("products",))
         tables = {(key[1], key[2]): value for key, value in tensors.items() if key[0] == "table"}
-        return cls(ranges, means, tables, cases, fixed if isinstance(fixed, str) else None, align)
+        return cls(ranges, means, tables, cases, products, fixed if isinstance(fixed, str) else None, align)
 
     def mean_image(self, target: str, box: Grid) -> Volume:
         """The mean of the training targets, stretched to fill a case's grid [D, H, W]."""
@@ -82,7 +91,7 @@ class Baselines:
 
         sources: the case's scans (moved to `grid` where they lie on another); each has its own copy and table.
         """
-        result = {}
+        result, others = {}, dict[str, NDArray[np.float32]]()
         to = self.ranges.get(target)
         several = len([pair for pair in self.tables if pair[1] == target]) > 1
         for name, source in sources.items():
@@ -90,11 +99,27 @@ class Baselines:
                 continue
             scale = self.ranges[name]
             values = _to_range(return_to(source, grid), scale)
-            result[f"copy of {name}"] = to.low + (values - scale.low) * np.float32(to.width / scale.width)
+            others[name] = to.low + (values - scale.low) * np.float32(to.width / scale.width)
+            result[f"copy of {name}"] = others[name]
             if (name, target) in self.tables:
                 label = "intensity table" + (f" of {name}" if several else "")
                 result[label] = self.tables[name, target][_bins(values, scale)]
+        if to is not None and len(others) > 1:
+            result["mean of the sources"] = np.mean(list(others.values()), axis=0, dtype=np.float32)
+            if self.products is not None:
+                result["least squares"] = self._least_squares(target, others, to)
         return result
+
+    def _least_squares(self, target: str, others: Mapping[str, NDArray[np.float32]], to: Range) -> NDArray[np.float32]:
+        """The best linear map of the sources over foregrounds; where all of them show nothing, nothing."""
+        assert self.products is not None
+        names = sorted(self.ranges)
+        at = [*(names.index(name) for name in others), len(names)]
+        weights = np.linalg.lstsq(self.products[np.ix_(at, at)], self.products[at, names.index(target)], rcond=1e-9)[0]
+        shares = [(values - to.low) / to.width for values in others.values()]
+        fitted = weights[-1] + sum(weight * share for weight, share in zip(weights, shares))
+        empty = np.all([share <= 0 for share in shares], axis=0)
+        return np.where(empty, to.low, to.low + fitted * to.width).astype(np.float32)
 
 
 def fit(
@@ -110,7 +135,8 @@ def fit(
     totals: dict[str, NDArray[np.float64]] = {}
     images = dict.fromkeys(targets, 0)
     sums = {(source, target): np.zeros((2, BINS)) for source in sources for target in targets if source != target}
-    count = 0
+    count, names = 0, sorted({*sources, *targets})
+    products, voxels = np.zeros((len(names) + 1, len(names) + 1)), 0
     for volumes, body in cases:
         count += 1
         there = {*sources, *targets} & volumes.keys()
@@ -120,6 +146,9 @@ def fit(
                 totals[name] = np.zeros(_box_of_mean(values[name]))
             totals[name] += _stretch(values[name], totals[name].shape)
             images[name] += 1
+        if len(values) == len(names) > 2:
+            seen = _shares(values, ranges, body)
+            products, voxels = products + seen @ seen.T, voxels + seen.shape[1]
         for (source, target), table in sums.items():
             if source in values and target in values:
                 bins = _bins(values[source], ranges[source]).ravel()
@@ -135,6 +164,7 @@ def fit(
         {name: (total / images[name]).astype(np.float32) for name, total in totals.items()},
         {pair: _means_of_bins(*table) for pair, table in sums.items() if table[1].any()},
         count,
+        products / voxels if voxels else None,
     )
 
 
@@ -185,6 +215,14 @@ def _to_range(volume: Volume, scale: Range, body: Body = None) -> NDArray[np.flo
     if scale.own and body is None:
         body = foreground(volume)
     return scale.normalise(volume.data[0], body)
+
+
+def _shares(values: Mapping[str, NDArray[np.float32]], ranges: Mapping[str, Range], body: Body) -> NDArray[np.float64]:
+    """Values as shares of their ranges, by name, and a row of 1: [M + 1, voxels that some modality shows]."""
+    shares = {name: (values[name].astype(np.float64) - ranges[name].low) / ranges[name].width for name in values}
+    inside = np.any([share > 0 for share in shares.values()], axis=0) if body is None else body
+    rows = [shares[name][inside] for name in sorted(shares)]
+    return np.stack([*rows, np.ones_like(rows[0])])
 
 
 def _bins(values: NDArray[np.float32], scale: Range) -> NDArray[np.intp]:

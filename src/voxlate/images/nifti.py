@@ -19,7 +19,7 @@ SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # xyzt_units; an unknown uni
 MILLIMETRES = {"meter": 1000.0, "micron": 0.001}  # xyzt_units; "mm" and "unknown" are taken as millimetres
 PACKED = (".gz", ".mgz")
 READ_BYTES = 1 << 20
-DESCRIPTION = b"voxlate; research use only"
+DESCRIPTION = "voxlate; research use only"
 DEFLATE_MOST = 1032  # bytes that gzip can make of one: its longest match, 258 bytes, takes at least two bits
 
 NiftiImage = nib.nifti1.Nifti1Pair
@@ -182,16 +182,16 @@ def _check_size(image: Any, grid: Grid, path: Path) -> None:
         )
 
 
-def write_nifti(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
+def write_nifti(path: Path, data: np.ndarray, affine: np.ndarray, what: str = "") -> None:
     """Write [D, H, W] with sform and qform code 1, in millimetres; int16 where that loses nothing, else float32.
 
-    The bytes depend on nothing but the voxels and the affine: no time, no file name.
+    what: more for the header's description. The bytes depend on nothing else but voxels and affine: no time, no name.
     """
     image = nib.nifti1.Nifti1Image(data.T.astype(np.int16 if _fits_int16(data) else np.float32, copy=False), affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1)
-    image.header["descrip"] = DESCRIPTION
+    image.header["descrip"] = f"{DESCRIPTION}{what}".encode()[:79]
     with open(path, "wb") as file:
         if path.suffix.lower() == ".gz":
             with gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=4, mtime=0) as packed:

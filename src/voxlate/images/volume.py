@@ -23,6 +23,7 @@ UNITS: dict[str, str] = {
     **dict.fromkeys(("t1", "t1c", "t1n", "t1ce", "t2", "t2w", "t2f", "flair", "pd", "swi", "tof", "mra", "mr"), "a.u."),
 }
 
+SYNTHETIC_SCAN = "; a synthetic image, see provenance.json"  # in the description of a header
 NIFTI = (".nii", ".nii.gz", ".mgz", ".mgh", ".hdr", ".img")
 PICTURES = (".png", ".tif", ".tiff")
 ITK = (".mha", ".mhd", ".nrrd")
@@ -167,11 +168,12 @@ def _check_finite(data: np.ndarray, path: Path) -> None:
     )
 
 
-def write_volume(path: Path | str, volume: Volume) -> None:
+def write_volume(path: Path | str, volume: Volume, what: str = "") -> None:
     """Write a volume of one channel by the suffix of `path`; the file appears whole or not at all.
 
     .nii, .nii.gz: int16 where lossless, else float32. .png, .tif, .tiff (one slice): grey values rounded, turned so
-    that columns grow to Left and rows to Posterior, as they are read. Raises BadInput for other suffixes.
+    that columns grow to Left and rows to Posterior, as they are read. what: for a NIfTI's description.
+    Raises BadInput for other suffixes.
     """
     path = Path(path)
     suffix = suffix_of(path)
@@ -189,4 +191,4 @@ def write_volume(path: Path | str, volume: Volume) -> None:
         if suffix in PICTURES:
             formats.write_picture(temporary, volume.data[0, 0])
         else:
-            nifti.write_nifti(temporary, volume.data[0], volume.affine)
+            nifti.write_nifti(temporary, volume.data[0], volume.affine, what)

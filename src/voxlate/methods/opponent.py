@@ -12,6 +12,7 @@ from torch.func import functional_call
 from voxlate.batch import Batch
 from voxlate.config import Importable, settings
 from voxlate.diffusion.noise import Noise
+from voxlate.diffusion.objective import masked_mean
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.errors import BadInput
 from voxlate.methods.method import Losses, Method, Pair
@@ -32,6 +33,10 @@ class OpponentSettings:
     critic: Annotated[
         AnyCritic, Field(description="the opponent's network; with a map for each channel, scanned ones count as true")
     ] = Critic()
+    context: Annotated[
+        Literal["given", "true", "none"],
+        Field(description="what the critic sees beside an image: what was given, the true image, or nothing"),
+    ] = "given"
     critic_turns: Annotated[int, Field(ge=1, description="the critic's steps for one of the generator")] = 5
     penalty: Annotated[
         float, Field(ge=0, description="weight of (gradient norm - 1)^2 between true and made images (WGAN-GP)")
@@ -47,12 +52,13 @@ class OpponentSettings:
 
     def build(self, method: Method) -> "Opponent":
         """The method with a critic of fresh weights."""
-        image, context = method.pair_channels
+        image, given = method.pair_channels
+        context = {"given": given, "true": image, "none": 0}[self.context]
         maps = getattr(self.critic, "maps", 1)
-        if maps not in (1, image):
+        if maps not in ((image,) if getattr(self.critic, "each", False) else (1, image)):
             raise BadInput(
-                f"opponent.critic.maps: expected 1 or a map for each of the image's {image} channels, found {maps}. "
-                "Change it."
+                f"opponent.critic.maps: expected 1 (without each) or a map for each of the image's {image} channels, "
+                f"found {maps}. Change it."
             )
         return Opponent(self, method, self.critic.build(channels=image + context))
 
@@ -94,19 +100,28 @@ class Opponent(Method):
         parts = attempt.losses()
         if progress < options.start:
             return parts
-        gan = options.weight * generator_loss(self.critic, options.game, _with_context(pair, pair.made))
+        made = self._with_context(pair, pair.made)
+        gan = options.weight * generator_loss(self.critic, options.game, made, self._scanned(pair))
         return {**parts, "total": parts["total"] + gan, "gan": gan}
 
     def _critic_loss(self, pair: Pair, noise: Noise) -> Losses:
-        true, made = _with_context(pair, pair.true), _with_context(pair, pair.made)
-        scanned = pair.scanned if getattr(self.options.critic, "maps", 1) > 1 else None
-        parts = discriminator_loss(self.critic, self.options.game, true, made, scanned)
+        true, made = self._with_context(pair, pair.true), self._with_context(pair, pair.made)
+        parts = discriminator_loss(self.critic, self.options.game, true, made, self._scanned(pair))
         if self.options.penalty:
             share = noise.uniform().to(true).view(-1, 1, 1, 1, 1)
             rounds = -(-len(true) // len(share))  # an autoencoder has a pair for each channel of an item
             share = share.repeat(rounds, 1, 1, 1, 1)[: len(true)]
             parts["penalty"] = self.options.penalty * gradient_penalty(self.critic, torch.lerp(made, true, share))
         return {"total": parts["gan"] + parts.get("penalty", torch.zeros_like(parts["gan"])), **parts}
+
+    def _scanned(self, pair: Pair) -> Tensor | None:
+        """The maps that are of scanned channels, [B, K] bool, of a critic with a map for each."""
+        return pair.scanned if getattr(self.options.critic, "maps", 1) > 1 else None
+
+    def _with_context(self, pair: Pair, image: Tensor) -> Tensor:
+        """What the critic sees of a pair, [B, C' + C, D, H, W]."""
+        context = {"given": pair.context, "true": pair.true, "none": None}[self.options.context]
+        return image if context is None else torch.cat([context, image], dim=1)
 
     def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
         return self.generator.synthesise(batch, noise, sampling)
@@ -150,9 +165,15 @@ def discriminator_loss(
     return {"gan": loss, "apart": (of_true.mean() - of_made.mean()).detach()}
 
 
-def generator_loss(critic: nn.Module, game: Game, made: Tensor) -> Tensor:
-    """The generator's loss on made images, with gradients for the images and none for the critic's weights."""
-    return gan_loss(game, with_frozen_weights(critic, made), True)
+def generator_loss(critic: nn.Module, game: Game, made: Tensor, scanned: Tensor | None = None) -> Tensor:
+    """The generator's loss on made images, with gradients for the images and none for the critic's weights.
+
+    scanned: [B, K] bool, the maps that do not count, since nothing was made in their channels (None: all count).
+    """
+    outputs = with_frozen_weights(critic, made)
+    if scanned is None:
+        return gan_loss(game, outputs, True)
+    return masked_mean(gan_errors(game, outputs, True).flatten(2).mean(2), ~scanned).mean()
 
 
 def with_frozen_weights(critic: nn.Module, images: Tensor) -> Tensor:
@@ -164,18 +185,17 @@ def with_frozen_weights(critic: nn.Module, images: Tensor) -> Tensor:
 
 def gan_loss(game: Game, outputs: Tensor, true: bool | Tensor) -> Tensor:
     """The loss of a critic's outputs [B, K, …] for images that are true, or made; true: for all, or [B, K] bool."""
-    if game == "wasserstein" and isinstance(true, bool):
-        return -outputs.mean() if true else outputs.mean()
+    return gan_errors(game, outputs, true).mean()
+
+
+def gan_errors(game: Game, outputs: Tensor, true: bool | Tensor) -> Tensor:
+    """The loss of each of a critic's outputs [B, K, …]; see `gan_loss`."""
     if isinstance(true, bool):
         wanted = torch.full_like(outputs, float(true))
     else:
         wanted = true.to(outputs).reshape(*true.shape, *[1] * (outputs.ndim - 2)).expand_as(outputs)
     if game == "wasserstein":
-        return (outputs * (1 - 2 * wanted)).mean()
+        return outputs * (1 - 2 * wanted)
     if game == "cross_entropy":
-        return F.binary_cross_entropy_with_logits(outputs, wanted)
-    return F.mse_loss(outputs, wanted)
-
-
-def _with_context(pair: Pair, image: Tensor) -> Tensor:
-    return image if pair.context is None else torch.cat([pair.context, image], dim=1)
+        return F.binary_cross_entropy_with_logits(outputs, wanted, reduction="none")
+    return F.mse_loss(outputs, wanted, reduction="none")

@@ -1,6 +1,6 @@
 """One forward pass from source to target: the reference for every diffusion model."""
 
-from dataclasses import replace
+from dataclasses import field, replace
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -13,6 +13,7 @@ from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.objective import masked_mean
 from voxlate.diffusion.sample import SamplerSettings, with_known
 from voxlate.errors import BadInput
+from voxlate.methods.extras import LOSSES as EXTRA_LOSSES
 from voxlate.methods.losses import dissimilarity
 from voxlate.methods.method import (
     Attempt,
@@ -51,6 +52,10 @@ class RegressionSettings(MethodSettings):
         Field(ge=0, le=1, description="slope beyond [-1, 1], the range of images: below 1, outputs may overshoot"),
     ] = 1.0
     reduction: Annotated[Literal["mask", "all"], Field(description="mean over the mask, or over all voxels")] = "mask"
+    extras: Annotated[
+        dict[str, Annotated[float, Field(ge=0)]],
+        Field(description="weight of the loss of each further result of the network (`Output.extras`), by name"),
+    ] = field(default_factory=dict)
 
     def check(self, stage: StageSettings, where: str) -> None:
         super().check(stage, where)
@@ -58,6 +63,16 @@ class RegressionSettings(MethodSettings):
             raise BadInput(
                 f"{where}: expected task.range = [-1, 1] for method.ssim and method.leak, found "
                 f"{list(stage.task.state_range)}. Drop one of the two."
+            )
+        if unknown := [name for name in self.extras if name not in stage.net.extras or name not in EXTRA_LOSSES]:
+            raise BadInput(
+                f"{where}: expected method.extras of {', '.join(stage.net.extras) or 'none'}, which the network gives, "
+                f"found '{unknown[0]}'. Drop it."
+            )
+        if "segmentation" in self.extras and len(stage.data.labels) != 1:
+            raise BadInput(
+                f"{where}: expected one label map in data.labels for method.extras.segmentation, found "
+                f"{stage.data.labels or 'none'}. Set data.labels, or drop it."
             )
 
     def build(self, net: NetSettings, task: Task, channels: Channels) -> "Regression":
@@ -81,7 +96,16 @@ class Regression(Method):
 
     def attempt(self, batch: Batch, noise: Noise, progress: float = 1.0) -> Attempt:
         problem = self.task.pose(batch, noise, progress)
-        image = self.run(problem).image
+        output = self.run(problem, tuple(self.options.extras))
+        image = output.image
+
+        def losses() -> Losses:
+            terms = self.compare(image, problem)
+            for name, weight in self.options.extras.items():
+                loss = EXTRA_LOSSES[name](output.extras[name], problem, batch.labels, self.options.reduction)
+                terms[name] = weight * loss.mean()
+                terms["total"] = terms["total"] + terms[name]
+            return terms
 
         def pair() -> Pair:
             around = torch.zeros_like(image) if problem.known is None else problem.known
@@ -90,7 +114,7 @@ class Regression(Method):
             )
             return Pair(true, made, *context_of(problem, self.task))
 
-        return Attempt(lambda: self.compare(image, problem), pair)
+        return Attempt(losses, pair)
 
     def compare(self, image: Tensor, problem: Problem) -> Losses:
         """How far an image [B, C, D, H, W] is from the truth."""
@@ -112,10 +136,10 @@ class Regression(Method):
     def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
         return self.predict(batch)[0]
 
-    def run(self, problem: Problem) -> Output:
-        """The network's output, its image in float32."""
+    def run(self, problem: Problem, extras: tuple[str, ...] = ()) -> Output:
+        """The network's output, its image in float32; extras: names of further results that are asked for."""
         state = problem.known if self.task.known_in_state else None
-        output: Output = self.net(replace(problem.inputs, state=state))
+        output: Output = self.net(replace(problem.inputs, state=state, extras=extras))
         image = output.image.float()
         return replace(output, image=image if self.options.leak == 1 else leaky(image, self.options.leak))
 

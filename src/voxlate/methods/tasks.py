@@ -1,6 +1,8 @@
 """Four ways to pose a batch as a problem: translate, complete, refine a residual, work in a latent space."""
 
 import copy
+import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
@@ -85,15 +87,33 @@ class Complete(TaskSettings, Task):
     """Any missing modalities from those present: sources and targets are the same list, the missing channels diffuse.
 
     The configuration code has a bit a modality, 1 = to synthesise; with `incomplete` as many again, 1 = absent.
-    Source: Meng et al. 2022 (arXiv 2207.03430), eq. 3 and 7.
+    Source: Meng et al. 2022 (arXiv 2207.03430), eq. 3 and 7; Sharma and Hamarneh 2020 for the curriculum.
     """
 
     completes: ClassVar[bool] = True
     known_in_state: ClassVar[bool] = True
     kind: Literal["complete"] = "complete"
+    inside: Inside = False
+    strip: Strip = False
     incomplete: Annotated[
         bool, Field(description="train on cases that lack modalities too (adds a bit a modality to the code)")
     ] = False
+    curriculum: Annotated[
+        tuple[tuple[float, float], ...],
+        Field(
+            description="pairs [until, share]: up to that progress, only the first share of the sets of missing "
+            "modalities, fewest first, is trained; after the last pair all are"
+        ),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        ends = [0.0, *(until for until, _ in self.curriculum)]
+        rising = all(before < after for before, after in itertools.pairwise(ends))
+        if not rising or any(not 0 < share <= 1 for _, share in self.curriculum) or ends[-1] > 1:
+            raise BadInput(
+                "task.curriculum: expected pairs [until, share] of rising progress up to 1 and shares up to 1, found "
+                f"{[list(pair) for pair in self.curriculum]}. Change them."
+            )
 
     def build(self, earlier: Mapping[str, Method]) -> Task:
         return self
@@ -116,16 +136,20 @@ class Complete(TaskSettings, Task):
         return Channels(images={}, state=count, out=count, code=count * (1 + self.incomplete), noisy=True)
 
     def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
-        missing = ~batch.present if noise is None else draw_missing(batch.present, noise)
+        batch = stripped(batch) if self.strip else batch
+        share = next((share for until, share in self.curriculum if progress < until), 1.0)
+        missing = ~batch.present if noise is None else draw_missing(batch.present, noise, share)
         absent = ~batch.present & ~missing
         bits = [missing, absent] if self.incomplete else [missing]
         images = batch.source if noise is None else required(batch.target)
         hidden = (missing | absent)[:, :, None, None, None]
+        mask = missing[:, :, None, None, None].to(images.dtype).expand_as(images)
         return Problem(
             NetworkInput(code=torch.cat(bits, dim=1).to(images.dtype)),
-            mask=missing[:, :, None, None, None].to(images.dtype).expand_as(images),
+            mask=mask * batch.mask if self.inside else mask,
             known=images.masked_fill(hidden, BACKGROUND),
             x0=None if noise is None else images,
+            x0_present=None if noise is None else batch.present,
         )
 
     def restore(self, x0: Tensor, problem: Problem) -> Tensor:
@@ -144,16 +168,29 @@ class Complete(TaskSettings, Task):
         return "the true image of one modality, given all others"
 
 
-def draw_missing(present: Tensor, noise: Noise) -> Tensor:
+def draw_missing(present: Tensor, noise: Noise, share: float = 1.0) -> Tensor:
     """For each item, a non-empty proper subset of the modalities present, uniform over such subsets.
 
-    present, returned: [B, C] bool. With one modality present nothing can be left out: that one is drawn.
+    present, returned: [B, C] bool. share: of the subsets, fewest missing first, from which is drawn. With one modality
+    present nothing can be left out: that one is drawn.
     """
     count = present.sum(dim=1)
-    subsets = (2**count - 2).clamp(min=1)  # without the empty set and the whole set
-    number = 1 + (noise.uniform().to(present.device) * subsets).long()
-    position = (present.cumsum(dim=1) - 1).clamp(min=0)  # the bit of each present modality
+    drawn_from = ((2**count - 2) * share).round().clamp(min=1)
+    table = torch.stack([_subsets(number, present.shape[1]) for number in range(present.shape[1] + 1)])
+    place = (noise.uniform().to(present.device) * drawn_from).long()
+    number = table.to(present.device)[count, place]
+    position = (count[:, None] - present.cumsum(dim=1)).clamp(min=0)  # the bit of each present modality, the last 0
     return present & ((number[:, None] >> position) & 1).bool()
+
+
+@functools.cache
+def _subsets(count: int, most: int) -> Tensor:
+    """Non-empty proper subsets of `count` modalities as numbers with a bit for each, fewest first; filled up with 0.
+
+    Among those of as many, the last modalities come first (Sharma and Hamarneh's order, from its end).
+    """
+    numbers = sorted(range(1, max(2**count - 1, 2)), key=lambda number: (number.bit_count(), number))
+    return torch.tensor(numbers + [0] * (max(2**most - 2, 1) - len(numbers)))
 
 
 @settings

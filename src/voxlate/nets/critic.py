@@ -16,9 +16,10 @@ FEWEST_SLICES = 4  # that a layer of a three-dimensional critic halves: fewer wo
 
 @settings
 class Critic:
-    """Strided 4x4 convolutions with LeakyReLU over the image and its condition (Isola et al. 2017, sec. 3.2).
+    """Strided convolutions with LeakyReLU over the image and its condition (Isola et al. 2017, sec. 3.2).
 
-    With widths = [64, 128, 256, 512] and patches it is the critic of 70 pixels of Pix2Pix (norm = batch) and CycleGAN.
+    With widths = [64, 128, 256, 512] and patches it is the critic of 70 pixels of Pix2Pix (norm = batch) and CycleGAN;
+    with norm = instance, all_halve and a map for each channel that of MM-GAN (Sharma and Hamarneh 2020).
     """
 
     kind: Literal["critic"] = "critic"
@@ -36,9 +37,19 @@ class Critic:
         Literal["image", "patches"], Field(description="one number a slice (global mean), or one a patch")
     ] = "image"
     maps: Annotated[int, Field(ge=1, description="outputs at each place: one, or one for each of several labels")] = 1
+    each: Annotated[
+        bool,
+        Field(
+            description="each of the last `maps` channels is looked at by itself, with planes that say which one it is"
+        ),
+    ] = False
+    kernel: Annotated[Literal[3, 4], Field(description="side of the kernels")] = 4
+    all_halve: Annotated[
+        bool, Field(description="with patches, every layer halves the size and the last convolution keeps it")
+    ] = False
     dimensions: Annotated[
         Literal[2, 3],
-        Field(description="2: each slice by itself; 3: volumes with 4x4x4 kernels, one number or map a volume"),
+        Field(description="2: each slice by itself; 3: volumes with cubic kernels, one number or map a volume"),
     ] = 2
 
     def build(self, *, channels: int) -> "CriticNet":
@@ -57,52 +68,75 @@ class CriticNet(nn.Module):
         super().__init__()
         self.critic = critic
         volumes = critic.dimensions == 3
-        conv, point = (VolumeConv4, nn.Conv3d) if volumes else (SliceConv4, nn.Conv2d)
+        conv, point = (VolumeConv, nn.Conv3d) if volumes else (SliceConv, nn.Conv2d)
         batch_norm, instance_norm = (
             (nn.BatchNorm3d, nn.InstanceNorm3d) if volumes else (nn.BatchNorm2d, nn.InstanceNorm2d)
         )
-        patches = critic.answer == "patches"
+        patches, kernel = critic.answer == "patches", critic.kernel
+        if critic.each:
+            channels += 1  # the context, one channel of the image, and a plane for each that it may be
         layers: list[nn.Module] = []
         for number, (ins, outs) in enumerate(zip((channels, *critic.widths), critic.widths)):
-            halve = number < len(critic.widths) - 1 or not patches
+            halve = number < len(critic.widths) - 1 or not patches or critic.all_halve
             norm = critic.norm if number else "none"
-            layers.append(conv(ins, outs, halve, depth=halve and number > 0, bias=norm != "batch"))
+            layers.append(conv(ins, outs, kernel, halve, depth=halve and number > 0, bias=norm != "batch"))
             if norm != "none":
                 layers.append(batch_norm(outs) if norm == "batch" else instance_norm(outs))
             layers.append(nn.LeakyReLU(SLOPE))
         self.layers = nn.Sequential(*layers)
-        self.head = conv(critic.widths[-1], critic.maps, False) if patches else point(critic.widths[-1], critic.maps, 1)
+        maps = 1 if critic.each else critic.maps
+        self.pad = (1, 0, 1, 0) if patches and critic.all_halve and kernel == 4 else (0, 0, 0, 0)
+        self.head = conv(critic.widths[-1], maps, kernel, False) if patches else point(critic.widths[-1], maps, 1)
         if patches:
             start_normal(self)
         self.memory_format = torch.channels_last_3d if volumes else torch.channels_last
         self.to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> Tensor:
+        if not self.critic.each:
+            return self._outputs(images)
+        maps = self._outputs(one_by_one(images, self.critic.maps))
+        return maps.unflatten(0, (len(images), -1)).flatten(1, 2)
+
+    def _outputs(self, images: Tensor) -> Tensor:
         depth, volumes = images.shape[2], self.critic.dimensions == 3
         h = images if volumes else to_slices(images)
         h = self.layers(h.contiguous(memory_format=self.memory_format))
         if self.critic.answer == "image":
             h = h.mean(dim=tuple(range(2, h.ndim)), keepdim=True)
-        outputs: Tensor = self.head(h)
+        outputs: Tensor = self.head(F.pad(h, self.pad) if any(self.pad) else h)
         outputs = outputs if volumes else to_volumes(outputs, depth)
         return outputs if self.critic.answer == "patches" else outputs.flatten(2)
 
 
-class SliceConv4(nn.Conv2d):
-    """4x4 pixels; halves the size or takes a pixel of it."""
+def one_by_one(images: Tensor, count: int) -> Tensor:
+    """Each of the last `count` channels by itself: [B, C, D, H, W] -> [B * count, C + 1, D, H, W].
 
-    def __init__(self, ins: int, outs: int, halve: bool, depth: bool = False, bias: bool = True) -> None:
-        super().__init__(ins, outs, 4, stride=2 if halve else 1, padding=1, bias=bias)
+    Before it stand the channels that come before all of them, after it a one-hot plane for each of them.
+    """
+    context, each = images[:, :-count], images[:, -count:]
+    kind = torch.eye(count, device=images.device, dtype=images.dtype).view(1, count, count, 1, 1, 1)
+    shape = (len(images), count, -1, *images.shape[2:])
+    parts = [context.unsqueeze(1).expand(shape), each.unsqueeze(2), kind.expand(shape)]
+    return torch.cat(parts, dim=2).flatten(0, 1)
 
 
-class VolumeConv4(nn.Conv3d):
-    """4x4x4 voxels; halves height and width or takes a pixel of them; keeps the depth, or halves it, too."""
+class SliceConv(nn.Conv2d):
+    """Halves the size or, with 4x4 pixels, takes a pixel of it."""
 
-    def __init__(self, ins: int, outs: int, halve: bool, depth: bool = False, bias: bool = True) -> None:
-        super().__init__(ins, outs, 4, stride=2 if halve else 1, bias=bias)
+    def __init__(self, ins: int, outs: int, kernel: int, halve: bool, depth: bool = False, bias: bool = True) -> None:
+        super().__init__(ins, outs, kernel, stride=2 if halve else 1, padding=1, bias=bias)
+
+
+class VolumeConv(nn.Conv3d):
+    """Halves height and width or, with 4x4x4 voxels, takes a voxel of them; keeps the depth, or halves it, too."""
+
+    def __init__(self, ins: int, outs: int, kernel: int, halve: bool, depth: bool = False, bias: bool = True) -> None:
+        super().__init__(ins, outs, kernel, stride=2 if halve else 1, bias=bias)
         self.depth = depth
 
     def forward(self, h: Tensor) -> Tensor:
         halves = self.depth and h.shape[2] >= FEWEST_SLICES
-        h = F.pad(h, (1, 1, 1, 1, 1, 1 if halves else 2))
+        after = self.kernel_size[0] - 2 if not halves else 1  # slices that are filled in behind, to keep the depth
+        h = F.pad(h, (1, 1, 1, 1, 1, after))
         return F.conv3d(h, self.weight, self.bias, (2 if halves else 1, *self.stride[1:]))

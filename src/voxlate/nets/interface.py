@@ -18,7 +18,7 @@ class NetworkInput:
 
     images: by modality, in the order of `Channels.images`, each [B, C, D, H, W]; state: the noisy or incomplete image
     [B, C, D, H, W]; features: one [B, C_l, D, H_l, W_l] a level; code: [B, K], a configuration (which modalities to
-    synthesise, say); log_snr: [B], the noise level.
+    synthesise, say); log_snr: [B], the noise level; extras: names of `Output.extras` that are asked for.
     """
 
     images: Mapping[str, Tensor] = field(default_factory=dict)
@@ -26,6 +26,7 @@ class NetworkInput:
     features: tuple[Tensor, ...] = ()
     code: Tensor | None = None
     log_snr: Tensor | None = None
+    extras: tuple[str, ...] = ()
 
     @property
     def joined(self) -> Tensor:
@@ -38,8 +39,8 @@ class NetworkInput:
 class Output:
     """The outputs of a network.
 
-    image: [B, C, D, H, W]; extras: further results by name, such as "features" (a tuple of maps), "reconstructions",
-    "segmentation" or "latents".
+    image: [B, C, D, H, W]; extras: further results by name: "features" (a tuple of maps), and those of
+    methods.extras that the input asks for.
     """
 
     image: Tensor
@@ -87,6 +88,11 @@ class NetSettings(ABC):
     @property
     def feature_channels(self) -> tuple[int, ...]:
         """Channels of the maps in the output's extras["features"], none for most networks."""
+        return ()
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """Names of what the network can give besides its image, for losses (see methods.extras)."""
         return ()
 
     def takes_only_images(self, channels: Channels, noise: bool = False) -> None:

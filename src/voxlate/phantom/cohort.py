@@ -10,15 +10,17 @@ import numpy as np
 
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
+from voxlate.images.mask import largest
 from voxlate.images.volume import Volume, unit_of, write_volume
 from voxlate.phantom.anatomy import LesionKind
 from voxlate.phantom.head import FIELD_MM, Head, make_head
 from voxlate.phantom.scanner import image
 from voxlate.phantom.signal import MODALITIES
-from voxlate.phantom.tissue import Label
+from voxlate.phantom.tissue import INTRACRANIAL, Label
 
 CohortLesion = Literal["mixed", "none", "tumour", "stroke"]
 NOTE = "phantom.json"
+AIR_HU = -1000
 MOST_THREADS = 4  # each holds one head in memory
 LESION_MAP = {"tumour": ("necrosis", "oedema", "enhancing rim"), "stroke": ("core", "penumbra"), "none": ()}
 
@@ -30,23 +32,25 @@ def write_cohort(
     seed: int = 0,
     lesion: CohortLesion = "mixed",
     modalities: Sequence[str] | None = None,
+    stripped: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
     """Writes `OUT/phantom_000/t1.nii.gz` and so on, `seg` (`Label`) and `lesion`, and the note `phantom.json`.
 
-    size: voxels in x, y, z; modalities: all where None; progress: called with (cases done, cases). Cases that
+    size: voxels in x, y, z; modalities: all where None; stripped: 0 outside the brain, as BraTS gives it; progress:
+    called with (cases done, cases). Cases that
     exist are kept. Returns the case folders. Raises BadInput where `out` holds another cohort or a setting is wrong.
     """
     wanted = tuple(modalities or MODALITIES)
     _check(cases, size, lesion, wanted)
-    settings = {"seed": seed, "size": list(size), "lesion": lesion}
+    settings = {"seed": seed, "size": list(size), "lesion": lesion, "stripped": stripped}
     _claim(out, settings)
 
     def write(case: int) -> Path:
         folder = out / f"phantom_{case:03d}"
         missing = [name for name in (*wanted, "seg", "lesion") if not (folder / f"{name}.nii.gz").exists()]
         if missing:
-            _write_case(folder, make_head(seed, case, size, lesion_of(lesion, case)), missing)
+            _write_case(folder, make_head(seed, case, size, lesion_of(lesion, case)), missing, stripped)
         return folder
 
     folders = []
@@ -86,7 +90,7 @@ def _claim(out: Path, settings: dict[str, Any]) -> None:
         return
     found = read_json(note)
     for name, value in settings.items():
-        if found.get(name) != value:
+        if found.get(name, False) != value:  # notes of before `stripped` lack it
             raise BadInput(
                 f"{note}: expected a cohort with {name} {value}, found {name} {found.get(name)}. "
                 "Choose another folder, or the same settings to continue this one."
@@ -104,9 +108,12 @@ def _description(size: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def _write_case(folder: Path, head: Head, names: Sequence[str]) -> None:
+def _write_case(folder: Path, head: Head, names: Sequence[str], stripped: bool) -> None:
     maps = {"seg": head.labels, "lesion": head.lesion_map}
+    inside = largest(np.isin(head.labels, INTRACRANIAL)) if stripped else None
     for name in names:
         data = maps[name] if name in maps else image(head, name)
+        if inside is not None and name not in maps:
+            data = np.where(inside, data, np.float32(AIR_HU if unit_of(name) == "HU" else 0))
         volume = Volume(data[None].astype(np.float32), head.affine, unit_of(name), name)
         write_volume(folder / f"{name}.nii.gz", volume)

@@ -15,6 +15,7 @@ from voxlate.images.mask import foreground
 from voxlate.images.pictures import Plane
 from voxlate.images.ranges import Range, range_for
 from voxlate.images.volume import Volume, is_there, read_volume
+from voxlate.scoring.items import images_in
 from voxlate.scoring.metrics import METRICS
 from voxlate.scoring.provenance import provenance_of, stated_inputs
 from voxlate.scoring.tables import figure, rows_of
@@ -111,7 +112,8 @@ def read_case(
 
     scores: its metrics.json, which names the files of truth and sources and the range; {} where it was not scored.
     """
-    path, std = (_image_file(out / case, name) for name in (modality, f"{modality}_std"))
+    made_here = images_in(out / case)
+    path, std = made_here.get(modality), made_here.get(f"{modality}_std")
     if path is None:
         return None
     truth = out.resolve() / scores.get("truth_files", {}).get(f"{case}/{modality}", "")
@@ -298,8 +300,8 @@ def _score_texts(row: Mapping[str, Any], keys: tuple[str, ...], unit: str) -> li
 
 def _made(out: Path) -> list[tuple[str, str]]:
     """Cases and modalities of the syntheses in a folder."""
-    names = [(path.parent.name, path.name.removesuffix(".nii.gz")) for path in sorted(out.glob("*/*.nii.gz"))]
-    return [(case, name) for case, name in names if not name.endswith("_std")]
+    cases = [path for path in sorted(out.iterdir()) if path.is_dir()]
+    return [(case.name, name) for case in cases for name in images_in(case) if not name.endswith("_std")]
 
 
 def _read(path: Path, modality: str) -> Volume:
@@ -325,10 +327,6 @@ def _scale_of(scale: Range, modality: str) -> ColourScale:
         window = next((one for name, one in WINDOWS_HU.items() if modality.startswith(name)), SOFT_TISSUE_HU)
         return ColourScale(*window, "gray", "HU")
     return ColourScale(scale.low, scale.high, PERFUSION_COLOURS.get(scale.unit, "gray"), scale.unit)
-
-
-def _image_file(folder: Path, name: str) -> Path | None:
-    return next((path for path in sorted(folder.glob(f"{name}.*")) if path.suffix != ".json"), None)
 
 
 def _range(part: Mapping[str, Any]) -> Range:

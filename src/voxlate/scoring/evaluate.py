@@ -1,10 +1,11 @@
 """Scores a folder of syntheses, and the naive baselines, against the truth, and states how each number was made."""
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from voxlate.scoring.items import Item, find_items, items_by_modality, not_score
 from voxlate.scoring.lpips import Lpips, load_lpips
 from voxlate.scoring.metrics import METRICS, ImagePair, Padding, SsimOrigin, correlation
 from voxlate.scoring.naive import naive_images
+from voxlate.scoring.network_units import RANGE, NetworkUnits, network_units
 from voxlate.scoring.provenance import provenance_of, run_folders, stated_inputs, trained_on
 from voxlate.scoring.regions import (
     MaskArray,
@@ -54,6 +56,7 @@ from voxlate.scoring.scopes import (
 from voxlate.scoring.tables import Row, Scores
 
 Progress = Callable[[int, int, str], None]
+Units = Literal["own", "network"]
 BASELINES = ("naive.safetensors", "trivial.safetensors")  # the second is the name that runs of version 0.4 gave it
 
 
@@ -72,6 +75,7 @@ class Options:
     prepared: Path | None
     scopes: tuple[Scope, ...]
     cut: Cut
+    units: Units
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,7 @@ def evaluate(
     slices: SliceFilter | str | None = None,
     crop: int = CROP,
     seed: int = 0,
+    units: Units = "own",
     progress: Progress | None = None,
 ) -> Scores:
     """Score OUT/<case>/<modality> against the same case of the cohort `truth`; write metrics.csv and metrics.json.
@@ -129,7 +134,8 @@ def evaluate(
     "tmax>6" with its volume, and the mismatch ratio of two such parts as "lesion/core".
     scopes: the same scores of something else, too (docs/scores.md): "whole", "both_masked", "slices", "crops",
     "both_masked.slices", …; slices: a filter of the slices that count there, as a recipe's data.slices (or its text);
-    crop: pixels a side of crops. seed: of crops, intervals and distances.
+    units: "own" divides each image in arbitrary units by its own peak; "network" is what networks gave and were given
+    in training, on 0 to 255. crop: pixels a side of crops. seed: of crops, intervals and distances.
     prepared: the prepared cohort that keeps the transforms of registered scans (default: the one of OUT's run).
     Scores are taken in the truth's unit, on its own grid, to which images of another are resampled or moved back;
     voxels that they do not cover do not count. Raises BadInput where nothing matches.
@@ -139,7 +145,12 @@ def evaluate(
     known_patients(found, truth)
     wanted = {case.case: case for case in found if split is None or case.split == split}
     images = find_items(out, wanted, f"{truth}" + (f", split {split}" if split else ""))
-    ranges = {name: _range(mine, out, value_range) for name, mine in items_by_modality(images.items).items()}
+    if units == "network" and value_range is not None:
+        raise BadInput("--units network: expected no --range, found one: the range is 0 to 255. Give one of the two.")
+    ranges = {
+        name: RANGE if units == "network" else _range(mine, out, value_range)
+        for name, mine in items_by_modality(images.items).items()
+    }
     weights = load_lpips(lpips) if lpips is not None else None
     pool = None
     if features is not None:
@@ -152,7 +163,9 @@ def evaluate(
     if slices is not None and not any(scope.pictures for scope in wider):
         raise BadInput("--slices: expected a --score of slices or crops, found none. Add --score slices.")
     cut = Cut(filter_from(slices, mask) if isinstance(slices, str) else slices, crop, seed)
-    options = Options(out, mask, _baselines(naive, out), padding, ssim_from, parts, pool, weights, kept, wider, cut)
+    options = Options(
+        out, mask, _baselines(naive, out), padding, ssim_from, parts, pool, weights, kept, wider, cut, units
+    )
     scored = _score_items(images.items, ranges, options, progress)
     rows, items = [row for one in scored.by_item.values() for row in one.rows], list(scored.by_item)
     _check_regions(options.regions, rows)
@@ -308,7 +321,10 @@ def _score_items(
 def _score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
     image = read_canonical(item.synthesis, item.modality)
     std = None if item.std is None else read_canonical(item.std, item.modality)
-    truth, share = _truth(item, scale, options, image.grid)
+    case = item.case.case
+    own = network_units(provenance_of(options.out, case), item.modality, case) if options.units == "network" else None
+    image, std = (image, std) if own is None else (own.synthesis(image), None if std is None else own.spread(std))
+    truth, share = _truth(item, scale, options, image.grid, own)
     synthesis = truth.move.move(image)
     head = (item.case.case, item.case.patient, item.modality)
     if options.pool:
@@ -320,10 +336,14 @@ def _score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
         error = np.abs(scale.normalise(synthesis.data[0], truth.body) - truth.values)
         scored["std"] = float(np.mean(spread if truth.inside is None else spread[truth.inside], dtype=np.float64))
         scored["std_error_r"] = correlation(spread, error, truth.inside)
+        for region, part in truth.regions:
+            scored[f"{region.name}.std"] = float(np.mean(spread[part], dtype=np.float64)) if part.any() else math.nan
     depth = len(truth.values)
     rows = [Row(*head, "synthesis", scored, depth, of_pictures)]
     naive, left_out = _naive_images(item, truth, image.grid, options)
     for name, volume in naive.items():
+        if own is not None and options.baselines is not None:
+            volume = own.naive(volume, options.baselines.ranges[item.modality])
         scored, of_pictures = _scores(item, name, volume, truth, options)
         rows.append(Row(*head, name, scored, depth, of_pictures))
     note = truth.move.note
@@ -348,12 +368,15 @@ def _naive_images(item: Item, truth: Truth, image: Grid, options: Options) -> tu
     return naive_images(baselines, truth.volume, move_from, files, _inputs_of(options.out, item.case) or files)
 
 
-def _truth(item: Item, scale: Range, options: Options, image: Grid) -> tuple[Truth, float]:
+def _truth(item: Item, scale: Range, options: Options, image: Grid, units: NetworkUnits | None) -> tuple[Truth, float]:
     """The truth of an image on a grid, and the share of what is to be scored that the image does not cover."""
     volume = read_canonical(item.case.files[item.modality], item.modality)
+    inside = mask_of(options.mask, volume, item.case)
+    outline = foreground(volume) if scale.own or (options.regions and inside is None) else None
+    volume = volume if units is None else units.truth(volume)
     move = find_move(volume, image, provenance_of(options.out, item.case.case), options.prepared, item.case.case)
-    body = foreground(volume) if scale.own else None
-    inside, covered, share = mask_of(options.mask, volume, item.case), move.covered(image), 0.0
+    body = outline if scale.own else None
+    covered, share = move.covered(image), 0.0
     covered = None if covered is None or covered.all() else covered
     if covered is not None:
         asked = np.ones(covered.shape, bool) if inside is None else inside
@@ -364,7 +387,7 @@ def _truth(item: Item, scale: Range, options: Options, image: Grid) -> tuple[Tru
                 f"{item.synthesis}: expected it to overlap {volume.origin} in space, found nothing of it there. Check "
                 "that both are of one patient and one frame, or pass --prepared."
             )
-    frame = foreground(volume) if options.regions and inside is None else inside
+    frame = outline if inside is None else inside
     regions = []
     if frame is not None:
         parts = [region for region in options.regions if region.over is None]
@@ -412,7 +435,7 @@ def _scores(
         overlap = None
         if region.modality == item.modality and truth.frame is not None:
             overlap = region.select(thresholded(volume, truth.scale, truth.body), truth.frame)
-        scored |= region_scores(region.name, inside, truth.values, values, overlap, voxel_ml)
+        scored |= region_scores(region.name, inside, truth.values, values, overlap, voxel_ml, truth.scale)
     for ratio in options.regions:
         if ratio.over is not None:
             scored |= ratio_scores(ratio.name, ratio.over, scored)

@@ -8,6 +8,7 @@ from typing import Any
 
 from voxlate.data.find import CaseFiles
 from voxlate.errors import BadInput
+from voxlate.files import SYNTHETIC
 from voxlate.images.volume import content_hash
 from voxlate.scoring.provenance import difference, provenance_of, stated_inputs, way_of
 
@@ -41,7 +42,7 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> Found:
     if not out.is_dir():
         raise BadInput(f"{out}: expected the folder that `voxlate synth` wrote, found none. Check the path.")
     found = Found([], [], {})
-    folders = {path: images for path in sorted(out.iterdir()) if path.is_dir() and (images := _images(path))}
+    folders = {path: images for path in sorted(out.iterdir()) if path.is_dir() and (images := images_in(path))}
     stated = {path.name for path in folders if (path / "provenance.json").is_file()}
     failed = provenance_of(out).get("failed", {})
     for folder, images in folders.items():
@@ -107,11 +108,12 @@ def _check_own_scans(out: Path, made: Mapping[str, Mapping[str, Any]], cases: Ma
             )
 
 
-def _images(folder: Path) -> dict[str, Path]:
+def images_in(folder: Path) -> dict[str, Path]:
     """Image files by modality; of several formats the one with the least loss."""
     images: dict[str, Path] = {}
     for suffix in reversed(SUFFIXES):
-        images |= {path.name.removesuffix(suffix): path for path in folder.glob(f"*{suffix}")}
+        found = sorted(folder.glob(f"*{suffix}"))
+        images |= {path.name.removesuffix(suffix).removeprefix(SYNTHETIC): path for path in found}
     return dict(sorted(images.items()))
 
 
@@ -124,6 +126,6 @@ def items_by_modality(items: Sequence[Item]) -> dict[str, list[Item]]:
 def changed_images(out: Path, document: Mapping[str, Any]) -> list[str]:
     """The scored images (<case>/<modality>) of a metrics.json that have changed since; copied scores have none."""
     stated = document.get("images", {}) if out.is_dir() else {}
-    images = {case: _images(out / case) for case in {name.split("/")[0] for name in stated} if (out / case).is_dir()}
+    images = {case: images_in(out / case) for case in {name.split("/")[0] for name in stated} if (out / case).is_dir()}
     here = {f"{case}/{name}": path for case, found in images.items() for name, path in found.items()}
     return [name for name, hashed in stated.items() if name in here and content_hash(here[name]) != hashed]

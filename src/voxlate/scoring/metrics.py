@@ -115,7 +115,10 @@ SCOPED = ("mae", "mae_rel", "mse_rel", "psnr", "ssim_2d", "ssim_3d", "lpips")  #
 VOLUME, RATIO = "voxels that pass the threshold, times their size", "volumes of two regions divided"
 REGION_METRICS = (  # of a named region: the key becomes NAME.mae, the label NAME MAE
     Metric("mae", "MAE", UNIT, "lower", "mean over the region's voxels"),
+    Metric("psnr", "PSNR", "dB", "higher", "20 log10(range / RMSE of the region)", 2),
+    Metric("ssim_3d", "SSIM 3-D", "", "higher", SSIM + "mean of the map in the region; windows see its surroundings"),
     Metric("mean", "mean", UNIT, "truth", "mean over the region's voxels"),
+    Metric("std", "uncertainty", UNIT, "lower", "mean standard deviation of the samples in the region"),
     Metric("dice", "Dice", "", "higher", "overlap of the same threshold on both images"),
     Metric("volume", "volume", "ml", "truth", VOLUME, 1),
     Metric("volume_error", "volume error", "ml", "lower", "|volume − volume of truth|", 1),

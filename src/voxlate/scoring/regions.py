@@ -165,22 +165,33 @@ def region_scores(
     other: NDArray[np.float32],
     overlap: MaskArray | None,
     voxel_ml: float,
+    scale: Range,
 ) -> dict[str, float]:
-    """MAE, both means and volume (ml) inside a region; where `overlap`, the same region of the other image, is known
-    also their Dice, its volume and the volume's error.
+    """MAE, PSNR, SSIM, both means and volume (ml) inside a region; where `overlap`, the same region of the other image,
+    is known also their Dice, its volume and the volume's error.
     """
     some = inside.any()
+    box = _box(inside, metrics.RADIUS)
+    a, b = (one[box] - np.float32(scale.low) for one in (truth, other))
     found = {
         "voxels": float(inside.sum()),
         "truth_volume": voxel_ml * float(inside.sum()),
         "mean": float(np.mean(other[inside], dtype=np.float64)) if some else math.nan,
         "truth_mean": float(np.mean(truth[inside], dtype=np.float64)) if some else math.nan,
         "mae": metrics.mae(truth, other, inside) if some else math.nan,
+        "psnr": metrics.psnr(truth, other, scale.width, inside) if some else math.nan,
+        "ssim_3d": metrics.ssim(a, b, scale.width, dimensions=3, mask=inside[box]) if some else math.nan,
     }
     if overlap is not None:
         found |= {"dice": dice(inside, overlap), "volume": voxel_ml * float(overlap.sum())}
         found["volume_error"] = abs(found["volume"] - found["truth_volume"])
     return {f"{name}.{key}": value for key, value in found.items()}
+
+
+def _box(inside: MaskArray, margin: int) -> tuple[slice, ...]:
+    """The smallest box around a region, wider by a margin within the image."""
+    lines = [np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    return tuple(slice(max(0, line[0] - margin), line[-1] + 1 + margin) if len(line) else slice(0) for line in lines)
 
 
 def ratio_scores(name: str, over: tuple[str, str], scored: Mapping[str, float]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from voxlate.errors import BadInput, CannotWrite
 from voxlate.files import locked, read_json, safe_name, write_json
 from voxlate.images.dicom import is_dicom_folder, without_key
 from voxlate.images.frames import without_frame
-from voxlate.images.volume import UNITS, is_there, write_volume
+from voxlate.images.volume import SYNTHETIC_SCAN, UNITS, is_there, write_volume
 from voxlate.scoring.provenance import difference, recorded_splits, split_of
 from voxlate.synthesis.model import COST, Model, Synthesised
 
@@ -151,6 +151,7 @@ def synthesise_cases(
 ) -> tuple[list[Path], dict[str, str]]:
     """Write OUT/<case>/<modality>.nii.gz, <modality>_std.nii.gz and provenance.json for each case.
 
+    Images that complete a case are called desc-synthetic_<modality>.
     lacking: why other cases cannot be made; an image of them that lies in OUT is recorded as one of an earlier run.
     warn: is called with a sentence for each case whose scans look unlike the training's; say: on how many images of an
     earlier run are kept, and how many are made again that were made in another way. Returns the folders and, where
@@ -255,11 +256,11 @@ def _write(folder: Path, result: Synthesised, files: Mapping[str, Path]) -> None
     """The provenance comes last: a folder that has one is whole."""
     (folder / "provenance.json").unlink(missing_ok=True)
     for name in result.volumes:  # of an earlier synthesis with other options
-        for stale in folder.glob(f"{name}_std.*"):
+        for stale in folder.glob(f"{result.mark}{name}_std.*"):
             stale.unlink()
     suffixes = {path.suffix.lower() for path in files.values()}
-    for name, volume in [*result.volumes.items(), *((f"{name}_std", std) for name, std in result.std.items())]:
-        write_volume(folder / f"{name}.nii.gz", volume)
+    for name, volume in result.files.items():
+        write_volume(folder / f"{name}.nii.gz", volume, SYNTHETIC_SCAN)
         if suffixes <= set(PICTURES):  # pictures in, pictures out
             write_volume(folder / f"{name}.png", volume)
     write_json(folder / "provenance.json", result.provenance)

@@ -27,9 +27,10 @@ from voxlate.data.layout import laid_out
 from voxlate.data.patches import read_patch
 from voxlate.diffusion.noise import Noise, Tile
 from voxlate.errors import BadInput
-from voxlate.files import safe_name, write_json
+from voxlate.files import SYNTHETIC, safe_name, write_json
 from voxlate.images.grid import canonical, check_affine, return_to
 from voxlate.images.intensity import Scale
+from voxlate.images.mask import clearest
 from voxlate.images.pictures import Plane, pixel_mm, plane_of, shades, square_pixels
 from voxlate.images.tiling import (
     Blend,
@@ -42,9 +43,10 @@ from voxlate.images.tiling import (
     whole_volume,
     zoomed,
 )
-from voxlate.images.volume import Volume, content_hash, is_there, read_volume, unit_of, write_volume
+from voxlate.images.volume import SYNTHETIC_SCAN, Volume, content_hash, is_there, read_volume, unit_of, write_volume
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges
+from voxlate.scoring.network_units import stated_units
 from voxlate.synthesis.calls import PatchProgress, count_calls
 from voxlate.training.run import file_hash, load_method, made_by
 from voxlate.training.validate import autocast, find_device
@@ -56,11 +58,21 @@ COST = ("network_calls", "seconds_per_slice", "device")  # measured, so no part 
 
 @dataclass(frozen=True)
 class Synthesised:
-    """Mean of the samples for each modality, its standard deviation where samples > 1, and how it was made."""
+    """Mean of the samples for each modality, its standard deviation where samples > 1, and how it was made.
+
+    mark: what file names begin with, where scans may bear the same names.
+    """
 
     volumes: dict[str, Volume]
     std: dict[str, Volume]
     provenance: dict[str, Any]
+    mark: str = ""
+
+    @property
+    def files(self) -> dict[str, Volume]:
+        """All images by the name of their file, without its suffix."""
+        spreads = {f"{name}_std": one for name, one in self.std.items()}
+        return {f"{self.mark}{name}": one for name, one in {**self.volumes, **spreads}.items()}
 
     def __repr__(self) -> str:
         images = ", ".join(f"{name} {one.grid} in {one.unit}" for name, one in self.volumes.items())
@@ -79,11 +91,10 @@ class Synthesised:
 
     def save(self, folder: Path | str) -> list[Path]:
         """Write FOLDER/<modality>.nii.gz, <modality>_std.nii.gz and provenance.json; gives the images' paths."""
-        named = {**self.volumes, **{f"{name}_std": one for name, one in self.std.items()}}
-        for name, volume in named.items():
-            write_volume(Path(folder) / f"{name}.nii.gz", volume)
+        for name, volume in self.files.items():
+            write_volume(Path(folder) / f"{name}.nii.gz", volume, SYNTHETIC_SCAN)
         write_json(Path(folder) / "provenance.json", self.provenance)
-        return [Path(folder) / f"{name}.nii.gz" for name in named]
+        return [Path(folder) / f"{name}.nii.gz" for name in self.files]
 
     def show(self) -> Image.Image:
         """The middle axial, coronal and sagittal slice of each image as one picture, which notebooks draw."""
@@ -169,6 +180,9 @@ class Model:
         preparation = model.preparation_for(volumes)
         prepared = prepare_case(case, volumes, preparation, mask=mask, masked=model.recipe.needs_mask)
         notes = model.check_scans(prepared, case)
+        if mask is None and model.recipe.needs_mask and preparation.mask_from != model.preparation.mask_from:
+            usual = model.preparation.mask_from
+            notes.append(f"The brain was found in {preparation.mask_from}, not in {usual} as in training (missing).")
         prepared = laid_out(prepared, model.recipe.data.axes)  # from here on; its affine leads the images back
         volumes.clear()
         begun = time.monotonic()
@@ -190,9 +204,12 @@ class Model:
             **model.plan(files, seed),
             **cost,
             "prepared": model.record(preparation, prepared),
+            "network_units": stated_units(
+                {name: model.recipe.intensity[name] for name in model.recipe.data.target}, model.header["target_scales"]
+            ),
             **({"warnings": notes} if notes else {}),
         }
-        return Synthesised(result, std, provenance)
+        return Synthesised(result, std, provenance, SYNTHETIC if model.recipe.task.completes else "")
 
     def check_scans(self, prepared: PreparedCase, case: str) -> list[str]:
         """Sentences on guesses and on scans unlike the training's; raises BadInput for one that shows nothing."""
@@ -242,9 +259,11 @@ class Model:
             mask_from=brain_from,
         )
 
-    def preparation_for(self, scans: Collection[str]) -> Preparation:
-        """The training's; where its fixed scan is missing, the first source takes its place."""
+    def preparation_for(self, scans: Mapping[str, Volume]) -> Preparation:
+        """The training's; a missing fixed scan is replaced by the first source, that of the brain by the clearest."""
         trained, spacing = self.preparation, self.header.get("training_spacing_mm")
+        if trained.mask == "brain" and trained.mask_from not in scans:
+            trained = replace(trained, mask_from=clearest({name: scan.unit for name, scan in scans.items()}))
         if trained.fixed in scans:
             return trained
         if trained.fixed is not None and (trained.resample or trained.register) and spacing:

@@ -1,0 +1,121 @@
+"""CocaGAN, compact and of slices: encoders to one feature space, and decoders and a segmentation of lesions from it."""
+
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from voxlate.config import settings
+from voxlate.nets.blocks import start_normal
+from voxlate.nets.completion.parts import (
+    Modalities,
+    fused,
+    half_size,
+    modalities_of,
+    same_size,
+    slices_of,
+    twice_size,
+)
+from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
+
+SLOPE = 0.2  # of LeakyReLU below 0, of the critic of features
+
+
+@settings
+class CocaGAN(NetSettings):
+    """A common feature space of all modalities, and their mean over those available (after Huang et al. 2019 and 2022).
+
+    The papers' network is three-dimensional and not public; this is a compact one of slices.
+    """
+
+    kind: Literal["coca_gan"] = "coca_gan"
+    widths: Annotated[
+        tuple[int, ...], Field(min_length=2, description="channels at full size and after each halving")
+    ] = (32, 64, 128, 256)
+    classes: Annotated[
+        int, Field(ge=0, description="classes of the label map that is segmented, background included; 0: none")
+    ] = 0
+
+    @property
+    def multiple(self) -> int:
+        return 2 ** (len(self.widths) - 1)
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        return ("modality_logits", "segmentation") if self.classes else ("modality_logits",)
+
+    def build(self, channels: Channels) -> "CocaGANNet":
+        """Raises BadInput where a task is neither completion nor translation."""
+        return CocaGANNet(self, modalities_of(channels, self))
+
+
+class CocaGANNet(nn.Module):
+    """Works slice by slice, on images of any size.
+
+    Extras: modality_logits, [B, N, N, D], of which modality each one's features are, with reversed gradients for the
+    features; segmentation, logits [B, K, D, H, W], from the fused features.
+    """
+
+    def __init__(self, net: CocaGAN, modalities: Modalities) -> None:
+        super().__init__()
+        self.net = net
+        self.encoders = nn.ModuleList(_encoder(net.widths) for _ in range(modalities.given))
+        self.decoders = nn.ModuleList(_decoder(net.widths, 1) for _ in range(modalities.made))
+        self.segmenter = _decoder(net.widths, net.classes) if net.classes else None
+        self.critic = FeatureCritic(net.widths[-1], modalities.given)
+        start_normal(self)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, inputs: NetworkInput) -> Output:
+        slices = slices_of(inputs, self.net.multiple)
+        features = [encoder(slices.of(number)) for number, encoder in enumerate(self.encoders)]
+        common = fused(features, slices.available, "mean")
+        image = torch.cat([decoder(common) for decoder in self.decoders], dim=1).tanh()
+        extras: dict[str, Tensor | tuple[Tensor, ...]] = {}
+        if "modality_logits" in inputs.extras:
+            logits = torch.stack([self.critic(reversed_gradient(one)) for one in features], dim=1)
+            extras["modality_logits"] = logits.unflatten(0, (-1, slices.size[0])).permute(0, 2, 3, 1)
+        if "segmentation" in inputs.extras and self.segmenter is not None:
+            extras["segmentation"] = slices.volumes(self.segmenter(common))
+        return Output(slices.volumes(image), extras)
+
+
+def _encoder(widths: tuple[int, ...]) -> nn.Sequential:
+    return nn.Sequential(same_size(1, widths[0], 3), *(half_size(ins, outs) for ins, outs in pairwise(widths)))
+
+
+def _decoder(widths: tuple[int, ...], outs: int) -> nn.Sequential:
+    rising = (twice_size(above, below) for above, below in pairwise(reversed(widths)))
+    return nn.Sequential(*rising, nn.Conv2d(widths[0], outs, 3, padding=1))
+
+
+class FeatureCritic(nn.Module):
+    """Which modality a map of features is of: [B, C, H, W] -> [B, N] logits."""
+
+    def __init__(self, channels: int, modalities: int) -> None:
+        super().__init__()
+        halves = (nn.Conv2d(ins, ins // 2, 3, stride=2, padding=1) for ins in (channels, channels // 2))
+        layers = [layer for conv in halves for layer in (conv, nn.LeakyReLU(SLOPE))]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(channels // 4, modalities, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.layers(features).mean(dim=(2, 3))
+        return logits
+
+
+class _Reversed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return -gradient
+
+
+def reversed_gradient(x: Tensor) -> Tensor:
+    """The same numbers, with the negative gradient (Ganin and Lempitsky 2015, eq. 11)."""
+    result: Tensor = _Reversed.apply(x)  # type: ignore[no-untyped-call]
+    return result

@@ -1,0 +1,120 @@
+"""What networks of completion share: which modalities are available, slices in and out, and fusion over those alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from voxlate.batch import BACKGROUND
+from voxlate.config import kind_of
+from voxlate.errors import BadInput
+from voxlate.nets.blocks import pad_far, to_slices, to_volumes
+from voxlate.nets.interface import Channels, NetSettings, NetworkInput
+
+Fusion = Literal["max", "mean", "sum", "product"]
+
+
+@dataclass(frozen=True)
+class Modalities:
+    """How many modalities a network is given and makes; completes: whether these are the same ones."""
+
+    given: int
+    made: int
+    completes: bool
+
+
+def modalities_of(channels: Channels, net: NetSettings) -> Modalities:
+    """Modalities of a task's channels; raises BadInput where it is neither completion nor translation at once."""
+    if channels.noisy or channels.features:
+        found = "a noise level" if channels.noisy else "feature maps"
+        raise BadInput(
+            f"net.kind: expected method.kind 'regression' of task 'complete' or 'translate' for '{kind_of(net)}', "
+            f"found {found} in the network's input. Change method or task, or set net.kind to 'unet'."
+        )
+    if channels.code:
+        return Modalities(channels.state, channels.out, completes=True)
+    if channels.state or any(width != 1 for width in channels.images.values()):
+        raise BadInput(
+            f"net.kind: expected images of one channel for '{kind_of(net)}', found others. Set net.kind to 'unet'."
+        )
+    return Modalities(len(channels.images), channels.out, completes=False)
+
+
+def modality_images(inputs: NetworkInput) -> tuple[Tensor, Tensor]:
+    """The images of all modalities, [B, N, D, H, W], and which are available, [B, N], 0 or 1.
+
+    Of a completion (with a code) those of the state, background where not available; else all images given.
+    """
+    if inputs.code is None:
+        images = torch.cat(list(inputs.images.values()), dim=1)
+        return images, images.new_ones(images.shape[:2])
+    assert inputs.state is not None
+    hidden = inputs.code.unflatten(1, (-1, inputs.state.shape[1])).amax(dim=1) > 0
+    return inputs.state.masked_fill(hidden[:, :, None, None, None], BACKGROUND), (~hidden).to(inputs.state.dtype)
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Volumes as slices: images [B*D, N, h, w], padded, and available [B*D, N], 0 or 1; size: D, H, W before."""
+
+    images: Tensor
+    available: Tensor
+    size: tuple[int, int, int]
+
+    def of(self, modality: int) -> Tensor:
+        """The images of one modality, [B*D, 1, h, w]."""
+        return self.images[:, modality : modality + 1]
+
+    def volumes(self, maps: Tensor) -> Tensor:
+        """Maps of the padded size, [B*D, C, h, w], as [B, C, D, H, W] in the images' precision."""
+        depth, height, width = self.size
+        return to_volumes(maps, depth)[..., :height, :width].to(self.images.dtype)
+
+
+def slices_of(inputs: NetworkInput, multiple: int) -> Slices:
+    """All modalities slice by slice, height and width padded to a multiple."""
+    images, available = modality_images(inputs)
+    depth, height, width = images.shape[2:]
+    folded = to_slices(pad_far(images, (1, multiple, multiple))).contiguous(memory_format=torch.channels_last)
+    return Slices(folded, available.repeat_interleave(depth, dim=0), (depth, height, width))
+
+
+def fused(maps: list[Tensor], available: Tensor, how: Fusion) -> Tensor:
+    """Maps of each modality, [B, C, H, W], pixel by pixel over those available; 0 where none is.
+
+    available: [B, N], 0 or 1.
+    """
+    there = available.to(maps[0].dtype).T[:, :, None, None, None].unbind()
+    some = available.amax(dim=1)[:, None, None, None].to(maps[0].dtype)
+    if how == "product":
+        return some * _over([torch.where(one > 0, h, 1) for h, one in zip(maps, there)], torch.mul)
+    if how == "max":
+        lowest = torch.finfo(maps[0].dtype).min
+        return _over([torch.where(one > 0, h, lowest) for h, one in zip(maps, there)], torch.maximum) * some
+    total = _over([torch.where(one > 0, h, 0) for h, one in zip(maps, there)], torch.add)
+    return total if how == "sum" else total / _over(list(there), torch.add).clamp(min=1)
+
+
+def _over(maps: list[Tensor], join: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    result = maps[0]
+    for one in maps[1:]:
+        result = join(result, one)
+    return result
+
+
+def same_size(ins: int, outs: int, kernel: int) -> nn.Sequential:
+    """A convolution, instance norm and ReLU."""
+    return nn.Sequential(nn.Conv2d(ins, outs, kernel, padding=kernel // 2), nn.InstanceNorm2d(outs), nn.ReLU())
+
+
+def half_size(ins: int, outs: int) -> nn.Sequential:
+    """A 3x3 convolution to half the size, instance norm and ReLU."""
+    return nn.Sequential(nn.Conv2d(ins, outs, 3, stride=2, padding=1), nn.InstanceNorm2d(outs), nn.ReLU())
+
+
+def twice_size(ins: int, outs: int) -> nn.Sequential:
+    """A transposed 3x3 convolution to twice the size, instance norm and ReLU."""
+    conv = nn.ConvTranspose2d(ins, outs, 3, stride=2, padding=1, output_padding=1)
+    return nn.Sequential(conv, nn.InstanceNorm2d(outs), nn.ReLU())

@@ -1,0 +1,129 @@
+"""UcDGAN: one encoder of anatomy for every modality, and one decoder that is told which modality to make."""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from voxlate.config import settings
+from voxlate.nets.blocks import start_normal
+from voxlate.nets.completion.parts import (
+    Modalities,
+    Slices,
+    fused,
+    half_size,
+    modalities_of,
+    same_size,
+    slices_of,
+    twice_size,
+)
+from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
+
+
+@settings
+class UcDGAN(NetSettings):
+    """Anatomy codes that no longer tell their modality, and a decoder with it as a code (Liu et al. 2021, ISBI).
+
+    The paper has one modality in; of several their codes are averaged. Layers are ours, after CycleGAN and MUNIT.
+    """
+
+    kind: Literal["ucd_gan"] = "ucd_gan"
+    width: Annotated[int, Field(gt=0, description="channels at full size; each of two halvings doubles them")] = 64
+    blocks: Annotated[int, Field(ge=1, description="residual blocks of the encoder, and of the decoder")] = 4
+
+    @property
+    def multiple(self) -> int:
+        return 4
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        return ("reconstructions", "codes")
+
+    def build(self, channels: Channels) -> "UcDGANNet":
+        """Raises BadInput where a task is neither completion nor translation."""
+        return UcDGANNet(self, modalities_of(channels, self))
+
+
+class UcDGANNet(nn.Module):
+    """Works slice by slice, on images of any size; a completion makes what is missing alone (elsewhere 0).
+
+    Extras: codes, of the given images and of the made ones, each the mean over its modalities; reconstructions of the
+    given modalities from the code of the made ones.
+    """
+
+    def __init__(self, net: UcDGAN, modalities: Modalities) -> None:
+        super().__init__()
+        self.net, self.modalities = net, modalities
+        width = net.width
+        kinds = modalities.made if modalities.completes else modalities.given + modalities.made
+        falling = [same_size(1, width, 7), half_size(width, 2 * width), half_size(2 * width, 4 * width)]
+        self.encoder = nn.Sequential(*falling, *(Block(4 * width) for _ in range(net.blocks)))
+        self.blocks = nn.ModuleList(Block(4 * width, kinds) for _ in range(net.blocks))
+        rising = [twice_size(4 * width, 2 * width), twice_size(2 * width, width)]
+        self.decoder = nn.Sequential(*rising, nn.Conv2d(width, 1, 7, padding=3), nn.Tanh())
+        start_normal(self)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, inputs: NetworkInput) -> Output:
+        slices = slices_of(inputs, self.net.multiple)
+        wanted, first = self._wanted(inputs, slices)
+        anatomy = self.encoded(slices.images, slices.available)
+        image = self.decoded(anatomy, wanted, first)
+        extras: dict[str, Tensor | tuple[Tensor, ...]] = {}
+        if {"codes", "reconstructions"} & set(inputs.extras):
+            again = self.encoded(image, wanted)
+            extras["codes"] = (anatomy, again)
+            if "reconstructions" in inputs.extras:
+                extras["reconstructions"] = slices.volumes(self.decoded(again, slices.available, 0))
+        return Output(slices.volumes(image), extras)
+
+    def _wanted(self, inputs: NetworkInput, slices: Slices) -> tuple[Tensor, int]:
+        """Which modalities are made, [B*D, M], 0 or 1, and the decoder's number of the first of them."""
+        if self.modalities.completes:
+            assert inputs.code is not None
+            return inputs.code[:, : self.modalities.made].repeat_interleave(slices.size[0], dim=0), 0
+        return slices.available.new_ones(len(slices.available), self.modalities.made), self.modalities.given
+
+    def encoded(self, images: Tensor, available: Tensor) -> Tensor:
+        """The mean anatomy code of the available ones of [B, N, H, W]: [B, C, H/4, W/4]."""
+        item, kind = available.nonzero(as_tuple=True)
+        each = _placed(self.encoder(images[item, kind].unsqueeze(1)), available)
+        return fused(list(each.unbind(1)), available, "mean")
+
+    def decoded(self, anatomy: Tensor, wanted: Tensor, first: int) -> Tensor:
+        """The wanted ones of M modalities of an anatomy, [B, M, H, W], the others 0."""
+        item, kind = wanted.nonzero(as_tuple=True)
+        h = anatomy[item]
+        for block in self.blocks:
+            h = block(h, kind + first)
+        return _placed(self.decoder(h), wanted).squeeze(2)
+
+
+def _placed(maps: Tensor, chosen: Tensor) -> Tensor:
+    """Maps of the chosen items and modalities, [P, C, H, W], in their places: [B, N, C, H, W], elsewhere 0."""
+    places = chosen.flatten().nonzero().squeeze(1)
+    empty = maps.new_zeros(chosen.numel(), *maps.shape[1:])
+    return empty.index_copy(0, places, maps).unflatten(0, chosen.shape)
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions with instance norms, and a skip; with `kinds`, each scales and shifts what is normed."""
+
+    def __init__(self, channels: int, kinds: int = 0) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+        self.norm = nn.InstanceNorm2d(channels)
+        self.styles = nn.ModuleList(nn.Embedding(kinds, 2 * channels) for _ in range(2 if kinds else 0))
+        for style in self.styles:
+            nn.init.normal_(style.weight, std=0.02)  # type: ignore[arg-type]
+
+    def forward(self, h: Tensor, kind: Tensor | None = None) -> Tensor:
+        inner = h
+        for number, conv in enumerate(self.convs):
+            inner = self.norm(conv(inner))
+            if kind is not None:
+                scale, shift = self.styles[number](kind)[:, :, None, None].chunk(2, dim=1)
+                inner = inner * (1 + scale) + shift
+            inner = inner.relu() if number == 0 else inner
+        return h + inner

@@ -1,0 +1,198 @@
+"""Every way in which modalities can be missing: synthesised, scored, and summed up by which and by how many."""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from rich.table import Table
+
+from voxlate.errors import BadInput
+from voxlate.files import locked, read_json, whole_file, write_json
+from voxlate.scoring.evaluate import evaluate
+from voxlate.scoring.items import images_in
+from voxlate.scoring.provenance import stated_inputs
+from voxlate.scoring.tables import Scores
+from voxlate.synthesis.folder import NamedProgress, Scans, find_scans, synthesise_cases
+from voxlate.synthesis.model import Model
+
+HowMany = Literal["one", "all"]
+SUMMED = ("mae", "mae_rel", "psnr", "ssim_2d")  # metrics of the summary; metrics.json has all
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Modalities that are missing, and the model that makes them."""
+
+    missing: tuple[str, ...]
+    model: Model
+
+    @property
+    def folder(self) -> str:
+        return "without_" + "_".join(self.missing)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Scores of each missing modality in each scenario; `scores`: those of one missing modality at a time."""
+
+    scores: Scores
+    rows: tuple[Mapping[str, Any], ...]
+    left_out: Mapping[str, str]
+
+    def by_number(self) -> dict[int, dict[str, float]]:
+        """Mean of each metric over the scenarios and modalities of as many missing ones."""
+        numbers = sorted({row["missing"].count("+") + 1 for row in self.rows})
+        mine = {n: [row for row in self.rows if row["missing"].count("+") + 1 == n] for n in numbers}
+        keys = [key for key in self.rows[0] if key not in ("missing", "modality", "unit", "cases")]
+        return {n: {key: float(np.mean([row[key] for row in rows])) for key in keys} for n, rows in mine.items()}
+
+    def table(self) -> Table:
+        """A line for each scenario and modality, then for each number of missing ones."""
+        shown = Table(title="What is missing, what is made of the rest: means over cases")
+        keys = [key for key in self.rows[0] if key in SUMMED]
+        for heading in ("missing", "made", "cases", *keys):
+            shown.add_column(heading, justify="left" if heading in ("missing", "made") else "right")
+        for row in self.rows:
+            shown.add_row(row["missing"], row["modality"], str(row["cases"]), *(f"{row[key]:.4g}" for key in keys))
+        shown.add_section()
+        for number, means in self.by_number().items():
+            shown.add_row(f"{number} missing", "all", "", *(f"{means[key]:.4g}" for key in keys))
+        return shown
+
+
+def scenarios_of(models: Sequence[Model], how: HowMany) -> list[Scenario]:
+    """The non-empty proper subsets of the modalities (of one: those of one member), each with a model that makes it.
+
+    Fewest missing first. Raises BadInput where no model makes one of them.
+    """
+    names = list(dict.fromkeys(name for one in models for name in (*one.recipe.data.source, *one.recipe.data.target)))
+    sizes = (1,) if how == "one" else range(1, len(names))
+    found = []
+    for missing in (subset for size in sizes for subset in combinations(names, size)):
+        fitting = [one for one in models if _makes(one, missing)]
+        if not fitting:
+            raise BadInput(
+                f"--run: expected a model that makes {' and '.join(missing)} from the others, found none among "
+                f"{', '.join(one.origin.name for one in models)}. Add its run."
+            )
+        found.append(Scenario(missing, fitting[0]))
+    return found
+
+
+def _makes(model: Model, missing: Sequence[str]) -> bool:
+    data = model.recipe.data
+    if model.recipe.task.completes:
+        return set(missing) < set(data.source)
+    return set(missing) <= set(data.target) and not set(missing) & set(data.source)
+
+
+def score_scenarios(
+    models: Sequence[Model],
+    cohort: Path,
+    out: Path,
+    how: HowMany = "one",
+    *,
+    split: str | None = None,
+    layout: Mapping[str, Any],
+    seed: int = 0,
+    progress: NamedProgress | None = None,
+    **scoring: Any,
+) -> Summary:
+    """Make and score OUT/without_<modalities>/<case>/<modality>.nii.gz for each scenario, from cases that have all.
+
+    OUT itself then holds, and has scores of, each modality made from all others: OUT/<case>/<modality>.nii.gz, as
+    compare and report read them; OUT/scenarios.json has a line for each scenario and modality. layout: how the cohort
+    is found; scoring: options of `evaluate`. Finished images are kept. Raises BadInput where no case has all.
+    """
+    scenarios, rows = scenarios_of(models, how), list[dict[str, Any]]()
+    left_out = dict[str, str]()
+    with locked(out):
+        for number, scenario in enumerate(scenarios):
+            if progress:
+                progress("scenarios", number, len(scenarios))
+            place = out / scenario.folder
+            scans, lacking = _complete_cases(scenario, cohort, split, layout)
+            left_out |= lacking
+            folders, failed = synthesise_cases(scenario.model, scans, place, seed=seed, progress=progress)
+            left_out |= failed
+            if len(scenario.missing) == 1:
+                _record(place, out)
+                for folder in folders:
+                    _gather(folder, out / folder.name, scenario)
+            else:
+                rows += _lines(evaluate(place, cohort, **layout, **scoring), scenario)
+        alone = evaluate(out, cohort, **layout, **scoring)
+        single = [scenario for scenario in scenarios if len(scenario.missing) == 1]
+        rows = [line for scenario in single for line in _lines(alone, scenario)] + rows
+        summary = Summary(alone, tuple(rows), left_out)
+        numbers = {str(n): means for n, means in summary.by_number().items()}
+        write_json(out / "scenarios.json", {"scenarios": rows, "by_number": numbers, "left_out": left_out})
+    if progress:
+        progress("scenarios", len(scenarios), len(scenarios))
+    return summary
+
+
+def _complete_cases(
+    scenario: Scenario, cohort: Path, split: str | None, layout: Mapping[str, Any]
+) -> tuple[list[Scans], dict[str, str]]:
+    """The cases with all modalities, without those that are to be missing; and why the other cases are left out."""
+    model = scenario.model
+    hidden = list(scenario.missing) if model.recipe.task.completes else []
+    names = {*model.recipe.data.source, *scenario.missing}
+    theirs = {one.case: one.files for one in find_scans([str(cohort)], model, split=split, **layout)}
+    kept, left_out = [], {}
+    for one in find_scans([str(cohort)], model, split=split, missing=hidden, **layout):
+        lacking = sorted(names - set(scenario.missing) - set(one.files))
+        if model.recipe.task.completes:
+            lacking = sorted(names - set(theirs[one.case]))
+        if lacking:
+            left_out[one.case] = f"{one.case}: expected all of {', '.join(sorted(names))}, found no {lacking[0]}."
+        else:
+            kept.append(one)
+    if not kept:
+        raise BadInput(
+            f"{cohort}: expected cases that have all of {', '.join(sorted(names))}, to score what is made without one, "
+            f"found none among {len(theirs)}. Check the cohort and --split."
+        )
+    return kept, left_out
+
+
+def _record(place: Path, out: Path) -> None:
+    """The provenance of the whole folder: the run, which has the naive baselines, and the cases asked for."""
+    mine = read_json(place / "provenance.json")
+    before = read_json(out / "provenance.json") if (out / "provenance.json").exists() else mine
+    cases = list(dict.fromkeys([*before["cases"], *mine["cases"]]))
+    run = os.path.relpath((place / mine["run"]).resolve(), out.resolve())
+    write_json(out / "provenance.json", {**mine, "run": run, "cases": cases})
+
+
+def _gather(made: Path, folder: Path, scenario: Scenario) -> None:
+    """Put the images of a scenario with one missing modality beside those of the others; its scans were the others."""
+    (name,) = scenario.missing
+    for image in images_in(made).values():
+        with whole_file(folder / image.name) as temporary:
+            shutil.copyfile(image, temporary)
+    mine, path = read_json(made / "provenance.json"), folder / "provenance.json"
+    before = read_json(path) if path.exists() else {}
+    inputs = {}
+    for source, place in stated_inputs(mine).items():
+        inputs[source] = {**mine["inputs"][source], "path": os.path.relpath((made / place).resolve(), folder.resolve())}
+    run = os.path.relpath((made / mine["run"]).resolve(), folder.resolve())
+    scenarios = {**before.get("made_without", {}), name: os.path.relpath(made, folder)}
+    every = {**before.get("inputs", {}), **inputs}
+    units = {**before.get("network_units", {}), **mine.get("network_units", {})}
+    write_json(path, {**mine, "run": run, "inputs": every, "network_units": units, "made_without": scenarios})
+
+
+def _lines(scores: Scores, scenario: Scenario) -> Iterator[dict[str, Any]]:
+    """A line for each modality of a scenario: means over its cases."""
+    for name in scenario.missing:
+        mine = [row.scores for row in scores.rows if (row.modality, row.answer) == (name, "synthesis")]
+        keys = [key for key in mine[0] if key in SUMMED or "." in key] if mine else []
+        means = {key: float(np.nanmean([one.get(key, np.nan) for one in mine])) for key in keys}
+        yield {"missing": "+".join(scenario.missing), "modality": name, "cases": len(mine), **means}

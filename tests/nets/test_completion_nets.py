@@ -1,0 +1,287 @@
+"""The networks of completion: their sizes, that they see what is available alone, and that they take any size."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from voxlate.errors import BadInput
+from voxlate.nets.completion.coca_gan import CocaGAN, reversed_gradient
+from voxlate.nets.completion.hi_net import FUSIONS, HiNet
+from voxlate.nets.completion.mm_gan import MMGAN
+from voxlate.nets.completion.mm_syn import MMSYN
+from voxlate.nets.completion.parts import fused, modality_images
+from voxlate.nets.completion.ucd_gan import UcDGAN
+from voxlate.nets.interface import Channels, NetSettings, NetworkInput
+
+NETS = {
+    "mm_gan": MMGAN(widths=(4, 8, 8), dropout=0.0),
+    "hi_net": HiNet(width=4),
+    "coca_gan": CocaGAN(widths=(4, 6, 8), classes=3),
+    "ucd_gan": UcDGAN(width=4, blocks=1),
+    "mm_syn": MMSYN(widths=(4, 6, 8), latent=3, decoder=4),
+}
+FULL = {
+    "mm_gan": MMGAN(),
+    "hi_net": HiNet(),
+    "coca_gan": CocaGAN(classes=5),
+    "ucd_gan": UcDGAN(),
+    "mm_syn": MMSYN(),
+}
+COMPLETE = Channels(images={}, state=4, out=4, code=4)
+INCOMPLETE = replace(COMPLETE, code=8)
+TRANSLATE = Channels(images={"t1": 1, "t1c": 1, "t2": 1}, out=1)
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def built(net: NetSettings, channels: Channels = COMPLETE) -> nn.Module:
+    torch.manual_seed(0)
+    return net.build(channels).eval()
+
+
+def asked(net: NetSettings, code: Tensor, size: tuple[int, ...] = (2, 16, 24)) -> NetworkInput:
+    """Random images of four modalities, those that are missing with noise in their place; all extras are asked for."""
+    state = torch.rand(len(code), 4, *size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    return NetworkInput(state=state, code=code, extras=net.extras)
+
+
+def conv(ins: int, outs: int, kernel: int, bias: bool = True) -> int:
+    return ins * outs * kernel**2 + bias * outs
+
+
+SINGLE = torch.eye(4)
+
+
+def test_mm_gan_has_the_published_size() -> None:
+    widths = (64, 128, 256, 512, 512, 512, 512, 512)
+    down = sum(conv(ins, outs, 4, False) for ins, outs in zip((4, *widths), widths))
+    up = conv(512, 512, 4, False) + sum(
+        conv(2 * ins, outs, 4, False)
+        for ins, outs in ((512, 512), (512, 512), (512, 512), (512, 256), (256, 128), (128, 64))
+    )
+    with torch.device("meta"):
+        assert count(MMGAN().build(COMPLETE)) == down + up + conv(128, 4, 4) == 54_407_172
+
+
+def test_mm_syn_has_the_published_size() -> None:
+    down = conv(1, 32, 3) + conv(32, 32, 3) + conv(32, 64, 3) + conv(64, 64, 3) + conv(64, 128, 3) + conv(128, 128, 3)
+    up = conv(128, 64, 3) + conv(128, 64, 3) + conv(64, 64, 3) + conv(64, 32, 3) + conv(64, 32, 3) + conv(32, 32, 3)
+    decoder = conv(16, 32, 3) + conv(32, 32, 3) + conv(48, 32, 3) + conv(32, 32, 3) + conv(80, 1, 1)
+    with torch.device("meta"):
+        assert count(MMSYN().build(COMPLETE)) == 4 * (down + up + conv(32, 16, 3) + decoder)
+        assert count(MMSYN().build(TRANSLATE)) == 3 * (down + up + conv(32, 16, 3)) + 4 * decoder
+
+
+def test_mm_syn_gives_the_images_of_each_latent_and_of_their_maximum() -> None:
+    """Of one available modality the maximum is its latent; of two that see the same image their variance is known."""
+    net = built(NETS["mm_syn"])
+    output = net(asked(NETS["mm_syn"], 1 - SINGLE))
+    for item in range(4):
+        torch.testing.assert_close(output.extras["images_by_latent"][item][item], output.image[item])
+    assert output.extras["reconstructions"] is output.image
+    assert output.extras["latent_variance"].shape == (4, 1, 2, 16, 24)
+    assert not output.extras["latent_variance"].any()
+    assert (output.image >= -1).all()
+    given = asked(NETS["mm_syn"], torch.tensor([[0.0, 0, 1, 1]]))
+    first, second = (encoder(given.state[:, number, :1] + 1) for number, encoder in enumerate(net.encoders[:2]))
+    spread = ((first - second) / 2).square().mean(dim=1)
+    torch.testing.assert_close(net(given).extras["latent_variance"][:, 0, 0], spread)
+
+
+def test_mm_syn_does_not_care_for_the_order_of_modalities_with_their_encoders() -> None:
+    net, order = built(NETS["mm_syn"]), [2, 0, 3, 1]
+    given = asked(NETS["mm_syn"], torch.tensor([[0.0, 1, 0, 0]]))
+    before = net(given).image
+    net.encoders = nn.ModuleList(net.encoders[number] for number in order)
+    moved = replace(given, state=given.state[:, order], code=given.code[:, order])
+    torch.testing.assert_close(net(moved).image, before)
+
+
+def layer(ins: int, outs: int) -> int:
+    return conv(ins, outs, 3) + 2 * outs  # and a batch norm
+
+
+def test_hi_net_has_the_published_size() -> None:
+    pairs = ((1, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128))
+    encoder = sum(layer(ins, outs) for ins, outs in pairs)
+    repeater = layer(128, 128) + layer(128, 64) + layer(64, 64) + layer(64, 32) + 2 * layer(32, 32) + conv(32, 1, 3)
+    down = layer(96, 32) + layer(32, 64) + layer(192, 64) + layer(128, 128) + layer(384, 128) + layer(256, 128)
+    middle = layer(128, 256) + layer(256, 128)
+    up = layer(384, 128) + layer(256, 64) + layer(192, 64) + layer(128, 32) + layer(96, 32) + layer(64, 32)
+    one = down + middle + up + layer(32, 32) + conv(32, 1, 3)
+    with torch.device("meta"):
+        assert count(HiNet().build(TRANSLATE)) == 3 * (encoder + repeater) + one
+
+
+def test_hi_net_repeats_a_modality_from_its_own_image_alone() -> None:
+    net = built(NETS["hi_net"])
+    given = asked(NETS["hi_net"], torch.zeros(1, 4))
+    before = net(given).extras["reconstructions"]
+    other = given.state.clone()
+    other[:, 1] = other[:, 1].flip(-1)
+    changed = (net(replace(given, state=other)).extras["reconstructions"] != before).flatten(2).any(2)
+    assert changed.tolist() == [[False, True, False, False]]
+    assert before.shape == given.state.shape
+
+
+def test_hi_net_fuses_by_sum_product_and_maximum_as_published() -> None:
+    one, two = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    expected = [one + two, one * two, torch.maximum(one, two)]
+    for how, wanted in zip(FUSIONS, expected):
+        torch.testing.assert_close(fused([one, two], torch.ones(2, 2), how), wanted)
+
+
+def test_coca_gan_has_the_size_of_the_specification() -> None:
+    falling = conv(32, 64, 3) + conv(64, 128, 3) + conv(128, 256, 3)
+    rising = conv(256, 128, 3) + conv(128, 64, 3) + conv(64, 32, 3)
+    critic = conv(256, 128, 3) + conv(128, 64, 3) + conv(64, 4, 1)
+    plain = 4 * (conv(1, 32, 3) + falling) + 4 * (rising + conv(32, 1, 3)) + critic
+    with torch.device("meta"):
+        assert count(CocaGAN().build(COMPLETE)) == plain
+        assert count(CocaGAN(classes=5).build(COMPLETE)) == plain + rising + conv(32, 5, 3)
+    assert CocaGAN().extras == ("modality_logits",)
+
+
+def test_coca_gan_asks_of_each_modalitys_features_alone_which_one_it_is() -> None:
+    net, given = built(NETS["coca_gan"]), asked(NETS["coca_gan"], torch.zeros(2, 4))
+    extras = net(given).extras
+    assert extras["modality_logits"].shape == (2, 4, 4, 2)  # item, modality, logits, slice
+    assert extras["segmentation"].shape == (2, 3, 2, 16, 24)
+    other = given.state.clone()
+    other[1, 2, 1] = other[1, 2, 1].flip(-1)
+    changed = (net(replace(given, state=other)).extras["modality_logits"] != extras["modality_logits"]).any(2)
+    assert changed.nonzero().tolist() == [[1, 2, 1]]
+
+
+def test_a_reversed_gradient_keeps_numbers_and_turns_their_gradient() -> None:
+    x = torch.tensor([1.0, -2.0], requires_grad=True)
+    y = reversed_gradient(x)
+    assert torch.equal(y, x)
+    (3 * y).sum().backward()
+    assert x.grad.tolist() == [-3, -3]
+
+
+def test_ucd_gan_has_the_size_of_the_specification() -> None:
+    blocks = 4 * 2 * conv(256, 256, 3)
+    encoder = conv(1, 64, 7) + conv(64, 128, 3) + conv(128, 256, 3) + blocks
+    styles = 4 * 2 * 4 * 2 * 256  # blocks, norms, modalities, scale and shift, channels
+    decoder = blocks + styles + conv(256, 128, 3) + conv(128, 64, 3) + conv(64, 1, 7)
+    with torch.device("meta"):
+        assert count(UcDGAN().build(COMPLETE)) == encoder + decoder
+        assert count(UcDGAN().build(TRANSLATE)) == encoder + decoder  # three given and one made: four again
+
+
+def test_ucd_gan_reads_anatomy_whatever_the_modality() -> None:
+    """Swapping the images of two available modalities changes nothing."""
+    net, given = built(NETS["ucd_gan"]), asked(NETS["ucd_gan"], torch.tensor([[0.0, 1, 0, 0]]))
+    swapped = replace(given, state=given.state[:, [2, 1, 0, 3]])
+    torch.testing.assert_close(net(swapped).image, net(given).image)
+
+
+def test_ucd_gan_makes_what_is_missing_and_repeats_what_is_available() -> None:
+    net, given = built(NETS["ucd_gan"]), asked(NETS["ucd_gan"], torch.tensor([[0.0, 1, 0, 1], [1, 0, 0, 0]]))
+    output = net(given)
+    assert output.image.flatten(2).any(2).tolist() == [[False, True, False, True], [True, False, False, False]]
+    repeated = output.extras["reconstructions"]
+    assert repeated.flatten(2).any(2).tolist() == [[True, False, True, False], [False, True, True, True]]
+    of_given, of_made = output.extras["codes"]
+    torch.testing.assert_close(of_given[0], net.encoder(given.state[0, [0, 2], 0].unsqueeze(1)).mean(0))
+    torch.testing.assert_close(of_made[2], net.encoder(output.image[1, 0, :1].unsqueeze(1))[0])
+    assert not net(replace(given, extras=())).extras
+
+
+def test_ucd_gan_makes_nothing_where_nothing_is_missing() -> None:
+    assert not built(NETS["ucd_gan"])(asked(NETS["ucd_gan"], torch.zeros(1, 4))).image.any()
+
+
+def test_extras_are_given_where_they_are_asked_for() -> None:
+    for net in NETS.values():
+        given = asked(net, SINGLE[:1])
+        assert set(built(net)(given).extras) == set(net.extras)
+        assert not built(net)(replace(given, extras=())).extras
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_networks_of_the_papers_size_take_any_image(name: str) -> None:
+    net = FULL[name]
+    with torch.no_grad():
+        given = asked(net, SINGLE[:1], (1, 80, 96))
+        assert built(net)(given).image.shape == (1, 4, 1, 80, 96)
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("size", [(1, 16, 16), (3, 17, 23)])
+def test_images_keep_their_size_and_slices_do_not_mix(name: str, size: tuple[int, int, int]) -> None:
+    net = NETS[name]
+    given = asked(net, torch.tensor([[1.0, 0, 0, 0], [0, 1, 1, 0]]), size)
+    module = built(net)
+    output = module(given)
+    assert output.image.shape == (2, 4, *size)
+    assert output.image.dtype == torch.float32
+    last = replace(given, state=given.state[1:, :, -1:], code=given.code[1:])
+    torch.testing.assert_close(module(last).image, output.image[1:, :, -1:], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(("channels", "code"), [(COMPLETE, [[1, 0, 1, 0]]), (INCOMPLETE, [[1, 0, 0, 0, 0, 0, 1, 0]])])
+def test_what_a_missing_or_absent_channel_holds_changes_nothing(name: str, channels: Channels, code: list) -> None:
+    net = NETS[name]
+    given = asked(net, torch.tensor(code, dtype=torch.float32))
+    hidden = torch.zeros(1, 4, 1, 1, 1, dtype=torch.bool)
+    hidden[0, [0, 2]] = True
+    module = built(net, channels)
+    first, other = module(given), module(replace(given, state=given.state.masked_fill(hidden, torch.nan)))
+    assert torch.equal(first.image, other.image)
+    assert first.image.isfinite().all()
+    for channel in (1, 3):
+        seen = given.state.clone()
+        seen[:, channel] = seen[:, channel].flip(-1)
+        assert not torch.equal(module(replace(given, state=seen)).image, first.image)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_networks_translate_too(name: str) -> None:
+    net = NETS[name]
+    images = {key: torch.rand(2, 1, 1, 16, 16) for key in TRANSLATE.images}
+    output = built(net, TRANSLATE)(NetworkInput(images, extras=net.extras))
+    assert output.image.shape == (2, 1, 1, 16, 16)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_task_that_is_neither_completion_nor_translation_is_refused(name: str) -> None:
+    for channels in (
+        replace(COMPLETE, noisy=True),
+        replace(TRANSLATE, features=(8,)),
+        Channels(images={"image": 2}, out=1),
+        Channels(images={}, state=2, out=2),
+    ):
+        with pytest.raises(BadInput, match=r"net\.kind: expected"):
+            NETS[name].build(channels)
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [("max", [5.0, -2.0, 0.0]), ("mean", [3.0, -2.0, 0.0]), ("sum", [6.0, -2.0, 0.0]), ("product", [5.0, -2.0, 0.0])],
+)
+def test_maps_are_fused_over_those_available_alone(how: str, expected: list[float]) -> None:
+    """Of the items, the first has 1 and 5, the second -2, the third nothing; elsewhere lie infinities."""
+    values = torch.tensor([[1.0, torch.inf, 5.0], [torch.nan, -2.0, torch.inf], [torch.inf] * 3])
+    available = torch.tensor([[1.0, 0, 1], [0, 1, 0], [0, 0, 0]])
+    maps = [values[:, number].view(3, 1, 1, 1).expand(3, 2, 4, 4) for number in range(3)]
+    for order in ([0, 1, 2], [2, 0, 1]):
+        out = fused([maps[number] for number in order], available[:, order], how)
+        assert out[:, 1, 2, 3].tolist() == expected
+
+
+def test_available_is_what_is_neither_missing_nor_absent() -> None:
+    state = torch.rand(1, 4, 1, 2, 2)
+    images, available = modality_images(NetworkInput(state=state, code=torch.tensor([[1.0, 0, 0, 0, 0, 0, 1, 0]])))
+    assert available.tolist() == [[0, 1, 0, 1]]
+    assert torch.equal(images[:, 1::2], state[:, 1::2])
+    assert (images[:, ::2] == -1).all()
+    given = NetworkInput({"t1": state[:, :1], "t2": state[:, 1:2]})
+    assert modality_images(given)[1].tolist() == [[1, 1]]

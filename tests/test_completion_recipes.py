@@ -1,0 +1,84 @@
+"""The recipes of paper 003's baselines: alike where the paper compares them; the small ones train and synthesise."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from voxlate import recipe as recipes
+
+MODALITIES = ("flair", "t1", "t1c", "t2")
+HI_NETS = {f"hi_net_{name}": name for name in MODALITIES}
+ANY = ("mm_gan", "mm_syn", "coca_gan", "ucd_gan")
+
+
+@pytest.fixture(scope="module")
+def tumours(tmp_path_factory, small_head):
+    """Five small cases with four modalities and a label map of lesions; prepared, too."""
+    from voxlate.data.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("tumours")
+    for number in range(5):
+        case = folder / "scans" / f"case{number}"
+        small_head(case, number, modalities=("t1", "t2"))
+        t1 = nib.load(case / "t1.nii.gz")
+        values = t1.get_fdata(dtype=np.float32)
+        lesion = values > 650
+        for name, more in (("t1c", 300.0), ("flair", 500.0)):
+            nib.save(nib.Nifti1Image(values + more * lesion, t1.affine), case / f"{name}.nii.gz")
+        nib.save(nib.Nifti1Image(3 * lesion.astype(np.uint8), t1.affine), case / "lesion.nii.gz")
+    prepare(folder / "scans", folder / "prepared", workers=1)
+    return folder
+
+
+@pytest.mark.parametrize("name", [*ANY, *HI_NETS])
+def test_a_small_recipe_trains_and_synthesises_what_is_missing(name, tumours, voxlate, tmp_path):
+    run, out, target = tmp_path / "run", tmp_path / "out", HI_NETS.get(name, "t1c")
+    changes = ("data.patch=[1,24,20]", "train.epochs=1", "train.batch=2", "train.validation_items=2")
+    left_out = ("--missing", target) if name in ANY else ()
+    sets = [word for change in changes for word in ("--set", change)]
+    ran = [
+        voxlate("train", f"{name}_small", "--data", tumours / "prepared", "--out", run, "--device", "cpu", *sets),
+        voxlate("synth", run, tumours / "scans" / "case0", "--out", out, *left_out, "--device", "cpu"),
+    ]
+    assert [one.code for one in ran] == [0, 0], "\n".join(one.err for one in ran)
+    (made,) = (out / "case0").glob("*.nii.gz")
+    assert made.name == f"{'desc-synthetic_' if name in ANY else ''}{target}.nii.gz"
+    assert np.isfinite(nib.load(made).get_fdata()).all()
+
+
+def test_all_baselines_see_the_same_contrasts_on_the_same_scale():
+    first = recipes.read("mm_gan")
+    assert tuple(first.data.target) == MODALITIES
+    for name in (*ANY, *HI_NETS):
+        for size in ("", "_small"):
+            made = recipes.read(f"{name}{size}")
+            assert made.intensity == first.intensity
+            assert made.data.foreground == first.data.foreground
+            assert {*made.data.source, *made.data.target} == set(MODALITIES)
+    for name, target in HI_NETS.items():
+        data = recipes.read(name).data
+        assert (data.target, data.source) == ([target], [one for one in MODALITIES if one != target])
+
+
+@pytest.mark.parametrize(
+    ("name", "gan", "extras"),
+    [
+        ("mm_gan", 0.1 / 0.9, {}),
+        ("mm_syn", None, {"reconstructions": 1, "images_by_latent": 1, "latent_variance": 0.5}),
+        ("hi_net_t1", 1 / 100, {"reconstructions": 3 * 20 / 100}),
+        ("coca_gan", 1 / 100, {"modality_logits": 0.1 / 100, "segmentation": 1 / 100}),
+        ("ucd_gan", 1 / 100, {"reconstructions": 10 / 100, "codes": 1 / 100}),
+    ],
+)
+def test_losses_have_the_weights_of_the_specification_relative_to_the_l1(name, gan, extras):
+    for size in ("", "_small"):
+        made = recipes.read(f"{name}{size}")
+        assert made.method.loss == "l1"
+        assert made.method.extras == pytest.approx(extras)
+        assert made.opponent is None if gan is None else made.opponent.weight == pytest.approx(gan, rel=1e-3)
+        if made.opponent is not None:
+            assert (made.opponent.game, made.opponent.critic_turns, made.opponent.penalty) == ("least_squares", 1, 0)
+        assert made.train.clip_norm == 0
+        assert made.train.optimiser.kind == "adam"
+    assert recipes.read(name).train.optimiser.lr == (1e-4 if name == "mm_syn" else 2e-4)
+    assert recipes.read(name).train.optimiser.betas == ((0.9, 0.999) if name == "mm_syn" else (0.5, 0.999))
