@@ -88,3 +88,9 @@ def test_a_run_to_reuse_that_does_not_fit_says_why(voxlate, prepared, run, tiny,
     answer = voxlate("train", staged, "--data", prepared, "--out", tmp_path / "new", "--reuse", run, "--device", "cpu")
     assert answer.code == 0, answer.err
     assert f"note: stage 'first' is not taken from {run}: it has no finished stage 'first'." in answer.err
+
+
+def test_a_level_without_channels_is_refused(tmp_path):
+    (tmp_path / "none.toml").write_text('base = "t1_to_t2_brain"\nnet = { multipliers = [1, 0] }\n')
+    with pytest.raises(BadInput, match="multipliers"):
+        recipe.read(str(tmp_path / "none.toml"))

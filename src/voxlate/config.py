@@ -10,12 +10,13 @@ import typing
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, Union, dataclass_transform, get_args, get_origin
 
-from pydantic import ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import core_schema
 
 from voxlate.errors import BadInput
 
 T = TypeVar("T")
+Counts = tuple[Annotated[int, Field(gt=0)], ...]  # channels of levels, and the like
 IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)  # "my_package.my_module:MyNet"
 
 

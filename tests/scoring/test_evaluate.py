@@ -610,3 +610,9 @@ def test_in_network_units_truth_and_image_are_what_the_network_was_given_and_gav
     (tmp_path / "out" / "p1" / "provenance.json").write_text('{"case": "p1"}')
     scores = evaluate(tmp_path / "out", cohort, units="network")
     assert "expected provenance that states the network's units" in scores.header["not_synthesised"]["p1/t1"]
+
+
+def test_an_input_whose_place_is_not_stated_is_none(cohort, shifted):
+    for name in ("p0", "p1", "p2"):
+        write_json(shifted / name / "provenance.json", {"case": name, "inputs": {"t1": {"sha256": "0"}}})
+    assert len(evaluate(shifted, cohort).rows) == 3

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import settings
+from voxlate.config import Counts, settings
 from voxlate.nets.blocks import Attention, BlockOptions, Norm, ResBlock, Up, conv3, pad_far, to_slices, to_volumes
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 
@@ -22,7 +22,7 @@ class KLAutoencoder(NetSettings):
     kind: Literal["kl_autoencoder"] = "kl_autoencoder"
     width: Annotated[int, Field(gt=0, description="channels at full resolution")] = 64
     multipliers: Annotated[
-        tuple[int, ...],
+        Counts,
         Field(min_length=1, description="channels of each level over width; each level halves the size"),
     ] = (1, 2, 4)
     blocks: Annotated[

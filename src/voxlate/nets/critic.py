@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import settings
+from voxlate.config import Counts, settings
 from voxlate.nets.blocks import start_normal, to_slices, to_volumes
 
 SLOPE = 0.2  # of LeakyReLU below 0: Radford et al. 2016, sec. 3
@@ -24,7 +24,7 @@ class Critic:
 
     kind: Literal["critic"] = "critic"
     widths: Annotated[
-        tuple[int, ...],
+        Counts,
         Field(
             min_length=1, description="channels of each layer; each halves the size, but not the last before patches"
         ),

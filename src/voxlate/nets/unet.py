@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import settings
+from voxlate.config import Counts, settings
 from voxlate.errors import BadInput
 from voxlate.nets.asymmetry import AsymmetryPrior, Pyramid
 from voxlate.nets.blocks import (
@@ -39,7 +39,7 @@ class UNet(NetSettings):
     kind: Literal["unet"] = "unet"
     width: Annotated[int, Field(gt=0, description="channels at full resolution")] = 64
     multipliers: Annotated[
-        tuple[int, ...],
+        Counts,
         Field(min_length=1, description="channels of each level over width; each level halves the size"),
     ] = (1, 2, 3, 4)
     blocks: Annotated[int, Field(gt=0, description="residual blocks a level down; one more going up")] = 2

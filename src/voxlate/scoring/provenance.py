@@ -89,7 +89,8 @@ def not_held_out(trained: int, scored: int) -> str:
 def stated_inputs(provenance: Mapping[str, Any]) -> dict[str, Path]:
     """The source files that a provenance names, by modality; a mask is none."""
     stated = {name: entry for name, entry in provenance.get("inputs", {}).items() if name != MASK}
-    return {name: Path(entry["path"] if isinstance(entry, dict) else entry) for name, entry in stated.items()}
+    places = {name: entry.get("path") if isinstance(entry, dict) else entry for name, entry in stated.items()}
+    return {name: Path(place) for name, place in places.items() if place is not None}
 
 
 def way_of(provenance: Mapping[str, Any]) -> dict[str, Any]:

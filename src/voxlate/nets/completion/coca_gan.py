@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import settings
+from voxlate.config import Counts, settings
 from voxlate.nets.blocks import start_normal
 from voxlate.nets.completion.parts import (
     Modalities,
@@ -31,9 +31,12 @@ class CocaGAN(NetSettings):
     """
 
     kind: Literal["coca_gan"] = "coca_gan"
-    widths: Annotated[
-        tuple[int, ...], Field(min_length=2, description="channels at full size and after each halving")
-    ] = (32, 64, 128, 256)
+    widths: Annotated[Counts, Field(min_length=2, description="channels at full size and after each halving")] = (
+        32,
+        64,
+        128,
+        256,
+    )
     classes: Annotated[
         int, Field(ge=0, description="classes of the label map that is segmented, background included; 0: none")
     ] = 0

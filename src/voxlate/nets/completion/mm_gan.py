@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import settings
+from voxlate.config import Counts, settings
 from voxlate.nets.blocks import start_normal
 from voxlate.nets.completion.parts import modalities_of, slices_of
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
@@ -22,7 +22,7 @@ class MMGAN(NetSettings):
     """U-Net of strided 4x4 convolutions with instance norms (Sharma and Hamarneh 2020, TMI 39:1170)."""
 
     kind: Literal["mm_gan"] = "mm_gan"
-    widths: Annotated[tuple[int, ...], Field(min_length=2, description="channels after each halving of the size")] = (
+    widths: Annotated[Counts, Field(min_length=2, description="channels after each halving of the size")] = (
         64,
         128,
         256,

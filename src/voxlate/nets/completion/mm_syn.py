@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from voxlate.batch import BACKGROUND
-from voxlate.config import settings
+from voxlate.config import Counts, settings
 from voxlate.nets.completion.parts import Modalities, fused, modalities_of, slices_of
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 
@@ -22,7 +22,7 @@ class MMSYN(NetSettings):
 
     kind: Literal["mm_syn"] = "mm_syn"
     widths: Annotated[
-        tuple[int, ...], Field(min_length=2, description="channels of an encoder's levels; each halves the size")
+        Counts, Field(min_length=2, description="channels of an encoder's levels; each halves the size")
     ] = (32, 64, 128)
     latent: Annotated[int, Field(gt=0, description="channels of a latent, at full size")] = 16
     decoder: Annotated[int, Field(gt=0, description="channels of a decoder")] = 32

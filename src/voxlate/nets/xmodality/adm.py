@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxlate.config import settings
+from voxlate.config import Counts, settings
 from voxlate.nets.xmodality.parts import AttentionLayer, Backbone, BackboneSettings, Conv, ExactDense, TimeEmbedding
 from voxlate.nets.xmodality.stages import Block, Decoder, Encoder
 
@@ -18,7 +18,7 @@ class ADM(BackboneSettings):
     kind: Literal["adm"] = "adm"
     width: Annotated[int, Field(gt=0, description="channels at full resolution")] = 128
     multipliers: Annotated[
-        tuple[int, ...], Field(min_length=1, description="channels of each stage over width; each halves the size")
+        Counts, Field(min_length=1, description="channels of each stage over width; each halves the size")
     ] = (1, 2, 4)
     heads: Annotated[int, Field(gt=0, description="attention heads, a divisor of every stage's channels")] = 4
 

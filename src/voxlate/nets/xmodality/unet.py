@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import settings
+from voxlate.config import Counts, settings
 from voxlate.errors import BadInput
 from voxlate.nets.xmodality.parts import (
     Backbone,
@@ -31,7 +31,7 @@ class PlainUNet(BackboneSettings):
     kind: Literal["xmodality_unet"] = "xmodality_unet"
     width: Annotated[int, Field(gt=0, description="channels at full resolution")] = 128
     multipliers: Annotated[
-        tuple[int, ...], Field(min_length=1, description="channels of each stage over width; each halves the size")
+        Counts, Field(min_length=1, description="channels of each stage over width; each halves the size")
     ] = (1, 2, 4)
     groups: Annotated[int, Field(gt=0, description="groups of a norm, a divisor of every stage's channels")] = 32
 

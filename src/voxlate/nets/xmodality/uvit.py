@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import settings
+from voxlate.config import Counts, settings
 from voxlate.errors import BadInput
 from voxlate.nets.blocks import exact
 from voxlate.nets.xmodality import wavelet
@@ -32,7 +32,7 @@ class UViT(BackboneSettings):
     kind: Literal["uvit"] = "uvit"
     width: Annotated[int, Field(gt=0, description="channels at the wavelet's resolution, half the image's")] = 128
     multipliers: Annotated[
-        tuple[int, ...], Field(min_length=1, description="channels of each stage over width; each halves the size")
+        Counts, Field(min_length=1, description="channels of each stage over width; each halves the size")
     ] = (1, 2, 4)
     heads: Annotated[int, Field(gt=0, description="heads of the attention along rows")] = 4
     depth: Annotated[int, Field(gt=0, description="layers of the transformer")] = 16
