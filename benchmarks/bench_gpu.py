@@ -77,7 +77,7 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if KERNELS.get(getattr(function, "__name__", "")) is function:
             call = Call(
-                function.__name__,
+                function.__name__,  # type: ignore[union-attr]
                 tuple(_shape(one) for one in args),
                 tuple(sorted((name, _shape(one)) for name, one in kwargs.items())),
             )
@@ -105,7 +105,9 @@ def error_of(call: Call, device: torch.device) -> float:
         call = Call(call.kernel, tuple(arguments), call.options)
     found = []
     for dtype in (torch.bfloat16, torch.float32):
-        leaves = {key: one.to(dtype).requires_grad_() for key, one in {**tensors, **options}.items()}
+        leaves: dict[Any, Tensor] = {
+            key: one.to(dtype).requires_grad_() for part in (tensors, options) for key, one in part.items()
+        }
         result = call.run({place: leaves[place] for place in tensors}, {name: leaves[name] for name in options})
         weight = torch.randn(result.shape, generator=torch.Generator().manual_seed(1)).to(device, torch.bfloat16)
         gradients = torch.autograd.grad(result, list(leaves.values()), weight.to(dtype), allow_unused=True)

@@ -7,10 +7,11 @@ Weights are fresh. All is timed in turns, medians over rounds after one that is 
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ CLOCKS: dict[str, Callable[[], float]] = {
 }
 
 
-def timed(tasks: dict[str, Callable[[], object]], repeats: int, clock: Callable[[], float]) -> dict[str, float]:
+def timed(tasks: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float]) -> dict[str, float]:
     """Median seconds of each task."""
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for turn in range(repeats + 1):
@@ -61,7 +62,7 @@ def forwards(size: int, batch: int, names: dict[str, str], device: torch.device)
     with_map, plain = (method_of(recipes.read(names[key]), device).eval() for key in ("mrdpm", "bran"))
     y = torch.randn(batch, len(recipe.data.source), 1, size, size, device=device)
     x, log_snr = torch.randn(batch, 1, 1, size, size, device=device), torch.zeros(batch, device=device)
-    predictor = with_map.task.predictor.net
+    predictor: Any = with_map.task.predictor.net  # type: ignore[union-attr]
 
     def run(call: Callable[[], object]) -> Callable[[], object]:
         def inside() -> object:
@@ -71,11 +72,13 @@ def forwards(size: int, batch: int, names: dict[str, str], device: torch.device)
         return inside
 
     given = NetworkInput({"image": y}, x, log_snr=log_snr)
-    features = run(lambda: predictor(NetworkInput({"image": y})))().extras["features"]  # type: ignore[misc]
+    given_to_predictor = NetworkInput({"image": y})
+    with torch.inference_mode(), autocast(device, recipe.train.precision):
+        features = predictor(given_to_predictor).extras["features"]
     return {
         "denoiser": run(lambda: plain.net(given)),
         "denoiser with MAP": run(lambda: with_map.net(replace(given, features=features))),
-        "BRAN": run(lambda: predictor(NetworkInput({"image": y}))),
+        "BRAN": run(lambda: predictor(given_to_predictor)),
     }
 
 

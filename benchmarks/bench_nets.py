@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +62,7 @@ class Share:
         return self.network_flops_per_second / self.ceiling_flops_per_second
 
 
-def networks(settings: UNet) -> dict[str, tuple[nn.Module, Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]]]:
+def networks(settings: UNet) -> dict[str, tuple[Any, Callable[[Any, Tensor, Tensor, Tensor], Tensor]]]:
     """Ours and the peers' of the same widths and depth, each with the way it is called on (state, image, time)."""
     from diffusers import UNet2DModel
     from monai.networks.nets import DiffusionModelUNet
@@ -190,9 +191,9 @@ def show(speeds: list[Speed], found: list[Share], console: Console) -> None:
     console.print(table)
     table = Table("width 128, 256²", "network GFLOP/s", "one convolution GFLOP/s", "share", "target", "")
     for part in found:
-        cells = (f"{part.network_flops_per_second / 1e9:.0f}", f"{part.ceiling_flops_per_second / 1e9:.0f}")
+        flops = (f"{part.network_flops_per_second / 1e9:.0f}", f"{part.ceiling_flops_per_second / 1e9:.0f}")
         verdict = "reached" if part.share >= part.target else "missed"
-        table.add_row(part.precision, *cells, f"{part.share:.2f}", f"{part.target:.2f}", verdict)
+        table.add_row(part.precision, *flops, f"{part.share:.2f}", f"{part.target:.2f}", verdict)
     console.print(table)
 
 

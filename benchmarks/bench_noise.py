@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench/noise.json"))
     chosen = parser.parse_args()
     console = Console()
-    found: list[dict[str, Any]] = read_json(chosen.out) if chosen.out.exists() else []
+    found: list[dict[str, Any]] = read_json(chosen.out)["rows"] if chosen.out.exists() else []
     lengths = [{"kind": "correlated", "length_mm": length} for length in chosen.length_mm]
     model = load(chosen.run, chosen.device).with_options(sampler=chosen.sampler, steps=chosen.steps)
     synth = model.recipe.synth
@@ -78,7 +78,7 @@ def main() -> None:
             if any(row.items() <= old.items() for old in found):
                 continue
             found.append(row | measure(model.with_options(noise=noise, samples=samples), chosen, console))
-            write_json(chosen.out, found)
+            write_json(chosen.out, {"rows": found})
     show(found, console)
     console.print(f"written to {chosen.out}")
 

@@ -33,7 +33,7 @@ def slices(model: Model, cohort: Path, split: str | None, count: int) -> list[Ba
     found, recipe = [], model.recipe
     for scans in find_scans([str(cohort)], model, split=split)[:count]:
         volumes = {name: read_volume(scans.files[name], name) for name in recipe.data.source}
-        case = prepare_case(scans.case, volumes, model.preparation_for(volumes), maps=recipe.intensity)
+        case = prepare_case(scans.case, volumes, model.preparation_for(volumes), masked=recipe.needs_mask)
         depth, height, width = case.header.shape
         patch = read_patch(case, recipe.data, recipe.intensity, (depth // 2, 0, 0), (1, height, width))
         found.append(collate(recipe.data, [patch]))

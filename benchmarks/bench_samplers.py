@@ -34,7 +34,7 @@ def measure(model: Model, cohort: Path, split: str | None, features: str, consol
     """Mean scores over the cases and seconds a slice of one sampler at one number of steps."""
     scans = find_scans([str(cohort)], model, split=split)
     with tempfile.TemporaryDirectory() as folder, progress_on(console) as bars:
-        made = synthesise_cases(model, scans, Path(folder), progress=bars)
+        made, _ = synthesise_cases(model, scans, Path(folder), progress=bars)
         effort = [read_json(one / "provenance.json") for one in made]
         document = evaluate(Path(folder), cohort, features=features).document()
     (part,) = document["modalities"].values()
@@ -73,11 +73,12 @@ def made_up(folder: Path) -> tuple[Path, Path]:
     cohort, prepared, run = folder / "phantom", folder / "prepared", folder / "run"
     window = '{t2={kind="percentile",floor=0},ct={kind="window",low=-1000,high=2000}}'
     changes = ['data.source=["t2"]', "data.patch=[1,64,64]", f"intensity={window}", "train.steps=400"]
-    for command in (
+    commands: tuple[list[Any], ...] = (
         ["phantom", "--out", cohort, "--cases", 10, "--size", 64, 64, 12, "--modality", "t2", "--modality", "ct"],
         ["prepare", cohort, "--out", prepared],
         ["train", "mr_to_ct_em_small", "--data", prepared, "--out", run, *(f"--set={change}" for change in changes)],
-    ):
+    )
+    for command in commands:
         if command[0] == "train" or not Path(command[command.index("--out") + 1]).exists():
             subprocess.run([sys.executable, "-m", "voxlate", *map(str, command)], check=True)
     return run, cohort
@@ -95,7 +96,7 @@ def main() -> None:
     chosen = parser.parse_args()
     console = Console()
     run, cohort = (chosen.run, chosen.cohort) if chosen.cohort else made_up(chosen.out.parent / "samplers")
-    found: list[dict[str, Any]] = read_json(chosen.out) if chosen.out.exists() else []
+    found: list[dict[str, Any]] = read_json(chosen.out)["rows"] if chosen.out.exists() else []
     for sampler in chosen.samplers:
         for steps in chosen.steps:
             if any((row["sampler"], row["steps"]) == (sampler, steps) for row in found):
@@ -106,7 +107,7 @@ def main() -> None:
             model = load(run).with_options(**options)
             scores = measure(model, cohort, chosen.split or None, chosen.features, console)
             found.append({"sampler": sampler, "steps": steps, **scores})
-            write_json(chosen.out, found)
+            write_json(chosen.out, {"rows": found})
     show(found, console)
     draw(found, chosen.out.with_suffix(".svg"))
     console.print(f"written to {chosen.out} and {chosen.out.with_suffix('.svg')}")

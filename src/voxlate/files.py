@@ -16,7 +16,7 @@ from typing import Any
 from voxlate.errors import BadInput, CannotWrite
 
 LONGEST_NAME = 100
-SYNTHETIC = "desc-synthetic_"  # before the name of an image that completes a case, beside scans of that name (BIDS)
+SYNTHETIC = "desc-synthetic_"  # before the name of an image that completes a case, so that no scan has that name (BIDS)
 CHECKSUM = "checksum"  # a key of tables that voxlate writes
 
 

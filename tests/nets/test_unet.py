@@ -288,3 +288,14 @@ def test_a_constant_image_stays_constant_up_to_its_corners(changes: dict[str, An
     out = ask(net.build(channels(0, 1, 1, noisy=False)).eval(), None, torch.full((1, 1, 4, 20, 28), -1.0))
     # a pixel-shuffled head may draw a pattern of two pixels; with zeros around, corners were off by about 1
     assert (out[..., 2:, 2:] - out[..., :-2, :-2]).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("changes", [{}, {"resampling": "block"}, {"kernel": "3x3x3"}], ids=str)
+def test_with_background_all_around_convolutions_pad_in_synthesis_as_in_training(changes: dict[str, Any]) -> None:
+    net = UNet(width=8, multipliers=(1, 2, 4), blocks=1, head_width=8, groups=4, zero_init=False, **changes)
+    image = torch.full((1, 1, 4, 20, 28), -1.0).index_fill(3, torch.arange(8, 14), 0.5)
+    for masked in (True, False):
+        torch.manual_seed(0)
+        made = net.build(dataclasses.replace(channels(0, 1, 1, noisy=False), masked=masked))
+        training, synthesis = (ask(made.train(mode), None, image) for mode in (True, False))
+        assert torch.equal(training, synthesis) == masked

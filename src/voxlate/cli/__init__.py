@@ -10,8 +10,8 @@ from types import FrameType
 def _wait_as_the_load_asks() -> None:
     """Let threads that wait for each other sleep where cores are busy already, and spin where they are free.
 
-    Spinning gains a quarter on a free machine; beside a busy process it makes steps ten times slower. OpenMP reads this
-    when torch is imported; a value that the user gave stays.
+    Spinning gains a quarter on a free machine; next to a busy process it makes steps ten times slower. OpenMP reads
+    this when torch is imported; a value that the user gave stays.
     """
     if os.getloadavg()[0] > 0.5:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -18,7 +18,7 @@ from voxlate.data.align import CommonGrid, Preparation, Registered, find_common_
 from voxlate.errors import BadInput
 from voxlate.files import whole_file
 from voxlate.images.grid import Grid, canonical, same_grid
-from voxlate.images.mask import brain, foreground, user_mask
+from voxlate.images.mask import bounding_box, brain, foreground, user_mask
 from voxlate.images.register import Transform
 from voxlate.images.statistics import Statistics, intensity_statistics
 from voxlate.images.tiling import Size, Triple, resize_slices, zoomed
@@ -257,11 +257,9 @@ def _all_bits(inside: np.ndarray, modalities: int) -> np.ndarray:
 def _mask_entries(bits: np.ndarray | None, grid: Grid) -> dict[str, Any]:
     """The header's entries on a mask; without one all is inside."""
     inside = np.ones(grid.shape, bool) if bits is None else bits != 0
-    lines = [np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    box = [(int(line[0]), int(line[-1]) + 1) if len(line) else (0, n) for line, n in zip(lines, grid.shape)]
     return {
         "mask_area": [int(area) for area in inside.sum(axis=(1, 2))],
-        "mask_box": box,
+        "mask_box": bounding_box(inside),
         "mask_ml": float(inside.sum() * np.prod(grid.spacing_mm) / 1000),
     }
 

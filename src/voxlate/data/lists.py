@@ -1,4 +1,4 @@
-"""Lists beside slices whose files name no patient: which split they are in, and whose they are."""
+"""Lists that come with slices whose files name no patient: which split they are in, and whose they are."""
 
 import re
 from collections import Counter

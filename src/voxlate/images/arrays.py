@@ -97,7 +97,7 @@ def stack_shape(path: Path, text: str = "") -> tuple[int, int, int]:
 
 
 def slice_size(path: Path, text: str = "") -> tuple[int, int] | None:
-    """Height and width of a slice as the header of a .npy or .npz states them; None where it cannot be told."""
+    """Height and width of a slice as the header of a .npy or .npz states them; None where it does not state them."""
     try:
         with contextlib.ExitStack() as opened:
             stream: Any = opened.enter_context(open(path, "rb"))

@@ -202,6 +202,12 @@ def _box(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing, grow: bool) ->
     return mask
 
 
+def bounding_box(mask: np.ndarray) -> list[tuple[int, int]]:
+    """First and end of the smallest box around a mask along each axis; the whole image around an empty one."""
+    lines = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    return [(int(line[0]), int(line[-1]) + 1) if len(line) else (0, n) for line, n in zip(lines, mask.shape)]
+
+
 def dilate(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarray:
     return _box(mask, radius_mm, spacing_mm, grow=True)
 

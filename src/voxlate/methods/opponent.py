@@ -35,7 +35,7 @@ class OpponentSettings:
     ] = Critic()
     context: Annotated[
         Literal["given", "true", "none"],
-        Field(description="what the critic sees beside an image: what was given, the true image, or nothing"),
+        Field(description="what the critic sees with an image: what was given, the true image, or nothing"),
     ] = "given"
     critic_turns: Annotated[int, Field(ge=1, description="the critic's steps for one of the generator")] = 5
     penalty: Annotated[

@@ -43,7 +43,8 @@ class Translate(TaskSettings, Task):
         return self
 
     def channels(self, sources: Sequence[str], targets: Sequence[str]) -> Channels:
-        return Channels(images=dict.fromkeys(sources, 1), state=len(targets), out=len(targets), noisy=True)
+        images, masked = dict.fromkeys(sources, 1), self.inside or self.strip
+        return Channels(images, state=len(targets), out=len(targets), noisy=True, masked=masked)
 
     def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
         batch = stripped(batch) if self.strip else batch
@@ -132,8 +133,9 @@ class Complete(TaskSettings, Task):
             )
 
     def channels(self, sources: Sequence[str], targets: Sequence[str]) -> Channels:
-        count = len(targets)
-        return Channels(images={}, state=count, out=count, code=count * (1 + self.incomplete), noisy=True)
+        count, masked = len(targets), self.inside or self.strip
+        code = count * (1 + self.incomplete)
+        return Channels(images={}, state=count, out=count, code=code, noisy=True, masked=masked)
 
     def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
         batch = stripped(batch) if self.strip else batch
@@ -234,7 +236,7 @@ class Residual(TaskSettings):
                 f"{where}: expected an earlier stage '{self.predictor}' that is the predictor, found "
                 f"{sorted(earlier) or 'none'}. Add it to [[stages]]."
             )
-        for key in ("source", "target", "stack", "axes"):  # images are told apart by their places, not by their names
+        for key in ("source", "target", "stack", "axes"):  # images are known by their places, not by their names
             theirs, ours = getattr(predictor.data, key), getattr(stage.data, key)
             if theirs != ours:
                 raise BadInput(
@@ -296,8 +298,8 @@ class ResidualTask(nn.Module, Task):
     def channels(self, sources: Sequence[str], targets: Sequence[str]) -> Channels:
         base = {f"base_{name}": 1 for name in targets} if self.residual.see_base else {}
         features = self.predictor.feature_channels if self.residual.asymmetry else ()
-        images = {**dict.fromkeys(sources, 1), **base}
-        return Channels(images=images, state=len(targets), out=len(targets), noisy=True, features=features)
+        images, masked = {**dict.fromkeys(sources, 1), **base}, self.residual.inside or self.residual.strip
+        return Channels(images, len(targets), state=len(targets), noisy=True, features=features, masked=masked)
 
     def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
         residual, training = self.residual, noise is not None

@@ -29,7 +29,8 @@ class BlockOptions:
     """What all blocks of one network share.
 
     dims: 2 (slices folded into the batch) or 3; embedding: length of the embedding, 0 for none;
-    volumetric: a (3, 1, 1) convolution after every spatial one (dims 2 only).
+    volumetric: a (3, 1, 1) convolution after every spatial one (dims 2 only); repeat: convolutions repeat the border
+    in synthesis.
     """
 
     dims: Literal[2, 3] = 2
@@ -39,6 +40,7 @@ class BlockOptions:
     dropout: float = 0.0
     volumetric: bool = False
     zero_init: bool = True
+    repeat: bool = True
 
 
 def to_slices(volume: Tensor) -> Tensor:
@@ -64,7 +66,7 @@ def repeat_border(h: Tensor, sizes: Sequence[int]) -> Tensor:
     """Repeat the outermost pixels (voxels) of a map so often along each axis, as convolutions pad in synthesis.
 
     Zeros beyond the border are grey to a network whose background is not 0: it draws that into corners of air. In
-    training zeros are better (docs/decisions.md).
+    training zeros are better, and where corners are not synthesised in synthesis, too (docs/decisions.md).
     """
     around = [size for size in reversed(sizes) for _ in range(2)]
     return F.pad(h, around, mode="replicate") if any(around) else h
@@ -138,21 +140,26 @@ class SliceConv(nn.Conv2d):
 
     def __init__(self, ins: int, outs: int, size: int, options: BlockOptions, stride: int = 1) -> None:
         super().__init__(ins, outs, size, stride=stride, padding=size // 2)
+        self.repeat = options.repeat
         self.volumetric = Volumetric(outs) if options.volumetric else None
 
     def forward(self, h: Tensor, depth: int) -> Tensor:  # type: ignore[override]
-        if self.training:
-            h = super().forward(h)
-        else:
+        if self.repeat and not self.training:
             h = F.conv2d(repeat_border(h, (self.kernel_size[0] // 2,) * 2), self.weight, self.bias, self.stride)
+        else:
+            h = super().forward(h)
         return h if self.volumetric is None else self.volumetric(h, depth)
 
 
 class VolumeConv(nn.Conv3d):
     """A convolution over (3, 3, 3) voxels; `depth` is in the shape of its input."""
 
+    def __init__(self, ins: int, outs: int, options: BlockOptions, stride: tuple[int, int, int]) -> None:
+        super().__init__(ins, outs, 3, stride=stride, padding=1)
+        self.repeat = options.repeat
+
     def forward(self, h: Tensor, depth: int) -> Tensor:  # type: ignore[override]
-        if not self.training:
+        if self.repeat and not self.training:
             return F.conv3d(repeat_border(h, (1, 1, 1)), self.weight, self.bias, self.stride)
         if h.shape[2] == 2 and h.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             # where it pads two slices itself, torch 2.13 (oneDNN) gives wrong bfloat16 gradients of its weights
@@ -164,7 +171,7 @@ def conv3(ins: int, outs: int, options: BlockOptions, stride: tuple[int, int, in
     """A 3x3 (or 3x3x3) convolution that keeps the size, or divides it by `stride` along D, H, W."""
     if options.dims == 2:
         return SliceConv(ins, outs, 3, options, stride=stride[-1])
-    return VolumeConv(ins, outs, 3, stride=stride, padding=1)
+    return VolumeConv(ins, outs, options, stride)
 
 
 def conv1(ins: int, outs: int, options: BlockOptions) -> nn.Module:
@@ -205,7 +212,7 @@ class Up(nn.Module):
     def forward(self, h: Tensor, embedding: Tensor | None, depth: int) -> Tensor:
         conv = self.conv
         if isinstance(conv, SliceConv) and h.device.type == "cpu" and h[:, 0].numel() >= FEWEST_PIXELS:
-            h = F.pad(h, (1, 1, 1, 1)) if self.training else repeat_border(h, (1, 1))
+            h = repeat_border(h, (1, 1)) if conv.repeat and not self.training else F.pad(h, (1, 1, 1, 1))
             h = cpu.enlarged_conv(h, conv.weight, conv.bias)
             return h if conv.volumetric is None else conv.volumetric(h, depth)
         h = self.conv(enlarge(h, self.stride), depth)

@@ -52,7 +52,8 @@ class Channels:
     """The channels of a network's inputs and outputs.
 
     images: of each image, by name and in order; state: 0 where there is none; out: of the image that it makes; code:
-    length of the configuration code; noisy: whether the noise level is given; features: of each feature map.
+    length of the configuration code; noisy: whether the noise level is given; features: of each feature map; masked:
+    whether all is background outside a mask, so that nothing is synthesised at an image's border.
     """
 
     images: Mapping[str, int]
@@ -61,6 +62,7 @@ class Channels:
     code: int = 0
     noisy: bool = False
     features: tuple[int, ...] = ()
+    masked: bool = False
 
     @property
     def joined(self) -> int:

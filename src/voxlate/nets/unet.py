@@ -156,7 +156,14 @@ class ResidualUNet(nn.Module):
         self.dims: Literal[2, 3] = 2 if net.kernel == "1x3x3" else 3
         self.embedding = Embedding(net.time, net.width, channels.code, channels.noisy)
         conditioned = BlockOptions(
-            self.dims, net.groups, self.embedding.size, net.modulation, net.dropout, net.volumetric, net.zero_init
+            self.dims,
+            net.groups,
+            self.embedding.size,
+            net.modulation,
+            net.dropout,
+            net.volumetric,
+            net.zero_init,
+            repeat=not channels.masked,
         )
         plain = replace(conditioned, embedding=0)
         widths = [net.width * factor for factor in net.multipliers]

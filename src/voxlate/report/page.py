@@ -19,7 +19,7 @@ from voxlate.errors import BadInput
 from voxlate.files import read_json, write_text
 from voxlate.report.curves import curve_chart, curves_of, score_chart
 from voxlate.report.pictures import sections_of
-from voxlate.scoring.items import changed_images
+from voxlate.scoring.items import check_unchanged
 from voxlate.scoring.metrics import METRICS, metrics_of
 from voxlate.scoring.provenance import provenance_of, run_folders
 from voxlate.scoring.tables import figure, held_out_note, score_tables
@@ -49,10 +49,8 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
     is_run = (folder / "recipe.toml").is_file() or (folder / "log.jsonl").is_file()
     provenance, scores = json_in(folder / "provenance.json"), json_in(folder / "metrics.json")
     scored = isinstance(scores.get("modalities"), dict) and bool(scores["modalities"])
-    if scored and (changed := changed_images(folder, scores)):
-        raise BadInput(
-            f"{folder}: expected scores of its images, found {changed[0]} changed since. Run voxlate evaluate again."
-        )
+    if scored:
+        check_unchanged(folder, scores)
     known = scores if scored else {}
     cases = [] if is_run else sections_of({folder.name: folder}, {folder.name: known}, MOST_CASES)
     if not (is_run or cases or scores):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from voxlate import __version__
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
-from voxlate.scoring.items import changed_images
+from voxlate.scoring.items import check_unchanged
 from voxlate.scoring.metrics import Metric, metrics_of
 from voxlate.scoring.provenance import not_held_out, provenance_of
 from voxlate.scoring.tables import Cell, Line, Tables, cell, plural, rows_of, scope_note
@@ -116,11 +116,7 @@ def _document(folder: Path, answer: str) -> Mapping[str, Any]:
         if answer not in part["answers"]:
             known = ", ".join(part["answers"])
             raise BadInput(f"{path}: expected scores of {answer} for {name}, found {known}. Choose one of these.")
-    if changed := changed_images(folder, document):
-        raise BadInput(
-            f"{path}: expected scores of the images that lie beside it, found {changed[0]} changed since. "
-            "Run voxlate evaluate again."
-        )
+    check_unchanged(folder, document)
     return document
 
 

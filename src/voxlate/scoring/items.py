@@ -123,9 +123,14 @@ def items_by_modality(items: Sequence[Item]) -> dict[str, list[Item]]:
     return {name: [item for item in items if item.modality == name] for name in names}
 
 
-def changed_images(out: Path, document: Mapping[str, Any]) -> list[str]:
-    """The scored images (<case>/<modality>) of a metrics.json that have changed since; copied scores have none."""
+def check_unchanged(out: Path, document: Mapping[str, Any]) -> None:
+    """Raise BadInput where images of OUT have changed since the scores in `document`; scores copied elsewhere pass."""
     stated = document.get("images", {}) if out.is_dir() else {}
     images = {case: images_in(out / case) for case in {name.split("/")[0] for name in stated} if (out / case).is_dir()}
     here = {f"{case}/{name}": path for case, found in images.items() for name, path in found.items()}
-    return [name for name, hashed in stated.items() if name in here and content_hash(here[name]) != hashed]
+    changed = [name for name, hashed in stated.items() if name in here and content_hash(here[name]) != hashed]
+    if changed:
+        raise BadInput(
+            f"{out}: expected scores of the images that lie here, found {changed[0]} changed since. "
+            "Run voxlate evaluate again."
+        )

@@ -42,6 +42,9 @@ class _Trained(TypedDict, total=False):
     data: _Splits
 
 
+STATED, TRAINED = TypeAdapter(_Stated), TypeAdapter(_Trained)
+
+
 def run_folders(provenance: Mapping[str, Any]) -> list[Path]:
     """Folders where the run of a synthesis may be: its provenance names the folder, or a weights file in it."""
     run = provenance.get("run")
@@ -53,7 +56,7 @@ def recorded_splits(folders: Iterable[Path]) -> dict[str, list[str]]:
     for folder in folders:
         if (path := folder / "provenance.json").is_file():
             try:
-                data = TypeAdapter(_Trained).validate_python(read_json(path)).get("data", {})
+                data = TRAINED.validate_python(read_json(path)).get("data", {})
             except ValidationError as error:
                 raise BadInput(
                     f"{path}: expected provenance as train writes it, found others ({error.errors()[0]['loc']}). "
@@ -71,13 +74,15 @@ def split_of(case: str, splits: Mapping[str, Iterable[str]]) -> str | None:
 
 def trained_on(out: Path, cases: Iterable[str]) -> list[str]:
     """The cases that the model of a synthesis learned from, by name: as each image's provenance says, or the run's."""
-    found = []
-    for case in cases:
-        made = provenance_of(out, case)
-        name = str(made.get("case", case))
-        if (made.get("split") or split_of(name, recorded_splits(run_folders(made)))) == "train":
-            found.append(case)
-    return found
+    made = {case: provenance_of(out, case) for case in cases}
+    runs = {tuple(run_folders(one)) for one in made.values() if not one.get("split")}
+    splits = {run: recorded_splits(run) for run in runs}
+    return [case for case, one in made.items() if _split(case, one, splits) == "train"]
+
+
+def _split(case: str, made: Mapping[str, Any], splits: Mapping[tuple[Path, ...], Mapping[str, list[str]]]) -> Any:
+    """The split of an image's case in its model's training: stated with the image, else as the run has it."""
+    return made.get("split") or split_of(str(made.get("case", case)), splits[tuple(run_folders(made))])
 
 
 def not_held_out(trained: int, scored: int) -> str:
@@ -116,7 +121,7 @@ def provenance_of(out: Path, case: str = "") -> dict[str, Any]:
     for path in (out / case / "provenance.json", out / "provenance.json"):
         if path.is_file():
             try:
-                found = TypeAdapter(_Stated).validate_python(read_json(path))
+                found = STATED.validate_python(read_json(path))
             except ValidationError as error:
                 raise BadInput(
                     f"{path}: expected provenance as synth writes it, found others ({error.errors()[0]['loc']}). Make "

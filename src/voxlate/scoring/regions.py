@@ -14,7 +14,7 @@ from voxlate.data.find import CaseFiles
 from voxlate.data.presets import LABELS
 from voxlate.errors import BadInput
 from voxlate.images.grid import canonical, same_grid
-from voxlate.images.mask import brain, clearest, foreground
+from voxlate.images.mask import bounding_box, brain, clearest, foreground
 from voxlate.images.ranges import Range, range_for
 from voxlate.images.similarity import dice
 from voxlate.images.volume import Volume, is_there, read_volume, unit_of
@@ -171,7 +171,7 @@ def region_scores(
     is known also their Dice, its volume and the volume's error.
     """
     some = inside.any()
-    box = _box(inside, metrics.RADIUS)
+    box = tuple(slice(max(0, first - metrics.RADIUS), end + metrics.RADIUS) for first, end in bounding_box(inside))
     a, b = (one[box] - np.float32(scale.low) for one in (truth, other))
     found = {
         "voxels": float(inside.sum()),
@@ -186,12 +186,6 @@ def region_scores(
         found |= {"dice": dice(inside, overlap), "volume": voxel_ml * float(overlap.sum())}
         found["volume_error"] = abs(found["volume"] - found["truth_volume"])
     return {f"{name}.{key}": value for key, value in found.items()}
-
-
-def _box(inside: MaskArray, margin: int) -> tuple[slice, ...]:
-    """The smallest box around a region, wider by a margin within the image."""
-    lines = [np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    return tuple(slice(max(0, line[0] - margin), line[-1] + 1 + margin) if len(line) else slice(0) for line in lines)
 
 
 def ratio_scores(name: str, over: tuple[str, str], scored: Mapping[str, float]) -> dict[str, float]:

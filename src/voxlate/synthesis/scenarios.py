@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -111,12 +111,13 @@ def score_scenarios(
     """
     scenarios, rows = scenarios_of(models, how), list[dict[str, Any]]()
     left_out = dict[str, str]()
+    scans_of = {model.origin: list(find_scans([str(cohort)], model, split=split, **layout)) for model in models}
     with locked(out):
         for number, scenario in enumerate(scenarios):
             if progress:
                 progress("scenarios", number, len(scenarios))
             place = out / scenario.folder
-            scans, lacking = _complete_cases(scenario, cohort, split, layout)
+            scans, lacking = _complete_cases(scenario, scans_of[scenario.model.origin], cohort)
             left_out |= lacking
             folders, failed = synthesise_cases(scenario.model, scans, place, seed=seed, progress=progress)
             left_out |= failed
@@ -137,27 +138,21 @@ def score_scenarios(
     return summary
 
 
-def _complete_cases(
-    scenario: Scenario, cohort: Path, split: str | None, layout: Mapping[str, Any]
-) -> tuple[list[Scans], dict[str, str]]:
+def _complete_cases(scenario: Scenario, scans: Sequence[Scans], cohort: Path) -> tuple[list[Scans], dict[str, str]]:
     """The cases with all modalities, without those that are to be missing; and why the other cases are left out."""
-    model = scenario.model
-    hidden = list(scenario.missing) if model.recipe.task.completes else []
-    names = {*model.recipe.data.source, *scenario.missing}
-    theirs = {one.case: one.files for one in find_scans([str(cohort)], model, split=split, **layout)}
+    data, completes = scenario.model.recipe.data, scenario.model.recipe.task.completes
+    names = {*data.source, *scenario.missing}
     kept, left_out = [], {}
-    for one in find_scans([str(cohort)], model, split=split, missing=hidden, **layout):
-        lacking = sorted(names - set(scenario.missing) - set(one.files))
-        if model.recipe.task.completes:
-            lacking = sorted(names - set(theirs[one.case]))
-        if lacking:
+    for one in scans:  # a scan of a translation's target is not among them
+        if lacking := sorted(names - set(one.files) - set(() if completes else scenario.missing)):
             left_out[one.case] = f"{one.case}: expected all of {', '.join(sorted(names))}, found no {lacking[0]}."
         else:
-            kept.append(one)
+            files = {name: path for name, path in one.files.items() if name not in scenario.missing}
+            kept.append(replace(one, files=files))
     if not kept:
         raise BadInput(
             f"{cohort}: expected cases that have all of {', '.join(sorted(names))}, to score what is made without one, "
-            f"found none among {len(theirs)}. Check the cohort and --split."
+            f"found none among {len(scans)}. Check the cohort and --split."
         )
     return kept, left_out
 
@@ -172,7 +167,7 @@ def _record(place: Path, out: Path) -> None:
 
 
 def _gather(made: Path, folder: Path, scenario: Scenario) -> None:
-    """Put the images of a scenario with one missing modality beside those of the others; its scans were the others."""
+    """Put the images of a scenario of one missing modality with those of the others; its scans were the others."""
     (name,) = scenario.missing
     for image in images_in(made).values():
         with whole_file(folder / image.name) as temporary:

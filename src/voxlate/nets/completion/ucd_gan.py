@@ -1,4 +1,4 @@
-"""UcDGAN: one encoder of anatomy for every modality, and one decoder that is told which modality to make."""
+"""UcDGAN: one encoder of anatomy for every modality, and one decoder that is given the modality to make."""
 
 from typing import Annotated, Literal
 
