@@ -90,6 +90,8 @@ class CriticNet(nn.Module):
         if patches:
             start_normal(self)
         self.memory_format = torch.channels_last_3d if volumes else torch.channels_last
+        if critic.norm == "instance":  # which gives contiguous maps
+            self.memory_format = torch.contiguous_format
         self.to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> Tensor:

@@ -69,7 +69,6 @@ class CocaGANNet(nn.Module):
         self.segmenter = _decoder(net.widths, net.classes) if net.classes else None
         self.critic = FeatureCritic(net.widths[-1], modalities.given)
         start_normal(self)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, inputs: NetworkInput) -> Output:
         slices = slices_of(inputs, self.net.multiple)

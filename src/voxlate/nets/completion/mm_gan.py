@@ -64,7 +64,6 @@ class MMGANNet(nn.Module):
         )
         self.head = nn.Conv2d(2 * widths[0], made, 4, padding=1)
         start_normal(self)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, inputs: NetworkInput) -> Output:
         slices = slices_of(inputs, self.net.multiple)

@@ -1,5 +1,6 @@
 """UcDGAN: one encoder of anatomy for every modality, and one decoder that is given the modality to make."""
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
@@ -29,12 +30,13 @@ class UcDGAN(NetSettings):
     """
 
     kind: Literal["ucd_gan"] = "ucd_gan"
-    width: Annotated[int, Field(gt=0, description="channels at full size; each of two halvings doubles them")] = 64
+    width: Annotated[int, Field(gt=0, description="channels at full size; each halving doubles them")] = 64
+    halvings: Annotated[int, Field(ge=1, description="how often an anatomy code is half as large as the image")] = 2
     blocks: Annotated[int, Field(ge=1, description="residual blocks of the encoder, and of the decoder")] = 4
 
     @property
     def multiple(self) -> int:
-        return 4
+        return int(2**self.halvings)
 
     @property
     def extras(self) -> tuple[str, ...]:
@@ -55,15 +57,14 @@ class UcDGANNet(nn.Module):
     def __init__(self, net: UcDGAN, modalities: Modalities) -> None:
         super().__init__()
         self.net, self.modalities = net, modalities
-        width = net.width
+        widths = [net.width * 2**level for level in range(net.halvings + 1)]
         kinds = modalities.made if modalities.completes else modalities.given + modalities.made
-        falling = [same_size(1, width, 7), half_size(width, 2 * width), half_size(2 * width, 4 * width)]
-        self.encoder = nn.Sequential(*falling, *(Block(4 * width) for _ in range(net.blocks)))
-        self.blocks = nn.ModuleList(Block(4 * width, kinds) for _ in range(net.blocks))
-        rising = [twice_size(4 * width, 2 * width), twice_size(2 * width, width)]
-        self.decoder = nn.Sequential(*rising, nn.Conv2d(width, 1, 7, padding=3), nn.Tanh())
+        falling = [same_size(1, widths[0], 7), *(half_size(*pair) for pair in pairwise(widths))]
+        self.encoder = nn.Sequential(*falling, *(Block(widths[-1]) for _ in range(net.blocks)))
+        self.blocks = nn.ModuleList(Block(widths[-1], kinds) for _ in range(net.blocks))
+        rising = [twice_size(*pair) for pair in pairwise(reversed(widths))]
+        self.decoder = nn.Sequential(*rising, nn.Conv2d(widths[0], 1, 7, padding=3), nn.Tanh())
         start_normal(self)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, inputs: NetworkInput) -> Output:
         slices = slices_of(inputs, self.net.multiple)
@@ -86,7 +87,7 @@ class UcDGANNet(nn.Module):
         return slices.available.new_ones(len(slices.available), self.modalities.made), self.modalities.given
 
     def encoded(self, images: Tensor, available: Tensor) -> Tensor:
-        """The mean anatomy code of the available ones of [B, N, H, W]: [B, C, H/4, W/4]."""
+        """The mean anatomy code of the available ones of [B, N, H, W]: [B, C, h, w]."""
         item, kind = available.nonzero(as_tuple=True)
         each = _placed(self.encoder(images[item, kind].unsqueeze(1)), available)
         return fused(list(each.unbind(1)), available, "mean")
