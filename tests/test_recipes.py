@@ -135,3 +135,13 @@ def test_a_stage_of_a_modality_without_an_intensity_map_is_refused():
     values["stages"][0]["data"] = values["data"] | {"source": ["t2"]}
     with pytest.raises(BadInput, match="expected an intensity map for every modality, found none for t2"):
         recipes.from_dict(values, "mine")
+
+
+def test_a_completion_needs_two_modalities_and_takes_cases_with_gaps_only_where_its_code_says_so():
+    plain = recipes.to_dict(recipes.read("umm_csgm_small"))
+    with pytest.raises(BadInput, match=r"expected two modalities or more .* found \['t2'\]"):
+        recipes.from_dict(plain | {"data": plain["data"] | {"source": ["t2"], "target": ["t2"]}}, "x")
+    for change in ({"task.incomplete": "true"}, {"data.allow_missing": "true"}):
+        with pytest.raises(BadInput, match=r"Set both to true, or none\."):
+            recipes.read("umm_csgm_small", change)
+    recipes.read("umm_csgm_small", {"task.incomplete": "true", "data.allow_missing": "true"})

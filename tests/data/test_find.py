@@ -290,3 +290,10 @@ def test_names_that_could_leave_their_folder_are_refused(tmp_path: Path, name: s
     (tmp_path / "m.csv").write_text(f"case,modality,path\nc,{name},ok/t1.nii.gz\n")
     with pytest.raises(BadInput, match="expected a name of letters"):
         find_cases(tmp_path, manifest=tmp_path / "m.csv")
+
+
+def test_cases_of_label_maps_without_a_scan_are_listed(tmp_path: Path) -> None:
+    touch(tmp_path, "a/t1.nii.gz", "a/seg.nii.gz", "b/seg.nii.gz")
+    found = find_cohort(tmp_path)
+    assert [case.case for case in found.cases] == ["a"]
+    assert found.unclaimed == ["1 cases of label maps or a mask without a scan ('b')"]

@@ -128,7 +128,9 @@ def test_each_turn_moves_its_own_side_alone() -> None:
 def test_other_tasks_and_an_identity_between_unequal_channels_are_refused() -> None:
     plain = recipe.to_dict(recipe.read("cyclegan_tmax_small"))
     with pytest.raises(BadInput, match=r"expected task\.kind 'translate'"):
-        recipe.from_dict(plain | {"task": {"kind": "complete"}, "data": plain["data"] | {"source": ["tmax"]}}, "x")
+        recipe.from_dict(
+            plain | {"task": {"kind": "complete"}, "data": plain["data"] | {"target": plain["data"]["source"]}}, "x"
+        )
     with pytest.raises(BadInput, match="found 4 and 1"):
         recipe.from_dict(plain | {"method": plain["method"] | {"identity": 5.0}}, "x")
 

@@ -6,6 +6,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from voxlate.data.find import find_cohort
+from voxlate.errors import BadInput
+from voxlate.synthesis.model import load
+
 COMPLETE = """
 title = "tiny completion"
 data = { source = ["t1", "t2"], target = ["t1", "t2"], patch = [1, 24, 20] }
@@ -122,3 +126,21 @@ def test_each_stage_is_a_model_of_its_own(voxlate, cohort, prepared, tiny, tmp_p
     assert voxlate("synth", run / "weights.first.safetensors", cohort / "case0", "--out", tmp_path / "o").code == 0
     said = json.loads((tmp_path / "o" / "case0" / "provenance.json").read_text())
     assert said["model"]["title"] == "tiny (first alone)"
+
+
+def test_a_scan_by_another_name_is_said_where_its_modality_is_made(voxlate, completing, cohort, tmp_path):
+    (cohort / "case4" / "t1.nii.gz").rename(cohort / "case4" / "t1w.nii.gz")
+    answer = voxlate("synth", completing, cohort, "--out", tmp_path / "o")
+    assert "case4: t1w was not used: no modality of this model has that name." in " ".join(answer.err.split())
+    scans = {"T1": cohort / "case1" / "t1.nii.gz", "t2": cohort / "case1" / "t2.nii.gz"}
+    with pytest.raises(BadInput, match="expected scans of t1, t2, mask, found 'T1'"):
+        load(completing).synthesise(scans)
+
+
+def test_images_that_were_synthesised_are_no_scans_of_a_cohort(voxlate, completing, cohort):
+    (cohort / "case4" / "t1.nii.gz").unlink()
+    assert voxlate("synth", completing, cohort, "--out", cohort).code == 0
+    found = find_cohort(cohort)
+    assert {name for case in found.cases for name in case.files} == {"t1", "t2"}
+    assert "t1" not in next(case for case in found.cases if case.case == "case4").files
+    assert found.unclaimed == ["1 images that were synthesised ('case4/desc-synthetic_t1.nii.gz')"]

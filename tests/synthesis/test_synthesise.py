@@ -454,7 +454,9 @@ def test_a_cohort_on_another_scale_than_the_recipes_window_does_not_train(
         assert voxlate("train", tiny, "--data", tmp_path / "p", "--out", tmp_path / "r", *change).code == 0
 
 
-def test_z_scored_scans_are_refused_by_a_map_that_ends_at_zero_and_said_at_synthesis(voxlate, cohort, tiny, tmp_path):
+def test_z_scored_scans_are_refused_by_a_map_that_ends_at_zero_in_training_and_at_synthesis(
+    voxlate, cohort, tiny, tmp_path
+):
     floor = 'intensity = { t1 = { kind = "percentile", floor = 0 }, t2'
     tiny.write_text(tiny.read_text().replace('intensity = { t1 = { kind = "window", low = 0, high = 1200 }, t2', floor))
     assert voxlate("prepare", cohort, "--out", tmp_path / "p").code == 0
@@ -466,11 +468,12 @@ def test_z_scored_scans_are_refused_by_a_map_that_ends_at_zero_and_said_at_synth
     scored = (values - values[values > 0].mean()) / values[values > 0].std()
     nib.save(nib.Nifti1Image(scored.astype(np.float32), image.affine), path)
     answer = voxlate("synth", tmp_path / "r", f"t1={path}", "--out", tmp_path / "out")
-    assert "Do not trust the image" in " ".join(answer.err.split())
+    assert (answer.code, (tmp_path / "out" / "case0").exists()) == (2, False)
+    assert "expected t1 to lie above 0 (intensity.t1.floor)" in answer.err
     assert voxlate("prepare", cohort, "--out", tmp_path / "q", "--shares", "1", "0", "0").code == 0
     answer = voxlate("train", tiny, "--data", tmp_path / "q", "--out", tmp_path / "s")
     assert answer.code == 2
-    assert "expected t1 of case0 to lie above 0 (intensity.t1.floor)" in answer.err
+    assert "case0: expected t1 to lie above 0 (intensity.t1.floor)" in answer.err
 
 
 def test_python_takes_arrays_and_nibabel_images_and_gives_them_back(run, cohort, tmp_path):

@@ -27,7 +27,8 @@ def check_windows(
     headers = list(headers)
     for name, spec in intensity.items():
         found = [header.statistics[name].foreground for header in headers if name in header.statistics]
-        _check_floor(name, spec, headers, where)
+        for header in headers:
+            check_floor(name, spec, header, f"{where}: {header.case}")
         if spec.window is None or not found:
             continue
         low, high = spec.window
@@ -48,19 +49,18 @@ def check_windows(
             )
 
 
-def _check_floor(name: str, spec: IntensityMap, headers: Iterable[CaseHeader], where: object) -> None:
+def check_floor(name: str, spec: IntensityMap, header: CaseHeader, where: str) -> None:
+    """Raise BadInput where much of a scan lies below the floor of its intensity map, and would be background."""
     floor = getattr(spec, "floor", None)
-    if floor is None:
+    if floor is None or name not in header.statistics:
         return
-    for header in headers:
-        if name in header.statistics:
-            below = _clipped(header.statistics[name].foreground, floor, np.inf)
-            if below > MOST_BELOW:
-                raise BadInput(
-                    f"{where}: expected {name} of {header.case} to lie above {floor:g} (intensity.{name}.floor), found "
-                    f"{below:.0%} of its foreground below: is it z-scored? Leave the case out by a manifest, or give "
-                    f"intensity.{name} no floor in a recipe of your own."
-                )
+    below = _clipped(header.statistics[name].foreground, floor, np.inf)
+    if below > MOST_BELOW:
+        raise BadInput(
+            f"{where}: expected {name} to lie above {floor:g} (intensity.{name}.floor), found {below:.0%} of its "
+            "foreground below: is it z-scored? Take the scan as it was before, leave the case out, or train with an "
+            f"intensity.{name} without a floor."
+        )
 
 
 def _clipped(one: Distribution, low: float, high: float) -> float:

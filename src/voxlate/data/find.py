@@ -31,7 +31,7 @@ from voxlate.data.presets import (
     without_suffix,
 )
 from voxlate.errors import BadInput
-from voxlate.files import read_json
+from voxlate.files import SYNTHETIC, read_json
 from voxlate.images.arrays import ARRAYS
 from voxlate.images.dicom import SeriesInfo, is_dicom_folder, list_series, listing
 from voxlate.images.volume import UNITS
@@ -223,6 +223,8 @@ def cases_on_disk(
     places = [place_and_part(pattern)[0].lower() for pattern in layout.paths]
     kinds = (*SUFFIXES, *(suffix for suffix in ARRAYS if any(place.endswith(suffix) for place in places)))
     paths = sorted(path for path in _image_paths(root, folders, kinds) if not any(one.fullmatch(path) for one in skip))
+    made = [path for path in paths if Path(path).name.startswith(SYNTHETIC)]
+    paths = [path for path in paths if path not in set(made)]
     if not paths:
         arrays = any(name.lower().endswith(ARRAYS) for _, names in folders for name in names)
         advice = "Name the layout of such arrays by --preset or --pattern." if arrays else "Check the path."
@@ -241,6 +243,10 @@ def cases_on_disk(
         )
     if strange:
         unclaimed.append(f"{len(strange)} scans that no pattern claims ({_some(strange)})")
+    if made:
+        unclaimed.append(f"{len(made)} images that were synthesised ({_some(made)})")
+    if bare := [case.case for case in cases if not case.files]:
+        unclaimed.append(f"{len(bare)} cases of label maps or a mask without a scan ({_some(bare)})")
     unclaimed += _without_images(root, cases, folders)
     return [case for case in cases if case.files]
 

@@ -97,7 +97,11 @@ class Complete(TaskSettings, Task):
     inside: Inside = False
     strip: Strip = False
     incomplete: Annotated[
-        bool, Field(description="train on cases that lack modalities too (adds a bit a modality to the code)")
+        bool,
+        Field(
+            description="train on cases that lack modalities too (adds a bit a modality to the code), with "
+            "data.allow_missing"
+        ),
     ] = False
     curriculum: Annotated[
         tuple[tuple[float, float], ...],
@@ -125,6 +129,17 @@ class Complete(TaskSettings, Task):
             raise BadInput(
                 f"{where}: expected data.source and data.target to be the same list for task.kind = 'complete', found "
                 f"{data.source} and {data.target}. Make them equal."
+            )
+        if len(data.target) < 2:
+            raise BadInput(
+                f"{where}: expected two modalities or more for task.kind = 'complete', found {data.target}. Add others, "
+                "from which one that is missing is made."
+            )
+        if data.allow_missing != self.incomplete:
+            found = f"task.incomplete = {self.incomplete} and data.allow_missing = {data.allow_missing}".lower()
+            raise BadInput(
+                f"{where}: expected cases that lack modalities to be known to the network and taken, or neither, found "
+                f"{found}. Set both to true, or none."
             )
         if data.stack:
             raise BadInput(

@@ -25,10 +25,11 @@ Warn = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Scans:
-    """One case to synthesise: its name and where its scans are."""
+    """One case to synthesise: its name, where its scans are, and names of others that the model does not know."""
 
     case: str
     files: dict[str, Path]
+    others: tuple[str, ...] = ()
 
 
 def find_scans(
@@ -45,8 +46,13 @@ def find_scans(
             "Choose one of these."
         )
     wanted = {name for name in model.scan_names if name.lower() not in left_out}
+    known = {*model.scan_names, *model.recipe.data.source, *model.recipe.data.target, MASK}
     return [
-        Scans(one.case, {name: path for name, path in one.files.items() if name in wanted})
+        Scans(
+            one.case,
+            {name: path for name, path in one.files.items() if name in wanted},
+            tuple(sorted(one.files.keys() - known)),
+        )
         for one in _named(inputs, model, split, layout)
     ]
 
@@ -228,6 +234,8 @@ def _synthesise_case(
     result = model.synthesise(scans.files, case=scans.case, seed=seed, progress=report)
     inputs = {name: {**one, "path": places[name]} for name, one in result.provenance["inputs"].items()}
     run = _place(model.origin, folder)
+    if scans.others and model.recipe.task.completes:  # a scan by another name would count as missing
+        warn(f"{scans.case}: {', '.join(scans.others)} was not used: no modality of this model has that name.")
     if notes := result.provenance.get("warnings"):
         warn(f"{scans.case}: {' '.join(notes)}")
     split = split_of(scans.case, recorded_splits(_runs(model)))  # said here, so that it travels with the image

@@ -22,7 +22,7 @@ from voxlate.config import fill
 from voxlate.data.align import Preparation
 from voxlate.data.batches import collate
 from voxlate.data.case import MASK, PreparedCase, prepare_case, resize_case
-from voxlate.data.familiar import unfamiliar
+from voxlate.data.familiar import check_floor, unfamiliar
 from voxlate.data.layout import laid_out
 from voxlate.data.patches import read_patch
 from voxlate.diffusion.noise import Noise, Tile
@@ -218,6 +218,7 @@ class Model:
             low, high = statistics.all.at(0), statistics.all.at(100)
             if low == high:
                 raise BadInput(f"{case}: expected {name} to show something, found every voxel {low:g}. Check the scan.")
+            check_floor(name, self.recipe.intensity[name], prepared.header, case)
             notes += [f"{name}: {guess}" for guess in prepared.header.origins[name].guesses]
             ranges = self.header.get("training_ranges", {})
             notes.append(unfamiliar(name, statistics, self.recipe.intensity[name], ranges))
@@ -226,6 +227,12 @@ class Model:
     def check_names(self, scans: Collection[str], case: str) -> None:
         """Raise BadInput where modalities that the model needs are not among a case's scans."""
         sources = self.recipe.data.source
+        known = (*sources, *self.recipe.data.target, MASK)
+        if unknown := sorted(set(scans) - set(known)):
+            raise BadInput(
+                f"{case}: expected scans of {', '.join(dict.fromkeys(known))}, found '{unknown[0]}'. Choose one of "
+                "these names, or leave it out."
+            )
         missing = [name for name in sources if name not in scans]
         may_lack = self.recipe.task.completes or self.recipe.data.allow_missing
         if len(missing) == len(sources) or (missing and not may_lack):
