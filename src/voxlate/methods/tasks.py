@@ -132,8 +132,8 @@ class Complete(TaskSettings, Task):
             )
         if len(data.target) < 2:
             raise BadInput(
-                f"{where}: expected two modalities or more for task.kind = 'complete', found {data.target}. Add others, "
-                "from which one that is missing is made."
+                f"{where}: expected two modalities or more for task.kind = 'complete', found {data.target}. Add "
+                "others, from which one that is missing is made."
             )
         if data.allow_missing != self.incomplete:
             found = f"task.incomplete = {self.incomplete} and data.allow_missing = {data.allow_missing}".lower()

@@ -1,7 +1,7 @@
 """What networks of completion share: which modalities are available, slices in and out, and fusion over those alone.
 
-Networks with instance norms, which give contiguous maps, take no channels-last memory: a training step is then 20 to 30 %
-shorter on a CPU (UcDGAN, CocaGAN).
+Networks with instance norms, which give contiguous maps, take no channels-last memory: a training step is then 20 to
+30 % shorter on a CPU (UcDGAN, CocaGAN).
 """
 
 from collections.abc import Callable

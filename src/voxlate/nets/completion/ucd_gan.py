@@ -3,7 +3,6 @@
 from itertools import pairwise
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
