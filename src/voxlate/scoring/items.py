@@ -141,11 +141,17 @@ def items_by_modality(items: Sequence[Item]) -> dict[str, list[Item]]:
 
 
 def check_unchanged(out: Path, document: Mapping[str, Any]) -> None:
-    """Raise BadInput where images of OUT have changed since the scores in `document`; scores copied elsewhere pass."""
+    """Raise BadInput where images of OUT have changed since the scores in `document`; scores copied elsewhere pass.
+
+    Images that are gone have changed where their case now has others.
+    """
     stated = document.get("images", {}) if out.is_dir() else {}
     images = {case: images_in(out / case) for case in {name.split("/")[0] for name in stated} if (out / case).is_dir()}
-    here = {f"{case}/{name}": path for case, found in images.items() for name, path in found.items()}
-    changed = [name for name, hashed in stated.items() if name in here and content_hash(here[name]) != hashed]
+    changed = []
+    for label, hashed in stated.items():
+        case, name = label.split("/")
+        if (mine := images.get(case)) and (name not in mine or content_hash(mine[name]) != hashed):
+            changed.append(label)
     if changed:
         raise BadInput(
             f"{out}: expected scores of the images that lie here, found {changed[0]} changed since. "

@@ -165,6 +165,10 @@ def synthesise_cases(
     with locked(out):
         if other := _check_others(model, {one.case for one in scans}, out, seed):
             say(f"{len(other)} images in {out} made in another way ({other[0]}) are made again.")
+        made = [folder for one in scans if ((folder := out / one.case) / "provenance.json").is_file()]
+        if lost := [folder.name for folder in made if not is_unchanged(folder)]:
+            why = "gone, changed, or of a version that did not record them"
+            say(f"{len(lost)} cases are made again: their images are {why} ({lost[0]}).")
         for number, one in enumerate(scans):
             if progress:
                 progress("cases", number, len(scans))
