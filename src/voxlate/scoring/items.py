@@ -130,8 +130,14 @@ def images_in(folder: Path) -> dict[str, Path]:
     listed, images = provenance_of(folder).get("images"), dict[str, Path]()
     for suffix in reversed(SUFFIXES):
         found = [path for path in sorted(folder.glob(f"*{suffix}")) if listed is None or path.name in listed]
-        images |= {path.name.removesuffix(suffix).removeprefix(SYNTHETIC): path for path in found}
+        images |= {_modality(path.name): path for path in found}
     return dict(sorted(images.items()))
+
+
+def _modality(file: str) -> str:
+    """The modality that the name of an image file says."""
+    suffix = next((suffix for suffix in SUFFIXES if file.endswith(suffix)), "")
+    return file.removesuffix(suffix).removeprefix(SYNTHETIC)
 
 
 def items_by_modality(items: Sequence[Item]) -> dict[str, list[Item]]:
@@ -143,15 +149,19 @@ def items_by_modality(items: Sequence[Item]) -> dict[str, list[Item]]:
 def check_unchanged(out: Path, document: Mapping[str, Any]) -> None:
     """Raise BadInput where images of OUT have changed since the scores in `document`; scores copied elsewhere pass.
 
-    Images that are gone have changed where their case now has others.
+    So do those that are gone, unless their case's provenance lists others now.
     """
     stated = document.get("images", {}) if out.is_dir() else {}
-    images = {case: images_in(out / case) for case in {name.split("/")[0] for name in stated} if (out / case).is_dir()}
-    changed = []
-    for label, hashed in stated.items():
-        case, name = label.split("/")
-        if (mine := images.get(case)) and (name not in mine or content_hash(mine[name]) != hashed):
-            changed.append(label)
+    cases = {case for name in stated if (out / (case := name.split("/")[0])).is_dir()}
+    here = {f"{case}/{name}": path for case in cases for name, path in images_in(out / case).items()}
+    listed = {case: names for case in cases if (names := provenance_of(out / case).get("images"))}
+    now = {f"{case}/{_modality(name)}" for case, names in listed.items() for name in names}
+    replaced = {name for name in stated if name.split("/")[0] in listed} - now
+    changed = [
+        name
+        for name, hashed in stated.items()
+        if name in replaced or (name in here and content_hash(here[name]) != hashed)
+    ]
     if changed:
         raise BadInput(
             f"{out}: expected scores of the images that lie here, found {changed[0]} changed since. "
