@@ -276,6 +276,24 @@ def test_cases_without_an_image_are_listed_with_the_reason(voxlate, cohort, shif
     assert voxlate("evaluate", shifted, "--truth", cohort).code == 0
 
 
+def test_a_modality_that_a_case_lacks_is_listed(cohort, shifted):
+    write_volume(shifted / "p0" / "t1.nii.gz", read_volume(cohort / "p0" / "t1.nii.gz", "t1"))
+    lacking = {"p1/t1": "no image in out", "p2/t1": "no image in out"}
+    assert evaluate(shifted, cohort).header["not_synthesised"] == lacking
+    given = {"inputs": {"t1": {"path": "../../cohort/p1/t1.nii.gz"}}}  # a scan, so that no image of it can be
+    (shifted / "p1" / "provenance.json").write_text(json.dumps(given))
+    for name in ("p0", "p2"):
+        (shifted / name / "provenance.json").write_text("{}")
+    assert list(evaluate(shifted, cohort).header["not_synthesised"]) == ["p2/t1"]
+
+
+@pytest.mark.parametrize("name", ["../t2.nii.gz", "/etc/passwd", "a/b.png"])
+def test_a_list_of_images_leads_nowhere_else(cohort, shifted, name):
+    (shifted / "p0" / "provenance.json").write_text(json.dumps({"images": {name: "0"}}))
+    with pytest.raises(BadInput, match="expected provenance as synth writes it"):
+        evaluate(shifted, cohort)
+
+
 def test_images_made_in_several_ways_are_not_scored_together(cohort, shifted):
     for number in range(3):
         made = {"case": f"p{number}", "seed": 0, "model": {"weights": "aa"}, "synth": {"samples": 1 if number else 8}}

@@ -10,17 +10,6 @@ from voxlate.data.find import find_cohort
 from voxlate.errors import BadInput
 from voxlate.synthesis.model import load
 
-COMPLETE = """
-title = "tiny completion"
-data = { source = ["t1", "t2"], target = ["t1", "t2"], patch = [1, 24, 20] }
-intensity = { t1 = { kind = "window", low = 0, high = 1200 }, t2 = { kind = "window", low = 0, high = 1400 } }
-task = { kind = "complete" }
-method = { kind = "diffusion" }
-net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
-train = { steps = 4, batch = 2, validate_every = 0 }
-synth = { sampler = "ddim", steps = 2 }
-"""
-
 LATENT = """
 title = "tiny latent"
 data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }
@@ -36,14 +25,6 @@ method = { kind = "autoencoding" }
 net = { kind = "kl_autoencoder", width = 8, multipliers = [1, 2], blocks = 1, groups = 4 }
 train = { steps = 3, batch = 2, validate_every = 0 }
 """
-
-
-@pytest.fixture
-def completing(voxlate, prepared, tmp_path):
-    (tmp_path / "complete.toml").write_text(COMPLETE)
-    answer = voxlate("train", tmp_path / "complete.toml", "--data", prepared, "--out", tmp_path / "crun")
-    assert answer.code == 0, answer.err
-    return tmp_path / "crun"
 
 
 def test_only_the_modality_that_is_missing_is_made(voxlate, completing, cohort, tmp_path):

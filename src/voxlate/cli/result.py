@@ -48,9 +48,9 @@ def evaluate(
         typer.Option(help="Make what is scored by this run: each modality without itself, see --missing (repeat it)."),
     ] = None,
     missing: Annotated[
-        Literal["one", "all"],
-        typer.Option(help="With --run: one modality missing at a time, or every subset of them."),
-    ] = "one",
+        Literal["one", "all"] | None,
+        typer.Option(help="With --run: one modality missing at a time (default), or every subset of them."),
+    ] = None,
     samples: Samples = None,
     steps: Annotated[int | None, typer.Option(min=1, help="With --run: times at which the network denoises.")] = None,
     device: Device = "auto",
@@ -86,7 +86,9 @@ def evaluate(
         ),
     ] = None,
     crop: Annotated[int, typer.Option(help="Pixels a side of crops.")] = 256,
-    seed: Annotated[int, typer.Option(min=0, help="Of crops, intervals and distances.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of crops, intervals and distances; with --run of the synthesis, too.")
+    ] = 0,
     features: Annotated[
         str | None, typer.Option(help="Distances between all slices by texture (built in), vit, or a ViT's folder.")
     ] = None,
@@ -135,13 +137,19 @@ def evaluate(
         "prepared": prepared,
     }
     left_out: dict[str, str] = {}
+    of_synthesis = {"--missing": missing, "--samples": samples, "--steps": steps}
+    if not run and (given := [name for name, value in of_synthesis.items() if value is not None]):
+        raise BadInput(
+            f"{given[0]}: expected --run with it, whose images it makes, found none. Add --run RUN, or drop {given[0]}."
+        )
     with progress_on(err) as bars:
         if run:
             from voxlate.synthesis.model import load
             from voxlate.synthesis.scenarios import score_scenarios
 
             models = [load(one, device).with_options(samples=samples, steps=steps) for one in run]
-            summary = score_scenarios(models, truth, to, missing, split=split, layout=layout, progress=bars, **options)
+            how = missing or "one"
+            summary = score_scenarios(models, truth, to, how, split=split, layout=layout, progress=bars, **options)
             scores, left_out = summary.scores, dict(summary.left_out)
         else:
             shown = lambda done, total, _: bars("evaluate", done, total)  # noqa: E731

@@ -263,8 +263,10 @@ def _pooled(metric: Metric, methods: Sequence[ScoredMethod], parts: Sequence[Map
 def _effort(method: ScoredMethod) -> dict[str, Any] | None:
     """Mean and sd of time and network calls over the cases whose provenance states them; None where none does."""
     folder = method.path if method.path.is_dir() else method.path.parent
-    names = sorted({row["case"] for row in method.document["cases"]}) if method.answer == "synthesis" else []
-    stated = [one for name in names if all(key in (one := provenance_of(folder, name)) for key in EFFORT)]
+    rows = [row for row in method.document["cases"] if row["answer"] == method.answer == "synthesis"]
+    made = [(row["case"], provenance_of(folder, row["case"], row["modality"])) for row in rows]
+    once = [one for n, (case, one) in enumerate(made) if (case, one) not in made[:n]]  # of several images made at once
+    stated = [one for one in once if all(key in one for key in EFFORT)]
     if not stated:
         return None
     values = {key: np.array([float(one[key]) for one in stated]) for key in EFFORT}

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -10,13 +10,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlate.data.find import CaseFiles, find_cases
+from voxlate.data.find import find_cases
 from voxlate.data.layout import CANONICAL, Axes
 from voxlate.data.lists import known_patients
 from voxlate.data.naive import Baselines
 from voxlate.data.slice_filter import SliceFilter
 from voxlate.errors import BadInput
-from voxlate.files import read_json
 from voxlate.images.grid import Grid, same_grid
 from voxlate.images.mask import foreground
 from voxlate.images.ranges import Range, range_for
@@ -29,7 +28,7 @@ from voxlate.scoring.lpips import Lpips, load_lpips
 from voxlate.scoring.metrics import METRICS, ImagePair, Padding, SsimOrigin, correlation
 from voxlate.scoring.naive import naive_images
 from voxlate.scoring.network_units import RANGE, NetworkUnits, network_units
-from voxlate.scoring.provenance import provenance_of, run_folders, stated_inputs, trained_on
+from voxlate.scoring.provenance import provenance_of, stated_inputs, trained_on
 from voxlate.scoring.regions import (
     MaskArray,
     Region,
@@ -42,6 +41,7 @@ from voxlate.scoring.regions import (
     regions_from,
     thresholded,
 )
+from voxlate.scoring.runs import OfRun, naive_cases, of_runs, stated_warnings
 from voxlate.scoring.scopes import (
     CROP,
     Counted,
@@ -57,22 +57,19 @@ from voxlate.scoring.tables import Row, Scores
 
 Progress = Callable[[int, int, str], None]
 Units = Literal["own", "network"]
-BASELINES = ("naive.safetensors", "trivial.safetensors")  # the second is the name that runs of version 0.4 gave it
 
 
 @dataclass(frozen=True)
 class Options:
     """The options of an evaluation, checked and loaded."""
 
-    out: Path
     mask: str | Path | None
-    baselines: Baselines | None
+    of_run: Mapping[Item, OfRun]
     padding: Padding
     ssim_from: SsimOrigin
     regions: tuple[Region, ...]
     pool: Pool | None
     lpips: Lpips | None
-    prepared: Path | None
     scopes: tuple[Scope, ...]
     cut: Cut
     units: Units
@@ -104,6 +101,7 @@ def evaluate(
     value_range: Mapping[str, Sequence[float]] | Sequence[float] | None = None,
     naive: Baselines | Path | str | None = None,
     split: str | None = None,
+    cases: Collection[str] | None = None,
     pattern: str | None = None,
     manifest: Path | None = None,
     preset: str | None = None,
@@ -126,7 +124,8 @@ def evaluate(
 
     mask: None for the whole image, "body" or "brain" (found in the truth), "cohort" (the cohort's own mask files),
     or a file (`{case}` in its path stands for the case). value_range: (low, high), for all or by modality.
-    naive: the naive baselines, or their file; by default those of the run that OUT's provenance names.
+    naive: the naive baselines, or their file; by default those of the run that each image's provenance names.
+    cases: the only cases to score, where not the cohort decides which are in the split.
     ssim_from: SSIM measures values from the "low" end of the range, or from "zero" (the TOF-to-CTA paper's way).
     features: "texture" (built in), "vit", or a ViT's folder, for distances between all slices of truth and synthesis.
     lpips: a safetensors file with the weights of LPIPS (v0.1, AlexNet), which is then scored too.
@@ -136,19 +135,20 @@ def evaluate(
     "both_masked.slices", …; slices: a filter of the slices that count there, as a recipe's data.slices (or its text);
     units: "own" divides each image in arbitrary units by its own peak; "network" is what networks gave and were given
     in training, on 0 to 255. crop: pixels a side of crops. seed: of crops, intervals and distances.
-    prepared: the prepared cohort that keeps the transforms of registered scans (default: the one of OUT's run).
+    prepared: the prepared cohort that keeps the transforms of registered scans (default: the one of an image's run).
     Scores are taken in the truth's unit, on its own grid, to which images of another are resampled or moved back;
     voxels that they do not cover do not count. Raises BadInput where nothing matches.
     """
     out, truth = Path(out), Path(truth)
     found = find_cases(truth, pattern, manifest, preset, allow_outside=allow_outside, patients=patients)
     known_patients(found, truth)
-    wanted = {case.case: case for case in found if split is None or case.split == split}
+    asked = {case.case for case in found if split is None or case.split == split} if cases is None else set(cases)
+    wanted = {case.case: case for case in found if case.case in asked}
     images = find_items(out, wanted, f"{truth}" + (f", split {split}" if split else ""))
     if units == "network" and value_range is not None:
         raise BadInput("--units network: expected no --range, found one: the range is 0 to 255. Give one of the two.")
     ranges = {
-        name: RANGE if units == "network" else _range(mine, out, value_range)
+        name: RANGE if units == "network" else _range(mine, value_range)
         for name, mine in items_by_modality(images.items).items()
     }
     weights = load_lpips(lpips) if lpips is not None else None
@@ -157,15 +157,13 @@ def evaluate(
         chosen = features_for(features) if isinstance(features, str | Path) else features
         pool = Pool(chosen, seed, _picture_axes(out))
     if prepared is not None:
-        check_prepared(prepared, {item.case.case: provenance_of(out, item.case.case) for item in images.items})
-    kept = prepared if prepared is not None else _prepared_cohort(out)
+        check_prepared(prepared, {_label(item): item.made for item in images.items})
     parts, wider = regions_from(regions), scopes_from(scopes, mask, regions or ())
     if slices is not None and not any(scope.pictures for scope in wider):
         raise BadInput("--slices: expected a --score of slices or crops, found none. Add --score slices.")
     cut = Cut(filter_from(slices, mask) if isinstance(slices, str) else slices, crop, seed)
-    options = Options(
-        out, mask, _baselines(naive, out), padding, ssim_from, parts, pool, weights, kept, wider, cut, units
-    )
+    of_run = of_runs(images.items, naive, prepared)
+    options = Options(mask, of_run, padding, ssim_from, parts, pool, weights, wider, cut, units)
     scored = _score_items(images.items, ranges, options, progress)
     rows, items = [row for one in scored.by_item.values() for row in one.rows], list(scored.by_item)
     _check_regions(options.regions, rows)
@@ -174,23 +172,16 @@ def evaluate(
     header = {
         "truth": _seen_from(out, truth),
         "split": split,
-        "trained_on": trained_on(out, dict.fromkeys(item.case.case for item in items)),
-        "naive_cases": options.baselines.cases if options.baselines else None,
+        "trained_on": trained_on((item.case.case, item.made) for item in items),
+        "naive_cases": naive_cases(of_run),
         "without_truth": images.without_truth,
         "not_synthesised": not_scored(out, images, wanted) | scored.failed,
         "moved": {_label(item): one.note for item, one in scored.by_item.items() if one.note},
         "naive_left_out": {_label(item): one.left_out for item, one in scored.by_item.items() if one.left_out},
-        "scan_warnings": {
-            case: notes
-            for case in dict.fromkeys(item.case.case for item in items)
-            if (notes := provenance_of(out, case).get("warnings"))
-        },
+        "scan_warnings": stated_warnings(items),
         "images": {_label(item): content_hash(item.synthesis) for item in items},
         "truth_files": {_label(item): _seen_from(out, item.case.files[item.modality]) for item in items},
-        "source_files": {
-            item.case.case: {name: _seen_from(out, path) for name, path in _inputs_of(out, item.case).items()}
-            for item in items
-        },
+        "source_files": _source_files(out, items),
         "shared_masks": masks_of_several(mask, parts, [item.case for item in items]),
         "regions": {region.name: region.rule(ranges, within) for region in options.regions},
         "scopes": {scope.name: scope.rule(None if mask is None else str(mask), cut) for scope in options.scopes},
@@ -216,16 +207,7 @@ def _seen_from(out: Path, path: Path) -> str:
     return os.path.relpath(path.absolute(), out.resolve())
 
 
-def _prepared_cohort(out: Path) -> Path | None:
-    """The prepared cohort that the run of a synthesis was trained on, where it still lies there."""
-    for run in run_folders(provenance_of(out)):
-        if (run / "provenance.json").is_file() and (stated := read_json(run / "provenance.json").get("prepared")):
-            folder = Path(os.path.normpath(run / str(stated)))
-            return folder if (folder / "cohort.json").is_file() else None
-    return None
-
-
-def _range(items: Sequence[Item], out: Path, given: Any) -> Range:
+def _range(items: Sequence[Item], given: Any) -> Range:
     """The range of one modality, from the first truth that can be read; of pictures the largest value of all."""
     modality, unit, largest, unread = items[0].modality, "", 0.0, list[BadInput]()
     for item in items:
@@ -243,7 +225,7 @@ def _range(items: Sequence[Item], out: Path, given: Any) -> Range:
         given = given.get(modality)
     if given is not None:
         return range_for(unit, given=given, source="given by the user")
-    named = provenance_of(out, items[0].case.case).get("range", {}).get(modality)
+    named = items[0].made.get("range", {}).get(modality)
     if named is not None:
         return range_for(unit, given=named, source="the recipe's window")
     return range_for(unit, largest if unit == "grey" else 0.0)
@@ -253,16 +235,6 @@ def _picture_axes(out: Path) -> str:
     """How slices lie in the pictures for distances: as in the model's input, where that has a layout of its own."""
     stated = str(provenance_of(out).get("axes", CANONICAL))
     return stated if stated in get_args(Axes) and stated != CANONICAL else RADIOLOGICAL
-
-
-def _baselines(given: Baselines | Path | str | None, out: Path) -> Baselines | None:
-    if isinstance(given, Baselines):
-        return given
-    if given is not None:
-        return Baselines.load(given)
-    folders = run_folders(provenance_of(out))
-    stored = [path for folder in folders for name in BASELINES if (path := folder / name).is_file()]
-    return Baselines.load(stored[0]) if stored else None
 
 
 def _check_regions(regions: Sequence[Region], rows: Sequence[Row]) -> None:
@@ -322,7 +294,7 @@ def _score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
     image = read_canonical(item.synthesis, item.modality)
     std = None if item.std is None else read_canonical(item.std, item.modality)
     case = item.case.case
-    own = network_units(provenance_of(options.out, case), item.modality, case) if options.units == "network" else None
+    own = network_units(item.made, item.modality, case) if options.units == "network" else None
     image, std = (image, std) if own is None else (own.synthesis(image), None if std is None else own.spread(std))
     truth, share = _truth(item, scale, options, image.grid, own)
     synthesis = truth.move.move(image)
@@ -342,8 +314,9 @@ def _score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
     rows = [Row(*head, "synthesis", scored, depth, of_pictures)]
     naive, left_out = _naive_images(item, truth, image.grid, options)
     for name, volume in naive.items():
-        if own is not None and options.baselines is not None:
-            volume = own.naive(volume, options.baselines.ranges[item.modality])
+        baselines = options.of_run[item].baselines
+        if own is not None and baselines is not None:
+            volume = own.naive(volume, baselines.ranges[item.modality])
         scored, of_pictures = _scores(item, name, volume, truth, options)
         rows.append(Row(*head, name, scored, depth, of_pictures))
     note = truth.move.note
@@ -354,18 +327,18 @@ def _score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
 
 def _naive_images(item: Item, truth: Truth, image: Grid, options: Options) -> tuple[dict[str, Volume], list[str]]:
     """The naive baselines of a case, and a sentence for each that could not be made; image: the synthesis's grid."""
-    baselines, case = options.baselines, item.case.case
+    baselines, prepared = options.of_run[item].baselines, options.of_run[item].prepared
     if baselines is None:
-        return {}, []
+        others = any(one.baselines for one in options.of_run.values())
+        return {}, ["No naive baselines: the run of this image has none."] if others else []
     if baselines.fixed is None and truth.move.transform is None and same_grid(image, truth.volume.grid):
         baselines = replace(baselines, fixed="")  # nothing was moved, so that the mean lies as its target
-    made = provenance_of(options.out, case)
 
     def move_from(grid: Grid, frame: str) -> Move:
-        return find_move(truth.volume, grid, made, options.prepared, case, frame)
+        return find_move(truth.volume, grid, item.made, prepared, item.case.case, frame)
 
     files = {name: path for name, path in item.case.files.items() if name != item.modality}
-    return naive_images(baselines, truth.volume, move_from, files, _inputs_of(options.out, item.case) or files)
+    return naive_images(baselines, truth.volume, move_from, files, _inputs_of(item) or files)
 
 
 def _truth(item: Item, scale: Range, options: Options, image: Grid, units: NetworkUnits | None) -> tuple[Truth, float]:
@@ -374,7 +347,7 @@ def _truth(item: Item, scale: Range, options: Options, image: Grid, units: Netwo
     inside = mask_of(options.mask, volume, item.case)
     outline = foreground(volume) if scale.own or (options.regions and inside is None) else None
     volume = volume if units is None else units.truth(volume)
-    move = find_move(volume, image, provenance_of(options.out, item.case.case), options.prepared, item.case.case)
+    move = find_move(volume, image, item.made, options.of_run[item].prepared, item.case.case)
     body = outline if scale.own else None
     covered, share = move.covered(image), 0.0
     covered = None if covered is None or covered.all() else covered
@@ -406,7 +379,7 @@ def _filter_images(item: Item, truth: Volume, move: Move, options: Options) -> C
     def image_of(name: str) -> NDArray[np.float32]:
         if name == item.modality:
             return truth.data[0]
-        files = {**_inputs_of(options.out, item.case), **item.case.files}
+        files = {**_inputs_of(item), **item.case.files}
         if name not in files:
             raise BadInput(
                 f"--slices: expected a modality of {item.case.case} ({', '.join(sorted(files))}) or mask, "
@@ -448,9 +421,16 @@ def _scores(
     return scored, of_pictures
 
 
-def _inputs_of(out: Path, case: CaseFiles) -> dict[str, Path]:
+def _inputs_of(item: Item) -> dict[str, Path]:
     """The scans a synthesis was made from: as its provenance says, else as the cohort has them."""
-    return {
-        name: path if is_there(path) else case.files.get(name, path)
-        for name, path in stated_inputs(provenance_of(out, case.case)).items()
-    }
+    stated = stated_inputs(item.made).items()
+    return {name: path if is_there(path) else item.case.files.get(name, path) for name, path in stated}
+
+
+def _source_files(out: Path, items: Sequence[Item]) -> dict[str, dict[str, str]]:
+    """The scans that any image of a case was made from, by case."""
+    found = dict[str, dict[str, str]]()
+    for item in items:
+        mine = {name: _seen_from(out, path) for name, path in _inputs_of(item).items()}
+        found[item.case.case] = found.get(item.case.case, {}) | mine
+    return found

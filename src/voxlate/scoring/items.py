@@ -17,12 +17,13 @@ SUFFIXES = (".nii.gz", ".nii", ".mha", ".tif", ".tiff", ".png")
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """One synthesis to score: its case, its modality, and its files."""
+    """One synthesis to score: its case, its modality, its files, and its own provenance."""
 
     case: CaseFiles
     modality: str
     synthesis: Path
     std: Path | None
+    made: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -58,27 +59,43 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> Found:
             if case is None or modality not in case.files:
                 found.without_truth.append(f"{name}/{modality}")
                 continue
-            found.items.append(Item(case, modality, path, images.get(f"{modality}_std")))
+            std, made = images.get(f"{modality}_std"), provenance_of(out, name, modality)
+            found.items.append(Item(case, modality, path, std, made))
     if not found.items:
         refused = "".join(f" ({case}: {why})" for case, why in list(found.refused.items())[:1])
         raise BadInput(
             f"{out}: expected <case>/<modality>.nii.gz with the names of the cases in {where}, found none that "
             f"match{refused}. Check the two folders and the names of the modalities."
         )
-    made = {name: provenance_of(out, name) for name in dict.fromkeys(item.case.case for item in found.items)}
-    _check_one_way(out, {name: one for name, one in made.items() if name in stated})
-    _check_own_scans(out, made, cases)
+    for mine in items_by_modality(found.items).values():
+        _check_one_way(out, {item.case.case: item.made for item in mine if item.case.case in stated})
+    names = dict.fromkeys(item.case.case for item in found.items)
+    _check_own_scans(out, {name: provenance_of(out, name) for name in names}, cases)
     return found
 
 
 def not_scored(out: Path, found: Found, cases: Mapping[str, CaseFiles]) -> dict[str, str]:
-    """Why cases that have a truth have no image to score, by case: those that synth was asked for, else all."""
-    made, scored = provenance_of(out), {item.case.case for item in found.items}
-    targets = {item.modality for item in found.items}
-    asked = made.get("cases") or [name for name, case in cases.items() if targets & set(case.files)]
-    reasons = made.get("failed", {})
-    absent = [name for name in asked if name in cases and name not in scored and targets & set(cases[name].files)]
-    return {name: str(reasons.get(name, f"no image in {out.name}")) for name in absent} | found.refused
+    """Why images that have a truth are not there to score, by <case>/<modality>, or by case where it has none at all.
+
+    Of the cases that synth was asked for, else of all.
+    """
+    made = provenance_of(out)
+    scored, targets = {(item.case.case, item.modality) for item in found.items}, items_by_modality(found.items)
+    asked = made.get("cases") or list(cases)
+    reasons = made.get("failed", {}) | found.refused
+    absent = dict[str, str]()
+    for case in asked:
+        expected = set(targets) & set(cases[case].files) - _given(out, case) if case in cases else set[str]()
+        for name in sorted(name for name in expected if (case, name) not in scored):
+            label = f"{case}/{name}" if any((case, other) in scored for other in targets) else case
+            absent[label] = str(reasons.get(label, f"no image in {out.name}"))
+    return absent | found.refused
+
+
+def _given(out: Path, case: str) -> set[str]:
+    """The modalities of which a case cannot have an image: the scans that all its images were made from."""
+    made = provenance_of(out, case)
+    return set() if "made_without" in made else set(stated_inputs(made))
 
 
 def _check_one_way(out: Path, made: Mapping[str, Mapping[str, Any]]) -> None:
@@ -109,12 +126,18 @@ def _check_own_scans(out: Path, made: Mapping[str, Mapping[str, Any]], cases: Ma
 
 
 def images_in(folder: Path) -> dict[str, Path]:
-    """Image files by modality; of several formats the one with the least loss."""
-    images: dict[str, Path] = {}
+    """Image files by modality: those that synth wrote, where it says so; of several formats the one with least loss."""
+    listed, images = provenance_of(folder).get("images"), dict[str, Path]()
     for suffix in reversed(SUFFIXES):
-        found = sorted(folder.glob(f"*{suffix}"))
-        images |= {path.name.removesuffix(suffix).removeprefix(SYNTHETIC): path for path in found}
+        found = [path for path in sorted(folder.glob(f"*{suffix}")) if listed is None or path.name in listed]
+        images |= {_modality(path.name): path for path in found}
     return dict(sorted(images.items()))
+
+
+def _modality(file: str) -> str:
+    """The modality that the name of an image file says."""
+    suffix = next((suffix for suffix in SUFFIXES if file.endswith(suffix)), "")
+    return file.removesuffix(suffix).removeprefix(SYNTHETIC)
 
 
 def items_by_modality(items: Sequence[Item]) -> dict[str, list[Item]]:
@@ -124,11 +147,21 @@ def items_by_modality(items: Sequence[Item]) -> dict[str, list[Item]]:
 
 
 def check_unchanged(out: Path, document: Mapping[str, Any]) -> None:
-    """Raise BadInput where images of OUT have changed since the scores in `document`; scores copied elsewhere pass."""
+    """Raise BadInput where images of OUT have changed since the scores in `document`; scores copied elsewhere pass.
+
+    So do those that are gone, unless their case's provenance lists others now.
+    """
     stated = document.get("images", {}) if out.is_dir() else {}
-    images = {case: images_in(out / case) for case in {name.split("/")[0] for name in stated} if (out / case).is_dir()}
-    here = {f"{case}/{name}": path for case, found in images.items() for name, path in found.items()}
-    changed = [name for name, hashed in stated.items() if name in here and content_hash(here[name]) != hashed]
+    cases = {case for name in stated if (out / (case := name.split("/")[0])).is_dir()}
+    here = {f"{case}/{name}": path for case in cases for name, path in images_in(out / case).items()}
+    listed = {case: names for case in cases if (names := provenance_of(out / case).get("images"))}
+    now = {f"{case}/{_modality(name)}" for case, names in listed.items() for name in names}
+    replaced = {name for name in stated if name.split("/")[0] in listed} - now
+    changed = [
+        name
+        for name, hashed in stated.items()
+        if name in replaced or (name in here and content_hash(here[name]) != hashed)
+    ]
     if changed:
         raise BadInput(
             f"{out}: expected scores of the images that lie here, found {changed[0]} changed since. "

@@ -3,9 +3,9 @@
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from voxlate.data.case import MASK
@@ -13,6 +13,9 @@ from voxlate.errors import BadInput
 from voxlate.files import read_json
 
 WAY = ("model", "seed", "synth", "units", "axes", "range")  # entries that all cases of one synthesis share
+
+
+FileName = Annotated[str, StringConstraints(pattern=r"^[\w-][\w.-]*$")]  # no way out of its folder
 
 
 class _Stated(TypedDict, total=False):
@@ -30,6 +33,8 @@ class _Stated(TypedDict, total=False):
     warnings: list[str]
     split: str
     axes: str
+    images: dict[FileName, str]
+    made_without: dict[str, str | dict[str, Any]]
 
 
 class _Splits(TypedDict, total=False):
@@ -72,12 +77,15 @@ def split_of(case: str, splits: Mapping[str, Iterable[str]]) -> str | None:
     return next((split for split, cases in splits.items() if case in cases), None)
 
 
-def trained_on(out: Path, cases: Iterable[str]) -> list[str]:
-    """The cases that the model of a synthesis learned from, by name: as each image's provenance says, or the run's."""
-    made = {case: provenance_of(out, case) for case in cases}
-    runs = {tuple(run_folders(one)) for one in made.values() if not one.get("split")}
+def trained_on(images: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """The cases that the models of their images learned from, by name: as each image's provenance says, or its run's.
+
+    images: the case and the provenance of each.
+    """
+    made = list(images)
+    runs = {tuple(run_folders(one)) for _, one in made if not one.get("split")}
     splits = {run: recorded_splits(run) for run in runs}
-    return [case for case, one in made.items() if _split(case, one, splits) == "train"]
+    return list(dict.fromkeys(case for case, one in made if _split(case, one, splits) == "train"))
 
 
 def _split(case: str, made: Mapping[str, Any], splits: Mapping[tuple[Path, ...], Mapping[str, list[str]]]) -> Any:
@@ -116,12 +124,18 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     return ""
 
 
-def provenance_of(out: Path, case: str = "") -> dict[str, Any]:
-    """The provenance of a case's synthesis, or else that of the whole folder; its paths are made whole."""
+def provenance_of(out: Path, case: str = "", modality: str = "") -> dict[str, Any]:
+    """The provenance of a case's synthesis, or else that of the whole folder; its paths are made whole.
+
+    modality: of this image, where a case's images were each made in a way of its own (`made_without`).
+    """
     for path in (out / case / "provenance.json", out / "provenance.json"):
         if path.is_file():
             try:
                 found = STATED.validate_python(read_json(path))
+                own = found.get("made_without", {}).get(modality)
+                if isinstance(own, dict):  # earlier versions state a place
+                    found = STATED.validate_python({**found, **own})
             except ValidationError as error:
                 raise BadInput(
                     f"{path}: expected provenance as synth writes it, found others ({error.errors()[0]['loc']}). Make "

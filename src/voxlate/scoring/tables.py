@@ -342,8 +342,10 @@ def caption(document: Mapping[str, Any]) -> list[str]:
         lines.append(f"LPIPS: {weights}; {LPIPS}.")
     lines += [_scope_rule(name, rule, document) for name, rule in document.get("scopes", {}).items()]
     lines += [_region_note(name, rule, document) for name, rule in document.get("regions", {}).items()]
-    if document.get("naive_cases"):
-        lines.append(f"Mean image, copy and intensity table: from {document['naive_cases']} training cases.")
+    if number := document.get("naive_cases"):
+        several = isinstance(number, dict)
+        shown = ", ".join(f"{count} ({name})" for name, count in number.items()) if several else number
+        lines.append(f"Mean image, copy and intensity table: from {shown} training cases.")
     if document.get("without_truth"):
         lines.append(f"Without truth, not scored: {', '.join(document['without_truth'])}.")
     if missing := document.get("not_synthesised"):

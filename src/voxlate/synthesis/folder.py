@@ -14,9 +14,10 @@ from voxlate.errors import BadInput, CannotWrite
 from voxlate.files import locked, read_json, safe_name, write_json
 from voxlate.images.dicom import is_dicom_folder, without_key
 from voxlate.images.frames import without_frame
-from voxlate.images.volume import SYNTHETIC_SCAN, UNITS, is_there, write_volume
+from voxlate.images.volume import UNITS, is_there
 from voxlate.scoring.provenance import difference, recorded_splits, split_of
-from voxlate.synthesis.model import COST, Model, Synthesised
+from voxlate.synthesis.model import COST, Model
+from voxlate.synthesis.written import is_unchanged
 
 PICTURES = (".png", ".tif", ".tiff")
 NamedProgress = Callable[[str, int, int], None]
@@ -160,23 +161,29 @@ def synthesise_cases(
     Images that complete a case are called desc-synthetic_<modality>.
     lacking: why other cases cannot be made; an image of them that lies in OUT is recorded as one of an earlier run.
     warn: is called with a sentence for each case whose scans look unlike the training's; say: on how many images of an
-    earlier run are kept, and how many are made again that were made in another way. Returns the folders and, where
-    several cases are asked for, a sentence for each that could not be made; one alone raises BadInput.
+    earlier run are kept, how many are made again that were made in another way, and how many are removed. Returns the
+    folders and, where several cases are asked for, a sentence for each that could not be made; one alone raises
+    BadInput.
     """
     if not scans:
         raise BadInput(f"{out}: expected cases to synthesise, found none. Check INPUT and --split.")
-    folders, failed, kept = list[Path](), dict[str, str](), 0
+    folders, failed, kept, removed = list[Path](), dict[str, str](), 0, list[str]()
     with locked(out):
         if other := _check_others(model, {one.case for one in scans}, out, seed):
             say(f"{len(other)} images in {out} made in another way ({other[0]}) are made again.")
+        made = [folder for one in scans if ((folder := out / one.case) / "provenance.json").is_file()]
+        if lost := [folder.name for folder in made if not is_unchanged(folder)]:
+            why = "gone, changed, or of a version that did not record them"
+            say(f"{len(lost)} cases are made again: their images are {why} ({lost[0]}).")
         for number, one in enumerate(scans):
             if progress:
                 progress("cases", number, len(scans))
             report = (lambda done, total: progress("slices", done, total)) if progress else None
             try:
-                folder, new = _synthesise_case(model, one, out, seed, report, warn)
+                folder, earlier = _synthesise_case(model, one, out, seed, report, warn)
                 folders.append(folder)
-                kept += not new
+                kept += earlier is None
+                removed += [f"{folder.name}/{name}" for name in earlier or ()]
             except BadInput as error:
                 if len(scans) == 1 or isinstance(error, CannotWrite):
                     raise
@@ -185,7 +192,7 @@ def synthesise_cases(
                 progress("cases", number + 1, len(scans))
         if folders:
             shared = read_json(folders[0] / "provenance.json")
-            own = ("case", "split", "inputs", "prepared", "warnings", *COST)
+            own = ("case", "split", "inputs", "prepared", "warnings", "images", *COST)
             common = {key: shared[key] for key in shared if key not in own}
             before = read_json(out / "provenance.json") if (out / "provenance.json").exists() else {}
             mine = [one.case for one in scans]
@@ -196,6 +203,8 @@ def synthesise_cases(
             write_json(out / "provenance.json", {**common, **own_way})
     if kept:
         say(f"{kept} of {len(scans)} cases were made before and are kept.")
+    if removed:
+        say(f"{len(removed)} images of an earlier synthesis, which is not this one, are removed ({removed[0]}).")
     return folders, failed
 
 
@@ -216,8 +225,8 @@ def _check_others(model: Model, cases: set[str], out: Path, seed: int) -> list[s
 
 def _synthesise_case(
     model: Model, scans: Scans, out: Path, seed: int, report: Callable[[int, int], None] | None, warn: Warn
-) -> tuple[Path, bool]:
-    """Make the images of a case, unless they are there; gives their folder, and whether they are new."""
+) -> tuple[Path, list[str] | None]:
+    """Make the images of a case, unless they are there; gives their folder, and what is removed (None: all is kept)."""
     folder = out / safe_name(scans.case, "case")
     found = read_json(folder / "provenance.json") if (folder / "provenance.json").exists() else {}
     plan = model.plan(scans.files, seed)
@@ -229,8 +238,8 @@ def _synthesise_case(
             f"{folder}: expected no image of another scan, found that of {' and '.join(map(str, theirs.values()))}. "
             "Choose another --out, or remove the folder."
         )
-    if _is_plan(found, plan):
-        return folder, False
+    if _is_plan(found, plan) and is_unchanged(folder):
+        return folder, None
     result = model.synthesise(scans.files, case=scans.case, seed=seed, progress=report)
     inputs = {name: {**one, "path": places[name]} for name, one in result.provenance["inputs"].items()}
     run = _place(model.origin, folder)
@@ -240,8 +249,8 @@ def _synthesise_case(
         warn(f"{scans.case}: {' '.join(notes)}")
     split = split_of(scans.case, recorded_splits(_runs(model)))  # said here, so that it travels with the image
     stated = {**result.provenance, "run": run, "inputs": inputs, **({"split": split} if split else {})}
-    _write(folder, replace(result, provenance=stated), scans.files)
-    return folder, True
+    pictures = {path.suffix.lower() for path in scans.files.values()} <= set(PICTURES)  # pictures in, pictures out
+    return folder, replace(result, provenance=stated).write(folder, (".nii.gz", ".png") if pictures else (".nii.gz",))
 
 
 def _place(path: Path, folder: Path) -> str:
@@ -258,17 +267,3 @@ def _is_plan(found: Mapping[str, Any], plan: Mapping[str, Any]) -> bool:
     if not found or _contents(found) != _contents(plan):
         return False
     return all(found.get(key) == value for key, value in plan.items() if key != "inputs")
-
-
-def _write(folder: Path, result: Synthesised, files: Mapping[str, Path]) -> None:
-    """The provenance comes last: a folder that has one is whole."""
-    (folder / "provenance.json").unlink(missing_ok=True)
-    for name in result.volumes:  # of an earlier synthesis with other options
-        for stale in folder.glob(f"{result.mark}{name}_std.*"):
-            stale.unlink()
-    suffixes = {path.suffix.lower() for path in files.values()}
-    for name, volume in result.files.items():
-        write_volume(folder / f"{name}.nii.gz", volume, SYNTHETIC_SCAN)
-        if suffixes <= set(PICTURES):  # pictures in, pictures out
-            write_volume(folder / f"{name}.png", volume)
-    write_json(folder / "provenance.json", result.provenance)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from voxlate.data.layout import laid_out
 from voxlate.data.patches import read_patch
 from voxlate.diffusion.noise import Noise, Tile
 from voxlate.errors import BadInput
-from voxlate.files import SYNTHETIC, safe_name, write_json
+from voxlate.files import SYNTHETIC, safe_name
 from voxlate.images.grid import canonical, check_affine, return_to
 from voxlate.images.intensity import Scale
 from voxlate.images.mask import clearest
@@ -48,6 +48,7 @@ from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges
 from voxlate.scoring.network_units import stated_units
 from voxlate.synthesis.calls import PatchProgress, count_calls
+from voxlate.synthesis.written import write_case
 from voxlate.training.run import file_hash, load_method, made_by
 from voxlate.training.validate import autocast, find_device
 
@@ -91,10 +92,14 @@ class Synthesised:
 
     def save(self, folder: Path | str) -> list[Path]:
         """Write FOLDER/<modality>.nii.gz, <modality>_std.nii.gz and provenance.json; gives the images' paths."""
-        for name, volume in self.files.items():
-            write_volume(Path(folder) / f"{name}.nii.gz", volume, SYNTHETIC_SCAN)
-        write_json(Path(folder) / "provenance.json", self.provenance)
+        self.write(Path(folder))
         return [Path(folder) / f"{name}.nii.gz" for name in self.files]
+
+    def write(self, folder: Path, suffixes: Sequence[str] = (".nii.gz",)) -> list[str]:
+        """Write each image with each suffix, and provenance.json, which lists them; gives what is removed for them."""
+        files = {f"{name}{suffix}": volume for name, volume in self.files.items() for suffix in suffixes}
+        images = {name: partial(write_volume, volume=one, what=SYNTHETIC_SCAN) for name, one in files.items()}
+        return write_case(folder, images, self.provenance)
 
     def show(self) -> Image.Image:
         """The middle axial, coronal and sagittal slice of each image as one picture, which notebooks draw."""

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -12,13 +13,13 @@ import numpy as np
 from rich.table import Table
 
 from voxlate.errors import BadInput
-from voxlate.files import locked, read_json, whole_file, write_json
+from voxlate.files import locked, whole_file, write_json
 from voxlate.scoring.evaluate import evaluate
-from voxlate.scoring.items import images_in
-from voxlate.scoring.provenance import stated_inputs
+from voxlate.scoring.provenance import provenance_of, stated_inputs
 from voxlate.scoring.tables import Scores
 from voxlate.synthesis.folder import NamedProgress, Scans, find_scans, synthesise_cases
 from voxlate.synthesis.model import Model
+from voxlate.synthesis.written import remove_images, write_case
 
 HowMany = Literal["one", "all"]
 SUMMED = ("mae", "mae_rel", "psnr", "ssim_2d")  # metrics of the summary; metrics.json has all
@@ -34,6 +35,16 @@ class Scenario:
     @property
     def folder(self) -> str:
         return "without_" + "_".join(self.missing)
+
+
+@dataclass(frozen=True)
+class Made:
+    """The folder of a scenario, the cases asked for, the folder of each that was made, and why others were not."""
+
+    place: Path
+    cases: tuple[str, ...]
+    folders: Mapping[str, Path]
+    failed: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -107,10 +118,12 @@ def score_scenarios(
 
     OUT itself then holds, and has scores of, each modality made from all others: OUT/<case>/<modality>.nii.gz, as
     compare and report read them; OUT/scenarios.json has a line for each scenario and modality. layout: how the cohort
-    is found; scoring: options of `evaluate`. Finished images are kept. Raises BadInput where no case has all.
+    is found; seed: of the synthesis and of the scores; scoring: options of `evaluate`. Finished images are kept, and
+    only cases of the split are scored, whoever names it. Raises BadInput where no case has all.
     """
     scenarios, rows = scenarios_of(models, how), list[dict[str, Any]]()
-    left_out = dict[str, str]()
+    left_out, single = dict[str, str](), dict[str, Made]()
+    scoring = {**scoring, **layout, "split": split, "seed": seed}
     scans_of = {model.origin: list(find_scans([str(cohort)], model, split=split, **layout)) for model in models}
     with locked(out):
         for number, scenario in enumerate(scenarios):
@@ -121,15 +134,13 @@ def score_scenarios(
             left_out |= lacking
             folders, failed = synthesise_cases(scenario.model, scans, place, seed=seed, progress=progress)
             left_out |= failed
+            cases = tuple(one.case for one in scans)
             if len(scenario.missing) == 1:
-                _record(place, out)
-                for folder in folders:
-                    _gather(folder, out / folder.name, scenario)
+                single[scenario.missing[0]] = Made(place, cases, {one.name: one for one in folders}, failed)
             else:
-                rows += _lines(evaluate(place, cohort, **layout, **scoring), scenario)
-        alone = evaluate(out, cohort, **layout, **scoring)
-        single = [scenario for scenario in scenarios if len(scenario.missing) == 1]
-        rows = [line for scenario in single for line in _lines(alone, scenario)] + rows
+                rows += _lines(evaluate(place, cohort, cases=cases, **scoring), scenario)
+        alone = evaluate(out, cohort, cases=_gather(single, out), **scoring)
+        rows = [line for scenario in scenarios if len(scenario.missing) == 1 for line in _lines(alone, scenario)] + rows
         summary = Summary(alone, tuple(rows), left_out)
         numbers = {str(n): means for n, means in summary.by_number().items()}
         write_json(out / "scenarios.json", {"scenarios": rows, "by_number": numbers, "left_out": left_out})
@@ -157,31 +168,55 @@ def _complete_cases(scenario: Scenario, scans: Sequence[Scans], cohort: Path) ->
     return kept, left_out
 
 
-def _record(place: Path, out: Path) -> None:
-    """The provenance of the whole folder: the run, which has the naive baselines, and the cases asked for."""
-    mine = read_json(place / "provenance.json")
-    before = read_json(out / "provenance.json") if (out / "provenance.json").exists() else mine
-    cases = list(dict.fromkeys([*before["cases"], *mine["cases"]]))
-    run = os.path.relpath((place / mine["run"]).resolve(), out.resolve())
-    write_json(out / "provenance.json", {**mine, "run": run, "cases": cases})
+def _gather(made: Mapping[str, Made], out: Path) -> list[str]:
+    """Put the images of each scenario of one missing modality into OUT/<case>; gives the cases that were asked for."""
+    cases = list(dict.fromkeys(case for one in made.values() for case in one.cases))
+    failed = dict[str, str]()
+    for case in cases:
+        places = {name: place for name, one in made.items() if (place := one.folders.get(case))}
+        if places:
+            _gather_case(places, out / case)
+        else:
+            remove_images(out / case)
+        reasons = {name: one.failed[case] for name, one in made.items() if case in one.failed}
+        failed |= {f"{case}/{name}" if places else case: why for name, why in reasons.items()}
+    wholes = [_moved(one.place, out) for one in made.values()]
+    write_json(out / "provenance.json", {**_shared(wholes), "cases": cases, "failed": failed})
+    return cases
 
 
-def _gather(made: Path, folder: Path, scenario: Scenario) -> None:
-    """Put the images of a scenario of one missing modality with those of the others; its scans were the others."""
-    (name,) = scenario.missing
-    for image in images_in(made).values():
-        with whole_file(folder / image.name) as temporary:
-            shutil.copyfile(image, temporary)
-    mine, path = read_json(made / "provenance.json"), folder / "provenance.json"
-    before = read_json(path) if path.exists() else {}
-    inputs = {}
-    for source, place in stated_inputs(mine).items():
-        inputs[source] = {**mine["inputs"][source], "path": os.path.relpath((made / place).resolve(), folder.resolve())}
-    run = os.path.relpath((made / mine["run"]).resolve(), folder.resolve())
-    scenarios = {**before.get("made_without", {}), name: os.path.relpath(made, folder)}
-    every = {**before.get("inputs", {}), **inputs}
-    units = {**before.get("network_units", {}), **mine.get("network_units", {})}
-    write_json(path, {**mine, "run": run, "inputs": every, "network_units": units, "made_without": scenarios})
+def _gather_case(places: Mapping[str, Path], folder: Path) -> None:
+    """Copy a case's images of each modality; provenance says once what all share, and what each has of its own."""
+    made = {name: _moved(place, folder) for name, place in places.items()}
+    images = {image: partial(_copy, places[name] / image) for name, one in made.items() for image in one["images"]}
+    shared = _shared(list(made.values()))
+    own = {name: {key: value for key, value in one.items() if key not in shared} for name, one in made.items()}
+    for one in own.values():
+        one.pop("images", None)
+    inputs = {name: scan for one in made.values() for name, scan in one["inputs"].items()}
+    write_case(folder, images, {**shared, "inputs": inputs, "made_without": own})
+
+
+def _shared(made: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The entries in which all provenances agree."""
+    return {key: value for key, value in made[0].items() if all(key in one and one[key] == value for one in made)}
+
+
+def _moved(place: Path, folder: Path) -> dict[str, Any]:
+    """The provenance of a place, its paths as seen from a folder."""
+    mine = provenance_of(place)
+    paths = {name: {"path": _seen_from(folder, path)} for name, path in stated_inputs(mine).items()}
+    inputs = {name: {**one, **paths.get(name, {})} for name, one in mine["inputs"].items()}
+    return {**mine, "run": _seen_from(folder, Path(mine["run"])), "inputs": inputs}
+
+
+def _seen_from(folder: Path, path: Path) -> str:
+    return os.path.relpath(path.resolve(), folder.resolve())
+
+
+def _copy(image: Path, to: Path) -> None:
+    with whole_file(to) as temporary:
+        shutil.copyfile(image, temporary)
 
 
 def _lines(scores: Scores, scenario: Scenario) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,60 @@
+"""What scores take from the run that made an image: its naive baselines, and its cohort's transforms."""
+
+import functools
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from voxlate.data.naive import Baselines
+from voxlate.files import read_json
+from voxlate.scoring.items import Item
+from voxlate.scoring.provenance import run_folders
+
+BASELINES = ("naive.safetensors", "trivial.safetensors")  # the second is the name that runs of version 0.4 gave it
+
+
+@dataclass(frozen=True, eq=False)
+class OfRun:
+    """The naive baselines of an image's run, and the prepared cohort that it was trained on, where they are there."""
+
+    baselines: Baselines | None
+    prepared: Path | None
+
+
+def of_runs(items: Iterable[Item], naive: Baselines | Path | str | None, prepared: Path | None) -> dict[Item, OfRun]:
+    """For each image those of its own run; naive and prepared: what was given for all images instead."""
+    given = naive if isinstance(naive, Baselines | None) else Baselines.load(naive)
+
+    @functools.cache
+    def of_run(folders: tuple[Path, ...]) -> OfRun:
+        stored = [path for folder in folders for name in BASELINES if (path := folder / name).is_file()]
+        own = Baselines.load(stored[0]) if stored and given is None else given
+        return OfRun(own, _prepared_cohort(folders) if prepared is None else prepared)
+
+    return {item: of_run(tuple(run_folders(item.made))) for item in items}
+
+
+def naive_cases(of_run: Mapping[Item, OfRun]) -> int | dict[str, int] | None:
+    """How many training cases the naive baselines are from; by modality, where runs differ; None without any."""
+    found = {item.modality: one.baselines.cases for item, one in of_run.items() if one.baselines is not None}
+    return found if len(set(found.values())) > 1 else next(iter(found.values()), None)
+
+
+def _prepared_cohort(folders: Iterable[Path]) -> Path | None:
+    for run in folders:
+        if (run / "provenance.json").is_file() and (stated := read_json(run / "provenance.json").get("prepared")):
+            folder = Path(os.path.normpath(run / str(stated)))
+            return folder if (folder / "cohort.json").is_file() else None
+    return None
+
+
+def stated_warnings(items: Iterable[Item]) -> dict[str, list[Any]]:
+    """What synth warned of, by case."""
+    found = dict[str, list[Any]]()
+    for item in items:
+        for note in item.made.get("warnings", []):
+            if note not in (mine := found.setdefault(item.case.case, [])):
+                mine.append(note)
+    return found

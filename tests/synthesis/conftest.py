@@ -1,0 +1,23 @@
+"""Models that complete what a case lacks."""
+
+import pytest
+
+COMPLETE = """
+title = "tiny completion"
+data = { source = ["t1", "t2"], target = ["t1", "t2"], patch = [1, 24, 20] }
+intensity = { t1 = { kind = "window", low = 0, high = 1200 }, t2 = { kind = "window", low = 0, high = 1400 } }
+task = { kind = "complete" }
+method = { kind = "diffusion" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 4, batch = 2, validate_every = 0 }
+synth = { sampler = "ddim", steps = 2 }
+"""
+
+
+@pytest.fixture
+def completing(voxlate, prepared, tmp_path):
+    """A tiny run that makes t1 or t2, whichever is missing."""
+    (tmp_path / "complete.toml").write_text(COMPLETE)
+    answer = voxlate("train", tmp_path / "complete.toml", "--data", prepared, "--out", tmp_path / "crun")
+    assert answer.code == 0, answer.err
+    return tmp_path / "crun"

@@ -1,0 +1,208 @@
+"""Folders that are written to more than once, by one run or several: scores are of what the last command made."""
+
+import gzip
+import json
+import shutil
+from functools import partial
+
+import nibabel as nib
+import pytest
+
+from voxlate.files import read_json
+from voxlate.scoring.evaluate import evaluate
+from voxlate.synthesis.written import is_unchanged, write_case
+
+
+@pytest.fixture
+def two_ways(voxlate, prepared, cohort, tiny, tmp_path):
+    """Runs of t1 to t2 and, trained on other cases, of t2 to t1."""
+    turned = ["--set", 'data.source=["t2"]', "--set", 'data.target=["t1"]', "--set", 'title="back"']
+    assert voxlate("prepare", cohort, "--out", tmp_path / "other", "--seed", "3").code == 0
+    runs = [tmp_path / "there", tmp_path / "back"]
+    for made, data, changes in ((runs[0], prepared, []), (runs[1], tmp_path / "other", turned)):
+        answer = voxlate("train", tiny, "--data", data, "--out", made, *changes)
+        assert answer.code == 0, answer.err
+    return runs
+
+
+def scored(voxlate, out, cohort, *options):
+    """The metrics.json of an evaluation, which has to succeed."""
+    answer = voxlate("evaluate", out, "--truth", cohort, *options, "--json")
+    assert answer.code == 0, answer.err
+    return json.loads(answer.out)
+
+
+def scored_modalities(document):
+    return {(row["case"], row["modality"]) for row in document["cases"] if row["answer"] == "synthesis"}
+
+
+def test_scores_of_another_model_in_the_same_folder_are_those_of_a_new_folder(
+    voxlate, two_ways, completing, cohort, tmp_path
+):
+    first = scored(voxlate, tmp_path / "o", cohort, "--run", two_ways[0], "--run", two_ways[1])
+    again = scored(voxlate, tmp_path / "o", cohort, "--run", completing)
+    fresh = scored(voxlate, tmp_path / "new", cohort, "--run", completing)
+    assert again["cases"] == fresh["cases"] != first["cases"]
+    assert again["images"] == fresh["images"]
+    assert not list(tmp_path.glob("o/*/t*.nii.gz")) + list(tmp_path.glob("o/*/*/t*.nii.gz")), (
+        "the translations are gone"
+    )
+
+
+def test_completing_in_place_scores_the_synthesis_and_not_the_scan(voxlate, completing, cohort, tmp_path):
+    shutil.copytree(cohort, tmp_path / "place")
+    for source, out in ((tmp_path / "place", tmp_path / "place"), (cohort, tmp_path / "apart")):
+        assert voxlate("synth", completing, source, "--missing", "t2", "--out", out).code == 0
+    inside, apart = (scored(voxlate, tmp_path / name, cohort) for name in ("place", "apart"))
+    assert list(inside["modalities"]) == ["t2"]
+    assert inside["cases"] == apart["cases"]
+    assert all(row["mae"] > 0 for row in inside["cases"])
+    again = ("synth", completing, tmp_path / "place", "--missing", "t2", "--out", tmp_path / "place", "--seed", "1")
+    assert voxlate(*again).code == 0
+    assert len(list(tmp_path.glob("place/*/t[12].nii.gz"))) == 12, "scans stay"
+
+
+def test_images_of_other_models_do_not_stay_in_a_case(voxlate, completing, run, cohort, tmp_path):
+    out = tmp_path / "o"
+    assert voxlate("synth", completing, cohort, "--missing", "t2", "--out", out).code == 0
+    answer = voxlate("synth", run, cohort, "--out", out)
+    assert "6 images of an earlier synthesis, which is not this one, are removed (case0/desc-synthetic_t2" in answer.err
+    assert sorted(path.name for path in (out / "case0").iterdir()) == ["provenance.json", "t2.nii.gz"]
+    assert voxlate("synth", run, cohort, "--out", tmp_path / "new").code == 0
+    assert scored(voxlate, out, cohort)["cases"] == scored(voxlate, tmp_path / "new", cohort)["cases"]
+
+
+def test_scores_of_images_that_are_gone_for_others_are_not_reported(voxlate, completing, cohort, tmp_path):
+    out = tmp_path / "o"
+    assert voxlate("synth", completing, cohort, "--missing", "t1", "--out", out).code == 0
+    scored(voxlate, out, cohort)
+    assert voxlate("report", out).code == 0
+    write_case(out / "case0", {"desc-synthetic_t2.nii.gz": partial(shutil.copyfile, cohort / "case0/t2.nii.gz")}, {})
+    answer = voxlate("report", out)
+    assert answer.code == 2
+    assert "found case0/t1 changed since" in answer.err
+
+
+def test_a_second_split_in_the_same_folder_is_scored_alone(voxlate, completing, cohort, tmp_path):
+    splits = read_json(completing / "provenance.json")["data"]["splits"]
+    for split in ("val", "test"):
+        document = scored(voxlate, tmp_path / "o", cohort, "--run", completing, "--split", split)
+        assert document["split"] == split
+        assert {case for case, _ in scored_modalities(document)} == set(splits[split]) != set()
+        lines = read_json(tmp_path / "o" / "scenarios.json")["scenarios"]
+        assert {line["cases"] for line in lines} == {len(splits[split])}
+
+
+def test_the_spread_of_more_samples_is_gone_with_them(voxlate, completing, cohort, tmp_path):
+    def keys(samples):
+        document = scored(voxlate, tmp_path / "o", cohort, "--run", completing, "--split", "val", "--samples", samples)
+        return {key for row in document["cases"] for key in row}
+
+    assert "std" in keys(2)
+    assert "std" not in keys(1)
+    assert not list(tmp_path.glob("o/**/*_std*"))
+
+
+def test_each_image_is_scored_by_the_run_that_made_it(voxlate, two_ways, cohort, tmp_path):
+    out = tmp_path / "o"
+    document = scored(voxlate, out, cohort, "--run", two_ways[0], "--run", two_ways[1])
+    answers = {name: set(part["answers"]) for name, part in document["modalities"].items()}
+    assert answers == {
+        "t1": {"synthesis", "mean image", "copy of t2", "intensity table"},
+        "t2": {"synthesis", "mean image", "copy of t1", "intensity table"},
+    }
+    trained = [set(read_json(one / "provenance.json")["data"]["splits"]["train"]) for one in two_ways]
+    assert trained[0] != trained[1]
+    assert set(document["trained_on"]) == trained[0] | trained[1]
+    made = read_json(out / "case0" / "provenance.json")
+    assert "model" not in made
+    assert "model" not in read_json(out / "provenance.json"), "several made what is here"
+    titles = {name: own["model"]["title"] for name, own in made["made_without"].items()}
+    assert titles == {"t1": "back", "t2": "tiny"}
+    assert {name: list(own["inputs"]) for name, own in made["made_without"].items()} == {"t1": ["t2"], "t2": ["t1"]}
+    assert voxlate("report", out).code == 0
+
+
+def test_what_an_images_own_run_says_needs_no_folder_of_its_scenario(voxlate, two_ways, cohort, tmp_path):
+    out = tmp_path / "o"
+    before = scored(voxlate, out, cohort, "--run", two_ways[0], "--run", two_ways[1])
+    for folder in out.glob("without_*"):
+        shutil.rmtree(folder)
+    after = scored(voxlate, out, cohort)
+    assert {key: after[key] for key in ("cases", "trained_on")} == {key: before[key] for key in ("cases", "trained_on")}
+
+
+def test_a_run_without_naive_baselines_is_said_next_to_one_that_has_them(voxlate, two_ways, cohort, tmp_path):
+    (two_ways[1] / "naive.safetensors").unlink()
+    document = scored(voxlate, tmp_path / "o", cohort, "--run", two_ways[0], "--run", two_ways[1])
+    sentence = "No naive baselines: the run of this image has none."
+    assert document["naive_left_out"] == {f"case{n}/t1": sentence for n in range(6)}
+    assert set(document["modalities"]["t1"]["answers"]) == {"synthesis"}
+
+
+def test_a_modality_that_a_run_could_not_make_of_a_case_is_listed(voxlate, completing, cohort, tmp_path):
+    scored(voxlate, tmp_path / "o", cohort, "--run", completing)
+    image = nib.load(cohort / "case2" / "t1.nii.gz")  # t2 cannot be made of a scan that shows nothing
+    nib.save(nib.Nifti1Image(image.get_fdata() * 0, image.affine), cohort / "case2" / "t1.nii.gz")
+    answer = voxlate("evaluate", tmp_path / "o", "--truth", cohort, "--run", completing, "--json")
+    assert answer.code == 2
+    assert "not scored: case2/t2 (case2: expected t1 to show something" in answer.err
+    assert scored_modalities(json.loads(answer.out)) == {
+        (f"case{n}", name) for n in range(6) for name in ("t1", "t2") if (n, name) != (2, "t2")
+    }, "the image of the scan that was there before is not scored"
+
+
+def test_an_image_that_is_gone_or_changed_is_made_again(voxlate, run, cohort, tmp_path):
+    out = tmp_path / "o"
+    assert voxlate("synth", run, cohort, "--out", out).code == 0
+    before = {path: path.read_bytes() for path in out.glob("*/t2.nii.gz")}
+    (out / "case1" / "t2.nii.gz").unlink()
+    shutil.copyfile(out / "case4" / "t2.nii.gz", out / "case3" / "t2.nii.gz")
+    answer = voxlate("synth", run, cohort, "--out", out)
+    assert answer.code == 0
+    assert "note: 4 of 6 cases were made before and are kept." in answer.err
+    assert "2 cases are made again: their images are gone, changed" in answer.err
+    for path, content in before.items():
+        assert (nib.load(path).get_fdata() == nib.Nifti1Image.from_bytes(gzip.decompress(content)).get_fdata()).all()
+
+
+def test_images_of_versions_that_recorded_none_are_scored_as_they_lie(voxlate, run, cohort, tmp_path):
+    out = tmp_path / "o"
+    assert voxlate("synth", run, cohort, "--out", out).code == 0
+    new = scored(voxlate, out, cohort)
+    for path in out.glob("*/provenance.json"):
+        path.write_text(json.dumps({key: one for key, one in read_json(path).items() if key != "images"}))
+    assert scored(voxlate, out, cohort)["cases"] == new["cases"]
+    answer = voxlate("synth", run, cohort, "--out", out)
+    assert "6 cases are made again" in answer.err, "nobody knows whether they are what was made"
+
+
+def test_the_seed_of_an_evaluation_is_that_of_its_synthesis_and_its_intervals(voxlate, completing, cohort, tmp_path):
+    first, other = (
+        scored(voxlate, tmp_path / f"o{seed}", cohort, "--run", completing, "--seed", seed) for seed in (0, 7)
+    )
+    assert first["images"] != other["images"]
+    assert "seed 7" in other["modalities"]["t1"]["bootstrap"]
+    assert read_json(tmp_path / "o7" / "case0" / "provenance.json")["seed"] == 7
+    assert other["cases"] == [row.flat() for row in evaluate(tmp_path / "o7", cohort, seed=7).rows]
+
+
+@pytest.mark.parametrize("option", [("--missing", "all"), ("--missing", "one"), ("--steps", "3"), ("--samples", "9")])
+def test_options_of_a_synthesis_are_refused_without_a_run(voxlate, cohort, tmp_path, option):
+    answer = voxlate("evaluate", tmp_path, "--truth", cohort, *option)
+    assert answer.code == 2
+    assert f"{option[0]}: expected --run with it" in answer.err
+
+
+def test_only_files_that_were_listed_and_are_unchanged_are_removed(tmp_path):
+    def content(text):
+        return lambda path: path.write_text(text)
+
+    (tmp_path / "scan.nii.gz").write_text("a scan")
+    assert write_case(tmp_path, {name: content(name) for name in ("a.nii.gz", "b.nii.gz", "c.nii.gz")}, {}) == []
+    assert is_unchanged(tmp_path)
+    (tmp_path / "b.nii.gz").write_text("somebody's own")
+    assert not is_unchanged(tmp_path)
+    assert write_case(tmp_path, {"c.nii.gz": content("new")}, {}) == ["a.nii.gz"]
+    assert sorted(path.name for path in tmp_path.glob("*.gz")) == ["b.nii.gz", "c.nii.gz", "scan.nii.gz"]
+    assert list(read_json(tmp_path / "provenance.json")["images"]) == ["c.nii.gz"]
