@@ -501,3 +501,21 @@ def test_a_run_whose_provenance_names_no_lists_of_cases_is_refused_in_one_senten
     answer = voxlate("synth", run, cohort / "case0", "--out", tmp_path / "o")
     assert answer.code == 2
     assert "expected provenance as train writes it" in answer.err
+
+
+def test_a_scan_is_never_replaced_by_a_synthesis(voxlate, run, cohort, tmp_path):
+    truth = cohort / "case0" / "t2.nii.gz"
+    before = truth.read_bytes()
+    answer = voxlate("synth", run, cohort, "--out", cohort)
+    assert answer.code == 2
+    assert (
+        "t2.nii.gz: expected no file of this name that voxlate did not write, found one: is it the scan" in answer.err
+    )
+    assert truth.read_bytes() == before
+    made = load(run).synthesise({"t1": cohort / "case0" / "t1.nii.gz"})
+    with pytest.raises(BadInput, match="Choose another --out"):
+        made.save(cohort / "case0")
+    assert truth.read_bytes() == before
+    made.save(tmp_path / "o")
+    (tmp_path / "o" / "provenance.json").unlink()  # as a run leaves it that is killed there
+    made.save(tmp_path / "o")

@@ -17,7 +17,7 @@ from voxlate.images.frames import without_frame
 from voxlate.images.volume import UNITS, is_there
 from voxlate.scoring.provenance import difference, recorded_splits, split_of
 from voxlate.synthesis.model import COST, Model
-from voxlate.synthesis.written import is_unchanged
+from voxlate.synthesis.written import check_free, is_unchanged
 
 PICTURES = (".png", ".tif", ".tiff")
 NamedProgress = Callable[[str, int, int], None]
@@ -240,6 +240,7 @@ def _synthesise_case(
         )
     if _is_plan(found, plan) and is_unchanged(folder):
         return folder, None
+    check_free(folder, model.files_of(scans.files))
     result = model.synthesise(scans.files, case=scans.case, seed=seed, progress=report)
     inputs = {name: {**one, "path": places[name]} for name, one in result.provenance["inputs"].items()}
     run = _place(model.origin, folder)

@@ -251,6 +251,12 @@ class Model:
                 "Name one with --missing to make it anyway."
             )
 
+    def files_of(self, scans: Collection[str]) -> list[str]:
+        """Names of the images' files that are made of a case with these scans."""
+        if not self.recipe.task.completes:
+            return [f"{name}.nii.gz" for name in self.recipe.data.target]
+        return [f"{SYNTHETIC}{name}.nii.gz" for name in self.recipe.data.target if name not in scans]
+
     @property
     def scan_names(self) -> tuple[str, ...]:
         """The files of a case that are read: the sources, and a mask where the method works inside one."""

@@ -1,11 +1,14 @@
 """The folder of a case's images: its provenance lists the files that voxlate wrote there, with their content."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+
+from voxlate.errors import BadInput
 from voxlate.files import write_json
-from voxlate.images.volume import content_hash
+from voxlate.images.volume import SYNTHETIC_SCAN, content_hash
 from voxlate.scoring.provenance import provenance_of
 
 Writer = Callable[[Path], object]
@@ -14,8 +17,9 @@ Writer = Callable[[Path], object]
 def write_case(folder: Path, images: Mapping[str, Writer], provenance: Mapping[str, Any]) -> list[str]:
     """Write images, by name of their file, and FOLDER/provenance.json; gives the earlier ones, which are removed.
 
-    The provenance comes last: a folder that has one is whole.
+    The provenance comes last: a folder that has one is whole. Raises BadInput where a scan has the name of an image.
     """
+    check_free(folder, images)
     removed = remove_images(folder, keep=images)
     for name, write in images.items():
         write(folder / name)
@@ -31,6 +35,26 @@ def remove_images(folder: Path, keep: Collection[str] = ()) -> list[str]:
         (folder / name).unlink()
     (folder / "provenance.json").unlink(missing_ok=True)
     return removed
+
+
+def check_free(folder: Path, names: Iterable[str]) -> None:
+    """Raise BadInput where a file of one of these names is there that voxlate did not write: scans are not replaced."""
+    provenance = provenance_of(folder)
+    listed = provenance.get("images", dict.fromkeys(names) if provenance else {})  # earlier versions listed none
+    for path in (folder / name for name in names if name not in listed):
+        if path.is_file() and not _is_synthetic(path.with_name(f"{path.name.split('.')[0]}.nii.gz")):
+            raise BadInput(
+                f"{path}: expected no file of this name that voxlate did not write, found one: is it the scan itself? "
+                "Choose another --out."
+            )
+
+
+def _is_synthetic(path: Path) -> bool:
+    """Whether a NIfTI file says that voxlate made it: so does one of a run that was killed before its provenance."""
+    try:
+        return SYNTHETIC_SCAN.encode() in nib.nifti1.load(path).header["descrip"].item()
+    except (OSError, nib.filebasedimages.ImageFileError):
+        return False
 
 
 def is_unchanged(folder: Path) -> bool:
