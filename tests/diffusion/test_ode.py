@@ -114,7 +114,7 @@ def test_the_integrator_goes_up_and_down_in_time():
 
 
 def test_an_item_takes_the_same_steps_alone_and_among_others():
-    """Beside it is an item so hard that steps shared by both would be others."""
+    """With it goes an item so hard that steps shared by both would be others."""
     seen = []
 
     def slope(x: Tensor, t: Tensor) -> Tensor:

@@ -200,7 +200,7 @@ def test_every_entry_that_is_called_like_the_images_counts(tmp_path, how, suffix
         file.rename(file.with_suffix(suffix))
     before = content_hash(tmp_path)
     SPOILT[how](tmp_path / f"9{suffix}")
-    if how.startswith("folder") and not suffix:  # an ordinary folder beside the series
+    if how.startswith("folder") and not suffix:  # an ordinary folder next to the series
         assert read_volume(tmp_path).data.shape == (1, 4, 3, 4)
         return
     kind = {"l": "a link that leads nowhere", "f": "a folder", "p": "no ordinary file"}[how[0]]

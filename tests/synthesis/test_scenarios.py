@@ -10,7 +10,7 @@ import pytest
 
 from voxlate.files import read_json
 from voxlate.scoring.evaluate import evaluate
-from voxlate.synthesis.written import is_unchanged, write_case
+from voxlate.synthesis.written import is_unchanged, write_images
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_scores_of_images_that_are_gone_for_others_are_not_reported(voxlate, com
     assert voxlate("synth", completing, cohort, "--missing", "t1", "--out", out).code == 0
     scored(voxlate, out, cohort)
     assert voxlate("report", out).code == 0
-    write_case(out / "case0", {"desc-synthetic_t2.nii.gz": partial(shutil.copyfile, cohort / "case0/t2.nii.gz")}, {})
+    write_images(out / "case0", {"desc-synthetic_t2.nii.gz": partial(shutil.copyfile, cohort / "case0/t2.nii.gz")}, {})
     answer = voxlate("report", out)
     assert answer.code == 2
     assert "found case0/t1 changed since" in answer.err
@@ -199,10 +199,10 @@ def test_only_files_that_were_listed_and_are_unchanged_are_removed(tmp_path):
         return lambda path: path.write_text(text)
 
     (tmp_path / "scan.nii.gz").write_text("a scan")
-    assert write_case(tmp_path, {name: content(name) for name in ("a.nii.gz", "b.nii.gz", "c.nii.gz")}, {}) == []
+    assert write_images(tmp_path, {name: content(name) for name in ("a.nii.gz", "b.nii.gz", "c.nii.gz")}, {}) == []
     assert is_unchanged(tmp_path)
     (tmp_path / "b.nii.gz").write_text("somebody's own")
     assert not is_unchanged(tmp_path)
-    assert write_case(tmp_path, {"c.nii.gz": content("new")}, {}) == ["a.nii.gz"]
+    assert write_images(tmp_path, {"c.nii.gz": content("new")}, {}) == ["a.nii.gz"]
     assert sorted(path.name for path in tmp_path.glob("*.gz")) == ["b.nii.gz", "c.nii.gz", "scan.nii.gz"]
     assert list(read_json(tmp_path / "provenance.json")["images"]) == ["c.nii.gz"]

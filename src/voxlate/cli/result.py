@@ -152,8 +152,8 @@ def evaluate(
             summary = score_scenarios(models, truth, to, how, split=split, layout=layout, progress=bars, **options)
             scores, left_out = summary.scores, dict(summary.left_out)
         else:
-            shown = lambda done, total, _: bars("evaluate", done, total)  # noqa: E731
-            scores = score_images(to, truth, split=split, **layout, **options, progress=shown)
+            options["progress"] = lambda done, total, _: bars("evaluate", done, total)
+            scores = score_images(to, truth, split=split, **layout, **options)
     if sentence := held_out_note(scores.document()):
         note(sentence)
     for sentence in scores.header["shared_masks"]:

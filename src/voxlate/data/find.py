@@ -224,7 +224,7 @@ def cases_on_disk(
     kinds = (*SUFFIXES, *(suffix for suffix in ARRAYS if any(place.endswith(suffix) for place in places)))
     paths = sorted(path for path in _image_paths(root, folders, kinds) if not any(one.fullmatch(path) for one in skip))
     made = [path for path in paths if Path(path).name.startswith(SYNTHETIC)]
-    paths = [path for path in paths if path not in set(made)]
+    paths = [path for path in paths if not Path(path).name.startswith(SYNTHETIC)]
     if not paths:
         arrays = any(name.lower().endswith(ARRAYS) for _, names in folders for name in names)
         advice = "Name the layout of such arrays by --preset or --pattern." if arrays else "Check the path."

@@ -59,10 +59,8 @@ def segmentation(extra: Extra, problem: Problem, labels: Tensor | None, reductio
         )
     known = (wanted >= 0)[:, None].float()
     entropy = masked_mean(F.cross_entropy(logits, wanted, ignore_index=-1, reduction="none")[:, None], known)
-    chances, truth = (
-        logits.softmax(dim=1) * known,
-        F.one_hot(wanted.clamp(min=0), logits.shape[1]).movedim(-1, 1) * known,
-    )
+    chances = logits.softmax(dim=1) * known
+    truth = F.one_hot(wanted.clamp(min=0), logits.shape[1]).movedim(-1, 1) * known
     both, either = (one[:, 1:].flatten(2).sum(dim=2) for one in (chances * truth, chances + truth))
     dice = ((2 * both + SMOOTH) / (either + SMOOTH)).mean(dim=1)
     return entropy + (1 - dice) * known.flatten(1).amax(dim=1)

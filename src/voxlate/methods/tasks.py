@@ -43,8 +43,8 @@ class Translate(TaskSettings, Task):
         return self
 
     def channels(self, sources: Sequence[str], targets: Sequence[str]) -> Channels:
-        images, masked = dict.fromkeys(sources, 1), self.inside or self.strip
-        return Channels(images, state=len(targets), out=len(targets), noisy=True, masked=masked)
+        count = len(targets)
+        return Channels(dict.fromkeys(sources, 1), count, state=count, noisy=True, masked=self.needs_mask)
 
     def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
         batch = stripped(batch) if self.strip else batch
@@ -148,9 +148,9 @@ class Complete(TaskSettings, Task):
             )
 
     def channels(self, sources: Sequence[str], targets: Sequence[str]) -> Channels:
-        count, masked = len(targets), self.inside or self.strip
+        count = len(targets)
         code = count * (1 + self.incomplete)
-        return Channels(images={}, state=count, out=count, code=code, noisy=True, masked=masked)
+        return Channels(images={}, state=count, out=count, code=code, noisy=True, masked=self.needs_mask)
 
     def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:
         batch = stripped(batch) if self.strip else batch
@@ -313,7 +313,7 @@ class ResidualTask(nn.Module, Task):
     def channels(self, sources: Sequence[str], targets: Sequence[str]) -> Channels:
         base = {f"base_{name}": 1 for name in targets} if self.residual.see_base else {}
         features = self.predictor.feature_channels if self.residual.asymmetry else ()
-        images, masked = {**dict.fromkeys(sources, 1), **base}, self.residual.inside or self.residual.strip
+        images, masked = {**dict.fromkeys(sources, 1), **base}, self.residual.needs_mask
         return Channels(images, len(targets), state=len(targets), noisy=True, features=features, masked=masked)
 
     def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:

@@ -265,8 +265,8 @@ def _effort(method: ScoredMethod) -> dict[str, Any] | None:
     folder = method.path if method.path.is_dir() else method.path.parent
     rows = [row for row in method.document["cases"] if row["answer"] == method.answer == "synthesis"]
     made = [(row["case"], provenance_of(folder, row["case"], row["modality"])) for row in rows]
-    once = [one for n, (case, one) in enumerate(made) if (case, one) not in made[:n]]  # of several images made at once
-    stated = [one for one in once if all(key in one for key in EFFORT)]
+    whole = [(case, one) for case, one in made if all(key in one for key in EFFORT)]
+    stated = list({(case, *(one[key] for key in EFFORT)): one for case, one in whole}.values())  # images made at once
     if not stated:
         return None
     values = {key: np.array([float(one[key]) for one in stated]) for key in EFFORT}

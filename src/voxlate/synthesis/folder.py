@@ -14,12 +14,11 @@ from voxlate.errors import BadInput, CannotWrite
 from voxlate.files import locked, read_json, safe_name, write_json
 from voxlate.images.dicom import is_dicom_folder, without_key
 from voxlate.images.frames import without_frame
-from voxlate.images.volume import UNITS, is_there
+from voxlate.images.volume import PICTURES, UNITS, is_there
 from voxlate.scoring.provenance import difference, recorded_splits, split_of
 from voxlate.synthesis.model import COST, Model
 from voxlate.synthesis.written import check_free, is_unchanged
 
-PICTURES = (".png", ".tif", ".tiff")
 NamedProgress = Callable[[str, int, int], None]
 Warn = Callable[[str], None]
 
@@ -171,8 +170,9 @@ def synthesise_cases(
     with locked(out):
         if other := _check_others(model, {one.case for one in scans}, out, seed):
             say(f"{len(other)} images in {out} made in another way ({other[0]}) are made again.")
-        made = [folder for one in scans if ((folder := out / one.case) / "provenance.json").is_file()]
-        if lost := [folder.name for folder in made if not is_unchanged(folder)]:
+        made = [one.case for one in scans if (out / one.case / "provenance.json").is_file()]
+        whole = {case for case in made if is_unchanged(out / case)}
+        if lost := [case for case in made if case not in whole]:
             why = "gone, changed, or of a version that did not record them"
             say(f"{len(lost)} cases are made again: their images are {why} ({lost[0]}).")
         for number, one in enumerate(scans):
@@ -180,7 +180,7 @@ def synthesise_cases(
                 progress("cases", number, len(scans))
             report = (lambda done, total: progress("slices", done, total)) if progress else None
             try:
-                folder, earlier = _synthesise_case(model, one, out, seed, report, warn)
+                folder, earlier = _synthesise_case(model, one, out, seed, one.case in whole, report, warn)
                 folders.append(folder)
                 kept += earlier is None
                 removed += [f"{folder.name}/{name}" for name in earlier or ()]
@@ -199,7 +199,7 @@ def synthesise_cases(
             cases = list(dict.fromkeys([*before.get("cases", []), *mine]))
             old = {case: why for case, why in (lacking or {}).items() if (out / case).is_dir()}
             still = {case: why for case, why in before.get("failed", {}).items() if case not in mine}
-            own_way = {"run": _place(model.origin, out), "cases": cases, "failed": still | old | failed}
+            own_way = {"run": place_from(model.origin, out), "cases": cases, "failed": still | old | failed}
             write_json(out / "provenance.json", {**common, **own_way})
     if kept:
         say(f"{kept} of {len(scans)} cases were made before and are kept.")
@@ -224,26 +224,35 @@ def _check_others(model: Model, cases: set[str], out: Path, seed: int) -> list[s
 
 
 def _synthesise_case(
-    model: Model, scans: Scans, out: Path, seed: int, report: Callable[[int, int], None] | None, warn: Warn
+    model: Model,
+    scans: Scans,
+    out: Path,
+    seed: int,
+    whole: bool,
+    report: Callable[[int, int], None] | None,
+    warn: Warn,
 ) -> tuple[Path, list[str] | None]:
-    """Make the images of a case, unless they are there; gives their folder, and what is removed (None: all is kept)."""
+    """Make the images of a case, unless they are there; gives their folder, and what is removed (None: all is kept).
+
+    whole: whether images of an earlier synthesis lie there as they were written.
+    """
     folder = out / safe_name(scans.case, "case")
     found = read_json(folder / "provenance.json") if (folder / "provenance.json").exists() else {}
     plan = model.plan(scans.files, seed)
     theirs = {name: one.get("path") for name, one in found.get("inputs", {}).items() if isinstance(one, dict)}
-    places = {name: _place(path, folder) for name, path in scans.files.items()}
+    places = {name: place_from(path, folder) for name, path in scans.files.items()}
     elsewhere = theirs and all(theirs.get(name) != place for name, place in places.items())
     if elsewhere and _contents(found) != _contents(plan):
         raise BadInput(
             f"{folder}: expected no image of another scan, found that of {' and '.join(map(str, theirs.values()))}. "
             "Choose another --out, or remove the folder."
         )
-    if _is_plan(found, plan) and is_unchanged(folder):
+    if whole and _is_plan(found, plan):
         return folder, None
     check_free(folder, model.files_of(scans.files))
     result = model.synthesise(scans.files, case=scans.case, seed=seed, progress=report)
     inputs = {name: {**one, "path": places[name]} for name, one in result.provenance["inputs"].items()}
-    run = _place(model.origin, folder)
+    run = place_from(model.origin, folder)
     if scans.others and model.recipe.task.completes:  # a scan by another name would count as missing
         warn(f"{scans.case}: {', '.join(scans.others)} was not used: no modality of this model has that name.")
     if notes := result.provenance.get("warnings"):
@@ -254,7 +263,7 @@ def _synthesise_case(
     return folder, replace(result, provenance=stated).write(folder, (".nii.gz", ".png") if pictures else (".nii.gz",))
 
 
-def _place(path: Path, folder: Path) -> str:
+def place_from(path: Path, folder: Path) -> str:
     """Where a path lies as seen from a folder: provenance holds no absolute path, and moves with both."""
     return os.path.relpath(path.resolve() if path.exists() else path.absolute(), folder.resolve())
 

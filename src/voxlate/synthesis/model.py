@@ -48,7 +48,7 @@ from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges
 from voxlate.scoring.network_units import stated_units
 from voxlate.synthesis.calls import PatchProgress, count_calls
-from voxlate.synthesis.written import write_case
+from voxlate.synthesis.written import write_images
 from voxlate.training.run import file_hash, load_method, made_by
 from voxlate.training.validate import autocast, find_device
 
@@ -99,7 +99,7 @@ class Synthesised:
         """Write each image with each suffix, and provenance.json, which lists them; gives what is removed for them."""
         files = {f"{name}{suffix}": volume for name, volume in self.files.items() for suffix in suffixes}
         images = {name: partial(write_volume, volume=one, what=SYNTHETIC_SCAN) for name, one in files.items()}
-        return write_case(folder, images, self.provenance)
+        return write_images(folder, images, self.provenance)
 
     def show(self) -> Image.Image:
         """The middle axial, coronal and sagittal slice of each image as one picture, which notebooks draw."""
@@ -197,7 +197,7 @@ class Model:
         _check_finite(case, mean, spread)
         result, std = dict[str, Volume](), dict[str, Volume]()
         for channel, name in enumerate(model.recipe.data.target):
-            if model.recipe.task.completes and name in files:
+            if name not in model.made_of(files):
                 continue
             scale = Scale(*model.header["target_scales"][name])
             result[name] = model._on_own_grid(scale.inverse(mean[channel]), name, prepared)
@@ -214,7 +214,7 @@ class Model:
             ),
             **({"warnings": notes} if notes else {}),
         }
-        return Synthesised(result, std, provenance, SYNTHETIC if model.recipe.task.completes else "")
+        return Synthesised(result, std, provenance, model.mark)
 
     def check_scans(self, prepared: PreparedCase, case: str) -> list[str]:
         """Sentences on guesses and on scans unlike the training's; raises BadInput for one that shows nothing."""
@@ -253,9 +253,17 @@ class Model:
 
     def files_of(self, scans: Collection[str]) -> list[str]:
         """Names of the images' files that are made of a case with these scans."""
-        if not self.recipe.task.completes:
-            return [f"{name}.nii.gz" for name in self.recipe.data.target]
-        return [f"{SYNTHETIC}{name}.nii.gz" for name in self.recipe.data.target if name not in scans]
+        return [f"{self.mark}{name}.nii.gz" for name in self.made_of(scans)]
+
+    def made_of(self, scans: Collection[str]) -> list[str]:
+        """The modalities that are made of a case with these scans: the targets, of a completion those that it lacks."""
+        completes = self.recipe.task.completes
+        return [name for name in self.recipe.data.target if not (completes and name in scans)]
+
+    @property
+    def mark(self) -> str:
+        """What names of files begin with: images that complete a case lie with scans of the same names."""
+        return SYNTHETIC if self.recipe.task.completes else ""
 
     @property
     def scan_names(self) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """Every way in which modalities can be missing: synthesised, scored, and summed up by which and by how many."""
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,9 +16,9 @@ from voxlate.files import locked, whole_file, write_json
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.provenance import provenance_of, stated_inputs
 from voxlate.scoring.tables import Scores
-from voxlate.synthesis.folder import NamedProgress, Scans, find_scans, synthesise_cases
+from voxlate.synthesis.folder import NamedProgress, Scans, find_scans, place_from, synthesise_cases
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.written import remove_images, write_case
+from voxlate.synthesis.written import remove_images, write_images
 
 HowMany = Literal["one", "all"]
 SUMMED = ("mae", "mae_rel", "psnr", "ssim_2d")  # metrics of the summary; metrics.json has all
@@ -194,7 +193,7 @@ def _gather_case(places: Mapping[str, Path], folder: Path) -> None:
     for one in own.values():
         one.pop("images", None)
     inputs = {name: scan for one in made.values() for name, scan in one["inputs"].items()}
-    write_case(folder, images, {**shared, "inputs": inputs, "made_without": own})
+    write_images(folder, images, {**shared, "inputs": inputs, "made_without": own})
 
 
 def _shared(made: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -205,13 +204,9 @@ def _shared(made: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _moved(place: Path, folder: Path) -> dict[str, Any]:
     """The provenance of a place, its paths as seen from a folder."""
     mine = provenance_of(place)
-    paths = {name: {"path": _seen_from(folder, path)} for name, path in stated_inputs(mine).items()}
+    paths = {name: {"path": place_from(path, folder)} for name, path in stated_inputs(mine).items()}
     inputs = {name: {**one, **paths.get(name, {})} for name, one in mine["inputs"].items()}
-    return {**mine, "run": _seen_from(folder, Path(mine["run"])), "inputs": inputs}
-
-
-def _seen_from(folder: Path, path: Path) -> str:
-    return os.path.relpath(path.resolve(), folder.resolve())
+    return {**mine, "run": place_from(Path(mine["run"]), folder), "inputs": inputs}
 
 
 def _copy(image: Path, to: Path) -> None:

@@ -14,7 +14,7 @@ from voxlate.scoring.provenance import provenance_of
 Writer = Callable[[Path], object]
 
 
-def write_case(folder: Path, images: Mapping[str, Writer], provenance: Mapping[str, Any]) -> list[str]:
+def write_images(folder: Path, images: Mapping[str, Writer], provenance: Mapping[str, Any]) -> list[str]:
     """Write images, by name of their file, and FOLDER/provenance.json; gives the earlier ones, which are removed.
 
     The provenance comes last: a folder that has one is whole. Raises BadInput where a scan has the name of an image.
