@@ -30,36 +30,40 @@ def halved(images: Tensor) -> Tensor:
 
 
 def test_batches_carry_the_moments_that_the_encoder_gives_of_their_slices(cohort: Cohort) -> None:
-    folder = cache_moments(cohort, DATA, MAPS, halved, "abc", batch=3)
-    assert folder == cohort.folder / "latents" / "abc"
-    batches = Batches(cohort, DATA, MAPS, batch=5, steps=3, moments=folder)
-    for step in range(3):
-        batch = batches[step]
-        for images, moments in ((batch.source, batch.source_moments), (batch.target, batch.target_moments)):
-            assert images is not None
-            assert moments is not None
-            assert torch.equal(moments, halved(images).unsqueeze(1))
-            assert moments.shape == (5, 1, 2, 1, 4, 4)
+    folder = cohort.folder / "latents"
+    cache_moments(cohort, DATA, MAPS, halved, folder)
+    for depth in (1, 3):  # slices, or windows of them
+        batches = Batches(cohort, replace(DATA, patch=(depth, 8, 8)), MAPS, batch=5, steps=3, moments=folder)
+        for step in range(3):
+            batch = batches[step]
+            for images, moments in ((batch.source, batch.source_moments), (batch.target, batch.target_moments)):
+                assert images is not None
+                assert moments is not None
+                assert torch.equal(moments, halved(images).unsqueeze(1))
+                assert moments.shape == (5, 1, 2, depth, 4, 4)
     assert Batches(cohort, DATA, MAPS)[0].source_moments is None
 
 
 def test_what_is_encoded_is_left_and_what_changed_is_encoded_anew(
     cohort: Cohort, cohort_folder: Path, tmp_path: Path, save
 ) -> None:
-    cache_moments(cohort, DATA, MAPS, halved, "abc")
+    folder = cohort.folder / "latents"
+    cache_moments(cohort, DATA, MAPS, halved, folder)
     counted: list[int] = []
 
     def watched(images: Tensor) -> Tensor:
-        counted.append(len(images))
+        counted.append(images.shape[2])
         return halved(images)
 
-    cache_moments(cohort, DATA, MAPS, watched, "abc")
+    cache_moments(cohort, DATA, MAPS, watched, folder)
     assert counted == []
     values = torch.arange(192).reshape(4, 6, 8).numpy()
     save(cohort_folder / "case3" / "t1.nii.gz", values)
     changed = prepare(cohort_folder, tmp_path / "prepared", workers=1)
-    folder = cache_moments(changed, DATA, MAPS, watched, "abc")
+    seen: list[tuple[int, int]] = []
+    cache_moments(changed, DATA, MAPS, watched, folder, lambda done, total: seen.append((done, total)))
     assert counted == [4, 4], "four slices of two modalities"
+    assert seen == [(number + 1, len(seen)) for number in range(len(seen))]
     (batch,) = batches_of(changed, DATA, MAPS, [("case3", (2, 0, 0))], 1)
     assert batch.source[0, 0, 0, 0, 0] == pytest.approx(values[2, 0, 0] / 500 - 1)
     assert not list(folder.glob(".writing-*"))
@@ -70,13 +74,13 @@ def test_what_is_encoded_is_left_and_what_changed_is_encoded_anew(
     [
         ({"augment": AugmentSettings(flip_lr=0.5)}, "found data.augment"),
         ({"patch": (1, 4, 8)}, "larger than data.patch"),
-        ({"patch": (2, 8, 8)}, "found data.patch of 2 slices"),
+        ({"patch": (9, 8, 8)}, "of fewer slices than data.patch"),
         ({"stack": 1}, "found data.stack = 1"),
     ],
 )
 def test_what_is_not_the_same_slice_every_time_is_refused(cohort: Cohort, changes, words: str) -> None:
     with pytest.raises(BadInput, match=f"expected whole slices without augmentation for cached latents, .*{words}"):
-        cache_moments(cohort, replace(DATA, **changes), MAPS, halved, "abc")
+        cache_moments(cohort, replace(DATA, **changes), MAPS, halved, cohort.folder / "latents")
     with pytest.raises(BadInput, match="expected whole slices"):
         Batches(cohort, replace(DATA, **changes), MAPS, moments=cohort.folder)
 

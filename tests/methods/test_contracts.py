@@ -175,5 +175,6 @@ def test_the_autoencoder_lowers_its_loss_and_scales_its_latents_to_unit_spread()
         optimiser.step()
     assert losses[-1] < 0.8 * losses[0]
     method.finish([full])
-    mean, _ = method.net.encode(full.target.flatten(0, 1).unsqueeze(1))
-    torch.testing.assert_close((mean * method.net.scale).std(), torch.tensor(1.0), rtol=1e-4, atol=0)
+    mean, log_variance = method.net.encode(full.target.flatten(0, 1).unsqueeze(1))
+    drawn = mean + torch.randn(400, *mean.shape) * (0.5 * log_variance).exp()  # training sees draws, not means
+    torch.testing.assert_close((drawn * method.net.scale).std(), torch.tensor(1.0), rtol=0.06, atol=0)  # of 768 draws

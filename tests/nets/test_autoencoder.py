@@ -46,10 +46,10 @@ def test_other_sizes_are_mirrored_and_cropped(size: tuple[int, int]) -> None:
 def test_halving_pads_the_far_sides_only() -> None:
     """The last column of an even map meets padding, the first does not (unlike a padding of one all round)."""
     net = _tiny()
-    halve = next(part for part in net.encoder if type(part).__name__ == "HalvingConv")
+    halve = next(part for part in net.encoder if type(part).__name__ == "Halving")
     with torch.no_grad():
-        halve.weight.fill_(1.0)
-        halve.bias.zero_()
+        halve.conv.weight.fill_(1.0)
+        halve.conv.bias.zero_()
     out = halve(torch.ones(1, 8, 4, 4))[0, 0]
     assert torch.equal(out, 8 * torch.tensor([[9.0, 6.0], [6.0, 4.0]]))
 

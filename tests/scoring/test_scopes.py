@@ -250,7 +250,7 @@ def test_lpips_of_slices_is_that_of_each_masked_slice(made_up_lpips, tmp_path):
     out, cohort = pair(tmp_path, truth, made, mask=mask)
     scopes = ["both_masked.slices", "whole.slices", "both_masked"]
     scores = evaluate(out, cohort, mask="cohort", scopes=scopes, lpips=made_up_lpips)
-    from voxlate.scoring.lpips import load_lpips
+    from voxlate.nets.lpips import load_lpips
 
     grey = [(np.where(mask, image, 0) / 30).astype(np.float32) for image in (truth, made)]
     expected = load_lpips(made_up_lpips)(*grey)
@@ -267,7 +267,7 @@ def made_up_lpips(tmp_path):
     import torch
     from safetensors.torch import save_file
 
-    from voxlate.scoring.lpips import shapes
+    from voxlate.nets.lpips import shapes
 
     draw = torch.Generator().manual_seed(0)
     state = {

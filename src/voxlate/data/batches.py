@@ -210,7 +210,9 @@ def read_batch(
     if moments is None:
         return batch
     of_sources, of_targets = (
-        torch.stack([read_moments(moments, case, start[0], names) for case, start in places])
+        torch.stack(
+            [read_moments(moments, case, slice(start[0], start[0] + data.patch[0]), names) for case, start in places]
+        )
         for names in (data.source, data.target)
     )
     return replace(batch, source_moments=of_sources, target_moments=of_targets)

@@ -6,36 +6,41 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from voxlate.data.augment import AugmentSettings
 from voxlate.data.case import OPEN_FILES, PreparedCase
 from voxlate.data.layout import laid_out, laid_out_header
-from voxlate.data.patches import DataSettings, even_start, read_patch, read_targets
+from voxlate.data.patches import DataSettings, even_start, read_patch, read_targets, usable_cases
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
 from voxlate.files import whole_file
 from voxlate.images.intensity import IntensityMap
 
-FOLDER = "latents"  # of a prepared cohort
-Encode = Callable[[Tensor], Tensor]  # [B, 1, 1, H, W] in network units to [B, 2 L, 1, h, w], mean and log variance
+Encode = Callable[[Tensor], Tensor]  # [B, 1, D, H, W] in network units to [B, 2 L, D, h, w], mean and log variance
 
 
-def check_cacheable(cohort: Cohort, data: DataSettings, cases: Sequence[str]) -> None:
-    """Raise BadInput where an item is not always the same whole slice."""
+def uncacheable(cohort: Cohort, data: DataSettings, cases: Sequence[str]) -> str:
+    """Why an item's slices are not the same whole ones every time; "" where they are."""
     headers = {case: laid_out_header(cohort.header(case), data.axes) for case in cases}
     large = [case for case in cases if any(n > p for n, p in zip(headers[case].shape[1:], data.patch[1:]))]
+    thin = [case for case in cases if headers[case].shape[0] < data.patch[0]]
     found = {
-        f"data.patch of {data.patch[0]} slices": data.patch[0] > 1,
         f"data.stack = {data.stack}": data.stack > 0,
         "data.augment": data.augment != AugmentSettings(),
         f"{large[0] if large else ''} larger than data.patch {data.patch}": bool(large),
+        f"{thin[0] if thin else ''} of fewer slices than data.patch {data.patch}": bool(thin),
     }
-    if wrong := [name for name, there in found.items() if there]:
+    return next((name for name, there in found.items() if there), "")
+
+
+def check_cacheable(cohort: Cohort, data: DataSettings, cases: Sequence[str]) -> None:
+    """Raise BadInput where an item's slices are not the same whole ones every time."""
+    if wrong := uncacheable(cohort, data, cases):
         raise BadInput(
-            f"{cohort.folder}: expected whole slices without augmentation for cached latents, found {wrong[0]}. "
+            f"{cohort.folder}: expected whole slices without augmentation for cached latents, found {wrong}. "
             "Change it, or do not cache latents."
         )
 
@@ -45,59 +50,55 @@ def cache_moments(
     data: DataSettings,
     intensity: Mapping[str, IntensityMap],
     encode: Encode,
-    digest: str,
-    batch: int = 8,
-) -> Path:
-    """Encode every slice of every modality once; gives the folder, one file a case, each whole or absent.
+    folder: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Encode every modality of the training cases once: one file a case, whole or absent; the same call again resumes.
 
-    digest: of all that the moments depend on in addition to the case's own file (the encoder's weights, say); it
-    names the folder, and the same call again resumes. An absent modality's moments are those of background.
+    folder: of all that the moments depend on in addition to the case's own file (the encoder's weights, say). An absent
+    modality's moments are those of background. progress: called with the cases done and all cases.
     """
-    known = [one.case for one in cohort.cases if set(one.present) & {*data.source, *data.target}]
+    known, _ = usable_cases(cohort, data, "train")
     check_cacheable(cohort, data, known)
-    folder = cohort.folder / FOLDER / digest
-    for name in known:
+    for number, name in enumerate(known):
         case = laid_out(cohort.case(name), data.axes)
-        path = folder / f"{name}.safetensors"
-        stamp = case.header.inputs
-        if path.exists() and _stamp(path) == stamp:
-            continue
-        with whole_file(path) as temporary:
-            save_file(_moments(case, data, intensity, encode, batch), temporary, metadata={"inputs": stamp})
-    return folder
+        path, stamp = folder / f"{name}.safetensors", f"{case.header.inputs} {folder.name}"
+        if _stamp(path) != stamp:
+            with whole_file(path) as temporary:
+                save_file(_moments(case, data, intensity, encode), temporary, metadata={"inputs": stamp})
+        progress(number + 1, len(known))
 
 
 @torch.no_grad()
 def _moments(
-    case: PreparedCase, data: DataSettings, intensity: Mapping[str, IntensityMap], encode: Encode, batch: int
+    case: PreparedCase, data: DataSettings, intensity: Mapping[str, IntensityMap], encode: Encode
 ) -> dict[str, Tensor]:
-    """[2 L, D, h, w] of each modality."""
-    names = list(dict.fromkeys([*data.source, *data.target]))
+    """[2 L, D, h, w] of each modality, float32."""
     x = even_start(case.header.shape[2], data.patch[2]) if data.centred else 0
-    parts: dict[str, list[Tensor]] = {name: [] for name in names}
-    for first in range(0, case.header.shape[0], batch):
-        places = [(z, 0, x) for z in range(first, min(first + batch, case.header.shape[0]))]
-        sources = torch.stack([read_patch(case, data, intensity, place).source for place in places])
-        targets = torch.stack([read_targets(case, data, intensity, place).target for place in places])
-        images = dict(zip([*data.target, *data.source], [*targets.split(1, dim=1), *sources.split(1, dim=1)]))
-        for name in names:
-            parts[name].append(encode(images[name])[:, :, 0].float().cpu())
-    return {name: torch.cat(slices).movedim(0, 1).contiguous() for name, slices in parts.items()}
+    size = (case.header.shape[0], *data.patch[1:])
+    sources = read_patch(case, data, intensity, (0, 0, x), size).source
+    targets = read_targets(case, data, intensity, (0, 0, x), size).target
+    images = dict(zip([*data.source, *data.target], torch.cat([sources, targets])))
+    return {name: encode(image[None, None])[0].float().cpu().contiguous() for name, image in images.items()}
 
 
-def read_moments(folder: Path, case: str, z: int, names: Sequence[str]) -> Tensor:
-    """The moments of a slice of some modalities, [M, 2 L, 1, h, w]."""
+def read_moments(folder: Path, case: str, slices: slice, names: Sequence[str]) -> Tensor:
+    """The moments of some slices of some modalities, [M, 2 L, D, h, w]."""
     path = folder / f"{case}.safetensors"
     try:
         file = _opened(path, path.stat().st_mtime_ns)
     except FileNotFoundError as error:
         raise BadInput(f"{path}: expected the cached latents of {case}, found none. Cache them again.") from error
-    return torch.stack([file.get_slice(name)[:, z : z + 1] for name in names])
+    return torch.stack([file.get_slice(name)[:, slices] for name in names])
 
 
 def _stamp(path: Path) -> str:
-    with safe_open(path, framework="pt") as file:
-        return str((file.metadata() or {}).get("inputs"))
+    """What a case's moments were made of; "" where there is no file, or a part of one."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return str((file.metadata() or {}).get("inputs"))
+    except (FileNotFoundError, SafetensorError):
+        return ""
 
 
 @functools.lru_cache(maxsize=OPEN_FILES)

@@ -268,17 +268,24 @@ def read_patch(
 
 
 def read_targets(
-    case: PreparedCase, data: DataSettings, intensity: Mapping[str, IntensityMap], start: Triple
+    case: PreparedCase,
+    data: DataSettings,
+    intensity: Mapping[str, IntensityMap],
+    start: Triple,
+    size: Triple | None = None,
 ) -> Targets:
-    """Read the targets and label maps of a patch; an absent target is background, an absent label map NO_LABEL."""
-    case = laid_out(case, data.axes)
-    inside, place = _overlap(start, data.patch, case.header.shape)
-    labels = np.full((len(data.labels), *data.patch), NO_LABEL, np.float32)
+    """Read the targets and label maps of a patch; an absent target is background, an absent label map NO_LABEL.
+
+    size: of the patch, else that of the settings.
+    """
+    case, size = laid_out(case, data.axes), size or data.patch
+    inside, place = _overlap(start, size, case.header.shape)
+    labels = np.full((len(data.labels), *size), NO_LABEL, np.float32)
     for name, out in zip(data.labels, labels):
         if name in case.header.labels:
             out[:] = 0
             out[inside] = _read(case.arrays[LABEL + name], place)
-    target = [_read_modality(case, name, intensity[name], start, data.patch) for name in data.target]
+    target = [_read_modality(case, name, intensity[name], start, size) for name in data.target]
     return Targets(
         target=torch.from_numpy(np.stack(target)),
         present=torch.tensor([name in case.header.units for name in data.target]),

@@ -1,5 +1,7 @@
 """Learns the latent space that `Latent` works in."""
 
+import functools
+import math
 from collections.abc import Iterable
 from typing import Annotated, ClassVar, Literal
 
@@ -14,7 +16,9 @@ from voxlate.diffusion.sample import SamplerSettings
 from voxlate.errors import BadInput
 from voxlate.methods.method import Attempt, Losses, Method, MethodSettings, Pair, StageSettings, Task, required
 from voxlate.nets.autoencoder import AutoencoderNet
+from voxlate.nets.blocks import exact, to_slices
 from voxlate.nets.interface import Channels, NetSettings
+from voxlate.nets.lpips import load_lpips
 
 
 @settings
@@ -29,6 +33,10 @@ class AutoencodingSettings(MethodSettings):
     gradient_weight: Annotated[
         float, Field(ge=0, description="weight of the L1 distance between neighbouring-pixel differences")
     ] = 0.1
+    lpips: Annotated[
+        str | None, Field(description="file of LPIPS weights (AlexNet v0.1), to add that distance; unset: none")
+    ] = None
+    lpips_weight: Annotated[float, Field(ge=0, description="weight of that distance")] = 1.0
 
     def build(self, net: NetSettings, task: Task, channels: Channels) -> "Autoencoding":
         return Autoencoding(self, net.build(Channels(images={"image": 1}, out=1)))  # type: ignore[arg-type]  # see `check`
@@ -67,26 +75,32 @@ class Autoencoding(Method):
             kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum() / x.numel()
             edges = sum((restored.diff(dim=axis) - x.diff(dim=axis)).abs().mean() for axis in (-1, -2))
             whole = fit + self.options.kl_weight * kl + self.options.gradient_weight * edges
-            return {"total": whole, "l1": fit, "kl": kl, "edges": torch.as_tensor(edges)}
+            parts = {"l1": fit, "kl": kl, "edges": torch.as_tensor(edges)}
+            if self.options.lpips is not None:
+                parts["lpips"] = self.options.lpips_weight * _lpips(self.options.lpips, x, restored)
+                whole = whole + parts["lpips"]
+            return {"total": whole, **parts}
 
         return Attempt(losses, lambda: Pair(x, restored))
 
     @torch.no_grad()
     def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
-        target = required(batch.target)
-        mean, _ = self.net.encode(target.flatten(0, 1).unsqueeze(1))
-        height, width = target.shape[-2:]
+        images = batch.source if batch.target is None else batch.target  # alone, it is given what it reconstructs
+        mean, _ = self.net.encode(images.flatten(0, 1).unsqueeze(1))
+        height, width = images.shape[-2:]
         return self.net.decode(mean, (height, width)).float().unflatten(0, (len(batch), -1)).flatten(1, 2)
 
     @torch.no_grad()
     def finish(self, batches: Iterable[Batch]) -> None:
-        """Set the latent's scale to 1 over the spread of the targets' latents (Rombach et al. 2022, sec. G)."""
-        latents = []
+        """Set the latent's scale to 1 over the standard deviation of the targets' (Rombach et al. 2022, sec. G)."""
+        total, squares, count = 0.0, 0.0, 0
         for batch in batches:
-            exists = _exists(batch)[:, batch.source.shape[1] :].flatten()
-            targets = required(batch.target).flatten(0, 1).unsqueeze(1)[exists]
-            latents.append(self.net.encode(targets)[0].float())
-        self.net.scale.fill_(1 / torch.cat(latents).std().item())
+            target, exists = required(batch.target), _exists(batch)[:, batch.source.shape[1] :].flatten()
+            mean, log_variance = self.net.encode(target.flatten(0, 1).unsqueeze(1)[exists])
+            drawn = Noise(0, batch.item).normal((target.shape[1], *mean.shape[1:])).to(mean.device).flatten(0, 1)
+            z = (mean.float() + drawn[exists] * (0.5 * log_variance.float()).exp()).double()
+            total, squares, count = total + z.sum().item(), squares + z.square().sum().item(), count + z.numel()
+        self.net.scale.fill_(1 / math.sqrt(squares / count - (total / count) ** 2))
 
 
 def _exists(batch: Batch) -> Tensor:
@@ -95,3 +109,13 @@ def _exists(batch: Batch) -> Tensor:
     if targets is None:
         targets = batch.present.new_ones(required(batch.target).shape[:2])
     return torch.cat([batch.present, targets], dim=1)
+
+
+def _lpips(path: str, true: Tensor, made: Tensor) -> Tensor:
+    """Mean LPIPS of the slices of images [N, 1, D, H, W] in [-1, 1], in float32."""
+    with exact(true.device):
+        pictures = (to_slices(one.float()).expand(-1, 3, -1, -1) for one in (true, made))
+        return _loaded(path).layers(*pictures).sum(1).mean()
+
+
+_loaded = functools.cache(load_lpips)  # not part of the method, whose weights are saved

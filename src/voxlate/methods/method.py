@@ -12,6 +12,7 @@ from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.errors import BadInput
+from voxlate.nets.autoencoder import AutoencoderNet
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput
 
 Losses = dict[str, Tensor]
@@ -169,6 +170,11 @@ class Method(nn.Module, ABC):
         return (parameter for parameter in self.parameters() if parameter.requires_grad)
 
     @property
+    def autoencoder(self) -> AutoencoderNet | None:
+        """The frozen autoencoder whose latents the method's task works with, if it does."""
+        return getattr(getattr(self.without_opponent, "task", None), "autoencoder", None)
+
+    @property
     def without_opponent(self) -> "Method":
         """The part that makes images: the method itself, or the one that an opponent is built around."""
         return self
@@ -194,6 +200,8 @@ class TaskSettings(ABC):
 
     completes: ClassVar[bool] = False
     """Whether sources and targets are one list, of which the task makes what is missing."""
+    encodes: ClassVar[bool] = False
+    """Whether the task works with the latents of an autoencoder, which may be kept."""
 
     @abstractmethod
     def build(self, earlier: Mapping[str, Method]) -> Task:

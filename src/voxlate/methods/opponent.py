@@ -18,7 +18,7 @@ from voxlate.errors import BadInput
 from voxlate.methods.method import Losses, Method, Pair
 from voxlate.nets.critic import Critic
 
-Game = Literal["wasserstein", "cross_entropy", "least_squares"]
+Game = Literal["wasserstein", "cross_entropy", "least_squares", "hinge"]
 AnyCritic = Annotated[Critic, Importable()]
 CRITIC, GENERATOR = "critic", "generator"
 
@@ -28,7 +28,8 @@ class OpponentSettings:
     """A critic, trained in turns with the method of the stage."""
 
     game: Annotated[
-        Game, Field(description="what is played: Wasserstein distance, cross entropy (Pix2Pix) or least squares")
+        Game,
+        Field(description="what is played: Wasserstein distance, cross entropy (Pix2Pix), least squares or hinge loss"),
     ] = "wasserstein"
     critic: Annotated[
         AnyCritic, Field(description="the opponent's network; with a map for each channel, scanned ones count as true")
@@ -42,6 +43,13 @@ class OpponentSettings:
         float, Field(ge=0, description="weight of (gradient norm - 1)^2 between true and made images (WGAN-GP)")
     ] = 10.0
     weight: Annotated[float, Field(ge=0, description="weight of the critic's output in the generator's loss")] = 1e-3
+    adaptive: Annotated[
+        bool,
+        Field(
+            description="times the ratio of both losses' gradients at the network's last kernel, so that `weight` is a "
+            "share of what the method's own loss asks for (Esser et al. 2021, eq. 7)"
+        ),
+    ] = False
     start: Annotated[
         float, Field(ge=0, lt=1, description="share of the training after which the opponent begins to play")
     ] = 0.0
@@ -101,8 +109,10 @@ class Opponent(Method):
         if progress < options.start:
             return parts
         made = self._with_context(pair, pair.made)
-        gan = options.weight * generator_loss(self.critic, options.game, made, self._scanned(pair))
-        return {**parts, "total": parts["total"] + gan, "gan": gan}
+        gan = generator_loss(self.critic, options.game, made, self._scanned(pair))
+        if options.adaptive and gan.requires_grad:
+            gan = gan * gradient_ratio(parts["total"], gan, last_kernel(self.net))
+        return {**parts, "total": parts["total"] + options.weight * gan, "gan": options.weight * gan}
 
     def _critic_loss(self, pair: Pair, noise: Noise) -> Losses:
         true, made = self._with_context(pair, pair.true), self._with_context(pair, pair.made)
@@ -142,6 +152,17 @@ class Opponent(Method):
         self.generator.finish(batches)
 
 
+def last_kernel(net: nn.Module) -> nn.Parameter:
+    """The weights of a network's last layer, by the order in which its parts were made."""
+    return [weight for weight in net.parameters() if weight.requires_grad and weight.ndim > 1][-1]
+
+
+def gradient_ratio(first: Tensor, second: Tensor, weight: nn.Parameter) -> Tensor:
+    """The norm of one loss's gradient for a weight over another's, at most 1e4 (Esser et al. 2021, eq. 7)."""
+    one, other = (torch.autograd.grad(loss, weight, retain_graph=True)[0].norm() for loss in (first, second))
+    return (one / (other + 1e-4)).clamp(max=1e4).detach()
+
+
 def gradient_penalty(critic: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """Mean of (||gradient of the critic's output for each item|| - 1)^2, in float32 (Gulrajani et al. 2017, eq. 3)."""
     images = images.detach().float().requires_grad_()
@@ -171,9 +192,8 @@ def generator_loss(critic: nn.Module, game: Game, made: Tensor, scanned: Tensor 
     scanned: [B, K] bool, the maps that do not count, since nothing was made in their channels (None: all count).
     """
     outputs = with_frozen_weights(critic, made)
-    if scanned is None:
-        return gan_loss(game, outputs, True)
-    return masked_mean(gan_errors(game, outputs, True).flatten(2).mean(2), ~scanned).mean()
+    errors = -outputs if game == "hinge" else gan_errors(game, outputs, True)  # no margin: Lim and Ye 2017, eq. 4
+    return errors.mean() if scanned is None else masked_mean(errors.flatten(2).mean(2), ~scanned).mean()
 
 
 def with_frozen_weights(critic: nn.Module, images: Tensor) -> Tensor:
@@ -189,13 +209,15 @@ def gan_loss(game: Game, outputs: Tensor, true: bool | Tensor) -> Tensor:
 
 
 def gan_errors(game: Game, outputs: Tensor, true: bool | Tensor) -> Tensor:
-    """The loss of each of a critic's outputs [B, K, …]; see `gan_loss`."""
+    """The critic's loss of each of its outputs [B, K, …]; see `gan_loss`."""
     if isinstance(true, bool):
         wanted = torch.full_like(outputs, float(true))
     else:
         wanted = true.to(outputs).reshape(*true.shape, *[1] * (outputs.ndim - 2)).expand_as(outputs)
     if game == "wasserstein":
         return outputs * (1 - 2 * wanted)
+    if game == "hinge":
+        return F.relu(1 + outputs * (1 - 2 * wanted))
     if game == "cross_entropy":
         return F.binary_cross_entropy_with_logits(outputs, wanted, reduction="none")
     return F.mse_loss(outputs, wanted, reduction="none")

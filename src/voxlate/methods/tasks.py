@@ -351,6 +351,7 @@ class ResidualTask(nn.Module, Task):
 class Latent(TaskSettings):
     """The latent of an autoencoder instead of the image. Source: Zhu et al. 2023 (Make-A-Volume), eq. 2."""
 
+    encodes: ClassVar[bool] = True
     kind: Literal["latent"] = "latent"
     autoencoder: Annotated[str, Field(description="name of the earlier stage that trained the autoencoder")] = (
         "autoencoder"
@@ -388,6 +389,8 @@ class Latent(TaskSettings):
 class LatentTask(nn.Module, Task):
     """`Latent` with its frozen autoencoder of single-channel images; each modality is encoded by itself."""
 
+    autoencoder: AutoencoderNet
+
     def __init__(self, autoencoder: AutoencoderNet):
         super().__init__()
         self.autoencoder = autoencoder.requires_grad_(False)
@@ -398,7 +401,8 @@ class LatentTask(nn.Module, Task):
     def channels(self, sources: Sequence[str], targets: Sequence[str]) -> Channels:
         width = self.autoencoder.net.latent
         state = len(targets) * width
-        return Channels(images=dict.fromkeys(sources, width), state=state, out=state, noisy=True)
+        # whole slices in training: zeros around them are what the network knows in synthesis, too
+        return Channels(images=dict.fromkeys(sources, width), state=state, out=state, noisy=True, masked=True)
 
     @torch.no_grad()
     def pose(self, batch: Batch, noise: Noise | None = None, progress: float = 1.0) -> Problem:

@@ -1,5 +1,6 @@
-"""The KL autoencoder of latent diffusion, slice by slice (Rombach et al. 2022, app. G; Zhu et al. 2023, sec. 2)."""
+"""The KL autoencoder of latent diffusion (Rombach et al. 2022, app. G; Zhu et al. 2023, sec. 2)."""
 
+from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -8,15 +9,29 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from voxlate.config import Counts, settings
-from voxlate.nets.blocks import Attention, BlockOptions, Norm, ResBlock, Up, conv3, pad_far, to_slices, to_volumes
+from voxlate.nets.blocks import (
+    Attention,
+    BlockOptions,
+    Norm,
+    ResBlock,
+    SliceConv,
+    Up,
+    VolumeConv,
+    conv1,
+    conv3,
+    pad_far,
+    to_slices,
+    to_volumes,
+)
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 
 LOGVAR_RANGE = (-30.0, 20.0)  # keeps exp() finite before training has settled
+HALO = 4  # slices that a part of a volume sees on each side, where slices see each other
 
 
 @settings
 class KLAutoencoder(NetSettings):
-    """Autoencoder to a latent with 2^(levels - 1) times fewer pixels a side."""
+    """Autoencoder to a latent with 2^(levels - 1) times fewer pixels a side, and as many slices."""
 
     autoencodes: ClassVar[bool] = True
     kind: Literal["kl_autoencoder"] = "kl_autoencoder"
@@ -35,6 +50,17 @@ class KLAutoencoder(NetSettings):
     groups: Annotated[
         int, Field(gt=0, description="groups of a norm; fewer where under two channels would share one")
     ] = 32
+    kernel: Annotated[
+        Literal["1x3x3", "3x3x3"], Field(description="D x H x W; 1x3x3 works slice by slice, its norms too")
+    ] = "1x3x3"
+    slices: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="slices of a volume at a time when not training: memory; with kernel 3x3x3 also what a slice "
+            f"sees, with {HALO} more on each side",
+        ),
+    ] = 8
 
     @property
     def factor(self) -> int:
@@ -56,15 +82,17 @@ class AutoencoderNet(nn.Module):
     def __init__(self, net: KLAutoencoder, channels: int) -> None:
         super().__init__()
         self.net = net
-        options = BlockOptions(groups=net.groups, zero_init=False)
+        self.dims: Literal[2, 3] = 2 if net.kernel == "1x3x3" else 3
+        options = BlockOptions(self.dims, net.groups, zero_init=False)
         widths = [net.width * factor for factor in net.multipliers]
         self.encoder = _encoder(net, channels, widths, options)
-        self.quant = nn.Conv2d(2 * net.latent, 2 * net.latent, 1)
-        self.post_quant = nn.Conv2d(net.latent, net.latent, 1)
+        self.quant = conv1(2 * net.latent, 2 * net.latent, options)
+        self.post_quant = conv1(net.latent, net.latent, options)
         self.decoder = _decoder(net, channels, widths, options)
         self.scale: Tensor
         self.register_buffer("scale", torch.ones(()))
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.memory_format = torch.channels_last if self.dims == 2 else torch.channels_last_3d
+        self.to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def forward(self, inputs: NetworkInput) -> Output:
         image = inputs.joined
@@ -74,39 +102,52 @@ class AutoencoderNet(nn.Module):
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Moments of the latent's Gaussian; sides not divisible by `factor` are mirrored up to the next multiple."""
-        depth, factor = x.shape[2], self.net.factor
-        h = to_slices(pad_far(x, (1, factor, factor))).contiguous(memory_format=torch.channels_last)
-        moments = to_volumes(self.quant(_run(self.encoder, h, depth)), depth).to(x.dtype)
+        padded = pad_far(x, (1, self.net.factor, self.net.factor))
+        moments = self._in_parts(lambda part: self._run(part, [*self.encoder, self.quant]), padded)
         mean, logvar = moments.chunk(2, dim=1)
         return mean, logvar.clamp(*LOGVAR_RANGE)
 
     def decode(self, z: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """The image of a latent, cropped to `size` (H, W) where the encoder had to pad."""
-        depth = z.shape[2]
-        h = self.post_quant(to_slices(z).contiguous(memory_format=torch.channels_last))
-        image = to_volumes(_run(self.decoder, h, depth), depth).to(z.dtype)
+        image = self._in_parts(lambda part: self._run(part, [self.post_quant, *self.decoder]), z)
         return image if size is None else image[..., : size[0], : size[1]]
 
+    def _in_parts(self, run: Callable[[Tensor], Tensor], volume: Tensor) -> Tensor:
+        """What `run` makes of a volume, a few slices at a time where no gradient is kept."""
+        depth, most, halo = volume.shape[2], self.net.slices, HALO if self.dims == 3 else 0
+        if torch.is_grad_enabled() or depth <= most:
+            return run(volume)
+        parts = []
+        for first in range(0, depth, most):
+            low, high = max(0, first - halo), min(depth, first + most + halo)
+            parts.append(run(volume[:, :, low:high])[:, :, first - low : first - low + most])
+        return torch.cat(parts, dim=2)
 
-class HalvingConv(nn.Conv2d):
-    """Strided convolution that pads the far sides only, as the published weights expect."""
+    def _run(self, volume: Tensor, parts: list[nn.Module]) -> Tensor:
+        depth = volume.shape[2]
+        h = (to_slices(volume) if self.dims == 2 else volume).contiguous(memory_format=self.memory_format)
+        for part in parts:
+            if isinstance(part, ResBlock | Up):
+                h = part(h, None, depth)
+            else:
+                h = part(h, depth) if isinstance(part, SliceConv | VolumeConv) else part(h)
+        return (to_volumes(h, depth) if self.dims == 2 else h).to(volume.dtype)
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, channels, 3, stride=2)
+
+class Halving(nn.Module):
+    """Strided convolution that pads the far sides of the plane only, as the published weights expect."""
+
+    def __init__(self, channels: int, dims: Literal[2, 3]) -> None:
+        super().__init__()
+        self.conv = (
+            nn.Conv3d(channels, channels, 3, stride=(1, 2, 2), padding=(1, 0, 0))
+            if dims == 3
+            else nn.Conv2d(channels, channels, 3, stride=2)
+        )
 
     def forward(self, h: Tensor) -> Tensor:
-        return super().forward(F.pad(h, (0, 1, 0, 1)))
-
-
-def _run(parts: nn.ModuleList, h: Tensor, depth: int) -> Tensor:
-    for part in parts:
-        if isinstance(part, ResBlock | Up):
-            h = part(h, None, depth)
-        elif isinstance(part, Attention | Norm | HalvingConv):
-            h = part(h)
-        else:
-            h = part(h, depth)
-    return h
+        halved: Tensor = self.conv(F.pad(h, (0, 1, 0, 1)))
+        return halved
 
 
 def _middle(net: KLAutoencoder, channels: int, options: BlockOptions) -> list[nn.Module]:
@@ -121,7 +162,7 @@ def _encoder(net: KLAutoencoder, channels: int, widths: list[int], options: Bloc
             parts.append(ResBlock(ins, outs, options))
             ins = outs
         if level < len(widths) - 1:
-            parts.append(HalvingConv(outs))
+            parts.append(Halving(outs, options.dims))
     parts += [*_middle(net, ins, options), Norm(ins, net.groups, silu=True), conv3(ins, 2 * net.latent, options)]
     return nn.ModuleList(parts)
 

@@ -20,11 +20,11 @@ from voxlate.images.grid import Grid, same_grid
 from voxlate.images.mask import foreground
 from voxlate.images.ranges import Range, range_for
 from voxlate.images.volume import Volume, content_hash, is_there, read_volume
+from voxlate.nets.lpips import Lpips, load_lpips
 from voxlate.scoring.alignment import Move, check_prepared, find_move
 from voxlate.scoring.distances import RADIOLOGICAL, Pool, slices_of
 from voxlate.scoring.features import Features, features_for
 from voxlate.scoring.items import Item, find_items, items_by_modality, not_scored
-from voxlate.scoring.lpips import Lpips, load_lpips
 from voxlate.scoring.metrics import METRICS, ImagePair, Padding, SsimOrigin, correlation
 from voxlate.scoring.naive import naive_images
 from voxlate.scoring.network_units import RANGE, NetworkUnits, network_units

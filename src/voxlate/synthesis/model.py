@@ -188,6 +188,11 @@ class Model:
         if mask is None and model.recipe.needs_mask and preparation.mask_from != model.preparation.mask_from:
             usual = model.preparation.mask_from
             notes.append(f"The brain was found in {preparation.mask_from}, not in {usual} as in training (missing).")
+        if not model.recipe.method.makes_targets:
+            made = " and ".join(model.recipe.data.target)
+            notes.append(
+                f"{made} is reconstructed from itself: the bound of models with this autoencoder, no synthesis."
+            )
         prepared = laid_out(prepared, model.recipe.data.axes)  # from here on; its affine leads the images back
         volumes.clear()
         begun = time.monotonic()
@@ -343,11 +348,8 @@ def load(run: Path | str, device: str = "auto", allow_code: bool = False) -> Mod
     method, recipe, header = load_method(path, allow_code)
     for name in (*recipe.data.source, *recipe.data.target, *(stage.name for stage in recipe.stages)):
         safe_name(name, f"{path} (header)")  # they become names of files
-    if not recipe.method.makes_targets:
-        raise BadInput(
-            f"{run}: expected a model that makes {' and '.join(recipe.data.target)}, found '{recipe.title}', which "
-            "only reconstructs its input. Train a method that builds on it."
-        )
+    if not recipe.method.makes_targets:  # an autoencoder alone: it is given what it reconstructs
+        recipe = replace(recipe, data=replace(recipe.data, source=recipe.data.target, stack=0))
     weights = path / "weights.safetensors" if path.is_dir() else path
     where = find_device(device)
     return Model(method.to(where), recipe, {**header, "weights_hash": file_hash(weights)}, where, path.resolve())

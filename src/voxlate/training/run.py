@@ -205,13 +205,13 @@ def save_weights(path: Path, method: nn.Module, header: dict[str, Any]) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items()}
     _check_finite(tensors, path)
     header = {key: value for key, value in header.items() if key != "sha256"}
-    text = json.dumps({**header, "sha256": _checksum(header, tensors)})
+    text = json.dumps({**header, "sha256": checksum(header, tensors)})
     with whole_file(path) as temporary:
         safetensors.torch.save_file(tensors, temporary, {"voxlate": text})
 
 
-def _checksum(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of a header and of all weights."""
+def checksum(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of a header and of weights."""
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
@@ -270,7 +270,7 @@ def load_weights(method: nn.Module, path: Path) -> None:
         raise BadInput(f"{path}: expected a whole safetensors file, found {error}. Copy or train it again.") from error
     header = read_header(path)
     stated = header.pop("sha256", None)  # weights of voxlate 0.5 and earlier have none
-    if stated is not None and stated != _checksum(header, tensors):
+    if stated is not None and stated != checksum(header, tensors):
         raise BadInput(
             f"{path}: expected weights and header as they were saved, found others (their checksum differs). Get the "
             "file again."

@@ -29,6 +29,7 @@ from voxlate.learning import Training
 from voxlate.methods.method import Method
 from voxlate.nets.cpu import keep_freed_memory
 from voxlate.recipe import FullStage, Recipe, fixed_ranges, stage_recipe, with_steps
+from voxlate.training.latents import keep_moments, moments_folder, why_not_kept
 from voxlate.training.learner import Epochs, Learner, start_from, train_only, update_average
 from voxlate.training.log import Log, StepCallback
 from voxlate.training.run import (
@@ -42,7 +43,14 @@ from voxlate.training.run import (
     save_weights,
     weights_header,
 )
-from voxlate.training.validate import autocast, find_device, validate, validation_items, validation_split
+from voxlate.training.validate import (
+    autocast,
+    calibration_items,
+    find_device,
+    validate,
+    validation_items,
+    validation_split,
+)
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -121,12 +129,27 @@ def _train_stages(
         method, started = _initial_method(job.stage, earlier)
         if run.weights(name).exists():
             load_weights(method, run.weights(name))
+            _check_autoencoder(method, job.stage, earlier, run)
         else:
             if start and name == "final":
                 load_weights(method, start)
             method = _train_stage(job, run, method, started, stop, progress)
         earlier[name] = method.eval().requires_grad_(False)
     return run
+
+
+def _check_autoencoder(method: Method, stage: FullStage, earlier: Mapping[str, Method], run: Run) -> None:
+    """Raise BadInput where a stage's weights hold another autoencoder than the stage that trained it."""
+    if method.autoencoder is None:
+        return
+    inside = method.autoencoder.state_dict()
+    for name in stage.task.needs:
+        own = earlier[name].net.state_dict()
+        if own.keys() != inside.keys() or any(not torch.equal(own[key].cpu(), inside[key].cpu()) for key in own):
+            raise BadInput(
+                f"{run.weights(stage.name)}: expected a model of the latents of {run.weights(name).name}, found one of "
+                f"another autoencoder's. Restore that file, or delete {run.weights(stage.name).name} to train it again."
+            )
 
 
 @dataclass(frozen=True)
@@ -156,8 +179,11 @@ class _Job:
         """Whether no other process trains along."""
         return self.accelerator.num_processes == 1
 
-    def batches(self, step: int = 0) -> DataLoader[Batch]:
-        """Batches from a step on; batch k is a function of the seed and k alone, so resuming skips without reading."""
+    def batches(self, step: int = 0, moments: Path | None = None) -> DataLoader[Batch]:
+        """Batches from a step on; batch k is a function of the seed and k alone, so resuming skips without reading.
+
+        moments: where those of their latents are kept.
+        """
         options, world = self.stage.train, self.accelerator.num_processes
         if options.batch % (options.accumulate * world):
             raise BadInput(
@@ -175,6 +201,7 @@ class _Job:
             rank=self.accelerator.process_index,
             world=world,
             unpaired=not self.stage.method.needs_pairs,
+            moments=moments,
         )
         order = range(step * calls, options.steps * calls)
         # on a CPU a reader would only take cores from the step, and a late thread stalls all others
@@ -214,6 +241,8 @@ def _notes(jobs: Sequence[_Job]) -> list[str]:
             said.append(f"left out of training: {cases}.")
         if validation_split(job.cohort) == "train":
             said.append("no validation cases: training items are looked at instead, and called so in the log.")
+        if job.stage.task.encodes and (reason := why_not_kept(job.stage, job.cohort)):
+            said.append(f"latents of stage '{job.stage.name}' are encoded anew at every step, since there is {reason}.")
         said += [cut_note(job.cohort, job.stage.data), _validation_plan(job)]
     return [one for one in dict.fromkeys(said) if one]
 
@@ -249,7 +278,7 @@ def _train_stage(
     if run.state.exists() and (state := load_state(run.state, device))["stage"] == stage.name:
         learner.load_state(state)
     parallel = method if job.alone else job.accelerator.prepare(method)
-    batches = iter(job.batches(learner.step))
+    batches = iter(job.batches(learner.step, _kept_moments(job, method, stop, progress)))
     items = validation_items(job.recipe, stage, job.cohort)
     log = Log(run.log, stage.name, options, learner.step, learner.seconds, main, progress)
     for sentence in filter(None, (started, cut_note(job.cohort, stage.data)) if learner.step == 0 else ()):
@@ -279,12 +308,32 @@ def _train_stage(
         if stops and not last:
             raise Stopped(f"stopped at step {learner.step} of {options.steps} ({stage.name})")
     method = learner.averaged if options.ema else learner.method
-    method.finish(batch.to(device) for batch in items)
+    with autocast(device, "float32"):
+        method.finish(batch.to(device) for batch in calibration_items(job.recipe, stage, job.cohort))
     if main:  # the averaged weights as a whole model; the state stays until the next stage writes its own
         header = weights_header(stage_recipe(job.recipe, stage.name), method, job.cohort, learner.step, learner.seconds)
         save_weights(run.weights(stage.name), method, header)
     job.accelerator.wait_for_everyone()
     return method
+
+
+def _kept_moments(job: _Job, method: Method, stop: Sequence[int], progress: StepCallback | None) -> Path | None:
+    """Where the moments of the training cases' latents are kept, encoded once; None where there is nothing to keep."""
+    if method.autoencoder is None or why_not_kept(job.stage, job.cohort):
+        return None
+
+    def report(done: int, total: int) -> None:
+        if progress:
+            progress(f"{job.stage.name} (latents)", done, total, {})
+        if stop and done < total:
+            raise Stopped(f"stopped at case {done} of {total} whose latents are encoded ({job.stage.name})")
+
+    maps, autoencoder = job.recipe.intensity, method.autoencoder
+    folder = moments_folder(job.stage, job.cohort, maps, autoencoder)
+    _by_main(
+        job.accelerator, lambda: keep_moments(job.stage, job.cohort, maps, autoencoder, job.device, folder, report)
+    )
+    return folder
 
 
 def _learner(method: Method, options: Training, device: torch.device, epoch_steps: int) -> Learner:

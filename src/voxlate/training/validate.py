@@ -1,6 +1,6 @@
 """Loss and error on validation cases: the same items and the same noise every time."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from voxlate.images.pictures import montage
 from voxlate.methods.method import Method
 from voxlate.recipe import FullStage, Recipe
 
+CALIBRATION = 256  # slices, which suffice for a standard deviation to 1 % (paper 004's system: at least 200)
 SEED = 1234  # no setting: validations of all runs see the same noise
 
 
@@ -48,6 +49,14 @@ def validation_items(recipe: Recipe, stage: FullStage, cohort: Cohort) -> list[B
     """`validation_items` items spread over the cases of the split, in batches of the recipe's `synth.batch`."""
     items, size, split = stage.train.validation_items, recipe.synth.batch, validation_split(cohort)
     return list(validation_batches(cohort, stage.data, recipe.intensity, split=split, batch=size, limit=items))
+
+
+def calibration_items(recipe: Recipe, stage: FullStage, cohort: Cohort) -> Iterator[Batch]:
+    """Training items without augmentation, spread over all cases: CALIBRATION slices, or all where they are fewer."""
+    limit = -(-CALIBRATION // stage.data.patch[0])
+    return validation_batches(
+        cohort, stage.data, recipe.intensity, split="train", batch=recipe.synth.batch, limit=limit
+    )
 
 
 @torch.no_grad()

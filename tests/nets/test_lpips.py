@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 from voxlate.errors import BadInput
 from voxlate.images.volume import Volume, write_volume
+from voxlate.nets.lpips import SCALE, SHIFT, SMALLEST, Lpips, load_lpips, shapes
 from voxlate.scoring.evaluate import evaluate
-from voxlate.scoring.lpips import SCALE, SHIFT, SMALLEST, Lpips, load_lpips, shapes
 
 
 def made_up(seed=0) -> dict[str, torch.Tensor]:

@@ -1,4 +1,7 @@
-"""LPIPS, the learned perceptual distance of two pictures (v0.1, AlexNet), with weights that the user provides."""
+"""LPIPS, the learned perceptual distance of two pictures (v0.1, AlexNet), as a score and as a loss.
+
+The weights are the user's: the package contains none.
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -52,6 +55,7 @@ class Lpips:
     heads: tuple[Tensor, ...]
     name: str
 
+    @torch.no_grad()
     def __call__(self, a: Pictures, b: Pictures) -> NDArray[np.float64]:
         """Distances [N] of grey pictures [N, H, W] in [0, 1]; grey is repeated to three channels in [-1, 1].
 
@@ -65,14 +69,13 @@ class Lpips:
             found.append(self.layers(left, right).sum(1).double().cpu().numpy())
         return np.concatenate(found)
 
-    @torch.no_grad()
     def layers(self, a: Tensor, b: Tensor) -> Tensor:
         """The share of each layer [N, 5] in the distance of colour pictures [N, 3, H, W] in [-1, 1]."""
         height, width = a.shape[-2:]
         if min(height, width) < SMALLEST:
             raise BadInput(
                 f"LPIPS: expected slices of at least {SMALLEST}×{SMALLEST} pixels, found {width}×{height}. "
-                "Score without --lpips."
+                "Do without LPIPS."
             )
         device = self.heads[0].device
         shift, scale = (torch.tensor(one, device=device, dtype=a.dtype).view(1, 3, 1, 1) for one in (SHIFT, SCALE))
@@ -100,7 +103,7 @@ def load_lpips(path: Path | str) -> Lpips:
     if not path.is_file():
         raise BadInput(
             f"{path}: expected LPIPS weights (AlexNet v0.1, safetensors), found no file. "
-            "Check the path; the package contains none, so without a file score without --lpips."
+            "Check the path; the package contains none, so without a file do without LPIPS."
         )
     try:
         state = safetensors.torch.load_file(path)

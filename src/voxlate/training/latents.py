@@ -1,0 +1,52 @@
+"""The latents of a cohort under a frozen autoencoder, encoded once for all trainings that build on it."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from voxlate.data.latents import cache_moments, uncacheable
+from voxlate.data.patches import usable_cases
+from voxlate.data.prepared import Cohort
+from voxlate.images.intensity import IntensityMap
+from voxlate.nets.autoencoder import AutoencoderNet
+from voxlate.recipe import FullStage
+from voxlate.training.run import checksum
+from voxlate.training.validate import autocast
+
+FOLDER = "latents"  # of a prepared cohort
+
+
+def why_not_kept(stage: FullStage, cohort: Cohort) -> str:
+    """What forbids to keep latents, since they would not be the same in every epoch; "" where nothing does."""
+    return uncacheable(cohort, stage.data, usable_cases(cohort, stage.data, "train")[0])
+
+
+def moments_folder(
+    stage: FullStage, cohort: Cohort, intensity: Mapping[str, IntensityMap], autoencoder: AutoencoderNet
+) -> Path:
+    """PREPARED/latents/<hash of the autoencoder and of how slices are read>: another autoencoder has another folder."""
+    weights = {name: tensor.cpu() for name, tensor in autoencoder.state_dict().items()}
+    data = stage.data
+    read = {"patch": data.patch[1:], "axes": data.axes, "centred": data.centred, "intensity": repr(dict(intensity))}
+    read |= {"net": repr(autoencoder.net), "precision": stage.train.precision}
+    return cohort.folder / FOLDER / checksum(read, weights)[:16]
+
+
+def keep_moments(
+    stage: FullStage,
+    cohort: Cohort,
+    intensity: Mapping[str, IntensityMap],
+    autoencoder: AutoencoderNet,
+    device: torch.device,
+    folder: Path,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Encode what is not yet in the folder."""
+
+    def encode(images: Tensor) -> Tensor:
+        with autocast(device, stage.train.precision):
+            return torch.cat(autoencoder.encode(images.to(device)), dim=1)
+
+    cache_moments(cohort, stage.data, intensity, encode, folder, progress)

@@ -1,0 +1,180 @@
+"""The system of paper 004 by the command line: an autoencoder, a diffusion of slices' latents, volumetric layers."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from voxlate import recipe as recipes
+from voxlate.data.batches import Batches
+from voxlate.data.prepared import open_cohort
+from voxlate.diffusion.noise import Noise
+from voxlate.files import read_json
+from voxlate.images.volume import read_volume
+from voxlate.methods.tasks import LatentTask
+from voxlate.nets.interface import Channels
+from voxlate.synthesis.model import load
+from voxlate.training.run import read_header, save_weights
+
+DATA = 'data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }'
+NET = 'kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false'
+STAGES = f"""
+title = "tiny volume"
+start_from = "slices"
+{DATA.replace("[1,", "[4,")}
+intensity = {{ t1 = {{ kind = "percentile" }}, t2 = {{ kind = "percentile" }} }}
+task = {{ kind = "latent" }}
+method = {{ kind = "diffusion", times = {{ kind = "early_heavy" }} }}
+net = {{ {NET}, volumetric = true }}
+train = {{ steps = 3, batch = 1, validate_every = 0, only = "volumetric", optimiser = {{ warm_up = 0 }} }}
+synth = {{ sampler = "dpmpp_2m", steps = 2, windows = {{ size = 4, overlap = 1 }}, exact = true }}
+[[stages]]
+name = "autoencoder"
+method = {{ kind = "autoencoding" }}
+net = {{ kind = "kl_autoencoder", width = 8, multipliers = [1, 2], blocks = 1, groups = 4 }}
+train = {{ steps = 3, batch = 2, validate_every = 0 }}
+{DATA}
+[[stages]]
+name = "slices"
+task = {{ kind = "latent" }}
+method = {{ kind = "diffusion" }}
+net = {{ {NET} }}
+train = {{ steps = 3, batch = 2, validate_every = 0 }}
+{DATA}
+"""
+
+
+@pytest.fixture
+def volume(voxlate, prepared, tmp_path):
+    (tmp_path / "volume.toml").write_text(STAGES)
+    answer = voxlate("train", tmp_path / "volume.toml", "--data", prepared, "--out", tmp_path / "volume")
+    assert answer.code == 0, answer.err
+    return tmp_path / "volume"
+
+
+def made(voxlate, weights, cohort, out, *options):
+    answer = voxlate("synth", weights, cohort / "case1", "--out", out, *options)
+    assert answer.code == 0, answer.err
+    return read_volume(out / "case1" / "t2.nii.gz", "t2").data
+
+
+def test_one_command_trains_three_stages_and_the_last_one_moves_volumetric_layers_alone(volume):
+    slices, final = (load_file(volume / f"weights{name}.safetensors") for name in (".slices", ""))
+    fresh = set(final) - set(slices)
+    assert fresh == {name for name in final if ".volumetric." in name}
+    assert all(torch.equal(final[name], tensor) for name, tensor in slices.items())
+    moved = [name for name in fresh if not torch.equal(final[name], torch.zeros_like(final[name]))]
+    kernels = [final[name] for name in fresh if name.endswith("weight")]
+    identity = [torch.nn.init.dirac_(torch.empty_like(one)) for one in kernels]
+    assert len(moved) > len(kernels), "biases began at 0"
+    assert not all(torch.equal(one, other) for one, other in zip(kernels, identity))
+
+
+def test_volumetric_layers_that_did_not_learn_give_the_slice_wise_images_in_any_windows(
+    voxlate, volume, cohort, tmp_path
+):
+    tensors = load_file(volume / "weights.safetensors")
+    for name in tensors:
+        if ".volumetric." in name:
+            one = torch.empty_like(tensors[name])
+            tensors[name] = torch.nn.init.dirac_(one) if name.endswith("weight") else torch.zeros_like(one)
+    own = load(volume)
+    own.method.load_state_dict(tensors)
+    header = {key: value for key, value in read_header(volume / "weights.safetensors").items() if key != "sha256"}
+    save_weights(tmp_path / "identity.safetensors", own.method, header)
+    wanted = made(voxlate, volume / "weights.slices.safetensors", cohort, tmp_path / "slices")
+    for size in (2, 4, 9):
+        windows = f"windows={{size={size},overlap=1}}"
+        found = made(voxlate, tmp_path / "identity.safetensors", cohort, tmp_path / f"o{size}", "--set", windows)
+        np.testing.assert_allclose(found, wanted, atol=1e-3 * np.abs(wanted).max(), rtol=0)
+
+
+def test_an_item_of_a_volume_has_one_time_for_all_its_slices(volume, prepared):
+    model, seen = load(volume), []
+    model.method.net.register_forward_hook(lambda _, given, __: seen.append(given[0]))
+    items = Batches(open_cohort(prepared), model.recipe.data, model.recipe.intensity, batch=2)[0]
+    model.method.loss("net", items, Noise(3, items.item))
+    (given,) = seen
+    assert given.log_snr.shape == (2,)
+    assert given.state.shape == (2, 3, 4, 12, 10)
+
+
+def test_latents_are_encoded_once_for_both_stages_and_anew_for_another_autoencoder(voxlate, volume, prepared, tmp_path):
+    (folder,) = (prepared / "latents").iterdir()
+    cases = open_cohort(prepared).splits["train"]
+    assert sorted(path.stem for path in folder.iterdir()) == sorted(cases)
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    again = ("train", tmp_path / "volume.toml", "--data", prepared, "--out")
+    assert voxlate(*again, tmp_path / "same").code == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    same, first = (load_file(one / "weights.safetensors") for one in (tmp_path / "same", volume))
+    assert all(torch.equal(same[name], first[name]) for name in first)
+    other = voxlate(*again, tmp_path / "other", "--set", "stages.autoencoder.train.seed=1")
+    assert other.code == 0
+    assert len(list((prepared / "latents").iterdir())) == 2
+
+
+def test_kept_latents_that_are_cut_or_gone_are_encoded_again(voxlate, volume, prepared, tmp_path):
+    (folder,) = (prepared / "latents").iterdir()
+    first, second, *_ = sorted(folder.iterdir())
+    whole = first.read_bytes()
+    first.write_bytes(whole[:100])
+    second.unlink()
+    again = ("train", tmp_path / "volume.toml", "--data", prepared, "--out", tmp_path / "again")
+    assert voxlate(*again).code == 0
+    assert first.read_bytes() == whole
+    same, wanted = (load_file(one / "weights.safetensors") for one in (tmp_path / "again", volume))
+    assert all(torch.equal(same[name], wanted[name]) for name in wanted)
+
+
+def test_kept_latents_train_what_encoding_at_every_step_does(voxlate, volume, prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr("voxlate.training.train.why_not_kept", lambda stage, cohort: "a test")
+    answer = voxlate("train", tmp_path / "volume.toml", "--data", prepared, "--out", tmp_path / "direct")
+    assert answer.code == 0
+    assert "latents of stage 'slices' are encoded anew at every step, since there is a test" in answer.err
+    direct, kept = (load_file(one / "weights.safetensors") for one in (tmp_path / "direct", volume))
+    for name, tensor in kept.items():
+        torch.testing.assert_close(direct[name], tensor, atol=2e-3, rtol=0.02)
+
+
+def test_another_autoencoder_in_the_folder_of_a_run_is_refused(voxlate, volume, prepared, tmp_path):
+    path = volume / "weights.autoencoder.safetensors"
+    tensors, header = load_file(path), read_header(path)
+    model = load(path)
+    model.method.load_state_dict({name: one * 1.5 for name, one in tensors.items()})
+    save_weights(path, model.method, header)
+    (volume / "weights.safetensors").unlink()
+    answer = voxlate("train", tmp_path / "volume.toml", "--data", prepared, "--out", volume)
+    assert answer.code == 2
+    assert "expected a model of the latents of weights.autoencoder.safetensors, found one of another" in answer.err
+
+
+def test_the_autoencoder_alone_gives_the_bound_of_the_row(voxlate, volume, cohort, tmp_path):
+    bound = made(voxlate, volume / "weights.autoencoder.safetensors", cohort, tmp_path / "bound")
+    assert bound.shape == read_volume(cohort / "case1" / "t2.nii.gz", "t2").data.shape
+    stated = read_json(tmp_path / "bound" / "case1" / "provenance.json")
+    assert list(stated["inputs"]) == ["t2"]
+
+
+def test_slices_of_a_latent_are_decoded_a_few_at_a_time(volume):
+    task = load(volume).method.task
+    assert isinstance(task, LatentTask)
+    autoencoder, x = task.autoencoder, torch.randn(1, 1, 11, 24, 20)
+    with torch.no_grad():
+        mean, _ = autoencoder.encode(x)
+        parts = [autoencoder.encode(x[:, :, k : k + 1])[0] for k in range(11)]
+        torch.testing.assert_close(mean, torch.cat(parts, dim=2), atol=1e-5, rtol=1e-4)
+        seen = []
+        autoencoder.post_quant.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+        autoencoder.decode(mean)
+    assert seen == [8, 3]
+
+
+def test_the_published_schedule_and_networks_are_the_recipes():
+    made = recipes.read("make_a_volume_swi_mra")
+    slices, final = made.all_stages[1:]
+    assert float(final.method.schedule(torch.tensor([1.0]))[0] ** 2) == pytest.approx(1.4230e-4, rel=1e-4)
+    with torch.device("meta"):
+        nets = [stage.net.build(Channels(images={"swi": 3}, state=3, out=3, noisy=True)) for stage in (slices, final)]
+    counts = [sum(parameter.numel() for parameter in net.parameters()) for net in nets]
+    assert counts == [89_539_075, 89_539_075 + 20_070_942]
