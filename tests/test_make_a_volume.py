@@ -154,6 +154,11 @@ def test_the_autoencoder_alone_gives_the_bound_of_the_row(voxlate, volume, cohor
     assert bound.shape == read_volume(cohort / "case1" / "t2.nii.gz", "t2").data.shape
     stated = read_json(tmp_path / "bound" / "case1" / "provenance.json")
     assert list(stated["inputs"]) == ["t2"]
+    bounds = [read_header(path)["bound"]["mae_255"] for path in volume.glob("weights*.safetensors")]
+    assert len(bounds) == 3
+    assert len(set(bounds)) == 1
+    scored = voxlate("evaluate", tmp_path / "bound", "--truth", cohort)
+    assert f"6 validation images back with an MAE of {bounds[0]:.2f}" in " ".join(scored.out.split())
 
 
 def test_slices_of_a_latent_are_decoded_a_few_at_a_time(volume):

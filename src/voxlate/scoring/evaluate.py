@@ -41,7 +41,7 @@ from voxlate.scoring.regions import (
     regions_from,
     thresholded,
 )
-from voxlate.scoring.runs import OfRun, naive_cases, of_runs, stated_warnings
+from voxlate.scoring.runs import OfRun, bounds, naive_cases, of_runs, stated_warnings
 from voxlate.scoring.scopes import (
     CROP,
     Counted,
@@ -179,6 +179,7 @@ def evaluate(
         "moved": {_label(item): one.note for item, one in scored.by_item.items() if one.note},
         "naive_left_out": {_label(item): one.left_out for item, one in scored.by_item.items() if one.left_out},
         "scan_warnings": stated_warnings(items),
+        "bounds": bounds(items),
         "images": {_label(item): content_hash(item.synthesis) for item in items},
         "truth_files": {_label(item): _seen_from(out, item.case.files[item.modality]) for item in items},
         "source_files": _source_files(out, items),

@@ -58,3 +58,8 @@ def stated_warnings(items: Iterable[Item]) -> dict[str, list[Any]]:
             if note not in (mine := found.setdefault(item.case.case, [])):
                 mine.append(note)
     return found
+
+
+def bounds(items: Iterable[Item]) -> dict[str, dict[str, float]]:
+    """What the autoencoder of a latent model does to validation images, by modality."""
+    return {item.modality: item.made["bound"] for item in items if "bound" in item.made}

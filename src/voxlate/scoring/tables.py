@@ -346,6 +346,11 @@ def caption(document: Mapping[str, Any]) -> list[str]:
         several = isinstance(number, dict)
         shown = ", ".join(f"{count} ({name})" for name, count in number.items()) if several else number
         lines.append(f"Mean image, copy and intensity table: from {shown} training cases.")
+    for name, bound in document.get("bounds", {}).items():
+        lines.append(
+            f"{name}: the autoencoder alone gives {bound['items']} validation images back with an MAE of "
+            f"{bound['mae_255']:.2f} of 255 network units, which bounds what a model of its latents can reach."
+        )
     if document.get("without_truth"):
         lines.append(f"Without truth, not scored: {', '.join(document['without_truth'])}.")
     if missing := document.get("not_synthesised"):

@@ -218,6 +218,7 @@ class Model:
                 {name: model.recipe.intensity[name] for name in model.recipe.data.target}, model.header["target_scales"]
             ),
             **({"warnings": notes} if notes else {}),
+            **({"bound": self.header["bound"]} if "bound" in self.header else {}),
         }
         return Synthesised(result, std, provenance, model.mark)
 

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -38,6 +39,7 @@ from voxlate.training.run import (
     file_hash,
     load_state,
     load_weights,
+    read_header,
     reuse_weights,
     save_state,
     save_weights,
@@ -136,6 +138,15 @@ def _train_stages(
             method = _train_stage(job, run, method, started, stop, progress)
         earlier[name] = method.eval().requires_grad_(False)
     return run
+
+
+def _bound(stage: FullStage, run: Run, scores: Mapping[str, float], items: int) -> dict[str, Any]:
+    """How near an autoencoder comes to validation images, for its own header and those of all models of its latents."""
+    if not stage.method.makes_targets:
+        errors = [value for name, value in scores.items() if name.endswith("mae")]  # none where a kill came after them
+        return {"bound": {"mae_255": error * 127.5, "items": items} for error in errors}
+    stated = [read_header(run.weights(name)).get("bound") for name in stage.task.needs]
+    return {"bound": stated[0]} if stated and stated[0] else {}
 
 
 def _check_autoencoder(method: Method, stage: FullStage, earlier: Mapping[str, Method], run: Run) -> None:
@@ -279,7 +290,7 @@ def _train_stage(
         learner.load_state(state)
     parallel = method if job.alone else job.accelerator.prepare(method)
     batches = iter(job.batches(learner.step, _kept_moments(job, method, stop, progress)))
-    items = validation_items(job.recipe, stage, job.cohort)
+    items, scores = validation_items(job.recipe, stage, job.cohort), dict[str, float]()
     log = Log(run.log, stage.name, options, learner.step, learner.seconds, main, progress)
     for sentence in filter(None, (started, cut_note(job.cohort, stage.data)) if learner.step == 0 else ()):
         log.add_start(sentence)
@@ -312,6 +323,7 @@ def _train_stage(
         method.finish(batch.to(device) for batch in calibration_items(job.recipe, stage, job.cohort))
     if main:  # the averaged weights as a whole model; the state stays until the next stage writes its own
         header = weights_header(stage_recipe(job.recipe, stage.name), method, job.cohort, learner.step, learner.seconds)
+        header |= _bound(stage, run, scores, sum(map(len, items)))
         save_weights(run.weights(stage.name), method, header)
     job.accelerator.wait_for_everyone()
     return method
