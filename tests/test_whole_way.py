@@ -15,12 +15,15 @@ REGRESSION = 'method = { kind = "regression" }'
 DIFFUSION = 'method = { kind = "diffusion", clip = [-1, 1] }'
 CRITIC = "critic = { widths = [4, 4] }"
 PATCHES = 'critic = { widths = [4, 4], answer = "patches" }'
+SLICES = f'[[stages]]\nname = "slices"\n{DIFFUSION}\n{UNET}\ntrain = {{ steps = 2, batch = 2 }}'
 PREDICTOR = f'[[stages]]\nname = "predictor"\n{REGRESSION}\n{UNET}\ntrain = {{ steps = 2, batch = 2 }}'
 AUTOENCODER = (
     '[[stages]]\nname = "autoencoder"\nmethod = { kind = "autoencoding" }\n'
     'net = { kind = "kl_autoencoder", width = 8, multipliers = [1, 2], blocks = 1, groups = 4 }\n'
     "train = { steps = 2, batch = 2 }"
 )
+VOLUMETRIC = UNET.replace("middle", "volumetric = true, middle")
+AUTOENCODER_3D = AUTOENCODER.replace("groups = 4", 'groups = 4, kernel = "3x3x3"')
 T1_TO_T2 = 'data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }'
 ALL = 'data = { source = ["t1", "t2", "ct"], target = ["t1", "t2", "ct"], patch = [1, 24, 20] }'
 GAPS = ALL.replace("patch", "allow_missing = true, patch")
@@ -47,6 +50,14 @@ WAYS = {
     ),
     "residual": ([T1_TO_T2, 'task = { kind = "residual", scale = 2.0 }', DIFFUSION, UNET, PREDICTOR], []),
     "latent": ([T1_TO_T2, 'task = { kind = "latent" }', DIFFUSION, UNET, AUTOENCODER], []),
+    "latent_of_volumes": (
+        [T1_TO_T2.replace("[1,", "[4,"), 'task = { kind = "latent" }', DIFFUSION, VOLUMETRIC, AUTOENCODER_3D],
+        [],
+    ),
+    "volumetric_layers_on_slices": (
+        [T1_TO_T2.replace("[1,", "[4,"), 'start_from = "slices"', DIFFUSION, VOLUMETRIC, f"{SLICES}\n{T1_TO_T2}"],
+        [],
+    ),
 }
 MAPS = "critic = { widths = [4, 4], answer = 'patches', maps = 3, each = true }"
 LEAST_SQUARES = f"opponent = {{ game = 'least_squares', penalty = 0, critic_turns = 1, {MAPS} }}"

@@ -91,7 +91,7 @@ class Stage:
     opponent: Annotated[OpponentSettings | None, Field(description="a critic of the images; unset: none")] = None
     net: Annotated[AnyNet, Field(description="the network")]
     train: Annotated[Training, Field(description="how it is trained")]
-    data: Annotated[DataSettings | None, Field(description="what it sees; unset: as the recipe")] = None
+    data: Annotated[DataSettings | None, Field(description="what it sees, where that differs from the recipe's")] = None
     start_from: StartFrom = None
 
     @property
@@ -212,6 +212,7 @@ def from_dict(values: dict[str, Any], where: str, allow_code: bool = False) -> R
             f"{where}: expected a model of voxlate's own parts, found one that needs the code of {', '.join(needed)}. "
             "If you trust it, pass --allow-code (in Python: allow_code=True)."
         )
+    values = _with_data(values)
     recipe = fill(Recipe, _without_steps(values), where)
     if changed := _other_type(values, to_dict(recipe)):
         key, found, taken = changed
@@ -230,6 +231,18 @@ def _other_type(given: Any, held: Any, key: str = "") -> tuple[str, Any, Any] | 
         kinds = [(isinstance(one, str), isinstance(one, bool)) for one in (given, held)]
         return (key, given, held) if kinds[0] != kinds[1] else None
     return next((found for one in inner if (found := _other_type(*one))), None)
+
+
+def _with_data(values: dict[str, Any]) -> dict[str, Any]:
+    """Tables where a stage's data are those of the recipe but for the keys that it gives."""
+    stages, data = values.get("stages"), values.get("data")
+    if not isinstance(stages, list) or not isinstance(data, dict):
+        return values
+    own = [isinstance(one, dict) and isinstance(one.get("data"), dict) for one in stages]
+    return {
+        **values,
+        "stages": [{**one, "data": {**data, **one["data"]}} if has else one for one, has in zip(stages, own)],
+    }
 
 
 def _without_steps(values: dict[str, Any]) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def test_the_wasserstein_critic_loss_is_the_distance_and_a_penalty_of_its_slope(
     assert parts["total"].item() == pytest.approx(penalty - distance)
 
 
-@pytest.mark.parametrize(("game", "loss"), [("cross_entropy", math.log(2)), ("least_squares", 0.5)])
+@pytest.mark.parametrize(("game", "loss"), [("cross_entropy", math.log(2)), ("least_squares", 0.5), ("hinge", 1)])
 def test_a_critic_that_always_gives_zero_has_the_known_loss(game: str, loss: float) -> None:
     full = batch()
     parts = opponents(factor=0.0, game=game, penalty=0).loss("critic", full, Noise(0, full.item))
@@ -73,6 +73,24 @@ def test_the_generator_moves_towards_what_the_critic_likes_and_leaves_the_critic
     # d/dgrey of (grey - 0.75)^2 - 0.1 * 0.5 * 16 * grey
     assert method.generator.net.grey.grad.item() == pytest.approx(2 * (-0.25 - 0.75) - 0.1 * 0.5 * 16)
     assert method.critic.factor.grad is None
+
+
+def test_the_hinge_loss_has_a_margin_for_the_critic_and_none_for_the_generator() -> None:
+    full, method = batch(), opponents(factor=0.05, game="hinge", penalty=0, weight=0.1)
+    true, made = 0.05 * 16 * 0.75, 0.05 * 16 * -0.25  # what the critic gives
+    critic = method.loss("critic", full, Noise(0, full.item))["total"]
+    assert critic.item() == pytest.approx(0.5 * ((1 - true) + (1 + made)))
+    assert method.loss("generator", full, Noise(0, full.item))["gan"].item() == pytest.approx(-0.1 * made)
+
+
+def test_an_adaptive_weight_is_a_share_of_the_gradient_of_the_methods_own_loss() -> None:
+    """Of d(grey - 0.75)^2 = -2 and d(0.5 * 16 * grey) = 8, whatever the critic's factor."""
+    full = batch()
+    for factor in (0.5, 5.0):
+        method = opponents(factor=factor, game="hinge", penalty=0, weight=0.25, adaptive=True)
+        method.generator.net.grey = nn.Parameter(torch.tensor([[-0.25]]))
+        method.loss("generator", full, Noise(0, full.item))["total"].backward()
+        assert method.generator.net.grey.grad.item() == pytest.approx(-2 - 0.25 * 2, rel=1e-3)
 
 
 def test_the_critics_turn_leaves_the_generator_alone() -> None:
