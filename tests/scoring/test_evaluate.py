@@ -76,6 +76,22 @@ def test_a_constant_shift_is_the_mean_error_in_the_unit_of_the_truth(cohort, shi
     assert scores.rows[0].scores["gradient_z"] == pytest.approx(1.0, abs=1e-4)
 
 
+def test_jumps_between_slices_show_in_mae_z_and_where_windows_meet_in_the_seam(cohort, tmp_path):
+    truth = read_volume(cohort / "p0" / "ct.nii.gz", "ct")
+    jumps = np.array([4, 4, 20, 4, 4, 20, 4, 4, 20, 4, 4])  # windows of 6 that share 2 begin or end at 3, 6 and 9
+    offsets = np.concatenate([[0], jumps.cumsum()]).astype(np.float32)[:, None, None]
+    write_volume(tmp_path / "out" / "p0" / "ct.nii.gz", volume(truth.data[0] + offsets))
+    made = {"synth": {"windows": {"size": 6, "overlap": 2}}, "prepared": {"spacing_mm": None, "resample": False}}
+    write_json(tmp_path / "out" / "p0" / "provenance.json", made)
+    scores = evaluate(tmp_path / "out", cohort)
+    assert scores.rows[0].scores["mae_z"] == pytest.approx(jumps.mean(), abs=1e-3)
+    assert scores.rows[0].scores["seam"] == pytest.approx(5, abs=1e-3)
+    assert "differences of neighbouring slices" in " ".join(scores.table().caption)
+    for changed in ({"synth": {"windows": None}}, {"prepared": {"spacing_mm": [1, 1, 1]}}):
+        write_json(tmp_path / "out" / "p0" / "provenance.json", made | changed)
+        assert "seam" not in evaluate(tmp_path / "out", cohort).rows[0].scores
+
+
 def test_every_value_stands_with_the_choices_that_made_it(cohort, shifted):
     evaluate(shifted, cohort, mask="body")
     document = json.loads((shifted / "metrics.json").read_text())
