@@ -646,6 +646,34 @@ def test_in_network_units_truth_and_image_are_what_the_network_was_given_and_gav
     assert "expected provenance that states the network's units" in scores.header["not_synthesised"]["p1/t1"]
 
 
+def test_naive_baselines_in_shares_of_a_peak_come_to_the_unit_of_a_range_and_of_a_network(cohort, tmp_path):
+    cases = [
+        ({name: canonical(read_volume(cohort / case / f"{name}.nii.gz", name)) for name in ("ct", "t1")}, None)
+        for case in ("p0", "p1", "p2")
+    ]
+    learned = fit(cases, ["ct"], ["t1"], {"ct": range_for("HU"), "t1": range_for("a.u.")})
+    learned.save(tmp_path / "naive.safetensors")
+    assert learned.typical == Baselines.load(tmp_path / "naive.safetensors").typical
+    spec = Percentile(floor=0, high=90)
+    for name in ("p0", "p1", "p2"):
+        truth = read_volume(cohort / name / "t1.nii.gz", "t1")
+        write_volume(tmp_path / "out" / name / "t1.nii.gz", truth)
+        stated = {"case": name, "network_units": stated_units({"t1": spec}, {"t1": (0.0, 34.0)})}
+        write_json(tmp_path / "out" / name / "provenance.json", stated)
+    options = {"naive": tmp_path / "naive.safetensors"}
+    own, ranged, network = (
+        {row.answer: row.scores for row in evaluate(tmp_path / "out", cohort, **options, **more).rows}
+        for more in ({}, {"value_range": (0, 50)}, {"units": "network"})
+    )
+    assert own["intensity table"]["mae"] < 0.02, "T1 is a function of the CT"
+    assert ranged["intensity table"]["mae"] < 0.02 * 50
+    assert network["intensity table"]["mae"] < 0.04 * 255, "p90 and 34 stand for one another up to the cases' spread"
+    older = replace(learned, typical={})
+    scores = evaluate(tmp_path / "out", cohort, naive=older, value_range=(0, 50))
+    assert {row.answer for row in scores.rows} == {"synthesis"}
+    assert "states no unit for --range" in next(iter(scores.header["naive_left_out"].values()))
+
+
 def test_an_input_whose_place_is_not_stated_is_none(cohort, shifted):
     for name in ("p0", "p1", "p2"):
         write_json(shifted / name / "provenance.json", {"case": name, "inputs": {"t1": {"sha256": "0"}}})

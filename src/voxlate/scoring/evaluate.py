@@ -26,7 +26,7 @@ from voxlate.scoring.features import Features, features_for
 from voxlate.scoring.items import Item, find_items, items_by_modality, not_scored
 from voxlate.scoring.lpips import Lpips, load_lpips
 from voxlate.scoring.metrics import METRICS, ImagePair, Padding, SsimOrigin, correlation, seam
-from voxlate.scoring.naive import naive_images
+from voxlate.scoring.naive import naive_images, scored_as
 from voxlate.scoring.network_units import RANGE, NetworkUnits, network_units
 from voxlate.scoring.provenance import provenance_of, stated_inputs, trained_on, window_borders
 from voxlate.scoring.regions import (
@@ -316,9 +316,12 @@ def _score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
     naive, left_out = _naive_images(item, truth, image.grid, options)
     for name, volume in naive.items():
         baselines = options.of_run[item].baselines
-        if own is not None and baselines is not None:
-            volume = own.naive(volume, baselines.ranges[item.modality])
-        scored, of_pictures = _scores(item, name, volume, truth, options)
+        assert baselines is not None
+        shown = scored_as(volume, baselines, scale, own)
+        if shown is None:
+            left_out.append(f"No {name}: a run of an earlier version, which states no unit for --range.")
+            continue
+        scored, of_pictures = _scores(item, name, shown, truth, options)
         rows.append(Row(*head, name, scored, depth, of_pictures))
     note = truth.move.note
     if share:
