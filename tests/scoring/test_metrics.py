@@ -62,12 +62,12 @@ def test_ssim_in_three_dimensions_is_that_of_scikit_image(pair):
     assert ssim(truth, synthesis, 4.0, dimensions=3) == pytest.approx(expected, abs=1e-6)
 
 
-def test_coronal_and_sagittal_ssim_are_the_mean_of_scikit_image_over_every_second_of_those_slices(pair):
+def test_coronal_and_sagittal_ssim_are_the_mean_of_scikit_image_over_every_fourth_of_those_slices(pair):
     truth, synthesis = pair
     synthesis[:, 10:, :9] = 0
     images = ImagePair(truth, synthesis, Range(0.0, 4.0, "a.u.", ""), None)
     for plane, axis in (("coronal", 1), ("sagittal", 2)):
-        slices = [np.moveaxis(image, axis, 0)[::2] for image in (truth, synthesis)]
+        slices = [np.moveaxis(image, axis, 0)[::4] for image in (truth, synthesis)]
         expected = np.mean([structural_similarity(a, b, data_range=4.0, **ORACLE) for a, b in zip(*slices)])
         assert images.ssim(2, plane) == pytest.approx(expected, abs=1e-6)
     assert abs(images.ssim(2, "coronal") - images.ssim(2, "sagittal")) > 0.01, "the planes differ here"

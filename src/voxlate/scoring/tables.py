@@ -339,7 +339,7 @@ def caption(document: Mapping[str, Any]) -> list[str]:
     lines.append(f"SSIM: {SSIM}{windows}. NMI: 64 bins. {gradient}.")
     if "mae_z" in keys_of(document):
         lines.append(
-            "Coherence of slices (ours, no paper's): SSIM coronal and sagittal, of every second slice; MAE z, of "
+            "Coherence of slices (ours, no paper's): SSIM coronal and sagittal, of every fourth slice; MAE z, of "
             "differences of neighbouring slices."
         )
     lines += [_features_note(part["features"]) for part in modalities.values() if part.get("features")]
