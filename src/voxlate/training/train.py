@@ -144,7 +144,7 @@ def _bound(stage: FullStage, run: Run, scores: Mapping[str, float], items: int) 
     """How near an autoencoder comes to validation images, for its own header and those of all models of its latents."""
     if not stage.method.makes_targets:
         errors = [value for name, value in scores.items() if name.endswith("mae")]  # none where a kill came after them
-        return {"bound": {"mae_255": error * 127.5, "items": items} for error in errors}
+        return {"bound": {"mae_255": errors[0] * 127.5, "items": items}} if errors else {}
     stated = [read_header(run.weights(name)).get("bound") for name in stage.task.needs]
     return {"bound": stated[0]} if stated and stated[0] else {}
 
