@@ -5,6 +5,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Annotated, Literal
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -52,6 +53,8 @@ class ResNetNet(nn.Module):
         layers += [*_mirrored(widths[0], outs, 7, self.volumes), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
         start_normal(self)
+        if self.volumes:
+            self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def forward(self, inputs: NetworkInput) -> Output:
         image = inputs.joined
@@ -63,6 +66,7 @@ class ResNetNet(nn.Module):
     def _volume(self, h: Tensor) -> Tensor:
         if h.shape[2] == 1:  # cannot be mirrored
             h = F.pad(h, (0, 0, 0, 0, 0, 1), mode="replicate")
+        h = h.contiguous(memory_format=torch.channels_last_3d)  # twice as fast on a CPU with 8 channels in bfloat16
         depths: list[int] = []
         for layer in self.layers:
             if isinstance(layer, HalvingConv):
