@@ -47,6 +47,17 @@ NARROW = {
         f"cyclegan_tmax{row}": {"net.width": "8", "net.blocks": "2", "method.critic.widths": "[8, 16, 32, 64]"}
         for row in ("", "_plain")
     },
+    **{
+        f"{row}_{pair}": changes
+        for pair in ("swi_mra", "t1_t2")
+        for row, changes in {
+            "pix2pix": {"net.width": "8", "opponent.critic.widths": "[8, 16, 32, 64]"},
+            "pix2pix_3d": {"net.width": "4", "opponent.critic.widths": "[4, 8, 8]"},
+            "cyclegan_3d": {"net.width": "4", "net.blocks": "1", "method.critic.widths": "[4, 8, 8]"},
+            "palette": {"net.width": "16"},
+            "palette_tuned": {"net.width": "16"},
+        }.items()
+    },
     "mm_gan": {"net.widths": "[8, 16, 16, 16]", "opponent.critic.widths": "[8, 16]"},
     **{
         f"hi_net_{target}": {"net.width": "4", "opponent.critic.widths": "[8, 16]"}
@@ -71,16 +82,16 @@ def test_every_stage_of_a_recipe_takes_a_step(name, changes):
     torch.manual_seed(0)
     for stage in made.all_stages:
         data = stage.data
-        channels = len(data.source) * (1 + 2 * data.stack)
+        channels, depth = len(data.source) * (1 + 2 * data.stack), min(data.patch[0], 5)
         method = earlier[stage.name] = stage.build(earlier)
-        source = torch.rand(2, channels, 1, 64, 64) * 2 - 1
+        source = torch.rand(2, channels, depth, 64, 64) * 2 - 1
         batch = Batch(
             source=source,
-            mask=torch.ones(2, 1, 1, 64, 64),
+            mask=torch.ones(2, 1, depth, 64, 64),
             present=torch.ones(2, channels, dtype=torch.bool),
-            item=torch.arange(2)[:, None],
+            item=torch.arange(2 * depth).view(2, depth),
             target=source[:, : len(data.target)],
-            labels=torch.zeros(2, 1, 1, 64, 64) if data.labels else None,
+            labels=torch.zeros(2, 1, depth, 64, 64) if data.labels else None,
         )
         for turn in method.turns:
             parameters = list(method.parameters_of(turn))

@@ -10,12 +10,15 @@ from voxlate.files import read_json
 
 UNET = 'net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }'
 UNET_3D = UNET.replace("blocks = 1", 'blocks = 1, kernel = "3x3x3"')
+BRAN_3D = 'net = { kind = "bran", width = 4, stages = 2, regions = 0, norm = "instance", dimensions = 3 }'
 RESNET = 'net = { kind = "resnet", width = 4, blocks = 1 }'
 REGRESSION = 'method = { kind = "regression" }'
 DIFFUSION = 'method = { kind = "diffusion", clip = [-1, 1] }'
 CRITIC = "critic = { widths = [4, 4] }"
+RESNET_3D = RESNET.replace("blocks = 1", "blocks = 1, dimensions = 3")
 PATCHES = 'critic = { widths = [4, 4], answer = "patches" }'
 SLICES = f'[[stages]]\nname = "slices"\n{DIFFUSION}\n{UNET}\ntrain = {{ steps = 2, batch = 2 }}'
+PATCHES_3D = PATCHES.replace("]", '], norm = "instance", dimensions = 3')
 PREDICTOR = f'[[stages]]\nname = "predictor"\n{REGRESSION}\n{UNET}\ntrain = {{ steps = 2, batch = 2 }}'
 AUTOENCODER = (
     '[[stages]]\nname = "autoencoder"\nmethod = { kind = "autoencoding" }\n'
@@ -38,6 +41,23 @@ WAYS = {
     "neighbouring_slices": ([T1_TO_T2.replace("patch", "stack = 1, patch"), REGRESSION, UNET], []),
     "volumes": ([T1_TO_T2.replace("[1, 24, 20]", "[4, 12, 12]"), REGRESSION, UNET_3D], []),
     "volumes_by_diffusion": ([T1_TO_T2.replace("[1, 24, 20]", "[4, 12, 12]"), DIFFUSION, UNET_3D], []),
+    "volumes_by_pix2pix": (
+        [
+            T1_TO_T2.replace("[1, 24, 20]", "[4, 16, 12]"),
+            REGRESSION,
+            BRAN_3D,
+            f'opponent = {{ game = "least_squares", critic_turns = 1, penalty = 0, {PATCHES_3D} }}',
+        ],
+        [],
+    ),
+    "volumes_by_cycle": (
+        [
+            T1_TO_T2.replace("[1, 24, 20]", "[4, 16, 12]"),
+            f'method = {{ kind = "cycle", identity = 5, {PATCHES_3D} }}',
+            RESNET_3D,
+        ],
+        [],
+    ),
     "completion": ([ALL, 'task = { kind = "complete" }', DIFFUSION, UNET], ["t2"]),
     "completion_by_regression": ([ALL, 'task = { kind = "complete" }', REGRESSION, UNET], ["t2", "ct"]),
     "completion_with_opponent": (

@@ -42,6 +42,36 @@ def test_without_regions_it_has_the_size_of_the_generator_of_pix2pix() -> None:
     assert count(net) + 3 == 54_413_955
 
 
+def test_in_three_dimensions_the_generator_of_paper_004_has_its_parameters() -> None:
+    """4x4x4 kernels, widths 32, 64, 128, 256, 256; the decoder sees the encoder's maps, too; norms have none."""
+    encoder = 1 * 32 + 32 * 64 + 64 * 128 + 128 * 256 + 256 * 256
+    decoder = 256 * 256 + 512 * 128 + 256 * 64 + 128 * 32 + 64 * 1
+    with torch.device("meta"):
+        net = built(Bran(width=32, stages=5, regions=0, norm="instance", dimensions=3), sources=1)
+    assert net.net.widths == (32, 64, 128, 256, 256)
+    assert count(net) == 64 * (encoder + decoder) == 16_652_288
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+@pytest.mark.parametrize("size", [(1, 16, 16), (3, 20, 12), (6, 16, 24), (13, 16, 16)])
+def test_a_volume_comes_back_in_its_own_size_and_its_slices_depend_on_each_other(size, norm) -> None:
+    torch.manual_seed(0)
+    net = built(Bran(width=4, stages=3, regions=0, norm=norm, dimensions=3)).eval()
+    images = torch.randn(2, 2, *size)
+    before = ask(net, None, images, None)
+    assert before.shape == (2, 1, *size)
+    images[:, :, -1] += 1
+    assert ((ask(net, None, images, None) - before).abs() > 0).flatten(3).any(3).all()
+
+
+def test_dropped_features_of_a_volume_are_dropped_in_training_alone() -> None:
+    torch.manual_seed(0)
+    net = built(Bran(width=2, stages=6, regions=0, drop_block=1, dimensions=3))
+    images = torch.randn(1, 2, 4, 64, 64)
+    assert not torch.equal(ask(net.train(), None, images, None), ask(net, None, images, None))
+    assert torch.equal(ask(net.eval(), None, images, None), ask(net, None, images, None))
+
+
 def test_every_pixel_is_filtered_by_its_own_region() -> None:
     torch.manual_seed(0)
     layer = RegionalFilters(channels=3, regions=4, hidden=8)
@@ -142,3 +172,5 @@ def test_settings_that_do_not_fit_are_refused() -> None:
         Bran(regions=3)
     with pytest.raises(BadInput, match="odd side"):
         Bran(drop_block=2)
+    with pytest.raises(BadInput, match=r"expected 0 with net\.dimensions = 3, found 4"):
+        Bran(dimensions=3)

@@ -1,5 +1,7 @@
 """The generator of CycleGAN: its published size and order, and what it treats alike."""
 
+from typing import Literal
+
 import pytest
 import torch
 from calling import ask, channels
@@ -21,6 +23,17 @@ def test_nine_blocks_have_the_published_parameters(channels: int, count: int) ->
     assert sum(parameter.numel() for parameter in net.parameters()) == count
 
 
+def test_in_three_dimensions_the_network_of_paper_004_has_its_parameters() -> None:
+    """c7 x 7 x 3 slices, two halvings, six blocks, two doublings, base 32: products of kernel, inputs and outputs."""
+    ends = (3 * 7 * 7 * 1 * 32 + 32) + (3 * 7 * 7 * 32 * 1 + 1)
+    halvings = (27 * 32 * 64 + 64) + (27 * 64 * 128 + 128)
+    doublings = (27 * 128 * 64 + 64) + (27 * 64 * 32 + 32)
+    with torch.device("meta"):
+        net = built(ResNet(width=32, blocks=6, dimensions=3))
+    count = sum(parameter.numel() for parameter in net.parameters())
+    assert count == ends + halvings + doublings + 6 * 2 * (27 * 128 * 128 + 128) == 5_872_641
+
+
 def test_its_kernels_start_with_the_published_spread_and_its_biases_at_0() -> None:
     torch.manual_seed(0)
     for module in built(ResNet(blocks=1)).modules():
@@ -30,12 +43,13 @@ def test_its_kernels_start_with_the_published_spread_and_its_biases_at_0() -> No
             assert not module.bias.any()
 
 
-@pytest.mark.parametrize("size", [(8, 8), (17, 22), (16, 9)])
-def test_every_size_comes_back(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("size", [(1, 8, 8), (3, 17, 22), (5, 16, 9), (8, 8, 8)])
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_every_size_comes_back(size: tuple[int, int, int], dimensions: Literal[2, 3]) -> None:
     torch.manual_seed(0)
-    net = built(ResNet(width=4, blocks=1), 2, 3)
-    out = ask(net, None, torch.randn(2, 2, 3, *size), None)
-    assert out.shape == (2, 3, 3, *size)
+    net = built(ResNet(width=4, blocks=1, dimensions=dimensions), 2, 3)
+    out = ask(net, None, torch.randn(2, 2, *size), None)
+    assert out.shape == (2, 3, *size)
     assert out.abs().max() <= 1
 
 
@@ -47,11 +61,22 @@ def test_each_slice_is_translated_by_itself() -> None:
     torch.testing.assert_close(ask(net, None, images[1:, :, 2:], None), together[1:, :, 2:])
 
 
-def test_brightness_and_contrast_of_a_whole_slice_are_normalised_away() -> None:
+def test_in_three_dimensions_a_slice_depends_on_the_others() -> None:
+    torch.manual_seed(0)
+    net = built(ResNet(width=4, blocks=1, dimensions=3)).double()
+    images = torch.randn(1, 1, 6, 16, 16, dtype=torch.double)
+    changed = images.clone()
+    changed[:, :, 4] += 1
+    moved = (ask(net, None, changed, None) - ask(net, None, images, None)).abs() > 1e-9
+    assert moved.flatten(3).any(3).all()
+
+
+@pytest.mark.parametrize(("dimensions", "depth"), [(2, 1), (3, 4)])
+def test_brightness_and_contrast_of_a_whole_image_are_normalised_away(dimensions: Literal[2, 3], depth: int) -> None:
     """Reflection keeps a constant constant to the border, so instance norms remove any line of grey values."""
     torch.manual_seed(0)
-    net = built(ResNet(width=4, blocks=2)).double()
-    images = torch.randn(1, 1, 1, 16, 16, dtype=torch.double) * 100  # large against the norm's epsilon
+    net = built(ResNet(width=4, blocks=2, dimensions=dimensions)).double()
+    images = torch.randn(1, 1, depth, 16, 16, dtype=torch.double) * 100  # large against the norm's epsilon
     a, b = (ask(net, None, x, None) for x in (images, 3 * images + 70))
     torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
 

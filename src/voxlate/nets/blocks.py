@@ -75,7 +75,7 @@ def repeat_border(h: Tensor, sizes: Sequence[int]) -> Tensor:
 def start_normal(module: nn.Module) -> None:
     """Draw all kernels from N(0, 0.02²), batch norms' factors about 1, and set biases to 0 (Isola et al. 2017, 6.2)."""
     for part in module.modules():
-        if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d)):
+        if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d, nn.ConvTranspose3d)):
             nn.init.normal_(part.weight, std=0.02)
         elif isinstance(part, (nn.BatchNorm2d, nn.BatchNorm3d)):
             nn.init.normal_(part.weight, mean=1.0, std=0.02)

@@ -1,4 +1,4 @@
-"""BRAN, the brain region-aware network of paper 000; without regions it is the generator of Pix2Pix."""
+"""BRAN, the brain region-aware network of paper 000; without regions it is the generator of Pix2Pix, in 2-D or 3-D."""
 
 from collections.abc import Iterable
 from typing import Annotated, Literal, cast
@@ -12,6 +12,7 @@ from voxlate.config import settings
 from voxlate.errors import BadInput
 from voxlate.nets.blocks import to_slices, to_volumes
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
+from voxlate.nets.strided import DoublingConv, HalvingConv
 
 SLOPE = 0.2  # of LeakyReLU below 0: Radford et al. 2016, sec. 3
 WIDEST = 8  # times the width: Isola et al. 2017, sec. 6.1.1
@@ -22,7 +23,8 @@ NOT_DROPPED = 4  # halvings nearest to the image whose decoder stages drop nothi
 class Bran(NetSettings):
     """U-Net of strided 4x4 convolutions; before each, every region of the map has filters of its own (Cai et al. 2024).
 
-    With regions = 0, width = 64 and drop_block = 1 it is the generator of Pix2Pix (Isola et al. 2017, sec. 6.1.1).
+    With regions = 0, width = 64 and drop_block = 1 it is the generator of Pix2Pix (Isola et al. 2017, sec. 6.1.1); in
+    three dimensions kernels are 4x4x4, and stages halve the depth, too, where 4 slices are left.
     """
 
     kind: Literal["bran"] = "bran"
@@ -41,8 +43,14 @@ class Bran(NetSettings):
         int, Field(ge=1, description="side of the squares that are dropped, odd; 1: single features")
     ] = 3
     tanh: Annotated[bool, Field(description="limit outputs to -1 to 1")] = True
+    norm: Annotated[Literal["batch", "instance"], Field(description="of a batch, or of each slice or volume")] = "batch"
+    dimensions: Annotated[
+        Literal[2, 3], Field(description="2: each slice by itself; 3: volumes, without regions and features")
+    ] = 2
 
     def __post_init__(self) -> None:
+        if self.dimensions == 3 and self.regions:
+            raise BadInput(f"net.regions: expected 0 with net.dimensions = 3, found {self.regions}. Set it to 0.")
         if self.regions and self.hidden % self.regions:
             raise BadInput(
                 f"net.hidden: expected a multiple of {self.regions} regions, found {self.hidden}. Change one of them."
@@ -58,7 +66,7 @@ class Bran(NetSettings):
     @property
     def feature_channels(self) -> tuple[int, ...]:
         """Channels of the decoder's maps at 1/2, 1/4 and 1/8 of the size, in the output's extras["features"]."""
-        return tuple(2 * width for width in self.widths[: min(3, self.stages - 1)])
+        return tuple(2 * width for width in self.widths[: min(3, self.stages - 1)]) if self.dimensions == 2 else ()
 
     @property
     def multiple(self) -> int:
@@ -74,7 +82,8 @@ class Bran(NetSettings):
 class BranNet(nn.Module):
     """Works slice by slice; its extras["features"] are the decoder's maps at 1/2, 1/4 and 1/8 of the size.
 
-    Maps, [B, C, D, H_l, W_l], begin with the image; at their far sides they may reach beyond it.
+    Maps, [B, C, D, H_l, W_l], begin with the image; at their far sides they may reach beyond it. With three dimensions
+    it works on volumes and gives no maps.
     """
 
     def __init__(self, net: Bran, ins: int, outs: int) -> None:
@@ -89,17 +98,20 @@ class BranNet(nn.Module):
             Up(widths[stage] * (1 if stage == last else 2), widths[stage - 1], net, NOT_DROPPED <= stage < last)
             for stage in range(last, 0, -1)
         )
-        self.head = nn.ConvTranspose2d(2 * widths[0], outs, 4, stride=2, padding=1, bias=False)
-        for module in (module for module in self.modules() if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))):
-            if module.kernel_size == (4, 4):
+        self.head = _doubling(2 * widths[0], outs, net)
+        convs = (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d, nn.ConvTranspose3d)
+        for module in (module for module in self.modules() if isinstance(module, convs)):
+            if set(module.kernel_size) == {4}:
                 nn.init.normal_(module.weight, std=0.02)  # Isola et al. 2017, sec. 6.2
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if net.norm == "batch":  # instance norms give contiguous maps
+            last_channels = torch.channels_last if net.dimensions == 2 else torch.channels_last_3d
+            self.to(memory_format=last_channels)  # type: ignore[call-overload]
 
     def forward(self, inputs: NetworkInput) -> Output:
-        image = inputs.joined
+        image, flat = inputs.joined, self.net.dimensions == 2
         depth, (height, width) = image.shape[2], image.shape[3:]
         padded, left = self._padded(image)
-        h = to_slices(padded).contiguous(memory_format=torch.channels_last)
+        h = to_slices(padded).contiguous(memory_format=torch.channels_last) if flat else padded
         skips: list[Tensor] = []
         for down in cast(Iterable[Down], self.encoder):
             h = down(h)
@@ -107,10 +119,12 @@ class BranNet(nn.Module):
         skips.pop()
         maps = []
         for up in cast(Iterable[Up], self.decoder):
-            h = torch.cat([up(h), skips.pop()], dim=1)
+            skip = skips.pop()
+            h = torch.cat([up(h, skip.shape[2]), skip], dim=1)
             maps.append(h)
-        out = self.head(h)
-        out = to_volumes(out.tanh() if self.net.tanh else out, depth)[..., :height, left : left + width]
+        out = _doubled(self.head, h, depth)
+        out = out.tanh() if self.net.tanh else out
+        out = (to_volumes(out, depth) if flat else out)[..., :height, left : left + width]
         near = list(reversed(maps))[: len(self.net.feature_channels)]
         features = (to_volumes(one, depth)[..., left >> halvings :] for halvings, one in enumerate(near, start=1))
         return Output(out.to(image.dtype), {"features": tuple(features)})
@@ -135,8 +149,13 @@ class Down(nn.Module):
     def __init__(self, ins: int, outs: int, net: Bran, norm: bool, last: bool) -> None:
         super().__init__()
         self.regional = RegionalFilters(ins, net.regions, net.hidden) if net.regions else None
-        self.conv = nn.Conv2d(ins * (2 if net.regions else 1), outs, 4, stride=2, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(outs) if norm else nn.Identity()
+        ins *= 2 if net.regions else 1
+        self.conv = (
+            HalvingConv(ins, outs, 4, bias=False)
+            if net.dimensions == 3
+            else nn.Conv2d(ins, outs, 4, stride=2, padding=1, bias=False)
+        )
+        self.norm = _norm(outs, net) if norm else nn.Identity()
         self.slope = 0.0 if last else SLOPE
 
     def forward(self, h: Tensor) -> Tensor:
@@ -146,16 +165,33 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """To twice the size; some stages drop squares of features."""
+    """To twice the size, of volumes to a given depth; some stages drop squares of features."""
 
     def __init__(self, ins: int, outs: int, net: Bran, drops: bool) -> None:
         super().__init__()
-        self.conv = nn.ConvTranspose2d(ins, outs, 4, stride=2, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(outs)
+        self.conv = _doubling(ins, outs, net)
+        self.norm = _norm(outs, net)
         self.drop = DropBlock(net.dropout, net.drop_block) if drops else nn.Identity()
 
-    def forward(self, h: Tensor) -> Tensor:
-        return F.relu(self.drop(self.norm(self.conv(h))))
+    def forward(self, h: Tensor, depth: int) -> Tensor:
+        return F.relu(self.drop(self.norm(_doubled(self.conv, h, depth))))
+
+
+def _doubling(ins: int, outs: int, net: Bran) -> nn.Module:
+    if net.dimensions == 3:
+        return DoublingConv(ins, outs, 4, bias=False)
+    return nn.ConvTranspose2d(ins, outs, 4, stride=2, padding=1, bias=False)
+
+
+def _doubled(conv: nn.Module, h: Tensor, depth: int) -> Tensor:
+    doubled: Tensor = conv(h, depth) if isinstance(conv, DoublingConv) else conv(h)
+    return doubled
+
+
+def _norm(channels: int, net: Bran) -> nn.Module:
+    if net.norm == "instance":
+        return nn.InstanceNorm2d(channels) if net.dimensions == 2 else nn.InstanceNorm3d(channels)
+    return nn.BatchNorm2d(channels) if net.dimensions == 2 else nn.BatchNorm3d(channels)
 
 
 class RegionalFilters(nn.Module):
@@ -219,7 +255,8 @@ class DropBlock(nn.Module):
         if not self.training or self.share == 0:
             return h
         centres = torch.rand(h.shape, device=h.device) < 1 - (1 - self.share) ** (1 / self.side**2)
-        dropped = F.max_pool2d(centres.float(), self.side, stride=1, padding=self.side // 2)
-        kept = 1 - dropped
+        planes = centres.float().flatten(1, -3)  # squares lie in slices, of volumes, too
+        dropped = F.max_pool2d(planes, self.side, stride=1, padding=self.side // 2)
+        kept = (1 - dropped).view_as(h)
         left = kept.flatten(1).mean(1).clamp(min=1 / kept[0].numel())  # of each item
-        return h * (kept / left[:, None, None, None]).to(h.dtype)
+        return h * (kept / left.reshape(-1, *[1] * (h.ndim - 1))).to(h.dtype)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from voxlate.config import Counts, settings
 from voxlate.nets.blocks import start_normal, to_slices, to_volumes
+from voxlate.nets.strided import FEWEST_SLICES
 
 SLOPE = 0.2  # of LeakyReLU below 0: Radford et al. 2016, sec. 3
-FEWEST_SLICES = 4  # that a layer of a three-dimensional critic halves: fewer would be nearly all padding
 
 
 @settings

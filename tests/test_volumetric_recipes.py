@@ -1,0 +1,71 @@
+"""The recipes of paper 004's baselines: alike where the paper compares them, and as published where it does not say."""
+
+import pytest
+import torch
+
+from voxlate import recipe as recipes
+
+ROWS = ("pix2pix", "pix2pix_3d", "cyclegan_3d", "palette", "palette_tuned")
+
+
+def parameters(name: str) -> dict[str, int]:
+    """Of the network that synthesises, and of all critics together."""
+    with torch.device("meta"):
+        method = recipes.read(name).build()
+    net = sum(one.numel() for one in method.net.parameters())
+    critics = sum(one.numel() for key, one in method.named_parameters() if key.startswith("critic"))
+    return {"net": net, "critics": critics}
+
+
+def test_two_dimensional_pix2pix_has_the_size_of_isolas_code_with_one_channel():
+    """Its 54,413,955 of 3 channels on either side, less 3 biases and the kernels of 2 channels at either end."""
+    net = 54_413_955 - 3 - 2 * 16 * 64 - 2 * 16 * 128
+    critics = 16 * (2 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512) + 64 + 2 * (128 + 256 + 512) + 1
+    assert parameters("pix2pix_swi_mra") == {"net": net, "critics": critics}
+
+
+def test_three_dimensional_rows_have_kernels_of_64_voxels_in_the_widths_of_the_specification():
+    """Critics of 2 channels (a pair) or, twice, of 1; their convolutions have biases, their norms nothing."""
+    deep = 64 * (32 * 64 + 64 * 128 + 128) + 32 + 64 + 128 + 1
+    assert parameters("pix2pix_3d_swi_mra") == {"net": 16_652_288, "critics": 64 * 2 * 32 + deep}
+    assert parameters("cyclegan_3d_swi_mra") == {"net": 5_872_641, "critics": 2 * (64 * 32 + deep)}
+
+
+@pytest.mark.parametrize("pair", ["swi_mra", "t1_t2"])
+def test_all_rows_see_the_same_images_on_the_same_scale(pair):
+    source, target = {"swi_mra": ("swi", "tof"), "t1_t2": ("t1", "t2")}[pair]
+    for name in (f"{row}_{pair}{size}" for row in ROWS for size in ("", "_small")):
+        made = recipes.read(name)
+        assert (made.data.source, made.data.target) == ([source], [target])
+        assert (made.data.patch[0] > 1) == ("_3d_" in name)
+        for modality in (source, target):
+            assert (made.intensity[modality].low, made.intensity[modality].high) == (0.5, 99.5)
+
+
+def test_t1_to_t2_is_trained_as_swi_to_mra_is():
+    for row in ROWS:
+        for size in ("", "_small"):
+            ours, theirs = (recipes.to_dict(recipes.read(f"{row}_{pair}{size}")) for pair in ("t1_t2", "swi_mra"))
+            for values in (ours, theirs):
+                del values["title"], values["data"]["source"], values["data"]["target"]
+            assert ours == theirs
+
+
+def test_palette_trains_with_2000_betas_and_samples_with_1000_others():
+    """alpha² is the product of 1 - beta: about exp of minus the betas' sum, 10.001 and 45.05."""
+    made = recipes.read("palette_swi_mra")
+    assert made.synth.steps == 1000
+    for schedule, first, last, count in (
+        (made.method.schedule, 1e-6, 1e-2, 2000),
+        (made.synth.schedule, 1e-4, 0.09, 1000),
+    ):
+        half = torch.tensor(0.5)
+        betas = torch.linspace(first, last, count, dtype=torch.double)[: count // 2]
+        assert schedule(half)[0].square().item() == pytest.approx((1 - betas).prod().item(), rel=1e-6)
+
+
+def test_the_well_tuned_palette_samples_with_the_noise_that_it_was_trained_with():
+    made = recipes.read("palette_tuned_swi_mra")
+    assert made.synth.schedule == made.method.schedule
+    assert made.method.clip == (-1, 1)
+    assert recipes.read("palette_swi_mra").method.clip is None
