@@ -94,3 +94,19 @@ def test_a_level_without_channels_is_refused(tmp_path):
     (tmp_path / "none.toml").write_text('base = "t1_to_t2_brain"\nnet = { multipliers = [1, 0] }\n')
     with pytest.raises(BadInput, match="multipliers"):
         recipe.read(str(tmp_path / "none.toml"))
+
+
+def test_a_recipe_may_update_the_stages_of_its_base_by_name(tmp_path):
+    (tmp_path / "own.toml").write_text('base = "phantom_t1_to_ct"\n[stages.regression.train]\nsteps = 7\n')
+    (before,), (after,) = recipe.read("phantom_t1_to_ct").stages, recipe.read(str(tmp_path / "own.toml")).stages
+    assert after.train.steps == 7
+    assert (after.net, after.train.batch) == (before.net, before.train.batch)
+    (tmp_path / "own.toml").write_text('base = "phantom_t1_to_ct"\n[stages.regressed.train]\nsteps = 7\n')
+    with pytest.raises(BadInput, match=r"stages.regressed: expected a stage of the base \(regression\)"):
+        recipe.read(str(tmp_path / "own.toml"))
+
+
+def test_data_of_a_stage_are_those_of_the_recipe_but_for_what_it_gives():
+    autoencoder, slices, final = recipe.read("make_a_volume_t1_t2").all_stages
+    assert autoencoder.data.source == slices.data.source == final.data.source == ["t1"]
+    assert (autoencoder.data.patch[0], slices.data.patch[0], final.data.patch[0]) == (1, 1, 16)

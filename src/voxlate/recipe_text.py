@@ -87,7 +87,10 @@ def _values(name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def _updated(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """The tables below, updated with those above; a table of another `kind` replaces the one below as a whole."""
+    """The tables below, updated with those above; a table of another `kind` replaces the one below as a whole.
+
+    A list of stages is replaced by a list, or updated stage by stage by a table of their names.
+    """
     if above.get("kind", below.get("kind")) != below.get("kind"):
         return above
     both = {
@@ -95,10 +98,24 @@ def _updated(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         for key, value in above.items()
         if isinstance(value, dict) and isinstance(below.get(key), dict)
     }
-    merged = {**below, **above, **both}
+    lists = {
+        key: _updated_stages(below[key], value)
+        for key, value in above.items()
+        if isinstance(value, dict) and isinstance(below.get(key), list)
+    }
+    merged = {**below, **above, **both, **lists}
     if len(given := {"steps", "epochs"} & above.keys()) == 1:
         _drop_other_length(merged, *given)
     return merged
+
+
+def _updated_stages(below: list[Any], above: dict[str, Any]) -> list[Any]:
+    """Stages, of which those that `above` names are updated; raises BadInput for a name that none has."""
+    names = [one.get("name") if isinstance(one, dict) else None for one in below]
+    if unknown := [name for name in above if name not in names]:
+        known = ", ".join(str(name) for name in names)
+        raise BadInput(f"stages.{unknown[0]}: expected a stage of the base ({known}). Change it, or list all stages.")
+    return [_updated(one, above[name]) if name in above else one for one, name in zip(below, names)]
 
 
 def _drop_other_length(table: dict[str, Any], key: str) -> None:

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from voxlate.errors import BadInput
 from voxlate.images.volume import Volume, write_volume
+from voxlate.methods.autoencoding import _lpips
 from voxlate.nets.lpips import SCALE, SHIFT, SMALLEST, Lpips, load_lpips, shapes
 from voxlate.scoring.evaluate import evaluate
 
@@ -121,3 +122,12 @@ def test_evaluate_scores_lpips_slice_by_slice_and_says_by_which_weights(voxlate,
     assert part["lpips"].startswith("AlexNet v0.1 (weights ")
     assert "LPIPS: AlexNet v0.1" in said.out.replace("\n", " ")
     assert "lpips" not in evaluate(tmp_path / "out", tmp_path / "truth").rows[0].scores
+
+
+def test_the_loss_of_an_autoencoder_is_the_score_and_has_gradients(weights, pictures):
+    true, made = (torch.from_numpy(one)[:, None, None] for one in pictures)  # [N, 1, 1, H, W] in [0, 1]
+    made.requires_grad_()
+    loss = _lpips(str(weights), true * 2 - 1, made * 2 - 1)
+    assert loss.item() == pytest.approx(load_lpips(weights)(*pictures).mean(), rel=1e-5)
+    (gradient,) = torch.autograd.grad(loss, made)
+    assert gradient.abs().sum() > 0
