@@ -135,6 +135,19 @@ def test_ixi_joins_the_archives_by_subject(tmp_path: Path) -> None:
     assert (case.case, case.patient, list(case.files)) == ("IXI002-Guys-0828", "IXI002", ["t1", "t2"])
 
 
+def test_ixi_leaves_out_and_names_who_lacks_a_contrast_that_is_asked_for(tmp_path: Path) -> None:
+    for subject in ("IXI002-Guys-0828", "IXI013-HH-1212", "IXI014-HH-1236"):
+        touch(tmp_path, *(f"IXI-{name}/{subject}-{name}.nii.gz" for name in ("T1", "T2", "PD")))
+    touch(tmp_path, "IXI-MRA/IXI002-Guys-0828-MRA.nii.gz", "IXI-MRA/IXI014-HH-1236-MRA.nii.gz")
+    found = find_cohort(tmp_path, preset="ixi", modalities=["t2", "mra"])
+    assert [(one.patient, list(one.files)) for one in found.cases] == [
+        ("IXI002", ["t2", "mra"]),
+        ("IXI014", ["t2", "mra"]),
+    ]
+    assert found.unclaimed == ["1 of 3 cases that lack a modality which is asked for (IXI013-HH-1212 has no mra)"]
+    assert len(find_cases(tmp_path, preset="ixi", modalities=["t1", "pd"])) == 3
+
+
 def test_bids_reads_sessions_as_cases_of_a_patient(tmp_path: Path) -> None:
     touch(tmp_path, *(f"sub-1/ses-{k}/anat/sub-1_ses-{k}_acq-hi_T1w.nii.gz" for k in (1, 2)))
     cases = find_cases(tmp_path, preset="bids")

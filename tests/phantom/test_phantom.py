@@ -154,6 +154,14 @@ def test_veins_are_dark_on_swi(tumour: Head) -> None:
     )
 
 
+def test_arteries_on_swi_are_bright_at_the_base_and_fade_upward_but_never_to_fluid(stroke: Head) -> None:
+    picture, middle = signal(stroke, "swi"), len(stroke.labels) // 3
+    arteries = (stroke.labels == Label.ARTERY) & (stroke.share > 0.8)
+    low, high = (np.median(picture[part][arteries[part]]) for part in (slice(0, middle), slice(middle, None)))
+    assert low > 1.2 * picture[pure(stroke, Label.WHITE)].mean()
+    assert low > 1.2 * high > 1.2 * picture[stroke.labels == Label.VENTRICLE].mean()
+
+
 def test_arteries_form_one_tree(stroke: Head) -> None:
     carried = fraction(stroke, Label.ARTERY, Label.ARTERY_BEYOND_CLOT, Label.CLOT) > 0
     parts, _ = ndimage.label(carried, np.ones((3, 3, 3)))

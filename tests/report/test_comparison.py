@@ -1,5 +1,6 @@
 """The page of a comparison: one offline file with the table and the pictures of every method, case by case."""
 
+import itertools
 import json
 import re
 
@@ -66,13 +67,13 @@ def test_the_page_needs_nothing_outside_itself(page):
     assert not re.search(r"https?://|@import|url\(", page)
 
 
-def test_each_case_shows_source_truth_and_every_methods_image_error_and_spread_once(page):
+def test_each_case_shows_source_truth_and_every_methods_image_error_and_spread_once_in_three_planes(page):
     alts = [image["alt"] for image in Page(page).images if image["alt"]]
-    for case in ("head0", "head1"):
-        mine = [alt for alt in alts if alt.endswith(f"axial slice of {case}")]
+    for case, plane in itertools.product(("head0", "head1"), ("axial", "coronal", "sagittal")):
+        mine = [alt for alt in alts if alt.endswith(f"{plane} slice of {case}")]
         expected = ["source", "truth", *["unet"] * 2, *["ddpm_m"] * 3, *["oracle"] * 2]
         assert [re.split(r",| \(", alt)[0] for alt in mine] == expected
-    assert sum("sd" in alt for alt in alts) == 2, "only one method has a spread, in two cases"
+    assert sum("sd" in alt for alt in alts) == 2 * 3, "only one method has a spread, in two cases"
 
 
 def test_the_page_has_the_table_with_uncertainty_time_and_network_calls(page, outs):

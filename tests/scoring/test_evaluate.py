@@ -76,6 +76,22 @@ def test_a_constant_shift_is_the_mean_error_in_the_unit_of_the_truth(cohort, shi
     assert scores.rows[0].scores["gradient_z"] == pytest.approx(1.0, abs=1e-4)
 
 
+def test_jumps_between_slices_show_in_mae_z_and_where_windows_meet_in_the_seam(cohort, tmp_path):
+    truth = read_volume(cohort / "p0" / "ct.nii.gz", "ct")
+    jumps = np.array([4, 4, 20, 4, 4, 20, 4, 4, 20, 4, 4])  # windows of 6 that share 2 begin or end at 3, 6 and 9
+    offsets = np.concatenate([[0], jumps.cumsum()]).astype(np.float32)[:, None, None]
+    write_volume(tmp_path / "out" / "p0" / "ct.nii.gz", volume(truth.data[0] + offsets))
+    made = {"synth": {"windows": {"size": 6, "overlap": 2}}, "prepared": {"spacing_mm": None, "resample": False}}
+    write_json(tmp_path / "out" / "p0" / "provenance.json", made)
+    scores = evaluate(tmp_path / "out", cohort)
+    assert scores.rows[0].scores["mae_z"] == pytest.approx(jumps.mean(), abs=1e-3)
+    assert scores.rows[0].scores["seam"] == pytest.approx(5, abs=1e-3)
+    assert "differences of neighbouring slices" in " ".join(scores.table().caption)
+    for changed in ({"synth": {"windows": None}}, {"prepared": {"spacing_mm": [1, 1, 1]}}):
+        write_json(tmp_path / "out" / "p0" / "provenance.json", made | changed)
+        assert "seam" not in evaluate(tmp_path / "out", cohort).rows[0].scores
+
+
 def test_every_value_stands_with_the_choices_that_made_it(cohort, shifted):
     evaluate(shifted, cohort, mask="body")
     document = json.loads((shifted / "metrics.json").read_text())
@@ -628,6 +644,34 @@ def test_in_network_units_truth_and_image_are_what_the_network_was_given_and_gav
     (tmp_path / "out" / "p1" / "provenance.json").write_text('{"case": "p1"}')
     scores = evaluate(tmp_path / "out", cohort, units="network")
     assert "expected provenance that states the network's units" in scores.header["not_synthesised"]["p1/t1"]
+
+
+def test_naive_baselines_in_shares_of_a_peak_come_to_the_unit_of_a_range_and_of_a_network(cohort, tmp_path):
+    cases = [
+        ({name: canonical(read_volume(cohort / case / f"{name}.nii.gz", name)) for name in ("ct", "t1")}, None)
+        for case in ("p0", "p1", "p2")
+    ]
+    learned = fit(cases, ["ct"], ["t1"], {"ct": range_for("HU"), "t1": range_for("a.u.")})
+    learned.save(tmp_path / "naive.safetensors")
+    assert learned.typical == Baselines.load(tmp_path / "naive.safetensors").typical
+    spec = Percentile(floor=0, high=90)
+    for name in ("p0", "p1", "p2"):
+        truth = read_volume(cohort / name / "t1.nii.gz", "t1")
+        write_volume(tmp_path / "out" / name / "t1.nii.gz", truth)
+        stated = {"case": name, "network_units": stated_units({"t1": spec}, {"t1": (0.0, 34.0)})}
+        write_json(tmp_path / "out" / name / "provenance.json", stated)
+    options = {"naive": tmp_path / "naive.safetensors"}
+    own, ranged, network = (
+        {row.answer: row.scores for row in evaluate(tmp_path / "out", cohort, **options, **more).rows}
+        for more in ({}, {"value_range": (0, 50)}, {"units": "network"})
+    )
+    assert own["intensity table"]["mae"] < 0.02, "T1 is a function of the CT"
+    assert ranged["intensity table"]["mae"] < 0.02 * 50
+    assert network["intensity table"]["mae"] < 0.04 * 255, "p90 and 34 stand for one another up to the cases' spread"
+    older = replace(learned, typical={})
+    scores = evaluate(tmp_path / "out", cohort, naive=older, value_range=(0, 50))
+    assert {row.answer for row in scores.rows} == {"synthesis"}
+    assert "states no unit for --range" in next(iter(scores.header["naive_left_out"].values()))
 
 
 def test_an_input_whose_place_is_not_stated_is_none(cohort, shifted):

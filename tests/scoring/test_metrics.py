@@ -12,9 +12,10 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import normalized_mutual_information, structural_similarity
 
 from voxlate.diffusion.noise import Correlated, Noise
+from voxlate.images.ranges import Range
 from voxlate.methods.losses import dissimilarity
 from voxlate.scoring import metrics
-from voxlate.scoring.metrics import correlation, gradient_strength, mae, nmi, psnr, rmse, ssim
+from voxlate.scoring.metrics import ImagePair, correlation, gradient_strength, mae, mae_z, nmi, psnr, rmse, seam, ssim
 
 ORACLE = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
 images = arrays(np.float64, (2, 13, 12), elements=st.floats(0, 1, width=32))
@@ -59,6 +60,59 @@ def test_ssim_in_three_dimensions_is_that_of_scikit_image(pair):
     truth, synthesis = pair
     expected = structural_similarity(truth, synthesis, data_range=4.0, **ORACLE)
     assert ssim(truth, synthesis, 4.0, dimensions=3) == pytest.approx(expected, abs=1e-6)
+
+
+def test_coronal_and_sagittal_ssim_are_the_mean_of_scikit_image_over_every_second_of_those_slices(pair):
+    truth, synthesis = pair
+    synthesis[:, 10:, :9] = 0
+    images = ImagePair(truth, synthesis, Range(0.0, 4.0, "a.u.", ""), None)
+    for plane, axis in (("coronal", 1), ("sagittal", 2)):
+        slices = [np.moveaxis(image, axis, 0)[::2] for image in (truth, synthesis)]
+        expected = np.mean([structural_similarity(a, b, data_range=4.0, **ORACLE) for a, b in zip(*slices)])
+        assert images.ssim(2, plane) == pytest.approx(expected, abs=1e-6)
+    assert abs(images.ssim(2, "coronal") - images.ssim(2, "sagittal")) > 0.01, "the planes differ here"
+
+
+def test_coronal_ssim_in_a_mask_is_the_mean_of_the_map_inside_it(pair):
+    truth, synthesis = pair
+    mask = np.zeros(truth.shape, bool)
+    mask[6:9, 12, 8:14] = True
+    images = ImagePair(truth, synthesis, Range(0.0, 4.0, "a.u.", ""), mask)
+    _, full = structural_similarity(truth[:, 12], synthesis[:, 12], data_range=4.0, full=True, **ORACLE)
+    assert images.ssim(2, "coronal") == pytest.approx(full[mask[:, 12]].mean(), abs=1e-5)
+
+
+def test_a_volume_thinner_than_the_window_has_no_coronal_ssim(pair):
+    images = ImagePair(pair[0][:10], pair[1][:10], Range(0.0, 4.0, "a.u.", ""), None)
+    assert math.isnan(images.ssim(2, "coronal"))
+    assert math.isnan(images.ssim(2, "sagittal"))
+
+
+def offset(truth, offsets):
+    return truth + np.array(offsets, np.float32)[:, None, None]
+
+
+def test_mae_z_is_the_mean_jump_of_the_error_from_slice_to_slice(pair):
+    truth = pair[0][:4].astype(np.float64)
+    assert mae_z(truth, offset(truth, [0, 1, 3, 3])) == pytest.approx((1 + 2 + 0) / 3)
+    assert mae_z(truth, offset(truth, [7, 7, 7, 7])) == pytest.approx(0, abs=1e-6), "each slice is off by as much"
+    assert mae_z(truth, np.zeros_like(truth)) == pytest.approx(np.abs(np.diff(truth, axis=0)).mean())
+    assert math.isnan(mae_z(truth[:1], truth[:1]))
+
+
+def test_mae_z_in_a_mask_wants_both_neighbours_inside_it(pair):
+    truth = pair[0][:4].astype(np.float64)
+    inside = np.zeros(truth.shape, bool)
+    inside[1:3, 5, 5] = inside[3, 8, 8] = True
+    assert mae_z(truth, offset(truth, [0, 1, 3, 9]), inside) == pytest.approx(2)
+
+
+def test_seam_is_how_much_larger_the_jump_is_where_windows_begin_or_end(pair):
+    truth = pair[0][:6].astype(np.float64)
+    assert seam(truth, offset(truth, [0, 1, 2, 5, 6, 7]), [3]) == pytest.approx(3)
+    assert seam(truth, offset(truth, [0, 1, 2, 3, 4, 5]), [3]) == pytest.approx(1)
+    assert seam(truth, offset(truth, [0, 2, 2.5, 4.5, 5, 7]), [1, 3, 5]) == pytest.approx(4)
+    assert math.isnan(seam(truth, truth + 1, []))
 
 
 def test_ssim_with_same_padding_is_scikit_images_map_of_the_zero_extended_image(pair):

@@ -74,6 +74,8 @@ def test_the_similarity_of_a_region_is_that_of_the_whole_map_inside_it(tmp_path)
     scores = region_scores("lesion", inside, a, b, None, 1.0, range_for("HU", given=(-50, 350)))
     whole = ssim(a + 50, b + 50, 400, dimensions=3, mask=inside)
     assert scores["lesion.ssim_3d"] == pytest.approx(whole, rel=1e-6), "its box is wide enough for every window"
+    jumps = np.abs(np.diff(b - a, axis=0))[inside[1:] & inside[:-1]]
+    assert scores["lesion.mae_z"] == pytest.approx(jumps.mean(), rel=1e-5)
     error = np.sqrt(np.mean((a - b)[inside].astype(np.float64) ** 2))
     assert scores["lesion.psnr"] == pytest.approx(20 * np.log10(400 / error))
 

@@ -336,3 +336,14 @@ def test_scopes_that_cannot_be_scored_are_refused(scalp, tmp_path):
     ):
         with pytest.raises(BadInput, match=message):
             evaluate(out, cohort, **options)
+
+
+def test_scores_across_slices_are_of_areas_and_not_of_pictures(tmp_path):
+    truth, made = checks([3.0, 0.0, 3.0])
+    mask = np.ones(truth.shape, bool)
+    mask[:, :, :8] = False
+    scores = evaluate(*pair(tmp_path, truth, made, mask=mask), mask="cohort", scopes=["whole", "both_masked.slices"])
+    row = scores.rows[0].scores
+    assert row["mae_z"] == pytest.approx(row["whole.mae_z"], rel=1e-5), "the error jumps by 3 in every voxel"
+    assert row["whole.mae_z"] == pytest.approx(np.abs(np.diff(made - truth, axis=0)).mean(), rel=1e-5)
+    assert not [key for key in row if key.startswith("both_masked.slices") and key.endswith(("_z", "al", "3d"))]

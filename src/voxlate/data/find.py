@@ -16,6 +16,7 @@ from voxlate.data.presets import (
     MASKS,
     NOTES,
     SUFFIXES,
+    WHERE_NAMED,
     Arrays,
     CaseFiles,
     Preset,
@@ -129,7 +130,10 @@ def find_cohort(
     refuse_alike((one.case for one in cases), "case", manifest or root)
     refuse_alike((one.patient for one in cases), "patient", patients or manifest or root)
     cases = [_take_frames(one, layout.frames) for one in cases]
-    kept = _with_modalities(sorted(cases, key=lambda one: one.case), modalities, root)
+    cases = sorted(cases, key=lambda one: one.case)
+    if layout.gaps and modalities is not None:
+        cases = _complete(cases, modalities, unclaimed)
+    kept = _with_modalities(cases, modalities, root)
     arrays = layout.arrays or Arrays()
     if layout.arrays is not None:
         refuse_unfit(kept, root)
@@ -185,6 +189,17 @@ def _with_modalities(cases: list[CaseFiles], modalities: Sequence[str] | None, r
     return [dataclasses.replace(case, files={name: case.files[name] for name in modalities}) for case in cases]
 
 
+def _complete(cases: list[CaseFiles], modalities: Sequence[str], unclaimed: list[str]) -> list[CaseFiles]:
+    """The cases that have all modalities, with a note on the others; all of them, where none has."""
+    lacking = {one.case: [name for name in modalities if name not in one.files] for one in cases}
+    others = [f"{case} has no {' and no '.join(names)}" for case, names in lacking.items() if names]
+    if not others or len(others) == len(cases):
+        return cases
+    named = ", ".join(others[:MOST_NAMED]) + (", …" if len(others) > MOST_NAMED else "")
+    unclaimed.append(f"{len(others)} of {len(cases)} cases that lack a modality which is asked for ({named})")
+    return [one for one in cases if not lacking[one.case]]
+
+
 def _require(cases: list[CaseFiles], wanted: str, root: Path) -> None:
     lacking = [case for case in cases if wanted not in case.files]
     if len(lacking) == len(cases):
@@ -221,7 +236,7 @@ def cases_on_disk(
     skip = [path_expression(one) for one in layout.skip]
     named = [(name, one) for name, several in layout.files.items() for one in listed(several)]
     places = [place_and_part(pattern)[0].lower() for pattern in layout.paths]
-    kinds = (*SUFFIXES, *(suffix for suffix in ARRAYS if any(place.endswith(suffix) for place in places)))
+    kinds = (*SUFFIXES, *(suffix for suffix in WHERE_NAMED if any(place.endswith(suffix) for place in places)))
     paths = sorted(path for path in _image_paths(root, folders, kinds) if not any(one.fullmatch(path) for one in skip))
     made = [path for path in paths if Path(path).name.startswith(SYNTHETIC)]
     paths = [path for path in paths if not Path(path).name.startswith(SYNTHETIC)]
@@ -247,7 +262,7 @@ def cases_on_disk(
         unclaimed.append(f"{len(made)} images that were synthesised ({_some(made)})")
     if bare := [case.case for case in cases if not case.files]:
         unclaimed.append(f"{len(bare)} cases of label maps or a mask without a scan ({_some(bare)})")
-    unclaimed += _without_images(root, cases, folders)
+    unclaimed += _without_images(root, cases, folders, kinds)
     return [case for case in cases if case.files]
 
 
@@ -273,7 +288,9 @@ def _is_known(name: str) -> bool:
     return name.lower() in (*UNITS, *MASKS, *LABELS, *KNOWN) or (start is not None and start.group() in UNITS)
 
 
-def _without_images(root: Path, cases: list[CaseFiles], folders: list[tuple[Path, list[str]]]) -> list[str]:
+def _without_images(
+    root: Path, cases: list[CaseFiles], folders: list[tuple[Path, list[str]]], kinds: tuple[str, ...]
+) -> list[str]:
     """Folders that lie where cases do and hold files, none of which is an image that is read."""
     of_cases = [path for case in cases for path in (*case.files.values(), *case.labels.values(), case.mask) if path]
     homes = {path.parent for path in of_cases if path.parent != root}
@@ -281,7 +298,9 @@ def _without_images(root: Path, cases: list[CaseFiles], folders: list[tuple[Path
     held = {ancestor for path in of_cases for ancestor in path.parents}
     found = []
     for folder, files in folders:
-        data = [name for name in files if not name.lower().endswith((*SUFFIXES, *NOTES))]
+        data = [name for name in files if not name.lower().endswith(NOTES)]
+        if any(name.lower().endswith(kinds) for name in data):
+            continue
         if folder.parent in levels and folder not in held and folder not in homes and data:
             found.append(f"{folder.relative_to(root)}: no image of a kind that is read ({_some(sorted(data))})")
     return found

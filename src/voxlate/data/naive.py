@@ -5,8 +5,9 @@ Mean image, copy, intensity table; of several sources also their mean and the le
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from voxlate.errors import BadInput
 from voxlate.files import whole_file
 from voxlate.images.grid import Grid, canonical, return_to
 from voxlate.images.mask import foreground
-from voxlate.images.ranges import Range, range_for
+from voxlate.images.ranges import Range, own_floor_and_peak, range_for
 from voxlate.images.volume import Volume
 
 BINS = 1024  # one a level for 8 bit pictures, 4 HU for CT
@@ -39,7 +40,8 @@ class Baselines:
     the target's mean value where the source lies in that bin of its range; cases: how many it was fitted to.
     products: [M + 1, M + 1], mean products of all modalities (by name) and 1 over foregrounds, which hold the
     least-squares map from any of them to another. fixed: the modality whose grid the means fill ("": the target's own;
-    None: unknown); align: turned to its midline.
+    None: unknown); align: turned to its midline. typical: of modalities in shares of each image's own peak, the values
+    in their unit that 0 and 1 stand for, the training's medians ({}: unknown).
     """
 
     ranges: dict[str, Range]
@@ -49,6 +51,7 @@ class Baselines:
     products: NDArray[np.float64] | None = None
     fixed: str | None = ""
     align: bool = False
+    typical: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def save(self, path: Path | str) -> None:
         tensors: dict[str, NDArray[Any]] = {f"mean:{name}": mean for name, mean in self.means.items()}
@@ -56,7 +59,13 @@ class Baselines:
         if self.products is not None:
             tensors["products"] = self.products
         ranges = {name: vars(value) for name, value in self.ranges.items()}
-        stated = {"ranges": ranges, "cases": self.cases, "fixed": self.fixed, "align": self.align}
+        stated = {
+            "ranges": ranges,
+            "cases": self.cases,
+            "fixed": self.fixed,
+            "align": self.align,
+            "typical": self.typical,
+        }
         with whole_file(path) as temporary:
             save_file(tensors, temporary, metadata={key: json.dumps(value) for key, value in stated.items()})
 
@@ -70,6 +79,10 @@ class Baselines:
                 tensors = {tuple(key.split(":")): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
                 cases, align = int(header["cases"]), json.loads(header.get("align", "false")) is True
                 fixed = json.loads(header.get("fixed", "null"))
+                typical = {
+                    name: (float(low), float(high))
+                    for name, (low, high) in json.loads(header.get("typical", "{}")).items()
+                }
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise BadInput(
                 f"{path}: expected the naive baselines of a training, found none that can be read ({error}). "
@@ -78,7 +91,16 @@ class Baselines:
         means = {key[1]: value for key, value in tensors.items() if key[0] == "mean"}
         products = tensors.get(("products",))
         tables = {(key[1], key[2]): value for key, value in tensors.items() if key[0] == "table"}
-        return cls(ranges, means, tables, cases, products, fixed if isinstance(fixed, str) else None, align)
+        return cls(ranges, means, tables, cases, products, fixed if isinstance(fixed, str) else None, align, typical)
+
+    def in_own_unit(self, image: Volume) -> Volume | None:
+        """A baseline's image in the unit of its modality's scans; None in shares of a peak that is not known."""
+        if not self.ranges[image.modality].own:
+            return image
+        if image.modality not in self.typical:
+            return None
+        low, high = self.typical[image.modality]
+        return replace(image, data=image.data * np.float32(high - low) + np.float32(low))
 
     def mean_image(self, target: str, box: Grid) -> Volume:
         """The mean of the training targets, stretched to fill a case's grid [D, H, W]."""
@@ -136,11 +158,15 @@ def fit(
     images = dict.fromkeys(targets, 0)
     sums = {(source, target): np.zeros((2, BINS)) for source in sources for target in targets if source != target}
     count, names = 0, sorted({*sources, *targets})
+    ends: dict[str, list[tuple[float, float]]] = {name: [] for name in targets if ranges[name].own}
     products, voxels = np.zeros((len(names) + 1, len(names) + 1)), 0
     for volumes, body in cases:
         count += 1
         there = {*sources, *targets} & volumes.keys()
         values = {name: _to_range(volumes[name], ranges[name], body) for name in there}
+        for name in ends.keys() & there:
+            inside = foreground(volumes[name]) if body is None else body
+            ends[name].append(own_floor_and_peak(volumes[name].data[0], inside))
         for name in images.keys() & values.keys():
             if name not in totals:
                 totals[name] = np.zeros(_box_of_mean(values[name]))
@@ -165,6 +191,9 @@ def fit(
         {pair: _means_of_bins(*table) for pair, table in sums.items() if table[1].any()},
         count,
         products / voxels if voxels else None,
+        typical={
+            name: (median(low for low, _ in mine), median(high for _, high in mine)) for name, mine in ends.items()
+        },
     )
 
 

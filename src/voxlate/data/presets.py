@@ -18,6 +18,7 @@ from voxlate.images.dicom import SeriesInfo
 from voxlate.images.frames import FRAME
 
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".mha", ".mhd", ".nrrd", ".png", ".tiff", ".tif")
+WHERE_NAMED = (*ARRAYS, ".ascii")  # taken for scans only by patterns that end so
 NOTES = (".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".pdf", ".xml", ".html", ".log", ".yaml", ".yml", ".toml")
 MASKS = ("mask", "brainmask")
 LABELS = ("seg", "lesion", "labels")
@@ -129,6 +130,9 @@ class Preset:
         dict[str, str], Field(description="our name = a modality of several frames and one of them: 'ctp#peak+8s'")
     ] = field(default_factory=dict)
     skip: Annotated[list[str], Field(description="path patterns to leave out (* and **)")] = field(default_factory=list)
+    gaps: Annotated[
+        bool, Field(description="cases that lack a modality which is asked for are left out, and prepare says it")
+    ] = False
     arrays: Annotated[
         Arrays | None, Field(description="of cohorts of slices in array files, whose patients a list must say")
     ] = None

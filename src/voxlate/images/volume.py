@@ -10,7 +10,7 @@ import numpy as np
 
 from voxlate.errors import BadInput
 from voxlate.files import whole_file
-from voxlate.images import arrays, dicom, formats, frames, nifti
+from voxlate.images import arrays, dicom, formats, frames, nifti, rire
 from voxlate.images.frames import without_frame
 from voxlate.images.grid import Grid, check_affine, oriented
 
@@ -28,8 +28,15 @@ NIFTI = (".nii", ".nii.gz", ".mgz", ".mgh", ".hdr", ".img")
 PICTURES = (".png", ".tif", ".tiff")
 ITK = (".mha", ".mhd", ".nrrd")
 DICOM = dicom.SUFFIXES
-FAMILIES = (("nifti", NIFTI), ("picture", PICTURES), ("itk", ITK), ("dicom", DICOM), ("array", arrays.ARRAYS))
-PARTNERS = {".hdr": (".img",), ".img": (".hdr",), ".mhd": (".raw", ".zraw")}  # files of one image
+RIRE = (rire.SUFFIX,)
+FAMILIES = (
+    *(("nifti", NIFTI), ("picture", PICTURES), ("itk", ITK), ("dicom", DICOM), ("array", arrays.ARRAYS)),
+    ("rire", RIRE),
+)
+PARTNERS = {  # files of one image; *: the name without its suffix
+    **{".hdr": ("*.img",), ".img": ("*.hdr",), ".mhd": ("*.raw", "*.zraw")},
+    rire.SUFFIX: (rire.VOXELS,),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,14 +81,14 @@ def suffix_of(path: Path) -> str:
 
 
 def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -> Volume:
-    """Read a NIfTI, FreeSurfer, MetaImage, NRRD, PNG or TIFF file, or a DICOM series: a folder, or 'FOLDER#key'.
+    """Read a NIfTI, FreeSurfer, MetaImage, NRRD, PNG, TIFF or RIRE file, or a DICOM series: a folder, or 'FOLDER#key'.
 
     '#frame=12', '#peak' or '#peak+8s' after a NIfTI file or a DICOM series takes one frame of several (see frames.py).
     .npy, .npz and HDF5 files hold slices, named by '#channel=0', '#array=src' or '#slice=12' (see arrays.py).
     Raises BadInput for every file that is not one real, finite 3-D volume; `allow_nan` lets NaN and infinity pass.
     """
     path = Path(path)
-    readers = {"dicom": dicom.read_series, "nifti": nifti.read_nifti, "itk": formats.read_itk}
+    readers = {"dicom": dicom.read_series, "nifti": nifti.read_nifti, "itk": formats.read_itk, "rire": rire.read_rire}
     kind, (whole, part) = family(path), without_frame(path)
     if kind == "array":
         stored = arrays.read_array(whole, part)
@@ -109,7 +116,7 @@ def files_of(path: Path) -> list[Path]:
     """The files behind a path: itself and its partner, all in a folder, or those of the series 'FOLDER#key' names."""
     path = without_frame(path)[0]
     place, key = dicom.without_key(path)
-    partners = [place.with_suffix(suffix) for suffix in PARTNERS.get(place.suffix.lower(), ())]
+    partners = [place.with_name(name.replace("*", place.stem)) for name in PARTNERS.get(place.suffix.lower(), ())]
     return (
         list(dicom.headers_of(path)) if key else [*dicom.entries_in(place), *(one for one in partners if one.is_file())]
     )
@@ -146,7 +153,7 @@ def family(path: Path) -> str:
             return family
     if dicom.looks_like_dicom(path):
         return "dicom"
-    known = ", ".join((*NIFTI, *PICTURES, *ITK, *DICOM, *arrays.ARRAYS))
+    known = ", ".join((*NIFTI, *PICTURES, *ITK, *DICOM, *arrays.ARRAYS, *RIRE))
     raise BadInput(f"{path}: expected an image ({known} or a DICOM folder), found '{suffix or path.name}'. Convert it.")
 
 

@@ -39,12 +39,13 @@ def nulling_time_ms(t1_ms: float, tr_ms: float) -> float:
     return float(t1_ms * np.log(2 / (1 + np.exp(-tr_ms / t1_ms))))
 
 
-def inflow(pd: Array, t1_ms: Array, t2star_ms: Array, pulses: Array) -> Array:
-    """Time-of-flight signal of blood after `pulses` pulses: it falls from fresh to steady state.
+def inflow(
+    pd: Array, t1_ms: Array, t2star_ms: Array, pulses: Array, tr_ms: float, te_ms: float, flip_deg: float
+) -> Array:
+    """Gradient echo of blood that has received `pulses` pulses: it falls from the fresh to the steady state.
 
     Source: Haacke et al. 1999, Magnetic Resonance Imaging: Physical Principles and Sequence Design, section 24.2.
     """
-    tr_ms, te_ms, flip_deg = TOF
     flip = np.radians(flip_deg)
     steady = spoiled_gradient(pd, t1_ms, t2star_ms, tr_ms, te_ms, flip_deg)
     fresh = pd * np.sin(flip) * np.exp(-te_ms / t2star_ms)

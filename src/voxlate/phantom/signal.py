@@ -92,11 +92,16 @@ def _flow_void(voxels: _Voxels) -> np.ndarray:
 
 
 def _swi(voxels: _Voxels) -> np.ndarray:
-    """Magnitude times the fourth power of the phase mask. Source: Haacke et al. 2004, Magn Reson Med 52:612."""
+    """Magnitude times the fourth power of the phase mask. Source: Haacke et al. 2004, Magn Reson Med 52:612.
+
+    Arteries are bright at the base and fade upward (Haacke et al. 2009, AJNR 30:19): at 10 cm/s and one slab over the
+    whole head, from below, blood receives a pulse every 2.8 mm; that of time of flight is quicker and in thin slabs.
+    """
     pd, t1, _, t2star = voxels.relaxation
+    pulses = np.where(voxels.has(Label.ARTERY), np.clip(0.36 * (voxels.height_mm + 80), 5, None), 1e4)
     mask = max(0.0, 1 - mr.venous_phase_rad(te_ms=mr.SWI[1]) / np.pi) ** 4
     weight = np.where(voxels.has(Label.VEIN), mask, 1).astype(np.float32)
-    return weight * mr.spoiled_gradient(pd, t1, t2star, *mr.SWI)
+    return weight * mr.inflow(pd, t1, t2star, pulses, *mr.SWI)
 
 
 def _tof(voxels: _Voxels) -> np.ndarray:
@@ -109,7 +114,7 @@ def _tof(voxels: _Voxels) -> np.ndarray:
     pulses = np.where(voxels.has(Label.ARTERY), np.clip(5 + 0.09 * (voxels.height_mm + 50), 3, 20), 1e4)
     pulses = np.where(voxels.has(Label.ARTERY_BEYOND_CLOT), 45, pulses)
     transfer = 1 - 0.3 * voxels.has(*BRAIN, *TUMOUR, Label.MUSCLE, Label.SKIN)
-    return transfer * _fat_left(voxels, 0.25) * mr.inflow(pd, t1, t2star, pulses)
+    return transfer * _fat_left(voxels, 0.25) * mr.inflow(pd, t1, t2star, pulses, *mr.TOF)
 
 
 def _hounsfield(voxels: _Voxels) -> np.ndarray:

@@ -11,8 +11,8 @@ from voxlate.scoring.compare import comparison_tables
 
 MOST_CASES = 4
 SCALES = (
-    "Axial slices through the middle. Images, errors (image − truth) and standard deviations (sd) share one colour "
-    "scale each over all methods and cases."
+    "Axial, coronal and sagittal slices through the middle. Images, errors (image − truth) and standard deviations "
+    "(sd) share one colour scale each over all methods and cases."
 )
 
 

@@ -24,12 +24,11 @@ SHORTEST_PIXELS = 160  # tiny volumes are enlarged here, since a browser would b
 SOFT_TISSUE_HU = (-160.0, 240.0)  # the usual window (width 400, level 40) where a wider range is scored
 WINDOWS_HU = {"ncct": (0.0, 80.0), "cta": (0.0, 200.0)}  # of the brain and its vessels, by how a modality's name begins
 PERFUSION_COLOURS = {"ml/100g/min": "cbf", "ml/100g": "cbv", "s": "tmax"}
-PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 SIDES: dict[Plane, tuple[str, str]] = {"axial": ("R", "L"), "coronal": ("R", "L"), "sagittal": ("A", "P")}
 
 SQUARES = 8  # of a chequerboard, along its shorter side
 WIDEST = 7  # columns that fit next to each other; more stand in rows of about equal length
-CASE_SCORES = ("mae", "psnr", "ssim_2d", "ssim_3d", "gradient_strength")
+CASE_SCORES = ("mae", "psnr", "ssim_2d", "ssim_3d", "mae_z", "gradient_strength")
 METHOD_SCORES = ("mae", "ssim_2d")
 LABELS = {"synthesis": "image", "error": "− truth", "spread": "sd"}
 
@@ -105,7 +104,6 @@ def read_case(
     scores: Mapping[str, Any],
     case: str,
     modality: str,
-    planes: Sequence[Plane] = PLANES,
     sources: bool = True,
 ) -> CaseImages | None:
     """The middle slices of one synthesis in OUT, its sources and its truth; None where the synthesis is gone.
@@ -141,7 +139,7 @@ def read_case(
     if std is not None:
         spread = return_to(_read(std, modality), main.grid).data[0] / scale.gain(made.data[0], body)
         images.append(("spread", "standard deviation", spread, None))
-    at = {plane: index for plane, index in _centre(body).items() if plane in planes}
+    at = _centre(body)
     return CaseImages(
         case,
         modality,
@@ -170,11 +168,11 @@ def sections_of(
 ) -> list[dict[str, Any]]:
     """At most so many cases, evenly from the lowest to the highest error (mean of the methods), ready for the page.
 
-    folders: one method, whose images each get a column with three planes, or several, which get a column each.
+    folders: one method, whose images each get a column, or several, which get a column each.
     scores: their metrics.json; {} where there is none.
     """
     first = next(iter(folders))
-    planes, layout = (PLANES, _alone) if len(folders) == 1 else (PLANES[:1], _several)
+    layout = _alone if len(folders) == 1 else _several
     modalities = list(scores[first].get("modalities", {})) or sorted({name for _, name in _made(folders[first])})
     found = []
     for modality in modalities:
@@ -186,7 +184,7 @@ def sections_of(
         there: dict[str, dict[str, CaseImages]] = {case: {} for case, _ in chosen}
         for case, mine in there.items():
             for name, folder in folders.items():
-                one = read_case(folder, scores[name], case, modality, planes, sources=not mine)
+                one = read_case(folder, scores[name], case, modality, sources=not mine)
                 mine |= {name: one} if one else {}
         scales = shared_scales([one for mine in there.values() for one in mine.values()])
         unit = scores[first]["modalities"][modality]["unit"] if scored else ""

@@ -25,10 +25,10 @@ from voxlate.scoring.alignment import Move, check_prepared, find_move
 from voxlate.scoring.distances import RADIOLOGICAL, Pool, slices_of
 from voxlate.scoring.features import Features, features_for
 from voxlate.scoring.items import Item, find_items, items_by_modality, not_scored
-from voxlate.scoring.metrics import METRICS, ImagePair, Padding, SsimOrigin, correlation
-from voxlate.scoring.naive import naive_images
+from voxlate.scoring.metrics import METRICS, ImagePair, Padding, SsimOrigin, correlation, seam
+from voxlate.scoring.naive import naive_images, scored_as
 from voxlate.scoring.network_units import RANGE, NetworkUnits, network_units
-from voxlate.scoring.provenance import provenance_of, stated_inputs, trained_on
+from voxlate.scoring.provenance import provenance_of, stated_inputs, trained_on, window_borders
 from voxlate.scoring.regions import (
     MaskArray,
     Region,
@@ -79,7 +79,7 @@ class Options:
 class Truth:
     """The true image of one item on the scored range, its mask (`inside`), and its regions within `frame`.
 
-    counted: what its scopes need, where there are any.
+    counted: what its scopes need, where there are any. borders: slices at which windows of the synthesis begin or end.
     """
 
     volume: Volume
@@ -91,6 +91,7 @@ class Truth:
     regions: tuple[tuple[Region, MaskArray], ...]
     move: Move
     counted: Counted | None
+    borders: list[int]
 
 
 def evaluate(
@@ -315,9 +316,12 @@ def _score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
     naive, left_out = _naive_images(item, truth, image.grid, options)
     for name, volume in naive.items():
         baselines = options.of_run[item].baselines
-        if own is not None and baselines is not None:
-            volume = own.naive(volume, baselines.ranges[item.modality])
-        scored, of_pictures = _scores(item, name, volume, truth, options)
+        assert baselines is not None
+        shown = scored_as(volume, baselines, scale, own)
+        if shown is None:
+            left_out.append(f"No {name}: a run of an earlier version, which states no unit for --range.")
+            continue
+        scored, of_pictures = _scores(item, name, shown, truth, options)
         rows.append(Row(*head, name, scored, depth, of_pictures))
     note = truth.move.note
     if share:
@@ -370,7 +374,9 @@ def _truth(item: Item, scale: Range, options: Options, image: Grid, units: Netwo
     if options.scopes:
         image_of = _filter_images(item, volume, move, options)
         needs = counted(volume.data[0], inside, covered, options.mask is not None, options.cut.slices, image_of)
-    return Truth(volume, values, scale, body, inside, frame, tuple(regions), move, needs), share
+    as_made = move.transform is None and same_grid(image, volume.grid)
+    borders = window_borders(item.made, len(values)) if as_made else []
+    return Truth(volume, values, scale, body, inside, frame, tuple(regions), move, needs, borders), share
 
 
 def _filter_images(item: Item, truth: Volume, move: Move, options: Options) -> Callable[[str], NDArray[np.float32]]:
@@ -400,6 +406,8 @@ def _scores(
         options.pool.add(item.modality, answer, item.case.case, item.case.patient, slices)
     pair = ImagePair(truth.values, values, truth.scale, truth.inside, options.padding, options.ssim_from)
     scored = {metric.key: metric.compute(pair) for metric in METRICS if metric.compute}
+    if truth.borders:
+        scored["seam"] = seam(truth.values, values, truth.borders, truth.inside)
     if options.lpips:
         pictures = [slices_of(one, truth.scale, truth.inside) for one in (truth.values, values)]
         scored["lpips"] = float(options.lpips(*pictures).mean())

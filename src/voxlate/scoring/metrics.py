@@ -1,7 +1,7 @@
 """The catalogue of metrics (name, unit, direction, reduction, function), and the functions."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from voxlate.images.pictures import Plane
 from voxlate.images.ranges import Range
 from voxlate.images.similarity import RADIUS, SIGMA, mutual_information, ssim_map
 
@@ -17,6 +18,7 @@ SsimOrigin = Literal["low", "zero"]
 Direction = Literal["lower", "higher", "one", "truth"]
 
 UNIT = "unit of the images"  # stands for the unit of the modality that is scored
+SEVERAL = 2  # coronal and sagittal SSIM take every second slice: all of them would make an evaluation a third longer
 SLAB_VOXELS = 1 << 21  # a slab's ten temporary float32 maps then stay under 100 MiB
 
 
@@ -34,13 +36,14 @@ class ImagePair:
     def error(self, function: Callable[..., float]) -> float:
         return function(self.truth, self.synthesis, self.inside)
 
-    def ssim(self, dimensions: Literal[2, 3]) -> float:
-        """NaN in three dimensions where the volume is thinner than the window."""
-        if dimensions == 3 and len(self.truth) < 2 * RADIUS + 1:
+    def ssim(self, dimensions: Literal[2, 3], plane: Plane = "axial") -> float:
+        """NaN but for axial slices where the volume is thinner than the window."""
+        if (dimensions == 3 or plane != "axial") and len(self.truth) < 2 * RADIUS + 1:
             return math.nan
         origin = np.float32(self.scale.low if self.ssim_from == "low" else 0)
-        a, b = self.truth - origin, self.synthesis - origin
-        return ssim(a, b, self.scale.width, dimensions=dimensions, padding=self.padding, mask=self.inside)
+        a, b = (slices_along(one, plane) - origin for one in (self.truth, self.synthesis))
+        mask = None if self.inside is None else slices_along(self.inside, plane)
+        return ssim(a, b, self.scale.width, dimensions=dimensions, padding=self.padding, mask=mask)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Metric:
 
     scale: what the value is multiplied by to be printed. compute: None where the score comes from elsewhere (samples,
     regions, features). pooled: one value for all cases together, with a standard error. in_table: not only in files.
+    across_slices: of how slices follow each other, so that single slices and crops have no such score.
     """
 
     key: str
@@ -61,6 +65,7 @@ class Metric:
     compute: Callable[[ImagePair], float] | None = None
     pooled: bool = False
     in_table: bool = True
+    across_slices: bool = False
 
     @property
     def score(self) -> str:
@@ -93,7 +98,14 @@ METRICS = (
            compute=lambda pair: psnr(pair.truth, pair.synthesis, pair.scale.width, pair.inside)),
     Metric("ssim_2d", "SSIM 2-D", "", "higher", SSIM + "mean over axial slices", compute=lambda pair: pair.ssim(2)),
     Metric("ssim_3d", "SSIM 3-D", "", "higher", SSIM + "one window in three directions",
-           compute=lambda pair: pair.ssim(3)),
+           compute=lambda pair: pair.ssim(3), across_slices=True),
+    Metric("ssim_coronal", "SSIM coronal", "", "higher", SSIM + "mean over every second coronal slice",
+           compute=lambda pair: pair.ssim(2, "coronal"), across_slices=True),
+    Metric("ssim_sagittal", "SSIM sagittal", "", "higher", SSIM + "mean over every second sagittal slice",
+           compute=lambda pair: pair.ssim(2, "sagittal"), across_slices=True),
+    Metric("mae_z", "MAE z", UNIT, "lower", "mean |difference of slices − the truth's|",
+           compute=lambda pair: pair.error(mae_z), across_slices=True),
+    Metric("seam", "Seam", "", "one", "MAE z where windows of slices begin or end, over MAE z elsewhere", 2),
     Metric("lpips", "LPIPS", "", "lower", "AlexNet v0.1; " + LPIPS),
     Metric("nmi", "NMI", "", "higher", "64 bins over the range; 1 independent, 2 determined",
            compute=lambda pair: nmi(pair.truth, pair.synthesis, pair.scale.low, pair.scale.high, mask=pair.inside)),
@@ -111,7 +123,8 @@ METRICS = (
     Metric("texture_distance_inf", "Texture distance ∞", "", "lower", LIMIT, pooled=True),
     Metric("texture_kd", "Texture kernel distance", "", "lower", KERNEL, 4, pooled=True),
 )
-SCOPED = ("mae", "mae_rel", "mse_rel", "psnr", "ssim_2d", "ssim_3d", "lpips")  # of a scope: NAME.mae
+# of a scope: NAME.mae
+SCOPED = ("mae", "mae_rel", "mse_rel", "psnr", "ssim_2d", "ssim_3d", "ssim_coronal", "ssim_sagittal", "mae_z", "lpips")
 VOLUME, RATIO = "voxels that pass the threshold, times their size", "volumes of two regions divided"
 REGION_METRICS = (  # of a named region: the key becomes NAME.mae, the label NAME MAE
     Metric("mae", "MAE", UNIT, "lower", "mean over the region's voxels"),
@@ -127,6 +140,7 @@ REGION_METRICS = (  # of a named region: the key becomes NAME.mae, the label NAM
     Metric("truth_volume", "volume of truth", "ml", "truth", VOLUME, 1, in_table=False),
     Metric("truth_ratio", "ratio of truth", "", "truth", RATIO, 2, in_table=False),
     Metric("truth_mean", "mean of truth", UNIT, "truth", "mean over the region's voxels", in_table=False),
+    Metric("mae_z", "MAE z", UNIT, "lower", "mean |difference of slices − the truth's| in the region", in_table=False),
     Metric("voxels", "voxels", "", "truth", "number of voxels in the region", 0, in_table=False),
 )
 # fmt: on
@@ -233,6 +247,48 @@ def gradient_strength(
         steps = np.abs(np.diff(np.moveaxis(_array(image), axis, 0), axis=0))
         sums.append(float(np.sum(steps[pair], dtype=np.float64)))
     return sums[1] / sums[0] if sums[0] > 0 else float("nan")
+
+
+def mae_z(truth: Any, synthesis: Any, mask: Any = None) -> float:
+    """Mean |(b_k+1 − b_k) − (a_k+1 − a_k)| over neighbouring slices of truth a and synthesis b [D, H, W].
+
+    0 where every slice is off by the same error; what jumps from slice to slice counts, wherever else it is right.
+    With a mask both neighbours lie inside it. NaN where no slice has a neighbour.
+    """
+    total, count = _steps_of_error(truth, synthesis, mask)
+    return float(total.sum() / count.sum()) if count.sum() else float("nan")
+
+
+def seam(truth: Any, synthesis: Any, borders: Collection[int], mask: Any = None) -> float:
+    """`mae_z` at the borders of windows over that elsewhere: 1 is no seam, 2 twice the error of a usual step.
+
+    borders: k where a window of slices begins or ends between k − 1 and k. NaN without any, or where all are.
+    """
+    total, count = _steps_of_error(truth, synthesis, mask)
+    at = np.isin(np.arange(1, len(total) + 1), list(borders))
+    sums = [(float(total[where].sum()), int(count[where].sum())) for where in (at, ~at)]
+    (here, some), (there, others) = sums
+    return (here / some) / (there / others) if some and others and there > 0 else float("nan")
+
+
+def _steps_of_error(truth: Any, synthesis: Any, mask: Any) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Of each pair of neighbouring slices [D - 1]: the sum of |steps of the error|, and how many voxels it is of."""
+    a, b = _array(truth), _array(synthesis)
+    if a.shape != b.shape or a.ndim != 3:
+        raise ValueError(f"expected two volumes [D, H, W] of one shape, got {a.shape} and {b.shape}")
+    steps = np.abs(np.diff(b - a, axis=0))
+    if mask is None:
+        return steps.sum((1, 2), dtype=np.float64), np.full(len(steps), a[0].size)
+    inside = _array(mask).astype(bool)
+    both = inside[1:] & inside[:-1]
+    return np.where(both, steps, 0).sum((1, 2), dtype=np.float64), both.sum((1, 2))
+
+
+def slices_along(volume: NDArray[Any], plane: Plane) -> NDArray[Any]:
+    """The slices [N, ., .] of a canonical volume [D, H, W] in a plane, as a view; not axial: every second one."""
+    if plane == "axial":
+        return volume
+    return volume[:, ::SEVERAL].swapaxes(0, 1) if plane == "coronal" else volume[..., ::SEVERAL].transpose(2, 0, 1)
 
 
 def correlation(a: Any, b: Any, mask: Any = None) -> float:

@@ -7,8 +7,10 @@ from voxlate.data.naive import Baselines
 from voxlate.errors import BadInput
 from voxlate.images.grid import Grid
 from voxlate.images.midline import midline_grid
+from voxlate.images.ranges import Range
 from voxlate.images.volume import Volume, is_there
 from voxlate.scoring.alignment import Move
+from voxlate.scoring.network_units import NetworkUnits
 from voxlate.scoring.regions import read_canonical
 
 
@@ -40,6 +42,17 @@ def naive_images(
     for name, values in baselines.images(target, sources, truth.grid).items():
         images[name] = Volume(values[None], truth.affine, truth.unit, target)
     return images, left_out
+
+
+def scored_as(volume: Volume, baselines: Baselines, scale: Range, units: NetworkUnits | None) -> Volume | None:
+    """A baseline in the unit that is scored; None where it is in shares of a peak and an older run does not state one.
+
+    Images in arbitrary units are scored in shares of their own peak, unless a range or network units are asked for.
+    """
+    known = baselines.in_own_unit(volume)
+    if units is not None:
+        return units.naive(volume, baselines.ranges[volume.modality]) if known is None else units.synthesis(known)
+    return volume if scale.own else known
 
 
 def _mean_image(

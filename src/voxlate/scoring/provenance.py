@@ -8,7 +8,9 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from voxlate.config import fill
 from voxlate.data.case import MASK
+from voxlate.diffusion.windows import Windows
 from voxlate.errors import BadInput
 from voxlate.files import read_json
 
@@ -35,6 +37,7 @@ class _Stated(TypedDict, total=False):
     axes: str
     images: dict[FileName, str]
     made_without: dict[str, str | dict[str, Any]]
+    synth: dict[str, Any]
 
 
 class _Splits(TypedDict, total=False):
@@ -104,6 +107,23 @@ def stated_inputs(provenance: Mapping[str, Any]) -> dict[str, Path]:
     stated = {name: entry for name, entry in provenance.get("inputs", {}).items() if name != MASK}
     places = {name: entry.get("path") if isinstance(entry, dict) else entry for name, entry in stated.items()}
     return {name: Path(place) for name, place in places.items() if place is not None}
+
+
+def window_borders(provenance: Mapping[str, Any], depth: int) -> list[int]:
+    """Slices of an image [D = depth], canonical, at which a window that it was denoised in begins or ends.
+
+    Empty where it was denoised whole, or prepared on a grid other than that of its scan, whose slices are then others.
+    """
+    stated = provenance.get("synth", {}).get("windows")
+    prepared = provenance.get("prepared", {})
+    moved = any(prepared.get(key) for key in ("spacing_mm", "register", "align"))
+    moved |= bool(prepared.get("resample")) and len(stated_inputs(provenance)) > 1
+    if not stated or moved:
+        return []
+    windows = fill(Windows, stated, "provenance.json: synth.windows").slices(
+        depth
+    )  # slices run to Superior in every layout of a network's, as here
+    return sorted({border for part in windows for border in (part.start, part.stop)} - {0, depth})
 
 
 def way_of(provenance: Mapping[str, Any]) -> dict[str, Any]:

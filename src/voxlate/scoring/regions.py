@@ -167,8 +167,8 @@ def region_scores(
     voxel_ml: float,
     scale: Range,
 ) -> dict[str, float]:
-    """MAE, PSNR, SSIM, both means and volume (ml) inside a region; where `overlap`, the same region of the other image,
-    is known also their Dice, its volume and the volume's error.
+    """MAE (of slices' differences, too), PSNR, SSIM, both means and volume (ml) inside a region; where `overlap`, the
+    same region of the other image, is known also their Dice, its volume and the volume's error.
     """
     some = inside.any()
     box = tuple(slice(max(0, first - metrics.RADIUS), end + metrics.RADIUS) for first, end in bounding_box(inside))
@@ -179,6 +179,7 @@ def region_scores(
         "mean": float(np.mean(other[inside], dtype=np.float64)) if some else math.nan,
         "truth_mean": float(np.mean(truth[inside], dtype=np.float64)) if some else math.nan,
         "mae": metrics.mae(truth, other, inside) if some else math.nan,
+        "mae_z": metrics.mae_z(a, b, inside[box]),
         "psnr": metrics.psnr(truth, other, scale.width, inside) if some else math.nan,
         "ssim_3d": metrics.ssim(a, b, scale.width, dimensions=3, mask=inside[box]) if some else math.nan,
     }

@@ -184,14 +184,15 @@ def scope_scores(
     Pictures whose own score is not finite (the PSNR of equal images) are left out of that score's mean.
     """
     pair = _in_area(scope.area, pair, truth)
-    known = {metric.key: metric.compute for metric in METRICS if metric.key in SCOPED and metric.compute}
+    scoped = [metric for metric in METRICS if metric.key in SCOPED and not (scope.pictures and metric.across_slices)]
+    known = {metric.key: metric.compute for metric in scoped if metric.compute}
     if not scope.pictures:
         found = {key: compute(pair) for key, compute in known.items()}
         if lpips:
             found["lpips"] = float(lpips(*(slices_of(one, pair.scale, pair.inside) for one in _images(pair))).mean())
         return {f"{scope.name}.{key}": value for key, value in found.items()}, []
     pictures = list(_pictures(scope, pair, truth, cut))
-    keys = [key for key in known if key != "ssim_3d"]
+    keys = list(known)
     rows = [{key: known[key](one.pair) for key in keys} for one in pictures]
     if lpips:
         keys.append("lpips")

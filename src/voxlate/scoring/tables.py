@@ -337,6 +337,11 @@ def caption(document: Mapping[str, Any]) -> list[str]:
     if "gradient_z" in keys_of(document):
         gradient += "; z: the same from slice to slice, above is flicker"
     lines.append(f"SSIM: {SSIM}{windows}. NMI: 64 bins. {gradient}.")
+    if "mae_z" in keys_of(document):
+        lines.append(
+            "Coherence of slices (ours, no paper's): SSIM coronal and sagittal, of every second slice; MAE z, of "
+            "differences of neighbouring slices."
+        )
     lines += [_features_note(part["features"]) for part in modalities.values() if part.get("features")]
     if weights := first.get("lpips"):
         lines.append(f"LPIPS: {weights}; {LPIPS}.")

@@ -1,0 +1,108 @@
+"""Images of the RIRE project: a text header.ascii beside voxels in image.bin."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from voxlate.errors import BadInput
+from voxlate.images.formats import Stored
+from voxlate.images.grid import check_affine
+
+SUFFIX = ".ascii"
+VOXELS = "image.bin"  # always of this name, 16 bit two's complement, big-endian, the upper left corner first
+LONGEST_HEADER = 1 << 16  # bytes; real ones have about a thousand
+NEEDED = ("Rows", "Columns", "Slices", "Pixel size", "Slice thickness")
+FIXED = {"Bits allocated": 16, "Pixel representation": 1}  # the second: signed
+ORIENTATION, USUAL = "Patient Orientation", "L : P : H"
+DIRECTIONS = {"L": (0, -1), "R": (0, 1), "P": (1, -1), "A": (1, 1), "F": (2, -1), "H": (2, 1)}  # axis and sign in RAS
+
+
+def read_rire(path: Path) -> Stored:
+    """The image of a header.ascii and the image.bin beside it; its first voxel lies at 0, since no header states where.
+
+    Raises BadInput for a header that lacks a keyword, and where image.bin is not there, compressed or not whole.
+    Source: the project's "Protocols for accessing information" (rire.insight-journal.org).
+    """
+    header = _header(path)
+    if lost := [key for key in NEEDED if key.lower() not in header]:
+        raise BadInput(
+            f"{path}: expected a header of RIRE with {', '.join(NEEDED)}, found no {' and no '.join(lost)}. Get the "
+            "file again."
+        )
+    for key, fixed in FIXED.items():
+        if header.get(key.lower(), str(fixed)) != str(fixed):
+            raise BadInput(f"{path}: expected {key} := {fixed}, found {header[key.lower()]}. Convert it to NIfTI.")
+    shape = tuple(int(_numbers(path, header, key, 1, whole=True)[0]) for key in ("Slices", "Rows", "Columns"))
+    between_rows, between_columns = _numbers(path, header, "Pixel size", 2)
+    (between_slices,) = _numbers(path, header, "Slice thickness", 1)
+    stated = header.get(ORIENTATION.lower())
+    affine = _directions(path, stated or USUAL) @ np.diag([between_columns, between_rows, between_slices, 1.0])
+    guesses = [
+        "its header states no position, so the first voxel is put at 0: other scans lie on it as --register does"
+    ]
+    if stated is None:
+        guesses.append(f"its header states no {ORIENTATION}: taken as {USUAL}, that of all images of RIRE.")
+    if between_rows != between_columns:
+        guesses.append("of its pixel size the first number is taken as that between rows, as in ACR-NEMA.")
+    data = _voxels(path.with_name(VOXELS), shape)
+    as_hu = "its header states no unit: the values are taken as Hounsfield units."
+    return Stored(data, check_affine(affine, path), guesses=tuple(guesses), as_hu=as_hu)
+
+
+def _header(path: Path) -> dict[str, str]:
+    """Values by their keyword in lower case; of one that comes twice, the first."""
+    with path.open("rb") as file:
+        lines = file.read(LONGEST_HEADER).decode("latin-1").splitlines()
+    found: dict[str, str] = {}
+    for line in lines:
+        key, mark, value = line.partition(":=")
+        if mark:
+            found.setdefault(" ".join(key.lower().split()), value.strip())
+    return found
+
+
+def _numbers(path: Path, header: dict[str, str], key: str, count: int, whole: bool = False) -> list[float]:
+    """The positive numbers of a keyword, which ':' separates."""
+    text = header[key.lower()]
+    try:
+        found = [float(part) for part in text.split(":")]
+    except ValueError:
+        found = []
+    sound = all(math.isfinite(one) and one > 0 and (not whole or one == int(one)) for one in found)
+    if len(found) != count or not sound:
+        kind = "a whole number" if whole else "a number of mm" if count == 1 else "two numbers of mm, a : b"
+        raise BadInput(f"{path}: expected {key} := {kind} above 0, found '{text[:40]}'. Get the file again.")
+    return found
+
+
+def _directions(path: Path, text: str) -> np.ndarray:
+    """Where columns, rows and slices grow to, as a 4x4 matrix to RAS; text: "L : P : H"."""
+    letters = [part.strip().upper() for part in text.split(":")]
+    axes = [DIRECTIONS[letter][0] for letter in letters if letter in DIRECTIONS]
+    if len(letters) != 3 or sorted(axes) != [0, 1, 2]:
+        raise BadInput(
+            f"{path}: expected {ORIENTATION} := three of L R, A P, H F as in {USUAL}, found '{text[:40]}'. Correct it."
+        )
+    matrix = np.eye(4)
+    matrix[:3, :3] = 0
+    for column, letter in enumerate(letters):
+        axis, sign = DIRECTIONS[letter]
+        matrix[axis, column] = sign
+    return matrix
+
+
+def _voxels(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """float32 [D, H, W]; raises BadInput unless the file has as many bytes as the header says."""
+    packed = next((one for one in (path.with_name(f"{VOXELS}{end}") for end in (".Z", ".gz")) if one.exists()), None)
+    if not path.is_file():
+        found = f"only {packed.name}. Decompress it: gunzip {packed}" if packed else "none. Get it again"
+        raise BadInput(f"{path.parent}: expected {VOXELS} beside header.ascii, found {found}.")
+    wanted, there = 2 * math.prod(shape), path.stat().st_size
+    if there != wanted:
+        size = "×".join(str(length) for length in reversed(shape))
+        raise BadInput(
+            f"{path}: expected {wanted} bytes for {size} voxels of 16 bit, as header.ascii says, found {there}. Get "
+            "the file again."
+        )
+    return np.fromfile(path, ">i2").reshape(shape).astype(np.float32)
