@@ -76,7 +76,9 @@ def train(
     data: Annotated[Path, typer.Option(help="A prepared cohort.")],
     to: To,
     change: Changes = None,
-    start: Annotated[Path | None, typer.Option("--init", help="Weights to begin from, not random ones.")] = None,
+    start: Annotated[
+        Path | None, typer.Option("--init", help="Weights, or a run, to begin from, not random ones.")
+    ] = None,
     reuse: Annotated[
         list[Path] | None, typer.Option(help="A run whose earlier stages to take where they are the same (repeat it).")
     ] = None,

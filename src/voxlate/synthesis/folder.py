@@ -17,7 +17,7 @@ from voxlate.images.frames import without_frame
 from voxlate.images.volume import PICTURES, UNITS, is_there
 from voxlate.scoring.provenance import difference, recorded_splits, split_of
 from voxlate.synthesis.model import COST, Model
-from voxlate.synthesis.written import check_free, is_unchanged
+from voxlate.synthesis.written import check_folder, check_free, is_unchanged
 
 NamedProgress = Callable[[str, int, int], None]
 Warn = Callable[[str], None]
@@ -166,6 +166,7 @@ def synthesise_cases(
     """
     if not scans:
         raise BadInput(f"{out}: expected cases to synthesise, found none. Check INPUT and --split.")
+    check_folder(out)
     folders, failed, kept, removed = list[Path](), dict[str, str](), 0, list[str]()
     with locked(out):
         if other := _check_others(model, {one.case for one in scans}, out, seed):

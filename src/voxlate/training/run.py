@@ -312,7 +312,12 @@ def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, d
         )
     recipe = from_dict(header["recipe"], f"{weights} (header)", allow_code)
     if path.is_dir() and Run(path).provenance.exists():
-        change = _first_change(read_json(Run(path).provenance).get("recipe"), header["recipe"])
+        if (stated := read_json(Run(path).provenance).get("recipe")) is None:
+            raise BadInput(
+                f"{Run(path).provenance}: expected the provenance of a training, with its recipe, found one without. "
+                "Restore the file, or name weights.safetensors instead of the folder."
+            )
+        change = _first_change(stated, header["recipe"])
         if change:
             raise BadInput(
                 f"{weights}: expected weights of this run's recipe, found those of another ({change}). "

@@ -28,7 +28,7 @@ from voxlate.files import locked
 from voxlate.learning import Training
 from voxlate.methods.method import Method
 from voxlate.nets.cpu import keep_freed_memory
-from voxlate.recipe import FullStage, Recipe, fixed_ranges, stage_recipe, with_steps
+from voxlate.recipe import FullStage, Recipe, check_order, fixed_ranges, stage_recipe, with_steps
 from voxlate.training.latents import keep_moments, moments_folder, why_not_kept
 from voxlate.training.learner import Epochs, Learner, start_from, train_only, update_average
 from voxlate.training.log import Log, StepCallback
@@ -38,6 +38,7 @@ from voxlate.training.run import (
     file_hash,
     load_state,
     load_weights,
+    read_header,
     reuse_weights,
     save_state,
     save_weights,
@@ -69,14 +70,15 @@ def train(
 ) -> Run:
     """Train every stage of a recipe on a prepared cohort into a run folder; a stopped run resumes bit for bit.
 
-    head: comment lines for the run's recipe.toml; start: weights that the last stage begins from instead of random
-    ones; reuse: other runs, from which earlier stages are taken that are the same, data and seed included; say: is
-    given a sentence for each thing worth knowing before the first step. Of several processes the main one writes.
-    Raises BadInput (recipe and cohort do not fit, folder of another run), Stopped at SIGINT or SIGTERM once the state
-    is saved.
+    head: comment lines for the run's recipe.toml; start: weights (or their run) that the last stage begins from
+    instead of random ones; reuse: other runs, from which earlier stages are taken that are the same, data and seed
+    included; say: is given a sentence for each thing worth knowing before the first step. Of several processes the main
+    one writes. Raises BadInput (recipe and cohort do not fit, folder of another run), Stopped at SIGINT or SIGTERM once
+    the state is saved.
     """
     keep_freed_memory()
     cohort = open_cohort(data)
+    start = Run(start).weights() if start is not None and start.is_dir() else start
     accelerator = Accelerator(cpu=find_device(device).type == "cpu")
     place = accelerator.device if accelerator.num_processes > 1 else find_device(device)
     recipe = with_steps(
@@ -229,6 +231,7 @@ def _check_stages(recipe: Recipe, jobs: Sequence[_Job], start: Path | None) -> N
         earlier[job.stage.name], _ = _initial_method(job.stage, earlier)
     if start is not None:
         load_weights(earlier["final"], start)
+        check_order(jobs[-1].stage, read_header(start)["recipe"]["data"], f"{start}", "--init")
 
 
 def _notes(jobs: Sequence[_Job]) -> list[str]:
