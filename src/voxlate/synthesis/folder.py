@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.data.case import MASK
-from voxlate.data.find import find_cases, load_preset
+from voxlate.data.find import find_cohort, load_preset
 from voxlate.errors import BadInput, CannotWrite
 from voxlate.files import locked, read_json, safe_name, write_json
 from voxlate.images.dicom import is_dicom_folder, without_key
@@ -87,9 +87,11 @@ def _named(inputs: list[str], model: Model, split: str | None, layout: Mapping[s
         yield Scans(_case_of({sources[0]: path}), {sources[0]: path})
         return
     recorded = _recorded(model, split)
-    for case in find_cases(path, **layout):
+    found = find_cohort(path, **layout)
+    for case in found.cases:
         if split is None or case.split == split or (case.split is None and case.case in recorded):
             yield Scans(case.case, case.files | ({MASK: case.mask} if case.mask else {}))
+    yield from (Scans(name, {}) for name in found.bare if split is None or name in recorded)  # said to lack scans
 
 
 def _case_of(files: Mapping[str, Path]) -> str:

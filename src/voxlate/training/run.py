@@ -58,6 +58,7 @@ class _Header(TypedDict):
     recipe: _Recipe
     units: dict[str, str]
     target_scales: dict[str, tuple[float, float]]
+    target_widths: NotRequired[dict[str, list[float]]]
     training_ranges: NotRequired[dict[str, _Span]]
     training_spacing_mm: NotRequired[tuple[float, float, float] | None]
     imports: NotRequired[list[str]]
@@ -180,6 +181,7 @@ def weights_header(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int
         **({"imports": needed} if (needed := needed_code(plain)) else {}),
         "units": {name: cohort.units[name] for name in {*recipe.data.source, *recipe.data.target}},
         "target_scales": {name: [scale.low, scale.high] for name, scale in scales.items()},
+        "target_widths": {name: cohort.target_widths(recipe.intensity[name], name) for name in recipe.data.target},
         "preparation": asdict(cohort.preparation),
         "training_ranges": training_ranges([cohort.header(case) for case in cohort.splits["train"]], sources),
         "training_spacing_mm": cohort.fingerprint["spacing_mm"]["median"],

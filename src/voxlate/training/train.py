@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from voxlate.batch import Batch, stable_id
 from voxlate.data import naive
 from voxlate.data.batches import Batches
-from voxlate.data.familiar import check_windows
+from voxlate.data.familiar import check_windows, varied_level
 from voxlate.data.patches import cut_note, usable_cases
 from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.diffusion.noise import Noise
@@ -244,6 +244,8 @@ def _notes(jobs: Sequence[_Job]) -> list[str]:
             said.append(f"left out of training: {cases}.")
         if validation_split(job.cohort) == "train":
             said.append("no validation cases: training items are looked at instead, and called so in the log.")
+        for name in job.stage.data.target:
+            said.append(varied_level(name, job.cohort.target_widths(job.recipe.intensity[name], name)))
         if job.stage.task.encodes and (reason := why_not_kept(job.stage, job.cohort)):
             said.append(f"latents of stage '{job.stage.name}' are encoded anew at every step, since there is {reason}.")
         said += [cut_note(job.cohort, job.stage.data), _validation_plan(job)]
