@@ -8,6 +8,7 @@ import pytest
 
 from voxlate.files import read_json, write_json
 from voxlate.report.pictures import read_case
+from voxlate.scoring.tables import score_tables
 
 
 @pytest.fixture
@@ -42,6 +43,14 @@ def test_a_contrast_that_was_left_out_is_no_source_of_its_own_picture(scored):
     for made, given in (("t1", "t2"), ("t2", "t1")):
         images = read_case(scored, scores, case, made).images
         assert [one.name for one in images if one.role == "source"] == [given]
+
+
+def test_scores_by_an_images_own_peak_say_that_they_cannot_see_its_brightness(scored):
+    said = "Divided by its own peak, an image that is too bright or too dark as a whole scores as one that is not"
+    document = read_json(scored / "metrics.json")
+    assert said not in " ".join(score_tables(document).caption)
+    document["modalities"]["t1"]["own_peak"] = True
+    assert f"{said}; --units network counts that." in score_tables(document).caption
 
 
 def test_what_synth_warned_of_stands_with_the_pictures_of_that_case(voxlate, completing, cohort, tmp_path):

@@ -48,7 +48,7 @@ def check_folder(folder: Path) -> None:
     if others := [name for name in OTHERS if (folder / name).is_file()] + ([] if ours else [path.name]):
         raise BadInput(
             f"{folder}: expected a new folder, one of scans, or one that voxlate synth wrote, found {others[0]} of "
-            "something else. Choose another --out."
+            "something else. Choose another folder."
         )
 
 
