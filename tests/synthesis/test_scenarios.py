@@ -85,6 +85,20 @@ def test_synth_never_replaces_the_provenance_of_something_else(voxlate, completi
     assert made.code == 0, "the run still loads"
 
 
+def test_a_provenance_of_something_else_in_a_case_is_kept_and_in_another_case_passed_over(
+    voxlate, completing, cohort, tmp_path
+):
+    for case in ("case0", "case1"):
+        (cohort / case / "provenance.json").write_text('{"inputs": ["scanner"]}')
+    (cohort / "case0" / "t1.nii.gz").unlink()
+    (cohort / "case2" / "t1.nii.gz").unlink()
+    answer = voxlate("synth", completing, cohort, "--out", cohort)
+    assert answer.code == 2
+    assert "case0: expected a new folder, one of scans, or one that voxlate synth wrote, found provenance" in answer.err
+    assert (cohort / "case0" / "provenance.json").read_text() == '{"inputs": ["scanner"]}'
+    assert (cohort / "case2" / "desc-synthetic_t1.nii.gz").is_file()
+
+
 def test_a_run_whose_provenance_is_of_something_else_is_refused_by_that_files_name(voxlate, run, cohort, tmp_path):
     (run / "provenance.json").write_text('{"cases": ["case0"]}')
     answer = voxlate("synth", run, cohort / "case0", "--out", tmp_path / "o")

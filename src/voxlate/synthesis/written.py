@@ -40,12 +40,17 @@ def remove_images(folder: Path, keep: Collection[str] = ()) -> list[str]:
     return removed
 
 
+def is_synthesis(provenance: Path) -> bool:
+    """Whether a provenance.json is one of a synthesis, not of a run or of another tool."""
+    stated = read_json(provenance)
+    return isinstance(stated, dict) and bool(OF_SYNTHESIS & stated.keys())
+
+
 def check_folder(folder: Path) -> None:
     """Raise BadInput where a folder is a run or a prepared cohort, or its provenance.json is not of a synthesis."""
     path = folder / "provenance.json"
-    stated = read_json(path) if path.is_file() else {}
-    ours = not path.is_file() or (isinstance(stated, dict) and OF_SYNTHESIS & stated.keys())
-    if others := [name for name in OTHERS if (folder / name).is_file()] + ([] if ours else [path.name]):
+    foreign = [path.name] if path.is_file() and not is_synthesis(path) else []
+    if others := [name for name in OTHERS if (folder / name).is_file()] + foreign:
         raise BadInput(
             f"{folder}: expected a new folder, one of scans, or one that voxlate synth wrote, found {others[0]} of "
             "something else. Choose another folder."
