@@ -166,7 +166,7 @@ def test_gaps_without_the_keys_for_gaps_are_refused_by_naming_these(voxlate, com
     train = ("train", tmp_path / "complete.toml", "--data", tmp_path / "gaps", "--out", tmp_path / "new")
     answer = voxlate(*train)
     assert answer.code == 2
-    assert "found none among 5 (case0 has no t2)." in answer.err
+    assert "found none among its 5 cases (case0 has no t2)." in answer.err
     gaps = ["--set", "task.incomplete=true", "--set", "data.allow_missing=true"]
     assert f"by {' '.join(gaps)}" in answer.err
     assert voxlate(*train, *gaps).code == 0

@@ -150,7 +150,7 @@ def usable_cases(cohort: Cohort, data: DataSettings, split: str) -> tuple[list[s
         gaps = "" if data.allow_missing or data.source != data.target else COMPLETE_GAPS
         raise BadInput(
             f"{cohort.folder}: expected a case with {', '.join(wanted)} in the split {split}, found none among "
-            f"{len(lacking)}{first}. Prepare the cohort with other shares, or choose other modalities{gaps}."
+            f"its {len(lacking)} cases{first}. Prepare the cohort with other shares, or choose other modalities{gaps}."
         )
     return usable, lacking
 
