@@ -354,7 +354,9 @@ def _check(recipe: Recipe, where: str) -> None:
                 f"found '{stage.start_from}'. Change it."
             )
         if stage.start_from is not None:
-            _check_order(stage, earlier[stage.start_from], where)
+            first = earlier[stage.start_from]
+            orders = {"source": first.data.source, "target": first.data.target}
+            check_order(stage, orders, f"'{first.name}'", where)
         if stage.opponent and not stage.method.takes_opponent:
             raise BadInput(
                 f"{where}: expected no [opponent] for method.kind = '{kind_of(stage.method)}', found one. Drop it."
@@ -368,13 +370,16 @@ def _check(recipe: Recipe, where: str) -> None:
     check_synthesis(recipe)
 
 
-def _check_order(stage: FullStage, first: FullStage, where: str) -> None:
-    """Raise BadInput where weights that know modalities by their places would see them in others."""
+def check_order(stage: FullStage, first: Mapping[str, Sequence[str]], whose: str, where: object) -> None:
+    """Raise BadInput where weights that know modalities by their places would see them in others.
+
+    first: "source" and "target" of the training that the weights are from; whose: its name.
+    """
     for key in ("source", "target"):
-        ours, theirs = getattr(stage.data, key), getattr(first.data, key)
+        ours, theirs = getattr(stage.data, key), first[key]
         shared = [name for name in theirs if name in ours]
         if shared != [name for name in ours if name in theirs]:
             raise BadInput(
-                f"{where}: expected data.{key} of the stage '{stage.name}' in the order of '{first.name}', whose "
-                f"weights it starts from ({', '.join(theirs)}), found {', '.join(ours)}. Reorder it."
+                f"{where}: expected data.{key} of the stage '{stage.name}' in the order of {whose}, whose weights it "
+                f"starts from ({', '.join(theirs)}), found {', '.join(ours)}. Reorder it."
             )

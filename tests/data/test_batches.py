@@ -386,7 +386,7 @@ def test_a_recipe_for_other_modalities_is_refused_with_both_lists(cohort: Cohort
 
 
 def test_a_split_without_cases_is_one_sentence(ragged: Cohort) -> None:
-    with pytest.raises(BadInput, match=r"in the split val, found none \(cases in train: 4, val: 0, test: 0\)"):
+    with pytest.raises(BadInput, match="in the split val, found none among its 0 cases"):
         list(validation_batches(ragged, SLICES, WINDOWS))
 
 

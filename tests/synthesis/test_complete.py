@@ -6,7 +6,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from voxlate import recipe as recipes
 from voxlate.data.find import find_cohort
+from voxlate.data.patches import read_patch
+from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
 from voxlate.synthesis.model import load
 
@@ -125,3 +128,110 @@ def test_images_that_were_synthesised_are_no_scans_of_a_cohort(voxlate, completi
     assert {name for case in found.cases for name in case.files} == {"t1", "t2"}
     assert "t1" not in next(case for case in found.cases if case.case == "case4").files
     assert found.unclaimed == ["1 images that were synthesised ('case4/desc-synthetic_t1.nii.gz')"]
+
+
+def test_a_case_without_any_scan_is_listed_and_whole_cases_are_not_said_to_be_stopped(
+    voxlate, completing, cohort, tmp_path
+):
+    (cohort / "case4" / "t1.nii.gz").unlink()
+    (cohort / "case2" / "t1.nii.gz").rename(cohort / "case2" / "seg.nii.gz")
+    (cohort / "case2" / "t2.nii.gz").unlink()
+    answer = voxlate("synth", completing, cohort, "--out", cohort)
+    assert answer.code == 2
+    assert "voxlate: left out case2: expected t1 and t2, found none of them." in answer.err
+    said = " ".join(answer.out.split())
+    assert f"1 cases in {cohort}. Next: voxlate report {cohort}, and to score what the model makes:" in said
+    assert f"voxlate evaluate NEW --truth COHORT --run {completing} --missing one --units network" in said
+    assert voxlate("synth", completing, cohort, "--missing", "t2", "--out", cohort, "--split", "val").code == 0
+    scored = voxlate("evaluate", cohort, "--truth", cohort, "--json")
+    assert scored.code == 0, scored.err  # nobody asked for images of the other cases
+    assert "synth was stopped" not in scored.err + scored.out
+
+
+def test_after_training_a_completion_the_command_that_scores_it_in_the_networks_units_is_named(
+    voxlate, completing, prepared, tmp_path
+):
+    answer = voxlate("train", tmp_path / "complete.toml", "--data", prepared, "--out", completing)
+    said = f"voxlate evaluate NEW --truth COHORT --run {completing} --missing one --units network --split val"
+    assert said in " ".join(answer.out.split())
+
+
+def test_gaps_without_the_keys_for_gaps_are_refused_by_naming_these(voxlate, completing, cohort, tmp_path):
+    (cohort / "cases.csv").write_text(
+        "case,split\n" + "".join(f"case{k},{'val' if k == 5 else 'train'}\n" for k in range(6))
+    )
+    for number in range(5):
+        (cohort / f"case{number}" / ("t1.nii.gz" if number % 2 else "t2.nii.gz")).unlink()
+    assert voxlate("prepare", cohort, "--out", tmp_path / "gaps").code == 0
+    train = ("train", tmp_path / "complete.toml", "--data", tmp_path / "gaps", "--out", tmp_path / "new")
+    answer = voxlate(*train)
+    assert answer.code == 2
+    assert "found none among its 5 cases (case0 has no t2)." in answer.err
+    gaps = ["--set", "task.incomplete=true", "--set", "data.allow_missing=true"]
+    assert f"by {' '.join(gaps)}" in answer.err
+    assert voxlate(*train, *gaps).code == 0
+
+
+def test_a_target_whose_scale_varies_between_cases_is_said_to_be_a_guess(voxlate, completing, cohort, tmp_path):
+    text = (
+        (tmp_path / "complete.toml")
+        .read_text()
+        .replace('t2 = { kind = "window", low = 0, high = 1400 }', 't2 = { kind = "percentile" }')
+    )
+    (tmp_path / "own.toml").write_text(text)
+    for number in range(6):
+        path = cohort / f"case{number}" / "t2.nii.gz"
+        scan = nib.load(path)
+        nib.save(nib.Nifti1Image(scan.get_fdata().astype(np.float32) * 4.0 ** (number % 2), scan.affine), path)
+    (cohort / "cases.csv").write_text(
+        "case,split\n" + "".join(f"case{k},{'val' if k == 5 else 'train'}\n" for k in range(6))
+    )
+    assert voxlate("prepare", cohort, "--out", tmp_path / "varied").code == 0
+    trained = voxlate("train", tmp_path / "own.toml", "--data", tmp_path / "varied", "--out", tmp_path / "vrun")
+    made = voxlate("synth", tmp_path / "vrun", cohort / "case5", "--missing", "t2", "--out", tmp_path / "o")
+    for answer in (trained, made):
+        assert answer.code == 0, answer.err
+        assert "in the training cases, by scanner or gain; images take the median, so that" in answer.err
+    other = voxlate("synth", tmp_path / "vrun", cohort / "case5", "--missing", "t1", "--out", tmp_path / "o2")
+    assert "scanner or gain" not in other.err, "t1 has one window"
+
+
+def test_a_blank_scan_counts_as_missing_in_training(voxlate, tiny, completing, cohort, tmp_path):
+    scan = nib.load(cohort / "case0" / "t2.nii.gz")
+    nib.save(nib.Nifti1Image(np.zeros(scan.shape, np.float32), scan.affine), cohort / "case0" / "t2.nii.gz")
+    (cohort / "cases.csv").write_text(
+        "case,split\n" + "".join(f"case{k},{'val' if k == 5 else 'train'}\n" for k in range(6))
+    )
+    assert voxlate("prepare", cohort, "--out", tmp_path / "blank").code == 0
+    answer = voxlate("train", tiny, "--data", tmp_path / "blank", "--out", tmp_path / "new")
+    assert answer.code == 0, answer.err
+    assert "note: left out of training: case0 (no t2)." in answer.err
+    recipe, prepared = tiny_recipe(tiny, 'data.source=["t1", "t2"]'), open_cohort(tmp_path / "blank")
+    patch = read_patch(prepared.case("case0"), recipe.data, recipe.intensity, (0, 0, 0))
+    assert patch.present.tolist() == [True, False]
+
+
+def tiny_recipe(path, change):
+    return recipes.read(str(path), dict([change.split("=", 1)]))
+
+
+def test_a_validation_picture_shows_what_was_given_and_a_contrast_that_was_hidden(monkeypatch, completing, prepared):
+    from voxlate.training import validate as module
+
+    drawn = []
+    monkeypatch.setattr(module, "montage", lambda rows, titles, path, labels: drawn.append((rows, titles, labels)))
+    model, cohort = load(completing), open_cohort(prepared)
+    (stage,) = model.recipe.all_stages
+    items = module.validation_items(model.recipe, stage, cohort)
+    module.validate(model.method, items, model.recipe, stage, model.device, completing / "none.png")
+    ((rows, titles, labels),) = drawn
+    assert titles == ["t1", "t2", "synthesis", "truth"]
+    assert labels[:2] == ["t1", "t2"], "hidden in turn"
+    true = items[0].target
+    for number, (row, name) in enumerate(zip(rows[:2], labels)):
+        hidden, given = (row[0], row[1]) if name == "t1" else (row[1], row[0])
+        place = titles.index(name)
+        assert (hidden == 0).all()
+        assert given.max() > 0.1
+        np.testing.assert_allclose(row[3], (true[number, place, 0] + 1) / 2)
+        assert not np.array_equal(row[2], row[3]), "made, not copied"

@@ -36,16 +36,75 @@ def scored_modalities(document):
     return {(row["case"], row["modality"]) for row in document["cases"] if row["answer"] == "synthesis"}
 
 
-def test_scores_of_another_model_in_the_same_folder_are_those_of_a_new_folder(
+def test_scores_of_another_model_are_not_replaced_and_those_of_the_same_are_resumed(
     voxlate, two_ways, completing, cohort, tmp_path
 ):
     first = scored(voxlate, tmp_path / "o", cohort, "--run", two_ways[0], "--run", two_ways[1])
-    again = scored(voxlate, tmp_path / "o", cohort, "--run", completing)
-    fresh = scored(voxlate, tmp_path / "new", cohort, "--run", completing)
-    assert again["cases"] == fresh["cases"] != first["cases"]
-    assert again["images"] == fresh["images"]
-    assert not list(tmp_path.glob("o/*/t*.nii.gz")) + list(tmp_path.glob("o/*/*/t*.nii.gz")), (
-        "the translations are gone"
+    before = {path: path.read_bytes() for path in (tmp_path / "o").glob("**/*") if path.is_file()}
+    answer = voxlate("evaluate", tmp_path / "o", "--truth", cohort, "--run", completing)
+    assert answer.code == 2
+    assert "found images of another (case0: model: title" in answer.err
+    assert "whose scores would be lost. Choose another folder." in answer.err
+    assert {path: path.read_bytes() for path in (tmp_path / "o").glob("**/*") if path.is_file()} == before
+    again = scored(voxlate, tmp_path / "o", cohort, "--run", two_ways[0], "--run", two_ways[1])
+    assert again["cases"] == first["cases"]
+
+
+def test_images_that_synth_made_are_not_replaced_by_an_evaluation_of_its_run(voxlate, completing, cohort, tmp_path):
+    out = tmp_path / "o"
+    assert voxlate("synth", completing, cohort, "--missing", "t2", "--out", out).code == 0
+    answer = voxlate("evaluate", out, "--truth", cohort, "--run", completing)
+    assert answer.code == 2
+    assert "case0: synth made them" in answer.err
+
+
+def test_an_evaluation_says_that_it_makes_images_of_another_seed_again(voxlate, completing, cohort, tmp_path):
+    command = ("evaluate", tmp_path / "o", "--truth", cohort, "--run", completing, "--split", "val")
+    assert voxlate(*command).code == 0
+    answer = voxlate(*command, "--seed", "1")
+    assert answer.code == 0
+    assert "without_t1 made in another way (seed: 0 and 1) are made again" in " ".join(answer.err.split())
+
+
+@pytest.mark.parametrize("place", ["crun", "prepared", "elsewhere"])
+def test_synth_never_replaces_the_provenance_of_something_else(voxlate, completing, cohort, tmp_path, place):
+    out, run = tmp_path / place, completing
+    if place == "elsewhere":
+        out.mkdir()
+        (out / "provenance.json").write_text('{"scanner": "ours"}')
+    before = {path: path.read_bytes() for path in out.glob("**/*") if path.is_file()}
+    for command in (
+        ("synth", run, cohort, "--missing", "t2", "--out", out),
+        ("evaluate", out, "--truth", cohort, "--run", run),
+    ):
+        answer = voxlate(*command)
+        assert answer.code == 2
+        assert f"{out}: expected a new folder, one of scans, or one that voxlate synth wrote, found " in answer.err
+        assert {path: path.read_bytes() for path in out.glob("**/*") if path.is_file()} == before
+    made = voxlate("synth", run, cohort / "case0", "--missing", "t2", "--out", tmp_path / "new")
+    assert made.code == 0, "the run still loads"
+
+
+def test_a_provenance_of_something_else_in_a_case_is_kept_and_in_another_case_passed_over(
+    voxlate, completing, cohort, tmp_path
+):
+    for case in ("case0", "case1"):
+        (cohort / case / "provenance.json").write_text('{"inputs": ["scanner"]}')
+    (cohort / "case0" / "t1.nii.gz").unlink()
+    (cohort / "case2" / "t1.nii.gz").unlink()
+    answer = voxlate("synth", completing, cohort, "--out", cohort)
+    assert answer.code == 2
+    assert "case0: expected a new folder, one of scans, or one that voxlate synth wrote, found provenance" in answer.err
+    assert (cohort / "case0" / "provenance.json").read_text() == '{"inputs": ["scanner"]}'
+    assert (cohort / "case2" / "desc-synthetic_t1.nii.gz").is_file()
+
+
+def test_a_run_whose_provenance_is_of_something_else_is_refused_by_that_files_name(voxlate, run, cohort, tmp_path):
+    (run / "provenance.json").write_text('{"cases": ["case0"]}')
+    answer = voxlate("synth", run, cohort / "case0", "--out", tmp_path / "o")
+    assert answer.code == 2
+    assert (
+        "run/provenance.json: expected the provenance of a training, with its recipe, found one without" in answer.err
     )
 
 

@@ -96,3 +96,16 @@ def test_two_processes_start_every_time(prepared, tiny, tmp_path, launcher):
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("is the model. Next") == 1
         assert Run(out).weights().exists()
+
+
+def test_weights_whose_modalities_lie_in_another_order_are_no_start(voxlate, prepared, tiny, tmp_path):
+    both = ["--set", 'data.source=["t1", "t2"]', "--set", 'data.target=["t1", "t2"]']
+    turned = ["--set", 'data.source=["t2", "t1"]', "--set", 'data.target=["t2", "t1"]']
+    assert voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "one", *both).code == 0
+    start = ("--init", tmp_path / "one")  # a run is taken as its weights
+    answer = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "two", *turned, *start)
+    assert answer.code == 2
+    assert "expected data.source of the stage 'final' in the order of" in answer.err
+    assert "weights.safetensors, whose weights it starts from (t1, t2), found t2, t1. Reorder it." in answer.err
+    assert not (tmp_path / "two").exists()
+    assert voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "two", *both, *start).code == 0

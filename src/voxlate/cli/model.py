@@ -76,7 +76,9 @@ def train(
     data: Annotated[Path, typer.Option(help="A prepared cohort.")],
     to: To,
     change: Changes = None,
-    start: Annotated[Path | None, typer.Option("--init", help="Weights to begin from, not random ones.")] = None,
+    start: Annotated[
+        Path | None, typer.Option("--init", help="Weights, or a run, to begin from, not random ones.")
+    ] = None,
     reuse: Annotated[
         list[Path] | None, typer.Option(help="A run whose earlier stages to take where they are the same (repeat it).")
     ] = None,
@@ -98,7 +100,9 @@ def train(
         done = run(chosen, data, to, head=head, start=start, reuse=reuse or (), device=device, progress=bars, say=note)
     splits = recorded_splits([to])
     unseen = "".join([f" --split {name}" for name in ("val", "test") if splits.get(name)][:1])
-    out.print(f"{done.weights()} is the model. Next:  voxlate synth {to} COHORT{unseen} --out OUT")
+    score = f"evaluate NEW --truth COHORT --run {to} --missing one --units network{unseen}"
+    after = score if chosen.task.completes else f"synth {to} COHORT{unseen} --out OUT"
+    out.print(f"{done.weights()} is the model. Next:  voxlate {after}")
 
 
 @app.command(name="import", epilog="Example:  voxlate import xmodality adm.safetensors --out RUN")
@@ -195,6 +199,10 @@ def synth(
     else:
         if complete:
             out.print(f"{len(complete)} cases lack nothing and are left as they are: {', '.join(complete)}")
-        out.print(f"{len(folders)} cases in {to}. Next:  voxlate evaluate {to} --truth COHORT", markup=False)
+        after = f"voxlate evaluate {to} --truth COHORT"
+        if model.recipe.task.completes:  # what was missing has no truth
+            score = f"voxlate evaluate NEW --truth COHORT --run {run} --missing one --units network"
+            after = f"voxlate report {to}, and to score what the model makes:  {score}"
+        out.print(f"{len(folders)} cases in {to}.{f' Next:  {after}' if folders else ''}", markup=False)
     if left_out:
         incomplete([f"left out {sentence}" for sentence in left_out.values()])

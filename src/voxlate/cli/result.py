@@ -149,7 +149,9 @@ def evaluate(
 
             models = [load(one, device).with_options(samples=samples, steps=steps) for one in run]
             how = missing or "one"
-            summary = score_scenarios(models, truth, to, how, split=split, layout=layout, progress=bars, **options)
+            summary = score_scenarios(
+                models, truth, to, how, split=split, layout=layout, progress=bars, say=note, **options
+            )
             scores, left_out = summary.scores, dict(summary.left_out)
         else:
             options["progress"] = lambda done, total, _: bars("evaluate", done, total)

@@ -85,6 +85,11 @@ class CaseHeader:
         return list(self.units)
 
     @property
+    def shown(self) -> list[str]:
+        """The modalities that show something: a blank scan counts as missing."""
+        return [name for name in self.units if name not in self.statistics or not self.statistics[name].blank]
+
+    @property
     def has_mask_file(self) -> bool:
         return bool(self.mask_from) and not self.mask_from.startswith(FOUND)
 

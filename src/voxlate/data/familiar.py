@@ -13,6 +13,7 @@ from voxlate.images.statistics import PERCENTILES, Distribution, Statistics
 POINTS = (5, 25, 50, 75, 95)  # percentiles of a scan's foreground that are compared, in network units
 NARROWEST = 0.02  # share of a window that the middle 98 % of a body must fill: in other units it is a flat grey
 MOST_BELOW = 0.2  # of a foreground under the floor; interpolation leaves a percent
+MOST_VARIED = 3.0  # times the narrowest scale of a modality: beyond, the typical one says little of a patient's own
 TOLERANCE = 0.15  # of the network's range of 2, beyond what the training cases span
 
 
@@ -95,6 +96,16 @@ def unfamiliar(name: str, statistics: Statistics, spec: IntensityMap, ranges: Ma
         f"{name}: the {POINTS[worst]}th percentile of its foreground is {value:.4g}, where that of the training cases "
         f"was {least:.4g} to {most:.4g} on the same scale: another scanner, unit or part of the body? Do not trust the "
         "image."
+    )
+
+
+def varied_level(name: str, widths: Sequence[float]) -> str:
+    """A sentence where the widths of a modality's scale in the training cases differ by over MOST_VARIED; else ''."""
+    if not widths or max(widths) <= MOST_VARIED * min(widths):
+        return ""
+    return (
+        f"{name}: its scale was {min(widths):.4g} to {max(widths):.4g} wide in the training cases, by scanner or gain; "
+        "images take the median, so that their overall brightness is a guess."
     )
 
 

@@ -49,12 +49,16 @@ Key = tuple[str | None, str]  # patient and study, as a path states them
 
 @dataclass(frozen=True)
 class Found:
-    """The cases of a cohort, what lies with them and belongs to none, what could not be read, and what was guessed."""
+    """The cases of a cohort, what lies with them and belongs to none, what could not be read, and what was guessed.
+
+    bare: names of cases with label maps or a mask, and no scan.
+    """
 
     cases: list[CaseFiles]
     unclaimed: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
     guessed: list[str] = field(default_factory=list)
+    bare: list[str] = field(default_factory=list)
     heads: bool = False  # whether slices are of heads, by which a wrong orientation shows
 
 
@@ -98,7 +102,7 @@ def find_cohort(
         raise BadInput(
             f"{root}: expected a folder of cases, found {'a file' if root.exists() else 'nothing'}. Check the path."
         )
-    unread, unclaimed = list[str](), list[str]()
+    unread, unclaimed, bare = list[str](), list[str](), list[str]()
     single = pattern is None and preset is None
     layout = load_preset(preset) if preset is not None else (recognised(root) if single else None)
     layout = layout or Preset(title="", source="", patterns=list(DEFAULT_PATTERNS))
@@ -112,7 +116,7 @@ def find_cohort(
         folders = _folders(root, unread)
         if layout.series:
             return cases_by_series(root, layout, folders)
-        cases = cases_on_disk(root, layout, folders, unclaimed, single=layout.patterns == list(DEFAULT_PATTERNS))
+        cases = cases_on_disk(root, layout, folders, unclaimed, bare, single=layout.patterns == list(DEFAULT_PATTERNS))
         whose = Path(patients) if patients is not None else None
         if layout.arrays is None:
             return cases if whose is None else with_patients(cases, whose)
@@ -138,7 +142,7 @@ def find_cohort(
     if layout.arrays is not None:
         refuse_unfit(kept, root)
     masks = shared_masks((one.patient, one.mask) for one in kept if one.mask is not None)
-    return Found(kept, unclaimed, unread, [*arrays.guessed, *unstated_spacing(kept), *masks], arrays.heads)
+    return Found(kept, unclaimed, unread, [*arrays.guessed, *unstated_spacing(kept), *masks], bare, arrays.heads)
 
 
 def _patients_in(root: Path) -> Path | None:
@@ -227,11 +231,17 @@ def _take_frames(case: CaseFiles, frames: Mapping[str, str]) -> CaseFiles:
 
 
 def cases_on_disk(
-    root: Path, layout: Preset, folders: list[tuple[Path, list[str]]], unclaimed: list[str], single: bool
+    root: Path,
+    layout: Preset,
+    folders: list[tuple[Path, list[str]]],
+    unclaimed: list[str],
+    bare: list[str],
+    single: bool,
 ) -> list[CaseFiles]:
     """The cases below root whose paths have the layout's form; single: root may itself be one case, or flat.
 
-    A path belongs to the first pattern that it matches; what no pattern claims is added to `unclaimed`.
+    A path belongs to the first pattern that it matches; what no pattern claims is added to `unclaimed`, cases without a
+    scan to `bare`.
     """
     skip = [path_expression(one) for one in layout.skip]
     named = [(name, one) for name, several in layout.files.items() for one in listed(several)]
@@ -260,7 +270,8 @@ def cases_on_disk(
         unclaimed.append(f"{len(strange)} scans that no pattern claims ({_some(strange)})")
     if made:
         unclaimed.append(f"{len(made)} images that were synthesised ({_some(made)})")
-    if bare := [case.case for case in cases if not case.files]:
+    bare += [case.case for case in cases if not case.files]
+    if bare:
         unclaimed.append(f"{len(bare)} cases of label maps or a mask without a scan ({_some(bare)})")
     unclaimed += _without_images(root, cases, folders, kinds)
     return [case for case in cases if case.files]

@@ -103,7 +103,7 @@ def _oddities(header: CaseHeader) -> Iterator[tuple[str, str, str]]:
     for name, statistics in header.statistics.items():
         low, high = statistics.all.percentiles[0], statistics.all.percentiles[-1]
         if low == high:
-            yield name, "blank", f"{header.case}/{name} is blank: every voxel is {low:g}."
+            yield name, "blank", f"{header.case}/{name} is blank (every voxel is {low:g}), and counts as missing."
         elif header.units[name] == "HU" and low < PADDING_HU:
             padded = f"{header.case}/{name} has voxels of {low:g} HU, below air: padding, or not in Hounsfield units."
             yield name, "padding", padded

@@ -213,7 +213,7 @@ def fit_cohort(
         for name in wanted & cohort.units.keys()
     }
     cases = (
-        ({name: case.volume(name) for name in wanted & set(case.header.present)}, case.mask())
+        ({name: case.volume(name) for name in wanted & set(case.header.shown)}, case.mask())
         for case in (cohort.case(one.case) for one in chosen)
     )
     how = cohort.preparation

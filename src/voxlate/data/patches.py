@@ -21,6 +21,7 @@ from voxlate.images.intensity import IntensityMap
 from voxlate.images.tiling import Triple
 
 Box = tuple[slice, slice, slice]
+COMPLETE_GAPS = "; a completion learns from cases with gaps by --set task.incomplete=true --set data.allow_missing=true"
 NO_LABEL = -1  # in place of a label map that a case lacks
 
 
@@ -145,10 +146,11 @@ def usable_cases(cohort: Cohort, data: DataSettings, split: str) -> tuple[list[s
         else:
             usable.append(one.case)
     if not usable:
-        there = ", ".join(f"{name}: {len(cases)}" for name, cases in cohort.splits.items())
+        first = "".join(f" ({case} has no {', no '.join(names)})" for case, names in list(lacking.items())[:1])
+        gaps = "" if data.allow_missing or data.source != data.target else COMPLETE_GAPS
         raise BadInput(
-            f"{cohort.folder}: expected a case with {', '.join(wanted)} in the split {split}, found none "
-            f"(cases in {there}). Prepare the cohort with other shares, or choose other modalities."
+            f"{cohort.folder}: expected a case with {', '.join(wanted)} in the split {split}, found none among "
+            f"its {len(lacking)} cases{first}. Prepare the cohort with other shares, or choose other modalities{gaps}."
         )
     return usable, lacking
 
@@ -262,7 +264,7 @@ def read_patch(
     return Patch(
         source=torch.from_numpy(np.stack(source)),
         mask=torch.from_numpy(mask)[None],
-        present=torch.tensor([name in case.header.units for name, _ in data.channels]),
+        present=torch.tensor([name in case.header.shown for name, _ in data.channels]),
         items=torch.tensor(items or [stable_id(case.header.case, z + d, y, x) for d in range(size[0])]),
     )
 
@@ -288,7 +290,7 @@ def read_targets(
     target = [_read_modality(case, name, intensity[name], start, size) for name in data.target]
     return Targets(
         target=torch.from_numpy(np.stack(target)),
-        present=torch.tensor([name in case.header.units for name in data.target]),
+        present=torch.tensor([name in case.header.shown for name in data.target]),
         labels=torch.from_numpy(labels),
     )
 

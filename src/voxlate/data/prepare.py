@@ -296,7 +296,7 @@ def _entry(header: CaseHeader, split: str) -> Entry:
         case=header.case,
         patient=header.patient,
         split=split,
-        present=header.present,
+        present=header.shown,
         labels=header.labels,
         shape=header.shape,
         spacing_mm=header.spacing_mm,

@@ -15,6 +15,7 @@ from voxlate.data.doubles import refuse_leak
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
 from voxlate.images.intensity import IntensityMap, Scale, typical_scale
+from voxlate.images.statistics import Statistics
 from voxlate.images.tiling import Triple
 
 FORMAT = "voxlate prepared cohort"
@@ -73,10 +74,18 @@ class Cohort:
 
     def target_scale(self, spec: IntensityMap, modality: str) -> Scale:
         """The typical scale of a modality over the training cases (see intensity.typical_scale)."""
+        return typical_scale(spec, self._training_statistics(modality))
+
+    def target_widths(self, spec: IntensityMap, modality: str) -> list[float]:
+        """Width of the narrowest and of the widest scale of a modality over the training cases, in its unit."""
+        widths = [(one := spec.scale(each)).high - one.low for each in self._training_statistics(modality)]
+        return [min(widths), max(widths)]
+
+    def _training_statistics(self, modality: str) -> list[Statistics]:
         training = [one.case for one in self.cases if one.split == "train" and modality in one.present]
         if not training:
             raise BadInput(f"{self.folder}: expected a training case with {modality}, found none. Prepare one.")
-        return typical_scale(spec, [self.header(case).statistics[modality] for case in training])
+        return [self.header(case).statistics[modality] for case in training]
 
 
 def open_cohort(path: Path | str) -> Cohort:

@@ -115,12 +115,17 @@ def nice(value: float) -> float:
 
 
 def montage(
-    rows: Sequence[Sequence[NDArray[Any]]], titles: Sequence[str], path: Path | str, tile: int = 256, gap: int = 6
+    rows: Sequence[Sequence[NDArray[Any]]],
+    titles: Sequence[str],
+    path: Path | str,
+    tile: int = 256,
+    gap: int = 6,
+    labels: Sequence[str] = (),
 ) -> None:
     """Write one picture with a row of tiles a case and a title a column, on black, in radiological convention.
 
     rows: axial slices of canonical volumes, [H, W] scaled to [0, 1] or in colours [H, W, 3], each fitted into a square
-    of `tile` pixels.
+    of `tile` pixels. labels: a text at the top of each row's last tile.
     """
     columns, head = max(len(row) for row in rows), 34 if any(titles) else 0
     sheet = Image.new("RGB", (columns * (tile + gap) - gap, head + len(rows) * (tile + gap) - gap), "#000000")
@@ -133,5 +138,8 @@ def montage(
             picture = Image.fromarray(np.ascontiguousarray(turned if turned.ndim == 3 else shades(turned, 0, 1)))
             fitted = ImageOps.pad(picture, (tile, tile), Image.Resampling.BICUBIC)
             sheet.paste(fitted, (column * (tile + gap), head + number * (tile + gap)))
+        if number < len(labels):
+            corner = ((len(row) - 1) * (tile + gap) + 6, head + number * (tile + gap) + 4)
+            draw.text(corner, labels[number], fill="#ffd479", font=font)
     with whole_file(path) as temporary:
         sheet.save(temporary, "png", optimize=True)

@@ -30,6 +30,11 @@ class Statistics:
     slice_low: tuple[float, ...]
     slice_high: tuple[float, ...]
 
+    @property
+    def blank(self) -> bool:
+        """Whether every voxel has the same value."""
+        return self.all.at(0) == self.all.at(100)
+
 
 def intensity_statistics(values: np.ndarray, mask: np.ndarray | None = None) -> Statistics:
     """Statistics of a volume; values, mask: [D, H, W]. Without a mask, or with an empty one, all is foreground."""

@@ -17,6 +17,8 @@ from voxlate.images.ranges import Range, range_for
 from voxlate.images.volume import Volume, is_there, read_volume
 from voxlate.scoring.items import images_in
 from voxlate.scoring.metrics import METRICS
+from voxlate.scoring.network_units import RANGE as NETWORK_RANGE
+from voxlate.scoring.network_units import network_units
 from voxlate.scoring.provenance import provenance_of, stated_inputs
 from voxlate.scoring.tables import figure, rows_of
 
@@ -69,13 +71,14 @@ class CaseImage:
 
 @dataclass(frozen=True)
 class CaseImages:
-    """The images of one case and the size of their pixels in mm, by plane."""
+    """The images of one case and the size of their pixels in mm, by plane; warnings: what synth said of it."""
 
     case: str
     modality: str
     grid: Grid
     images: tuple[CaseImage, ...]
     pixels: dict[Plane, tuple[float, float]]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,20 +119,24 @@ def read_case(
         return None
     truth = out.resolve() / scores.get("truth_files", {}).get(f"{case}/{modality}", "")
     part = scores.get("modalities", {}).get(modality)
-    made = _read(path, modality)
+    made, stated = _read(path, modality), provenance_of(out, case, modality)
     reference = _read(truth, modality) if truth != out.resolve() and is_there(truth) else None
     main = reference or made
-    scale = _range(part) if part else range_for(main.unit, float(main.data.max()))
     body = foreground(main)
+    of_network = stated.get("network_units", {}) if part and part["unit"] == NETWORK_RANGE.unit else {}
+    units = {name: network_units(stated, name, out / case) for name in of_network}
+    if modality in units:
+        made, own = units[modality].synthesis(made), units[modality]
+        reference = None if reference is None else own.truth(reference)
+    scale = _range(part) if part else range_for(main.unit, float(main.data.max()))
     images: list[tuple[str, str, NDArray[Any], ColourScale | None]] = []
-    scored = scores.get("source_files", {}).get(case)
-    inputs = scored or stated_inputs(provenance_of(out, case))
-    for name, file in inputs.items() if sources else ():
-        place = out.resolve() / file if scored else Path(file)  # scores state paths as seen from OUT
+    for name, place in _inputs(out, scores, case, stated).items() if sources else ():
         if is_there(place):
-            source = return_to(_read(place, name), main.grid)
-            own = range_for(source.unit, float(source.data.max()))
-            images.append(("source", name, own.normalise(source.data[0], foreground(source)), _scale_of(own, name)))
+            source = _read(place, name)
+            source = return_to(units[name].truth(source) if name in units else source, main.grid)
+            shades = NETWORK_RANGE if name in units else range_for(source.unit, float(source.data.max()))
+            values = shades.normalise(source.data[0], foreground(source))
+            images.append(("source", name, values, _scale_of(shades, name)))
     ours = scale.normalise(return_to(made, main.grid).data[0], body)
     images.append(("synthesis", modality, ours, _scale_of(scale, modality)))
     if reference is not None:
@@ -137,7 +144,8 @@ def read_case(
         images.append(("truth", modality, true, _scale_of(scale, modality)))
         images.append(("error", "synthesis − truth", ours - true, None))
     if std is not None:
-        spread = return_to(_read(std, modality), main.grid).data[0] / scale.gain(made.data[0], body)
+        sd = _read(std, modality) if modality not in units else units[modality].spread(_read(std, modality))
+        spread = return_to(sd, main.grid).data[0] / scale.gain(made.data[0], body)
         images.append(("spread", "standard deviation", spread, None))
     at = _centre(body)
     return CaseImages(
@@ -146,7 +154,16 @@ def read_case(
         main.grid,
         tuple(CaseImage(role, name, _cut(values, at), own) for role, name, values, own in images),
         {plane: pictures.pixel_mm(main.grid.spacing_mm, plane) for plane in at},
+        tuple(stated.get("warnings", ())),
     )
+
+
+def _inputs(out: Path, scores: Mapping[str, Any], case: str, stated: Mapping[str, Any]) -> dict[str, Path]:
+    """The scans that an image was made from, by its provenance, and of those where its scores found them."""
+    scored = scores.get("source_files", {}).get(case, {})  # as seen from OUT, and of all images of the case
+    own = stated_inputs(stated)
+    found = {name: out.resolve() / file for name, file in scored.items() if name in own or not own}
+    return found or own
 
 
 def shared_scales(cases: Sequence[CaseImages]) -> dict[tuple[str, str], ColourScale]:
@@ -192,7 +209,9 @@ def sections_of(
             if there[case]:
                 mine_rows = {name: rows[name].get(case, {}) for name in there[case]}
                 facts = [modality, str(next(iter(there[case].values())).grid), *([rank] if scored else [])]
-                found.append({"case": case, "facts": facts, **layout(there[case], scales, mine_rows, unit)})
+                warnings = list(dict.fromkeys(note for one in there[case].values() for note in one.warnings))
+                about = {"case": case, "facts": facts, "warnings": warnings}
+                found.append({**about, **layout(there[case], scales, mine_rows, unit)})
     return found
 
 

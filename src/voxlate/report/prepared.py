@@ -55,7 +55,7 @@ def _least_similar(entry: Entry) -> float:
 def _section(cohort: Cohort, entry: Entry, fixed: str | None) -> dict[str, Any]:
     """The pictures of one case; where scans were registered, with what it gained."""
     case = cohort.case(entry.case)
-    scans = {name: case.volume(name) for name in entry.present}
+    scans = {name: case.volume(name) for name in case.header.present}
     notes = {name: _gain(one) for name, one in entry.registered.items()}
     columns = scan_columns(entry.case, scans, fixed if fixed in scans else None, notes)
     facts = [entry.split, str(next(iter(scans.values())).grid)]

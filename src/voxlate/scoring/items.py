@@ -48,6 +48,8 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> Found:
     failed = provenance_of(out).get("failed", {})
     for folder, images in folders.items():
         name = folder.name
+        if name in cases and name not in stated and set(images.values()) <= _scans(cases[name]):
+            continue  # made in place, and nothing of this case
         if name in cases and (name in failed or (stated and name not in stated)):
             unfinished = "synth was stopped while it wrote this case: make it again"
             found.refused[name] = f"its image is of an earlier run; {failed[name]}" if name in failed else unfinished
@@ -72,6 +74,11 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> Found:
     names = dict.fromkeys(item.case.case for item in found.items)
     _check_own_scans(out, {name: provenance_of(out, name) for name in names}, cases)
     return found
+
+
+def _scans(case: CaseFiles) -> set[Path]:
+    """All files of a case."""
+    return {*case.files.values(), *case.labels.values(), *([case.mask] if case.mask else [])}
 
 
 def not_scored(out: Path, found: Found, cases: Mapping[str, CaseFiles]) -> dict[str, str]:

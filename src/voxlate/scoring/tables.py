@@ -22,6 +22,10 @@ from voxlate.scoring.provenance import not_held_out
 
 RESAMPLES = 2000  # the 2.5 % tail then rests on 50 resamples
 NARROWEST = 13  # of a method's column: 0.994 ± 0.001
+OWN_PEAK = (
+    "Divided by its own peak, an image that is too bright or too dark as a whole scores as one that is not; "
+    "--units network counts that."
+)
 
 
 @dataclass(frozen=True)
@@ -330,6 +334,8 @@ def caption(document: Mapping[str, Any]) -> list[str]:
             lines.append(f"{name}: one patient, so the intervals describe these cases and not other patients.")
         if part["patients"] == 2:
             lines.append(f"{name}: two patients, so the intervals say next to nothing of other patients.")
+    if any(part["own_peak"] for part in modalities.values()):
+        lines.append(OWN_PEAK)
     windows = "whole windows only" if first["ssim_padding"] == "valid" else "edges extended with zeros"
     if first.get("ssim_from", "low") == "zero":
         windows += "; values measured from zero, not from the low end of the range"

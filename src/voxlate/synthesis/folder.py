@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.data.case import MASK
-from voxlate.data.find import find_cases, load_preset
+from voxlate.data.find import find_cohort, load_preset
 from voxlate.errors import BadInput, CannotWrite
 from voxlate.files import locked, read_json, safe_name, write_json
 from voxlate.images.dicom import is_dicom_folder, without_key
@@ -17,7 +17,7 @@ from voxlate.images.frames import without_frame
 from voxlate.images.volume import PICTURES, UNITS, is_there
 from voxlate.scoring.provenance import difference, recorded_splits, split_of
 from voxlate.synthesis.model import COST, Model
-from voxlate.synthesis.written import check_free, is_unchanged
+from voxlate.synthesis.written import check_folder, check_free, is_synthesis, is_unchanged
 
 NamedProgress = Callable[[str, int, int], None]
 Warn = Callable[[str], None]
@@ -87,9 +87,11 @@ def _named(inputs: list[str], model: Model, split: str | None, layout: Mapping[s
         yield Scans(_case_of({sources[0]: path}), {sources[0]: path})
         return
     recorded = _recorded(model, split)
-    for case in find_cases(path, **layout):
+    found = find_cohort(path, **layout)
+    for case in found.cases:
         if split is None or case.split == split or (case.split is None and case.case in recorded):
             yield Scans(case.case, case.files | ({MASK: case.mask} if case.mask else {}))
+    yield from (Scans(name, {}) for name in found.bare if split is None or name in recorded)  # said to lack scans
 
 
 def _case_of(files: Mapping[str, Path]) -> str:
@@ -166,11 +168,13 @@ def synthesise_cases(
     """
     if not scans:
         raise BadInput(f"{out}: expected cases to synthesise, found none. Check INPUT and --split.")
+    check_folder(out)
     folders, failed, kept, removed = list[Path](), dict[str, str](), 0, list[str]()
     with locked(out):
         if other := _check_others(model, {one.case for one in scans}, out, seed):
             say(f"{len(other)} images in {out} made in another way ({other[0]}) are made again.")
-        made = [one.case for one in scans if (out / one.case / "provenance.json").is_file()]
+        stated = {one.case: out / one.case / "provenance.json" for one in scans}
+        made = [case for case, path in stated.items() if path.is_file() and is_synthesis(path)]
         whole = {case for case in made if is_unchanged(out / case)}
         if lost := [case for case in made if case not in whole]:
             why = "gone, changed, or of a version that did not record them"
@@ -212,7 +216,7 @@ def _check_others(model: Model, cases: set[str], out: Path, seed: int) -> list[s
     """In what images of these cases in OUT differ made in another way; raises BadInput for those of others."""
     plan, found = model.plan({}, seed), list[str]()
     for path in sorted(out.glob("*/provenance.json")):
-        if not (other := difference(read_json(path), plan)):
+        if not is_synthesis(path) or not (other := difference(read_json(path), plan)):
             continue
         if path.parent.name not in cases:
             raise BadInput(
@@ -237,6 +241,7 @@ def _synthesise_case(
     whole: whether images of an earlier synthesis lie there as they were written.
     """
     folder = out / safe_name(scans.case, "case")
+    check_folder(folder)
     found = read_json(folder / "provenance.json") if (folder / "provenance.json").exists() else {}
     plan = model.plan(scans.files, seed)
     theirs = {name: one.get("path") for name, one in found.get("inputs", {}).items() if isinstance(one, dict)}

@@ -22,7 +22,7 @@ from voxlate.config import fill
 from voxlate.data.align import Preparation
 from voxlate.data.batches import collate
 from voxlate.data.case import MASK, PreparedCase, prepare_case, resize_case
-from voxlate.data.familiar import check_floor, unfamiliar
+from voxlate.data.familiar import check_floor, unfamiliar, varied_level
 from voxlate.data.layout import laid_out
 from voxlate.data.patches import read_patch
 from voxlate.diffusion.noise import Noise, Tile
@@ -193,6 +193,8 @@ class Model:
             notes.append(
                 f"{made} is reconstructed from itself: the bound of models with this autoencoder, no synthesis."
             )
+        widths = model.header.get("target_widths", {})
+        notes += [sentence for name in model.made_of(files) if (sentence := varied_level(name, widths.get(name, ())))]
         prepared = laid_out(prepared, model.recipe.data.axes)  # from here on; its affine leads the images back
         volumes.clear()
         begun = time.monotonic()
@@ -226,9 +228,9 @@ class Model:
         """Sentences on guesses and on scans unlike the training's; raises BadInput for one that shows nothing."""
         notes = []
         for name, statistics in prepared.header.statistics.items():
-            low, high = statistics.all.at(0), statistics.all.at(100)
-            if low == high:
-                raise BadInput(f"{case}: expected {name} to show something, found every voxel {low:g}. Check the scan.")
+            if statistics.blank:
+                found = f"every voxel {statistics.all.at(0):g}"
+                raise BadInput(f"{case}: expected {name} to show something, found {found}. Check the scan.")
             check_floor(name, self.recipe.intensity[name], prepared.header, case)
             notes += [f"{name}: {guess}" for guess in prepared.header.origins[name].guesses]
             ranges = self.header.get("training_ranges", {})

@@ -1,7 +1,7 @@
 """Every way in which modalities can be missing: synthesised, scored, and summed up by which and by how many."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -12,13 +12,13 @@ import numpy as np
 from rich.table import Table
 
 from voxlate.errors import BadInput
-from voxlate.files import locked, whole_file, write_json
+from voxlate.files import locked, read_json, whole_file, write_json
 from voxlate.scoring.evaluate import evaluate
-from voxlate.scoring.provenance import provenance_of, stated_inputs
+from voxlate.scoring.provenance import difference, provenance_of, stated_inputs
 from voxlate.scoring.tables import Scores
 from voxlate.synthesis.folder import NamedProgress, Scans, find_scans, place_from, synthesise_cases
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.written import remove_images, write_images
+from voxlate.synthesis.written import check_folder, is_synthesis, remove_images, write_images
 
 HowMany = Literal["one", "all"]
 SUMMED = ("mae", "mae_rel", "psnr", "ssim_2d")  # metrics of the summary; metrics.json has all
@@ -111,19 +111,28 @@ def score_scenarios(
     layout: Mapping[str, Any],
     seed: int = 0,
     progress: NamedProgress | None = None,
+    say: Callable[[str], None] = lambda _: None,
     **scoring: Any,
 ) -> Summary:
     """Make and score OUT/without_<modalities>/<case>/<modality>.nii.gz for each scenario, from cases that have all.
 
     OUT itself then holds, and has scores of, each modality made from all others: OUT/<case>/<modality>.nii.gz, as
     compare and report read them; OUT/scenarios.json has a line for each scenario and modality. layout: how the cohort
-    is found; seed: of the synthesis and of the scores; scoring: options of `evaluate`. Finished images are kept, and
-    only cases of the split are scored, whoever names it. Raises BadInput where no case has all.
+    is found; seed: of the synthesis and of the scores; say: is given the sentences of `synthesise_cases`, each once;
+    scoring: options of `evaluate`. Finished images are kept, and only cases of the split are scored, whoever names it.
+    Raises BadInput where no case has all, and where OUT has images of another model, whose scores would be lost.
     """
     scenarios, rows = scenarios_of(models, how), list[dict[str, Any]]()
-    left_out, single = dict[str, str](), dict[str, Made]()
+    left_out, single, said = dict[str, str](), dict[str, Made](), dict[str, None]()
+    _check_own(out, models, seed)
     scoring = {**scoring, **layout, "split": split, "seed": seed}
     scans_of = {model.origin: list(find_scans([str(cohort)], model, split=split, **layout)) for model in models}
+
+    def note(sentence: str) -> None:
+        if sentence not in said:
+            said[sentence] = None
+            say(sentence)
+
     with locked(out):
         for number, scenario in enumerate(scenarios):
             if progress:
@@ -131,7 +140,9 @@ def score_scenarios(
             place = out / scenario.folder
             scans, lacking = _complete_cases(scenario, scans_of[scenario.model.origin], cohort)
             left_out |= lacking
-            folders, failed = synthesise_cases(scenario.model, scans, place, seed=seed, progress=progress)
+            folders, failed = synthesise_cases(
+                scenario.model, scans, place, seed=seed, progress=progress, warn=note, say=note
+            )
             left_out |= failed
             cases = tuple(one.case for one in scans)
             if len(scenario.missing) == 1:
@@ -146,6 +157,23 @@ def score_scenarios(
     if progress:
         progress("scenarios", len(scenarios), len(scenarios))
     return summary
+
+
+def _check_own(out: Path, models: Sequence[Model], seed: int) -> None:
+    """Raise BadInput where OUT has images that none of these models made, or that synth put there."""
+    check_folder(out)
+    plans = [model.plan({}, seed) for model in models]
+    for path in sorted([*out.glob("*/provenance.json"), *out.glob("without_*/*/provenance.json")]):
+        made = read_json(path)
+        if not is_synthesis(path) or "images" not in made:
+            continue
+        by_synth = path.parent.parent == out and "made_without" not in made
+        if by_synth or ("model" in made and all(made["model"] != plan["model"] for plan in plans)):
+            how = difference(made, plans[0]) or "synth made them"
+            raise BadInput(
+                f"{out}: expected a new folder, or one that this command wrote by the same run, found images of "
+                f"another ({path.parent.name}: {how}), whose scores would be lost. Choose another folder."
+            )
 
 
 def _complete_cases(scenario: Scenario, scans: Sequence[Scans], cohort: Path) -> tuple[list[Scans], dict[str, str]]:

@@ -7,11 +7,14 @@ from typing import Any
 import nibabel as nib
 
 from voxlate.errors import BadInput
-from voxlate.files import write_json
+from voxlate.files import read_json, write_json
 from voxlate.images.volume import SYNTHETIC_SCAN, content_hash
 from voxlate.scoring.provenance import provenance_of
 
 Writer = Callable[[Path], object]
+
+OTHERS = ("cohort.json", "weights.safetensors")  # of folders that prepare and train write
+OF_SYNTHESIS = {"images", "cases", "synth"}  # keys of ours, one of which every provenance of a synthesis has
 
 
 def write_images(folder: Path, images: Mapping[str, Writer], provenance: Mapping[str, Any]) -> list[str]:
@@ -37,8 +40,26 @@ def remove_images(folder: Path, keep: Collection[str] = ()) -> list[str]:
     return removed
 
 
+def is_synthesis(provenance: Path) -> bool:
+    """Whether a provenance.json is one of a synthesis, not of a run or of another tool."""
+    stated = read_json(provenance)
+    return isinstance(stated, dict) and bool(OF_SYNTHESIS & stated.keys())
+
+
+def check_folder(folder: Path) -> None:
+    """Raise BadInput where a folder is a run or a prepared cohort, or its provenance.json is not of a synthesis."""
+    path = folder / "provenance.json"
+    foreign = [path.name] if path.is_file() and not is_synthesis(path) else []
+    if others := [name for name in OTHERS if (folder / name).is_file()] + foreign:
+        raise BadInput(
+            f"{folder}: expected a new folder, one of scans, or one that voxlate synth wrote, found {others[0]} of "
+            "something else. Choose another folder."
+        )
+
+
 def check_free(folder: Path, names: Iterable[str]) -> None:
     """Raise BadInput where a file of one of these names is there that voxlate did not write: scans are not replaced."""
+    check_folder(folder)
     provenance = provenance_of(folder)
     listed = provenance.get("images", dict.fromkeys(names) if provenance else {})  # earlier versions listed none
     for path in (folder / name for name in names if name not in listed):

@@ -63,6 +63,7 @@ class _Header(TypedDict):
     recipe: _Recipe
     units: dict[str, str]
     target_scales: dict[str, tuple[float, float]]
+    target_widths: NotRequired[dict[str, list[float]]]
     training_ranges: NotRequired[dict[str, _Span]]
     training_spacing_mm: NotRequired[tuple[float, float, float] | None]
     imports: NotRequired[list[str]]
@@ -186,6 +187,7 @@ def weights_header(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int
         **({"imports": needed} if (needed := needed_code(plain)) else {}),
         "units": {name: cohort.units[name] for name in {*recipe.data.source, *recipe.data.target}},
         "target_scales": {name: [scale.low, scale.high] for name, scale in scales.items()},
+        "target_widths": {name: cohort.target_widths(recipe.intensity[name], name) for name in recipe.data.target},
         "preparation": asdict(cohort.preparation),
         "training_ranges": training_ranges([cohort.header(case) for case in cohort.splits["train"]], sources),
         "training_spacing_mm": cohort.fingerprint["spacing_mm"]["median"],
@@ -318,7 +320,12 @@ def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, d
         )
     recipe = from_dict(header["recipe"], f"{weights} (header)", allow_code)
     if path.is_dir() and Run(path).provenance.exists():
-        change = _first_change(read_json(Run(path).provenance).get("recipe"), header["recipe"])
+        if (stated := read_json(Run(path).provenance).get("recipe")) is None:
+            raise BadInput(
+                f"{Run(path).provenance}: expected the provenance of a training, with its recipe, found one without. "
+                "Restore the file, or name weights.safetensors instead of the folder."
+            )
+        change = _first_change(stated, header["recipe"])
         if change:
             raise BadInput(
                 f"{weights}: expected weights of this run's recipe, found those of another ({change}). "

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from voxlate.batch import Batch, stable_id
 from voxlate.data import naive
 from voxlate.data.batches import Batches
-from voxlate.data.familiar import check_windows
+from voxlate.data.familiar import check_windows, varied_level
 from voxlate.data.patches import cut_note, usable_cases
 from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.diffusion.noise import Noise
@@ -29,7 +29,7 @@ from voxlate.files import locked
 from voxlate.learning import Training
 from voxlate.methods.method import Method
 from voxlate.nets.cpu import keep_freed_memory
-from voxlate.recipe import FullStage, Recipe, fixed_ranges, stage_recipe, with_steps
+from voxlate.recipe import FullStage, Recipe, check_order, fixed_ranges, stage_recipe, with_steps
 from voxlate.training.latents import keep_moments, moments_folder, why_not_kept
 from voxlate.training.learner import Epochs, Learner, start_from, train_only, update_average
 from voxlate.training.log import Log, StepCallback
@@ -71,14 +71,15 @@ def train(
 ) -> Run:
     """Train every stage of a recipe on a prepared cohort into a run folder; a stopped run resumes bit for bit.
 
-    head: comment lines for the run's recipe.toml; start: weights that the last stage begins from instead of random
-    ones; reuse: other runs, from which earlier stages are taken that are the same, data and seed included; say: is
-    given a sentence for each thing worth knowing before the first step. Of several processes the main one writes.
-    Raises BadInput (recipe and cohort do not fit, folder of another run), Stopped at SIGINT or SIGTERM once the state
-    is saved.
+    head: comment lines for the run's recipe.toml; start: weights (or their run) that the last stage begins from
+    instead of random ones; reuse: other runs, from which earlier stages are taken that are the same, data and seed
+    included; say: is given a sentence for each thing worth knowing before the first step. Of several processes the main
+    one writes. Raises BadInput (recipe and cohort do not fit, folder of another run), Stopped at SIGINT or SIGTERM once
+    the state is saved.
     """
     keep_freed_memory()
     cohort = open_cohort(data)
+    start = Run(start).weights() if start is not None and start.is_dir() else start
     accelerator = Accelerator(cpu=find_device(device).type == "cpu")
     place = accelerator.device if accelerator.num_processes > 1 else find_device(device)
     recipe = with_steps(
@@ -240,6 +241,7 @@ def _check_stages(recipe: Recipe, jobs: Sequence[_Job], start: Path | None) -> N
         earlier[job.stage.name], _ = _initial_method(job.stage, earlier)
     if start is not None:
         load_weights(earlier["final"], start)
+        check_order(jobs[-1].stage, read_header(start)["recipe"]["data"], f"{start}", "--init")
 
 
 def _notes(jobs: Sequence[_Job]) -> list[str]:
@@ -252,6 +254,8 @@ def _notes(jobs: Sequence[_Job]) -> list[str]:
             said.append(f"left out of training: {cases}.")
         if validation_split(job.cohort) == "train":
             said.append("no validation cases: training items are looked at instead, and called so in the log.")
+        for name in job.stage.data.target:
+            said.append(varied_level(name, job.cohort.target_widths(job.recipe.intensity[name], name)))
         if job.stage.task.encodes and (reason := why_not_kept(job.stage, job.cohort)):
             said.append(f"latents of stage '{job.stage.name}' are encoded anew at every step, since there is {reason}.")
         said += [cut_note(job.cohort, job.stage.data), _validation_plan(job)]

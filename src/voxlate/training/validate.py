@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from voxlate.batch import Batch
-from voxlate.data.batches import validation_batches
+from voxlate.batch import BACKGROUND, Batch
+from voxlate.data.batches import DataSettings, validation_batches
 from voxlate.data.layout import CANONICAL, relaid
 from voxlate.data.prepared import Cohort
 from voxlate.diffusion.noise import Noise
@@ -64,7 +64,8 @@ def validate(
     method: Method, batches: Iterable[Batch], recipe: Recipe, stage: FullStage, device: torch.device, picture: Path
 ) -> dict[str, float]:
     """Mean loss and mean absolute error of syntheses (network units), noise fixed; writes a picture of the first."""
-    losses, errors, rows, sampling = [], [], [], stage.validation_sampling(recipe.synth)
+    losses, errors, sampling = [], [], stage.validation_sampling(recipe.synth)
+    rows, labels = [], []
     for batch in batches:
         batch = batch.to(device)
         with autocast(device, stage.train.precision):
@@ -75,14 +76,28 @@ def validate(
         assert batch.target is not None
         error = (image - batch.target).abs()
         errors.append((error if batch.target_present is None else error[batch.target_present]).mean().item())
-        rows += [_row((given.source, image, batch.target), item, stage.data.axes) for item in range(len(batch))]
+        for item in range(len(batch)):
+            target = _shown_target(batch, given, item)
+            rows.append(_row(given, image[item, target], batch.target[item, target], item, stage.data))
+            labels.append(batch.target_names[target])
     if rows:
-        montage(rows[:6], ["source", "synthesis", "target"], picture)
+        montage(rows[:6], [*stage.data.source, "synthesis", "truth"], picture, labels=labels[:6])
     count = max(len(losses), 1)
     return {"loss": sum(losses) / count, "mae": sum(errors) / count}
 
 
-def _row(images: tuple[Tensor, ...], item: int, axes: str) -> list[np.ndarray]:
-    """Middle slices of one item as pictures."""
-    volumes = [relaid(image[item, 0].cpu().numpy(), axes, CANONICAL) for image in images]
+def _shown_target(batch: Batch, given: Batch, item: int) -> int:
+    """The first target that the item has and that was hidden from the model; where none was, the first that it has."""
+    hidden = (batch.present & ~given.present)[item].tolist()
+    names = {name for name, one in zip(batch.source_names, hidden) if one}
+    present = [True] * len(batch.target_names) if batch.target_present is None else batch.target_present[item].tolist()
+    there = [place for place, one in enumerate(present) if one]
+    return next((place for place in there if batch.target_names[place] in names), next(iter(there), 0))
+
+
+def _row(given: Batch, image: Tensor, truth: Tensor, item: int, data: DataSettings) -> list[np.ndarray]:
+    """Middle slices of one item as pictures: its sources (black where it lacks one), its synthesis, the truth."""
+    there = given.present[item, : len(data.source), None, None, None]
+    sources = given.source[item, : len(data.source)].masked_fill(~there, BACKGROUND)
+    volumes = [relaid(one.cpu().float().numpy(), data.axes, CANONICAL) for one in (*sources, image, truth)]
     return [(volume[len(volume) // 2] + 1) / 2 for volume in volumes]

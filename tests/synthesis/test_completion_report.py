@@ -1,0 +1,65 @@
+"""What a report shows of images that complete a case: what they were made from, on the scale that was scored."""
+
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from voxlate.files import read_json, write_json
+from voxlate.report.pictures import read_case
+from voxlate.scoring.tables import score_tables
+
+
+@pytest.fixture
+def scored(voxlate, completing, cohort, tmp_path):
+    """Each modality of the validation cases made from the other, with its spread, scored on 0 to 255."""
+    command = ("evaluate", tmp_path / "o", "--truth", cohort, "--run", completing, "--split", "val")
+    answer = voxlate(*command, "--units", "network", "--samples", "2")
+    assert answer.code == 0, answer.err
+    return tmp_path / "o"
+
+
+def test_pictures_show_network_units_where_these_were_scored(scored, cohort):
+    scores = read_json(scored / "metrics.json")
+    case = scores["cases"][0]["case"]
+    for name, high in (("t1", 1200), ("t2", 1400)):
+        shown = {one.role: one for one in read_case(scored, scores, case, name).images}
+        assert {shown[role].scale.high for role in ("source", "synthesis", "truth")} == {255}
+        raw = nib.load(cohort / case / f"{name}.nii.gz").get_fdata()
+        depth = round(float(np.nonzero(raw)[2].mean()))
+        expected = np.sort(np.clip(raw[:, :, depth] * 255 / high, 0, 255).ravel())
+        np.testing.assert_allclose(np.sort(shown["truth"].slices["axial"].ravel()), expected, atol=0.01)
+        difference = shown["synthesis"].slices["axial"] - shown["truth"].slices["axial"]
+        np.testing.assert_allclose(shown["error"].slices["axial"], difference, atol=1e-3)
+        path = scored / case / f"desc-synthetic_{name}_std.nii.gz"
+        spread = np.sort(nib.load(path).get_fdata()[:, :, depth].ravel()) * 255 / high
+        np.testing.assert_allclose(np.sort(shown["spread"].slices["axial"].ravel()), spread, rtol=1e-4, atol=1e-3)
+
+
+def test_a_contrast_that_was_left_out_is_no_source_of_its_own_picture(scored):
+    scores = read_json(scored / "metrics.json")
+    case = scores["cases"][0]["case"]
+    for made, given in (("t1", "t2"), ("t2", "t1")):
+        images = read_case(scored, scores, case, made).images
+        assert [one.name for one in images if one.role == "source"] == [given]
+
+
+def test_scores_by_an_images_own_peak_say_that_they_cannot_see_its_brightness(scored):
+    said = "Divided by its own peak, an image that is too bright or too dark as a whole scores as one that is not"
+    document = read_json(scored / "metrics.json")
+    assert said not in " ".join(score_tables(document).caption)
+    document["modalities"]["t1"]["own_peak"] = True
+    assert f"{said}; --units network counts that." in score_tables(document).caption
+
+
+def test_what_synth_warned_of_stands_with_the_pictures_of_that_case(voxlate, completing, cohort, tmp_path):
+    for case in ("case1", "case2"):
+        shutil.copytree(cohort / case, tmp_path / "two" / case)
+    assert voxlate("synth", completing, tmp_path / "two", "--missing", "t2", "--out", tmp_path / "o").code == 0
+    path = tmp_path / "o" / "case1" / "provenance.json"
+    write_json(path, read_json(path) | {"warnings": ["t1: another scanner? Do not trust the image."]})
+    assert voxlate("report", tmp_path / "o").code == 0
+    page = (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
+    shown = page.split('<article class="case card">')
+    assert ['<p class="warning">t1: another scanner? Do not trust' in part for part in shown[1:]] == [True, False]
