@@ -185,7 +185,7 @@ class FullStage(Stage):
             return synth
         fewer = (_drawn_by(synth, "ddim", steps) for steps in range(VALIDATION_STEPS, 1, -1))
         cheap = (one for one in fewer if self.validation_share(one) <= VALIDATION_SHARE)
-        return next(cheap, _drawn_by(synth, "ddim", 2))
+        return next(cheap, _drawn_by(synth, "ddim", 2 if synth.grid == "index" else 1))  # whose ends are two
 
 
 def _drawn_by(synth: Synthesis, sampler: str, steps: int) -> Synthesis:
