@@ -158,7 +158,7 @@ def test_the_autoencoder_alone_gives_the_bound_of_the_row(voxlate, volume, cohor
     assert len(bounds) == 3
     assert len(set(bounds)) == 1
     scored = voxlate("evaluate", tmp_path / "bound", "--truth", cohort)
-    assert f"6 validation images back with an MAE of {bounds[0]:.2f}" in " ".join(scored.out.split())
+    assert f"an MAE of {bounds[0]:.2f} of 255 network units on the 6 images" in " ".join(scored.out.split())
 
 
 def test_slices_of_a_latent_are_decoded_a_few_at_a_time(volume):

@@ -359,8 +359,8 @@ def caption(document: Mapping[str, Any]) -> list[str]:
         lines.append(f"Mean image, copy and intensity table: from {shown} training cases.")
     for name, bound in document.get("bounds", {}).items():
         lines.append(
-            f"{name}: the autoencoder alone gives {bound['items']} validation images back with an MAE of "
-            f"{bound['mae_255']:.2f} of 255 network units, which bounds what a model of its latents can reach."
+            f"{name}: the autoencoder alone has an MAE of {bound['mae_255']:.2f} of 255 network units on the "
+            f"{bound['items']} images that its training was checked by: no model of its latents can be expected below."
         )
     if document.get("without_truth"):
         lines.append(f"Without truth, not scored: {', '.join(document['without_truth'])}.")
