@@ -183,3 +183,10 @@ def test_the_published_schedule_and_networks_are_the_recipes():
         nets = [stage.net.build(Channels(images={"swi": 3}, state=3, out=3, noisy=True)) for stage in (slices, final)]
     counts = [sum(parameter.numel() for parameter in net.parameters()) for net in nets]
     assert counts == [89_539_075, 89_539_075 + 20_070_942]
+
+
+def test_a_volume_in_windows_reports_its_slices_as_they_are_denoised(volume, cohort):
+    seen = []
+    scan = cohort / "case1" / "t1.nii.gz"
+    load(volume).synthesise({"t1": scan}, steps=4, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(number * 6 // 8, 6) for number in range(1, 9)], "two windows of six slices, four steps"

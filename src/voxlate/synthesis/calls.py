@@ -19,12 +19,14 @@ class Calls:
 
 
 @contextlib.contextmanager
-def count_calls(net: nn.Module) -> Iterator[Calls]:
-    """Count the evaluations of `net` inside the block; its results stay as they are."""
+def count_calls(net: nn.Module, report: Callable[[int], None] | None = None) -> Iterator[Calls]:
+    """Count the evaluations of `net` inside the block; its results stay as they are. report: is given the count."""
     calls = Calls()
 
     def note(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
         calls.count += len(output.image)
+        if report:
+            report(calls.count)
 
     hook = net.register_forward_hook(note)
     try:

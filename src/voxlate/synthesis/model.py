@@ -44,6 +44,7 @@ from voxlate.images.tiling import (
     zoomed,
 )
 from voxlate.images.volume import SYNTHETIC_SCAN, Volume, content_hash, is_there, read_volume, unit_of, write_volume
+from voxlate.learning import evaluations
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges
 from voxlate.scoring.network_units import stated_units
@@ -369,7 +370,7 @@ def _run(
     plan, prepared = _plan(model, prepared)
     starts, count = plan.starts(), len(data.target)
     blend = Blend(plan.output_tiling, [BACKGROUND] * count + [0.0] * (count if synth.samples > 1 else 0))
-    with count_calls(model.method.net) as calls:
+    with count_calls(model.method.net, _progress_in_windows(model, plan, progress)) as calls:
         size = 1 if synth.exact else synth.batch
         for begin in range(0, len(starts), size):
             chosen = starts[begin : begin + size]
@@ -382,11 +383,21 @@ def _run(
             noise = partial(Noise, seed, streams, tiles=_noise_tiles(plan, chosen))
             for place, image in zip(places, _mean_and_sd(model, collate(data, patches), noise, plan)):
                 blend.add(image, place)
-            if progress:
+            if progress and synth.windows is None:
                 progress(begin + len(chosen), len(starts))
     done = blend.result()
     evaluations = calls.count / max(1, len(starts) * synth.samples)
     return done[:count], done[count:] if synth.samples > 1 else None, evaluations
+
+
+def _progress_in_windows(model: Model, plan: SlicePlan, progress: PatchProgress | None) -> Callable[[int], None] | None:
+    """Turns evaluations of the network into slices done, where a whole volume is one item; None elsewhere."""
+    synth, depth = model.recipe.synth, plan.input_tiling.shape[0]
+    if progress is None or synth.windows is None:
+        return None
+    mirrored = 2 if synth.mirror else 1
+    wanted = evaluations(synth) * len(synth.windows.slices(depth)) * synth.samples * mirrored
+    return lambda count: progress(min(depth, int(depth * count / wanted)), depth)
 
 
 def _plan(model: Model, prepared: PreparedCase) -> tuple[SlicePlan, PreparedCase]:
