@@ -1,14 +1,18 @@
 """The system of paper 004 by the command line: an autoencoder, a diffusion of slices' latents, volumetric layers."""
 
+import dataclasses
+
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from voxlate import recipe as recipes
-from voxlate.data.batches import Batches
+from voxlate.data.batches import Batches, validation_batches
 from voxlate.data.prepared import open_cohort
 from voxlate.diffusion.noise import Noise
+from voxlate.errors import BadInput
 from voxlate.files import read_json
 from voxlate.images.volume import read_volume
 from voxlate.methods.tasks import LatentTask
@@ -154,11 +158,11 @@ def test_the_autoencoder_alone_gives_the_bound_of_the_row(voxlate, volume, cohor
     assert bound.shape == read_volume(cohort / "case1" / "t2.nii.gz", "t2").data.shape
     stated = read_json(tmp_path / "bound" / "case1" / "provenance.json")
     assert list(stated["inputs"]) == ["t2"]
-    bounds = [read_header(path)["bound"]["mae_255"] for path in volume.glob("weights*.safetensors")]
+    bounds = [read_header(path)["bound"]["t2"] for path in volume.glob("weights*.safetensors")]
     assert len(bounds) == 3
     assert len(set(bounds)) == 1
     scored = voxlate("evaluate", tmp_path / "bound", "--truth", cohort)
-    assert f"an MAE of {bounds[0]:.2f} of 255 network units on the 6 images" in " ".join(scored.out.split())
+    assert f"with an MAE of {bounds[0]:.2f} of 255 network units" in " ".join(scored.out.split())
 
 
 def test_slices_of_a_latent_are_decoded_a_few_at_a_time(volume):
@@ -190,3 +194,66 @@ def test_a_volume_in_windows_reports_its_slices_as_they_are_denoised(volume, coh
     scan = cohort / "case1" / "t1.nii.gz"
     load(volume).synthesise({"t1": scan}, steps=4, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(number * 6 // 8, 6) for number in range(1, 9)], "two windows of six slices, four steps"
+
+
+def test_the_scale_makes_latents_of_whole_slices_as_later_stages_see_them_of_unit_spread(volume, prepared):
+    model = load(volume)
+    cohort, task = open_cohort(prepared), model.method.task
+    data = dataclasses.replace(model.recipe.data, patch=(1, 24, 20))
+    spread = []
+    for batch in validation_batches(cohort, data, model.recipe.intensity, split="train"):
+        mean, log_variance = task.autoencoder.encode(batch.target)
+        spread.append(mean + torch.randn(50, *mean.shape) * (0.5 * log_variance).exp())
+    assert (torch.cat(spread, dim=1) * task.autoencoder.scale).std().item() == pytest.approx(1, abs=0.02)
+
+
+def test_other_scans_of_the_same_names_are_another_cohort(voxlate, volume, cohort, prepared, tmp_path):
+    again = ("train", tmp_path / "volume.toml", "--data", prepared, "--out")
+    scan = nib.load(cohort / "case0" / "t2.nii.gz")
+    nib.save(nib.Nifti1Image(scan.get_fdata()[::-1].copy(), scan.affine), cohort / "case0" / "t2.nii.gz")
+    assert voxlate("prepare", cohort, "--out", prepared).code == 0
+    refused = voxlate(*again, volume)
+    assert refused.code == 2
+    assert "data.cohort" in refused.err
+    answer = voxlate(*again, tmp_path / "other", "--reuse", volume)
+    assert "stage 'autoencoder' is not taken" in " ".join(answer.err.split())
+
+
+def test_what_would_swap_the_autoencoder_of_a_model_is_refused(voxlate, volume, prepared, tmp_path):
+    answer = voxlate("train", tmp_path / "volume.toml", "--data", prepared, "--out", tmp_path / "o", "--init", volume)
+    assert answer.code == 2
+    assert "--init: expected a model without an autoencoder of its own" in answer.err
+    text = STAGES.replace('task = { kind = "latent" }', 'task = { kind = "latent", autoencoder = "second" }', 1)
+    first = STAGES[STAGES.index("[[stages]]") : STAGES.index('[[stages]]\nname = "slices"')]
+    (tmp_path / "two.toml").write_text(text + first.replace('"autoencoder"', '"second"', 1))
+    with pytest.raises(BadInput, match="expected the stage 'final' to build on 'autoencoder' as 'slices' does"):
+        recipes.read(str(tmp_path / "two.toml"))
+    (tmp_path / "ct.toml").write_text(STAGES.replace('target = ["t2"], patch = [4', 'target = ["ct"], patch = [4'))
+    with pytest.raises(BadInput, match=r"expected (data|the stage 'autoencoder' to learn all|an intensity map)"):
+        recipes.read(str(tmp_path / "ct.toml"))
+
+
+def test_a_stage_without_data_of_its_own_is_another_where_the_recipes_differ(tmp_path):
+    text = STAGES.replace(DATA, "")
+    (tmp_path / "plain.toml").write_text(text)
+    made = recipes.read(str(tmp_path / "plain.toml"))
+    other = dataclasses.replace(made, data=dataclasses.replace(made.data, patch=(2, 24, 20)))
+    for name in ("autoencoder", "slices"):
+        assert recipes.stage_recipe(made, name) != recipes.stage_recipe(other, name)
+        assert all(one.data is not None for one in recipes.stage_recipe(made, name).stages)
+
+
+def test_kept_latents_with_other_numbers_than_were_written_are_encoded_again(voxlate, volume, prepared, tmp_path):
+    (folder,) = (prepared / "latents").iterdir()
+    path = min(folder.iterdir())
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-200] + bytes(200))
+    again = ("train", tmp_path / "volume.toml", "--data", prepared, "--out", tmp_path / "again")
+    assert voxlate(*again).code == 0
+    assert path.read_bytes() == whole
+
+
+def test_windows_for_a_method_without_a_sampler_are_refused(voxlate, run, cohort, tmp_path):
+    answer = voxlate("synth", run, cohort, "--out", tmp_path / "o", "--set", "windows={size=4,overlap=2}")
+    assert answer.code == 2
+    assert "synth.windows: expected none for method.kind = 'regression'" in answer.err

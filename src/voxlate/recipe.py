@@ -299,7 +299,10 @@ def stage_recipe(recipe: Recipe, name: str) -> Recipe:
     if name == "final":
         return recipe
     own = {key: getattr(stages[place], key) for key in _SHARED}
-    return dataclasses.replace(recipe, title=f"{recipe.title} ({name} alone)", stages=recipe.stages[:place], **own)
+    earlier = [dataclasses.replace(one, data=one.data or recipe.data) for one in recipe.stages[:place]]
+    windows = recipe.synth.windows if stages[place].method.iterates else None
+    synth = dataclasses.replace(recipe.synth, windows=windows)
+    return dataclasses.replace(recipe, title=f"{recipe.title} ({name} alone)", stages=earlier, synth=synth, **own)
 
 
 def check_synthesis(recipe: Recipe) -> None:
@@ -321,6 +324,11 @@ def check_synthesis(recipe: Recipe) -> None:
                 f"synth.slices: expected whole slices for task.asymmetry, found kind '{synth.slices.kind}', whose "
                 "middle is not the mid-plane. Drop synth.slices."
             )
+    if synth.windows is not None and not recipe.method.iterates:
+        raise BadInput(
+            f"synth.windows: expected none for method.kind = '{kind_of(recipe.method)}', which makes images at once, "
+            f"found {synth.windows}. Drop it."
+        )
     if synth.windows is not None and recipe.data.centred:
         raise BadInput(
             "synth.windows: expected none for data.centred, whose slices are padded to keep their middle, found "
@@ -357,6 +365,11 @@ def _check(recipe: Recipe, where: str) -> None:
             first = earlier[stage.start_from]
             orders = {"source": first.data.source, "target": first.data.target}
             check_order(stage, orders, f"'{first.name}'", where)
+            if other := set(first.task.needs) - set(stage.task.needs):
+                raise BadInput(
+                    f"{where}: expected the stage '{stage.name}' to build on '{min(other)}' as '{first.name}' does, "
+                    f"whose weights it starts from, found {', '.join(stage.task.needs) or 'none'}. Make them equal."
+                )
         if stage.opponent and not stage.method.takes_opponent:
             raise BadInput(
                 f"{where}: expected no [opponent] for method.kind = '{kind_of(stage.method)}', found one. Drop it."

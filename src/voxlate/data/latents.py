@@ -1,6 +1,7 @@
 """A cache of the latents' moments, so that a frozen autoencoder need not encode every slice in every epoch."""
 
 import functools
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,8 @@ def cache_moments(
         path, stamp = folder / f"{name}.safetensors", f"{case.header.inputs} {folder.name}"
         if _stamp(path) != stamp:
             with whole_file(path) as temporary:
-                save_file(_moments(case, data, intensity, encode), temporary, metadata={"inputs": stamp})
+                moments = _moments(case, data, intensity, encode)
+                save_file(moments, temporary, metadata={"made_of": f"{stamp} {_digest(moments)}"})
         progress(number + 1, len(known))
 
 
@@ -93,12 +95,21 @@ def read_moments(folder: Path, case: str, slices: slice, names: Sequence[str]) -
 
 
 def _stamp(path: Path) -> str:
-    """What a case's moments were made of; "" where there is no file, or a part of one."""
+    """What a case's moments were made of; "" where there is no file, or a damaged one."""
     try:
         with safe_open(path, framework="pt") as file:
-            return str((file.metadata() or {}).get("inputs"))
+            stamp, _, digest = (file.metadata() or {}).get("made_of", "").rpartition(" ")
+            whole = digest == _digest({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+            return stamp if whole else ""
     except (FileNotFoundError, SafetensorError):
         return ""
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(name.encode() + tensor.numpy().tobytes())
+    return found.hexdigest()
 
 
 @functools.lru_cache(maxsize=OPEN_FILES)

@@ -1,5 +1,6 @@
 """The prepared cohort on disk: a file for each case, and cohort.json, which lists them."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -62,6 +63,13 @@ class Cohort:
         made = {one.name: self.made[one.name] for one in fields(Preparation) if one.name in self.made}
         first, *_ = self.made.get("modalities") or self.modalities
         return TypeAdapter(Preparation).validate_python({**made, "fixed": made.get("fixed") or first})
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits of cohort.json and of what every case was made from: other voxels, another cohort."""
+        inputs = [self.header(one.case).inputs for one in self.cases]
+        record = (self.folder / "cohort.json").read_bytes()
+        return hashlib.sha256(record + repr(inputs).encode()).hexdigest()[:16]
 
     def path(self, case: str) -> Path:
         return case_path(self.folder, case)

@@ -367,6 +367,12 @@ class Latent(TaskSettings):
                 f"{where}: expected an earlier stage '{self.autoencoder}' that is the autoencoder, found "
                 f"{sorted(earlier) or 'none'}. Add it to [[stages]]."
             )
+        own = {*autoencoder.data.source, *autoencoder.data.target}
+        if unknown := [name for name in (*stage.data.source, *stage.data.target) if name not in own]:
+            raise BadInput(
+                f"{where}: expected the stage '{self.autoencoder}' to learn all that '{stage.name}' works with, found "
+                f"no {unknown[0]} in its data. Add it there."
+            )
         if autoencoder.data.axes != stage.data.axes:
             raise BadInput(
                 f"{where}: expected data.axes of the stage '{self.autoencoder}' to be {stage.data.axes}, as in the "

@@ -52,11 +52,6 @@ class _Span(TypedDict):
     high: list[float]
 
 
-class _Bound(TypedDict):
-    mae_255: float
-    items: int
-
-
 class _Header(TypedDict):
     """What is read of a weights file's header; the recipe and the preparation check themselves further."""
 
@@ -67,7 +62,7 @@ class _Header(TypedDict):
     training_ranges: NotRequired[dict[str, _Span]]
     training_spacing_mm: NotRequired[tuple[float, float, float] | None]
     imports: NotRequired[list[str]]
-    bound: NotRequired[_Bound]
+    bound: NotRequired[dict[str, float]]
     parameters: int
     steps: int
     seconds: float

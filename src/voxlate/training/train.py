@@ -30,7 +30,7 @@ from voxlate.learning import Training
 from voxlate.methods.method import Method
 from voxlate.nets.cpu import keep_freed_memory
 from voxlate.recipe import FullStage, Recipe, check_order, fixed_ranges, stage_recipe, with_steps
-from voxlate.training.latents import keep_moments, moments_folder, why_not_kept
+from voxlate.training.latents import keep_moments, moments_folder, reconstruction_error, why_not_kept
 from voxlate.training.learner import Epochs, Learner, start_from, train_only, update_average
 from voxlate.training.log import Log, StepCallback
 from voxlate.training.run import (
@@ -47,13 +47,15 @@ from voxlate.training.run import (
 )
 from voxlate.training.validate import (
     autocast,
-    calibration_items,
     find_device,
     validate,
     validation_items,
     validation_split,
+    whole_slices,
 )
 
+CALIBRATION_SLICES = 256  # enough for a standard deviation to 1 % (paper 004's system: at least 200)
+BOUND_SLICES = 64
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -87,7 +89,7 @@ def train(
     )
     jobs = [_Job(recipe, stage, cohort, accelerator, place) for stage in recipe.all_stages]
     _check_stages(recipe, jobs, start)
-    about = {"cohort": file_hash(Path(data) / "cohort.json"), "start": file_hash(start) if start else None}
+    about = {"cohort": cohort.digest, "start": file_hash(start) if start else None}
     others = [Run(Path(other)) for other in reuse]
 
     def begin() -> None:
@@ -139,15 +141,6 @@ def _train_stages(
             method = _train_stage(job, run, method, started, stop, progress)
         earlier[name] = method.eval().requires_grad_(False)
     return run
-
-
-def _bound(stage: FullStage, run: Run, scores: Mapping[str, float], items: int) -> dict[str, Any]:
-    """How near an autoencoder comes to validation images, for its own header and those of all models of its latents."""
-    if not stage.method.makes_targets:
-        errors = [value for name, value in scores.items() if name.endswith("mae")]  # none where a kill came after them
-        return {"bound": {"mae_255": errors[0] * 127.5, "items": items}} if errors else {}
-    stated = [read_header(run.weights(name)).get("bound") for name in stage.task.needs]
-    return {"bound": stated[0]} if stated and stated[0] else {}
 
 
 def _check_autoencoder(method: Method, stage: FullStage, earlier: Mapping[str, Method], run: Run) -> None:
@@ -222,6 +215,17 @@ class _Job:
         return DataLoader(batches, batch_size=None, sampler=order, num_workers=workers, prefetch_factor=ahead)
 
 
+def _bound(job: _Job, method: Method, run: Run) -> dict[str, Any]:
+    """How near an autoencoder comes to unseen slices, for its own header and those of all models of its latents."""
+    stage = job.stage
+    if stage.method.makes_targets:
+        stated = [read_header(run.weights(name)).get("bound", {}) for name in stage.task.needs]
+        own = {name: one for bound in stated for name, one in bound.items() if name in stage.data.target}
+        return {"bound": own} if own else {}
+    batches = whole_slices(job.recipe, stage, job.cohort, validation_split(job.cohort), BOUND_SLICES)
+    return {"bound": reconstruction_error(method, (batch.to(job.device) for batch in batches))}
+
+
 def _check_stages(recipe: Recipe, jobs: Sequence[_Job], start: Path | None) -> None:
     """Build every stage once, and raise BadInput for what cannot work, before the first step is trained."""
     cohort = jobs[0].cohort
@@ -239,6 +243,11 @@ def _check_stages(recipe: Recipe, jobs: Sequence[_Job], start: Path | None) -> N
         job.batches()
         validation_items(recipe, job.stage, cohort)
         earlier[job.stage.name], _ = _initial_method(job.stage, earlier)
+    if start is not None and jobs[-1].stage.task.encodes:
+        raise BadInput(
+            f"--init: expected a model without an autoencoder of its own, found '{recipe.title}'. Take the stages of "
+            "another run with --reuse, or train without --init."
+        )
     if start is not None:
         load_weights(earlier["final"], start)
         check_order(jobs[-1].stage, read_header(start)["recipe"]["data"], f"{start}", "--init")
@@ -294,7 +303,7 @@ def _train_stage(
         learner.load_state(state)
     parallel = method if job.alone else job.accelerator.prepare(method)
     batches = iter(job.batches(learner.step, _kept_moments(job, method, stop, progress)))
-    items, scores = validation_items(job.recipe, stage, job.cohort), dict[str, float]()
+    items = validation_items(job.recipe, stage, job.cohort)
     log = Log(run.log, stage.name, options, learner.step, learner.seconds, main, progress)
     for sentence in filter(None, (started, cut_note(job.cohort, stage.data)) if learner.step == 0 else ()):
         log.add_start(sentence)
@@ -323,11 +332,12 @@ def _train_stage(
         if stops and not last:
             raise Stopped(f"stopped at step {learner.step} of {options.steps} ({stage.name})")
     method = learner.averaged if options.ema else learner.method
-    with autocast(device, "float32"):
-        method.finish(batch.to(device) for batch in calibration_items(job.recipe, stage, job.cohort))
+    method.eval()  # as those that build on it will use it
+    slices = whole_slices(job.recipe, stage, job.cohort, "train", CALIBRATION_SLICES)
+    method.finish(batch.to(device) for batch in slices)
     if main:  # the averaged weights as a whole model; the state stays until the next stage writes its own
         header = weights_header(stage_recipe(job.recipe, stage.name), method, job.cohort, learner.step, learner.seconds)
-        header |= _bound(stage, run, scores, sum(map(len, items)))
+        header |= _bound(job, method, run)
         save_weights(run.weights(stage.name), method, header)
     job.accelerator.wait_for_everyone()
     return method

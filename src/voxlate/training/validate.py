@@ -1,6 +1,7 @@
 """Loss and error on validation cases: the same items and the same noise every time."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,6 @@ from voxlate.images.pictures import montage
 from voxlate.methods.method import Method
 from voxlate.recipe import FullStage, Recipe
 
-CALIBRATION = 256  # slices, which suffice for a standard deviation to 1 % (paper 004's system: at least 200)
 SEED = 1234  # no setting: validations of all runs see the same noise
 
 
@@ -51,12 +51,15 @@ def validation_items(recipe: Recipe, stage: FullStage, cohort: Cohort) -> list[B
     return list(validation_batches(cohort, stage.data, recipe.intensity, split=split, batch=size, limit=items))
 
 
-def calibration_items(recipe: Recipe, stage: FullStage, cohort: Cohort) -> Iterator[Batch]:
-    """Training items without augmentation, spread over all cases: CALIBRATION slices, or all where they are fewer."""
-    limit = -(-CALIBRATION // stage.data.patch[0])
-    return validation_batches(
-        cohort, stage.data, recipe.intensity, split="train", batch=recipe.synth.batch, limit=limit
-    )
+def whole_slices(recipe: Recipe, stage: FullStage, cohort: Cohort, split: str, count: int) -> Iterator[Batch]:
+    """Items of a stage's modalities as large as the recipe's own, not augmented, spread over a split: `count` slices.
+
+    An autoencoder may be trained on pieces of slices; what is measured of it is for those that build on it.
+    """
+    shape = (stage.data.patch[0], *recipe.data.patch[1:])
+    data = replace(stage.data, patch=shape, foreground=recipe.data.foreground, slices=recipe.data.slices)
+    limit = -(-count // shape[0])
+    return validation_batches(cohort, data, recipe.intensity, split=split, batch=recipe.synth.batch, limit=limit)
 
 
 @torch.no_grad()
