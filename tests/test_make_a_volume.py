@@ -162,6 +162,11 @@ def test_the_autoencoder_alone_gives_the_bound_of_the_row(voxlate, volume, cohor
     assert len(bounds) == 3
     assert len(set(bounds)) == 1
     scored = voxlate("evaluate", tmp_path / "bound", "--truth", cohort)
+    made(voxlate, volume, cohort, tmp_path / "own")
+    assert voxlate("evaluate", tmp_path / "own", "--truth", cohort).code == 0
+    table = voxlate("compare", tmp_path / "own", tmp_path / "bound").out
+    assert "bound (given the truth)" in " ".join(table.split())
+    assert "own (given" not in " ".join(table.split())
     assert f"with an MAE of {bounds[0]:.2f} of 255 network units" in " ".join(scored.out.split())
 
 

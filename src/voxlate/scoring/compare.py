@@ -91,8 +91,10 @@ def compare(folders: Sequence[Path | str], *, reference: str | None = None, answ
 def _methods(folders: Sequence[Path], answer: str) -> list[ScoredMethod]:
     if len(folders) < 2:
         raise BadInput(f"compare: expected at least two scored folders, found {len(folders)}. Add another one.")
-    names = _names(folders)
-    return [ScoredMethod(name, folder, _document(folder, answer), answer) for name, folder in zip(names, folders)]
+    documents = [_document(folder, answer) for folder in folders]
+    given = [" (given the truth)" if one.get("given_truth") else "" for one in documents]  # a bound, no synthesis
+    names = [f"{name}{note}" for name, note in zip(_names(folders), given)]
+    return [ScoredMethod(*one, answer) for one in zip(names, folders, documents)]
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -181,6 +181,7 @@ def evaluate(
         "naive_left_out": {_label(item): one.left_out for item, one in scored.by_item.items() if one.left_out},
         "scan_warnings": stated_warnings(items),
         "bounds": bounds(items),
+        "given_truth": sorted({item.modality for item in items if item.modality in stated_inputs(item.made)}),
         "images": {_label(item): content_hash(item.synthesis) for item in items},
         "truth_files": {_label(item): _seen_from(out, item.case.files[item.modality]) for item in items},
         "source_files": _source_files(out, items),
