@@ -262,3 +262,21 @@ def test_windows_for_a_method_without_a_sampler_are_refused(voxlate, run, cohort
     answer = voxlate("synth", run, cohort, "--out", tmp_path / "o", "--set", "windows={size=4,overlap=2}")
     assert answer.code == 2
     assert "synth.windows: expected none for method.kind = 'regression'" in answer.err
+
+
+def test_patches_that_do_not_fit_the_cohort_or_each_other_are_said(voxlate, volume, prepared, tmp_path):
+    line = ("train", tmp_path / "volume.toml", "--data", prepared, "--out")
+    wide = voxlate(*line, tmp_path / "wide", "--set", "data.patch=[4,48,40]")
+    said = " ".join(wide.err.split())
+    assert "stage 'final': " in said
+    assert "patches of 48×40 voxels reach beyond the largest slice (24×20): 75% of them is filled in" in said
+    assert "set data.patch and stages.slices.data.patch alike" in said
+    flat = voxlate(*line, tmp_path / "flat", "--set", "data.patch=[1,24,20]")
+    assert flat.code == 2
+    assert "expected patches of several slices in the stage 'final', whose net.volumetric joins slices" in flat.err
+
+
+def test_another_sampler_leaves_the_eta_of_the_recipes_own(volume):
+    model = load(volume).with_options(sampler="ddim", eta=1.0)
+    assert model.with_options(sampler="ddpm").recipe.synth.eta == 0
+    assert model.with_options(steps=3).recipe.synth.eta == 1

@@ -22,6 +22,7 @@ from voxlate.images.tiling import Triple
 
 Box = tuple[slice, slice, slice]
 COMPLETE_GAPS = "; a completion learns from cases with gaps by --set task.incomplete=true --set data.allow_missing=true"
+FILLED = 0.6  # share of a patch that the largest slice fills, below which its rest is worth a word
 NO_LABEL = -1  # in place of a label map that a case lacks
 
 
@@ -181,6 +182,21 @@ def cut_note(cohort: Cohort, data: DataSettings, split: str = "train") -> str:
         f"{cohort.folder}: in {len(small)} of {len(cases)} cases the mask is larger than a patch of "
         f"{data.patch[1]}×{data.patch[2]} voxels. Of {headers[worst].case} ({height}×{width}) a patch shows at most "
         f"{held:.0%}{beyond}. To show it whole, set data.patch, or prepare with a wider --spacing."
+    )
+
+
+def padding_note(cohort: Cohort, data: DataSettings, split: str = "train") -> str:
+    """A sentence where patches reach far beyond every slice, and mostly hold what is filled in; else ""."""
+    cases, _ = usable_cases(cohort, data, split)
+    shapes = [laid_out_header(cohort.header(case), data.axes).shape for case in cases]
+    height, width = (max(shape[axis] for shape in shapes) for axis in (1, 2))
+    share = min(1.0, height / data.patch[1]) * min(1.0, width / data.patch[2])
+    if share > FILLED:
+        return ""
+    return (
+        f"{cohort.folder}: patches of {data.patch[1]}×{data.patch[2]} voxels reach beyond the largest slice "
+        f"({height}×{width}): {1 - share:.0%} of them is filled in, which costs time and quality. Set "
+        f"the patch to [{data.patch[0]}, {height}, {width}]."
     )
 
 

@@ -137,7 +137,10 @@ class Model:
         that does not fit the schedule, and several samples of a method that draws none.
         """
         chosen = {name: value for name, value in changes.items() if value is not None}
-        synth = fill(Synthesis, {**vars(self.recipe.synth), **chosen}, "synthesis options")
+        own = vars(self.recipe.synth)
+        if chosen.get("sampler", own["sampler"]) != own["sampler"]:
+            own = {**own, "eta": 0.0}  # it is of the recipe's sampler
+        synth = fill(Synthesis, {**own, **chosen}, "synthesis options")
         if synth.samples > 1 and not self.recipe.method.draws:
             raise BadInput(
                 f"synth.samples: expected 1 for '{self.recipe.title}', which draws no noise, so that all samples of a "

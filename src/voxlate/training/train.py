@@ -21,7 +21,7 @@ from voxlate.batch import Batch, stable_id
 from voxlate.data import naive
 from voxlate.data.batches import Batches
 from voxlate.data.familiar import check_windows, varied_level
-from voxlate.data.patches import cut_note, usable_cases
+from voxlate.data.patches import cut_note, padding_note, usable_cases
 from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput, Stopped
@@ -267,8 +267,23 @@ def _notes(jobs: Sequence[_Job]) -> list[str]:
             said.append(varied_level(name, job.cohort.target_widths(job.recipe.intensity[name], name)))
         if job.stage.task.encodes and (reason := why_not_kept(job.stage, job.cohort)):
             said.append(f"latents of stage '{job.stage.name}' are encoded anew at every step, since there is {reason}.")
-        said += [cut_note(job.cohort, job.stage.data), _validation_plan(job)]
+        of = f"stage '{job.stage.name}': " if len(jobs) > 1 else ""
+        sizes = [cut_note(job.cohort, job.stage.data), padding_note(job.cohort, job.stage.data)]
+        said += [*(f"{of}{one}" for one in sizes if one), _start_note(job, jobs), _validation_plan(job)]
     return [one for one in dict.fromkeys(said) if one]
+
+
+def _start_note(job: _Job, jobs: Sequence[_Job]) -> str:
+    """A sentence where a stage starts from the weights of one that sees slices of another size."""
+    own = job.stage.data.patch[1:]
+    for other in jobs:
+        if other.stage.name == job.stage.start_from and other.stage.data.patch[1:] != own:
+            seen = "×".join(map(str, other.stage.data.patch[1:]))
+            return (
+                f"stage '{job.stage.name}' sees patches of {own[0]}×{own[1]}, '{other.stage.name}', whose weights it "
+                f"starts from, of {seen}: set data.patch and stages.{other.stage.name}.data.patch alike."
+            )
+    return ""
 
 
 def _validation_plan(job: _Job) -> str:
