@@ -38,9 +38,7 @@ def read_rire(path: Path) -> Stored:
     (between_slices,) = _numbers(path, header, "Slice thickness", 1)
     stated = header.get(ORIENTATION.lower())
     affine = _directions(path, stated or USUAL) @ np.diag([between_columns, between_rows, between_slices, 1.0])
-    guesses = [
-        "its header states no position, so the first voxel is put at 0: other scans lie on it as --register does"
-    ]
+    guesses = ["its header states no position, so the first voxel is put at 0: --register lays scans on each other."]
     if stated is None:
         guesses.append(f"its header states no {ORIENTATION}: taken as {USUAL}, that of all images of RIRE.")
     if between_rows != between_columns:
