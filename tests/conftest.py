@@ -121,6 +121,19 @@ def run(prepared, tiny, tmp_path) -> Path:
 
 
 @pytest.fixture
+def trained(voxlate, prepared, tmp_path):
+    """Trains a recipe's text by the command line as tmp_path/<name>.toml; gives the run, tmp_path/<name>."""
+
+    def train(name: str, text: str) -> Path:
+        (tmp_path / f"{name}.toml").write_text(text)
+        answer = voxlate("train", tmp_path / f"{name}.toml", "--data", prepared, "--out", tmp_path / name)
+        assert answer.code == 0, answer.err
+        return tmp_path / name
+
+    return train
+
+
+@pytest.fixture
 def diffusion(prepared, tiny, tmp_path) -> Path:
     """A tiny diffusion model, trained a little."""
     from voxlate import recipe

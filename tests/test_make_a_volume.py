@@ -49,11 +49,8 @@ train = {{ steps = 3, batch = 2, validate_every = 0 }}
 
 
 @pytest.fixture
-def volume(voxlate, prepared, tmp_path):
-    (tmp_path / "volume.toml").write_text(STAGES)
-    answer = voxlate("train", tmp_path / "volume.toml", "--data", prepared, "--out", tmp_path / "volume")
-    assert answer.code == 0, answer.err
-    return tmp_path / "volume"
+def volume(trained):
+    return trained("volume", STAGES)
 
 
 def made(voxlate, weights, cohort, out, *options):
@@ -132,7 +129,8 @@ def test_kept_latents_that_are_cut_or_gone_are_encoded_again(voxlate, volume, pr
 
 
 def test_kept_latents_train_what_encoding_at_every_step_does(voxlate, volume, prepared, tmp_path, monkeypatch):
-    monkeypatch.setattr("voxlate.training.train.why_not_kept", lambda stage, cohort: "a test")
+    for module in ("train", "notes"):
+        monkeypatch.setattr(f"voxlate.training.{module}.why_not_kept", lambda stage, cohort: "a test")
     answer = voxlate("train", tmp_path / "volume.toml", "--data", prepared, "--out", tmp_path / "direct")
     assert answer.code == 0
     assert "latents of stage 'slices' are encoded anew at every step, since there is a test" in answer.err

@@ -376,7 +376,7 @@ def _check(recipe: Recipe, where: str) -> None:
             )
         if stage.train.steps == 0 and stage.train.epochs is None:
             raise BadInput(f"{where}: expected train.steps from 1, or train.epochs, found 0. Change it.")
-        if getattr(stage.net, "volumetric", False) and stage.data.patch[0] == 1:
+        if stage.net.joins_slices and stage.data.patch[0] == 1:
             raise BadInput(
                 f"{where}: expected patches of several slices in the stage '{stage.name}', whose net.volumetric joins "
                 f"slices, found data.patch = {list(stage.data.patch)}. Give it more, such as 16."

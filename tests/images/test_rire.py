@@ -141,7 +141,7 @@ def test_rectified_scans_are_a_preset_of_their_own(tmp_path):
     assert case.files["t2"] == tmp_path / "patient_001" / "mr_T2_rectified" / "header.ascii"
 
 
-def test_copies_in_metaimage_are_found_in_folders_and_beside_each_other(tmp_path):
+def test_copies_in_metaimage_are_found_in_folders_and_next_to_each_other(tmp_path):
     for name in ("patient_001/mr_T1/patient_001_mr_T1.mhd", "patient_001/mr_T2/x.mha", "training_001_mr_T1.mha"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

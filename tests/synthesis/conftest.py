@@ -15,9 +15,6 @@ synth = { sampler = "ddim", steps = 2 }
 
 
 @pytest.fixture
-def completing(voxlate, prepared, tmp_path):
+def completing(trained):
     """A tiny run that makes t1 or t2, whichever is missing."""
-    (tmp_path / "complete.toml").write_text(COMPLETE)
-    answer = voxlate("train", tmp_path / "complete.toml", "--data", prepared, "--out", tmp_path / "crun")
-    assert answer.code == 0, answer.err
-    return tmp_path / "crun"
+    return trained("done", COMPLETE)

@@ -151,7 +151,7 @@ def test_a_case_without_any_scan_is_listed_and_whole_cases_are_not_said_to_be_st
 def test_after_training_a_completion_the_command_that_scores_it_in_the_networks_units_is_named(
     voxlate, completing, prepared, tmp_path
 ):
-    answer = voxlate("train", tmp_path / "complete.toml", "--data", prepared, "--out", completing)
+    answer = voxlate("train", tmp_path / "done.toml", "--data", prepared, "--out", completing)
     said = f"voxlate evaluate NEW --truth COHORT --run {completing} --missing one --units network --split val"
     assert said in " ".join(answer.out.split())
 
@@ -163,7 +163,7 @@ def test_gaps_without_the_keys_for_gaps_are_refused_by_naming_these(voxlate, com
     for number in range(5):
         (cohort / f"case{number}" / ("t1.nii.gz" if number % 2 else "t2.nii.gz")).unlink()
     assert voxlate("prepare", cohort, "--out", tmp_path / "gaps").code == 0
-    train = ("train", tmp_path / "complete.toml", "--data", tmp_path / "gaps", "--out", tmp_path / "new")
+    train = ("train", tmp_path / "done.toml", "--data", tmp_path / "gaps", "--out", tmp_path / "new")
     answer = voxlate(*train)
     assert answer.code == 2
     assert "found none among its 5 cases (case0 has no t2)." in answer.err
@@ -174,7 +174,7 @@ def test_gaps_without_the_keys_for_gaps_are_refused_by_naming_these(voxlate, com
 
 def test_a_target_whose_scale_varies_between_cases_is_said_to_be_a_guess(voxlate, completing, cohort, tmp_path):
     text = (
-        (tmp_path / "complete.toml")
+        (tmp_path / "done.toml")
         .read_text()
         .replace('t2 = { kind = "window", low = 0, high = 1400 }', 't2 = { kind = "percentile" }')
     )

@@ -66,7 +66,7 @@ def test_an_evaluation_says_that_it_makes_images_of_another_seed_again(voxlate, 
     assert "without_t1 made in another way (seed: 0 and 1) are made again" in " ".join(answer.err.split())
 
 
-@pytest.mark.parametrize("place", ["crun", "prepared", "elsewhere"])
+@pytest.mark.parametrize("place", ["done", "prepared", "elsewhere"])
 def test_synth_never_replaces_the_provenance_of_something_else(voxlate, completing, cohort, tmp_path, place):
     out, run = tmp_path / place, completing
     if place == "elsewhere":

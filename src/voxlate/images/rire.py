@@ -1,4 +1,4 @@
-"""Images of the RIRE project: a text header.ascii beside voxels in image.bin."""
+"""Images of the RIRE project: a text, header.ascii, and voxels in image.bin."""
 
 import math
 from pathlib import Path
@@ -19,7 +19,7 @@ DIRECTIONS = {"L": (0, -1), "R": (0, 1), "P": (1, -1), "A": (1, 1), "F": (2, -1)
 
 
 def read_rire(path: Path) -> Stored:
-    """The image of a header.ascii and the image.bin beside it; its first voxel lies at 0, since no header states where.
+    """The image of a header.ascii and its image.bin; the first voxel lies at 0, since no header states where.
 
     Raises BadInput for a header that lacks a keyword, and where image.bin is not there, compressed or not whole.
     Source: the project's "Protocols for accessing information" (rire.insight-journal.org).
@@ -95,7 +95,7 @@ def _voxels(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     packed = next((one for one in (path.with_name(f"{VOXELS}{end}") for end in (".Z", ".gz")) if one.exists()), None)
     if not path.is_file():
         found = f"only {packed.name}. Decompress it: gunzip {packed}" if packed else "none. Get it again"
-        raise BadInput(f"{path.parent}: expected {VOXELS} beside header.ascii, found {found}.")
+        raise BadInput(f"{path.parent}: expected {VOXELS} next to header.ascii, found {found}.")
     wanted, there = 2 * math.prod(shape), path.stat().st_size
     if there != wanted:
         size = "×".join(str(length) for length in reversed(shape))

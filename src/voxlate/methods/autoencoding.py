@@ -85,10 +85,7 @@ class Autoencoding(Method):
 
     @torch.no_grad()
     def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
-        images = batch.source if batch.target is None else batch.target  # alone, it is given what it reconstructs
-        mean, _ = self.net.encode(images.flatten(0, 1).unsqueeze(1))
-        height, width = images.shape[-2:]
-        return self.net.decode(mean, (height, width)).float().unflatten(0, (len(batch), -1)).flatten(1, 2)
+        return _reconstructed(self.net, batch.source if batch.target is None else batch.target)  # alone: its input
 
     @torch.no_grad()
     def finish(self, batches: Iterable[Batch]) -> None:
@@ -101,6 +98,25 @@ class Autoencoding(Method):
             z = (mean.float() + drawn[exists] * (0.5 * log_variance.float()).exp()).double()
             total, squares, count = total + z.sum().item(), squares + z.square().sum().item(), count + z.numel()
         self.net.scale.fill_(1 / math.sqrt(squares / count - (total / count) ** 2))
+
+
+@torch.no_grad()
+def reconstruction_error(net: AutoencoderNet, batches: Iterable[Batch]) -> dict[str, float]:
+    """MAE of what an autoencoder gives back of each target modality, of 255, clipped as a synthesis is."""
+    errors = dict[str, list[Tensor]]()
+    for batch in batches:
+        target, exists = required(batch.target), _exists(batch)[:, batch.source.shape[1] :]
+        error = (_reconstructed(net, target).clamp(-1, 1) - target).abs()
+        for channel, name in enumerate(batch.target_names):
+            errors.setdefault(name, []).extend(error[exists[:, channel], channel].flatten(1).mean(1))
+    return {name: torch.stack(found).mean().item() * 127.5 for name, found in errors.items() if found}
+
+
+def _reconstructed(net: AutoencoderNet, images: Tensor) -> Tensor:
+    """What is left of images [B, M, D, H, W] after encoding and decoding each by itself, float32."""
+    mean, _ = net.encode(images.flatten(0, 1).unsqueeze(1))
+    height, width = images.shape[-2:]
+    return net.decode(mean, (height, width)).float().unflatten(0, (len(images), -1)).flatten(1, 2)
 
 
 def _exists(batch: Batch) -> Tensor:

@@ -88,6 +88,11 @@ class NetSettings(ABC):
         return 1
 
     @property
+    def joins_slices(self) -> bool:
+        """Whether the network has layers along depth alone, which learn nothing from single slices."""
+        return False
+
+    @property
     def feature_channels(self) -> tuple[int, ...]:
         """Channels of the maps in the output's extras["features"], none for most networks."""
         return ()

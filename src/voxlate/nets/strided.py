@@ -20,7 +20,7 @@ class HalvingConv(nn.Conv3d):
 
 
 class DoublingConv(nn.ConvTranspose3d):
-    """Doubles height and width, and brings the depth to what a HalvingConv with this kernel was given."""
+    """Doubles height and width, and makes the depth what a HalvingConv with this kernel was given."""
 
     def __init__(self, ins: int, outs: int, kernel: int, bias: bool = True) -> None:
         super().__init__(ins, outs, kernel, stride=2, bias=bias)

@@ -88,6 +88,10 @@ class UNet(NetSettings):
         """Of what height and width must be, for nothing to be padded."""
         return self.patch * 2 ** (len(self.multipliers) - 1)
 
+    @property
+    def joins_slices(self) -> bool:
+        return self.volumetric
+
     def build(self, channels: Channels) -> "ResidualUNet":
         """Feature maps go to the encoder levels of their sizes, after the first block.
 

@@ -18,9 +18,7 @@ SsimOrigin = Literal["low", "zero"]
 Direction = Literal["lower", "higher", "one", "truth"]
 
 UNIT = "unit of the images"  # stands for the unit of the modality that is scored
-SEVERAL = (
-    4  # coronal and sagittal SSIM take every fourth slice: all of them would make an evaluation half as long again
-)
+SEVERAL = 4  # coronal and sagittal SSIM take every fourth slice: all would make an evaluation half as long again
 SLAB_VOXELS = 1 << 21  # a slab's ten temporary float32 maps then stay under 100 MiB
 
 

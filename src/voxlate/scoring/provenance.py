@@ -120,10 +120,9 @@ def window_borders(provenance: Mapping[str, Any], depth: int) -> list[int]:
     moved |= bool(prepared.get("resample")) and len(stated_inputs(provenance)) > 1
     if not stated or moved:
         return []
-    windows = fill(Windows, stated, "provenance.json: synth.windows").slices(
-        depth
-    )  # slices run to Superior in every layout of a network's, as here
-    return sorted({border for part in windows for border in (part.start, part.stop)} - {0, depth})
+    windows = fill(Windows, stated, "provenance.json: synth.windows")
+    parts = windows.slices(depth)  # slices run to Superior in every layout of a network's, as here
+    return sorted({border for part in parts for border in (part.start, part.stop)} - {0, depth})
 
 
 def way_of(provenance: Mapping[str, Any]) -> dict[str, Any]:

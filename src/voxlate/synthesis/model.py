@@ -389,8 +389,8 @@ def _run(
             if progress and synth.windows is None:
                 progress(begin + len(chosen), len(starts))
     done = blend.result()
-    evaluations = calls.count / max(1, len(starts) * synth.samples)
-    return done[:count], done[count:] if synth.samples > 1 else None, evaluations
+    each = calls.count / max(1, len(starts) * synth.samples)
+    return done[:count], done[count:] if synth.samples > 1 else None, each
 
 
 def _progress_in_windows(model: Model, plan: SlicePlan, progress: PatchProgress | None) -> Callable[[int], None] | None:

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -20,19 +20,22 @@ from torch.utils.data import DataLoader
 from voxlate.batch import Batch, stable_id
 from voxlate.data import naive
 from voxlate.data.batches import Batches
-from voxlate.data.familiar import check_windows, varied_level
-from voxlate.data.patches import cut_note, padding_note, usable_cases
+from voxlate.data.familiar import check_windows
+from voxlate.data.patches import cut_note
 from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput, Stopped
 from voxlate.files import locked
 from voxlate.learning import Training
+from voxlate.methods.autoencoding import reconstruction_error
 from voxlate.methods.method import Method
+from voxlate.nets.autoencoder import AutoencoderNet
 from voxlate.nets.cpu import keep_freed_memory
 from voxlate.recipe import FullStage, Recipe, check_order, fixed_ranges, stage_recipe, with_steps
-from voxlate.training.latents import keep_moments, moments_folder, reconstruction_error, why_not_kept
+from voxlate.training.latents import keep_moments, moments_folder, why_not_kept
 from voxlate.training.learner import Epochs, Learner, start_from, train_only, update_average
 from voxlate.training.log import Log, StepCallback
+from voxlate.training.notes import notes_on
 from voxlate.training.run import (
     Run,
     begin_run,
@@ -98,7 +101,7 @@ def train(
         run = begin_run(out, recipe, head, {**about, "splits": cohort.splits}, {"prepared": place})
         if not run.naive.exists():
             naive.fit_cohort(cohort, recipe.data.source, recipe.data.target, fixed_ranges(recipe)).save(run.naive)
-        notes = [*_notes(jobs), f"curves in a browser: tensorboard --logdir {out / 'tensorboard'}"]
+        notes = [*notes_on(recipe, cohort), f"curves in a browser: tensorboard --logdir {out / 'tensorboard'}"]
         for name in (stage.name for stage in recipe.stages if not run.weights(stage.name).exists()):
             notes += reuse_weights(run, others, stage_recipe(recipe, name), name)
         for note in notes:
@@ -223,7 +226,8 @@ def _bound(job: _Job, method: Method, run: Run) -> dict[str, Any]:
         own = {name: one for bound in stated for name, one in bound.items() if name in stage.data.target}
         return {"bound": own} if own else {}
     batches = whole_slices(job.recipe, stage, job.cohort, validation_split(job.cohort), BOUND_SLICES)
-    return {"bound": reconstruction_error(method, (batch.to(job.device) for batch in batches))}
+    net = cast(AutoencoderNet, method.net)  # as such methods have
+    return {"bound": reconstruction_error(net, (batch.to(job.device) for batch in batches))}
 
 
 def _check_stages(recipe: Recipe, jobs: Sequence[_Job], start: Path | None) -> None:
@@ -251,51 +255,6 @@ def _check_stages(recipe: Recipe, jobs: Sequence[_Job], start: Path | None) -> N
     if start is not None:
         load_weights(earlier["final"], start)
         check_order(jobs[-1].stage, read_header(start)["recipe"]["data"], f"{start}", "--init")
-
-
-def _notes(jobs: Sequence[_Job]) -> list[str]:
-    """Sentences on what the stages see that is not as usual, each once."""
-    said = []
-    for job in jobs:
-        _, lacking = usable_cases(job.cohort, job.stage.data, "train")
-        if lacking:
-            cases = ", ".join(f"{case} (no {', no '.join(names)})" for case, names in lacking.items())
-            said.append(f"left out of training: {cases}.")
-        if validation_split(job.cohort) == "train":
-            said.append("no validation cases: training items are looked at instead, and called so in the log.")
-        for name in job.stage.data.target:
-            said.append(varied_level(name, job.cohort.target_widths(job.recipe.intensity[name], name)))
-        if job.stage.task.encodes and (reason := why_not_kept(job.stage, job.cohort)):
-            said.append(f"latents of stage '{job.stage.name}' are encoded anew at every step, since there is {reason}.")
-        of = f"stage '{job.stage.name}': " if len(jobs) > 1 else ""
-        sizes = [cut_note(job.cohort, job.stage.data), padding_note(job.cohort, job.stage.data)]
-        said += [*(f"{of}{one}" for one in sizes if one), _start_note(job, jobs), _validation_plan(job)]
-    return [one for one in dict.fromkeys(said) if one]
-
-
-def _start_note(job: _Job, jobs: Sequence[_Job]) -> str:
-    """A sentence where a stage starts from the weights of one that sees slices of another size."""
-    own = job.stage.data.patch[1:]
-    for other in jobs:
-        if other.stage.name == job.stage.start_from and other.stage.data.patch[1:] != own:
-            seen = "×".join(map(str, other.stage.data.patch[1:]))
-            return (
-                f"stage '{job.stage.name}' sees patches of {own[0]}×{own[1]}, '{other.stage.name}', whose weights it "
-                f"starts from, of {seen}: set data.patch and stages.{other.stage.name}.data.patch alike."
-            )
-    return ""
-
-
-def _validation_plan(job: _Job) -> str:
-    """How the stage is validated, and what share of the training that costs."""
-    options, sampling = job.stage.train, job.stage.validation_sampling(job.recipe.synth)
-    often = f"every {options.validate_every} steps" if options.validate_every else "at the end"
-    drawn = f" drawn by {sampling.sampler} in {sampling.steps} steps" if job.stage.method.iterates else ""
-    share = job.stage.validation_share(sampling)
-    return (
-        f"validation of stage '{job.stage.name}' {often}: {options.validation_items} items{drawn}, {share:.1%} of the "
-        "network evaluations."
-    )
 
 
 def _initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Method, str]:

@@ -1,0 +1,58 @@
+"""What is worth knowing of a recipe and a cohort before the first step: sentences, none of which stops a training."""
+
+from collections.abc import Iterator
+
+from voxlate.data.familiar import varied_level
+from voxlate.data.patches import cut_note, padding_note, usable_cases
+from voxlate.data.prepared import Cohort
+from voxlate.recipe import FullStage, Recipe, Synthesis
+from voxlate.training.latents import why_not_kept
+from voxlate.training.validate import validation_split
+
+
+def notes_on(recipe: Recipe, cohort: Cohort) -> list[str]:
+    """Sentences on what the stages see that is not as usual, and on how they are validated, each once."""
+    said = (one for stage in recipe.all_stages for one in _of_stage(stage, recipe, cohort))
+    return [one for one in dict.fromkeys(said) if one]
+
+
+def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[str]:
+    _, lacking = usable_cases(cohort, stage.data, "train")
+    if lacking:
+        cases = ", ".join(f"{case} (no {', no '.join(names)})" for case, names in lacking.items())
+        yield f"left out of training: {cases}."
+    if validation_split(cohort) == "train":
+        yield "no validation cases: training items are looked at instead, and called so in the log."
+    for name in stage.data.target:
+        yield varied_level(name, cohort.target_widths(recipe.intensity[name], name))
+    if stage.task.encodes and (reason := why_not_kept(stage, cohort)):
+        yield f"latents of stage '{stage.name}' are encoded anew at every step, since there is {reason}."
+    of = f"stage '{stage.name}': " if recipe.stages else ""
+    yield from (f"{of}{one}" for one in (cut_note(cohort, stage.data), padding_note(cohort, stage.data)) if one)
+    yield _start_note(stage, recipe)
+    yield _validation_plan(stage, recipe.synth)
+
+
+def _start_note(stage: FullStage, recipe: Recipe) -> str:
+    """A sentence where a stage starts from the weights of one that sees slices of another size."""
+    own = stage.data.patch[1:]
+    for other in recipe.all_stages:
+        if other.name == stage.start_from and other.data.patch[1:] != own:
+            seen = "×".join(map(str, other.data.patch[1:]))
+            return (
+                f"stage '{stage.name}' sees patches of {own[0]}×{own[1]}, '{other.name}', whose weights it starts "
+                f"from, of {seen}: set data.patch and stages.{other.name}.data.patch alike."
+            )
+    return ""
+
+
+def _validation_plan(stage: FullStage, synth: Synthesis) -> str:
+    """How the stage is validated, and what share of the training that costs."""
+    options, sampling = stage.train, stage.validation_sampling(synth)
+    often = f"every {options.validate_every} steps" if options.validate_every else "at the end"
+    drawn = f" drawn by {sampling.sampler} in {sampling.steps} steps" if stage.method.iterates else ""
+    share = stage.validation_share(sampling)
+    return (
+        f"validation of stage '{stage.name}' {often}: {options.validation_items} items{drawn}, {share:.1%} of the "
+        "network evaluations."
+    )
