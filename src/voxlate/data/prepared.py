@@ -16,6 +16,7 @@ from voxlate.data.doubles import refuse_leak
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
 from voxlate.images.intensity import IntensityMap, Scale, typical_scale
+from voxlate.images.misalignment import Misalignment
 from voxlate.images.statistics import Statistics
 from voxlate.images.tiling import Triple
 
@@ -38,6 +39,7 @@ class Entry:
     spacing_mm: tuple[float, float, float]
     mask_ml: float
     registered: dict[str, Registered] = field(default_factory=dict)
+    misaligned: dict[str, Misalignment] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ class Misalignment:
     median_mm, p95_mm: length of the displacement over the mask, along the axes that can be seen; translation_mm
     (D, H, W) at the mask's centre and rotation_deg: of the rigid motion nearest to it; None, all four, where too few
     windows have a distinct shift. windows, left_out: how many have one, and how many lack structure or a maximum;
-    unseen: the axes ("D") across which slices are too thick or too few.
+    unseen: the axes ("D") across which slices are too thick or too few; to: the fixed scan's name, where it has one.
     """
 
     median_mm: float | None
@@ -88,6 +88,7 @@ class Misalignment:
     windows: int
     left_out: int
     unseen: str = ""
+    to: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +148,7 @@ def displacement_field(
     factor = min(1.0, extent / HEAD_MM)
     field: Field = np.zeros_like
     shifts = Shifts(np.zeros((0, 3)), np.zeros((0, 3)))
-    if not any(seen):
+    if sum(seen) < 2 or not mask.any():
         return None, shifts, seen
     whole = _Pair(fixed, moving, mask, spacing_mm, ranges, seen, WHOLE.scaled(factor)).shifts(field)
     if len(whole.found):
