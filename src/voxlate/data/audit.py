@@ -53,6 +53,15 @@ def misalignment_warnings(headers: Sequence[CaseHeader], preparation: Preparatio
             f"{len(pairs) - MOST_NAMED} more pairs lie more than {WORTH_A_WORD_MM} mm or a voxel from each other: see "
             "voxlate report PREPARED."
         )
+    lost = [
+        f"{one.case}/{name}" for one in headers for name, found in one.misaligned.items() if found.median_mm is None
+    ]
+    if lost:
+        yield (
+            f"How far {', '.join(lost[:MOST_NAMED])}{', …' if len(lost) > MOST_NAMED else ''} ({len(lost)} of "
+            f"{sum(len(one.misaligned) for one in headers)} pairs) lie from the fixed scan could not be estimated: "
+            "they show too little in common, or lie further apart than some 20 mm. Look at them."
+        )
 
 
 def _stands_out(header: CaseHeader, one: Misalignment) -> bool:
