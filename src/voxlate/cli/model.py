@@ -23,11 +23,13 @@ from voxlate.cli.options import (
     To,
     pairs,
 )
+from voxlate.cli.planning import AUTO, Memory, Minutes, Mode, Source, Target, Wishes, show_fits
 from voxlate.cli.progress import progress_on
+from voxlate.errors import BadInput
 
 
 def _completed(begun: str) -> list[str]:
-    return [name for name in recipe_text.names() if name.startswith(begun)]
+    return [name for name in (AUTO, *recipe_text.names()) if name.startswith(begun)]
 
 
 def _samplers(begun: str) -> list[str]:
@@ -36,15 +38,21 @@ def _samplers(begun: str) -> list[str]:
     return [name for name in SAMPLERS if name.startswith(begun)]
 
 
-@app.command(name="recipes", epilog="Example:  voxlate recipes t1_to_t2_brain")
+@app.command(name="recipes", epilog="Examples:  voxlate recipes t1_to_t2_brain    voxlate recipes --for PREPARED")
 def list_recipes(
     name: Annotated[
         str | None,
         typer.Argument(help="Print this one, and every key with default and meaning.", autocompletion=_completed),
     ] = None,
+    cohort: Annotated[
+        Path | None, typer.Option("--for", help="Which fit this prepared cohort, and why others do not.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the recipes that come with voxlate by what they make of what, or print one."""
+    if cohort is not None:
+        show_fits(cohort, as_json)
+        return
     if name:
         from voxlate import recipe as recipes
         from voxlate.cli.explain import explain
@@ -67,11 +75,18 @@ def list_recipes(
             out.print(f"  {one:{width}}  {title}", style=None, markup=False, highlight=False, **cut)
 
 
-@app.command(epilog="Example:  voxlate train t1_to_t2_brain --data PREPARED --out RUN --set train.steps=500")
+@app.command(
+    epilog="Examples:  voxlate train auto --data PREPARED --out RUN --minutes 60    "
+    "voxlate train t1_to_t2_brain --data PREPARED --out RUN --set train.steps=500"
+)
 def train(
     recipe: Annotated[
         str,
-        typer.Argument(help="A shipped recipe's name (voxlate recipes) or a TOML file.", autocompletion=_completed),
+        typer.Argument(
+            help="auto: one planned for the cohort (voxlate plan). Else a shipped recipe's name (voxlate recipes) or a "
+            "TOML file.",
+            autocompletion=_completed,
+        ),
     ],
     data: Annotated[Path, typer.Option(help="A prepared cohort.")],
     to: To,
@@ -82,6 +97,11 @@ def train(
     reuse: Annotated[
         list[Path] | None, typer.Option(help="A run whose earlier stages to take where they are the same (repeat it).")
     ] = None,
+    minutes: Minutes = None,
+    memory: Memory = None,
+    mode: Mode = None,
+    source: Source = None,
+    target: Target = None,
     device: Device = "auto",
 ) -> None:
     """Train a recipe. After a stop or a crash, the same command resumes and ends with the same weights."""
@@ -90,12 +110,17 @@ def train(
     from voxlate.training.train import train as run
 
     changes = pairs(change)
-    chosen = recipes.read(recipe, changes)
+    wishes = Wishes(source, target, minutes, memory, mode, device)
+    if recipe == AUTO:
+        chosen, head = wishes.recipe(data, to, changes)
+    elif wishes.given:
+        raise BadInput(f"{wishes.given[0]}: expected the recipe auto, which is planned, found {recipe}. Drop it.")
+    else:
+        chosen, head = recipes.read(recipe, changes), recipes.header(recipes.text_of(recipe))
     own = sorted({key.split(".")[0] for key in changes} & {"train", "net", "method", "opponent"})
     if own and chosen.stages:
         others = ", ".join(f"stages.{stage.name}.{own[0]}" for stage in chosen.stages)
         note(f"--set {own[0]}… changes the last stage alone; the others are {others}.")
-    head = recipes.header(recipes.text_of(recipe))
     with progress_on(err) as bars:
         done = run(chosen, data, to, head=head, start=start, reuse=reuse or (), device=device, progress=bars, say=note)
     splits = recorded_splits([to])
