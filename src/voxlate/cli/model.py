@@ -121,7 +121,8 @@ def import_weights(
 
 @app.command(
     epilog="Examples:  voxlate synth RUN COHORT --out OUT --split val    "
-    "voxlate synth RUN t1=scan.nii.gz --out OUT --samples 10 (of a diffusion)"
+    "voxlate synth RUN t1=scan.nii.gz --out OUT --samples 10 (of a diffusion)    "
+    "voxlate synth RUN COHORT --out MEANS --answer mean (least error; sample: sharp)"
 )
 def synth(
     run: Annotated[Path, typer.Argument(help="A run folder, or a weights file.")],
@@ -130,6 +131,10 @@ def synth(
         typer.Argument(metavar="INPUT", help="A cohort, a case, a DICOM series, a file, or modality=path pairs."),
     ],
     to: To,
+    answer: Annotated[
+        Literal["mean", "sample"] | None,
+        typer.Option(help="Of a diffusion of what a predictor leaves: the predictor's image, or a sample (as unset)."),
+    ] = None,
     sampler: Annotated[
         str | None, typer.Option(help="Another sampler than the recipe's.", autocompletion=_samplers)
     ] = None,
@@ -182,7 +187,7 @@ def synth(
     named |= {key: {"kind": kind} for key, kind in kinds.items() if kind is not None}
     if crop is not None:
         named["slices"] = {"kind": slices or "whole", "crop": crop}
-    model = load(run, device, allow_code)
+    model = load(run, device, allow_code, answer)
     model = model if like is None else model.with_synthesis_of(recipes.read(like))
     model = model.with_options(**{**named, **recipes.table(pairs(change))})
     layout: dict[str, Any] = {"pattern": pattern, "manifest": manifest, "preset": preset, "patients": patients}
