@@ -67,14 +67,26 @@ def list_recipes(
             out.print(f"  {one:{width}}  {title}", style=None, markup=False, highlight=False, **cut)
 
 
-@app.command(epilog="Example:  voxlate train t1_to_t2_brain --data PREPARED --out RUN --set train.steps=500")
+@app.command(
+    epilog="Examples:  voxlate train t1_to_t2_brain --data PREPARED --out RUN --set train.steps=500    "
+    "voxlate train RUN --steps +2000"
+)
 def train(
     recipe: Annotated[
         str,
-        typer.Argument(help="A shipped recipe's name (voxlate recipes) or a TOML file.", autocompletion=_completed),
+        typer.Argument(
+            help="A shipped recipe's name (voxlate recipes) or a TOML file; or a run, to go on with it.",
+            autocompletion=_completed,
+        ),
     ],
-    data: Annotated[Path, typer.Option(help="A prepared cohort.")],
-    to: To,
+    data: Annotated[
+        Path | None, typer.Option(help="A prepared cohort; of a run: where it lies now, if it was moved.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option("--out", help="Folder for what this command makes; of a run none.")] = None,
+    steps: Annotated[str | None, typer.Option(help="Of a finished run: so many further steps (+2000).")] = None,
+    minutes: Annotated[
+        str | None, typer.Option(help="Of a finished run: about so many further minutes (+30), as steps took so far.")
+    ] = None,
     change: Changes = None,
     start: Annotated[
         Path | None, typer.Option("--init", help="Weights, or a run, to begin from, not random ones.")
@@ -86,9 +98,18 @@ def train(
 ) -> None:
     """Train a recipe. After a stop or a crash, the same command resumes and ends with the same weights."""
     from voxlate import recipe as recipes
-    from voxlate.scoring.provenance import recorded_splits
+    from voxlate.cli import further
     from voxlate.training.train import train as run
 
+    lengths = {"--steps": steps, "--minutes": minutes}
+    if further.is_run(recipe, to):
+        refused = {"--set": change, "--init": start, "--reuse": reuse}
+        with progress_on(err) as bars:
+            further.go_on(Path(recipe), lengths, refused, data=data, device=device, progress=bars, say=note)
+        _say_next(Path(recipe))
+        return
+    further.refuse_further(recipe, lengths)
+    data, to = further.required(data, to, recipe)
     changes = pairs(change)
     chosen = recipes.read(recipe, changes)
     own = sorted({key.split(".")[0] for key in changes} & {"train", "net", "method", "opponent"})
@@ -97,12 +118,23 @@ def train(
         note(f"--set {own[0]}… changes the last stage alone; the others are {others}.")
     head = recipes.header(recipes.text_of(recipe))
     with progress_on(err) as bars:
-        done = run(chosen, data, to, head=head, start=start, reuse=reuse or (), device=device, progress=bars, say=note)
-    splits = recorded_splits([to])
+        run(chosen, data, to, head=head, start=start, reuse=reuse or (), device=device, progress=bars, say=note)
+    _say_next(to)
+
+
+def _say_next(run: Path) -> None:
+    """Name a finished run's weights, and the command that makes images of cases that it did not see."""
+    from voxlate import recipe as recipes
+    from voxlate.scoring.provenance import recorded_splits
+    from voxlate.training.run import Run, read_header
+
+    weights = Run(run).weights()
+    completes = recipes.from_dict(read_header(weights)["recipe"], f"{weights}", allow_code=True).task.completes
+    splits = recorded_splits([run])
     unseen = "".join([f" --split {name}" for name in ("val", "test") if splits.get(name)][:1])
-    score = f"evaluate NEW --truth COHORT --run {to} --missing one --units network{unseen}"
-    after = score if chosen.task.completes else f"synth {to} COHORT{unseen} --out OUT"
-    out.print(f"{done.weights()} is the model. Next:  voxlate {after}")
+    score = f"evaluate NEW --truth COHORT --run {run} --missing one --units network{unseen}"
+    after = score if completes else f"synth {run} COHORT{unseen} --out OUT"
+    out.print(f"{weights} is the model. Next:  voxlate {after}")
 
 
 @app.command(name="import", epilog="Example:  voxlate import xmodality adm.safetensors --out RUN")
