@@ -23,7 +23,7 @@ from voxlate.cli.options import (
     To,
     pairs,
 )
-from voxlate.cli.planning import AUTO, Memory, Minutes, Mode, Source, Target, Wishes, show_fits
+from voxlate.cli.planning import AUTO, Memory, Mode, Source, Target, Wishes, minutes_of, show_fits
 from voxlate.cli.progress import progress_on
 from voxlate.errors import BadInput
 
@@ -76,20 +76,32 @@ def list_recipes(
 
 
 @app.command(
+<<<<<<< HEAD
     epilog="Examples:  voxlate train auto --data PREPARED --out RUN --minutes 60    "
     "voxlate train t1_to_t2_brain --data PREPARED --out RUN --set train.steps=500"
+=======
+    epilog="Examples:  voxlate train t1_to_t2_brain --data PREPARED --out RUN --set train.steps=500    "
+    "voxlate train RUN --steps +2000"
+>>>>>>> h_A
 )
 def train(
     recipe: Annotated[
         str,
         typer.Argument(
             help="auto: one planned for the cohort (voxlate plan). Else a shipped recipe's name (voxlate recipes) or a "
-            "TOML file.",
+            "TOML file; or a run, to go on with it.",
             autocompletion=_completed,
         ),
     ],
-    data: Annotated[Path, typer.Option(help="A prepared cohort.")],
-    to: To,
+    data: Annotated[
+        Path | None, typer.Option(help="A prepared cohort; of a run: where it lies now, if it was moved.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option("--out", help="Folder for what this command makes; of a run none.")] = None,
+    steps: Annotated[str | None, typer.Option(help="Of a finished run: so many further steps (+2000).")] = None,
+    minutes: Annotated[
+        str | None,
+        typer.Option(help="Of auto: how long it may take (60). Of a finished run: about so many further ones (+30)."),
+    ] = None,
     change: Changes = None,
     start: Annotated[
         Path | None, typer.Option("--init", help="Weights, or a run, to begin from, not random ones.")
@@ -97,7 +109,6 @@ def train(
     reuse: Annotated[
         list[Path] | None, typer.Option(help="A run whose earlier stages to take where they are the same (repeat it).")
     ] = None,
-    minutes: Minutes = None,
     memory: Memory = None,
     mode: Mode = None,
     source: Source = None,
@@ -106,11 +117,20 @@ def train(
 ) -> None:
     """Train a recipe. After a stop or a crash, the same command resumes and ends with the same weights."""
     from voxlate import recipe as recipes
-    from voxlate.scoring.provenance import recorded_splits
+    from voxlate.cli import further
     from voxlate.training.train import train as run
 
+    lengths = {"--steps": steps, "--minutes": minutes}
+    if further.is_run(recipe, to):
+        refused = {"--set": change, "--init": start, "--reuse": reuse}
+        with progress_on(err) as bars:
+            further.go_on(Path(recipe), lengths, refused, data=data, device=device, progress=bars, say=note)
+        _say_next(Path(recipe))
+        return
+    further.refuse_further(recipe, {**lengths, **({"--minutes": None} if recipe == AUTO else {})})
+    data, to = further.required(data, to, recipe)
     changes = pairs(change)
-    wishes = Wishes(source, target, minutes, memory, mode, device)
+    wishes = Wishes(source, target, None if minutes is None else minutes_of(minutes), memory, mode, device)
     if recipe == AUTO:
         chosen, head = wishes.recipe(data, to, changes)
     elif wishes.given:
@@ -122,12 +142,23 @@ def train(
         others = ", ".join(f"stages.{stage.name}.{own[0]}" for stage in chosen.stages)
         note(f"--set {own[0]}… changes the last stage alone; the others are {others}.")
     with progress_on(err) as bars:
-        done = run(chosen, data, to, head=head, start=start, reuse=reuse or (), device=device, progress=bars, say=note)
-    splits = recorded_splits([to])
+        run(chosen, data, to, head=head, start=start, reuse=reuse or (), device=device, progress=bars, say=note)
+    _say_next(to)
+
+
+def _say_next(run: Path) -> None:
+    """Name a finished run's weights, and the command that makes images of cases that it did not see."""
+    from voxlate import recipe as recipes
+    from voxlate.scoring.provenance import recorded_splits
+    from voxlate.training.run import Run, read_header
+
+    weights = Run(run).weights()
+    completes = recipes.from_dict(read_header(weights)["recipe"], f"{weights}", allow_code=True).task.completes
+    splits = recorded_splits([run])
     unseen = "".join([f" --split {name}" for name in ("val", "test") if splits.get(name)][:1])
-    score = f"evaluate NEW --truth COHORT --run {to} --missing one --units network{unseen}"
-    after = score if chosen.task.completes else f"synth {to} COHORT{unseen} --out OUT"
-    out.print(f"{done.weights()} is the model. Next:  voxlate {after}")
+    score = f"evaluate NEW --truth COHORT --run {run} --missing one --units network{unseen}"
+    after = score if completes else f"synth {run} COHORT{unseen} --out OUT"
+    out.print(f"{weights} is the model. Next:  voxlate {after}")
 
 
 @app.command(name="import", epilog="Example:  voxlate import xmodality adm.safetensors --out RUN")
@@ -146,7 +177,8 @@ def import_weights(
 
 @app.command(
     epilog="Examples:  voxlate synth RUN COHORT --out OUT --split val    "
-    "voxlate synth RUN t1=scan.nii.gz --out OUT --samples 10 (of a diffusion)"
+    "voxlate synth RUN t1=scan.nii.gz --out OUT --samples 10 (of a diffusion)    "
+    "voxlate synth RUN COHORT --out MEANS --answer mean (least error; sample: sharp)"
 )
 def synth(
     run: Annotated[Path, typer.Argument(help="A run folder, or a weights file.")],
@@ -155,6 +187,10 @@ def synth(
         typer.Argument(metavar="INPUT", help="A cohort, a case, a DICOM series, a file, or modality=path pairs."),
     ],
     to: To,
+    answer: Annotated[
+        Literal["mean", "sample"] | None,
+        typer.Option(help="Of a diffusion of what a predictor leaves: the predictor's image, or a sample (as unset)."),
+    ] = None,
     sampler: Annotated[
         str | None, typer.Option(help="Another sampler than the recipe's.", autocompletion=_samplers)
     ] = None,
@@ -207,7 +243,7 @@ def synth(
     named |= {key: {"kind": kind} for key, kind in kinds.items() if kind is not None}
     if crop is not None:
         named["slices"] = {"kind": slices or "whole", "crop": crop}
-    model = load(run, device, allow_code)
+    model = load(run, device, allow_code, answer)
     model = model if like is None else model.with_synthesis_of(recipes.read(like))
     model = model.with_options(**{**named, **recipes.table(pairs(change))})
     layout: dict[str, Any] = {"pattern": pattern, "manifest": manifest, "preset": preset, "patients": patients}

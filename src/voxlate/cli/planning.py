@@ -131,6 +131,13 @@ def show_fits(data: Path, as_json: bool) -> None:
         out.print(f"\n{reason}:\n  {', '.join(names)}", highlight=False, soft_wrap=True)
 
 
+def minutes_of(text: str) -> float:
+    """`--minutes` of train, which may also be +30; raises BadInput where it is no number of minutes for a plan."""
+    if re.fullmatch(r"\d+\.?\d*|\.\d+", text) is None:
+        raise BadInput(f"--minutes: expected how long a training may take, such as 60, found {text!r}. Write it so.")
+    return float(text)
+
+
 def _bytes(text: str) -> float:
     """8GB, 500 MB or 2g as bytes."""
     found = re.fullmatch(r"\s*([\d.]+)\s*([kmgt]?)i?b?\s*", text.lower())

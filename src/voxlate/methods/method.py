@@ -228,6 +228,11 @@ class TaskSettings(ABC):
         return ()
 
     @property
+    def mean_stage(self) -> str | None:
+        """The earlier stage whose image is the mean of what is drawn with this task; None where there is none."""
+        return None
+
+    @property
     def needs_mask(self) -> bool:
         """Whether the task works inside a mask, which must then be found in the sources."""
         return self.inside or self.strip

@@ -40,9 +40,9 @@ class Log:
     def add_step(self, step: int, losses: Mapping[str, Mapping[str, Tensor]]) -> float:
         """Log a step if it is one to log; returns the seconds trained so far."""
         seconds = time.monotonic() - self.begun
-        if self.main and (step % self.options.log_every == 0 or step == self.options.steps):
+        if self.main and (step % self.options.log_every == 0 or step == self.options.length):
             steps, passed = step - self.previous[0], seconds - self.previous[1]
-            rate = self.options.optimiser.lr * self.options.optimiser.factor(step - 1, self.options.steps)
+            rate = self.options.rate(step - 1)
             common = {"lr": rate, "items_per_s": steps * self.options.batch / max(passed, 1e-9)}
             for turn, parts in losses.items():
                 values = {name: float(value) for name, value in parts.items()}
@@ -53,7 +53,7 @@ class Log:
                 self.latest = {**self.latest, "loss": values["total"], "items_per_s": common["items_per_s"]}
             self.previous = (step, seconds)
         if self.on_step and self.main:
-            self.on_step(self.stage, step, self.options.steps, self.latest)
+            self.on_step(self.stage, step, self.options.length, self.latest)
         return seconds
 
     def add_validation(self, step: int, scores: Mapping[str, float]) -> float:

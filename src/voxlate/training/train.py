@@ -40,6 +40,7 @@ from voxlate.training.run import (
     Run,
     begin_run,
     file_hash,
+    is_finished,
     load_state,
     load_weights,
     read_header,
@@ -69,6 +70,7 @@ def train(
     *,
     head: str = "",
     start: Path | None = None,
+    begun: str | None = None,
     reuse: Sequence[Path] = (),
     device: str = "auto",
     progress: StepCallback | None = None,
@@ -77,10 +79,10 @@ def train(
     """Train every stage of a recipe on a prepared cohort into a run folder; a stopped run resumes bit for bit.
 
     head: comment lines for the run's recipe.toml; start: weights (or their run) that the last stage begins from
-    instead of random ones; reuse: other runs, from which earlier stages are taken that are the same, data and seed
-    included; say: is given a sentence for each thing worth knowing before the first step. Of several processes the main
-    one writes. Raises BadInput (recipe and cohort do not fit, folder of another run), Stopped at SIGINT or SIGTERM once
-    the state is saved.
+    instead of random ones; begun: in place of start, the hash of those that the run in `out` began from; reuse: other
+    runs, from which earlier stages are taken that are the same, data and seed included; say: is given a sentence for
+    each thing worth knowing before the first step. Of several processes the main one writes. Raises BadInput (recipe
+    and cohort do not fit, folder of another run), Stopped at SIGINT or SIGTERM once the state is saved.
     """
     keep_freed_memory()
     cohort = open_cohort(data)
@@ -92,7 +94,7 @@ def train(
     )
     jobs = [_Job(recipe, stage, cohort, accelerator, place) for stage in recipe.all_stages]
     _check_stages(recipe, jobs, start)
-    about = {"cohort": cohort.digest, "start": file_hash(start) if start else None}
+    about = {"cohort": cohort.digest, "start": file_hash(start) if start else begun}
     others = [Run(Path(other)) for other in reuse]
 
     def begin() -> None:
@@ -108,12 +110,12 @@ def train(
             say(note)
 
     with contextlib.ExitStack() as held:
-        _by_main(accelerator, begin)
+        by_main(accelerator, begin)
         stop = held.enter_context(_stop_signal())
         return _train_stages(Run(out), jobs, start, stop, progress)
 
 
-def _by_main(accelerator: Accelerator, do: Callable[[], None]) -> None:
+def by_main(accelerator: Accelerator, do: Callable[[], None]) -> None:
     """Let the main process do something while the others wait; a BadInput there is raised in all of them."""
     failed: list[BadInput | None] = [None]
     if accelerator.is_main_process:
@@ -135,7 +137,7 @@ def _train_stages(
         torch.manual_seed(job.seed)
         name = job.stage.name
         method, started = _initial_method(job.stage, earlier)
-        if run.weights(name).exists():
+        if is_finished(run.weights(name), job.stage.train):
             load_weights(method, run.weights(name))
             _check_autoencoder(method, job.stage, earlier, run)
         else:
@@ -205,13 +207,13 @@ class _Job:
             self.recipe.intensity,
             seed=self.seed,
             batch=options.batch // options.accumulate // world,
-            steps=options.steps * calls,
+            steps=options.length * calls,
             rank=self.accelerator.process_index,
             world=world,
             unpaired=not self.stage.method.needs_pairs,
             moments=moments,
         )
-        order = range(step * calls, options.steps * calls)
+        order = range(step * calls, options.length * calls)
         # on a CPU a reader would only take cores from the step, and a late thread stalls all others
         workers = (4 if self.device.type == "cuda" else 0) if options.workers is None else options.workers
         ahead = 4 if workers else None
@@ -281,12 +283,12 @@ def _train_stage(
     log = Log(run.log, stage.name, options, learner.step, learner.seconds, main, progress)
     for sentence in filter(None, (started, cut_note(job.cohort, stage.data)) if learner.step == 0 else ()):
         log.add_start(sentence)
-    while learner.step < options.steps and not _stops_early(learner, options):
+    while learner.step < options.length and not _stops_early(learner, options):
         losses = _step(learner, parallel, options, job.seed, batches, device)
-        update_average(learner.averaged, method, options.ema, learner.step)
+        update_average(learner.averaged, method, options.ema, options.part(learner.step)[0])
         learner.step += 1
         _add_to_epoch(learner, losses, job.accelerator)
-        last = learner.step == options.steps or _stops_early(learner, options)
+        last = learner.step == options.length or _stops_early(learner, options)
         saves, logs = last or learner.step % options.save_every == 0, learner.step % options.log_every == 0
         stops = _is_stopped(stop, job, agree=saves or logs)
         saves = saves or stops
@@ -299,12 +301,12 @@ def _train_stage(
             if validation_split(job.cohort) == "train":
                 scores = {f"training_items_{name}": value for name, value in scores.items()}
             learner.seconds = log.add_validation(learner.step, scores)
-        if main and last and learner.step < options.steps and options.stop:
+        if main and last and learner.step < options.length and options.stop:
             log.add_end(learner.step, options.stop.sentence(learner.epochs.losses, learner.step))
         if main and saves:
             save_state(run.state, {**learner.state(), "stage": stage.name})
         if stops and not last:
-            raise Stopped(f"stopped at step {learner.step} of {options.steps} ({stage.name})")
+            raise Stopped(f"stopped at step {learner.step} of {options.length} ({stage.name})")
     method = learner.averaged if options.ema else learner.method
     method.eval()  # as those that build on it will use it
     slices = whole_slices(job.recipe, stage, job.cohort, "train", CALIBRATION_SLICES)
@@ -330,9 +332,7 @@ def _kept_moments(job: _Job, method: Method, stop: Sequence[int], progress: Step
 
     maps, autoencoder = job.recipe.intensity, method.autoencoder
     folder = moments_folder(job.stage, job.cohort, maps, autoencoder)
-    _by_main(
-        job.accelerator, lambda: keep_moments(job.stage, job.cohort, maps, autoencoder, job.device, folder, report)
-    )
+    by_main(job.accelerator, lambda: keep_moments(job.stage, job.cohort, maps, autoencoder, job.device, folder, report))
     return folder
 
 
@@ -340,7 +340,8 @@ def _learner(method: Method, options: Training, device: torch.device, epoch_step
     method.to(device).train()
     averaged = copy.deepcopy(method).requires_grad_(False).eval()
     optimisers = {turn: options.optimiser.build(method.parameters_of(turn)) for turn in method.turns}
-    long = device.type == "cuda" or options.steps > 20_000  # compiling takes half a minute on a CPU, and gains 4-20 %
+    # compiling takes half a minute on a CPU, and gains 4-20 %; further steps decide nothing, since it moves roundings
+    long = device.type == "cuda" or options.steps > 20_000
     if long if options.compile is None else options.compile:
         method.net.compile()
     return Learner(method, averaged, optimisers, Epochs(epoch_steps))
@@ -356,8 +357,7 @@ def _step(
 ) -> dict[str, dict[str, torch.Tensor]]:
     """Every turn once (or as often as its method says); returns each turn's last losses, still on the device."""
     losses = {}
-    rate = options.optimiser.lr * options.optimiser.factor(learner.step, options.steps)
-    progress, calls = learner.step / options.steps, 0
+    rate, progress, calls = options.rate(learner.step), options.progress(learner.step), 0
     for turn, repeats in learner.method.turns.items():
         if not learner.method.takes_turn(turn, progress):  # skip its batches: those of a step depend on the step alone
             calls += sum(1 for _ in itertools.islice(batches, repeats * options.accumulate))
