@@ -76,13 +76,9 @@ def list_recipes(
 
 
 @app.command(
-<<<<<<< HEAD
     epilog="Examples:  voxlate train auto --data PREPARED --out RUN --minutes 60    "
-    "voxlate train t1_to_t2_brain --data PREPARED --out RUN --set train.steps=500"
-=======
-    epilog="Examples:  voxlate train t1_to_t2_brain --data PREPARED --out RUN --set train.steps=500    "
+    "voxlate train t1_to_t2_brain --data PREPARED --out RUN --set train.steps=500    "
     "voxlate train RUN --steps +2000"
->>>>>>> h_A
 )
 def train(
     recipe: Annotated[
