@@ -62,7 +62,7 @@ class Probe:
     @property
     def seconds(self) -> float:
         """What is left of the minutes."""
-        return max(self.limits.minutes * 60 - self.passed, 1.0)
+        return max(self.limits.minutes * 60 - self.passed, 0.0)
 
     def measure(self, tables: Mapping[str, Any], stage: int, always: bool = False) -> Measured | None:
         """Seconds and memory of a step of a recipe's stage (by place); None where time or memory for it is used up.

@@ -154,6 +154,7 @@ def net(facts: Facts, size: Size, sides: list[int]) -> tuple[Tables, str]:
     levels = min(max(int(math.log2(max(features / 8, 1))) + 1, 2), 4)
     table: Tables = {"kind": "unet", "width": size.width, "multipliers": [1, 2, 4, 4][:levels], "blocks": 1}
     table |= {"patch": size.stem} if size.stem > 1 else {}
+    table |= {"head_width": 16} if size.width * table["multipliers"][-1] % 32 else {}
     if features / 2 ** (levels - 1) > 16:
         table["middle_attention"] = False  # its cost grows with the square of the features there
     wide_mm = size.stem * facts.pixel_mm
