@@ -94,6 +94,12 @@ def train(
     reuse: Annotated[
         list[Path] | None, typer.Option(help="A run whose earlier stages to take where they are the same (repeat it).")
     ] = None,
+    fold: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=4, help="Validate on this fifth of the patients that are not for test, train on the rest."
+        ),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Train a recipe. After a stop or a crash, the same command resumes and ends with the same weights."""
@@ -103,7 +109,7 @@ def train(
 
     lengths = {"--steps": steps, "--minutes": minutes}
     if further.is_run(recipe, to):
-        refused = {"--set": change, "--init": start, "--reuse": reuse}
+        refused = {"--set": change, "--init": start, "--reuse": reuse, "--fold": fold}
         with progress_on(err) as bars:
             further.go_on(Path(recipe), lengths, refused, data=data, device=device, progress=bars, say=note)
         _say_next(Path(recipe))
@@ -118,7 +124,8 @@ def train(
         note(f"--set {own[0]}… changes the last stage alone; the others are {others}.")
     head = recipes.header(recipes.text_of(recipe))
     with progress_on(err) as bars:
-        run(chosen, data, to, head=head, start=start, reuse=reuse or (), device=device, progress=bars, say=note)
+        options: dict[str, Any] = {"start": start, "reuse": reuse or (), "fold": fold, "device": device}
+        run(chosen, data, to, head=head, **options, progress=bars, say=note)
     _say_next(to)
 
 

@@ -15,7 +15,7 @@ from voxlate.files import locked, read_json, safe_name, write_json
 from voxlate.images.dicom import is_dicom_folder, without_key
 from voxlate.images.frames import without_frame
 from voxlate.images.volume import PICTURES, UNITS, is_there
-from voxlate.scoring.provenance import difference, recorded_splits, split_of
+from voxlate.scoring.provenance import difference, fold_splits, recorded_splits, split_of
 from voxlate.synthesis.model import COST, Model
 from voxlate.synthesis.written import check_folder, check_free, is_synthesis, is_unchanged
 
@@ -86,10 +86,11 @@ def _named(inputs: list[str], model: Model, split: str | None, layout: Mapping[s
             )
         yield Scans(_case_of({sources[0]: path}), {sources[0]: path})
         return
-    recorded = _recorded(model, split)
+    recorded, own = _recorded(model, split), fold_splits(_runs(model))
     found = find_cohort(path, **layout)
     for case in found.cases:
-        if split is None or case.split == split or (case.split is None and case.case in recorded):
+        stated = own.get(case.case, case.split)
+        if split is None or stated == split or (stated is None and case.case in recorded):
             yield Scans(case.case, case.files | ({MASK: case.mask} if case.mask else {}))
     yield from (Scans(name, {}) for name in found.bare if split is None or name in recorded)  # said to lack scans
 
