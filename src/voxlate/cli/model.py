@@ -161,13 +161,17 @@ def import_weights(
 @app.command(
     epilog="Examples:  voxlate synth RUN COHORT --out OUT --split val    "
     "voxlate synth RUN t1=scan.nii.gz --out OUT --samples 10 (of a diffusion)    "
-    "voxlate synth RUN COHORT --out MEANS --answer mean (least error; sample: sharp)"
+    "voxlate synth RUN COHORT --out MEANS --answer mean (least error; sample: sharp)    "
+    "voxlate synth FOLD0 FOLD1 FOLD2 COHORT --out OUT (their mean and spread)"
 )
 def synth(
     run: Annotated[Path, typer.Argument(help="A run folder, or a weights file.")],
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT", help="A cohort, a case, a DICOM series, a file, or modality=path pairs."),
+        typer.Argument(
+            metavar="[RUN...] INPUT",
+            help="A cohort, a case, a DICOM series, a file, or modality=path pairs; after more runs: their mean.",
+        ),
     ],
     to: To,
     answer: Annotated[
@@ -217,8 +221,8 @@ def synth(
 ) -> None:
     """Make the target modalities of one case or of a cohort, on the input's own grid and in physical units."""
     from voxlate import recipe as recipes
+    from voxlate.synthesis.ensemble import load_members, members_and_scans
     from voxlate.synthesis.folder import find_scans, sort_out, synthesise_cases
-    from voxlate.synthesis.model import load
 
     named: dict[str, Any] = {"sampler": sampler, "steps": steps, "eta": eta, "samples": samples, "batch": batch}
     named["exact"] = exact or None
@@ -226,7 +230,8 @@ def synth(
     named |= {key: {"kind": kind} for key, kind in kinds.items() if kind is not None}
     if crop is not None:
         named["slices"] = {"kind": slices or "whole", "crop": crop}
-    model = load(run, device, allow_code, answer)
+    members, inputs = members_and_scans(inputs)
+    model = load_members([run, *members], device, allow_code, answer)
     model = model if like is None else model.with_synthesis_of(recipes.read(like))
     model = model.with_options(**{**named, **recipes.table(pairs(change))})
     layout: dict[str, Any] = {"pattern": pattern, "manifest": manifest, "preset": preset, "patients": patients}

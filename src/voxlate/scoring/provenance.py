@@ -65,10 +65,9 @@ def recorded_splits(folders: Iterable[Path]) -> dict[str, list[str]]:
     return _recorded(folders).get("splits", {})
 
 
-def fold_splits(folders: Iterable[Path]) -> dict[str, str]:
-    """The split of each case in the training of a fold, which says more than its cohort; {} of other trainings."""
-    data = _recorded(folders)
-    return {case: split for split, cases in data["splits"].items() for case in cases} if "fold" in data else {}
+def is_fold(folders: Iterable[Path]) -> bool:
+    """Whether the first of these folders that is a run was trained in a fold: its cohort then has other splits."""
+    return "fold" in _recorded(folders)
 
 
 def _recorded(folders: Iterable[Path]) -> _Splits:
