@@ -94,7 +94,7 @@ def synthesise(
     device: str = "auto",
     **options: Any,
 ) -> Syntheses:
-    """Make the targets of a cohort, a case or modality=path pairs; options: of the recipe's synth table (samples=10)."""
+    """Make the targets of a cohort, a case or modality=path pairs; options: of its synth table (samples=10)."""
     model = run if isinstance(run, Model) else load(run, device, answer=answer)
     model = model.with_options(**options)
     texts = [str(inputs)] if isinstance(inputs, Path | str) else list(inputs)

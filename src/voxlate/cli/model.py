@@ -105,6 +105,12 @@ def train(
     reuse: Annotated[
         list[Path] | None, typer.Option(help="A run whose earlier stages to take where they are the same (repeat it).")
     ] = None,
+    fold: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=4, help="Validate on this fifth of the patients that are not for test, train on the rest."
+        ),
+    ] = None,
     memory: Memory = None,
     mode: Mode = None,
     source: Source = None,
@@ -118,7 +124,8 @@ def train(
 
     lengths = {"--steps": steps, "--minutes": minutes}
     if further.is_run(recipe, to):
-        refused = {"--set": change, "--init": start, "--reuse": reuse}
+        refused: dict[str, Any] = {"--set": change, "--init": start, "--reuse": reuse, "--fold": fold}
+        refused |= {"--memory": memory, "--mode": mode, "--source": source, "--target": target}
         with progress_on(err) as bars:
             further.go_on(Path(recipe), lengths, refused, data=data, device=device, progress=bars, say=note)
         _say_next(Path(recipe))
@@ -138,7 +145,8 @@ def train(
         others = ", ".join(f"stages.{stage.name}.{own[0]}" for stage in chosen.stages)
         note(f"--set {own[0]}… changes the last stage alone; the others are {others}.")
     with progress_on(err) as bars:
-        run(chosen, data, to, head=head, start=start, reuse=reuse or (), device=device, progress=bars, say=note)
+        options: dict[str, Any] = {"start": start, "reuse": reuse or (), "fold": fold, "device": device}
+        run(chosen, data, to, head=head, **options, progress=bars, say=note)
     _say_next(to)
 
 
@@ -174,13 +182,17 @@ def import_weights(
 @app.command(
     epilog="Examples:  voxlate synth RUN COHORT --out OUT --split val    "
     "voxlate synth RUN t1=scan.nii.gz --out OUT --samples 10 (of a diffusion)    "
-    "voxlate synth RUN COHORT --out MEANS --answer mean (least error; sample: sharp)"
+    "voxlate synth RUN COHORT --out MEANS --answer mean (least error; sample: sharp)    "
+    "voxlate synth FOLD0 FOLD1 FOLD2 COHORT --out OUT (their mean and spread)"
 )
 def synth(
     run: Annotated[Path, typer.Argument(help="A run folder, or a weights file.")],
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT", help="A cohort, a case, a DICOM series, a file, or modality=path pairs."),
+        typer.Argument(
+            metavar="[RUN...] INPUT",
+            help="A cohort, a case, a DICOM series, a file, or modality=path pairs; after more runs: their mean.",
+        ),
     ],
     to: To,
     answer: Annotated[
@@ -230,8 +242,8 @@ def synth(
 ) -> None:
     """Make the target modalities of one case or of a cohort, on the input's own grid and in physical units."""
     from voxlate import recipe as recipes
+    from voxlate.synthesis.ensemble import load_members, members_and_scans
     from voxlate.synthesis.folder import find_scans, sort_out, synthesise_cases
-    from voxlate.synthesis.model import load
 
     named: dict[str, Any] = {"sampler": sampler, "steps": steps, "eta": eta, "samples": samples, "batch": batch}
     named["exact"] = exact or None
@@ -239,7 +251,8 @@ def synth(
     named |= {key: {"kind": kind} for key, kind in kinds.items() if kind is not None}
     if crop is not None:
         named["slices"] = {"kind": slices or "whole", "crop": crop}
-    model = load(run, device, allow_code, answer)
+    members, inputs = members_and_scans(inputs)
+    model = load_members([run, *members], device, allow_code, answer)
     model = model if like is None else model.with_synthesis_of(recipes.read(like))
     model = model.with_options(**{**named, **recipes.table(pairs(change))})
     layout: dict[str, Any] = {"pattern": pattern, "manifest": manifest, "preset": preset, "patients": patients}

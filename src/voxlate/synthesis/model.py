@@ -131,6 +131,11 @@ class Model:
         made, given = " + ".join(self.recipe.data.target), " + ".join(self.recipe.data.source)
         return f"Model('{self.recipe.title}', {given} → {made}, {self.header['steps']} steps, {self.device})"
 
+    @property
+    def origins(self) -> tuple[Path, ...]:
+        """Where it lies: a run folder, or a weights file."""
+        return (self.origin,)
+
     def with_options(self, **changes: Any) -> "Model":
         """The same model with other synthesis options (sampler, steps, samples, ...); None keeps the recipe's.
 

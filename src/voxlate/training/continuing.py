@@ -42,7 +42,7 @@ def train_further(
     accelerator = Accelerator(cpu=find_device(device).type == "cpu")
     by_main(accelerator, lambda: _open(run, steps, minutes, data, say))
     stated = read_json(run.provenance)
-    started = {"begun": stated["data"].get("start")}
+    started = {"begun": stated["data"].get("start"), "fold": stated["data"].get("fold")}
     recipe = from_dict(stated["recipe"], f"{run.provenance}", allow_code=True)
     return train(recipe, _prepared(run, stated), run.folder, **started, device=device, progress=progress, say=say)
 

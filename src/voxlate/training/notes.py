@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from voxlate.data.familiar import varied_level
 from voxlate.data.patches import cut_note, padding_note, usable_cases
-from voxlate.data.prepared import Cohort
+from voxlate.data.prepared import MOST_NAMED, Cohort
+from voxlate.data.split import FOLDS
 from voxlate.recipe import FullStage, Recipe, Synthesis
 from voxlate.training.latents import why_not_kept
 from voxlate.training.validate import validation_split
@@ -14,6 +15,16 @@ def notes_on(recipe: Recipe, cohort: Cohort) -> list[str]:
     """Sentences on what the stages see that is not as usual, and on how they are validated, each once."""
     said = (one for stage in recipe.all_stages for one in _of_stage(stage, recipe, cohort))
     return [one for one in dict.fromkeys(said) if one]
+
+
+def fold_note(cohort: Cohort, fold: int) -> str:
+    """Which cases a fold holds out."""
+    cases = cohort.splits
+    held_out = ", ".join(cases["val"][:MOST_NAMED]) + (", …" if len(cases["val"]) > MOST_NAMED else "")
+    return (
+        f"fold {fold} of {FOLDS}: {len(cases['train'])} cases train, {len(cases['val'])} validate ({held_out}); the "
+        f"{len(cases['test'])} of the test split do neither."
+    )
 
 
 def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[str]:

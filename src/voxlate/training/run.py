@@ -144,13 +144,16 @@ def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -
     """
     said = []
     wanted = _trained_by(to_dict(recipe))
-    cohort = read_json(run.provenance)["data"]["cohort"]
+    data = read_json(run.provenance)["data"]
     for other in others:
         if not other.provenance.exists():
             raise BadInput(f"{other.folder}: expected a run to take stages from, found no provenance.json. Name a run.")
         theirs = other.weights(stage)
-        if read_json(other.provenance)["data"]["cohort"] != cohort:
+        seen = read_json(other.provenance)["data"]
+        if seen["cohort"] != data["cohort"]:
             change = "it saw another cohort"
+        elif seen["splits"] != data["splits"]:
+            change = "it trained on other cases (--fold)"
         elif not theirs.exists():
             change = f"it has no finished stage '{stage}'"
         else:

@@ -35,7 +35,7 @@ from voxlate.recipe import FullStage, Recipe, check_order, fixed_ranges, stage_r
 from voxlate.training.latents import keep_moments, moments_folder, why_not_kept
 from voxlate.training.learner import Epochs, Learner, start_from, train_only, update_average
 from voxlate.training.log import Log, StepCallback
-from voxlate.training.notes import notes_on
+from voxlate.training.notes import fold_note, notes_on
 from voxlate.training.run import (
     Run,
     begin_run,
@@ -72,6 +72,7 @@ def train(
     start: Path | None = None,
     begun: str | None = None,
     reuse: Sequence[Path] = (),
+    fold: int | None = None,
     device: str = "auto",
     progress: StepCallback | None = None,
     say: Callable[[str], None] = lambda _: None,
@@ -80,12 +81,13 @@ def train(
 
     head: comment lines for the run's recipe.toml; start: weights (or their run) that the last stage begins from
     instead of random ones; begun: in place of start, the hash of those that the run in `out` began from; reuse: other
-    runs, from which earlier stages are taken that are the same, data and seed included; say: is given a sentence for
+    runs, from which earlier stages are taken that are the same, data and seed included; fold: train and validate on
+    these parts of the patients, 0 to 4, whatever their splits (see split.fold_splits); say: is given a sentence for
     each thing worth knowing before the first step. Of several processes the main one writes. Raises BadInput (recipe
     and cohort do not fit, folder of another run), Stopped at SIGINT or SIGTERM once the state is saved.
     """
     keep_freed_memory()
-    cohort = open_cohort(data)
+    cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
     start = Run(start).weights() if start is not None and start.is_dir() else start
     accelerator = Accelerator(cpu=find_device(device).type == "cpu")
     place = accelerator.device if accelerator.num_processes > 1 else find_device(device)
@@ -94,16 +96,22 @@ def train(
     )
     jobs = [_Job(recipe, stage, cohort, accelerator, place) for stage in recipe.all_stages]
     _check_stages(recipe, jobs, start)
-    about = {"cohort": cohort.digest, "start": file_hash(start) if start else begun}
+    about: dict[str, Any] = {
+        "cohort": cohort.digest,
+        "start": file_hash(start) if start else begun,
+        "splits": cohort.splits,
+    }
+    about |= {} if fold is None else {"fold": fold}
     others = [Run(Path(other)) for other in reuse]
 
     def begin() -> None:
         held.enter_context(locked(out))
         place = os.path.relpath(Path(data).resolve(), out.resolve())
-        run = begin_run(out, recipe, head, {**about, "splits": cohort.splits}, {"prepared": place})
+        run = begin_run(out, recipe, head, about, {"prepared": place})
         if not run.naive.exists():
             naive.fit_cohort(cohort, recipe.data.source, recipe.data.target, fixed_ranges(recipe)).save(run.naive)
-        notes = [*notes_on(recipe, cohort), f"curves in a browser: tensorboard --logdir {out / 'tensorboard'}"]
+        notes = [] if fold is None else [fold_note(cohort, fold)]
+        notes += [*notes_on(recipe, cohort), f"curves in a browser: tensorboard --logdir {out / 'tensorboard'}"]
         for name in (stage.name for stage in recipe.stages if not run.weights(stage.name).exists()):
             notes += reuse_weights(run, others, stage_recipe(recipe, name), name)
         for note in notes:
