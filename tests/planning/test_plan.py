@@ -124,3 +124,50 @@ def test_recipes_that_fit_a_cohort_are_told_from_those_that_do_not(voxlate, prep
     plain = voxlate("recipes", "--for", prepared).out
     assert "t1_to_t2_brain" in plain
     assert "needs ct, which the cohort lacks:" in plain
+
+
+@pytest.fixture
+def apart(tmp_path, small_head, voxlate):
+    """Four training cases with t1 alone, four with ct alone, and one with both to validate on."""
+    rows = ["case,patient,split,t1,ct"]
+    for number in range(9):
+        names = ("t1", "ct") if number == 8 else ("t1",) if number < 4 else ("ct",)
+        small_head(tmp_path / "scans" / f"c{number}", number, modalities=names)
+        files = (f"c{number}/{name}.nii.gz" if name in names else "" for name in ("t1", "ct"))
+        rows.append(f"c{number},c{number},{'val' if number == 8 else 'train'},{','.join(files)}")
+    (tmp_path / "scans" / "cases.csv").write_text("\n".join(rows) + "\n")
+    assert voxlate("prepare", tmp_path / "scans", "--out", tmp_path / "apart").code == 0
+    return tmp_path / "apart"
+
+
+def test_scans_that_no_case_has_both_of_are_learned_without_pairs(voxlate, apart, tmp_path):
+    answer = voxlate("train", "auto", "--data", apart, "--out", tmp_path / "run", "--minutes", 0.1)
+    assert answer.code == 0, answer.err
+    said = " ".join(answer.err.split())
+    assert "no training case has both: unpaired" in said
+    assert "without pairs: 4 training cases have t1, 4 have ct" in said
+    made = voxlate("synth", tmp_path / "run", tmp_path / "scans", "--split", "val", "--out", tmp_path / "out")
+    assert made.code == 0, made.err
+    assert voxlate("evaluate", tmp_path / "out", "--truth", tmp_path / "scans").code == 0
+
+
+def test_a_method_of_pairs_refuses_scans_that_lie_apart(voxlate, apart, tiny, tmp_path):
+    answer = voxlate("train", tiny, "--data", apart, "--out", tmp_path / "run", "--set", "data.apart=true")
+    assert answer.code == 2
+    assert "expected data.apart = false for a method that learns from pairs" in " ".join(answer.err.split())
+
+
+def test_gaps_among_three_contrasts_make_a_completion(voxlate, tmp_path, small_head):
+    for number in range(6):
+        names = ("t1", "t2", "ct") if number % 2 else ("t1", "t2")
+        small_head(tmp_path / "scans" / f"c{number}", number, modalities=names)
+        for name in names:  # three contrasts of MR
+            (tmp_path / "scans" / f"c{number}" / f"{name}.nii.gz").rename(
+                tmp_path / "scans" / f"c{number}" / f"{ {'ct': 'flair'}.get(name, name) }.nii.gz"
+            )
+    assert voxlate("prepare", tmp_path / "scans", "--out", tmp_path / "gaps").code == 0
+    answer = voxlate("train", "auto", "--data", tmp_path / "gaps", "--out", tmp_path / "run", "--minutes", 0.1)
+    assert answer.code == 0, answer.err
+    assert "whichever of them is missing is made of the rest" in " ".join(answer.err.split())
+    made = voxlate("synth", tmp_path / "run", tmp_path / "scans", "--out", tmp_path / "out")
+    assert made.code == 0, made.err

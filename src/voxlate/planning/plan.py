@@ -119,7 +119,7 @@ def _size(facts: Facts, roles: Roles, share: float, probe: Probe, say: Say) -> t
     for stem in rules.stems(facts):
         for width in WIDTHS:
             size = Size(width, stem)
-            measured = probe.measure(_regression(facts, roles, size, ENOUGH), 0)
+            measured = probe.measure(_first_stage(facts, roles, size, ENOUGH)[0], 0)
             if measured is None:  # too much memory, or no time left to probe
                 break
             steps = int(probe.seconds * share / measured.seconds)
@@ -137,78 +137,84 @@ def _size(facts: Facts, roles: Roles, share: float, probe: Probe, say: Say) -> t
     return Size(WIDTHS[0], rules.stems(facts)[-1]), probe.last.seconds
 
 
-def _regression(facts: Facts, roles: Roles, size: Size, steps: int) -> Tables:
-    """A regression alone, of this size."""
-    tables, _ = _common(facts, roles, size, steps)
-    train, _ = rules.training(steps, size.width)
-    return {**tables, "title": "probe", "method": rules.REGRESSION, "train": train}
-
-
-def _common(facts: Facts, roles: Roles, size: Size, steps: int) -> tuple[Tables, Why]:
-    """What all stages share: data, intensities, the task, the network."""
-    data, why = rules.data(facts, roles, size.stem, steps * rules.BATCH / max(facts.slices, 1))
+def _first_stage(facts: Facts, roles: Roles, size: Size, steps: int) -> tuple[Tables, Why]:
+    """The first stage of every plan, a whole recipe by itself: a regression; without pairs, cycles."""
+    seen = steps * rules.BATCH / max(facts.slices, 1)
+    data, why = rules.data(facts, roles, size.stem, seen)
     maps = {name: rules.intensity(facts.scans[name]) for name in dict.fromkeys([*roles.source, *roles.target])}
     net, of_net = rules.net(facts, size, data["patch"][1:])
-    task: Tables = {"kind": "translate"}
+    train, of_train = rules.training(steps, size.width)
+    tables: Tables = {
+        "title": f"{' + '.join(roles.source)} to {' + '.join(roles.target)}, planned: a regression",
+        "task": {"kind": "translate"},
+        "method": rules.REGRESSION,
+        "net": net,
+        "data": data,
+        "train": train,
+        "intensity": {name: one for name, (one, _) in maps.items()},
+        "synth": {"batch": rules.BATCH},
+    }
+    why |= {f"intensity.{name}": reason for name, (_, reason) in maps.items()} | {"net": of_net} | of_train
     if roles.way == "complete":
-        task = {"kind": "complete", **({"incomplete": True} if "allow_missing" in data else {})}
-    tables = {"data": data, "task": task, "net": net, "intensity": {name: one for name, (one, _) in maps.items()}}
-    return tables, {**why, **{f"intensity.{name}": reason for name, (_, reason) in maps.items()}, "net": of_net}
+        known = {"incomplete": True} if "allow_missing" in data else {}
+        tables |= {"task": {"kind": "complete", **known}, "title": f"Any missing of {', '.join(roles.target)}, planned"}
+    if roles.way == "unpaired":
+        title = tables["title"].replace("a regression", "CycleGAN, without pairs")
+        tables |= {"title": title, "method": rules.CYCLE, "net": rules.cycle_net(size)}
+        tables["train"] = {**train, **rules.CYCLE_TRAINING}
+        why["method"] = "no case has both sides: CycleGAN, which invents where a regression would be sure of the mean"
+        why = {key: reason for key, reason in why.items() if key not in ("net", *of_train)}
+    patch, slices = data["patch"], facts.shape
+    if patch[1] < slices[1] or patch[2] < slices[2]:
+        tables["synth"] |= {"slices": {"kind": "tiled"}, "overlap": 0.2}
+        why["synth.slices"] = "patches as in training: whole slices hold more air, which changes the norms"
+    return tables, why
 
 
 def _assemble(facts: Facts, roles: Roles, mode: Mode, share: float, size: Size, each: float, probe: Probe) -> Plan:
     budget = probe.seconds * (1 - SPARE)
     steps = max(int(budget * share / each), 1)
     _check_epoch(facts, steps, each / share, probe)
-    tables, why = _common(facts, roles, size, steps)
-    train, of_train = rules.training(steps, size.width)
-    patch, slices = tables["data"]["patch"], facts.shape
-    synth: Tables = {"batch": rules.BATCH}
-    if patch[1] < slices[1] or patch[2] < slices[2]:
-        synth |= {"slices": {"kind": "tiled"}, "overlap": 0.2}
-        why["synth.slices"] = "patches as in training: whole slices hold more air, which changes the norms"
-    names = f"{' + '.join(roles.source)} to {' + '.join(roles.target)}"
-    title = f"any missing of {', '.join(roles.target)}" if roles.way == "complete" else names
-    why |= of_train | {"net.width": f"{size} gets {steps:,} steps of {each:.3f} s"}
-    flips = "flip_lr" in tables["data"]["augment"]
-    if mode == "mean":
-        synth |= {"mirror": True} if flips else {}
-        tables |= {"title": f"{title}, planned: one answer", "method": rules.REGRESSION, "train": train, "synth": synth}
-        return Plan(tables, why, steps * each + probe.passed, probe.most, probe.limits, str(facts.cohort.folder))
-    if roles.way == "complete":
-        method, sampling = {**rules.OF_IMAGE}, rules.SAMPLING
-        tables |= {
-            "title": f"{title}, planned: samples",
-            "method": method,
-            "train": train,
-            "synth": {**synth, **sampling},
-        }
+    tables, why = _first_stage(facts, roles, size, steps)
+    why["net.width"] = f"{size} gets {steps:,} steps of {each:.3f} s"
+    seconds = steps * each
+    if roles.way == "complete" and mode != "mean":
+        tables |= {"method": rules.OF_IMAGE, "synth": {**tables["synth"], **rules.SAMPLING}}
         why["method"] = "a diffusion of what is missing; --samples 8 gives the mean answer and its spread"
-        return Plan(tables, why, steps * each + probe.passed, probe.most, probe.limits, str(facts.cohort.folder))
-    stage = {"name": PREDICTOR, "method": rules.REGRESSION, "net": tables["net"], "train": train}
+    elif roles.way != "pairs" or mode == "mean":
+        flips = "flip_lr" in tables["data"]["augment"]
+        tables["synth"] |= {"mirror": True} if flips and roles.way != "unpaired" else {}
+    else:
+        tables, of_samples, seconds = _with_samples(tables, size, budget, share, seconds, probe)
+        why |= {"stages.regression.train.steps": f"{share:.0%} of the time: {why['net.width']}"} | of_samples
+    return Plan(tables, why, seconds + probe.passed, probe.most, probe.limits, str(facts.cohort.folder))
+
+
+def _with_samples(
+    tables: Tables, size: Size, budget: float, share: float, seconds: float, probe: Probe
+) -> tuple[Tables, Why, float]:
+    """The plan of a regression with a diffusion of what it leaves; why, and the seconds of both."""
+    stage = {"name": PREDICTOR, **{key: tables[key] for key in ("method", "net", "train")}}
     tables = {
         **tables,
-        "title": f"{title}, planned: a regression, and samples of what it leaves",
+        "title": f"{tables['title']}, and samples of what it leaves",
         "task": {"kind": "residual", "predictor": PREDICTOR, "scale": rules.RESIDUAL},
         "method": rules.OF_RESIDUAL,
         "net": {**tables["net"], "modulation": "scale_shift"},
-        "train": train,
-        "synth": {**synth, **rules.FROM_REGRESSION},
+        "synth": {**tables["synth"], **rules.FROM_REGRESSION},
         "stages": [stage],
     }
     measured = probe.measure(tables, 1, always=True)
-    assert measured is not None
+    if measured is None:
+        raise BadInput(f"--memory: expected enough for the second stage too, found {probe.limits}. Give more.")
     drawn = max(int(budget * (1 - share) / measured.seconds), 1)
     tables["train"], _ = rules.training(drawn, size.width)
-    why["stages.regression.train.steps"] = f"{share:.0%} of the time: {steps:,} steps of {each:.3f} s"
-    why["train.steps"] = (
-        f"the rest, for a diffusion of what the regression leaves: {drawn:,} of {measured.seconds:.3f} s"
-    )
-    why["synth.steps"] = (
-        f"{rules.FROM_REGRESSION['steps']} steps from log-SNR -3, where the regression begins to be wrong"
-    )
-    seconds = steps * each + drawn * measured.seconds + probe.passed
-    return Plan(tables, why, seconds, probe.most, probe.limits, str(facts.cohort.folder))
+    sampled = rules.FROM_REGRESSION["steps"]
+    why = {
+        "train.steps": f"the rest, for a diffusion of what is left: {drawn:,} steps of {measured.seconds:.3f} s",
+        "synth.steps": f"{sampled} steps from log-SNR -3, where the regression begins to be wrong",
+    }
+    return tables, why, seconds + drawn * measured.seconds
 
 
 def _check_epoch(facts: Facts, steps: int, each: float, probe: Probe) -> None:

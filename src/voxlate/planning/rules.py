@@ -14,7 +14,6 @@ FINEST_MM = 2.1  # features of a patch stem are at most so wide, else small stru
 LONGEST, FEWEST = 160, 32  # features along a side of a patch, after the stem
 MARGIN = 8  # voxels around the body
 WHOLE = 0.7  # share of a slice that the body's box covers, from which whole slices are taken
-THICK = 3.0  # times the pixel: slices that are farther apart have little in common
 VESSELS = 1.5  # tail of a modality (see facts.Scan), from which its brightest voxels are what matters
 TORSO_MM = 300  # a body that is wider has organs on one side
 FEW, MANY = 5, 30  # times that each slice is seen: below, changes of it at random teach nothing; above, all of them do
@@ -103,6 +102,7 @@ def data(facts: Facts, roles: Roles, stem: int, passes: float) -> tuple[Tables, 
     """The table of what is read; passes: times that each slice is seen in the training."""
     size, part, why = patch(facts, stem)
     table: Tables = {"source": list(roles.source), "target": list(roles.target), "patch": size}
+    table |= {"apart": True} if roles.way == "unpaired" else {}
     reasons = {"data.source": roles.why, "data.patch": why}
     depth = facts.shape[0]
     if depth > 1:
@@ -122,10 +122,8 @@ def data(facts: Facts, roles: Roles, stem: int, passes: float) -> tuple[Tables, 
 
 def _stack(facts: Facts, roles: Roles) -> tuple[int, str]:
     away = f"slices are {facts.spacing_mm[0]:.2g} mm apart, {facts.thickness:.1f} times the pixel"
-    if roles.way == "complete":
-        return 0, f"{away}; a completion takes slices alone"
-    if facts.thickness >= THICK:
-        return 1, f"{away}: slice-wise, with 1 neighbour on each side"
+    if roles.way != "pairs":
+        return 0, f"{away}; {'a completion' if roles.way == 'complete' else 'CycleGAN'} takes slices alone"
     return 1, f"{away}: slice-wise, with 1 neighbour on each side"
 
 
@@ -184,6 +182,31 @@ def training(steps: int, width: int) -> tuple[Tables, Why]:
         "train.optimiser.kind": "muon learned a quarter more than adamw in the same minutes (docs/ingredients.md)",
         "train.optimiser.lr": f"{rate:g} for {steps:,} steps at width {width}, falling to 0",
     }
+
+
+CYCLE: Tables = {
+    "kind": "cycle",
+    "critic": {"widths": [32, 64, 128], "norm": "instance", "answer": "patches"},
+    "data": {"kind": "regression", "loss": "l1"},
+}
+CYCLE_TRAINING: Tables = {
+    "ema": 0,
+    "clip_norm": 0,
+    "optimiser": {
+        "kind": "adam",
+        "lr": 5e-4,
+        "betas": [0.5, 0.999],
+        "weight_decay": 0,
+        "warm_up": 0,
+        "decay": "linear",
+        "hold": 0.5,
+    },
+}
+
+
+def cycle_net(size: Size) -> Tables:
+    """CycleGAN's generator, whose width is the plan's."""
+    return {"kind": "resnet", "width": size.width, "blocks": 6}
 
 
 REGRESSION: Tables = {"kind": "regression", "loss": "l1", "ssim": 0.4, "leak": 0.1}
