@@ -51,6 +51,10 @@ def test_train_auto_gives_both_answers(voxlate, prepared, tmp_path, cohort):
     answer = voxlate("train", "auto", "--data", prepared, "--out", tmp_path / "run", "--minutes", 0.1)
     assert answer.code == 0, answer.err
     assert (tmp_path / "run" / "weights.regression.safetensors").exists()
+    last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+    assert last["planned"]["seconds"] <= 6
+    assert last["took"]["seconds"] > 0
+    assert "; took 0." in answer.err
     assert "# data.source: " in (tmp_path / "run" / "recipe.toml").read_text()
     made = voxlate("synth", tmp_path / "run", cohort / "case0", "--out", tmp_path / "out")
     assert made.code == 0, made.err

@@ -1,6 +1,7 @@
 """A plan: a whole recipe for a cohort, with the reason for each choice and what it will cost."""
 
 import html
+import json
 import re
 import textwrap
 from collections.abc import Callable, Mapping
@@ -16,10 +17,12 @@ from voxlate.errors import BadInput
 from voxlate.files import write_text
 from voxlate.planning import rules
 from voxlate.planning.facts import Facts, facts_of
-from voxlate.planning.probe import Limits, Probe
+from voxlate.planning.probe import Limits, Probe, peak
 from voxlate.planning.roles import Roles, roles_of
 from voxlate.planning.rules import Size, Tables, Why
 from voxlate.recipe import Recipe, from_dict
+from voxlate.training.run import Run
+from voxlate.training.validate import find_device
 
 Mode = Literal["both", "mean", "samples"]
 Say = Callable[[str], None]
@@ -55,6 +58,22 @@ class Plan:
         """Write the recipe; gives its path."""
         write_text(Path(path), self.text)
         return Path(path)
+
+    def came(self, run: Run, seconds: float, device: str = "auto") -> str:
+        """What was predicted and what came, minutes and memory, as a sentence; it is logged, too."""
+        most = peak(find_device(device))
+        planned, took = (
+            {"seconds": self.seconds, "memory_bytes": self.memory},
+            {"seconds": seconds, "memory_bytes": most},
+        )
+        line = {"stage": "final", "step": self.recipe.train.steps, "planned": planned, "took": took}
+        with run.log.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+        wanted = f"of {self.limits.minutes:g} and {self.limits.memory_bytes / 2**30:.1f}"
+        return (
+            f"predicted {self.seconds / 60:.1f} minutes and {self.memory / 2**30:.2f} GiB, {wanted}; took "
+            f"{seconds / 60:.1f} minutes and {most / 2**30:.2f} GiB."
+        )
 
     def _repr_html_(self) -> str:
         rows = (f"<tr><td><code>{key}</code></td><td>{html.escape(why)}</td></tr>" for key, why in self.why.items())
@@ -185,14 +204,12 @@ def _assemble(facts: Facts, roles: Roles, mode: Mode, share: float, size: Size, 
         flips = "flip_lr" in tables["data"]["augment"]
         tables["synth"] |= {"mirror": True} if flips and roles.way != "unpaired" else {}
     else:
-        tables, of_samples, seconds = _with_samples(tables, size, budget, share, seconds, probe)
+        tables, of_samples, seconds = _with_samples(tables, size, seconds, probe)
         why |= {"stages.regression.train.steps": f"{share:.0%} of the time: {why['net.width']}"} | of_samples
     return Plan(tables, why, seconds + probe.passed, probe.most, probe.limits, str(facts.cohort.folder))
 
 
-def _with_samples(
-    tables: Tables, size: Size, budget: float, share: float, seconds: float, probe: Probe
-) -> tuple[Tables, Why, float]:
+def _with_samples(tables: Tables, size: Size, seconds: float, probe: Probe) -> tuple[Tables, Why, float]:
     """The plan of a regression with a diffusion of what it leaves; why, and the seconds of both."""
     stage = {"name": PREDICTOR, **{key: tables[key] for key in ("method", "net", "train")}}
     tables = {
@@ -207,7 +224,7 @@ def _with_samples(
     measured = probe.measure(tables, 1, always=True)
     if measured is None:
         raise BadInput(f"--memory: expected enough for the second stage too, found {probe.limits}. Give more.")
-    drawn = max(int(budget * (1 - share) / measured.seconds), 1)
+    drawn = max(int((probe.seconds * (1 - SPARE) - seconds) / measured.seconds), 1)
     tables["train"], _ = rules.training(drawn, size.width)
     sampled = rules.FROM_REGRESSION["steps"]
     why = {
