@@ -11,6 +11,7 @@ from torch import nn
 from voxlate.config import Counts, settings
 from voxlate.diffusion.sample import SAMPLERS, SamplerSettings
 from voxlate.errors import BadInput
+from voxlate.muon import Muon
 
 VALIDATION_SHARE = 0.05  # of a training's network evaluations, where the recipe does not say how to validate
 VALIDATION_STEPS = 32  # of ddim, where the sampler of synthesis costs more than that share
@@ -22,7 +23,10 @@ PER_STEP = {"heun": 2, "dpm2": 2, "dpmpp_2s": 2, "dpm3": 3, "rk45": math.inf}  #
 class Optimiser:
     """How weights move."""
 
-    kind: Annotated[Literal["adam", "adamw"], Field(description="Adam, or Adam with decoupled weight decay")] = "adamw"
+    kind: Annotated[
+        Literal["adam", "adamw", "muon"],
+        Field(description="Adam, Adam with decoupled weight decay, or kernels by Muon and the rest by adamw"),
+    ] = "adamw"
     lr: Annotated[float, Field(gt=0, description="highest learning rate")] = 1e-3
     betas: Annotated[tuple[float, float], Field(description="decay of the gradient's first and second moments")] = (
         0.9,
@@ -36,6 +40,8 @@ class Optimiser:
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Norms, biases and embeddings' vectors are not decayed: pulling them to 0 has no reason."""
+        if self.kind == "muon":
+            return Muon(parameters, self.lr, self.betas, self.weight_decay)
         kernels: list[nn.Parameter] = []
         vectors: list[nn.Parameter] = []
         for parameter in parameters:

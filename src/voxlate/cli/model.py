@@ -23,11 +23,13 @@ from voxlate.cli.options import (
     To,
     pairs,
 )
+from voxlate.cli.planning import AUTO, Memory, Mode, Source, Target, Wishes, minutes_of, show_fits
 from voxlate.cli.progress import progress_on
+from voxlate.errors import BadInput
 
 
 def _completed(begun: str) -> list[str]:
-    return [name for name in recipe_text.names() if name.startswith(begun)]
+    return [name for name in (AUTO, *recipe_text.names()) if name.startswith(begun)]
 
 
 def _samplers(begun: str) -> list[str]:
@@ -36,15 +38,21 @@ def _samplers(begun: str) -> list[str]:
     return [name for name in SAMPLERS if name.startswith(begun)]
 
 
-@app.command(name="recipes", epilog="Example:  voxlate recipes t1_to_t2_brain")
+@app.command(name="recipes", epilog="Examples:  voxlate recipes t1_to_t2_brain    voxlate recipes --for PREPARED")
 def list_recipes(
     name: Annotated[
         str | None,
         typer.Argument(help="Print this one, and every key with default and meaning.", autocompletion=_completed),
     ] = None,
+    cohort: Annotated[
+        Path | None, typer.Option("--for", help="Which fit this prepared cohort, and why others do not.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the recipes that come with voxlate by what they make of what, or print one."""
+    if cohort is not None:
+        show_fits(cohort, as_json)
+        return
     if name:
         from voxlate import recipe as recipes
         from voxlate.cli.explain import explain
@@ -68,14 +76,16 @@ def list_recipes(
 
 
 @app.command(
-    epilog="Examples:  voxlate train t1_to_t2_brain --data PREPARED --out RUN --set train.steps=500    "
+    epilog="Examples:  voxlate train auto --data PREPARED --out RUN --minutes 60    "
+    "voxlate train t1_to_t2_brain --data PREPARED --out RUN --set train.steps=500    "
     "voxlate train RUN --steps +2000"
 )
 def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="A shipped recipe's name (voxlate recipes) or a TOML file; or a run, to go on with it.",
+            help="auto: one planned for the cohort (voxlate plan). Else a shipped recipe's name (voxlate recipes) or a "
+            "TOML file; or a run, to go on with it.",
             autocompletion=_completed,
         ),
     ],
@@ -85,7 +95,8 @@ def train(
     to: Annotated[Path | None, typer.Option("--out", help="Folder for what this command makes; of a run none.")] = None,
     steps: Annotated[str | None, typer.Option(help="Of a finished run: so many further steps (+2000).")] = None,
     minutes: Annotated[
-        str | None, typer.Option(help="Of a finished run: about so many further minutes (+30), as steps took so far.")
+        str | None,
+        typer.Option(help="Of auto: how long it may take (60). Of a finished run: about so many further ones (+30)."),
     ] = None,
     change: Changes = None,
     start: Annotated[
@@ -100,6 +111,10 @@ def train(
             min=0, max=4, help="Validate on this fifth of the patients that are not for test, train on the rest."
         ),
     ] = None,
+    memory: Memory = None,
+    mode: Mode = None,
+    source: Source = None,
+    target: Target = None,
     device: Device = "auto",
 ) -> None:
     """Train a recipe. After a stop or a crash, the same command resumes and ends with the same weights."""
@@ -109,20 +124,26 @@ def train(
 
     lengths = {"--steps": steps, "--minutes": minutes}
     if further.is_run(recipe, to):
-        refused = {"--set": change, "--init": start, "--reuse": reuse, "--fold": fold}
+        refused: dict[str, Any] = {"--set": change, "--init": start, "--reuse": reuse, "--fold": fold}
+        refused |= {"--memory": memory, "--mode": mode, "--source": source, "--target": target}
         with progress_on(err) as bars:
             further.go_on(Path(recipe), lengths, refused, data=data, device=device, progress=bars, say=note)
         _say_next(Path(recipe))
         return
-    further.refuse_further(recipe, lengths)
+    further.refuse_further(recipe, {**lengths, **({"--minutes": None} if recipe == AUTO else {})})
     data, to = further.required(data, to, recipe)
     changes = pairs(change)
-    chosen = recipes.read(recipe, changes)
+    wishes = Wishes(source, target, None if minutes is None else minutes_of(minutes), memory, mode, device)
+    if recipe == AUTO:
+        chosen, head = wishes.recipe(data, to, changes)
+    elif wishes.given:
+        raise BadInput(f"{wishes.given[0]}: expected the recipe auto, which is planned, found {recipe}. Drop it.")
+    else:
+        chosen, head = recipes.read(recipe, changes), recipes.header(recipes.text_of(recipe))
     own = sorted({key.split(".")[0] for key in changes} & {"train", "net", "method", "opponent"})
     if own and chosen.stages:
         others = ", ".join(f"stages.{stage.name}.{own[0]}" for stage in chosen.stages)
         note(f"--set {own[0]}… changes the last stage alone; the others are {others}.")
-    head = recipes.header(recipes.text_of(recipe))
     with progress_on(err) as bars:
         options: dict[str, Any] = {"start": start, "reuse": reuse or (), "fold": fold, "device": device}
         run(chosen, data, to, head=head, **options, progress=bars, say=note)

@@ -1,0 +1,238 @@
+"""What each ingredient of a regression is worth, at equal minutes on one core: `make ingredients` (hours; resumable).
+
+A task is a prepared cohort with a base recipe, a variant some changes of it. Minutes are CPU minutes of one thread. The
+first row of a task is its base: a probe says how many steps fit. A variant gets as many as its own steps cost, timed in
+turn with the base's, since a machine's speed changes from hour to hour. Each row is one JSON line beside this file;
+rows that are there are skipped. docs/ingredients.md says what came out.
+
+    python benchmarks/ingredients.py WORK [TASK:VARIANT[+VARIANT …][:SEED] …]
+
+WORK/TASK is the prepared cohort of WORK/TASK_scans (its manifest WORK/TASK_scans.csv, if any): `slices` of mr and ct,
+`brains` of t1 and t2, and `thick`, made by `voxlate phantom --cases 15 --size 128 152 24 --modality t1 --modality ct`.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import tomli_w
+import torch
+
+from voxlate import recipe as recipes
+from voxlate.data.prepared import open_cohort
+from voxlate.recipe import Recipe
+from voxlate.scoring.evaluate import evaluate
+from voxlate.synthesis.folder import find_scans, synthesise_cases
+from voxlate.synthesis.model import Model, load
+from voxlate.training.train import train
+
+RESULTS = Path(__file__).with_suffix(".jsonl")
+SCORES = {"mae": "mae_rel", "ssim": "ssim_2d", "psnr": "psnr", "gradient": "gradient_strength"}  # MAE: share of range
+PROBED, WARM_UP = 8, 3  # steps that are timed, and before them (allocation, caches)
+FREE = (  # keys that make no step slower
+    *(f"train.optimiser.{key}" for key in ("lr", "betas", "decay", "hold", "last", "weight_decay", "warm_up")),
+    *("train.ema", "train.seed", "method.leak", "synth.", "intensity."),
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A cohort with its base recipe; scored are the cases that training does not see."""
+
+    recipe: str
+    minutes: float
+    stage: str = "final"
+    mask: str | None = None
+
+
+TASKS = {
+    "slices": Task("mr_to_ct_slices_regression", 3),
+    "brains": Task("t1_to_t2_brain", 3, mask="body"),
+    "thick": Task("phantom_t1_to_ct", 2, stage="regression"),
+}
+LIGHT = "{ flip_lr = 0.5, rotate_degrees = 8, scale = 0.08, translate = 0.03, gamma = 0.2, contrast = 0.1 }"
+FULL = (
+    "{ flip_lr = 0.5, rotate_degrees = 12, scale = 0.12, stretch = 0.06, shear = 0.08, translate = 0.05, "
+    "elastic_mm = 5, elastic_points = 8, gamma = 0.4, contrast = 0.15, remap = 0.8, bias = 0.1, blur_mm = 0.4, "
+    "noise = 0.03 }"
+)
+VOLUMES = {"synth.slices": "{ kind = 'whole' }"}
+VARIANTS: dict[str, dict[str, str]] = {
+    "base": {},
+    **{f"stack{n}": {"data.stack": f"{n}"} for n in (0, 1, 2)},
+    **{f"ssim{w}": {"method.ssim": w} for w in ("0", "0.2", "0.4", "1")},
+    **{f"leak{w}": {"method.leak": w} for w in ("0", "0.1", "1")},
+    **{f"mirror_{w}": {"synth.mirror": w} for w in ("true", "false")},
+    **{f"ema{w}": {"train.ema": w} for w in ("0", "0.98", "0.99", "0.995", "0.999")},
+    **{f"lr{w}": {"train.optimiser.lr": w} for w in ("5e-4", "1e-3", "2e-3", "3e-3", "5e-3")},
+    **{f"muon{w}": {"train.optimiser.kind": "muon", "train.optimiser.lr": w} for w in ("5e-4", "1e-3", "2e-3", "4e-3")},
+    "rate_constant": {"train.optimiser.decay": "none"},
+    "rate_constant_late": {"train.optimiser.hold": "0.7"},
+    "betas_999": {"train.optimiser.betas": "[0.9, 0.999]"},
+    "betas_95": {"train.optimiser.betas": "[0.9, 0.95]"},
+    **{f"stem{n}": {"net.patch": f"{n}"} for n in (1, 2, 4)},
+    **{f"width{n}": {"net.width": f"{n}"} for n in (16, 24, 32, 48, 64)},
+    **{f"batch{n}": {"train.batch": f"{n}"} for n in (1, 2, 3, 4, 8)},
+    **{f"dense{n}": {"net": f"{{ kind = 'dense_unet', width = {n} }}"} for n in (16, 32, 64)},
+    **{f"resnet34_{n}": {"net": f"{{ kind = 'dense_unet', width = {n}, dense = false }}"} for n in (32, 48, 64)},
+    "augment_none": {"data.augment": "{ flip_lr = 0 }"},
+    "augment_flip": {"data.augment": "{ flip_lr = 0.5 }"},
+    "augment_light": {"data.augment": LIGHT},
+    "augment_full": {"data.augment": FULL},
+    "patch128": {"data.patch": "[1, 128, 128]"},
+    "patch_head": {"data.patch": "[1, 152, 128]"},
+    "zscore": {"intensity.t1": "{ kind = 'zscore' }"},
+    "volumetric": {"net.volumetric": "true", "data.patch": "[4, 104, 88]", "train.batch": "1", **VOLUMES},
+    "kernel3": {"net.kernel": "3x3x3", "data.patch": "[8, 104, 88]", "train.batch": "1", **VOLUMES},
+}
+
+
+class Enough(Exception):
+    """Ends a probe."""
+
+
+def recipe_of(task: Task, variant: Mapping[str, str], seed: int, steps: int, folder: Path) -> Recipe:
+    """The base recipe of a task with changes, at so many steps."""
+    base = recipes.stage_recipe(recipes.read(task.recipe), task.stage)
+    path = folder / "base.toml"
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(tomli_w.dumps(recipes.to_dict(base)))
+    fixed = {"train.steps": f"{steps}", "train.seed": f"{seed}", "train.save_every": f"{steps}"}
+    return recipes.read(str(path), {**fixed, "train.validate_every": "0", "train.validation_items": "1", **variant})
+
+
+def step_seconds(named: Mapping[str, Recipe], data: Path, folder: Path) -> dict[str, float]:
+    """CPU seconds of a step of each recipe, medians of two rounds in turn."""
+    times: dict[str, list[float]] = {name: [] for name in named}
+    for _ in range(2 if len(named) > 1 else 1):
+        for name, recipe in named.items():
+            ticks: list[float] = []
+
+            def tick(
+                stage: str, step: int, steps: int, latest: Mapping[str, float], ticks: list[float] = ticks
+            ) -> None:
+                ticks.append(time.process_time())
+                if step == WARM_UP + PROBED:
+                    raise Enough
+
+            shutil.rmtree(folder / "probe", ignore_errors=True)
+            with contextlib.suppress(Enough):
+                train(recipe, data, folder / "probe", device="cpu", progress=tick)
+            times[name] += [after - before for before, after in zip(ticks[WARM_UP - 1 :], ticks[WARM_UP:])]
+    return {name: median(one) for name, one in times.items()}
+
+
+def steps_for(task: str, recipe: Recipe, base: Recipe, changes: Mapping[str, str], work: Path, folder: Path) -> int:
+    """How many steps of a recipe fit into the minutes: as many as the base had, over how much slower a step is."""
+    had = [row["steps"] for row in finished() if row["task"] == task and row["variant"] == "base"]
+    if not had:
+        return round(60 * TASKS[task].minutes / step_seconds({"base": base}, work / task, folder)["base"])
+    if all(key.startswith(FREE) for key in changes):
+        return int(had[0])
+    seconds = step_seconds({"base": base, "variant": recipe}, work / task, folder)
+    return round(had[0] * seconds["base"] / seconds["variant"])
+
+
+def finished() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+
+
+def measure(name: str, variant: str, seed: int, work: Path) -> dict[str, Any]:
+    """Train, synthesise and score one row."""
+    changes = {key: value for part in variant.split("+") for key, value in VARIANTS[part].items()}
+    task, folder = TASKS[name], work / "runs" / f"{name}_{variant}_{seed}"
+    shutil.rmtree(folder, ignore_errors=True)
+    base = recipe_of(task, {}, 0, 1000, folder)
+    steps = steps_for(name, recipe_of(task, changes, seed, 1000, folder), base, changes, work, folder)
+    recipe = recipe_of(task, changes, seed, steps, folder)
+    began, clock = time.process_time(), time.monotonic()
+    run = train(recipe, work / name, folder / "run", device="cpu")
+    seconds, wall = time.process_time() - began, time.monotonic() - clock
+    began, model = time.process_time(), load(run.folder)
+    mirror = recipe.synth.mirror
+    scores, other = (scored(task, model.with_options(mirror=one), name, work, folder) for one in (mirror, not mirror))
+    parameters = sum(one.numel() for one in model.method.parameters())
+    shutil.rmtree(folder)
+    return {
+        "task": name,
+        "variant": variant,
+        "seed": seed,
+        "minutes": task.minutes,
+        "steps": steps,
+        "cpu_seconds": round(seconds),
+        "wall_seconds": round(wall),
+        "scoring_seconds": round(time.process_time() - began),
+        "parameters": parameters,
+        **scores,
+        "unmirrored" if mirror else "mirrored": other,
+        "changes": changes,
+    }
+
+
+def scored(task: Task, model: Model, name: str, work: Path, folder: Path) -> dict[str, float]:
+    """Mean scores of the images of the cases that training does not see."""
+    cohort, made = work / f"{name}_scans", folder / f"made_{model.recipe.synth.mirror}"
+    held_out = {*(splits := open_cohort(work / name).splits)["val"], *splits["test"]}
+    scans = [one for one in find_scans([str(cohort)], model, **layout(cohort)) if one.case in held_out]
+    synthesise_cases(model, scans, made, warn=lambda _: None)
+    table = evaluate(made, cohort, mask=task.mask, cases=held_out, **layout(cohort))
+    rows = [row.scores for row in table.rows if row.answer == "synthesis"]
+    return {name: round(mean(row[key] for row in rows), 5) for name, key in SCORES.items()}
+
+
+def layout(cohort: Path) -> dict[str, Any]:
+    """How a cohort's files are found: by the manifest beside it, where there is one."""
+    manifest = cohort.with_name(f"{cohort.name}.csv")
+    return {"manifest": manifest} if manifest.exists() else {}
+
+
+def table() -> str:
+    """The results as Markdown, a table a task, best first; the base's MAE of the same seed is 100 %."""
+    lines: list[str] = []
+    for task in TASKS:
+        rows = [row for row in finished() if row["task"] == task]
+        base = {row["seed"]: row["mae"] for row in rows if row["variant"] == "base"}
+        lines += ["", f"| {task} | seed | steps | parameters | MAE | of base | SSIM | edges | MAE, other mirror |"]
+        lines += ["|---|---|---|---|---|---|---|---|---|"]
+        for row in sorted(rows, key=lambda one: float(one["mae"])):
+            other = row.get("mirrored") or row["unmirrored"]
+            share = f"{row['mae'] / base[row['seed']]:.1%}" if row["seed"] in base else ""
+            size = f"{row['parameters'] / 1e6:.2f} M"
+            scores = f"{row['mae']:.4f} | {share} | {row['ssim']:.3f} | {row['gradient']:.2f} | {other['mae']:.4f}"
+            lines.append(f"| {row['variant']} | {row['seed']} | {row['steps']} | {size} | {scores} |")
+    return "\n".join(lines[1:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("rows", nargs="*", help="none: every task with every variant")
+    parser.add_argument("--table", action="store_true", help="print what is finished as Markdown")
+    arguments = parser.parse_args()
+    if arguments.table:
+        print(table())
+        return
+    torch.set_num_threads(1)
+    rows = arguments.rows or [f"{task}:{variant}" for task in TASKS for variant in VARIANTS]
+    for text in rows:
+        task, variant, *seed = text.split(":")
+        key = (task, variant, int(seed[0]) if seed else 0)
+        if key in {(row["task"], row["variant"], row["seed"]) for row in finished()}:
+            continue
+        row = measure(*key, arguments.work)
+        with RESULTS.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main()
