@@ -4,17 +4,15 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from voxlate import recipe_text
 from voxlate.cli.app import app, note, out
 from voxlate.cli.options import Device
 from voxlate.errors import BadInput
-from voxlate.files import write_text
 
 if TYPE_CHECKING:
     from voxlate.planning.plan import Plan
@@ -60,7 +58,7 @@ def plan(
     if to.exists():
         raise BadInput(f"{to}: expected a new file, found one that is there. Choose another --out, or remove it.")
     made = Wishes(source, target, minutes, memory, mode, device).plan(data)
-    write_text(to, made.text)
+    made.save(to)
     for key, why in made.why.items():
         out.print(f"{key}: {why}.", highlight=False, soft_wrap=True)
     out.print(f"{to} is the recipe. Next:  voxlate train {to} --data {data} --out RUN", soft_wrap=True)
@@ -92,7 +90,7 @@ class Wishes:
         limits = Limits(MINUTES if self.minutes is None else self.minutes, memory)
         roles = {"source": tuple(self.source or ()), "target": tuple(self.target or ())}
         made = planned(data, **roles, limits=limits, mode=self.mode or "both", device=self.device, say=note)
-        return replace(made, tables=recipe_text.changed(made.tables, changes or {}))
+        return made.changed(changes or {})
 
     def recipe(self, data: Path, run: Path, changes: Mapping[str, str] | None = None) -> tuple["Recipe", str]:
         """The recipe that `train auto` trains, and its head: the run's own where it has begun, else a new plan."""

@@ -1,16 +1,19 @@
 """A plan: a whole recipe for a cohort, with the reason for each choice and what it will cost."""
 
+import html
 import re
 import textwrap
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import tomli_w
 
+from voxlate import recipe_text
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
+from voxlate.files import write_text
 from voxlate.planning import rules
 from voxlate.planning.facts import Facts, facts_of
 from voxlate.planning.probe import Limits, Probe
@@ -43,6 +46,19 @@ class Plan:
     @property
     def recipe(self) -> Recipe:
         return from_dict(self.tables, "the plan")
+
+    def changed(self, changes: Mapping[str, str]) -> "Plan":
+        """The plan with changes of its recipe's keys, as {"train.steps": "500"}."""
+        return replace(self, tables=recipe_text.changed(self.tables, changes))
+
+    def save(self, path: Path | str) -> Path:
+        """Write the recipe; gives its path."""
+        write_text(Path(path), self.text)
+        return Path(path)
+
+    def _repr_html_(self) -> str:
+        rows = (f"<tr><td><code>{key}</code></td><td>{html.escape(why)}</td></tr>" for key, why in self.why.items())
+        return f"<b>{html.escape(self.tables['title'])}</b><table>{''.join(rows)}</table>"
 
     @property
     def text(self) -> str:

@@ -172,10 +172,16 @@ def training(steps: int, width: int) -> tuple[Tables, Why]:
         "ema": ema,
         "save_every": max(min(steps // 4, 500), 1),
         "validate_every": steps // 4 if steps >= 4000 else 0,
-        "optimiser": {"lr": rate, "betas": [0.9, 0.99], "warm_up": min(100, max(steps // 10, 1))},
+        "optimiser": {
+            "kind": "muon",
+            "lr": rate,
+            "betas": [0.9, 0.99],
+            "warm_up": min(100, max(steps // 10, 1)),
+        },
     }
     return table, {
         "train.ema": f"an average over the last {1 / (1 - ema):.0f} of {steps:,} steps",
+        "train.optimiser.kind": "muon learned a quarter more than adamw in the same minutes (docs/ingredients.md)",
         "train.optimiser.lr": f"{rate:g} for {steps:,} steps at width {width}, falling to 0",
     }
 
