@@ -41,3 +41,9 @@ def test_a_run_that_was_begun_by_auto_resumes(prepared, tmp_path):
 
 def test_the_package_lists_its_commands():
     assert {"prepare", "plan", "train", "synthesise", "evaluate", "compare", "load"} <= set(dir(package))
+
+
+def test_several_runs_are_one_ensemble(run, cohort, tmp_path):
+    made = package.synthesise([run, run], cohort / "case0", tmp_path / "out")
+    assert made.cases == ("case0",)
+    assert (tmp_path / "out" / "case0" / "t2_std.nii.gz").is_file()

@@ -16,6 +16,7 @@ from voxlate.planning.probe import Limits, free_memory
 from voxlate.recipe import Recipe
 from voxlate.scoring.compare import compare
 from voxlate.scoring.evaluate import evaluate
+from voxlate.synthesis.ensemble import Ensemble, load_members
 from voxlate.synthesis.folder import find_scans, sort_out, synthesise_cases
 from voxlate.synthesis.model import Model, Synthesised, load
 from voxlate.training.run import Run
@@ -84,7 +85,7 @@ class Syntheses:
 
 
 def synthesise(
-    run: Model | Path | str,
+    run: Model | Ensemble | Path | str | Sequence[Path | str],
     inputs: Path | str | Sequence[str],
     out: Path | str,
     *,
@@ -94,9 +95,13 @@ def synthesise(
     device: str = "auto",
     **options: Any,
 ) -> Syntheses:
-    """Make the targets of a cohort, a case or modality=path pairs; options: of its synth table (samples=10)."""
-    model = run if isinstance(run, Model) else load(run, device, answer=answer)
-    model = model.with_options(**options)
+    """Make the targets of a cohort, a case or modality=path pairs; options: of its synth table (samples=10).
+
+    Of several runs their mean and spread are made.
+    """
+    if not isinstance(run, Model | Ensemble):
+        run = load_members([run] if isinstance(run, Path | str) else run, device, answer=answer)
+    model = run.with_options(**options)
     texts = [str(inputs)] if isinstance(inputs, Path | str) else list(inputs)
     fitting, lacking, _ = sort_out(model, find_scans(texts, model, split=split))
     folders, failed = synthesise_cases(model, fitting, Path(out), seed=seed, lacking=lacking)

@@ -29,7 +29,7 @@ class Log:
         on_step: StepCallback | None,
     ):
         self.log, self.stage, self.options, self.main, self.on_step = log, stage, options, main, on_step
-        self.begun = time.monotonic() - seconds
+        self.begun, self.resumed = time.monotonic() - seconds, seconds
         self.previous = (step, seconds)
         self.latest: dict[str, float] = {}
         self.board = None
@@ -63,6 +63,12 @@ class Log:
         self._plot({f"validation/{name}": value for name, value in scores.items()}, step)
         self.latest = {**self.latest, **scores}
         self.previous = (step, seconds)
+        return seconds
+
+    def add_time(self, step: int, parts: Mapping[str, float]) -> float:
+        """Log the seconds of each part of the steps since the training began or resumed; returns those of all."""
+        seconds = time.monotonic() - self.begun - self.resumed
+        self._write({"stage": self.stage, "step": step, "time": {**parts, "all": seconds}})
         return seconds
 
     def add_end(self, step: int, sentence: str) -> None:

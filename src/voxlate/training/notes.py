@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from voxlate.data.familiar import varied_level
 from voxlate.data.patches import cut_note, padding_note, usable_cases
-from voxlate.data.prepared import MOST_NAMED, Cohort
+from voxlate.data.prepared import MOST_NAMED, SPLITS, Cohort
 from voxlate.data.split import FOLDS
 from voxlate.recipe import FullStage, Recipe, Synthesis
 from voxlate.training.latents import why_not_kept
@@ -19,11 +19,11 @@ def notes_on(recipe: Recipe, cohort: Cohort) -> list[str]:
 
 def fold_note(cohort: Cohort, fold: int) -> str:
     """Which cases a fold holds out."""
-    cases = cohort.splits
-    held_out = ", ".join(cases["val"][:MOST_NAMED]) + (", …" if len(cases["val"]) > MOST_NAMED else "")
+    train, val, test = (cohort.splits[name] for name in SPLITS)
+    held_out = ", ".join(val[:MOST_NAMED]) + (", …" if len(val) > MOST_NAMED else "")
     return (
-        f"fold {fold} of {FOLDS}: {len(cases['train'])} cases train, {len(cases['val'])} validate ({held_out}); the "
-        f"{len(cases['test'])} of the test split do neither."
+        f"fold {fold} of {FOLDS}: {len(train)} cases train, {len(val)} validate ({held_out}); the test split "
+        f"({len(test)}) is left alone."
     )
 
 

@@ -32,6 +32,7 @@ from voxlate.methods.method import Method
 from voxlate.nets.autoencoder import AutoencoderNet
 from voxlate.nets.cpu import keep_freed_memory
 from voxlate.recipe import FullStage, Recipe, check_order, fixed_ranges, stage_recipe, with_steps
+from voxlate.training.clock import Clock, time_note
 from voxlate.training.latents import keep_moments, moments_folder, why_not_kept
 from voxlate.training.learner import Epochs, Learner, start_from, train_only, update_average
 from voxlate.training.log import Log, StepCallback
@@ -120,7 +121,7 @@ def train(
     with contextlib.ExitStack() as held:
         by_main(accelerator, begin)
         stop = held.enter_context(_stop_signal())
-        return _train_stages(Run(out), jobs, start, stop, progress)
+        return _train_stages(Run(out), jobs, start, stop, progress, say)
 
 
 def by_main(accelerator: Accelerator, do: Callable[[], None]) -> None:
@@ -138,7 +139,12 @@ def by_main(accelerator: Accelerator, do: Callable[[], None]) -> None:
 
 
 def _train_stages(
-    run: Run, jobs: Sequence["_Job"], start: Path | None, stop: Sequence[int], progress: StepCallback | None
+    run: Run,
+    jobs: Sequence["_Job"],
+    start: Path | None,
+    stop: Sequence[int],
+    progress: StepCallback | None,
+    say: Callable[[str], None],
 ) -> Run:
     earlier: dict[str, Method] = {}
     for job in jobs:
@@ -151,7 +157,7 @@ def _train_stages(
         else:
             if start and name == "final":
                 load_weights(method, start)
-            method = _train_stage(job, run, method, started, stop, progress)
+            method = _train_stage(job, run, method, started, stop, progress, say)
         earlier[name] = method.eval().requires_grad_(False)
     return run
 
@@ -278,7 +284,13 @@ def _initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Me
 
 
 def _train_stage(
-    job: _Job, run: Run, method: Method, started: str, stop: Sequence[int], progress: StepCallback | None
+    job: _Job,
+    run: Run,
+    method: Method,
+    started: str,
+    stop: Sequence[int],
+    progress: StepCallback | None,
+    say: Callable[[str], None],
 ) -> Method:
     stage, options, device = job.stage, job.stage.train, job.device
     main = job.accelerator.is_main_process
@@ -291,8 +303,9 @@ def _train_stage(
     log = Log(run.log, stage.name, options, learner.step, learner.seconds, main, progress)
     for sentence in filter(None, (started, cut_note(job.cohort, stage.data)) if learner.step == 0 else ()):
         log.add_start(sentence)
+    clock = Clock(device)
     while learner.step < options.length and not _stops_early(learner, options):
-        losses = _step(learner, parallel, options, job.seed, batches, device)
+        losses = _step(learner, parallel, options, job.seed, batches, device, clock)
         update_average(learner.averaged, method, options.ema, options.part(learner.step)[0])
         learner.step += 1
         _add_to_epoch(learner, losses, job.accelerator)
@@ -309,6 +322,8 @@ def _train_stage(
             if validation_split(job.cohort) == "train":
                 scores = {f"training_items_{name}": value for name, value in scores.items()}
             learner.seconds = log.add_validation(learner.step, scores)
+        if main and last:
+            say(time_note(stage.name, clock.seconds, log.add_time(learner.step, clock.seconds)))
         if main and last and learner.step < options.length and options.stop:
             log.add_end(learner.step, options.stop.sentence(learner.epochs.losses, learner.step))
         if main and saves:
@@ -362,10 +377,13 @@ def _step(
     seed: int,
     batches: Iterator[Batch],
     device: torch.device,
+    clock: Clock | None = None,
 ) -> dict[str, dict[str, torch.Tensor]]:
     """Every turn once (or as often as its method says); returns each turn's last losses, still on the device."""
     losses = {}
     rate, progress, calls = options.rate(learner.step), options.progress(learner.step), 0
+    clock = Clock(device) if clock is None else clock
+    clock.start()
     for turn, repeats in learner.method.turns.items():
         if not learner.method.takes_turn(turn, progress):  # skip its batches: those of a step depend on the step alone
             calls += sum(1 for _ in itertools.islice(batches, repeats * options.accumulate))
@@ -377,16 +395,20 @@ def _step(
             optimiser.zero_grad(set_to_none=True)
             for _ in range(options.accumulate):
                 batch = next(batches)
+                clock.lap("data")
                 noise = Noise(stable_id(seed, learner.step, calls), batch.item)
                 # for dropout, the same after a restart
                 torch.manual_seed(stable_id(noise.seed, int(batch.item.flatten()[0])))
                 with autocast(device, options.precision):
                     parts = parallel(turn, batch.to(device), noise, progress)
+                clock.lap("forward")
                 (parts["total"] / options.accumulate).backward()
+                clock.lap("backward")
                 calls += 1
             if options.clip_norm:
                 nn.utils.clip_grad_norm_(list(learner.method.parameters_of(turn)), options.clip_norm)
             optimiser.step()
+            clock.lap("backward")
         losses[turn] = {name: value.detach() for name, value in parts.items()}
     return losses
 
