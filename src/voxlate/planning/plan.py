@@ -136,8 +136,11 @@ def _size(facts: Facts, roles: Roles, share: float, probe: Probe, say: Say) -> t
     """The largest network that is trained enough in its time and memory, and its seconds a step."""
     chosen: tuple[Size, float] | None = None
     for stem in rules.stems(facts):
+        sure = 0  # a width that is trained enough, since no step costs more than with the square of the width
         for width in WIDTHS:
             size = Size(width, stem)
+            if width < sure:
+                continue
             measured = probe.measure(_first_stage(facts, roles, size, ENOUGH)[0], 0)
             if measured is None:  # too much memory, or no time left to probe
                 break
@@ -146,6 +149,7 @@ def _size(facts: Facts, roles: Roles, share: float, probe: Probe, say: Say) -> t
             if steps < (ENOUGH if chosen else LEAST):
                 break
             chosen = (size, measured.seconds)
+            sure = max(one for one in WIDTHS if one == width or steps * (width / one) ** 2 >= ENOUGH)
         if chosen:
             return chosen
     if not probe.last:
