@@ -1,11 +1,12 @@
 # make demo    the whole way on a made-up cohort, CPU, a few minutes
 # make test    the default suite (under 5 minutes on 2 cores)
 # make check   ruff, formatting, types
+# make ingredients  what each ingredient of a regression is worth, on cohorts prepared in bench/ (hours; resumable)
 # make bench-gpu  are a GPU's kernels right, how fast and how large are networks on it
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow check fuzz bench bench-gpu clean
+.PHONY: install demo test test-slow check fuzz bench bench-gpu ingredients clean
 
 install: .venv/installed
 
@@ -45,6 +46,9 @@ bench: install
 
 bench-gpu: install
 	$(BIN)/python benchmarks/bench_gpu.py
+
+ingredients: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ingredients.py bench
 
 clean:
 	rm -rf .venv demo bench build .pytest_cache .mypy_cache .ruff_cache

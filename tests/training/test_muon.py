@@ -1,0 +1,92 @@
+"""Muon: what a step does to a kernel and to the rest, with answers that are known."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from voxlate.learning import Optimiser
+from voxlate.muon import MOMENTUM, RMS, Muon, orthogonal
+
+
+def step(optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter], grads: list[torch.Tensor]) -> None:
+    for parameter, grad in zip(parameters, grads):
+        parameter.grad = grad.clone()
+    optimiser.step()
+
+
+def muon(parameters: list[nn.Parameter], lr: float = 0.01, decay: float = 0.0) -> Muon:
+    return Muon(parameters, lr, (0.9, 0.99), decay)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 90), (90, 16)])
+def test_a_matrix_keeps_its_singular_vectors_and_gets_equal_singular_values(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    left, _, right = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    values = torch.linspace(0.2, 1, 16)
+    made = left.T @ orthogonal(left @ torch.diag(values) @ right) @ right.T
+    assert made.diag().min() > 0.6
+    assert made.diag().max() < 1.3
+    assert (made - torch.diag(made.diag())).abs().max() < 0.05
+
+
+def test_the_size_of_a_gradient_does_not_matter() -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(16, 40)
+    torch.testing.assert_close(orthogonal(1e4 * matrix), orthogonal(matrix), atol=0.02, rtol=0)
+
+
+def test_a_kernel_moves_by_the_learning_rate_whatever_its_shape() -> None:
+    torch.manual_seed(0)
+    for shape in ((32, 32, 3, 3), (128, 16, 1, 1), (64, 64, 3, 3, 3)):
+        kernel = nn.Parameter(torch.zeros(shape))
+        step(muon([kernel], lr=0.01), [kernel], [torch.randn(shape)])
+        assert kernel.square().mean().sqrt().item() == pytest.approx(0.01 * RMS, rel=0.35)  # values of 0.7 to 1.2
+
+
+def test_the_direction_looks_ahead_by_the_momentum() -> None:
+    """After gradients g and h, the momentum is (1 − m)(m g + h), and the step is along (1 − m) h + m of it."""
+    torch.manual_seed(0)
+    kernel, (g, h) = nn.Parameter(torch.zeros(16, 20)), torch.randn(2, 16, 20)
+    optimiser = muon([kernel], lr=1.0)
+    step(optimiser, [kernel], [g])
+    before = kernel.detach().clone()
+    step(optimiser, [kernel], [h])
+    wanted = (1 - MOMENTUM) * h + MOMENTUM * (1 - MOMENTUM) * (MOMENTUM * g + h)
+    torch.testing.assert_close(before - kernel, RMS * 20**0.5 * orthogonal(wanted), atol=0.02, rtol=0)
+
+
+def test_vectors_and_heads_of_few_channels_move_as_by_adamw() -> None:
+    torch.manual_seed(0)
+    start = [torch.randn(30), torch.randn(1, 32, 3, 3)]
+    ours, theirs = ([nn.Parameter(one.clone()) for one in start] for _ in range(2))
+    optimisers = [Optimiser(kind=kind).build(own) for kind, own in (("muon", ours), ("adamw", theirs))]
+    for _ in range(3):
+        grads = [torch.randn_like(one) for one in start]
+        step(optimisers[0], ours, grads)
+        step(optimisers[1], theirs, grads)
+    for one, other in zip(ours, theirs):
+        torch.testing.assert_close(one, other, atol=0, rtol=0)
+
+
+def test_weight_decay_shrinks_a_kernel_besides_its_step() -> None:
+    torch.manual_seed(0)
+    grad, (plain, decayed) = torch.randn(16, 16), [nn.Parameter(torch.ones(16, 16)) for _ in range(2)]
+    step(muon([plain], lr=0.1), [plain], [grad])
+    step(muon([decayed], lr=0.1, decay=0.5), [decayed], [grad])
+    torch.testing.assert_close(plain - decayed, torch.full((16, 16), 0.05))
+
+
+def test_a_restored_state_goes_on_bit_for_bit() -> None:
+    torch.manual_seed(0)
+    one = [nn.Parameter(torch.randn(16, 8, 3, 3)), nn.Parameter(torch.randn(16))]
+    first, grads = muon(one), [[torch.randn_like(each) for each in one] for _ in range(3)]
+    step(first, one, grads[0])
+    other = [nn.Parameter(each.detach().clone()) for each in one]
+    second = muon(other)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for each in grads[1:]:
+        step(first, one, each)
+        step(second, other, each)
+    assert all(torch.equal(a, b) for a, b in zip(one, other))
