@@ -190,7 +190,6 @@ class Clockwork:
     most: float = 0.0
     last: Measured | None = None
     tried: ClassVar[list[int]] = []
-    largest: ClassVar[int] = 1000
 
     @property
     def seconds(self) -> float:
@@ -199,8 +198,8 @@ class Clockwork:
     def measure(self, tables, stage, always=False):
         width = tables["net"]["width"]
         self.tried.append(width)
-        self.last = Measured(1e-5 * width**2 * (1 + stage), 2**20 * width) if width <= self.largest else None
-        return self.last
+        self.last = Measured(1e-5 * width**2 * (1 + stage), 2**20 * width)
+        return self.last if self.last.memory <= self.limits.memory_bytes else None
 
 
 @pytest.mark.parametrize(
@@ -209,11 +208,10 @@ class Clockwork:
 def test_the_widest_network_is_taken_that_gets_enough_steps_and_fits(prepared, monkeypatch, minutes, largest, width):
     monkeypatch.setattr("voxlate.planning.plan.Probe", Clockwork)
     monkeypatch.setattr(Clockwork, "tried", [])
-    monkeypatch.setattr(Clockwork, "largest", largest)
-    made = plan(prepared, limits=Limits(minutes, 8 * 2**30), mode="mean")
+    made = plan(prepared, limits=Limits(minutes, largest * 2**20), mode="mean")
     assert made.tables["net"]["width"] == width
     assert made.tables["train"]["steps"] == int(minutes * 60 * 0.96 / (1e-5 * width**2))
-    assert len(Clockwork.tried) <= 4  # widths that are sure to be trained enough are passed over
+    assert len(Clockwork.tried) <= 4  # widths that surely fit are passed over
 
 
 def test_time_is_shared_between_the_two_answers(prepared, monkeypatch):

@@ -136,7 +136,7 @@ def _size(facts: Facts, roles: Roles, share: float, probe: Probe, say: Say) -> t
     """The largest network that is trained enough in its time and memory, and its seconds a step."""
     chosen: tuple[Size, float] | None = None
     for stem in rules.stems(facts):
-        sure = 0  # a width that is trained enough, since no step costs more than with the square of the width
+        sure = 0  # a width that surely fits: time and memory grow with its square at most
         for width in WIDTHS:
             size = Size(width, stem)
             if width < sure:
@@ -149,7 +149,8 @@ def _size(facts: Facts, roles: Roles, share: float, probe: Probe, say: Say) -> t
             if steps < (ENOUGH if chosen else LEAST):
                 break
             chosen = (size, measured.seconds)
-            sure = max(one for one in WIDTHS if one == width or steps * (width / one) ** 2 >= ENOUGH)
+            room = min(steps / ENOUGH, probe.limits.memory_bytes / measured.memory)
+            sure = max(one for one in WIDTHS if one == width or (one / width) ** 2 <= room)
         if chosen:
             return chosen
     if not probe.last:
