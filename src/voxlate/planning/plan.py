@@ -106,13 +106,15 @@ def plan(
     limits: Limits,
     mode: Mode = "both",
     device: str = "auto",
+    fold: int | None = None,
     say: Say = lambda _: None,
 ) -> Plan:
     """Plan a training on a prepared cohort that ends in the minutes given and stays below the memory given.
 
-    Raises BadInput where the cohort has nothing to learn, or the limits are too narrow for the smallest network.
+    fold: whose training cases count (see Cohort.in_fold). Raises BadInput where the cohort has nothing to learn, or the
+    limits are too narrow for the smallest network.
     """
-    cohort = open_cohort(data)
+    cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
     facts = facts_of(cohort)
     roles = roles_of(facts, source, target)
     _check_variation(facts, roles)
