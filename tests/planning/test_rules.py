@@ -125,6 +125,14 @@ def test_fine_pixels_get_a_patch_stem_and_coarse_ones_none():
     assert found == sides
 
 
+def test_scans_that_do_not_lie_on_each_other_get_a_coarser_stem():
+    assert [rules.stems(replace(facts(), apart_mm=mm))[0] for mm in (0.0, 0.5, 1.8)] == [2, 2, 4]
+    assert (
+        "scans lie 1.8 mm from each other"
+        in rules.net(replace(facts(), apart_mm=1.8), rules.Size(16, 4), [200, 160])[1]
+    )
+
+
 def test_small_slices_are_not_made_smaller_by_a_stem():
     assert rules.stems(facts(shape=(20, 48, 40), box=(20, 40, 36), spacing=(4.0, 4.0, 4.0))) == [1]
     assert rules.stems(facts()) == [2, 4]

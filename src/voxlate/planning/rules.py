@@ -11,6 +11,7 @@ Why = dict[str, str]  # a key of the recipe, and why it is what it is
 Tables = dict[str, Any]
 
 FINEST_MM = 2.1  # features of a patch stem are at most so wide, else small structures are lost
+BLURRED = 2.5  # times the distance of a case's scans: a regression blurs what is finer anyhow
 LONGEST, FEWEST = 160, 32  # features along a side of a patch, after the stem
 MARGIN = 8  # voxels around the body
 WHOLE = 0.7  # share of a slice that the body's box covers, from which whole slices are taken
@@ -77,7 +78,8 @@ def _outward(value: float, step: float, down: bool = False) -> float:
 
 def stems(facts: Facts) -> list[int]:
     """Patch stems from the one that pixels of this size want to the coarsest that leaves enough features a side."""
-    finest = max((stem for stem in (1, 2, 4) if stem * facts.pixel_mm <= FINEST_MM), default=1)
+    most_mm = max(FINEST_MM, BLURRED * facts.apart_mm)
+    finest = max((stem for stem in (1, 2, 4) if stem * facts.pixel_mm <= most_mm), default=1)
     side = min(patch(facts, finest)[0][1:])
     return [stem for stem in (1, 2, 4) if stem == finest or (stem > finest and side >= FEWEST * stem)]
 
@@ -157,6 +159,8 @@ def net(facts: Facts, size: Size, sides: list[int]) -> tuple[Tables, str]:
         table["middle_attention"] = False  # its cost grows with the square of the features there
     wide_mm = size.stem * facts.pixel_mm
     stem = f"pixels of {facts.pixel_mm:.2g} mm: a stem of {size.stem} makes features of {wide_mm:.2g} mm"
+    if facts.apart_mm * BLURRED > FINEST_MM:
+        stem += f", and scans lie {facts.apart_mm:.1f} mm from each other"
     return table, f"{levels} levels leave {features / 2 ** (levels - 1):.0f} features a side; {stem}"
 
 
