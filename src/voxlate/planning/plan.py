@@ -160,14 +160,17 @@ def _size(facts: Facts, roles: Roles, share: float, probe: Probe, say: Say) -> t
             f"--memory: expected enough for the smallest network, found {probe.limits.memory_bytes / 2**30:.2f} GiB; "
             f"it takes {probe.most / 2**30:.2f}. Give more."
         )
-    return Size(WIDTHS[0], rules.stems(facts)[-1]), probe.last.seconds
+    smallest = Size(WIDTHS[0], rules.stems(facts)[-1])
+    measured = probe.measure(_first_stage(facts, roles, smallest, ENOUGH)[0], 0, always=True)
+    return smallest, (measured or probe.last).seconds
 
 
 def _first_stage(facts: Facts, roles: Roles, size: Size, steps: int) -> tuple[Tables, Why]:
     """The first stage of every plan, a whole recipe by itself: a regression; without pairs, cycles."""
     seen = steps * rules.BATCH / max(facts.slices, 1)
     data, why = rules.data(facts, roles, size.stem, seen)
-    maps = {name: rules.intensity(facts.scans[name]) for name in dict.fromkeys([*roles.source, *roles.target])}
+    names = dict.fromkeys([*roles.source, *roles.target])
+    maps = {name: rules.intensity(facts.scans[name], name in roles.target) for name in names}
     net, of_net = rules.net(facts, size, data["patch"][1:])
     train, of_train = rules.training(steps, size.width)
     tables: Tables = {

@@ -21,6 +21,8 @@ FEW, MANY = 5, 30  # times that each slice is seen: below, changes of it at rand
 RESIDUAL = 4.0  # one over the usual spread of what a regression leaves, in network units
 BATCH = 4
 
+REACH = 1.5  # quartile ranges above the upper quartile, Tukey's fence: where vessels end and bone begins
+
 LIGHT: Tables = {"flip_lr": 0.5}
 MEDIUM: Tables = {"rotate_degrees": 7, "scale": 0.08, "translate": 0.03, "elastic_mm": 2}
 FULL: Tables = {"rotate_degrees": 12, "scale": 0.12, "stretch": 0.06, "shear": 0.05, "translate": 0.05, "elastic_mm": 4}
@@ -39,12 +41,20 @@ class Size:
         return f"width {self.width}, {self.stem} x {self.stem} stem" if self.stem > 1 else f"width {self.width}"
 
 
-def intensity(scan: Scan) -> tuple[Tables, str]:
-    """The intensity map of a modality, and why."""
+def intensity(scan: Scan, made: bool) -> tuple[Tables, str]:
+    """The intensity map of a modality that is made, or only given, and why."""
     low, high = scan.inside.at(0.5), scan.inside.at(99.5)
     if scan.unit == "grey" or (scan.pictures and scan.unit == "HU"):
         named = f", not the {scan.unit} that its name promises" if scan.unit == "HU" else ""
         return _window(0, 255), f"values lie in {scan.least:g} to {scan.most:g}: pictures of 8 bits{named}"
+    if scan.unit == "HU" and not made:
+        quarter, third = scan.inside.at(25), scan.inside.at(75)
+        least = _outward(scan.inside.at(5), 10, down=True)
+        most = _outward(min(third + REACH * (third - quarter), scan.inside.at(99.9)), 10)
+        return {**_window(least, most), "clips": 1.0}, (
+            f"HU that is only given: soft tissue and vessels, from the 5th percentile to {REACH:g} quartile ranges above "
+            f"the 75th ({third:.0f}); bone beyond is clipped"
+        )
     if scan.unit == "HU":
         least, most = _outward(scan.inside.at(0.1), 50, down=True), _outward(scan.inside.at(99.9), 50)
         return _window(least, most), (
