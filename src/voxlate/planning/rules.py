@@ -52,7 +52,7 @@ def intensity(scan: Scan, made: bool) -> tuple[Tables, str]:
         least = _outward(scan.inside.at(5), 10, down=True)
         most = _outward(min(third + REACH * (third - quarter), scan.inside.at(99.9)), 10)
         return {**_window(least, most), "clips": 1.0}, (
-            f"HU that is only given: soft tissue and vessels, from the 5th percentile to {REACH:g} quartile ranges over "
+            f"HU that is only given: soft tissue, vessels, from the 5th percentile to {REACH:g} quartile ranges over "
             f"the 75th ({third:.0f}); bone beyond is clipped"
         )
     if scan.unit == "HU":
