@@ -3,12 +3,14 @@
 import json
 import time
 import tomllib
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 
 from voxlate import recipe
 from voxlate.planning.plan import plan
-from voxlate.planning.probe import Limits
+from voxlate.planning.probe import Limits, Measured
 
 
 @pytest.fixture
@@ -175,3 +177,45 @@ def test_gaps_among_three_contrasts_make_a_completion(voxlate, tmp_path, small_h
     assert "whichever of them is missing is made of the rest" in " ".join(answer.err.split())
     made = voxlate("synth", tmp_path / "run", tmp_path / "scans", "--out", tmp_path / "out")
     assert made.code == 0, made.err
+
+
+@dataclass
+class Clockwork:
+    """A probe on a machine whose steps cost what is known: 10 microseconds for each squared channel."""
+
+    cohort: object
+    limits: Limits
+    device_name: str = "auto"
+    passed: float = 0.0
+    most: float = 0.0
+    last: Measured | None = None
+    tried: ClassVar[list[int]] = []
+
+    @property
+    def seconds(self) -> float:
+        return self.limits.minutes * 60
+
+    def measure(self, tables, stage, always=False):
+        width = tables["net"]["width"]
+        self.tried.append(width)
+        self.last = Measured(1e-5 * width**2 * (1 + stage), 2**20 * width)
+        return self.last if self.last.memory <= self.limits.memory_bytes else None
+
+
+@pytest.mark.parametrize(
+    ("minutes", "largest", "width"), [(0.2, 1000, 24), (1, 1000, 48), (2, 1000, 64), (60, 1000, 128), (60, 40, 32)]
+)
+def test_the_widest_network_is_taken_that_gets_enough_steps_and_fits(prepared, monkeypatch, minutes, largest, width):
+    monkeypatch.setattr("voxlate.planning.plan.Probe", Clockwork)
+    monkeypatch.setattr(Clockwork, "tried", [])
+    made = plan(prepared, limits=Limits(minutes, largest * 2**20), mode="mean")
+    assert made.tables["net"]["width"] == width
+    assert made.tables["train"]["steps"] == int(minutes * 60 * 0.96 / (1e-5 * width**2))
+    assert len(Clockwork.tried) <= 4  # widths that surely fit are passed over
+
+
+def test_time_is_shared_between_the_two_answers(prepared, monkeypatch):
+    monkeypatch.setattr("voxlate.planning.plan.Probe", Clockwork)
+    made = plan(prepared, limits=Limits(1, 8 * 2**30)).tables
+    first, second = made["stages"][0]["train"]["steps"], made["train"]["steps"]
+    assert first / (first + 2 * second) == pytest.approx(0.55, abs=0.01)

@@ -134,7 +134,7 @@ def train(
     further.refuse_further(recipe, {**lengths, **({"--minutes": None} if recipe == AUTO else {})})
     data, to = further.required(data, to, recipe)
     changes = pairs(change)
-    wishes = Wishes(source, target, None if minutes is None else minutes_of(minutes), memory, mode, device)
+    wishes = Wishes(source, target, None if minutes is None else minutes_of(minutes), memory, mode, device, fold)
     made, began = None, time.monotonic()
     if recipe == AUTO:
         chosen, head, made = wishes.recipe(data, to, changes)

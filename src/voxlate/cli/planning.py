@@ -74,6 +74,7 @@ class Wishes:
     memory: str | None = None
     mode: Mode = None
     device: str = "auto"
+    fold: int | None = None
 
     @property
     def given(self) -> list[str]:
@@ -88,8 +89,16 @@ class Wishes:
 
         memory = free_memory(self.device) if self.memory is None else _bytes(self.memory)
         limits = Limits(MINUTES if self.minutes is None else self.minutes, memory)
-        roles = {"source": tuple(self.source or ()), "target": tuple(self.target or ())}
-        made = planned(data, **roles, limits=limits, mode=self.mode or "both", device=self.device, say=note)
+        made = planned(
+            data,
+            source=tuple(self.source or ()),
+            target=tuple(self.target or ()),
+            limits=limits,
+            mode=self.mode or "both",
+            device=self.device,
+            fold=self.fold,
+            say=note,
+        )
         return made.changed(changes or {})
 
     def recipe(

@@ -106,13 +106,15 @@ def plan(
     limits: Limits,
     mode: Mode = "both",
     device: str = "auto",
+    fold: int | None = None,
     say: Say = lambda _: None,
 ) -> Plan:
     """Plan a training on a prepared cohort that ends in the minutes given and stays below the memory given.
 
-    Raises BadInput where the cohort has nothing to learn, or the limits are too narrow for the smallest network.
+    fold: whose training cases count (see Cohort.in_fold). Raises BadInput where the cohort has nothing to learn, or the
+    limits are too narrow for the smallest network.
     """
-    cohort = open_cohort(data)
+    cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
     facts = facts_of(cohort)
     roles = roles_of(facts, source, target)
     _check_variation(facts, roles)
@@ -136,7 +138,7 @@ def _size(facts: Facts, roles: Roles, share: float, probe: Probe, say: Say) -> t
     """The largest network that is trained enough in its time and memory, and its seconds a step."""
     chosen: tuple[Size, float] | None = None
     for stem in rules.stems(facts):
-        sure = 0  # a width that is trained enough, since no step costs more than with the square of the width
+        sure = 0  # a width that surely fits: time and memory grow with its square at most
         for width in WIDTHS:
             size = Size(width, stem)
             if width < sure:
@@ -149,7 +151,8 @@ def _size(facts: Facts, roles: Roles, share: float, probe: Probe, say: Say) -> t
             if steps < (ENOUGH if chosen else LEAST):
                 break
             chosen = (size, measured.seconds)
-            sure = max(one for one in WIDTHS if one == width or steps * (width / one) ** 2 >= ENOUGH)
+            room = min(steps / ENOUGH, probe.limits.memory_bytes / measured.memory)
+            sure = max(one for one in WIDTHS if one == width or (one / width) ** 2 <= room)
         if chosen:
             return chosen
     if not probe.last:
@@ -157,14 +160,17 @@ def _size(facts: Facts, roles: Roles, share: float, probe: Probe, say: Say) -> t
             f"--memory: expected enough for the smallest network, found {probe.limits.memory_bytes / 2**30:.2f} GiB; "
             f"it takes {probe.most / 2**30:.2f}. Give more."
         )
-    return Size(WIDTHS[0], rules.stems(facts)[-1]), probe.last.seconds
+    smallest = Size(WIDTHS[0], rules.stems(facts)[-1])
+    measured = probe.measure(_first_stage(facts, roles, smallest, ENOUGH)[0], 0, always=True)
+    return smallest, (measured or probe.last).seconds
 
 
 def _first_stage(facts: Facts, roles: Roles, size: Size, steps: int) -> tuple[Tables, Why]:
     """The first stage of every plan, a whole recipe by itself: a regression; without pairs, cycles."""
     seen = steps * rules.BATCH / max(facts.slices, 1)
     data, why = rules.data(facts, roles, size.stem, seen)
-    maps = {name: rules.intensity(facts.scans[name]) for name in dict.fromkeys([*roles.source, *roles.target])}
+    names = dict.fromkeys([*roles.source, *roles.target])
+    maps = {name: rules.intensity(facts.scans[name], name in roles.target) for name in names}
     net, of_net = rules.net(facts, size, data["patch"][1:])
     train, of_train = rules.training(steps, size.width)
     tables: Tables = {

@@ -11,6 +11,7 @@ Why = dict[str, str]  # a key of the recipe, and why it is what it is
 Tables = dict[str, Any]
 
 FINEST_MM = 2.1  # features of a patch stem are at most so wide, else small structures are lost
+BLURRED = 2.5  # times the distance of a case's scans: a regression blurs what is finer anyhow
 LONGEST, FEWEST = 160, 32  # features along a side of a patch, after the stem
 MARGIN = 8  # voxels around the body
 WHOLE = 0.7  # share of a slice that the body's box covers, from which whole slices are taken
@@ -19,6 +20,8 @@ TORSO_MM = 300  # a body that is wider has organs on one side
 FEW, MANY = 5, 30  # times that each slice is seen: below, changes of it at random teach nothing; above, all of them do
 RESIDUAL = 4.0  # one over the usual spread of what a regression leaves, in network units
 BATCH = 4
+
+REACH = 1.5  # quartile ranges above the upper quartile, Tukey's fence: where vessels end and bone begins
 
 LIGHT: Tables = {"flip_lr": 0.5}
 MEDIUM: Tables = {"rotate_degrees": 7, "scale": 0.08, "translate": 0.03, "elastic_mm": 2}
@@ -38,12 +41,20 @@ class Size:
         return f"width {self.width}, {self.stem} x {self.stem} stem" if self.stem > 1 else f"width {self.width}"
 
 
-def intensity(scan: Scan) -> tuple[Tables, str]:
-    """The intensity map of a modality, and why."""
+def intensity(scan: Scan, made: bool) -> tuple[Tables, str]:
+    """The intensity map of a modality that is made, or only given, and why."""
     low, high = scan.inside.at(0.5), scan.inside.at(99.5)
     if scan.unit == "grey" or (scan.pictures and scan.unit == "HU"):
         named = f", not the {scan.unit} that its name promises" if scan.unit == "HU" else ""
         return _window(0, 255), f"values lie in {scan.least:g} to {scan.most:g}: pictures of 8 bits{named}"
+    if scan.unit == "HU" and not made:
+        quarter, third = scan.inside.at(25), scan.inside.at(75)
+        least = _outward(scan.inside.at(5), 10, down=True)
+        most = _outward(min(third + REACH * (third - quarter), scan.inside.at(99.9)), 10)
+        return {**_window(least, most), "clips": 1.0}, (
+            f"HU that is only given: soft tissue, vessels, from the 5th percentile to {REACH:g} quartile ranges over "
+            f"the 75th ({third:.0f}); bone beyond is clipped"
+        )
     if scan.unit == "HU":
         least, most = _outward(scan.inside.at(0.1), 50, down=True), _outward(scan.inside.at(99.9), 50)
         return _window(least, most), (
@@ -77,7 +88,8 @@ def _outward(value: float, step: float, down: bool = False) -> float:
 
 def stems(facts: Facts) -> list[int]:
     """Patch stems from the one that pixels of this size want to the coarsest that leaves enough features a side."""
-    finest = max((stem for stem in (1, 2, 4) if stem * facts.pixel_mm <= FINEST_MM), default=1)
+    most_mm = max(FINEST_MM, BLURRED * facts.apart_mm)
+    finest = max((stem for stem in (1, 2, 4) if stem * facts.pixel_mm <= most_mm), default=1)
     side = min(patch(facts, finest)[0][1:])
     return [stem for stem in (1, 2, 4) if stem == finest or (stem > finest and side >= FEWEST * stem)]
 
@@ -157,6 +169,8 @@ def net(facts: Facts, size: Size, sides: list[int]) -> tuple[Tables, str]:
         table["middle_attention"] = False  # its cost grows with the square of the features there
     wide_mm = size.stem * facts.pixel_mm
     stem = f"pixels of {facts.pixel_mm:.2g} mm: a stem of {size.stem} makes features of {wide_mm:.2g} mm"
+    if facts.apart_mm * BLURRED > FINEST_MM:
+        stem += f", and scans lie {facts.apart_mm:.1f} mm from each other"
     return table, f"{levels} levels leave {features / 2 ** (levels - 1):.0f} features a side; {stem}"
 
 
