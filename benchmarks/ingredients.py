@@ -18,7 +18,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -39,24 +39,39 @@ SCORES = {"mae": "mae_rel", "ssim": "ssim_2d", "psnr": "psnr", "gradient": "grad
 PROBED, WARM_UP = 8, 3  # steps that are timed, and before them (allocation, caches)
 FREE = (  # keys that make no step slower
     *(f"train.optimiser.{key}" for key in ("lr", "betas", "decay", "hold", "last", "weight_decay", "warm_up")),
-    *("train.ema", "train.seed", "method.leak", "synth.", "intensity."),
+    *("train.ema", "train.seed", "method.leak", "synth.", "intensity.", "method.times"),
 )
 
 
 @dataclass(frozen=True)
 class Task:
-    """A cohort with its base recipe; scored are the cases that training does not see."""
+    """A cohort with its base recipe; scored are the cases that training does not see.
+
+    also: options of synthesis that the same weights are scored with, too; cohort: where it is not the task's own name;
+    fixed: changes of the base itself, those of earlier stages among them, which are trained once.
+    """
 
     recipe: str
     minutes: float
+    also: Mapping[str, Mapping[str, Any]]
     stage: str = "final"
     mask: str | None = None
+    cohort: str = ""
+    fixed: Mapping[str, str] = field(default_factory=dict)
 
 
+MIRRORED: Mapping[str, Mapping[str, Any]] = {"mirrored": {"mirror": True}}
 TASKS = {
-    "slices": Task("mr_to_ct_slices_regression", 3),
-    "brains": Task("t1_to_t2_brain", 3, mask="body"),
-    "thick": Task("phantom_t1_to_ct", 2, stage="regression"),
+    "slices": Task("mr_to_ct_slices_regression", 3, {"unmirrored": {"mirror": False}}),
+    "brains": Task("t1_to_t2_brain", 3, MIRRORED, mask="body"),
+    "thick": Task("phantom_t1_to_ct", 2, MIRRORED, stage="regression"),
+    "samples": Task(
+        "mr_to_ct_slices",
+        2,
+        {"8 steps": {"steps": 8}, "4 steps": {"steps": 4}},
+        cohort="slices",
+        fixed={"stages.regression.train.steps": "693", "stages.regression.train.optimiser.kind": "muon"},
+    ),
 }
 LIGHT = "{ flip_lr = 0.5, rotate_degrees = 8, scale = 0.08, translate = 0.03, gamma = 0.2, contrast = 0.1 }"
 FULL = (
@@ -74,6 +89,8 @@ VARIANTS: dict[str, dict[str, str]] = {
     **{f"ema{w}": {"train.ema": w} for w in ("0", "0.98", "0.99", "0.995", "0.999")},
     **{f"lr{w}": {"train.optimiser.lr": w} for w in ("5e-4", "1e-3", "2e-3", "3e-3", "5e-3")},
     **{f"muon{w}": {"train.optimiser.kind": "muon", "train.optimiser.lr": w} for w in ("5e-4", "1e-3", "2e-3", "4e-3")},
+    **{f"dropout{w}": {"net.dropout": w} for w in ("0.1", "0.2")},
+    **{f"decay{w}": {"train.optimiser.weight_decay": w} for w in ("0.1", "0.5")},
     "rate_constant": {"train.optimiser.decay": "none"},
     "rate_constant_late": {"train.optimiser.hold": "0.7"},
     "betas_999": {"train.optimiser.betas": "[0.9, 0.999]"},
@@ -90,6 +107,8 @@ VARIANTS: dict[str, dict[str, str]] = {
     "patch128": {"data.patch": "[1, 128, 128]"},
     "patch_head": {"data.patch": "[1, 152, 128]"},
     "zscore": {"intensity.t1": "{ kind = 'zscore' }"},
+    "log_snr_3.5": {"method.times": "{ kind = 'uniform_log_snr', low = -3.5, high = 3.5 }", "synth.end": "0.1384"},
+    "log_snr_wide": {"method.times": "{ kind = 'uniform_log_snr', low = -6, high = 6 }", "synth.start": "0.95"},
     "volumetric": {"net.volumetric": "true", "data.patch": "[4, 104, 88]", "train.batch": "1", **VOLUMES},
     "kernel3": {"net.kernel": "3x3x3", "data.patch": "[8, 104, 88]", "train.batch": "1", **VOLUMES},
 }
@@ -106,10 +125,22 @@ def recipe_of(task: Task, variant: Mapping[str, str], seed: int, steps: int, fol
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(tomli_w.dumps(recipes.to_dict(base)))
     fixed = {"train.steps": f"{steps}", "train.seed": f"{seed}", "train.save_every": f"{steps}"}
-    return recipes.read(str(path), {**fixed, "train.validate_every": "0", "train.validation_items": "1", **variant})
+    return recipes.read(
+        str(path), {**fixed, "train.validate_every": "0", "train.validation_items": "1", **task.fixed, **variant}
+    )
 
 
-def step_seconds(named: Mapping[str, Recipe], data: Path, folder: Path) -> dict[str, float]:
+def earlier_stages(name: str, work: Path) -> list[Path]:
+    """The run whose earlier stages all rows of a task share, trained on the first call; none where it has one stage."""
+    run, task = work / "earlier" / name, TASKS[name]
+    recipe = recipe_of(task, {}, 0, 1, run.with_name(f"{name}_base"))
+    if not recipe.stages:
+        return []
+    train(recipe, work / (task.cohort or name), run, device="cpu")
+    return [run]
+
+
+def step_seconds(named: Mapping[str, Recipe], data: Path, folder: Path, reuse: list[Path]) -> dict[str, float]:
     """CPU seconds of a step of each recipe, medians of two rounds in turn."""
     times: dict[str, list[float]] = {name: [] for name in named}
     for _ in range(2 if len(named) > 1 else 1):
@@ -125,19 +156,19 @@ def step_seconds(named: Mapping[str, Recipe], data: Path, folder: Path) -> dict[
 
             shutil.rmtree(folder / "probe", ignore_errors=True)
             with contextlib.suppress(Enough):
-                train(recipe, data, folder / "probe", device="cpu", progress=tick)
+                train(recipe, data, folder / "probe", reuse=reuse, device="cpu", progress=tick)
             times[name] += [after - before for before, after in zip(ticks[WARM_UP - 1 :], ticks[WARM_UP:])]
     return {name: median(one) for name, one in times.items()}
 
 
-def steps_for(task: str, recipe: Recipe, base: Recipe, changes: Mapping[str, str], work: Path, folder: Path) -> int:
+def steps_for(task: str, recipe: Recipe, base: Recipe, changes: Mapping[str, str], **probe: Any) -> int:
     """How many steps of a recipe fit into the minutes: as many as the base had, over how much slower a step is."""
     had = [row["steps"] for row in finished() if row["task"] == task and row["variant"] == "base"]
     if not had:
-        return round(60 * TASKS[task].minutes / step_seconds({"base": base}, work / task, folder)["base"])
+        return round(60 * TASKS[task].minutes / step_seconds({"base": base}, **probe)["base"])
     if all(key.startswith(FREE) for key in changes):
         return int(had[0])
-    seconds = step_seconds({"base": base, "variant": recipe}, work / task, folder)
+    seconds = step_seconds({"base": base, "variant": recipe}, **probe)
     return round(had[0] * seconds["base"] / seconds["variant"])
 
 
@@ -150,15 +181,16 @@ def measure(name: str, variant: str, seed: int, work: Path) -> dict[str, Any]:
     changes = {key: value for part in variant.split("+") for key, value in VARIANTS[part].items()}
     task, folder = TASKS[name], work / "runs" / f"{name}_{variant}_{seed}"
     shutil.rmtree(folder, ignore_errors=True)
-    base = recipe_of(task, {}, 0, 1000, folder)
-    steps = steps_for(name, recipe_of(task, changes, seed, 1000, folder), base, changes, work, folder)
+    data, reuse = work / (task.cohort or name), earlier_stages(name, work)
+    base, longer = (recipe_of(task, one, seed, 1000, folder) for one in ({}, changes))
+    steps = steps_for(name, longer, base, changes, data=data, folder=folder, reuse=reuse)
     recipe = recipe_of(task, changes, seed, steps, folder)
     began, clock = time.process_time(), time.monotonic()
-    run = train(recipe, work / name, folder / "run", device="cpu")
+    run = train(recipe, data, folder / "run", reuse=reuse, device="cpu")
     seconds, wall = time.process_time() - began, time.monotonic() - clock
     began, model = time.process_time(), load(run.folder)
-    mirror = recipe.synth.mirror
-    scores, other = (scored(task, model.with_options(mirror=one), name, work, folder) for one in (mirror, not mirror))
+    made = {way: model.with_options(**options) for way, options in {"": {}, **task.also}.items()}
+    scores = {way: scored(task, one, data, folder / f"made_{way}") for way, one in made.items()}
     parameters = sum(one.numel() for one in model.method.parameters())
     shutil.rmtree(folder)
     return {
@@ -171,16 +203,16 @@ def measure(name: str, variant: str, seed: int, work: Path) -> dict[str, Any]:
         "wall_seconds": round(wall),
         "scoring_seconds": round(time.process_time() - began),
         "parameters": parameters,
-        **scores,
-        "unmirrored" if mirror else "mirrored": other,
+        **scores.pop(""),
+        "also": scores,
         "changes": changes,
     }
 
 
-def scored(task: Task, model: Model, name: str, work: Path, folder: Path) -> dict[str, float]:
+def scored(task: Task, model: Model, data: Path, made: Path) -> dict[str, float]:
     """Mean scores of the images of the cases that training does not see."""
-    cohort, made = work / f"{name}_scans", folder / f"made_{model.recipe.synth.mirror}"
-    held_out = {*(splits := open_cohort(work / name).splits)["val"], *splits["test"]}
+    cohort, splits = data.with_name(f"{data.name}_scans"), open_cohort(data).splits
+    held_out = {*splits["val"], *splits["test"]}
     scans = [one for one in find_scans([str(cohort)], model, **layout(cohort)) if one.case in held_out]
     synthesise_cases(model, scans, made, warn=lambda _: None)
     table = evaluate(made, cohort, mask=task.mask, cases=held_out, **layout(cohort))
@@ -200,14 +232,15 @@ def table() -> str:
     for task in TASKS:
         rows = [row for row in finished() if row["task"] == task]
         base = {row["seed"]: row["mae"] for row in rows if row["variant"] == "base"}
-        lines += ["", f"| {task} | seed | steps | parameters | MAE | of base | SSIM | edges | MAE, other mirror |"]
-        lines += ["|---|---|---|---|---|---|---|---|---|"]
+        also = list(TASKS[task].also)
+        heads = [f"**{task}**", "seed", "steps", "weights", "MAE", "of base", "SSIM", "edges"]
+        lines += ["", f"| {' | '.join([*heads, *(f'MAE, {way}' for way in also)])} |", "|---" * (8 + len(also)) + "|"]
         for row in sorted(rows, key=lambda one: float(one["mae"])):
-            other = row.get("mirrored") or row["unmirrored"]
             share = f"{row['mae'] / base[row['seed']]:.1%}" if row["seed"] in base else ""
-            size = f"{row['parameters'] / 1e6:.2f} M"
-            scores = f"{row['mae']:.4f} | {share} | {row['ssim']:.3f} | {row['gradient']:.2f} | {other['mae']:.4f}"
-            lines.append(f"| {row['variant']} | {row['seed']} | {row['steps']} | {size} | {scores} |")
+            cells = [row["variant"], row["seed"], row["steps"], f"{row['parameters'] / 1e6:.2f} M", f"{row['mae']:.4f}"]
+            cells += [share, f"{row['ssim']:.3f}", f"{row['gradient']:.2f}"]
+            cells += [f"{row['also'][way]['mae']:.4f}" for way in also]
+            lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines[1:])
 
 

@@ -1,6 +1,7 @@
 """Commands on models: recipes, train, import, synth."""
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -133,9 +134,10 @@ def train(
     further.refuse_further(recipe, {**lengths, **({"--minutes": None} if recipe == AUTO else {})})
     data, to = further.required(data, to, recipe)
     changes = pairs(change)
-    wishes = Wishes(source, target, None if minutes is None else minutes_of(minutes), memory, mode, device)
+    wishes = Wishes(source, target, None if minutes is None else minutes_of(minutes), memory, mode, device, fold)
+    made, began = None, time.monotonic()
     if recipe == AUTO:
-        chosen, head = wishes.recipe(data, to, changes)
+        chosen, head, made = wishes.recipe(data, to, changes)
     elif wishes.given:
         raise BadInput(f"{wishes.given[0]}: expected the recipe auto, which is planned, found {recipe}. Drop it.")
     else:
@@ -146,7 +148,9 @@ def train(
         note(f"--set {own[0]}… changes the last stage alone; the others are {others}.")
     with progress_on(err) as bars:
         options: dict[str, Any] = {"start": start, "reuse": reuse or (), "fold": fold, "device": device}
-        run(chosen, data, to, head=head, **options, progress=bars, say=note)
+        done = run(chosen, data, to, head=head, **options, progress=bars, say=note)
+    if made is not None:
+        note(made.came(done, time.monotonic() - began, device))
     _say_next(to)
 
 

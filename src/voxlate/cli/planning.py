@@ -74,6 +74,7 @@ class Wishes:
     memory: str | None = None
     mode: Mode = None
     device: str = "auto"
+    fold: int | None = None
 
     @property
     def given(self) -> list[str]:
@@ -88,23 +89,33 @@ class Wishes:
 
         memory = free_memory(self.device) if self.memory is None else _bytes(self.memory)
         limits = Limits(MINUTES if self.minutes is None else self.minutes, memory)
-        roles = {"source": tuple(self.source or ()), "target": tuple(self.target or ())}
-        made = planned(data, **roles, limits=limits, mode=self.mode or "both", device=self.device, say=note)
+        made = planned(
+            data,
+            source=tuple(self.source or ()),
+            target=tuple(self.target or ()),
+            limits=limits,
+            mode=self.mode or "both",
+            device=self.device,
+            fold=self.fold,
+            say=note,
+        )
         return made.changed(changes or {})
 
-    def recipe(self, data: Path, run: Path, changes: Mapping[str, str] | None = None) -> tuple["Recipe", str]:
-        """The recipe that `train auto` trains, and its head: the run's own where it has begun, else a new plan."""
+    def recipe(
+        self, data: Path, run: Path, changes: Mapping[str, str] | None = None
+    ) -> tuple["Recipe", str, "Plan | None"]:
+        """The recipe that `train auto` trains, and its head: the run's own where it has begun, else of a new plan."""
         from voxlate import recipe as recipes
 
         begun = run / "recipe.toml"
         if begun.exists():
             asked = f"; {', '.join(self.given)} change nothing" if self.given else ""
             note(f"{begun} is resumed as it was planned{asked}.")
-            return recipes.read(str(begun)), recipes.header(recipes.text_of(str(begun)))
+            return recipes.read(str(begun)), recipes.header(recipes.text_of(str(begun))), None
         made = self.plan(data, changes)
         for key, why in made.why.items():
             note(f"{key}: {why}.")
-        return made.recipe, recipes.header(made.text)
+        return made.recipe, recipes.header(made.text), made
 
 
 def show_fits(data: Path, as_json: bool) -> None:

@@ -18,6 +18,7 @@ from voxlate.data.split import fold_splits
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
 from voxlate.images.intensity import IntensityMap, Scale, typical_scale
+from voxlate.images.misalignment import Misalignment
 from voxlate.images.statistics import Statistics
 from voxlate.images.tiling import Triple
 
@@ -40,6 +41,7 @@ class Entry:
     spacing_mm: tuple[float, float, float]
     mask_ml: float
     registered: dict[str, Registered] = field(default_factory=dict)
+    misaligned: dict[str, Misalignment] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -293,6 +293,11 @@ class MethodSettings(ABC):
                 f"{where}, stage '{stage.name}': expected net.kind 'unet', or another that makes images, for this "
                 "method, found an autoencoder. Change it."
             )
+        if stage.data.apart and self.needs_pairs:
+            raise BadInput(
+                f"{where}, stage '{stage.name}': expected data.apart = false for a method that learns from pairs, "
+                "found true. Set it to false, or take method.kind = 'cycle'."
+            )
 
     def check_sampler(self, sampling: SamplerSettings) -> None:
         """Raise BadInput where these sampler settings do not fit the method."""

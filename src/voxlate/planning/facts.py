@@ -48,7 +48,8 @@ class Facts:
     """A prepared cohort in numbers; sizes along D, H, W.
 
     training: the entries of training cases; box: what holds the foreground of 95 % of them, in voxels; shape: of the
-    largest; slices: how many there are in training.
+    largest; slices: how many there are in training; apart_mm: how far a case's scans lie from each other, the median
+    of the cases where that could be estimated (0: in none).
     """
 
     cohort: Cohort
@@ -59,6 +60,7 @@ class Facts:
     box: tuple[int, int, int]
     slices: int
     brain: bool
+    apart_mm: float = 0.0
 
     @property
     def patients(self) -> int:
@@ -107,7 +109,13 @@ def facts_of(cohort: Cohort) -> Facts:
         box=_triple(np.ceil(np.percentile(boxes, 95, axis=0))),
         slices=int(shapes[:, 0].sum()),
         brain=cohort.made.get("mask") == "brain",
+        apart_mm=_apart(training),
     )
+
+
+def _apart(training: Sequence[Entry]) -> float:
+    found = [[each.median_mm for each in one.misaligned.values() if each.median_mm is not None] for one in training]
+    return median([max(one) for one in found if one] or [0.0])
 
 
 def _scan(name: str, headers: Sequence[CaseHeader]) -> Scan:

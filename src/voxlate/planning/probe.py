@@ -78,12 +78,12 @@ class Probe:
             seconds = _seconds(tables, self.cohort, stage, device)
         except torch.cuda.OutOfMemoryError:
             return None
-        peak = _peak(device)
-        if peak > self.limits.memory_bytes:
-            self.most = self.most or peak
+        found = peak(device)
+        if found > self.limits.memory_bytes:
+            self.most = self.most or found
             return None
-        self.most = max(self.most, peak)
-        self.last = Measured(seconds, peak)
+        self.most = max(self.most, found)
+        self.last = Measured(seconds, found)
         return self.last
 
 
@@ -121,7 +121,7 @@ def _forget_peak(device: torch.device) -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _peak(device: torch.device) -> float:
+def peak(device: torch.device) -> float:
     """Bytes at the peak since it was forgotten; of the process where that cannot be."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_reserved(device))

@@ -11,15 +11,17 @@ Why = dict[str, str]  # a key of the recipe, and why it is what it is
 Tables = dict[str, Any]
 
 FINEST_MM = 2.1  # features of a patch stem are at most so wide, else small structures are lost
+BLURRED = 2.5  # times the distance of a case's scans: a regression blurs what is finer anyhow
 LONGEST, FEWEST = 160, 32  # features along a side of a patch, after the stem
 MARGIN = 8  # voxels around the body
 WHOLE = 0.7  # share of a slice that the body's box covers, from which whole slices are taken
-THICK = 3.0  # times the pixel: slices that are farther apart have little in common
 VESSELS = 1.5  # tail of a modality (see facts.Scan), from which its brightest voxels are what matters
 TORSO_MM = 300  # a body that is wider has organs on one side
 FEW, MANY = 5, 30  # times that each slice is seen: below, changes of it at random teach nothing; above, all of them do
 RESIDUAL = 4.0  # one over the usual spread of what a regression leaves, in network units
 BATCH = 4
+
+REACH = 1.5  # quartile ranges above the upper quartile, Tukey's fence: where vessels end and bone begins
 
 LIGHT: Tables = {"flip_lr": 0.5}
 MEDIUM: Tables = {"rotate_degrees": 7, "scale": 0.08, "translate": 0.03, "elastic_mm": 2}
@@ -39,12 +41,20 @@ class Size:
         return f"width {self.width}, {self.stem} x {self.stem} stem" if self.stem > 1 else f"width {self.width}"
 
 
-def intensity(scan: Scan) -> tuple[Tables, str]:
-    """The intensity map of a modality, and why."""
+def intensity(scan: Scan, made: bool) -> tuple[Tables, str]:
+    """The intensity map of a modality that is made, or only given, and why."""
     low, high = scan.inside.at(0.5), scan.inside.at(99.5)
     if scan.unit == "grey" or (scan.pictures and scan.unit == "HU"):
         named = f", not the {scan.unit} that its name promises" if scan.unit == "HU" else ""
         return _window(0, 255), f"values lie in {scan.least:g} to {scan.most:g}: pictures of 8 bits{named}"
+    if scan.unit == "HU" and not made:
+        quarter, third = scan.inside.at(25), scan.inside.at(75)
+        least = _outward(scan.inside.at(5), 10, down=True)
+        most = _outward(min(third + REACH * (third - quarter), scan.inside.at(99.9)), 10)
+        return {**_window(least, most), "clips": 1.0}, (
+            f"HU that is only given: soft tissue, vessels, from the 5th percentile to {REACH:g} quartile ranges over "
+            f"the 75th ({third:.0f}); bone beyond is clipped"
+        )
     if scan.unit == "HU":
         least, most = _outward(scan.inside.at(0.1), 50, down=True), _outward(scan.inside.at(99.9), 50)
         return _window(least, most), (
@@ -78,7 +88,8 @@ def _outward(value: float, step: float, down: bool = False) -> float:
 
 def stems(facts: Facts) -> list[int]:
     """Patch stems from the one that pixels of this size want to the coarsest that leaves enough features a side."""
-    finest = max((stem for stem in (1, 2, 4) if stem * facts.pixel_mm <= FINEST_MM), default=1)
+    most_mm = max(FINEST_MM, BLURRED * facts.apart_mm)
+    finest = max((stem for stem in (1, 2, 4) if stem * facts.pixel_mm <= most_mm), default=1)
     side = min(patch(facts, finest)[0][1:])
     return [stem for stem in (1, 2, 4) if stem == finest or (stem > finest and side >= FEWEST * stem)]
 
@@ -103,6 +114,7 @@ def data(facts: Facts, roles: Roles, stem: int, passes: float) -> tuple[Tables, 
     """The table of what is read; passes: times that each slice is seen in the training."""
     size, part, why = patch(facts, stem)
     table: Tables = {"source": list(roles.source), "target": list(roles.target), "patch": size}
+    table |= {"apart": True} if roles.way == "unpaired" else {}
     reasons = {"data.source": roles.why, "data.patch": why}
     depth = facts.shape[0]
     if depth > 1:
@@ -122,10 +134,8 @@ def data(facts: Facts, roles: Roles, stem: int, passes: float) -> tuple[Tables, 
 
 def _stack(facts: Facts, roles: Roles) -> tuple[int, str]:
     away = f"slices are {facts.spacing_mm[0]:.2g} mm apart, {facts.thickness:.1f} times the pixel"
-    if roles.way == "complete":
-        return 0, f"{away}; a completion takes slices alone"
-    if facts.thickness >= THICK:
-        return 1, f"{away}: slice-wise, with 1 neighbour on each side"
+    if roles.way != "pairs":
+        return 0, f"{away}; {'a completion' if roles.way == 'complete' else 'CycleGAN'} takes slices alone"
     return 1, f"{away}: slice-wise, with 1 neighbour on each side"
 
 
@@ -159,6 +169,8 @@ def net(facts: Facts, size: Size, sides: list[int]) -> tuple[Tables, str]:
         table["middle_attention"] = False  # its cost grows with the square of the features there
     wide_mm = size.stem * facts.pixel_mm
     stem = f"pixels of {facts.pixel_mm:.2g} mm: a stem of {size.stem} makes features of {wide_mm:.2g} mm"
+    if facts.apart_mm * BLURRED > FINEST_MM:
+        stem += f", and scans lie {facts.apart_mm:.1f} mm from each other"
     return table, f"{levels} levels leave {features / 2 ** (levels - 1):.0f} features a side; {stem}"
 
 
@@ -184,6 +196,31 @@ def training(steps: int, width: int) -> tuple[Tables, Why]:
         "train.optimiser.kind": "muon learned a quarter more than adamw in the same minutes (docs/ingredients.md)",
         "train.optimiser.lr": f"{rate:g} for {steps:,} steps at width {width}, falling to 0",
     }
+
+
+CYCLE: Tables = {
+    "kind": "cycle",
+    "critic": {"widths": [32, 64, 128], "norm": "instance", "answer": "patches"},
+    "data": {"kind": "regression", "loss": "l1"},
+}
+CYCLE_TRAINING: Tables = {
+    "ema": 0,
+    "clip_norm": 0,
+    "optimiser": {
+        "kind": "adam",
+        "lr": 5e-4,
+        "betas": [0.5, 0.999],
+        "weight_decay": 0,
+        "warm_up": 0,
+        "decay": "linear",
+        "hold": 0.5,
+    },
+}
+
+
+def cycle_net(size: Size) -> Tables:
+    """CycleGAN's generator, whose width is the plan's."""
+    return {"kind": "resnet", "width": size.width, "blocks": 6}
 
 
 REGRESSION: Tables = {"kind": "regression", "loss": "l1", "ssim": 0.4, "leak": 0.1}

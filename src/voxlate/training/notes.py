@@ -29,7 +29,9 @@ def fold_note(cohort: Cohort, fold: int) -> str:
 
 def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[str]:
     _, lacking = usable_cases(cohort, stage.data, "train")
-    if lacking:
+    if stage.data.apart:
+        yield _sides(stage, cohort)
+    elif lacking:
         cases = ", ".join(f"{case} (no {', no '.join(names)})" for case, names in lacking.items())
         yield f"left out of training: {cases}."
     if validation_split(cohort) == "train":
@@ -42,6 +44,16 @@ def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[str]
     yield from (f"{of}{one}" for one in (cut_note(cohort, stage.data), padding_note(cohort, stage.data)) if one)
     yield _start_note(stage, recipe)
     yield _validation_plan(stage, recipe.synth)
+
+
+def _sides(stage: FullStage, cohort: Cohort) -> str:
+    """How many cases have the sources, and how many the targets, where they are taken apart."""
+    training = [set(one.present) for one in cohort.cases if one.split == "train"]
+    given, made = (sum(set(side) <= there for there in training) for side in (stage.data.source, stage.data.target))
+    return (
+        f"without pairs: {given} training cases have {', '.join(stage.data.source)}, {made} have "
+        f"{', '.join(stage.data.target)}; validation needs cases with both."
+    )
 
 
 def _start_note(stage: FullStage, recipe: Recipe) -> str:
