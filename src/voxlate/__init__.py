@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from voxlate.synthesis.model import load as load
+    from voxlate.api import compare, evaluate, load, plan, prepare, synthesise, train
 
 __version__ = "0.6.0"
-__all__ = ["__version__", "load"]
+_COMMANDS = ("compare", "evaluate", "load", "plan", "prepare", "synthesise", "train")
+__all__ = ["__version__", "compare", "evaluate", "load", "plan", "prepare", "synthesise", "train"]
 
 
 def __dir__() -> list[str]:
@@ -14,9 +15,9 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """`voxlate.load(run)` opens a trained model; torch is imported only then."""
-    if name == "load":
-        from voxlate.synthesis.model import load
+    """`voxlate.load(run)` opens a trained model, and so on; torch is imported only then."""
+    if name in _COMMANDS:
+        from voxlate import api
 
-        return load
+        return getattr(api, name)
     raise AttributeError(f"module 'voxlate' has no attribute {name!r}")

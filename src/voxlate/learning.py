@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from voxlate.config import settings
+from voxlate.config import Counts, settings
 from voxlate.diffusion.sample import SAMPLERS, SamplerSettings
 from voxlate.errors import BadInput
 from voxlate.muon import Muon
@@ -117,6 +117,10 @@ class Training:
     """The training of a stage: steps, batches, optimiser, precision, validation."""
 
     steps: Annotated[int, Field(ge=0, description="optimiser steps; 0: as `epochs` says")] = 10_000
+    more: Annotated[
+        Counts | None,
+        Field(description="further steps after `steps`, each number with a warm-up and decay of its own; unset: none"),
+    ] = None
     epochs: Annotated[
         int | None,
         Field(ge=1, description="length in epochs instead, each of which sees every item once; unset: steps"),
@@ -151,6 +155,28 @@ class Training:
         ),
     ] = None
     log_every: Annotated[int, Field(ge=1, description="steps between lines of log.jsonl")] = 20
+
+    @property
+    def length(self) -> int:
+        """Steps in all."""
+        return self.steps + sum(self.more or ())
+
+    def part(self, step: int) -> tuple[int, int]:
+        """Where a step, 0-based, lies: its place in `steps` or in one of `more`, and the length of that part."""
+        parts = (self.steps, *(self.more or ()))
+        for steps in parts[:-1]:
+            if step < steps:
+                return step, steps
+            step -= steps
+        return step, parts[-1]
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, 0-based."""
+        return self.optimiser.lr * self.optimiser.factor(*self.part(step))
+
+    def progress(self, step: int) -> float:
+        """Share of `steps` that is done before a step; further steps go on as the training ended."""
+        return min(step / self.steps, 1.0)
 
     def validation_share(self, turns: int, evaluations: float) -> float:
         """Cost of validation as a share of the training's: network evaluations, of which a backward pass counts two.

@@ -390,6 +390,11 @@ def _check(recipe: Recipe, where: str) -> None:
             )
         if stage.train.steps == 0 and stage.train.epochs is None:
             raise BadInput(f"{where}: expected train.steps from 1, or train.epochs, found 0. Change it.")
+        if stage.train.more and stage.train.stop is not None:
+            raise BadInput(
+                f"{where}: expected train.more or train.stop, which ends a training before its last step, found both "
+                f"in the stage '{stage.name}'. Drop one; a run with train.stop is not trained further."
+            )
         if stage.net.joins_slices and stage.data.patch[0] == 1:
             raise BadInput(
                 f"{where}: expected patches of several slices in the stage '{stage.name}', whose net.volumetric joins "

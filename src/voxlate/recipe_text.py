@@ -1,5 +1,6 @@
 """Recipes as text: those that come with the package, their bases, their heads, and changes from the command line."""
 
+import copy
 import difflib
 import re
 import tomllib
@@ -60,18 +61,20 @@ def header(text: str) -> str:
 
 def values_of(name: str, changes: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The tables of a recipe by shipped name or path, over those of its base, with `changes` as in `table`."""
-    values = _values(name)
-    for key, value in (changes or {}).items():
+    return changed(_values(name), changes or {})
+
+
+def changed(values: dict[str, Any], changes: Mapping[str, str]) -> dict[str, Any]:
+    """Tables with `changes` such as {'train.steps': '500'}, values as in TOML; what is given stays as it is."""
+    values = copy.deepcopy(values)
+    for key, value in changes.items():
         _change(values, key, value)
     return values
 
 
 def table(changes: Mapping[str, str]) -> dict[str, Any]:
     """`changes` such as {'slices.kind': 'tiled'} as a table of tables, values as in TOML."""
-    values: dict[str, Any] = {}
-    for key, value in changes.items():
-        _change(values, key, value)
-    return values
+    return changed({}, changes)
 
 
 def _values(name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from voxlate import recipe_text
 from voxlate.cli.model import _samplers
 from voxlate.cli.result import _masks, _scopes
 from voxlate.synthesis.model import load
-from voxlate.training.run import _first_change
+from voxlate.training.run import first_change
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ from voxlate.training.run import _first_change
     ],
 )
 def test_two_recipes_differ_in_one_dotted_key(old: dict, new: dict, said: str) -> None:
-    change = _first_change({"recipe": old}, {"recipe": new})
+    change = first_change({"recipe": old}, {"recipe": new})
     assert change.startswith(said)
     assert "{" not in change
 

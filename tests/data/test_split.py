@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voxlate.data.split import split_patients
+from voxlate.data.split import FOLDS, fold_splits, split_patients
 from voxlate.errors import BadInput
 
 patients = st.lists(st.text("abcdefgh", min_size=1, max_size=4), min_size=1, max_size=40)
@@ -42,3 +42,28 @@ def test_shares_that_do_not_add_up_are_refused() -> None:
     for shares in ((0.5, 0.5, 0.5), (0.0, 0.5, 0.5), (1.2, -0.2, 0.0)):
         with pytest.raises(BadInput, match="add up to 1"):
             split_patients([("a", None), ("b", None)], shares=shares)
+
+
+@given(st.dictionaries(st.text("abcdefgh", min_size=1, max_size=4), st.sampled_from(["train", "val", "test"])))
+def test_over_the_folds_each_patient_validates_once_and_the_test_patients_never(splits: dict[str, str]) -> None:
+    learning = {name for name, split in splits.items() if split != "test"}
+    if len(learning) < FOLDS:
+        with pytest.raises(
+            BadInput, match=f"expected 5 patients or more outside the test split.*found {len(learning)}"
+        ):
+            fold_splits(splits, 0, "cohort")
+        return
+    folds = [fold_splits(splits, fold, "cohort") for fold in range(FOLDS)]
+    parts = [{name for name, split in one.items() if split == "val"} for one in folds]
+    assert sorted(name for part in parts for name in part) == sorted(learning)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    for one, part in zip(folds, parts):
+        assert {name for name, split in one.items() if split == "train"} == learning - part
+        assert {name for name, split in one.items() if split == "test"} == set(splits) - learning
+    assert folds[2] == fold_splits(dict(reversed(splits.items())), 2, "cohort")
+
+
+@pytest.mark.parametrize("fold", [-1, 5])
+def test_there_are_five_folds(fold: int) -> None:
+    with pytest.raises(BadInput, match=f"expected 0 to 4, found {fold}"):
+        fold_splits(dict.fromkeys("abcdef", "train"), fold, "cohort")

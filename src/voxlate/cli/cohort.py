@@ -73,11 +73,15 @@ def prepare(
         typer.Option(help="Of patients for train, val and test; or their numbers (62 13 14). A manifest's splits win."),
     ] = (0.7, 0.15, 0.15),
     seed: Annotated[int, typer.Option(min=0, help="Of the split by patient, where no manifest gives one.")] = 0,
+    audit: Annotated[
+        bool, typer.Option("--audit/--no-audit", help="Estimate how far the scans of a case lie from each other.")
+    ] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be prepared, and write nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Check a cohort, split it by patient, and write it in the form that training reads."""
     from voxlate.cli.overview import overview, show
+    from voxlate.data.audit import misalignment_lines
     from voxlate.data.find import find_cohort
     from voxlate.data.lists import known_patients
     from voxlate.data.manifest import manifest_in
@@ -115,6 +119,7 @@ def prepare(
             mask_from=mask_from,
             seed=seed,
             shares=shares,
+            audit=audit,
             progress=lambda done, total, _: bars("prepare", done, total),
             say=note,
         )
@@ -130,6 +135,9 @@ def prepare(
     for warning in ready.warnings:
         note(warning)
     show(table)
+    apart = misalignment_lines((one.case, one.misaligned) for one in ready.cases)
+    for name, line in apart.items():
+        err.print(f"{name} {line}.", markup=False, highlight=False, soft_wrap=True)
     registered = registration_lines(ready.cases)
     for name, line in registered.items():
         err.print(f"{name} {line}.", markup=False, highlight=False, soft_wrap=True)

@@ -1,5 +1,6 @@
 """The demo: every step from a phantom cohort to a report."""
 
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ from voxlate import recipe as recipes
 from voxlate.data.prepare import prepare
 from voxlate.images.grid import canonical
 from voxlate.images.pictures import montage, palette, shades
-from voxlate.images.statistics import intensity_statistics
 from voxlate.images.volume import read_volume
 from voxlate.phantom import write_cohort
-from voxlate.recipe import header, text_of
+from voxlate.planning.plan import plan
+from voxlate.planning.probe import Limits, free_memory
+from voxlate.recipe import header
 from voxlate.report.comparison import write_page
 from voxlate.report.page import report
 from voxlate.scoring.compare import Comparison, compare
@@ -22,25 +24,28 @@ from voxlate.synthesis.model import Model, load
 from voxlate.training.log import StepCallback
 from voxlate.training.train import train
 
-RECIPE = "phantom_t1_to_ct"
+SOURCE, TARGET = "t1", "ct"
+MINUTES = 3.0  # of planning and training
 CASES, SIZE = 15, (128, 152, 24)  # pixels of 1.6 mm in the plane show both tables of the skull
 SAMPLES = 3
 HEADS = 3  # that are scored, of those that training does not see
 ROWS = 2
 ZOOM = 3  # the last row enlarges a piece of skull so much
 LARGEST_HU = 300  # upper end of the colour scale of spread and error
+SHOWN_HU = (-200, 1200)
 
 
 def demo(out: Path, progress: StepCallback) -> tuple[Comparison, list[Path], Path]:
-    """Make heads with tumours, learn CT from T1 on most of them, score the others; returns table, reports and picture.
+    """Make heads with tumours, plan and learn CT from T1 on most of them, score the others.
+
+    Returns table, reports and picture.
 
     Three methods are compared: the regression that the diffusion starts from, one sample of the diffusion, and the
     mean of several, which a report of its own shows next to the naive baselines.
     Finished steps are kept, so that a second call resumes.
     """
     cohort, ready, run = out / "cohort", out / "prepared", out / "run"
-    recipe = recipes.read(RECIPE)
-    wanted = [*recipe.data.source, *recipe.data.target]
+    wanted = [SOURCE, TARGET]
     write_cohort(
         cohort,
         CASES,
@@ -55,9 +60,10 @@ def demo(out: Path, progress: StepCallback) -> tuple[Comparison, list[Path], Pat
         modalities=wanted,
         progress=lambda done, total, _: progress("prepare", done, total, {}),
     )
-    trained = train(recipe, ready, run, head=header(text_of(RECIPE)), progress=progress)
+    text = _planned(ready, run)
+    train(recipes.from_dict(tomllib.loads(text), f"{run}"), ready, run, head=header(text), progress=progress)
     held_out = sorted({*prepared.splits["val"], *prepared.splits["test"]})[:HEADS]
-    regression, diffusion = load(trained.weights("regression")), load(run)
+    regression, diffusion = load(run, answer="mean"), load(run)
     models = {
         "regression": regression,
         "one sample": diffusion,
@@ -69,7 +75,15 @@ def demo(out: Path, progress: StepCallback) -> tuple[Comparison, list[Path], Pat
     compared, page = compare(folders), out / "report.html"
     write_page(compared.document, page)
     pages = [page, report(folders[-1])]  # the second with the naive baselines, which no comparison of methods has
-    return compared, pages, _picture(cohort, folders, held_out[:ROWS], recipe, out / "picture.png")
+    return compared, pages, _picture(cohort, folders, held_out[:ROWS], out / "picture.png")
+
+
+def _planned(ready: Path, run: Path) -> str:
+    """The plan that a run began with, else a new one, as text."""
+    begun = run / "recipe.toml"
+    if begun.exists():
+        return begun.read_text(encoding="utf-8")
+    return plan(ready, source=(SOURCE,), target=(TARGET,), limits=Limits(MINUTES, free_memory("auto"))).text
 
 
 def _synthesise(name: str, model: Model, cohort: Path, cases: list[str], out: Path, progress: StepCallback) -> None:
@@ -79,29 +93,26 @@ def _synthesise(name: str, model: Model, cohort: Path, cases: list[str], out: Pa
     evaluate(out, cohort)
 
 
-def _picture(cohort: Path, folders: list[Path], cases: list[str], recipe: recipes.Recipe, path: Path) -> Path:
+def _picture(cohort: Path, folders: list[Path], cases: list[str], path: Path) -> Path:
     """A row a head, at the slice with most tumour, and a last row with the back of the last head's skull, enlarged."""
-    rows = [_row(cohort / case, [folder / case for folder in folders], recipe) for case in cases]
+    rows = [_row(cohort / case, [folder / case for folder in folders]) for case in cases]
     height, width = rows[-1][0].shape[:2]
     side, left = height // ZOOM, width // 6
     rows.append([image[:side, left : left + side] for image in rows[-1]])
-    (source,), (target,) = recipe.data.source, recipe.data.target
-    names = [source.upper(), "regression", "one sample", f"true {target.upper()}"]
+    names = [SOURCE.upper(), "regression", "one sample", f"true {TARGET.upper()}"]
     titles = [*names, f"spread of {SAMPLES}, 0-{LARGEST_HU} HU", f"error of mean, 0-{LARGEST_HU} HU"]
     montage(rows, titles, path)
     return path
 
 
-def _row(truth: Path, made: list[Path], recipe: recipes.Recipe) -> list[NDArray[np.uint8]]:
+def _row(truth: Path, made: list[Path]) -> list[NDArray[np.uint8]]:
     """Source, regression, one sample, truth, spread of the samples and error of their mean, cut to the head."""
-    (source,), (target,) = recipe.data.source, recipe.data.target
     tumour = canonical(read_volume(truth / "lesion.nii.gz")).data[0] > 0
     level = int(np.argmax(tumour.sum((1, 2))))
-    regression, sample, mean = (_slice(folder / f"{target}.nii.gz", level) for folder in made)
-    true, given = (_slice(truth / f"{name}.nii.gz", level) for name in (target, source))
-    spread = _slice(made[-1] / f"{target}_std.nii.gz", level)
-    window = recipe.intensity[target].scale(intensity_statistics(true[None]))
-    low, high = window.low, window.high
+    regression, sample, mean = (_slice(folder / f"{TARGET}.nii.gz", level) for folder in made)
+    true, given = (_slice(truth / f"{name}.nii.gz", level) for name in (TARGET, SOURCE))
+    spread = _slice(made[-1] / f"{TARGET}_std.nii.gz", level)
+    low, high = SHOWN_HU
     grey = [colours(given, 0, float(given.max())), *(colours(one, low, high) for one in (regression, sample, true))]
     error = np.abs(mean - true.clip(low, high))
     hot = [colours(one, 0, LARGEST_HU, "inferno") for one in (spread, error)]

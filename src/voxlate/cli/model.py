@@ -1,6 +1,7 @@
 """Commands on models: recipes, train, import, synth."""
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,11 +24,13 @@ from voxlate.cli.options import (
     To,
     pairs,
 )
+from voxlate.cli.planning import AUTO, Memory, Mode, Source, Target, Wishes, minutes_of, show_fits
 from voxlate.cli.progress import progress_on
+from voxlate.errors import BadInput
 
 
 def _completed(begun: str) -> list[str]:
-    return [name for name in recipe_text.names() if name.startswith(begun)]
+    return [name for name in (AUTO, *recipe_text.names()) if name.startswith(begun)]
 
 
 def _samplers(begun: str) -> list[str]:
@@ -36,15 +39,21 @@ def _samplers(begun: str) -> list[str]:
     return [name for name in SAMPLERS if name.startswith(begun)]
 
 
-@app.command(name="recipes", epilog="Example:  voxlate recipes t1_to_t2_brain")
+@app.command(name="recipes", epilog="Examples:  voxlate recipes t1_to_t2_brain    voxlate recipes --for PREPARED")
 def list_recipes(
     name: Annotated[
         str | None,
         typer.Argument(help="Print this one, and every key with default and meaning.", autocompletion=_completed),
     ] = None,
+    cohort: Annotated[
+        Path | None, typer.Option("--for", help="Which fit this prepared cohort, and why others do not.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the recipes that come with voxlate by what they make of what, or print one."""
+    if cohort is not None:
+        show_fits(cohort, as_json)
+        return
     if name:
         from voxlate import recipe as recipes
         from voxlate.cli.explain import explain
@@ -67,14 +76,29 @@ def list_recipes(
             out.print(f"  {one:{width}}  {title}", style=None, markup=False, highlight=False, **cut)
 
 
-@app.command(epilog="Example:  voxlate train t1_to_t2_brain --data PREPARED --out RUN --set train.steps=500")
+@app.command(
+    epilog="Examples:  voxlate train auto --data PREPARED --out RUN --minutes 60    "
+    "voxlate train t1_to_t2_brain --data PREPARED --out RUN --set train.steps=500    "
+    "voxlate train RUN --steps +2000"
+)
 def train(
     recipe: Annotated[
         str,
-        typer.Argument(help="A shipped recipe's name (voxlate recipes) or a TOML file.", autocompletion=_completed),
+        typer.Argument(
+            help="auto: one planned for the cohort (voxlate plan). Else a shipped recipe's name (voxlate recipes) or a "
+            "TOML file; or a run, to go on with it.",
+            autocompletion=_completed,
+        ),
     ],
-    data: Annotated[Path, typer.Option(help="A prepared cohort.")],
-    to: To,
+    data: Annotated[
+        Path | None, typer.Option(help="A prepared cohort; of a run: where it lies now, if it was moved.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option("--out", help="Folder for what this command makes; of a run none.")] = None,
+    steps: Annotated[str | None, typer.Option(help="Of a finished run: so many further steps (+2000).")] = None,
+    minutes: Annotated[
+        str | None,
+        typer.Option(help="Of auto: how long it may take (60). Of a finished run: about so many further ones (+30)."),
+    ] = None,
     change: Changes = None,
     start: Annotated[
         Path | None, typer.Option("--init", help="Weights, or a run, to begin from, not random ones.")
@@ -82,27 +106,67 @@ def train(
     reuse: Annotated[
         list[Path] | None, typer.Option(help="A run whose earlier stages to take where they are the same (repeat it).")
     ] = None,
+    fold: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=4, help="Validate on this fifth of the patients that are not for test, train on the rest."
+        ),
+    ] = None,
+    memory: Memory = None,
+    mode: Mode = None,
+    source: Source = None,
+    target: Target = None,
     device: Device = "auto",
 ) -> None:
     """Train a recipe. After a stop or a crash, the same command resumes and ends with the same weights."""
     from voxlate import recipe as recipes
-    from voxlate.scoring.provenance import recorded_splits
+    from voxlate.cli import further
     from voxlate.training.train import train as run
 
+    lengths = {"--steps": steps, "--minutes": minutes}
+    if further.is_run(recipe, to):
+        refused: dict[str, Any] = {"--set": change, "--init": start, "--reuse": reuse, "--fold": fold}
+        refused |= {"--memory": memory, "--mode": mode, "--source": source, "--target": target}
+        with progress_on(err) as bars:
+            further.go_on(Path(recipe), lengths, refused, data=data, device=device, progress=bars, say=note)
+        _say_next(Path(recipe))
+        return
+    further.refuse_further(recipe, {**lengths, **({"--minutes": None} if recipe == AUTO else {})})
+    data, to = further.required(data, to, recipe)
     changes = pairs(change)
-    chosen = recipes.read(recipe, changes)
+    wishes = Wishes(source, target, None if minutes is None else minutes_of(minutes), memory, mode, device, fold)
+    made, began = None, time.monotonic()
+    if recipe == AUTO:
+        chosen, head, made = wishes.recipe(data, to, changes)
+    elif wishes.given:
+        raise BadInput(f"{wishes.given[0]}: expected the recipe auto, which is planned, found {recipe}. Drop it.")
+    else:
+        chosen, head = recipes.read(recipe, changes), recipes.header(recipes.text_of(recipe))
     own = sorted({key.split(".")[0] for key in changes} & {"train", "net", "method", "opponent"})
     if own and chosen.stages:
         others = ", ".join(f"stages.{stage.name}.{own[0]}" for stage in chosen.stages)
         note(f"--set {own[0]}… changes the last stage alone; the others are {others}.")
-    head = recipes.header(recipes.text_of(recipe))
     with progress_on(err) as bars:
-        done = run(chosen, data, to, head=head, start=start, reuse=reuse or (), device=device, progress=bars, say=note)
-    splits = recorded_splits([to])
+        options: dict[str, Any] = {"start": start, "reuse": reuse or (), "fold": fold, "device": device}
+        done = run(chosen, data, to, head=head, **options, progress=bars, say=note)
+    if made is not None:
+        note(made.came(done, time.monotonic() - began, device))
+    _say_next(to)
+
+
+def _say_next(run: Path) -> None:
+    """Name a finished run's weights, and the command that makes images of cases that it did not see."""
+    from voxlate import recipe as recipes
+    from voxlate.scoring.provenance import recorded_splits
+    from voxlate.training.run import Run, read_header
+
+    weights = Run(run).weights()
+    completes = recipes.from_dict(read_header(weights)["recipe"], f"{weights}", allow_code=True).task.completes
+    splits = recorded_splits([run])
     unseen = "".join([f" --split {name}" for name in ("val", "test") if splits.get(name)][:1])
-    score = f"evaluate NEW --truth COHORT --run {to} --missing one --units network{unseen}"
-    after = score if chosen.task.completes else f"synth {to} COHORT{unseen} --out OUT"
-    out.print(f"{done.weights()} is the model. Next:  voxlate {after}")
+    score = f"evaluate NEW --truth COHORT --run {run} --missing one --units network{unseen}"
+    after = score if completes else f"synth {run} COHORT{unseen} --out OUT"
+    out.print(f"{weights} is the model. Next:  voxlate {after}")
 
 
 @app.command(name="import", epilog="Example:  voxlate import xmodality adm.safetensors --out RUN")
@@ -121,15 +185,24 @@ def import_weights(
 
 @app.command(
     epilog="Examples:  voxlate synth RUN COHORT --out OUT --split val    "
-    "voxlate synth RUN t1=scan.nii.gz --out OUT --samples 10 (of a diffusion)"
+    "voxlate synth RUN t1=scan.nii.gz --out OUT --samples 10 (of a diffusion)    "
+    "voxlate synth RUN COHORT --out MEANS --answer mean (least error; sample: sharp)    "
+    "voxlate synth FOLD0 FOLD1 FOLD2 COHORT --out OUT (their mean and spread)"
 )
 def synth(
     run: Annotated[Path, typer.Argument(help="A run folder, or a weights file.")],
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT", help="A cohort, a case, a DICOM series, a file, or modality=path pairs."),
+        typer.Argument(
+            metavar="[RUN...] INPUT",
+            help="A cohort, a case, a DICOM series, a file, or modality=path pairs; after more runs: their mean.",
+        ),
     ],
     to: To,
+    answer: Annotated[
+        Literal["mean", "sample"] | None,
+        typer.Option(help="Of a diffusion of what a predictor leaves: the predictor's image, or a sample (as unset)."),
+    ] = None,
     sampler: Annotated[
         str | None, typer.Option(help="Another sampler than the recipe's.", autocompletion=_samplers)
     ] = None,
@@ -173,8 +246,8 @@ def synth(
 ) -> None:
     """Make the target modalities of one case or of a cohort, on the input's own grid and in physical units."""
     from voxlate import recipe as recipes
+    from voxlate.synthesis.ensemble import load_members, members_and_scans
     from voxlate.synthesis.folder import find_scans, sort_out, synthesise_cases
-    from voxlate.synthesis.model import load
 
     named: dict[str, Any] = {"sampler": sampler, "steps": steps, "eta": eta, "samples": samples, "batch": batch}
     named["exact"] = exact or None
@@ -182,7 +255,8 @@ def synth(
     named |= {key: {"kind": kind} for key, kind in kinds.items() if kind is not None}
     if crop is not None:
         named["slices"] = {"kind": slices or "whole", "crop": crop}
-    model = load(run, device, allow_code)
+    members, inputs = members_and_scans(inputs)
+    model = load_members([run, *members], device, allow_code, answer)
     model = model if like is None else model.with_synthesis_of(recipes.read(like))
     model = model.with_options(**{**named, **recipes.table(pairs(change))})
     layout: dict[str, Any] = {"pattern": pattern, "manifest": manifest, "preset": preset, "patients": patients}

@@ -47,7 +47,8 @@ class Batches(Dataset[Batch]):
     (step * world + rank) * batch + i alone decides its case, its place and its augmentation. Hence
     workers, restarts and resumption give bit-identical batches. An epoch has an item for each slice (in thicker
     patches, for each patch depth) with enough foreground. lacking: cases left out, with the modalities they lack.
-    unpaired: each item's target and target_mask are those of an item of another patient, drawn with replacement.
+    unpaired: each item's target and target_mask are those of an item of another patient, drawn with replacement (where
+    they may lie apart, of one that has the targets).
     moments: a folder that latents.cache_moments filled for these settings; batches then carry them as well.
     """
 
@@ -75,7 +76,11 @@ class Batches(Dataset[Batch]):
         if moments is not None:
             check_cacheable(cohort, data, cases)
         self.unpaired, self.patients = unpaired, [cohort.header(span.case).patient for span in self.spans]
-        if unpaired and len(set(self.patients)) < 2:
+        self.strangers = self
+        if unpaired and data.apart:  # targets are of cases that have them, with their own mask
+            own = replace(data, source=data.target, stack=0)
+            self.strangers = Batches(cohort, own, intensity, split=split, seed=seed, batch=batch, steps=steps)
+        if unpaired and len(others := set(self.strangers.patients)) < 2 and others <= set(self.patients):
             raise BadInput(
                 f"{cohort.folder}: expected two patients or more in the split {split}, to take scans of them unpaired, "
                 "found one. Prepare more cases, or choose a method that learns from pairs."
@@ -95,7 +100,8 @@ class Batches(Dataset[Batch]):
             return batch
         # this word seeds the pairs: another one would give other pairs than in earlier trainings
         generators = [_generator("stranger", self.seed, number) for number in numbers]
-        others = self._batch([self._other_patient(item, one) for item, one in zip(items, generators)], generators)
+        strangers = [self._other_patient(item, one) for item, one in zip(items, generators)]
+        others = self.strangers._batch(strangers, generators)
         return replace(
             batch,
             target=others.target,
@@ -117,8 +123,8 @@ class Batches(Dataset[Batch]):
 
     def _other_patient(self, item: int, generator: Generator) -> int:
         """Any item of another patient, all equally likely."""
-        own = self.patients[self.items[item][0]]
-        while self.patients[self.items[other := _below(len(self.items), generator)][0]] == own:
+        own, there = self.patients[self.items[item][0]], self.strangers
+        while there.patients[there.items[other := _below(len(there.items), generator)][0]] == own:
             pass
         return other
 

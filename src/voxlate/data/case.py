@@ -19,6 +19,7 @@ from voxlate.errors import BadInput
 from voxlate.files import whole_file
 from voxlate.images.grid import Grid, canonical, same_grid
 from voxlate.images.mask import bounding_box, brain, foreground, user_mask
+from voxlate.images.misalignment import Misalignment
 from voxlate.images.register import Transform
 from voxlate.images.statistics import Statistics, intensity_statistics
 from voxlate.images.tiling import Size, Triple, resize_slices, zoomed
@@ -58,8 +59,8 @@ class CaseHeader:
 
     affine: 4x4, (x, y, z) voxel to RAS mm; units: of the modalities, in the order of the mask's bits; mask_area:
     voxels of the mask in each slice; mask_box: first and last + 1 along D, H, W; inputs: digest of the input files and
-    the preparation; voxels: digest of each array (modality, mask, label map) by its name; checksum: of the header;
-    all three empty in memory.
+    the preparation; misaligned: how far scans lie from the fixed one, where that was estimated; voxels: digest of each
+    array (modality, mask, label map) by its name; checksum: of the header; inputs and these two empty in memory.
     """
 
     case: str
@@ -78,6 +79,7 @@ class CaseHeader:
     inputs: str = ""
     voxels: dict[str, str] = field(default_factory=dict)
     registered: dict[str, Registered] = field(default_factory=dict)
+    misaligned: dict[str, Misalignment] = field(default_factory=dict)
     checksum: str = ""
 
     @property

@@ -59,6 +59,10 @@ class DataSettings:
         bool,
         Field(description="keep cases with some source and some target (channels of others are background)"),
     ] = False
+    apart: Annotated[
+        bool,
+        Field(description="take cases with sources or with targets alone, too: for a method that needs no pairs"),
+    ] = False
     labels: Annotated[list[str], Field(description="label maps that are read in addition: of lesions, say")] = field(
         default_factory=list
     )
@@ -115,7 +119,8 @@ class Span:
 def usable_cases(cohort: Cohort, data: DataSettings, split: str) -> tuple[list[str], dict[str, list[str]]]:
     """Cases of a split that have what the settings ask for, and the others with the modalities that each lacks.
 
-    Raises BadInput where the cohort has no case with some modality, or the split no usable case.
+    Where they may lie apart, those that have the sources. Raises BadInput where the cohort has no case with some
+    modality, or the split no usable case.
     """
     wanted = list(dict.fromkeys([*data.source, *data.target]))
     known_labels = {name for one in cohort.cases for name in one.labels}
@@ -137,7 +142,7 @@ def usable_cases(cohort: Cohort, data: DataSettings, split: str) -> tuple[list[s
             continue
         absent = [
             name
-            for names in (data.source, data.target)
+            for names in ([data.source] if data.apart else [data.source, data.target])
             if not data.allow_missing or not set(names) & set(one.present)
             for name in names
             if name not in one.present

@@ -16,6 +16,7 @@ from typing import Any
 
 from voxlate import __version__
 from voxlate.data.align import Align, Mask, Preparation
+from voxlate.data.audit import misalignment_warnings, misalignments
 from voxlate.data.case import CaseHeader, prepare_case, read_header, write_case
 from voxlate.data.find import CaseFiles, find_cohort, manifest_in
 from voxlate.data.fingerprint import fingerprint, warnings_of, wide_heads
@@ -56,6 +57,7 @@ def prepare(
     mask_from: str | None = None,
     seed: int = 0,
     shares: tuple[float, float, float] = (0.7, 0.15, 0.15),
+    audit: bool = True,
     workers: int | None = None,
     progress: CaseProgress | None = None,
     say: Say | None = None,
@@ -71,7 +73,9 @@ def prepare(
     mask: what counts in a case without a mask file; a brain is found in the modality `mask_from` (default: plain CT,
     another CT, T1, else the first), which must be a source of the models
     trained on this cohort, since synthesis has sources only.
-    shares: train, val, test by patient, unless the manifest says. workers: processes, each holding one case in memory.
+    shares: train, val, test by patient, unless the manifest says. audit: estimate how far the scans of each case that
+    is made now lie from the fixed one; cases that are there keep what they have. workers: processes, each holding one
+    case in memory.
     progress(done, total, case) is called after each case, say(sentence) where cases were made again. Raises BadInput
     for bad cases, and for an `out` that holds anything else, a cohort prepared in another way included.
     """
@@ -100,7 +104,7 @@ def prepare(
     }
     _refuse_other(out, made, {one.case: [one.patient, splits[one.patient]] for one in cases})
     with locked(out):
-        again = _prepare_all(cases, out, preparation, workers, progress)
+        again = _prepare_all(cases, out, preparation, audit, workers, progress)
     if again and say:
         named = ", ".join(again[:MOST_NAMED]) + (", …" if len(again) > MOST_NAMED else "")
         say(f"{len(again)} cases were made again, for their files or the options changed since: {named}.")
@@ -120,6 +124,7 @@ def prepare(
             *(f"Not known, taken to be so: {one}." for one in found.guessed),
             *(wide_heads(headers) if found.heads else ()),
             *warnings_of(headers, splits),
+            *misalignment_warnings(headers, preparation),
         ),
         made=made,
     )
@@ -198,11 +203,16 @@ def _remove_stale(out: Path, headers: list[CaseHeader]) -> None:
 
 
 def _prepare_all(
-    cases: list[CaseFiles], out: Path, preparation: Preparation, workers: int | None, progress: CaseProgress | None
+    cases: list[CaseFiles],
+    out: Path,
+    preparation: Preparation,
+    audit: bool,
+    workers: int | None,
+    progress: CaseProgress | None,
 ) -> list[str]:
     """Prepare the cases; gives the names of those that were there, made from other files or in another way."""
     processes = min(workers or min(len(os.sched_getaffinity(0)), MOST_WORKERS), len(cases))
-    work = functools.partial(_prepare_files, out=out, preparation=preparation)
+    work = functools.partial(_prepare_files, out=out, preparation=preparation, audit=audit)
     again = list[str]()
     for done, (case, was_there) in enumerate(
         _in_turn(work, cases) if processes == 1 else _in_parallel(work, cases, processes), start=1
@@ -213,7 +223,7 @@ def _prepare_all(
     return sorted(again)
 
 
-def _prepare_files(files: CaseFiles, out: Path, preparation: Preparation) -> bool:
+def _prepare_files(files: CaseFiles, out: Path, preparation: Preparation, audit: bool) -> bool:
     """Prepare one case, unless its file is there and was made from the same inputs in the same way.
 
     Gives whether it replaced a file made from others, or otherwise.
@@ -229,7 +239,8 @@ def _prepare_files(files: CaseFiles, out: Path, preparation: Preparation) -> boo
         mask=None if files.mask is None else read_volume(files.mask, "mask"),
         labels={name: read_volume(place, name) for name, place in files.labels.items()},
     )
-    header = replace(case.header, patient=files.patient, inputs=inputs)
+    misaligned = misalignments(case, preparation.fixed) if audit else {}
+    header = replace(case.header, patient=files.patient, inputs=inputs, misaligned=misaligned)
     for name, transform in case.transforms.items():
         write_transform(out / header.registered[name].transform, transform)
     write_case(path, replace(case, header=header))
@@ -302,4 +313,5 @@ def _entry(header: CaseHeader, split: str) -> Entry:
         spacing_mm=header.spacing_mm,
         mask_ml=round(header.mask_ml, 3),
         registered=header.registered,
+        misaligned=header.misaligned,
     )

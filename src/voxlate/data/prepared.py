@@ -2,8 +2,8 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,9 +13,12 @@ from pydantic import TypeAdapter, ValidationError
 from voxlate.data.align import Preparation, Registered
 from voxlate.data.case import CaseHeader, PreparedCase, open_case, read_header
 from voxlate.data.doubles import refuse_leak
+from voxlate.data.fingerprint import fingerprint
+from voxlate.data.split import fold_splits
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
 from voxlate.images.intensity import IntensityMap, Scale, typical_scale
+from voxlate.images.misalignment import Misalignment
 from voxlate.images.statistics import Statistics
 from voxlate.images.tiling import Triple
 
@@ -38,6 +41,7 @@ class Entry:
     spacing_mm: tuple[float, float, float]
     mask_ml: float
     registered: dict[str, Registered] = field(default_factory=dict)
+    misaligned: dict[str, Misalignment] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,18 @@ class Cohort:
         inputs = [self.header(one.case).inputs for one in self.cases]
         record = (self.folder / "cohort.json").read_bytes()
         return hashlib.sha256(record + repr(inputs).encode()).hexdigest()[:16]
+
+    def in_fold(self, fold: int) -> "Cohort":
+        """The cohort with the splits of a fold, 0 to 4 (see split.fold_splits)."""
+        splits = fold_splits({one.patient: one.split for one in self.cases}, fold, self.folder)
+        return self.with_splits({one.case: splits[one.patient] for one in self.cases})
+
+    def with_splits(self, splits: Mapping[str, str]) -> "Cohort":
+        """The cohort with other splits of the cases that are named, and so with the statistics of other cases."""
+        cases = tuple(replace(one, split=splits.get(one.case, one.split)) for one in self.cases)
+        headers = [self.header(one.case) for one in cases]
+        training = [header for header, one in zip(headers, cases) if one.split == "train"]
+        return replace(self, cases=cases, fingerprint=fingerprint(headers, training))
 
     def path(self, case: str) -> Path:
         return case_path(self.folder, case)

@@ -1,8 +1,11 @@
 """Which patient goes to which split."""
 
 import hashlib
+from collections.abc import Mapping
 
 from voxlate.errors import BadInput
+
+FOLDS = 5
 
 
 def split_patients(
@@ -36,6 +39,25 @@ def split_patients(
     val, test = min(val, count - 1), min(test, count - 1 - min(val, count - 1))
     names = ["val"] * val + ["test"] * test + ["train"] * (count - val - test)
     return dict(zip(patients, names))
+
+
+def fold_splits(splits: Mapping[str, str], fold: int, where: object) -> dict[str, str]:
+    """The split of each patient in a fold, 0 to 4: one part in five validates, the rest trains, test stays test.
+
+    splits: of each patient without folds. The parts are as equal as can be, and depend on the patients' names alone.
+    """
+    if not 0 <= fold < FOLDS:
+        raise BadInput(f"--fold: expected 0 to {FOLDS - 1}, found {fold}. Choose one of these.")
+    patients = sorted((one for one, split in splits.items() if split != "test"), key=lambda one: patient_order(0, one))
+    if len(patients) < FOLDS:
+        raise BadInput(
+            f"{where}: expected {FOLDS} patients or more outside the test split for --fold, found {len(patients)}. "
+            "Prepare more, or train without --fold."
+        )
+    parts = {patient: number % FOLDS for number, patient in enumerate(patients)}
+    return {
+        one: split if one not in parts else "val" if parts[one] == fold else "train" for one, split in splits.items()
+    }
 
 
 def patient_order(seed: int, name: str) -> bytes:

@@ -40,6 +40,25 @@ def mutual_information(
     return (_entropy(joint.sum(1)) + _entropy(joint.sum(0))) / both if both > 0 else float("nan")
 
 
+def shared_information(a: NDArray[np.uint8], b: NDArray[np.uint8], bins: int) -> tuple[NDArray[np.float64], float]:
+    """Normalised mutual information of one row of classes with several, [S]; the lower of the two entropies in nats.
+
+    a: [N] classes as by `class_of`, b: [S, N]; pairs of which one is outside (the class `bins`) are left out.
+    """
+    rows, width = len(b), bins + 1
+    pairs = a.astype(np.int32) * width + b
+    pairs += (np.arange(rows, dtype=np.int32) * width * width)[:, None]
+    joint = np.bincount(pairs.ravel(), minlength=rows * width * width).reshape(rows, width, width)[:, :bins, :bins]
+    of_a, of_b, both = (_entropies(one.reshape(rows, -1)) for one in (joint.sum(2), joint.sum(1), joint))
+    return (of_a + of_b) / np.maximum(both, NARROWEST), float(min(np.median(of_a), np.median(of_b)))
+
+
+def class_of(image: NDArray[Any], low: float, high: float, bins: int) -> NDArray[np.uint8]:
+    """The equal class of each value between two, those beyond in the first and last; `bins` where it is not finite."""
+    scaled = (image - np.float32(low)) * np.float32(bins / max(high - low, NARROWEST))
+    return np.where(np.isfinite(scaled), scaled.clip(0, bins - 1), np.float32(bins)).astype(np.uint8)
+
+
 def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     """Overlap of two masks, twice the intersection over the sum of both; NaN where both are empty."""
     total = int(a.sum()) + int(b.sum())
@@ -54,3 +73,10 @@ def _bin(image: NDArray[Any], low: float, high: float, bins: int) -> NDArray[np.
 def _entropy(counts: NDArray[Any]) -> float:
     share = counts[counts > 0] / counts.sum()
     return float(-np.sum(share * np.log(share)))
+
+
+def _entropies(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Entropy in nats of each row of counts; 0 of an empty one."""
+    total = np.maximum(counts.sum(1), 1)
+    logs = np.log(np.maximum(counts, 1))
+    return np.asarray(np.log(total) - (counts * logs).sum(1) / total, np.float64)

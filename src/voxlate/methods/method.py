@@ -228,6 +228,11 @@ class TaskSettings(ABC):
         return ()
 
     @property
+    def mean_stage(self) -> str | None:
+        """The earlier stage whose image is the mean of what is drawn with this task; None where there is none."""
+        return None
+
+    @property
     def needs_mask(self) -> bool:
         """Whether the task works inside a mask, which must then be found in the sources."""
         return self.inside or self.strip
@@ -287,6 +292,11 @@ class MethodSettings(ABC):
             raise BadInput(
                 f"{where}, stage '{stage.name}': expected net.kind 'unet', or another that makes images, for this "
                 "method, found an autoencoder. Change it."
+            )
+        if stage.data.apart and self.needs_pairs:
+            raise BadInput(
+                f"{where}, stage '{stage.name}': expected data.apart = false for a method that learns from pairs, "
+                "found true. Set it to false, or take method.kind = 'cycle'."
             )
 
     def check_sampler(self, sampling: SamplerSettings) -> None:

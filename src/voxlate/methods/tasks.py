@@ -285,6 +285,10 @@ class Residual(TaskSettings):
         return (self.predictor,)
 
     @property
+    def mean_stage(self) -> str:
+        return self.predictor
+
+    @property
     def whole_slices(self) -> bool:
         return self.asymmetry
 

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.data.align import Registered
+from voxlate.data.audit import misalignment_lines
 from voxlate.data.prepared import Cohort, Entry, open_cohort, registration_lines
 from voxlate.files import write_text
+from voxlate.images.misalignment import Misalignment
 from voxlate.report.page import flat, render
 from voxlate.report.pictures import in_a_row, scan_columns
 
@@ -24,18 +26,25 @@ def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
     """
     cohort = open_cohort(path)
     made, moved = cohort.preparation, bool(cohort.made.get("resample") or cohort.made.get("register"))
-    chosen = _evenly(sorted(cohort.cases, key=_least_similar))
-    ordered = "from the least to the most similar" if made.register else "in the order of the list"
+    chosen = _evenly(sorted(cohort.cases, key=_least_similar if made.register else _most_apart))
+    known = any(one.median_mm is not None for entry in cohort.cases for one in entry.misaligned.values())
+    unregistered = "from the most to the least out of register" if known else "in the order of the list"
+    ordered = "from the least to the most similar" if made.register else unregistered
+    boards = moved or known
     some = f"{len(chosen)} of {len(cohort.cases)} cases, evenly {ordered}. " if len(chosen) < len(cohort.cases) else ""
-    sections = [_section(cohort, entry, made.fixed if moved else None) for entry in chosen]
+    sections = [_section(cohort, entry, made.fixed if moved else _compared_with(entry)) for entry in chosen]
     context = {
         "kind": "Prepared cohort",
         "folder": cohort.folder.name,
         "title": f"{len(cohort.cases)} cases of {', '.join(cohort.modalities)}",
-        "plain_scores": [*registration_lines(cohort.cases).items(), *(("warning", one) for one in cohort.warnings)],
+        "plain_scores": [
+            *registration_lines(cohort.cases).items(),
+            *misalignment_lines((one.case, one.misaligned) for one in cohort.cases).items(),
+            *(("warning", one) for one in cohort.warnings),
+        ],
         "cases": sections,
         "cases_total": len(sections),
-        "scales": some + (BOARDS if moved else SIDE_BY_SIDE),
+        "scales": some + (BOARDS if boards else SIDE_BY_SIDE),
         "provenance": flat(cohort.made),
     }
     target = Path(out) if out is not None else cohort.folder / "report.html"
@@ -52,11 +61,21 @@ def _least_similar(entry: Entry) -> float:
     return min((one.after.mutual_information for one in entry.registered.values()), default=0.0)
 
 
+def _compared_with(entry: Entry) -> str | None:
+    return next((one.to for one in entry.misaligned.values()), None)
+
+
+def _most_apart(entry: Entry) -> float:
+    return -max((one.median_mm or 0.0 for one in entry.misaligned.values()), default=0.0)
+
+
 def _section(cohort: Cohort, entry: Entry, fixed: str | None) -> dict[str, Any]:
-    """The pictures of one case; where scans were registered, with what it gained."""
+    """The pictures of one case, with how far its scans lie from each other, and what registration gained."""
     case = cohort.case(entry.case)
     scans = {name: case.volume(name) for name in case.header.present}
-    notes = {name: _gain(one) for name, one in entry.registered.items()}
+    apart = {name: _distance(one) for name, one in entry.misaligned.items()}
+    gains = {name: _gain(one) for name, one in entry.registered.items()}
+    notes = {name: "; ".join(one[name] for one in (gains, apart) if name in one) for name in gains | apart}
     columns = scan_columns(entry.case, scans, fixed if fixed in scans else None, notes)
     facts = [entry.split, str(next(iter(scans.values())).grid)]
     return {"case": entry.case, "facts": facts, "columns": columns, "in_a_row": in_a_row(len(columns))}
@@ -67,3 +86,13 @@ def _gain(one: Registered) -> str:
     step = "none kept" if one.kept == "none" else one.kept
     information = f"mutual information {before.mutual_information:.3f} → {after.mutual_information:.3f}"
     return f"{step}: {information}, bodies {before.bodies:.2f} → {after.bodies:.2f}"
+
+
+def _distance(one: Misalignment) -> str:
+    if one.median_mm is None:
+        return f"distance from {one.to} not measurable ({one.windows} windows agree)"
+    plane = ", in the plane of the slices" if "D" in one.unseen else ""
+    return (
+        f"{one.median_mm:.1f} mm from {one.to} (95th percentile {one.p95_mm:.1f}){plane}: "
+        f"{one.windows} windows, {one.left_out} left out"
+    )

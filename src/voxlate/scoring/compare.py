@@ -44,6 +44,9 @@ class Comparison:
     def table(self) -> Tables:
         return comparison_tables(self.document)
 
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
     def write(self, path: Path | str) -> None:
         write_json(path, self.document)
 

@@ -42,6 +42,7 @@ class _Stated(TypedDict, total=False):
 
 class _Splits(TypedDict, total=False):
     splits: dict[str, list[str]]
+    fold: int
 
 
 class _Trained(TypedDict, total=False):
@@ -61,6 +62,15 @@ def run_folders(provenance: Mapping[str, Any]) -> list[Path]:
 
 def recorded_splits(folders: Iterable[Path]) -> dict[str, list[str]]:
     """The cases of each split in the training of the first of these folders that is a run; {} where none is."""
+    return _recorded(folders).get("splits", {})
+
+
+def is_fold(folders: Iterable[Path]) -> bool:
+    """Whether the first of these folders that is a run was trained in a fold: its cohort then has other splits."""
+    return "fold" in _recorded(folders)
+
+
+def _recorded(folders: Iterable[Path]) -> _Splits:
     for folder in folders:
         if (path := folder / "provenance.json").is_file():
             try:
@@ -70,8 +80,8 @@ def recorded_splits(folders: Iterable[Path]) -> dict[str, list[str]]:
                     f"{path}: expected provenance as train writes it, found others ({error.errors()[0]['loc']}). "
                     "Restore the file: without it nobody knows which cases were trained on."
                 ) from error
-            if splits := data.get("splits"):
-                return splits
+            if data.get("splits"):
+                return data
     return {}
 
 

@@ -1,6 +1,7 @@
 """Summaries of scores with confidence intervals, as tables, CSV and JSON."""
 
 import csv
+import io
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -115,6 +116,9 @@ class Scores:
 
     def table(self) -> "Tables":
         return score_tables(self.document())
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
 
     def write(self, out: Path) -> None:
         """Write OUT/metrics.json, OUT/metrics.csv and, where scopes have pictures, OUT/pictures.csv."""
@@ -241,6 +245,12 @@ class Tables:
         for columns in filter(None, groups):
             yield self._part(columns, wide)
         yield Text("\n".join(self.caption), style="dim")
+
+    def _repr_html_(self) -> str:
+        """As on a terminal, in a notebook."""
+        console = Console(record=True, width=120, file=io.StringIO())
+        console.print(self)
+        return console.export_html(inline_styles=True, code_format='<pre style="line-height:1.2">{code}</pre>')
 
     def _head(self, modality: str, line: Line) -> tuple[str, str]:
         several = modality and len(self.modalities) > 1

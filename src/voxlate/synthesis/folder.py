@@ -15,7 +15,8 @@ from voxlate.files import locked, read_json, safe_name, write_json
 from voxlate.images.dicom import is_dicom_folder, without_key
 from voxlate.images.frames import without_frame
 from voxlate.images.volume import PICTURES, UNITS, is_there
-from voxlate.scoring.provenance import difference, recorded_splits, split_of
+from voxlate.scoring.provenance import difference, is_fold, recorded_splits
+from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import COST, Model
 from voxlate.synthesis.written import check_folder, check_free, is_synthesis, is_unchanged
 
@@ -33,7 +34,12 @@ class Scans:
 
 
 def find_scans(
-    inputs: list[str], model: Model, *, split: str | None = None, missing: list[str] | None = None, **layout: Any
+    inputs: list[str],
+    model: Model | Ensemble,
+    *,
+    split: str | None = None,
+    missing: list[str] | None = None,
+    **layout: Any,
 ) -> list[Scans]:
     """The scans that the inputs name: `modality=path` pairs, a file or DICOM series, a case folder, or a cohort.
 
@@ -57,7 +63,7 @@ def find_scans(
     ]
 
 
-def _named(inputs: list[str], model: Model, split: str | None, layout: Mapping[str, Any]) -> Iterator[Scans]:
+def _named(inputs: list[str], model: Model | Ensemble, split: str | None, layout: Mapping[str, Any]) -> Iterator[Scans]:
     sources = model.recipe.data.source
     if all("=" in text and not is_there(Path(text)) for text in inputs):  # 'mr.h5#slice=3' is a scan, not a pair
         pairs = [text.split("=", 1) for text in inputs]
@@ -86,12 +92,15 @@ def _named(inputs: list[str], model: Model, split: str | None, layout: Mapping[s
             )
         yield Scans(_case_of({sources[0]: path}), {sources[0]: path})
         return
-    recorded = _recorded(model, split)
+    recorded, own = _splits(model), _splits(model, only_folds=True)
     found = find_cohort(path, **layout)
     for case in found.cases:
-        if split is None or case.split == split or (case.split is None and case.case in recorded):
+        stated = own.get(case.case, case.split)
+        if split is None or (stated or recorded.get(case.case)) == split:
             yield Scans(case.case, case.files | ({MASK: case.mask} if case.mask else {}))
-    yield from (Scans(name, {}) for name in found.bare if split is None or name in recorded)  # said to lack scans
+    yield from (
+        Scans(name, {}) for name in found.bare if split is None or recorded.get(name) == split
+    )  # said to lack scans
 
 
 def _case_of(files: Mapping[str, Path]) -> str:
@@ -111,16 +120,22 @@ def _is_one_scan(path: Path, layout: Mapping[str, Any]) -> bool:
     return is_dicom_folder(path) and not by_series
 
 
-def _recorded(model: Model, split: str | None) -> set[str]:
-    """The cases of a split in the run's training, for cohorts without splits."""
-    return set() if split is None else set(recorded_splits(_runs(model)).get(split, []))
+def _splits(model: Model | Ensemble, only_folds: bool = False) -> dict[str, str]:
+    """The split of each case in the model's training; what any member trained on is no held-out case.
+
+    only_folds: where a member was trained in a fold, which says more than a cohort's own splits; else none.
+    """
+    runs = [[one if one.is_dir() else one.parent] for one in model.origins]  # a weights file lies in its run
+    if only_folds and not any(map(is_fold, runs)):
+        return {}
+    found: dict[str, str] = {}
+    for run in runs:
+        for split, cases in recorded_splits(run).items():
+            found |= {case: split for case in cases if split == "train" or case not in found}
+    return found
 
 
-def _runs(model: Model) -> list[Path]:
-    return [model.origin if model.origin.is_dir() else model.origin.parent]  # a weights file lies in its run
-
-
-def sort_out(model: Model, scans: list[Scans]) -> tuple[list[Scans], dict[str, str], list[str]]:
+def sort_out(model: Model | Ensemble, scans: list[Scans]) -> tuple[list[Scans], dict[str, str], list[str]]:
     """The cases that can be made, a sentence for each that lacks a scan, and those in which nothing is missing.
 
     Raises BadInput where there is none to make; for a single case with the sentence on it.
@@ -147,7 +162,7 @@ def sort_out(model: Model, scans: list[Scans]) -> tuple[list[Scans], dict[str, s
 
 
 def synthesise_cases(
-    model: Model,
+    model: Model | Ensemble,
     scans: list[Scans],
     out: Path,
     *,
@@ -203,7 +218,7 @@ def synthesise_cases(
             cases = list(dict.fromkeys([*before.get("cases", []), *mine]))
             old = {case: why for case, why in (lacking or {}).items() if (out / case).is_dir()}
             still = {case: why for case, why in before.get("failed", {}).items() if case not in mine}
-            own_way = {"run": place_from(model.origin, out), "cases": cases, "failed": still | old | failed}
+            own_way = {**_runs(model, out), "cases": cases, "failed": still | old | failed}
             write_json(out / "provenance.json", {**common, **own_way})
     if kept:
         say(f"{kept} of {len(scans)} cases were made before and are kept.")
@@ -212,7 +227,7 @@ def synthesise_cases(
     return folders, failed
 
 
-def _check_others(model: Model, cases: set[str], out: Path, seed: int) -> list[str]:
+def _check_others(model: Model | Ensemble, cases: set[str], out: Path, seed: int) -> list[str]:
     """In what images of these cases in OUT differ made in another way; raises BadInput for those of others."""
     plan, found = model.plan({}, seed), list[str]()
     for path in sorted(out.glob("*/provenance.json")):
@@ -228,7 +243,7 @@ def _check_others(model: Model, cases: set[str], out: Path, seed: int) -> list[s
 
 
 def _synthesise_case(
-    model: Model,
+    model: Model | Ensemble,
     scans: Scans,
     out: Path,
     seed: int,
@@ -257,15 +272,20 @@ def _synthesise_case(
     check_free(folder, model.files_of(scans.files))
     result = model.synthesise(scans.files, case=scans.case, seed=seed, progress=report)
     inputs = {name: {**one, "path": places[name]} for name, one in result.provenance["inputs"].items()}
-    run = place_from(model.origin, folder)
     if scans.others and model.recipe.task.completes:  # a scan by another name would count as missing
         warn(f"{scans.case}: {', '.join(scans.others)} was not used: no modality of this model has that name.")
     if notes := result.provenance.get("warnings"):
         warn(f"{scans.case}: {' '.join(notes)}")
-    split = split_of(scans.case, recorded_splits(_runs(model)))  # said here, so that it travels with the image
-    stated = {**result.provenance, "run": run, "inputs": inputs, **({"split": split} if split else {})}
+    split = _splits(model).get(scans.case)  # said here, so that it travels with the image
+    stated = {**result.provenance, **_runs(model, folder), "inputs": inputs, **({"split": split} if split else {})}
     pictures = {path.suffix.lower() for path in scans.files.values()} <= set(PICTURES)  # pictures in, pictures out
     return folder, replace(result, provenance=stated).write(folder, (".nii.gz", ".png") if pictures else (".nii.gz",))
+
+
+def _runs(model: Model | Ensemble, folder: Path) -> dict[str, Any]:
+    """Where the model lies, of an ensemble the first and all: the first has the naive baselines that scores take."""
+    places = [place_from(one, folder) for one in model.origins]
+    return {"run": places[0], **({"runs": places} if len(places) > 1 else {})}
 
 
 def place_from(path: Path, folder: Path) -> str:

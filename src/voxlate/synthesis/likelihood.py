@@ -23,6 +23,7 @@ from voxlate.files import write_json
 from voxlate.images.tiling import Triple
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe
+from voxlate.scoring.provenance import is_fold, recorded_splits
 from voxlate.synthesis.calls import Calls, PatchProgress, count_calls
 from voxlate.training.run import load_method
 from voxlate.training.validate import find_device
@@ -69,6 +70,8 @@ def likelihood(
             f"'{kind_of(recipe.method)}'. Name another run; voxlate evaluate scores any."
         )
     ready = open_cohort(cohort)
+    if is_fold(folders := [Path(run), Path(run).parent]):
+        ready = ready.with_splits({case: one for one, cases in recorded_splits(folders).items() for case in cases})
     _check_spacing(ready, header)
     # a density is one of images that exist: cases that lack some are left out, and not averaged in
     places = whole_cases(ready, replace(recipe.data, allow_missing=False), split)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import nibabel as nib
 import numpy as np
@@ -46,14 +46,15 @@ from voxlate.images.tiling import (
 from voxlate.images.volume import SYNTHETIC_SCAN, Volume, content_hash, is_there, read_volume, unit_of, write_volume
 from voxlate.learning import evaluations
 from voxlate.methods.method import Method
-from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges
+from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges, from_dict
 from voxlate.scoring.network_units import stated_units
 from voxlate.synthesis.calls import PatchProgress, count_calls
 from voxlate.synthesis.written import write_images
-from voxlate.training.run import file_hash, load_method, made_by
+from voxlate.training.run import Run, file_hash, load_method, made_by, read_header
 from voxlate.training.validate import autocast, find_device
 
 Scan = Volume | Path | str | nib.spatialimages.SpatialImage | tuple[np.ndarray, np.ndarray]
+Answer = Literal["mean", "sample"]
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 COST = ("network_calls", "seconds_per_slice", "device")  # measured, so no part of the plan
 
@@ -129,6 +130,11 @@ class Model:
     def __repr__(self) -> str:
         made, given = " + ".join(self.recipe.data.target), " + ".join(self.recipe.data.source)
         return f"Model('{self.recipe.title}', {given} → {made}, {self.header['steps']} steps, {self.device})"
+
+    @property
+    def origins(self) -> tuple[Path, ...]:
+        """Where it lies: a run folder, or a weights file."""
+        return (self.origin,)
 
     def with_options(self, **changes: Any) -> "Model":
         """The same model with other synthesis options (sampler, steps, samples, ...); None keeps the recipe's.
@@ -346,12 +352,14 @@ class Model:
         return plain
 
 
-def load(run: Path | str, device: str = "auto", allow_code: bool = False) -> Model:
+def load(run: Path | str, device: str = "auto", allow_code: bool = False, answer: Answer | None = None) -> Model:
     """Open a run folder or a weights file for synthesis; raises BadInput where it is none.
 
-    allow_code: import the code outside voxlate that the model names, which is then run.
+    allow_code: import the code outside voxlate that the model names, which is then run. answer: "mean" opens the
+    predictor of a run that draws what its predictor leaves, "sample" its last stage; raises BadInput where a run has no
+    such answer. None: the last stage.
     """
-    path = Path(run)
+    path = _answering(Path(run), answer, allow_code)
     method, recipe, header = load_method(path, allow_code)
     for name in (*recipe.data.source, *recipe.data.target, *(stage.name for stage in recipe.stages)):
         safe_name(name, f"{path} (header)")  # they become names of files
@@ -360,6 +368,29 @@ def load(run: Path | str, device: str = "auto", allow_code: bool = False) -> Mod
     weights = path / "weights.safetensors" if path.is_dir() else path
     where = find_device(device)
     return Model(method.to(where), recipe, {**header, "weights_hash": file_hash(weights)}, where, path.resolve())
+
+
+def _answering(path: Path, answer: Answer | None, allow_code: bool) -> Path:
+    """The run itself, or the weights of the stage that gives the answer which is asked for."""
+    weights = Run(path).weights() if path.is_dir() else path
+    if answer is None or not weights.exists():
+        return path
+    if answer not in get_args(Answer):
+        raise BadInput(f"answer: expected 'mean' or 'sample', found {answer!r}. Choose one of these.")
+    recipe = from_dict(read_header(weights)["recipe"], f"{weights} (header)", allow_code)
+    if answer == "sample" and not recipe.method.draws:
+        raise BadInput(
+            f"{path}: expected a model that draws samples for the answer 'sample', found '{recipe.title}', which makes "
+            "one image of a case. Ask for the answer 'mean', or for none."
+        )
+    if answer == "sample" or not recipe.method.draws:
+        return path
+    if (stage := recipe.task.mean_stage) is None:
+        raise BadInput(
+            f"{path}: expected a model with a predictor for the answer 'mean', found '{recipe.title}', which has none. "
+            "Take the mean of its samples instead: --samples 10 (in Python: samples=10)."
+        )
+    return Run(path if path.is_dir() else path.parent).weights(stage)
 
 
 def _run(

@@ -29,7 +29,7 @@ class Log:
         on_step: StepCallback | None,
     ):
         self.log, self.stage, self.options, self.main, self.on_step = log, stage, options, main, on_step
-        self.begun = time.monotonic() - seconds
+        self.begun, self.resumed = time.monotonic() - seconds, seconds
         self.previous = (step, seconds)
         self.latest: dict[str, float] = {}
         self.board = None
@@ -40,9 +40,9 @@ class Log:
     def add_step(self, step: int, losses: Mapping[str, Mapping[str, Tensor]]) -> float:
         """Log a step if it is one to log; returns the seconds trained so far."""
         seconds = time.monotonic() - self.begun
-        if self.main and (step % self.options.log_every == 0 or step == self.options.steps):
+        if self.main and (step % self.options.log_every == 0 or step == self.options.length):
             steps, passed = step - self.previous[0], seconds - self.previous[1]
-            rate = self.options.optimiser.lr * self.options.optimiser.factor(step - 1, self.options.steps)
+            rate = self.options.rate(step - 1)
             common = {"lr": rate, "items_per_s": steps * self.options.batch / max(passed, 1e-9)}
             for turn, parts in losses.items():
                 values = {name: float(value) for name, value in parts.items()}
@@ -53,7 +53,7 @@ class Log:
                 self.latest = {**self.latest, "loss": values["total"], "items_per_s": common["items_per_s"]}
             self.previous = (step, seconds)
         if self.on_step and self.main:
-            self.on_step(self.stage, step, self.options.steps, self.latest)
+            self.on_step(self.stage, step, self.options.length, self.latest)
         return seconds
 
     def add_validation(self, step: int, scores: Mapping[str, float]) -> float:
@@ -63,6 +63,12 @@ class Log:
         self._plot({f"validation/{name}": value for name, value in scores.items()}, step)
         self.latest = {**self.latest, **scores}
         self.previous = (step, seconds)
+        return seconds
+
+    def add_time(self, step: int, parts: Mapping[str, float]) -> float:
+        """Log the seconds of each part of the steps since the training began or resumed; returns those of all."""
+        seconds = time.monotonic() - self.begun - self.resumed
+        self._write({"stage": self.stage, "step": step, "time": {**parts, "all": seconds}})
         return seconds
 
     def add_end(self, step: int, sentence: str) -> None:

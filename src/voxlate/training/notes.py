@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from voxlate.data.familiar import varied_level
 from voxlate.data.patches import cut_note, padding_note, usable_cases
-from voxlate.data.prepared import Cohort
+from voxlate.data.prepared import MOST_NAMED, SPLITS, Cohort
+from voxlate.data.split import FOLDS
 from voxlate.recipe import FullStage, Recipe, Synthesis
 from voxlate.training.latents import why_not_kept
 from voxlate.training.validate import validation_split
@@ -16,9 +17,21 @@ def notes_on(recipe: Recipe, cohort: Cohort) -> list[str]:
     return [one for one in dict.fromkeys(said) if one]
 
 
+def fold_note(cohort: Cohort, fold: int) -> str:
+    """Which cases a fold holds out."""
+    train, val, test = (cohort.splits[name] for name in SPLITS)
+    held_out = ", ".join(val[:MOST_NAMED]) + (", …" if len(val) > MOST_NAMED else "")
+    return (
+        f"fold {fold} of {FOLDS}: {len(train)} cases train, {len(val)} validate ({held_out}); the test split "
+        f"({len(test)}) is left alone."
+    )
+
+
 def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[str]:
     _, lacking = usable_cases(cohort, stage.data, "train")
-    if lacking:
+    if stage.data.apart:
+        yield _sides(stage, cohort)
+    elif lacking:
         cases = ", ".join(f"{case} (no {', no '.join(names)})" for case, names in lacking.items())
         yield f"left out of training: {cases}."
     if validation_split(cohort) == "train":
@@ -31,6 +44,16 @@ def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[str]
     yield from (f"{of}{one}" for one in (cut_note(cohort, stage.data), padding_note(cohort, stage.data)) if one)
     yield _start_note(stage, recipe)
     yield _validation_plan(stage, recipe.synth)
+
+
+def _sides(stage: FullStage, cohort: Cohort) -> str:
+    """How many cases have the sources, and how many the targets, where they are taken apart."""
+    training = [set(one.present) for one in cohort.cases if one.split == "train"]
+    given, made = (sum(set(side) <= there for there in training) for side in (stage.data.source, stage.data.target))
+    return (
+        f"without pairs: {given} training cases have {', '.join(stage.data.source)}, {made} have "
+        f"{', '.join(stage.data.target)}; validation needs cases with both."
+    )
 
 
 def _start_note(stage: FullStage, recipe: Recipe) -> str:

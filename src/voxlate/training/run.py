@@ -24,6 +24,7 @@ from voxlate.data.familiar import training_ranges
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
 from voxlate.files import read_json, whole_file, write_json, write_text
+from voxlate.learning import Training
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, from_dict, needed_code, to_dict
 
@@ -116,7 +117,7 @@ def begin_run(
     wanted = {"recipe": to_dict(recipe), "data": data}
     if run.provenance.exists():
         found = read_json(run.provenance)
-        change = _first_change({key: found.get(key) for key in wanted}, wanted)
+        change = first_change({key: found.get(key) for key in wanted}, wanted)
         if not change:
             return run
         if run.has_trained:
@@ -143,17 +144,20 @@ def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -
     """
     said = []
     wanted = _trained_by(to_dict(recipe))
-    cohort = read_json(run.provenance)["data"]["cohort"]
+    data = read_json(run.provenance)["data"]
     for other in others:
         if not other.provenance.exists():
             raise BadInput(f"{other.folder}: expected a run to take stages from, found no provenance.json. Name a run.")
         theirs = other.weights(stage)
-        if read_json(other.provenance)["data"]["cohort"] != cohort:
+        seen = read_json(other.provenance)["data"]
+        if seen["cohort"] != data["cohort"]:
             change = "it saw another cohort"
+        elif seen["splits"] != data["splits"]:
+            change = "it trained on other cases (--fold)"
         elif not theirs.exists():
             change = f"it has no finished stage '{stage}'"
         else:
-            change = _first_change(_trained_by(read_header(theirs)["recipe"]), wanted)
+            change = first_change(_trained_by(read_header(theirs)["recipe"]), wanted)
         if not change:
             with whole_file(run.weights(stage)) as temporary:
                 shutil.copyfile(theirs, temporary)
@@ -265,6 +269,26 @@ def read_header(path: Path) -> dict[str, Any]:
     return header
 
 
+def is_finished(path: Path, options: Training) -> bool:
+    """Whether a weights file is of a stage's whole training: until further steps are done, that of before stays."""
+    return path.exists() and _more(read_header(path)["recipe"]) == list(options.more or ())
+
+
+def _more(recipe: Any) -> list[int]:
+    """`train.more` of a recipe in plain tables."""
+    train = recipe.get("train") if isinstance(recipe, dict) else None
+    return list(train.get("more") or ()) if isinstance(train, dict) else []
+
+
+def _as_trained(stated: Any, trained: Any) -> Any:
+    """A run's recipe without the further steps that its weights have not seen yet."""
+    seen, asked = _more(trained), _more(stated)
+    if seen == asked or seen != asked[: len(seen)]:
+        return stated
+    train = {key: value for key, value in stated["train"].items() if key != "more"}
+    return {**stated, "train": {**train, **({"more": seen} if seen else {})}}
+
+
 def load_weights(method: nn.Module, path: Path) -> None:
     """Fill a method; raises BadInput naming the first tensor that is missing, unknown or of another shape."""
     try:
@@ -320,7 +344,7 @@ def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, d
                 f"{Run(path).provenance}: expected the provenance of a training, with its recipe, found one without. "
                 "Restore the file, or name weights.safetensors instead of the folder."
             )
-        change = _first_change(stated, header["recipe"])
+        change = first_change(_as_trained(stated, header["recipe"]), header["recipe"])
         if change:
             raise BadInput(
                 f"{weights}: expected weights of this run's recipe, found those of another ({change}). "
@@ -350,14 +374,14 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any]:
     return state
 
 
-def _first_change(old: Any, new: Any, name: str = "") -> str:
+def first_change(old: Any, new: Any, name: str = "") -> str:
     """The first key, as a dotted path, that differs, with both values; "" where nothing does."""
     if old == new:
         return ""
     first, second = _as_tables(old), _as_tables(new)
     if first is not None and second is not None:
         for place in sorted({*first, *second}):
-            if change := _first_change(first.get(place), second.get(place), f"{name}.{place}" if name else place):
+            if change := first_change(first.get(place), second.get(place), f"{name}.{place}" if name else place):
                 return change
     return f"{name} is {_in_words(old)} there and {_in_words(new)} here"
 

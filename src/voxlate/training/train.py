@@ -32,14 +32,16 @@ from voxlate.methods.method import Method
 from voxlate.nets.autoencoder import AutoencoderNet
 from voxlate.nets.cpu import keep_freed_memory
 from voxlate.recipe import FullStage, Recipe, check_order, fixed_ranges, stage_recipe, with_steps
+from voxlate.training.clock import Clock, time_note
 from voxlate.training.latents import keep_moments, moments_folder, why_not_kept
 from voxlate.training.learner import Epochs, Learner, start_from, train_only, update_average
 from voxlate.training.log import Log, StepCallback
-from voxlate.training.notes import notes_on
+from voxlate.training.notes import fold_note, notes_on
 from voxlate.training.run import (
     Run,
     begin_run,
     file_hash,
+    is_finished,
     load_state,
     load_weights,
     read_header,
@@ -69,7 +71,9 @@ def train(
     *,
     head: str = "",
     start: Path | None = None,
+    begun: str | None = None,
     reuse: Sequence[Path] = (),
+    fold: int | None = None,
     device: str = "auto",
     progress: StepCallback | None = None,
     say: Callable[[str], None] = lambda _: None,
@@ -77,13 +81,14 @@ def train(
     """Train every stage of a recipe on a prepared cohort into a run folder; a stopped run resumes bit for bit.
 
     head: comment lines for the run's recipe.toml; start: weights (or their run) that the last stage begins from
-    instead of random ones; reuse: other runs, from which earlier stages are taken that are the same, data and seed
-    included; say: is given a sentence for each thing worth knowing before the first step. Of several processes the main
-    one writes. Raises BadInput (recipe and cohort do not fit, folder of another run), Stopped at SIGINT or SIGTERM once
-    the state is saved.
+    instead of random ones; begun: in place of start, the hash of those that the run in `out` began from; reuse: other
+    runs, from which earlier stages are taken that are the same, data and seed included; fold: train and validate on
+    these parts of the patients, 0 to 4, whatever their splits (see split.fold_splits); say: is given a sentence for
+    each thing worth knowing before the first step. Of several processes the main one writes. Raises BadInput (recipe
+    and cohort do not fit, folder of another run), Stopped at SIGINT or SIGTERM once the state is saved.
     """
     keep_freed_memory()
-    cohort = open_cohort(data)
+    cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
     start = Run(start).weights() if start is not None and start.is_dir() else start
     accelerator = Accelerator(cpu=find_device(device).type == "cpu")
     place = accelerator.device if accelerator.num_processes > 1 else find_device(device)
@@ -92,28 +97,34 @@ def train(
     )
     jobs = [_Job(recipe, stage, cohort, accelerator, place) for stage in recipe.all_stages]
     _check_stages(recipe, jobs, start)
-    about = {"cohort": cohort.digest, "start": file_hash(start) if start else None}
+    about: dict[str, Any] = {
+        "cohort": cohort.digest,
+        "start": file_hash(start) if start else begun,
+        "splits": cohort.splits,
+    }
+    about |= {} if fold is None else {"fold": fold}
     others = [Run(Path(other)) for other in reuse]
 
     def begin() -> None:
         held.enter_context(locked(out))
         place = os.path.relpath(Path(data).resolve(), out.resolve())
-        run = begin_run(out, recipe, head, {**about, "splits": cohort.splits}, {"prepared": place})
+        run = begin_run(out, recipe, head, about, {"prepared": place})
         if not run.naive.exists():
             naive.fit_cohort(cohort, recipe.data.source, recipe.data.target, fixed_ranges(recipe)).save(run.naive)
-        notes = [*notes_on(recipe, cohort), f"curves in a browser: tensorboard --logdir {out / 'tensorboard'}"]
+        notes = [] if fold is None else [fold_note(cohort, fold)]
+        notes += [*notes_on(recipe, cohort), f"curves in a browser: tensorboard --logdir {out / 'tensorboard'}"]
         for name in (stage.name for stage in recipe.stages if not run.weights(stage.name).exists()):
             notes += reuse_weights(run, others, stage_recipe(recipe, name), name)
         for note in notes:
             say(note)
 
     with contextlib.ExitStack() as held:
-        _by_main(accelerator, begin)
+        by_main(accelerator, begin)
         stop = held.enter_context(_stop_signal())
-        return _train_stages(Run(out), jobs, start, stop, progress)
+        return _train_stages(Run(out), jobs, start, stop, progress, say)
 
 
-def _by_main(accelerator: Accelerator, do: Callable[[], None]) -> None:
+def by_main(accelerator: Accelerator, do: Callable[[], None]) -> None:
     """Let the main process do something while the others wait; a BadInput there is raised in all of them."""
     failed: list[BadInput | None] = [None]
     if accelerator.is_main_process:
@@ -128,20 +139,25 @@ def _by_main(accelerator: Accelerator, do: Callable[[], None]) -> None:
 
 
 def _train_stages(
-    run: Run, jobs: Sequence["_Job"], start: Path | None, stop: Sequence[int], progress: StepCallback | None
+    run: Run,
+    jobs: Sequence["_Job"],
+    start: Path | None,
+    stop: Sequence[int],
+    progress: StepCallback | None,
+    say: Callable[[str], None],
 ) -> Run:
     earlier: dict[str, Method] = {}
     for job in jobs:
         torch.manual_seed(job.seed)
         name = job.stage.name
         method, started = _initial_method(job.stage, earlier)
-        if run.weights(name).exists():
+        if is_finished(run.weights(name), job.stage.train):
             load_weights(method, run.weights(name))
             _check_autoencoder(method, job.stage, earlier, run)
         else:
             if start and name == "final":
                 load_weights(method, start)
-            method = _train_stage(job, run, method, started, stop, progress)
+            method = _train_stage(job, run, method, started, stop, progress, say)
         earlier[name] = method.eval().requires_grad_(False)
     return run
 
@@ -205,13 +221,13 @@ class _Job:
             self.recipe.intensity,
             seed=self.seed,
             batch=options.batch // options.accumulate // world,
-            steps=options.steps * calls,
+            steps=options.length * calls,
             rank=self.accelerator.process_index,
             world=world,
             unpaired=not self.stage.method.needs_pairs,
             moments=moments,
         )
-        order = range(step * calls, options.steps * calls)
+        order = range(step * calls, options.length * calls)
         # on a CPU a reader would only take cores from the step, and a late thread stalls all others
         workers = (4 if self.device.type == "cuda" else 0) if options.workers is None else options.workers
         ahead = 4 if workers else None
@@ -268,7 +284,13 @@ def _initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Me
 
 
 def _train_stage(
-    job: _Job, run: Run, method: Method, started: str, stop: Sequence[int], progress: StepCallback | None
+    job: _Job,
+    run: Run,
+    method: Method,
+    started: str,
+    stop: Sequence[int],
+    progress: StepCallback | None,
+    say: Callable[[str], None],
 ) -> Method:
     stage, options, device = job.stage, job.stage.train, job.device
     main = job.accelerator.is_main_process
@@ -281,12 +303,13 @@ def _train_stage(
     log = Log(run.log, stage.name, options, learner.step, learner.seconds, main, progress)
     for sentence in filter(None, (started, cut_note(job.cohort, stage.data)) if learner.step == 0 else ()):
         log.add_start(sentence)
-    while learner.step < options.steps and not _stops_early(learner, options):
-        losses = _step(learner, parallel, options, job.seed, batches, device)
-        update_average(learner.averaged, method, options.ema, learner.step)
+    clock = Clock(device)
+    while learner.step < options.length and not _stops_early(learner, options):
+        losses = _step(learner, parallel, options, job.seed, batches, device, clock)
+        update_average(learner.averaged, method, options.ema, options.part(learner.step)[0])
         learner.step += 1
         _add_to_epoch(learner, losses, job.accelerator)
-        last = learner.step == options.steps or _stops_early(learner, options)
+        last = learner.step == options.length or _stops_early(learner, options)
         saves, logs = last or learner.step % options.save_every == 0, learner.step % options.log_every == 0
         stops = _is_stopped(stop, job, agree=saves or logs)
         saves = saves or stops
@@ -299,12 +322,14 @@ def _train_stage(
             if validation_split(job.cohort) == "train":
                 scores = {f"training_items_{name}": value for name, value in scores.items()}
             learner.seconds = log.add_validation(learner.step, scores)
-        if main and last and learner.step < options.steps and options.stop:
+        if main and last:
+            say(time_note(stage.name, clock.seconds, log.add_time(learner.step, clock.seconds)))
+        if main and last and learner.step < options.length and options.stop:
             log.add_end(learner.step, options.stop.sentence(learner.epochs.losses, learner.step))
         if main and saves:
             save_state(run.state, {**learner.state(), "stage": stage.name})
         if stops and not last:
-            raise Stopped(f"stopped at step {learner.step} of {options.steps} ({stage.name})")
+            raise Stopped(f"stopped at step {learner.step} of {options.length} ({stage.name})")
     method = learner.averaged if options.ema else learner.method
     method.eval()  # as those that build on it will use it
     slices = whole_slices(job.recipe, stage, job.cohort, "train", CALIBRATION_SLICES)
@@ -330,9 +355,7 @@ def _kept_moments(job: _Job, method: Method, stop: Sequence[int], progress: Step
 
     maps, autoencoder = job.recipe.intensity, method.autoencoder
     folder = moments_folder(job.stage, job.cohort, maps, autoencoder)
-    _by_main(
-        job.accelerator, lambda: keep_moments(job.stage, job.cohort, maps, autoencoder, job.device, folder, report)
-    )
+    by_main(job.accelerator, lambda: keep_moments(job.stage, job.cohort, maps, autoencoder, job.device, folder, report))
     return folder
 
 
@@ -340,7 +363,8 @@ def _learner(method: Method, options: Training, device: torch.device, epoch_step
     method.to(device).train()
     averaged = copy.deepcopy(method).requires_grad_(False).eval()
     optimisers = {turn: options.optimiser.build(method.parameters_of(turn)) for turn in method.turns}
-    long = device.type == "cuda" or options.steps > 20_000  # compiling takes half a minute on a CPU, and gains 4-20 %
+    # compiling takes half a minute on a CPU, and gains 4-20 %; further steps decide nothing, since it moves roundings
+    long = device.type == "cuda" or options.steps > 20_000
     if long if options.compile is None else options.compile:
         method.net.compile()
     return Learner(method, averaged, optimisers, Epochs(epoch_steps))
@@ -353,11 +377,13 @@ def _step(
     seed: int,
     batches: Iterator[Batch],
     device: torch.device,
+    clock: Clock | None = None,
 ) -> dict[str, dict[str, torch.Tensor]]:
     """Every turn once (or as often as its method says); returns each turn's last losses, still on the device."""
     losses = {}
-    rate = options.optimiser.lr * options.optimiser.factor(learner.step, options.steps)
-    progress, calls = learner.step / options.steps, 0
+    rate, progress, calls = options.rate(learner.step), options.progress(learner.step), 0
+    clock = Clock(device) if clock is None else clock
+    clock.start()
     for turn, repeats in learner.method.turns.items():
         if not learner.method.takes_turn(turn, progress):  # skip its batches: those of a step depend on the step alone
             calls += sum(1 for _ in itertools.islice(batches, repeats * options.accumulate))
@@ -369,16 +395,20 @@ def _step(
             optimiser.zero_grad(set_to_none=True)
             for _ in range(options.accumulate):
                 batch = next(batches)
+                clock.lap("data")
                 noise = Noise(stable_id(seed, learner.step, calls), batch.item)
                 # for dropout, the same after a restart
                 torch.manual_seed(stable_id(noise.seed, int(batch.item.flatten()[0])))
                 with autocast(device, options.precision):
                     parts = parallel(turn, batch.to(device), noise, progress)
+                clock.lap("forward")
                 (parts["total"] / options.accumulate).backward()
+                clock.lap("backward")
                 calls += 1
             if options.clip_norm:
                 nn.utils.clip_grad_norm_(list(learner.method.parameters_of(turn)), options.clip_norm)
             optimiser.step()
+            clock.lap("backward")
         losses[turn] = {name: value.detach() for name, value in parts.items()}
     return losses
 

@@ -46,9 +46,16 @@ def validation_split(cohort: Cohort) -> str:
 
 
 def validation_items(recipe: Recipe, stage: FullStage, cohort: Cohort) -> list[Batch]:
-    """`validation_items` items spread over the cases of the split, in batches of the recipe's `synth.batch`."""
+    """`validation_items` items spread over the cases of the split, in batches of the recipe's `synth.batch`.
+
+    None where scans lie apart and no case of the split has both sources and targets: nothing can be compared.
+    """
     items, size, split = stage.train.validation_items, recipe.synth.batch, validation_split(cohort)
-    return list(validation_batches(cohort, stage.data, recipe.intensity, split=split, batch=size, limit=items))
+    wanted = {*stage.data.source, *stage.data.target}
+    if stage.data.apart and not any(wanted <= set(one.present) for one in cohort.cases if one.split == split):
+        return []
+    data = replace(stage.data, apart=False)
+    return list(validation_batches(cohort, data, recipe.intensity, split=split, batch=size, limit=items))
 
 
 def whole_slices(recipe: Recipe, stage: FullStage, cohort: Cohort, split: str, count: int) -> Iterator[Batch]:
@@ -66,7 +73,10 @@ def whole_slices(recipe: Recipe, stage: FullStage, cohort: Cohort, split: str, c
 def validate(
     method: Method, batches: Iterable[Batch], recipe: Recipe, stage: FullStage, device: torch.device, picture: Path
 ) -> dict[str, float]:
-    """Mean loss and mean absolute error of syntheses (network units), noise fixed; writes a picture of the first."""
+    """Mean loss and mean absolute error of syntheses (network units), noise fixed; writes a picture of the first.
+
+    Nothing where there are no batches.
+    """
     losses, errors, sampling = [], [], stage.validation_sampling(recipe.synth)
     rows, labels = [], []
     for batch in batches:
@@ -85,8 +95,8 @@ def validate(
             labels.append(batch.target_names[target])
     if rows:
         montage(rows[:6], [*stage.data.source, "synthesis", "truth"], picture, labels=labels[:6])
-    count = max(len(losses), 1)
-    return {"loss": sum(losses) / count, "mae": sum(errors) / count}
+    count = len(losses)
+    return {"loss": sum(losses) / count, "mae": sum(errors) / count} if count else {}
 
 
 def _shown_target(batch: Batch, given: Batch, item: int) -> int:

@@ -1,0 +1,108 @@
+"""The commands in Python: voxlate.prepare, plan, train, synthesise, evaluate, compare; what they give shows itself."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from voxlate import recipe as recipes
+from voxlate.data.prepare import prepare
+from voxlate.images.volume import read_volume
+from voxlate.planning.plan import Mode, Plan
+from voxlate.planning.plan import plan as _plan
+from voxlate.planning.probe import Limits, free_memory
+from voxlate.recipe import Recipe
+from voxlate.scoring.compare import compare
+from voxlate.scoring.evaluate import evaluate
+from voxlate.synthesis.ensemble import Ensemble, load_members
+from voxlate.synthesis.folder import find_scans, sort_out, synthesise_cases
+from voxlate.synthesis.model import Model, Synthesised, load
+from voxlate.training.run import Run
+from voxlate.training.train import train as _train
+
+__all__ = ["compare", "evaluate", "load", "plan", "prepare", "synthesise", "train"]
+
+
+def plan(
+    data: Path | str,
+    *,
+    minutes: float = 60,
+    source: Sequence[str] = (),
+    target: Sequence[str] = (),
+    memory_bytes: float | None = None,
+    mode: Mode = "both",
+    device: str = "auto",
+) -> Plan:
+    """A recipe for a prepared cohort, with a reason for each key; memory_bytes: by default most of what is free."""
+    limits = Limits(minutes, free_memory(device) if memory_bytes is None else memory_bytes)
+    return _plan(data, source=tuple(source), target=tuple(target), limits=limits, mode=mode, device=device)
+
+
+def train(
+    recipe: Plan | Recipe | Path | str,
+    data: Path | str,
+    out: Path | str,
+    *,
+    changes: Mapping[str, str] | None = None,
+    minutes: float = 60,
+    device: str = "auto",
+    **options: Any,
+) -> Run:
+    """Train a plan, a recipe (shipped, or a file) or "auto", planned for so many minutes; the same call resumes.
+
+    changes: keys of the recipe, as {"train.steps": "500"}; options: as of training.train.train.
+    """
+    if recipe == "auto":
+        begun = Path(out) / "recipe.toml"
+        recipe, changes = (begun, {}) if begun.exists() else (plan(data, minutes=minutes, device=device), changes)
+    if isinstance(recipe, Recipe):
+        chosen, head = recipe, ""
+    elif isinstance(recipe, Plan):
+        chosen, head = recipe.changed(changes or {}).recipe, recipes.header(recipe.text)
+    else:
+        chosen, head = recipes.read(str(recipe), changes), recipes.header(recipes.text_of(str(recipe)))
+    return _train(chosen, Path(data), Path(out), head=head, device=device, **options)
+
+
+@dataclass(frozen=True)
+class Syntheses:
+    """A folder of made images: its cases, and a sentence for each that was left out."""
+
+    folder: Path
+    cases: tuple[str, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def show(self, case: str | None = None) -> Image.Image:
+        """Middle slices of the images of a case, by default of the first."""
+        folder = self.folder / (case or self.cases[0])
+        files = [one for one in sorted(folder.glob("*.nii.gz")) if not one.name.endswith("_std.nii.gz")]
+        return Synthesised({one.name: read_volume(one) for one in files}, {}, {}).show()
+
+    def _repr_png_(self) -> bytes:
+        return self.show()._repr_png_() or b""
+
+
+def synthesise(
+    run: Model | Ensemble | Path | str | Sequence[Path | str],
+    inputs: Path | str | Sequence[str],
+    out: Path | str,
+    *,
+    split: str | None = None,
+    seed: int = 0,
+    answer: Any = None,
+    device: str = "auto",
+    **options: Any,
+) -> Syntheses:
+    """Make the targets of a cohort, a case or modality=path pairs; options: of its synth table (samples=10).
+
+    Of several runs their mean and spread are made.
+    """
+    if not isinstance(run, Model | Ensemble):
+        run = load_members([run] if isinstance(run, Path | str) else run, device, answer=answer)
+    model = run.with_options(**options)
+    texts = [str(inputs)] if isinstance(inputs, Path | str) else list(inputs)
+    fitting, lacking, _ = sort_out(model, find_scans(texts, model, split=split))
+    folders, failed = synthesise_cases(model, fitting, Path(out), seed=seed, lacking=lacking)
+    return Syntheses(Path(out), tuple(one.name for one in folders), {**lacking, **failed})

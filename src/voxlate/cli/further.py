@@ -1,0 +1,57 @@
+"""`voxlate train RUN`: a run's folder in place of a recipe."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from voxlate.errors import BadInput
+
+if TYPE_CHECKING:
+    from voxlate.training.run import Run
+
+NUMBERS = {"--steps": r"\+[1-9]\d*", "--minutes": r"\+(\d+\.?\d*|\.\d+)"}
+
+
+def is_run(recipe: str, to: Path | None) -> bool:
+    """Whether `voxlate train` is given a run to go on with: a folder, and none to make."""
+    return to is None and Path(recipe).is_dir()
+
+
+def refuse_further(recipe: str, lengths: Mapping[str, str | None]) -> None:
+    """Raise BadInput where a recipe is given the length of a further training."""
+    for option, text in lengths.items():
+        if text is not None:
+            number = text.lstrip("+") if option == "--steps" else "2000"
+            raise BadInput(
+                f"{option}: expected a run's folder to train further, found the recipe {recipe}, whose length is "
+                f"--set train.steps={number}. Write it so, or give the folder."
+            )
+
+
+def required(data: Path | None, to: Path | None, recipe: str) -> tuple[Path, Path]:
+    """What a recipe needs in addition; raises BadInput where one of the two is not given."""
+    if data is None:
+        raise BadInput(f"--data: expected a prepared cohort to train {recipe} on, found none. Add --data PREPARED.")
+    if to is None:
+        raise BadInput(f"--out: expected a folder for the run of {recipe}, found none. Add --out RUN.")
+    return data, to
+
+
+def go_on(run: Path, lengths: Mapping[str, str | None], others: Mapping[str, Any], **options: Any) -> "Run":
+    """Train a run further by `--steps +N` or `--minutes +M`, or resume it; others: options that a run does not take."""
+    from voxlate.training.continuing import train_further
+
+    if given := [option for option, value in others.items() if value is not None and value != []]:
+        raise BadInput(f"{given[0]}: expected a recipe with it, found the run {run}, which goes on as it was. Drop it.")
+    asked = {option: text for option, text in lengths.items() if text is not None}
+    if len(asked) > 1:
+        raise BadInput(f"--steps: expected --steps or --minutes, found both ({', '.join(asked.values())}). Drop one.")
+    for option, text in asked.items():
+        if not re.fullmatch(NUMBERS[option], text) or float(text) == 0:
+            what = f"a number above 0 after a +, of {option[2:]} in addition to those of {run}"
+            raise BadInput(f"{option}: expected {what}, found {text}. Write {option} +{text.lstrip('+-') or 30}.")
+    steps, minutes = lengths.get("--steps"), lengths.get("--minutes")
+    return train_further(
+        run, steps=None if steps is None else int(steps), minutes=None if minutes is None else float(minutes), **options
+    )

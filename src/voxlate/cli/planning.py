@@ -1,0 +1,155 @@
+"""The command plan, and what train does where the recipe is called auto."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from voxlate.cli.app import app, note, out
+from voxlate.cli.options import Device
+from voxlate.errors import BadInput
+
+if TYPE_CHECKING:
+    from voxlate.planning.plan import Plan
+    from voxlate.recipe import Recipe
+
+AUTO = "auto"
+MINUTES = 60.0
+UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+Minutes = Annotated[
+    float | None, typer.Option(min=0, help=f"How long the training may take on this machine; {MINUTES:g} if unset.")
+]
+Memory = Annotated[
+    str | None, typer.Option(help="Memory that it may take (8GB), of the GPU where there is one; most of what is free.")
+]
+Source = Annotated[list[str] | None, typer.Option(help="A modality that is given (repeat it).")]
+Target = Annotated[list[str] | None, typer.Option(help="A modality that is made (repeat it).")]
+Mode = Annotated[
+    Literal["both", "mean", "samples"] | None,
+    typer.Option(help="mean: one regression. both, samples: and a diffusion of what it leaves, with more of the time."),
+]
+
+
+@app.command(
+    epilog="Examples:  voxlate plan PREPARED --minutes 20    voxlate plan PREPARED --source t1 --target ct --memory 8GB"
+)
+def plan(
+    data: Annotated[Path, typer.Argument(metavar="PREPARED", help="A prepared cohort.")],
+    to: Annotated[Path, typer.Option("--out", help="The recipe that is written.")] = Path("plan.toml"),
+    source: Source = None,
+    target: Target = None,
+    minutes: Minutes = None,
+    memory: Memory = None,
+    mode: Mode = None,
+    device: Device = "auto",
+) -> None:
+    """Choose a recipe for a prepared cohort, and say why: what it holds, how long it may take, what fits in memory.
+
+    A few steps are tried on this machine. What is written is an ordinary recipe, to be read, edited and trained.
+    """
+    if to.suffix != ".toml" or to.is_dir():
+        raise BadInput(f"--out: expected the name of a .toml file, found {to}. Write --out plan.toml.")
+    if to.exists():
+        raise BadInput(f"{to}: expected a new file, found one that is there. Choose another --out, or remove it.")
+    made = Wishes(source, target, minutes, memory, mode, device).plan(data)
+    made.save(to)
+    for key, why in made.why.items():
+        out.print(f"{key}: {why}.", highlight=False, soft_wrap=True)
+    out.print(f"{to} is the recipe. Next:  voxlate train {to} --data {data} --out RUN", soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a plan is asked for on the command line; None where it is not."""
+
+    source: list[str] | None = None
+    target: list[str] | None = None
+    minutes: float | None = None
+    memory: str | None = None
+    mode: Mode = None
+    device: str = "auto"
+    fold: int | None = None
+
+    @property
+    def given(self) -> list[str]:
+        """The options that only a plan has."""
+        names = ("source", "target", "minutes", "memory", "mode")
+        return [f"--{name}" for name in names if getattr(self, name) not in (None, [])]
+
+    def plan(self, data: Path, changes: Mapping[str, str] | None = None) -> "Plan":
+        """The plan for a prepared cohort, with changes of its keys; what the probe finds is said."""
+        from voxlate.planning.plan import plan as planned
+        from voxlate.planning.probe import Limits, free_memory
+
+        memory = free_memory(self.device) if self.memory is None else _bytes(self.memory)
+        limits = Limits(MINUTES if self.minutes is None else self.minutes, memory)
+        made = planned(
+            data,
+            source=tuple(self.source or ()),
+            target=tuple(self.target or ()),
+            limits=limits,
+            mode=self.mode or "both",
+            device=self.device,
+            fold=self.fold,
+            say=note,
+        )
+        return made.changed(changes or {})
+
+    def recipe(
+        self, data: Path, run: Path, changes: Mapping[str, str] | None = None
+    ) -> tuple["Recipe", str, "Plan | None"]:
+        """The recipe that `train auto` trains, and its head: the run's own where it has begun, else of a new plan."""
+        from voxlate import recipe as recipes
+
+        begun = run / "recipe.toml"
+        if begun.exists():
+            asked = f"; {', '.join(self.given)} change nothing" if self.given else ""
+            note(f"{begun} is resumed as it was planned{asked}.")
+            return recipes.read(str(begun)), recipes.header(recipes.text_of(str(begun))), None
+        made = self.plan(data, changes)
+        for key, why in made.why.items():
+            note(f"{key}: {why}.")
+        return made.recipe, recipes.header(made.text), made
+
+
+def show_fits(data: Path, as_json: bool) -> None:
+    """List the recipes that fit a prepared cohort, with what is not as usual; then, by reason, those that do not."""
+    from voxlate.planning.fit import fits
+
+    found = fits(data)
+    if as_json:
+        print(json.dumps([asdict(one) for one in found]))
+        return
+    fitting = [one for one in found if not one.against]
+    out.print(f"{len(fitting)} of {len(found)} recipes fit {data}; `voxlate train auto` plans one for it.\n")
+    for one in fitting:
+        out.print(f"  {one.name}  {one.title}", highlight=False, soft_wrap=True)
+        for sentence in one.notes:
+            out.print(f"      {sentence}", highlight=False, soft_wrap=True)
+    others = defaultdict[str, list[str]](list)
+    for one in found:
+        if one.against:
+            others[one.against].append(one.name)
+    for reason, names in others.items():
+        out.print(f"\n{reason}:\n  {', '.join(names)}", highlight=False, soft_wrap=True)
+
+
+def minutes_of(text: str) -> float:
+    """`--minutes` of train, which may also be +30; raises BadInput where it is no number of minutes for a plan."""
+    if re.fullmatch(r"\d+\.?\d*|\.\d+", text) is None:
+        raise BadInput(f"--minutes: expected how long a training may take, such as 60, found {text!r}. Write it so.")
+    return float(text)
+
+
+def _bytes(text: str) -> float:
+    """8GB, 500 MB or 2g as bytes."""
+    found = re.fullmatch(r"\s*([\d.]+)\s*([kmgt]?)i?b?\s*", text.lower())
+    if found is None or not float(found[1]):
+        raise BadInput(f"--memory: expected a size such as 8GB, found {text!r}. Write it so.")
+    return float(found[1]) * UNITS[found[2]]

@@ -1,0 +1,83 @@
+"""How far the scans of prepared cases lie from each other, and which pairs of a cohort are worth a look."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from statistics import median
+
+from voxlate.data.align import Preparation
+from voxlate.data.case import CaseHeader, PreparedCase
+from voxlate.images.misalignment import Misalignment, misalignment
+
+WORTH_A_WORD_MM = 1.5  # three times what phantoms show to be the estimate's error
+MOST_NAMED = 6
+LEAST_SLICES = 4  # along each axis, as registration asks for
+
+
+def misalignments(case: PreparedCase, fixed: str | None = None) -> dict[str, Misalignment]:
+    """How far each scan of a case lies from `fixed` (default, or where that shows nothing: the first), by modality."""
+    header = case.header
+    if len(header.shown) < 2:
+        return {}
+    to = fixed if fixed in header.shown else header.shown[0]
+    mask = case.mask([to])
+    reference = case.volume(to).data[0]
+    found = {}
+    for name in header.shown:
+        if name != to:
+            units = header.units[to], header.units[name]
+            one = misalignment(reference, case.volume(name).data[0], header.spacing_mm, mask, units)
+            found[name] = replace(one, to=to)
+    return found
+
+
+def threshold_mm(spacing_mm: Sequence[float], unseen: str) -> float:
+    """The median displacement from which on a pair is named: 1.5 mm, or a voxel where that is more."""
+    return max([WORTH_A_WORD_MM, *(mm for axis, mm in zip("DHW", spacing_mm) if axis not in unseen)])
+
+
+def misalignment_warnings(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[str]:
+    """A sentence on each of the worst pairs, the worst first."""
+    pairs = [
+        (header, name, one) for header in headers for name, one in header.misaligned.items() if _stands_out(header, one)
+    ]
+    pairs.sort(key=lambda pair: -(pair[2].median_mm or 0.0))
+    for header, name, one in pairs[:MOST_NAMED]:
+        may_register = preparation.register is None and min(header.shape) >= LEAST_SLICES
+        advice = "register (--register rigid), " if may_register else ""
+        yield (
+            f"{header.case}: {name} lies {one.median_mm:.1f} mm (95th percentile {one.p95_mm:.1f}) from {one.to}: "
+            f"{advice}look at it (voxlate report PREPARED), or leave it out."
+        )
+    if len(pairs) > MOST_NAMED:
+        yield (
+            f"{len(pairs) - MOST_NAMED} more pairs lie more than {WORTH_A_WORD_MM} mm or a voxel from each other: see "
+            "voxlate report PREPARED."
+        )
+
+
+def _stands_out(header: CaseHeader, one: Misalignment) -> bool:
+    return one.median_mm is not None and one.median_mm > threshold_mm(header.spacing_mm, one.unseen)
+
+
+def misalignment_lines(cases: Iterable[tuple[str, dict[str, Misalignment]]]) -> dict[str, str]:
+    """A line on each modality: how far it lies from the scan it was compared with, over (case, its misalignments)."""
+    by_name = dict[str, dict[str, Misalignment]]()
+    for case, found in cases:
+        for name, one in found.items():
+            by_name.setdefault(name, {})[case] = one
+    return {name: _line(found) for name, found in sorted(by_name.items())}
+
+
+def _line(found: dict[str, Misalignment]) -> str:
+    known = {case: one.median_mm for case, one in found.items() if one.median_mm is not None}
+    bare = f"; not measurable in {len(found) - len(known)} of {len(found)} cases" if len(known) < len(found) else ""
+    to = next(iter(found.values())).to
+    if not known:
+        return f"against {to}: not measurable in any case (too little in common to see)"
+    worst = max(known, key=lambda case: known[case])
+    thick = any("D" in one.unseen for one in found.values())
+    plane = " in the plane of the slices" if thick else ""
+    return (
+        f"lies {median(known.values()):.1f} mm from {to}{plane} (median of {len(known)} cases), at most "
+        f"{known[worst]:.1f} ({worst}){bare}"
+    )

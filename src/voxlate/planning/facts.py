@@ -1,0 +1,144 @@
+"""What a plan is decided by: numbers of a prepared cohort, read from its headers alone."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+from voxlate.data.case import CaseHeader
+from voxlate.data.prepared import Cohort, Entry
+from voxlate.errors import BadInput
+from voxlate.images.statistics import PERCENTILES, Distribution
+
+GREY_LEVELS = 255  # of pictures with 8 bits
+EDGE = PERCENTILES.index(10)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A modality over the training cases: inside, the median distribution of the foregrounds; of all voxels the ends.
+
+    empty: whether a tenth of every scan or more is exactly 0, as air or what was stripped is.
+    """
+
+    name: str
+    unit: str
+    cases: int
+    inside: Distribution
+    least: float
+    most: float
+    empty: bool
+
+    @property
+    def pictures(self) -> bool:
+        """Whether it holds grey values of 8 bits, whatever its name promises."""
+        return self.least >= 0 and GREY_LEVELS / 2 < self.most <= GREY_LEVELS
+
+    @property
+    def tail(self) -> float:
+        """How far the brightest 0.05 % lie above the 99.5th percentile, in units of what lies below it."""
+        reach = self.inside.at(99.5) - self.inside.at(0.5)
+        return (self.inside.at(99.95) - self.inside.at(0.5)) / reach if reach > 0 else 1.0
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A prepared cohort in numbers; sizes along D, H, W.
+
+    training: the entries of training cases; box: what holds the foreground of 95 % of them, in voxels; shape: of the
+    largest; slices: how many there are in training; apart_mm: how far a case's scans lie from each other, the median
+    of the cases where that could be estimated (0: in none).
+    """
+
+    cohort: Cohort
+    training: tuple[Entry, ...]
+    scans: dict[str, Scan]
+    spacing_mm: tuple[float, float, float]
+    shape: tuple[int, int, int]
+    box: tuple[int, int, int]
+    slices: int
+    brain: bool
+    apart_mm: float = 0.0
+
+    @property
+    def patients(self) -> int:
+        return len({one.patient for one in self.training})
+
+    @property
+    def pixel_mm(self) -> float:
+        """The side of a pixel in the plane."""
+        return float(np.mean(self.spacing_mm[1:]))
+
+    @property
+    def thickness(self) -> float:
+        """Distance of slices over the pixel's side."""
+        return self.spacing_mm[0] / self.pixel_mm
+
+    @property
+    def gaps(self) -> dict[str, int]:
+        """How many training cases lack each modality, where some do."""
+        have = Counter(name for one in self.training for name in one.present)
+        return {name: len(self.training) - have[name] for name in self.scans if have[name] < len(self.training)}
+
+    def with_all(self, names: Sequence[str]) -> list[Entry]:
+        """The training cases that have all of these modalities."""
+        return [one for one in self.training if set(names) <= set(one.present)]
+
+
+def facts_of(cohort: Cohort) -> Facts:
+    """Read the headers, and no voxel: a thousand cases take seconds. Raises BadInput for fewer than two patients."""
+    training = tuple(one for one in cohort.cases if one.split == "train")
+    if (patients := len({one.patient for one in cohort.cases})) < 2 or not training:
+        raise BadInput(
+            f"{cohort.folder}: expected two patients or more, one to learn from and one to test on, found {patients} "
+            f"({len(training)} cases to learn from). Prepare more cases."
+        )
+    headers = [cohort.header(one.case) for one in training]
+    boxes = np.array([[end - first for first, end in header.mask_box] for header in headers])
+    shapes = np.array([header.shape for header in headers])
+    spacing = np.median([header.spacing_mm for header in headers], axis=0)
+    names = [name for name in cohort.modalities if any(name in header.statistics for header in headers)]
+    return Facts(
+        cohort=cohort,
+        training=training,
+        scans={name: _scan(name, [one for one in headers if name in one.shown]) for name in names},
+        spacing_mm=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
+        shape=_triple(shapes.max(axis=0)),
+        box=_triple(np.ceil(np.percentile(boxes, 95, axis=0))),
+        slices=int(shapes[:, 0].sum()),
+        brain=cohort.made.get("mask") == "brain",
+        apart_mm=_apart(training),
+    )
+
+
+def _apart(training: Sequence[Entry]) -> float:
+    found = [[each.median_mm for each in one.misaligned.values() if each.median_mm is not None] for one in training]
+    return median([max(one) for one in found if one] or [0.0])
+
+
+def _scan(name: str, headers: Sequence[CaseHeader]) -> Scan:
+    found = [header.statistics[name] for header in headers]
+    if not found:
+        raise BadInput(f"{name}: expected a training case where it is not blank, found none. Prepare other cases.")
+    points = np.median([one.foreground.percentiles for one in found], axis=0)
+    inside = Distribution(
+        mean=median(one.foreground.mean for one in found),
+        sd=median(one.foreground.sd for one in found),
+        percentiles=tuple(float(point) for point in points),
+    )
+    return Scan(
+        name=name,
+        unit=headers[0].units[name],
+        cases=len(found),
+        inside=inside,
+        least=min(one.all.at(PERCENTILES[0]) for one in found),
+        most=max(one.all.at(PERCENTILES[-1]) for one in found),
+        empty=all(0 in one.all.percentiles[EDGE:] for one in found),
+    )
+
+
+def _triple(values: np.ndarray) -> tuple[int, int, int]:
+    depth, height, width = (int(value) for value in values)
+    return depth, height, width

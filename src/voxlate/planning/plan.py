@@ -1,0 +1,253 @@
+"""A plan: a whole recipe for a cohort, with the reason for each choice and what it will cost."""
+
+import html
+import json
+import re
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import tomli_w
+
+from voxlate import recipe_text
+from voxlate.data.prepared import open_cohort
+from voxlate.errors import BadInput
+from voxlate.files import write_text
+from voxlate.planning import rules
+from voxlate.planning.facts import Facts, facts_of
+from voxlate.planning.probe import Limits, Probe, peak
+from voxlate.planning.roles import Roles, roles_of
+from voxlate.planning.rules import Size, Tables, Why
+from voxlate.recipe import Recipe, from_dict
+from voxlate.training.run import Run
+from voxlate.training.validate import find_device
+
+Mode = Literal["both", "mean", "samples"]
+Say = Callable[[str], None]
+
+WIDTHS = (16, 24, 32, 48, 64, 96, 128)
+ENOUGH = 1500  # steps that the wider of two networks must be given, to be worth it
+LEAST = 400  # steps below which a coarser stem is taken
+SHARES = {"both": 0.55, "samples": 0.4, "mean": 1.0}  # of the time, for the regression
+PREDICTOR = "regression"
+SPARE = 0.04  # share of the time that is kept for starting, validating, saving
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe as plain tables, why each of its keys is what it is, and what is predicted: seconds, bytes."""
+
+    tables: Tables
+    why: Why
+    seconds: float
+    memory: float
+    limits: Limits
+    where: str
+
+    @property
+    def recipe(self) -> Recipe:
+        return from_dict(self.tables, "the plan")
+
+    def changed(self, changes: Mapping[str, str]) -> "Plan":
+        """The plan with changes of its recipe's keys, as {"train.steps": "500"}."""
+        return replace(self, tables=recipe_text.changed(self.tables, changes))
+
+    def save(self, path: Path | str) -> Path:
+        """Write the recipe; gives its path."""
+        write_text(Path(path), self.text)
+        return Path(path)
+
+    def came(self, run: Run, seconds: float, device: str = "auto") -> str:
+        """What was predicted and what came, minutes and memory, as a sentence; it is logged, too."""
+        most = peak(find_device(device))
+        planned, took = (
+            {"seconds": self.seconds, "memory_bytes": self.memory},
+            {"seconds": seconds, "memory_bytes": most},
+        )
+        line = {"stage": "final", "step": self.recipe.train.steps, "planned": planned, "took": took}
+        with run.log.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+        wanted = f"of {self.limits.minutes:g} and {self.limits.memory_bytes / 2**30:.1f}"
+        return (
+            f"predicted {self.seconds / 60:.1f} minutes and {self.memory / 2**30:.2f} GiB, {wanted}; took "
+            f"{seconds / 60:.1f} minutes and {most / 2**30:.2f} GiB."
+        )
+
+    def _repr_html_(self) -> str:
+        rows = (f"<tr><td><code>{key}</code></td><td>{html.escape(why)}</td></tr>" for key, why in self.why.items())
+        return f"<b>{html.escape(self.tables['title'])}</b><table>{''.join(rows)}</table>"
+
+    @property
+    def text(self) -> str:
+        """The recipe as TOML, with its reasons as comments at its head."""
+        head = [f"Planned by voxlate from {self.where}; an ordinary recipe: edit what you know better."]
+        head += [f"{key}: {why}." for key, why in self.why.items()]
+        head.append(
+            f"Predicted by a probe on this machine: {self.seconds / 60:.1f} of {self.limits.minutes:g} minutes, "
+            f"{self.memory / 2**30:.2f} of {self.limits.memory_bytes / 2**30:.1f} GiB."
+        )
+        wrapped = (textwrap.wrap(line, 128, initial_indent="# ", subsequent_indent="#   ") for line in head)
+        lists = re.sub(r"\[\n((?: +[^\[\]\n]*,\n)+) *\]", _on_a_line, tomli_w.dumps(self.tables))
+        return "\n".join(line for lines in wrapped for line in lines) + "\n" + lists
+
+
+def _on_a_line(found: re.Match[str]) -> str:
+    """A TOML list of plain values, for people to read."""
+    return f"[{', '.join(line.strip().removesuffix(',') for line in found.group(1).splitlines())}]"
+
+
+def plan(
+    data: Path | str,
+    *,
+    source: tuple[str, ...] = (),
+    target: tuple[str, ...] = (),
+    limits: Limits,
+    mode: Mode = "both",
+    device: str = "auto",
+    fold: int | None = None,
+    say: Say = lambda _: None,
+) -> Plan:
+    """Plan a training on a prepared cohort that ends in the minutes given and stays below the memory given.
+
+    fold: whose training cases count (see Cohort.in_fold). Raises BadInput where the cohort has nothing to learn, or the
+    limits are too narrow for the smallest network.
+    """
+    cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
+    facts = facts_of(cohort)
+    roles = roles_of(facts, source, target)
+    _check_variation(facts, roles)
+    probe = Probe(cohort, limits, device)
+    share = SHARES[mode] if roles.way == "pairs" else 1.0  # a completion has one stage
+    size, each = _size(facts, roles, share, probe, say)
+    return _assemble(facts, roles, mode, share, size, each, probe)
+
+
+def _check_variation(facts: Facts, roles: Roles) -> None:
+    for name in roles.target:
+        inside = facts.scans[name].inside
+        if inside.at(1) == inside.at(99):
+            raise BadInput(
+                f"{facts.cohort.folder}: expected {name} to vary inside the body, found {inside.at(1):g} from the 1st "
+                "to the 99th percentile. Is it the right file?"
+            )
+
+
+def _size(facts: Facts, roles: Roles, share: float, probe: Probe, say: Say) -> tuple[Size, float]:
+    """The largest network that is trained enough in its time and memory, and its seconds a step."""
+    chosen: tuple[Size, float] | None = None
+    for stem in rules.stems(facts):
+        sure = 0  # a width that surely fits: time and memory grow with its square at most
+        for width in WIDTHS:
+            size = Size(width, stem)
+            if width < sure:
+                continue
+            measured = probe.measure(_first_stage(facts, roles, size, ENOUGH)[0], 0)
+            if measured is None:  # too much memory, or no time left to probe
+                break
+            steps = int(probe.seconds * share / measured.seconds)
+            say(f"probe: {size}: {measured.seconds:.3f} s a step, {steps:,} steps, {measured.memory / 2**30:.2f} GiB")
+            if steps < (ENOUGH if chosen else LEAST):
+                break
+            chosen = (size, measured.seconds)
+            room = min(steps / ENOUGH, probe.limits.memory_bytes / measured.memory)
+            sure = max(one for one in WIDTHS if one == width or (one / width) ** 2 <= room)
+        if chosen:
+            return chosen
+    if not probe.last:
+        raise BadInput(
+            f"--memory: expected enough for the smallest network, found {probe.limits.memory_bytes / 2**30:.2f} GiB; "
+            f"it takes {probe.most / 2**30:.2f}. Give more."
+        )
+    return Size(WIDTHS[0], rules.stems(facts)[-1]), probe.last.seconds
+
+
+def _first_stage(facts: Facts, roles: Roles, size: Size, steps: int) -> tuple[Tables, Why]:
+    """The first stage of every plan, a whole recipe by itself: a regression; without pairs, cycles."""
+    seen = steps * rules.BATCH / max(facts.slices, 1)
+    data, why = rules.data(facts, roles, size.stem, seen)
+    maps = {name: rules.intensity(facts.scans[name]) for name in dict.fromkeys([*roles.source, *roles.target])}
+    net, of_net = rules.net(facts, size, data["patch"][1:])
+    train, of_train = rules.training(steps, size.width)
+    tables: Tables = {
+        "title": f"{' + '.join(roles.source)} to {' + '.join(roles.target)}, planned: a regression",
+        "task": {"kind": "translate"},
+        "method": rules.REGRESSION,
+        "net": net,
+        "data": data,
+        "train": train,
+        "intensity": {name: one for name, (one, _) in maps.items()},
+        "synth": {"batch": rules.BATCH},
+    }
+    why |= {f"intensity.{name}": reason for name, (_, reason) in maps.items()} | {"net": of_net} | of_train
+    if roles.way == "complete":
+        known = {"incomplete": True} if "allow_missing" in data else {}
+        tables |= {"task": {"kind": "complete", **known}, "title": f"Any missing of {', '.join(roles.target)}, planned"}
+    if roles.way == "unpaired":
+        title = tables["title"].replace("a regression", "CycleGAN, without pairs")
+        tables |= {"title": title, "method": rules.CYCLE, "net": rules.cycle_net(size)}
+        tables["train"] = {**train, **rules.CYCLE_TRAINING}
+        why["method"] = "no case has both sides: CycleGAN, which invents where a regression would be sure of the mean"
+        why = {key: reason for key, reason in why.items() if key not in ("net", *of_train)}
+    patch, slices = data["patch"], facts.shape
+    if patch[1] < slices[1] or patch[2] < slices[2]:
+        tables["synth"] |= {"slices": {"kind": "tiled"}, "overlap": 0.2}
+        why["synth.slices"] = "patches as in training: whole slices hold more air, which changes the norms"
+    return tables, why
+
+
+def _assemble(facts: Facts, roles: Roles, mode: Mode, share: float, size: Size, each: float, probe: Probe) -> Plan:
+    budget = probe.seconds * (1 - SPARE)
+    steps = max(int(budget * share / each), 1)
+    _check_epoch(facts, steps, each / share, probe)
+    tables, why = _first_stage(facts, roles, size, steps)
+    why["net.width"] = f"{size} gets {steps:,} steps of {each:.3f} s"
+    seconds = steps * each
+    if roles.way == "complete" and mode != "mean":
+        tables |= {"method": rules.OF_IMAGE, "synth": {**tables["synth"], **rules.SAMPLING}}
+        why["method"] = "a diffusion of what is missing; --samples 8 gives the mean answer and its spread"
+    elif roles.way != "pairs" or mode == "mean":
+        flips = "flip_lr" in tables["data"]["augment"]
+        tables["synth"] |= {"mirror": True} if flips and roles.way != "unpaired" else {}
+    else:
+        tables, of_samples, seconds = _with_samples(tables, size, seconds, probe)
+        why |= {"stages.regression.train.steps": f"{share:.0%} of the time: {why['net.width']}"} | of_samples
+    return Plan(tables, why, seconds + probe.passed, probe.most, probe.limits, str(facts.cohort.folder))
+
+
+def _with_samples(tables: Tables, size: Size, seconds: float, probe: Probe) -> tuple[Tables, Why, float]:
+    """The plan of a regression with a diffusion of what it leaves; why, and the seconds of both."""
+    stage = {"name": PREDICTOR, **{key: tables[key] for key in ("method", "net", "train")}}
+    tables = {
+        **tables,
+        "title": f"{tables['title']}, and samples of what it leaves",
+        "task": {"kind": "residual", "predictor": PREDICTOR, "scale": rules.RESIDUAL},
+        "method": rules.OF_RESIDUAL,
+        "net": {**tables["net"], "modulation": "scale_shift"},
+        "synth": {**tables["synth"], **rules.FROM_REGRESSION},
+        "stages": [stage],
+    }
+    measured = probe.measure(tables, 1, always=True)
+    if measured is None:
+        raise BadInput(f"--memory: expected enough for the second stage too, found {probe.limits}. Give more.")
+    drawn = max(int((probe.seconds * (1 - SPARE) - seconds) / measured.seconds), 1)
+    tables["train"], _ = rules.training(drawn, size.width)
+    sampled = rules.FROM_REGRESSION["steps"]
+    why = {
+        "train.steps": f"the rest, for a diffusion of what is left: {drawn:,} steps of {measured.seconds:.3f} s",
+        "synth.steps": f"{sampled} steps from log-SNR -3, where the regression begins to be wrong",
+    }
+    return tables, why, seconds + drawn * measured.seconds
+
+
+def _check_epoch(facts: Facts, steps: int, each: float, probe: Probe) -> None:
+    """Raise BadInput where not every slice can be seen once."""
+    wanted = facts.slices / rules.BATCH
+    if steps >= wanted * 0.5:  # about half of the slices hold body
+        return
+    minutes = wanted * 0.5 * each / 60 * 1.1
+    raise BadInput(
+        f"--minutes: expected time to see the {facts.slices:,} slices once, found {probe.limits.minutes:g} minutes, "
+        f"which are {steps:,} steps of {rules.BATCH} slices. Give {max(minutes, 0.1):.1f} minutes or more."
+    )

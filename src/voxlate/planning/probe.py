@@ -1,0 +1,131 @@
+"""What a step costs on this machine: a few real ones are taken, of real batches, and forgotten."""
+
+import os
+import resource
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from voxlate.data.prepared import Cohort
+from voxlate.errors import BadInput
+from voxlate.methods.method import Method
+from voxlate.recipe import from_dict
+from voxlate.training.train import _Job, _learner, _step
+from voxlate.training.validate import find_device
+
+PROBED = 0.05  # most of the minutes that probing takes
+STEPS = 3
+FREE = 0.8  # of the memory that is free now, where nobody says
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a training may take: minutes in all, and bytes of memory (of the GPU where there is one)."""
+
+    minutes: float
+    memory_bytes: float
+
+    def __post_init__(self) -> None:
+        if self.minutes <= 0:
+            raise BadInput(f"--minutes: expected more than 0, found {self.minutes:g}. Give 60, say.")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of a step: seconds, and bytes at the peak of the process (of the GPU)."""
+
+    seconds: float
+    memory: float
+
+
+@dataclass
+class Probe:
+    """Takes steps of recipes on a cohort, the smallest first, until time or memory for it is used up."""
+
+    cohort: Cohort
+    limits: Limits
+    device_name: str = "auto"
+    most: float = 0.0
+    last: Measured | None = None
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def passed(self) -> float:
+        return time.monotonic() - self.begun
+
+    @property
+    def seconds(self) -> float:
+        """What is left of the minutes."""
+        return max(self.limits.minutes * 60 - self.passed, 0.0)
+
+    def measure(self, tables: Mapping[str, Any], stage: int, always: bool = False) -> Measured | None:
+        """Seconds and memory of a step of a recipe's stage (by place); None where time or memory for it is used up.
+
+        always: whatever time is used up.
+        """
+        spent = self.passed + (2 * STEPS * self.last.seconds if self.last else 0)
+        if self.last and spent > PROBED * self.limits.minutes * 60 and not always:
+            return None
+        device = find_device(self.device_name)
+        _forget_peak(device)
+        try:
+            seconds = _seconds(tables, self.cohort, stage, device)
+        except torch.cuda.OutOfMemoryError:
+            return None
+        found = peak(device)
+        if found > self.limits.memory_bytes:
+            self.most = self.most or found
+            return None
+        self.most = max(self.most, found)
+        self.last = Measured(seconds, found)
+        return self.last
+
+
+def _seconds(tables: Mapping[str, Any], cohort: Cohort, stage: int, device: torch.device) -> float:
+    """The median time of a few steps after a first one, which also allocates."""
+    recipe = from_dict(dict(tables), "the plan")
+    accelerator = Accelerator(cpu=device.type == "cpu")
+    earlier: dict[str, Method] = {}
+    for one in recipe.all_stages[: stage + 1]:
+        earlier[one.name] = method = one.build(earlier).to(device)
+    job = _Job(recipe, recipe.all_stages[stage], cohort, accelerator, device)
+    options = job.stage.train
+    learner = _learner(method, options, device, 0)
+    batches, times = iter(job.batches()), []
+    for _ in range(STEPS + 1):
+        begun = time.perf_counter()
+        _step(learner, method, options, 0, batches, device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - begun)
+    return sorted(times[1:])[STEPS // 2]
+
+
+def free_memory(device: str) -> float:
+    """Bytes that a training may take where nobody says: most of what is free on the device now."""
+    if (where := find_device(device)).type == "cuda":
+        return FREE * torch.cuda.mem_get_info(where)[0]
+    return FREE * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _forget_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):  # proc(5): 5 resets the peak of the process
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak(device: torch.device) -> float:
+    """Bytes at the peak since it was forgotten; of the process where that cannot be."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_reserved(device))
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024.0 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+    return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

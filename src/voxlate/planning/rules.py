@@ -1,0 +1,231 @@
+"""The rules: from facts of a cohort to settings, each with a sentence that holds its number."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from voxlate.planning.facts import Facts, Scan
+from voxlate.planning.roles import Roles
+
+Why = dict[str, str]  # a key of the recipe, and why it is what it is
+Tables = dict[str, Any]
+
+FINEST_MM = 2.1  # features of a patch stem are at most so wide, else small structures are lost
+BLURRED = 2.5  # times the distance of a case's scans: a regression blurs what is finer anyhow
+LONGEST, FEWEST = 160, 32  # features along a side of a patch, after the stem
+MARGIN = 8  # voxels around the body
+WHOLE = 0.7  # share of a slice that the body's box covers, from which whole slices are taken
+VESSELS = 1.5  # tail of a modality (see facts.Scan), from which its brightest voxels are what matters
+TORSO_MM = 300  # a body that is wider has organs on one side
+FEW, MANY = 5, 30  # times that each slice is seen: below, changes of it at random teach nothing; above, all of them do
+RESIDUAL = 4.0  # one over the usual spread of what a regression leaves, in network units
+BATCH = 4
+
+LIGHT: Tables = {"flip_lr": 0.5}
+MEDIUM: Tables = {"rotate_degrees": 7, "scale": 0.08, "translate": 0.03, "elastic_mm": 2}
+FULL: Tables = {"rotate_degrees": 12, "scale": 0.12, "stretch": 0.06, "shear": 0.05, "translate": 0.05, "elastic_mm": 4}
+MEDIUM_GREY: Tables = {"gamma": 0.2, "contrast": 0.1, "bias": 0.1, "noise": 0.01}
+FULL_GREY: Tables = {"gamma": 0.4, "contrast": 0.15, "remap": 0.6, "bias": 0.15, "noise": 0.02}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the network is: channels at full resolution, pixels a side that its stem takes as one."""
+
+    width: int
+    stem: int
+
+    def __str__(self) -> str:
+        return f"width {self.width}, {self.stem} x {self.stem} stem" if self.stem > 1 else f"width {self.width}"
+
+
+def intensity(scan: Scan) -> tuple[Tables, str]:
+    """The intensity map of a modality, and why."""
+    low, high = scan.inside.at(0.5), scan.inside.at(99.5)
+    if scan.unit == "grey" or (scan.pictures and scan.unit == "HU"):
+        named = f", not the {scan.unit} that its name promises" if scan.unit == "HU" else ""
+        return _window(0, 255), f"values lie in {scan.least:g} to {scan.most:g}: pictures of 8 bits{named}"
+    if scan.unit == "HU":
+        least, most = _outward(scan.inside.at(0.1), 50, down=True), _outward(scan.inside.at(99.9), 50)
+        return _window(least, most), (
+            f"HU; bodies span {scan.inside.at(0.1):.0f} to {scan.inside.at(99.9):.0f} (0.1st to 99.9th percentile)"
+        )
+    if scan.unit != "a.u.":
+        step = 10.0 ** math.floor(math.log10(max(scan.inside.at(99.9), 1e-6)))
+        most = _outward(scan.inside.at(99.9), step / 2)
+        return _window(
+            0, most
+        ), f"{scan.unit}, the same in every scan; the 99.9th percentile is {scan.inside.at(99.9):.3g}"
+    bright = 99.9 if scan.tail > VESSELS else 99.5
+    table: Tables = {"kind": "percentile", "low": 0.5, "high": bright}
+    why = f"MR has no unit: each scan's own {bright}th percentile ({scan.inside.at(bright):.4g} in the median)"
+    if bright > 99.5:
+        why += f", for the brightest 0.05 % reach {scan.tail:.1f} times the 99.5th"
+    if low >= -0.05 * (high - low) and (scan.least >= 0 or scan.empty):
+        return {**table, "low": 0, "floor": 0}, why + "; air is 0"
+    return table, why + f"; values begin at {low:.3g}, no air of 0, so the floor is the 0.5th percentile"
+
+
+def _window(low: float, high: float) -> Tables:
+    return {"kind": "window", "low": low, "high": high}
+
+
+def _outward(value: float, step: float, down: bool = False) -> float:
+    """A value rounded to a multiple of step, away from the middle."""
+    number = (math.floor if down else math.ceil)(value / step) * step
+    return float(f"{number:.6g}")
+
+
+def stems(facts: Facts) -> list[int]:
+    """Patch stems from the one that pixels of this size want to the coarsest that leaves enough features a side."""
+    most_mm = max(FINEST_MM, BLURRED * facts.apart_mm)
+    finest = max((stem for stem in (1, 2, 4) if stem * facts.pixel_mm <= most_mm), default=1)
+    side = min(patch(facts, finest)[0][1:])
+    return [stem for stem in (1, 2, 4) if stem == finest or (stem > finest and side >= FEWEST * stem)]
+
+
+def patch(facts: Facts, stem: int) -> tuple[list[int], bool, str]:
+    """Size of a patch, whether it is smaller than slices, and why."""
+    (_, height, width), (_, tall, wide) = facts.shape, facts.box
+    sizes = [min(side + MARGIN, full) for side, full in ((tall, height), (wide, width))]
+    if sizes[0] * sizes[1] >= WHOLE * height * width:
+        sizes = [height, width]
+    sizes = [min(side, LONGEST * stem) for side in sizes]
+    if sizes != [height, width]:
+        sizes = [min(8 * math.ceil(side / 8), 8 * (full // 8) or full) for side, full in zip(sizes, (height, width))]
+    part = sizes[0] < height or sizes[1] < width
+    shape = f"{sizes[0]} x {sizes[1]} pixels of {facts.pixel_mm:.2g} mm"
+    if not part:
+        return [1, *sizes], part, f"whole slices, {shape}"
+    return [1, *sizes], part, f"{shape} hold the body ({tall} x {wide}); slices have {height} x {width}"
+
+
+def data(facts: Facts, roles: Roles, stem: int, passes: float) -> tuple[Tables, Why]:
+    """The table of what is read; passes: times that each slice is seen in the training."""
+    size, part, why = patch(facts, stem)
+    table: Tables = {"source": list(roles.source), "target": list(roles.target), "patch": size}
+    table |= {"apart": True} if roles.way == "unpaired" else {}
+    reasons = {"data.source": roles.why, "data.patch": why}
+    depth = facts.shape[0]
+    if depth > 1:
+        table["foreground"] = 0.03 if facts.brain else 0.05
+        reasons["data.foreground"] = f"slices with less than {table['foreground']:.0%} of body teach little"
+        stack, reasons["data.stack"] = _stack(facts, roles)
+        table |= {"stack": stack} if stack else {}
+    elif part:
+        table["foreground"] = 0.05
+    table["augment"], reasons["data.augment"] = augment(facts, roles, passes)
+    if facts.gaps and roles.way == "complete":
+        table["allow_missing"] = True
+        most = max(facts.gaps, key=lambda name: facts.gaps[name])
+        reasons["data.allow_missing"] = f"{facts.gaps[most]} of {len(facts.training)} training cases lack {most}"
+    return table, reasons
+
+
+def _stack(facts: Facts, roles: Roles) -> tuple[int, str]:
+    away = f"slices are {facts.spacing_mm[0]:.2g} mm apart, {facts.thickness:.1f} times the pixel"
+    if roles.way != "pairs":
+        return 0, f"{away}; {'a completion' if roles.way == 'complete' else 'CycleGAN'} takes slices alone"
+    return 1, f"{away}: slice-wise, with 1 neighbour on each side"
+
+
+def augment(facts: Facts, roles: Roles, passes: float) -> tuple[Tables, str]:
+    """Random changes in training, by how often each slice is seen and by what the anatomy allows."""
+    wide_mm = facts.box[2] * facts.spacing_mm[2]
+    flips = LIGHT if wide_mm < TORSO_MM else {}
+    sides = (
+        f"flips: {wide_mm:.0f} mm wide, a head"
+        if flips
+        else f"no flips: {wide_mm:.0f} mm wide, with organs on one side"
+    )
+    grey = all(facts.scans[name].unit in ("a.u.", "grey") or facts.scans[name].pictures for name in roles.source)
+    seen = f"each slice is seen about {passes:.0f} times, of {facts.patients} patients"
+    if passes < FEW:
+        return dict(flips), f"{sides}; no other change, for {seen}"
+    spatial, intensities = (FULL, FULL_GREY) if passes >= MANY else (MEDIUM, MEDIUM_GREY)
+    table = {**flips, **spatial, **(intensities if grey else {})}
+    physical = "" if grey else "; intensities stay, for they have a unit"
+    return table, f"{sides}; {'all' if passes >= MANY else 'moderate'} changes, for {seen}{physical}"
+
+
+def net(facts: Facts, size: Size, sides: list[int]) -> tuple[Tables, str]:
+    """The network: as many levels as leave 8 features a side."""
+    features = min(sides) / size.stem
+    levels = min(max(int(math.log2(max(features / 8, 1))) + 1, 2), 4)
+    table: Tables = {"kind": "unet", "width": size.width, "multipliers": [1, 2, 4, 4][:levels], "blocks": 1}
+    table |= {"patch": size.stem} if size.stem > 1 else {}
+    table |= {"head_width": 16} if size.width * table["multipliers"][-1] % 32 else {}
+    if features / 2 ** (levels - 1) > 16:
+        table["middle_attention"] = False  # its cost grows with the square of the features there
+    wide_mm = size.stem * facts.pixel_mm
+    stem = f"pixels of {facts.pixel_mm:.2g} mm: a stem of {size.stem} makes features of {wide_mm:.2g} mm"
+    if facts.apart_mm * BLURRED > FINEST_MM:
+        stem += f", and scans lie {facts.apart_mm:.1f} mm from each other"
+    return table, f"{levels} levels leave {features / 2 ** (levels - 1):.0f} features a side; {stem}"
+
+
+def training(steps: int, width: int) -> tuple[Tables, Why]:
+    """How a stage of so many steps is trained."""
+    ema = round(min(max(1 - 10 / max(steps, 1), 0.9), 0.9995), 4)
+    rate = 2e-3 if steps < 800 else 1e-3 if width < 96 else 5e-4
+    table: Tables = {
+        "steps": steps,
+        "batch": BATCH,
+        "ema": ema,
+        "save_every": max(min(steps // 4, 500), 1),
+        "validate_every": steps // 4 if steps >= 4000 else 0,
+        "optimiser": {
+            "kind": "muon",
+            "lr": rate,
+            "betas": [0.9, 0.99],
+            "warm_up": min(100, max(steps // 10, 1)),
+        },
+    }
+    return table, {
+        "train.ema": f"an average over the last {1 / (1 - ema):.0f} of {steps:,} steps",
+        "train.optimiser.kind": "muon learned a quarter more than adamw in the same minutes (docs/ingredients.md)",
+        "train.optimiser.lr": f"{rate:g} for {steps:,} steps at width {width}, falling to 0",
+    }
+
+
+CYCLE: Tables = {
+    "kind": "cycle",
+    "critic": {"widths": [32, 64, 128], "norm": "instance", "answer": "patches"},
+    "data": {"kind": "regression", "loss": "l1"},
+}
+CYCLE_TRAINING: Tables = {
+    "ema": 0,
+    "clip_norm": 0,
+    "optimiser": {
+        "kind": "adam",
+        "lr": 5e-4,
+        "betas": [0.5, 0.999],
+        "weight_decay": 0,
+        "warm_up": 0,
+        "decay": "linear",
+        "hold": 0.5,
+    },
+}
+
+
+def cycle_net(size: Size) -> Tables:
+    """CycleGAN's generator, whose width is the plan's."""
+    return {"kind": "resnet", "width": size.width, "blocks": 6}
+
+
+REGRESSION: Tables = {"kind": "regression", "loss": "l1", "ssim": 0.4, "leak": 0.1}
+DIFFUSION: Tables = {
+    "kind": "diffusion",
+    "prediction": "x0",
+    "schedule": {"kind": "cosine"},
+    "weight": {
+        "kind": "table",
+        "of": "x0",
+        "log_snr": [-4, -2, -1, 0, 1, 1.61, 6],
+        "weight": [1.02, 1.14, 1.37, 2, 3.72, 6, 6],
+    },
+}
+OF_RESIDUAL: Tables = {**DIFFUSION, "times": {"kind": "uniform_log_snr", "low": -3.5, "high": 5.5}}
+OF_IMAGE: Tables = {**DIFFUSION, "times": {"kind": "uniform_log_snr", "low": -6, "high": 5.5}}
+SAMPLING: Tables = {"sampler": "ddim", "steps": 8, "eta": 1.0, "grid": "log_snr", "end": 0.0518}
+FROM_REGRESSION: Tables = {**SAMPLING, "start": 0.8605}  # log-SNR -3: the regression is known to be near

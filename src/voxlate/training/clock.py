@@ -1,0 +1,69 @@
+"""Where the time of a training goes: waiting for data, forward, backward with the optimiser."""
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+
+PARTS = {"data": "waiting for data", "forward": "forward", "backward": "backward and optimiser"}
+
+
+class _Mark(Protocol):
+    """A moment, and whether it is over; like torch.cuda.Event."""
+
+    def query(self) -> bool: ...
+
+    def elapsed_time(self, end: Any, /) -> float:
+        """Milliseconds until a later one."""
+        ...
+
+
+class Clock:
+    """Seconds of each part of a training's steps, lap by lap.
+
+    On a GPU marks are put in its queue and read once it has passed them, so that no step waits for it: "data" is then
+    the time that the GPU itself idles for them.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.seconds = device, dict.fromkeys(PARTS, 0.0)
+        self.laps: deque[tuple[str, _Mark, _Mark]] = deque()
+        self.last = self._mark()
+
+    def start(self) -> None:
+        """Begin a lap here: what lies before it belongs to no part."""
+        self.last = self._mark()
+
+    def lap(self, part: str) -> None:
+        """End a lap, which belongs to a part, and begin the next."""
+        begin, self.last = self.last, self._mark()
+        self.laps.append((part, begin, self.last))
+        while self.laps and self.laps[0][2].query():
+            passed, first, end = self.laps.popleft()
+            self.seconds[passed] += first.elapsed_time(end) / 1000
+
+    def _mark(self) -> _Mark:
+        if self.device.type != "cuda":
+            return _Moment(time.perf_counter())
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
+
+class _Moment(float):
+    """A mark on a CPU, which is over when it is made; in seconds."""
+
+    def query(self) -> bool:
+        return True
+
+    def elapsed_time(self, end: float, /) -> float:
+        return 1000 * (end - self)
+
+
+def time_note(stage: str, parts: Mapping[str, float], seconds: float) -> str:
+    """What share of a training's seconds each part took."""
+    shares = ", ".join(f"{parts[key] / seconds:.0%} {name}" for key, name in PARTS.items())
+    rest = max(0.0, 1 - sum(parts.values()) / seconds)
+    return f"stage '{stage}': of {seconds:.3g} s, {shares}, {rest:.0%} the rest (validation, files)."

@@ -1,0 +1,163 @@
+"""More training of a finished run, and resuming any run by its folder alone."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+from accelerate import Accelerator
+
+from voxlate.data.prepared import Cohort, open_cohort
+from voxlate.errors import BadInput
+from voxlate.files import locked, read_json, write_json, write_text
+from voxlate.recipe import from_dict, header, to_dict
+from voxlate.training.log import StepCallback
+from voxlate.training.run import Run, first_change, is_finished, load_state, made_by, read_header
+from voxlate.training.train import by_main, train
+from voxlate.training.validate import find_device
+
+Say = Callable[[str], None]
+
+
+def train_further(
+    folder: Path | str,
+    *,
+    steps: int | None = None,
+    minutes: float | None = None,
+    data: Path | None = None,
+    device: str = "auto",
+    progress: StepCallback | None = None,
+    say: Say = lambda _: None,
+) -> Run:
+    """Train the last stage of a finished run further; without steps and minutes resume the run as its recipe says.
+
+    The further steps warm up and decay by themselves (`train.more`), from the run's weights, their average and the
+    optimiser's moments; the weights of before stay in place until those that replace them are whole. minutes: at the
+    speed of the run so far; data: where its prepared cohort lies now, if it was moved. Asking again for what was
+    stopped resumes it. Raises BadInput where the folder is no run, its cohort is another one, or its state is gone.
+    """
+    run = Run(Path(folder))
+    accelerator = Accelerator(cpu=find_device(device).type == "cpu")
+    by_main(accelerator, lambda: _open(run, steps, minutes, data, say))
+    stated = read_json(run.provenance)
+    started = {"begun": stated["data"].get("start"), "fold": stated["data"].get("fold")}
+    recipe = from_dict(stated["recipe"], f"{run.provenance}", allow_code=True)
+    return train(recipe, _prepared(run, stated), run.folder, **started, device=device, progress=progress, say=say)
+
+
+def _open(run: Run, steps: int | None, minutes: float | None, data: Path | None, say: Say) -> None:
+    """Check that the run can go on, and write into it where its cohort is and what is asked for."""
+    if not run.provenance.is_file():
+        raise BadInput(
+            f"{run.folder}: expected a run to train further, found no provenance.json in it. To train a new one, give "
+            "a recipe, --data PREPARED and --out RUN."
+        )
+    with locked(run.folder):
+        stated = read_json(run.provenance)
+        if not isinstance(stated.get("recipe"), dict) or not stated.get("data", {}).get("cohort"):
+            raise BadInput(f"{run.folder}: expected a run that voxlate trained, found none. Train a new one.")
+        place = os.path.relpath((data or _prepared(run, stated)).resolve(), run.folder.resolve())
+        moved = {**stated, "prepared": place}
+        _check_cohort(run, moved)
+        asked = f"--steps +{steps}" if steps else f"--minutes +{minutes:g}" if minutes else ""
+        wanted = _with_more(run, moved, asked, steps, minutes, say)
+        if wanted != stated:
+            write_json(run.provenance, wanted)
+
+
+def _prepared(run: Run, stated: dict[str, Any]) -> Path:
+    """Where the run's prepared cohort is, as its provenance says, seen from the run."""
+    if "prepared" not in stated:
+        raise BadInput(f"{run.provenance}: expected where the prepared cohort is, found nothing. Say it with --data.")
+    return Path(os.path.normpath(run.folder / stated["prepared"]))
+
+
+def _check_cohort(run: Run, stated: dict[str, Any]) -> Cohort:
+    place = _prepared(run, stated)
+    if not (place / "cohort.json").is_file():
+        raise BadInput(
+            f"{run.folder}: expected its prepared cohort in {place}, found none. Say where it is with --data."
+        )
+    cohort = open_cohort(place)
+    if cohort.digest != stated["data"]["cohort"]:
+        raise BadInput(
+            f"{place}: expected the prepared cohort that {run.folder} was trained on, found other scans or another "
+            "cohort.json. Give that cohort with --data."
+        )
+    return cohort
+
+
+def _with_more(
+    run: Run, stated: dict[str, Any], asked: str, steps: int | None, minutes: float | None, say: Say
+) -> dict[str, Any]:
+    """The provenance of the run with the steps that are asked for; recipe.toml is written before it."""
+    recipe = from_dict(stated["recipe"], f"{run.provenance}", allow_code=True)
+    if change := first_change(stated["recipe"], to_dict(recipe)):
+        raise BadInput(
+            f"{run.folder}: expected a run of this version of voxlate, found another ({change}). Train anew."
+        )
+    before: list[dict[str, Any]] = stated.get("continuations", [])
+    if not is_finished(run.weights(), recipe.train):
+        if asked and (not before or before[-1]["asked"] != asked):
+            raise BadInput(
+                f"{run.folder}: expected a finished run for {asked}, found one that stopped before its last step. "
+                f"Resume it first: voxlate train {run.folder}"
+            )
+        _check_resumable(run, stated)
+        say(f"resuming {run.folder}, which stopped before step {recipe.train.length}.")
+        return stated
+    done = read_header(run.weights())
+    if not asked:
+        say(f"{run.folder} is finished, with {done['steps']} steps; --steps +{recipe.train.steps} trains it further.")
+        return stated
+    _check_state(run, done["steps"])
+    if steps is None:
+        steps = _steps_in(minutes or 0, done, say)
+    values = {**stated["recipe"], "train": {**stated["recipe"]["train"], "more": [*(recipe.train.more or ()), steps]}}
+    from_dict(values, f"{run.recipe}", allow_code=True)
+    head = header(run.recipe.read_text(encoding="utf-8")) if run.recipe.exists() else ""
+    write_text(run.recipe, head + tomli_w.dumps(values))
+    software = {name: made_by()[name] for name in ("voxlate", "torch")}
+    own = {"asked": asked, "from_step": done["steps"], "steps": steps, **software}
+    return {**stated, "recipe": values, "continuations": [*before, own]}
+
+
+def _steps_in(minutes: float, done: dict[str, Any], say: Say) -> int:
+    """So many steps at the speed of the run so far, validations included."""
+    each = done["seconds"] / done["steps"]
+    steps = max(1, round(60 * minutes / each))
+    say(f"{minutes:g} minutes are about {steps} steps of {each:.3g} s, which they took in this run so far.")
+    return steps
+
+
+def _check_resumable(run: Run, stated: dict[str, Any]) -> None:
+    """Raise BadInput where what the training goes on from is gone."""
+    if run.weights().exists():
+        _check_state(run, None)
+    elif stated["data"].get("start") and _stage_and_step(run)[0] != "final":
+        raise BadInput(
+            f"{run.folder}: expected a last stage that had begun, found one that is yet to start from the weights of "
+            "--init. Give the whole command that began this run."
+        )
+
+
+def _check_state(run: Run, step: int | None) -> None:
+    """Raise BadInput where state.pt is not that of the last stage, at this step."""
+    stage, found = _stage_and_step(run)
+    if stage == "final" and step in (None, found):
+        return
+    there = f"one of stage '{stage}' at step {found}" if stage else "none"
+    raise BadInput(
+        f"{run.state}: expected the state of this run's last step, with the optimiser's moments, found {there}. "
+        f"Restore it, or begin a new run from these weights with --init {run.folder}."
+    )
+
+
+def _stage_and_step(run: Run) -> tuple[str, int]:
+    """Whose state was saved last, and at which step; "" where there is none."""
+    if not run.state.exists():
+        return "", 0
+    state = load_state(run.state, torch.device("cpu"))
+    return str(state["stage"]), int(state["step"])

@@ -1,0 +1,93 @@
+"""The audit of a cohort: how far the scans of each case lie from each other, and which pairs prepare names."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.ndimage
+
+from voxlate.data.audit import misalignment_lines
+from voxlate.data.prepare import prepare
+from voxlate.data.prepared import open_cohort
+from voxlate.files import read_json, write_json
+from voxlate.images.volume import read_volume, write_volume
+from voxlate.phantom import write_cohort
+from voxlate.report.prepared import report_prepared
+
+SHIFT_MM = 5.0
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two heads with t1 and t2; the t2 of the second lies 5 mm further to the front."""
+    folder = tmp_path_factory.mktemp("audit") / "heads"
+    write_cohort(folder, 2, (64, 80, 56), lesion="none", modalities=["t1", "t2"])
+    path = folder / "phantom_001" / "t2.nii.gz"
+    scan = read_volume(path, "t2")
+    scan.data[0] = scipy.ndimage.shift(
+        scan.data[0], (0, SHIFT_MM / scan.grid.spacing_mm[1], 0), order=3, mode="nearest"
+    )
+    write_volume(path, scan)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(heads: Path) -> Path:
+    out = heads.parent / "prepared"
+    prepare(heads, out, fixed="t1", resample=True, workers=1)
+    return out
+
+
+def test_prepare_keeps_how_far_the_scans_of_each_case_lie_apart(prepared):
+    near, far = (entry.misaligned["t2"] for entry in open_cohort(prepared).cases)
+    assert near.median_mm < 0.6
+    assert far.median_mm == pytest.approx(SHIFT_MM, abs=0.5)
+    assert far.to == "t1"
+    assert open_cohort(prepared).header("phantom_001").misaligned == {"t2": far}
+
+
+def test_prepare_names_the_pair_that_is_out_of_register(prepared):
+    named = [one for one in open_cohort(prepared).warnings if "mm (95th" in one]
+    assert len(named) == 1
+    assert named[0].startswith("phantom_001: t2 lies 5.")
+    assert named[0].endswith(
+        "from t1: register (--register rigid), look at it (voxlate report PREPARED), or leave it out."
+    )
+
+
+def test_a_line_tells_the_median_and_the_worst_of_a_modality(prepared):
+    cases = open_cohort(prepared).cases
+    line = misalignment_lines((one.case, one.misaligned) for one in cases)["t2"]
+    assert line.startswith("lies 2.")
+    assert line.endswith("mm from t1 (median of 2 cases), at most 5.0 (phantom_001)")
+
+
+def test_the_report_shows_the_worst_pair_first_with_its_distance(prepared, tmp_path):
+    text = report_prepared(prepared, tmp_path / "report.html").read_text()
+    assert text.index("phantom_001") < text.index("phantom_000")
+    assert "mm from t1 (95th percentile" in text
+    assert "A chequerboard shows" in text
+
+
+def test_without_the_audit_nothing_is_stated(heads, tmp_path, voxlate):
+    said = voxlate("prepare", heads, "--out", tmp_path / "out", "--no-audit")
+    assert said.code == 0
+    assert " lies " not in said.out + said.err
+    assert open_cohort(tmp_path / "out").cases[0].misaligned == {}
+
+
+def test_a_cohort_of_before_opens_without_the_numbers(prepared, tmp_path):
+    record = read_json(prepared / "cohort.json")
+    for entry in record["cases"]:
+        del entry["misaligned"]
+    write_json(tmp_path / "cohort.json", record)
+    assert open_cohort(tmp_path).cases[0].misaligned == {}
+
+
+def test_a_blank_scan_and_a_case_of_one_scan_are_not_compared(tmp_path, save):
+    rng = np.random.default_rng(0)
+    for case in "ab":
+        save(tmp_path / "in" / case / "t1.nii.gz", rng.integers(1, 1000, (4, 6, 8)))
+    save(tmp_path / "in" / "b" / "t2.nii.gz", np.full((4, 6, 8), 7))
+    cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1)
+    assert [entry.misaligned for entry in cohort.cases] == [{}, {}]

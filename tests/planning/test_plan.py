@@ -1,0 +1,221 @@
+"""Plans by the command line, on tiny cohorts."""
+
+import json
+import time
+import tomllib
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+
+from voxlate import recipe
+from voxlate.planning.plan import plan
+from voxlate.planning.probe import Limits, Measured
+
+
+@pytest.fixture
+def planned(prepared):
+    return plan(prepared, limits=Limits(1, 8 * 2**30))
+
+
+def test_a_plan_is_an_ordinary_recipe_that_says_why(voxlate, prepared, tmp_path):
+    answer = voxlate("plan", prepared, "--minutes", 1, "--out", tmp_path / "plan.toml")
+    assert answer.code == 0, answer.err
+    text = (tmp_path / "plan.toml").read_text()
+    made = recipe.read(str(tmp_path / "plan.toml"))
+    assert (made.data.source, made.data.target, made.data.patch) == (["t1"], ["t2"], (1, 24, 20))
+    assert [stage.name for stage in made.all_stages] == ["regression", "final"]
+    for key in ("data.source", "data.patch", "data.augment", "intensity.t1", "net.width", "train.steps"):
+        assert f"# {key}: " in text
+        assert f"{key}: " in answer.out
+    assert "patch = [1, 24, 20]" in text  # lists stand on a line
+
+
+def test_the_same_facts_give_the_same_rules_whatever_the_time(planned, prepared):
+    again = plan(prepared, limits=Limits(2, 8 * 2**30))
+    same = ("data.source", "data.patch", "intensity.t1", "intensity.t2")
+    assert {key: planned.why[key] for key in same} == {key: again.why[key] for key in same}
+
+
+def test_what_a_plan_predicts_lies_within_what_it_may_take(planned):
+    assert 0.7 * 60 < planned.seconds <= 60
+    assert planned.memory <= 8 * 2**30
+
+
+@pytest.mark.slow
+def test_train_auto_ends_within_a_tenth_of_its_minutes(voxlate, prepared, tmp_path):
+    begun = time.monotonic()
+    assert voxlate("train", "auto", "--data", prepared, "--out", tmp_path / "run", "--minutes", 2).code == 0
+    assert 108 < time.monotonic() - begun < 132
+
+
+def test_train_auto_gives_both_answers(voxlate, prepared, tmp_path, cohort):
+    answer = voxlate("train", "auto", "--data", prepared, "--out", tmp_path / "run", "--minutes", 0.1)
+    assert answer.code == 0, answer.err
+    assert (tmp_path / "run" / "weights.regression.safetensors").exists()
+    last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+    assert last["planned"]["seconds"] <= 6
+    assert last["took"]["seconds"] > 0
+    assert "; took 0." in answer.err
+    assert "# data.source: " in (tmp_path / "run" / "recipe.toml").read_text()
+    made = voxlate("synth", tmp_path / "run", cohort / "case0", "--out", tmp_path / "out")
+    assert made.code == 0, made.err
+
+
+def test_train_auto_resumes_the_plan_that_was_begun(voxlate, prepared, tmp_path):
+    options = ("train", "auto", "--data", prepared, "--out", tmp_path / "run", "--mode", "mean")
+    assert voxlate(*options, "--minutes", 0.05).code == 0
+    before = (tmp_path / "run" / "recipe.toml").read_bytes()
+    answer = voxlate(*options, "--minutes", 0.1)
+    assert answer.code == 0, answer.err
+    assert "is resumed as it was planned" in " ".join(answer.err.split())
+    assert (tmp_path / "run" / "recipe.toml").read_bytes() == before
+
+
+def test_keys_of_a_plan_are_changed_by_set(voxlate, prepared, tmp_path):
+    answer = voxlate(
+        "train", "auto", "--data", prepared, "--out", tmp_path / "run", "--minutes", 1, "--mode", "mean",
+        "--set", "train.steps=2",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    assert tomllib.loads((tmp_path / "run" / "recipe.toml").read_text())["train"]["steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--minutes", 0.0001), "expected time to see the 24 slices once"),
+        (("--memory", "1MB"), "expected enough for the smallest network, found 0.00 GiB"),
+        (("--memory", "much"), "expected a size such as 8GB, found 'much'"),
+        (("--target", "ct"), "expected modalities of the cohort (t1, t2), found 'ct'"),
+        (("--source", "t1", "--target", "t1"), "expected each modality in one of them, found t1 in both"),
+        (("--out", "plan.txt"), "expected the name of a .toml file"),
+    ],
+)
+def test_wishes_that_cannot_be_met_are_one_sentence(voxlate, prepared, tmp_path, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    answer = voxlate("plan", prepared, *options)
+    assert answer.code == 2
+    assert words in " ".join(answer.err.split())
+    assert not (tmp_path / "plan.toml").exists()
+
+
+def test_a_plan_never_replaces_a_file(voxlate, prepared, tmp_path):
+    (tmp_path / "plan.toml").write_text("mine")
+    answer = voxlate("plan", prepared, "--out", tmp_path / "plan.toml")
+    assert answer.code == 2
+    assert (tmp_path / "plan.toml").read_text() == "mine"
+
+
+def test_options_of_a_plan_are_refused_for_a_recipe(voxlate, prepared, tiny, tmp_path):
+    answer = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "run", "--mode", "mean")
+    assert answer.code == 2
+    assert "--mode: expected the recipe auto" in answer.err
+
+
+def test_one_patient_is_too_few(voxlate, small_head, tmp_path):
+    small_head(tmp_path / "scans" / "one", 0)
+    voxlate("prepare", tmp_path / "scans", "--out", tmp_path / "ready")
+    answer = voxlate("plan", tmp_path / "ready", "--out", tmp_path / "plan.toml")
+    assert answer.code == 2
+    assert "expected two patients or more" in answer.err
+
+
+def test_recipes_that_fit_a_cohort_are_told_from_those_that_do_not(voxlate, prepared):
+    found = {one["name"]: one for one in json.loads(voxlate("recipes", "--for", prepared, "--json").out)}
+    assert len(found) == len(recipe.names())
+    assert not found["t1_to_t2_brain"]["against"]
+    assert "filled in" in found["t1_to_t2_brain"]["notes"][0]  # its patches are far larger than these slices
+    assert found["phantom_t1_to_ct"]["against"] == "needs ct, which the cohort lacks"
+    plain = voxlate("recipes", "--for", prepared).out
+    assert "t1_to_t2_brain" in plain
+    assert "needs ct, which the cohort lacks:" in plain
+
+
+@pytest.fixture
+def apart(tmp_path, small_head, voxlate):
+    """Four training cases with t1 alone, four with ct alone, and one with both to validate on."""
+    rows = ["case,patient,split,t1,ct"]
+    for number in range(9):
+        names = ("t1", "ct") if number == 8 else ("t1",) if number < 4 else ("ct",)
+        small_head(tmp_path / "scans" / f"c{number}", number, modalities=names)
+        files = (f"c{number}/{name}.nii.gz" if name in names else "" for name in ("t1", "ct"))
+        rows.append(f"c{number},c{number},{'val' if number == 8 else 'train'},{','.join(files)}")
+    (tmp_path / "scans" / "cases.csv").write_text("\n".join(rows) + "\n")
+    assert voxlate("prepare", tmp_path / "scans", "--out", tmp_path / "apart").code == 0
+    return tmp_path / "apart"
+
+
+def test_scans_that_no_case_has_both_of_are_learned_without_pairs(voxlate, apart, tmp_path):
+    answer = voxlate("train", "auto", "--data", apart, "--out", tmp_path / "run", "--minutes", 0.1)
+    assert answer.code == 0, answer.err
+    said = " ".join(answer.err.split())
+    assert "no training case has both: unpaired" in said
+    assert "without pairs: 4 training cases have t1, 4 have ct" in said
+    made = voxlate("synth", tmp_path / "run", tmp_path / "scans", "--split", "val", "--out", tmp_path / "out")
+    assert made.code == 0, made.err
+    assert voxlate("evaluate", tmp_path / "out", "--truth", tmp_path / "scans").code == 0
+
+
+def test_a_method_of_pairs_refuses_scans_that_lie_apart(voxlate, apart, tiny, tmp_path):
+    answer = voxlate("train", tiny, "--data", apart, "--out", tmp_path / "run", "--set", "data.apart=true")
+    assert answer.code == 2
+    assert "expected data.apart = false for a method that learns from pairs" in " ".join(answer.err.split())
+
+
+def test_gaps_among_three_contrasts_make_a_completion(voxlate, tmp_path, small_head):
+    for number in range(6):
+        names = ("t1", "t2", "ct") if number % 2 else ("t1", "t2")
+        small_head(tmp_path / "scans" / f"c{number}", number, modalities=names)
+        for name in names:  # three contrasts of MR
+            (tmp_path / "scans" / f"c{number}" / f"{name}.nii.gz").rename(
+                tmp_path / "scans" / f"c{number}" / f"{ {'ct': 'flair'}.get(name, name) }.nii.gz"
+            )
+    assert voxlate("prepare", tmp_path / "scans", "--out", tmp_path / "gaps").code == 0
+    answer = voxlate("train", "auto", "--data", tmp_path / "gaps", "--out", tmp_path / "run", "--minutes", 0.1)
+    assert answer.code == 0, answer.err
+    assert "whichever of them is missing is made of the rest" in " ".join(answer.err.split())
+    made = voxlate("synth", tmp_path / "run", tmp_path / "scans", "--out", tmp_path / "out")
+    assert made.code == 0, made.err
+
+
+@dataclass
+class Clockwork:
+    """A probe on a machine whose steps cost what is known: 10 microseconds for each squared channel."""
+
+    cohort: object
+    limits: Limits
+    device_name: str = "auto"
+    passed: float = 0.0
+    most: float = 0.0
+    last: Measured | None = None
+    tried: ClassVar[list[int]] = []
+
+    @property
+    def seconds(self) -> float:
+        return self.limits.minutes * 60
+
+    def measure(self, tables, stage, always=False):
+        width = tables["net"]["width"]
+        self.tried.append(width)
+        self.last = Measured(1e-5 * width**2 * (1 + stage), 2**20 * width)
+        return self.last if self.last.memory <= self.limits.memory_bytes else None
+
+
+@pytest.mark.parametrize(
+    ("minutes", "largest", "width"), [(0.2, 1000, 24), (1, 1000, 48), (2, 1000, 64), (60, 1000, 128), (60, 40, 32)]
+)
+def test_the_widest_network_is_taken_that_gets_enough_steps_and_fits(prepared, monkeypatch, minutes, largest, width):
+    monkeypatch.setattr("voxlate.planning.plan.Probe", Clockwork)
+    monkeypatch.setattr(Clockwork, "tried", [])
+    made = plan(prepared, limits=Limits(minutes, largest * 2**20), mode="mean")
+    assert made.tables["net"]["width"] == width
+    assert made.tables["train"]["steps"] == int(minutes * 60 * 0.96 / (1e-5 * width**2))
+    assert len(Clockwork.tried) <= 4  # widths that surely fit are passed over
+
+
+def test_time_is_shared_between_the_two_answers(prepared, monkeypatch):
+    monkeypatch.setattr("voxlate.planning.plan.Probe", Clockwork)
+    made = plan(prepared, limits=Limits(1, 8 * 2**30)).tables
+    first, second = made["stages"][0]["train"]["steps"], made["train"]["steps"]
+    assert first / (first + 2 * second) == pytest.approx(0.55, abs=0.01)

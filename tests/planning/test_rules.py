@@ -1,0 +1,191 @@
+"""Rules of a plan on cohorts whose answer is known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from voxlate.data.prepared import Entry
+from voxlate.errors import BadInput
+from voxlate.images.statistics import PERCENTILES, Distribution
+from voxlate.planning import rules
+from voxlate.planning.facts import Facts, Scan
+from voxlate.planning.roles import roles_of
+
+
+def scan(name="t1", unit="a.u.", low=0.0, high=1000.0, least=None, tail=1.0, empty=True) -> Scan:
+    """A modality whose foreground is uniform over a range; tail: what the last 0.05 % are multiplied by."""
+    points = [low + (high - low) * at / 100 * (tail if at > 99.8 else 1) for at in PERCENTILES]
+    inside = Distribution((low + high) / 2, (high - low) / 12**0.5, tuple(points))
+    return Scan(name, unit, 8, inside, low if least is None else least, points[-1], empty)
+
+
+def facts(
+    *scans: Scan, spacing=(1.0, 1.0, 1.0), shape=(150, 200, 160), box=(140, 180, 140), present=None, slices=1200
+) -> Facts:
+    """Eight training cases with these modalities; present: those of each case, where they differ."""
+    names = [one.name for one in scans] or ["t1", "ct"]
+    has = present or [names] * 8
+    cases = tuple(
+        Entry(f"case{k}", f"patient{k}", "train", list(own), [], shape, spacing, 1000.0) for k, own in enumerate(has)
+    )
+    known = {one.name: one for one in scans or (scan(), scan("ct", "HU", -100, 1200, -1024))}
+
+    class Folder:
+        folder = "PREPARED"
+
+    return Facts(Folder(), cases, known, spacing, shape, box, slices, False)  # type: ignore[arg-type]
+
+
+def test_hounsfield_units_get_a_window_that_holds_the_body_in_round_numbers():
+    table, why = rules.intensity(scan("ct", "HU", -212.0, 1533.0, -1024))
+    assert table == {"kind": "window", "low": -250.0, "high": 1550.0}
+    assert "-210 to 1531" in why
+
+
+def test_a_ct_of_8_bits_is_not_trained_on_hounsfield_units():
+    table, why = rules.intensity(scan("ct", "HU", 3, 255))
+    assert table == {"kind": "window", "low": 0, "high": 255}
+    assert "8 bits, not the HU" in why
+
+
+def test_mr_is_scaled_by_its_own_percentiles_with_air_at_0():
+    assert rules.intensity(scan())[0] == {"kind": "percentile", "low": 0, "high": 99.5, "floor": 0}
+
+
+def test_z_scored_mr_keeps_its_dark_half():
+    table, why = rules.intensity(scan(low=-2.5, high=3.0))
+    assert table == {"kind": "percentile", "low": 0.5, "high": 99.5}
+    assert "no air of 0" in why
+
+
+def test_vessels_brighter_than_all_else_are_not_clipped():
+    table, why = rules.intensity(scan("tof", tail=3.0))
+    assert table["high"] == 99.9
+    assert "3.0 times" in why
+
+
+def test_maps_with_a_unit_share_one_window():
+    assert rules.intensity(scan("tmax", "s", 0, 19.0))[0] == {"kind": "window", "low": 0, "high": 20.0}
+
+
+@pytest.mark.parametrize(
+    ("names", "source", "target", "way"),
+    [
+        (["t1", "ct"], ("t1",), ("ct",), "pairs"),
+        (["ct", "mr"], ("mr",), ("ct",), "pairs"),
+        (["cta", "tof"], ("tof",), ("cta",), "pairs"),
+        (["t2", "t1"], ("t1",), ("t2",), "pairs"),
+        (["flair", "t1", "t1c", "t2"], ("flair", "t1", "t1c", "t2"), ("flair", "t1", "t1c", "t2"), "complete"),
+    ],
+)
+def test_what_is_harder_to_scan_is_made_of_what_is_easier(names, source, target, way):
+    units = {"ct": "HU", "cta": "HU"}
+    found = roles_of(facts(*(scan(name, units.get(name, "a.u.")) for name in names)))
+    assert (found.source, found.target, found.way) == (source, target, way)
+
+
+def test_perfusion_maps_are_made_of_the_scans():
+    found = roles_of(facts(scan("cta1", "HU"), scan("cta2", "HU"), scan("tmax", "s")))
+    assert (found.source, found.target) == (("cta1", "cta2"), ("tmax",))
+
+
+def test_roles_that_are_asked_for_win():
+    found = roles_of(facts(scan("t1"), scan("t2"), scan("flair")), source=["t2"], target=["t1"])
+    assert (found.source, found.target, found.way) == (("t2",), ("t1",), "pairs")
+
+
+def test_a_guess_says_how_to_turn_it_round():
+    assert "--source t2 --target t1" in roles_of(facts(scan("t1"), scan("t2"))).why
+
+
+def test_scans_that_no_case_has_both_of_are_unpaired():
+    apart = facts(scan("t1"), scan("ct", "HU"), present=[["t1"]] * 4 + [["ct"]] * 4)
+    assert roles_of(apart).way == "unpaired"
+
+
+def test_a_single_modality_and_unknown_names_are_refused():
+    with pytest.raises(BadInput, match="expected two modalities"):
+        roles_of(facts(scan("t1")))
+    with pytest.raises(BadInput, match=r"expected modalities of the cohort \(t1, ct\), found 'pet'"):
+        roles_of(facts(), target=["pet"])
+
+
+def test_patches_hold_the_body_or_the_whole_slice():
+    assert rules.patch(facts(box=(140, 190, 150)), 2)[:2] == ([1, 200, 160], False)
+    size, part, why = rules.patch(facts(shape=(100, 512, 512), box=(90, 220, 180)), 2)
+    assert size == [1, 232, 192]
+    assert part
+    assert "hold the body (220 x 180)" in why
+
+
+def test_fine_pixels_get_a_patch_stem_and_coarse_ones_none():
+    sides = {0.45: 4, 0.9: 2, 1.0: 2, 1.6: 1}
+    found = {mm: rules.stems(facts(spacing=(3.0, mm, mm)))[0] for mm in sides}
+    assert found == sides
+
+
+def test_scans_that_do_not_lie_on_each_other_get_a_coarser_stem():
+    assert [rules.stems(replace(facts(), apart_mm=mm))[0] for mm in (0.0, 0.5, 1.8)] == [2, 2, 4]
+    assert (
+        "scans lie 1.8 mm from each other"
+        in rules.net(replace(facts(), apart_mm=1.8), rules.Size(16, 4), [200, 160])[1]
+    )
+
+
+def test_small_slices_are_not_made_smaller_by_a_stem():
+    assert rules.stems(facts(shape=(20, 48, 40), box=(20, 40, 36), spacing=(4.0, 4.0, 4.0))) == [1]
+    assert rules.stems(facts()) == [2, 4]
+
+
+def test_heads_are_flipped_and_torsos_are_not():
+    t1 = roles_of(facts())
+    assert rules.augment(facts(), t1, 1)[0] == {"flip_lr": 0.5}
+    torso = facts(box=(140, 300, 400))
+    assert rules.augment(torso, t1, 1)[0] == {}
+    assert "no flips" in rules.augment(torso, t1, 1)[1]
+
+
+def test_the_more_often_slices_are_seen_the_more_they_are_changed():
+    roles = roles_of(facts())
+    few, some, many = (rules.augment(facts(), roles, passes)[0] for passes in (2, 10, 100))
+    assert len(few) < len(some)
+    assert some["rotate_degrees"] < many["rotate_degrees"]
+    assert "remap" in many
+
+
+def test_intensities_with_a_unit_are_never_changed():
+    cta = facts(scan("cta1", "HU", -100, 600, -1024), scan("tmax", "s", 0, 20))
+    table, why = rules.augment(cta, roles_of(cta), 100)
+    assert not {"gamma", "contrast", "remap", "bias"} & set(table)
+    assert "they have a unit" in why
+
+
+def test_thick_slices_are_said_with_their_number():
+    thick = facts(spacing=(5.0, 0.98, 0.98))
+    _, why = rules.data(thick, roles_of(thick), 2, 10)
+    assert "slices are 5 mm apart, 5.1 times the pixel" in why["data.stack"]
+
+
+def test_levels_leave_about_eight_features_a_side():
+    assert rules.net(facts(), rules.Size(16, 2), [200, 160])[0]["multipliers"] == [1, 2, 4, 4]
+    assert rules.net(facts(), rules.Size(16, 1), [24, 20])[0]["multipliers"] == [1, 2]
+
+
+def test_the_running_average_spans_the_last_tenth():
+    for steps in (500, 2000, 10_000):
+        ema = rules.training(steps, 32)[0]["ema"]
+        assert 1 / (1 - ema) == pytest.approx(steps / 10, rel=0.01)
+
+
+def test_cases_that_lack_a_modality_are_taken_by_a_completion():
+    names = ["flair", "t1", "t2"]
+    gaps = facts(*(scan(name) for name in names), present=[names] * 5 + [["t1", "t2"]] * 3)
+    table, why = rules.data(gaps, roles_of(gaps), 2, 10)
+    assert table["allow_missing"]
+    assert "3 of 8 training cases lack flair" in why["data.allow_missing"]
+
+
+def test_the_tail_of_a_uniform_scan_is_1():
+    assert scan().tail == pytest.approx(1.0, abs=0.01)
+    assert replace(scan(), inside=Distribution(0, 0, tuple(np.zeros(len(PERCENTILES))))).tail == 1

@@ -1,0 +1,73 @@
+"""One training, two answers: the predictor's image, which is the mean, and a sample."""
+
+import numpy as np
+import pytest
+
+import voxlate as package
+from voxlate.errors import BadInput
+from voxlate.files import read_json
+from voxlate.images.volume import read_volume
+from voxlate.synthesis.model import load
+from voxlate.training.run import Run, file_hash
+
+RESIDUAL = """
+title = "tiny residual"
+data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }
+intensity = { t1 = { kind = "window", low = 0, high = 1200 }, t2 = { kind = "window", low = 0, high = 1400 } }
+task = { kind = "residual", predictor = "base" }
+method = { kind = "diffusion" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 2, batch = 2, validate_every = 0 }
+synth = { sampler = "ddim", steps = 2 }
+[[stages]]
+name = "base"
+method = { kind = "regression" }
+net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 2, batch = 2, validate_every = 0 }
+"""
+
+
+@pytest.fixture
+def residual(trained):
+    return trained("residual", RESIDUAL)
+
+
+def t1_of(cohort):
+    return {"t1": cohort / "case0" / "t1.nii.gz"}
+
+
+def test_the_mean_answer_is_the_predictors_own_image(voxlate, residual, cohort, tmp_path):
+    own = load(Run(residual).weights("base")).synthesise(t1_of(cohort)).volume
+    mean = package.load(residual, answer="mean").synthesise(t1_of(cohort)).volume
+    np.testing.assert_array_equal(mean.data, own.data)
+    out = tmp_path / "out"
+    assert voxlate("synth", residual, cohort / "case0", "--out", out, "--answer", "mean").code == 0
+    np.testing.assert_array_equal(read_volume(out / "case0" / "t2.nii.gz").data, own.data)
+    made = read_json(out / "case0" / "provenance.json")
+    assert made["run"].endswith("residual/weights.base.safetensors")
+    assert made["model"]["weights"] == file_hash(Run(residual).weights("base"))
+    assert made["split"] in ("train", "val", "test")  # as the run has it, which the weights lie in
+
+
+def test_the_sample_is_what_the_last_stage_draws_as_without_a_wish(residual, cohort):
+    plain, sample, mean = (
+        load(residual, answer=answer).synthesise(t1_of(cohort)).volume.data for answer in (None, "sample", "mean")
+    )
+    np.testing.assert_array_equal(plain, sample)
+    assert (sample != mean).any()
+
+
+def test_a_regression_has_its_image_for_a_mean_and_no_sample(voxlate, run, cohort, tmp_path):
+    plain, mean = (load(run, answer=answer).synthesise(t1_of(cohort)).volume.data for answer in (None, "mean"))
+    np.testing.assert_array_equal(plain, mean)
+    answer = voxlate("synth", run, cohort / "case0", "--out", tmp_path / "out", "--answer", "sample")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "found 'tiny', which makes one image of a case" in answer.err
+
+
+def test_a_diffusion_without_predictor_points_to_the_mean_of_its_samples(voxlate, diffusion, cohort, tmp_path):
+    answer = voxlate("synth", diffusion, cohort / "case0", "--out", tmp_path / "out", "--answer", "mean")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "--samples 10" in answer.err
+    with pytest.raises(BadInput, match="expected 'mean' or 'sample', found 'median'"):
+        load(diffusion, answer="median")

@@ -1,0 +1,147 @@
+"""Several runs as one: the mean of their images, and the spread over members and samples."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from voxlate import recipe
+from voxlate.errors import BadInput
+from voxlate.files import read_json
+from voxlate.images.volume import Volume, read_volume
+from voxlate.synthesis.ensemble import Ensemble, _Pool
+from voxlate.synthesis.model import Synthesised, load
+from voxlate.training.run import Run, file_hash, load_method, save_weights
+from voxlate.training.train import train
+
+
+@pytest.fixture
+def constant(prepared, tiny, tmp_path):
+    """Makes a run whose every image is one value."""
+    path = tmp_path / "constant.toml"
+    path.write_text(tiny.read_text().replace("high = 1400", "high = 2048"))
+
+    def make(value: float):
+        chosen = recipe.read(str(path), {"train.steps": "1", "train.validate_every": "0"})
+        run = train(chosen, prepared, tmp_path / f"constant{value:g}", device="cpu")
+        method, _, header = load_method(run.folder)
+        with torch.no_grad():
+            method.net.head.weight.zero_()
+            method.net.head.bias.fill_(value / 1024 - 1)  # network units of a window from 0 to 2048
+        save_weights(run.weights(), method, header)
+        return run.folder
+
+    return make
+
+
+def t1_of(cohort):
+    return {"t1": cohort / "case0" / "t1.nii.gz"}
+
+
+def test_members_of_one_and_three_have_a_mean_of_two_and_their_spread(voxlate, constant, cohort, tmp_path):
+    one, three, out = constant(1), constant(3), tmp_path / "out"
+    answer = voxlate("synth", one, three, cohort / "case0", "--out", out)
+    assert answer.code == 0, answer.err
+    np.testing.assert_array_equal(read_volume(out / "case0" / "t2.nii.gz").data, 2)
+    np.testing.assert_allclose(read_volume(out / "case0" / "t2_std.nii.gz").data, np.sqrt(2), rtol=1e-6)
+    for folder in (out, out / "case0"):
+        made = read_json(folder / "provenance.json")
+        assert [each["weights"] for each in made["members"]] == [file_hash(Run(run).weights()) for run in (one, three)]
+        assert [(folder / place).resolve() for place in made["runs"]] == [one, three]
+        assert (folder / made["run"]).resolve() == one
+        assert made["model"]["title"] == "tiny (ensemble of 2)"
+    again = voxlate("synth", one, three, cohort / "case0", "--out", out)
+    assert "1 of 1 cases were made before and are kept" in again.err
+    other = voxlate("synth", three, one, one, cohort / "case0", "--out", out)
+    assert "made in another way" in " ".join(other.err.split())
+
+
+def test_two_equal_members_give_the_single_runs_image(run, cohort):
+    single, twice = load(run), Ensemble((load(run), load(run)))
+    made = twice.synthesise(t1_of(cohort))
+    np.testing.assert_array_equal(made.volume.data, single.synthesise(t1_of(cohort)).volume.data)
+    assert made.volume.grid == read_volume(cohort / "case0" / "t1.nii.gz").grid
+    assert not made.std["t2"].data.any()
+
+
+def test_equal_members_add_samples_that_tell_nothing_new(diffusion, cohort):
+    """Each of n images is there twice: the same squares over 2n - 1 instead of n - 1 degrees of freedom."""
+    alone = load(diffusion).synthesise(t1_of(cohort), samples=3)
+    made = Ensemble((load(diffusion), load(diffusion))).synthesise(t1_of(cohort), samples=3)
+    np.testing.assert_array_equal(made.volume.data, alone.volume.data)
+    np.testing.assert_allclose(made.std["t2"].data, alone.std["t2"].data * np.sqrt(2 * 2 / 5), rtol=1e-5, atol=1e-4)
+    assert made.provenance["network_calls"] == 2 * alone.provenance["network_calls"]
+
+
+def test_the_spread_is_that_of_all_images_together():
+    draw = np.random.default_rng(0)
+    images = draw.normal(100, 5, (4, 3, 1, 2, 3, 4)).astype(np.float32)  # members, samples, image
+    pool = _Pool()
+    for member in images:
+        pool.add(_made(member), 3, "case")
+    every = images.reshape(12, 1, 2, 3, 4)
+    np.testing.assert_allclose(pool.mean["ct"].data, every.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(pool.std()["ct"].data, every.std(0, ddof=1), rtol=1e-5)
+
+
+def test_members_count_the_same_however_many_samples_they_drew():
+    draw = np.random.default_rng(1)
+    variances = []
+    for _ in range(400):  # 2 and 3 images of one distribution: without bias whatever the counts
+        few, many, pool = draw.normal(0, 1, (2, 1, 1, 1, 50)), draw.normal(0, 1, (3, 1, 1, 1, 50)), _Pool()
+        pool.add(_made(few.astype(np.float32)), 2, "case")
+        pool.add(_made(many.astype(np.float32)), 3, "case")
+        np.testing.assert_allclose(pool.mean["ct"].data, (few.mean(0) + many.mean(0)) / 2, rtol=1e-4, atol=1e-6)
+        variances.append(np.square(pool.std()["ct"].data).mean())
+    assert np.mean(variances) == pytest.approx(1, abs=0.03)
+
+
+def _made(samples) -> Synthesised:
+    def volume(data):
+        return Volume(data.astype(np.float32), np.eye(4), "HU", "ct")
+
+    return Synthesised({"ct": volume(samples.mean(0))}, {"ct": volume(samples.std(0, ddof=1))}, {})
+
+
+def test_members_that_make_something_else_are_refused(voxlate, run, prepared, tiny, cohort, tmp_path):
+    text = tiny.read_text().replace('source = ["t1"], target = ["t2"]', 'source = ["t2"], target = ["t1"]')
+    (tmp_path / "back.toml").write_text(text)
+    back = tmp_path / "back"
+    train(recipe.read(str(tmp_path / "back.toml"), {"train.steps": "1"}), prepared, back, device="cpu")
+    answer = voxlate("synth", run, back, cohort, "--out", tmp_path / "out")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "expected a model that makes t2 [a.u.] of t1 [a.u.], as" in answer.err
+    assert "found one that makes t1 [a.u.] of t2 [a.u.]" in answer.err
+    model = load(run)
+    in_hu = replace(model, header={**model.header, "units": {"t1": "a.u.", "t2": "HU"}})
+    with pytest.raises(BadInput, match=r"found one that makes t2 \[HU\]"):
+        Ensemble((model, in_hu))
+
+
+def test_runs_without_scans_are_refused(voxlate, run, tmp_path):
+    answer = voxlate("synth", run, run, "--out", tmp_path / "out")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "INPUT: expected scans after the runs, found only runs" in answer.err
+
+
+def test_members_whose_images_lie_on_other_grids_are_refused():
+    pool, made = _Pool(), _made(np.zeros((2, 1, 2, 3, 4)))
+    pool.add(made, 2, "case")
+    moved = {name: replace(one, affine=np.diag([1.0, 1, 2, 1])) for name, one in made.volumes.items()}
+    with pytest.raises(BadInput, match="case: expected ct on the same grid from every member"):
+        pool.add(replace(made, volumes=moved), 2, "case")
+
+
+def test_what_one_member_trained_on_is_no_held_out_case(voxlate, prepared, tiny, cohort, tmp_path):
+    chosen = recipe.read(str(tiny), {"train.steps": "1", "train.validate_every": "0"})
+    folds = [train(chosen, prepared, tmp_path / f"fold{k}", fold=k, device="cpu").folder for k in range(2)]
+    (test,) = read_json(Run(folds[0]).provenance)["data"]["splits"]["test"]
+    answer = voxlate("synth", *folds, cohort, "--out", tmp_path / "test", "--split", "test", "--json")
+    assert json.loads(answer.out)["cases"] == [test], answer.err
+    none = voxlate("synth", *folds, cohort, "--out", tmp_path / "val", "--split", "val")
+    assert none.code == 2  # each was trained on by the other
+    assert voxlate("synth", *folds, cohort, "--out", tmp_path / "all").code == 0
+    splits = {path.parent.name: read_json(path)["split"] for path in (tmp_path / "all").glob("*/provenance.json")}
+    assert splits == {f"case{k}": "test" if f"case{k}" == test else "train" for k in range(6)}

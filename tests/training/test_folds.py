@@ -1,0 +1,114 @@
+"""Five folds of the patients that are not for test: each validates once, and teaches nothing there."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from voxlate import recipe
+from voxlate.data.batches import Batches
+from voxlate.data.fingerprint import fingerprint
+from voxlate.data.naive import fit_cohort
+from voxlate.data.prepared import open_cohort
+from voxlate.errors import BadInput
+from voxlate.files import read_json
+from voxlate.training.continuing import train_further
+from voxlate.training.run import Run, read_header
+from voxlate.training.train import train
+
+
+@pytest.fixture
+def by_percentile(tiny, tmp_path):
+    """A recipe whose target's scale comes from the training cases."""
+    path = tmp_path / "percentile.toml"
+    path.write_text(tiny.read_text().replace('{ kind = "window", low = 0, high = 1400 }', '{ kind = "percentile" }'))
+    return recipe.read(str(path), {"train.steps": "2", "train.validate_every": "0"})
+
+
+@pytest.fixture
+def fold_run(by_percentile, prepared, tmp_path) -> Path:
+    return train(by_percentile, prepared, tmp_path / "fold1", fold=1, device="cpu").folder
+
+
+def test_over_the_folds_each_patient_is_validated_once_and_not_trained_on(prepared, by_percentile):
+    cohort = open_cohort(prepared)
+    folds = [cohort.in_fold(fold) for fold in range(5)]
+    validated = [case for fold in folds for case in fold.splits["val"]]
+    assert sorted(validated) == sorted(cohort.splits["train"] + cohort.splits["val"])
+    for fold in folds:
+        assert fold.splits["test"] == cohort.splits["test"] != []
+        drawn = {span.case for span in Batches(fold, by_percentile.data, by_percentile.intensity).spans}
+        assert drawn == set(fold.splits["train"]) == set(validated) - set(fold.splits["val"])
+        baselines = fit_cohort(fold, ["t1"], ["t2"], {})
+        assert baselines.cases == len(drawn)
+
+
+def test_the_run_of_a_fold_knows_its_scales_and_its_splits(fold_run, prepared, by_percentile):
+    cohort = open_cohort(prepared)
+    fold, header, stated = cohort.in_fold(1), read_header(Run(fold_run).weights()), read_json(Run(fold_run).provenance)
+    assert (stated["data"]["fold"], stated["data"]["splits"]) == (1, fold.splits)
+    training = [cohort.header(case) for case in fold.splits["train"]]
+    spec = by_percentile.intensity["t2"]
+    highs = [spec.scale(one.statistics["t2"]).high for one in training]
+    assert header["target_scales"]["t2"][1] == pytest.approx(float(np.median(highs)))
+    everyone = [spec.scale(cohort.header(case).statistics["t2"]).high for case in cohort.splits["train"]]
+    assert np.median(highs) != np.median(everyone)  # else the test could not fail
+    assert header["training_cases"] == len(training)
+    headers = [cohort.header(one.case) for one in cohort.cases]
+    assert fold.fingerprint["modalities"] == fingerprint(headers, training)["modalities"]
+
+
+def test_the_same_fold_resumes_and_another_one_is_refused(fold_run, by_percentile, prepared):
+    before = Run(fold_run).weights().stat().st_mtime_ns
+    train(by_percentile, prepared, fold_run, fold=1, device="cpu")
+    assert Run(fold_run).weights().stat().st_mtime_ns == before
+    for fold in (2, None):
+        with pytest.raises(BadInput, match=r"found another run \(data\.fold is 1 there"):
+            train(by_percentile, prepared, fold_run, fold=fold, device="cpu")
+    train_further(fold_run, steps=1, device="cpu")
+    assert read_json(Run(fold_run).provenance)["data"]["fold"] == 1
+
+
+def test_synth_takes_the_cases_that_the_fold_held_out_whatever_the_cohort_says(voxlate, fold_run, cohort, tmp_path):
+    (held_out,) = read_json(Run(fold_run).provenance)["data"]["splits"]["val"]
+    rows = [f"case{k},case{k},{'val' if f'case{k}' != held_out else 'train'}" for k in range(6)]
+    (cohort / "manifest.csv").write_text(
+        "case,patient,split,t1,t2\n" + "".join(f"{row},{row[:5]}/t1.nii.gz,{row[:5]}/t2.nii.gz\n" for row in rows)
+    )
+    answer = voxlate("synth", fold_run, cohort, "--out", tmp_path / "out", "--split", "val", "--json")
+    assert json.loads(answer.out)["cases"] == [held_out], answer.err
+    assert read_json(tmp_path / "out" / held_out / "provenance.json")["split"] == "val"
+
+
+def test_a_stage_of_another_fold_is_not_reused(tmp_path, prepared, tiny):
+    own = tiny.read_text().replace('kind = "regression"', 'kind = "diffusion"').replace("steps = 6", "steps = 1")
+    stage = "".join(
+        f"{line}\n" for line in tiny.read_text().splitlines() if line.startswith(("method", "net", "train"))
+    )
+    (tmp_path / "two.toml").write_text(
+        f'{own}task = {{ kind = "residual", predictor = "first" }}\n[[stages]]\nname = "first"\n{stage}'
+    )
+    chosen = recipe.read(str(tmp_path / "two.toml"))
+    train(chosen, prepared, tmp_path / "one", fold=0, device="cpu")
+    for fold, words in ((0, "stage 'first' is taken from"), (1, "it trained on other cases (--fold)")):
+        said: list[str] = []
+        train(
+            chosen,
+            prepared,
+            tmp_path / f"again{fold}",
+            fold=fold,
+            reuse=[tmp_path / "one"],
+            device="cpu",
+            say=said.append,
+        )
+        assert any(words in one for one in said), said
+
+
+def test_the_command_says_what_the_fold_holds_out(voxlate, prepared, tiny, tmp_path):
+    out = ("--data", prepared, "--out", tmp_path / "run", "--device", "cpu", "--set", "train.steps=1")
+    answer = voxlate("train", tiny, *out, "--fold", 4)
+    assert answer.code == 0, answer.err
+    (held_out,) = read_json(tmp_path / "run" / "provenance.json")["data"]["splits"]["val"]
+    words = " ".join(answer.err.split())
+    assert f"fold 4 of 5: 4 cases train, 1 validate ({held_out}); the test split (1) is left alone." in words
