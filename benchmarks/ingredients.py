@@ -98,8 +98,6 @@ VARIANTS: dict[str, dict[str, str]] = {
     **{f"stem{n}": {"net.patch": f"{n}"} for n in (1, 2, 4)},
     **{f"width{n}": {"net.width": f"{n}"} for n in (16, 24, 32, 48, 64)},
     **{f"batch{n}": {"train.batch": f"{n}"} for n in (1, 2, 3, 4, 8)},
-    **{f"dense{n}": {"net": f"{{ kind = 'dense_unet', width = {n} }}"} for n in (16, 32, 64)},
-    **{f"resnet34_{n}": {"net": f"{{ kind = 'dense_unet', width = {n}, dense = false }}"} for n in (32, 48, 64)},
     "augment_none": {"data.augment": "{ flip_lr = 0 }"},
     "augment_flip": {"data.augment": "{ flip_lr = 0.5 }"},
     "augment_light": {"data.augment": LIGHT},
