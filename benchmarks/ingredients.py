@@ -67,10 +67,14 @@ TASKS = {
     "thick": Task("phantom_t1_to_ct", 2, MIRRORED, stage="regression"),
     "samples": Task(
         "mr_to_ct_slices",
-        2,
-        {"8 steps": {"steps": 8}, "4 steps": {"steps": 4}},
+        1.5,
+        {"4 steps": {"steps": 4}},
         cohort="slices",
-        fixed={"stages.regression.train.steps": "693", "stages.regression.train.optimiser.kind": "muon"},
+        fixed={
+            "stages.regression.train.steps": "400",
+            "stages.regression.train.optimiser.kind": "muon",
+            "synth.steps": "8",
+        },
     ),
 }
 LIGHT = "{ flip_lr = 0.5, rotate_degrees = 8, scale = 0.08, translate = 0.03, gamma = 0.2, contrast = 0.1 }"
