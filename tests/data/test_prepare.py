@@ -231,7 +231,8 @@ def test_blank_and_windowed_images_are_warned_of(tmp_path: Path, save) -> None:
     save(tmp_path / "in" / "a" / "ct.nii.gz", np.arange(32).reshape(2, 4, 4))
     save(tmp_path / "in" / "a" / "cta.nii.gz", np.arange(32).reshape(2, 4, 4) - 3024)
     save(tmp_path / "in" / "a" / "mask.nii.gz", np.ones((2, 4, 4)))
-    blank, windowed, padded = sorted(prepare(tmp_path / "in", tmp_path / "out", workers=1, audit=False).warnings, key=len)
+    cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1, audit=False)
+    blank, windowed, padded = sorted(cohort.warnings, key=len)
     assert blank == "a/t1 is blank (every voxel is 7), and counts as missing."
     assert "a/ct lies in 0 to 31" in windowed or "a/ct lies in 0 to 31" in padded
     assert "a/cta has voxels of -3024 HU" in windowed or "a/cta has voxels of -3024 HU" in padded
