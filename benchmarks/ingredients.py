@@ -67,10 +67,14 @@ TASKS = {
     "thick": Task("phantom_t1_to_ct", 2, MIRRORED, stage="regression"),
     "samples": Task(
         "mr_to_ct_slices",
-        2,
-        {"8 steps": {"steps": 8}, "4 steps": {"steps": 4}},
+        1.5,
+        {"4 steps": {"steps": 4}},
         cohort="slices",
-        fixed={"stages.regression.train.steps": "693", "stages.regression.train.optimiser.kind": "muon"},
+        fixed={
+            "stages.regression.train.steps": "400",
+            "stages.regression.train.optimiser.kind": "muon",
+            "synth.steps": "8",
+        },
     ),
 }
 LIGHT = "{ flip_lr = 0.5, rotate_degrees = 8, scale = 0.08, translate = 0.03, gamma = 0.2, contrast = 0.1 }"
@@ -98,8 +102,6 @@ VARIANTS: dict[str, dict[str, str]] = {
     **{f"stem{n}": {"net.patch": f"{n}"} for n in (1, 2, 4)},
     **{f"width{n}": {"net.width": f"{n}"} for n in (16, 24, 32, 48, 64)},
     **{f"batch{n}": {"train.batch": f"{n}"} for n in (1, 2, 3, 4, 8)},
-    **{f"dense{n}": {"net": f"{{ kind = 'dense_unet', width = {n} }}"} for n in (16, 32, 64)},
-    **{f"resnet34_{n}": {"net": f"{{ kind = 'dense_unet', width = {n}, dense = false }}"} for n in (32, 48, 64)},
     "augment_none": {"data.augment": "{ flip_lr = 0 }"},
     "augment_flip": {"data.augment": "{ flip_lr = 0.5 }"},
     "augment_light": {"data.augment": LIGHT},

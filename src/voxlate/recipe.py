@@ -30,7 +30,6 @@ from voxlate.nets.completion.hi_net import HiNet
 from voxlate.nets.completion.mm_gan import MMGAN
 from voxlate.nets.completion.mm_syn import MMSYN
 from voxlate.nets.completion.ucd_gan import UcDGAN
-from voxlate.nets.dense_unet import DenseUNet
 from voxlate.nets.resnet import ResNet
 from voxlate.nets.unet import UNet
 from voxlate.nets.xmodality.adm import ADM
@@ -48,20 +47,7 @@ AnyMethod = Annotated[
     Importable(),
 ]
 AnyNet = Annotated[
-    UNet
-    | DenseUNet
-    | Bran
-    | ResNet
-    | KLAutoencoder
-    | PlainUNet
-    | ADM
-    | UViT
-    | DiT
-    | HiNet
-    | MMGAN
-    | MMSYN
-    | CocaGAN
-    | UcDGAN,
+    UNet | Bran | ResNet | KLAutoencoder | PlainUNet | ADM | UViT | DiT | HiNet | MMGAN | MMSYN | CocaGAN | UcDGAN,
     Field(discriminator="kind"),
     Importable(),
 ]

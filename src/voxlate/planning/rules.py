@@ -20,6 +20,7 @@ TORSO_MM = 300  # a body that is wider has organs on one side
 FEW, MANY = 5, 30  # times that each slice is seen: below, changes of it at random teach nothing; above, all of them do
 RESIDUAL = 4.0  # one over the usual spread of what a regression leaves, in network units
 BATCH = 4
+PASSES, LEAST_PASSES = 5, 25  # times that each slice is seen, a patient; more learns few patients by heart
 
 REACH = 1.5  # quartile ranges above the upper quartile, Tukey's fence: where vessels end and bone begins
 
@@ -92,6 +93,12 @@ def stems(facts: Facts) -> list[int]:
     finest = max((stem for stem in (1, 2, 4) if stem * facts.pixel_mm <= most_mm), default=1)
     side = min(patch(facts, finest)[0][1:])
     return [stem for stem in (1, 2, 4) if stem == finest or (stem > finest and side >= FEWEST * stem)]
+
+
+def most_steps(facts: Facts, samples: bool = False) -> int:
+    """Steps beyond which a cohort's few patients are learned by heart; noise lets samples take twice as many."""
+    passes = max(PASSES * facts.patients, LEAST_PASSES) * (2 if samples else 1)
+    return math.ceil(passes * facts.slices / BATCH)
 
 
 def patch(facts: Facts, stem: int) -> tuple[list[int], bool, str]:
