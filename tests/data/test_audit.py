@@ -1,5 +1,6 @@
 """The audit of a cohort: how far the scans of each case lie from each other, and which pairs prepare names."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from voxlate.data.prepared import open_cohort
 from voxlate.files import read_json, write_json
 from voxlate.images.volume import read_volume, write_volume
 from voxlate.phantom import write_cohort
+from voxlate.recipe import read
 from voxlate.report.prepared import report_prepared
+from voxlate.training.notes import notes_on
 
 SHIFT_MM = 5.0
 
@@ -91,3 +94,14 @@ def test_a_blank_scan_and_a_case_of_one_scan_are_not_compared(tmp_path, save):
     save(tmp_path / "in" / "b" / "t2.nii.gz", np.full((4, 6, 8), 7))
     cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1)
     assert [entry.misaligned for entry in cohort.cases] == [{}, {}]
+
+
+def test_training_names_the_pairs_that_it_leaves_out(prepared):
+    cohort = open_cohort(prepared)
+    recipe = read("t1_to_t2_brain", {"data.most_misaligned_mm": "3"})
+    everyone = replace(cohort, cases=tuple(replace(one, split="train") for one in cohort.cases))
+    said = [one for one in notes_on(recipe, everyone) if "out of register" in one]
+    assert said == [
+        "left out of training, out of register by more than data.most_misaligned_mm = 3: 1 of 2 cases, "
+        f"phantom_001 ({cohort.cases[1].misaligned['t2'].median_mm:.1f} mm)."
+    ]

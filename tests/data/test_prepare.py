@@ -214,7 +214,7 @@ def test_one_modality_in_two_units_is_refused(tmp_path: Path, save) -> None:
 def test_the_same_voxels_in_two_patients_are_warned_of(cohort_folder: Path, tmp_path: Path) -> None:
     (cohort_folder / "cases.csv").write_text("case,split\ncase0,train\ncase1,val\ncase2,val\n")
     (cohort_folder / "case1" / "t1.nii.gz").write_bytes((cohort_folder / "case0" / "t1.nii.gz").read_bytes())
-    cohort = prepare(cohort_folder, tmp_path / "out", workers=1)
+    cohort = prepare(cohort_folder, tmp_path / "out", workers=1, audit=False)
     assert cohort.warnings == (
         "The same voxels of different patients: case0/t1, case1/t1, in the splits train, val: scores will be too good.",
     )
@@ -222,7 +222,7 @@ def test_the_same_voxels_in_two_patients_are_warned_of(cohort_folder: Path, tmp_
 
 def test_the_same_voxels_in_two_modalities_are_warned_of(cohort_folder: Path, tmp_path: Path) -> None:
     (cohort_folder / "case1" / "t2.nii.gz").write_bytes((cohort_folder / "case1" / "t1.nii.gz").read_bytes())
-    cohort = prepare(cohort_folder, tmp_path / "out", workers=1)
+    cohort = prepare(cohort_folder, tmp_path / "out", workers=1, audit=False)
     assert cohort.warnings == ("The same voxels: case1/t1, case1/t2.",)
 
 
@@ -231,7 +231,8 @@ def test_blank_and_windowed_images_are_warned_of(tmp_path: Path, save) -> None:
     save(tmp_path / "in" / "a" / "ct.nii.gz", np.arange(32).reshape(2, 4, 4))
     save(tmp_path / "in" / "a" / "cta.nii.gz", np.arange(32).reshape(2, 4, 4) - 3024)
     save(tmp_path / "in" / "a" / "mask.nii.gz", np.ones((2, 4, 4)))
-    blank, windowed, padded = sorted(prepare(tmp_path / "in", tmp_path / "out", workers=1).warnings, key=len)
+    cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1, audit=False)
+    blank, windowed, padded = sorted(cohort.warnings, key=len)
     assert blank == "a/t1 is blank (every voxel is 7), and counts as missing."
     assert "a/ct lies in 0 to 31" in windowed or "a/ct lies in 0 to 31" in padded
     assert "a/cta has voxels of -3024 HU" in windowed or "a/cta has voxels of -3024 HU" in padded

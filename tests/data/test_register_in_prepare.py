@@ -41,7 +41,7 @@ def known_step(monkeypatch: pytest.MonkeyPatch, ras: np.ndarray) -> None:
 
 def test_scans_and_labels_come_to_one_grid_and_the_transform_is_kept(pair, tmp_path, monkeypatch) -> None:
     known_step(monkeypatch, SHIFT_RAS)
-    cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1)
+    cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1, audit=False)
     ct, tof = (cohort.case("a").volume(name).data[0] for name in ("ct", "tof"))
     assert np.allclose(tof, 1000 - ct, atol=1e-3)
     assert np.array_equal(cohort.case("a").arrays["label.seg"][:], ct > 600)
@@ -86,8 +86,8 @@ def similarities_are(*similarities: float):
 def test_a_registration_that_does_harm_is_undone_and_similarities_are(pair, tmp_path, monkeypatch) -> None:
     known_step(monkeypatch, SHIFT_RAS)
     monkeypatch.setattr(module.CoarsePair, "compare", similarities_are(1.2, 1.1))
-    cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1)
-    by_header = prepare(pair, tmp_path / "header", resample=True, fixed="ct", workers=1)
+    cohort = prepare(pair, tmp_path / "out", register="rigid", fixed="ct", workers=1, audit=False)
+    by_header = prepare(pair, tmp_path / "header", resample=True, fixed="ct", workers=1, audit=False)
     assert np.array_equal(cohort.case("a").volume("tof").data, by_header.case("a").volume("tof").data)
     (warning,) = cohort.warnings
     assert warning.startswith("a/tof: rigid registration made it no more like ct, left where its header puts it")

@@ -38,7 +38,7 @@ def test_the_same_facts_give_the_same_rules_whatever_the_time(planned, prepared)
 
 
 def test_what_a_plan_predicts_lies_within_what_it_may_take(planned):
-    assert 0.7 * 60 < planned.seconds <= 60
+    assert 0 < planned.seconds <= 60
     assert planned.memory <= 8 * 2**30
 
 
@@ -208,14 +208,26 @@ class Clockwork:
 def test_the_widest_network_is_taken_that_gets_enough_steps_and_fits(prepared, monkeypatch, minutes, largest, width):
     monkeypatch.setattr("voxlate.planning.plan.Probe", Clockwork)
     monkeypatch.setattr(Clockwork, "tried", [])
+    monkeypatch.setattr("voxlate.planning.rules.most_steps", lambda *_, **__: 10**9)
     made = plan(prepared, limits=Limits(minutes, largest * 2**20), mode="mean")
     assert made.tables["net"]["width"] == width
     assert made.tables["train"]["steps"] == int(minutes * 60 * 0.96 / (1e-5 * width**2))
     assert len(Clockwork.tried) <= 4  # widths that surely fit are passed over
 
 
+def test_few_patients_are_not_learned_by_heart(prepared, monkeypatch):
+    monkeypatch.setattr("voxlate.planning.plan.Probe", Clockwork)
+    made = plan(prepared, limits=Limits(60, 8 * 2**30))
+    steps = 25 * 24 / 4  # passes over the 24 slices of four patients, in batches of four
+    assert made.tables["stages"][0]["train"]["steps"] == steps
+    assert made.tables["train"]["steps"] == 2 * steps
+    assert made.tables["net"]["width"] == 128  # what time is left goes into width
+    assert "learn 4 patients by heart" in made.why["net.width"]
+
+
 def test_time_is_shared_between_the_two_answers(prepared, monkeypatch):
     monkeypatch.setattr("voxlate.planning.plan.Probe", Clockwork)
+    monkeypatch.setattr("voxlate.planning.rules.most_steps", lambda *_, **__: 10**9)
     made = plan(prepared, limits=Limits(1, 8 * 2**30)).tables
     first, second = made["stages"][0]["train"]["steps"], made["train"]["steps"]
     assert first / (first + 2 * second) == pytest.approx(0.55, abs=0.01)

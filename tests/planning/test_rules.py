@@ -38,35 +38,42 @@ def facts(
 
 
 def test_hounsfield_units_get_a_window_that_holds_the_body_in_round_numbers():
-    table, why = rules.intensity(scan("ct", "HU", -212.0, 1533.0, -1024))
+    table, why = rules.intensity(scan("ct", "HU", -212.0, 1533.0, -1024), made=True)
     assert table == {"kind": "window", "low": -250.0, "high": 1550.0}
     assert "-210 to 1531" in why
 
 
+def test_hounsfield_units_that_are_only_given_keep_the_contrast_of_soft_tissue():
+    points = [{5: -110, 25: 34, 75: 167}.get(at, 900 if at > 90 else 50 if at > 25 else -800) for at in PERCENTILES]
+    table, why = rules.intensity(replace(scan("cta1", "HU"), inside=Distribution(0, 1, tuple(points))), made=False)
+    assert table == {"kind": "window", "low": -110.0, "high": 370.0, "clips": 1.0}
+    assert "bone beyond is clipped" in why
+
+
 def test_a_ct_of_8_bits_is_not_trained_on_hounsfield_units():
-    table, why = rules.intensity(scan("ct", "HU", 3, 255))
+    table, why = rules.intensity(scan("ct", "HU", 3, 255), made=True)
     assert table == {"kind": "window", "low": 0, "high": 255}
     assert "8 bits, not the HU" in why
 
 
 def test_mr_is_scaled_by_its_own_percentiles_with_air_at_0():
-    assert rules.intensity(scan())[0] == {"kind": "percentile", "low": 0, "high": 99.5, "floor": 0}
+    assert rules.intensity(scan(), made=True)[0] == {"kind": "percentile", "low": 0, "high": 99.5, "floor": 0}
 
 
 def test_z_scored_mr_keeps_its_dark_half():
-    table, why = rules.intensity(scan(low=-2.5, high=3.0))
+    table, why = rules.intensity(scan(low=-2.5, high=3.0), made=True)
     assert table == {"kind": "percentile", "low": 0.5, "high": 99.5}
     assert "no air of 0" in why
 
 
 def test_vessels_brighter_than_all_else_are_not_clipped():
-    table, why = rules.intensity(scan("tof", tail=3.0))
+    table, why = rules.intensity(scan("tof", tail=3.0), made=True)
     assert table["high"] == 99.9
     assert "3.0 times" in why
 
 
 def test_maps_with_a_unit_share_one_window():
-    assert rules.intensity(scan("tmax", "s", 0, 19.0))[0] == {"kind": "window", "low": 0, "high": 20.0}
+    assert rules.intensity(scan("tmax", "s", 0, 19.0), made=True)[0] == {"kind": "window", "low": 0, "high": 20.0}
 
 
 @pytest.mark.parametrize(

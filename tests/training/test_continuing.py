@@ -15,7 +15,7 @@ from voxlate.files import read_json
 from voxlate.learning import Optimiser, Training
 from voxlate.synthesis.model import load
 from voxlate.training.continuing import train_further
-from voxlate.training.run import Run, read_header
+from voxlate.training.run import Run, load_state, read_header
 from voxlate.training.train import train
 
 TWO = """
@@ -194,3 +194,7 @@ def test_a_length_that_makes_no_sense_is_one_sentence(voxlate, run, tiny, tmp_pa
 def test_a_run_that_ends_by_its_losses_is_not_trained_further(tiny):
     with pytest.raises(BadInput, match=r"expected train\.more or train\.stop"):
         recipe.read(str(tiny), {"train.more": "[3]", "train.stop.after_epochs": "2"})
+
+
+def test_a_state_is_read_on_the_cpu_of_one_process_of_several(run):
+    assert load_state(Run(run).state, torch.device("cpu", 0))["step"] == 6

@@ -6,6 +6,7 @@ from statistics import median
 
 from voxlate.data.align import Preparation
 from voxlate.data.case import CaseHeader, PreparedCase
+from voxlate.data.prepared import Cohort
 from voxlate.images.misalignment import Misalignment, misalignment
 
 WORTH_A_WORD_MM = 1.5  # three times what phantoms show to be the estimate's error
@@ -27,6 +28,17 @@ def misalignments(case: PreparedCase, fixed: str | None = None) -> dict[str, Mis
             units = header.units[to], header.units[name]
             one = misalignment(reference, case.volume(name).data[0], header.spacing_mm, mask, units)
             found[name] = replace(one, to=to)
+    return found
+
+
+def distances(cohort: Cohort, modalities: Sequence[str]) -> dict[str, float]:
+    """By case the largest median displacement (mm) of these modalities from the fixed scan, where one was estimated."""
+    found = dict[str, float]()
+    for entry in cohort.cases:
+        known = [one.median_mm for name, one in entry.misaligned.items() if name in {*modalities}]
+        apart = [mm for mm in known if mm is not None]
+        if apart:
+            found[entry.case] = max(apart)
     return found
 
 
@@ -52,6 +64,15 @@ def misalignment_warnings(headers: Sequence[CaseHeader], preparation: Preparatio
         yield (
             f"{len(pairs) - MOST_NAMED} more pairs lie more than {WORTH_A_WORD_MM} mm or a voxel from each other: see "
             "voxlate report PREPARED."
+        )
+    lost = [
+        f"{one.case}/{name}" for one in headers for name, found in one.misaligned.items() if found.median_mm is None
+    ]
+    if lost:
+        yield (
+            f"How far {', '.join(lost[:MOST_NAMED])}{', …' if len(lost) > MOST_NAMED else ''} ({len(lost)} of "
+            f"{sum(len(one.misaligned) for one in headers)} pairs) lie from the fixed scan could not be estimated: "
+            "they show too little in common, or lie further apart than some 20 mm. Look at them."
         )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from voxlate.batch import BACKGROUND, stable_id
 from voxlate.config import settings
+from voxlate.data.audit import distances
 from voxlate.data.augment import AugmentSettings
 from voxlate.data.case import LABEL, MASK, CaseHeader, PreparedCase, Sliceable
 from voxlate.data.layout import CANONICAL, Axes, axis_of, laid_out, laid_out_header
@@ -63,6 +64,10 @@ class DataSettings:
         bool,
         Field(description="take cases with sources or with targets alone, too: for a method that needs no pairs"),
     ] = False
+    most_misaligned_mm: Annotated[
+        float | None,
+        Field(gt=0, description="leave out training pairs that prepare found further out of register; unset: all"),
+    ] = None
     labels: Annotated[list[str], Field(description="label maps that are read in addition: of lesions, say")] = field(
         default_factory=list
     )
@@ -158,7 +163,23 @@ def usable_cases(cohort: Cohort, data: DataSettings, split: str) -> tuple[list[s
             f"{cohort.folder}: expected a case with {', '.join(wanted)} in the split {split}, found none among "
             f"its {len(lacking)} cases{first}. Prepare the cohort with other shares, or choose other modalities{gaps}."
         )
-    return usable, lacking
+    return without_misaligned(cohort, data, usable) if split == "train" else usable, lacking
+
+
+def without_misaligned(cohort: Cohort, data: DataSettings, cases: list[str]) -> list[str]:
+    """The cases whose scans lie on each other as closely as the settings ask; raises BadInput where none does."""
+    if data.most_misaligned_mm is None:
+        return cases
+    apart = distances(cohort, [*data.source, *data.target])
+    kept = [case for case in cases if apart.get(case, 0.0) <= data.most_misaligned_mm]
+    if apart and kept:
+        return kept
+    found = f"the nearest {min(apart.values()):.1f} mm apart" if apart else "a cohort that was prepared without audit"
+    advice = "Raise or unset it" if apart else "Unset it, or prepare into another folder"
+    raise BadInput(
+        f"{cohort.folder}: expected training pairs within data.most_misaligned_mm = {data.most_misaligned_mm:g}, found "
+        f"{found}. {advice}."
+    )
 
 
 def span_of(header: CaseHeader, data: DataSettings, kept: np.ndarray | None = None) -> Span:

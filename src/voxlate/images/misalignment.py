@@ -62,11 +62,13 @@ class Level:
 
 WHOLE = Level(8.0, 1e6, 1e6, 4)
 LEVELS = (Level(4.0, 48.0, 40.0, 3), Level(2.0, 32.0, 34.0, 3), Level(1.0, 24.0, 32.0, 2))
-FLAT_LEVELS = (
+FLAT_LEVELS = (  # a slice has less in a window, and takes little time: larger windows, and each step twice
     Level(4.0, 64.0, 30.0, 3),
     Level(2.0, 48.0, 28.0, 3),
+    Level(2.0, 40.0, 26.0, 3),
     Level(1.0, 36.0, 24.0, 2),
-)  # a slice has less in it
+    Level(1.0, 32.0, 24.0, 2),
+)
 HEAD_MM = 150.0  # what the levels were made for; they shrink with a smaller field of view
 MOST_POINTS = 2000  # of a window that are compared
 

@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 
 WIDTHS = (16, 24, 32, 48, 64, 96, 128)
 ENOUGH = 1500  # steps that the wider of two networks must be given, to be worth it
-LEAST = 400  # steps below which a coarser stem is taken
+LEAST = 300  # steps below which a coarser stem is taken
 SHARES = {"both": 0.55, "samples": 0.4, "mean": 1.0}  # of the time, for the regression
 PREDICTOR = "regression"
 SPARE = 0.04  # share of the time that is kept for starting, validating, saving
@@ -137,6 +137,7 @@ def _check_variation(facts: Facts, roles: Roles) -> None:
 def _size(facts: Facts, roles: Roles, share: float, probe: Probe, say: Say) -> tuple[Size, float]:
     """The largest network that is trained enough in its time and memory, and its seconds a step."""
     chosen: tuple[Size, float] | None = None
+    enough = min(ENOUGH, rules.most_steps(facts))
     for stem in rules.stems(facts):
         sure = 0  # a width that surely fits: time and memory grow with its square at most
         for width in WIDTHS:
@@ -148,10 +149,10 @@ def _size(facts: Facts, roles: Roles, share: float, probe: Probe, say: Say) -> t
                 break
             steps = int(probe.seconds * share / measured.seconds)
             say(f"probe: {size}: {measured.seconds:.3f} s a step, {steps:,} steps, {measured.memory / 2**30:.2f} GiB")
-            if steps < (ENOUGH if chosen else LEAST):
+            if steps < (enough if chosen else LEAST):
                 break
             chosen = (size, measured.seconds)
-            room = min(steps / ENOUGH, probe.limits.memory_bytes / measured.memory)
+            room = min(steps / enough, probe.limits.memory_bytes / measured.memory)
             sure = max(one for one in WIDTHS if one == width or (one / width) ** 2 <= room)
         if chosen:
             return chosen
@@ -160,14 +161,17 @@ def _size(facts: Facts, roles: Roles, share: float, probe: Probe, say: Say) -> t
             f"--memory: expected enough for the smallest network, found {probe.limits.memory_bytes / 2**30:.2f} GiB; "
             f"it takes {probe.most / 2**30:.2f}. Give more."
         )
-    return Size(WIDTHS[0], rules.stems(facts)[-1]), probe.last.seconds
+    smallest = Size(WIDTHS[0], rules.stems(facts)[-1])
+    measured = probe.measure(_first_stage(facts, roles, smallest, ENOUGH)[0], 0, always=True)
+    return smallest, (measured or probe.last).seconds
 
 
 def _first_stage(facts: Facts, roles: Roles, size: Size, steps: int) -> tuple[Tables, Why]:
     """The first stage of every plan, a whole recipe by itself: a regression; without pairs, cycles."""
     seen = steps * rules.BATCH / max(facts.slices, 1)
     data, why = rules.data(facts, roles, size.stem, seen)
-    maps = {name: rules.intensity(facts.scans[name]) for name in dict.fromkeys([*roles.source, *roles.target])}
+    names = dict.fromkeys([*roles.source, *roles.target])
+    maps = {name: rules.intensity(facts.scans[name], name in roles.target) for name in names}
     net, of_net = rules.net(facts, size, data["patch"][1:])
     train, of_train = rules.training(steps, size.width)
     tables: Tables = {
@@ -199,10 +203,13 @@ def _first_stage(facts: Facts, roles: Roles, size: Size, steps: int) -> tuple[Ta
 
 def _assemble(facts: Facts, roles: Roles, mode: Mode, share: float, size: Size, each: float, probe: Probe) -> Plan:
     budget = probe.seconds * (1 - SPARE)
-    steps = max(int(budget * share / each), 1)
-    _check_epoch(facts, steps, each / share, probe)
+    fits = max(int(budget * share / each), 1)
+    _check_epoch(facts, fits, each / share, probe)
+    steps = min(fits, rules.most_steps(facts, samples=roles.way != "pairs"))
     tables, why = _first_stage(facts, roles, size, steps)
     why["net.width"] = f"{size} gets {steps:,} steps of {each:.3f} s"
+    if steps < fits:
+        why["net.width"] += f"; {fits:,} would fit, but learn {facts.patients} patients by heart"
     seconds = steps * each
     if roles.way == "complete" and mode != "mean":
         tables |= {"method": rules.OF_IMAGE, "synth": {**tables["synth"], **rules.SAMPLING}}
@@ -211,12 +218,12 @@ def _assemble(facts: Facts, roles: Roles, mode: Mode, share: float, size: Size, 
         flips = "flip_lr" in tables["data"]["augment"]
         tables["synth"] |= {"mirror": True} if flips and roles.way != "unpaired" else {}
     else:
-        tables, of_samples, seconds = _with_samples(tables, size, seconds, probe)
+        tables, of_samples, seconds = _with_samples(facts, tables, size, seconds, probe)
         why |= {"stages.regression.train.steps": f"{share:.0%} of the time: {why['net.width']}"} | of_samples
     return Plan(tables, why, seconds + probe.passed, probe.most, probe.limits, str(facts.cohort.folder))
 
 
-def _with_samples(tables: Tables, size: Size, seconds: float, probe: Probe) -> tuple[Tables, Why, float]:
+def _with_samples(facts: Facts, tables: Tables, size: Size, seconds: float, probe: Probe) -> tuple[Tables, Why, float]:
     """The plan of a regression with a diffusion of what it leaves; why, and the seconds of both."""
     stage = {"name": PREDICTOR, **{key: tables[key] for key in ("method", "net", "train")}}
     tables = {
@@ -232,6 +239,7 @@ def _with_samples(tables: Tables, size: Size, seconds: float, probe: Probe) -> t
     if measured is None:
         raise BadInput(f"--memory: expected enough for the second stage too, found {probe.limits}. Give more.")
     drawn = max(int((probe.seconds * (1 - SPARE) - seconds) / measured.seconds), 1)
+    drawn = min(drawn, rules.most_steps(facts, samples=True))
     tables["train"], _ = rules.training(drawn, size.width)
     sampled = rules.FROM_REGRESSION["steps"]
     why = {

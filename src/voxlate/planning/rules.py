@@ -20,6 +20,9 @@ TORSO_MM = 300  # a body that is wider has organs on one side
 FEW, MANY = 5, 30  # times that each slice is seen: below, changes of it at random teach nothing; above, all of them do
 RESIDUAL = 4.0  # one over the usual spread of what a regression leaves, in network units
 BATCH = 4
+PASSES, LEAST_PASSES = 5, 25  # times that each slice is seen, a patient; more learns few patients by heart
+
+REACH = 1.5  # quartile ranges above the upper quartile, Tukey's fence: where vessels end and bone begins
 
 LIGHT: Tables = {"flip_lr": 0.5}
 MEDIUM: Tables = {"rotate_degrees": 7, "scale": 0.08, "translate": 0.03, "elastic_mm": 2}
@@ -39,12 +42,20 @@ class Size:
         return f"width {self.width}, {self.stem} x {self.stem} stem" if self.stem > 1 else f"width {self.width}"
 
 
-def intensity(scan: Scan) -> tuple[Tables, str]:
-    """The intensity map of a modality, and why."""
+def intensity(scan: Scan, made: bool) -> tuple[Tables, str]:
+    """The intensity map of a modality that is made, or only given, and why."""
     low, high = scan.inside.at(0.5), scan.inside.at(99.5)
     if scan.unit == "grey" or (scan.pictures and scan.unit == "HU"):
         named = f", not the {scan.unit} that its name promises" if scan.unit == "HU" else ""
         return _window(0, 255), f"values lie in {scan.least:g} to {scan.most:g}: pictures of 8 bits{named}"
+    if scan.unit == "HU" and not made:
+        quarter, third = scan.inside.at(25), scan.inside.at(75)
+        least = _outward(scan.inside.at(5), 10, down=True)
+        most = _outward(min(third + REACH * (third - quarter), scan.inside.at(99.9)), 10)
+        return {**_window(least, most), "clips": 1.0}, (
+            f"HU that is only given: soft tissue, vessels, from the 5th percentile to {REACH:g} quartile ranges over "
+            f"the 75th ({third:.0f}); bone beyond is clipped"
+        )
     if scan.unit == "HU":
         least, most = _outward(scan.inside.at(0.1), 50, down=True), _outward(scan.inside.at(99.9), 50)
         return _window(least, most), (
@@ -82,6 +93,12 @@ def stems(facts: Facts) -> list[int]:
     finest = max((stem for stem in (1, 2, 4) if stem * facts.pixel_mm <= most_mm), default=1)
     side = min(patch(facts, finest)[0][1:])
     return [stem for stem in (1, 2, 4) if stem == finest or (stem > finest and side >= FEWEST * stem)]
+
+
+def most_steps(facts: Facts, samples: bool = False) -> int:
+    """Steps beyond which a cohort's few patients are learned by heart; noise lets samples take twice as many."""
+    passes = max(PASSES * facts.patients, LEAST_PASSES) * (2 if samples else 1)
+    return math.ceil(passes * facts.slices / BATCH)
 
 
 def patch(facts: Facts, stem: int) -> tuple[list[int], bool, str]:

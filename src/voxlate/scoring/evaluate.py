@@ -26,6 +26,7 @@ from voxlate.scoring.distances import RADIOLOGICAL, Pool, slices_of
 from voxlate.scoring.features import Features, features_for
 from voxlate.scoring.items import Item, find_items, items_by_modality, not_scored
 from voxlate.scoring.metrics import METRICS, ImagePair, Padding, SsimOrigin, correlation, seam
+from voxlate.scoring.misaligned import Floor, estimate_for, floor_of, misaligned_part
 from voxlate.scoring.naive import naive_images, scored_as
 from voxlate.scoring.network_units import RANGE, NetworkUnits, network_units
 from voxlate.scoring.provenance import provenance_of, stated_inputs, trained_on, window_borders
@@ -180,6 +181,9 @@ def evaluate(
         "moved": {_label(item): one.note for item, one in scored.by_item.items() if one.note},
         "naive_left_out": {_label(item): one.left_out for item, one in scored.by_item.items() if one.left_out},
         "scan_warnings": stated_warnings(items),
+        "misaligned": misaligned_part(
+            {(item.modality, item.case.case): one.floor for item, one in scored.by_item.items() if one.floor}
+        ),
         "bounds": bounds(items),
         "given_truth": sorted({item.modality for item in items if item.modality in stated_inputs(item.made)}),
         "images": {_label(item): content_hash(item.synthesis) for item in items},
@@ -259,11 +263,15 @@ def _distances(rows: Sequence[Row], pool: Pool | None) -> dict[str, dict[str, An
 
 @dataclass(frozen=True)
 class ScoredItem:
-    """The row of a synthesis and of each naive baseline, how the image came to the truth's grid, and what is absent."""
+    """The row of a synthesis and of each naive baseline, how the image came to the truth's grid, and what is absent.
+
+    floor: what the scans' lying apart costs, where they do.
+    """
 
     rows: list[Row]
     note: str
     left_out: str
+    floor: Floor | None
 
 
 @dataclass(frozen=True)
@@ -328,7 +336,15 @@ def _score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
     note = truth.move.note
     if share:
         note += f"; {share:.1%} of the scored voxels lie outside it and do not count"
-    return ScoredItem(rows, "; ".join(filter(None, [note, *truth.volume.guesses])), " ".join(left_out))
+    note = "; ".join(filter(None, [note, *truth.volume.guesses]))
+    return ScoredItem(rows, note, " ".join(left_out), _floor(item, truth, options))
+
+
+def _floor(item: Item, truth: Truth, options: Options) -> Floor | None:
+    sources = _inputs_of(item) or {name for name in item.case.files if name != item.modality}
+    estimate = estimate_for(options.of_run[item].prepared, item.case.case, item.modality, sources)
+    spacing_mm = truth.volume.grid.spacing_mm
+    return None if estimate is None else floor_of(truth.values, truth.inside, spacing_mm, estimate)
 
 
 def _naive_images(item: Item, truth: Truth, image: Grid, options: Options) -> tuple[dict[str, Volume], list[str]]:

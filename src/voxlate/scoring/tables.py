@@ -344,6 +344,7 @@ def caption(document: Mapping[str, Any]) -> list[str]:
             lines.append(f"{name}: one patient, so the intervals describe these cases and not other patients.")
         if part["patients"] == 2:
             lines.append(f"{name}: two patients, so the intervals say next to nothing of other patients.")
+    lines += [_misaligned_line(name, part, document) for name, part in document.get("misaligned", {}).items()]
     if any(part["own_peak"] for part in modalities.values()):
         lines.append(OWN_PEAK)
     windows = "whole windows only" if first["ssim_padding"] == "valid" else "edges extended with zeros"
@@ -393,6 +394,21 @@ def scope_note(name: str, part: Mapping[str, Any]) -> str:
 
 def plural(number: int, name: str) -> str:
     return f"{number} {name}" + ("" if number == 1 else "s")
+
+
+def _misaligned_line(modality: str, part: Mapping[str, Any], document: Mapping[str, Any]) -> str:
+    """What share of the error comes from scans that do not lie on each other, over the cases where that is so."""
+    metric, unit = metrics_of(document)["mae"], document["modalities"][modality]["unit"]
+    rows, cases = rows_of(document, modality), part["cases"]
+    error = float(np.mean([row["mae"] for case, row in rows.items() if case in cases]))
+    shown, of = (f"{figure(value, metric, like=error)} {metric.unit_for(unit)}" for value in (part["mae"], error))
+    share = f"about {shown} come" if part["mae"] < error else f"as good as all ({shown}) comes"
+    source = next(iter(cases.values()))["source"]
+    return (
+        f"{modality}: {len(cases)} of {plural(len(rows), 'case')} do not lie on {source}, by prepare's estimate "
+        f"({part['mm']:.1f} mm on average). Of their MAE of {of} {share} from that: so much the truth differs from "
+        "itself when it is moved as far."
+    )
 
 
 def _features_note(part: Mapping[str, Any]) -> str:

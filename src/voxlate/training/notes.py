@@ -1,7 +1,9 @@
 """What is worth knowing of a recipe and a cohort before the first step: sentences, none of which stops a training."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
+from voxlate.data.audit import distances
 from voxlate.data.familiar import varied_level
 from voxlate.data.patches import cut_note, padding_note, usable_cases
 from voxlate.data.prepared import MOST_NAMED, SPLITS, Cohort
@@ -34,6 +36,7 @@ def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[str]
     elif lacking:
         cases = ", ".join(f"{case} (no {', no '.join(names)})" for case, names in lacking.items())
         yield f"left out of training: {cases}."
+    yield _misaligned(stage, cohort)
     if validation_split(cohort) == "train":
         yield "no validation cases: training items are looked at instead, and called so in the log."
     for name in stage.data.target:
@@ -53,6 +56,22 @@ def _sides(stage: FullStage, cohort: Cohort) -> str:
     return (
         f"without pairs: {given} training cases have {', '.join(stage.data.source)}, {made} have "
         f"{', '.join(stage.data.target)}; validation needs cases with both."
+    )
+
+
+def _misaligned(stage: FullStage, cohort: Cohort) -> str:
+    """The pairs that data.most_misaligned_mm leaves out, by name; "" where there are none."""
+    most = stage.data.most_misaligned_mm
+    if most is None:
+        return ""
+    every, _ = usable_cases(cohort, replace(stage.data, most_misaligned_mm=None), "train")
+    apart = distances(cohort, [*stage.data.source, *stage.data.target])
+    far = [f"{case} ({apart[case]:.1f} mm)" for case in every if apart.get(case, 0.0) > most]
+    if not far:
+        return ""
+    return (
+        f"left out of training, out of register by more than data.most_misaligned_mm = {most:g}: {len(far)} of "
+        f"{len(every)} cases, {', '.join(far)}."
     )
 
 

@@ -1,0 +1,78 @@
+"""What scans that do not lie on each other cost: a known edge, noise, which does not count, and the scores' line."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from voxlate.data.case import read_header, write_case
+from voxlate.data.prepare import prepare
+from voxlate.data.prepared import open_cohort
+from voxlate.images.misalignment import Misalignment
+from voxlate.images.volume import Volume, write_volume
+from voxlate.scoring.evaluate import evaluate
+from voxlate.scoring.misaligned import floor_of
+
+SPACING_MM = (2.0, 1.0, 1.0)
+AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
+WIDTH = 60
+
+
+def apart(mm: float, translation_mm=(0.0, 0.0, 1.0)) -> Misalignment:
+    return Misalignment(mm, mm, translation_mm, 0.0, 30, 2, "", "ct")
+
+
+def edge() -> np.ndarray:
+    """Voxels of 0 on the left and 100 on the right."""
+    return np.broadcast_to(np.where(np.arange(WIDTH) < WIDTH // 2, 0.0, 100.0), (12, 20, WIDTH)).astype(np.float32)
+
+
+def test_a_moved_edge_costs_its_height_times_the_share_of_voxels_it_passes():
+    floor = floor_of(edge(), None, SPACING_MM, apart(3.0))
+    assert floor.mae == pytest.approx(100 * 3.0 / WIDTH, rel=1e-3)
+    assert (floor.mm, floor.source) == (3.0, "ct")
+    assert floor_of(edge(), None, SPACING_MM, apart(3.0, (0.0, 0.0, -0.2))).mae == pytest.approx(floor.mae, rel=1e-3)
+    assert floor_of(edge(), None, SPACING_MM, apart(3.0, (1.0, 0.0, 0.0))).mae == pytest.approx(0, abs=1e-4)
+
+
+def test_noise_is_next_to_nothing_of_the_cost():
+    noise = np.random.default_rng(0).normal(0, 10, (24, 40, WIDTH)).astype(np.float32)
+    assert floor_of(noise, None, (1.0, 1.0, 1.0), apart(3.0)).mae < 2.5  # 11.3 without smoothing
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """Two cases; the estimate of the second, 3 mm along the rows, is written into its header."""
+    for number, case in enumerate("ab"):
+        draw = np.random.default_rng(number)
+        ct = edge() + draw.normal(0, 1, edge().shape).astype(np.float32)
+        for name, data, unit in (("ct", ct, "HU"), ("t1", 300 - ct, "a.u.")):
+            write_volume(
+                tmp_path / "in" / case / f"{name}.nii.gz", Volume(data[None], np.diag([1, 1, 2, 1.0]), unit, name)
+            )
+            if name == "ct":
+                made = Volume(data[None] + 8, np.diag([1, 1, 2, 1.0]), unit, name)
+                write_volume(tmp_path / "out" / case / "ct.nii.gz", made)
+    cohort = prepare(tmp_path / "in", tmp_path / "prepared", workers=1, audit=False)
+    case = cohort.case("b")
+    write_case(cohort.path("b"), replace(case, header=replace(case.header, misaligned={"t1": apart(3.0)})))
+    assert read_header(cohort.path("b")).misaligned["t1"].median_mm == 3.0
+    return open_cohort(cohort.folder).folder
+
+
+def test_evaluate_says_how_much_of_the_error_comes_from_scans_that_lie_apart(prepared, tmp_path):
+    scores = evaluate(tmp_path / "out", tmp_path / "in", prepared=prepared)
+    part = json.loads((tmp_path / "out" / "metrics.json").read_text())["misaligned"]["ct"]
+    assert list(part["cases"]) == ["b"]
+    assert part["mae"] == part["cases"]["b"]["mae"] == pytest.approx(5.0, abs=0.3)
+    line = next(one for one in scores.table().caption if "do not lie on" in one)
+    assert line.startswith(
+        "ct: 1 of 2 cases do not lie on t1, by prepare's estimate (3.0 mm on average). Of their MAE of 8.00 HU about 5."
+    )
+
+
+def test_without_an_estimate_nothing_is_said(prepared, tmp_path):
+    scores = evaluate(tmp_path / "out", tmp_path / "in")
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["misaligned"] == {}
+    assert not any("do not lie on" in one for one in scores.table().caption)
