@@ -212,7 +212,9 @@ def _assemble(facts: Facts, roles: Roles, mode: Mode, share: float, size: Size, 
         why["net.width"] += f"; {fits:,} would fit, but learn {facts.patients} patients by heart"
     seconds = steps * each
     if roles.way == "complete" and mode != "mean":
-        tables |= {"method": rules.OF_IMAGE, "synth": {**tables["synth"], **rules.SAMPLING}}
+        train, of_train = rules.training(steps, size.width, draws=True)
+        tables |= {"method": rules.OF_IMAGE, "train": train, "synth": {**tables["synth"], **rules.SAMPLING}}
+        why |= of_train
         why["method"] = "a diffusion of what is missing; --samples 8 gives the mean answer and its spread"
     elif roles.way != "pairs" or mode == "mean":
         flips = "flip_lr" in tables["data"]["augment"]
@@ -240,7 +242,7 @@ def _with_samples(facts: Facts, tables: Tables, size: Size, seconds: float, prob
         raise BadInput(f"--memory: expected enough for the second stage too, found {probe.limits}. Give more.")
     drawn = max(int((probe.seconds * (1 - SPARE) - seconds) / measured.seconds), 1)
     drawn = min(drawn, rules.most_steps(facts, samples=True))
-    tables["train"], _ = rules.training(drawn, size.width)
+    tables["train"], _ = rules.training(drawn, size.width, draws=True)
     sampled = rules.FROM_REGRESSION["steps"]
     why = {
         "train.steps": f"the rest, for a diffusion of what is left: {drawn:,} steps of {measured.seconds:.3f} s",

@@ -181,8 +181,8 @@ def net(facts: Facts, size: Size, sides: list[int]) -> tuple[Tables, str]:
     return table, f"{levels} levels leave {features / 2 ** (levels - 1):.0f} features a side; {stem}"
 
 
-def training(steps: int, width: int) -> tuple[Tables, Why]:
-    """How a stage of so many steps is trained."""
+def training(steps: int, width: int, draws: bool = False) -> tuple[Tables, Why]:
+    """How a stage of so many steps is trained; draws: a diffusion."""
     ema = round(min(max(1 - 10 / max(steps, 1), 0.9), 0.9995), 4)
     rate = 2e-3 if steps < 800 else 1e-3 if width < 96 else 5e-4
     table: Tables = {
@@ -192,7 +192,7 @@ def training(steps: int, width: int) -> tuple[Tables, Why]:
         "save_every": max(min(steps // 4, 500), 1),
         "validate_every": steps // 4 if steps >= 4000 else 0,
         "optimiser": {
-            "kind": "muon",
+            "kind": "adamw" if draws else "muon",
             "lr": rate,
             "betas": [0.9, 0.99],
             "warm_up": min(100, max(steps // 10, 1)),
@@ -200,7 +200,7 @@ def training(steps: int, width: int) -> tuple[Tables, Why]:
     }
     return table, {
         "train.ema": f"an average over the last {1 / (1 - ema):.0f} of {steps:,} steps",
-        "train.optimiser.kind": "muon learned a quarter more than adamw in the same minutes (docs/ingredients.md)",
+        "train.optimiser.kind": "muon for regressions, adamw for diffusions: measured in docs/ingredients.md",
         "train.optimiser.lr": f"{rate:g} for {steps:,} steps at width {width}, falling to 0",
     }
 
