@@ -174,10 +174,11 @@ def _first_stage(facts: Facts, roles: Roles, size: Size, steps: int) -> tuple[Ta
     maps = {name: rules.intensity(facts.scans[name], name in roles.target) for name in names}
     net, of_net = rules.net(facts, size, data["patch"][1:])
     train, of_train = rules.training(steps, size.width)
+    method, of_method = rules.regression(facts)
     tables: Tables = {
         "title": f"{' + '.join(roles.source)} to {' + '.join(roles.target)}, planned: a regression",
         "task": {"kind": "translate"},
-        "method": rules.REGRESSION,
+        "method": method,
         "net": net,
         "data": data,
         "train": train,
@@ -185,6 +186,7 @@ def _first_stage(facts: Facts, roles: Roles, size: Size, steps: int) -> tuple[Ta
         "synth": {"batch": rules.BATCH},
     }
     why |= {f"intensity.{name}": reason for name, (_, reason) in maps.items()} | {"net": of_net} | of_train
+    why["method"] = of_method
     if roles.way == "complete":
         known = {"incomplete": True} if "allow_missing" in data else {}
         tables |= {"task": {"kind": "complete", **known}, "title": f"Any missing of {', '.join(roles.target)}, planned"}
@@ -221,6 +223,7 @@ def _assemble(facts: Facts, roles: Roles, mode: Mode, share: float, size: Size, 
         tables["synth"] |= {"mirror": True} if flips and roles.way != "unpaired" else {}
     else:
         tables, of_samples, seconds = _with_samples(facts, tables, size, seconds, probe)
+        why["stages.regression.method"] = why.pop("method")
         why |= {"stages.regression.train.steps": f"{share:.0%} of the time: {why['net.width']}"} | of_samples
     return Plan(tables, why, seconds + probe.passed, probe.most, probe.limits, str(facts.cohort.folder))
 

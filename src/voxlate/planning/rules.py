@@ -11,6 +11,7 @@ Why = dict[str, str]  # a key of the recipe, and why it is what it is
 Tables = dict[str, Any]
 
 FINEST_MM = 2.1  # features of a patch stem are at most so wide, else small structures are lost
+EXACT = 0.3  # times the pixel: scans that lie nearer to each other are taken to fit exactly
 BLURRED = 2.5  # times the distance of a case's scans: a regression blurs what is finer anyhow
 LONGEST, FEWEST = 160, 32  # features along a side of a patch, after the stem
 MARGIN = 8  # voxels around the body
@@ -230,7 +231,18 @@ def cycle_net(size: Size) -> Tables:
     return {"kind": "resnet", "width": size.width, "blocks": 6}
 
 
-REGRESSION: Tables = {"kind": "regression", "loss": "l1", "ssim": 0.4, "leak": 0.1}
+def regression(facts: Facts) -> tuple[Tables, str]:
+    """What a regression minimises, and why: SSIM forgives small shifts, and costs error where there are none."""
+    table: Tables = {"kind": "regression", "loss": "l1", "leak": 0.1}
+    apart = f"scans lie {facts.apart_mm:.1f} mm from each other, {facts.apart_mm / facts.pixel_mm:.1f} times the pixel"
+    if 0 < facts.apart_mm < EXACT * facts.pixel_mm:
+        return table, f"L1 alone, for {apart}"
+    return {
+        **table,
+        "ssim": 0.4,
+    }, f"L1 and SSIM, for {apart if facts.apart_mm else 'how far scans lie apart is not known'}"
+
+
 DIFFUSION: Tables = {
     "kind": "diffusion",
     "prediction": "x0",
