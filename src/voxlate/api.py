@@ -29,15 +29,16 @@ def plan(
     data: Path | str,
     *,
     minutes: float = 60,
-    source: Sequence[str] = (),
-    target: Sequence[str] = (),
+    source: str | Sequence[str] = (),
+    target: str | Sequence[str] = (),
     memory_bytes: float | None = None,
     mode: Mode = "both",
     device: str = "auto",
 ) -> Plan:
     """A recipe for a prepared cohort, with a reason for each key; memory_bytes: by default most of what is free."""
-    limits = Limits(minutes, free_memory(device) if memory_bytes is None else memory_bytes)
-    return _plan(data, source=tuple(source), target=tuple(target), limits=limits, mode=mode, device=device)
+    limits = Limits(float(minutes), free_memory(device) if memory_bytes is None else memory_bytes)
+    given, made = ((one,) if isinstance(one, str) else tuple(one) for one in (source, target))
+    return _plan(data, source=given, target=made, limits=limits, mode=mode, device=device)
 
 
 def train(

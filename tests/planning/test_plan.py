@@ -6,9 +6,14 @@ import tomllib
 from dataclasses import dataclass
 from typing import ClassVar
 
+import nibabel as nib
+import numpy as np
 import pytest
 
+import voxlate as package
 from voxlate import recipe
+from voxlate.data.prepared import open_cohort
+from voxlate.errors import BadInput
 from voxlate.planning.plan import plan
 from voxlate.planning.probe import Limits, Measured
 
@@ -231,3 +236,69 @@ def test_time_is_shared_between_the_two_answers(prepared, monkeypatch):
     made = plan(prepared, limits=Limits(1, 8 * 2**30)).tables
     first, second = made["stages"][0]["train"]["steps"], made["train"]["steps"]
     assert first / (first + 2 * second) == pytest.approx(0.55, abs=0.01)
+
+
+def rescaled(scans, cases, scale, offset):
+    """Rewrite the CT of some cases as scale * CT + offset."""
+    for case in cases:
+        path = scans / case / "ct.nii.gz"
+        image = nib.load(path)
+        values = np.asanyarray(image.dataobj).astype(np.float32) * scale + offset
+        nib.save(nib.Nifti1Image(values, image.affine), path)
+
+
+@pytest.fixture
+def ct_cohort(tmp_path, small_head):
+    for number in range(6):
+        small_head(tmp_path / "scans" / f"case{number}", number, modalities=("t1", "ct"))
+    return tmp_path / "scans"
+
+
+@pytest.mark.parametrize(
+    ("cases", "scale", "offset", "words"),
+    [
+        (range(1, 4), 1, 1024, "and nothing below 24"),
+        (range(6), 0.001, 0, "bodies that vary by"),
+    ],
+)
+def test_hounsfield_units_on_several_scales_or_on_none_are_refused(
+    voxlate, ct_cohort, tmp_path, cases, scale, offset, words
+):
+    rescaled(ct_cohort, [f"case{number}" for number in cases], scale, offset)
+    assert voxlate("prepare", ct_cohort, "--out", tmp_path / "ready").code == 0
+    answer = voxlate("plan", tmp_path / "ready", "--minutes", 1, "--out", tmp_path / "plan.toml")
+    assert answer.code == 2
+    assert "ct: expected Hounsfield units in every scan, found" in answer.err
+    assert words in answer.err
+
+
+def test_only_cases_that_teach_are_counted(voxlate, tmp_path, ct_cohort):
+    for number in range(3):
+        (ct_cohort / f"case{number}" / "ct.nii.gz").unlink()
+    assert voxlate("prepare", ct_cohort, "--shares", 4, 1, 1, "--out", tmp_path / "ready").code == 0
+    made = plan(tmp_path / "ready", limits=Limits(1, 8 * 2**30))
+    learned = [one for one in open_cohort(tmp_path / "ready").cases if one.split == "train" and "ct" in one.present]
+    assert len(learned) < 4
+    assert f"of {len(learned)} patients" in made.why["data.augment"]
+
+
+def test_reasons_of_keys_that_were_changed_are_no_longer_stated(planned):
+    changed = planned.changed({"net.width": "40", "train.optimiser.lr": "0.1"})
+    assert changed.why["net.width"] == changed.why["train.optimiser.lr"] == "set by hand"
+    assert changed.why["data.patch"] == planned.why["data.patch"]
+    assert "net.width, train.optimiser.lr" in changed.why["by hand"]
+
+
+def test_a_resumed_plan_says_that_set_changes_nothing(voxlate, prepared, tmp_path):
+    options = ("train", "auto", "--data", prepared, "--out", tmp_path / "run", "--minutes", 0.05, "--mode", "mean")
+    assert voxlate(*options).code == 0
+    answer = voxlate(*options, "--set", "train.steps=70")
+    assert "--set train.steps change nothing" in " ".join(answer.err.split())
+
+
+def test_wishes_in_python_are_checked_as_on_the_command_line(prepared):
+    with pytest.raises(BadInput, match="mode: expected both, samples, mean, found 'man'"):
+        package.plan(prepared, mode="man", minutes=1)
+    with pytest.raises(BadInput, match="expected a number above 0, found inf"):
+        package.plan(prepared, minutes=float("inf"))
+    assert package.plan(prepared, source="t2", target="t1", minutes=1).recipe.data.source == ["t2"]

@@ -13,11 +13,12 @@ from voxlate.planning.facts import Facts, Scan
 from voxlate.planning.roles import roles_of
 
 
-def scan(name="t1", unit="a.u.", low=0.0, high=1000.0, least=None, tail=1.0, empty=True) -> Scan:
+def scan(name="t1", unit="a.u.", low=0.0, high=1000.0, least=None, tail=1.0, empty=True, reach=None) -> Scan:
     """A modality whose foreground is uniform over a range; tail: what the last 0.05 % are multiplied by."""
     points = [low + (high - low) * at / 100 * (tail if at > 99.8 else 1) for at in PERCENTILES]
     inside = Distribution((low + high) / 2, (high - low) / 12**0.5, tuple(points))
-    return Scan(name, unit, 8, inside, low if least is None else least, points[-1], empty)
+    ends = low if least is None else least, points[-1]
+    return Scan(name, unit, 8, inside, *ends, points[-1] if reach is None else reach, empty)
 
 
 def facts(
@@ -72,8 +73,15 @@ def test_vessels_brighter_than_all_else_are_not_clipped():
     assert "3.0 times" in why
 
 
-def test_maps_with_a_unit_share_one_window():
-    assert rules.intensity(scan("tmax", "s", 0, 19.0), made=True)[0] == {"kind": "window", "low": 0, "high": 20.0}
+def test_maps_with_a_unit_share_one_window_that_holds_the_worst_stroke():
+    table, why = rules.intensity(scan("tmax", "s", 0, 3.5, reach=19.0), made=True)
+    assert table == {"kind": "window", "low": 0, "high": 20.0}
+    assert "the largest 99.9th percentile of a case is 19" in why
+
+
+def test_a_ct_without_air_is_said_to_lack_its_offset():
+    assert "was an offset forgotten?" in rules.intensity(scan("ct", "HU", 800, 2300, 0), made=True)[1]
+    assert "offset" not in rules.intensity(scan("ct", "HU", -200, 1500, -1024), made=True)[1]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +203,7 @@ def test_cases_that_lack_a_modality_are_taken_by_a_completion():
     gaps = facts(*(scan(name) for name in names), present=[names] * 5 + [["t1", "t2"]] * 3)
     table, why = rules.data(gaps, roles_of(gaps), 2, 10)
     assert table["allow_missing"]
-    assert "3 of 8 training cases lack flair" in why["data.allow_missing"]
+    assert why["data.allow_missing"] == "3 of 8 training cases lack some (flair in 3)"
 
 
 def test_the_tail_of_a_uniform_scan_is_1():

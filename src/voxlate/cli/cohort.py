@@ -145,7 +145,7 @@ def prepare(
         err.print(f"Look at the overlays:  voxlate report {to}", markup=False, highlight=False, soft_wrap=True)
     counts = ", ".join(f"{len(members)} {name}" for name, members in ready.splits.items())
     out.print(f"{to}: {counts} cases; modalities {', '.join(ready.modalities)}.", markup=False)
-    out.print(f"Next:  voxlate train RECIPE --data {to} --out RUN", markup=False)
+    out.print(f"Next:  voxlate train auto --data {to} --out RUN", markup=False)
     _end(ready.made)
 
 

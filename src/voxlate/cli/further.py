@@ -24,8 +24,8 @@ def refuse_further(recipe: str, lengths: Mapping[str, str | None]) -> None:
         if text is not None:
             number = text.lstrip("+") if option == "--steps" else "2000"
             raise BadInput(
-                f"{option}: expected a run's folder to train further, found the recipe {recipe}, whose length is "
-                f"--set train.steps={number}. Write it so, or give the folder."
+                f"{option}: expected a run's folder to train further, found the recipe {recipe}, whose length is a "
+                f"key: --set train.steps={number}, say. Write it so, or give the folder."
             )
 
 

@@ -143,7 +143,7 @@ def train(
     else:
         chosen, head = recipes.read(recipe, changes), recipes.header(recipes.text_of(recipe))
     own = sorted({key.split(".")[0] for key in changes} & {"train", "net", "method", "opponent"})
-    if own and chosen.stages:
+    if own and chosen.stages and (recipe != AUTO or made is not None):
         others = ", ".join(f"stages.{stage.name}.{own[0]}" for stage in chosen.stages)
         note(f"--set {own[0]}… changes the last stage alone; the others are {others}.")
     with progress_on(err) as bars:

@@ -109,8 +109,9 @@ class Wishes:
 
         begun = run / "recipe.toml"
         if begun.exists():
-            asked = f"; {', '.join(self.given)} change nothing" if self.given else ""
-            note(f"{begun} is resumed as it was planned{asked}.")
+            asked = [*self.given, *(f"--set {key}" for key in changes or {})]
+            unused = f"; {', '.join(asked)} change nothing (another --out makes another plan)" if asked else ""
+            note(f"{begun} is resumed as it was planned{unused}.")
             return recipes.read(str(begun)), recipes.header(recipes.text_of(str(begun))), None
         made = self.plan(data, changes)
         for key, why in made.why.items():

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import numpy as np
@@ -13,6 +13,8 @@ from voxlate.errors import BadInput
 from voxlate.images.statistics import PERCENTILES, Distribution
 
 GREY_LEVELS = 255  # of pictures with 8 bits
+AIR_HU = (-800, -200)  # the least voxel of a scan lies below the first; above the second there is no air
+NARROWEST_HU = 50  # a body has fat, water and bone
 EDGE = PERCENTILES.index(10)
 
 
@@ -20,6 +22,7 @@ EDGE = PERCENTILES.index(10)
 class Scan:
     """A modality over the training cases: inside, the median distribution of the foregrounds; of all voxels the ends.
 
+    reach: the largest 99.9th percentile of a foreground: what is rare, such as a stroke, is in few cases.
     empty: whether a tenth of every scan or more is exactly 0, as air or what was stripped is.
     """
 
@@ -29,6 +32,7 @@ class Scan:
     inside: Distribution
     least: float
     most: float
+    reach: float
     empty: bool
 
     @property
@@ -82,6 +86,11 @@ class Facts:
         have = Counter(name for one in self.training for name in one.present)
         return {name: len(self.training) - have[name] for name in self.scans if have[name] < len(self.training)}
 
+    def having(self, names: Sequence[str]) -> "Facts":
+        """The same of the training cases alone that have all of these modalities."""
+        training = tuple(self.with_all(names))
+        return replace(self, training=training, slices=sum(one.shape[0] for one in training))
+
     def with_all(self, names: Sequence[str]) -> list[Entry]:
         """The training cases that have all of these modalities."""
         return [one for one in self.training if set(names) <= set(one.present)]
@@ -122,6 +131,7 @@ def _scan(name: str, headers: Sequence[CaseHeader]) -> Scan:
     found = [header.statistics[name] for header in headers]
     if not found:
         raise BadInput(f"{name}: expected a training case where it is not blank, found none. Prepare other cases.")
+    _check_scale(name, headers)
     points = np.median([one.foreground.percentiles for one in found], axis=0)
     inside = Distribution(
         mean=median(one.foreground.mean for one in found),
@@ -135,8 +145,36 @@ def _scan(name: str, headers: Sequence[CaseHeader]) -> Scan:
         inside=inside,
         least=min(one.all.at(PERCENTILES[0]) for one in found),
         most=max(one.all.at(PERCENTILES[-1]) for one in found),
+        reach=max(one.foreground.at(99.9) for one in found),
         empty=all(0 in one.all.percentiles[EDGE:] for one in found),
     )
+
+
+def _check_scale(name: str, headers: Sequence[CaseHeader]) -> None:
+    """Raise BadInput where scans in Hounsfield units are on several scales, or on none that bodies have."""
+    if headers[0].units[name] != "HU":
+        return
+    inside = {header.case: header.statistics[name].foreground for header in headers}
+    ends = {header.case: header.statistics[name].all for header in headers}
+    grey = [case for case, one in ends.items() if one.at(0) >= 0 and one.at(100) <= GREY_LEVELS]
+    low, high = (choose(ends, key=lambda case: ends[case].at(0)) for choose in (min, max))
+    if 0 < len(grey) < len(headers):
+        other = next(case for case in ends if case not in grey)
+        found = f"0 to {GREY_LEVELS} in {_some(grey)} and {ends[other].at(0):g} to {ends[other].at(100):g} in {other}"
+    elif ends[low].at(0) < AIR_HU[0] and ends[high].at(0) > AIR_HU[1]:
+        found = f"air of {ends[low].at(0):.0f} in {low} and nothing below {ends[high].at(0):.0f} in {high}"
+    elif (width := max(one.at(99.9) - one.at(0.1) for one in inside.values())) < NARROWEST_HU:
+        found = f"bodies that vary by {width:.3g} at most"
+    else:
+        return
+    raise BadInput(
+        f"{name}: expected Hounsfield units in every scan, found {found}. Bring all to one scale, leave those cases "
+        "out, or give the modality another name."
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
 
 
 def _triple(values: np.ndarray) -> tuple[int, int, int]:

@@ -52,7 +52,10 @@ class Plan:
 
     def changed(self, changes: Mapping[str, str]) -> "Plan":
         """The plan with changes of its recipe's keys, as {"train.steps": "500"}."""
-        return replace(self, tables=recipe_text.changed(self.tables, changes))
+        why = {key: "set by hand" if _touched(key, changes) else reason for key, reason in self.why.items()}
+        if changes:
+            why["by hand"] = f"{', '.join(changes)}; reasons that state other numbers are the plan's"
+        return replace(self, tables=recipe_text.changed(self.tables, changes), why=why)
 
     def save(self, path: Path | str) -> Path:
         """Write the recipe; gives its path."""
@@ -93,6 +96,11 @@ class Plan:
         return "\n".join(line for lines in wrapped for line in lines) + "\n" + lists
 
 
+def _touched(key: str, changes: Mapping[str, str]) -> bool:
+    """Whether a change is of this key, of a part of it, or of a table that holds it."""
+    return any(f"{one}.".startswith(f"{key}.") or f"{key}.".startswith(f"{one}.") for one in changes)
+
+
 def _on_a_line(found: re.Match[str]) -> str:
     """A TOML list of plain values, for people to read."""
     return f"[{', '.join(line.strip().removesuffix(',') for line in found.group(1).splitlines())}]"
@@ -114,10 +122,14 @@ def plan(
     fold: whose training cases count (see Cohort.in_fold). Raises BadInput where the cohort has nothing to learn, or the
     limits are too narrow for the smallest network.
     """
+    if mode not in SHARES:
+        raise BadInput(f"mode: expected {', '.join(SHARES)}, found {mode!r}. Choose one of these.")
     cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
     facts = facts_of(cohort)
     roles = roles_of(facts, source, target)
     _check_variation(facts, roles)
+    if roles.way == "pairs":  # the others teach nothing
+        facts = facts.having([*roles.source, *roles.target])
     probe = Probe(cohort, limits, device)
     share = SHARES[mode] if roles.way == "pairs" else 1.0  # a completion has one stage
     size, each = _size(facts, roles, share, probe, say)

@@ -1,5 +1,6 @@
 """What a step costs on this machine: a few real ones are taken, of real batches, and forgotten."""
 
+import math
 import os
 import resource
 import time
@@ -32,8 +33,8 @@ class Limits:
     memory_bytes: float
 
     def __post_init__(self) -> None:
-        if self.minutes <= 0:
-            raise BadInput(f"--minutes: expected more than 0, found {self.minutes:g}. Give 60, say.")
+        if not 0 < self.minutes < math.inf:
+            raise BadInput(f"--minutes: expected a number above 0, found {self.minutes:g}. Give 60, say.")
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def _rest(facts: Facts, source: Sequence[str], target: Sequence[str]) -> Roles:
     others = [name for name in others if facts.scans[name].cases >= most / 2]
     if source:
         first = max(others, key=_rank)
-        return Roles(tuple(source), (first,), "pairs", f"{first} is taken as what is made (--target)")
+        return Roles(tuple(source), (first,), "pairs", f"{first} is made, a guess (--target)")
     return Roles(tuple(others), tuple(target), "pairs", f"{', '.join(others)} are given (--source for fewer)")
 
 
@@ -73,7 +73,9 @@ def _guess(facts: Facts) -> Roles:
         return Roles(tuple(others), tuple(maps), "pairs", "maps with a unit are made of the scans")
     if tomograms and rest:
         made = min(tomograms, key=HOUNSFIELD.index) if set(tomograms) <= set(HOUNSFIELD) else tomograms[0]
-        return Roles(tuple(rest), (made,), "pairs", f"{made} is made of MR (--source, --target for another way)")
+        return Roles(
+            tuple(rest), (made,), "pairs", f"{made} is made of {', '.join(rest)} (--source, --target for another way)"
+        )
     names = tuple(facts.scans)
     if len(names) >= CONTRASTS:
         return Roles(

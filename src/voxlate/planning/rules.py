@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from voxlate.planning.facts import Facts, Scan
+from voxlate.planning.facts import AIR_HU, Facts, Scan
 from voxlate.planning.roles import Roles
 
 Why = dict[str, str]  # a key of the recipe, and why it is what it is
@@ -55,27 +55,36 @@ def intensity(scan: Scan, made: bool) -> tuple[Tables, str]:
         most = _outward(min(third + REACH * (third - quarter), scan.inside.at(99.9)), 10)
         return {**_window(least, most), "clips": 1.0}, (
             f"HU that is only given: soft tissue, vessels, from the 5th percentile to {REACH:g} quartile ranges over "
-            f"the 75th ({third:.0f}); bone beyond is clipped"
+            f"the 75th, {least:g} to {most:g}; bone beyond is clipped{_no_air(scan)}"
         )
     if scan.unit == "HU":
         least, most = _outward(scan.inside.at(0.1), 50, down=True), _outward(scan.inside.at(99.9), 50)
         return _window(least, most), (
             f"HU; bodies span {scan.inside.at(0.1):.0f} to {scan.inside.at(99.9):.0f} (0.1st to 99.9th percentile)"
+            f"{_no_air(scan)}"
         )
     if scan.unit != "a.u.":
-        step = 10.0 ** math.floor(math.log10(max(scan.inside.at(99.9), 1e-6)))
-        most = _outward(scan.inside.at(99.9), step / 2)
-        return _window(
-            0, most
-        ), f"{scan.unit}, the same in every scan; the 99.9th percentile is {scan.inside.at(99.9):.3g}"
+        step = 10.0 ** math.floor(math.log10(max(scan.reach, 1e-6)))
+        most = _outward(scan.reach, step / 2)
+        return _window(0, most), (
+            f"{scan.unit}, the same in every scan; the largest 99.9th percentile of a case is {scan.reach:.3g} (of the "
+            f"median case {scan.inside.at(99.9):.3g})"
+        )
     bright = 99.9 if scan.tail > VESSELS else 99.5
     table: Tables = {"kind": "percentile", "low": 0.5, "high": bright}
-    why = f"MR has no unit: each scan's own {bright}th percentile ({scan.inside.at(bright):.4g} in the median)"
+    why = f"no unit that is known: each scan's own {bright}th percentile ({scan.inside.at(bright):.4g} in the median)"
     if bright > 99.5:
         why += f", for the brightest 0.05 % reach {scan.tail:.1f} times the 99.5th"
     if low >= -0.05 * (high - low) and (scan.least >= 0 or scan.empty):
         return {**table, "low": 0, "floor": 0}, why + "; air is 0"
     return table, why + f"; values begin at {low:.3g}, no air of 0, so the floor is the 0.5th percentile"
+
+
+def _no_air(scan: Scan) -> str:
+    """A warning where nothing is as dark as air, in any case."""
+    return (
+        "" if scan.least < AIR_HU[1] else f"; NO VOXEL IS BELOW {scan.least:g}: air is -1000, was an offset forgotten?"
+    )
 
 
 def _window(low: float, high: float) -> Tables:
@@ -135,8 +144,9 @@ def data(facts: Facts, roles: Roles, stem: int, passes: float) -> tuple[Tables, 
     table["augment"], reasons["data.augment"] = augment(facts, roles, passes)
     if facts.gaps and roles.way == "complete":
         table["allow_missing"] = True
-        most = max(facts.gaps, key=lambda name: facts.gaps[name])
-        reasons["data.allow_missing"] = f"{facts.gaps[most]} of {len(facts.training)} training cases lack {most}"
+        lack = len(facts.training) - len(facts.with_all(list(facts.scans)))
+        which = ", ".join(f"{name} in {count}" for name, count in facts.gaps.items())
+        reasons["data.allow_missing"] = f"{lack} of {len(facts.training)} training cases lack some ({which})"
     return table, reasons
 
 
