@@ -6,7 +6,7 @@ import resource
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,9 @@ def _seconds(tables: Mapping[str, Any], cohort: Cohort, stage: int, device: torc
     earlier: dict[str, Method] = {}
     for one in recipe.all_stages[: stage + 1]:
         earlier[one.name] = method = one.build(earlier).to(device)
-    job = _Job(recipe, recipe.all_stages[stage], cohort, accelerator, device)
+    chosen = recipe.all_stages[stage]
+    chosen = replace(chosen, train=replace(chosen.train, steps=max(chosen.train.steps, STEPS + 1)))
+    job = _Job(recipe, chosen, cohort, accelerator, device)
     options = job.stage.train
     learner = _learner(method, options, device, 0)
     batches, times = iter(job.batches()), []
