@@ -114,7 +114,7 @@ def _row(truth: Path, made: list[Path]) -> list[NDArray[np.uint8]]:
     spread = _slice(made[-1] / f"{TARGET}_std.nii.gz", level)
     low, high = SHOWN_HU
     grey = [colours(given, 0, float(given.max())), *(colours(one, low, high) for one in (regression, sample, true))]
-    error = np.abs(mean - true.clip(low, high))
+    error = np.abs(mean.clip(low, high) - true.clip(low, high))
     hot = [colours(one, 0, LARGEST_HU, "inferno") for one in (spread, error)]
     box = tuple(slice(max(at.min() - 4, 0), at.max() + 5) for at in np.nonzero(true > low))
     return [image[box] for image in (*grey, *hot)]
