@@ -17,7 +17,7 @@ from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
 from voxlate.methods.method import Method
 from voxlate.recipe import from_dict
-from voxlate.training.train import _Job, _learner, _step
+from voxlate.training.train import Job, begin_learner, take_step
 from voxlate.training.validate import find_device
 
 PROBED = 0.05  # most of the minutes that probing takes
@@ -97,13 +97,13 @@ def _seconds(tables: Mapping[str, Any], cohort: Cohort, stage: int, device: torc
         earlier[one.name] = method = one.build(earlier).to(device)
     chosen = recipe.all_stages[stage]
     chosen = replace(chosen, train=replace(chosen.train, steps=max(chosen.train.steps, STEPS + 1)))
-    job = _Job(recipe, chosen, cohort, accelerator, device)
+    job = Job(recipe, chosen, cohort, accelerator, device)
     options = job.stage.train
-    learner = _learner(method, options, device, 0)
+    learner = begin_learner(method, options, device, 0)
     batches, times = iter(job.batches()), []
     for _ in range(STEPS + 1):
         begun = time.perf_counter()
-        _step(learner, method, options, 0, batches, device)
+        take_step(learner, method, options, 0, batches, device)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - begun)

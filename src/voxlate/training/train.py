@@ -93,9 +93,9 @@ def train(
     accelerator = Accelerator(cpu=find_device(device).type == "cpu")
     place = accelerator.device if accelerator.num_processes > 1 else find_device(device)
     recipe = with_steps(
-        recipe, [_Job(recipe, stage, cohort, accelerator, place).epoch_steps for stage in recipe.all_stages]
+        recipe, [Job(recipe, stage, cohort, accelerator, place).epoch_steps for stage in recipe.all_stages]
     )
-    jobs = [_Job(recipe, stage, cohort, accelerator, place) for stage in recipe.all_stages]
+    jobs = [Job(recipe, stage, cohort, accelerator, place) for stage in recipe.all_stages]
     _check_stages(recipe, jobs, start)
     about: dict[str, Any] = {
         "cohort": cohort.digest,
@@ -140,7 +140,7 @@ def by_main(accelerator: Accelerator, do: Callable[[], None]) -> None:
 
 def _train_stages(
     run: Run,
-    jobs: Sequence["_Job"],
+    jobs: Sequence["Job"],
     start: Path | None,
     stop: Sequence[int],
     progress: StepCallback | None,
@@ -177,7 +177,7 @@ def _check_autoencoder(method: Method, stage: FullStage, earlier: Mapping[str, M
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """The training of one stage on a cohort."""
 
     recipe: Recipe
@@ -234,7 +234,7 @@ class _Job:
         return DataLoader(batches, batch_size=None, sampler=order, num_workers=workers, prefetch_factor=ahead)
 
 
-def _bound(job: _Job, method: Method, run: Run) -> dict[str, Any]:
+def _bound(job: Job, method: Method, run: Run) -> dict[str, Any]:
     """How near an autoencoder comes to unseen slices, for its own header and those of all models of its latents."""
     stage = job.stage
     if stage.method.makes_targets:
@@ -246,7 +246,7 @@ def _bound(job: _Job, method: Method, run: Run) -> dict[str, Any]:
     return {"bound": reconstruction_error(net, (batch.to(job.device) for batch in batches))}
 
 
-def _check_stages(recipe: Recipe, jobs: Sequence[_Job], start: Path | None) -> None:
+def _check_stages(recipe: Recipe, jobs: Sequence[Job], start: Path | None) -> None:
     """Build every stage once, and raise BadInput for what cannot work, before the first step is trained."""
     cohort = jobs[0].cohort
     name = cohort.made.get("mask_from")
@@ -284,7 +284,7 @@ def _initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Me
 
 
 def _train_stage(
-    job: _Job,
+    job: Job,
     run: Run,
     method: Method,
     started: str,
@@ -294,7 +294,7 @@ def _train_stage(
 ) -> Method:
     stage, options, device = job.stage, job.stage.train, job.device
     main = job.accelerator.is_main_process
-    learner = _learner(method, options, device, job.epoch_steps if options.stop else 0)
+    learner = begin_learner(method, options, device, job.epoch_steps if options.stop else 0)
     if run.state.exists() and (state := load_state(run.state, device))["stage"] == stage.name:
         learner.load_state(state)
     parallel = method if job.alone else job.accelerator.prepare(method)
@@ -305,7 +305,7 @@ def _train_stage(
         log.add_start(sentence)
     clock = Clock(device)
     while learner.step < options.length and not _stops_early(learner, options):
-        losses = _step(learner, parallel, options, job.seed, batches, device, clock)
+        losses = take_step(learner, parallel, options, job.seed, batches, device, clock)
         update_average(learner.averaged, method, options.ema, options.part(learner.step)[0])
         learner.step += 1
         _add_to_epoch(learner, losses, job.accelerator)
@@ -342,7 +342,7 @@ def _train_stage(
     return method
 
 
-def _kept_moments(job: _Job, method: Method, stop: Sequence[int], progress: StepCallback | None) -> Path | None:
+def _kept_moments(job: Job, method: Method, stop: Sequence[int], progress: StepCallback | None) -> Path | None:
     """Where the moments of the training cases' latents are kept, encoded once; None where there is nothing to keep."""
     if method.autoencoder is None or why_not_kept(job.stage, job.cohort):
         return None
@@ -359,7 +359,7 @@ def _kept_moments(job: _Job, method: Method, stop: Sequence[int], progress: Step
     return folder
 
 
-def _learner(method: Method, options: Training, device: torch.device, epoch_steps: int) -> Learner:
+def begin_learner(method: Method, options: Training, device: torch.device, epoch_steps: int) -> Learner:
     method.to(device).train()
     averaged = copy.deepcopy(method).requires_grad_(False).eval()
     optimisers = {turn: options.optimiser.build(method.parameters_of(turn)) for turn in method.turns}
@@ -370,7 +370,7 @@ def _learner(method: Method, options: Training, device: torch.device, epoch_step
     return Learner(method, averaged, optimisers, Epochs(epoch_steps))
 
 
-def _step(
+def take_step(
     learner: Learner,
     parallel: Method,
     options: Training,
@@ -414,7 +414,7 @@ def _step(
 
 
 def _check_finite(
-    learner: Learner, losses: Mapping[str, Mapping[str, torch.Tensor]], job: _Job, run: Run, weights_too: bool
+    learner: Learner, losses: Mapping[str, Mapping[str, torch.Tensor]], job: Job, run: Run, weights_too: bool
 ) -> None:
     """Raise BadInput, in all processes, where a loss, or a weight before it is saved, is not finite.
 
@@ -450,7 +450,7 @@ def _stops_early(learner: Learner, options: Training) -> bool:
     return options.stop is not None and options.stop.reached(learner.epochs.losses)
 
 
-def _is_stopped(stop: Sequence[int], job: _Job, agree: bool) -> bool:
+def _is_stopped(stop: Sequence[int], job: Job, agree: bool) -> bool:
     """Whether to stop after this step; several processes look at each other's signals only where they `agree`."""
     if job.alone:
         return bool(stop)
