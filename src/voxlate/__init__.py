@@ -6,7 +6,6 @@ if TYPE_CHECKING:
     from voxlate.api import compare, evaluate, load, plan, prepare, synthesise, train
 
 __version__ = "0.6.0"
-_COMMANDS = ("compare", "evaluate", "load", "plan", "prepare", "synthesise", "train")
 __all__ = ["__version__", "compare", "evaluate", "load", "plan", "prepare", "synthesise", "train"]
 
 
@@ -15,8 +14,12 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """`voxlate.load(run)` opens a trained model, and so on; torch is imported only then."""
-    if name in _COMMANDS:
+    """`voxlate.load(run)` opens a trained model, and so on; what each needs is imported only then."""
+    if name == "load":  # without what training needs
+        from voxlate.synthesis.model import load
+
+        return load
+    if name in __all__:
         from voxlate import api
 
         return getattr(api, name)

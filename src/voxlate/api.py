@@ -7,13 +7,12 @@ from typing import Any
 
 from PIL import Image
 
-from voxlate import recipe as recipes
 from voxlate.data.prepare import prepare
 from voxlate.images.volume import read_volume
-from voxlate.planning.plan import Mode, Plan
+from voxlate.planning.plan import Mode, Plan, begun
 from voxlate.planning.plan import plan as _plan
 from voxlate.planning.probe import Limits, free_memory
-from voxlate.recipe import Recipe
+from voxlate.recipe import Recipe, read_with_head
 from voxlate.scoring.compare import compare
 from voxlate.scoring.evaluate import evaluate
 from voxlate.synthesis.ensemble import Ensemble, load_members
@@ -56,14 +55,14 @@ def train(
     changes: keys of the recipe, as {"train.steps": "500"}; options: as of training.train.train.
     """
     if recipe == "auto":
-        begun = Path(out) / "recipe.toml"
-        recipe, changes = (begun, {}) if begun.exists() else (plan(data, minutes=minutes, device=device), changes)
-    if isinstance(recipe, Recipe):
-        chosen, head = recipe, ""
+        found = begun(Path(out)) or plan(data, minutes=minutes, device=device).changed(changes or {}).with_head
+    elif isinstance(recipe, Recipe):
+        found = recipe, ""
     elif isinstance(recipe, Plan):
-        chosen, head = recipe.changed(changes or {}).recipe, recipes.header(recipe.text)
+        found = recipe.changed(changes or {}).with_head
     else:
-        chosen, head = recipes.read(str(recipe), changes), recipes.header(recipes.text_of(str(recipe)))
+        found = read_with_head(str(recipe), changes)
+    chosen, head = found
     return _train(chosen, Path(data), Path(out), head=head, device=device, **options)
 
 

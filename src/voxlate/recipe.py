@@ -135,6 +135,10 @@ class Recipe:
         """Whether a task or an earlier one works inside a mask, which must then be found in the sources."""
         return any(stage.task.needs_mask for stage in self.all_stages)
 
+    def finds_mask_of(self, modality: str | None) -> bool:
+        """Whether a mask that was found in this modality (None: in none, or in any) can be found in the sources."""
+        return not self.needs_mask or modality is None or modality in self.data.source
+
     @property
     def ignores_outside(self) -> bool:
         """Whether voxels outside the mask are neither read nor made: images are background there."""
@@ -203,6 +207,11 @@ def read(name: str, changes: Mapping[str, str] | None = None) -> Recipe:
     unknown key with the nearest known one, or a value out of range.
     """
     return from_dict(values_of(name, changes), name, allow_code=True)
+
+
+def read_with_head(name: str, changes: Mapping[str, str] | None = None) -> tuple[Recipe, str]:
+    """Read a recipe as `read` does, and the comment lines at its head."""
+    return read(name, changes), header(text_of(name))
 
 
 def from_dict(values: dict[str, Any], where: str, allow_code: bool = False) -> Recipe:

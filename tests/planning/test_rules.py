@@ -21,9 +21,7 @@ def scan(name="t1", unit="a.u.", low=0.0, high=1000.0, least=None, tail=1.0, emp
     return Scan(name, unit, 8, inside, *ends, points[-1] if reach is None else reach, empty)
 
 
-def facts(
-    *scans: Scan, spacing=(1.0, 1.0, 1.0), shape=(150, 200, 160), box=(140, 180, 140), present=None, slices=1200
-) -> Facts:
+def facts(*scans: Scan, spacing=(1.0, 1.0, 1.0), shape=(150, 200, 160), box=(140, 180, 140), present=None) -> Facts:
     """Eight training cases with these modalities; present: those of each case, where they differ."""
     names = [one.name for one in scans] or ["t1", "ct"]
     has = present or [names] * 8
@@ -35,7 +33,7 @@ def facts(
     class Folder:
         folder = "PREPARED"
 
-    return Facts(Folder(), cases, known, spacing, shape, box, slices, False)  # type: ignore[arg-type]
+    return Facts(Folder(), cases, known, spacing, shape, box, False)  # type: ignore[arg-type]
 
 
 def test_hounsfield_units_get_a_window_that_holds_the_body_in_round_numbers():

@@ -8,6 +8,7 @@ import signal
 import pytest
 import torch
 from safetensors.torch import load_file
+from two_stages import TWO_STAGES
 
 from voxlate import recipe
 from voxlate.errors import BadInput, Stopped
@@ -18,26 +19,12 @@ from voxlate.training.continuing import train_further
 from voxlate.training.run import Run, load_state, read_header
 from voxlate.training.train import train
 
-TWO = """
-title = "tiny in two stages"
-data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20], augment = { flip_lr = 0.5, rotate_degrees = 10 } }
-intensity = { t1 = { kind = "percentile" }, t2 = { kind = "percentile" } }
-task = { kind = "residual" }
-method = { kind = "diffusion" }
-net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, middle_attention = false, dropout = 0.1 }
-train = { steps = 8, batch = 2, workers = 0, save_every = 4, validate_every = 6, log_every = 1, ema = 0.9 }
-synth = { sampler = "ddim", steps = 2 }
-[[stages]]
-name = "predictor"
-method = { kind = "regression", ssim = 0.2 }
-net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }
-train = { steps = 3, batch = 2, workers = 0, validate_every = 0, log_every = 1 }
-"""
+SHORT = {"train.steps": "8", "train.ema": "0.9", "stages.predictor.train.steps": "3"}
 
 
 def read_two(tmp_path, **changes):
-    (tmp_path / "two.toml").write_text(TWO)
-    return recipe.read(str(tmp_path / "two.toml"), {f"train.{key}": value for key, value in changes.items()})
+    (tmp_path / "two.toml").write_text(TWO_STAGES)
+    return recipe.read(str(tmp_path / "two.toml"), SHORT | {f"train.{key}": value for key, value in changes.items()})
 
 
 def same_weights(one, other) -> bool:

@@ -1,20 +1,17 @@
 """The demo: every step from a phantom cohort to a report."""
 
-import tomllib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlate import recipe as recipes
 from voxlate.data.prepare import prepare
 from voxlate.images.grid import canonical
 from voxlate.images.pictures import montage, palette, shades
 from voxlate.images.volume import read_volume
 from voxlate.phantom import write_cohort
-from voxlate.planning.plan import plan
+from voxlate.planning.plan import Plan, begun, plan
 from voxlate.planning.probe import Limits, free_memory
-from voxlate.recipe import header
 from voxlate.report.comparison import write_page
 from voxlate.report.page import report
 from voxlate.scoring.compare import Comparison, compare
@@ -60,8 +57,8 @@ def demo(out: Path, progress: StepCallback) -> tuple[Comparison, list[Path], Pat
         modalities=wanted,
         progress=lambda done, total, _: progress("prepare", done, total, {}),
     )
-    text = _planned(ready, run)
-    train(recipes.from_dict(tomllib.loads(text), f"{run}"), ready, run, head=header(text), progress=progress)
+    recipe, head = begun(run) or _plan(ready).with_head
+    train(recipe, ready, run, head=head, progress=progress)
     held_out = sorted({*prepared.splits["val"], *prepared.splits["test"]})[:HEADS]
     regression, diffusion = load(run, answer="mean"), load(run)
     models = {
@@ -78,12 +75,8 @@ def demo(out: Path, progress: StepCallback) -> tuple[Comparison, list[Path], Pat
     return compared, pages, _picture(cohort, folders, held_out[:ROWS], out / "picture.png")
 
 
-def _planned(ready: Path, run: Path) -> str:
-    """The plan that a run began with, else a new one, as text."""
-    begun = run / "recipe.toml"
-    if begun.exists():
-        return begun.read_text(encoding="utf-8")
-    return plan(ready, source=(SOURCE,), target=(TARGET,), limits=Limits(MINUTES, free_memory("auto"))).text
+def _plan(ready: Path) -> Plan:
+    return plan(ready, source=(SOURCE,), target=(TARGET,), limits=Limits(MINUTES, free_memory("auto")))
 
 
 def _synthesise(name: str, model: Model, cohort: Path, cases: list[str], out: Path, progress: StepCallback) -> None:

@@ -10,7 +10,8 @@ from voxlate.errors import BadInput
 if TYPE_CHECKING:
     from voxlate.training.run import Run
 
-NUMBERS = {"--steps": r"\+[1-9]\d*", "--minutes": r"\+(\d+\.?\d*|\.\d+)"}
+MINUTES = r"(\d+\.?\d*|\.\d+)"
+NUMBERS = {"--steps": r"\+[1-9]\d*", "--minutes": rf"\+{MINUTES}"}
 
 
 def is_run(recipe: str, to: Path | None) -> bool:

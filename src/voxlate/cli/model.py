@@ -119,8 +119,8 @@ def train(
     device: Device = "auto",
 ) -> None:
     """Train a recipe. After a stop or a crash, the same command resumes and ends with the same weights."""
-    from voxlate import recipe as recipes
     from voxlate.cli import further
+    from voxlate.recipe import read_with_head
     from voxlate.training.train import train as run
 
     lengths = {"--steps": steps, "--minutes": minutes}
@@ -141,7 +141,7 @@ def train(
     elif wishes.given:
         raise BadInput(f"{wishes.given[0]}: expected the recipe auto, which is planned, found {recipe}. Drop it.")
     else:
-        chosen, head = recipes.read(recipe, changes), recipes.header(recipes.text_of(recipe))
+        chosen, head = read_with_head(recipe, changes)
     own = sorted({key.split(".")[0] for key in changes} & {"train", "net", "method", "opponent"})
     if own and chosen.stages and (recipe != AUTO or made is not None):
         others = ", ".join(f"stages.{stage.name}.{own[0]}" for stage in chosen.stages)

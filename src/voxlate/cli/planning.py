@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from voxlate.cli import further
 from voxlate.cli.app import app, note, out
 from voxlate.cli.options import Device
 from voxlate.errors import BadInput
@@ -105,18 +106,17 @@ class Wishes:
         self, data: Path, run: Path, changes: Mapping[str, str] | None = None
     ) -> tuple["Recipe", str, "Plan | None"]:
         """The recipe that `train auto` trains, and its head: the run's own where it has begun, else of a new plan."""
-        from voxlate import recipe as recipes
+        from voxlate.planning.plan import begun
 
-        begun = run / "recipe.toml"
-        if begun.exists():
+        if (found := begun(run)) is not None:
             asked = [*self.given, *(f"--set {key}" for key in changes or {})]
             unused = f"; {', '.join(asked)} change nothing (another --out makes another plan)" if asked else ""
-            note(f"{begun} is resumed as it was planned{unused}.")
-            return recipes.read(str(begun)), recipes.header(recipes.text_of(str(begun))), None
+            note(f"{run / 'recipe.toml'} is resumed as it was planned{unused}.")
+            return *found, None
         made = self.plan(data, changes)
         for key, why in made.why.items():
             note(f"{key}: {why}.")
-        return made.recipe, recipes.header(made.text), made
+        return *made.with_head, made
 
 
 def show_fits(data: Path, as_json: bool) -> None:
@@ -143,7 +143,7 @@ def show_fits(data: Path, as_json: bool) -> None:
 
 def minutes_of(text: str) -> float:
     """`--minutes` of train, which may also be +30; raises BadInput where it is no number of minutes for a plan."""
-    if re.fullmatch(r"\d+\.?\d*|\.\d+", text) is None:
+    if re.fullmatch(further.MINUTES, text) is None:
         raise BadInput(f"--minutes: expected how long a training may take, such as 60, found {text!r}. Write it so.")
     return float(text)
 

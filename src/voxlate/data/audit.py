@@ -50,7 +50,7 @@ def threshold_mm(spacing_mm: Sequence[float], unseen: str) -> float:
 def misalignment_warnings(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[str]:
     """A sentence on each of the worst pairs, the worst first."""
     pairs = [
-        (header, name, one) for header in headers for name, one in header.misaligned.items() if _stands_out(header, one)
+        (header, name, one) for header in headers for name, one in header.misaligned.items() if stands_out(header, one)
     ]
     pairs.sort(key=lambda pair: -(pair[2].median_mm or 0.0))
     for header, name, one in pairs[:MOST_NAMED]:
@@ -76,7 +76,8 @@ def misalignment_warnings(headers: Sequence[CaseHeader], preparation: Preparatio
         )
 
 
-def _stands_out(header: CaseHeader, one: Misalignment) -> bool:
+def stands_out(header: CaseHeader, one: Misalignment) -> bool:
+    """Whether a scan lies over the threshold from the one it was compared with."""
     return one.median_mm is not None and one.median_mm > threshold_mm(header.spacing_mm, one.unseen)
 
 

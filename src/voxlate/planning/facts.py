@@ -7,6 +7,7 @@ from statistics import median
 
 import numpy as np
 
+from voxlate.data.audit import distances
 from voxlate.data.case import CaseHeader
 from voxlate.data.prepared import Cohort, Entry
 from voxlate.errors import BadInput
@@ -52,7 +53,7 @@ class Facts:
     """A prepared cohort in numbers; sizes along D, H, W.
 
     training: the entries of training cases; box: what holds the foreground of 95 % of them, in voxels; shape: of the
-    largest; slices: how many there are in training; apart_mm: how far a case's scans lie from each other, the median
+    largest; apart_mm: how far a case's scans lie from each other, the median
     of the cases where that could be estimated (0: in none).
     """
 
@@ -62,9 +63,13 @@ class Facts:
     spacing_mm: tuple[float, float, float]
     shape: tuple[int, int, int]
     box: tuple[int, int, int]
-    slices: int
     brain: bool
     apart_mm: float = 0.0
+
+    @property
+    def slices(self) -> int:
+        """How many there are in training."""
+        return sum(one.shape[0] for one in self.training)
 
     @property
     def patients(self) -> int:
@@ -88,8 +93,7 @@ class Facts:
 
     def having(self, names: Sequence[str]) -> "Facts":
         """The same of the training cases alone that have all of these modalities."""
-        training = tuple(self.with_all(names))
-        return replace(self, training=training, slices=sum(one.shape[0] for one in training))
+        return replace(self, training=tuple(self.with_all(names)))
 
     def with_all(self, names: Sequence[str]) -> list[Entry]:
         """The training cases that have all of these modalities."""
@@ -116,15 +120,14 @@ def facts_of(cohort: Cohort) -> Facts:
         spacing_mm=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
         shape=_triple(shapes.max(axis=0)),
         box=_triple(np.ceil(np.percentile(boxes, 95, axis=0))),
-        slices=int(shapes[:, 0].sum()),
         brain=cohort.made.get("mask") == "brain",
-        apart_mm=_apart(training),
+        apart_mm=_apart(cohort, training),
     )
 
 
-def _apart(training: Sequence[Entry]) -> float:
-    found = [[each.median_mm for each in one.misaligned.values() if each.median_mm is not None] for one in training]
-    return median([max(one) for one in found if one] or [0.0])
+def _apart(cohort: Cohort, training: Sequence[Entry]) -> float:
+    found = distances(cohort, cohort.modalities)
+    return median([found[one.case] for one in training if one.case in found] or [0.0])
 
 
 def _scan(name: str, headers: Sequence[CaseHeader]) -> Scan:
@@ -168,7 +171,7 @@ def _check_scale(name: str, headers: Sequence[CaseHeader]) -> None:
     else:
         return
     raise BadInput(
-        f"{name}: expected Hounsfield units in every scan, found {found}. Bring all to one scale, leave those cases "
+        f"{name}: expected Hounsfield units in every scan, found {found}. Convert all to one scale, leave those cases "
         "out, or give the modality another name."
     )
 

@@ -34,8 +34,7 @@ def _fit(name: str, cohort: Cohort, headers: list[CaseHeader]) -> Fit:
     recipe = read(name)
     if missing := sorted(recipe.modalities - set(cohort.modalities)):
         return Fit(name, recipe.title, f"needs {', '.join(missing)}, which the cohort lacks")
-    brain_of = cohort.made.get("mask_from")
-    if recipe.needs_mask and brain_of is not None and brain_of not in recipe.data.source:
+    if not recipe.finds_mask_of(brain_of := cohort.made.get("mask_from")):
         return Fit(name, recipe.title, f"works in a mask found in its sources; the cohort's is of {brain_of}")
     maps = {one: recipe.intensity[one] for one in sorted(recipe.modalities)}
     try:
@@ -55,8 +54,6 @@ def _reason(sentence: str) -> str:
 
 def _notes(recipe: Recipe, cohort: Cohort) -> list[str]:
     depth, deepest = max(stage.data.patch[0] for stage in recipe.all_stages), max(one.shape[0] for one in cohort.cases)
-    thin = (
-        [f"learns from {depth} slices at once, and the cohort's deepest scan has {deepest}"] if depth > deepest else []
-    )
-    said = [padding_note(cohort, stage.data) for stage in recipe.all_stages]
-    return thin + [one for one in said if one]
+    thin = f"learns from {depth} slices at once, and the cohort's deepest scan has {deepest}" if depth > deepest else ""
+    said = [thin, *(padding_note(cohort, stage.data) for stage in recipe.all_stages)]
+    return [one for one in said if one]

@@ -1,7 +1,6 @@
 """A plan: a whole recipe for a cohort, with the reason for each choice and what it will cost."""
 
 import html
-import json
 import re
 import textwrap
 from collections.abc import Callable, Mapping
@@ -20,7 +19,8 @@ from voxlate.planning.facts import Facts, facts_of
 from voxlate.planning.probe import Limits, Probe, peak
 from voxlate.planning.roles import Roles, roles_of
 from voxlate.planning.rules import Size, Tables, Why
-from voxlate.recipe import Recipe, from_dict
+from voxlate.recipe import Recipe, from_dict, header, read_with_head
+from voxlate.training.log import append_line
 from voxlate.training.run import Run
 from voxlate.training.validate import find_device
 
@@ -50,6 +50,11 @@ class Plan:
     def recipe(self) -> Recipe:
         return from_dict(self.tables, "the plan")
 
+    @property
+    def with_head(self) -> tuple[Recipe, str]:
+        """The recipe, and its reasons as comment lines."""
+        return self.recipe, header(self.text)
+
     def changed(self, changes: Mapping[str, str]) -> "Plan":
         """The plan with changes of its recipe's keys, as {"train.steps": "500"}."""
         why = {key: "set by hand" if _touched(key, changes) else reason for key, reason in self.why.items()}
@@ -65,13 +70,11 @@ class Plan:
     def came(self, run: Run, seconds: float, device: str = "auto") -> str:
         """What was predicted and what came, minutes and memory, as a sentence; it is logged, too."""
         most = peak(find_device(device))
-        planned, took = (
-            {"seconds": self.seconds, "memory_bytes": self.memory},
-            {"seconds": seconds, "memory_bytes": most},
+        planned = {"seconds": self.seconds, "memory_bytes": self.memory}
+        took = {"seconds": seconds, "memory_bytes": most}
+        append_line(
+            run.log, {"stage": "final", "step": self.tables["train"]["steps"], "planned": planned, "took": took}
         )
-        line = {"stage": "final", "step": self.recipe.train.steps, "planned": planned, "took": took}
-        with run.log.open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
         wanted = f"of {self.limits.minutes:g} and {self.limits.memory_bytes / 2**30:.1f}"
         return (
             f"predicted {self.seconds / 60:.1f} minutes and {self.memory / 2**30:.2f} GiB, {wanted}; took "
@@ -104,6 +107,12 @@ def _touched(key: str, changes: Mapping[str, str]) -> bool:
 def _on_a_line(found: re.Match[str]) -> str:
     """A TOML list of plain values, for people to read."""
     return f"[{', '.join(line.strip().removesuffix(',') for line in found.group(1).splitlines())}]"
+
+
+def begun(run: Path) -> tuple[Recipe, str] | None:
+    """The recipe that a run began with, and its head; None where there is no run yet."""
+    path = Run(run).recipe
+    return read_with_head(str(path)) if path.exists() else None
 
 
 def plan(
@@ -184,35 +193,47 @@ def _first_stage(facts: Facts, roles: Roles, size: Size, steps: int) -> tuple[Ta
     data, why = rules.data(facts, roles, size.stem, seen)
     names = dict.fromkeys([*roles.source, *roles.target])
     maps = {name: rules.intensity(facts.scans[name], name in roles.target) for name in names}
-    net, of_net = rules.net(facts, size, data["patch"][1:])
-    train, of_train = rules.training(steps, size.width)
-    method, of_method = rules.regression(facts)
-    tables: Tables = {
-        "title": f"{' + '.join(roles.source)} to {' + '.join(roles.target)}, planned: a regression",
-        "task": {"kind": "translate"},
-        "method": method,
-        "net": net,
-        "data": data,
-        "train": train,
-        "intensity": {name: one for name, (one, _) in maps.items()},
-        "synth": {"batch": rules.BATCH},
-    }
-    why |= {f"intensity.{name}": reason for name, (_, reason) in maps.items()} | {"net": of_net} | of_train
-    why["method"] = of_method
+    learned, of_learned = (
+        _cycles(roles, size, steps) if roles.way == "unpaired" else _regression(facts, roles, size, steps, data)
+    )
+    task: Tables = {"kind": "translate"}
     if roles.way == "complete":
-        known = {"incomplete": True} if "allow_missing" in data else {}
-        tables |= {"task": {"kind": "complete", **known}, "title": f"Any missing of {', '.join(roles.target)}, planned"}
-    if roles.way == "unpaired":
-        title = tables["title"].replace("a regression", "CycleGAN, without pairs")
-        tables |= {"title": title, "method": rules.CYCLE, "net": rules.cycle_net(size)}
-        tables["train"] = {**train, **rules.CYCLE_TRAINING}
-        why["method"] = "no case has both sides: CycleGAN, which invents where a regression would be sure of the mean"
-        why = {key: reason for key, reason in why.items() if key not in ("net", *of_train)}
+        task = {"kind": "complete", **({"incomplete": True} if "allow_missing" in data else {})}
+    intensity, synth = {name: one for name, (one, _) in maps.items()}, {"batch": rules.BATCH}
+    tables = {"task": task, **learned, "data": data, "intensity": intensity, "synth": synth}
+    why |= {f"intensity.{name}": reason for name, (_, reason) in maps.items()} | of_learned
     patch, slices = data["patch"], facts.shape
     if patch[1] < slices[1] or patch[2] < slices[2]:
         tables["synth"] |= {"slices": {"kind": "tiled"}, "overlap": 0.2}
         why["synth.slices"] = "patches as in training: whole slices hold more air, which changes the norms"
     return tables, why
+
+
+def _regression(facts: Facts, roles: Roles, size: Size, steps: int, data: Tables) -> tuple[Tables, Why]:
+    """Title, method, network and training of a regression, of images that are made or that are missing."""
+    net, of_net = rules.net(facts, size, data["patch"][1:])
+    train, of_train = rules.training(steps, size.width)
+    method, of_method = rules.regression(facts)
+    title = f"{_names(roles)}, planned: a regression"
+    if roles.way == "complete":
+        title = f"Any missing of {', '.join(roles.target)}, planned"
+    return {"title": title, "method": method, "net": net, "train": train}, {
+        "net": of_net,
+        **of_train,
+        "method": of_method,
+    }
+
+
+def _cycles(roles: Roles, size: Size, steps: int) -> tuple[Tables, Why]:
+    """Title, method, network and training of a CycleGAN."""
+    train, _ = rules.training(steps, size.width)
+    tables = {"title": f"{_names(roles)}, planned: CycleGAN, without pairs", "method": rules.CYCLE}
+    why = "no case has both sides: CycleGAN, which invents where a regression would be sure of the mean"
+    return {**tables, "net": rules.cycle_net(size), "train": {**train, **rules.CYCLE_TRAINING}}, {"method": why}
+
+
+def _names(roles: Roles) -> str:
+    return f"{' + '.join(roles.source)} to {' + '.join(roles.target)}"
 
 
 def _assemble(facts: Facts, roles: Roles, mode: Mode, share: float, size: Size, each: float, probe: Probe) -> Plan:

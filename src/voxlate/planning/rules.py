@@ -247,10 +247,8 @@ def regression(facts: Facts) -> tuple[Tables, str]:
     apart = f"scans lie {facts.apart_mm:.1f} mm from each other, {facts.apart_mm / facts.pixel_mm:.1f} times the pixel"
     if 0 < facts.apart_mm < EXACT * facts.pixel_mm:
         return table, f"L1 alone, for {apart}"
-    return {
-        **table,
-        "ssim": 0.4,
-    }, f"L1 and SSIM, for {apart if facts.apart_mm else 'how far scans lie apart is not known'}"
+    table["ssim"] = 0.4
+    return table, f"L1 and SSIM, for {apart if facts.apart_mm else 'how far scans lie apart is not known'}"
 
 
 DIFFUSION: Tables = {

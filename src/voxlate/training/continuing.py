@@ -9,7 +9,7 @@ import tomli_w
 import torch
 from accelerate import Accelerator
 
-from voxlate.data.prepared import Cohort, open_cohort
+from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
 from voxlate.files import locked, read_json, write_json, write_text
 from voxlate.recipe import from_dict, header, to_dict
@@ -74,19 +74,17 @@ def _prepared(run: Run, stated: dict[str, Any]) -> Path:
     return Path(os.path.normpath(run.folder / stated["prepared"]))
 
 
-def _check_cohort(run: Run, stated: dict[str, Any]) -> Cohort:
+def _check_cohort(run: Run, stated: dict[str, Any]) -> None:
     place = _prepared(run, stated)
     if not (place / "cohort.json").is_file():
         raise BadInput(
             f"{run.folder}: expected its prepared cohort in {place}, found none. Say where it is with --data."
         )
-    cohort = open_cohort(place)
-    if cohort.digest != stated["data"]["cohort"]:
+    if open_cohort(place).digest != stated["data"]["cohort"]:
         raise BadInput(
             f"{place}: expected the prepared cohort that {run.folder} was trained on, found other scans or another "
             "cohort.json. Give that cohort with --data."
         )
-    return cohort
 
 
 def _with_more(

@@ -15,6 +15,12 @@ StepCallback = Callable[[str, int, int, Mapping[str, float]], None]
 """Called after every step with the stage's name, steps done, steps in all, and the numbers last logged."""
 
 
+def append_line(log: Path, line: Mapping[str, object]) -> None:
+    """Add a line to log.jsonl."""
+    with log.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
 class Log:
     """Writes a line every `log_every` steps and every validation; drops lines after the step it starts from."""
 
@@ -83,8 +89,7 @@ class Log:
             self._write({"stage": self.stage, "step": 0, "started": sentence})
 
     def _write(self, line: Mapping[str, object]) -> None:
-        with self.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self.log, line)
 
     def _plot(self, values: Mapping[str, float], step: int) -> None:
         if self.board:

@@ -249,8 +249,7 @@ def _bound(job: Job, method: Method, run: Run) -> dict[str, Any]:
 def _check_stages(recipe: Recipe, jobs: Sequence[Job], start: Path | None) -> None:
     """Build every stage once, and raise BadInput for what cannot work, before the first step is trained."""
     cohort = jobs[0].cohort
-    name = cohort.made.get("mask_from")
-    if recipe.needs_mask and name is not None and name not in recipe.data.source:
+    if not recipe.finds_mask_of(name := cohort.made.get("mask_from")):
         raise BadInput(
             f"{cohort.folder}: expected a mask found in {' or '.join(recipe.data.source)}, which a model is given to "
             f"synthesise, found the brain of {name}. Prepare it with --mask-from {recipe.data.source[0]}."
@@ -360,6 +359,7 @@ def _kept_moments(job: Job, method: Method, stop: Sequence[int], progress: StepC
 
 
 def begin_learner(method: Method, options: Training, device: torch.device, epoch_steps: int) -> Learner:
+    """The state of a training before its first step; epoch_steps: 0 where the losses of epochs count for nothing."""
     method.to(device).train()
     averaged = copy.deepcopy(method).requires_grad_(False).eval()
     optimisers = {turn: options.optimiser.build(method.parameters_of(turn)) for turn in method.turns}
