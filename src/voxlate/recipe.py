@@ -93,6 +93,9 @@ class Stage:
     train: Annotated[Training, Field(description="how it is trained")]
     data: Annotated[DataSettings | None, Field(description="what it sees, where that differs from the recipe's")] = None
     start_from: StartFrom = None
+    mirror: Annotated[bool, Field(description="as synth.mirror, where this stage gives the answer (--answer mean)")] = (
+        False
+    )
 
     @property
     def turns(self) -> Mapping[str, int]:
@@ -310,7 +313,8 @@ def stage_recipe(recipe: Recipe, name: str) -> Recipe:
     own = {key: getattr(stages[place], key) for key in _SHARED}
     earlier = [dataclasses.replace(one, data=one.data or recipe.data) for one in recipe.stages[:place]]
     windows = recipe.synth.windows if stages[place].method.iterates else None
-    synth = dataclasses.replace(recipe.synth, windows=windows)
+    mirror = recipe.synth.mirror or recipe.stages[place].mirror
+    synth = dataclasses.replace(recipe.synth, windows=windows, mirror=mirror)
     return dataclasses.replace(recipe, title=f"{recipe.title} ({name} alone)", stages=earlier, synth=synth, **own)
 
 

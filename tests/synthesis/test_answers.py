@@ -49,6 +49,17 @@ def test_the_mean_answer_is_the_predictors_own_image(voxlate, residual, cohort, 
     assert made["split"] in ("train", "val", "test")  # as the run has it, which the weights lie in
 
 
+def test_a_predictor_that_mirrors_does_so_alone_and_in_no_sample(trained, residual, cohort):
+    mirrors = trained("mirrors", RESIDUAL.replace('name = "base"', 'name = "base"\nmirror = true'))
+    own, wanted = (
+        load(residual, answer="mean").synthesise(t1_of(cohort), mirror=mirror).volume.data for mirror in (False, True)
+    )
+    assert (own != wanted).any()
+    np.testing.assert_array_equal(load(mirrors, answer="mean").synthesise(t1_of(cohort)).volume.data, wanted)
+    sample, as_before = (load(one).synthesise(t1_of(cohort)).volume.data for one in (mirrors, residual))
+    np.testing.assert_array_equal(sample, as_before)
+
+
 def test_the_sample_is_what_the_last_stage_draws_as_without_a_wish(residual, cohort):
     plain, sample, mean = (
         load(residual, answer=answer).synthesise(t1_of(cohort)).volume.data for answer in (None, "sample", "mean")

@@ -252,8 +252,7 @@ def _assemble(facts: Facts, roles: Roles, mode: Mode, share: float, size: Size, 
         why |= of_train
         why["method"] = "a diffusion of what is missing; --samples 8 gives the mean answer and its spread"
     elif roles.way != "pairs" or mode == "mean":
-        flips = "flip_lr" in tables["data"]["augment"]
-        tables["synth"] |= {"mirror": True} if flips and roles.way != "unpaired" else {}
+        tables["synth"] |= _mirror(tables) if roles.way != "unpaired" else {}
     else:
         tables, of_samples, seconds = _with_samples(facts, tables, size, seconds, probe)
         why["stages.regression.method"] = why.pop("method")
@@ -263,7 +262,7 @@ def _assemble(facts: Facts, roles: Roles, mode: Mode, share: float, size: Size, 
 
 def _with_samples(facts: Facts, tables: Tables, size: Size, seconds: float, probe: Probe) -> tuple[Tables, Why, float]:
     """The plan of a regression with a diffusion of what it leaves; why, and the seconds of both."""
-    stage = {"name": PREDICTOR, **{key: tables[key] for key in ("method", "net", "train")}}
+    stage = {"name": PREDICTOR, **{key: tables[key] for key in ("method", "net", "train")}, **_mirror(tables)}
     tables = {
         **tables,
         "title": f"{tables['title']}, and samples of what it leaves",
@@ -285,6 +284,11 @@ def _with_samples(facts: Facts, tables: Tables, size: Size, seconds: float, prob
         "synth.steps": f"{sampled} steps from log-SNR -3, where the regression begins to be wrong",
     }
     return tables, why, seconds + drawn * measured.seconds
+
+
+def _mirror(tables: Tables) -> Tables:
+    """Where heads may be flipped, a regression's answer is the mean of two: 1 % less error in twice the time."""
+    return {"mirror": True} if "flip_lr" in tables["data"]["augment"] else {}
 
 
 def _check_epoch(facts: Facts, steps: int, each: float, probe: Probe) -> None:
