@@ -4,9 +4,9 @@ A task is a cohort, minutes, and the mask in which its held-out cases are scored
 a peer is a network of another package (peers.py) that learns by L1 and AdamW (1e-3, falling to 0), with flips, on the
 same patches, intensities and minutes. Rows are JSON lines beside this file; rows that are there are skipped.
 
-    python benchmarks/reach.py WORK [TASK:WHO[:SEED] …] [--threads 1]
+    python benchmarks/reach.py [--threads 1] WORK [TASK:WHO[:SEED] …]
 
-WHO: auto, auto_mean (`--mode mean`), either with a change of its plan (auto_mean+grey), basic_unet, basic_unet_3d or
+WHO: auto, auto_mean (`--mode mean`), either with changes of its plan (auto_mean+grey), basic_unet, basic_unet_3d or
 res_enc.
 Minutes are those of two threads; one thread gets twice as many, so that two tasks can run side by side.
 
@@ -80,10 +80,11 @@ TASKS = {
 }
 TASKS |= {f"brains{fold}": Task(("t1",), "t2", 3, mask="body") for fold in range(4)}  # each patient left out once
 GREY = "gamma = 0.4, contrast = 0.15, remap = 0.6, bias = 0.15, noise = 0.02"
-CHANGES = {
-    "none": "{ flip_lr = 0.5 }",
-    "grey": f"{{ flip_lr = 0.5, {GREY} }}",
-    "blur": f"{{ flip_lr = 0.5, {GREY}, blur_mm = 0.8 }}",
+CHANGES: dict[str, dict[str, str]] = {
+    "none": {"data.augment": "{ flip_lr = 0.5 }"},
+    "grey": {"data.augment": f"{{ flip_lr = 0.5, {GREY} }}"},
+    "blur": {"data.augment": f"{{ flip_lr = 0.5, {GREY}, blur_mm = 0.8 }}"},
+    "zscore": {"intensity.t1": "{ kind = 'zscore', clip = 3 }"},
 }
 PEERS: dict[str, dict[str, Any]] = {
     "basic_unet": {"kind": "peers:BasicUNet"},
@@ -151,15 +152,15 @@ def measure(name: str, label: str, seed: int, work: Path) -> Iterator[dict[str, 
     folder, limits = work / "runs" / f"{name}_{label}_{seed}", Limits(task.minutes * 2 / threads, free_memory("cpu"))
     shutil.rmtree(folder, ignore_errors=True)
     began = time.monotonic()
-    who, _, change = label.partition("+")
+    who, *named = label.split("+")
+    changes = {key: value for one in named for key, value in CHANGES[one].items()}
     mode: Any = "mean" if who == "auto_mean" else "both"
     made = plan(prepared, source=task.source, target=(task.target,), limits=limits, mode=mode, device="cpu")
     if who in PEERS:
         began = time.monotonic()
         recipe = peer_recipe(who, made, prepared, limits, seed)
     else:
-        augment = {"data.augment": CHANGES[change]} if change else {}
-        recipe = made.changed({"train.seed": f"{seed}", **augment}).recipe
+        recipe = made.changed({"train.seed": f"{seed}", **changes}).recipe
     run = train(recipe, prepared, folder / "run", device="cpu")
     seconds = time.monotonic() - began
     for answer in ("mean", "sample") if recipe.stages else ("mean",):

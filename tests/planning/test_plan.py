@@ -55,13 +55,13 @@ def test_train_auto_ends_within_a_tenth_of_its_minutes(voxlate, prepared, tmp_pa
 
 
 def test_train_auto_gives_both_answers(voxlate, prepared, tmp_path, cohort):
-    answer = voxlate("train", "auto", "--data", prepared, "--out", tmp_path / "run", "--minutes", 0.1)
+    answer = voxlate("train", "auto", "--data", prepared, "--out", tmp_path / "run", "--minutes", 0.25)
     assert answer.code == 0, answer.err
     assert (tmp_path / "run" / "weights.regression.safetensors").exists()
     last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
-    assert last["planned"]["seconds"] < 20  # of 6, on a machine that may be busy
+    assert last["planned"]["seconds"] < 30  # of 15, on a machine that may be busy
     assert last["took"]["seconds"] > 0
-    assert "; took 0." in answer.err
+    assert "; took 0." in answer.err or "; took 1." in answer.err
     assert "# data.source: " in (tmp_path / "run" / "recipe.toml").read_text()
     made = voxlate("synth", tmp_path / "run", cohort / "case0", "--out", tmp_path / "out")
     assert made.code == 0, made.err
@@ -69,9 +69,9 @@ def test_train_auto_gives_both_answers(voxlate, prepared, tmp_path, cohort):
 
 def test_train_auto_resumes_the_plan_that_was_begun(voxlate, prepared, tmp_path):
     options = ("train", "auto", "--data", prepared, "--out", tmp_path / "run", "--mode", "mean")
-    assert voxlate(*options, "--minutes", 0.05).code == 0
+    assert voxlate(*options, "--minutes", 0.2).code == 0
     before = (tmp_path / "run" / "recipe.toml").read_bytes()
-    answer = voxlate(*options, "--minutes", 0.1)
+    answer = voxlate(*options, "--minutes", 0.3)
     assert answer.code == 0, answer.err
     assert "is resumed as it was planned" in " ".join(answer.err.split())
     assert (tmp_path / "run" / "recipe.toml").read_bytes() == before
@@ -152,7 +152,7 @@ def apart(tmp_path, small_head, voxlate):
 
 
 def test_scans_that_no_case_has_both_of_are_learned_without_pairs(voxlate, apart, tmp_path):
-    answer = voxlate("train", "auto", "--data", apart, "--out", tmp_path / "run", "--minutes", 0.1)
+    answer = voxlate("train", "auto", "--data", apart, "--out", tmp_path / "run", "--minutes", 0.2)
     assert answer.code == 0, answer.err
     said = " ".join(answer.err.split())
     assert "no training case has both: unpaired" in said
@@ -177,7 +177,7 @@ def test_gaps_among_three_contrasts_make_a_completion(voxlate, tmp_path, small_h
                 tmp_path / "scans" / f"c{number}" / f"{ {'ct': 'flair'}.get(name, name) }.nii.gz"
             )
     assert voxlate("prepare", tmp_path / "scans", "--out", tmp_path / "gaps").code == 0
-    answer = voxlate("train", "auto", "--data", tmp_path / "gaps", "--out", tmp_path / "run", "--minutes", 0.1)
+    answer = voxlate("train", "auto", "--data", tmp_path / "gaps", "--out", tmp_path / "run", "--minutes", 0.2)
     assert answer.code == 0, answer.err
     assert "whichever of them is missing is made of the rest" in " ".join(answer.err.split())
     made = voxlate("synth", tmp_path / "run", tmp_path / "scans", "--out", tmp_path / "out")
@@ -218,6 +218,14 @@ def test_the_widest_network_is_taken_that_gets_enough_steps_and_fits(prepared, m
     assert made.tables["net"]["width"] == width
     assert made.tables["train"]["steps"] == int(minutes * 60 * 0.96 / (1e-5 * width**2))
     assert len(Clockwork.tried) <= 4  # widths that surely fit are passed over
+
+
+@pytest.mark.parametrize(("most", "width", "steps"), [(2000, 32, 1406), (2500, 24, 2500), (1000, 32, 1000)])
+def test_time_that_a_narrow_network_would_not_use_goes_to_a_wider_one(prepared, monkeypatch, most, width, steps):
+    monkeypatch.setattr("voxlate.planning.plan.Probe", Clockwork)
+    monkeypatch.setattr("voxlate.planning.rules.most_steps", lambda *_, **__: most)
+    made = plan(prepared, limits=Limits(0.25, 2**30), mode="mean")  # 2,604 steps of width 24, 1,464 of 32, before 4 %
+    assert (made.tables["net"]["width"], made.tables["train"]["steps"]) == (width, steps)
 
 
 def test_few_patients_are_not_learned_by_heart(prepared, monkeypatch):
@@ -290,7 +298,7 @@ def test_reasons_of_keys_that_were_changed_are_no_longer_stated(planned):
 
 
 def test_a_resumed_plan_says_that_set_changes_nothing(voxlate, prepared, tmp_path):
-    options = ("train", "auto", "--data", prepared, "--out", tmp_path / "run", "--minutes", 0.05, "--mode", "mean")
+    options = ("train", "auto", "--data", prepared, "--out", tmp_path / "run", "--minutes", 0.2, "--mode", "mean")
     assert voxlate(*options).code == 0
     answer = voxlate(*options, "--set", "train.steps=70")
     assert "--set train.steps change nothing" in " ".join(answer.err.split())

@@ -1,6 +1,7 @@
 """A plan: a whole recipe for a cohort, with the reason for each choice and what it will cost."""
 
 import html
+import math
 import re
 import textwrap
 from collections.abc import Callable, Mapping
@@ -29,6 +30,9 @@ Say = Callable[[str], None]
 
 WIDTHS = (16, 24, 32, 48, 64, 96, 128)
 ENOUGH = 1500  # steps that the wider of two networks must be given, to be worth it
+SLACK = (
+    1.1  # of time over what a cohort's patients are worth, beyond which a wider network is taken that gets fewer steps
+)
 LEAST = 300  # steps below which a coarser stem is taken
 SHARES = {"both": 0.55, "samples": 0.4, "mean": 1.0}  # of the time, for the regression
 PREDICTOR = "regression"
@@ -158,7 +162,8 @@ def _check_variation(facts: Facts, roles: Roles) -> None:
 def _size(facts: Facts, roles: Roles, share: float, probe: Probe, say: Say) -> tuple[Size, float]:
     """The largest network that is trained enough in its time and memory, and its seconds a step."""
     chosen: tuple[Size, float] | None = None
-    enough = min(ENOUGH, rules.most_steps(facts))
+    longest = rules.most_steps(facts)
+    enough = min(ENOUGH, longest)
     for stem in rules.stems(facts):
         sure = 0  # a width that surely fits: time and memory grow with its square at most
         for width in WIDTHS:
@@ -171,6 +176,8 @@ def _size(facts: Facts, roles: Roles, share: float, probe: Probe, say: Say) -> t
             steps = int(probe.seconds * share / measured.seconds)
             say(f"probe: {size}: {measured.seconds:.3f} s a step, {steps:,} steps, {measured.memory / 2**30:.2f} GiB")
             if steps < (enough if chosen else LEAST):
+                if chosen and probe.seconds * share > SLACK * longest * chosen[1] and steps >= enough / 2:
+                    chosen = (size, measured.seconds)  # else the time would not be used
                 break
             chosen = (size, measured.seconds)
             room = min(steps / enough, probe.limits.memory_bytes / measured.memory)
@@ -296,8 +303,8 @@ def _check_epoch(facts: Facts, steps: int, each: float, probe: Probe) -> None:
     wanted = facts.slices / rules.BATCH
     if steps >= wanted * 0.5:  # about half of the slices hold body
         return
-    minutes = wanted * 0.5 * each / 60 * 1.1
+    minutes = (wanted * 0.5 * each * 1.1 / (1 - SPARE) + probe.passed) / 60
     raise BadInput(
         f"--minutes: expected time to see the {facts.slices:,} slices once, found {probe.limits.minutes:g} minutes, "
-        f"which are {steps:,} steps of {rules.BATCH} slices. Give {max(minutes, 0.1):.1f} minutes or more."
+        f"which are {steps:,} steps of {rules.BATCH} slices. Give {math.ceil(10 * minutes) / 10:.1f} minutes or more."
     )
