@@ -79,6 +79,10 @@ class Synthesis(SamplerSettings):
         Field(description="of convolutions and products while drawing; unset: as in training"),
     ] = None
     mirror: Annotated[bool, Field(description="average with the left-right mirrored input (twice the time)")] = False
+    peaks: Annotated[
+        bool,
+        Field(description="stretch what is above the median, until `high` of a percentile map lies as in training"),
+    ] = False
 
 
 @settings

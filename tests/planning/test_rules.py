@@ -9,7 +9,7 @@ from voxlate.data.prepared import Entry
 from voxlate.errors import BadInput
 from voxlate.images.statistics import PERCENTILES, Distribution
 from voxlate.planning import rules
-from voxlate.planning.facts import Facts, Scan
+from voxlate.planning.facts import Facts, Scan, _shape
 from voxlate.planning.roles import roles_of
 
 
@@ -170,6 +170,32 @@ def test_the_more_often_slices_are_seen_the_more_they_are_changed():
     assert len(few) < len(some)
     assert some["rotate_degrees"] < many["rotate_degrees"]
     assert "remap" in many
+
+
+def test_scans_of_unlike_contrast_are_changed_in_intensity_however_short_the_training():
+    alike, unlike = facts(), facts(replace(scan(), contrast=0.1), scan("ct", "HU", -100, 1200, -1024))
+    assert "remap" not in rules.augment(alike, roles_of(alike), 2)[0]
+    table, why = rules.augment(unlike, roles_of(unlike), 2)
+    assert "remap" in table
+    assert "rotate_degrees" not in table
+    assert "cases differ in t1 by 10% of its range" in why
+
+
+def test_contrast_is_how_far_percentiles_lie_apart_on_one_scale():
+    linear = [float(at) for at in PERCENTILES]
+    bent = [float(min(at * 2, 99.5)) for at in PERCENTILES]  # half of it is as bright as can be
+    shapes = [_shape(Distribution(0, 1, tuple(points))) for points in (linear, [3 * at for at in linear], bent)]
+    np.testing.assert_allclose(shapes[0], shapes[1])
+    np.testing.assert_allclose(np.subtract(shapes[2], shapes[0]) * 99.5, [5, 25, 49.5, 24.5])
+
+
+def test_only_what_is_made_on_a_scale_of_its_own_has_its_peaks_mended():
+    t2, ct = facts(scan(), scan("t2")), facts()
+    maps = {"t2": {"kind": "percentile", "high": 99.5}, "ct": {"kind": "window", "low": -100, "high": 1200}}
+    made, why = rules.peaks(maps, roles_of(t2))
+    assert made == {"peaks": True}
+    assert "t2: the 99.5th percentile" in why["synth.peaks"]
+    assert rules.peaks(maps, roles_of(ct)) == ({}, {})
 
 
 def test_intensities_with_a_unit_are_never_changed():

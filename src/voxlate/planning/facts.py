@@ -25,6 +25,8 @@ class Scan:
 
     reach: the largest 99.9th percentile of a foreground: what is rare, such as a stroke, is in few cases.
     empty: whether a tenth of every scan or more is exactly 0, as air or what was stripped is.
+    contrast: how differently its cases look on one scale: the largest standard deviation over them of where the 5th,
+    25th, 50th and 75th percentile of a foreground lie between its dark end and its 99.5th.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Scan:
     most: float
     reach: float
     empty: bool
+    contrast: float = 0.0
 
     @property
     def pictures(self) -> bool:
@@ -150,7 +153,14 @@ def _scan(name: str, headers: Sequence[CaseHeader]) -> Scan:
         most=max(one.all.at(PERCENTILES[-1]) for one in found),
         reach=max(one.foreground.at(99.9) for one in found),
         empty=all(0 in one.all.percentiles[EDGE:] for one in found),
+        contrast=float(np.std([_shape(one.foreground) for one in found], axis=0).max()),
     )
+
+
+def _shape(inside: Distribution) -> list[float]:
+    """Where percentiles lie between the dark end, which is 0 where air may be, and the bright one."""
+    low, high = min(inside.at(0.5), 0.0), inside.at(99.5)
+    return [(inside.at(percent) - low) / max(high - low, 1e-6) for percent in (5, 25, 50, 75)]
 
 
 def _check_scale(name: str, headers: Sequence[CaseHeader]) -> None:

@@ -206,9 +206,11 @@ def _first_stage(facts: Facts, roles: Roles, size: Size, steps: int) -> tuple[Ta
     task: Tables = {"kind": "translate"}
     if roles.way == "complete":
         task = {"kind": "complete", **({"incomplete": True} if "allow_missing" in data else {})}
-    intensity, synth = {name: one for name, (one, _) in maps.items()}, {"batch": rules.BATCH}
+    intensity: Tables = {name: one for name, (one, _) in maps.items()}
+    peaks, of_peaks = rules.peaks(intensity, roles)
+    synth = {"batch": rules.BATCH, **peaks}
     tables = {"task": task, **learned, "data": data, "intensity": intensity, "synth": synth}
-    why |= {f"intensity.{name}": reason for name, (_, reason) in maps.items()} | of_learned
+    why |= {f"intensity.{name}": reason for name, (_, reason) in maps.items()} | of_learned | of_peaks
     patch, slices = data["patch"], facts.shape
     if patch[1] < slices[1] or patch[2] < slices[2]:
         tables["synth"] |= {"slices": {"kind": "tiled"}, "overlap": 0.2}

@@ -19,6 +19,7 @@ WHOLE = 0.7  # share of a slice that the body's box covers, from which whole sli
 VESSELS = 1.5  # tail of a modality (see facts.Scan), from which its brightest voxels are what matters
 TORSO_MM = 300  # a body that is wider has organs on one side
 FEW, MANY = 5, 30  # times that each slice is seen: below, changes of it at random teach nothing; above, all of them do
+UNLIKE = 0.05  # standard deviation of the contrast of cases (see facts.Scan): one scanner's have 0.03, several 0.1
 RESIDUAL = 4.0  # one over the usual spread of what a regression leaves, in network units
 BATCH = 4
 PASSES, LEAST_PASSES = 5, 25  # times that each slice is seen, a patient; more learns few patients by heart
@@ -168,12 +169,18 @@ def augment(facts: Facts, roles: Roles, passes: float) -> tuple[Tables, str]:
     )
     grey = all(facts.scans[name].unit in ("a.u.", "grey") or facts.scans[name].pictures for name in roles.source)
     seen = f"each slice is seen about {passes:.0f} times, of {facts.patients} patients"
-    if passes < FEW:
-        return dict(flips), f"{sides}; no other change, for {seen}"
-    spatial, intensities = (FULL, FULL_GREY) if passes >= MANY else (MEDIUM, MEDIUM_GREY)
-    table = {**flips, **spatial, **(intensities if grey else {})}
-    physical = "" if grey else "; intensities stay, for they have a unit"
-    return table, f"{sides}; {'all' if passes >= MANY else 'moderate'} changes, for {seen}{physical}"
+    spatial, intensities = (FULL, FULL_GREY) if passes >= MANY else (MEDIUM, MEDIUM_GREY) if passes >= FEW else ({}, {})
+    how = {0: "no other change", len(MEDIUM): "moderate changes", len(FULL): "all changes"}[len(spatial)]
+    why = f"{sides}; {how}, for {seen}"
+    if not grey:
+        return {**flips, **spatial}, why + ("; intensities stay, for they have a unit" if spatial else "")
+    unlike = max(roles.source, key=lambda name: facts.scans[name].contrast)
+    if (contrast := facts.scans[unlike].contrast) >= UNLIKE:
+        intensities = FULL_GREY
+        why += (
+            f"; all changes of intensities, for cases differ in {unlike} by {contrast:.0%} of its range, as scanners do"
+        )
+    return {**flips, **spatial, **intensities}, why
 
 
 def net(facts: Facts, size: Size, sides: list[int]) -> tuple[Tables, str]:
@@ -249,6 +256,15 @@ def regression(facts: Facts) -> tuple[Tables, str]:
         return table, f"L1 alone, for {apart}"
     table["ssim"] = 0.4
     return table, f"L1 and SSIM, for {apart if facts.apart_mm else 'how far scans lie apart is not known'}"
+
+
+def peaks(intensity: Tables, roles: Roles) -> tuple[Tables, Why]:
+    """Whether the bright end of what is made is mended: where each scan's own is 1, the model's must be."""
+    own = [name for name in roles.target if intensity[name]["kind"] == "percentile"]
+    if not own:
+        return {}, {}
+    why = f"{' and '.join(own)}: the {intensity[own[0]]['high']}th percentile lies where every training scan has it"
+    return {"peaks": True}, {"synth.peaks": why}
 
 
 DIFFUSION: Tables = {

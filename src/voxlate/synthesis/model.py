@@ -29,7 +29,7 @@ from voxlate.diffusion.noise import Noise, Tile
 from voxlate.errors import BadInput
 from voxlate.files import SYNTHETIC, safe_name
 from voxlate.images.grid import canonical, check_affine, return_to
-from voxlate.images.intensity import Scale
+from voxlate.images.intensity import Percentile, Scale
 from voxlate.images.mask import clearest
 from voxlate.images.pictures import Plane, pixel_mm, plane_of, shades, square_pixels
 from voxlate.images.tiling import (
@@ -49,6 +49,7 @@ from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges, from_dict
 from voxlate.scoring.network_units import stated_units
 from voxlate.synthesis.calls import PatchProgress, count_calls
+from voxlate.synthesis.peaks import Peak, peak_of
 from voxlate.synthesis.written import write_images
 from voxlate.training.run import Run, file_hash, load_method, made_by, read_header
 from voxlate.training.validate import autocast, find_device
@@ -212,14 +213,20 @@ class Model:
         where = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
         cost = dict(zip(COST, (calls, (time.monotonic() - begun) / prepared.header.shape[0], where)))
         _check_finite(case, mean, spread)
-        result, std = dict[str, Volume](), dict[str, Volume]()
+        result, std, peaks = dict[str, Volume](), dict[str, Volume](), dict[str, dict[str, float]]()
         for channel, name in enumerate(model.recipe.data.target):
             if name not in model.made_of(files):
                 continue
             scale = Scale(*model.header["target_scales"][name])
-            result[name] = model._on_own_grid(scale.inverse(mean[channel]), name, prepared)
-            if spread is not None:
-                std[name] = model._on_own_grid(spread[channel] * ((scale.high - scale.low) / 2), name, prepared)
+            values = scale.inverse(mean[channel])
+            sd = None if spread is None else spread[channel] * ((scale.high - scale.low) / 2)
+            if (peak := model._peak(values, name, scale, prepared)) is not None:
+                values, sd = peak.stretch(values), None if sd is None else peak.stretch_sd(sd, values)
+                peaks[name] = {"median": round(peak.middle, 4), "slope": round(peak.slope, 4)}
+                notes += [peak.note(name)] if peak.note(name) else []
+            result[name] = model._on_own_grid(values, name, prepared)
+            if sd is not None:
+                std[name] = model._on_own_grid(sd, name, prepared)
         provenance = {
             **made_by(),
             "case": case,
@@ -229,6 +236,7 @@ class Model:
             "network_units": stated_units(
                 {name: model.recipe.intensity[name] for name in model.recipe.data.target}, model.header["target_scales"]
             ),
+            **({"peaks": peaks} if peaks else {}),
             **({"warnings": notes} if notes else {}),
             **({"bound": self.header["bound"]} if "bound" in self.header else {}),
         }
@@ -325,6 +333,14 @@ class Model:
             **({"grid_of": note} if moves and fixed not in (None, used.fixed) else {}),
             "registered": {name: asdict(replace(one, transform="")) for name, one in registered},
         }
+
+    def _peak(self, values: np.ndarray, name: str, scale: Scale, prepared: PreparedCase) -> Peak | None:
+        """How the bright end of an image [D, H, W] is mended, where the options ask for it and its scale is its own."""
+        spec = self.recipe.intensity[name]
+        if not (self.recipe.synth.peaks and isinstance(spec, Percentile)):
+            return None
+        made = Volume(values[None], np.array(prepared.header.affine), self.header["units"][name], name)
+        return peak_of(made, spec, scale)
 
     def _on_own_grid(self, values: np.ndarray, modality: str, prepared: PreparedCase) -> Volume:
         """Values [D, H, W] in physical units, on the grid of the first source's own file, or of the fixed scan's."""
