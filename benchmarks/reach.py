@@ -139,7 +139,7 @@ def peer_recipe(who: str, made: Plan, prepared: Path, limits: Limits, seed: int)
         "train": {"steps": 1000, "batch": 1 if PEERS[who].get("volumetric") else 4, "seed": seed, "validate_every": 0},
     }
     tables["train"]["optimiser"] = {"kind": "adamw", "lr": 1e-3, "decay": "cosine"}
-    probe = Probe(open_cohort(prepared), limits, "cpu")
+    probe = Probe(open_cohort(prepared), limits, "cpu", allow_code=True)
     measured = probe.measure(tables, 0, always=True)
     assert measured is not None
     tables["train"]["steps"] = int(probe.seconds * (1 - SPARE) / measured.seconds)

@@ -220,7 +220,7 @@ def test_the_widest_network_is_taken_that_gets_enough_steps_and_fits(prepared, m
     assert len(Clockwork.tried) <= 4  # widths that surely fit are passed over
 
 
-@pytest.mark.parametrize(("most", "width", "steps"), [(2000, 32, 1406), (2490, 24, 2490), (1000, 32, 1000)])
+@pytest.mark.parametrize(("most", "width", "steps"), [(2000, 32, 1406), (2490, 24, 2490), (1000, 48, 624)])
 def test_time_that_a_narrow_network_would_not_use_goes_to_a_wider_one(prepared, monkeypatch, most, width, steps):
     monkeypatch.setattr("voxlate.planning.plan.Probe", Clockwork)
     monkeypatch.setattr("voxlate.planning.rules.most_steps", lambda *_, **__: most)

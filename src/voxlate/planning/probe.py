@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
 from voxlate.methods.method import Method
-from voxlate.recipe import from_dict
+from voxlate.recipe import Recipe, from_dict
 from voxlate.training.train import Job, begin_learner, take_step
 from voxlate.training.validate import find_device
 
@@ -47,11 +47,15 @@ class Measured:
 
 @dataclass
 class Probe:
-    """Takes steps of recipes on a cohort, the smallest first, until time or memory for it is used up."""
+    """Takes steps of recipes on a cohort, the smallest first, until time or memory for it is used up.
+
+    allow_code: try recipes that name code outside voxlate, which is then run.
+    """
 
     cohort: Cohort
     limits: Limits
     device_name: str = "auto"
+    allow_code: bool = False
     most: float = 0.0
     last: Measured | None = None
     begun: float = field(default_factory=time.monotonic)
@@ -76,7 +80,8 @@ class Probe:
         device = find_device(self.device_name)
         _forget_peak(device)
         try:
-            seconds = _seconds(tables, self.cohort, stage, device)
+            recipe = from_dict(dict(tables), "the plan", self.allow_code)
+            seconds = _seconds(recipe, self.cohort, stage, device)
         except torch.cuda.OutOfMemoryError:
             return None
         found = peak(device)
@@ -88,9 +93,8 @@ class Probe:
         return self.last
 
 
-def _seconds(tables: Mapping[str, Any], cohort: Cohort, stage: int, device: torch.device) -> float:
+def _seconds(recipe: Recipe, cohort: Cohort, stage: int, device: torch.device) -> float:
     """The median time of a few steps after a first one, which also allocates."""
-    recipe = from_dict(dict(tables), "the plan")
     accelerator = Accelerator(cpu=device.type == "cpu")
     earlier: dict[str, Method] = {}
     for one in recipe.all_stages[: stage + 1]:

@@ -28,9 +28,12 @@ REACH = 1.5  # quartile ranges above the upper quartile, Tukey's fence: where ve
 
 LIGHT: Tables = {"flip_lr": 0.5}
 MEDIUM: Tables = {"rotate_degrees": 7, "scale": 0.08, "translate": 0.03, "elastic_mm": 2}
-FULL: Tables = {"rotate_degrees": 12, "scale": 0.12, "stretch": 0.06, "shear": 0.05, "translate": 0.05, "elastic_mm": 4}
+FULL: Tables = {
+    **{"rotate_degrees": 12, "scale": 0.12, "stretch": 0.06, "shear": 0.08, "translate": 0.05},
+    **{"elastic_mm": 5, "elastic_points": 8},
+}
 MEDIUM_GREY: Tables = {"gamma": 0.2, "contrast": 0.1, "bias": 0.1, "noise": 0.01}
-FULL_GREY: Tables = {"gamma": 0.4, "contrast": 0.15, "remap": 0.6, "bias": 0.15, "noise": 0.02}
+FULL_GREY: Tables = {"gamma": 0.4, "contrast": 0.15, "remap": 0.8, "bias": 0.1, "blur_mm": 0.4, "noise": 0.03}
 
 
 @dataclass(frozen=True)
