@@ -80,8 +80,7 @@ class Synthesis(SamplerSettings):
     ] = None
     mirror: Annotated[bool, Field(description="average with the left-right mirrored input (twice the time)")] = False
     peaks: Annotated[
-        bool,
-        Field(description="stretch what is above the median, until `high` of a percentile map lies as in training"),
+        bool, Field(description="stretch above the median until `high` of a percentile map is almost where it belongs")
     ] = False
 
 

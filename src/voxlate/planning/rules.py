@@ -266,7 +266,8 @@ def peaks(intensity: Tables, roles: Roles) -> tuple[Tables, Why]:
     own = [name for name in roles.target if intensity[name]["kind"] == "percentile"]
     if not own:
         return {}, {}
-    why = f"{' and '.join(own)}: the {intensity[own[0]]['high']}th percentile lies where every training scan has it"
+    high = f"{' and '.join(own)}: the {intensity[own[0]]['high']}th percentile"
+    why = f"{high} is brought near to where every training scan has it"
     return {"peaks": True}, {"synth.peaks": why}
 
 
