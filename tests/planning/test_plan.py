@@ -200,6 +200,9 @@ class Clockwork:
     def seconds(self) -> float:
         return self.limits.minutes * 60
 
+    def again(self, tables, seconds):
+        return seconds
+
     def measure(self, tables, stage, always=False):
         width = tables["net"]["width"]
         self.tried.append(width)
@@ -315,3 +318,11 @@ def test_wishes_in_python_are_checked_as_on_the_command_line(prepared):
 def test_a_stage_of_fewer_steps_than_the_probe_takes_is_timed_too(planned, prepared):
     tables = {**planned.tables, "train": {**planned.tables["train"], "steps": 1}}
     assert Probe(open_cohort(prepared), Limits(1, 8 * 2**30)).measure(tables, 1, always=True).seconds > 0
+
+
+@pytest.mark.parametrize(("minutes", "timed"), [(20, 30), (4, 10), (1, 0)])
+def test_what_is_left_of_the_probes_time_goes_into_a_second_try(prepared, monkeypatch, minutes, timed):
+    taken = []
+    monkeypatch.setattr(Probe, "measure", lambda self, *_, steps, **__: taken.append(steps))
+    assert Probe(open_cohort(prepared), Limits(minutes, 2**33)).again({}, 1.0) == 1.0
+    assert taken == ([timed] if timed else [])  # 5 % of the minutes are 60, 12 and 3 seconds, less what has passed; one step warms up

@@ -183,7 +183,7 @@ def _size(facts: Facts, roles: Roles, share: float, probe: Probe, say: Say) -> t
             room = min(steps / enough, probe.limits.memory_bytes / measured.memory)
             sure = max(one for one in WIDTHS if one == width or (one / width) ** 2 <= room)
         if chosen:
-            return chosen
+            return chosen[0], probe.again(_first_stage(facts, roles, chosen[0], ENOUGH)[0], chosen[1])
     if not probe.last:
         raise BadInput(
             f"--memory: expected enough for the smallest network, found {probe.limits.memory_bytes / 2**30:.2f} GiB; "

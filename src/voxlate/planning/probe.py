@@ -21,7 +21,7 @@ from voxlate.training.train import Job, begin_learner, take_step
 from voxlate.training.validate import find_device
 
 PROBED = 0.05  # most of the minutes that probing takes
-STEPS = 3
+STEPS, MOST_STEPS = 3, 30  # that are timed of a network that is tried, and of the one that is taken
 FREE = 0.8  # of the memory that is free now, where nobody says
 
 
@@ -69,10 +69,18 @@ class Probe:
         """What is left of the minutes."""
         return max(self.limits.minutes * 60 - self.passed, 0.0)
 
-    def measure(self, tables: Mapping[str, Any], stage: int, always: bool = False) -> Measured | None:
+    def again(self, tables: Mapping[str, Any], seconds: float) -> float:
+        """Seconds of a step that took `seconds` in a first try, from as many steps as there is time to take."""
+        steps = min(int((PROBED * self.limits.minutes * 60 - self.passed) / seconds) - 1, MOST_STEPS)
+        measured = self.measure(tables, 0, always=True, steps=steps) if steps > STEPS else None
+        return measured.seconds if measured else seconds
+
+    def measure(
+        self, tables: Mapping[str, Any], stage: int, always: bool = False, steps: int = STEPS
+    ) -> Measured | None:
         """Seconds and memory of a step of a recipe's stage (by place); None where time or memory for it is used up.
 
-        always: whatever time is used up.
+        always: whatever time is used up; steps: that are timed.
         """
         spent = self.passed + (2 * STEPS * self.last.seconds if self.last else 0)
         if self.last and spent > PROBED * self.limits.minutes * 60 and not always:
@@ -81,7 +89,7 @@ class Probe:
         _forget_peak(device)
         try:
             recipe = from_dict(dict(tables), "the plan", self.allow_code)
-            seconds = _seconds(recipe, self.cohort, stage, device)
+            seconds = _seconds(recipe, self.cohort, stage, device, steps)
         except torch.cuda.OutOfMemoryError:
             return None
         found = peak(device)
@@ -93,25 +101,25 @@ class Probe:
         return self.last
 
 
-def _seconds(recipe: Recipe, cohort: Cohort, stage: int, device: torch.device) -> float:
-    """The median time of a few steps after a first one, which also allocates."""
+def _seconds(recipe: Recipe, cohort: Cohort, stage: int, device: torch.device, steps: int) -> float:
+    """The median time of steps after a first one, which also allocates."""
     accelerator = Accelerator(cpu=device.type == "cpu")
     earlier: dict[str, Method] = {}
     for one in recipe.all_stages[: stage + 1]:
         earlier[one.name] = method = one.build(earlier).to(device)
     chosen = recipe.all_stages[stage]
-    chosen = replace(chosen, train=replace(chosen.train, steps=max(chosen.train.steps, STEPS + 1)))
+    chosen = replace(chosen, train=replace(chosen.train, steps=max(chosen.train.steps, steps + 1)))
     job = Job(recipe, chosen, cohort, accelerator, device)
     options = job.stage.train
     learner = begin_learner(method, options, device, 0)
     batches, times = iter(job.batches()), []
-    for _ in range(STEPS + 1):
+    for _ in range(steps + 1):
         begun = time.perf_counter()
         take_step(learner, method, options, 0, batches, device)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - begun)
-    return sorted(times[1:])[STEPS // 2]
+    return sorted(times[1:])[steps // 2]
 
 
 def free_memory(device: str) -> float:
