@@ -325,4 +325,6 @@ def test_what_is_left_of_the_probes_time_goes_into_a_second_try(prepared, monkey
     taken = []
     monkeypatch.setattr(Probe, "measure", lambda self, *_, steps, **__: taken.append(steps))
     assert Probe(open_cohort(prepared), Limits(minutes, 2**33)).again({}, 1.0) == 1.0
-    assert taken == ([timed] if timed else [])  # 5 % of the minutes are 60, 12 and 3 seconds, less what has passed; one step warms up
+    assert taken == (
+        [timed] if timed else []
+    )  # 5 % of the minutes are 60, 12 and 3 seconds, less what has passed; one step warms up

@@ -20,6 +20,7 @@ VESSELS = 1.5  # tail of a modality (see facts.Scan), from which its brightest v
 TORSO_MM = 300  # a body that is wider has organs on one side
 FEW, MANY = 5, 30  # times that each slice is seen: below, changes of it at random teach nothing; above, all of them do
 UNLIKE = 0.05  # standard deviation of the contrast of cases (see facts.Scan): one scanner's have 0.03, several 0.1
+SHORT, SHORT_DRAWS = 1500, 800  # steps of a regression and of a diffusion, below which the rate is twice as high
 RESIDUAL = 4.0  # one over the usual spread of what a regression leaves, in network units
 BATCH = 4
 PASSES, LEAST_PASSES = 5, 25  # times that each slice is seen, a patient; more learns few patients by heart
@@ -205,7 +206,7 @@ def net(facts: Facts, size: Size, sides: list[int]) -> tuple[Tables, str]:
 def training(steps: int, width: int, draws: bool = False) -> tuple[Tables, Why]:
     """How a stage of so many steps is trained; draws: a diffusion."""
     ema = round(min(max(1 - 10 / max(steps, 1), 0.9), 0.9995), 4)
-    rate = 2e-3 if steps < 800 else 1e-3 if width < 96 else 5e-4
+    rate = 2e-3 if steps < (SHORT_DRAWS if draws else SHORT) else 1e-3 if width < 96 else 5e-4
     table: Tables = {
         "steps": steps,
         "batch": BATCH,
