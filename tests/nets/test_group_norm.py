@@ -18,7 +18,7 @@ def _case(dtype: torch.dtype, shape: tuple[int, ...]) -> tuple[Norm, torch.Tenso
     return norm, x.to(dtype).contiguous(memory_format=form).requires_grad_(), grad.to(dtype)
 
 
-@pytest.mark.parametrize("shape", [(3, 12, 7, 5), (2, 12, 3, 5, 4)])
+@pytest.mark.parametrize("shape", [(3, 12, 7, 5), (2, 12, 33, 32), (2, 12, 3, 5, 4)])  # small maps, large ones, volumes
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 @pytest.mark.parametrize("silu", [True, False])
 def test_norm_and_its_gradients_are_those_of_the_reference(

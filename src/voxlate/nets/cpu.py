@@ -20,6 +20,7 @@ NEVER, BLOCK = -1, 2**30  # when to give memory back; blocks below this size com
 # Numbers that a thread works on at a time, so that they and what is made of them stay in its second-level cache:
 SLAB = 1 << 16  # of a map
 SCORES = 1 << 18  # of products of queries and keys, in bfloat16
+FAST = 1024  # pixels of a map from which torch's group norm is fast
 LONGEST = 1024  # tokens; of more, the scores of one item would be too many to hold
 
 RMS_EPS = 1e-6
@@ -87,39 +88,84 @@ class _GroupNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> Tensor:
-        sizes = x.shape[0], x.shape[1], x.shape[2:].numel(), groups
-        out, mean, rstd = torch.native_group_norm(x, weight, bias, *sizes, eps)
+        out, mean, rstd = _normed(x, weight, bias, groups, eps)
         ctx.save_for_backward(x, weight, bias, mean.float(), rstd.float())
-        ctx.sizes, ctx.eps, ctx.silu = sizes, eps, silu
+        ctx.groups, ctx.eps, ctx.silu = groups, eps, silu
         return F.silu(out, inplace=True) if silu else out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, mean, rstd = ctx.saved_tensors
-        items, channels, pixels, groups = ctx.sizes
         if ctx.silu:
-            normed, _, _ = torch.native_group_norm(x, weight, bias, items, channels, pixels, groups, ctx.eps)
+            normed, _, _ = _normed(x, weight, bias, ctx.groups, ctx.eps)
             grad = torch.ops.aten.silu_backward(grad, normed)
         total = _pixel_sum(grad)  # [B, C]: sums of dy and of dy * x give every gradient (Wu and He 2018, eq. 1)
         product = _pixel_sum(grad * x)
-        count = pixels * channels // groups
-        per_group = (items, groups, channels // groups)
+        size = x.shape[1] // ctx.groups
+        per_group = (len(x), ctx.groups, size)
         group_total = (total * weight).view(per_group).sum(2)
         group_product = (product * weight).view(per_group).sum(2)
-        slope = (group_total * mean - group_product) * rstd**3 / count
-        offset = -slope * mean - group_total * rstd / count
+        slope = (group_total * mean - group_product) * rstd**3 / (x.shape[2:].numel() * size)
+        offset = -slope * mean - group_total * rstd / (x.shape[2:].numel() * size)
 
         def each(values: Tensor) -> Tensor:  # [B, groups] -> [B, C]
-            return values.repeat_interleave(channels // groups, 1)
+            return values.repeat_interleave(size, 1)
 
-        def spread(values: Tensor) -> Tensor:  # [B, C] -> the map's number of dimensions and precision
-            return values.view(items, channels, *(1 for _ in x.shape[2:])).to(x.dtype)
-
-        scale = spread(each(rstd) * weight)
-        dx = torch.addcmul(torch.addcmul(spread(each(offset)), x, spread(each(slope))), grad, scale)
+        dx = torch.addcmul(_spread(each(offset), x), _rows(x, x), _spread(each(slope), x))
+        dx = torch.addcmul(dx, _rows(grad, x), _spread(each(rstd) * weight, x))
         dweight = ((product - each(mean) * total) * each(rstd)).sum(0)
-        return dx, dweight.to(weight.dtype), total.sum(0).to(bias.dtype), None, None, None
+        return _unrows(dx, x), dweight.to(weight.dtype), total.sum(0).to(bias.dtype), None, None, None
+
+
+def _normed(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """`group_norm(x)`, means and reciprocal standard deviations [B, groups].
+
+    torch's kernel is 13 times slower on channels-last maps of fewer than 1,024 pixels than on those of more.
+    """
+    items, channels, pixels = x.shape[0], x.shape[1], x.shape[2:].numel()
+    if not _by_rows(x) or pixels >= FAST:
+        return torch.native_group_norm(x, weight, bias, items, channels, pixels, groups, eps)
+    rows, width = _rows(x, x).float(), x.shape[3]
+
+    def group_mean(values: Tensor) -> Tensor:  # [B, H, W * C] -> [B, groups]
+        per_channel = values.sum(1).view(items, width, channels).sum(1)
+        return per_channel.view(items, groups, -1).sum(2) / (pixels * channels // groups)
+
+    def spread(values: Tensor) -> Tensor:  # [B, groups] -> [B, 1, W * C]
+        return _spread(values.repeat_interleave(channels // groups, 1), x, torch.float32)
+
+    mean = group_mean(rows)
+    centred = rows - spread(mean)
+    rstd = (group_mean(centred.square()) + eps).rsqrt()
+    scale = rstd.repeat_interleave(channels // groups, 1) * weight
+    out = torch.addcmul(_spread(bias.expand(items, -1), x, torch.float32), centred, _spread(scale, x, torch.float32))
+    return _unrows(out.to(x.dtype), x), mean, rstd
+
+
+def _by_rows(h: Tensor) -> bool:
+    return h.dim() == 4 and h.is_contiguous(memory_format=torch.channels_last)
+
+
+def _rows(h: Tensor, like: Tensor) -> Tensor:
+    """A map [B, C, H, W] as [B, H, W * C], where `like` is channels-last: the order of its memory; others as they are.
+
+    What is spread over pixels is then repeated in long rows: 10 times faster at 16 channels than one pixel at a time.
+    """
+    return h.permute(0, 2, 3, 1).flatten(2) if _by_rows(like) else h
+
+
+def _unrows(rows: Tensor, like: Tensor) -> Tensor:
+    items, channels, *sides = like.shape
+    return rows.view(items, *sides, channels).permute(0, 3, 1, 2) if _by_rows(like) else rows
+
+
+def _spread(values: Tensor, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """[B, C] -> what can be multiplied with `_rows(like)`, in its precision unless another is named."""
+    values = values.to(dtype or like.dtype)
+    if _by_rows(like):
+        return values[:, None].expand(-1, like.shape[3], -1).flatten(1)[:, None]
+    return values.view(*values.shape, *(1 for _ in like.shape[2:]))
 
 
 def _pixel_sum(h: Tensor) -> Tensor:
