@@ -2,11 +2,12 @@
 # make test    the default suite (under 5 minutes on 2 cores)
 # make check   ruff, formatting, types
 # make ingredients  what each ingredient of a regression is worth, on cohorts prepared in bench/ (hours; resumable)
+# make reach   what planned trainings reach on eight cohorts, and other networks in the same minutes (hours; resumable)
 # make bench-gpu  are a GPU's kernels right, how fast and how large are networks on it
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow check fuzz bench bench-gpu ingredients clean
+.PHONY: install demo test test-slow check fuzz bench bench-gpu ingredients reach clean
 
 install: .venv/installed
 
@@ -49,6 +50,10 @@ bench-gpu: install
 
 ingredients: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ingredients.py bench
+
+reach: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python benchmarks/reach.py bench
 
 clean:
 	rm -rf .venv demo bench build .pytest_cache .mypy_cache .ruff_cache

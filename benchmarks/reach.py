@@ -8,7 +8,7 @@ same patches, intensities and minutes. Rows are JSON lines beside this file; row
 
 WHO: auto, auto_mean (`--mode mean`), either with changes of its plan (auto_mean+grey), basic_unet, basic_unet_3d or
 res_enc.
-Minutes are those of two threads; one thread gets twice as many, so that two tasks can run side by side.
+`res_enc` needs dynamic-network-architectures, the others MONAI. Minutes are those of two threads; one thread gets twice as many, so that two tasks can run side by side.
 
 Cohorts of phantoms are made in WORK; `slices` and `brains` must be there, in WORK/TASK_scans (see ingredients.py).
 """
@@ -84,6 +84,7 @@ CHANGES: dict[str, dict[str, str]] = {
     "none": {"data.augment": "{ flip_lr = 0.5 }"},
     "grey": {"data.augment": f"{{ flip_lr = 0.5, {GREY} }}"},
     "blur": {"data.augment": f"{{ flip_lr = 0.5, {GREY}, blur_mm = 0.8 }}"},
+    **{f"ssim{weight}": {"method.ssim": weight} for weight in ("0", "0.1", "0.4")},  # of auto_mean
     "zscore": {"intensity.t1": "{ kind = 'zscore', clip = 3 }"},
 }
 PEERS: dict[str, dict[str, Any]] = {
@@ -225,7 +226,7 @@ def table() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
-    parser.add_argument("rows", nargs="*", help="none: every task by auto and by every peer")
+    parser.add_argument("rows", nargs="*", help="none: every task by auto and by MONAI's BasicUNet")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--table", action="store_true", help="print what is finished as Markdown")
     arguments = parser.parse_args()
@@ -234,7 +235,7 @@ def main() -> None:
         return
     torch.set_num_threads(arguments.threads)
     sys.path.insert(0, str(Path(__file__).parent))  # where recipes find peers.py
-    for text in arguments.rows or [f"{task}:{who}" for task in TASKS for who in ("auto", "basic_unet", "res_enc")]:
+    for text in arguments.rows or [f"{task}:{who}" for task in TASKS for who in ("auto", "basic_unet")]:
         task, who, *seed = text.split(":")
         key = (task, who, int(seed[0]) if seed else 0)
         if key in {(row["task"], row["who"], row["seed"]) for row in finished()}:
