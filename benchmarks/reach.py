@@ -6,11 +6,11 @@ same patches, intensities and minutes. Rows are JSON lines beside this file; row
 
     python benchmarks/reach.py [--threads 1] WORK [TASK:WHO[:SEED] …]
 
-WHO: auto, auto_mean (`--mode mean`), either with changes of its plan (auto_mean+grey), basic_unet, basic_unet_3d or
-res_enc.
-`res_enc` needs dynamic-network-architectures, the others MONAI. Minutes are those of two threads; one thread gets twice as many, so that two tasks can run side by side.
+WHO: auto, auto_mean (`--mode mean`), either with changes of its plan (auto_mean+grey); basic_unet and basic_unet_3d,
+which need MONAI; res_enc, which needs dynamic-network-architectures. Minutes are those of two threads; one thread gets
+twice as many, so that two tasks can run side by side.
 
-Cohorts of phantoms are made in WORK; `slices` and `brains` must be there, in WORK/TASK_scans (see ingredients.py).
+Cohorts of phantoms are made in WORK; `slices` and `brains…` must be there, in WORK/TASK_scans (see ingredients.py).
 """
 
 import argparse
