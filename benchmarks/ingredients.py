@@ -180,17 +180,30 @@ def finished() -> list[dict[str, Any]]:
 
 def measure(name: str, variant: str, seed: int, work: Path) -> dict[str, Any]:
     """Train, synthesise and score one row."""
-    changes = {key: value for part in variant.split("+") for key, value in VARIANTS[part].items()}
+    changes = changes_of(variant)
     task, folder = TASKS[name], work / "runs" / f"{name}_{variant}_{seed}"
     shutil.rmtree(folder, ignore_errors=True)
     data, reuse = work / (task.cohort or name), earlier_stages(name, work)
     base, longer = (recipe_of(task, one, seed, 1000, folder) for one in ({}, changes))
     steps = steps_for(name, longer, base, changes, data=data, folder=folder, reuse=reuse)
     recipe = recipe_of(task, changes, seed, steps, folder)
+    return {**row_of(name, variant, seed, recipe, data, reuse, folder), "changes": changes}
+
+
+def changes_of(variant: str) -> dict[str, str]:
+    """The changes of a variant, or of several joined by +."""
+    return {key: value for part in variant.split("+") for key, value in VARIANTS[part].items()}
+
+
+def row_of(
+    name: str, variant: str, seed: int, recipe: Recipe, data: Path, reuse: list[Path], folder: Path
+) -> dict[str, Any]:
+    """Train, synthesise and score a recipe."""
+    task = TASKS[name]
     began, clock = time.process_time(), time.monotonic()
     run = train(recipe, data, folder / "run", reuse=reuse, device="cpu")
     seconds, wall = time.process_time() - began, time.monotonic() - clock
-    began, model = time.process_time(), load(run.folder)
+    began, model = time.process_time(), load(run.folder, allow_code=True)
     made = {way: model.with_options(**options) for way, options in {"": {}, **task.also}.items()}
     scores = {way: scored(task, one, data, folder / f"made_{way}") for way, one in made.items()}
     parameters = sum(one.numel() for one in model.method.parameters())
@@ -200,15 +213,25 @@ def measure(name: str, variant: str, seed: int, work: Path) -> dict[str, Any]:
         "variant": variant,
         "seed": seed,
         "minutes": task.minutes,
-        "steps": steps,
+        "steps": recipe.train.steps,
         "cpu_seconds": round(seconds),
         "wall_seconds": round(wall),
         "scoring_seconds": round(time.process_time() - began),
         "parameters": parameters,
         **scores.pop(""),
         "also": scores,
-        "changes": changes,
     }
+
+
+def is_finished(task: str, variant: str, seed: int) -> bool:
+    return (task, variant, seed) in {(row["task"], row["variant"], row["seed"]) for row in finished()}
+
+
+def keep(row: Mapping[str, Any]) -> None:
+    """Add a row to the results."""
+    with RESULTS.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(json.dumps(row), flush=True)
 
 
 def scored(task: Task, model: Model, data: Path, made: Path) -> dict[str, float]:
@@ -260,12 +283,8 @@ def main() -> None:
     for text in rows:
         task, variant, *seed = text.split(":")
         key = (task, variant, int(seed[0]) if seed else 0)
-        if key in {(row["task"], row["variant"], row["seed"]) for row in finished()}:
-            continue
-        row = measure(*key, arguments.work)
-        with RESULTS.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(json.dumps(row), flush=True)
+        if not is_finished(*key):
+            keep(measure(*key, arguments.work))
 
 
 if __name__ == "__main__":
