@@ -153,7 +153,6 @@ class SeenTask(Task):
 class Anatomical(RegressionSettings):
     """A regression whose loss has in addition the distance of features, for task.kind = "anatomy:Seen"."""
 
-    kind: str = "anatomy:Anatomical"  # type: ignore[assignment]  # else a recipe that is written has the parent's
     takes_opponent: ClassVar[bool] = False
     anatomy: Annotated[float, Field(ge=0, description="size of that distance in the loss, as a share of the error's")]
 

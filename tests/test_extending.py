@@ -155,3 +155,15 @@ def test_a_method_and_a_network_that_only_this_file_knows_go_all_the_way(voxlate
     unknown = {**recipe.to_dict(made), "net": {"kind": "test_extending:Blend", "gian": 2.0}}
     with pytest.raises(BadInput, match="Did you mean 'gain'"):
         recipe.from_dict(unknown, "own", allow_code=True)
+
+
+def test_a_part_that_inherits_from_one_of_voxlates_is_written_under_its_own_name(tmp_path, monkeypatch):
+    (tmp_path / "inheriting.py").write_text(
+        "from voxlate.config import settings\nfrom voxlate.methods.regression import RegressionSettings\n"
+        "@settings\nclass Mine(RegressionSettings):\n    strength: float = 1.0\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    values = recipe.to_dict(recipe.read("t1_to_t2_brain"))
+    method = {**values["method"], "kind": "inheriting:Mine", "strength": 2.0}
+    own = recipe.from_dict({**values, "method": method}, "own", allow_code=True)
+    assert recipe.to_dict(own)["method"] == method

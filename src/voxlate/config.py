@@ -75,7 +75,8 @@ def _plain(value: Any, inner: Any) -> Any:
         return value
     if _is_own(type(value)):
         return inner(value)
-    return {"kind": kind_of(value), **TypeAdapter(type(value)).dump_python(value, mode="json", exclude_none=True)}
+    kind = {"kind": kind_of(value)}  # first, and not that of a class that it inherits
+    return kind | TypeAdapter(type(value)).dump_python(value, mode="json", exclude_none=True) | kind
 
 
 def imported(name: str) -> Any:

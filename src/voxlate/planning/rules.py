@@ -11,7 +11,8 @@ Why = dict[str, str]  # a key of the recipe, and why it is what it is
 Tables = dict[str, Any]
 
 FINEST_MM = 2.1  # features of a patch stem are at most so wide, else small structures are lost
-EXACT = 0.3  # times the pixel: scans that lie nearer to each other are taken to fit exactly
+EXACT, ALMOST = 0.2, 0.5  # times the pixel: scans that lie nearer to each other fit exactly, or may do so
+SSIM = 0.4  # weight in a loss
 BLURRED = 2.5  # times the distance of a case's scans: a regression blurs what is finer anyhow
 LONGEST, FEWEST = 160, 32  # features along a side of a patch, after the stem
 MARGIN = 8  # voxels around the body
@@ -255,11 +256,15 @@ def cycle_net(size: Size) -> Tables:
 def regression(facts: Facts) -> tuple[Tables, str]:
     """What a regression minimises, and why: SSIM forgives small shifts, and costs error where there are none."""
     table: Tables = {"kind": "regression", "loss": "l1", "leak": 0.1}
-    apart = f"scans lie {facts.apart_mm:.1f} mm from each other, {facts.apart_mm / facts.pixel_mm:.1f} times the pixel"
-    if 0 < facts.apart_mm < EXACT * facts.pixel_mm:
+    if not facts.apart_mm:
+        return table | {"ssim": SSIM}, "L1 and SSIM, for how far scans lie apart is not known"
+    pixels = facts.apart_mm / facts.pixel_mm
+    apart = f"scans lie {facts.apart_mm:.1f} mm from each other, {pixels:.1f} times the pixel"
+    if pixels < EXACT:
         return table, f"L1 alone, for {apart}"
-    table["ssim"] = 0.4
-    return table, f"L1 and SSIM, for {apart if facts.apart_mm else 'how far scans lie apart is not known'}"
+    if pixels < ALMOST:
+        return table | {"ssim": SSIM / 4}, f"L1 and a little SSIM, for {apart}: that can be an estimate's own error"
+    return table | {"ssim": SSIM}, f"L1 and SSIM, for {apart}"
 
 
 def peaks(intensity: Tables, roles: Roles) -> tuple[Tables, Why]:
