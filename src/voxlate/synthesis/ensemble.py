@@ -17,7 +17,7 @@ from voxlate.synthesis.calls import PatchProgress
 from voxlate.synthesis.model import COST, Answer, Model, Scan, Synthesised, load
 from voxlate.training.run import Run
 
-OF_EACH = ("network_units", "bound")  # entries that hold of the ensemble where they hold of every member
+OF_EACH = ("peaks", "network_units", "bound")  # entries that hold of the ensemble where they hold of every member
 WAY_OF_EACH = ("synth", "axes", "range")
 
 
