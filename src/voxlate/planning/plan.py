@@ -30,9 +30,7 @@ Say = Callable[[str], None]
 
 WIDTHS = (16, 24, 32, 48, 64, 96, 128)
 ENOUGH = 1500  # steps that the wider of two networks must be given, to be worth it
-SLACK = (
-    1.1  # of time over what a cohort's patients are worth, beyond which a wider network is taken that gets fewer steps
-)
+SLACK = 1.1  # of time over what few patients are worth, beyond which a wider network is taken that gets fewer steps
 LEAST = 300  # steps below which a coarser stem is taken
 SHARES = {"both": 0.55, "samples": 0.4, "mean": 1.0}  # of the time, for the regression
 PREDICTOR = "regression"
@@ -226,11 +224,8 @@ def _regression(facts: Facts, roles: Roles, size: Size, steps: int, data: Tables
     title = f"{_names(roles)}, planned: a regression"
     if roles.way == "complete":
         title = f"Any missing of {', '.join(roles.target)}, planned"
-    return {"title": title, "method": method, "net": net, "train": train}, {
-        "net": of_net,
-        **of_train,
-        "method": of_method,
-    }
+    why = {"net": of_net, **of_train, "method": of_method}
+    return {"title": title, "method": method, "net": net, "train": train}, why
 
 
 def _cycles(roles: Roles, size: Size, steps: int) -> tuple[Tables, Why]:

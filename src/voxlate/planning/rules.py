@@ -30,12 +30,15 @@ REACH = 1.5  # quartile ranges above the upper quartile, Tukey's fence: where ve
 
 LIGHT: Tables = {"flip_lr": 0.5}
 MEDIUM: Tables = {"rotate_degrees": 7, "scale": 0.08, "translate": 0.03, "elastic_mm": 2}
-FULL: Tables = {
-    **{"rotate_degrees": 12, "scale": 0.12, "stretch": 0.06, "shear": 0.08, "translate": 0.05},
-    **{"elastic_mm": 5, "elastic_points": 8},
-}
+FULL: Tables = {"rotate_degrees": 12, "scale": 0.12, "stretch": 0.06, "shear": 0.08, "translate": 0.05}
+FULL |= {"elastic_mm": 5, "elastic_points": 8}
 MEDIUM_GREY: Tables = {"gamma": 0.2, "contrast": 0.1, "bias": 0.1, "noise": 0.01}
 FULL_GREY: Tables = {"gamma": 0.4, "contrast": 0.15, "remap": 0.8, "bias": 0.1, "blur_mm": 0.4, "noise": 0.03}
+STRENGTHS: list[tuple[float, tuple[str, Tables, Tables]]] = [  # below so many times that each slice is seen
+    (FEW, ("no other change", {}, {})),
+    (MANY, ("moderate changes", MEDIUM, MEDIUM_GREY)),
+    (math.inf, ("all changes", FULL, FULL_GREY)),
+]
 
 
 @dataclass(frozen=True)
@@ -174,8 +177,7 @@ def augment(facts: Facts, roles: Roles, passes: float) -> tuple[Tables, str]:
     )
     grey = all(facts.scans[name].unit in ("a.u.", "grey") or facts.scans[name].pictures for name in roles.source)
     seen = f"each slice is seen about {passes:.0f} times, of {facts.patients} patients"
-    spatial, intensities = (FULL, FULL_GREY) if passes >= MANY else (MEDIUM, MEDIUM_GREY) if passes >= FEW else ({}, {})
-    how = {0: "no other change", len(MEDIUM): "moderate changes", len(FULL): "all changes"}[len(spatial)]
+    how, spatial, intensities = next(strength for most, strength in STRENGTHS if passes < most)
     why = f"{sides}; {how}, for {seen}"
     if not grey:
         return {**flips, **spatial}, why + ("; intensities stay, for they have a unit" if spatial else "")
