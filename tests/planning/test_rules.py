@@ -1,6 +1,7 @@
 """Rules of a plan on cohorts whose answer is known."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import pytest
 from voxlate.data.prepared import Entry
 from voxlate.errors import BadInput
 from voxlate.images.statistics import PERCENTILES, Distribution
+from voxlate.images.volume import unit_of
 from voxlate.planning import rules
-from voxlate.planning.facts import Facts, Scan, _shape
+from voxlate.planning.facts import SHOW_ANATOMY, Facts, Scan, _apart, _shape
 from voxlate.planning.roles import roles_of
 
 
@@ -189,6 +191,13 @@ def test_contrast_is_how_far_percentiles_lie_apart_on_one_scale():
     shapes = [_shape(Distribution(0, 1, tuple(points))) for points in (linear, [3 * at for at in linear], bent)]
     np.testing.assert_allclose(shapes[0], shapes[1])
     np.testing.assert_allclose(np.subtract(shapes[2], shapes[0]) * 99.5, [5, 25, 49.5, 24.5])
+
+
+def test_a_map_says_nothing_about_how_scans_lie():
+    found = {"cta1": 0.4, "cta2": 0.2, "tmax": 3.1}
+    case = SimpleNamespace(case="a", misaligned={name: SimpleNamespace(median_mm=mm) for name, mm in found.items()})
+    shown = [name for name in found if unit_of(name) in SHOW_ANATOMY]
+    assert _apart(SimpleNamespace(cases=[case]), [case], shown) == 0.4
 
 
 def test_only_what_is_made_on_a_scale_of_its_own_has_its_peaks_mended():
