@@ -30,6 +30,7 @@ from voxlate import recipe as recipes
 from voxlate.data.prepared import open_cohort
 from voxlate.recipe import Recipe
 from voxlate.scoring.evaluate import evaluate
+from voxlate.scoring.tables import Scores
 from voxlate.synthesis.folder import find_scans, synthesise_cases
 from voxlate.synthesis.model import Model, load
 from voxlate.training.train import train
@@ -174,8 +175,8 @@ def steps_for(task: str, recipe: Recipe, base: Recipe, changes: Mapping[str, str
     return round(had[0] * seconds["base"] / seconds["variant"])
 
 
-def finished() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+def finished(results: Path = RESULTS) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
 
 
 def measure(name: str, variant: str, seed: int, work: Path) -> dict[str, Any]:
@@ -236,13 +237,22 @@ def keep(row: Mapping[str, Any]) -> None:
 
 def scored(task: Task, model: Model, data: Path, made: Path) -> dict[str, float]:
     """Mean scores of the images of the cases that training does not see."""
-    cohort, splits = data.with_name(f"{data.name}_scans"), open_cohort(data).splits
-    held_out = {*splits["val"], *splits["test"]}
-    scans = [one for one in find_scans([str(cohort)], model, **layout(cohort)) if one.case in held_out]
+    return means(held_out(model, data.with_name(f"{data.name}_scans"), data, made, task.mask), SCORES)
+
+
+def held_out(model: Model, cohort: Path, data: Path, made: Path, mask: str | None) -> Scores:
+    """Make and score the cases that training does not see; cohort: of scans, data: as prepared."""
+    splits = open_cohort(data).splits
+    unseen = {*splits["val"], *splits["test"]}
+    scans = [one for one in find_scans([str(cohort)], model, **layout(cohort)) if one.case in unseen]
     synthesise_cases(model, scans, made, warn=lambda _: None)
-    table = evaluate(made, cohort, mask=task.mask, cases=held_out, **layout(cohort))
-    rows = [row.scores for row in table.rows if row.answer == "synthesis"]
-    return {name: round(mean(row[key] for row in rows), 5) for name, key in SCORES.items()}
+    return evaluate(made, cohort, mask=mask, cases=unseen, **layout(cohort))
+
+
+def means(table: Scores, scores: Mapping[str, str], answer: str = "synthesis") -> dict[str, float]:
+    """Means over the cases, by the name that a row gives each score."""
+    rows = [row.scores for row in table.rows if row.answer == answer]
+    return {name: round(mean(row[key] for row in rows), 5) for name, key in scores.items()}
 
 
 def layout(cohort: Path) -> dict[str, Any]:

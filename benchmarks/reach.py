@@ -21,7 +21,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import nibabel
@@ -29,14 +28,13 @@ import numpy as np
 import scipy.ndimage
 import torch
 
+from ingredients import finished, held_out, layout, means
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import open_cohort
 from voxlate.phantom import write_cohort
 from voxlate.planning.plan import Plan, plan
 from voxlate.planning.probe import Limits, Probe, free_memory
 from voxlate.recipe import Recipe, from_dict, to_dict
-from voxlate.scoring.evaluate import evaluate
-from voxlate.synthesis.folder import find_scans, synthesise_cases
 from voxlate.synthesis.model import load
 from voxlate.training.train import train
 
@@ -117,12 +115,6 @@ def _write_pet(case: Path) -> None:
     nibabel.Nifti1Image(counts, flow.affine).to_filename(case / "pet.nii.gz")  # type: ignore[attr-defined]
 
 
-def layout(scans: Path) -> dict[str, Any]:
-    """How a cohort's files are found: by the manifest beside it, where there is one."""
-    manifest = scans.with_name(f"{scans.name}.csv")
-    return {"manifest": manifest} if manifest.exists() else {}
-
-
 def peer_recipe(who: str, made: Plan, prepared: Path, limits: Limits, seed: int) -> Recipe:
     """A plan's data and intensities, with a peer's network, L1 and as many steps as fit."""
     planned = to_dict(made.recipe)
@@ -184,20 +176,11 @@ def measure(name: str, label: str, seed: int, work: Path) -> Iterator[dict[str, 
 
 
 def scored(task: Task, model: Any, scans: Path, prepared: Path, made: Path) -> dict[str, float]:
-    """Mean scores of the images of the cases that training does not see."""
-    splits = open_cohort(prepared).splits
-    held_out = {*splits["val"], *splits["test"]}
-    found = [one for one in find_scans([str(scans)], model, **layout(scans)) if one.case in held_out]
-    synthesise_cases(model, found, made, warn=lambda _: None)
-    table = evaluate(made, scans, mask=task.mask, cases=held_out, **layout(scans))
-    rows = [row.scores for row in table.rows if row.answer == "synthesis"]
+    """Mean scores of the images of the cases that training does not see, and the least MAE of a naive baseline."""
+    table = held_out(model, scans, prepared, made, task.mask)
     naive = {row.answer for row in table.rows if row.answer != "synthesis"}
-    best = min(mean(row.scores["mae"] for row in table.rows if row.answer == one) for one in naive)
-    return {**{name: round(mean(row[key] for row in rows), 5) for name, key in SCORES.items()}, "naive": round(best, 5)}
-
-
-def finished() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    best = min(means(table, {"mae": "mae"}, one)["mae"] for one in naive)
+    return {**means(table, SCORES), "naive": best}
 
 
 def table() -> str:
@@ -205,7 +188,7 @@ def table() -> str:
     heads = ["task", "minutes", "who", "answer", "seed", "took", "threads", "steps", "weights"]
     heads += ["MAE", "SSIM", "edges", "naive MAE"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for row in sorted(finished(), key=lambda one: (list(TASKS).index(one["task"]), one["mae"])):
+    for row in sorted(finished(RESULTS), key=lambda one: (list(TASKS).index(one["task"]), one["mae"])):
         steps = " + ".join(f"{one:,}" for one in row["steps"])
         cells = [
             row["task"],
@@ -238,7 +221,7 @@ def main() -> None:
     for text in arguments.rows or [f"{task}:{who}" for task in TASKS for who in ("auto", "basic_unet")]:
         task, who, *seed = text.split(":")
         key = (task, who, int(seed[0]) if seed else 0)
-        if key in {(row["task"], row["who"], row["seed"]) for row in finished()}:
+        if key in {(row["task"], row["who"], row["seed"]) for row in finished(RESULTS)}:
             continue
         rows = list(measure(*key, arguments.work))
         with RESULTS.open("a") as file:

@@ -61,7 +61,7 @@ def test_train_auto_gives_both_answers(voxlate, prepared, tmp_path, cohort):
     last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
     assert last["planned"]["seconds"] < 30  # of 15, on a machine that may be busy
     assert last["took"]["seconds"] > 0
-    assert "; took 0." in answer.err or "; took 1." in answer.err
+    assert "; took 0." in answer.err
     assert "# data.source: " in (tmp_path / "run" / "recipe.toml").read_text()
     made = voxlate("synth", tmp_path / "run", cohort / "case0", "--out", tmp_path / "out")
     assert made.code == 0, made.err

@@ -200,7 +200,7 @@ def test_a_map_says_nothing_about_how_scans_lie():
     assert _apart(SimpleNamespace(cases=[case]), [case], shown) == 0.4
 
 
-def test_only_what_is_made_on_a_scale_of_its_own_has_its_peaks_mended():
+def test_only_what_is_made_on_a_scale_of_its_own_has_its_peaks_corrected():
     t2, ct = facts(scan(), scan("t2")), facts()
     maps = {"t2": {"kind": "percentile", "high": 99.5}, "ct": {"kind": "window", "low": -100, "high": 1200}}
     made, why = rules.peaks(maps, roles_of(t2))

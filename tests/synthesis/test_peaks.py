@@ -1,4 +1,4 @@
-"""Bright ends that a mean answer cannot reach are brought to where they lay in training."""
+"""Bright ends that a mean answer cannot reach are moved near to where they lay in training."""
 
 import json
 import re
@@ -54,14 +54,14 @@ def test_a_run_does_so_where_it_is_asked_and_says_by_how_much(run, trained, tiny
     text = tiny.read_text().replace('kind = "window", low = 0, high = 1400', 'kind = "percentile"')
     own = trained("own_scale", re.sub(r"steps = \d+", "steps = 150", text, count=1))
     scans = {"t1": cohort / "case0" / "t1.nii.gz"}
-    plain, mended = (package.load(own).synthesise(scans, peaks=peaks) for peaks in (False, True))
+    plain, corrected = (package.load(own).synthesise(scans, peaks=peaks) for peaks in (False, True))
     assert "peaks" not in plain.provenance
-    (stated,) = mended.provenance["peaks"].values()
+    (stated,) = corrected.provenance["peaks"].values()
     peak = Peak(stated["median"], stated["slope"])
-    np.testing.assert_allclose(mended.volume.data, peak.stretch(plain.volume.data), rtol=1e-3)
+    np.testing.assert_allclose(corrected.volume.data, peak.stretch(plain.volume.data), rtol=1e-3)
     with safe_open(Run(own).weights(), "pt") as file:
         low, high = json.loads(file.metadata()["voxlate"])["target_scales"]["t2"]
-    assert np.percentile(mended.volume.data[0][foreground(plain.volume)], 99.5) == pytest.approx(
+    assert np.percentile(corrected.volume.data[0][foreground(plain.volume)], 99.5) == pytest.approx(
         0.95 * (high - low) + low, rel=0.02
     )
     in_window = package.load(run).synthesise(scans, peaks=True)  # its scale is the same for all scans

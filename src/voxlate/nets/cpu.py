@@ -106,8 +106,9 @@ class _GroupNorm(torch.autograd.Function):
         per_group = (len(x), ctx.groups, size)
         group_total = (total * weight).view(per_group).sum(2)
         group_product = (product * weight).view(per_group).sum(2)
-        slope = (group_total * mean - group_product) * rstd**3 / (x.shape[2:].numel() * size)
-        offset = -slope * mean - group_total * rstd / (x.shape[2:].numel() * size)
+        count = x.shape[2:].numel() * size
+        slope = (group_total * mean - group_product) * rstd**3 / count
+        offset = -slope * mean - group_total * rstd / count
 
         def each(values: Tensor) -> Tensor:  # [B, groups] -> [B, C]
             return values.repeat_interleave(size, 1)
@@ -132,13 +133,13 @@ def _normed(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) ->
         per_channel = values.sum(1).view(items, width, channels).sum(1)
         return per_channel.view(items, groups, -1).sum(2) / (pixels * channels // groups)
 
-    def spread(values: Tensor) -> Tensor:  # [B, groups] -> [B, 1, W * C]
-        return _spread(values.repeat_interleave(channels // groups, 1), x, torch.float32)
+    def each(values: Tensor) -> Tensor:  # [B, groups] -> [B, C]
+        return values.repeat_interleave(channels // groups, 1)
 
     mean = group_mean(rows)
-    centred = rows - spread(mean)
+    centred = rows - _spread(each(mean), x, torch.float32)
     rstd = (group_mean(centred.square()) + eps).rsqrt()
-    scale = rstd.repeat_interleave(channels // groups, 1) * weight
+    scale = each(rstd) * weight
     out = torch.addcmul(_spread(bias.expand(items, -1), x, torch.float32), centred, _spread(scale, x, torch.float32))
     return _unrows(out.to(x.dtype), x), mean, rstd
 

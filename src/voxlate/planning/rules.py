@@ -270,12 +270,12 @@ def regression(facts: Facts) -> tuple[Tables, str]:
 
 
 def peaks(intensity: Tables, roles: Roles) -> tuple[Tables, Why]:
-    """Whether the bright end of what is made is mended: where each scan's own is 1, the model's must be."""
+    """Whether the bright end of what is made is corrected: where each scan's own is 1, the model's must be."""
     own = [name for name in roles.target if intensity[name]["kind"] == "percentile"]
     if not own:
         return {}, {}
     high = f"{' and '.join(own)}: the {intensity[own[0]]['high']}th percentile"
-    why = f"{high} is brought near to where every training scan has it"
+    why = f"{high} is moved near to where every training scan has it"
     return {"peaks": True}, {"synth.peaks": why}
 
 

@@ -223,7 +223,7 @@ class Model:
             if (peak := model._peak(values, name, scale, prepared)) is not None:
                 values, sd = peak.stretch(values), None if sd is None else peak.stretch_sd(sd, values)
                 peaks[name] = {"median": round(peak.middle, 4), "slope": round(peak.slope, 4)}
-                notes += [peak.note(name)] if peak.note(name) else []
+                notes += [said] if (said := peak.note(name)) else []
             result[name] = model._on_own_grid(values, name, prepared)
             if sd is not None:
                 std[name] = model._on_own_grid(sd, name, prepared)
@@ -335,7 +335,7 @@ class Model:
         }
 
     def _peak(self, values: np.ndarray, name: str, scale: Scale, prepared: PreparedCase) -> Peak | None:
-        """How the bright end of an image [D, H, W] is mended, where the options ask for it and its scale is its own."""
+        """How the bright end of an image [D, H, W] is corrected, where options ask for it and its scale is its own."""
         spec = self.recipe.intensity[name]
         if not (self.recipe.synth.peaks and isinstance(spec, Percentile)):
             return None

@@ -10,8 +10,8 @@ from voxlate.images.statistics import intensity_statistics
 from voxlate.images.volume import Volume
 
 REACHED = 0.95  # of the range: mean answers of a scanner's own patients end at 0.88 to 0.93, others' at 0.56 to 0.9
-MOST = 4.0  # slope beyond which an image is too unlike a scan to be mended
-TELLING = 1.25  # slope from which people are told
+MOST = 4.0  # slope beyond which an image is too unlike a scan to be corrected
+TELLING = 1.25  # slope from which a note says so
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Peak:
 
 
 def peak_of(made: Volume, spec: Percentile, scale: Scale) -> Peak | None:
-    """What brings an image's upper percentile near to where every training scan's lay, whose scale it is.
+    """What moves an image's upper percentile near to where every training scan's lay, whose scale it is.
 
     made: in physical units, on the grid that the model works on; scale: from network units to these. None: it lies
-    there, or nothing can bring it.
+    there, or nothing can move it.
     """
     inside = intensity_statistics(made.data[0], foreground(made)).foreground
     middle, peak, goal = inside.at(50), inside.at(spec.high), scale.low + REACHED * (scale.high - scale.low)
