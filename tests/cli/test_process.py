@@ -96,12 +96,19 @@ def test_ctrl_c_ends_a_command_with_one_sentence_and_130(
 
 
 @pytest.mark.parametrize(
-    ("load", "given", "expected"), [(0.1, None, None), (1.4, None, "PASSIVE"), (1.4, "ACTIVE", "ACTIVE")]
+    ("load", "busy", "given", "expected"),
+    [
+        (0.1, 90.0, None, None),
+        (1.4, 90.0, None, "PASSIVE"),
+        (1.4, 2.0, None, None),  # what made the load has ended
+        (1.4, 90.0, "ACTIVE", "ACTIVE"),
+    ],
 )
 def test_waiting_threads_sleep_beside_other_processes_unless_the_user_says_otherwise(
-    voxlate, monkeypatch, load, given, expected
+    voxlate, monkeypatch, load, busy, given, expected
 ):
     monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr("psutil.cpu_percent", lambda seconds: busy)
     monkeypatch.setenv("OMP_WAIT_POLICY", given or "unset")  # so that it is restored afterwards
     if given is None:
         monkeypatch.delenv("OMP_WAIT_POLICY")

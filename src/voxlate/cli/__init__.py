@@ -6,15 +6,21 @@ import signal
 import sys
 from types import FrameType
 
+BUSY_CORES, LOOK_SECONDS = 0.5, 0.3
+
 
 def _wait_as_the_load_asks() -> None:
     """Let threads that wait for each other sleep where cores are busy already, and spin where they are free.
 
     Spinning gains a quarter on a free machine; next to a busy process it makes steps ten times slower. OpenMP reads
-    this when torch is imported; a value that the user gave stays.
+    this when torch is imported; a value that the user gave stays. The load average looks a minute back, to commands
+    that have ended: where it is high, a look at the cores decides.
     """
-    if os.getloadavg()[0] > 0.5:
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_WAIT_POLICY" not in os.environ and os.getloadavg()[0] > BUSY_CORES:
+        import psutil
+
+        if psutil.cpu_percent(LOOK_SECONDS) / 100 * (os.cpu_count() or 1) > BUSY_CORES:
+            os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 def _importing(frame: FrameType | None) -> bool:
