@@ -25,7 +25,7 @@ def cells(cohort, tmp_path, monkeypatch) -> dict:
 def test_the_tutorial_runs_as_it_stands_and_its_results_show_themselves(cells, tmp_path):
     assert cells["plan"].tables["train"]["seed"] == 1
     assert nib.load(tmp_path / "MEAN" / cells["mean"].cases[0] / "t2.nii.gz").shape == (20, 24, 6)
-    assert (tmp_path / "SAMPLES" / cells["samples"].cases[0] / "t2_std.nii.gz").exists()
+    assert (tmp_path / "SAMPLES" / cells["samples"].cases[0] / "t2_std_uncalibrated.nii.gz").exists()
     assert cells["made"].to_nifti().shape == (20, 24, 6)
     for name, word in (("plan", "data.patch"), ("scores", "MAE"), ("table", "MEAN")):
         assert word in cells[name]._repr_html_()
@@ -46,4 +46,4 @@ def test_the_package_lists_its_commands():
 def test_several_runs_are_one_ensemble(run, cohort, tmp_path):
     made = package.synthesise([run, run], cohort / "case0", tmp_path / "out")
     assert made.cases == ("case0",)
-    assert (tmp_path / "out" / "case0" / "t2_std.nii.gz").is_file()
+    assert (tmp_path / "out" / "case0" / "t2_std_uncalibrated.nii.gz").is_file()

@@ -15,6 +15,7 @@ from voxlate.planning.probe import Limits, free_memory
 from voxlate.recipe import Recipe, read_with_head
 from voxlate.scoring.compare import compare
 from voxlate.scoring.evaluate import evaluate
+from voxlate.scoring.items import images_in, is_map
 from voxlate.synthesis.ensemble import Ensemble, load_members
 from voxlate.synthesis.folder import find_scans, sort_out, synthesise_cases
 from voxlate.synthesis.model import Model, Synthesised, load
@@ -77,8 +78,9 @@ class Syntheses:
     def show(self, case: str | None = None) -> Image.Image:
         """Middle slices of the images of a case, by default of the first."""
         folder = self.folder / (case or self.cases[0])
-        files = [one for one in sorted(folder.glob("*.nii.gz")) if not one.name.endswith("_std.nii.gz")]
-        return Synthesised({one.name: read_volume(one) for one in files}, {}, {}).show()
+        found = images_in(folder)
+        shown = {name: read_volume(path) for name, path in found.items() if not is_map(name, found)}
+        return Synthesised(shown, {}, {}).show()
 
     def _repr_png_(self) -> bytes:
         return self.show()._repr_png_() or b""

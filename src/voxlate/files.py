@@ -17,6 +17,8 @@ from voxlate.errors import BadInput, CannotWrite
 
 LONGEST_NAME = 100
 SYNTHETIC = "desc-synthetic_"  # before the name of an image that completes a case, so that no scan has that name (BIDS)
+STD, UNCALIBRATED, LOW, HIGH = "_std", "_std_uncalibrated", "_low", "_high"  # after the name of an image: maps of it
+MAPS = (UNCALIBRATED, STD, LOW, HIGH)
 CHECKSUM = "checksum"  # a key of tables that voxlate writes
 
 

@@ -35,7 +35,7 @@ def facts(*scans: Scan, spacing=(1.0, 1.0, 1.0), shape=(150, 200, 160), box=(140
     class Folder:
         folder = "PREPARED"
 
-    return Facts(Folder(), cases, known, spacing, shape, box, False)  # type: ignore[arg-type]
+    return Facts(Folder(), cases, known, spacing, shape, box, False, wide_mm=box[2] * spacing[2])  # type: ignore[arg-type]
 
 
 def test_hounsfield_units_get_a_window_that_holds_the_body_in_round_numbers():

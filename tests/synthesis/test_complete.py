@@ -41,7 +41,7 @@ def test_only_the_modality_that_is_missing_is_made(voxlate, completing, cohort, 
 def test_a_modality_that_is_there_can_be_left_out_to_score_its_synthesis(voxlate, completing, cohort, tmp_path):
     out = tmp_path / "o"
     assert voxlate("synth", completing, cohort / "case1", "--out", out, "--missing", "t2", "--samples", "2").code == 0
-    assert (out / "case1" / "desc-synthetic_t2_std.nii.gz").exists()
+    assert (out / "case1" / "desc-synthetic_t2_std_uncalibrated.nii.gz").exists()
     answer = voxlate("evaluate", out, "--truth", cohort, "--json")
     assert answer.code == 0, answer.err
     assert "t2" in json.loads(answer.out)["modalities"]

@@ -32,7 +32,7 @@ def test_pictures_show_network_units_where_these_were_scored(scored, cohort):
         np.testing.assert_allclose(np.sort(shown["truth"].slices["axial"].ravel()), expected, atol=0.01)
         difference = shown["synthesis"].slices["axial"] - shown["truth"].slices["axial"]
         np.testing.assert_allclose(shown["error"].slices["axial"], difference, atol=1e-3)
-        path = scored / case / f"desc-synthetic_{name}_std.nii.gz"
+        path = scored / case / f"desc-synthetic_{name}_std_uncalibrated.nii.gz"
         spread = np.sort(nib.load(path).get_fdata()[:, :, depth].ravel()) * 255 / high
         np.testing.assert_allclose(np.sort(shown["spread"].slices["axial"].ravel()), spread, rtol=1e-4, atol=1e-3)
 

@@ -45,7 +45,7 @@ def test_members_of_one_and_three_have_a_mean_of_two_and_their_spread(voxlate, c
     answer = voxlate("synth", one, three, cohort / "case0", "--out", out)
     assert answer.code == 0, answer.err
     np.testing.assert_array_equal(read_volume(out / "case0" / "t2.nii.gz").data, 2)
-    np.testing.assert_allclose(read_volume(out / "case0" / "t2_std.nii.gz").data, np.sqrt(2), rtol=1e-6)
+    np.testing.assert_allclose(read_volume(out / "case0" / "t2_std_uncalibrated.nii.gz").data, np.sqrt(2), rtol=1e-6)
     for folder in (out, out / "case0"):
         made = read_json(folder / "provenance.json")
         assert [each["weights"] for each in made["members"]] == [file_hash(Run(run).weights()) for run in (one, three)]

@@ -21,6 +21,7 @@ from voxlate.images.volume import Volume
 from voxlate.nets.bran import Bran
 from voxlate.nets.interface import Channels
 from voxlate.recipe import from_dict, stage_recipe
+from voxlate.synthesis import draw
 from voxlate.synthesis import model as synthesise
 from voxlate.synthesis.model import Model
 
@@ -118,7 +119,7 @@ def test_the_mirrored_patient_is_drawn_as_the_mirror_image(monkeypatch, width, s
     """Narrower than the patch, equal and wider; kernels are symmetric and the noise is mirrored with the patient."""
     drawn, data = model(slices=slices), head(width)
     straight = made(data, drawn)
-    monkeypatch.setattr(synthesise, "Noise", Turned)
+    monkeypatch.setattr(draw, "Noise", Turned)
     turned = made(np.ascontiguousarray(data[..., ::-1]), drawn)
     assert straight[straight > 0].std() > 0.5
     np.testing.assert_allclose(turned[..., ::-1], straight, atol=0.02)
@@ -264,7 +265,7 @@ def test_only_whole_slices_have_margins_and_resized_ones_are_not_cropped() -> No
     tiles = Tiled().plan(shape, (1, 16, 16), 0.5)
     assert fit_to_mask(tiles, mask, 8, True, None, (16, 16)) is tiles
     drawn = model(slices={"kind": "resized", "size": [40, 56]})
-    plan, resized = synthesise._plan(drawn, prepared_like(scan(head(48, 40)), drawn))
+    plan, resized = draw._plan(drawn, prepared_like(scan(head(48, 40)), drawn))
     assert resized.header.shape[1:] == (40, 56)
     assert plan.margins == (4, 4, 0, 0)
 

@@ -267,9 +267,9 @@ def test_a_method_loads_with_its_recipe_and_header(run):
 def test_a_synthesis_leaves_no_spread_of_an_earlier_one(voxlate, diffusion, cohort, tmp_path):
     out = tmp_path / "out"
     assert voxlate("synth", diffusion, cohort / "case0", "--out", out, "--samples", 2).code == 0
-    assert (out / "case0" / "t2_std.nii.gz").exists()
+    assert (out / "case0" / "t2_std_uncalibrated.nii.gz").exists()
     assert voxlate("synth", diffusion, cohort / "case0", "--out", out, "--seed", 5).code == 0
-    assert not (out / "case0" / "t2_std.nii.gz").exists()
+    assert not (out / "case0" / "t2_std_uncalibrated.nii.gz").exists()
 
 
 def test_samples_that_cannot_differ_are_refused(voxlate, run, cohort, tmp_path):

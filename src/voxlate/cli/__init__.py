@@ -48,7 +48,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
-        from voxlate.cli import cohort, model, planning, result  # noqa: F401  (they add their commands)
+        from voxlate.cli import cohort, model, planning, result, trust  # noqa: F401  (they add their commands)
         from voxlate.cli.app import app
 
         app()

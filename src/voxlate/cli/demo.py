@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlate.data.prepare import prepare
+from voxlate.files import UNCALIBRATED
 from voxlate.images.grid import canonical
 from voxlate.images.pictures import montage, palette, shades
 from voxlate.images.volume import read_volume
@@ -104,7 +105,7 @@ def _row(truth: Path, made: list[Path]) -> list[NDArray[np.uint8]]:
     level = int(np.argmax(tumour.sum((1, 2))))
     regression, sample, mean = (_slice(folder / f"{TARGET}.nii.gz", level) for folder in made)
     true, given = (_slice(truth / f"{name}.nii.gz", level) for name in (TARGET, SOURCE))
-    spread = _slice(made[-1] / f"{TARGET}_std.nii.gz", level)
+    spread = _slice(made[-1] / f"{TARGET}{UNCALIBRATED}.nii.gz", level)
     low, high = SHOWN_HU
     grey = [colours(given, 0, float(given.max())), *(colours(one, low, high) for one in (regression, sample, true))]
     error = np.abs(mean.clip(low, high) - true.clip(low, high))

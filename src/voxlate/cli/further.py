@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from voxlate.training.run import Run
 
 MINUTES = r"(\d+\.?\d*|\.\d+)"
-NUMBERS = {"--steps": r"\+[1-9]\d*", "--minutes": rf"\+{MINUTES}"}
+NUMBERS = {"--steps": r"\+[1-9]\d{0,7}", "--minutes": rf"\+{MINUTES}"}
 
 
 def is_run(recipe: str, to: Path | None) -> bool:
@@ -50,8 +50,9 @@ def go_on(run: Path, lengths: Mapping[str, str | None], others: Mapping[str, Any
         raise BadInput(f"--steps: expected --steps or --minutes, found both ({', '.join(asked.values())}). Drop one.")
     for option, text in asked.items():
         if not re.fullmatch(NUMBERS[option], text) or float(text) == 0:
-            what = f"a number above 0 after a +, of {option[2:]} in addition to those of {run}"
-            raise BadInput(f"{option}: expected {what}, found {text}. Write {option} +{text.lstrip('+-') or 30}.")
+            whole = "a whole number of at most 8 digits" if option == "--steps" else "a number"
+            what = f"{whole} above 0 after a +, of {option[2:]} in addition to those of {run}"
+            raise BadInput(f"{option}: expected {what}, found {text}. Write {option} +30, say.")
     steps, minutes = lengths.get("--steps"), lengths.get("--minutes")
     return train_further(
         run, steps=None if steps is None else int(steps), minutes=None if minutes is None else float(minutes), **options

@@ -235,6 +235,10 @@ def synth(
         list[str] | None, typer.Option("--set", help="Change a key of the recipe's synth table: overlap=0.25.")
     ] = None,
     missing: Annotated[list[str] | None, typer.Option(help="Leave this modality out and make it.")] = None,
+    intervals: Annotated[
+        bool,
+        typer.Option("--intervals/--no-intervals", help="Of a calibrated run: <modality>_low and _high, too."),
+    ] = True,
     pattern: Pattern = None,
     manifest: Manifest = None,
     preset: Preset = None,
@@ -257,6 +261,7 @@ def synth(
         named["slices"] = {"kind": slices or "whole", "crop": crop}
     members, inputs = members_and_scans(inputs)
     model = load_members([run, *members], device, allow_code, answer)
+    model = model if intervals else model.without_intervals()
     model = model if like is None else model.with_synthesis_of(recipes.read(like))
     model = model.with_options(**{**named, **recipes.table(pairs(change))})
     layout: dict[str, Any] = {"pattern": pattern, "manifest": manifest, "preset": preset, "patients": patients}

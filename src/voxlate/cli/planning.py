@@ -150,7 +150,7 @@ def minutes_of(text: str) -> float:
 
 def _bytes(text: str) -> float:
     """8GB, 500 MB or 2g as bytes."""
-    found = re.fullmatch(r"\s*([\d.]+)\s*([kmgt]?)i?b?\s*", text.lower())
+    found = re.fullmatch(rf"\s*{further.MINUTES}\s*([kmgt]?)i?b?\s*", text.lower())
     if found is None or not float(found[1]):
         raise BadInput(f"--memory: expected a size such as 8GB, found {text!r}. Write it so.")
     return float(found[1]) * UNITS[found[2]]

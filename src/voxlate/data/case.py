@@ -286,7 +286,7 @@ def write_case(path: Path, case: PreparedCase) -> None:
     for name, values in whole.items():
         if not np.isfinite(values).all():
             raise BadInput(f"{path}: expected finite voxels, found others in {name} after resampling. Check the scan.")
-    header = dataclasses.replace(case.header, voxels={name: _digest(values) for name, values in whole.items()})
+    header = dataclasses.replace(case.header, voxels={name: digest(values) for name, values in whole.items()})
     header = dataclasses.replace(header, checksum=_header_digest(asdict(header)))
     with whole_file(path) as temporary:
         save_file(whole, temporary, metadata={"voxlate": json.dumps(asdict(header), allow_nan=False)})
@@ -297,7 +297,8 @@ def _header_digest(plain: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps({**plain, "checksum": ""}, sort_keys=True).encode()).hexdigest()
 
 
-def _digest(values: np.ndarray) -> str:
+def digest(values: np.ndarray) -> str:
+    """SHA-256 of an array as a case file holds it."""
     return hashlib.sha256(repr((values.shape, values.dtype.str)).encode() + values.tobytes()).hexdigest()
 
 
@@ -323,7 +324,7 @@ def _check_arrays(path: Path, mtime_ns: int) -> None:
     with safe_open(path, framework="numpy") as file:
         names = set(file.keys())
         for name in sorted(names | set(digests)):
-            if name not in names or _digest(file.get_tensor(name)) != digests.get(name):
+            if name not in names or digest(file.get_tensor(name)) != digests.get(name):
                 raise BadInput(
                     f"{path}: expected the voxels that prepare wrote, found others ('{name}' has another checksum). "
                     "Remove the file and prepare again."

@@ -32,10 +32,10 @@ from voxlate.data.presets import (
     without_suffix,
 )
 from voxlate.errors import BadInput
-from voxlate.files import SYNTHETIC, read_json
+from voxlate.files import HIGH, LOW, STD, SYNTHETIC, UNCALIBRATED, read_json
 from voxlate.images.arrays import ARRAYS
 from voxlate.images.dicom import SeriesInfo, is_dicom_folder, list_series, listing
-from voxlate.images.volume import UNITS
+from voxlate.images.volume import UNITS, says_synthetic
 
 __all__ = ["CaseFiles", "Found", "Preset", "find_cases", "find_cohort", "load_preset", "manifest_in", "presets"]
 
@@ -399,7 +399,7 @@ def _matching(
             if match is not None:
                 for modality, part in claims:
                     name = modality or modality_name(match["modality"], layout.aliases)
-                    if name.endswith("_std"):  # our own synth writes these next to its images
+                    if _is_map(name, root / path):
                         continue
                     for case, file in slices_of(root / path, part, common):
                         key = (None, case) if case else _key(match, root)
@@ -485,3 +485,8 @@ def _none_fits(root: Path, series: Mapping[Key, list[SeriesInfo]], tables: Mappi
         f"{root}: expected DICOM series with {wanted}, found none in {len(series)} cases; {case} has {listing(found)}. "
         "Check the path, or name the tags in a preset file of your own."
     )
+
+
+def _is_map(name: str, path: Path) -> bool:
+    """Whether our own synth wrote a file next to its images; a scan may be called ct_low."""
+    return name.endswith((STD, UNCALIBRATED)) or (name.endswith((LOW, HIGH)) and says_synthetic(path))

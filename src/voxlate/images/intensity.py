@@ -26,10 +26,14 @@ class Scale:
 
     def forward(self, x: Array) -> Array:
         """Network units of physical values; what lies beyond low and high is clipped, a constant (low = high) is -1."""
+        return self.of(x).clip(-1, 1)
+
+    def of(self, x: Array) -> Array:
+        """As `forward`, not clipped."""
         y = _floating(x) - self.low
         y *= 2 / (self.high - self.low) if self.high - self.low > NARROWEST else 0.0
         y -= 1
-        return y.clip(-1, 1)
+        return y
 
     def inverse(self, y: Array) -> Array:
         """Physical values of network units; not clipped, so that a prediction beyond the range stays visible."""

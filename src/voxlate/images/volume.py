@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 
 from voxlate.errors import BadInput
@@ -199,3 +200,11 @@ def write_volume(path: Path | str, volume: Volume, what: str = "") -> None:
             formats.write_picture(temporary, volume.data[0, 0])
         else:
             nifti.write_nifti(temporary, volume.data[0], volume.affine, what)
+
+
+def says_synthetic(path: Path) -> bool:
+    """Whether a NIfTI file says that voxlate made it: so does one of a run that was killed before its provenance."""
+    try:
+        return SYNTHETIC_SCAN.encode() in nib.nifti1.load(path).header["descrip"].item()
+    except (OSError, nib.filebasedimages.ImageFileError):
+        return False

@@ -14,6 +14,7 @@ from voxlate.errors import BadInput
 from voxlate.images.statistics import PERCENTILES, Distribution
 
 GREY_LEVELS = 255  # of pictures with 8 bits
+OFFSET_HU = 600  # between the medians of bodies: beyond, one lacks the offset of 1024
 AIR_HU = (-800, -200)  # the least voxel of a scan lies below the first; above the second there is no air
 NARROWEST_HU = 50  # a body has fat, water and bone
 EDGE = PERCENTILES.index(10)
@@ -24,7 +25,8 @@ SHOW_ANATOMY = ("HU", "a.u.", "grey")  # units of scans whose place can be told:
 class Scan:
     """A modality over the training cases: inside, the median distribution of the foregrounds; of all voxels the ends.
 
-    reach: the largest 99.9th percentile of a foreground: what is rare, such as a stroke, is in few cases.
+    reach: the largest 99.9th percentile of a foreground, that of the case `farthest`: what is rare, such as a stroke,
+    is in few cases; depth: the smallest 0.1st percentile.
     empty: whether a tenth of every scan or more is exactly 0, as air or what was stripped is.
     contrast: how differently its cases look on one scale: the largest standard deviation over them of where the 5th,
     25th, 50th and 75th percentile of a foreground lie between its dark end and its 99.5th.
@@ -39,6 +41,8 @@ class Scan:
     reach: float
     empty: bool
     contrast: float = 0.0
+    depth: float = 0.0
+    farthest: str = ""
 
     @property
     def pictures(self) -> bool:
@@ -57,7 +61,8 @@ class Facts:
     """A prepared cohort in numbers; sizes along D, H, W.
 
     training: the entries of training cases; box: what holds the foreground of 95 % of them, in voxels; shape: of the
-    largest; apart_mm: how far a case's scans, maps left out, lie from each
+    largest; wide_mm: of 95 % of bodies, at most; unlike: how many times larger pixels are in one case than in another;
+    apart_mm: how far a case's scans, maps left out, lie from each
     other, the median of the cases where that could be estimated (0: in none).
     """
 
@@ -69,6 +74,8 @@ class Facts:
     box: tuple[int, int, int]
     brain: bool
     apart_mm: float = 0.0
+    wide_mm: float = 0.0
+    unlike: float = 1.0
 
     @property
     def slices(self) -> int:
@@ -115,7 +122,8 @@ def facts_of(cohort: Cohort) -> Facts:
     headers = [cohort.header(one.case) for one in training]
     boxes = np.array([[end - first for first, end in header.mask_box] for header in headers])
     shapes = np.array([header.shape for header in headers])
-    spacing = np.median([header.spacing_mm for header in headers], axis=0)
+    spacings = np.array([header.spacing_mm for header in headers])
+    spacing = np.median(spacings, axis=0)
     names = [name for name in cohort.modalities if any(name in header.statistics for header in headers)]
     scans = {name: _scan(name, [one for one in headers if name in one.shown]) for name in names}
     return Facts(
@@ -124,6 +132,8 @@ def facts_of(cohort: Cohort) -> Facts:
         scans=scans,
         spacing_mm=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
         shape=_triple(shapes.max(axis=0)),
+        wide_mm=float(np.percentile(boxes[:, 2] * spacings[:, 2], 95)),
+        unlike=float((spacings[:, 1:].max(axis=0) / spacings[:, 1:].min(axis=0)).max()),
         box=_triple(np.ceil(np.percentile(boxes, 95, axis=0))),
         brain=cohort.made.get("mask") == "brain",
         apart_mm=_apart(cohort, training, [name for name, one in scans.items() if one.unit in SHOW_ANATOMY]),
@@ -154,6 +164,8 @@ def _scan(name: str, headers: Sequence[CaseHeader]) -> Scan:
         least=min(one.all.at(PERCENTILES[0]) for one in found),
         most=max(one.all.at(PERCENTILES[-1]) for one in found),
         reach=max(one.foreground.at(99.9) for one in found),
+        depth=min(one.foreground.at(0.1) for one in found),
+        farthest=max(headers, key=lambda one: one.statistics[name].foreground.at(99.9)).case,
         empty=all(0 in one.all.percentiles[EDGE:] for one in found),
         contrast=float(np.std([_shape(one.foreground) for one in found], axis=0).max()),
     )
@@ -172,12 +184,17 @@ def _check_scale(name: str, headers: Sequence[CaseHeader]) -> None:
     inside = {header.case: header.statistics[name].foreground for header in headers}
     ends = {header.case: header.statistics[name].all for header in headers}
     grey = [case for case, one in ends.items() if one.at(0) >= 0 and one.at(100) <= GREY_LEVELS]
+    usual = median(one.at(50) for one in inside.values())
     low, high = (choose(ends, key=lambda case: ends[case].at(0)) for choose in (min, max))
     if 0 < len(grey) < len(headers):
         other = next(case for case in ends if case not in grey)
         found = f"0 to {GREY_LEVELS} in {_some(grey)} and {ends[other].at(0):g} to {ends[other].at(100):g} in {other}"
     elif ends[low].at(0) < AIR_HU[0] and ends[high].at(0) > AIR_HU[1]:
         found = f"air of {ends[low].at(0):.0f} in {low} and nothing below {ends[high].at(0):.0f} in {high}"
+    elif strange := [case for case, one in inside.items() if abs(one.at(50) - usual) > OFFSET_HU]:
+        found = (
+            f"{inside[strange[0]].at(50):.0f} as the median of the body in {_some(strange)} and {usual:.0f} in others"
+        )
     elif (width := max(one.at(99.9) - one.at(0.1) for one in inside.values())) < NARROWEST_HU:
         found = f"bodies that vary by {width:.3g} at most"
     else:

@@ -26,6 +26,9 @@ RESIDUAL = 4.0  # one over the usual spread of what a regression leaves, in netw
 BATCH = 4
 PASSES, LEAST_PASSES = 5, 25  # times that each slice is seen, a patient; more learns few patients by heart
 
+UNLIKE_PIXELS = 1.3  # times as large as another case's
+NEGATIVE = 0.02  # of the range of a map: values below 0 that are more than noise
+OUTLYING = 6.0  # times the median case's range, from which a case is suspected of another unit (strokes reach 4)
 REACH = 1.5  # quartile ranges above the upper quartile, Tukey's fence: where vessels end and bone begins
 
 LIGHT: Tables = {"flip_lr": 0.5}
@@ -73,15 +76,20 @@ def intensity(scan: Scan, made: bool) -> tuple[Tables, str]:
             f"{_no_air(scan)}"
         )
     if scan.unit != "a.u.":
-        step = 10.0 ** math.floor(math.log10(max(scan.reach, 1e-6)))
-        most = _outward(scan.reach, step / 2)
-        return _window(0, most), (
+        step = 10.0 ** math.floor(math.log10(max(scan.reach, -scan.depth, 1e-6)))
+        most = max(_outward(scan.reach, step / 2), 0.0)
+        least = _outward(scan.depth, step / 2, down=True) if scan.depth < -NEGATIVE * most else 0.0
+        below = f"; the lowest 0.1st percentile is {scan.depth:.3g}" if least else ""
+        alone = scan.reach > OUTLYING * scan.inside.at(99.9)
+        return _window(least, most), (
             f"{scan.unit}, the same in every scan; the largest 99.9th percentile of a case is {scan.reach:.3g} (of the "
-            f"median case {scan.inside.at(99.9):.3g})"
+            f"median case {scan.inside.at(99.9):.3g}){below}"
+            + (f"; IS {scan.farthest} IN ANOTHER UNIT? It alone sets the range" if alone else "")
         )
     bright = 99.9 if scan.tail > VESSELS else 99.5
     table: Tables = {"kind": "percentile", "low": 0.5, "high": bright}
-    why = f"no unit that is known: each scan's own {bright}th percentile ({scan.inside.at(bright):.4g} in the median)"
+    own = f"each scan's own {bright}th percentile ({scan.inside.at(bright):.4g} in the median)"
+    why = f"no unit that is known, so images are right up to a factor: {own}"
     if bright > 99.5:
         why += f", for the brightest 0.05 % reach {scan.tail:.1f} times the 99.5th"
     if low >= -0.05 * (high - low) and (scan.least >= 0 or scan.empty):
@@ -131,9 +139,11 @@ def patch(facts: Facts, stem: int) -> tuple[list[int], bool, str]:
         sizes = [min(8 * math.ceil(side / 8), 8 * (full // 8) or full) for side, full in zip(sizes, (height, width))]
     part = sizes[0] < height or sizes[1] < width
     shape = f"{sizes[0]} x {sizes[1]} pixels of {facts.pixel_mm:.2g} mm"
-    if not part:
-        return [1, *sizes], part, f"whole slices, {shape}"
-    return [1, *sizes], part, f"{shape} hold the body ({tall} x {wide}); slices have {height} x {width}"
+    differ = f"; PIXELS OF ONE CASE ARE {facts.unlike:.1f} TIMES THOSE OF ANOTHER: prepare with --spacing"
+    why = (
+        f"{shape} hold the body ({tall} x {wide}); slices have {height} x {width}" if part else f"whole slices, {shape}"
+    )
+    return [1, *sizes], part, why + (differ if facts.unlike > UNLIKE_PIXELS else "")
 
 
 def data(facts: Facts, roles: Roles, stem: int, passes: float) -> tuple[Tables, Why]:
@@ -168,7 +178,7 @@ def _stack(facts: Facts, roles: Roles) -> tuple[int, str]:
 
 def augment(facts: Facts, roles: Roles, passes: float) -> tuple[Tables, str]:
     """Random changes in training, by how often each slice is seen and by what the anatomy allows."""
-    wide_mm = facts.box[2] * facts.spacing_mm[2]
+    wide_mm = facts.wide_mm
     flips = LIGHT if wide_mm < TORSO_MM else {}
     sides = (
         f"flips: {wide_mm:.0f} mm wide, a head"

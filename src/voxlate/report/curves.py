@@ -114,6 +114,20 @@ def score_chart(metric: Metric, values: Mapping[str, Mapping[str, Any]]) -> Mark
     return _svg(chart, f"{metric.label}: {spoken}")
 
 
+def calibration_chart(found: Mapping[int, Mapping[str, Any]]) -> Markup:
+    """Shares of voxels within intervals, in per cent, against the shares that were asked for; the diagonal is right."""
+    chart, axes = _chart(360, 240, (46, 20, 40, 14))
+    levels = sorted(found)
+    axes.plot([levels[0], levels[-1]], [levels[0], levels[-1]], color=FAINT, linewidth=1, linestyle="--")
+    for level in levels:
+        if found[level]["ci95"]:
+            axes.plot([level] * 2, [100 * end for end in found[level]["ci95"]], color=ACCENT, alpha=0.5, linewidth=4)
+    axes.plot(levels, [100 * found[level]["mean"] for level in levels], "o-", color=ACCENT, linewidth=1.5)
+    axes.set_xlabel("% asked for", color=SOFT, size=12)
+    axes.set_ylabel("% inside", color=SOFT, size=12)
+    return _svg(chart, "; ".join(f"{level} % asked for: {found[level]['mean']:.1%} inside" for level in levels))
+
+
 def short(value: float) -> str:
     """A number for an axis: 12k, 0.05, 3e-05."""
     if abs(value) >= 1000:

@@ -17,12 +17,12 @@ from markupsafe import Markup
 from voxlate import __version__, recipe_text
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_text
-from voxlate.report.curves import curve_chart, curves_of, score_chart
+from voxlate.report.curves import calibration_chart, curve_chart, curves_of, score_chart
 from voxlate.report.pictures import sections_of
 from voxlate.scoring.items import check_unchanged
 from voxlate.scoring.metrics import METRICS, metrics_of
 from voxlate.scoring.provenance import provenance_of, run_folders
-from voxlate.scoring.tables import figure, held_out_note, score_tables
+from voxlate.scoring.tables import cell, figure, held_out_note, score_tables
 
 MOST_CASES = 9
 LONGEST_LIST = 12
@@ -158,8 +158,9 @@ def _summary(modality: str, part: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "modality": modality,
         "headline": " ".join(headline(part["answers"], part["unit"], key) for key in HEADLINES).strip(),
-        "uncertainty": _uncertainty(part),
+        "uncertainty": " ".join(filter(None, [_uncertainty(part), _intervals(part)])),
         "charts": charts,
+        "calibration": _calibration(part),
     }
 
 
@@ -192,6 +193,29 @@ def _uncertainty(part: Mapping[str, Any]) -> str:
     if r is None:
         return text + "."
     return text + f"; where they differ more, the error is larger with correlation {figure(r, known['std_error_r'])}."
+
+
+def _intervals(part: Mapping[str, Any]) -> str:
+    """How often truth was within its interval, in words."""
+    known, ours = metrics_of({}), part["answers"].get("synthesis", {})
+    if "coverage" not in ours or ours["coverage"]["mean"] is None:
+        return ""
+    width = f"{figure(ours['interval']['mean'], known['interval'])} {part['unit']}"
+    inside = cell(ours["coverage"], known["coverage"])
+    text = f"Truth is within its interval in {inside} % of the body's voxels; intervals are {width} wide"
+    held = ours.get("mae_bound_held", {}).get("mean")
+    return text + (f"; the stated bound of the MAE holds in {held:.0%} of the cases." if held is not None else ".")
+
+
+def _calibration(part: Mapping[str, Any]) -> Any:
+    """The share of voxels inside for each level that was asked for; None without intervals."""
+    ours = part["answers"].get("synthesis", {})
+    found = {
+        int(key.rpartition("_")[2]): value
+        for key, value in ours.items()
+        if key.startswith("coverage_") and value["mean"] is not None
+    }
+    return calibration_chart(found) if len(found) > 1 else None
 
 
 def _charts(log: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,8 @@ from voxlate.images.mask import foreground
 from voxlate.images.pictures import Plane
 from voxlate.images.ranges import Range, range_for
 from voxlate.images.volume import Volume, is_there, read_volume
-from voxlate.scoring.items import images_in
+from voxlate.scoring.intervals import interval_of
+from voxlate.scoring.items import images_in, is_map, spread_of
 from voxlate.scoring.metrics import METRICS
 from voxlate.scoring.network_units import RANGE as NETWORK_RANGE
 from voxlate.scoring.network_units import network_units
@@ -114,7 +115,7 @@ def read_case(
     scores: its metrics.json, which names the files of truth and sources and the range; {} where it was not scored.
     """
     made_here = images_in(out / case)
-    path, std = made_here.get(modality), made_here.get(f"{modality}_std")
+    path, std = made_here.get(modality), spread_of(modality, made_here)
     if path is None:
         return None
     truth = out.resolve() / scores.get("truth_files", {}).get(f"{case}/{modality}", "")
@@ -143,6 +144,15 @@ def read_case(
         true = scale.normalise(reference.data[0], body)
         images.append(("truth", modality, true, _scale_of(scale, modality)))
         images.append(("error", "synthesis − truth", ours - true, None))
+    if (interval := interval_of(made_here, modality, stated)) is not None:
+        ends = [_read(one, modality) for one in (interval.low, interval.high)]
+        ends = [units[modality].synthesis(one) for one in ends] if modality in units else ends
+        low, high = (scale.alike(return_to(one, main.grid).data[0], made.data[0], body) for one in ends)
+        images += [("low", f"{interval.coverage:.0%} interval, low", low, _scale_of(scale, modality))]
+        images += [("high", f"{interval.coverage:.0%} interval, high", high, _scale_of(scale, modality))]
+        if reference is not None:
+            beyond = np.maximum(low - true, 0) - np.maximum(true - high, 0)
+            images.append(("outside", "truth outside", beyond, None))
     if std is not None:
         sd = _read(std, modality) if modality not in units else units[modality].spread(_read(std, modality))
         spread = return_to(sd, main.grid).data[0] / scale.gain(made.data[0], body)
@@ -172,7 +182,7 @@ def shared_scales(cases: Sequence[CaseImages]) -> dict[tuple[str, str], ColourSc
     for modality in {case.modality for case in cases}:
         images = [image for case in cases if case.modality == modality for image in case.images]
         unit = next((image.scale.unit for image in images if image.role == "synthesis" and image.scale), "")
-        for role, low, colours in (("error", -1.0, "error"), ("spread", 0.0, "magma")):
+        for role, low, colours in (("error", -1.0, "error"), ("spread", 0.0, "magma"), ("outside", -1.0, "error")):
             values = [np.abs(one).ravel() for image in images if image.role == role for one in image.slices.values()]
             if values:
                 high = pictures.nice(float(np.percentile(np.concatenate(values), 99)))
@@ -318,7 +328,8 @@ def _score_texts(row: Mapping[str, Any], keys: tuple[str, ...], unit: str) -> li
 def _made(out: Path) -> list[tuple[str, str]]:
     """Cases and modalities of the syntheses in a folder."""
     cases = [path for path in sorted(out.iterdir()) if path.is_dir()]
-    return [(case.name, name) for case in cases for name in images_in(case) if not name.endswith("_std")]
+    found = {case.name: images_in(case) for case in cases}
+    return [(case, name) for case, images in found.items() for name in images if not is_map(name, images)]
 
 
 def _read(path: Path, modality: str) -> Volume:

@@ -24,6 +24,7 @@ from voxlate.nets.lpips import Lpips, load_lpips
 from voxlate.scoring.alignment import Move, check_prepared, find_move
 from voxlate.scoring.distances import RADIOLOGICAL, Pool, slices_of
 from voxlate.scoring.features import Features, features_for
+from voxlate.scoring.intervals import Interval, interval_scores, region_coverage
 from voxlate.scoring.items import Item, find_items, items_by_modality, not_scored
 from voxlate.scoring.metrics import METRICS, ImagePair, Padding, SsimOrigin, correlation, seam
 from voxlate.scoring.misaligned import Floor, estimate_for, floor_of, misaligned_part
@@ -314,6 +315,8 @@ def _score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
         pictures = slices_of(truth.values, scale, truth.inside, options.pool.axes)
         options.pool.add(item.modality, "truth", *head[:2], pictures)
     scored, of_pictures = _scores(item, "synthesis", synthesis, truth, options)
+    if item.interval is not None:
+        scored |= _interval_scores(item.interval, item.modality, synthesis, truth, scale, own)
     if std is not None:
         spread = truth.move.move(std).data[0] / scale.gain(synthesis.data[0], truth.body)
         error = np.abs(scale.normalise(synthesis.data[0], truth.body) - truth.values)
@@ -338,6 +341,24 @@ def _score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
         note += f"; {share:.1%} of the scored voxels lie outside it and do not count"
     note = "; ".join(filter(None, [note, *truth.volume.guesses]))
     return ScoredItem(rows, note, " ".join(left_out), _floor(item, truth, options))
+
+
+def _interval_scores(
+    interval: Interval, modality: str, synthesis: Volume, truth: Truth, scale: Range, own: NetworkUnits | None
+) -> dict[str, float]:
+    """Scores of a synthesis's intervals, scaled as it is itself."""
+    ends = [read_canonical(path, modality) for path in (interval.low, interval.high)]
+    ends = ends if own is None else [own.synthesis(one) for one in ends]
+    moved = [truth.move.move(one).data[0] for one in ends]
+    made = scale.normalise(synthesis.data[0], truth.body)
+    low, high = (scale.alike(one, synthesis.data[0], truth.body) for one in moved)
+    assert truth.frame is not None
+    found = interval_scores(interval, low, high, made, truth.values, truth.frame)
+    if own is not None or scale.own:  # the bound is in physical units
+        found = {key: value for key, value in found.items() if not key.startswith("mae_bound")}
+    for region, part in truth.regions:
+        found |= {f"{region.name}.{key}": one for key, one in region_coverage(low, high, truth.values, part).items()}
+    return found
 
 
 def _floor(item: Item, truth: Truth, options: Options) -> Floor | None:
@@ -367,7 +388,8 @@ def _truth(item: Item, scale: Range, options: Options, image: Grid, units: Netwo
     """The truth of an image on a grid, and the share of what is to be scored that the image does not cover."""
     volume = read_canonical(item.case.files[item.modality], item.modality)
     inside = mask_of(options.mask, volume, item.case)
-    outline = foreground(volume) if scale.own or (options.regions and inside is None) else None
+    framed = inside is None and (options.regions or item.interval is not None)
+    outline = foreground(volume) if scale.own or framed else None
     volume = volume if units is None else units.truth(volume)
     move = find_move(volume, image, item.made, options.of_run[item].prepared, item.case.case)
     body = outline if scale.own else None

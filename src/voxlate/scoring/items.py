@@ -1,15 +1,16 @@
 """What a folder of syntheses holds: images with a truth, all made in one way from the scans of their own case."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from voxlate.data.find import CaseFiles
 from voxlate.errors import BadInput
-from voxlate.files import SYNTHETIC
+from voxlate.files import HIGH, LOW, MAPS, STD, SYNTHETIC, UNCALIBRATED
 from voxlate.images.volume import content_hash
+from voxlate.scoring.intervals import Interval, interval_of
 from voxlate.scoring.provenance import difference, provenance_of, stated_inputs, way_of
 
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".tif", ".tiff", ".png")
@@ -23,6 +24,7 @@ class Item:
     modality: str
     synthesis: Path
     std: Path | None
+    interval: Interval | None
     made: Mapping[str, Any]
 
 
@@ -55,14 +57,15 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> Found:
             found.refused[name] = f"its image is of an earlier run; {failed[name]}" if name in failed else unfinished
             continue
         for modality, path in images.items():
-            if modality.endswith("_std") and modality.removesuffix("_std") in images:
+            if is_map(modality, images):
                 continue
             case = cases.get(name)
             if case is None or modality not in case.files:
                 found.without_truth.append(f"{name}/{modality}")
                 continue
-            std, made = images.get(f"{modality}_std"), provenance_of(out, name, modality)
-            found.items.append(Item(case, modality, path, std, made))
+            made = provenance_of(out, name, modality)
+            std, interval = spread_of(modality, images), interval_of(images, modality, made)
+            found.items.append(Item(case, modality, path, std, interval, made))
     if not found.items:
         refused = "".join(f" ({case}: {why})" for case, why in list(found.refused.items())[:1])
         raise BadInput(
@@ -74,6 +77,18 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> Found:
     names = dict.fromkeys(item.case.case for item in found.items)
     _check_own_scans(out, {name: provenance_of(out, name) for name in names}, cases)
     return found
+
+
+def is_map(name: str, images: Collection[str]) -> bool:
+    """Whether a name among those of a case's images is that of a map beside one of them: of its spread, say."""
+    own = {suffix for suffix in MAPS if name.endswith(suffix) and name.removesuffix(suffix) in images}
+    ends = {LOW: HIGH, HIGH: LOW}  # a scan may be called ct_low
+    return any(suffix not in ends or name.removesuffix(suffix) + ends[suffix] in images for suffix in own)
+
+
+def spread_of(modality: str, images: Mapping[str, Path]) -> Path | None:
+    """The map of an image's standard deviation, where there is one."""
+    return images.get(modality + STD) or images.get(modality + UNCALIBRATED)
 
 
 def _scans(case: CaseFiles) -> set[Path]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from voxlate.data.naive import Baselines
 from voxlate.files import read_json
+from voxlate.images.volume import content_hash, is_there
 from voxlate.scoring.items import Item
 from voxlate.scoring.provenance import run_folders
 
@@ -51,12 +52,23 @@ def _prepared_cohort(folders: Iterable[Path]) -> Path | None:
 
 
 def stated_warnings(items: Iterable[Item]) -> dict[str, list[Any]]:
-    """What synth warned of, by case."""
+    """What synth warned of, by case, and where an image was made of other scans than those beside its truth."""
     found = dict[str, list[Any]]()
     for item in items:
-        for note in item.made.get("warnings", []):
+        for note in [*item.made.get("warnings", []), *_of_others(item)]:
             if note not in (mine := found.setdefault(item.case.case, [])):
                 mine.append(note)
+    return found
+
+
+def _of_others(item: Item) -> list[str]:
+    """A sentence for each scan that an image was made of, where the truth's case has another of its name."""
+    found = []
+    for name, stated in item.made.get("inputs", {}).items():
+        beside = item.case.files.get(name)
+        content = stated.get("sha256") if isinstance(stated, dict) else None
+        if content and beside is not None and is_there(beside) and content_hash(beside) != content:
+            found.append(f"It was made of another {name} than the one beside its truth: is it the same patient?")
     return found
 
 

@@ -18,6 +18,7 @@ from voxlate.synthesis.model import COST, Answer, Model, Scan, Synthesised, load
 from voxlate.training.run import Run
 
 OF_EACH = ("peaks", "network_units", "bound")  # entries that hold of the ensemble where they hold of every member
+UNLIKE = 1.25  # times as wide as another: folds of one cohort differ by a percent
 WAY_OF_EACH = ("synth", "axes", "range")
 
 
@@ -39,6 +40,7 @@ class Ensemble:
                     f"{one.origin}: expected a model that makes {wanted}, as {first.origin} does, found one that makes "
                     f"{found}. Leave it out, or run synth for each."
                 )
+            _check_levels(one, first)
 
     def __repr__(self) -> str:
         return f"Ensemble({', '.join(map(repr, self.members))})"
@@ -68,6 +70,10 @@ class Ensemble:
     def with_options(self, **changes: Any) -> "Ensemble":
         """The same models with other synthesis options (see Model.with_options)."""
         return Ensemble(tuple(one.with_options(**changes) for one in self.members))
+
+    def without_intervals(self) -> "Ensemble":
+        """The same models: an ensemble has none."""
+        return self
 
     def with_synthesis_of(self, other: Recipe) -> "Ensemble":
         """The same models with the [synth] of another recipe (see Model.with_synthesis_of)."""
@@ -125,7 +131,8 @@ def load_members(
 ) -> Model | Ensemble:
     """Open a run or weights file, or several as an ensemble; raises BadInput (see model.load)."""
     models = tuple(load(one, device, allow_code, answer) for one in runs)
-    return models[0] if len(models) == 1 else Ensemble(models)
+    # a member's calibration says nothing of their mean
+    return models[0] if len(models) == 1 else Ensemble(tuple(one.without_intervals() for one in models))
 
 
 def members_and_scans(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -150,6 +157,19 @@ def _makes(model: Model) -> str:
         " + ".join(f"{name} [{units.get(name, 'a.u.')}]" for name in names) for names in (data.target, data.source)
     )
     return f"what is missing of {made}" if model.recipe.task.completes else f"{made} of {given}"
+
+
+def _check_levels(one: Model, first: Model) -> None:
+    """Raise BadInput where members make scans of another brightness: their mean would be that of neither."""
+    for name, (low, high) in one.header["target_scales"].items():
+        least, most = first.header["target_scales"].get(name, (low, high))
+        wide, wider = sorted((high - low, most - least))
+        if wider > UNLIKE * wide and one.recipe.intensity[name].window is None:
+            raise BadInput(
+                f"{one.origin}: expected {name} as bright as that of {first.origin} ({least:.4g} to {most:.4g} in the "
+                f"median training case), found {low:.4g} to {high:.4g}: a mean would be of neither. Leave it out, or "
+                "run synth for each."
+            )
 
 
 def _shifted(progress: PatchProgress | None, number: int, count: int) -> PatchProgress | None:

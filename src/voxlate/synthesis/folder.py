@@ -3,13 +3,14 @@
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from voxlate.data.case import MASK
 from voxlate.data.find import find_cohort, load_preset
+from voxlate.data.presets import CaseFiles
 from voxlate.errors import BadInput, CannotWrite
 from voxlate.files import locked, read_json, safe_name, write_json
 from voxlate.images.dicom import is_dicom_folder, without_key
@@ -92,15 +93,22 @@ def _named(inputs: list[str], model: Model | Ensemble, split: str | None, layout
             )
         yield Scans(_case_of({sources[0]: path}), {sources[0]: path})
         return
-    recorded, own = _splits(model), _splits(model, only_folds=True)
-    found = find_cohort(path, **layout)
-    for case in found.cases:
-        stated = own.get(case.case, case.split)
-        if split is None or (stated or recorded.get(case.case)) == split:
-            yield Scans(case.case, case.files | ({MASK: case.mask} if case.mask else {}))
+    recorded, found = _splits(model), find_cohort(path, **layout)
+    for case in in_split(model, found.cases, split):
+        yield Scans(case.case, case.files | ({MASK: case.mask} if case.mask else {}))
     yield from (
         Scans(name, {}) for name in found.bare if split is None or recorded.get(name) == split
     )  # said to lack scans
+
+
+def in_split(model: Model | Ensemble, cases: Iterable[CaseFiles], split: str | None) -> list[CaseFiles]:
+    """The cases of a split, or all; a fold of the model's training says more than the cohort does."""
+    recorded, own = _splits(model), _splits(model, only_folds=True)
+
+    def stated(case: CaseFiles) -> str | None:
+        return own.get(case.case, case.split) or recorded.get(case.case)
+
+    return [case for case in cases if split is None or stated(case) == split]
 
 
 def _case_of(files: Mapping[str, Path]) -> str:

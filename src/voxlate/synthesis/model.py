@@ -3,119 +3,56 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import nibabel as nib
 import numpy as np
 import torch
-from PIL import Image
 from pydantic import TypeAdapter
-from torch import Tensor
-from torch.nn.functional import pad
 
-from voxlate.batch import BACKGROUND, Batch, stable_id
+from voxlate.batch import BACKGROUND
 from voxlate.config import fill
 from voxlate.data.align import Preparation
-from voxlate.data.batches import collate
-from voxlate.data.case import MASK, PreparedCase, prepare_case, resize_case
+from voxlate.data.case import MASK, PreparedCase, prepare_case
 from voxlate.data.familiar import check_floor, unfamiliar, varied_level
 from voxlate.data.layout import laid_out
-from voxlate.data.patches import read_patch
-from voxlate.diffusion.noise import Noise, Tile
 from voxlate.errors import BadInput
 from voxlate.files import SYNTHETIC, safe_name
 from voxlate.images.grid import canonical, check_affine, return_to
 from voxlate.images.intensity import Percentile, Scale
 from voxlate.images.mask import clearest
-from voxlate.images.pictures import Plane, pixel_mm, plane_of, shades, square_pixels
-from voxlate.images.tiling import (
-    Blend,
-    SlicePlan,
-    Triple,
-    Whole,
-    fit_to_mask,
-    varied_slices,
-    whole_slices,
-    whole_volume,
-    zoomed,
-)
-from voxlate.images.volume import SYNTHETIC_SCAN, Volume, content_hash, is_there, read_volume, unit_of, write_volume
-from voxlate.learning import evaluations
+from voxlate.images.volume import Volume, content_hash, is_there, read_volume, unit_of
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges, from_dict
 from voxlate.scoring.network_units import stated_units
-from voxlate.synthesis.calls import PatchProgress, count_calls
+from voxlate.synthesis.calls import PatchProgress
+from voxlate.synthesis.draw import draw
+from voxlate.synthesis.made import Made, Synthesised
 from voxlate.synthesis.peaks import Peak, peak_of
-from voxlate.synthesis.written import write_images
-from voxlate.training.run import Run, file_hash, load_method, made_by, read_header
-from voxlate.training.validate import autocast, find_device
+from voxlate.training.run import Run, file_hash, first_change, load_method, made_by, read_header
+from voxlate.training.validate import find_device
+from voxlate.trust.calibration import Calibration, Image, calibration_path, read_calibration
+from voxlate.trust.regions import parts_of
 
 Scan = Volume | Path | str | nib.spatialimages.SpatialImage | tuple[np.ndarray, np.ndarray]
 Answer = Literal["mean", "sample"]
-PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
+UNLIKE_VOXELS = 1.5  # times as long or as short, along any axis
 COST = ("network_calls", "seconds_per_slice", "device")  # measured, so no part of the plan
 
 
 @dataclass(frozen=True)
-class Synthesised:
-    """Mean of the samples for each modality, its standard deviation where samples > 1, and how it was made.
+class Ready:
+    """A case as the network is given it; key: of its noise; files: where its scans were read from."""
 
-    mark: what file names begin with, where scans may bear the same names.
-    """
-
-    volumes: dict[str, Volume]
-    std: dict[str, Volume]
-    provenance: dict[str, Any]
-    mark: str = ""
-
-    @property
-    def files(self) -> dict[str, Volume]:
-        """All images by the name of their file, without its suffix."""
-        spreads = {f"{name}_std": one for name, one in self.std.items()}
-        return {f"{self.mark}{name}": one for name, one in {**self.volumes, **spreads}.items()}
-
-    def __repr__(self) -> str:
-        images = ", ".join(f"{name} {one.grid} in {one.unit}" for name, one in self.volumes.items())
-        return f"Synthesised({images}{', with standard deviation' if self.std else ''})"
-
-    @property
-    def volume(self) -> Volume:
-        """The image of a model that makes one modality."""
-        (volume,) = self.volumes.values()
-        return volume
-
-    def to_nifti(self, modality: str | None = None) -> nib.nifti1.Nifti1Image:
-        """An image as nibabel's, indexed [x, y, z]; modality: which one, where there are several."""
-        volume = self.volume if modality is None else self.volumes[modality]
-        return nib.nifti1.Nifti1Image(volume.data[0].T, volume.affine)
-
-    def save(self, folder: Path | str) -> list[Path]:
-        """Write FOLDER/<modality>.nii.gz, <modality>_std.nii.gz and provenance.json; gives the images' paths."""
-        self.write(Path(folder))
-        return [Path(folder) / f"{name}.nii.gz" for name in self.files]
-
-    def write(self, folder: Path, suffixes: Sequence[str] = (".nii.gz",)) -> list[str]:
-        """Write each image with each suffix, and provenance.json, which lists them; gives what is removed for them."""
-        files = {f"{name}{suffix}": volume for name, volume in self.files.items() for suffix in suffixes}
-        images = {name: partial(write_volume, volume=one, what=SYNTHETIC_SCAN) for name, one in files.items()}
-        return write_images(folder, images, self.provenance)
-
-    def show(self) -> Image.Image:
-        """The middle axial, coronal and sagittal slice of each image as one picture, which notebooks draw."""
-        rows = []
-        for volume in map(canonical, self.volumes.values()):
-            low, high = np.percentile(volume.data, (0.5, 99.5))
-            planes = [plane_of(volume.data[0], one, volume.data.shape[1 + k] // 2) for k, one in enumerate(PLANES)]
-            pixels = [pixel_mm(volume.grid.spacing_mm, one) for one in PLANES]
-            row = [square_pixels(shades(one, low, max(high, low + 1e-6)), size) for one, size in zip(planes, pixels)]
-            tall = max(len(one) for one in row)
-            rows.append(np.concatenate([np.pad(one, ((0, tall - len(one)), (0, 0))) for one in row], axis=1))
-        wide = max(row.shape[1] for row in rows)
-        return Image.fromarray(np.concatenate([np.pad(row, ((0, 0), (0, wide - row.shape[1]))) for row in rows]))
+    prepared: PreparedCase
+    preparation: Preparation
+    key: str
+    files: Mapping[str, str]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -127,6 +64,7 @@ class Model:
     header: Mapping[str, Any]
     device: torch.device
     origin: Path
+    calibrations: Path | None = None  # the folder where they are; None: images have no intervals
 
     def __repr__(self) -> str:
         made, given = " + ".join(self.recipe.data.target), " + ".join(self.recipe.data.source)
@@ -156,6 +94,10 @@ class Model:
         recipe = replace(self.recipe, synth=synth)
         check_synthesis(recipe)
         return replace(self, recipe=recipe)
+
+    def without_intervals(self) -> "Model":
+        """The same model, whether its run is calibrated or not."""
+        return replace(self, calibrations=None)
 
     def with_synthesis_of(self, other: Recipe) -> "Model":
         """The same model with the [synth] of another recipe, which differs from the model's own in that part only.
@@ -188,59 +130,192 @@ class Model:
         [synth] (samples, steps, ...). Raises BadInput where a scan is missing, or scans do not fit together.
         """
         model = self.with_options(**options)
-        model.check_names(scans, case)
-        volumes = {name: _read(scans[name], name) for name in model.scan_names if name in scans}
-        files = {name: volume.origin for name, volume in volumes.items()}
-        mask = volumes.pop(MASK, None)
-        key = _voxels_key(volumes.values())
-        preparation = model.preparation_for(volumes)
-        prepared = prepare_case(case, volumes, preparation, mask=mask, masked=model.recipe.needs_mask)
-        notes = model.check_scans(prepared, case)
-        if mask is None and model.recipe.needs_mask and preparation.mask_from != model.preparation.mask_from:
-            usual = model.preparation.mask_from
-            notes.append(f"The brain was found in {preparation.mask_from}, not in {usual} as in training (missing).")
-        if not model.recipe.method.makes_targets:
-            made = " and ".join(model.recipe.data.target)
-            notes.append(
-                f"{made} is reconstructed from itself: the bound of models with this autoencoder, no synthesis."
-            )
-        widths = model.header.get("target_widths", {})
-        notes += [sentence for name in model.made_of(files) if (sentence := varied_level(name, widths.get(name, ())))]
-        prepared = laid_out(prepared, model.recipe.data.axes)  # from here on; its affine leads the images back
-        volumes.clear()
+        ready = model.ready(scans, case)
+        calibration, notes = model.calibration(), list(ready.notes)
+        notes += [said] if (said := model.uncalibrated()) else []
         begun = time.monotonic()
-        mean, spread, calls = _run(model, prepared, key, seed, progress)
+        images, calls = model.draw(ready, seed, progress, calibration)
         where = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
-        cost = dict(zip(COST, (calls, (time.monotonic() - begun) / prepared.header.shape[0], where)))
-        _check_finite(case, mean, spread)
-        result, std, peaks = dict[str, Volume](), dict[str, Volume](), dict[str, dict[str, float]]()
-        for channel, name in enumerate(model.recipe.data.target):
-            if name not in model.made_of(files):
-                continue
-            scale = Scale(*model.header["target_scales"][name])
-            values = scale.inverse(mean[channel])
-            sd = None if spread is None else spread[channel] * ((scale.high - scale.low) / 2)
-            if (peak := model._peak(values, name, scale, prepared)) is not None:
-                values, sd = peak.stretch(values), None if sd is None else peak.stretch_sd(sd, values)
-                peaks[name] = {"median": round(peak.middle, 4), "slope": round(peak.slope, 4)}
-                notes += [said] if (said := peak.note(name)) else []
-            result[name] = model._on_own_grid(values, name, prepared)
-            if sd is not None:
-                std[name] = model._on_own_grid(sd, name, prepared)
+        cost = dict(zip(COST, (calls, (time.monotonic() - begun) / ready.prepared.header.shape[0], where)))
+        notes += [said for name, one in images.items() if one.peak is not None and (said := one.peak.note(name))]
+
+        def on_own_grid(values: Mapping[str, np.ndarray]) -> dict[str, Volume]:
+            return {name: model._on_own_grid(one, name, ready.prepared) for name, one in values.items()}
+
+        ranges, bounds = dict[str, tuple[np.ndarray, np.ndarray]](), dict[str, dict[str, float]]()
+        if calibration is not None:
+            sources = model.sources(ready.prepared)
+            for name, one in images.items():
+                low, high = calibration.interval(name, one.image, sources)
+                bounds[name] = model._bounds(calibration, name, one, low, high, ready.prepared)
+                ranges[name] = one.scale.inverse(low), one.scale.inverse(high)
+        slopes = {
+            name: {"median": round(one.peak.middle, 4), "slope": round(one.peak.slope, 4)}
+            for name, one in images.items()
+            if one.peak is not None
+        }
+        targets = model.recipe.data.target
         provenance = {
             **made_by(),
             "case": case,
-            **model.plan(files, seed),
+            **model.plan(ready.files, seed),
             **cost,
-            "prepared": model.record(preparation, prepared),
+            "prepared": model.record(ready.preparation, ready.prepared),
             "network_units": stated_units(
-                {name: model.recipe.intensity[name] for name in model.recipe.data.target}, model.header["target_scales"]
+                {name: model.recipe.intensity[name] for name in targets}, model.header["target_scales"]
             ),
-            **({"peaks": peaks} if peaks else {}),
+            **({"peaks": slopes} if slopes else {}),
+            **({"bounds": bounds} if any(bounds.values()) else {}),
             **({"warnings": notes} if notes else {}),
             **({"bound": self.header["bound"]} if "bound" in self.header else {}),
         }
-        return Synthesised(result, std, provenance, model.mark)
+        spread = {name: one.physical_sd for name, one in images.items() if one.physical_sd is not None}
+        return Synthesised(
+            on_own_grid({name: one.values for name, one in images.items()}),
+            on_own_grid(spread),
+            provenance,
+            model.mark,
+            on_own_grid({name: low for name, (low, _) in ranges.items()}),
+            on_own_grid({name: high for name, (_, high) in ranges.items()}),
+        )
+
+    def ready(self, scans: Mapping[str, Scan], case: str) -> "Ready":
+        """A case's scans as the network is given them, with what is to be said of them."""
+        self.check_names(scans, case)
+        volumes = {name: _read(scans[name], name) for name in self.scan_names if name in scans}
+        files = {name: volume.origin for name, volume in volumes.items()}
+        mask = volumes.pop(MASK, None)
+        key = _voxels_key(volumes.values())
+        preparation = self.preparation_for(volumes)
+        prepared = prepare_case(case, volumes, preparation, mask=mask, masked=self.recipe.needs_mask)
+        notes = self.check_scans(prepared, case)
+        if mask is None and self.recipe.needs_mask and preparation.mask_from != self.preparation.mask_from:
+            usual = self.preparation.mask_from
+            notes.append(f"The brain was found in {preparation.mask_from}, not in {usual} as in training (missing).")
+        if not self.recipe.method.makes_targets:
+            made = " and ".join(self.recipe.data.target)
+            notes.append(
+                f"{made} is reconstructed from itself: the bound of models with this autoencoder, no synthesis."
+            )
+        widths = self.header.get("target_widths", {})
+        notes += [sentence for name in self.made_of(files) if (sentence := varied_level(name, widths.get(name, ())))]
+        # from here on as the network sees it; its affine leads the images back
+        return Ready(laid_out(prepared, self.recipe.data.axes), preparation, key, files, tuple(notes))
+
+    def draw(
+        self,
+        ready: "Ready",
+        seed: int,
+        progress: PatchProgress | None = None,
+        calibration: Calibration | None = None,
+        outer: float | None = None,
+    ) -> tuple[dict[str, "Made"], float]:
+        """The images of a case on the grid that the network works on, and evaluations of the network for each sample.
+
+        calibration: whose intervals are wanted; outer: see draw.draw.
+        """
+        if calibration and any(one.way == "quantiles" for one in calibration.header.targets.values()):
+            outer = 1 - calibration.header.coverage
+        drawn, images = draw(self, ready.prepared, ready.key, seed, progress, outer), dict[str, Made]()
+        for channel, name in enumerate(self.recipe.data.target):
+            if name not in self.made_of(ready.files):
+                continue
+            scale = Scale(*self.header["target_scales"][name])
+            parts = (drawn.mean, drawn.sd, drawn.low, drawn.high)
+            mean, sd, low, high = (None if one is None else one[channel] for one in parts)
+            assert mean is not None
+            values, half = scale.inverse(mean), np.float32((scale.high - scale.low) / 2)
+            if (peak := self._peak(values, name, scale, ready.prepared)) is not None:
+                sd = None if sd is None else peak.stretch_sd(sd * half, values) / half
+                low, high = (None if one is None else scale.of(peak.stretch(scale.inverse(one))) for one in (low, high))
+                values = peak.stretch(values)
+            images[name] = Made(values, Image(scale.of(values), sd, low, high), scale, peak)
+        return images, drawn.calls
+
+    def sources(self, prepared: PreparedCase) -> list[np.ndarray]:
+        """The sources [D, H, W] of a case in network units; one that it lacks is background."""
+        found = []
+        for name in self.recipe.data.source:
+            if name in prepared.header.shown:
+                scale = self.recipe.intensity[name].scale(prepared.header.statistics[name])
+                found.append(scale.forward(prepared.arrays[name][:].astype(np.float32)))
+            else:
+                found.append(np.full(prepared.header.shape, BACKGROUND, np.float32))
+        return found
+
+    def calibration(self) -> Calibration | None:
+        """What held-back patients taught about images drawn like these, where the run has it and it is wanted.
+
+        Raises BadInput where it is of other weights, of images drawn otherwise, or of another number of samples than
+        was asked for.
+        """
+        if self.calibrations is None:
+            return None
+        path = self.calibration_file
+        if not path.is_file():
+            usual, own = (self.header["recipe"].get("synth") or {}).get("samples", 1), self.recipe.synth.samples
+            if own == usual or not self._calibrated_for():
+                return None
+            what = f"{own} samples, found one of {self._calibrated_for()} samples"
+        else:
+            found = calibration_of(path, path.stat().st_mtime_ns)
+            if found.header.weights != self.header["weights_hash"]:
+                what = f"these weights ({self.header['weights_hash']}), found one of others ({found.header.weights})"
+            elif change := first_change(found.header.synth, self.plan_of_synthesis):
+                what = f"images drawn as these are, found one of others ({change})"
+            else:
+                return found
+        raise BadInput(
+            f"{path.parent}: expected a calibration of {what}. Run voxlate calibrate again with the options of synth, "
+            "change these, or go without intervals (--no-intervals)."
+        )
+
+    def _calibrated_for(self) -> str:
+        """The numbers of samples for which the run has a calibration of this answer, in words."""
+        found = self.calibrations.glob(f"calibration.{self.answer}.*.safetensors") if self.calibrations else ()
+        return " or ".join(map(str, sorted(int(one.name.split(".")[2]) for one in found)))
+
+    def uncalibrated(self) -> str:
+        """A sentence where a calibrated run makes images without intervals, for it draws another number of them."""
+        others = self._calibrated_for()
+        if not others or self.calibration_file.is_file():
+            return ""
+        return f"No intervals: the run is calibrated for {others} samples (--samples {others.split()[0]})."
+
+    @property
+    def answer(self) -> Answer:
+        return "sample" if self.recipe.method.draws else "mean"
+
+    @property
+    def calibration_file(self) -> Path:
+        """Where a calibration of this answer, with so many samples, lies."""
+        if self.calibrations is None:
+            raise BadInput(
+                f"{self.origin}: expected a run that is read from a folder, found one without. Load it again."
+            )
+        return calibration_path(self.calibrations, self.answer, self.recipe.synth.samples)
+
+    @property
+    def plan_of_synthesis(self) -> dict[str, Any]:
+        """The options that decide how images are drawn, as plain values; the batch changes nothing."""
+        options = {key: value for key, value in vars(self.recipe.synth).items() if key != "batch"}
+        plain: dict[str, Any] = json.loads(TypeAdapter(dict[str, Any]).dump_json(options))
+        return plain
+
+    def _bounds(
+        self,
+        calibration: Calibration,
+        name: str,
+        made: "Made",
+        low: np.ndarray,
+        high: np.ndarray,
+        prepared: PreparedCase,
+    ) -> dict[str, float]:
+        """What the errors of a case are at most, in physical units."""
+        volume = Volume(made.values[None], np.array(prepared.header.affine), self.header["units"][name], name)
+        parts = parts_of(calibration.header.targets[name].regions, volume)
+        found = calibration.bounds(name, low, high, parts)
+        return {key: round(value * (made.scale.high - made.scale.low) / 2, 4) for key, value in found.items()}
 
     def check_scans(self, prepared: PreparedCase, case: str) -> list[str]:
         """Sentences on guesses and on scans unlike the training's; raises BadInput for one that shows nothing."""
@@ -253,7 +328,21 @@ class Model:
             notes += [f"{name}: {guess}" for guess in prepared.header.origins[name].guesses]
             ranges = self.header.get("training_ranges", {})
             notes.append(unfamiliar(name, statistics, self.recipe.intensity[name], ranges))
+        notes.append(self._other_voxels(prepared))
         return [note for note in notes if note]
+
+    def _other_voxels(self, prepared: PreparedCase) -> str:
+        """A sentence where voxels are of quite another size than in training, and nothing resamples them; else ''."""
+        trained, here = self.header.get("training_spacing_mm"), prepared.header.spacing_mm
+        if not trained or self.preparation.spacing_mm:
+            return ""
+        if max(max(a / b, b / a) for a, b in zip(trained, here)) <= UNLIKE_VOXELS:
+            return ""
+        mm = " x ".join(f"{one:.3g}" for one in here), " x ".join(f"{one:.3g}" for one in trained)
+        return (
+            f"Voxels are {mm[0]} mm (z, y, x), where those of the training were {mm[1]} mm: anatomy has another size "
+            "to the network. Resample the scan, or do not trust the image."
+        )
 
     def check_names(self, scans: Collection[str], case: str) -> None:
         """Raise BadInput where modalities that the model needs are not among a case's scans."""
@@ -340,7 +429,7 @@ class Model:
         if not (self.recipe.synth.peaks and isinstance(spec, Percentile)):
             return None
         made = Volume(values[None], np.array(prepared.header.affine), self.header["units"][name], name)
-        return peak_of(made, spec, scale)
+        return peak_of(made, spec, scale, float(self.header.get("training_ml") or 0))
 
     def _on_own_grid(self, values: np.ndarray, modality: str, prepared: PreparedCase) -> Volume:
         """Values [D, H, W] in physical units, on the grid of the first source's own file, or of the fixed scan's."""
@@ -354,11 +443,12 @@ class Model:
     def plan(self, files: Mapping[str, Path | str], seed: int) -> dict[str, Any]:
         """All that decides a case's images: model, options, seed, inputs' content; equal plans give equal images."""
         recipe = self.recipe
-        options = {key: value for key, value in vars(recipe.synth).items() if key != "batch"}  # batch changes nothing
+        calibration = self.calibration()
         plan = {
             "model": {"title": recipe.title, "weights": self.header["weights_hash"], "steps": self.header["steps"]},
             "seed": seed,
-            "synth": options,
+            "synth": self.plan_of_synthesis,
+            **({} if calibration is None else {"calibration": calibration.stated}),
             "inputs": {name: _stated(Path(path)) for name, path in sorted(files.items())},
             "units": self.header["units"],
             "axes": recipe.data.axes,
@@ -366,6 +456,12 @@ class Model:
         }
         plain: dict[str, Any] = json.loads(TypeAdapter(dict[str, Any]).dump_json(plan))
         return plain
+
+
+@lru_cache(maxsize=8)
+def calibration_of(path: Path, mtime_ns: int) -> Calibration:
+    """The calibration in a file; the time stamp makes a new file a new entry of the cache."""
+    return read_calibration(path)
 
 
 def load(run: Path | str, device: str = "auto", allow_code: bool = False, answer: Answer | None = None) -> Model:
@@ -383,7 +479,9 @@ def load(run: Path | str, device: str = "auto", allow_code: bool = False, answer
         recipe = replace(recipe, data=replace(recipe.data, source=recipe.data.target, stack=0))
     weights = path / "weights.safetensors" if path.is_dir() else path
     where = find_device(device)
-    return Model(method.to(where), recipe, {**header, "weights_hash": file_hash(weights)}, where, path.resolve())
+    origin = path.resolve()
+    folder = origin if origin.is_dir() else origin.parent
+    return Model(method.to(where), recipe, {**header, "weights_hash": file_hash(weights)}, where, origin, folder)
 
 
 def _answering(path: Path, answer: Answer | None, allow_code: bool) -> Path:
@@ -409,78 +507,6 @@ def _answering(path: Path, answer: Answer | None, allow_code: bool) -> Path:
     return Run(path if path.is_dir() else path.parent).weights(stage)
 
 
-def _run(
-    model: Model, prepared: PreparedCase, key: str, seed: int, progress: PatchProgress | None
-) -> tuple[np.ndarray, np.ndarray | None, float]:
-    """Mean and standard deviation [T, D, H, W] in network units, a few slices or one patch at a time.
-
-    Last: evaluations of the network for each sample of a slice or patch.
-    """
-    synth, data = model.recipe.synth, model.recipe.data
-    plan, prepared = _plan(model, prepared)
-    starts, count = plan.starts(), len(data.target)
-    blend = Blend(plan.output_tiling, [BACKGROUND] * count + [0.0] * (count if synth.samples > 1 else 0))
-    with count_calls(model.method.net, _progress_in_windows(model, plan, progress)) as calls:
-        size = 1 if synth.exact else synth.batch
-        for begin in range(0, len(starts), size):
-            chosen = starts[begin : begin + size]
-            places = [plan.place(start) for start in chosen]
-            patches = [read_patch(prepared, data, model.recipe.intensity, *plan.patch_at(start)) for start in chosen]
-            streams = [
-                [_streams(synth, key, place[0] + d, prepared.header.spacing_mm[0]) for d in range(len(patch.items))]
-                for place, patch in zip(places, patches)
-            ]
-            noise = partial(Noise, seed, streams, tiles=_noise_tiles(plan, chosen))
-            for place, image in zip(places, _mean_and_sd(model, collate(data, patches), noise, plan)):
-                blend.add(image, place)
-            if progress and synth.windows is None:
-                progress(begin + len(chosen), len(starts))
-    done = blend.result()
-    each = calls.count / max(1, len(starts) * synth.samples)
-    return done[:count], done[count:] if synth.samples > 1 else None, each
-
-
-def _progress_in_windows(model: Model, plan: SlicePlan, progress: PatchProgress | None) -> Callable[[int], None] | None:
-    """Turns evaluations of the network into slices done, where a whole volume is one item; None elsewhere."""
-    synth, depth = model.recipe.synth, plan.input_tiling.shape[0]
-    if progress is None or synth.windows is None:
-        return None
-    mirrored = 2 if synth.mirror else 1
-    wanted = evaluations(synth) * len(synth.windows.slices(depth)) * synth.samples * mirrored
-    return lambda count: progress(min(depth, int(depth * count / wanted)), depth)
-
-
-def _plan(model: Model, prepared: PreparedCase) -> tuple[SlicePlan, PreparedCase]:
-    """Which patches the network sees, and the case that they are read from: resized, where the options say so."""
-    recipe, shape = model.recipe, prepared.header.shape
-    slices = recipe.synth.slices
-    if recipe.synth.windows is not None:
-        if slices != Whole():
-            raise BadInput(
-                f"synth.windows: expected synth.slices of kind 'whole' without a crop, found {slices}. "
-                "Drop one of the two."
-            )
-        return whole_volume(shape), prepared
-    plan = slices.plan(shape, recipe.data.patch, recipe.synth.overlap)
-    if slices.resize_to is not None:
-        first, last = varied_slices([prepared.arrays[name][:] for name in prepared.header.present])
-        plan = replace(plan, input_tiling=whole_slices((last - first, *slices.resize_to)), first=first)
-        if last == first:
-            return plan, prepared
-        prepared = resize_case(prepared, slices.resize_to, (first, last))
-    mask = prepared.mask(recipe.data.source) if recipe.ignores_outside else None
-    sides = [stage.net.multiple for stage in recipe.all_stages]
-    return fit_to_mask(plan, mask, max(sides), recipe.data.centred, slices.crop, recipe.data.patch[1:]), prepared
-
-
-def _noise_tiles(plan: SlicePlan, starts: list[Triple]) -> list[Tile] | None:
-    """Which part of the slices' noise each tile has; None for whole slices, whatever their margins."""
-    (_, *plane), (_, *size) = plan.input_tiling.shape, plan.input_tiling.patch
-    if all(length >= whole for length, whole in zip(size, plane)):
-        return None
-    return [Tile((y, x), (size[0], size[1]), (plane[0], plane[1])) for _, y, x in starts]
-
-
 def _voxels_key(scans: Iterable[Volume]) -> str:
     """What scans show and where: the same patient has the same noise, whatever the case and its files are called."""
     digest = hashlib.sha256()
@@ -491,54 +517,9 @@ def _voxels_key(scans: Iterable[Volume]) -> str:
     return digest.hexdigest()
 
 
-def _streams(synth: Synthesis, key: str, z: int, spacing_mm: float) -> dict[int, float]:
-    """The noise streams that a slice draws from, with their weights; tiles of a slice share them."""
-    return {stable_id(key, other, 0, 0): weight for other, weight in synth.noise.streams(z, spacing_mm).items()}
-
-
-def _mean_and_sd(model: Model, batch: Batch, noise: Callable[[int], Noise], plan: SlicePlan) -> np.ndarray:
-    """Mean and, where there are several samples, standard deviation (ddof = 1): [B, T or 2T, D, H, W]."""
-    synth: Synthesis = model.recipe.synth
-    batch = batch.to(model.device)
-    mean, squares = torch.zeros(()), torch.zeros(())
-    for sample in range(synth.samples):
-        image = _one_sample(model, batch, noise(sample), plan)
-        step = image - mean
-        mean = mean + step / (sample + 1)
-        squares = squares + step * (image - mean)  # Welford 1962
-    parts = [mean] if synth.samples == 1 else [mean, (squares / (synth.samples - 1)).sqrt()]
-    made: np.ndarray = torch.cat(parts, dim=1).cpu().numpy()
-    return made
-
-
-def _one_sample(model: Model, batch: Batch, noise: Noise, plan: SlicePlan) -> Tensor:
-    """One sample [B, T, D, H, W] at the volume's resolution; clipped after resizing, because splines overshoot."""
-    synth = model.recipe.synth
-    precision = "float32" if synth.exact else synth.precision or model.recipe.train.precision
-    with torch.inference_mode(), autocast(model.device, precision):
-        image = model.method.synthesise(batch, noise, synth).float()
-        if synth.mirror:
-            axis = model.recipe.data.left_right
-            flipped = replace(batch, source=batch.source.flip(axis), mask=batch.mask.flip(axis))
-            image = (image + model.method.synthesise(flipped, noise, synth).float().flip(axis)) / 2
-    image = pad(image, [-margin for margin in plan.margins], value=BACKGROUND)
-    if plan.resized:
-        image = torch.from_numpy(zoomed(image.cpu().numpy(), plan.output_tiling.patch[1:]))
-    return image.clamp(-1, 1)
-
-
 def _stated(path: Path) -> dict[str, str]:
     """An input's content; where it lies is stated by those who write the image."""
     return {"sha256": content_hash(path)} if is_there(path) else {}
-
-
-def _check_finite(case: str, *images: np.ndarray | None) -> None:
-    for image in images:
-        if image is not None and not np.isfinite(image).all():
-            raise BadInput(
-                f"{case}: expected an image of finite values, found {int((~np.isfinite(image)).sum())} of {image.size} "
-                "that are not: nothing is written. Choose another sampler or more steps, or train again."
-            )
 
 
 def _read(scan: Scan, modality: str) -> Volume:
@@ -546,6 +527,11 @@ def _read(scan: Scan, modality: str) -> Volume:
         return scan
     if isinstance(scan, str | Path):
         return read_volume(Path(scan), modality)
+    if (isinstance(scan, tuple) and len(scan) != 2) or not isinstance(scan, tuple | nib.spatialimages.SpatialImage):
+        raise BadInput(
+            f"{modality}: expected a path, a Volume, a nibabel image, or a pair of an array [x, y, z] and its affine, "
+            f"found {type(scan).__name__}. Give one of these."
+        )
     array, affine = (scan.dataobj, scan.affine) if isinstance(scan, nib.spatialimages.SpatialImage) else scan
     values = np.asarray(array, np.float32)
     if values.ndim != 3 or not np.isfinite(values).all():

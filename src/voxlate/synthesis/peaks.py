@@ -10,8 +10,9 @@ from voxlate.images.statistics import intensity_statistics
 from voxlate.images.volume import Volume
 
 REACHED = 0.95  # of the range: mean answers of a scanner's own patients end at 0.88 to 0.93, others' at 0.56 to 0.9
+WHOLE = 0.6  # of the usual body: a part of one may lack its bright tissue
 MOST = 4.0  # slope beyond which an image is too unlike a scan to be corrected
-TELLING = 1.25  # slope from which a note says so
+TELLING = 1.1  # slope from which a note says so
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,16 @@ class Peak:
         )
 
 
-def peak_of(made: Volume, spec: Percentile, scale: Scale) -> Peak | None:
+def peak_of(made: Volume, spec: Percentile, scale: Scale, usual_ml: float = 0.0) -> Peak | None:
     """What moves an image's upper percentile near to where every training scan's lay, whose scale it is.
 
-    made: in physical units, on the grid that the model works on; scale: from network units to these. None: it lies
-    there, or nothing can move it.
+    made: in physical units, on the grid that the model works on; scale: from network units to these; usual_ml: of
+    bodies in training. None: it lies there, nothing can move it, or it shows but a part, which may lack what is bright.
     """
-    inside = intensity_statistics(made.data[0], foreground(made)).foreground
+    body = foreground(made)
+    if body.sum() * np.prod(made.grid.spacing_mm) / 1000 < WHOLE * usual_ml:
+        return None
+    inside = intensity_statistics(made.data[0], body).foreground
     middle, peak, goal = inside.at(50), inside.at(spec.high), scale.low + REACHED * (scale.high - scale.low)
     if not middle < peak < goal:
         return None

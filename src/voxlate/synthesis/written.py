@@ -4,11 +4,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
-
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
-from voxlate.images.volume import SYNTHETIC_SCAN, content_hash
+from voxlate.images.volume import content_hash, says_synthetic
 from voxlate.scoring.provenance import provenance_of
 
 Writer = Callable[[Path], object]
@@ -63,19 +61,11 @@ def check_free(folder: Path, names: Iterable[str]) -> None:
     provenance = provenance_of(folder)
     listed = provenance.get("images", dict.fromkeys(names) if provenance else {})  # earlier versions listed none
     for path in (folder / name for name in names if name not in listed):
-        if path.is_file() and not _is_synthetic(path.with_name(f"{path.name.split('.')[0]}.nii.gz")):
+        if path.is_file() and not says_synthetic(path.with_name(f"{path.name.split('.')[0]}.nii.gz")):
             raise BadInput(
                 f"{path}: expected no file of this name that voxlate did not write, found one: is it the scan itself? "
                 "Choose another --out."
             )
-
-
-def _is_synthetic(path: Path) -> bool:
-    """Whether a NIfTI file says that voxlate made it: so does one of a run that was killed before its provenance."""
-    try:
-        return SYNTHETIC_SCAN.encode() in nib.nifti1.load(path).header["descrip"].item()
-    except (OSError, nib.filebasedimages.ImageFileError):
-        return False
 
 
 def is_unchanged(folder: Path) -> bool:

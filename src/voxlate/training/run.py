@@ -29,6 +29,7 @@ from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, from_dict, needed_code, to_dict
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
+DIGITS = 16  # of a digest, where only chance could make two alike
 LONGEST_VALUE = 80  # characters of a list or text, in a message
 
 
@@ -194,6 +195,13 @@ def weights_header(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int
         "steps": steps,
         "seconds": seconds,
         "training_cases": len(cohort.splits["train"]),
+        "training_ml": cohort.fingerprint["mask_ml"]["median"] if "mask_ml" in cohort.fingerprint else None,
+        "training_voxels": [
+            cohort.header(case).voxels[name][:DIGITS]
+            for case in cohort.splits["train"]
+            for name in recipe.data.source
+            if name in cohort.header(case).present
+        ],
         "made_by": made_by(),
     }
 

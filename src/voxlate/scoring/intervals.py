@@ -1,0 +1,78 @@
+"""How often truth lies within the intervals that a synthesis states, and how wide they are."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxlate.scoring.metrics import correlation
+
+Array = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Interval:
+    """The maps of the values between which truth lies; levels: of other coverages, how wide they are beside these.
+
+    coverage: that was asked for; bound: of the mean absolute error inside the body of the made image, physical.
+    """
+
+    low: Path
+    high: Path
+    coverage: float
+    levels: Mapping[str, float]
+    bound: float | None
+
+
+def interval_of(images: Mapping[str, Path], modality: str, made: Mapping[str, Any]) -> Interval | None:
+    """The intervals of an image among its case's maps, as its provenance describes them; None where it has none."""
+    low, high = images.get(f"{modality}_low"), images.get(f"{modality}_high")
+    stated = made.get("calibration")
+    if low is None or high is None or not isinstance(stated, Mapping):
+        return None
+    bound = made.get("bounds", {}).get(modality, {}).get("mae")
+    return Interval(low, high, float(stated["coverage"]), stated.get("levels", {}).get(modality, {}), bound)
+
+
+def level_key(level: float) -> str:
+    """The key of the coverage at another level: coverage_50."""
+    return f"coverage_{round(100 * level)}"
+
+
+def interval_scores(
+    interval: Interval, low: Array, high: Array, made: Array, truth: Array, inside: Mask
+) -> dict[str, float]:
+    """Shares of voxels inside, widths, and what the width says of the error; arrays [D, H, W], on the scored range."""
+    below, above = (made - low)[inside], (high - made)[inside]
+    error = (truth - made)[inside]
+    if not error.size:
+        return {}
+
+    def share(scale: float) -> float:
+        return float(np.mean((error >= -scale * below - 1e-6) & (error <= scale * above + 1e-6)))
+
+    mae = float(np.abs(error).mean())
+    found = {
+        "coverage": share(1.0),
+        "interval": float((below + above).mean(dtype=np.float64)),
+        "interval_r": correlation(below + above, np.abs(error)),
+    }
+    for level, scale in interval.levels.items():
+        found[level_key(float(level))] = share(float(scale))
+    if interval.bound is not None:
+        found |= {"mae_bound": interval.bound, "mae_bound_held": float(mae <= interval.bound)}
+        found["mae_bound_ratio"] = interval.bound / mae if mae > 0 else math.nan
+    return found
+
+
+def region_coverage(low: Array, high: Array, truth: Array, inside: Mask) -> dict[str, float]:
+    """The share of a region's voxels inside their intervals, and their mean width; NaN where it is empty."""
+    if not inside.any():
+        return {"coverage": math.nan, "interval": math.nan}
+    held = (truth[inside] >= low[inside] - 1e-6) & (truth[inside] <= high[inside] + 1e-6)
+    return {"coverage": float(held.mean()), "interval": float((high - low)[inside].mean(dtype=np.float64))}

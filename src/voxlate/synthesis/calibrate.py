@@ -1,0 +1,290 @@
+"""Calibration: what held-back patients, whose truth is known, teach about the errors of a run's images."""
+
+import hashlib
+import shutil
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from voxlate.data.case import LABEL, PreparedCase, digest, prepare_case
+from voxlate.data.find import find_cohort
+from voxlate.data.layout import laid_out
+from voxlate.data.presets import CaseFiles
+from voxlate.errors import BadInput
+from voxlate.files import locked, whole_file
+from voxlate.images.volume import Volume, content_hash, read_volume
+from voxlate.scoring.provenance import recorded_splits
+from voxlate.synthesis.ensemble import Ensemble
+from voxlate.synthesis.folder import in_split
+from voxlate.synthesis.made import Made
+from voxlate.synthesis.model import Model, Ready
+from voxlate.training.run import DIGITS, made_by
+from voxlate.trust.calibration import BODY, Calibration, Header, Target, write_calibration
+from voxlate.trust.conformal import Bound
+from voxlate.trust.features import voxel_features
+from voxlate.trust.fit import Evidence, evidence_from, fit
+from voxlate.trust.regions import check_regions, default_regions, parts_of
+from voxlate.trust.widths import Widths
+
+Array = NDArray[np.float32]
+Progress = Callable[[str, int, int], None]
+
+KEPT = 30_000  # voxels of a case that are kept: the share outside is known to 0.2 % from them
+FEWEST = 2  # patients
+
+
+def calibrate(
+    model: Model | Ensemble,
+    cases: Sequence[CaseFiles],
+    *,
+    split: str | None = None,
+    coverage: float = 0.9,
+    confidence: float = 0.9,
+    bound: Bound = "normal",
+    regions: Mapping[str, str] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    warn: Callable[[str], None] = warnings.warn,
+) -> tuple[Path, Calibration]:
+    """Make the images of cases with truth, compare ways of intervals, and write the best into the run.
+
+    coverage: share of a new patient's voxels that intervals are to hold, on average over patients, with this
+    confidence, counted as conformal.upper_bound says. regions: parts of the body by a rule ("vessels": "cta>150"),
+    in addition to those of the unit and of label maps. A stopped calibration goes on where it was. Raises BadInput
+    where the model is an ensemble, completes, or was trained on one of the cases, and where there are too few.
+    """
+    model = _fitting(model)
+    if not 0.5 <= coverage < 1 or not 0.5 <= confidence < 1:
+        wrong = f"{coverage:g} and {confidence:g}"
+        raise BadInput(
+            f"calibrate: expected a coverage and a confidence from 0.5 to below 1, found {wrong}. Change them."
+        )
+    for case in cases:
+        _refuse_training(model, case.case)
+    target_names = model.recipe.data.target
+    labels = sorted({name for case in cases for name in case.labels})
+    texts = {name: _regions(name, model, labels, regions) for name in target_names}
+    path = model.calibration_file
+    parts = path.with_name(f"{path.name.removesuffix('.safetensors')}.parts")
+    with locked(path.parent):
+        found: dict[str, list[Evidence]] = {name: [] for name in target_names}
+        contents, failed = dict[str, dict[str, str]](), list[str]()
+        for number, case in enumerate(cases):
+            if progress:
+                progress("cases", number, len(cases))
+            report = (lambda done, total: progress("slices", done, total)) if progress else None
+            try:
+                contents[case.case] = {
+                    name: content_hash(place) for name, place in sorted(_read_of(case, model).items())
+                }
+                for name, one in _evidence(
+                    model, case, texts, 1 - coverage, seed, parts, contents[case.case], report
+                ).items():
+                    found[name].append(one)
+            except _Trained:
+                raise
+            except BadInput as error:
+                contents.pop(case.case, None)
+                failed.append(f"{case.case} is left out: {error}")
+                warn(failed[-1])
+            if progress:
+                progress("cases", number + 1, len(cases))
+        if len({one.patient for one in next(iter(found.values()))}) < FEWEST:
+            raise BadInput(
+                f"calibrate: expected at least {FEWEST} patients with {' and '.join(target_names)} that training did "
+                f"not see, found {len(contents)} of {len(cases)} cases{f' ({failed[0]})' if failed else ''}. Hold back "
+                "more: prepare with other --shares."
+            )
+        targets, widths = dict[str, Target](), dict[str, Widths]()
+        for number, name in enumerate(target_names):
+            if progress:
+                progress("fits", number, len(target_names))
+            targets[name], learned = fit(found[name], texts[name], coverage, confidence, bound, seed)
+            if learned is not None:
+                widths[name] = learned
+        if progress:
+            progress("fits", len(target_names), len(target_names))
+        header = Header(
+            weights=model.header["weights_hash"],
+            synth=model.plan_of_synthesis,
+            coverage=coverage,
+            confidence=confidence,
+            bound=bound,
+            patients=len({one.patient for one in next(iter(found.values()))}),
+            cases=contents,
+            split=split,
+            seed=seed,
+            targets=targets,
+            units={name: model.header["units"][name] for name in target_names},
+            halves={name: (high - low) / 2 for name, (low, high) in model.header["target_scales"].items()},
+            made_by=made_by(),
+        )
+        write_calibration(path, Calibration(header, widths))
+        shutil.rmtree(parts, ignore_errors=True)
+    made = model.calibration()
+    assert made is not None
+    return path, made
+
+
+def _fitting(model: Model | Ensemble) -> Model:
+    if isinstance(model, Ensemble):
+        raise BadInput("calibrate: expected one run, found an ensemble. Calibrate a single run.")
+    if model.recipe.task.completes or not model.recipe.method.makes_targets:
+        raise BadInput(
+            f"{model.origin}: expected a model that makes {' and '.join(model.recipe.data.target)} of other scans, "
+            f"found '{model.recipe.title}': completions and autoencoders have no calibration."
+        )
+    return model
+
+
+def _read_of(case: CaseFiles, model: Model) -> dict[str, Path]:
+    """The scans of a case that the model is given or makes; raises BadInput where one is not there."""
+    wanted = [*model.recipe.data.source, *model.recipe.data.target]
+    if lacking := [name for name in wanted if name not in case.files]:
+        raise BadInput(f"{case.case}: expected {' and '.join(wanted)}, found no {' and no '.join(lacking)}.")
+    return {name: case.files[name] for name in wanted}
+
+
+def held_back(model: Model | Ensemble, cohort: Path, split: str | None, **layout: Any) -> list[CaseFiles]:
+    """The cases of a cohort in a split: of the run's training, where that says more than the cohort's own."""
+    found = in_split(model, find_cohort(cohort, **layout).cases, split)
+    if not found:
+        raise BadInput(
+            f"{cohort}: expected cases{f' of the split {split}' if split else ''}, found none. Check --split."
+        )
+    return found
+
+
+class _Trained(BadInput):
+    """A patient of the training among those that it is not to have seen."""
+
+
+def _refuse_training(model: Model, case: str, prepared: PreparedCase | None = None) -> None:
+    """Raise BadInput where a case was in the training: by its name, or by what its prepared scans hold."""
+    folder = model.origin if model.origin.is_dir() else model.origin.parent
+    held = set[str]() if prepared is None else {digest(one[:])[:DIGITS] for one in prepared.arrays.values()}
+    named = case in recorded_splits([folder]).get("train", [])
+    if named or held & set(model.header.get("training_voxels", ())):
+        raise _Trained(
+            f"calibrate: expected patients that training did not see, found {case}, which was in it (by "
+            f"{'name' if named else 'the voxels of its scans'}): errors there are smaller than of a new patient. Give "
+            "--split val, or another cohort."
+        )
+
+
+def _regions(target: str, model: Model, labels: list[str], given: Mapping[str, str] | None) -> dict[str, str]:
+    texts = default_regions(target, model.header["units"][target], labels)
+    check_regions(given or {}, target, labels)
+    return {**texts, **(given or {})}
+
+
+def _evidence(
+    model: Model,
+    case: CaseFiles,
+    texts: Mapping[str, Mapping[str, str]],
+    alpha: float,
+    seed: int,
+    parts: Path,
+    content: Mapping[str, str],
+    report: Callable[[int, int], None] | None,
+) -> dict[str, Evidence]:
+    """What a case teaches, by target; kept in a file until the calibration is done."""
+    state = (model.header["weights_hash"], model.plan_of_synthesis, alpha, seed, content, texts, KEPT)
+    kept = parts / f"{case.case}.{hashlib.sha256(repr(state).encode()).hexdigest()[:16]}.safetensors"
+    patient = case.patient or case.case
+    if kept.is_file():
+        tensors = safetensors.numpy.load_file(kept)
+    else:
+        found = _draw_evidence(model, case, texts, alpha, seed, report)
+        tensors = {
+            f"{name}/{key}": np.ascontiguousarray(one) for name, all_ in found.items() for key, one in all_.items()
+        }
+        parts.mkdir(exist_ok=True)
+        with whole_file(kept) as temporary:
+            safetensors.numpy.save_file(tensors, temporary)
+    by_target: dict[str, dict[str, np.ndarray]] = {}
+    for place, one in tensors.items():
+        name, _, key = place.partition("/")
+        by_target.setdefault(name, {})[key] = one
+    return {name: evidence_from(case.case, patient, one) for name, one in by_target.items()}
+
+
+def _draw_evidence(
+    model: Model,
+    case: CaseFiles,
+    texts: Mapping[str, Mapping[str, str]],
+    alpha: float,
+    seed: int,
+    report: Callable[[int, int], None] | None,
+) -> dict[str, dict[str, np.ndarray]]:
+    """The case's images, and its truth on their grid."""
+    scans: dict[str, Any] = {name: path for name, path in case.files.items() if name in model.scan_names}
+    scans |= {"mask": case.mask} if case.mask and "mask" in model.scan_names else {}
+    ready = model.ready(scans, case.case)
+    truth = _truth_of(model, case, ready)
+    images, _ = model.draw(ready, seed, report, outer=alpha)
+    sources = model.sources(ready.prepared)
+    chooser = np.random.default_rng([seed, *case.case.encode()])
+    return {
+        name: _sampled(one, name, model, truth, sources, texts[name], chooser).tensors() for name, one in images.items()
+    }
+
+
+def _truth_of(model: Model, case: CaseFiles, ready: Ready) -> PreparedCase:
+    """All scans and label maps of a case on the grid of its images."""
+    volumes = {name: read_volume(path, name) for name, path in _read_of(case, model).items()}
+    labels = {name: read_volume(path, name) for name, path in case.labels.items()}
+    preparation = model.preparation_for({name: volumes[name] for name in model.recipe.data.source})
+    whole = prepare_case(case.case, volumes, preparation, labels=labels, masked=False)
+    _refuse_training(model, case.case, whole)
+    truth = laid_out(whole, model.recipe.data.axes)
+    if truth.header.shape != ready.prepared.header.shape:
+        raise BadInput(
+            f"{case.case}: expected the truth on the grid of the scans ({ready.prepared.header.shape}), found "
+            f"{truth.header.shape}. Check both files."
+        )
+    for name in model.recipe.data.target:
+        if truth.header.statistics[name].blank:
+            raise BadInput(f"{case.case}: expected {name} to show something, found the same value everywhere.")
+    return truth
+
+
+def _sampled(
+    made: Made,
+    name: str,
+    model: Model,
+    truth: PreparedCase,
+    sources: Sequence[Array],
+    texts: Mapping[str, str],
+    chooser: np.random.Generator,
+) -> Evidence:
+    """Voxels of a case, drawn evenly from the body that its image or its truth shows."""
+    volume = truth.volume(name)
+    image = Volume(made.values[None], volume.affine, volume.unit, name)
+    labels = {one: truth.arrays[LABEL + one][:] for one in truth.header.labels}
+    of_truth, of_made = parts_of(texts, volume, labels), parts_of(texts, image)
+    places = np.flatnonzero(of_truth[BODY] | of_made[BODY])
+    if len(places) > KEPT:
+        places = np.sort(chooser.choice(places, KEPT, replace=False))
+
+    def at(values: np.ndarray | None) -> Any:
+        return None if values is None else values.reshape(-1, *values.shape[3:])[places]
+
+    scale = model.recipe.intensity[name].scale(truth.header.statistics[name])
+    return Evidence(
+        truth.header.case,
+        "",
+        at(voxel_features(made.image.made, sources, made.image.sd)),
+        at(made.image.made),
+        at(scale.of(volume.data[0])),
+        at(made.image.sd),
+        at(made.image.low),
+        at(made.image.high),
+        {part: at(mask) for part, mask in of_truth.items()},
+        {part: at(mask) for part, mask in of_made.items()},
+    )

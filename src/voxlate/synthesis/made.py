@@ -1,0 +1,113 @@
+"""What a synthesis gives: images of a case with what is known of their errors, and their files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from PIL import Image as Picture
+
+from voxlate.files import HIGH, LOW, STD, UNCALIBRATED
+from voxlate.images.grid import canonical
+from voxlate.images.intensity import Scale
+from voxlate.images.pictures import Plane, pixel_mm, plane_of, shades, square_pixels
+from voxlate.images.volume import SYNTHETIC_SCAN, Volume, write_volume
+from voxlate.synthesis.peaks import Peak
+from voxlate.synthesis.written import write_images
+from voxlate.trust.calibration import Image
+
+PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
+NOT_CALIBRATED = "; sd of samples, not calibrated"  # in the description of a header, which has 80 characters
+
+
+@dataclass(frozen=True)
+class Made:
+    """An image [D, H, W] on the network's grid: in physical units, and with its spread in network units.
+
+    scale: from network units to physical ones; peak: how its bright end was corrected.
+    """
+
+    values: np.ndarray
+    image: Image
+    scale: Scale
+    peak: Peak | None
+
+    @property
+    def physical_sd(self) -> np.ndarray | None:
+        return None if self.image.sd is None else self.image.sd * np.float32((self.scale.high - self.scale.low) / 2)
+
+
+@dataclass(frozen=True)
+class Synthesised:
+    """Mean of the samples for each modality, its standard deviation where samples > 1, and how it was made.
+
+    mark: what file names begin with, where scans may bear the same names. low, high: between which values the truth
+    lies, where the run is calibrated.
+    """
+
+    volumes: dict[str, Volume]
+    std: dict[str, Volume]
+    provenance: dict[str, Any]
+    mark: str = ""
+    low: dict[str, Volume] = field(default_factory=dict)
+    high: dict[str, Volume] = field(default_factory=dict)
+
+    @property
+    def files(self) -> dict[str, Volume]:
+        """All images by the name of their file, without its suffix."""
+        found = {**self.volumes, **{f"{name}{self._of_spread(name)}": one for name, one in self.std.items()}}
+        for suffix, maps in ((LOW, self.low), (HIGH, self.high)):
+            found |= {f"{name}{suffix}": one for name, one in maps.items()}
+        return {f"{self.mark}{name}": one for name, one in found.items()}
+
+    def _of_spread(self, name: str) -> str:
+        """What a standard deviation's name ends with: without intervals nobody knows what it is worth."""
+        return STD if name in self.low else UNCALIBRATED
+
+    def __repr__(self) -> str:
+        images = ", ".join(f"{name} {one.grid} in {one.unit}" for name, one in self.volumes.items())
+        maps = [name for name, found in (("standard deviation", self.std), ("intervals", self.low)) if found]
+        return f"Synthesised({images}{', with ' if maps else ''}{' and '.join(maps)})"
+
+    @property
+    def volume(self) -> Volume:
+        """The image of a model that makes one modality."""
+        (volume,) = self.volumes.values()
+        return volume
+
+    def to_nifti(self, modality: str | None = None) -> nib.nifti1.Nifti1Image:
+        """An image as nibabel's, indexed [x, y, z]; modality: which one, where there are several."""
+        volume = self.volume if modality is None else self.volumes[modality]
+        return nib.nifti1.Nifti1Image(volume.data[0].T, volume.affine)
+
+    def save(self, folder: Path | str) -> list[Path]:
+        """Write FOLDER/<modality>.nii.gz, the maps beside it and provenance.json; gives the images' paths.
+
+        The maps: <modality>_low and _high, where the run is calibrated, and <modality>_std of several samples
+        (_std_uncalibrated where it is not).
+        """
+        self.write(Path(folder))
+        return [Path(folder) / f"{name}.nii.gz" for name in self.files]
+
+    def write(self, folder: Path, suffixes: Sequence[str] = (".nii.gz",)) -> list[str]:
+        """Write each image with each suffix, and provenance.json, which lists them; gives what is removed for them."""
+        files = {f"{name}{suffix}": volume for name, volume in self.files.items() for suffix in suffixes}
+        said = {name: SYNTHETIC_SCAN + (NOT_CALIBRATED if UNCALIBRATED in name else "") for name in files}
+        images = {name: partial(write_volume, volume=one, what=said[name]) for name, one in files.items()}
+        return write_images(folder, images, self.provenance)
+
+    def show(self) -> Picture.Image:
+        """The middle axial, coronal and sagittal slice of each image as one picture, which notebooks draw."""
+        rows = []
+        for volume in map(canonical, self.volumes.values()):
+            low, high = np.percentile(volume.data, (0.5, 99.5))
+            planes = [plane_of(volume.data[0], one, volume.data.shape[1 + k] // 2) for k, one in enumerate(PLANES)]
+            pixels = [pixel_mm(volume.grid.spacing_mm, one) for one in PLANES]
+            row = [square_pixels(shades(one, low, max(high, low + 1e-6)), size) for one, size in zip(planes, pixels)]
+            tall = max(len(one) for one in row)
+            rows.append(np.concatenate([np.pad(one, ((0, tall - len(one)), (0, 0))) for one in row], axis=1))
+        wide = max(row.shape[1] for row in rows)
+        return Picture.fromarray(np.concatenate([np.pad(row, ((0, 0), (0, wide - row.shape[1]))) for row in rows]))

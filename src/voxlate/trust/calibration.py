@@ -1,0 +1,201 @@
+"""What held-back patients taught about a run's images: a file in the run, and what it says of a new image."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors.torch
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from voxlate.errors import BadInput
+from voxlate.files import whole_file
+from voxlate.trust.conformal import Bound
+from voxlate.trust.features import voxel_features
+from voxlate.trust.widths import NARROWEST, Widths, widths_from
+
+Array = NDArray[np.float32]
+Way = Literal["learned", "difficulty", "quantiles", "sd", "constant"]
+
+WAYS: dict[Way, str] = {
+    "learned": "learned distances below and above",
+    "difficulty": "learned difficulty, the same below and above",
+    "quantiles": "quantiles of the samples, widened",
+    "sd": "standard deviation of the samples, times a factor",
+    "constant": "the same everywhere",
+}
+OF_SAMPLES: tuple[Way, ...] = ("quantiles", "sd")
+LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # of the calibration curve
+BODY = "body"
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image [D, H, W] in network units; of several samples their standard deviation and two outer quantiles, too."""
+
+    made: Array
+    sd: Array | None = None
+    low: Array | None = None
+    high: Array | None = None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How a way of intervals did on the held-back patients, each left out of what was fitted.
+
+    width: mean in network units, inside the body; coverage by region: mean over patients, and its 95 % interval.
+    """
+
+    scale: float
+    width: float
+    coverage: dict[str, tuple[float, float, float]]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Of a target: the way its intervals are made, how they are scaled for each level of coverage, and bounds.
+
+    regions: rules by name; bounds: by region how often its mean half width the mean error of a case may be, at most;
+    `mae` that of the body. inf: too few patients.
+    """
+
+    way: Way
+    scales: dict[float, float]
+    compared: dict[Way, Compared]
+    regions: dict[str, str]
+    bounds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a calibration holds beside its networks.
+
+    units, halves: of each target, with half the width of its scale: what 1 of network units is in physical ones.
+    weights: hash of those that it is of; synth: how the images were drawn; cases: content of each one's files; splits:
+    which split they were of; confidence: with which the share outside is below 1 - coverage, as `bound` counts.
+    """
+
+    weights: str
+    synth: dict[str, Any]
+    coverage: float
+    confidence: float
+    bound: Bound
+    patients: int
+    cases: dict[str, dict[str, str]]
+    split: str | None
+    seed: int
+    targets: dict[str, Target]
+    units: dict[str, str]
+    halves: dict[str, float]
+    made_by: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A header with the networks of the targets whose way is learned, and the hash of its file."""
+
+    header: Header
+    widths: Mapping[str, Widths]
+    hash: str = ""
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """What a provenance says of it."""
+        header = self.header
+        ways = {name: WAYS[one.way] for name, one in header.targets.items()}
+        curve = {name: relative(one, header.coverage) for name, one in header.targets.items()}
+        keys = {"coverage": header.coverage, "confidence": header.confidence, "bound": header.bound}
+        return {"sha256": self.hash, "patients": header.patients, **keys, "way": ways, "levels": curve}
+
+    def interval(self, name: str, image: Image, sources: Sequence[Array]) -> tuple[Array, Array]:
+        """Between which values [D, H, W] the truth of a target's voxels lies, in network units, not beyond -1 and 1."""
+        target = self.header.targets[name]
+        widths = self.widths.get(name)
+        below, above = distances(target.way, image, sources, widths)
+        scale = np.float32(target.scales[self.header.coverage])
+        return np.clip(image.made - scale * below, -1, 1), np.clip(image.made + scale * above, -1, 1)
+
+    def bounds(self, name: str, low: Array, high: Array, parts: Mapping[str, NDArray[np.bool_]]) -> dict[str, float]:
+        """What the errors of a case are at most, in network units: `mae`, and the errors of regions' means.
+
+        parts: where regions lie in the made image, [D, H, W]; those that are empty have none.
+        """
+        target = self.header.targets[name]
+        half = (high - low) / 2
+        found = {key: float(half[parts[_part(key)]].mean()) * factor for key, factor in target.bounds.items()
+                 if _part(key) in parts and parts[_part(key)].any()}  # fmt: skip
+        return {key: value for key, value in found.items() if math.isfinite(value)}
+
+
+def _part(bound: str) -> str:
+    return BODY if bound == "mae" else bound
+
+
+def relative(target: Target, coverage: float) -> dict[str, float]:
+    """How wide intervals of other levels are, over that of the coverage."""
+    own = target.scales[coverage]
+    return {f"{level:g}": round(scale / own, 5) for level, scale in target.scales.items() if own > 0}
+
+
+def distances(way: Way, image: Image, sources: Sequence[Array], widths: Widths | None) -> tuple[Array, Array]:
+    """How far truth may lie below and above an image, before it is scaled."""
+    if way in ("learned", "difficulty"):
+        assert widths is not None
+        below, above = widths.predict(voxel_features(image.made, sources, image.sd))
+        return shaped(way, below, above)
+    if way == "sd":
+        assert image.sd is not None
+        return image.sd + NARROWEST, image.sd + NARROWEST
+    if way == "quantiles":
+        assert image.low is not None
+        assert image.high is not None
+        return np.maximum(image.made - image.low, 0) + NARROWEST, np.maximum(image.high - image.made, 0) + NARROWEST
+    return np.ones_like(image.made), np.ones_like(image.made)
+
+
+def shaped(way: Way, below: Array, above: Array) -> tuple[Array, Array]:
+    """Learned distances as they are, or their mean on both sides."""
+    if way == "learned":
+        return below, above
+    mean = (below + above) / np.float32(2)
+    return mean, mean
+
+
+def calibration_path(run: Path, answer: str, samples: int) -> Path:
+    """RUN/calibration.<answer>.<samples>.safetensors."""
+    return run / f"calibration.{answer}.{samples}.safetensors"
+
+
+def write_calibration(path: Path, calibration: Calibration) -> None:
+    tensors = dict[str, Tensor]()
+    for name, widths in calibration.widths.items():
+        tensors |= widths.tensors(name)
+    plain = TypeAdapter(Header).dump_python(calibration.header, mode="json")
+    text = json.dumps(plain, allow_nan=True)
+    with whole_file(path) as temporary:
+        safetensors.torch.save_file(tensors, temporary, {"calibration": text})
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Raises BadInput where a file is damaged or none of ours."""
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get("calibration", "")
+        header = TypeAdapter(Header).validate_python(json.loads(text))
+        tensors = safetensors.torch.load_file(path)
+        learned = {name for name, one in header.targets.items() if one.way in ("learned", "difficulty")}
+        widths = {name: widths_from(tensors, name) for name in learned}
+    except (SafetensorError, ValidationError, ValueError, KeyError, RuntimeError, OSError) as error:
+        raise BadInput(
+            f"{path}: expected a calibration that voxlate wrote, found a damaged file. Remove it, and calibrate again."
+        ) from error
+    with path.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+    return Calibration(header, widths, digest)

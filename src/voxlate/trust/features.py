@@ -1,0 +1,59 @@
+"""What can be seen at a voxel, without truth, of how wrong an image may be there."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.ndimage as ndimage
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+NARROW, WIDE = 1.0, 3.0  # pixels, standard deviation of blurs
+FAR = 12.0  # pixels from the border of what is shown, beyond which it no longer matters
+DARKEST = 1e-3  # of the network's range of 2: a spread below it counts as none
+
+
+def voxel_features(made: Array, sources: Sequence[Array], spread: Array | None = None) -> Array:
+    """Features [D, H, W, F] of a made image, in network units, of its sources and of its samples' standard deviation.
+
+    All of the plane of a slice, but for one: slices are thicker than pixels, and a slice may be alone.
+    """
+    found = [*_of_image(made), _between_slices(made), _depth_inside(made)]
+    for source in sources:
+        found += _of_image(source)
+    if spread is not None:
+        logs = (np.log(np.maximum(one, DARKEST)) for one in (spread, _blur(spread, NARROW), _blur(spread, WIDE)))
+        found += list(logs)
+    return np.stack(found, axis=-1).astype(np.float32, copy=False)
+
+
+def _of_image(image: Array) -> list[Array]:
+    """Value, blurs, steepness at two scales, and how far neighbours differ."""
+    narrow, wide = _blur(image, NARROW), _blur(image, WIDE)
+    square = (0, 3, 3)[1:]
+    spans = ndimage.maximum_filter(image, (1, *square)) - ndimage.minimum_filter(image, (1, *square))
+    return [image, narrow, wide, _steepness(narrow), _steepness(wide), spans]
+
+
+def _blur(image: Array, pixels: float) -> Array:
+    return ndimage.gaussian_filter(image, (0, pixels, pixels), truncate=3, mode="nearest")
+
+
+def _steepness(image: Array) -> Array:
+    if min(image.shape[1:]) < 2:
+        return np.zeros_like(image)
+    down, across = np.gradient(image, axis=(1, 2))
+    return np.hypot(down, across)
+
+
+def _between_slices(image: Array) -> Array:
+    """How far a slice differs from those below and above, on average; 0 for one alone."""
+    padded = np.pad(image, ((1, 1), (0, 0), (0, 0)), mode="edge")
+    return (np.abs(padded[2:] - image) + np.abs(padded[:-2] - image)) / 2
+
+
+def _depth_inside(image: Array) -> Array:
+    """Pixels to the nearest one of background, as far as it matters, over FAR."""
+    shown = image > -0.98
+    planes = [ndimage.distance_transform_edt(np.pad(one, 1))[1:-1, 1:-1] for one in shown]
+    return (np.minimum(np.stack(planes), FAR) / FAR).astype(np.float32)
