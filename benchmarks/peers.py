@@ -49,6 +49,7 @@ class ResEncUNet(NetSettings):
             nonlin=nn.LeakyReLU,
             nonlin_kwargs={"inplace": True},
         )
+        del net.decoder.encoder  # the same weights by another name, which a weights file cannot hold twice
         return Peer(net, False, 2 ** (levels - 1))
 
 

@@ -24,7 +24,8 @@ UNITS: dict[str, str] = {
     **dict.fromkeys(("t1", "t1c", "t1n", "t1ce", "t2", "t2w", "t2f", "flair", "pd", "swi", "tof", "mra", "mr"), "a.u."),
 }
 
-SYNTHETIC_SCAN = "; a synthetic image, see provenance.json"  # in the description of a header
+SYNTHETIC = "; a synthetic image"  # in the description of a header, which has 80 characters
+SYNTHETIC_SCAN = f"{SYNTHETIC}, see provenance.json"
 NIFTI = (".nii", ".nii.gz", ".mgz", ".mgh", ".hdr", ".img")
 PICTURES = (".png", ".tif", ".tiff")
 ITK = (".mha", ".mhd", ".nrrd")
@@ -205,6 +206,6 @@ def write_volume(path: Path | str, volume: Volume, what: str = "") -> None:
 def says_synthetic(path: Path) -> bool:
     """Whether a NIfTI file says that voxlate made it: so does one of a run that was killed before its provenance."""
     try:
-        return SYNTHETIC_SCAN.encode() in nib.nifti1.load(path).header["descrip"].item()
+        return SYNTHETIC.encode() in nib.nifti1.load(path).header["descrip"].item()
     except (OSError, nib.filebasedimages.ImageFileError):
         return False

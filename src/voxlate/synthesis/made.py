@@ -14,13 +14,13 @@ from voxlate.files import HIGH, LOW, STD, UNCALIBRATED
 from voxlate.images.grid import canonical
 from voxlate.images.intensity import Scale
 from voxlate.images.pictures import Plane, pixel_mm, plane_of, shades, square_pixels
-from voxlate.images.volume import SYNTHETIC_SCAN, Volume, write_volume
+from voxlate.images.volume import SYNTHETIC, SYNTHETIC_SCAN, Volume, write_volume
 from voxlate.synthesis.peaks import Peak
 from voxlate.synthesis.written import write_images
 from voxlate.trust.calibration import Image
 
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
-NOT_CALIBRATED = "; sd of samples, not calibrated"  # in the description of a header, which has 80 characters
+NOT_CALIBRATED = f"{SYNTHETIC}'s spread, not calibrated"
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Synthesised:
     def write(self, folder: Path, suffixes: Sequence[str] = (".nii.gz",)) -> list[str]:
         """Write each image with each suffix, and provenance.json, which lists them; gives what is removed for them."""
         files = {f"{name}{suffix}": volume for name, volume in self.files.items() for suffix in suffixes}
-        said = {name: SYNTHETIC_SCAN + (NOT_CALIBRATED if UNCALIBRATED in name else "") for name in files}
+        said = {name: NOT_CALIBRATED if UNCALIBRATED in name else SYNTHETIC_SCAN for name in files}
         images = {name: partial(write_volume, volume=one, what=said[name]) for name, one in files.items()}
         return write_images(folder, images, self.provenance)
 

@@ -29,7 +29,7 @@ def least_provable(patients: int, confidence: float) -> float:
 
     Where the expected share outside is a or more, n shares of [0, 1] are all 0 with probability (1 - a)^n at most.
     """
-    return float((1 - confidence) ** (1 / patients))
+    return float(1 - (1 - confidence) ** (1 / patients))
 
 
 def conformal_quantile(scores: Sequence[Array], level: float) -> float:

@@ -1,0 +1,143 @@
+"""`voxlate calibrate`, and what synth, evaluate and report make of it."""
+
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from voxlate.files import read_json
+from voxlate.images.volume import read_volume
+from voxlate.report.page import report
+from voxlate.scoring.evaluate import evaluate
+from voxlate.synthesis.model import load
+from voxlate.training.run import load_method, save_weights
+from voxlate.trust import widths
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch):
+    monkeypatch.setattr(widths, "STEPS", 60)
+    monkeypatch.setattr(widths, "BATCH", 512)
+
+
+@pytest.fixture
+def others(tmp_path, small_head):
+    """Ten heads that no training saw."""
+    for number in range(10):
+        small_head(tmp_path / "others" / f"new{number}", 100 + number)
+    return tmp_path / "others"
+
+
+def test_held_back_patients_give_a_regression_intervals_that_hold(voxlate, run, others, tmp_path):
+    answer = voxlate("calibrate", run, others)
+    assert answer.code == 0, answer.err
+    assert "10 patients that training did not see (10 cases)" in answer.out
+    assert "can prove a coverage of 79% at best" in answer.out
+    out = tmp_path / "out"
+    assert voxlate("synth", run, others, "--out", out).code == 0
+    made = {path.name for path in (out / "new0").iterdir()}
+    assert made == {"t2.nii.gz", "t2_low.nii.gz", "t2_high.nii.gz", "provenance.json"}
+    image, low, high = (read_volume(out / "new0" / f"t2{end}.nii.gz").data for end in ("", "_low", "_high"))
+    assert (low <= image + 1e-3).all()
+    assert (high >= image - 1e-3).all()
+    assert low.min() >= 0 and high.max() <= 1400  # noqa: PT018 - the window
+    stated = read_json(out / "new0" / "provenance.json")
+    assert stated["calibration"]["patients"] == 10
+    assert stated["bounds"]["t2"]["mae"] > 0
+    scores = evaluate(out, others)
+    ours = [row.scores for row in scores.rows if row.answer == "synthesis"]
+    assert np.mean([one["coverage"] for one in ours]) >= 0.89  # of the patients that it learned from
+    assert np.mean([one["mae_bound_held"] for one in ours]) >= 0.9
+    assert ours[0]["coverage_50"] < ours[0]["coverage_90"] == pytest.approx(ours[0]["coverage"])
+    page = report(out).read_text()
+    assert "Truth is within its interval" in page
+    assert "truth outside" in page
+    again = voxlate("synth", run, others, "--out", out)
+    assert "10 of 10 cases were made before and are kept" in again.err
+
+
+def test_coverage_is_the_share_of_the_bodys_voxels_between_the_maps(voxlate, run, others, tmp_path):
+    voxlate("calibrate", run, others)
+    out = tmp_path / "out"
+    voxlate("synth", run, others, "--out", out)
+    (row,) = [row for row in evaluate(out, others, cases=["new3"]).rows if row.answer == "synthesis"]
+    truth, low, high = (
+        read_volume(folder / f"t2{end}.nii.gz").data
+        for folder, end in ((others / "new3", ""), (out / "new3", "_low"), (out / "new3", "_high"))
+    )
+    body = truth > 0
+    assert row.scores["coverage"] == pytest.approx(np.mean((truth >= low) & (truth <= high), where=body), abs=0.03)
+    assert row.scores["interval"] == pytest.approx((high - low)[body].mean(), rel=0.02)
+
+
+def test_samples_without_calibration_say_so_in_name_and_header(voxlate, diffusion, cohort, others, tmp_path):
+    out = tmp_path / "out"
+    assert voxlate("synth", diffusion, others / "new0", "--out", out, "--samples", "2").code == 0
+    spread = out / "new0" / "t2_std_uncalibrated.nii.gz"
+    assert b"not calibrated" in nib.load(spread).header["descrip"].item()
+    assert voxlate("calibrate", diffusion, others, "--samples", "2").code == 0
+    assert voxlate("synth", diffusion, others / "new0", "--out", out, "--samples", "2").code == 0
+    assert not spread.exists()
+    assert (out / "new0" / "t2_std.nii.gz").is_file()
+    refused = voxlate("synth", diffusion, others / "new0", "--out", tmp_path / "o3", "--samples", "3")
+    assert refused.code == 2
+    assert "found one of 2 samples" in " ".join(refused.err.split())
+    plain = voxlate("synth", diffusion, others / "new0", "--out", tmp_path / "o1")
+    assert plain.code == 0
+    assert "the run is calibrated for 2 samples" in " ".join(plain.err.split())
+    assert (
+        voxlate("synth", diffusion, others / "new0", "--out", tmp_path / "o3", "--samples", "3", "--no-intervals").code
+        == 0
+    )
+
+
+def test_patients_of_the_training_are_refused_whatever_they_are_called(voxlate, run, cohort, others, tmp_path):
+    trained = read_json(run / "provenance.json")["data"]["splits"]["train"]
+    named = voxlate("calibrate", run, cohort)
+    assert named.code == 2
+    assert "which was in it (by name)" in " ".join(named.err.split())
+    shutil.copytree(cohort / trained[0], others / "stranger")
+    hidden = voxlate("calibrate", run, others)
+    assert hidden.code == 2
+    assert "found stranger, which was in it (by the voxels of its scans)" in " ".join(hidden.err.split())
+
+
+def test_a_calibration_of_other_weights_is_refused(voxlate, run, others, tmp_path):
+    assert voxlate("calibrate", run, others).code == 0
+    method, _, header = load_method(run)
+    method.net.head.bias.data += 0.1
+    save_weights(run / "weights.safetensors", method, header)
+    answer = voxlate("synth", run, others, "--out", tmp_path / "out")
+    assert answer.code == 2
+    assert "found one of others" in " ".join(answer.err.split())
+
+
+def test_a_damaged_calibration_and_a_lone_patient_are_one_sentence(voxlate, run, others, tmp_path):
+    alone = voxlate("calibrate", run, others / "new0")
+    assert alone.code == 2
+    assert "expected" in alone.err
+    (run / "calibration.mean.1.safetensors").write_bytes(b"nothing")
+    answer = voxlate("synth", run, others, "--out", tmp_path / "out")
+    assert answer.code == 2
+    assert "found a damaged file" in " ".join(answer.err.split())
+
+
+def test_a_stopped_calibration_goes_on_and_ends_the_same(voxlate, run, others, tmp_path, monkeypatch):
+    whole = json.loads(voxlate("calibrate", run, others, "--json").out)
+    (run / "calibration.mean.1.safetensors").unlink()
+    seen, draw = [], type(load(run)).draw
+
+    def stopping(self, ready, *rest, **named):
+        seen.append(ready.prepared.header.case)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return draw(self, ready, *rest, **named)
+
+    monkeypatch.setattr("voxlate.synthesis.model.Model.draw", stopping)
+    assert voxlate("calibrate", run, others).code == 130
+    again = json.loads(voxlate("calibrate", run, others, "--json").out)
+    assert seen == [f"new{k}" for k in (0, 1, 2, 3, *range(3, 10))]
+    assert again == whole
+    assert not list(run.glob("*.parts"))

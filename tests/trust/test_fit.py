@@ -1,0 +1,75 @@
+"""Ways of intervals compared on patients whose errors are known."""
+
+import numpy as np
+import pytest
+
+from voxlate.errors import BadInput
+from voxlate.trust import widths
+from voxlate.trust.calibration import Calibration, Header, Image, relative
+from voxlate.trust.fit import Evidence, evidence_from, fit
+
+COVERAGE = 0.9
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch):
+    monkeypatch.setattr(widths, "STEPS", 400)
+    monkeypatch.setattr(widths, "BATCH", 1024)
+
+
+def patient(number: int, voxels: int = 3000, sd: str = "noise") -> Evidence:
+    """Errors of deviation 0.02 to 0.1, which a feature says; sd of samples: noise, or right but for a factor."""
+    draw = np.random.default_rng(number)
+    x = draw.uniform(size=voxels).astype(np.float32)
+    true = (0.02 + 0.08 * x) * draw.uniform(0.9, 1.1)
+    error = (draw.normal(size=voxels) * true).astype(np.float32)
+    stated = {"noise": draw.uniform(0.01, 0.1, voxels), "right": true / 3 - widths.NARROWEST}[sd].astype(np.float32)
+    made, inside = np.zeros(voxels, np.float32), np.ones(voxels, bool)
+    parts = {"body": inside, "bright": x > 0.8}
+    ends = (made - stated, made + stated)
+    features = np.stack([x, draw.normal(size=voxels).astype(np.float32)], 1)
+    return Evidence(f"case{number}", f"p{number}", features, made, made + error, stated, *ends, parts, {"body": inside})
+
+
+def test_the_narrowest_way_is_taken_and_holds_new_patients():
+    target, learned = fit([patient(k) for k in range(20)], {"bright": "ct>0.8"}, COVERAGE, 0.9, "normal", 0)
+    assert target.way in ("learned", "difficulty")
+    assert target.compared["learned"].width < 0.95 * target.compared["constant"].width < target.compared["sd"].width
+    header = Header("w", {}, COVERAGE, 0.9, "normal", 20, {}, "val", 0, {"ct": target}, {"ct": "HU"}, {"ct": 1.0})
+    shares, held = [], []
+    for k in range(100, 140):
+        one = patient(k)
+        below, above = learned.predict(one.features)
+        scale = target.scales[COVERAGE]
+        low, high = -scale * below, scale * above
+        shares.append(np.mean((one.truth >= low) & (one.truth <= high)))
+        shaped = [values.reshape(1, 50, 60) for values in (low, high)]
+        bound = Calibration(header, {"ct": learned}).bounds("ct", *shaped, {"body": np.ones((1, 50, 60), bool)})["mae"]
+        held.append(np.abs(one.truth).mean() <= bound)
+    assert np.mean(shares) == pytest.approx(0.9, abs=0.02)
+    assert np.mean(held) >= 0.8
+
+
+def test_a_right_spread_needs_one_factor():
+    target, _ = fit([patient(k, sd="right") for k in range(10)], {}, COVERAGE, 0.9, "none", 0)
+    assert target.compared["sd"].scale == pytest.approx(3 * 1.645, rel=0.05)
+    assert target.compared["sd"].coverage["body"][0] == pytest.approx(0.9, abs=1e-3)
+    if target.way == "sd":
+        assert relative(target, COVERAGE)["0.5"] == pytest.approx(0.674 / 1.645, rel=0.05)
+
+
+def test_a_regression_has_no_ways_of_samples_and_too_few_patients_no_bound():
+    plain = [Evidence(**{**vars(patient(k)), "sd": None, "low": None, "high": None}) for k in range(5)]
+    target, _ = fit(plain, {}, COVERAGE, 0.9, "normal", 0)
+    assert set(target.compared) == {"learned", "difficulty", "constant"}
+    assert target.bounds == {"mae": np.inf}
+    with pytest.raises(BadInput, match="found 5, who can prove 63% at best"):
+        fit(plain, {}, COVERAGE, 0.9, "any", 0)
+
+
+def test_evidence_comes_back_from_its_tensors():
+    one = patient(3)
+    again = evidence_from(one.case, one.patient, one.tensors())
+    np.testing.assert_array_equal(again.truth, one.truth)
+    assert again.truth_parts.keys() == {"body", "bright"}
+    assert isinstance(again.image, Image)
