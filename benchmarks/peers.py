@@ -49,7 +49,11 @@ class ResEncUNet(NetSettings):
             nonlin=nn.LeakyReLU,
             nonlin_kwargs={"inplace": True},
         )
-        del net.decoder.encoder  # the same weights by another name, which a weights file cannot hold twice
+        del net.decoder.encoder  # the same weights by other names, which a weights file cannot hold twice
+        for module in [one for one in net.modules() if hasattr(one, "all_modules")]:
+            for name in ("conv", "norm"):
+                if hasattr(module, name):
+                    delattr(module, name)
         return Peer(net, False, 2 ** (levels - 1))
 
 

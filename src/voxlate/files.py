@@ -17,8 +17,9 @@ from voxlate.errors import BadInput, CannotWrite
 
 LONGEST_NAME = 100
 SYNTHETIC = "desc-synthetic_"  # before the name of an image that completes a case, so that no scan has that name (BIDS)
-STD, UNCALIBRATED, LOW, HIGH = "_std", "_std_uncalibrated", "_low", "_high"  # after the name of an image: maps of it
-MAPS = (UNCALIBRATED, STD, LOW, HIGH)
+# after the name of an image: maps of it
+STD, UNCALIBRATED, LOW, HIGH, UNFAMILIAR = "_std", "_std_uncalibrated", "_low", "_high", "_unfamiliar"
+MAPS = (UNCALIBRATED, STD, LOW, HIGH, UNFAMILIAR)
 CHECKSUM = "checksum"  # a key of tables that voxlate writes
 
 

@@ -38,7 +38,7 @@ def test_held_back_patients_give_a_regression_intervals_that_hold(voxlate, run, 
     out = tmp_path / "out"
     assert voxlate("synth", run, others, "--out", out).code == 0
     made = {path.name for path in (out / "new0").iterdir()}
-    assert made == {"t2.nii.gz", "t2_low.nii.gz", "t2_high.nii.gz", "provenance.json"}
+    assert made == {"t2.nii.gz", "t2_low.nii.gz", "t2_high.nii.gz", "t2_unfamiliar.nii.gz", "provenance.json"}
     image, low, high = (read_volume(out / "new0" / f"t2{end}.nii.gz").data for end in ("", "_low", "_high"))
     assert (low <= image + 1e-3).all()
     assert (high >= image - 1e-3).all()

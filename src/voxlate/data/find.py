@@ -32,7 +32,7 @@ from voxlate.data.presets import (
     without_suffix,
 )
 from voxlate.errors import BadInput
-from voxlate.files import HIGH, LOW, STD, SYNTHETIC, UNCALIBRATED, read_json
+from voxlate.files import HIGH, LOW, STD, SYNTHETIC, UNCALIBRATED, UNFAMILIAR, read_json
 from voxlate.images.arrays import ARRAYS
 from voxlate.images.dicom import SeriesInfo, is_dicom_folder, list_series, listing
 from voxlate.images.volume import UNITS, says_synthetic
@@ -489,4 +489,4 @@ def _none_fits(root: Path, series: Mapping[Key, list[SeriesInfo]], tables: Mappi
 
 def _is_map(name: str, path: Path) -> bool:
     """Whether our own synth wrote a file next to its images; a scan may be called ct_low."""
-    return name.endswith((STD, UNCALIBRATED)) or (name.endswith((LOW, HIGH)) and says_synthetic(path))
+    return name.endswith((STD, UNCALIBRATED, UNFAMILIAR)) or (name.endswith((LOW, HIGH)) and says_synthetic(path))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from voxlate.files import UNFAMILIAR
 from voxlate.images import pictures
 from voxlate.images.grid import Grid, canonical, return_to
 from voxlate.images.mask import foreground
@@ -153,6 +154,12 @@ def read_case(
         if reference is not None:
             beyond = np.maximum(low - true, 0) - np.maximum(true - high, 0)
             images.append(("outside", "truth outside", beyond, None))
+    strange = made_here.get(modality + UNFAMILIAR)
+    if strange is not None and stated.get("familiar", {}).get("unfamiliar"):
+        far = return_to(_read(strange, modality), main.grid).data[0]
+        images.append(
+            ("unfamiliar", "unlike known scans (1: as the last of them)", far, ColourScale(0, 4, "magma", ""))
+        )
     if std is not None:
         sd = _read(std, modality) if modality not in units else units[modality].spread(_read(std, modality))
         spread = return_to(sd, main.grid).data[0] / scale.gain(made.data[0], body)

@@ -29,6 +29,7 @@ from voxlate.trust.conformal import Bound
 from voxlate.trust.features import voxel_features
 from voxlate.trust.fit import Evidence, evidence_from, fit
 from voxlate.trust.regions import check_regions, default_regions, parts_of
+from voxlate.trust.unfamiliar import Patches, remember
 from voxlate.trust.widths import Widths
 
 Array = NDArray[np.float32]
@@ -36,6 +37,7 @@ Progress = Callable[[str, int, int], None]
 
 KEPT = 30_000  # voxels of a case that are kept: the share outside is known to 0.2 % from them
 FEWEST = 2  # patients
+PATCHES = ".patches"  # before the names of a case's patches, as no modality begins
 
 
 def calibrate(
@@ -73,6 +75,7 @@ def calibrate(
     parts = path.with_name(f"{path.name.removesuffix('.safetensors')}.parts")
     with locked(path.parent):
         found: dict[str, list[Evidence]] = {name: [] for name in target_names}
+        known, whose = list[Patches](), list[str]()
         contents, failed = dict[str, dict[str, str]](), list[str]()
         for number, case in enumerate(cases):
             if progress:
@@ -82,9 +85,12 @@ def calibrate(
                 contents[case.case] = {
                     name: content_hash(place) for name, place in sorted(_read_of(case, model).items())
                 }
-                for name, one in _evidence(
+                evidence, patches = _evidence(
                     model, case, texts, 1 - coverage, seed, parts, contents[case.case], report
-                ).items():
+                )
+                known.append(patches)
+                whose.append(case.patient or case.case)
+                for name, one in evidence.items():
                     found[name].append(one)
             except _Trained:
                 raise
@@ -124,7 +130,7 @@ def calibrate(
             halves={name: (high - low) / 2 for name, (low, high) in model.header["target_scales"].items()},
             made_by=made_by(),
         )
-        write_calibration(path, Calibration(header, widths))
+        write_calibration(path, Calibration(header, widths, remember(known, whose, seed)))
         shutil.rmtree(parts, ignore_errors=True)
     made = model.calibration()
     assert made is not None
@@ -192,17 +198,18 @@ def _evidence(
     parts: Path,
     content: Mapping[str, str],
     report: Callable[[int, int], None] | None,
-) -> dict[str, Evidence]:
-    """What a case teaches, by target; kept in a file until the calibration is done."""
+) -> tuple[dict[str, Evidence], Patches]:
+    """What a case teaches, by target, and what its scans show; kept in a file until the calibration is done."""
     state = (model.header["weights_hash"], model.plan_of_synthesis, alpha, seed, content, texts, KEPT)
     kept = parts / f"{case.case}.{hashlib.sha256(repr(state).encode()).hexdigest()[:16]}.safetensors"
     patient = case.patient or case.case
     if kept.is_file():
         tensors = safetensors.numpy.load_file(kept)
     else:
-        found = _draw_evidence(model, case, texts, alpha, seed, report)
+        found, seen = _draw_evidence(model, case, texts, alpha, seed, report)
+        arrays = {**found, PATCHES: vars(seen)}
         tensors = {
-            f"{name}/{key}": np.ascontiguousarray(one) for name, all_ in found.items() for key, one in all_.items()
+            f"{name}/{key}": np.ascontiguousarray(one) for name, own in arrays.items() for key, one in own.items()
         }
         parts.mkdir(exist_ok=True)
         with whole_file(kept) as temporary:
@@ -211,7 +218,8 @@ def _evidence(
     for place, one in tensors.items():
         name, _, key = place.partition("/")
         by_target.setdefault(name, {})[key] = one
-    return {name: evidence_from(case.case, patient, one) for name, one in by_target.items()}
+    patches = Patches(**by_target.pop(PATCHES))
+    return {name: evidence_from(case.case, patient, one) for name, one in by_target.items()}, patches
 
 
 def _draw_evidence(
@@ -221,8 +229,8 @@ def _draw_evidence(
     alpha: float,
     seed: int,
     report: Callable[[int, int], None] | None,
-) -> dict[str, dict[str, np.ndarray]]:
-    """The case's images, and its truth on their grid."""
+) -> tuple[dict[str, dict[str, np.ndarray]], Patches]:
+    """The case's images with its truth on their grid, and what its scans show."""
     scans: dict[str, Any] = {name: path for name, path in case.files.items() if name in model.scan_names}
     scans |= {"mask": case.mask} if case.mask and "mask" in model.scan_names else {}
     ready = model.ready(scans, case.case)
@@ -230,9 +238,10 @@ def _draw_evidence(
     images, _ = model.draw(ready, seed, report, outer=alpha)
     sources = model.sources(ready.prepared)
     chooser = np.random.default_rng([seed, *case.case.encode()])
-    return {
+    found = {
         name: _sampled(one, name, model, truth, sources, texts[name], chooser).tensors() for name, one in images.items()
     }
+    return found, model.patches(ready.prepared, sources)
 
 
 def _truth_of(model: Model, case: CaseFiles, ready: Ready) -> PreparedCase:

@@ -219,7 +219,7 @@ def synthesise_cases(
                 progress("cases", number + 1, len(scans))
         if folders:
             shared = read_json(folders[0] / "provenance.json")
-            own = ("case", "split", "inputs", "prepared", "warnings", "images", *COST)
+            own = ("case", "bounds", "familiar", "peaks", "split", "inputs", "prepared", "warnings", "images", *COST)
             common = {key: shared[key] for key in shared if key not in own}
             before = read_json(out / "provenance.json") if (out / "provenance.json").exists() else {}
             mine = [one.case for one in scans]

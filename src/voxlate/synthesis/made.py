@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image as Picture
 
-from voxlate.files import HIGH, LOW, STD, UNCALIBRATED
+from voxlate.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR
 from voxlate.images.grid import canonical
 from voxlate.images.intensity import Scale
 from voxlate.images.pictures import Plane, pixel_mm, plane_of, shades, square_pixels
@@ -45,7 +45,7 @@ class Synthesised:
     """Mean of the samples for each modality, its standard deviation where samples > 1, and how it was made.
 
     mark: what file names begin with, where scans may bear the same names. low, high: between which values the truth
-    lies, where the run is calibrated.
+    lies, where the run is calibrated; unfamiliar: how unlike known scans the given ones are (1: as the last of them).
     """
 
     volumes: dict[str, Volume]
@@ -54,12 +54,13 @@ class Synthesised:
     mark: str = ""
     low: dict[str, Volume] = field(default_factory=dict)
     high: dict[str, Volume] = field(default_factory=dict)
+    unfamiliar: dict[str, Volume] = field(default_factory=dict)
 
     @property
     def files(self) -> dict[str, Volume]:
         """All images by the name of their file, without its suffix."""
         found = {**self.volumes, **{f"{name}{self._of_spread(name)}": one for name, one in self.std.items()}}
-        for suffix, maps in ((LOW, self.low), (HIGH, self.high)):
+        for suffix, maps in ((LOW, self.low), (HIGH, self.high), (UNFAMILIAR, self.unfamiliar)):
             found |= {f"{name}{suffix}": one for name, one in maps.items()}
         return {f"{self.mark}{name}": one for name, one in found.items()}
 
@@ -86,8 +87,8 @@ class Synthesised:
     def save(self, folder: Path | str) -> list[Path]:
         """Write FOLDER/<modality>.nii.gz, the maps beside it and provenance.json; gives the images' paths.
 
-        The maps: <modality>_low and _high, where the run is calibrated, and <modality>_std of several samples
-        (_std_uncalibrated where it is not).
+        The maps: <modality>_low, _high and _unfamiliar, where the run is calibrated, and <modality>_std of several
+        samples (_std_uncalibrated where it is not).
         """
         self.write(Path(folder))
         return [Path(folder) / f"{name}.nii.gz" for name in self.files]

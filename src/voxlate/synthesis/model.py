@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +24,7 @@ from voxlate.errors import BadInput
 from voxlate.files import SYNTHETIC, safe_name
 from voxlate.images.grid import canonical, check_affine, return_to
 from voxlate.images.intensity import Percentile, Scale
-from voxlate.images.mask import clearest
+from voxlate.images.mask import clearest, foreground
 from voxlate.images.volume import Volume, content_hash, is_there, read_volume, unit_of
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges, from_dict
@@ -37,6 +37,7 @@ from voxlate.training.run import Run, file_hash, first_change, load_method, made
 from voxlate.training.validate import find_device
 from voxlate.trust.calibration import Calibration, Image, calibration_path, read_calibration
 from voxlate.trust.regions import parts_of
+from voxlate.trust.unfamiliar import Patches, judge, patches_of
 
 Scan = Volume | Path | str | nib.spatialimages.SpatialImage | tuple[np.ndarray, np.ndarray]
 Answer = Literal["mean", "sample"]
@@ -143,8 +144,12 @@ class Model:
             return {name: model._on_own_grid(one, name, ready.prepared) for name, one in values.items()}
 
         ranges, bounds = dict[str, tuple[np.ndarray, np.ndarray]](), dict[str, dict[str, float]]()
+        verdict = None
         if calibration is not None:
             sources = model.sources(ready.prepared)
+            if calibration.memory is not None:
+                verdict = judge(calibration.memory, model.patches(ready.prepared, sources))
+                notes += [verdict.sentence] if verdict.flagged else []
             for name, one in images.items():
                 low, high = calibration.interval(name, one.image, sources)
                 bounds[name] = model._bounds(calibration, name, one, low, high, ready.prepared)
@@ -166,6 +171,7 @@ class Model:
             ),
             **({"peaks": slopes} if slopes else {}),
             **({"bounds": bounds} if any(bounds.values()) else {}),
+            **({} if verdict is None else {"familiar": verdict.stated}),
             **({"warnings": notes} if notes else {}),
             **({"bound": self.header["bound"]} if "bound" in self.header else {}),
         }
@@ -177,6 +183,7 @@ class Model:
             model.mark,
             on_own_grid({name: low for name, (low, _) in ranges.items()}),
             on_own_grid({name: high for name, (_, high) in ranges.items()}),
+            {} if verdict is None else on_own_grid(dict.fromkeys(images, verdict.map(ready.prepared.header.shape))),
         )
 
     def ready(self, scans: Mapping[str, Scan], case: str) -> "Ready":
@@ -242,6 +249,12 @@ class Model:
             else:
                 found.append(np.full(prepared.header.shape, BACKGROUND, np.float32))
         return found
+
+    def patches(self, prepared: PreparedCase, sources: Sequence[np.ndarray]) -> Patches:
+        """What a case's scans show, to be compared with those that a calibration knows."""
+        shown = [name for name in self.recipe.data.source if name in prepared.header.shown]
+        body = np.logical_or.reduce([foreground(prepared.volume(name)) for name in shown])
+        return patches_of(sources, body, prepared.header.spacing_mm)
 
     def calibration(self) -> Calibration | None:
         """What held-back patients taught about images drawn like these, where the run has it and it is wanted.

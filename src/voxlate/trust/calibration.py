@@ -19,6 +19,7 @@ from voxlate.errors import BadInput
 from voxlate.files import whole_file
 from voxlate.trust.conformal import Bound
 from voxlate.trust.features import voxel_features
+from voxlate.trust.unfamiliar import Memory, memory_from
 from voxlate.trust.widths import NARROWEST, Widths, widths_from
 
 Array = NDArray[np.float32]
@@ -34,6 +35,7 @@ WAYS: dict[Way, str] = {
 OF_SAMPLES: tuple[Way, ...] = ("quantiles", "sd")
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # of the calibration curve
 BODY = "body"
+MEMORY = ".memory"  # before the names of its tensors, as no modality begins
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,11 @@ class Header:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A header with the networks of the targets whose way is learned, and the hash of its file."""
+    """A header, the networks of targets whose way is learned, what known scans show, and the hash of its file."""
 
     header: Header
     widths: Mapping[str, Widths]
+    memory: Memory | None = None
     hash: str = ""
 
     @property
@@ -177,6 +180,7 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
     tensors = dict[str, Tensor]()
     for name, widths in calibration.widths.items():
         tensors |= widths.tensors(name)
+    tensors |= calibration.memory.tensors(MEMORY) if calibration.memory else {}
     plain = TypeAdapter(Header).dump_python(calibration.header, mode="json")
     text = json.dumps(plain, allow_nan=True)
     with whole_file(path) as temporary:
@@ -192,10 +196,11 @@ def read_calibration(path: Path) -> Calibration:
         tensors = safetensors.torch.load_file(path)
         learned = {name for name, one in header.targets.items() if one.way in ("learned", "difficulty")}
         widths = {name: widths_from(tensors, name) for name in learned}
+        memory = memory_from(tensors, MEMORY)
     except (SafetensorError, ValidationError, ValueError, KeyError, RuntimeError, OSError) as error:
         raise BadInput(
             f"{path}: expected a calibration that voxlate wrote, found a damaged file. Remove it, and calibrate again."
         ) from error
     with path.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()[:16]
-    return Calibration(header, widths, digest)
+    return Calibration(header, widths, memory, digest)

@@ -1,0 +1,234 @@
+"""Scans unlike those that a run is calibrated for: by the nearest of their patches, the size of the body, the widths.
+
+Patches are compared with those of known scans, as in PatchCore (Roth et al. 2022), by stated features of intensity in
+place of a network's; a case is flagged by conformal prediction over patients.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.ndimage as ndimage
+import torch
+from numpy.typing import NDArray
+
+from voxlate.trust.conformal import conformal_quantile, least_patients
+
+Array = NDArray[np.float32]
+Spacing = tuple[float, float, float]
+
+APART_MM = 6.0  # distance of patches' centres
+FINE_MM, COARSE_MM, AROUND_MM = 2.0, 6.0, 18.0  # blurs, and how far the surroundings are looked at
+REMEMBERED = 8000  # patches
+FARTHEST = 0.004  # share of a scan's patches that one statistic is the mean of
+LEVEL = 0.95  # of familiar scans that are not flagged
+NEAR = 0.99  # of familiar patches that lie nearer than 1 in a map
+FEWEST_MM = 1e-3
+AT_ONCE = 1024
+
+STATISTICS = {
+    "patches": "its patches, on average, are unlike those known",
+    "farthest": "parts of it are unlike anything known (metal, a lesion of another kind, motion)",
+    "size": "its body has another size or field of view",
+}
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Features [N, F] of patches of a case, where they lie (z, y, x), and the logarithms of its body's extents.
+
+    grain: what a voxel more changes in these.
+    """
+
+    features: Array
+    places: NDArray[np.int32]
+    size: Array
+    grain: Array
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Patches of known cases, scaled, and how far other known cases lie from them.
+
+    centre, spread: of features; usual, width: by statistic, median and spread over known cases, in STATISTICS' order;
+    sizes: mean and deviation of the extents; near: distance below which NEAR of known patches lie; limit: of the
+    largest statistic, in widths, that a familiar case exceeds seldom; proved: whether enough patients say so.
+    """
+
+    points: Array
+    centre: Array
+    spread: Array
+    usual: Array
+    width: Array
+    sizes: Array
+    near: float
+    limit: float
+    proved: bool
+
+    def tensors(self, prefix: str) -> dict[str, torch.Tensor]:
+        """All of it by names with a prefix, for a file."""
+        numbers = np.array([self.near, self.limit, float(self.proved)], np.float32)
+        arrays = {"points": self.points, "centre": self.centre, "spread": self.spread, "usual": self.usual}
+        arrays |= {"width": self.width, "sizes": self.sizes, "numbers": numbers}
+        return {f"{prefix}.{name}": torch.from_numpy(np.ascontiguousarray(one)) for name, one in arrays.items()}
+
+
+def memory_from(tensors: Mapping[str, torch.Tensor], prefix: str) -> Memory | None:
+    """What `tensors` gave; None where there is none."""
+    own = {
+        name.removeprefix(f"{prefix}."): one.numpy() for name, one in tensors.items() if name.startswith(f"{prefix}.")
+    }
+    if not own:
+        return None
+    near, limit, proved = (float(one) for one in own.pop("numbers"))
+    return Memory(**own, near=near, limit=limit, proved=bool(proved))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How unlike known cases one is: statistics in widths from the usual, the limit, distances of its patches."""
+
+    statistics: dict[str, float]
+    limit: float
+    distances: Array
+    places: NDArray[np.int32]
+
+    @property
+    def score(self) -> float:
+        return max(self.statistics.values())
+
+    @property
+    def flagged(self) -> bool:
+        return self.score > self.limit
+
+    @property
+    def sentence(self) -> str:
+        """What stands out, in words; empty where nothing does."""
+        if not self.flagged:
+            return ""
+        worst = max(self.statistics, key=lambda name: self.statistics[name])
+        return (
+            f"Unlike the scans that the run is calibrated for: {STATISTICS[worst]} ({self.score:.1f} usual deviations "
+            f"away, limit {self.limit:.1f}). Do not trust the image, nor its intervals."
+        )
+
+    @property
+    def stated(self) -> dict[str, object]:
+        """What a provenance says of it."""
+        statistics = {name: round(value, 3) for name, value in self.statistics.items()}
+        return {"unfamiliar": self.flagged, "limit": round(self.limit, 3), "statistics": statistics}
+
+    def map(self, shape: tuple[int, ...]) -> Array:
+        """The distances [D, H, W], 1 where familiar patches end, between patches that of the nearest one."""
+        found = np.zeros(shape, np.float32)
+        seen = np.zeros(shape, bool)
+        at = tuple(self.places.T)
+        found[at], seen[at] = self.distances, True
+        if not seen.any():
+            return found
+        nearest = ndimage.distance_transform_edt(~seen, return_distances=False, return_indices=True)
+        filled: Array = found[tuple(nearest)]
+        return filled
+
+
+def patches_of(sources: Sequence[Array], body: NDArray[np.bool_], spacing_mm: Spacing) -> Patches:
+    """Patches of the sources [D, H, W] in network units, on a grid over the body."""
+    steps = [max(1, round(APART_MM / one)) for one in spacing_mm]
+    places = np.argwhere(body[:: steps[0], :: steps[1], :: steps[2]]) * steps
+    if not len(places):
+        places = np.array([[one // 2 for one in body.shape]])
+    held = np.argwhere(body) if body.any() else np.array([[0, 0, 0], [one - 1 for one in body.shape]])
+    low, high = held.min(axis=0), held.max(axis=0) + 1
+    extents = np.maximum((high - low) * np.array(spacing_mm), FEWEST_MM)
+    volume = max(len(held) * float(np.prod(spacing_mm)), FEWEST_MM)
+    found = [one for source in sources for one in _features(source, places, spacing_mm[1:])]
+    found += list(((places - low) / np.maximum(high - low, 1)).T)
+    size = np.log([*extents, volume ** (1 / 3)]).astype(np.float32)
+    grain = np.array([*np.log1p(np.array(spacing_mm) / extents), 0], np.float32)
+    return Patches(np.stack(found, 1).astype(np.float32), places.astype(np.int32), size, grain)
+
+
+def _features(image: Array, places: NDArray[np.int64], pixel_mm: tuple[float, ...]) -> list[Array]:
+    """Of patches at some places: values and steepness at two scales, unrest, and what lies around."""
+
+    def blur(values: Array, mm: float) -> Array:
+        return ndimage.gaussian_filter(values, (0, *(mm / one for one in pixel_mm)), truncate=3, mode="nearest")
+
+    fine, coarse = blur(image, FINE_MM), blur(image, COARSE_MM)
+    spread = np.sqrt(np.maximum(blur(image**2, COARSE_MM) - coarse**2, 0))
+    maps = [fine, coarse, _steepness(fine, pixel_mm), spread, blur(np.abs(image - fine), COARSE_MM)]
+    at = tuple(places.T)
+    found = [one[at] for one in maps]
+    for axis in (1, 2):
+        for sign in (-1, 1):
+            moved = places.copy()
+            moved[:, axis] += sign * round(AROUND_MM / pixel_mm[axis - 1])
+            beyond = (moved[:, axis] < 0) | (moved[:, axis] >= image.shape[axis])
+            moved[:, axis] = moved[:, axis].clip(0, image.shape[axis] - 1)
+            found.append(np.where(beyond, np.float32(-1), coarse[tuple(moved.T)]))
+    return found
+
+
+def _steepness(image: Array, pixel_mm: tuple[float, ...]) -> Array:
+    if min(image.shape[1:]) < 2:
+        return np.zeros_like(image)
+    return np.asarray(np.hypot(*np.gradient(image, *pixel_mm, axis=(1, 2))), np.float32)
+
+
+def remember(cases: Sequence[Patches], patients: Sequence[str], seed: int = 0) -> Memory:
+    """A memory of cases, and how far each of them lies from the others: without its own patient's patches."""
+    draw = np.random.default_rng(seed)
+    each = max(1, REMEMBERED // len(cases))
+    kept = [draw.choice(len(one.features), min(each, len(one.features)), replace=False) for one in cases]
+    whole = np.concatenate([one.features[chosen] for one, chosen in zip(cases, kept)])
+    owner = np.concatenate([np.full(len(chosen), patients.index(patient)) for chosen, patient in zip(kept, patients)])
+    centre, spread = whole.mean(0), np.maximum(whole.std(0), 1e-3)
+    points = (whole - centre) / spread
+    own = [patients.index(patient) for patient in patients]
+    sizes = np.stack([one.size for one in cases])
+    grain = np.mean([one.grain for one in cases], axis=0)
+    around = np.stack([sizes.mean(0), np.maximum(sizes.std(0) + grain, 0.02)])
+    rough, far = list[list[float]](), list[Array]()
+    for one, number in zip(cases, own):
+        distances = _distances((one.features - centre) / spread, points[owner != number])
+        rough.append(_statistics(distances, one.size, around))
+        far.append(distances)
+    near = float(np.quantile(np.concatenate(far), NEAR))
+    usual = np.median(rough, axis=0)
+    tail = (np.quantile(rough, LEVEL, axis=0) - usual) / 1.645  # the deviation, if normal
+    width = np.maximum(np.maximum(1.4826 * np.median(np.abs(rough - usual), axis=0), tail), 0.05 * usual + 1e-6)
+    by_patient: dict[str, list[float]] = {}
+    for patient, values in zip(patients, rough):
+        by_patient.setdefault(patient, []).append(float(((values - usual) / width).max()))
+    scores = [np.array(one) for one in by_patient.values()]
+    limit = conformal_quantile(scores, LEVEL)
+    proved = math.isfinite(limit) and len(scores) >= least_patients(LEVEL)
+    limit = limit if proved else 1.5 * max(float(one.max()) for one in scores)
+    arrays = {"points": points, "centre": centre, "spread": spread, "usual": usual, "width": width, "sizes": around}
+    plain = {name: np.asarray(one, np.float32) for name, one in arrays.items()}
+    return Memory(**plain, near=near, limit=limit, proved=proved)  # type: ignore[arg-type]
+
+
+def judge(memory: Memory, case: Patches) -> Verdict:
+    """How unlike the known cases this one is."""
+    distances = _distances((case.features - memory.centre) / memory.spread, memory.points)
+    values = (np.array(_statistics(distances, case.size, memory.sizes)) - memory.usual) / memory.width
+    named = {name: float(value) for name, value in zip(STATISTICS, values)}
+    return Verdict(named, memory.limit, distances / np.float32(memory.near), case.places)
+
+
+def _statistics(distances: Array, size: Array, sizes: Array) -> list[float]:
+    """In STATISTICS' order."""
+    last = np.sort(distances)[-max(1, round(FARTHEST * len(distances))) :]
+    return [float(distances.mean()), float(last.mean()), float(np.abs((size - sizes[0]) / sizes[1]).max())]
+
+
+def _distances(features: Array, points: Array) -> Array:
+    """From each patch to its nearest, per root of the number of features."""
+    known = torch.from_numpy(np.ascontiguousarray(points, np.float32))
+    asked = torch.from_numpy(np.ascontiguousarray(features, np.float32))
+    with torch.inference_mode():
+        found = torch.cat([torch.cdist(part, known).min(dim=1).values for part in asked.split(AT_ONCE)])
+    near: Array = (found / math.sqrt(features.shape[1])).numpy()
+    return near
