@@ -97,7 +97,7 @@ def test_patients_of_the_training_are_refused_whatever_they_are_called(voxlate, 
     trained = read_json(run / "provenance.json")["data"]["splits"]["train"]
     named = voxlate("calibrate", run, cohort)
     assert named.code == 2
-    assert "which was in it (by name)" in " ".join(named.err.split())
+    assert "which was in it (by the voxels of its scans)" in " ".join(named.err.split())
     shutil.copytree(cohort / trained[0], others / "stranger")
     hidden = voxlate("calibrate", run, others)
     assert hidden.code == 2

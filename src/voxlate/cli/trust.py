@@ -39,12 +39,12 @@ def calibrate(
     coverage: Annotated[float, typer.Option(help="Share of a new patient's voxels that intervals are to hold.")] = 0.9,
     confidence: Annotated[float, typer.Option(help="With which they do so, on average over patients.")] = 0.9,
     bound: Annotated[
-        Literal["normal", "any", "none"],
+        Literal["normal", "any", "none"] | None,
         typer.Option(
-            help="normal: shares of patients are about normal (Student's t); any: no assumption (needs 22 patients "
-            "or more for 90 %); none: the mean, without a margin."
+            help="normal: shares of patients are about normal (Student's t), as unset from 10 patients on; any: no "
+            "assumption (needs 22 patients or more for 90 %); none: the mean, without a margin, as unset for fewer."
         ),
-    ] = "normal",
+    ] = None,
     region: Annotated[
         list[str] | None,
         typer.Option(

@@ -36,7 +36,7 @@ Array = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 
 KEPT = 30_000  # voxels of a case that are kept: the share outside is known to 0.2 % from them
-FEWEST = 2  # patients
+FEWEST, ENOUGH = 2, 10  # patients: at all, and for a margin by Student's t
 PATCHES = ".patches"  # before the names of a case's patches, as no modality begins
 
 
@@ -47,7 +47,7 @@ def calibrate(
     split: str | None = None,
     coverage: float = 0.9,
     confidence: float = 0.9,
-    bound: Bound = "normal",
+    bound: Bound | None = None,
     regions: Mapping[str, str] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -56,7 +56,8 @@ def calibrate(
     """Make the images of cases with truth, compare ways of intervals, and write the best into the run.
 
     coverage: share of a new patient's voxels that intervals are to hold, on average over patients, with this
-    confidence, counted as conformal.upper_bound says. regions: parts of the body by a rule ("vessels": "cta>150"),
+    confidence, counted as conformal.upper_bound says (unset: "normal" from ENOUGH patients on, else "none", for a
+    margin from fewer would be most of the range). regions: parts of the body by a rule ("vessels": "cta>150"),
     in addition to those of the unit and of label maps. A stopped calibration goes on where it was. Raises BadInput
     where the model is an ensemble, completes, or was trained on one of the cases, and where there are too few.
     """
@@ -67,7 +68,7 @@ def calibrate(
             f"calibrate: expected a coverage and a confidence from 0.5 to below 1, found {wrong}. Change them."
         )
     for case in cases:
-        _refuse_training(model, case.case)
+        _refuse_training(model, case.case, None, warn)
     target_names = model.recipe.data.target
     labels = sorted({name for case in cases for name in case.labels})
     texts = {name: _regions(name, model, labels, regions) for name in target_names}
@@ -86,7 +87,7 @@ def calibrate(
                     name: content_hash(place) for name, place in sorted(_read_of(case, model).items())
                 }
                 evidence, patches = _evidence(
-                    model, case, texts, 1 - coverage, seed, parts, contents[case.case], report
+                    model, case, texts, 1 - coverage, seed, parts, contents[case.case], report, warn
                 )
                 known.append(patches)
                 whose.append(case.patient or case.case)
@@ -106,6 +107,8 @@ def calibrate(
                 f"not see, found {len(contents)} of {len(cases)} cases{f' ({failed[0]})' if failed else ''}. Hold back "
                 "more: prepare with other --shares."
             )
+        if bound is None:
+            bound = "normal" if len(set(whose)) >= ENOUGH else "none"
         targets, widths = dict[str, Target](), dict[str, Widths]()
         for number, name in enumerate(target_names):
             if progress:
@@ -170,17 +173,24 @@ class _Trained(BadInput):
     """A patient of the training among those that it is not to have seen."""
 
 
-def _refuse_training(model: Model, case: str, prepared: PreparedCase | None = None) -> None:
-    """Raise BadInput where a case was in the training: by its name, or by what its prepared scans hold."""
-    folder = model.origin if model.origin.is_dir() else model.origin.parent
+def _refuse_training(model: Model, case: str, prepared: PreparedCase | None, warn: Callable[[str], None]) -> None:
+    """Raise BadInput where a case was in the training: by what its prepared scans hold; of older runs by its name.
+
+    prepared: None before it is read, when only the name can be compared.
+    """
+    assert model.calibrations is not None
+    known, named = model.header.get("training_voxels"), recorded_splits([model.calibrations]).get("train", [])
+    if known and prepared is None:
+        return
     held = set[str]() if prepared is None else {digest(one[:])[:DIGITS] for one in prepared.arrays.values()}
-    named = case in recorded_splits([folder]).get("train", [])
-    if named or held & set(model.header.get("training_voxels", ())):
+    if held & set(known or ()) or (case in named and not known):
         raise _Trained(
             f"calibrate: expected patients that training did not see, found {case}, which was in it (by "
-            f"{'name' if named else 'the voxels of its scans'}): errors there are smaller than of a new patient. Give "
+            f"{'the voxels of its scans' if known else 'name'}): errors there are smaller than of a new patient. Give "
             "--split val, or another cohort."
         )
+    if case in named and prepared is not None:
+        warn(f"{case} has the name of a training case and other voxels: it counts as another patient.")
 
 
 def _regions(target: str, model: Model, labels: list[str], given: Mapping[str, str] | None) -> dict[str, str]:
@@ -198,6 +208,7 @@ def _evidence(
     parts: Path,
     content: Mapping[str, str],
     report: Callable[[int, int], None] | None,
+    warn: Callable[[str], None],
 ) -> tuple[dict[str, Evidence], Patches]:
     """What a case teaches, by target, and what its scans show; kept in a file until the calibration is done."""
     state = (model.header["weights_hash"], model.plan_of_synthesis, alpha, seed, content, texts, KEPT)
@@ -206,7 +217,7 @@ def _evidence(
     if kept.is_file():
         tensors = safetensors.numpy.load_file(kept)
     else:
-        found, seen = _draw_evidence(model, case, texts, alpha, seed, report)
+        found, seen = _draw_evidence(model, case, texts, alpha, seed, report, warn)
         arrays = {**found, PATCHES: vars(seen)}
         tensors = {
             f"{name}/{key}": np.ascontiguousarray(one) for name, own in arrays.items() for key, one in own.items()
@@ -229,12 +240,13 @@ def _draw_evidence(
     alpha: float,
     seed: int,
     report: Callable[[int, int], None] | None,
+    warn: Callable[[str], None],
 ) -> tuple[dict[str, dict[str, np.ndarray]], Patches]:
     """The case's images with its truth on their grid, and what its scans show."""
     scans: dict[str, Any] = {name: path for name, path in case.files.items() if name in model.scan_names}
     scans |= {"mask": case.mask} if case.mask and "mask" in model.scan_names else {}
     ready = model.ready(scans, case.case)
-    truth = _truth_of(model, case, ready)
+    truth = _truth_of(model, case, ready, warn)
     images, _ = model.draw(ready, seed, report, outer=alpha)
     sources = model.sources(ready.prepared)
     chooser = np.random.default_rng([seed, *case.case.encode()])
@@ -244,13 +256,13 @@ def _draw_evidence(
     return found, model.patches(ready.prepared, sources)
 
 
-def _truth_of(model: Model, case: CaseFiles, ready: Ready) -> PreparedCase:
+def _truth_of(model: Model, case: CaseFiles, ready: Ready, warn: Callable[[str], None]) -> PreparedCase:
     """All scans and label maps of a case on the grid of its images."""
     volumes = {name: read_volume(path, name) for name, path in _read_of(case, model).items()}
     labels = {name: read_volume(path, name) for name, path in case.labels.items()}
     preparation = model.preparation_for({name: volumes[name] for name in model.recipe.data.source})
     whole = prepare_case(case.case, volumes, preparation, labels=labels, masked=False)
-    _refuse_training(model, case.case, whole)
+    _refuse_training(model, case.case, whole, warn)
     truth = laid_out(whole, model.recipe.data.axes)
     if truth.header.shape != ready.prepared.header.shape:
         raise BadInput(

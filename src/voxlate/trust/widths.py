@@ -12,7 +12,7 @@ from torch import Tensor, nn
 Array = NDArray[np.float32]
 
 HIDDEN = 48
-STEPS, BATCH, RATE = 1200, 4096, 4e-3
+STEPS, BATCH, RATE = 800, 2048, 4e-3
 AT_ONCE = 1 << 18  # voxels that are predicted at a time
 NARROWEST = 1e-3  # of the network's range of 2: no interval is narrower before it is scaled
 

@@ -6,7 +6,7 @@ from voxlate.trust.calibration import BODY, WAYS, Header, Target
 from voxlate.trust.conformal import Bound, least_patients, least_provable
 
 COUNTED: dict[Bound, str] = {
-    "none": "on average over patients, without a margin for chance",
+    "none": "on average over these patients, WITHOUT A MARGIN FOR CHANCE: other patients would give other intervals",
     "normal": "with confidence {0:.0%} if patients' shares are about normal (Student's t)",
     "any": "with confidence {0:.0%}, whatever the distribution of patients' shares",
 }

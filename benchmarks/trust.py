@@ -1,0 +1,215 @@
+"""How far intervals and warnings hold on patients that neither training nor calibration saw: `make trust` (an hour).
+
+Resumable: rows are JSON lines beside this file, and those that are there are skipped. docs/trust.md says what came out.
+
+    python benchmarks/trust.py [--threads 1] WORK [ROW …]
+
+harvard:HEAD  of the MR-CT slices in WORK/harvard_scans, HEAD is left out: `train auto --mode mean` on three of the
+              other heads, `calibrate` on the other three, then HEAD is made and scored.
+phantom       240 made-up heads, T1 to CT: 40 to learn from, 40 to calibrate, 160 to test; the mean answer.
+unlike        the T1 of these heads with metal, motion, cut off, a jaw that known heads lack, upside down, and their CT
+              given as T1: are they flagged? Needs no model.
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ingredients import finished
+from voxlate.data.find import find_cohort
+from voxlate.data.prepare import prepare
+from voxlate.images.grid import canonical
+from voxlate.images.intensity import Percentile
+from voxlate.images.mask import foreground
+from voxlate.images.statistics import intensity_statistics
+from voxlate.images.volume import Volume, read_volume
+from voxlate.phantom import write_cohort
+from voxlate.planning.plan import plan
+from voxlate.planning.probe import Limits, free_memory
+from voxlate.scoring.evaluate import evaluate
+from voxlate.synthesis.calibrate import calibrate
+from voxlate.synthesis.folder import find_scans, synthesise_cases
+from voxlate.synthesis.model import load
+from voxlate.training.train import train
+from voxlate.trust.unfamiliar import Memory, Patches, Verdict, judge, patches_of, remember
+
+RESULTS = Path(__file__).with_suffix(".jsonl")
+HEADS = ("case02", "case16", "case20", "case32", "case34", "case37", "case41")
+KEYS: tuple[str, ...] = ("mae", "coverage", "interval", "interval_r", "mae_bound_held", "mae_bound_ratio")
+KEYS += tuple(f"coverage_{level}" for level in (50, 60, 70, 80, 90, 95))
+SIZE, COUNT = (72, 88, 14), 240
+
+
+def learned(
+    name: str, scans: Path, split: dict[str, str], minutes: float, work: Path, **regions: str
+) -> dict[str, Any]:
+    """Train, calibrate and score; split: of each case by name."""
+    folder = work / name.replace(":", "_")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    found = find_cohort(scans).cases
+    table = folder / "cases.csv"
+    lines = [f"{one.case},{one.patient},{split[one.case]}," + ",".join(map(str, paths(one))) for one in found]
+    table.write_text("\n".join(["case,patient,split," + ",".join(sorted(found[0].files)), *lines]) + "\n")
+    prepare(scans, folder / "prepared", manifest=table, audit=False, allow_outside=True)
+    limits = Limits(minutes, free_memory("cpu"))
+    made = plan(folder / "prepared", limits=limits, mode="mean", device="cpu")
+    run = train(made.recipe, folder / "prepared", folder / "run", device="cpu")
+    cases = [one for one in found if split[one.case] == "val"]
+    _, calibration = calibrate(load(run.folder), cases, split="val")
+    model = load(run.folder)
+    mine = [one for one in find_scans([str(scans)], model) if split[one.case] == "test"]
+    synthesise_cases(model, mine, folder / "out")
+    scores = evaluate(folder / "out", scans, cases=[one.case for one in mine], regions=regions)
+    ours = [row for row in scores.rows if row.answer == "synthesis"]
+    keys = [*KEYS, *(f"{region}.coverage" for region in regions)]
+    header = calibration.header
+    compared = {way: one.width for way, one in next(iter(header.targets.values())).compared.items()}
+    flagged = [json.loads((folder / "out" / one.case / "provenance.json").read_text())["familiar"] for one in mine]
+    return {
+        "row": name,
+        "patients": header.patients,
+        "cases": len(ours),
+        **{key: means(ours, key) for key in keys},
+        "widths": compared,
+        "flagged": float(np.mean([one["unfamiliar"] for one in flagged])),
+    }
+
+
+def paths(case: Any) -> list[Path]:
+    return [case.files[name].resolve() for name in sorted(case.files)]
+
+
+def means(rows: list[Any], key: str) -> float | None:
+    """The mean over patients of a score, where there is one."""
+    by_patient: dict[str, list[float]] = {}
+    for row in rows:
+        if (value := row.scores.get(key)) is not None and np.isfinite(value):
+            by_patient.setdefault(row.patient, []).append(value)
+    return round(float(np.mean([np.mean(one) for one in by_patient.values()])), 5) if by_patient else None
+
+
+def harvard(head: str, work: Path) -> dict[str, Any]:
+    others = [one for one in HEADS if one != head]
+    part = {head: "test", **dict.fromkeys(others[:3], "val"), **dict.fromkeys(others[3:], "train")}
+    scans = work / "harvard_scans"
+    split = {one.case: part[one.patient] for one in find_cohort(scans).cases}
+    return learned(f"harvard:{head}", scans, split, 3, work)
+
+
+def heads(work: Path) -> Path:
+    """The made-up heads, drawn once."""
+    scans = work / "heads"
+    if not (scans / f"phantom_{COUNT - 1:03d}" / "t1.nii.gz").exists():
+        write_cohort(scans, COUNT, SIZE, lesion="mixed", modalities=["t1", "ct"], seed=11)
+    return scans
+
+
+def phantom(work: Path) -> dict[str, Any]:
+    scans = heads(work)
+    names = sorted(one.case for one in find_cohort(scans).cases)
+    split = {name: "train" if k < 40 else "val" if k < 80 else "test" for k, name in enumerate(names)}
+    rules = {"lesion": "lesion>0.5", "bone": "ct>250", "soft": "-200<ct<250"}
+    return learned("phantom", scans, split, 12, work, **rules)
+
+
+def metal(scan: Volume, draw: np.random.Generator) -> Volume:
+    """A hole of 10 mm with a bright rim, somewhere in the head."""
+    data, body = scan.data.copy(), np.argwhere(foreground(scan))
+    place, apart = body[draw.integers(len(body))], np.indices(data[0].shape)
+    radius = np.sqrt(sum(((apart[k] - place[k]) * scan.grid.spacing_mm[k]) ** 2 for k in range(3)))
+    data[0][(radius > 10) & (radius < 15)] = 1.5 * np.percentile(data[0][foreground(scan)], 99.5)
+    data[0][radius < 10] = 0
+    return replace(scan, data=data)
+
+
+def motion(scan: Volume, draw: np.random.Generator) -> Volume:
+    """Twelve times in the acquisition of a slice the head lies 4 to 12 pixels elsewhere, for two to five lines."""
+    lines = np.fft.fft(scan.data[0], axis=1)
+    frequency = np.fft.fftfreq(lines.shape[1])
+    for _ in range(12):
+        at = np.arange(first := draw.integers(lines.shape[1]), first + draw.integers(2, 6)) % lines.shape[1]
+        lines[:, at] *= np.exp(-2j * np.pi * frequency[at][None, :, None] * draw.uniform(4, 12))
+    return replace(scan, data=np.abs(np.fft.ifft(lines, axis=1)).astype(np.float32)[None])
+
+
+def cut(scan: Volume, draw: np.random.Generator | None = None) -> Volume:
+    """Without the lowest quarter."""
+    first = scan.data.shape[1] // 4
+    affine = scan.affine.copy()
+    affine[:3, 3] += affine[:3, 2] * first
+    return replace(scan, data=scan.data[:, first:].copy(), affine=affine)
+
+
+def upside_down(scan: Volume, draw: np.random.Generator) -> Volume:
+    """Front and back are exchanged."""
+    return replace(scan, data=scan.data[:, :, ::-1].copy())
+
+
+def seen(scan: Volume) -> Patches:
+    """Its patches, as a plan's percentile map of the T1 shows them."""
+    body = foreground(scan)
+    scale = Percentile(low=0, high=99.5, floor=0.0).scale(intensity_statistics(scan.data[0], body))
+    return patches_of([scale.forward(scan.data[0].astype(np.float32))], body, scan.grid.spacing_mm)
+
+
+def unlike(work: Path) -> Iterator[dict[str, Any]]:
+    scans = heads(work)
+
+    def scan(number: int, name: str = "t1") -> Volume:
+        return canonical(read_volume(scans / f"phantom_{number:03d}" / f"{name}.nii.gz", name))
+
+    known, patients = range(40, 80), [f"p{number}" for number in range(40)]
+    memory = remember([seen(scan(number)) for number in known], patients)
+    without_jaw = remember([seen(cut(scan(number))) for number in known], patients)
+    usual = [judge(memory, seen(scan(number))) for number in range(80, 140)]
+    changes: dict[str, Callable[[Volume, np.random.Generator], Volume]] = {
+        "metal": metal,
+        "motion": motion,
+        "jaw cut off": cut,
+        "upside down": upside_down,
+    }
+    asked = range(80, 110)
+    for name, change in changes.items():
+        found = [judge(memory, seen(change(scan(number), np.random.default_rng(number)))) for number in asked]
+        yield row(name, memory, usual, found)
+    yield row("CT given as T1", memory, usual, [judge(memory, seen(scan(number, "ct"))) for number in asked])
+    usual = [judge(without_jaw, seen(cut(scan(number)))) for number in range(80, 140)]
+    yield row("jaw added", without_jaw, usual, [judge(without_jaw, seen(scan(number))) for number in asked])
+
+
+def row(name: str, memory: Memory, usual: list[Verdict], found: list[Verdict]) -> dict[str, Any]:
+    """The share of pairs in which the strange scan has the higher score, and what is flagged."""
+    low, high = (np.array([one.score for one in verdicts]) for verdicts in (usual, found))
+    above = (high[:, None] > low).mean() + 0.5 * (high[:, None] == low).mean()
+    alarms, hits = (float(np.mean([one.flagged for one in verdicts])) for verdicts in (usual, found))
+    return {"row": "unlike", "change": name, "auroc": float(above), "flagged": hits, "false_alarms": alarms}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("rows", nargs="*")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    for name in arguments.rows or ["unlike", "phantom", *(f"harvard:{head}" for head in HEADS)]:
+        if name in {one["row"] for one in finished(RESULTS)}:
+            continue
+        kind, _, head = name.partition(":")
+        rows = [harvard(head, arguments.work)] if head else []
+        rows = rows or ([phantom(arguments.work)] if kind == "phantom" else list(unlike(arguments.work)))
+        with RESULTS.open("a") as file:
+            file.writelines(json.dumps(one) + "\n" for one in rows)
+        print(*map(json.dumps, rows), sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
