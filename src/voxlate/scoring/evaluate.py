@@ -26,6 +26,7 @@ from voxlate.scoring.distances import RADIOLOGICAL, Pool, slices_of
 from voxlate.scoring.features import Features, features_for
 from voxlate.scoring.intervals import Interval, interval_scores, region_coverage
 from voxlate.scoring.items import Item, find_items, items_by_modality, not_scored
+from voxlate.scoring.ledger import ledger
 from voxlate.scoring.metrics import METRICS, ImagePair, Padding, SsimOrigin, correlation, seam
 from voxlate.scoring.misaligned import Floor, estimate_for, floor_of, misaligned_part
 from voxlate.scoring.naive import naive_images, scored_as
@@ -457,6 +458,8 @@ def _scores(
         if region.modality == item.modality and truth.frame is not None:
             overlap = region.select(thresholded(volume, truth.scale, truth.body), truth.frame)
         scored |= region_scores(region.name, inside, truth.values, values, overlap, voxel_ml, truth.scale)
+        pieces = ledger(inside, truth.values, values, overlap)
+        scored |= {f"{region.name}.{key}": count for key, count in pieces.items()}
     for ratio in options.regions:
         if ratio.over is not None:
             scored |= ratio_scores(ratio.name, ratio.over, scored)

@@ -135,6 +135,7 @@ METRICS = (
 # of a scope: NAME.mae
 SCOPED = ("mae", "mae_rel", "mse_rel", "psnr", "ssim_2d", "ssim_3d", "ssim_coronal", "ssim_sagittal", "mae_z", "lpips")
 VOLUME, RATIO = "voxels that pass the threshold, times their size", "volumes of two regions divided"
+PIECES = "number of connected pieces of the region (docs/scores.md)"
 REGION_METRICS = (  # of a named region: the key becomes NAME.mae, the label NAME MAE
     Metric("mae", "MAE", UNIT, "lower", "mean over the region's voxels"),
     Metric("psnr", "PSNR", "dB", "higher", "20 log10(range / RMSE of the region)", 2),
@@ -143,6 +144,12 @@ REGION_METRICS = (  # of a named region: the key becomes NAME.mae, the label NAM
     Metric("std", "uncertainty", UNIT, "lower", "mean standard deviation of the samples in the region"),
     Metric("coverage", "coverage", "%", "truth", "share of the region's voxels within their intervals", 1, 100.0),
     Metric("interval", "interval", UNIT, "lower", "mean width of the region's intervals", in_table=False),
+    Metric("pieces", "pieces", "", "truth", PIECES, 1, in_table=False),
+    Metric("kept", "kept", "", "higher", PIECES, 1, in_table=False),
+    Metric("shrunk", "shrunk", "", "lower", PIECES, 1, in_table=False),
+    Metric("erased", "erased", "", "lower", PIECES, 1, in_table=False),
+    Metric("unseen", "unseen", "", "truth", PIECES, 1, in_table=False),
+    Metric("invented", "invented", "", "lower", PIECES, 1, in_table=False),
     Metric("dice", "Dice", "", "higher", "overlap of the same threshold on both images"),
     Metric("volume", "volume", "ml", "truth", VOLUME, 1),
     Metric("volume_error", "volume error", "ml", "lower", "|volume − volume of truth|", 1),

@@ -18,6 +18,7 @@ from rich.text import Text
 from voxlate import __version__
 from voxlate.files import whole_file, write_json
 from voxlate.images.ranges import Range
+from voxlate.scoring.ledger import sentence as ledger_sentence
 from voxlate.scoring.metrics import LPIPS, SSIM, UNIT, Metric, metrics_of
 from voxlate.scoring.provenance import not_held_out
 
@@ -364,6 +365,8 @@ def caption(document: Mapping[str, Any]) -> list[str]:
         lines.append(f"LPIPS: {weights}; {LPIPS}.")
     lines += [_scope_rule(name, rule, document) for name, rule in document.get("scopes", {}).items()]
     lines += [_region_note(name, rule, document) for name, rule in document.get("regions", {}).items()]
+    ours = [row for row in document.get("cases", ()) if row.get("answer") == "synthesis"]
+    lines += [said for name in document.get("regions", {}) if (said := ledger_sentence(name, ours))]
     if number := document.get("naive_cases"):
         several = isinstance(number, dict)
         shown = ", ".join(f"{count} ({name})" for name, count in number.items()) if several else number

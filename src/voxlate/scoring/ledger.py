@@ -1,0 +1,89 @@
+"""A ledger of lesions: which connected pieces of a region an image keeps, shrinks or erases, and which it invents."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import scipy.ndimage as ndimage
+from numpy.typing import NDArray
+
+from voxlate.images.mask import bounding_box
+
+MaskArray = NDArray[np.bool_]
+Array = NDArray[np.float32]
+
+SMALLEST = 4  # voxels of a piece that counts
+KEPT, ERASED = 0.5, 0.1  # share of a piece, or of its contrast, from which it is kept, and below which it is erased
+RING = 3  # voxels around a piece, in the plane, that its contrast is measured against
+VISIBLE = 0.5  # deviations of the ring's voxels, below which the truth itself does not show a piece
+TOUCHING = np.ones((3, 3, 3), bool)
+COUNTS = ("pieces", "kept", "shrunk", "erased", "unseen", "invented")
+
+
+def ledger(inside: MaskArray, truth: Array, image: Array, found: MaskArray | None = None) -> dict[str, float]:
+    """Counts of pieces, by COUNTS; arrays [D, H, W]; inside: the region in truth.
+
+    found: the same region in the image, where its own values say it: a piece is kept where half of it is found, erased
+    where less than a tenth is, and pieces of `found` that touch none of the truth are invented. Otherwise (a label map,
+    a mask file) the contrast of a piece with its surroundings is compared with the truth's, pieces that the truth does
+    not show are `unseen`, and nothing can be said of invented ones.
+    """
+    named, count = ndimage.label(inside, TOUCHING)
+    shares = [
+        _share_found(named == number, found) if found is not None else _share_of_contrast(named == number, truth, image)
+        for number in range(1, count + 1)
+        if (named == number).sum() >= SMALLEST
+    ]
+    seen = [share for share in shares if share is not None]
+    counts = {
+        "pieces": len(shares),
+        "kept": sum(share >= KEPT for share in seen),
+        "shrunk": sum(ERASED <= share < KEPT for share in seen),
+        "erased": sum(share < ERASED for share in seen),
+        "unseen": len(shares) - len(seen),
+    }
+    if found is not None:
+        counts["invented"] = _invented(inside, found)
+    return {name: float(value) for name, value in counts.items()}
+
+
+def _share_found(piece: MaskArray, found: MaskArray) -> float | None:
+    return float((piece & found).sum() / piece.sum())
+
+
+def _share_of_contrast(piece: MaskArray, truth: Array, image: Array) -> float | None:
+    """The contrast of a piece in the image over that in truth; None where the truth shows none."""
+    box = tuple(slice(max(0, first - RING), end + RING) for first, end in bounding_box(piece))
+    piece, truth, image = piece[box], truth[box], image[box]
+    plane = np.zeros((3, 3, 3), bool)
+    plane[1] = True
+    ring = ndimage.binary_dilation(piece, plane, iterations=RING) & ~piece
+    if not ring.any():
+        return None
+    stands_out = float(truth[piece].mean() - truth[ring].mean())
+    if abs(stands_out) < VISIBLE * float(truth[ring].std()) or stands_out == 0:
+        return None
+    return float(image[piece].mean() - image[ring].mean()) / stands_out
+
+
+def _invented(inside: MaskArray, found: MaskArray) -> int:
+    named, count = ndimage.label(found, TOUCHING)
+    sizes = ndimage.sum_labels(found, named, range(1, count + 1))
+    true = set(np.unique(named[ndimage.binary_dilation(inside, TOUCHING)]))
+    return sum(size >= SMALLEST and number not in true for number, size in enumerate(sizes, 1))
+
+
+def sentence(name: str, rows: Iterable[Mapping[str, float | None]]) -> str:
+    """The counts of a region over cases, in words; empty where there is no piece."""
+    totals = dict.fromkeys(COUNTS, 0.0)
+    cases, can_invent = 0, False
+    for row in rows:
+        cases += 1
+        can_invent |= row.get(f"{name}.invented") is not None
+        for key in COUNTS:
+            totals[key] += row.get(f"{name}.{key}") or 0.0
+    if not totals["pieces"]:
+        return ""
+    counts = ", ".join(f"{totals[key]:.0f} {key}" for key in ("kept", "shrunk", "erased"))
+    unseen = f", {totals['unseen']:.0f} that the truth itself does not show" if totals["unseen"] else ""
+    invented = f"; {totals['invented']:.0f} invented where there is none" if can_invent else ""
+    return f"{name}, piece by piece: of {totals['pieces']:.0f} in {cases} cases {counts}{unseen}{invented}."
