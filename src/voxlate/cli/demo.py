@@ -93,7 +93,11 @@ def _calibrate(model: Model, cohort: Path, progress: StepCallback) -> None:
 
     write_cohort(cohort, KNOWN, SIZE, lesion="tumour", modalities=[SOURCE, TARGET], seed=1, progress=drawn)
     cases = held_back(model, cohort, None)
-    calibrate(model, cases, progress=lambda name, done, total: progress(f"calibrate: {name}", done, total, {}))
+
+    def known(name: str, done: int, total: int) -> None:
+        progress(f"calibrate: {name}", done, total, {})
+
+    calibrate(model, cases, progress=known, warn=lambda _: None)  # that names are those of other heads
 
 
 def _synthesise(name: str, model: Model, cohort: Path, cases: list[str], out: Path, progress: StepCallback) -> None:

@@ -35,7 +35,8 @@ from voxlate.trust.widths import Widths
 Array = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 
-KEPT = 30_000  # voxels of a case that are kept: the share outside is known to 0.2 % from them
+KEPT = 30_000  # voxels of a case's body that are kept: the share outside is known to 0.2 % from them
+AIR = 3_000  # and of what is around it, which teaches that air is sure
 FEWEST, ENOUGH = 2, 10  # patients: at all, and for a margin by Student's t
 PATCHES = ".patches"  # before the names of a case's patches, as no modality begins
 
@@ -284,14 +285,15 @@ def _sampled(
     texts: Mapping[str, str],
     chooser: np.random.Generator,
 ) -> Evidence:
-    """Voxels of a case, drawn evenly from the body that its image or its truth shows."""
+    """Voxels of a case, drawn evenly from the body that its image or its truth shows, and a few from around it."""
     volume = truth.volume(name)
     image = Volume(made.values[None], volume.affine, volume.unit, name)
     labels = {one: truth.arrays[LABEL + one][:] for one in truth.header.labels}
     of_truth, of_made = parts_of(texts, volume, labels), parts_of(texts, image)
-    places = np.flatnonzero(of_truth[BODY] | of_made[BODY])
-    if len(places) > KEPT:
-        places = np.sort(chooser.choice(places, KEPT, replace=False))
+    shown = (of_truth[BODY] | of_made[BODY]).ravel()
+    parts = [np.flatnonzero(shown), np.flatnonzero(~shown)]
+    drawn = [chooser.permutation(part)[:most] for part, most in zip(parts, (KEPT, AIR))]
+    places = np.sort(np.concatenate(drawn))
 
     def at(values: np.ndarray | None) -> Any:
         return None if values is None else values.reshape(-1, *values.shape[3:])[places]

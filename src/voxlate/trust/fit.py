@@ -169,20 +169,20 @@ def _cross_fitted(evidence: Sequence[Evidence], alpha: float, seed: int) -> list
 def _learn(evidence: Sequence[Evidence], alpha: float, seed: int) -> Widths:
     """The network of distances, in which each patient counts the same, and rare regions more than by their size."""
     count = {patient: sum(one.patient == patient for one in evidence) for patient in {one.patient for one in evidence}}
-    shown = [one.truth_parts[BODY] | one.made_parts[BODY] for one in evidence]
-    features = np.concatenate([one.features[inside] for one, inside in zip(evidence, shown)])
-    errors = np.concatenate([(one.truth - one.made)[inside] for one, inside in zip(evidence, shown)])
-    weights = [_weights(one, inside) / np.float32(count[one.patient]) for one, inside in zip(evidence, shown)]
+    features = np.concatenate([one.features for one in evidence])
+    errors = np.concatenate([one.truth - one.made for one in evidence])
+    weights = [_weights(one) / np.float32(count[one.patient]) for one in evidence]
     return fit_widths(features, errors, np.concatenate(weights), alpha, seed)
 
 
-def _weights(one: Evidence, inside: NDArray[np.bool_]) -> Array:
+def _weights(one: Evidence) -> Array:
     """Voxels of a case weigh 1 / N, and those of a region more by the root of its rarity."""
+    body = one.truth_parts[BODY]
     weights = np.ones(len(one.made), np.float32)
     for name, part in one.truth_parts.items():
         if name != BODY and part.any():
-            weights[part] = np.maximum(weights[part], np.sqrt(len(part) / part.sum()))
-    chosen: Array = weights[inside] / weights[inside].sum()
+            weights[part] = np.maximum(weights[part], np.sqrt(body.sum() / part.sum()))
+    chosen: Array = weights / weights.sum()
     return chosen
 
 

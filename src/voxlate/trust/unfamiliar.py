@@ -22,7 +22,8 @@ APART_MM = 6.0  # distance of patches' centres
 FINE_MM, COARSE_MM, AROUND_MM = 2.0, 6.0, 18.0  # blurs, and how far the surroundings are looked at
 REMEMBERED = 8000  # patches
 FARTHEST = 0.004  # share of a scan's patches that one statistic is the mean of
-LEVEL = 0.95  # of familiar scans that are not flagged
+LEVEL, STRICT = 0.95, 0.975  # of familiar scans that are not flagged: at least, and where patients are many
+UNPROVED = 1.5  # times the largest score of too few patients
 NEAR = 0.99  # of familiar patches that lie nearer than 1 in a map
 FEWEST_MM = 1e-3
 AT_ONCE = 1024
@@ -196,15 +197,15 @@ def remember(cases: Sequence[Patches], patients: Sequence[str], seed: int = 0) -
         far.append(distances)
     near = float(np.quantile(np.concatenate(far), NEAR))
     usual = np.median(rough, axis=0)
-    tail = (np.quantile(rough, LEVEL, axis=0) - usual) / 1.645  # the deviation, if normal
-    width = np.maximum(np.maximum(1.4826 * np.median(np.abs(rough - usual), axis=0), tail), 0.05 * usual + 1e-6)
+    width = np.maximum(1.4826 * np.median(np.abs(rough - usual), axis=0), 0.05 * usual + 1e-6)
     by_patient: dict[str, list[float]] = {}
     for patient, values in zip(patients, rough):
         by_patient.setdefault(patient, []).append(float(((values - usual) / width).max()))
     scores = [np.array(one) for one in by_patient.values()]
-    limit = conformal_quantile(scores, LEVEL)
-    proved = math.isfinite(limit) and len(scores) >= least_patients(LEVEL)
-    limit = limit if proved else 1.5 * max(float(one.max()) for one in scores)
+    proved = len(scores) >= least_patients(LEVEL)
+    beyond = len(scores) / (len(scores) + 1)  # what the largest score of all is a bound for
+    limit = conformal_quantile(scores, min(beyond, STRICT))
+    limit = limit if proved else UNPROVED * limit
     arrays = {"points": points, "centre": centre, "spread": spread, "usual": usual, "width": width, "sizes": around}
     plain = {name: np.asarray(one, np.float32) for name, one in arrays.items()}
     return Memory(**plain, near=near, limit=limit, proved=proved)  # type: ignore[arg-type]
