@@ -7,7 +7,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow check fuzz bench bench-gpu ingredients reach clean
+.PHONY: install demo test test-slow check fuzz bench bench-gpu ingredients reach trust clean
 
 install: .venv/installed
 
@@ -54,6 +54,10 @@ ingredients: install
 reach: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/reach.py bench
+
+# how far intervals and warnings hold; WORK/harvard_scans are the MR-CT slices
+trust: install
+	$(BIN)/python benchmarks/trust.py bench
 
 clean:
 	rm -rf .venv demo bench build .pytest_cache .mypy_cache .ruff_cache

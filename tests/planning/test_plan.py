@@ -283,6 +283,46 @@ def test_hounsfield_units_on_several_scales_or_on_none_are_refused(
     assert words in answer.err
 
 
+def test_a_ct_without_its_offset_is_refused_whatever_pads_it(voxlate, ct_cohort, tmp_path):
+    path = ct_cohort / "case1" / "ct.nii.gz"
+    image = nib.load(path)
+    values = np.asanyarray(image.dataobj) + 1024
+    values[0] = -1024  # as air lies there
+    nib.save(nib.Nifti1Image(values.astype(np.float32), image.affine), path)
+    assert voxlate("prepare", ct_cohort, "--shares", 4, 1, 1, "--out", tmp_path / "ready").code == 0
+    if "case1" not in open_cohort(tmp_path / "ready").splits["train"]:
+        pytest.skip("it is held out")
+    answer = voxlate("plan", tmp_path / "ready", "--minutes", 1, "--out", tmp_path / "plan.toml")
+    assert answer.code == 2
+    assert "as the upper quartile of case1" in " ".join(answer.err.split())
+
+
+def test_cases_that_teach_nothing_decide_nothing(voxlate, tmp_path, small_head):
+    """Those without a T2 have a z-scored T1, with air below 0: the plan and the weights know the others alone."""
+    scans = tmp_path / "scans"
+    for number in range(8):
+        small_head(scans / f"case{number}", number)
+    for number in range(5):
+        path = scans / f"case{number}" / "t1.nii.gz"
+        image = nib.load(path)
+        values = (np.asanyarray(image.dataobj) - 600) / 100
+        nib.save(nib.Nifti1Image(values.astype(np.float32), image.affine), path)
+        (scans / f"case{number}" / "t2.nii.gz").unlink()
+    rows = [f"case{k},case{k},{'val' if k == 7 else 'train'}" for k in range(8)]
+    (scans / "cases.csv").write_text("\n".join(["case,patient,split", *rows]))
+    assert voxlate("prepare", scans, "--out", tmp_path / "ready", "--no-audit").code == 0
+    made = plan(tmp_path / "ready", source=("t1",), target=("t2",), limits=Limits(0.3, 8 * 2**30), mode="mean")
+    assert made.tables["intensity"]["t1"].get("floor") == 0
+    assert "of 2 patients" in made.why["data.augment"]
+
+
+def test_a_plan_that_is_too_short_says_what_would_be_enough(prepared, monkeypatch):
+    monkeypatch.setattr("voxlate.planning.plan.Probe", Clockwork)
+    short = plan(prepared, limits=Limits(0.005, 2**30), mode="mean")  # 288 ms, of which a step of width 16 takes 2.6
+    assert "112 steps show each slice 18.7 times: EXPECT BLUR" in short.why["minutes"]
+    assert "minutes" not in plan(prepared, limits=Limits(5, 2**30), mode="mean").why
+
+
 def test_only_cases_that_teach_are_counted(voxlate, tmp_path, ct_cohort):
     for number in range(3):
         (ct_cohort / f"case{number}" / "ct.nii.gz").unlink()

@@ -10,6 +10,7 @@ import torch
 from voxlate import recipe
 from voxlate.errors import BadInput
 from voxlate.files import read_json
+from voxlate.images.intensity import Percentile
 from voxlate.images.volume import Volume, read_volume
 from voxlate.synthesis.ensemble import Ensemble, _Pool
 from voxlate.synthesis.model import Synthesised, load
@@ -56,6 +57,18 @@ def test_members_of_one_and_three_have_a_mean_of_two_and_their_spread(voxlate, c
     assert "1 of 1 cases were made before and are kept" in again.err
     other = voxlate("synth", three, one, one, cohort / "case0", "--out", out)
     assert "made in another way" in " ".join(other.err.split())
+
+
+def test_members_of_another_brightness_are_refused(run):
+    """A mean of an MR of 0 to 1 and one of 0 to 1,000 would be of neither; a window is the same in both."""
+    one = load(run)
+    own = replace(one.recipe, intensity={**one.recipe.intensity, "t2": Percentile()})
+    bright, dark = (
+        replace(one, recipe=own, header={**one.header, "target_scales": {"t2": (0, high)}}) for high in (1000, 1)
+    )
+    with pytest.raises(BadInput, match="expected t2 as bright as"):
+        Ensemble((bright, dark))
+    Ensemble((bright, replace(bright, header={**one.header, "target_scales": {"t2": (0, 990)}})))
 
 
 def test_two_equal_members_give_the_single_runs_image(run, cohort):

@@ -30,7 +30,7 @@ def memory():
 
 
 def test_new_heads_of_the_same_kind_pass(memory):
-    assert memory.proved
+    assert not memory.proved  # 59 patients would
     flagged = [judge(memory, seen(head(k))).flagged for k in range(100, 140)]
     assert np.mean(flagged) <= 0.1  # 5 % are to be expected
 
@@ -46,10 +46,10 @@ def with_metal(image):
     [
         (with_metal, "farthest"),
         (lambda image: image[4:], None),
-        (lambda image: np.ascontiguousarray(image[:, ::-1]), None),
+        (lambda image: np.ascontiguousarray(image.transpose(0, 2, 1)), None),
         (lambda image: np.where(image > -0.9, -image, -1), None),
     ],
-    ids=["metal", "cut off", "upside down", "another contrast"],
+    ids=["metal", "cut off", "on its side", "another contrast"],
 )
 def test_heads_of_another_kind_are_flagged(memory, change, worst):
     verdicts = [judge(memory, seen(change(head(k)).astype(np.float32))) for k in range(100, 110)]

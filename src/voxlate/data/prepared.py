@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from statistics import median
@@ -96,17 +96,21 @@ class Cohort:
     def case(self, case: str) -> PreparedCase:
         return open_case(self.path(case))
 
-    def target_scale(self, spec: IntensityMap, modality: str) -> Scale:
-        """The typical scale of a modality over the training cases (see intensity.typical_scale)."""
-        return typical_scale(spec, self._training_statistics(modality))
+    def target_scale(self, spec: IntensityMap, modality: str, cases: Collection[str] | None = None) -> Scale:
+        """The typical scale of a modality over training cases (see intensity.typical_scale); cases: of these alone."""
+        return typical_scale(spec, self._training_statistics(modality, cases))
 
-    def target_widths(self, spec: IntensityMap, modality: str) -> list[float]:
-        """Width of the narrowest and of the widest scale of a modality over the training cases, in its unit."""
-        widths = [(one := spec.scale(each)).high - one.low for each in self._training_statistics(modality)]
+    def target_widths(self, spec: IntensityMap, modality: str, cases: Collection[str] | None = None) -> list[float]:
+        """Width of the narrowest and of the widest scale of a modality over training cases, in its unit."""
+        widths = [(one := spec.scale(each)).high - one.low for each in self._training_statistics(modality, cases)]
         return [min(widths), max(widths)]
 
-    def _training_statistics(self, modality: str) -> list[Statistics]:
-        training = [one.case for one in self.cases if one.split == "train" and modality in one.present]
+    def _training_statistics(self, modality: str, cases: Collection[str] | None) -> list[Statistics]:
+        training = [
+            one.case
+            for one in self.cases
+            if one.split == "train" and modality in one.present and (cases is None or one.case in cases)
+        ]
         if not training:
             raise BadInput(f"{self.folder}: expected a training case with {modality}, found none. Prepare one.")
         return [self.header(case).statistics[modality] for case in training]

@@ -1,8 +1,8 @@
 """What a plan is decided by: numbers of a prepared cohort, read from its headers alone."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
@@ -14,7 +14,7 @@ from voxlate.errors import BadInput
 from voxlate.images.statistics import PERCENTILES, Distribution
 
 GREY_LEVELS = 255  # of pictures with 8 bits
-OFFSET_HU = 600  # between the medians of bodies: beyond, one lacks the offset of 1024
+OFFSET_HU = 600  # between percentiles: beyond, one lacks the offset of 1024
 AIR_HU = (-800, -200)  # the least voxel of a scan lies below the first; above the second there is no air
 NARROWEST_HU = 50  # a body has fat, water and bone
 EDGE = PERCENTILES.index(10)
@@ -103,8 +103,9 @@ class Facts:
         return {name: len(self.training) - have[name] for name in self.scans if have[name] < len(self.training)}
 
     def having(self, names: Sequence[str]) -> "Facts":
-        """The same of the training cases alone that have all of these modalities."""
-        return replace(self, training=tuple(self.with_all(names)))
+        """Those of the training cases alone that have all of these modalities: what is left out decides nothing."""
+        chosen = tuple(self.with_all(names))
+        return self if chosen == self.training else _facts(self.cohort, chosen)
 
     def with_all(self, names: Sequence[str]) -> list[Entry]:
         """The training cases that have all of these modalities."""
@@ -119,6 +120,10 @@ def facts_of(cohort: Cohort) -> Facts:
             f"{cohort.folder}: expected two patients or more, one to learn from and one to test on, found {patients} "
             f"({len(training)} cases to learn from). Prepare more cases."
         )
+    return _facts(cohort, training)
+
+
+def _facts(cohort: Cohort, training: tuple[Entry, ...]) -> Facts:
     headers = [cohort.header(one.case) for one in training]
     boxes = np.array([[end - first for first, end in header.mask_box] for header in headers])
     shapes = np.array([header.shape for header in headers])
@@ -184,17 +189,15 @@ def _check_scale(name: str, headers: Sequence[CaseHeader]) -> None:
     inside = {header.case: header.statistics[name].foreground for header in headers}
     ends = {header.case: header.statistics[name].all for header in headers}
     grey = [case for case, one in ends.items() if one.at(0) >= 0 and one.at(100) <= GREY_LEVELS]
-    usual = median(one.at(50) for one in inside.values())
+    usual = {percent: median(one.at(percent) for one in ends.values()) for percent in (10, 75, 90)}
     low, high = (choose(ends, key=lambda case: ends[case].at(0)) for choose in (min, max))
     if 0 < len(grey) < len(headers):
         other = next(case for case in ends if case not in grey)
         found = f"0 to {GREY_LEVELS} in {_some(grey)} and {ends[other].at(0):g} to {ends[other].at(100):g} in {other}"
     elif ends[low].at(0) < AIR_HU[0] and ends[high].at(0) > AIR_HU[1]:
         found = f"air of {ends[low].at(0):.0f} in {low} and nothing below {ends[high].at(0):.0f} in {high}"
-    elif strange := [case for case, one in inside.items() if abs(one.at(50) - usual) > OFFSET_HU]:
-        found = (
-            f"{inside[strange[0]].at(50):.0f} as the median of the body in {_some(strange)} and {usual:.0f} in others"
-        )
+    elif strange := [case for case, one in ends.items() if _shifted(one, usual)]:
+        found = f"{ends[strange[0]].at(75):.0f} as the upper quartile of {_some(strange)} and {usual[75]:.0f} in others"
     elif (width := max(one.at(99.9) - one.at(0.1) for one in inside.values())) < NARROWEST_HU:
         found = f"bodies that vary by {width:.3g} at most"
     else:
@@ -203,6 +206,11 @@ def _check_scale(name: str, headers: Sequence[CaseHeader]) -> None:
         f"{name}: expected Hounsfield units in every scan, found {found}. Convert all to one scale, leave those cases "
         "out, or give the modality another name."
     )
+
+
+def _shifted(one: Distribution, usual: Mapping[int, float]) -> bool:
+    """Whether air and body both lie elsewhere than usual: padding may hide an offset from the least value."""
+    return min(abs(one.at(percent) - value) for percent, value in usual.items()) > OFFSET_HU
 
 
 def _some(names: Sequence[str]) -> str:

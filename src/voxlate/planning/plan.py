@@ -32,6 +32,7 @@ WIDTHS = (16, 24, 32, 48, 64, 96, 128)
 ENOUGH = 1500  # steps that the wider of two networks must be given, to be worth it
 SLACK = 1.1  # of time over what few patients are worth, beyond which a wider network is taken that gets fewer steps
 LEAST = 300  # steps below which a coarser stem is taken
+FEW = 2  # times that each slice is seen, below which a training is too short
 SHARES = {"both": 0.55, "samples": 0.4, "mean": 1.0}  # of the time, for the regression
 PREDICTOR = "regression"
 SPARE = 0.04  # share of the time that is kept for starting, validating, saving
@@ -247,6 +248,7 @@ def _assemble(facts: Facts, roles: Roles, mode: Mode, share: float, size: Size, 
     steps = min(fits, rules.most_steps(facts, samples=roles.way != "pairs"))
     tables, why = _first_stage(facts, roles, size, steps)
     why["net.width"] = f"{size} gets {steps:,} steps of {each:.3f} s"
+    why |= _too_short(facts, fits, probe)
     if steps < fits:
         why["net.width"] += f"; {fits:,} would fit, but learn {facts.patients} patients by heart"
     seconds = steps * each
@@ -262,6 +264,16 @@ def _assemble(facts: Facts, roles: Roles, mode: Mode, share: float, size: Size, 
         why["stages.regression.method"] = why.pop("method")
         why |= {"stages.regression.train.steps": f"{share:.0%} of the time: {why['net.width']}"} | of_samples
     return Plan(tables, why, seconds + probe.passed, probe.most, probe.limits, str(facts.cohort.folder))
+
+
+def _too_short(facts: Facts, steps: int, probe: Probe) -> Why:
+    """A warning where so few steps fit that images will be blurred blocks without what is rare, such as a lesion."""
+    seen = steps * rules.BATCH / max(facts.slices, 1)
+    if steps >= LEAST and seen >= FEW:
+        return {}
+    minutes = probe.limits.minutes * max(2 * LEAST / steps, 2 * FEW / seen)
+    text = f"{steps:,} steps show each slice {seen:.1f} times: EXPECT BLUR, AND LESIONS THAT ARE MISSING"
+    return {"minutes": f"{text}; give {math.ceil(minutes)} minutes"}
 
 
 def _with_samples(facts: Facts, tables: Tables, size: Size, seconds: float, probe: Probe) -> tuple[Tables, Why, float]:

@@ -269,7 +269,7 @@ def regression(facts: Facts) -> tuple[Tables, str]:
     """What a regression minimises, and why: SSIM forgives small shifts, and costs error where there are none."""
     table: Tables = {"kind": "regression", "loss": "l1", "leak": 0.1}
     if not facts.apart_mm:
-        return table | {"ssim": SSIM}, "L1 and SSIM, for how far scans lie apart is not known"
+        return table | {"ssim": SSIM / 4}, "L1 and a little SSIM, for how far scans lie apart is not known"
     pixels = facts.apart_mm / facts.pixel_mm
     apart = f"scans lie {facts.apart_mm:.1f} mm from each other, {pixels:.1f} times the pixel"
     if pixels < EXACT:

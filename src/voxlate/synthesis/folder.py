@@ -282,8 +282,8 @@ def _synthesise_case(
     inputs = {name: {**one, "path": places[name]} for name, one in result.provenance["inputs"].items()}
     if scans.others and model.recipe.task.completes:  # a scan by another name would count as missing
         warn(f"{scans.case}: {', '.join(scans.others)} was not used: no modality of this model has that name.")
-    if notes := result.provenance.get("warnings"):
-        warn(f"{scans.case}: {' '.join(notes)}")
+    for sentence in result.provenance.get("warnings", ()):
+        warn(f"{scans.case}: {sentence}")
     split = _splits(model).get(scans.case)  # said here, so that it travels with the image
     stated = {**result.provenance, **_runs(model, folder), "inputs": inputs, **({"split": split} if split else {})}
     pictures = {path.suffix.lower() for path in scans.files.values()} <= set(PICTURES)  # pictures in, pictures out

@@ -30,7 +30,7 @@ def fold_note(cohort: Cohort, fold: int) -> str:
 
 
 def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[str]:
-    _, lacking = usable_cases(cohort, stage.data, "train")
+    usable, lacking = usable_cases(cohort, stage.data, "train")
     if stage.data.apart:
         yield _sides(stage, cohort)
     elif lacking:
@@ -40,7 +40,9 @@ def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[str]
     if validation_split(cohort) == "train":
         yield "no validation cases: training items are looked at instead, and called so in the log."
     for name in stage.data.target:
-        yield varied_level(name, cohort.target_widths(recipe.intensity[name], name))
+        yield varied_level(
+            name, cohort.target_widths(recipe.intensity[name], name, None if stage.data.apart else usable)
+        )
     if stage.task.encodes and (reason := why_not_kept(stage, cohort)):
         yield f"latents of stage '{stage.name}' are encoded anew at every step, since there is {reason}."
     of = f"stage '{stage.name}': " if recipe.stages else ""

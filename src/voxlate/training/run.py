@@ -21,6 +21,7 @@ from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 import voxlate
 from voxlate.data.familiar import training_ranges
+from voxlate.data.patches import usable_cases
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
 from voxlate.files import read_json, whole_file, write_json, write_text
@@ -180,16 +181,20 @@ def made_by() -> dict[str, Any]:
 
 def weights_header(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int, seconds: float) -> dict[str, Any]:
     """The header of a weights file: all that synthesis needs in addition to the tensors."""
-    scales = {name: cohort.target_scale(recipe.intensity[name], name) for name in recipe.data.target}
+    # others, which may be scaled otherwise, teach nothing; sides that lie apart are of different cases
+    usable, _ = usable_cases(cohort, recipe.data, "train")
+    cases = cohort.splits["train"] if recipe.data.apart else usable
+    maps = {name: recipe.intensity[name] for name in recipe.data.target}
+    scales = {name: cohort.target_scale(one, name, cases) for name, one in maps.items()}
     plain, sources = to_dict(recipe), {name: recipe.intensity[name] for name in recipe.data.source}
     return {
         "recipe": plain,
         **({"imports": needed} if (needed := needed_code(plain)) else {}),
         "units": {name: cohort.units[name] for name in {*recipe.data.source, *recipe.data.target}},
         "target_scales": {name: [scale.low, scale.high] for name, scale in scales.items()},
-        "target_widths": {name: cohort.target_widths(recipe.intensity[name], name) for name in recipe.data.target},
+        "target_widths": {name: cohort.target_widths(one, name, cases) for name, one in maps.items()},
         "preparation": asdict(cohort.preparation),
-        "training_ranges": training_ranges([cohort.header(case) for case in cohort.splits["train"]], sources),
+        "training_ranges": training_ranges([cohort.header(case) for case in cases], sources),
         "training_spacing_mm": cohort.fingerprint["spacing_mm"]["median"],
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
         "steps": steps,
@@ -198,7 +203,7 @@ def weights_header(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int
         "training_ml": cohort.fingerprint["mask_ml"]["median"] if "mask_ml" in cohort.fingerprint else None,
         "training_voxels": [
             cohort.header(case).voxels[name][:DIGITS]
-            for case in cohort.splits["train"]
+            for case in cases
             for name in recipe.data.source
             if name in cohort.header(case).present
         ],

@@ -22,8 +22,8 @@ APART_MM = 6.0  # distance of patches' centres
 FINE_MM, COARSE_MM, AROUND_MM = 2.0, 6.0, 18.0  # blurs, and how far the surroundings are looked at
 REMEMBERED = 8000  # patches
 FARTHEST = 0.004  # share of a scan's patches that one statistic is the mean of
-LEVEL, STRICT = 0.95, 0.975  # of familiar scans that are not flagged: at least, and where patients are many
-UNPROVED = 1.5  # times the largest score of too few patients
+MOST = 0.05  # of familiar scans that are flagged: promised where each statistic can have its share of it (59 patients)
+MARGIN, UNPROVED = 1.2, 1.5  # times the largest that was seen, from 19 patients on, and of fewer
 NEAR = 0.99  # of familiar patches that lie nearer than 1 in a map
 FEWEST_MM = 1e-3
 AT_ONCE = 1024
@@ -52,9 +52,9 @@ class Patches:
 class Memory:
     """Patches of known cases, scaled, and how far other known cases lie from them.
 
-    centre, spread: of features; usual, width: by statistic, median and spread over known cases, in STATISTICS' order;
-    sizes: mean and deviation of the extents; near: distance below which NEAR of known patches lie; limit: of the
-    largest statistic, in widths, that a familiar case exceeds seldom; proved: whether enough patients say so.
+    centre, spread: of features; usual, width: by statistic, in STATISTICS' order, the median over known cases and how
+    far beyond it a familiar case seldom lies; sizes: mean and deviation of the extents; near: distance below which NEAR
+    of known patches lie; proved: whether enough patients say what seldom is.
     """
 
     points: Array
@@ -64,12 +64,11 @@ class Memory:
     width: Array
     sizes: Array
     near: float
-    limit: float
     proved: bool
 
     def tensors(self, prefix: str) -> dict[str, torch.Tensor]:
         """All of it by names with a prefix, for a file."""
-        numbers = np.array([self.near, self.limit, float(self.proved)], np.float32)
+        numbers = np.array([self.near, float(self.proved)], np.float32)
         arrays = {"points": self.points, "centre": self.centre, "spread": self.spread, "usual": self.usual}
         arrays |= {"width": self.width, "sizes": self.sizes, "numbers": numbers}
         return {f"{prefix}.{name}": torch.from_numpy(np.ascontiguousarray(one)) for name, one in arrays.items()}
@@ -82,16 +81,15 @@ def memory_from(tensors: Mapping[str, torch.Tensor], prefix: str) -> Memory | No
     }
     if not own:
         return None
-    near, limit, proved = (float(one) for one in own.pop("numbers"))
-    return Memory(**own, near=near, limit=limit, proved=bool(proved))
+    near, proved = (float(one) for one in own.pop("numbers"))
+    return Memory(**own, near=near, proved=bool(proved))
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How unlike known cases one is: statistics in widths from the usual, the limit, distances of its patches."""
+    """How unlike known cases one is: statistics (above 1: as a familiar one seldom is), distances of its patches."""
 
     statistics: dict[str, float]
-    limit: float
     distances: Array
     places: NDArray[np.int32]
 
@@ -101,7 +99,7 @@ class Verdict:
 
     @property
     def flagged(self) -> bool:
-        return self.score > self.limit
+        return self.score > 1
 
     @property
     def sentence(self) -> str:
@@ -110,15 +108,15 @@ class Verdict:
             return ""
         worst = max(self.statistics, key=lambda name: self.statistics[name])
         return (
-            f"Unlike the scans that the run is calibrated for: {STATISTICS[worst]} ({self.score:.1f} usual deviations "
-            f"away, limit {self.limit:.1f}). Do not trust the image, nor its intervals."
+            f"Unlike the scans that the run is calibrated for: {STATISTICS[worst]} ({self.score:.1f} times as far "
+            "from the usual as the farthest familiar ones). Do not trust the image, nor its intervals."
         )
 
     @property
     def stated(self) -> dict[str, object]:
         """What a provenance says of it."""
         statistics = {name: round(value, 3) for name, value in self.statistics.items()}
-        return {"unfamiliar": self.flagged, "limit": round(self.limit, 3), "statistics": statistics}
+        return {"unfamiliar": self.flagged, "statistics": statistics}
 
     def map(self, shape: tuple[int, ...]) -> Array:
         """The distances [D, H, W], 1 where familiar patches end, between patches that of the nearest one."""
@@ -197,18 +195,18 @@ def remember(cases: Sequence[Patches], patients: Sequence[str], seed: int = 0) -
         far.append(distances)
     near = float(np.quantile(np.concatenate(far), NEAR))
     usual = np.median(rough, axis=0)
-    width = np.maximum(1.4826 * np.median(np.abs(rough - usual), axis=0), 0.05 * usual + 1e-6)
-    by_patient: dict[str, list[float]] = {}
+    by_patient: dict[str, list[NDArray[np.float64]]] = {}
     for patient, values in zip(patients, rough):
-        by_patient.setdefault(patient, []).append(float(((values - usual) / width).max()))
-    scores = [np.array(one) for one in by_patient.values()]
-    proved = len(scores) >= least_patients(LEVEL)
-    beyond = len(scores) / (len(scores) + 1)  # what the largest score of all is a bound for
-    limit = conformal_quantile(scores, min(beyond, STRICT))
-    limit = limit if proved else UNPROVED * limit
+        by_patient.setdefault(patient, []).append(np.array(values) - usual)
+    apart = [np.array(one) for one in by_patient.values()]
+    level, proved = 1 - MOST / len(STATISTICS), len(apart) >= least_patients(1 - MOST / len(STATISTICS))
+    margin = 1.0 if proved else MARGIN if len(apart) >= least_patients(1 - MOST) else UNPROVED
+    known = level if proved else len(apart) / (len(apart) + 1)  # what the largest of all is a bound for
+    widths = [margin * conformal_quantile([one[:, k] for one in apart], known) for k in range(len(STATISTICS))]
+    width = np.maximum(widths, 0.02 * usual + 1e-6)
     arrays = {"points": points, "centre": centre, "spread": spread, "usual": usual, "width": width, "sizes": around}
     plain = {name: np.asarray(one, np.float32) for name, one in arrays.items()}
-    return Memory(**plain, near=near, limit=limit, proved=proved)  # type: ignore[arg-type]
+    return Memory(**plain, near=near, proved=proved)  # type: ignore[arg-type]
 
 
 def judge(memory: Memory, case: Patches) -> Verdict:
@@ -216,7 +214,7 @@ def judge(memory: Memory, case: Patches) -> Verdict:
     distances = _distances((case.features - memory.centre) / memory.spread, memory.points)
     values = (np.array(_statistics(distances, case.size, memory.sizes)) - memory.usual) / memory.width
     named = {name: float(value) for name, value in zip(STATISTICS, values)}
-    return Verdict(named, memory.limit, distances / np.float32(memory.near), case.places)
+    return Verdict(named, distances / np.float32(memory.near), case.places)
 
 
 def _statistics(distances: Array, size: Array, sizes: Array) -> list[float]:
