@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from voxlate.api import compare, evaluate, load, plan, prepare, synthesise, train
+    from voxlate.api import calibrate, compare, evaluate, load, plan, prepare, synthesise, train
 
 __version__ = "0.6.0"
-__all__ = ["__version__", "compare", "evaluate", "load", "plan", "prepare", "synthesise", "train"]
+__all__ = ["__version__", "calibrate", "compare", "evaluate", "load", "plan", "prepare", "synthesise", "train"]
 
 
 def __dir__() -> list[str]:

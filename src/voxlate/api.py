@@ -16,13 +16,16 @@ from voxlate.recipe import Recipe, read_with_head
 from voxlate.scoring.compare import compare
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.items import images_in, is_map
+from voxlate.synthesis.calibrate import calibrate as _calibrate
+from voxlate.synthesis.calibrate import held_back
 from voxlate.synthesis.ensemble import Ensemble, load_members
 from voxlate.synthesis.folder import find_scans, sort_out, synthesise_cases
 from voxlate.synthesis.model import Model, Synthesised, load
 from voxlate.training.run import Run
 from voxlate.training.train import train as _train
+from voxlate.trust.words import sentences
 
-__all__ = ["compare", "evaluate", "load", "plan", "prepare", "synthesise", "train"]
+__all__ = ["calibrate", "compare", "evaluate", "load", "plan", "prepare", "synthesise", "train"]
 
 
 def plan(
@@ -108,3 +111,22 @@ def synthesise(
     fitting, lacking, _ = sort_out(model, find_scans(texts, model, split=split))
     folders, failed = synthesise_cases(model, fitting, Path(out), seed=seed, lacking=lacking)
     return Syntheses(Path(out), tuple(one.name for one in folders), {**lacking, **failed})
+
+
+def calibrate(
+    run: Model | Path | str,
+    cohort: Path | str,
+    *,
+    split: str | None = None,
+    answer: Any = None,
+    device: str = "auto",
+    samples: int | None = None,
+    **options: Any,
+) -> list[str]:
+    """Let held-back patients say how far a run's images can be trusted; gives what they said, a sentence each.
+
+    options: coverage, confidence, bound, regions, seed (see synthesis.calibrate). The calibration lies in the run.
+    """
+    model = (run if isinstance(run, Model) else load(run, device, answer=answer)).with_options(samples=samples)
+    _, made = _calibrate(model, held_back(model, Path(cohort), split), split=split, **options)
+    return sentences(made.header)

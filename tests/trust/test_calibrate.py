@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+import voxlate as package
 from voxlate.files import read_json
 from voxlate.images.volume import read_volume
 from voxlate.report.page import report
@@ -56,6 +57,14 @@ def test_held_back_patients_give_a_regression_intervals_that_hold(voxlate, run, 
     assert "truth outside" in page
     again = voxlate("synth", run, others, "--out", out)
     assert "10 of 10 cases were made before and are kept" in again.err
+
+
+def test_python_calibrates_as_the_command_does(run, others):
+    said = package.calibrate(run, others)
+    assert said[0].startswith("10 patients that training did not see")
+    image = package.load(run).synthesise({"t1": others / "new0" / "t1.nii.gz"})
+    assert (image.low["t2"].data <= image.high["t2"].data).all()
+    assert "with intervals" in repr(image)
 
 
 def test_coverage_is_the_share_of_the_bodys_voxels_between_the_maps(voxlate, run, others, tmp_path):

@@ -24,7 +24,7 @@ from voxlate.training.log import StepCallback
 from voxlate.training.train import train
 
 SOURCE, TARGET = "t1", "ct"
-MINUTES = 2.5  # of planning and training
+MINUTES = 3.0  # of planning and training
 CASES, SIZE = 15, (128, 152, 24)  # pixels of 1.6 mm in the plane show both tables of the skull
 SAMPLES = 3
 KNOWN = 9  # heads that intervals are calibrated on: the fewest that bound a new one's error with 90 %

@@ -50,8 +50,8 @@ def go_on(run: Path, lengths: Mapping[str, str | None], others: Mapping[str, Any
         raise BadInput(f"--steps: expected --steps or --minutes, found both ({', '.join(asked.values())}). Drop one.")
     for option, text in asked.items():
         if not re.fullmatch(NUMBERS[option], text) or float(text) == 0:
-            whole = "a whole number of at most 8 digits" if option == "--steps" else "a number"
-            what = f"{whole} above 0 after a +, of {option[2:]} in addition to those of {run}"
+            digits = "of at most 8 digits, " if option == "--steps" else ""
+            what = f"a number above 0 after a +, {digits}of {option[2:]} in addition to those of {run}"
             raise BadInput(f"{option}: expected {what}, found {text}. Write {option} +30, say.")
     steps, minutes = lengths.get("--steps"), lengths.get("--minutes")
     return train_further(

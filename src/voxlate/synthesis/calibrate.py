@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -74,59 +75,24 @@ def calibrate(
     labels = sorted({name for case in cases for name in case.labels})
     texts = {name: _regions(name, model, labels, regions) for name in target_names}
     path = model.calibration_file
-    parts = path.with_name(f"{path.name.removesuffix('.safetensors')}.parts")
     with locked(path.parent):
-        found: dict[str, list[Evidence]] = {name: [] for name in target_names}
-        known, whose = list[Patches](), list[str]()
-        contents, failed = dict[str, dict[str, str]](), list[str]()
-        for number, case in enumerate(cases):
-            if progress:
-                progress("cases", number, len(cases))
-            report = (lambda done, total: progress("slices", done, total)) if progress else None
-            try:
-                contents[case.case] = {
-                    name: content_hash(place) for name, place in sorted(_read_of(case, model).items())
-                }
-                evidence, patches = _evidence(
-                    model, case, texts, 1 - coverage, seed, parts, contents[case.case], report, warn
-                )
-                known.append(patches)
-                whose.append(case.patient or case.case)
-                for name, one in evidence.items():
-                    found[name].append(one)
-            except _Trained:
-                raise
-            except BadInput as error:
-                contents.pop(case.case, None)
-                failed.append(f"{case.case} is left out: {error}")
-                warn(failed[-1])
-            if progress:
-                progress("cases", number + 1, len(cases))
-        if len({one.patient for one in next(iter(found.values()))}) < FEWEST:
-            raise BadInput(
-                f"calibrate: expected at least {FEWEST} patients with {' and '.join(target_names)} that training did "
-                f"not see, found {len(contents)} of {len(cases)} cases{f' ({failed[0]})' if failed else ''}. Hold back "
-                "more: prepare with other --shares."
-            )
+        known = _gather(model, cases, texts, 1 - coverage, seed, progress, warn)
         if bound is None:
-            bound = "normal" if len(set(whose)) >= ENOUGH else "none"
+            bound = "normal" if len(known.patients) >= ENOUGH else "none"
         targets, widths = dict[str, Target](), dict[str, Widths]()
-        for number, name in enumerate(target_names):
+        for number, (name, evidence) in enumerate(known.evidence.items()):
             if progress:
-                progress("fits", number, len(target_names))
-            targets[name], learned = fit(found[name], texts[name], coverage, confidence, bound, seed)
-            if learned is not None:
-                widths[name] = learned
-        if progress:
-            progress("fits", len(target_names), len(target_names))
+                progress("fits", number + 1, len(known.evidence))
+            targets[name], learned = fit(evidence, texts[name], coverage, confidence, bound, seed)
+            widths |= {} if learned is None else {name: learned}
         header = Header(
             weights=model.header["weights_hash"],
             synth=model.plan_of_synthesis,
             coverage=coverage,
             confidence=confidence,
             bound=bound,
-            patients=len({one.patient for one in next(iter(found.values()))}),
-            cases=contents,
+            patients=len(known.patients),
+            cases=known.contents,
             split=split,
             seed=seed,
             targets=targets,
@@ -134,11 +100,70 @@ def calibrate(
             halves={name: (high - low) / 2 for name, (low, high) in model.header["target_scales"].items()},
             made_by=made_by(),
         )
-        write_calibration(path, Calibration(header, widths, remember(known, whose, seed)))
-        shutil.rmtree(parts, ignore_errors=True)
+        write_calibration(path, Calibration(header, widths, remember(known.patches, known.whose, seed)))
+        shutil.rmtree(_parts(model), ignore_errors=True)
     made = model.calibration()
     assert made is not None
     return path, made
+
+
+@dataclass
+class _Known:
+    """What cases teach: by target, what their scans show, whose they are, and the content of their files."""
+
+    evidence: dict[str, list[Evidence]]
+    patches: list[Patches] = field(default_factory=list)
+    whose: list[str] = field(default_factory=list)
+    contents: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @property
+    def patients(self) -> set[str]:
+        return set(self.whose)
+
+
+def _gather(
+    model: Model,
+    cases: Sequence[CaseFiles],
+    texts: Mapping[str, Mapping[str, str]],
+    alpha: float,
+    seed: int,
+    progress: Progress | None,
+    warn: Callable[[str], None],
+) -> _Known:
+    """What the cases teach; raises BadInput where they are too few. One that cannot be made is left out, and said."""
+    known, failed = _Known({name: [] for name in texts}), list[str]()
+    report = (lambda done, total: progress("slices", done, total)) if progress else None
+    for number, case in enumerate(cases):
+        if progress:
+            progress("cases", number, len(cases))
+        try:
+            content = {name: content_hash(place) for name, place in sorted(_read_of(case, model).items())}
+            evidence, patches = _evidence(model, case, texts, alpha, seed, content, report, warn)
+        except _Trained:
+            raise
+        except BadInput as error:
+            failed.append(f"{case.case} is left out: {error}")
+            warn(failed[-1])
+            continue
+        for name, one in evidence.items():
+            known.evidence[name].append(one)
+        known.patches.append(patches)
+        known.whose.append(case.patient or case.case)
+        known.contents[case.case] = content
+    if progress:
+        progress("cases", len(cases), len(cases))
+    if len(known.patients) < FEWEST:
+        raise BadInput(
+            f"calibrate: expected at least {FEWEST} patients with {' and '.join(texts)} that training did not see, "
+            f"found {len(known.patients)} ({len(known.contents)} of {len(cases)} cases"
+            f"{f': {failed[0]}' if failed else ''}). Hold back more: prepare with other --shares."
+        )
+    return known
+
+
+def _parts(model: Model) -> Path:
+    """Where what cases teach is kept until the calibration is done."""
+    return model.calibration_file.with_suffix(".parts")
 
 
 def _fitting(model: Model | Ensemble) -> Model:
@@ -206,14 +231,13 @@ def _evidence(
     texts: Mapping[str, Mapping[str, str]],
     alpha: float,
     seed: int,
-    parts: Path,
     content: Mapping[str, str],
     report: Callable[[int, int], None] | None,
     warn: Callable[[str], None],
 ) -> tuple[dict[str, Evidence], Patches]:
     """What a case teaches, by target, and what its scans show; kept in a file until the calibration is done."""
     state = (model.header["weights_hash"], model.plan_of_synthesis, alpha, seed, content, texts, KEPT)
-    kept = parts / f"{case.case}.{hashlib.sha256(repr(state).encode()).hexdigest()[:16]}.safetensors"
+    kept = _parts(model) / f"{case.case}.{hashlib.sha256(repr(state).encode()).hexdigest()[:16]}.safetensors"
     patient = case.patient or case.case
     if kept.is_file():
         tensors = safetensors.numpy.load_file(kept)
@@ -223,7 +247,7 @@ def _evidence(
         tensors = {
             f"{name}/{key}": np.ascontiguousarray(one) for name, own in arrays.items() for key, one in own.items()
         }
-        parts.mkdir(exist_ok=True)
+        kept.parent.mkdir(exist_ok=True)
         with whole_file(kept) as temporary:
             safetensors.numpy.save_file(tensors, temporary)
     by_target: dict[str, dict[str, np.ndarray]] = {}
