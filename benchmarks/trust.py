@@ -38,7 +38,7 @@ from voxlate.synthesis.calibrate import calibrate
 from voxlate.synthesis.folder import find_scans, synthesise_cases
 from voxlate.synthesis.model import load
 from voxlate.training.train import train
-from voxlate.trust.unfamiliar import Memory, Patches, Verdict, judge, patches_of, remember
+from voxlate.trust.unfamiliar import Memory, Patches, Verdict, patches_of, remember, verdict_on
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 HEADS = ("case02", "case16", "case20", "case32", "case34", "case37", "case41")
@@ -169,7 +169,7 @@ def unlike(work: Path) -> Iterator[dict[str, Any]]:
     known, patients = range(40, 80), [f"p{number}" for number in range(40)]
     memory = remember([seen(scan(number)) for number in known], patients)
     without_jaw = remember([seen(cut(scan(number))) for number in known], patients)
-    usual = [judge(memory, seen(scan(number))) for number in range(80, 140)]
+    usual = [verdict_on(memory, seen(scan(number))) for number in range(80, 140)]
     changes: dict[str, Callable[[Volume, np.random.Generator], Volume]] = {
         "metal": metal,
         "motion": motion,
@@ -178,11 +178,11 @@ def unlike(work: Path) -> Iterator[dict[str, Any]]:
     }
     asked = range(80, 110)
     for name, change in changes.items():
-        found = [judge(memory, seen(change(scan(number), np.random.default_rng(number)))) for number in asked]
+        found = [verdict_on(memory, seen(change(scan(number), np.random.default_rng(number)))) for number in asked]
         yield row(name, memory, usual, found)
-    yield row("CT given as T1", memory, usual, [judge(memory, seen(scan(number, "ct"))) for number in asked])
-    usual = [judge(without_jaw, seen(cut(scan(number)))) for number in range(80, 140)]
-    yield row("jaw added", without_jaw, usual, [judge(without_jaw, seen(scan(number))) for number in asked])
+    yield row("CT given as T1", memory, usual, [verdict_on(memory, seen(scan(number, "ct"))) for number in asked])
+    usual = [verdict_on(without_jaw, seen(cut(scan(number)))) for number in range(80, 140)]
+    yield row("jaw added", without_jaw, usual, [verdict_on(without_jaw, seen(scan(number))) for number in asked])
 
 
 def row(name: str, memory: Memory, usual: list[Verdict], found: list[Verdict]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def test_pieces_of_a_threshold_are_kept_shrunk_erased_and_invented():
     assert counts == {"pieces": 3, "kept": 1, "shrunk": 1, "erased": 1, "unseen": 0, "invented": 1}
 
 
-def test_pieces_of_a_label_map_are_judged_by_their_contrast():
+def test_pieces_of_a_label_map_are_compared_by_their_contrast():
     noise = np.random.default_rng(0).normal(0, 1, SHAPE).astype(np.float32)
     truth, image, label = noise.copy(), noise.copy(), np.zeros(SHAPE, bool)
     for (y, x), there, made in [((2, 2), 20, 19), ((2, 20), -20, -6), ((20, 2), 20, 0), ((20, 20), 0, 20)]:

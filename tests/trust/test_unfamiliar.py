@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.ndimage as ndimage
 
-from voxlate.trust.unfamiliar import STATISTICS, judge, memory_from, patches_of, remember
+from voxlate.trust.unfamiliar import STATISTICS, memory_from, patches_of, remember, verdict_on
 
 SPACING = (5.0, 3.0, 3.0)
 
@@ -31,7 +31,7 @@ def memory():
 
 def test_new_heads_of_the_same_kind_pass(memory):
     assert not memory.proved  # 59 patients would
-    flagged = [judge(memory, seen(head(k))).flagged for k in range(100, 140)]
+    flagged = [verdict_on(memory, seen(head(k))).flagged for k in range(100, 140)]
     assert np.mean(flagged) <= 0.1  # 5 % are to be expected
 
 
@@ -52,7 +52,7 @@ def with_metal(image):
     ids=["metal", "cut off", "on its side", "another contrast"],
 )
 def test_heads_of_another_kind_are_flagged(memory, change, worst):
-    verdicts = [judge(memory, seen(change(head(k)).astype(np.float32))) for k in range(100, 110)]
+    verdicts = [verdict_on(memory, seen(change(head(k)).astype(np.float32))) for k in range(100, 110)]
     assert all(one.flagged for one in verdicts)
     assert all(one.sentence.startswith("Unlike the scans") for one in verdicts)
     if worst:
@@ -61,18 +61,18 @@ def test_heads_of_another_kind_are_flagged(memory, change, worst):
 
 def test_the_map_is_high_where_the_metal_is(memory):
     image = with_metal(head(100))
-    far = judge(memory, seen(image)).map(image.shape)
+    far = verdict_on(memory, seen(image)).map(image.shape)
     assert far.shape == image.shape
     assert far[5:7, 18:25, 10:15].mean() > 2 * far[image > -0.9].mean()
     assert np.unravel_index(far.argmax(), far.shape)[0] in (4, 5, 6, 7)
 
 
-def test_too_few_patients_prove_no_limit_and_a_kept_memory_judges_the_same(memory):
+def test_too_few_patients_prove_no_limit_and_a_kept_memory_says_the_same(memory):
     few = remember([seen(head(k)) for k in range(4)], list("abcd"))
     assert not few.proved
     again = memory_from(memory.tensors(".memory"), ".memory")
     one = seen(head(200))
-    assert judge(again, one).statistics == judge(memory, one).statistics
+    assert verdict_on(again, one).statistics == verdict_on(memory, one).statistics
     assert memory_from({}, ".memory") is None
 
 

@@ -166,6 +166,11 @@ def usable_cases(cohort: Cohort, data: DataSettings, split: str) -> tuple[list[s
     return without_misaligned(cohort, data, usable) if split == "train" else usable, lacking
 
 
+def teaching_cases(cohort: Cohort, data: DataSettings) -> list[str]:
+    """The training cases that teach something: the usable ones; all, where sides lie apart, each in its own cases."""
+    return cohort.splits["train"] if data.apart else usable_cases(cohort, data, "train")[0]
+
+
 def without_misaligned(cohort: Cohort, data: DataSettings, cases: list[str]) -> list[str]:
     """The cases whose scans lie on each other as closely as the settings ask; raises BadInput where none does."""
     if data.most_misaligned_mm is None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from voxlate.files import HIGH, LOW
 from voxlate.scoring.metrics import correlation
 
 Array = NDArray[np.float32]
@@ -17,7 +18,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Interval:
-    """The maps of the values between which truth lies; levels: of other coverages, how wide they are beside these.
+    """The maps of the values between which truth lies; levels: of other coverages, their width over that of these.
 
     coverage: that was asked for; bound: of the mean absolute error inside the body of the made image, physical.
     """
@@ -31,7 +32,7 @@ class Interval:
 
 def interval_of(images: Mapping[str, Path], modality: str, made: Mapping[str, Any]) -> Interval | None:
     """The intervals of an image among its case's maps, as its provenance describes them; None where it has none."""
-    low, high = images.get(f"{modality}_low"), images.get(f"{modality}_high")
+    low, high = images.get(modality + LOW), images.get(modality + HIGH)
     stated = made.get("calibration")
     if low is None or high is None or not isinstance(stated, Mapping):
         return None

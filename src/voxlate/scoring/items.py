@@ -80,7 +80,7 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> Found:
 
 
 def is_map(name: str, images: Collection[str]) -> bool:
-    """Whether a name among those of a case's images is that of a map beside one of them: of its spread, say."""
+    """Whether a name among those of a case's images is that of a map of one of them: of its spread, say."""
     own = {suffix for suffix in MAPS if name.endswith(suffix) and name.removesuffix(suffix) in images}
     ends = {LOW: HIGH, HIGH: LOW}  # a scan may be called ct_low
     return any(suffix not in ends or name.removesuffix(suffix) + ends[suffix] in images for suffix in own)

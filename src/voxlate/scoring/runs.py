@@ -52,7 +52,7 @@ def _prepared_cohort(folders: Iterable[Path]) -> Path | None:
 
 
 def stated_warnings(items: Iterable[Item]) -> dict[str, list[Any]]:
-    """What synth warned of, by case, and where an image was made of other scans than those beside its truth."""
+    """What synth warned of, by case, and where an image was made of other scans than its truth's case has."""
     found = dict[str, list[Any]]()
     for item in items:
         for note in [*item.made.get("warnings", []), *_of_others(item)]:
@@ -65,10 +65,10 @@ def _of_others(item: Item) -> list[str]:
     """A sentence for each scan that an image was made of, where the truth's case has another of its name."""
     found = []
     for name, stated in item.made.get("inputs", {}).items():
-        beside = item.case.files.get(name)
+        own = item.case.files.get(name)
         content = stated.get("sha256") if isinstance(stated, dict) else None
-        if content and beside is not None and is_there(beside) and content_hash(beside) != content:
-            found.append(f"It was made of another {name} than the one beside its truth: is it the same patient?")
+        if content and own is not None and is_there(own) and content_hash(own) != content:
+            found.append(f"It was made of another {name} than the one next to its truth: is it the same patient?")
     return found
 
 

@@ -85,7 +85,7 @@ class Synthesised:
         return nib.nifti1.Nifti1Image(volume.data[0].T, volume.affine)
 
     def save(self, folder: Path | str) -> list[Path]:
-        """Write FOLDER/<modality>.nii.gz, the maps beside it and provenance.json; gives the images' paths.
+        """Write FOLDER/<modality>.nii.gz, the maps of it and provenance.json; gives the images' paths.
 
         The maps: <modality>_low, _high and _unfamiliar, where the run is calibrated, and <modality>_std of several
         samples (_std_uncalibrated where it is not).

@@ -37,7 +37,7 @@ from voxlate.training.run import Run, file_hash, first_change, load_method, made
 from voxlate.training.validate import find_device
 from voxlate.trust.calibration import Calibration, Image, calibration_path, read_calibration
 from voxlate.trust.regions import parts_of
-from voxlate.trust.unfamiliar import Patches, judge, patches_of
+from voxlate.trust.unfamiliar import Patches, patches_of, verdict_on
 
 Scan = Volume | Path | str | nib.spatialimages.SpatialImage | tuple[np.ndarray, np.ndarray]
 Answer = Literal["mean", "sample"]
@@ -148,7 +148,7 @@ class Model:
         if calibration is not None:
             sources = model.sources(ready.prepared)
             if calibration.memory is not None:
-                verdict = judge(calibration.memory, model.patches(ready.prepared, sources))
+                verdict = verdict_on(calibration.memory, model.patches(ready.prepared, sources))
                 notes += [verdict.sentence] if verdict.flagged else []
             for name, one in images.items():
                 low, high = calibration.interval(name, one.image, sources)

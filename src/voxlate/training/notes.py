@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from voxlate.data.audit import distances
 from voxlate.data.familiar import varied_level
-from voxlate.data.patches import cut_note, padding_note, usable_cases
+from voxlate.data.patches import cut_note, padding_note, teaching_cases, usable_cases
 from voxlate.data.prepared import MOST_NAMED, SPLITS, Cohort
 from voxlate.data.split import FOLDS
 from voxlate.recipe import FullStage, Recipe, Synthesis
@@ -30,7 +30,7 @@ def fold_note(cohort: Cohort, fold: int) -> str:
 
 
 def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[str]:
-    usable, lacking = usable_cases(cohort, stage.data, "train")
+    _, lacking = usable_cases(cohort, stage.data, "train")
     if stage.data.apart:
         yield _sides(stage, cohort)
     elif lacking:
@@ -39,10 +39,9 @@ def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[str]
     yield _misaligned(stage, cohort)
     if validation_split(cohort) == "train":
         yield "no validation cases: training items are looked at instead, and called so in the log."
+    teaching = teaching_cases(cohort, stage.data)
     for name in stage.data.target:
-        yield varied_level(
-            name, cohort.target_widths(recipe.intensity[name], name, None if stage.data.apart else usable)
-        )
+        yield varied_level(name, cohort.target_widths(recipe.intensity[name], name, teaching))
     if stage.task.encodes and (reason := why_not_kept(stage, cohort)):
         yield f"latents of stage '{stage.name}' are encoded anew at every step, since there is {reason}."
     of = f"stage '{stage.name}': " if recipe.stages else ""

@@ -21,7 +21,7 @@ from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 import voxlate
 from voxlate.data.familiar import training_ranges
-from voxlate.data.patches import usable_cases
+from voxlate.data.patches import teaching_cases
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
 from voxlate.files import read_json, whole_file, write_json, write_text
@@ -181,9 +181,7 @@ def made_by() -> dict[str, Any]:
 
 def weights_header(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int, seconds: float) -> dict[str, Any]:
     """The header of a weights file: all that synthesis needs in addition to the tensors."""
-    # others, which may be scaled otherwise, teach nothing; sides that lie apart are of different cases
-    usable, _ = usable_cases(cohort, recipe.data, "train")
-    cases = cohort.splits["train"] if recipe.data.apart else usable
+    cases = teaching_cases(cohort, recipe.data)  # others may be scaled otherwise
     maps = {name: recipe.intensity[name] for name in recipe.data.target}
     scales = {name: cohort.target_scale(one, name, cases) for name, one in maps.items()}
     plain, sources = to_dict(recipe), {name: recipe.intensity[name] for name in recipe.data.source}

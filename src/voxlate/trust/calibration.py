@@ -77,7 +77,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Header:
-    """What a calibration holds beside its networks.
+    """What a calibration holds in addition to its networks.
 
     units, halves: of each target, with half the width of its scale: what 1 of network units is in physical ones.
     weights: hash of those that it is of; synth: how the images were drawn; cases: content of each one's files; splits:

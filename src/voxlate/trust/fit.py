@@ -31,7 +31,7 @@ from voxlate.trust.widths import Widths, fit_widths
 
 Array = NDArray[np.float32]
 
-FOLDS = 5  # into which patients are divided, so that nothing learned is judged by those it was learned from
+FOLDS = 5  # into which patients are divided, so that nothing learned is tested on those it was learned from
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def evidence_from(case: str, patient: str, tensors: Mapping[str, np.ndarray]) ->
 
 
 @dataclass(frozen=True)
-class _Judged:
+class _Tried:
     """Distances below and above of each case by one way, made without the case's own patient where they are learned."""
 
     below: list[Array]
@@ -114,9 +114,10 @@ def fit(
 ) -> tuple[Target, Widths | None]:
     """Compare the ways on patients left out, scale the narrowest, and learn it again from all."""
     alpha = 1 - coverage
-    judged = {way: _judged(way, evidence, alpha, seed) for way in _ways(evidence)}
+    predicted = _cross_fitted(evidence, alpha, seed)  # the same for both learned ways
+    tried = {way: _tried(way, evidence, predicted) for way in _ways(evidence)}
     compared = dict[Way, Compared]()
-    for way, one in judged.items():
+    for way, one in tried.items():
         scale = least_scale([*one.scores(evidence).values()], alpha, confidence, bound)
         if np.isfinite(scale):
             compared[way] = Compared(scale, one.width(evidence, scale), _coverage(one, evidence, texts, scale))
@@ -128,12 +129,12 @@ def fit(
             "ask for less (--coverage 0.8), or let shares of patients count as about normal (--bound normal)."
         )
     best = min(compared, key=lambda way: compared[way].width)
-    scores = [*judged[best].scores(evidence).values()]
+    scores = [*tried[best].scores(evidence).values()]
     levels = {*LEVELS, coverage}
     scales = {level: least_scale(scores, 1 - level, confidence, bound) for level in sorted(levels)}
     scales = {level: scale for level, scale in scales.items() if np.isfinite(scale)}
     learned = _learn(evidence, alpha, seed) if best in ("learned", "difficulty") else None
-    bounds = _bounds(judged[best], evidence, texts, scales[coverage], coverage)
+    bounds = _bounds(tried[best], evidence, texts, scales[coverage], coverage)
     return Target(best, scales, compared, dict(texts), bounds), learned
 
 
@@ -142,16 +143,13 @@ def _ways(evidence: Sequence[Evidence]) -> list[Way]:
     return [way for way in WAYS if sampled or way not in OF_SAMPLES]
 
 
-def _judged(way: Way, evidence: Sequence[Evidence], alpha: float, seed: int) -> _Judged:
-    if way not in ("learned", "difficulty"):
+def _tried(way: Way, evidence: Sequence[Evidence], predicted: Sequence[tuple[Array, Array]]) -> _Tried:
+    """A way's distances of each case; predicted: the learned ones."""
+    if way in ("learned", "difficulty"):
+        pairs = [shaped(way, below, above) for below, above in predicted]
+    else:
         pairs = [distances(way, one.image, (), None) for one in evidence]
-        return _Judged([below for below, _ in pairs], [above for _, above in pairs])
-    return _out_of_fold(way, _cross_fitted(tuple(evidence), alpha, seed))
-
-
-def _out_of_fold(way: Way, pairs: Sequence[tuple[Array, Array]]) -> _Judged:
-    made = [shaped(way, below, above) for below, above in pairs]
-    return _Judged([below for below, _ in made], [above for _, above in made])
+    return _Tried([below for below, _ in pairs], [above for _, above in pairs])
 
 
 def _cross_fitted(evidence: Sequence[Evidence], alpha: float, seed: int) -> list[tuple[Array, Array]]:
@@ -187,12 +185,12 @@ def _weights(one: Evidence) -> Array:
 
 
 def _coverage(
-    judged: _Judged, evidence: Sequence[Evidence], texts: Mapping[str, str], scale: float
+    tried: _Tried, evidence: Sequence[Evidence], texts: Mapping[str, str], scale: float
 ) -> dict[str, tuple[float, float, float]]:
     """Of body and regions the mean over patients of the share inside, and its interval."""
     found = {}
     for part in (BODY, *texts):
-        scores = judged.scores(evidence, part)
+        scores = tried.scores(evidence, part)
         if scores:
             inside = 1 - shares_outside([*scores.values()], scale)
             found[part] = (float(inside.mean()), *mean_interval(inside))
@@ -200,11 +198,11 @@ def _coverage(
 
 
 def _bounds(
-    judged: _Judged, evidence: Sequence[Evidence], texts: Mapping[str, str], scale: float, level: float
+    tried: _Tried, evidence: Sequence[Evidence], texts: Mapping[str, str], scale: float, level: float
 ) -> dict[str, float]:
     """By region, how many times its mean half width a case's error is at most: one-sided conformal over patients."""
     ratios: dict[str, dict[str, list[float]]] = {}
-    for one, below, above in zip(evidence, judged.below, judged.above):
+    for one, below, above in zip(evidence, tried.below, tried.above):
         ends = np.clip(one.made + scale * above, -1, 1) - np.clip(one.made - scale * below, -1, 1)
         error = np.clip(one.truth, -1, 1) - one.made
         for part, inside in one.made_parts.items():

@@ -209,7 +209,7 @@ def remember(cases: Sequence[Patches], patients: Sequence[str], seed: int = 0) -
     return Memory(**plain, near=near, proved=proved)  # type: ignore[arg-type]
 
 
-def judge(memory: Memory, case: Patches) -> Verdict:
+def verdict_on(memory: Memory, case: Patches) -> Verdict:
     """How unlike the known cases this one is."""
     distances = _distances((case.features - memory.centre) / memory.spread, memory.points)
     values = (np.array(_statistics(distances, case.size, memory.sizes)) - memory.usual) / memory.width
