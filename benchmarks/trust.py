@@ -6,7 +6,7 @@ Resumable: rows are JSON lines beside this file, and those that are there are sk
 
 harvard:HEAD  of the MR-CT slices in WORK/harvard_scans, HEAD is left out: `train auto --mode mean` on three of the
               other heads, `calibrate` on the other three, then HEAD is made and scored.
-phantom       240 made-up heads, T1 to CT: 40 to learn from, 40 to calibrate, 160 to test; the mean answer.
+phantom:TASK  240 made-up heads, t1-ct or tof-cta: 40 to learn from, 40 to calibrate, 160 to test; the mean answer.
 unlike        the T1 of these heads with metal, motion, cut off, a jaw that known heads lack, upside down, and their CT
               given as T1: are they flagged? Needs no model.
 """
@@ -63,7 +63,7 @@ def learned(
     made = plan(folder / "prepared", limits=limits, mode="mean", device="cpu")
     run = train(made.recipe, folder / "prepared", folder / "run", device="cpu")
     cases = [one for one in found if split[one.case] == "val"]
-    _, calibration = calibrate(load(run.folder), cases, split="val")
+    _, calibration = calibrate(load(run.folder), cases, split="val", regions=regions)
     model = load(run.folder)
     mine = [one for one in find_scans([str(scans)], model) if split[one.case] == "test"]
     synthesise_cases(model, mine, folder / "out")
@@ -104,20 +104,23 @@ def harvard(head: str, work: Path) -> dict[str, Any]:
     return learned(f"harvard:{head}", scans, split, 3, work)
 
 
-def heads(work: Path) -> Path:
+def heads(work: Path, source: str = "t1", target: str = "ct") -> Path:
     """The made-up heads, drawn once."""
-    scans = work / "heads"
-    if not (scans / f"phantom_{COUNT - 1:03d}" / "t1.nii.gz").exists():
-        write_cohort(scans, COUNT, SIZE, lesion="mixed", modalities=["t1", "ct"], seed=11)
+    scans = work / ("heads" if source == "t1" else f"heads_{source}")
+    if not (scans / f"phantom_{COUNT - 1:03d}" / f"{target}.nii.gz").exists():
+        write_cohort(scans, COUNT, SIZE, lesion="mixed", modalities=[source, target], seed=11)
     return scans
 
 
-def phantom(work: Path) -> dict[str, Any]:
-    scans = heads(work)
+def phantom(task: str, work: Path) -> dict[str, Any]:
+    source, target = task.split("-")
+    scans = heads(work, source, target)
     names = sorted(one.case for one in find_cohort(scans).cases)
     split = {name: "train" if k < 40 else "val" if k < 80 else "test" for k, name in enumerate(names)}
-    rules = {"lesion": "lesion>0.5", "bone": "ct>250", "soft": "-200<ct<250"}
-    return learned("phantom", scans, split, 12, work, **rules)
+    rules = {"lesion": "lesion>0.5", "bone": f"{target}>250", "soft": f"-200<{target}<250"}
+    if target == "cta":
+        rules |= {"bone": "3.5<seg<5.5", "vessels": "12.5<seg<15.5"}  # contrast in vessels is as bright as thin bone
+    return learned(f"phantom:{task}", scans, split, 12, work, **rules)
 
 
 def metal(scan: Volume, draw: np.random.Generator) -> Volume:
@@ -200,12 +203,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    for name in arguments.rows or ["unlike", "phantom", *(f"harvard:{head}" for head in HEADS)]:
+    for name in arguments.rows or ["unlike", "phantom:t1-ct", "phantom:tof-cta", *(f"harvard:{head}" for head in HEADS)]:
         if name in {one["row"] for one in finished(RESULTS)}:
             continue
-        kind, _, head = name.partition(":")
-        rows = [harvard(head, arguments.work)] if head else []
-        rows = rows or ([phantom(arguments.work)] if kind == "phantom" else list(unlike(arguments.work)))
+        kind, _, which = name.partition(":")
+        one_row = {"harvard": harvard, "phantom": phantom}
+        rows = [one_row[kind](which, arguments.work)] if which else list(unlike(arguments.work))
         with RESULTS.open("a") as file:
             file.writelines(json.dumps(one) + "\n" for one in rows)
         print(*map(json.dumps, rows), sep="\n", flush=True)

@@ -20,14 +20,14 @@ from voxlate.files import whole_file
 from voxlate.trust.conformal import Bound
 from voxlate.trust.features import voxel_features
 from voxlate.trust.unfamiliar import Memory, memory_from
-from voxlate.trust.widths import NARROWEST, Widths, widths_from
+from voxlate.trust.widths import LESSONS, NARROWEST, Widths, widths_from
 
 Array = NDArray[np.float32]
 Way = Literal["learned", "difficulty", "quantiles", "sd", "constant"]
 
 WAYS: dict[Way, str] = {
     "learned": "learned distances below and above",
-    "difficulty": "learned difficulty, the same below and above",
+    "difficulty": "learned mean size of the error, on both sides",
     "quantiles": "quantiles of the samples, widened",
     "sd": "standard deviation of the samples, times a factor",
     "constant": "the same everywhere",
@@ -149,10 +149,9 @@ def relative(target: Target, coverage: float) -> dict[str, float]:
 
 def distances(way: Way, image: Image, sources: Sequence[Array], widths: Widths | None) -> tuple[Array, Array]:
     """How far truth may lie below and above an image, before it is scaled."""
-    if way in ("learned", "difficulty"):
+    if way in LESSONS:
         assert widths is not None
-        below, above = widths.predict(voxel_features(image.made, sources, image.sd))
-        return shaped(way, below, above)
+        return widths.predict(voxel_features(image.made, sources, image.sd))
     if way == "sd":
         assert image.sd is not None
         return image.sd + NARROWEST, image.sd + NARROWEST
@@ -161,14 +160,6 @@ def distances(way: Way, image: Image, sources: Sequence[Array], widths: Widths |
         assert image.high is not None
         return np.maximum(image.made - image.low, 0) + NARROWEST, np.maximum(image.high - image.made, 0) + NARROWEST
     return np.ones_like(image.made), np.ones_like(image.made)
-
-
-def shaped(way: Way, below: Array, above: Array) -> tuple[Array, Array]:
-    """Learned distances as they are, or their mean on both sides."""
-    if way == "learned":
-        return below, above
-    mean = (below + above) / np.float32(2)
-    return mean, mean
 
 
 def calibration_path(run: Path, answer: str, samples: int) -> Path:
@@ -194,7 +185,7 @@ def read_calibration(path: Path) -> Calibration:
             text = (file.metadata() or {}).get("calibration", "")
         header = TypeAdapter(Header).validate_python(json.loads(text))
         tensors = safetensors.torch.load_file(path)
-        learned = {name for name, one in header.targets.items() if one.way in ("learned", "difficulty")}
+        learned = {name for name, one in header.targets.items() if one.way in LESSONS}
         widths = {name: widths_from(tensors, name) for name in learned}
         memory = memory_from(tensors, MEMORY)
     except (SafetensorError, ValidationError, ValueError, KeyError, RuntimeError, OSError) as error:

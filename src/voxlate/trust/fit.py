@@ -17,7 +17,6 @@ from voxlate.trust.calibration import (
     Target,
     Way,
     distances,
-    shaped,
 )
 from voxlate.trust.conformal import (
     Bound,
@@ -27,7 +26,7 @@ from voxlate.trust.conformal import (
     mean_interval,
     shares_outside,
 )
-from voxlate.trust.widths import Widths, fit_widths
+from voxlate.trust.widths import LESSONS, Learned, Widths, fit_widths
 
 Array = NDArray[np.float32]
 
@@ -114,8 +113,7 @@ def fit(
 ) -> tuple[Target, Widths | None]:
     """Compare the ways on patients left out, scale the narrowest, and learn it again from all."""
     alpha = 1 - coverage
-    predicted = _cross_fitted(evidence, alpha, seed)  # the same for both learned ways
-    tried = {way: _tried(way, evidence, predicted) for way in _ways(evidence)}
+    tried = {way: _tried(way, evidence, alpha, seed) for way in _ways(evidence)}
     compared = dict[Way, Compared]()
     for way, one in tried.items():
         scale = least_scale([*one.scores(evidence).values()], alpha, confidence, bound)
@@ -133,7 +131,7 @@ def fit(
     levels = {*LEVELS, coverage}
     scales = {level: least_scale(scores, 1 - level, confidence, bound) for level in sorted(levels)}
     scales = {level: scale for level, scale in scales.items() if np.isfinite(scale)}
-    learned = _learn(evidence, alpha, seed) if best in ("learned", "difficulty") else None
+    learned = _learn(best, evidence, alpha, seed) if best in LESSONS else None
     bounds = _bounds(tried[best], evidence, texts, scales[coverage], coverage)
     return Target(best, scales, compared, dict(texts), bounds), learned
 
@@ -143,34 +141,34 @@ def _ways(evidence: Sequence[Evidence]) -> list[Way]:
     return [way for way in WAYS if sampled or way not in OF_SAMPLES]
 
 
-def _tried(way: Way, evidence: Sequence[Evidence], predicted: Sequence[tuple[Array, Array]]) -> _Tried:
-    """A way's distances of each case; predicted: the learned ones."""
-    if way in ("learned", "difficulty"):
-        pairs = [shaped(way, below, above) for below, above in predicted]
+def _tried(way: Way, evidence: Sequence[Evidence], alpha: float, seed: int) -> _Tried:
+    """A way's distances of each case."""
+    if way in LESSONS:
+        pairs = _cross_fitted(way, evidence, alpha, seed)
     else:
         pairs = [distances(way, one.image, (), None) for one in evidence]
     return _Tried([below for below, _ in pairs], [above for _, above in pairs])
 
 
-def _cross_fitted(evidence: Sequence[Evidence], alpha: float, seed: int) -> list[tuple[Array, Array]]:
+def _cross_fitted(way: Learned, evidence: Sequence[Evidence], alpha: float, seed: int) -> list[tuple[Array, Array]]:
     """Learned distances of each case, by a network that did not see its patient."""
     patients = sorted({one.patient for one in evidence})
     order = np.random.default_rng(seed).permutation(len(patients))
     fold = {patients[place]: number % min(FOLDS, len(patients)) for number, place in enumerate(order)}
     nets = {
-        number: _learn([one for one in evidence if fold[one.patient] != number], alpha, seed)
+        number: _learn(way, [one for one in evidence if fold[one.patient] != number], alpha, seed)
         for number in sorted(set(fold.values()))
     }
     return [nets[fold[one.patient]].predict(one.features) for one in evidence]
 
 
-def _learn(evidence: Sequence[Evidence], alpha: float, seed: int) -> Widths:
+def _learn(way: Learned, evidence: Sequence[Evidence], alpha: float, seed: int) -> Widths:
     """The network of distances, in which each patient counts the same, and rare regions more than by their size."""
     count = {patient: sum(one.patient == patient for one in evidence) for patient in {one.patient for one in evidence}}
     features = np.concatenate([one.features for one in evidence])
     errors = np.concatenate([one.truth - one.made for one in evidence])
     weights = [_weights(one) / np.float32(count[one.patient]) for one in evidence]
-    return fit_widths(features, errors, np.concatenate(weights), alpha, seed)
+    return fit_widths(way, features, errors, np.concatenate(weights), alpha, seed)
 
 
 def _weights(one: Evidence) -> Array:
