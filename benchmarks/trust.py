@@ -203,7 +203,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    for name in arguments.rows or ["unlike", "phantom:t1-ct", "phantom:tof-cta", *(f"harvard:{head}" for head in HEADS)]:
+    for name in arguments.rows or [
+        "unlike",
+        "phantom:t1-ct",
+        "phantom:tof-cta",
+        *(f"harvard:{head}" for head in HEADS),
+    ]:
         if name in {one["row"] for one in finished(RESULTS)}:
             continue
         kind, _, which = name.partition(":")

@@ -24,7 +24,8 @@ class Batch:
     source: [B, S, D, H, W], one channel for each name in source_names; present: [B, S] bool, which of them exist;
     target: [B, T, D, H, W], None at inference; target_present: [B, T] bool, which targets exist (None: all);
     mask: [B, 1, D, H, W], 1 inside the body or brain; target_mask: the same where the targets are of other patients
-    (None: mask serves them too); labels: [B, K, D, H, W] whole numbers, -1 where an item has no such label map;
+    (None: mask serves them too); labels: [B, K, D, H, W] whole numbers, -1 where an item has no such label map; weight:
+    [B, 1, D, H, W], how often a voxel counts in the loss (None: once);
     source_moments, target_moments: [B, S or T, 2 L, D, h, w], mean and log variance of cached latents;
     item: [B, D] int64, a stable id for each slice of each item, the key of its noise stream (see stable_id).
     """
@@ -37,6 +38,7 @@ class Batch:
     target_mask: Tensor | None = None
     target_present: Tensor | None = None
     labels: Tensor | None = None
+    weight: Tensor | None = None
     source_moments: Tensor | None = None
     target_moments: Tensor | None = None
     source_names: tuple[str, ...] = ()

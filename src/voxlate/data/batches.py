@@ -115,7 +115,8 @@ class Batches(Dataset[Batch]):
         plain = read_batch(self.cohort, self.data, self.intensity, places, self.moments)
         headers = [laid_out_header(self.cohort.header(case), self.data.axes) for case, _ in places]
         spacing_mm = torch.tensor([header.spacing_mm for header in headers])
-        return augment(plain, self.data.augment, generators, spacing_mm, self.data.axes)
+        changed = augment(plain, self.data.augment, generators, spacing_mm, self.data.axes)
+        return replace(changed, weight=self.data.weight(changed.labels))
 
     def _item(self, number: int) -> int:
         epoch, place = divmod(number, len(self.items))

@@ -1,5 +1,6 @@
 """The items of a prepared cohort, slices or patches, and the one function that reads them in network units."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -71,6 +72,13 @@ class DataSettings:
     labels: Annotated[list[str], Field(description="label maps that are read in addition: of lesions, say")] = field(
         default_factory=list
     )
+    weigh: Annotated[
+        dict[str, float],
+        Field(
+            description="how often voxels that a label map marks count in training's loss: { lesion = 10 }, or of one "
+            "value { 'seg=13' = 5 }; where several do, their product"
+        ),
+    ] = field(default_factory=dict)
     augment: Annotated[AugmentSettings, Field(description="random changes in training")] = field(
         default_factory=AugmentSettings
     )
@@ -91,7 +99,20 @@ class DataSettings:
         """The axis, from the end, along which left and right lie."""
         return axis_of(self.axes, "LR")
 
+    def weight(self, labels: Tensor | None) -> Tensor | None:
+        """How often voxels count in the loss, [B, 1, D, H, W], by label maps [B, K, D, H, W]; None: all once."""
+        if labels is None or not self.weigh:
+            return None
+        weight = torch.ones_like(labels[:, :1])
+        for key, times in self.weigh.items():
+            name, _, value = key.partition("=")
+            values = labels[:, self.labels.index(name)][:, None]
+            marked = values == float(value) if value else values > 0
+            weight = torch.where(marked, times * weight, weight)
+        return weight
+
     def __post_init__(self) -> None:
+        self._check_weigh()
         if min(self.patch) < 1:
             raise BadInput(
                 f"data.patch: expected three sizes of at least 1 voxel, found {self.patch}. Change the recipe."
@@ -111,6 +132,19 @@ class DataSettings:
                 f"data.augment.{moving[0]}: expected 0 with data.centred, found {getattr(self.augment, moving[0]):g}, "
                 "which moves the mid-plane away from the middle. Set it to 0."
             )
+
+    def _check_weigh(self) -> None:
+        for key, times in self.weigh.items():
+            name, equals, value = key.partition("=")
+            if name not in self.labels:
+                raise BadInput(
+                    f"data.weigh: expected label maps of data.labels ({', '.join(self.labels) or 'none'}), found "
+                    f"{name!r}. Add --set 'data.labels=[\"{name}\"]', or change it."
+                )
+            if equals and not value.isdecimal():
+                raise BadInput(f'data.weigh: expected NAME or NAME=NUMBER, found {key!r}. Write "{name}=3" = 5.')
+            if not 0 < times < math.inf:
+                raise BadInput(f"data.weigh.{key}: expected a number above 0, found {times:g}. Change it.")
 
 
 @dataclass(frozen=True)

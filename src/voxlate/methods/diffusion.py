@@ -27,6 +27,7 @@ class DiffusionSettings(MethodSettings):
     """Denoises from pure noise to the target, given the source."""
 
     has_density: ClassVar[bool] = True
+    weighs: ClassVar[bool] = True
     iterates: ClassVar[bool] = True
     kind: Literal["diffusion"] = "diffusion"
     schedule: Annotated[AnySchedule, Field(description="noise over time")] = ShiftedCosine()
@@ -68,7 +69,7 @@ class Diffusion(Method):
         self.options, self.net, self.task, self.state_channels = options, net, task, state_channels
 
     def attempt(self, batch: Batch, noise: Noise, progress: float = 1.0) -> Attempt:
-        problem = self.task.pose(batch, noise, progress)
+        problem = self.task.pose(batch, noise, progress).weighed(batch.weight)
         x0, mask = required(problem.x0), problem.mask
         schedule, kind = self.options.schedule, self.options.prediction
         t = self.options.times(noise.uniform(), schedule)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxlate.batch import Batch
@@ -27,7 +28,8 @@ class Problem:
     the state may be noisy; known: [B, 1 or C, D, H, W], what the state holds outside the mask (None: nothing is known,
     the mask is 1 everywhere); x0: [B, C, D, H, W], the clean state, in training only; x0_present: [B, C] bool, which of
     its channels are of targets that exist (None: all); base: [B, T, D, H, W], the image that a residual is added to;
-    size: height and width of the image where the state's are not the same; errors: of each voxel, [B, C, D, H, W], that
+    size: height and width of the image where the state's are not the same; weight: [B, 1, D, H, W], how often a voxel
+    counts in the loss (None: once); errors: of each voxel, [B, C, D, H, W], that
     posing the problem itself adds to the loss, averaged as the method averages its own.
     """
 
@@ -39,6 +41,7 @@ class Problem:
     base: Tensor | None = None
     size: tuple[int, int] | None = None
     errors: Mapping[str, Tensor] = field(default_factory=dict)
+    weight: Tensor | None = None
 
     def where_present(self, image: Tensor) -> Tensor:
         """The image [B, C, D, H, W] with its truth in channels whose truth is absent, so that no loss comes of them."""
@@ -48,8 +51,15 @@ class Problem:
 
     @property
     def loss_mask(self) -> Tensor:
-        """Where the loss counts: in the mask, of the targets that exist; [B, 1 or C, D, H, W]."""
-        return self.mask if self.x0_present is None else self.mask * self.x0_present[:, :, None, None, None]
+        """How often voxels count in the loss: in the mask, of the targets that exist; [B, 1 or C, D, H, W]."""
+        mask = self.mask if self.x0_present is None else self.mask * self.x0_present[:, :, None, None, None]
+        return mask if self.weight is None else mask * self.weight
+
+    def weighed(self, weight: Tensor | None) -> "Problem":
+        """The same with a weight of the image's voxels [B, 1, D, H, W], as means on the state's grid."""
+        if weight is not None and weight.shape[2:] != self.mask.shape[2:]:
+            weight = F.interpolate(weight, self.mask.shape[2:], mode="area")
+        return replace(self, weight=weight)
 
     def part(self, slices: slice) -> "Problem":
         """The problem of some slices (axis D), as synthesis needs it: inputs, mask, known and base."""
@@ -275,6 +285,8 @@ class MethodSettings(ABC):
     """Whether synthesis evaluates the network at every step of a sampler, or once."""
     draws: ClassVar[bool] = True
     """Whether the samples of a case differ; of one forward pass without noise they do not."""
+    weighs: ClassVar[bool] = False
+    """Whether voxels can count more than once in the loss (data.weigh)."""
     makes_targets: ClassVar[bool] = True
     """Whether the method makes targets from sources; an autoencoder only repeats what it is given."""
 
@@ -292,6 +304,11 @@ class MethodSettings(ABC):
             raise BadInput(
                 f"{where}, stage '{stage.name}': expected net.kind 'unet', or another that makes images, for this "
                 "method, found an autoencoder. Change it."
+            )
+        if stage.data.weigh and not self.weighs:
+            raise BadInput(
+                f"{where}, stage '{stage.name}': expected no data.weigh for this method, whose loss is not of voxels "
+                "alone, found it. Drop it, or take method.kind = 'regression' or 'diffusion'."
             )
         if stage.data.apart and self.needs_pairs:
             raise BadInput(

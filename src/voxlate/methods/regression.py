@@ -39,6 +39,7 @@ class RegressionSettings(MethodSettings):
     """Predicts the target (or the missing channels) directly."""
 
     predicts: ClassVar[bool] = True
+    weighs: ClassVar[bool] = True
     draws: ClassVar[bool] = False
     kind: Literal["regression"] = "regression"
     loss: Annotated[
@@ -95,7 +96,7 @@ class Regression(Method):
         self.error = LOSSES.get(options.loss) or imported(options.loss)
 
     def attempt(self, batch: Batch, noise: Noise, progress: float = 1.0) -> Attempt:
-        problem = self.task.pose(batch, noise, progress)
+        problem = self.task.pose(batch, noise, progress).weighed(batch.weight)
         output = self.run(problem, tuple(self.options.extras))
         image = output.image
 

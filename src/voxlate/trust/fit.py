@@ -30,6 +30,7 @@ from voxlate.trust.widths import LESSONS, Learned, Widths, fit_widths
 
 Array = NDArray[np.float32]
 
+ENOUGH = 10  # patients to learn quantiles of errors from
 FOLDS = 5  # into which patients are divided, so that nothing learned is tested on those it was learned from
 
 
@@ -137,8 +138,10 @@ def fit(
 
 
 def _ways(evidence: Sequence[Evidence]) -> list[Way]:
+    """Those that images and patients allow: a few patients' tails are not a new one's, their mean errors more so."""
     sampled = all(one.sd is not None for one in evidence)
-    return [way for way in WAYS if sampled or way not in OF_SAMPLES]
+    few = len({one.patient for one in evidence}) < ENOUGH
+    return [way for way in WAYS if (sampled or way not in OF_SAMPLES) and not (few and way == "learned")]
 
 
 def _tried(way: Way, evidence: Sequence[Evidence], alpha: float, seed: int) -> _Tried:

@@ -29,10 +29,9 @@ class Lesson:
     least: float
 
 
-# few patients teach quantiles badly, and what the error is on average well enough; then the smaller one is narrower
 LESSONS: dict[Learned, Lesson] = {
     "learned": Lesson((48, 48), outputs=2, steps=800, least=NARROWEST),
-    "difficulty": Lesson((16,), outputs=1, steps=400, least=0.05),
+    "difficulty": Lesson((32,), outputs=1, steps=800, least=0.05),
 }
 
 
