@@ -88,27 +88,22 @@ def measure(name: str, work: Path) -> Iterator[dict[str, Any]]:
     share, _, family = name.partition(":")
     table, data = prepared(int(share), work)
     folder = work / name.replace(":", "_")
-    shutil.rmtree(folder, ignore_errors=True)
-    recipe, began = recipe_of(family, data), time.monotonic()
-    run = train(recipe, data, folder / "run", device="cpu")
-    minutes = (time.monotonic() - began) / 60
+    began = time.monotonic()
+    if not (weights := folder / "run" / "weights.safetensors").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        train(recipe_of(family, data), data, folder / "run", device="cpu")
+    recipe, minutes = load(weights.parent, "cpu").recipe, (time.monotonic() - began) / 60
     cases = find_cohort(work, manifest=table, allow_outside=True).cases
     asked = [one.case for one in cases if one.split == "test"]
     for answer in ("mean", "sample") if recipe.stages else ("",):
-        model = load(run.folder, "cpu", answer=answer or None)  # type: ignore[arg-type]
+        model = load(weights.parent, "cpu", answer=answer or None)  # type: ignore[arg-type]
         mine = [one for one in find_scans([str(work)], model, manifest=table, allow_outside=True) if one.case in asked]
         synthesise_cases(model, mine, folder / f"out{answer}", warn=lambda _: None)
-        kinds = {"stroke": [one for one in asked if "stroke" in one], "none": [one for one in asked if "none" in one]}
-        options: dict[str, Any] = {"manifest": table, "allow_outside": True, "mask": "brain"}
+        options: dict[str, Any] = {"manifest": table, "allow_outside": True, "mask": "brain", "cases": asked}
         regions = {"stroke": "tmax>6", "lesion": "lesion>0.5"}
-        found = {
-            kind: [
-                row.scores
-                for row in evaluate(folder / f"out{answer}", work, cases=names, regions=regions, **options).rows
-                if row.answer == "synthesis"
-            ]
-            for kind, names in kinds.items()
-        }
+        rows = evaluate(folder / f"out{answer}", work, regions=regions, **options).rows
+        ours = [row for row in rows if row.answer == "synthesis"]
+        found = {kind: [row.scores for row in ours if row.case.startswith(kind)] for kind in ("stroke", "none")}
         counts = {key: sum(one.get(f"stroke.{key}") or 0 for one in found["stroke"]) for key in COUNTS}
         yield {
             "row": name,

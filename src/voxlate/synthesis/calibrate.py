@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import safetensors.numpy
@@ -18,14 +18,16 @@ from voxlate.data.layout import laid_out
 from voxlate.data.presets import CaseFiles
 from voxlate.errors import BadInput
 from voxlate.files import locked, whole_file
+from voxlate.images.grid import oriented, same_grid
+from voxlate.images.intensity import Scale
 from voxlate.images.volume import Volume, content_hash, read_volume
 from voxlate.scoring.provenance import recorded_splits
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.folder import in_split
-from voxlate.synthesis.made import Made
 from voxlate.synthesis.model import Model, Ready
+from voxlate.synthesis.trusted import Lattice, lattice_of
 from voxlate.training.run import DIGITS, made_by
-from voxlate.trust.calibration import BODY, Calibration, Header, Target, write_calibration
+from voxlate.trust.calibration import BODY, Calibration, Header, Image, Target, write_calibration
 from voxlate.trust.conformal import Bound
 from voxlate.trust.features import voxel_features
 from voxlate.trust.fit import Evidence, evidence_from, fit
@@ -271,49 +273,78 @@ def _draw_evidence(
     scans: dict[str, Any] = {name: path for name, path in case.files.items() if name in model.scan_names}
     scans |= {"mask": case.mask} if case.mask and "mask" in model.scan_names else {}
     ready = model.ready(scans, case.case)
-    truth = _truth_of(model, case, ready, warn)
+    lattice = lattice_of(ready.prepared, model.recipe.data.axes)
+    truth = _truth_of(model, case, ready, lattice, warn)
     images, _ = model.draw(ready, seed, report, outer=alpha)
     sources = model.sources(ready.prepared)
+    given = [lattice.seen(one) for one in sources]
     chooser = np.random.default_rng([seed, *case.case.encode()])
     found = {
-        name: _sampled(one, name, model, truth, sources, texts[name], chooser).tensors() for name, one in images.items()
+        name: _sampled(lattice.image(one.image), name, model, truth, given, texts[name], chooser).tensors()
+        for name, one in images.items()
     }
     return found, model.patches(ready.prepared, sources)
 
 
-def _truth_of(model: Model, case: CaseFiles, ready: Ready, warn: Callable[[str], None]) -> PreparedCase:
-    """All scans and label maps of a case on the grid of its images."""
-    volumes = {name: read_volume(path, name) for name, path in _read_of(case, model).items()}
-    labels = {name: read_volume(path, name) for name, path in case.labels.items()}
-    preparation = model.preparation_for({name: volumes[name] for name in model.recipe.data.source})
-    whole = prepare_case(case.case, volumes, preparation, labels=labels, masked=False)
+@dataclass(frozen=True)
+class _Truth:
+    """The true images and label maps [D, H, W] of a case on the voxels of its images, and the scales of the former."""
+
+    case: str
+    volumes: dict[str, Volume]
+    scales: dict[str, Scale]
+    labels: dict[str, NDArray[np.generic]]
+
+
+def _truth_of(model: Model, case: CaseFiles, ready: Ready, lattice: Lattice, warn: Callable[[str], None]) -> _Truth:
+    """The truth as its file has it, which is what evaluate compares with; moved only where its grid is another."""
+    files = _read_of(case, model)
+    scans = {name: read_volume(path, name) for name, path in files.items()}
+    maps = {name: read_volume(path, name) for name, path in case.labels.items()}
+    preparation = model.preparation_for({name: scans[name] for name in model.recipe.data.source})
+    whole = prepare_case(case.case, scans, preparation, labels=maps, masked=False)
     _refuse_training(model, case.case, whole, warn)
-    truth = laid_out(whole, model.recipe.data.axes)
-    if truth.header.shape != ready.prepared.header.shape:
+    prepared = laid_out(whole, model.recipe.data.axes)
+    if prepared.header.shape != ready.prepared.header.shape:
         raise BadInput(
             f"{case.case}: expected the truth on the grid of the scans ({ready.prepared.header.shape}), found "
-            f"{truth.header.shape}. Check both files."
+            f"{prepared.header.shape}. Check both files."
         )
+
+    registered = prepared.header.registered
+
+    def on_lattice(own: Volume, values: NDArray[np.generic], order: Literal[0, 1]) -> Volume:
+        """The file itself where it has the image's voxels, and registration did not move it."""
+        moved = lattice.laid(lattice.written(values, str(own.modality), own.unit, order))
+        turned = oriented(own, model.recipe.data.axes[::-1])
+        still = str(own.modality) not in registered or registered[str(own.modality)].kept == "none"
+        return turned if still and same_grid(turned.grid, moved.grid) else moved
+
+    volumes, scales = dict[str, Volume](), dict[str, Scale]()
     for name in model.recipe.data.target:
-        if truth.header.statistics[name].blank:
+        statistics = prepared.header.statistics[name]
+        if statistics.blank:
             raise BadInput(f"{case.case}: expected {name} to show something, found the same value everywhere.")
-    return truth
+        volumes[name] = on_lattice(scans[name], prepared.arrays[name][:], 1)
+        scales[name] = model.recipe.intensity[name].scale(statistics)
+    labels = {name: on_lattice(one, prepared.arrays[LABEL + name][:], 0).data[0] for name, one in maps.items()}
+    return _Truth(case.case, volumes, scales, labels)
 
 
 def _sampled(
-    made: Made,
+    image: Image,
     name: str,
     model: Model,
-    truth: PreparedCase,
+    truth: _Truth,
     sources: Sequence[Array],
     texts: Mapping[str, str],
     chooser: np.random.Generator,
 ) -> Evidence:
     """Voxels of a case, drawn evenly from the body that its image or its truth shows, and a few from around it."""
-    volume = truth.volume(name)
-    image = Volume(made.values[None], volume.affine, volume.unit, name)
-    labels = {one: truth.arrays[LABEL + one][:] for one in truth.header.labels}
-    of_truth, of_made = parts_of(texts, volume, labels), parts_of(texts, image)
+    volume = truth.volumes[name]
+    scale = Scale(*model.header["target_scales"][name])
+    made = Volume(scale.inverse(image.made)[None], volume.affine, volume.unit, name)
+    of_truth, of_made = parts_of(texts, volume, truth.labels), parts_of(texts, made)
     shown = (of_truth[BODY] | of_made[BODY]).ravel()
     parts = [np.flatnonzero(shown), np.flatnonzero(~shown)]
     drawn = [chooser.permutation(part)[:most] for part, most in zip(parts, (KEPT, AIR))]
@@ -322,16 +353,15 @@ def _sampled(
     def at(values: np.ndarray | None) -> Any:
         return None if values is None else values.reshape(-1, *values.shape[3:])[places]
 
-    scale = model.recipe.intensity[name].scale(truth.header.statistics[name])
     return Evidence(
-        truth.header.case,
+        truth.case,
         "",
-        at(voxel_features(made.image.made, sources, made.image.sd)),
-        at(made.image.made),
-        at(scale.of(volume.data[0])),
-        at(made.image.sd),
-        at(made.image.low),
-        at(made.image.high),
+        at(voxel_features(image.made, sources, image.sd)),
+        at(image.made),
+        at(truth.scales[name].of(volume.data[0])),
+        at(image.sd),
+        at(image.low),
+        at(image.high),
         {part: at(mask) for part, mask in of_truth.items()},
         {part: at(mask) for part, mask in of_made.items()},
     )

@@ -22,7 +22,7 @@ from voxlate.data.familiar import check_floor, unfamiliar, varied_level
 from voxlate.data.layout import laid_out
 from voxlate.errors import BadInput
 from voxlate.files import SYNTHETIC, safe_name
-from voxlate.images.grid import canonical, check_affine, return_to
+from voxlate.images.grid import canonical, check_affine
 from voxlate.images.intensity import Percentile, Scale
 from voxlate.images.mask import clearest, foreground
 from voxlate.images.volume import Volume, content_hash, is_there, read_volume, unit_of
@@ -33,10 +33,10 @@ from voxlate.synthesis.calls import PatchProgress
 from voxlate.synthesis.draw import draw
 from voxlate.synthesis.made import Made, Synthesised
 from voxlate.synthesis.peaks import Peak, peak_of
+from voxlate.synthesis.trusted import Trusted, lattice_of, trusted
 from voxlate.training.run import Run, file_hash, first_change, load_method, made_by, read_header
 from voxlate.training.validate import find_device
 from voxlate.trust.calibration import Calibration, Image, calibration_path, read_calibration
-from voxlate.trust.regions import parts_of
 from voxlate.trust.unfamiliar import Patches, patches_of, verdict_on
 
 Scan = Volume | Path | str | nib.spatialimages.SpatialImage | tuple[np.ndarray, np.ndarray]
@@ -140,20 +140,18 @@ class Model:
         cost = dict(zip(COST, (calls, (time.monotonic() - begun) / ready.prepared.header.shape[0], where)))
         notes += [said for name, one in images.items() if one.peak is not None and (said := one.peak.note(name))]
 
-        def on_own_grid(values: Mapping[str, np.ndarray]) -> dict[str, Volume]:
-            return {name: model._on_own_grid(one, name, ready.prepared) for name, one in values.items()}
+        lattice = lattice_of(ready.prepared, model.recipe.data.axes)
 
-        ranges, bounds = dict[str, tuple[np.ndarray, np.ndarray]](), dict[str, dict[str, float]]()
-        verdict = None
+        def written(values: Mapping[str, np.ndarray]) -> dict[str, Volume]:
+            return {name: lattice.written(one, name, model.header["units"][name]) for name, one in values.items()}
+
+        said_of, verdict = Trusted({}, {}, {}), None
         if calibration is not None:
             sources = model.sources(ready.prepared)
+            said_of = trusted(calibration, images, sources, lattice, model.header["units"])
             if calibration.memory is not None:
                 verdict = verdict_on(calibration.memory, model.patches(ready.prepared, sources))
                 notes += [verdict.sentence] if verdict.flagged else []
-            for name, one in images.items():
-                low, high = calibration.interval(name, one.image, sources)
-                bounds[name] = model._bounds(calibration, name, one, low, high, ready.prepared)
-                ranges[name] = one.scale.inverse(low), one.scale.inverse(high)
         slopes = {
             name: {"median": round(one.peak.middle, 4), "slope": round(one.peak.slope, 4)}
             for name, one in images.items()
@@ -170,20 +168,20 @@ class Model:
                 {name: model.recipe.intensity[name] for name in targets}, model.header["target_scales"]
             ),
             **({"peaks": slopes} if slopes else {}),
-            **({"bounds": bounds} if any(bounds.values()) else {}),
+            **({"bounds": said_of.bounds} if any(said_of.bounds.values()) else {}),
             **({} if verdict is None else {"familiar": verdict.stated}),
             **({"warnings": notes} if notes else {}),
             **({"bound": self.header["bound"]} if "bound" in self.header else {}),
         }
         spread = {name: one.physical_sd for name, one in images.items() if one.physical_sd is not None}
         return Synthesised(
-            on_own_grid({name: one.values for name, one in images.items()}),
-            on_own_grid(spread),
+            written({name: one.values for name, one in images.items()}),
+            written(spread),
             provenance,
             model.mark,
-            on_own_grid({name: low for name, (low, _) in ranges.items()}),
-            on_own_grid({name: high for name, (_, high) in ranges.items()}),
-            {} if verdict is None else on_own_grid(dict.fromkeys(images, verdict.map(ready.prepared.header.shape))),
+            said_of.low,
+            said_of.high,
+            {} if verdict is None else written(dict.fromkeys(images, verdict.map(ready.prepared.header.shape))),
         )
 
     def ready(self, scans: Mapping[str, Scan], case: str) -> "Ready":
@@ -315,21 +313,6 @@ class Model:
         plain: dict[str, Any] = json.loads(TypeAdapter(dict[str, Any]).dump_json(options))
         return plain
 
-    def _bounds(
-        self,
-        calibration: Calibration,
-        name: str,
-        made: "Made",
-        low: np.ndarray,
-        high: np.ndarray,
-        prepared: PreparedCase,
-    ) -> dict[str, float]:
-        """What the errors of a case are at most, in physical units."""
-        volume = Volume(made.values[None], np.array(prepared.header.affine), self.header["units"][name], name)
-        parts = parts_of(calibration.header.targets[name].regions, volume)
-        found = calibration.bounds(name, low, high, parts)
-        return {key: round(value * (made.scale.high - made.scale.low) / 2, 4) for key, value in found.items()}
-
     def check_scans(self, prepared: PreparedCase, case: str) -> list[str]:
         """Sentences on guesses and on scans unlike the training's; raises BadInput for one that shows nothing."""
         notes = []
@@ -443,15 +426,6 @@ class Model:
             return None
         made = Volume(values[None], np.array(prepared.header.affine), self.header["units"][name], name)
         return peak_of(made, spec, scale, float(self.header.get("training_ml") or 0))
-
-    def _on_own_grid(self, values: np.ndarray, modality: str, prepared: PreparedCase) -> Volume:
-        """Values [D, H, W] in physical units, on the grid of the first source's own file, or of the fixed scan's."""
-        grid, origins = np.array(prepared.header.affine), prepared.header.origins
-        # where scans were registered, the image lies in the frame of the one that they were registered to
-        fixed = [one.to for one in prepared.header.registered.values() if one.kept != "none"]
-        first = origins[fixed[0]] if fixed else next(iter(origins.values()))
-        made = Volume(values[None].astype(np.float32, copy=False), grid, self.header["units"][modality], modality)
-        return return_to(made, first.grid)
 
     def plan(self, files: Mapping[str, Path | str], seed: int) -> dict[str, Any]:
         """All that decides a case's images: model, options, seed, inputs' content; equal plans give equal images."""
