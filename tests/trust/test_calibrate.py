@@ -132,7 +132,7 @@ def test_a_damaged_calibration_and_a_lone_patient_are_one_sentence(voxlate, run,
     (run / "calibration.mean.1.safetensors").write_bytes(b"nothing")
     answer = voxlate("synth", run, others, "--out", tmp_path / "out")
     assert answer.code == 2
-    assert "found a damaged file" in " ".join(answer.err.split())
+    assert "found a damaged, edited or older file" in " ".join(answer.err.split())
 
 
 def test_a_stopped_calibration_goes_on_and_ends_the_same(voxlate, run, others, tmp_path, monkeypatch):
@@ -152,3 +152,79 @@ def test_a_stopped_calibration_goes_on_and_ends_the_same(voxlate, run, others, t
     assert seen == [f"new{k}" for k in (0, 1, 2, 3, *range(3, 10))]
     assert again == whole
     assert not list(run.glob("*.parts"))
+
+
+def test_intervals_hold_on_the_files_own_voxels_where_the_network_sees_coarser_ones(voxlate, run, others, tmp_path):
+    method, _, header = load_method(run)
+    coarse = {**header["preparation"], "spacing_mm": [2 * one for one in header["training_spacing_mm"]]}
+    save_weights(run / "weights.safetensors", method, {**header, "preparation": coarse, "training_voxels": ["none"]})
+    assert voxlate("calibrate", run, others, "--bound", "none").code == 0
+    assert voxlate("synth", run, others, "--out", tmp_path / "out").code == 0
+    scores = evaluate(tmp_path / "out", others)
+    ours = [row.scores for row in scores.rows if row.answer == "synthesis"]
+    assert np.mean([one["coverage"] for one in ours]) == pytest.approx(0.9, abs=0.01)
+
+
+def test_any_whole_percent_is_scored_and_others_are_refused(voxlate, run, others, tmp_path):
+    assert voxlate("calibrate", run, others, "--coverage", "0.855").code == 2
+    assert voxlate("calibrate", run, others, "--coverage", "0.85", "--bound", "none").code == 0
+    voxlate("synth", run, others, "--out", tmp_path / "out")
+    answer = voxlate("evaluate", tmp_path / "out", "--truth", others)
+    assert answer.code == 0, answer.err
+    assert "10 of 10 cases are of those that the calibration was learned from" in " ".join(answer.out.split())
+    ours = [row.scores for row in evaluate(tmp_path / "out", others).rows if row.answer == "synthesis"]
+    assert np.mean([one["coverage"] for one in ours]) == pytest.approx(0.85, abs=0.01)
+
+
+def test_maps_that_were_changed_after_synthesis_are_not_scored(voxlate, run, others, tmp_path):
+    voxlate("calibrate", run, others)
+    out = tmp_path / "out"
+    voxlate("synth", run, others, "--out", out)
+    shutil.copy(out / "new1" / "t2_low.nii.gz", out / "new2" / "t2_low.nii.gz")
+    answer = voxlate("evaluate", out, "--truth", others)
+    said = " ".join(answer.out.split())
+    assert "its intervals are other files than synth wrote" in said
+    assert "1 of 10 images have no intervals" in said
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("body=t2>100", "expected a name that the calibration has no use for"),
+        ("mae=t2>100", "expected a name that the calibration has no use for"),
+        ("dark=t2<30%", "Drop the %"),
+        ("none=t2>90000", "found none. Move the threshold"),
+        ("none", "--region: expected KEY=VALUE"),
+    ],
+)
+def test_regions_that_cannot_be_calibrated_are_refused(voxlate, run, others, rule, said):
+    answer = voxlate("calibrate", run, others, "--region", rule)
+    assert answer.code == 2
+    assert said in " ".join(answer.err.split())
+
+
+def test_the_same_scans_under_another_name_are_no_other_patient(voxlate, run, others):
+    shutil.copytree(others / "new0", others / "twin")
+    answer = voxlate("calibrate", run, others)
+    assert "twin has the same scans as new0: it is left out" in " ".join(answer.err.split())
+    assert "10 patients that training did not see" in answer.out
+
+
+def test_a_truth_with_another_offset_is_said(voxlate, run, others, monkeypatch):
+    monkeypatch.setattr("voxlate.synthesis.calibrate.ODD", 1.3)  # this run is wrong by half of the range everywhere
+    image = nib.load(others / "new3" / "t2.nii.gz")
+    nib.save(nib.Nifti1Image(1400 - image.get_fdata(dtype=np.float32), image.affine), others / "new3" / "t2.nii.gz")
+    answer = voxlate("calibrate", run, others)
+    assert "new3: the error of its t2 is" in " ".join(answer.err.split())
+
+
+def test_patients_of_the_run_that_another_began_from_are_refused(voxlate, run, prepared, cohort, small_head, tmp_path):
+    for number in range(4):
+        small_head(tmp_path / "more" / f"more{number}", 50 + number)
+    assert voxlate("prepare", tmp_path / "more", "--out", tmp_path / "p2", "--no-audit").code == 0
+    tuned = tmp_path / "tuned"
+    answer = voxlate("train", run / "recipe.toml", "--data", tmp_path / "p2", "--out", tuned, "--init", run)
+    assert answer.code == 0, answer.err
+    refused = voxlate("calibrate", tuned, cohort)
+    assert refused.code == 2
+    assert "which was in it (by the voxels of its scans)" in " ".join(refused.err.split())

@@ -70,6 +70,35 @@ def test_a_regression_has_no_ways_of_samples_and_too_few_patients_no_bound():
         fit(plain, {}, COVERAGE, 0.9, "any", 0)
 
 
+def test_a_truth_beyond_the_ends_of_intervals_is_outside_however_wide_they_are():
+    beyond = []
+    for k in range(12):
+        one = patient(k)
+        truth = np.where(np.arange(len(one.truth)) < 0.05 * len(one.truth), np.float32(1.3), one.truth)
+        beyond.append(replace(one, truth=truth))
+    target, _ = fit(beyond, {}, COVERAGE, 0.9, "none", 0)
+    assert max(one.coverage["body"][0] for one in target.compared.values()) <= 0.95
+    open_ended, _ = fit(beyond, {}, 0.97, 0.9, "none", 0, (-1.0, 1e4))
+    assert open_ended.compared["constant"].scale > 1.2
+    with pytest.raises(BadInput, match="expected enough patients"):
+        fit(beyond, {}, 0.97, 0.9, "none", 0)
+
+
+def test_the_bound_is_of_the_truths_body_though_the_image_shows_less_of_it():
+    half = []
+    for k in range(20):
+        one, shown = patient(k), np.arange(3000) < 1500
+        truth = np.where(shown, one.truth, one.truth + 0.3).astype(np.float32)  # what is missed is wrong by far more
+        half.append(replace(one, truth=truth, made_parts={"body": shown}))
+    target, learned = fit(half, {}, COVERAGE, 0.9, "none", 0)
+    scale, held = target.scales[COVERAGE], []
+    for one in half:
+        below, above = learned.predict(one.features) if learned else (np.ones(3000), np.ones(3000))
+        width = (scale * (below + above))[one.made_parts["body"]].mean() / 2
+        held.append(np.abs(one.truth - one.made).mean() <= target.bounds["mae"] * width)
+    assert np.mean(held) >= 0.85
+
+
 def test_evidence_comes_back_from_its_tensors():
     one = patient(3)
     again = evidence_from(one.case, one.patient, one.tensors())

@@ -80,7 +80,9 @@ def calibrate(
     cases = held_back(model, cohort, split, **layout, allow_outside=allow_outside)
     with progress_on(err) as bars:
         options: dict[str, Any] = {"split": split, "coverage": coverage, "confidence": confidence, "bound": bound}
-        path, made = learn(model, cases, **options, regions=pairs(region), seed=seed, progress=bars, warn=note)
+        path, made = learn(
+            model, cases, **options, regions=pairs(region, "--region"), seed=seed, progress=bars, warn=note
+        )
     if as_json:
         print(json.dumps({"calibration": str(path), **made.stated, "compared": table(made.header)}))
         return

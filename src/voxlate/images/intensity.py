@@ -158,6 +158,16 @@ class MinMax(IntensityMap):
         return Scale(known.all.at(0), known.all.at(100))
 
 
+UNREACHED = 1e4  # network units: no value lies there
+
+
+def network_ends(spec: IntensityMap) -> tuple[float, float]:
+    """Between which network units any truth lies: of a window its ends, for what lies beyond is clipped, else open."""
+    if spec.window is not None:
+        return -1.0, 1.0
+    return -1.0 if getattr(spec, "floor", None) is not None else -UNREACHED, UNREACHED
+
+
 Intensity = Annotated[Window | Percentile | ZScore | MinMax, Field(discriminator="kind"), Importable()]
 
 

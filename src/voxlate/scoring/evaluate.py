@@ -31,7 +31,7 @@ from voxlate.scoring.metrics import METRICS, ImagePair, Padding, SsimOrigin, cor
 from voxlate.scoring.misaligned import Floor, estimate_for, floor_of, misaligned_part
 from voxlate.scoring.naive import naive_images, scored_as
 from voxlate.scoring.network_units import RANGE, NetworkUnits, network_units
-from voxlate.scoring.provenance import provenance_of, stated_inputs, trained_on, window_borders
+from voxlate.scoring.provenance import TAUGHT, provenance_of, stated_inputs, trained_on, window_borders
 from voxlate.scoring.regions import (
     MaskArray,
     Region,
@@ -177,6 +177,7 @@ def evaluate(
         "truth": _seen_from(out, truth),
         "split": split,
         "trained_on": trained_on((item.case.case, item.made) for item in items),
+        "calibrated_on": sorted({item.case.case for item in items if item.made.get(TAUGHT)}),
         "naive_cases": naive_cases(of_run),
         "without_truth": images.without_truth,
         "not_synthesised": not_scored(out, images, wanted) | scored.failed,
@@ -316,8 +317,11 @@ def _score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
         pictures = slices_of(truth.values, scale, truth.inside, options.pool.axes)
         options.pool.add(item.modality, "truth", *head[:2], pictures)
     scored, of_pictures = _scores(item, "synthesis", synthesis, truth, options)
-    if item.interval is not None:
+    changed = item.interval is not None and item.interval.changed
+    if item.interval is not None and not changed:
         scored |= _interval_scores(item.interval, item.modality, synthesis, truth, scale, own)
+        if options.mask not in (None, "body"):  # the bound is of the body's error
+            scored = {key: value for key, value in scored.items() if not key.startswith("mae_bound")}
     if std is not None:
         spread = truth.move.move(std).data[0] / scale.gain(synthesis.data[0], truth.body)
         error = np.abs(scale.normalise(synthesis.data[0], truth.body) - truth.values)
@@ -338,6 +342,8 @@ def _score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
         scored, of_pictures = _scores(item, name, shown, truth, options)
         rows.append(Row(*head, name, scored, depth, of_pictures))
     note = truth.move.note
+    if changed:
+        note += "; its intervals are other files than synth wrote, and are not scored"
     if share:
         note += f"; {share:.1%} of the scored voxels lie outside it and do not count"
     note = "; ".join(filter(None, [note, *truth.volume.guesses]))

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlate.files import HIGH, LOW
-from voxlate.scoring.metrics import correlation
+from voxlate.images.volume import content_hash
+from voxlate.scoring.metrics import LEVELS, correlation
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -20,7 +21,8 @@ Mask = NDArray[np.bool_]
 class Interval:
     """The maps of the values between which truth lies; levels: of other coverages, their width over that of these.
 
-    coverage: that was asked for; bound: of the mean absolute error inside the body of the made image, physical.
+    coverage: that was asked for; bound: of the mean absolute error inside the body of the truth, physical; changed: the
+    maps are not as they were written.
     """
 
     low: Path
@@ -28,6 +30,7 @@ class Interval:
     coverage: float
     levels: Mapping[str, float]
     bound: float | None
+    changed: bool = False
 
 
 def interval_of(images: Mapping[str, Path], modality: str, made: Mapping[str, Any]) -> Interval | None:
@@ -37,7 +40,10 @@ def interval_of(images: Mapping[str, Path], modality: str, made: Mapping[str, An
     if low is None or high is None or not isinstance(stated, Mapping):
         return None
     bound = made.get("bounds", {}).get(modality, {}).get("mae")
-    return Interval(low, high, float(stated["coverage"]), stated.get("levels", {}).get(modality, {}), bound)
+    listed = made.get("images", {})
+    changed = any(path.name in listed and listed[path.name] != content_hash(path) for path in (low, high))
+    levels = stated.get("levels", {}).get(modality, {})
+    return Interval(low, high, float(stated["coverage"]), levels, bound, changed)
 
 
 def level_key(level: float) -> str:
@@ -63,8 +69,8 @@ def interval_scores(
         "interval": float((below + above).mean(dtype=np.float64)),
         "interval_r": correlation(below + above, np.abs(error)),
     }
-    for level, scale in interval.levels.items():
-        found[level_key(float(level))] = share(float(scale))
+    found |= {level_key(float(level)): share(float(scale)) for level, scale in interval.levels.items()
+              if round(100 * float(level)) in LEVELS}  # fmt: skip
     if interval.bound is not None:
         found |= {"mae_bound": interval.bound, "mae_bound_held": float(mae <= interval.bound)}
         found["mae_bound_ratio"] = interval.bound / mae if mae > 0 else math.nan

@@ -1,15 +1,14 @@
 """A ledger of lesions: which connected pieces of a region an image keeps, shrinks or erases, and which it invents."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import scipy.ndimage as ndimage
 from numpy.typing import NDArray
 
-from voxlate.images.mask import bounding_box
-
 MaskArray = NDArray[np.bool_]
 Array = NDArray[np.float32]
+Box = tuple[slice, ...]
 
 SMALLEST = 4  # voxels of a piece that counts
 KEPT, ERASED = 0.5, 0.1  # share of a piece, or of its contrast, from which it is kept, and below which it is erased
@@ -27,12 +26,7 @@ def ledger(inside: MaskArray, truth: Array, image: Array, found: MaskArray | Non
     a mask file) the contrast of a piece with its surroundings is compared with the truth's, pieces that the truth does
     not show are `unseen`, and nothing can be said of invented ones.
     """
-    named, count = ndimage.label(inside, TOUCHING)
-    shares = [
-        _share_found(named == number, found) if found is not None else _share_of_contrast(named == number, truth, image)
-        for number in range(1, count + 1)
-        if (named == number).sum() >= SMALLEST
-    ]
+    shares = [_share(piece, box, truth, image, found) for box, piece in _pieces(inside)]
     seen = [share for share in shares if share is not None]
     counts = {
         "pieces": len(shares),
@@ -46,14 +40,25 @@ def ledger(inside: MaskArray, truth: Array, image: Array, found: MaskArray | Non
     return {name: float(value) for name, value in counts.items()}
 
 
-def _share_found(piece: MaskArray, found: MaskArray) -> float | None:
-    return float((piece & found).sum() / piece.sum())
+def _pieces(inside: MaskArray) -> Iterator[tuple[Box, MaskArray]]:
+    """The connected pieces that count, each in a box with a ring around it."""
+    named, _ = ndimage.label(inside, TOUCHING)
+    for number, held in enumerate(ndimage.find_objects(named), start=1):
+        box = tuple(slice(max(0, one.start - RING), one.stop + RING) for one in held)
+        piece = named[box] == number
+        if piece.sum() >= SMALLEST:
+            yield box, piece
+
+
+def _share(piece: MaskArray, box: Box, truth: Array, image: Array, found: MaskArray | None) -> float | None:
+    """How much of a piece there is in the image: of its voxels, or of its contrast."""
+    if found is not None:
+        return float((piece & found[box]).sum() / piece.sum())
+    return _share_of_contrast(piece, truth[box], image[box])
 
 
 def _share_of_contrast(piece: MaskArray, truth: Array, image: Array) -> float | None:
     """The contrast of a piece in the image over that in truth; None where the truth shows none."""
-    box = tuple(slice(max(0, first - RING), end + RING) for first, end in bounding_box(piece))
-    piece, truth, image = piece[box], truth[box], image[box]
     plane = np.zeros((3, 3, 3), bool)
     plane[1] = True
     ring = ndimage.binary_dilation(piece, plane, iterations=RING) & ~piece

@@ -13,6 +13,8 @@ from voxlate.images.pictures import Plane
 from voxlate.images.ranges import Range
 from voxlate.images.similarity import RADIUS, SIGMA, mutual_information, ssim_map
 
+LEVELS = (50, 60, 70, 80, 90, 95)  # per cent, of the calibration curve
+
 Padding = Literal["valid", "same"]
 SsimOrigin = Literal["low", "zero"]
 Direction = Literal["lower", "higher", "one", "truth"]
@@ -121,7 +123,7 @@ METRICS = (
     Metric("interval_r", "Interval–error r", "", "higher", "correlation of the intervals' width and |error|", 2),
     *(Metric(f"coverage_{level}", f"Coverage, {level} % asked", "%", "truth",
              "share of the body's voxels within intervals of that level", 1, 100.0, in_table=False)
-      for level in (50, 60, 70, 80, 90, 95)),
+      for level in LEVELS),
     Metric("mae_bound", "Bound of MAE", UNIT, "lower", "that a case's MAE inside the body is to exceed seldom"),
     Metric("mae_bound_held", "Bound held", "%", "truth", "cases whose MAE inside the body is within it", 1, 100.0),
     Metric("mae_bound_ratio", "Bound/MAE", "", "lower", "bound over the MAE inside the body", 2, in_table=False),

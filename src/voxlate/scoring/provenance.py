@@ -90,6 +90,9 @@ def split_of(case: str, splits: Mapping[str, Iterable[str]]) -> str | None:
     return next((split for split, cases in splits.items() if case in cases), None)
 
 
+TAUGHT = "taught_calibration"  # key of a provenance: the case is one that the calibration was learned from
+
+
 def trained_on(images: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
     """The cases that the models of their images learned from, by name: as each image's provenance says, or its run's.
 

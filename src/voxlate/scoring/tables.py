@@ -334,11 +334,28 @@ def held_out_note(document: Mapping[str, Any]) -> str:
     return not_held_out(len(document.get("trained_on", [])), len({row["case"] for row in document.get("cases", [])}))
 
 
+def _of_intervals(document: Mapping[str, Any]) -> list[str]:
+    """Which cases say nothing of how well intervals hold: those that taught them, and those without any."""
+    rows = [row for row in document.get("cases", []) if row["answer"] == "synthesis"]
+    lacking = sum(row.get("coverage") is None for row in rows)
+    taught, cases = len(document.get("calibrated_on", [])), len({row["case"] for row in rows})
+    found = []
+    if taught:
+        found.append(
+            f"{taught} of {cases} cases are of those that the calibration was learned from: that truth lies within "
+            "their intervals, and that their bounds hold, is no test."
+        )
+    if 0 < lacking < len(rows):
+        found.append(f"{lacking} of {len(rows)} images have no intervals, and do not count in their coverage.")
+    return found
+
+
 def caption(document: Mapping[str, Any]) -> list[str]:
     """Range, mask, window, units and numbers of cases, in words."""
     modalities = document["modalities"]
     first = next(iter(modalities.values()))
     lines = [sentence] if (sentence := held_out_note(document)) else []
+    lines += _of_intervals(document)
     for name, part in modalities.items():
         lines.append(f"{scope_note(name, part)} ({part['range_rule']}); mask: {part['mask']}; {part['bootstrap']}.")
         if part["patients"] == 1 and part["cases"] > 1:

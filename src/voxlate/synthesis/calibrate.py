@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
@@ -19,7 +20,7 @@ from voxlate.data.presets import CaseFiles
 from voxlate.errors import BadInput
 from voxlate.files import locked, whole_file
 from voxlate.images.grid import oriented, same_grid
-from voxlate.images.intensity import Scale
+from voxlate.images.intensity import Scale, network_ends
 from voxlate.images.volume import Volume, content_hash, read_volume
 from voxlate.scoring.provenance import recorded_splits
 from voxlate.synthesis.ensemble import Ensemble
@@ -41,6 +42,7 @@ Progress = Callable[[str, int, int], None]
 KEPT = 30_000  # voxels of a case's body that are kept: the share outside is known to 0.2 % from them
 AIR = 3_000  # and of what is around it, which teaches that air is sure
 FEWEST, ENOUGH = 2, 10  # patients: at all, and for a margin by Student's t
+ODD = 3  # times the median case's error, from which a case is worth a look
 PATCHES = ".patches"  # before the names of a case's patches, as no modality begins
 
 
@@ -66,10 +68,11 @@ def calibrate(
     where the model is an ensemble, completes, or was trained on one of the cases, and where there are too few.
     """
     model = _fitting(model)
-    if not 0.5 <= coverage < 1 or not 0.5 <= confidence < 1:
+    if not 0.5 <= coverage < 1 or not 0.5 <= confidence < 1 or abs(100 * coverage - round(100 * coverage)) > 1e-6:
         wrong = f"{coverage:g} and {confidence:g}"
         raise BadInput(
-            f"calibrate: expected a coverage and a confidence from 0.5 to below 1, found {wrong}. Change them."
+            f"calibrate: expected a coverage in whole percents and a confidence, from 0.5 to below 1, found {wrong}. "
+            "Change them."
         )
     for case in cases:
         _refuse_training(model, case.case, None, warn)
@@ -82,10 +85,11 @@ def calibrate(
         if bound is None:
             bound = "normal" if len(known.patients) >= ENOUGH else "none"
         targets, widths = dict[str, Target](), dict[str, Widths]()
+        ends = {name: network_ends(model.recipe.intensity[name]) for name in target_names}
         for number, (name, evidence) in enumerate(known.evidence.items()):
             if progress:
                 progress("fits", number + 1, len(known.evidence))
-            targets[name], learned = fit(evidence, texts[name], coverage, confidence, bound, seed)
+            targets[name], learned = fit(evidence, texts[name], coverage, confidence, bound, seed, ends[name])
             widths |= {} if learned is None else {name: learned}
         header = Header(
             weights=model.header["weights_hash"],
@@ -139,7 +143,7 @@ def _gather(
         if progress:
             progress("cases", number, len(cases))
         try:
-            content = {name: content_hash(place) for name, place in sorted(_read_of(case, model).items())}
+            content = _contents(case, model)
             evidence, patches = _evidence(model, case, texts, alpha, seed, content, report, warn)
         except _Trained:
             raise
@@ -147,13 +151,21 @@ def _gather(
             failed.append(f"{case.case} is left out: {error}")
             warn(failed[-1])
             continue
-        for name, one in evidence.items():
-            known.evidence[name].append(one)
-        known.patches.append(patches)
-        known.whose.append(case.patient or case.case)
-        known.contents[case.case] = content
+        for other, theirs in known.contents.items():
+            if theirs == content:
+                warn(f"{case.case} has the same scans as {other}: it is left out, for it is no other patient.")
+                break
+        else:
+            for name, one in evidence.items():
+                known.evidence[name].append(one)
+            known.patches.append(patches)
+            known.whose.append(case.patient or case.case)
+            known.contents[case.case] = content
     if progress:
         progress("cases", len(cases), len(cases))
+    for name, evidence_of in known.evidence.items():
+        _check_regions(name, evidence_of, texts[name])
+        _say_odd(name, evidence_of, warn)
     if len(known.patients) < FEWEST:
         raise BadInput(
             f"calibrate: expected at least {FEWEST} patients with {' and '.join(texts)} that training did not see, "
@@ -161,6 +173,27 @@ def _gather(
             f"{f': {failed[0]}' if failed else ''}). Hold back more: prepare with other --shares."
         )
     return known
+
+
+def _check_regions(name: str, evidence: Sequence[Evidence], texts: Mapping[str, str]) -> None:
+    for region, text in texts.items():
+        if evidence and text != f"{region}>0.5" and not any(one.truth_parts[region].any() for one in evidence):
+            raise BadInput(
+                f"region {region}: expected voxels of {text} in the {name} of at least one case, found none. Move the "
+                "threshold."
+            )
+
+
+def _say_odd(name: str, evidence: Sequence[Evidence], warn: Callable[[str], None]) -> None:
+    """A case whose error is many times the others' is seldom a hard one: its unit or its grid is another."""
+    errors = {one.case: float(np.abs(one.truth - one.made).mean()) for one in evidence}
+    usual = float(np.median([*errors.values()])) if errors else 0.0
+    for case, error in errors.items():
+        if error > ODD * usual:
+            warn(
+                f"{case}: the error of its {name} is {error / usual:.1f} times that of the median case: look at it; a "
+                "unit, an offset or a misplaced truth widens the intervals of all."
+            )
 
 
 def _parts(model: Model) -> Path:
@@ -185,6 +218,13 @@ def _read_of(case: CaseFiles, model: Model) -> dict[str, Path]:
     if lacking := [name for name in wanted if name not in case.files]:
         raise BadInput(f"{case.case}: expected {' and '.join(wanted)}, found no {' and no '.join(lacking)}.")
     return {name: case.files[name] for name in wanted}
+
+
+def _contents(case: CaseFiles, model: Model) -> dict[str, str]:
+    """What the files of a case hold that a calibration depends on."""
+    files = {**_read_of(case, model), **{f"label {name}": place for name, place in case.labels.items()}}
+    files |= {"mask": case.mask} if case.mask and "mask" in model.scan_names else {}
+    return {name: content_hash(place) for name, place in sorted(files.items())}
 
 
 def held_back(model: Model | Ensemble, cohort: Path, split: str | None, **layout: Any) -> list[CaseFiles]:
@@ -241,9 +281,8 @@ def _evidence(
     state = (model.header["weights_hash"], model.plan_of_synthesis, alpha, seed, content, texts, KEPT)
     kept = _parts(model) / f"{case.case}.{hashlib.sha256(repr(state).encode()).hexdigest()[:16]}.safetensors"
     patient = case.patient or case.case
-    if kept.is_file():
-        tensors = safetensors.numpy.load_file(kept)
-    else:
+    tensors = _kept(kept)
+    if tensors is None:
         found, seen = _draw_evidence(model, case, texts, alpha, seed, report, warn)
         arrays = {**found, PATCHES: vars(seen)}
         tensors = {
@@ -284,6 +323,14 @@ def _draw_evidence(
         for name, one in images.items()
     }
     return found, model.patches(ready.prepared, sources)
+
+
+def _kept(path: Path) -> dict[str, np.ndarray] | None:
+    """What an earlier, stopped calibration kept of a case; None where there is nothing whole."""
+    try:
+        return safetensors.numpy.load_file(path) if path.is_file() else None
+    except safetensors.SafetensorError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -345,6 +392,7 @@ def _sampled(
     scale = Scale(*model.header["target_scales"][name])
     made = Volume(scale.inverse(image.made)[None], volume.affine, volume.unit, name)
     of_truth, of_made = parts_of(texts, volume, truth.labels), parts_of(texts, made)
+    known = volume.data[0].astype(np.float32)
     shown = (of_truth[BODY] | of_made[BODY]).ravel()
     parts = [np.flatnonzero(shown), np.flatnonzero(~shown)]
     drawn = [chooser.permutation(part)[:most] for part, most in zip(parts, (KEPT, AIR))]
@@ -358,7 +406,7 @@ def _sampled(
         "",
         at(voxel_features(image.made, sources, image.sd)),
         at(image.made),
-        at(truth.scales[name].of(volume.data[0])),
+        at(truth.scales[name].forward(known) if model.recipe.intensity[name].window else truth.scales[name].of(known)),
         at(image.sd),
         at(image.low),
         at(image.high),

@@ -29,6 +29,7 @@ from voxlate.images.volume import Volume, content_hash, is_there, read_volume, u
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges, from_dict
 from voxlate.scoring.network_units import stated_units
+from voxlate.scoring.provenance import TAUGHT
 from voxlate.synthesis.calls import PatchProgress
 from voxlate.synthesis.draw import draw
 from voxlate.synthesis.made import Made, Synthesised
@@ -170,6 +171,7 @@ class Model:
             **({"peaks": slopes} if slopes else {}),
             **({"bounds": said_of.bounds} if any(said_of.bounds.values()) else {}),
             **({} if verdict is None else {"familiar": verdict.stated}),
+            **({TAUGHT: True} if calibration is not None and calibration.learned_from(ready.files) else {}),
             **({"warnings": notes} if notes else {}),
             **({"bound": self.header["bound"]} if "bound" in self.header else {}),
         }
@@ -284,7 +286,8 @@ class Model:
     def _calibrated_for(self) -> str:
         """The numbers of samples for which the run has a calibration of this answer, in words."""
         found = self.calibrations.glob(f"calibration.{self.answer}.*.safetensors") if self.calibrations else ()
-        return " or ".join(map(str, sorted(int(one.name.split(".")[2]) for one in found)))
+        counts = {one.name.split(".")[2] for one in found}
+        return " or ".join(map(str, sorted(int(one) for one in counts if one.isdecimal())))
 
     def uncalibrated(self) -> str:
         """A sentence where a calibrated run makes images without intervals, for it draws another number of them."""

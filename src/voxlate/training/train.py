@@ -25,7 +25,7 @@ from voxlate.data.patches import cut_note
 from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput, Stopped
-from voxlate.files import locked
+from voxlate.files import locked, read_json
 from voxlate.learning import Training
 from voxlate.methods.autoencoding import reconstruction_error
 from voxlate.methods.method import Method
@@ -108,7 +108,8 @@ def train(
     def begin() -> None:
         held.enter_context(locked(out))
         place = os.path.relpath(Path(data).resolve(), out.resolve())
-        run = begin_run(out, recipe, head, about, {"prepared": place})
+        inherited = read_header(start).get("training_voxels", []) if start else []  # what those weights have seen
+        run = begin_run(out, recipe, head, about, {"prepared": place, "inherited_voxels": inherited})
         if not run.naive.exists():
             naive.fit_cohort(cohort, recipe.data.source, recipe.data.target, fixed_ranges(recipe)).save(run.naive)
         notes = [] if fold is None else [fold_note(cohort, fold)]
@@ -335,6 +336,7 @@ def _train_stage(
     method.finish(batch.to(device) for batch in slices)
     if main:  # the averaged weights as a whole model; the state stays until the next stage writes its own
         header = weights_header(stage_recipe(job.recipe, stage.name), method, job.cohort, learner.step, learner.seconds)
+        header["training_voxels"] += read_json(run.provenance).get("inherited_voxels", [])
         header |= _bound(job, method, run)
         save_weights(run.weights(stage.name), method, header)
     job.accelerator.wait_for_everyone()

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from voxlate.errors import BadInput
 from voxlate.files import whole_file
+from voxlate.images.volume import content_hash, is_there
 from voxlate.trust.conformal import Bound
 from voxlate.trust.features import voxel_features
 from voxlate.trust.unfamiliar import Memory, memory_from
@@ -52,12 +53,14 @@ class Image:
 class Compared:
     """How a way of intervals did on the held-back patients, each left out of what was fitted.
 
-    width: mean in network units, inside the body; coverage by region: mean over patients, and its 95 % interval.
+    width: mean in network units, inside the body; coverage by region: mean over patients, and its 95 % interval; least:
+    the body's coverage of the patient who has least.
     """
 
     scale: float
     width: float
     coverage: dict[str, tuple[float, float, float]]
+    least: float
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Target:
     """Of a target: the way its intervals are made, how they are scaled for each level of coverage, and bounds.
 
     regions: rules by name; bounds: by region how often its mean half width the mean error of a case may be, at most;
-    `mae` that of the body. inf: too few patients.
+    `mae` that of the body. inf: too few patients. ends: beyond which no truth can lie, in network units.
     """
 
     way: Way
@@ -73,6 +76,7 @@ class Target:
     compared: dict[Way, Compared]
     regions: dict[str, str]
     bounds: dict[str, float]
+    ends: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -117,13 +121,18 @@ class Calibration:
         keys = {"coverage": header.coverage, "confidence": header.confidence, "bound": header.bound}
         return {"sha256": self.hash, "patients": header.patients, **keys, "way": ways, "levels": curve}
 
+    def learned_from(self, files: Mapping[str, str | Path]) -> bool:
+        """Whether these scans are those of a patient that it was learned from, by their content."""
+        given = {name: content_hash(Path(path)) for name, path in files.items() if is_there(Path(path))}
+        return bool(given) and any(given.items() <= known.items() for known in self.header.cases.values())
+
     def interval(self, name: str, image: Image, sources: Sequence[Array]) -> tuple[Array, Array]:
-        """Between which values [D, H, W] the truth of a target's voxels lies, in network units, not beyond -1 and 1."""
+        """Between which values [D, H, W] the truth of a target's voxels lies, in network units; they hold the image."""
         target = self.header.targets[name]
         widths = self.widths.get(name)
         below, above = distances(target.way, image, sources, widths)
         scale = np.float32(target.scales[self.header.coverage])
-        return np.clip(image.made - scale * below, -1, 1), np.clip(image.made + scale * above, -1, 1)
+        return interval(image.made, scale * below, scale * above, target.ends)
 
     def bounds(self, name: str, low: Array, high: Array, parts: Mapping[str, NDArray[np.bool_]]) -> dict[str, float]:
         """What the errors of a case are at most, in network units: `mae`, and the errors of regions' means.
@@ -162,6 +171,11 @@ def distances(way: Way, image: Image, sources: Sequence[Array], widths: Widths |
     return np.ones_like(image.made), np.ones_like(image.made)
 
 
+def interval(made: Array, below: Array, above: Array, ends: tuple[float, float]) -> tuple[Array, Array]:
+    """From so far below an image to so far above it, not beyond the ends, but for the image itself."""
+    return np.minimum(made, np.maximum(made - below, ends[0])), np.maximum(made, np.minimum(made + above, ends[1]))
+
+
 def calibration_path(run: Path, answer: str, samples: int) -> Path:
     """RUN/calibration.<answer>.<samples>.safetensors."""
     return run / f"calibration.{answer}.{samples}.safetensors"
@@ -175,22 +189,35 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
     plain = TypeAdapter(Header).dump_python(calibration.header, mode="json")
     text = json.dumps(plain, allow_nan=True)
     with whole_file(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, {"calibration": text})
+        stated = json.dumps({"header": text, "sha256": _checksum(text, tensors)})
+        safetensors.torch.save_file(tensors, temporary, {"calibration": stated})
+
+
+def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def read_calibration(path: Path) -> Calibration:
     """Raises BadInput where a file is damaged or none of ours."""
     try:
         with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get("calibration", "")
+            stated = json.loads((file.metadata() or {}).get("calibration", ""))
+            text = stated["header"]
         header = TypeAdapter(Header).validate_python(json.loads(text))
         tensors = safetensors.torch.load_file(path)
+        if stated["sha256"] != _checksum(text, tensors):
+            raise ValueError("the checksum differs")
         learned = {name for name, one in header.targets.items() if one.way in LESSONS}
         widths = {name: widths_from(tensors, name) for name in learned}
         memory = memory_from(tensors, MEMORY)
-    except (SafetensorError, ValidationError, ValueError, KeyError, RuntimeError, OSError) as error:
+    except (SafetensorError, ValidationError, ValueError, KeyError, RuntimeError, OSError, TypeError) as error:
         raise BadInput(
-            f"{path}: expected a calibration that voxlate wrote, found a damaged file. Remove it, and calibrate again."
+            f"{path}: expected a calibration as this version of voxlate wrote it, found a damaged, edited or older "
+            "file. Remove it, and calibrate again."
         ) from error
     with path.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()[:16]

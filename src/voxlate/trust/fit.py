@@ -17,6 +17,7 @@ from voxlate.trust.calibration import (
     Target,
     Way,
     distances,
+    interval,
 )
 from voxlate.trust.conformal import (
     Bound,
@@ -82,6 +83,7 @@ class _Tried:
 
     below: list[Array]
     above: list[Array]
+    ends: tuple[float, float]
 
     def scores(self, evidence: Sequence[Evidence], part: str = BODY) -> dict[str, Array]:
         """By patient, sorted: how many times wider intervals must be to hold each voxel of a part."""
@@ -89,8 +91,11 @@ class _Tried:
         for one, below, above in zip(evidence, self.below, self.above):
             inside = one.truth_parts.get(part)
             if inside is not None and inside.any():
-                error = (one.truth - one.made)[inside]
+                truth = one.truth[inside]
+                error = truth - one.made[inside]
                 needed = np.where(error < 0, -error / below[inside], error / above[inside])
+                unreached = ((truth < self.ends[0]) & (error < 0)) | ((truth > self.ends[1]) & (error > 0))
+                needed[unreached] = np.inf
                 found.setdefault(one.patient, []).append(needed)
         return {patient: np.sort(np.concatenate(all_)) for patient, all_ in found.items()}
 
@@ -98,7 +103,8 @@ class _Tried:
         """Mean width inside the body, over patients, of intervals that end at -1 and 1."""
         by_patient: dict[str, list[float]] = {}
         for one, below, above in zip(evidence, self.below, self.above):
-            ends = np.clip(one.made + scale * above, -1, 1) - np.clip(one.made - scale * below, -1, 1)
+            low, high = interval(one.made, scale * below, scale * above, self.ends)
+            ends = high - low
             if one.truth_parts[BODY].any():
                 by_patient.setdefault(one.patient, []).append(float(ends[one.truth_parts[BODY]].mean()))
         return float(np.mean([np.mean(values) for values in by_patient.values()]))
@@ -111,15 +117,21 @@ def fit(
     confidence: float,
     bound: Bound,
     seed: int,
+    ends: tuple[float, float] = (-1.0, 1.0),
 ) -> tuple[Target, Widths | None]:
-    """Compare the ways on patients left out, scale the narrowest, and learn it again from all."""
+    """Compare the ways on patients left out, scale the narrowest, and learn it again from all.
+
+    ends: beyond which intervals do not go, in network units.
+    """
     alpha = 1 - coverage
-    tried = {way: _tried(way, evidence, alpha, seed) for way in _ways(evidence)}
+    tried = {way: _tried(way, evidence, alpha, seed, ends) for way in _ways(evidence)}
     compared = dict[Way, Compared]()
     for way, one in tried.items():
         scale = least_scale([*one.scores(evidence).values()], alpha, confidence, bound)
         if np.isfinite(scale):
-            compared[way] = Compared(scale, one.width(evidence, scale), _coverage(one, evidence, texts, scale))
+            least = 1 - shares_outside([*one.scores(evidence).values()], scale).max()
+            inside = _coverage(one, evidence, texts, scale)
+            compared[way] = Compared(scale, one.width(evidence, scale), inside, float(least))
     if not compared:
         patients = len({one.patient for one in evidence})
         raise BadInput(
@@ -134,7 +146,7 @@ def fit(
     scales = {level: scale for level, scale in scales.items() if np.isfinite(scale)}
     learned = _learn(best, evidence, alpha, seed) if best in LESSONS else None
     bounds = _bounds(tried[best], evidence, texts, scales[coverage], coverage)
-    return Target(best, scales, compared, dict(texts), bounds), learned
+    return Target(best, scales, compared, dict(texts), bounds, ends), learned
 
 
 def _ways(evidence: Sequence[Evidence]) -> list[Way]:
@@ -144,13 +156,13 @@ def _ways(evidence: Sequence[Evidence]) -> list[Way]:
     return [way for way in WAYS if (sampled or way not in OF_SAMPLES) and not (few and way == "learned")]
 
 
-def _tried(way: Way, evidence: Sequence[Evidence], alpha: float, seed: int) -> _Tried:
+def _tried(way: Way, evidence: Sequence[Evidence], alpha: float, seed: int, ends: tuple[float, float]) -> _Tried:
     """A way's distances of each case."""
     if way in LESSONS:
         pairs = _cross_fitted(way, evidence, alpha, seed)
     else:
         pairs = [distances(way, one.image, (), None) for one in evidence]
-    return _Tried([below for below, _ in pairs], [above for _, above in pairs])
+    return _Tried([below for below, _ in pairs], [above for _, above in pairs], ends)
 
 
 def _cross_fitted(way: Learned, evidence: Sequence[Evidence], alpha: float, seed: int) -> list[tuple[Array, Array]]:
@@ -201,14 +213,20 @@ def _coverage(
 def _bounds(
     tried: _Tried, evidence: Sequence[Evidence], texts: Mapping[str, str], scale: float, level: float
 ) -> dict[str, float]:
-    """By region, how many times its mean half width a case's error is at most: one-sided conformal over patients."""
+    """By region, how many times its mean half width a case's error is at most: one-sided conformal over patients.
+
+    Widths are those of the body that the image shows, which is all that synthesis has; the body's error is of the
+    truth's body, as scores are, and a region's of where the image shows it.
+    """
     ratios: dict[str, dict[str, list[float]]] = {}
     for one, below, above in zip(evidence, tried.below, tried.above):
-        ends = np.clip(one.made + scale * above, -1, 1) - np.clip(one.made - scale * below, -1, 1)
-        error = np.clip(one.truth, -1, 1) - one.made
+        low, high = interval(one.made, scale * below, scale * above, tried.ends)
+        ends, error = high - low, one.truth - one.made
         for part, inside in one.made_parts.items():
             if inside.any():
-                own = np.abs(error[inside]).mean() if part == BODY else abs(error[inside].mean())
+                if part == BODY and not one.truth_parts[BODY].any():
+                    continue
+                own = np.abs(error[one.truth_parts[BODY]]).mean() if part == BODY else abs(error[inside].mean())
                 key = "mae" if part == BODY else part
                 ratios.setdefault(key, {}).setdefault(one.patient, []).append(2 * float(own / ends[inside].mean()))
     return {key: conformal_quantile([np.array(one) for one in all_.values()], level) for key, all_ in ratios.items()}

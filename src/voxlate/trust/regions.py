@@ -7,11 +7,13 @@ from numpy.typing import NDArray
 
 from voxlate.errors import BadInput
 from voxlate.images.mask import foreground
+from voxlate.images.ranges import range_for
 from voxlate.images.volume import Volume
-from voxlate.scoring.regions import regions_from
+from voxlate.scoring.regions import regions_from, thresholded
 from voxlate.trust.calibration import BODY
 
 Mask = NDArray[np.bool_]
+OWN_NAMES = (BODY, "mae")
 OF_CT = {"soft_tissue": "-200<{0}<250", "bone": "{0}>250"}  # in HU
 
 
@@ -24,6 +26,13 @@ def default_regions(target: str, unit: str, labels: Iterable[str]) -> dict[str, 
 def check_regions(texts: Mapping[str, str], target: str, labels: Collection[str]) -> None:
     """Raise BadInput for a region that no target and no label map can say."""
     for region in regions_from(texts):
+        if region.name in OWN_NAMES:
+            raise BadInput(
+                f"region {region.name}: expected a name that the calibration has no use for, found one of "
+                f"{', '.join(OWN_NAMES)}. Choose another."
+            )
+        if region.mirrored:
+            raise BadInput(f"region {region.name}: expected a plain threshold, found {region.text!r}. Drop the %.")
         if region.modality != target and str(region.modality) not in labels:
             known = ", ".join(labels) or "none"
             raise BadInput(
@@ -35,11 +44,15 @@ def check_regions(texts: Mapping[str, str], target: str, labels: Collection[str]
 def parts_of(
     texts: Mapping[str, str], image: Volume, labels: Mapping[str, NDArray[np.generic]] | None = None
 ) -> dict[str, Mask]:
-    """Where body and regions lie in an image or a truth, [D, H, W]; those of label maps where these are given."""
+    """Where body and regions lie in an image or a truth, [D, H, W]; those of label maps where these are given.
+
+    Thresholds of images without a unit are in shares of their peak, as those of evaluate.
+    """
     body = foreground(image)
     found = {BODY: body}
     for region in regions_from(texts):
-        values = image.data[0] if region.modality == image.modality else (labels or {}).get(str(region.modality))
+        own = region.modality == image.modality
+        values = thresholded(image, range_for(image.unit), body) if own else (labels or {}).get(str(region.modality))
         if values is not None:
             found[region.name] = region.select(values.astype(np.float32, copy=False), body)
     return found

@@ -5,10 +5,19 @@ from typing import Any
 from voxlate.trust.calibration import BODY, WAYS, Header, Target
 from voxlate.trust.conformal import Bound, least_patients, least_provable
 
+
+SKEWED = 3  # times the share that may be outside, from which a patient is far from the others
+
+
+def percent(share: float) -> str:
+    """90 %, or 99.99 %: never rounded to a certainty."""
+    return f"{100 * share:.6g}%"
+
+
 COUNTED: dict[Bound, str] = {
     "none": "on average over these patients, WITHOUT A MARGIN FOR CHANCE: other patients would give other intervals",
-    "normal": "with confidence {0:.0%} if patients' shares are about normal (Student's t)",
-    "any": "with confidence {0:.0%}, whatever the distribution of patients' shares",
+    "normal": "with confidence {0} if patients' shares are about normal (Student's t)",
+    "any": "with confidence {0}, whatever the distribution of patients' shares",
 }
 
 
@@ -34,7 +43,7 @@ def table(header: Header) -> list[dict[str, Any]]:
 def sentences(header: Header) -> list[str]:
     """What was done, how the ways of intervals compare, and what so many patients can prove."""
     count, level = header.patients, header.coverage
-    counted = COUNTED[header.bound].format(header.confidence)
+    counted = COUNTED[header.bound].format(percent(header.confidence))
     found = [
         f"{count} patients that training did not see ({len(header.cases)} cases). Intervals hold {level:.0%} of a new "
         f"patient's voxels inside the body, {counted}: of patients like these, from scanners like these."
@@ -45,7 +54,7 @@ def sentences(header: Header) -> list[str]:
     found += [
         "",
         f"Without any assumption {count} patients can prove a coverage of {1 - proved:.0%} at best with confidence "
-        f"{header.confidence:.0%} (1 - {1 - header.confidence:g}^(1/{count}) may be outside: {proved:.1%}).",
+        f"{percent(header.confidence)} (1 - {1 - header.confidence:g}^(1/{count}) may be outside: {proved:.1%}).",
     ]
     return found
 
@@ -61,6 +70,10 @@ def _rows(name: str, target: Target, header: Header) -> list[str]:
         width = f"{one.width * header.halves[name]:.4g} {header.units[name]}"
         lines.append(f"{mark} {way:24}{width:>12}{cells}")
     lines.append(f"  * taken: {WAYS[target.way]}. Shares of voxels inside: mean over patients (its 95 % interval).")
+    least, outside = target.compared[target.way].least, 1 - header.coverage
+    lines.append(f"  Of the patient who has least, {least:.0%} of the voxels are inside.")
+    if header.bound == "normal" and 1 - least > SKEWED * outside:
+        lines[-1] += " SHARES ARE FAR FROM NORMAL, and Student's t promises too much then: see --bound any."
     return lines
 
 
