@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from voxlate.errors import BadInput
+from voxlate.synthesis.calibrate import say_odd
 from voxlate.trust import widths
 from voxlate.trust.calibration import Calibration, Header, Image, relative
 from voxlate.trust.fit import Evidence, evidence_from, fit
@@ -97,6 +98,14 @@ def test_the_bound_is_of_the_truths_body_though_the_image_shows_less_of_it():
         width = (scale * (below + above))[one.made_parts["body"]].mean() / 2
         held.append(np.abs(one.truth - one.made).mean() <= target.bounds["mae"] * width)
     assert np.mean(held) >= 0.85
+
+
+def test_a_case_whose_error_is_many_times_the_others_is_said():
+    said = []
+    odd = replace(patient(3), truth=patient(3).truth + np.float32(0.5))
+    say_odd("ct", [patient(1), patient(2), odd], said.append)
+    (sentence,) = said
+    assert sentence.startswith("case3: the error of its ct is")
 
 
 def test_evidence_comes_back_from_its_tensors():

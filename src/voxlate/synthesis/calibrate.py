@@ -165,7 +165,7 @@ def _gather(
         progress("cases", len(cases), len(cases))
     for name, evidence_of in known.evidence.items():
         _check_regions(name, evidence_of, texts[name])
-        _say_odd(name, evidence_of, warn)
+        say_odd(name, evidence_of, warn)
     if len(known.patients) < FEWEST:
         raise BadInput(
             f"calibrate: expected at least {FEWEST} patients with {' and '.join(texts)} that training did not see, "
@@ -184,7 +184,7 @@ def _check_regions(name: str, evidence: Sequence[Evidence], texts: Mapping[str, 
             )
 
 
-def _say_odd(name: str, evidence: Sequence[Evidence], warn: Callable[[str], None]) -> None:
+def say_odd(name: str, evidence: Sequence[Evidence], warn: Callable[[str], None]) -> None:
     """A case whose error is many times the others' is seldom a hard one: its unit or its grid is another."""
     errors = {one.case: float(np.abs(one.truth - one.made).mean()) for one in evidence}
     usual = float(np.median([*errors.values()])) if errors else 0.0

@@ -5,7 +5,6 @@ from typing import Any
 from voxlate.trust.calibration import BODY, WAYS, Header, Target
 from voxlate.trust.conformal import Bound, least_patients, least_provable
 
-
 SKEWED = 3  # times the share that may be outside, from which a patient is far from the others
 
 
