@@ -50,21 +50,22 @@ SIZE, COUNT = (72, 88, 14), 240
 def learned(
     name: str, scans: Path, split: dict[str, str], minutes: float, work: Path, **regions: str
 ) -> dict[str, Any]:
-    """Train, calibrate and score; split: of each case by name."""
+    """Train, where that is not done, calibrate and score; split: of each case by name."""
     folder = work / name.replace(":", "_")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    found = find_cohort(scans).cases
-    table = folder / "cases.csv"
-    lines = [f"{one.case},{one.patient},{split[one.case]}," + ",".join(map(str, paths(one))) for one in found]
-    table.write_text("\n".join(["case,patient,split," + ",".join(sorted(found[0].files)), *lines]) + "\n")
-    prepare(scans, folder / "prepared", manifest=table, audit=False, allow_outside=True)
-    limits = Limits(minutes, free_memory("cpu"))
-    made = plan(folder / "prepared", limits=limits, mode="mean", device="cpu")
-    run = train(made.recipe, folder / "prepared", folder / "run", device="cpu")
+    found, run = find_cohort(scans).cases, folder / "run"
+    if not (run / "weights.safetensors").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        table = folder / "cases.csv"
+        lines = [f"{one.case},{one.patient},{split[one.case]}," + ",".join(map(str, paths(one))) for one in found]
+        table.write_text("\n".join(["case,patient,split," + ",".join(sorted(found[0].files)), *lines]) + "\n")
+        prepare(scans, folder / "prepared", manifest=table, audit=False, allow_outside=True)
+        limits = Limits(minutes, free_memory("cpu"))
+        made = plan(folder / "prepared", limits=limits, mode="mean", device="cpu")
+        train(made.recipe, folder / "prepared", run, device="cpu")
     cases = [one for one in found if split[one.case] == "val"]
-    _, calibration = calibrate(load(run.folder), cases, split="val", regions=regions)
-    model = load(run.folder)
+    _, calibration = calibrate(load(run), cases, split="val", regions=regions)
+    model = load(run)
     mine = [one for one in find_scans([str(scans)], model) if split[one.case] == "test"]
     synthesise_cases(model, mine, folder / "out")
     scores = evaluate(folder / "out", scans, cases=[one.case for one in mine], regions=regions)

@@ -350,6 +350,10 @@ def test_label_maps_are_read_and_are_minus_one_where_a_case_has_none(cohort: Coh
     batch = Batches(cohort, data, WINDOWS, batch=2, steps=1)[0]
     assert batch.labels is not None
     assert batch.labels.shape == (2, 1, 2, 8, 10)
+    weighed = replace(data, weigh={"seg=3": 5.0}, augment=AugmentSettings(flip_lr=1.0, rotate_degrees=20.0))
+    for step in range(3):
+        batch = Batches(cohort, weighed, WINDOWS, steps=3)[step]
+        assert torch.equal(batch.weight == 5, batch.labels == 3)  # after both were moved
     with pytest.raises(BadInput, match="expected the label map lesion, found seg in the cohort"):
         Batches(cohort, replace(data, labels=["lesion"]), WINDOWS)
 
