@@ -46,6 +46,12 @@ def test_the_ledger_is_one_sentence_over_all_cases():
         {"tumour.pieces": 1.0, "tumour.kept": 0.0, "tumour.erased": 0.0, "tumour.shrunk": 1.0, "tumour.invented": None},
     ]
     assert sentence("tumour", rows) == (
-        "tumour, piece by piece: of 3 in 2 cases 1 kept, 1 shrunk, 1 erased; 3 invented where there is none."
+        "tumour, piece by piece: of 3 in 2 cases 1 kept, 1 shrunk, 1 erased; 3 invented where there is none. "
+        "Kept of those it shows: 33% (5%-84%)."
     )
     assert sentence("bone", rows) == ""
+
+
+def test_the_interval_of_what_is_kept_is_wilsons_over_patients():
+    rows = [{"patient": f"p{k // 2}", "tumour.pieces": 1.0, "tumour.kept": float(k < 18)} for k in range(20)]
+    assert sentence("tumour", rows).endswith("Kept of those it shows: 90% (60%-98%).")  # 9 of 10: 0.596 to 0.982

@@ -82,7 +82,7 @@ LAUNCH = {
 }
 
 
-@pytest.mark.parametrize("launcher", LAUNCH)
+@pytest.mark.parametrize("launcher", ["torchrun", pytest.param("accelerate", marks=pytest.mark.slow)])
 def test_two_processes_start_every_time(prepared, tiny, tmp_path, launcher):
     for start in range(2):
         out = tmp_path / f"run{start}"

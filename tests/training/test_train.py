@@ -34,7 +34,10 @@ def same_weights(one: Path, other: Path) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("stop_after", [1, 5, 9, 16])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("stop_after", [5, 16, pytest.param(1, marks=SLOW), pytest.param(9, marks=SLOW)])
 def test_a_stopped_training_resumes_to_the_same_weights(prepared, two_stages, tmp_path, stop_after):
     chosen = recipe.read(str(two_stages))
     train(chosen, prepared, tmp_path / "whole", device="cpu")
@@ -52,6 +55,7 @@ def test_a_stopped_training_resumes_to_the_same_weights(prepared, two_stages, tm
     assert same_weights(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.slow
 def test_a_training_killed_at_a_random_moment_resumes_to_the_same_weights(prepared, two_stages, tmp_path):
     line = ["train", str(two_stages), "--data", str(prepared), "--device", "cpu", "--set", "train.steps=60"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -1,5 +1,6 @@
 """A ledger of lesions: which connected pieces of a region an image keeps, shrinks or erases, and which it invents."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
@@ -80,15 +81,28 @@ def _invented(inside: MaskArray, found: MaskArray) -> int:
 def sentence(name: str, rows: Iterable[Mapping[str, float | None]]) -> str:
     """The counts of a region over cases, in words; empty where there is no piece."""
     totals = dict.fromkeys(COUNTS, 0.0)
-    cases, can_invent = 0, False
+    cases, can_invent, patients = 0, False, set[object]()
     for row in rows:
         cases += 1
+        if (row.get(f"{name}.pieces") or 0) > (row.get(f"{name}.unseen") or 0):
+            patients.add(row.get("patient") or cases)
         can_invent |= row.get(f"{name}.invented") is not None
         for key in COUNTS:
             totals[key] += row.get(f"{name}.{key}") or 0.0
     if not totals["pieces"]:
         return ""
     counts = ", ".join(f"{totals[key]:.0f} {key}" for key in ("kept", "shrunk", "erased"))
+    shown = totals["pieces"] - totals["unseen"]
+    low, high = _interval(totals["kept"] / shown, len(patients)) if shown else (0.0, 1.0)
+    share = f". Kept of those it shows: {totals['kept'] / shown:.0%} ({low:.0%}-{high:.0%})" if shown else ""
     unseen = f", {totals['unseen']:.0f} that the truth itself does not show" if totals["unseen"] else ""
     invented = f"; {totals['invented']:.0f} invented where there is none" if can_invent else ""
-    return f"{name}, piece by piece: of {totals['pieces']:.0f} in {cases} cases {counts}{unseen}{invented}."
+    return f"{name}, piece by piece: of {totals['pieces']:.0f} in {cases} cases {counts}{unseen}{invented}{share}."
+
+
+def _interval(share: float, patients: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson 1927), as of so many trials: pieces of one patient count as one."""
+    z = 1.96
+    middle = (share + z**2 / (2 * patients)) / (1 + z**2 / patients)
+    half = z / (1 + z**2 / patients) * math.sqrt(share * (1 - share) / patients + z**2 / (4 * patients**2))
+    return max(middle - half, 0.0), min(middle + half, 1.0)
