@@ -31,6 +31,7 @@ from voxlate.trust.widths import LESSONS, Learned, Widths, fit_widths
 
 Array = NDArray[np.float32]
 
+RAREST = 100.0  # times that a voxel of a small region weighs at most
 ENOUGH = 10  # patients to learn quantiles of errors from
 FOLDS = 5  # into which patients are divided, so that nothing learned is tested on those it was learned from
 
@@ -187,12 +188,12 @@ def _learn(way: Learned, evidence: Sequence[Evidence], alpha: float, seed: int) 
 
 
 def _weights(one: Evidence) -> Array:
-    """Voxels of a case weigh 1 / N, and those of a region more by the root of its rarity."""
+    """Voxels of a case weigh 1 / N, and those of a region so much more that it weighs as the whole body does."""
     body = one.truth_parts[BODY]
     weights = np.ones(len(one.made), np.float32)
     for name, part in one.truth_parts.items():
         if name != BODY and part.any():
-            weights[part] = np.maximum(weights[part], np.sqrt(body.sum() / part.sum()))
+            weights[part] = np.maximum(weights[part], min(body.sum() / part.sum(), RAREST))
     chosen: Array = weights / weights.sum()
     return chosen
 
