@@ -6,8 +6,8 @@ are there are skipped. docs/trust.md has the table, which `--table` prints.
 
     python benchmarks/lesions.py [--threads 1] [--table] WORK [SHARE:FAMILY …]
 
-SHARE: 70, 10, 0. FAMILY: auto, auto_weighed (`data.weigh = { lesion = 10 }`), or a recipe of the phantom, such as
-pix2pix_tmax_small.
+SHARE: 70, 10, 0. FAMILY: auto (both answers), auto_weighed (its regression with `data.weigh = { lesion = 10 }`), or a
+recipe of the phantom, such as pix2pix_tmax_small.
 """
 
 import argparse
@@ -24,9 +24,9 @@ from ingredients import finished
 from voxlate.data.find import find_cohort
 from voxlate.data.prepare import prepare
 from voxlate.phantom import write_cohort
-from voxlate.planning.plan import plan
+from voxlate.planning.plan import PREDICTOR, plan
 from voxlate.planning.probe import Limits, free_memory
-from voxlate.recipe import Recipe, read
+from voxlate.recipe import Recipe, read, stage_recipe
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.ledger import COUNTS
 from voxlate.synthesis.folder import find_scans, synthesise_cases
@@ -80,8 +80,10 @@ def recipe_of(family: str, data: Path) -> Recipe:
     if not family.startswith("auto"):
         return read(family, {"train.steps": str(STEPS[family]), "train.validate_every": "0"})
     made = plan(data, source=SOURCES, target=(TARGET,), limits=Limits(MINUTES, free_memory("cpu")), device="cpu")
-    weighed = {"data.labels": '["lesion"]', "data.weigh": "{ lesion = 10 }"}
-    return made.changed(weighed if family == "auto_weighed" else {}).recipe
+    if family == "auto":
+        return made.recipe
+    weighed = made.changed({"data.labels": '["lesion"]', "data.weigh": "{ lesion = 10 }"}).recipe
+    return stage_recipe(weighed, PREDICTOR)
 
 
 def measure(name: str, work: Path) -> Iterator[dict[str, Any]]:
@@ -100,6 +102,7 @@ def measure(name: str, work: Path) -> Iterator[dict[str, Any]]:
         mine = [one for one in find_scans([str(work)], model, manifest=table, allow_outside=True) if one.case in asked]
         synthesise_cases(model, mine, folder / f"out{answer}", warn=lambda _: None)
         options: dict[str, Any] = {"manifest": table, "allow_outside": True, "mask": "brain", "cases": asked}
+        options["value_range"] = (0, 30)  # the plan's own window ends where its cohort does
         regions = {"stroke": "tmax>6", "lesion": "lesion>0.5"}
         rows = evaluate(folder / f"out{answer}", work, regions=regions, **options).rows
         ours = [row for row in rows if row.answer == "synthesis"]

@@ -91,6 +91,7 @@ def test_samples_without_calibration_say_so_in_name_and_header(voxlate, diffusio
     assert voxlate("calibrate", diffusion, others, "--samples", "2").code == 0
     assert voxlate("synth", diffusion, others / "new0", "--out", out, "--samples", "2").code == 0
     assert not spread.exists()
+    assert b"upper end of intervals" in nib.load(out / "new0" / "t2_high.nii.gz").header["descrip"].item()
     assert (out / "new0" / "t2_std.nii.gz").is_file()
     refused = voxlate("synth", diffusion, others / "new0", "--out", tmp_path / "o3", "--samples", "3")
     assert refused.code == 2

@@ -86,3 +86,13 @@ def test_a_patients_own_scans_do_not_make_him_familiar():
 def test_a_single_slice_and_a_scan_that_shows_nothing_have_patches():
     assert len(patches_of([np.zeros((1, 20, 20), np.float32)], np.ones((1, 20, 20), bool), SPACING).features)
     assert len(patches_of([np.zeros((1, 1, 9), np.float32)], np.zeros((1, 1, 9), bool), SPACING).features) == 1
+
+
+@pytest.mark.parametrize("known", [2, 3, 4, 6])
+def test_few_patients_flag_no_head_by_its_size_and_say_that_they_are_few(known):
+    memory = remember([seen(head(k)) for k in range(known)], [f"p{k}" for k in range(known)])
+    verdicts = [verdict_on(memory, seen(head(k))) for k in range(100, 120)]
+    assert max(one.statistics["size"] for one in verdicts) < 1
+    strange = verdict_on(memory, seen(head(100)[4:]))
+    assert strange.statistics["size"] > 1  # without its lowest third
+    assert f"Known are {known} patients" in strange.sentence

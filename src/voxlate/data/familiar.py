@@ -59,8 +59,8 @@ def check_floor(name: str, spec: IntensityMap, header: CaseHeader, where: str) -
     if below > MOST_BELOW:
         raise BadInput(
             f"{where}: expected {name} to lie above {floor:g} (intensity.{name}.floor), found {below:.0%} of its "
-            "foreground below: is it z-scored? Take the scan as it was before, leave the case out, or train with an "
-            f"intensity.{name} without a floor."
+            "foreground below: is it z-scored, or a CT? Take the scan as it was before, leave the case out, or train "
+            f"with an intensity.{name} without a floor."
         )
 
 

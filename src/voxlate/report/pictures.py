@@ -153,6 +153,7 @@ def read_case(
         images += [("high", f"{interval.coverage:.0%} interval, high", high, _scale_of(scale, modality))]
         if reference is not None:
             beyond = np.maximum(low - true, 0) - np.maximum(true - high, 0)
+            beyond = np.where(foreground(return_to(reference, main.grid)), beyond, 0)  # nothing is promised around it
             images.append(("outside", "truth outside", beyond, None))
     strange = made_here.get(modality + UNFAMILIAR)
     if strange is not None and stated.get("familiar", {}).get("unfamiliar"):

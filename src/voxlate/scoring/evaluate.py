@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -177,6 +177,7 @@ def evaluate(
         "truth": _seen_from(out, truth),
         "split": split,
         "trained_on": trained_on((item.case.case, item.made) for item in items),
+        "calibrations": _calibrations(items),
         "calibrated_on": sorted({item.case.case for item in items if item.made.get(TAUGHT)}),
         "naive_cases": naive_cases(of_run),
         "without_truth": images.without_truth,
@@ -206,6 +207,13 @@ def evaluate(
     scores = Scores(tuple(rows), header, choices, ranges, seed, stated, _distances(rows, pool))
     scores.write(out)
     return scores
+
+
+def _calibrations(items: Iterable[Item]) -> list[dict[str, Any]]:
+    """By how many patients the intervals were learned, and how these were counted."""
+    found = [{key: stated.get(key) for key in ("patients", "coverage", "confidence", "bound")}
+             for item in items if item.interval is not None and (stated := item.made.get("calibration"))]  # fmt: skip
+    return [one for number, one in enumerate(found) if one not in found[:number]]
 
 
 def _label(item: Item) -> str:

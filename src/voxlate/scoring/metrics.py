@@ -124,7 +124,7 @@ METRICS = (
     *(Metric(f"coverage_{level}", f"Coverage, {level} % asked", "%", "truth",
              "share of the body's voxels within intervals of that level", 1, 100.0, in_table=False)
       for level in LEVELS),
-    Metric("mae_bound", "Bound of MAE", UNIT, "lower", "that a case's MAE inside the body is to exceed seldom"),
+    Metric("mae_bound", "Bound of body MAE", UNIT, "lower", "that a case's MAE inside the body is to exceed seldom"),
     Metric("mae_bound_held", "Bound held", "%", "truth", "cases whose MAE inside the body is within it", 1, 100.0),
     Metric("mae_bound_ratio", "Bound/MAE", "", "lower", "bound over the MAE inside the body", 2, in_table=False),
     Metric("fd", "FD", "", "lower", BIASED, pooled=True),

@@ -29,6 +29,8 @@ OWN_PEAK = (
     "--units network counts that."
 )
 
+WIDE = 0.6  # of the scored range, from which intervals say next to nothing
+
 
 @dataclass(frozen=True)
 class Row:
@@ -334,12 +336,32 @@ def held_out_note(document: Mapping[str, Any]) -> str:
     return not_held_out(len(document.get("trained_on", [])), len({row["case"] for row in document.get("cases", [])}))
 
 
+def _learned(stated: Mapping[str, Any]) -> str:
+    """Of how many patients intervals are, and what that is worth."""
+    margin = {
+        "none": "WITHOUT A MARGIN FOR CHANCE: other patients would have given other intervals",
+        "normal": f"with confidence {stated['confidence']:g} if shares of patients are about normal",
+        "any": f"with confidence {stated['confidence']:g}",
+    }
+    held = f"{stated['coverage']:.0%} of a new patient's voxels inside the body"
+    return f"Intervals are to hold {held}, learned of {stated['patients']} patients, {margin[stated['bound']]}."
+
+
 def _of_intervals(document: Mapping[str, Any]) -> list[str]:
     """Which cases say nothing of how well intervals hold: those that taught them, and those without any."""
     rows = [row for row in document.get("cases", []) if row["answer"] == "synthesis"]
     lacking = sum(row.get("coverage") is None for row in rows)
     taught, cases = len(document.get("calibrated_on", [])), len({row["case"] for row in rows})
-    found = []
+    found = [_learned(one) for one in document.get("calibrations", [])]
+    for name, part in document["modalities"].items():
+        ours = part["answers"].get("synthesis", {})
+        wide, whole = (ours.get("interval") or {}).get("mean"), part["range"][1] - part["range"][0]
+        if wide is not None and wide > WIDE * whole:
+            found.append(
+                f"{name}: intervals are {wide / whole:.0%} of the scored range wide: they say next to nothing."
+            )
+        if wide is not None and "peak" in part["unit"]:
+            found.append(f"{name}: coverage is up to each scan's own gain, as all scores in arbitrary units are.")
     if taught:
         found.append(
             f"{taught} of {cases} cases are of those that the calibration was learned from: that truth lies within "

@@ -68,6 +68,8 @@ def calibrate(
     labels = sorted({name for case in cases for name in case.labels})
     texts = {name: _regions(name, model, labels, regions) for name in target_names}
     path = model.calibration_file
+    if path.is_file():
+        warn(f"{path.name} is there: it is replaced, and images of before name another calibration than the run has.")
     with locked(path.parent):
         known = _gather(model, cases, texts, 1 - coverage, seed, progress, warn)
         if bound is None:

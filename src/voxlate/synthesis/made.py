@@ -20,7 +20,19 @@ from voxlate.synthesis.written import write_images
 from voxlate.trust.calibration import Image
 
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
-NOT_CALIBRATED = f"{SYNTHETIC}'s spread, not calibrated"
+OF_MAPS = {  # what a header says of a map, by the end of its name
+    LOW: "lower end of intervals",
+    HIGH: "upper end of intervals",
+    STD: "spread, not calibrated",
+    UNCALIBRATED: "spread, not calibrated",
+    UNFAMILIAR: "how unlike known scans",
+}
+
+
+def _said(file: str) -> str:
+    """What the header of a file says of it; the description has 80 characters."""
+    name = file.partition(".")[0]
+    return next((f"{SYNTHETIC}: {what}" for end, what in OF_MAPS.items() if name.endswith(end)), SYNTHETIC_SCAN)
 
 
 @dataclass(frozen=True)
@@ -96,7 +108,7 @@ class Synthesised:
     def write(self, folder: Path, suffixes: Sequence[str] = (".nii.gz",)) -> list[str]:
         """Write each image with each suffix, and provenance.json, which lists them; gives what is removed for them."""
         files = {f"{name}{suffix}": volume for name, volume in self.files.items() for suffix in suffixes}
-        said = {name: NOT_CALIBRATED if UNCALIBRATED in name else SYNTHETIC_SCAN for name in files}
+        said = {name: _said(name) for name in files}
         images = {name: partial(write_volume, volume=one, what=said[name]) for name, one in files.items()}
         return write_images(folder, images, self.provenance)
 

@@ -291,8 +291,13 @@ class Model:
 
     def uncalibrated(self) -> str:
         """A sentence where a calibrated run makes images without intervals, for it draws another number of them."""
+        if self.calibrations is None or self.calibration_file.is_file():
+            return ""
         others = self._calibrated_for()
-        if not others or self.calibration_file.is_file():
+        if not others and any(self.calibrations.glob("calibration.*.safetensors")):
+            other = next(one for one in get_args(Answer) if one != self.answer)
+            return f"No intervals: the run is calibrated for its {other} answer (--answer {other})."
+        if not others:
             return ""
         return f"No intervals: the run is calibrated for {others} samples (--samples {others.split()[0]})."
 

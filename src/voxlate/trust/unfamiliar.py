@@ -24,7 +24,9 @@ REMEMBERED = 8000  # patches
 FARTHEST = 0.004  # share of a scan's patches that one statistic is the mean of
 MOST = 0.05  # of familiar scans that are flagged: promised where each statistic can have its share of it (59 patients)
 MARGIN, UNPROVED = 1.2, 1.5  # times the largest that was seen, from 19 patients on, and of fewer
+FAR_SIZE = 3.5  # deviations of the body's size, below which few patients flag none
 NEAR = 0.99  # of familiar patches that lie nearer than 1 in a map
+USUAL_SPREAD, WORTH = 0.05, 3  # of heads' extents, as a logarithm; it counts as much as so many patients
 FEWEST_MM = 1e-3
 AT_ONCE = 1024
 
@@ -33,6 +35,9 @@ STATISTICS = {
     "farthest": "parts of it are unlike anything known (metal, a lesion of another kind, motion)",
     "size": "its body has another size or field of view",
 }
+
+
+PROVING = least_patients(1 - MOST / len(STATISTICS))  # patients from which the rate of false alarms is promised
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Memory:
 
     centre, spread: of features; usual, width: by statistic, in STATISTICS' order, the median over known cases and how
     far beyond it a familiar case seldom lies; sizes: mean and deviation of the extents; near: distance below which NEAR
-    of known patches lie; proved: whether enough patients say what seldom is.
+    of known patches lie; patients: how many are known; proved: whether so many say what seldom is.
     """
 
     points: Array
@@ -64,11 +69,15 @@ class Memory:
     width: Array
     sizes: Array
     near: float
-    proved: bool
+    patients: int
+
+    @property
+    def proved(self) -> bool:
+        return self.patients >= PROVING
 
     def tensors(self, prefix: str) -> dict[str, torch.Tensor]:
         """All of it by names with a prefix, for a file."""
-        numbers = np.array([self.near, float(self.proved)], np.float32)
+        numbers = np.array([self.near, self.patients], np.float32)
         arrays = {"points": self.points, "centre": self.centre, "spread": self.spread, "usual": self.usual}
         arrays |= {"width": self.width, "sizes": self.sizes, "numbers": numbers}
         return {f"{prefix}.{name}": torch.from_numpy(np.ascontiguousarray(one)) for name, one in arrays.items()}
@@ -81,8 +90,8 @@ def memory_from(tensors: Mapping[str, torch.Tensor], prefix: str) -> Memory | No
     }
     if not own:
         return None
-    near, proved = (float(one) for one in own.pop("numbers"))
-    return Memory(**own, near=near, proved=bool(proved))
+    near, patients = (float(one) for one in own.pop("numbers"))
+    return Memory(**own, near=near, patients=round(patients))
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,7 @@ class Verdict:
     statistics: dict[str, float]
     distances: Array
     places: NDArray[np.int32]
+    patients: int
 
     @property
     def score(self) -> float:
@@ -110,13 +120,22 @@ class Verdict:
         return (
             f"Unlike the scans that the run is calibrated for: {STATISTICS[worst]} ({self.score:.1f} times as far "
             "from the usual as the farthest familiar ones). Do not trust the image, nor its intervals."
+        ) + self._few
+
+    @property
+    def _few(self) -> str:
+        """What a warning is worth that so few patients give."""
+        if self.patients >= PROVING:
+            return ""
+        return (
+            f" (Known are {self.patients} patients: of familiar scans more than {MOST:.0%} may be flagged; look at it.)"
         )
 
     @property
     def stated(self) -> dict[str, object]:
         """What a provenance says of it."""
         statistics = {name: round(value, 3) for name, value in self.statistics.items()}
-        return {"unfamiliar": self.flagged, "statistics": statistics}
+        return {"unfamiliar": self.flagged, "statistics": statistics, "patients": self.patients}
 
     def map(self, shape: tuple[int, ...]) -> Array:
         """The distances [D, H, W], 1 where familiar patches end, between patches that of the nearest one."""
@@ -187,11 +206,11 @@ def remember(cases: Sequence[Patches], patients: Sequence[str], seed: int = 0) -
     own = [patients.index(patient) for patient in patients]
     sizes = np.stack([one.size for one in cases])
     grain = np.mean([one.grain for one in cases], axis=0)
-    around = np.stack([sizes.mean(0), np.maximum(sizes.std(0) + grain, 0.02)])
     rough, far = list[list[float]](), list[Array]()
     for one, number in zip(cases, own):
         distances = _distances((one.features - centre) / spread, points[owner != number])
-        rough.append(_statistics(distances, one.size, around))
+        others = np.array([other != number for other in own])
+        rough.append(_statistics(distances, one.size, _usual_size(sizes[others], grain)))
         far.append(distances)
     near = float(np.quantile(np.concatenate(far), NEAR))
     usual = np.median(rough, axis=0)
@@ -199,14 +218,23 @@ def remember(cases: Sequence[Patches], patients: Sequence[str], seed: int = 0) -
     for patient, values in zip(patients, rough):
         by_patient.setdefault(patient, []).append(np.array(values) - usual)
     apart = [np.array(one) for one in by_patient.values()]
-    level, proved = 1 - MOST / len(STATISTICS), len(apart) >= least_patients(1 - MOST / len(STATISTICS))
+    level, proved = 1 - MOST / len(STATISTICS), len(apart) >= PROVING
     margin = 1.0 if proved else MARGIN if len(apart) >= least_patients(1 - MOST) else UNPROVED
     known = level if proved else len(apart) / (len(apart) + 1)  # what the largest of all is a bound for
     widths = [margin * conformal_quantile([one[:, k] for one in apart], known) for k in range(len(STATISTICS))]
     width = np.maximum(widths, 0.02 * usual + 1e-6)
+    if not proved:
+        width[-1] = max(width[-1], FAR_SIZE - usual[-1])
+    around = _usual_size(sizes, grain)
     arrays = {"points": points, "centre": centre, "spread": spread, "usual": usual, "width": width, "sizes": around}
     plain = {name: np.asarray(one, np.float32) for name, one in arrays.items()}
-    return Memory(**plain, near=near, proved=proved)  # type: ignore[arg-type]
+    return Memory(**plain, near=near, patients=len(apart))  # type: ignore[arg-type]
+
+
+def _usual_size(sizes: Array, grain: Array) -> Array:
+    """Mean and deviation of bodies' extents; of few bodies the deviation is drawn to what heads usually have."""
+    squares = (len(sizes) * sizes.var(0) + WORTH * USUAL_SPREAD**2) / (len(sizes) + WORTH)
+    return np.stack([sizes.mean(0), np.sqrt(squares) + grain])
 
 
 def verdict_on(memory: Memory, case: Patches) -> Verdict:
@@ -214,7 +242,7 @@ def verdict_on(memory: Memory, case: Patches) -> Verdict:
     distances = _distances((case.features - memory.centre) / memory.spread, memory.points)
     values = (np.array(_statistics(distances, case.size, memory.sizes)) - memory.usual) / memory.width
     named = {name: float(value) for name, value in zip(STATISTICS, values)}
-    return Verdict(named, distances / np.float32(memory.near), case.places)
+    return Verdict(named, distances / np.float32(memory.near), case.places, memory.patients)
 
 
 def _statistics(distances: Array, size: Array, sizes: Array) -> list[float]:

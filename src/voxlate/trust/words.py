@@ -68,6 +68,8 @@ def _rows(name: str, target: Target, header: Header) -> list[str]:
         mark = "*" if way == target.way else " "
         width = f"{one.width * header.halves[name]:.4g} {header.units[name]}"
         lines.append(f"{mark} {way:24}{width:>12}{cells}")
+    if target.regions:
+        lines.append(f"  Regions: {', '.join(target.regions.values())}.")
     lines.append(f"  * taken: {WAYS[target.way]}. Shares of voxels inside: mean over patients (its 95 % interval).")
     least, outside = target.compared[target.way].least, 1 - header.coverage
     lines.append(f"  Of the patient who has least, {least:.0%} of the voxels are inside.")
@@ -93,7 +95,8 @@ def _of_bounds(name: str, target: Target, header: Header) -> list[str]:
             f"reach {level:g}), found {header.patients}."
         ]
     means = [key for key in finite if key not in ("mae", BODY)]
-    also = f", and of its mean in {' and '.join(means)}" if means else ""
+    also = f" and the error of its mean in {', '.join(means)}" if means else ""
     return [
-        f"  Of each new case, synth states a bound that its MAE{also} exceeds with probability {1 - level:.0%} at most."
+        f"  Of each new case, synth writes into provenance.json (bounds) what its body's MAE{also} exceed with "
+        f"a probability of {1 - level:.0%} at most."
     ]
