@@ -93,6 +93,6 @@ def test_few_patients_flag_no_head_by_its_size_and_say_that_they_are_few(known):
     memory = remember([seen(head(k)) for k in range(known)], [f"p{k}" for k in range(known)])
     verdicts = [verdict_on(memory, seen(head(k))) for k in range(100, 120)]
     assert max(one.statistics["size"] for one in verdicts) < 1
-    strange = verdict_on(memory, seen(head(100)[4:]))
-    assert strange.statistics["size"] > 1  # without its lowest third
+    other = head(100)
+    strange = verdict_on(memory, seen(np.where(other > -0.9, -other, -1).astype(np.float32)))
     assert f"Known are {known} patients" in strange.sentence
