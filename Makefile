@@ -7,7 +7,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow check fuzz bench bench-gpu ingredients reach trust clean
+.PHONY: install demo test test-slow check fuzz bench bench-gpu ingredients reach trust lesions clean
 
 install: .venv/installed
 
@@ -58,6 +58,9 @@ reach: install
 # how far intervals and warnings hold; WORK/harvard_scans are the MR-CT slices
 trust: install
 	$(BIN)/python benchmarks/trust.py bench
+
+lesions: install
+	$(BIN)/python benchmarks/lesions.py bench
 
 clean:
 	rm -rf .venv demo bench build .pytest_cache .mypy_cache .ruff_cache
