@@ -71,3 +71,21 @@ def test_methods_whose_loss_is_not_of_voxels_refuse_weights():
     changes = {"data.labels": '["lesion"]', "data.weigh": "{ lesion = 9 }"}
     with pytest.raises(BadInput, match=r"expected no data\.weigh for this method"):
         recipes.read("cyclegan_3d_t1_t2_small", changes)
+
+
+def test_a_training_says_how_many_cases_have_marked_voxels(voxlate, cohort, tiny, tmp_path):
+    import nibabel as nib
+    import numpy as np
+
+    for number in range(6):
+        image = nib.load(cohort / f"case{number}" / "t1.nii.gz")
+        marks = np.zeros(image.shape, np.uint8)
+        marks[8:12, 8:12, 2] = number == 0
+        nib.save(nib.Nifti1Image(marks, image.affine), cohort / f"case{number}" / "lesion.nii.gz")
+    assert voxlate("prepare", cohort, "--out", tmp_path / "p", "--no-audit").code == 0
+    weighed = ("--set", 'data.labels=["lesion"]', "--set", "data.weigh={lesion=10}")
+    answer = voxlate("train", tiny, "--data", tmp_path / "p", "--out", tmp_path / "run", *weighed)
+    assert answer.code == 0, answer.err
+    said = " ".join(answer.err.split())
+    assert "of 4 training cases have voxels that count more in the loss (lesion 10 times)" in said
+    assert ("1 of 4 training" in said) != ("0 of 4 training cases" in said and "CHANGES NOTHING" in said)

@@ -1,11 +1,15 @@
 """What is worth knowing of a recipe and a cohort before the first step: sentences, none of which stops a training."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
+import torch
+
 from voxlate.data.audit import distances
+from voxlate.data.case import LABEL, PreparedCase
 from voxlate.data.familiar import varied_level
-from voxlate.data.patches import cut_note, padding_note, teaching_cases, usable_cases
+from voxlate.data.patches import NO_LABEL, DataSettings, cut_note, padding_note, teaching_cases, usable_cases
 from voxlate.data.prepared import MOST_NAMED, SPLITS, Cohort
 from voxlate.data.split import FOLDS
 from voxlate.recipe import FullStage, Recipe, Synthesis
@@ -47,7 +51,27 @@ def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[str]
     of = f"stage '{stage.name}': " if recipe.stages else ""
     yield from (f"{of}{one}" for one in (cut_note(cohort, stage.data), padding_note(cohort, stage.data)) if one)
     yield _start_note(stage, recipe)
+    yield _weights_note(stage, cohort, teaching)
     yield _validation_plan(stage, recipe.synth)
+
+
+def _weights_note(stage: FullStage, cohort: Cohort, teaching: Sequence[str]) -> str:
+    """How many training cases have voxels that count more than once; "" where none are asked for."""
+    if not stage.data.weigh:
+        return ""
+    marked = sum(_is_marked(cohort.case(case), stage.data) for case in teaching)
+    weights = ", ".join(f"{key} {times:g} times" for key, times in stage.data.weigh.items())
+    nothing = ": data.weigh CHANGES NOTHING" if not marked else ""
+    loss = " (method.ssim is not weighed)" if getattr(stage.method, "ssim", 0) else ""
+    cases = f"{marked} of {len(teaching)} training cases"
+    return f"{cases} have voxels that count more in the loss ({weights}){nothing}{loss}."
+
+
+def _is_marked(case: PreparedCase, data: DataSettings) -> bool:
+    nothing = np.full(case.header.shape, NO_LABEL, np.float32)
+    maps = [case.arrays[LABEL + name][:] if name in case.header.labels else nothing for name in data.labels]
+    weight = data.weight(torch.from_numpy(np.stack(maps).astype(np.float32))[None])
+    return weight is not None and bool((weight != 1).any())
 
 
 def _sides(stage: FullStage, cohort: Cohort) -> str:
