@@ -130,7 +130,9 @@ def test_a_regression_weighs_the_losses_of_extras() -> None:
     ],
 )
 def test_extras_that_a_stage_cannot_give_or_score_are_refused(net, extras, labels, said) -> None:
-    stage = SimpleNamespace(name="final", net=net, task=Translate(), data=SimpleNamespace(labels=labels, apart=False))
+    stage = SimpleNamespace(
+        name="final", net=net, task=Translate(), data=SimpleNamespace(labels=labels, apart=False, weigh={})
+    )
     with pytest.raises(BadInput, match=said):
         RegressionSettings(extras=extras).check(stage, "mine")
     RegressionSettings().check(stage, "mine")
