@@ -8,7 +8,7 @@ harvard:HEAD  of the MR-CT slices in WORK/harvard_scans, HEAD is left out: `trai
               other heads, `calibrate` on the other three, then HEAD is made and scored.
 phantom:TASK  240 made-up heads, t1-ct or tof-cta: 40 to learn from, 40 to calibrate, 160 to test; the mean answer.
 unlike        the T1 of these heads with metal, motion, cut off, a jaw that known heads lack, upside down, and their CT
-              given as T1: are they flagged? Needs no model.
+              given as T1, whole heads to known brains, tumours where known heads have none: are they flagged?
 """
 
 import argparse
@@ -31,6 +31,7 @@ from voxlate.images.mask import foreground
 from voxlate.images.statistics import intensity_statistics
 from voxlate.images.volume import Volume, read_volume
 from voxlate.phantom import write_cohort
+from voxlate.phantom.tissue import INTRACRANIAL
 from voxlate.planning.plan import plan
 from voxlate.planning.probe import Limits, free_memory
 from voxlate.scoring.evaluate import evaluate
@@ -187,6 +188,19 @@ def unlike(work: Path) -> Iterator[dict[str, Any]]:
     yield row("CT given as T1", memory, usual, [verdict_on(memory, seen(scan(number, "ct"))) for number in asked])
     usual = [verdict_on(without_jaw, seen(cut(scan(number)))) for number in range(80, 140)]
     yield row("jaw added", without_jaw, usual, [verdict_on(without_jaw, seen(scan(number))) for number in asked])
+
+    def brain(number: int) -> Volume:
+        tissue = np.isin(scan(number, "seg").data, INTRACRANIAL)
+        return replace(whole := scan(number), data=np.where(tissue, whole.data, 0).astype(np.float32))
+
+    brains = remember([seen(brain(number)) for number in known], patients)
+    usual = [verdict_on(brains, seen(brain(number))) for number in range(80, 140)]
+    yield row("not skull-stripped", brains, usual, [verdict_on(brains, seen(scan(number))) for number in asked])
+    with_tumour, others = ([number for number in range(COUNT) if (number % 3 == 0) == one] for one in (True, False))
+    healthy = remember([seen(scan(number)) for number in others[:40]], patients)
+    usual = [verdict_on(healthy, seen(scan(number))) for number in others[40:100]]
+    found = [verdict_on(healthy, seen(scan(number))) for number in with_tumour[:30]]
+    yield row("tumours, known are none", healthy, usual, found)
 
 
 def row(name: str, memory: Memory, usual: list[Verdict], found: list[Verdict]) -> dict[str, Any]:

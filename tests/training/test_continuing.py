@@ -77,7 +77,7 @@ def test_a_continued_run_is_the_run_of_a_recipe_that_asks_for_more(prepared, tmp
     ]
 
 
-@pytest.mark.parametrize("again", [{}, {"steps": 6}])
+@pytest.mark.parametrize("again", [{}, pytest.param({"steps": 6}, marks=pytest.mark.slow)])
 def test_a_stopped_continuation_resumes_and_the_weights_of_before_serve_until_then(prepared, cohort, tmp_path, again):
     train(read_two(tmp_path, more="[6]"), prepared, tmp_path / "whole", device="cpu")
     run = train(read_two(tmp_path), prepared, tmp_path / "run", device="cpu")
