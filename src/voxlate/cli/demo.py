@@ -64,7 +64,7 @@ def demo(out: Path, progress: StepCallback) -> tuple[Comparison, list[Path], Pat
     train(recipe, ready, run, head=head, progress=progress)
     held_out = sorted({*prepared.splits["val"], *prepared.splits["test"]})[:HEADS]
     _calibrate(load(run, answer="mean"), out / "further", progress)
-    regression, diffusion = load(run, answer="mean"), load(run)
+    regression, diffusion = load(run, answer="mean"), load(run).without_intervals()
     models = {
         "regression": regression,
         "one sample": diffusion,

@@ -32,7 +32,7 @@ from voxlate.trust.widths import LESSONS, Learned, Widths, fit_widths
 Array = NDArray[np.float32]
 
 RAREST = 100.0  # times that a voxel of a small region weighs at most
-ENOUGH = 10  # patients to learn quantiles of errors from
+ENOUGH = 6  # patients to learn quantiles of errors from
 FOLDS = 5  # into which patients are divided, so that nothing learned is tested on those it was learned from
 
 

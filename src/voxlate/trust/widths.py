@@ -31,7 +31,7 @@ class Lesson:
 
 LESSONS: dict[Learned, Lesson] = {
     "learned": Lesson((48, 48), outputs=2, steps=800, least=NARROWEST),
-    "difficulty": Lesson((32,), outputs=1, steps=800, least=0.05),
+    "difficulty": Lesson((32,), outputs=1, steps=800, least=0.02),
 }
 
 
