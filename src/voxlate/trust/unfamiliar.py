@@ -32,7 +32,7 @@ AT_ONCE = 1024
 
 STATISTICS = {
     "patches": "its patches, on average, are unlike those known",
-    "farthest": "parts of it are unlike anything known (metal, a lesion of another kind, motion)",
+    "farthest": "parts of it are unlike anything known (metal, motion, another contrast)",
     "size": "its body has another size or field of view",
 }
 
