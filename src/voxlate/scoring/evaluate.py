@@ -327,9 +327,8 @@ def _score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
     scored, of_pictures = _scores(item, "synthesis", synthesis, truth, options)
     changed = item.interval is not None and item.interval.changed
     if item.interval is not None and not changed:
-        scored |= _interval_scores(item.interval, item.modality, synthesis, truth, scale, own)
-        if options.mask not in (None, "body"):  # the bound is of the body's error
-            scored = {key: value for key, value in scored.items() if not key.startswith("mae_bound")}
+        of_body = options.mask in (None, "body")
+        scored |= _interval_scores(item.interval, item.modality, synthesis, truth, scale, own, of_body)
     if std is not None:
         spread = truth.move.move(std).data[0] / scale.gain(synthesis.data[0], truth.body)
         error = np.abs(scale.normalise(synthesis.data[0], truth.body) - truth.values)
@@ -359,9 +358,15 @@ def _score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
 
 
 def _interval_scores(
-    interval: Interval, modality: str, synthesis: Volume, truth: Truth, scale: Range, own: NetworkUnits | None
+    interval: Interval,
+    modality: str,
+    synthesis: Volume,
+    truth: Truth,
+    scale: Range,
+    own: NetworkUnits | None,
+    of_body: bool,
 ) -> dict[str, float]:
-    """Scores of a synthesis's intervals, scaled as it is itself."""
+    """Scores of a synthesis's intervals, scaled as it is itself; of_body: whether the body is what counts."""
     ends = [read_canonical(path, modality) for path in (interval.low, interval.high)]
     ends = ends if own is None else [own.synthesis(one) for one in ends]
     moved = [truth.move.move(one).data[0] for one in ends]
@@ -369,7 +374,7 @@ def _interval_scores(
     low, high = (scale.alike(one, synthesis.data[0], truth.body) for one in moved)
     assert truth.frame is not None
     found = interval_scores(interval, low, high, made, truth.values, truth.frame)
-    if own is not None or scale.own:  # the bound is in physical units
+    if own is not None or scale.own or not of_body:  # the bound is in physical units, and of the body's error
         found = {key: value for key, value in found.items() if not key.startswith("mae_bound")}
     for region, part in truth.regions:
         found |= {f"{region.name}.{key}": one for key, one in region_coverage(low, high, truth.values, part).items()}

@@ -16,6 +16,8 @@ from voxlate.files import read_json
 
 WAY = ("model", "seed", "synth", "units", "axes", "range")  # entries that all cases of one synthesis share
 
+TAUGHT = "taught_calibration"  # key of a provenance: the case is one that the calibration was learned from
+
 
 FileName = Annotated[str, StringConstraints(pattern=r"^[\w-][\w.-]*$")]  # no way out of its folder
 
@@ -88,9 +90,6 @@ def _recorded(folders: Iterable[Path]) -> _Splits:
 def split_of(case: str, splits: Mapping[str, Iterable[str]]) -> str | None:
     """The split of a training that has a case of this name."""
     return next((split for split, cases in splits.items() if case in cases), None)
-
-
-TAUGHT = "taught_calibration"  # key of a provenance: the case is one that the calibration was learned from
 
 
 def trained_on(images: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:

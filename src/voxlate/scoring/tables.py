@@ -348,7 +348,7 @@ def _learned(stated: Mapping[str, Any]) -> str:
 
 
 def _of_intervals(document: Mapping[str, Any]) -> list[str]:
-    """Which cases say nothing of how well intervals hold: those that taught them, and those without any."""
+    """What coverage is worth: how intervals were learned, how wide they are, and which cases say nothing of them."""
     rows = [row for row in document.get("cases", []) if row["answer"] == "synthesis"]
     lacking = sum(row.get("coverage") is None for row in rows)
     taught, cases = len(document.get("calibrated_on", [])), len({row["case"] for row in rows})

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from voxlate.data.find import find_cohort
 from voxlate.data.presets import CaseFiles
@@ -27,7 +26,6 @@ from voxlate.trust.regions import check_regions, default_regions
 from voxlate.trust.unfamiliar import Patches, remember
 from voxlate.trust.widths import Widths
 
-Array = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 
 FEWEST, ENOUGH = 2, 10  # patients: at all, and for a margin by Student's t

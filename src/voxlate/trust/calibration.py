@@ -18,6 +18,7 @@ from torch import Tensor
 from voxlate.errors import BadInput
 from voxlate.files import whole_file
 from voxlate.images.volume import content_hash, is_there
+from voxlate.scoring.metrics import LEVELS as PERCENTS
 from voxlate.trust.conformal import Bound
 from voxlate.trust.features import voxel_features
 from voxlate.trust.unfamiliar import Memory, memory_from
@@ -34,7 +35,7 @@ WAYS: dict[Way, str] = {
     "constant": "the same everywhere",
 }
 OF_SAMPLES: tuple[Way, ...] = ("quantiles", "sd")
-LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # of the calibration curve
+LEVELS = tuple(percent / 100 for percent in PERCENTS)  # of the calibration curve
 BODY = "body"
 MEMORY = ".memory"  # before the names of its tensors, as no modality begins
 

@@ -32,7 +32,7 @@ from voxlate.trust.widths import LESSONS, Learned, Widths, fit_widths
 Array = NDArray[np.float32]
 
 RAREST = 100.0  # times that a voxel of a small region weighs at most
-ENOUGH = 6  # patients to learn quantiles of errors from
+QUANTILES_FROM = 6  # patients to learn quantiles of errors from
 FOLDS = 5  # into which patients are divided, so that nothing learned is tested on those it was learned from
 
 
@@ -153,7 +153,7 @@ def fit(
 def _ways(evidence: Sequence[Evidence]) -> list[Way]:
     """Those that images and patients allow: a few patients' tails are not a new one's, their mean errors more so."""
     sampled = all(one.sd is not None for one in evidence)
-    few = len({one.patient for one in evidence}) < ENOUGH
+    few = len({one.patient for one in evidence}) < QUANTILES_FROM
     return [way for way in WAYS if (sampled or way not in OF_SAMPLES) and not (few and way == "learned")]
 
 
