@@ -2,11 +2,13 @@
 
 import dataclasses
 import difflib
+import functools
 import importlib
 import json
 import re
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, Union, dataclass_transform, get_args, get_origin
 
@@ -36,9 +38,13 @@ def fill(kind: type[T], values: dict[str, Any], where: str) -> T:
     Values such as kind = "my_package.my_module:MyNet" import code (see `imports`).
     """
     try:
-        return TypeAdapter(kind).validate_python(values)
+        return adapter(kind).validate_python(values)
     except ValidationError as error:
         raise BadInput(f"{where}: {_sentence(kind, error.errors()[0])}") from error
+
+
+# what fills settings of a kind and writes them; kept, for a recipe's takes 45 ms to make and is needed twice a reading
+adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ def _plain(value: Any, inner: Any) -> Any:
     if _is_own(type(value)):
         return inner(value)
     kind = {"kind": kind_of(value)}  # first, and not that of a class that it inherits
-    return kind | TypeAdapter(type(value)).dump_python(value, mode="json", exclude_none=True) | kind
+    return kind | adapter(type(value)).dump_python(value, mode="json", exclude_none=True) | kind
 
 
 def imported(name: str) -> Any:

@@ -5,9 +5,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
-from voxlate.config import Importable, fill, imports, kind_of, settings
+from voxlate.config import Importable, adapter, fill, imports, kind_of, settings
 from voxlate.data.batches import DataSettings
 from voxlate.diffusion.noise import Independent, SliceNoise
 from voxlate.diffusion.sample import SamplerSettings
@@ -298,7 +298,7 @@ def needed_code(values: Mapping[str, Any]) -> list[str]:
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
     """Plain tables that from_dict reads back to an equal recipe."""
-    plain: dict[str, Any] = json.loads(TypeAdapter(Recipe).dump_json(recipe, exclude_none=True))
+    plain: dict[str, Any] = json.loads(adapter(Recipe).dump_json(recipe, exclude_none=True))
     return plain
 
 

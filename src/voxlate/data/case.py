@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from voxlate.config import adapter
 from voxlate.data.align import CommonGrid, Preparation, Registered, find_common_grid
 from voxlate.errors import BadInput
 from voxlate.files import whole_file
@@ -343,7 +344,7 @@ def _read_header(path: Path, mtime_ns: int) -> CaseHeader:
     try:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get("voxlate", "")
-        header = TypeAdapter(CaseHeader).validate_json(text)
+        header = adapter(CaseHeader).validate_json(text)
         if header.checksum != _header_digest(json.loads(text)):
             raise SafetensorError("the header's checksum differs")
         return header

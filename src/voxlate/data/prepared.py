@@ -8,8 +8,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
+from voxlate.config import adapter
 from voxlate.data.align import Preparation, Registered
 from voxlate.data.case import CaseHeader, PreparedCase, open_case, read_header
 from voxlate.data.doubles import refuse_leak
@@ -66,7 +67,7 @@ class Cohort:
         """How its cases came to one grid; the fixed modality by name, also where it is the first of a case."""
         made = {one.name: self.made[one.name] for one in fields(Preparation) if one.name in self.made}
         first, *_ = self.made.get("modalities") or self.modalities
-        return TypeAdapter(Preparation).validate_python({**made, "fixed": made.get("fixed") or first})
+        return adapter(Preparation).validate_python({**made, "fixed": made.get("fixed") or first})
 
     @property
     def digest(self) -> str:
@@ -129,7 +130,7 @@ def open_cohort(path: Path | str) -> Cohort:
         )
     try:
         plain = {key: item for key, item in value.items() if key not in ("format", "version")}
-        cohort = TypeAdapter(Cohort).validate_python({"folder": folder, **plain})
+        cohort = adapter(Cohort).validate_python({"folder": folder, **plain})
     except ValidationError as error:
         place = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise BadInput(

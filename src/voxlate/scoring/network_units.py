@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
+from voxlate.config import adapter
 from voxlate.errors import BadInput
 from voxlate.images.intensity import Intensity, IntensityMap, Scale
 from voxlate.images.mask import foreground
@@ -52,7 +53,7 @@ def network_units(provenance: Mapping[str, Any], modality: str, where: object) -
     """The units that a case's provenance states for a modality; raises BadInput where it states none."""
     try:
         stated = provenance["network_units"][modality]
-        scaled_by: IntensityMap = TypeAdapter(Intensity).validate_python(stated["map"])
+        scaled_by: IntensityMap = adapter(Intensity).validate_python(stated["map"])
         return NetworkUnits(scaled_by, Scale(float(stated["low"]), float(stated["high"])))
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise BadInput(

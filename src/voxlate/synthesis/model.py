@@ -12,10 +12,9 @@ from typing import Any, Literal, get_args
 import nibabel as nib
 import numpy as np
 import torch
-from pydantic import TypeAdapter
 
 from voxlate.batch import BACKGROUND
-from voxlate.config import fill
+from voxlate.config import adapter, fill
 from voxlate.data.align import Preparation
 from voxlate.data.case import MASK, PreparedCase, prepare_case
 from voxlate.data.familiar import check_floor, unfamiliar, varied_level
@@ -318,7 +317,7 @@ class Model:
     def plan_of_synthesis(self) -> dict[str, Any]:
         """The options that decide how images are drawn, as plain values; the batch changes nothing."""
         options = {key: value for key, value in vars(self.recipe.synth).items() if key != "batch"}
-        plain: dict[str, Any] = json.loads(TypeAdapter(dict[str, Any]).dump_json(options))
+        plain: dict[str, Any] = json.loads(adapter(dict[str, Any]).dump_json(options))
         return plain
 
     def check_scans(self, prepared: PreparedCase, case: str) -> list[str]:
@@ -393,7 +392,7 @@ class Model:
     def preparation(self) -> Preparation:
         """How the training's cases came to one grid and to their mask."""
         if "preparation" in self.header:
-            return TypeAdapter(Preparation).validate_python(self.header["preparation"])
+            return adapter(Preparation).validate_python(self.header["preparation"])
         header = self.header  # weights from before this key was written
         spacing, brain_from = header.get("spacing_mm"), header.get("brain_from")
         return Preparation(
@@ -449,7 +448,7 @@ class Model:
             "axes": recipe.data.axes,
             "range": {name: window for name, window in fixed_ranges(recipe).items() if name in recipe.data.target},
         }
-        plain: dict[str, Any] = json.loads(TypeAdapter(dict[str, Any]).dump_json(plan))
+        plain: dict[str, Any] = json.loads(adapter(dict[str, Any]).dump_json(plan))
         return plain
 
 

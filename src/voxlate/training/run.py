@@ -15,11 +15,12 @@ import safetensors
 import safetensors.torch
 import tomli_w
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from torch import Tensor, nn
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 import voxlate
+from voxlate.config import adapter
 from voxlate.data.familiar import training_ranges
 from voxlate.data.patches import teaching_cases
 from voxlate.data.prepared import Cohort
@@ -263,7 +264,7 @@ def read_header(path: Path) -> dict[str, Any]:
         raise BadInput(f"{path}: expected weights that voxlate saved, found a file without its header. Check the path.")
     try:
         header: dict[str, Any] = json.loads(text)
-        checked = TypeAdapter(_Header).validate_python(header)
+        checked = adapter(_Header).validate_python(header)
         target = checked["recipe"]["data"]["target"]
         found = "; ".join(
             f"no {key} of {name}" for name in target for key in ("units", "target_scales") if name not in checked[key]

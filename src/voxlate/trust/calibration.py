@@ -11,10 +11,11 @@ from typing import Any, Literal
 import numpy as np
 import safetensors.torch
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from voxlate.config import adapter
 from voxlate.errors import BadInput
 from voxlate.files import whole_file
 from voxlate.images.volume import content_hash, is_there
@@ -187,7 +188,7 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
     for name, widths in calibration.widths.items():
         tensors |= widths.tensors(name)
     tensors |= calibration.memory.tensors(MEMORY) if calibration.memory else {}
-    plain = TypeAdapter(Header).dump_python(calibration.header, mode="json")
+    plain = adapter(Header).dump_python(calibration.header, mode="json")
     text = json.dumps(plain, allow_nan=True)
     with whole_file(path) as temporary:
         stated = json.dumps({"header": text, "sha256": _checksum(text, tensors)})
@@ -208,7 +209,7 @@ def read_calibration(path: Path) -> Calibration:
         with safe_open(path, "pt") as file:
             stated = json.loads((file.metadata() or {}).get("calibration", ""))
             text = stated["header"]
-        header = TypeAdapter(Header).validate_python(json.loads(text))
+        header = adapter(Header).validate_python(json.loads(text))
         tensors = safetensors.torch.load_file(path)
         if stated["sha256"] != _checksum(text, tensors):
             raise ValueError("the checksum differs")
