@@ -2,7 +2,7 @@
 
 A task is a prepared cohort with a base recipe, a variant some changes of it. Minutes are CPU minutes of one thread. The
 first row of a task is its base: a probe says how many steps fit. A variant gets as many as its own steps cost, timed in
-turn with the base's, since a machine's speed changes from hour to hour. Each row is one JSON line beside this file;
+turn with the base's, since a machine's speed changes from hour to hour. Each row is one JSON line next to this file;
 rows that are there are skipped. docs/ingredients.md says what came out.
 
     python benchmarks/ingredients.py WORK [TASK:VARIANT[+VARIANT …][:SEED] …]
@@ -256,7 +256,7 @@ def means(table: Scores, scores: Mapping[str, str], answer: str = "synthesis") -
 
 
 def layout(cohort: Path) -> dict[str, Any]:
-    """How a cohort's files are found: by the manifest beside it, where there is one."""
+    """How a cohort's files are found: by the manifest next to it, where there is one."""
     manifest = cohort.with_name(f"{cohort.name}.csv")
     return {"manifest": manifest} if manifest.exists() else {}
 

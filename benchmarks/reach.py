@@ -2,7 +2,7 @@
 
 A task is a cohort, minutes, and the mask in which its held-out cases are scored. `auto` is the command as it comes;
 a peer is a network of another package (peers.py) that learns by L1 and AdamW (1e-3, falling to 0), with flips, on the
-same patches, intensities and minutes. Rows are JSON lines beside this file; rows that are there are skipped.
+same patches, intensities and minutes. Rows are JSON lines next to this file; rows that are there are skipped.
 
     python benchmarks/reach.py [--threads 1] WORK [TASK:WHO[:SEED] …]
 

@@ -1,7 +1,10 @@
 """What every test may use."""
 
+import hashlib
 import os
+import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,9 +81,13 @@ def small_head():
 @pytest.fixture
 def cohort(tmp_path) -> Path:
     """Six small cases with t1 and t2."""
+    return _write_cohort(tmp_path / "cohort")
+
+
+def _write_cohort(folder: Path) -> Path:
     for number in range(6):
-        write_head(tmp_path / "cohort" / f"case{number}", number)
-    return tmp_path / "cohort"
+        write_head(folder / f"case{number}", number)
+    return folder
 
 
 TINY = """
@@ -102,44 +109,81 @@ def tiny(tmp_path) -> Path:
     return path
 
 
-@pytest.fixture
-def prepared(cohort, tmp_path) -> Path:
+@pytest.fixture(scope="session")
+def prepared_once(tmp_path_factory) -> Path:
+    """What `prepared` copies: the cases of `cohort`, prepared once in a process."""
     from voxlate.data.prepare import prepare
 
-    prepare(cohort, tmp_path / "prepared", workers=0, audit=False)  # its half second is tested elsewhere
-    return tmp_path / "prepared"
+    folder = tmp_path_factory.mktemp("once")
+    _write_cohort(folder / "cohort")
+    prepare(folder / "cohort", folder / "prepared", workers=0, audit=False)  # its half second is tested elsewhere
+    return folder / "prepared"
 
 
 @pytest.fixture
-def run(prepared, tiny, tmp_path) -> Path:
+def prepared(cohort, prepared_once, tmp_path) -> Path:
+    """The six cases, prepared; `cohort` lies next to it."""
+    return shutil.copytree(prepared_once, tmp_path / "prepared")
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """once(text, prepared, run, train): what train() writes to the folder `run`.
+
+    A recipe's text is trained on the same cases once in a process; later tests get a copy of the run, and of the
+    latents that it kept with the prepared cohort.
+    """
+    kept = tmp_path_factory.mktemp("trainings")
+
+    def fill(text: str, prepared: Path, run: Path, train: Callable[[], object]) -> Path:
+        place = kept / hashlib.sha256(text.encode() + (prepared / "cohort.json").read_bytes()).hexdigest()
+        folders = {place / "run": run, place / "latents": prepared / "latents"}
+        first = not place.exists()
+        if first:
+            train()
+        for held, own in folders.items():
+            source, copy = (own, held) if first else (held, own)
+            if source.exists():
+                shutil.copytree(source, copy)
+        return run
+
+    return fill
+
+
+@pytest.fixture
+def run(once, prepared, tiny, tmp_path) -> Path:
     """A finished tiny training."""
-    from voxlate import recipe
-    from voxlate.training.train import train
-
-    train(recipe.read(str(tiny)), prepared, tmp_path / "run", device="cpu")
-    return tmp_path / "run"
+    return _trained(once, tiny, prepared, tmp_path / "run")
 
 
 @pytest.fixture
-def trained(voxlate, prepared, tmp_path):
+def trained(once, voxlate, prepared, tmp_path):
     """Trains a recipe's text by the command line as tmp_path/<name>.toml; gives the run, tmp_path/<name>."""
 
     def train(name: str, text: str) -> Path:
-        (tmp_path / f"{name}.toml").write_text(text)
-        answer = voxlate("train", tmp_path / f"{name}.toml", "--data", prepared, "--out", tmp_path / name)
-        assert answer.code == 0, answer.err
-        return tmp_path / name
+        path, out = tmp_path / f"{name}.toml", tmp_path / name
+        path.write_text(text)
+
+        def by_command() -> None:
+            answer = voxlate("train", path, "--data", prepared, "--out", out)
+            assert answer.code == 0, answer.err
+
+        return once(text, prepared, out, by_command)
 
     return train
 
 
 @pytest.fixture
-def diffusion(prepared, tiny, tmp_path) -> Path:
+def diffusion(once, prepared, tiny, tmp_path) -> Path:
     """A tiny diffusion model, trained a little."""
+    path = tmp_path / "diffusion.toml"
+    path.write_text(tiny.read_text().replace('kind = "regression"', 'kind = "diffusion"'))
+    return _trained(once, path, prepared, tmp_path / "drun")
+
+
+def _trained(once, recipe_path: Path, prepared: Path, out: Path) -> Path:
     from voxlate import recipe
     from voxlate.training.train import train
 
-    path = tmp_path / "diffusion.toml"
-    path.write_text(tiny.read_text().replace('kind = "regression"', 'kind = "diffusion"'))
-    train(recipe.read(str(path)), prepared, tmp_path / "drun", device="cpu")
-    return tmp_path / "drun"
+    made = recipe.read(str(recipe_path))
+    return once(recipe_path.read_text(), prepared, out, lambda: train(made, prepared, out, device="cpu"))

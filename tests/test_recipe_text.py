@@ -32,7 +32,7 @@ def test_recipes_are_listed_by_what_they_make_of_what(voxlate):
     assert sorted(name for members in titles().values() for name in members) == names()
 
 
-def test_a_recipe_that_is_not_there_brings_the_nearest_names(voxlate):
+def test_a_recipe_that_is_not_there_is_answered_with_the_nearest_names(voxlate):
     answer = voxlate("recipes", "t1_to_t2")
     assert answer.code == 2
     assert "Did you mean t1_to_t2_brain" in answer.err

@@ -58,6 +58,15 @@ NARROW = {
             "palette_tuned": {"net.width": "16"},
         }.items()
     },
+    **{
+        f"make_a_volume{row}_{pair}": {
+            "net.width": "32",
+            "stages.autoencoder.net.width": "32",
+            "stages.autoencoder.opponent.critic.widths": "[8, 16, 32, 64]",
+            **({} if row else {"stages.slices.net.width": "32"}),
+        }
+        for row, pair in (("", "swi_mra"), ("", "t1_t2"), ("_slices", "swi_mra"))
+    },
     "mm_gan": {"net.widths": "[8, 16, 16, 16]", "opponent.critic.widths": "[8, 16]"},
     **{
         f"hi_net_{target}": {"net.width": "4", "opponent.critic.widths": "[8, 16]"}
@@ -71,9 +80,12 @@ LIKE = [  # these train what another one trains, and draw otherwise
     f"mr_to_ct_{row}{size}" for row in ("ddpm_m", "em_m", "pc", "pc_m", "ode", "ode_m") for size in ("", "_small")
 ]
 WHOLE = [pytest.param(name, {}, id=f"{name} whole", marks=pytest.mark.slow) for name in NARROW]
-
-
-TRAINED = [pytest.param(name, NARROW.get(name, {}), id=name) for name in recipes.names() if name not in LIKE]
+OTHER_SCANS = re.compile(r".*_(cbf|cbv|t1_t2)(_small)?|hi_net_(t1|t1c|t2)(_small)?")  # rows of a paper's further tables
+TRAINED = [
+    pytest.param(name, NARROW.get(name, {}), id=name, marks=pytest.mark.slow if OTHER_SCANS.fullmatch(name) else ())
+    for name in recipes.names()
+    if name not in LIKE
+]
 
 
 @pytest.mark.parametrize(("name", "changes"), [*TRAINED, *WHOLE])

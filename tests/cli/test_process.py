@@ -61,17 +61,16 @@ def wait_until_numpy_is_imported(process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
+# while modules are imported, scans are read, and at work; the other pairs are slow tests
+STOPS = [("phantom", 0.1), ("prepare", 0.0), ("evaluate", 1.0), ("synth", 3.3)]
 COMMANDS = ["phantom", "prepare", "train", "synth", "evaluate"]
+FURTHER = [
+    (name, seconds) for name in COMMANDS for seconds in (0.0, 0.1, 1.0, 2.3, 3.3) if (name, seconds) not in STOPS
+]
 
 
 @pytest.mark.parametrize(
-    ("name", "seconds"),
-    [
-        *((name, seconds) for name in COMMANDS for seconds in (0.0, 0.1, 1.0)),
-        ("prepare", 2.3),
-        ("train", 3.3),
-        ("synth", 3.3),
-    ],
+    ("name", "seconds"), [*STOPS, *(pytest.param(*one, marks=pytest.mark.slow) for one in FURTHER)]
 )
 def test_ctrl_c_ends_a_command_with_one_sentence_and_130(
     voxlate, cohort, diffusion, small_head, tmp_path, name, seconds
@@ -104,7 +103,7 @@ def test_ctrl_c_ends_a_command_with_one_sentence_and_130(
         (1.4, 90.0, "ACTIVE", "ACTIVE"),
     ],
 )
-def test_waiting_threads_sleep_beside_other_processes_unless_the_user_says_otherwise(
+def test_waiting_threads_sleep_next_to_other_processes_unless_the_user_says_otherwise(
     voxlate, monkeypatch, load, busy, given, expected
 ):
     monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))

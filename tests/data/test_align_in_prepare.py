@@ -30,7 +30,7 @@ def askew() -> Volume:
     return Volume(np.rint(seen.data), made.affine, "HU", "ncct")
 
 
-def test_prepare_brings_a_case_and_its_labels_to_the_midline_and_keeps_both_grids(askew, tmp_path: Path) -> None:
+def test_prepare_aligns_a_case_and_its_labels_with_the_midline_and_keeps_both_grids(askew, tmp_path: Path) -> None:
     folder = tmp_path / "in" / "a"
     write_volume(folder / "ncct.nii.gz", askew)
     write_volume(folder / "seg.nii.gz", Volume((askew.data > 300).astype(np.float32), askew.affine, "", "seg"))

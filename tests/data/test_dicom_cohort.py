@@ -291,7 +291,7 @@ def test_a_patient_without_a_series_lacks_that_modality(gold: Path) -> None:
     assert [sorted(one.files) for one in cases] == [["ct", "t2"], ["t2"], ["ct", "t2"]]
 
 
-def test_resample_brings_a_shifted_t2_to_its_ct(gold: Path, tmp_path: Path) -> None:
+def test_resample_puts_a_shifted_t2_on_the_grid_of_its_ct(gold: Path, tmp_path: Path) -> None:
     other_origin(gold)
     cohort = prepare(gold, tmp_path / "out", preset="gold_atlas", resample=True, fixed="t2", workers=1)
     assert cohort.header("1_01_P").affine[0][3] == pytest.approx(20 - 0.4 - 19 * 0.875)

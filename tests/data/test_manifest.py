@@ -233,7 +233,7 @@ def test_columns_like_ours_are_notes_where_ours_are_there(root: Path) -> None:
     assert [(one.case, one.patient, one.split) for one in found.cases] == [("a", "p1", "train"), ("b", "p2", "test")]
 
 
-def test_scans_beside_the_two_columns_of_a_long_table_are_refused(root: Path) -> None:
+def test_scans_next_to_the_two_columns_of_a_long_table_are_refused(root: Path) -> None:
     text = "case,modality,path,mask\na,mr,a/mr.png,a/ct.png\n"
     with pytest.raises(BadInput, match=r"expected a row for each file .* found scans in the column 'mask', too"):
         find_cases(root, manifest=manifest(root, text))

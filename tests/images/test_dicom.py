@@ -137,7 +137,7 @@ def test_a_series_that_is_no_volume_is_refused_in_one_sentence(tmp_path, case) -
     assert "\n" not in str(caught.value)
 
 
-def test_objects_that_are_no_images_lie_beside_a_series(tmp_path) -> None:
+def test_objects_that_are_no_images_lie_next_to_a_series(tmp_path) -> None:
     write_series(tmp_path)
     for name, kind in (("rs", "1.2.840.10008.5.1.4.1.1.481.3"), ("sr", "1.2.840.10008.5.1.4.1.1.88.11")):
         other = pydicom.Dataset()
@@ -209,7 +209,7 @@ def test_every_entry_that_is_called_like_the_images_counts(tmp_path, how, suffix
     assert content_hash(tmp_path) != before  # so that nothing that was made before is taken for the result
 
 
-def test_folders_and_links_of_other_names_lie_beside_a_series(tmp_path) -> None:
+def test_folders_and_links_of_other_names_lie_next_to_a_series(tmp_path) -> None:
     write_series(tmp_path)
     for name in ("1.2.840.113", "masks", "run.feat", ".hidden.dcm"):
         (tmp_path / name).mkdir()

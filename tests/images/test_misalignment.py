@@ -57,9 +57,10 @@ MOTIONS = (((0, 0, 0), (0, 0, 0)), ((2.0, -1.0, 2.0), (0, 0, 0)), ((3.0, 4.0, -3
 PAIRS = (("t1", "ct"), ("t1", "t2"), ("tof", "cta"), ("pd", "t1"))
 
 
-def test_known_motions_are_found_within_half_a_millimetre_in_nine_of_ten_pairs():
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_known_motions_are_found_within_half_a_millimetre_in_nine_of_ten_pairs(every):
     errors = []
-    for pair, (shift_mm, turn) in itertools.product(PAIRS, MOTIONS):
+    for pair, (shift_mm, turn) in list(itertools.product(PAIRS, MOTIONS))[every - 1 :: every]:
         found, true = compared(0, pair, shift_mm, turn)
         errors.append(abs(found.median_mm - true))
     assert np.mean(np.array(errors) < 0.5) >= 0.9

@@ -196,7 +196,7 @@ def test_what_cannot_be_registered_gets_one_sentence(monkeypatch: pytest.MonkeyP
         register(scan(FIXED, same, "a"), scan(FIXED, same, "b"), "rigid")
 
 
-def test_scans_that_nothing_brings_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scans_that_nothing_aligns_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     far = Grid(FIXED.shape, FIXED.affine + np.array([[0, 0, 0, 900]] + [[0, 0, 0, 0]] * 3))
     monkeypatch.setitem(module._STAGES, "rigid", ())
     with pytest.raises(BadInput, match="expected a scan of the same part of the body as a, found no transform"):

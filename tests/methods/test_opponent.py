@@ -207,7 +207,7 @@ def missing(full: Batch, noise: Noise) -> list[int]:
 
 
 @pytest.mark.parametrize(("context", "channels"), [("given", 4), ("none", 4), ("true", 8)])
-def test_the_critic_sees_beside_an_image_what_its_context_says(context: str, channels: int) -> None:
+def test_the_critic_sees_with_an_image_what_its_context_says(context: str, channels: int) -> None:
     method, full = completion(context=context)
     method.loss("generator", full, Noise(0, full.item))
     assert method.critic.seen.shape[1] == channels

@@ -106,7 +106,7 @@ def test_the_gradient_of_a_volume_critic_can_be_differentiated_again():
 
 
 @pytest.mark.parametrize("options", [{"answer": "patches"}, {"answer": "image"}, {"answer": "patches", "kernel": 3}])
-def test_a_critic_of_each_channel_judges_it_by_itself_and_by_its_place(options):
+def test_a_critic_of_each_channel_scores_it_by_itself_and_by_its_place(options):
     torch.manual_seed(0)
     critic = Critic(widths=(4, 8), maps=3, each=True, norm="instance", **options).build(channels=5)
     images = torch.randn(2, 5, 2, 16, 16)

@@ -17,6 +17,8 @@ from voxlate.errors import BadInput
 from voxlate.planning.plan import plan
 from voxlate.planning.probe import Limits, Measured, Probe
 
+SHORT = ("--minutes", 0.2, "--set", "train.steps=4")  # planned, and cut
+
 
 @pytest.fixture
 def planned(prepared):
@@ -55,11 +57,11 @@ def test_train_auto_ends_within_a_tenth_of_its_minutes(voxlate, prepared, tmp_pa
 
 
 def test_train_auto_gives_both_answers(voxlate, prepared, tmp_path, cohort):
-    answer = voxlate("train", "auto", "--data", prepared, "--out", tmp_path / "run", "--minutes", 0.25)
+    answer = voxlate("train", "auto", "--data", prepared, "--out", tmp_path / "run", "--minutes", 0.1)
     assert answer.code == 0, answer.err
     assert (tmp_path / "run" / "weights.regression.safetensors").exists()
     last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
-    assert last["planned"]["seconds"] < 30  # of 15, on a machine that may be busy
+    assert last["planned"]["seconds"] < 20  # of 6, on a machine that may be busy
     assert last["took"]["seconds"] > 0
     assert "; took 0." in answer.err
     assert "# data.source: " in (tmp_path / "run" / "recipe.toml").read_text()
@@ -69,7 +71,7 @@ def test_train_auto_gives_both_answers(voxlate, prepared, tmp_path, cohort):
 
 def test_train_auto_resumes_the_plan_that_was_begun(voxlate, prepared, tmp_path):
     options = ("train", "auto", "--data", prepared, "--out", tmp_path / "run", "--mode", "mean")
-    assert voxlate(*options, "--minutes", 0.2).code == 0
+    assert voxlate(*options, "--minutes", 0.1).code == 0
     before = (tmp_path / "run" / "recipe.toml").read_bytes()
     answer = voxlate(*options, "--minutes", 0.3)
     assert answer.code == 0, answer.err
@@ -126,7 +128,7 @@ def test_one_patient_is_too_few(voxlate, small_head, tmp_path):
     assert "expected two patients or more" in answer.err
 
 
-def test_recipes_that_fit_a_cohort_are_told_from_those_that_do_not(voxlate, prepared):
+def test_recipes_that_fit_a_cohort_are_separated_from_those_that_do_not(voxlate, prepared):
     found = {one["name"]: one for one in json.loads(voxlate("recipes", "--for", prepared, "--json").out)}
     assert len(found) == len(recipe.names())
     assert not found["t1_to_t2_brain"]["against"]
@@ -152,7 +154,7 @@ def apart(tmp_path, small_head, voxlate):
 
 
 def test_scans_that_no_case_has_both_of_are_learned_without_pairs(voxlate, apart, tmp_path):
-    answer = voxlate("train", "auto", "--data", apart, "--out", tmp_path / "run", "--minutes", 0.2)
+    answer = voxlate("train", "auto", "--data", apart, "--out", tmp_path / "run", *SHORT)
     assert answer.code == 0, answer.err
     said = " ".join(answer.err.split())
     assert "no training case has both: unpaired" in said
@@ -177,7 +179,7 @@ def test_gaps_among_three_contrasts_make_a_completion(voxlate, tmp_path, small_h
                 tmp_path / "scans" / f"c{number}" / f"{ {'ct': 'flair'}.get(name, name) }.nii.gz"
             )
     assert voxlate("prepare", tmp_path / "scans", "--out", tmp_path / "gaps").code == 0
-    answer = voxlate("train", "auto", "--data", tmp_path / "gaps", "--out", tmp_path / "run", "--minutes", 0.2)
+    answer = voxlate("train", "auto", "--data", tmp_path / "gaps", "--out", tmp_path / "run", *SHORT)
     assert answer.code == 0, answer.err
     assert "whichever of them is missing is made of the rest" in " ".join(answer.err.split())
     made = voxlate("synth", tmp_path / "run", tmp_path / "scans", "--out", tmp_path / "out")
@@ -341,10 +343,10 @@ def test_reasons_of_keys_that_were_changed_are_no_longer_stated(planned):
 
 
 def test_a_resumed_plan_says_that_set_changes_nothing(voxlate, prepared, tmp_path):
-    options = ("train", "auto", "--data", prepared, "--out", tmp_path / "run", "--minutes", 0.2, "--mode", "mean")
+    options = ("train", "auto", "--data", prepared, "--out", tmp_path / "run", *SHORT, "--mode", "mean")
     assert voxlate(*options).code == 0
-    answer = voxlate(*options, "--set", "train.steps=70")
-    assert "--set train.steps change nothing" in " ".join(answer.err.split())
+    answer = voxlate(*options, "--set", "train.batch=2")
+    assert "--set train.steps, --set train.batch change nothing" in " ".join(answer.err.split())
 
 
 def test_wishes_in_python_are_checked_as_on_the_command_line(prepared):

@@ -246,7 +246,7 @@ def test_the_hubs_vit_without_network_or_cache_is_one_sentence(monkeypatch, tmp_
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch):
+def test_a_missing_package_is_named_with_the_extra_that_installs_it(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
     with pytest.raises(BadInput, match=r"voxlate\[features\]"):
         features_for("vit")

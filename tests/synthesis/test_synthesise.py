@@ -350,7 +350,7 @@ def test_cases_that_lack_a_scan_or_cannot_be_read_are_listed_and_the_others_made
     assert list(json.loads((tmp_path / "out" / "provenance.json").read_text())["failed"]) == ["case4"]
 
 
-def test_images_made_in_another_way_do_not_stay_beside_new_ones(voxlate, run, cohort, tmp_path):
+def test_images_made_in_another_way_do_not_stay_next_to_new_ones(voxlate, run, cohort, tmp_path):
     out = tmp_path / "out"
     assert voxlate("synth", run, cohort, "--split", "val", "--out", out).code == 0
     assert voxlate("synth", run, cohort, "--split", "test", "--out", out).code == 0, "the same way"

@@ -82,9 +82,11 @@ LAUNCH = {
 }
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", pytest.param("accelerate", marks=pytest.mark.slow)])
-def test_two_processes_start_every_time(prepared, tiny, tmp_path, launcher):
-    for start in range(2):
+@pytest.mark.parametrize(
+    ("launcher", "starts"), [("torchrun", 1), *(pytest.param(name, 3, marks=pytest.mark.slow) for name in LAUNCH)]
+)
+def test_two_processes_start_every_time(prepared, tiny, tmp_path, launcher, starts):
+    for start in range(starts):
         out = tmp_path / f"run{start}"
         line = ["-m", *LAUNCH[launcher], "-m", "voxlate", "train", tiny, "--data", prepared, "--out", out]
         done = subprocess.run(
