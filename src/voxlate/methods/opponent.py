@@ -199,8 +199,7 @@ def generator_loss(critic: nn.Module, game: Game, made: Tensor, scanned: Tensor 
 def with_frozen_weights(critic: nn.Module, images: Tensor) -> Tensor:
     """A critic's outputs for images, float32, with gradients for the images and none for its own weights."""
     fixed = {name: weight.detach() for name, weight in critic.named_parameters()}
-    outputs: Tensor = functional_call(critic, fixed, (images,)).float()
-    return outputs
+    return functional_call(critic, fixed, (images,)).float()
 
 
 def gan_loss(game: Game, outputs: Tensor, true: bool | Tensor) -> Tensor:

@@ -69,8 +69,7 @@ class Sampling(nn.Module):
         self.conv = nn.Conv2d(2 * channels, channels, 1)
 
     def forward(self, feature: Tensor, width: int) -> Tensor:
-        h: Tensor = self.conv(self.norm(torch.cat([feature, mirrored(feature, width)], dim=1)))
-        return h
+        return self.conv(self.norm(torch.cat([feature, mirrored(feature, width)], dim=1)))
 
 
 class Fusion(nn.Module):
@@ -85,8 +84,7 @@ class Fusion(nn.Module):
 
     def forward(self, h: Tensor, maps: Sequence[Tensor]) -> Tensor:
         own, *below = (one.to(h.dtype) for one in maps)
-        h = h + self.conv(self.norm(torch.cat([own, h, *below], dim=1)))
-        return h
+        return h + self.conv(self.norm(torch.cat([own, h, *below], dim=1)))
 
 
 def mirrored(feature: Tensor, width: int) -> Tensor:

@@ -146,8 +146,7 @@ class Halving(nn.Module):
         )
 
     def forward(self, h: Tensor) -> Tensor:
-        halved: Tensor = self.conv(F.pad(h, (0, 1, 0, 1)))
-        return halved
+        return self.conv(F.pad(h, (0, 1, 0, 1)))
 
 
 def _middle(net: KLAutoencoder, channels: int, options: BlockOptions) -> list[nn.Module]:

@@ -197,8 +197,7 @@ class Down(nn.Module):
         self.conv = conv3(channels, channels, options, stride)
 
     def forward(self, h: Tensor, embedding: Tensor | None, depth: int) -> Tensor:
-        h = self.conv(h, depth)
-        return h
+        return self.conv(h, depth)
 
 
 class Up(nn.Module):
@@ -215,8 +214,7 @@ class Up(nn.Module):
             h = repeat_border(h, (1, 1)) if conv.repeat and not self.training else F.pad(h, (1, 1, 1, 1))
             h = cpu.enlarged_conv(h, conv.weight, conv.bias)
             return h if conv.volumetric is None else conv.volumetric(h, depth)
-        h = self.conv(enlarge(h, self.stride), depth)
-        return h
+        return self.conv(enlarge(h, self.stride), depth)
 
 
 class ResBlock(nn.Module):
@@ -255,8 +253,7 @@ class ResBlock(nn.Module):
             inner, h = resample(inner, self.stride), resample(h, self.stride)
         inner = self.conv1(inner, depth)
         inner = self.modulate(inner, embedding)
-        h = self.skip(h) + self.conv2(self.dropout(inner), depth)
-        return h
+        return self.skip(h) + self.conv2(self.dropout(inner), depth)
 
     def modulate(self, h: Tensor, embedding: Tensor | None) -> Tensor:
         """The second norm and SiLU, with what the block makes of the embedding."""
@@ -265,8 +262,7 @@ class ResBlock(nn.Module):
             own = self.embed(embedding).to(h.dtype)
             own = own.reshape(*own.shape, *(1 for _ in h.shape[2:]))
         if not self.scale_shift:
-            h = self.norm2(h if own is None else h + own)
-            return h
+            return self.norm2(h if own is None else h + own)
         h = self.norm2(h)
         if own is not None:
             scale, shift = own.chunk(2, dim=1)
@@ -291,8 +287,7 @@ class Attention(nn.Module):
         query, key, value = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(query, key, value)
         mixed = self.out(mixed.transpose(1, 2).flatten(2)).to(h.dtype)
-        h = h + mixed.transpose(1, 2).reshape(h.shape)
-        return h
+        return h + mixed.transpose(1, 2).reshape(h.shape)
 
 
 Of = Annotated[

@@ -184,8 +184,7 @@ def _doubling(ins: int, outs: int, net: Bran) -> nn.Module:
 
 
 def _doubled(conv: nn.Module, h: Tensor, depth: int) -> Tensor:
-    doubled: Tensor = conv(h, depth) if isinstance(conv, DoublingConv) else conv(h)
-    return doubled
+    return conv(h, depth) if isinstance(conv, DoublingConv) else conv(h)
 
 
 def _norm(channels: int, net: Bran) -> nn.Module:

@@ -85,8 +85,7 @@ class Block(nn.Module):
         self.layers = nn.Sequential(*first, *second)
 
     def forward(self, h: Tensor) -> Tensor:
-        h = h + self.layers(h)
-        return h
+        return h + self.layers(h)
 
 
 def _mirrored(ins: int, outs: int, size: int, volumes: bool) -> list[nn.Module]:

@@ -252,8 +252,7 @@ class ResidualUNet(nn.Module):
                 h = stage(torch.cat([h, skips.pop()], dim=1), embedding, depth)
             if level.resample is not None:
                 h = level.resample(h, embedding, depth)
-        h = self.head(self.norm(h), depth)
-        return h
+        return self.head(self.norm(h), depth)
 
     def _multiples(self) -> list[int]:
         """What D, H and W must be divisible by, for every halving to be whole."""

@@ -89,8 +89,7 @@ class Down(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, h: Tensor) -> Tensor:
-        h = self.dropout(F.leaky_relu(self.norm(self.conv(h)), SLOPE))
-        return h
+        return self.dropout(F.leaky_relu(self.norm(self.conv(h)), SLOPE))
 
 
 class Up(nn.Module):
@@ -103,5 +102,4 @@ class Up(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, h: Tensor) -> Tensor:
-        h = self.dropout(F.relu(self.norm(self.conv(h))))
-        return h
+        return self.dropout(F.relu(self.norm(self.conv(h))))

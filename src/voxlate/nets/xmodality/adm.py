@@ -50,5 +50,4 @@ class ADMNet(Backbone):
         h, kept = self.encoder(start, embedding)
         h = self.middle2(self.attention(self.middle1(h, embedding)), embedding)
         h = self.decoder(h, kept, embedding)
-        h = self.head(self.final(torch.cat([h, start], dim=-1)))
-        return h
+        return self.head(self.final(torch.cat([h, start], dim=-1)))

@@ -81,8 +81,7 @@ class FinalLayer(nn.Module):
 
     def forward(self, tokens: Tensor, embedding: Tensor) -> Tensor:
         shift, scale = self.modulation(embedding).float().chunk(2, dim=-1)
-        tokens = self.out(self.norm(tokens, torch.cat([scale, shift], dim=-1)))
-        return tokens
+        return self.out(self.norm(tokens, torch.cat([scale, shift], dim=-1)))
 
 
 class DiTNet(Backbone):

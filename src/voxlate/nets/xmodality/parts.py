@@ -134,8 +134,7 @@ class Attention(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         mixed = attend(self.qkv(h).view(-1, h.shape[-2], 3, self.heads, h.shape[-1] // self.heads))
-        h = self.out(mixed.reshape(h.shape))
-        return h
+        return self.out(mixed.reshape(h.shape))
 
 
 class AttentionLayer(nn.Module):
@@ -152,8 +151,7 @@ class AttentionLayer(nn.Module):
 def attend(qkv: Tensor) -> Tensor:
     """softmax(q kᵀ / √d) v: [B, T, 3, heads, d] -> [B, T, heads, d]."""
     if cpu.usable(qkv) and qkv.dtype == torch.bfloat16 and qkv.shape[1] <= cpu.LONGEST and qkv.requires_grad:
-        out: Tensor = cpu.Attend.apply(qkv)  # type: ignore[no-untyped-call]
-        return out
+        return cpu.Attend.apply(qkv)
     return F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4)).transpose(1, 2)
 
 
@@ -179,8 +177,7 @@ class Block(nn.Module):
         self.conv, self.norm = Conv(ins, outs, 3), norm(outs)
 
     def forward(self, h: Tensor, modulation: Tensor | None = None) -> Tensor:
-        h = self.norm(self.conv(h), modulation, gelu=True)
-        return h
+        return self.norm(self.conv(h), modulation, gelu=True)
 
 
 class ResNetBlock(nn.Module):
@@ -216,8 +213,7 @@ class SwiGLU(nn.Module):
         if self.time is not None:
             scale, shift = self.time(embedding)[:, None].chunk(2, dim=-1)
             h = torch.addcmul(shift, h, 1 + scale)
-        h = self.out(h)
-        return h
+        return self.out(h)
 
 
 class Down(nn.Module):

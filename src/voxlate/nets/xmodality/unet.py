@@ -74,8 +74,7 @@ class PlainUNetNet(Backbone):
         h = self.middle(h, embedding)
         for block, up in zip(_each(self.decoder), _each(self.ups)):
             h = up(block(torch.cat([h, skips.pop()], dim=-1), embedding))  # the first stage's skip stays unused
-        h = self.head(self.final(torch.cat([h, start], dim=-1)))
-        return h
+        return self.head(self.final(torch.cat([h, start], dim=-1)))
 
 
 def _each(modules: nn.ModuleList) -> Iterable[nn.Module]:
