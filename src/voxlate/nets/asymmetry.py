@@ -55,9 +55,7 @@ class AsymmetryPrior(nn.Module):
 
     def fuse(self, level: int, h: Tensor, pyramid: Pyramid) -> Tensor:
         """z_cond of a level (eq. 8); h as it is at a level without features."""
-        if level in pyramid:
-            h = self.fused[str(level)](h, pyramid[level])
-        return h
+        return self.fused[str(level)](h, pyramid[level]) if level in pyramid else h
 
 
 class Sampling(nn.Module):

@@ -16,12 +16,22 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import settings
+from voxlate.config import Counts, settings
 from voxlate.nets import cpu
 
 FEWEST_PIXELS = 512  # of cpu.enlarged_conv: with fewer, summing the weights costs more than the products it saves
 MAX_PERIOD = 10_000.0  # of the sinusoids: Vaswani et al. 2017, sec. 3.5
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d, nn.ConvTranspose3d)
 LOG_SNR_LIMIT = 40.0  # float32 cannot tell sigma from 0 beyond it, and infinity (flow matching's limits) has no sine
+
+# keys of the networks that are made of these layers
+Multipliers = Annotated[
+    Counts, Field(min_length=1, description="channels of each level over width; each level halves the size")
+]
+Groups = Annotated[int, Field(gt=0, description="groups of a norm; fewer where under two channels would share one")]
+Kernel = Annotated[
+    Literal["1x3x3", "3x3x3"], Field(description="D x H x W; 1x3x3 works slice by slice, its norms too")
+]
 
 
 @dataclass(frozen=True)
@@ -75,7 +85,7 @@ def repeat_border(h: Tensor, sizes: Sequence[int]) -> Tensor:
 def start_normal(module: nn.Module) -> None:
     """Draw all kernels from N(0, 0.02²), batch norms' factors about 1, and set biases to 0 (Isola et al. 2017, 6.2)."""
     for part in module.modules():
-        if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d, nn.ConvTranspose3d)):
+        if isinstance(part, CONVOLUTIONS):
             nn.init.normal_(part.weight, std=0.02)
         elif isinstance(part, (nn.BatchNorm2d, nn.BatchNorm3d)):
             nn.init.normal_(part.weight, mean=1.0, std=0.02)
@@ -350,6 +360,13 @@ class FourierFeatures(nn.Module):
         return torch.cat([phase.sin(), phase.cos()], dim=1)
 
 
+def noise_level(log_snr: Tensor | None) -> Tensor:
+    """The log-SNR as networks take it, float32 and finite; raises ValueError where there is none."""
+    if log_snr is None:
+        raise ValueError("this network needs the noise level: give it log_snr")
+    return log_snr.float().clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT)
+
+
 class Embedding(nn.Module):
     """The embedding that conditions every block: of noise level and configuration code, [B] and [B, K] -> [B, size]."""
 
@@ -367,9 +384,7 @@ class Embedding(nn.Module):
     def forward(self, log_snr: Tensor | None, code: Tensor | None) -> Tensor | None:
         parts: list[Tensor] = []
         if self.noisy:
-            if log_snr is None:
-                raise ValueError("this network needs the noise level: give it log_snr")
-            value = log_snr.float().clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT)
+            value = noise_level(log_snr)
             value = (value if self.time.of == "log_snr" else value.sigmoid()) * self.time.scale
             features = sinusoids(value, self.features) if self.fourier is None else self.fourier(value)
             parts.append(features if self.level is None else self.level(features))
