@@ -18,7 +18,7 @@ from voxlate.diffusion.samplers import Denoise
 from voxlate.diffusion.schedules import AnySchedule, ShiftedCosine
 from voxlate.diffusion.times import AnyTimes, UniformTimes
 from voxlate.diffusion.windows import windowed
-from voxlate.methods.method import Attempt, Losses, Method, MethodSettings, Pair, Problem, Task, context_of, required
+from voxlate.methods.method import Attempt, Losses, Method, MethodSettings, Problem, Task, pair_of, required
 from voxlate.nets.interface import Channels, NetSettings, Output
 
 
@@ -70,14 +70,14 @@ class Diffusion(Method):
 
     def attempt(self, batch: Batch, noise: Noise, progress: float = 1.0) -> Attempt:
         problem = self.task.pose(batch, noise, progress).weighed(batch.weight)
-        x0, mask = required(problem.x0), problem.mask
+        x0 = required(problem.x0)
         schedule, kind = self.options.schedule, self.options.prediction
         t = self.options.times(noise.uniform(), schedule)
         alpha, sigma = schedule(t)
         eps = noise.normal_like(x0)
         x_t = diffuse(x0, eps, alpha, sigma)
         if problem.known is not None:
-            x_t = with_known(x_t, problem.known, mask)
+            x_t = with_known(x_t, problem.known, problem.mask)
         out = self._run(x_t, problem, schedule.log_snr(t).to(x0))
 
         def losses() -> Losses:
@@ -91,12 +91,7 @@ class Diffusion(Method):
             }
             return {"total": fit + sum(extra.values()), "diffusion": fit, **extra}
 
-        def pair() -> Pair:
-            around = torch.zeros_like(x0) if problem.known is None else problem.known.expand_as(x0)
-            made = problem.where_present(to_x0(out, x_t, alpha, sigma, kind))
-            return Pair(with_known(x0, around, mask), with_known(made, around, mask), *context_of(problem, self.task))
-
-        return Attempt(losses, pair)
+        return Attempt(losses, lambda: pair_of(problem, to_x0(out, x_t, alpha, sigma, kind), self.task))
 
     @torch.no_grad()
     def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
