@@ -120,7 +120,7 @@ class Diffusion(Method):
         if problem.known is not None:
             x0 = with_known(x0, problem.known, problem.mask)
         denoise, schedule = self._denoiser(problem), self.options.schedule
-        return bits_per_dim(denoise, schedule, x0, noise, problem.mask, rtol=tolerance, atol=tolerance)
+        return bits_per_dim(denoise, schedule, x0, noise, problem.mask, tolerance)
 
     def _denoiser(self, problem: Problem, clip: tuple[float, float] | None = None) -> Denoise:
         def predict(x_t: Tensor, log_snr: Tensor) -> Tensor:
