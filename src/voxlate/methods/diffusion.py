@@ -1,6 +1,7 @@
 """The diffusion model: a network, a schedule, a prediction and a task; every paper here is a choice of these four."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -78,7 +79,7 @@ class Diffusion(Method):
         x_t = diffuse(x0, eps, alpha, sigma)
         if problem.known is not None:
             x_t = with_known(x_t, problem.known, problem.mask)
-        out = self._run(x_t, problem, schedule.log_snr(t).to(x0))
+        out = self._run(problem, x_t, schedule.log_snr(t).to(x0))
 
         def losses() -> Losses:
             error = out - target(x0, eps, alpha, sigma, kind)
@@ -123,12 +124,9 @@ class Diffusion(Method):
         return bits_per_dim(denoise, schedule, x0, noise, problem.mask, tolerance)
 
     def _denoiser(self, problem: Problem, clip: tuple[float, float] | None = None) -> Denoise:
-        def predict(x_t: Tensor, log_snr: Tensor) -> Tensor:
-            return self._run(x_t, problem, log_snr)
+        return denoiser(partial(self._run, problem), self.options.schedule, self.options.prediction, clip)
 
-        return denoiser(predict, self.options.schedule, self.options.prediction, clip)
-
-    def _run(self, x_t: Tensor, problem: Problem, log_snr: Tensor) -> Tensor:
+    def _run(self, problem: Problem, x_t: Tensor, log_snr: Tensor) -> Tensor:
         """The network's output, float32."""
         if self.options.scaled_input:
             schedule = self.options.schedule

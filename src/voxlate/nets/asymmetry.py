@@ -28,11 +28,10 @@ class AsymmetryPrior(nn.Module):
         self, widths: Sequence[int], channels: Sequence[int], patch: int, groups: int, zero_init: bool
     ) -> None:
         super().__init__()
-        self.scale = patch.bit_length() - 1
+        scale = patch.bit_length() - 1
         self.numbers = {  # level -> which of the features
-            level: number for number in range(len(channels)) if 0 <= (level := number + 1 - self.scale) < len(widths)
+            level: number for number in range(len(channels)) if 0 <= (level := number + 1 - scale) < len(widths)
         }
-        self.levels = tuple(self.numbers)
         self.sampled, self.fused, total = nn.ModuleDict(), nn.ModuleDict(), 0
         for level, number in self.numbers.items():
             total += channels[number]

@@ -137,8 +137,6 @@ class Volumetric(nn.Module):
 
     def forward(self, h: Tensor, depth: int) -> Tensor:
         slices, channels, height, width = h.shape
-        if slices % depth:
-            raise ValueError(f"{slices} slices are not whole volumes of {depth}")
         # channels-last memory [B, D, H*W, C] is a picture D high and H*W wide, so that no line along D is ever copied
         volume = h.permute(0, 2, 3, 1).reshape(-1, depth, height * width, channels).permute(0, 3, 1, 2)
         volume = F.conv2d(volume, self.weight[..., None], self.bias, padding=(1, 0))

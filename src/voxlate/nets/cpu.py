@@ -108,13 +108,10 @@ class _GroupNorm(torch.autograd.Function):
         count = x.shape[2:].numel() * size
         slope = (group_total * mean - group_product) * rstd**3 / count
         offset = -slope * mean - group_total * rstd / count
-
-        def each(values: Tensor) -> Tensor:  # [B, groups] -> [B, C]
-            return values.repeat_interleave(size, 1)
-
-        dx = torch.addcmul(_spread(each(offset), x), _rows(x, x), _spread(each(slope), x))
-        dx = torch.addcmul(dx, _rows(grad, x), _spread(each(rstd) * weight, x))
-        dweight = ((product - each(mean) * total) * each(rstd)).sum(0)
+        slope, offset, mean, rstd = (values.repeat_interleave(size, 1) for values in (slope, offset, mean, rstd))
+        dx = torch.addcmul(_spread(offset, x), _rows(x, x), _spread(slope, x))
+        dx = torch.addcmul(dx, _rows(grad, x), _spread(rstd * weight, x))
+        dweight = ((product - mean * total) * rstd).sum(0)
         return _unrows(dx, x), dweight.to(weight.dtype), total.sum(0).to(bias.dtype), None, None, None
 
 
