@@ -29,9 +29,7 @@ Multipliers = Annotated[
     Counts, Field(min_length=1, description="channels of each level over width; each level halves the size")
 ]
 Groups = Annotated[int, Field(gt=0, description="groups of a norm; fewer where under two channels would share one")]
-Kernel = Annotated[
-    Literal["1x3x3", "3x3x3"], Field(description="D x H x W; 1x3x3 works slice by slice, its norms too")
-]
+Kernel = Annotated[Literal["1x3x3", "3x3x3"], Field(description="D x H x W; 1x3x3 works slice by slice, its norms too")]
 
 
 @dataclass(frozen=True)
