@@ -195,7 +195,7 @@ class ResidualUNet(nn.Module):
         return levels, skips
 
     def _decoder(self, widths: list[int], skips: list[int], options: BlockOptions) -> nn.ModuleList:
-        levels, ins, skips = nn.ModuleList(), widths[-1], list(skips)
+        levels, ins = nn.ModuleList(), widths[-1]
         for level, outs in reversed(list(enumerate(widths))):
             heads = self._heads(outs, level in self.net.attention)
             stages = []
