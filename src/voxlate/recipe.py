@@ -103,7 +103,7 @@ class Stage:
     @property
     def turns(self) -> Mapping[str, int]:
         """The training's turns, in order, with the steps of each."""
-        return self.method.turns if self.opponent is None else self.opponent.turns(self.method.turns)
+        return self.method.turns if self.opponent is None else self.opponent.turns
 
 
 @settings

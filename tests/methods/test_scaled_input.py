@@ -70,7 +70,7 @@ def test_what_is_known_is_not_scaled():
     half = problem.mask.clone()
     half[..., :2] = 0
     x = torch.randn(3, 1, 1, 5, 4)
-    exploding._run(x, replace(problem, mask=half), torch.full((3,), -4.0))
+    exploding._run(replace(problem, mask=half), x, torch.full((3,), -4.0))
     seen = exploding.net.seen[-1]
     assert torch.equal(seen[..., :2], x[..., :2])
     assert (seen[..., 2:].abs() < x[..., 2:].abs()).all()

@@ -77,11 +77,6 @@ def test_only_the_centre_tap_acts_on_a_single_slice() -> None:
     torch.testing.assert_close(layer(h, 1), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_slices_that_are_no_whole_volumes_are_refused() -> None:
-    with pytest.raises(ValueError, match="5 slices are not whole volumes of 2"):
-        Volumetric(2)(torch.zeros(5, 2, 3, 3), 2)
-
-
 @pytest.mark.parametrize(("size", "mirrored"), [((1, 5, 7), True), ((1, 2, 1), False)])
 def test_padding_keeps_the_image_and_mirrors_its_far_sides(size: tuple[int, int, int], mirrored: bool) -> None:
     image = torch.randn(2, 1, *size)

@@ -226,7 +226,7 @@ def test_the_code_changes_the_encoder_only_where_it_is_injected_there(inject: st
 def test_features_enter_after_the_first_block_of_the_levels_of_their_sizes() -> None:
     net = _tiny(feature_channels=(6, 4))
     assert net.asymmetry is not None
-    assert net.asymmetry.levels == (1,)  # 1/4 of the size has no level in this network
+    assert list(net.asymmetry.numbers) == [1]  # 1/4 of the size has no level in this network
     x, condition, log_snr = _inputs(2, 8, 8)
     features = (torch.randn(2, 6, 2, 4, 4), torch.randn(2, 4, 2, 2, 2))
     entered: list[Tensor] = []

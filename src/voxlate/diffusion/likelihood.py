@@ -1,7 +1,6 @@
 """The likelihood of images under a model, by the probability-flow ODE from the image to noise."""
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,56 +10,40 @@ from voxlate.diffusion.sample import masked_denoiser
 from voxlate.diffusion.samplers import Denoise, Draw
 from voxlate.diffusion.schedules import Schedule
 
+START = 1e-5  # the time that an image is taken for, since the density of a clean one may be infinite
 FIRST_STEP = 1e-3  # the first step to try, in units of t
 
 
 def bits_per_dim(
-    denoise: Denoise,
-    schedule: Schedule,
-    x0: Tensor,
-    divergence: Draw | Literal["exact"],
-    mask: Tensor | None = None,
-    start: float = 1e-5,
-    rtol: float = 1e-5,
-    atol: float = 1e-5,
+    denoise: Denoise, schedule: Schedule, x0: Tensor, noise: Draw, mask: Tensor | None = None, tolerance: float = 1e-5
 ) -> Tensor:
     """−log2 of the density of each image over its number of voxels, [B]; of the voxels in the mask given the others.
 
     x0: [B, ...] in network units; each factor k on its values adds log2 k, so 256 grey levels that fill [−1, 1] have
-    7 bits more. denoise must be differentiable and must not clip. divergence: "exact" takes one derivative a voxel, a
-    source of normal draws one along a random sign of each voxel (Hutchinson), which is right on average.
-    start: the time that x0 is taken for, since the density of a clean image may be infinite.
+    7 bits more. denoise must be differentiable and must not clip. noise: normal draws; their signs are the direction
+    along which the divergence is taken (Hutchinson), which is right on average, and exact where voxels are independent.
+    tolerance: relative and absolute error of a step.
     Source: Song et al. 2021, eq. 39 (the instantaneous change of variables of Chen et al. 2018).
     """
     mask = torch.ones_like(x0) if mask is None else mask.to(x0).expand_as(x0)
     slope = velocity(masked_denoiser(denoise, x0, mask), schedule)
-    probe = None if divergence == "exact" else divergence(x0).sign() * mask
+    probe = noise(x0).sign() * mask
     state = torch.cat([(x0 * mask).flatten(1), x0.new_zeros(len(x0), 1)], dim=1)
-    end = integrate(_with_divergence(slope, mask, probe), state, start, 1.0, FIRST_STEP, rtol, atol)
+    end = integrate(_with_divergence(slope, probe), state, START, 1.0, FIRST_STEP, tolerance, tolerance)
     x, log_change = end[:, :-1], end[:, -1]
     voxels, std = mask.flatten(1).sum(1), float(schedule.start_std(torch.tensor(1.0)))
     log_prior = -voxels * (math.log(std) + math.log(2 * math.pi) / 2) - x.square().sum(1) / (2 * std**2)
     return -(log_prior + log_change) / (voxels * math.log(2))
 
 
-def _with_divergence(slope: Slope, mask: Tensor, probe: Tensor | None) -> Slope:
+def _with_divergence(slope: Slope, probe: Tensor) -> Slope:
     """The slope of [B, voxels + 1] states whose last entry grows by the divergence of the others' slope."""
 
     def both(state: Tensor, t: Tensor) -> Tensor:
         with torch.enable_grad():
-            x = state[:, :-1].reshape(mask.shape).detach().requires_grad_()
+            x = state[:, :-1].reshape(probe.shape).detach().requires_grad_()
             v = slope(x, t)
-            growth = _trace(v, x, mask) if probe is None else _gradient((v * probe).sum(), x) * probe
+            growth = torch.autograd.grad((v * probe).sum(), x)[0] * probe
         return torch.cat([v.detach().flatten(1), growth.flatten(1).sum(1, keepdim=True)], dim=1)
 
     return both
-
-
-def _trace(v: Tensor, x: Tensor, mask: Tensor) -> Tensor:
-    """The diagonal of dv/dx for each item, in the shape of x."""
-    rows = [_gradient(each.sum(), x).flatten(1)[:, i] for i, each in enumerate(v.flatten(1).unbind(1))]
-    return torch.stack(rows, dim=1).reshape(x.shape) * mask
-
-
-def _gradient(value: Tensor, x: Tensor) -> Tensor:
-    return torch.autograd.grad(value, x, retain_graph=True)[0]

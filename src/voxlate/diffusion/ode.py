@@ -7,7 +7,7 @@ from torch import Tensor
 
 from voxlate.diffusion.prediction import per_item, to_eps
 from voxlate.diffusion.samplers import Denoise, Draw, mean_square
-from voxlate.diffusion.schedules import FIRST_TIME, LOG_SNR_LIMIT, Schedule, rates
+from voxlate.diffusion.schedules import FIRST_TIME, LOG_SNR_LIMIT, Schedule, with_slope
 from voxlate.errors import BadInput
 
 Slope = Callable[[Tensor, Tensor], Tensor]  # x: [B, ...], t: [B] float64 on the CPU -> dx/dt, [B, ...]
@@ -38,7 +38,7 @@ def velocity(denoise: Denoise, schedule: Schedule) -> Slope:
     def slope(x: Tensor, t: Tensor) -> Tensor:
         t = t.clamp(FIRST_TIME, latest)
         x0 = denoise(x, t)
-        (alpha, sigma), (alpha_rate, sigma_rate) = rates(schedule, t)
+        (alpha, sigma), (alpha_rate, sigma_rate) = with_slope(schedule, t)
         return per_item(alpha_rate, x) * x0 + per_item(sigma_rate, x) * to_eps(x0, x, alpha, sigma)
 
     return slope

@@ -173,7 +173,7 @@ def masked_denoiser(denoise: Denoise, known: Tensor, mask: Tensor) -> Denoise:
 def sample(
     sampling: SamplerSettings,
     denoise: Denoise,
-    schedule: Schedule,
+    trained: Schedule,
     noise: Draw,
     known: Tensor,
     mask: Tensor | None = None,
@@ -181,43 +181,28 @@ def sample(
 ) -> Tensor:
     """Draw images [B, C, D, H, W] like `known`, which they equal bit for bit where the mask is 0.
 
-    denoise, schedule: what was trained; `sampling.schedule` may differ.
+    denoise, trained: what was trained, and its schedule; `sampling.schedule` may differ.
     initial: the image that sampling starts from, noised to `sampling.start`; without it the start is noise alone.
     mask: 1 where to synthesise, broadcasts to known; None: everywhere, and only the shape of known matters.
     """
-    if mask is None:
-        return _run(sampling, denoise, schedule, noise, known, initial)
-    nothing = torch.zeros_like(known)
-    x = _run(
-        sampling,
-        masked_denoiser(denoise, known, mask),
-        schedule,
-        lambda x: with_known(noise(x), nothing, mask),
-        known,
-        None if initial is None else with_known(initial, nothing, mask),
-    )
-    return with_known(x, known, mask)
-
-
-def _run(
-    sampling: SamplerSettings, denoise: Denoise, trained: Schedule, noise: Draw, like: Tensor, initial: Tensor | None
-) -> Tensor:
-    schedule = sampling.schedule or trained
-    if sampling.schedule is not None:
-        denoise = rescheduled(denoise, trained, schedule)
-    times = sampling.times(schedule)
+    mask = torch.ones_like(known) if mask is None else mask
     check_sampler_fits(sampling, trained)
+    denoise, schedule = masked_denoiser(denoise, known, mask), trained
+    if sampling.schedule is not None:
+        denoise, schedule = rescheduled(denoise, trained, sampling.schedule), sampling.schedule
+    nothing, times = torch.zeros_like(known), sampling.times(schedule)
     alpha, sigma = schedule(times[0])
 
     def draw(x: Tensor) -> Tensor:
-        return sampling.temperature * noise(x)
+        return sampling.temperature * with_known(noise(x), nothing, mask)
 
     if initial is None:
-        x = float(schedule.start_std(times[0])) * draw(like)
+        x = float(schedule.start_std(times[0])) * draw(known)
     else:
-        x = float(alpha) * initial + float(sigma) * draw(like)
+        x = float(alpha) * with_known(initial, nothing, mask) + float(sigma) * draw(known)
     x = sampling.bound_sampler()(denoise, schedule, x, times, draw)
-    return denoise(x, times[-1].expand(len(x))) if sampling.closes(schedule) else x
+    x = denoise(x, times[-1].expand(len(x))) if sampling.closes(schedule) else x
+    return with_known(x, known, mask)
 
 
 def check_sampler_fits(sampling: SamplerSettings, trained: Schedule) -> None:

@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 import torch
 from pydantic import Field
@@ -40,6 +40,7 @@ def straight(log_snr: Tensor) -> tuple[Tensor, Tensor]:
     return torch.sigmoid(log_snr / 2), torch.sigmoid(-log_snr / 2)
 
 
+T = TypeVar("T")  # a tensor, or several
 Path = Literal["preserving", "exploding", "straight"]
 _PATHS = {"preserving": preserving, "exploding": exploding, "straight": straight}
 
@@ -74,11 +75,11 @@ class Schedule(ABC):
 
     def log_alpha_drift(self, t: Tensor) -> Tensor:
         """f = d log alpha / dt of the forward process dx = f·x·dt + g·dw."""
-        return _slope(lambda u: self(u)[0].log(), t)
+        return with_slope(lambda u: self(u)[0].log(), t)[1]
 
     def g2(self, t: Tensor) -> Tensor:
         """g² = −sigma²·d log_snr/dt (Kingma et al. 2021, eq. 20, holds for every alpha)."""
-        return -(self(t.double().clamp(min=FIRST_TIME))[1] ** 2) * _slope(self._floored, t)
+        return -(self(t.double().clamp(min=FIRST_TIME))[1] ** 2) * with_slope(self._floored, t)[1]
 
     def start_std(self, t: Tensor) -> Tensor:
         """Standard deviation of the noise that sampling starts from.
@@ -89,19 +90,12 @@ class Schedule(ABC):
         return torch.hypot(alpha, sigma) if self.path == "preserving" else sigma
 
 
-def rates(schedule: Schedule, t: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """(alpha, sigma) and their derivatives by t, like t; t above 0 and not within the limit of the log-SNR."""
+def with_slope(f: Callable[[Tensor], T], t: Tensor) -> tuple[T, T]:
+    """f(t) and its derivative by t, float64; where the log-SNR is held at its limit that is 0."""
     with torch.inference_mode(False):
-        t = t.double().clone()
-        values, slopes = torch.func.jvp(schedule, (t,), (torch.ones_like(t),))[:2]
-    return values, slopes
-
-
-def _slope(f: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
-    t = t.double().clamp(min=FIRST_TIME)
-    with torch.inference_mode(False):
-        slope: Tensor = torch.func.jvp(f, (t.clone(),), (torch.ones_like(t),))[1]
-    return slope
+        t = t.double().clone().clamp(min=FIRST_TIME)
+        value, slope = torch.func.jvp(f, (t,), (torch.ones_like(t),))[:2]
+    return value, slope
 
 
 @settings

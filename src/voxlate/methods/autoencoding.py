@@ -62,11 +62,7 @@ class Autoencoding(Method):
 
     def attempt(self, batch: Batch, noise: Noise, progress: float = 1.0) -> Attempt:
         images = torch.cat([batch.source, required(batch.target)], dim=1)
-        exists, channels = _exists(batch).flatten(), images.shape[1]
-        x = images.flatten(0, 1).unsqueeze(1)[exists]
-        mean, log_variance = (moment.float() for moment in self.net.encode(x))
-        shape = (channels, *mean.shape[1:])
-        z = mean + noise.normal(shape).to(mean.device).flatten(0, 1)[exists] * (0.5 * log_variance).exp()
+        x, mean, log_variance, z = self._encoded(images, _exists(batch), noise)
         height, width = x.shape[-2:]
         restored = self.net.decode(z, (height, width)).float()
 
@@ -92,12 +88,17 @@ class Autoencoding(Method):
         """Set the latent's scale to 1 over the standard deviation of the targets' (Rombach et al. 2022, sec. G)."""
         total, squares, count = 0.0, 0.0, 0
         for batch in batches:
-            target, exists = required(batch.target), _exists(batch)[:, batch.source.shape[1] :].flatten()
-            mean, log_variance = self.net.encode(target.flatten(0, 1).unsqueeze(1)[exists])
-            drawn = Noise(0, batch.item).normal((target.shape[1], *mean.shape[1:])).to(mean.device).flatten(0, 1)
-            z = (mean.float() + drawn[exists] * (0.5 * log_variance.float()).exp()).double()
+            exists = _exists(batch)[:, batch.source.shape[1] :]
+            z = self._encoded(required(batch.target), exists, Noise(0, batch.item))[-1].double()
             total, squares, count = total + z.sum().item(), squares + z.square().sum().item(), count + z.numel()
         self.net.scale.fill_(1 / math.sqrt(squares / count - (total / count) ** 2))
+
+    def _encoded(self, images: Tensor, exists: Tensor, noise: Noise) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Those of [B, M, D, H, W] that exist, each by itself, their latents' mean and log variance, and a draw."""
+        x = images.flatten(0, 1).unsqueeze(1)[exists.flatten()]
+        mean, log_variance = (moment.float() for moment in self.net.encode(x))
+        drawn = noise.normal((images.shape[1], *mean.shape[1:])).to(mean.device).flatten(0, 1)[exists.flatten()]
+        return x, mean, log_variance, mean + drawn * (0.5 * log_variance).exp()
 
 
 @torch.no_grad()

@@ -112,8 +112,7 @@ class Cycle(Method):
         return self.generator("to_target").net
 
     def generator(self, direction: str) -> Regression:
-        generator: Regression = self.generators[direction]  # type: ignore[assignment]
-        return generator
+        return self.generators[direction]  # type: ignore[return-value]
 
     def parameters_of(self, turn: str) -> Iterator[nn.Parameter]:
         part = self.critics if turn == "critics" else self.generators

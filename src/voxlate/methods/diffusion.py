@@ -1,6 +1,7 @@
 """The diffusion model: a network, a schedule, a prediction and a task; every paper here is a choice of these four."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -18,7 +19,7 @@ from voxlate.diffusion.samplers import Denoise
 from voxlate.diffusion.schedules import AnySchedule, ShiftedCosine
 from voxlate.diffusion.times import AnyTimes, UniformTimes
 from voxlate.diffusion.windows import windowed
-from voxlate.methods.method import Attempt, Losses, Method, MethodSettings, Pair, Problem, Task, context_of, required
+from voxlate.methods.method import Attempt, Losses, Method, MethodSettings, Problem, Task, pair_of, required
 from voxlate.nets.interface import Channels, NetSettings, Output
 
 
@@ -70,15 +71,15 @@ class Diffusion(Method):
 
     def attempt(self, batch: Batch, noise: Noise, progress: float = 1.0) -> Attempt:
         problem = self.task.pose(batch, noise, progress).weighed(batch.weight)
-        x0, mask = required(problem.x0), problem.mask
+        x0 = required(problem.x0)
         schedule, kind = self.options.schedule, self.options.prediction
         t = self.options.times(noise.uniform(), schedule)
         alpha, sigma = schedule(t)
         eps = noise.normal_like(x0)
         x_t = diffuse(x0, eps, alpha, sigma)
         if problem.known is not None:
-            x_t = with_known(x_t, problem.known, mask)
-        out = self._run(x_t, problem, schedule.log_snr(t).to(x0))
+            x_t = with_known(x_t, problem.known, problem.mask)
+        out = self._run(problem, x_t, schedule.log_snr(t).to(x0))
 
         def losses() -> Losses:
             error = out - target(x0, eps, alpha, sigma, kind)
@@ -91,12 +92,7 @@ class Diffusion(Method):
             }
             return {"total": fit + sum(extra.values()), "diffusion": fit, **extra}
 
-        def pair() -> Pair:
-            around = torch.zeros_like(x0) if problem.known is None else problem.known.expand_as(x0)
-            made = problem.where_present(to_x0(out, x_t, alpha, sigma, kind))
-            return Pair(with_known(x0, around, mask), with_known(made, around, mask), *context_of(problem, self.task))
-
-        return Attempt(losses, pair)
+        return Attempt(losses, lambda: pair_of(problem, to_x0(out, x_t, alpha, sigma, kind), self.task))
 
     @torch.no_grad()
     def synthesise(self, batch: Batch, noise: Noise, sampling: SamplerSettings) -> Tensor:
@@ -125,15 +121,12 @@ class Diffusion(Method):
         if problem.known is not None:
             x0 = with_known(x0, problem.known, problem.mask)
         denoise, schedule = self._denoiser(problem), self.options.schedule
-        return bits_per_dim(denoise, schedule, x0, noise, problem.mask, rtol=tolerance, atol=tolerance)
+        return bits_per_dim(denoise, schedule, x0, noise, problem.mask, tolerance)
 
     def _denoiser(self, problem: Problem, clip: tuple[float, float] | None = None) -> Denoise:
-        def predict(x_t: Tensor, log_snr: Tensor) -> Tensor:
-            return self._run(x_t, problem, log_snr)
+        return denoiser(partial(self._run, problem), self.options.schedule, self.options.prediction, clip)
 
-        return denoiser(predict, self.options.schedule, self.options.prediction, clip)
-
-    def _run(self, x_t: Tensor, problem: Problem, log_snr: Tensor) -> Tensor:
+    def _run(self, problem: Problem, x_t: Tensor, log_snr: Tensor) -> Tensor:
         """The network's output, float32."""
         if self.options.scaled_input:
             schedule = self.options.schedule

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
-from voxlate.diffusion.sample import SamplerSettings
+from voxlate.diffusion.sample import SamplerSettings, with_known
 from voxlate.errors import BadInput
 from voxlate.nets.autoencoder import AutoencoderNet
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput
@@ -340,11 +340,14 @@ def required(value: Tensor | None) -> Tensor:
     return value
 
 
-def context_of(problem: Problem, task: Task) -> tuple[Tensor | None, Tensor | None]:
-    """Context and scanned channels of a problem's `Pair`."""
+def pair_of(problem: Problem, state: Tensor, task: Task) -> Pair:
+    """The true state and the one that a method made; what is known, and targets that are absent, are alike in both."""
+    x0 = required(problem.x0)
+    around = torch.zeros_like(x0) if problem.known is None else problem.known
+    true, made = (with_known(one, around, problem.mask) for one in (x0, problem.where_present(state)))
     images = list(problem.inputs.images.values())
     scanned = problem.mask.flatten(2).amax(2) == 0 if task.known_in_state else None
-    return (torch.cat(images, dim=1) if images else None), scanned
+    return Pair(true, made, torch.cat(images, dim=1) if images else None, scanned)
 
 
 def with_total(parts: Mapping[str, Tensor]) -> Losses:

@@ -54,8 +54,9 @@ class OpponentSettings:
         float, Field(ge=0, lt=1, description="share of the training after which the opponent begins to play")
     ] = 0.0
 
-    def turns(self, method: Mapping[str, int]) -> Mapping[str, int]:
-        """Steps of each turn, in order; method: the turns of the method alone."""
+    @property
+    def turns(self) -> Mapping[str, int]:
+        """Steps of each turn, in order."""
         return {CRITIC: self.critic_turns, GENERATOR: 1}
 
     def build(self, method: Method) -> "Opponent":
@@ -80,7 +81,7 @@ class Opponent(Method):
 
     def __init__(self, options: OpponentSettings, generator: Method, critic: nn.Module):
         super().__init__()
-        self.turns = options.turns(generator.turns)
+        self.turns = options.turns
         self.options, self.generator, self.critic = options, generator, critic
 
     @property
@@ -199,8 +200,7 @@ def generator_loss(critic: nn.Module, game: Game, made: Tensor, scanned: Tensor 
 def with_frozen_weights(critic: nn.Module, images: Tensor) -> Tensor:
     """A critic's outputs for images, float32, with gradients for the images and none for its own weights."""
     fixed = {name: weight.detach() for name, weight in critic.named_parameters()}
-    outputs: Tensor = functional_call(critic, fixed, (images,)).float()
-    return outputs
+    return functional_call(critic, fixed, (images,)).float()
 
 
 def gan_loss(game: Game, outputs: Tensor, true: bool | Tensor) -> Tensor:

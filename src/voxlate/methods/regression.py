@@ -11,7 +11,7 @@ from voxlate.batch import Batch
 from voxlate.config import Importable, imported, settings
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.objective import masked_mean
-from voxlate.diffusion.sample import SamplerSettings, with_known
+from voxlate.diffusion.sample import SamplerSettings
 from voxlate.errors import BadInput
 from voxlate.methods.extras import LOSSES as EXTRA_LOSSES
 from voxlate.methods.losses import dissimilarity
@@ -20,11 +20,10 @@ from voxlate.methods.method import (
     Losses,
     Method,
     MethodSettings,
-    Pair,
     Problem,
     StageSettings,
     Task,
-    context_of,
+    pair_of,
     regression_channels,
     required,
     with_total,
@@ -108,14 +107,7 @@ class Regression(Method):
                 terms["total"] = terms["total"] + terms[name]
             return terms
 
-        def pair() -> Pair:
-            around = torch.zeros_like(image) if problem.known is None else problem.known
-            true, made = (
-                with_known(one, around, problem.mask) for one in (required(problem.x0), problem.where_present(image))
-            )
-            return Pair(true, made, *context_of(problem, self.task))
-
-        return Attempt(losses, pair)
+        return Attempt(losses, lambda: pair_of(problem, image, self.task))
 
     def compare(self, image: Tensor, problem: Problem) -> Losses:
         """How far an image [B, C, D, H, W] is from the truth."""

@@ -210,6 +210,16 @@ def _subsets(count: int, most: int) -> Tensor:
     return torch.tensor(numbers + [0] * (max(2**most - 2, 1) - len(numbers)))
 
 
+def _check_alike(keys: Sequence[str], stage: StageSettings, earlier: StageSettings, where: str) -> None:
+    for key in keys:
+        theirs, ours = getattr(earlier.data, key), getattr(stage.data, key)
+        if theirs != ours:
+            raise BadInput(
+                f"{where}: expected data.{key} of the stage '{earlier.name}' to be {ours}, as in the stage "
+                f"'{stage.name}' that builds on it, found {theirs}. Make them equal."
+            )
+
+
 @settings
 class Residual(TaskSettings):
     """The difference to a predictor's image, times `scale`, inside the mask or everywhere.
@@ -251,13 +261,8 @@ class Residual(TaskSettings):
                 f"{where}: expected an earlier stage '{self.predictor}' that is the predictor, found "
                 f"{sorted(earlier) or 'none'}. Add it to [[stages]]."
             )
-        for key in ("source", "target", "stack", "axes"):  # images are known by their places, not by their names
-            theirs, ours = getattr(predictor.data, key), getattr(stage.data, key)
-            if theirs != ours:
-                raise BadInput(
-                    f"{where}: expected data.{key} of the stage '{self.predictor}' to be {ours}, as in the stage "
-                    f"'{stage.name}' that builds on it, found {theirs}. Make them equal."
-                )
+        # images are known by their places, not by their names
+        _check_alike(("source", "target", "stack", "axes"), stage, predictor, where)
         if self.asymmetry:
             self._check_asymmetry(stage, predictor, where)
 
@@ -377,11 +382,7 @@ class Latent(TaskSettings):
                 f"{where}: expected the stage '{self.autoencoder}' to learn all that '{stage.name}' works with, found "
                 f"no {unknown[0]} in its data. Add it there."
             )
-        if autoencoder.data.axes != stage.data.axes:
-            raise BadInput(
-                f"{where}: expected data.axes of the stage '{self.autoencoder}' to be {stage.data.axes}, as in the "
-                f"stage '{stage.name}' that builds on it, found {autoencoder.data.axes}. Make them equal."
-            )
+        _check_alike(("axes",), stage, autoencoder, where)
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -28,11 +28,10 @@ class AsymmetryPrior(nn.Module):
         self, widths: Sequence[int], channels: Sequence[int], patch: int, groups: int, zero_init: bool
     ) -> None:
         super().__init__()
-        self.scale = patch.bit_length() - 1
+        scale = patch.bit_length() - 1
         self.numbers = {  # level -> which of the features
-            level: number for number in range(len(channels)) if 0 <= (level := number + 1 - self.scale) < len(widths)
+            level: number for number in range(len(channels)) if 0 <= (level := number + 1 - scale) < len(widths)
         }
-        self.levels = tuple(self.numbers)
         self.sampled, self.fused, total = nn.ModuleDict(), nn.ModuleDict(), 0
         for level, number in self.numbers.items():
             total += channels[number]
@@ -55,9 +54,7 @@ class AsymmetryPrior(nn.Module):
 
     def fuse(self, level: int, h: Tensor, pyramid: Pyramid) -> Tensor:
         """z_cond of a level (eq. 8); h as it is at a level without features."""
-        if level in pyramid:
-            h = self.fused[str(level)](h, pyramid[level])
-        return h
+        return self.fused[str(level)](h, pyramid[level]) if level in pyramid else h
 
 
 class Sampling(nn.Module):
@@ -69,8 +66,7 @@ class Sampling(nn.Module):
         self.conv = nn.Conv2d(2 * channels, channels, 1)
 
     def forward(self, feature: Tensor, width: int) -> Tensor:
-        h: Tensor = self.conv(self.norm(torch.cat([feature, mirrored(feature, width)], dim=1)))
-        return h
+        return self.conv(self.norm(torch.cat([feature, mirrored(feature, width)], dim=1)))
 
 
 class Fusion(nn.Module):
@@ -85,8 +81,7 @@ class Fusion(nn.Module):
 
     def forward(self, h: Tensor, maps: Sequence[Tensor]) -> Tensor:
         own, *below = (one.to(h.dtype) for one in maps)
-        h = h + self.conv(self.norm(torch.cat([own, h, *below], dim=1)))
-        return h
+        return h + self.conv(self.norm(torch.cat([own, h, *below], dim=1)))
 
 
 def mirrored(feature: Tensor, width: int) -> Tensor:

@@ -1,6 +1,6 @@
 """The KL autoencoder of latent diffusion (Rombach et al. 2022, app. G; Zhu et al. 2023, sec. 2)."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -8,10 +8,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import Counts, settings
+from voxlate.config import settings
 from voxlate.nets.blocks import (
     Attention,
     BlockOptions,
+    Groups,
+    Kernel,
+    Multipliers,
     Norm,
     ResBlock,
     SliceConv,
@@ -23,7 +26,7 @@ from voxlate.nets.blocks import (
     to_slices,
     to_volumes,
 )
-from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
+from voxlate.nets.interface import Channels, NetSettings
 
 LOGVAR_RANGE = (-30.0, 20.0)  # keeps exp() finite before training has settled
 HALO = 4  # slices that a part of a volume sees on each side, where slices see each other
@@ -36,10 +39,7 @@ class KLAutoencoder(NetSettings):
     autoencodes: ClassVar[bool] = True
     kind: Literal["kl_autoencoder"] = "kl_autoencoder"
     width: Annotated[int, Field(gt=0, description="channels at full resolution")] = 64
-    multipliers: Annotated[
-        Counts,
-        Field(min_length=1, description="channels of each level over width; each level halves the size"),
-    ] = (1, 2, 4)
+    multipliers: Multipliers = (1, 2, 4)
     blocks: Annotated[
         int, Field(gt=0, description="residual blocks a level of the encoder; one more in the decoder")
     ] = 2
@@ -47,12 +47,8 @@ class KLAutoencoder(NetSettings):
     middle_attention: Annotated[bool, Field(description="self-attention, of one head, between the middle blocks")] = (
         True
     )
-    groups: Annotated[
-        int, Field(gt=0, description="groups of a norm; fewer where under two channels would share one")
-    ] = 32
-    kernel: Annotated[
-        Literal["1x3x3", "3x3x3"], Field(description="D x H x W; 1x3x3 works slice by slice, its norms too")
-    ] = "1x3x3"
+    groups: Groups = 32
+    kernel: Kernel = "1x3x3"
     slices: Annotated[
         int,
         Field(
@@ -75,8 +71,7 @@ class KLAutoencoder(NetSettings):
 class AutoencoderNet(nn.Module):
     """`encode(x) -> (mean, logvar)` and `decode(z)`, both of maps [B, C, D, H, W].
 
-    As a network it gives the image that its mean latent decodes to. Latents are raw; `scale` (1 over their standard
-    deviation, saved with the weights) is for the diffusion.
+    Latents are raw; `scale` (1 over their standard deviation, saved with the weights) is for the diffusion.
     """
 
     def __init__(self, net: KLAutoencoder, channels: int) -> None:
@@ -94,43 +89,37 @@ class AutoencoderNet(nn.Module):
         self.memory_format = torch.channels_last if self.dims == 2 else torch.channels_last_3d
         self.to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
-    def forward(self, inputs: NetworkInput) -> Output:
-        image = inputs.joined
-        mean, log_variance = self.encode(image)
-        height, width = image.shape[-2:]
-        return Output(self.decode(mean, (height, width)), {"latents": (mean, log_variance)})
-
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Moments of the latent's Gaussian; sides not divisible by `factor` are mirrored up to the next multiple."""
         padded = pad_far(x, (1, self.net.factor, self.net.factor))
-        moments = self._in_parts(lambda part: self._run(part, [*self.encoder, self.quant]), padded)
+        moments = self._in_parts([*self.encoder, self.quant], padded)
         mean, logvar = moments.chunk(2, dim=1)
         return mean, logvar.clamp(*LOGVAR_RANGE)
 
     def decode(self, z: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """The image of a latent, cropped to `size` (H, W) where the encoder had to pad."""
-        image = self._in_parts(lambda part: self._run(part, [self.post_quant, *self.decoder]), z)
+        image = self._in_parts([self.post_quant, *self.decoder], z)
         return image if size is None else image[..., : size[0], : size[1]]
 
-    def _in_parts(self, run: Callable[[Tensor], Tensor], volume: Tensor) -> Tensor:
-        """What `run` makes of a volume, a few slices at a time where no gradient is kept."""
+    def _in_parts(self, layers: Iterable[nn.Module], volume: Tensor) -> Tensor:
+        """What layers make of a volume, a few slices at a time where no gradient is kept."""
         depth, most, halo = volume.shape[2], self.net.slices, HALO if self.dims == 3 else 0
         if torch.is_grad_enabled() or depth <= most:
-            return run(volume)
+            return self._run(layers, volume)
         parts = []
         for first in range(0, depth, most):
             low, high = max(0, first - halo), min(depth, first + most + halo)
-            parts.append(run(volume[:, :, low:high])[:, :, first - low : first - low + most])
+            parts.append(self._run(layers, volume[:, :, low:high])[:, :, first - low : first - low + most])
         return torch.cat(parts, dim=2)
 
-    def _run(self, volume: Tensor, parts: list[nn.Module]) -> Tensor:
+    def _run(self, layers: Iterable[nn.Module], volume: Tensor) -> Tensor:
         depth = volume.shape[2]
         h = (to_slices(volume) if self.dims == 2 else volume).contiguous(memory_format=self.memory_format)
-        for part in parts:
-            if isinstance(part, ResBlock | Up):
-                h = part(h, None, depth)
+        for layer in layers:
+            if isinstance(layer, ResBlock | Up):
+                h = layer(h, None, depth)
             else:
-                h = part(h, depth) if isinstance(part, SliceConv | VolumeConv) else part(h)
+                h = layer(h, depth) if isinstance(layer, SliceConv | VolumeConv) else layer(h)
         return (to_volumes(h, depth) if self.dims == 2 else h).to(volume.dtype)
 
 
@@ -146,8 +135,7 @@ class Halving(nn.Module):
         )
 
     def forward(self, h: Tensor) -> Tensor:
-        halved: Tensor = self.conv(F.pad(h, (0, 1, 0, 1)))
-        return halved
+        return self.conv(F.pad(h, (0, 1, 0, 1)))
 
 
 def _middle(net: KLAutoencoder, channels: int, options: BlockOptions) -> list[nn.Module]:

@@ -16,12 +16,20 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import settings
+from voxlate.config import Counts, settings
 from voxlate.nets import cpu
 
 FEWEST_PIXELS = 512  # of cpu.enlarged_conv: with fewer, summing the weights costs more than the products it saves
 MAX_PERIOD = 10_000.0  # of the sinusoids: Vaswani et al. 2017, sec. 3.5
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d, nn.ConvTranspose3d)
 LOG_SNR_LIMIT = 40.0  # float32 cannot tell sigma from 0 beyond it, and infinity (flow matching's limits) has no sine
+
+# keys of the networks that are made of these layers
+Multipliers = Annotated[
+    Counts, Field(min_length=1, description="channels of each level over width; each level halves the size")
+]
+Groups = Annotated[int, Field(gt=0, description="groups of a norm; fewer where under two channels would share one")]
+Kernel = Annotated[Literal["1x3x3", "3x3x3"], Field(description="D x H x W; 1x3x3 works slice by slice, its norms too")]
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ def repeat_border(h: Tensor, sizes: Sequence[int]) -> Tensor:
 def start_normal(module: nn.Module) -> None:
     """Draw all kernels from N(0, 0.02²), batch norms' factors about 1, and set biases to 0 (Isola et al. 2017, 6.2)."""
     for part in module.modules():
-        if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d, nn.ConvTranspose3d)):
+        if isinstance(part, CONVOLUTIONS):
             nn.init.normal_(part.weight, std=0.02)
         elif isinstance(part, (nn.BatchNorm2d, nn.BatchNorm3d)):
             nn.init.normal_(part.weight, mean=1.0, std=0.02)
@@ -127,8 +135,6 @@ class Volumetric(nn.Module):
 
     def forward(self, h: Tensor, depth: int) -> Tensor:
         slices, channels, height, width = h.shape
-        if slices % depth:
-            raise ValueError(f"{slices} slices are not whole volumes of {depth}")
         # channels-last memory [B, D, H*W, C] is a picture D high and H*W wide, so that no line along D is ever copied
         volume = h.permute(0, 2, 3, 1).reshape(-1, depth, height * width, channels).permute(0, 3, 1, 2)
         volume = F.conv2d(volume, self.weight[..., None], self.bias, padding=(1, 0))
@@ -197,8 +203,7 @@ class Down(nn.Module):
         self.conv = conv3(channels, channels, options, stride)
 
     def forward(self, h: Tensor, embedding: Tensor | None, depth: int) -> Tensor:
-        h = self.conv(h, depth)
-        return h
+        return self.conv(h, depth)
 
 
 class Up(nn.Module):
@@ -215,8 +220,7 @@ class Up(nn.Module):
             h = repeat_border(h, (1, 1)) if conv.repeat and not self.training else F.pad(h, (1, 1, 1, 1))
             h = cpu.enlarged_conv(h, conv.weight, conv.bias)
             return h if conv.volumetric is None else conv.volumetric(h, depth)
-        h = self.conv(enlarge(h, self.stride), depth)
-        return h
+        return self.conv(enlarge(h, self.stride), depth)
 
 
 class ResBlock(nn.Module):
@@ -255,8 +259,7 @@ class ResBlock(nn.Module):
             inner, h = resample(inner, self.stride), resample(h, self.stride)
         inner = self.conv1(inner, depth)
         inner = self.modulate(inner, embedding)
-        h = self.skip(h) + self.conv2(self.dropout(inner), depth)
-        return h
+        return self.skip(h) + self.conv2(self.dropout(inner), depth)
 
     def modulate(self, h: Tensor, embedding: Tensor | None) -> Tensor:
         """The second norm and SiLU, with what the block makes of the embedding."""
@@ -265,8 +268,7 @@ class ResBlock(nn.Module):
             own = self.embed(embedding).to(h.dtype)
             own = own.reshape(*own.shape, *(1 for _ in h.shape[2:]))
         if not self.scale_shift:
-            h = self.norm2(h if own is None else h + own)
-            return h
+            return self.norm2(h if own is None else h + own)
         h = self.norm2(h)
         if own is not None:
             scale, shift = own.chunk(2, dim=1)
@@ -291,8 +293,7 @@ class Attention(nn.Module):
         query, key, value = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(query, key, value)
         mixed = self.out(mixed.transpose(1, 2).flatten(2)).to(h.dtype)
-        h = h + mixed.transpose(1, 2).reshape(h.shape)
-        return h
+        return h + mixed.transpose(1, 2).reshape(h.shape)
 
 
 Of = Annotated[
@@ -355,6 +356,13 @@ class FourierFeatures(nn.Module):
         return torch.cat([phase.sin(), phase.cos()], dim=1)
 
 
+def noise_level(log_snr: Tensor | None) -> Tensor:
+    """The log-SNR as networks take it, float32 and finite; raises ValueError where there is none."""
+    if log_snr is None:
+        raise ValueError("this network needs the noise level: give it log_snr")
+    return log_snr.float().clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT)
+
+
 class Embedding(nn.Module):
     """The embedding that conditions every block: of noise level and configuration code, [B] and [B, K] -> [B, size]."""
 
@@ -372,9 +380,7 @@ class Embedding(nn.Module):
     def forward(self, log_snr: Tensor | None, code: Tensor | None) -> Tensor | None:
         parts: list[Tensor] = []
         if self.noisy:
-            if log_snr is None:
-                raise ValueError("this network needs the noise level: give it log_snr")
-            value = log_snr.float().clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT)
+            value = noise_level(log_snr)
             value = (value if self.time.of == "log_snr" else value.sigmoid()) * self.time.scale
             features = sinusoids(value, self.features) if self.fourier is None else self.fourier(value)
             parts.append(features if self.level is None else self.level(features))

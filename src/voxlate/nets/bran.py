@@ -1,7 +1,6 @@
 """BRAN, the brain region-aware network of paper 000; without regions it is the generator of Pix2Pix, in 2-D or 3-D."""
 
-from collections.abc import Iterable
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +9,9 @@ from torch import Tensor, nn
 
 from voxlate.config import settings
 from voxlate.errors import BadInput
-from voxlate.nets.blocks import to_slices, to_volumes
+from voxlate.nets.blocks import CONVOLUTIONS, to_slices, to_volumes
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
-from voxlate.nets.strided import DoublingConv, HalvingConv
+from voxlate.nets.strided import DoublingConv, doubling, halving, norm
 
 SLOPE = 0.2  # of LeakyReLU below 0: Radford et al. 2016, sec. 3
 WIDEST = 8  # times the width: Isola et al. 2017, sec. 6.1.1
@@ -91,17 +90,16 @@ class BranNet(nn.Module):
         self.net = net
         widths, last = net.widths, net.stages - 1
         self.encoder = nn.ModuleList(
-            Down(below, above, net, norm=0 < stage < last, last=stage == last)
+            Down(below, above, net, normed=0 < stage < last, last=stage == last)
             for stage, (below, above) in enumerate(zip((ins, *widths), widths))
         )
         self.decoder = nn.ModuleList(
             Up(widths[stage] * (1 if stage == last else 2), widths[stage - 1], net, NOT_DROPPED <= stage < last)
             for stage in range(last, 0, -1)
         )
-        self.head = _doubling(2 * widths[0], outs, net)
-        convs = (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d, nn.ConvTranspose3d)
-        for module in (module for module in self.modules() if isinstance(module, convs)):
-            if set(module.kernel_size) == {4}:
+        self.head = doubling(2 * widths[0], outs, 4, net.dimensions, bias=False)
+        for module in self.modules():
+            if isinstance(module, CONVOLUTIONS) and set(module.kernel_size) == {4}:
                 nn.init.normal_(module.weight, std=0.02)  # Isola et al. 2017, sec. 6.2
         if net.norm == "batch":  # instance norms give contiguous maps
             last_channels = torch.channels_last if net.dimensions == 2 else torch.channels_last_3d
@@ -113,12 +111,12 @@ class BranNet(nn.Module):
         padded, left = self._padded(image)
         h = to_slices(padded).contiguous(memory_format=torch.channels_last) if flat else padded
         skips: list[Tensor] = []
-        for down in cast(Iterable[Down], self.encoder):
+        for down in self.encoder:
             h = down(h)
             skips.append(h)
         skips.pop()
         maps = []
-        for up in cast(Iterable[Up], self.decoder):
+        for up in self.decoder:
             skip = skips.pop()
             h = torch.cat([up(h, skip.shape[2]), skip], dim=1)
             maps.append(h)
@@ -146,16 +144,12 @@ class BranNet(nn.Module):
 class Down(nn.Module):
     """A map, and what its regions' own filters make of it, to half the size."""
 
-    def __init__(self, ins: int, outs: int, net: Bran, norm: bool, last: bool) -> None:
+    def __init__(self, ins: int, outs: int, net: Bran, normed: bool, last: bool) -> None:
         super().__init__()
         self.regional = RegionalFilters(ins, net.regions, net.hidden) if net.regions else None
         ins *= 2 if net.regions else 1
-        self.conv = (
-            HalvingConv(ins, outs, 4, bias=False)
-            if net.dimensions == 3
-            else nn.Conv2d(ins, outs, 4, stride=2, padding=1, bias=False)
-        )
-        self.norm = _norm(outs, net) if norm else nn.Identity()
+        self.conv = halving(ins, outs, 4, net.dimensions, bias=False)
+        self.norm = norm(net.norm, outs, net.dimensions) if normed else nn.Identity()
         self.slope = 0.0 if last else SLOPE
 
     def forward(self, h: Tensor) -> Tensor:
@@ -169,29 +163,16 @@ class Up(nn.Module):
 
     def __init__(self, ins: int, outs: int, net: Bran, drops: bool) -> None:
         super().__init__()
-        self.conv = _doubling(ins, outs, net)
-        self.norm = _norm(outs, net)
+        self.conv = doubling(ins, outs, 4, net.dimensions, bias=False)
+        self.norm = norm(net.norm, outs, net.dimensions)
         self.drop = DropBlock(net.dropout, net.drop_block) if drops else nn.Identity()
 
     def forward(self, h: Tensor, depth: int) -> Tensor:
         return F.relu(self.drop(self.norm(_doubled(self.conv, h, depth))))
 
 
-def _doubling(ins: int, outs: int, net: Bran) -> nn.Module:
-    if net.dimensions == 3:
-        return DoublingConv(ins, outs, 4, bias=False)
-    return nn.ConvTranspose2d(ins, outs, 4, stride=2, padding=1, bias=False)
-
-
 def _doubled(conv: nn.Module, h: Tensor, depth: int) -> Tensor:
-    doubled: Tensor = conv(h, depth) if isinstance(conv, DoublingConv) else conv(h)
-    return doubled
-
-
-def _norm(channels: int, net: Bran) -> nn.Module:
-    if net.norm == "instance":
-        return nn.InstanceNorm2d(channels) if net.dimensions == 2 else nn.InstanceNorm3d(channels)
-    return nn.BatchNorm2d(channels) if net.dimensions == 2 else nn.BatchNorm3d(channels)
+    return conv(h, depth) if isinstance(conv, DoublingConv) else conv(h)
 
 
 class RegionalFilters(nn.Module):

@@ -76,8 +76,7 @@ def group_norm(h: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float,
 
     Gain: 42 % (default network, 256², bfloat16), 64 % (width 32, 128²), 34 % (paper 001's U-Net); none in float32.
     """
-    out: Tensor = _GroupNorm.apply(h, weight, bias, groups, eps, silu)  # type: ignore[no-untyped-call]
-    return out
+    return _GroupNorm.apply(h, weight, bias, groups, eps, silu)
 
 
 class _GroupNorm(torch.autograd.Function):
@@ -109,13 +108,10 @@ class _GroupNorm(torch.autograd.Function):
         count = x.shape[2:].numel() * size
         slope = (group_total * mean - group_product) * rstd**3 / count
         offset = -slope * mean - group_total * rstd / count
-
-        def each(values: Tensor) -> Tensor:  # [B, groups] -> [B, C]
-            return values.repeat_interleave(size, 1)
-
-        dx = torch.addcmul(_spread(each(offset), x), _rows(x, x), _spread(each(slope), x))
-        dx = torch.addcmul(dx, _rows(grad, x), _spread(each(rstd) * weight, x))
-        dweight = ((product - each(mean) * total) * each(rstd)).sum(0)
+        slope, offset, mean, rstd = (values.repeat_interleave(size, 1) for values in (slope, offset, mean, rstd))
+        dx = torch.addcmul(_spread(offset, x), _rows(x, x), _spread(slope, x))
+        dx = torch.addcmul(dx, _rows(grad, x), _spread(rstd * weight, x))
+        dweight = ((product - mean * total) * rstd).sum(0)
         return _unrows(dx, x), dweight.to(weight.dtype), total.sum(0).to(bias.dtype), None, None, None
 
 
@@ -182,8 +178,7 @@ def rms_norm(h: Tensor, gain: Tensor, shift: Tensor | None, gelu: bool) -> Tenso
     gelu overwrites h. Gain: 7 % (paper 001's ADM at 128² and its DiT at 256², bfloat16; ADM at 256², float32).
     """
     if torch.is_grad_enabled() and (h.requires_grad or gain.requires_grad):
-        out: Tensor = _RMSNorm.apply(h, gain, shift, gelu)  # type: ignore[no-untyped-call]
-        return out
+        return _RMSNorm.apply(h, gain, shift, gelu)
     return _rms_forward(h, gain, shift, gelu, h if gelu else torch.empty_like(h))
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from voxlate.config import Counts, settings
 from voxlate.nets.blocks import start_normal, to_slices, to_volumes
-from voxlate.nets.strided import FEWEST_SLICES
+from voxlate.nets.strided import FEWEST_SLICES, norm
 
 SLOPE = 0.2  # of LeakyReLU below 0: Radford et al. 2016, sec. 3
 
@@ -69,19 +69,16 @@ class CriticNet(nn.Module):
         self.critic = critic
         volumes = critic.dimensions == 3
         conv, point = (VolumeConv, nn.Conv3d) if volumes else (SliceConv, nn.Conv2d)
-        batch_norm, instance_norm = (
-            (nn.BatchNorm3d, nn.InstanceNorm3d) if volumes else (nn.BatchNorm2d, nn.InstanceNorm2d)
-        )
         patches, kernel = critic.answer == "patches", critic.kernel
         if critic.each:
             channels += 1  # the context, one channel of the image, and a plane for each that it may be
         layers: list[nn.Module] = []
         for number, (ins, outs) in enumerate(zip((channels, *critic.widths), critic.widths)):
             halve = number < len(critic.widths) - 1 or not patches or critic.all_halve
-            norm = critic.norm if number else "none"
-            layers.append(conv(ins, outs, kernel, halve, depth=halve and number > 0, bias=norm != "batch"))
-            if norm != "none":
-                layers.append(batch_norm(outs) if norm == "batch" else instance_norm(outs))
+            normed = critic.norm if number else "none"
+            layers.append(conv(ins, outs, kernel, halve, depth=halve and number > 0, bias=normed != "batch"))
+            if normed != "none":
+                layers.append(norm(normed, outs, critic.dimensions))
             layers.append(nn.LeakyReLU(SLOPE))
         self.layers = nn.Sequential(*layers)
         maps = 1 if critic.each else critic.maps

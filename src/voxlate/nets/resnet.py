@@ -1,7 +1,5 @@
 """The residual network of Johnson et al. 2016 that CycleGAN's generators are: two halvings, blocks, two doublings."""
 
-from collections.abc import Callable
-from functools import partial
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -13,7 +11,7 @@ from torch import Tensor, nn
 from voxlate.config import settings
 from voxlate.nets.blocks import pad_far, start_normal, to_slices, to_volumes
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
-from voxlate.nets.strided import DoublingConv, HalvingConv
+from voxlate.nets.strided import Dimensions, DoublingConv, HalvingConv, doubling, halving, norm
 
 HALVINGS = 2
 
@@ -41,16 +39,15 @@ class ResNetNet(nn.Module):
 
     def __init__(self, net: ResNet, ins: int, outs: int) -> None:
         super().__init__()
-        self.volumes = net.dimensions == 3
+        self.volumes, dims = net.dimensions == 3, net.dimensions
         widths = [net.width * 2**level for level in range(HALVINGS + 1)]
-        normed = partial(_normed, volumes=self.volumes)
-        layers = [*_mirrored(ins, widths[0], 7, self.volumes), *normed(widths[0])]
+        layers = [*_mirrored(ins, widths[0], 7, dims), *_normed(widths[0], dims)]
         for below, above in pairwise(widths):
-            layers += [_halving(below, above, self.volumes), *normed(above)]
-        layers += [Block(widths[-1], self.volumes) for _ in range(net.blocks)]
+            layers += [halving(below, above, 3, dims), *_normed(above, dims)]
+        layers += [Block(widths[-1], dims) for _ in range(net.blocks)]
         for above, below in pairwise(reversed(widths)):
-            layers += [_doubling(above, below, self.volumes), *normed(below)]
-        layers += [*_mirrored(widths[0], outs, 7, self.volumes), nn.Tanh()]
+            layers += [doubling(above, below, 3, dims), *_normed(below, dims)]
+        layers += [*_mirrored(widths[0], outs, 7, dims), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
         start_normal(self)
         if self.volumes:
@@ -78,33 +75,23 @@ class ResNetNet(nn.Module):
 class Block(nn.Module):
     """Two convolutions and a skip; nothing after the sum."""
 
-    def __init__(self, channels: int, volumes: bool) -> None:
+    def __init__(self, channels: int, dims: Dimensions) -> None:
         super().__init__()
-        first = [*_mirrored(channels, channels, 3, volumes), *_normed(channels, volumes)]
-        second = [*_mirrored(channels, channels, 3, volumes), _normed(channels, volumes)[0]]
+        first = [*_mirrored(channels, channels, 3, dims), *_normed(channels, dims)]
+        second = [*_mirrored(channels, channels, 3, dims), norm("instance", channels, dims)]
         self.layers = nn.Sequential(*first, *second)
 
     def forward(self, h: Tensor) -> Tensor:
-        h = h + self.layers(h)
-        return h
+        return h + self.layers(h)
 
 
-def _mirrored(ins: int, outs: int, size: int, volumes: bool) -> list[nn.Module]:
+def _mirrored(ins: int, outs: int, size: int, dims: Dimensions) -> list[nn.Module]:
     """A convolution over `size` pixels each way, and 3 slices of volumes, that sees the image mirrored beyond it."""
     half = size // 2
-    if volumes:
+    if dims == 3:
         return [nn.ReflectionPad3d((half, half, half, half, 1, 1)), nn.Conv3d(ins, outs, (3, size, size))]
     return [nn.ReflectionPad2d(half), nn.Conv2d(ins, outs, size)]
 
 
-def _halving(ins: int, outs: int, volumes: bool) -> nn.Module:
-    return HalvingConv(ins, outs, 3) if volumes else nn.Conv2d(ins, outs, 3, stride=2, padding=1)
-
-
-def _doubling(ins: int, outs: int, volumes: bool) -> nn.Module:
-    return DoublingConv(ins, outs, 3) if volumes else nn.ConvTranspose2d(ins, outs, 3, 2, padding=1, output_padding=1)
-
-
-def _normed(channels: int, volumes: bool) -> list[nn.Module]:
-    norm: Callable[[int], nn.Module] = nn.InstanceNorm3d if volumes else nn.InstanceNorm2d
-    return [norm(channels), nn.ReLU()]
+def _normed(channels: int, dims: Dimensions) -> list[nn.Module]:
+    return [norm("instance", channels, dims), nn.ReLU()]

@@ -1,9 +1,33 @@
-"""Convolutions that halve and double volumes, along depth only while there are slices enough."""
+"""Convolutions that halve and double slices or volumes, these along depth only while there are slices enough."""
+
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 FEWEST_SLICES = 4  # that a layer halves: fewer would be nearly all padding
+Dimensions = Literal[2, 3]
+
+
+def halving(ins: int, outs: int, kernel: int, dimensions: Dimensions, bias: bool = True) -> nn.Module:
+    """A strided convolution of slices [N, C, H, W], or of volumes, whose height and width are even."""
+    if dimensions == 3:
+        return HalvingConv(ins, outs, kernel, bias)
+    return nn.Conv2d(ins, outs, kernel, stride=2, padding=1, bias=bias)
+
+
+def doubling(ins: int, outs: int, kernel: int, dimensions: Dimensions, bias: bool = True) -> nn.Module:
+    """A transposed convolution of slices [N, C, H, W], or of volumes, which also takes the depth to reach."""
+    if dimensions == 3:
+        return DoublingConv(ins, outs, kernel, bias)
+    return nn.ConvTranspose2d(ins, outs, kernel, stride=2, padding=1, output_padding=4 - kernel, bias=bias)
+
+
+def norm(kind: Literal["batch", "instance"], channels: int, dimensions: Dimensions) -> nn.Module:
+    """A norm over a batch, or over each slice or volume by itself."""
+    if kind == "batch":
+        return nn.BatchNorm2d(channels) if dimensions == 2 else nn.BatchNorm3d(channels)
+    return nn.InstanceNorm2d(channels) if dimensions == 2 else nn.InstanceNorm3d(channels)
 
 
 class HalvingConv(nn.Conv3d):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import Counts, settings
+from voxlate.config import settings
 from voxlate.errors import BadInput
 from voxlate.nets.asymmetry import AsymmetryPrior, Pyramid
 from voxlate.nets.blocks import (
@@ -18,6 +18,9 @@ from voxlate.nets.blocks import (
     Down,
     Embedding,
     Fourier,
+    Groups,
+    Kernel,
+    Multipliers,
     Norm,
     ResBlock,
     Sinusoidal,
@@ -38,10 +41,7 @@ class UNet(NetSettings):
     compares_sides: ClassVar[bool] = True
     kind: Literal["unet"] = "unet"
     width: Annotated[int, Field(gt=0, description="channels at full resolution")] = 64
-    multipliers: Annotated[
-        Counts,
-        Field(min_length=1, description="channels of each level over width; each level halves the size"),
-    ] = (1, 2, 3, 4)
+    multipliers: Multipliers = (1, 2, 3, 4)
     blocks: Annotated[int, Field(gt=0, description="residual blocks a level down; one more going up")] = 2
     patch: Annotated[
         Literal[1, 2, 4], Field(description="pixel-unshuffle before the first convolution, undone after the last")
@@ -66,13 +66,9 @@ class UNet(NetSettings):
     inject: Annotated[
         Literal["all", "decoder"], Field(description="blocks that see the embedding: all, or middle and decoder only")
     ] = "all"
-    groups: Annotated[
-        int, Field(gt=0, description="groups of a norm; fewer where under two channels would share one")
-    ] = 32
+    groups: Groups = 32
     dropout: Annotated[float, Field(ge=0, lt=1, description="share of features dropped in each block")] = 0.0
-    kernel: Annotated[
-        Literal["1x3x3", "3x3x3"], Field(description="D x H x W; 1x3x3 works slice by slice, its norms too")
-    ] = "1x3x3"
+    kernel: Kernel = "1x3x3"
     volumetric: Annotated[
         bool, Field(description="convolutions along depth after the slice-wise ones, starting as the identity")
     ] = False
@@ -143,12 +139,9 @@ class LevelStage(nn.Module):
 class Level(nn.Module):
     """The blocks of one resolution, then the resampling to the next one, if there is one."""
 
-    stages: Iterable[LevelStage]
-
     def __init__(self, stages: list[LevelStage], resample: nn.Module | None) -> None:
         super().__init__()
-        self.stages = cast(Iterable[LevelStage], nn.ModuleList(stages))
-        self.resample = resample
+        self.stages, self.resample = nn.ModuleList(stages), resample
 
 
 class ResidualUNet(nn.Module):
@@ -171,10 +164,8 @@ class ResidualUNet(nn.Module):
         )
         plain = replace(conditioned, embedding=0)
         widths = [net.width * factor for factor in net.multipliers]
-        self.strides = [
-            (2 if self.dims == 3 and level >= len(widths) - 1 - net.depth_halvings else 1, 2, 2)
-            for level in range(len(widths) - 1)
-        ]
+        last = len(widths) - 1
+        self.strides = [(2 if level >= last - net.depth_halvings else 1, 2, 2) for level in range(last)]
         self.stem = conv3(channels.joined * net.patch**2, net.width, conditioned)
         self.encoder, skips = self._encoder(widths, conditioned if net.inject == "all" else plain)
         middle = [LevelStage(widths[-1], widths[-1], self._heads(widths[-1], net.middle_attention), conditioned)]
@@ -204,7 +195,7 @@ class ResidualUNet(nn.Module):
         return levels, skips
 
     def _decoder(self, widths: list[int], skips: list[int], options: BlockOptions) -> nn.ModuleList:
-        levels, ins, skips = nn.ModuleList(), widths[-1], list(skips)
+        levels, ins = nn.ModuleList(), widths[-1]
         for level, outs in reversed(list(enumerate(widths))):
             heads = self._heads(outs, level in self.net.attention)
             stages = []
@@ -225,7 +216,7 @@ class ResidualUNet(nn.Module):
 
     def forward(self, inputs: NetworkInput) -> Output:
         image = inputs.joined
-        h, depth = self._fold(pad_far(image, self._multiples()))
+        h, depth = self._fold(pad_far(image, (2**self.net.depth_halvings, self.net.multiple, self.net.multiple)))
         embedding = self.embedding(inputs.log_snr, inputs.code)
         if embedding is not None and self.dims == 2:
             embedding = embedding.repeat_interleave(depth, dim=0)
@@ -252,15 +243,7 @@ class ResidualUNet(nn.Module):
                 h = stage(torch.cat([h, skips.pop()], dim=1), embedding, depth)
             if level.resample is not None:
                 h = level.resample(h, embedding, depth)
-        h = self.head(self.norm(h), depth)
-        return h
-
-    def _multiples(self) -> list[int]:
-        """What D, H and W must be divisible by, for every halving to be whole."""
-        multiples: list[int] = [1, self.net.patch, self.net.patch]
-        for stride in self.strides:
-            multiples = [size * factor for size, factor in zip(multiples, stride)]
-        return multiples
+        return self.head(self.norm(h), depth)
 
     def _fold(self, image: Tensor) -> tuple[Tensor, int]:
         """To patches, and to channels-last slices in a slice-wise network."""

@@ -103,8 +103,7 @@ class FeatureCritic(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv2d(channels // 4, modalities, 1))
 
     def forward(self, features: Tensor) -> Tensor:
-        logits: Tensor = self.layers(features).mean(dim=(2, 3))
-        return logits
+        return self.layers(features).mean(dim=(2, 3))
 
 
 class _Reversed(torch.autograd.Function):
@@ -119,5 +118,4 @@ class _Reversed(torch.autograd.Function):
 
 def reversed_gradient(x: Tensor) -> Tensor:
     """The same numbers, with the negative gradient (Ganin and Lempitsky 2015, eq. 11)."""
-    result: Tensor = _Reversed.apply(x)  # type: ignore[no-untyped-call]
-    return result
+    return _Reversed.apply(x)

@@ -105,8 +105,7 @@ class Repeater(nn.Module):
         self.head = nn.Conv2d(widths[-1], 1, 3, padding=1)
 
     def forward(self, h: Tensor) -> Tensor:
-        out: Tensor = self.head(self.levels(h)).tanh()
-        return out
+        return self.head(self.levels(h)).tanh()
 
 
 class Fuse(nn.Module):
@@ -119,8 +118,7 @@ class Fuse(nn.Module):
 
     def forward(self, maps: list[Tensor], available: Tensor, before: Tensor | None) -> Tensor:
         h = self.mix(torch.cat([fused(maps, available, how) for how in FUSIONS], dim=1))
-        h = self.join(h if before is None else torch.cat([h, before], dim=1))
-        return h
+        return self.join(h if before is None else torch.cat([h, before], dim=1))
 
 
 def _layer(ins: int, outs: int, slope: float = 0.0) -> nn.Sequential:

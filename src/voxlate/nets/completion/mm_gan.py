@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from voxlate.config import Counts, settings
 from voxlate.nets.blocks import start_normal
-from voxlate.nets.completion.parts import modalities_of, slices_of
+from voxlate.nets.completion.parts import Modalities, modalities_of, slices_of
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 
 SLOPE = 0.2  # of LeakyReLU below 0
@@ -43,26 +43,25 @@ class MMGAN(NetSettings):
 
     def build(self, channels: Channels) -> "MMGANNet":
         """Raises BadInput where a task is neither completion nor translation."""
-        modalities = modalities_of(channels, self)
-        return MMGANNet(self, modalities.given, modalities.made)
+        return MMGANNet(self, modalities_of(channels, self))
 
 
 class MMGANNet(nn.Module):
     """Works slice by slice, on images of any size."""
 
-    def __init__(self, net: MMGAN, given: int, made: int) -> None:
+    def __init__(self, net: MMGAN, modalities: Modalities) -> None:
         super().__init__()
         self.net = net
         widths, last = net.widths, len(net.widths)
         self.encoder = nn.ModuleList(
             Down(below, above, norm=1 < level < last, dropout=net.dropout * (level >= DROPS_FROM))
-            for level, (below, above) in enumerate(pairwise((given, *widths)), start=1)
+            for level, (below, above) in enumerate(pairwise((modalities.given, *widths)), start=1)
         )
         self.decoder = nn.ModuleList(
             Up(widths[level] * (1 if level == last - 1 else 2), widths[level - 1], net.dropout * (level >= DROPS_FROM))
             for level in range(last - 1, 0, -1)
         )
-        self.head = nn.Conv2d(2 * widths[0], made, 4, padding=1)
+        self.head = nn.Conv2d(2 * widths[0], modalities.made, 4, padding=1)
         start_normal(self)
 
     def forward(self, inputs: NetworkInput) -> Output:
@@ -89,8 +88,7 @@ class Down(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, h: Tensor) -> Tensor:
-        h = self.dropout(F.leaky_relu(self.norm(self.conv(h)), SLOPE))
-        return h
+        return self.dropout(F.leaky_relu(self.norm(self.conv(h)), SLOPE))
 
 
 class Up(nn.Module):
@@ -103,5 +101,4 @@ class Up(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, h: Tensor) -> Tensor:
-        h = self.dropout(F.relu(self.norm(self.conv(h))))
-        return h
+        return self.dropout(F.relu(self.norm(self.conv(h))))

@@ -99,8 +99,7 @@ class Encoder(nn.Module):
         skips.pop()
         for up, join in zip(self.up, self.join):
             h = join(torch.cat([skips.pop(), up(F.interpolate(h, scale_factor=2.0))], dim=1))
-        h = self.latent(h)
-        return h
+        return self.latent(h)
 
 
 class Decoder(nn.Module):

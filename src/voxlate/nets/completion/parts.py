@@ -4,8 +4,8 @@ Networks with instance norms, which give contiguous maps, take no channels-last 
 30 % shorter on a CPU (UcDGAN, CocaGAN).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal
 
 import torch
@@ -91,21 +91,12 @@ def fused(maps: list[Tensor], available: Tensor, how: Fusion) -> Tensor:
     available: [B, N], 0 or 1.
     """
     there = available.to(maps[0].dtype).T[:, :, None, None, None].unbind()
-    some = available.amax(dim=1)[:, None, None, None].to(maps[0].dtype)
-    if how == "product":
-        return some * _over([torch.where(one > 0, h, 1) for h, one in zip(maps, there)], torch.mul)
-    if how == "max":
-        lowest = torch.finfo(maps[0].dtype).min
-        return _over([torch.where(one > 0, h, lowest) for h, one in zip(maps, there)], torch.maximum) * some
-    total = _over([torch.where(one > 0, h, 0) for h, one in zip(maps, there)], torch.add)
-    return total if how == "sum" else total / _over(list(there), torch.add).clamp(min=1)
-
-
-def _over(maps: list[Tensor], join: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    result = maps[0]
-    for one in maps[1:]:
-        result = join(result, one)
-    return result
+    lowest = torch.finfo(maps[0].dtype).min
+    neutral, join = {"product": (1.0, torch.mul), "max": (lowest, torch.maximum)}.get(how, (0.0, torch.add))
+    total = reduce(join, [torch.where(one > 0, h, neutral) for h, one in zip(maps, there)])
+    if how in ("product", "max"):
+        return total * available.amax(dim=1)[:, None, None, None].to(total.dtype)
+    return total if how == "sum" else total / reduce(torch.add, there).clamp(min=1)
 
 
 def same_size(ins: int, outs: int, kernel: int) -> nn.Sequential:

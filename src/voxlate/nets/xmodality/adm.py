@@ -6,24 +6,25 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxlate.config import Counts, settings
-from voxlate.nets.xmodality.parts import AttentionLayer, Backbone, BackboneSettings, Conv, ExactDense, TimeEmbedding
+from voxlate.config import settings
+from voxlate.nets.interface import Channels, NetSettings
+from voxlate.nets.xmodality.parts import AttentionLayer, Backbone, Conv, ExactDense, Multipliers, TimeEmbedding
 from voxlate.nets.xmodality.stages import Block, Decoder, Encoder
 
 
 @settings
-class ADM(BackboneSettings):
+class ADM(NetSettings):
     """The published ADM: two residual blocks and row-wise attention a stage, RMS norms (paper 001)."""
 
     kind: Literal["adm"] = "adm"
     width: Annotated[int, Field(gt=0, description="channels at full resolution")] = 128
-    multipliers: Annotated[
-        Counts, Field(min_length=1, description="channels of each stage over width; each halves the size")
-    ] = (1, 2, 4)
+    multipliers: Multipliers = (1, 2, 4)
     heads: Annotated[int, Field(gt=0, description="attention heads, a divisor of every stage's channels")] = 4
 
-    def make(self, ins: int, outs: int, noisy: bool) -> "ADMNet":
-        return ADMNet(self, ins, outs, noisy)
+    def build(self, channels: Channels) -> "ADMNet":
+        """Raises BadInput where a task gives more than images and their noise level."""
+        self.takes_only_images(channels, noise=True)
+        return ADMNet(self, channels.joined, channels.out, channels.noisy)
 
 
 class ADMNet(Backbone):
@@ -44,11 +45,9 @@ class ADMNet(Backbone):
         self.head = ExactDense(net.width, outs)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def slices(self, h: Tensor, log_snr: Tensor | None) -> Tensor:
-        embedding = None if self.time is None or log_snr is None else self.time(log_snr)
+    def slices(self, h: Tensor, embedding: Tensor | None) -> Tensor:
         start = self.stem(h)
         h, kept = self.encoder(start, embedding)
         h = self.middle2(self.attention(self.middle1(h, embedding)), embedding)
         h = self.decoder(h, kept, embedding)
-        h = self.head(self.final(torch.cat([h, start], dim=-1)))
-        return h
+        return self.head(self.final(torch.cat([h, start], dim=-1)))

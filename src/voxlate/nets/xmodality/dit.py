@@ -9,11 +9,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from voxlate.config import settings
+from voxlate.nets.interface import Channels, NetSettings
 from voxlate.nets.xmodality.parts import (
     EPS,
     Attention,
     Backbone,
-    BackboneSettings,
     Dense,
     RMSNorm,
     SwiGLU,
@@ -24,7 +24,7 @@ from voxlate.nets.xmodality.parts import (
 
 
 @settings
-class DiT(BackboneSettings):
+class DiT(NetSettings):
     """The published DiT-L/16: adaptive RMS norms, gated layers, patches of the image as tokens (paper 001)."""
 
     kind: Literal["dit"] = "dit"
@@ -35,8 +35,10 @@ class DiT(BackboneSettings):
     mlp_ratio: Annotated[int, Field(gt=0, description="width of the gated layers over width")] = 4
     frequencies: Annotated[int, Field(gt=0, multiple_of=2, description="sines and cosines of the log-SNR")] = 256
 
-    def make(self, ins: int, outs: int, noisy: bool) -> "DiTNet":
-        return DiTNet(self, ins, outs, noisy)
+    def build(self, channels: Channels) -> "DiTNet":
+        """Raises BadInput where a task gives more than images and their noise level."""
+        self.takes_only_images(channels, noise=True)
+        return DiTNet(self, channels.joined, channels.out, channels.noisy)
 
 
 class TimeMLP(nn.Module):
@@ -81,8 +83,7 @@ class FinalLayer(nn.Module):
 
     def forward(self, tokens: Tensor, embedding: Tensor) -> Tensor:
         shift, scale = self.modulation(embedding).float().chunk(2, dim=-1)
-        tokens = self.out(self.norm(tokens, torch.cat([scale, shift], dim=-1)))
-        return tokens
+        return self.out(self.norm(tokens, torch.cat([scale, shift], dim=-1)))
 
 
 class DiTNet(Backbone):
@@ -102,10 +103,9 @@ class DiTNet(Backbone):
         self.blocks = nn.ModuleList(DiTBlock(net) for _ in range(net.depth))
         self.final = FinalLayer(net.width, pixels * outs)
 
-    def slices(self, h: Tensor, log_snr: Tensor | None) -> Tensor:
+    def slices(self, h: Tensor, embedding: Tensor | None) -> Tensor:
         items, height, width, channels = h.shape
         rows, columns = height // self.patch, width // self.patch
-        embedding = self.time(h.new_zeros(items) if log_snr is None else log_snr)
         h = h.view(items, rows, self.patch, columns, self.patch, channels).transpose(2, 3)
         tokens = self.norm(self.embed(self.norm_in(h.reshape(items, rows * columns, -1)))).float()
         tokens = tokens + position_embedding(rows, columns, tokens.shape[-1], h.device)

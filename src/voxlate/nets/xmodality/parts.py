@@ -3,16 +3,22 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
+from voxlate.config import Counts
 from voxlate.errors import BadInput
 from voxlate.nets import cpu
-from voxlate.nets.blocks import LOG_SNR_LIMIT, MAX_PERIOD, Norm, exact, pad_far, to_slices, to_volumes
-from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
+from voxlate.nets.blocks import MAX_PERIOD, Norm, exact, noise_level, pad_far, to_slices, to_volumes
+from voxlate.nets.interface import NetworkInput, Output
 
+Multipliers = Annotated[
+    Counts, Field(min_length=1, description="channels of each stage over width; each halves the size")
+]
 EPS = cpu.RMS_EPS
 Init = Callable[[Tensor], object]
 MakeNorm = Callable[[int], nn.Module]
@@ -134,8 +140,7 @@ class Attention(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         mixed = attend(self.qkv(h).view(-1, h.shape[-2], 3, self.heads, h.shape[-1] // self.heads))
-        h = self.out(mixed.reshape(h.shape))
-        return h
+        return self.out(mixed.reshape(h.shape))
 
 
 class AttentionLayer(nn.Module):
@@ -152,8 +157,7 @@ class AttentionLayer(nn.Module):
 def attend(qkv: Tensor) -> Tensor:
     """softmax(q kᵀ / √d) v: [B, T, 3, heads, d] -> [B, T, heads, d]."""
     if cpu.usable(qkv) and qkv.dtype == torch.bfloat16 and qkv.shape[1] <= cpu.LONGEST and qkv.requires_grad:
-        out: Tensor = cpu.Attend.apply(qkv)  # type: ignore[no-untyped-call]
-        return out
+        return cpu.Attend.apply(qkv)
     return F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4)).transpose(1, 2)
 
 
@@ -179,8 +183,7 @@ class Block(nn.Module):
         self.conv, self.norm = Conv(ins, outs, 3), norm(outs)
 
     def forward(self, h: Tensor, modulation: Tensor | None = None) -> Tensor:
-        h = self.norm(self.conv(h), modulation, gelu=True)
-        return h
+        return self.norm(self.conv(h), modulation, gelu=True)
 
 
 class ResNetBlock(nn.Module):
@@ -216,8 +219,7 @@ class SwiGLU(nn.Module):
         if self.time is not None:
             scale, shift = self.time(embedding)[:, None].chunk(2, dim=-1)
             h = torch.addcmul(shift, h, 1 + scale)
-        h = self.out(h)
-        return h
+        return self.out(h)
 
 
 class Down(nn.Module):
@@ -251,42 +253,26 @@ class Up(nn.Module):
 
 
 class Backbone(nn.Module, ABC):
-    """A network that works slice by slice, on images of any size.
+    """A network that works slice by slice, on images of any size; `time` makes the embedding of the noise level.
 
     Its first layer sees the images, then the state (with state_first the other way round).
     """
+
+    time: nn.Module | None
 
     def __init__(self, multiple: int, noisy: bool, state_first: bool = False) -> None:
         super().__init__()
         self.multiple, self.noisy, self.state_first = multiple, noisy, state_first
 
     @abstractmethod
-    def slices(self, h: Tensor, log_snr: Tensor | None) -> Tensor:
+    def slices(self, h: Tensor, embedding: Tensor | None) -> Tensor:
         """[N, H, W, C] -> [N, H, W, C_out]; height and width are multiples of `multiple`."""
 
     def forward(self, inputs: NetworkInput) -> Output:
-        images, state, log_snr = list(inputs.images.values()), inputs.state, inputs.log_snr
-        order = [state, *images] if self.state_first else [*images, state]
-        parts = [part for part in order if part is not None]
-        image = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        images, state = list(inputs.images.values()), inputs.state
+        image = inputs.joined if self.state_first or state is None else torch.cat([*images, state], dim=1)
         depth, height, width = image.shape[2:]
         h = to_slices(pad_far(image, (1, self.multiple, self.multiple))).permute(0, 2, 3, 1).contiguous()
-        if self.noisy:
-            if log_snr is None:
-                raise ValueError("this network needs the noise level: give it log_snr")
-            log_snr = log_snr.float().clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT).repeat_interleave(depth)
-        out = to_volumes(self.slices(h, log_snr if self.noisy else None).permute(0, 3, 1, 2), depth)
-        return Output(out[..., :height, :width].to(image.dtype))
-
-
-class BackboneSettings(NetSettings, ABC):
-    """Settings of one of the four networks: how it is built from the channels of a task."""
-
-    @abstractmethod
-    def make(self, ins: int, outs: int, noisy: bool) -> Backbone:
-        """The network, with fresh weights from torch's global generator."""
-
-    def build(self, channels: Channels) -> Backbone:
-        """Raises BadInput where a task gives more than images and their noise level."""
-        self.takes_only_images(channels, noise=True)
-        return self.make(channels.joined, channels.out, channels.noisy)
+        log_snr = noise_level(inputs.log_snr).repeat_interleave(depth) if self.noisy else h.new_zeros(len(h))
+        out = self.slices(h, None if self.time is None else self.time(log_snr))
+        return Output(to_volumes(out.permute(0, 3, 1, 2), depth)[..., :height, :width].to(image.dtype))

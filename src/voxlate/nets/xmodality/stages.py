@@ -37,8 +37,7 @@ class UpStage(nn.Module):
 
     def forward(self, h: Tensor, first: Tensor, last: Tensor, embedding: Tensor | None) -> Tensor:
         h = self.block1(torch.cat([h, last], dim=-1), embedding)
-        h = self.up(self.attention(self.block2(torch.cat([h, first], dim=-1), embedding)))
-        return h
+        return self.up(self.attention(self.block2(torch.cat([h, first], dim=-1), embedding)))
 
 
 class Encoder(nn.Module):

@@ -1,23 +1,23 @@
 """The U-Net of paper 001: its baseline, a regressor; given the time, it can also denoise."""
 
-from collections.abc import Iterable
 from functools import partial
 from itertools import pairwise
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import Counts, settings
+from voxlate.config import settings
 from voxlate.errors import BadInput
+from voxlate.nets.interface import Channels, NetSettings
 from voxlate.nets.xmodality.parts import (
     Backbone,
-    BackboneSettings,
     Conv,
     Down,
     ExactDense,
     GroupNorm,
+    Multipliers,
     ResNetBlock,
     TimeEmbedding,
     Up,
@@ -25,18 +25,18 @@ from voxlate.nets.xmodality.parts import (
 
 
 @settings
-class PlainUNet(BackboneSettings):
+class PlainUNet(NetSettings):
     """The published U-Net: one residual block a stage, most without skip, group norm, no attention (paper 001)."""
 
     kind: Literal["xmodality_unet"] = "xmodality_unet"
     width: Annotated[int, Field(gt=0, description="channels at full resolution")] = 128
-    multipliers: Annotated[
-        Counts, Field(min_length=1, description="channels of each stage over width; each halves the size")
-    ] = (1, 2, 4)
+    multipliers: Multipliers = (1, 2, 4)
     groups: Annotated[int, Field(gt=0, description="groups of a norm, a divisor of every stage's channels")] = 32
 
-    def make(self, ins: int, outs: int, noisy: bool) -> "PlainUNetNet":
-        return PlainUNetNet(self, ins, outs, noisy)
+    def build(self, channels: Channels) -> "PlainUNetNet":
+        """Raises BadInput where a task gives more than images and their noise level."""
+        self.takes_only_images(channels, noise=True)
+        return PlainUNetNet(self, channels.joined, channels.out, channels.noisy)
 
 
 class PlainUNetNet(Backbone):
@@ -64,19 +64,13 @@ class PlainUNetNet(Backbone):
         self.head = ExactDense(net.width, outs)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def slices(self, h: Tensor, log_snr: Tensor | None) -> Tensor:
-        embedding = None if self.time is None or log_snr is None else self.time(log_snr)
+    def slices(self, h: Tensor, embedding: Tensor | None) -> Tensor:
         start = h = self.stem(h)
         skips: list[Tensor] = []
-        for block, down in zip(_each(self.encoder), [*_each(self.downs), nn.Identity()]):
+        for block, down in zip(self.encoder, [*self.downs, nn.Identity()]):
             skips.append(block(h, embedding))
             h = down(skips[-1])
         h = self.middle(h, embedding)
-        for block, up in zip(_each(self.decoder), _each(self.ups)):
+        for block, up in zip(self.decoder, self.ups):
             h = up(block(torch.cat([h, skips.pop()], dim=-1), embedding))  # the first stage's skip stays unused
-        h = self.head(self.final(torch.cat([h, start], dim=-1)))
-        return h
-
-
-def _each(modules: nn.ModuleList) -> Iterable[nn.Module]:
-    return cast(Iterable[nn.Module], modules)
+        return self.head(self.final(torch.cat([h, start], dim=-1)))

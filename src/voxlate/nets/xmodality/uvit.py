@@ -6,17 +6,18 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from voxlate.config import Counts, settings
+from voxlate.config import settings
 from voxlate.errors import BadInput
 from voxlate.nets.blocks import exact
+from voxlate.nets.interface import Channels, NetSettings
 from voxlate.nets.xmodality import wavelet
 from voxlate.nets.xmodality.parts import (
     Attention,
     Backbone,
-    BackboneSettings,
     Conv,
     Dense,
     ExactDense,
+    Multipliers,
     RMSNorm,
     SwiGLU,
     TimeEmbedding,
@@ -26,26 +27,26 @@ from voxlate.nets.xmodality.stages import Block, Decoder, Encoder
 
 
 @settings
-class UViT(BackboneSettings):
+class UViT(NetSettings):
     """The published U-ViT: a wavelet transform, ADM's stages, and a transformer at their deepest (paper 001)."""
 
     kind: Literal["uvit"] = "uvit"
     width: Annotated[int, Field(gt=0, description="channels at the wavelet's resolution, half the image's")] = 128
-    multipliers: Annotated[
-        Counts, Field(min_length=1, description="channels of each stage over width; each halves the size")
-    ] = (1, 2, 4)
+    multipliers: Multipliers = (1, 2, 4)
     heads: Annotated[int, Field(gt=0, description="heads of the attention along rows")] = 4
     depth: Annotated[int, Field(gt=0, description="layers of the transformer")] = 16
     vit_heads: Annotated[int, Field(gt=0, description="heads of the transformer")] = 4
     mlp_ratio: Annotated[int, Field(gt=0, description="width of the transformer's gated layers over its own")] = 4
 
-    def make(self, ins: int, outs: int, noisy: bool) -> "UViTNet":
+    def build(self, channels: Channels) -> "UViTNet":
+        """Raises BadInput where a task gives more than images and their noise level."""
+        self.takes_only_images(channels, noise=True)
         if self.width * self.multipliers[-1] % 4:
             raise BadInput(
                 f"net.width: expected a transformer of a multiple of 4 channels, found {self.width} · "
                 f"{self.multipliers[-1]}. Change it."
             )
-        return UViTNet(self, ins, outs, noisy)
+        return UViTNet(self, channels.joined, channels.out, channels.noisy)
 
 
 class TransformerLayer(nn.Module):
@@ -94,8 +95,7 @@ class UViTNet(Backbone):
         self.mix = Dense(ins, outs)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def slices(self, h: Tensor, log_snr: Tensor | None) -> Tensor:
-        embedding = None if self.time is None or log_snr is None else self.time(log_snr)
+    def slices(self, h: Tensor, embedding: Tensor | None) -> Tensor:
         with exact(h.device):
             bands = wavelet.analyse(h)
         start = self.stem(bands)
