@@ -132,9 +132,8 @@ def _contrast_ct(voxels: _Voxels, seconds: float) -> np.ndarray:
     veins = VENOUS_PEAK_HU * mr.bolus(seconds, 6.0, 9.0)
     _, cbv, tmax = _perfusion(voxels)
     tissue = np.where(voxels.has(*VESSEL), 0, cbv / 100 * ARTERIAL_PEAK_HU * mr.bolus(seconds, tmax, 9.0))
-    leak = 25 * min(1.0, seconds / 24) * voxels.has(Label.ENHANCING) + 12 * voxels.has(Label.SKIN, Label.MUSCLE) * (
-        seconds / 24
-    )
+    since = seconds / 24
+    leak = 25 * min(1.0, since) * voxels.has(Label.ENHANCING) + 12 * voxels.has(Label.SKIN, Label.MUSCLE) * since
     iodine = (
         arteries * voxels.has(Label.ARTERY)
         + veins * voxels.has(Label.VEIN)
