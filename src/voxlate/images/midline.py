@@ -146,13 +146,11 @@ def _simple(volume: Volume) -> tuple[np.ndarray, tuple[float, float, float]]:
     low, high = WINDOW_HU if volume.unit == "HU" else (float(v) for v in np.percentile(image[inside], [1, 99]))
     shades = np.where(inside, np.clip((image - low) / max(high - low, 1e-9), 0, 1) + 1e-3, 0).astype(np.float32)
     spacing = volume.grid.spacing_mm
-    if len(shades) == 1:
-        wanted = (spacing[0], max(spacing[1], COARSE_MM / 2), max(spacing[2], COARSE_MM / 2))
-    else:
-        wanted = tuple(max(length, COARSE_MM) for length in spacing)  # type: ignore[assignment]
-    blur = [0.5 * new / old if size > 1 else 0 for new, old, size in zip(wanted, spacing, shades.shape)]
+    least = (0.0, COARSE_MM / 2, COARSE_MM / 2) if len(shades) == 1 else (COARSE_MM,) * 3
+    depth, height, width = map(max, spacing, least)
+    blur = [0.5 * new / old if size > 1 else 0 for new, old, size in zip((depth, height, width), spacing, shades.shape)]
     smooth = scipy.ndimage.gaussian_filter(shades, blur)
     smooth[~inside] = 0
     straight = Volume(smooth[None], np.diag([*spacing[::-1], 1.0]), "", "")
-    coarse = resample(straight, with_spacing(straight.grid, wanted), fill=0.0)
+    coarse = resample(straight, with_spacing(straight.grid, (depth, height, width)), fill=0.0)
     return coarse.data[0], coarse.grid.spacing_mm

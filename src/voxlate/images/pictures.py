@@ -43,12 +43,6 @@ def _rising(name: str, stops: Sequence[str]) -> Colormap:
 OURS = {"error": ERROR} | {name: _rising(name, stops) for name, stops in PERFUSION.items()}
 
 
-@lru_cache
-def colour_map(name: str) -> Colormap:
-    """A colour map by name: "error" (signed, black at zero), "cbf", "cbv", "tmax", or one of matplotlib's."""
-    return OURS[name] if name in OURS else matplotlib.colormaps[name]
-
-
 def plane_of(volume: NDArray[Any], plane: Plane, index: int) -> NDArray[Any]:
     """One slice of a canonical [D, H, W] volume as radiologists see it: the patient's left is on the right.
 
@@ -74,8 +68,9 @@ def shades(image: NDArray[Any], low: float, high: float) -> Picture:
 
 @lru_cache
 def palette(name: str) -> Picture:
-    """The 256 colours [256, 3] of a map."""
-    table: Picture = np.rint(colour_map(name)(np.arange(256))[:, :3] * 255).astype(np.uint8)
+    """The 256 colours [256, 3] of a map: "error" (signed, black at zero), "cbf", "cbv", "tmax", or of matplotlib's."""
+    colours = OURS[name] if name in OURS else matplotlib.colormaps[name]
+    table: Picture = np.rint(colours(np.arange(256))[:, :3] * 255).astype(np.uint8)
     return table
 
 
