@@ -175,13 +175,11 @@ def _washes_out(curves: np.ndarray) -> np.ndarray:
     top = curves.argmax(axis=0)
     lowest_from = np.minimum.accumulate(curves[::-1], axis=0)[::-1]
     columns = np.arange(curves.shape[1])
-    washed: np.ndarray = lowest_from[top, columns] <= WASHED_OUT * curves[top, columns]
-    return washed
+    return lowest_from[top, columns] <= WASHED_OUT * curves[top, columns]
 
 
 def _arrival(curves: np.ndarray) -> np.ndarray:
     """The frame from which each curve is above half its height until its top; noise long before does not count."""
     frames = np.arange(len(curves))[:, None]
     before = (frames < curves.argmax(axis=0)) & (curves < curves.max(axis=0) / 2)
-    arrival: np.ndarray = np.where(before, frames + 1, 0).max(axis=0)
-    return arrival
+    return np.where(before, frames + 1, 0).max(axis=0)

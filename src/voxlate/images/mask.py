@@ -223,8 +223,7 @@ def largest(mask: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
     if count < 2:
         return mask
     sizes = np.bincount(labels.reshape(-1) if weight is None else labels[weight], minlength=count + 1)
-    component: np.ndarray = labels == 1 + sizes[1:].argmax()
-    return component
+    return labels == 1 + sizes[1:].argmax()
 
 
 def without_specks(mask: np.ndarray) -> np.ndarray:
@@ -248,8 +247,7 @@ def fill_holes(mask: np.ndarray) -> np.ndarray:
     for axis in range(mask.ndim):
         outside[labels.take([0, -1], axis)] = True
     outside[0] = False  # label 0 is the mask itself
-    filled: np.ndarray = ~outside[labels]
-    return filled
+    return ~outside[labels]
 
 
 def fill_slices(mask: np.ndarray) -> np.ndarray:

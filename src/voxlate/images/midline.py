@@ -42,8 +42,7 @@ class Midline:
         turn, tilt = math.radians(self.turn_deg), math.radians(self.tilt_deg)
         about_z = np.array([[math.cos(turn), -math.sin(turn), 0], [math.sin(turn), math.cos(turn), 0], [0, 0, 1]])
         about_y = np.array([[math.cos(tilt), 0, -math.sin(tilt)], [0, 1, 0], [math.sin(tilt), 0, math.cos(tilt)]])
-        rotation: np.ndarray = about_z @ about_y
-        return rotation
+        return about_z @ about_y
 
     @property
     def move_mm(self) -> float:
@@ -103,8 +102,7 @@ class _Search:
         across = 2 * (self.points @ normal - plane[2])
         places = ((self.points - across[:, None] * normal)[:, ::-1] / self.spacing + self.centre).T
         places[0] = places[0].clip(0, len(self.image) - 1)
-        values: np.ndarray = scipy.ndimage.map_coordinates(self.image, places, order=1, mode="constant")
-        return values
+        return scipy.ndimage.map_coordinates(self.image, places, order=1, mode="constant")
 
     def cost(self, plane: tuple[float, float, float]) -> float:
         return float(np.mean((self.mirrored(plane) - self.values) ** 2))

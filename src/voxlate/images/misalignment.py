@@ -347,8 +347,7 @@ def _fit(centres: Floats, found: Floats, seen: Mask, stiffness: float | None) ->
 
     def rigid(points: Floats) -> Floats:
         around = points - middle
-        moved: Floats = (Rotation.from_rotvec(turn).apply(around) - around + translation) * seen
-        return moved
+        return (Rotation.from_rotvec(turn).apply(around) - around + translation) * seen
 
     if stiffness is None:
         return rigid

@@ -64,11 +64,7 @@ def _affine(image: Any, path: Path) -> np.ndarray:
     """The sform where its code is set, else the qform, else the header's sizes; in millimetres."""
     if not isinstance(image, NiftiImage):
         return check_affine(image.affine, path)
-    try:
-        unit = image.header.get_xyzt_units()[0]
-    except KeyError:  # a code that the standard does not know
-        unit = "unknown"
-    scale = np.diag([*[MILLIMETRES.get(unit, 1.0)] * 3, 1.0])
+    scale = np.diag([*[MILLIMETRES.get(_units(image)[0], 1.0)] * 3, 1.0])
     try:
         return check_affine(scale @ image.affine, path)
     except BadInput:
@@ -77,6 +73,14 @@ def _affine(image: Any, path: Path) -> np.ndarray:
         if not code:
             raise
         return check_affine(scale @ qform, path)
+
+
+def _units(image: Any) -> tuple[str, str]:
+    """In which a header counts space and time; "unknown" where it has a code that the standard does not know."""
+    try:
+        return image.header.get_xyzt_units()
+    except KeyError:
+        return "unknown", "unknown"
 
 
 def open_nifti(path: Path) -> DynamicScan:
@@ -113,11 +117,7 @@ def _times(image: Any, count: int) -> np.ndarray | None:
     """Seconds of the frames, where the header says in which unit the fourth axis counts and how far it steps."""
     if not isinstance(image, NiftiImage) or len(image.shape) < 4 or image.shape[3] != count:
         return None
-    try:
-        unit = image.header.get_xyzt_units()[1]
-    except KeyError:  # a code that the standard does not know
-        return None
-    step = float(image.header["pixdim"][4]) * SECONDS.get(unit, 0.0)
+    step = float(image.header["pixdim"][4]) * SECONDS.get(_units(image)[1], 0.0)
     return np.arange(count) * step if 0 < step < math.inf else None
 
 

@@ -53,8 +53,7 @@ class Range:
     def alike(self, values: NDArray[Any], main: NDArray[Any], inside: NDArray[np.bool_] | None) -> NDArray[np.float32]:
         """Values ready to be scored as those of `main` are, whose map they are."""
         if not self.own:
-            clipped: NDArray[np.float32] = np.clip(values, self.low, self.high).astype(np.float32)
-            return clipped
+            return np.clip(values, self.low, self.high).astype(np.float32)
         floor, peak = own_floor_and_peak(main, inside)
         return ((values - floor) / (peak - floor)).astype(np.float32)
 

@@ -156,8 +156,7 @@ def apply_transform(
 def covered(moving: Grid, fixed: Grid, transform: Transform) -> np.ndarray:
     """Which voxels of the fixed grid a transform takes into the moving grid's box: bool [D, H, W]."""
     box = Volume(np.ones((1, *moving.shape), np.float32), moving.affine, "", "")
-    inside: np.ndarray = apply_transform(box, fixed, transform, order=0, fill=0.0).data[0] > 0
-    return inside
+    return apply_transform(box, fixed, transform, order=0, fill=0.0).data[0] > 0
 
 
 def write_transform(path: Path, transform: Transform) -> None:
