@@ -200,10 +200,8 @@ class CoarsePair:
         outline = dataclasses.replace(self.moving, data=self.bodies[0][None].astype(np.float32))
         body = apply_transform(outline, grid, transform, order=0, fill=0.0).data[0] > 0
         information = mutual_information(moving[shared], self.fixed.data[0][shared], *self.ranges, BINS)
-        bodies = dice(body, self.bodies[1])
-        return Similarity(
-            1.0 if np.isnan(information) else information, 0.0 if np.isnan(bodies) else bodies, float(shared.mean())
-        )
+        information, bodies = np.nan_to_num(information, nan=1.0), np.nan_to_num(dice(body, self.bodies[1]))
+        return Similarity(float(information), float(bodies), float(shared.mean()))
 
     def folds(self, transform: Transform) -> bool:
         """Whether a transform folds space somewhere, or changes a voxel's volume more than tenfold."""
