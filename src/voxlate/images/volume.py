@@ -120,10 +120,10 @@ def files_of(path: Path) -> list[Path]:
     """The files behind a path: itself and its partner, all in a folder, or those of the series 'FOLDER#key' names."""
     path = without_frame(path)[0]
     place, key = dicom.without_key(path)
+    if key:
+        return list(dicom.headers_of(path))
     partners = [place.with_name(name.replace("*", place.stem)) for name in PARTNERS.get(place.suffix.lower(), ())]
-    return (
-        list(dicom.headers_of(path)) if key else [*dicom.entries_in(place), *(one for one in partners if one.is_file())]
-    )
+    return [*dicom.entries_in(place), *(one for one in partners if one.is_file())]
 
 
 def content_hash(path: Path) -> str:
