@@ -96,11 +96,10 @@ def headers_of(path: Path) -> dict[Path, Any]:
     """
     place, key = without_key(path)
     with warnings.catch_warnings(action="ignore"):  # about values outside the standard; what matters is checked later
-        headers = dict(_headers(place))
-        found = {file: header for file, header in headers.items() if not key or _key(header, file) == key}
-        if key and not found:
-            there = listing(series_among(headers.items()))
-            raise BadInput(f"{path}: expected a series of that key, found only {there}. Name another.")
+        found = {file: header for file, header in _headers(place) if not key or _key(header, file) == key}
+    if key and not found:
+        there = listing(list_series(place))  # a second pass, so that the first keeps no other series' headers
+        raise BadInput(f"{path}: expected a series of that key, found only {there}. Name another.")
     return found
 
 
