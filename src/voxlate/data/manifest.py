@@ -38,7 +38,7 @@ NEAR = {  # what others call our columns, without anything but letters
     "modality": ("modalities",),
     "path": ("paths", "file", "files", "filename", "filepath"),
 }
-KINDS = tuple(suffix for _, suffixes in FAMILIES for suffix in suffixes)
+KINDS = tuple(FAMILIES)
 
 
 def manifest_in(root: Path) -> Path | None:

@@ -8,16 +8,15 @@ import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.images.formats import Stored, reason
+from voxlate.images.grid import directions
+from voxlate.images.reading import Stored, check_numbers, errors_as, extra, reason
 
 ARRAYS = (".npy", ".npz", ".h5", ".hdf5")
-STACKS = (".h5", ".hdf5")
 DATASET = "data"  # of a stack, where the path does not name another
 MOST_BYTES = 1 << 28  # of a slice with its channels; what claims to be larger is damaged, or no slice
 # after '#': which slice it is, and what the file does not say of it ('mCTA/p1.npy#channel=0,axes=PL,mm=0.625x0.625x5')
@@ -31,7 +30,7 @@ SETTINGS = {
 }
 SETTING = "|".join(f"{key}=(?:{value})" for key, value in SETTINGS.items())
 PART = re.compile(f"(?:{SETTING})(?:,(?:{SETTING}))*")
-DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1)}  # axis and sign in RAS
+AGAIN = "Get the file again."
 
 
 @dataclass(frozen=True)
@@ -52,11 +51,7 @@ class Part:
     def affine(self) -> np.ndarray:
         """4x4, (column, row, slice) to RAS millimetres; 1 mm where nothing is said."""
         rows, columns, between = self.spacing_mm or (1.0, 1.0, 1.0)
-        affine = np.diag([0.0, 0.0, between, 1.0])
-        for column, letter, step in ((0, self.axes[1], columns), (1, self.axes[0], rows)):
-            axis, sign = DIRECTIONS[letter]
-            affine[axis, column] = sign * step
-        return affine
+        return directions(f"{self.axes[1]}{self.axes[0]}S") @ np.diag([columns, rows, between, 1.0])
 
 
 def is_part(path: Path, text: str) -> bool:
@@ -99,16 +94,17 @@ def stack_shape(path: Path, text: str = "") -> tuple[int, int, int]:
 def slice_size(path: Path, text: str = "") -> tuple[int, int] | None:
     """Height and width of a slice as the header of a .npy or .npz states them; None where it does not state them."""
     try:
+        part = _part(path, text)
         with contextlib.ExitStack() as opened:
             stream: Any = opened.enter_context(open(path, "rb"))
             if path.suffix.lower() == ".npz":
-                stream = opened.enter_context(zipfile.ZipFile(stream).open(f"{_part(path, text).array}.npy"))
+                stream = opened.enter_context(zipfile.ZipFile(stream).open(f"{part.array}.npy"))
             version = np.lib.format.read_magic(stream)
             header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape = header(stream)[0]
-            return (shape[0], shape[1]) if len(shape) == (2 if _part(path, text).channel is None else 3) else None
     except Exception:  # the sentence on what is wrong comes when the slice is read
         return None
+    return (shape[0], shape[1]) if len(shape) == (2 if part.channel is None else 3) else None
 
 
 def _part(path: Path, text: str) -> Part:
@@ -121,14 +117,12 @@ def _part(path: Path, text: str) -> Part:
         raise BadInput(
             f"{path}: expected {' or '.join(sorted(allowed))}= of such a file, found {strange.pop()}=. Name that."
         )
-    return Part(
-        channel=int(given["channel"]) if "channel" in given else None,
-        slice=int(given["slice"]) if "slice" in given else None,
-        array=given.get("array", ""),
-        axes=given.get("axes", "PL"),
-        spacing_mm=_spacing(path, given["mm"]) if "mm" in given else None,
-        unit=given.get("unit", ""),
-    )
+    values: dict[str, Any] = {**given}
+    for key in {"channel", "slice"} & set(given):
+        values[key] = int(given[key])
+    if "mm" in given:
+        values["spacing_mm"] = _spacing(path, values.pop("mm"))
+    return Part(**values)
 
 
 def _spacing(path: Path, text: str) -> tuple[float, float, float]:
@@ -144,32 +138,25 @@ def _spacing(path: Path, text: str) -> tuple[float, float, float]:
 def _from_npy(path: Path, part: Part) -> np.ndarray:
     with open(path, "rb") as file:
         values = _parsed(path, file.read(MOST_BYTES + 1), str(path))
-    if part.channel is None or values.ndim < 3:
-        if part.channel is not None:
-            raise BadInput(f"{path}: expected channels [H, W, C], found {_shape(values)}. Leave out channel=.")
+    if part.channel is None:
         return values
+    if values.ndim < 3:
+        raise BadInput(f"{path}: expected channels [H, W, C], found {_shape(values)}. Leave out channel=.")
     if values.ndim != 3 or part.channel >= values.shape[-1]:
         raise BadInput(f"{path}: expected channel {part.channel}, from 0, of [H, W, C], found {_shape(values)}.")
     return values[..., part.channel]
 
 
 def _from_npz(path: Path, part: Part) -> np.ndarray:
-    try:
-        with zipfile.ZipFile(path) as file:
-            members = {one.filename.removesuffix(".npy"): one for one in file.infolist()}
-            name = part.array or (next(iter(members)) if len(members) == 1 else "")
-            if name not in members:
-                wanted = f"an array '{name}'" if name else "one array, or #array= with a name"
-                raise BadInput(f"{path}: expected {wanted}, found {_names(members)}. Check the file.")
-            if members[name].file_size > MOST_BYTES:
-                raise BadInput(
-                    f"{path}: expected a slice in '{name}', found {members[name].file_size} bytes. Check it."
-                )
-            whole = file.read(members[name])  # to the end, where its checksum is compared
-    except BadInput:
-        raise
-    except Exception as error:  # zipfile, zlib and struct raise all sorts of errors for damaged files
-        raise BadInput(f"{path}: expected a whole .npz, found damage ({reason(error)}). Get it again.") from error
+    with errors_as(f"{path}: expected a whole .npz, found damage", AGAIN), zipfile.ZipFile(path) as file:
+        members = {one.filename.removesuffix(".npy"): one for one in file.infolist()}
+        name = part.array or (next(iter(members)) if len(members) == 1 else "")
+        if name not in members:
+            wanted = f"an array '{name}'" if name else "one array, or #array= with a name"
+            raise BadInput(f"{path}: expected {wanted}, found {_names(members)}. Check the file.")
+        if members[name].file_size > MOST_BYTES:
+            raise BadInput(f"{path}: expected a slice in '{name}', found {members[name].file_size} bytes. Check it.")
+        whole = file.read(members[name])  # to the end, where its checksum is compared
     return _parsed(path, whole, f"{path}, array {name}")
 
 
@@ -186,7 +173,7 @@ def _parsed(path: Path, whole: bytes, where: str) -> np.ndarray:
         raise BadInput(f"{where}: expected an array as numpy saves it, found {found}") from error
     if stream.read(1):
         raise BadInput(f"{where}: expected an array alone, found more bytes than its header states. Get it again.")
-    _check_numbers(values.dtype, where)
+    check_numbers(values.dtype, where)
     return values
 
 
@@ -196,17 +183,12 @@ def _from_stack(path: Path, part: Part) -> np.ndarray:
         if part.slice is None or part.slice >= len(dataset):
             found = "none" if part.slice is None else f"slice={part.slice}"
             raise BadInput(f"{path}: expected #slice= from 0 to {len(dataset) - 1}, found {found}. Name a slice.")
-        try:
+        with errors_as(f"{path}: expected whole voxel data of slice {part.slice}, found it damaged", AGAIN):
             packed = dataset.chunks[0] if dataset.chunks else 1
             first = part.slice // packed * packed
             if packed == 1 or dataset.nbytes // len(dataset) * packed > MOST_BYTES:
                 return np.asarray(dataset[part.slice])
             return _packed(path, path.stat().st_mtime_ns, dataset.name, first, first + packed)[part.slice - first]
-        except Exception as error:
-            raise BadInput(
-                f"{path}: expected whole voxel data of slice {part.slice}, found it damaged ({reason(error)}). Get the "
-                "file again."
-            ) from error
 
 
 @functools.lru_cache(maxsize=2)
@@ -217,45 +199,24 @@ def _packed(path: Path, mtime_ns: int, name: str, first: int, end: int) -> np.nd
 
 
 def _opened(path: Path) -> Any:
-    try:
-        return _h5py(path).File(path, "r")
-    except OSError as error:
-        raise BadInput(
-            f"{path}: expected a whole HDF5 file, found none ({reason(error)}). Get the file again."
-        ) from error
+    h5py = extra("h5py", "hdf5", path, "h5py to read HDF5 files")
+    with errors_as(f"{path}: expected a whole HDF5 file, found none", AGAIN):
+        return h5py.File(path, "r")
 
 
 def _dataset(path: Path, file: Any, name: str) -> Any:
     """A stack of slices; nothing that lies in other files, where links of an HDF5 file may lead."""
-    try:
+    with errors_as(f"{path}: expected a sound HDF5 file, found damage", AGAIN):
         link = file.get(name, getlink=True)
         found: Any = file[name] if type(link).__name__ == "HardLink" else None
         shape, names = getattr(found, "shape", None), list(file)
         elsewhere = shape is not None and (found.external or found.is_virtual)
-    except Exception as error:
-        raise BadInput(f"{path}: expected a sound HDF5 file, found damage ({reason(error)}). Get it again.") from error
     if shape is None or elsewhere:
         raise BadInput(f"{path}: expected a dataset '{name}' in the file itself, found {_names(names)}. Rename it so.")
     if len(shape) != 3 or min(shape) < 1 or shape[1] * shape[2] * found.dtype.itemsize > MOST_BYTES:
         raise BadInput(f"{path}: expected slices [slices, H, W] in '{name}', found {_shape(found)}. Save them so.")
-    _check_numbers(found.dtype, f"{path}, dataset {name}")
+    check_numbers(found.dtype, f"{path}, dataset {name}")
     return found
-
-
-def _h5py(path: Path) -> ModuleType:
-    """The package, which is an extra; raises BadInput where it is absent."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise BadInput(
-            f"{path}: expected h5py to read HDF5 files, found it not installed. Run pip install 'voxlate[hdf5]'."
-        ) from error
-    return h5py
-
-
-def _check_numbers(dtype: np.dtype, where: str) -> None:
-    if dtype.kind not in "biuf":
-        raise BadInput(f"{where}: expected real numbers, found {dtype}. Save them as float32.")
 
 
 def _shape(values: Any) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -13,15 +13,27 @@ import numpy as np
 
 from voxlate.errors import BadInput
 from voxlate.images.dicom_geometry import Stack, planes_of, stack_of
-from voxlate.images.dicom_values import VALUE_TAGS, Meaning, hounsfield, meaning_of, read_slice, text_of
-from voxlate.images.formats import DynamicScan, Stored, reason
+from voxlate.images.dicom_values import (
+    GREY,
+    VALUE_TAGS,
+    Meaning,
+    hounsfield,
+    meaning_of,
+    number_of,
+    read_slice,
+    tag_errors,
+    text_of,
+)
 from voxlate.images.grid import same_grid
+from voxlate.images.reading import DynamicScan, Stored, errors_as, extra
 
 DAY_S = 86400.0
 SAME_PLACE_MM = 0.1  # positions of a moving table differ by less, slices by more
 MOST_LISTED = 8
 SUFFIXES = (".dcm", ".ima")
 OTHER_FILES = ("version", "lockfile", "readme", "license", "notice", "changes")
+# what may order the images at one place in time, the best first
+ORDERS = ("AcquisitionTime", "ContentTime", "TemporalPositionIdentifier", "AcquisitionNumber", "InstanceNumber")
 GEOMETRY = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
 # the tags that are read; whole headers, with private tags, would fill the memory for long series
 TAGS = [
@@ -30,7 +42,7 @@ TAGS = [
     *("Modality", "SeriesNumber", "SeriesInstanceUID", "SeriesDescription", "ProtocolName", "ImageType"),
     *("SOPClassUID", "PatientID", "FrameOfReferenceUID", "ImagesInAcquisition", "NumberOfSlices"),
     *("NumberOfFrames", "SamplesPerPixel", "SpacingBetweenSlices", "SliceThickness"),
-    *("AcquisitionTime", "ContentTime", "TemporalPositionIdentifier", "AcquisitionNumber", "InstanceNumber"),
+    *ORDERS,
 ]
 
 
@@ -44,7 +56,7 @@ class SeriesInfo:
     description: str
     protocol: str
     image_type: str
-    images: int
+    images: int = 0
 
     @property
     def path(self) -> Path:
@@ -86,9 +98,8 @@ def headers_of(path: Path) -> dict[Path, Any]:
     with warnings.catch_warnings(action="ignore"):  # about values outside the standard; what matters is checked later
         found = {file: header for file, header in _headers(place) if not key or _key(header, file) == key}
     if key and not found:
-        raise BadInput(
-            f"{path}: expected a series of that key, found only {listing(list_series(place))}. Name another."
-        )
+        there = listing(list_series(place))  # a second pass, so that the first keeps no other series' headers
+        raise BadInput(f"{path}: expected a series of that key, found only {there}. Name another.")
     return found
 
 
@@ -103,13 +114,11 @@ def series_among(headers: Iterable[tuple[Path, Any]]) -> list[SeriesInfo]:
     found: dict[str, SeriesInfo] = {}
     for file, header in headers:
         key = _key(header, file)
-        if key in found:
-            found[key] = replace(found[key], images=found[key].images + 1)
-            continue
-        modality, description, protocol, image_type = (
-            text_of(header, name, file) for name in ("Modality", "SeriesDescription", "ProtocolName", "ImageType")
-        )
-        found[key] = SeriesInfo(file.parent, key, modality, description, protocol, image_type, images=1)
+        if key not in found:
+            names = ("Modality", "SeriesDescription", "ProtocolName", "ImageType")
+            modality, description, protocol, image_type = (text_of(header, name, file) for name in names)
+            found[key] = SeriesInfo(file.parent, key, modality, description, protocol, image_type)
+        found[key] = replace(found[key], images=found[key].images + 1)
     return sorted(found.values(), key=lambda one: (one.modality, one.description, one.key))
 
 
@@ -125,40 +134,27 @@ def _headers(place: Path) -> Iterator[tuple[Path, Any]]:
     Raises BadInput for an entry that is called like the images or says to be DICOM, and cannot be read as an image:
     a slice less would be a shorter volume without a word.
     """
-    pydicom = load_pydicom(place)
-    suffixes, strange = set(SUFFIXES), dict[Path, str]()
+    pydicom = extra("pydicom", "dicom", place, "pydicom to read DICOM files")
+    suffixes, unreadable = set(SUFFIXES), dict[Path, BadInput]()
     for file in entries_in(place):
-        header, fault = _header(pydicom, file)
+        try:
+            header = _header(pydicom, file)
+        except BadInput as error:
+            unreadable[file] = error
+            continue
         if header is not None:
             suffixes.add(_kind_of_name(file))
             yield file, header
-        elif fault:
-            strange[file] = fault
-    for file, fault in strange.items():
-        called_so = _kind_of_name(file) in suffixes and not _is_known_other(file)
+    for file, fault in unreadable.items():
+        called_so = _kind_of_name(file) in suffixes and file.stem.lower() not in OTHER_FILES
         if file == place or called_so or (file.is_file() and looks_like_dicom(file)):
-            raise BadInput(f"{file}: expected a DICOM image, found {fault} Get the file again, or move it elsewhere.")
+            raise fault
 
 
 def _kind_of_name(file: Path) -> str:
     """The suffix, where it is no number: 'IM.0001' and 'IM.0002' are called alike."""
     suffix = file.suffix.lower()
     return "" if suffix[1:].isdigit() else suffix
-
-
-def _is_known_other(file: Path) -> bool:
-    return file.stem.lower() in OTHER_FILES
-
-
-def load_pydicom(path: Path) -> ModuleType:
-    """The package, which is an extra; raises BadInput where it is absent."""
-    try:
-        import pydicom
-    except ImportError as error:
-        raise BadInput(
-            f"{path}: expected pydicom to read DICOM files, found it not installed. Run pip install 'voxlate[dicom]'."
-        ) from error
-    return pydicom
 
 
 def entries_in(place: Path) -> list[Path]:
@@ -172,33 +168,22 @@ def entries_in(place: Path) -> list[Path]:
     return sorted(entry for entry in shown if not entry.is_dir() or _kind_of_name(entry))
 
 
-def _not_a_file(entry: Path) -> str:
-    """What an entry of a folder is that is no file."""
-    if entry.is_dir():
-        return "a folder."
-    return "no ordinary file." if entry.exists() else "a link that leads nowhere."
-
-
-def _header(pydicom: ModuleType, file: Path) -> tuple[Any, str]:
-    """The header of a DICOM image, or None and what was found instead; '' for objects that are no images."""
+def _header(pydicom: ModuleType, file: Path) -> Any:
+    """The header of a DICOM image, None for an object that is no image; raises BadInput for anything else."""
+    expected, advice = f"{file}: expected a DICOM image, found", "Get the file again, or move it elsewhere."
     if not file.is_file():
-        return None, _not_a_file(file)
-    try:
+        found = "a folder" if file.is_dir() else "no ordinary file" if file.exists() else "a link that leads nowhere"
+        raise BadInput(f"{expected} {found}. {advice}")
+    with errors_as(f"{expected} something else, or a damaged file", advice):
         header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
         if "Rows" in header and "Columns" in header:
-            return header, ""
+            return header
         kind = pydicom.uid.UID(str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID", "")))
         # contours, reports, registrations, vendors' own; a file cut short in its UID has no modality
         whole = "Modality" in header or kind == pydicom.uid.MediaStorageDirectoryStorage
         if whole and "Image" not in kind.name and (kind.is_private or kind.name != kind):
-            return None, ""
-    except pydicom.errors.InvalidDicomError:
-        return None, "something else."
-    except PermissionError:
-        return None, "a file that may not be read."
-    except Exception as error:
-        return None, f"a damaged file ({reason(error)})."
-    return None, "one without the size of its pixels (cut short?)."
+            return None
+    raise BadInput(f"{expected} one without the size of its pixels (cut short?). {advice}")
 
 
 def _key(header: Any, file: Path) -> str:
@@ -268,42 +253,27 @@ def _by_place(headers: dict[Path, Any], path: Path) -> tuple[list[list[Path]], d
             f"{path}: expected as many images at every place, found {len(short)} at that of {short[0].name} and "
             f"{len(full)} at that of {full[0].name}. Add the missing ones, or convert the series with dcm2niix."
         )
-    for name, value in ORDERS:
-        found = {file: value(header.get(name)) for file, header in headers.items()}
+    for name in ORDERS:
+        clock = name.endswith("Time")
+        found = {file: (_seconds if clock else number_of)(header, name) for file, header in headers.items()}
         known = {file: moment for file, moment in found.items() if moment is not None}
-        if name.endswith("Time") and known and max(known.values()) - min(known.values()) > DAY_S / 2:  # past midnight
+        if clock and known and max(known.values()) - min(known.values()) > DAY_S / 2:  # past midnight
             known = {file: moment + DAY_S * (moment < DAY_S / 2) for file, moment in known.items()}
         if len(known) == len(files) and all(len({known[file] for file in place}) == len(place) for place in places):
-            return [sorted(place, key=known.__getitem__) for place in places], known if name.endswith("Time") else None
+            return [sorted(place, key=known.__getitem__) for place in places], known if clock else None
     raise BadInput(
         f"{path}: expected an acquisition time or number that separates the images at one place, found none. "
         "Convert the series with dcm2niix."
     )
 
 
-def _seconds(value: Any) -> float | None:
+def _seconds(header: Any, name: str) -> float | None:
     """Seconds of the day of a DICOM time HHMMSS.FFFFFF; None where it is none."""
-    digits = str(value or "")
+    digits = str(header.get(name) or "")
     try:
         return int(digits[:2]) * 3600.0 + int(digits[2:4]) * 60.0 + float(digits[4:])
     except ValueError:
         return None
-
-
-def _number(value: Any) -> float | None:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
-
-
-ORDERS: tuple[tuple[str, Callable[[Any], float | None]], ...] = (
-    ("AcquisitionTime", _seconds),
-    ("ContentTime", _seconds),
-    ("TemporalPositionIdentifier", _number),
-    ("AcquisitionNumber", _number),
-    ("InstanceNumber", _number),
-)
 
 
 def _one_series(path: Path) -> dict[Path, Any]:
@@ -336,7 +306,7 @@ def _check_whole(headers: dict[Path, Any], path: Path) -> None:
                 f"{words} in it. Sort the files."
             )
     for name in ("ImagesInAcquisition", "NumberOfSlices"):
-        stated = {_number(header.get(name)) or 0 for header in headers.values()}
+        stated = {number_of(header, name) or 0 for header in headers.values()}
         if len(stated) == 1 and len(headers) < max(stated):
             raise BadInput(
                 f"{path}: expected the {max(stated):g} images that their headers state ({name}), found {len(headers)}. "
@@ -345,14 +315,14 @@ def _check_whole(headers: dict[Path, Any], path: Path) -> None:
 
 
 def _check_image(header: Any, file: Path) -> None:
-    try:
+    kind = text_of(header, "PhotometricInterpretation", file) or "no PhotometricInterpretation"
+    with tag_errors("value in it", file):
         frames, samples = int(header.get("NumberOfFrames") or 1), int(header.get("SamplesPerPixel") or 1)
         missing = [key for key in GEOMETRY if header.get(key) is None]
-    except Exception as error:
-        raise BadInput(f"{file}: expected a sound DICOM header, found a bad value in it ({reason(error)}).") from error
-    if samples != 1:
+    if samples != 1 or kind not in GREY:
         raise BadInput(
-            f"{file}: expected grey values, found colour ({samples} samples a pixel). Save it as grey values."
+            f"{file}: expected grey values ({' or '.join(GREY)}), found {kind} with {samples} samples a pixel. Save it "
+            "as grey values, not in colour, or move it elsewhere."
         )
     if frames != 1:
         raise BadInput(f"{file}: expected one slice a file, found {frames} frames. Convert it with dcm2niix to NIfTI.")

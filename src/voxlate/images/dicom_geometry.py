@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.images.formats import LPS_TO_RAS, reason
-from voxlate.images.grid import Grid, check_affine
+from voxlate.images.dicom_values import number_of
+from voxlate.images.grid import LPS_TO_RAS, Grid, check_affine
+from voxlate.images.reading import errors_as
 
 TILT_DEGREES = 0.5  # positions are rounded in headers; a real gantry tilt is degrees
 STRAIGHT = 1e-3  # directions are unit vectors at right angles to so much
@@ -24,20 +25,16 @@ class Stack:
     files: tuple[Path, ...]
     grid: Grid
     modality: str
-    guesses: tuple[str, ...] = ()
+    guesses: tuple[str, ...]
 
 
 def planes_of(headers: dict[Path, Any], path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Direction, spacing and size of each image, the same for all, and its position: [N, 10] and [N, 3]."""
     files = list(headers)
-    try:
+    with errors_as(f"{path}: expected sound geometry in every header, found a bad value", "Get the series again."):
         planes = np.array([[*h.ImageOrientationPatient, *h.PixelSpacing, h.Rows, h.Columns] for h in headers.values()])
         places = np.array([h.ImagePositionPatient for h in headers.values()], dtype=np.float64)
         planes = planes.astype(np.float64)
-    except Exception as error:
-        raise BadInput(
-            f"{path}: expected sound geometry in every header, found a bad value ({reason(error)})."
-        ) from error
     rows, columns = planes[:, :3], planes[:, 3:6]
     slant = np.abs((rows * columns).sum(1))
     for k, file in enumerate(files):
@@ -70,7 +67,7 @@ def stack_of(headers: dict[Path, Any], path: Path, numbered: bool = True) -> Sta
     column_way, row_way = planes[0, :3], planes[0, 3:6]  # the directions in which columns and rows count up
     row_spacing, column_spacing = planes[0, 6:8]
     normal = np.cross(column_way, row_way)
-    normal /= np.linalg.norm(normal) or 1.0
+    normal /= np.linalg.norm(normal)
     order = np.argsort(places @ normal, kind="stable")
     step = _step(places[order], normal, [files[k] for k in order], first)
     lps = np.eye(4)
@@ -78,15 +75,15 @@ def stack_of(headers: dict[Path, Any], path: Path, numbered: bool = True) -> Sta
     lps[:3, 3] = places[order[0]]
     shape = (len(files), int(first.Rows), int(first.Columns))
     grid = Grid(shape, check_affine(LPS_TO_RAS @ lps, path))
-    doubt = _doubt_of_step(float(np.linalg.norm(step)), [headers[files[k]] for k in order], path, numbered)
-    return Stack(tuple(files[k] for k in order), grid, str(first.get("Modality", "")).lower(), (doubt,) * bool(doubt))
+    guesses = _guesses_of_step(float(np.linalg.norm(step)), [headers[files[k]] for k in order], path, numbered)
+    return Stack(tuple(files[k] for k in order), grid, str(first.get("Modality", "")).lower(), guesses)
 
 
 def _step(places: np.ndarray, normal: np.ndarray, files: list[Path], header: Any) -> np.ndarray:
     """The vector from one slice to the next. Raises BadInput for doubled or missing slices and for gantry tilt."""
     folder = files[0].parent
     if len(files) == 1:
-        thickness = float(header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 1.0)
+        thickness = number_of(header, "SpacingBetweenSlices") or number_of(header, "SliceThickness") or 1.0
         if thickness <= 0:
             raise BadInput(f"{files[0]}: expected a slice thickness above 0, found {thickness:g}. Get the file again.")
         return normal * thickness
@@ -114,13 +111,13 @@ def _step(places: np.ndarray, normal: np.ndarray, files: list[Path], header: Any
     return step
 
 
-def _doubt_of_step(step_mm: float, headers: list[Any], path: Path, numbered: bool) -> str:
-    """A sentence where slices may be missing by a rule, '' where nothing speaks for it; headers: in order.
+def _guesses_of_step(step_mm: float, headers: list[Any], path: Path, numbered: bool) -> tuple[str, ...]:
+    """A sentence where slices may be missing by a rule, none where nothing speaks for it; headers: in order.
 
     Raises BadInput where what the headers state and the positions differ as they do when every second file is gone.
     """
     if len(headers) == 1:
-        return ""
+        return ()
     spacing, thickness = _stated_mm(headers, "SpacingBetweenSlices"), _stated_mm(headers, "SliceThickness")
     counted = _counted_by(headers) if numbered else 1
     advice = "Copy the missing ones, or, if none are, convert the series with dcm2niix."
@@ -135,7 +132,7 @@ def _doubt_of_step(step_mm: float, headers: list[Any], path: Path, numbered: boo
                 f"{step_mm:.2f} mm: only one of {times} is here. {advice}"
             )
         if gap or abs(spacing - step_mm) < ALIKE * step_mm:
-            return ""
+            return ()
     far = 0 < FAR_APART * thickness <= step_mm
     if far and counted > 1 and 0.5 <= step_mm / (counted * thickness) <= 1.5:  # overlap or gap of a half
         raise BadInput(
@@ -143,31 +140,23 @@ def _doubt_of_step(step_mm: float, headers: list[Any], path: Path, numbered: boo
             f"and numbered by {counted} (InstanceNumber): only one of {counted} is here. {advice}"
         )
     if far:
-        return f"Slices {thickness:g} mm thick lie {step_mm:.2f} mm apart and are taken to be all. {LOOK}"
+        return (f"Slices {thickness:g} mm thick lie {step_mm:.2f} mm apart and are taken to be all. {LOOK}",)
     if counted > 1:
-        return f"InstanceNumber counts by {counted} from slice to slice, which are taken to be all. {LOOK}"
-    return ""
+        return (f"InstanceNumber counts by {counted} from slice to slice, which are taken to be all. {LOOK}",)
+    return ()
 
 
 def _stated_mm(headers: list[Any], name: str) -> float:
     """The median of a length that headers state, without its sign; 0 where none does."""
-    stated = [abs(value) for value in (_number(header, name) for header in headers) if value]
+    stated = [abs(value) for value in (number_of(header, name) for header in headers) if value]
     return float(np.median(stated)) if stated else 0.0
 
 
 def _counted_by(headers: list[Any]) -> int:
     """By how much InstanceNumber rises or falls with every slice; 1 where it has no rule, or slices are too few."""
-    numbers = [_number(header, "InstanceNumber") for header in headers]
+    numbers = [number_of(header, "InstanceNumber") for header in headers]
     known = np.array([number for number in numbers if number is not None])
     steps = np.diff(known)
     if len(known) < max(3, len(headers)) or steps[0] == 0 or (steps != steps[0]).any():
         return 1
     return int(abs(steps[0]))
-
-
-def _number(header: Any, name: str) -> float | None:
-    try:
-        value = float(header.get(name))
-    except Exception:  # pydicom converts on reading and raises all sorts of errors; a note of no use is as good as none
-        return None
-    return value if np.isfinite(value) else None

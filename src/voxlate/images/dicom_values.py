@@ -3,6 +3,7 @@
 import warnings
 from collections import Counter
 from collections.abc import MutableSequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.images.formats import reason
+from voxlate.images.reading import errors_as
 
 VALUE_TAGS = ("RescaleSlope", "RescaleIntercept", "RescaleType", "PhotometricInterpretation", "ModalityLUTSequence")
 FRAME_TAGS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
@@ -39,11 +40,9 @@ class Meaning:
 def meaning_of(headers: dict[Path, Any], path: Path) -> Meaning:
     """What the stored values of a series mean.
 
-    Raises BadInput for colour, for slices of which some state a scale and others none, and for slopes that are not
-    above 0 or not of one size.
+    Raises BadInput for slices of which some state a scale and others none, and for slopes that are not above 0 or not
+    of one size.
     """
-    for file, header in headers.items():
-        _check_grey(header, file)
     scales = {file: scale_of(header, file) for file, header in headers.items()}
     _check_one_kind(scales)
     _check_slopes({file: scale[0] for file, scale in scales.items() if isinstance(scale, tuple)}, path)
@@ -56,42 +55,34 @@ def meaning_of(headers: dict[Path, Any], path: Path) -> Meaning:
     return Meaning(scale is not None, not_hu, (guess,) * inverted)
 
 
-def tag_of(header: Any, name: str, file: Path) -> Any:
-    """The value of a tag, None where there is none; pydicom converts it here, and raises all sorts of errors."""
-    try:
-        return header.get(name)
-    except Exception as error:
-        raise _bad(name, file, error) from error
+def tag_errors(name: str, file: Path) -> AbstractContextManager[None]:
+    """The errors of reading a tag as a sentence; pydicom converts values when they are asked for."""
+    return errors_as(f"{file}: expected a sound DICOM header, found a bad {name}", "Get the file again.")
 
 
 def text_of(header: Any, name: str, file: Path) -> str:
     """The value of a tag as text in one line, several values with a backslash between; '' where there is none."""
-    value = tag_of(header, name, file)
-    try:
+    with tag_errors(name, file):
+        value = header.get(name)
         parts = value if isinstance(value, MutableSequence) else [] if value is None else [value]
         return " ".join("\\".join(str(part) for part in parts).split())
-    except Exception as error:
-        raise _bad(name, file, error) from error
 
 
-def _bad(name: str, file: Path, error: Exception) -> BadInput:
-    return BadInput(f"{file}: expected a sound DICOM header, found a bad {name} ({reason(error)}). Get the file again.")
-
-
-def _check_grey(header: Any, file: Path) -> None:
-    kind = tag_of(header, "PhotometricInterpretation", file)
-    if kind not in GREY:
-        raise BadInput(
-            f"{file}: expected grey values ({' or '.join(GREY)}), found {kind or 'no PhotometricInterpretation'}. Save "
-            "it as grey values, or move it elsewhere."
-        )
+def number_of(header: Any, name: str) -> float | None:
+    """The value of a tag as a number; None where it is none: a note of no use is as good as none."""
+    try:
+        value = float(header.get(name))
+    except Exception:
+        return None
+    return value if np.isfinite(value) else None
 
 
 def scale_of(header: Any, file: Path) -> Scale:
     """How a header says that stored values become physical ones; raises BadInput where it says it badly."""
-    table = bool(tag_of(header, "ModalityLUTSequence", file))
-    found = {name: tag_of(header, name, file) for name in ("RescaleSlope", "RescaleIntercept")}
-    stated = {name: value for name, value in found.items() if value not in (None, "")}
+    with tag_errors("RescaleSlope, RescaleIntercept or ModalityLUTSequence", file):
+        table = bool(header.get("ModalityLUTSequence"))
+        found = {name: header.get(name) for name in ("RescaleSlope", "RescaleIntercept")}
+        stated = {name: float(value) for name, value in found.items() if value not in (None, "")}
     if table and stated:
         raise BadInput(f"{file}: expected a lookup table or a slope, found both. {AGAIN}")
     if len(stated) == 1:
@@ -100,10 +91,7 @@ def scale_of(header: Any, file: Path) -> Scale:
         )
     if not stated:
         return "table" if table else None
-    try:
-        slope, intercept = map(float, stated.values())
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"{file}: expected a sound rescale slope, found a bad one ({reason(error)}). {AGAIN}") from error
+    slope, intercept = stated.values()
     if not (np.isfinite([slope, intercept]).all() and slope > 0):
         raise BadInput(
             f"{file}: expected a rescale slope above 0, found {slope:g} (intercept {intercept:g}). Get the file again."
@@ -148,7 +136,10 @@ def read_slice(file: Path, shape: tuple[int, ...]) -> np.ndarray:
 
     Raises BadInput for damaged files, another shape, and enhanced objects.
     """
-    image, pixels = _read_pixels(file)
+    with warnings.catch_warnings(action="ignore"):  # about values outside the standard
+        warnings.filterwarnings("error", "The decoded RLE segment")
+        image, pixels = _read_pixels(file)
+        scale = scale_of(image, file)
     if any(name in image for name in FRAME_TAGS):
         raise BadInput(
             f"{file}: expected one slice with its own place and scale, found an enhanced object, which states them by "
@@ -158,10 +149,11 @@ def read_slice(file: Path, shape: tuple[int, ...]) -> np.ndarray:
         raise BadInput(
             f"{file}: expected {shape[1]}×{shape[0]} pixels, found shape {pixels.shape}. Get the file again."
         )
-    with warnings.catch_warnings(action="ignore"):
-        scale = scale_of(image, file)
     if scale == "table":
-        return _looked_up(pixels, image, file)
+        from pydicom.pixels import apply_modality_lut
+
+        with errors_as(f"{file}: expected a whole lookup table, found a bad one", AGAIN):
+            return np.asarray(apply_modality_lut(pixels, image))
     slope, intercept = scale or (1.0, 0.0)
     return np.asarray(pixels * slope + intercept)
 
@@ -170,23 +162,10 @@ def _read_pixels(file: Path) -> tuple[Any, np.ndarray]:
     """The data set in a file, and its pixels as stored."""
     import pydicom
 
-    advice = "Get the file again."
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            warnings.filterwarnings("error", "The decoded RLE segment")
-            image = pydicom.dcmread(file)
-            if image.file_meta.TransferSyntaxUID.is_compressed:
-                advice = "Install its decoder (pip install 'pylibjpeg[all]') or convert the series with dcm2niix."
-            return image, image.pixel_array
-    except Exception as error:
-        message = f"{file}: expected whole pixel data, found none that can be read ({reason(error)}). {advice}"
-        raise BadInput(message) from error
-
-
-def _looked_up(pixels: np.ndarray, image: Any, file: Path) -> np.ndarray:
-    from pydicom.pixels import apply_modality_lut
-
-    try:
-        return np.asarray(apply_modality_lut(pixels, image))
-    except Exception as error:
-        raise BadInput(f"{file}: expected a whole lookup table, found a bad one ({reason(error)}). {AGAIN}") from error
+    sentence = f"{file}: expected whole pixel data, found none that can be read"
+    with errors_as(sentence, "Get the file again."):
+        image = pydicom.dcmread(file)
+        packed = image.file_meta.TransferSyntaxUID.is_compressed
+    decoder = "Install its decoder (pip install 'pylibjpeg[all]') or convert the series with dcm2niix."
+    with errors_as(sentence, decoder if packed else "Get the file again."):
+        return image, image.pixel_array

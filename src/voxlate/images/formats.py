@@ -3,58 +3,14 @@
 import gzip
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from PIL import Image
 
 from voxlate.errors import BadInput
-from voxlate.images.grid import Grid, check_affine
-
-PICTURE_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])  # columns grow to the patient's Left, rows to Posterior: LPS
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-
-@dataclass(frozen=True)
-class Stored:
-    """What a file holds: data [D, H, W] float32, affine to RAS millimetres, and the kind that the file states.
-
-    note: how it was taken from there; guesses: a sentence on each thing that was taken to be so and is not stated;
-    not_hu: why the values cannot be Hounsfield units; as_hu: a guess that holds where they are taken for some.
-    """
-
-    data: np.ndarray
-    affine: np.ndarray
-    unit: str = ""
-    modality: str = ""
-    note: str = ""
-    guesses: tuple[str, ...] = ()
-    not_hu: str = ""
-    as_hu: str = ""
-
-
-@dataclass(frozen=True)
-class DynamicScan:
-    """A scan in frames, all on one grid.
-
-    times_s: [count], seconds since the first; None where the file does not state them. planes(): all planes [H, W],
-    frame by frame. read(k): frame k, counted from 0.
-    """
-
-    grid: Grid
-    count: int
-    times_s: np.ndarray | None
-    planes: Callable[[], Iterator[np.ndarray]]
-    read: Callable[[int], Stored]
-
-
-def reason(error: BaseException) -> str:
-    """The first line of an error, for a sentence."""
-    lines = str(error).strip().splitlines()
-    return (lines[0][:160] if lines else type(error).__name__).rstrip(".")
+from voxlate.images.grid import LPS_TO_RAS, check_affine
+from voxlate.images.reading import Stored, check_numbers, errors_as, extra
 
 
 def read_picture(path: Path) -> Stored:
@@ -62,32 +18,26 @@ def read_picture(path: Path) -> Stored:
 
     Raises BadInput for damaged files, several pages and real colour.
     """
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            picture: Image.Image = Image.open(path)
-            pages = getattr(picture, "n_frames", 1)
-    except Exception as error:  # readers raise all sorts of errors for damaged files, PIL even a SyntaxError
-        raise BadInput(
-            f"{path}: expected a picture, found something else ({reason(error)}). Check the file."
-        ) from error
-    with picture:
+    with (
+        errors_as(f"{path}: expected a picture, found something else", "Check the file."),
+        warnings.catch_warnings(action="ignore"),
+    ):
+        picture: Image.Image = Image.open(path)
+        pages = getattr(picture, "n_frames", 1)
+    with errors_as(f"{path}: expected a whole picture, found damaged pixels", "Get the file again."), picture:
         if pages > 1:
             raise BadInput(f"{path}: expected one picture, found {pages} pages. Save the slices as a NIfTI volume.")
-        try:
-            with Image.open(path) as checked:
-                checked.verify()  # the checksums of a PNG, which reading its pixels passes over
-            if picture.mode in ("1", "P", "PA", "LA", "CMYK", "YCbCr"):
-                picture = picture.convert({"1": "L", "LA": "L"}.get(picture.mode, "RGB"))
-            pixels = np.asarray(picture)
-        except Exception as error:
-            message = f"{path}: expected a whole picture, found damaged pixels ({reason(error)}). Get the file again."
-            raise BadInput(message) from error
+        with Image.open(path) as checked:
+            checked.verify()  # the checksums of a PNG, which reading its pixels passes over
+        if picture.mode in ("1", "P", "PA", "LA", "CMYK", "YCbCr"):
+            picture = picture.convert({"1": "L", "LA": "L"}.get(picture.mode, "RGB"))
+        pixels = np.asarray(picture)
     if pixels.ndim == 3:
         colour = pixels[..., :3]
         if (colour != colour[..., :1]).any():
             raise BadInput(f"{path}: expected grey values, found a colour picture. Save it as greyscale.")
         pixels = colour[..., 0]
-    return Stored(pixels[None].astype(np.float32), PICTURE_AFFINE, unit="grey")
+    return Stored(pixels[None].astype(np.float32), LPS_TO_RAS, unit="grey")
 
 
 def write_picture(path: Path, data: np.ndarray) -> None:
@@ -98,21 +48,9 @@ def write_picture(path: Path, data: np.ndarray) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def load_simpleitk(where: object, instead: str) -> ModuleType:
-    """The package, which is an extra; raises BadInput with what to do instead where it is not installed."""
-    try:
-        import SimpleITK
-    except ImportError as error:
-        raise BadInput(
-            f"{where}: expected SimpleITK, found it not installed. "
-            f"Run pip install 'voxlate[registration]', or {instead}."
-        ) from error
-    return SimpleITK
-
-
 def read_itk(path: Path) -> Stored:
     """A MetaImage (.mha, .mhd) or NRRD volume. Raises BadInput where SimpleITK is absent or the file damaged."""
-    itk = load_simpleitk(path, "convert the file to NIfTI")
+    itk = extra("SimpleITK", "registration", path, "SimpleITK", ", or convert the file to NIfTI")
     reader = itk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -120,8 +58,7 @@ def read_itk(path: Path) -> Stored:
     except Exception as error:
         raise BadInput(f"{path}: expected a MetaImage or NRRD file, found something else. Check the file.") from error
     size, dimension = reader.GetSize(), reader.GetDimension()
-    frames = int(np.prod(size[3:])) if dimension > 3 else 1
-    values = reader.GetNumberOfComponents()
+    frames, values = int(np.prod(size[3:])), reader.GetNumberOfComponents()
     if dimension < 2 or frames > 1 or values > 1:
         raise BadInput(
             f"{path}: expected one 3-D volume of single values, found {frames} frames of {values} values a voxel. "
@@ -135,14 +72,13 @@ def read_itk(path: Path) -> Stored:
     affine = check_affine(LPS_TO_RAS @ lps, path)
     try:
         _check_compressed(path)
-        image = itk.ReadImage(str(path))
+        image = reader.Execute()
         data = itk.GetArrayViewFromImage(image)
     except Exception as error:
         raise BadInput(
             f"{path}: expected whole voxel data, found it damaged or cut short. Get the file again."
         ) from error
-    if np.iscomplexobj(data):
-        raise BadInput(f"{path}: expected real values, found complex ones. Save the magnitude.")
+    check_numbers(data.dtype, path)
     width, height, depth = (*size[:in_space], 1)[:3]
     return Stored(data.reshape(depth, height, width).astype(np.float32), affine)
 
@@ -150,7 +86,7 @@ def read_itk(path: Path) -> Stored:
 def _check_compressed(path: Path) -> None:
     """Decompress the voxels of a MetaImage or NRRD file to their checksum, which ITK passes over.
 
-    Raises zlib.error, gzip.BadGzipFile or EOFError where they are damaged.
+    Raises zlib.error, gzip.BadGzipFile or EOFError where they are damaged or cut short.
     """
     end = b"ElementDataFile" if path.suffix.lower() in (".mha", ".mhd") else b"\n"
     header = dict[bytes, bytes]()
@@ -165,10 +101,5 @@ def _check_compressed(path: Path) -> None:
         if not packed:
             return
         data = file.read() if name == b"LOCAL" else (path.parent / name.decode()).read_bytes()
-    if header.get(b"encoding"):
-        gzip.decompress(data)
-        return
-    reader = zlib.decompressobj()
-    reader.decompress(data)
-    if not reader.eof:
-        raise EOFError("cut short")
+    decompress = gzip.decompress if header.get(b"encoding") else zlib.decompress
+    decompress(data)

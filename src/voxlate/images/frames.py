@@ -10,7 +10,7 @@ import numpy as np
 from voxlate.errors import BadInput
 from voxlate.images import dicom, nifti
 from voxlate.images.arrays import ARRAYS, is_part
-from voxlate.images.formats import DynamicScan, Stored
+from voxlate.images.reading import DynamicScan, Stored
 
 # '#frame=12' (from 1), '#peak' or '#peak+8s' after a path; '@1.5s' after these: seconds from one frame to the next
 FRAME = re.compile(r"(?:frame=(?P<number>\d+)|peak(?:(?P<after>[+-]\d+(?:\.\d+)?)s)?)(?:@(?P<step>\d+(?:\.\d+)?)s)?")
@@ -156,7 +156,8 @@ def _vessels(curves: np.ndarray) -> np.ndarray:
     """The enhancement [T, N] of the large vessels among all curves; none where nothing stands out."""
     if curves.size == 0:
         return curves
-    heights = np.where(_washes_out(curves), _lasting(curves), 0)
+    lasting = np.minimum(curves[1:], curves[:-1]).max(axis=0)  # for two frames: a single bright one is noise
+    heights = np.where(_washes_out(curves), lasting, 0)
     level = _of_the_brightest(heights)
     noise = max(_of_the_brightest(now) for now in curves[:BASELINE_FRAMES])
     stands_out = level > STANDS_OUT * max(noise, 0.0)
@@ -168,25 +169,17 @@ def _of_the_brightest(values: np.ndarray) -> float:
     return float(np.partition(values, -many)[-many:].mean(dtype=np.float64))
 
 
-def _lasting(curves: np.ndarray) -> np.ndarray:
-    """The greatest value that each curve keeps for two frames; a single bright one is noise."""
-    height: np.ndarray = np.minimum(curves[1:], curves[:-1]).max(axis=0)
-    return height
-
-
 def _washes_out(curves: np.ndarray) -> np.ndarray:
     """Which curves fall after their top, in the mean of two frames: bool [N]; what has moved stays."""
     curves = (curves[1:] + curves[:-1]) / 2
     top = curves.argmax(axis=0)
     lowest_from = np.minimum.accumulate(curves[::-1], axis=0)[::-1]
     columns = np.arange(curves.shape[1])
-    washed: np.ndarray = lowest_from[top, columns] <= WASHED_OUT * curves[top, columns]
-    return washed
+    return lowest_from[top, columns] <= WASHED_OUT * curves[top, columns]
 
 
 def _arrival(curves: np.ndarray) -> np.ndarray:
     """The frame from which each curve is above half its height until its top; noise long before does not count."""
     frames = np.arange(len(curves))[:, None]
     before = (frames < curves.argmax(axis=0)) & (curves < curves.max(axis=0) / 2)
-    arrival: np.ndarray = np.where(before, frames + 1, 0).max(axis=0)
-    return arrival
+    return np.where(before, frames + 1, 0).max(axis=0)

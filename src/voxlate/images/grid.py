@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Literal
 
 import nibabel as nib
@@ -12,6 +13,17 @@ from voxlate.errors import BadInput
 
 if TYPE_CHECKING:
     from voxlate.images.volume import Volume
+
+
+def directions(letters: str) -> np.ndarray:
+    """4x4 matrix to RAS of voxel axes (x, y, z) that grow towards `letters`, three of R L A P S I: "LPS", say."""
+    matrix = np.diag([0.0, 0.0, 0.0, 1.0])
+    for column, (axis, sign) in enumerate(nib.orientations.axcodes2ornt(tuple(letters))):
+        matrix[int(axis), column] = sign
+    return matrix
+
+
+LPS_TO_RAS = directions("LPS")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +50,6 @@ class Grid:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Grid) and self.shape == other.shape and np.array_equal(self.affine, other.affine)
 
-    __hash__ = None  # type: ignore[assignment]  # an affine is an array
-
 
 def check_affine(affine: np.ndarray, where: object) -> np.ndarray:
     """The affine in float64. Raises BadInput where it does not place every voxel at a point of its own."""
@@ -59,15 +69,10 @@ def same_grid(a: Grid, b: Grid, tolerance_mm: float = 0.01) -> bool:
     """Whether no corner voxel lies more than `tolerance_mm` apart (headers round to float32)."""
     if a.shape != b.shape:
         return False
-    apart = (a.affine - b.affine) @ _corners(a.shape).T
+    depth, height, width = a.shape
+    corners = np.array([*product((0, width - 1), (0, height - 1), (0, depth - 1), (1,))])  # homogeneous: x, y, z, 1
+    apart = (a.affine - b.affine) @ corners.T
     return bool(np.linalg.norm(apart[:3], axis=0).max() <= tolerance_mm)
-
-
-def _corners(shape: tuple[int, int, int]) -> np.ndarray:
-    """The eight corner voxels as homogeneous (x, y, z, 1): [8, 4]."""
-    depth, height, width = shape
-    corners = np.array(np.meshgrid([0, width - 1], [0, height - 1], [0, depth - 1], indexing="ij")).reshape(3, 8).T
-    return np.concatenate([corners, np.ones((8, 1))], axis=1)
 
 
 def with_spacing(grid: Grid, spacing_mm: tuple[float, float, float]) -> Grid:

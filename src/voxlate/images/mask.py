@@ -1,6 +1,7 @@
 """Masks of the body and the brain, by thresholds and binary morphology."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import scipy.ndimage
@@ -24,6 +25,7 @@ NOISE_HU = 20.0
 RIM_HU = 500.0  # half way from brain to the bone of the inner table: a voxel at the rim is mostly brain below it
 CUT_MM2 = 100.0  # of brain that lies in a side face of the volume; less is a stray voxel
 STRIPPED = 0.8  # of the body; with more tissue it has no skull, the volume holds nothing but the brain
+SPECK = 0.01  # of the largest component
 LEAST_BODY = 0.01  # of the image; less is no body
 LEAST_BRAIN = 0.05  # of the body; less is no brain
 
@@ -55,7 +57,7 @@ def _body(tissue: np.ndarray, spacing: Spacing, gap_mm: float) -> np.ndarray:
     """
     tissue = without_specks(tissue)
     shut = fill_slices(closed(tissue, gap_mm, spacing))
-    core = opened(shut, TABLE_MM, spacing)
+    core = dilate(erode(shut, TABLE_MM, spacing), TABLE_MM, spacing)
     core = largest(core if core.any() else shut, tissue)
     outline = shut & dilate(core, TABLE_MM, spacing)
     return fill_slices(largest(outline & (tissue | erode(shut, gap_mm, spacing))))
@@ -112,9 +114,10 @@ def brain(volume: Volume) -> np.ndarray:
     """
     body = foreground(volume)
     found = _brain_in_ct(volume, body) if volume.unit == "HU" else _brain_in_mr(volume, body)
+    none = found.sum() < LEAST_BRAIN * max(1, body.sum())
     if volume.unit == "HU":
-        _refuse_cut(volume, found, body)
-    if found.sum() < LEAST_BRAIN * max(1, body.sum()):
+        _refuse_cut(volume, (volume.data[0] > BONE_HU) & body if none else found)
+    if none:
         raise BadInput(
             f"{volume.origin or volume.modality}: expected a head, found no brain in it. "
             "Use the body mask, or give a mask file."
@@ -122,9 +125,9 @@ def brain(volume: Volume) -> np.ndarray:
     return found
 
 
-def user_mask(mask: Volume, above: float = 0.0) -> np.ndarray:
-    """Where a user's mask is above a value, bool [D, H, W]; raises BadInput where it is nowhere."""
-    inside: np.ndarray = mask.data[0] > above
+def user_mask(mask: Volume) -> np.ndarray:
+    """Where a user's mask is above 0, bool [D, H, W]; raises BadInput where it is nowhere."""
+    inside: np.ndarray = mask.data[0] > 0
     if not inside.any():
         raise BadInput(f"{mask.origin}: expected a mask with voxels above 0, found none. Fix or remove the file.")
     return inside
@@ -137,10 +140,8 @@ def clearest(units: Mapping[str, str]) -> str:
     return [*wanted, *units][0]
 
 
-def _refuse_cut(volume: Volume, found: np.ndarray, body: np.ndarray) -> None:
+def _refuse_cut(volume: Volume, part: np.ndarray) -> None:
     """Raise BadInput where the brain, or the skull of a head without one, reaches a side face of the volume."""
-    none = found.sum() < LEAST_BRAIN * max(1, body.sum())
-    part = (volume.data[0] > BONE_HU) & body if none else found
     depth, height, width = volume.grid.spacing_mm
     rows, columns = part[:, [0, -1]].sum() * depth * width, part[:, :, [0, -1]].sum() * depth * height
     if max(rows, columns) > CUT_MM2:
@@ -192,33 +193,24 @@ def _brain_in_mr(volume: Volume, body: np.ndarray) -> np.ndarray:
 # Boxes instead of balls: they are separable and thus fast on any size.
 
 
-def _box(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing, grow: bool) -> np.ndarray:
+def _box(filter1d: Callable[..., np.ndarray], mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarray:
     """Dilate or erode by a box of half-width `radius_mm`; axes with wider spacing or one voxel stay as they are."""
-    apply = scipy.ndimage.maximum_filter1d if grow else scipy.ndimage.minimum_filter1d
     for axis, (length, size) in enumerate(zip(spacing_mm, mask.shape)):
         reach = int(radius_mm / length + 1e-6) if size > 1 else 0
         if reach:
-            mask = apply(mask.view(np.uint8), 2 * reach + 1, axis=axis, mode="nearest").view(bool)
+            mask = filter1d(mask.view(np.uint8), 2 * reach + 1, axis=axis, mode="nearest").view(bool)
     return mask
+
+
+dilate = partial(_box, scipy.ndimage.maximum_filter1d)
+# What is left beyond the edge of the image counts as the edge itself: a head that is cut off keeps its cut.
+erode = partial(_box, scipy.ndimage.minimum_filter1d)
 
 
 def bounding_box(mask: np.ndarray) -> list[tuple[int, int]]:
     """First and end of the smallest box around a mask along each axis; the whole image around an empty one."""
     lines = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
     return [(int(line[0]), int(line[-1]) + 1) if len(line) else (0, n) for line, n in zip(lines, mask.shape)]
-
-
-def dilate(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarray:
-    return _box(mask, radius_mm, spacing_mm, grow=True)
-
-
-def erode(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarray:
-    """What is left beyond the edge of the image counts as the edge itself: a head that is cut off keeps its cut."""
-    return _box(mask, radius_mm, spacing_mm, grow=False)
-
-
-def opened(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarray:
-    return dilate(erode(mask, radius_mm, spacing_mm), radius_mm, spacing_mm)
 
 
 def closed(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarray:
@@ -231,18 +223,17 @@ def largest(mask: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
     if count < 2:
         return mask
     sizes = np.bincount(labels.reshape(-1) if weight is None else labels[weight], minlength=count + 1)
-    component: np.ndarray = labels == 1 + sizes[1:].argmax()
-    return component
+    return labels == 1 + sizes[1:].argmax()
 
 
-def without_specks(mask: np.ndarray, share: float = 0.01) -> np.ndarray:
-    """Drop the components that are smaller than `share` of the largest: noise and ghosts."""
+def without_specks(mask: np.ndarray) -> np.ndarray:
+    """Drop the components that are smaller than SPECK of the largest: noise and ghosts."""
     labels, count = scipy.ndimage.label(mask)
     if count < 2:
         return mask
     sizes = np.bincount(labels.reshape(-1))
     sizes[0] = 0
-    kept: np.ndarray = (sizes >= share * sizes.max()) & (sizes > 0)
+    kept: np.ndarray = (sizes >= SPECK * sizes.max()) & (sizes > 0)
     return kept[labels]
 
 
@@ -256,8 +247,7 @@ def fill_holes(mask: np.ndarray) -> np.ndarray:
     for axis in range(mask.ndim):
         outside[labels.take([0, -1], axis)] = True
     outside[0] = False  # label 0 is the mask itself
-    filled: np.ndarray = ~outside[labels]
-    return filled
+    return ~outside[labels]
 
 
 def fill_slices(mask: np.ndarray) -> np.ndarray:

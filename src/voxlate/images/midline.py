@@ -42,8 +42,7 @@ class Midline:
         turn, tilt = math.radians(self.turn_deg), math.radians(self.tilt_deg)
         about_z = np.array([[math.cos(turn), -math.sin(turn), 0], [math.sin(turn), math.cos(turn), 0], [0, 0, 1]])
         about_y = np.array([[math.cos(tilt), 0, -math.sin(tilt)], [0, 1, 0], [math.sin(tilt), 0, math.cos(tilt)]])
-        rotation: np.ndarray = about_z @ about_y
-        return rotation
+        return about_z @ about_y
 
     @property
     def move_mm(self) -> float:
@@ -103,8 +102,7 @@ class _Search:
         across = 2 * (self.points @ normal - plane[2])
         places = ((self.points - across[:, None] * normal)[:, ::-1] / self.spacing + self.centre).T
         places[0] = places[0].clip(0, len(self.image) - 1)
-        values: np.ndarray = scipy.ndimage.map_coordinates(self.image, places, order=1, mode="constant")
-        return values
+        return scipy.ndimage.map_coordinates(self.image, places, order=1, mode="constant")
 
     def cost(self, plane: tuple[float, float, float]) -> float:
         return float(np.mean((self.mirrored(plane) - self.values) ** 2))
@@ -146,13 +144,11 @@ def _simple(volume: Volume) -> tuple[np.ndarray, tuple[float, float, float]]:
     low, high = WINDOW_HU if volume.unit == "HU" else (float(v) for v in np.percentile(image[inside], [1, 99]))
     shades = np.where(inside, np.clip((image - low) / max(high - low, 1e-9), 0, 1) + 1e-3, 0).astype(np.float32)
     spacing = volume.grid.spacing_mm
-    if len(shades) == 1:
-        wanted = (spacing[0], max(spacing[1], COARSE_MM / 2), max(spacing[2], COARSE_MM / 2))
-    else:
-        wanted = tuple(max(length, COARSE_MM) for length in spacing)  # type: ignore[assignment]
-    blur = [0.5 * new / old if size > 1 else 0 for new, old, size in zip(wanted, spacing, shades.shape)]
+    least = (0.0, COARSE_MM / 2, COARSE_MM / 2) if len(shades) == 1 else (COARSE_MM,) * 3
+    depth, height, width = map(max, spacing, least)
+    blur = [0.5 * new / old if size > 1 else 0 for new, old, size in zip((depth, height, width), spacing, shades.shape)]
     smooth = scipy.ndimage.gaussian_filter(shades, blur)
     smooth[~inside] = 0
     straight = Volume(smooth[None], np.diag([*spacing[::-1], 1.0]), "", "")
-    coarse = resample(straight, with_spacing(straight.grid, wanted), fill=0.0)
+    coarse = resample(straight, with_spacing(straight.grid, (depth, height, width)), fill=0.0)
     return coarse.data[0], coarse.grid.spacing_mm

@@ -4,24 +4,26 @@ Points and displacements are (D, H, W) in millimetres; a displacement leads from
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations_with_replacement, product
 
 import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
 from scipy.interpolate import RBFInterpolator
+from scipy.spatial.transform import Rotation
 
-from voxlate.images.similarity import class_of, dice, shared_information
+from voxlate.images.similarity import PERCENTILES, RANGE_HU, class_of, dice, shared_information
 
 Spacing = tuple[float, float, float]
+Image = NDArray[np.floating]
+Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Field = Callable[[Floats], Floats]  # displacements at points, [N, 3]
 
 BINS = 16
-RANGE_HU = (-150.0, 600.0)  # fat to bone, as in register
-PERCENTILES = (0.5, 99.5)  # of the mask's voxels, in other units
 SAMPLES = 200_000
 THICKEST_MM = 3.0  # across slices further apart a shift shows too roughly to be stated
 FEWEST_SLICES = 8  # across fewer no window can be moved
@@ -35,9 +37,7 @@ FOLDS = 4
 STEPS = 8  # of a robust fit
 STIFFNESS = (10.0, 100.0)  # smoothing of the spline that follows a warp, from soft to nearly affine
 SPLINE_MM = 100.0  # a unit of the spline's, so that its system of equations is well scaled
-SOFTER = (
-    0.8  # of the rigid motion's error must be left with a spline; edges seen differently by two contrasts give less
-)
+SOFTER = 0.8  # of the rigid motion's error may be left with a spline; edges of two contrasts differ and gain less
 CONSTANT = 0.1  # share of an image that its first voxel's value has, where the background is one constant
 CUT_OUT = 0.98  # Dice overlap of two such backgrounds from which on one mask has cut both scans
 MASK_POINTS = 3000
@@ -103,11 +103,7 @@ class Shifts:
 
 
 def misalignment(
-    fixed: NDArray[np.floating],
-    moving: NDArray[np.floating],
-    spacing_mm: Spacing,
-    mask: NDArray[np.bool_],
-    units: tuple[str, str] = ("", ""),
+    fixed: Image, moving: Image, spacing_mm: Spacing, mask: Mask, units: tuple[str, str] = ("", "")
 ) -> Misalignment:
     """Estimate the displacement between two scans [D, H, W] on one grid within a mask; the same call gives the same.
 
@@ -115,48 +111,39 @@ def misalignment(
     """
     displacement, shifts, seen = displacement_field(fixed, moving, spacing_mm, mask, units)
     unseen = "".join(name for name, one in zip("DHW", seen) if not one)
+    found = Misalignment(None, None, None, None, len(shifts.centres), shifts.left_out, unseen)
     if displacement is None:
-        return Misalignment(None, None, None, None, len(shifts.centres), shifts.left_out, unseen)
+        return found
     points = np.argwhere(mask)
     points = points[:: max(1, len(points) // MASK_POINTS)] * np.array(spacing_mm)
     field = displacement(points)
     lengths = np.linalg.norm(field, axis=1)
-    middle = points.mean(axis=0)
-    translation, turn, _ = rigid_motion(points - middle, field, np.array(seen))
+    translation, turn, _ = rigid_motion(points - points.mean(axis=0), field, seen)
     d, h, w = (round(float(mm), 2) for mm in translation)
-    return Misalignment(
-        round(float(np.median(lengths)), 2),
-        round(float(np.percentile(lengths, 95)), 2),
-        (d, h, w),
-        round(float(np.rad2deg(np.linalg.norm(turn))), 2),
-        len(shifts.centres),
-        shifts.left_out,
-        unseen,
+    return replace(
+        found,
+        median_mm=round(float(np.median(lengths)), 2),
+        p95_mm=round(float(np.percentile(lengths, 95)), 2),
+        translation_mm=(d, h, w),
+        rotation_deg=round(float(np.rad2deg(np.linalg.norm(turn))), 2),
     )
 
 
 def displacement_field(
-    fixed: NDArray[np.floating],
-    moving: NDArray[np.floating],
-    spacing_mm: Spacing,
-    mask: NDArray[np.bool_],
-    units: tuple[str, str] = ("", ""),
-) -> tuple[Field | None, Shifts, list[bool]]:
+    fixed: Image, moving: Image, spacing_mm: Spacing, mask: Mask, units: tuple[str, str]
+) -> tuple[Field | None, Shifts, Mask]:
     """The displacement as a function of points (None: too few windows), the windows it rests on, and the axes seen."""
-    seen = [n >= FEWEST_SLICES and mm <= THICKEST_MM for n, mm in zip(fixed.shape, spacing_mm)]
+    seen = np.array([n >= FEWEST_SLICES and mm <= THICKEST_MM for n, mm in zip(fixed.shape, spacing_mm)])
+    if seen.sum() < 2 or not mask.any():
+        return None, Shifts(np.zeros((0, 3)), np.zeros((0, 3))), seen
     fixed, moving = without_cut(fixed, moving)
     ranges = [_range(image, mask, unit) for image, unit in zip((fixed, moving), units)]
-    extent = max(n * mm for n, mm, one in zip(fixed.shape, spacing_mm, seen) if one) if any(seen) else 0.0
-    factor = min(1.0, extent / HEAD_MM)
-    field: Field = np.zeros_like
-    shifts = Shifts(np.zeros((0, 3)), np.zeros((0, 3)))
-    if sum(seen) < 2 or not mask.any():
-        return None, shifts, seen
-    whole = _Pair(fixed, moving, mask, spacing_mm, ranges, seen, WHOLE.scaled(factor)).shifts(field)
-    if len(whole.found):
-        field = _RigidField(np.zeros(3), whole.found[0], np.zeros(3), np.array(seen))
+    factor = min(1.0, float((np.array(fixed.shape) * spacing_mm)[seen].max()) / HEAD_MM)
+    pair_at = partial(_Pair, fixed, moving, mask, spacing_mm, ranges, seen)
+    whole = pair_at(WHOLE.scaled(factor)).shifts(np.zeros_like).found
+    field: Field = partial(np.full_like, fill_value=whole[0] if len(whole) else 0.0)
     for level in LEVELS if seen[0] else FLAT_LEVELS:
-        shifts = _Pair(fixed, moving, mask, spacing_mm, ranges, seen, level.scaled(factor)).shifts(field)
+        shifts = pair_at(level.scaled(factor)).shifts(field)
         if len(shifts.found) < FEWEST_WINDOWS:
             return None, shifts, seen
         field = fitted(shifts, seen)
@@ -166,9 +153,7 @@ def displacement_field(
     return (field if agree.sum() >= max(FEWEST_WINDOWS, len(agree) / 2) else None), shifts, seen
 
 
-def without_cut(
-    fixed: NDArray[np.floating], moving: NDArray[np.floating]
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+def without_cut(fixed: Image, moving: Image) -> tuple[Image, Image]:
     """Both scans with NaN outside, where one mask has cut both: its edge would say that they lie on each other."""
     outside = [image == image.flat[0] for image in (fixed, moving)]
     if min(one.mean() for one in outside) < CONSTANT or not dice(*outside) > CUT_OUT:
@@ -177,7 +162,7 @@ def without_cut(
     return cut_fixed, cut_moving
 
 
-def _range(image: NDArray[np.floating], mask: NDArray[np.bool_], unit: str) -> tuple[float, float]:
+def _range(image: Image, mask: Mask, unit: str) -> tuple[float, float]:
     if unit == "HU":
         return RANGE_HU
     values = image[mask & np.isfinite(image)]
@@ -190,12 +175,12 @@ class _Pair:
 
     def __init__(
         self,
-        fixed: NDArray[np.floating],
-        moving: NDArray[np.floating],
-        mask: NDArray[np.bool_],
+        fixed: Image,
+        moving: Image,
+        mask: Mask,
         spacing_mm: Spacing,
         ranges: list[tuple[float, float]],
-        seen: list[bool],
+        seen: Mask,
         level: Level,
     ) -> None:
         factors = [min(n, max(1, round(level.voxel_mm / mm))) for n, mm in zip(fixed.shape, spacing_mm)]
@@ -210,7 +195,6 @@ class _Pair:
             [min(n, max(1, round(level.window_mm / mm))) for n, mm in zip(self.fixed.shape, self.spacing)]
         )
         self.places, self.moves, self.outer = self._compared()
-        self.peak = _Peak(self.reach)
 
     def shifts(self, field: Field) -> Shifts:
         """The displacement at the centre of each window that has a distinct one; `field`: what is known so far."""
@@ -234,7 +218,7 @@ class _Pair:
         information, entropy = shared_information(here, near_classes.ravel()[self.places[1] + self.moves], BINS)
         if entropy < LEAST_ENTROPY:
             return None
-        return self.peak.find(information)
+        return _peak(information, self.reach)
 
     def _compared(self) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[int, ...]]:
         """Places of the compared voxels in a window and in the box around it [2, N], the moves [S, 1], the box's shape.
@@ -303,109 +287,82 @@ def _box_means(image: NDArray[np.generic], firsts: list[NDArray[np.int64]], size
 
 def _linearised(field: Field, centres: Floats, steps: Floats) -> tuple[Floats, Floats]:
     """A field's displacement [N, 3] and its derivative [N, 3, 3] at points, by differences of so many millimetres."""
-    columns = []
-    for axis, step in enumerate(steps):
-        ahead = np.zeros(3)
-        ahead[axis] = step
-        columns.append((field(centres + ahead) - field(centres - ahead)) / (2 * step))
+    ahead = np.diag(steps)
+    columns = [(field(centres + one) - field(centres - one)) / (2 * one.sum()) for one in ahead]
     return field(centres), np.stack(columns, axis=-1)
 
 
-class _Peak:
-    """The maximum of a score over shifts, by a quadric through the best one and its neighbours."""
+def _peak(score: Floats, reach: NDArray[np.int64]) -> Floats | None:
+    """The shift in voxels of the highest score of all shifts, by a quadric through it and its neighbours.
 
-    def __init__(self, reach: NDArray[np.int64]) -> None:
-        self.reach = reach
-        self.axes = [axis for axis in range(3) if reach[axis]]
-        near = [np.array(one) for one in product(*[(-1, 0, 1) if r else (0,) for r in reach])]
-        self.near = np.stack(near)
-        self.pairs = list(combinations_with_replacement(range(len(self.axes)), 2))
-        x = self.near[:, self.axes].astype(np.float64)
-        terms = [np.ones(len(x)), *x.T, *(x[:, i] * x[:, j] / (2 if i == j else 1) for i, j in self.pairs)]
-        self.solve = np.linalg.pinv(np.stack(terms, axis=1))
-
-    def find(self, score: Floats) -> Floats | None:
-        """The shift in voxels; None where it lies at the end of the reach, or is no maximum along some axis."""
-        table = score.reshape(2 * self.reach + 1)
-        best = np.array(np.unravel_index(int(table.argmax()), table.shape))
-        if any(best[axis] in (0, 2 * self.reach[axis]) for axis in self.axes):
-            return None
-        _, *rest = self.solve @ table[tuple((best + self.near).T)]
-        count = len(self.axes)
-        curvature = np.zeros((count, count))
-        for (i, j), value in zip(self.pairs, rest[count:]):
-            curvature[i, j] = curvature[j, i] = value
-        if np.linalg.eigvalsh(curvature)[-1] >= 0:
-            return None
-        offset = -np.linalg.solve(curvature, rest[:count])
-        if np.abs(offset).max() > 1:
-            return None
-        shift = (best - self.reach).astype(np.float64)
-        shift[self.axes] += offset
-        return shift
+    None where it lies at the end of the reach, or is no maximum along some axis.
+    """
+    axes = np.flatnonzero(reach)
+    table = score.reshape(2 * reach + 1)
+    best = np.array(np.unravel_index(int(table.argmax()), table.shape))
+    if any(best[axis] in (0, 2 * reach[axis]) for axis in axes):
+        return None
+    near = np.array(list(product(*[(-1, 0, 1) if r else (0,) for r in reach])))
+    pairs = list(combinations_with_replacement(range(len(axes)), 2))
+    x = near[:, axes].astype(np.float64)
+    terms = [np.ones(len(x)), *x.T, *(x[:, i] * x[:, j] / (2 if i == j else 1) for i, j in pairs)]
+    _, *rest = np.linalg.pinv(np.stack(terms, axis=1)) @ table[tuple((best + near).T)]
+    slope, curvature = np.array(rest[: len(axes)]), np.zeros((len(axes), len(axes)))
+    for (i, j), value in zip(pairs, rest[len(axes) :]):
+        curvature[i, j] = curvature[j, i] = value
+    if np.linalg.eigvalsh(curvature)[-1] >= 0:
+        return None
+    offset = -np.linalg.solve(curvature, slope)
+    if np.abs(offset).max() > 1:
+        return None
+    shift = (best - reach).astype(np.float64)
+    shift[axes] += offset
+    return shift
 
 
-def fitted(shifts: Shifts, seen: list[bool]) -> Field:
-    """The field that tells left-out windows best: a rigid motion alone, or with a spline of some stiffness."""
-    axes = np.array(seen)
-    if len(shifts.centres) < 4 * FOLDS:
-        return _fit(shifts.centres, shifts.found, axes, (None,))[0]
-    fold = np.arange(len(shifts.centres)) % FOLDS
-    candidates = (None, *STIFFNESS)
-    apart = np.zeros((len(candidates), len(fold)))
-    for one in range(FOLDS):
-        out = fold == one
-        fields = _fit(shifts.centres[~out], shifts.found[~out], axes, candidates)
-        for row, field in zip(apart, fields):
-            row[out] = np.linalg.norm(shifts.found[out] - field(shifts.centres[out]), axis=1)
-    errors = np.median(apart, axis=1)
-    best = int(errors.argmin())
-    chosen = candidates[best] if errors[best] < SOFTER * errors[0] else None
-    return _fit(shifts.centres, shifts.found, axes, (chosen,))[0]
+def fitted(shifts: Shifts, seen: Mask) -> Field:
+    """The field that predicts left-out windows best: a rigid motion alone, or with a spline of some stiffness."""
+    centres, found = shifts.centres, shifts.found
+    if len(centres) < 4 * FOLDS:
+        return _fit(centres, found, seen, None)
+    fold, errors = np.arange(len(centres)) % FOLDS, list[float]()
+    for stiffness in (None, *STIFFNESS):
+        apart = np.zeros(len(centres))
+        for one in range(FOLDS):
+            out = fold == one
+            field = _fit(centres[~out], found[~out], seen, stiffness)
+            apart[out] = np.linalg.norm(found[out] - field(centres[out]), axis=1)
+        errors.append(float(np.median(apart)))
+    best = int(np.argmin(errors))
+    return _fit(centres, found, seen, (None, *STIFFNESS)[best] if errors[best] < SOFTER * errors[0] else None)
 
 
-def _fit(centres: Floats, found: Floats, seen: NDArray[np.bool_], stiffness: Sequence[float | None]) -> list[Field]:
-    """For each stiffness a rigid motion with a spline of the rest; None: without one."""
+def _fit(centres: Floats, found: Floats, seen: Mask, stiffness: float | None) -> Field:
+    """A rigid motion of what windows were displaced by; with a smoothing spline of the rest where it has a stiffness.
+
+    The spline has the biharmonic kernel of 2 or 3 dimensions.
+    """
     middle = centres.mean(axis=0)
     translation, turn, weights = rigid_motion(centres - middle, found, seen)
-    rigid = _RigidField(middle, translation, turn, seen)
-    rest = (found - rigid(centres)) * seen
-    return [rigid if one is None else _SplineField(rigid, centres, rest, weights, one) for one in stiffness]
+
+    def rigid(points: Floats) -> Floats:
+        around = points - middle
+        return (Rotation.from_rotvec(turn).apply(around) - around + translation) * seen
+
+    if stiffness is None:
+        return rigid
+    axes = np.flatnonzero(np.ptp(centres, axis=0))
+    spline = RBFInterpolator(
+        centres[:, axes] / SPLINE_MM,
+        (found - rigid(centres)) * seen,
+        kernel="linear" if len(axes) == 3 else "thin_plate_spline",
+        degree=1,
+        smoothing=stiffness / SPLINE_MM / weights,
+    )
+    return lambda points: rigid(points) + spline(points[:, axes] / SPLINE_MM)
 
 
-class _SplineField:
-    """A rigid motion and a smoothing spline of what it leaves, with the biharmonic kernel of 2 or 3 dimensions."""
-
-    def __init__(self, rigid: Field, centres: Floats, rest: Floats, weights: Floats, stiffness: float) -> None:
-        self.rigid = rigid
-        self.axes = [axis for axis in range(3) if np.ptp(centres[:, axis]) > 0]
-        self.spline = RBFInterpolator(
-            centres[:, self.axes] / SPLINE_MM,
-            rest,
-            kernel="linear" if len(self.axes) == 3 else "thin_plate_spline",
-            degree=1,
-            smoothing=stiffness / SPLINE_MM / weights,
-        )
-
-    def __call__(self, points: Floats) -> Floats:
-        moved: Floats = self.rigid(points) + self.spline(points[:, self.axes] / SPLINE_MM)
-        return moved
-
-
-@dataclass(frozen=True, eq=False)
-class _RigidField:
-    middle: Floats
-    translation: Floats
-    turn: Floats
-    seen: NDArray[np.bool_]
-
-    def __call__(self, points: Floats) -> Floats:
-        around = points - self.middle
-        moved: Floats = (around @ _rotation(self.turn).T - around + self.translation) * self.seen
-        return moved
-
-
-def rigid_motion(around: Floats, found: Floats, seen: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
+def rigid_motion(around: Floats, found: Floats, seen: Mask) -> tuple[Floats, Floats, Floats]:
     """Translation (mm) and rotation vector (radians) about the origin that fit displacements, and their weights.
 
     By Gauss-Newton steps with Cauchy's weights: displacements far from the motion hardly count, and those across
@@ -415,30 +372,17 @@ def rigid_motion(around: Floats, found: Floats, seen: NDArray[np.bool_]) -> tupl
     turns = [axis for axis in range(3) if axis == 0 or np.ptp(around[:, 0]) > 0]
     kept = [*np.flatnonzero(seen), *(3 + axis for axis in turns)]
     for _ in range(STEPS):
-        turned = around @ _rotation(turn).T
+        turned = Rotation.from_rotvec(turn).apply(around)
         rest = (found - (turned - around + translation)) * seen
         apart = np.linalg.norm(rest, axis=1)
         weights = 1 / (1 + (apart / max(1.48 * float(np.median(apart)), NOISE_MM)) ** 2)
         table = np.zeros((len(around), 3, 6))  # derivative of the displacement by translation and rotation
-        table[:, range(3), range(3)] = 1
-        for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
-            table[:, i, 3 + j], table[:, i, 3 + k] = turned[:, k], -turned[:, j]
+        table[:, :, :3] = np.eye(3)
+        table[:, :, 3:] = np.cross(np.eye(3), turned[:, None]).swapaxes(1, 2)
         table = (table * seen[:, None])[:, :, kept]
         weighted = table * weights[:, None, None]
+        normal, right = np.einsum("nai,naj->ij", weighted, table), np.einsum("nai,na->i", weighted, rest)
         step = np.zeros(6)
-        step[kept] = np.linalg.lstsq(np.einsum("nai,naj->ij", weighted, table), np.einsum("nai,na->i", weighted, rest))[
-            0
-        ]
+        step[kept] = np.linalg.lstsq(normal, right)[0]
         translation, turn = translation + step[:3], turn + step[3:]  # turns are small: their vectors add
     return translation, turn, weights
-
-
-def _rotation(turn: Floats) -> Floats:
-    """The rotation matrix of a vector in radians, by Rodrigues' formula."""
-    angle = float(np.linalg.norm(turn))
-    if angle == 0:
-        return np.eye(3)
-    x, y, z = turn / angle
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    turned: Floats = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
-    return turned

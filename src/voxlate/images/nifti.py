@@ -3,7 +3,6 @@
 import gzip
 import math
 import warnings
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,14 +11,15 @@ import nibabel as nib
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.images.formats import DynamicScan, Stored, reason
 from voxlate.images.grid import Grid, check_affine
+from voxlate.images.reading import DynamicScan, Stored, check_numbers, errors_as
 
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}  # xyzt_units; an unknown unit is not guessed
 MILLIMETRES = {"meter": 1000.0, "micron": 0.001}  # xyzt_units; "mm" and "unknown" are taken as millimetres
 PACKED = (".gz", ".mgz")
 READ_BYTES = 1 << 20
 DESCRIPTION = "voxlate; research use only"
+AGAIN = "Copy or download it again."
 DEFLATE_MOST = 1032  # bytes that gzip can make of one: its longest match, 258 bytes, takes at least two bits
 
 NiftiImage = nib.nifti1.Nifti1Pair
@@ -35,13 +35,9 @@ def _load(path: Path) -> Any:
             f"{path}: expected gzip data, found a file that is not compressed. "
             f"Compress it, or rename it to {path.stem if path.suffix.lower() == '.gz' else path.stem + '.mgh'}."
         )
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            image = nib.load(path)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise BadInput(f"{path}: expected whole gzip data, found it cut short. Copy or download it again.") from error
-    except Exception as error:
-        raise BadInput(f"{path}: expected a NIfTI or FreeSurfer volume, found none ({reason(error)}).") from error
+    sentence = f"{path}: expected a NIfTI or FreeSurfer volume, found none"
+    with errors_as(sentence, AGAIN), warnings.catch_warnings(action="ignore"):
+        image = nib.load(path)
     if not isinstance(image, NiftiImage | nib.freesurfer.mghformat.MGHImage):
         raise BadInput(
             f"{path}: expected a NIfTI or FreeSurfer volume, found {type(image).__name__}, "
@@ -55,11 +51,7 @@ def _grid(image: Any, path: Path) -> Grid:
     shape = tuple(int(n) for n in image.shape)
     if len(shape) < 2 or min(shape) < 1:
         raise BadInput(f"{path}: expected a volume, found an image of size {_size(shape)}. Check the file.")
-    dtype = image.get_data_dtype()
-    if dtype.fields:
-        raise BadInput(f"{path}: expected grey values, found colour voxels. Convert the file to one value a voxel.")
-    if np.issubdtype(dtype, np.complexfloating):
-        raise BadInput(f"{path}: expected real voxels, found complex ones ({dtype}). Save the magnitude (abs) instead.")
+    check_numbers(image.get_data_dtype(), path)
     width, height, depth = (*shape, 1)[:3]
     return Grid((depth, height, width), _affine(image, path))
 
@@ -72,11 +64,7 @@ def _affine(image: Any, path: Path) -> np.ndarray:
     """The sform where its code is set, else the qform, else the header's sizes; in millimetres."""
     if not isinstance(image, NiftiImage):
         return check_affine(image.affine, path)
-    try:
-        unit = image.header.get_xyzt_units()[0]
-    except KeyError:  # a code that the standard does not know
-        unit = "unknown"
-    scale = np.diag([*[MILLIMETRES.get(unit, 1.0)] * 3, 1.0])
+    scale = np.diag([*[MILLIMETRES.get(_units(image)[0], 1.0)] * 3, 1.0])
     try:
         return check_affine(scale @ image.affine, path)
     except BadInput:
@@ -85,6 +73,14 @@ def _affine(image: Any, path: Path) -> np.ndarray:
         if not code:
             raise
         return check_affine(scale @ qform, path)
+
+
+def _units(image: Any) -> tuple[str, str]:
+    """In which a header counts space and time; "unknown" where it has a code that the standard does not know."""
+    try:
+        return image.header.get_xyzt_units()
+    except KeyError:
+        return "unknown", "unknown"
 
 
 def open_nifti(path: Path) -> DynamicScan:
@@ -121,11 +117,7 @@ def _times(image: Any, count: int) -> np.ndarray | None:
     """Seconds of the frames, where the header says in which unit the fourth axis counts and how far it steps."""
     if not isinstance(image, NiftiImage) or len(image.shape) < 4 or image.shape[3] != count:
         return None
-    try:
-        unit = image.header.get_xyzt_units()[1]
-    except KeyError:  # a code that the standard does not know
-        return None
-    step = float(image.header["pixdim"][4]) * SECONDS.get(unit, 0.0)
+    step = float(image.header["pixdim"][4]) * SECONDS.get(_units(image)[1], 0.0)
     return np.arange(count) * step if 0 < step < math.inf else None
 
 
@@ -142,25 +134,19 @@ def _planes(image: Any, grid: Grid, path: Path, frames: range) -> Iterator[np.nd
     stored, (depth, height, width) = image.dataobj, grid.shape
     size = height * width * stored.dtype.itemsize
     slope, inter = float(stored.slope), float(stored.inter)
-    try:
-        with _opened(Path(stored.file_like)) as file:
-            file.seek(stored.offset + frames.start * depth * size)
-            for z in range(depth * len(frames)):
-                raw = file.read(size)
-                if len(raw) < size:
-                    raise ValueError(f"it ends in slice {z % depth + 1} of {depth}")
-                plane = np.frombuffer(raw, stored.dtype).reshape(height, width)
-                yield plane if (slope, inter) == (1.0, 0.0) else plane * np.float64(slope) + inter
-            while isinstance(file, gzip.GzipFile) and file.read(READ_BYTES):  # to the trailer, which has a checksum
-                pass
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise BadInput(
-            f"{path}: expected whole gzip data, found it damaged or cut short ({reason(error)}). Copy or download it "
-            "again."
-        ) from error
-    except Exception as error:
-        message = f"{path}: expected voxels for {grid}, found the file damaged or cut short ({reason(error)})."
-        raise BadInput(message + " Copy or download it again.") from error
+    with (
+        errors_as(f"{path}: expected voxels for {grid}, found the file damaged or cut short", AGAIN),
+        _opened(Path(stored.file_like)) as file,
+    ):
+        file.seek(stored.offset + frames.start * depth * size)
+        for z in range(depth * len(frames)):
+            raw = file.read(size)
+            if len(raw) < size:
+                raise ValueError(f"it ends in slice {z % depth + 1} of {depth}")
+            plane = np.frombuffer(raw, stored.dtype).reshape(height, width)
+            yield plane if (slope, inter) == (1.0, 0.0) else plane * np.float64(slope) + inter
+        while isinstance(file, gzip.GzipFile) and file.read(READ_BYTES):  # to the trailer, which has a checksum
+            pass
 
 
 def _opened(path: Path) -> BinaryIO | gzip.GzipFile:
@@ -173,12 +159,10 @@ def _check_size(image: Any, grid: Grid, path: Path) -> None:
     file = Path(image.dataobj.file_like)
     if not file.exists():
         raise BadInput(f"{path}: expected the voxels of this header in {file.name}, found no such file. Copy both.")
-    packed = file.suffix.lower() not in (".nii", ".img", ".mgh")
-    wanted = math.prod(image.shape) * image.dataobj.dtype.itemsize
-    if wanted > file.stat().st_size * (DEFLATE_MOST if packed else 1):
+    most = file.stat().st_size * (DEFLATE_MOST if file.suffix.lower() in PACKED else 1)
+    if math.prod(image.shape) * image.dataobj.dtype.itemsize > most:
         raise BadInput(
-            f"{path}: expected voxels for {grid}, found the file damaged or cut short (too small for them). "
-            "Copy or download it again."
+            f"{path}: expected voxels for {grid}, found the file damaged or cut short (too small for them). {AGAIN}"
         )
 
 

@@ -43,12 +43,6 @@ def _rising(name: str, stops: Sequence[str]) -> Colormap:
 OURS = {"error": ERROR} | {name: _rising(name, stops) for name, stops in PERFUSION.items()}
 
 
-@lru_cache
-def colour_map(name: str) -> Colormap:
-    """A colour map by name: "error" (signed, black at zero), "cbf", "cbv", "tmax", or one of matplotlib's."""
-    return OURS[name] if name in OURS else matplotlib.colormaps[name]
-
-
 def plane_of(volume: NDArray[Any], plane: Plane, index: int) -> NDArray[Any]:
     """One slice of a canonical [D, H, W] volume as radiologists see it: the patient's left is on the right.
 
@@ -68,15 +62,14 @@ def pixel_mm(spacing_mm: tuple[float, float, float], plane: Plane) -> tuple[floa
 def shades(image: NDArray[Any], low: float, high: float) -> Picture:
     """Values [H, W] as bytes: low is 0, high is 255, what lies outside is clipped."""
     share = (np.asarray(image, np.float32) - low) / (high - low)
-    rounded: Picture = np.rint(np.clip(np.nan_to_num(share), 0, 1) * 255).astype(np.uint8)
-    return rounded
+    return np.rint(np.clip(np.nan_to_num(share), 0, 1) * 255).astype(np.uint8)
 
 
 @lru_cache
 def palette(name: str) -> Picture:
-    """The 256 colours [256, 3] of a map."""
-    table: Picture = np.rint(colour_map(name)(np.arange(256))[:, :3] * 255).astype(np.uint8)
-    return table
+    """The 256 colours [256, 3] of a map: "error" (signed, black at zero), "cbf", "cbv", "tmax", or of matplotlib's."""
+    colours = OURS[name] if name in OURS else matplotlib.colormaps[name]
+    return np.rint(colours(np.arange(256))[:, :3] * 255).astype(np.uint8)
 
 
 def square_pixels(image: Picture, pixel: tuple[float, float], shortest: int = 0) -> Picture:

@@ -48,18 +48,14 @@ class Range:
 
         values: [D, H, W]; inside: [D, H, W], the foreground, needed where the unit is arbitrary.
         """
-        if not self.own:
-            clipped: NDArray[np.float32] = np.clip(values, self.low, self.high).astype(np.float32)
-            return clipped
-        floor, _ = own_floor_and_peak(values, inside)
-        return ((values - floor) / self.gain(values, inside)).astype(np.float32)
+        return self.alike(values, values, inside)
 
     def alike(self, values: NDArray[Any], main: NDArray[Any], inside: NDArray[np.bool_] | None) -> NDArray[np.float32]:
         """Values ready to be scored as those of `main` are, whose map they are."""
         if not self.own:
-            return self.normalise(values)
-        floor, _ = own_floor_and_peak(main, inside)
-        return ((values - floor) / self.gain(main, inside)).astype(np.float32)
+            return np.clip(values, self.low, self.high).astype(np.float32)
+        floor, peak = own_floor_and_peak(main, inside)
+        return ((values - floor) / (peak - floor)).astype(np.float32)
 
     def gain(self, values: NDArray[Any], inside: NDArray[np.bool_] | None = None) -> float:
         """By how much `normalise` divides differences of values (and so standard deviations)."""

@@ -18,10 +18,10 @@ import scipy.ndimage
 
 from voxlate.errors import BadInput
 from voxlate.files import whole_file
-from voxlate.images.formats import LPS_TO_RAS, load_simpleitk
-from voxlate.images.grid import Grid, resample, with_spacing
+from voxlate.images.grid import LPS_TO_RAS, Grid, resample, with_spacing
 from voxlate.images.mask import foreground
-from voxlate.images.similarity import dice, mutual_information
+from voxlate.images.reading import extra
+from voxlate.images.similarity import PERCENTILES, RANGE_HU, dice, mutual_information
 from voxlate.images.volume import Volume
 
 RegistrationMethod = Literal["rigid", "affine", "bspline", "ants"]
@@ -30,8 +30,6 @@ Transform = Any  # a SimpleITK transform
 COARSE_VOXELS = 500_000  # a head at about 2.5 mm: finer takes longer and changes the result by less than a voxel
 SAMPLES = 60_000  # points at which mutual information is estimated
 BINS = 32
-RANGE_HU = (-150.0, 600.0)  # fat to bone: air below and metal above would take most of the histogram's bins
-PERCENTILES = (0.5, 99.5)
 KNOTS_MM = 30.0  # between the knots of the last stage: softer than any organ's border
 LEAST_SLICES = 4
 PYRAMID_VOXELS = 16  # along an axis; with a coarser image the first steps go wrong
@@ -79,10 +77,9 @@ def register(moving: Volume, fixed: Volume, method: RegistrationMethod) -> Regis
                 f"{one.origin}: expected at least {LEAST_SLICES} voxels along each axis to register, found {one.grid}. "
                 "Prepare without --register."
             )
-    itk = simpleitk()
     with _one_thread():
         pair = CoarsePair(coarse(moving), coarse(fixed))
-        found: Transform = itk.Transform(3, itk.sitkIdentity)
+        found: Transform = simpleitk().Euler3DTransform(pair.centre.tolist())
         kept: RegistrationMethod | Literal["none"] = "none"
         after = before = pair.compare(found)
         for name, stage in _STAGES[method]:
@@ -99,7 +96,8 @@ def register(moving: Volume, fixed: Volume, method: RegistrationMethod) -> Regis
 
 
 def simpleitk() -> ModuleType:
-    return load_simpleitk("registration", "register the scans by another tool and prepare them with --resample")
+    instead = ", or register the scans by another tool and prepare them with --resample"
+    return extra("SimpleITK", "registration", "registration", "SimpleITK", instead)
 
 
 @contextlib.contextmanager
@@ -158,8 +156,7 @@ def apply_transform(
 def covered(moving: Grid, fixed: Grid, transform: Transform) -> np.ndarray:
     """Which voxels of the fixed grid a transform takes into the moving grid's box: bool [D, H, W]."""
     box = Volume(np.ones((1, *moving.shape), np.float32), moving.affine, "", "")
-    inside: np.ndarray = apply_transform(box, fixed, transform, order=0, fill=0.0).data[0] > 0
-    return inside
+    return apply_transform(box, fixed, transform, order=0, fill=0.0).data[0] > 0
 
 
 def write_transform(path: Path, transform: Transform) -> None:
@@ -186,6 +183,7 @@ class CoarsePair:
     def __init__(self, moving: Volume, fixed: Volume) -> None:
         self.moving, self.fixed = moving, fixed
         self.bodies = foreground(moving), foreground(fixed)
+        self.centre = centre_mm(fixed.grid, self.bodies[1])
         self.ranges = _range(moving), _range(fixed)
         self.images = tuple(
             to_image(one.data[0].clip(*bounds).astype(np.float32), one.grid)
@@ -202,10 +200,8 @@ class CoarsePair:
         outline = dataclasses.replace(self.moving, data=self.bodies[0][None].astype(np.float32))
         body = apply_transform(outline, grid, transform, order=0, fill=0.0).data[0] > 0
         information = mutual_information(moving[shared], self.fixed.data[0][shared], *self.ranges, BINS)
-        bodies = dice(body, self.bodies[1])
-        return Similarity(
-            1.0 if np.isnan(information) else information, 0.0 if np.isnan(bodies) else bodies, float(shared.mean())
-        )
+        information, bodies = np.nan_to_num(information, nan=1.0), np.nan_to_num(dice(body, self.bodies[1]))
+        return Similarity(float(information), float(bodies), float(shared.mean()))
 
     def folds(self, transform: Transform) -> bool:
         """Whether a transform folds space somewhere, or changes a voxel's volume more than tenfold."""
@@ -227,13 +223,11 @@ def _range(volume: Volume) -> tuple[float, float]:
 
 def _rigid(pair: CoarsePair, start: Transform) -> Transform | None:
     """The best of several starts: the headers', the boxes' centres, the bodies' centres."""
-    itk = simpleitk()
     fixed, moving = pair.fixed.grid, pair.moving.grid
-    centre = centre_mm(fixed, pair.bodies[1])
-    shifts = np.zeros(3), centre_mm(moving) - centre_mm(fixed), centre_mm(moving, pair.bodies[0]) - centre
+    shifts = np.zeros(3), centre_mm(moving) - centre_mm(fixed), centre_mm(moving, pair.bodies[0]) - pair.centre
     found: list[tuple[float, int, Transform]] = []
     for shift in shifts:
-        begin = itk.Euler3DTransform(centre.tolist(), 0.0, 0.0, 0.0, shift.tolist())
+        begin = simpleitk().Euler3DTransform(pair.centre.tolist(), 0.0, 0.0, 0.0, shift.tolist())
         rough = _linear(pair, begin, (4,))
         if rough is not None:
             found.append((pair.compare(rough).mutual_information, len(found), rough))
@@ -241,15 +235,10 @@ def _rigid(pair: CoarsePair, start: Transform) -> Transform | None:
 
 
 def _affine(pair: CoarsePair, start: Transform) -> Transform | None:
-    itk = simpleitk()
-    begin = itk.AffineTransform(3)
-    if start.GetName() == "Euler3DTransform":
-        rigid = itk.Euler3DTransform(start)
-        begin.SetCenter(rigid.GetCenter())
-        begin.SetMatrix(rigid.GetMatrix())
-        begin.SetTranslation(rigid.GetTranslation())
-    else:
-        begin.SetCenter(centre_mm(pair.fixed.grid, pair.bodies[1]).tolist())
+    begin = simpleitk().AffineTransform(3)
+    begin.SetCenter(start.GetCenter())
+    begin.SetMatrix(start.GetMatrix())
+    begin.SetTranslation(start.GetTranslation())
     return _linear(pair, begin, (2, 1))
 
 
@@ -261,9 +250,7 @@ def _linear(pair: CoarsePair, begin: Transform, levels: tuple[int, ...]) -> Tran
         1.0, 60, convergenceMinimumValue=1e-6, convergenceWindowSize=5, lineSearchMaximumIterations=10
     )
     registration.SetOptimizerScalesFromPhysicalShift()
-    registration.SetInitialTransform(begin, inPlace=False)
-    found = _run(registration, *pair.images)
-    return None if found is None else type(begin)(found)
+    return _optimised(registration, begin, *pair.images)
 
 
 def _bspline(pair: CoarsePair, start: Transform, knots_mm: float, level: int) -> Transform | None:
@@ -278,27 +265,21 @@ def _bspline(pair: CoarsePair, start: Transform, knots_mm: float, level: int) ->
     cells = [max(1, round(n * mm / knots_mm)) for n, mm in zip(reversed(grid.shape), reversed(grid.spacing_mm))]
     registration = _registration(pair, (level,))
     registration.SetMetricMovingMask(to_image(covered(pair.moving.grid, grid, start).astype(np.uint8), grid))
-    registration.SetInitialTransform(itk.BSplineTransformInitializer(fixed, cells, order=3), inPlace=False)
     registration.SetOptimizerAsLBFGSB(numberOfIterations=30, maximumNumberOfFunctionEvaluations=40)
-    found = _run(registration, itk.Resample(moving, fixed, start, itk.sitkLinear, pair.ranges[0][0]), fixed)
+    moved = itk.Resample(moving, fixed, start, itk.sitkLinear, pair.ranges[0][0])
+    found = _optimised(registration, itk.BSplineTransformInitializer(fixed, cells, order=3), moved, fixed)
     return None if found is None else itk.CompositeTransform([start, found])
 
 
 def _ants(pair: CoarsePair, start: Transform) -> Transform | None:
     """Symmetric diffeomorphic registration of ANTs after what was found so far. Source: Avants et al. 2008."""
-    try:
-        import ants
-    except ImportError as error:
-        raise BadInput(
-            "registration: expected antspyx for --register ants, found it not installed. "
-            "Run pip install 'voxlate[ants]', or use --register bspline."
-        ) from error
+    ants = extra("ants", "ants", "registration", "antspyx for --register ants", ", or use --register bspline")
     itk = simpleitk()
     with tempfile.TemporaryDirectory() as folder:
         names = [str(Path(folder) / name) for name in ("moving.nii.gz", "fixed.nii.gz", "start.tfm")]
         for image, name in zip(pair.images, names):
             itk.WriteImage(image, name)
-        itk.WriteTransform(itk.AffineTransform(3) if start.GetName() == "IdentityTransform" else start, names[2])
+        itk.WriteTransform(start, names[2])
         found = ants.registration(
             fixed=ants.image_read(names[1]),
             moving=ants.image_read(names[0]),
@@ -331,18 +312,16 @@ def _registration(pair: CoarsePair, levels: tuple[int, ...]) -> Any:
     return registration
 
 
-def _run(registration: Any, moving: Any, fixed: Any) -> Transform | None:
-    """The result of an optimisation; none where it lost the overlap of the two."""
+def _optimised(registration: Any, transform: Transform, moving: Any, fixed: Any) -> Transform | None:
+    """The transform once it is optimised, in place; none where it lost the overlap of the two."""
+    registration.SetInitialTransform(transform)
     try:
-        found = registration.Execute(fixed, moving)
+        registration.Execute(fixed, moving)
     except RuntimeError as error:
         if any(words in str(error) for words in NO_OVERLAP):
             return None
         raise
-    # SimpleITK wraps the result in a composite of one
-    return (
-        simpleitk().CompositeTransform(found).GetNthTransform(0) if found.GetName() == "CompositeTransform" else found
-    )
+    return transform
 
 
 Stage = Callable[[CoarsePair, Transform], Transform | None]

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.images.formats import Stored
-from voxlate.images.grid import check_affine
+from voxlate.images.grid import directions
+from voxlate.images.reading import Stored
 
 SUFFIX = ".ascii"
 VOXELS = "image.bin"  # always of this name, 16 bit two's complement, big-endian, the upper left corner first
@@ -15,7 +15,7 @@ LONGEST_HEADER = 1 << 16  # bytes; real ones have about a thousand
 NEEDED = ("Rows", "Columns", "Slices", "Pixel size", "Slice thickness")
 FIXED = {"Bits allocated": 16, "Pixel representation": 1}  # the second: signed
 ORIENTATION, USUAL = "Patient Orientation", "L : P : H"
-DIRECTIONS = {"L": (0, -1), "R": (0, 1), "P": (1, -1), "A": (1, 1), "F": (2, -1), "H": (2, 1)}  # axis and sign in RAS
+AXES = ({"L", "R"}, {"P", "A"}, {"F", "H"})
 
 
 def read_rire(path: Path) -> Stored:
@@ -45,7 +45,7 @@ def read_rire(path: Path) -> Stored:
         guesses.append("of its pixel size the first number is taken as that between rows, as in ACR-NEMA.")
     data = _voxels(path.with_name(VOXELS), shape)
     as_hu = "its header states no unit: the values are taken as Hounsfield units."
-    return Stored(data, check_affine(affine, path), guesses=tuple(guesses), as_hu=as_hu)
+    return Stored(data, affine, guesses=tuple(guesses), as_hu=as_hu)
 
 
 def _header(path: Path) -> dict[str, str]:
@@ -77,17 +77,11 @@ def _numbers(path: Path, header: dict[str, str], key: str, count: int, whole: bo
 def _directions(path: Path, text: str) -> np.ndarray:
     """Where columns, rows and slices grow to, as a 4x4 matrix to RAS; text: "L : P : H"."""
     letters = [part.strip().upper() for part in text.split(":")]
-    axes = [DIRECTIONS[letter][0] for letter in letters if letter in DIRECTIONS]
-    if len(letters) != 3 or sorted(axes) != [0, 1, 2]:
+    if len(letters) != 3 or any(sum(one in axis for one in letters) != 1 for axis in AXES):
         raise BadInput(
             f"{path}: expected {ORIENTATION} := three of L R, A P, H F as in {USUAL}, found '{text[:40]}'. Correct it."
         )
-    matrix = np.eye(4)
-    matrix[:3, :3] = 0
-    for column, letter in enumerate(letters):
-        axis, sign = DIRECTIONS[letter]
-        matrix[axis, column] = sign
-    return matrix
+    return directions("".join(letters).replace("F", "I").replace("H", "S"))
 
 
 def _voxels(path: Path, shape: tuple[int, ...]) -> np.ndarray:

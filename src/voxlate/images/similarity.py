@@ -4,10 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import scipy.special
 from numpy.typing import NDArray
 
 RADIUS, SIGMA = 5, 1.5  # Wang et al. 2004, section III.B: an 11 x 11 Gaussian window of 1.5 pixels
 K1, K2 = 0.01, 0.03
+RANGE_HU = (-150.0, 600.0)  # fat to bone: air below and metal above would take most of a histogram's bins
+PERCENTILES = (0.5, 99.5)  # the range of other units
 NARROWEST = 1e-30  # the range of a constant image is 0
 
 
@@ -36,8 +39,8 @@ def mutual_information(
     """
     joint = np.bincount(_bin(a, *range_a, bins) * bins + _bin(b, *range_b, bins), minlength=bins * bins)
     joint = joint.reshape(bins, bins)
-    both = _entropy(joint)
-    return (_entropy(joint.sum(1)) + _entropy(joint.sum(0))) / both if both > 0 else float("nan")
+    of_a, of_b, both = (float(_entropy(one)) for one in (joint.sum(1), joint.sum(0), joint.ravel()))
+    return (of_a + of_b) / both if both > 0 else float("nan")
 
 
 def shared_information(a: NDArray[np.uint8], b: NDArray[np.uint8], bins: int) -> tuple[NDArray[np.float64], float]:
@@ -49,7 +52,7 @@ def shared_information(a: NDArray[np.uint8], b: NDArray[np.uint8], bins: int) ->
     pairs = a.astype(np.int32) * width + b
     pairs += (np.arange(rows, dtype=np.int32) * width * width)[:, None]
     joint = np.bincount(pairs.ravel(), minlength=rows * width * width).reshape(rows, width, width)[:, :bins, :bins]
-    of_a, of_b, both = (_entropies(one.reshape(rows, -1)) for one in (joint.sum(2), joint.sum(1), joint))
+    of_a, of_b, both = (_entropy(one.reshape(rows, -1)) for one in (joint.sum(2), joint.sum(1), joint))
     return (of_a + of_b) / np.maximum(both, NARROWEST), float(min(np.median(of_a), np.median(of_b)))
 
 
@@ -70,13 +73,7 @@ def _bin(image: NDArray[Any], low: float, high: float, bins: int) -> NDArray[np.
     return np.clip(scaled, 0, bins - 1).astype(np.int64)
 
 
-def _entropy(counts: NDArray[Any]) -> float:
-    share = counts[counts > 0] / counts.sum()
-    return float(-np.sum(share * np.log(share)))
-
-
-def _entropies(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Entropy in nats of each row of counts; 0 of an empty one."""
-    total = np.maximum(counts.sum(1), 1)
-    logs = np.log(np.maximum(counts, 1))
-    return np.asarray(np.log(total) - (counts * logs).sum(1) / total, np.float64)
+def _entropy(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Entropy in nats along the last axis of counts; 0 where all are 0."""
+    shares = counts / np.maximum(counts.sum(-1, keepdims=True), 1)
+    return np.asarray(scipy.special.entr(shares).sum(-1), np.float64)

@@ -48,7 +48,7 @@ def intensity_statistics(values: np.ndarray, mask: np.ndarray | None = None) -> 
 
 
 def distribution(values: np.ndarray, mask: np.ndarray | None = None) -> Distribution:
-    """The Spread of an array of any shape, or of its values inside a mask, which must not be empty."""
+    """The distribution of an array of any shape, or of its values inside a mask, which must not be empty."""
     flat = values.reshape(-1) if mask is None else values[mask > 0]
     return Distribution(
         mean=float(flat.mean(dtype=np.float64)),

@@ -37,10 +37,6 @@ class Tiling:
         along = [_starts(n, p, o) for n, p, o in zip(self.shape, self.patch, self.overlap)]
         return [(d, h, w) for d, h, w in product(*along)]
 
-    def uneven(self) -> bool:
-        """Whether some tiles overlap although none need to: the volume is no multiple of the patch."""
-        return any(n > p and n % p for n, p in zip(self.shape, self.patch))
-
     def weight(self) -> np.ndarray:
         """The blending weight of a tile: [D, H, W] float32, positive, falling off smoothly where tiles overlap."""
         d, h, w = (_ramp(p, o) for p, o in zip(self.patch, self.overlap))
@@ -64,7 +60,7 @@ def _ramp(patch: int, overlap: int) -> np.ndarray:
 class Blend:
     """The weighted mean of tiles, gathered one by one: [C, D, H, W] and one [D, H, W] of weights is all it holds.
 
-    background: the value of each channel where no tile comes. Tiles that do not overlap need no weights.
+    background: the value of each channel where no tile comes.
     """
 
     def __init__(self, tiling: Tiling, background: Sequence[float]) -> None:
@@ -72,26 +68,20 @@ class Blend:
         self._tile_weight = tiling.weight()
         self._background = np.array(background, np.float32)[:, None, None, None]
         self._total = np.zeros((len(background), *tiling.shape), np.float32)
-        self._weight = np.zeros(tiling.shape, np.float32) if any(tiling.overlap) or tiling.uneven() else None
-        if self._weight is None:
-            self._total += self._background
+        self._weight = np.zeros(tiling.shape, np.float32)
 
     def add(self, tile: np.ndarray, start: Triple) -> None:
         """Add a tile [C, D, H, W] at `start`; what lies beyond the volume is dropped."""
         size = [min(p, n - s) for p, n, s in zip(self.tiling.patch, self.tiling.shape, start)]
         inside = tuple(slice(0, n) for n in size)
         place = tuple(slice(s, s + n) for s, n in zip(start, size))
-        if self._weight is None:
-            self._total[(slice(None), *place)] = tile[(slice(None), *inside)]
-            return
         self._total[(slice(None), *place)] += tile[(slice(None), *inside)] * self._tile_weight[inside]
         self._weight[place] += self._tile_weight[inside]
 
     def result(self) -> np.ndarray:
         """The blended volume [C, D, H, W] in float32; ends the blend, for it is divided in place."""
-        if self._weight is not None:
-            np.divide(self._total, self._weight, out=self._total, where=self._weight > 0)
-            np.copyto(self._total, self._background, where=self._weight == 0)
+        np.divide(self._total, self._weight, out=self._total, where=self._weight > 0)
+        np.copyto(self._total, self._background, where=self._weight == 0)
         return self._total
 
 

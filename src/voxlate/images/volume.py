@@ -26,17 +26,19 @@ UNITS: dict[str, str] = {
 
 SYNTHETIC = "; a synthetic image"  # in the description of a header, which has 80 characters
 SYNTHETIC_SCAN = f"{SYNTHETIC}, see provenance.json"
-NIFTI = (".nii", ".nii.gz", ".mgz", ".mgh", ".hdr", ".img")
 PICTURES = (".png", ".tif", ".tiff")
-ITK = (".mha", ".mhd", ".nrrd")
-DICOM = dicom.SUFFIXES
-RIRE = (rire.SUFFIX,)
-FAMILIES = (
-    *(("nifti", NIFTI), ("picture", PICTURES), ("itk", ITK), ("dicom", DICOM), ("array", arrays.ARRAYS)),
-    ("rire", RIRE),
-)
+FAMILIES = {
+    **dict.fromkeys((".nii", ".nii.gz", ".mgz", ".mgh", ".hdr", ".img"), "nifti"),
+    **dict.fromkeys(PICTURES, "picture"),
+    **dict.fromkeys((".mha", ".mhd", ".nrrd"), "itk"),
+    **dict.fromkeys(dicom.SUFFIXES, "dicom"),
+    **dict.fromkeys(arrays.ARRAYS, "array"),
+    rire.SUFFIX: "rire",
+}
 PARTNERS = {  # files of one image; *: the name without its suffix
-    **{".hdr": ("*.img",), ".img": ("*.hdr",), ".mhd": ("*.raw", "*.zraw")},
+    ".hdr": ("*.img",),
+    ".img": ("*.hdr",),
+    ".mhd": ("*.raw", "*.zraw"),
     rire.SUFFIX: (rire.VOXELS,),
 }
 
@@ -118,10 +120,10 @@ def files_of(path: Path) -> list[Path]:
     """The files behind a path: itself and its partner, all in a folder, or those of the series 'FOLDER#key' names."""
     path = without_frame(path)[0]
     place, key = dicom.without_key(path)
+    if key:
+        return list(dicom.headers_of(path))
     partners = [place.with_name(name.replace("*", place.stem)) for name in PARTNERS.get(place.suffix.lower(), ())]
-    return (
-        list(dicom.headers_of(path)) if key else [*dicom.entries_in(place), *(one for one in partners if one.is_file())]
-    )
+    return [*dicom.entries_in(place), *(one for one in partners if one.is_file())]
 
 
 def content_hash(path: Path) -> str:
@@ -150,12 +152,9 @@ def family(path: Path) -> str:
     if path.stat().st_size == 0:
         raise BadInput(f"{path}: expected an image, found an empty file. Copy or download it again.")
     suffix = suffix_of(path)
-    for family, suffixes in FAMILIES:
-        if suffix in suffixes:
-            return family
-    if dicom.looks_like_dicom(path):
-        return "dicom"
-    known = ", ".join((*NIFTI, *PICTURES, *ITK, *DICOM, *arrays.ARRAYS, *RIRE))
+    if found := FAMILIES.get(suffix) or ("dicom" if dicom.looks_like_dicom(path) else ""):
+        return found
+    known = ", ".join(FAMILIES)
     raise BadInput(f"{path}: expected an image ({known} or a DICOM folder), found '{suffix or path.name}'. Convert it.")
 
 

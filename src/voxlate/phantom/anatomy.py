@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 
 from voxlate.phantom.shapes import Lattice, Points, Triple, Tube, ellipsoid, noise, tubes
-from voxlate.phantom.vessels import Vessels, vessels
+from voxlate.phantom.tissue import Label
+from voxlate.phantom.vessels import vessels
 
 LesionKind = Literal["none", "tumour", "stroke"]
 
@@ -43,7 +44,7 @@ class Anatomy:
     cortex_mm: float
     sulcus_mm: float
     ventricle: float
-    vessels: Vessels
+    vessels: dict[Label, list[Tube]]
     lesion: Lesion
 
 
@@ -88,17 +89,17 @@ def upright(head: Anatomy, points: Points) -> Points:
     """Scanner points [D, H, W] in the coordinates in which the head is upright and of average shape."""
     angle = head.tilt
     turn = _turn(0, angle[0]) @ _turn(1, angle[1]) @ _turn(2, angle[2])
-    centred = [points[0], points[1] + np.float32(6), points[2]]
+    centred = [points[0], points[1] + 6, points[2]]
     matrix = (turn / head.scale[:, None]).astype(np.float32)
     turned = [row[0] * centred[0] + row[1] * centred[1] + row[2] * centred[2] for row in matrix]
     # Both sides get the same noise; rounding |x| keeps the mid-plane free of a crease.
-    half: Points = (np.sqrt(turned[0] ** 2 + np.float32(400)), turned[1], turned[2])
-    across = np.tanh(turned[0] / np.float32(20))  # a sideways bend must vanish in the mid-plane to stay symmetric
-    shifts: list[np.ndarray] = [np.float32(1.9) * lattice.at(half) for lattice in head.bend]
+    half: Points = (np.sqrt(turned[0] ** 2 + 400), turned[1], turned[2])
+    across = np.tanh(turned[0] / 20)  # a sideways bend must vanish in the mid-plane to stay symmetric
+    shifts: list[np.ndarray] = [1.9 * lattice.at(half) for lattice in head.bend]
     shifts[0] *= across
     if head.asymmetry:
         whole: Points = (turned[0], turned[1], turned[2])
-        shifts = [s + np.float32(0.9 * head.asymmetry) * lattice.at(whole) for s, lattice in zip(shifts, head.sway)]
+        shifts = [s + 0.9 * head.asymmetry * lattice.at(whole) for s, lattice in zip(shifts, head.sway)]
     x, y, z = (t + s for t, s in zip(turned, shifts))
     return x, y, z
 
@@ -115,9 +116,9 @@ def displaced_by_tumour(lesion: Lesion, points: Points, depth: np.ndarray) -> Po
     """Points before the mass effect: tissue is pushed away from a tumour, but the skull holds still."""
     if lesion.kind != "tumour":
         return points
-    offset = [p - np.float32(c) for p, c in zip(points, lesion.centre_mm)]
+    offset = [p - c for p, c in zip(points, lesion.centre_mm)]
     squared = sum(d * d for d in offset)
-    push = 0.42 * np.exp(-squared / np.float32(2 * (1.5 * lesion.radius_mm) ** 2)) * np.clip(depth / 14, 0, 1)
+    push = 0.42 * np.exp(-squared / (2 * (1.5 * lesion.radius_mm) ** 2)) * np.clip(depth / 14, 0, 1)
     x, y, z = (p - push * d for p, d in zip(points, offset))
     return x, y, z
 
@@ -125,9 +126,9 @@ def displaced_by_tumour(lesion: Lesion, points: Points, depth: np.ndarray) -> Po
 def deep_grey(points: Points) -> np.ndarray:
     """Caudate, lentiform nucleus and thalamus of both sides."""
     x, y, z = np.abs(points[0]), points[1], points[2]
-    caudate = ellipsoid((x - np.float32(0.10) * (24 - y), y, z + np.float32(0.16) * (y - 24)), (14, 22, 10), (5, 17, 8))
-    lentiform = ellipsoid((x + np.float32(0.28) * (y - 16), y, z), (26, 16, 2), (6.5, 16, 9.5))
-    thalamus = ellipsoid((x + np.float32(0.30) * (y + 2), y, z), (11.5, -3, 7), (8, 13, 8.5))
+    caudate = ellipsoid((x - 0.10 * (24 - y), y, z + 0.16 * (y - 24)), (14, 22, 10), (5, 17, 8))
+    lentiform = ellipsoid((x + 0.28 * (y - 16), y, z), (26, 16, 2), (6.5, 16, 9.5))
+    thalamus = ellipsoid((x + 0.30 * (y + 2), y, z), (11.5, -3, 7), (8, 13, 8.5))
     return np.minimum(np.minimum(caudate, lentiform), thalamus)
 
 
@@ -146,8 +147,8 @@ def ventricles(head: Anatomy, points: Points, straight: Points) -> np.ndarray:
     for path, radii in zip(_LATERAL, _LATERAL_RADII):
         tube = Tube(path, (radii[0] * grow, radii[1] * grow))
         sides += [tube, tube.mirrored()]
-    lateral = np.maximum(tubes(points, straight, sides, 8), np.float32(0.7) - np.abs(x))  # septum pellucidum
-    third = np.maximum(ellipsoid((np.zeros_like(x), y, z), (0, 2, 2), (1e3, 13, 9)), np.abs(x) - np.float32(1.9 * grow))
+    lateral = np.maximum(tubes(points, straight, sides, 8), 0.7 - np.abs(x))  # septum pellucidum
+    third = np.maximum(ellipsoid((np.zeros_like(x), y, z), (0, 2, 2), (1e3, 13, 9)), np.abs(x) - 1.9 * grow)
     fourth = ellipsoid(points, (0, -25, -32), (6.0 * grow, 4.0, 9))
     aqueduct = tubes(points, straight, [Tube(((0, -14, -4), (0, -20, -16), (0, -24, -28)), (0.9, 0.9))], 8)
     return np.minimum(np.minimum(lateral, third), np.minimum(fourth, aqueduct))
@@ -156,10 +157,10 @@ def ventricles(head: Anatomy, points: Points, straight: Points) -> np.ndarray:
 def territory(head: Anatomy, points: Points) -> tuple[np.ndarray, np.ndarray]:
     """Distances to the core and to the whole hypoperfused tissue of a stroke of the middle cerebral artery."""
     lesion = head.lesion
-    sided: Points = (points[0] * np.float32(lesion.side), points[1], points[2])
+    sided: Points = (points[0] * lesion.side, points[1], points[2])
     rough, radius = head.rough.at(points), lesion.radius_mm
     whole = ellipsoid(sided, (50, -2, 16), (31 * lesion.reach, 50 * lesion.reach, 34 * lesion.reach)) + 3 * rough
-    whole = np.maximum(whole, np.float32(14) - sided[0])
+    whole = np.maximum(whole, 14 - sided[0])
     core = ellipsoid(points, lesion.centre_mm, (0.9 * radius, 1.2 * radius, 0.9 * radius)) + 2.5 * rough
     return np.maximum(core, whole + 4), whole
 
@@ -167,13 +168,7 @@ def territory(head: Anatomy, points: Points) -> tuple[np.ndarray, np.ndarray]:
 def tumour(head: Anatomy, points: Points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distances to necrosis, necrosis with its enhancing rim, and the oedema around them."""
     rough, radius = head.rough.at(points), head.lesion.radius_mm
-    ball = (
-        ellipsoid(points, head.lesion.centre_mm, (radius, 1.1 * radius, 0.95 * radius))
-        + np.float32(0.12 * radius) * rough
-    )
+    ball = ellipsoid(points, head.lesion.centre_mm, (radius, 1.1 * radius, 0.95 * radius)) + 0.12 * radius * rough
     finger = head.rough.at((points[1], points[2], points[0]))
-    return (
-        ball + np.float32(0.27 * radius) + finger,
-        ball,
-        ball - np.float32(0.75 * radius) - np.float32(0.35 * radius) * finger,
-    )
+    oedema = ball - 0.75 * radius - 0.35 * radius * finger
+    return ball + 0.27 * radius + finger, ball, oedema

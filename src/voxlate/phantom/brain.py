@@ -10,19 +10,19 @@ from voxlate.phantom.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
 def _egg(points: Points) -> Points:
     """Widens the back: a head is broadest behind its middle."""
     x, y, z = points
-    return np.abs(x) / (1 - np.float32(0.0008) * np.clip(y, -100, 100)), y, z
+    return np.abs(x) / (1 - 0.0008 * np.clip(y, -100, 100)), y, z
 
 
 def tentorium(y: np.ndarray) -> np.ndarray:
     """Height of the sheet between cerebrum and cerebellum."""
-    return np.clip(-6 + np.float32(0.14) * (y + np.float32(45)), -8, 0)
+    return np.clip(-6 + 0.14 * (y + 45), -8, 0)
 
 
 def cerebrum(points: Points) -> np.ndarray:
     x, y, z = _egg(points)
     vault = ellipsoid((x, y, z), CEREBRUM_CENTRE, CEREBRUM_AXES)
     floor = np.where(y > 10, -15, tentorium(y)).astype(np.float32)
-    temporal = ellipsoid((x, y - np.float32(0.12) * z, z), (42, 4, -18), (21.5, 40, 21))
+    temporal = ellipsoid((x, y - 0.12 * z, z), (42, 4, -18), (21.5, 40, 21))
     frontal = ellipsoid((x, y, z), (20, 44, 6), (29, 36, 25))
     hippocampal = ellipsoid((x, y, z), (24, -15, -11), (11, 24, 9))
     return join(join(cut(vault, floor - z, 5), frontal, 8), join(temporal, hippocampal, 5), 5)
@@ -32,7 +32,7 @@ def cerebellum(points: Points) -> np.ndarray:
     x, y, z = points
     lobe = ellipsoid((np.abs(x), y, z), (21, -46, -31), (30, 28, 24))
     whole = join(lobe, ellipsoid(points, (0, -48, -31), (16, 24, 23)), 6)
-    return cut(whole, z + np.float32(2) - tentorium(y), 3)
+    return cut(whole, z + 2 - tentorium(y), 3)
 
 
 BRAINSTEM = (
@@ -47,9 +47,9 @@ def cavity(brain: np.ndarray, points: Points) -> np.ndarray:
     cisterns = join(ellipsoid(points, (0, 15, -17), (15, 17, 10)), ellipsoid(points, (0, -4, -34), (17, 12, 24)), 6)
     sided: Points = (np.abs(points[0]), points[1], points[2])
     ambient = join(ellipsoid(sided, (15, -10, -19), (11, 17, 10)), ellipsoid(points, (0, -13, -11), (33, 28, 12)), 6)
-    inner = join(brain - np.float32(2.2), join(cisterns, ambient, 6), 10)
+    inner = join(brain - 2.2, join(cisterns, ambient, 6), 10)
     tentorial = ellipsoid(points, (0, -42, -9), (42, 22, 5))
-    return join(inner, np.maximum(tentorial, 3 * (inner - np.float32(7))), 10)  # only next to the brain
+    return join(inner, np.maximum(tentorial, 3 * (inner - 7)), 10)  # only next to the brain
 
 
 def cortex_depth(head: Anatomy, points: Points, envelope: np.ndarray) -> np.ndarray:
@@ -61,36 +61,36 @@ def cortex_depth(head: Anatomy, points: Points, envelope: np.ndarray) -> np.ndar
     half = np.abs(x)
     # Below the corpus callosum the hemispheres hang together.
     callosum = ellipsoid((np.zeros_like(x), y, z), (0, -2, 7), (1e3, 42, 25))
-    apart = -np.maximum(callosum, np.float32(-12) - z)
-    fissure = np.maximum(half - np.float32(0.5 + head.sulcus_mm / 2), apart)
+    apart = -np.maximum(callosum, -12 - z)
+    fissure = np.maximum(half - (0.5 + head.sulcus_mm / 2), apart)
     outer = np.minimum(-envelope, fissure)
     wide = np.where(half < 18, 20, 50).astype(np.float32)
-    ray = ((half - np.float32(18)) / wide, y / np.float32(84), (z - np.float32(10)) / np.float32(60))
+    ray = ((half - 18) / wide, y / 84, (z - 10) / 60)
     radius = np.clip(np.sqrt(ray[0] ** 2 + ray[1] ** 2 + ray[2] ** 2), 0.35, 1.5)
-    inward = radius ** np.float32(-0.7)
-    shift = np.where(x < 0, np.float32(1), np.float32(0))
+    inward = radius**-0.7
+    shift = (x < 0).astype(np.float32)
     at = tuple(c * inward + shift * np.float32(s) for c, s in zip((half - 18, y, z - 10), head.fold_shift))
     across = head.folds.at((at[0], at[1], at[2])) / inward
     length = np.clip(12 + 4 * head.rough.at((at[1], at[2], at[0])), 6, 19)
-    sulci = np.sqrt(np.maximum(outer - length, 0) ** 2 + across**2) - np.float32(head.sulcus_mm)
+    sulci = np.sqrt(np.maximum(outer - length, 0) ** 2 + across**2) - head.sulcus_mm
     nuclei = ellipsoid((half, y, z), (0, 4, 8), (37, 46, 27))  # sulci stop short of the deep nuclei
     sulci = np.maximum(sulci, -nuclei)
     return np.minimum(np.minimum(outer, sulci), _sylvian(half, y, z, head.sulcus_mm))
 
 
 def _sylvian(half: np.ndarray, y: np.ndarray, z: np.ndarray, sulcus_mm: float) -> np.ndarray:
-    course = np.float32(-6) - np.float32(0.3) * (y - np.float32(12))
-    beyond = np.maximum(np.maximum(np.float32(37) - half, y - np.float32(24)), np.float32(-30) - y)
-    return np.hypot(np.maximum(beyond, 0), (z - course) * np.float32(0.94)) - np.float32(0.9 + sulcus_mm)
+    course = -6 - 0.3 * (y - 12)
+    beyond = np.maximum(np.maximum(37 - half, y - 24), -30 - y)
+    return np.hypot(np.maximum(beyond, 0), (z - course) * 0.94) - (0.9 + sulcus_mm)
 
 
 def folia_depth(points: Points, envelope: np.ndarray) -> np.ndarray:
     """Depth below the surface of the cerebellum, whose folia are sheets that fan out from the fourth ventricle."""
     x, y, z = points
-    up, back = z + np.float32(31), -(y + np.float32(20)) + x * x / 90
+    up, back = z + 31, -(y + 20) + x * x / 90
     radius = np.hypot(up, back)
     angle = np.arctan2(up, back)
-    pitch = np.float32(np.pi / 13)
-    across = np.abs((angle / pitch + np.float32(0.5)) % 1 - np.float32(0.5)) * pitch * radius
-    sheets = np.hypot(np.maximum(-envelope - 15, 0), across) - np.float32(0.25)
+    pitch = np.pi / 13
+    across = np.abs((angle / pitch + 0.5) % 1 - 0.5) * pitch * radius
+    sheets = np.hypot(np.maximum(-envelope - 15, 0), across) - 0.25
     return np.minimum(-envelope, sheets)

@@ -90,7 +90,7 @@ def _claim(out: Path, settings: dict[str, Any]) -> None:
         return
     found = read_json(note)
     for name, value in settings.items():
-        if found.get(name, False) != value:  # notes of before `stripped` lack it
+        if found.get(name) != value:
             raise BadInput(
                 f"{note}: expected a cohort with {name} {value}, found {name} {found.get(name)}. "
                 "Choose another folder, or the same settings to continue this one."
@@ -114,6 +114,6 @@ def _write_case(folder: Path, head: Head, names: Sequence[str], stripped: bool) 
     for name in names:
         data = maps[name] if name in maps else image(head, name)
         if inside is not None and name not in maps:
-            data = np.where(inside, data, np.float32(AIR_HU if unit_of(name) == "HU" else 0))
+            data = np.where(inside, data, AIR_HU if unit_of(name) == "HU" else 0)
         volume = Volume(data[None].astype(np.float32), head.affine, unit_of(name), name)
         write_volume(folder / f"{name}.nii.gz", volume)

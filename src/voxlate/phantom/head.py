@@ -101,7 +101,9 @@ def _slab(shape: Anatomy, axes: Points, voxel_mm: float) -> tuple[np.ndarray, ..
     inner = body.displaced_by_tumour(shape.lesion, points, -cavity)
     _brain(canvas, shape, inner, axes, cerebellum, stem)
     lesion_map = _lesions(canvas, shape, points)
-    _vessels(canvas, shape, inner, axes)
+    for label, vessels in shape.vessels.items():
+        if vessels:
+            canvas.paint(label, tubes(inner, axes, vessels, 4))
     lesion_map *= np.isin(canvas.label, (*BRAIN, *TUMOUR))
     texture = shape.texture.at((np.abs(points[0]) if not shape.asymmetry else points[0], points[1], points[2]))
     return canvas.label, canvas.second, canvas.share, lesion_map, texture.astype(np.float16)
@@ -111,36 +113,36 @@ def _face_and_skull(canvas: _Canvas, shape: Anatomy, points: Points, axes: Point
     x, y, z = points
     half: Points = (np.abs(x), y, z)
     rough = shape.rough.at(half)
-    thick = np.float32(shape.skull_mm) + 0.5 * rough
+    thick = shape.skull_mm + 0.5 * rough
     face = ellipsoid(points, (0, 38, -50), (64, 58, 62))
     face = join(face, ellipsoid(points, (0, -14, -90), (58, 62, 80)), 20)
     face = join(face, ellipsoid(points, (0, 99, -50), (12, 14, 22)), 10)
-    outline = join(cavity - thick - np.float32(6.0), face, 14)
+    outline = join(cavity - thick - 6.0, face, 14)
     ear = np.maximum(ellipsoid(half, (82, -12, -32), (9, 15, 26)), 0.5 * rough - 1)
     canvas.paint(Label.SKIN, join(outline, ear, 2))
-    canvas.paint(Label.FAT, outline + np.float32(2.0))
-    canvas.paint(Label.MUSCLE, np.maximum(outline + np.float32(4.6) + 0.8 * rough, z - np.float32(12) + 0.2 * y))
-    canvas.paint(Label.MUSCLE, outline + np.float32(9) + rough)
+    canvas.paint(Label.FAT, outline + 2.0)
+    canvas.paint(Label.MUSCLE, np.maximum(outline + 4.6 + 0.8 * rough, z - 12 + 0.2 * y))
+    canvas.paint(Label.MUSCLE, outline + 9 + rough)
     _orbits(canvas, half, axes, cavity)
-    canvas.paint(Label.BONE, np.maximum(cavity - thick, -cavity - np.float32(3)))
-    canvas.paint(Label.DIPLOE, np.maximum(np.float32(1.9) - cavity, cavity - thick + np.float32(1.9)))
-    frontal = np.maximum(ellipsoid(half, (9, 90, -6), (11, 4.5, 10)) + 1.2 * rough, outline + np.float32(5))
-    canvas.paint(Label.SINUS, np.maximum(frontal, np.float32(1.6) - cavity))
+    canvas.paint(Label.BONE, np.maximum(cavity - thick, -cavity - 3))
+    canvas.paint(Label.DIPLOE, np.maximum(1.9 - cavity, cavity - thick + 1.9))
+    frontal = np.maximum(ellipsoid(half, (9, 90, -6), (11, 4.5, 10)) + 1.2 * rough, outline + 5)
+    canvas.paint(Label.SINUS, np.maximum(frontal, 1.6 - cavity))
     cells = ellipsoid(half, (50, -32, -42), (11, 14, 15))
     canvas.paint(Label.BONE, cells, cavity > 0)
-    canvas.paint(Label.SINUS, np.maximum(cells + np.float32(1.5), 2.5 * shape.texture.at(half)), cavity > 1.5)
+    canvas.paint(Label.SINUS, np.maximum(cells + 1.5, 2.5 * shape.texture.at(half)), cavity > 1.5)
 
 
 def _orbits(canvas: _Canvas, half: Points, axes: Points, cavity: np.ndarray) -> None:
     """Orbits with eyes, the airy spaces of the middle face, cheek bones and jaw."""
     x, y, z = half
     outside = cavity > 2
-    orbit = ellipsoid((x + np.float32(0.35) * (y - 68), y, z), (31, 66, -37), (17, 27, 16))
+    orbit = ellipsoid((x + 0.35 * (y - 68), y, z), (31, 66, -37), (17, 27, 16))
     maxillary = ellipsoid(half, (29, 62, -66), (13, 15, 14))
     ethmoid = ellipsoid(half, (0, 64, -50), (11, 25, 20))
     sphenoid = ellipsoid(half, (6, 28, -40), (8, 10, 7))
     pharynx = ellipsoid(half, (0, 22, -76), (11, 10, 18))
-    walls = np.minimum(np.minimum(maxillary, orbit), np.minimum(ethmoid, sphenoid)) - np.float32(1.6)
+    walls = np.minimum(np.minimum(maxillary, orbit), np.minimum(ethmoid, sphenoid)) - 1.6
     arch = Tube(((44, 66, -54), (58, 44, -47), (66, 20, -43), (67, 0, -42)), (4.0, 3.0))
     jaw = Tube(((56, 10, -50), (50, 16, -76), (47, 22, -100)), (4.5, 5.5))
     jaw_front = Tube(((47, 22, -86), (36, 62, -88), (0, 84, -90)), (5.5, 6.0))
@@ -158,8 +160,8 @@ def _orbits(canvas: _Canvas, half: Points, axes: Points, cavity: np.ndarray) -> 
     canvas.paint(Label.EYE, ellipsoid(half, (31, 76, -37), (11.2, 11.2, 11.2)))
     canvas.paint(Label.MUSCLE, ellipsoid(half, (31, 84, -37), (4.5, 2.2, 4.5)))
     canvas.paint(Label.SINUS, np.minimum(np.minimum(maxillary, sphenoid), pharynx), outside)
-    shells = np.abs(x - np.float32(5.5)) - np.float32(1.1)  # between septum and turbinates
-    canvas.paint(Label.SINUS, np.maximum(ethmoid, np.maximum(-shells, np.float32(1.0) - x)), outside)
+    shells = np.abs(x - 5.5) - 1.1  # between septum and turbinates
+    canvas.paint(Label.SINUS, np.maximum(ethmoid, np.maximum(-shells, 1.0 - x)), outside)
 
 
 def _brain(
@@ -167,12 +169,12 @@ def _brain(
 ) -> None:
     cortex = brain.cortex_depth(shape, points, brain.cerebrum(points))
     canvas.paint(Label.GREY, -cortex)
-    canvas.paint(Label.WHITE, np.float32(shape.cortex_mm) - cortex)
-    canvas.paint(Label.CSF, np.maximum(cerebellum - np.float32(1.6), -cortex - np.float32(0.5)), cortex < 1)
+    canvas.paint(Label.WHITE, shape.cortex_mm - cortex)
+    canvas.paint(Label.CSF, np.maximum(cerebellum - 1.6, -cortex - 0.5), cortex < 1)
     folia = brain.folia_depth(points, cerebellum)
     canvas.paint(Label.GREY, -folia)
-    canvas.paint(Label.WHITE, np.float32(2.0) - folia)
-    canvas.paint(Label.WHITE, np.maximum(stem, points[2] - np.float32(2)))
+    canvas.paint(Label.WHITE, 2.0 - folia)
+    canvas.paint(Label.WHITE, np.maximum(stem, points[2] - 2))
     canvas.paint(Label.WHITE, ellipsoid((np.abs(points[0]), points[1], points[2]), (15, -22, -33), (9, 15, 8)))
     canvas.paint(Label.DEEP_GREY, body.deep_grey(points), cortex > 1)
     canvas.paint(Label.VENTRICLE, body.ventricles(shape, points, axes))
@@ -191,19 +193,7 @@ def _lesions(canvas: _Canvas, shape: Anatomy, points: Points) -> np.ndarray:
         inside = np.isin(canvas.label, (*BRAIN, Label.CSF, Label.VENTRICLE)) & (np.abs(points[0]) > 2)
         canvas.paint(Label.OEDEMA, oedema, canvas.label == Label.WHITE)
         canvas.paint(Label.ENHANCING, rim, inside)
-        canvas.paint(Label.NECROSIS, np.maximum(necrosis, rim + np.float32(2.5)), inside)
+        canvas.paint(Label.NECROSIS, np.maximum(necrosis, rim + 2.5), inside)
         for value, label in enumerate(TUMOUR, start=1):
             lesion_map[canvas.label == label] = value
     return lesion_map
-
-
-def _vessels(canvas: _Canvas, shape: Anatomy, points: Points, axes: Points) -> None:
-    parts = shape.vessels
-    for label, lines in (
-        (Label.VEIN, parts.veins),
-        (Label.ARTERY_BEYOND_CLOT, parts.beyond_clot),
-        (Label.ARTERY, parts.arteries),
-        (Label.CLOT, parts.clot),
-    ):
-        if lines:
-            canvas.paint(label, tubes(points, axes, lines, 4))

@@ -28,14 +28,14 @@ def image(head: Head, modality: str) -> np.ndarray:
         level = np.float32(_MR_NOISE * np.percentile(clean, 99))
         real, imaginary = (level * rng.standard_normal(clean.shape, dtype=np.float32) for _ in range(2))
         return np.rint(np.hypot(clean + real, imaginary))
-    clean += np.float32(_NOISE.get(modality, _CTA_NOISE_HU)) * rng.standard_normal(clean.shape, dtype=np.float32)
+    clean += _NOISE.get(modality, _CTA_NOISE_HU) * rng.standard_normal(clean.shape, dtype=np.float32)
     return np.rint(np.clip(clean, -1024, 3071))
 
 
 def _fitted(head: Head, modality: str, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Noise where there is brain; Tmax keeps to its side of the 6 s that define hypoperfusion."""
     inside = np.isin(head.labels, [*BRAIN, *TUMOUR, *VESSEL])
-    noisy = clean + np.float32(_NOISE[modality]) * rng.standard_normal(clean.shape, dtype=np.float32)
+    noisy = clean + _NOISE[modality] * rng.standard_normal(clean.shape, dtype=np.float32)
     noisy = np.maximum(noisy, 0)
     if modality == "tmax":
         late = (head.lesion_map > 0) & (head.lesion.kind == "stroke")
@@ -52,4 +52,4 @@ def _shading(head: Head, rng: np.random.Generator) -> np.ndarray:
             at = ((np.arange(n) + 0.5) / n).astype(np.float32)
             wave = wave * np.cos(np.pi * k * at).reshape([n if a == axis else 1 for a in range(3)])
         field = field + wave
-    return np.exp(np.float32(0.07) * field)
+    return np.exp(0.07 * field)

@@ -18,16 +18,16 @@ def ellipsoid(points: Points, centre: Triple, axes: Triple) -> np.ndarray:
 
     Source: Taubin 1991, "Estimation of planar curves, surfaces ...": f / |grad f| with f = |p / a| - 1.
     """
-    scaled = [np.subtract(p, c, dtype=np.float32) / np.float32(a) for p, c, a in zip(points, centre, axes)]
+    scaled = [np.subtract(p, c, dtype=np.float32) / a for p, c, a in zip(points, centre, axes)]
     k0 = np.sqrt(scaled[0] ** 2 + scaled[1] ** 2 + scaled[2] ** 2)
-    k1 = np.sqrt(sum((s / np.float32(a)) ** 2 for s, a in zip(scaled, axes)))
-    return k0 * (k0 - 1) / np.maximum(k1, np.float32(1e-6))
+    k1 = np.sqrt(sum((s / a) ** 2 for s, a in zip(scaled, axes)))
+    return k0 * (k0 - 1) / np.maximum(k1, 1e-6)
 
 
 def join(a: np.ndarray, b: np.ndarray, blend_mm: float) -> np.ndarray:
     """Union of two distances whose crease is rounded over `blend_mm` (a quadratic blend)."""
-    overlap = np.maximum(np.float32(blend_mm) - np.abs(a - b), 0)
-    return np.minimum(a, b) - overlap * overlap * np.float32(0.25 / blend_mm)
+    overlap = np.maximum(blend_mm - np.abs(a - b), 0)
+    return np.minimum(a, b) - overlap * overlap * (0.25 / blend_mm)
 
 
 def cut(a: np.ndarray, b: np.ndarray, blend_mm: float) -> np.ndarray:
@@ -93,19 +93,16 @@ class Lattice:
     pitch_mm: float
 
     def at(self, points: Points) -> np.ndarray:
-        index = np.stack([np.asarray(p, dtype=np.float32) / np.float32(self.pitch_mm) for p in points])
+        index = np.stack([np.asarray(p, dtype=np.float32) / self.pitch_mm for p in points])
         return ndimage.map_coordinates(self.values, index, order=1, mode="grid-wrap", output=np.float32)
 
     def distance_to_zero(self) -> "Lattice":
         """The same noise as a distance in mm to its zero surfaces, f / |grad f|, tamed where the slope vanishes."""
-        slope = [_central(self.values, axis) / (2 * self.pitch_mm) for axis in range(3)]
+        around = [np.roll(self.values, -1, axis) - np.roll(self.values, 1, axis) for axis in range(3)]
+        slope = [one / (2 * self.pitch_mm) for one in around]
         steep = np.sqrt(sum(s * s for s in slope))
         floor = 0.3 * float(np.sqrt(np.mean(steep**2)))
         return Lattice((self.values / np.sqrt(steep**2 + floor**2)).astype(np.float32), self.pitch_mm)
-
-
-def _central(values: np.ndarray, axis: int) -> np.ndarray:
-    return np.roll(values, -1, axis) - np.roll(values, 1, axis)
 
 
 def noise(

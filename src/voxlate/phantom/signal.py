@@ -13,14 +13,7 @@ from voxlate.phantom import sequences as mr
 from voxlate.phantom.head import Head
 from voxlate.phantom.tissue import BRAIN, FLUID, TUMOUR, VESSEL, Label
 
-MODALITIES = (
-    *("t1", "t1c", "t2", "flair", "pd", "swi", "tof"),
-    *("ncct", "ct", "cta", "cta1", "cta2", "cta3"),
-    *("cbf", "cbv", "tmax"),
-)
-MR = frozenset(MODALITIES[:7])
 PERFUSION = frozenset(("cbf", "cbv", "tmax"))
-
 PHASE_S = {"cta": 8.0, "cta1": 8.0, "cta2": 16.0, "cta3": 24.0}  # 8 s apart: Menon et al. 2015, Radiology 275:510
 ARTERIAL_PEAK_HU = 340.0
 VENOUS_PEAK_HU = 210.0
@@ -69,14 +62,9 @@ def _t1c(voxels: _Voxels) -> np.ndarray:
     return _fat_left(voxels, 0.6) * mr.spoiled_gradient(pd, shortened, t2star, *mr.T1)
 
 
-def _t2(voxels: _Voxels) -> np.ndarray:
+def _spin_echo(voxels: _Voxels, protocol: tuple[float, float]) -> np.ndarray:
     pd, t1, t2, _ = voxels.relaxation
-    return _flow_void(voxels) * mr.spin_echo(pd, t1, t2, *mr.T2)
-
-
-def _pd(voxels: _Voxels) -> np.ndarray:
-    pd, t1, t2, _ = voxels.relaxation
-    return _flow_void(voxels) * mr.spin_echo(pd, t1, t2, *mr.PD)
+    return _flow_void(voxels) * mr.spin_echo(pd, t1, t2, *protocol)
 
 
 def _flair(voxels: _Voxels) -> np.ndarray:
@@ -132,9 +120,8 @@ def _contrast_ct(voxels: _Voxels, seconds: float) -> np.ndarray:
     veins = VENOUS_PEAK_HU * mr.bolus(seconds, 6.0, 9.0)
     _, cbv, tmax = _perfusion(voxels)
     tissue = np.where(voxels.has(*VESSEL), 0, cbv / 100 * ARTERIAL_PEAK_HU * mr.bolus(seconds, tmax, 9.0))
-    leak = 25 * min(1.0, seconds / 24) * voxels.has(Label.ENHANCING) + 12 * voxels.has(Label.SKIN, Label.MUSCLE) * (
-        seconds / 24
-    )
+    since = seconds / 24
+    leak = 25 * min(1.0, since) * voxels.has(Label.ENHANCING) + 12 * voxels.has(Label.SKIN, Label.MUSCLE) * since
     iodine = (
         arteries * voxels.has(Label.ARTERY)
         + veins * voxels.has(Label.VEIN)
@@ -158,21 +145,24 @@ def _perfusion(voxels: _Voxels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return cbf, cbf * mtt / 60, np.where(stroke > 0, late, normal)
 
 
-_EQUATIONS: dict[str, Callable[[_Voxels], np.ndarray]] = {
+_MR: dict[str, Callable[[_Voxels], np.ndarray]] = {
     "t1": _t1,
     "t1c": _t1c,
-    "t2": _t2,
+    "t2": partial(_spin_echo, protocol=mr.T2),
     "flair": _flair,
-    "pd": _pd,
+    "pd": partial(_spin_echo, protocol=mr.PD),
     "swi": _swi,
     "tof": _tof,
-    "ncct": _hounsfield,
-    "ct": _hounsfield,
+}
+_EQUATIONS: dict[str, Callable[[_Voxels], np.ndarray]] = {  # in the order that seeds the noise of each
+    **_MR,
+    **dict.fromkeys(("ncct", "ct"), _hounsfield),
     **{name: partial(_contrast_ct, seconds=seconds) for name, seconds in PHASE_S.items()},
     "cbf": lambda voxels: _perfusion(voxels)[0],
     "cbv": lambda voxels: _perfusion(voxels)[1],
     "tmax": lambda voxels: _perfusion(voxels)[2],
 }
+MODALITIES, MR = tuple(_EQUATIONS), frozenset(_MR)
 
 
 def signal(head: Head, modality: str) -> np.ndarray:

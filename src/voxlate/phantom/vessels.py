@@ -9,43 +9,37 @@ from dataclasses import dataclass
 import numpy as np
 
 from voxlate.phantom.shapes import Triple, Tube
+from voxlate.phantom.tissue import Label
 
 CEREBRUM_CENTRE: Triple = (0.0, 0.0, 18.0)
 CEREBRUM_AXES: Triple = (64.0, 83.0, 54.0)
 
 
-@dataclass(frozen=True)
-class Vessels:
-    arteries: tuple[Tube, ...]
-    veins: tuple[Tube, ...]
-    beyond_clot: tuple[Tube, ...]
-    clot: tuple[Tube, ...]
+def vessels(rng: np.random.Generator, asymmetry: float, occluded: int) -> dict[Label, list[Tube]]:
+    """All vessels by their labels, in the order in which they are painted.
 
-
-def vessels(rng: np.random.Generator, asymmetry: float, occluded: int) -> Vessels:
-    """All vessels; `occluded` is the side (-1 left, 1 right, 0 neither) whose middle cerebral artery a clot closes.
-
-    asymmetry: 0 makes the right side the mirror image of the left one.
+    occluded: the side (-1 left, 1 right, 0 neither) whose middle cerebral artery a clot closes. asymmetry: 0 makes the
+    right side the mirror image of the left one.
     """
     shared = int(rng.integers(2**32))
     own = {side: int(rng.integers(2**32)) for side in (-1, 1)}
-    arteries, veins = list(_midline_arteries()), list(_midline_veins())
-    beyond: list[Tube] = []
-    clot: list[Tube] = []
+    found = {
+        Label.VEIN: _midline_veins(),
+        Label.ARTERY_BEYOND_CLOT: [],
+        Label.ARTERY: _midline_arteries(),
+        Label.CLOT: [],
+    }
     for side in (-1, 1):
         walk = _Walk(np.random.default_rng(shared), np.random.default_rng(own[side]), asymmetry)
-        near, far = _anterior(walk), _middle(walk)
+        closed = side == occluded
+        stem, clot = _stem(closed)
+        near, far = [stem, *_anterior(walk)], _middle(walk)
         near += _posterior(walk)
-        stem, plug = _stem(closed=side == occluded)
-        near.append(stem)
-        (beyond if side == occluded else near).extend(far)
-        sided = [[part if side == 1 else part.mirrored() for part in parts] for parts in (near, plug, _drainage(walk))]
-        arteries += sided[0]
-        clot += sided[1]
-        veins += sided[2]
-        if side == occluded == -1:
-            beyond = [part.mirrored() for part in beyond]
-    return Vessels(tuple(arteries), tuple(veins), tuple(beyond), tuple(clot))
+        near, beyond = (near, far) if closed else (near + far, [])
+        sided = {Label.VEIN: _drainage(walk), Label.ARTERY_BEYOND_CLOT: beyond, Label.ARTERY: near, Label.CLOT: clot}
+        for label, parts in sided.items():
+            found[label] += parts if side == 1 else [part.mirrored() for part in parts]
+    return found
 
 
 @dataclass(frozen=True)
@@ -141,25 +135,28 @@ def _posterior(walk: _Walk) -> list[Tube]:
     ]
 
 
-def _midline_arteries() -> tuple[Tube, ...]:
+def _midline_arteries() -> list[Tube]:
     basilar = Tube(((0, 1.5, -46), (0, 2.5, -34), (0, 3, -22)), (1.8, 1.6))
-    return basilar, Tube(((-2.6, 25, -13), (2.6, 25, -13)), (0.9, 0.9))
+    return [basilar, Tube(((-2.6, 25, -13), (2.6, 25, -13)), (0.9, 0.9))]
 
 
-def _midline_veins() -> tuple[Tube, ...]:
-    arc = [
-        (0.0, (CEREBRUM_AXES[1] - 0.5) * np.cos(a), 18 + (CEREBRUM_AXES[2] - 0.5) * np.sin(a))
-        for a in np.linspace(0.35, 3.5, 26)
-    ]
+def _crest(angle: float) -> Triple:
+    """A point of the sinus along the mid-line, above the brain; 0 is anterior, pi/2 the vertex (radians)."""
+    y, z = (CEREBRUM_AXES[1] - 0.5) * np.cos(angle), 18 + (CEREBRUM_AXES[2] - 0.5) * np.sin(angle)
+    return 0.0, float(y), float(z)
+
+
+def _midline_veins() -> list[Tube]:
+    arc = [_crest(angle) for angle in np.linspace(0.35, 3.5, 26)]
     confluence = arc[-1]
     straight = Tube(((0, -36, 9), (0, -50, 6), (0, -64, 0), confluence), (1.8, 2.3))
     lower = Tube(tuple((0.0, 44 * np.cos(a), 8 + 30 * np.sin(a)) for a in np.linspace(0.5, 2.6, 9)), (0.7, 1.0))
-    return Tube(tuple(arc), (2.0, 4.2)), straight, lower
+    return [Tube(tuple(arc), (2.0, 4.2)), straight, lower]
 
 
 def _drainage(walk: _Walk) -> list[Tube]:
     """Veins of one side: deep, transverse and sigmoid sinus, bridging and Sylvian veins."""
-    confluence = (0.0, (CEREBRUM_AXES[1] - 0.5) * np.cos(3.5), 18 + (CEREBRUM_AXES[2] - 0.5) * np.sin(3.5))
+    confluence = _crest(3.5)
     parts = [
         Tube(((2, 18, 12), (2.2, 0, 13.5), (2, -22, 12), (0, -36, 9)), (0.8, 1.3)),
         Tube(
@@ -172,6 +169,5 @@ def _drainage(walk: _Walk) -> list[Tube]:
         heights = np.linspace(0.45 + 0.1 * walk.jitter()[0], 1.42, 5)
         path = [on_cerebrum(azimuth * (1 - 0.06 * k), float(h), 1.0) for k, h in enumerate(heights)]
         top = np.arctan2((path[-1][2] - 18) / CEREBRUM_AXES[2], path[-1][1] / CEREBRUM_AXES[1])
-        crest = (0.0, (CEREBRUM_AXES[1] - 0.5) * float(np.cos(top)), 18 + (CEREBRUM_AXES[2] - 0.5) * float(np.sin(top)))
-        parts.append(Tube((*path, crest), (0.6, 1.1)))
+        parts.append(Tube((*path, _crest(top)), (0.6, 1.1)))
     return parts
