@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from voxlate.config import fill, settings
 from voxlate.errors import BadInput
@@ -22,6 +22,7 @@ WHERE_NAMED = (*ARRAYS, ".ascii")  # taken for scans only by patterns that end s
 NOTES = (".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".pdf", ".xml", ".html", ".log", ".yaml", ".yml", ".toml")
 MASKS = ("mask", "brainmask")
 LABELS = ("seg", "lesion", "labels")
+Several = Annotated[list[str], BeforeValidator(lambda given: [given] if isinstance(given, str) else given)]
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,10 @@ class Tags:
         return all(re.search(expression, getattr(series, key)) for key, expression in self._expressions().items())
 
     def __str__(self) -> str:
-        wanted = {"modality": self.modality, **self._expressions()}
-        return " and ".join(f"{key} '{value}'" for key, value in wanted.items() if value)
+        return " and ".join(f"{key} '{value}'" for key, value in vars(self).items() if value)
 
     def _expressions(self) -> dict[str, str]:
-        expressions = {"description": self.description, "protocol": self.protocol, "image_type": self.image_type}
-        return {key: value for key, value in expressions.items() if value}
+        return {key: value for key, value in vars(self).items() if value and key != "modality"}
 
 
 @settings
@@ -110,7 +109,7 @@ class Preset:
         field(default_factory=list)
     )
     files: Annotated[
-        dict[str, str | list[str]],
+        dict[str, Several],
         Field(
             description="our name = path with {case} (or several), tried before patterns; in array files with the part "
             "meant: '{case}.npy#channel=0', '{case}.npz#array=src', 'mr.h5#slice={case}'"
@@ -138,9 +137,10 @@ class Preset:
     ] = None
 
     @property
-    def paths(self) -> list[str]:
-        """All patterns, those of single files too."""
-        return [*self.patterns, *(one for several in self.files.values() for one in listed(several))]
+    def forms(self) -> list[tuple[str, str]]:
+        """All patterns in the order in which they are tried: with our name of the file, or "" for {modality} in it."""
+        named = [(name, pattern) for name, patterns in self.files.items() for pattern in patterns]
+        return [*named, *(("", pattern) for pattern in self.patterns)]
 
     def __post_init__(self) -> None:
         if not (self.patterns or self.files):
@@ -150,13 +150,13 @@ class Preset:
                 raise BadInput(
                     f"expected of frames.{name} a modality with #frame=N, #peak or #peak+8s, found '{value}'. Fix it."
                 )
-        for name, several in self.files.items():
-            for place, part in map(place_and_part, listed(several)):
-                if part and not is_part(Path(place), part.replace("slice={case}", "slice=0")):
-                    raise BadInput(
-                        f"expected of files.{name} after '#' channel=0, array=NAME or slice={{case}}, found '{part}'. "
-                        "Fix it."
-                    )
+        for name, pattern in self.forms:
+            place, part = place_and_part(pattern)
+            if name and part and not is_part(Path(place), part.replace("slice={case}", "slice=0")):
+                raise BadInput(
+                    f"expected of files.{name} after '#' channel=0, array=NAME or slice={{case}}, found '{part}'. "
+                    "Fix it."
+                )
 
 
 def presets() -> list[str]:
@@ -217,11 +217,6 @@ def without_suffix(path: str) -> str:
     """A path without its image suffix ('.nii.gz' counts as one)."""
     suffix = next((one for one in SUFFIXES if path.lower().endswith(one)), "")
     return path[: len(path) - len(suffix)]
-
-
-def listed(patterns: str | list[str]) -> list[str]:
-    """One pattern, or several, as a list."""
-    return [patterns] if isinstance(patterns, str) else patterns
 
 
 def place_and_part(pattern: str) -> tuple[str, str]:
