@@ -243,8 +243,9 @@ def test_unpaired_targets_depend_on_the_items_number_alone(cohort: Cohort) -> No
 
 
 def test_unpaired_scans_of_one_patient_alone_are_refused(cohort: Cohort) -> None:
+    one = cohort.with_splits(dict.fromkeys(cohort.splits["train"][1:], "test"))
     with pytest.raises(BadInput, match="two patients or more"):
-        Batches(cohort, SLICES, WINDOWS, split="val", unpaired=True)
+        Batches(one, SLICES, WINDOWS, unpaired=True)
 
 
 def test_an_epoch_takes_every_slice_once_in_a_new_order_each_time(cohort: Cohort) -> None:

@@ -44,7 +44,6 @@ class Batches(Dataset[Batch]):
         data: DataSettings,
         intensity: Mapping[str, IntensityMap],
         *,
-        split: str = "train",
         seed: int = 0,
         batch: int = 1,
         steps: int = 1,
@@ -55,18 +54,18 @@ class Batches(Dataset[Batch]):
     ) -> None:
         self.cohort, self.data, self.intensity = cohort, data, dict(intensity)
         self.seed, self.batch, self.steps, self.rank, self.world = seed, batch, steps, rank, world
-        self.starts = _starts(cohort, data, usable_cases(cohort, data, split)[0])
+        self.starts = _starts(cohort, data, usable_cases(cohort, data, "train")[0])
         self.items = _items(self.starts, data.patch[0])
         self.moments, self.unpaired = moments, unpaired
         self.patients = {case: cohort.header(case).patient for case in self.starts}
         self.strangers = self
         if unpaired and data.apart:  # targets are of cases that have them, with their own mask
             own = replace(data, source=data.target, stack=0)
-            self.strangers = Batches(cohort, own, intensity, split=split, seed=seed, batch=batch, steps=steps)
+            self.strangers = Batches(cohort, own, intensity, seed=seed, batch=batch, steps=steps)
         others = set(self.strangers.patients.values())
         if unpaired and len(others) < 2 and others <= set(self.patients.values()):
             raise BadInput(
-                f"{cohort.folder}: expected two patients or more in the split {split}, to take scans of them unpaired, "
+                f"{cohort.folder}: expected two patients or more in the split train, to take scans of them unpaired, "
                 "found one. Prepare more cases, or choose a method that learns from pairs."
             )
 

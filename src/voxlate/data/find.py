@@ -230,9 +230,9 @@ def cases_by_path(root: Path, layout: Preset, folders: Folders, found: Found) ->
         raise BadInput(
             f"{root}: expected images ({', '.join(kinds)}) or DICOM folders, found none: an empty cohort. {advice}"
         )
-    cases, strange = _matching(root, paths, layout.forms, layout)
+    cases, strange = _matching(root, paths, layout)
     if not cases and single and all("/" not in path for path in paths):
-        cases, strange = _matching(root, paths, [("", _flat(root, paths))], layout)
+        cases, strange = _matching(root, paths, dataclasses.replace(layout, patterns=[_flat(root, paths)]))
     if not cases:
         expected = "{case}/{modality}" if single else "' or '".join(pattern for _, pattern in layout.forms)
         raise BadInput(
@@ -268,8 +268,8 @@ def _flat(root: Path, paths: list[str]) -> str:
 
 def _is_known(name: str) -> bool:
     """Whether a name is one of a modality, a mask or a label map that we know, or begins with one ('cta2')."""
-    start = re.match(r"[a-z]*", name.lower())
-    return name.lower() in (*UNITS, *MASKS, *LABELS, *KNOWN) or (start is not None and start.group() in UNITS)
+    lower = name.lower()
+    return lower in (*UNITS, *MASKS, *LABELS, *KNOWN) or re.split("[^a-z]", lower)[0] in UNITS
 
 
 def _without_images(root: Path, cases: list[CaseFiles], folders: Folders, kinds: tuple[str, ...]) -> list[str]:
@@ -340,16 +340,13 @@ def path_expression(pattern: str) -> re.Pattern[str]:
     return re.compile(out)
 
 
-def _matching(
-    root: Path, paths: list[str], patterns: list[tuple[str, str]], layout: Preset
-) -> tuple[list[CaseFiles], list[str]]:
-    """The cases whose paths match patterns, each for one modality or, where that is "", with {modality} in it.
+def _matching(root: Path, paths: list[str], layout: Preset) -> tuple[list[CaseFiles], list[str]]:
+    """The cases whose paths match the layout's patterns, and the paths that match none.
 
-    Every path goes to the first pattern that it matches, and to others that name further parts of that file; second:
-    the paths that match none.
+    Every path goes to the first pattern that it matches, and to others that name further parts of that file.
     """
     expressions = dict[str, tuple[re.Pattern[str], bool, list[tuple[str, str]]]]()
-    for modality, pattern in patterns:
+    for modality, pattern in layout.forms:
         place, part = place_and_part(pattern)
         expression, any_suffix = path_expression(place), without_suffix(place) == place
         if not modality and "modality" not in expression.groupindex:

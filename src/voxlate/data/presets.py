@@ -17,6 +17,7 @@ from voxlate.images.arrays import ARRAYS, is_part
 from voxlate.images.dicom import SeriesInfo
 from voxlate.images.frames import FRAME
 
+SHIPPED = resources.files("voxlate") / "presets"
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".mha", ".mhd", ".nrrd", ".png", ".tiff", ".tif")
 WHERE_NAMED = (*ARRAYS, ".ascii")  # taken for scans only by patterns that end so
 NOTES = (".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".pdf", ".xml", ".html", ".log", ".yaml", ".yml", ".toml")
@@ -161,8 +162,7 @@ class Preset:
 
 def presets() -> list[str]:
     """Names of the presets that come with the package."""
-    folder = resources.files("voxlate").joinpath("presets")
-    return sorted(one.name.removesuffix(".toml") for one in folder.iterdir() if one.name.endswith(".toml"))
+    return sorted(one.name.removesuffix(".toml") for one in SHIPPED.iterdir() if one.name.endswith(".toml"))
 
 
 def load_preset(name: str | Path) -> Preset:
@@ -171,34 +171,30 @@ def load_preset(name: str | Path) -> Preset:
     base = "NAME" in it begins from one of the package, whose keys it changes.
     """
     try:
-        values = tomllib.loads(_text(name))
+        values = _tables(name)
         base = values.pop("base", None)
         if base is not None:
             if base not in presets():
                 raise BadInput(f"preset {name}: expected a base of {', '.join(presets())}, found '{base}'. Fix it.")
-            values = _over(tomllib.loads(_text(base)), values)
+            values = _over(_tables(base), values)
         return fill(Preset, values, f"preset {name}")
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput(f"preset {name}: expected TOML, found something else ({error}). Fix the file.") from error
+
+
+def _tables(name: str | Path) -> dict[str, Any]:
+    path = SHIPPED / f"{name}.toml" if name in presets() else Path(name)
+    if not path.is_file():
+        raise BadInput(
+            f"preset: expected one of {', '.join(presets())} or a TOML file, found '{name}'. Choose one of these."
+        )
+    return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Tables with the keys of others in place of their own."""
     tables = {key for key, value in above.items() if isinstance(value, dict) and isinstance(below.get(key), dict)}
     return {**below, **above, **{key: _over(below[key], above[key]) for key in tables}}
-
-
-def _text(name: str | Path) -> str:
-    if name in presets():
-        return resources.files("voxlate").joinpath("presets", f"{name}.toml").read_text(encoding="utf-8")
-    if Path(name).is_file():
-        try:
-            return Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"preset {name}: expected a TOML text, found something else. Fix the file.") from error
-    raise BadInput(
-        f"preset: expected one of {', '.join(presets())} or a TOML file, found '{name}'. Choose one of these."
-    )
 
 
 def patient_of(case: str, expression: str) -> str:
