@@ -175,15 +175,12 @@ def prepare_case(
     header = CaseHeader(
         case=case,
         patient=case,
-        shape=common.grid.shape,
-        spacing_mm=common.grid.spacing_mm,
-        affine=common.grid.affine.tolist(),
         units={name: volume.unit for name, volume in volumes.items()},
         origins=origins,
         labels=list(labels),
         statistics=statistics,
         mask_from=_mask_source(list(volumes), mask, common, preparation) if masked else "",
-        **_mask_entries(bits, common.grid),
+        **_geometry(common.grid, bits),
         registered=common.registered,
     )
     return PreparedCase(header, arrays, common.transforms)
@@ -201,14 +198,7 @@ def resize_case(case: PreparedCase, size: Size, slices: tuple[int, int]) -> Prep
             zoomed(case.mask([name])[first:last].astype(np.float32), size) > 0.5 for name in case.header.present
         ]  # cubic splines overshoot and undershoot
         bits = arrays[MASK] = _join_bits(planes)
-    header = dataclasses.replace(
-        case.header,
-        shape=grid.shape,
-        spacing_mm=grid.spacing_mm,
-        affine=grid.affine.tolist(),
-        statistics=statistics,
-        **_mask_entries(bits, grid),
-    )
+    header = dataclasses.replace(case.header, statistics=statistics, **_geometry(grid, bits))
     return PreparedCase(header, arrays, axes=case.axes)
 
 
@@ -256,10 +246,13 @@ def _all_bits(inside: np.ndarray, modalities: int) -> np.ndarray:
     return inside.astype(np.min_scalar_type(every)) * np.min_scalar_type(every).type(every)
 
 
-def _mask_entries(bits: np.ndarray | None, grid: Grid) -> dict[str, Any]:
-    """The header's entries on a mask; without one all is inside."""
+def _geometry(grid: Grid, bits: np.ndarray | None) -> dict[str, Any]:
+    """The header's entries on a grid and the mask in it; without one all is inside."""
     inside = np.ones(grid.shape, bool) if bits is None else bits != 0
     return {
+        "shape": grid.shape,
+        "spacing_mm": grid.spacing_mm,
+        "affine": grid.affine.tolist(),
         "mask_area": [int(area) for area in inside.sum(axis=(1, 2))],
         "mask_box": bounding_box(inside),
         "mask_ml": float(inside.sum() * np.prod(grid.spacing_mm) / 1000),

@@ -57,8 +57,9 @@ def read_manifest(
     twice, a missing file, an unknown split, a column that is not used but looks as if it should be.
     """
     rows = _rows(path)
-    long = {"modality", "path"} if {"modality", "path"} <= set(rows[0]) else set[str]()
-    scans, notes = _scan_columns(path, rows, set(rows[0]) - {"case", "patient", "split"} - long, root)
+    columns = set(rows[0]) - {"case", "patient", "split"}
+    long = {"modality", "path"} <= columns
+    scans, notes = _scan_columns(path, rows, columns - {"modality", "path"} if long else columns, root)
     if long and scans:
         raise BadInput(
             f"{path}: expected a row for each file in a table with the columns modality and path, found scans in "
