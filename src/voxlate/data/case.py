@@ -29,6 +29,7 @@ MASK = "mask"
 LABEL = "label."  # before a label map's name among the arrays of a case
 MOST_MODALITIES = 64  # the mask has a bit for each
 FOUND = ("brain of ", "foreground of ")  # how the source of a mask that is no file begins
+KEPT_FILES = 4096  # open in each process, of which Linux lets one map 65,530
 DTYPES = {"F32": np.float32, "I16": np.int16, "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64}
 
 
@@ -303,9 +304,9 @@ def read_header(path: Path) -> CaseHeader:
         raise BadInput(f"{path}: expected a prepared case, found none. Prepare the cohort again.") from error
 
 
-@functools.cache
+@functools.lru_cache(maxsize=KEPT_FILES)
 def _arrays(path: Path, mtime_ns: int) -> dict[str, np.ndarray]:
-    """The arrays of a file, compared with their digests once in each process; raises BadInput where one differs."""
+    """The arrays of a file, compared with their digests when it is opened; raises BadInput where one differs."""
     arrays, digests = mapped(path), _read_header(path, mtime_ns).voxels
     for name in sorted({*arrays, *digests}):
         if name not in arrays or digest(arrays[name]) != digests.get(name):
@@ -321,15 +322,15 @@ def mapped(path: Path) -> dict[str, np.ndarray]:
     whole = np.asarray(np.memmap(path, np.uint8, mode="r"))
     begin = 8 + int.from_bytes(whole[:8].tobytes(), "little")  # a header in JSON and its length come first
     entries = json.loads(whole[8:begin].tobytes())
+    entries.pop("__metadata__", None)
     arrays = {}
-    for name in entries.keys() - {"__metadata__"}:
-        first, end = entries[name]["data_offsets"]
-        flat = whole[begin + first : begin + end].view(DTYPES[entries[name]["dtype"]])
-        arrays[name] = flat.reshape(entries[name]["shape"])
+    for name, entry in entries.items():
+        first, end = (begin + offset for offset in entry["data_offsets"])
+        arrays[name] = whole[first:end].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
     return arrays
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=KEPT_FILES)
 def _read_header(path: Path, mtime_ns: int) -> CaseHeader:
     try:
         with safe_open(path, framework="numpy") as file:
