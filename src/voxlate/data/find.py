@@ -274,7 +274,7 @@ def _is_known(name: str) -> bool:
 
 def _without_images(root: Path, cases: list[CaseFiles], folders: Folders, kinds: tuple[str, ...]) -> list[str]:
     """Sentences on folders that lie where cases do and hold files, none of which is an image that is read."""
-    of_cases = [path for case in cases for path in (*case.files.values(), *case.labels.values(), case.mask) if path]
+    of_cases = [path for case in cases for path in case.paths.values()]
     levels = {path.parent.parent for path in of_cases if path.parent != root}
     held = {ancestor for path in of_cases for ancestor in path.parents}
     found = []

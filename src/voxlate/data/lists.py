@@ -96,22 +96,17 @@ def refuse_unfit(cases: Sequence[CaseFiles], root: Path) -> None:
 
     Neither can be set right: slices state no place by which they could be resampled to each other.
     """
-    names = [{*one.files, *one.labels, *(["mask"] if one.mask else [])} for one in cases]
-    for one, has in zip(cases, names):
-        if lacking := sorted(set().union(*names) - has):
+    every = {name for one in cases for name in one.paths}
+    for one in cases:
+        if lacking := sorted(every - one.paths.keys()):
             raise BadInput(
-                f"{root}: expected {', '.join(sorted(has))} and {lacking[0]} of {one.case}, found no {lacking[0]}. Add "
-                "the file, take the case out, or name the modalities to prepare (--modality)."
+                f"{root}: expected {', '.join(sorted(one.paths))} and {lacking[0]} of {one.case}, found no "
+                f"{lacking[0]}. Add the file, take the case out, or name the modalities to prepare (--modality)."
             )
-        _refuse_unequal_slices(one)
-
-
-def _refuse_unequal_slices(case: CaseFiles) -> None:
-    paths = [path for path in (*case.files.values(), *case.labels.values(), case.mask) if path is not None]
-    arrays = [path for path in paths if without_frame(path)[0].suffix.lower() in (".npy", ".npz")]
-    sizes = ((path, slice_size(*without_frame(path))) for path in arrays)
-    known = [(path, size) for path, size in sizes if size is not None]
-    _refuse_unequal(known, "height and width", "slices state no place by which to resample them")
+        arrays = [path for path in one.paths.values() if without_frame(path)[0].suffix.lower() in (".npy", ".npz")]
+        sizes = ((path, slice_size(*without_frame(path))) for path in arrays)
+        known = [(path, size) for path, size in sizes if size is not None]
+        _refuse_unequal(known, "height and width", "slices state no place by which to resample them")
 
 
 def _refuse_unequal_stacks(cases: list[CaseFiles]) -> None:

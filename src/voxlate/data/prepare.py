@@ -242,8 +242,7 @@ def _prepare_files(files: CaseFiles, out: Path, preparation: Preparation, audit:
 
 
 def _digest_of_inputs(files: CaseFiles, preparation: Preparation) -> str:
-    paths = [*files.files.items(), *files.labels.items(), *([("mask", files.mask)] if files.mask else [])]
-    inputs = [(name, content_hash(path)) for name, path in paths]
+    inputs = [(name, content_hash(path)) for name, path in files.paths.items()]
     return hashlib.sha256(repr((VERSION, files.case, files.patient, preparation, inputs)).encode()).hexdigest()
 
 

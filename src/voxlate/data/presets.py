@@ -41,6 +41,11 @@ class CaseFiles:
     mask: Path | None = None
     labels: dict[str, Path] = field(default_factory=dict)
 
+    @property
+    def paths(self) -> dict[str, Path]:
+        """All its files: scans and label maps by their names, and "mask"."""
+        return {**self.files, **self.labels, **({} if self.mask is None else {"mask": self.mask})}
+
 
 @settings
 class Tags:
