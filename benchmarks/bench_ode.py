@@ -16,7 +16,6 @@ from rich.table import Table
 from scipy.integrate import solve_ivp
 
 from voxlate.batch import Batch
-from voxlate.data.batches import collate
 from voxlate.data.case import prepare_case
 from voxlate.data.patches import read_patch
 from voxlate.diffusion.noise import Noise
@@ -35,8 +34,7 @@ def slices(model: Model, cohort: Path, split: str | None, count: int) -> list[Ba
         volumes = {name: read_volume(scans.files[name], name) for name in recipe.data.source}
         case = prepare_case(scans.case, volumes, model.preparation_for(volumes), masked=recipe.needs_mask)
         depth, height, width = case.header.shape
-        patch = read_patch(case, recipe.data, recipe.intensity, (depth // 2, 0, 0), (1, height, width))
-        found.append(collate(recipe.data, [patch]))
+        found.append(read_patch(case, recipe.data, recipe.intensity, (depth // 2, 0, 0), (1, height, width)))
     return found
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from voxlate.data.case import open_case
-from voxlate.data.find import find_cases, find_cohort
+from voxlate.data.find import find_cohort
 from voxlate.data.layout import laid_out
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import Cohort, case_path
@@ -108,7 +108,7 @@ def test_the_lists_of_paper_000_are_its_splits_and_ten_training_items_are_held_b
 def test_items_are_held_back_by_whole_patients(arrays_000, tmp_path):
     owners = {name: f"pat{k // 4}" for k, name in enumerate(IDS)}
     (tmp_path / "owners.txt").write_text("".join(f"{name}\t{patient}\n" for name, patient in owners.items()))
-    cases = find_cases(arrays_000, preset="mrdpm", patients=tmp_path / "owners.txt")
+    cases = find_cohort(arrays_000, preset="mrdpm", patients=tmp_path / "owners.txt").cases
     held = Counter(one.patient for one in cases if one.split == "val")
     assert sum(held.values()) == 12  # the fewest patients that make ten
     assert set(held.values()) == {4}
@@ -119,7 +119,7 @@ def test_lists_that_put_slices_of_one_patient_into_two_splits_are_refused(arrays
         "\n".join(f"{name} {'same' if name in ('p00', 'p45') else name}" for name in IDS)
     )
     with pytest.raises(BadInput, match="expected each patient in one split, found same in train and test"):
-        find_cases(arrays_000, preset="mrdpm", patients=tmp_path / "owners.txt")
+        find_cohort(arrays_000, preset="mrdpm", patients=tmp_path / "owners.txt")
 
 
 def test_what_is_guessed_of_arrays_is_said_and_stays_with_the_cohort(arrays_000, arrays_001, arrays_002, tmp_path):
@@ -190,7 +190,7 @@ def test_without_a_list_of_patients_prepare_and_evaluate_ask_for_one_and_synth_n
         assert "expected a list of patients" in said
         assert "Pass --patients FILE" in said
     assert not (tmp_path / "out").exists()
-    assert len(find_cases(root, preset=preset)) > 0
+    assert len(find_cohort(root, preset=preset).cases) > 0
 
 
 RECIPE = """
@@ -376,19 +376,19 @@ def test_an_npz_that_unpacks_to_more_than_a_slice_is_refused_before_it_is_unpack
 def test_a_list_of_patients_that_does_not_fit_gives_one_sentence(arrays_001, arrays_002):
     (arrays_001 / "patients.txt").write_text("s00 a\ns01 a b\n")
     with pytest.raises(BadInput, match="line 2: expected 'ID PATIENT', each ID once, found 's01 a b'"):
-        find_cases(arrays_001, preset="xmodality")
+        find_cohort(arrays_001, preset="xmodality")
     (arrays_001 / "patients.txt").write_text("s00 a\n")
     with pytest.raises(BadInput, match=r"expected 'ID PATIENT' for every case, found none for s01 .15 of 16"):
-        find_cases(arrays_001, preset="xmodality")
+        find_cohort(arrays_001, preset="xmodality")
     (arrays_002 / "patients.txt").write_text("a\n" * 11)
     with pytest.raises(BadInput, match="expected a patient for each of 12 slices, one a line, found 11 lines"):
-        find_cases(arrays_002, preset="lyu_wang")
+        find_cohort(arrays_002, preset="lyu_wang")
     (arrays_002 / "patients.txt").write_text("a\n" * 5 + "\n" + "b\n" * 6)
     with pytest.raises(BadInput, match="found line 6 empty"):
-        find_cases(arrays_002, preset="lyu_wang")
+        find_cohort(arrays_002, preset="lyu_wang")
     (arrays_002 / "patients.txt").write_text("../a\n" * 12)
     with pytest.raises(BadInput, match="expected a name of letters"):
-        find_cases(arrays_002, preset="lyu_wang")
+        find_cohort(arrays_002, preset="lyu_wang")
 
 
 def test_stacks_that_are_no_pairs_of_slices_give_one_sentence(arrays_002, tmp_path):
@@ -400,32 +400,32 @@ def test_stacks_that_are_no_pairs_of_slices_give_one_sentence(arrays_002, tmp_pa
     whole = (arrays_002 / "ct.h5").read_bytes()
     with_ct(data=np.zeros((11, *SIZE)))
     with pytest.raises(BadInput, match=r"paired by index \(12×24×20\), found 11×24×20|11×24×20\), found 12×24×20"):
-        find_cases(arrays_002, preset="lyu_wang")
+        find_cohort(arrays_002, preset="lyu_wang")
     with_ct(data=np.zeros((12, *SIZE[::-1])))
     with pytest.raises(BadInput, match="paired by index"):
-        find_cases(arrays_002, preset="lyu_wang")
+        find_cohort(arrays_002, preset="lyu_wang")
     with_ct(images=np.zeros((12, *SIZE)))
     with pytest.raises(BadInput, match="expected a dataset 'data' in the file itself, found 'images'"):
-        find_cases(arrays_002, preset="lyu_wang")
+        find_cohort(arrays_002, preset="lyu_wang")
     with_ct(data=np.zeros((12, *SIZE, 1)))
     with pytest.raises(BadInput, match=r"expected slices \[slices, H, W\] in 'data'"):
-        find_cases(arrays_002, preset="lyu_wang")
+        find_cohort(arrays_002, preset="lyu_wang")
     with_ct(data=h5py.ExternalLink(str(arrays_002 / "mr.h5"), "data"))
     with pytest.raises(BadInput, match="in the file itself"):
-        find_cases(arrays_002, preset="lyu_wang")
+        find_cohort(arrays_002, preset="lyu_wang")
     (arrays_002 / "ct.h5").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(BadInput, match="expected a whole HDF5 file, found none"):
-        find_cases(arrays_002, preset="lyu_wang")
+        find_cohort(arrays_002, preset="lyu_wang")
     (arrays_002 / "ct.h5").unlink()
-    cases = find_cases(arrays_002, preset="lyu_wang")
+    cases = find_cohort(arrays_002, preset="lyu_wang").cases
     assert {name for one in cases for name in one.files} == {"t2"}  # said by the table, and asked for by --modality
     with pytest.raises(BadInput, match="expected cases with the modality ct, found none, only t2"):
-        find_cases(arrays_002, preset="lyu_wang", modalities=["t2", "ct"])
+        find_cohort(arrays_002, preset="lyu_wang", modalities=["t2", "ct"])
 
 
 def test_arrays_without_a_preset_are_refused_with_what_to_pass(arrays_001):
     with pytest.raises(BadInput, match="Name the layout of such arrays by --preset or --pattern"):
-        find_cases(arrays_001)
+        find_cohort(arrays_001)
 
 
 def test_a_manifest_names_slices_as_presets_do(arrays_000, tmp_path):
@@ -434,7 +434,7 @@ def test_a_manifest_names_slices_as_presets_do(arrays_000, tmp_path):
         table.writerow(["case", "split", "cta1", "tmax"])
         for name, split in (("p01", "train"), ("p02", "val")):
             table.writerow([name, split, f"dataset/mCTA/{name}.npy#channel=1", f"dataset/Tmax/{name}.npy"])
-    cases = find_cases(tmp_path)
+    cases = find_cohort(tmp_path).cases
     assert [one.split for one in cases] == ["train", "val"]
     assert cases[0].files["cta1"].name == "p01.npy#channel=1"
     stored = np.load(arrays_000 / "mCTA" / "p01.npy")[..., 1]
@@ -450,7 +450,7 @@ def test_a_base_that_is_no_preset_and_a_part_that_is_none_are_refused(arrays_001
     for text, sentence in bad.items():
         (tmp_path / "own.toml").write_text(text)
         with pytest.raises(BadInput, match=sentence):
-            find_cases(arrays_001, preset=tmp_path / "own.toml")
+            find_cohort(arrays_001, preset=tmp_path / "own.toml")
 
 
 @pytest.mark.parametrize("part", ["mm=0", "mm=1x1", "mm=1.2.3", "slice=1", "channel=1,channel=2", "axes=LR", "frame=1"])

@@ -11,7 +11,7 @@ from voxlate.batch import Batch, stable_id
 from voxlate.data.augment import AugmentSettings
 from voxlate.data.batches import Batches, Cohort, DataSettings, validation_batches
 from voxlate.data.case import PreparedCase
-from voxlate.data.patches import Patch, Targets, read_patch, read_targets
+from voxlate.data.patches import read_pair, usable_cases
 from voxlate.data.prepare import prepare
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
@@ -38,54 +38,55 @@ def scaled(cohort: Cohort, case: str, name: str) -> torch.Tensor:
     return torch.from_numpy(WINDOWS[name].scale(None).forward(cohort.case(case).volume(name).data[0]))
 
 
-def read(cohort: Cohort, data: DataSettings, maps: Mapping[str, Intensity], case: str, start) -> tuple[Patch, Targets]:
-    opened = cohort.case(case)
-    return read_patch(opened, data, maps, start), read_targets(opened, data, maps, start)
+def read(cohort: Cohort, data: DataSettings, maps: Mapping[str, Intensity], case: str, start) -> Batch:
+    return read_pair(cohort.case(case), data, maps, start)
 
 
 def test_a_slice_is_that_slice_of_the_volume(cohort: Cohort) -> None:
-    patch, truth = read(cohort, SLICES, WINDOWS, "case1", (2, 0, 0))
-    assert torch.equal(patch.source[0], scaled(cohort, "case1", "t1")[2:3])
-    assert torch.equal(truth.target[0], scaled(cohort, "case1", "t2")[2:3])
-    assert torch.equal(patch.mask[0], torch.from_numpy(cohort.case("case1").mask()[2:3]).float())
-    assert patch.items.tolist() == [stable_id("case1", 2, 0, 0)]
+    patch = read(cohort, SLICES, WINDOWS, "case1", (2, 0, 0))
+    assert patch.target is not None
+    assert torch.equal(patch.source[0, 0], scaled(cohort, "case1", "t1")[2:3])
+    assert torch.equal(patch.target[0, 0], scaled(cohort, "case1", "t2")[2:3])
+    assert torch.equal(patch.mask[0, 0], torch.from_numpy(cohort.case("case1").mask()[2:3]).float())
+    assert patch.item.tolist() == [[stable_id("case1", 2, 0, 0)]]
 
 
 @pytest.mark.parametrize("start", [(1, 2, 3), (-1, -2, -3), (2, 4, 6), (0, -1, 2)])
 def test_a_patch_is_that_part_and_background_beyond_the_volume(cohort: Cohort, start: tuple[int, int, int]) -> None:
     data = DataSettings(source=["t1"], target=["t2"], patch=(3, 4, 5))
-    patch, _ = read(cohort, data, WINDOWS, "case1", start)
+    patch = read(cohort, data, WINDOWS, "case1", start)
     z, y, x = (slice(first + 9, first + 9 + size) for first, size in zip(start, data.patch))
     whole = torch.nn.functional.pad(scaled(cohort, "case1", "t1"), (9,) * 6, value=-1.0)
     mask = torch.nn.functional.pad(torch.from_numpy(cohort.case("case1").mask()).float(), (9,) * 6)
-    assert torch.equal(patch.source[0], whole[z, y, x])
-    assert torch.equal(patch.mask[0], mask[z, y, x])
+    assert torch.equal(patch.source[0, 0], whole[z, y, x])
+    assert torch.equal(patch.mask[0, 0], mask[z, y, x])
 
 
 def test_a_patch_wholly_outside_is_background(cohort: Cohort) -> None:
-    patch, _ = read(cohort, SLICES, WINDOWS, "case1", (7, 0, 0))
+    patch = read(cohort, SLICES, WINDOWS, "case1", (7, 0, 0))
     assert (patch.source == -1).all()
     assert (patch.mask == 0).all()
 
 
 def test_neighbouring_slices_follow_the_slice_itself_and_repeat_at_the_ends(cohort: Cohort) -> None:
     data = DataSettings(source=["t1", "t2"], target=["t2"], patch=(1, 6, 8), stack=2)
-    patch, _ = read(cohort, data, WINDOWS, "case1", (1, 0, 0))
+    patch = read(cohort, data, WINDOWS, "case1", (1, 0, 0))
     depths = [1, 0, 2, 0, 3]  # itself, below, above, two below (the end again), two above
     expected = torch.stack([scaled(cohort, "case1", name)[d] for d in depths for name in ("t1", "t2")])
-    assert torch.equal(patch.source[:, 0], expected)
-    assert patch.present.shape == (10,)
+    assert torch.equal(patch.source[0, :, 0], expected)
+    assert patch.present.shape == (1, 10)
 
 
 def test_minmax_by_slice_takes_the_whole_slices_range_for_a_patch(cohort: Cohort) -> None:
     data = DataSettings(source=["t1"], target=["t2"], patch=(2, 3, 3))
     ranges: dict[str, Intensity] = {"t1": MinMax(per="slice"), "t2": MinMax(per="volume")}
-    patch, truth = read(cohort, data, ranges, "case1", (1, 2, 2))
+    patch = read(cohort, data, ranges, "case1", (1, 2, 2))
+    assert patch.target is not None
     t1, t2 = (cohort.case("case1").volume(name).data[0] for name in ("t1", "t2"))
     for d in (1, 2):
         expected = 2 * (t1[d] - t1[d].min()) / (t1[d].max() - t1[d].min()) - 1
-        assert np.allclose(patch.source[0, d - 1], expected[2:5, 2:5], atol=1e-6)
-    assert np.allclose(truth.target[0], (2 * (t2 - t2.min()) / (t2.max() - t2.min()) - 1)[1:3, 2:5, 2:5], atol=1e-6)
+        assert np.allclose(patch.source[0, 0, d - 1], expected[2:5, 2:5], atol=1e-6)
+    assert np.allclose(patch.target[0, 0], (2 * (t2 - t2.min()) / (t2.max() - t2.min()) - 1)[1:3, 2:5, 2:5], atol=1e-6)
 
 
 def test_batches_map_each_slice_by_its_own_range_and_a_constant_slice_to_background(tmp_path: Path, save) -> None:
@@ -142,8 +143,7 @@ def test_only_the_voxels_of_the_patch_are_read(cohort: Cohort) -> None:
     case = cohort.case("case1")
     watched = PreparedCase(case.header, {name: Watched(array) for name, array in case.arrays.items()})
     data = DataSettings(source=["t1"], target=["t2"], patch=(1, 2, 3))
-    read_patch(watched, data, WINDOWS, (1, 1, 1))
-    read_targets(watched, data, WINDOWS, (1, 1, 1))
+    read_pair(watched, data, WINDOWS, (1, 1, 1))
     assert counted == [6, 6, 6]
 
 
@@ -243,8 +243,9 @@ def test_unpaired_targets_depend_on_the_items_number_alone(cohort: Cohort) -> No
 
 
 def test_unpaired_scans_of_one_patient_alone_are_refused(cohort: Cohort) -> None:
+    one = cohort.with_splits(dict.fromkeys(cohort.splits["train"][1:], "test"))
     with pytest.raises(BadInput, match="two patients or more"):
-        Batches(cohort, SLICES, WINDOWS, split="val", unpaired=True)
+        Batches(one, SLICES, WINDOWS, unpaired=True)
 
 
 def test_an_epoch_takes_every_slice_once_in_a_new_order_each_time(cohort: Cohort) -> None:
@@ -305,15 +306,15 @@ def ragged(cohort_folder: Path, tmp_path: Path) -> Cohort:
 
 def test_cases_without_source_or_target_are_left_out_and_listed(ragged: Cohort) -> None:
     batches = Batches(ragged, SLICES, WINDOWS, batch=1, steps=1)
-    assert {span.case for span in batches.spans} == {"case2", "case3"}
-    assert batches.lacking == {"case0": ["t1"], "case1": ["t2"]}
+    assert set(batches.starts) == {"case2", "case3"}
+    assert usable_cases(ragged, SLICES, "train")[1] == {"case0": ["t1"], "case1": ["t2"]}
     assert batches[0].present.all()
 
 
 def test_where_the_recipe_allows_it_a_missing_source_is_background_and_not_present(ragged: Cohort) -> None:
     data = DataSettings(source=["t1", "t2"], target=["t2"], patch=(1, 6, 8), allow_missing=True)
     batches = Batches(ragged, data, WINDOWS, batch=12, steps=1)
-    assert {span.case for span in batches.spans} == {"case0", "case2", "case3"}
+    assert set(batches.starts) == {"case0", "case2", "case3"}
     batch = batches[0]
     lacking = ~batch.present[:, 0]
     assert int(lacking.sum()) == 4
@@ -325,8 +326,8 @@ def test_targets_may_be_absent_for_some_items_but_not_all(ragged: Cohort) -> Non
     """As completion of incomplete cases needs it: each case has a source and a target, if not all of them."""
     data = DataSettings(source=["t1", "t2"], target=["t1", "t2"], patch=(1, 6, 8), allow_missing=True)
     batches = Batches(ragged, data, WINDOWS, batch=16, steps=1)
-    assert {span.case for span in batches.spans} == {"case0", "case1", "case2", "case3"}
-    assert batches.lacking == {}
+    assert set(batches.starts) == {"case0", "case1", "case2", "case3"}
+    assert usable_cases(ragged, data, "train")[1] == {}
     batch = batches[0]
     assert batch.target is not None
     assert batch.target_present is not None
@@ -335,18 +336,19 @@ def test_targets_may_be_absent_for_some_items_but_not_all(ragged: Cohort) -> Non
     assert (batch.target[~batch.target_present] == -1).all()
     assert torch.equal(batch.target, batch.source)
     assert (batch.source_names, batch.target_names) == (("t1", "t2"), ("t1", "t2"))
-    strict = Batches(ragged, replace(data, allow_missing=False), WINDOWS, batch=1, steps=1)
-    assert strict.lacking == {"case0": ["t1"], "case1": ["t2"]}
+    strict = usable_cases(ragged, replace(data, allow_missing=False), "train")
+    assert strict[1] == {"case0": ["t1"], "case1": ["t2"]}
 
 
 def test_label_maps_are_read_and_are_minus_one_where_a_case_has_none(cohort: Cohort) -> None:
     data = DataSettings(source=["t1"], target=["t2"], patch=(2, 8, 10), labels=["seg"])
-    seg = cohort.case("case0").arrays["label.seg"][:]
+    seg = np.array(cohort.case("case0").arrays["label.seg"])
     for case, drawn in (("case0", torch.from_numpy(seg).float()), ("case1", None)):
-        labels = read(cohort, data, WINDOWS, case, (1, 0, 0))[1].labels
+        labels = read(cohort, data, WINDOWS, case, (1, 0, 0)).labels
+        assert labels is not None
         inside = torch.full((2, 6, 8), -1.0) if drawn is None else drawn[1:3]
-        assert torch.equal(labels[0, :, :6, :8], inside)
-        assert (labels[0, :, 6:] == (-1 if drawn is None else 0)).all()
+        assert torch.equal(labels[0, 0, :, :6, :8], inside)
+        assert (labels[0, 0, :, 6:] == (-1 if drawn is None else 0)).all()
     batch = Batches(cohort, data, WINDOWS, batch=2, steps=1)[0]
     assert batch.labels is not None
     assert batch.labels.shape == (2, 1, 2, 8, 10)
@@ -365,7 +367,7 @@ def test_channels_are_named_by_modality_and_slice() -> None:
 
 def test_neighbours_of_a_thick_patch_repeat_at_the_ends_of_the_volume(cohort: Cohort) -> None:
     data = DataSettings(source=["t1"], target=["t2"], patch=(6, 6, 8), stack=1)
-    source = read(cohort, data, WINDOWS, "case1", (0, 0, 0))[0].source
+    source = read(cohort, data, WINDOWS, "case1", (0, 0, 0)).source[0]
     whole = scaled(cohort, "case1", "t1")
     for channel, depths in enumerate(([0, 1, 2, 3], [0, 0, 1, 2], [1, 2, 3, 3])):
         assert torch.equal(source[channel, :4], whole[depths])
@@ -374,8 +376,8 @@ def test_neighbours_of_a_thick_patch_repeat_at_the_ends_of_the_volume(cohort: Co
 
 def test_the_slices_of_a_patch_have_the_ids_that_they_have_alone(cohort: Cohort) -> None:
     thick = DataSettings(source=["t1"], target=["t2"], patch=(3, 6, 8))
-    ids = read(cohort, thick, WINDOWS, "case1", (1, 0, 0))[0].items.tolist()
-    alone = [read(cohort, SLICES, WINDOWS, "case1", (z, 0, 0))[0].items.tolist() for z in (1, 2, 3)]
+    ids = read(cohort, thick, WINDOWS, "case1", (1, 0, 0)).item[0].tolist()
+    alone = [read(cohort, SLICES, WINDOWS, "case1", (z, 0, 0)).item[0].tolist() for z in (1, 2, 3)]
     assert [[one] for one in ids] == alone
     batch = Noise(0, torch.tensor([ids])).normal((1, 3, 6, 8))
     slices = Noise(0, torch.tensor(alone)).normal((1, 1, 6, 8))
@@ -412,8 +414,9 @@ def test_validation_of_thick_patches_takes_them_end_to_end_in_the_centre(cohort:
 
 
 def test_the_target_scale_is_the_typical_one_of_training_cases(cohort: Cohort) -> None:
-    highs = [cohort.case(case).volume("t2").data.max() for case in cohort.splits["train"]]
-    assert cohort.target_scale(MinMax(per="volume"), "t2").high == pytest.approx(np.median(highs))
+    training = cohort.splits["train"]
+    highs = [cohort.case(case).volume("t2").data.max() for case in training]
+    assert cohort.target_scale(MinMax(per="volume"), "t2", training).high == pytest.approx(np.median(highs))
 
 
 def test_settings_that_cannot_be_meant_are_refused() -> None:

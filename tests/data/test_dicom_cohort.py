@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from voxlate.data.case import read_header
-from voxlate.data.find import find_cases
+from voxlate.data.find import find_cohort
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import case_path, open_cohort
 from voxlate.errors import BadInput
@@ -128,7 +128,7 @@ def everything_in(folder: Path) -> bytes:
 
 
 def test_the_preset_takes_t2_and_the_ct_deformed_onto_it(gold: Path) -> None:
-    cases = find_cases(gold, preset="gold_atlas")
+    cases = find_cohort(gold, preset="gold_atlas").cases
     assert [(one.case, one.patient, one.split) for one in cases] == [
         (name, name, None) for name in ("1_01_P", "2_03_P", "3_04_P")
     ]
@@ -142,7 +142,7 @@ def test_the_preset_takes_t2_and_the_ct_deformed_onto_it(gold: Path) -> None:
 
 @pytest.mark.parametrize("name", ["1_01_P", "2_03_P"])
 def test_a_series_of_a_mixed_folder_has_its_own_values_in_the_order_of_their_places(gold: Path, name: str) -> None:
-    files = {one.case: one.files for one in find_cases(gold, preset="gold_atlas")}[name]
+    files = {one.case: one.files for one in find_cohort(gold, preset="gold_atlas").cases}[name]
     t2, ct = read_volume(files["t2"], "t2"), read_volume(files["ct"], "ct")
     np.testing.assert_array_equal(t2.data[0], t2_values())
     np.testing.assert_array_equal(ct.data[0], ct_values())
@@ -193,7 +193,7 @@ def test_only_a_change_of_the_chosen_series_is_prepared_again(gold: Path, tmp_pa
 
 
 def test_one_patients_folder_is_a_cohort_of_one(gold: Path) -> None:
-    (case,) = find_cases(gold / "2_03_P", preset="gold_atlas")
+    (case,) = find_cohort(gold / "2_03_P", preset="gold_atlas").cases
     assert (case.case, sorted(case.files)) == ("2_03_P", ["ct", "t2"])
 
 
@@ -209,7 +209,7 @@ def test_a_users_preset_tells_series_apart_in_folders_of_their_own(tmp_path: Pat
         series.IP = { image_type = '\\\\M$', protocol = "pelvis" }
         series.ct = { modality = "ct" }
     """
-    cases = find_cases(tmp_path / "scans", preset=write_preset(tmp_path / "ours.toml", text))
+    cases = find_cohort(tmp_path / "scans", preset=write_preset(tmp_path / "ours.toml", text)).cases
     assert [(one.case, one.patient, sorted(one.files)) for one in cases] == [
         ("p1_day1", "p1", ["ct", "ip"]),
         ("p2_day1", "p2", ["ct", "ip"]),
@@ -222,7 +222,7 @@ def test_a_modality_in_two_folders_of_a_case_is_refused(tmp_path: Path) -> None:
         write_series(tmp_path / "scans" / "p1" / str(number), "a", t2_values(), "MR", "t2", uid=f"1.{number}")
     text = 'patterns = ["{case}/*"]\nseries.t2 = { modality = "MR" }'
     with pytest.raises(BadInput, match=r"p1/1 and \S+p1/2: expected one series .* found 2 \(.*: 1#\S+; .*: 2#"):
-        find_cases(tmp_path / "scans", preset=write_preset(tmp_path / "ours.toml", text))
+        find_cohort(tmp_path / "scans", preset=write_preset(tmp_path / "ours.toml", text))
 
 
 def test_a_manifest_may_name_series_by_their_paths(gold: Path, tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_manifest_may_name_series_by_their_paths(gold: Path, tmp_path: Path) -
         t1 = next(one for one in list_series(gold / name) if one.description == DESCRIPTIONS["t1"])
         lines.append(f"{name},{t1.path.name},{split}")
     (tmp_path / "cases.csv").write_text("\n".join(lines))
-    cases = find_cases(gold, manifest=tmp_path / "cases.csv")
+    cases = find_cohort(gold, manifest=tmp_path / "cases.csv").cases
     assert [(one.case, one.split, list(one.files)) for one in cases] == [
         ("1_01_P", "train", ["mr"]),
         ("3_04_P", "test", ["mr"]),
@@ -287,7 +287,7 @@ def test_what_is_wrong_with_a_mixed_folder_is_one_sentence(voxlate, gold, tmp_pa
 
 def test_a_patient_without_a_series_lacks_that_modality(gold: Path) -> None:
     no_ct(gold)
-    cases = find_cases(gold, preset="gold_atlas")
+    cases = find_cohort(gold, preset="gold_atlas").cases
     assert [sorted(one.files) for one in cases] == [["ct", "t2"], ["t2"], ["ct", "t2"]]
 
 
@@ -309,17 +309,17 @@ def test_resample_puts_a_shifted_t2_on_the_grid_of_its_ct(gold: Path, tmp_path: 
 def test_a_preset_that_chooses_no_series_gets_one_sentence(gold, tmp_path, text: str, sentence: str) -> None:
     preset = write_preset(tmp_path / "ours.toml", f'patterns = ["{{case}}"]\n{text}\n')
     with pytest.raises(BadInput) as error:
-        find_cases(gold, preset=preset)
+        find_cohort(gold, preset=preset)
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_folders_of_another_form_get_one_sentence(gold: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"like '\{patient\}/\{case\}', found 3 of another form \('1_01_P', '2_03_P',"):
-        find_cases(gold, "{patient}/{case}", preset="gold_atlas")
+        find_cohort(gold, "{patient}/{case}", preset="gold_atlas")
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match=r"expected folders of DICOM files like '\*\*/\{case\}', found none"):
-        find_cases(tmp_path / "empty", preset="gold_atlas")
+        find_cohort(tmp_path / "empty", preset="gold_atlas")
 
 
 def test_a_key_that_no_series_has_is_refused(gold: Path) -> None:
@@ -354,7 +354,7 @@ def test_synth_evaluate_and_info_read_the_same_series(voxlate, gold: Path, tmp_p
     prepare(gold, tmp_path / "prepared", preset="gold_atlas", workers=1)
     said("train", tmp_path / "tiny.toml", "--data", tmp_path / "prepared", "--out", run, "--device", "cpu")
     said("synth", run, gold, *ours, "--out", out)
-    t2 = find_cases(gold, preset="gold_atlas")[1].files["t2"]
+    t2 = find_cohort(gold, preset="gold_atlas").cases[1].files["t2"]
     image = read_volume(out / "2_03_P" / "ct.nii.gz")
     assert image.grid == read_volume(t2).grid
     assert json.loads((out / "2_03_P" / "provenance.json").read_text())["inputs"]["t2"] == {
@@ -371,7 +371,7 @@ def test_synth_evaluate_and_info_read_the_same_series(voxlate, gold: Path, tmp_p
     scores = json.loads((out / "metrics.json").read_text())
     assert scores["source_files"]["2_03_P"] == {"t2": f"../GOLD/{t2.name}"}
     assert "2_03_P,2_03_P,ct,intensity table" in (out / "metrics.csv").read_text()  # which reads the source again
-    facts = json.loads(said("info", find_cases(gold, preset="gold_atlas")[1].files["ct"], "--json"))
+    facts = json.loads(said("info", find_cohort(gold, preset="gold_atlas").cases[1].files["ct"], "--json"))
     assert (facts["unit"], facts["range"]) == ("HU", [-1000, ct_values().max()])
     assert traces_of_patients(everything_in(out) + everything_in(run)) == []
 
@@ -381,7 +381,7 @@ def test_synth_makes_the_image_again_when_pixels_of_a_folder_have_changed(voxlat
     prepare(gold, tmp_path / "prepared", preset="gold_atlas", workers=1)
     run, out = tmp_path / "run", tmp_path / "out"
     assert voxlate("train", tmp_path / "tiny.toml", "--data", tmp_path / "prepared", "--out", run).code == 0
-    t2 = find_cases(gold, preset="gold_atlas")[1].files["t2"]
+    t2 = find_cohort(gold, preset="gold_atlas").cases[1].files["t2"]
     assert voxlate("synth", run, t2, "--out", out).code == 0
     (image,) = out.rglob("ct.nii.gz")
     before = image.read_bytes()

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from voxlate.data.doubles import refuse_alike
-from voxlate.data.find import find_cases, find_cohort
+from voxlate.data.find import find_cohort
 from voxlate.errors import BadInput
 
 
@@ -25,7 +25,7 @@ def manifest(root: Path, text: str, name: str = "table.csv") -> Path:
 
 def test_notes_alone_add_patient_and_split_to_files_found_by_layout(root: Path) -> None:
     (root / "cases.csv").write_text("case,patient,slice,split\nb,p1,4,Training\na,p1,5,train\nc,p2,1,Validation\n")
-    cases = find_cases(root)
+    cases = find_cohort(root).cases
     assert [(one.case, one.patient, one.split) for one in cases] == [
         ("a", "p1", "train"),
         ("b", "p1", "train"),
@@ -35,19 +35,19 @@ def test_notes_alone_add_patient_and_split_to_files_found_by_layout(root: Path) 
 
 
 def test_cases_that_a_manifest_does_not_list_are_left_out(root: Path) -> None:
-    assert [one.case for one in find_cases(root, manifest=manifest(root, "case\na\nc\n"))] == ["a", "c"]
+    assert [one.case for one in find_cohort(root, manifest=manifest(root, "case\na\nc\n")).cases] == ["a", "c"]
 
 
 def test_a_wide_table_holds_a_path_a_modality_and_may_leave_one_empty(root: Path) -> None:
     text = "Case\tPatient\tAge\tT1\tCT\nx\tp\t61\tscans/a/mr.png\tscans/a/ct.png\ny\tq\t50\tscans/b/mr.png\t\n"
-    cases = find_cases(root, manifest=manifest(root, text, "wide.tsv"))
+    cases = find_cohort(root, manifest=manifest(root, text, "wide.tsv")).cases
     assert [(one.case, one.patient, list(one.files)) for one in cases] == [("x", "p", ["ct", "t1"]), ("y", "q", ["t1"])]
     assert cases[0].files["t1"].samefile(root / "a" / "mr.png")
 
 
 def test_a_long_table_holds_a_row_a_file(root: Path) -> None:
     text = "case,modality,path,split\nx,t1,a/mr.png,test\nx,seg,a/ct.png,test\n"
-    (case,) = find_cases(root, manifest=manifest(root, text))
+    (case,) = find_cohort(root, manifest=manifest(root, text)).cases
     assert (list(case.files), list(case.labels), case.split) == (["t1"], ["seg"], "test")
 
 
@@ -57,7 +57,7 @@ def test_a_table_by_patient_takes_all_cases_of_each(root: Path) -> None:
     text = "patient,split\np1,train\nc,val\n"
     preset = root.parent / "ours.toml"
     preset.write_text('title = "x"\nsource = "y"\npatterns = ["{case}/{modality}.png"]\npatient = "^(p1)-"\n')
-    cases = find_cases(root, preset=preset, manifest=manifest(root, text))
+    cases = find_cohort(root, preset=preset, manifest=manifest(root, text)).cases
     assert [(one.case, one.patient, one.split) for one in cases] == [
         ("c", "c", "val"),
         ("p1-a", "p1", "train"),
@@ -86,13 +86,13 @@ def test_a_table_by_patient_takes_all_cases_of_each(root: Path) -> None:
 )
 def test_a_manifest_that_cannot_be_meant_gets_one_sentence(root: Path, text: str, sentence: str) -> None:
     with pytest.raises(BadInput) as error:
-        find_cases(root, manifest=manifest(root, text))
+        find_cohort(root, manifest=manifest(root, text))
     assert sentence in str(error.value)
 
 
 def test_a_manifest_that_is_not_there_is_refused(root: Path) -> None:
     with pytest.raises(BadInput, match=r"gone\.csv: expected a CSV or TSV manifest"):
-        find_cases(root, manifest=root / "gone.csv")
+        find_cohort(root, manifest=root / "gone.csv")
 
 
 @pytest.mark.parametrize(
@@ -107,8 +107,8 @@ def test_paths_that_leave_the_cohort_are_read_only_where_that_is_allowed(tmp_pat
     (root / "linked").symlink_to(tmp_path / "outside")
     (root / "cases.csv").write_text(f"case,t1\nc,{way.format(root=root)}\n")
     with pytest.raises(BadInput, match=r"which leads out of them\. Pass --allow-outside"):
-        find_cases(root)
-    assert [one.case for one in find_cases(root, allow_outside=True)] == ["c"]
+        find_cohort(root)
+    assert [one.case for one in find_cohort(root, allow_outside=True).cases] == ["c"]
 
 
 @pytest.mark.parametrize("form", ["semicolon", "utf-16", "backslash", "na"])
@@ -123,7 +123,7 @@ def test_tables_as_spreadsheets_write_them(tmp_path: Path, form: str) -> None:
         "na": text.replace("gz,\n", "gz,NA\n"),
     }
     (tmp_path / "m.csv").write_text(changed.get(form, text), encoding="utf-16" if form == "utf-16" else "utf-8")
-    cases = find_cases(tmp_path, manifest=tmp_path / "m.csv")
+    cases = find_cohort(tmp_path, manifest=tmp_path / "m.csv").cases
     assert [(one.case, list(one.files)) for one in cases] == [("p1", ["t1", "t2"]), ("p2", ["t1"])]
 
 
@@ -131,7 +131,7 @@ def test_a_table_with_masks_alone_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.nii.gz").write_bytes(b"")
     (tmp_path / "m.csv").write_text("case,mask\np1,a.nii.gz\n")
     with pytest.raises(BadInput, match="found none but masks"):
-        find_cases(tmp_path, manifest=tmp_path / "m.csv")
+        find_cohort(tmp_path, manifest=tmp_path / "m.csv")
 
 
 QUOTES = [
@@ -144,12 +144,12 @@ QUOTES = [
 @pytest.mark.parametrize("text", QUOTES, ids=["lone quote", "line break in a cell", "text after a quote"])
 def test_a_quote_that_its_line_does_not_close_is_refused_with_its_line(root: Path, text: str) -> None:
     with pytest.raises(BadInput, match=r"table\.csv, line 2: expected quotes in pairs"):
-        find_cases(root, manifest=manifest(root, text))
+        find_cohort(root, manifest=manifest(root, text))
 
 
 def test_quotes_hold_separators_and_may_follow_a_blank(root: Path) -> None:
     text = 'case, patient, note, split\na, "p1", "old, but good", train\n\n,,,\nb,p2,"say ""a""",val\n'
-    cases = find_cases(root, manifest=manifest(root, text))
+    cases = find_cohort(root, manifest=manifest(root, text)).cases
     assert [(one.case, one.patient, one.split) for one in cases] == [("a", "p1", "train"), ("b", "p2", "val")]
 
 
@@ -163,7 +163,7 @@ def test_quotes_hold_separators_and_may_follow_a_blank(root: Path) -> None:
 )
 def test_rows_that_do_not_fit_the_columns_are_refused(root: Path, text: str, sentence: str) -> None:
     with pytest.raises(BadInput) as error:
-        find_cases(root, manifest=manifest(root, text))
+        find_cohort(root, manifest=manifest(root, text))
     assert sentence in str(error.value)
 
 
@@ -174,7 +174,7 @@ def test_a_column_of_files_that_are_not_read_is_refused(root: Path, value: str) 
             (root / case / name).write_bytes(b"x")
     rows = "".join(f"{case},scans/{case}/ct.png,{value.format(case)}\n" for case in "ab")
     with pytest.raises(BadInput, match=r"expected scans of a kind that is read .* in the column 't1', found '"):
-        find_cases(root, manifest=manifest(root, "case,ct,t1\n" + rows))
+        find_cohort(root, manifest=manifest(root, "case,ct,t1\n" + rows))
 
 
 def test_columns_that_name_no_scan_are_said_in_one_line(root: Path) -> None:
@@ -196,7 +196,7 @@ def test_cases_without_any_file_are_said(root: Path) -> None:
 @pytest.mark.parametrize("suffix", [".npy", ".hdr", ".dcm"])
 def test_a_wide_table_takes_every_kind_that_is_read(root: Path, suffix: str) -> None:
     (root / f"one{suffix}").write_bytes(b"")
-    (case,) = find_cases(root, manifest=manifest(root, f"case,t1\na,one{suffix}\n"))
+    (case,) = find_cohort(root, manifest=manifest(root, f"case,t1\na,one{suffix}\n")).cases
     assert case.files["t1"].samefile(root / f"one{suffix}")
 
 
@@ -223,7 +223,7 @@ def test_a_wide_table_takes_every_kind_that_is_read(root: Path, suffix: str) -> 
 def test_a_column_that_looks_like_one_of_ours_is_refused(root: Path, columns: str, found: str, meant: str) -> None:
     first = "train" if meant != "split" or found == "group" else "0"
     with pytest.raises(BadInput) as error:
-        find_cases(root, manifest=manifest(root, f"{columns}\na,p1,{first}\nb,p1,test\n"))
+        find_cohort(root, manifest=manifest(root, f"{columns}\na,p1,{first}\nb,p1,test\n"))
     assert f"expected a column '{meant}', found '{found}'" in str(error.value)
 
 
@@ -236,9 +236,9 @@ def test_columns_like_ours_are_notes_where_ours_are_there(root: Path) -> None:
 def test_scans_next_to_the_two_columns_of_a_long_table_are_refused(root: Path) -> None:
     text = "case,modality,path,mask\na,mr,a/mr.png,a/ct.png\n"
     with pytest.raises(BadInput, match=r"expected a row for each file .* found scans in the column 'mask', too"):
-        find_cases(root, manifest=manifest(root, text))
+        find_cohort(root, manifest=manifest(root, text))
     with pytest.raises(BadInput, match="expected the columns modality and path together, found path alone"):
-        find_cases(root, manifest=manifest(root, "case,path\na,a/mr.png\n"))
+        find_cohort(root, manifest=manifest(root, "case,path\na,a/mr.png\n"))
 
 
 @pytest.mark.parametrize(
@@ -256,14 +256,14 @@ def test_scans_next_to_the_two_columns_of_a_long_table_are_refused(root: Path) -
 )
 def test_patients_and_cases_that_may_be_one_are_refused(root: Path, text: str, sentence: str) -> None:
     with pytest.raises(BadInput) as error:
-        find_cases(root, manifest=manifest(root, text))
+        find_cohort(root, manifest=manifest(root, text))
     assert sentence in str(error.value)
 
 
 def test_a_list_of_patients_with_two_spellings_is_refused(root: Path) -> None:
     (root.parent / "whose.txt").write_text("a p0\nb P0\nc\n")
     with pytest.raises(BadInput, match="expected one spelling of a patient, found 'P0' and 'p0'"):
-        find_cases(root, patients=root.parent / "whose.txt")
+        find_cohort(root, patients=root.parent / "whose.txt")
 
 
 @pytest.mark.parametrize("value", ["a/mr.png", "scans/b/../a/mr.png", "link.png"])
@@ -271,7 +271,7 @@ def test_a_list_of_patients_with_two_spellings_is_refused(root: Path) -> None:
 def test_a_file_that_is_listed_twice_is_refused(root: Path, text: str, value: str) -> None:
     (root / "link.png").symlink_to(root / "a" / "mr.png")
     with pytest.raises(BadInput, match=r"expected each scan once, found it as .* of case a and as "):
-        find_cases(root, manifest=manifest(root, text.format(value)))
+        find_cohort(root, manifest=manifest(root, text.format(value)))
 
 
 def test_one_mask_for_several_patients_is_a_guess_that_is_said(root: Path) -> None:

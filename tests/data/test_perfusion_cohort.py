@@ -6,9 +6,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from voxlate.data.find import find_cases, load_preset
+from voxlate.data.find import find_cohort, load_preset
 from voxlate.data.prepare import prepare
-from voxlate.data.prepared import open_cohort
+from voxlate.data.prepared import case_path, open_cohort
 from voxlate.errors import BadInput
 
 AFFINE = np.diag([-2.0, 2.0, 5.0, 1.0])
@@ -89,7 +89,7 @@ def test_isles24_in_both_spellings_becomes_maps_ncct_cta_and_a_labelled_pseudo_m
 
 def test_the_folder_above_and_a_plain_rawdata_do_as_well(tmp_path: Path) -> None:
     isles24(tmp_path / "train", "sub-stroke0003", "ses-0", raw="rawdata")
-    (case,) = find_cases(tmp_path, preset="isles24")
+    (case,) = find_cohort(tmp_path, preset="isles24").cases
     assert case.case == case.patient == "sub-stroke0003"
     assert list(case.files) == ["cbf", "cbv", "cta", "cta1", "cta2", "cta3", "mtt", "ncct", "tmax"]
     assert case.files["cta3"].name == "sub-stroke0003_ses-01_space-ncct_ctp.nii.gz#peak+16s"
@@ -130,9 +130,9 @@ def test_a_manifest_names_frames_of_its_own_and_the_same_call_again_keeps_the_ca
     cohort = prepare(tmp_path, tmp_path.parent / f"{tmp_path.name}_out", workers=1)
     np.testing.assert_array_equal(cohort.case("anna").volume("before").data[0][:, :, ::-1], passage()[0])
     np.testing.assert_array_equal(cohort.case("anna").volume("cta2").data[0][:, :, ::-1], passage()[17])
-    made = cohort.path("anna").stat().st_mtime_ns
+    made = case_path(cohort.folder, "anna").stat().st_mtime_ns
     prepare(tmp_path, cohort.folder, workers=1)
-    assert cohort.path("anna").stat().st_mtime_ns == made
+    assert case_path(cohort.folder, "anna").stat().st_mtime_ns == made
     (tmp_path / "cases.csv").write_text("case,before,cta2\nanna,a/ctp.nii.gz#frame=1,a/ctp.nii.gz#peak+9s@1s\n")
     again = prepare(tmp_path, cohort.folder, workers=1)
     assert again.header("anna").origins["cta2"].note.startswith("pseudo: CTP frame 19 of 30, peak + 9 s")
@@ -155,7 +155,7 @@ def test_a_preset_that_cannot_work_is_refused(tmp_path: Path, text: str, sentenc
 def test_files_of_another_form_are_named_with_what_the_preset_expects(tmp_path: Path) -> None:
     write(tmp_path / "a" / "t1.nii.gz", head())
     with pytest.raises(BadInput, match=r"expected paths like '\*\*/raw\*/\{case\}.*found 1 of another form \('a/t1"):
-        find_cases(tmp_path, preset="isles24")
+        find_cohort(tmp_path, preset="isles24")
 
 
 def test_the_help_names_every_preset() -> None:

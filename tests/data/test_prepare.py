@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from voxlate.data import case as prepared
 from voxlate.data.case import compact, open_case, read_header
-from voxlate.data.find import find_cases
+from voxlate.data.find import find_cohort
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import open_cohort, write_cohort
 from voxlate.errors import BadInput
@@ -456,7 +456,7 @@ def test_a_folder_that_another_process_writes_is_refused(cohort_folder: Path, tm
 
 
 def test_shares_may_be_numbers_of_patients(cohort_folder: Path, tmp_path: Path) -> None:
-    total = len(find_cases(cohort_folder))
+    total = len(find_cohort(cohort_folder).cases)
     cohort = prepare(cohort_folder, tmp_path / "out", workers=1, shares=(total - 1, 0, 1))
     assert {name: len(cases) for name, cases in cohort.splits.items()} == {"train": total - 1, "val": 0, "test": 1}
     with pytest.raises(BadInput, match=f"counts that add up to the {total} patients"):
@@ -467,6 +467,6 @@ def test_a_dry_run_shows_the_table_and_writes_nothing(voxlate, cohort_folder: Pa
     answer = voxlate("prepare", cohort_folder, "--out", tmp_path / "out", "--dry-run", "--json")
     assert answer.code == 0, answer.err
     rows = json.loads(answer.out)["rows"]
-    assert rows["cases"]["all"] == rows["t1"]["all"] == len(find_cases(cohort_folder))
+    assert rows["cases"]["all"] == rows["t1"]["all"] == len(find_cohort(cohort_folder).cases)
     assert not (tmp_path / "out").exists()
     assert "patients" in voxlate("prepare", cohort_folder, "--out", tmp_path / "out", "--dry-run").err

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voxlate.data.find import find_cases
+from voxlate.data.find import find_cohort
 from voxlate.data.prepare import prepare
 from voxlate.errors import BadInput
 from voxlate.images.dicom import list_series
@@ -122,7 +122,7 @@ def test_unitobrain_becomes_maps_a_first_frame_and_a_pseudo_multiphase_cta(tmp_p
     for k, kind in enumerate(("CBF", "CBV", "MTT", "TTP", "Delay")):
         for z in range(DEPTH):
             save(root / f"{name}_Maps/NLR_{kind}/NLR_{kind}{z}.dcm", dynamic()[0, z] * 0 + k + 1, 5.0 * z, uid=f"7.{k}")
-    (case,) = find_cases(root, preset="unitobrain")
+    (case,) = find_cohort(root, preset="unitobrain").cases
     assert case.case == "MOL-001"
     cohort = prepare(root, tmp_path / "out", preset="unitobrain", fixed="ncct", workers=1)
     assert cohort.modalities == ("cbf", "cbv", "cta1", "cta2", "cta3", "mtt", "ncct", "ttp")

@@ -8,7 +8,7 @@ import pytest
 
 from voxlate.data.case import read_header, write_case
 from voxlate.data.prepare import prepare
-from voxlate.data.prepared import open_cohort
+from voxlate.data.prepared import case_path, open_cohort
 from voxlate.images.misalignment import Misalignment
 from voxlate.images.volume import Volume, write_volume
 from voxlate.scoring.evaluate import evaluate
@@ -56,8 +56,8 @@ def prepared(tmp_path):
                 write_volume(tmp_path / "out" / case / "ct.nii.gz", made)
     cohort = prepare(tmp_path / "in", tmp_path / "prepared", workers=1, audit=False)
     case = cohort.case("b")
-    write_case(cohort.path("b"), replace(case, header=replace(case.header, misaligned={"t1": apart(3.0)})))
-    assert read_header(cohort.path("b")).misaligned["t1"].median_mm == 3.0
+    write_case(case_path(cohort.folder, "b"), replace(case, header=replace(case.header, misaligned={"t1": apart(3.0)})))
+    assert read_header(case_path(cohort.folder, "b")).misaligned["t1"].median_mm == 3.0
     return open_cohort(cohort.folder).folder
 
 

@@ -208,7 +208,7 @@ def test_a_blank_scan_counts_as_missing_in_training(voxlate, tiny, completing, c
     assert "note: left out of training: case0 (no t2)." in answer.err
     recipe, prepared = tiny_recipe(tiny, 'data.source=["t1", "t2"]'), open_cohort(tmp_path / "blank")
     patch = read_patch(prepared.case("case0"), recipe.data, recipe.intensity, (0, 0, 0))
-    assert patch.present.tolist() == [True, False]
+    assert patch.present.tolist() == [[True, False]]
 
 
 def tiny_recipe(path, change):

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from voxlate.data.align import Preparation
-from voxlate.data.batches import collate
 from voxlate.data.case import prepare_case
 from voxlate.data.patches import read_patch
 from voxlate.diffusion.noise import Noise
@@ -184,8 +183,7 @@ def test_an_empty_slice_would_have_been_drawn_as_the_lowest_value() -> None:
     drawn, data = model(), head(64)
     case = prepared_like(scan(data), drawn)
     assert not case.mask()[0].any()
-    patch = read_patch(case, drawn.recipe.data, drawn.recipe.intensity, (0, 0, 0), (1, *data.shape[1:]))
-    batch = collate(drawn.recipe.data, [patch])
+    batch = read_patch(case, drawn.recipe.data, drawn.recipe.intensity, (0, 0, 0), (1, *data.shape[1:]))
     image = drawn.method.synthesise(batch, Noise(0, batch.item), drawn.recipe.synth)
     assert (image == -1).all()
 

@@ -12,7 +12,7 @@ from voxlate.batch import Batch
 from voxlate.config import settings
 from voxlate.data.align import Preparation
 from voxlate.data.batches import Batches, batches_of, open_cohort
-from voxlate.data.find import find_cases
+from voxlate.data.find import find_cohort
 from voxlate.data.prepare import prepare
 from voxlate.images.intensity import IntensityMap, Scale
 from voxlate.images.statistics import Statistics
@@ -89,7 +89,7 @@ def both_ways(heads: Path, tmp_path: Path) -> Callable[..., tuple[Batch, list[Ba
         cohort = prepare(root, tmp_path / "out", workers=1, shares=(1, 0, 0), **preparation)
         header = {**weights_header(recipe, torch.nn.Identity(), cohort, 0, 0.0), "weights_hash": ""}
         model = Model(Recorder(), recipe, header, torch.device("cpu"), tmp_path)
-        (files,) = [one for one in find_cases(root) if one.case == case]
+        (files,) = [one for one in find_cohort(root).cases if one.case == case]
         scans = {**files.files, **({"mask": files.mask} if files.mask else {})}
         made = model.synthesise({name: scans[name] for name in model.scan_names if name in scans}, case=case, batch=1)
         depth = cohort.header(case).shape[0] if recipe.data.patch[0] == 1 else 1

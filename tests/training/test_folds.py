@@ -38,7 +38,7 @@ def test_over_the_folds_each_patient_is_validated_once_and_not_trained_on(prepar
     assert sorted(validated) == sorted(cohort.splits["train"] + cohort.splits["val"])
     for fold in folds:
         assert fold.splits["test"] == cohort.splits["test"] != []
-        drawn = {span.case for span in Batches(fold, by_percentile.data, by_percentile.intensity).spans}
+        drawn = set(Batches(fold, by_percentile.data, by_percentile.intensity).starts)
         assert drawn == set(fold.splits["train"]) == set(validated) - set(fold.splits["val"])
         baselines = fit_cohort(fold, ["t1"], ["t2"], {})
         assert baselines.cases == len(drawn)

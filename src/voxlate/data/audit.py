@@ -42,11 +42,6 @@ def distances(cohort: Cohort, modalities: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def threshold_mm(spacing_mm: Sequence[float], unseen: str) -> float:
-    """The median displacement from which on a pair is named: 1.5 mm, or a voxel where that is more."""
-    return max([WORTH_A_WORD_MM, *(mm for axis, mm in zip("DHW", spacing_mm) if axis not in unseen)])
-
-
 def misalignment_warnings(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[str]:
     """A sentence on each of the worst pairs, the worst first."""
     pairs = [
@@ -77,8 +72,9 @@ def misalignment_warnings(headers: Sequence[CaseHeader], preparation: Preparatio
 
 
 def stands_out(header: CaseHeader, one: Misalignment) -> bool:
-    """Whether a scan lies over the threshold from the one it was compared with."""
-    return one.median_mm is not None and one.median_mm > threshold_mm(header.spacing_mm, one.unseen)
+    """Whether a scan lies more than 1.5 mm, or a voxel where that is more, from the one it was compared with."""
+    voxel_mm = max((mm for axis, mm in zip("DHW", header.spacing_mm) if axis not in one.unseen), default=0.0)
+    return one.median_mm is not None and one.median_mm > max(WORTH_A_WORD_MM, voxel_mm)
 
 
 def misalignment_lines(cases: Iterable[tuple[str, dict[str, Misalignment]]]) -> dict[str, str]:

@@ -7,7 +7,7 @@ not depend on its batch.
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
@@ -20,46 +20,36 @@ from voxlate.config import settings
 from voxlate.data.layout import CANONICAL, axis_of
 
 BIAS_POINTS = 5  # a coil's field changes once or twice over the head
+Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Degrees = Annotated[float, Field(ge=0, le=180)]
+Amount = Annotated[float, Field(ge=0)]
 
 
 @settings
 class AugmentSettings:
     """Ranges of random changes; 0 is off. Spatial ones move source, target and mask together, the others the source."""
 
-    flip_lr: Annotated[float, Field(ge=0, le=1, description="probability of mirroring left and right")] = 0.0
-    flip_ap: Annotated[float, Field(ge=0, le=1, description="probability of mirroring front and back")] = 0.0
-    flip_si: Annotated[float, Field(ge=0, le=1, description="probability of mirroring top and bottom")] = 0.0
-    rotate_degrees: Annotated[float, Field(ge=0, le=180, description="largest turn in the axial plane")] = 0.0
-    tilt_degrees: Annotated[
-        float, Field(ge=0, le=180, description="largest turn out of it, patches of several slices")
-    ] = 0.0
-    scale: Annotated[float, Field(ge=0, lt=1, description="largest change of size: 0.1 is 1/1.1 to 1.1 times")] = 0.0
-    stretch: Annotated[float, Field(ge=0, lt=1, description="the same for each axis by itself")] = 0.0
-    shear: Annotated[float, Field(ge=0, lt=1, description="largest shear in the axial plane")] = 0.0
-    translate: Annotated[
-        float, Field(ge=0, le=1, description="largest shift in the plane, share of the patch's side")
-    ] = 0.0
-    elastic_mm: Annotated[
-        float, Field(ge=0, description="largest standard deviation of a smooth random displacement")
-    ] = 0.0
+    flip_lr: Annotated[Share, Field(description="probability of mirroring left and right")] = 0.0
+    flip_ap: Annotated[Share, Field(description="probability of mirroring front and back")] = 0.0
+    flip_si: Annotated[Share, Field(description="probability of mirroring top and bottom")] = 0.0
+    rotate_degrees: Annotated[Degrees, Field(description="largest turn in the axial plane")] = 0.0
+    tilt_degrees: Annotated[Degrees, Field(description="largest turn out of it, patches of several slices")] = 0.0
+    scale: Annotated[Fraction, Field(description="largest change of size: 0.1 is 1/1.1 to 1.1 times")] = 0.0
+    stretch: Annotated[Fraction, Field(description="the same for each axis by itself")] = 0.0
+    shear: Annotated[Fraction, Field(description="largest shear in the axial plane")] = 0.0
+    translate: Annotated[Share, Field(description="largest shift in the plane, share of the patch's side")] = 0.0
+    elastic_mm: Annotated[Amount, Field(description="largest standard deviation of a smooth random displacement")] = 0.0
     elastic_points: Annotated[int, Field(ge=4, description="control points of that displacement along each side")] = 6
-    spatial_share: Annotated[
-        float, Field(ge=0, le=1, description="share of items with spatial changes, flips apart")
-    ] = 1.0
-    gamma: Annotated[float, Field(ge=0, description="largest |log| of the exponent on intensities in 0..1")] = 0.0
-    contrast: Annotated[float, Field(ge=0, lt=1, description="largest change of the factor on intensities")] = 0.0
-    remap: Annotated[
-        float, Field(ge=0, le=1, description="largest share of a random rising curve mixed into intensities")
-    ] = 0.0
-    invert: Annotated[
-        float, Field(ge=0, le=1, description="probability of turning bright and dark inside the mask")
-    ] = 0.0
-    bias: Annotated[float, Field(ge=0, description="standard deviation of a smooth random log gain")] = 0.0
-    blur_mm: Annotated[float, Field(ge=0, description="largest standard deviation of Gaussian smoothing")] = 0.0
-    noise: Annotated[
-        float, Field(ge=0, description="largest standard deviation of white noise, intensities in 0..1")
-    ] = 0.0
-    intensity_share: Annotated[float, Field(ge=0, le=1, description="share of items whose intensities change")] = 1.0
+    spatial_share: Annotated[Share, Field(description="share of items with spatial changes, flips apart")] = 1.0
+    gamma: Annotated[Amount, Field(description="largest |log| of the exponent on intensities in 0..1")] = 0.0
+    contrast: Annotated[Fraction, Field(description="largest change of the factor on intensities")] = 0.0
+    remap: Annotated[Share, Field(description="largest share of a random rising curve mixed into intensities")] = 0.0
+    invert: Annotated[Share, Field(description="probability of turning bright and dark inside the mask")] = 0.0
+    bias: Annotated[Amount, Field(description="standard deviation of a smooth random log gain")] = 0.0
+    blur_mm: Annotated[Amount, Field(description="largest standard deviation of Gaussian smoothing")] = 0.0
+    noise: Annotated[Amount, Field(description="largest standard deviation of white noise, intensities in 0..1")] = 0.0
+    intensity_share: Annotated[Share, Field(description="share of items whose intensities change")] = 1.0
 
     @property
     def off_centre(self) -> list[str]:
@@ -84,13 +74,14 @@ def augment(
     parts = [batch.source, batch.target, batch.mask]
     images = torch.cat(parts, dim=1)
     labels = batch.labels
-    grid = draw_grid(settings, generators, images.shape[2:], spacing_mm)
+    grid, moved = draw_grid(settings, generators, images.shape[2:], spacing_mm)
     if grid is not None:
         fill = torch.tensor([BACKGROUND] * (images.shape[1] - 1) + [0.0]).view(1, -1, 1, 1, 1)
-        images = grid.sampled(images, fill)
+        images = torch.where(moved, sample(images - fill, grid).add_(fill), images)
         if labels is not None:
             missing = (labels < 0).flatten(2).all(dim=2).view(*labels.shape[:2], 1, 1, 1)
-            labels = grid.sampled(labels, -missing.to(labels.dtype), mode="nearest")
+            fill = -missing.to(labels.dtype)
+            labels = torch.where(moved, sample(labels - fill, grid, "nearest").add_(fill), labels)
     flipped = draw_flips(settings, generators, axes)
     images = flip(images, flipped)
     source, target, mask = torch.split(images, [part.shape[1] for part in parts], dim=1)
@@ -120,35 +111,25 @@ def flip(x: Tensor, flipped: dict[int, Tensor]) -> Tensor:
     return x
 
 
-@dataclass(frozen=True)
-class SamplingGrid:
-    """Where to sample each item (see sampling_grid), and which items are moved at all, [B] bool."""
-
-    places: Tensor
-    moved: Tensor
-
-    def sampled(self, x: Tensor, fill: Tensor, mode: Literal["bilinear", "nearest"] = "bilinear") -> Tensor:
-        """Items of [B, C, D, H, W] at these places; fill: [1 or B, C, 1, 1, 1], the value beyond the edges."""
-        out = sample(x - fill, self.places, mode).add_(fill)
-        return out if self.moved.all() else torch.where(_per_item(self.moved), out, x)
-
-
 def draw_grid(
     settings: AugmentSettings, generators: Sequence[Generator], size: Sequence[int], spacing_mm: Tensor
-) -> SamplingGrid | None:
-    """Rotate, scale, shear, shift and bend each item of `size` (D, H, W); None where all of it is off."""
+) -> tuple[Tensor | None, Tensor]:
+    """Where to sample items of `size` (D, H, W) to rotate, scale, shear, shift and bend them (see sampling_grid).
+
+    None where all of it is off. Second: which items are moved at all, bool [B, 1, 1, 1, 1].
+    """
     s = settings
     amounts = (s.rotate_degrees, s.tilt_degrees, s.scale, s.stretch, s.shear, s.translate, s.elastic_mm)
     if not any(amounts) or s.spatial_share == 0:
-        return None
-    moved = _uniform(generators) < s.spatial_share
+        return None, torch.zeros(len(generators), 1, 1, 1, 1, dtype=torch.bool)
+    moved = _per_item(_uniform(generators) < s.spatial_share)
     affine, shift = draw_affine(s, generators, size)
     bend = None
     if s.elastic_mm > 0:
         axes = 2 if size[0] == 1 else 3
         amount_mm = _per_item(_uniform(generators) * s.elastic_mm)
         bend = amount_mm * smooth_field(generators, axes, s.elastic_points, size)
-    return SamplingGrid(sampling_grid(affine, shift, spacing_mm, size, bend), moved)
+    return sampling_grid(affine, shift, spacing_mm, size, bend), moved
 
 
 def draw_affine(

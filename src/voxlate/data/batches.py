@@ -4,30 +4,16 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
 from voxlate.batch import Batch, stable_id
 from voxlate.data.augment import augment
-from voxlate.data.case import CaseHeader
-from voxlate.data.latents import check_cacheable, read_moments
-from voxlate.data.layout import laid_out_header
-from voxlate.data.patches import (
-    DataSettings,
-    Patch,
-    Span,
-    Targets,
-    centred_start,
-    even_start,
-    mask_share,
-    read_patch,
-    read_targets,
-    span_of,
-    usable_cases,
-)
+from voxlate.data.latents import read_moments
+from voxlate.data.patches import DataSettings, even_start, mask_share, read_pair, starts_of, usable_cases
 from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.data.slice_filter import kept_slices
 from voxlate.errors import BadInput
@@ -46,7 +32,7 @@ class Batches(Dataset[Batch]):
     Items are drawn without replacement, epoch by epoch, over all processes together: item number
     (step * world + rank) * batch + i alone decides its case, its place and its augmentation. Hence
     workers, restarts and resumption give bit-identical batches. An epoch has an item for each slice (in thicker
-    patches, for each patch depth) with enough foreground. lacking: cases left out, with the modalities they lack.
+    patches, for each patch depth) with enough foreground.
     unpaired: each item's target and target_mask are those of an item of another patient, drawn with replacement (where
     they may lie apart, of one that has the targets).
     moments: a folder that latents.cache_moments filled for these settings; batches then carry them as well.
@@ -58,7 +44,6 @@ class Batches(Dataset[Batch]):
         data: DataSettings,
         intensity: Mapping[str, IntensityMap],
         *,
-        split: str = "train",
         seed: int = 0,
         batch: int = 1,
         steps: int = 1,
@@ -69,20 +54,18 @@ class Batches(Dataset[Batch]):
     ) -> None:
         self.cohort, self.data, self.intensity = cohort, data, dict(intensity)
         self.seed, self.batch, self.steps, self.rank, self.world = seed, batch, steps, rank, world
-        cases, self.lacking = usable_cases(cohort, data, split)
-        self.spans = _spans(cohort, data, cases)
-        self.items = _items(self.spans, data.patch[0])
-        self.moments = moments
-        if moments is not None:
-            check_cacheable(cohort, data, cases)
-        self.unpaired, self.patients = unpaired, [cohort.header(span.case).patient for span in self.spans]
+        self.starts = _starts(cohort, data, usable_cases(cohort, data, "train")[0])
+        self.items = _items(self.starts, data.patch[0])
+        self.moments, self.unpaired = moments, unpaired
+        self.patients = {case: cohort.header(case).patient for case in self.starts}
         self.strangers = self
         if unpaired and data.apart:  # targets are of cases that have them, with their own mask
             own = replace(data, source=data.target, stack=0)
-            self.strangers = Batches(cohort, own, intensity, split=split, seed=seed, batch=batch, steps=steps)
-        if unpaired and len(others := set(self.strangers.patients)) < 2 and others <= set(self.patients):
+            self.strangers = Batches(cohort, own, intensity, seed=seed, batch=batch, steps=steps)
+        others = set(self.strangers.patients.values())
+        if unpaired and len(others) < 2 and others <= set(self.patients.values()):
             raise BadInput(
-                f"{cohort.folder}: expected two patients or more in the split {split}, to take scans of them unpaired, "
+                f"{cohort.folder}: expected two patients or more in the split train, to take scans of them unpaired, "
                 "found one. Prepare more cases, or choose a method that learns from pairs."
             )
 
@@ -113,8 +96,7 @@ class Batches(Dataset[Batch]):
     def _batch(self, items: Sequence[int], generators: Sequence[Generator]) -> Batch:
         places = [self._place(item, generator) for item, generator in zip(items, generators)]
         plain = read_batch(self.cohort, self.data, self.intensity, places, self.moments)
-        headers = [laid_out_header(self.cohort.header(case), self.data.axes) for case, _ in places]
-        spacing_mm = torch.tensor([header.spacing_mm for header in headers])
+        spacing_mm = torch.tensor([self.cohort.header(case, self.data.axes).spacing_mm for case, _ in places])
         changed = augment(plain, self.data.augment, generators, spacing_mm, self.data.axes)
         return replace(changed, weight=self.data.weight(changed.labels))
 
@@ -130,13 +112,10 @@ class Batches(Dataset[Batch]):
         return other
 
     def _place(self, item: int, generator: Generator) -> tuple[str, Triple]:
-        span, fixed = self.items[item]
-        header = laid_out_header(self.cohort.header(self.spans[span].case), self.data.axes)
-        return header.case, self._start(header, self.spans[span], fixed, generator)
-
-    def _start(self, header: CaseHeader, span: Span, fixed: int | None, generator: Generator) -> Triple:
         """Draw where a patch begins: along D as the item says, in the plane around the mask."""
-        z = span.starts[_below(len(span.starts), generator)] if fixed is None else fixed
+        case, fixed = self.items[item]
+        header, starts = self.cohort.header(case, self.data.axes), self.starts[case]
+        z = starts[_below(len(starts), generator)] if fixed is None else fixed
         axes = [_choices(header.shape[k], self.data.patch[k], header.mask_box[k]) for k in (1, 2)]
         if self.data.centred:
             x = even_start(header.shape[2], self.data.patch[2])
@@ -146,13 +125,13 @@ class Batches(Dataset[Batch]):
         for _ in range(tries):
             y, x = (one[_below(len(one), generator)] for one in axes)
             if tries == 1:
-                return z, y, x
-            share = mask_share(self.cohort.case(header.case), self.data, (z, y, x))
+                return case, (z, y, x)
+            share = mask_share(self.cohort.case(case), self.data, (z, y, x))
             if share > best_share:
                 best, best_share = (z, y, x), share
             if share >= self.data.foreground:
                 break
-        return best
+        return case, best
 
 
 def validation_batches(
@@ -175,11 +154,10 @@ def whole_cases(cohort: Cohort, data: DataSettings, split: str) -> dict[str, lis
     """For each case of a split, where its patches start: end to end along D, centred in the plane."""
     cases, _ = usable_cases(cohort, data, split)
     found: dict[str, list[Triple]] = {}
-    for span in _spans(cohort, data, cases):
-        header = laid_out_header(cohort.header(span.case), data.axes)
-        y, x = (centred_start(header.shape[k], data.patch[k]) for k in (1, 2))
-        x = even_start(header.shape[2], data.patch[2]) if data.centred else x
-        found[span.case] = [(z, y, x) for z in span.starts[:: data.patch[0]]]
+    for case, starts in _starts(cohort, data, cases).items():
+        y, x = (even_start(n, patch) for n, patch in zip(cohort.header(case, data.axes).shape[1:], data.patch[1:]))
+        y, x = max(0, y), x if data.centred else max(0, x)  # what is short is padded at its end, unless centred
+        found[case] = [(z, y, x) for z in starts[:: data.patch[0]]]
     return found
 
 
@@ -210,42 +188,30 @@ def read_batch(
     moments: Path | None = None,
 ) -> Batch:
     """The patches at these places with their targets and labels, and the moments of their latents where given."""
-    cases = [cohort.case(case) for case, _ in places]
-    patches = [read_patch(case, data, intensity, start) for case, (_, start) in zip(cases, places)]
-    targets = [read_targets(case, data, intensity, start) for case, (_, start) in zip(cases, places)]
-    batch = collate(data, patches, targets)
-    if moments is None:
-        return batch
-    of_sources, of_targets = (
-        torch.stack(
-            [read_moments(moments, case, slice(start[0], start[0] + data.patch[0]), names) for case, start in places]
-        )
-        for names in (data.source, data.target)
-    )
-    return replace(batch, source_moments=of_sources, target_moments=of_targets)
+    pairs = []
+    for case, start in places:
+        pair = read_pair(cohort.case(case), data, intensity, start)
+        if moments is not None:
+            slices, both = slice(start[0], start[0] + data.patch[0]), (data.source, data.target)
+            of_source, of_target = (read_moments(moments, case, slices, names)[None] for names in both)
+            pair = replace(pair, source_moments=of_source, target_moments=of_target)
+        pairs.append(pair)
+    return collate(pairs)
 
 
-def collate(data: DataSettings, patches: Sequence[Patch], targets: Sequence[Targets] = ()) -> Batch:
-    """Stack patches to a batch; without truths, to one for inference."""
-    return Batch(
-        source=torch.stack([patch.source for patch in patches]),
-        mask=torch.stack([patch.mask for patch in patches]),
-        present=torch.stack([patch.present for patch in patches]),
-        item=torch.stack([patch.items for patch in patches]),
-        target=torch.stack([one.target for one in targets]) if targets else None,
-        target_present=torch.stack([one.present for one in targets]) if targets else None,
-        labels=torch.stack([one.labels for one in targets]) if targets and data.labels else None,
-        source_names=data.source_names,
-        target_names=tuple(data.target),
-    )
+def collate(batches: Sequence[Batch]) -> Batch:
+    """Several batches of the same settings as one."""
+    names = [name for name, value in vars(batches[0]).items() if isinstance(value, Tensor)]
+    joined: dict[str, Any] = {name: torch.cat([getattr(one, name) for one in batches]) for name in names}
+    return replace(batches[0], **joined)
 
 
-def _spans(cohort: Cohort, data: DataSettings, cases: list[str]) -> list[Span]:
+def _starts(cohort: Cohort, data: DataSettings, cases: list[str]) -> dict[str, list[int]]:
+    """Where the patches of each case may start along D; raises BadInput where none may anywhere."""
     kept = kept_slices(cohort, data.slices, cases) if data.slices is not None else {}
-    headers = {case: laid_out_header(cohort.header(case), data.axes) for case in cases}
-    spans = [span for case in cases if (span := span_of(headers[case], data, kept.get(case))).starts]
-    if spans:
-        return spans
+    starts = {case: starts_of(cohort.header(case, data.axes), data, kept.get(case)) for case in cases}
+    if any(starts.values()):
+        return {case: mine for case, mine in starts.items() if mine}
     if data.slices is not None and not any(one.any() for one in kept.values()):
         raise BadInput(
             f"{cohort.folder}: expected slices that pass data.slices (overlap {data.slices.overlap:g}, "
@@ -258,11 +224,11 @@ def _spans(cohort: Cohort, data: DataSettings, cases: list[str]) -> list[Span]:
     )
 
 
-def _items(spans: list[Span], depth: int) -> list[tuple[int, int | None]]:
-    """An item for each slice, by its start; thick patches are drawn anywhere, as often as they fit."""
+def _items(starts: Mapping[str, list[int]], depth: int) -> list[tuple[str, int | None]]:
+    """An item for each slice, by case and start; thick patches are drawn anywhere, as often as they fit."""
     if depth == 1:
-        return [(k, start) for k, span in enumerate(spans) for start in span.starts]
-    return [(k, None) for k, span in enumerate(spans) for _ in range(max(1, round(len(span.starts) / depth)))]
+        return [(case, start) for case, mine in starts.items() for start in mine]
+    return [(case, None) for case, mine in starts.items() for _ in range(max(1, round(len(mine) / depth)))]
 
 
 def _choices(length: int, patch: int, box: tuple[int, int]) -> range:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -30,13 +30,8 @@ MASK = "mask"
 LABEL = "label."  # before a label map's name among the arrays of a case
 MOST_MODALITIES = 64  # the mask has a bit for each
 FOUND = ("brain of ", "foreground of ")  # how the source of a mask that is no file begins
-OPEN_FILES = 256  # mapped at a time in each process
-
-
-class Sliceable(Protocol):
-    """[D, H, W] that may be on disk: array[z, y, x] reads that part only."""
-
-    def __getitem__(self, place: Any, /) -> np.ndarray: ...
+KEPT_FILES = 4096  # open in each process, of which Linux lets one map 65,530
+DTYPES = {"F32": np.float32, "I16": np.int16, "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64}
 
 
 @dataclass(frozen=True)
@@ -102,13 +97,13 @@ class PreparedCase:
     """One patient's scans on one grid, in one orientation, with mask, label maps and statistics.
 
     arrays: each modality, each label map by LABEL + name, and MASK, whose bit k is set where the modality k of the
-    header shows something (all bits, where the mask is a file's or a brain); no MASK where none was needed. transforms:
-    of the scans that were registered, not kept on disk here. axes: the directions in which D, H, W grow, not canonical
-    where the case was laid out otherwise (see data.layout).
+    header shows something (all bits, where the mask is a file's or a brain); no MASK where none was needed. Those of a
+    case on disk are mapped: a part of one is read alone. transforms: of the scans that were registered, not kept here.
+    axes: the directions in which D, H, W grow, not canonical where the case was laid out otherwise (see data.layout).
     """
 
     header: CaseHeader
-    arrays: Mapping[str, Sliceable]
+    arrays: Mapping[str, np.ndarray]
     transforms: Mapping[str, Transform] = field(default_factory=dict)
     axes: str = "SAR"
 
@@ -118,12 +113,12 @@ class PreparedCase:
         if modality not in header.units:
             known = ", ".join(header.present)
             raise BadInput(f"case {header.case}: expected the modality {modality}, found {known}. Name one of these.")
-        data = self.arrays[modality][:].astype(np.float32)[None]
+        data = self.arrays[modality].astype(np.float32, order="C")[None]
         return Volume(data, np.array(header.affine), header.units[modality], modality, header.origins[modality].file)
 
     def mask(self, modalities: Iterable[str] | None = None) -> np.ndarray:
         """Where the body or brain is, as far as these modalities show it (None: all of them); bool [D, H, W]."""
-        return self.inside(self.arrays[MASK][:], modalities)
+        return self.inside(self.arrays[MASK], modalities)
 
     def inside(self, bits: np.ndarray, modalities: Iterable[str] | None = None) -> np.ndarray:
         """Which voxels of (a part of) the mask are set for some of these modalities."""
@@ -164,44 +159,40 @@ def prepare_case(
         if not same_grid(scan.grid, common.grid):
             brain(scan)  # refuses a head that is cut off, before air is put around it
     volumes = {name: common.aligned(name, in_ras.pop(name)) for name in scans}
-    by_outline = masked and mask is None and not by_brain
-    outlines = {name: foreground(volume) for name, volume in volumes.items()}
-    bits = None
-    if by_outline:
-        bits = _join_bits([outlines[name] for name in volumes])
+    arrays, statistics, outlines = _stored_and_measured(volumes)
+    if not masked:
+        bits = None
+    elif mask is not None:
+        bits = _all_bits(user_mask(common.aligned_labels(canonical(mask))), len(volumes))
     elif by_brain:
         bits = _all_bits(brain(_brain_scan(case, volumes, preparation)), len(volumes))
-    elif masked and mask is not None:
-        bits = _all_bits(user_mask(common.aligned_labels(canonical(mask))), len(volumes))
-    if bits is not None and common.transforms:
-        bits[~common.scanned()] = 0  # beyond, a registered scan is no more than its fill
-    arrays, statistics = _stored_and_measured(volumes, outlines)
+    else:
+        bits = _join_bits(outlines)
+    if bits is not None:
+        if common.transforms:
+            bits[~common.scanned()] = 0  # beyond, a registered scan is no more than its fill
+        arrays[MASK] = bits
+    for name, one in labels.items():
+        arrays[LABEL + name] = compact(common.aligned_labels(canonical(one)).data[0])
     header = CaseHeader(
         case=case,
         patient=case,
-        shape=common.grid.shape,
-        spacing_mm=common.grid.spacing_mm,
-        affine=common.grid.affine.tolist(),
         units={name: volume.unit for name, volume in volumes.items()},
         origins=origins,
         labels=list(labels),
         statistics=statistics,
         mask_from=_mask_source(list(volumes), mask, common, preparation) if masked else "",
-        **_mask_entries(bits, common.grid),
+        **_geometry(common.grid, bits),
         registered=common.registered,
     )
-    label_arrays = {
-        LABEL + name: compact(common.aligned_labels(canonical(one)).data[0]) for name, one in labels.items()
-    }
-    return PreparedCase(header, {**arrays, **({} if bits is None else {MASK: bits}), **label_arrays}, common.transforms)
+    return PreparedCase(header, arrays, common.transforms)
 
 
 def resize_case(case: PreparedCase, size: Size, slices: tuple[int, int]) -> PreparedCase:
     """A case in memory with its slices (first, last + 1) resized to `size`, and the statistics of these."""
     first, last = slices
     volumes = resize_slices({name: case.volume(name) for name in case.header.present}, size, first, last)
-    outlines = {name: foreground(volume) for name, volume in volumes.items()}
-    arrays, statistics = _stored_and_measured(volumes, outlines)
+    arrays, statistics, _ = _stored_and_measured(volumes)
     grid = next(iter(volumes.values())).grid
     bits = None
     if MASK in case.arrays:
@@ -209,26 +200,21 @@ def resize_case(case: PreparedCase, size: Size, slices: tuple[int, int]) -> Prep
             zoomed(case.mask([name])[first:last].astype(np.float32), size) > 0.5 for name in case.header.present
         ]  # cubic splines overshoot and undershoot
         bits = arrays[MASK] = _join_bits(planes)
-    header = dataclasses.replace(
-        case.header,
-        shape=grid.shape,
-        spacing_mm=grid.spacing_mm,
-        affine=grid.affine.tolist(),
-        statistics=statistics,
-        **_mask_entries(bits, grid),
-    )
+    header = dataclasses.replace(case.header, statistics=statistics, **_geometry(grid, bits))
     return PreparedCase(header, arrays, axes=case.axes)
 
 
 def _stored_and_measured(
-    volumes: Mapping[str, Volume], outlines: Mapping[str, np.ndarray]
-) -> tuple[dict[str, Sliceable], dict[str, Statistics]]:
-    """The voxels as they are stored, and their statistics inside each scan's own foreground.
+    volumes: Mapping[str, Volume],
+) -> tuple[dict[str, np.ndarray], dict[str, Statistics], list[np.ndarray]]:
+    """The voxels as they are stored, their statistics inside each scan's own foreground, and these foregrounds.
 
     Its own, because synthesis has no target and, as a rule, no mask file.
     """
+    outlines = [foreground(volume) for volume in volumes.values()]
     values = {name: compact(volume.data[0]) for name, volume in volumes.items()}
-    return dict(values), {name: intensity_statistics(values[name], outlines[name]) for name in values}
+    statistics = {name: intensity_statistics(one, outline) for (name, one), outline in zip(values.items(), outlines)}
+    return values, statistics, outlines
 
 
 def _brain_scan(case: str, scans: Mapping[str, Volume], preparation: Preparation) -> Volume:
@@ -262,10 +248,13 @@ def _all_bits(inside: np.ndarray, modalities: int) -> np.ndarray:
     return inside.astype(np.min_scalar_type(every)) * np.min_scalar_type(every).type(every)
 
 
-def _mask_entries(bits: np.ndarray | None, grid: Grid) -> dict[str, Any]:
-    """The header's entries on a mask; without one all is inside."""
+def _geometry(grid: Grid, bits: np.ndarray | None) -> dict[str, Any]:
+    """The header's entries on a grid and the mask in it; without one all is inside."""
     inside = np.ones(grid.shape, bool) if bits is None else bits != 0
     return {
+        "shape": grid.shape,
+        "spacing_mm": grid.spacing_mm,
+        "affine": grid.affine.tolist(),
         "mask_area": [int(area) for area in inside.sum(axis=(1, 2))],
         "mask_box": bounding_box(inside),
         "mask_ml": float(inside.sum() * np.prod(grid.spacing_mm) / 1000),
@@ -283,7 +272,7 @@ def compact(values: np.ndarray) -> np.ndarray:
 
 def write_case(path: Path, case: PreparedCase) -> None:
     """Write a case uncompressed, so that readers map it and copy only the slices they want."""
-    whole = {name: np.ascontiguousarray(values[:]) for name, values in case.arrays.items()}
+    whole = {name: np.ascontiguousarray(values) for name, values in case.arrays.items()}
     for name, values in whole.items():
         if not np.isfinite(values).all():
             raise BadInput(f"{path}: expected finite voxels, found others in {name} after resampling. Check the scan.")
@@ -305,9 +294,7 @@ def digest(values: np.ndarray) -> str:
 
 def open_case(path: Path) -> PreparedCase:
     """A case on disk; each process opens its file once, unless the file changes."""
-    header, changed = read_header(path), path.stat().st_mtime_ns
-    _check_arrays(path, changed)
-    return PreparedCase(header, _mapped(path, changed))
+    return PreparedCase(read_header(path), _arrays(path, path.stat().st_mtime_ns))
 
 
 def read_header(path: Path) -> CaseHeader:
@@ -318,28 +305,33 @@ def read_header(path: Path) -> CaseHeader:
         raise BadInput(f"{path}: expected a prepared case, found none. Prepare the cohort again.") from error
 
 
-@functools.cache
-def _check_arrays(path: Path, mtime_ns: int) -> None:
-    """Compare all arrays with their digests, once in each process; raises BadInput where one differs."""
-    digests = _read_header(path, mtime_ns).voxels
-    with safe_open(path, framework="numpy") as file:
-        names = set(file.keys())
-        for name in sorted(names | set(digests)):
-            if name not in names or digest(file.get_tensor(name)) != digests.get(name):
-                raise BadInput(
-                    f"{path}: expected the voxels that prepare wrote, found others ('{name}' has another checksum). "
-                    "Remove the file and prepare again."
-                )
+@functools.lru_cache(maxsize=KEPT_FILES)
+def _arrays(path: Path, mtime_ns: int) -> dict[str, np.ndarray]:
+    """The arrays of a file, compared with their digests when it is opened; raises BadInput where one differs."""
+    arrays, digests = mapped(path), _read_header(path, mtime_ns).voxels
+    for name in sorted({*arrays, *digests}):
+        if name not in arrays or digest(arrays[name]) != digests.get(name):
+            raise BadInput(
+                f"{path}: expected the voxels that prepare wrote, found others ('{name}' has another checksum). "
+                "Remove the file and prepare again."
+            )
+    return arrays
 
 
-@functools.lru_cache(maxsize=OPEN_FILES)
-def _mapped(path: Path, mtime_ns: int) -> dict[str, Sliceable]:
-    """The arrays of a file; the time stamp as an argument makes a newly prepared file a new entry of the cache."""
-    file = safe_open(path, framework="numpy")
-    return {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+def mapped(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a sound safetensors file: views of it, of which a part is read when it is looked at."""
+    whole = np.asarray(np.memmap(path, np.uint8, mode="r"))
+    begin = 8 + int.from_bytes(whole[:8].tobytes(), "little")  # a header in JSON and its length come first
+    entries = json.loads(whole[8:begin].tobytes())
+    entries.pop("__metadata__", None)
+    arrays = {}
+    for name, entry in entries.items():
+        first, end = (begin + offset for offset in entry["data_offsets"])
+        arrays[name] = whole[first:end].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    return arrays
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=KEPT_FILES)
 def _read_header(path: Path, mtime_ns: int) -> CaseHeader:
     try:
         with safe_open(path, framework="numpy") as file:

@@ -1,6 +1,6 @@
 """Whether scans have the scale that a model is made for: a cohort the recipe's windows, a scan the training's range."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,14 +18,13 @@ TOLERANCE = 0.15  # of the network's range of 2, beyond what the training cases 
 
 
 def check_windows(
-    headers: Iterable[CaseHeader], intensity: Mapping[str, IntensityMap], where: object, bodies: bool = True
+    headers: Sequence[CaseHeader], intensity: Mapping[str, IntensityMap], where: object, bodies: bool = True
 ) -> None:
     """Raise BadInput where a recipe's window clips or flattens what it is given; medians over the training cases.
 
     Each volume by itself where its map has a floor: one below it (z-scored, say) would lose all that lies there.
     bodies: whether more of them counts than a mask, whose statistics are not known here.
     """
-    headers = list(headers)
     for name, spec in intensity.items():
         found = [header.statistics[name].foreground for header in headers if name in header.statistics]
         for header in headers:

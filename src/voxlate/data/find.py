@@ -1,6 +1,7 @@
 """Finds the cases of a cohort: by the default layout, a pattern, a preset for a public data set, or a manifest."""
 
 import dataclasses
+import functools
 import os
 import re
 from collections import Counter, defaultdict
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from voxlate.data.doubles import refuse_alike, shared_masks
-from voxlate.data.lists import PATIENTS, arranged, refuse_unfit, slices_of, unstated_spacing, with_patients
+from voxlate.data.lists import arranged, refuse_unfit, slices_of, unstated_spacing, with_patients
 from voxlate.data.manifest import manifest_in, read_manifest
 from voxlate.data.presets import (
     LABELS,
@@ -23,7 +24,6 @@ from voxlate.data.presets import (
     Tags,
     add_file,
     case_of,
-    listed,
     load_preset,
     modality_name,
     patient_of,
@@ -37,7 +37,7 @@ from voxlate.images.arrays import ARRAYS
 from voxlate.images.dicom import SeriesInfo, is_dicom_folder, list_series, listing
 from voxlate.images.volume import UNITS, says_synthetic
 
-__all__ = ["CaseFiles", "Found", "Preset", "find_cases", "find_cohort", "load_preset", "manifest_in", "presets"]
+__all__ = ["CaseFiles", "Found", "Preset", "find_cohort", "load_preset", "manifest_in", "presets"]
 
 # '<case>/<case>_t1.nii.gz' must be tried before '<case>/<anything>.nii.gz', which also matches it.
 DEFAULT_PATTERNS = ("{case}/{case}_{modality}", "{case}/{case}-{modality}", "{case}/{modality}")
@@ -45,34 +45,22 @@ KNOWN = ("t1w", "t2w", "pdw", "t1gd", "dwi", "adc", "mri", "cbct", "ctp", "qsm",
 AS_PICTURES = "rows run to the back and columns to the left (axes=PL)"  # of arrays, where nobody says how they lie
 MOST_NAMED = 3  # of the paths that have another form, in a message
 Key = tuple[str | None, str]  # patient and study, as a path states them
+Folders = list[tuple[Path, list[str]]]  # each with the names of its files
 
 
-@dataclass(frozen=True)
+@dataclass
 class Found:
     """The cases of a cohort, what lies with them and belongs to none, what could not be read, and what was guessed.
 
     bare: names of cases with label maps or a mask, and no scan.
     """
 
-    cases: list[CaseFiles]
+    cases: list[CaseFiles] = field(default_factory=list)
     unclaimed: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
     guessed: list[str] = field(default_factory=list)
     bare: list[str] = field(default_factory=list)
     heads: bool = False  # whether slices are of heads, by which a wrong orientation shows
-
-
-def find_cases(
-    root: Path | str,
-    pattern: str | None = None,
-    manifest: Path | str | None = None,
-    preset: str | Path | None = None,
-    modalities: Sequence[str] | None = None,
-    allow_outside: bool = False,
-    patients: Path | str | None = None,
-) -> list[CaseFiles]:
-    """The cases below a folder, sorted by name (see `find_cohort`)."""
-    return find_cohort(root, pattern, manifest, preset, modalities, allow_outside, patients).cases
 
 
 def find_cohort(
@@ -102,51 +90,59 @@ def find_cohort(
         raise BadInput(
             f"{root}: expected a folder of cases, found {'a file' if root.exists() else 'nothing'}. Check the path."
         )
-    unread, unclaimed, bare = list[str](), list[str](), list[str]()
-    single = pattern is None and preset is None
-    layout = load_preset(preset) if preset is not None else (recognised(root) if single else None)
+    found, layout = Found(), _layout(root, pattern, preset)
+    whose = Path(patients) if patients is not None else None
+    manifest = manifest if manifest is not None else manifest_in(root)
+    if manifest is None:
+        cases = _on_disk(root, layout, whose, found)
+    else:
+        on_disk = functools.partial(_on_disk, root, layout, whose, found)
+        cases, others = read_manifest(Path(manifest), root, layout, on_disk, allow_outside)
+        found.unclaimed += others
+    if not cases:
+        raise BadInput(
+            f"{root}: expected at least one case with an image, found none: an empty cohort. Check the path."
+        )
+    refuse_alike((one.case for one in cases), "case", manifest or root)
+    refuse_alike((one.patient for one in cases), "patient", patients or manifest or root)
+    cases = sorted((_take_frames(one, layout.frames) for one in cases), key=lambda one: one.case)
+    if modalities is not None:
+        cases = _with_modalities(cases, modalities, layout.gaps, root, found)
+    if layout.arrays is not None:
+        refuse_unfit(cases, root)
+        found.guessed += layout.arrays.guessed
+        found.heads = layout.arrays.heads
+    found.guessed += unstated_spacing(cases)
+    found.guessed += shared_masks((one.patient, one.mask) for one in cases if one.mask is not None)
+    found.cases = cases
+    return found
+
+
+def _layout(root: Path, pattern: str | None, preset: str | Path | None) -> Preset:
+    """The layout that is asked for, or that the folder states, or the default one."""
+    layout = None if preset is None else load_preset(preset)
+    if pattern is None and preset is None:
+        layout = recognised(root)
     layout = layout or Preset(title="", source="", patterns=list(DEFAULT_PATTERNS))
     if pattern is not None:
         layout = dataclasses.replace(layout, patterns=[pattern], files={})
-    names_patient = bool(layout.patient) or any("{patient}" in one for one in layout.paths)
-    if layout.arrays is None and any(place_and_part(one)[0].lower().endswith(ARRAYS) for one in layout.paths):
+    if layout.arrays is None and any(place_and_part(one)[0].lower().endswith(ARRAYS) for _, one in layout.forms):
         layout = dataclasses.replace(layout, arrays=Arrays(guessed=[AS_PICTURES]))
-
-    def on_disk() -> list[CaseFiles]:
-        folders = _folders(root, unread)
-        if layout.series:
-            return cases_by_series(root, layout, folders)
-        cases = cases_on_disk(root, layout, folders, unclaimed, bare, single=layout.patterns == list(DEFAULT_PATTERNS))
-        whose = Path(patients) if patients is not None else None
-        if layout.arrays is None:
-            return cases if whose is None else with_patients(cases, whose)
-        whose = whose or _patients_in(root)
-        cases, others = arranged(cases, layout.arrays, root, whose, named=names_patient)
-        unclaimed.extend(others)
-        return cases
-
-    manifest = manifest if manifest is not None else manifest_in(root)
-    if manifest is None:
-        cases = on_disk()
-    else:
-        cases, others = read_manifest(Path(manifest), root, layout, on_disk, allow_outside)
-        unclaimed.extend(others)
-    refuse_alike((one.case for one in cases), "case", manifest or root)
-    refuse_alike((one.patient for one in cases), "patient", patients or manifest or root)
-    cases = [_take_frames(one, layout.frames) for one in cases]
-    cases = sorted(cases, key=lambda one: one.case)
-    if layout.gaps and modalities is not None:
-        cases = _complete(cases, modalities, unclaimed)
-    kept = _with_modalities(cases, modalities, root)
-    arrays = layout.arrays or Arrays()
-    if layout.arrays is not None:
-        refuse_unfit(kept, root)
-    masks = shared_masks((one.patient, one.mask) for one in kept if one.mask is not None)
-    return Found(kept, unclaimed, unread, [*arrays.guessed, *unstated_spacing(kept), *masks], bare, arrays.heads)
+    return layout
 
 
-def _patients_in(root: Path) -> Path | None:
-    return root / PATIENTS if (root / PATIENTS).is_file() else None
+def _on_disk(root: Path, layout: Preset, patients: Path | None, found: Found) -> list[CaseFiles]:
+    """The cases that the layout finds below root; what else is found, and what cannot be read, goes into `found`."""
+    folders = _folders(root, found.unread)
+    if layout.series:
+        return cases_by_series(root, layout, folders)
+    cases = cases_by_path(root, layout, folders, found)
+    if layout.arrays is None:
+        return cases if patients is None else with_patients(cases, patients)
+    named = bool(layout.patient) or any("{patient}" in one for _, one in layout.forms)
+    cases, others = arranged(cases, layout.arrays, root, patients, named)
+    found.unclaimed += others
+    return cases
 
 
 def recognised(root: Path) -> Preset | None:
@@ -156,9 +152,7 @@ def recognised(root: Path) -> Preset | None:
     if (root / "dataset.json").is_file() and any(root.glob("images*")):
         return _nnunet(root)
     if (root / "trainA").is_dir() and (root / "trainB").is_dir():
-        files = dict[str, str | list[str]]()
-        for name in "AB":
-            files[name.lower()] = [f"{part}{name}/{{case}}" for part in ("train", "val", "test")]
+        files = {name.lower(): [f"{part}{name}/{{case}}" for part in ("train", "val", "test")] for name in "AB"}
         return Preset(title="trainA and trainB", source="https://github.com/junyanz/CycleGAN", files=files)
     return None
 
@@ -173,7 +167,7 @@ def _nnunet(root: Path) -> Preset:
             "--pattern 'imagesTr/{case}_{modality}'."
         )
     aliases = load_preset("bids").aliases
-    images = dict[str, str | list[str]]()
+    images = dict[str, list[str]]()
     for number, channel in channels.items():
         name = modality_name(re.sub(r"[^\w-]+", "_", str(channel)).strip("_"), aliases)
         images[name] = [f"imagesTr/{{case}}_{int(number):04d}", f"imagesTs/{{case}}_{int(number):04d}"]
@@ -181,42 +175,30 @@ def _nnunet(root: Path) -> Preset:
     return Preset(title="nnU-Net", source="https://github.com/MIC-DKFZ/nnUNet", files={**images, "seg": labels})
 
 
-def _with_modalities(cases: list[CaseFiles], modalities: Sequence[str] | None, root: Path) -> list[CaseFiles]:
-    if not cases:
-        raise BadInput(
-            f"{root}: expected at least one case with an image, found none: an empty cohort. Check the path."
-        )
-    if modalities is None:
-        return cases
-    for wanted in modalities:
-        _require(cases, wanted, root)
-    return [dataclasses.replace(case, files={name: case.files[name] for name in modalities}) for case in cases]
-
-
-def _complete(cases: list[CaseFiles], modalities: Sequence[str], unclaimed: list[str]) -> list[CaseFiles]:
-    """The cases that have all modalities, with a note on the others; all of them, where none has."""
+def _with_modalities(
+    cases: list[CaseFiles], modalities: Sequence[str], gaps: bool, root: Path, found: Found
+) -> list[CaseFiles]:
+    """The cases with these modalities alone; gaps: those that lack one are noted and left out, if some have all."""
     lacking = {one.case: [name for name in modalities if name not in one.files] for one in cases}
     others = [f"{case} has no {' and no '.join(names)}" for case, names in lacking.items() if names]
-    if not others or len(others) == len(cases):
-        return cases
-    named = ", ".join(others[:MOST_NAMED]) + (", …" if len(others) > MOST_NAMED else "")
-    unclaimed.append(f"{len(others)} of {len(cases)} cases that lack a modality which is asked for ({named})")
-    return [one for one in cases if not lacking[one.case]]
-
-
-def _require(cases: list[CaseFiles], wanted: str, root: Path) -> None:
-    lacking = [case for case in cases if wanted not in case.files]
-    if len(lacking) == len(cases):
-        known = ", ".join(sorted({name for case in cases for name in case.files}))
-        raise BadInput(
-            f"{root}: expected cases with the modality {wanted}, found none, only {known}. Name one of these."
-        )
-    if lacking:
-        found = ", ".join(lacking[0].files)
-        raise BadInput(
-            f"case {lacking[0].case}: expected the modality {wanted}, found {found} ({len(lacking)} of {len(cases)} "
-            "cases lack it). Add the file, leave the case out by a manifest, or do not name this modality."
-        )
+    if gaps and 0 < len(others) < len(cases):
+        named = ", ".join(others[:MOST_NAMED]) + (", …" if len(others) > MOST_NAMED else "")
+        found.unclaimed.append(f"{len(others)} of {len(cases)} cases that lack a modality which is asked for ({named})")
+        cases = [one for one in cases if not lacking[one.case]]
+    for wanted in modalities:
+        without = [one for one in cases if wanted not in one.files]
+        if len(without) == len(cases):
+            known = ", ".join(sorted({name for one in cases for name in one.files}))
+            raise BadInput(
+                f"{root}: expected cases with the modality {wanted}, found none, only {known}. Name one of these."
+            )
+        if without:
+            raise BadInput(
+                f"case {without[0].case}: expected the modality {wanted}, found {', '.join(without[0].files)} "
+                f"({len(without)} of {len(cases)} cases lack it). Add the file, leave the case out by a manifest, or "
+                "do not name this modality."
+            )
+    return [dataclasses.replace(one, files={name: one.files[name] for name in modalities}) for one in cases]
 
 
 def _take_frames(case: CaseFiles, frames: Mapping[str, str]) -> CaseFiles:
@@ -230,22 +212,14 @@ def _take_frames(case: CaseFiles, frames: Mapping[str, str]) -> CaseFiles:
     return dataclasses.replace(case, files={name: files[name] for name in sorted(files) if name not in dynamic})
 
 
-def cases_on_disk(
-    root: Path,
-    layout: Preset,
-    folders: list[tuple[Path, list[str]]],
-    unclaimed: list[str],
-    bare: list[str],
-    single: bool,
-) -> list[CaseFiles]:
-    """The cases below root whose paths have the layout's form; single: root may itself be one case, or flat.
+def cases_by_path(root: Path, layout: Preset, folders: Folders, found: Found) -> list[CaseFiles]:
+    """The cases below root whose paths have the layout's form; by default root may itself be one case, or flat.
 
-    A path belongs to the first pattern that it matches; what no pattern claims is added to `unclaimed`, cases without a
-    scan to `bare`.
+    A path belongs to the first pattern that it matches; what no pattern claims, and cases without a scan, are noted.
     """
+    single = layout.patterns == list(DEFAULT_PATTERNS)
     skip = [path_expression(one) for one in layout.skip]
-    named = [(name, one) for name, several in layout.files.items() for one in listed(several)]
-    places = [place_and_part(pattern)[0].lower() for pattern in layout.paths]
+    places = [place_and_part(pattern)[0].lower() for _, pattern in layout.forms]
     kinds = (*SUFFIXES, *(suffix for suffix in WHERE_NAMED if any(place.endswith(suffix) for place in places)))
     paths = sorted(path for path in _image_paths(root, folders, kinds) if not any(one.fullmatch(path) for one in skip))
     made = [path for path in paths if Path(path).name.startswith(SYNTHETIC)]
@@ -256,35 +230,34 @@ def cases_on_disk(
         raise BadInput(
             f"{root}: expected images ({', '.join(kinds)}) or DICOM folders, found none: an empty cohort. {advice}"
         )
-    cases, strange = _matching(root, paths, [*named, *(("", pattern) for pattern in layout.patterns)], layout)
+    cases, strange = _matching(root, paths, layout)
     if not cases and single and all("/" not in path for path in paths):
-        flat = _flat(root, paths)
-        cases, strange = _matching(root, paths, [("", flat)], layout)
+        cases, strange = _matching(root, paths, dataclasses.replace(layout, patterns=[_flat(root, paths)]))
     if not cases:
-        expected = "{case}/{modality}" if single else "' or '".join([*layout.patterns, *(one for _, one in named)])
+        expected = "{case}/{modality}" if single else "' or '".join(pattern for _, pattern in layout.forms)
         raise BadInput(
             f"{root}: expected paths like '{expected}', found {len(paths)} of another form ({_some(paths)}). "
             "Pass --pattern with {patient}, {case} and {modality} where they stand in the path."
         )
-    if strange:
-        unclaimed.append(f"{len(strange)} scans that no pattern claims ({_some(strange)})")
-    if made:
-        unclaimed.append(f"{len(made)} images that were synthesised ({_some(made)})")
-    bare += [case.case for case in cases if not case.files]
-    if bare:
-        unclaimed.append(f"{len(bare)} cases of label maps or a mask without a scan ({_some(bare)})")
-    unclaimed += _without_images(root, cases, folders, kinds)
+    found.bare += [case.case for case in cases if not case.files]
+    for several, what in (
+        (strange, "scans that no pattern claims"),
+        (made, "images that were synthesised"),
+        (found.bare, "cases of label maps or a mask without a scan"),
+    ):
+        found.unclaimed += [f"{len(several)} {what} ({_some(several)})"] if several else []
+    found.unclaimed += _without_images(root, cases, folders, kinds)
     return [case for case in cases if case.files]
 
 
 def _flat(root: Path, paths: list[str]) -> str:
     """The pattern of scans that lie side by side: of one case, whose names are modalities, or of many."""
-    stems = [without_suffix(path) for path in paths if "/" not in path]
-    if stems and all(_is_known(stem) for stem in stems):
+    stems = [without_suffix(path) for path in paths]
+    if all(_is_known(stem) for stem in stems):
         return "{modality}"
     for mark in "_-":
         parts = [stem.rpartition(mark) for stem in stems]
-        if stems and all(case and _is_known(name) for case, _, name in parts):
+        if all(case and _is_known(name) for case, _, name in parts):
             return f"{{case}}{mark}{{modality}}"
     raise BadInput(
         f"{root}: expected a folder for each case, or names that end with a modality, found {len(paths)} scans of "
@@ -295,25 +268,21 @@ def _flat(root: Path, paths: list[str]) -> str:
 
 def _is_known(name: str) -> bool:
     """Whether a name is one of a modality, a mask or a label map that we know, or begins with one ('cta2')."""
-    start = re.match(r"[a-z]*", name.lower())
-    return name.lower() in (*UNITS, *MASKS, *LABELS, *KNOWN) or (start is not None and start.group() in UNITS)
+    lower = name.lower()
+    return lower in (*UNITS, *MASKS, *LABELS, *KNOWN) or re.split("[^a-z]", lower)[0] in UNITS
 
 
-def _without_images(
-    root: Path, cases: list[CaseFiles], folders: list[tuple[Path, list[str]]], kinds: tuple[str, ...]
-) -> list[str]:
-    """Folders that lie where cases do and hold files, none of which is an image that is read."""
-    of_cases = [path for case in cases for path in (*case.files.values(), *case.labels.values(), case.mask) if path]
-    homes = {path.parent for path in of_cases if path.parent != root}
-    levels = {home.parent for home in homes}
+def _without_images(root: Path, cases: list[CaseFiles], folders: Folders, kinds: tuple[str, ...]) -> list[str]:
+    """Sentences on folders that lie where cases do and hold files, none of which is an image that is read."""
+    of_cases = [path for case in cases for path in case.paths.values()]
+    levels = {path.parent.parent for path in of_cases if path.parent != root}
     held = {ancestor for path in of_cases for ancestor in path.parents}
     found = []
     for folder, files in folders:
-        data = [name for name in files if not name.lower().endswith(NOTES)]
-        if any(name.lower().endswith(kinds) for name in data):
-            continue
-        if folder.parent in levels and folder not in held and folder not in homes and data:
-            found.append(f"{folder.relative_to(root)}: no image of a kind that is read ({_some(sorted(data))})")
+        data = sorted(name for name in files if not name.lower().endswith(NOTES))
+        images = any(name.lower().endswith(kinds) for name in data)
+        if data and not images and folder.parent in levels and folder not in held:
+            found.append(f"{folder.relative_to(root)}: no image of a kind that is read ({_some(data)})")
     return found
 
 
@@ -321,7 +290,7 @@ def _some(paths: Sequence[str]) -> str:
     return ", ".join(f"'{path}'" for path in paths[:MOST_NAMED]) + (", …" if len(paths) > MOST_NAMED else "")
 
 
-def _folders(root: Path, unread: list[str]) -> list[tuple[Path, list[str]]]:
+def _folders(root: Path, unread: list[str]) -> Folders:
     """All folders from root down with the names of their files, each visited once; hidden ones are left out."""
 
     def note(error: OSError) -> None:
@@ -343,7 +312,7 @@ def _folders(root: Path, unread: list[str]) -> list[tuple[Path, list[str]]]:
     return found
 
 
-def _image_paths(root: Path, folders: list[tuple[Path, list[str]]], kinds: tuple[str, ...]) -> Iterator[str]:
+def _image_paths(root: Path, folders: Folders, kinds: tuple[str, ...]) -> Iterator[str]:
     """Paths of image files and DICOM folders below root, relative, with '/'."""
     for folder, files in folders:
         images = [name for name in files if name.lower().endswith(kinds)]
@@ -371,16 +340,13 @@ def path_expression(pattern: str) -> re.Pattern[str]:
     return re.compile(out)
 
 
-def _matching(
-    root: Path, paths: list[str], patterns: list[tuple[str, str]], layout: Preset
-) -> tuple[list[CaseFiles], list[str]]:
-    """The cases whose paths match patterns, each for one modality or, where that is "", with {modality} in it.
+def _matching(root: Path, paths: list[str], layout: Preset) -> tuple[list[CaseFiles], list[str]]:
+    """The cases whose paths match the layout's patterns, and the paths that match none.
 
-    Every path goes to the first pattern that it matches, and to others that name further parts of that file; second:
-    the paths that match none.
+    Every path goes to the first pattern that it matches, and to others that name further parts of that file.
     """
     expressions = dict[str, tuple[re.Pattern[str], bool, list[tuple[str, str]]]]()
-    for modality, pattern in patterns:
+    for modality, pattern in layout.forms:
         place, part = place_and_part(pattern)
         expression, any_suffix = path_expression(place), without_suffix(place) == place
         if not modality and "modality" not in expression.groupindex:
@@ -427,7 +393,7 @@ def _named_cases(found: Mapping[Key, dict[str, Path]], layout: Preset) -> list[C
     return cases
 
 
-def cases_by_series(root: Path, layout: Preset, folders_below: list[tuple[Path, list[str]]]) -> list[CaseFiles]:
+def cases_by_series(root: Path, layout: Preset, folders_below: Folders) -> list[CaseFiles]:
     """The cases whose series lie in folders of the layout's form, each series chosen by its tags.
 
     A case may have one folder or many; root may itself be one. A modality that no series fits is missing. Raises
@@ -441,7 +407,12 @@ def cases_by_series(root: Path, layout: Preset, folders_below: list[tuple[Path, 
     }
     folders = {name: path for name, path in found.items() if not any(one.fullmatch(name) for one in skip)}
     for pattern in layout.patterns:
-        if series := _series_of_cases(root, folders, pattern):
+        expression = path_expression(pattern)
+        series: dict[Key, list[SeriesInfo]] = defaultdict(list)
+        for name, folder in folders.items():
+            if match := expression.fullmatch(name):
+                series[_key(match, root)] += list_series(folder)
+        if series:
             chosen = {key: _chosen(of_case, layout.series, case=key[1]) for key, of_case in series.items()}
             if not any(chosen.values()):
                 raise _none_fits(root, series, layout.series)
@@ -452,15 +423,6 @@ def cases_by_series(root: Path, layout: Preset, folders_below: list[tuple[Path, 
         f"{root}: expected folders of DICOM files like '{expected}', found {others}. Check the path, or pass --pattern "
         "with {patient} and {case} where they stand in a folder's path."
     )
-
-
-def _series_of_cases(root: Path, folders: Mapping[str, Path], pattern: str) -> dict[Key, list[SeriesInfo]]:
-    expression = path_expression(pattern)
-    series: dict[Key, list[SeriesInfo]] = defaultdict(list)
-    for name, folder in folders.items():
-        if match := expression.fullmatch(name):
-            series[_key(match, root)] += list_series(folder)
-    return series
 
 
 def _chosen(series: Sequence[SeriesInfo], tables: Mapping[str, Tags], case: str) -> dict[str, Path]:

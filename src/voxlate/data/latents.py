@@ -1,20 +1,19 @@
 """A cache of the latents' moments, so that a frozen autoencoder need not encode every slice in every epoch."""
 
-import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from voxlate.data.augment import AugmentSettings
-from voxlate.data.case import OPEN_FILES, PreparedCase
-from voxlate.data.layout import laid_out, laid_out_header
-from voxlate.data.patches import DataSettings, even_start, read_patch, read_targets, usable_cases
+from voxlate.data.case import PreparedCase, mapped
+from voxlate.data.layout import laid_out
+from voxlate.data.patches import DataSettings, even_start, read_pair, usable_cases
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
 from voxlate.files import whole_file
@@ -25,25 +24,17 @@ Encode = Callable[[Tensor], Tensor]  # [B, 1, D, H, W] in network units to [B, 2
 
 def uncacheable(cohort: Cohort, data: DataSettings, cases: Sequence[str]) -> str:
     """Why an item's slices are not the same whole ones every time; "" where they are."""
-    headers = {case: laid_out_header(cohort.header(case), data.axes) for case in cases}
-    large = [case for case in cases if any(n > p for n, p in zip(headers[case].shape[1:], data.patch[1:]))]
-    thin = [case for case in cases if headers[case].shape[0] < data.patch[0]]
-    found = {
-        f"data.stack = {data.stack}": data.stack > 0,
-        "data.augment": data.augment != AugmentSettings(),
-        f"{large[0] if large else ''} larger than data.patch {data.patch}": bool(large),
-        f"{thin[0] if thin else ''} of fewer slices than data.patch {data.patch}": bool(thin),
-    }
-    return next((name for name, there in found.items() if there), "")
-
-
-def check_cacheable(cohort: Cohort, data: DataSettings, cases: Sequence[str]) -> None:
-    """Raise BadInput where an item's slices are not the same whole ones every time."""
-    if wrong := uncacheable(cohort, data, cases):
-        raise BadInput(
-            f"{cohort.folder}: expected whole slices without augmentation for cached latents, found {wrong}. "
-            "Change it, or do not cache latents."
-        )
+    if data.stack > 0:
+        return f"data.stack = {data.stack}"
+    if data.augment != AugmentSettings():
+        return "data.augment"
+    for case in cases:
+        depth, *plane = cohort.header(case, data.axes).shape
+        if any(length > patch for length, patch in zip(plane, data.patch[1:])):
+            return f"{case} larger than data.patch {data.patch}"
+        if depth < data.patch[0]:
+            return f"{case} of fewer slices than data.patch {data.patch}"
+    return ""
 
 
 def cache_moments(
@@ -56,11 +47,11 @@ def cache_moments(
 ) -> None:
     """Encode every modality of the training cases once: one file a case, whole or absent; the same call again resumes.
 
-    folder: of all that the moments depend on in addition to the case's own file (the encoder's weights, say). An absent
-    modality's moments are those of background. progress: called with the cases done and all cases.
+    data: for which `uncacheable` has no objection; folder: of all that the moments depend on in addition to the case's
+    own file (the encoder's weights, say). An absent modality's moments are those of background. progress: called with
+    the cases done and all cases.
     """
     known, _ = usable_cases(cohort, data, "train")
-    check_cacheable(cohort, data, known)
     for number, name in enumerate(known):
         case = laid_out(cohort.case(name), data.axes)
         path, stamp = folder / f"{name}.safetensors", f"{case.header.inputs} {folder.name}"
@@ -78,9 +69,9 @@ def _moments(
     """[2 L, D, h, w] of each modality, float32."""
     x = even_start(case.header.shape[2], data.patch[2]) if data.centred else 0
     size = (case.header.shape[0], *data.patch[1:])
-    sources = read_patch(case, data, intensity, (0, 0, x), size).source
-    targets = read_targets(case, data, intensity, (0, 0, x), size).target
-    images = dict(zip([*data.source, *data.target], torch.cat([sources, targets])))
+    pair = read_pair(case, data, intensity, (0, 0, x), size)
+    assert pair.target is not None
+    images = dict(zip([*data.source, *data.target], torch.cat([pair.source, pair.target], dim=1)[0]))
     return {name: encode(image[None, None])[0].float().cpu().contiguous() for name, image in images.items()}
 
 
@@ -88,10 +79,10 @@ def read_moments(folder: Path, case: str, slices: slice, names: Sequence[str]) -
     """The moments of some slices of some modalities, [M, 2 L, D, h, w]."""
     path = folder / f"{case}.safetensors"
     try:
-        file = _opened(path, path.stat().st_mtime_ns)
+        moments = mapped(path)
     except FileNotFoundError as error:
         raise BadInput(f"{path}: expected the cached latents of {case}, found none. Cache them again.") from error
-    return torch.stack([file.get_slice(name)[:, slices] for name in names])
+    return torch.from_numpy(np.stack([moments[name][:, slices] for name in names]))
 
 
 def _stamp(path: Path) -> str:
@@ -110,8 +101,3 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     for name, tensor in sorted(tensors.items()):
         found.update(name.encode() + tensor.numpy().tobytes())
     return found.hexdigest()
-
-
-@functools.lru_cache(maxsize=OPEN_FILES)
-def _opened(path: Path, mtime_ns: int) -> Any:
-    return safe_open(path, framework="pt")

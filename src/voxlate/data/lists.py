@@ -40,12 +40,14 @@ def arranged(
 ) -> tuple[list[CaseFiles], list[str]]:
     """The cases of array files with their splits and patients, and a sentence on those that no list has.
 
-    patients: see `with_patients`; named: whether the files' names say the patients. Where nobody says them, they are
-    '' (see `known_patients`), and nothing is held back for validation. Raises BadInput for stacks of other shapes, and
-    for lists that do not fit.
+    patients: see `with_patients` (default: PATIENTS in root, where it is); named: whether the files' names say the
+    patients. Where nobody says them, they are '' (see `known_patients`), and nothing is held back for validation.
+    Raises BadInput for stacks of other shapes, and for lists that do not fit.
     """
     _refuse_unequal_stacks(cases)
     cases, left_out = _with_splits(cases, arrays, root)
+    if patients is None and (root / PATIENTS).is_file():
+        patients = root / PATIENTS
     if patients is not None:
         cases = with_patients(cases, patients)
         refuse_leak(((one.patient, one.split) for one in cases), patients)
@@ -54,10 +56,10 @@ def arranged(
     return _held_back(cases, arrays.held_back), left_out
 
 
-def known_patients(cases: Sequence[CaseFiles], root: Path) -> Sequence[CaseFiles]:
-    """The cases; raises BadInput where nothing says whose slices they are, for one patient's may reach two splits."""
+def known_patients(cases: Sequence[CaseFiles], root: Path) -> None:
+    """Raise BadInput where nothing says whose slices the cases are, for one patient's may reach two splits."""
     if all(one.patient for one in cases):
-        return cases
+        return
     form = "the patient of each slice, one a line" if _are_stacked(cases) else "'ID PATIENT' a line, or an ID alone "
     form += "" if _are_stacked(cases) else "where it is a patient of its own"
     raise BadInput(
@@ -94,29 +96,34 @@ def refuse_unfit(cases: Sequence[CaseFiles], root: Path) -> None:
 
     Neither can be set right: slices state no place by which they could be resampled to each other.
     """
-    names = [{*one.files, *one.labels, *(["mask"] if one.mask else [])} for one in cases]
-    for one, has in zip(cases, names):
-        if lacking := sorted(set().union(*names) - has):
+    every = {name for one in cases for name in one.paths}
+    for one in cases:
+        if lacking := sorted(every - one.paths.keys()):
             raise BadInput(
-                f"{root}: expected {', '.join(sorted(has))} and {lacking[0]} of {one.case}, found no {lacking[0]}. Add "
-                "the file, take the case out, or name the modalities to prepare (--modality)."
+                f"{root}: expected {', '.join(sorted(one.paths))} and {lacking[0]} of {one.case}, found no "
+                f"{lacking[0]}. Add the file, take the case out, or name the modalities to prepare (--modality)."
             )
-        _refuse_unequal_slices(one)
+        arrays = [path for path in one.paths.values() if without_frame(path)[0].suffix.lower() in (".npy", ".npz")]
+        sizes = ((path, slice_size(*without_frame(path))) for path in arrays)
+        known = [(path, size) for path, size in sizes if size is not None]
+        _refuse_unequal(known, "height and width", "slices state no place by which to resample them")
 
 
-def _refuse_unequal_slices(case: CaseFiles) -> None:
-    sizes = dict[tuple[int, int], Path]()
-    for path in (*case.files.values(), *case.labels.values(), case.mask):
-        file, part = without_frame(path) if path is not None else (Path(), "")
-        if file.suffix.lower() in (".npy", ".npz") and (size := slice_size(file, part)) is not None:
-            sizes.setdefault(size, path or file)
-    if len(sizes) > 1:
-        (size, first), (other, second) = list(sizes.items())[:2]
-        expected, found = ("×".join(map(str, one)) for one in (size, other))
-        raise BadInput(
-            f"{second}: expected the height and width of {first.name} ({expected}), found {found}. Save the slices "
-            "of a case on one grid; they state no place by which to resample them."
-        )
+def _refuse_unequal_stacks(cases: list[CaseFiles]) -> None:
+    files = dict(without_frame(path) for one in cases for path in one.files.values())
+    shapes = [(path, stack_shape(path, part)) for path, part in files.items() if "slice=" in part]
+    _refuse_unequal(shapes, "slices, height and width", "the two are paired by index")
+
+
+def _refuse_unequal(shapes: Sequence[tuple[Path, tuple[int, ...]]], what: str, why: str) -> None:
+    """Raise BadInput where an array has another shape than the first one."""
+    for path, shape in shapes:
+        first, expected = shapes[0]
+        if shape != expected:
+            raise BadInput(
+                f"{path}: expected the {what} of {first.name}, as {why} ({'×'.join(map(str, expected))}), found "
+                f"{'×'.join(map(str, shape))}. Save them on one grid, slice by slice."
+            )
 
 
 def unstated_spacing(cases: Sequence[CaseFiles]) -> list[str]:
@@ -125,20 +132,6 @@ def unstated_spacing(cases: Sequence[CaseFiles]) -> list[str]:
     if all(path.suffix.lower() not in ARRAYS or states_spacing(part) for path, part in parts):
         return []
     return ["spacing is 1 mm: nothing states it (a preset of your own may: a base, and [arrays] part = 'mm=0.6x0.6x5')"]
-
-
-def _refuse_unequal_stacks(cases: list[CaseFiles]) -> None:
-    files = dict(without_frame(path) for one in cases for path in one.files.values())
-    shapes = dict[tuple[int, int, int], Path]()
-    for path, part in files.items():
-        if "slice=" in part:
-            shapes.setdefault(stack_shape(path, part), path)
-    if len(shapes) > 1:
-        (one, first), (other, second) = list(shapes.items())[:2]
-        raise BadInput(
-            f"{second}: expected the slices, height and width of {first.name}, as the two are paired by index "
-            f"({'×'.join(map(str, one))}), found {'×'.join(map(str, other))}. Save them as pairs."
-        )
 
 
 def _with_splits(cases: list[CaseFiles], arrays: Arrays, root: Path) -> tuple[list[CaseFiles], list[str]]:

@@ -2,9 +2,8 @@
 
 import dataclasses
 import difflib
-import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,15 +19,15 @@ from voxlate.data.presets import (
     modality_name,
     patient_of,
 )
+from voxlate.data.split import SPLITS
 from voxlate.data.table import Row, read_table
 from voxlate.errors import BadInput
 from voxlate.files import inside, safe_name
 from voxlate.images.dicom import is_dicom_folder, without_key
 from voxlate.images.frames import without_frame
-from voxlate.images.volume import FAMILIES, is_there, suffix_of
+from voxlate.images.volume import FAMILIES, suffix_of
 
 OWN_NAMES = ("cases.csv", "cohort.csv", "cases.tsv", "cohort.tsv")
-SPLITS = ("train", "val", "test")
 OTHER_WORDS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 OWN_COLUMNS = ("case", "patient", "split", "modality", "path")
 NEAR = {  # what others call our columns, without anything but letters
@@ -58,27 +57,29 @@ def read_manifest(
     twice, a missing file, an unknown split, a column that is not used but looks as if it should be.
     """
     rows = _rows(path)
-    long = {"modality", "path"} if {"modality", "path"} <= set(rows[0]) else set[str]()
-    scans, notes = _scan_columns(path, rows, set(rows[0]) - {"case", "patient", "split"} - long, root)
-    if long:
-        if scans:
-            raise BadInput(
-                f"{path}: expected a row for each file in a table with the columns modality and path, found scans in "
-                f"the column '{scans[0]}', too. Give them rows of their own."
-            )
-        entries = [(row, row["modality"], row["path"]) for row in rows if row["path"]]
-        cases = _from_paths(path, entries, root, layout, allow_outside)
-    elif "path" in scans:
+    columns = set(rows[0]) - {"case", "patient", "split"}
+    long = {"modality", "path"} <= columns
+    scans, notes = _scan_columns(path, rows, columns - {"modality", "path"} if long else columns, root)
+    if long and scans:
+        raise BadInput(
+            f"{path}: expected a row for each file in a table with the columns modality and path, found scans in "
+            f"the column '{scans[0]}', too. Give them rows of their own."
+        )
+    if "path" in scans:
         raise BadInput(
             f"{path}: expected the columns modality and path together, found path alone. Add the column modality, or "
             "name the column path as its modality."
         )
-    elif scans:
-        _refuse_doubles(path, rows)
+    twice = [name for name, count in Counter(map(_name, rows)).items() if count > 1]
+    if twice and not long:
+        raise BadInput(f"{path}: expected each case in one row, found {twice[0]} twice. Remove one of the rows.")
+    if long:
+        entries = [(row, row["modality"], row["path"]) for row in rows if row["path"]]
+    else:
         entries = [(row, name, row[name]) for row in rows for name in scans if row[name]]
+    if long or scans:
         cases = _from_paths(path, entries, root, layout, allow_outside)
     else:
-        _refuse_doubles(path, rows)
         cases = _from_notes(path, rows, on_disk())
     if not any(case.files for case in cases):
         raise BadInput(f"{path}: expected a scan of at least one case, found none but masks or notes. Add its path.")
@@ -102,7 +103,7 @@ def _left_out(path: Path, rows: list[Row], notes: list[str], found: set[str]) ->
 
 
 def _name(row: Row) -> str:
-    return row.get("case") or row["patient"]
+    return row.get("case") or row.get("patient") or ""
 
 
 def _rows(path: Path) -> list[Row]:
@@ -118,7 +119,7 @@ def _rows(path: Path) -> list[Row]:
             f"{path}: expected a column 'case' or 'patient', found {', '.join(columns)}. Name the columns so."
         )
     for line, row in table:
-        safe_name(row.get("case") or row.get("patient") or "", f"{path}, line {line}, case")
+        safe_name(_name(row), f"{path}, line {line}, case")
         safe_name(row.get("patient") or "none", f"{path}, line {line}, patient")
         for name in ("case", "patient"):
             if name in columns and bool(row[name]) != bool(rows[0][name]):
@@ -169,11 +170,16 @@ def _scan_columns(path: Path, rows: list[Row], columns: set[str], root: Path) ->
     scans, notes = list[str](), list[str]()
     for name in sorted(columns):
         values = list(dict.fromkeys(row[name] for row in rows if row[name]))
-        places = [(value, _places(value, path.parent, root)) for value in values]
-        if any(_names_scan(value, bases) for value, bases in places):
+        files = {value: [file for _, file in _found(value, path.parent, root)] for value in values}
+        if any(_names_scan(value, there) for value, there in files.items()):
             scans.append(name)
             continue
-        strange = [value for value, bases in places if any(map(_is_strange, bases))]
+        # neither of a kind that is read nor a note
+        strange = [
+            value
+            for value, there in files.items()
+            if any(file.is_file() and not file.name.lower().endswith(NOTES) for file in there)
+        ]
         if not strange and values and all(map(_looks_like_scan, values)):
             strange = values
         if strange:
@@ -185,24 +191,22 @@ def _scan_columns(path: Path, rows: list[Row], columns: set[str], root: Path) ->
     return scans, notes
 
 
-def _places(value: str, *bases: Path) -> list[Path]:
-    """Where a cell's path would lie, without its frame; nowhere, for a text that is too long to be one."""
+def _found(value: str, *bases: Path) -> list[tuple[Path, Path]]:
+    """Where a cell's path lies, each time with the file or folder that it is of, without a frame or a series' key."""
     try:
-        return [without_frame(base / name)[0] for base in bases for name in {value, value.replace("\\", "/")}]
-    except OSError:
+        places = [base / name for base in bases for name in dict.fromkeys((value, value.replace("\\", "/")))]
+        found = [(place, without_key(without_frame(place)[0])[0]) for place in places]
+        return [(place, file) for place, file in found if file.exists()]
+    except OSError:  # a text that is too long to be a path
         return []
 
 
-def _names_scan(value: str, places: list[Path]) -> bool:
-    if value.lower().endswith(SUFFIXES) or any(os.path.isfile(place) and suffix_of(place) in KINDS for place in places):
-        return True
-    # a folder, or one series of it; a word without '/' or '#' may be a folder's name by chance
-    return bool(re.search("[/#]", value)) and any(os.path.isdir(without_key(place)[0]) for place in places)
-
-
-def _is_strange(place: Path) -> bool:
-    """Whether a path is a file of a kind that is neither read nor a note."""
-    return os.path.isfile(place) and not place.name.lower().endswith(NOTES)
+def _names_scan(value: str, files: list[Path]) -> bool:
+    """Whether a value names a scan; as a folder's name only where it is a path: any word may be that by chance."""
+    path_like = re.search("[/#]", value) is not None
+    return value.lower().endswith(SUFFIXES) or any(
+        path_like if file.is_dir() else suffix_of(file) in KINDS for file in files
+    )
 
 
 def _looks_like_scan(value: str) -> bool:
@@ -210,22 +214,6 @@ def _looks_like_scan(value: str) -> bool:
     text = value.lower()
     in_folder = re.search(r"[/\\].*\.\w+$", text) and "://" not in text and not text.endswith(NOTES)
     return bool(in_folder) or any(re.search(rf"{re.escape(suffix)}\b", text) for suffix in SUFFIXES)
-
-
-def _exists(place: Path) -> bool:
-    try:
-        return is_there(place)
-    except OSError:  # a name too long for a file
-        return False
-
-
-def _refuse_doubles(path: Path, rows: list[Row]) -> None:
-    cases: set[str] = set()
-    for row in rows:
-        case = _name(row)
-        if case in cases:
-            raise BadInput(f"{path}: expected each case in one row, found {case} twice. Remove one of the rows.")
-        cases.add(case)
 
 
 def _from_paths(
@@ -236,13 +224,12 @@ def _from_paths(
     uses: dict[tuple[Path, str], str] = {}  # of a file and what part of it; one mask may be that of several cases
     for row, modality, value in entries:
         case = _name(row)
-        value = value if _exists(root / value) else value.replace("\\", "/")  # as Windows writes paths
-        place = next((base / value for base in (path.parent, root) if _exists(base / value)), None)
-        if place is None or (place.is_dir() and not is_dicom_folder(place)):
+        found_at = _found(value, path.parent, root)
+        if not found_at or (found_at[0][0].is_dir() and not is_dicom_folder(found_at[0][0])):
             raise BadInput(
                 f"{path}: expected the file {value} for {modality} of case {case}, found none. Fix the path."
             )
-        scan = without_key(without_frame(place)[0])[0]
+        place, scan = found_at[0]
         if not allow_outside and not any(inside(base, scan) for base in (path.parent, root)):
             raise BadInput(
                 f"{path}: expected paths below {root} or the manifest, found {value} for {modality} of case {case}, "

@@ -39,9 +39,9 @@ class Baselines:
     ranges: of every modality; means: [D, H, W] of each target, canonical; tables: (source, target) -> [BINS],
     the target's mean value where the source lies in that bin of its range; cases: how many it was fitted to.
     products: [M + 1, M + 1], mean products of all modalities (by name) and 1 over foregrounds, which hold the
-    least-squares map from any of them to another. fixed: the modality whose grid the means fill ("": the target's own;
-    None: unknown); align: turned to its midline. typical: of modalities in shares of each image's own peak, the values
-    in their unit that 0 and 1 stand for, the training's medians ({}: unknown).
+    least-squares map from any of them to another. fixed: the modality whose grid the means fill ("": the target's own);
+    align: turned to its midline. typical: of targets in shares of each image's own peak, the values in their unit that
+    0 and 1 stand for, the training's medians.
     """
 
     ranges: dict[str, Range]
@@ -49,7 +49,7 @@ class Baselines:
     tables: dict[tuple[str, str], NDArray[np.float32]]
     cases: int
     products: NDArray[np.float64] | None = None
-    fixed: str | None = ""
+    fixed: str = ""
     align: bool = False
     typical: dict[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -58,14 +58,8 @@ class Baselines:
         tensors |= {f"table:{source}:{target}": table for (source, target), table in self.tables.items()}
         if self.products is not None:
             tensors["products"] = self.products
-        ranges = {name: vars(value) for name, value in self.ranges.items()}
-        stated = {
-            "ranges": ranges,
-            "cases": self.cases,
-            "fixed": self.fixed,
-            "align": self.align,
-            "typical": self.typical,
-        }
+        stated = {name: getattr(self, name) for name in ("cases", "fixed", "align", "typical")}
+        stated["ranges"] = {name: vars(value) for name, value in self.ranges.items()}
         with whole_file(path) as temporary:
             save_file(tensors, temporary, metadata={key: json.dumps(value) for key, value in stated.items()})
 
@@ -74,31 +68,28 @@ class Baselines:
         """Raises BadInput where the file is absent or holds something else."""
         try:
             with safe_open(path, framework="numpy") as file:
-                header = file.metadata()
-                ranges = {name: Range(**value) for name, value in json.loads(header["ranges"]).items()}
+                stated = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
                 tensors = {tuple(key.split(":")): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                cases, align = int(header["cases"]), json.loads(header.get("align", "false")) is True
-                fixed = json.loads(header.get("fixed", "null"))
-                typical = {
-                    name: (float(low), float(high))
-                    for name, (low, high) in json.loads(header.get("typical", "{}")).items()
-                }
+            return cls(
+                ranges={name: Range(**value) for name, value in stated["ranges"].items()},
+                means={key[1]: value for key, value in tensors.items() if key[0] == "mean"},
+                tables={(key[1], key[2]): value for key, value in tensors.items() if key[0] == "table"},
+                cases=stated["cases"],
+                products=tensors.get(("products",)),
+                fixed=stated["fixed"],
+                align=stated["align"],
+                typical={name: (low, high) for name, (low, high) in stated["typical"].items()},
+            )
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise BadInput(
                 f"{path}: expected the naive baselines of a training, found none that can be read ({error}). "
                 "Train again, or score without them."
             ) from error
-        means = {key[1]: value for key, value in tensors.items() if key[0] == "mean"}
-        products = tensors.get(("products",))
-        tables = {(key[1], key[2]): value for key, value in tensors.items() if key[0] == "table"}
-        return cls(ranges, means, tables, cases, products, fixed if isinstance(fixed, str) else None, align, typical)
 
-    def in_own_unit(self, image: Volume) -> Volume | None:
-        """A baseline's image in the unit of its modality's scans; None in shares of a peak that is not known."""
+    def in_own_unit(self, image: Volume) -> Volume:
+        """A baseline's image in the unit of its modality's scans."""
         if not self.ranges[image.modality].own:
             return image
-        if image.modality not in self.typical:
-            return None
         low, high = self.typical[image.modality]
         return replace(image, data=image.data * np.float32(high - low) + np.float32(low))
 
@@ -180,9 +171,9 @@ def fit(
                 bins = _bins(values[source], ranges[source]).ravel()
                 table += np.bincount(bins, values[target].ravel(), BINS), np.bincount(bins, minlength=BINS)
     empty = [name for name in targets if not images[name]]
-    if empty or not count:
+    if empty:
         raise BadInput(
-            f"naive baselines: expected training cases with {', '.join(empty or targets)}, found none. "
+            f"naive baselines: expected training cases with {', '.join(empty)}, found none. "
             "Check the cohort's split and the names of its modalities."
         )
     return Baselines(
@@ -219,7 +210,7 @@ def fit_cohort(
     how = cohort.preparation
     moved = how.resample or how.register is not None or how.align is not None
     learned = fit(cases, sources, targets, ranges)
-    return replace(learned, fixed=how.fixed if moved else "", align=how.align is not None)
+    return replace(learned, fixed=how.fixed if moved and how.fixed else "", align=how.align is not None)
 
 
 def _largest(cohort: Cohort, modality: str) -> float:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field, replace
 from typing import Annotated
 
 import numpy as np
@@ -10,12 +10,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxlate.batch import BACKGROUND, stable_id
+from voxlate.batch import BACKGROUND, Batch, stable_id
 from voxlate.config import settings
 from voxlate.data.audit import distances
 from voxlate.data.augment import AugmentSettings
-from voxlate.data.case import LABEL, MASK, CaseHeader, PreparedCase, Sliceable
-from voxlate.data.layout import CANONICAL, Axes, axis_of, laid_out, laid_out_header
+from voxlate.data.case import LABEL, MASK, CaseHeader, PreparedCase
+from voxlate.data.layout import CANONICAL, Axes, axis_of, laid_out
 from voxlate.data.prepared import Cohort
 from voxlate.data.slice_filter import SliceFilter
 from voxlate.errors import BadInput
@@ -147,14 +147,6 @@ class DataSettings:
                 raise BadInput(f"data.weigh.{key}: expected a number above 0, found {times:g}. Change it.")
 
 
-@dataclass(frozen=True)
-class Span:
-    """Where the patches of a case may start along D."""
-
-    case: str
-    starts: tuple[int, ...]
-
-
 def usable_cases(cohort: Cohort, data: DataSettings, split: str) -> tuple[list[str], dict[str, list[str]]]:
     """Cases of a split that have what the settings ask for, and the others with the modalities that each lacks.
 
@@ -221,20 +213,21 @@ def without_misaligned(cohort: Cohort, data: DataSettings, cases: list[str]) -> 
     )
 
 
-def span_of(header: CaseHeader, data: DataSettings, kept: np.ndarray | None = None) -> Span:
+def starts_of(header: CaseHeader, data: DataSettings, kept: np.ndarray | None = None) -> list[int]:
     """Starts along D whose slab holds enough mask, and kept slices only; a volume thinner than the patch has one."""
     depth, height, width = (min(a, b) for a, b in zip(header.shape, data.patch))
     # divided by the patch's own area: a narrow patch can be full of body in a slice that is mostly air
     enough = _sums(header.mask_area, depth) / (depth * height * width) >= data.foreground
     if kept is not None:
         enough &= _sums(kept, depth) == depth
-    return Span(header.case, tuple(int(start) for start in np.flatnonzero(enough)))
+    starts: list[int] = np.flatnonzero(enough).tolist()
+    return starts
 
 
-def cut_note(cohort: Cohort, data: DataSettings, split: str = "train") -> str:
+def cut_note(cohort: Cohort, data: DataSettings) -> str:
     """A sentence on the case whose mask patches show least of in the plane; "" where they hold all of every mask."""
-    cases, _ = usable_cases(cohort, data, split)
-    headers = [laid_out_header(cohort.header(case), data.axes) for case in cases]
+    cases, _ = usable_cases(cohort, data, "train")
+    headers = [cohort.header(case, data.axes) for case in cases]
     shares = [held_shares(header, data) for header in headers]
     small = [k for k, (held, _) in enumerate(shares) if held < 1]
     if not small:
@@ -250,10 +243,9 @@ def cut_note(cohort: Cohort, data: DataSettings, split: str = "train") -> str:
     )
 
 
-def padding_note(cohort: Cohort, data: DataSettings, split: str = "train") -> str:
+def padding_note(cohort: Cohort, data: DataSettings) -> str:
     """A sentence where patches reach far beyond every slice, and mostly hold what is filled in; else ""."""
-    cases, _ = usable_cases(cohort, data, split)
-    shapes = [laid_out_header(cohort.header(case), data.axes).shape for case in cases]
+    shapes = [cohort.header(case, data.axes).shape for case in usable_cases(cohort, data, "train")[0]]
     height, width = (max(shape[axis] for shape in shapes) for axis in (1, 2))
     share = min(1.0, height / data.patch[1]) * min(1.0, width / data.patch[2])
     if share > FILLED:
@@ -286,11 +278,6 @@ def _sums(values: Sequence[int] | np.ndarray, width: int) -> np.ndarray:
     return sums
 
 
-def centred_start(length: int, patch: int) -> int:
-    """The start that centres a patch on an axis; 0 where the patch is the longer one, so that padding follows."""
-    return max(0, even_start(length, patch))
-
-
 def even_start(length: int, patch: int) -> int:
     """The start that centres a patch on an axis, below 0 where the patch is the longer one.
 
@@ -299,67 +286,47 @@ def even_start(length: int, patch: int) -> int:
     return (length - patch) // 2
 
 
-@dataclass(frozen=True)
-class Patch:
-    """The network input of one patch: source [S, D, H, W], mask [1, D, H, W], present [S], items [D]."""
-
-    source: Tensor
-    mask: Tensor
-    present: Tensor
-    items: Tensor
-
-
-@dataclass(frozen=True)
-class Targets:
-    """What a network should make of a patch: target [T, D, H, W], present [T], labels [K, D, H, W]."""
-
-    target: Tensor
-    present: Tensor
-    labels: Tensor
-
-
 def read_patch(
     case: PreparedCase,
     data: DataSettings,
     intensity: Mapping[str, IntensityMap],
     start: Triple,
     size: Triple | None = None,
-    items: Sequence[int] | None = None,
-) -> Patch:
+) -> Batch:
     """Read the sources of a patch at `start` (D, H, W; may lie partly outside, where background is filled in).
 
-    All lie as data.axes says. size: of the patch, else that of the settings; items: ids of its slices, else by case and
-    place. Source channels: the modalities in order, then with `stack` the same again for the slice below, above, two
-    below, …; beyond the first and last slice these are that slice again. Mask: as far as the case's source modalities
-    show it.
+    All lie as data.axes says. size: of the patch, else that of the settings. Source channels: the modalities in order,
+    then with `stack` the same again for the slice below, above, two below, …; beyond the first and last slice these are
+    that slice again. Mask: as far as the case's source modalities show it.
     """
     case, size = laid_out(case, data.axes), size or data.patch
     z, y, x = start
     source = [_read_modality(case, name, intensity[name], start, size, step) for name, step in data.channels]
+    mask = np.ones(size, np.float32)
     if MASK in case.arrays:
         inside, place = _overlap(start, size, case.header.shape)
-        mask = np.zeros(size, np.float32)
-        mask[inside] = case.inside(_read(case.arrays[MASK], place), data.source)
-    else:
-        mask = np.ones(size, np.float32)
-    return Patch(
-        source=torch.from_numpy(np.stack(source)),
-        mask=torch.from_numpy(mask)[None],
-        present=torch.tensor([name in case.header.shown for name, _ in data.channels]),
-        items=torch.tensor(items or [stable_id(case.header.case, z + d, y, x) for d in range(size[0])]),
+        mask[:] = 0
+        mask[inside] = case.inside(case.arrays[MASK][place], data.source)
+    return Batch(
+        source=torch.from_numpy(np.stack(source))[None],
+        mask=torch.from_numpy(mask)[None, None],
+        present=torch.tensor([[name in case.header.shown for name, _ in data.channels]]),
+        item=torch.tensor([[stable_id(case.header.case, z + d, y, x) for d in range(size[0])]]),
+        source_names=data.source_names,
+        target_names=tuple(data.target),
     )
 
 
-def read_targets(
+def read_pair(
     case: PreparedCase,
     data: DataSettings,
     intensity: Mapping[str, IntensityMap],
     start: Triple,
     size: Triple | None = None,
-) -> Targets:
-    """Read the targets and label maps of a patch; an absent target is background, an absent label map NO_LABEL.
+) -> Batch:
+    """Read a patch as `read_patch` does, with its targets and label maps.
 
-    size: of the patch, else that of the settings.
+    An absent target is background, an absent label map NO_LABEL.
     """
     case, size = laid_out(case, data.axes), size or data.patch
     inside, place = _overlap(start, size, case.header.shape)
@@ -367,12 +334,13 @@ def read_targets(
     for name, out in zip(data.labels, labels):
         if name in case.header.labels:
             out[:] = 0
-            out[inside] = _read(case.arrays[LABEL + name], place)
+            out[inside] = case.arrays[LABEL + name][place]
     target = [_read_modality(case, name, intensity[name], start, size) for name in data.target]
-    return Targets(
-        target=torch.from_numpy(np.stack(target)),
-        present=torch.tensor([name in case.header.shown for name in data.target]),
-        labels=torch.from_numpy(labels),
+    return replace(
+        read_patch(case, data, intensity, start, size),
+        target=torch.from_numpy(np.stack(target))[None],
+        target_present=torch.tensor([[name in case.header.shown for name in data.target]]),
+        labels=torch.from_numpy(labels)[None] if data.labels else None,
     )
 
 
@@ -381,23 +349,21 @@ def _read_modality(
 ) -> np.ndarray:
     """A modality in network units, or its neighbours `step` slices away: float32 [D, H, W]; background outside."""
     out = np.full(size, BACKGROUND, np.float32)
-    (rows, *plane), (depth, *box) = _overlap(start, size, case.header.shape)
-    if name not in case.header.units or min(one.stop - one.start for one in (rows, *plane)) == 0:
+    if name not in case.header.units:
         return out
+    inside, (depth, rows, columns) = _overlap(start, size, case.header.shape)
     slices = np.clip(np.arange(depth.start, depth.stop) + step, 0, case.header.shape[0] - 1)
-    values = case.arrays[name][(slice(int(slices[0]), int(slices[-1]) + 1), *box)][slices - slices[0]]
+    values = case.arrays[name][slices, rows, columns]
     statistics = case.header.statistics.get(name)
     if spec.slicewise:
-        scaled = np.stack([spec.scale(statistics, int(z)).forward(one) for z, one in zip(slices, values)])
+        for plane, z, one in zip(out[inside], slices, values):
+            plane[:] = spec.scale(statistics, int(z)).forward(one)
     else:
-        scaled = spec.scale(statistics).forward(values)
-    out[(rows, *plane)] = scaled
+        out[inside] = spec.scale(statistics).forward(values)
     return out
 
 
-def _overlap(
-    start: Triple, size: Triple, shape: Triple
-) -> tuple[tuple[slice, slice, slice], tuple[slice, slice, slice]]:
+def _overlap(start: Triple, size: Triple, shape: Triple) -> tuple[Box, Box]:
     """The part of a patch that lies inside the volume, in the patch's own indices and in the volume's."""
     firsts = [min(max(0, -first), length) for first, length in zip(start, size)]
     ends = [max(begin, min(n, whole - first)) for begin, n, whole, first in zip(firsts, size, shape, start)]
@@ -406,14 +372,8 @@ def _overlap(
     return (z, y, x), (d, h, w)
 
 
-def _read(array: Sliceable, place: tuple[slice, ...]) -> np.ndarray:
-    """A part of an array; an empty part is not read, since files refuse that."""
-    lengths = [one.stop - one.start for one in place]
-    return array[place] if min(lengths) > 0 else np.zeros(lengths, np.uint8)
-
-
 def mask_share(case: PreparedCase, data: DataSettings, start: Triple) -> float:
     """The share of a patch at `start` that the mask covers, whatever modality shows it."""
     case = laid_out(case, data.axes)
     _, place = _overlap(start, data.patch, case.header.shape)
-    return float((_read(case.arrays[MASK], place) != 0).sum()) / float(np.prod(data.patch))
+    return float((case.arrays[MASK][place] != 0).sum()) / float(np.prod(data.patch))

@@ -7,10 +7,9 @@ import hashlib
 import json
 import os
 import signal
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +32,8 @@ CaseProgress = Callable[[int, int, str], None]
 Say = Callable[[str], None]
 MOST_WORKERS = 8
 PR_SET_PDEATHSIG = 1
-OWN_NAMES = ("transforms", "slices", "latents", "report.html")  # of a cohort: kept, counted, cached, its page
-PATHS = ("manifest", "patients")  # options of `prepare` that are files
-OPTIONS = ("root", "pattern", "preset", *PATHS, "modalities", *(one.name for one in fields(Preparation)), "split_by")
+OWN_NAMES = ("transforms", "latents", "report.html")  # of a cohort: kept, cached, its page
+NO_OPTIONS = ("unread", "left_out", "voxlate")  # of what cohort.json says of its making: may differ
 
 
 def prepare(
@@ -92,10 +90,13 @@ def prepare(
     splits = split_patients([(one.patient, one.split) for one in cases], seed, shares)
     table = manifest if manifest is not None else manifest_in(root)
     by_whom = "manifest" if table else "lists"
-    options = {"pattern": pattern, "preset": preset, "manifest": table, "patients": patients, "modalities": modalities}
     made = {
-        "root": str(root.resolve()),
-        **{name: _plain(name, value) for name, value in options.items()},
+        "root": _place(root),
+        "pattern": pattern,
+        "preset": None if preset is None else str(preset),
+        "manifest": _place(table),
+        "patients": _place(patients),
+        "modalities": modalities,
         **asdict(preparation),
         "unread": found.unread,
         "left_out": found.unclaimed,
@@ -129,7 +130,7 @@ def prepare(
         made=made,
     )
     write_cohort(cohort)
-    _remove_stale(out, headers)
+    _remove_unused_transforms(out, headers)
     return open_cohort(out)
 
 
@@ -143,11 +144,9 @@ def _everywhere(cases: list[CaseFiles]) -> list[str]:
     return [name for name in cases[0].files if all(name in one.files for one in cases)]
 
 
-def _plain(name: str, value: Any) -> Any:
-    """An option as cohort.json keeps it; files by their whole path, so that it is the same from every folder."""
-    if value is not None and name in PATHS:
-        return str(Path(value).resolve())
-    return str(value) if isinstance(value, Path) else value
+def _place(path: Path | str | None) -> str | None:
+    """A path as cohort.json keeps it: whole, so that it is the same from every folder."""
+    return None if path is None else str(Path(path).resolve())
 
 
 def _refuse_other(out: Path, made: dict[str, Any], cases: dict[str, list[str]]) -> None:
@@ -157,46 +156,40 @@ def _refuse_other(out: Path, made: dict[str, Any], cases: dict[str, list[str]]) 
     entries = [one.name for one in out.iterdir() if not one.name.startswith(".writing-")] if out.exists() else []
     strange = sorted(set(entries) - {"cases", "cohort.json", *OWN_NAMES})
     if "cohort.json" not in entries:
-        there = [one.name for one in out.glob("cases/*") if not one.name.startswith(".writing-")]
-        strange += sorted(set(there) - {f"{case}.safetensors" for case in cases})
+        names = [one.name for one in out.glob("cases/*") if not one.name.startswith(".writing-")]
+        strange += sorted(set(names) - {f"{case}.safetensors" for case in cases})
     if strange:
         raise BadInput(f"{out}: expected an empty folder or this cohort's, found {strange[0]}. Choose another folder.")
-    if "cohort.json" in entries and (differs := _differences(stated(out), made, cases)):
+    if "cohort.json" in entries and (differs := _differences(there := stated(out), made, cases)):
         raise BadInput(
             f"{out}: expected an empty folder, or the same cohort and options to resume, found a prepared cohort of "
-            f"{len(stated(out).get('cases', []))} cases made in another way (differs in: {'; '.join(differs)}). "
+            f"{len(there.get('cases', []))} cases made in another way (differs in: {'; '.join(differs)}). "
             "Choose another --out, or remove the folder."
         )
 
 
 def _differences(there: dict[str, Any], made: dict[str, Any], cases: dict[str, list[str]]) -> list[str]:
-    """In what a prepared cohort differs from what is asked for, each in a few words; of an older version, the scans."""
+    """In what a prepared cohort differs from what is asked for, each in a few words."""
     old, new = there.get("made", {}), json.loads(json.dumps(made))
-    names = [name for name in (OPTIONS if there.get("version") == VERSION else ("root",)) if name in old]
-    found = [(name, _plain(name, old[name]), new[name]) for name in names]
+    found = [(name, old.get(name), now) for name, now in new.items() if name not in NO_OPTIONS]
     said = [
         f"{name}, {'none' if was is None else was} there and {'none' if now is None else now} here"
         for name, was, now in found
         if was != now
     ]
-    if there.get("version") == VERSION:
-        before = {one.get("case"): [one.get("patient"), one.get("split")] for one in there.get("cases", [])}
-        if before.keys() != cases.keys():
-            said.append(
-                f"cases, {len(before)} there and {len(cases)} here, {len(before.keys() & cases.keys())} in both"
-            )
-        elif before != cases:
-            said.append("patients or splits")
+    before = {one.get("case"): [one.get("patient"), one.get("split")] for one in there.get("cases", [])}
+    if before.keys() != cases.keys():
+        said.append(f"cases, {len(before)} there and {len(cases)} here, {len(before.keys() & cases.keys())} in both")
+    elif before != cases:
+        said.append("patients or splits")
     return said
 
 
-def _remove_stale(out: Path, headers: list[CaseHeader]) -> None:
-    """Remove files of cases that are no longer in this cohort, and transforms that no case uses."""
-    kept = {case_path(out, header.case) for header in headers}
-    kept |= {out / one.transform for header in headers for one in header.registered.values() if one.transform}
-    for path in [*out.glob("cases/*.safetensors"), *out.glob("transforms/*/*")]:
-        if path not in kept:
-            path.unlink()
+def _remove_unused_transforms(out: Path, headers: list[CaseHeader]) -> None:
+    """Remove the transforms that no case uses, since an unfinished preparation went on with other options."""
+    used = {out / one.transform for header in headers for one in header.registered.values() if one.transform}
+    for path in set(out.glob("transforms/*/*")) - used:
+        path.unlink()
     for folder in out.glob("transforms/*"):
         if not any(folder.iterdir()):
             folder.rmdir()
@@ -213,9 +206,10 @@ def _prepare_all(
     """Prepare the cases; gives the names of those that were there, made from other files or in another way."""
     processes = min(workers or min(len(os.sched_getaffinity(0)), MOST_WORKERS), len(cases))
     work = functools.partial(_prepare_files, out=out, preparation=preparation, audit=audit)
+    in_turn = ((one.case, work(one)) for one in cases)
     again = list[str]()
     for done, (case, was_there) in enumerate(
-        _in_turn(work, cases) if processes == 1 else _in_parallel(work, cases, processes), start=1
+        in_turn if processes == 1 else _in_parallel(work, cases, processes), start=1
     ):
         again += [case] if was_there else []
         if progress is not None:
@@ -248,14 +242,8 @@ def _prepare_files(files: CaseFiles, out: Path, preparation: Preparation, audit:
 
 
 def _digest_of_inputs(files: CaseFiles, preparation: Preparation) -> str:
-    paths = [*files.files.items(), *files.labels.items(), *([("mask", files.mask)] if files.mask else [])]
-    inputs = [(name, content_hash(path)) for name, path in paths]
+    inputs = [(name, content_hash(path)) for name, path in files.paths.items()]
     return hashlib.sha256(repr((VERSION, files.case, files.patient, preparation, inputs)).encode()).hexdigest()
-
-
-def _in_turn(work: Callable[[CaseFiles], bool], cases: list[CaseFiles]) -> Iterator[tuple[str, bool]]:
-    for one in cases:
-        yield one.case, work(one)
 
 
 def end_with_parent() -> None:
@@ -289,17 +277,15 @@ def _in_parallel(
 
 def _check_units(headers: list[CaseHeader]) -> None:
     """Raise BadInput where a modality has one unit in one case and another in the next."""
-    seen: dict[str, dict[str, str]] = defaultdict(dict)
+    first = dict[str, tuple[str, str]]()
     for header in headers:
         for name, unit in header.units.items():
-            seen[name].setdefault(unit, header.case)
-    for name, units in seen.items():
-        if len(units) > 1:
-            (unit, case), (other, other_case) = list(units.items())[:2]
-            raise BadInput(
-                f"{name}: expected one unit in all cases, found {unit} in {case} and {other} in {other_case}. "
-                "Convert one of them, or leave those cases out by a manifest."
-            )
+            known, case = first.setdefault(name, (unit, header.case))
+            if unit != known:
+                raise BadInput(
+                    f"{name}: expected one unit in all cases, found {known} in {case} and {unit} in {header.case}. "
+                    "Convert one of them, or leave those cases out by a manifest."
+                )
 
 
 def _entry(header: CaseHeader, split: str) -> Entry:

@@ -15,7 +15,8 @@ from voxlate.data.align import Preparation, Registered
 from voxlate.data.case import CaseHeader, PreparedCase, open_case, read_header
 from voxlate.data.doubles import refuse_leak
 from voxlate.data.fingerprint import fingerprint
-from voxlate.data.split import fold_splits
+from voxlate.data.layout import CANONICAL, laid_out_header
+from voxlate.data.split import SPLITS, fold_splits
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
 from voxlate.images.intensity import IntensityMap, Scale, typical_scale
@@ -25,7 +26,6 @@ from voxlate.images.tiling import Triple
 
 FORMAT = "voxlate prepared cohort"
 VERSION = 3
-SPLITS = ("train", "val", "test")
 MOST_NAMED = 6  # cases, in a sentence
 
 
@@ -88,33 +88,27 @@ class Cohort:
         training = [header for header, one in zip(headers, cases) if one.split == "train"]
         return replace(self, cases=cases, fingerprint=fingerprint(headers, training))
 
-    def path(self, case: str) -> Path:
-        return case_path(self.folder, case)
-
-    def header(self, case: str) -> CaseHeader:
-        return read_header(self.path(case))
+    def header(self, case: str, axes: str = CANONICAL) -> CaseHeader:
+        """The header of a case, laid out with these axes (see data.layout)."""
+        return laid_out_header(read_header(case_path(self.folder, case)), axes)
 
     def case(self, case: str) -> PreparedCase:
-        return open_case(self.path(case))
+        return open_case(case_path(self.folder, case))
 
-    def target_scale(self, spec: IntensityMap, modality: str, cases: Collection[str] | None = None) -> Scale:
-        """The typical scale of a modality over training cases (see intensity.typical_scale); cases: of these alone."""
-        return typical_scale(spec, self._training_statistics(modality, cases))
+    def target_scale(self, spec: IntensityMap, modality: str, cases: Collection[str]) -> Scale:
+        """The typical scale of a modality over training cases (see intensity.typical_scale)."""
+        return typical_scale(spec, self._statistics(modality, cases))
 
-    def target_widths(self, spec: IntensityMap, modality: str, cases: Collection[str] | None = None) -> list[float]:
+    def target_widths(self, spec: IntensityMap, modality: str, cases: Collection[str]) -> list[float]:
         """Width of the narrowest and of the widest scale of a modality over training cases, in its unit."""
-        widths = [(one := spec.scale(each)).high - one.low for each in self._training_statistics(modality, cases)]
+        widths = [(one := spec.scale(each)).high - one.low for each in self._statistics(modality, cases)]
         return [min(widths), max(widths)]
 
-    def _training_statistics(self, modality: str, cases: Collection[str] | None) -> list[Statistics]:
-        training = [
-            one.case
-            for one in self.cases
-            if one.split == "train" and modality in one.present and (cases is None or one.case in cases)
-        ]
-        if not training:
+    def _statistics(self, modality: str, cases: Collection[str]) -> list[Statistics]:
+        there = [one.case for one in self.cases if one.case in cases and modality in one.present]
+        if not there:
             raise BadInput(f"{self.folder}: expected a training case with {modality}, found none. Prepare one.")
-        return [self.header(case).statistics[modality] for case in training]
+        return [self.header(case).statistics[modality] for case in there]
 
 
 def open_cohort(path: Path | str) -> Cohort:

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from voxlate.config import fill, settings
 from voxlate.errors import BadInput
@@ -17,11 +17,13 @@ from voxlate.images.arrays import ARRAYS, is_part
 from voxlate.images.dicom import SeriesInfo
 from voxlate.images.frames import FRAME
 
+SHIPPED = resources.files("voxlate") / "presets"
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".mha", ".mhd", ".nrrd", ".png", ".tiff", ".tif")
 WHERE_NAMED = (*ARRAYS, ".ascii")  # taken for scans only by patterns that end so
 NOTES = (".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".pdf", ".xml", ".html", ".log", ".yaml", ".yml", ".toml")
 MASKS = ("mask", "brainmask")
 LABELS = ("seg", "lesion", "labels")
+Several = Annotated[list[str], BeforeValidator(lambda given: [given] if isinstance(given, str) else given)]
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ class CaseFiles:
     files: dict[str, Path]
     mask: Path | None = None
     labels: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """All its files: scans and label maps by their names, and "mask"."""
+        return {**self.files, **self.labels, **({} if self.mask is None else {"mask": self.mask})}
 
 
 @settings
@@ -73,12 +80,10 @@ class Tags:
         return all(re.search(expression, getattr(series, key)) for key, expression in self._expressions().items())
 
     def __str__(self) -> str:
-        wanted = {"modality": self.modality, **self._expressions()}
-        return " and ".join(f"{key} '{value}'" for key, value in wanted.items() if value)
+        return " and ".join(f"{key} '{value}'" for key, value in vars(self).items() if value)
 
     def _expressions(self) -> dict[str, str]:
-        expressions = {"description": self.description, "protocol": self.protocol, "image_type": self.image_type}
-        return {key: value for key, value in expressions.items() if value}
+        return {key: value for key, value in vars(self).items() if value and key != "modality"}
 
 
 @settings
@@ -110,7 +115,7 @@ class Preset:
         field(default_factory=list)
     )
     files: Annotated[
-        dict[str, str | list[str]],
+        dict[str, Several],
         Field(
             description="our name = path with {case} (or several), tried before patterns; in array files with the part "
             "meant: '{case}.npy#channel=0', '{case}.npz#array=src', 'mr.h5#slice={case}'"
@@ -138,9 +143,10 @@ class Preset:
     ] = None
 
     @property
-    def paths(self) -> list[str]:
-        """All patterns, those of single files too."""
-        return [*self.patterns, *(one for several in self.files.values() for one in listed(several))]
+    def forms(self) -> list[tuple[str, str]]:
+        """All patterns in the order in which they are tried: with our name of the file, or "" for {modality} in it."""
+        named = [(name, pattern) for name, patterns in self.files.items() for pattern in patterns]
+        return [*named, *(("", pattern) for pattern in self.patterns)]
 
     def __post_init__(self) -> None:
         if not (self.patterns or self.files):
@@ -150,19 +156,18 @@ class Preset:
                 raise BadInput(
                     f"expected of frames.{name} a modality with #frame=N, #peak or #peak+8s, found '{value}'. Fix it."
                 )
-        for name, several in self.files.items():
-            for place, part in map(place_and_part, listed(several)):
-                if part and not is_part(Path(place), part.replace("slice={case}", "slice=0")):
-                    raise BadInput(
-                        f"expected of files.{name} after '#' channel=0, array=NAME or slice={{case}}, found '{part}'. "
-                        "Fix it."
-                    )
+        for name, pattern in self.forms:
+            place, part = place_and_part(pattern)
+            if name and part and not is_part(Path(place), part.replace("slice={case}", "slice=0")):
+                raise BadInput(
+                    f"expected of files.{name} after '#' channel=0, array=NAME or slice={{case}}, found '{part}'. "
+                    "Fix it."
+                )
 
 
 def presets() -> list[str]:
     """Names of the presets that come with the package."""
-    folder = resources.files("voxlate").joinpath("presets")
-    return sorted(one.name.removesuffix(".toml") for one in folder.iterdir() if one.name.endswith(".toml"))
+    return sorted(one.name.removesuffix(".toml") for one in SHIPPED.iterdir() if one.name.endswith(".toml"))
 
 
 def load_preset(name: str | Path) -> Preset:
@@ -171,34 +176,30 @@ def load_preset(name: str | Path) -> Preset:
     base = "NAME" in it begins from one of the package, whose keys it changes.
     """
     try:
-        values = tomllib.loads(_text(name))
+        values = _tables(name)
         base = values.pop("base", None)
         if base is not None:
             if base not in presets():
                 raise BadInput(f"preset {name}: expected a base of {', '.join(presets())}, found '{base}'. Fix it.")
-            values = _over(tomllib.loads(_text(base)), values)
+            values = _over(_tables(base), values)
         return fill(Preset, values, f"preset {name}")
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput(f"preset {name}: expected TOML, found something else ({error}). Fix the file.") from error
+
+
+def _tables(name: str | Path) -> dict[str, Any]:
+    path = SHIPPED / f"{name}.toml" if name in presets() else Path(name)
+    if not path.is_file():
+        raise BadInput(
+            f"preset: expected one of {', '.join(presets())} or a TOML file, found '{name}'. Choose one of these."
+        )
+    return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Tables with the keys of others in place of their own."""
     tables = {key for key, value in above.items() if isinstance(value, dict) and isinstance(below.get(key), dict)}
     return {**below, **above, **{key: _over(below[key], above[key]) for key in tables}}
-
-
-def _text(name: str | Path) -> str:
-    if name in presets():
-        return resources.files("voxlate").joinpath("presets", f"{name}.toml").read_text(encoding="utf-8")
-    if Path(name).is_file():
-        try:
-            return Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"preset {name}: expected a TOML text, found something else. Fix the file.") from error
-    raise BadInput(
-        f"preset: expected one of {', '.join(presets())} or a TOML file, found '{name}'. Choose one of these."
-    )
 
 
 def patient_of(case: str, expression: str) -> str:
@@ -217,11 +218,6 @@ def without_suffix(path: str) -> str:
     """A path without its image suffix ('.nii.gz' counts as one)."""
     suffix = next((one for one in SUFFIXES if path.lower().endswith(one)), "")
     return path[: len(path) - len(suffix)]
-
-
-def listed(patterns: str | list[str]) -> list[str]:
-    """One pattern, or several, as a list."""
-    return [patterns] if isinstance(patterns, str) else patterns
 
 
 def place_and_part(pattern: str) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from voxlate.errors import BadInput
 
+SPLITS = ("train", "val", "test")
 FOLDS = 5
 
 
@@ -17,28 +18,25 @@ def split_patients(
     at least one for validation, four or more at least one for test; shares of 0 leave none. Shares of whole numbers
     above 1 are counts of patients, which must add up to all.
     """
-    counts = sum(shares) > 1 + 1e-6
-    total = len({patient for patient, _ in cases}) if counts else 1
+    patients = sorted({patient for patient, _ in cases}, key=lambda name: patient_order(seed, name))
+    count, counts = len(patients), sum(shares) > 1 + 1e-6
     whole = all(share % 1 == 0 for share in shares)
-    fits = min(shares) >= 0 and abs(sum(shares) - total) <= 1e-6  # which does not hold of a sum that is NaN
+    fits = min(shares) >= 0 and abs(sum(shares) - (count if counts else 1)) <= 1e-6  # never of a sum that is NaN
     if not fits or shares[0] == 0 or (counts and not whole):
         shown = " ".join(f"{share:g}" for share in shares)
         raise BadInput(
             f"--shares: expected shares for train, val and test that add up to 1, or whole counts that add up to the "
-            f"{len({patient for patient, _ in cases})} patients, with some for train, found {shown}. Change them."
+            f"{count} patients, with some for train, found {shown}. Change them."
         )
     if any(split is not None for _, split in cases):
         return {patient: split for patient, split in cases if split is not None}
-    patients = sorted({patient for patient, _ in cases}, key=lambda name: patient_order(seed, name))
-    count = len(patients)
     if counts:
-        names = [name for name, many in zip(("val", "test"), shares[1:]) for _ in range(round(many))]
-        return dict(zip(patients, [*names, *["train"] * (count - len(names))]))
-    val = max(1, round(shares[1] * count)) if shares[1] > 0 and count >= 2 else 0
-    test = max(1, round(shares[2] * count)) if shares[2] > 0 and count >= 4 else 0
-    val, test = min(val, count - 1), min(test, count - 1 - min(val, count - 1))
-    names = ["val"] * val + ["test"] * test + ["train"] * (count - val - test)
-    return dict(zip(patients, names))
+        val, test = (round(share) for share in shares[1:])
+    else:
+        val = max(1, round(shares[1] * count)) if shares[1] > 0 and count >= 2 else 0
+        test = max(1, round(shares[2] * count)) if shares[2] > 0 and count >= 4 else 0
+        val, test = min(val, count - 1), min(test, count - 1 - min(val, count - 1))
+    return dict(zip(patients, ["val"] * val + ["test"] * test + ["train"] * (count - val - test)))
 
 
 def fold_splits(splits: Mapping[str, str], fold: int, where: object) -> dict[str, str]:

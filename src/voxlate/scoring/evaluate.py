@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlate.data.find import find_cases
+from voxlate.data.find import find_cohort
 from voxlate.data.layout import CANONICAL, Axes
 from voxlate.data.lists import known_patients
 from voxlate.data.naive import Baselines
@@ -144,7 +144,7 @@ def evaluate(
     voxels that they do not cover do not count. Raises BadInput where nothing matches.
     """
     out, truth = Path(out), Path(truth)
-    found = find_cases(truth, pattern, manifest, preset, allow_outside=allow_outside, patients=patients)
+    found = find_cohort(truth, pattern, manifest, preset, allow_outside=allow_outside, patients=patients).cases
     known_patients(found, truth)
     asked = {case.case for case in found if split is None or case.split == split} if cases is None else set(cases)
     wanted = {case.case: case for case in found if case.case in asked}

@@ -87,11 +87,11 @@ def draw(
             places = [plan.place(start) for start in chosen]
             patches = [read_patch(prepared, data, model.recipe.intensity, *plan.patch_at(start)) for start in chosen]
             streams = [
-                [_streams(synth, key, place[0] + d, prepared.header.spacing_mm[0]) for d in range(len(patch.items))]
+                [_streams(synth, key, place[0] + d, prepared.header.spacing_mm[0]) for d in range(patch.item.shape[1])]
                 for place, patch in zip(places, patches)
             ]
             noise = partial(Noise, seed, streams, tiles=_noise_tiles(plan, chosen))
-            for place, image in zip(places, _moments(model, collate(data, patches), noise, plan, outer)):
+            for place, image in zip(places, _moments(model, collate(patches), noise, plan, outer)):
                 blend.add(image, place)
             if progress and synth.windows is None:
                 progress(begin + len(chosen), len(starts))

@@ -244,7 +244,7 @@ class Model:
         for name in self.recipe.data.source:
             if name in prepared.header.shown:
                 scale = self.recipe.intensity[name].scale(prepared.header.statistics[name])
-                found.append(scale.forward(prepared.arrays[name][:].astype(np.float32)))
+                found.append(scale.forward(prepared.volume(name).data[0]))
             else:
                 found.append(np.full(prepared.header.shape, BACKGROUND, np.float32))
         return found
