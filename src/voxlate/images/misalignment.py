@@ -6,7 +6,7 @@ Points and displacements are (D, H, W) in millimetres; a displacement leads from
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import combinations_with_replacement, product
 
 import numpy as np
@@ -302,11 +302,8 @@ def _peak(score: Floats, reach: NDArray[np.int64]) -> Floats | None:
     best = np.array(np.unravel_index(int(table.argmax()), table.shape))
     if any(best[axis] in (0, 2 * reach[axis]) for axis in axes):
         return None
-    near = np.array(list(product(*[(-1, 0, 1) if r else (0,) for r in reach])))
-    pairs = list(combinations_with_replacement(range(len(axes)), 2))
-    x = near[:, axes].astype(np.float64)
-    terms = [np.ones(len(x)), *x.T, *(x[:, i] * x[:, j] / (2 if i == j else 1) for i, j in pairs)]
-    _, *rest = np.linalg.pinv(np.stack(terms, axis=1)) @ table[tuple((best + near).T)]
+    near, pairs, solve = _quadric(tuple(axes.tolist()))
+    _, *rest = solve @ table[tuple((best + near).T)]
     slope, curvature = np.array(rest[: len(axes)]), np.zeros((len(axes), len(axes)))
     for (i, j), value in zip(pairs, rest[len(axes) :]):
         curvature[i, j] = curvature[j, i] = value
@@ -318,6 +315,16 @@ def _peak(score: Floats, reach: NDArray[np.int64]) -> Floats | None:
     shift = (best - reach).astype(np.float64)
     shift[axes] += offset
     return shift
+
+
+@cache
+def _quadric(axes: tuple[int, ...]) -> tuple[NDArray[np.int64], list[tuple[int, int]], Floats]:
+    """A voxel and its neighbours along axes [N, 3], pairs of axes, and the matrix from values there to a quadric."""
+    near = np.array([*product(*[(-1, 0, 1) if axis in axes else (0,) for axis in range(3)])])
+    pairs = [*combinations_with_replacement(range(len(axes)), 2)]
+    x = near[:, axes].astype(np.float64)
+    terms = [np.ones(len(x)), *x.T, *(x[:, i] * x[:, j] / (2 if i == j else 1) for i, j in pairs)]
+    return near, pairs, np.linalg.pinv(np.stack(terms, axis=1))
 
 
 def fitted(shifts: Shifts, seen: Mask) -> Field:

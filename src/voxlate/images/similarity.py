@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import scipy.special
 from numpy.typing import NDArray
 
 RADIUS, SIGMA = 5, 1.5  # Wang et al. 2004, section III.B: an 11 x 11 Gaussian window of 1.5 pixels
@@ -76,4 +75,4 @@ def _bin(image: NDArray[Any], low: float, high: float, bins: int) -> NDArray[np.
 def _entropy(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Entropy in nats along the last axis of counts; 0 where all are 0."""
     shares = counts / np.maximum(counts.sum(-1, keepdims=True), 1)
-    return np.asarray(scipy.special.entr(shares).sum(-1), np.float64)
+    return np.asarray(-(shares * np.log(np.maximum(shares, NARROWEST))).sum(-1), np.float64)
