@@ -58,8 +58,7 @@ def check_folder(folder: Path) -> None:
 def check_free(folder: Path, names: Iterable[str]) -> None:
     """Raise BadInput where a file of one of these names is there that voxlate did not write: scans are not replaced."""
     check_folder(folder)
-    provenance = provenance_of(folder)
-    listed = provenance.get("images", dict.fromkeys(names) if provenance else {})  # earlier versions listed none
+    listed = _listed(folder)
     for path in (folder / name for name in names if name not in listed):
         if path.is_file() and not says_synthetic(path.with_name(f"{path.name.split('.')[0]}.nii.gz")):
             raise BadInput(

@@ -49,6 +49,7 @@ from voxlate.training.run import (
     save_state,
     save_weights,
     weights_header,
+    weights_of,
 )
 from voxlate.training.validate import (
     autocast,
@@ -75,7 +76,7 @@ def train(
     reuse: Sequence[Path] = (),
     fold: int | None = None,
     device: str = "auto",
-    progress: StepCallback | None = None,
+    progress: StepCallback = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Run:
     """Train every stage of a recipe on a prepared cohort into a run folder; a stopped run resumes bit for bit.
@@ -89,7 +90,7 @@ def train(
     """
     keep_freed_memory()
     cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
-    start = Run(start).weights() if start is not None and start.is_dir() else start
+    start = None if start is None else weights_of(start)
     accelerator = Accelerator(cpu=find_device(device).type == "cpu")
     place = accelerator.device if accelerator.num_processes > 1 else find_device(device)
     recipe = with_steps(
@@ -97,12 +98,12 @@ def train(
     )
     jobs = [Job(recipe, stage, cohort, accelerator, place) for stage in recipe.all_stages]
     _check_stages(recipe, jobs, start)
-    about: dict[str, Any] = {
+    about = {
         "cohort": cohort.digest,
         "start": file_hash(start) if start else begun,
         "splits": cohort.splits,
+        **({} if fold is None else {"fold": fold}),
     }
-    about |= {} if fold is None else {"fold": fold}
     others = [Run(Path(other)) for other in reuse]
 
     def begin() -> None:
@@ -144,7 +145,7 @@ def _train_stages(
     jobs: Sequence["Job"],
     start: Path | None,
     stop: Sequence[int],
-    progress: StepCallback | None,
+    progress: StepCallback,
     say: Callable[[str], None],
 ) -> Run:
     earlier: dict[str, Method] = {}
@@ -289,7 +290,7 @@ def _train_stage(
     method: Method,
     started: str,
     stop: Sequence[int],
-    progress: StepCallback | None,
+    progress: StepCallback,
     say: Callable[[str], None],
 ) -> Method:
     stage, options, device = job.stage, job.stage.train, job.device
@@ -301,8 +302,9 @@ def _train_stage(
     batches = iter(job.batches(learner.step, _kept_moments(job, method, stop, progress)))
     items = validation_items(job.recipe, stage, job.cohort)
     log = Log(run.log, stage.name, options, learner.step, learner.seconds, main, progress)
-    for sentence in filter(None, (started, cut_note(job.cohort, stage.data)) if learner.step == 0 else ()):
-        log.add_start(sentence)
+    if learner.step == 0:
+        log.add_start(started)
+        log.add_start(cut_note(job.cohort, stage.data))
     clock = Clock(device)
     while learner.step < options.length and not _stops_early(learner, options):
         losses = take_step(learner, parallel, options, job.seed, batches, device, clock)
@@ -319,38 +321,44 @@ def _train_stage(
         if main and (last or (options.validate_every and learner.step % options.validate_every == 0)):
             picture = run.folder / "validation" / f"{stage.name}_{learner.step:07d}.png"
             scores = validate(learner.averaged, items, job.recipe, stage, device, picture)
-            if validation_split(job.cohort) == "train":
-                scores = {f"training_items_{name}": value for name, value in scores.items()}
+            seen = "training_items_" if validation_split(job.cohort) == "train" else ""
+            scores = {f"{seen}{name}": value for name, value in scores.items()}
             learner.seconds = log.add_validation(learner.step, scores)
         if main and last:
             say(time_note(stage.name, clock.seconds, log.add_time(learner.step, clock.seconds)))
-        if main and last and learner.step < options.length and options.stop:
-            log.add_end(learner.step, options.stop.sentence(learner.epochs.losses, learner.step))
+            if options.stop and learner.step < options.length:
+                log.add_end(learner.step, options.stop.sentence(learner.epochs.losses, learner.step))
         if main and saves:
             save_state(run.state, {**learner.state(), "stage": stage.name})
         if stops and not last:
             raise Stopped(f"stopped at step {learner.step} of {options.length} ({stage.name})")
-    method = learner.averaged if options.ema else learner.method
-    method.eval()  # as those that build on it will use it
-    slices = whole_slices(job.recipe, stage, job.cohort, "train", CALIBRATION_SLICES)
-    method.finish(batch.to(device) for batch in slices)
-    if main:  # the averaged weights as a whole model; the state stays until the next stage writes its own
-        header = weights_header(stage_recipe(job.recipe, stage.name), method, job.cohort, learner.step, learner.seconds)
+    return _finish(job, run, learner)
+
+
+def _finish(job: Job, run: Run, learner: Learner) -> Method:
+    """The trained method as those that build on it will use it; the main process writes its weights.
+
+    These are a whole model; the state stays until the next stage writes its own.
+    """
+    method = (learner.averaged if job.stage.train.ema else learner.method).eval()
+    slices = whole_slices(job.recipe, job.stage, job.cohort, "train", CALIBRATION_SLICES)
+    method.finish(batch.to(job.device) for batch in slices)
+    if job.accelerator.is_main_process:
+        recipe = stage_recipe(job.recipe, job.stage.name)
+        header = weights_header(recipe, method, job.cohort, learner.step, learner.seconds)
         header["training_voxels"] += read_json(run.provenance).get("inherited_voxels", [])
-        header |= _bound(job, method, run)
-        save_weights(run.weights(stage.name), method, header)
+        save_weights(run.weights(job.stage.name), method, header | _bound(job, method, run))
     job.accelerator.wait_for_everyone()
     return method
 
 
-def _kept_moments(job: Job, method: Method, stop: Sequence[int], progress: StepCallback | None) -> Path | None:
+def _kept_moments(job: Job, method: Method, stop: Sequence[int], progress: StepCallback) -> Path | None:
     """Where the moments of the training cases' latents are kept, encoded once; None where there is nothing to keep."""
     if method.autoencoder is None or why_not_kept(job.stage, job.cohort):
         return None
 
     def report(done: int, total: int) -> None:
-        if progress:
-            progress(f"{job.stage.name} (latents)", done, total, {})
+        progress(f"{job.stage.name} (latents)", done, total, {})
         if stop and done < total:
             raise Stopped(f"stopped at case {done} of {total} whose latents are encoded ({job.stage.name})")
 
