@@ -56,12 +56,7 @@ def calibrate(
     where the model is an ensemble, completes, or was trained on one of the cases, and where there are too few.
     """
     model = _fitting(model)
-    if not 0.5 <= coverage < 1 or not 0.5 <= confidence < 1 or abs(100 * coverage - round(100 * coverage)) > 1e-6:
-        wrong = f"{coverage:g} and {confidence:g}"
-        raise BadInput(
-            f"calibrate: expected a coverage in whole percents and a confidence, from 0.5 to below 1, found {wrong}. "
-            "Change them."
-        )
+    _check_levels(coverage, confidence)
     target_names = model.recipe.data.target
     labels = sorted({name for case in cases for name in case.labels})
     texts = {name: _regions(name, model, labels, regions or {}) for name in target_names}
@@ -170,6 +165,14 @@ def say_odd(name: str, evidence: Sequence[Evidence], warn: Callable[[str], None]
                 f"{case}: the error of its {name} is {error / usual:.1f} times that of the median case: look at it; a "
                 "unit, an offset or a misplaced truth widens the intervals of all."
             )
+
+
+def _check_levels(coverage: float, confidence: float) -> None:
+    if not 0.5 <= coverage < 1 or not 0.5 <= confidence < 1 or abs(100 * coverage - round(100 * coverage)) > 1e-6:
+        raise BadInput(
+            "calibrate: expected a coverage in whole percents and a confidence, from 0.5 to below 1, found "
+            f"{coverage:g} and {confidence:g}. Change them."
+        )
 
 
 def _fitting(model: Model | Ensemble) -> Model:

@@ -43,7 +43,7 @@ def draw(
     key: str,
     seed: int,
     progress: PatchProgress,
-    outer: float | None = None,
+    outer: float | None,
 ) -> tuple[list[Image], float]:
     """The targets of a case, and evaluations of the network for each sample of a slice or patch.
 

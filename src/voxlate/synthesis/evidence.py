@@ -107,7 +107,7 @@ class Collector:
         lattice = lattice_of(ready.prepared, model.recipe.data.axes, model.header["units"])
         scans.pop(MASK, None)
         truth = self._truth(scans, maps, ready, lattice)
-        images, _ = model.draw(ready, self.seed, progress, outer=self.alpha)
+        images, _ = model.draw(ready, self.seed, progress, self.alpha)
         sources = sources_of(model.recipe, ready.prepared)
         given = [lattice.seen(one) for one in sources]
         chooser = np.random.default_rng([self.seed, *case.case.encode()])

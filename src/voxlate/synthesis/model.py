@@ -112,7 +112,7 @@ class Model:
         model = self.with_options(**options)
         ready, calibration = model.ready(scans, case), model.calibration()
         begun = time.monotonic()
-        images, calls = model.draw(ready, seed, progress, calibration)
+        images, calls = model.draw(ready, seed, progress, None if calibration is None else calibration.outer)
         where = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
         cost = dict(zip(COST, (calls, (time.monotonic() - begun) / ready.prepared.header.shape[0], where)))
         lattice = lattice_of(ready.prepared, model.recipe.data.axes, model.header["units"])
@@ -156,19 +156,12 @@ class Model:
         return make_ready(self.recipe, self.header, given, case)
 
     def draw(
-        self,
-        ready: Ready,
-        seed: int,
-        progress: PatchProgress = no_report,
-        calibration: Calibration | None = None,
-        outer: float | None = None,
+        self, ready: Ready, seed: int, progress: PatchProgress, outer: float | None
     ) -> tuple[dict[str, Made], float]:
         """The images of a case on the grid that the network works on, and evaluations of the network for each sample.
 
-        calibration: whose intervals are wanted; outer: see draw.draw.
+        outer: see draw.draw.
         """
-        if calibration and any(one.way == "quantiles" for one in calibration.header.targets.values()):
-            outer = 1 - calibration.header.coverage
         drawn, calls = draw(self, ready.prepared, ready.key, seed, progress, outer)
         images, names = dict(zip(self.recipe.data.target, drawn)), made_of(self.recipe, ready.files)
         return {name: self._made(name, images[name], ready.prepared) for name in names}, calls

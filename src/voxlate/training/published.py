@@ -266,9 +266,8 @@ def _convolutional(file: _Arrays) -> Found:
     values["heads"] = file.get("MultiHeadDotProductAttention_0/query/kernel", 3)[1]
     if not vit:
         return Found("adm", fill(ADM, values, file.where), ins, file.get("Dense_2/kernel", 2)[1])
-    inside = _Arrays({key.removeprefix("Transformer_0/"): shape for key, shape in file.of.items()}, file.where)
-    channels, values["vit_heads"], _ = _first_query(file, "Transformer_0/")
-    values["depth"] = inside.count("SwiGLU")
+    channels, values["vit_heads"], _ = file.get("Transformer_0/MultiHeadDotProductAttention_0/query/kernel", 3)
+    values["depth"] = file.count("Transformer_0/SwiGLU")
     key = "Transformer_0/SwiGLU_0/Dense_1/kernel"
     values["mlp_ratio"] = file.over(file.get(key, 2)[1], channels, key)
     outs = file.get("Dense_3/kernel", 2)[1]
@@ -278,24 +277,16 @@ def _convolutional(file: _Arrays) -> Found:
 def _dit(file: _Arrays) -> Found:
     pixels_in, width = file.get("Dense_0/kernel", 2)
     pixels_out = file.get("FinalLayer_0/Dense_1/kernel", 2)[1]
-    # patch² · outs numbers leave for each patch: the fewest output channels for which that is a square
-    outs = next(n for n in range(1, pixels_out + 1) if pixels_out % n == 0 and _is_square(pixels_out // n))
+    # patch² · outs numbers leave for each patch: the largest square that divides them, so the fewest output channels
+    patch = max(side for side in range(1, math.isqrt(pixels_out) + 1) if pixels_out % side**2 == 0)
     hidden = file.get("DiTBlock_0/SwiGLU_0/Dense_0/kernel", 2)[1]
     values = {
-        "patch": math.isqrt(pixels_out // outs),
+        "patch": patch,
         "width": width,
         "depth": file.count("DiTBlock"),
-        "heads": _first_query(file, "DiTBlock_0/")[1],
+        "heads": file.get("DiTBlock_0/MultiHeadDotProductAttention_0/query/kernel", 3)[1],
         "mlp_ratio": file.over(hidden, width, "DiTBlock_0/SwiGLU_0/Dense_0/kernel"),
         "frequencies": file.get("Dense_1/kernel", 2)[0],
     }
-    ins = file.over(pixels_in, pixels_out // outs, "Dense_0/kernel")
-    return Found("dit", fill(DiT, values, file.where), ins, outs)
-
-
-def _first_query(file: _Arrays, scope: str) -> tuple[int, ...]:
-    return file.get(f"{scope}MultiHeadDotProductAttention_0/query/kernel", 3)
-
-
-def _is_square(number: int) -> bool:
-    return math.isqrt(number) ** 2 == number
+    ins = file.over(pixels_in, patch**2, "Dense_0/kernel")
+    return Found("dit", fill(DiT, values, file.where), ins, pixels_out // patch**2)

@@ -205,7 +205,7 @@ def weights_header(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int
         "steps": steps,
         "seconds": seconds,
         "training_cases": len(cohort.splits["train"]),
-        "training_ml": cohort.fingerprint["mask_ml"]["median"] if "mask_ml" in cohort.fingerprint else None,
+        "training_ml": cohort.fingerprint["mask_ml"]["median"],
         "training_voxels": [
             cohort.header(case).voxels[name][:DIGITS]
             for case in cases

@@ -129,6 +129,12 @@ class Calibration:
             "levels": {name: relative(one, header.coverage) for name, one in header.targets.items()},
         }
 
+    @property
+    def outer(self) -> float | None:
+        """The share of samples outside the quantiles that intervals are made of; None where they need none."""
+        quantiles = any(one.way == "quantiles" for one in self.header.targets.values())
+        return 1 - self.header.coverage if quantiles else None
+
     def learned_from(self, files: Mapping[str, str | Path]) -> bool:
         """Whether these scans are those of a patient that it was learned from, by their content."""
         given = {name: content_hash(Path(path)) for name, path in files.items() if is_there(Path(path))}
