@@ -22,7 +22,7 @@ from voxlate.images.volume import Volume, content_hash, read_volume
 from voxlate.scoring.provenance import recorded_splits
 from voxlate.synthesis.calls import PatchProgress
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.ready import Ready, preparation_for
+from voxlate.synthesis.ready import preparation_for
 from voxlate.synthesis.trusted import Lattice, lattice_of, patches_in, sources_of
 from voxlate.training.run import DIGITS
 from voxlate.trust.calibration import BODY, Image
@@ -106,7 +106,7 @@ class Collector:
         ready = model.ready({name: one for name, one in scans.items() if name in model.scan_names}, case.case)
         lattice = lattice_of(ready.prepared, model.recipe.data.axes, model.header["units"])
         scans.pop(MASK, None)
-        truth = self._truth(scans, maps, ready, lattice)
+        truth = self._truth(case.case, scans, maps, lattice)
         images, _ = model.draw(ready, self.seed, progress, self.alpha)
         sources = sources_of(model.recipe, ready.prepared)
         given = [lattice.seen(one) for one in sources]
@@ -116,19 +116,13 @@ class Collector:
             found[name] = self._sampled(name, one.image.each(lattice.seen), truth, given, chooser)
         return {**found, PATCHES: vars(patches_in(model.recipe, ready.prepared, sources))}
 
-    def _truth(self, scans: Mapping[str, Volume], maps: Mapping[str, Volume], ready: Ready, lattice: Lattice) -> _Truth:
+    def _truth(self, case: str, scans: Mapping[str, Volume], maps: Mapping[str, Volume], lattice: Lattice) -> _Truth:
         """The truth as its file has it, which is what evaluate compares with; moved only where its grid is another."""
-        case, recipe = ready.prepared.header.case, self.model.recipe
-        data = recipe.data
+        recipe, data = self.model.recipe, self.model.recipe.data
         preparation = preparation_for(self.model.header, {name: scans[name] for name in data.source})
         whole = prepare_case(case, scans, preparation, labels=maps, masked=False)
         self._refuse_training(whole)
         prepared = laid_out(whole, data.axes)
-        if prepared.header.shape != ready.prepared.header.shape:
-            raise BadInput(
-                f"{case}: expected the truth on the grid of the scans ({ready.prepared.header.shape}), found "
-                f"{prepared.header.shape}. Check both files."
-            )
         moved = {name for name, one in prepared.header.registered.items() if one.kept != "none"}
 
         def on_lattice(own: Volume, values: NDArray[np.generic], order: Literal[0, 1]) -> Volume:

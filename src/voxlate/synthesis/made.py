@@ -118,8 +118,7 @@ class Synthesised:
     def write(self, folder: Path, suffixes: Sequence[str] = (".nii.gz",)) -> list[str]:
         """Write each image with each suffix, and provenance.json, which lists them; gives what is removed for them."""
         files = {f"{name}{suffix}": volume for name, volume in self.files.items() for suffix in suffixes}
-        said = {name: _said(name) for name in files}
-        images = {name: partial(write_volume, volume=one, what=said[name]) for name, one in files.items()}
+        images = {name: partial(write_volume, volume=one, what=_said(name)) for name, one in files.items()}
         return write_images(folder, images, self.provenance)
 
     def show(self) -> Picture.Image:

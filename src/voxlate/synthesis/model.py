@@ -14,7 +14,7 @@ from pydantic_core import to_jsonable_python
 from voxlate.config import fill
 from voxlate.data.case import MASK, PreparedCase
 from voxlate.errors import BadInput
-from voxlate.files import SYNTHETIC, safe_name
+from voxlate.files import SYNTHETIC
 from voxlate.images.intensity import Percentile, Scale
 from voxlate.images.volume import Volume, content_hash, is_there
 from voxlate.methods.method import Method
@@ -306,8 +306,6 @@ def load(run: Path | str, device: str = "auto", allow_code: bool = False, answer
     """
     path = _answering(Path(run), answer, allow_code)
     method, recipe, header = load_method(path, allow_code)
-    for name in (*recipe.data.source, *recipe.data.target, *(stage.name for stage in recipe.stages)):
-        safe_name(name, f"{path} (header)")  # they become names of files
     if not recipe.method.makes_targets:  # an autoencoder alone: it is given what it reconstructs
         recipe = replace(recipe, data=replace(recipe.data, source=recipe.data.target, stack=0))
     where, origin = find_device(device), path.resolve()

@@ -225,7 +225,7 @@ def _header(made: Recipe, method: nn.Module) -> dict[str, Any]:
             )
     return {
         "recipe": recipes.to_dict(made),
-        "units": {name: unit_of(name) for name in {*made.data.source, *made.data.target}},
+        "units": {name: unit_of(name) for name in (*made.data.source, *made.data.target)},
         "target_scales": {name: scales[name] for name in made.data.target},
         "preparation": asdict(Preparation()),
         "parameters": sum(parameter.numel() for parameter in method.parameters()),

@@ -100,11 +100,6 @@ class Run:
     def naive(self) -> Path:
         return self.folder / "naive.safetensors"
 
-    @property
-    def has_trained(self) -> bool:
-        """Whether there is anything that a training would lose."""
-        return self.state.exists() or any(self.folder.glob("weights*.safetensors"))
-
     def weights(self, stage: str = "final") -> Path:
         return self.folder / ("weights.safetensors" if stage == "final" else f"weights.{stage}.safetensors")
 
@@ -129,7 +124,7 @@ def begin_run(
         change = first_change({key: found.get(key) for key in wanted}, wanted)
         if not change:
             return run
-        if run.has_trained:
+        if run.state.exists() or any(folder.glob("weights*.safetensors")):
             raise BadInput(
                 f"{folder}: expected an empty folder or this very run, found another run ({change}). "
                 "Choose another --out, or give the same recipe and data to resume."
@@ -195,7 +190,7 @@ def weights_header(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int
     return {
         "recipe": plain,
         **({"imports": needed} if (needed := needed_code(plain)) else {}),
-        "units": {name: cohort.units[name] for name in {*recipe.data.source, *recipe.data.target}},
+        "units": {name: cohort.units[name] for name in (*recipe.data.source, *recipe.data.target)},
         "target_scales": {name: [scale.low, scale.high] for name, scale in scales.items()},
         "target_widths": {name: cohort.target_widths(one, name, cases) for name, one in maps.items()},
         "preparation": asdict(cohort.preparation),

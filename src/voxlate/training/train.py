@@ -93,10 +93,12 @@ def train(
     start = None if start is None else weights_of(start)
     accelerator = Accelerator(cpu=find_device(device).type == "cpu")
     place = accelerator.device if accelerator.num_processes > 1 else find_device(device)
-    recipe = with_steps(
-        recipe, [Job(recipe, stage, cohort, accelerator, place).epoch_steps for stage in recipe.all_stages]
-    )
-    jobs = [Job(recipe, stage, cohort, accelerator, place) for stage in recipe.all_stages]
+
+    def jobs_of(recipe: Recipe) -> list[Job]:
+        return [Job(recipe, stage, cohort, accelerator, place) for stage in recipe.all_stages]
+
+    recipe = with_steps(recipe, [job.epoch_steps for job in jobs_of(recipe)])
+    jobs = jobs_of(recipe)
     _check_stages(recipe, jobs, start)
     about = {
         "cohort": cohort.digest,
@@ -122,8 +124,9 @@ def train(
 
     with contextlib.ExitStack() as held:
         by_main(accelerator, begin)
-        stop = held.enter_context(_stop_signal())
-        return _train_stages(Run(out), jobs, start, stop, progress, say)
+        session = _Session(Run(out), held.enter_context(_stop_signal()), progress, say)
+        _train_stages(session, jobs, start)
+    return session.run
 
 
 def by_main(accelerator: Accelerator, do: Callable[[], None]) -> None:
@@ -140,15 +143,18 @@ def by_main(accelerator: Accelerator, do: Callable[[], None]) -> None:
         raise failed[0]
 
 
-def _train_stages(
-    run: Run,
-    jobs: Sequence["Job"],
-    start: Path | None,
-    stop: Sequence[int],
-    progress: StepCallback,
-    say: Callable[[str], None],
-) -> Run:
-    earlier: dict[str, Method] = {}
+@dataclass(frozen=True)
+class _Session:
+    """What the stages of a training share: its folder, signals to stop that have arrived, and who follows it."""
+
+    run: Run
+    stop: Sequence[int]
+    progress: StepCallback
+    say: Callable[[str], None]
+
+
+def _train_stages(session: _Session, jobs: Sequence["Job"], start: Path | None) -> None:
+    run, earlier = session.run, dict[str, Method]()
     for job in jobs:
         torch.manual_seed(job.seed)
         name = job.stage.name
@@ -159,9 +165,8 @@ def _train_stages(
         else:
             if start and name == "final":
                 load_weights(method, start)
-            method = _train_stage(job, run, method, started, stop, progress, say)
+            method = _train_stage(job, session, method, started)
         earlier[name] = method.eval().requires_grad_(False)
-    return run
 
 
 def _check_autoencoder(method: Method, stage: FullStage, earlier: Mapping[str, Method], run: Run) -> None:
@@ -284,24 +289,16 @@ def _initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Me
     return method, started
 
 
-def _train_stage(
-    job: Job,
-    run: Run,
-    method: Method,
-    started: str,
-    stop: Sequence[int],
-    progress: StepCallback,
-    say: Callable[[str], None],
-) -> Method:
+def _train_stage(job: Job, session: _Session, method: Method, started: str) -> Method:
     stage, options, device = job.stage, job.stage.train, job.device
-    main = job.accelerator.is_main_process
+    run, main = session.run, job.accelerator.is_main_process
     learner = begin_learner(method, options, device, job.epoch_steps if options.stop else 0)
     if run.state.exists() and (state := load_state(run.state, device))["stage"] == stage.name:
         learner.load_state(state)
     parallel = method if job.alone else job.accelerator.prepare(method)
-    batches = iter(job.batches(learner.step, _kept_moments(job, method, stop, progress)))
+    batches = iter(job.batches(learner.step, _kept_moments(job, method, session)))
     items = validation_items(job.recipe, stage, job.cohort)
-    log = Log(run.log, stage.name, options, learner.step, learner.seconds, main, progress)
+    log = Log(run.log, stage.name, options, learner.step, learner.seconds, main, session.progress)
     if learner.step == 0:
         log.add_start(started)
         log.add_start(cut_note(job.cohort, stage.data))
@@ -313,7 +310,7 @@ def _train_stage(
         _add_to_epoch(learner, losses, job.accelerator)
         last = learner.step == options.length or _stops_early(learner, options)
         saves, logs = last or learner.step % options.save_every == 0, learner.step % options.log_every == 0
-        stops = _is_stopped(stop, job, agree=saves or logs)
+        stops = _is_stopped(session.stop, job, agree=saves or logs)
         saves = saves or stops
         if saves or logs:  # else it would wait for the device at every step
             _check_finite(learner, losses, job, run, weights_too=saves)
@@ -325,7 +322,7 @@ def _train_stage(
             scores = {f"{seen}{name}": value for name, value in scores.items()}
             learner.seconds = log.add_validation(learner.step, scores)
         if main and last:
-            say(time_note(stage.name, clock.seconds, log.add_time(learner.step, clock.seconds)))
+            session.say(time_note(stage.name, clock.seconds, log.add_time(learner.step, clock.seconds)))
             if options.stop and learner.step < options.length:
                 log.add_end(learner.step, options.stop.sentence(learner.epochs.losses, learner.step))
         if main and saves:
@@ -352,14 +349,14 @@ def _finish(job: Job, run: Run, learner: Learner) -> Method:
     return method
 
 
-def _kept_moments(job: Job, method: Method, stop: Sequence[int], progress: StepCallback) -> Path | None:
+def _kept_moments(job: Job, method: Method, session: _Session) -> Path | None:
     """Where the moments of the training cases' latents are kept, encoded once; None where there is nothing to keep."""
     if method.autoencoder is None or why_not_kept(job.stage, job.cohort):
         return None
 
     def report(done: int, total: int) -> None:
-        progress(f"{job.stage.name} (latents)", done, total, {})
-        if stop and done < total:
+        session.progress(f"{job.stage.name} (latents)", done, total, {})
+        if session.stop and done < total:
             raise Stopped(f"stopped at case {done} of {total} whose latents are encoded ({job.stage.name})")
 
     maps, autoencoder = job.recipe.intensity, method.autoencoder

@@ -124,12 +124,9 @@ class Verdict:
 
     def map(self, shape: tuple[int, ...]) -> Array:
         """The distances [D, H, W], 1 where familiar patches end, between patches that of the nearest one."""
-        found = np.zeros(shape, np.float32)
-        seen = np.zeros(shape, bool)
+        found, seen = np.zeros(shape, np.float32), np.zeros(shape, bool)
         at = tuple(self.places.T)
         found[at], seen[at] = self.distances, True
-        if not seen.any():
-            return found
         nearest = ndimage.distance_transform_edt(~seen, return_distances=False, return_indices=True)
         filled: Array = found[tuple(nearest)]
         return filled
