@@ -58,10 +58,10 @@ class Made:
 
     def stretched(self, peak: Peak) -> "Made":
         """The image with its bright end moved, and its spread with it."""
-        scale, half = self.scale, np.float32(self.half)
+        scale, spread = self.scale, self.physical_sd
         values = peak.stretch(self.values)
         moved = self.image.each(lambda one: scale.of(peak.stretch(scale.inverse(one))))
-        sd = None if self.image.sd is None else peak.stretch_sd(self.image.sd * half, self.values) / half
+        sd: np.ndarray | None = None if spread is None else peak.stretch_sd(spread, self.values) / np.float32(self.half)
         return Made(values, Image(scale.of(values), sd, moved.low, moved.high), scale, peak)
 
 

@@ -268,17 +268,17 @@ def read_header(path: Path) -> dict[str, Any]:
         text = (file.metadata() or {}).get("voxlate")
     if text is None:
         raise BadInput(f"{path}: expected weights that voxlate saved, found a file without its header. Check the path.")
+    header: dict[str, Any] = {}
     try:
-        checked = TypeAdapter(_Header).validate_json(text)
+        TypeAdapter(_Header).validate_json(text)
+        header = json.loads(text)
+        pairs = product(header["recipe"]["data"]["target"], ("units", "target_scales"))
+        found = [f"no {key} of {name}" for name, key in pairs if name not in header[key]]
     except ValidationError as error:
         place = ".".join(str(part) for part in error.errors()[0]["loc"])
         found = [f"'{place}' absent or of another kind" if place else "no table"]
-    else:
-        pairs = product(checked["recipe"]["data"]["target"], ("units", "target_scales"))
-        found = [f"no {key} of {name}" for name, key in pairs if name not in checked[key]]
     if found:
         raise BadInput(f"{path}: expected a whole header, found {'; '.join(found)}. Get the file again.")
-    header: dict[str, Any] = json.loads(text)
     return header
 
 
