@@ -21,7 +21,7 @@ from voxlate.scoring.provenance import difference, is_fold, provenance_of, recor
 from voxlate.synthesis.calls import PatchProgress, no_report
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import COST, Model
-from voxlate.synthesis.written import check_folder, check_free, is_synthesis, is_unchanged
+from voxlate.synthesis.written import check_folder, check_free, is_unchanged, stated_synthesis
 
 NamedProgress = Callable[[str, int, int], None]
 Warn = Callable[[str], None]
@@ -229,7 +229,8 @@ def _other_ways(model: Model | Ensemble, cases: set[str], out: Path, seed: int) 
     """In what images of these cases in OUT differ made in another way; raises BadInput for those of others."""
     plan, found = model.plan({}, seed), list[str]()
     for path in sorted(out.glob("*/provenance.json")):
-        if not is_synthesis(path) or not (other := difference(read_json(path), plan)):
+        stated = stated_synthesis(path)
+        if not stated or not (other := difference(stated, plan)):
             continue
         if path.parent.name not in cases:
             raise BadInput(

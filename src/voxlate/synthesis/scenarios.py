@@ -12,14 +12,14 @@ import numpy as np
 from rich.table import Table
 
 from voxlate.errors import BadInput
-from voxlate.files import locked, read_json, whole_file, write_json
+from voxlate.files import locked, whole_file, write_json
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.provenance import difference, provenance_of, stated_inputs
 from voxlate.scoring.tables import Scores
 from voxlate.synthesis.calls import no_report
 from voxlate.synthesis.folder import NamedProgress, Scans, find_scans, place_from, synthesise_cases
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.written import check_folder, is_synthesis, remove_images, write_images
+from voxlate.synthesis.written import check_folder, remove_images, stated_synthesis, write_images
 
 HowMany = Literal["one", "all"]
 SUMMED = ("mae", "mae_rel", "psnr", "ssim_2d")  # metrics of the summary; metrics.json has all
@@ -162,8 +162,8 @@ def _check_own(out: Path, models: Sequence[Model], seed: int) -> None:
     check_folder(out)
     plans = [model.plan({}, seed) for model in models]
     for path in sorted([*out.glob("*/provenance.json"), *out.glob("without_*/*/provenance.json")]):
-        made = read_json(path)
-        if not is_synthesis(path) or "images" not in made:
+        made = stated_synthesis(path)
+        if "images" not in made:
             continue
         by_synth = path.parent.parent == out and "made_without" not in made
         if by_synth or ("model" in made and all(made["model"] != plan["model"] for plan in plans)):
