@@ -16,12 +16,10 @@ from rich.table import Table
 from scipy.integrate import solve_ivp
 
 from voxlate.batch import Batch
-from voxlate.data.case import prepare_case
 from voxlate.data.patches import read_patch
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.ode import Slope, rk45, velocity
 from voxlate.files import write_json
-from voxlate.images.volume import read_volume
 from voxlate.methods.diffusion import Diffusion
 from voxlate.synthesis.folder import find_scans
 from voxlate.synthesis.model import Model, load
@@ -31,8 +29,7 @@ def slices(model: Model, cohort: Path, split: str | None, count: int) -> list[Ba
     """The middle slice of the first cases."""
     found, recipe = [], model.recipe
     for scans in find_scans([str(cohort)], model, split=split)[:count]:
-        volumes = {name: read_volume(scans.files[name], name) for name in recipe.data.source}
-        case = prepare_case(scans.case, volumes, model.preparation_for(volumes), masked=recipe.needs_mask)
+        case = model.ready(scans.files, scans.case).prepared
         depth, height, width = case.header.shape
         found.append(read_patch(case, recipe.data, recipe.intensity, (depth // 2, 0, 0), (1, height, width)))
     return found

@@ -82,7 +82,7 @@ def test_synthesis_works_on_the_straight_head_and_gives_images_on_the_scans_own_
         "stand-in",
     )
     header = {"target_scales": {"ct": [-100, 300]}, "units": {"ct": "HU"}, "weights_hash": "", "steps": 0}
-    aligned = {"align": "midline", "align_by": "ncct"}
+    aligned = {"preparation": {"align": "midline", "fixed": "ncct"}}
     model = Model(Method(), recipe, {**header, **aligned}, torch.device("cpu"), SimpleNamespace())
     scans = {"cta1": blank, "ncct": askew}
     made = model.synthesise({name: scans[name] for name in sources}).volume

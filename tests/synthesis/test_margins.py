@@ -20,8 +20,7 @@ from voxlate.images.volume import Volume
 from voxlate.nets.bran import Bran
 from voxlate.nets.interface import Channels
 from voxlate.recipe import from_dict, stage_recipe
-from voxlate.synthesis import draw
-from voxlate.synthesis import model as synthesise
+from voxlate.synthesis import draw, ready
 from voxlate.synthesis.model import Model
 
 INSIDE = {"inside": True, "strip": True}
@@ -98,7 +97,7 @@ def made(data: np.ndarray, of: Model, **options: object) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def same_noise_for_all_patients(monkeypatch):
-    monkeypatch.setattr(synthesise, "_voxels_key", lambda scans: "key")
+    monkeypatch.setattr(ready, "_voxels_key", lambda scans: "key")
 
 
 class Turned(Noise):

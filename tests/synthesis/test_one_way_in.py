@@ -10,7 +10,6 @@ import torch
 
 from voxlate.batch import Batch
 from voxlate.config import settings
-from voxlate.data.align import Preparation
 from voxlate.data.batches import Batches, batches_of, open_cohort
 from voxlate.data.find import find_cohort
 from voxlate.data.prepare import prepare
@@ -223,9 +222,3 @@ def test_a_batch_of_training_holds_the_same_patches(heads, tmp_path) -> None:
         assert every.target is not None
         assert torch.equal(every.source[chosen], batch.source)
         assert torch.equal(every.target[chosen], batch.target)
-
-
-def test_weights_of_before_say_how_their_cohort_was_prepared_in_other_words(tmp_path) -> None:
-    header = {"spacing_mm": [3.0, 1.0, 1.0], "align": "midline", "align_by": "ct", "brain_from": "ct"}
-    model = Model(Recorder(), None, header, torch.device("cpu"), tmp_path)  # type: ignore[arg-type]
-    assert model.preparation == Preparation((3.0, 1.0, 1.0), False, None, "ct", "midline", "brain", "ct")

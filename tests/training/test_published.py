@@ -20,7 +20,6 @@ from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import UViT
 from voxlate.synthesis.model import load
 from voxlate.training.published import detect, import_run, layout, read_weights
-from voxlate.training.run import load_method, read_header, save_weights
 
 NETS = ("unet", "unet_time", "adm", "uvit", "dit")
 SMALL = {
@@ -264,17 +263,6 @@ def test_an_imported_network_sees_the_slices_of_the_lps_array_and_answers_on_the
     assert np.abs(ours - expected).max() < 0.01
     turned = answer(seen.mT).transpose(2, 1, 0)[::left, ::back]
     assert np.abs(turned - expected).mean() > 0.1, "the network must tell rows from columns"
-
-
-def test_an_import_from_before_slices_had_a_layout_is_refused(tmp_path):
-    run = import_run(_file(tmp_path / "w.safetensors", "unet"), tmp_path / "run")
-    header, method = read_header(run.weights()), load_method(run.folder)[0]
-    del header["recipe"]["data"]["axes"]
-    save_weights(run.weights(), method, header)
-    with pytest.raises(
-        BadInput, match=r"expected published weights with data.axes, .* Import the published file again"
-    ):
-        load(run.folder)
 
 
 def test_a_unet_with_a_noise_level_is_imported_as_a_denoiser(tmp_path):

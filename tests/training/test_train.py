@@ -18,7 +18,7 @@ from voxlate import recipe
 from voxlate.errors import BadInput, Stopped
 from voxlate.learning import Optimiser
 from voxlate.training.learner import update_average
-from voxlate.training.run import Run, load_method, save_weights
+from voxlate.training.run import Run, checksum, load_method, save_weights
 from voxlate.training.train import train
 
 
@@ -200,6 +200,7 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(run: Path, tmp
     with pytest.raises(BadInput, match="expected finite weights, found"):
         save_weights(tmp_path / "w.safetensors", method, header)
     tensors = {name: tensor.contiguous() for name, tensor in method.state_dict().items()}
-    save_file(tensors, tmp_path / "old.safetensors", {"voxlate": json.dumps({**header, "sha256": None})})
+    whole = {**header, "sha256": checksum(header, tensors)}
+    save_file(tensors, tmp_path / "spoiled.safetensors", {"voxlate": json.dumps(whole)})
     with pytest.raises(BadInput, match="the training diverged"):
-        load_method(tmp_path / "old.safetensors")
+        load_method(tmp_path / "spoiled.safetensors")

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
+from pydantic import ConfigDict, StringConstraints, ValidationError
 from typing_extensions import TypedDict
 
-from voxlate.config import fill
+from voxlate.config import adapter, fill
 from voxlate.data.case import MASK
 from voxlate.diffusion.windows import Windows
 from voxlate.errors import BadInput
@@ -53,7 +53,7 @@ class _Trained(TypedDict, total=False):
     data: _Splits
 
 
-STATED, TRAINED = TypeAdapter(_Stated), TypeAdapter(_Trained)
+STATED, TRAINED = adapter(_Stated), adapter(_Trained)
 
 
 def run_folders(provenance: Mapping[str, Any]) -> list[Path]:

@@ -4,6 +4,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from voxlate.data.presets import CaseFiles
 from voxlate.errors import BadInput
 from voxlate.files import locked
 from voxlate.images.intensity import network_ends
+from voxlate.synthesis.calls import no_report
 from voxlate.synthesis.ensemble import Ensemble
-from voxlate.synthesis.evidence import Trained, contents_of, evidence_of, parts_folder, refuse_training
+from voxlate.synthesis.evidence import Collector, Trained
 from voxlate.synthesis.folder import in_split
 from voxlate.synthesis.model import Model
 from voxlate.training.run import made_by
@@ -42,7 +44,7 @@ def calibrate(
     bound: Bound | None = None,
     regions: Mapping[str, str] | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = no_report,
     warn: Callable[[str], None] = warnings.warn,
 ) -> tuple[Path, Calibration]:
     """Make the images of cases with truth, compare ways of intervals, and write the best into the run.
@@ -54,29 +56,22 @@ def calibrate(
     where the model is an ensemble, completes, or was trained on one of the cases, and where there are too few.
     """
     model = _fitting(model)
-    if not 0.5 <= coverage < 1 or not 0.5 <= confidence < 1 or abs(100 * coverage - round(100 * coverage)) > 1e-6:
-        wrong = f"{coverage:g} and {confidence:g}"
-        raise BadInput(
-            f"calibrate: expected a coverage in whole percents and a confidence, from 0.5 to below 1, found {wrong}. "
-            "Change them."
-        )
-    for case in cases:
-        refuse_training(model, case.case, None, warn)
+    _check_levels(coverage, confidence)
     target_names = model.recipe.data.target
     labels = sorted({name for case in cases for name in case.labels})
-    texts = {name: _regions(name, model, labels, regions) for name in target_names}
+    texts = {name: _regions(name, model, labels, regions or {}) for name in target_names}
     path = model.calibration_file
     if path.is_file():
         warn(f"{path.name} is there: it is replaced, and images of before name another calibration than the run has.")
     with locked(path.parent):
-        known = _gather(model, cases, texts, 1 - coverage, seed, progress, warn)
+        collector = Collector(model, texts, 1 - coverage, seed, warn)
+        known = _gather(collector, cases, progress)
         if bound is None:
             bound = "normal" if len(known.patients) >= ENOUGH else "none"
         targets, widths = dict[str, Target](), dict[str, Widths]()
         ends = {name: network_ends(model.recipe.intensity[name]) for name in target_names}
         for number, (name, evidence) in enumerate(known.evidence.items()):
-            if progress:
-                progress("fits", number + 1, len(known.evidence))
+            progress("fits", number + 1, len(known.evidence))
             targets[name], learned = fit(evidence, texts[name], coverage, confidence, bound, seed, ends[name])
             widths |= {} if learned is None else {name: learned}
         header = Header(
@@ -95,7 +90,7 @@ def calibrate(
             made_by=made_by(),
         )
         write_calibration(path, Calibration(header, widths, remember(known.patches, known.whose, seed)))
-        shutil.rmtree(parts_folder(model), ignore_errors=True)
+        shutil.rmtree(collector.folder, ignore_errors=True)
     made = model.calibration()
     assert made is not None
     return path, made
@@ -115,57 +110,45 @@ class _Known:
         return set(self.whose)
 
 
-def _gather(
-    model: Model,
-    cases: Sequence[CaseFiles],
-    texts: Mapping[str, Mapping[str, str]],
-    alpha: float,
-    seed: int,
-    progress: Progress | None,
-    warn: Callable[[str], None],
-) -> _Known:
+def _gather(collector: Collector, cases: Sequence[CaseFiles], progress: Progress) -> _Known:
     """What the cases teach; raises BadInput where they are too few. One that cannot be made is left out, and said."""
+    texts, warn = collector.texts, collector.warn
     known, failed = _Known({name: [] for name in texts}), list[str]()
-    report = (lambda done, total: progress("slices", done, total)) if progress else None
     for number, case in enumerate(cases):
-        if progress:
-            progress("cases", number, len(cases))
+        progress("cases", number, len(cases))
         try:
-            content = contents_of(case, model)
-            evidence, patches = evidence_of(model, case, texts, alpha, seed, content, report, warn)
+            content = collector.contents(case)
+            if twin := next((other for other, theirs in known.contents.items() if theirs == content), None):
+                warn(f"{case.case} has the same scans as {twin}: it is left out, for it is no other patient.")
+                continue
+            evidence, patches = collector.evidence(case, content, partial(progress, "slices"))
         except Trained:
             raise
         except BadInput as error:
             failed.append(f"{case.case} is left out: {error}")
             warn(failed[-1])
             continue
-        for other, theirs in known.contents.items():
-            if theirs == content:
-                warn(f"{case.case} has the same scans as {other}: it is left out, for it is no other patient.")
-                break
-        else:
-            for name, one in evidence.items():
-                known.evidence[name].append(one)
-            known.patches.append(patches)
-            known.whose.append(case.patient or case.case)
-            known.contents[case.case] = content
-    if progress:
-        progress("cases", len(cases), len(cases))
-    for name, mine in known.evidence.items():
-        _check_regions(name, mine, texts[name])
-        say_odd(name, mine, warn)
+        for name, one in evidence.items():
+            known.evidence[name].append(one)
+        known.patches.append(patches)
+        known.whose.append(case.patient or case.case)
+        known.contents[case.case] = content
+    progress("cases", len(cases), len(cases))
     if len(known.patients) < FEWEST:
         raise BadInput(
             f"calibrate: expected at least {FEWEST} patients with {' and '.join(texts)} that training did not see, "
             f"found {len(known.patients)} ({len(known.contents)} of {len(cases)} cases"
             f"{f': {failed[0]}' if failed else ''}). Hold back more: prepare with other --shares."
         )
+    for name, mine in known.evidence.items():
+        _check_regions(name, mine, texts[name])
+        say_odd(name, mine, warn)
     return known
 
 
 def _check_regions(name: str, evidence: Sequence[Evidence], texts: Mapping[str, str]) -> None:
     for region, text in texts.items():
-        if evidence and text != f"{region}>0.5" and not any(one.truth_parts[region].any() for one in evidence):
+        if text != f"{region}>0.5" and not any(one.truth_parts[region].any() for one in evidence):
             raise BadInput(
                 f"region {region}: expected voxels of {text} in the {name} of at least one case, found none. Move the "
                 "threshold."
@@ -175,13 +158,21 @@ def _check_regions(name: str, evidence: Sequence[Evidence], texts: Mapping[str, 
 def say_odd(name: str, evidence: Sequence[Evidence], warn: Callable[[str], None]) -> None:
     """A case whose error is many times the others' is seldom a hard one: its unit or its grid is another."""
     errors = {one.case: float(np.abs(one.truth - one.made).mean()) for one in evidence}
-    usual = float(np.median([*errors.values()])) if errors else 0.0
+    usual = float(np.median([*errors.values()]))
     for case, error in errors.items():
         if error > ODD * usual:
             warn(
                 f"{case}: the error of its {name} is {error / usual:.1f} times that of the median case: look at it; a "
                 "unit, an offset or a misplaced truth widens the intervals of all."
             )
+
+
+def _check_levels(coverage: float, confidence: float) -> None:
+    if not 0.5 <= coverage < 1 or not 0.5 <= confidence < 1 or abs(100 * coverage - round(100 * coverage)) > 1e-6:
+        raise BadInput(
+            "calibrate: expected a coverage in whole percents and a confidence, from 0.5 to below 1, found "
+            f"{coverage:g} and {confidence:g}. Change them."
+        )
 
 
 def _fitting(model: Model | Ensemble) -> Model:
@@ -205,7 +196,6 @@ def held_back(model: Model | Ensemble, cohort: Path, split: str | None, **layout
     return found
 
 
-def _regions(target: str, model: Model, labels: list[str], given: Mapping[str, str] | None) -> dict[str, str]:
-    texts = default_regions(target, model.header["units"][target], labels)
-    check_regions(given or {}, target, labels)
-    return {**texts, **(given or {})}
+def _regions(target: str, model: Model, labels: list[str], given: Mapping[str, str]) -> dict[str, str]:
+    check_regions(given, target, labels)
+    return {**default_regions(target, model.header["units"][target], labels), **given}

@@ -11,6 +11,10 @@ PatchProgress = Callable[[int, int], None]
 """Called with the patches done and all patches."""
 
 
+def no_report(*_: object) -> None:
+    """Where nobody follows the progress."""
+
+
 @dataclass
 class Calls:
     """Evaluations of a network so far, an item each: a batch of four counts four."""
@@ -19,14 +23,13 @@ class Calls:
 
 
 @contextlib.contextmanager
-def count_calls(net: nn.Module, report: Callable[[int], None] | None = None) -> Iterator[Calls]:
+def count_calls(net: nn.Module, report: Callable[[int], None] = no_report) -> Iterator[Calls]:
     """Count the evaluations of `net` inside the block; its results stay as they are. report: is given the count."""
     calls = Calls()
 
     def note(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
         calls.count += len(output.image)
-        if report:
-            report(calls.count)
+        report(calls.count)
 
     hook = net.register_forward_hook(note)
     try:

@@ -1,9 +1,9 @@
-"""Drawing the images of a prepared case: a few slices or one patch at a time, in network units."""
+"""Model the images of a prepared case: a few slices or one patch at a time, in network units."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,58 +28,34 @@ from voxlate.images.tiling import (
     zoomed,
 )
 from voxlate.learning import evaluations
-from voxlate.methods.method import Method
-from voxlate.recipe import Recipe, Synthesis
-from voxlate.synthesis.calls import PatchProgress, count_calls
+from voxlate.recipe import Synthesis
+from voxlate.synthesis.calls import PatchProgress, count_calls, no_report
 from voxlate.training.validate import autocast
+from voxlate.trust.calibration import Image
 
-
-class Drawing(Protocol):
-    """What draws: a method by its recipe, on a device."""
-
-    @property
-    def method(self) -> Method: ...
-
-    @property
-    def recipe(self) -> Recipe: ...
-
-    @property
-    def device(self) -> torch.device: ...
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Of each target [T, D, H, W] in network units: the samples' mean, standard deviation, and two of their quantiles.
-
-    sd, low, high: None where they are not asked for, or of one sample. calls: evaluations of the network for each
-    sample of a slice or patch.
-    """
-
-    mean: np.ndarray
-    sd: np.ndarray | None
-    low: np.ndarray | None
-    high: np.ndarray | None
-    calls: float
+if TYPE_CHECKING:
+    from voxlate.synthesis.model import Model
 
 
 def draw(
-    model: Drawing,
+    model: "Model",
     prepared: PreparedCase,
     key: str,
     seed: int,
-    progress: PatchProgress | None,
-    outer: float | None = None,
-) -> Drawn:
-    """The images of a case; noise goes by the seed and the key of its scans.
+    progress: PatchProgress,
+    outer: float | None,
+) -> tuple[list[Image], float]:
+    """The targets of a case, and evaluations of the network for each sample of a slice or patch.
 
-    outer: of the samples, the quantiles outer / 2 and 1 - outer / 2 are wanted, too.
+    Of several samples an image is the mean. Noise goes by the seed and the key of the scans. outer: of the samples, the
+    quantiles outer / 2 and 1 - outer / 2 are wanted, too.
     """
     synth, data = model.recipe.synth, model.recipe.data
     plan, prepared = _plan(model, prepared)
     starts, count = plan.starts(), len(data.target)
-    several, outer = synth.samples > 1, outer if synth.samples > 1 else None
-    rest = [0.0] * count * several + [BACKGROUND] * 2 * count * (outer is not None)
-    blend = Blend(plan.output_tiling, [BACKGROUND] * count + rest)
+    outer = outer if synth.samples > 1 else None
+    empty = [BACKGROUND, *[0.0] * (synth.samples > 1), *[BACKGROUND] * 2 * (outer is not None)]  # as _moments gives
+    blend = Blend(plan.output_tiling, np.repeat(empty, count).tolist())
     with count_calls(model.method.net, _progress_in_windows(model, plan, progress)) as calls:
         size = 1 if synth.exact else synth.batch
         for begin in range(0, len(starts), size):
@@ -93,31 +69,26 @@ def draw(
             noise = partial(Noise, seed, streams, tiles=_noise_tiles(plan, chosen))
             for place, image in zip(places, _moments(model, collate(patches), noise, plan, outer)):
                 blend.add(image, place)
-            if progress and synth.windows is None:
+            if synth.windows is None:
                 progress(begin + len(chosen), len(starts))
     done = blend.result()
-    each = calls.count / max(1, len(starts) * synth.samples)
-    mean, *others = np.split(done, len(done) // count)
-    sd, low, high = (*others, None, None, None)[:3]
-    drawn = Drawn(mean, sd, low, high, each)
-    for image in (mean, sd):
-        _check_finite(prepared.header.case, image)
-    return drawn
+    parts = done.reshape(-1, count, *done.shape[1:])  # mean, standard deviation, two quantiles
+    for part in parts[:2]:
+        _check_finite(prepared.header.case, part)
+    return [Image(*parts[:, channel]) for channel in range(count)], calls.count / max(1, len(starts) * synth.samples)
 
 
-def _progress_in_windows(
-    model: Drawing, plan: SlicePlan, progress: PatchProgress | None
-) -> Callable[[int], None] | None:
-    """Turns evaluations of the network into slices done, where a whole volume is one item; None elsewhere."""
+def _progress_in_windows(model: "Model", plan: SlicePlan, progress: PatchProgress) -> Callable[[int], None]:
+    """Turns evaluations of the network into slices done, where a whole volume is one item; nothing elsewhere."""
     synth, depth = model.recipe.synth, plan.input_tiling.shape[0]
-    if progress is None or synth.windows is None:
-        return None
+    if synth.windows is None:
+        return no_report
     mirrored = 2 if synth.mirror else 1
     wanted = evaluations(synth) * len(synth.windows.slices(depth)) * synth.samples * mirrored
     return lambda count: progress(min(depth, int(depth * count / wanted)), depth)
 
 
-def _plan(model: Drawing, prepared: PreparedCase) -> tuple[SlicePlan, PreparedCase]:
+def _plan(model: "Model", prepared: PreparedCase) -> tuple[SlicePlan, PreparedCase]:
     """Which patches the network sees, and the case that they are read from: resized, where the options say so."""
     recipe, shape = model.recipe, prepared.header.shape
     slices = recipe.synth.slices
@@ -154,7 +125,7 @@ def _streams(synth: Synthesis, key: str, z: int, spacing_mm: float) -> dict[int,
 
 
 def _moments(
-    model: Drawing, batch: Batch, noise: Callable[[int], Noise], plan: SlicePlan, outer: float | None
+    model: "Model", batch: Batch, noise: Callable[[int], Noise], plan: SlicePlan, outer: float | None
 ) -> np.ndarray:
     """The samples' mean; of several the standard deviation (ddof = 1), too, and the quantiles that are asked for.
 
@@ -178,7 +149,7 @@ def _moments(
     return torch.cat(parts, dim=1).numpy()
 
 
-def _one_sample(model: Drawing, batch: Batch, noise: Noise, plan: SlicePlan) -> Tensor:
+def _one_sample(model: "Model", batch: Batch, noise: Noise, plan: SlicePlan) -> Tensor:
     """One sample [B, T, D, H, W] at the volume's resolution; clipped after resizing, because splines overshoot."""
     synth = model.recipe.synth
     precision = "float32" if synth.exact else synth.precision or model.recipe.train.precision
@@ -194,8 +165,8 @@ def _one_sample(model: Drawing, batch: Batch, noise: Noise, plan: SlicePlan) -> 
     return image.clamp(-1, 1)
 
 
-def _check_finite(case: str, image: np.ndarray | None) -> None:
-    if image is not None and not np.isfinite(image).all():
+def _check_finite(case: str, image: np.ndarray) -> None:
+    if not np.isfinite(image).all():
         raise BadInput(
             f"{case}: expected an image of finite values, found {int((~np.isfinite(image)).sum())} of {image.size} "
             "that are not: nothing is written. Choose another sampler or more steps, or train again."

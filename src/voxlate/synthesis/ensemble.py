@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from voxlate.errors import BadInput
 from voxlate.images.volume import Volume
 from voxlate.recipe import Recipe
-from voxlate.synthesis.calls import PatchProgress
-from voxlate.synthesis.model import COST, Answer, Model, Scan, Synthesised, load
+from voxlate.synthesis.calls import PatchProgress, no_report
+from voxlate.synthesis.made import Synthesised
+from voxlate.synthesis.model import COST, Answer, Model, load
+from voxlate.synthesis.ready import Scan
 from voxlate.training.run import Run
 
 OF_EACH = ("peaks", "network_units", "bound")  # entries that hold of the ensemble where they hold of every member
@@ -55,10 +57,6 @@ class Ensemble:
         return self.first.recipe
 
     @property
-    def origin(self) -> Path:
-        return self.first.origin
-
-    @property
     def origins(self) -> tuple[Path, ...]:
         """Where the members lie."""
         return tuple(one.origin for one in self.members)
@@ -94,7 +92,7 @@ class Ensemble:
         *,
         case: str = "case",
         seed: int = 0,
-        progress: PatchProgress | None = None,
+        progress: PatchProgress = no_report,
         **options: Any,
     ) -> Synthesised:
         """Make the target modalities from scans, as Model.synthesise does; the spread is over members and samples."""
@@ -172,10 +170,8 @@ def _check_levels(one: Model, first: Model) -> None:
             )
 
 
-def _shifted(progress: PatchProgress | None, number: int, count: int) -> PatchProgress | None:
+def _shifted(progress: PatchProgress, number: int, count: int) -> PatchProgress:
     """Progress of one member as that of all."""
-    if progress is None:
-        return None
     return lambda done, total: progress(number * total + done, count * total)
 
 

@@ -3,8 +3,9 @@
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from voxlate.files import locked, read_json, safe_name, write_json
 from voxlate.images.dicom import is_dicom_folder, without_key
 from voxlate.images.frames import without_frame
 from voxlate.images.volume import PICTURES, UNITS, is_there
-from voxlate.scoring.provenance import difference, is_fold, recorded_splits
+from voxlate.scoring.provenance import difference, is_fold, provenance_of, recorded_splits
+from voxlate.synthesis.calls import PatchProgress, no_report
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import COST, Model
-from voxlate.synthesis.written import check_folder, check_free, is_synthesis, is_unchanged
+from voxlate.synthesis.written import check_folder, check_free, is_unchanged, stated_synthesis
 
 NamedProgress = Callable[[str, int, int], None]
 Warn = Callable[[str], None]
@@ -103,10 +105,11 @@ def _named(inputs: list[str], model: Model | Ensemble, split: str | None, layout
 
 def in_split(model: Model | Ensemble, cases: Iterable[CaseFiles], split: str | None) -> list[CaseFiles]:
     """The cases of a split, or all; a fold of the model's training says more than the cohort does."""
-    recorded, own = _splits(model), _splits(model, only_folds=True)
+    recorded, in_fold = _splits(model), any(map(is_fold, _runs_of(model)))
 
     def stated(case: CaseFiles) -> str | None:
-        return own.get(case.case, case.split) or recorded.get(case.case)
+        known = recorded.get(case.case)
+        return (known or case.split) if in_fold else (case.split or known)
 
     return [case for case in cases if split is None or stated(case) == split]
 
@@ -128,16 +131,15 @@ def _is_one_scan(path: Path, layout: Mapping[str, Any]) -> bool:
     return is_dicom_folder(path) and not by_series
 
 
-def _splits(model: Model | Ensemble, only_folds: bool = False) -> dict[str, str]:
-    """The split of each case in the model's training; what any member trained on is no held-out case.
+def _runs_of(model: Model | Ensemble) -> list[list[Path]]:
+    """Where the run of each member lies: a weights file lies in its run."""
+    return [[one if one.is_dir() else one.parent] for one in model.origins]
 
-    only_folds: where a member was trained in a fold, which says more than a cohort's own splits; else none.
-    """
-    runs = [[one if one.is_dir() else one.parent] for one in model.origins]  # a weights file lies in its run
-    if only_folds and not any(map(is_fold, runs)):
-        return {}
+
+def _splits(model: Model | Ensemble) -> dict[str, str]:
+    """The split of each case in the model's training; what any member trained on is no held-out case."""
     found: dict[str, str] = {}
-    for run in runs:
+    for run in _runs_of(model):
         for split, cases in recorded_splits(run).items():
             found |= {case: split for case in cases if split == "train" or case not in found}
     return found
@@ -176,9 +178,9 @@ def synthesise_cases(
     *,
     seed: int = 0,
     lacking: Mapping[str, str] | None = None,
-    progress: NamedProgress | None = None,
+    progress: NamedProgress = no_report,
     warn: Warn = warnings.warn,
-    say: Warn = lambda _: None,
+    say: Warn = no_report,
 ) -> tuple[list[Path], dict[str, str]]:
     """Write OUT/<case>/<modality>.nii.gz, <modality>_std.nii.gz and provenance.json for each case.
 
@@ -192,42 +194,30 @@ def synthesise_cases(
     if not scans:
         raise BadInput(f"{out}: expected cases to synthesise, found none. Check INPUT and --split.")
     check_folder(out)
-    folders, failed, kept, removed = list[Path](), dict[str, str](), 0, list[str]()
+    folders, failed, kept, lost, removed = list[Path](), dict[str, str](), 0, list[str](), list[str]()
     with locked(out):
-        if other := _check_others(model, {one.case for one in scans}, out, seed):
+        if other := _other_ways(model, {one.case for one in scans}, out, seed):
             say(f"{len(other)} images in {out} made in another way ({other[0]}) are made again.")
-        stated = {one.case: out / one.case / "provenance.json" for one in scans}
-        made = [case for case, path in stated.items() if path.is_file() and is_synthesis(path)]
-        whole = {case for case in made if is_unchanged(out / case)}
-        if lost := [case for case in made if case not in whole]:
-            why = "gone, changed, or of a version that did not record them"
-            say(f"{len(lost)} cases are made again: their images are {why} ({lost[0]}).")
         for number, one in enumerate(scans):
-            if progress:
-                progress("cases", number, len(scans))
-            report = (lambda done, total: progress("slices", done, total)) if progress else None
+            progress("cases", number, len(scans))
             try:
-                folder, earlier = _synthesise_case(model, one, out, seed, one.case in whole, report, warn)
+                folder = out / safe_name(one.case, "case")
+                made = _was_made(model, one, folder, seed)
+                if made and is_unchanged(folder):
+                    kept += 1
+                else:
+                    lost += [one.case] if made else []
+                    removed += _synthesise_case(model, one, folder, seed, partial(progress, "slices"), warn)
                 folders.append(folder)
-                kept += earlier is None
-                removed += [f"{folder.name}/{name}" for name in earlier or ()]
             except BadInput as error:
                 if len(scans) == 1 or isinstance(error, CannotWrite):
                     raise
                 failed[one.case] = str(error)
-            if progress:
-                progress("cases", number + 1, len(scans))
+            progress("cases", number + 1, len(scans))
         if folders:
-            shared = read_json(folders[0] / "provenance.json")
-            own = ("case", "bounds", "familiar", "peaks", "split", "inputs", "prepared", "warnings", "images", *COST)
-            common = {key: shared[key] for key in shared if key not in own}
-            before = read_json(out / "provenance.json") if (out / "provenance.json").exists() else {}
-            mine = [one.case for one in scans]
-            cases = list(dict.fromkeys([*before.get("cases", []), *mine]))
-            old = {case: why for case, why in (lacking or {}).items() if (out / case).is_dir()}
-            still = {case: why for case, why in before.get("failed", {}).items() if case not in mine}
-            own_way = {**_runs(model, out), "cases": cases, "failed": still | old | failed}
-            write_json(out / "provenance.json", {**common, **own_way})
+            _write_shared(model, folders[0], [one.case for one in scans], lacking or {}, failed)
+    if lost:
+        say(f"{len(lost)} cases are made again: their images are gone, changed, or not recorded ({lost[0]}).")
     if kept:
         say(f"{kept} of {len(scans)} cases were made before and are kept.")
     if removed:
@@ -235,11 +225,12 @@ def synthesise_cases(
     return folders, failed
 
 
-def _check_others(model: Model | Ensemble, cases: set[str], out: Path, seed: int) -> list[str]:
+def _other_ways(model: Model | Ensemble, cases: set[str], out: Path, seed: int) -> list[str]:
     """In what images of these cases in OUT differ made in another way; raises BadInput for those of others."""
     plan, found = model.plan({}, seed), list[str]()
     for path in sorted(out.glob("*/provenance.json")):
-        if not is_synthesis(path) or not (other := difference(read_json(path), plan)):
+        stated = stated_synthesis(path)
+        if not stated or not (other := difference(stated, plan)):
             continue
         if path.parent.name not in cases:
             raise BadInput(
@@ -250,44 +241,65 @@ def _check_others(model: Model | Ensemble, cases: set[str], out: Path, seed: int
     return found
 
 
-def _synthesise_case(
-    model: Model | Ensemble,
-    scans: Scans,
-    out: Path,
-    seed: int,
-    whole: bool,
-    report: Callable[[int, int], None] | None,
-    warn: Warn,
-) -> tuple[Path, list[str] | None]:
-    """Make the images of a case, unless they are there; gives their folder, and what is removed (None: all is kept).
+def _write_shared(
+    model: Model | Ensemble, folder: Path, cases: Sequence[str], lacking: Mapping[str, str], failed: Mapping[str, str]
+) -> None:
+    """Write OUT/provenance.json: what all cases share, as this case's folder has it, and why others have no image."""
+    out, shared = folder.parent, read_json(folder / "provenance.json")
+    own = ("case", "bounds", "familiar", "peaks", "split", "inputs", "prepared", "warnings", "images", *COST)
+    before = provenance_of(out)
+    old = {case: why for case, why in lacking.items() if (out / case).is_dir()}
+    still = {case: why for case, why in before.get("failed", {}).items() if case not in cases}
+    stated = {
+        **{key: shared[key] for key in shared if key not in own},
+        **_runs(model, out),
+        "cases": list(dict.fromkeys([*before.get("cases", []), *cases])),
+        "failed": {**still, **old, **failed},
+    }
+    write_json(out / "provenance.json", stated)
 
-    whole: whether images of an earlier synthesis lie there as they were written.
+
+def _was_made(model: Model | Ensemble, scans: Scans, folder: Path, seed: int) -> bool:
+    """Whether a case's images were made by this model, with its options and the seed, from the content of these scans.
+
+    Raises BadInput where those in the folder are of other scans.
     """
-    folder = out / safe_name(scans.case, "case")
     check_folder(folder)
-    found = read_json(folder / "provenance.json") if (folder / "provenance.json").exists() else {}
-    plan = model.plan(scans.files, seed)
-    theirs = {name: one.get("path") for name, one in found.get("inputs", {}).items() if isinstance(one, dict)}
-    places = {name: place_from(path, folder) for name, path in scans.files.items()}
-    elsewhere = theirs and all(theirs.get(name) != place for name, place in places.items())
-    if elsewhere and _contents(found) != _contents(plan):
+    if not (folder / "provenance.json").exists():
+        return False
+    found, plan = read_json(folder / "provenance.json"), model.plan(scans.files, seed)
+    ours, theirs = ({name: one.get("sha256") for name, one in way.get("inputs", {}).items()} for way in (plan, found))
+    places = {name: one.get("path") for name, one in found.get("inputs", {}).items()}
+    elsewhere = places and all(places.get(name) != place_from(path, folder) for name, path in scans.files.items())
+    if elsewhere and theirs != ours:
         raise BadInput(
-            f"{folder}: expected no image of another scan, found that of {' and '.join(map(str, theirs.values()))}. "
+            f"{folder}: expected no image of another scan, found that of {' and '.join(map(str, places.values()))}. "
             "Choose another --out, or remove the folder."
         )
-    if whole and _is_plan(found, plan):
-        return folder, None
+    return theirs == ours and all(found.get(key) == value for key, value in plan.items() if key != "inputs")
+
+
+def _synthesise_case(
+    model: Model | Ensemble, scans: Scans, folder: Path, seed: int, progress: PatchProgress, warn: Warn
+) -> list[str]:
+    """Make the images of a case; gives those of an earlier synthesis that are removed."""
     check_free(folder, model.files_of(scans.files))
-    result = model.synthesise(scans.files, case=scans.case, seed=seed, progress=report)
-    inputs = {name: {**one, "path": places[name]} for name, one in result.provenance["inputs"].items()}
+    made = model.synthesise(scans.files, case=scans.case, seed=seed, progress=progress)
     if scans.others and model.recipe.task.completes:  # a scan by another name would count as missing
         warn(f"{scans.case}: {', '.join(scans.others)} was not used: no modality of this model has that name.")
-    for sentence in result.provenance.get("warnings", ()):
+    for sentence in made.provenance.get("warnings", ()):
         warn(f"{scans.case}: {sentence}")
-    split = _splits(model).get(scans.case)  # said here, so that it travels with the image
-    stated = {**result.provenance, **_runs(model, folder), "inputs": inputs, **({"split": split} if split else {})}
+    inputs = made.provenance["inputs"]
+    stated = {
+        **made.provenance,
+        **_runs(model, folder),
+        "inputs": {name: {**one, "path": place_from(scans.files[name], folder)} for name, one in inputs.items()},
+    }
+    if split := _splits(model).get(scans.case):  # said here, so that it travels with the image
+        stated["split"] = split
     pictures = {path.suffix.lower() for path in scans.files.values()} <= set(PICTURES)  # pictures in, pictures out
-    return folder, replace(result, provenance=stated).write(folder, (".nii.gz", ".png") if pictures else (".nii.gz",))
+    removed = replace(made, provenance=stated).write(folder, (".nii.gz", ".png") if pictures else (".nii.gz",))
+    return [f"{folder.name}/{name}" for name in removed]
 
 
 def _runs(model: Model | Ensemble, folder: Path) -> dict[str, Any]:
@@ -299,14 +311,3 @@ def _runs(model: Model | Ensemble, folder: Path) -> dict[str, Any]:
 def place_from(path: Path, folder: Path) -> str:
     """Where a path lies as seen from a folder: provenance holds no absolute path, and moves with both."""
     return os.path.relpath(path.resolve() if path.exists() else path.absolute(), folder.resolve())
-
-
-def _contents(plan: Mapping[str, Any]) -> dict[str, str | None]:
-    return {name: one.get("sha256") for name, one in plan["inputs"].items()}
-
-
-def _is_plan(found: Mapping[str, Any], plan: Mapping[str, Any]) -> bool:
-    """Whether a provenance is that of the same model, options, seed and inputs, wherever these lie."""
-    if not found or _contents(found) != _contents(plan):
-        return False
-    return all(found.get(key) == value for key, value in plan.items() if key != "inputs")

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from rich.table import Table
-from torch.nn.functional import one_hot
 
 from voxlate import __version__
-from voxlate.batch import Batch
 from voxlate.config import kind_of
 from voxlate.data.batches import batches_of, evenly_spaced, open_cohort, whole_cases
 from voxlate.data.prepared import Cohort
@@ -24,7 +22,8 @@ from voxlate.images.tiling import Triple
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe
 from voxlate.scoring.provenance import is_fold, recorded_splits
-from voxlate.synthesis.calls import Calls, PatchProgress, count_calls
+from voxlate.synthesis.calls import Calls, PatchProgress, count_calls, no_report
+from voxlate.synthesis.ready import preparation_of
 from voxlate.training.run import load_method
 from voxlate.training.validate import find_device
 
@@ -53,7 +52,7 @@ def likelihood(
     seed: int = 0,
     device: str = "auto",
     allow_code: bool = False,
-    progress: PatchProgress | None = None,
+    progress: PatchProgress = no_report,
 ) -> Likelihood:
     """Bits per dimension of the true targets of a prepared cohort, given their sources, in float32.
 
@@ -96,28 +95,27 @@ def likelihood(
 
 
 def _estimates(
-    estimator: "_Estimator",
-    chosen: Mapping[str, list[Triple]],
-    header: Mapping[str, Any],
-    progress: PatchProgress | None,
+    estimator: "_Estimator", chosen: Mapping[str, list[Triple]], header: Mapping[str, Any], progress: PatchProgress
 ) -> dict[str, Any]:
     """The mean over cases of each density, and the cases themselves."""
-    wanted = _wanted(estimator.recipe)
+    recipe = estimator.recipe
+    names = recipe.data.target
+    # each density by its targets' names, with the channels that are hidden for it
+    wanted = {name: [k] for k, name in enumerate(names)} if recipe.task.completes else {", ".join(names): []}
     total, done = len(wanted) * sum(map(len, chosen.values())), 0
     parts: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
-    for name, hidden in wanted:
+    for name, hidden in wanted.items():
         begun, mine = time.monotonic(), []
         with count_calls(estimator.model.net) as calls:
             for case, starts in chosen.items():
                 bits: list[float | None] = []
                 for values in estimator.bits(case, starts, hidden):
                     bits, done = bits + values, done + len(values)
-                    if progress:
-                        progress(done, total)
+                    progress(done, total)
                 mine.append(_row(estimator.cohort, case, name, bits))
         rows += mine
-        in_unit = _in_unit(name, estimator.recipe, header)
+        in_unit = _in_unit([name] if hidden else names, recipe, header)
         parts[name] = _part(mine, calls, time.monotonic() - begun) | {"in_unit": in_unit}
     return {"targets": parts, "cases": rows}
 
@@ -133,42 +131,25 @@ class _Estimator:
     seed: int
     tolerance: float
 
-    def bits(self, case: str, starts: list[Triple], hidden: int | None) -> Iterator[list[float | None]]:
+    def bits(self, case: str, starts: list[Triple], hidden: list[int]) -> Iterator[list[float | None]]:
         """Bits per dimension of the patches of a case, batch by batch; None where no voxel is to be made."""
         device = next(self.model.parameters()).device
         places = [(case, start) for start in starts]
-        for patches in batches_of(self.cohort, self.recipe.data, self.recipe.intensity, places, self.batch):
-            patches = _hide(patches, hidden).to(device)
-            noise = Noise(self.seed, patches.item)
+        for batch in batches_of(self.cohort, self.recipe.data, self.recipe.intensity, places, self.batch):
+            present = batch.present.clone()
+            present[:, hidden] = False
+            patches = replace(batch, present=present).to(device)
             with torch.no_grad():
-                bits = self.model.bits_per_dim(patches, noise, self.tolerance).tolist()
+                bits = self.model.bits_per_dim(patches, Noise(self.seed, patches.item), self.tolerance).tolist()
             some = patches.mask.flatten(1).any(1).tolist()
             yield [value if there or not self.recipe.task.inside else None for value, there in zip(bits, some)]
-
-
-def _hide(batch: Batch, channel: int | None) -> Batch:
-    if channel is None:
-        return batch
-    return replace(batch, present=batch.present & ~one_hot(torch.tensor(channel), batch.present.shape[1]).bool())
-
-
-def _wanted(recipe: Recipe) -> list[tuple[str, int | None]]:
-    """The targets whose density is wanted, each with the channel that is hidden for it."""
-    if recipe.task.completes:
-        return [(name, channel) for channel, name in enumerate(recipe.data.target)]
-    return [(", ".join(recipe.data.target), None)]
 
 
 def _row(cohort: Cohort, case: str, name: str, bits: list[float | None]) -> dict[str, Any]:
     """Mean over the patches that have voxels to make."""
     values = [value for value in bits if value is not None]
-    return {
-        "case": case,
-        "patient": cohort.header(case).patient,
-        "target": name,
-        **_mean_and_sd("bits_per_dim", values),
-        "pieces": len(values),
-    }
+    own = {"case": case, "patient": cohort.header(case).patient, "target": name}
+    return {**own, **_mean_and_sd("bits_per_dim", values), "pieces": len(values)}
 
 
 def _part(rows: list[dict[str, Any]], calls: Calls, seconds: float) -> dict[str, Any]:
@@ -192,11 +173,10 @@ def _mean_and_sd(name: str, values: list[float]) -> dict[str, float | None]:
     }
 
 
-def _in_unit(name: str, recipe: Recipe, header: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The bits to add for the image in physical units; None for a latent, whose density is not that of the image."""
+def _in_unit(names: Sequence[str], recipe: Recipe, header: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The bits to add for images in physical units; None for a latent, whose density is not that of the image."""
     if (scale := recipe.task.state_scale) is None:
         return None
-    names = [name] if recipe.task.completes else recipe.data.target
     halves = [(high - low) / 2 for low, high in (header["target_scales"][one] for one in names)]
     units = dict.fromkeys(header["units"][one] for one in names)
     return {"unit": ", ".join(units), "adds": float(np.mean([math.log2(half / scale) for half in halves]))}
@@ -210,8 +190,7 @@ def _check_options(slices: int | None, tolerance: float) -> None:
 
 
 def _check_spacing(cohort: Cohort, header: Mapping[str, Any]) -> None:
-    trained = (header.get("preparation") or header).get("spacing_mm")
-    trained, found = (list(one) if one else None for one in (trained, cohort.made.get("spacing_mm")))
+    trained, found = preparation_of(header).spacing_mm, cohort.preparation.spacing_mm
     if trained != found:
         raise BadInput(
             f"{cohort.folder}: expected the spacing of the training (z y x {trained or 'as scanned'}), found "

@@ -45,11 +45,24 @@ class Made:
     values: np.ndarray
     image: Image
     scale: Scale
-    peak: Peak | None
+    peak: Peak | None = None
+
+    @property
+    def half(self) -> float:
+        """What 1 of network units is in physical ones."""
+        return (self.scale.high - self.scale.low) / 2
 
     @property
     def physical_sd(self) -> np.ndarray | None:
-        return None if self.image.sd is None else self.image.sd * np.float32((self.scale.high - self.scale.low) / 2)
+        return None if self.image.sd is None else self.image.sd * np.float32(self.half)
+
+    def stretched(self, peak: Peak) -> "Made":
+        """The image with its bright end moved, and its spread with it."""
+        scale, spread = self.scale, self.physical_sd
+        values = peak.stretch(self.values)
+        moved = self.image.each(lambda one: scale.of(peak.stretch(scale.inverse(one))))
+        sd: np.ndarray | None = None if spread is None else peak.stretch_sd(spread, self.values) / np.float32(self.half)
+        return Made(values, Image(scale.of(values), sd, moved.low, moved.high), scale, peak)
 
 
 @dataclass(frozen=True)
@@ -71,14 +84,11 @@ class Synthesised:
     @property
     def files(self) -> dict[str, Volume]:
         """All images by the name of their file, without its suffix."""
-        found = {**self.volumes, **{f"{name}{self._of_spread(name)}": one for name, one in self.std.items()}}
-        for suffix, maps in ((LOW, self.low), (HIGH, self.high), (UNFAMILIAR, self.unfamiliar)):
+        spread = STD if self.low else UNCALIBRATED  # without intervals nobody knows what it is worth
+        found = dict(self.volumes)
+        for suffix, maps in ((spread, self.std), (LOW, self.low), (HIGH, self.high), (UNFAMILIAR, self.unfamiliar)):
             found |= {f"{name}{suffix}": one for name, one in maps.items()}
         return {f"{self.mark}{name}": one for name, one in found.items()}
-
-    def _of_spread(self, name: str) -> str:
-        """What a standard deviation's name ends with: without intervals nobody knows what it is worth."""
-        return STD if name in self.low else UNCALIBRATED
 
     def __repr__(self) -> str:
         images = ", ".join(f"{name} {one.grid} in {one.unit}" for name, one in self.volumes.items())
@@ -108,8 +118,7 @@ class Synthesised:
     def write(self, folder: Path, suffixes: Sequence[str] = (".nii.gz",)) -> list[str]:
         """Write each image with each suffix, and provenance.json, which lists them; gives what is removed for them."""
         files = {f"{name}{suffix}": volume for name, volume in self.files.items() for suffix in suffixes}
-        said = {name: _said(name) for name in files}
-        images = {name: partial(write_volume, volume=one, what=said[name]) for name, one in files.items()}
+        images = {name: partial(write_volume, volume=one, what=_said(name)) for name, one in files.items()}
         return write_images(folder, images, self.provenance)
 
     def show(self) -> Picture.Image:

@@ -1,59 +1,38 @@
 """Synthesis of a case by a trained model: images on the scans' own grid, in physical units, with their spread."""
 
-import hashlib
-import json
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import nibabel as nib
 import numpy as np
 import torch
+from pydantic_core import to_jsonable_python
 
-from voxlate.batch import BACKGROUND
-from voxlate.config import adapter, fill
-from voxlate.data.align import Preparation
-from voxlate.data.case import MASK, PreparedCase, prepare_case
-from voxlate.data.familiar import check_floor, unfamiliar, varied_level
-from voxlate.data.layout import laid_out
+from voxlate.config import fill
+from voxlate.data.case import MASK, PreparedCase
 from voxlate.errors import BadInput
-from voxlate.files import SYNTHETIC, safe_name
-from voxlate.images.grid import canonical, check_affine
+from voxlate.files import SYNTHETIC
 from voxlate.images.intensity import Percentile, Scale
-from voxlate.images.mask import clearest, foreground
-from voxlate.images.volume import Volume, content_hash, is_there, read_volume, unit_of
+from voxlate.images.volume import Volume, content_hash, is_there
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges, from_dict
 from voxlate.scoring.network_units import stated_units
 from voxlate.scoring.provenance import TAUGHT
-from voxlate.synthesis.calls import PatchProgress
+from voxlate.synthesis.calls import PatchProgress, no_report
 from voxlate.synthesis.draw import draw
 from voxlate.synthesis.made import Made, Synthesised
-from voxlate.synthesis.peaks import Peak, peak_of
+from voxlate.synthesis.peaks import peak_of
+from voxlate.synthesis.ready import Ready, Scan, made_of, make_ready
 from voxlate.synthesis.trusted import Trusted, lattice_of, trusted
-from voxlate.training.run import Run, file_hash, first_change, load_method, made_by, read_header
+from voxlate.training.run import Run, file_hash, first_change, load_method, made_by, read_header, weights_of
 from voxlate.training.validate import find_device
 from voxlate.trust.calibration import Calibration, Image, calibration_path, read_calibration
-from voxlate.trust.unfamiliar import Patches, patches_of, verdict_on
 
-Scan = Volume | Path | str | nib.spatialimages.SpatialImage | tuple[np.ndarray, np.ndarray]
 Answer = Literal["mean", "sample"]
-UNLIKE_VOXELS = 1.5  # times as long or as short, along any axis
 COST = ("network_calls", "seconds_per_slice", "device")  # measured, so no part of the plan
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A case as the network is given it; key: of its noise; files: where its scans were read from."""
-
-    prepared: PreparedCase
-    preparation: Preparation
-    key: str
-    files: Mapping[str, str]
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -118,7 +97,7 @@ class Model:
         *,
         case: str = "case",
         seed: int = 0,
-        progress: PatchProgress | None = None,
+        progress: PatchProgress = no_report,
         **options: Any,
     ) -> Synthesised:
         """Make the model's target modalities from scans {modality: scan}; "mask": a mask, which wins.
@@ -127,133 +106,76 @@ class Model:
 
         The scans are resampled, registered, aligned and masked as those of the training were; the images come on the
         grid of the first source's own file. case: for messages and provenance; noise goes by the seed and the scans'
-        voxels. options: as in the recipe's
-        [synth] (samples, steps, ...). Raises BadInput where a scan is missing, or scans do not fit together.
+        voxels. options: as in the recipe's [synth] (samples, steps, ...). Raises BadInput where a scan is missing, or
+        scans do not fit together.
         """
         model = self.with_options(**options)
-        ready = model.ready(scans, case)
-        calibration, notes = model.calibration(), list(ready.notes)
-        notes += [said] if (said := model.uncalibrated()) else []
+        ready, calibration = model.ready(scans, case), model.calibration()
         begun = time.monotonic()
-        images, calls = model.draw(ready, seed, progress, calibration)
+        images, calls = model.draw(ready, seed, progress, None if calibration is None else calibration.outer)
         where = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
         cost = dict(zip(COST, (calls, (time.monotonic() - begun) / ready.prepared.header.shape[0], where)))
-        notes += [said for name, one in images.items() if one.peak is not None and (said := one.peak.note(name))]
-
-        lattice = lattice_of(ready.prepared, model.recipe.data.axes)
-
-        def written(values: Mapping[str, np.ndarray]) -> dict[str, Volume]:
-            return {name: lattice.written(one, name, model.header["units"][name]) for name, one in values.items()}
-
-        said_of, verdict = Trusted({}, {}, {}), None
-        if calibration is not None:
-            sources = model.sources(ready.prepared)
-            said_of = trusted(calibration, images, sources, lattice, model.header["units"])
-            if calibration.memory is not None:
-                verdict = verdict_on(calibration.memory, model.patches(ready.prepared, sources))
-                notes += [verdict.sentence] if verdict.flagged else []
-        slopes = {
-            name: {"median": round(one.peak.middle, 4), "slope": round(one.peak.slope, 4)}
-            for name, one in images.items()
-            if one.peak is not None
-        }
-        targets = model.recipe.data.target
-        provenance = {
-            **made_by(),
-            "case": case,
-            **model.plan(ready.files, seed),
-            **cost,
-            "prepared": model.record(ready.preparation, ready.prepared),
-            "network_units": stated_units(
-                {name: model.recipe.intensity[name] for name in targets}, model.header["target_scales"]
-            ),
-            **({"peaks": slopes} if slopes else {}),
-            **({"bounds": said_of.bounds} if any(said_of.bounds.values()) else {}),
-            **({} if verdict is None else {"familiar": verdict.stated}),
-            **({TAUGHT: True} if calibration is not None and calibration.learned_from(ready.files) else {}),
-            **({"warnings": notes} if notes else {}),
-            **({"bound": self.header["bound"]} if "bound" in self.header else {}),
-        }
-        spread = {name: one.physical_sd for name, one in images.items() if one.physical_sd is not None}
+        lattice = lattice_of(ready.prepared, model.recipe.data.axes, model.header["units"])
+        found = trusted(calibration, model.recipe, ready.prepared, images, lattice)
+        far = None if found.verdict is None else found.verdict.map(ready.prepared.header.shape)
         return Synthesised(
-            written({name: one.values for name, one in images.items()}),
-            written(spread),
-            provenance,
+            lattice.images({name: one.values for name, one in images.items()}),
+            lattice.images({name: one.physical_sd for name, one in images.items()}),
+            {**made_by(), "case": case, **model.plan(ready.files, seed), **cost, **model._stated(ready, images, found)},
             model.mark,
-            said_of.low,
-            said_of.high,
-            {} if verdict is None else written(dict.fromkeys(images, verdict.map(ready.prepared.header.shape))),
+            found.low,
+            found.high,
+            lattice.images(dict.fromkeys(images, far)),
         )
 
-    def ready(self, scans: Mapping[str, Scan], case: str) -> "Ready":
+    def _stated(self, ready: Ready, images: Mapping[str, Made], found: Trusted) -> dict[str, Any]:
+        """What a provenance says of a case's images in addition to how they were drawn; what is empty is left out."""
+        peaks = {name: one.peak for name, one in images.items() if one.peak is not None}
+        notes = [*ready.notes, self.uncalibrated(), *(peak.note(name) for name, peak in peaks.items())]
+        notes += [found.verdict.sentence] if found.verdict else []
+        maps = {name: self.recipe.intensity[name] for name in self.recipe.data.target}
+        calibration = self.calibration()
+        found_out = {
+            "peaks": {name: peak.stated for name, peak in peaks.items()},
+            "bounds": found.bounds if any(found.bounds.values()) else None,
+            "familiar": found.verdict and found.verdict.stated,
+            TAUGHT: calibration is not None and calibration.learned_from(ready.files),
+            "warnings": [note for note in notes if note],
+            "bound": self.header.get("bound"),
+        }
+        return {
+            "prepared": ready.stated,
+            "network_units": stated_units(maps, self.header["target_scales"]),
+            **{key: one for key, one in found_out.items() if one},
+        }
+
+    def ready(self, scans: Mapping[str, Scan], case: str) -> Ready:
         """A case's scans as the network is given them, with what is to be said of them."""
         self.check_names(scans, case)
-        volumes = {name: _read(scans[name], name) for name in self.scan_names if name in scans}
-        files = {name: volume.origin for name, volume in volumes.items()}
-        mask = volumes.pop(MASK, None)
-        key = _voxels_key(volumes.values())
-        preparation = self.preparation_for(volumes)
-        prepared = prepare_case(case, volumes, preparation, mask=mask, masked=self.recipe.needs_mask)
-        notes = self.check_scans(prepared, case)
-        if mask is None and self.recipe.needs_mask and preparation.mask_from != self.preparation.mask_from:
-            usual = self.preparation.mask_from
-            notes.append(f"The brain was found in {preparation.mask_from}, not in {usual} as in training (missing).")
-        if not self.recipe.method.makes_targets:
-            made = " and ".join(self.recipe.data.target)
-            notes.append(
-                f"{made} is reconstructed from itself: the bound of models with this autoencoder, no synthesis."
-            )
-        widths = self.header.get("target_widths", {})
-        notes += [sentence for name in self.made_of(files) if (sentence := varied_level(name, widths.get(name, ())))]
-        # from here on as the network sees it; its affine leads the images back
-        return Ready(laid_out(prepared, self.recipe.data.axes), preparation, key, files, tuple(notes))
+        given = {name: scans[name] for name in self.scan_names if name in scans}
+        return make_ready(self.recipe, self.header, given, case)
 
     def draw(
-        self,
-        ready: "Ready",
-        seed: int,
-        progress: PatchProgress | None = None,
-        calibration: Calibration | None = None,
-        outer: float | None = None,
-    ) -> tuple[dict[str, "Made"], float]:
+        self, ready: Ready, seed: int, progress: PatchProgress, outer: float | None
+    ) -> tuple[dict[str, Made], float]:
         """The images of a case on the grid that the network works on, and evaluations of the network for each sample.
 
-        calibration: whose intervals are wanted; outer: see draw.draw.
+        outer: see draw.draw.
         """
-        if calibration and any(one.way == "quantiles" for one in calibration.header.targets.values()):
-            outer = 1 - calibration.header.coverage
-        drawn, images = draw(self, ready.prepared, ready.key, seed, progress, outer), dict[str, Made]()
-        for channel, name in enumerate(self.recipe.data.target):
-            if name not in self.made_of(ready.files):
-                continue
-            scale = Scale(*self.header["target_scales"][name])
-            parts = (drawn.mean, drawn.sd, drawn.low, drawn.high)
-            mean, sd, low, high = (None if one is None else one[channel] for one in parts)
-            assert mean is not None
-            values, half = scale.inverse(mean), np.float32((scale.high - scale.low) / 2)
-            if (peak := self._peak(values, name, scale, ready.prepared)) is not None:
-                sd = None if sd is None else peak.stretch_sd(sd * half, values) / half
-                low, high = (None if one is None else scale.of(peak.stretch(scale.inverse(one))) for one in (low, high))
-                values = peak.stretch(values)
-            images[name] = Made(values, Image(scale.of(values), sd, low, high), scale, peak)
-        return images, drawn.calls
+        drawn, calls = draw(self, ready.prepared, ready.key, seed, progress, outer)
+        images, names = dict(zip(self.recipe.data.target, drawn)), made_of(self.recipe, ready.files)
+        return {name: self._made(name, images[name], ready.prepared) for name in names}, calls
 
-    def sources(self, prepared: PreparedCase) -> list[np.ndarray]:
-        """The sources [D, H, W] of a case in network units; one that it lacks is background."""
-        found = []
-        for name in self.recipe.data.source:
-            if name in prepared.header.shown:
-                scale = self.recipe.intensity[name].scale(prepared.header.statistics[name])
-                found.append(scale.forward(prepared.volume(name).data[0]))
-            else:
-                found.append(np.full(prepared.header.shape, BACKGROUND, np.float32))
-        return found
-
-    def patches(self, prepared: PreparedCase, sources: Sequence[np.ndarray]) -> Patches:
-        """What a case's scans show, to be compared with those that a calibration knows."""
-        shown = [name for name in self.recipe.data.source if name in prepared.header.shown]
-        body = np.logical_or.reduce([foreground(prepared.volume(name)) for name in shown])
-        return patches_of(sources, body, prepared.header.spacing_mm)
+    def _made(self, name: str, drawn: Image, prepared: PreparedCase) -> Made:
+        """A drawn image in physical units, its bright end corrected where that is asked for and its scale its own."""
+        scale, spec = Scale(*self.header["target_scales"][name]), self.recipe.intensity[name]
+        values = scale.inverse(drawn.made)
+        made = Made(values, replace(drawn, made=scale.of(values)), scale)
+        if not (self.recipe.synth.peaks and isinstance(spec, Percentile)):
+            return made
+        volume = Volume(values[None], np.array(prepared.header.affine), self.header["units"][name], name)
+        peak = peak_of(volume, spec, scale, float(self.header.get("training_ml") or 0))
+        return made if peak is None else made.stretched(peak)
 
     def calibration(self) -> Calibration | None:
         """What held-back patients taught about images drawn like these, where the run has it and it is wanted.
@@ -263,13 +185,8 @@ class Model:
         """
         if self.calibrations is None:
             return None
-        path = self.calibration_file
-        if not path.is_file():
-            usual, own = (self.header["recipe"].get("synth") or {}).get("samples", 1), self.recipe.synth.samples
-            if own == usual or not self._calibrated_for():
-                return None
-            what = f"{own} samples, found one of {self._calibrated_for()} samples"
-        else:
+        path, samples = self.calibration_file, self.recipe.synth.samples
+        if path.is_file():
             found = calibration_of(path, path.stat().st_mtime_ns)
             if found.header.weights != self.header["weights_hash"]:
                 what = f"these weights ({self.header['weights_hash']}), found one of others ({found.header.weights})"
@@ -277,6 +194,10 @@ class Model:
                 what = f"images drawn as these are, found one of others ({change})"
             else:
                 return found
+        elif samples != (self.header["recipe"].get("synth") or {}).get("samples", 1) and self._calibrated_for():
+            what = f"{samples} samples, found one of {self._calibrated_for()} samples"
+        else:
+            return None
         raise BadInput(
             f"{path.parent}: expected a calibration of {what}. Run voxlate calibrate again with the options of synth, "
             "change these, or go without intervals (--no-intervals)."
@@ -316,36 +237,8 @@ class Model:
     @property
     def plan_of_synthesis(self) -> dict[str, Any]:
         """The options that decide how images are drawn, as plain values; the batch changes nothing."""
-        options = {key: value for key, value in vars(self.recipe.synth).items() if key != "batch"}
-        plain: dict[str, Any] = json.loads(adapter(dict[str, Any]).dump_json(options))
-        return plain
-
-    def check_scans(self, prepared: PreparedCase, case: str) -> list[str]:
-        """Sentences on guesses and on scans unlike the training's; raises BadInput for one that shows nothing."""
-        notes = []
-        for name, statistics in prepared.header.statistics.items():
-            if statistics.blank:
-                found = f"every voxel {statistics.all.at(0):g}"
-                raise BadInput(f"{case}: expected {name} to show something, found {found}. Check the scan.")
-            check_floor(name, self.recipe.intensity[name], prepared.header, case)
-            notes += [f"{name}: {guess}" for guess in prepared.header.origins[name].guesses]
-            ranges = self.header.get("training_ranges", {})
-            notes.append(unfamiliar(name, statistics, self.recipe.intensity[name], ranges))
-        notes.append(self._other_voxels(prepared))
-        return [note for note in notes if note]
-
-    def _other_voxels(self, prepared: PreparedCase) -> str:
-        """A sentence where voxels are of quite another size than in training, and nothing resamples them; else ''."""
-        trained, here = self.header.get("training_spacing_mm"), prepared.header.spacing_mm
-        if not trained or self.preparation.spacing_mm:
-            return ""
-        if max(max(a / b, b / a) for a, b in zip(trained, here)) <= UNLIKE_VOXELS:
-            return ""
-        mm = " x ".join(f"{one:.3g}" for one in here), " x ".join(f"{one:.3g}" for one in trained)
-        return (
-            f"Voxels are {mm[0]} mm (z, y, x), where those of the training were {mm[1]} mm: anatomy has another size "
-            "to the network. Resample the scan, or do not trust the image."
-        )
+        options: dict[str, Any] = to_jsonable_python(vars(self.recipe.synth))
+        return {key: value for key, value in options.items() if key != "batch"}
 
     def check_names(self, scans: Collection[str], case: str) -> None:
         """Raise BadInput where modalities that the model needs are not among a case's scans."""
@@ -371,12 +264,7 @@ class Model:
 
     def files_of(self, scans: Collection[str]) -> list[str]:
         """Names of the images' files that are made of a case with these scans."""
-        return [f"{self.mark}{name}.nii.gz" for name in self.made_of(scans)]
-
-    def made_of(self, scans: Collection[str]) -> list[str]:
-        """The modalities that are made of a case with these scans: the targets, of a completion those that it lacks."""
-        completes = self.recipe.task.completes
-        return [name for name in self.recipe.data.target if not (completes and name in scans)]
+        return [f"{self.mark}{name}.nii.gz" for name in made_of(self.recipe, scans)]
 
     @property
     def mark(self) -> str:
@@ -388,68 +276,19 @@ class Model:
         """The files of a case that are read: the sources, and a mask where the method works inside one."""
         return (*self.recipe.data.source, *([MASK] if self.recipe.needs_mask else []))
 
-    @property
-    def preparation(self) -> Preparation:
-        """How the training's cases came to one grid and to their mask."""
-        if "preparation" in self.header:
-            return adapter(Preparation).validate_python(self.header["preparation"])
-        header = self.header  # weights from before this key was written
-        spacing, brain_from = header.get("spacing_mm"), header.get("brain_from")
-        return Preparation(
-            spacing_mm=tuple(spacing) if spacing else None,
-            fixed=header.get("align_by"),
-            align=header.get("align"),
-            mask="body" if brain_from is None else "brain",
-            mask_from=brain_from,
-        )
-
-    def preparation_for(self, scans: Mapping[str, Volume]) -> Preparation:
-        """The training's; a missing fixed scan is replaced by the first source, that of the brain by the clearest."""
-        trained, spacing = self.preparation, self.header.get("training_spacing_mm")
-        if trained.mask == "brain" and trained.mask_from not in scans:
-            trained = replace(trained, mask_from=clearest({name: scan.unit for name, scan in scans.items()}))
-        if trained.fixed in scans:
-            return trained
-        if trained.fixed is not None and (trained.resample or trained.register) and spacing:
-            trained = replace(trained, spacing_mm=trained.spacing_mm or tuple(spacing))  # the fixed scan's, in training
-        return replace(trained, fixed=next(iter(scans)))
-
-    def record(self, used: Preparation, prepared: PreparedCase) -> dict[str, Any]:
-        """How a case was prepared, for its provenance."""
-        fixed, moves = self.preparation.fixed, used.resample or used.register or used.align
-        note = f"{used.fixed} in place of the training's {fixed}, which is no scan of this case"
-        registered = prepared.header.registered.items()
-        return {
-            **asdict(used),
-            **({"on_grid_of": used.fixed} if used.register else {}),
-            **({"grid_of": note} if moves and fixed not in (None, used.fixed) else {}),
-            "registered": {name: asdict(replace(one, transform="")) for name, one in registered},
-        }
-
-    def _peak(self, values: np.ndarray, name: str, scale: Scale, prepared: PreparedCase) -> Peak | None:
-        """How the bright end of an image [D, H, W] is corrected, where options ask for it and its scale is its own."""
-        spec = self.recipe.intensity[name]
-        if not (self.recipe.synth.peaks and isinstance(spec, Percentile)):
-            return None
-        made = Volume(values[None], np.array(prepared.header.affine), self.header["units"][name], name)
-        return peak_of(made, spec, scale, float(self.header.get("training_ml") or 0))
-
     def plan(self, files: Mapping[str, Path | str], seed: int) -> dict[str, Any]:
         """All that decides a case's images: model, options, seed, inputs' content; equal plans give equal images."""
-        recipe = self.recipe
-        calibration = self.calibration()
-        plan = {
+        recipe, calibration = self.recipe, self.calibration()
+        return {
             "model": {"title": recipe.title, "weights": self.header["weights_hash"], "steps": self.header["steps"]},
             "seed": seed,
             "synth": self.plan_of_synthesis,
             **({} if calibration is None else {"calibration": calibration.stated}),
-            "inputs": {name: _stated(Path(path)) for name, path in sorted(files.items())},
+            "inputs": {name: _content(Path(path)) for name, path in sorted(files.items())},
             "units": self.header["units"],
             "axes": recipe.data.axes,
             "range": {name: window for name, window in fixed_ranges(recipe).items() if name in recipe.data.target},
         }
-        plain: dict[str, Any] = json.loads(adapter(dict[str, Any]).dump_json(plan))
-        return plain
 
 
 @lru_cache(maxsize=8)
@@ -467,20 +306,17 @@ def load(run: Path | str, device: str = "auto", allow_code: bool = False, answer
     """
     path = _answering(Path(run), answer, allow_code)
     method, recipe, header = load_method(path, allow_code)
-    for name in (*recipe.data.source, *recipe.data.target, *(stage.name for stage in recipe.stages)):
-        safe_name(name, f"{path} (header)")  # they become names of files
     if not recipe.method.makes_targets:  # an autoencoder alone: it is given what it reconstructs
         recipe = replace(recipe, data=replace(recipe.data, source=recipe.data.target, stack=0))
-    weights = path / "weights.safetensors" if path.is_dir() else path
-    where = find_device(device)
-    origin = path.resolve()
+    where, origin = find_device(device), path.resolve()
     folder = origin if origin.is_dir() else origin.parent
-    return Model(method.to(where), recipe, {**header, "weights_hash": file_hash(weights)}, where, origin, folder)
+    header["weights_hash"] = file_hash(weights_of(path))
+    return Model(method.to(where), recipe, header, where, origin, folder)
 
 
 def _answering(path: Path, answer: Answer | None, allow_code: bool) -> Path:
     """The run itself, or the weights of the stage that gives the answer which is asked for."""
-    weights = Run(path).weights() if path.is_dir() else path
+    weights = weights_of(path)
     if answer is None or not weights.exists():
         return path
     if answer not in get_args(Answer):
@@ -501,34 +337,6 @@ def _answering(path: Path, answer: Answer | None, allow_code: bool) -> Path:
     return Run(path if path.is_dir() else path.parent).weights(stage)
 
 
-def _voxels_key(scans: Iterable[Volume]) -> str:
-    """What scans show and where: the same patient has the same noise, whatever the case and its files are called."""
-    digest = hashlib.sha256()
-    for scan in scans:
-        in_ras = canonical(scan)
-        digest.update(repr((in_ras.data.shape, (np.round(in_ras.affine, 3) + 0.0).tolist())).encode())
-        digest.update(np.ascontiguousarray(in_ras.data).data)
-    return digest.hexdigest()
-
-
-def _stated(path: Path) -> dict[str, str]:
-    """An input's content; where it lies is stated by those who write the image."""
+def _content(path: Path) -> dict[str, str]:
+    """Of an input; where it lies is stated by those who write the image."""
     return {"sha256": content_hash(path)} if is_there(path) else {}
-
-
-def _read(scan: Scan, modality: str) -> Volume:
-    if isinstance(scan, Volume):
-        return scan
-    if isinstance(scan, str | Path):
-        return read_volume(Path(scan), modality)
-    if (isinstance(scan, tuple) and len(scan) != 2) or not isinstance(scan, tuple | nib.spatialimages.SpatialImage):
-        raise BadInput(
-            f"{modality}: expected a path, a Volume, a nibabel image, or a pair of an array [x, y, z] and its affine, "
-            f"found {type(scan).__name__}. Give one of these."
-        )
-    array, affine = (scan.dataobj, scan.affine) if isinstance(scan, nib.spatialimages.SpatialImage) else scan
-    values = np.asarray(array, np.float32)
-    if values.ndim != 3 or not np.isfinite(values).all():
-        found = f"the shape {values.shape}" if values.ndim != 3 else "values that are not"
-        raise BadInput(f"{modality}: expected an array [x, y, z] of finite values, found {found}. Change it.")
-    return Volume(values.T[None].copy(), check_affine(np.asarray(affine), modality), unit_of(modality), modality)

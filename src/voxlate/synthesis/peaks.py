@@ -31,6 +31,11 @@ class Peak:
         """The standard deviations that belong to the stretched values."""
         return np.where(values > self.middle, sd * np.float32(self.slope), sd)
 
+    @property
+    def stated(self) -> dict[str, float]:
+        """What a provenance says of it."""
+        return {"median": round(self.middle, 4), "slope": round(self.slope, 4)}
+
     def note(self, name: str) -> str:
         """A sentence where a picture was changed much; empty elsewhere."""
         if self.slope < TELLING:

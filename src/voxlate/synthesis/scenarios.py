@@ -12,13 +12,14 @@ import numpy as np
 from rich.table import Table
 
 from voxlate.errors import BadInput
-from voxlate.files import locked, read_json, whole_file, write_json
+from voxlate.files import locked, whole_file, write_json
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.provenance import difference, provenance_of, stated_inputs
 from voxlate.scoring.tables import Scores
+from voxlate.synthesis.calls import no_report
 from voxlate.synthesis.folder import NamedProgress, Scans, find_scans, place_from, synthesise_cases
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.written import check_folder, is_synthesis, remove_images, write_images
+from voxlate.synthesis.written import check_folder, remove_images, stated_synthesis, write_images
 
 HowMany = Literal["one", "all"]
 SUMMED = ("mae", "mae_rel", "psnr", "ssim_2d")  # metrics of the summary; metrics.json has all
@@ -38,11 +39,10 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Made:
-    """The folder of a scenario, the cases asked for, the folder of each that was made, and why others were not."""
+    """The folder of a scenario, the cases asked for, and why some of them were not made."""
 
     place: Path
     cases: tuple[str, ...]
-    folders: Mapping[str, Path]
     failed: Mapping[str, str]
 
 
@@ -110,8 +110,8 @@ def score_scenarios(
     split: str | None = None,
     layout: Mapping[str, Any],
     seed: int = 0,
-    progress: NamedProgress | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    progress: NamedProgress = no_report,
+    say: Callable[[str], None] = no_report,
     **scoring: Any,
 ) -> Summary:
     """Make and score OUT/without_<modalities>/<case>/<modality>.nii.gz for each scenario, from cases that have all.
@@ -123,30 +123,29 @@ def score_scenarios(
     Raises BadInput where no case has all, and where OUT has images of another model, whose scores would be lost.
     """
     scenarios, rows = scenarios_of(models, how), list[dict[str, Any]]()
-    left_out, single, said = dict[str, str](), dict[str, Made](), dict[str, None]()
+    left_out, single, said = dict[str, str](), dict[str, Made](), set[str]()
     _check_own(out, models, seed)
     scoring = {**scoring, **layout, "split": split, "seed": seed}
-    scans_of = {model.origin: list(find_scans([str(cohort)], model, split=split, **layout)) for model in models}
+    scans_of = {model.origin: find_scans([str(cohort)], model, split=split, **layout) for model in models}
 
     def note(sentence: str) -> None:
         if sentence not in said:
-            said[sentence] = None
+            said.add(sentence)
             say(sentence)
 
     with locked(out):
         for number, scenario in enumerate(scenarios):
-            if progress:
-                progress("scenarios", number, len(scenarios))
+            progress("scenarios", number, len(scenarios))
             place = out / scenario.folder
             scans, lacking = _complete_cases(scenario, scans_of[scenario.model.origin], cohort)
             left_out |= lacking
-            folders, failed = synthesise_cases(
+            _, failed = synthesise_cases(
                 scenario.model, scans, place, seed=seed, progress=progress, warn=note, say=note
             )
             left_out |= failed
             cases = tuple(one.case for one in scans)
             if len(scenario.missing) == 1:
-                single[scenario.missing[0]] = Made(place, cases, {one.name: one for one in folders}, failed)
+                single[scenario.missing[0]] = Made(place, cases, failed)
             else:
                 rows += _lines(evaluate(place, cohort, cases=cases, **scoring), scenario)
         alone = evaluate(out, cohort, cases=_gather(single, out), **scoring)
@@ -154,8 +153,7 @@ def score_scenarios(
         summary = Summary(alone, tuple(rows), left_out)
         numbers = {str(n): means for n, means in summary.by_number().items()}
         write_json(out / "scenarios.json", {"scenarios": rows, "by_number": numbers, "left_out": left_out})
-    if progress:
-        progress("scenarios", len(scenarios), len(scenarios))
+    progress("scenarios", len(scenarios), len(scenarios))
     return summary
 
 
@@ -164,8 +162,8 @@ def _check_own(out: Path, models: Sequence[Model], seed: int) -> None:
     check_folder(out)
     plans = [model.plan({}, seed) for model in models]
     for path in sorted([*out.glob("*/provenance.json"), *out.glob("without_*/*/provenance.json")]):
-        made = read_json(path)
-        if not is_synthesis(path) or "images" not in made:
+        made = stated_synthesis(path)
+        if "images" not in made:
             continue
         by_synth = path.parent.parent == out and "made_without" not in made
         if by_synth or ("model" in made and all(made["model"] != plan["model"] for plan in plans)):
@@ -200,7 +198,7 @@ def _gather(made: Mapping[str, Made], out: Path) -> list[str]:
     cases = list(dict.fromkeys(case for one in made.values() for case in one.cases))
     failed = dict[str, str]()
     for case in cases:
-        places = {name: place for name, one in made.items() if (place := one.folders.get(case))}
+        places = {name: one.place / case for name, one in made.items() if case in one.cases and case not in one.failed}
         if places:
             _gather_case(places, out / case)
         else:

@@ -38,16 +38,16 @@ def remove_images(folder: Path, keep: Collection[str] = ()) -> list[str]:
     return removed
 
 
-def is_synthesis(provenance: Path) -> bool:
-    """Whether a provenance.json is one of a synthesis, not of a run or of another tool."""
+def stated_synthesis(provenance: Path) -> dict[str, Any]:
+    """What a provenance.json says of a synthesis; {} where it is of a run or of another tool."""
     stated = read_json(provenance)
-    return isinstance(stated, dict) and bool(OF_SYNTHESIS & stated.keys())
+    return stated if isinstance(stated, dict) and OF_SYNTHESIS & stated.keys() else {}
 
 
 def check_folder(folder: Path) -> None:
     """Raise BadInput where a folder is a run or a prepared cohort, or its provenance.json is not of a synthesis."""
     path = folder / "provenance.json"
-    foreign = [path.name] if path.is_file() and not is_synthesis(path) else []
+    foreign = [path.name] if path.is_file() and not stated_synthesis(path) else []
     if others := [name for name in OTHERS if (folder / name).is_file()] + foreign:
         raise BadInput(
             f"{folder}: expected a new folder, one of scans, or one that voxlate synth wrote, found {others[0]} of "
@@ -58,8 +58,7 @@ def check_folder(folder: Path) -> None:
 def check_free(folder: Path, names: Iterable[str]) -> None:
     """Raise BadInput where a file of one of these names is there that voxlate did not write: scans are not replaced."""
     check_folder(folder)
-    provenance = provenance_of(folder)
-    listed = provenance.get("images", dict.fromkeys(names) if provenance else {})  # earlier versions listed none
+    listed = _listed(folder)
     for path in (folder / name for name in names if name not in listed):
         if path.is_file() and not says_synthetic(path.with_name(f"{path.name.split('.')[0]}.nii.gz")):
             raise BadInput(

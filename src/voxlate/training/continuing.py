@@ -28,7 +28,7 @@ def train_further(
     minutes: float | None = None,
     data: Path | None = None,
     device: str = "auto",
-    progress: StepCallback | None = None,
+    progress: StepCallback = lambda *_: None,
     say: Say = lambda _: None,
 ) -> Run:
     """Train the last stage of a finished run further; without steps and minutes resume the run as its recipe says.

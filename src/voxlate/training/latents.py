@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,9 +30,16 @@ def moments_folder(
     """PREPARED/latents/<hash of the autoencoder and of how slices are read>: another autoencoder has another folder."""
     weights = {name: tensor.cpu() for name, tensor in autoencoder.state_dict().items()}
     data = stage.data
-    read: dict[str, Any] = {"version": VERSION, "names": sorted({*data.source, *data.target})}
-    read |= {"patch": data.patch[1:], "axes": data.axes, "centred": data.centred, "intensity": repr(dict(intensity))}
-    read |= {"net": repr(autoencoder.net), "precision": stage.train.precision}
+    read = {
+        "version": VERSION,
+        "names": sorted({*data.source, *data.target}),
+        "patch": data.patch[1:],
+        "axes": data.axes,
+        "centred": data.centred,
+        "intensity": repr(dict(intensity)),
+        "net": repr(autoencoder.net),
+        "precision": stage.train.precision,
+    }
     return cohort.folder / FOLDER / checksum(read, weights)[:16]
 
 

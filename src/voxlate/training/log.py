@@ -32,7 +32,7 @@ class Log:
         step: int,
         seconds: float,
         main: bool,
-        on_step: StepCallback | None,
+        on_step: StepCallback,
     ):
         self.log, self.stage, self.options, self.main, self.on_step = log, stage, options, main, on_step
         self.begun, self.resumed = time.monotonic() - seconds, seconds
@@ -52,20 +52,18 @@ class Log:
             common = {"lr": rate, "items_per_s": steps * self.options.batch / max(passed, 1e-9)}
             for turn, parts in losses.items():
                 values = {name: float(value) for name, value in parts.items()}
-                self._write(
-                    {"stage": self.stage, "step": step, "turn": turn, "loss": values, **common, "seconds": seconds}
-                )
+                self._write(step, turn=turn, loss=values, **common, seconds=seconds)
                 self._plot({**{f"{turn}/{name}": value for name, value in values.items()}, **common}, step)
                 self.latest = {**self.latest, "loss": values["total"], "items_per_s": common["items_per_s"]}
             self.previous = (step, seconds)
-        if self.on_step and self.main:
+        if self.main:
             self.on_step(self.stage, step, self.options.length, self.latest)
         return seconds
 
     def add_validation(self, step: int, scores: Mapping[str, float]) -> float:
         """Log a validation; returns the seconds trained so far."""
         seconds = time.monotonic() - self.begun
-        self._write({"stage": self.stage, "step": step, "validation": dict(scores), "seconds": seconds})
+        self._write(step, validation=dict(scores), seconds=seconds)
         self._plot({f"validation/{name}": value for name, value in scores.items()}, step)
         self.latest = {**self.latest, **scores}
         self.previous = (step, seconds)
@@ -74,22 +72,21 @@ class Log:
     def add_time(self, step: int, parts: Mapping[str, float]) -> float:
         """Log the seconds of each part of the steps since the training began or resumed; returns those of all."""
         seconds = time.monotonic() - self.begun - self.resumed
-        self._write({"stage": self.stage, "step": step, "time": {**parts, "all": seconds}})
+        self._write(step, time={**parts, "all": seconds})
         return seconds
 
     def add_end(self, step: int, sentence: str) -> None:
         """Log in one sentence why the training ended before its last step."""
-        self._write({"stage": self.stage, "step": step, "ended": sentence})
-        if self.on_step:
-            self.on_step(self.stage, step, step, self.latest)
+        self._write(step, ended=sentence)
+        self.on_step(self.stage, step, step, self.latest)
 
     def add_start(self, sentence: str) -> None:
-        """Log in one sentence what the training begins with: its weights, or what patches leave out."""
-        if self.main:
-            self._write({"stage": self.stage, "step": 0, "started": sentence})
+        """Log in one sentence what the training begins with: its weights, or what patches leave out; "" is nothing."""
+        if self.main and sentence:
+            self._write(0, started=sentence)
 
-    def _write(self, line: Mapping[str, object]) -> None:
-        append_line(self.log, line)
+    def _write(self, step: int, **found: object) -> None:
+        append_line(self.log, {"stage": self.stage, "step": step, **found})
 
     def _plot(self, values: Mapping[str, float], step: int) -> None:
         if self.board:

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +28,7 @@ from voxlate.nets.xmodality.parts import Attention, Backbone, Conv, Dense
 from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import UViT
 from voxlate.recipe import Recipe
-from voxlate.training.run import Run, begin_run, made_by, save_weights
+from voxlate.training.run import Run, begin_run, made_by, opened, save_weights
 
 SCOPES = {  # of our classes; modules of others are no scopes: their parts count as their owner's
     **{name: name for name in ("Conv", "Dense", "RMSNorm", "GroupNorm", "LayerNorm", "Block", "ResNetBlock", "SwiGLU")},
@@ -76,12 +75,9 @@ class _Arrays:
     def get(self, key: str, ndim: int) -> tuple[int, ...]:
         shape = self.of.get(key)
         if shape is None:
-            raise BadInput(f"{self.where}: expected the key '{key}', found none. Use the file as it was published.")
+            raise _unlike(f"{self.where}: expected the key '{key}', found none")
         if len(shape) != ndim or 0 in shape:
-            raise BadInput(
-                f"{self.where}: expected '{key}' with {ndim} dimensions, found the shape {shape}. "
-                "Use the file as it was published."
-            )
+            raise _unlike(f"{self.where}: expected '{key}' with {ndim} dimensions, found the shape {shape}")
         return shape
 
     def count(self, scope: str) -> int:
@@ -91,11 +87,12 @@ class _Arrays:
 
     def over(self, total: int, part: int, key: str) -> int:
         if total % part:
-            raise BadInput(
-                f"{self.where}: expected '{key}' with a multiple of {part} channels, found {total}. "
-                "Use the file as it was published."
-            )
+            raise _unlike(f"{self.where}: expected '{key}' with a multiple of {part} channels, found {total}")
         return total // part
+
+
+def _unlike(sentence: str) -> BadInput:
+    return BadInput(f"{sentence}. Use the file as it was published.")
 
 
 def import_run(weights: Path | str, out: Path | str, changes: Mapping[str, str] | None = None) -> Run:
@@ -162,33 +159,23 @@ def read_weights(path: Path) -> tuple[Found, dict[str, Tensor]]:
 
     Raises BadInput where it is none of them, or has an unknown key, lacks one, or one of another shape.
     """
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-            found = detect(shapes, str(path))
-            slots = layout(found.build())
-            _compare(shapes, slots, found, path)
-            return found, _state({key: _converted(file.get_tensor(key), key) for key in slots}, slots)
-    except FileNotFoundError as error:
-        raise BadInput(f"{path}: expected published weights, found no such file. Check the path.") from error
-    except (safetensors.SafetensorError, OSError) as error:
-        raise BadInput(
-            f"{path}: expected a safetensors file, found something else or a part of one ({error}). Download it again."
-        ) from error
+    with opened(path, "published weights", "Download it again.") as file:
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        found = detect(shapes, str(path))
+        slots = layout(found.build())
+        _compare(shapes, slots, f"{path}: expected the weights of the {found.name}")
+        return found, _state({key: _converted(file.get_tensor(key), key) for key in slots}, slots)
 
 
-def _compare(shapes: Mapping[str, tuple[int, ...]], slots: Mapping[str, Slot], found: Found, path: Path) -> None:
-    where = f"{path}: expected the weights of the {found.name}"
+def _compare(shapes: Mapping[str, tuple[int, ...]], slots: Mapping[str, Slot], where: str) -> None:
     for key in shapes:
         if key not in slots:
-            raise BadInput(f"{where}, found the unknown key '{key}'. Use the file as it was published.")
+            raise _unlike(f"{where}, found the unknown key '{key}'")
     for key, slot in slots.items():
         if key not in shapes:
-            raise BadInput(f"{where}, found no key '{key}'. Use the file as it was published.")
+            raise _unlike(f"{where}, found no key '{key}'")
         if shapes[key] != slot.shape:
-            raise BadInput(
-                f"{where} with '{key}' of shape {slot.shape}, found {shapes[key]}. Use the file as it was published."
-            )
+            raise _unlike(f"{where} with '{key}' of shape {slot.shape}, found {shapes[key]}")
 
 
 def _converted(array: Tensor, key: str) -> Tensor:
@@ -238,7 +225,7 @@ def _header(made: Recipe, method: nn.Module) -> dict[str, Any]:
             )
     return {
         "recipe": recipes.to_dict(made),
-        "units": {name: unit_of(name) for name in {*made.data.source, *made.data.target}},
+        "units": {name: unit_of(name) for name in (*made.data.source, *made.data.target)},
         "target_scales": {name: scales[name] for name in made.data.target},
         "preparation": asdict(Preparation()),
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
@@ -279,9 +266,8 @@ def _convolutional(file: _Arrays) -> Found:
     values["heads"] = file.get("MultiHeadDotProductAttention_0/query/kernel", 3)[1]
     if not vit:
         return Found("adm", fill(ADM, values, file.where), ins, file.get("Dense_2/kernel", 2)[1])
-    inside = _Arrays({key.removeprefix("Transformer_0/"): shape for key, shape in file.of.items()}, file.where)
-    channels, values["vit_heads"], _ = _first_query(file, "Transformer_0/")
-    values["depth"] = inside.count("SwiGLU")
+    channels, values["vit_heads"], _ = file.get("Transformer_0/MultiHeadDotProductAttention_0/query/kernel", 3)
+    values["depth"] = file.count("Transformer_0/SwiGLU")
     key = "Transformer_0/SwiGLU_0/Dense_1/kernel"
     values["mlp_ratio"] = file.over(file.get(key, 2)[1], channels, key)
     outs = file.get("Dense_3/kernel", 2)[1]
@@ -291,24 +277,16 @@ def _convolutional(file: _Arrays) -> Found:
 def _dit(file: _Arrays) -> Found:
     pixels_in, width = file.get("Dense_0/kernel", 2)
     pixels_out = file.get("FinalLayer_0/Dense_1/kernel", 2)[1]
-    # patch² · outs numbers leave for each patch: the fewest output channels for which that is a square
-    outs = next(n for n in range(1, pixels_out + 1) if pixels_out % n == 0 and _is_square(pixels_out // n))
+    # patch² · outs numbers leave for each patch: the largest square that divides them, so the fewest output channels
+    patch = max(side for side in range(1, math.isqrt(pixels_out) + 1) if pixels_out % side**2 == 0)
     hidden = file.get("DiTBlock_0/SwiGLU_0/Dense_0/kernel", 2)[1]
     values = {
-        "patch": math.isqrt(pixels_out // outs),
+        "patch": patch,
         "width": width,
         "depth": file.count("DiTBlock"),
-        "heads": _first_query(file, "DiTBlock_0/")[1],
+        "heads": file.get("DiTBlock_0/MultiHeadDotProductAttention_0/query/kernel", 3)[1],
         "mlp_ratio": file.over(hidden, width, "DiTBlock_0/SwiGLU_0/Dense_0/kernel"),
         "frequencies": file.get("Dense_1/kernel", 2)[0],
     }
-    ins = file.over(pixels_in, pixels_out // outs, "Dense_0/kernel")
-    return Found("dit", fill(DiT, values, file.where), ins, outs)
-
-
-def _first_query(file: _Arrays, scope: str) -> tuple[int, ...]:
-    return file.get(f"{scope}MultiHeadDotProductAttention_0/query/kernel", 3)
-
-
-def _is_square(number: int) -> bool:
-    return math.isqrt(number) ** 2 == number
+    ins = file.over(pixels_in, patch**2, "Dense_0/kernel")
+    return Found("dit", fill(DiT, values, file.where), ins, pixels_out // patch**2)

@@ -1,13 +1,15 @@
 """A training's folder: its recipe, its log, and the weights as one file that is a whole model."""
 
+import contextlib
 import hashlib
 import json
 import platform
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 from typing import Any, NotRequired
 
@@ -99,13 +101,13 @@ class Run:
     def naive(self) -> Path:
         return self.folder / "naive.safetensors"
 
-    @property
-    def has_trained(self) -> bool:
-        """Whether there is anything that a training would lose."""
-        return self.state.exists() or any(self.folder.glob("weights*.safetensors"))
-
     def weights(self, stage: str = "final") -> Path:
         return self.folder / ("weights.safetensors" if stage == "final" else f"weights.{stage}.safetensors")
+
+
+def weights_of(path: Path) -> Path:
+    """The weights of a run folder; any other path is that of weights itself."""
+    return Run(path).weights() if path.is_dir() else path
 
 
 def begin_run(
@@ -123,7 +125,7 @@ def begin_run(
         change = first_change({key: found.get(key) for key in wanted}, wanted)
         if not change:
             return run
-        if run.has_trained:
+        if run.state.exists() or any(folder.glob("weights*.safetensors")):
             raise BadInput(
                 f"{folder}: expected an empty folder or this very run, found another run ({change}). "
                 "Choose another --out, or give the same recipe and data to resume."
@@ -189,7 +191,7 @@ def weights_header(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int
     return {
         "recipe": plain,
         **({"imports": needed} if (needed := needed_code(plain)) else {}),
-        "units": {name: cohort.units[name] for name in {*recipe.data.source, *recipe.data.target}},
+        "units": {name: cohort.units[name] for name in (*recipe.data.source, *recipe.data.target)},
         "target_scales": {name: [scale.low, scale.high] for name, scale in scales.items()},
         "target_widths": {name: cohort.target_widths(one, name, cases) for name, one in maps.items()},
         "preparation": asdict(cohort.preparation),
@@ -199,7 +201,7 @@ def weights_header(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int
         "steps": steps,
         "seconds": seconds,
         "training_cases": len(cohort.splits["train"]),
-        "training_ml": cohort.fingerprint["mask_ml"]["median"] if "mask_ml" in cohort.fingerprint else None,
+        "training_ml": cohort.fingerprint["mask_ml"]["median"],
         "training_voxels": [
             cohort.header(case).voxels[name][:DIGITS]
             for case in cases
@@ -223,15 +225,15 @@ def save_weights(path: Path, method: nn.Module, header: dict[str, Any]) -> None:
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items()}
     _check_finite(tensors, path)
-    header = {key: value for key, value in header.items() if key != "sha256"}
     text = json.dumps({**header, "sha256": checksum(header, tensors)})
     with whole_file(path) as temporary:
         safetensors.torch.save_file(tensors, temporary, {"voxlate": text})
 
 
-def checksum(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of a header and of weights."""
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+def checksum(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a header, but for its own entry there, and of weights."""
+    plain = {key: value for key, value in header.items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
@@ -247,37 +249,37 @@ def _check_finite(tensors: dict[str, Tensor], path: Path) -> None:
             )
 
 
-def read_header(path: Path) -> dict[str, Any]:
-    """The header of a weights file; raises BadInput where it is no weights file of ours."""
+@contextlib.contextmanager
+def opened(path: Path, expected: str, advice: str) -> Iterator[Any]:
+    """A safetensors file; raises BadInput where there is none at the path, with advice where it cannot be read."""
     try:
         with safetensors.safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get("voxlate")
+            yield file
     except FileNotFoundError as error:
-        raise BadInput(
-            f"{path}: expected a trained model, found no such file. Train first, or check the path."
-        ) from error
+        raise BadInput(f"{path}: expected {expected}, found no such file. Check the path.") from error
     except (safetensors.SafetensorError, OSError) as error:
         raise BadInput(
-            f"{path}: expected a safetensors file, found something else or a part of one ({error})."
+            f"{path}: expected a safetensors file, found something else or a part of one ({error}). {advice}"
         ) from error
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header of a weights file; raises BadInput where it is no weights file of ours."""
+    with opened(path, "a trained model (voxlate train makes one)", "Copy or train it again.") as file:
+        text = (file.metadata() or {}).get("voxlate")
     if text is None:
         raise BadInput(f"{path}: expected weights that voxlate saved, found a file without its header. Check the path.")
+    header: dict[str, Any] = {}
     try:
-        header: dict[str, Any] = json.loads(text)
-        checked = adapter(_Header).validate_python(header)
-        target = checked["recipe"]["data"]["target"]
-        found = "; ".join(
-            f"no {key} of {name}" for name in target for key in ("units", "target_scales") if name not in checked[key]
-        )
+        adapter(_Header).validate_json(text)
+        header = json.loads(text)
+        pairs = product(header["recipe"]["data"]["target"], ("units", "target_scales"))
+        found = [f"no {key} of {name}" for name, key in pairs if name not in header[key]]
     except ValidationError as error:
         place = ".".join(str(part) for part in error.errors()[0]["loc"])
-        found = f"'{place}' absent or of another kind" if place else "no table"
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise BadInput(
-            f"{path}: expected weights that voxlate saved, found a damaged header. Get the file again."
-        ) from error
+        found = [f"'{place}' absent or of another kind" if place else "no table"]
     if found:
-        raise BadInput(f"{path}: expected a whole header, found {found}. Get the file again.")
+        raise BadInput(f"{path}: expected a whole header, found {'; '.join(found)}. Get the file again.")
     return header
 
 
@@ -303,30 +305,28 @@ def _as_trained(stated: Any, trained: Any) -> Any:
 
 def load_weights(method: nn.Module, path: Path) -> None:
     """Fill a method; raises BadInput naming the first tensor that is missing, unknown or of another shape."""
-    try:
-        tensors = safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise BadInput(f"{path}: expected a whole safetensors file, found {error}. Copy or train it again.") from error
     header = read_header(path)
-    stated = header.pop("sha256", None)  # weights of voxlate 0.5 and earlier have none
-    if stated is not None and stated != checksum(header, tensors):
+    with opened(path, "a trained model (voxlate train makes one)", "Copy or train it again.") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+    if header.get("sha256") != checksum(header, tensors):
         raise BadInput(
             f"{path}: expected weights and header as they were saved, found others (their checksum differs). Get the "
             "file again."
         )
     _check_finite(tensors, path)
     wanted = method.state_dict()
-    for name in sorted(set(wanted) | set(tensors)):
-        here, there = wanted.get(name), tensors.get(name)
-        if here is None or there is None or here.shape != there.shape:
-            shapes = [
-                "nothing" if one is None else "×".join(map(str, one.shape)) or "a number" for one in (here, there)
-            ]
+    for name in sorted(wanted.keys() | tensors.keys()):
+        here, there = (_shape(one.get(name)) for one in (wanted, tensors))
+        if here != there:
             raise BadInput(
-                f"{path}: expected weights of this recipe, found another's ('{name}': expected {shapes[0]}, found "
-                f"{shapes[1]}). Use the weights with the recipe they were trained by."
+                f"{path}: expected weights of this recipe, found another's ('{name}': expected {here}, found {there}). "
+                "Use the weights with the recipe they were trained by."
             )
     method.load_state_dict(tensors)
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "nothing" if tensor is None else "×".join(map(str, tensor.shape)) or "a number"
 
 
 def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, dict[str, Any]]:
@@ -335,20 +335,12 @@ def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, d
     allow_code: import the code outside voxlate that the model names; without it such a model is refused. Raises
     BadInput also where the folder's recipe.toml is not the one that the weights were trained by.
     """
-    weights = Run(path).weights() if path.is_dir() else path
+    weights = weights_of(path)
     if path.is_dir() and not weights.exists():
-        where = (
-            "a training that is not finished (run the same train command to resume)"
-            if Run(path).state.exists()
-            else "none"
-        )
-        raise BadInput(f"{path}: expected a run with weights.safetensors, found {where}.")
+        unfinished = "a training that is not finished (run the same train command to resume)"
+        found = unfinished if Run(path).state.exists() else "none"
+        raise BadInput(f"{path}: expected a run with weights.safetensors, found {found}.")
     header = read_header(weights)
-    if "imported" in header and "axes" not in header["recipe"]["data"]:
-        raise BadInput(
-            f"{weights}: expected published weights with data.axes, found an import of before, which shows the network "
-            "its slices transposed. Import the published file again."
-        )
     recipe = from_dict(header["recipe"], f"{weights} (header)", allow_code)
     if path.is_dir() and Run(path).provenance.exists():
         if (stated := read_json(Run(path).provenance).get("recipe")) is None:
@@ -356,8 +348,7 @@ def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, d
                 f"{Run(path).provenance}: expected the provenance of a training, with its recipe, found one without. "
                 "Restore the file, or name weights.safetensors instead of the folder."
             )
-        change = first_change(_as_trained(stated, header["recipe"]), header["recipe"])
-        if change:
+        if change := first_change(_as_trained(stated, header["recipe"]), header["recipe"]):
             raise BadInput(
                 f"{weights}: expected weights of this run's recipe, found those of another ({change}). "
                 "Restore the run's own file."

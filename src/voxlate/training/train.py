@@ -49,6 +49,7 @@ from voxlate.training.run import (
     save_state,
     save_weights,
     weights_header,
+    weights_of,
 )
 from voxlate.training.validate import (
     autocast,
@@ -75,7 +76,7 @@ def train(
     reuse: Sequence[Path] = (),
     fold: int | None = None,
     device: str = "auto",
-    progress: StepCallback | None = None,
+    progress: StepCallback = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Run:
     """Train every stage of a recipe on a prepared cohort into a run folder; a stopped run resumes bit for bit.
@@ -89,20 +90,22 @@ def train(
     """
     keep_freed_memory()
     cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
-    start = Run(start).weights() if start is not None and start.is_dir() else start
+    start = None if start is None else weights_of(start)
     accelerator = Accelerator(cpu=find_device(device).type == "cpu")
     place = accelerator.device if accelerator.num_processes > 1 else find_device(device)
-    recipe = with_steps(
-        recipe, [Job(recipe, stage, cohort, accelerator, place).epoch_steps for stage in recipe.all_stages]
-    )
-    jobs = [Job(recipe, stage, cohort, accelerator, place) for stage in recipe.all_stages]
+
+    def jobs_of(recipe: Recipe) -> list[Job]:
+        return [Job(recipe, stage, cohort, accelerator, place) for stage in recipe.all_stages]
+
+    recipe = with_steps(recipe, [job.epoch_steps for job in jobs_of(recipe)])
+    jobs = jobs_of(recipe)
     _check_stages(recipe, jobs, start)
-    about: dict[str, Any] = {
+    about = {
         "cohort": cohort.digest,
         "start": file_hash(start) if start else begun,
         "splits": cohort.splits,
+        **({} if fold is None else {"fold": fold}),
     }
-    about |= {} if fold is None else {"fold": fold}
     others = [Run(Path(other)) for other in reuse]
 
     def begin() -> None:
@@ -121,8 +124,9 @@ def train(
 
     with contextlib.ExitStack() as held:
         by_main(accelerator, begin)
-        stop = held.enter_context(_stop_signal())
-        return _train_stages(Run(out), jobs, start, stop, progress, say)
+        session = _Session(Run(out), held.enter_context(_stop_signal()), progress, say)
+        _train_stages(session, jobs, start)
+    return session.run
 
 
 def by_main(accelerator: Accelerator, do: Callable[[], None]) -> None:
@@ -139,15 +143,18 @@ def by_main(accelerator: Accelerator, do: Callable[[], None]) -> None:
         raise failed[0]
 
 
-def _train_stages(
-    run: Run,
-    jobs: Sequence["Job"],
-    start: Path | None,
-    stop: Sequence[int],
-    progress: StepCallback | None,
-    say: Callable[[str], None],
-) -> Run:
-    earlier: dict[str, Method] = {}
+@dataclass(frozen=True)
+class _Session:
+    """What the stages of a training share: its folder, signals to stop that have arrived, and who follows it."""
+
+    run: Run
+    stop: Sequence[int]
+    progress: StepCallback
+    say: Callable[[str], None]
+
+
+def _train_stages(session: _Session, jobs: Sequence["Job"], start: Path | None) -> None:
+    run, earlier = session.run, dict[str, Method]()
     for job in jobs:
         torch.manual_seed(job.seed)
         name = job.stage.name
@@ -158,9 +165,8 @@ def _train_stages(
         else:
             if start and name == "final":
                 load_weights(method, start)
-            method = _train_stage(job, run, method, started, stop, progress, say)
+            method = _train_stage(job, session, method, started)
         earlier[name] = method.eval().requires_grad_(False)
-    return run
 
 
 def _check_autoencoder(method: Method, stage: FullStage, earlier: Mapping[str, Method], run: Run) -> None:
@@ -283,26 +289,19 @@ def _initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Me
     return method, started
 
 
-def _train_stage(
-    job: Job,
-    run: Run,
-    method: Method,
-    started: str,
-    stop: Sequence[int],
-    progress: StepCallback | None,
-    say: Callable[[str], None],
-) -> Method:
+def _train_stage(job: Job, session: _Session, method: Method, started: str) -> Method:
     stage, options, device = job.stage, job.stage.train, job.device
-    main = job.accelerator.is_main_process
+    run, main = session.run, job.accelerator.is_main_process
     learner = begin_learner(method, options, device, job.epoch_steps if options.stop else 0)
     if run.state.exists() and (state := load_state(run.state, device))["stage"] == stage.name:
         learner.load_state(state)
     parallel = method if job.alone else job.accelerator.prepare(method)
-    batches = iter(job.batches(learner.step, _kept_moments(job, method, stop, progress)))
+    batches = iter(job.batches(learner.step, _kept_moments(job, method, session)))
     items = validation_items(job.recipe, stage, job.cohort)
-    log = Log(run.log, stage.name, options, learner.step, learner.seconds, main, progress)
-    for sentence in filter(None, (started, cut_note(job.cohort, stage.data)) if learner.step == 0 else ()):
-        log.add_start(sentence)
+    log = Log(run.log, stage.name, options, learner.step, learner.seconds, main, session.progress)
+    if learner.step == 0:
+        log.add_start(started)
+        log.add_start(cut_note(job.cohort, stage.data))
     clock = Clock(device)
     while learner.step < options.length and not _stops_early(learner, options):
         losses = take_step(learner, parallel, options, job.seed, batches, device, clock)
@@ -311,7 +310,7 @@ def _train_stage(
         _add_to_epoch(learner, losses, job.accelerator)
         last = learner.step == options.length or _stops_early(learner, options)
         saves, logs = last or learner.step % options.save_every == 0, learner.step % options.log_every == 0
-        stops = _is_stopped(stop, job, agree=saves or logs)
+        stops = _is_stopped(session.stop, job, agree=saves or logs)
         saves = saves or stops
         if saves or logs:  # else it would wait for the device at every step
             _check_finite(learner, losses, job, run, weights_too=saves)
@@ -319,39 +318,45 @@ def _train_stage(
         if main and (last or (options.validate_every and learner.step % options.validate_every == 0)):
             picture = run.folder / "validation" / f"{stage.name}_{learner.step:07d}.png"
             scores = validate(learner.averaged, items, job.recipe, stage, device, picture)
-            if validation_split(job.cohort) == "train":
-                scores = {f"training_items_{name}": value for name, value in scores.items()}
+            seen = "training_items_" if validation_split(job.cohort) == "train" else ""
+            scores = {f"{seen}{name}": value for name, value in scores.items()}
             learner.seconds = log.add_validation(learner.step, scores)
         if main and last:
-            say(time_note(stage.name, clock.seconds, log.add_time(learner.step, clock.seconds)))
-        if main and last and learner.step < options.length and options.stop:
-            log.add_end(learner.step, options.stop.sentence(learner.epochs.losses, learner.step))
+            session.say(time_note(stage.name, clock.seconds, log.add_time(learner.step, clock.seconds)))
+            if options.stop and learner.step < options.length:
+                log.add_end(learner.step, options.stop.sentence(learner.epochs.losses, learner.step))
         if main and saves:
             save_state(run.state, {**learner.state(), "stage": stage.name})
         if stops and not last:
             raise Stopped(f"stopped at step {learner.step} of {options.length} ({stage.name})")
-    method = learner.averaged if options.ema else learner.method
-    method.eval()  # as those that build on it will use it
-    slices = whole_slices(job.recipe, stage, job.cohort, "train", CALIBRATION_SLICES)
-    method.finish(batch.to(device) for batch in slices)
-    if main:  # the averaged weights as a whole model; the state stays until the next stage writes its own
-        header = weights_header(stage_recipe(job.recipe, stage.name), method, job.cohort, learner.step, learner.seconds)
+    return _finish(job, run, learner)
+
+
+def _finish(job: Job, run: Run, learner: Learner) -> Method:
+    """The trained method as those that build on it will use it; the main process writes its weights.
+
+    These are a whole model; the state stays until the next stage writes its own.
+    """
+    method = (learner.averaged if job.stage.train.ema else learner.method).eval()
+    slices = whole_slices(job.recipe, job.stage, job.cohort, "train", CALIBRATION_SLICES)
+    method.finish(batch.to(job.device) for batch in slices)
+    if job.accelerator.is_main_process:
+        recipe = stage_recipe(job.recipe, job.stage.name)
+        header = weights_header(recipe, method, job.cohort, learner.step, learner.seconds)
         header["training_voxels"] += read_json(run.provenance).get("inherited_voxels", [])
-        header |= _bound(job, method, run)
-        save_weights(run.weights(stage.name), method, header)
+        save_weights(run.weights(job.stage.name), method, header | _bound(job, method, run))
     job.accelerator.wait_for_everyone()
     return method
 
 
-def _kept_moments(job: Job, method: Method, stop: Sequence[int], progress: StepCallback | None) -> Path | None:
+def _kept_moments(job: Job, method: Method, session: _Session) -> Path | None:
     """Where the moments of the training cases' latents are kept, encoded once; None where there is nothing to keep."""
     if method.autoencoder is None or why_not_kept(job.stage, job.cohort):
         return None
 
     def report(done: int, total: int) -> None:
-        if progress:
-            progress(f"{job.stage.name} (latents)", done, total, {})
-        if stop and done < total:
+        session.progress(f"{job.stage.name} (latents)", done, total, {})
+        if session.stop and done < total:
             raise Stopped(f"stopped at case {done} of {total} whose latents are encoded ({job.stage.name})")
 
     maps, autoencoder = job.recipe.intensity, method.autoencoder

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -49,6 +49,11 @@ class Image:
     sd: Array | None = None
     low: Array | None = None
     high: Array | None = None
+
+    def each(self, change: Callable[[Array], Array]) -> "Image":
+        """The same change of all that is there."""
+        others = (None if one is None else change(one) for one in (self.sd, self.low, self.high))
+        return Image(change(self.made), *others)
 
 
 @dataclass(frozen=True)
@@ -111,17 +116,25 @@ class Calibration:
 
     header: Header
     widths: Mapping[str, Widths]
-    memory: Memory | None = None
+    memory: Memory
     hash: str = ""
 
     @property
     def stated(self) -> dict[str, Any]:
         """What a provenance says of it."""
         header = self.header
-        ways = {name: WAYS[one.way] for name, one in header.targets.items()}
-        curve = {name: relative(one, header.coverage) for name, one in header.targets.items()}
-        keys = {"coverage": header.coverage, "confidence": header.confidence, "bound": header.bound}
-        return {"sha256": self.hash, "patients": header.patients, **keys, "way": ways, "levels": curve}
+        return {
+            "sha256": self.hash,
+            **{key: getattr(header, key) for key in ("patients", "coverage", "confidence", "bound")},
+            "way": {name: WAYS[one.way] for name, one in header.targets.items()},
+            "levels": {name: relative(one, header.coverage) for name, one in header.targets.items()},
+        }
+
+    @property
+    def outer(self) -> float | None:
+        """The share of samples outside the quantiles that intervals are made of; None where they need none."""
+        quantiles = any(one.way == "quantiles" for one in self.header.targets.values())
+        return 1 - self.header.coverage if quantiles else None
 
     def learned_from(self, files: Mapping[str, str | Path]) -> bool:
         """Whether these scans are those of a patient that it was learned from, by their content."""
@@ -131,8 +144,7 @@ class Calibration:
     def interval(self, name: str, image: Image, sources: Sequence[Array]) -> tuple[Array, Array]:
         """Between which values [D, H, W] the truth of a target's voxels lies, in network units; they hold the image."""
         target = self.header.targets[name]
-        widths = self.widths.get(name)
-        below, above = distances(target.way, image, sources, widths)
+        below, above = distances(target.way, image, sources, self.widths.get(name))
         scale = np.float32(target.scales[self.header.coverage])
         return interval(image.made, scale * below, scale * above, target.ends)
 
@@ -141,15 +153,12 @@ class Calibration:
 
         parts: where regions lie in the made image, [D, H, W]; those that are empty have none.
         """
-        target = self.header.targets[name]
-        half = (high - low) / 2
-        found = {key: float(half[parts[_part(key)]].mean()) * factor for key, factor in target.bounds.items()
-                 if _part(key) in parts and parts[_part(key)].any()}  # fmt: skip
-        return {key: value for key, value in found.items() if math.isfinite(value)}
-
-
-def _part(bound: str) -> str:
-    return BODY if bound == "mae" else bound
+        half, found = (high - low) / 2, {}
+        for key, factor in self.header.targets[name].bounds.items():
+            inside = parts.get(BODY if key == "mae" else key)
+            if inside is not None and inside.any() and math.isfinite(factor):
+                found[key] = float(half[inside].mean()) * factor
+        return found
 
 
 def relative(target: Target, coverage: float) -> dict[str, float]:
@@ -184,12 +193,10 @@ def calibration_path(run: Path, answer: str, samples: int) -> Path:
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
-    tensors = dict[str, Tensor]()
+    tensors = calibration.memory.tensors(MEMORY)
     for name, widths in calibration.widths.items():
         tensors |= widths.tensors(name)
-    tensors |= calibration.memory.tensors(MEMORY) if calibration.memory else {}
-    plain = adapter(Header).dump_python(calibration.header, mode="json")
-    text = json.dumps(plain, allow_nan=True)
+    text = json.dumps(adapter(Header).dump_python(calibration.header, mode="json"))
     with whole_file(path) as temporary:
         stated = json.dumps({"header": text, "sha256": _checksum(text, tensors)})
         safetensors.torch.save_file(tensors, temporary, {"calibration": stated})
@@ -213,8 +220,7 @@ def read_calibration(path: Path) -> Calibration:
         tensors = safetensors.torch.load_file(path)
         if stated["sha256"] != _checksum(text, tensors):
             raise ValueError("the checksum differs")
-        learned = {name for name, one in header.targets.items() if one.way in LESSONS}
-        widths = {name: widths_from(tensors, name) for name in learned}
+        widths = {name: widths_from(tensors, name) for name, one in header.targets.items() if one.way in LESSONS}
         memory = memory_from(tensors, MEMORY)
     except (SafetensorError, ValidationError, ValueError, KeyError, RuntimeError, OSError, TypeError) as error:
         raise BadInput(

@@ -5,8 +5,8 @@ have to be to hold its voxel.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,18 @@ from scipy import stats
 
 Bound = Literal["none", "normal", "any"]
 Array = NDArray[np.floating]
+T = TypeVar("T")
 
 WIDEST = 1e4  # times that an interval is widened at most
 HALVINGS = 60
+
+
+def by_patient(found: Iterable[tuple[str, T]]) -> dict[str, list[T]]:
+    """What was found of cases, listed by their patients."""
+    listed: dict[str, list[T]] = {}
+    for patient, one in found:
+        listed.setdefault(patient, []).append(one)
+    return listed
 
 
 def least_patients(level: float) -> int:
@@ -32,7 +41,7 @@ def least_provable(patients: int, confidence: float) -> float:
     return float(1 - (1 - confidence) ** (1 / patients))
 
 
-def conformal_quantile(scores: Sequence[Array], level: float) -> float:
+def conformal_quantile(scores: Collection[Sequence[float] | Array], level: float) -> float:
     """What a new patient's case exceeds with probability 1 - level at most; inf where the patients are too few.
 
     scores: of each patient's cases. Split conformal prediction with cases in patients: each patient weighs 1 / (n + 1),

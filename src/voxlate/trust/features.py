@@ -22,27 +22,27 @@ def voxel_features(made: Array, sources: Sequence[Array], spread: Array | None =
     for source in sources:
         found += _of_image(source)
     if spread is not None:
-        logs = (np.log(np.maximum(one, DARKEST)) for one in (spread, _blur(spread, NARROW), _blur(spread, WIDE)))
-        found += list(logs)
+        found += [np.log(np.maximum(one, DARKEST)) for one in (spread, blur(spread, NARROW), blur(spread, WIDE))]
     return np.stack(found, axis=-1).astype(np.float32, copy=False)
 
 
 def _of_image(image: Array) -> list[Array]:
-    """Value, blurs, steepness at two scales, and how far neighbours differ."""
-    narrow, wide = _blur(image, NARROW), _blur(image, WIDE)
-    square = (0, 3, 3)[1:]
-    spans = ndimage.maximum_filter(image, (1, *square)) - ndimage.minimum_filter(image, (1, *square))
-    return [image, narrow, wide, _steepness(narrow), _steepness(wide), spans]
+    """Value, blurs, gradients at two scales, and how far neighbours differ."""
+    narrow, wide = blur(image, NARROW), blur(image, WIDE)
+    spans = ndimage.maximum_filter(image, (1, 3, 3)) - ndimage.minimum_filter(image, (1, 3, 3))
+    return [image, narrow, wide, gradient(narrow), gradient(wide), spans]
 
 
-def _blur(image: Array, pixels: float) -> Array:
-    return ndimage.gaussian_filter(image, (0, pixels, pixels), truncate=3, mode="nearest")
+def blur(image: Array, width: float, pixel: Sequence[float] = (1.0, 1.0)) -> Array:
+    """Slices [D, H, W] blurred each by itself; width: standard deviation, in the unit of a pixel's sides (H, W)."""
+    return ndimage.gaussian_filter(image, (0, *(width / side for side in pixel)), truncate=3, mode="nearest")
 
 
-def _steepness(image: Array) -> Array:
+def gradient(image: Array, pixel: Sequence[float] = (1.0, 1.0)) -> Array:
+    """How steep slices [D, H, W] are within their plane; 0 where they are one pixel wide."""
     if min(image.shape[1:]) < 2:
         return np.zeros_like(image)
-    down, across = np.gradient(image, axis=(1, 2))
+    down, across = np.gradient(image, *pixel, axis=(1, 2))
     return np.hypot(down, across)
 
 

@@ -1,6 +1,6 @@
 """Ways of intervals compared on held-back patients, each left out of what was learned, and the narrowest one scaled."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from voxlate.trust.calibration import (
 )
 from voxlate.trust.conformal import (
     Bound,
+    by_patient,
     conformal_quantile,
     least_provable,
     least_scale,
@@ -38,7 +39,7 @@ FOLDS = 5  # into which patients are divided, so that nothing learned is tested 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Of voxels [N] of a case, in network units: features [N, F], image, truth, what samples say, and their parts.
+    """Of voxels [N] of a case, in network units: features [N, F], image, truth, their parts, and what samples say.
 
     truth_parts: where truth shows body and regions; made_parts: where the made image shows them.
     """
@@ -48,48 +49,29 @@ class Evidence:
     features: Array
     made: Array
     truth: Array
-    sd: Array | None
-    low: Array | None
-    high: Array | None
     truth_parts: dict[str, NDArray[np.bool_]]
     made_parts: dict[str, NDArray[np.bool_]]
+    sd: Array | None = None
+    low: Array | None = None
+    high: Array | None = None
 
     @property
     def image(self) -> Image:
         return Image(self.made, self.sd, self.low, self.high)
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        """All arrays by name, for a file."""
-        plain = {name: getattr(self, name) for name in ("features", "made", "truth", "sd", "low", "high")}
-        found = {name: one for name, one in plain.items() if one is not None}
-        for kind in ("truth_parts", "made_parts"):
-            found |= {f"{kind}.{name}": one for name, one in getattr(self, kind).items()}
-        return found
-
-
-def evidence_from(case: str, patient: str, tensors: Mapping[str, np.ndarray]) -> Evidence:
-    """What Evidence.tensors gave."""
-    parts: dict[str, dict[str, np.ndarray]] = {"truth_parts": {}, "made_parts": {}}
-    for name, one in tensors.items():
-        kind, _, part = name.partition(".")
-        if part:
-            parts[kind][part] = one
-    plain = {name: tensors.get(name) for name in ("features", "made", "truth", "sd", "low", "high")}
-    return Evidence(case, patient, **plain, **parts)  # type: ignore[arg-type]
-
 
 @dataclass(frozen=True)
 class _Tried:
-    """Distances below and above of each case by one way, made without the case's own patient where they are learned."""
+    """A way's distances below and above of each case, made without the case's own patient where they are learned."""
 
-    below: list[Array]
-    above: list[Array]
+    evidence: Sequence[Evidence]
+    distances: Sequence[tuple[Array, Array]]
     ends: tuple[float, float]
 
-    def scores(self, evidence: Sequence[Evidence], part: str = BODY) -> dict[str, Array]:
-        """By patient, sorted: how many times wider intervals must be to hold each voxel of a part."""
-        found: dict[str, list[Array]] = {}
-        for one, below, above in zip(evidence, self.below, self.above):
+    def scores(self, part: str = BODY) -> list[Array]:
+        """Of each patient, sorted: how many times wider intervals must be to hold each voxel of a part."""
+        found = []
+        for one, (below, above) in zip(self.evidence, self.distances):
             inside = one.truth_parts.get(part)
             if inside is not None and inside.any():
                 truth = one.truth[inside]
@@ -97,18 +79,20 @@ class _Tried:
                 needed = np.where(error < 0, -error / below[inside], error / above[inside])
                 unreached = ((truth < self.ends[0]) & (error < 0)) | ((truth > self.ends[1]) & (error > 0))
                 needed[unreached] = np.inf
-                found.setdefault(one.patient, []).append(needed)
-        return {patient: np.sort(np.concatenate(all_)) for patient, all_ in found.items()}
+                found.append((one.patient, needed))
+        return [np.sort(np.concatenate(cases)) for cases in by_patient(found).values()]
 
-    def width(self, evidence: Sequence[Evidence], scale: float) -> float:
-        """Mean width inside the body, over patients, of intervals that end at -1 and 1."""
-        by_patient: dict[str, list[float]] = {}
-        for one, below, above in zip(evidence, self.below, self.above):
+    def widths(self, scale: float) -> Iterator[tuple[Evidence, Array]]:
+        """Each case with the widths of its voxels' intervals."""
+        for one, (below, above) in zip(self.evidence, self.distances):
             low, high = interval(one.made, scale * below, scale * above, self.ends)
-            ends = high - low
-            if one.truth_parts[BODY].any():
-                by_patient.setdefault(one.patient, []).append(float(ends[one.truth_parts[BODY]].mean()))
-        return float(np.mean([np.mean(values) for values in by_patient.values()]))
+            yield one, high - low
+
+    def mean_width(self, scale: float) -> float:
+        """Inside the body, over patients."""
+        inside = ((one.patient, widths[one.truth_parts[BODY]]) for one, widths in self.widths(scale))
+        means = by_patient((patient, float(widths.mean())) for patient, widths in inside if len(widths))
+        return float(np.mean([np.mean(values) for values in means.values()]))
 
 
 def fit(
@@ -128,11 +112,11 @@ def fit(
     tried = {way: _tried(way, evidence, alpha, seed, ends) for way in _ways(evidence)}
     compared = dict[Way, Compared]()
     for way, one in tried.items():
-        scale = least_scale([*one.scores(evidence).values()], alpha, confidence, bound)
+        scores = one.scores()
+        scale = least_scale(scores, alpha, confidence, bound)
         if np.isfinite(scale):
-            least = 1 - shares_outside([*one.scores(evidence).values()], scale).max()
-            inside = _coverage(one, evidence, texts, scale)
-            compared[way] = Compared(scale, one.width(evidence, scale), inside, float(least))
+            least = 1 - shares_outside(scores, scale).max()
+            compared[way] = Compared(scale, one.mean_width(scale), _coverage(one, texts, scale), float(least))
     if not compared:
         patients = len({one.patient for one in evidence})
         raise BadInput(
@@ -141,12 +125,11 @@ def fit(
             "ask for less (--coverage 0.8), or let shares of patients count as about normal (--bound normal)."
         )
     best = min(compared, key=lambda way: compared[way].width)
-    scores = [*tried[best].scores(evidence).values()]
-    levels = {*LEVELS, coverage}
-    scales = {level: least_scale(scores, 1 - level, confidence, bound) for level in sorted(levels)}
+    scores, levels = tried[best].scores(), sorted({*LEVELS, coverage})
+    scales = {level: least_scale(scores, 1 - level, confidence, bound) for level in levels}
     scales = {level: scale for level, scale in scales.items() if np.isfinite(scale)}
     learned = _learn(best, evidence, alpha, seed) if best in LESSONS else None
-    bounds = _bounds(tried[best], evidence, texts, scales[coverage], coverage)
+    bounds = _bounds(tried[best], scales[coverage], coverage)
     return Target(best, scales, compared, dict(texts), bounds, ends), learned
 
 
@@ -160,10 +143,8 @@ def _ways(evidence: Sequence[Evidence]) -> list[Way]:
 def _tried(way: Way, evidence: Sequence[Evidence], alpha: float, seed: int, ends: tuple[float, float]) -> _Tried:
     """A way's distances of each case."""
     if way in LESSONS:
-        pairs = _cross_fitted(way, evidence, alpha, seed)
-    else:
-        pairs = [distances(way, one.image, (), None) for one in evidence]
-    return _Tried([below for below, _ in pairs], [above for _, above in pairs], ends)
+        return _Tried(evidence, _cross_fitted(way, evidence, alpha, seed), ends)
+    return _Tried(evidence, [distances(way, one.image, (), None) for one in evidence], ends)
 
 
 def _cross_fitted(way: Learned, evidence: Sequence[Evidence], alpha: float, seed: int) -> list[tuple[Array, Array]]:
@@ -198,36 +179,28 @@ def _weights(one: Evidence) -> Array:
     return chosen
 
 
-def _coverage(
-    tried: _Tried, evidence: Sequence[Evidence], texts: Mapping[str, str], scale: float
-) -> dict[str, tuple[float, float, float]]:
+def _coverage(tried: _Tried, texts: Mapping[str, str], scale: float) -> dict[str, tuple[float, float, float]]:
     """Of body and regions the mean over patients of the share inside, and its interval."""
     found = {}
     for part in (BODY, *texts):
-        scores = tried.scores(evidence, part)
-        if scores:
-            inside = 1 - shares_outside([*scores.values()], scale)
+        if scores := tried.scores(part):
+            inside = 1 - shares_outside(scores, scale)
             found[part] = (float(inside.mean()), *mean_interval(inside))
     return found
 
 
-def _bounds(
-    tried: _Tried, evidence: Sequence[Evidence], texts: Mapping[str, str], scale: float, level: float
-) -> dict[str, float]:
+def _bounds(tried: _Tried, scale: float, level: float) -> dict[str, float]:
     """By region, how many times its mean half width a case's error is at most: one-sided conformal over patients.
 
     Widths are those of the body that the image shows, which is all that synthesis has; the body's error is of the
     truth's body, as scores are, and a region's of where the image shows it.
     """
-    ratios: dict[str, dict[str, list[float]]] = {}
-    for one, below, above in zip(evidence, tried.below, tried.above):
-        low, high = interval(one.made, scale * below, scale * above, tried.ends)
-        ends, error = high - low, one.truth - one.made
+    ratios: dict[str, list[tuple[str, float]]] = {}
+    for one, widths in tried.widths(scale):
+        error, body = one.truth - one.made, one.truth_parts[BODY]
         for part, inside in one.made_parts.items():
-            if inside.any():
-                if part == BODY and not one.truth_parts[BODY].any():
-                    continue
-                own = np.abs(error[one.truth_parts[BODY]]).mean() if part == BODY else abs(error[inside].mean())
-                key = "mae" if part == BODY else part
-                ratios.setdefault(key, {}).setdefault(one.patient, []).append(2 * float(own / ends[inside].mean()))
-    return {key: conformal_quantile([np.array(one) for one in all_.values()], level) for key, all_ in ratios.items()}
+            if inside.any() and (part != BODY or body.any()):
+                own = np.abs(error[body]).mean() if part == BODY else abs(error[inside].mean())
+                ratio = 2 * float(own / widths[inside].mean())
+                ratios.setdefault("mae" if part == BODY else part, []).append((one.patient, ratio))
+    return {key: conformal_quantile(by_patient(pairs).values(), level) for key, pairs in ratios.items()}

@@ -13,7 +13,8 @@ import scipy.ndimage as ndimage
 import torch
 from numpy.typing import NDArray
 
-from voxlate.trust.conformal import conformal_quantile, least_patients
+from voxlate.trust.conformal import by_patient, conformal_quantile, least_patients
+from voxlate.trust.features import blur, gradient
 
 Array = NDArray[np.float32]
 Spacing = tuple[float, float, float]
@@ -59,7 +60,7 @@ class Memory:
 
     centre, spread: of features; usual, width: by statistic, in STATISTICS' order, the median over known cases and how
     far beyond it a familiar case seldom lies; sizes: mean and deviation of the extents; near: distance below which NEAR
-    of known patches lie; patients: how many are known; proved: whether so many say what seldom is.
+    of known patches lie; patients: how many are known.
     """
 
     points: Array
@@ -71,26 +72,18 @@ class Memory:
     near: float
     patients: int
 
-    @property
-    def proved(self) -> bool:
-        return self.patients >= PROVING
-
     def tensors(self, prefix: str) -> dict[str, torch.Tensor]:
         """All of it by names with a prefix, for a file."""
-        numbers = np.array([self.near, self.patients], np.float32)
-        arrays = {"points": self.points, "centre": self.centre, "spread": self.spread, "usual": self.usual}
-        arrays |= {"width": self.width, "sizes": self.sizes, "numbers": numbers}
+        arrays = dict(vars(self))
+        arrays["numbers"] = np.array([arrays.pop("near"), arrays.pop("patients")], np.float32)
         return {f"{prefix}.{name}": torch.from_numpy(np.ascontiguousarray(one)) for name, one in arrays.items()}
 
 
-def memory_from(tensors: Mapping[str, torch.Tensor], prefix: str) -> Memory | None:
-    """What `tensors` gave; None where there is none."""
-    own = {
-        name.removeprefix(f"{prefix}."): one.numpy() for name, one in tensors.items() if name.startswith(f"{prefix}.")
-    }
-    if not own:
-        return None
-    near, patients = (float(one) for one in own.pop("numbers"))
+def memory_from(tensors: Mapping[str, torch.Tensor], prefix: str) -> Memory:
+    """What `tensors` gave."""
+    mine = f"{prefix}."
+    own = {name.removeprefix(mine): one.numpy() for name, one in tensors.items() if name.startswith(mine)}
+    near, patients = own.pop("numbers").tolist()
     return Memory(**own, near=near, patients=round(patients))
 
 
@@ -113,23 +106,15 @@ class Verdict:
 
     @property
     def sentence(self) -> str:
-        """What stands out, in words; empty where nothing does."""
+        """What stands out, in words, and what that is worth where few patients say so; empty where nothing does."""
         if not self.flagged:
             return ""
         worst = max(self.statistics, key=lambda name: self.statistics[name])
+        few = f"Known are {self.patients} patients: of familiar scans more than {MOST:.0%} may be flagged; look at it."
         return (
             f"Unlike the scans that the run is calibrated for: {STATISTICS[worst]} ({self.score:.1f} times as far "
             "from the usual as the farthest familiar ones). Do not trust the image, nor its intervals."
-        ) + self._few
-
-    @property
-    def _few(self) -> str:
-        """What a warning is worth that so few patients give."""
-        if self.patients >= PROVING:
-            return ""
-        return (
-            f" (Known are {self.patients} patients: of familiar scans more than {MOST:.0%} may be flagged; look at it.)"
-        )
+        ) + (f" ({few})" if self.patients < PROVING else "")
 
     @property
     def stated(self) -> dict[str, object]:
@@ -139,12 +124,9 @@ class Verdict:
 
     def map(self, shape: tuple[int, ...]) -> Array:
         """The distances [D, H, W], 1 where familiar patches end, between patches that of the nearest one."""
-        found = np.zeros(shape, np.float32)
-        seen = np.zeros(shape, bool)
+        found, seen = np.zeros(shape, np.float32), np.zeros(shape, bool)
         at = tuple(self.places.T)
         found[at], seen[at] = self.distances, True
-        if not seen.any():
-            return found
         nearest = ndimage.distance_transform_edt(~seen, return_distances=False, return_indices=True)
         filled: Array = found[tuple(nearest)]
         return filled
@@ -168,16 +150,12 @@ def patches_of(sources: Sequence[Array], body: NDArray[np.bool_], spacing_mm: Sp
 
 
 def _features(image: Array, places: NDArray[np.int64], pixel_mm: tuple[float, ...]) -> list[Array]:
-    """Of patches at some places: values and steepness at two scales, unrest, and what lies around."""
-
-    def blur(values: Array, mm: float) -> Array:
-        return ndimage.gaussian_filter(values, (0, *(mm / one for one in pixel_mm)), truncate=3, mode="nearest")
-
-    fine, coarse = blur(image, FINE_MM), blur(image, COARSE_MM)
-    spread = np.sqrt(np.maximum(blur(image**2, COARSE_MM) - coarse**2, 0))
-    maps = [fine, coarse, _steepness(fine, pixel_mm), spread, blur(np.abs(image - fine), COARSE_MM)]
+    """Of patches at some places: values and gradients at two scales, unrest, and what lies around."""
+    fine, coarse = blur(image, FINE_MM, pixel_mm), blur(image, COARSE_MM, pixel_mm)
+    spread = np.sqrt(np.maximum(blur(image**2, COARSE_MM, pixel_mm) - coarse**2, 0))
+    unrest = blur(np.abs(image - fine), COARSE_MM, pixel_mm)
     at = tuple(places.T)
-    found = [one[at] for one in maps]
+    found = [one[at] for one in (fine, coarse, gradient(fine, pixel_mm), spread, unrest)]
     for axis in (1, 2):
         for sign in (-1, 1):
             moved = places.copy()
@@ -188,36 +166,24 @@ def _features(image: Array, places: NDArray[np.int64], pixel_mm: tuple[float, ..
     return found
 
 
-def _steepness(image: Array, pixel_mm: tuple[float, ...]) -> Array:
-    if min(image.shape[1:]) < 2:
-        return np.zeros_like(image)
-    return np.asarray(np.hypot(*np.gradient(image, *pixel_mm, axis=(1, 2))), np.float32)
-
-
 def remember(cases: Sequence[Patches], patients: Sequence[str], seed: int = 0) -> Memory:
     """A memory of cases, and how far each of them lies from the others: without its own patient's patches."""
     draw = np.random.default_rng(seed)
     each = max(1, REMEMBERED // len(cases))
     kept = [draw.choice(len(one.features), min(each, len(one.features)), replace=False) for one in cases]
     whole = np.concatenate([one.features[chosen] for one, chosen in zip(cases, kept)])
-    owner = np.concatenate([np.full(len(chosen), patients.index(patient)) for chosen, patient in zip(kept, patients)])
+    own = np.array(patients)
+    owner = np.repeat(own, [len(chosen) for chosen in kept])
     centre, spread = whole.mean(0), np.maximum(whole.std(0), 1e-3)
     points = (whole - centre) / spread
-    own = [patients.index(patient) for patient in patients]
     sizes = np.stack([one.size for one in cases])
     grain = np.mean([one.grain for one in cases], axis=0)
     rough, far = list[list[float]](), list[Array]()
-    for one, number in zip(cases, own):
-        distances = _distances((one.features - centre) / spread, points[owner != number])
-        others = np.array([other != number for other in own])
-        rough.append(_statistics(distances, one.size, _usual_size(sizes[others], grain)))
-        far.append(distances)
-    near = float(np.quantile(np.concatenate(far), NEAR))
+    for one, patient in zip(cases, patients):
+        far.append(_distances((one.features - centre) / spread, points[owner != patient]))
+        rough.append(_statistics(far[-1], one.size, _usual_size(sizes[own != patient], grain)))
     usual = np.median(rough, axis=0)
-    by_patient: dict[str, list[NDArray[np.float64]]] = {}
-    for patient, values in zip(patients, rough):
-        by_patient.setdefault(patient, []).append(np.array(values) - usual)
-    apart = [np.array(one) for one in by_patient.values()]
+    apart = [np.array(one) for one in by_patient(zip(patients, np.array(rough) - usual)).values()]
     level, proved = 1 - MOST / len(STATISTICS), len(apart) >= PROVING
     margin = 1.0 if proved else MARGIN if len(apart) >= least_patients(1 - MOST) else UNPROVED
     known = level if proved else len(apart) / (len(apart) + 1)  # what the largest of all is a bound for
@@ -225,10 +191,9 @@ def remember(cases: Sequence[Patches], patients: Sequence[str], seed: int = 0) -
     width = np.maximum(widths, 0.02 * usual + 1e-6)
     if not proved:
         width[-1] = max(width[-1], FAR_SIZE - usual[-1])
-    around = _usual_size(sizes, grain)
-    arrays = {"points": points, "centre": centre, "spread": spread, "usual": usual, "width": width, "sizes": around}
-    plain = {name: np.asarray(one, np.float32) for name, one in arrays.items()}
-    return Memory(**plain, near=near, patients=len(apart))  # type: ignore[arg-type]
+    near = float(np.quantile(np.concatenate(far), NEAR))
+    limits = usual.astype(np.float32), width.astype(np.float32)
+    return Memory(points, centre, spread, *limits, _usual_size(sizes, grain), near, len(apart))
 
 
 def _usual_size(sizes: Array, grain: Array) -> Array:

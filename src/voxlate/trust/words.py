@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from voxlate.trust.calibration import BODY, WAYS, Header, Target
+from voxlate.trust.calibration import WAYS, Header, Target
 from voxlate.trust.conformal import Bound, least_patients, least_provable
 
 SKEWED = 3  # times the share that may be outside, from which a patient is far from the others
@@ -60,11 +60,10 @@ def sentences(header: Header) -> list[str]:
 
 def _rows(name: str, target: Target, header: Header) -> list[str]:
     """The ways, narrowest first, each patient left out of what was fitted."""
-    parts = list(dict.fromkeys(part for one in target.compared.values() for part in one.coverage))
-    head = f"  {name:24}{'width':>12}" + "".join(f"{part:>22}" for part in parts)
-    lines = [head]
+    parts = target.compared[target.way].coverage
+    lines = [f"  {name:24}{'width':>12}" + "".join(f"{part:>22}" for part in parts)]
     for way, one in sorted(target.compared.items(), key=lambda pair: pair[1].width):
-        cells = "".join(f"{_share(one.coverage.get(part)):>22}" for part in parts)
+        cells = "".join(f"{_share(*one.coverage[part]):>22}" for part in parts)
         mark = "*" if way == target.way else " "
         width = f"{one.width * header.halves[name]:.4g} {header.units[name]}"
         lines.append(f"{mark} {way:24}{width:>12}{cells}")
@@ -78,10 +77,7 @@ def _rows(name: str, target: Target, header: Header) -> list[str]:
     return lines
 
 
-def _share(found: tuple[float, float, float] | None) -> str:
-    if found is None:
-        return "-"
-    mean, low, high = found
+def _share(mean: float, low: float, high: float) -> str:
     return f"{mean:.1%} ({max(low, 0):.0%}-{min(high, 1):.0%})"
 
 
@@ -94,7 +90,7 @@ def _of_bounds(name: str, target: Target, header: Header) -> list[str]:
             f"  No bound of a case's own error: a {level:.0%} bound needs at least {enough} patients (n / (n + 1) must "
             f"reach {level:g}), found {header.patients}."
         ]
-    means = [key for key in finite if key not in ("mae", BODY)]
+    means = [key for key in finite if key != "mae"]
     also = f" and the error of its mean in {', '.join(means)}" if means else ""
     return [
         f"  Of each new case, synth writes into provenance.json (bounds) what its body's MAE{also} exceed with "
