@@ -19,6 +19,7 @@ from voxlate.images.ranges import Range, range_for
 from voxlate.images.similarity import dice
 from voxlate.images.volume import Volume, is_there, read_volume, unit_of
 from voxlate.scoring import metrics
+from voxlate.scoring.ledger import ledger
 
 MaskArray = NDArray[np.bool_]
 NUMBER = r"[-+]?\d+(?:\.\d*)?"
@@ -167,8 +168,9 @@ def region_scores(
     voxel_ml: float,
     scale: Range,
 ) -> dict[str, float]:
-    """MAE (of slices' differences, too), PSNR, SSIM, both means and volume (ml) inside a region; where `overlap`, the
-    same region of the other image, is known also their Dice, its volume and the volume's error.
+    """MAE (of slices' differences, too), PSNR, SSIM, both means, volume (ml) and the fate of pieces inside a region.
+
+    Where `overlap`, the same region of the other image, is known also their Dice, its volume and the volume's error.
     """
     some = inside.any()
     box = tuple(slice(max(0, first - metrics.RADIUS), end + metrics.RADIUS) for first, end in bounding_box(inside))
@@ -186,6 +188,7 @@ def region_scores(
     if overlap is not None:
         found |= {"dice": dice(inside, overlap), "volume": voxel_ml * float(overlap.sum())}
         found["volume_error"] = abs(found["volume"] - found["truth_volume"])
+    found |= ledger(inside, truth, other, overlap)
     return {f"{name}.{key}": value for key, value in found.items()}
 
 

@@ -13,7 +13,7 @@ from voxlate.images.volume import content_hash, is_there
 from voxlate.scoring.items import Item
 from voxlate.scoring.provenance import run_folders
 
-BASELINES = ("naive.safetensors", "trivial.safetensors")  # the second is the name that runs of version 0.4 gave it
+BASELINES = "naive.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ def of_runs(items: Iterable[Item], naive: Baselines | Path | str | None, prepare
 
     @functools.cache
     def of_run(folders: tuple[Path, ...]) -> OfRun:
-        stored = [path for folder in folders for name in BASELINES if (path := folder / name).is_file()]
+        stored = [path for folder in folders if (path := folder / BASELINES).is_file()]
         own = Baselines.load(stored[0]) if stored and given is None else given
         return OfRun(own, _prepared_cohort(folders) if prepared is None else prepared)
 
@@ -65,8 +65,7 @@ def _of_others(item: Item) -> list[str]:
     """A sentence for each scan that an image was made of, where the truth's case has another of its name."""
     found = []
     for name, stated in item.made.get("inputs", {}).items():
-        own = item.case.files.get(name)
-        content = stated.get("sha256") if isinstance(stated, dict) else None
+        own, content = item.case.files.get(name), stated.get("sha256")
         if content and own is not None and is_there(own) and content_hash(own) != content:
             found.append(f"It was made of another {name} than the one next to its truth: is it the same patient?")
     return found
