@@ -18,7 +18,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from numpy.typing import NDArray
 
 from voxlate.scoring.metrics import Metric
-from voxlate.scoring.tables import cell, figure
 
 POINTS = 400  # more than a curve has pixels
 LONGEST_NAME = 20
@@ -107,10 +106,10 @@ def score_chart(metric: Metric, values: Mapping[str, Mapping[str, Any]]) -> Mark
         place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "color": text, "va": "center", "size": 13}
         weight = "bold" if ours else "normal"
         axes.text(-138 / 160, number, _short_name(name), ha="left", weight=weight, **place)
-        axes.text(1 + 62 / 160, number, figure(value["mean"], metric), ha="right", weight=weight, **place)
+        axes.text(1 + 62 / 160, number, metric.text(value["mean"]), ha="right", weight=weight, **place)
     low, high = axes.get_xlim()
     axes.set_xticks([low, high], [short(low), short(high)], size=11)
-    spoken = "; ".join(f"{name} {cell(value, metric)}" for name, value in values.items())
+    spoken = "; ".join(f"{name} {metric.mean_text(value)}" for name, value in values.items())
     return _svg(chart, f"{metric.label}: {spoken}")
 
 
@@ -209,6 +208,4 @@ def _running_mean(values: NDArray[Any], width: int) -> NDArray[Any]:
 
 def _thinned(values: NDArray[Any]) -> NDArray[Any]:
     """At most POINTS means of neighbouring values."""
-    if len(values) <= POINTS:
-        return values
-    return np.array([part.mean() for part in np.array_split(values, POINTS)])
+    return np.array([part.mean() for part in np.array_split(values, min(POINTS, len(values)))])
