@@ -18,7 +18,7 @@ from voxlate.images.midline import midline_grid
 from voxlate.images.ranges import Range
 from voxlate.images.volume import Volume, is_there
 from voxlate.scoring.alignment import Move, find_move
-from voxlate.scoring.distances import Pool, slices_of
+from voxlate.scoring.distances import Pool
 from voxlate.scoring.intervals import interval_scores, region_coverage
 from voxlate.scoring.items import Item
 from voxlate.scoring.metrics import ImagePair, Padding, Score, SsimOrigin, correlation, seam
@@ -36,7 +36,7 @@ from voxlate.scoring.regions import (
     thresholded,
 )
 from voxlate.scoring.runs import OfRun
-from voxlate.scoring.scopes import Counted, Cut, Scope, counted, scope_scores
+from voxlate.scoring.scopes import MASK, Counted, Cut, Scope, scope_scores
 from voxlate.scoring.tables import Row
 
 UnitsName = Literal["own", "network"]
@@ -149,11 +149,15 @@ class Truth:
     @cached_property
     def counted(self) -> Counted:
         """What its scopes need."""
-        masked, chosen = self.options.mask is not None, self.options.cut.slices
-        return counted(self.volume.data[0], self.inside, self.covered, masked, chosen, self._image_of)
+        options = self.options
+        return Counted(
+            self.volume.data[0], self.inside, self.covered, options.mask is not None, options.cut, self._image_of
+        )
 
-    def _image_of(self, name: str) -> NDArray[np.float32]:
-        """An image of the case on the truth's grid, for a filter of slices."""
+    def _image_of(self, name: str) -> NDArray[Any]:
+        """An image of the case, or the mask, on the truth's grid, for a filter of slices."""
+        if name == MASK and self.mask is not None:
+            return self.frame
         if name == self.item.modality:
             return self.volume.data[0]
         files = {**self.item.inputs, **self.item.case.files}
@@ -190,7 +194,6 @@ def score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
     image = units.synthesis(read_canonical(item.synthesis, modality))
     truth = Truth(item, options, scale, units, image.grid)
     synthesis = truth.move.move(image)
-    _into_pool(truth, "truth", truth.values)
     naive, left_out = _naive_images(truth)
     rows = []
     for answer, volume in {"synthesis": synthesis, **naive}.items():
@@ -221,37 +224,31 @@ def _floor(truth: Truth) -> Floor | None:
 
 def _scores(truth: Truth, answer: str, image: Volume) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """All scores of one image of a case, and those of its pictures; its slices go into the pool."""
-    options, values = truth.options, truth.on_range(image)
-    _into_pool(truth, answer, values)
+    options, case, values = truth.options, truth.item.case, truth.on_range(image)
     pair = ImagePair(truth.values, values, truth.scale, truth.inside, options.padding, options.ssim_from)
+    if options.pool:
+        options.pool.add(truth.item.modality, answer, (case.case, case.patient), pair)
     scored = {key: score(pair) for key, score in options.functions.items()}
     if truth.borders:
         scored["seam"] = seam(truth.values, values, truth.borders, truth.inside)
-    scored |= _in_regions(truth, image, values)
+    scored |= _in_regions(truth, image, pair)
     of_pictures: list[dict[str, Any]] = []
     for scope in options.scopes:
-        means, own = scope_scores(scope, pair, truth.counted, options.cut, options.functions)
+        means, own = scope_scores(scope, pair, truth.counted, options.functions)
         scored |= means
         of_pictures += own
     return scored, of_pictures
 
 
-def _into_pool(truth: Truth, answer: str, values: NDArray[np.float32]) -> None:
-    if pool := truth.options.pool:
-        case, modality = truth.item.case, truth.item.modality
-        slices = slices_of(values, truth.scale, truth.inside, pool.axes)
-        pool.add(modality, answer, (case.case, case.patient), slices)
-
-
-def _in_regions(truth: Truth, image: Volume, values: NDArray[np.float32]) -> dict[str, float]:
-    """Scores in each region; values: of the image, on the scored range."""
+def _in_regions(truth: Truth, image: Volume, pair: ImagePair) -> dict[str, float]:
+    """Scores in each region; pair: the image on the scored range."""
     found = dict[str, float]()
     voxel_ml = float(np.prod(truth.volume.grid.spacing_mm)) / 1000
     for region, inside in truth.regions:
         overlap = None
         if region.modality == truth.item.modality:
             overlap = region.select(thresholded(image, truth.scale, truth.body), truth.frame)
-        found |= region_scores(region.name, inside, truth.values, values, overlap, voxel_ml, truth.scale)
+        found |= region_scores(region.name, inside, pair, overlap, voxel_ml)
     for ratio in truth.options.regions:
         if ratio.over is not None:
             found |= ratio_scores(ratio.name, ratio.over, found)

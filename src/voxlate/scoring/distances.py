@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlate.data.layout import CANONICAL, relaid
-from voxlate.images.ranges import Range
+from voxlate.data.layout import relaid
 from voxlate.scoring.features import Features
+from voxlate.scoring.metrics import ImagePair
 
 KEYS = {"fd": ("fd", "fd_inf", "kd"), "texture": ("texture_distance", "texture_distance_inf", "texture_kd")}
 FEWEST = 3  # cases or patients below which errors come from blocks of slices
@@ -48,9 +48,12 @@ class Pool:
     axes: str
     vectors: dict[tuple[str, str], Cases] = field(default_factory=dict)
 
-    def add(self, modality: str, answer: str, case: tuple[str, str], slices: SliceStack) -> None:
-        """slices: [N, H, W] in [0, 1], all slices of one case; case: its name and its patient."""
-        self.vectors.setdefault((modality, answer), {})[case] = self.features(slices)
+    def add(self, modality: str, answer: str, case: tuple[str, str], pair: ImagePair) -> None:
+        """All slices of an image of one case, and of its truth; case: its name and its patient."""
+        for name, values in ((answer, pair.synthesis), ("truth", pair.truth)):
+            cases = self.vectors.setdefault((modality, name), {})
+            if case not in cases:  # one truth serves all answers
+                cases[case] = self.features(slices_of(values, pair, self.axes))
 
     def distances(self, modality: str) -> dict[str, dict[str, dict[str, Any]]]:
         """Distances to the truth by answer and key, each with its standard error, numbers and units of error."""
@@ -85,21 +88,15 @@ class Pool:
         }
 
 
-def slices_of(
-    values: NDArray[np.float32],
-    scale: Range,
-    inside: NDArray[np.bool_] | None,
-    axes: str = RADIOLOGICAL,
-    now: str = CANONICAL,
-) -> SliceStack:
-    """Axial slices [N, H, W] in [0, 1], by default as radiologists look at them.
+def slices_of(values: NDArray[np.float32], pair: ImagePair, axes: str = RADIOLOGICAL) -> SliceStack:
+    """Axial slices [N, H, W] in [0, 1] of one image of a pair, by default as radiologists look at them.
 
-    values: [D, H, W], mapped to the range, laid out as `now`. Slices without any of the mask are left out.
+    values: [D, H, W], mapped to the range. Slices without any of the mask are left out.
     """
-    grey = np.clip((values - scale.low) / scale.width, 0, 1).astype(np.float32)
-    if inside is not None:
-        grey = np.where(inside, grey, np.float32(0))[inside.any((1, 2))]
-    return np.ascontiguousarray(relaid(grey, now, axes))
+    grey = np.clip((values - pair.scale.low) / pair.scale.width, 0, 1).astype(np.float32)
+    if pair.inside is not None:
+        grey = np.where(pair.inside, grey, np.float32(0))[pair.inside.any((1, 2))]
+    return np.ascontiguousarray(relaid(grey, pair.axes, axes))
 
 
 def _groups(cases: Cases) -> tuple[NDArray[Any], str]:

@@ -84,7 +84,10 @@ def evaluate(
     asked = {case.case for case in found if split is None or case.split == split} if cases is None else set(cases)
     wanted = {case.case: case for case in found if case.case in asked}
     images = find_items(out, wanted, f"{truth}" + (f", split {split}" if split else ""))
-    ranges = _ranges(images.items, value_range, units)
+    if units == "network" and value_range is not None:
+        raise BadInput("--units network: expected no --range, found one: the range is 0 to 255. Give one of the two.")
+    by_modality = items_by_modality(images.items).items()
+    ranges = {name: RANGE if units == "network" else _range(mine, value_range) for name, mine in by_modality}
     weights = None if lpips is None else load_lpips(lpips)
     functions = {metric.key: metric.compute for metric in METRICS if metric.compute}
     if weights is not None:
@@ -124,18 +127,9 @@ def evaluate(
     return scores
 
 
-def _ranges(items: Sequence[Item], given: Any, units: UnitsName) -> dict[str, Range]:
-    """The scored range of each modality."""
-    if units == "network" and given is not None:
-        raise BadInput("--units network: expected no --range, found one: the range is 0 to 255. Give one of the two.")
-    by_modality = items_by_modality(items).items()
-    return {name: RANGE if units == "network" else _range(mine, given) for name, mine in by_modality}
-
-
 def _lpips(weights: Lpips, pair: ImagePair) -> float:
     """Mean over the slices that show any of the mask."""
-    pictures = (slices_of(one, pair.scale, pair.inside, now=pair.axes) for one in (pair.truth, pair.synthesis))
-    return float(weights(*pictures).mean())
+    return float(weights(slices_of(pair.truth, pair), slices_of(pair.synthesis, pair)).mean())
 
 
 def _of_images(out: Path, scored: Mapping[Item, ScoredItem], options: Options) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import math
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -82,20 +83,34 @@ class Cut:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Counted:
     """What the scopes need of a truth [D, H, W], canonical: its own values, and which voxels and slices count.
 
-    inside: the mask, without what the image does not cover; covered: without a mask; None for all. slices: bool [D].
-    content: a digest of the truth's voxels, so that crops do not depend on names or order.
+    values: in its own unit; inside: the mask, without what the image does not cover; covered: without a mask; None for
+    all. image_of: another image of the case that the filter of slices names.
     """
 
     values: NDArray[np.float32]
     inside: MaskArray | None
     covered: MaskArray | None
     masked: bool
-    slices: MaskArray
-    content: str
+    cut: Cut
+    image_of: Callable[[str], NDArray[Any]]
+
+    @cached_property
+    def slices(self) -> MaskArray:
+        """The slices with a foreground (see `_counts`) that pass the filter, [D]."""
+        parts = [None] * len(self.values) if self.inside is None else list(self.inside)
+        kept = np.array([_counts(*pair, self.masked) for pair in zip(self.values, parts)])
+        if (chosen := self.cut.slices) is not None:
+            kept &= passing_slices({name: self.image_of(name) for name in chosen.above}, chosen)
+        return kept
+
+    @cached_property
+    def content(self) -> str:
+        """A digest of the truth's voxels, so that crops do not depend on names or order."""
+        return hashlib.sha256(np.ascontiguousarray(self.values).tobytes()).hexdigest()
 
 
 def scopes_from(names: Iterable[str], mask: object, regions: Iterable[str] = ()) -> tuple[Scope, ...]:
@@ -131,29 +146,6 @@ def filter_from(text: str, mask: object) -> SliceFilter:
     return chosen
 
 
-def counted(
-    values: NDArray[np.float32],
-    inside: MaskArray | None,
-    covered: MaskArray | None,
-    masked: bool,
-    chosen: SliceFilter | None,
-    image_of: Callable[[str], NDArray[np.float32]],
-) -> Counted:
-    """Which slices of a truth count: those with a foreground (see `_counts`) that pass the filter.
-
-    values: the truth in its own unit [D, H, W]; image_of: the image of another modality that the filter names.
-    """
-    parts = [None] * len(values) if inside is None else list(inside)
-    kept = np.array([_counts(*pair, masked) for pair in zip(values, parts)])
-    if chosen is not None:
-        images = {
-            name: inside if name == MASK and inside is not None and masked else image_of(name) for name in chosen.above
-        }
-        kept &= passing_slices(images, chosen)
-    content = hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
-    return Counted(values, inside, covered, masked, kept, content)
-
-
 def _counts(values: NDArray[np.float32], inside: MaskArray | None, masked: bool) -> bool:
     """Whether a slice or crop shows anything: a pixel of the mask; without a mask, more than one value of the truth."""
     seen = values if inside is None else values[inside]
@@ -161,7 +153,7 @@ def _counts(values: NDArray[np.float32], inside: MaskArray | None, masked: bool)
 
 
 def scope_scores(
-    scope: Scope, pair: ImagePair, truth: Counted, cut: Cut, functions: Mapping[str, Score]
+    scope: Scope, pair: ImagePair, truth: Counted, functions: Mapping[str, Score]
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """The scores of an image in a scope by key, and those of each of its pictures; NaN where no picture counts.
 
@@ -172,7 +164,7 @@ def scope_scores(
     known = {key: score for key, score in functions.items() if key in (OF_PICTURES if scope.pictures else SCOPED)}
     if not scope.pictures:
         return {f"{scope.name}.{key}": score(pair) for key, score in known.items()}, []
-    pictures = _pictures(scope, pair, truth, cut)
+    pictures = _pictures(scope, pair, truth)
     rows = [place | {key: score(one) for key, score in known.items()} for place, one in pictures]
     return {f"{scope.name}.{key}": _mean([row[key] for row in rows]) for key in known}, rows
 
@@ -187,12 +179,12 @@ def _in_area(area: Area, pair: ImagePair, truth: Counted) -> ImagePair:
     return replace(pair, inside=truth.covered)
 
 
-def _pictures(scope: Scope, pair: ImagePair, truth: Counted, cut: Cut) -> Iterator[tuple[dict[str, Any], ImagePair]]:
+def _pictures(scope: Scope, pair: ImagePair, truth: Counted) -> Iterator[tuple[dict[str, Any], ImagePair]]:
     """The slices, or crops of them, that count, as radiologists look at them, and where the first pixel of each lies.
 
     Raises BadInput for crops far larger than the case's slices.
     """
-    height, width = truth.values.shape[1:]
+    (height, width), cut = truth.values.shape[1:], truth.cut
     most = max(CROP, LARGEST_CROP * height, LARGEST_CROP * width)
     if scope.pictures == "crops" and cut.size > most:
         raise BadInput(
