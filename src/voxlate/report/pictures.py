@@ -87,22 +87,15 @@ class CaseImages:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A slice in the page: a PNG, what it shows, and the letters of its left and right side."""
-
-    uri: str
-    alt: str
-    label: str
-    sides: tuple[str, str]
-
-
-@dataclass(frozen=True)
 class Column:
-    """Pictures below each other with a heading, and colour bars with their labels."""
+    """Pictures below each other with a heading, and colour bars with their labels.
+
+    pictures: a PNG each (uri), what it shows (alt, label), and the letters of its left and right side (sides).
+    """
 
     role: str
     title: str
-    pictures: Sequence[Picture]
+    pictures: Sequence[Mapping[str, Any]]
     bars: Sequence[tuple[str, ColourScale]]
     notes: Sequence[str] = ()
 
@@ -333,7 +326,7 @@ def _column(case: CaseImages, image: CaseImage, scales: Scales) -> Column:
     return Column(image.role, image.name, _pictures(case, image, scales, image.role), [("", scale)])
 
 
-def _pictures(case: CaseImages, image: CaseImage, scales: Scales, title: str, label: str = "") -> list[Picture]:
+def _pictures(case: CaseImages, image: CaseImage, scales: Scales, title: str, label: str = "") -> list[dict[str, Any]]:
     """The slices of one image."""
     scale = image.scale or scales[image.role]
     found = []
@@ -341,7 +334,8 @@ def _pictures(case: CaseImages, image: CaseImage, scales: Scales, title: str, la
         shades = pictures.shades(values, scale.low, scale.high)
         square = pictures.square_pixels(shades, case.pixel_mm(plane), SHORTEST_PIXELS)
         alt = f"{title}{', ' if label else ''}{label} ({image.name}), {plane} slice of {case.case}"
-        found.append(Picture(pictures.data_uri(square, scale.colours), alt, label, SIDES[plane]))
+        uri = pictures.data_uri(square, scale.colours)
+        found.append({"uri": uri, "alt": alt, "label": label, "sides": SIDES[plane]})
     return found
 
 

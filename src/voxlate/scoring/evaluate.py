@@ -4,10 +4,10 @@ import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from voxlate.data.find import find_cases
-from voxlate.data.layout import CANONICAL, Axes
+from voxlate.data.layout import CANONICAL
 from voxlate.data.lists import known_patients
 from voxlate.data.naive import Baselines
 from voxlate.data.slice_filter import SliceFilter
@@ -93,7 +93,8 @@ def evaluate(
     if weights is not None:
         functions["lpips"] = partial(_lpips, weights)
     chosen = features_for(features) if isinstance(features, str | Path) else features
-    pool = None if chosen is None else Pool(chosen, seed, _picture_axes(out))
+    axes = provenance_of(out).get("axes", CANONICAL)  # of the model's input, where that has a layout of its own
+    pool = None if chosen is None else Pool(chosen, seed, RADIOLOGICAL if axes == CANONICAL else axes)
     if prepared is not None:
         check_prepared(prepared, {item.label: item.made for item in images.items})
     parts, wider = regions_from(regions), scopes_from(scopes, mask, regions or ())
@@ -198,12 +199,6 @@ def _range(items: Sequence[Item], given: Any) -> Range:
     if named is not None:
         return range_for(unit, given=named, source="the recipe's window")
     return range_for(unit, largest if unit == "grey" else 0.0)
-
-
-def _picture_axes(out: Path) -> str:
-    """How slices lie in the pictures for distances: as in the model's input, where that has a layout of its own."""
-    stated = str(provenance_of(out).get("axes", CANONICAL))
-    return stated if stated in get_args(Axes) and stated != CANONICAL else RADIOLOGICAL
 
 
 def _check_regions(regions: Sequence[Region], rows: Sequence[Row]) -> None:

@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 
 from voxlate.config import fill
 from voxlate.data.case import MASK
+from voxlate.data.layout import Axes
 from voxlate.diffusion.windows import Windows
 from voxlate.errors import BadInput
 from voxlate.files import read_json
@@ -34,7 +35,7 @@ class _Stated(TypedDict, total=False):
     failed: dict[str, str]
     warnings: list[str]
     split: str
-    axes: str
+    axes: Axes
     images: dict[FileName, str]
     made_without: dict[str, dict[str, Any]]
     synth: dict[str, Any]
@@ -97,12 +98,6 @@ def trained_on(images: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
         return made.get("case", case) in splits_of(tuple(run_folders(made))).get("train", ())
 
     return list(dict.fromkeys(case for case, made in images if learned(case, made)))
-
-
-def not_held_out(trained: int, scored: int) -> str:
-    """A sentence on scored cases that were in the training; "" where none was."""
-    cases = f"{scored} case{'' if scored == 1 else 's'} {'was' if trained == 1 else 'were'}"
-    return f"{trained} of {cases} in the model's training (by name): no held-out scores of those." if trained else ""
 
 
 def stated_inputs(provenance: Mapping[str, Any]) -> dict[str, Path]:

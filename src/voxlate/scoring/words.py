@@ -8,7 +8,6 @@ import numpy as np
 from voxlate.scoring.intervals import counted_as
 from voxlate.scoring.ledger import sentence as ledger_sentence
 from voxlate.scoring.metrics import LPIPS, SSIM, metrics_of, scope_label
-from voxlate.scoring.provenance import not_held_out
 
 WIDE = 0.6  # of the scored range, from which intervals say next to nothing
 OWN_PEAK = (
@@ -55,6 +54,12 @@ def caption(document: Document) -> list[str]:
 def held_out_note(document: Document) -> str:
     """A sentence on the cases of a metrics.json that were in the model's training; "" where none is known to be."""
     return not_held_out(len(document.get("trained_on", [])), len({row["case"] for row in document.get("cases", [])}))
+
+
+def not_held_out(trained: int, scored: int) -> str:
+    """A sentence on scored cases that were in the training; "" where none was."""
+    cases = f"{plural(scored, 'case')} {'was' if trained == 1 else 'were'}"
+    return f"{trained} of {cases} in the model's training (by name): no held-out scores of those." if trained else ""
 
 
 def _of_intervals(document: Document) -> Iterator[str]:
