@@ -20,7 +20,7 @@ from voxlate.images.volume import Volume, is_there
 from voxlate.scoring.alignment import Move, find_move
 from voxlate.scoring.distances import Pool
 from voxlate.scoring.intervals import interval_scores, region_coverage
-from voxlate.scoring.items import Item
+from voxlate.scoring.items import Item, OfRun
 from voxlate.scoring.metrics import ImagePair, Padding, Score, SsimOrigin, correlation, seam
 from voxlate.scoring.misaligned import Floor, estimate_for, floor_of
 from voxlate.scoring.network_units import OWN, Units, network_units
@@ -35,7 +35,6 @@ from voxlate.scoring.regions import (
     region_scores,
     thresholded,
 )
-from voxlate.scoring.runs import OfRun
 from voxlate.scoring.scopes import MASK, Counted, Cut, Scope, scope_scores
 from voxlate.scoring.tables import Row
 

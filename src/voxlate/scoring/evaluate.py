@@ -13,19 +13,18 @@ from voxlate.data.naive import Baselines
 from voxlate.data.slice_filter import SliceFilter
 from voxlate.errors import BadInput
 from voxlate.images.ranges import Range, range_for
-from voxlate.images.volume import content_hash, read_volume
+from voxlate.images.volume import content_hash, is_there, read_volume
 from voxlate.nets.lpips import Lpips, load_lpips
 from voxlate.scoring.alignment import check_prepared
 from voxlate.scoring.case_scores import Options, ScoredItem, UnitsName, score_item
 from voxlate.scoring.distances import RADIOLOGICAL, Pool, slices_of
 from voxlate.scoring.features import Features, features_for
-from voxlate.scoring.items import Item, find_items, items_by_modality, not_scored
+from voxlate.scoring.items import Item, OfRun, find_items, items_by_modality, not_scored, of_runs
 from voxlate.scoring.metrics import METRICS, ImagePair, Padding, SsimOrigin
 from voxlate.scoring.misaligned import misaligned_part
 from voxlate.scoring.network_units import RANGE
 from voxlate.scoring.provenance import TAUGHT, provenance_of, stated_inputs, trained_on
 from voxlate.scoring.regions import Region, masks_of_several, regions_from
-from voxlate.scoring.runs import bounds, naive_cases, of_runs, stated_warnings
 from voxlate.scoring.scopes import CROP, Cut, check_pictures, filter_from, scopes_from
 from voxlate.scoring.tables import Row, Scores
 
@@ -141,12 +140,12 @@ def _of_images(out: Path, scored: Mapping[Item, ScoredItem], options: Options) -
         "trained_on": trained_on((item.case.case, item.made) for item in items),
         "calibrations": _calibrations(items),
         "calibrated_on": sorted({item.case.case for item in items if item.made.get(TAUGHT)}),
-        "naive_cases": naive_cases(options.of_run),
+        "naive_cases": _naive_cases(options.of_run),
         "moved": {item.label: one.note for item, one in scored.items() if one.note},
         "naive_left_out": {item.label: one.left_out for item, one in scored.items() if one.left_out},
-        "scan_warnings": stated_warnings(items),
+        "scan_warnings": _warnings(items),
         "misaligned": misaligned_part(floors),
-        "bounds": bounds(items),
+        "bounds": _bounds(items),
         "given_truth": sorted({item.modality for item in items if item.modality in stated_inputs(item.made)}),
         "images": {item.label: content_hash(item.synthesis) for item in items},
         "truth_files": {item.label: _seen_from(out, item.case.files[item.modality]) for item in items},
@@ -167,8 +166,8 @@ def _rules(options: Options, ranges: Mapping[str, Range]) -> dict[str, Any]:
 
 def _calibrations(items: Iterable[Item]) -> list[dict[str, Any]]:
     """By how many patients the intervals were learned, and how these were counted."""
-    found = [{key: stated.get(key) for key in ("patients", "coverage", "confidence", "bound")}
-             for item in items if item.interval is not None and (stated := item.made.get("calibration"))]  # fmt: skip
+    learned = [item.made["calibration"] for item in items if item.interval is not None]
+    found = [{key: one.get(key) for key in ("patients", "coverage", "confidence", "bound")} for one in learned]
     return [one for number, one in enumerate(found) if one not in found[:number]]
 
 
@@ -236,3 +235,36 @@ def _source_files(out: Path, items: Sequence[Item]) -> dict[str, dict[str, str]]
         mine = {name: _seen_from(out, path) for name, path in item.inputs.items()}
         found.setdefault(item.case.case, {}).update(mine)
     return found
+
+
+def _naive_cases(of_run: Mapping[Item, OfRun]) -> int | dict[str, int] | None:
+    """How many training cases the naive baselines are from; by modality, where runs differ; None without any."""
+    found = {item.modality: one.baselines.cases for item, one in of_run.items() if one.baselines is not None}
+    return found if len(set(found.values())) > 1 else next(iter(found.values()), None)
+
+
+def _warnings(items: Iterable[Item]) -> dict[str, list[Any]]:
+    """What synth warned of, by case, and where an image was made of other scans than its truth's case has."""
+    found = dict[str, list[Any]]()
+    for item in items:
+        for note in [*item.made.get("warnings", []), *_of_others(item)]:
+            if note not in (mine := found.setdefault(item.case.case, [])):
+                mine.append(note)
+    return found
+
+
+def _of_others(item: Item) -> list[str]:
+    """A sentence for each scan that an image was made of, where the truth's case has another of its name."""
+    found = []
+    for name, stated in item.made.get("inputs", {}).items():
+        own, content = item.case.files.get(name), stated.get("sha256")
+        if content and own is not None and is_there(own) and content_hash(own) != content:
+            found.append(f"It was made of another {name} than the one next to its truth: is it the same patient?")
+    return found
+
+
+def _bounds(items: Iterable[Item]) -> dict[str, float]:
+    """MAE of 255 network units of the autoencoder alone, by modality that a latent model makes."""
+    return {
+        item.modality: found for item in items if (found := item.made.get("bound", {}).get(item.modality)) is not None
+    }

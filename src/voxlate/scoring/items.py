@@ -1,18 +1,22 @@
 """What a folder of syntheses holds: images with a truth, all made in one way from the scans of their own case."""
 
+import functools
 import json
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from voxlate.data.find import CaseFiles
+from voxlate.data.naive import Baselines
 from voxlate.errors import BadInput
-from voxlate.files import HIGH, LOW, MAPS, STD, SYNTHETIC, UNCALIBRATED
+from voxlate.files import HIGH, LOW, MAPS, STD, SYNTHETIC, UNCALIBRATED, read_json
 from voxlate.images.volume import content_hash, is_there
 from voxlate.scoring.intervals import Interval, interval_of
-from voxlate.scoring.provenance import difference, provenance_of, stated_inputs, way_of
+from voxlate.scoring.provenance import difference, provenance_of, run_folders, stated_inputs, way_of
 
+BASELINES = "naive.safetensors"
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".tif", ".tiff", ".png")
 
 
@@ -193,3 +197,32 @@ def _is_other(folder: Path, modality: str, content: str) -> bool:
     if listed and modality not in map(_modality, listed):
         return True
     return path is not None and content_hash(path) != content
+
+
+@dataclass(frozen=True, eq=False)
+class OfRun:
+    """The naive baselines of an image's run, and the prepared cohort that it was trained on, where they are there."""
+
+    baselines: Baselines | None
+    prepared: Path | None
+
+
+def of_runs(items: Iterable[Item], naive: Baselines | Path | str | None, prepared: Path | None) -> dict[Item, OfRun]:
+    """For each image those of its own run; naive and prepared: what was given for all images instead."""
+    given = naive if isinstance(naive, Baselines | None) else Baselines.load(naive)
+
+    @functools.cache
+    def of_run(folders: tuple[Path, ...]) -> OfRun:
+        stored = [path for folder in folders if (path := folder / BASELINES).is_file()]
+        own = Baselines.load(stored[0]) if stored and given is None else given
+        return OfRun(own, _prepared_cohort(folders) if prepared is None else prepared)
+
+    return {item: of_run(tuple(run_folders(item.made))) for item in items}
+
+
+def _prepared_cohort(folders: Iterable[Path]) -> Path | None:
+    for run in folders:
+        if (run / "provenance.json").is_file() and (stated := read_json(run / "provenance.json").get("prepared")):
+            folder = Path(os.path.normpath(run / str(stated)))
+            return folder if (folder / "cohort.json").is_file() else None
+    return None

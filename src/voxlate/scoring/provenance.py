@@ -161,12 +161,9 @@ def provenance_of(out: Path, case: str = "", modality: str = "") -> dict[str, An
 
 def _with_paths(stated: _Stated, folder: Path) -> dict[str, Any]:
     """Provenance states paths as seen from its own folder."""
-    found = dict[str, Any](stated)
-    if "run" in stated:
-        found["run"] = os.path.normpath(folder / stated["run"])
-    if "inputs" in stated:
-        found["inputs"] = {
-            name: {**one, "path": os.path.normpath(folder / one["path"])} if "path" in one else one
-            for name, one in stated["inputs"].items()
-        }
-    return found
+    inputs = {
+        name: {**one, "path": os.path.normpath(folder / one["path"])} if "path" in one else one
+        for name, one in stated.get("inputs", {}).items()
+    }
+    run = {"run": os.path.normpath(folder / stated["run"])} if "run" in stated else {}
+    return {**stated, "inputs": inputs, **run}
