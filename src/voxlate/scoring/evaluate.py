@@ -20,7 +20,7 @@ from voxlate.scoring.case_scores import Options, ScoredItem, UnitsName, score_it
 from voxlate.scoring.distances import RADIOLOGICAL, Pool, slices_of
 from voxlate.scoring.features import Features, features_for
 from voxlate.scoring.items import Item, OfRun, find_items, items_by_modality, not_scored, of_runs
-from voxlate.scoring.metrics import METRICS, ImagePair, Padding, SsimOrigin
+from voxlate.scoring.metrics import METRICS, ImagePair, Padding, Score, SsimOrigin
 from voxlate.scoring.misaligned import misaligned_part
 from voxlate.scoring.network_units import RANGE
 from voxlate.scoring.provenance import TAUGHT, provenance_of, stated_inputs, trained_on
@@ -83,25 +83,17 @@ def evaluate(
     asked = {case.case for case in found if split is None or case.split == split} if cases is None else set(cases)
     wanted = {case.case: case for case in found if case.case in asked}
     images = find_items(out, wanted, f"{truth}" + (f", split {split}" if split else ""))
-    if units == "network" and value_range is not None:
-        raise BadInput("--units network: expected no --range, found one: the range is 0 to 255. Give one of the two.")
-    by_modality = items_by_modality(images.items).items()
-    ranges = {name: RANGE if units == "network" else _range(mine, value_range) for name, mine in by_modality}
+    ranges = _ranges(images.items, value_range, units)
     weights = None if lpips is None else load_lpips(lpips)
-    functions = {metric.key: metric.compute for metric in METRICS if metric.compute}
-    if weights is not None:
-        functions["lpips"] = partial(_lpips, weights)
     chosen = features_for(features) if isinstance(features, str | Path) else features
     axes = provenance_of(out).get("axes", CANONICAL)  # of the model's input, where that has a layout of its own
     pool = None if chosen is None else Pool(chosen, seed, RADIOLOGICAL if axes == CANONICAL else axes)
     if prepared is not None:
         check_prepared(prepared, {item.label: item.made for item in images.items})
     parts, wider = regions_from(regions), scopes_from(scopes, mask, regions or ())
-    if slices is not None and not any(scope.pictures for scope in wider):
-        raise BadInput("--slices: expected a --score of slices or crops, found none. Add --score slices.")
-    cut = Cut(filter_from(slices, mask) if isinstance(slices, str) else slices, crop, seed)
+    cut = Cut(None if slices is None else filter_from(slices, mask, wider), crop, seed)
     of_run = of_runs(images.items, naive, prepared)
-    options = Options(mask, of_run, padding, ssim_from, parts, pool, functions, wider, cut, units)
+    options = Options(mask, of_run, padding, ssim_from, parts, pool, _functions(weights), wider, cut, units)
     scored, failed = _score_items(images.items, ranges, options, progress)
     rows = [row for one in scored.values() for row in one.rows]
     _check_regions(parts, rows)
@@ -125,6 +117,20 @@ def evaluate(
     scores = Scores(tuple(rows), header, choices, ranges, seed, stated, distances)
     scores.write(out)
     return scores
+
+
+def _ranges(items: Sequence[Item], given: Any, units: UnitsName) -> dict[str, Range]:
+    """The scored range of each modality."""
+    if units == "network" and given is not None:
+        raise BadInput("--units network: expected no --range, found one: the range is 0 to 255. Give one of the two.")
+    by_modality = items_by_modality(items).items()
+    return {name: RANGE if units == "network" else _range(mine, given) for name, mine in by_modality}
+
+
+def _functions(weights: Lpips | None) -> dict[str, Score]:
+    """What is computed of a pair of images, by the key of the metric."""
+    known = {metric.key: metric.compute for metric in METRICS if metric.compute}
+    return known if weights is None else known | {"lpips": partial(_lpips, weights)}
 
 
 def _lpips(weights: Lpips, pair: ImagePair) -> float:

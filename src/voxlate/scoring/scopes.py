@@ -127,17 +127,21 @@ def scopes_from(names: Iterable[str], mask: object, regions: Iterable[str] = ())
     return tuple(found)
 
 
-def filter_from(text: str, mask: object) -> SliceFilter:
-    """A slice filter from the text of a TOML table, with or without braces, as a recipe's data.slices has it.
+def filter_from(given: SliceFilter | str, mask: object, scopes: Iterable[Scope]) -> SliceFilter:
+    """A slice filter, or the text of a TOML table, with or without braces, as a recipe's data.slices has it.
 
-    "mask" names the evaluation's own mask. Raises BadInput for other texts, or where there is no mask.
+    "mask" names the evaluation's own mask. Raises BadInput for other texts, or where there is no mask or no such scope.
     """
-    braced = text.strip() if text.strip().startswith("{") else "{" + text + "}"
+    if not any(scope.pictures for scope in scopes):
+        raise BadInput("--slices: expected a --score of slices or crops, found none. Add --score slices.")
+    if isinstance(given, SliceFilter):
+        return given
+    braced = given.strip() if given.strip().startswith("{") else "{" + given + "}"
     try:
         table = tomllib.loads(f"slices = {braced}")["slices"]
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput(
-            f'--slices: expected a table such as above={{tof="mean",cta=0}}, pixels=200, overlap=0.3, found {text!r}. '
+            f'--slices: expected a table such as above={{tof="mean",cta=0}}, pixels=200, overlap=0.3, found {given!r}. '
             "Write it like this."
         ) from error
     chosen = fill(SliceFilter, table, "--slices")
