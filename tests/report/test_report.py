@@ -318,6 +318,6 @@ def test_the_source_volume_is_read_from_the_provenance(out, tmp_path):
     moved = tmp_path / "elsewhere.nii.gz"
     write_volume(moved, volume)
     (tmp_path / "cohort" / "head0" / "t1.nii.gz").unlink()
-    (out / "head0" / "provenance.json").write_text(json.dumps({"inputs": {"t1": str(moved)}}))
+    (out / "head0" / "provenance.json").write_text(json.dumps({"inputs": {"t1": {"path": str(moved)}}}))
     (out / "metrics.json").unlink()
     assert any(image["alt"].startswith("source (t1), axial slice of head0") for image in page_of(report(out)).images)

@@ -29,7 +29,7 @@ from voxlate.scoring import alignment
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.metrics import METRICS, mae, ssim
 from voxlate.scoring.network_units import stated_units
-from voxlate.scoring.tables import bootstrap, cell, figure
+from voxlate.scoring.tables import bootstrap
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -144,11 +144,11 @@ def test_a_perfect_synthesis_scores_perfectly_and_its_infinite_psnr_is_left_out(
 
 def test_a_number_that_would_round_to_zero_keeps_three_digits():
     metric = next(one for one in METRICS if one.key == "mse_rel")
-    assert cell({"mean": 3.214e-5, "sd": 1.05e-5}, metric) == "3.21e-05 ± 1.05e-05"
-    assert cell({"mean": 0.0123, "sd": 0.00001}, metric) == "0.0123 ± 0.0000"
-    assert cell({"mean": 0.0, "sd": 0.0}, metric) == "0.0000 ± 0.0000"
+    assert metric.mean_text({"mean": 3.214e-5, "sd": 1.05e-5}) == "3.21e-05 ± 1.05e-05"
+    assert metric.mean_text({"mean": 0.0123, "sd": 0.00001}) == "0.0123 ± 0.0000"
+    assert metric.mean_text({"mean": 0.0, "sd": 0.0}) == "0.0000 ± 0.0000"
     mae = next(one for one in METRICS if one.key == "mae")
-    assert [figure(value, mae) for value in (0.000412, 0.0006, -0.00025)] == ["0.000412", "0.001", "-0.00025"]
+    assert [mae.text(value) for value in (0.000412, 0.0006, -0.00025)] == ["0.000412", "0.001", "-0.00025"]
 
 
 def test_intervals_of_two_patients_are_cautioned(cohort, shifted):

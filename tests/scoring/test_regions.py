@@ -16,7 +16,7 @@ from voxlate.report.page import report
 from voxlate.scoring.distances import frechet, kernel_distance, with_error
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.features import Texture
-from voxlate.scoring.metrics import mae, psnr, ssim
+from voxlate.scoring.metrics import ImagePair, mae, psnr, ssim
 from voxlate.scoring.regions import region_scores, regions_from
 
 
@@ -71,7 +71,7 @@ def test_the_similarity_of_a_region_is_that_of_the_whole_map_inside_it(tmp_path)
     a, b = (np.random.default_rng(k).normal(100, 40, (30, 40, 36)).astype(np.float32) for k in (1, 2))
     inside = np.zeros(a.shape, bool)
     inside[12:18, 14:20, 13:25] = True
-    scores = region_scores("lesion", inside, a, b, None, 1.0, range_for("HU", given=(-50, 350)))
+    scores = region_scores("lesion", inside, ImagePair(a, b, range_for("HU", given=(-50, 350)), None), None, 1.0)
     whole = ssim(a + 50, b + 50, 400, dimensions=3, mask=inside)
     assert scores["lesion.ssim_3d"] == pytest.approx(whole, rel=1e-6), "its box is wide enough for every window"
     jumps = np.abs(np.diff(b - a, axis=0))[inside[1:] & inside[:-1]]

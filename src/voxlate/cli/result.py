@@ -117,7 +117,7 @@ def evaluate(
 ) -> None:
     """Score syntheses and naive baselines against the truth: metrics.csv and metrics.json."""
     from voxlate.scoring.evaluate import evaluate as score_images
-    from voxlate.scoring.tables import held_out_note
+    from voxlate.scoring.words import held_out_note
 
     layout: dict[str, Any] = {"pattern": pattern, "manifest": manifest, "preset": preset, "patients": patients}
     layout["allow_outside"] = allow_outside

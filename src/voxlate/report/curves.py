@@ -1,10 +1,11 @@
 """Charts as SVG in the page's own colours: training curves, and scores with their intervals."""
 
+import contextlib
 import io
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from numpy.typing import NDArray
 
 from voxlate.scoring.metrics import Metric
-from voxlate.scoring.tables import cell, figure
 
 POINTS = 400  # more than a curve has pixels
 LONGEST_NAME = 20
@@ -42,15 +42,14 @@ def curves_of(log: Path) -> dict[tuple[str, str], list[Curve]]:
     """The curves in a log.jsonl by (stage, group): "loss", "validation", "lr", "items_per_s"; broken lines left out."""
     found: dict[tuple[str, str], dict[str, dict[float, float]]] = {}
     for line in _lines(log):
-        step = line.get("step")
-        if not isinstance(step, (int, float)):
-            continue
         turn = line.get("turn")
         for group in ("loss", "validation", "lr", "items_per_s"):
-            for name, value in _numbers(line.get(group), group):
+            values = line.get(group, {})
+            for name, value in (values if isinstance(values, dict) else {group: values}).items():
                 label = f"{turn}: {name}" if group == "loss" and turn not in (None, "net") else name
-                points = found.setdefault((str(line.get("stage", "")), group), {}).setdefault(label, {})
-                points[float(step)] = value  # a resumed run writes some steps twice; the later line counts
+                if math.isfinite(value):
+                    points = found.setdefault((line.get("stage", ""), group), {}).setdefault(label, {})
+                    points[line["step"]] = value  # a resumed run writes some steps twice; the later line counts
     return {
         key: [Curve(name, *zip(*sorted(points.items()))) for name, points in curves.items()]
         for key, curves in found.items()
@@ -107,10 +106,10 @@ def score_chart(metric: Metric, values: Mapping[str, Mapping[str, Any]]) -> Mark
         place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "color": text, "va": "center", "size": 13}
         weight = "bold" if ours else "normal"
         axes.text(-138 / 160, number, _short_name(name), ha="left", weight=weight, **place)
-        axes.text(1 + 62 / 160, number, figure(value["mean"], metric), ha="right", weight=weight, **place)
+        axes.text(1 + 62 / 160, number, metric.text(value["mean"]), ha="right", weight=weight, **place)
     low, high = axes.get_xlim()
     axes.set_xticks([low, high], [short(low), short(high)], size=11)
-    spoken = "; ".join(f"{name} {cell(value, metric)}" for name, value in values.items())
+    spoken = "; ".join(f"{name} {metric.mean_text(value)}" for name, value in values.items())
     return _svg(chart, f"{metric.label}: {spoken}")
 
 
@@ -180,35 +179,18 @@ def _short_name(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
-def _lines(log: Path) -> Iterable[Mapping[str, Any]]:
-    if not log.is_file():
-        return
-    for text in log.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:  # a killed run may end in half a line
-            continue
-        if isinstance(line, dict):
-            yield line
-
-
-def _numbers(value: Any, name: str) -> Iterable[tuple[str, float]]:
-    items = value.items() if isinstance(value, dict) else [(name, value)]
-    for key, number in items:
-        if isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number):
-            yield str(key), float(number)
+def _lines(log: Path) -> Iterator[Mapping[str, Any]]:
+    for text in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else ():
+        with contextlib.suppress(json.JSONDecodeError):  # a killed run may end in half a line
+            yield json.loads(text)
 
 
 def _running_mean(values: NDArray[Any], width: int) -> NDArray[Any]:
-    """Of the last `width` values at each place."""
-    sums = np.cumsum(np.concatenate([[0.0], values]))
-    stops = np.arange(1, len(values) + 1)
-    starts = np.maximum(0, stops - width)
-    return np.asarray((sums[stops] - sums[starts]) / (stops - starts))
+    """Of the last `width` values at each place, of fewer at the first ones."""
+    sums = np.convolve(values, np.ones(width))[: len(values)]
+    return np.asarray(sums / np.minimum(np.arange(1, len(values) + 1), width))
 
 
 def _thinned(values: NDArray[Any]) -> NDArray[Any]:
     """At most POINTS means of neighbouring values."""
-    if len(values) <= POINTS:
-        return values
-    return np.array([part.mean() for part in np.array_split(values, POINTS)])
+    return np.array([part.mean() for part in np.array_split(values, min(POINTS, len(values)))])

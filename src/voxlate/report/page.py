@@ -20,9 +20,10 @@ from voxlate.files import read_json, write_text
 from voxlate.report.curves import calibration_chart, curve_chart, curves_of, score_chart
 from voxlate.report.pictures import sections_of
 from voxlate.scoring.items import check_unchanged
-from voxlate.scoring.metrics import METRICS, metrics_of
+from voxlate.scoring.metrics import LEVELS, METRIC_OF, METRICS
 from voxlate.scoring.provenance import provenance_of, run_folders
-from voxlate.scoring.tables import cell, figure, held_out_note, score_tables
+from voxlate.scoring.tables import score_tables
+from voxlate.scoring.words import held_out_note
 
 MOST_CASES = 9
 LONGEST_LIST = 12
@@ -35,6 +36,7 @@ CURVES = (
     ("lr", "Learning rate", False),
     ("items_per_s", "Speed, items per second", True),
 )
+Answer = Mapping[str, Mapping[str, Any]]  # summaries of scores by key
 ALL_CASES = "Errors and spreads share one colour scale over all cases."
 
 
@@ -47,12 +49,10 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
     if not folder.is_dir():
         raise BadInput(f"{folder}: expected the folder of a run or of syntheses, found none. Check the path.")
     is_run = (folder / "recipe.toml").is_file() or (folder / "log.jsonl").is_file()
-    provenance, scores = json_in(folder / "provenance.json"), json_in(folder / "metrics.json")
-    scored = isinstance(scores.get("modalities"), dict) and bool(scores["modalities"])
-    if scored:
-        check_unchanged(folder, scores)
-    known = scores if scored else {}
-    cases = [] if is_run else sections_of({folder.name: folder}, {folder.name: known}, MOST_CASES)
+    provenance, found = json_in(folder / "provenance.json"), json_in(folder / "metrics.json")
+    scores = found if found.get("modalities") else {}  # another tool's are not shown
+    check_unchanged(folder, scores)
+    cases = [] if is_run else sections_of({folder.name: folder}, {folder.name: scores}, MOST_CASES)
     if not (is_run or cases or scores):
         raise BadInput(
             f"{folder}: expected a run (recipe.toml, log.jsonl) or syntheses (<case>/<modality>.nii.gz), found none. "
@@ -61,17 +61,18 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
     made = {} if is_run else provenance_of(folder)  # its paths are whole
     runs = [folder] if is_run else [one for one in run_folders(made) if (one / "log.jsonl").is_file()]
     run = next(iter(runs), None)
-    recipe = _recipe(folder, run, provenance)
+    recipe = (run / "recipe.toml").read_text(encoding="utf-8") if run and (run / "recipe.toml").is_file() else ""
+    if recipe:
+        provenance.pop("recipe", None)  # shown once, as its file
     context = {
         "kind": "Training run" if is_run else "Synthesis",
         "folder": folder.name,
-        "title": _title(recipe, folder, known),
-        "caution": held_out_note(known),
-        "summaries": [_summary(name, part) for name, part in scores["modalities"].items()] if scored else [],
-        "tables": score_tables(scores) if scored else None,
-        "plain_scores": [] if scored else flat(scores),
+        "title": _title(recipe, folder, scores),
+        "caution": held_out_note(scores),
+        "summaries": [_summary(name, part) for name, part in scores.get("modalities", {}).items()],
+        "tables": score_tables(scores) if scores else None,
         "cases": cases,
-        "cases_total": len({row["case"] for row in scores["cases"]}) if scored else len(cases),
+        "cases_total": len({row["case"] for row in scores["cases"]}) if scores else len(cases),
         "charts": _charts(run / "log.jsonl") if run else [],
         "validation": _validation(folder) if is_run else [],
         "recipe": toml_markup(recipe),
@@ -95,18 +96,6 @@ def json_in(path: Path) -> dict[str, Any]:
     """A JSON object, or nothing where there is none."""
     found = read_json(path) if path.is_file() else {}
     return found if isinstance(found, dict) else {}
-
-
-def _recipe(folder: Path, run: Path | None, provenance: dict[str, Any]) -> str:
-    """The recipe's text, from the run or the provenance; removed from the provenance, which then need not repeat it."""
-    for place in (folder, run):
-        if place and (place / "recipe.toml").is_file():
-            provenance.pop("recipe", None)
-            return (place / "recipe.toml").read_text(encoding="utf-8")
-    carried = provenance.get("recipe")
-    if isinstance(carried, str) and "\n" in carried:
-        return str(provenance.pop("recipe"))
-    return ""
 
 
 def _unlike_shipped(text: str) -> str:
@@ -148,73 +137,69 @@ def _title(recipe: str, folder: Path, scores: Mapping[str, Any]) -> str:
 
 def _summary(modality: str, part: Mapping[str, Any]) -> dict[str, Any]:
     """The headline of one modality, its uncertainty in words, and a chart of each main metric with all baselines."""
-    known = {key for scores in part["answers"].values() for key, value in scores.items() if value["mean"] is not None}
+    unit, answers = part["unit"], dict[str, Answer]()
+    for name, scores in part["answers"].items():
+        answers[name] = {key: value for key, value in scores.items() if value["mean"] is not None}
+    known, ours = {key for scores in answers.values() for key in scores}, answers.get("synthesis", {})
     keys = known & set(CHART_METRICS) - {"rmse" if "ssim_3d" in known else "ssim_3d"}  # six fill the page
     charts = []
     for metric in [one for one in METRICS if one.key in keys]:
-        values = {name: scores[metric.key] for name, scores in part["answers"].items() if metric.key in scores}
-        chart = score_chart(metric, {name: value for name, value in values.items() if value["mean"] is not None})
-        charts.append((metric.label, metric.unit_for(part["unit"]), BETTER[metric.better], chart))
+        chart = score_chart(metric, {name: mine[metric.key] for name, mine in answers.items() if metric.key in mine})
+        charts.append((metric.label, metric.unit_for(unit), BETTER[metric.better], chart))
     return {
         "modality": modality,
-        "headline": " ".join(headline(part["answers"], part["unit"], key) for key in HEADLINES).strip(),
-        "uncertainty": " ".join(filter(None, [_uncertainty(part), _intervals(part)])),
+        "headline": " ".join(headline(answers, unit, key) for key in HEADLINES).strip(),
+        "uncertainty": " ".join(filter(None, [_uncertainty(ours, unit), _intervals(ours, unit)])),
         "charts": charts,
-        "calibration": _calibration(part),
+        "calibration": _calibration(ours),
     }
 
 
 def headline(answers: Mapping[str, Any], unit: str, key: str) -> str:
     """A sentence that compares a score of the synthesis with the best naive baseline."""
-    metric = metrics_of({})[key]
+    metric = METRIC_OF[key]
     means = {answer: scores[key]["mean"] for answer, scores in answers.items() if key in scores}
-    means = {answer: mean for answer, mean in means.items() if mean is not None}
     ours = means.pop("synthesis", None)
     if ours is None:
         return ""
-    text = f"{metric.label} {figure(ours, metric)} {metric.unit_for(unit)}".strip()
+    text = f"{metric.label} {metric.text(ours)} {metric.unit_for(unit)}".strip()
     if not means:
         return f"{text}."
     best = min(means, key=lambda answer: means[answer] if metric.better == "lower" else -means[answer])
-    other = f"the best naive baseline ({best}, {figure(means[best], metric)})"
+    other = f"the best naive baseline ({best}, {metric.text(means[best])})"
     if metric.better == "lower" and means[best] > 0:
         share = 1 - ours / means[best]
         return f"{text}, {100 * abs(share):.0f} % {'below' if share >= 0 else 'above'} {other}."
     return f"{text}, {'above' if ours > means[best] else 'not above'} {other}."
 
 
-def _uncertainty(part: Mapping[str, Any]) -> str:
-    known, ours = metrics_of({}), part["answers"].get("synthesis", {})
-    if "std" not in ours or ours["std"]["mean"] is None:
+def _uncertainty(ours: Answer, unit: str) -> str:
+    """How much the samples differ, in words."""
+    if "std" not in ours:
         return ""
-    spread = f"{figure(ours['std']['mean'], known['std'])} {part['unit']}"
+    spread = f"{METRIC_OF['std'].text(ours['std']['mean'])} {unit}"
     text = f"The samples of a case differ by {spread} on average (standard deviation)"
-    r = ours["std_error_r"]["mean"]
-    if r is None:
+    if "std_error_r" not in ours:
         return text + "."
-    return text + f"; where they differ more, the error is larger with correlation {figure(r, known['std_error_r'])}."
+    r = METRIC_OF["std_error_r"].text(ours["std_error_r"]["mean"])
+    return f"{text}; where they differ more, the error is larger with correlation {r}."
 
 
-def _intervals(part: Mapping[str, Any]) -> str:
+def _intervals(ours: Answer, unit: str) -> str:
     """How often truth was within its interval, in words."""
-    known, ours = metrics_of({}), part["answers"].get("synthesis", {})
-    if "coverage" not in ours or ours["coverage"]["mean"] is None:
+    if "coverage" not in ours:
         return ""
-    width = f"{figure(ours['interval']['mean'], known['interval'])} {part['unit']}"
-    inside = cell(ours["coverage"], known["coverage"])
+    width = f"{METRIC_OF['interval'].text(ours['interval']['mean'])} {unit}"
+    inside = METRIC_OF["coverage"].mean_text(ours["coverage"])
     text = f"Truth is within its interval in {inside} % of the body's voxels; intervals are {width} wide"
-    held = ours.get("mae_bound_held", {}).get("mean")
-    return text + (f"; the stated bound of the MAE holds in {held:.0%} of the cases." if held is not None else ".")
+    if "mae_bound_held" not in ours:
+        return text + "."
+    return f"{text}; the stated bound of the MAE holds in {ours['mae_bound_held']['mean']:.0%} of the cases."
 
 
-def _calibration(part: Mapping[str, Any]) -> Any:
+def _calibration(ours: Answer) -> Any:
     """The share of voxels inside for each level that was asked for; None without intervals."""
-    ours = part["answers"].get("synthesis", {})
-    found = {
-        int(key.rpartition("_")[2]): value
-        for key, value in ours.items()
-        if key.startswith("coverage_") and value["mean"] is not None
-    }
+    found = {level: ours[f"coverage_{level}"] for level in LEVELS if f"coverage_{level}" in ours}
     return calibration_chart(found) if len(found) > 1 else None
 
 

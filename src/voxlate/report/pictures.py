@@ -1,8 +1,9 @@
 """Pictures of scored cases: sources, synthesis, truth, error and spread, on colour scales that all cases share."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,19 @@ from numpy.typing import NDArray
 
 from voxlate.files import UNFAMILIAR
 from voxlate.images import pictures
-from voxlate.images.grid import Grid, canonical, return_to
+from voxlate.images.grid import Grid, return_to
 from voxlate.images.mask import foreground
 from voxlate.images.pictures import Plane
 from voxlate.images.ranges import Range, range_for
-from voxlate.images.volume import Volume, is_there, read_volume
+from voxlate.images.volume import Volume, is_there
 from voxlate.scoring.intervals import interval_of
 from voxlate.scoring.items import images_in, is_map, spread_of
 from voxlate.scoring.metrics import METRICS
+from voxlate.scoring.network_units import OWN, Conversion, Units, network_units
 from voxlate.scoring.network_units import RANGE as NETWORK_RANGE
-from voxlate.scoring.network_units import network_units
 from voxlate.scoring.provenance import provenance_of, stated_inputs
-from voxlate.scoring.tables import figure, rows_of
+from voxlate.scoring.regions import read_canonical
+from voxlate.scoring.words import rows_of
 
 SHORTEST_PIXELS = 160  # tiny volumes are enlarged here, since a browser would blur them
 SOFT_TISSUE_HU = (-160.0, 240.0)  # the usual window (width 400, level 40) where a wider range is scored
@@ -58,7 +60,7 @@ class ColourScale:
         return (f"−{-self.low:g}" if self.low < 0 else f"{self.low:g}", f"{'+' if signed else ''}{self.high:g}")
 
 
-Scales = Mapping[tuple[str, str], ColourScale]  # those that the cases of a modality share, by modality and role
+Scales = Mapping[str, ColourScale]  # those that the cases of a modality share, by role
 
 
 @dataclass(frozen=True)
@@ -73,107 +75,107 @@ class CaseImage:
 
 @dataclass(frozen=True)
 class CaseImages:
-    """The images of one case and the size of their pixels in mm, by plane; warnings: what synth said of it."""
+    """The images of one case, on one grid; warnings: what synth said of it."""
 
     case: str
-    modality: str
     grid: Grid
-    images: tuple[CaseImage, ...]
-    pixels: dict[Plane, tuple[float, float]]
-    warnings: tuple[str, ...] = ()
+    images: Sequence[CaseImage]
+    warnings: Sequence[str] = ()
 
-
-@dataclass(frozen=True)
-class Picture:
-    """A slice in the page: a PNG, what it shows, and the letters of its left and right side."""
-
-    uri: str
-    alt: str
-    label: str
-    sides: tuple[str, str]
+    def pixel_mm(self, plane: Plane) -> tuple[float, float]:
+        return pictures.pixel_mm(self.grid.spacing_mm, plane)
 
 
 @dataclass(frozen=True)
 class Column:
-    """Pictures below each other with a heading, and colour bars with their labels."""
+    """Pictures below each other with a heading, and colour bars with their labels.
+
+    pictures: a PNG each (uri), what it shows (alt, label), and the letters of its left and right side (sides).
+    """
 
     role: str
     title: str
-    pictures: Sequence[Picture]
+    pictures: Sequence[Mapping[str, Any]]
     bars: Sequence[tuple[str, ColourScale]]
     notes: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A synthesis on the grid, in the units and on the range that its case is shown in; body: the case's foreground."""
+
+    made: Volume
+    units: Units
+    scale: Range
+    body: NDArray[np.bool_]
+
+    @cached_property
+    def at(self) -> dict[Plane, int]:
+        return _centre(self.body)
+
+    def cut(self, values: NDArray[Any]) -> dict[Plane, NDArray[Any]]:
+        return _cut(values, self.at)
+
+
 def read_case(
-    out: Path,
-    scores: Mapping[str, Any],
-    case: str,
-    modality: str,
-    sources: bool = True,
+    out: Path, scores: Mapping[str, Any], case: str, modality: str, sources: bool = True
 ) -> CaseImages | None:
     """The middle slices of one synthesis in OUT, its sources and its truth; None where the synthesis is gone.
 
     scores: its metrics.json, which names the files of truth and sources and the range; {} where it was not scored.
     """
-    made_here = images_in(out / case)
-    path, std = made_here.get(modality), spread_of(modality, made_here)
-    if path is None:
+    there = images_in(out / case)
+    if modality not in there:
         return None
-    truth = out.resolve() / scores.get("truth_files", {}).get(f"{case}/{modality}", "")
-    part = scores.get("modalities", {}).get(modality)
-    made, stated = _read(path, modality), provenance_of(out, case, modality)
-    reference = _read(truth, modality) if truth != out.resolve() and is_there(truth) else None
-    main = reference or made
-    body = foreground(main)
+    stated, part = provenance_of(out, case, modality), scores.get("modalities", {}).get(modality)
     of_network = stated.get("network_units", {}) if part and part["unit"] == NETWORK_RANGE.unit else {}
     units = {name: network_units(stated, name, out / case) for name in of_network}
-    if modality in units:
-        made, own = units[modality].synthesis(made), units[modality]
-        reference = None if reference is None else own.truth(reference)
+    own, image = units.get(modality, OWN), read_canonical(there[modality], modality)
+    file = scores.get("truth_files", {}).get(f"{case}/{modality}")
+    truth = read_canonical(out.resolve() / file, modality) if file and is_there(out.resolve() / file) else None
+    main = image if truth is None else truth
     scale = _range(part) if part else range_for(main.unit, float(main.data.max()))
-    images: list[tuple[str, str, NDArray[Any], ColourScale | None]] = []
-    for name, place in _inputs(out, scores, case, stated).items() if sources else ():
-        if is_there(place):
-            source = _read(place, name)
-            source = return_to(units[name].truth(source) if name in units else source, main.grid)
-            shades = NETWORK_RANGE if name in units else range_for(source.unit, float(source.data.max()))
-            values = shades.normalise(source.data[0], foreground(source))
-            images.append(("source", name, values, _scale_of(shades, name)))
-    ours = scale.normalise(return_to(made, main.grid).data[0], body)
-    images.append(("synthesis", modality, ours, _scale_of(scale, modality)))
-    if reference is not None:
-        true = scale.normalise(reference.data[0], body)
-        images.append(("truth", modality, true, _scale_of(scale, modality)))
-        images.append(("error", "synthesis − truth", ours - true, None))
-    if (interval := interval_of(made_here, modality, stated)) is not None:
-        ends = [_read(one, modality) for one in (interval.low, interval.high)]
-        ends = [units[modality].synthesis(one) for one in ends] if modality in units else ends
-        low, high = (scale.alike(return_to(one, main.grid).data[0], made.data[0], body) for one in ends)
-        images += [("low", f"{interval.coverage:.0%} interval, low", low, _scale_of(scale, modality))]
-        images += [("high", f"{interval.coverage:.0%} interval, high", high, _scale_of(scale, modality))]
-        if reference is not None:
+    shown = Shown(return_to(own.synthesis(image), main.grid), own, scale, foreground(main))
+    images = []
+    for name, path in _inputs(out, scores, case, stated).items() if sources else ():
+        if is_there(path):
+            scan = return_to(units.get(name, OWN).truth(read_canonical(path, name)), main.grid)
+            images.append(_scan("source", name, scan, shown.at, NETWORK_RANGE if name in units else None))
+    images += _of_synthesis(shown, there, stated, None if truth is None else own.truth(truth))
+    return CaseImages(case, main.grid, images, stated.get("warnings", ()))
+
+
+def _of_synthesis(
+    shown: Shown, there: Mapping[str, Path], stated: Mapping[str, Any], truth: Volume | None
+) -> Iterator[CaseImage]:
+    """A synthesis, its truth and error, and the maps of it that are there."""
+    made, modality, scale, body = shown.made, shown.made.modality, shown.scale, shown.body
+    shades = _scale_of(scale, modality)
+
+    def read(path: Path, convert: Conversion) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = return_to(convert(read_canonical(path, modality)), made.grid).data[0]
+        return found
+
+    ours = scale.normalise(made.data[0], body)
+    yield CaseImage("synthesis", modality, shown.cut(ours), shades)
+    true = None if truth is None else scale.normalise(truth.data[0], body)
+    if true is not None:
+        yield CaseImage("truth", modality, shown.cut(true), shades)
+        yield CaseImage("error", "synthesis − truth", shown.cut(ours - true))
+    if (interval := interval_of(there, modality, stated)) is not None:
+        ends = (read(path, shown.units.synthesis) for path in (interval.low, interval.high))
+        low, high = (scale.alike(end, made.data[0], body) for end in ends)
+        yield CaseImage("low", f"{interval.coverage:.0%} interval, low", shown.cut(low), shades)
+        yield CaseImage("high", f"{interval.coverage:.0%} interval, high", shown.cut(high), shades)
+        if true is not None:
             beyond = np.maximum(low - true, 0) - np.maximum(true - high, 0)
-            beyond = np.where(foreground(return_to(reference, main.grid)), beyond, 0)  # nothing is promised around it
-            images.append(("outside", "truth outside", beyond, None))
-    strange = made_here.get(modality + UNFAMILIAR)
-    if strange is not None and stated.get("familiar", {}).get("unfamiliar"):
-        far = return_to(_read(strange, modality), main.grid).data[0]
-        images.append(
-            ("unfamiliar", "unlike known scans (1: as the last of them)", far, ColourScale(0, 4, "magma", ""))
-        )
-    if std is not None:
-        sd = _read(std, modality) if modality not in units else units[modality].spread(_read(std, modality))
-        spread = return_to(sd, main.grid).data[0] / scale.gain(made.data[0], body)
-        images.append(("spread", "standard deviation", spread, None))
-    at = _centre(body)
-    return CaseImages(
-        case,
-        modality,
-        main.grid,
-        tuple(CaseImage(role, name, _cut(values, at), own) for role, name, values, own in images),
-        {plane: pictures.pixel_mm(main.grid.spacing_mm, plane) for plane in at},
-        tuple(stated.get("warnings", ())),
-    )
+            yield CaseImage("outside", "truth outside", shown.cut(np.where(body, beyond, 0)))  # the body's alone
+    if modality + UNFAMILIAR in there and stated.get("familiar", {}).get("unfamiliar"):
+        far, colours = read(there[modality + UNFAMILIAR], OWN.synthesis), ColourScale(0, 4, "magma", "")
+        yield CaseImage("unfamiliar", "unlike known scans (1: as the last of them)", shown.cut(far), colours)
+    if (std := spread_of(modality, there)) is not None:
+        spread = read(std, shown.units.spread) / scale.gain(made.data[0], body)
+        yield CaseImage("spread", "standard deviation", shown.cut(spread))
 
 
 def _inputs(out: Path, scores: Mapping[str, Any], case: str, stated: Mapping[str, Any]) -> dict[str, Path]:
@@ -184,17 +186,16 @@ def _inputs(out: Path, scores: Mapping[str, Any], case: str, stated: Mapping[str
     return found or own
 
 
-def shared_scales(cases: Sequence[CaseImages]) -> dict[tuple[str, str], ColourScale]:
-    """One scale for all errors, and one for all spreads, of a modality: pictures then compare between cases."""
+def shared_scales(cases: Sequence[CaseImages]) -> Scales:
+    """One scale for all errors, and one for all spreads, of cases of a modality: pictures then compare between them."""
+    images = [image for case in cases for image in case.images]
+    unit = next((image.scale.unit for image in images if image.role == "synthesis" and image.scale), "")
     found = {}
-    for modality in {case.modality for case in cases}:
-        images = [image for case in cases if case.modality == modality for image in case.images]
-        unit = next((image.scale.unit for image in images if image.role == "synthesis" and image.scale), "")
-        for role, low, colours in (("error", -1.0, "error"), ("spread", 0.0, "magma"), ("outside", -1.0, "error")):
-            values = [np.abs(one).ravel() for image in images if image.role == role for one in image.slices.values()]
-            if values:
-                high = pictures.nice(float(np.percentile(np.concatenate(values), 99)))
-                found[modality, role] = ColourScale(low * high, high, colours, unit)
+    for role, low, colours in (("error", -1.0, "error"), ("spread", 0.0, "magma"), ("outside", -1.0, "error")):
+        values = [np.abs(one).ravel() for image in images if image.role == role for one in image.slices.values()]
+        if values:
+            high = pictures.nice(float(np.percentile(np.concatenate(values), 99)))
+            found[role] = ColourScale(low * high, high, colours, unit)
     return found
 
 
@@ -207,29 +208,42 @@ def sections_of(
     scores: their metrics.json; {} where there is none.
     """
     first = next(iter(folders))
-    layout = _alone if len(folders) == 1 else _several
     modalities = list(scores[first].get("modalities", {})) or sorted({name for _, name in _made(folders[first])})
-    found = []
-    for modality in modalities:
-        rows = {name: rows_of(scores[name], modality) for name in folders}
-        scored = bool(rows[first])
-        cases = list(rows[first]) if scored else [case for case, name in _made(folders[first]) if name == modality]
-        error = {case: sum(mine.get(case, {}).get("mae") or 0.0 for mine in rows.values()) for case in cases}
-        chosen = evenly(sorted(cases, key=lambda case: error[case]), max(1, most // len(modalities)))
-        there: dict[str, dict[str, CaseImages]] = {case: {} for case, _ in chosen}
-        for case, mine in there.items():
-            for name, folder in folders.items():
-                one = read_case(folder, scores[name], case, modality, sources=not mine)
-                mine |= {name: one} if one else {}
-        scales = shared_scales([one for mine in there.values() for one in mine.values()])
-        unit = scores[first]["modalities"][modality]["unit"] if scored else ""
-        for case, rank in chosen:
-            if there[case]:
-                mine_rows = {name: rows[name].get(case, {}) for name in there[case]}
-                facts = [modality, str(next(iter(there[case].values())).grid), *([rank] if scored else [])]
-                warnings = list(dict.fromkeys(note for one in there[case].values() for note in one.warnings))
-                about = {"case": case, "facts": facts, "warnings": warnings}
-                found.append({**about, **layout(there[case], scales, mine_rows, unit)})
+    each = max(1, most // max(1, len(modalities)))
+    return [one for modality in modalities for one in _sections(modality, folders, scores, each)]
+
+
+def _sections(
+    modality: str, folders: Mapping[str, Path], scores: Mapping[str, Mapping[str, Any]], most: int
+) -> Iterator[dict[str, Any]]:
+    first, layout = next(iter(folders)), _alone if len(folders) == 1 else _several
+    rows = {name: rows_of(scores[name], modality) for name in folders}
+    scored = bool(rows[first])
+    cases = list(rows[first]) if scored else [case for case, name in _made(folders[first]) if name == modality]
+    ordered = sorted(cases, key=lambda case: sum(mine.get(case, {}).get("mae") or 0.0 for mine in rows.values()))
+    ranks, last = evenly(len(ordered), most), len(ordered) - 1
+    shown = [_of_methods(folders, scores, ordered[rank], modality) for rank in ranks]
+    scales = shared_scales([one for mine in shown for one in mine.values()])
+    unit = scores[first]["modalities"][modality]["unit"] if scored else ""
+    extremes = {0: " (lowest)", last: " (highest)"} if last else {}
+    for rank, mine in zip(ranks, shown):
+        if mine:
+            case = ordered[rank]
+            facts = [modality, str(next(iter(mine.values())).grid)]
+            facts += [f"error rank {rank + 1} of {len(ordered)}{extremes.get(rank, '')}"] if scored else []
+            warnings = list(dict.fromkeys(note for one in mine.values() for note in one.warnings))
+            own_rows = {name: rows[name].get(case, {}) for name in mine}
+            yield {"case": case, "facts": facts, "warnings": warnings, **layout(mine, scales, own_rows, unit)}
+
+
+def _of_methods(
+    folders: Mapping[str, Path], scores: Mapping[str, Mapping[str, Any]], case: str, modality: str
+) -> dict[str, CaseImages]:
+    """The images of a case by each method that has it; the first has the sources, too."""
+    found = dict[str, CaseImages]()
+    for name, folder in folders.items():
+        if one := read_case(folder, scores[name], case, modality, sources=not found):
+            found[name] = one
     return found
 
 
@@ -240,22 +254,24 @@ def scan_columns(case: str, scans: Mapping[str, Volume], fixed: str | None, note
     """
     names = sorted(scans, key=lambda name: name != fixed)
     main = scans[names[0]]
-    at, spacing = _centre(foreground(main)), main.grid.spacing_mm
-    images = dict[str, CaseImage]()
+    about, at = CaseImages(case, main.grid, ()), _centre(foreground(main))
+    images, columns = dict[str, CaseImage](), list[Column]()
     for name in names:
-        own = range_for(scans[name].unit, float(scans[name].data.max()))
-        values = own.normalise(scans[name].data[0], foreground(scans[name]))
         role = ("fixed" if name == fixed else "moving") if fixed else "scan"
-        images[name] = CaseImage(role, name, _cut(values, at), _scale_of(own, name))
-    about = CaseImages(case, "", main.grid, (), {plane: pictures.pixel_mm(spacing, plane) for plane in at})
-    columns = list[Column]()
-    for name, image in images.items():
+        image = images[name] = _scan(role, name, scans[name], at)
         columns.append(_column(about, image, {}))
         if fixed and name != fixed:
-            board = {plane: _chequered(images[fixed], image, plane, about.pixels[plane]) for plane in at}
+            board = {plane: _chequered(images[fixed], image, plane, about.pixel_mm(plane)) for plane in at}
             both = CaseImage("chequerboard", f"{fixed} and {name}", board, ColourScale(0, 1, "gray", ""))
             columns.append(replace(_column(about, both, {}), bars=[], notes=[notes[name]] if name in notes else []))
     return columns
+
+
+def _scan(role: str, name: str, scan: Volume, at: Mapping[Plane, int], scale: Range | None = None) -> CaseImage:
+    """A scan by itself; scale: by default that of its unit."""
+    scale = scale or range_for(scan.unit, float(scan.data.max()))
+    values = scale.normalise(scan.data[0], foreground(scan))
+    return CaseImage(role, name, _cut(values, at), _scale_of(scale, name))
 
 
 def _chequered(one: CaseImage, other: CaseImage, plane: Plane, pixel: tuple[float, float]) -> NDArray[Any]:
@@ -270,12 +286,10 @@ def _chequered(one: CaseImage, other: CaseImage, plane: Plane, pixel: tuple[floa
     return np.where((row[:, None] + column) % 2 == 0, *shown)
 
 
-def evenly(ordered: Sequence[str], most: int) -> list[tuple[str, str]]:
-    """At most so many cases, evenly from the lowest to the highest error, each with its rank in words."""
-    last, count = len(ordered) - 1, min(most, len(ordered))
-    picks = [round(number * last / (count - 1)) for number in range(count)] if count > 1 else range(count)
-    extremes = {0: " (lowest)", last: " (highest)"} if last else {}
-    return [(ordered[n], f"error rank {n + 1} of {len(ordered)}{extremes.get(n, '')}") for n in picks]
+def evenly(count: int, most: int) -> list[int]:
+    """At most so many of `count` places, evenly from the first to the last."""
+    chosen = min(count, most)
+    return [round(number * (count - 1) / max(1, chosen - 1)) for number in range(chosen)]
 
 
 def _alone(methods: Mapping[str, CaseImages], scales: Scales, rows: Rows, unit: str) -> dict[str, Any]:
@@ -295,7 +309,7 @@ def _several(methods: Mapping[str, CaseImages], scales: Scales, rows: Rows, unit
         found = [one for image in made for one in _pictures(case, image, scales, name, LABELS[image.role])]
         notes = [f"{label} {value}" for label, value in _score_texts(rows[name], METHOD_SCORES, unit)]
         columns.append(Column("", name, found, [], notes))
-        bars |= {one.role: (LABELS[one.role], one.scale or scales[case.modality, one.role]) for one in made}
+        bars |= {one.role: (LABELS[one.role], one.scale or scales[one.role]) for one in made}
     # all methods share their bars: below the truth, where there is room
     holder = next((n for n, one in enumerate(columns) if one.role == "truth"), len(columns) - len(methods))
     columns[holder] = replace(columns[holder], bars=list(bars.values()))
@@ -308,26 +322,27 @@ def in_a_row(columns: int) -> int:
 
 
 def _column(case: CaseImages, image: CaseImage, scales: Scales) -> Column:
-    scale = image.scale or scales[case.modality, image.role]
+    scale = image.scale or scales[image.role]
     return Column(image.role, image.name, _pictures(case, image, scales, image.role), [("", scale)])
 
 
-def _pictures(case: CaseImages, image: CaseImage, scales: Scales, title: str, label: str = "") -> list[Picture]:
+def _pictures(case: CaseImages, image: CaseImage, scales: Scales, title: str, label: str = "") -> list[dict[str, Any]]:
     """The slices of one image."""
-    scale = image.scale or scales[case.modality, image.role]
+    scale = image.scale or scales[image.role]
     found = []
     for plane, values in image.slices.items():
         shades = pictures.shades(values, scale.low, scale.high)
-        square = pictures.square_pixels(shades, case.pixels[plane], SHORTEST_PIXELS)
+        square = pictures.square_pixels(shades, case.pixel_mm(plane), SHORTEST_PIXELS)
         alt = f"{title}{', ' if label else ''}{label} ({image.name}), {plane} slice of {case.case}"
-        found.append(Picture(pictures.data_uri(square, scale.colours), alt, label, SIDES[plane]))
+        uri = pictures.data_uri(square, scale.colours)
+        found.append({"uri": uri, "alt": alt, "label": label, "sides": SIDES[plane]})
     return found
 
 
 def _score_texts(row: Mapping[str, Any], keys: tuple[str, ...], unit: str) -> list[tuple[str, str]]:
     """Labels and values of some scores of one case."""
     return [
-        (one.label, f"{figure(row[one.key], one)} {one.unit_for(unit)}".strip())
+        (one.label, f"{one.text(row[one.key])} {one.unit_for(unit)}".strip())
         for one in METRICS
         if one.key in keys and row.get(one.key) is not None
     ]
@@ -338,10 +353,6 @@ def _made(out: Path) -> list[tuple[str, str]]:
     cases = [path for path in sorted(out.iterdir()) if path.is_dir()]
     found = {case.name: images_in(case) for case in cases}
     return [(case, name) for case, images in found.items() for name in images if not is_map(name, images)]
-
-
-def _read(path: Path, modality: str) -> Volume:
-    return canonical(read_volume(path, modality))
 
 
 def _cut(values: NDArray[Any], at: Mapping[Plane, int]) -> dict[Plane, NDArray[Any]]:

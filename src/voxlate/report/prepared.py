@@ -9,7 +9,7 @@ from voxlate.data.prepared import Cohort, Entry, open_cohort, registration_lines
 from voxlate.files import write_text
 from voxlate.images.misalignment import Misalignment
 from voxlate.report.page import flat, render
-from voxlate.report.pictures import in_a_row, scan_columns
+from voxlate.report.pictures import evenly, in_a_row, scan_columns
 
 MOST_CASES = 12
 BOARDS = (
@@ -26,7 +26,8 @@ def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
     """
     cohort = open_cohort(path)
     made, moved = cohort.preparation, bool(cohort.made.get("resample") or cohort.made.get("register"))
-    chosen = _evenly(sorted(cohort.cases, key=_least_similar if made.register else _most_apart))
+    cases = sorted(cohort.cases, key=_least_similar if made.register else _most_apart)
+    chosen = [cases[number] for number in evenly(len(cases), MOST_CASES)]
     known = any(one.median_mm is not None for entry in cohort.cases for one in entry.misaligned.values())
     unregistered = "from the most to the least out of register" if known else "in the order of the list"
     ordered = "from the least to the most similar" if made.register else unregistered
@@ -50,11 +51,6 @@ def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
     target = Path(out) if out is not None else cohort.folder / "report.html"
     write_text(target, render(context))
     return target
-
-
-def _evenly(cases: list[Entry]) -> list[Entry]:
-    count, last = min(MOST_CASES, len(cases)), len(cases) - 1
-    return [cases[round(n * last / (count - 1))] for n in range(count)] if count > 1 else cases[:1]
 
 
 def _least_similar(entry: Entry) -> float:

@@ -23,20 +23,25 @@ class Move:
     transform: Transform | None = None
     note: str = ""
 
-    def move(self, volume: Volume) -> Volume:
-        """The volume on the truth's grid, linearly interpolated where it has another."""
-        if self.transform is not None:
-            return apply_transform(volume, self.grid, self.transform)
-        return volume if same_grid(volume.grid, self.grid) else resample(volume, self.grid)
+    def keeps(self, grid: Grid) -> bool:
+        """Whether the voxels of an image on `grid` are those of the truth."""
+        return self.transform is None and same_grid(grid, self.grid)
+
+    def move(self, volume: Volume, order: Literal[0, 1] = 1, fill: float | None = None) -> Volume:
+        """The volume on the truth's grid, interpolated where it has another; see `resample`."""
+        if self.keeps(volume.grid):
+            return volume
+        if self.transform is None:
+            return resample(volume, self.grid, order, fill)
+        return apply_transform(volume, self.grid, self.transform, order, fill)
 
     def covered(self, grid: Grid) -> NDArray[np.bool_] | None:
         """Which voxels of the truth lie in the field of view of an image on `grid`: bool [D, H, W]; None for all."""
-        if self.transform is None and same_grid(grid, self.grid):
+        if self.keeps(grid):
             return None
         box = Volume(np.ones((1, *grid.shape), np.float32), grid.affine, "", "")
-        if self.transform is not None:
-            return apply_transform(box, self.grid, self.transform, order=0, fill=0.0).data[0] > 0
-        return resample(box, self.grid, order=0, fill=0.0).data[0] > 0
+        found: NDArray[np.bool_] = self.move(box, order=0, fill=0.0).data[0] > 0
+        return None if found.all() else found
 
 
 def find_move(
@@ -46,8 +51,8 @@ def find_move(
 
     made: the provenance of the synthesis, whose "prepared" states whether scans were registered, and in whose frame the
     image lies (`frame`: the scan in whose frame another one does); cohort: the prepared cohort that keeps the
-    transforms to the frame of its fixed scan. Raises BadInput
-    where a scan was registered and no transform of it is found on another grid, or the truth's has no inverse.
+    transforms to the frame of its fixed scan. Raises BadInput where a scan was registered and no transform of it is
+    found on another grid, or the truth's has no inverse.
     """
     stated = made.get("prepared", {})
     method, frame = stated.get("register"), frame or stated.get("on_grid_of")
@@ -109,12 +114,11 @@ def _between(to_truth: Path | Literal[""], to_image: Path | Literal[""], method:
     return itk.CompositeTransform(steps)  # the last one is applied first
 
 
-def _was_left(cohort: Path | None, case: str, modality: str) -> bool:
+def _was_left(cohort: Path, case: str, modality: str) -> bool:
     """Whether a prepared cohort says that a case's scan stayed where its header puts it (it was fixed, or no gain)."""
-    if cohort is None or not (cohort / "cohort.json").is_file():
+    if not (cohort / "cohort.json").is_file():
         return False
-    for entry in open_cohort(cohort).cases:
-        if entry.case == case:
-            found = entry.registered.get(modality)
-            return found is None or found.kept == "none"
-    return False
+    return any(
+        entry.case == case and (modality not in entry.registered or entry.registered[modality].kept == "none")
+        for entry in open_cohort(cohort).cases
+    )

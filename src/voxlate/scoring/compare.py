@@ -12,9 +12,10 @@ from voxlate import __version__
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
 from voxlate.scoring.items import check_unchanged
-from voxlate.scoring.metrics import Metric, metrics_of
-from voxlate.scoring.provenance import not_held_out, provenance_of
-from voxlate.scoring.tables import Cell, Line, Tables, cell, plural, rows_of, scope_note
+from voxlate.scoring.metrics import Metric, metrics_of, scope_label
+from voxlate.scoring.provenance import provenance_of
+from voxlate.scoring.tables import Cell, Line, Tables, mean_and_sd
+from voxlate.scoring.words import not_held_out, plural, range_note, rows_of
 
 MUST_AGREE = ("unit", "range", "own_peak", "mask", "ssim_padding", "ssim_from")  # for scores to compare
 EFFORT = ("seconds_per_slice", "network_calls")  # entries of a case's provenance
@@ -195,12 +196,7 @@ def _tested(
     names = [method.name for method in methods]
     loss = {"lower": values, "higher": -values, "one": np.abs(values - 1)}.get(metric.better)
     summaries: dict[str, dict[str, Any]] = {
-        name: {
-            "mean": float(row.mean()) if size else None,
-            "sd": float(row.std(ddof=1)) if size > 1 else None,
-            "ci95": None,
-        }
-        for name, row in zip(names, values)
+        name: {**mean_and_sd(row), "ci95": None} for name, row in zip(names, values)
     }
     found: dict[str, Any] = {
         "label": metric.label,
@@ -274,10 +270,8 @@ def _effort(method: ScoredMethod) -> dict[str, Any] | None:
     stated = list({(case, *(one[key] for key in EFFORT)): one for case, one in whole}.values())  # images made at once
     if not stated:
         return None
-    values = {key: np.array([float(one[key]) for one in stated]) for key in EFFORT}
-    spreads = {key: float(row.std(ddof=1)) if len(stated) > 1 else None for key, row in values.items()}
     return {
-        **{key: {"mean": float(row.mean()), "sd": spreads[key]} for key, row in values.items()},
+        **{key: mean_and_sd(np.array([float(one[key]) for one in stated])) for key in EFFORT},
         "samples": sorted({one.get("synth", {}).get("samples", 1) for one in stated}),
         "devices": sorted({one.get("device", "an unknown device") for one in stated}),
         "cases": len(stated),
@@ -296,11 +290,11 @@ def comparison_tables(document: Mapping[str, Any]) -> Tables:
         ]
         for modality, part in document["modalities"].items()
     }
-    effort = document.get("effort", {})
-    if any(effort.values()):
+    effort = [document["effort"][name] for name in names]
+    if any(effort):
         lines[""] = [
-            Line("Time", "s/slice", tuple(Cell(_seconds(effort.get(name))) for name in names)),
-            Line("Network calls", "× samples", tuple(Cell(_calls(effort.get(name))) for name in names)),
+            Line("Time", "s/slice", tuple(Cell(_seconds(one) if one else "–") for one in effort)),
+            Line("Network calls", "× samples", tuple(Cell(_calls(one) if one else "–") for one in effort)),
         ]
     title = "Methods: mean ± sd; below, p of the paired difference to the reference (=), * where below 0.05"
     return Tables(title, tuple(names), lines, _caption(document))
@@ -309,12 +303,12 @@ def comparison_tables(document: Mapping[str, Any]) -> Tables:
 def _caption(document: Mapping[str, Any]) -> list[str]:
     """Range, mask, tests and times, in words."""
     scored = max(part["cases"] for part in document["modalities"].values())
-    trained = {name: len(cases) for name, cases in document.get("trained_on", {}).items() if cases}
+    trained = {name: len(cases) for name, cases in document["trained_on"].items() if cases}
     lines = [f"{name}: {not_held_out(number, scored)}" for name, number in trained.items()]
     for name, part in document["modalities"].items():
         size = part[part["over"]]
         lines.append(
-            f"{scope_note(name, part)}; mask: {part['mask']}. Tests over {plural(size, part['over'][:-1])}: "
+            f"{range_note(name, part)}; mask: {part['mask']}. Tests over {plural(size, part['over'][:-1])}: "
             f"no p lies below {2.0 ** (1 - size):.2g}."
         )
         if part["over"] == "cases":
@@ -324,10 +318,10 @@ def _caption(document: Mapping[str, Any]) -> list[str]:
         f"Bold: best mean. Reference: {chosen}. Wilcoxon signed-rank, two-sided, Holm over the methods of a metric; "
         "the metrics themselves are not corrected for their number. Pooled distances: ± standard error, no test."
     )
-    lines += [f"{name.replace('_', ' ').replace('.', ', ')}: {rule}." for name, rule in document["scopes"].items()]
+    lines += [f"{scope_label(name)}: {rule}." for name, rule in document["scopes"].items()]
     if any("std" in part["metrics"] for part in document["modalities"].values()):
         lines.append("Uncertainty: mean over the mask of the samples' standard deviation; no test, less is not better.")
-    return lines + _caption_of_times(document.get("effort", {}))
+    return lines + _caption_of_times(document["effort"])
 
 
 def _caption_of_times(effort: Mapping[str, Any]) -> list[str]:
@@ -348,19 +342,15 @@ def _cell(found: Mapping[str, Any], name: str, metric: Metric) -> Cell:
     below = "=" if found["reference"] == name else ""
     if value and "p_holm" in value:
         below = f"p {value['p_holm']:.2g}{'*' if value['p_holm'] < SIGNIFICANT else ''}"
-    return Cell(cell(value, metric), below, found["best"] == name)
+    return Cell(metric.mean_text(value), below, found["best"] == name)
 
 
-def _seconds(effort: Mapping[str, Any] | None) -> str:
-    if not effort:
-        return "–"
+def _seconds(effort: Mapping[str, Any]) -> str:
     seconds = effort["seconds_per_slice"]["mean"]
     return f"{seconds:.0f}" if seconds >= 100 else f"{seconds:.3g}"
 
 
-def _calls(effort: Mapping[str, Any] | None) -> str:
-    if not effort:
-        return "–"
+def _calls(effort: Mapping[str, Any]) -> str:
     calls = effort["network_calls"]["mean"]
     samples = ", ".join(map(str, effort["samples"]))
     return f"{calls:.0f}" if samples == "1" else f"{calls:.0f} × {samples}"

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlate.data.layout import CANONICAL, relaid
-from voxlate.images.ranges import Range
+from voxlate.data.layout import relaid
 from voxlate.scoring.features import Features
+from voxlate.scoring.metrics import ImagePair
 
 KEYS = {"fd": ("fd", "fd_inf", "kd"), "texture": ("texture_distance", "texture_distance_inf", "texture_kd")}
 FEWEST = 3  # cases or patients below which errors come from blocks of slices
@@ -27,6 +27,7 @@ RADIOLOGICAL = "SPL"  # pictures: front up, the patient's right at the left
 BLOCK = 1024  # rows of the kernel matrix in memory at a time
 
 Vectors = NDArray[np.float64]
+Cases = dict[tuple[str, str], Vectors]  # by name and patient
 SliceStack = NDArray[np.float32]
 
 
@@ -40,26 +41,29 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Pool:
-    """Feature vectors of slices, gathered case by case: (modality, answer) -> [(case, patient, vectors)]."""
+    """Feature vectors of slices, gathered case by case: (modality, answer) -> (case, patient) -> vectors."""
 
     features: Features
-    seed: int = 0
-    axes: str = RADIOLOGICAL
-    vectors: dict[tuple[str, str], dict[tuple[str, str], NDArray[np.float64]]] = field(default_factory=dict)
+    seed: int
+    axes: str
+    vectors: dict[tuple[str, str], Cases] = field(default_factory=dict)
 
-    def add(self, modality: str, answer: str, case: str, patient: str, slices: SliceStack) -> None:
-        """slices: [N, H, W] in [0, 1], all slices of one case."""
-        if len(slices):
-            self.vectors.setdefault((modality, answer), {})[case, patient] = self.features(slices)
+    def add(self, modality: str, answer: str, case: tuple[str, str], pair: ImagePair) -> None:
+        """All slices of an image of one case, and of its truth; case: its name and its patient."""
+        for name, values in ((answer, pair.synthesis), ("truth", pair.truth)):
+            cases = self.vectors.setdefault((modality, name), {})
+            if case not in cases:  # one truth serves all answers
+                cases[case] = self.features(slices_of(values, pair, self.axes))
 
-    def distances(self, modality: str, answer: str) -> dict[str, dict[str, Any]]:
-        """Distances of an answer to the truth, by key, each with its standard error, numbers and units of error."""
-        truth, ours = self.vectors.get((modality, "truth"), {}), self.vectors.get((modality, answer), {})
-        shared = [key for key in ours if key in truth]
-        if not shared:
-            return {}
-        a, b = (np.concatenate([part[key] for key in shared]) for part in (truth, ours))
-        groups, over = _groups(shared, [len(truth[key]) for key in shared])
+    def distances(self, modality: str) -> dict[str, dict[str, dict[str, Any]]]:
+        """Distances to the truth by answer and key, each with its standard error, numbers and units of error."""
+        pooled = {answer: cases for (name, answer), cases in self.vectors.items() if name == modality}
+        truth = pooled.pop("truth", {})
+        return {answer: self._distances(truth, ours) for answer, ours in pooled.items()}
+
+    def _distances(self, truth: Cases, ours: Cases) -> dict[str, dict[str, Any]]:
+        a, b = (np.concatenate([part[case] for case in ours]) for part in (truth, ours))
+        groups, over = _groups(ours)
         if len(a) < 2:
             return {}
         plain = with_error(frechet, a, b, groups)
@@ -80,25 +84,24 @@ class Pool:
             "values": "grey in [0, 1] over the range, clipped; outside the mask 0, slices without mask left out",
             "images": images,
             "images_for_limit": ENOUGH * self.features.dimensions,
-            "errors": f"jackknife over {_groups(list(truth), list(map(len, truth.values())))[1]}",
+            "errors": f"jackknife over {_groups(truth)[1]}",
         }
 
 
-def slices_of(
-    values: NDArray[np.float32], scale: Range, inside: NDArray[np.bool_] | None, axes: str = RADIOLOGICAL
-) -> SliceStack:
-    """Axial slices [N, H, W] in [0, 1], by default as radiologists look at them.
+def slices_of(values: NDArray[np.float32], pair: ImagePair, axes: str = RADIOLOGICAL) -> SliceStack:
+    """Axial slices [N, H, W] in [0, 1] of one image of a pair, by default as radiologists look at them.
 
-    values: [D, H, W], canonical, mapped to the range. Slices without any of the mask are left out.
+    values: [D, H, W], mapped to the range. Slices without any of the mask are left out.
     """
-    grey = np.clip((values - scale.low) / scale.width, 0, 1).astype(np.float32)
-    if inside is not None:
-        grey = np.where(inside, grey, np.float32(0))[inside.any((1, 2))]
-    return np.ascontiguousarray(relaid(grey, CANONICAL, axes))
+    grey = np.clip((values - pair.scale.low) / pair.scale.width, 0, 1).astype(np.float32)
+    if pair.inside is not None:
+        grey = np.where(pair.inside, grey, np.float32(0))[pair.inside.any((1, 2))]
+    return np.ascontiguousarray(relaid(grey, pair.axes, axes))
 
 
-def _groups(cases: Sequence[tuple[str, str]], counts: Sequence[int]) -> tuple[NDArray[Any], str]:
+def _groups(cases: Cases) -> tuple[NDArray[Any], str]:
     """Labels of independent groups of slices, one a slice: patients, else cases, else blocks of neighbours."""
+    counts = list(map(len, cases.values()))
     for number, name in ((1, "patients"), (0, "cases")):
         names = [pair[number] for pair in cases]
         if len(set(names)) >= FEWEST:

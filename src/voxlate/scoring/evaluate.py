@@ -1,100 +1,34 @@
 """Scores a folder of syntheses, and the naive baselines, against the truth, and states how each number was made."""
 
-import math
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from voxlate.data.find import find_cohort
-from voxlate.data.layout import CANONICAL, Axes
+from voxlate.data.layout import CANONICAL
 from voxlate.data.lists import known_patients
 from voxlate.data.naive import Baselines
 from voxlate.data.slice_filter import SliceFilter
 from voxlate.errors import BadInput
-from voxlate.images.grid import Grid, same_grid
-from voxlate.images.mask import foreground
 from voxlate.images.ranges import Range, range_for
-from voxlate.images.volume import Volume, content_hash, is_there, read_volume
+from voxlate.images.volume import content_hash, is_there, read_volume
 from voxlate.nets.lpips import Lpips, load_lpips
-from voxlate.scoring.alignment import Move, check_prepared, find_move
+from voxlate.scoring.alignment import check_prepared
+from voxlate.scoring.case_scores import Options, ScoredItem, UnitsName, score_item
 from voxlate.scoring.distances import RADIOLOGICAL, Pool, slices_of
 from voxlate.scoring.features import Features, features_for
-from voxlate.scoring.intervals import Interval, interval_scores, region_coverage
-from voxlate.scoring.items import Item, find_items, items_by_modality, not_scored
-from voxlate.scoring.ledger import ledger
-from voxlate.scoring.metrics import METRICS, ImagePair, Padding, SsimOrigin, correlation, seam
-from voxlate.scoring.misaligned import Floor, estimate_for, floor_of, misaligned_part
-from voxlate.scoring.naive import naive_images, scored_as
-from voxlate.scoring.network_units import RANGE, NetworkUnits, network_units
-from voxlate.scoring.provenance import TAUGHT, provenance_of, stated_inputs, trained_on, window_borders
-from voxlate.scoring.regions import (
-    MaskArray,
-    Region,
-    find_region,
-    mask_of,
-    masks_of_several,
-    ratio_scores,
-    read_canonical,
-    region_scores,
-    regions_from,
-    thresholded,
-)
-from voxlate.scoring.runs import OfRun, bounds, naive_cases, of_runs, stated_warnings
-from voxlate.scoring.scopes import (
-    CROP,
-    Counted,
-    Cut,
-    Scope,
-    check_pictures,
-    counted,
-    filter_from,
-    scope_scores,
-    scopes_from,
-)
+from voxlate.scoring.items import Item, OfRun, find_items, items_by_modality, not_scored, of_runs
+from voxlate.scoring.metrics import METRICS, ImagePair, Padding, Score, SsimOrigin
+from voxlate.scoring.misaligned import misaligned_part
+from voxlate.scoring.network_units import RANGE
+from voxlate.scoring.provenance import TAUGHT, provenance_of, stated_inputs, trained_on
+from voxlate.scoring.regions import Region, masks_of_several, regions_from
+from voxlate.scoring.scopes import CROP, Cut, check_pictures, filter_from, scopes_from
 from voxlate.scoring.tables import Row, Scores
 
 Progress = Callable[[int, int, str], None]
-Units = Literal["own", "network"]
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options of an evaluation, checked and loaded."""
-
-    mask: str | Path | None
-    of_run: Mapping[Item, OfRun]
-    padding: Padding
-    ssim_from: SsimOrigin
-    regions: tuple[Region, ...]
-    pool: Pool | None
-    lpips: Lpips | None
-    scopes: tuple[Scope, ...]
-    cut: Cut
-    units: Units
-
-
-@dataclass(frozen=True)
-class Truth:
-    """The true image of one item on the scored range, its mask (`inside`), and its regions within `frame`.
-
-    counted: what its scopes need, where there are any. borders: slices at which windows of the synthesis begin or end.
-    """
-
-    volume: Volume
-    values: NDArray[np.float32]
-    scale: Range
-    body: MaskArray | None
-    inside: MaskArray | None
-    frame: MaskArray | None
-    regions: tuple[tuple[Region, MaskArray], ...]
-    move: Move
-    counted: Counted | None
-    borders: list[int]
 
 
 def evaluate(
@@ -121,7 +55,7 @@ def evaluate(
     slices: SliceFilter | str | None = None,
     crop: int = CROP,
     seed: int = 0,
-    units: Units = "own",
+    units: UnitsName = "own",
     progress: Progress | None = None,
 ) -> Scores:
     """Score OUT/<case>/<modality> against the same case of the cohort `truth`; write metrics.csv and metrics.json.
@@ -149,53 +83,28 @@ def evaluate(
     asked = {case.case for case in found if split is None or case.split == split} if cases is None else set(cases)
     wanted = {case.case: case for case in found if case.case in asked}
     images = find_items(out, wanted, f"{truth}" + (f", split {split}" if split else ""))
-    if units == "network" and value_range is not None:
-        raise BadInput("--units network: expected no --range, found one: the range is 0 to 255. Give one of the two.")
-    ranges = {
-        name: RANGE if units == "network" else _range(mine, value_range)
-        for name, mine in items_by_modality(images.items).items()
-    }
-    weights = load_lpips(lpips) if lpips is not None else None
-    pool = None
-    if features is not None:
-        chosen = features_for(features) if isinstance(features, str | Path) else features
-        pool = Pool(chosen, seed, _picture_axes(out))
+    ranges = _ranges(images.items, value_range, units)
+    weights = None if lpips is None else load_lpips(lpips)
+    chosen = features_for(features) if isinstance(features, str | Path) else features
+    axes = provenance_of(out).get("axes", CANONICAL)  # of the model's input, where that has a layout of its own
+    pool = None if chosen is None else Pool(chosen, seed, RADIOLOGICAL if axes == CANONICAL else axes)
     if prepared is not None:
-        check_prepared(prepared, {_label(item): item.made for item in images.items})
+        check_prepared(prepared, {item.label: item.made for item in images.items})
     parts, wider = regions_from(regions), scopes_from(scopes, mask, regions or ())
-    if slices is not None and not any(scope.pictures for scope in wider):
-        raise BadInput("--slices: expected a --score of slices or crops, found none. Add --score slices.")
-    cut = Cut(filter_from(slices, mask) if isinstance(slices, str) else slices, crop, seed)
+    cut = Cut(None if slices is None else filter_from(slices, mask, wider), crop, seed)
     of_run = of_runs(images.items, naive, prepared)
-    options = Options(mask, of_run, padding, ssim_from, parts, pool, weights, wider, cut, units)
-    scored = _score_items(images.items, ranges, options, progress)
-    rows, items = [row for one in scored.by_item.values() for row in one.rows], list(scored.by_item)
-    _check_regions(options.regions, rows)
-    check_pictures(options.scopes, (one for row in rows for one in row.pictures), cut)
-    within = str(mask or "body") if mask in (None, "body", "brain") else f"mask {mask}"
+    options = Options(mask, of_run, padding, ssim_from, parts, pool, _functions(weights), wider, cut, units)
+    scored, failed = _score_items(images.items, ranges, options, progress)
+    rows = [row for one in scored.values() for row in one.rows]
+    _check_regions(parts, rows)
+    check_pictures(wider, (one for row in rows for one in row.pictures), cut)
     header = {
         "truth": _seen_from(out, truth),
         "split": split,
-        "trained_on": trained_on((item.case.case, item.made) for item in items),
-        "calibrations": _calibrations(items),
-        "calibrated_on": sorted({item.case.case for item in items if item.made.get(TAUGHT)}),
-        "naive_cases": naive_cases(of_run),
         "without_truth": images.without_truth,
-        "not_synthesised": not_scored(out, images, wanted) | scored.failed,
-        "moved": {_label(item): one.note for item, one in scored.by_item.items() if one.note},
-        "naive_left_out": {_label(item): one.left_out for item, one in scored.by_item.items() if one.left_out},
-        "scan_warnings": stated_warnings(items),
-        "misaligned": misaligned_part(
-            {(item.modality, item.case.case): one.floor for item, one in scored.by_item.items() if one.floor}
-        ),
-        "bounds": bounds(items),
-        "given_truth": sorted({item.modality for item in items if item.modality in stated_inputs(item.made)}),
-        "images": {_label(item): content_hash(item.synthesis) for item in items},
-        "truth_files": {_label(item): _seen_from(out, item.case.files[item.modality]) for item in items},
-        "source_files": _source_files(out, items),
-        "shared_masks": masks_of_several(mask, parts, [item.case for item in items]),
-        "regions": {region.name: region.rule(ranges, within) for region in options.regions},
-        "scopes": {scope.name: scope.rule(None if mask is None else str(mask), cut) for scope in options.scopes},
+        "not_synthesised": not_scored(out, images, wanted) | failed,
+        **_of_images(out, scored, options),
+        **_rules(options, ranges),
     }
     choices = {
         "mask": "whole image" if mask is None else str(mask),
@@ -204,20 +113,68 @@ def evaluate(
         "lpips": weights.name if weights else None,
     }
     stated = {name: pool.stated(name) for name in ranges} if pool else {}
-    scores = Scores(tuple(rows), header, choices, ranges, seed, stated, _distances(rows, pool))
+    distances = {name: pool.distances(name) for name in ranges} if pool else {}
+    scores = Scores(tuple(rows), header, choices, ranges, seed, stated, distances)
     scores.write(out)
     return scores
 
 
+def _ranges(items: Sequence[Item], given: Any, units: UnitsName) -> dict[str, Range]:
+    """The scored range of each modality."""
+    if units == "network" and given is not None:
+        raise BadInput("--units network: expected no --range, found one: the range is 0 to 255. Give one of the two.")
+    by_modality = items_by_modality(items).items()
+    return {name: RANGE if units == "network" else _range(mine, given) for name, mine in by_modality}
+
+
+def _functions(weights: Lpips | None) -> dict[str, Score]:
+    """What is computed of a pair of images, by the key of the metric."""
+    known = {metric.key: metric.compute for metric in METRICS if metric.compute}
+    return known if weights is None else known | {"lpips": partial(_lpips, weights)}
+
+
+def _lpips(weights: Lpips, pair: ImagePair) -> float:
+    """Mean over the slices that show any of the mask."""
+    return float(weights(slices_of(pair.truth, pair), slices_of(pair.synthesis, pair)).mean())
+
+
+def _of_images(out: Path, scored: Mapping[Item, ScoredItem], options: Options) -> dict[str, Any]:
+    """What metrics.json says of the images that were scored: of which run, files and scans they are."""
+    items = list(scored)
+    floors = {(item.modality, item.case.case): one.floor for item, one in scored.items() if one.floor}
+    return {
+        "trained_on": trained_on((item.case.case, item.made) for item in items),
+        "calibrations": _calibrations(items),
+        "calibrated_on": sorted({item.case.case for item in items if item.made.get(TAUGHT)}),
+        "naive_cases": _naive_cases(options.of_run),
+        "moved": {item.label: one.note for item, one in scored.items() if one.note},
+        "naive_left_out": {item.label: one.left_out for item, one in scored.items() if one.left_out},
+        "scan_warnings": _warnings(items),
+        "misaligned": misaligned_part(floors),
+        "bounds": _bounds(items),
+        "given_truth": sorted({item.modality for item in items if item.modality in stated_inputs(item.made)}),
+        "images": {item.label: content_hash(item.synthesis) for item in items},
+        "truth_files": {item.label: _seen_from(out, item.case.files[item.modality]) for item in items},
+        "source_files": _source_files(out, items),
+        "shared_masks": masks_of_several(options.mask, options.regions, [item.case for item in items]),
+    }
+
+
+def _rules(options: Options, ranges: Mapping[str, Range]) -> dict[str, Any]:
+    """Regions and scopes in words."""
+    mask = None if options.mask is None else str(options.mask)
+    within = (mask or "body") if mask in (None, "body", "brain") else f"mask {mask}"
+    return {
+        "regions": {region.name: region.rule(ranges, within) for region in options.regions},
+        "scopes": {scope.name: scope.rule(mask, options.cut) for scope in options.scopes},
+    }
+
+
 def _calibrations(items: Iterable[Item]) -> list[dict[str, Any]]:
     """By how many patients the intervals were learned, and how these were counted."""
-    found = [{key: stated.get(key) for key in ("patients", "coverage", "confidence", "bound")}
-             for item in items if item.interval is not None and (stated := item.made.get("calibration"))]  # fmt: skip
+    learned = [item.made["calibration"] for item in items if item.interval is not None]
+    found = [{key: one.get(key) for key in ("patients", "coverage", "confidence", "bound")} for one in learned]
     return [one for number, one in enumerate(found) if one not in found[:number]]
-
-
-def _label(item: Item) -> str:
-    return f"{item.case.case}/{item.modality}"
 
 
 def _seen_from(out: Path, path: Path) -> str:
@@ -249,12 +206,6 @@ def _range(items: Sequence[Item], given: Any) -> Range:
     return range_for(unit, largest if unit == "grey" else 0.0)
 
 
-def _picture_axes(out: Path) -> str:
-    """How slices lie in the pictures for distances: as in the model's input, where that has a layout of its own."""
-    stated = str(provenance_of(out).get("axes", CANONICAL))
-    return stated if stated in get_args(Axes) and stated != CANONICAL else RADIOLOGICAL
-
-
 def _check_regions(regions: Sequence[Region], rows: Sequence[Row]) -> None:
     for region in regions:
         if region.over is None and not any(row.scores[f"{region.name}.voxels"] for row in rows):
@@ -264,243 +215,62 @@ def _check_regions(regions: Sequence[Region], rows: Sequence[Row]) -> None:
             )
 
 
-def _distances(rows: Sequence[Row], pool: Pool | None) -> dict[str, dict[str, Any]]:
-    """Distances by modality and answer (the synthesis, or a naive baseline)."""
-    found: dict[str, dict[str, Any]] = {}
-    for modality, answer in dict.fromkeys((row.modality, row.answer) for row in rows) if pool else ():
-        found.setdefault(modality, {})[answer] = pool.distances(modality, answer) if pool else {}
-    return found
-
-
-@dataclass(frozen=True)
-class ScoredItem:
-    """The row of a synthesis and of each naive baseline, how the image came to the truth's grid, and what is absent.
-
-    floor: what the scans' lying apart costs, where they do.
-    """
-
-    rows: list[Row]
-    note: str
-    left_out: str
-    floor: Floor | None
-
-
-@dataclass(frozen=True)
-class ScoredItems:
-    """What was scored, and by <case>/<modality> why it could not be."""
-
-    by_item: dict[Item, ScoredItem]
-    failed: dict[str, str]
-
-
 def _score_items(
     items: Sequence[Item], ranges: Mapping[str, Range], options: Options, progress: Progress | None
-) -> ScoredItems:
-    """Score each item; one that cannot be is listed, and raises BadInput where no other can be scored either."""
+) -> tuple[dict[Item, ScoredItem], dict[str, str]]:
+    """What was scored, and by <case>/<modality> why it could not be; raises BadInput where no item can be scored."""
     scored, failed = dict[Item, ScoredItem](), dict[str, BadInput]()
     for number, item in enumerate(items):
         if progress:
             progress(number, len(items), item.case.case)
         try:
-            scored[item] = _score_item(item, ranges[item.modality], options)
+            scored[item] = score_item(item, ranges[item.modality], options)
         except BadInput as error:
-            failed[_label(item)] = error
-    if failed and not scored:
+            failed[item.label] = error
+    if not scored:
         raise next(iter(failed.values()))
     if progress:
         progress(len(items), len(items), "")
-    return ScoredItems(scored, {label: str(error) for label, error in failed.items()})
-
-
-def _score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
-    image = read_canonical(item.synthesis, item.modality)
-    std = None if item.std is None else read_canonical(item.std, item.modality)
-    case = item.case.case
-    own = network_units(item.made, item.modality, case) if options.units == "network" else None
-    image, std = (image, std) if own is None else (own.synthesis(image), None if std is None else own.spread(std))
-    truth, share = _truth(item, scale, options, image.grid, own)
-    synthesis = truth.move.move(image)
-    head = (item.case.case, item.case.patient, item.modality)
-    if options.pool:
-        pictures = slices_of(truth.values, scale, truth.inside, options.pool.axes)
-        options.pool.add(item.modality, "truth", *head[:2], pictures)
-    scored, of_pictures = _scores(item, "synthesis", synthesis, truth, options)
-    changed = item.interval is not None and item.interval.changed
-    if item.interval is not None and not changed:
-        of_body = options.mask in (None, "body")
-        scored |= _interval_scores(item.interval, item.modality, synthesis, truth, scale, own, of_body)
-    if std is not None:
-        spread = truth.move.move(std).data[0] / scale.gain(synthesis.data[0], truth.body)
-        error = np.abs(scale.normalise(synthesis.data[0], truth.body) - truth.values)
-        scored["std"] = float(np.mean(spread if truth.inside is None else spread[truth.inside], dtype=np.float64))
-        scored["std_error_r"] = correlation(spread, error, truth.inside)
-        for region, part in truth.regions:
-            scored[f"{region.name}.std"] = float(np.mean(spread[part], dtype=np.float64)) if part.any() else math.nan
-    depth = len(truth.values)
-    rows = [Row(*head, "synthesis", scored, depth, of_pictures)]
-    naive, left_out = _naive_images(item, truth, image.grid, options)
-    for name, volume in naive.items():
-        baselines = options.of_run[item].baselines
-        assert baselines is not None
-        shown = scored_as(volume, baselines, scale, own)
-        if shown is None:
-            left_out.append(f"No {name}: a run of an earlier version, which states no unit for --range.")
-            continue
-        scored, of_pictures = _scores(item, name, shown, truth, options)
-        rows.append(Row(*head, name, scored, depth, of_pictures))
-    note = truth.move.note
-    if changed:
-        note += "; its intervals are other files than synth wrote, and are not scored"
-    if share:
-        note += f"; {share:.1%} of the scored voxels lie outside it and do not count"
-    note = "; ".join(filter(None, [note, *truth.volume.guesses]))
-    return ScoredItem(rows, note, " ".join(left_out), _floor(item, truth, options))
-
-
-def _interval_scores(
-    interval: Interval,
-    modality: str,
-    synthesis: Volume,
-    truth: Truth,
-    scale: Range,
-    own: NetworkUnits | None,
-    of_body: bool,
-) -> dict[str, float]:
-    """Scores of a synthesis's intervals, scaled as it is itself; of_body: whether the body is what counts."""
-    ends = [read_canonical(path, modality) for path in (interval.low, interval.high)]
-    ends = ends if own is None else [own.synthesis(one) for one in ends]
-    moved = [truth.move.move(one).data[0] for one in ends]
-    made = scale.normalise(synthesis.data[0], truth.body)
-    low, high = (scale.alike(one, synthesis.data[0], truth.body) for one in moved)
-    assert truth.frame is not None
-    found = interval_scores(interval, low, high, made, truth.values, truth.frame)
-    if own is not None or scale.own or not of_body:  # the bound is in physical units, and of the body's error
-        found = {key: value for key, value in found.items() if not key.startswith("mae_bound")}
-    for region, part in truth.regions:
-        found |= {f"{region.name}.{key}": one for key, one in region_coverage(low, high, truth.values, part).items()}
-    return found
-
-
-def _floor(item: Item, truth: Truth, options: Options) -> Floor | None:
-    sources = _inputs_of(item) or {name for name in item.case.files if name != item.modality}
-    estimate = estimate_for(options.of_run[item].prepared, item.case.case, item.modality, sources)
-    spacing_mm = truth.volume.grid.spacing_mm
-    return None if estimate is None else floor_of(truth.values, truth.inside, spacing_mm, estimate)
-
-
-def _naive_images(item: Item, truth: Truth, image: Grid, options: Options) -> tuple[dict[str, Volume], list[str]]:
-    """The naive baselines of a case, and a sentence for each that could not be made; image: the synthesis's grid."""
-    baselines, prepared = options.of_run[item].baselines, options.of_run[item].prepared
-    if baselines is None:
-        others = any(one.baselines for one in options.of_run.values())
-        return {}, ["No naive baselines: the run of this image has none."] if others else []
-    if baselines.fixed is None and truth.move.transform is None and same_grid(image, truth.volume.grid):
-        baselines = replace(baselines, fixed="")  # nothing was moved, so that the mean lies as its target
-
-    def move_from(grid: Grid, frame: str) -> Move:
-        return find_move(truth.volume, grid, item.made, prepared, item.case.case, frame)
-
-    files = {name: path for name, path in item.case.files.items() if name != item.modality}
-    return naive_images(baselines, truth.volume, move_from, files, _inputs_of(item) or files)
-
-
-def _truth(item: Item, scale: Range, options: Options, image: Grid, units: NetworkUnits | None) -> tuple[Truth, float]:
-    """The truth of an image on a grid, and the share of what is to be scored that the image does not cover."""
-    volume = read_canonical(item.case.files[item.modality], item.modality)
-    inside = mask_of(options.mask, volume, item.case)
-    framed = inside is None and (options.regions or item.interval is not None)
-    outline = foreground(volume) if scale.own or framed else None
-    volume = volume if units is None else units.truth(volume)
-    move = find_move(volume, image, item.made, options.of_run[item].prepared, item.case.case)
-    body = outline if scale.own else None
-    covered, share = move.covered(image), 0.0
-    covered = None if covered is None or covered.all() else covered
-    if covered is not None:
-        asked = np.ones(covered.shape, bool) if inside is None else inside
-        share = float((asked & ~covered).sum() / asked.sum())
-        inside = asked & covered
-        if not inside.any():
-            raise BadInput(
-                f"{item.synthesis}: expected it to overlap {volume.origin} in space, found nothing of it there. Check "
-                "that both are of one patient and one frame, or pass --prepared."
-            )
-    frame = outline if inside is None else inside
-    regions = []
-    if frame is not None:
-        parts = [region for region in options.regions if region.over is None]
-        regions = [(region, find_region(region, volume, scale, body, item.case, frame)) for region in parts]
-    values = scale.normalise(volume.data[0], body)
-    needs = None
-    if options.scopes:
-        image_of = _filter_images(item, volume, move, options)
-        needs = counted(volume.data[0], inside, covered, options.mask is not None, options.cut.slices, image_of)
-    as_made = move.transform is None and same_grid(image, volume.grid)
-    borders = window_borders(item.made, len(values)) if as_made else []
-    return Truth(volume, values, scale, body, inside, frame, tuple(regions), move, needs, borders), share
-
-
-def _filter_images(item: Item, truth: Volume, move: Move, options: Options) -> Callable[[str], NDArray[np.float32]]:
-    """Images of a case by modality, on the truth's grid, for a filter of slices."""
-
-    def image_of(name: str) -> NDArray[np.float32]:
-        if name == item.modality:
-            return truth.data[0]
-        files = {**_inputs_of(item), **item.case.files}
-        if name not in files:
-            raise BadInput(
-                f"--slices: expected a modality of {item.case.case} ({', '.join(sorted(files))}) or mask, "
-                f"found {name}. Choose one of these."
-            )
-        return move.move(read_canonical(files[name], name)).data[0]
-
-    return image_of
-
-
-def _scores(
-    item: Item, answer: str, volume: Volume, truth: Truth, options: Options
-) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """All scores of one image of a case, and those of its pictures; its slices go into the pool."""
-    values = truth.scale.normalise(volume.data[0], truth.body)
-    if options.pool:
-        slices = slices_of(values, truth.scale, truth.inside, options.pool.axes)
-        options.pool.add(item.modality, answer, item.case.case, item.case.patient, slices)
-    pair = ImagePair(truth.values, values, truth.scale, truth.inside, options.padding, options.ssim_from)
-    scored = {metric.key: metric.compute(pair) for metric in METRICS if metric.compute}
-    if truth.borders:
-        scored["seam"] = seam(truth.values, values, truth.borders, truth.inside)
-    if options.lpips:
-        pictures = [slices_of(one, truth.scale, truth.inside) for one in (truth.values, values)]
-        scored["lpips"] = float(options.lpips(*pictures).mean())
-    voxel_ml = float(np.prod(truth.volume.grid.spacing_mm)) / 1000
-    for region, inside in truth.regions:
-        overlap = None
-        if region.modality == item.modality and truth.frame is not None:
-            overlap = region.select(thresholded(volume, truth.scale, truth.body), truth.frame)
-        scored |= region_scores(region.name, inside, truth.values, values, overlap, voxel_ml, truth.scale)
-        pieces = ledger(inside, truth.values, values, overlap)
-        scored |= {f"{region.name}.{key}": count for key, count in pieces.items()}
-    for ratio in options.regions:
-        if ratio.over is not None:
-            scored |= ratio_scores(ratio.name, ratio.over, scored)
-    of_pictures: list[dict[str, Any]] = []
-    for scope in options.scopes:
-        assert truth.counted is not None
-        means, own = scope_scores(scope, pair, truth.counted, options.cut, options.lpips)
-        scored |= means
-        of_pictures += own
-    return scored, of_pictures
-
-
-def _inputs_of(item: Item) -> dict[str, Path]:
-    """The scans a synthesis was made from: as its provenance says, else as the cohort has them."""
-    stated = stated_inputs(item.made).items()
-    return {name: path if is_there(path) else item.case.files.get(name, path) for name, path in stated}
+    return scored, {label: str(error) for label, error in failed.items()}
 
 
 def _source_files(out: Path, items: Sequence[Item]) -> dict[str, dict[str, str]]:
     """The scans that any image of a case was made from, by case."""
     found = dict[str, dict[str, str]]()
     for item in items:
-        mine = {name: _seen_from(out, path) for name, path in _inputs_of(item).items()}
-        found[item.case.case] = found.get(item.case.case, {}) | mine
+        mine = {name: _seen_from(out, path) for name, path in item.inputs.items()}
+        found.setdefault(item.case.case, {}).update(mine)
     return found
+
+
+def _naive_cases(of_run: Mapping[Item, OfRun]) -> int | dict[str, int] | None:
+    """How many training cases the naive baselines are from; by modality, where runs differ; None without any."""
+    found = {item.modality: one.baselines.cases for item, one in of_run.items() if one.baselines is not None}
+    return found if len(set(found.values())) > 1 else next(iter(found.values()), None)
+
+
+def _warnings(items: Iterable[Item]) -> dict[str, list[Any]]:
+    """What synth warned of, by case, and where an image was made of other scans than its truth's case has."""
+    found = dict[str, list[Any]]()
+    for item in items:
+        for note in [*item.made.get("warnings", []), *_of_others(item)]:
+            if note not in (mine := found.setdefault(item.case.case, [])):
+                mine.append(note)
+    return found
+
+
+def _of_others(item: Item) -> list[str]:
+    """A sentence for each scan that an image was made of, where the truth's case has another of its name."""
+    found = []
+    for name, stated in item.made.get("inputs", {}).items():
+        own, content = item.case.files.get(name), stated.get("sha256")
+        if content and own is not None and is_there(own) and content_hash(own) != content:
+            found.append(f"It was made of another {name} than the one next to its truth: is it the same patient?")
+    return found
+
+
+def _bounds(items: Iterable[Item]) -> dict[str, float]:
+    """MAE of 255 network units of the autoencoder alone, by modality that a latent model makes."""
+    return {
+        item.modality: found for item in items if (found := item.made.get("bound", {}).get(item.modality)) is not None
+    }

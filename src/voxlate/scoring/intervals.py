@@ -16,6 +16,12 @@ from voxlate.scoring.metrics import LEVELS, correlation
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
+COUNTED = {  # how a calibration counts its patients, and with which confidence the coverage then holds
+    "none": "on average over these patients, WITHOUT A MARGIN FOR CHANCE: other patients would give other intervals",
+    "normal": "with confidence {0} if patients' shares are about normal (Student's t)",
+    "any": "with confidence {0}, whatever the distribution of patients' shares",
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Interval:
@@ -46,9 +52,14 @@ def interval_of(images: Mapping[str, Path], modality: str, made: Mapping[str, An
     return Interval(low, high, float(stated["coverage"]), levels, bound, changed)
 
 
-def level_key(level: float) -> str:
-    """The key of the coverage at another level: coverage_50."""
-    return f"coverage_{round(100 * level)}"
+def percent(share: float) -> str:
+    """90 %, or 99.99 %: never rounded to a certainty."""
+    return f"{100 * share:.6g}%"
+
+
+def counted_as(bound: str, confidence: float) -> str:
+    """How sure a coverage is, in words."""
+    return COUNTED[bound].format(percent(confidence))
 
 
 def interval_scores(
@@ -69,8 +80,9 @@ def interval_scores(
         "interval": float((below + above).mean(dtype=np.float64)),
         "interval_r": correlation(below + above, np.abs(error)),
     }
-    found |= {level_key(float(level)): share(float(scale)) for level, scale in interval.levels.items()
-              if round(100 * float(level)) in LEVELS}  # fmt: skip
+    for level, scale in interval.levels.items():
+        if (percent := round(100 * float(level))) in LEVELS:
+            found[f"coverage_{percent}"] = share(float(scale))
     if interval.bound is not None:
         found |= {"mae_bound": interval.bound, "mae_bound_held": float(mae <= interval.bound)}
         found["mae_bound_ratio"] = interval.bound / mae if mae > 0 else math.nan

@@ -1,18 +1,22 @@
 """What a folder of syntheses holds: images with a truth, all made in one way from the scans of their own case."""
 
+import functools
 import json
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from voxlate.data.find import CaseFiles
+from voxlate.data.naive import Baselines
 from voxlate.errors import BadInput
-from voxlate.files import HIGH, LOW, MAPS, STD, SYNTHETIC, UNCALIBRATED
-from voxlate.images.volume import content_hash
+from voxlate.files import HIGH, LOW, MAPS, STD, SYNTHETIC, UNCALIBRATED, read_json
+from voxlate.images.volume import content_hash, is_there
 from voxlate.scoring.intervals import Interval, interval_of
-from voxlate.scoring.provenance import difference, provenance_of, stated_inputs, way_of
+from voxlate.scoring.provenance import difference, provenance_of, run_folders, stated_inputs, way_of
 
+BASELINES = "naive.safetensors"
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".tif", ".tiff", ".png")
 
 
@@ -26,6 +30,16 @@ class Item:
     std: Path | None
     interval: Interval | None
     made: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        return f"{self.case.case}/{self.modality}"
+
+    @property
+    def inputs(self) -> dict[str, Path]:
+        """The scans that it was made from: as its provenance says, else where the cohort has them."""
+        stated = stated_inputs(self.made).items()
+        return {name: path if is_there(path) else self.case.files.get(name, path) for name, path in stated}
 
 
 @dataclass(frozen=True)
@@ -44,38 +58,35 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> Found:
     """
     if not out.is_dir():
         raise BadInput(f"{out}: expected the folder that `voxlate synth` wrote, found none. Check the path.")
-    found = Found([], [], {})
-    folders = {path: images for path in sorted(out.iterdir()) if path.is_dir() and (images := images_in(path))}
-    stated = {path.name for path in folders if (path / "provenance.json").is_file()}
-    failed = provenance_of(out).get("failed", {})
-    for folder, images in folders.items():
-        name = folder.name
-        if name in cases and name not in stated and set(images.values()) <= _scans(cases[name]):
+    found, failed = Found([], [], {}), provenance_of(out).get("failed", {})
+    folders = {path.name: images for path in sorted(out.iterdir()) if path.is_dir() and (images := images_in(path))}
+    stated = {name for name in folders if (out / name / "provenance.json").is_file()}
+    for name, images in folders.items():
+        case = cases.get(name)
+        if case and name not in stated and set(images.values()) <= _scans(case):
             continue  # made in place, and nothing of this case
-        if name in cases and (name in failed or (stated and name not in stated)):
-            unfinished = "synth was stopped while it wrote this case: make it again"
-            found.refused[name] = f"its image is of an earlier run; {failed[name]}" if name in failed else unfinished
-            continue
-        for modality, path in images.items():
-            if is_map(modality, images):
-                continue
-            case = cases.get(name)
-            if case is None or modality not in case.files:
-                found.without_truth.append(f"{name}/{modality}")
-                continue
-            made = provenance_of(out, name, modality)
-            std, interval = spread_of(modality, images), interval_of(images, modality, made)
-            found.items.append(Item(case, modality, path, std, interval, made))
+        if case and name in failed:
+            found.refused[name] = f"its image is of an earlier run; {failed[name]}"
+        elif case and stated and name not in stated:
+            found.refused[name] = "synth was stopped while it wrote this case: make it again"
+        else:
+            own = {modality: path for modality, path in images.items() if not is_map(modality, images)}
+            for modality, path in own.items():
+                if case is None or modality not in case.files:
+                    found.without_truth.append(f"{name}/{modality}")
+                    continue
+                made = provenance_of(out, name, modality)
+                std, interval = spread_of(modality, images), interval_of(images, modality, made)
+                found.items.append(Item(case, modality, path, std, interval, made))
     if not found.items:
-        refused = "".join(f" ({case}: {why})" for case, why in list(found.refused.items())[:1])
+        refused = next((f" ({case}: {why})" for case, why in found.refused.items()), "")
         raise BadInput(
             f"{out}: expected <case>/<modality>.nii.gz with the names of the cases in {where}, found none that "
             f"match{refused}. Check the two folders and the names of the modalities."
         )
     for mine in items_by_modality(found.items).values():
         _check_one_way(out, {item.case.case: item.made for item in mine if item.case.case in stated})
-    names = dict.fromkeys(item.case.case for item in found.items)
-    _check_own_scans(out, {name: provenance_of(out, name) for name in names}, cases)
+    _check_own_scans(out, {item.case.case for item in found.items}, cases)
     return found
 
 
@@ -103,14 +114,12 @@ def not_scored(out: Path, found: Found, cases: Mapping[str, CaseFiles]) -> dict[
     """
     made = provenance_of(out)
     scored, targets = {(item.case.case, item.modality) for item in found.items}, items_by_modality(found.items)
-    asked = made.get("cases") or list(cases)
-    reasons = made.get("failed", {}) | found.refused
-    absent = dict[str, str]()
-    for case in asked:
+    reasons, absent = made.get("failed", {}) | found.refused, dict[str, str]()
+    for case in made.get("cases") or cases:
         expected = set(targets) & set(cases[case].files) - _given(out, case) if case in cases else set[str]()
         for name in sorted(name for name in expected if (case, name) not in scored):
             label = f"{case}/{name}" if any((case, other) in scored for other in targets) else case
-            absent[label] = str(reasons.get(label, f"no image in {out.name}"))
+            absent[label] = reasons.get(label, f"no image in {out.name}")
     return absent | found.refused
 
 
@@ -134,16 +143,16 @@ def _check_one_way(out: Path, made: Mapping[str, Mapping[str, Any]]) -> None:
         )
 
 
-def _check_own_scans(out: Path, made: Mapping[str, Mapping[str, Any]], cases: Mapping[str, CaseFiles]) -> None:
+def _check_own_scans(out: Path, scored: Collection[str], cases: Mapping[str, CaseFiles]) -> None:
     """Raise BadInput where the provenance of an image names another case of the cohort, or a scan of it."""
     owners = {path.resolve(): name for name, case in cases.items() for path in case.files.values()}
-    for folder, one in made.items():
-        places = stated_inputs(one).values()
-        others = {owners.get(place.resolve(), folder) for place in places} | ({one.get("case", folder)} & cases.keys())
-        if others - {folder}:
+    for name in sorted(scored):
+        made = provenance_of(out, name)
+        owned = {owners.get(place.resolve(), name) for place in stated_inputs(made).values()}
+        if others := (owned | ({made.get("case", name)} & cases.keys())) - {name}:
             raise BadInput(
-                f"{out / folder}: expected an image made from the scans of {folder}, found one of "
-                f"{', '.join(sorted(others - {folder}))} by its provenance. Give the folder its case's name again."
+                f"{out / name}: expected an image made from the scans of {name}, found one of "
+                f"{', '.join(sorted(others))} by its provenance. Give the folder its case's name again."
             )
 
 
@@ -173,19 +182,47 @@ def check_unchanged(out: Path, document: Mapping[str, Any]) -> None:
 
     So do those that are gone, unless their case's provenance lists others now.
     """
-    stated = document.get("images", {}) if out.is_dir() else {}
-    cases = {case for name in stated if (out / (case := name.split("/")[0])).is_dir()}
-    here = {f"{case}/{name}": path for case in cases for name, path in images_in(out / case).items()}
-    listed = {case: names for case in cases if (names := provenance_of(out / case).get("images"))}
-    now = {f"{case}/{_modality(name)}" for case, names in listed.items() for name in names}
-    replaced = {name for name in stated if name.split("/")[0] in listed} - now
-    changed = [
-        name
-        for name, hashed in stated.items()
-        if name in replaced or (name in here and content_hash(here[name]) != hashed)
-    ]
-    if changed:
-        raise BadInput(
-            f"{out}: expected scores of the images that lie here, found {changed[0]} changed since. "
-            "Run voxlate evaluate again."
-        )
+    for name, content in document.get("images", {}).items():
+        case, modality = name.split("/")
+        if (out / case).is_dir() and _is_other(out / case, modality, content):
+            raise BadInput(
+                f"{out}: expected scores of the images that lie here, found {name} changed since. "
+                "Run voxlate evaluate again."
+            )
+
+
+def _is_other(folder: Path, modality: str, content: str) -> bool:
+    """Whether the image of a case is another one than that of this content."""
+    listed, path = provenance_of(folder).get("images"), images_in(folder).get(modality)
+    if listed and modality not in map(_modality, listed):
+        return True
+    return path is not None and content_hash(path) != content
+
+
+@dataclass(frozen=True, eq=False)
+class OfRun:
+    """The naive baselines of an image's run, and the prepared cohort that it was trained on, where they are there."""
+
+    baselines: Baselines | None
+    prepared: Path | None
+
+
+def of_runs(items: Iterable[Item], naive: Baselines | Path | str | None, prepared: Path | None) -> dict[Item, OfRun]:
+    """For each image those of its own run; naive and prepared: what was given for all images instead."""
+    given = naive if isinstance(naive, Baselines | None) else Baselines.load(naive)
+
+    @functools.cache
+    def of_run(folders: tuple[Path, ...]) -> OfRun:
+        stored = [path for folder in folders if (path := folder / BASELINES).is_file()]
+        own = Baselines.load(stored[0]) if stored and given is None else given
+        return OfRun(own, _prepared_cohort(folders) if prepared is None else prepared)
+
+    return {item: of_run(tuple(run_folders(item.made))) for item in items}
+
+
+def _prepared_cohort(folders: Iterable[Path]) -> Path | None:
+    for run in folders:
+        if (run / "provenance.json").is_file() and (stated := read_json(run / "provenance.json").get("prepared")):
+            folder = Path(os.path.normpath(run / str(stated)))
+            return folder if (folder / "cohort.json").is_file() else None
+    return None

@@ -1,7 +1,8 @@
 """A ledger of lesions: which connected pieces of a region an image keeps, shrinks or erases, and which it invents."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.ndimage as ndimage
@@ -27,7 +28,10 @@ def ledger(inside: MaskArray, truth: Array, image: Array, found: MaskArray | Non
     a mask file) the contrast of a piece with its surroundings is compared with the truth's, pieces that the truth does
     not show are `unseen`, and nothing can be said of invented ones.
     """
-    shares = [_share(piece, box, truth, image, found) for box, piece in _pieces(inside)]
+    shares = [
+        _share_of_contrast(piece, truth[box], image[box]) if found is None else float(found[box][piece].mean())
+        for box, piece in _pieces(inside)
+    ]
     seen = [share for share in shares if share is not None]
     counts = {
         "pieces": len(shares),
@@ -51,13 +55,6 @@ def _pieces(inside: MaskArray) -> Iterator[tuple[Box, MaskArray]]:
             yield box, piece
 
 
-def _share(piece: MaskArray, box: Box, truth: Array, image: Array, found: MaskArray | None) -> float | None:
-    """How much of a piece there is in the image: of its voxels, or of its contrast."""
-    if found is not None:
-        return float((piece & found[box]).sum() / piece.sum())
-    return _share_of_contrast(piece, truth[box], image[box])
-
-
 def _share_of_contrast(piece: MaskArray, truth: Array, image: Array) -> float | None:
     """The contrast of a piece in the image over that in truth; None where the truth shows none."""
     plane = np.zeros((3, 3, 3), bool)
@@ -78,26 +75,23 @@ def _invented(inside: MaskArray, found: MaskArray) -> int:
     return sum(size >= SMALLEST and number not in true for number, size in enumerate(sizes, 1))
 
 
-def sentence(name: str, rows: Iterable[Mapping[str, float | None]]) -> str:
+def sentence(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """The counts of a region over cases, in words; empty where there is no piece."""
-    totals = dict.fromkeys(COUNTS, 0.0)
-    cases, can_invent, patients = 0, False, set[object]()
-    for row in rows:
-        cases += 1
-        if (row.get(f"{name}.pieces") or 0) > (row.get(f"{name}.unseen") or 0):
-            patients.add(row.get("patient") or cases)
-        can_invent |= row.get(f"{name}.invented") is not None
-        for key in COUNTS:
-            totals[key] += row.get(f"{name}.{key}") or 0.0
+    counted = [{key: row.get(f"{name}.{key}") for key in COUNTS} for row in rows]
+    totals = {key: sum(one[key] or 0.0 for one in counted) for key in COUNTS}
     if not totals["pieces"]:
         return ""
     counts = ", ".join(f"{totals[key]:.0f} {key}" for key in ("kept", "shrunk", "erased"))
-    shown = totals["pieces"] - totals["unseen"]
-    low, high = _interval(totals["kept"] / shown, len(patients)) if shown else (0.0, 1.0)
-    share = f". Kept of those it shows: {totals['kept'] / shown:.0%} ({low:.0%}-{high:.0%})" if shown else ""
+    shown, kept = totals["pieces"] - totals["unseen"], ""
+    if shown:
+        seen = [(one["pieces"] or 0) > (one["unseen"] or 0) for one in counted]
+        patients = {row.get("patient") or number for number, row in enumerate(rows) if seen[number]}
+        low, high = _interval(totals["kept"] / shown, len(patients))
+        kept = f". Kept of those it shows: {totals['kept'] / shown:.0%} ({low:.0%}-{high:.0%})"
     unseen = f", {totals['unseen']:.0f} that the truth itself does not show" if totals["unseen"] else ""
+    can_invent = any(one["invented"] is not None for one in counted)
     invented = f"; {totals['invented']:.0f} invented where there is none" if can_invent else ""
-    return f"{name}, piece by piece: of {totals['pieces']:.0f} in {cases} cases {counts}{unseen}{invented}{share}."
+    return f"{name}, piece by piece: of {totals['pieces']:.0f} in {len(rows)} cases {counts}{unseen}{invented}{kept}."
 
 
 def _interval(share: float, patients: int) -> tuple[float, float]:

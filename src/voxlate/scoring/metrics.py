@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from voxlate.data.layout import CANONICAL
 from voxlate.images.pictures import Plane
 from voxlate.images.ranges import Range
 from voxlate.images.similarity import RADIUS, SIGMA, mutual_information, ssim_map
@@ -26,7 +27,10 @@ SLAB_VOXELS = 1 << 21  # a slab's ten temporary float32 maps then stay under 100
 
 @dataclass(frozen=True)
 class ImagePair:
-    """A truth and a synthesis [D, H, W], canonical and mapped to the scored range; inside: the voxels that count."""
+    """A truth and a synthesis [D, H, W] mapped to the scored range; inside: the voxels that count; axes: their layout.
+
+    Volumes are canonical, single slices of a scope lie as radiologists look at them.
+    """
 
     truth: NDArray[np.float32]
     synthesis: NDArray[np.float32]
@@ -34,6 +38,7 @@ class ImagePair:
     inside: NDArray[np.bool_] | None
     padding: Padding = "valid"
     ssim_from: SsimOrigin = "low"
+    axes: str = CANONICAL
 
     def error(self, function: Callable[..., float]) -> float:
         return function(self.truth, self.synthesis, self.inside)
@@ -48,13 +53,15 @@ class ImagePair:
         return ssim(a, b, self.scale.width, dimensions=dimensions, padding=self.padding, mask=mask)
 
 
+Score = Callable[[ImagePair], float]
+
+
 @dataclass(frozen=True)
 class Metric:
     """A metric: name, unit, direction, reduction of many voxels to one number, and the function.
 
     scale: what the value is multiplied by to be printed. compute: None where the score comes from elsewhere (samples,
     regions, features). pooled: one value for all cases together, with a standard error. in_table: not only in files.
-    across_slices: of how slices follow each other, so that single slices and crops have no such score.
     """
 
     key: str
@@ -64,10 +71,9 @@ class Metric:
     reduction: str
     digits: int = 3
     scale: float = 1.0
-    compute: Callable[[ImagePair], float] | None = None
+    compute: Score | None = None
     pooled: bool = False
     in_table: bool = True
-    across_slices: bool = False
 
     @property
     def score(self) -> str:
@@ -77,6 +83,24 @@ class Metric:
     def unit_for(self, images: str) -> str:
         """The unit, where `images` is that of the voxels."""
         return images if self.unit == UNIT else self.unit
+
+    def text(self, value: float, like: float | None = None) -> str:
+        """A value with the digits that fit its size, or that of another value that it is printed with.
+
+        Where that would round to zero: three significant digits.
+        """
+        size = abs(value if like is None else like)
+        digits = self.digits if self.unit != UNIT or size < 1 else 2 if size < 10 else 1
+        rounds_to_zero = size > 0 and round(size * self.scale, digits) == 0
+        return f"{value * self.scale:.3g}" if rounds_to_zero else f"{value * self.scale:.{digits}f}"
+
+    def mean_text(self, summary: Mapping[str, Any] | None) -> str:
+        """0.068 ± 0.012: a mean with its standard deviation, of pooled values with the standard error."""
+        if not summary or summary["mean"] is None:
+            return "–"
+        spread = summary["sd"] if summary["sd"] is not None else summary.get("se")
+        text = self.text(summary["mean"])
+        return text if spread is None else f"{text} ± {self.text(spread, like=summary['mean'])}"
 
 
 SSIM = "Gaussian window 11, sigma 1.5, K1 0.01, K2 0.03; "
@@ -100,13 +124,13 @@ METRICS = (
            compute=lambda pair: psnr(pair.truth, pair.synthesis, pair.scale.width, pair.inside)),
     Metric("ssim_2d", "SSIM 2-D", "", "higher", SSIM + "mean over axial slices", compute=lambda pair: pair.ssim(2)),
     Metric("ssim_3d", "SSIM 3-D", "", "higher", SSIM + "one window in three directions",
-           compute=lambda pair: pair.ssim(3), across_slices=True),
+           compute=lambda pair: pair.ssim(3)),
     Metric("ssim_coronal", "SSIM coronal", "", "higher", SSIM + "mean over every fourth coronal slice",
-           compute=lambda pair: pair.ssim(2, "coronal"), across_slices=True),
+           compute=lambda pair: pair.ssim(2, "coronal")),
     Metric("ssim_sagittal", "SSIM sagittal", "", "higher", SSIM + "mean over every fourth sagittal slice",
-           compute=lambda pair: pair.ssim(2, "sagittal"), across_slices=True),
+           compute=lambda pair: pair.ssim(2, "sagittal")),
     Metric("mae_z", "MAE z", UNIT, "lower", "mean |difference of slices − the truth's|",
-           compute=lambda pair: pair.error(mae_z), across_slices=True),
+           compute=lambda pair: pair.error(mae_z)),
     Metric("seam", "Seam", "", "one", "MAE z where windows of slices begin or end, over MAE z elsewhere", 2),
     Metric("lpips", "LPIPS", "", "lower", "AlexNet v0.1; " + LPIPS),
     Metric("nmi", "NMI", "", "higher", "64 bins over the range; 1 independent, 2 determined",
@@ -134,8 +158,10 @@ METRICS = (
     Metric("texture_distance_inf", "Texture distance ∞", "", "lower", LIMIT, pooled=True),
     Metric("texture_kd", "Texture kernel distance", "", "lower", KERNEL, 4, pooled=True),
 )
-# of a scope: NAME.mae
-SCOPED = ("mae", "mae_rel", "mse_rel", "psnr", "ssim_2d", "ssim_3d", "ssim_coronal", "ssim_sagittal", "mae_z", "lpips")
+METRIC_OF = {metric.key: metric for metric in METRICS}
+# of a scope: NAME.mae; a single slice or crop has none of those that are of how slices follow each other
+OF_PICTURES = ("mae", "mae_rel", "mse_rel", "psnr", "ssim_2d", "lpips")
+SCOPED = (*OF_PICTURES, "ssim_3d", "ssim_coronal", "ssim_sagittal", "mae_z")
 VOLUME, RATIO = "voxels that pass the threshold, times their size", "volumes of two regions divided"
 PIECES = "number of connected pieces of the region (docs/scores.md)"
 REGION_METRICS = (  # of a named region: the key becomes NAME.mae, the label NAME MAE
@@ -168,26 +194,31 @@ REGION_METRICS = (  # of a named region: the key becomes NAME.mae, the label NAM
 
 def metrics_of(document: Mapping[str, Any]) -> dict[str, Metric]:
     """All metrics that a metrics.json may hold, by key: the fixed ones, those of its scopes and of its regions."""
-    of_scopes = (_scoped(metric, name) for name in document.get("scopes", {}) for metric in METRICS)
+    scoped = [metric for metric in METRICS if metric.key in SCOPED]
+    of_scopes = (_scoped(metric, name) for name in document.get("scopes", {}) for metric in scoped)
     of_regions = (
         replace(metric, key=f"{name}.{metric.key}", label=f"{name} {metric.label}")
         for name in document.get("regions", {})
         for metric in REGION_METRICS
     )
-    scoped = (metric for metric in of_scopes if metric.score in SCOPED)
-    return {metric.key: metric for metric in (*METRICS, *scoped, *of_regions)}
+    return {metric.key: metric for metric in (*METRICS, *of_scopes, *of_regions)}
 
 
 def _scoped(metric: Metric, scope: str) -> Metric:
     """The metric in a scope: the label PSNR becomes "PSNR, both masked, slices"."""
-    label = ", ".join([metric.label, *scope.replace("_", " ").split(".")])
     pictures = scope.rpartition(".")[2]
     reduction = metric.reduction
     if pictures in ("slices", "crops"):
         reduction = f"mean over {pictures} of: {reduction.replace('of each case', 'of each one')}"
+    label = f"{metric.label}, {scope_label(scope)}"
     return replace(
         metric, key=f"{scope}.{metric.key}", label=label, reduction=reduction, in_table=metric.key != "mae_rel"
     )
+
+
+def scope_label(scope: str) -> str:
+    """The name of a scope as it is printed: "both masked, slices"."""
+    return scope.replace("_", " ").replace(".", ", ")
 
 
 def mae(truth: Any, synthesis: Any, mask: Any = None) -> float:
@@ -286,8 +317,7 @@ def seam(truth: Any, synthesis: Any, borders: Collection[int], mask: Any = None)
     """
     total, count = _steps_of_error(truth, synthesis, mask)
     at = np.isin(np.arange(1, len(total) + 1), list(borders))
-    sums = [(float(total[where].sum()), int(count[where].sum())) for where in (at, ~at)]
-    (here, some), (there, others) = sums
+    (here, some), (there, others) = ((float(total[where].sum()), int(count[where].sum())) for where in (at, ~at))
     return (here / some) / (there / others) if some and others and there > 0 else float("nan")
 
 

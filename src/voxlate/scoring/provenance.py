@@ -1,5 +1,6 @@
 """The provenance that `synth` writes, as scores and reports read it."""
 
+import functools
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,15 +11,13 @@ from typing_extensions import TypedDict
 
 from voxlate.config import adapter, fill
 from voxlate.data.case import MASK
+from voxlate.data.layout import Axes
 from voxlate.diffusion.windows import Windows
 from voxlate.errors import BadInput
 from voxlate.files import read_json
 
 WAY = ("model", "seed", "synth", "units", "axes", "range")  # entries that all cases of one synthesis share
-
 TAUGHT = "taught_calibration"  # key of a provenance: the case is one that the calibration was learned from
-
-
 FileName = Annotated[str, StringConstraints(pattern=r"^[\w-][\w.-]*$")]  # no way out of its folder
 
 
@@ -29,16 +28,16 @@ class _Stated(TypedDict, total=False):
 
     run: str
     case: str
-    inputs: dict[str, str | dict[str, str]]
+    inputs: dict[str, dict[str, str]]
     prepared: dict[str, Any]
     range: dict[str, tuple[float, float]]
     cases: list[str]
     failed: dict[str, str]
     warnings: list[str]
     split: str
-    axes: str
+    axes: Axes
     images: dict[FileName, str]
-    made_without: dict[str, str | dict[str, Any]]
+    made_without: dict[str, dict[str, Any]]
     synth: dict[str, Any]
 
 
@@ -58,8 +57,7 @@ STATED, TRAINED = adapter(_Stated), adapter(_Trained)
 
 def run_folders(provenance: Mapping[str, Any]) -> list[Path]:
     """Folders where the run of a synthesis may be: its provenance names the folder, or a weights file in it."""
-    run = provenance.get("run")
-    return [Path(run), Path(run).parent] if isinstance(run, str) else []
+    return [Path(provenance["run"]), Path(provenance["run"]).parent] if "run" in provenance else []
 
 
 def recorded_splits(folders: Iterable[Path]) -> dict[str, list[str]]:
@@ -87,38 +85,25 @@ def _recorded(folders: Iterable[Path]) -> _Splits:
     return {}
 
 
-def split_of(case: str, splits: Mapping[str, Iterable[str]]) -> str | None:
-    """The split of a training that has a case of this name."""
-    return next((split for split, cases in splits.items() if case in cases), None)
-
-
 def trained_on(images: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
     """The cases that the models of their images learned from, by name: as each image's provenance says, or its run's.
 
     images: the case and the provenance of each.
     """
-    made = list(images)
-    runs = {tuple(run_folders(one)) for _, one in made if not one.get("split")}
-    splits = {run: recorded_splits(run) for run in runs}
-    return list(dict.fromkeys(case for case, one in made if _split(case, one, splits) == "train"))
+    splits_of = functools.cache(recorded_splits)
 
+    def learned(case: str, made: Mapping[str, Any]) -> bool:
+        if made.get("split"):
+            return bool(made["split"] == "train")
+        return made.get("case", case) in splits_of(tuple(run_folders(made))).get("train", ())
 
-def _split(case: str, made: Mapping[str, Any], splits: Mapping[tuple[Path, ...], Mapping[str, list[str]]]) -> Any:
-    """The split of an image's case in its model's training: stated with the image, else as the run has it."""
-    return made.get("split") or split_of(str(made.get("case", case)), splits[tuple(run_folders(made))])
-
-
-def not_held_out(trained: int, scored: int) -> str:
-    """A sentence on scored cases that were in the training; "" where none was."""
-    cases = f"{scored} case{'' if scored == 1 else 's'} {'was' if trained == 1 else 'were'}"
-    return f"{trained} of {cases} in the model's training (by name): no held-out scores of those." if trained else ""
+    return list(dict.fromkeys(case for case, made in images if learned(case, made)))
 
 
 def stated_inputs(provenance: Mapping[str, Any]) -> dict[str, Path]:
     """The source files that a provenance names, by modality; a mask is none."""
-    stated = {name: entry for name, entry in provenance.get("inputs", {}).items() if name != MASK}
-    places = {name: entry.get("path") if isinstance(entry, dict) else entry for name, entry in stated.items()}
-    return {name: Path(place) for name, place in places.items() if place is not None}
+    inputs = provenance.get("inputs", {})
+    return {name: Path(one["path"]) for name, one in inputs.items() if name != MASK and "path" in one}
 
 
 def window_borders(provenance: Mapping[str, Any], depth: int) -> list[int]:
@@ -164,25 +149,21 @@ def provenance_of(out: Path, case: str = "", modality: str = "") -> dict[str, An
         if path.is_file():
             try:
                 found = STATED.validate_python(read_json(path))
-                own = found.get("made_without", {}).get(modality)
-                if isinstance(own, dict):  # earlier versions state a place
-                    found = STATED.validate_python({**found, **own})
+                found = STATED.validate_python({**found, **found.get("made_without", {}).get(modality, {})})
             except ValidationError as error:
                 raise BadInput(
                     f"{path}: expected provenance as synth writes it, found others ({error.errors()[0]['loc']}). Make "
                     "the image again, or remove this file."
                 ) from error
-            return _with_paths(dict(found), path.parent)
+            return _with_paths(found, path.parent)
     return {}
 
 
-def _with_paths(provenance: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _with_paths(stated: _Stated, folder: Path) -> dict[str, Any]:
     """Provenance states paths as seen from its own folder."""
-    run = provenance.get("run")
-    stated = {
-        name: {**one, "path": os.path.normpath(folder / one["path"])}
-        for name, one in provenance.get("inputs", {}).items()
-        if isinstance(one, dict) and isinstance(one.get("path"), str)
+    inputs = {
+        name: {**one, "path": os.path.normpath(folder / one["path"])} if "path" in one else one
+        for name, one in stated.get("inputs", {}).items()
     }
-    inputs = {**provenance.get("inputs", {}), **stated}
-    return {**provenance, "inputs": inputs, **({"run": os.path.normpath(folder / run)} if isinstance(run, str) else {})}
+    run = {"run": os.path.normpath(folder / stated["run"])} if "run" in stated else {}
+    return {**stated, "inputs": inputs, **run}

@@ -16,9 +16,10 @@ from voxlate.errors import BadInput
 from voxlate.images.grid import canonical, same_grid
 from voxlate.images.mask import bounding_box, brain, clearest, foreground
 from voxlate.images.ranges import Range, range_for
-from voxlate.images.similarity import dice
+from voxlate.images.similarity import RADIUS, dice
 from voxlate.images.volume import Volume, is_there, read_volume, unit_of
-from voxlate.scoring import metrics
+from voxlate.scoring.ledger import ledger
+from voxlate.scoring.metrics import ImagePair, mae, mae_z, psnr, ssim
 
 MaskArray = NDArray[np.bool_]
 NUMBER = r"[-+]?\d+(?:\.\d*)?"
@@ -159,33 +160,27 @@ def thresholded(volume: Volume, scale: Range, body: MaskArray | None) -> NDArray
 
 
 def region_scores(
-    name: str,
-    inside: MaskArray,
-    truth: NDArray[np.float32],
-    other: NDArray[np.float32],
-    overlap: MaskArray | None,
-    voxel_ml: float,
-    scale: Range,
+    name: str, inside: MaskArray, pair: ImagePair, overlap: MaskArray | None, voxel_ml: float
 ) -> dict[str, float]:
-    """MAE (of slices' differences, too), PSNR, SSIM, both means and volume (ml) inside a region; where `overlap`, the
-    same region of the other image, is known also their Dice, its volume and the volume's error.
+    """MAE (of slices' differences, too), PSNR, SSIM, both means, volume (ml) and the fate of pieces inside a region.
+
+    Where `overlap`, the same region of the other image, is known also their Dice, its volume and the volume's error.
     """
-    some = inside.any()
-    box = tuple(slice(max(0, first - metrics.RADIUS), end + metrics.RADIUS) for first, end in bounding_box(inside))
-    a, b = (one[box] - np.float32(scale.low) for one in (truth, other))
-    found = {
-        "voxels": float(inside.sum()),
-        "truth_volume": voxel_ml * float(inside.sum()),
-        "mean": float(np.mean(other[inside], dtype=np.float64)) if some else math.nan,
-        "truth_mean": float(np.mean(truth[inside], dtype=np.float64)) if some else math.nan,
-        "mae": metrics.mae(truth, other, inside) if some else math.nan,
-        "mae_z": metrics.mae_z(a, b, inside[box]),
-        "psnr": metrics.psnr(truth, other, scale.width, inside) if some else math.nan,
-        "ssim_3d": metrics.ssim(a, b, scale.width, dimensions=3, mask=inside[box]) if some else math.nan,
-    }
+    truth, other, width = pair.truth, pair.synthesis, pair.scale.width
+    found = {"voxels": float(inside.sum()), "truth_volume": voxel_ml * float(inside.sum())}
+    found |= dict.fromkeys(("mean", "truth_mean", "mae", "mae_z", "psnr", "ssim_3d"), math.nan)
+    if inside.any():
+        box = tuple(slice(max(0, first - RADIUS), end + RADIUS) for first, end in bounding_box(inside))
+        a, b = (one[box] - np.float32(pair.scale.low) for one in (truth, other))
+        found["mean"] = float(np.mean(other[inside], dtype=np.float64))
+        found["truth_mean"] = float(np.mean(truth[inside], dtype=np.float64))
+        found["mae"], found["psnr"] = mae(truth, other, inside), psnr(truth, other, width, inside)
+        found["mae_z"] = mae_z(a, b, inside[box])
+        found["ssim_3d"] = ssim(a, b, width, dimensions=3, mask=inside[box])
     if overlap is not None:
         found |= {"dice": dice(inside, overlap), "volume": voxel_ml * float(overlap.sum())}
         found["volume_error"] = abs(found["volume"] - found["truth_volume"])
+    found |= ledger(inside, truth, other, overlap)
     return {f"{name}.{key}": value for key, value in found.items()}
 
 
@@ -259,11 +254,6 @@ def on_grid_of(truth: Volume, path: Path, modality: str) -> Volume:
 
 
 def read_canonical(path: Path, modality: str) -> Volume:
-    """A scan of one channel in canonical orientation: slices are then axial and rows run the same way in all files."""
-    volume = read_volume(path, modality)
-    if volume.data.shape[0] == 1:
-        turned = canonical(volume)
-        return replace(turned, data=np.ascontiguousarray(turned.data))
-    raise BadInput(
-        f"{volume.origin}: expected one value a voxel, found {volume.data.shape[0]} channels. Split the file first."
-    )
+    """A scan in canonical orientation: slices are then axial and rows run the same way in all files."""
+    turned = canonical(read_volume(path, modality))
+    return replace(turned, data=np.ascontiguousarray(turned.data))

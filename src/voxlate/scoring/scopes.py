@@ -5,7 +5,8 @@ import math
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +15,10 @@ from voxlate.config import fill
 from voxlate.data.layout import CANONICAL, relaid
 from voxlate.data.slice_filter import SliceFilter, passing_slices
 from voxlate.errors import BadInput
-from voxlate.scoring.distances import RADIOLOGICAL, slices_of
-from voxlate.scoring.metrics import METRICS, SCOPED, ImagePair
+from voxlate.scoring.distances import RADIOLOGICAL
+from voxlate.scoring.metrics import OF_PICTURES, SCOPED, ImagePair, Score
 
 MaskArray = NDArray[np.bool_]
-Slices = NDArray[np.float32]
-Distance = Callable[[Slices, Slices], NDArray[np.float64]]
 Area = Literal["", "whole", "both_masked"]
 Pictures = Literal["", "slices", "crops"]
 
@@ -64,12 +63,8 @@ class Scope:
         return "; ".join(parts)
 
 
-SCOPES = {
-    scope.name: scope
-    for area in ("", "whole", "both_masked")
-    for pictures in ("", "slices", "crops")
-    if (scope := Scope(area, pictures)).name  # type: ignore[arg-type]
-}
+EVERY = (Scope(area, pictures) for area in get_args(Area) for pictures in get_args(Pictures))
+SCOPES = {scope.name: scope for scope in EVERY if scope.name}
 
 
 @dataclass(frozen=True)
@@ -88,30 +83,34 @@ class Cut:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Counted:
     """What the scopes need of a truth [D, H, W], canonical: its own values, and which voxels and slices count.
 
-    inside: the mask, without what the image does not cover; covered: without a mask; None for all. slices: bool [D].
-    content: a digest of the truth's voxels, so that crops do not depend on names or order.
+    values: in its own unit; inside: the mask, without what the image does not cover; covered: without a mask; None for
+    all. image_of: another image of the case that the filter of slices names.
     """
 
     values: NDArray[np.float32]
     inside: MaskArray | None
     covered: MaskArray | None
     masked: bool
-    slices: MaskArray
-    content: str
+    cut: Cut
+    image_of: Callable[[str], NDArray[Any]]
 
+    @cached_property
+    def slices(self) -> MaskArray:
+        """The slices with a foreground (see `_counts`) that pass the filter, [D]."""
+        parts = [None] * len(self.values) if self.inside is None else list(self.inside)
+        kept = np.array([_counts(*pair, self.masked) for pair in zip(self.values, parts)])
+        if (chosen := self.cut.slices) is not None:
+            kept &= passing_slices({name: self.image_of(name) for name in chosen.above}, chosen)
+        return kept
 
-@dataclass(frozen=True)
-class Picture:
-    """One slice, or crop of one, as radiologists look at it; row, column: of its first pixel there."""
-
-    slice: int
-    row: int
-    column: int
-    pair: ImagePair
+    @cached_property
+    def content(self) -> str:
+        """A digest of the truth's voxels, so that crops do not depend on names or order."""
+        return hashlib.sha256(np.ascontiguousarray(self.values).tobytes()).hexdigest()
 
 
 def scopes_from(names: Iterable[str], mask: object, regions: Iterable[str] = ()) -> tuple[Scope, ...]:
@@ -128,46 +127,27 @@ def scopes_from(names: Iterable[str], mask: object, regions: Iterable[str] = ())
     return tuple(found)
 
 
-def filter_from(text: str, mask: object) -> SliceFilter:
-    """A slice filter from the text of a TOML table, with or without braces, as a recipe's data.slices has it.
+def filter_from(given: SliceFilter | str, mask: object, scopes: Iterable[Scope]) -> SliceFilter:
+    """A slice filter, or the text of a TOML table, with or without braces, as a recipe's data.slices has it.
 
-    "mask" names the evaluation's own mask. Raises BadInput for other texts, or where there is no mask.
+    "mask" names the evaluation's own mask. Raises BadInput for other texts, or where there is no mask or no such scope.
     """
-    braced = text.strip() if text.strip().startswith("{") else "{" + text + "}"
+    if not any(scope.pictures for scope in scopes):
+        raise BadInput("--slices: expected a --score of slices or crops, found none. Add --score slices.")
+    if isinstance(given, SliceFilter):
+        return given
+    braced = given.strip() if given.strip().startswith("{") else "{" + given + "}"
     try:
         table = tomllib.loads(f"slices = {braced}")["slices"]
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput(
-            f'--slices: expected a table such as above={{tof="mean",cta=0}}, pixels=200, overlap=0.3, found {text!r}. '
+            f'--slices: expected a table such as above={{tof="mean",cta=0}}, pixels=200, overlap=0.3, found {given!r}. '
             "Write it like this."
         ) from error
     chosen = fill(SliceFilter, table, "--slices")
     if MASK in chosen.above and mask is None:
         raise BadInput("--slices: expected a mask, since above names it, found none. Add --mask.")
     return chosen
-
-
-def counted(
-    values: NDArray[np.float32],
-    inside: MaskArray | None,
-    covered: MaskArray | None,
-    masked: bool,
-    chosen: SliceFilter | None,
-    image_of: Callable[[str], NDArray[np.float32]],
-) -> Counted:
-    """Which slices of a truth count: those with a foreground (see `_counts`) that pass the filter.
-
-    values: the truth in its own unit [D, H, W]; image_of: the image of another modality that the filter names.
-    """
-    parts = [None] * len(values) if inside is None else list(inside)
-    kept = np.array([_counts(*pair, masked) for pair in zip(values, parts)])
-    if chosen is not None:
-        images = {
-            name: inside if name == MASK and inside is not None and masked else image_of(name) for name in chosen.above
-        }
-        kept &= passing_slices(images, chosen)
-    content = hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
-    return Counted(values, inside, covered, masked, kept, content)
 
 
 def _counts(values: NDArray[np.float32], inside: MaskArray | None, masked: bool) -> bool:
@@ -177,33 +157,20 @@ def _counts(values: NDArray[np.float32], inside: MaskArray | None, masked: bool)
 
 
 def scope_scores(
-    scope: Scope, pair: ImagePair, truth: Counted, cut: Cut, lpips: Distance | None
+    scope: Scope, pair: ImagePair, truth: Counted, functions: Mapping[str, Score]
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """The scores of an image in a scope by key, and those of each of its pictures; NaN where no picture counts.
 
-    Pictures whose own score is not finite (the PSNR of equal images) are left out of that score's mean.
+    functions: by key, those of other metrics are left out. Pictures whose own score is not finite (the PSNR of equal
+    images) are left out of that score's mean.
     """
     pair = _in_area(scope.area, pair, truth)
-    scoped = [metric for metric in METRICS if metric.key in SCOPED and not (scope.pictures and metric.across_slices)]
-    known = {metric.key: metric.compute for metric in scoped if metric.compute}
+    known = {key: score for key, score in functions.items() if key in (OF_PICTURES if scope.pictures else SCOPED)}
     if not scope.pictures:
-        found = {key: compute(pair) for key, compute in known.items()}
-        if lpips:
-            found["lpips"] = float(lpips(*(slices_of(one, pair.scale, pair.inside) for one in _images(pair))).mean())
-        return {f"{scope.name}.{key}": value for key, value in found.items()}, []
-    pictures = list(_pictures(scope, pair, truth, cut))
-    keys = list(known)
-    rows = [{key: known[key](one.pair) for key in keys} for one in pictures]
-    if lpips:
-        keys.append("lpips")
-        grey = [
-            [slices_of(x, one.pair.scale, one.pair.inside, CANONICAL) for x in _images(one.pair)] for one in pictures
-        ]
-        for row, value in zip(rows, lpips(*map(np.concatenate, zip(*grey))) if grey else ()):
-            row["lpips"] = float(value)
-    means = {f"{scope.name}.{key}": _mean([row[key] for row in rows]) for key in keys}
-    places = [{"scope": scope.name, "slice": one.slice, "row": one.row, "column": one.column} for one in pictures]
-    return means, [place | row for place, row in zip(places, rows)]
+        return {f"{scope.name}.{key}": score(pair) for key, score in known.items()}, []
+    pictures = _pictures(scope, pair, truth)
+    rows = [place | {key: score(one) for key, score in known.items()} for place, one in pictures]
+    return {f"{scope.name}.{key}": _mean([row[key] for row in rows]) for key in known}, rows
 
 
 def _in_area(area: Area, pair: ImagePair, truth: Counted) -> ImagePair:
@@ -211,14 +178,17 @@ def _in_area(area: Area, pair: ImagePair, truth: Counted) -> ImagePair:
         return pair
     if area == "both_masked":
         assert truth.inside is not None
-        a, b = (np.where(truth.inside, image, np.float32(pair.scale.low)) for image in _images(pair))
+        a, b = (np.where(truth.inside, image, np.float32(pair.scale.low)) for image in (pair.truth, pair.synthesis))
         pair = replace(pair, truth=a, synthesis=b)
     return replace(pair, inside=truth.covered)
 
 
-def _pictures(scope: Scope, pair: ImagePair, truth: Counted, cut: Cut) -> Iterator[Picture]:
-    """The pictures of a case that count; raises BadInput for crops far larger than its slices."""
-    height, width = truth.values.shape[1:]
+def _pictures(scope: Scope, pair: ImagePair, truth: Counted) -> Iterator[tuple[dict[str, Any], ImagePair]]:
+    """The slices, or crops of them, that count, as radiologists look at them, and where the first pixel of each lies.
+
+    Raises BadInput for crops far larger than the case's slices.
+    """
+    (height, width), cut = truth.values.shape[1:], truth.cut
     most = max(CROP, LARGEST_CROP * height, LARGEST_CROP * width)
     if scope.pictures == "crops" and cut.size > most:
         raise BadInput(
@@ -234,12 +204,13 @@ def _pictures(scope: Scope, pair: ImagePair, truth: Counted, cut: Cut) -> Iterat
             inside = None if truth.inside is None else _layer(truth.inside, number)[box]
             if not _counts(_layer(truth.values, number)[box], inside, truth.masked):
                 continue
-        a, b = (_layer(image, number)[box] for image in _images(pair))
+        a, b = (_layer(image, number)[box] for image in (pair.truth, pair.synthesis))
         within = None if pair.inside is None else _layer(pair.inside, number)[box]
         if scope.pictures == "crops":
             a, b = (_extended(image, cut.size, pair.scale.low) for image in (a, b))
             within = None if within is None else _extended(within, cut.size, False)
-        yield Picture(number, row, column, replace(pair, truth=a, synthesis=b, inside=within))
+        place = {"scope": scope.name, "slice": number, "row": row, "column": column}
+        yield place, replace(pair, truth=a, synthesis=b, inside=within, axes=RADIOLOGICAL)
 
 
 def _layer(values: NDArray[Any], number: int) -> NDArray[Any]:
@@ -261,10 +232,6 @@ def crop_place(cut: Cut, content: str, number: int, shape: tuple[int, ...]) -> t
 def _extended(crop: NDArray[Any], size: int, value: float) -> NDArray[Any]:
     """A crop [1, H, W] with rows and columns of one value at the end, up to `size`."""
     return np.pad(crop, [(0, 0), *((0, size - length) for length in crop.shape[1:])], constant_values=value)
-
-
-def _images(pair: ImagePair) -> tuple[Slices, Slices]:
-    return pair.truth, pair.synthesis
 
 
 def _mean(values: list[float]) -> float:

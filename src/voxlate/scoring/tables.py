@@ -5,7 +5,7 @@ import io
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,11 @@ from rich.text import Text
 from voxlate import __version__
 from voxlate.files import whole_file, write_json
 from voxlate.images.ranges import Range
-from voxlate.scoring.ledger import sentence as ledger_sentence
-from voxlate.scoring.metrics import LPIPS, SSIM, UNIT, Metric, metrics_of
-from voxlate.scoring.provenance import not_held_out
+from voxlate.scoring.metrics import Metric, metrics_of
+from voxlate.scoring.words import caption, keys_of
 
 RESAMPLES = 2000  # the 2.5 % tail then rests on 50 resamples
 NARROWEST = 13  # of a method's column: 0.994 ± 0.001
-OWN_PEAK = (
-    "Divided by its own peak, an image that is too bright or too dark as a whole scores as one that is not; "
-    "--units network counts that."
-)
-
-WIDE = 0.6  # of the scored range, from which intervals say next to nothing
 
 
 @dataclass(frozen=True)
@@ -44,8 +37,8 @@ class Row:
     modality: str
     answer: str
     scores: dict[str, float]
-    slices: int = 0
-    pictures: Sequence[Mapping[str, Any]] = ()
+    slices: int
+    pictures: Sequence[Mapping[str, Any]]
 
     @property
     def head(self) -> dict[str, Any]:
@@ -73,9 +66,9 @@ class Scores:
     header: Mapping[str, Any]
     choices: Mapping[str, Any]
     ranges: Mapping[str, Range]
-    seed: int = 0
-    features: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    distances: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    seed: int
+    features: Mapping[str, Mapping[str, Any]]
+    distances: Mapping[str, Mapping[str, Any]]
 
     def document(self) -> dict[str, Any]:
         """The content of metrics.json: each value with its unit, range, mask, window, reduction and number of cases."""
@@ -150,21 +143,21 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
         writer.writerows(rows)
 
 
+def mean_and_sd(values: NDArray[Any]) -> dict[str, float | None]:
+    """Of finite values; None where there are none, or one alone has no deviation."""
+    return {
+        "mean": float(values.mean()) if len(values) else None,
+        "sd": float(values.std(ddof=1)) if len(values) > 1 else None,
+    }
+
+
 def over_pictures(rows: Sequence[Row], metric: Metric) -> dict[str, Any]:
     """Under "pictures": mean and standard deviation over all pictures of all cases, as papers on slices state them."""
     scope, _, key = metric.key.rpartition(".")
-    found = [one[key] for row in rows for one in row.pictures if one["scope"] == scope]
-    kept = np.array([value for value in found if math.isfinite(value)])
-    if not found:
-        return {}
-    return {
-        "pictures": {
-            "mean": float(kept.mean()) if len(kept) else None,
-            "sd": float(kept.std(ddof=1)) if len(kept) > 1 else None,
-            "n": len(kept),
-            "not_finite": len(found) - len(kept),
-        }
-    }
+    found = np.array([one[key] for row in rows for one in row.pictures if one["scope"] == scope])
+    kept = found[np.isfinite(found)]
+    counts = {"n": len(kept), "not_finite": len(found) - len(kept)}
+    return {"pictures": mean_and_sd(kept) | counts} if len(found) else {}
 
 
 def summary(rows: Sequence[Row], metric: Metric, over: str, seed: int) -> dict[str, Any]:
@@ -175,15 +168,9 @@ def summary(rows: Sequence[Row], metric: Metric, over: str, seed: int) -> dict[s
     """
     kept = [row for row in rows if math.isfinite(row.scores.get(metric.key, math.nan))]
     values = np.array([row.scores[metric.key] for row in kept])
-    groups = [row.patient if over == "patients" else row.case for row in kept]
-    interval = bootstrap(values, groups, seed)
-    return {
-        "mean": float(values.mean()) if len(values) else None,
-        "sd": float(values.std(ddof=1)) if len(values) > 1 else None,
-        "ci95": list(interval) if interval else None,
-        "n": len(values),
-        "not_finite": len(rows) - len(values),
-    }
+    interval = bootstrap(values, [row.patient if over == "patients" else row.case for row in kept], seed)
+    counts = {"n": len(values), "not_finite": len(rows) - len(values)}
+    return mean_and_sd(values) | {"ci95": list(interval) if interval else None} | counts
 
 
 def bootstrap(values: NDArray[Any], groups: Sequence[str], seed: int) -> tuple[float, float] | None:
@@ -305,219 +292,25 @@ def score_tables(document: Mapping[str, Any]) -> Tables:
         ]
         for modality, part in modalities.items()
     }
-    return Tables(
-        "Scores: mean ± sd over cases; below, the 95 % interval of the mean", answers, lines, caption(document)
-    )
+    title = "Scores: mean ± sd over cases; below, the 95 % interval of the mean"
+    return Tables(title, answers, lines, caption(document))
 
 
 def _score_cell(scores: Mapping[str, Any], answer: str, metric: Metric) -> Cell:
     value = scores.get(metric.key)
     below = ""
     if value and value["mean"] is not None and value["ci95"]:
-        low, high = (figure(end, metric, like=value["mean"]) for end in value["ci95"])
+        low, high = (metric.text(end, like=value["mean"]) for end in value["ci95"])
         below = f"{low}…{high}" if low.startswith("-") else f"{low}–{high}"
-    return Cell(cell(value, metric), below, bold=answer == "synthesis")
-
-
-def rows_of(document: Mapping[str, Any], modality: str, answer: str = "synthesis") -> dict[str, Mapping[str, Any]]:
-    """The scores in a metrics.json by case."""
-    rows = [row for row in document.get("cases", []) if (row["modality"], row["answer"]) == (modality, answer)]
-    return {row["case"]: row for row in rows}
-
-
-def keys_of(document: Mapping[str, Any]) -> set[str]:
-    """Keys of the metrics that have a value somewhere."""
-    answers = [scores for part in document["modalities"].values() for scores in part["answers"].values()]
-    return {key for scores in answers for key, value in scores.items() if value["mean"] is not None}
-
-
-def held_out_note(document: Mapping[str, Any]) -> str:
-    """A sentence on the cases of a metrics.json that were in the model's training; "" where none is known to be."""
-    return not_held_out(len(document.get("trained_on", [])), len({row["case"] for row in document.get("cases", [])}))
-
-
-def _learned(stated: Mapping[str, Any]) -> str:
-    """Of how many patients intervals are, and what that is worth."""
-    margin = {
-        "none": "WITHOUT A MARGIN FOR CHANCE: other patients would have given other intervals",
-        "normal": f"with confidence {stated['confidence']:g} if shares of patients are about normal",
-        "any": f"with confidence {stated['confidence']:g}",
-    }
-    held = f"{stated['coverage']:.0%} of a new patient's voxels inside the body"
-    return f"Intervals are to hold {held}, learned of {stated['patients']} patients, {margin[stated['bound']]}."
-
-
-def _of_intervals(document: Mapping[str, Any]) -> list[str]:
-    """What coverage is worth: how intervals were learned, how wide they are, and which cases say nothing of them."""
-    rows = [row for row in document.get("cases", []) if row["answer"] == "synthesis"]
-    lacking = sum(row.get("coverage") is None for row in rows)
-    taught, cases = len(document.get("calibrated_on", [])), len({row["case"] for row in rows})
-    found = [_learned(one) for one in document.get("calibrations", [])]
-    for name, part in document["modalities"].items():
-        ours = part["answers"].get("synthesis", {})
-        wide, whole = (ours.get("interval") or {}).get("mean"), part["range"][1] - part["range"][0]
-        if wide is not None and wide > WIDE * whole:
-            found.append(
-                f"{name}: intervals are {wide / whole:.0%} of the scored range wide: they say next to nothing."
-            )
-        if wide is not None and "peak" in part["unit"]:
-            found.append(f"{name}: coverage is up to each scan's own gain, as all scores in arbitrary units are.")
-    if taught:
-        found.append(
-            f"{taught} of {cases} cases are of those that the calibration was learned from: that truth lies within "
-            "their intervals, and that their bounds hold, is no test."
-        )
-    if 0 < lacking < len(rows):
-        found.append(f"{lacking} of {len(rows)} images have no intervals, and do not count in their coverage.")
-    return found
-
-
-def caption(document: Mapping[str, Any]) -> list[str]:
-    """Range, mask, window, units and numbers of cases, in words."""
-    modalities = document["modalities"]
-    first = next(iter(modalities.values()))
-    lines = [sentence] if (sentence := held_out_note(document)) else []
-    lines += _of_intervals(document)
-    for name, part in modalities.items():
-        lines.append(f"{scope_note(name, part)} ({part['range_rule']}); mask: {part['mask']}; {part['bootstrap']}.")
-        if part["patients"] == 1 and part["cases"] > 1:
-            lines.append(f"{name}: one patient, so the intervals describe these cases and not other patients.")
-        if part["patients"] == 2:
-            lines.append(f"{name}: two patients, so the intervals say next to nothing of other patients.")
-    lines += [_misaligned_line(name, part, document) for name, part in document.get("misaligned", {}).items()]
-    if any(part["own_peak"] for part in modalities.values()):
-        lines.append(OWN_PEAK)
-    windows = "whole windows only" if first["ssim_padding"] == "valid" else "edges extended with zeros"
-    if first.get("ssim_from", "low") == "zero":
-        windows += "; values measured from zero, not from the low end of the range"
-    gradient = "Gradient: 1 right, below blur, above noise"
-    if "gradient_z" in keys_of(document):
-        gradient += "; z: the same from slice to slice, above is flicker"
-    lines.append(f"SSIM: {SSIM}{windows}. NMI: 64 bins. {gradient}.")
-    if "mae_z" in keys_of(document):
-        lines.append(
-            "Coherence of slices (ours, no paper's): SSIM coronal and sagittal, of every fourth slice; MAE z, of "
-            "differences of neighbouring slices."
-        )
-    lines += [_features_note(part["features"]) for part in modalities.values() if part.get("features")]
-    if weights := first.get("lpips"):
-        lines.append(f"LPIPS: {weights}; {LPIPS}.")
-    lines += [_scope_rule(name, rule, document) for name, rule in document.get("scopes", {}).items()]
-    lines += [_region_note(name, rule, document) for name, rule in document.get("regions", {}).items()]
-    ours = [row for row in document.get("cases", ()) if row.get("answer") == "synthesis"]
-    lines += [said for name in document.get("regions", {}) if (said := ledger_sentence(name, ours))]
-    if number := document.get("naive_cases"):
-        several = isinstance(number, dict)
-        shown = ", ".join(f"{count} ({name})" for name, count in number.items()) if several else number
-        lines.append(f"Mean image, copy and intensity table: from {shown} training cases.")
-    for name, bound in document.get("bounds", {}).items():
-        lines.append(
-            f"{name}: the autoencoder alone gives whole validation slices back with an MAE of {bound:.2f} of 255 "
-            "network units; a model of its latents is hardly nearer."
-        )
-    if document.get("without_truth"):
-        lines.append(f"Without truth, not scored: {', '.join(document['without_truth'])}.")
-    if missing := document.get("not_synthesised"):
-        lines.append(f"Not scored: {'; '.join(f'{case} ({why})' for case, why in missing.items())}.")
-    lines += [f"{case}: {' '.join(notes)}" for case, notes in document.get("scan_warnings", {}).items()]
-    for notes in (document.get("moved", {}), document.get("naive_left_out", {})):
-        for note in dict.fromkeys(notes.values()):
-            cases = [case for case, one in notes.items() if one == note]
-            lines.append(f"{', '.join(cases)}: {note.removesuffix('.')}.")
-    return lines
-
-
-def scope_note(name: str, part: Mapping[str, Any]) -> str:
-    """How many cases and patients a modality has, and the range of its scores."""
-    low, high = part["range"]
-    cases, patients = plural(part["cases"], "case"), plural(part["patients"], "patient")
-    return f"{name}: {cases} of {patients}; range {low:g} to {high:g} {part['unit']}"
-
-
-def plural(number: int, name: str) -> str:
-    return f"{number} {name}" + ("" if number == 1 else "s")
-
-
-def _misaligned_line(modality: str, part: Mapping[str, Any], document: Mapping[str, Any]) -> str:
-    """What share of the error comes from scans that do not lie on each other, over the cases where that is so."""
-    metric, unit = metrics_of(document)["mae"], document["modalities"][modality]["unit"]
-    rows, cases = rows_of(document, modality), part["cases"]
-    error = float(np.mean([row["mae"] for case, row in rows.items() if case in cases]))
-    shown, of = (f"{figure(value, metric, like=error)} {metric.unit_for(unit)}" for value in (part["mae"], error))
-    share = f"about {shown} come" if part["mae"] < error else f"as good as all ({shown}) comes"
-    source = next(iter(cases.values()))["source"]
-    return (
-        f"{modality}: {len(cases)} of {plural(len(rows), 'case')} do not lie on {source}, by prepare's estimate "
-        f"({part['mm']:.1f} mm on average). Of their MAE of {of} {share} from that: so much the truth differs from "
-        "itself when it is moved as far."
-    )
-
-
-def _features_note(part: Mapping[str, Any]) -> str:
-    """The features of the distances, the number of images and its effect."""
-    name = "FD, FD∞ and KD" if part["kind"] == "fd" else "Texture distances (not FD: other features, another scale)"
-    text = (
-        f"{name}: features: {part['name']}; {part['dimensions']} numbers a slice; "
-        f"{part['images']} axial slices pooled, resize {part['resize']}; "
-        f"± is the standard error ({part['errors']}). The plain distance is too high with few images, so it compares "
-        "only at one number of them; ∞ extrapolates it, the kernel distance has no such bias."
-    )
-    if part["images"] < part["images_for_limit"]:
-        text += f" ∞ needs {part['images_for_limit']} images."
-    return text
-
-
-def _scope_rule(name: str, rule: str, document: Mapping[str, Any]) -> str:
-    """The rule of a scope, and how many of its pictures count."""
-    numbers = []
-    for modality, part in document["modalities"].items():
-        counted = part["answers"].get("synthesis", {}).get(f"{name}.mae", {}).get("pictures")
-        if counted is not None:
-            numbers.append(f"{modality}: {counted['n']} of {plural(part['slices'], 'slice')} count")
-    return f"{name.replace('_', ' ').replace('.', ', ')}: {'; '.join([rule, *numbers])}."
-
-
-def _region_note(name: str, rule: str, document: Mapping[str, Any]) -> str:
-    """The rule of a region, and the truth's mean, volume or ratio in it."""
-    known, means = metrics_of(document), []
-    for part in document["modalities"].values():
-        for what in ("mean", "volume", "ratio"):
-            metric = known[f"{name}.truth_{what}"]
-            value = part["answers"].get("synthesis", {}).get(metric.key)
-            if value and value["mean"] is not None:
-                text = f"{cell(value, metric)} {metric.unit_for(part['unit'])}".rstrip()
-                means.append(f"truth's {what} {text} ({value['n']} cases)")
-    return f"{name}: {rule}; {', '.join(means)}."
+    return Cell(metric.mean_text(value), below, bold=answer == "synthesis")
 
 
 def _conventions(metric: Metric, scale: Range, stated: Mapping[str, Any]) -> dict[str, Any]:
     """The conventions of one value, which metrics.json states with it."""
-    kept = {key: stated[key] for key in ("range", "range_rule", "mask")}
-    if metric.score.startswith("ssim"):
-        kept |= {key: stated[key] for key in ("ssim_padding", "ssim_from")}
-    if metric.score == "lpips":
-        kept["lpips"] = stated["lpips"]
+    of_ssim = ("ssim_padding", "ssim_from") if metric.score.startswith("ssim") else ()
+    of_lpips = ("lpips",) if metric.score == "lpips" else ()
+    kept = {key: stated[key] for key in ("range", "range_rule", "mask", *of_ssim, *of_lpips)}
     if metric.pooled:
         kept["features"] = stated["features"]["name"]
     unit = "share of the range" if metric.scale != 1 else metric.unit_for(scale.unit)
     return {"unit": unit, "better": metric.better, "reduction": metric.reduction, **kept}
-
-
-def cell(value: Mapping[str, Any] | None, metric: Metric) -> str:
-    """One value as text: 0.068 ± 0.012; ± is the standard deviation, of pooled values the standard error."""
-    if not value or value["mean"] is None:
-        return "–"
-    spread = value["sd"] if value["sd"] is not None else value.get("se")
-    text = figure(value["mean"], metric)
-    return text if spread is None else f"{text} ± {figure(spread, metric, like=value['mean'])}"
-
-
-def figure(value: float, metric: Metric, like: float | None = None) -> str:
-    """A value with the digits that fit its size, or that of another value that it is printed with.
-
-    Where that would round to zero: three significant digits.
-    """
-    size = abs(value if like is None else like)
-    digits = metric.digits if metric.unit != UNIT or size < 1 else 2 if size < 10 else 1
-    rounds_to_zero = size > 0 and round(size * metric.scale, digits) == 0
-    return f"{value * metric.scale:.3g}" if rounds_to_zero else f"{value * metric.scale:.{digits}f}"

@@ -2,22 +2,11 @@
 
 from typing import Any
 
+from voxlate.scoring.intervals import counted_as, percent
 from voxlate.trust.calibration import WAYS, Header, Target
-from voxlate.trust.conformal import Bound, least_patients, least_provable
+from voxlate.trust.conformal import least_patients, least_provable
 
 SKEWED = 3  # times the share that may be outside, from which a patient is far from the others
-
-
-def percent(share: float) -> str:
-    """90 %, or 99.99 %: never rounded to a certainty."""
-    return f"{100 * share:.6g}%"
-
-
-COUNTED: dict[Bound, str] = {
-    "none": "on average over these patients, WITHOUT A MARGIN FOR CHANCE: other patients would give other intervals",
-    "normal": "with confidence {0} if patients' shares are about normal (Student's t)",
-    "any": "with confidence {0}, whatever the distribution of patients' shares",
-}
 
 
 def table(header: Header) -> list[dict[str, Any]]:
@@ -42,7 +31,7 @@ def table(header: Header) -> list[dict[str, Any]]:
 def sentences(header: Header) -> list[str]:
     """What was done, how the ways of intervals compare, and what so many patients can prove."""
     count, level = header.patients, header.coverage
-    counted = COUNTED[header.bound].format(percent(header.confidence))
+    counted = counted_as(header.bound, header.confidence)
     found = [
         f"{count} patients that training did not see ({len(header.cases)} cases). Intervals hold {level:.0%} of a new "
         f"patient's voxels inside the body, {counted}: of patients like these, from scanners like these."

@@ -1,0 +1,336 @@
+"""One item scored: its truth, the image and the naive baselines on the truth's grid, and all scores of each."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxlate.data.naive import Baselines
+from voxlate.errors import BadInput
+from voxlate.images.grid import Grid
+from voxlate.images.mask import foreground
+from voxlate.images.midline import midline_grid
+from voxlate.images.ranges import Range
+from voxlate.images.volume import Volume, is_there
+from voxlate.scoring.alignment import Move, find_move
+from voxlate.scoring.distances import Pool
+from voxlate.scoring.intervals import interval_scores, region_coverage
+from voxlate.scoring.items import Item, OfRun
+from voxlate.scoring.metrics import ImagePair, Padding, Score, SsimOrigin, correlation, seam
+from voxlate.scoring.misaligned import Floor, estimate_for, floor_of
+from voxlate.scoring.network_units import OWN, Units, network_units
+from voxlate.scoring.provenance import window_borders
+from voxlate.scoring.regions import (
+    MaskArray,
+    Region,
+    find_region,
+    mask_of,
+    ratio_scores,
+    read_canonical,
+    region_scores,
+    thresholded,
+)
+from voxlate.scoring.scopes import MASK, Counted, Cut, Scope, scope_scores
+from voxlate.scoring.tables import Row
+
+UnitsName = Literal["own", "network"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of an evaluation, checked and loaded; functions: of each metric that is scored from an image pair."""
+
+    mask: str | Path | None
+    of_run: Mapping[Item, OfRun]
+    padding: Padding
+    ssim_from: SsimOrigin
+    regions: tuple[Region, ...]
+    pool: Pool | None
+    functions: Mapping[str, Score]
+    scopes: tuple[Scope, ...]
+    cut: Cut
+    units: UnitsName
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """The truth of one item on the scored range, and what of it counts; grid: that of the image which is scored."""
+
+    item: Item
+    options: Options
+    scale: Range
+    units: Units
+    grid: Grid
+
+    @cached_property
+    def scan(self) -> Volume:
+        """As it was scanned, canonical."""
+        return read_canonical(self.item.case.files[self.item.modality], self.item.modality)
+
+    @cached_property
+    def volume(self) -> Volume:
+        """In the unit that is scored."""
+        return self.units.truth(self.scan)
+
+    @cached_property
+    def values(self) -> NDArray[np.float32]:
+        """[D, H, W] on the scored range."""
+        return self.on_range(self.volume)
+
+    def on_range(self, image: Volume) -> NDArray[np.float32]:
+        """The values on the scored range of an image in the scored unit, on the truth's grid."""
+        return self.scale.normalise(image.data[0], self.body)
+
+    @cached_property
+    def move(self) -> Move:
+        """How the image comes to the truth's grid."""
+        return self.move_from(self.grid)
+
+    def move_from(self, grid: Grid, frame: str | None = None) -> Move:
+        """How what lies on a grid, in the frame of a scan (default: that of the image), comes to the truth's."""
+        prepared = self.options.of_run[self.item].prepared
+        return find_move(self.volume, grid, self.item.made, prepared, self.item.case.case, frame)
+
+    @cached_property
+    def mask(self) -> MaskArray | None:
+        return mask_of(self.options.mask, self.scan, self.item.case)
+
+    @cached_property
+    def covered(self) -> MaskArray | None:
+        """The voxels that the image covers; None for all."""
+        return self.move.covered(self.grid)
+
+    @cached_property
+    def inside(self) -> MaskArray | None:
+        """The voxels that count: the mask, without what the image does not cover; None for all."""
+        if self.covered is None:
+            return self.mask
+        inside = self.covered if self.mask is None else self.covered & self.mask
+        if not inside.any():
+            raise BadInput(
+                f"{self.item.synthesis}: expected it to overlap {self.volume.origin} in space, found nothing of it "
+                "there. Check that both are of one patient and one frame, or pass --prepared."
+            )
+        return inside
+
+    @property
+    def uncovered(self) -> float:
+        """The share of the voxels to be scored that the image does not cover."""
+        if self.covered is None:
+            return 0.0
+        return float(np.mean(~self.covered if self.mask is None else ~self.covered[self.mask]))
+
+    @cached_property
+    def outline(self) -> MaskArray:
+        return foreground(self.scan)
+
+    @property
+    def body(self) -> MaskArray | None:
+        """The foreground inside which an image's own peak is found, where images are divided by it."""
+        return self.outline if self.scale.own else None
+
+    @property
+    def frame(self) -> MaskArray:
+        """What regions and intervals lie within."""
+        return self.outline if self.inside is None else self.inside
+
+    @cached_property
+    def regions(self) -> list[tuple[Region, MaskArray]]:
+        """Where each named region lies; ratios of two have no place."""
+        where = (self.volume, self.scale, self.body, self.item.case, self.frame)
+        return [(region, find_region(region, *where)) for region in self.options.regions if region.over is None]
+
+    @cached_property
+    def counted(self) -> Counted:
+        """What its scopes need."""
+        options = self.options
+        return Counted(
+            self.volume.data[0], self.inside, self.covered, options.mask is not None, options.cut, self._image_of
+        )
+
+    def _image_of(self, name: str) -> NDArray[Any]:
+        """An image of the case, or the mask, on the truth's grid, for a filter of slices."""
+        if name == MASK and self.mask is not None:
+            return self.frame
+        if name == self.item.modality:
+            return self.volume.data[0]
+        files = {**self.item.inputs, **self.item.case.files}
+        if name not in files:
+            raise BadInput(
+                f"--slices: expected a modality of {self.item.case.case} ({', '.join(sorted(files))}) or mask, "
+                f"found {name}. Choose one of these."
+            )
+        return self.move.move(read_canonical(files[name], name)).data[0]
+
+    @property
+    def borders(self) -> list[int]:
+        """Slices at which windows of the synthesis begin or end."""
+        return window_borders(self.item.made, len(self.values)) if self.move.keeps(self.grid) else []
+
+
+@dataclass(frozen=True)
+class ScoredItem:
+    """The row of a synthesis and of each naive baseline, how the image came to the truth's grid, and what is absent.
+
+    floor: what the scans' lying apart costs, where they do.
+    """
+
+    rows: list[Row]
+    note: str
+    left_out: str
+    floor: Floor | None
+
+
+def score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
+    """Score an image of a case, and what the naive baselines make of it; raises BadInput where that cannot be."""
+    case, modality = item.case, item.modality
+    units = network_units(item.made, modality, case.case) if options.units == "network" else OWN
+    image = units.synthesis(read_canonical(item.synthesis, modality))
+    truth = Truth(item, options, scale, units, image.grid)
+    synthesis = truth.move.move(image)
+    naive, left_out = _naive_images(truth)
+    rows = []
+    for answer, volume in {"synthesis": synthesis, **naive}.items():
+        scored, pictures = _scores(truth, answer, volume)
+        if answer == "synthesis":
+            scored |= _interval_scores(truth, synthesis) | _spread_scores(truth, synthesis)
+        rows.append(Row(case.case, case.patient, modality, answer, scored, len(truth.values), pictures))
+    return ScoredItem(rows, _note(truth), " ".join(left_out), _floor(truth))
+
+
+def _note(truth: Truth) -> str:
+    """How the image came to the truth's grid, and what of it is not as it should be."""
+    parts = [truth.move.note]
+    if truth.item.interval is not None and truth.item.interval.changed:
+        parts.append("its intervals are other files than synth wrote, and are not scored")
+    if truth.uncovered:
+        parts.append(f"{truth.uncovered:.1%} of the scored voxels lie outside it and do not count")
+    return "; ".join(filter(None, [*parts, *truth.volume.guesses]))
+
+
+def _floor(truth: Truth) -> Floor | None:
+    item = truth.item
+    sources = item.inputs or {name for name in item.case.files if name != item.modality}
+    estimate = estimate_for(truth.options.of_run[item].prepared, item.case.case, item.modality, sources)
+    spacing_mm = truth.volume.grid.spacing_mm
+    return None if estimate is None else floor_of(truth.values, truth.inside, spacing_mm, estimate)
+
+
+def _scores(truth: Truth, answer: str, image: Volume) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """All scores of one image of a case, and those of its pictures; its slices go into the pool."""
+    options, case, values = truth.options, truth.item.case, truth.on_range(image)
+    pair = ImagePair(truth.values, values, truth.scale, truth.inside, options.padding, options.ssim_from)
+    if options.pool:
+        options.pool.add(truth.item.modality, answer, (case.case, case.patient), pair)
+    scored = {key: score(pair) for key, score in options.functions.items()}
+    if truth.borders:
+        scored["seam"] = seam(truth.values, values, truth.borders, truth.inside)
+    scored |= _in_regions(truth, image, pair)
+    of_pictures: list[dict[str, Any]] = []
+    for scope in options.scopes:
+        means, own = scope_scores(scope, pair, truth.counted, options.functions)
+        scored |= means
+        of_pictures += own
+    return scored, of_pictures
+
+
+def _in_regions(truth: Truth, image: Volume, pair: ImagePair) -> dict[str, float]:
+    """Scores in each region; pair: the image on the scored range."""
+    found = dict[str, float]()
+    voxel_ml = float(np.prod(truth.volume.grid.spacing_mm)) / 1000
+    for region, inside in truth.regions:
+        overlap = None
+        if region.modality == truth.item.modality:
+            overlap = region.select(thresholded(image, truth.scale, truth.body), truth.frame)
+        found |= region_scores(region.name, inside, pair, overlap, voxel_ml)
+    for ratio in truth.options.regions:
+        if ratio.over is not None:
+            found |= ratio_scores(ratio.name, ratio.over, found)
+    return found
+
+
+def _interval_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:
+    """Scores of the intervals that a synthesis states, scaled as it is itself."""
+    interval, units, scale = truth.item.interval, truth.units, truth.scale
+    if interval is None or interval.changed:
+        return {}
+    if units is not OWN or scale.own or truth.options.mask not in (None, "body"):
+        interval = replace(interval, bound=None)  # it is in physical units, and of the body's error
+    ends = [units.synthesis(read_canonical(path, truth.item.modality)) for path in (interval.low, interval.high)]
+    low, high = (scale.alike(truth.move.move(one).data[0], synthesis.data[0], truth.body) for one in ends)
+    found = interval_scores(interval, low, high, truth.on_range(synthesis), truth.values, truth.frame)
+    for region, part in truth.regions:
+        found |= {f"{region.name}.{key}": one for key, one in region_coverage(low, high, truth.values, part).items()}
+    return found
+
+
+def _spread_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:
+    """Mean standard deviation of a synthesis's samples, and whether it is large where the error is."""
+    if truth.item.std is None:
+        return {}
+    std = truth.move.move(truth.units.spread(read_canonical(truth.item.std, truth.item.modality)))
+    spread = std.data[0] / truth.scale.gain(synthesis.data[0], truth.body)
+    error = np.abs(truth.on_range(synthesis) - truth.values)
+    found = {"std": _mean(spread, truth.inside), "std_error_r": correlation(spread, error, truth.inside)}
+    return found | {f"{region.name}.std": _mean(spread, part) for region, part in truth.regions}
+
+
+def _mean(values: NDArray[np.float32], inside: MaskArray | None) -> float:
+    """NaN where nothing is inside."""
+    counted = values if inside is None else values[inside]
+    return float(np.mean(counted, dtype=np.float64)) if counted.size else math.nan
+
+
+def _naive_images(truth: Truth) -> tuple[dict[str, Volume], list[str]]:
+    """The images by name, and a sentence for each that could not be made."""
+    item, of_run, target = truth.item, truth.options.of_run, truth.item.modality
+    baselines = of_run[item].baselines
+    if baselines is None:
+        others = any(one.baselines for one in of_run.values())
+        return {}, ["No naive baselines: the run of this image has none."] if others else []
+    files = {name: path for name, path in item.case.files.items() if name != target}
+    inputs = item.inputs or files
+    left_out, images, sources = list[str](), dict[str, Volume](), dict[str, Volume]()
+    if target in baselines.means:
+        try:
+            images["mean image"] = _mean_image(baselines, truth, files | inputs)
+        except BadInput as error:
+            left_out.append(f"No mean image: {error}")
+    for name, path in inputs.items():
+        if (name, target) in baselines.tables and is_there(path):
+            try:
+                scan = read_canonical(path, name)
+                sources[name] = truth.move_from(scan.grid, name).move(scan)
+            except BadInput as error:
+                left_out.append(f"No copy and no table of {name}: {error}")
+    for name, values in baselines.images(target, sources, truth.volume.grid).items():
+        images[name] = replace(truth.scan, data=values[None])
+    return {name: _in_scored_unit(image, baselines, truth) for name, image in images.items()}, left_out
+
+
+def _in_scored_unit(image: Volume, baselines: Baselines, truth: Truth) -> Volume:
+    """In arbitrary units a baseline is in shares of a peak, as it is scored unless a range or network units are."""
+    if truth.scale.own:
+        return image
+    known = baselines.in_own_unit(image)
+    assert known is not None  # baselines of a target state its typical peak
+    return truth.units.synthesis(known)
+
+
+def _mean_image(baselines: Baselines, truth: Truth, files: dict[str, Path]) -> Volume:
+    """The mean fills the grid of the scan whose grid prepared cases take."""
+    fixed = baselines.fixed or truth.item.modality
+    if fixed == truth.item.modality:
+        scan, move = truth.volume, Move(truth.volume.grid)
+    elif fixed in files and is_there(files[fixed]):
+        scan = read_canonical(files[fixed], fixed)
+        move = truth.move_from(scan.grid, fixed)
+    else:
+        raise BadInput(f"expected {fixed}, whose grid it fills, found no such scan. Add it to the cohort.")
+    box = midline_grid(scan) if baselines.align else scan.grid
+    return move.move(baselines.mean_image(truth.item.modality, box))
