@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from voxlate import recipe_text
 from voxlate.cli.app import app, err, incomplete, note, out
 from voxlate.cli.options import (
     AllowCode,
@@ -27,6 +26,7 @@ from voxlate.cli.options import (
 from voxlate.cli.planning import AUTO, Memory, Mode, Source, Target, Wishes, minutes_of, show_fits
 from voxlate.cli.progress import progress_on
 from voxlate.errors import BadInput
+from voxlate.recipes import text as recipe_text
 
 
 def _completed(begun: str) -> list[str]:

@@ -11,7 +11,6 @@ from typing import Literal
 
 import tomli_w
 
-from voxlate import recipe_text
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
 from voxlate.files import write_text
@@ -21,6 +20,7 @@ from voxlate.planning.probe import Limits, Probe, peak
 from voxlate.planning.roles import Roles, roles_of
 from voxlate.planning.rules import Size, Tables, Why
 from voxlate.recipe import Recipe, from_dict, header, read_with_head
+from voxlate.recipes import text as recipe_text
 from voxlate.training.log import append_line
 from voxlate.training.run import Run
 from voxlate.training.validate import find_device
