@@ -16,6 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from voxlate.cli.app import say
+
 SECONDS = 20.0  # from one plain line to the next: a few a minute
 
 
@@ -56,9 +58,7 @@ class Lines:
         self.printed = now
         left = f", {_clock((now - start) / (done - before) * (total - done))} left" if before < done < total else ""
         note = _note(numbers)
-        self.console.print(
-            f"{name} {done}/{total}{left}{'  ' if note else ''}{note}", highlight=False, markup=False, soft_wrap=True
-        )
+        say(f"{name} {done}/{total}{left}{'  ' if note else ''}{note}", self.console)
 
 
 @contextmanager
