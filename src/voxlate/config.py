@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import importlib
 import json
 import re
@@ -36,9 +37,19 @@ def fill(kind: type[T], values: dict[str, Any], where: str) -> T:
     Values such as kind = "my_package.my_module:MyNet" import code (see `imports`).
     """
     try:
-        return TypeAdapter(kind).validate_python(values)
+        return _adapter(kind).validate_python(values)
     except ValidationError as error:
         raise BadInput(f"{where}: {_sentence(kind, error.errors()[0])}") from error
+
+
+def to_tables(settings_object: Any) -> dict[str, Any]:
+    """Plain tables that `fill` reads back to equal settings."""
+    return _adapter(type(settings_object)).dump_python(settings_object, mode="json", exclude_none=True)
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)  # takes 80 ms for a recipe
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,7 @@ def _plain(value: Any, inner: Any) -> Any:
     if _is_own(type(value)):
         return inner(value)
     kind = {"kind": kind_of(value)}  # first, and not that of a class that it inherits
-    return kind | TypeAdapter(type(value)).dump_python(value, mode="json", exclude_none=True) | kind
+    return kind | to_tables(value) | kind
 
 
 def imported(name: str) -> Any:

@@ -1,13 +1,12 @@
 """Recipes: one TOML per result with everything that a run depends on."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
-from voxlate.config import Importable, fill, imports, kind_of, settings
+from voxlate.config import Importable, fill, imports, kind_of, settings, to_tables
 from voxlate.data.batches import DataSettings
 from voxlate.diffusion.noise import Independent, SliceNoise
 from voxlate.diffusion.sample import SamplerSettings
@@ -15,7 +14,7 @@ from voxlate.errors import BadInput
 from voxlate.files import safe_name
 from voxlate.images.intensity import Intensity
 from voxlate.images.tiling import AnySlices, Whole
-from voxlate.learning.settings import VALIDATION_SHARE, VALIDATION_STEPS, Training, evaluations
+from voxlate.learning.settings import BACKWARD, VALIDATION_SHARE, VALIDATION_STEPS, Training, evaluations
 from voxlate.methods.autoencoding import AutoencodingSettings
 from voxlate.methods.cycle import CycleSettings
 from voxlate.methods.diffusion import DiffusionSettings
@@ -183,8 +182,11 @@ class FullStage(Stage):
         return 1 + (evaluations(sampling) if self.method.iterates else 1)
 
     def validation_share(self, sampling: SamplerSettings) -> float:
-        """Cost of validations with a sampler, as a share of the training's."""
-        return self.train.validation_share(sum(self.turns.values()), self.evaluations(sampling))
+        """Cost of validations with a sampler as a share of the training's, in network evaluations."""
+        train, passes = self.train, sum(self.turns.values())  # forward and backward, of a step
+        known = (number for number in (train.validate_every, train.steps) if number)  # epochs are no steps yet
+        cost = BACKWARD * passes * train.batch * min(known, default=1)
+        return train.validation_items * self.evaluations(sampling) / cost
 
     def validation_sampling(self, synth: Synthesis) -> Synthesis:
         """How images are drawn during training: as the recipe says, else as synth does where that costs little."""
@@ -292,8 +294,7 @@ def needed_code(values: Mapping[str, Any]) -> list[str]:
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
     """Plain tables that from_dict reads back to an equal recipe."""
-    plain: dict[str, Any] = json.loads(TypeAdapter(Recipe).dump_json(recipe, exclude_none=True))
-    return plain
+    return to_tables(recipe)
 
 
 def fixed_ranges(recipe: Recipe) -> dict[str, list[float]]:

@@ -30,14 +30,12 @@ def required(recipe: str, data: Path | None, to: Path | None, lengths: Mapping[s
     return data, to
 
 
-def go_on(run: Path, lengths: Mapping[str, str | None], others: Sequence[str], **options: Any) -> "Run":
-    """Train a run further by `--steps +N` or `--minutes +M`, or resume it; others: options that a run does not take."""
+def go_on(run: Path, lengths: Mapping[str, str | None], unfit: Sequence[str], **options: Any) -> "Run":
+    """Train a run further by `--steps +N` or `--minutes +M`, or resume it; unfit: given options that no run takes."""
     from voxlate.training.continuing import train_further
 
-    if others:
-        raise BadInput(
-            f"{others[0]}: expected a recipe with it, found the run {run}, which goes on as it was. Drop it."
-        )
+    if unfit:
+        raise BadInput(f"{unfit[0]}: expected a recipe with it, found the run {run}, which goes on as it was. Drop it.")
     asked = {option: text for option, text in lengths.items() if text is not None}
     if len(asked) > 1:
         raise BadInput(f"--steps: expected --steps or --minutes, found both ({', '.join(asked.values())}). Drop one.")

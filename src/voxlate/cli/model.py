@@ -122,9 +122,9 @@ def train(
     lengths = {"--steps": steps, "--minutes": minutes}
     wishes = given(source=source, target=target, memory=memory, mode=mode)
     if to is None and Path(recipe).is_dir():
-        others = [f"--{name}" for name in given(set=change, init=start, reuse=reuse, fold=fold, **wishes)]
+        unfit = [f"--{name}" for name in given(set=change, init=start, reuse=reuse, fold=fold, **wishes)]
         with progress_on(err) as bars:
-            further.go_on(Path(recipe), lengths, others, data=data, device=device, progress=bars, say=note)
+            further.go_on(Path(recipe), lengths, unfit, data=data, device=device, progress=bars, say=note)
         _say_next(Path(recipe))
         return
     data, to = further.required(recipe, data, to, {"--steps": steps} if recipe == AUTO else lengths)
@@ -145,7 +145,7 @@ def train(
         options: dict[str, Any] = {"start": start, "reuse": reuse or (), "fold": fold, "device": device}
         done = run(chosen, data, to, head=head, **options, progress=bars, say=note)
     if made is not None:
-        note(made.came(done, time.monotonic() - began, device))
+        note(made.outcome(done, time.monotonic() - began, device))
     _say_next(to)
 
 

@@ -70,7 +70,8 @@ def with_tables(command: Callable[..., None]) -> Callable[..., None]:
     Typer reads the options of a command in its signature.
     """
     signature = inspect.signature(command)
-    tables = {one.name: one.annotation for one in signature.parameters.values() if is_dataclass(one.annotation)}
+    own = signature.parameters
+    tables: dict[str, Any] = {name: one.annotation for name, one in own.items() if is_dataclass(one.annotation)}
     fields = {name: inspect.signature(table).parameters for name, table in tables.items()}
 
     @functools.wraps(command)
@@ -78,8 +79,8 @@ def with_tables(command: Callable[..., None]) -> Callable[..., None]:
         filled = {name: table(**{key: given.pop(key) for key in fields[name]}) for name, table in tables.items()}
         command(**given, **filled)
 
-    parameters = []
-    for name, one in signature.parameters.items():
+    parameters = list[inspect.Parameter]()
+    for name, one in own.items():
         parameters += fields[name].values() if name in fields else [one]
     options = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
     run.__signature__ = signature.replace(parameters=options)  # type: ignore[attr-defined]

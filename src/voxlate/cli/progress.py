@@ -27,14 +27,12 @@ class Bars:
     def __init__(self, progress: Progress):
         self.progress = progress
         self.tasks: dict[str, TaskID] = {}
-        self.last: dict[str, int] = {}
 
     def __call__(self, name: str, done: int, total: int, numbers: Mapping[str, float] | None = None) -> None:
         if name not in self.tasks:
             self.tasks[name] = self.progress.add_task(name, total=total, completed=done, note="")
-        elif done < self.last[name]:
+        elif done < self.progress.tasks[self.tasks[name]].completed:
             self.progress.reset(self.tasks[name], total=total, completed=done)  # the slices of the next case
-        self.last[name] = done
         self.progress.update(self.tasks[name], completed=done, total=total, note=_note(numbers))
 
 

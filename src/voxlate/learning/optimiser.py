@@ -38,12 +38,12 @@ class Optimiser:
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Norms, biases and embeddings' vectors are not decayed: pulling them to 0 has no reason."""
-        turned, kernels, vectors = list[nn.Parameter](), list[nn.Parameter](), list[nn.Parameter]()
+        matrices, kernels, vectors = list[nn.Parameter](), list[nn.Parameter](), list[nn.Parameter]()
         for one in parameters:
-            turns = self.kind == "muon" and one.ndim > 1 and len(one) >= FEWEST
-            (turned if turns else kernels if one.ndim > 1 else vectors).append(one)
+            is_matrix = self.kind == "muon" and one.ndim > 1 and len(one) >= FEWEST
+            (matrices if is_matrix else kernels if one.ndim > 1 else vectors).append(one)
         groups = [
-            {"params": turned, "weight_decay": self.weight_decay, "orthogonal": True},
+            {"params": matrices, "weight_decay": self.weight_decay, "orthogonal": True},
             {"params": kernels, "weight_decay": self.weight_decay, "orthogonal": False},
             {"params": vectors, "weight_decay": 0.0, "orthogonal": False},
         ]
@@ -71,11 +71,11 @@ class Muon(torch.optim.AdamW):
         for group in self.param_groups:
             for parameter in group["params"] if group["orthogonal"] else ():
                 if parameter.grad is not None:
-                    self._turn(parameter, parameter.grad, group["lr"], group["weight_decay"])
+                    self._move(parameter, parameter.grad, group["lr"], group["weight_decay"])
                     parameter.grad = None  # AdamW moves those that are left
         super().step()
 
-    def _turn(self, parameter: nn.Parameter, grad: Tensor, lr: float, decay: float) -> None:
+    def _move(self, parameter: nn.Parameter, grad: Tensor, lr: float, decay: float) -> None:
         state = self.state[parameter]
         if not state:
             state.update(step=torch.tensor(0.0), momentum=torch.zeros_like(parameter))  # AdamW looks for the step

@@ -133,12 +133,3 @@ class Training:
     def progress(self, step: int) -> float:
         """Share of `steps` that is done before a step; further steps go on as the training ended."""
         return min(step / self.steps, 1.0)
-
-    def validation_share(self, turns: int, evaluations: float) -> float:
-        """Cost of validation as a share of the training's: network evaluations, of which a backward pass counts two.
-
-        turns: forward and backward passes of a step; evaluations: for one validation item, its loss included.
-        """
-        known = [number for number in (self.validate_every, self.steps) if number]  # epochs are no steps yet
-        steps = min(known, default=1)
-        return self.validation_items * evaluations / (BACKWARD * turns * self.batch * max(steps, 1))
