@@ -36,6 +36,9 @@ def roles_of(facts: Facts, source: Sequence[str] = (), target: Sequence[str] = (
         )
     if both := set(source) & set(target):
         raise BadInput(f"--source, --target: expected each modality in one of them, found {min(both)} in both.")
+    if len(set(source or target)) == len(facts.scans):
+        known = ", ".join(facts.scans)
+        raise BadInput(f"--source, --target: expected a modality for each of them, found all ({known}) in one.")
     guess = _rest(facts, source, target) if source or target else _guess(facts)
     if guess.way == "complete":
         return guess
