@@ -86,24 +86,13 @@ def prepare(
     """Check a cohort, split it by patient, and write it in the form that training reads."""
     from voxlate.cli.overview import overview, show
     from voxlate.data.audit import misalignment_lines
-    from voxlate.data.find import find_cohort
-    from voxlate.data.lists import known_patients
     from voxlate.data.manifest import manifest_in
     from voxlate.data.prepare import prepare as run
     from voxlate.data.prepared import registration_lines
-    from voxlate.data.split import split_patients
 
     found = manifest_in(cohort) if layout.manifest is None and cohort.is_dir() else None
     if dry_run:
-        plan = find_cohort(cohort, modalities=modality, **vars(layout))
-        known_patients(plan.cases, cohort)
-        splits = split_patients([(one.patient, one.split) for one in plan.cases], options.seed, options.shares)
-        table = overview(plan.cases, splits, {}, {one.case for one in plan.cases if one.mask})
-        if as_json:
-            print(json.dumps({**table, "left_out": plan.unclaimed, "unread": plan.unread, "guessed": plan.guessed}))
-        else:
-            show(table, plan)
-        end(plan.unread)
+        _show_plan(cohort, layout, modality, options, as_json)
         return
     with progress_on(err) as bars:
         ready = run(
@@ -139,6 +128,24 @@ def prepare(
     say(f"{to}: {counts} cases; modalities {', '.join(ready.modalities)}.")
     say(f"Next:  voxlate train auto --data {to} --out RUN")
     end(ready.made["unread"])
+
+
+def _show_plan(cohort: Path, layout: Layout, modality: list[str] | None, options: Preparing, as_json: bool) -> None:
+    """What would be prepared; no voxel is read."""
+    from voxlate.cli.overview import overview, show
+    from voxlate.data.find import find_cohort
+    from voxlate.data.lists import known_patients
+    from voxlate.data.split import split_patients
+
+    plan = find_cohort(cohort, modalities=modality, **vars(layout))
+    known_patients(plan.cases, cohort)
+    splits = split_patients([(one.patient, one.split) for one in plan.cases], options.seed, options.shares)
+    table = overview(plan.cases, splits, {}, {one.case for one in plan.cases if one.mask})
+    if as_json:
+        print(json.dumps({**table, "left_out": plan.unclaimed, "unread": plan.unread, "guessed": plan.guessed}))
+    else:
+        show(table, plan)
+    end(plan.unread)
 
 
 @app.command(epilog="Examples:  voxlate info scan.nii.gz    voxlate info RUN")
