@@ -8,6 +8,7 @@ import json
 import re
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, Union, dataclass_transform, get_args, get_origin
 
@@ -18,6 +19,7 @@ from voxlate.errors import BadInput
 
 T = TypeVar("T")
 Counts = tuple[Annotated[int, Field(gt=0)], ...]  # channels of levels, and the like
+_adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)  # that of a recipe takes 80 ms to build
 IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)  # "my_package.my_module:MyNet"
 
 
@@ -45,11 +47,6 @@ def fill(kind: type[T], values: dict[str, Any], where: str) -> T:
 def to_tables(settings_object: Any) -> dict[str, Any]:
     """Plain tables that `fill` reads back to equal settings."""
     return _adapter(type(settings_object)).dump_python(settings_object, mode="json", exclude_none=True)
-
-
-@functools.cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)  # takes 80 ms for a recipe
 
 
 @dataclass(frozen=True)
