@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from voxlate.api import calibrate, compare, evaluate, load, plan, prepare, synthesise, train
+    from voxlate.cli.api import calibrate, compare, evaluate, load, plan, prepare, synthesise, train
 
 __version__ = "0.6.0"
 __all__ = ["__version__", "calibrate", "compare", "evaluate", "load", "plan", "prepare", "synthesise", "train"]
@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
 
         return load
     if name in __all__:
-        from voxlate import api
+        from voxlate.cli import api
 
         return getattr(api, name)
     raise AttributeError(f"module 'voxlate' has no attribute {name!r}")

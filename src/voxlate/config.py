@@ -47,6 +47,11 @@ def fill(kind: type[T], values: dict[str, Any], where: str) -> T:
 adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
 
 
+def to_tables(settings_object: Any) -> dict[str, Any]:
+    """Plain tables that `fill` reads back to equal settings."""
+    return adapter(type(settings_object)).dump_python(settings_object, mode="json", exclude_none=True)
+
+
 @dataclass(frozen=True)
 class Importable:
     """Annotation of a union of settings, or of a list of names, that code outside the package may add to.
@@ -82,7 +87,7 @@ def _plain(value: Any, inner: Any) -> Any:
     if _is_own(type(value)):
         return inner(value)
     kind = {"kind": kind_of(value)}  # first, and not that of a class that it inherits
-    return kind | adapter(type(value)).dump_python(value, mode="json", exclude_none=True) | kind
+    return kind | to_tables(value) | kind
 
 
 def imported(name: str) -> Any:

@@ -73,7 +73,7 @@ def whole_file(path: Path | str) -> Iterator[Path]:
             raise CannotWrite(
                 f"{path}: expected room to write it, found a full disk. Free some and run again."
             ) from error
-        if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.ENAMETOOLONG, errno.EIO, errno.ENOTDIR):
+        if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.ENAMETOOLONG, errno.EIO):
             raise CannotWrite(f"{path}: expected a place to write, found: {error.strerror}. Choose another.") from error
         raise
     finally:
@@ -146,6 +146,6 @@ def _disk_is_full(error: Exception, folder: Path) -> bool:
     """Writers in C++ and Rust wrap the system's error, so their words and the room left are looked at as well."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    if isinstance(error, BadInput | KeyboardInterrupt):
+    if isinstance(error, BadInput):
         return False
     return "os error 28" in str(error) or "No space left" in str(error) or shutil.disk_usage(folder).free < 2**16

@@ -1,13 +1,12 @@
 """Recipes: one TOML per result with everything that a run depends on."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from voxlate.config import Importable, adapter, fill, imports, kind_of, settings
+from voxlate.config import Importable, fill, imports, kind_of, settings, to_tables
 from voxlate.data.batches import DataSettings
 from voxlate.diffusion.noise import Independent, SliceNoise
 from voxlate.diffusion.sample import SamplerSettings
@@ -15,7 +14,7 @@ from voxlate.errors import BadInput
 from voxlate.files import safe_name
 from voxlate.images.intensity import Intensity
 from voxlate.images.tiling import AnySlices, Whole
-from voxlate.learning import VALIDATION_SHARE, VALIDATION_STEPS, Training, evaluations
+from voxlate.learning.settings import BACKWARD, VALIDATION_SHARE, VALIDATION_STEPS, Training, evaluations
 from voxlate.methods.autoencoding import AutoencodingSettings
 from voxlate.methods.cycle import CycleSettings
 from voxlate.methods.diffusion import DiffusionSettings
@@ -36,7 +35,7 @@ from voxlate.nets.xmodality.adm import ADM
 from voxlate.nets.xmodality.dit import DiT
 from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import UViT
-from voxlate.recipe_text import header, names, table, text_of, values_of
+from voxlate.recipes.text import header, names, table, text_of, values_of
 
 MOST_SAMPLES = 10_000  # a standard deviation is then known to 1 %; more is a slip of the keyboard
 __all__ = ["header", "names", "table", "text_of", "values_of"]  # and all below: one place to ask about recipes
@@ -183,8 +182,11 @@ class FullStage(Stage):
         return 1 + (evaluations(sampling) if self.method.iterates else 1)
 
     def validation_share(self, sampling: SamplerSettings) -> float:
-        """Cost of validations with a sampler, as a share of the training's."""
-        return self.train.validation_share(sum(self.turns.values()), self.evaluations(sampling))
+        """Cost of validations with a sampler as a share of the training's, in network evaluations."""
+        train, passes = self.train, sum(self.turns.values())  # forward and backward, of a step
+        known = (number for number in (train.validate_every, train.steps) if number)  # epochs are no steps yet
+        cost = BACKWARD * passes * train.batch * min(known, default=1)
+        return train.validation_items * self.evaluations(sampling) / cost
 
     def validation_sampling(self, synth: Synthesis) -> Synthesis:
         """How images are drawn during training: as the recipe says, else as synth does where that costs little."""
@@ -227,8 +229,8 @@ def from_dict(values: dict[str, Any], where: str, allow_code: bool = False) -> R
             f"{where}: expected a model of voxlate's own parts, found one that needs the code of {', '.join(needed)}. "
             "If you trust it, pass --allow-code (in Python: allow_code=True)."
         )
-    values = _with_data(values)
-    recipe = fill(Recipe, _without_steps(values), where)
+    values = _with_implied(values)
+    recipe = fill(Recipe, values, where)
     if changed := _other_type(values, to_dict(recipe)):
         key, found, taken = changed
         raise BadInput(f"{where}: expected of '{key}' a value such as {taken!r}, found {found!r}. Write it so.")
@@ -248,24 +250,18 @@ def _other_type(given: Any, held: Any, key: str = "") -> tuple[str, Any, Any] | 
     return next((found for one in inner if (found := _other_type(*one))), None)
 
 
-def _with_data(values: dict[str, Any]) -> dict[str, Any]:
-    """Tables where a stage's data are those of the recipe but for the keys that it gives."""
-    stages, data = values.get("stages"), values.get("data")
-    if not isinstance(stages, list) or not isinstance(data, dict):
-        return values
-    own = [isinstance(one, dict) and isinstance(one.get("data"), dict) for one in stages]
-    return {
-        **values,
-        "stages": [{**one, "data": {**data, **one["data"]}} if has else one for one, has in zip(stages, own)],
-    }
+def _with_implied(values: dict[str, Any], data: Any = None) -> dict[str, Any]:
+    """Tables with what they imply: a stage has the recipe's data but for the keys that it gives, epochs alone 0 steps.
 
-
-def _without_steps(values: dict[str, Any]) -> dict[str, Any]:
-    """Tables where a training by epochs alone has 0 steps, for those of its cohort are not known yet."""
-    if isinstance(stages := values.get("stages"), list):
-        values = {**values, "stages": [_without_steps(one) if isinstance(one, dict) else one for one in stages]}
+    The steps of so many epochs are known once there is a cohort (see `with_steps`).
+    """
+    values = dict(values)
+    if isinstance(data, dict) and isinstance(values.get("data"), dict):
+        values["data"] = data | values["data"]
     if isinstance(train := values.get("train"), dict) and "epochs" in train:
-        values = {**values, "train": {"steps": 0, **train}}
+        values["train"] = {"steps": 0} | train
+    if isinstance(stages := values.get("stages"), list):
+        values["stages"] = [_with_implied(one, values.get("data")) if isinstance(one, dict) else one for one in stages]
     return values
 
 
@@ -298,8 +294,7 @@ def needed_code(values: Mapping[str, Any]) -> list[str]:
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
     """Plain tables that from_dict reads back to an equal recipe."""
-    plain: dict[str, Any] = json.loads(adapter(Recipe).dump_json(recipe, exclude_none=True))
-    return plain
+    return to_tables(recipe)
 
 
 def fixed_ranges(recipe: Recipe) -> dict[str, list[float]]:
@@ -340,16 +335,11 @@ def check_synthesis(recipe: Recipe) -> None:
                 f"synth.slices: expected whole slices for task.asymmetry, found kind '{synth.slices.kind}', whose "
                 "middle is not the mid-plane. Drop synth.slices."
             )
-    if synth.windows is not None and not recipe.method.iterates:
-        raise BadInput(
-            f"synth.windows: expected none for method.kind = '{kind_of(recipe.method)}', which makes images at once, "
-            f"found {synth.windows}. Drop it."
-        )
-    if synth.windows is not None and recipe.data.centred:
-        raise BadInput(
-            "synth.windows: expected none for data.centred, whose slices are padded to keep their middle, found "
-            f"{synth.windows}. Drop it."
-        )
+    if synth.windows is not None and (recipe.data.centred or not recipe.method.iterates):
+        centred = "data.centred, whose slices are padded to keep their middle"
+        at_once = f"method.kind = '{kind_of(recipe.method)}', which makes images at once"
+        why = centred if recipe.method.iterates else at_once
+        raise BadInput(f"synth.windows: expected none for {why}, found {synth.windows}. Drop it.")
     if synth.slices.crop is not None and (depth > 1 or not recipe.ignores_outside):
         raise BadInput(
             "synth.slices.crop: expected a model of slices with task.inside and task.strip, in a predictor, too, found "
@@ -372,20 +362,8 @@ def _check(recipe: Recipe, where: str) -> None:
     for stage in recipe.all_stages:
         if stage.name in earlier:
             raise BadInput(f"{where}: expected stages of different names, found '{stage.name}' twice. Rename one.")
-        if stage.start_from is not None and stage.start_from not in earlier:
-            raise BadInput(
-                f"{where}: expected start_from to name an earlier stage ({', '.join(earlier) or 'there is none'}), "
-                f"found '{stage.start_from}'. Change it."
-            )
         if stage.start_from is not None:
-            first = earlier[stage.start_from]
-            orders = {"source": first.data.source, "target": first.data.target}
-            check_order(stage, orders, f"'{first.name}'", where)
-            if other := set(first.task.needs) - set(stage.task.needs):
-                raise BadInput(
-                    f"{where}: expected the stage '{stage.name}' to build on '{min(other)}' as '{first.name}' does, "
-                    f"whose weights it starts from, found {', '.join(stage.task.needs) or 'none'}. Make them equal."
-                )
+            _check_start(stage, stage.start_from, earlier, where)
         if stage.opponent and not stage.method.takes_opponent:
             raise BadInput(
                 f"{where}: expected no [opponent] for method.kind = '{kind_of(stage.method)}', found one. Drop it."
@@ -407,6 +385,21 @@ def _check(recipe: Recipe, where: str) -> None:
         stage.method.check_sampler(stage.validation_sampling(recipe.synth))
         earlier[stage.name] = stage
     check_synthesis(recipe)
+
+
+def _check_start(stage: FullStage, start: str, earlier: Mapping[str, FullStage], where: str) -> None:
+    if start not in earlier:
+        raise BadInput(
+            f"{where}: expected start_from to name an earlier stage ({', '.join(earlier) or 'there is none'}), "
+            f"found '{start}'. Change it."
+        )
+    first = earlier[start]
+    check_order(stage, {"source": first.data.source, "target": first.data.target}, f"'{start}'", where)
+    if other := set(first.task.needs) - set(stage.task.needs):
+        raise BadInput(
+            f"{where}: expected the stage '{stage.name}' to build on '{min(other)}' as '{start}' does, whose weights "
+            f"it starts from, found {', '.join(stage.task.needs) or 'none'}. Make them equal."
+        )
 
 
 def check_order(stage: FullStage, first: Mapping[str, Sequence[str]], whose: str, where: object) -> None:

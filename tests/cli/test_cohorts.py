@@ -6,9 +6,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from voxlate import recipe_text
 from voxlate.cli.model import _samplers
 from voxlate.cli.result import _masks, _scopes
+from voxlate.recipes import text as recipe_text
 from voxlate.synthesis.model import load
 from voxlate.training.run import first_change
 

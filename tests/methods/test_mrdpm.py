@@ -7,7 +7,7 @@ import torch
 
 from voxlate import recipe as recipes
 from voxlate.errors import BadInput
-from voxlate.learning import Optimiser
+from voxlate.learning.optimiser import Optimiser
 from voxlate.recipe import Recipe
 
 

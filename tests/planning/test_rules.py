@@ -145,6 +145,8 @@ def test_a_single_modality_and_unknown_names_are_refused():
         roles_of(facts(scan("t1")))
     with pytest.raises(BadInput, match=r"expected modalities of the cohort \(t1, ct\), found 'pet'"):
         roles_of(facts(), target=["pet"])
+    with pytest.raises(BadInput, match=r"expected a modality for each of them, found all \(t1, ct\) in one"):
+        roles_of(facts(), target=["t1", "ct"])
 
 
 def test_patches_hold_the_body_or_the_whole_slice():

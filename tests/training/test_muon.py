@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from voxlate.learning import Optimiser
-from voxlate.muon import MOMENTUM, RMS, Muon, orthogonal
+from voxlate.learning.optimiser import MOMENTUM, RMS, Optimiser, orthogonal
 
 
 def step(optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter], grads: list[torch.Tensor]) -> None:
@@ -16,8 +15,8 @@ def step(optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter], grads
     optimiser.step()
 
 
-def muon(parameters: list[nn.Parameter], lr: float = 0.01, decay: float = 0.0) -> Muon:
-    return Muon(parameters, lr, (0.9, 0.99), decay)
+def muon(parameters: list[nn.Parameter], lr: float = 0.01, decay: float = 0.0) -> torch.optim.Optimizer:
+    return Optimiser(kind="muon", lr=lr, betas=(0.9, 0.99), weight_decay=decay).build(parameters)
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (16, 90), (90, 16)])

@@ -3,7 +3,7 @@
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Annotated, NoReturn
 
 import typer
@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-main_process = os.environ.get("RANK", "0") == "0"  # of those that torchrun or accelerate started; the others are quiet
+main_process = os.environ.get("RANK", "0") == "0"  # of those that torchrun or accelerate started: it alone prints
 # paths and titles may hold '[/]' or ':x:', which are no markup
 out = Console(quiet=not main_process, markup=False, emoji=False)
 err = Console(stderr=True, quiet=not main_process, markup=False, emoji=False)
@@ -54,14 +54,20 @@ def _fail(sentence: str, code: int) -> NoReturn:
 
 def note(sentence: str) -> None:
     """Say something worth knowing, on stderr."""
-    err.print(f"note: {sentence}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    say(f"note: {sentence}", err, "yellow")
 
 
-def incomplete(sentences: Sequence[str]) -> NoReturn:
-    """End a command that has done the rest: a sentence for each thing that it could not do, and exit code 2."""
-    for sentence in sentences:
-        print(f"voxlate: {sentence}", file=sys.stderr)
-    raise SystemExit(2)
+def say(line: str, console: Console = out, style: str | None = None) -> None:
+    """Print a line for people, unwrapped: paths and commands in it can be copied."""
+    console.print(line, style=style, highlight=False, soft_wrap=True)
+
+
+def end(undone: Iterable[str]) -> None:
+    """End a command: with exit code 2 where it left things undone, and a sentence for each."""
+    sentences = [f"voxlate: {sentence}" for sentence in undone]
+    if sentences:
+        print(*sentences, sep="\n", file=sys.stderr)
+        raise SystemExit(2)
 
 
 def _version(wanted: bool) -> None:

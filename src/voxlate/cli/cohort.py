@@ -1,26 +1,27 @@
 """Commands on scans and cohorts: phantom, prepare, info."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import typer
 from rich.text import Text
+from typer import Argument, Option
 
-from voxlate.cli.app import app, err, incomplete, note, out
-from voxlate.cli.options import Json, Manifest, Modalities, Outside, Patients, Pattern, Preset, To
+from voxlate.cli.app import app, end, err, note, out, say
+from voxlate.cli.options import Json, Layout, Modalities, To, with_tables
 from voxlate.cli.progress import progress_on
 
 
 @app.command(epilog="Example:  voxlate phantom --out COHORT --cases 24 --size 96 96 48")
 def phantom(
     to: To,
-    cases: Annotated[int, typer.Option(min=1, help="How many heads.")] = 24,
-    size: Annotated[tuple[int, int, int], typer.Option(help="Voxels in x, y and z.")] = (96, 96, 48),
-    seed: Annotated[int, typer.Option(min=0, help="Other seeds give other heads.")] = 0,
-    lesion: Annotated[Literal["none", "tumour", "stroke", "mixed"], typer.Option(help="What they have.")] = "mixed",
+    cases: Annotated[int, Option(min=1, help="How many heads.")] = 24,
+    size: Annotated[tuple[int, int, int], Option(help="Voxels in x, y and z.")] = (96, 96, 48),
+    seed: Annotated[int, Option(min=0, help="Other seeds give other heads.")] = 0,
+    lesion: Annotated[Literal["none", "tumour", "stroke", "mixed"], Option(help="What they have.")] = "mixed",
     modality: Modalities = None,
-    stripped: Annotated[bool, typer.Option("--stripped", help="The brain alone, as after skull stripping.")] = False,
+    stripped: Annotated[bool, Option("--stripped", help="The brain alone, as after skull stripping.")] = False,
 ) -> None:
     """Make a cohort of head phantoms: one anatomy in MR, CT, CTA, TOF, SWI and perfusion."""
     from voxlate.phantom import write_cohort
@@ -36,129 +37,121 @@ def phantom(
             stripped=stripped,
             progress=lambda done, total: bars("phantom", done, total),
         )
-    out.print(f"{len(folders)} cases in {to}. Next:  voxlate prepare {to} --out PREPARED")
+    say(f"{len(folders)} cases in {to}. Next:  voxlate prepare {to} --out PREPARED")
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """Options of `prepare` as voxlate.prepare takes them."""
+
+    resample: Annotated[bool, Option("--resample", help="Resample other grids to the case's first one.")] = False
+    register: Annotated[
+        Literal["rigid", "affine", "bspline", "ants"] | None,
+        Option(help="Align a case's scans by their content; the transforms are kept."),
+    ] = None
+    fixed: Annotated[str | None, Option(help="The modality whose grid the others are resampled to.")] = None
+    align: Annotated[Literal["midline"] | None, Option(help="Move heads until left and right mirror each other.")] = (
+        None
+    )
+    mask: Annotated[Literal["body", "brain"], Option(help="What counts in a case that has no mask file.")] = "body"
+    mask_from: Annotated[
+        str | None, Option(help="The scan in which the brain is found; else a plain CT, if there is one.")
+    ] = None
+    shares: Annotated[
+        tuple[float, float, float],
+        Option(help="Of patients for train, val and test; or their numbers (62 13 14). A manifest's splits win."),
+    ] = (0.7, 0.15, 0.15)
+    seed: Annotated[int, Option(min=0, help="Of the split by patient, where no manifest gives one.")] = 0
+    audit: Annotated[
+        bool, Option("--audit/--no-audit", help="Estimate how far the scans of a case lie from each other.")
+    ] = True
 
 
 @app.command(
     epilog="Examples:  voxlate prepare COHORT --out PREPARED    voxlate prepare BraTS --preset brats --out PREPARED    "
     "voxlate prepare SCANS --pattern '{patient}/{case}_{modality}.nii.gz' --out PREPARED"
 )
+@with_tables
 def prepare(
-    cohort: Annotated[Path, typer.Argument(help="Folder with a folder for each case.")],
+    cohort: Annotated[Path, Argument(help="Folder with a folder for each case.")],
     to: To,
-    pattern: Pattern = None,
-    manifest: Manifest = None,
-    preset: Preset = None,
-    patients: Patients = None,
-    allow_outside: Outside = False,
+    layout: Layout,
     modality: Modalities = None,
-    spacing: Annotated[tuple[float, float, float] | None, typer.Option(help="Resample all to x y z in mm.")] = None,
-    resample: Annotated[bool, typer.Option("--resample", help="Resample other grids to the case's first one.")] = False,
-    register: Annotated[
-        Literal["rigid", "affine", "bspline", "ants"] | None,
-        typer.Option(help="Align a case's scans by their content; the transforms are kept."),
-    ] = None,
-    fixed: Annotated[str | None, typer.Option(help="The modality whose grid the others are resampled to.")] = None,
-    align: Annotated[
-        Literal["midline"] | None, typer.Option(help="Move heads until left and right mirror each other.")
-    ] = None,
-    mask: Annotated[
-        Literal["body", "brain"], typer.Option(help="What counts in a case that has no mask file.")
-    ] = "body",
-    mask_from: Annotated[
-        str | None, typer.Option(help="The scan in which the brain is found; else a plain CT, if there is one.")
-    ] = None,
-    shares: Annotated[
-        tuple[float, float, float],
-        typer.Option(help="Of patients for train, val and test; or their numbers (62 13 14). A manifest's splits win."),
-    ] = (0.7, 0.15, 0.15),
-    seed: Annotated[int, typer.Option(min=0, help="Of the split by patient, where no manifest gives one.")] = 0,
-    audit: Annotated[
-        bool, typer.Option("--audit/--no-audit", help="Estimate how far the scans of a case lie from each other.")
-    ] = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be prepared, and write nothing.")] = False,
+    spacing: Annotated[tuple[float, float, float] | None, Option(help="Resample all to x y z in mm.")] = None,
+    *,
+    options: Preparing,
+    dry_run: Annotated[bool, Option("--dry-run", help="Show what would be prepared, and write nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Check a cohort, split it by patient, and write it in the form that training reads."""
     from voxlate.cli.overview import overview, show
     from voxlate.data.audit import misalignment_lines
-    from voxlate.data.find import find_cohort
-    from voxlate.data.lists import known_patients
     from voxlate.data.manifest import manifest_in
     from voxlate.data.prepare import prepare as run
     from voxlate.data.prepared import registration_lines
-    from voxlate.data.split import split_patients
 
-    found = manifest_in(cohort) if manifest is None and cohort.is_dir() else None
+    found = manifest_in(cohort) if layout.manifest is None and cohort.is_dir() else None
     if dry_run:
-        plan = find_cohort(cohort, pattern, manifest, preset, modality, allow_outside, patients)
-        known_patients(plan.cases, cohort)
-        splits = split_patients([(one.patient, one.split) for one in plan.cases], seed, shares)
-        table = overview(plan.cases, splits, {}, {one.case for one in plan.cases if one.mask})
-        if as_json:
-            print(json.dumps({**table, "left_out": plan.unclaimed, "unread": plan.unread, "guessed": plan.guessed}))
-        else:
-            show(table, plan)
-        return _end({"unread": plan.unread})
+        _show_plan(cohort, layout, modality, options, as_json)
+        return
     with progress_on(err) as bars:
         ready = run(
             cohort,
             to,
-            pattern=pattern,
-            manifest=manifest,
-            preset=preset,
-            patients=patients,
             modalities=modality,
-            allow_outside=allow_outside,
+            **vars(layout),
             spacing_mm=(spacing[2], spacing[1], spacing[0]) if spacing else None,
-            resample=resample,
-            register=register,
-            fixed=fixed,
-            align=align,
-            mask=mask,
-            mask_from=mask_from,
-            seed=seed,
-            shares=shares,
-            audit=audit,
+            **vars(options),
             progress=lambda done, total, _: bars("prepare", done, total),
             say=note,
         )
     masked = {one.case for one in ready.cases if ready.header(one.case).has_mask_file}
     table = overview(ready.cases, {one.patient: one.split for one in ready.cases}, ready.units, masked)
+    cases = {name: len(members) for name, members in ready.splits.items()}
     if as_json:
-        cases = {name: len(members) for name, members in ready.splits.items()}
         facts = {"cases": cases, "modalities": list(ready.modalities), "warnings": list(ready.warnings)}
         print(json.dumps({"out": str(to), **facts, "overview": table}))
-        return _end(ready.made)
+        end(ready.made["unread"])
+        return
     if found:
-        err.print(f"cases and splits from {found}", style="dim")
+        say(f"cases and splits from {found}", err, "dim")
     for warning in ready.warnings:
         note(warning)
     show(table)
     apart = misalignment_lines((one.case, one.misaligned) for one in ready.cases)
-    for name, line in apart.items():
-        err.print(f"{name} {line}.", markup=False, highlight=False, soft_wrap=True)
     registered = registration_lines(ready.cases)
-    for name, line in registered.items():
-        err.print(f"{name} {line}.", markup=False, highlight=False, soft_wrap=True)
+    for name, line in (*apart.items(), *registered.items()):
+        say(f"{name} {line}.", err)
     if registered:
-        err.print(f"Look at the overlays:  voxlate report {to}", markup=False, highlight=False, soft_wrap=True)
-    counts = ", ".join(f"{len(members)} {name}" for name, members in ready.splits.items())
-    out.print(f"{to}: {counts} cases; modalities {', '.join(ready.modalities)}.", markup=False)
-    out.print(f"Next:  voxlate train auto --data {to} --out RUN", markup=False)
-    _end(ready.made)
+        say(f"Look at the overlays:  voxlate report {to}", err)
+    counts = ", ".join(f"{count} {name}" for name, count in cases.items())
+    say(f"{to}: {counts} cases; modalities {', '.join(ready.modalities)}.")
+    say(f"Next:  voxlate train auto --data {to} --out RUN")
+    end(ready.made["unread"])
 
 
-def _end(made: dict[str, Any]) -> None:
-    """Exit code 2 where something of the cohort could not be read."""
-    if made["unread"]:
-        incomplete(made["unread"])
+def _show_plan(cohort: Path, layout: Layout, modality: list[str] | None, options: Preparing, as_json: bool) -> None:
+    """What would be prepared; no voxel is read."""
+    from voxlate.cli.overview import overview, show
+    from voxlate.data.find import find_cohort
+    from voxlate.data.lists import known_patients
+    from voxlate.data.split import split_patients
+
+    plan = find_cohort(cohort, modalities=modality, **vars(layout))
+    known_patients(plan.cases, cohort)
+    splits = split_patients([(one.patient, one.split) for one in plan.cases], options.seed, options.shares)
+    table = overview(plan.cases, splits, {}, {one.case for one in plan.cases if one.mask})
+    if as_json:
+        print(json.dumps({**table, "left_out": plan.unclaimed, "unread": plan.unread, "guessed": plan.guessed}))
+    else:
+        show(table, plan)
+    end(plan.unread)
 
 
 @app.command(epilog="Examples:  voxlate info scan.nii.gz    voxlate info RUN")
 def info(
     path: Annotated[
-        Path, typer.Argument(help="A scan, a DICOM folder or FOLDER#series, a cohort, a synthesis, a run, or weights.")
+        Path, Argument(help="A scan, a DICOM folder or FOLDER#series, a cohort, a synthesis, a run, or weights.")
     ],
     as_json: Json = False,
 ) -> None:

@@ -41,9 +41,8 @@ def _default(field: dataclasses.Field, held: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        held = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return "{" + ", ".join(f"{key} = {_plain(one)}" for key, one in held.items()) + "}"
+    if dataclasses.is_dataclass(value):
+        value = vars(value)
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key} = {_plain(one)}" for key, one in value.items()) + "}"
     if isinstance(value, list | tuple):

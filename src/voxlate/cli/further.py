@@ -1,7 +1,7 @@
 """`voxlate train RUN`: a run's folder in place of a recipe."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,8 @@ MINUTES = r"(\d+\.?\d*|\.\d+)"
 NUMBERS = {"--steps": r"\+[1-9]\d{0,7}", "--minutes": rf"\+{MINUTES}"}
 
 
-def is_run(recipe: str, to: Path | None) -> bool:
-    """Whether `voxlate train` is given a run to go on with: a folder, and none to make."""
-    return to is None and Path(recipe).is_dir()
-
-
-def refuse_further(recipe: str, lengths: Mapping[str, str | None]) -> None:
-    """Raise BadInput where a recipe is given the length of a further training."""
+def required(recipe: str, data: Path | None, to: Path | None, lengths: Mapping[str, str | None]) -> tuple[Path, Path]:
+    """What a recipe needs in addition; raises BadInput without it, and with the length of a further training."""
     for option, text in lengths.items():
         if text is not None:
             number = text.lstrip("+") if option == "--steps" else "2000"
@@ -28,10 +23,6 @@ def refuse_further(recipe: str, lengths: Mapping[str, str | None]) -> None:
                 f"{option}: expected a run's folder to train further, found the recipe {recipe}, whose length is a "
                 f"key: --set train.steps={number}, say. Write it so, or give the folder."
             )
-
-
-def required(data: Path | None, to: Path | None, recipe: str) -> tuple[Path, Path]:
-    """What a recipe needs in addition; raises BadInput where one of the two is not given."""
     if data is None:
         raise BadInput(f"--data: expected a prepared cohort to train {recipe} on, found none. Add --data PREPARED.")
     if to is None:
@@ -39,12 +30,12 @@ def required(data: Path | None, to: Path | None, recipe: str) -> tuple[Path, Pat
     return data, to
 
 
-def go_on(run: Path, lengths: Mapping[str, str | None], others: Mapping[str, Any], **options: Any) -> "Run":
-    """Train a run further by `--steps +N` or `--minutes +M`, or resume it; others: options that a run does not take."""
+def go_on(run: Path, lengths: Mapping[str, str | None], unfit: Sequence[str], **options: Any) -> "Run":
+    """Train a run further by `--steps +N` or `--minutes +M`, or resume it; unfit: given options that no run takes."""
     from voxlate.training.continuing import train_further
 
-    if given := [option for option, value in others.items() if value is not None and value != []]:
-        raise BadInput(f"{given[0]}: expected a recipe with it, found the run {run}, which goes on as it was. Drop it.")
+    if unfit:
+        raise BadInput(f"{unfit[0]}: expected a recipe with it, found the run {run}, which goes on as it was. Drop it.")
     asked = {option: text for option, text in lengths.items() if text is not None}
     if len(asked) > 1:
         raise BadInput(f"--steps: expected --steps or --minutes, found both ({', '.join(asked.values())}). Drop one.")

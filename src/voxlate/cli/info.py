@@ -82,11 +82,9 @@ def _scan(path: Path) -> dict[str, Any]:
     """The voxels are read too: a header alone would not show that a file is cut short or full of NaN."""
     named = "" if family(path) == "dicom" else path.name.split(".")[0]  # DICOM headers name the modality
     volume = read_volume(path, named, allow_nan=True)
-    low, high, total, count = np.inf, -np.inf, 0.0, 0
-    for plane in volume.data[0]:  # copies of a plane, not of the volume
-        finite = plane[np.isfinite(plane)]
-        low, high = finite.min(initial=low), finite.max(initial=high)
-        total, count = total + float(finite.sum(dtype=np.float64)), count + finite.size
+    values, finite = volume.data, np.isfinite(volume.data)
+    low, high = values.min(where=finite, initial=np.inf), values.max(where=finite, initial=-np.inf)
+    total, count = values.sum(where=finite, dtype=np.float64), int(finite.sum())
     depth, height, width = volume.grid.shape
     spacing = [round(float(size), 4) for size in reversed(volume.grid.spacing_mm)]
     return {
@@ -98,7 +96,7 @@ def _scan(path: Path) -> dict[str, Any]:
         "unit": volume.unit,
         "range": [float(low), float(high)] if count else [None, None],
         "mean": float(f"{total / count:.6g}") if count else None,
-        "not_finite": volume.data.size - count,
+        "not_finite": values.size - count,
         **({"guessed": list(volume.guesses)} if volume.guesses else {}),
     }
 

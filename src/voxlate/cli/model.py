@@ -5,28 +5,28 @@ import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
+from typer import Argument, Option
 
-from voxlate import recipe_text
-from voxlate.cli.app import app, err, incomplete, note, out
+from voxlate.cli.app import app, end, err, note, out, say
 from voxlate.cli.options import (
     AllowCode,
+    Answer,
     Changes,
     Device,
     Json,
-    Manifest,
-    Outside,
-    Patients,
-    Pattern,
-    Preset,
+    Layout,
     Samples,
     Split,
+    Steps,
+    SynthChanges,
     To,
     pairs,
+    with_tables,
 )
-from voxlate.cli.planning import AUTO, Memory, Mode, Source, Target, Wishes, minutes_of, show_fits
+from voxlate.cli.planning import AUTO, Memory, Mode, Source, Target, auto_recipe, given, minutes_of, show_fits
 from voxlate.cli.progress import progress_on
 from voxlate.errors import BadInput
+from voxlate.recipes import text as recipe_text
 
 
 def _completed(begun: str) -> list[str]:
@@ -43,10 +43,10 @@ def _samplers(begun: str) -> list[str]:
 def list_recipes(
     name: Annotated[
         str | None,
-        typer.Argument(help="Print this one, and every key with default and meaning.", autocompletion=_completed),
+        Argument(help="Print this one, and every key with default and meaning.", autocompletion=_completed),
     ] = None,
     cohort: Annotated[
-        Path | None, typer.Option("--for", help="Which fit this prepared cohort, and why others do not.")
+        Path | None, Option("--for", help="Which fit this prepared cohort, and why others do not.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -71,9 +71,9 @@ def list_recipes(
     width = max(len(one) for pair in found.values() for one in pair)
     cut: Any = {"no_wrap": True, "overflow": "ellipsis"} if out.is_terminal else {"soft_wrap": True}
     for pair, members in found.items():
-        out.print(f"\n{pair}", style="bold", markup=False, highlight=False)
+        say(f"\n{pair}", style="bold")
         for one, title in members.items():
-            out.print(f"  {one:{width}}  {title}", style=None, markup=False, highlight=False, **cut)
+            out.print(f"  {one:{width}}  {title}", highlight=False, **cut)
 
 
 @app.command(
@@ -84,33 +84,29 @@ def list_recipes(
 def train(
     recipe: Annotated[
         str,
-        typer.Argument(
+        Argument(
             help="auto: one planned for the cohort (voxlate plan). Else a shipped recipe's name (voxlate recipes) or a "
             "TOML file; or a run, to go on with it.",
             autocompletion=_completed,
         ),
     ],
     data: Annotated[
-        Path | None, typer.Option(help="A prepared cohort; of a run: where it lies now, if it was moved.")
+        Path | None, Option(help="A prepared cohort; of a run: where it lies now, if it was moved.")
     ] = None,
-    to: Annotated[Path | None, typer.Option("--out", help="Folder for what this command makes; of a run none.")] = None,
-    steps: Annotated[str | None, typer.Option(help="Of a finished run: so many further steps (+2000).")] = None,
+    to: Annotated[Path | None, Option("--out", help="Folder for what this command makes; of a run none.")] = None,
+    steps: Annotated[str | None, Option(help="Of a finished run: so many further steps (+2000).")] = None,
     minutes: Annotated[
         str | None,
-        typer.Option(help="Of auto: how long it may take (60). Of a finished run: about so many further ones (+30)."),
+        Option(help="Of auto: how long it may take (60). Of a finished run: about so many further ones (+30)."),
     ] = None,
     change: Changes = None,
-    start: Annotated[
-        Path | None, typer.Option("--init", help="Weights, or a run, to begin from, not random ones.")
-    ] = None,
+    start: Annotated[Path | None, Option("--init", help="Weights, or a run, to begin from, not random ones.")] = None,
     reuse: Annotated[
-        list[Path] | None, typer.Option(help="A run whose earlier stages to take where they are the same (repeat it).")
+        list[Path] | None, Option(help="A run whose earlier stages to take where they are the same (repeat it).")
     ] = None,
     fold: Annotated[
         int | None,
-        typer.Option(
-            min=0, max=4, help="Validate on this fifth of the patients that are not for test, train on the rest."
-        ),
+        Option(min=0, max=4, help="Validate on this fifth of the patients that are not for test, train on the rest."),
     ] = None,
     memory: Memory = None,
     mode: Mode = None,
@@ -124,22 +120,21 @@ def train(
     from voxlate.training.train import train as run
 
     lengths = {"--steps": steps, "--minutes": minutes}
-    if further.is_run(recipe, to):
-        refused: dict[str, Any] = {"--set": change, "--init": start, "--reuse": reuse, "--fold": fold}
-        refused |= {"--memory": memory, "--mode": mode, "--source": source, "--target": target}
+    wishes = given(source=source, target=target, memory=memory, mode=mode)
+    if to is None and Path(recipe).is_dir():
+        unfit = [f"--{name}" for name in given(set=change, init=start, reuse=reuse, fold=fold, **wishes)]
         with progress_on(err) as bars:
-            further.go_on(Path(recipe), lengths, refused, data=data, device=device, progress=bars, say=note)
+            further.go_on(Path(recipe), lengths, unfit, data=data, device=device, progress=bars, say=note)
         _say_next(Path(recipe))
         return
-    further.refuse_further(recipe, {**lengths, **({"--minutes": None} if recipe == AUTO else {})})
-    data, to = further.required(data, to, recipe)
+    data, to = further.required(recipe, data, to, {"--steps": steps} if recipe == AUTO else lengths)
     changes = pairs(change)
-    wishes = Wishes(source, target, None if minutes is None else minutes_of(minutes), memory, mode, device, fold)
     made, began = None, time.monotonic()
     if recipe == AUTO:
-        chosen, head, made = wishes.recipe(data, to, changes)
-    elif wishes.given:
-        raise BadInput(f"{wishes.given[0]}: expected the recipe auto, which is planned, found {recipe}. Drop it.")
+        wishes |= {} if minutes is None else {"minutes": minutes_of(minutes)}
+        chosen, head, made = auto_recipe(data, to, changes, wishes, device=device, fold=fold)
+    elif wishes:
+        raise BadInput(f"--{next(iter(wishes))}: expected the recipe auto, which is planned, found {recipe}. Drop it.")
     else:
         chosen, head = read_with_head(recipe, changes)
     own = sorted({key.split(".")[0] for key in changes} & {"train", "net", "method", "opponent"})
@@ -150,7 +145,7 @@ def train(
         options: dict[str, Any] = {"start": start, "reuse": reuse or (), "fold": fold, "device": device}
         done = run(chosen, data, to, head=head, **options, progress=bars, say=note)
     if made is not None:
-        note(made.came(done, time.monotonic() - began, device))
+        note(made.outcome(done, time.monotonic() - began, device))
     _say_next(to)
 
 
@@ -166,13 +161,13 @@ def _say_next(run: Path) -> None:
     unseen = "".join([f" --split {name}" for name in ("val", "test") if splits.get(name)][:1])
     score = f"evaluate NEW --truth COHORT --run {run} --missing one --units network{unseen}"
     after = score if completes else f"synth {run} COHORT{unseen} --out OUT"
-    out.print(f"{weights} is the model. Next:  voxlate {after}")
+    say(f"{weights} is the model. Next:  voxlate {after}")
 
 
 @app.command(name="import", epilog="Example:  voxlate import xmodality adm.safetensors --out RUN")
 def import_weights(
-    source: Annotated[Literal["xmodality"], typer.Argument(metavar="SOURCE", help="Whose weights: xmodality.")],
-    weights: Annotated[Path, typer.Argument(help="The published file (safetensors).")],
+    source: Annotated[Literal["xmodality"], Argument(metavar="SOURCE", help="Whose weights: xmodality.")],
+    weights: Annotated[Path, Argument(help="The published file (safetensors).")],
     to: To,
     change: Changes = None,
 ) -> None:
@@ -180,7 +175,7 @@ def import_weights(
     from voxlate.training.published import import_run
 
     run = import_run(weights, to, pairs(change))
-    out.print(f"{run.weights()} is the model. Next:  voxlate synth {to} SCANS --out OUT")
+    say(f"{run.weights()} is the model. Next:  voxlate synth {to} SCANS --out OUT")
 
 
 @app.command(
@@ -189,61 +184,52 @@ def import_weights(
     "voxlate synth RUN COHORT --out MEANS --answer mean (least error; sample: sharp)    "
     "voxlate synth FOLD0 FOLD1 FOLD2 COHORT --out OUT (their mean and spread)"
 )
+@with_tables
 def synth(
-    run: Annotated[Path, typer.Argument(help="A run folder, or a weights file.")],
+    run: Annotated[Path, Argument(help="A run folder, or a weights file.")],
     inputs: Annotated[
         list[str],
-        typer.Argument(
+        Argument(
             metavar="[RUN...] INPUT",
             help="A cohort, a case, a DICOM series, a file, or modality=path pairs; after more runs: their mean.",
         ),
     ],
     to: To,
-    answer: Annotated[
-        Literal["mean", "sample"] | None,
-        typer.Option(help="Of a diffusion of what a predictor leaves: the predictor's image, or a sample (as unset)."),
-    ] = None,
-    sampler: Annotated[
-        str | None, typer.Option(help="Another sampler than the recipe's.", autocompletion=_samplers)
-    ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Times at which the network denoises.")] = None,
-    eta: Annotated[float | None, typer.Option(min=0, max=1, help="Noise that ddim puts back; 1 as DDPM.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="Noise over time: another than in training (cosine, …).")] = None,
+    answer: Answer = None,
+    sampler: Annotated[str | None, Option(help="Another sampler than the recipe's.", autocompletion=_samplers)] = None,
+    steps: Steps = None,
+    eta: Annotated[float | None, Option(min=0, max=1, help="Noise that ddim puts back; 1 as DDPM.")] = None,
+    schedule: Annotated[str | None, Option(help="Noise over time: another than in training (cosine, …).")] = None,
     like: Annotated[
-        str | None, typer.Option(help="Sample as this recipe does, which trains the same method (mr_to_ct_ode_m).")
+        str | None, Option(help="Sample as this recipe does, which trains the same method (mr_to_ct_ode_m).")
     ] = None,
     samples: Samples = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
+    seed: Annotated[int, Option(min=0, help="Of the noise.")] = 0,
     batch: Annotated[
         int | None,
-        typer.Option(min=1, help="Slices at a time: memory, and rounding (in bfloat16 up to 1 % of the range)."),
+        Option(min=1, help="Slices at a time: memory, and rounding (in bfloat16 up to 1 % of the range)."),
     ] = None,
     exact: Annotated[
-        bool, typer.Option("--exact", help="float32, one slice at a time: bit-identical whatever --batch (slower).")
+        bool, Option("--exact", help="float32, one slice at a time: bit-identical whatever --batch (slower).")
     ] = False,
     split: Split = None,
     slices: Annotated[
-        Literal["whole", "tiled", "resized"] | None, typer.Option(help="How a model sees the slices of a volume.")
+        Literal["whole", "tiled", "resized"] | None, Option(help="How a model sees the slices of a volume.")
     ] = None,
     crop: Annotated[
-        int | None, typer.Option(min=0, help="Synthesise only in the box of the mask and so many voxels around it.")
+        int | None, Option(min=0, help="Synthesise only in the box of the mask and so many voxels around it.")
     ] = None,
     noise: Annotated[
-        Literal["independent", "shared", "correlated"] | None, typer.Option(help="How the noise of slices is related.")
+        Literal["independent", "shared", "correlated"] | None, Option(help="How the noise of slices is related.")
     ] = None,
-    change: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a key of the recipe's synth table: overlap=0.25.")
-    ] = None,
-    missing: Annotated[list[str] | None, typer.Option(help="Leave this modality out and make it.")] = None,
+    change: SynthChanges = None,
+    missing: Annotated[list[str] | None, Option(help="Leave this modality out and make it.")] = None,
     intervals: Annotated[
         bool,
-        typer.Option("--intervals/--no-intervals", help="Of a calibrated run: <modality>_low and _high, too."),
+        Option("--intervals/--no-intervals", help="Of a calibrated run: <modality>_low and _high, too."),
     ] = True,
-    pattern: Pattern = None,
-    manifest: Manifest = None,
-    preset: Preset = None,
-    patients: Patients = None,
-    allow_outside: Outside = False,
+    *,
+    layout: Layout,
     device: Device = "auto",
     allow_code: AllowCode = False,
     as_json: Json = False,
@@ -264,8 +250,7 @@ def synth(
     model = model if intervals else model.without_intervals()
     model = model if like is None else model.with_synthesis_of(recipes.read(like))
     model = model.with_options(**{**named, **recipes.table(pairs(change))})
-    layout: dict[str, Any] = {"pattern": pattern, "manifest": manifest, "preset": preset, "patients": patients}
-    scans = find_scans(inputs, model, split=split, missing=missing, **layout, allow_outside=allow_outside)
+    scans = find_scans(inputs, model, split=split, missing=missing, **vars(layout))
     fitting, lacking, complete = sort_out(model, scans)
     with progress_on(err) as bars:
         folders, failed = synthesise_cases(
@@ -277,11 +262,10 @@ def synth(
         print(json.dumps({**done, "left_out": left_out, "complete": complete}))
     else:
         if complete:
-            out.print(f"{len(complete)} cases lack nothing and are left as they are: {', '.join(complete)}")
+            say(f"{len(complete)} cases lack nothing and are left as they are: {', '.join(complete)}")
         after = f"voxlate evaluate {to} --truth COHORT"
         if model.recipe.task.completes:  # what was missing has no truth
             score = f"voxlate evaluate NEW --truth COHORT --run {run} --missing one --units network"
             after = f"voxlate report {to}, and to score what the model makes:  {score}"
-        out.print(f"{len(folders)} cases in {to}.{f' Next:  {after}' if folders else ''}", markup=False)
-    if left_out:
-        incomplete([f"left out {sentence}" for sentence in left_out.values()])
+        say(f"{len(folders)} cases in {to}.{f' Next:  {after}' if folders else ''}")
+    end(f"left out {sentence}" for sentence in left_out.values())

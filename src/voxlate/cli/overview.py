@@ -6,11 +6,9 @@ from typing import Any
 
 from rich.table import Table
 
-from voxlate.cli.app import err
+from voxlate.cli.app import err, say
 from voxlate.data.find import CaseFiles, Found
-from voxlate.data.prepared import Entry
-
-SPLITS = ("train", "val", "test")
+from voxlate.data.prepared import SPLITS, Entry
 
 
 def overview(
@@ -49,8 +47,8 @@ def show(table: Mapping[str, Any], plan: Found | None = None) -> None:
     err.print(drawn)
     if grids := list(table["grids"].items()):
         shown = ", ".join(f"{grid} ({count})" for grid, count in grids[:4]) + (", …" if len(grids) > 4 else "")
-        err.print(f"grids: {shown}", markup=False, highlight=False)
+        say(f"grids: {shown}", err)
     for sentence in plan.unclaimed if plan else ():
-        err.print(f"left out: {sentence}", markup=False, highlight=False, soft_wrap=True)
+        say(f"left out: {sentence}", err)
     for sentence in plan.guessed if plan else ():
-        err.print(f"not known, taken to be so: {sentence}", markup=False, highlight=False, soft_wrap=True)
+        say(f"not known, taken to be so: {sentence}", err)

@@ -4,14 +4,14 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
+from typer import Argument, Option
 
 from voxlate.cli import further
-from voxlate.cli.app import app, note, out
+from voxlate.cli.app import app, note, say
 from voxlate.cli.options import Device
 from voxlate.errors import BadInput
 
@@ -20,20 +20,17 @@ if TYPE_CHECKING:
     from voxlate.recipe import Recipe
 
 AUTO = "auto"
-MINUTES = 60.0
 UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
-Minutes = Annotated[
-    float | None, typer.Option(min=0, help=f"How long the training may take on this machine; {MINUTES:g} if unset.")
-]
+Minutes = Annotated[float | None, Option(min=0, help="How long the training may take on this machine; 60 if unset.")]
 Memory = Annotated[
-    str | None, typer.Option(help="Memory that it may take (8GB), of the GPU where there is one; most of what is free.")
+    str | None, Option(help="Memory that it may take (8GB), of the GPU where there is one; most of what is free.")
 ]
-Source = Annotated[list[str] | None, typer.Option(help="A modality that is given (repeat it).")]
-Target = Annotated[list[str] | None, typer.Option(help="A modality that is made (repeat it).")]
+Source = Annotated[list[str] | None, Option(help="A modality that is given (repeat it).")]
+Target = Annotated[list[str] | None, Option(help="A modality that is made (repeat it).")]
 Mode = Annotated[
     Literal["both", "mean", "samples"] | None,
-    typer.Option(help="mean: one regression. both, samples: and a diffusion of what it leaves, with more of the time."),
+    Option(help="mean: one regression. both, samples: and a diffusion of what it leaves, with more of the time."),
 ]
 
 
@@ -41,8 +38,8 @@ Mode = Annotated[
     epilog="Examples:  voxlate plan PREPARED --minutes 20    voxlate plan PREPARED --source t1 --target ct --memory 8GB"
 )
 def plan(
-    data: Annotated[Path, typer.Argument(metavar="PREPARED", help="A prepared cohort.")],
-    to: Annotated[Path, typer.Option("--out", help="The recipe that is written.")] = Path("plan.toml"),
+    data: Annotated[Path, Argument(metavar="PREPARED", help="A prepared cohort.")],
+    to: Annotated[Path, Option("--out", help="The recipe that is written.")] = Path("plan.toml"),
     source: Source = None,
     target: Target = None,
     minutes: Minutes = None,
@@ -58,65 +55,42 @@ def plan(
         raise BadInput(f"--out: expected the name of a .toml file, found {to}. Write --out plan.toml.")
     if to.exists():
         raise BadInput(f"{to}: expected a new file, found one that is there. Choose another --out, or remove it.")
-    made = Wishes(source, target, minutes, memory, mode, device).plan(data)
+    wishes = given(source=source, target=target, minutes=minutes, memory=memory, mode=mode)
+    made = planned(data, {}, **wishes, device=device)
     made.save(to)
     for key, why in made.why.items():
-        out.print(f"{key}: {why}.", highlight=False, soft_wrap=True)
-    out.print(f"{to} is the recipe. Next:  voxlate train {to} --data {data} --out RUN", soft_wrap=True)
+        say(f"{key}: {why}.")
+    say(f"{to} is the recipe. Next:  voxlate train {to} --data {data} --out RUN")
 
 
-@dataclass(frozen=True)
-class Wishes:
-    """What a plan is asked for on the command line; None where it is not."""
+def given(**options: Any) -> dict[str, Any]:
+    """Those of the options that the command line gives."""
+    return {name: value for name, value in options.items() if value not in (None, [])}
 
-    source: list[str] | None = None
-    target: list[str] | None = None
-    minutes: float | None = None
-    memory: str | None = None
-    mode: Mode = None
-    device: str = "auto"
-    fold: int | None = None
 
-    @property
-    def given(self) -> list[str]:
-        """The options that only a plan has."""
-        names = ("source", "target", "minutes", "memory", "mode")
-        return [f"--{name}" for name in names if getattr(self, name) not in (None, [])]
+def planned(data: Path, changes: Mapping[str, str], memory: str | None = None, **wishes: Any) -> "Plan":
+    """The plan for a prepared cohort, with changes of its keys; what the probe finds is said."""
+    from voxlate.cli.api import plan as run
 
-    def plan(self, data: Path, changes: Mapping[str, str] | None = None) -> "Plan":
-        """The plan for a prepared cohort, with changes of its keys; what the probe finds is said."""
-        from voxlate.planning.plan import plan as planned
-        from voxlate.planning.probe import Limits, free_memory
+    memory_bytes = None if memory is None else _bytes(memory)
+    return run(data, memory_bytes=memory_bytes, say=note, **wishes).changed(changes)
 
-        memory = free_memory(self.device) if self.memory is None else _bytes(self.memory)
-        limits = Limits(MINUTES if self.minutes is None else self.minutes, memory)
-        made = planned(
-            data,
-            source=tuple(self.source or ()),
-            target=tuple(self.target or ()),
-            limits=limits,
-            mode=self.mode or "both",
-            device=self.device,
-            fold=self.fold,
-            say=note,
-        )
-        return made.changed(changes or {})
 
-    def recipe(
-        self, data: Path, run: Path, changes: Mapping[str, str] | None = None
-    ) -> tuple["Recipe", str, "Plan | None"]:
-        """The recipe that `train auto` trains, and its head: the run's own where it has begun, else of a new plan."""
-        from voxlate.planning.plan import begun
+def auto_recipe(
+    data: Path, run: Path, changes: Mapping[str, str], wishes: Mapping[str, Any], **options: Any
+) -> tuple["Recipe", str, "Plan | None"]:
+    """The recipe that `train auto` trains, and its head: the run's own where it has begun, else of a new plan."""
+    from voxlate.planning.plan import begun
 
-        if (found := begun(run)) is not None:
-            asked = [*self.given, *(f"--set {key}" for key in changes or {})]
-            unused = f"; {', '.join(asked)} change nothing (another --out makes another plan)" if asked else ""
-            note(f"{run / 'recipe.toml'} is resumed as it was planned{unused}.")
-            return *found, None
-        made = self.plan(data, changes)
-        for key, why in made.why.items():
-            note(f"{key}: {why}.")
-        return *made.with_head, made
+    if (found := begun(run)) is not None:
+        asked = [*(f"--{name}" for name in wishes), *(f"--set {key}" for key in changes)]
+        unused = f"; {', '.join(asked)} change nothing (another --out makes another plan)" if asked else ""
+        note(f"{run / 'recipe.toml'} is resumed as it was planned{unused}.")
+        return *found, None
+    made = planned(data, changes, **wishes, **options)
+    for key, why in made.why.items():
+        note(f"{key}: {why}.")
+    return *made.with_head, made
 
 
 def show_fits(data: Path, as_json: bool) -> None:
@@ -128,17 +102,17 @@ def show_fits(data: Path, as_json: bool) -> None:
         print(json.dumps([asdict(one) for one in found]))
         return
     fitting = [one for one in found if not one.against]
-    out.print(f"{len(fitting)} of {len(found)} recipes fit {data}; `voxlate train auto` plans one for it.\n")
+    say(f"{len(fitting)} of {len(found)} recipes fit {data}; `voxlate train auto` plans one for it.\n")
     for one in fitting:
-        out.print(f"  {one.name}  {one.title}", highlight=False, soft_wrap=True)
+        say(f"  {one.name}  {one.title}")
         for sentence in one.notes:
-            out.print(f"      {sentence}", highlight=False, soft_wrap=True)
+            say(f"      {sentence}")
     others = defaultdict[str, list[str]](list)
     for one in found:
         if one.against:
             others[one.against].append(one.name)
     for reason, names in others.items():
-        out.print(f"\n{reason}:\n  {', '.join(names)}", highlight=False, soft_wrap=True)
+        say(f"\n{reason}:\n  {', '.join(names)}")
 
 
 def minutes_of(text: str) -> float:

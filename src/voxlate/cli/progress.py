@@ -16,6 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from voxlate.cli.app import say
+
 SECONDS = 20.0  # from one plain line to the next: a few a minute
 
 
@@ -25,14 +27,12 @@ class Bars:
     def __init__(self, progress: Progress):
         self.progress = progress
         self.tasks: dict[str, TaskID] = {}
-        self.last: dict[str, int] = {}
 
     def __call__(self, name: str, done: int, total: int, numbers: Mapping[str, float] | None = None) -> None:
         if name not in self.tasks:
             self.tasks[name] = self.progress.add_task(name, total=total, completed=done, note="")
-        elif done < self.last[name]:
+        elif done < self.progress.tasks[self.tasks[name]].completed:
             self.progress.reset(self.tasks[name], total=total, completed=done)  # the slices of the next case
-        self.last[name] = done
         self.progress.update(self.tasks[name], completed=done, total=total, note=_note(numbers))
 
 
@@ -56,9 +56,7 @@ class Lines:
         self.printed = now
         left = f", {_clock((now - start) / (done - before) * (total - done))} left" if before < done < total else ""
         note = _note(numbers)
-        self.console.print(
-            f"{name} {done}/{total}{left}{'  ' if note else ''}{note}", highlight=False, markup=False, soft_wrap=True
-        )
+        say(f"{name} {done}/{total}{left}{'  ' if note else ''}{note}", self.console)
 
 
 @contextmanager

@@ -3,25 +3,14 @@
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
+from typer import Argument, Option
 
-from voxlate.cli.app import app, err, incomplete, note, out
-from voxlate.cli.options import (
-    AllowCode,
-    Device,
-    Json,
-    Manifest,
-    Outside,
-    Patients,
-    Pattern,
-    Preset,
-    Samples,
-    Split,
-    pairs,
-)
+from voxlate.cli.app import app, end, err, note, out
+from voxlate.cli.options import AllowCode, Device, Json, Layout, Samples, Split, Steps, pairs, with_tables
 from voxlate.cli.progress import progress_on
 from voxlate.errors import BadInput
 
@@ -36,106 +25,90 @@ def _scopes(begun: str) -> list[str]:
     return [name for name in SCOPES if name.startswith(begun)]
 
 
-@app.command(
-    epilog="Examples:  voxlate evaluate OUT --truth COHORT --mask body    "
-    "voxlate evaluate NEW --truth COHORT --run RUN --missing all --mask brain"
-)
-def evaluate(
-    to: Annotated[Path, typer.Argument(metavar="OUT", help="The folder that synth wrote; with --run a new one.")],
-    truth: Annotated[Path, typer.Option(help="The cohort with the true scans.")],
-    run: Annotated[
-        list[Path] | None,
-        typer.Option(help="Make what is scored by this run: each modality without itself, see --missing (repeat it)."),
-    ] = None,
-    missing: Annotated[
-        Literal["one", "all"] | None,
-        typer.Option(help="With --run: one modality missing at a time (default), or every subset of them."),
-    ] = None,
-    samples: Samples = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="With --run: times at which the network denoises.")] = None,
-    device: Device = "auto",
+@dataclass(frozen=True)
+class Scoring:
+    """Options of `evaluate` as voxlate.evaluate takes them."""
+
     mask: Annotated[
         str | None,
-        typer.Option(
-            help="body, brain, cohort (its mask files) or a file; else the whole image.", autocompletion=_masks
-        ),
-    ] = None,
+        Option(help="body, brain, cohort (its mask files) or a file; else the whole image.", autocompletion=_masks),
+    ] = None
     value_range: Annotated[
-        tuple[float, float] | None, typer.Option("--range", help="Range of PSNR and SSIM, in the target's unit.")
-    ] = None,
-    region: Annotated[
+        tuple[float, float] | None, Option("--range", help="Range of PSNR and SSIM, in the target's unit.")
+    ] = None
+    scopes: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Score a region: 'lesion=tmax>6', 'core=cbf<30%', core=seg=1, a mask file, ratio=lesion/core."
-        ),
-    ] = None,
-    score: Annotated[
-        list[str] | None,
-        typer.Option(
+        Option(
+            "--score",
             help="Score in another scope, too: whole, both_masked (both images empty outside the mask), slices, crops; "
             "both_masked.slices, … (repeat it; docs/scores.md).",
             autocompletion=_scopes,
         ),
-    ] = None,
+    ] = None
     slices: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="TABLE",
             help="Which slices those scopes count: 'above={tof=\"mean\",cta=0}, pixels=200, overlap=0.3'; "
             "mask=0 is the mask's area.",
         ),
-    ] = None,
-    crop: Annotated[int, typer.Option(help="Pixels a side of crops.")] = 256,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Of crops, intervals and distances; with --run of the synthesis, too.")
-    ] = 0,
+    ] = None
+    crop: Annotated[int, Option(help="Pixels a side of crops.")] = 256
+    seed: Annotated[int, Option(min=0, help="Of crops, intervals and distances; with --run of the synthesis, too.")] = 0
     features: Annotated[
-        str | None, typer.Option(help="Distances between all slices by texture (built in), vit, or a ViT's folder.")
-    ] = None,
+        str | None, Option(help="Distances between all slices by texture (built in), vit, or a ViT's folder.")
+    ] = None
     lpips: Annotated[
-        Path | None, typer.Option(metavar="WEIGHTS", help="Score LPIPS too: its AlexNet weights (safetensors).")
-    ] = None,
+        Path | None, Option(metavar="WEIGHTS", help="Score LPIPS too: its AlexNet weights (safetensors).")
+    ] = None
     units: Annotated[
         Literal["own", "network"],
-        typer.Option(help="MR: each image by its own peak; or network: 0 to 255 as the network saw it (paper 003)."),
-    ] = "own",
+        Option(help="MR: each image by its own peak; or network: 0 to 255 as the network saw it (paper 003)."),
+    ] = "own"
     ssim_from: Annotated[
-        Literal["low", "zero"], typer.Option(help="SSIM measures values from the range's low end, or from zero.")
-    ] = "low",
-    split: Split = None,
+        Literal["low", "zero"], Option(help="SSIM measures values from the range's low end, or from zero.")
+    ] = "low"
     prepared: Annotated[
         Path | None,
-        typer.Option(help="The prepared cohort, with the transforms of registered scans; else that of OUT's own run."),
+        Option(help="The prepared cohort, with the transforms of registered scans; else that of OUT's own run."),
+    ] = None
+    naive: Annotated[Path | None, Option(help="A run's naive.safetensors; else that of OUT's own run.")] = None
+
+
+@app.command(
+    epilog="Examples:  voxlate evaluate OUT --truth COHORT --mask body    "
+    "voxlate evaluate NEW --truth COHORT --run RUN --missing all --mask brain"
+)
+@with_tables
+def evaluate(
+    to: Annotated[Path, Argument(metavar="OUT", help="The folder that synth wrote; with --run a new one.")],
+    truth: Annotated[Path, Option(help="The cohort with the true scans.")],
+    run: Annotated[
+        list[Path] | None,
+        Option(help="Make what is scored by this run: each modality without itself, see --missing (repeat it)."),
     ] = None,
-    naive: Annotated[Path | None, typer.Option(help="A run's naive.safetensors; else that of OUT's own run.")] = None,
-    pattern: Pattern = None,
-    manifest: Manifest = None,
-    preset: Preset = None,
-    patients: Patients = None,
-    allow_outside: Outside = False,
+    missing: Annotated[
+        Literal["one", "all"] | None,
+        Option(help="With --run: one modality missing at a time (default), or every subset of them."),
+    ] = None,
+    samples: Samples = None,
+    steps: Steps = None,
+    device: Device = "auto",
+    region: Annotated[
+        list[str] | None,
+        Option(help="Score a region: 'lesion=tmax>6', 'core=cbf<30%', core=seg=1, a mask file, ratio=lesion/core."),
+    ] = None,
+    *,
+    options: Scoring,
+    split: Split = None,
+    layout: Layout,
     as_json: Json = False,
 ) -> None:
     """Score syntheses and naive baselines against the truth: metrics.csv and metrics.json."""
     from voxlate.scoring.evaluate import evaluate as score_images
     from voxlate.scoring.words import held_out_note
 
-    layout: dict[str, Any] = {"pattern": pattern, "manifest": manifest, "preset": preset, "patients": patients}
-    layout["allow_outside"] = allow_outside
-    options: dict[str, Any] = {
-        "mask": mask,
-        "value_range": value_range,
-        "naive": naive,
-        "regions": pairs(region, "--region"),
-        "scopes": score or (),
-        "slices": slices,
-        "crop": crop,
-        "seed": seed,
-        "features": features,
-        "lpips": lpips,
-        "ssim_from": ssim_from,
-        "units": units,
-        "prepared": prepared,
-    }
+    how = {**vars(options), "scopes": options.scopes or (), "regions": pairs(region, "--region")}
     left_out: dict[str, str] = {}
     of_synthesis = {"--missing": missing, "--samples": samples, "--steps": steps}
     if not run and (given := [name for name, value in of_synthesis.items() if value is not None]):
@@ -148,14 +121,13 @@ def evaluate(
             from voxlate.synthesis.scenarios import score_scenarios
 
             models = [load(one, device).with_options(samples=samples, steps=steps) for one in run]
-            how = missing or "one"
             summary = score_scenarios(
-                models, truth, to, how, split=split, layout=layout, progress=bars, say=note, **options
+                models, truth, to, missing or "one", split=split, layout=vars(layout), progress=bars, say=note, **how
             )
             scores, left_out = summary.scores, dict(summary.left_out)
         else:
-            options["progress"] = lambda done, total, _: bars("evaluate", done, total)
-            scores = score_images(to, truth, split=split, **layout, **options)
+            how["progress"] = lambda done, total, _: bars("evaluate", done, total)
+            scores = score_images(to, truth, split=split, **vars(layout), **how)
     if sentence := held_out_note(scores.document()):
         note(sentence)
     for sentence in scores.header["shared_masks"]:
@@ -163,19 +135,18 @@ def evaluate(
     _print(scores.document(), scores.table, as_json)
     if run and not as_json:
         out.print(summary.table())
-    absent = {case: f"not scored: {case} ({why})" for case, why in scores.header["not_synthesised"].items()}
-    if absent or left_out:
-        incomplete([*absent.values(), *(f"left out {sentence}" for sentence in left_out.values())])
+    absent = [f"not scored: {case} ({why})" for case, why in scores.header["not_synthesised"].items()]
+    end([*absent, *(f"left out {sentence}" for sentence in left_out.values())])
 
 
 @app.command(epilog="Example:  voxlate compare CNN_OUT DDPM_OUT --reference CNN_OUT --report methods.html")
 def compare(
-    folders: Annotated[list[Path], typer.Argument(metavar="OUT...", help="Scored folders, of the same cases.")],
-    reference: Annotated[str | None, typer.Option(help="Test against this one; else against the best.")] = None,
-    answer: Annotated[str, typer.Option(help="Compare a naive baseline of each instead.")] = "synthesis",
-    to: Annotated[Path | None, typer.Option("--out", help="Write the table as JSON too.")] = None,
+    folders: Annotated[list[Path], Argument(metavar="OUT...", help="Scored folders, of the same cases.")],
+    reference: Annotated[str | None, Option(help="Test against this one; else against the best.")] = None,
+    answer: Annotated[str, Option(help="Compare a naive baseline of each instead.")] = "synthesis",
+    to: Annotated[Path | None, Option("--out", help="Write the table as JSON too.")] = None,
     page: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE", help="Write table and pictures as one offline HTML page.")
+        Path | None, Option("--report", metavar="FILE", help="Write table and pictures as one offline HTML page.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -195,15 +166,15 @@ def compare(
 
 @app.command(epilog="Example:  voxlate likelihood RUN PREPARED --slices 4 --tolerance 1e-3")
 def likelihood(
-    run: Annotated[Path, typer.Argument(help="A run folder, or a weights file, of a diffusion model.")],
-    cohort: Annotated[Path, typer.Argument(help="A prepared cohort with the true targets.")],
-    split: Annotated[str, typer.Option(help="Which split: train, val or test.")] = "val",
-    slices: Annotated[int | None, typer.Option(min=1, help="At most so many a case, evenly spaced; else all.")] = None,
-    tolerance: Annotated[float, typer.Option(help="Error that a step of the ODE may make; larger is quicker.")] = 1e-5,
-    batch: Annotated[int | None, typer.Option(min=1, help="Slices at a time: memory, not results.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random probes.")] = 0,
+    run: Annotated[Path, Argument(help="A run folder, or a weights file, of a diffusion model.")],
+    cohort: Annotated[Path, Argument(help="A prepared cohort with the true targets.")],
+    split: Annotated[str, Option(help="Which split: train, val or test.")] = "val",
+    slices: Annotated[int | None, Option(min=1, help="At most so many a case, evenly spaced; else all.")] = None,
+    tolerance: Annotated[float, Option(help="Error that a step of the ODE may make; larger is quicker.")] = 1e-5,
+    batch: Annotated[int | None, Option(min=1, help="Slices at a time: memory, not results.")] = None,
+    seed: Annotated[int, Option(min=0, help="Of the random probes.")] = 0,
     device: Device = "auto",
-    to: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the result as JSON too.")] = None,
+    to: Annotated[Path | None, Option("--out", metavar="FILE", help="Write the result as JSON too.")] = None,
     allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
@@ -252,8 +223,8 @@ def _print(document: Mapping[str, Any], table: Callable[[], Any], as_json: bool)
 
 @app.command(epilog="Examples:  voxlate report OUT    voxlate report PREPARED")
 def report(
-    path: Annotated[Path, typer.Argument(help="A run, a folder that synth wrote, or a prepared cohort.")],
-    to: Annotated[Path | None, typer.Option("--out", help="The file; PATH/report.html by default.")] = None,
+    path: Annotated[Path, Argument(help="A run, a folder that synth wrote, or a prepared cohort.")],
+    to: Annotated[Path | None, Option("--out", help="The file; PATH/report.html by default.")] = None,
 ) -> None:
     """Write one HTML file with pictures, curves, tables and provenance; it opens offline."""
     if (path / "cohort.json").is_file():
@@ -267,7 +238,7 @@ def report(
 
 @app.command(epilog="Example:  voxlate demo --out demo")
 def demo(
-    to: Annotated[Path, typer.Option("--out", help="Folder for everything that the demo makes.")] = Path("demo"),
+    to: Annotated[Path, Option("--out", help="Folder for everything that the demo makes.")] = Path("demo"),
 ) -> None:
     """Every step on a phantom cohort: phantom, prepare, train, synth, evaluate, report. CPU, a few minutes."""
     from voxlate.cli.demo import demo as run

@@ -2,23 +2,22 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import typer
+from typer import Argument, Option
 
-from voxlate.cli.app import app, err, note, out
+from voxlate.cli.app import app, err, note, say
 from voxlate.cli.options import (
     AllowCode,
+    Answer,
     Device,
     Json,
-    Manifest,
-    Outside,
-    Patients,
-    Pattern,
-    Preset,
+    Layout,
     Samples,
     Split,
+    SynthChanges,
     pairs,
+    with_tables,
 )
 from voxlate.cli.progress import progress_on
 
@@ -27,39 +26,30 @@ from voxlate.cli.progress import progress_on
     epilog="Examples:  voxlate calibrate RUN COHORT --split val --samples 8    "
     "voxlate calibrate RUN COHORT --split val --answer mean    then:  voxlate synth RUN NEW --out OUT --samples 8"
 )
+@with_tables
 def calibrate(
-    run: Annotated[Path, typer.Argument(help="A run folder; the calibration is written into it.")],
-    cohort: Annotated[Path, typer.Argument(help="Cases with truth, which training did not see.")],
+    run: Annotated[Path, Argument(help="A run folder; the calibration is written into it.")],
+    cohort: Annotated[Path, Argument(help="Cases with truth, which training did not see.")],
     split: Split = None,
     samples: Samples = None,
-    answer: Annotated[
-        Literal["mean", "sample"] | None,
-        typer.Option(help="Of a diffusion of what a predictor leaves: whose images are calibrated (sample, as unset)."),
-    ] = None,
-    coverage: Annotated[float, typer.Option(help="Share of a new patient's voxels that intervals are to hold.")] = 0.9,
-    confidence: Annotated[float, typer.Option(help="With which they do so, on average over patients.")] = 0.9,
+    answer: Answer = None,
+    coverage: Annotated[float, Option(help="Share of a new patient's voxels that intervals are to hold.")] = 0.9,
+    confidence: Annotated[float, Option(help="With which they do so, on average over patients.")] = 0.9,
     bound: Annotated[
         Literal["normal", "any", "none"] | None,
-        typer.Option(
+        Option(
             help="normal: shares of patients are about normal (Student's t), as unset from 10 patients on; any: no "
             "assumption (needs 22 patients or more for 90 %); none: the mean, without a margin, as unset for fewer."
         ),
     ] = None,
     region: Annotated[
         list[str] | None,
-        typer.Option(
-            help="A part of the body that is calibrated, too: vessels='cta>150'. Bone, soft tissue, labels are."
-        ),
+        Option(help="A part of the body that is calibrated, too: vessels='cta>150'. Bone, soft tissue, labels are."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
-    change: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a key of the recipe's synth table, as for synth.")
-    ] = None,
-    pattern: Pattern = None,
-    manifest: Manifest = None,
-    preset: Preset = None,
-    patients: Patients = None,
-    allow_outside: Outside = False,
+    seed: Annotated[int, Option(min=0, help="Of the noise.")] = 0,
+    change: SynthChanges = None,
+    *,
+    layout: Layout,
     device: Device = "auto",
     allow_code: AllowCode = False,
     as_json: Json = False,
@@ -76,18 +66,25 @@ def calibrate(
     from voxlate.trust.words import sentences, table
 
     model = load(run, device, allow_code, answer).with_options(samples=samples, **recipes.table(pairs(change)))
-    layout: dict[str, Any] = {"pattern": pattern, "manifest": manifest, "preset": preset, "patients": patients}
-    cases = held_back(model, cohort, split, **layout, allow_outside=allow_outside)
+    cases = held_back(model, cohort, split, **vars(layout))
     with progress_on(err) as bars:
-        options: dict[str, Any] = {"split": split, "coverage": coverage, "confidence": confidence, "bound": bound}
         path, made = learn(
-            model, cases, **options, regions=pairs(region, "--region"), seed=seed, progress=bars, warn=note
+            model,
+            cases,
+            split=split,
+            coverage=coverage,
+            confidence=confidence,
+            bound=bound,
+            regions=pairs(region, "--region"),
+            seed=seed,
+            progress=bars,
+            warn=note,
         )
     if as_json:
         print(json.dumps({"calibration": str(path), **made.stated, "compared": table(made.header)}))
         return
     for line in sentences(made.header):
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(line)
     count = model.recipe.synth.samples
     given = f"{f' --answer {answer}' if answer else ''}{f' --samples {count}' if count > 1 else ''}"
-    out.print(f"{path}. Next:  voxlate synth {run} NEW --out OUT{given}", markup=False, highlight=False)
+    say(f"{path}. Next:  voxlate synth {run} NEW --out OUT{given}")

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxlate import recipe_text
 from voxlate.data.case import CaseHeader
 from voxlate.data.familiar import check_windows
 from voxlate.data.patches import padding_note, usable_cases
 from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.errors import BadInput
 from voxlate.recipe import Recipe, read
+from voxlate.recipes.text import names
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ def fits(data: Path | str) -> list[Fit]:
     """Every shipped recipe, those that fit first; no voxel is read."""
     cohort = open_cohort(data)
     headers = [cohort.header(case) for case in cohort.splits["train"]]
-    found = [_fit(name, cohort, headers) for name in recipe_text.names()]
+    found = [_fit(name, cohort, headers) for name in names()]
     return sorted(found, key=lambda one: (bool(one.against), len(one.notes), one.name))
 
 

@@ -11,7 +11,6 @@ from typing import Literal
 
 import tomli_w
 
-from voxlate import recipe_text
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
 from voxlate.files import write_text
@@ -21,6 +20,7 @@ from voxlate.planning.probe import Limits, Probe, peak
 from voxlate.planning.roles import Roles, roles_of
 from voxlate.planning.rules import Size, Tables, Why
 from voxlate.recipe import Recipe, from_dict, header, read_with_head
+from voxlate.recipes import text as recipe_text
 from voxlate.training.log import append_line
 from voxlate.training.run import Run
 from voxlate.training.validate import find_device
@@ -65,13 +65,12 @@ class Plan:
             why["by hand"] = f"{', '.join(changes)}; reasons that state other numbers are the plan's"
         return replace(self, tables=recipe_text.changed(self.tables, changes), why=why)
 
-    def save(self, path: Path | str) -> Path:
-        """Write the recipe; gives its path."""
-        write_text(Path(path), self.text)
-        return Path(path)
+    def save(self, path: Path | str) -> None:
+        """Write the recipe."""
+        write_text(path, self.text)
 
-    def came(self, run: Run, seconds: float, device: str = "auto") -> str:
-        """What was predicted and what came, minutes and memory, as a sentence; it is logged, too."""
+    def outcome(self, run: Run, seconds: float, device: str = "auto") -> str:
+        """What was predicted and what a training took, minutes and memory, as a sentence; it is logged, too."""
         most = peak(find_device(device))
         planned = {"seconds": self.seconds, "memory_bytes": self.memory}
         took = {"seconds": seconds, "memory_bytes": most}
@@ -144,8 +143,8 @@ def plan(
         facts = facts.having([*roles.source, *roles.target])
     probe = Probe(cohort, limits, device)
     share = SHARES[mode] if roles.way == "pairs" else 1.0  # a completion has one stage
-    size, each = _size(facts, roles, share, probe, say)
-    return _assemble(facts, roles, mode, share, size, each, probe)
+    size, step_seconds = _size(facts, roles, share, probe, say)
+    return _assemble(facts, roles, mode, share, size, step_seconds, probe)
 
 
 def _check_variation(facts: Facts, roles: Roles) -> None:
@@ -241,17 +240,19 @@ def _names(roles: Roles) -> str:
     return f"{' + '.join(roles.source)} to {' + '.join(roles.target)}"
 
 
-def _assemble(facts: Facts, roles: Roles, mode: Mode, share: float, size: Size, each: float, probe: Probe) -> Plan:
+def _assemble(
+    facts: Facts, roles: Roles, mode: Mode, share: float, size: Size, step_seconds: float, probe: Probe
+) -> Plan:
     budget = probe.seconds * (1 - SPARE)
-    fits = max(int(budget * share / each), 1)
-    _check_epoch(facts, fits, each / share, probe)
+    fits = max(int(budget * share / step_seconds), 1)
+    _check_epoch(facts, fits, step_seconds / share, probe)
     steps = min(fits, rules.most_steps(facts, samples=roles.way != "pairs"))
     tables, why = _first_stage(facts, roles, size, steps)
-    why["net.width"] = f"{size} gets {steps:,} steps of {each:.3f} s"
+    why["net.width"] = f"{size} gets {steps:,} steps of {step_seconds:.3f} s"
     why |= _too_short(facts, fits, probe)
     if steps < fits:
         why["net.width"] += f"; {fits:,} would fit, but learn {facts.patients} patients by heart"
-    seconds = steps * each
+    seconds = steps * step_seconds
     if roles.way == "complete" and mode != "mean":
         train, of_train = rules.training(steps, size.width, draws=True)
         tables |= {"method": rules.OF_IMAGE, "train": train, "synth": {**tables["synth"], **rules.SAMPLING}}
@@ -307,12 +308,12 @@ def _mirror(tables: Tables) -> Tables:
     return {"mirror": True} if "flip_lr" in tables["data"]["augment"] else {}
 
 
-def _check_epoch(facts: Facts, steps: int, each: float, probe: Probe) -> None:
+def _check_epoch(facts: Facts, steps: int, step_seconds: float, probe: Probe) -> None:
     """Raise BadInput where not every slice can be seen once."""
     wanted = facts.slices / rules.BATCH
     if steps >= wanted * 0.5:  # about half of the slices hold body
         return
-    minutes = (wanted * 0.5 * each * 1.1 / (1 - SPARE) + probe.passed) / 60
+    minutes = (wanted * 0.5 * step_seconds * 1.1 / (1 - SPARE) + probe.passed) / 60
     raise BadInput(
         f"--minutes: expected time to see the {facts.slices:,} slices once, found {probe.limits.minutes:g} minutes, "
         f"which are {steps:,} steps of {rules.BATCH} slices. Give {math.ceil(10 * minutes) / 10:.1f} minutes or more."

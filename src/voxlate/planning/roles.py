@@ -1,11 +1,12 @@
 """Which modalities a model is given, and which it makes, where nobody says."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from voxlate.errors import BadInput
 from voxlate.images.volume import HOUNSFIELD
-from voxlate.planning.facts import Facts, Scan
+from voxlate.planning.facts import SHOW_ANATOMY, Facts, Scan
 
 # Later ones take longer to scan, need contrast agent or radiation: they are what is made of earlier ones.
 RISING = ("mr", "t1", "t1n", "t1w", "pd", "t2", "t2w", "t2f", "flair", "swi", "tof", "t1c", "t1ce", "mra", "ncct", "ct")
@@ -18,8 +19,8 @@ class Roles:
 
     source: tuple[str, ...]
     target: tuple[str, ...]
-    way: str
     why: str
+    way: Literal["pairs", "complete", "unpaired"] = "pairs"
 
 
 def roles_of(facts: Facts, source: Sequence[str] = (), target: Sequence[str] = ()) -> Roles:
@@ -35,16 +36,16 @@ def roles_of(facts: Facts, source: Sequence[str] = (), target: Sequence[str] = (
         )
     if both := set(source) & set(target):
         raise BadInput(f"--source, --target: expected each modality in one of them, found {min(both)} in both.")
-    asked = bool(source and target)
-    guess = _guess(facts) if not (source or target) else _rest(facts, source, target)
+    if len(set(source or target)) == len(facts.scans):
+        known = ", ".join(facts.scans)
+        raise BadInput(f"--source, --target: expected a modality for each of them, found all ({known}) in one.")
+    guess = _rest(facts, source, target) if source or target else _guess(facts)
     if guess.way == "complete":
         return guess
-    pairs = len(facts.with_all([*guess.source, *guess.target]))
-    if pairs:
-        found = f"{pairs} of {len(facts.training)} training cases have all of them"
-        return Roles(guess.source, guess.target, "pairs", f"{'as asked for' if asked else guess.why}; {found}")
+    if pairs := len(facts.with_all([*guess.source, *guess.target])):
+        return replace(guess, why=f"{guess.why}; {pairs} of {len(facts.training)} training cases have all of them")
     if any(facts.with_all([one]) for one in guess.target) and any(facts.with_all([one]) for one in guess.source):
-        return Roles(guess.source, guess.target, "unpaired", f"{guess.why}; no training case has both: unpaired")
+        return replace(guess, way="unpaired", why=f"{guess.why}; no training case has both: unpaired")
     raise BadInput(
         f"{facts.cohort.folder}: expected training cases with {' and '.join(guess.source)} and with "
         f"{' and '.join(guess.target)}, found none. Name others with --source and --target."
@@ -54,15 +55,15 @@ def roles_of(facts: Facts, source: Sequence[str] = (), target: Sequence[str] = (
 def _rest(facts: Facts, source: Sequence[str], target: Sequence[str]) -> Roles:
     """Sources or targets as asked for; the other side is all that most of the cases have."""
     if source and target:
-        return Roles(tuple(source), tuple(target), "pairs", "as asked for")
+        return Roles(tuple(source), tuple(target), "as asked for")
     given = target or source
     others = [name for name, scan in facts.scans.items() if name not in given]
     most = max(facts.scans[name].cases for name in others)
     others = [name for name in others if facts.scans[name].cases >= most / 2]
     if source:
         first = max(others, key=_rank)
-        return Roles(tuple(source), (first,), "pairs", f"{first} is made, a guess (--target)")
-    return Roles(tuple(others), tuple(target), "pairs", f"{', '.join(others)} are given (--source for fewer)")
+        return Roles(tuple(source), (first,), f"{first} is made, a guess (--target)")
+    return Roles(tuple(others), tuple(target), f"{', '.join(others)} are given (--source for fewer)")
 
 
 def _guess(facts: Facts) -> Roles:
@@ -70,24 +71,22 @@ def _guess(facts: Facts) -> Roles:
     tomograms = [name for name in facts.scans if _is_ct(name)]
     rest = [name for name in facts.scans if name not in maps and name not in tomograms]
     if maps and (others := [*tomograms, *rest]):
-        return Roles(tuple(others), tuple(maps), "pairs", "maps with a unit are made of the scans")
+        return Roles(tuple(others), tuple(maps), "maps with a unit are made of the scans")
     if tomograms and rest:
         made = min(tomograms, key=HOUNSFIELD.index) if set(tomograms) <= set(HOUNSFIELD) else tomograms[0]
-        return Roles(
-            tuple(rest), (made,), "pairs", f"{made} is made of {', '.join(rest)} (--source, --target for another way)"
-        )
+        why = f"{made} is made of {', '.join(rest)} (--source, --target for another way)"
+        return Roles(tuple(rest), (made,), why)
     names = tuple(facts.scans)
     if len(names) >= CONTRASTS:
-        return Roles(
-            names, names, "complete", f"{len(names)} contrasts: whichever of them is missing is made of the rest"
-        )
+        why = f"{len(names)} contrasts: whichever of them is missing is made of the rest"
+        return Roles(names, names, why, "complete")
     first, second = sorted(names, key=_rank)
     why = f"{second} is made of {first}, a guess (--source {second} --target {first} for the other way)"
-    return Roles((first,), (second,), "pairs", why)
+    return Roles((first,), (second,), why)
 
 
 def _is_map(scan: Scan) -> bool:
-    return scan.unit not in ("a.u.", "HU", "grey")
+    return scan.unit not in SHOW_ANATOMY
 
 
 def _is_ct(name: str) -> bool:

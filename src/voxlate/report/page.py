@@ -14,9 +14,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from voxlate import __version__, recipe_text
+from voxlate import __version__
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_text
+from voxlate.recipes import text as recipe_text
 from voxlate.report.curves import calibration_chart, curve_chart, curves_of, score_chart
 from voxlate.report.pictures import sections_of
 from voxlate.scoring.items import check_unchanged

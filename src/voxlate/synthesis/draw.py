@@ -27,7 +27,7 @@ from voxlate.images.tiling import (
     whole_volume,
     zoomed,
 )
-from voxlate.learning import evaluations
+from voxlate.learning.settings import evaluations
 from voxlate.recipe import Synthesis
 from voxlate.synthesis.calls import PatchProgress, count_calls, no_report
 from voxlate.training.validate import autocast

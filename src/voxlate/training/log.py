@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from voxlate.files import write_text
-from voxlate.learning import Training
+from voxlate.learning.settings import Training
 
 StepCallback = Callable[[str, int, int, Mapping[str, float]], None]
 """Called after every step with the stage's name, steps done, steps in all, and the numbers last logged."""

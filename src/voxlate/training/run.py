@@ -28,7 +28,7 @@ from voxlate.data.patches import teaching_cases
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
 from voxlate.files import read_json, whole_file, write_json, write_text
-from voxlate.learning import Training
+from voxlate.learning.settings import Training
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, from_dict, needed_code, to_dict
 

@@ -26,7 +26,7 @@ from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput, Stopped
 from voxlate.files import locked, read_json
-from voxlate.learning import Training
+from voxlate.learning.settings import Training
 from voxlate.methods.autoencoding import reconstruction_error
 from voxlate.methods.method import Method
 from voxlate.nets.autoencoder import AutoencoderNet

@@ -89,24 +89,18 @@ def _values(name: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
     return values if base is None else _updated(_values(str(base), (*before, name)), values)
 
 
-def _updated(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """The tables below, updated with those above; a table of another `kind` replaces the one below as a whole.
+def _updated(below: Any, above: Any) -> Any:
+    """What is below, updated with what is above: tables key by key, a list of stages by a table of their names.
 
-    A list of stages is replaced by a list, or updated stage by stage by a table of their names.
+    All else is replaced, and so is a table by one of another `kind`.
     """
+    if isinstance(below, list) and isinstance(above, dict):
+        return _updated_stages(below, above)
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
     if above.get("kind", below.get("kind")) != below.get("kind"):
         return above
-    both = {
-        key: _updated(below[key], value)
-        for key, value in above.items()
-        if isinstance(value, dict) and isinstance(below.get(key), dict)
-    }
-    lists = {
-        key: _updated_stages(below[key], value)
-        for key, value in above.items()
-        if isinstance(value, dict) and isinstance(below.get(key), list)
-    }
-    merged = {**below, **above, **both, **lists}
+    merged = below | {key: _updated(below.get(key), value) for key, value in above.items()}
     if len(given := {"steps", "epochs"} & above.keys()) == 1:
         _drop_other_length(merged, *given)
     return merged
@@ -123,14 +117,13 @@ def _updated_stages(below: list[Any], above: dict[str, Any]) -> list[Any]:
 
 def _drop_other_length(table: dict[str, Any], key: str) -> None:
     """Steps replace epochs, and epochs steps: a training has one length."""
-    if key in ("steps", "epochs") and "epochs" in table:
-        table.pop({"steps": "epochs", "epochs": "steps"}[key], None)
+    table.pop({"steps": "epochs", "epochs": "steps"}.get(key, ""), None)
 
 
 def _change(values: dict[str, Any], key: str, value: str) -> None:
     *tables, last = key.split(".")
     for part in tables:
-        values = _entry(values, part, key) if isinstance(values, list) else values.setdefault(part, {})
+        values = values[_place(values, part, key)] if isinstance(values, list) else values.setdefault(part, {})
         if not isinstance(values, (dict, list)):
             raise BadInput(f"--set {key}: expected '{part}' to be a table, found a value. Check the key.")
     try:
@@ -144,10 +137,6 @@ def _change(values: dict[str, Any], key: str, value: str) -> None:
     else:
         values[last] = parsed
         _drop_other_length(values, last)
-
-
-def _entry(values: list[Any], part: str, key: str) -> Any:
-    return values[_place(values, part, key)]
 
 
 def _place(values: list[Any], part: str, key: str) -> int:

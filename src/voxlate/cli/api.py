@@ -37,11 +37,15 @@ def plan(
     memory_bytes: float | None = None,
     mode: Mode = "both",
     device: str = "auto",
+    **options: Any,
 ) -> Plan:
-    """A recipe for a prepared cohort, with a reason for each key; memory_bytes: by default most of what is free."""
+    """A recipe for a prepared cohort, with a reason for each key; memory_bytes: by default most of what is free.
+
+    options: as of planning.plan.plan.
+    """
     limits = Limits(float(minutes), free_memory(device) if memory_bytes is None else memory_bytes)
     given, made = ((one,) if isinstance(one, str) else tuple(one) for one in (source, target))
-    return _plan(data, source=given, target=made, limits=limits, mode=mode, device=device)
+    return _plan(data, source=given, target=made, limits=limits, mode=mode, device=device, **options)
 
 
 def train(

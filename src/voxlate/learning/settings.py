@@ -1,64 +1,20 @@
-"""Settings of a training: its length, batches, optimiser, precision and validation."""
+"""Settings of a training: its length, batches, precision and validation."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
-from torch import nn
 
 from voxlate.config import Counts, settings
 from voxlate.diffusion.sample import SAMPLERS, SamplerSettings
 from voxlate.errors import BadInput
-from voxlate.muon import Muon
+from voxlate.learning.optimiser import Optimiser
 
 VALIDATION_SHARE = 0.05  # of a training's network evaluations, where the recipe does not say how to validate
 VALIDATION_STEPS = 32  # of ddim, where the sampler of synthesis costs more than that share
 BACKWARD = 3  # evaluations that a forward and a backward pass cost
 PER_STEP = {"heun": 2, "dpm2": 2, "dpmpp_2s": 2, "dpm3": 3, "rk45": math.inf}  # evaluations; rk45 may take any number
-
-
-@settings
-class Optimiser:
-    """How weights move."""
-
-    kind: Annotated[
-        Literal["adam", "adamw", "muon"],
-        Field(description="Adam, Adam with decoupled weight decay, or kernels by Muon and the rest by adamw"),
-    ] = "adamw"
-    lr: Annotated[float, Field(gt=0, description="highest learning rate")] = 1e-3
-    betas: Annotated[tuple[float, float], Field(description="decay of the gradient's first and second moments")] = (
-        0.9,
-        0.999,
-    )
-    weight_decay: Annotated[float, Field(ge=0, description="weight decay of matrices and kernels")] = 0.01
-    warm_up: Annotated[int, Field(ge=0, description="steps over which the learning rate rises from 0")] = 100
-    decay: Annotated[Literal["none", "cosine", "linear"], Field(description="how it falls after `hold`")] = "cosine"
-    hold: Annotated[float, Field(ge=0, le=1, description="share of the steps before it starts to fall")] = 0.0
-    last: Annotated[float, Field(ge=0, le=1, description="share of the learning rate left at the end")] = 0.0
-
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Norms, biases and embeddings' vectors are not decayed: pulling them to 0 has no reason."""
-        if self.kind == "muon":
-            return Muon(parameters, self.lr, self.betas, self.weight_decay)
-        kernels: list[nn.Parameter] = []
-        vectors: list[nn.Parameter] = []
-        for parameter in parameters:
-            (kernels if parameter.ndim > 1 else vectors).append(parameter)
-        groups = [{"params": kernels, "weight_decay": self.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        groups = [group for group in groups if group["params"]]
-        cls = torch.optim.AdamW if self.kind == "adamw" else torch.optim.Adam
-        return cls(groups, lr=self.lr, betas=self.betas, fused=True)
-
-    def factor(self, step: int, steps: int) -> float:
-        """Share of the highest learning rate at a step, 0-based, of `steps`."""
-        if step < self.warm_up:
-            return (step + 1) / self.warm_up
-        begin = max(self.warm_up, round(self.hold * steps))
-        progress = min(max((step - begin) / max(steps - begin, 1), 0.0), 1.0)
-        falling = {"none": 1.0, "linear": 1 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}
-        return self.last + (1 - self.last) * falling[self.decay]
 
 
 @settings
@@ -177,12 +133,3 @@ class Training:
     def progress(self, step: int) -> float:
         """Share of `steps` that is done before a step; further steps go on as the training ended."""
         return min(step / self.steps, 1.0)
-
-    def validation_share(self, turns: int, evaluations: float) -> float:
-        """Cost of validation as a share of the training's: network evaluations, of which a backward pass counts two.
-
-        turns: forward and backward passes of a step; evaluations: for one validation item, its loss included.
-        """
-        known = [number for number in (self.validate_every, self.steps) if number]  # epochs are no steps yet
-        steps = min(known, default=1)
-        return self.validation_items * evaluations / (BACKWARD * turns * self.batch * max(steps, 1))
