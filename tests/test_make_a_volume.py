@@ -210,11 +210,11 @@ def test_the_scale_makes_latents_of_whole_slices_as_later_stages_see_them_of_uni
     assert (torch.cat(spread, dim=1) * task.autoencoder.scale).std().item() == pytest.approx(1, abs=0.02)
 
 
-def test_other_scans_of_the_same_names_are_another_cohort(voxlate, volume, cohort, prepared, tmp_path):
-    again = ("train", tmp_path / "volume.toml", "--data", prepared, "--out")
+def test_other_scans_of_the_same_names_are_another_cohort(voxlate, volume, cohort, tmp_path):
+    again = ("train", tmp_path / "volume.toml", "--data", tmp_path / "changed", "--out")
     scan = nib.load(cohort / "case0" / "t2.nii.gz")
     nib.save(nib.Nifti1Image(scan.get_fdata()[::-1].copy(), scan.affine), cohort / "case0" / "t2.nii.gz")
-    assert voxlate("prepare", cohort, "--out", prepared).code == 0
+    assert voxlate("prepare", cohort, "--out", tmp_path / "changed").code == 0
     refused = voxlate(*again, volume)
     assert refused.code == 2
     assert "data.cohort" in refused.err

@@ -1,6 +1,7 @@
 """Public perfusion sets by their presets: made-up files in their layouts, and each case's pseudo-multiphase CTA."""
 
 from pathlib import Path
+from typing import get_type_hints
 
 import nibabel as nib
 import numpy as np
@@ -159,9 +160,9 @@ def test_files_of_another_form_are_named_with_what_the_preset_expects(tmp_path: 
 
 
 def test_the_help_names_every_preset() -> None:
-    from voxlate.cli.options import Preset
+    from voxlate.cli.options import Layout
     from voxlate.data.find import presets
 
-    (option,) = Preset.__metadata__
+    (option,) = get_type_hints(Layout, include_extras=True)["preset"].__metadata__
     listed = option.help.partition(": ")[2].partition(";")[0]
     assert listed.split(", ") == presets()
