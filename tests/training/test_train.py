@@ -108,7 +108,9 @@ def test_accumulated_parts_of_a_batch_count_as_the_whole(prepared, tiny, tmp_pat
 
 
 def test_a_training_learns_what_can_be_learned(prepared, tiny, tmp_path):
-    chosen = recipe.read(str(tiny), {"train.steps": "150", "train.batch": "4", "train.validate_every": "0"})
+    chosen = recipe.read(
+        str(tiny), {"train.steps": "150", "train.batch": "4", "train.validate_every": "0", "train.save_every": "150"}
+    )
     run = train(chosen, prepared, tmp_path / "run", device="cpu")
     lines = [json.loads(line) for line in run.log.read_text().splitlines()]
     losses = [line["loss"]["total"] for line in lines if "loss" in line]
