@@ -321,7 +321,7 @@ def check_synthesis(recipe: Recipe) -> None:
     synth, depth = recipe.synth, recipe.data.patch[0]
     for key, plain, fits in (
         ("slices", "whole", synth.slices.for_volumes),
-        ("noise", "independent", isinstance(synth.noise, Independent)),
+        ("noise", "independent", synth.noise.for_volumes),
     ):
         if depth > 1 and not fits:
             raise BadInput(

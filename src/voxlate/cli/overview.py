@@ -9,6 +9,7 @@ from rich.table import Table
 from voxlate.cli.app import err, say
 from voxlate.data.find import CaseFiles, Found
 from voxlate.data.prepared import SPLITS, Entry
+from voxlate.errors import first_of
 
 
 def overview(
@@ -46,8 +47,7 @@ def show(table: Mapping[str, Any], plan: Found | None = None) -> None:
         drawn.add_row(name, *(str(counts[key]) for key in ("all", *SPLITS)), table["units"].get(name, ""))
     err.print(drawn)
     if grids := list(table["grids"].items()):
-        shown = ", ".join(f"{grid} ({count})" for grid, count in grids[:4]) + (", …" if len(grids) > 4 else "")
-        say(f"grids: {shown}", err)
+        say(f"grids: {first_of([f'{grid} ({count})' for grid, count in grids], 4)}", err)
     for sentence in plan.unclaimed if plan else ():
         say(f"left out: {sentence}", err)
     for sentence in plan.guessed if plan else ():

@@ -7,10 +7,11 @@ from statistics import median
 from voxlate.data.align import Preparation
 from voxlate.data.case import CaseHeader, PreparedCase
 from voxlate.data.prepared import Cohort
+from voxlate.errors import first_of
 from voxlate.images.misalignment import Misalignment, misalignment
 
 WORTH_A_WORD_MM = 1.5  # three times what phantoms show to be the estimate's error
-MOST_NAMED = 6
+MOST_PAIRS = 6
 LEAST_SLICES = 4  # along each axis, as registration asks for
 
 
@@ -48,16 +49,16 @@ def misalignment_warnings(headers: Sequence[CaseHeader], preparation: Preparatio
         (header, name, one) for header in headers for name, one in header.misaligned.items() if stands_out(header, one)
     ]
     pairs.sort(key=lambda pair: -(pair[2].median_mm or 0.0))
-    for header, name, one in pairs[:MOST_NAMED]:
+    for header, name, one in pairs[:MOST_PAIRS]:
         may_register = preparation.register is None and min(header.shape) >= LEAST_SLICES
         advice = "register (--register rigid), " if may_register else ""
         yield (
             f"{header.case}: {name} lies {one.median_mm:.1f} mm (95th percentile {one.p95_mm:.1f}) from {one.to}: "
             f"{advice}look at it (voxlate report PREPARED), or leave it out."
         )
-    if len(pairs) > MOST_NAMED:
+    if len(pairs) > MOST_PAIRS:
         yield (
-            f"{len(pairs) - MOST_NAMED} more pairs lie more than {WORTH_A_WORD_MM} mm or a voxel from each other: see "
+            f"{len(pairs) - MOST_PAIRS} more pairs lie more than {WORTH_A_WORD_MM} mm or a voxel from each other: see "
             "voxlate report PREPARED."
         )
     lost = [
@@ -65,7 +66,7 @@ def misalignment_warnings(headers: Sequence[CaseHeader], preparation: Preparatio
     ]
     if lost:
         yield (
-            f"How far {', '.join(lost[:MOST_NAMED])}{', …' if len(lost) > MOST_NAMED else ''} ({len(lost)} of "
+            f"How far {first_of(lost)} ({len(lost)} of "
             f"{sum(len(one.misaligned) for one in headers)} pairs) lie from the fixed scan could not be estimated: "
             "they show too little in common, or lie further apart than some 20 mm. Look at them."
         )

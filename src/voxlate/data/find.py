@@ -31,7 +31,7 @@ from voxlate.data.presets import (
     presets,
     without_suffix,
 )
-from voxlate.errors import BadInput
+from voxlate.errors import BadInput, first_of
 from voxlate.files import HIGH, LOW, STD, SYNTHETIC, UNCALIBRATED, UNFAMILIAR, read_json
 from voxlate.images.arrays import ARRAYS
 from voxlate.images.dicom import SeriesInfo, is_dicom_folder, list_series, listing
@@ -43,7 +43,7 @@ __all__ = ["CaseFiles", "Found", "Preset", "find_cohort", "load_preset", "manife
 DEFAULT_PATTERNS = ("{case}/{case}_{modality}", "{case}/{case}-{modality}", "{case}/{modality}")
 KNOWN = ("t1w", "t2w", "pdw", "t1gd", "dwi", "adc", "mri", "cbct", "ctp", "qsm", "phase", "mag", "fa", "md", "dsa")
 AS_PICTURES = "rows run to the back and columns to the left (axes=PL)"  # of arrays, where nobody says how they lie
-MOST_NAMED = 3  # of the paths that have another form, in a message
+MOST_PATHS = 3  # of the paths that have another form, in a message
 Key = tuple[str | None, str]  # patient and study, as a path states them
 Folders = list[tuple[Path, list[str]]]  # each with the names of its files
 
@@ -182,8 +182,8 @@ def _with_modalities(
     lacking = {one.case: [name for name in modalities if name not in one.files] for one in cases}
     others = [f"{case} has no {' and no '.join(names)}" for case, names in lacking.items() if names]
     if gaps and 0 < len(others) < len(cases):
-        named = ", ".join(others[:MOST_NAMED]) + (", …" if len(others) > MOST_NAMED else "")
-        found.unclaimed.append(f"{len(others)} of {len(cases)} cases that lack a modality which is asked for ({named})")
+        lack = f"{len(others)} of {len(cases)} cases that lack a modality which is asked for"
+        found.unclaimed.append(f"{lack} ({first_of(others, MOST_PATHS)})")
         cases = [one for one in cases if not lacking[one.case]]
     for wanted in modalities:
         without = [one for one in cases if wanted not in one.files]
@@ -287,7 +287,7 @@ def _without_images(root: Path, cases: list[CaseFiles], folders: Folders, kinds:
 
 
 def _some(paths: Sequence[str]) -> str:
-    return ", ".join(f"'{path}'" for path in paths[:MOST_NAMED]) + (", …" if len(paths) > MOST_NAMED else "")
+    return first_of([f"'{path}'" for path in paths], MOST_PATHS)
 
 
 def _folders(root: Path, unread: list[str]) -> Folders:

@@ -20,9 +20,9 @@ from voxlate.data.case import CaseHeader, prepare_case, read_header, write_case
 from voxlate.data.find import CaseFiles, find_cohort, manifest_in
 from voxlate.data.fingerprint import fingerprint, warnings_of, wide_heads
 from voxlate.data.lists import known_patients
-from voxlate.data.prepared import MOST_NAMED, VERSION, Cohort, Entry, case_path, open_cohort, stated, write_cohort
+from voxlate.data.prepared import VERSION, Cohort, Entry, case_path, open_cohort, stated, write_cohort
 from voxlate.data.split import split_patients
-from voxlate.errors import BadInput
+from voxlate.errors import BadInput, first_of
 from voxlate.files import locked
 from voxlate.images.mask import clearest
 from voxlate.images.register import RegistrationMethod, write_transform
@@ -107,8 +107,7 @@ def prepare(
     with locked(out):
         again = _prepare_all(cases, out, preparation, audit, workers, progress)
     if again and say:
-        named = ", ".join(again[:MOST_NAMED]) + (", …" if len(again) > MOST_NAMED else "")
-        say(f"{len(again)} cases were made again, for their files or the options changed since: {named}.")
+        say(f"{len(again)} cases were made again, for their files or the options changed since: {first_of(again)}.")
     headers = [read_header(case_path(out, one.case)) for one in cases]
     _check_units(headers)
     entries = tuple(_entry(header, splits[header.patient]) for header in headers)

@@ -17,7 +17,7 @@ from voxlate.data.doubles import refuse_leak
 from voxlate.data.fingerprint import fingerprint
 from voxlate.data.layout import CANONICAL, laid_out_header
 from voxlate.data.split import SPLITS, fold_splits
-from voxlate.errors import BadInput
+from voxlate.errors import BadInput, first_of
 from voxlate.files import read_json, write_json
 from voxlate.images.intensity import IntensityMap, Scale, typical_scale
 from voxlate.images.misalignment import Misalignment
@@ -26,7 +26,6 @@ from voxlate.images.tiling import Triple
 
 FORMAT = "voxlate prepared cohort"
 VERSION = 3
-MOST_NAMED = 6  # cases, in a sentence
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,7 @@ def _registration_line(found: dict[str, Registered]) -> str:
     steps = Counter(one.kept for one in found.values())
     kept = ", ".join(f"{step} kept in {count}" for step, count in steps.items())
     bare = [case for case, one in found.items() if one.kept == "none"]
-    named = f" ({', '.join(bare[:MOST_NAMED])}{', …' if len(bare) > MOST_NAMED else ''})" if bare else ""
+    named = f" ({first_of(bare)})" if bare else ""
     return (
         f"registered to {next(iter(found.values())).to}: {kept}{named}; mutual information {before:.3f} → {after:.3f} "
         f"(median), {gains[worst][0]:.3f} → {gains[worst][1]:.3f} (worst, {worst})"

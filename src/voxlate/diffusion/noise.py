@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -124,6 +124,7 @@ class Independent:
     """Each slice of a volume has noise of its own, as in training."""
 
     kind: Literal["independent"] = "independent"
+    for_volumes: ClassVar[bool] = True
 
     def streams(self, z: int, spacing_mm: float) -> dict[int, float]:
         """The slices whose streams slice z draws from, with weights whose squares add up to 1."""
@@ -135,6 +136,7 @@ class Shared:
     """All slices of a volume have the same noise."""
 
     kind: Literal["shared"] = "shared"
+    for_volumes: ClassVar[bool] = False
 
     def streams(self, z: int, spacing_mm: float) -> dict[int, float]:
         """The stream of slice 0, for all."""
@@ -150,6 +152,7 @@ class Correlated:
     """
 
     kind: Literal["correlated"] = "correlated"
+    for_volumes: ClassVar[bool] = False
     length_mm: Annotated[
         float, Field(gt=0, le=1000, description="distance from which on slices have independent noise")
     ] = 20.0

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.errors import BadInput
+from voxlate.errors import BadInput, first_of
 from voxlate.images.grid import directions
 from voxlate.images.reading import Stored, check_numbers, errors_as, extra, reason
 
@@ -224,8 +224,7 @@ def _shape(values: Any) -> str:
 
 
 def _names(names: Any) -> str:
-    listed = sorted(str(one) for one in names)
-    return ", ".join(f"'{one}'" for one in listed[:5]) + (", …" if len(listed) > 5 else "") if listed else "nothing"
+    return first_of([f"'{one}'" for one in sorted(map(str, names))]) or "nothing"
 
 
 def _advice(path: Path, values: np.ndarray) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.errors import BadInput
+from voxlate.errors import BadInput, first_of
 from voxlate.images.dicom_geometry import Stack, planes_of, stack_of
 from voxlate.images.dicom_values import (
     GREY,
@@ -124,8 +124,7 @@ def series_among(headers: Iterable[tuple[Path, Any]]) -> list[SeriesInfo]:
 
 def listing(series: list[SeriesInfo]) -> str:
     """Series in a sentence: what they are, and the paths that name them."""
-    first = "; ".join(str(one) for one in series[:MOST_LISTED]) + ("; …" if len(series) > MOST_LISTED else "")
-    return f"{len(series)} ({first})" if series else "none"
+    return f"{len(series)} ({first_of(series, MOST_LISTED, '; ')})" if series else "none"
 
 
 def _headers(place: Path) -> Iterator[tuple[Path, Any]]:

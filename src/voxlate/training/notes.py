@@ -10,8 +10,9 @@ from voxlate.data.audit import distances
 from voxlate.data.case import LABEL, PreparedCase
 from voxlate.data.familiar import varied_level
 from voxlate.data.patches import NO_LABEL, DataSettings, cut_note, padding_note, teaching_cases, usable_cases
-from voxlate.data.prepared import MOST_NAMED, SPLITS, Cohort
+from voxlate.data.prepared import SPLITS, Cohort
 from voxlate.data.split import FOLDS
+from voxlate.errors import first_of
 from voxlate.recipe import FullStage, Recipe, Synthesis
 from voxlate.training.latents import why_not_kept
 from voxlate.training.validate import validation_split
@@ -26,10 +27,9 @@ def notes_on(recipe: Recipe, cohort: Cohort) -> list[str]:
 def fold_note(cohort: Cohort, fold: int) -> str:
     """Which cases a fold holds out."""
     train, val, test = (cohort.splits[name] for name in SPLITS)
-    held_out = ", ".join(val[:MOST_NAMED]) + (", …" if len(val) > MOST_NAMED else "")
     return (
-        f"fold {fold} of {FOLDS}: {len(train)} cases train, {len(val)} validate ({held_out}); the test split "
-        f"({len(test)}) is left alone."
+        f"fold {fold} of {FOLDS}: {len(train)} cases train, {len(val)} validate ({first_of(val)}); the test "
+        f"split ({len(test)}) is left alone."
     )
 
 
