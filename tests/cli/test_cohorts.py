@@ -8,7 +8,10 @@ import pytest
 
 from voxlate.cli.model import _samplers
 from voxlate.cli.result import _masks, _scopes
+from voxlate.files import write_json
+from voxlate.images.volume import Volume, write_volume
 from voxlate.recipes import text as recipe_text
+from voxlate.report.page import report
 from voxlate.synthesis.model import load
 from voxlate.training.run import first_change
 
@@ -118,3 +121,13 @@ def test_models_and_syntheses_print_as_one_line(run, cohort) -> None:
     assert repr(model) == f"Model('{model.recipe.title}', t1 → t2, {model.header['steps']} steps, cpu)"
     made = model.synthesise({"t1": cohort / "case0" / "t1.nii.gz"})
     assert repr(made) == f"Synthesised(t2 {made.volume.grid} in a.u.)"
+
+
+def test_a_made_ct_of_grey_values_is_not_described_in_hounsfield_units(voxlate, tmp_path):
+    write_volume(
+        tmp_path / "o" / "a" / "ct.nii.gz", Volume(np.full((1, 4, 4, 4), 9, np.float32), np.eye(4), "grey", "ct")
+    )
+    assert json.loads(voxlate("info", tmp_path / "o" / "a" / "ct.nii.gz", "--json").out)["unit"] == "HU"
+    write_json(tmp_path / "o" / "a" / "provenance.json", {"units": {"ct": "grey"}, "inputs": {}, "synth": {}})
+    assert json.loads(voxlate("info", tmp_path / "o" / "a" / "ct.nii.gz", "--json").out)["unit"] == "grey"
+    assert ">HU<" not in report(tmp_path / "o").read_text()

@@ -1,10 +1,13 @@
 """What a prepared case can hold."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from voxlate.data.align import Preparation
-from voxlate.data.case import MOST_MODALITIES, prepare_case
+from voxlate.data.case import MOST_MODALITIES, OPEN_FILES, open_case, prepare_case
 from voxlate.errors import BadInput
 from voxlate.images.volume import Volume
 
@@ -21,3 +24,13 @@ def test_a_mask_has_room_for_64_modalities_and_more_are_refused(extra):
     else:
         case = prepare_case("case0", scans, Preparation())
         assert (case.mask([names[-1]]) == (data[0] > 0)).all()
+
+
+def test_opened_cases_hold_fewer_files_than_a_process_may_open(prepared, tmp_path):
+    one, here = min((prepared / "cases").iterdir()), Path("/proc/self/fd")
+    if not here.is_dir():
+        pytest.skip("this system does not list a process's open files")
+    before = len(list(here.iterdir()))
+    opened = [open_case(shutil.copy(one, tmp_path / f"{number}.safetensors")).header for number in range(300)]
+    assert len(opened) == 300
+    assert len(list(here.iterdir())) - before <= OPEN_FILES

@@ -110,3 +110,18 @@ def test_real_series_pass_and_every_second_file_of_them_does_not(tmp_path, share
             (tmp_path / name / file.name).symlink_to(file)
         with pytest.raises(BadInput, match="only one of 2 is here"):
             read_volume(tmp_path / name)
+
+
+@pytest.mark.parametrize("thickness", ["NaN", "inf", "-3"])
+def test_a_single_slice_whose_thickness_is_no_length_is_refused(tmp_path, thickness) -> None:
+    with pytest.raises(BadInput, match=r"expected a slice thickness above 0, found .* \(SliceThickness\)"):
+        read_volume(write(tmp_path, count=1, SliceThickness=thickness))
+
+
+def test_a_single_slice_that_states_no_thickness_is_said_to_be_of_one_millimetre(tmp_path) -> None:
+    for name in ("without", "with"):
+        (tmp_path / name).mkdir()
+    guessed = read_volume(write(tmp_path / "without", count=1))
+    assert guessed.grid.spacing_mm[0] == pytest.approx(1)
+    assert "1 mm is taken" in " ".join(guessed.guesses)
+    assert read_volume(write(tmp_path / "with", count=1, SliceThickness=5)).grid.spacing_mm[0] == pytest.approx(5)

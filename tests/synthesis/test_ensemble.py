@@ -69,6 +69,9 @@ def test_members_of_another_brightness_are_refused(run):
     with pytest.raises(BadInput, match="expected t2 as bright as"):
         Ensemble((bright, dark))
     Ensemble((bright, replace(bright, header={**one.header, "target_scales": {"t2": (0, 990)}})))
+    window = {"target_scales": {"t2": (-200, 1400)}}  # air would be a mean of 0 and -200
+    with pytest.raises(BadInput, match=r"expected the window of t2 that .* has"):
+        Ensemble((one, replace(one, header={**one.header, **window})))
 
 
 def test_two_equal_members_give_the_single_runs_image(run, cohort):

@@ -265,3 +265,12 @@ def test_only_files_that_were_listed_and_are_unchanged_are_removed(tmp_path):
     assert write_images(tmp_path, {"c.nii.gz": content("new")}, {}) == ["a.nii.gz"]
     assert sorted(path.name for path in tmp_path.glob("*.gz")) == ["b.nii.gz", "c.nii.gz", "scan.nii.gz"]
     assert list(read_json(tmp_path / "provenance.json")["images"]) == ["c.nii.gz"]
+
+
+@pytest.mark.parametrize("inputs", [{"t1": "x"}, [1]])
+def test_provenance_of_another_form_is_one_sentence(voxlate, run, cohort, tmp_path, inputs):
+    (tmp_path / "o" / "case0").mkdir(parents=True)
+    (tmp_path / "o" / "case0" / "provenance.json").write_text(json.dumps({"inputs": inputs, "synth": {}}))
+    answer = voxlate("synth", run, cohort, "--out", tmp_path / "o")
+    assert answer.code == 2
+    assert "expected provenance as synth writes it, found others" in " ".join(answer.err.split())

@@ -129,7 +129,8 @@ def test_a_calibration_of_other_weights_is_refused(voxlate, run, others, tmp_pat
 def test_a_damaged_calibration_and_a_lone_patient_are_one_sentence(voxlate, run, others, tmp_path):
     alone = voxlate("calibrate", run, others / "new0")
     assert alone.code == 2
-    assert "expected" in alone.err
+    assert "expected at least 2 patients" in " ".join(alone.err.split())
+    assert "cases 0/" not in alone.err, "it is refused before any image is drawn"
     (run / "calibration.mean.1.safetensors").write_bytes(b"nothing")
     answer = voxlate("synth", run, others, "--out", tmp_path / "out")
     assert answer.code == 2

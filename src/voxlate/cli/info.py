@@ -12,6 +12,7 @@ from voxlate.errors import BadInput
 from voxlate.files import read_json
 from voxlate.images.dicom import SeriesInfo, is_dicom_folder, list_series
 from voxlate.images.volume import family, is_there, read_volume
+from voxlate.scoring.provenance import provenance_of
 
 
 def describe_path(path: Path) -> dict[str, Any]:
@@ -87,13 +88,14 @@ def _scan(path: Path) -> dict[str, Any]:
     total, count = values.sum(where=finite, dtype=np.float64), int(finite.sum())
     depth, height, width = volume.grid.shape
     spacing = [round(float(size), 4) for size in reversed(volume.grid.spacing_mm)]
+    made = provenance_of(path.parent.parent, path.parent.name, named)  # of a synthesis, whose CT may be of grey values
     return {
         "file": str(path),
         "grid": str(volume.grid),
         "shape_xyz": [width, height, depth],
         "spacing_mm_xyz": spacing,
         "axes": "".join(nib.orientations.aff2axcodes(volume.affine)),
-        "unit": volume.unit,
+        "unit": made.get("units", {}).get(named, volume.unit),
         "range": [float(low), float(high)] if count else [None, None],
         "mean": float(f"{total / count:.6g}") if count else None,
         "not_finite": values.size - count,

@@ -30,7 +30,7 @@ MASK = "mask"
 LABEL = "label."  # before a label map's name among the arrays of a case
 MOST_MODALITIES = 64  # the mask has a bit for each
 FOUND = ("brain of ", "foreground of ")  # how the source of a mask that is no file begins
-KEPT_FILES = 4096  # open in each process, of which Linux lets one map 65,530
+OPEN_FILES = 256  # mapped at a time in each process: each holds a descriptor, of which many systems give 1,024
 DTYPES = {"F32": np.float32, "I16": np.int16, "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64}
 
 
@@ -294,7 +294,9 @@ def digest(values: np.ndarray) -> str:
 
 def open_case(path: Path) -> PreparedCase:
     """A case on disk; each process opens its file once, unless the file changes."""
-    return PreparedCase(read_header(path), _arrays(path, path.stat().st_mtime_ns))
+    header, changed = read_header(path), path.stat().st_mtime_ns
+    _check_arrays(path, changed)
+    return PreparedCase(header, _arrays(path, changed))
 
 
 def read_header(path: Path) -> CaseHeader:
@@ -305,17 +307,22 @@ def read_header(path: Path) -> CaseHeader:
         raise BadInput(f"{path}: expected a prepared case, found none. Prepare the cohort again.") from error
 
 
-@functools.lru_cache(maxsize=KEPT_FILES)
+@functools.lru_cache(maxsize=OPEN_FILES)
 def _arrays(path: Path, mtime_ns: int) -> dict[str, np.ndarray]:
-    """The arrays of a file, compared with their digests when it is opened; raises BadInput where one differs."""
-    arrays, digests = mapped(path), _read_header(path, mtime_ns).voxels
+    """The arrays of a file; the time stamp as an argument makes a newly prepared file a new entry of the cache."""
+    return mapped(path)
+
+
+@functools.cache
+def _check_arrays(path: Path, mtime_ns: int) -> None:
+    """Compare all arrays with their digests, once in each process; raises BadInput where one differs."""
+    arrays, digests = _arrays(path, mtime_ns), _read_header(path, mtime_ns).voxels
     for name in sorted({*arrays, *digests}):
         if name not in arrays or digest(arrays[name]) != digests.get(name):
             raise BadInput(
                 f"{path}: expected the voxels that prepare wrote, found others ('{name}' has another checksum). "
                 "Remove the file and prepare again."
             )
-    return arrays
 
 
 def mapped(path: Path) -> dict[str, np.ndarray]:
@@ -331,7 +338,7 @@ def mapped(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-@functools.lru_cache(maxsize=KEPT_FILES)
+@functools.lru_cache(maxsize=4096)
 def _read_header(path: Path, mtime_ns: int) -> CaseHeader:
     try:
         with safe_open(path, framework="numpy") as file:

@@ -49,7 +49,9 @@ def kept_slices(cohort: Cohort, chosen: SliceFilter, cases: list[str]) -> dict[s
 @functools.cache
 def _kept(path: Path, checksum: str, rule: str) -> np.ndarray:
     """The slices of a case file that a rule keeps; by its checksum a case that was prepared anew is another one."""
-    return passing_slices(open_case(path).arrays, SliceFilter(**json.loads(rule)))
+    case = open_case(path)
+    images = {name: case.arrays[name] for name in case.header.present}
+    return passing_slices(images, SliceFilter(**json.loads(rule)))
 
 
 def passing_slices(images: Mapping[str, np.ndarray], chosen: SliceFilter) -> np.ndarray:

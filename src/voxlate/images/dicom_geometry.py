@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.images.dicom_values import number_of
+from voxlate.images.dicom_values import number_of, text_of
 from voxlate.images.grid import LPS_TO_RAS, Grid, check_affine
 from voxlate.images.reading import errors_as
 
@@ -83,10 +83,7 @@ def _step(places: np.ndarray, normal: np.ndarray, files: list[Path], header: Any
     """The vector from one slice to the next. Raises BadInput for doubled or missing slices and for gantry tilt."""
     folder = files[0].parent
     if len(files) == 1:
-        thickness = number_of(header, "SpacingBetweenSlices") or number_of(header, "SliceThickness") or 1.0
-        if thickness <= 0:
-            raise BadInput(f"{files[0]}: expected a slice thickness above 0, found {thickness:g}. Get the file again.")
-        return normal * thickness
+        return normal * (_thickness(header, files[0]) or 1.0)
     steps = np.diff(places @ normal)
     usual = float(np.median(steps))
     if steps.min() < 1e-3:
@@ -117,7 +114,7 @@ def _guesses_of_step(step_mm: float, headers: list[Any], path: Path, numbered: b
     Raises BadInput where what the headers state and the positions differ as they do when every second file is gone.
     """
     if len(headers) == 1:
-        return ()
+        return () if _thickness(headers[0], path) else (f"The slice states no thickness: 1 mm is taken. {LOOK}",)
     spacing, thickness = _stated_mm(headers, "SpacingBetweenSlices"), _stated_mm(headers, "SliceThickness")
     counted = _counted_by(headers) if numbered else 1
     advice = "Copy the missing ones, or, if none are, convert the series with dcm2niix."
@@ -144,6 +141,18 @@ def _guesses_of_step(step_mm: float, headers: list[Any], path: Path, numbered: b
     if counted > 1:
         return (f"InstanceNumber counts by {counted} from slice to slice, which are taken to be all. {LOOK}",)
     return ()
+
+
+def _thickness(header: Any, file: Path) -> float | None:
+    """How thick a slice says that it is, in mm; None where it says nothing, BadInput where that is no length."""
+    for name in ("SpacingBetweenSlices", "SliceThickness"):
+        if (text := text_of(header, name, file)) and (found := number_of(header, name)) != 0:
+            if found is None or found < 0:
+                raise BadInput(
+                    f"{file}: expected a slice thickness above 0, found {text} ({name}). Get the file again."
+                )
+            return found
+    return None
 
 
 def _stated_mm(headers: list[Any], name: str) -> float:

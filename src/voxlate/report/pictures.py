@@ -131,6 +131,7 @@ def read_case(
     of_network = stated.get("network_units", {}) if part and part["unit"] == NETWORK_RANGE.unit else {}
     units = {name: network_units(stated, name, out / case) for name in of_network}
     own, image = units.get(modality, OWN), read_canonical(there[modality], modality)
+    image = replace(image, unit=stated.get("units", {}).get(modality, image.unit))  # a CT may be of grey values
     file = scores.get("truth_files", {}).get(f"{case}/{modality}")
     truth = read_canonical(out.resolve() / file, modality) if file and is_there(out.resolve() / file) else None
     main = image if truth is None else truth

@@ -114,6 +114,11 @@ def _gather(collector: Collector, cases: Sequence[CaseFiles], progress: Progress
     """What the cases teach; raises BadInput where they are too few. One that cannot be made is left out, and said."""
     texts, warn = collector.texts, collector.warn
     known, failed = _Known({name: [] for name in texts}), list[str]()
+    if (named := len({case.patient or case.case for case in cases})) < FEWEST:
+        raise BadInput(
+            f"calibrate: expected at least {FEWEST} patients that training did not see, found {named} ({len(cases)} "
+            "cases). Hold back more: prepare with other --shares."
+        )
     for number, case in enumerate(cases):
         progress("cases", number, len(cases))
         try:

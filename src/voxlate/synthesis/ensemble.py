@@ -21,6 +21,7 @@ from voxlate.training.run import Run
 
 OF_EACH = ("peaks", "network_units", "bound")  # entries that hold of the ensemble where they hold of every member
 UNLIKE = 1.25  # times as wide as another: folds of one cohort differ by a percent
+UNLIKE_ENDS = 0.1  # of the narrower window: folds plan upper ends that differ by a few percent
 WAY_OF_EACH = ("synth", "axes", "range")
 
 
@@ -158,11 +159,18 @@ def _makes(model: Model) -> str:
 
 
 def _check_levels(one: Model, first: Model) -> None:
-    """Raise BadInput where members make scans of another brightness: their mean would be that of neither."""
+    """Raise BadInput where members make scans of another brightness or window: their mean would be of neither."""
     for name, (low, high) in one.header["target_scales"].items():
         least, most = first.header["target_scales"].get(name, (low, high))
         wide, wider = sorted((high - low, most - least))
-        if wider > UNLIKE * wide and one.recipe.intensity[name].window is None:
+        if one.recipe.intensity[name].window is not None:
+            if max(abs(low - least), abs(high - most)) > UNLIKE_ENDS * wide:
+                raise BadInput(
+                    f"{one.origin}: expected the window of {name} that {first.origin} has ({least:g} to {most:g}), "
+                    f"found {low:g} to {high:g}: what lies beyond one of them, such as air, would be a mean of two "
+                    "ends. Leave it out, or run synth for each."
+                )
+        elif wider > UNLIKE * wide:
             raise BadInput(
                 f"{one.origin}: expected {name} as bright as that of {first.origin} ({least:.4g} to {most:.4g} in the "
                 f"median training case), found {low:.4g} to {high:.4g}: a mean would be of neither. Leave it out, or "

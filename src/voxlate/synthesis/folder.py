@@ -267,6 +267,7 @@ def _was_made(model: Model | Ensemble, scans: Scans, folder: Path, seed: int) ->
     check_folder(folder)
     if not (folder / "provenance.json").exists():
         return False
+    provenance_of(folder.parent, folder.name)  # refuses what synth did not write
     found, plan = read_json(folder / "provenance.json"), model.plan(scans.files, seed)
     ours, theirs = ({name: one.get("sha256") for name, one in way.get("inputs", {}).items()} for way in (plan, found))
     places = {name: one.get("path") for name, one in found.get("inputs", {}).items()}
