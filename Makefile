@@ -1,5 +1,5 @@
 # make demo    the whole way on a made-up cohort, CPU, a few minutes
-# make test    the default suite (about 10 minutes on 2 cores)
+# make test    the default suite (5 to 7 minutes on 2 cores)
 # make check   ruff, formatting, types
 # make ingredients  what each ingredient of a regression is worth, on cohorts prepared in bench/ (hours; resumable)
 # make reach   what planned trainings reach on eight cohorts, and other networks in the same minutes (hours; resumable)
