@@ -12,7 +12,6 @@ from voxlate.errors import BadInput
 from voxlate.files import read_json
 from voxlate.images.dicom import SeriesInfo, is_dicom_folder, list_series
 from voxlate.images.volume import family, is_there, read_volume
-from voxlate.scoring.provenance import provenance_of
 
 
 def describe_path(path: Path) -> dict[str, Any]:
@@ -88,19 +87,29 @@ def _scan(path: Path) -> dict[str, Any]:
     total, count = values.sum(where=finite, dtype=np.float64), int(finite.sum())
     depth, height, width = volume.grid.shape
     spacing = [round(float(size), 4) for size in reversed(volume.grid.spacing_mm)]
-    made = provenance_of(path.parent.parent, path.parent.name, named)  # of a synthesis, whose CT may be of grey values
     return {
         "file": str(path),
         "grid": str(volume.grid),
         "shape_xyz": [width, height, depth],
         "spacing_mm_xyz": spacing,
         "axes": "".join(nib.orientations.aff2axcodes(volume.affine)),
-        "unit": made.get("units", {}).get(named, volume.unit),
+        "unit": _stated_unit(path, named) or volume.unit,
         "range": [float(low), float(high)] if count else [None, None],
         "mean": float(f"{total / count:.6g}") if count else None,
         "not_finite": values.size - count,
         **({"guessed": list(volume.guesses)} if volume.guesses else {}),
     }
+
+
+def _stated_unit(path: Path, modality: str) -> str | None:
+    """The unit that an image's provenance states, where synth made it: a CT may be of grey values."""
+    provenance = path.parent / "provenance.json"
+    if not provenance.is_file():
+        return None
+    from voxlate.synthesis.written import stated_synthesis  # imports torch, which other scans are described without
+
+    units: dict[str, str] = stated_synthesis(provenance).get("units", {})
+    return units.get(modality)
 
 
 def _cohort(path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -115,10 +115,7 @@ def _gather(collector: Collector, cases: Sequence[CaseFiles], progress: Progress
     texts, warn = collector.texts, collector.warn
     known, failed = _Known({name: [] for name in texts}), list[str]()
     if (named := len({case.patient or case.case for case in cases})) < FEWEST:
-        raise BadInput(
-            f"calibrate: expected at least {FEWEST} patients that training did not see, found {named} ({len(cases)} "
-            "cases). Hold back more: prepare with other --shares."
-        )
+        raise _too_few(texts, f"{named} ({len(cases)} cases)")
     for number, case in enumerate(cases):
         progress("cases", number, len(cases))
         try:
@@ -140,15 +137,19 @@ def _gather(collector: Collector, cases: Sequence[CaseFiles], progress: Progress
         known.contents[case.case] = content
     progress("cases", len(cases), len(cases))
     if len(known.patients) < FEWEST:
-        raise BadInput(
-            f"calibrate: expected at least {FEWEST} patients with {' and '.join(texts)} that training did not see, "
-            f"found {len(known.patients)} ({len(known.contents)} of {len(cases)} cases"
-            f"{f': {failed[0]}' if failed else ''}). Hold back more: prepare with other --shares."
-        )
+        why = f": {failed[0]}" if failed else ""
+        raise _too_few(texts, f"{len(known.patients)} ({len(known.contents)} of {len(cases)} cases{why})")
     for name, mine in known.evidence.items():
         _check_regions(name, mine, texts[name])
         say_odd(name, mine, warn)
     return known
+
+
+def _too_few(targets: Iterable[str], found: str) -> BadInput:
+    return BadInput(
+        f"calibrate: expected at least {FEWEST} patients with {' and '.join(targets)} that training did not see, found "
+        f"{found}. Hold back more: prepare with other --shares."
+    )
 
 
 def _check_regions(name: str, evidence: Sequence[Evidence], texts: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Model the images of a prepared case: a few slices or one patch at a time, in network units."""
+"""Drawing the images of a prepared case: a few slices or one patch at a time, in network units."""
 
 from collections.abc import Callable
 from dataclasses import replace
