@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voxlate.data.split import FOLDS, fold_splits, split_patients
+from voxlate.data.split import FOLDS, SMALL, USUAL, fold_splits, small_cohort_note, split_patients
 from voxlate.errors import BadInput
 
 patients = st.lists(st.text("abcdefgh", min_size=1, max_size=4), min_size=1, max_size=40)
@@ -15,13 +15,30 @@ def test_the_order_of_files_does_not_matter_and_training_is_never_empty(names: l
     assert set(splits) == set(names)
     assert "train" in splits.values()
     assert ("val" in splits.values()) == (len(set(names)) >= 2)
-    assert ("test" in splits.values()) == (len(set(names)) >= 4)
+    assert ("test" in splits.values()) == (len(set(names)) >= SMALL)
 
 
 def test_shares_are_of_patients() -> None:
     for count, val, test in ((1, 0, 0), (2, 1, 0), (3, 1, 0), (4, 1, 1), (20, 3, 3), (100, 15, 15)):
-        splits = list(split_patients([(f"p{k}", None) for k in range(count) for _ in range(k % 3 + 1)]).values())
+        cases = [(f"p{k}", None) for k in range(count) for _ in range(k % 3 + 1)]
+        splits = list(split_patients(cases, shares=USUAL).values())
         assert (splits.count("val"), splits.count("test"), splits.count("train")) == (val, test, count - val - test)
+
+
+def test_small_cohorts_hold_out_no_test_patient_and_the_smallest_validate_on_one() -> None:
+    for count, val, test in ((1, 0, 0), (2, 1, 0), (4, 1, 0), (5, 1, 0), (6, 1, 0), (8, 2, 0), (9, 2, 0), (10, 2, 2)):
+        splits = split_patients([(f"p{k}", None) for k in range(count)])
+        placed = [*splits.values()]
+        assert (placed.count("val"), placed.count("test"), placed.count("train")) == (val, test, count - val - test)
+        assert bool(small_cohort_note(splits)) == (1 < count < SMALL)
+
+
+def test_the_note_on_a_small_cohort_names_shares_that_prepare_accepts() -> None:
+    splits = split_patients([(f"p{k}", None) for k in range(4)])
+    *_, train, val, test = small_cohort_note(splits).split()
+    asked = (float(train), float(val), float(test))
+    held_out = [*split_patients([(f"p{k}", None) for k in range(4)], shares=asked).values()]
+    assert (held_out.count("train"), held_out.count("val"), held_out.count("test")) == (2, 1, 1)
 
 
 def test_another_seed_gives_another_split() -> None:

@@ -58,9 +58,13 @@ class Preparing:
         str | None, Option(help="The scan in which the brain is found; else a plain CT, if there is one.")
     ] = None
     shares: Annotated[
-        tuple[float, float, float],
-        Option(help="Of patients for train, val and test; or their numbers (62 13 14). A manifest's splits win."),
-    ] = (0.7, 0.15, 0.15)
+        tuple[float, float, float] | None,
+        Option(
+            help="Shares of patients for train, val and test, or their numbers (62 13 14); unset: 0.7 0.15 0.15, and no "
+            "test patients where there are fewer than 10. The splits of a manifest win.",
+            show_default=False,
+        ),
+    ] = None
     seed: Annotated[int, Option(min=0, help="Of the split by patient, where no manifest gives one.")] = 0
     audit: Annotated[
         bool, Option("--audit/--no-audit", help="Estimate how far the scans of a case lie from each other.")
@@ -135,7 +139,7 @@ def _show_plan(cohort: Path, layout: Layout, modality: list[str] | None, options
     from voxlate.cli.overview import overview, show
     from voxlate.data.find import find_cohort
     from voxlate.data.lists import known_patients
-    from voxlate.data.split import split_patients
+    from voxlate.data.split import small_cohort_note, split_patients
 
     plan = find_cohort(cohort, modalities=modality, **vars(layout))
     known_patients(plan.cases, cohort)
@@ -145,6 +149,8 @@ def _show_plan(cohort: Path, layout: Layout, modality: list[str] | None, options
         print(json.dumps({**table, "left_out": plan.unclaimed, "unread": plan.unread, "guessed": plan.guessed}))
     else:
         show(table, plan)
+        if options.shares is None and plan.cases[0].split is None and (sentence := small_cohort_note(splits)):
+            note(sentence)
     end(plan.unread)
 
 

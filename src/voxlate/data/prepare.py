@@ -21,7 +21,7 @@ from voxlate.data.find import CaseFiles, find_cohort, manifest_in
 from voxlate.data.fingerprint import fingerprint, warnings_of, wide_heads
 from voxlate.data.lists import known_patients
 from voxlate.data.prepared import VERSION, Cohort, Entry, case_path, open_cohort, stated, write_cohort
-from voxlate.data.split import split_patients
+from voxlate.data.split import Shares, small_cohort_note, split_patients
 from voxlate.errors import BadInput, first_of
 from voxlate.files import locked
 from voxlate.images.mask import clearest
@@ -54,7 +54,7 @@ def prepare(
     mask: Mask = "body",
     mask_from: str | None = None,
     seed: int = 0,
-    shares: tuple[float, float, float] = (0.7, 0.15, 0.15),
+    shares: Shares | None = None,
     audit: bool = True,
     workers: int | None = None,
     progress: CaseProgress | None = None,
@@ -71,7 +71,7 @@ def prepare(
     mask: what counts in a case without a mask file; a brain is found in the modality `mask_from` (default: plain CT,
     another CT, T1, else the first), which must be a source of the models
     trained on this cohort, since synthesis has sources only.
-    shares: train, val, test by patient, unless the manifest says. audit: estimate how far the scans of each case that
+    shares: train, val, test by patient, unless the manifest says (default: see split.usual_shares). audit: estimate how far the scans of each case that
     is made now lie from the fixed one; cases that are there keep what they have. workers: processes, each holding one
     case in memory.
     progress(done, total, case) is called after each case, say(sentence) where cases were made again. Raises BadInput
@@ -90,6 +90,9 @@ def prepare(
     splits = split_patients([(one.patient, one.split) for one in cases], seed, shares)
     table = manifest if manifest is not None else manifest_in(root)
     by_whom = "manifest" if table else "lists"
+    stated = cases[0].split is not None
+    if say and shares is None and not stated and (note := small_cohort_note(splits)):
+        say(note)
     made = {
         "root": _place(root),
         "pattern": pattern,
@@ -100,7 +103,7 @@ def prepare(
         **asdict(preparation),
         "unread": found.unread,
         "left_out": found.unclaimed,
-        "split_by": by_whom if cases[0].split is not None else f"patient, shares {shares}, seed {seed}",
+        "split_by": by_whom if stated else f"patient, shares {shares or 'by number of patients'}, seed {seed}",
         "voxlate": __version__,
     }
     _refuse_other(out, made, {one.case: [one.patient, splits[one.patient]] for one in cases})

@@ -5,21 +5,50 @@ from collections.abc import Mapping
 
 from voxlate.errors import BadInput
 
+Shares = tuple[float, float, float]
+
 SPLITS = ("train", "val", "test")
 FOLDS = 5
+USUAL: Shares = (0.7, 0.15, 0.15)
+WITHOUT_TEST: Shares = (0.8, 0.2, 0.0)
+SMALL = 10  # patients below which a test patient is missed more in training than its score is worth
+SMALLEST = 6  # patients below which one validates, whatever the shares
+
+
+def usual_shares(patients: int) -> Shares:
+    """The shares of train, val and test for a cohort of so many patients, where nobody states them."""
+    if patients >= SMALL:
+        return USUAL
+    if patients >= SMALLEST:
+        return WITHOUT_TEST
+    return (patients - 1, 1, 0) if patients > 1 else (1, 0, 0)
+
+
+def small_cohort_note(splits: Mapping[str, str]) -> str:
+    """How the patients of a small cohort were split by default, and how to hold out a test patient; "" for others."""
+    count, placed = len(splits), [*splits.values()]
+    if not 1 < count < SMALL or "test" in placed:
+        return ""
+    validation = placed.count("val")
+    return (
+        f"{count} patients: {count - validation} for training, {validation} for validation, none for test, because "
+        f"there are fewer than {SMALL}. For a test patient:  --shares {count - validation - 1} {validation} 1"
+    )
 
 
 def split_patients(
-    cases: list[tuple[str, str | None]], seed: int = 0, shares: tuple[float, float, float] = (0.7, 0.15, 0.15)
+    cases: list[tuple[str, str | None]], seed: int = 0, shares: Shares | None = None
 ) -> dict[str, str]:
     """The split of each patient: the stated one, else by shares of train, val and test patients.
 
     Patients are ordered by a hash of seed and name, so the order of files does not matter. Two patients or more leave
     at least one for validation, four or more at least one for test; shares of 0 leave none. Shares of whole numbers
-    above 1 are counts of patients, which must add up to all.
+    above 1 are counts of patients, which must add up to all. shares: by default as `usual_shares` says.
     """
     patients = sorted({patient for patient, _ in cases}, key=lambda name: patient_order(seed, name))
-    count, counts = len(patients), sum(shares) > 1 + 1e-6
+    count = len(patients)
+    shares = usual_shares(count) if shares is None else shares
+    counts = sum(shares) > 1 + 1e-6
     whole = all(share % 1 == 0 for share in shares)
     fits = min(shares) >= 0 and abs(sum(shares) - (count if counts else 1)) <= 1e-6  # never of a sum that is NaN
     if not fits or shares[0] == 0 or (counts and not whole):
