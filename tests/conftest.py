@@ -116,7 +116,8 @@ def prepared_once(tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("once")
     _write_cohort(folder / "cohort")
-    prepare(folder / "cohort", folder / "prepared", workers=0, audit=False)  # its half second is tested elsewhere
+    splits = (4, 1, 1)  # a test patient, too, whom so small a cohort has only where it is asked for
+    prepare(folder / "cohort", folder / "prepared", workers=0, audit=False, shares=splits)  # audits: tested elsewhere
     return folder / "prepared"
 
 

@@ -24,7 +24,7 @@ STRONG = AugmentSettings(flip_lr=0.5, rotate_degrees=30, scale=0.2, elastic_mm=1
 
 @pytest.fixture
 def cohort(cohort_folder: Path, tmp_path: Path) -> Cohort:
-    return prepare(cohort_folder, tmp_path / "prepared", workers=1)
+    return prepare(cohort_folder, tmp_path / "prepared", workers=1, shares=(4, 1, 1))
 
 
 def equal(a: Batch, b: Batch) -> bool:

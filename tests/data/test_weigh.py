@@ -82,7 +82,7 @@ def test_a_training_says_how_many_cases_have_marked_voxels(voxlate, cohort, tiny
         marks = np.zeros(image.shape, np.uint8)
         marks[8:12, 8:12, 2] = number == 0
         nib.save(nib.Nifti1Image(marks, image.affine), cohort / f"case{number}" / "lesion.nii.gz")
-    assert voxlate("prepare", cohort, "--out", tmp_path / "p", "--no-audit").code == 0
+    assert voxlate("prepare", cohort, "--out", tmp_path / "p", "--no-audit", "--shares", 4, 1, 1).code == 0
     weighed = ("--set", 'data.labels=["lesion"]', "--set", "data.weigh={lesion=10}")
     answer = voxlate("train", tiny, "--data", tmp_path / "p", "--out", tmp_path / "run", *weighed)
     assert answer.code == 0, answer.err

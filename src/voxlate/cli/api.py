@@ -9,7 +9,7 @@ from PIL import Image
 
 from voxlate.data.prepare import prepare
 from voxlate.images.volume import read_volume
-from voxlate.planning.plan import Mode, Plan, begun
+from voxlate.planning.plan import Mode, Plan, planned_once
 from voxlate.planning.plan import plan as _plan
 from voxlate.planning.probe import Limits, free_memory
 from voxlate.recipe import Recipe, read_with_head
@@ -63,14 +63,16 @@ def train(
     changes: keys of the recipe, as {"train.steps": "500"}; options: as of training.train.train.
     """
     if recipe == "auto":
-        found = begun(Path(out)) or plan(data, minutes=minutes, device=device).changed(changes or {}).with_head
+        chosen, head, made = planned_once(
+            Path(out), lambda: plan(data, minutes=minutes, device=device).changed(changes or {}), device
+        )
+        options.setdefault("pace", made and made.pace(options.get("say", lambda _: None)))
     elif isinstance(recipe, Recipe):
-        found = recipe, ""
+        chosen, head = recipe, ""
     elif isinstance(recipe, Plan):
-        found = recipe.changed(changes or {}).with_head
+        chosen, head = recipe.changed(changes or {}).with_head
     else:
-        found = read_with_head(str(recipe), changes)
-    chosen, head = found
+        chosen, head = read_with_head(str(recipe), changes)
     return _train(chosen, Path(data), Path(out), head=head, device=device, **options)
 
 

@@ -60,8 +60,8 @@ class Preparing:
     shares: Annotated[
         tuple[float, float, float] | None,
         Option(
-            help="Shares of patients for train, val and test, or their numbers (62 13 14); unset: 0.7 0.15 0.15, and no "
-            "test patients where there are fewer than 10. The splits of a manifest win.",
+            help="Shares of patients for train, val and test, or their numbers (62 13 14). Unset: 0.7 0.15 0.15, and "
+            "no test patients where there are fewer than 10. Splits of a manifest win.",
             show_default=False,
         ),
     ] = None

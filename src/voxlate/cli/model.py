@@ -142,7 +142,8 @@ def train(
         others = ", ".join(f"stages.{stage.name}.{own[0]}" for stage in chosen.stages)
         note(f"--set {own[0]}… changes the last stage alone; the others are {others}.")
     with progress_on(err) as bars:
-        options: dict[str, Any] = {"start": start, "reuse": reuse or (), "fold": fold, "device": device}
+        pace = None if made is None else made.pace(note)
+        options: dict[str, Any] = {"pace": pace, "start": start, "reuse": reuse or (), "fold": fold, "device": device}
         done = run(chosen, data, to, head=head, **options, progress=bars, say=note)
     if made is not None:
         note(made.outcome(done, time.monotonic() - began, device))

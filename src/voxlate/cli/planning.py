@@ -77,20 +77,19 @@ def planned(data: Path, changes: Mapping[str, str], memory: str | None = None, *
 
 
 def auto_recipe(
-    data: Path, run: Path, changes: Mapping[str, str], wishes: Mapping[str, Any], **options: Any
+    data: Path, run: Path, changes: Mapping[str, str], wishes: Mapping[str, Any], *, device: str, **options: Any
 ) -> tuple["Recipe", str, "Plan | None"]:
     """The recipe that `train auto` trains, and its head: the run's own where it has begun, else of a new plan."""
-    from voxlate.planning.plan import begun
+    from voxlate.planning.plan import planned_once
 
-    if (found := begun(run)) is not None:
+    recipe, head, made = planned_once(run, lambda: planned(data, changes, **wishes, device=device, **options), device)
+    if made is None:
         asked = [*(f"--{name}" for name in wishes), *(f"--set {key}" for key in changes)]
         unused = f"; {', '.join(asked)} change nothing (another --out makes another plan)" if asked else ""
         note(f"{run / 'recipe.toml'} is resumed as it was planned{unused}.")
-        return *found, None
-    made = planned(data, changes, **wishes, **options)
-    for key, why in made.why.items():
+    for key, why in made.why.items() if made else ():
         note(f"{key}: {why}.")
-    return *made.with_head, made
+    return recipe, head, made
 
 
 def show_fits(data: Path, as_json: bool) -> None:

@@ -71,9 +71,9 @@ def prepare(
     mask: what counts in a case without a mask file; a brain is found in the modality `mask_from` (default: plain CT,
     another CT, T1, else the first), which must be a source of the models
     trained on this cohort, since synthesis has sources only.
-    shares: train, val, test by patient, unless the manifest says (default: see split.usual_shares). audit: estimate how far the scans of each case that
-    is made now lie from the fixed one; cases that are there keep what they have. workers: processes, each holding one
-    case in memory.
+    shares: train, val, test by patient, unless the manifest says (default: see split.usual_shares).
+    audit: estimate how far the scans of each case that is made now lie from the fixed one; cases that are there keep
+    what they have. workers: processes, each holding one case in memory.
     progress(done, total, case) is called after each case, say(sentence) where cases were made again. Raises BadInput
     for bad cases, and for an `out` that holds anything else, a cohort prepared in another way included.
     """

@@ -36,9 +36,7 @@ def small_cohort_note(splits: Mapping[str, str]) -> str:
     )
 
 
-def split_patients(
-    cases: list[tuple[str, str | None]], seed: int = 0, shares: Shares | None = None
-) -> dict[str, str]:
+def split_patients(cases: list[tuple[str, str | None]], seed: int = 0, shares: Shares | None = None) -> dict[str, str]:
     """The split of each patient: the stated one, else by shares of train, val and test patients.
 
     Patients are ordered by a hash of seed and name, so the order of files does not matter. Two patients or more leave

@@ -5,33 +5,35 @@ import math
 import re
 import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import tomli_w
+from accelerate import Accelerator
 
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
-from voxlate.files import write_text
+from voxlate.files import read_json, write_text
 from voxlate.planning import rules
 from voxlate.planning.facts import Facts, facts_of
+from voxlate.planning.pace import Paced
 from voxlate.planning.probe import Limits, Probe, peak
 from voxlate.planning.roles import Roles, roles_of
 from voxlate.planning.rules import Size, Tables, Why
+from voxlate.planning.search import FILLED, Candidate, Search, reason
 from voxlate.recipe import Recipe, from_dict, header, read_with_head
 from voxlate.recipes import text as recipe_text
 from voxlate.training.log import append_line
 from voxlate.training.run import Run
+from voxlate.training.train import agreed, by_main
 from voxlate.training.validate import find_device
 
 Mode = Literal["both", "mean", "samples"]
 Say = Callable[[str], None]
 
-WIDTHS = (16, 24, 32, 48, 64, 96, 128)
-ENOUGH = 1500  # steps that the wider of two networks must be given, to be worth it
-SLACK = 1.1  # of time over what few patients are worth, beyond which a wider network is taken that gets fewer steps
-LEAST = 300  # steps below which a coarser stem is taken
+LEAST = 300  # steps below which a training is too short
+DRAWN_LEAST = 300  # steps of a diffusion below which its samples lose to a copy of the input
 FEW = 2  # times that each slice is seen, below which a training is too short
 SHARES = {"both": 0.55, "samples": 0.4, "mean": 1.0}  # of the time, for the regression
 PREDICTOR = "regression"
@@ -40,7 +42,11 @@ SPARE = 0.04  # share of the time that is kept for starting, validating, saving
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe as plain tables, why each of its keys is what it is, and what is predicted: seconds, bytes."""
+    """A recipe as plain tables, why each of its keys is what it is, and what is predicted: seconds, bytes.
+
+    step_seconds, most_steps: of each stage, the seconds of a step as probed, and the steps that its patients are worth;
+    begun: of time.monotonic(), when planning began.
+    """
 
     tables: Tables
     why: Why
@@ -48,6 +54,14 @@ class Plan:
     memory: float
     limits: Limits
     where: str
+    step_seconds: Mapping[str, float] = field(default_factory=dict)
+    most_steps: Mapping[str, int] = field(default_factory=dict)
+    begun: float = 0.0
+
+    def pace(self, say: Say) -> Paced:
+        """What corrects the lengths of the training once its speed is known, so that it ends in its minutes."""
+        deadline = self.begun + self.limits.minutes * 60 * (1 - SPARE / 2)
+        return Paced(deadline, self.step_seconds, self.most_steps, say)
 
     @property
     def recipe(self) -> Recipe:
@@ -112,9 +126,36 @@ def _on_a_line(found: re.Match[str]) -> str:
 
 
 def begun(run: Path) -> tuple[Recipe, str] | None:
-    """The recipe that a run began with, and its head; None where there is no run yet."""
-    path = Run(run).recipe
-    return read_with_head(str(path)) if path.exists() else None
+    """The recipe that a run goes on by, and its head; None where there is no run yet.
+
+    The provenance holds it: the steps of a plan are written there first where its pace changes them.
+    """
+    files = Run(run)
+    if not files.recipe.exists():
+        return None
+    recipe, head = read_with_head(str(files.recipe))
+    stated = read_json(files.provenance) if files.provenance.exists() else {}
+    if stated.get("paced") and isinstance(stated.get("recipe"), dict):
+        recipe = from_dict(stated["recipe"], f"{files.provenance}", allow_code=True)
+    return recipe, head
+
+
+def planned_once(run: Path, make: Callable[[], Plan], device: str = "auto") -> tuple[Recipe, str, Plan | None]:
+    """The recipe of a run that was begun, and its head, else those of the plan that is made, with it.
+
+    Of several processes the main one plans, because probes of several would differ, and the others receive its plan.
+    """
+    accelerator = Accelerator(cpu=find_device(device).type == "cpu")
+    found: list[tuple[Recipe, str, Plan | None]] = []
+
+    def decide() -> None:
+        earlier = begun(run)
+        made = None if earlier else make()
+        recipe, head = earlier or cast(Plan, made).with_head
+        found.append((recipe, head, made))
+
+    by_main(accelerator, decide)
+    return agreed(accelerator, found[0] if found else cast(Any, None))
 
 
 def plan(
@@ -142,9 +183,10 @@ def plan(
     if roles.way == "pairs":  # the others teach nothing
         facts = facts.having([*roles.source, *roles.target])
     probe = Probe(cohort, limits, device)
-    share = SHARES[mode] if roles.way == "pairs" else 1.0  # a completion has one stage
-    size, step_seconds = _size(facts, roles, share, probe, say)
-    return _assemble(facts, roles, mode, share, size, step_seconds, probe)
+    search = Search(facts, probe, lambda size: _first_stage(facts, roles, size, LEAST)[0], say)
+    if roles.way != "pairs" or mode == "mean":
+        return _alone(facts, roles, mode, search)
+    return _both(facts, roles, mode, search)
 
 
 def _check_variation(facts: Facts, roles: Roles) -> None:
@@ -157,39 +199,18 @@ def _check_variation(facts: Facts, roles: Roles) -> None:
             )
 
 
-def _size(facts: Facts, roles: Roles, share: float, probe: Probe, say: Say) -> tuple[Size, float]:
-    """The largest network that is trained enough in its time and memory, and its seconds a step."""
-    chosen: tuple[Size, float] | None = None
-    longest = rules.most_steps(facts)
-    enough = min(ENOUGH, longest)
-    for stem in rules.stems(facts):
-        sure = 0  # a width that surely fits: time and memory grow with its square at most
-        for width in WIDTHS:
-            size = Size(width, stem)
-            if width < sure:
-                continue
-            measured = probe.measure(_first_stage(facts, roles, size, ENOUGH)[0], 0)
-            if measured is None:  # too much memory, or no time left to probe
-                break
-            steps = int(probe.seconds * share / measured.seconds)
-            say(f"probe: {size}: {measured.seconds:.3f} s a step, {steps:,} steps, {measured.memory / 2**30:.2f} GiB")
-            if steps < (enough if chosen else LEAST):
-                if chosen and probe.seconds * share > SLACK * longest * chosen[1] and steps >= enough / 2:
-                    chosen = (size, measured.seconds)  # else the time would not be used
-                break
-            chosen = (size, measured.seconds)
-            room = min(steps / enough, probe.limits.memory_bytes / measured.memory)
-            sure = max(one for one in WIDTHS if one == width or (one / width) ** 2 <= room)
-        if chosen:
-            return chosen[0], probe.again(_first_stage(facts, roles, chosen[0], ENOUGH)[0], chosen[1])
-    if not probe.last:
+def _ranked(search: Search, share: float, most_steps: int) -> list[Candidate]:
+    """Networks for a share of the time, the best first, whose step is timed again; raises BadInput where none fits."""
+    probe = search.probe
+    ranked = search.ranked(probe.seconds * (1 - SPARE) * share, most_steps)
+    if not ranked:
         raise BadInput(
             f"--memory: expected enough for the smallest network, found {probe.limits.memory_bytes / 2**30:.2f} GiB; "
             f"it takes {probe.most / 2**30:.2f}. Give more."
         )
-    smallest = Size(WIDTHS[0], rules.stems(facts)[-1])
-    measured = probe.measure(_first_stage(facts, roles, smallest, ENOUGH)[0], 0, always=True)
-    return smallest, (measured or probe.last).seconds
+    size = ranked[0].size
+    search.tried[size] = probe.again(search.recipe(size), search.tried[size])
+    return [search.retimed(ranked[0], probe.seconds * (1 - SPARE) * share, most_steps), *ranked[1:]]
 
 
 def _first_stage(facts: Facts, roles: Roles, size: Size, steps: int) -> tuple[Tables, Why]:
@@ -240,31 +261,72 @@ def _names(roles: Roles) -> str:
     return f"{' + '.join(roles.source)} to {' + '.join(roles.target)}"
 
 
-def _assemble(
-    facts: Facts, roles: Roles, mode: Mode, share: float, size: Size, step_seconds: float, probe: Probe
-) -> Plan:
-    budget = probe.seconds * (1 - SPARE)
-    fits = max(int(budget * share / step_seconds), 1)
-    _check_epoch(facts, fits, step_seconds / share, probe)
-    steps = min(fits, rules.most_steps(facts, samples=roles.way != "pairs"))
-    tables, why = _first_stage(facts, roles, size, steps)
-    why["net.width"] = f"{size} gets {steps:,} steps of {step_seconds:.3f} s"
-    why |= _too_short(facts, fits, probe)
-    if steps < fits:
-        why["net.width"] += f"; {fits:,} would fit, but learn {facts.patients} patients by heart"
-    seconds = steps * step_seconds
+def _alone(facts: Facts, roles: Roles, mode: Mode, search: Search) -> Plan:
+    """The plan of one stage: a regression, a completion, or cycles."""
+    probe, most = search.probe, rules.most_steps(facts, samples=roles.way != "pairs")
+    best, tables, why = _first(facts, roles, search, 1.0, most)
     if roles.way == "complete" and mode != "mean":
-        train, of_train = rules.training(steps, size.width, draws=True)
+        train, of_train = rules.training(best.steps, best.size.width, draws=True)
         tables |= {"method": rules.OF_IMAGE, "train": train, "synth": {**tables["synth"], **rules.SAMPLING}}
         why |= of_train
         why["method"] = "a diffusion of what is missing; --samples 8 gives the mean answer and its spread"
-    elif roles.way != "pairs" or mode == "mean":
-        tables["synth"] |= _mirror(tables) if roles.way != "unpaired" else {}
-    else:
-        tables, of_samples, seconds = _with_samples(facts, tables, size, seconds, probe)
-        why["stages.regression.method"] = why.pop("method")
-        why |= {"stages.regression.train.steps": f"{share:.0%} of the time: {why['net.width']}"} | of_samples
-    return Plan(tables, why, seconds + probe.passed, probe.most, probe.limits, str(facts.cohort.folder))
+    elif roles.way != "unpaired":
+        tables["synth"] |= _mirror(tables)
+    return _plan(facts, probe, tables, why, {"final": best.seconds}, {"final": most})
+
+
+def _both(facts: Facts, roles: Roles, mode: Mode, search: Search) -> Plan:
+    """The plan of a regression and a diffusion of its residual; of the regression alone where time is too short."""
+    probe, share = search.probe, SHARES[mode]
+    most, most_drawn = rules.most_steps(facts), rules.most_steps(facts, samples=True)
+    best, tables, why = _first(facts, roles, search, share, most)
+    of_both = _with_samples(tables, best.size, LEAST)
+    measured = probe.measure(of_both, 1)
+    if measured is None:
+        raise BadInput(f"--memory: expected enough for the second stage too, found {probe.limits}. Give more.")
+    left = probe.seconds * (1 - SPARE) - best.steps * best.seconds
+    drawn = max(int(left / measured.seconds), 1)
+    drawn = drawn if drawn <= FILLED * most_drawn else most_drawn
+    if mode == "both" and drawn < DRAWN_LEAST:
+        alone = _alone(facts, roles, "mean", search)
+        minutes = math.ceil(probe.limits.minutes * DRAWN_LEAST / drawn)
+        alone.why["stages"] = (
+            f"the mean answer alone, because {drawn:,} steps of a diffusion would fit beside it and samples need "
+            f"{DRAWN_LEAST}; they pay from about {minutes} minutes on (--minutes {minutes})"
+        )
+        return alone
+    tables = _with_samples(tables, best.size, drawn)
+    sampled = rules.FROM_REGRESSION["steps"]
+    why["stages.regression.method"] = why.pop("method")
+    why["stages.regression.train.steps"] = f"{share:.0%} of the time: {why['net.width']}"
+    why["train.steps"] = f"the rest, for a diffusion of what is left: {drawn:,} steps of {measured.seconds:.3f} s"
+    why["synth.steps"] = f"{sampled} steps from log-SNR -3, where the regression begins to be wrong"
+    seconds = {PREDICTOR: best.seconds, "final": measured.seconds}
+    return _plan(facts, probe, tables, why, seconds, {PREDICTOR: most, "final": most_drawn})
+
+
+def _first(facts: Facts, roles: Roles, search: Search, share: float, most: int) -> tuple[Candidate, Tables, Why]:
+    """The network of the first stage, its tables and reasons."""
+    ranked = _ranked(search, share, most)
+    best = ranked[0]
+    fitting = max(int(search.probe.seconds * (1 - SPARE) * share / best.seconds), 1)
+    _check_epoch(facts, fitting, best.seconds / share, search.probe)
+    tables, why = _first_stage(facts, roles, best.size, best.steps)
+    why["net.width"] = reason(ranked)
+    if best.steps < fitting:
+        why["net.width"] += f"; {fitting:,} would fit, but learn {facts.patients} patients by heart"
+    return best, tables, why | _too_short(facts, fitting, search.probe)
+
+
+def _plan(
+    facts: Facts, probe: Probe, tables: Tables, why: Why, seconds: Mapping[str, float], most: Mapping[str, int]
+) -> Plan:
+    stages = {one["name"]: one["train"]["steps"] for one in tables.get("stages", [])}
+    steps = {**stages, "final": tables["train"]["steps"]}
+    trained = sum(steps[name] * each for name, each in seconds.items())
+    where = str(facts.cohort.folder)
+    longest = {name: math.ceil(FILLED * one) for name, one in most.items()}
+    return Plan(tables, why, trained + probe.passed, probe.most, probe.limits, where, seconds, longest, probe.begun)
 
 
 def _too_short(facts: Facts, steps: int, probe: Probe) -> Why:
@@ -277,30 +339,19 @@ def _too_short(facts: Facts, steps: int, probe: Probe) -> Why:
     return {"minutes": f"{text}; give {math.ceil(minutes)} minutes"}
 
 
-def _with_samples(facts: Facts, tables: Tables, size: Size, seconds: float, probe: Probe) -> tuple[Tables, Why, float]:
-    """The plan of a regression with a diffusion of what it leaves; why, and the seconds of both."""
+def _with_samples(tables: Tables, size: Size, steps: int) -> Tables:
+    """The recipe of a regression, given as one of its own, with a diffusion of its residual of so many steps."""
     stage = {"name": PREDICTOR, **{key: tables[key] for key in ("method", "net", "train")}, **_mirror(tables)}
-    tables = {
+    return {
         **tables,
         "title": f"{tables['title']}, and samples of what it leaves",
         "task": {"kind": "residual", "predictor": PREDICTOR, "scale": rules.RESIDUAL},
         "method": rules.OF_RESIDUAL,
         "net": {**tables["net"], "modulation": "scale_shift"},
         "synth": {**tables["synth"], **rules.FROM_REGRESSION},
+        "train": rules.training(steps, size.width, draws=True)[0],
         "stages": [stage],
     }
-    measured = probe.measure(tables, 1, always=True)
-    if measured is None:
-        raise BadInput(f"--memory: expected enough for the second stage too, found {probe.limits}. Give more.")
-    drawn = max(int((probe.seconds * (1 - SPARE) - seconds) / measured.seconds), 1)
-    drawn = min(drawn, rules.most_steps(facts, samples=True))
-    tables["train"], _ = rules.training(drawn, size.width, draws=True)
-    sampled = rules.FROM_REGRESSION["steps"]
-    why = {
-        "train.steps": f"the rest, for a diffusion of what is left: {drawn:,} steps of {measured.seconds:.3f} s",
-        "synth.steps": f"{sampled} steps from log-SNR -3, where the regression begins to be wrong",
-    }
-    return tables, why, seconds + drawn * measured.seconds
 
 
 def _mirror(tables: Tables) -> Tables:

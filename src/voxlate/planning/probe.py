@@ -69,22 +69,23 @@ class Probe:
         """What is left of the minutes."""
         return max(self.limits.minutes * 60 - self.passed, 0.0)
 
+    @property
+    def has_time(self) -> bool:
+        """Whether another network can be tried within the share of the minutes that probing may take."""
+        spent = self.passed + (2 * STEPS * self.last.seconds if self.last else 0)
+        return spent <= PROBED * self.limits.minutes * 60
+
     def again(self, tables: Mapping[str, Any], seconds: float) -> float:
         """Seconds of a step that took `seconds` in a first try, from as many steps as there is time to take."""
         steps = min(int((PROBED * self.limits.minutes * 60 - self.passed) / seconds) - 1, MOST_STEPS)
-        measured = self.measure(tables, 0, always=True, steps=steps) if steps > STEPS else None
+        measured = self.measure(tables, 0, steps=steps) if steps > STEPS else None
         return measured.seconds if measured else seconds
 
-    def measure(
-        self, tables: Mapping[str, Any], stage: int, always: bool = False, steps: int = STEPS
-    ) -> Measured | None:
-        """Seconds and memory of a step of a recipe's stage (by place); None where time or memory for it is used up.
+    def measure(self, tables: Mapping[str, Any], stage: int, steps: int = STEPS) -> Measured | None:
+        """Seconds and memory of a step of a recipe's stage (by place); None where it takes too much memory.
 
-        always: whatever time is used up; steps: that are timed.
+        steps: that are timed.
         """
-        spent = self.passed + (2 * STEPS * self.last.seconds if self.last else 0)
-        if self.last and spent > PROBED * self.limits.minutes * 60 and not always:
-            return None
         device = find_device(self.device_name)
         _forget_peak(device)
         try:

@@ -24,6 +24,7 @@ UNLIKE = 0.05  # standard deviation of the contrast of cases (see facts.Scan): o
 SHORT, SHORT_DRAWS = 1500, 800  # steps of a regression and of a diffusion, below which the rate is twice as high
 RESIDUAL = 4.0  # one over the usual spread of what a regression leaves, in network units
 BATCH = 4
+HELD = 0.2  # share of the steps with the highest rate: the length may still change there (see pace)
 PASSES, LEAST_PASSES = 5, 25  # times that each slice is seen, a patient; more learns few patients by heart
 
 UNLIKE_PIXELS = 1.3  # times as large as another case's
@@ -231,12 +232,13 @@ def training(steps: int, width: int, draws: bool = False) -> tuple[Tables, Why]:
             "lr": rate,
             "betas": [0.9, 0.99],
             "warm_up": min(100, max(steps // 10, 1)),
+            "hold": HELD,
         },
     }
     return table, {
         "train.ema": f"an average over the last {1 / (1 - ema):.0f} of {steps:,} steps",
         "train.optimiser.kind": "muon for regressions, adamw for diffusions: measured in docs/ingredients.md",
-        "train.optimiser.lr": f"{rate:g} for {steps:,} steps at width {width}, falling to 0",
+        "train.optimiser.lr": f"{rate:g} for {steps:,} steps at width {width}, held over {HELD:.0%}, then falling to 0",
     }
 
 

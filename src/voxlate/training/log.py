@@ -37,6 +37,8 @@ class Log:
         self.log, self.stage, self.options, self.main, self.on_step = log, stage, options, main, on_step
         self.begun, self.resumed = time.monotonic() - seconds, seconds
         self.previous = (step, seconds)
+        self.warm: tuple[int, float] | None = None  # after the first step of this start, which also allocates
+        self.step_seconds = 0.0  # of a step since then
         self.latest: dict[str, float] = {}
         self.board = None
         if main:
@@ -46,6 +48,10 @@ class Log:
     def add_step(self, step: int, losses: Mapping[str, Mapping[str, Tensor]]) -> float:
         """Log a step if it is one to log; returns the seconds trained so far."""
         seconds = time.monotonic() - self.begun
+        if self.warm is None:
+            self.warm = (step, seconds)
+        else:
+            self.step_seconds = (seconds - self.warm[1]) / (step - self.warm[0])
         if self.main and (step % self.options.log_every == 0 or step == self.options.length):
             steps, passed = step - self.previous[0], seconds - self.previous[1]
             rate = self.options.rate(step - 1)

@@ -30,7 +30,7 @@ from voxlate.errors import BadInput
 from voxlate.files import read_json, whole_file, write_json, write_text
 from voxlate.learning.settings import Training
 from voxlate.methods.method import Method
-from voxlate.recipe import Recipe, from_dict, needed_code, to_dict
+from voxlate.recipe import Recipe, from_dict, header, needed_code, to_dict
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
 DIGITS = 16  # of a digest, where only chance could make two alike
@@ -139,6 +139,13 @@ def begin_run(
     write_text(run.recipe, head + tomli_w.dumps(wanted["recipe"]))
     write_json(run.provenance, {**made_by(), **wanted, **(notes or {})})
     return run
+
+
+def change_recipe(run: Run, recipe: Recipe, notes: Mapping[str, Any]) -> None:
+    """Let a run that has begun go on by another recipe, and add notes to its provenance, which is what is resumed."""
+    plain = to_dict(recipe)
+    write_json(run.provenance, {**read_json(run.provenance), "recipe": plain, **notes})
+    write_text(run.recipe, header(run.recipe.read_text(encoding="utf-8")) + tomli_w.dumps(plain))
 
 
 def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -> list[str]:

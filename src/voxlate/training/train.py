@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
@@ -40,6 +40,7 @@ from voxlate.training.notes import fold_note, notes_on
 from voxlate.training.run import (
     Run,
     begin_run,
+    change_recipe,
     file_hash,
     is_finished,
     load_state,
@@ -60,9 +61,20 @@ from voxlate.training.validate import (
     whole_slices,
 )
 
+T = TypeVar("T")
+PACED = 0.1  # share of a stage's steps after which its speed is known
 CALIBRATION_SLICES = 256  # enough for a standard deviation to 1 % (paper 004's system: at least 200)
 BOUND_SLICES = 64
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Pace(Protocol):
+    """Answers, once a tenth of a stage's steps is done, with the recipe of other lengths that is trained from there on.
+
+    seconds: of a step so far. None keeps the recipe. Only the main process asks.
+    """
+
+    def __call__(self, recipe: Recipe, stage: str, step: int, seconds: float) -> Recipe | None: ...
 
 
 def train(
@@ -71,6 +83,7 @@ def train(
     out: Path,
     *,
     head: str = "",
+    pace: Pace | None = None,
     start: Path | None = None,
     begun: str | None = None,
     reuse: Sequence[Path] = (),
@@ -81,12 +94,13 @@ def train(
 ) -> Run:
     """Train every stage of a recipe on a prepared cohort into a run folder; a stopped run resumes bit for bit.
 
-    head: comment lines for the run's recipe.toml; start: weights (or their run) that the last stage begins from
-    instead of random ones; begun: in place of start, the hash of those that the run in `out` began from; reuse: other
-    runs, from which earlier stages are taken that are the same, data and seed included; fold: train and validate on
-    these parts of the patients, 0 to 4, whatever their splits (see split.fold_splits); say: is given a sentence for
-    each thing worth knowing before the first step. Of several processes the main one writes. Raises BadInput (recipe
-    and cohort do not fit, folder of another run), Stopped at SIGINT or SIGTERM once the state is saved.
+    head: comment lines for the run's recipe.toml; pace: may change the lengths of stages once; start: weights (or
+    their run) that the last stage begins from instead of random ones; begun: in place of start, the hash of those
+    that the run in `out` began from; reuse: other runs, from which earlier stages are taken that are the same, data
+    and seed included; fold: train and validate on these parts of the patients, 0 to 4, whatever their splits (see
+    split.fold_splits); say: is given a sentence for each thing worth knowing before the first step. Of several
+    processes the main one writes. Raises BadInput (recipe and cohort do not fit, folder of another run), Stopped at
+    SIGINT or SIGTERM once the state is saved.
     """
     keep_freed_memory()
     cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
@@ -98,8 +112,7 @@ def train(
         return [Job(recipe, stage, cohort, accelerator, place) for stage in recipe.all_stages]
 
     recipe = with_steps(recipe, [job.epoch_steps for job in jobs_of(recipe)])
-    jobs = jobs_of(recipe)
-    _check_stages(recipe, jobs, start)
+    _check_stages(recipe, jobs_of(recipe), start)
     about = {
         "cohort": cohort.digest,
         "start": file_hash(start) if start else begun,
@@ -124,8 +137,10 @@ def train(
 
     with contextlib.ExitStack() as held:
         by_main(accelerator, begin)
-        session = _Session(Run(out), held.enter_context(_stop_signal()), progress, say)
-        _train_stages(session, jobs, start)
+        session = _Session(Run(out), held.enter_context(_stop_signal()), progress, say, pace)
+        changed: Recipe | None = recipe
+        while changed is not None:
+            changed = _train_stages(session, jobs_of(changed), start)
     return session.run
 
 
@@ -143,6 +158,14 @@ def by_main(accelerator: Accelerator, do: Callable[[], None]) -> None:
         raise failed[0]
 
 
+def agreed(accelerator: Accelerator, value: T) -> T:
+    """The value that the main process holds, in all processes."""
+    held = [value]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(held)
+    return held[0]
+
+
 @dataclass(frozen=True)
 class _Session:
     """What the stages of a training share: its folder, signals to stop that have arrived, and who follows it."""
@@ -151,9 +174,11 @@ class _Session:
     stop: Sequence[int]
     progress: StepCallback
     say: Callable[[str], None]
+    pace: Pace | None = None
 
 
-def _train_stages(session: _Session, jobs: Sequence["Job"], start: Path | None) -> None:
+def _train_stages(session: _Session, jobs: Sequence["Job"], start: Path | None) -> Recipe | None:
+    """Train what is not finished; returns the recipe to go on with where the pace of a stage changed it."""
     run, earlier = session.run, dict[str, Method]()
     for job in jobs:
         torch.manual_seed(job.seed)
@@ -165,8 +190,12 @@ def _train_stages(session: _Session, jobs: Sequence["Job"], start: Path | None) 
         else:
             if start and name == "final":
                 load_weights(method, start)
-            method = _train_stage(job, session, method, started)
+            trained = _train_stage(job, session, method, started)
+            if isinstance(trained, Recipe):
+                return trained
+            method = trained
         earlier[name] = method.eval().requires_grad_(False)
+    return None
 
 
 def _check_autoencoder(method: Method, stage: FullStage, earlier: Mapping[str, Method], run: Run) -> None:
@@ -289,7 +318,8 @@ def _initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Me
     return method, started
 
 
-def _train_stage(job: Job, session: _Session, method: Method, started: str) -> Method:
+def _train_stage(job: Job, session: _Session, method: Method, started: str) -> Method | Recipe:
+    """Train a stage to its end, or until its pace changes the recipe; the saved state is what that goes on from."""
     stage, options, device = job.stage, job.stage.train, job.device
     run, main = session.run, job.accelerator.is_main_process
     learner = begin_learner(method, options, device, job.epoch_steps if options.stop else 0)
@@ -303,6 +333,7 @@ def _train_stage(job: Job, session: _Session, method: Method, started: str) -> M
         log.add_start(started)
         log.add_start(cut_note(job.cohort, stage.data))
     clock = Clock(device)
+    paced_at = None if session.pace is None else max(1, round(PACED * options.steps))
     while learner.step < options.length and not _stops_early(learner, options):
         losses = take_step(learner, parallel, options, job.seed, batches, device, clock)
         update_average(learner.averaged, method, options.ema, options.part(learner.step)[0])
@@ -329,7 +360,29 @@ def _train_stage(job: Job, session: _Session, method: Method, started: str) -> M
             save_state(run.state, {**learner.state(), "stage": stage.name})
         if stops and not last:
             raise Stopped(f"stopped at step {learner.step} of {options.length} ({stage.name})")
+        if learner.step == paced_at and not last and (changed := _repaced(job, session, learner, log.step_seconds)):
+            if main:
+                save_state(run.state, {**learner.state(), "stage": stage.name})
+            job.accelerator.wait_for_everyone()
+            return changed
     return _finish(job, run, learner)
+
+
+def _repaced(job: Job, session: _Session, learner: Learner, step_seconds: float) -> Recipe | None:
+    """The recipe with other lengths that the pace asks for, once for each stage; the run's files then hold it."""
+    name, changed = job.stage.name, list[Recipe | None]([None])
+
+    def ask() -> None:
+        noted = read_json(session.run.provenance).get("paced", {})
+        if session.pace is None or name in noted:
+            return
+        recipe = session.pace(job.recipe, name, learner.step, step_seconds)
+        note = {"step": learner.step, "seconds": step_seconds, "steps_before": job.stage.train.steps}
+        change_recipe(session.run, recipe or job.recipe, {"paced": {**noted, name: note}})
+        changed[0] = recipe
+
+    by_main(job.accelerator, ask)
+    return agreed(job.accelerator, changed[0])
 
 
 def _finish(job: Job, run: Run, learner: Learner) -> Method:

@@ -1,0 +1,64 @@
+"""The lengths of a planned training, corrected once in each stage when its real speed is known.
+
+A planned recipe holds its learning rate over the first fifth of the steps and ends warm-up before; its running average
+does not reach its decay there, and its batches depend on the step alone. So a recipe whose steps are changed after a
+tenth gives, trained anew, the same weights bit for bit, as long as the steps are at least halved (LEAST).
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from voxlate.recipe import Recipe, from_dict, to_dict
+from voxlate.recipes import text as recipe_text
+
+TOLERANCE = 0.04  # share of the remaining steps below which a change is not worth a sentence
+LEAST, MOST = 0.5, 4.0  # times the steps that were planned
+
+
+@dataclass(frozen=True)
+class Paced:
+    """Chooses the steps that still fit before a deadline; see training.train.Pace.
+
+    deadline: of time.monotonic(), when the last step is to end; step_seconds: as probed, by stage; most: steps of each
+    stage beyond which more teach nothing.
+    """
+
+    deadline: float
+    step_seconds: Mapping[str, float]
+    most: Mapping[str, int]
+    say: Callable[[str], None] = lambda _: None
+    now: Callable[[], float] = field(default=time.monotonic)
+
+    def __call__(self, recipe: Recipe, stage: str, step: int, seconds: float) -> Recipe | None:
+        """The recipe with the steps of this stage and of those after it that fit; None where they are as planned."""
+        names = [one.name for one in recipe.all_stages]
+        ahead = {one.name: one.train.steps for one in recipe.all_stages[names.index(stage) :]}
+        slower = seconds / self.step_seconds[stage]
+        each = {name: slower * self.step_seconds[name] for name in ahead} | {stage: seconds}
+        cost = sum(steps * each[name] for name, steps in ahead.items()) - step * seconds
+        factor = max(self.deadline - self.now(), 0.0) / max(cost, 1e-9)
+        lengths = {
+            name: self._length(name, step if name == stage else 0, steps, factor) for name, steps in ahead.items()
+        }
+        if all(abs(lengths[name] - steps) <= TOLERANCE * steps for name, steps in ahead.items()):
+            return None
+        self.say(self._sentence(stage, seconds, ahead, lengths))
+        changes = {_key(name): str(steps) for name, steps in lengths.items()}
+        return from_dict(recipe_text.changed(to_dict(recipe), changes), "the plan", allow_code=True)
+
+    def _length(self, name: str, done: int, steps: int, factor: float) -> int:
+        wanted = done + factor * (steps - done)
+        return math.floor(min(max(wanted, LEAST * steps), MOST * steps, max(self.most[name], LEAST * steps)))
+
+    def _sentence(self, stage: str, seconds: float, before: Mapping[str, int], after: Mapping[str, int]) -> str:
+        changed = ", ".join(f"{name} {before[name]:,} → {after[name]:,}" for name in after)
+        return (
+            f"a step of stage '{stage}' takes {seconds:.3f} s, the probe measured {self.step_seconds[stage]:.3f} s; "
+            f"steps are changed once so that the training ends in its minutes: {changed}."
+        )
+
+
+def _key(stage: str) -> str:
+    return "train.steps" if stage == "final" else f"stages.{stage}.train.steps"

@@ -1,0 +1,120 @@
+"""Lengths of a planned training are corrected once; a corrected recipe trained anew gives the same weights."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from voxlate import recipe
+from voxlate.errors import Stopped
+from voxlate.files import read_json
+from voxlate.planning.pace import Paced
+from voxlate.planning.plan import begun
+from voxlate.planning.rules import HELD
+from voxlate.recipe import Recipe
+from voxlate.training.run import Run
+from voxlate.training.train import train
+
+STEPS = 20
+OF_STAGE = 'train = {{ steps = {0}, batch = 2, precision = "float32", workers = 0, save_every = 100, ema = 0.5, '
+OF_STAGE += "validate_every = 0, log_every = 5, optimiser = {{ warm_up = 2, hold = {1} }} }}"
+TWO = f"""
+title = "two stages, as a plan has them"
+task = {{ kind = "residual", predictor = "regression" }}
+data = {{ source = ["t1"], target = ["t2"], patch = [1, 24, 20] }}
+intensity = {{ t1 = {{ kind = "window", low = 0, high = 1200 }}, t2 = {{ kind = "window", low = 0, high = 1400 }} }}
+method = {{ kind = "diffusion" }}
+net = {{ kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }}
+{OF_STAGE.format(STEPS, HELD)}
+synth = {{ sampler = "ddim", steps = 2 }}
+
+[[stages]]
+name = "regression"
+method = {{ kind = "regression" }}
+net = {{ kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }}
+{OF_STAGE.format(STEPS, HELD)}
+"""
+
+
+@pytest.fixture
+def planned(tmp_path) -> Recipe:
+    path = tmp_path / "two.toml"
+    path.write_text(TWO)
+    return recipe.read(str(path))
+
+
+def steps_of(one: Recipe) -> list[int]:
+    return [stage.train.steps for stage in one.all_stages]
+
+
+def paced(seconds: float, *, now: float = 0.0, most: int = 10**6, say=lambda _: None) -> Paced:
+    """A pace whose probe measured 1 s for a step of either stage, with so many seconds until the deadline."""
+    return Paced(seconds, {"regression": 1.0, "final": 1.0}, {"regression": most, "final": most}, say, lambda: now)
+
+
+def test_a_machine_as_fast_as_its_probe_keeps_the_plan(planned):
+    assert paced(38)(planned, "regression", 2, 1.0) is None  # 18 and 20 steps of a second are left
+
+
+def test_steps_follow_the_speed_so_that_the_training_ends_at_its_deadline(planned):
+    slower = paced(38)(planned, "regression", 2, 1.5)
+    assert steps_of(slower) == [14, 13]  # 2 are done; 12 and 13 of 1.5 s are 37.5 s
+    faster = paced(38)(planned, "regression", 2, 0.5)
+    assert steps_of(faster) == [38, 40]  # 36 and 40 of half a second are 38 s
+    assert steps_of(paced(9)(planned, "final", 2, 0.25)) == [20, 38]  # the last stage alone
+
+
+def test_steps_are_halved_at_most_and_never_more_than_the_patients_are_worth(planned):
+    assert steps_of(paced(1)(planned, "regression", 2, 1.0)) == [10, 10]
+    assert steps_of(paced(100)(planned, "regression", 2, 1.0)) == [49, 52]
+    assert steps_of(paced(100, most=30)(planned, "regression", 2, 1.0)) == [30, 30]
+
+
+def test_a_change_is_said_with_both_speeds_and_both_lengths(planned):
+    said: list[str] = []
+    paced(38, say=said.append)(planned, "regression", 2, 1.5)
+    assert "takes 1.500 s, the probe measured 1.000 s" in said[0]
+    assert "regression 20 → 14, final 20 → 13" in said[0]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    files = (Run(run).weights("regression"), Run(run).weights())
+    return {f"{file.name} {name}": one for file in files for name, one in load_file(file).items()}
+
+
+def test_a_corrected_recipe_trained_anew_gives_the_same_weights(planned, prepared, tmp_path):
+    asked: list[tuple[str, int]] = []
+
+    def pace(one: Recipe, stage: str, step: int, seconds: float) -> Recipe | None:
+        asked.append((stage, step))
+        return paced(30 if stage == "regression" else 25)(one, stage, step, 1.0)
+
+    run = train(planned, prepared, tmp_path / "run", device="cpu", pace=pace)
+    corrected, _ = begun(run.folder)
+    assert asked == [("regression", 2), ("final", 2)]
+    assert steps_of(planned) != steps_of(corrected) == [16, 27]
+    assert steps_of(recipe.read(str(run.recipe))) == [16, 27]
+    assert read_json(run.provenance)["paced"]["regression"]["steps_before"] == STEPS
+    train(corrected, prepared, tmp_path / "anew", device="cpu")
+    one, other = weights(run.folder), weights(tmp_path / "anew")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_training_stopped_after_its_correction_resumes_to_the_same_weights(planned, prepared, tmp_path):
+    def pace(one: Recipe, stage: str, step: int, seconds: float) -> Recipe | None:
+        return paced(30)(one, stage, step, 1.0) if stage == "regression" else None
+
+    def stop(stage: str, done: int, *_) -> None:
+        if (stage, done) == ("final", 3):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    train(planned, prepared, tmp_path / "whole", device="cpu", pace=pace)
+    with pytest.raises(Stopped):
+        train(planned, prepared, tmp_path / "parts", device="cpu", pace=pace, progress=stop)
+    chosen, _ = begun(tmp_path / "parts")
+    train(chosen, prepared, tmp_path / "parts", device="cpu", pace=pace)
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(one[name], other[name]) for name in one)
