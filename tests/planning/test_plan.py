@@ -14,8 +14,13 @@ import voxlate as package
 from voxlate import recipe
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
+from voxlate.planning import rules
+from voxlate.planning.facts import facts_of
+from voxlate.planning.law import relative_error
 from voxlate.planning.plan import plan
 from voxlate.planning.probe import Limits, Measured, Probe
+from voxlate.planning.rules import Size
+from voxlate.planning.search import FILLED, WIDTHS
 
 SHORT = ("--minutes", 0.2, "--set", "train.steps=4")  # planned, and cut
 
@@ -26,7 +31,7 @@ def planned(prepared_once):
 
 
 def test_a_plan_is_an_ordinary_recipe_that_says_why(voxlate, prepared, tmp_path):
-    answer = voxlate("plan", prepared, "--minutes", 0.3, "--out", tmp_path / "plan.toml")
+    answer = voxlate("plan", prepared, "--minutes", 0.3, "--mode", "samples", "--out", tmp_path / "plan.toml")
     assert answer.code == 0, answer.err
     text = (tmp_path / "plan.toml").read_text()
     made = recipe.read(str(tmp_path / "plan.toml"))
@@ -57,7 +62,9 @@ def test_train_auto_ends_within_a_tenth_of_its_minutes(voxlate, prepared, tmp_pa
 
 
 def test_train_auto_gives_both_answers(voxlate, prepared, tmp_path, cohort):
-    answer = voxlate("train", "auto", "--data", prepared, "--out", tmp_path / "run", "--minutes", 0.1)
+    answer = voxlate(
+        "train", "auto", "--data", prepared, "--out", tmp_path / "run", "--minutes", 0.1, "--mode", "samples"
+    )
     assert answer.code == 0, answer.err
     assert (tmp_path / "run" / "weights.regression.safetensors").exists()
     last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
@@ -188,7 +195,7 @@ def test_gaps_among_three_contrasts_make_a_completion(voxlate, tmp_path, small_h
 
 @dataclass
 class Clockwork:
-    """A probe on a machine whose steps cost what is known: 10 microseconds for each squared channel."""
+    """A probe on a machine whose steps cost what `step_seconds` says."""
 
     cohort: object
     limits: Limits
@@ -196,7 +203,8 @@ class Clockwork:
     passed: float = 0.0
     most: float = 0.0
     last: Measured | None = None
-    tried: ClassVar[list[int]] = []
+    begun: float = 0.0
+    tried: ClassVar[list[Size]] = []
 
     @property
     def seconds(self) -> float:
@@ -205,50 +213,109 @@ class Clockwork:
     def again(self, tables, seconds):
         return seconds
 
-    def measure(self, tables, stage, always=False):
-        width = tables["net"]["width"]
-        self.tried.append(width)
-        self.last = Measured(1e-5 * width**2 * (1 + stage), 2**20 * width)
-        return self.last if self.last.memory <= self.limits.memory_bytes else None
+    @property
+    def has_time(self):
+        return True
+
+    def measure(self, tables, stage):
+        net = tables["net"]
+        size = Size(net["width"], net.get("patch", 1))
+        self.tried.append(size)
+        memory = 2**20 * size.width / size.stem
+        self.last = Measured(step_seconds(size) * (1 + stage), memory)
+        return self.last if memory <= self.limits.memory_bytes else None
 
 
-@pytest.mark.parametrize(
-    ("minutes", "largest", "width"), [(0.2, 1000, 24), (1, 1000, 48), (2, 1000, 64), (60, 1000, 128), (60, 40, 32)]
-)
-def test_the_widest_network_is_taken_that_gets_enough_steps_and_fits(prepared, monkeypatch, minutes, largest, width):
+def step_seconds(size: Size) -> float:
+    """Of a step on Clockwork's machine; four times as fast with a stem of two times the size."""
+    return 1e-5 * (size.width / size.stem) ** 2
+
+
+@pytest.fixture
+def clockwork(monkeypatch):
+    """Plans probe a machine whose speed is known; the list of sizes that they try."""
     monkeypatch.setattr("voxlate.planning.plan.Probe", Clockwork)
     monkeypatch.setattr(Clockwork, "tried", [])
+    return lambda: Clockwork.tried
+
+
+@pytest.fixture
+def any_length(monkeypatch):
+    """However long patients are seen, they are not learned by heart."""
     monkeypatch.setattr("voxlate.planning.rules.most_steps", lambda *_, **__: 10**9)
+
+
+@pytest.mark.parametrize(("minutes", "largest"), [(0.2, 1000), (1, 1000), (2, 1000), (60, 1000), (60, 40)])
+def test_the_network_of_least_predicted_error_is_taken_that_fits_in_memory(
+    prepared, clockwork, any_length, minutes, largest
+):
     made = plan(prepared, limits=Limits(minutes, largest * 2**20), mode="mean")
-    assert made.tables["net"]["width"] == width
-    assert made.tables["train"]["steps"] == int(minutes * 60 * 0.96 / (1e-5 * width**2))
-    assert len(Clockwork.tried) <= 4  # widths that surely fit are passed over
+    facts = facts_of(open_cohort(prepared))
+    finest, *_ = stems = rules.stems(facts)
+
+    def error(size: Size) -> float:
+        steps = int(minutes * 60 * 0.96 / step_seconds(size))
+        return relative_error(size.width, size.stem / finest, steps)
+
+    fitting = [Size(width, stem) for stem in stems for width in WIDTHS if width / stem <= largest]
+    best = min(fitting, key=error)
+    assert (made.tables["net"]["width"], made.tables["net"].get("patch", 1)) == (best.width, best.stem)
+    assert made.tables["train"]["steps"] == int(minutes * 60 * 0.96 / step_seconds(best))
+    assert len(clockwork()) <= 7  # the law passes over the others
+    assert f"{best} gets" in made.why["net.width"]
 
 
-@pytest.mark.parametrize(("most", "width", "steps"), [(2000, 32, 1406), (2490, 24, 2490), (1000, 48, 624)])
-def test_time_that_a_narrow_network_would_not_use_goes_to_a_wider_one(prepared, monkeypatch, most, width, steps):
-    monkeypatch.setattr("voxlate.planning.plan.Probe", Clockwork)
-    monkeypatch.setattr("voxlate.planning.rules.most_steps", lambda *_, **__: most)
-    made = plan(prepared, limits=Limits(0.25, 2**30), mode="mean")  # 2,604 steps of width 24, 1,464 of 32, before 4 %
-    assert (made.tables["net"]["width"], made.tables["train"]["steps"]) == (width, steps)
+def test_the_two_runners_up_are_named_with_what_they_would_lose(prepared, clockwork, any_length):
+    made = plan(prepared, limits=Limits(2, 2**33), mode="mean")
+    _, others = made.why["net.width"].split("next best: ")
+    assert others.count("steps of") == 2
+    assert all(float(part.split("%")[0]) >= 0 for part in others.split(" +")[1:])
 
 
-def test_few_patients_are_not_learned_by_heart(prepared, monkeypatch):
-    monkeypatch.setattr("voxlate.planning.plan.Probe", Clockwork)
+def test_a_coarser_stem_that_is_hardly_faster_is_never_taken(prepared, clockwork, any_length, monkeypatch):
+    monkeypatch.setattr("voxlate.planning.rules.stems", lambda _: [1, 2])
+    monkeypatch.setattr("voxlate.planning.law.COARSE", 0.0)  # features of any size are equally good
+    short = {"limits": Limits(0.05, 2**33), "mode": "mean"}
+    assert plan(prepared, **short).tables["net"]["patch"] == 2
+    slower = lambda size: 1e-5 * size.width**2 / (1.4 if size.stem == 2 else 1)  # noqa: E731
+    monkeypatch.setitem(globals(), "step_seconds", slower)
+    assert "patch" not in plan(prepared, **short).tables["net"]
+
+
+def test_time_beyond_what_few_patients_are_worth_is_filled_up_to_a_quarter(prepared, clockwork, monkeypatch):
+    for most, filled in ((10**9, True), (10, False)):
+        monkeypatch.setattr("voxlate.planning.rules.most_steps", lambda *_, most=most, **__: most)
+        made = plan(prepared, limits=Limits(0.25, 2**30), mode="mean")
+        steps, seconds = made.tables["train"]["steps"], made.seconds
+        assert steps <= FILLED * most
+        assert (seconds > 0.9 * 0.96 * 15) == filled
+
+
+def test_few_patients_are_not_learned_by_heart(prepared, clockwork):
     made = plan(prepared, limits=Limits(60, 8 * 2**30))
     steps = 25 * 24 / 4  # passes over the 24 slices of four patients, in batches of four
     assert made.tables["stages"][0]["train"]["steps"] == steps
     assert made.tables["train"]["steps"] == 2 * steps
     assert made.tables["net"]["width"] == 128  # what time is left goes into width
-    assert "learn 4 patients by heart" in made.why["net.width"]
+    assert "learn 4 patients by heart" in made.why["stages.regression.train.steps"]
 
 
-def test_time_is_shared_between_the_two_answers(prepared, monkeypatch):
-    monkeypatch.setattr("voxlate.planning.plan.Probe", Clockwork)
-    monkeypatch.setattr("voxlate.planning.rules.most_steps", lambda *_, **__: 10**9)
+def test_time_is_shared_between_the_two_answers(prepared, clockwork, any_length):
     made = plan(prepared, limits=Limits(1, 8 * 2**30)).tables
     first, second = made["stages"][0]["train"]["steps"], made["train"]["steps"]
     assert first / (first + 2 * second) == pytest.approx(0.55, abs=0.01)
+
+
+def test_a_time_too_short_for_samples_plans_the_mean_alone_and_says_from_when_on_they_pay(
+    prepared, clockwork, any_length, monkeypatch
+):
+    monkeypatch.setitem(globals(), "step_seconds", lambda size: 0.1)
+    short = plan(prepared, limits=Limits(1, 2**33))
+    assert "stages" not in short.tables
+    assert short.tables["train"]["steps"] == pytest.approx(576, abs=1)  # all of the minute, less 4 %
+    minutes = int(short.why["stages"].split("--minutes ")[1].rstrip(")"))
+    assert len(plan(prepared, limits=Limits(minutes, 2**33)).recipe.stages) == 1
+    assert len(plan(prepared, limits=Limits(1, 2**33), mode="samples").recipe.stages) == 1  # asked for
 
 
 def rescaled(scans, cases, scale, offset):
@@ -318,9 +385,9 @@ def test_cases_that_teach_nothing_decide_nothing(voxlate, tmp_path, small_head):
     assert "of 2 patients" in made.why["data.augment"]
 
 
-def test_a_plan_that_is_too_short_says_what_would_be_enough(prepared, monkeypatch):
-    monkeypatch.setattr("voxlate.planning.plan.Probe", Clockwork)
-    short = plan(prepared, limits=Limits(0.005, 2**30), mode="mean")  # 288 ms, of which a step of width 16 takes 2.6
+def test_a_plan_that_is_too_short_says_what_would_be_enough(prepared, clockwork, monkeypatch):
+    monkeypatch.setitem(globals(), "step_seconds", lambda size: 0.00257)
+    short = plan(prepared, limits=Limits(0.005, 2**30), mode="mean")  # 288 ms
     assert "112 steps show each slice 18.7 times: EXPECT BLUR" in short.why["minutes"]
     assert "minutes" not in plan(prepared, limits=Limits(5, 2**30), mode="mean").why
 
@@ -359,13 +426,13 @@ def test_wishes_in_python_are_checked_as_on_the_command_line(prepared):
 
 def test_a_stage_of_fewer_steps_than_the_probe_takes_is_timed_too(planned, prepared):
     tables = {**planned.tables, "train": {**planned.tables["train"], "steps": 1}}
-    assert Probe(open_cohort(prepared), Limits(1, 8 * 2**30)).measure(tables, 1, always=True).seconds > 0
+    assert Probe(open_cohort(prepared), Limits(1, 8 * 2**30)).measure(tables, 0).seconds > 0
 
 
 @pytest.mark.parametrize(("minutes", "timed"), [(20, 30), (4, 10), (1, 0)])
 def test_what_is_left_of_the_probes_time_goes_into_a_second_try(prepared, monkeypatch, minutes, timed):
     taken = []
-    monkeypatch.setattr(Probe, "measure", lambda self, *_, steps, **__: taken.append(steps))
+    monkeypatch.setattr(Probe, "measure", lambda self, *_, steps: taken.append(steps))
     assert Probe(open_cohort(prepared), Limits(minutes, 2**33)).again({}, 1.0) == 1.0
     assert taken == (
         [timed] if timed else []

@@ -45,7 +45,7 @@ class Plan:
     """A recipe as plain tables, why each of its keys is what it is, and what is predicted: seconds, bytes.
 
     step_seconds, most_steps: of each stage, the seconds of a step as probed, and the steps that its patients are worth;
-    begun: of time.monotonic(), when planning began.
+    begun: of time.monotonic(), when planning began; fixed: whether a length was set by hand.
     """
 
     tables: Tables
@@ -57,9 +57,12 @@ class Plan:
     step_seconds: Mapping[str, float] = field(default_factory=dict)
     most_steps: Mapping[str, int] = field(default_factory=dict)
     begun: float = 0.0
+    fixed: bool = False
 
-    def pace(self, say: Say) -> Paced:
-        """What corrects the lengths of the training once its speed is known, so that it ends in its minutes."""
+    def pace(self, say: Say) -> Paced | None:
+        """What corrects the lengths of the training once its speed is known; None where they were set by hand."""
+        if self.fixed:
+            return None
         deadline = self.begun + self.limits.minutes * 60 * (1 - SPARE / 2)
         return Paced(deadline, self.step_seconds, self.most_steps, say)
 
@@ -77,7 +80,9 @@ class Plan:
         why = {key: "set by hand" if _touched(key, changes) else reason for key, reason in self.why.items()}
         if changes:
             why["by hand"] = f"{', '.join(changes)}; reasons that state other numbers are the plan's"
-        return replace(self, tables=recipe_text.changed(self.tables, changes), why=why)
+        lengths = ["train.steps", *(f"stages.{name}.train.steps" for name in self.step_seconds)]
+        fixed = self.fixed or any(_touched(key, changes) for key in lengths)
+        return replace(self, tables=recipe_text.changed(self.tables, changes), why=why, fixed=fixed)
 
     def save(self, path: Path | str) -> None:
         """Write the recipe."""
@@ -287,7 +292,7 @@ def _both(facts: Facts, roles: Roles, mode: Mode, search: Search) -> Plan:
     left = probe.seconds * (1 - SPARE) - best.steps * best.seconds
     drawn = max(int(left / measured.seconds), 1)
     drawn = drawn if drawn <= FILLED * most_drawn else most_drawn
-    if mode == "both" and drawn < DRAWN_LEAST:
+    if mode == "both" and drawn < min(DRAWN_LEAST, most_drawn):
         alone = _alone(facts, roles, "mean", search)
         minutes = math.ceil(probe.limits.minutes * DRAWN_LEAST / drawn)
         alone.why["stages"] = (

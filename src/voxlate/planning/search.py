@@ -70,9 +70,19 @@ class Search:
         """The best candidate where it was not timed, else the next finer stem where that decides about it."""
         best = found[0].size
         if best not in self.tried:
-            return best
+            return self._halfway(best)
         finer = Size(best.width, best.stem // 2)
         return finer if finer.stem in rules.stems(self.facts) and finer not in self.tried else None
+
+    def _halfway(self, size: Size) -> Size:
+        """The size itself; nearer to the largest one that fits where one of its stem did not fit in memory."""
+        largest = max((one.width for one in self._fitting if one.stem == size.stem), default=None)
+        refused = [one.width for one in self.tried if one.stem == size.stem and one not in self._fitting]
+        if largest is None or not refused:
+            return size
+        middle = math.sqrt(largest * min(refused))
+        width = max((one for one in WIDTHS if largest < one <= middle), default=size.width)
+        return Size(min(width, size.width), size.stem)
 
     def _candidates(self, seconds: float, most_steps: int) -> list[Candidate]:
         sizes = [Size(width, stem) for stem in rules.stems(self.facts) for width in WIDTHS]
@@ -105,15 +115,21 @@ class Search:
         return all(fine >= FASTER * coarse for fine, coarse in pairs)
 
     def _seconds(self, size: Size) -> float:
-        """Of a step, as timed, else guessed from the nearest network that was timed."""
+        """Of a step, as timed; else guessed from the nearest network that was timed, and from how two of them grow."""
         if size in self._fitting:
             return self._fitting[size]
-        near = min(
-            self._fitting,
-            key=lambda one: (abs(math.log(one.stem / size.stem)), abs(math.log(one.width / size.width))),
+        near, *others = sorted(
+            self._fitting, key=lambda one: (_apart(one.stem, size.stem), _apart(one.width, size.width))
         )
-        factor = (size.width / near.width) ** BY_WIDTH * (near.stem / size.stem) ** BY_STEM
-        return self._fitting[near] * factor
+        power = BY_WIDTH
+        if others and others[0].stem == near.stem == size.stem:
+            growth = math.log(self._fitting[others[0]] / self._fitting[near])
+            power = max(growth / math.log(others[0].width / near.width), 0.0)
+        return self._fitting[near] * (size.width / near.width) ** power * (near.stem / size.stem) ** BY_STEM
+
+
+def _apart(one: int, other: int) -> float:
+    return abs(math.log(one / other))
 
 
 def reason(ranked: list[Candidate]) -> str:
