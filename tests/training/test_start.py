@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,6 +100,36 @@ def test_two_processes_start_every_time(prepared, tiny, tmp_path, launcher, star
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("is the model. Next") == 1
         assert Run(out).weights().exists()
+
+
+def torchrun(*arguments: object) -> subprocess.Popen:
+    """Two processes of the command line, whose output is read as one text."""
+    line = [sys.executable, "-m", *LAUNCH["torchrun"], "-m", "voxlate", *map(str, arguments), "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_plan(prepared, tmp_path):
+    wishes = ("--minutes", 0.2, "--mode", "mean")
+    done = torchrun("train", "auto", "--data", prepared, "--out", tmp_path / "run", *wishes)
+    said, _ = done.communicate(timeout=150)
+    assert done.returncode == 0, said
+    assert said.count("note: net.width:") == 1
+    assert Run(tmp_path / "run").weights().exists()
+
+
+@pytest.mark.slow
+def test_a_signal_ends_two_processes_within_ten_seconds(prepared, tiny, tmp_path):
+    lengths = ("--set", "train.steps=100000", "--set", "train.validate_every=0", "--set", "train.log_every=1000")
+    running = torchrun("train", tiny, "--data", prepared, "--out", tmp_path / "run", *lengths)
+    while not Run(tmp_path / "run").state.exists():
+        assert running.poll() is None
+        time.sleep(0.5)
+    begun = time.monotonic()
+    running.send_signal(signal.SIGTERM)
+    running.communicate(timeout=60)
+    assert time.monotonic() - begun < 10
 
 
 def test_weights_whose_modalities_lie_in_another_order_are_no_start(voxlate, prepared, tiny, tmp_path):

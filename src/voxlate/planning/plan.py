@@ -25,8 +25,8 @@ from voxlate.planning.search import FILLED, Candidate, Search, reason
 from voxlate.recipe import Recipe, from_dict, header, read_with_head
 from voxlate.recipes import text as recipe_text
 from voxlate.training.log import append_line
+from voxlate.training.processes import agreed, by_main
 from voxlate.training.run import Run
-from voxlate.training.train import agreed, by_main
 from voxlate.training.validate import find_device
 
 Mode = Literal["both", "mean", "samples"]

@@ -14,8 +14,9 @@ from voxlate.errors import BadInput
 from voxlate.files import locked, read_json, write_json, write_text
 from voxlate.recipe import from_dict, header, to_dict
 from voxlate.training.log import StepCallback
+from voxlate.training.processes import by_main
 from voxlate.training.run import Run, first_change, is_finished, load_state, made_by, read_header
-from voxlate.training.train import by_main, train
+from voxlate.training.train import train
 from voxlate.training.validate import find_device
 
 Say = Callable[[str], None]

@@ -5,15 +5,14 @@ import copy
 import itertools
 import math
 import os
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -37,6 +36,7 @@ from voxlate.training.latents import keep_moments, moments_folder, why_not_kept
 from voxlate.training.learner import Epochs, Learner, start_from, train_only, update_average
 from voxlate.training.log import Log, StepCallback
 from voxlate.training.notes import fold_note, notes_on
+from voxlate.training.processes import StopAgreement, agreed, by_main, stop_signal
 from voxlate.training.run import (
     Run,
     begin_run,
@@ -61,11 +61,9 @@ from voxlate.training.validate import (
     whole_slices,
 )
 
-T = TypeVar("T")
 PACED = 0.1  # share of a stage's steps after which its speed is known
 CALIBRATION_SLICES = 256  # enough for a standard deviation to 1 % (paper 004's system: at least 200)
 BOUND_SLICES = 64
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Pace(Protocol):
@@ -137,33 +135,11 @@ def train(
 
     with contextlib.ExitStack() as held:
         by_main(accelerator, begin)
-        session = _Session(Run(out), held.enter_context(_stop_signal()), progress, say, pace)
+        session = _Session(Run(out), held.enter_context(stop_signal()), progress, say, pace)
         changed: Recipe | None = recipe
         while changed is not None:
             changed = _train_stages(session, jobs_of(changed), start)
     return session.run
-
-
-def by_main(accelerator: Accelerator, do: Callable[[], None]) -> None:
-    """Let the main process do something while the others wait; a BadInput there is raised in all of them."""
-    failed: list[BadInput | None] = [None]
-    if accelerator.is_main_process:
-        try:
-            do()
-        except BadInput as error:
-            failed = [error]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(failed)
-    if failed[0] is not None:
-        raise failed[0]
-
-
-def agreed(accelerator: Accelerator, value: T) -> T:
-    """The value that the main process holds, in all processes."""
-    held = [value]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(held)
-    return held[0]
 
 
 @dataclass(frozen=True)
@@ -333,6 +309,7 @@ def _train_stage(job: Job, session: _Session, method: Method, started: str) -> M
         log.add_start(started)
         log.add_start(cut_note(job.cohort, stage.data))
     clock = Clock(device)
+    agreement = StopAgreement(job.accelerator, session.stop)
     paced_at = None if session.pace is None else max(1, round(PACED * options.steps))
     while learner.step < options.length and not _stops_early(learner, options):
         losses = take_step(learner, parallel, options, job.seed, batches, device, clock)
@@ -341,7 +318,7 @@ def _train_stage(job: Job, session: _Session, method: Method, started: str) -> M
         _add_to_epoch(learner, losses, job.accelerator)
         last = learner.step == options.length or _stops_early(learner, options)
         saves, logs = last or learner.step % options.save_every == 0, learner.step % options.log_every == 0
-        stops = _is_stopped(session.stop, job, agree=saves or logs)
+        stops = agreement.reached(learner.step, log.step_seconds)
         saves = saves or stops
         if saves or logs:  # else it would wait for the device at every step
             _check_finite(learner, losses, job, run, weights_too=saves)
@@ -508,25 +485,3 @@ def _add_to_epoch(learner: Learner, losses: Mapping[str, Mapping[str, torch.Tens
 def _stops_early(learner: Learner, options: Training) -> bool:
     """Whether the recipe's rule ends the training; the losses alone decide, so a restart decides the same."""
     return options.stop is not None and options.stop.reached(learner.epochs.losses)
-
-
-def _is_stopped(stop: Sequence[int], job: Job, agree: bool) -> bool:
-    """Whether to stop after this step; several processes look at each other's signals only where they `agree`."""
-    if job.alone:
-        return bool(stop)
-    return agree and any(gather_object([bool(stop)]))
-
-
-@contextlib.contextmanager
-def _stop_signal() -> Iterator[list[int]]:
-    """A list that is empty until SIGINT or SIGTERM arrives; outside the main thread it stays empty."""
-    received: list[int] = []
-    try:
-        before = {name: signal.signal(name, lambda number, _: received.append(number)) for name in STOP_SIGNALS}
-    except ValueError:  # only the main thread may listen
-        before = {}
-    try:
-        yield received
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)

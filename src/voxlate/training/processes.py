@@ -1,0 +1,76 @@
+"""Several processes of one training: what the main one does or decides for all, and when all of them stop."""
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+
+from voxlate.errors import BadInput
+
+T = TypeVar("T")
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ASKED_SECONDS = 3.0  # between two looks of several processes at each other's signals
+
+
+def by_main(accelerator: Accelerator, do: Callable[[], None]) -> None:
+    """Let the main process do something while the others wait; a BadInput there is raised in all of them."""
+    failed: list[BadInput | None] = [None]
+    if accelerator.is_main_process:
+        try:
+            do()
+        except BadInput as error:
+            failed = [error]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(failed)
+    if failed[0] is not None:
+        raise failed[0]
+
+
+def agreed(accelerator: Accelerator, value: T) -> T:
+    """The value that the main process holds, in all processes."""
+    held = [value]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(held)
+    return held[0]
+
+
+@dataclass
+class StopAgreement:
+    """Whether to stop after a step, which several processes decide together, every few seconds and at the same steps.
+
+    stop: signals that this process received.
+    """
+
+    accelerator: Accelerator
+    stop: Sequence[int]
+    next_step: int = 0
+
+    def reached(self, step: int, step_seconds: float) -> bool:
+        """Whether this process, or any other that was asked, received a signal; step_seconds: of a step so far."""
+        if self.accelerator.num_processes == 1:
+            return bool(self.stop)
+        if step < self.next_step:
+            return False
+        answers = gather_object([(bool(self.stop), step_seconds)])
+        slowest = max(seconds for _, seconds in answers)
+        self.next_step = step + (max(1, int(ASKED_SECONDS / slowest)) if slowest else 1)
+        return any(stopped for stopped, _ in answers)
+
+
+@contextlib.contextmanager
+def stop_signal() -> Iterator[list[int]]:
+    """A list that is empty until SIGINT or SIGTERM arrives; outside the main thread it stays empty."""
+    received: list[int] = []
+    try:
+        before = {name: signal.signal(name, lambda number, _: received.append(number)) for name in STOP_SIGNALS}
+    except ValueError:  # only the main thread may listen
+        before = {}
+    try:
+        yield received
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
