@@ -37,6 +37,7 @@ from voxlate.training.latents import keep_moments, moments_folder, why_not_kept
 from voxlate.training.learner import Epochs, Learner, start_from, train_only, update_average
 from voxlate.training.log import Log, StepCallback
 from voxlate.training.notes import fold_note, notes_on
+from voxlate.training.precision import choose, kept_precisions, settled
 from voxlate.training.run import (
     Run,
     begin_run,
@@ -98,6 +99,7 @@ def train(
         return [Job(recipe, stage, cohort, accelerator, place) for stage in recipe.all_stages]
 
     recipe = with_steps(recipe, [job.epoch_steps for job in jobs_of(recipe)])
+    recipe = _with_precision(recipe, Run(out), accelerator, place, say)
     jobs = jobs_of(recipe)
     _check_stages(recipe, jobs, start)
     about = {
@@ -127,6 +129,27 @@ def train(
         session = _Session(Run(out), held.enter_context(_stop_signal()), progress, say)
         _train_stages(session, jobs, start)
     return session.run
+
+
+def _with_precision(
+    recipe: Recipe, run: Run, accelerator: Accelerator, device: torch.device, say: Callable[[str], None]
+) -> Recipe:
+    """The recipe with a precision in place of "auto": that of the run where it has begun, else of this machine.
+
+    One for all processes, which might measure differently.
+    """
+    found: list[Recipe] = [recipe]
+
+    def choose_once() -> None:
+        kept = kept_precisions(run)
+        found[0] = settled(recipe, device, kept)
+        if found[0] != recipe and not kept:
+            say(f"train.precision: {choose(device).why}.")
+
+    by_main(accelerator, choose_once)
+    if accelerator.num_processes > 1:
+        broadcast_object_list(found)
+    return found[0]
 
 
 def by_main(accelerator: Accelerator, do: Callable[[], None]) -> None:
@@ -437,10 +460,11 @@ def _check_finite(
         found = [f"weights '{name}'" for name, one in learner.method.named_parameters() if not one.isfinite().all()]
     if found := found if job.alone else gather_object(found):
         kept = "the last state before it is kept" if run.state.exists() else "no state was saved yet"
+        exact = " or in train.precision float32" if job.stage.train.precision == "bfloat16" else ""
         raise BadInput(
             f"{run.folder}: expected finite losses and weights, found a {found[0]} at step {learner.step} of stage "
             f"'{job.stage.name}': the training diverged; {kept}. Train into another --out with a lower "
-            f"train.optimiser.lr (now {job.stage.train.optimiser.lr:g}) or in train.precision float32."
+            f"train.optimiser.lr (now {job.stage.train.optimiser.lr:g}){exact}."
         )
 
 
