@@ -22,6 +22,7 @@ from voxlate.planning.rules import Size, Tables, Why
 from voxlate.recipe import Recipe, from_dict, header, read_with_head
 from voxlate.recipes import text as recipe_text
 from voxlate.training.log import append_line
+from voxlate.training.precision import Choice, choose
 from voxlate.training.run import Run
 from voxlate.training.validate import find_device
 
@@ -144,7 +145,18 @@ def plan(
     probe = Probe(cohort, limits, device)
     share = SHARES[mode] if roles.way == "pairs" else 1.0  # a completion has one stage
     size, step_seconds = _size(facts, roles, share, probe, say)
-    return _assemble(facts, roles, mode, share, size, step_seconds, probe)
+    return _with_precision(_assemble(facts, roles, mode, share, size, step_seconds, probe), choose(find_device(device)))
+
+
+def _with_precision(made: Plan, choice: Choice) -> Plan:
+    """The plan with this machine's precision in every stage, as it was probed."""
+
+    def trained(table: Tables) -> Tables:
+        return {**table, "train": {**table["train"], "precision": choice.precision}}
+
+    stages = [trained(stage) for stage in made.tables.get("stages", [])]
+    tables = {**trained(made.tables), **({"stages": stages} if stages else {})}
+    return replace(made, tables=tables, why=made.why | {"train.precision": choice.why})
 
 
 def _check_variation(facts: Facts, roles: Roles) -> None:
