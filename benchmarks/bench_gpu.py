@@ -33,6 +33,7 @@ from voxlate.images.volume import Volume
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe
 from voxlate.synthesis.model import Model
+from voxlate.training.precision import settled
 
 XMODALITY = tuple(f"tof_to_cta_{name}" for name in ("unet", "adm", "uvit", "dit"))
 RECIPES = ("mr_to_ct_ddpm", "mrdpm", "cyclegan_tmax", *XMODALITY)
@@ -160,6 +161,7 @@ def peak_flops(device: torch.device, side: int) -> float:
 
 def shares(recipe: Recipe, device: torch.device, peak: float, repeats: int) -> dict[str, float]:
     """Seconds, share of the peak and peak memory of a forward pass and of a training step of a recipe."""
+    recipe = settled(recipe, device)
     torch.manual_seed(0)
     method, batch = recipe.build().to(device).train(), example(recipe, device)
     optimiser = recipe.train.optimiser.build([one for one in method.parameters() if one.requires_grad])

@@ -27,6 +27,7 @@ from voxlate.nets.cpu import keep_freed_memory
 from voxlate.nets.interface import NetworkInput
 from voxlate.recipe import Recipe
 from voxlate.synthesis.model import Model
+from voxlate.training.precision import settled
 from voxlate.training.validate import autocast, find_device
 
 AIM = 0.40  # of the denoiser's time
@@ -58,7 +59,7 @@ def method_of(recipe: Recipe, device: torch.device) -> Method:
 
 def forwards(size: int, batch: int, names: dict[str, str], device: torch.device) -> dict[str, Callable[[], object]]:
     """One evaluation of the denoiser without and with MAP, and BRAN's one pass with its features."""
-    recipe = recipes.read(names["mrdpm"])
+    recipe = settled(recipes.read(names["mrdpm"]), device)
     with_map, plain = (method_of(recipes.read(names[key]), device).eval() for key in ("mrdpm", "bran"))
     y = torch.randn(batch, len(recipe.data.source), 1, size, size, device=device)
     x, log_snr = torch.randn(batch, 1, 1, size, size, device=device), torch.zeros(batch, device=device)
@@ -86,7 +87,7 @@ def trainings(size: int, batch: int, names: dict[str, str], device: torch.device
     """One training step of the masked denoiser alone, and with BRAN and MAP learning too."""
     tasks: dict[str, Callable[[], object]] = {}
     for label, key in (("step of the denoiser", "masked"), ("step with BRAN and MAP", "mrdpm")):
-        recipe = recipes.read(names[key])
+        recipe = settled(recipes.read(names[key]), device)
         method = method_of(recipe, device).train()
         optimiser = recipe.train.optimiser.build(list(method.parameters_of("net")))
         source = torch.rand(batch, len(recipe.data.source), 1, size, size) * 2 - 1

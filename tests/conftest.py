@@ -28,6 +28,17 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _precision(tmp_path_factory):
+    """Every "auto" is float32 in tests and in the commands that they start: no clock decides what they compute."""
+    from voxlate.training.precision import keep_ratio, this_machine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VOXLATE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        keep_ratio(this_machine(), 2.0)
+        yield
+
+
 @dataclass(frozen=True)
 class Answer:
     """What the command line said."""

@@ -27,6 +27,14 @@ def test_every_recipe_says_what_to_expect_explains_its_keys_and_survives_being_w
                 assert len(line.split("  ")[-1].strip()) > 3, (name, line)
 
 
+def test_numbers_in_a_head_name_the_precision_they_were_measured_in():
+    for name in recipes.names():
+        head = recipes.header(recipes.text_of(name))
+        measured = re.search(r"Measured(?!:? (not|see|no scores))|step of \d+ (slices|crops)|In float32", head)
+        if measured:
+            assert re.search("bfloat16|float32", head[measured.start() :].split("\n")[0]), name
+
+
 # Networks of paper size take minutes a step and gigabytes: narrow ones stand for them, the settings stay the recipe's.
 NARROW = {
     "tof_to_cta_unet": {"net.width": "32"},

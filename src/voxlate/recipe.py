@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -14,7 +14,7 @@ from voxlate.errors import BadInput
 from voxlate.files import safe_name
 from voxlate.images.intensity import Intensity
 from voxlate.images.tiling import AnySlices, Whole
-from voxlate.learning.settings import BACKWARD, VALIDATION_SHARE, VALIDATION_STEPS, Training, evaluations
+from voxlate.learning.settings import BACKWARD, VALIDATION_SHARE, VALIDATION_STEPS, Precision, Training, evaluations
 from voxlate.methods.autoencoding import AutoencodingSettings
 from voxlate.methods.cycle import CycleSettings
 from voxlate.methods.diffusion import DiffusionSettings
@@ -74,9 +74,12 @@ class Synthesis(SamplerSettings):
     slices: Annotated[AnySlices, Field(description="how a model sees the slices of a volume")] = Whole()
     noise: Annotated[SliceNoise, Field(description="how alike the noise of a volume's slices is")] = Independent()
     precision: Annotated[
-        Literal["bfloat16", "float32"] | None,
-        Field(description="of convolutions and products while drawing; unset: as in training"),
-    ] = None
+        Precision,
+        Field(
+            description="of convolutions and products while drawing; auto: bfloat16 where the training's was and it is "
+            "measured faster on this machine, else float32"
+        ),
+    ] = "auto"
     mirror: Annotated[bool, Field(description="average with the left-right mirrored input (twice the time)")] = False
     peaks: Annotated[
         bool, Field(description="stretch above the median until `high` of a percentile map is almost where it belongs")
@@ -282,7 +285,12 @@ def with_steps(recipe: Recipe, epoch_steps: Sequence[int]) -> Recipe:
                 )
             options = dataclasses.replace(options, steps=wanted)
         trained.append(options)
-    *earlier, own = trained
+    return with_trainings(recipe, trained)
+
+
+def with_trainings(recipe: Recipe, trainings: Sequence[Training]) -> Recipe:
+    """The recipe with other trainings of its stages, in the order of `all_stages`."""
+    *earlier, own = trainings
     stages = [dataclasses.replace(stage, train=options) for stage, options in zip(recipe.stages, earlier)]
     return dataclasses.replace(recipe, train=own, stages=stages)
 

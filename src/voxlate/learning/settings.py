@@ -14,6 +14,7 @@ from voxlate.learning.optimiser import Optimiser
 VALIDATION_SHARE = 0.05  # of a training's network evaluations, where the recipe does not say how to validate
 VALIDATION_STEPS = 32  # of ddim, where the sampler of synthesis costs more than that share
 BACKWARD = 3  # evaluations that a forward and a backward pass cost
+Precision = Literal["auto", "bfloat16", "float32"]
 PER_STEP = {"heun": 2, "dpm2": 2, "dpmpp_2s": 2, "dpm3": 3, "rk45": math.inf}  # evaluations; rk45 may take any number
 
 
@@ -92,7 +93,13 @@ class Training:
     )
     clip_norm: Annotated[float, Field(ge=0, description="largest norm of a step's gradient; 0: any")] = 1.0
     accumulate: Annotated[int, Field(ge=1, description="parts that a batch is split into, one after the other")] = 1
-    precision: Annotated[Literal["bfloat16", "float32"], Field(description="of convolutions and products")] = "bfloat16"
+    precision: Annotated[
+        Precision,
+        Field(
+            description="of convolutions and products; auto: float32, unless bfloat16 is measured faster on the "
+            "machine that begins the run, which keeps it"
+        ),
+    ] = "auto"
     compile: Annotated[
         bool | None, Field(description="torch.compile the network; unset: on a GPU, and on a CPU over 20,000 steps")
     ] = None

@@ -25,6 +25,7 @@ from voxlate.planning.search import FILLED, Candidate, Search, reason
 from voxlate.recipe import Recipe, from_dict, header, read_with_head
 from voxlate.recipes import text as recipe_text
 from voxlate.training.log import append_line
+from voxlate.training.precision import Choice, choose
 from voxlate.training.processes import agreed, by_main
 from voxlate.training.run import Run
 from voxlate.training.validate import find_device
@@ -189,9 +190,20 @@ def plan(
         facts = facts.having([*roles.source, *roles.target])
     probe = Probe(cohort, limits, device)
     search = Search(facts, probe, lambda size: _first_stage(facts, roles, size, LEAST)[0], say)
-    if roles.way != "pairs" or mode == "mean":
-        return _alone(facts, roles, mode, search)
-    return _both(facts, roles, mode, search)
+    alone = roles.way != "pairs" or mode == "mean"
+    made = _alone(facts, roles, mode, search) if alone else _both(facts, roles, mode, search)
+    return _with_precision(made, choose(find_device(device)))
+
+
+def _with_precision(made: Plan, choice: Choice) -> Plan:
+    """The plan with this machine's precision in every stage, as it was probed."""
+
+    def trained(table: Tables) -> Tables:
+        return {**table, "train": {**table["train"], "precision": choice.precision}}
+
+    stages = [trained(stage) for stage in made.tables.get("stages", [])]
+    tables = {**trained(made.tables), **({"stages": stages} if stages else {})}
+    return replace(made, tables=tables, why=made.why | {"train.precision": choice.why})
 
 
 def _check_variation(facts: Facts, roles: Roles) -> None:

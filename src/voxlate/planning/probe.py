@@ -17,6 +17,7 @@ from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, from_dict
+from voxlate.training.precision import settled
 from voxlate.training.train import Job, begin_learner, take_step
 from voxlate.training.validate import find_device
 
@@ -89,7 +90,7 @@ class Probe:
         device = find_device(self.device_name)
         _forget_peak(device)
         try:
-            recipe = from_dict(dict(tables), "the plan", self.allow_code)
+            recipe = settled(from_dict(dict(tables), "the plan", self.allow_code), device)
             seconds = _seconds(recipe, self.cohort, stage, device, steps)
         except torch.cuda.OutOfMemoryError:
             return None

@@ -152,8 +152,7 @@ def _moments(
 def _one_sample(model: "Model", batch: Batch, noise: Noise, plan: SlicePlan) -> Tensor:
     """One sample [B, T, D, H, W] at the volume's resolution; clipped after resizing, because splines overshoot."""
     synth = model.recipe.synth
-    precision = "float32" if synth.exact else synth.precision or model.recipe.train.precision
-    with torch.inference_mode(), autocast(model.device, precision):
+    with torch.inference_mode(), autocast(model.device, model.precision):
         image = model.method.synthesise(batch, noise, synth).float()
         if synth.mirror:
             axis = model.recipe.data.left_right

@@ -17,6 +17,7 @@ from voxlate.errors import BadInput
 from voxlate.files import SYNTHETIC
 from voxlate.images.intensity import Percentile, Scale
 from voxlate.images.volume import Volume, content_hash, is_there
+from voxlate.learning.settings import Precision
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges, from_dict
 from voxlate.scoring.network_units import stated_units
@@ -27,6 +28,7 @@ from voxlate.synthesis.made import Made, Synthesised
 from voxlate.synthesis.peaks import peak_of
 from voxlate.synthesis.ready import Ready, Scan, made_of, make_ready
 from voxlate.synthesis.trusted import Trusted, lattice_of, trusted
+from voxlate.training.precision import of_synthesis
 from voxlate.training.run import Run, file_hash, first_change, load_method, made_by, read_header, weights_of
 from voxlate.training.validate import find_device
 from voxlate.trust.calibration import Calibration, Image, calibration_path, read_calibration
@@ -190,7 +192,7 @@ class Model:
             found = calibration_of(path, path.stat().st_mtime_ns)
             if found.header.weights != self.header["weights_hash"]:
                 what = f"these weights ({self.header['weights_hash']}), found one of others ({found.header.weights})"
-            elif change := first_change(found.header.synth, self.plan_of_synthesis):
+            elif change := first_change(but_rounding(found.header.synth), but_rounding(self.plan_of_synthesis)):
                 what = f"images drawn as these are, found one of others ({change})"
             else:
                 return found
@@ -235,9 +237,14 @@ class Model:
         return calibration_path(self.calibrations, self.answer, self.recipe.synth.samples)
 
     @property
+    def precision(self) -> Precision:
+        """Of convolutions and products on this device."""
+        return of_synthesis(self.recipe, self.device)
+
+    @property
     def plan_of_synthesis(self) -> dict[str, Any]:
         """The options that decide how images are drawn, as plain values; the batch changes nothing."""
-        options: dict[str, Any] = to_jsonable_python(vars(self.recipe.synth))
+        options: dict[str, Any] = to_jsonable_python({**vars(self.recipe.synth), "precision": self.precision})
         return {key: value for key, value in options.items() if key != "batch"}
 
     def check_names(self, scans: Collection[str], case: str) -> None:
@@ -335,6 +342,11 @@ def _answering(path: Path, answer: Answer | None, allow_code: bool) -> Path:
             "Take the mean of its samples instead: --samples 10 (in Python: samples=10)."
         )
     return Run(path if path.is_dir() else path.parent).weights(stage)
+
+
+def but_rounding(synth: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a synthesis without its precision: rounding is far below what a calibration states."""
+    return {key: value for key, value in synth.items() if key != "precision"}
 
 
 def _content(path: Path) -> dict[str, str]:

@@ -101,6 +101,11 @@ class Run:
     def naive(self) -> Path:
         return self.folder / "naive.safetensors"
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a state or weights were saved."""
+        return self.state.exists() or any(self.folder.glob("weights*.safetensors"))
+
     def weights(self, stage: str = "final") -> Path:
         return self.folder / ("weights.safetensors" if stage == "final" else f"weights.{stage}.safetensors")
 
@@ -125,7 +130,7 @@ def begin_run(
         change = first_change({key: found.get(key) for key in wanted}, wanted)
         if not change:
             return run
-        if run.state.exists() or any(folder.glob("weights*.safetensors")):
+        if run.has_begun:
             raise BadInput(
                 f"{folder}: expected an empty folder or this very run, found another run ({change}). "
                 "Choose another --out, or give the same recipe and data to resume."

@@ -36,6 +36,7 @@ from voxlate.training.latents import keep_moments, moments_folder, why_not_kept
 from voxlate.training.learner import Epochs, Learner, start_from, train_only, update_average
 from voxlate.training.log import Log, StepCallback
 from voxlate.training.notes import fold_note, notes_on
+from voxlate.training.precision import choose, kept_precisions, settled
 from voxlate.training.processes import StopAgreement, agreed, by_main, stop_signal
 from voxlate.training.run import (
     Run,
@@ -110,6 +111,7 @@ def train(
         return [Job(recipe, stage, cohort, accelerator, place) for stage in recipe.all_stages]
 
     recipe = with_steps(recipe, [job.epoch_steps for job in jobs_of(recipe)])
+    recipe = _with_precision(recipe, Run(out), accelerator, place, say)
     _check_stages(recipe, jobs_of(recipe), start)
     about = {
         "cohort": cohort.digest,
@@ -140,6 +142,25 @@ def train(
         while changed is not None:
             changed = _train_stages(session, jobs_of(changed), start)
     return session.run
+
+
+def _with_precision(
+    recipe: Recipe, run: Run, accelerator: Accelerator, device: torch.device, say: Callable[[str], None]
+) -> Recipe:
+    """The recipe with a precision in place of "auto": that of the run where it has begun, else of this machine.
+
+    One for all processes, which might measure differently.
+    """
+    found: list[Recipe] = [recipe]
+
+    def choose_once() -> None:
+        kept = kept_precisions(run)
+        found[0] = settled(recipe, device, kept)
+        if found[0] != recipe and not kept:
+            say(f"train.precision: {choose(device).why}.")
+
+    by_main(accelerator, choose_once)
+    return agreed(accelerator, found[0])
 
 
 @dataclass(frozen=True)
@@ -467,10 +488,11 @@ def _check_finite(
         found = [f"weights '{name}'" for name, one in learner.method.named_parameters() if not one.isfinite().all()]
     if found := found if job.alone else gather_object(found):
         kept = "the last state before it is kept" if run.state.exists() else "no state was saved yet"
+        exact = " or in train.precision float32" if job.stage.train.precision == "bfloat16" else ""
         raise BadInput(
             f"{run.folder}: expected finite losses and weights, found a {found[0]} at step {learner.step} of stage "
             f"'{job.stage.name}': the training diverged; {kept}. Train into another --out with a lower "
-            f"train.optimiser.lr (now {job.stage.train.optimiser.lr:g}) or in train.precision float32."
+            f"train.optimiser.lr (now {job.stage.train.optimiser.lr:g}){exact}."
         )
 
 

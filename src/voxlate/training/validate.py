@@ -36,7 +36,11 @@ def find_device(name: str) -> torch.device:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Convolutions and products in bfloat16 where the recipe says so; everything else stays float32."""
+    """Convolutions and products in bfloat16 where the recipe says so; everything else stays float32.
+
+    precision: not "auto", which training.precision replaces.
+    """
+    assert precision != "auto"
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
@@ -83,7 +87,8 @@ def validate(
         batch = batch.to(device)
         with autocast(device, stage.train.precision):
             losses.append(method.validation_loss(batch, Noise(SEED, batch.item)))
-        with autocast(device, recipe.synth.precision or stage.train.precision):
+        drawn_in = recipe.synth.precision
+        with autocast(device, stage.train.precision if drawn_in == "auto" else drawn_in):
             given = method.as_at_inference(batch)
             image = method.synthesise(given, Noise(SEED, batch.item), sampling).float()
         assert batch.target is not None

@@ -1,0 +1,215 @@
+"""The precision of convolutions and products where a recipe says "auto": float32, unless bfloat16 is faster here.
+
+bfloat16 takes half the time of float32 on CPUs that multiply it, and up to nine times as long on those that do not. A
+small network is therefore timed in both, once on a machine: the result is kept in the user's cache folder. A training
+takes the choice into its run, which keeps it on every machine.
+"""
+
+import functools
+import logging
+import math
+import os
+import platform
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import voxlate
+from voxlate.batch import stable_id
+from voxlate.errors import BadInput
+from voxlate.files import read_json, write_json
+from voxlate.learning.settings import Precision
+from voxlate.nets.interface import Channels, NetworkInput
+from voxlate.nets.unet import UNet
+from voxlate.recipe import Recipe, with_trainings
+from voxlate.training.run import Run
+
+FASTER = 0.9  # of float32's time: what bfloat16 may take at most, so that noise of the clock does not decide
+NET = UNet(width=32, multipliers=(1, 2), blocks=1, middle_attention=False)
+BATCH = 2
+SMALLEST, LARGEST = 32, 256  # pixels a side
+LEAST_SECONDS = 0.03  # of a float32 step: shorter ones are all overhead, as on many cores, and the image is enlarged
+ROUNDS, FEWEST = 7, 3  # in which both are timed, one after the other
+SECONDS = 1.0  # after which the probe ends with FEWEST rounds, or with one that leaves no doubt
+NO_DOUBT = 1.5
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A precision, bfloat16 or float32, and why."""
+
+    precision: Precision
+    why: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What decides how a CPU's times in float32 and bfloat16 compare."""
+
+    cpu: str
+    instructions: str
+    instructions_limit: str
+    threads: int
+    torch: str
+    voxlate: str
+
+
+def settled(recipe: Recipe, device: torch.device, kept: Mapping[str, Precision] | None = None) -> Recipe:
+    """The recipe with a precision in place of each training's "auto".
+
+    kept: by stage, of a run that has begun.
+    """
+    trainings = []
+    for stage in recipe.all_stages:
+        options = stage.train
+        if options.precision == "auto":
+            options = replace(options, precision=(kept or {}).get(stage.name) or choose(device).precision)
+        trainings.append(options)
+    return with_trainings(recipe, trainings)
+
+
+def kept_precisions(run: Run) -> dict[str, Precision]:
+    """The precision of each stage of a run that has begun; nothing where it has not, or where there is no run."""
+    if not run.has_begun or not run.provenance.is_file():
+        return {}
+    recipe = read_json(run.provenance).get("recipe", {})
+    tables = [*recipe.get("stages", ()), {**recipe, "name": "final"}]
+    stated = {one.get("name"): one.get("train", {}).get("precision") for one in tables}
+    return {name: one for name, one in stated.items() if one in ("bfloat16", "float32")}
+
+
+def of_synthesis(recipe: Recipe, device: torch.device) -> Precision:
+    """The precision of a synthesis on a device: "auto" is never less exact than the training was."""
+    if recipe.synth.exact or (recipe.synth.precision == "auto" and recipe.train.precision == "float32"):
+        return "float32"
+    return choose(device).precision if recipe.synth.precision == "auto" else recipe.synth.precision
+
+
+def choose(device: torch.device) -> Choice:
+    """What "auto" is on a device."""
+    if device.type == "cuda":
+        # torch.cuda.is_bf16_supported() asks the same of the current GPU only
+        if torch.version.hip or torch.cuda.get_device_capability(device) >= (8, 0):
+            return Choice("bfloat16", "bfloat16: the GPU computes in it")
+        return Choice("float32", "float32: the GPU does not compute in bfloat16")
+    if device.type != "cpu":  # torch's autocast and the kernels there differ by version, and none was at hand
+        return Choice("float32", f"float32: bfloat16 was not tested on devices of type {device.type}")
+    ratio = kept_ratio(this_machine())
+    precision: Precision = "bfloat16" if ratio <= FASTER else "float32"
+    return Choice(precision, f"{precision}: a step in bfloat16 takes {ratio:.2g} times as long as in float32 here")
+
+
+def this_machine() -> Machine:
+    return Machine(
+        cpu=_cpu_name(),
+        instructions=torch.backends.cpu.get_cpu_capability(),
+        instructions_limit=os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+        voxlate=voxlate.__version__,
+    )
+
+
+def _cpu_name() -> str:
+    """The CPU's model and what it states of bfloat16, where the system says, and the number of cores.
+
+    Virtual machines give CPUs of several generations one name.
+    """
+    name, able = platform.processor() or platform.machine(), ""
+    with suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        name = next(iter(re.findall(r"^model name\s*: (.+)$", text, re.MULTILINE)), name)
+        able = " ".join(sorted(set(re.findall(r"\w*bf16\w*", text))))
+    return f"{name}, {able or 'bfloat16 not stated'}, {os.cpu_count()} cores"
+
+
+def cache_folder() -> Path:
+    """The folder for what voxlate may compute again: VOXLATE_CACHE, else the system's place for caches of the user."""
+    if own := os.environ.get("VOXLATE_CACHE"):
+        return Path(own)
+    home = Path(os.path.expanduser("~"))
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "voxlate" / "cache"
+    if sys.platform == "darwin":
+        return home / "Library" / "Caches" / "voxlate"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "voxlate"
+
+
+def ratio_file(machine: Machine) -> Path:
+    """Where the result of a machine's probe is kept."""
+    return cache_folder() / f"precision.{stable_id(repr(machine)):016x}.json"
+
+
+@functools.cache  # where nothing can be kept, a process measures once
+def kept_ratio(machine: Machine) -> float:
+    """Time of a step in bfloat16 over that in float32, from the cache folder or measured now."""
+    path = ratio_file(machine)
+    if (found := _read(path, machine)) is not None:
+        return found
+    ratio = measured_ratio()
+    try:
+        keep_ratio(machine, ratio)
+    except (BadInput, OSError):
+        _log.warning(
+            f"{path.parent}: expected a cache folder to write in, found none, so every command measures anew whether "
+            "bfloat16 is faster here (about a second); set VOXLATE_CACHE to a folder that can be written."
+        )
+    return ratio
+
+
+def keep_ratio(machine: Machine, ratio: float) -> None:
+    """Write the result of a machine's probe; raises BadInput where the cache folder cannot be written."""
+    write_json(ratio_file(machine), {"machine": asdict(machine), "bfloat16_over_float32": ratio})
+
+
+def _read(path: Path, machine: Machine) -> float | None:
+    """The ratio in a file; None where the file is absent, damaged, not readable, or of something else."""
+    try:
+        found: Any = read_json(path)
+        ratio = float(found["bfloat16_over_float32"])
+        own = found["machine"] == asdict(machine)
+    except (BadInput, OSError, KeyError, TypeError, ValueError):
+        return None
+    return ratio if own and 0 < ratio < math.inf else None
+
+
+def measured_ratio(clock: Callable[[], float] = time.perf_counter) -> float:
+    """The median over interleaved rounds of a small U-Net's forward and backward pass, bfloat16 over float32."""
+    begun, ratios = clock(), list[float]()
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
+        net = NET.build(Channels(images={"image": 1}, out=1))
+        size = SMALLEST
+        while True:
+            images = torch.randn(BATCH, 1, 1, size, size)
+            _seconds(net, images, clock, low=False)  # the first of a size also makes kernels
+            if size == LARGEST or _seconds(net, images, clock, low=False) >= LEAST_SECONDS:
+                break
+            size *= 2
+        _seconds(net, images, clock, low=True)
+        while len(ratios) < ROUNDS:
+            full, low = (_seconds(net, images, clock, low=low) for low in (False, True))
+            ratios.append(low / full)
+            enough = len(ratios) >= FEWEST or ratios[0] > NO_DOUBT
+            if enough and clock() - begun > SECONDS:
+                break
+    return statistics.median(ratios)
+
+
+def _seconds(net: torch.nn.Module, images: torch.Tensor, clock: Callable[[], float], low: bool) -> float:
+    """The time of a forward and a backward pass."""
+    net.zero_grad(set_to_none=True)
+    begun = clock()
+    with torch.autocast("cpu", torch.bfloat16, enabled=low):
+        made = net(NetworkInput({"image": images})).image
+    made.float().square().mean().backward()
+    return clock() - begun

@@ -1,0 +1,238 @@
+"""The precision "auto": float32 unless bfloat16 is measured faster, measured once on a machine, kept by a run."""
+
+import dataclasses
+import itertools
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from voxlate import recipe
+from voxlate.files import read_json
+from voxlate.synthesis.model import but_rounding, load
+from voxlate.training import precision
+from voxlate.training.run import Run, read_header
+from voxlate.training.train import train
+
+CPU = torch.device("cpu")
+MACHINE = precision.this_machine()
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """machine(ratio): from now on this is another machine, where bfloat16 takes so many times as long as float32."""
+    numbers = itertools.count()
+
+    def be(ratio: float) -> None:
+        monkeypatch.setenv("VOXLATE_CACHE", str(tmp_path / f"cache{next(numbers)}"))
+        precision.kept_ratio.cache_clear()
+        precision.keep_ratio(MACHINE, ratio)
+
+    yield be
+    precision.kept_ratio.cache_clear()
+
+
+@pytest.fixture
+def probes(monkeypatch, tmp_path) -> list[str]:
+    """An empty cache folder; a list that grows by one with each probe, which finds bfloat16 twice as fast."""
+    taken: list[str] = []
+
+    def measured() -> float:
+        taken.append("probe")
+        return 0.5
+
+    monkeypatch.setenv("VOXLATE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(precision, "measured_ratio", measured)
+    precision.kept_ratio.cache_clear()
+    yield taken
+    precision.kept_ratio.cache_clear()
+
+
+def auto(path: Path) -> recipe.Recipe:
+    return recipe.read(str(path), {"train.precision": "auto", "train.steps": "1"})
+
+
+@pytest.mark.parametrize(
+    ("ratio", "chosen"), [(0.5, "bfloat16"), (0.9, "bfloat16"), (0.92, "float32"), (4.3, "float32")]
+)
+def test_bfloat16_is_taken_where_it_saves_a_tenth_of_the_time(machine, ratio, chosen):
+    machine(ratio)
+    found = precision.choose(CPU)
+    assert found.precision == chosen
+    assert found.why == f"{chosen}: a step in bfloat16 takes {ratio:.2g} times as long as in float32 here"
+
+
+def test_the_probe_runs_once_on_a_machine(probes):
+    for _ in range(2):  # the second stands for another process
+        assert precision.choose(CPU).precision == "bfloat16"
+        precision.kept_ratio.cache_clear()
+    assert len(probes) == 1
+
+
+@pytest.mark.parametrize("key", ["cpu", "instructions", "instructions_limit", "torch", "voxlate"])
+def test_another_machine_or_version_is_measured_anew(probes, key):
+    precision.kept_ratio(MACHINE)
+    precision.kept_ratio(dataclasses.replace(MACHINE, **{key: "other"}))
+    precision.kept_ratio(dataclasses.replace(MACHINE, threads=64))
+    assert len(probes) == 3
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[1, 2]",
+        b'"text"',
+        b"{}",
+        b'{"machine": {}, "bfloat16_over_float32": 0.1}',
+        b'{"machine": null, "bfloat16_over_float32": [1]}',
+    ],
+)
+def test_a_cache_file_that_is_damaged_or_of_something_else_is_measured_anew(probes, content):
+    path = precision.ratio_file(MACHINE)
+    path.parent.mkdir()
+    path.write_bytes(content)
+    assert precision.kept_ratio(MACHINE) == 0.5
+    assert read_json(path)["bfloat16_over_float32"] == 0.5
+
+
+def test_a_changed_number_in_a_cache_file_is_measured_anew(probes):
+    precision.keep_ratio(MACHINE, 3.0)
+    path = precision.ratio_file(MACHINE)
+    path.write_text(path.read_text().replace("3.0", "0.1"))
+    assert precision.kept_ratio(MACHINE) == 0.5
+
+
+def test_a_cache_folder_that_cannot_be_written_is_one_sentence_once(probes, monkeypatch, tmp_path, caplog):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VOXLATE_CACHE", str(tmp_path / "file" / "cache"))
+    with caplog.at_level(logging.WARNING):
+        assert [precision.choose(CPU).precision for _ in range(3)] == ["bfloat16"] * 3
+    assert len(probes) == 1
+    (said,) = caplog.messages
+    assert str(tmp_path / "file" / "cache") in said
+    assert "VOXLATE_CACHE" in said
+
+
+@pytest.mark.parametrize(
+    ("system", "variables", "folder"),
+    [
+        ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/voxlate"),
+        ("linux", {}, "/home/me/.cache/voxlate"),
+        ("darwin", {"XDG_CACHE_HOME": "/x"}, "/home/me/Library/Caches/voxlate"),
+        ("win32", {"LOCALAPPDATA": "/l"}, "/l/voxlate/cache"),
+        ("linux", {"VOXLATE_CACHE": "/own", "XDG_CACHE_HOME": "/x"}, "/own"),
+    ],
+)
+def test_the_cache_folder_is_the_systems_own(monkeypatch, system, variables, folder):
+    for name in ("VOXLATE_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"HOME": "/home/me", **variables}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(precision.sys, "platform", system)
+    assert precision.cache_folder().as_posix() == folder
+
+
+def test_the_probe_ends_in_time_and_draws_no_random_number():
+    before = torch.get_rng_state()
+    with torch.inference_mode():  # as in a synthesis
+        ratio = precision.measured_ratio()
+    assert 0.05 < ratio < 50
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_probe_gives_the_median_of_its_rounds(monkeypatch):
+    times = iter([1.0, 1.0, 1.0, *(9.0, 1.0), *(1.0, 0.5), *(1.0, 0.6), *(1.0, 0.7), *(1.0, 30.0)])
+    monkeypatch.setattr(precision, "_seconds", lambda *_, **__: next(times))
+    monkeypatch.setattr(precision, "ROUNDS", 5)
+    assert precision.measured_ratio(clock=lambda: 0.0) == 0.6
+
+
+def test_a_slow_bfloat16_is_not_measured_to_the_end(monkeypatch):
+    times = iter([0.1, 0.1, 0.9, 0.1, 0.9])
+    monkeypatch.setattr(precision, "_seconds", lambda *_, **__: next(times))
+    assert precision.measured_ratio(clock=itertools.count(0, 2).__next__) == pytest.approx(9)
+
+
+def test_images_are_enlarged_until_a_step_is_more_than_overhead(monkeypatch):
+    sizes = []
+
+    def seconds(net, images, clock, low):
+        sizes.append(images.shape[-1])
+        return 1e-7 * images.shape[-1] ** 2 * (0.5 if low else 1)
+
+    monkeypatch.setattr(precision, "_seconds", seconds)
+    assert precision.measured_ratio() == pytest.approx(0.5)
+    assert max(sizes) == precision.LARGEST
+
+
+def test_devices_that_were_never_tested_compute_in_float32():
+    assert precision.choose(torch.device("mps")).precision == "float32"
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_gpu_computes_in_bfloat16_where_it_is_native(monkeypatch, native):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0) if native else (7, 5))
+    assert precision.choose(torch.device("cuda")).precision == ("bfloat16" if native else "float32")
+
+
+def test_a_run_states_the_precision_it_found_and_keeps_it_on_another_machine(prepared, tiny, tmp_path, machine):
+    machine(0.5)
+    said: list[str] = []
+    run = train(auto(tiny), prepared, tmp_path / "run", device="cpu", say=said.append)
+    for stated in (recipe.read(str(run.recipe)), recipe.from_dict(read_header(run.weights())["recipe"], "header")):
+        assert stated.train.precision == "bfloat16"
+    assert [one for one in said if "bfloat16" in one] == [f"train.precision: {precision.choose(CPU).why}."]
+    machine(2.0)
+    weights = run.weights().read_bytes()
+    assert train(auto(tiny), prepared, run.folder, device="cpu") == run  # another precision would be another run
+    assert run.weights().read_bytes() == weights
+    assert recipe.read(str(run.recipe)).train.precision == "bfloat16"
+
+
+def test_a_run_in_which_nothing_was_trained_keeps_no_precision(run):
+    kept = Run(run)
+    assert precision.kept_precisions(kept) == {"final": "float32"}
+    for path in (kept.state, kept.weights()):
+        path.unlink(missing_ok=True)
+    assert precision.kept_precisions(kept) == {}
+    assert precision.kept_precisions(Run(run / "nowhere")) == {}
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "ratio", "drawn"),
+    [
+        ("float32", "auto", 0.5, "float32"),  # never less exact than the training
+        ("bfloat16", "auto", 0.5, "bfloat16"),
+        ("bfloat16", "auto", 2.0, "float32"),
+        ("float32", "bfloat16", 2.0, "bfloat16"),
+        ("bfloat16", "float32", 0.5, "float32"),
+    ],
+)
+def test_a_synthesis_in_auto_is_as_exact_as_the_training_or_more(tiny, machine, trained, asked, ratio, drawn):
+    machine(ratio)
+    chosen = recipe.read(str(tiny), {"train.precision": trained, "synth.precision": asked})
+    assert precision.of_synthesis(chosen, CPU) == drawn
+    assert precision.of_synthesis(recipe.read(str(tiny), {"synth.exact": "true"}), CPU) == "float32"
+
+
+def test_provenance_states_the_precision_of_an_image(voxlate, run, cohort, tmp_path):
+    def stated(name: str, *options: str) -> str:
+        answer = voxlate("synth", run, cohort / "case1", "--out", tmp_path / name, "--device", "cpu", *options)
+        assert answer.code == 0, answer.err
+        made = json.loads(next((tmp_path / name).glob("*/provenance.json")).read_text())
+        return made["synth"]["precision"]
+
+    assert stated("auto") == "float32"
+    assert stated("low", "--set", "precision=bfloat16") == "bfloat16"
+
+
+def test_a_calibration_serves_images_of_another_rounding(run):
+    model = load(run, device="cpu")
+    low = model.with_options(precision="bfloat16")
+    assert model.plan_of_synthesis != low.plan_of_synthesis
+    assert but_rounding(model.plan_of_synthesis) == but_rounding(low.plan_of_synthesis)
