@@ -48,3 +48,19 @@ def test_the_eager_and_the_compiled_form_agree(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(("channels", "groups"), [(512, 32), (64, 32), (48, 24), (16, 8), (20, 10), (2, 1), (1, 1)])
 def test_groups_divide_the_channels_and_leave_two_in_each(channels: int, groups: int) -> None:
     assert group_count(channels, 32) == groups
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_map_that_is_not_channels_last_gives_the_same(dtype: torch.dtype) -> None:
+    norm, x, grad = _case(dtype, (2, 12, 9, 7))
+    plain = x.detach().contiguous().requires_grad_()
+    found = torch.autograd.grad(norm(plain), (plain, norm.weight, norm.bias), grad)
+    expected = torch.autograd.grad(norm(x), (x, norm.weight, norm.bias), grad)
+    for mine, theirs in zip(found, expected):
+        assert (mine - theirs).abs().max() <= (1e-5 if dtype == torch.float32 else 3e-2) * theirs.abs().max()
+
+
+@pytest.mark.parametrize("size", [(7, 5), (33, 32)])
+def test_an_item_is_normalised_alike_alone_and_in_a_batch(size: tuple[int, int]) -> None:
+    norm, x, _ = _case(torch.float32, (3, 12, *size))
+    torch.testing.assert_close(norm(x)[1:2], norm(x[1:2]), atol=1e-6, rtol=1e-6)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from voxlate.learning.optimiser import MOMENTUM, RMS, Optimiser, orthogonal
+from voxlate.learning.optimiser import COEFFICIENTS, MOMENTUM, RMS, ROUNDS, Optimiser, orthogonal
 
 
 def step(optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter], grads: list[torch.Tensor]) -> None:
@@ -34,6 +34,73 @@ def test_the_size_of_a_gradient_does_not_matter() -> None:
     torch.manual_seed(0)
     matrix = torch.randn(16, 40)
     torch.testing.assert_close(orthogonal(1e4 * matrix), orthogonal(matrix), atol=0.02, rtol=0)
+
+
+def reference(grads: list[list[torch.Tensor]], kernels: list[torch.Tensor], lr: float) -> list[torch.Tensor]:
+    """What steps make of kernels, one by one and in float64, by the iteration as it is published."""
+    kernels = [one.detach().double() for one in kernels]
+    momenta = [torch.zeros_like(one) for one in kernels]
+    for step_grads in grads:
+        for kernel, momentum, grad in zip(kernels, momenta, step_grads):
+            momentum.lerp_(grad.double(), 1 - MOMENTUM)
+            matrix = grad.double().lerp(momentum, MOMENTUM).flatten(1)
+            x = matrix.T if len(matrix) > matrix.shape[1] else matrix
+            x = x / (x.norm() + 1e-7)
+            for _ in range(ROUNDS):
+                gram = x @ x.T
+                x = COEFFICIENTS[0] * x + (COEFFICIENTS[1] * gram + COEFFICIENTS[2] * gram @ gram) @ x
+            x = x.T if len(matrix) > matrix.shape[1] else x
+            kernel.sub_(lr * RMS * max(matrix.shape) ** 0.5 * x.reshape(kernel.shape))
+    return kernels
+
+
+SHAPES = ((16, 8, 3, 3), (16, 16, 3, 3), (32, 16, 1, 1), (64, 16), (16, 32, 3, 3, 3), (16, 8, 3, 3))
+
+
+def kernels_of(generator: torch.Generator) -> list[nn.Parameter]:
+    """Kernels of several shapes; those of four axes channels-last, as networks hold them."""
+    drawn = [torch.randn(shape, generator=generator) for shape in SHAPES]
+    return [nn.Parameter(one.contiguous(memory_format=torch.channels_last) if one.ndim == 4 else one) for one in drawn]
+
+
+def test_kernels_that_move_together_move_as_each_does_by_the_published_iteration() -> None:
+    generator = torch.Generator().manual_seed(0)
+    kernels = kernels_of(generator)
+    grads = [[torch.randn(one.shape, generator=generator) for one in kernels] for _ in range(3)]
+    expected = reference(grads, kernels, lr=1e-3)
+    optimiser = muon(kernels, lr=1e-3)
+    for each in grads:
+        step(optimiser, kernels, each)
+    for one, other in zip(kernels, expected):
+        torch.testing.assert_close(one.double(), other, atol=1e-6, rtol=0)
+
+
+def test_the_step_of_a_kernel_does_not_depend_on_the_others() -> None:
+    generator = torch.Generator().manual_seed(1)
+    together = kernels_of(generator)
+    grads = [torch.randn(one.shape, generator=generator) for one in together]
+    alone = [nn.Parameter(one.detach().clone()) for one in together]
+    step(muon(together, lr=1e-3), together, grads)
+    for one, own, grad in zip(together, alone, grads):
+        step(muon([own], lr=1e-3), [own], [grad])
+        torch.testing.assert_close(one, own, atol=1e-6, rtol=0)
+
+
+def test_the_state_of_a_kernel_is_its_momentum_and_a_count_in_its_own_shape() -> None:
+    kernel = nn.Parameter(torch.randn(16, 8, 3, 3))
+    optimiser = muon([kernel])
+    step(optimiser, [kernel], [torch.ones(16, 8, 3, 3)])
+    (state,) = optimiser.state_dict()["state"].values()
+    assert set(state) == {"step", "momentum"}
+    torch.testing.assert_close(state["momentum"], torch.full((16, 8, 3, 3), 1 - MOMENTUM))
+
+
+def test_a_matrix_of_low_rank_keeps_its_zeros() -> None:
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(24, 2, generator=generator) @ torch.randn(2, 216, generator=generator)
+    values = torch.linalg.svdvals(orthogonal(matrix))
+    assert 0.6 < values[1] <= values[0] < 1.3
+    assert values[2] < 1e-3
 
 
 def test_a_kernel_moves_by_the_learning_rate_whatever_its_shape() -> None:
