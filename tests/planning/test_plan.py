@@ -20,7 +20,7 @@ from voxlate.planning.law import relative_error
 from voxlate.planning.plan import plan
 from voxlate.planning.probe import Limits, Measured, Probe
 from voxlate.planning.rules import Size
-from voxlate.planning.search import FILLED, WIDTHS
+from voxlate.planning.search import BATCHES, FILLED, WIDTHS
 
 SHORT = ("--minutes", 0.2, "--set", "train.steps=4")  # planned, and cut
 
@@ -225,7 +225,7 @@ class Clockwork:
 
     def measure(self, tables, stage):
         net = tables["net"]
-        size = Size(net["width"], net.get("patch", 1))
+        size = Size(net["width"], net.get("patch", 1), tables["train"]["batch"])
         self.tried.append(size)
         memory = 2**20 * size.width / size.stem
         self.last = Measured(step_seconds(size) * (1 + stage), memory)
@@ -234,7 +234,7 @@ class Clockwork:
 
 def step_seconds(size: Size) -> float:
     """Of a step on Clockwork's machine; four times as fast with a stem of two times the size."""
-    return 1e-5 * (size.width / size.stem) ** 2
+    return 2.5e-6 * (size.width / size.stem) ** 2 * size.batch
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ def clockwork(monkeypatch):
 @pytest.fixture
 def any_length(monkeypatch):
     """However long patients are seen, they are not learned by heart."""
-    monkeypatch.setattr("voxlate.planning.rules.most_steps", lambda *_, **__: 10**9)
+    monkeypatch.setattr("voxlate.planning.rules.most_items", lambda *_, **__: 10**9)
 
 
 @pytest.mark.parametrize(("minutes", "largest"), [(0.2, 1000), (1, 1000), (2, 1000), (60, 1000), (60, 40)])
@@ -257,13 +257,14 @@ def test_the_network_of_least_predicted_error_is_taken_that_fits_in_memory(
 ):
     made = plan(prepared, limits=Limits(minutes, largest * 2**20), mode="mean")
     facts = facts_of(open_cohort(prepared))
-    finest, *_ = stems = rules.stems(facts)
+    stems = rules.stems(facts)
 
     def error(size: Size) -> float:
         steps = int(minutes * 60 * 0.96 / step_seconds(size))
-        return relative_error(size.width, size.stem / finest, steps)
+        return relative_error(size.width, size.stem * facts.pixel_mm, size.batch, steps)
 
-    fitting = [Size(width, stem) for stem in stems for width in WIDTHS if width / stem <= largest]
+    every = [Size(width, stem, batch) for stem in stems for width in WIDTHS for batch in BATCHES]
+    fitting = [size for size in every if size.width / size.stem <= largest]
     best = min(fitting, key=error)
     assert (made.tables["net"]["width"], made.tables["net"].get("patch", 1)) == (best.width, best.stem)
     assert made.tables["train"]["steps"] == int(minutes * 60 * 0.96 / step_seconds(best))
@@ -283,32 +284,34 @@ def test_a_coarser_stem_that_is_hardly_faster_is_never_taken(prepared, clockwork
     monkeypatch.setattr("voxlate.planning.law.COARSE", 0.0)  # features of any size are equally good
     short = {"limits": Limits(0.05, 2**33), "mode": "mean"}
     assert plan(prepared, **short).tables["net"]["patch"] == 2
-    slower = lambda size: 1e-5 * size.width**2 / (1.4 if size.stem == 2 else 1)  # noqa: E731
+    slower = lambda size: 2.5e-6 * size.width**2 * size.batch / (1.4 if size.stem == 2 else 1)  # noqa: E731
     monkeypatch.setitem(globals(), "step_seconds", slower)
     assert "patch" not in plan(prepared, **short).tables["net"]
 
 
 def test_time_beyond_what_few_patients_are_worth_is_filled_up_to_a_quarter(prepared, clockwork, monkeypatch):
     for most, filled in ((10**9, True), (10, False)):
-        monkeypatch.setattr("voxlate.planning.rules.most_steps", lambda *_, most=most, **__: most)
+        monkeypatch.setattr("voxlate.planning.rules.most_items", lambda *_, most=most, **__: most)
         made = plan(prepared, limits=Limits(0.25, 2**30), mode="mean")
         steps, seconds = made.tables["train"]["steps"], made.seconds
-        assert steps <= FILLED * most
+        assert steps * made.tables["train"]["batch"] <= FILLED * max(most, made.tables["train"]["batch"])
         assert (seconds > 0.9 * 0.96 * 15) == filled
 
 
 def test_few_patients_are_not_learned_by_heart(prepared, clockwork):
     made = plan(prepared, limits=Limits(60, 8 * 2**30))
-    steps = 25 * 24 / 4  # passes over the 24 slices of four patients, in batches of four
-    assert made.tables["stages"][0]["train"]["steps"] == steps
-    assert made.tables["train"]["steps"] == 2 * steps
+    items = 25 * 24  # passes over the 24 slices of four patients
+    first = made.tables["stages"][0]["train"]
+    assert first["steps"] * first["batch"] == items
+    assert made.tables["train"]["steps"] * rules.BATCH == 2 * items
     assert made.tables["net"]["width"] == 128  # what time is left goes into width
     assert "learn 4 patients by heart" in made.why["stages.regression.train.steps"]
 
 
 def test_time_is_shared_between_the_two_answers(prepared, clockwork, any_length):
     made = plan(prepared, limits=Limits(1, 8 * 2**30)).tables
-    first, second = made["stages"][0]["train"]["steps"], made["train"]["steps"]
+    of_first, of_second = made["stages"][0]["train"], made["train"]
+    first, second = (one["steps"] * one["batch"] for one in (of_first, of_second))
     assert first / (first + 2 * second) == pytest.approx(0.55, abs=0.01)
 
 
@@ -392,9 +395,9 @@ def test_cases_that_teach_nothing_decide_nothing(voxlate, tmp_path, small_head):
 
 
 def test_a_plan_that_is_too_short_says_what_would_be_enough(prepared, clockwork, monkeypatch):
-    monkeypatch.setitem(globals(), "step_seconds", lambda size: 0.00257)
+    monkeypatch.setitem(globals(), "step_seconds", lambda size: 0.00257 if size.batch == 2 else 1.0)
     short = plan(prepared, limits=Limits(0.005, 2**30), mode="mean")  # 288 ms
-    assert "112 steps show each slice 18.7 times: EXPECT BLUR" in short.why["minutes"]
+    assert "112 steps show each slice 9.3 times: EXPECT BLUR" in short.why["minutes"]
     assert "minutes" not in plan(prepared, limits=Limits(5, 2**30), mode="mean").why
 
 

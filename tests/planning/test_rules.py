@@ -167,7 +167,7 @@ def test_scans_that_do_not_lie_on_each_other_get_a_coarser_stem():
     assert [rules.stems(replace(facts(), apart_mm=mm))[0] for mm in (0.0, 0.5, 1.8)] == [2, 2, 4]
     assert (
         "scans lie 1.8 mm from each other"
-        in rules.net(replace(facts(), apart_mm=1.8), rules.Size(16, 4), [200, 160])[1]
+        in rules.net(replace(facts(), apart_mm=1.8), rules.Size(16, 4, 4), [200, 160])[1]
     )
 
 
@@ -246,13 +246,13 @@ def test_thick_slices_are_said_with_their_number():
 
 
 def test_levels_leave_about_eight_features_a_side():
-    assert rules.net(facts(), rules.Size(16, 2), [200, 160])[0]["multipliers"] == [1, 2, 4, 4]
-    assert rules.net(facts(), rules.Size(16, 1), [24, 20])[0]["multipliers"] == [1, 2]
+    assert rules.net(facts(), rules.Size(16, 2, 4), [200, 160])[0]["multipliers"] == [1, 2, 4, 4]
+    assert rules.net(facts(), rules.Size(16, 1, 4), [24, 20])[0]["multipliers"] == [1, 2]
 
 
 def test_the_running_average_spans_the_last_tenth():
     for steps in (500, 2000, 10_000):
-        ema = rules.training(steps, 32)[0]["ema"]
+        ema = rules.training(steps, 32, 4)[0]["ema"]
         assert 1 / (1 - ema) == pytest.approx(steps / 10, rel=0.01)
 
 

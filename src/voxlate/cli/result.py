@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
-from voxlate.cli.app import app, end, err, note, out
+from voxlate.cli.app import app, end, err, note, out, say
 from voxlate.cli.options import AllowCode, Device, Json, Layout, Samples, Split, Steps, pairs, with_tables
 from voxlate.cli.progress import progress_on
 from voxlate.errors import BadInput
@@ -244,7 +244,11 @@ def demo(
     from voxlate.cli.demo import demo as run
 
     with progress_on(err) as bars:
-        compared, pages, picture = run(to, bars)
-    out.print(compared.table())
-    compared_page, own = pages
-    print(f"picture: {picture}\nreport:  {compared_page}\nnaive baselines: {own}")
+        done = run(to, bars)
+    out.print(done.compared.table())
+    compared_page, own = done.pages
+    print(f"picture: {done.picture}\nreport:  {compared_page}\nnaive baselines: {own}\n")
+    say(done.sentence)
+    say("Next, on scans of your own (a folder for each case):")
+    say("  voxlate prepare COHORT --out PREPARED")
+    say("  voxlate train auto --data PREPARED --out RUN --minutes 60")

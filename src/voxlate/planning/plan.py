@@ -216,10 +216,10 @@ def _check_variation(facts: Facts, roles: Roles) -> None:
             )
 
 
-def _ranked(search: Search, share: float, most_steps: int) -> list[Candidate]:
+def _ranked(search: Search, share: float, most_items: int) -> list[Candidate]:
     """Networks for a share of the time, the best first, whose step is timed again; raises BadInput where none fits."""
     probe = search.probe
-    ranked = search.ranked(probe.seconds * (1 - SPARE) * share, most_steps)
+    ranked = search.ranked(probe.seconds * (1 - SPARE) * share, most_items)
     if not ranked:
         raise BadInput(
             f"--memory: expected enough for the smallest network, found {probe.limits.memory_bytes / 2**30:.2f} GiB; "
@@ -227,12 +227,12 @@ def _ranked(search: Search, share: float, most_steps: int) -> list[Candidate]:
         )
     size = ranked[0].size
     search.tried[size] = probe.again(search.recipe(size), search.tried[size])
-    return [search.retimed(ranked[0], probe.seconds * (1 - SPARE) * share, most_steps), *ranked[1:]]
+    return [search.retimed(ranked[0], probe.seconds * (1 - SPARE) * share, most_items), *ranked[1:]]
 
 
 def _first_stage(facts: Facts, roles: Roles, size: Size, steps: int) -> tuple[Tables, Why]:
     """The first stage of every plan, a whole recipe by itself: a regression; without pairs, cycles."""
-    seen = steps * rules.BATCH / max(facts.slices, 1)
+    seen = steps * size.batch / max(facts.slices, 1)
     data, why = rules.data(facts, roles, size.stem, seen)
     names = dict.fromkeys([*roles.source, *roles.target])
     maps = {name: rules.intensity(facts.scans[name], name in roles.target) for name in names}
@@ -257,7 +257,7 @@ def _first_stage(facts: Facts, roles: Roles, size: Size, steps: int) -> tuple[Ta
 def _regression(facts: Facts, roles: Roles, size: Size, steps: int, data: Tables) -> tuple[Tables, Why]:
     """Title, method, network and training of a regression, of images that are made or that are missing."""
     net, of_net = rules.net(facts, size, data["patch"][1:])
-    train, of_train = rules.training(steps, size.width)
+    train, of_train = rules.training(steps, size.width, size.batch)
     method, of_method = rules.regression(facts)
     title = f"{_names(roles)}, planned: a regression"
     if roles.way == "complete":
@@ -268,7 +268,7 @@ def _regression(facts: Facts, roles: Roles, size: Size, steps: int, data: Tables
 
 def _cycles(roles: Roles, size: Size, steps: int) -> tuple[Tables, Why]:
     """Title, method, network and training of a CycleGAN."""
-    train, _ = rules.training(steps, size.width)
+    train, _ = rules.training(steps, size.width, size.batch)
     tables = {"title": f"{_names(roles)}, planned: CycleGAN, without pairs", "method": rules.CYCLE}
     why = "no case has both sides: CycleGAN, which invents where a regression would be sure of the mean"
     return {**tables, "net": rules.cycle_net(size), "train": {**train, **rules.CYCLE_TRAINING}}, {"method": why}
@@ -280,22 +280,22 @@ def _names(roles: Roles) -> str:
 
 def _alone(facts: Facts, roles: Roles, mode: Mode, search: Search) -> Plan:
     """The plan of one stage: a regression, a completion, or cycles."""
-    probe, most = search.probe, rules.most_steps(facts, samples=roles.way != "pairs")
+    probe, most = search.probe, rules.most_items(facts, samples=roles.way != "pairs")
     best, tables, why = _first(facts, roles, search, 1.0, most)
     if roles.way == "complete" and mode != "mean":
-        train, of_train = rules.training(best.steps, best.size.width, draws=True)
+        train, of_train = rules.training(best.steps, best.size.width, best.size.batch, draws=True)
         tables |= {"method": rules.OF_IMAGE, "train": train, "synth": {**tables["synth"], **rules.SAMPLING}}
         why |= of_train
         why["method"] = "a diffusion of what is missing; --samples 8 gives the mean answer and its spread"
     elif roles.way != "unpaired":
         tables["synth"] |= _mirror(tables)
-    return _plan(facts, probe, tables, why, {"final": best.seconds}, {"final": most})
+    return _plan(facts, probe, tables, why, {"final": best.seconds}, {"final": most / best.size.batch})
 
 
 def _both(facts: Facts, roles: Roles, mode: Mode, search: Search) -> Plan:
     """The plan of a regression and a diffusion of its residual; of the regression alone where time is too short."""
     probe, share = search.probe, SHARES[mode]
-    most, most_drawn = rules.most_steps(facts), rules.most_steps(facts, samples=True)
+    most, most_drawn = rules.most_items(facts), math.ceil(rules.most_items(facts, samples=True) / rules.BATCH)
     best, tables, why = _first(facts, roles, search, share, most)
     of_both = _with_samples(tables, best.size, LEAST)
     measured = probe.measure(of_both, 1)
@@ -319,24 +319,24 @@ def _both(facts: Facts, roles: Roles, mode: Mode, search: Search) -> Plan:
     why["train.steps"] = f"the rest, for a diffusion of what is left: {drawn:,} steps of {measured.seconds:.3f} s"
     why["synth.steps"] = f"{sampled} steps from log-SNR -3, where the regression begins to be wrong"
     seconds = {PREDICTOR: best.seconds, "final": measured.seconds}
-    return _plan(facts, probe, tables, why, seconds, {PREDICTOR: most, "final": most_drawn})
+    return _plan(facts, probe, tables, why, seconds, {PREDICTOR: most / best.size.batch, "final": most_drawn})
 
 
-def _first(facts: Facts, roles: Roles, search: Search, share: float, most: int) -> tuple[Candidate, Tables, Why]:
+def _first(facts: Facts, roles: Roles, search: Search, share: float, most_items: int) -> tuple[Candidate, Tables, Why]:
     """The network of the first stage, its tables and reasons."""
-    ranked = _ranked(search, share, most)
+    ranked = _ranked(search, share, most_items)
     best = ranked[0]
     fitting = max(int(search.probe.seconds * (1 - SPARE) * share / best.seconds), 1)
-    _check_epoch(facts, fitting, best.seconds / share, search.probe)
+    _check_epoch(facts, best.size, fitting, best.seconds / share, search.probe)
     tables, why = _first_stage(facts, roles, best.size, best.steps)
     why["net.width"] = reason(ranked)
     if best.steps < fitting:
         why["net.width"] += f"; {fitting:,} would fit, but learn {facts.patients} patients by heart"
-    return best, tables, why | _too_short(facts, fitting, search.probe)
+    return best, tables, why | _too_short(facts, best.size, fitting, search.probe)
 
 
 def _plan(
-    facts: Facts, probe: Probe, tables: Tables, why: Why, seconds: Mapping[str, float], most: Mapping[str, int]
+    facts: Facts, probe: Probe, tables: Tables, why: Why, seconds: Mapping[str, float], most: Mapping[str, float]
 ) -> Plan:
     stages = {one["name"]: one["train"]["steps"] for one in tables.get("stages", [])}
     steps = {**stages, "final": tables["train"]["steps"]}
@@ -346,9 +346,9 @@ def _plan(
     return Plan(tables, why, trained + probe.passed, probe.most, probe.limits, where, seconds, longest, probe.begun)
 
 
-def _too_short(facts: Facts, steps: int, probe: Probe) -> Why:
+def _too_short(facts: Facts, size: Size, steps: int, probe: Probe) -> Why:
     """A warning where so few steps fit that images will be blurred blocks without what is rare, such as a lesion."""
-    seen = steps * rules.BATCH / max(facts.slices, 1)
+    seen = steps * size.batch / max(facts.slices, 1)
     if steps >= LEAST and seen >= FEW:
         return {}
     minutes = probe.limits.minutes * max(2 * LEAST / steps, 2 * FEW / seen)
@@ -366,7 +366,7 @@ def _with_samples(tables: Tables, size: Size, steps: int) -> Tables:
         "method": rules.OF_RESIDUAL,
         "net": {**tables["net"], "modulation": "scale_shift"},
         "synth": {**tables["synth"], **rules.FROM_REGRESSION},
-        "train": rules.training(steps, size.width, draws=True)[0],
+        "train": rules.training(steps, size.width, rules.BATCH, draws=True)[0],
         "stages": [stage],
     }
 
@@ -376,13 +376,13 @@ def _mirror(tables: Tables) -> Tables:
     return {"mirror": True} if "flip_lr" in tables["data"]["augment"] else {}
 
 
-def _check_epoch(facts: Facts, steps: int, step_seconds: float, probe: Probe) -> None:
+def _check_epoch(facts: Facts, size: Size, steps: int, step_seconds: float, probe: Probe) -> None:
     """Raise BadInput where not every slice can be seen once."""
-    wanted = facts.slices / rules.BATCH
+    wanted = facts.slices / size.batch
     if steps >= wanted * 0.5:  # about half of the slices hold body
         return
     minutes = (wanted * 0.5 * step_seconds * 1.1 / (1 - SPARE) + probe.passed) / 60
     raise BadInput(
         f"--minutes: expected time to see the {facts.slices:,} slices once, found {probe.limits.minutes:g} minutes, "
-        f"which are {steps:,} steps of {rules.BATCH} slices. Give {math.ceil(10 * minutes) / 10:.1f} minutes or more."
+        f"which are {steps:,} steps of {size.batch} slices. Give {math.ceil(10 * minutes) / 10:.1f} minutes or more."
     )

@@ -23,7 +23,7 @@ FEW, MANY = 5, 30  # times that each slice is seen: below, changes of it at rand
 UNLIKE = 0.05  # standard deviation of the contrast of cases (see facts.Scan): one scanner's have 0.03, several 0.1
 SHORT, SHORT_DRAWS = 1500, 800  # steps of a regression and of a diffusion, below which the rate is twice as high
 RESIDUAL = 4.0  # one over the usual spread of what a regression leaves, in network units
-BATCH = 4
+BATCH = 4  # of diffusions, and of synthesis
 HELD = 0.2  # share of the steps with the highest rate: the length may still change there (see pace)
 PASSES, LEAST_PASSES = 5, 25  # times that each slice is seen, a patient; more learns few patients by heart
 
@@ -47,13 +47,15 @@ STRENGTHS: list[tuple[float, tuple[str, Tables, Tables]]] = [  # below so many t
 
 @dataclass(frozen=True)
 class Size:
-    """How large the network is: channels at full resolution, pixels a side that its stem takes as one."""
+    """How large a step is: channels at full resolution, pixels a side that the stem takes as one, items a step."""
 
     width: int
     stem: int
+    batch: int
 
     def __str__(self) -> str:
-        return f"width {self.width}, {self.stem} x {self.stem} stem" if self.stem > 1 else f"width {self.width}"
+        stem = f"{self.stem} x {self.stem} stem, " if self.stem > 1 else ""
+        return f"width {self.width}, {stem}batch {self.batch}"
 
 
 def intensity(scan: Scan, made: bool) -> tuple[Tables, str]:
@@ -123,10 +125,9 @@ def stems(facts: Facts) -> list[int]:
     return [stem for stem in (1, 2, 4) if stem == finest or (stem > finest and side >= FEWEST * stem)]
 
 
-def most_steps(facts: Facts, samples: bool = False) -> int:
-    """Steps beyond which a cohort's few patients are learned by heart; noise lets samples take twice as many."""
-    passes = max(PASSES * facts.patients, LEAST_PASSES) * (2 if samples else 1)
-    return math.ceil(passes * facts.slices / BATCH)
+def most_items(facts: Facts, samples: bool = False) -> int:
+    """Items beyond which a cohort's few patients are learned by heart; noise lets samples take twice as many."""
+    return max(PASSES * facts.patients, LEAST_PASSES) * (2 if samples else 1) * facts.slices
 
 
 def patch(facts: Facts, stem: int) -> tuple[list[int], bool, str]:
@@ -217,13 +218,13 @@ def net(facts: Facts, size: Size, sides: list[int]) -> tuple[Tables, str]:
     return table, f"{levels} levels leave {features / 2 ** (levels - 1):.0f} features a side; {stem}"
 
 
-def training(steps: int, width: int, draws: bool = False) -> tuple[Tables, Why]:
+def training(steps: int, width: int, batch: int, draws: bool = False) -> tuple[Tables, Why]:
     """How a stage of so many steps is trained; draws: a diffusion."""
     ema = round(min(max(1 - 10 / max(steps, 1), 0.9), 0.9995), 4)
     rate = 2e-3 if steps < (SHORT_DRAWS if draws else SHORT) else 1e-3 if width < 96 else 5e-4
     table: Tables = {
         "steps": steps,
-        "batch": BATCH,
+        "batch": batch,
         "ema": ema,
         "save_every": max(min(steps // 4, 500), 1),
         "validate_every": steps // 4 if steps >= 4000 else 0,
