@@ -17,7 +17,7 @@ from two_stages import TWO_STAGES
 from voxlate import recipe
 from voxlate.errors import BadInput, Stopped
 from voxlate.learning.optimiser import Optimiser
-from voxlate.training.learner import update_average
+from voxlate.training.learner import Average
 from voxlate.training.run import Run, checksum, load_method, save_weights
 from voxlate.training.train import train
 
@@ -132,10 +132,11 @@ def test_the_running_average_forgets_its_start_and_then_decays():
     model, mean = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
     torch.nn.init.constant_(model.weight, 1.0)
     torch.nn.init.constant_(mean.weight, 0.0)
-    update_average(mean, model, 0.999, 0)
+    average = Average(mean, model)
+    average.move(0.999, 0)
     assert mean.weight.item() == pytest.approx(0.9)  # 1 − 1/10
     for step in range(1, 4):
-        update_average(mean, model, 0.999, step)
+        average.move(0.999, step)
     assert 1 - mean.weight.item() == pytest.approx(0.1 * (2 / 11) * (3 / 12) * (4 / 13), rel=1e-4)
 
 

@@ -1,6 +1,7 @@
 """The state of a training: weights, their running average, the optimisers, and the losses of its epochs."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -43,6 +44,24 @@ class Epochs:
         self.losses, self.count, self.running = list(state["losses"]), state["count"], state["running"]
 
 
+class Average:
+    """The running average of a model's weights; its tensors are listed once, which takes longer than a step of it."""
+
+    def __init__(self, averaged: nn.Module, model: nn.Module) -> None:
+        self.averaged, self.weights = ([one.data for one in each.parameters()] for each in (averaged, model))
+        self.buffers = list(zip(averaged.buffers(), model.buffers()))
+
+    @torch.no_grad()
+    def move(self, decay: float, step: int) -> None:
+        """One step; early steps count more, so that the average forgets the start.
+
+        Buffers are copied. Source of the ramp (1 + n) / (10 + n): Abadi et al., TensorFlow's ExponentialMovingAverage.
+        """
+        torch._foreach_lerp_(self.averaged, self.weights, 1 - min(decay, (1 + step) / (10 + step)))
+        for old, new in self.buffers:
+            old.copy_(new)
+
+
 @dataclass
 class Learner:
     """All that a training changes, and the whole of state.pt."""
@@ -53,6 +72,11 @@ class Learner:
     epochs: Epochs
     step: int = 0
     seconds: float = 0.0
+
+    @cached_property
+    def average(self) -> Average:
+        """What moves `averaged` towards `method`."""
+        return Average(self.averaged, self.method)
 
     def state(self) -> dict[str, Any]:
         optimisers = {turn: optimiser.state_dict() for turn, optimiser in self.optimisers.items()}
@@ -68,19 +92,6 @@ class Learner:
             optimiser.load_state_dict(state["optimisers"][turn])
         self.epochs.load_state(state["epochs"])
         self.step, self.seconds = state["step"], state["seconds"]
-
-
-@torch.no_grad()
-def update_average(into: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Move the running average of weights one step; early steps count more, so that it forgets the start.
-
-    Buffers are copied. Source of the ramp (1 + n) / (10 + n): Abadi et al., TensorFlow's ExponentialMovingAverage.
-    """
-    share = 1 - min(decay, (1 + step) / (10 + step))
-    averaged: list[Tensor] = [parameter.data for parameter in into.parameters()]
-    torch._foreach_lerp_(averaged, [parameter.data for parameter in model.parameters()], share)
-    for old, new in zip(into.buffers(), model.buffers()):
-        old.copy_(new)
 
 
 def start_from(method: Method, earlier: Method, name: str) -> str:

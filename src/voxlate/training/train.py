@@ -33,7 +33,7 @@ from voxlate.nets.cpu import keep_freed_memory
 from voxlate.recipe import FullStage, Recipe, check_order, fixed_ranges, stage_recipe, with_steps
 from voxlate.training.clock import Clock, time_note
 from voxlate.training.latents import keep_moments, moments_folder, why_not_kept
-from voxlate.training.learner import Epochs, Learner, start_from, train_only, update_average
+from voxlate.training.learner import Epochs, Learner, start_from, train_only
 from voxlate.training.log import Log, StepCallback
 from voxlate.training.notes import fold_note, notes_on
 from voxlate.training.precision import choose, kept_precisions, settled
@@ -334,7 +334,7 @@ def _train_stage(job: Job, session: _Session, method: Method, started: str) -> M
     paced_at = None if session.pace is None else max(1, round(PACED * options.steps))
     while learner.step < options.length and not _stops_early(learner, options):
         losses = take_step(learner, parallel, options, job.seed, batches, device, clock)
-        update_average(learner.averaged, method, options.ema, options.part(learner.step)[0])
+        learner.average.move(options.ema, options.part(learner.step)[0])
         learner.step += 1
         _add_to_epoch(learner, losses, job.accelerator)
         last = learner.step == options.length or _stops_early(learner, options)
@@ -464,7 +464,9 @@ def take_step(
                 clock.lap("backward")
                 calls += 1
             if options.clip_norm:
-                nn.utils.clip_grad_norm_(list(learner.method.parameters_of(turn)), options.clip_norm)
+                moving = [one for group in optimiser.param_groups for one in group["params"]]
+                on_cpu = True if device.type == "cpu" else None  # elsewhere torch takes all tensors together by itself
+                nn.utils.clip_grad_norm_(moving, options.clip_norm, foreach=on_cpu)
             optimiser.step()
             clock.lap("backward")
         losses[turn] = {name: value.detach() for name, value in parts.items()}
