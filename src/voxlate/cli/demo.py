@@ -29,7 +29,6 @@ SOURCE, TARGET = "t1", "ct"
 MADE = "synthesis"  # the answer of rows that are no naive baseline
 RECIPE = "phantom_t1_to_ct"  # of fixed steps: a plan would depend on this machine's speed
 CASES, SIZE = 15, (128, 152, 24)  # pixels of 1.6 mm in the plane show both tables of the skull
-SAMPLES = 3
 KNOWN = 9  # heads that intervals are calibrated on: the fewest that bound a new one's error with 90 %
 HEADS = 3  # that are scored, of those that training does not see
 ROWS = 2
@@ -51,8 +50,8 @@ class Demo:
 def demo(out: Path, progress: StepCallback) -> Demo:
     """Make heads with tumours, learn CT from T1 on most, calibrate on further ones, score the others.
 
-    Three methods are compared: the regression that the diffusion starts from, one sample of the diffusion, and the
-    mean of several, which a report of its own shows next to the naive baselines.
+    Two answers are compared: the regression that the diffusion starts from, which a report of its own shows with its
+    intervals next to the naive baselines, and one sample of the diffusion.
     Finished steps are kept, so that a second call resumes.
     """
     cohort, ready, run = out / "cohort", out / "prepared", out / "run"
@@ -79,7 +78,6 @@ def demo(out: Path, progress: StepCallback) -> Demo:
     models = {
         "regression": regression,
         "one sample": diffusion,
-        f"mean of {SAMPLES}": diffusion.with_options(samples=SAMPLES),
     }
     folders = [out / name.replace(" ", "_") for name in models]
     scored = {
@@ -149,7 +147,7 @@ def _row(truth: Path, made: list[Path]) -> list[NDArray[np.uint8]]:
     """Source, regression, one sample, truth, how far it may lie from the regression, and does; cut to the head."""
     tumour = canonical(read_volume(truth / "lesion.nii.gz")).data[0] > 0
     level = int(np.argmax(tumour.sum((1, 2))))
-    regression, sample, _ = (_slice(folder / f"{TARGET}.nii.gz", level) for folder in made)
+    regression, sample = (_slice(folder / f"{TARGET}.nii.gz", level) for folder in made)
     true, given = (_slice(truth / f"{name}.nii.gz", level) for name in (TARGET, SOURCE))
     least, most = (_slice(made[0] / f"{TARGET}{end}.nii.gz", level) for end in (LOW, HIGH))
     low, high = SHOWN_HU
