@@ -40,6 +40,7 @@ fuzz: install
 bench: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/bench_nets.py
+	$(BIN)/python benchmarks/bench_small.py
 	$(BIN)/python benchmarks/bench_synth.py
 	$(BIN)/python benchmarks/bench_backbones.py
 	$(BIN)/python benchmarks/bench_samplers.py --samplers ddpm euler_maruyama predictor_corrector rk45 --steps 8 32

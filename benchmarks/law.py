@@ -38,7 +38,6 @@ from voxlate.planning.roles import roles_of
 from voxlate.planning.rules import Size
 from voxlate.recipe import FullStage, from_dict
 from voxlate.recipes import text as recipe_text
-from voxlate.training.learner import update_average
 from voxlate.training.train import Job, begin_learner, take_step
 from voxlate.training.validate import autocast
 
@@ -145,7 +144,7 @@ def measured(row: Row, cohort: Cohort, device: torch.device) -> dict[str, Any]:
     batches, begun = iter(job.batches()), time.perf_counter()
     for step in range(row.steps):
         take_step(learner, learner.method, stage.train, job.seed, batches, device)
-        update_average(learner.averaged, learner.method, stage.train.ema, step)
+        learner.average.move(stage.train.ema, step)
         learner.step += 1
     seconds = time.perf_counter() - begun
     held_out = validation_batches(cohort, stage.data, recipe.intensity, "val", SCORED_BATCH)

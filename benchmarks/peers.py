@@ -9,16 +9,19 @@ from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 
 @settings
 class BasicUNet(NetSettings):
-    """MONAI's `BasicUNet` as it comes, slice by slice (volumetric: of whole patches)."""
+    """MONAI's `BasicUNet`, slice by slice (volumetric: of whole patches); its own width is 32."""
 
     volumetric: bool = False
+    width: int = 32
 
     def build(self, channels: Channels) -> nn.Module:
         from monai.networks.nets.basic_unet import BasicUNet as Net
 
         self.takes_only_images(channels)
         dims = 3 if self.volumetric else 2
-        return Peer(Net(spatial_dims=dims, in_channels=channels.joined, out_channels=channels.out), self.volumetric, 16)
+        features = [self.width * factor for factor in (1, 1, 2, 4, 8, 1)]
+        net = Net(spatial_dims=dims, in_channels=channels.joined, out_channels=channels.out, features=features)
+        return Peer(net, self.volumetric, 16)
 
 
 @settings

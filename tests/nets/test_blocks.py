@@ -35,7 +35,10 @@ def test_attention_is_the_softmax_average_of_the_values() -> None:
 
 @pytest.mark.parametrize("size", [(16, 17), (3, 5)])
 @pytest.mark.parametrize("volumetric", [False, True])
-def test_going_up_is_a_convolution_of_the_enlarged_map(size: tuple[int, int], volumetric: bool) -> None:
+def test_going_up_is_a_convolution_of_the_enlarged_map(
+    size: tuple[int, int], volumetric: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("voxlate.nets.blocks.FEWEST_PRODUCTS", 10_000)  # the larger size has more, the smaller fewer
     torch.manual_seed(0)
     up = Up(6, (1, 2, 2), BlockOptions(volumetric=volumetric))
     h = torch.randn(2, 6, *size).contiguous(memory_format=torch.channels_last).requires_grad_()

@@ -1,7 +1,7 @@
 """How weights move: Adam and AdamW, or Muon (Jordan et al. 2024), kernels along orthogonal matrices."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -71,19 +71,21 @@ class Muon(torch.optim.AdamW):
         for group in self.param_groups:
             if not group["orthogonal"]:
                 continue
-            kernels = [one for one in group["params"] if one.grad is not None]
-            if kernels:
-                self._move(kernels, group["lr"], group["weight_decay"])
-            for kernel in kernels:
+            found = {one: one.grad for one in group["params"] if one.grad is not None}
+            if found:
+                self._move(found, group["lr"], group["weight_decay"])
+            for kernel in found:
                 kernel.grad = None  # AdamW moves those that are left
         super().step()
 
-    def _move(self, kernels: list[nn.Parameter], lr: float, decay: float) -> None:
+    def _move(self, found: Mapping[nn.Parameter, Tensor], lr: float, decay: float) -> None:
+        """Move kernels along their gradients' directions."""
+        kernels, grads = list(found), list(found.values())
         for kernel in kernels:
             state = self.state[kernel]
             if not state:
                 state.update(step=torch.tensor(0.0), momentum=torch.zeros_like(kernel))  # AdamW looks for the step
-        momenta, grads = [self.state[kernel]["momentum"] for kernel in kernels], [kernel.grad for kernel in kernels]
+        momenta = [self.state[kernel]["momentum"] for kernel in kernels]
         torch._foreach_lerp_(momenta, grads, 1 - MOMENTUM)
         ahead = torch._foreach_lerp(momenta, grads, 1 - MOMENTUM)  # Nesterov's look ahead
         matrices = [_as_matrix(one, kernel) for one, kernel in zip(ahead, kernels)]
@@ -131,11 +133,11 @@ def _polynomial(grams: Tensor) -> Tensor:
     a, b, c = COEFFICIENTS
     squared_norm = grams.diagonal(dim1=1, dim2=2).sum(1)
     scale = 1 / (squared_norm.sqrt() + 1e-7).view(-1, 1, 1)
-    gram, product = grams.mul_(scale.square()), None
+    gram, product = grams.mul_(scale.square()), grams
     for number in range(1, ROUNDS + 1):
         q = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         q.diagonal(dim1=1, dim2=2).add_(a)
-        product = q if product is None else torch.bmm(q, product)
+        product = torch.bmm(q, product) if number > 1 else q
         if number < ROUNDS:
             gram = torch.bmm(torch.bmm(q, gram), q)  # of X after this round
     return product * scale

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from voxlate.config import Counts, settings
 from voxlate.nets import cpu
 
-FEWEST_PIXELS = 512  # of cpu.enlarged_conv: with fewer, summing the weights costs more than the products it saves
+FEWEST_PRODUCTS = 1 << 22  # a tap, for cpu.enlarged_conv: with fewer, its small operations cost more than it saves
 MAX_PERIOD = 10_000.0  # of the sinusoids: Vaswani et al. 2017, sec. 3.5
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d, nn.ConvTranspose3d)
 LOG_SNR_LIMIT = 40.0  # float32 cannot tell sigma from 0 beyond it, and infinity (flow matching's limits) has no sine
@@ -216,7 +216,7 @@ class Up(nn.Module):
 
     def forward(self, h: Tensor, embedding: Tensor | None, depth: int) -> Tensor:
         conv = self.conv
-        if isinstance(conv, SliceConv) and h.device.type == "cpu" and h[:, 0].numel() >= FEWEST_PIXELS:
+        if isinstance(conv, SliceConv) and h.device.type == "cpu" and h.numel() * len(conv.weight) >= FEWEST_PRODUCTS:
             h = repeat_border(h, (1, 1)) if conv.repeat and not self.training else F.pad(h, (1, 1, 1, 1))
             h = cpu.enlarged_conv(h, conv.weight, conv.bias)
             return h if conv.volumetric is None else conv.volumetric(h, depth)

@@ -75,7 +75,7 @@ def _pair_sums(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 def group_norm(h: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> Tensor:
     """`silu(group_norm(h))`, or without the SiLU, in the precision of h with float32 statistics.
 
-    Gain: 42 % (default network, 256², bfloat16), 64 % (width 32, 128²), 34 % (paper 001's U-Net); none in float32.
+    Gain: 42 % (default network, 256², bfloat16), 64 % (width 32, 128²), 34 % (paper 001's U-Net).
     """
     if h.movedim(1, -1).is_contiguous():
         return _GroupNorm.apply(h, weight, bias, groups, eps, silu)

@@ -456,7 +456,8 @@ def take_step(
                 clock.lap("data")
                 noise = Noise(stable_id(seed, learner.step, calls), batch.item)
                 # for dropout, the same after a restart
-                torch.manual_seed(stable_id(noise.seed, int(batch.item.flatten()[0])))
+                seed_of = torch.default_generator if device.type == "cpu" else torch  # the latter looks for GPUs: 1 ms
+                seed_of.manual_seed(stable_id(noise.seed, int(batch.item.flatten()[0])))
                 with autocast(device, options.precision):
                     parts = parallel(turn, batch.to(device), noise, progress)
                 clock.lap("forward")
