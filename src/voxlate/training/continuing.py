@@ -11,7 +11,7 @@ from accelerate import Accelerator
 
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
-from voxlate.files import locked, read_json, write_json, write_text
+from voxlate.files import locked, read_json, seen_from, write_json, write_text
 from voxlate.recipe import from_dict, header, to_dict
 from voxlate.training.log import StepCallback
 from voxlate.training.run import Run, first_change, is_finished, load_state, made_by, read_header
@@ -58,7 +58,7 @@ def _open(run: Run, steps: int | None, minutes: float | None, data: Path | None,
         stated = read_json(run.provenance)
         if not isinstance(stated.get("recipe"), dict) or not stated.get("data", {}).get("cohort"):
             raise BadInput(f"{run.folder}: expected a run that voxlate trained, found none. Train a new one.")
-        place = os.path.relpath((data or _prepared(run, stated)).resolve(), run.folder.resolve())
+        place = seen_from(run.folder, (data or _prepared(run, stated)).resolve())
         moved = {**stated, "prepared": place}
         _check_cohort(run, moved)
         asked = f"--steps +{steps}" if steps else f"--minutes +{minutes:g}" if minutes else ""

@@ -27,7 +27,7 @@ from voxlate.data.familiar import training_ranges
 from voxlate.data.patches import teaching_cases
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
-from voxlate.files import read_json, whole_file, write_json, write_text
+from voxlate.files import LOCK, read_json, whole_file, write_json, write_text
 from voxlate.learning.settings import Training
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, from_dict, needed_code, to_dict
@@ -132,7 +132,7 @@ def begin_run(
             )
         for file in (run.provenance, run.log, run.naive):
             file.unlink(missing_ok=True)
-    elif folder.exists() and (not folder.is_dir() or set(folder.iterdir()) - {run.recipe}):
+    elif folder.exists() and (not folder.is_dir() or set(folder.iterdir()) - {run.recipe, folder / LOCK}):
         raise BadInput(f"{folder}: expected an empty folder or a run, found other files. Choose another --out.")
     if needed := needed_code(wanted["recipe"]):
         head += f"# Needs code that is no part of voxlate: {', '.join(needed)}. Its models load with --allow-code.\n"

@@ -4,7 +4,6 @@ import contextlib
 import copy
 import itertools
 import math
-import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,12 +24,12 @@ from voxlate.data.patches import cut_note
 from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput, Stopped
-from voxlate.files import locked, read_json
+from voxlate.files import locked, read_json, seen_from
 from voxlate.learning.settings import Training
+from voxlate.machine import begin_reader, interrupts_held, keep_freed_memory
 from voxlate.methods.autoencoding import reconstruction_error
 from voxlate.methods.method import Method
 from voxlate.nets.autoencoder import AutoencoderNet
-from voxlate.nets.cpu import keep_freed_memory
 from voxlate.recipe import FullStage, Recipe, check_order, fixed_ranges, stage_recipe, with_steps
 from voxlate.training.clock import Clock, time_note
 from voxlate.training.latents import keep_moments, moments_folder, why_not_kept
@@ -110,7 +109,7 @@ def train(
 
     def begin() -> None:
         held.enter_context(locked(out))
-        place = os.path.relpath(Path(data).resolve(), out.resolve())
+        place = seen_from(out, Path(data).resolve())
         inherited = read_header(start).get("training_voxels", []) if start else []  # what those weights have seen
         run = begin_run(out, recipe, head, about, {"prepared": place, "inherited_voxels": inherited})
         if not run.naive.exists():
@@ -237,8 +236,14 @@ class Job:
         order = range(step * calls, options.length * calls)
         # on a CPU a reader would only take cores from the step, and a late thread stalls all others
         workers = (4 if self.device.type == "cuda" else 0) if options.workers is None else options.workers
-        ahead = 4 if workers else None
-        return DataLoader(batches, batch_size=None, sampler=order, num_workers=workers, prefetch_factor=ahead)
+        return DataLoader(
+            batches,
+            batch_size=None,
+            sampler=order,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            worker_init_fn=begin_reader,
+        )
 
 
 def _bound(job: Job, method: Method, run: Run) -> dict[str, Any]:
@@ -296,7 +301,9 @@ def _train_stage(job: Job, session: _Session, method: Method, started: str) -> M
     if run.state.exists() and (state := load_state(run.state, device))["stage"] == stage.name:
         learner.load_state(state)
     parallel = method if job.alone else job.accelerator.prepare(method)
-    batches = iter(job.batches(learner.step, _kept_moments(job, method, session)))
+    loader = job.batches(learner.step, _kept_moments(job, method, session))
+    with interrupts_held():  # of processes that start, until they leave Ctrl-C to this one
+        batches = iter(loader)
     items = validation_items(job.recipe, stage, job.cohort)
     log = Log(run.log, stage.name, options, learner.step, learner.seconds, main, session.progress)
     if learner.step == 0:
