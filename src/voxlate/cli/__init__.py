@@ -50,10 +50,13 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
-        from voxlate.cli import cohort, model, planning, result, trust  # noqa: F401  (they add their commands)
         from voxlate.cli.app import app
+        from voxlate.cli.warned import in_sentences
 
-        app()
+        with in_sentences():
+            from voxlate.cli import cohort, model, planning, result, trust  # noqa: F401  (they add their commands)
+
+            app()
     except BaseException as error:
         if pressed:  # code that is interrupted may end with any other error
             print("voxlate: stopped.", file=sys.stderr)
