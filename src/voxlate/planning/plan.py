@@ -12,18 +12,18 @@ from typing import Literal
 import tomli_w
 
 from voxlate.data.prepared import open_cohort
+from voxlate.devices import find_device, peak_memory
 from voxlate.errors import BadInput
 from voxlate.files import write_text
 from voxlate.planning import rules
 from voxlate.planning.facts import Facts, facts_of
-from voxlate.planning.probe import Limits, Probe, peak
+from voxlate.planning.probe import Limits, Probe
 from voxlate.planning.roles import Roles, roles_of
 from voxlate.planning.rules import Size, Tables, Why
 from voxlate.recipe import Recipe, from_dict, header, read_with_head
 from voxlate.recipes import text as recipe_text
 from voxlate.training.log import append_line
 from voxlate.training.run import Run
-from voxlate.training.validate import find_device
 
 Mode = Literal["both", "mean", "samples"]
 Say = Callable[[str], None]
@@ -71,7 +71,7 @@ class Plan:
 
     def outcome(self, run: Run, seconds: float, device: str = "auto") -> str:
         """What was predicted and what a training took, minutes and memory, as a sentence; it is logged, too."""
-        most = peak(find_device(device))
+        most = peak_memory(find_device(device))
         planned = {"seconds": self.seconds, "memory_bytes": self.memory}
         took = {"seconds": seconds, "memory_bytes": most}
         append_line(

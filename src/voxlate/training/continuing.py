@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-import torch
-from accelerate import Accelerator
 
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
@@ -15,8 +13,7 @@ from voxlate.files import locked, read_json, seen_from, write_json, write_text
 from voxlate.recipe import from_dict, header, to_dict
 from voxlate.training.log import StepCallback
 from voxlate.training.run import Run, first_change, is_finished, load_state, made_by, read_header
-from voxlate.training.train import by_main, train
-from voxlate.training.validate import find_device
+from voxlate.training.train import by_main, processes, train
 
 Say = Callable[[str], None]
 
@@ -39,7 +36,7 @@ def train_further(
     stopped resumes it. Raises BadInput where the folder is no run, its cohort is another one, or its state is gone.
     """
     run = Run(Path(folder))
-    accelerator = Accelerator(cpu=find_device(device).type == "cpu")
+    accelerator, _ = processes(device)
     by_main(accelerator, lambda: _open(run, steps, minutes, data, say))
     stated = read_json(run.provenance)
     started = {"begun": stated["data"].get("start"), "fold": stated["data"].get("fold")}
@@ -157,5 +154,5 @@ def _stage_and_step(run: Run) -> tuple[str, int]:
     """Whose state was saved last, and at which step; "" where there is none."""
     if not run.state.exists():
         return "", 0
-    state = load_state(run.state, torch.device("cpu"))
+    state = load_state(run.state)
     return str(state["stage"]), int(state["step"])

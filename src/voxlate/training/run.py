@@ -363,14 +363,16 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
         torch.save(state, temporary)
 
 
-def load_state(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read the state of a stopped training; only tensors and plain values are accepted from the file."""
-    place = torch.device("cpu") if device.type == "cpu" else device  # torch knows no "cpu:0", as one of several has it
+def load_state(path: Path) -> dict[str, Any]:
+    """Read the state of a stopped training onto the CPU, wherever it was trained.
+
+    Only tensors and plain values are accepted from the file.
+    """
     try:
         with zipfile.ZipFile(path) as packed:
             if packed.testzip() is not None:  # torch compares no checksums
                 raise ValueError("a checksum differs")
-        state: dict[str, Any] = torch.load(path, map_location=place, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the reader raises many kinds for a file that is cut or foreign
         raise BadInput(
             f"{path}: expected a training state, found an unreadable file. Delete it to start again."

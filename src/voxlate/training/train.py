@@ -4,6 +4,7 @@ import contextlib
 import copy
 import itertools
 import math
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,11 +23,12 @@ from voxlate.data.batches import Batches
 from voxlate.data.familiar import check_windows
 from voxlate.data.patches import cut_note
 from voxlate.data.prepared import Cohort, open_cohort
+from voxlate.devices import can_compile, find_device
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput, Stopped
 from voxlate.files import locked, read_json, seen_from
 from voxlate.learning.settings import Training
-from voxlate.machine import begin_reader, interrupts_held, keep_freed_memory
+from voxlate.machine import begin_reader, cores, interrupts_held, keep_freed_memory
 from voxlate.methods.autoencoding import reconstruction_error
 from voxlate.methods.method import Method
 from voxlate.nets.autoencoder import AutoencoderNet
@@ -52,7 +54,6 @@ from voxlate.training.run import (
 )
 from voxlate.training.validate import (
     autocast,
-    find_device,
     validate,
     validation_items,
     validation_split,
@@ -61,6 +62,7 @@ from voxlate.training.validate import (
 
 CALIBRATION_SLICES = 256  # enough for a standard deviation to 1 % (paper 004's system: at least 200)
 BOUND_SLICES = 64
+READERS = {"cuda": 4, "xpu": 4, "mps": 2}  # with MPS each holds a torch of its own in memory that the GPU shares
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -90,8 +92,7 @@ def train(
     keep_freed_memory()
     cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
     start = None if start is None else weights_of(start)
-    accelerator = Accelerator(cpu=find_device(device).type == "cpu")
-    place = accelerator.device if accelerator.num_processes > 1 else find_device(device)
+    accelerator, place = processes(device)
 
     def jobs_of(recipe: Recipe) -> list[Job]:
         return [Job(recipe, stage, cohort, accelerator, place) for stage in recipe.all_stages]
@@ -126,6 +127,23 @@ def train(
         session = _Session(Run(out), held.enter_context(_stop_signal()), progress, say)
         _train_stages(session, jobs, start)
     return session.run
+
+
+def processes(device: str) -> tuple[Accelerator, torch.device]:
+    """The processes that train together, and the device of this one.
+
+    Alone it trains on the device of that name; of several, each has the GPU that its launcher gave it, or a CPU.
+    Raises BadInput where there is no such device, and for several processes on MPS.
+    """
+    chosen, several = find_device(device), int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if several and chosen.type == "mps":
+        raise BadInput(
+            "--device: expected GPUs or a CPU that several processes can share a training on, found mps. Start one "
+            "process, or give --device cpu."
+        )
+    # of a single process accelerate is not asked for a device: it would take any, and refuse another one later
+    accelerator = Accelerator(cpu=chosen.type == "cpu" or not several)
+    return accelerator, accelerator.device if accelerator.num_processes > 1 else chosen
 
 
 def by_main(accelerator: Accelerator, do: Callable[[], None]) -> None:
@@ -234,8 +252,7 @@ class Job:
             moments=moments,
         )
         order = range(step * calls, options.length * calls)
-        # on a CPU a reader would only take cores from the step, and a late thread stalls all others
-        workers = (4 if self.device.type == "cuda" else 0) if options.workers is None else options.workers
+        workers = _readers(self.device) if options.workers is None else options.workers
         return DataLoader(
             batches,
             batch_size=None,
@@ -244,6 +261,11 @@ class Job:
             prefetch_factor=4 if workers else None,
             worker_init_fn=begin_reader,
         )
+
+
+def _readers(device: torch.device) -> int:
+    """Processes that read batches; on a CPU they would only take cores from the step, whose late threads stall all."""
+    return min(READERS[device.type], cores()) if device.type != "cpu" else 0
 
 
 def _bound(job: Job, method: Method, run: Run) -> dict[str, Any]:
@@ -298,7 +320,7 @@ def _train_stage(job: Job, session: _Session, method: Method, started: str) -> M
     stage, options, device = job.stage, job.stage.train, job.device
     run, main = session.run, job.accelerator.is_main_process
     learner = begin_learner(method, options, device, job.epoch_steps if options.stop else 0)
-    if run.state.exists() and (state := load_state(run.state, device))["stage"] == stage.name:
+    if run.state.exists() and (state := load_state(run.state))["stage"] == stage.name:
         learner.load_state(state)
     parallel = method if job.alone else job.accelerator.prepare(method)
     loader = job.batches(learner.step, _kept_moments(job, method, session))
@@ -378,8 +400,8 @@ def begin_learner(method: Method, options: Training, device: torch.device, epoch
     averaged = copy.deepcopy(method).requires_grad_(False).eval()
     optimisers = {turn: options.optimiser.build(method.parameters_of(turn)) for turn in method.turns}
     # compiling takes half a minute on a CPU, and gains 4-20 %; further steps decide nothing, since it moves roundings
-    long = device.type == "cuda" or options.steps > 20_000
-    if long if options.compile is None else options.compile:
+    long = device.type in ("cuda", "xpu") or options.steps > 20_000
+    if (long and can_compile(device)) if options.compile is None else options.compile:
         method.net.compile()
     return Learner(method, averaged, optimisers, Epochs(epoch_steps))
 
