@@ -1,5 +1,6 @@
 # make demo    the whole way on a made-up cohort, CPU, a few minutes
 # make test    the default suite (5 to 7 minutes on 2 cores)
+# make test-bare    the same as on a machine without fcntl, resource, /proc, fork and signal masks
 # make check   ruff, formatting, types
 # make ingredients  what each ingredient of a regression is worth, on cohorts prepared in bench/ (hours; resumable)
 # make reach   what planned trainings reach on eight cohorts, and other networks in the same minutes (hours; resumable)
@@ -7,7 +8,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow check fuzz bench bench-gpu ingredients reach trust lesions clean
+.PHONY: install demo test test-bare test-slow check fuzz bench bench-gpu ingredients reach trust lesions clean
 
 install: .venv/installed
 
@@ -24,6 +25,9 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest --numprocesses 2
+
+test-bare: install
+	$(BIN)/python -m pytest --numprocesses 2 --bare
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ceiling import convolution
 from voxlate.files import write_json
-from voxlate.nets.cpu import keep_freed_memory
+from voxlate.machine import keep_freed_memory
 from voxlate.nets.interface import Channels, NetworkInput
 from voxlate.nets.xmodality.adm import ADM
 from voxlate.nets.xmodality.dit import DiT

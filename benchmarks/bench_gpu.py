@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench_synth import peak_gib
+from voxlate import machine
 from voxlate import recipe as recipes
 from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
@@ -183,7 +183,9 @@ def shares(recipe: Recipe, device: torch.device, peak: float, repeats: int) -> d
             torch.cuda.reset_peak_memory_stats()
         row[f"{name}_seconds"] = seconds_of(step, device, repeats)
         row[f"{name}_share"] = counter.get_total_flops() / row[f"{name}_seconds"] / peak
-        row[f"{name}_gib"] = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else peak_gib()
+        row[f"{name}_gib"] = (
+            torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else machine.peak_memory() / 2**30
+        )
     return row
 
 
@@ -212,7 +214,7 @@ def volume_seconds(recipe: Recipe, device: torch.device, shape: tuple[int, int, 
         torch.cuda.reset_peak_memory_stats()
     begun = time.perf_counter()
     model.synthesise(scans)
-    gib = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else peak_gib()
+    gib = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else machine.peak_memory() / 2**30
     return {"seconds": time.perf_counter() - begun, "gib": gib}
 
 

@@ -19,16 +19,17 @@ from rich.console import Console
 
 from voxlate import recipe as recipes
 from voxlate.batch import Batch
+from voxlate.devices import find_device
 from voxlate.diffusion.noise import Noise
 from voxlate.files import write_json
 from voxlate.images.volume import Volume
+from voxlate.machine import keep_freed_memory
 from voxlate.methods.method import Method
-from voxlate.nets.cpu import keep_freed_memory
 from voxlate.nets.interface import NetworkInput
 from voxlate.recipe import Recipe
 from voxlate.synthesis.model import Model
 from voxlate.training.precision import settled
-from voxlate.training.validate import autocast, find_device
+from voxlate.training.validate import autocast
 
 AIM = 0.40  # of the denoiser's time
 PROBE_STEPS = (2, 6)

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ceiling import convolution
 from voxlate.files import write_json
-from voxlate.nets.cpu import keep_freed_memory
+from voxlate.machine import keep_freed_memory
 from voxlate.nets.interface import Channels, NetworkInput
 from voxlate.nets.unet import UNet
 

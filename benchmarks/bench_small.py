@@ -25,9 +25,9 @@ from voxlate.batch import Batch
 from voxlate.files import write_json
 from voxlate.learning.optimiser import Optimiser
 from voxlate.learning.settings import Training
+from voxlate.machine import keep_freed_memory
 from voxlate.methods.regression import RegressionSettings
 from voxlate.methods.tasks import Translate
-from voxlate.nets.cpu import keep_freed_memory
 from voxlate.nets.interface import NetSettings
 from voxlate.nets.unet import UNet
 from voxlate.training.train import begin_learner, take_step

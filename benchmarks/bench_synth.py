@@ -5,7 +5,6 @@ python benchmarks/bench_synth.py [--quick]     writes bench/synth.json
 
 import argparse
 import gzip
-import resource
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from voxlate import machine
 from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
 from voxlate.files import write_json
@@ -111,16 +111,7 @@ def volume(path: Path, kind: str) -> None:
     intensity = {"kind": "window", "low": -1000, "high": 2000} if kind == "ct" else {"kind": "percentile"}
     made = model(TINY, intensity, steps=2, samples=2)
     synthesise_cases(made, [Scans("case", {"t1": path})], path.parent / "out")
-    print(peak_gib(), time.perf_counter() - begun)
-
-
-def peak_gib() -> float:
-    """The most memory that this process held; not ru_maxrss, which counts the parent's too if that was larger."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 2**20
+    print(machine.peak_memory() / 2**30, time.perf_counter() - begun)
 
 
 def main() -> None:

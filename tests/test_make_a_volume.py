@@ -141,9 +141,9 @@ def test_kept_latents_train_what_encoding_at_every_step_does(voxlate, volume, pr
 
 def test_another_autoencoder_in_the_folder_of_a_run_is_refused(voxlate, volume, prepared, tmp_path):
     path = volume / "weights.autoencoder.safetensors"
-    tensors, header = load_file(path), read_header(path)
+    changed, header = {name: one * 1.5 for name, one in load_file(path).items()}, read_header(path)
     model = load(path)
-    model.method.load_state_dict({name: one * 1.5 for name, one in tensors.items()})
+    model.method.load_state_dict(changed)
     save_weights(path, model.method, header)
     (volume / "weights.safetensors").unlink()
     answer = voxlate("train", tmp_path / "volume.toml", "--data", prepared, "--out", volume)

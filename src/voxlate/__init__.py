@@ -1,9 +1,12 @@
 """voxlate: turn one kind of medical scan into another. Research software, not a medical device."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from voxlate.cli.api import calibrate, compare, evaluate, load, plan, prepare, synthesise, train
+
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # torch reads this once, when it is imported
 
 __version__ = "0.6.0"
 __all__ = ["__version__", "calibrate", "compare", "evaluate", "load", "plan", "prepare", "synthesise", "train"]

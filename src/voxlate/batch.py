@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from voxlate.devices import may_not_wait
+
 BACKGROUND = -1.0  # network units: where the intensity maps put air
 
 
@@ -49,7 +51,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         moved: dict[str, Any] = {
-            field.name: value.to(device, non_blocking=True)
+            field.name: value.to(device, non_blocking=may_not_wait(torch.device(device)))
             for field in dataclasses.fields(self)
             if isinstance(value := getattr(self, field.name), Tensor) and field.name != "item"
         }

@@ -2,13 +2,12 @@
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,20 +20,31 @@ SYNTHETIC = "desc-synthetic_"  # before the name of an image that completes a ca
 STD, UNCALIBRATED, LOW, HIGH, UNFAMILIAR = "_std", "_std_uncalibrated", "_low", "_high", "_unfamiliar"
 MAPS = (UNCALIBRATED, STD, LOW, HIGH, UNFAMILIAR)
 CHECKSUM = "checksum"  # a key of tables that voxlate writes
+LOCK = ".lock"  # in a folder while voxlate writes there; it stays after a crash, and then holds nobody off
+WRITING = ".writing-"  # before the name of a file that is not whole yet
+# Windows keeps these for devices, with any ending (Microsoft, "Naming Files, Paths, and Namespaces")
+DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³")}
 
 
 def safe_name(name: str, where: object) -> str:
     """The name, where it may become a file's or folder's; raises BadInput for any other.
 
-    Letters, digits, '-', '_' and '.', no leading '.', at most 100 characters: the one rule for the names of cases,
-    patients, modalities, label maps and stages, wherever they come from.
+    Letters, digits, '-', '_' and '.', no '.' at either end, at most 100 characters, and no name that Windows forbids:
+    the one rule for the names of cases, patients, modalities, label maps and stages, wherever they come from, so that
+    what one machine writes another can read.
     """
-    if re.fullmatch(r"[\w-][\w.-]*", name) and len(name) <= LONGEST_NAME and len(name.encode()) <= 2 * LONGEST_NAME:
+    if name.partition(".")[0].lower() in DEVICES:
+        raise BadInput(
+            f"{where}: expected a name that may be a file's on any system, found '{name}', which Windows "
+            "keeps for a device. Rename it."
+        )
+    short = len(name) <= LONGEST_NAME and len(name.encode()) <= 2 * LONGEST_NAME
+    if short and re.fullmatch(r"[\w-]([\w.-]*[\w-])?", name):
         return name
     shown = name if len(name) <= LONGEST_NAME else name[:20] + "…"
     raise BadInput(
-        f"{where}: expected a name of letters, digits, '-', '_' and '.', with no '.' first and at most {LONGEST_NAME} "
-        f"characters, found {shown!r}. Rename it."
+        f"{where}: expected a name of letters, digits, '-', '_' and '.', with no '.' first or last and at most "
+        f"{LONGEST_NAME} characters, found {shown!r}. Rename it."
     )
 
 
@@ -54,16 +64,13 @@ def whole_file(path: Path | str) -> Iterator[Path]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".writing-", suffix="-" + path.name[-LONGEST_NAME:], dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        new = path.with_name(f"{WRITING}{secrets.token_hex(4)}-{path.name[-LONGEST_NAME:]}")
+        new.touch(exist_ok=False)
+        temporary = new
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # mkstemp's 0600 would hide results from the user's group
-        os.replace(temporary, path)
+        _replace(temporary, path)
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise CannotWrite(
             f"{path}: expected a folder to write in, found {error.strerror or 'none'}. Choose another folder."
@@ -81,36 +88,70 @@ def whole_file(path: Path | str) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def _replace(new: Path, old: Path) -> None:
+    """Rename a file over another; Windows refuses that while the other is open."""
+    try:
+        os.replace(new, old)
+    except PermissionError as error:
+        if not old.is_file():
+            raise
+        raise CannotWrite(
+            f"{old}: expected a file that can be replaced, found {error.strerror or 'one that cannot'}. Close what has "
+            "it open, or choose another folder."
+        ) from error
+
+
 @contextlib.contextmanager
 def locked(folder: Path | str) -> Iterator[None]:
     """Hold a folder (made where there is none) against other voxlate processes, and clear what dead ones left in it.
 
     Raises BadInput where another process holds it. The lock goes with the process, however that ends.
     """
+    from filelock import FileLock, Timeout  # here, because commands that write nothing need none of it
+
     folder = Path(folder)
+    lock = FileLock(folder / LOCK, blocking=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        found = "a file" if isinstance(error, FileExistsError | NotADirectoryError) else f"'{error.strerror}'"
-        raise BadInput(f"{folder}: expected a folder to write in, found {found}. Choose another name.") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for stray in folder.rglob(".writing-*"):  # who held the lock before has left them
-            stray.unlink(missing_ok=True)
-        yield
-    except BlockingIOError as error:
+        lock.acquire()
+    except Timeout as error:
         raise BadInput(
             f"{folder}: expected no other voxlate to write here, found one that does. Wait for it, or choose another "
             "folder."
         ) from error
+    except OSError as error:
+        found = "a file" if isinstance(error, FileExistsError | NotADirectoryError) else f"'{error.strerror}'"
+        raise BadInput(f"{folder}: expected a folder to write in, found {found}. Choose another name.") from error
+    try:
+        for stray in folder.rglob(f"{WRITING}*"):  # who held the lock before has left them
+            stray.unlink(missing_ok=True)
+        yield
     finally:
-        os.close(handle)
+        with contextlib.suppress(OSError):  # while it is held: filelock sees that a lock's file is gone
+            (folder / LOCK).unlink()
+        lock.release()
+
+
+def is_scaffold(path: Path) -> bool:
+    """Whether a file is a lock or one that is not whole yet, and so nothing that its folder is for."""
+    return path.name == LOCK or path.name.startswith(WRITING)
+
+
+def seen_from(folder: Path, path: Path) -> str:
+    """A path relative to a folder, with '/': what is written holds no absolute path, and moves with both.
+
+    On another drive of Windows it stays absolute, because no relative path leads there.
+    """
+    try:
+        return Path(os.path.relpath(path, folder.resolve())).as_posix()
+    except ValueError:
+        return path.absolute().as_posix()
 
 
 def write_text(path: Path | str, text: str) -> None:
     with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files need not be text
+        # the same bytes on every system; names of files need not be text
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_json(path: Path | str, value: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """The command as a process of its own: what it prints into a pipe, and how Ctrl-C ends it."""
 
+import contextlib
 import os
 import re
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": ""}
@@ -50,6 +52,10 @@ def commands(cohort: Path, diffusion: Path, tmp_path: Path) -> dict[str, tuple]:
         "phantom": ("phantom", "--out", tmp_path / "out", "--cases", 500),
         "prepare": ("prepare", cohort, "--out", tmp_path / "out"),
         "train": ("train", tmp_path / "tiny.toml", "--data", tmp_path / "prepared", "--out", tmp_path / "out", *long),
+        "train with readers": (
+            *("train", tmp_path / "tiny.toml", "--data", tmp_path / "prepared", "--out", tmp_path / "out", *long),
+            *("--set", "train.workers=2"),
+        ),
         "synth": ("synth", diffusion, cohort, "--out", tmp_path / "out", "--samples", 4000, "--device", "cpu"),
         "evaluate": ("evaluate", tmp_path / "images", "--truth", cohort),
     }
@@ -57,14 +63,17 @@ def commands(cohort: Path, diffusion: Path, tmp_path: Path) -> dict[str, tuple]:
 
 def wait_until_numpy_is_imported(process: subprocess.Popen[str]) -> None:
     """Ctrl-C is ours only once Python has started, which takes longer on a busy machine."""
-    while process.poll() is None and "numpy" not in Path(f"/proc/{process.pid}/maps").read_text():
-        time.sleep(0.01)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        started = psutil.Process(process.pid)
+        while process.poll() is None and not any("numpy" in one.path for one in started.memory_maps()):
+            time.sleep(0.01)
 
 
 # while modules are imported, scans are read, and at work; the other pairs are slow tests
 STOPS = [("phantom", 0.1), ("prepare", 0.0), ("evaluate", 1.0), ("synth", 3.3)]
 COMMANDS = ["phantom", "prepare", "train", "synth", "evaluate"]
 PAIRS = [*((name, seconds) for name in COMMANDS for seconds in (0.0, 0.1, 1.0)), ("prepare", 2.3), ("train", 3.3)]
+PAIRS += [("train with readers", seconds) for seconds in (1.0, 3.3, 6.0)]
 FURTHER = [pytest.param(*one, marks=pytest.mark.slow) for one in PAIRS if one not in STOPS]
 
 
@@ -103,7 +112,7 @@ def test_ctrl_c_ends_a_command_with_one_sentence_and_130(
 def test_waiting_threads_sleep_next_to_other_processes_unless_the_user_says_otherwise(
     voxlate, monkeypatch, load, busy, given, expected
 ):
-    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr("voxlate.machine.load", lambda: load)
     monkeypatch.setattr("psutil.cpu_percent", lambda seconds: busy)
     monkeypatch.setenv("OMP_WAIT_POLICY", given or "unset")  # so that it is restored afterwards
     if given is None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import psutil
 import pytest
 from safetensors import safe_open
 
@@ -433,8 +434,8 @@ def test_a_flipped_bit_in_a_prepared_case_is_refused(cohort_folder: Path, tmp_pa
 def test_workers_end_with_the_process_that_started_them() -> None:
     script = (
         "import os, time\nfrom concurrent.futures import ProcessPoolExecutor\n"
-        "from voxlate.data.prepare import end_with_parent\n"
-        "pool = ProcessPoolExecutor(1, initializer=end_with_parent)\n"
+        "from voxlate.machine import begin_worker\n"
+        "pool = ProcessPoolExecutor(1, initializer=begin_worker)\n"
         "print(pool.submit(os.getpid).result(), flush=True)\npool.submit(time.sleep, 60)\ntime.sleep(60)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
@@ -443,8 +444,7 @@ def test_workers_end_with_the_process_that_started_them() -> None:
     parent.kill()
     parent.wait()
     for _ in range(100):
-        state = Path(f"/proc/{worker}/stat")
-        if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
+        if not psutil.pid_exists(worker) or psutil.Process(worker).status() == psutil.STATUS_ZOMBIE:
             return
         time.sleep(0.05)
     raise AssertionError("the worker lives on")

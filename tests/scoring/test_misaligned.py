@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from voxlate.data.case import read_header, write_case
+from voxlate.data.case import PreparedCase, read_header, write_case
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import case_path, open_cohort
 from voxlate.images.misalignment import Misalignment
@@ -56,7 +56,10 @@ def prepared(tmp_path):
                 write_volume(tmp_path / "out" / case / "ct.nii.gz", made)
     cohort = prepare(tmp_path / "in", tmp_path / "prepared", workers=1, audit=False)
     case = cohort.case("b")
-    write_case(case_path(cohort.folder, "b"), replace(case, header=replace(case.header, misaligned={"t1": apart(3.0)})))
+    header = replace(case.header, misaligned={"t1": apart(3.0)})
+    arrays = {name: np.array(values) for name, values in case.arrays.items()}
+    del case  # its arrays are the file's, which Windows could not replace
+    write_case(case_path(cohort.folder, "b"), PreparedCase(header, arrays))
     assert read_header(case_path(cohort.folder, "b")).misaligned["t1"].median_mm == 3.0
     return open_cohort(cohort.folder).folder
 

@@ -6,12 +6,12 @@ import sys
 import pytest
 
 SYNTH = """
-import resource
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from voxlate import machine
 from voxlate.images.volume import Volume
 from voxlate.recipe import from_dict
 from voxlate.synthesis.model import Model
@@ -40,7 +40,7 @@ values[0][head] += 500
 scan = Volume(values, np.diag([-0.4, -0.4, 1.0, 1.0]), "a.u.", "t1")
 made = Model(Method(), recipe, header, torch.device("cpu"), Path("nowhere")).synthesise({"t1": scan})
 assert made.volume.data.shape == values.shape
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+print(machine.peak_memory() / 2**30)
 """
 
 

@@ -17,7 +17,6 @@ from voxlate.errors import BadInput
 from voxlate.files import locked
 from voxlate.training.run import Run
 from voxlate.training.train import train
-from voxlate.training.validate import find_device
 
 
 @pytest.fixture
@@ -65,16 +64,6 @@ def test_a_start_that_failed_late_does_not_block_the_next(prepared, tiny, tmp_pa
         train(first, prepared, tmp_path / "out", reuse=[tmp_path / "no_run"], device="cpu")
     train(recipe.read(str(tiny)), prepared, tmp_path / "out", device="cpu")  # another recipe, the same folder
     assert recipe.read(str(tmp_path / "out" / "recipe.toml")) == recipe.read(str(tiny))
-
-
-@pytest.mark.parametrize(("name", "found"), [("cuda:1", "cuda:1"), ("auto", "cuda"), ("cpu", "cpu"), ("cuda", "cuda")])
-def test_a_gpu_may_be_named_by_its_number(monkeypatch, name, found):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert str(find_device(name)) == found
-    for other in ("cuda:9", "cuda:-1", "gpu"):
-        with pytest.raises(BadInput, match=r"\(cpu, cuda, cuda:0, cuda:1\), found"):
-            find_device(other)
 
 
 PORT = str(29600 + os.getpid() % 1000)

@@ -6,6 +6,8 @@ import signal
 import sys
 from types import FrameType
 
+from voxlate import machine
+
 BUSY_CORES, LOOK_SECONDS = 0.5, 0.3
 
 
@@ -16,7 +18,7 @@ def _wait_as_the_load_asks() -> None:
     this when torch is imported; a value that the user gave stays. The load average looks a minute back, to commands
     that have ended: where it is high, a look at the cores decides.
     """
-    if "OMP_WAIT_POLICY" not in os.environ and os.getloadavg()[0] > BUSY_CORES:
+    if "OMP_WAIT_POLICY" not in os.environ and machine.load() > BUSY_CORES:
         import psutil
 
         if psutil.cpu_percent(LOOK_SECONDS) / 100 * (os.cpu_count() or 1) > BUSY_CORES:
@@ -48,10 +50,13 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
-        from voxlate.cli import cohort, model, planning, result, trust  # noqa: F401  (they add their commands)
         from voxlate.cli.app import app
+        from voxlate.cli.warned import in_sentences
 
-        app()
+        with in_sentences():
+            from voxlate.cli import cohort, model, planning, result, trust  # noqa: F401  (they add their commands)
+
+            app()
     except BaseException as error:
         if pressed:  # code that is interrupted may end with any other error
             print("voxlate: stopped.", file=sys.stderr)

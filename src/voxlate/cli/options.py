@@ -20,7 +20,7 @@ def _presets(begun: str) -> list[str]:
 
 To = Annotated[Path, Option("--out", help="Folder for what this command makes.")]
 Json = Annotated[bool, Option("--json", help="Print the result as JSON, for programs.")]
-Device = Annotated[str, Option(help="auto (a GPU if there is one), cpu or cuda.")]
+Device = Annotated[str, Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu.")]
 AllowCode = Annotated[bool, Option("--allow-code", help="Import the Python code that the model names, and run it.")]
 Modalities = Annotated[list[str] | None, Option(help="Only this, in every case (repeat it); else all.")]
 Split = Annotated[Literal["train", "val", "test"] | None, Option(help="Only this split.")]

@@ -280,6 +280,7 @@ def write_case(path: Path, case: PreparedCase) -> None:
     header = dataclasses.replace(header, checksum=_header_digest(asdict(header)))
     with whole_file(path) as temporary:
         save_file(whole, temporary, metadata={"voxlate": json.dumps(asdict(header), allow_nan=False)})
+        _arrays.cache_clear()  # Windows replaces no file that is mapped
 
 
 def _header_digest(plain: dict[str, Any]) -> str:

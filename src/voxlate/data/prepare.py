@@ -1,12 +1,8 @@
 """From a folder of scans to a prepared cohort: one grid a case, checked, masked, split by patient."""
 
-import contextlib
-import ctypes
 import functools
 import hashlib
 import json
-import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
@@ -23,15 +19,15 @@ from voxlate.data.lists import known_patients
 from voxlate.data.prepared import VERSION, Cohort, Entry, case_path, open_cohort, stated, write_cohort
 from voxlate.data.split import Shares, small_cohort_note, split_patients
 from voxlate.errors import BadInput, first_of
-from voxlate.files import locked
+from voxlate.files import is_scaffold, locked
 from voxlate.images.mask import clearest
 from voxlate.images.register import RegistrationMethod, write_transform
 from voxlate.images.volume import content_hash, read_volume, unit_of
+from voxlate.machine import begin_worker, cores, interrupts_held
 
 CaseProgress = Callable[[int, int, str], None]
 Say = Callable[[str], None]
 MOST_WORKERS = 8
-PR_SET_PDEATHSIG = 1
 OWN_NAMES = ("transforms", "latents", "report.html")  # of a cohort: kept, cached, its page
 NO_OPTIONS = ("unread", "left_out", "voxlate")  # of what cohort.json says of its making: may differ
 
@@ -155,10 +151,10 @@ def _refuse_other(out: Path, made: dict[str, Any], cases: dict[str, list[str]]) 
     """Raise BadInput unless the folder is new, empty, unfinished or that of the same cohort; cases: patient, split."""
     if out.exists() and not out.is_dir():
         raise BadInput(f"{out}: expected a folder to write to, found a file. Choose another name.")
-    entries = [one.name for one in out.iterdir() if not one.name.startswith(".writing-")] if out.exists() else []
+    entries = [one.name for one in out.iterdir() if not is_scaffold(one)] if out.exists() else []
     strange = sorted(set(entries) - {"cases", "cohort.json", *OWN_NAMES})
     if "cohort.json" not in entries:
-        names = [one.name for one in out.glob("cases/*") if not one.name.startswith(".writing-")]
+        names = [one.name for one in out.glob("cases/*") if not is_scaffold(one)]
         strange += sorted(set(names) - {f"{case}.safetensors" for case in cases})
     if strange:
         raise BadInput(f"{out}: expected an empty folder or this cohort's, found {strange[0]}. Choose another folder.")
@@ -206,7 +202,7 @@ def _prepare_all(
     progress: CaseProgress | None,
 ) -> list[str]:
     """Prepare the cases; gives the names of those that were there, made from other files or in another way."""
-    processes = min(workers or min(len(os.sched_getaffinity(0)), MOST_WORKERS), len(cases))
+    processes = min(workers or min(cores(), MOST_WORKERS), len(cases))
     work = functools.partial(_prepare_files, out=out, preparation=preparation, audit=audit)
     in_turn = ((one.case, work(one)) for one in cases)
     again = list[str]()
@@ -248,28 +244,13 @@ def _digest_of_inputs(files: CaseFiles, preparation: Preparation) -> str:
     return hashlib.sha256(repr((VERSION, files.case, files.patient, preparation, inputs)).encode()).hexdigest()
 
 
-def end_with_parent() -> None:
-    """Ask the system to end this process when the one that started it is gone, even killed (Linux; prctl(2))."""
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _begin_worker() -> None:
-    """A worker ends with its parent, and at Ctrl-C at once and without a word: the parent says it."""
-    end_with_parent()
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
 def _in_parallel(
     work: Callable[[CaseFiles], bool], cases: list[CaseFiles], processes: int
 ) -> Iterator[tuple[str, bool]]:
-    with ProcessPoolExecutor(processes, initializer=_begin_worker) as pool:
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a worker that starts knows no handler yet
-        try:
-            running = {pool.submit(work, one): one.case for one in cases}
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    with interrupts_held():  # a worker that starts knows no handler yet, and half a pool cannot be ended
+        pool = ProcessPoolExecutor(processes, initializer=begin_worker)
+        running = {pool.submit(work, one): one.case for one in cases}
+    with pool:
         try:
             for future in as_completed(running):
                 yield running[future], future.result()

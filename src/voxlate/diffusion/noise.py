@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from voxlate.config import settings
+from voxlate.devices import moved
 
 Stream = int | Mapping[int, float]  # a stream's id, or the weights of several whose sum is drawn
 
@@ -91,7 +92,7 @@ class Noise:
 
     def normal_like(self, x: Tensor) -> Tensor:
         """Standard normal draws in the shape, type and place of x: [B, ...]."""
-        return self.normal(x.shape[1:]).to(x.device, x.dtype, non_blocking=True)
+        return moved(self.normal(x.shape[1:]), x)
 
     __call__ = normal_like
 

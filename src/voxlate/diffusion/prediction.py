@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from voxlate.devices import moved
 from voxlate.diffusion.schedules import Schedule
 
 Kind = Literal["eps", "x0", "v", "score", "x_plus_score", "velocity"]
@@ -34,7 +35,7 @@ def coefficients(alpha: Tensor, sigma: Tensor, kind: Kind) -> tuple[Tensor, Tens
 
 def per_item(values: Tensor, x: Tensor) -> Tensor:
     """[B] values shaped, cast and moved so that they multiply x: [B, ...]."""
-    return values.to(x.device, x.dtype, non_blocking=True).reshape(-1, *[1] * (x.ndim - 1))
+    return moved(values, x).reshape(-1, *[1] * (x.ndim - 1))
 
 
 def diffuse(x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -77,7 +78,7 @@ def denoiser(
     """
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        log_snr = schedule.log_snr(t).to(x_t.device, x_t.dtype, non_blocking=True)
+        log_snr = moved(schedule.log_snr(t), x_t)
         x0 = to_x0(predict(x_t, log_snr), x_t, *schedule(t), kind)
         return x0 if clip is None else x0.clamp(*clip)
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from voxlate.config import settings
+from voxlate.devices import moved
 from voxlate.diffusion.samplers import Denoise
 from voxlate.errors import BadInput
 
@@ -48,7 +49,7 @@ def windowed(denoise_for: Callable[[slice], Denoise], depth: int, windows: Windo
         mean = torch.zeros_like(x)
         for part, inner, count in parts:
             # a running mean, so that windows which agree give what they agree on, bit for bit
-            change = (inner(x[:, :, part], t) - mean[:, :, part]) / count.to(x, non_blocking=True)
+            change = (inner(x[:, :, part], t) - mean[:, :, part]) / moved(count, x)
             mean[:, :, part] = mean[:, :, part] + change
         return mean
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from voxlate.batch import Batch
 from voxlate.config import kind_of, settings
+from voxlate.devices import with_doubles
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.errors import BadInput
@@ -89,7 +90,7 @@ class Autoencoding(Method):
         total, squares, count = 0.0, 0.0, 0
         for batch in batches:
             exists = _exists(batch)[:, batch.source.shape[1] :]
-            z = self._encoded(required(batch.target), exists, Noise(0, batch.item))[-1].double()
+            z = with_doubles(self._encoded(required(batch.target), exists, Noise(0, batch.item))[-1]).double()
             total, squares, count = total + z.sum().item(), squares + z.square().sum().item(), count + z.numel()
         self.net.scale.fill_(1 / math.sqrt(squares / count - (total / count) ** 2))
 
@@ -132,7 +133,7 @@ def _lpips(path: str, true: Tensor, made: Tensor) -> Tensor:
     """Mean LPIPS of the slices of images [N, 1, D, H, W] in [-1, 1], in float32."""
     with exact(true.device):
         pictures = (to_slices(one.float()).expand(-1, 3, -1, -1) for one in (true, made))
-        return _loaded(path).layers(*pictures).sum(1).mean()
+        return _loaded(path, true.device).layers(*pictures).sum(1).mean()
 
 
 _loaded = functools.cache(load_lpips)  # not part of the method, whose weights are saved

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from voxlate.batch import Batch
 from voxlate.config import settings
+from voxlate.devices import moved, with_doubles
 from voxlate.diffusion.likelihood import bits_per_dim
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.objective import AnyWeight, MinSnr, masked_mean
@@ -79,12 +80,12 @@ class Diffusion(Method):
         x_t = diffuse(x0, eps, alpha, sigma)
         if problem.known is not None:
             x_t = with_known(x_t, problem.known, problem.mask)
-        out = self._run(problem, x_t, schedule.log_snr(t).to(x0))
+        out = self._run(problem, x_t, moved(schedule.log_snr(t), x0))
 
         def losses() -> Losses:
             error = out - target(x0, eps, alpha, sigma, kind)
             error = error.square() if self.options.loss == "l2" else error.abs()
-            weight = self.options.weight(alpha, sigma, kind).to(x0)
+            weight = moved(self.options.weight(alpha, sigma, kind), x0)
             fit = (weight * masked_mean(error, problem.loss_mask, self.options.reduction)).mean()
             extra = {
                 name: masked_mean(one, problem.loss_mask, self.options.reduction).mean()
@@ -130,7 +131,7 @@ class Diffusion(Method):
         """The network's output, float32."""
         if self.options.scaled_input:
             schedule = self.options.schedule
-            alpha, sigma = schedule(schedule.t(log_snr))
+            alpha, sigma = schedule(schedule.t(with_doubles(log_snr)))
             size = per_item((alpha**2 + sigma**2).sqrt(), x_t)
             x_t = torch.where(problem.mask > 0, x_t / size, x_t)  # what is known stays as it is
         output: Output = self.net(replace(problem.inputs, state=x_t, log_snr=log_snr))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from voxlate.batch import BACKGROUND, Batch
 from voxlate.config import Importable, kind_of, settings
+from voxlate.devices import with_doubles
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
 from voxlate.methods.method import Method, Problem, StageSettings, Task, TaskSettings, channels_by_name, required
@@ -191,13 +192,14 @@ def draw_missing(present: Tensor, noise: Noise, share: float = 1.0) -> Tensor:
     present, returned: [B, C] bool. share: of the subsets, fewest missing first, from which is drawn. With one modality
     present nothing can be left out: that one is drawn.
     """
-    count = present.sum(dim=1)
+    known = with_doubles(present)
+    count = known.sum(dim=1)
     drawn_from = ((2**count - 2) * share).round().clamp(min=1)
-    table = torch.stack([_subsets(number, present.shape[1]) for number in range(present.shape[1] + 1)])
-    place = (noise.uniform().to(present.device) * drawn_from).long()
-    number = table.to(present.device)[count, place]
-    position = (count[:, None] - present.cumsum(dim=1)).clamp(min=0)  # the bit of each present modality, the last 0
-    return present & ((number[:, None] >> position) & 1).bool()
+    table = torch.stack([_subsets(number, known.shape[1]) for number in range(known.shape[1] + 1)])
+    place = (noise.uniform().to(known.device) * drawn_from).long()
+    number = table.to(known.device)[count, place]
+    position = (count[:, None] - known.cumsum(dim=1)).clamp(min=0)  # the bit of each present modality, the last 0
+    return present & ((number[:, None] >> position) & 1).bool().to(present.device)
 
 
 @functools.cache

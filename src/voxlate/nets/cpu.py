@@ -1,11 +1,9 @@
-"""Kernels and memory for training on a CPU, where torch's own are slow; elsewhere, and compiled, the plain forms run.
+"""Kernels for training on a CPU, where torch's own are slow; elsewhere, and compiled, the plain forms run.
 
 Gains are of whole training steps: how much longer a step takes without the kernel, medians of turns on one thread of an
 AMD EPYC, torch 2. Kernels that gain less than 5 % on every network are not kept.
 """
 
-import contextlib
-import ctypes
 import functools
 import math
 from collections.abc import Iterator
@@ -14,9 +12,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # mallopt(3); other libraries know no such call
-NEVER, BLOCK = -1, 2**30  # when to give memory back; blocks below this size come from what lies free
 
 # Numbers that a thread works on at a time, so that they and what is made of them stay in its second-level cache:
 SLAB = 1 << 16  # of a map
@@ -32,17 +27,6 @@ CUBIC = 0.044715 * LINEAR
 def usable(h: Tensor) -> bool:
     """Whether a map is one for these kernels; a compiler makes kernels of its own from the plain forms."""
     return h.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
-def keep_freed_memory() -> None:
-    """Let glibc reuse large blocks of freed memory; else the system takes them back and clears them again every step.
-
-    Gain: 6 % (default network, 256², float32), 8 % (width 32, 128², bfloat16); on others between −7 and 4 %.
-    """
-    with contextlib.suppress(AttributeError, OSError):
-        library = ctypes.CDLL(None)
-        library.mallopt(TRIM_THRESHOLD, NEVER)
-        library.mallopt(MMAP_THRESHOLD, BLOCK)
 
 
 def enlarged_conv(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -66,7 +66,7 @@ class Lpips:
             part = slice(start, start + BATCH)
             colours = [torch.from_numpy(np.ascontiguousarray(one[part])).float()[:, None] * 2 - 1 for one in (a, b)]
             left, right = (one.expand(-1, 3, -1, -1) for one in colours)
-            found.append(self.layers(left, right).sum(1).double().cpu().numpy())
+            found.append(self.layers(left, right).sum(1).cpu().double().numpy())
         return np.concatenate(found)
 
     def layers(self, a: Tensor, b: Tensor) -> Tensor:
@@ -94,10 +94,11 @@ def _unit(features: Tensor) -> Tensor:
     return features / (features.square().sum(1, keepdim=True).sqrt() + TINY)
 
 
-def load_lpips(path: Path | str) -> Lpips:
+def load_lpips(path: Path | str, device: torch.device | None = None) -> Lpips:
     """LPIPS with the weights of a safetensors file: features.{0,3,6,8,10}.{weight,bias} and lin0 to lin4.
 
-    Raises BadInput where the file is absent, no safetensors, or has other names or shapes.
+    device: by default CUDA if there is one. Raises BadInput where the file is absent, no safetensors, or has other
+    names or shapes.
     """
     path = Path(path)
     if not path.is_file():
@@ -121,7 +122,7 @@ def load_lpips(path: Path | str) -> Lpips:
                 f"{path}: expected {name} of shape {'×'.join(map(str, shape))} (LPIPS v0.1, AlexNet), found {text}. "
                 "Pass the weights of this network."
             )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kept = {name: state[name].float().to(device) for name in wanted}
     digest = hashlib.sha256(b"".join(kept[name].cpu().numpy().tobytes() for name in sorted(kept))).hexdigest()[:12]
     net = alexnet().to(device).requires_grad_(False)

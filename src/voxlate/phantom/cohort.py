@@ -1,6 +1,5 @@
 """A cohort of phantom patients as files, laid out as `prepare` finds them without any option."""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +11,7 @@ from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
 from voxlate.images.mask import largest
 from voxlate.images.volume import Volume, unit_of, write_volume
+from voxlate.machine import cores
 from voxlate.phantom.anatomy import LesionKind
 from voxlate.phantom.head import FIELD_MM, Head, make_head
 from voxlate.phantom.scanner import image
@@ -54,7 +54,7 @@ def write_cohort(
         return folder
 
     folders = []
-    with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), MOST_THREADS)) as pool:  # numpy and gzip leave the GIL
+    with ThreadPoolExecutor(min(cores(), MOST_THREADS)) as pool:  # numpy and gzip leave the GIL
         for folder in pool.map(write, range(cases)):
             folders.append(folder)
             if progress:

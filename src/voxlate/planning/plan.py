@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import tomli_w
-from accelerate import Accelerator
 
 from voxlate.data.prepared import open_cohort
+from voxlate.devices import find_device, peak_memory
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_text
 from voxlate.planning import rules
 from voxlate.planning.facts import Facts, facts_of
 from voxlate.planning.pace import Paced
-from voxlate.planning.probe import Limits, Probe, peak
+from voxlate.planning.probe import Limits, Probe
 from voxlate.planning.roles import Roles, roles_of
 from voxlate.planning.rules import Size, Tables, Why
 from voxlate.planning.search import FILLED, Candidate, Search, reason
@@ -26,9 +26,8 @@ from voxlate.recipe import Recipe, from_dict, header, read_with_head
 from voxlate.recipes import text as recipe_text
 from voxlate.training.log import append_line
 from voxlate.training.precision import Choice, choose
-from voxlate.training.processes import agreed, by_main
+from voxlate.training.processes import agreed, by_main, processes
 from voxlate.training.run import Run
-from voxlate.training.validate import find_device
 
 Mode = Literal["both", "mean", "samples"]
 Say = Callable[[str], None]
@@ -91,7 +90,7 @@ class Plan:
 
     def outcome(self, run: Run, seconds: float, device: str = "auto") -> str:
         """What was predicted and what a training took, minutes and memory, as a sentence; it is logged, too."""
-        most = peak(find_device(device))
+        most = peak_memory(find_device(device))
         planned = {"seconds": self.seconds, "memory_bytes": self.memory}
         took = {"seconds": seconds, "memory_bytes": most}
         append_line(
@@ -151,7 +150,7 @@ def planned_once(run: Path, make: Callable[[], Plan], device: str = "auto") -> t
 
     Of several processes the main one plans, because probes of several would differ, and the others receive its plan.
     """
-    accelerator = Accelerator(cpu=find_device(device).type == "cpu")
+    accelerator, _ = processes(device)
     found: list[tuple[Recipe, str, Plan | None]] = []
 
     def decide() -> None:

@@ -1,25 +1,24 @@
 """What a step costs on this machine: a few real ones are taken, of real batches, and forgotten."""
 
+import itertools
 import math
-import os
-import resource
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
+from voxlate import devices
+from voxlate.batch import Batch
 from voxlate.data.prepared import Cohort
+from voxlate.devices import find_device
 from voxlate.errors import BadInput
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, from_dict
 from voxlate.training.precision import settled
+from voxlate.training.processes import processes
 from voxlate.training.train import Job, begin_learner, take_step
-from voxlate.training.validate import find_device
 
 PROBED = 0.05  # most of the minutes that probing takes
 STEPS, MOST_STEPS = 3, 30  # that are timed of a network that is tried, and of the one that is taken
@@ -88,13 +87,15 @@ class Probe:
         steps: that are timed.
         """
         device = find_device(self.device_name)
-        _forget_peak(device)
+        devices.forget_peak_memory(device)
         try:
             recipe = settled(from_dict(dict(tables), "the plan", self.allow_code), device)
             seconds = _seconds(recipe, self.cohort, stage, device, steps)
-        except torch.cuda.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not devices.is_out_of_memory(error):
+                raise
             return None
-        found = peak(device)
+        found = devices.peak_memory(device)
         if found > self.limits.memory_bytes:
             self.most = self.most or found
             return None
@@ -105,7 +106,7 @@ class Probe:
 
 def _seconds(recipe: Recipe, cohort: Cohort, stage: int, device: torch.device, steps: int) -> float:
     """The median time of steps after a first one, which also allocates."""
-    accelerator = Accelerator(cpu=device.type == "cpu")
+    accelerator, _ = processes(str(device))
     earlier: dict[str, Method] = {}
     for one in recipe.all_stages[: stage + 1]:
         earlier[one.name] = method = one.build(earlier).to(device)
@@ -114,35 +115,24 @@ def _seconds(recipe: Recipe, cohort: Cohort, stage: int, device: torch.device, s
     job = Job(recipe, chosen, cohort, accelerator, device)
     options = job.stage.train
     learner = begin_learner(method, options, device, 0)
-    batches, times = iter(job.batches()), []
+    batches, times = _batches(job, steps + 1), []
     for _ in range(steps + 1):
         begun = time.perf_counter()
         take_step(learner, method, options, 0, batches, device)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        devices.wait_for(device)
         times.append(time.perf_counter() - begun)
     return sorted(times[1:])[steps // 2]
 
 
+def _batches(job: Job, steps: int) -> Iterator[Batch]:
+    """The batches of so many steps; for a GPU read before them, as its readers would, which take seconds to start."""
+    if job.device.type == "cpu":
+        return iter(job.batches())
+    stage = replace(job.stage, train=replace(job.stage.train, workers=0))
+    count = steps * stage.train.accumulate * sum(stage.turns.values())
+    return iter(list(itertools.islice(replace(job, stage=stage).batches(), count)))
+
+
 def free_memory(device: str) -> float:
     """Bytes that a training may take where nobody says: most of what is free on the device now."""
-    if (where := find_device(device)).type == "cuda":
-        return FREE * torch.cuda.mem_get_info(where)[0]
-    return FREE * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _forget_peak(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    with suppress(OSError):  # proc(5): 5 resets the peak of the process
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak(device: torch.device) -> float:
-    """Bytes at the peak since it was forgotten; of the process where that cannot be."""
-    if device.type == "cuda":
-        return float(torch.cuda.max_memory_reserved(device))
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return 1024.0 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
-    return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return FREE * devices.free_memory(find_device(device))

@@ -1,6 +1,5 @@
 """Scores a folder of syntheses, and the naive baselines, against the truth, and states how each number was made."""
 
-import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from voxlate.data.lists import known_patients
 from voxlate.data.naive import Baselines
 from voxlate.data.slice_filter import SliceFilter
 from voxlate.errors import BadInput
+from voxlate.files import seen_from
 from voxlate.images.ranges import Range, range_for
 from voxlate.images.volume import content_hash, is_there, read_volume
 from voxlate.nets.lpips import Lpips, load_lpips
@@ -99,7 +99,7 @@ def evaluate(
     _check_regions(parts, rows)
     check_pictures(wider, (one for row in rows for one in row.pictures), cut)
     header = {
-        "truth": _seen_from(out, truth),
+        "truth": seen_from(out, truth),
         "split": split,
         "without_truth": images.without_truth,
         "not_synthesised": not_scored(out, images, wanted) | failed,
@@ -154,7 +154,7 @@ def _of_images(out: Path, scored: Mapping[Item, ScoredItem], options: Options) -
         "bounds": _bounds(items),
         "given_truth": sorted({item.modality for item in items if item.modality in stated_inputs(item.made)}),
         "images": {item.label: content_hash(item.synthesis) for item in items},
-        "truth_files": {item.label: _seen_from(out, item.case.files[item.modality]) for item in items},
+        "truth_files": {item.label: seen_from(out, item.case.files[item.modality]) for item in items},
         "source_files": _source_files(out, items),
         "shared_masks": masks_of_several(options.mask, options.regions, [item.case for item in items]),
     }
@@ -175,11 +175,6 @@ def _calibrations(items: Iterable[Item]) -> list[dict[str, Any]]:
     learned = [item.made["calibration"] for item in items if item.interval is not None]
     found = [{key: one.get(key) for key in ("patients", "coverage", "confidence", "bound")} for one in learned]
     return [one for number, one in enumerate(found) if one not in found[:number]]
-
-
-def _seen_from(out: Path, path: Path) -> str:
-    """A path relative to OUT: scores hold no absolute path, and move with both."""
-    return os.path.relpath(path.absolute(), out.resolve())
 
 
 def _range(items: Sequence[Item], given: Any) -> Range:
@@ -238,7 +233,7 @@ def _source_files(out: Path, items: Sequence[Item]) -> dict[str, dict[str, str]]
     """The scans that any image of a case was made from, by case."""
     found = dict[str, dict[str, str]]()
     for item in items:
-        mine = {name: _seen_from(out, path) for name, path in item.inputs.items()}
+        mine = {name: seen_from(out, path) for name, path in item.inputs.items()}
         found.setdefault(item.case.case, {}).update(mine)
     return found
 

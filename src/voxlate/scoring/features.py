@@ -150,7 +150,7 @@ class Vit:
         for batch in _batches(pictures):
             pixels = torch.from_numpy(np.stack([_stretch(picture) for picture in batch]))
             pixels = pixels[:, None].expand(-1, 3, -1, -1).to(self.model.device)
-            found.append(self.model(pixels).last_hidden_state[:, 0].double().cpu())
+            found.append(self.model(pixels).last_hidden_state[:, 0].cpu().double())
         return torch.cat(found).numpy()
 
 

@@ -1,6 +1,5 @@
 """Synthesis of many cases into a folder; finished cases are kept, so that a stopped command resumes."""
 
-import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from voxlate.data.case import MASK
 from voxlate.data.find import find_cohort, load_preset
 from voxlate.data.presets import CaseFiles
 from voxlate.errors import BadInput, CannotWrite
-from voxlate.files import locked, read_json, safe_name, write_json
+from voxlate.files import locked, read_json, safe_name, seen_from, write_json
 from voxlate.images.dicom import is_dicom_folder, without_key
 from voxlate.images.frames import without_frame
 from voxlate.images.volume import PICTURES, UNITS, is_there
@@ -311,4 +310,4 @@ def _runs(model: Model | Ensemble, folder: Path) -> dict[str, Any]:
 
 def place_from(path: Path, folder: Path) -> str:
     """Where a path lies as seen from a folder: provenance holds no absolute path, and moves with both."""
-    return os.path.relpath(path.resolve() if path.exists() else path.absolute(), folder.resolve())
+    return seen_from(folder, path.resolve() if path.exists() else path.absolute())

@@ -15,6 +15,7 @@ from voxlate import __version__
 from voxlate.config import kind_of
 from voxlate.data.batches import batches_of, evenly_spaced, open_cohort, whole_cases
 from voxlate.data.prepared import Cohort
+from voxlate.devices import find_device
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
 from voxlate.files import write_json
@@ -25,7 +26,6 @@ from voxlate.scoring.provenance import is_fold, recorded_splits
 from voxlate.synthesis.calls import Calls, PatchProgress, count_calls, no_report
 from voxlate.synthesis.ready import preparation_of
 from voxlate.training.run import load_method
-from voxlate.training.validate import find_device
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pydantic_core import to_jsonable_python
 
 from voxlate.config import fill
 from voxlate.data.case import MASK, PreparedCase
+from voxlate.devices import find_device, name_of
 from voxlate.errors import BadInput
 from voxlate.files import SYNTHETIC
 from voxlate.images.intensity import Percentile, Scale
@@ -30,7 +31,6 @@ from voxlate.synthesis.ready import Ready, Scan, made_of, make_ready
 from voxlate.synthesis.trusted import Trusted, lattice_of, trusted
 from voxlate.training.precision import of_synthesis
 from voxlate.training.run import Run, file_hash, first_change, load_method, made_by, read_header, weights_of
-from voxlate.training.validate import find_device
 from voxlate.trust.calibration import Calibration, Image, calibration_path, read_calibration
 
 Answer = Literal["mean", "sample"]
@@ -115,8 +115,8 @@ class Model:
         ready, calibration = model.ready(scans, case), model.calibration()
         begun = time.monotonic()
         images, calls = model.draw(ready, seed, progress, None if calibration is None else calibration.outer)
-        where = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
-        cost = dict(zip(COST, (calls, (time.monotonic() - begun) / ready.prepared.header.shape[0], where)))
+        seconds = (time.monotonic() - begun) / ready.prepared.header.shape[0]
+        cost = dict(zip(COST, (calls, seconds, name_of(self.device))))
         lattice = lattice_of(ready.prepared, model.recipe.data.axes, model.header["units"])
         found = trusted(calibration, model.recipe, ready.prepared, images, lattice)
         far = None if found.verdict is None else found.verdict.map(ready.prepared.header.shape)

@@ -3,9 +3,11 @@
 import time
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
+
+from voxlate.devices import wait_for
 
 PARTS = {"data": "waiting for data", "forward": "forward", "backward": "backward and optimiser"}
 
@@ -23,8 +25,9 @@ class _Mark(Protocol):
 class Clock:
     """Seconds of each part of a training's steps, lap by lap.
 
-    On a GPU marks are put in its queue and read once it has passed them, so that no step waits for it: "data" is then
-    the time that the GPU itself idles for them.
+    With CUDA and XPU marks are put in the GPU's queue and read once it has passed them, so that no step waits for it:
+    "data" is then the time that the GPU itself idles for them. With MPS every lap waits for the GPU, since its events
+    may come in the wrong order, or never (PyTorch's pull request 196395).
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -45,11 +48,13 @@ class Clock:
             self.seconds[passed] += first.elapsed_time(end) / 1000
 
     def _mark(self) -> _Mark:
-        if self.device.type != "cuda":
+        if self.device.type not in ("cuda", "xpu"):
+            wait_for(self.device)
             return _Moment(time.perf_counter())
-        event = torch.cuda.Event(enable_timing=True)
-        event.record(torch.cuda.current_stream(self.device))
-        return event
+        gpus = torch.get_device_module(self.device)
+        event = gpus.Event(enable_timing=True)
+        event.record(gpus.current_stream(self.device))
+        return cast(_Mark, event)
 
 
 class _Moment(float):

@@ -6,18 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-import torch
-from accelerate import Accelerator
 
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
-from voxlate.files import locked, read_json, write_json, write_text
+from voxlate.files import locked, read_json, seen_from, write_json, write_text
 from voxlate.recipe import from_dict, header, to_dict
 from voxlate.training.log import StepCallback
-from voxlate.training.processes import by_main
+from voxlate.training.processes import by_main, processes
 from voxlate.training.run import Run, first_change, is_finished, load_state, made_by, read_header
 from voxlate.training.train import train
-from voxlate.training.validate import find_device
 
 Say = Callable[[str], None]
 
@@ -40,7 +37,7 @@ def train_further(
     stopped resumes it. Raises BadInput where the folder is no run, its cohort is another one, or its state is gone.
     """
     run = Run(Path(folder))
-    accelerator = Accelerator(cpu=find_device(device).type == "cpu")
+    accelerator, _ = processes(device)
     by_main(accelerator, lambda: _open(run, steps, minutes, data, say))
     stated = read_json(run.provenance)
     started = {"begun": stated["data"].get("start"), "fold": stated["data"].get("fold")}
@@ -59,7 +56,7 @@ def _open(run: Run, steps: int | None, minutes: float | None, data: Path | None,
         stated = read_json(run.provenance)
         if not isinstance(stated.get("recipe"), dict) or not stated.get("data", {}).get("cohort"):
             raise BadInput(f"{run.folder}: expected a run that voxlate trained, found none. Train a new one.")
-        place = os.path.relpath((data or _prepared(run, stated)).resolve(), run.folder.resolve())
+        place = seen_from(run.folder, (data or _prepared(run, stated)).resolve())
         moved = {**stated, "prepared": place}
         _check_cohort(run, moved)
         asked = f"--steps +{steps}" if steps else f"--minutes +{minutes:g}" if minutes else ""
@@ -158,5 +155,5 @@ def _stage_and_step(run: Run) -> tuple[str, int]:
     """Whose state was saved last, and at which step; "" where there is none."""
     if not run.state.exists():
         return "", 0
-    state = load_state(run.state, torch.device("cpu"))
+    state = load_state(run.state)
     return str(state["stage"]), int(state["step"])

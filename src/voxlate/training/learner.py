@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from voxlate.devices import has_doubles
 from voxlate.errors import BadInput
 from voxlate.methods.method import Method
 
@@ -27,8 +28,8 @@ class Epochs:
         """Add a step's loss; returns whether that ended an epoch. Only then does it wait for the device."""
         if not self.steps:
             return False
-        loss = loss.detach().double()
-        self.running = loss if self.running is None else self.running + loss
+        loss = loss.detach().to(torch.float64 if has_doubles(loss.device) else torch.float32)
+        self.running = loss if self.running is None else self.running.to(loss) + loss
         self.count += 1
         if self.count < self.steps:
             return False
@@ -86,7 +87,8 @@ class Learner:
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.method.load_state_dict(state["method"])
-        self.method.load_training_state(state["memory"])
+        device = next(self.method.parameters()).device
+        self.method.load_training_state({name: one.to(device) for name, one in state["memory"].items()})
         self.averaged.load_state_dict(state["averaged"])
         for turn, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][turn])

@@ -17,7 +17,7 @@ StepCallback = Callable[[str, int, int, Mapping[str, float]], None]
 
 def append_line(log: Path, line: Mapping[str, object]) -> None:
     """Add a line to log.jsonl."""
-    with log.open("a", encoding="utf-8") as file:
+    with log.open("a", encoding="utf-8", newline="\n") as file:
         file.write(json.dumps(line) + "\n")
 
 

@@ -1,19 +1,39 @@
 """Several processes of one training: what the main one does or decides for all, and when all of them stop."""
 
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 
+from voxlate.devices import find_device
 from voxlate.errors import BadInput
 
 T = TypeVar("T")
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 ASKED_SECONDS = 3.0  # between two looks of several processes at each other's signals
+
+
+def processes(device: str) -> tuple[Accelerator, torch.device]:
+    """The processes that train together, and the device of this one.
+
+    Alone it trains on the device of that name; of several, each has the GPU that its launcher gave it, or a CPU.
+    Raises BadInput where there is no such device, and for several processes on MPS.
+    """
+    chosen, several = find_device(device), int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if several and chosen.type == "mps":
+        raise BadInput(
+            "--device: expected GPUs or a CPU that several processes can share a training on, found mps. Start one "
+            "process, or give --device cpu."
+        )
+    # of a single process accelerate is not asked for a device: it would take any, and refuse another one later
+    accelerator = Accelerator(cpu=chosen.type == "cpu" or not several)
+    return accelerator, accelerator.device if accelerator.num_processes > 1 else chosen
 
 
 def by_main(accelerator: Accelerator, do: Callable[[], None]) -> None:

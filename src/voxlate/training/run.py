@@ -27,7 +27,7 @@ from voxlate.data.familiar import training_ranges
 from voxlate.data.patches import teaching_cases
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
-from voxlate.files import read_json, whole_file, write_json, write_text
+from voxlate.files import LOCK, read_json, whole_file, write_json, write_text
 from voxlate.learning.settings import Training
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, from_dict, header, needed_code, to_dict
@@ -137,7 +137,7 @@ def begin_run(
             )
         for file in (run.provenance, run.log, run.naive):
             file.unlink(missing_ok=True)
-    elif folder.exists() and (not folder.is_dir() or set(folder.iterdir()) - {run.recipe}):
+    elif folder.exists() and (not folder.is_dir() or set(folder.iterdir()) - {run.recipe, folder / LOCK}):
         raise BadInput(f"{folder}: expected an empty folder or a run, found other files. Choose another --out.")
     if needed := needed_code(wanted["recipe"]):
         head += f"# Needs code that is no part of voxlate: {', '.join(needed)}. Its models load with --allow-code.\n"
@@ -375,14 +375,16 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
         torch.save(state, temporary)
 
 
-def load_state(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read the state of a stopped training; only tensors and plain values are accepted from the file."""
-    place = torch.device("cpu") if device.type == "cpu" else device  # torch knows no "cpu:0", as one of several has it
+def load_state(path: Path) -> dict[str, Any]:
+    """Read the state of a stopped training onto the CPU, wherever it was trained.
+
+    Only tensors and plain values are accepted from the file.
+    """
     try:
         with zipfile.ZipFile(path) as packed:
             if packed.testzip() is not None:  # torch compares no checksums
                 raise ValueError("a checksum differs")
-        state: dict[str, Any] = torch.load(path, map_location=place, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the reader raises many kinds for a file that is cut or foreign
         raise BadInput(
             f"{path}: expected a training state, found an unreadable file. Delete it to start again."

@@ -4,7 +4,6 @@ import contextlib
 import copy
 import itertools
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +21,15 @@ from voxlate.data.batches import Batches
 from voxlate.data.familiar import check_windows
 from voxlate.data.patches import cut_note
 from voxlate.data.prepared import Cohort, open_cohort
+from voxlate.devices import can_compile
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput, Stopped
-from voxlate.files import locked, read_json
+from voxlate.files import locked, read_json, seen_from
 from voxlate.learning.settings import Training
+from voxlate.machine import begin_reader, cores, interrupts_held, keep_freed_memory
 from voxlate.methods.autoencoding import reconstruction_error
 from voxlate.methods.method import Method
 from voxlate.nets.autoencoder import AutoencoderNet
-from voxlate.nets.cpu import keep_freed_memory
 from voxlate.recipe import FullStage, Recipe, check_order, fixed_ranges, stage_recipe, with_steps
 from voxlate.training.clock import Clock, time_note
 from voxlate.training.latents import keep_moments, moments_folder, why_not_kept
@@ -37,7 +37,7 @@ from voxlate.training.learner import Epochs, Learner, start_from, train_only
 from voxlate.training.log import Log, StepCallback
 from voxlate.training.notes import fold_note, notes_on
 from voxlate.training.precision import choose, kept_precisions, settled
-from voxlate.training.processes import StopAgreement, agreed, by_main, stop_signal
+from voxlate.training.processes import StopAgreement, agreed, by_main, processes, stop_signal
 from voxlate.training.run import (
     Run,
     begin_run,
@@ -55,7 +55,6 @@ from voxlate.training.run import (
 )
 from voxlate.training.validate import (
     autocast,
-    find_device,
     validate,
     validation_items,
     validation_split,
@@ -65,6 +64,7 @@ from voxlate.training.validate import (
 PACED = 0.1  # share of a stage's steps after which its speed is known
 CALIBRATION_SLICES = 256  # enough for a standard deviation to 1 % (paper 004's system: at least 200)
 BOUND_SLICES = 64
+READERS = {"cuda": 4, "xpu": 4, "mps": 2}  # with MPS each holds a torch of its own in memory that the GPU shares
 
 
 class Pace(Protocol):
@@ -104,8 +104,7 @@ def train(
     keep_freed_memory()
     cohort = open_cohort(data) if fold is None else open_cohort(data).in_fold(fold)
     start = None if start is None else weights_of(start)
-    accelerator = Accelerator(cpu=find_device(device).type == "cpu")
-    place = accelerator.device if accelerator.num_processes > 1 else find_device(device)
+    accelerator, place = processes(device)
 
     def jobs_of(recipe: Recipe) -> list[Job]:
         return [Job(recipe, stage, cohort, accelerator, place) for stage in recipe.all_stages]
@@ -123,7 +122,7 @@ def train(
 
     def begin() -> None:
         held.enter_context(locked(out))
-        place = os.path.relpath(Path(data).resolve(), out.resolve())
+        place = seen_from(out, Path(data).resolve())
         inherited = read_header(start).get("training_voxels", []) if start else []  # what those weights have seen
         run = begin_run(out, recipe, head, about, {"prepared": place, "inherited_voxels": inherited})
         if not run.naive.exists():
@@ -261,10 +260,20 @@ class Job:
             moments=moments,
         )
         order = range(step * calls, options.length * calls)
-        # on a CPU a reader would only take cores from the step, and a late thread stalls all others
-        workers = (4 if self.device.type == "cuda" else 0) if options.workers is None else options.workers
-        ahead = 4 if workers else None
-        return DataLoader(batches, batch_size=None, sampler=order, num_workers=workers, prefetch_factor=ahead)
+        workers = _readers(self.device) if options.workers is None else options.workers
+        return DataLoader(
+            batches,
+            batch_size=None,
+            sampler=order,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            worker_init_fn=begin_reader,
+        )
+
+
+def _readers(device: torch.device) -> int:
+    """Processes that read batches; on a CPU they would only take cores from the step, whose late threads stall all."""
+    return min(READERS[device.type], cores()) if device.type != "cpu" else 0
 
 
 def _bound(job: Job, method: Method, run: Run) -> dict[str, Any]:
@@ -320,10 +329,12 @@ def _train_stage(job: Job, session: _Session, method: Method, started: str) -> M
     stage, options, device = job.stage, job.stage.train, job.device
     run, main = session.run, job.accelerator.is_main_process
     learner = begin_learner(method, options, device, job.epoch_steps if options.stop else 0)
-    if run.state.exists() and (state := load_state(run.state, device))["stage"] == stage.name:
+    if run.state.exists() and (state := load_state(run.state))["stage"] == stage.name:
         learner.load_state(state)
     parallel = method if job.alone else job.accelerator.prepare(method)
-    batches = iter(job.batches(learner.step, _kept_moments(job, method, session)))
+    loader = job.batches(learner.step, _kept_moments(job, method, session))
+    with interrupts_held():  # of processes that start, until they leave Ctrl-C to this one
+        batches = iter(loader)
     items = validation_items(job.recipe, stage, job.cohort)
     log = Log(run.log, stage.name, options, learner.step, learner.seconds, main, session.progress)
     if learner.step == 0:
@@ -422,8 +433,8 @@ def begin_learner(method: Method, options: Training, device: torch.device, epoch
     averaged = copy.deepcopy(method).requires_grad_(False).eval()
     optimisers = {turn: options.optimiser.build(method.parameters_of(turn)) for turn in method.turns}
     # compiling takes half a minute on a CPU, and gains 4-20 %; further steps decide nothing, since it moves roundings
-    long = device.type == "cuda" or options.steps > 20_000
-    if long if options.compile is None else options.compile:
+    long = device.type in ("cuda", "xpu") or options.steps > 20_000
+    if (long and can_compile(device)) if options.compile is None else options.compile:
         method.net.compile()
     return Learner(method, averaged, optimisers, Epochs(epoch_steps))
 

@@ -13,26 +13,11 @@ from voxlate.data.batches import DataSettings, validation_batches
 from voxlate.data.layout import CANONICAL, relaid
 from voxlate.data.prepared import Cohort
 from voxlate.diffusion.noise import Noise
-from voxlate.errors import BadInput
 from voxlate.images.pictures import montage
 from voxlate.methods.method import Method
 from voxlate.recipe import FullStage, Recipe
 
 SEED = 1234  # no setting: validations of all runs see the same noise
-
-
-def find_device(name: str) -> torch.device:
-    """The device called auto (a GPU if there is one), cpu, cuda or cuda:1; raises BadInput where there is none such."""
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    there = ["cpu", *(["cuda"] if gpus else []), *(f"cuda:{number}" for number in range(gpus))]
-    if name not in ("auto", *there):
-        raise BadInput(
-            f"--device: expected auto or what this machine has ({', '.join(there)}), found {name!r}. Choose one of "
-            "these."
-        )
-    if name == "auto":
-        return torch.device("cuda" if gpus else "cpu")
-    return torch.device(name)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

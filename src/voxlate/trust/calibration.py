@@ -217,7 +217,7 @@ def read_calibration(path: Path) -> Calibration:
             stated = json.loads((file.metadata() or {}).get("calibration", ""))
             text = stated["header"]
         header = adapter(Header).validate_python(json.loads(text))
-        tensors = safetensors.torch.load_file(path)
+        tensors = safetensors.torch.load(path.read_bytes())  # not mapped: Windows could not replace it
         if stated["sha256"] != _checksum(text, tensors):
             raise ValueError("the checksum differs")
         widths = {name: widths_from(tensors, name) for name, one in header.targets.items() if one.way in LESSONS}

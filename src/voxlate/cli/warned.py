@@ -1,0 +1,59 @@
+"""What libraries warn of, as sentences of ours."""
+
+import contextlib
+import functools
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from typing import TextIO
+
+from voxlate.cli.app import note
+
+MPS_LACKS = re.compile(r"The operator '(.+?)' is not currently supported on the MPS backend")
+NO_CACHE = re.compile(r"Matplotlib created a temporary cache directory .* default path \((.+?)\)")
+
+_note_once = functools.cache(note)
+_show_any = warnings.showwarning
+
+
+@contextlib.contextmanager
+def in_sentences() -> Iterator[None]:
+    """Say what libraries warn of while a command runs."""
+    shown, logger, handler = warnings.showwarning, logging.getLogger("matplotlib"), _Log()
+    warnings.showwarning = show_warning
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        warnings.showwarning = shown
+        logger.removeHandler(handler)
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Show a warning as ever, but torch's on an operation that MPS lacks as a sentence, once."""
+    if lacking := MPS_LACKS.search(str(message)):
+        _note_once(f"MPS has no {lacking[1]}: such operations run on the CPU, which takes longer.")
+    else:
+        _show_any(message, category, filename, lineno, file, line)
+
+
+class _Log(logging.Handler):
+    """Says what matplotlib logs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if found := NO_CACHE.search(text):
+            _note_once(
+                f"{found[1]}: expected a cache folder to write in, found none; what matplotlib keeps there is made "
+                "again by every command. Set MPLCONFIGDIR to a folder that can be written."
+            )
+        elif record.levelno >= logging.WARNING and not text.startswith("mkdir -p failed"):
+            note(text)

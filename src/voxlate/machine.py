@@ -1,0 +1,119 @@
+"""What differs from one operating system to another: cores, memory, Ctrl-C and worker processes.
+
+Nothing outside this file calls what only some systems have, and each call here does without it where it is absent.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # mallopt(3); other libraries than glibc know no such call
+NEVER, BLOCK = -1, 2**30  # when to give memory back; blocks below this size come from what lies free
+STOPPED = 130  # exit code of a process that Ctrl-C ended
+
+
+def cores() -> int:
+    """The cores that this process may use; all of the machine where the system cannot say (macOS, Windows)."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
+def load() -> float:
+    """Processes that ran or waited for a core in the last minute, on average; 0 where it is unknown (Windows)."""
+    averages = getattr(os, "getloadavg", None)
+    return float(averages()[0]) if averages else 0.0
+
+
+def free_memory() -> float:
+    """Bytes of memory that processes may still take without swapping."""
+    import psutil  # here and below, because a command's --help needs none of it
+
+    return float(psutil.virtual_memory().available)
+
+
+def forget_peak_memory() -> None:
+    """Let `peak_memory` count from now on (Linux)."""
+    with contextlib.suppress(OSError):  # proc(5): 5 resets the peak of the process
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_memory() -> float:
+    """Most bytes of memory that this process held since it was forgotten; elsewhere than on Linux since it began."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return 1024.0 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+    try:
+        import resource
+    except ImportError:  # Windows, whose own peak psutil knows
+        import psutil
+
+        memory = psutil.Process().memory_info()
+        return float(getattr(memory, "peak_wset", memory.rss))
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2) counts bytes on macOS, kilobytes elsewhere
+    return float(unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc reuse large blocks of freed memory; else the system takes them back and clears them again every step.
+
+    Gain: 6 % (default network, 256², float32), 8 % (width 32, 128², bfloat16); on others between −7 and 4 %.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # Windows cannot open the program itself
+        library = ctypes.CDLL(None)
+        library.mallopt(TRIM_THRESHOLD, NEVER)
+        library.mallopt(MMAP_THRESHOLD, BLOCK)
+
+
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait until the block is done; on Windows it is lost meanwhile.
+
+    Processes that the block starts hold or ignore it, too, so that it cannot hit them before they know what to do.
+    """
+    mask = getattr(signal, "pthread_sigmask", None)
+    before = mask(signal.SIG_BLOCK, {signal.SIGINT}) if mask else None
+    _ignore_interrupts(True)
+    try:
+        yield
+    finally:
+        _ignore_interrupts(False)
+        if mask:
+            mask(signal.SIG_SETMASK, before)
+
+
+def _ignore_interrupts(whether: bool) -> None:
+    """Let this process and those that it starts ignore Ctrl-C, or not (Windows, SetConsoleCtrlHandler)."""
+    if windows := getattr(ctypes, "windll", None):
+        windows.kernel32.SetConsoleCtrlHandler(None, whether)
+
+
+def begin_worker() -> None:
+    """Begin a worker process: it ends with its parent, and at Ctrl-C at once and without a word: the parent says it."""
+    from multiprocessing import parent_process
+
+    if parent := parent_process():
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+    signal.signal(signal.SIGINT, lambda *_: os._exit(STOPPED))
+    if mask := getattr(signal, "pthread_sigmask", None):
+        mask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    _ignore_interrupts(False)
+
+
+def begin_reader(_: int) -> None:
+    """Begin a process that reads batches: Ctrl-C is for its parent, which needs it up to the end of the step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _end_after(parent: "BaseProcess") -> None:
+    """End this process when another is gone, even killed: a pipe or handle that it held tells on every system."""
+    parent.join()
+    os._exit(STOPPED)

@@ -1,0 +1,111 @@
+"""MPS where there is none: tensors that compute on the CPU, say that they are on MPS, and refuse what MPS refuses."""
+
+import contextlib
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map
+
+HERE = torch.device("mps", 0)
+# torch lets these take CPU tensors next to those of a GPU
+MIXED = {"_to_copy", "copy_", "index", "index_put", "index_put_", "_index_put_impl_"}
+
+
+class OnMps(torch.Tensor):
+    """A tensor on the pretended device; `inner` holds its values."""
+
+    inner: torch.Tensor
+
+    @staticmethod
+    def __new__(cls, inner):
+        laid = {"strides": inner.stride(), "storage_offset": inner.storage_offset(), "dtype": inner.dtype}
+        # "meta", so that torch sees another device than the CPU and knows how to differentiate
+        made = torch.Tensor._make_wrapper_subclass(cls, inner.size(), device="meta", **laid)
+        made.inner = inner
+        return made
+
+    @property
+    def device(self):
+        return HERE
+
+    @property
+    def is_meta(self):
+        return False
+
+    def __repr__(self):
+        return f"OnMps({self.inner})"
+
+    def __reduce_ex__(self, protocol):
+        return self.inner.__reduce_ex__(protocol)  # a state is read onto the CPU
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        return _run(func, args, kwargs or {})
+
+
+class _Machine(TorchDispatchMode):
+    """Moves tensors to the device and makes them there."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return _run(func, args, kwargs or {})
+
+
+class _Numbered(TorchFunctionMode):
+    """Gives the device its number, which torch would ask a driver for, and lists values, which it refuses here."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.tolist and isinstance(args[0], OnMps):
+            return args[0].inner.tolist()
+        args, kwargs = tree_map(_numbered, (args, kwargs or {}))
+        return func(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def pretended_mps(monkeypatch):
+    """A block in which torch has MPS."""
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    monkeypatch.setattr("torch.backends.mps.is_macos_or_newer", lambda *version: True)
+    monkeypatch.setattr("torch.accelerator.synchronize", lambda device: None)
+    monkeypatch.setattr("torch.inference_mode", torch.no_grad)  # which such tensors do not know
+    with _Machine(), _Numbered():
+        yield
+
+
+def _run(func, args, kwargs):
+    tensors = [one for one in tree_flatten((args, kwargs))[0] if isinstance(one, torch.Tensor)]
+    there = any(isinstance(one, OnMps) for one in tensors)
+    asked = kwargs.get("device")
+    name = func._schema.name.partition("::")[2]
+    if there and name not in MIXED and any(not isinstance(one, OnMps) and one.dim() for one in tensors):
+        raise RuntimeError(f"{name}: expected all tensors to be on the same device, found mps:0 and cpu")
+    if kwargs.get("non_blocking") and (there or _is_there(asked)):
+        raise RuntimeError(f"{name}: a copy to or from MPS that does not wait reads memory that may be freed")
+    if asked is not None:
+        there, kwargs = _is_there(asked), {**kwargs, "device": "cpu"}
+    inner = tree_map(lambda one: one.inner if isinstance(one, OnMps) else one, (args, kwargs))
+    result = func(*inner[0], **inner[1])
+    if not there:
+        return result
+    written = [
+        one for place, one in zip(func._schema.arguments, args) if place.alias_info and place.alias_info.is_write
+    ]
+    if written and isinstance(result, torch.Tensor):
+        return written[0]
+    return tree_map(_there, result)
+
+
+def _numbered(value):
+    return HERE if isinstance(value, str | torch.device) and str(value) == "mps" else value
+
+
+def _is_there(device):
+    return device is not None and torch.device(device).type in ("mps", "meta")
+
+
+def _there(value):
+    if not isinstance(value, torch.Tensor):
+        return value
+    if value.dtype == torch.float64:
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64")
+    return OnMps(value)

@@ -1,0 +1,195 @@
+"""What differs from one system to another: locks, names, memory and workers where POSIX's own calls are absent."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+import psutil
+import pytest
+
+from voxlate import files, machine
+from voxlate.errors import BadInput, CannotWrite
+from voxlate.files import LOCK, locked, safe_name, seen_from, whole_file, write_json, write_text
+from voxlate.training.log import append_line
+
+MIB = 2**20
+
+
+def test_without_cpu_affinity_all_cores_count(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    assert machine.cores() == 12
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert machine.cores() == 1
+
+
+def test_the_cores_that_a_process_may_use_count(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 3}, raising=False)
+    assert machine.cores() == 2
+
+
+def test_without_a_load_average_nothing_is_taken_to_run(monkeypatch):
+    monkeypatch.delattr(os, "getloadavg", raising=False)
+    assert machine.load() == 0
+
+
+def test_free_memory_is_that_of_the_machine():
+    assert 0 < machine.free_memory() <= psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize(("system", "unit"), [("linux", 1024), ("darwin", 1)])
+def test_without_proc_the_peak_is_the_systems_own_in_bytes(monkeypatch, system, unit):
+    resource = type(sys)("resource")
+    resource.RUSAGE_SELF, resource.getrusage = 0, lambda who: type("Usage", (), {"ru_maxrss": 7000})
+    monkeypatch.setitem(sys.modules, "resource", resource)
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(Path, "read_text", _absent)
+    assert machine.peak_memory() == 7000 * unit
+
+
+@pytest.mark.parametrize("fields", [{"peak_wset": 80 * MIB, "rss": 50 * MIB}, {"rss": 50 * MIB}])
+def test_without_the_resource_module_psutil_knows_the_peak(monkeypatch, fields):
+    monkeypatch.setitem(sys.modules, "resource", None)
+    monkeypatch.setattr(Path, "read_text", _absent)
+    monkeypatch.setattr(psutil.Process, "memory_info", lambda self: type("Memory", (), fields))
+    assert machine.peak_memory() == max(fields.values())
+
+
+def test_the_peak_holds_what_this_process_holds():
+    held = bytearray(100 * MIB)
+    assert machine.peak_memory() > len(held)
+
+
+def _absent(*_, **__):
+    raise FileNotFoundError(2, "No such file or directory")
+
+
+def test_keeping_freed_memory_is_nothing_where_the_program_is_no_library(monkeypatch):
+    def on_windows(name):
+        raise TypeError("argument of type 'NoneType' is not iterable")
+
+    monkeypatch.setattr(machine.ctypes, "CDLL", on_windows)
+    machine.keep_freed_memory()
+
+
+def test_a_lock_leaves_no_file_and_one_that_a_dead_process_left_blocks_nobody(tmp_path):
+    (tmp_path / LOCK).write_text(f"{_dead()}\n{os.uname().nodename}\n")
+    with locked(tmp_path):
+        assert (tmp_path / LOCK).exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def _dead() -> int:
+    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_a_lock_goes_with_its_process_even_if_that_is_killed(tmp_path):
+    line = f"from voxlate.files import locked; lock = locked({str(tmp_path)!r}); lock.__enter__(); print(1, flush=True)"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", f"{line}; input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "1\n"
+    with pytest.raises(BadInput, match="found one that does"), locked(tmp_path):
+        pass
+    holder.kill()
+    holder.wait()
+    with locked(tmp_path), pytest.raises(BadInput, match="found one that does"), locked(tmp_path):
+        pass
+
+
+def test_what_fails_in_a_locked_folder_is_not_taken_for_a_lock(tmp_path):
+    with pytest.raises(BlockingIOError), locked(tmp_path):
+        raise BlockingIOError
+    with locked(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("name", ["con", "NUL", "aux.nii", "com1", "Lpt9.x", "lpt²", "case1.", "a..", ".a", "a b", ""])
+def test_a_name_that_some_system_forbids_is_refused(name):
+    with pytest.raises(BadInput, match="here: expected a name"):
+        safe_name(name, "here")
+
+
+@pytest.mark.parametrize("name", ["con1", "control", "auxiliary", "a.nul", "com", "lpt10", "x", "P.1-a_b", "Müller"])
+def test_a_name_that_every_system_allows_is_kept(name):
+    assert safe_name(name, "here") == name
+
+
+def test_a_place_is_written_with_slashes_and_whole_where_no_path_leads_to_it(tmp_path, monkeypatch):
+    assert seen_from(tmp_path / "run", tmp_path / "a" / "b") == "../a/b"
+
+    def other_drive(path, start):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(os.path, "relpath", other_drive)
+    assert seen_from(tmp_path / "run", tmp_path / "a" / "b") == (tmp_path / "a" / "b").as_posix()
+
+
+def test_a_file_that_another_program_has_open_is_one_sentence(tmp_path, monkeypatch):
+    def in_use(new, old):
+        raise PermissionError(13, "Access is denied", str(new), None, str(old))
+
+    (tmp_path / "scores.json").write_text("old")
+    monkeypatch.setattr(files.os, "replace", in_use)
+    with pytest.raises(CannotWrite, match=r"expected a file that can be replaced, found Access is denied\. Close"):
+        write_text(tmp_path / "scores.json", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
+
+
+def test_text_has_the_same_line_ends_on_every_system(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "linesep", "\r\n")
+    write_json(tmp_path / "a.json", {"text": "ß"})
+    append_line(tmp_path / "log.jsonl", {"step": 1})
+    for path in tmp_path.iterdir():
+        assert b"\r" not in path.read_bytes()
+    assert "ß".encode() in (tmp_path / "a.json").read_bytes()
+
+
+def test_a_new_file_has_the_rights_that_the_user_gives_new_files(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with whole_file(tmp_path / "a") as temporary:
+            temporary.write_bytes(b"1")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+def test_where_signals_cannot_be_held_processes_that_start_ignore_ctrl_c(monkeypatch):
+    class Console:
+        asked: ClassVar[list] = []
+
+        def SetConsoleCtrlHandler(self, handler, ignored):
+            self.asked.append((handler, ignored))
+
+    monkeypatch.delattr(signal, "pthread_sigmask", raising=False)
+    monkeypatch.setattr(machine.ctypes, "windll", type("Windows", (), {"kernel32": Console()}), raising=False)
+    with machine.interrupts_held():
+        assert Console.asked == [(None, True)]
+    assert Console.asked == [(None, True), (None, False)]
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_worker_that_is_spawned_ends_with_its_parent(method):
+    script = (
+        "import multiprocessing, os, time\nfrom concurrent.futures import ProcessPoolExecutor\n"
+        "from voxlate.machine import begin_worker\n"
+        f"pool = ProcessPoolExecutor(1, multiprocessing.get_context({method!r}), begin_worker)\n"
+        "print(pool.submit(os.getpid).result(), flush=True)\npool.submit(time.sleep, 60)\ntime.sleep(60)\n"
+    )
+    if method not in multiprocessing.get_all_start_methods() or not hasattr(os, "fork"):
+        pytest.skip(f"this system cannot start processes by {method}")
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.wait()
+    gone, _ = psutil.wait_procs([worker], timeout=10)
+    assert gone
