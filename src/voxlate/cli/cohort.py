@@ -65,6 +65,9 @@ class Preparing:
     audit: Annotated[
         bool, Option("--audit/--no-audit", help="Estimate how far the scans of a case lie from each other.")
     ] = True
+    audit_cases: Annotated[
+        int | None, Option(min=1, help="In so many cases; else in all where there are few, in a tenth of many.")
+    ] = None
 
 
 @app.command(
@@ -118,7 +121,7 @@ def prepare(
     for warning in ready.warnings:
         note(warning)
     show(table)
-    apart = misalignment_lines((one.case, one.misaligned) for one in ready.cases)
+    apart = misalignment_lines(ready.cases)
     registered = registration_lines(ready.cases)
     for name, line in (*apart.items(), *registered.items()):
         say(f"{name} {line}.", err)
