@@ -19,6 +19,7 @@ from voxlate import __version__
 from voxlate.data.align import Align, Mask, Preparation
 from voxlate.data.audit import examined_cases, misalignment_warnings, misalignments, not_examined, to_refine
 from voxlate.data.case import CaseHeader, PreparedCase, prepare_case, read_header, write_case
+from voxlate.data.checking import check_unit, finest, lost_by_resampling
 from voxlate.data.find import CaseFiles, find_cohort, manifest_in
 from voxlate.data.fingerprint import fingerprint, warnings_of, wide_heads
 from voxlate.data.lists import known_patients
@@ -84,12 +85,9 @@ def prepare(
     found = find_cohort(root, pattern, manifest, preset, modalities, allow_outside, patients)
     cases = found.cases
     known_patients(cases, root)
-    if align is not None:
-        fixed = fixed or _clearest_everywhere(cases)
-    elif resample or register is not None:
-        fixed = fixed or next(iter(_everywhere(cases)), None)  # stated in cohort.json, and so in every model of it
-    mask_from = (mask_from or _clearest_everywhere(cases)) if mask == "brain" else None
-    preparation = Preparation(spacing_mm, resample, register, fixed, align, mask, mask_from)
+    preparation = complete(
+        Preparation(spacing_mm, resample, register, fixed, align, mask, mask_from), cases
+    )  # stated in cohort.json, and so in every model of it
     splits = split_patients([(one.patient, one.split) for one in cases], seed, shares)
     table = manifest if manifest is not None else manifest_in(root)
     by_whom = "manifest" if table else "lists"
@@ -130,6 +128,7 @@ def prepare(
             *(f"Not known, taken to be so: {one}." for one in found.guessed),
             *(wide_heads(headers) if found.heads else ()),
             *warnings_of(headers, splits),
+            *lost_by_resampling(headers, preparation),
             *misalignment_warnings(headers, preparation),
         ),
         made=made,
@@ -137,6 +136,18 @@ def prepare(
     write_cohort(cohort)
     _remove_unused_transforms(out, headers)
     return open_cohort(out)
+
+
+def complete(asked: Preparation, cases: list[CaseFiles]) -> Preparation:
+    """A preparation with the modalities that nobody named: the fixed scan, and that in which brains are found."""
+    fixed, mask_from = asked.fixed, asked.mask_from
+    if asked.align is not None:
+        fixed = fixed or _clearest_everywhere(cases)
+    elif asked.resample or asked.register is not None:
+        fixed = fixed or finest(cases, _everywhere(cases))
+    if asked.mask == "brain":
+        mask_from = mask_from or _clearest_everywhere(cases)
+    return replace(asked, fixed=fixed, mask_from=mask_from if asked.mask == "brain" else None)
 
 
 def _clearest_everywhere(cases: list[CaseFiles]) -> str:
@@ -218,9 +229,7 @@ def _prepare_all(
     return sorted(again)
 
 
-def _each(
-    work: Callable[[CaseFiles], bool], cases: list[CaseFiles], workers: int | None
-) -> Iterator[tuple[str, bool]]:
+def _each(work: Callable[[CaseFiles], bool], cases: list[CaseFiles], workers: int | None) -> Iterator[tuple[str, bool]]:
     """What `work` gives for each case, by its name, in the order in which they are done."""
     processes = min(workers or min(len(os.sched_getaffinity(0)), MOST_WORKERS), len(cases))
     if processes == 1:
@@ -314,12 +323,7 @@ def _check_units(headers: list[CaseHeader]) -> None:
     first = dict[str, tuple[str, str]]()
     for header in headers:
         for name, unit in header.units.items():
-            known, case = first.setdefault(name, (unit, header.case))
-            if unit != known:
-                raise BadInput(
-                    f"{name}: expected one unit in all cases, found {known} in {case} and {unit} in {header.case}. "
-                    "Convert one of them, or leave those cases out by a manifest."
-                )
+            check_unit(name, unit, header.case, first)
 
 
 def _entry(header: CaseHeader, split: str) -> Entry:
