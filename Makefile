@@ -1,6 +1,7 @@
 # make demo    the whole way on a made-up cohort, CPU, a few minutes
-# make test    the default suite (5 to 7 minutes on 2 cores)
-# make test-bare    the same as on a machine without fcntl, resource, /proc, fork and signal masks
+# make test    the default suite (4 to 6 minutes on 2 cores)
+# make test-bare  the same as on a machine without fcntl, resource, /proc, fork and signal masks
+# make durations  the same, with the 30 slowest tests
 # make check   ruff, formatting, types
 # make ingredients  what each ingredient of a regression is worth, on cohorts prepared in bench/ (hours; resumable)
 # make reach   what planned trainings reach on eight cohorts, and other networks in the same minutes (hours; resumable)
@@ -8,7 +9,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: install demo test test-bare test-slow check fuzz bench bench-gpu ingredients reach trust lesions clean
+.PHONY: install demo test test-bare durations test-slow check fuzz bench bench-gpu ingredients reach trust lesions clean
 
 install: .venv/installed
 
@@ -23,8 +24,12 @@ install: .venv/installed
 demo: install
 	$(BIN)/voxlate demo --out demo
 
+# a free process takes tests of the other one's share: neither waits for the slowest files
 test: install
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+durations: install
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 30
 
 test-bare: install
 	$(BIN)/python -m pytest --numprocesses 2 --bare

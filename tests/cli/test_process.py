@@ -27,22 +27,22 @@ def start(*line) -> subprocess.Popen[str]:
     )
 
 
-def test_train_prepare_and_synth_report_their_progress_into_a_pipe(cohort, tiny, run, tmp_path):
-    commands = {
-        "prepare": ("prepare", cohort, "--out", tmp_path / "ready"),
-        "train": ("train", tiny, "--data", tmp_path / "ready", "--out", tmp_path / "made", "--device", "cpu"),
-        "synth": ("synth", run, cohort, "--out", tmp_path / "out", "--device", "cpu"),
-    }
-    said = {}
-    for name, line in commands.items():
-        process = start(*line)
-        _, said[name] = process.communicate()
-        assert process.returncode == 0, said[name]
-        assert "\x1b" not in said[name]
-    assert re.search(r"^prepare \d/6", said["prepare"], re.MULTILINE)
-    assert re.search(r"^final \d+/6.*loss \S+  items_per_s \S+", said["train"], re.MULTILINE)
-    assert "tensorboard --logdir" in said["train"]
-    assert re.search(r"^cases \d+/6", said["synth"], re.MULTILINE)
+def test_a_command_reports_its_progress_into_a_pipe(cohort, tmp_path):
+    process = start("prepare", cohort, "--out", tmp_path / "ready")
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    assert "\x1b" not in said
+    assert re.search(r"^prepare \d/6", said, re.MULTILINE)
+
+
+def test_train_and_synth_report_their_progress_where_no_terminal_is(voxlate, cohort, prepared, tiny, run, tmp_path):
+    trained = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "made", "--device", "cpu")
+    made = voxlate("synth", run, cohort, "--out", tmp_path / "out", "--device", "cpu")
+    assert (trained.code, made.code) == (0, 0), trained.err + made.err
+    assert "\x1b" not in trained.err + made.err
+    assert re.search(r"^final \d+/6.*loss \S+  items_per_s \S+", trained.err, re.MULTILINE)
+    assert "tensorboard --logdir" in trained.err
+    assert re.search(r"^cases \d+/6", made.err, re.MULTILINE)
 
 
 def commands(cohort: Path, diffusion: Path, tmp_path: Path) -> dict[str, tuple]:
@@ -117,5 +117,46 @@ def test_waiting_threads_sleep_next_to_other_processes_unless_the_user_says_othe
     monkeypatch.setenv("OMP_WAIT_POLICY", given or "unset")  # so that it is restored afterwards
     if given is None:
         monkeypatch.delenv("OMP_WAIT_POLICY")
-    assert voxlate("--version").code == 0
+    assert voxlate("phantom").code == 2  # no --out
     assert os.environ.get("OMP_WAIT_POLICY") == expected
+
+
+SHOWN_MODULES = """
+import sys
+from voxlate.cli import main
+sys.argv = ["voxlate", *sys.argv[1:]]
+try:
+    main()
+finally:
+    print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
+"""
+
+
+def imported_by(*line, **environment: str) -> set[str]:
+    """The packages that a command line of its own process has imported when it ends."""
+    command = [sys.executable, "-c", SHOWN_MODULES, *map(str, line)]
+    done = subprocess.run(command, env={**ENVIRONMENT, **environment}, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return {*done.stderr.splitlines()[-1].split()}
+
+
+def test_help_recipes_and_completion_import_nothing_that_computes():
+    heavy = {"torch", "numpy", "scipy", "nibabel", "matplotlib", "accelerate", "psutil"}
+    assert not heavy & imported_by("--help")
+    assert not heavy & imported_by("recipes")
+    words = {"COMP_WORDS": "voxlate tr", "COMP_CWORD": "1", "_VOXLATE_COMPLETE": "complete_bash"}
+    assert not heavy & imported_by(**words)
+
+
+def test_info_of_a_scan_imports_no_torch_and_draws_nothing(cohort):
+    assert not {"torch", "matplotlib", "accelerate", "psutil"} & imported_by("info", cohort / "case0" / "t1.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("line", "computes"),
+    [("train x --data y", True), ("synth --help", False), ("info x", False), ("recipes", False), ("", False)],
+)
+def test_only_a_command_that_computes_looks_at_the_load_first(line, computes):
+    from voxlate.cli import _computes
+
+    assert _computes(line.split()) is computes

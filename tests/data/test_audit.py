@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from voxlate.data.audit import misalignment_lines
+from voxlate.data.align import Preparation
+from voxlate.data.audit import (
+    MOST_PAIRS,
+    examined_cases,
+    misalignment_lines,
+    misalignment_warnings,
+    misalignments,
+    to_refine,
+)
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import open_cohort
 from voxlate.files import read_json, write_json
@@ -60,7 +68,7 @@ def test_prepare_names_the_pair_that_is_out_of_register(prepared):
 
 def test_a_line_tells_the_median_and_the_worst_of_a_modality(prepared):
     cases = open_cohort(prepared).cases
-    line = misalignment_lines((one.case, one.misaligned) for one in cases)["t2"]
+    line = misalignment_lines(cases)["t2"]
     assert line.startswith("lies 2.")
     assert line.endswith("mm from t1 (median of 2 cases), at most 5.0 (phantom_001)")
 
@@ -105,3 +113,79 @@ def test_training_names_the_pairs_that_it_leaves_out(prepared):
         "left out of training, out of register by more than data.most_misaligned_mm = 3: 1 of 2 cases, "
         f"phantom_001 ({cohort.cases[1].misaligned['t2'].median_mm:.1f} mm)."
     ]
+
+
+def test_all_of_few_cases_are_examined_and_a_tenth_of_many():
+    few = {f"case{k}": f"case{k}" for k in range(12)}
+    many = {f"case{k}": f"case{k}" for k in range(1000)}
+    assert examined_cases(few) == few.keys()
+    assert len(examined_cases(many)) == 12 + 98
+    assert examined_cases(many, 1000) == many.keys()
+    assert examined_cases(many, 0) == frozenset()
+
+
+def test_the_examined_slices_are_of_all_patients_and_do_not_depend_on_the_order_of_the_cases():
+    patients = {f"p{k % 8}_s{k}": f"p{k % 8}" for k in range(134)}
+    chosen = examined_cases(patients)
+    counts = [sum(patients[case] == patient for case in chosen) for patient in sorted({*patients.values()})]
+    assert counts == [3] * 8
+    assert examined_cases(dict(reversed(patients.items()))) == chosen
+
+
+def test_a_cohort_of_which_a_part_was_examined_says_so_and_the_rest_can_follow(heads, tmp_path):
+    def again(**how):
+        return prepare(heads, tmp_path / "out", fixed="t1", resample=True, workers=1, **how)
+
+    cohort = again(audit_cases=1)
+    assert sorted(bool(one.misaligned) for one in cohort.cases) == [False, True]
+    assert misalignment_lines(cohort.cases)["t2"].endswith("; 1 of 2 cases were examined")
+    said = [one for one in cohort.warnings if "was examined in 1 of 2 cases" in one]
+    assert len(said) == 1
+    assert said[0].endswith("of the other 1 it is not known. --audit-cases 2 examines all of them.")
+    times = {one.case: cohort.header(one.case).inputs for one in cohort.cases}
+    cohort = again(audit_cases=2)
+    assert all(one.misaligned for one in cohort.cases)
+    assert not any("examined" in one for one in cohort.warnings)
+    assert {one.case: cohort.header(one.case).inputs for one in cohort.cases} == times
+
+
+def test_the_pairs_that_are_named_were_measured_at_the_finest_voxels(prepared):
+    near, far = (entry.misaligned["t2"] for entry in open_cohort(prepared).cases)
+    assert near.coarse
+    assert not far.coarse
+
+
+def test_only_the_worst_pairs_are_refined(prepared):
+    header = open_cohort(prepared).header("phantom_001")
+    far = header.misaligned["t2"]
+
+    def at(k: int, mm: float, coarse: bool):
+        return replace(header, case=f"c{k}", misaligned={"t2": replace(far, median_mm=mm, coarse=coarse)})
+
+    headers = [at(k, 9.0 - k, coarse=True) for k in range(8)]
+    assert to_refine(headers) == {f"c{k}" for k in range(MOST_PAIRS)}
+    assert to_refine([at(9, 12.0, coarse=False), *headers]) == {f"c{k}" for k in range(MOST_PAIRS - 1)}
+    assert to_refine([at(0, 0.9, coarse=True)]) == frozenset()
+
+
+def test_scans_of_too_large_voxels_cannot_be_measured_and_are_said_to_be_so(prepared):
+    case = open_cohort(prepared).case("phantom_000")
+    coarse = replace(case, header=replace(case.header, spacing_mm=(7.0, 3.0, 3.125)))
+    found = misalignments(coarse, "t1")
+    assert found["t2"].median_mm is None
+    said = [*misalignment_warnings([replace(coarse.header, misaligned=found)], Preparation())]
+    assert said == [
+        "How far phantom_000/t2 (1 of 1 pairs) lie from the fixed scan cannot be measured: 64×80×56 voxels of "
+        "3.1×3.0×7.0 mm are too few or too large (at least two directions need 8 voxels of at most 3 mm)."
+    ]
+
+
+def test_a_map_is_neither_compared_nor_what_others_are_compared_with(prepared):
+    case = open_cohort(prepared).case("phantom_000")
+    units = {"t1": "s", "t2": "a.u."}
+    found = misalignments(replace(case, header=replace(case.header, units=units)))
+    assert list(found) == ["t1"]
+    assert (found["t1"].to, found["t1"].median_mm) == ("t2", None)
+    assert found["t1"].reason == "a map shows no anatomy to compare"
+    header = replace(case.header, misaligned=found)
+    assert [*misalignment_warnings([header], Preparation())] == []

@@ -464,6 +464,62 @@ def test_shares_may_be_numbers_of_patients(cohort_folder: Path, tmp_path: Path) 
         prepare(cohort_folder, tmp_path / "other", workers=1, shares=(total, 0, 1))
 
 
+def two_grids(save, folder: Path, unit: str = "t1") -> Path:
+    """Two cases with a flair in thick slices, and another scan in thin ones."""
+    draw = np.random.default_rng(0)
+    for case in ("a", "b"):
+        save(folder / case / "flair.nii.gz", draw.integers(1, 900, (4, 24, 24)), (6, 1, 1))
+        save(folder / case / f"{unit}.nii.gz", draw.integers(1, 900, (24, 24, 24)))
+    return folder
+
+
+def test_a_dry_run_refuses_the_grids_that_prepare_refuses_and_writes_nothing(voxlate, save, tmp_path: Path) -> None:
+    folder = two_grids(save, tmp_path / "in")
+    plan = voxlate("prepare", folder, "--out", tmp_path / "out", "--dry-run")
+    real = voxlate("prepare", folder, "--out", tmp_path / "real", "--no-audit")
+    assert (plan.code, real.code) == (2, 2)
+    (sentence,) = [one for one in real.err.splitlines() if one.startswith("voxlate: ")]
+    said = [one for one in plan.err.splitlines() if one.startswith("voxlate: ")]
+    assert said[0] == sentence
+    assert "expected the grid of" in sentence
+    assert len(said) == 2  # of every case, where prepare stops at the first
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_shows_which_file_becomes_what_on_which_grid_and_in_which_unit(voxlate, save, tmp_path: Path) -> None:
+    folder = two_grids(save, tmp_path / "in", "ct")
+    answer = voxlate("prepare", folder, "--out", tmp_path / "out", "--dry-run", "--resample", "--json")
+    assert answer.code == 0, answer.err
+    said = json.loads(answer.out)
+    assert said["fixed"] == "ct"
+    assert said["files"][0] == {
+        "case": "a",
+        "name": "ct",
+        "path": str(folder / "a" / "ct.nii.gz"),
+        "grid": "24×24×24, 1.00×1.00×1.00 mm",
+        "unit": "HU",
+    }
+    drawn = voxlate("prepare", folder, "--out", tmp_path / "out", "--dry-run", "--resample").err
+    assert "a/ct.nii.gz" in drawn
+    assert "grid of each case: that of its ct" in drawn
+
+
+def test_resample_takes_the_finest_grid_of_the_case(save, tmp_path: Path) -> None:
+    cohort = prepare(two_grids(save, tmp_path / "in"), tmp_path / "out", resample=True, workers=1, audit=False)
+    assert cohort.made["fixed"] == "t1"
+    assert [one.shape for one in cohort.cases] == [(24, 24, 24)] * 2
+    assert not any("LOSES DETAIL" in one for one in cohort.warnings)
+
+
+def test_what_a_chosen_grid_loses_is_said(save, tmp_path: Path) -> None:
+    folder = two_grids(save, tmp_path / "in")
+    cohort = prepare(folder, tmp_path / "out", resample=True, fixed="flair", workers=1, audit=False)
+    assert [one for one in cohort.warnings if "LOSES" in one] == [
+        "t1 LOSES DETAIL on the case's grid in 2 of 2 cases: in a from 24×24×24, 1.00×1.00×1.00 mm to "
+        "24×24×4, 1.00×1.00×6.00 mm. Name another scan by --fixed, or voxels by --spacing."
+    ]
+
+
 def test_a_dry_run_shows_the_table_and_writes_nothing(voxlate, cohort_folder: Path, tmp_path: Path) -> None:
     answer = voxlate("prepare", cohort_folder, "--out", tmp_path / "out", "--dry-run", "--json")
     assert answer.code == 0, answer.err

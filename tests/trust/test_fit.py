@@ -16,7 +16,7 @@ COVERAGE = 0.9
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    shorter = {way: replace(one, steps=400) for way, one in widths.LESSONS.items()}
+    shorter = {way: replace(one, steps=200) for way, one in widths.LESSONS.items()}
     monkeypatch.setattr(widths, "LESSONS", shorter)
     monkeypatch.setattr(widths, "BATCH", 1024)
 

@@ -9,6 +9,8 @@ from types import FrameType
 from voxlate import machine
 
 BUSY_CORES, LOOK_SECONDS = 0.5, 0.3
+SHOWING = ("info", "recipes", "--version")
+COMPLETING = "_VOXLATE_COMPLETE"  # set where a shell asks for completions
 
 
 def _wait_as_the_load_asks() -> None:
@@ -23,6 +25,11 @@ def _wait_as_the_load_asks() -> None:
 
         if psutil.cpu_percent(LOOK_SECONDS) / 100 * (os.cpu_count() or 1) > BUSY_CORES:
             os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+def _computes(words: list[str]) -> bool:
+    """Whether a command line may import torch: what only shows something need not look at the cores first."""
+    return bool(words) and words[0] not in SHOWING and not {"--help", "-h"} & {*words} and COMPLETING not in os.environ
 
 
 def _importing(frame: FrameType | None) -> bool:
@@ -45,7 +52,8 @@ def main() -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, stop)
-    _wait_as_the_load_asks()
+    if _computes(sys.argv[1:]):
+        _wait_as_the_load_asks()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be text

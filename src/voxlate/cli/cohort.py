@@ -44,7 +44,9 @@ def phantom(
 class Preparing:
     """Options of `prepare` as voxlate.prepare takes them."""
 
-    resample: Annotated[bool, Option("--resample", help="Resample other grids to the case's first one.")] = False
+    resample: Annotated[bool, Option("--resample", help="Resample a case's scans to the finest of their grids.")] = (
+        False
+    )
     register: Annotated[
         Literal["rigid", "affine", "bspline", "ants"] | None,
         Option(help="Align a case's scans by their content; the transforms are kept."),
@@ -69,6 +71,9 @@ class Preparing:
     audit: Annotated[
         bool, Option("--audit/--no-audit", help="Estimate how far the scans of a case lie from each other.")
     ] = True
+    audit_cases: Annotated[
+        int | None, Option(min=1, help="In so many cases; else in all where there are few, in a tenth of many.")
+    ] = None
 
 
 @app.command(
@@ -84,7 +89,9 @@ def prepare(
     spacing: Annotated[tuple[float, float, float] | None, Option(help="Resample all to x y z in mm.")] = None,
     *,
     options: Preparing,
-    dry_run: Annotated[bool, Option("--dry-run", help="Show what would be prepared, and write nothing.")] = False,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Read and check all scans, show which file becomes what, and write nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Check a cohort, split it by patient, and write it in the form that training reads."""
@@ -95,8 +102,9 @@ def prepare(
     from voxlate.data.prepared import registration_lines
 
     found = manifest_in(cohort) if layout.manifest is None and cohort.is_dir() else None
+    spacing_mm = (spacing[2], spacing[1], spacing[0]) if spacing else None
     if dry_run:
-        _show_plan(cohort, layout, modality, options, as_json)
+        _show_plan(cohort, layout, modality, spacing_mm, options, as_json)
         return
     with progress_on(err) as bars:
         ready = run(
@@ -104,7 +112,7 @@ def prepare(
             to,
             modalities=modality,
             **vars(layout),
-            spacing_mm=(spacing[2], spacing[1], spacing[0]) if spacing else None,
+            spacing_mm=spacing_mm,
             **vars(options),
             progress=lambda done, total, _: bars("prepare", done, total),
             say=note,
@@ -122,7 +130,7 @@ def prepare(
     for warning in ready.warnings:
         note(warning)
     show(table)
-    apart = misalignment_lines((one.case, one.misaligned) for one in ready.cases)
+    apart = misalignment_lines(ready.cases)
     registered = registration_lines(ready.cases)
     for name, line in (*apart.items(), *registered.items()):
         say(f"{name} {line}.", err)
@@ -134,24 +142,45 @@ def prepare(
     end(ready.made["unread"])
 
 
-def _show_plan(cohort: Path, layout: Layout, modality: list[str] | None, options: Preparing, as_json: bool) -> None:
-    """What would be prepared; no voxel is read."""
-    from voxlate.cli.overview import overview, show
+def _show_plan(
+    cohort: Path,
+    layout: Layout,
+    modality: list[str] | None,
+    spacing_mm: tuple[float, float, float] | None,
+    options: Preparing,
+    as_json: bool,
+) -> None:
+    """What would be prepared, by which file becomes what; scans are read and checked as they would be."""
+    from voxlate.cli.overview import overview, show, show_files
+    from voxlate.data.align import Preparation
+    from voxlate.data.checking import check_cases
     from voxlate.data.find import find_cohort
     from voxlate.data.lists import known_patients
+    from voxlate.data.prepare import complete
     from voxlate.data.split import small_cohort_note, split_patients
 
     plan = find_cohort(cohort, modalities=modality, **vars(layout))
     known_patients(plan.cases, cohort)
     splits = split_patients([(one.patient, one.split) for one in plan.cases], options.seed, options.shares)
     table = overview(plan.cases, splits, {}, {one.case for one in plan.cases if one.mask})
+    asked = Preparation(
+        spacing_mm, options.resample, options.register, options.fixed, options.align, options.mask, options.mask_from
+    )
+    preparation = complete(asked, plan.cases)
+    with progress_on(err) as bars:
+        checked = check_cases(plan.cases, preparation, lambda done, total, _: bars("check", done, total))
     if as_json:
-        print(json.dumps({**table, "left_out": plan.unclaimed, "unread": plan.unread, "guessed": plan.guessed}))
+        said = {"left_out": plan.unclaimed, "unread": plan.unread, "guessed": plan.guessed}
+        found = {"fixed": preparation.fixed, "files": [vars(one) for one in checked.seen]}
+        print(json.dumps({**table, **said, **found, "problems": checked.problems}))
     else:
+        show_files(checked.seen, cohort)
         show(table, plan)
         if options.shares is None and plan.cases[0].split is None and (sentence := small_cohort_note(splits)):
             note(sentence)
-    end(plan.unread)
+        if preparation.fixed is not None:
+            say(f"grid of each case: that of its {preparation.fixed}", err)
+    end([*plan.unread, *checked.problems])
 
 
 @app.command(epilog="Examples:  voxlate info scan.nii.gz    voxlate info RUN")

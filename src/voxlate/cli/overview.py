@@ -2,14 +2,18 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from voxlate.cli.app import err, say
+from voxlate.data.checking import Seen
 from voxlate.data.find import CaseFiles, Found
 from voxlate.data.prepared import SPLITS, Entry
 from voxlate.errors import first_of
+
+MOST_ROWS = 60
 
 
 def overview(
@@ -52,3 +56,15 @@ def show(table: Mapping[str, Any], plan: Found | None = None) -> None:
         say(f"left out: {sentence}", err)
     for sentence in plan.guessed if plan else ():
         say(f"not known, taken to be so: {sentence}", err)
+
+
+def show_files(seen: Sequence[Seen], root: Path) -> None:
+    """Which file or series becomes what, on which grid and in which unit, a line each, on stderr."""
+    drawn = Table("case", "becomes", "file or series", "grid", "unit", box=None)
+    for one in seen[:MOST_ROWS]:
+        place = Path(one.path)
+        shown = place.relative_to(root) if place.is_relative_to(root) else place
+        drawn.add_row(one.case, one.name, str(shown), one.grid, one.unit)
+    err.print(drawn, soft_wrap=True)
+    if len(seen) > MOST_ROWS:
+        say(f"… and {len(seen) - MOST_ROWS} more files: --json lists all", err)

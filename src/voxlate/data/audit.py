@@ -1,35 +1,81 @@
 """How far the scans of prepared cases lie from each other, and which pairs of a cohort are worth a look."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 
 from voxlate.data.align import Preparation
 from voxlate.data.case import CaseHeader, PreparedCase
-from voxlate.data.prepared import Cohort
+from voxlate.data.prepared import Cohort, Entry
 from voxlate.errors import first_of
-from voxlate.images.misalignment import Misalignment, misalignment
+from voxlate.images.misalignment import NOTHING_IN_COMMON, Misalignment, misalignment
 
 WORTH_A_WORD_MM = 1.5  # three times what phantoms show to be the estimate's error
+REFINED_MM = 1.0  # of a coarse estimate, whose error is below 0.7 mm; pairs below it are never named
 MOST_PAIRS = 6
 LEAST_SLICES = 4  # along each axis, as registration asks for
+ALL_OF, ONE_OF = 12, 10  # so many cases are examined at least, and one in so many of the others
+MAPS = "a map shows no anatomy to compare"
+SHOW_ANATOMY = ("HU", "a.u.", "grey")  # units of scans whose place can be seen: a map of seconds seemed 3 mm off
 
 
-def misalignments(case: PreparedCase, fixed: str | None = None) -> dict[str, Misalignment]:
-    """How far each scan of a case lies from `fixed` (default, or where that shows nothing: the first), by modality."""
+def examined_cases(patients: Mapping[str, str], count: int | None = None) -> frozenset[str]:
+    """The cases to examine (patients: of all cases), spread over the patients; the names alone decide.
+
+    count: how many; default: all of a few cases, a tenth of many.
+    """
+    wanted = ALL_OF + max(0, len(patients) - ALL_OF) // ONE_OF if count is None else count
+    taken = Counter[str]()
+    turns = list[tuple[int, str, str]]()
+    for case in sorted(patients, key=_shuffled):
+        turns.append((taken[patients[case]], _shuffled(patients[case]), case))
+        taken[patients[case]] += 1
+    return frozenset(case for _, _, case in sorted(turns)[:wanted])
+
+
+def _shuffled(name: str) -> str:
+    """Sorts names in an order that has nothing to do with the alphabet, and is the same everywhere."""
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def misalignments(case: PreparedCase, fixed: str | None = None, coarse: bool = False) -> dict[str, Misalignment]:
+    """How far each scan of a case lies from `fixed`, by modality; coarse: without the finest voxels.
+
+    Default, or where `fixed` shows nothing: from the first scan that shows anatomy.
+    """
     header = case.header
     if len(header.shown) < 2:
         return {}
-    to = fixed if fixed in header.shown else header.shown[0]
+    anatomy = [name for name in header.shown if header.units[name] in SHOW_ANATOMY]
+    to = fixed if fixed in header.shown else [*anatomy, header.shown[0]][0]
     mask = case.mask([to])
     reference = case.volume(to).data[0]
     found = {}
     for name in header.shown:
-        if name != to:
-            units = header.units[to], header.units[name]
-            one = misalignment(reference, case.volume(name).data[0], header.spacing_mm, mask, units)
-            found[name] = replace(one, to=to)
+        if name == to:
+            continue
+        if not {to, name} <= {*anatomy}:
+            nothing = Misalignment(None, None, None, None, 0, 0, reason=MAPS)
+            found[name] = replace(nothing, to=to)
+            continue
+        units = header.units[to], header.units[name]
+        one = misalignment(reference, case.volume(name).data[0], header.spacing_mm, mask, units, coarse)
+        found[name] = replace(one, to=to)
     return found
+
+
+def not_examined(header: CaseHeader | Entry) -> bool:
+    """Whether a case has several scans, and nobody has looked how far they lie from each other."""
+    shown = header.shown if isinstance(header, CaseHeader) else header.present
+    return len(shown) > 1 and not header.misaligned
+
+
+def to_refine(headers: Sequence[CaseHeader]) -> frozenset[str]:
+    """The cases of the worst pairs that only a coarse estimate is known of."""
+    worst = [(header.case, one) for header, _, one in _worst_first(headers) if (one.median_mm or 0.0) > REFINED_MM]
+    return frozenset(case for case, one in worst[:MOST_PAIRS] if one.coarse)
 
 
 def distances(cohort: Cohort, modalities: Sequence[str]) -> dict[str, float]:
@@ -44,11 +90,8 @@ def distances(cohort: Cohort, modalities: Sequence[str]) -> dict[str, float]:
 
 
 def misalignment_warnings(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[str]:
-    """A sentence on each of the worst pairs, the worst first."""
-    pairs = [
-        (header, name, one) for header in headers for name, one in header.misaligned.items() if stands_out(header, one)
-    ]
-    pairs.sort(key=lambda pair: -(pair[2].median_mm or 0.0))
+    """Sentences on the worst pairs, the worst first, on what cannot be measured, and on what was not examined."""
+    pairs = [(header, name, one) for header, name, one in _worst_first(headers) if stands_out(header, one)]
     for header, name, one in pairs[:MOST_PAIRS]:
         may_register = preparation.register is None and min(header.shape) >= LEAST_SLICES
         advice = "register (--register rigid), " if may_register else ""
@@ -61,14 +104,33 @@ def misalignment_warnings(headers: Sequence[CaseHeader], preparation: Preparatio
             f"{len(pairs) - MOST_PAIRS} more pairs lie more than {WORTH_A_WORD_MM} mm or a voxel from each other: see "
             "voxlate report PREPARED."
         )
-    lost = [
-        f"{one.case}/{name}" for one in headers for name, found in one.misaligned.items() if found.median_mm is None
-    ]
-    if lost:
+    yield from _not_measured(headers)
+    left = sum(not_examined(header) for header in headers)
+    several = sum(len(header.shown) > 1 for header in headers)
+    if 0 < left < several:
         yield (
-            f"How far {first_of(lost)} ({len(lost)} of "
-            f"{sum(len(one.misaligned) for one in headers)} pairs) lie from the fixed scan could not be estimated: "
-            "they show too little in common, or lie further apart than some 20 mm. Look at them."
+            f"How far scans lie from each other was examined in {several - left} of {several} cases, spread over the "
+            f"patients; of the other {left} it is not known. --audit-cases {len(headers)} examines all of them."
+        )
+
+
+def _worst_first(headers: Sequence[CaseHeader]) -> list[tuple[CaseHeader, str, Misalignment]]:
+    pairs = [(header, name, one) for header in headers for name, one in header.misaligned.items()]
+    return sorted(pairs, key=lambda pair: -(pair[2].median_mm or 0.0))
+
+
+def _not_measured(headers: Sequence[CaseHeader]) -> Iterator[str]:
+    """A sentence on each reason why pairs could not be measured."""
+    pairs = [(f"{header.case}/{name}", one) for header in headers for name, one in header.misaligned.items()]
+    reasons = dict[str, list[str]]()
+    for pair, one in pairs:
+        if one.median_mm is None and one.reason != MAPS:
+            reasons.setdefault(one.reason or NOTHING_IN_COMMON, []).append(pair)
+    for reason, lost in reasons.items():
+        look = ". Look at them." if reason == NOTHING_IN_COMMON else "."
+        yield (
+            f"How far {first_of(lost)} ({len(lost)} of {len(pairs)} pairs) lie from the fixed scan cannot be measured: "
+            f"{reason}{look}"
         )
 
 
@@ -78,25 +140,28 @@ def stands_out(header: CaseHeader, one: Misalignment) -> bool:
     return one.median_mm is not None and one.median_mm > max(WORTH_A_WORD_MM, voxel_mm)
 
 
-def misalignment_lines(cases: Iterable[tuple[str, dict[str, Misalignment]]]) -> dict[str, str]:
-    """A line on each modality: how far it lies from the scan it was compared with, over (case, its misalignments)."""
-    by_name = dict[str, dict[str, Misalignment]]()
-    for case, found in cases:
-        for name, one in found.items():
-            by_name.setdefault(name, {})[case] = one
-    return {name: _line(found) for name, found in sorted(by_name.items())}
+def misalignment_lines(entries: Iterable[Entry]) -> dict[str, str]:
+    """A line on each modality: how far it lies from the scan it was compared with, and in how many cases."""
+    by_name, have = dict[str, dict[str, Misalignment]](), Counter[str]()
+    for entry in entries:
+        have.update(entry.present if len(entry.present) > 1 else [])
+        for name, one in entry.misaligned.items():
+            by_name.setdefault(name, {})[entry.case] = one
+    return {name: _line(found, have[name]) for name, found in sorted(by_name.items())}
 
 
-def _line(found: dict[str, Misalignment]) -> str:
+def _line(found: dict[str, Misalignment], cases: int) -> str:
     known = {case: one.median_mm for case, one in found.items() if one.median_mm is not None}
-    bare = f"; not measurable in {len(found) - len(known)} of {len(found)} cases" if len(known) < len(found) else ""
     to = next(iter(found.values())).to
+    some = f"; {len(found)} of {cases} cases were examined" if len(found) < cases else ""
     if not known:
-        return f"against {to}: not measurable in any case (too little in common to see)"
+        reasons = Counter(one.reason or NOTHING_IN_COMMON for one in found.values())
+        return f"against {to}: cannot be measured in any case ({reasons.most_common(1)[0][0]}){some}"
+    bare = f"; not measurable in {len(found) - len(known)} of {len(found)} cases" if len(known) < len(found) else ""
     worst = max(known, key=lambda case: known[case])
     thick = any("D" in one.unseen for one in found.values())
     plane = " in the plane of the slices" if thick else ""
     return (
         f"lies {median(known.values()):.1f} mm from {to}{plane} (median of {len(known)} cases), at most "
-        f"{known[worst]:.1f} ({worst}){bare}"
+        f"{known[worst]:.1f} ({worst}){bare}{some}"
     )

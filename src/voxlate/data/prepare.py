@@ -9,10 +9,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from safetensors.numpy import load_file
+
 from voxlate import __version__
 from voxlate.data.align import Align, Mask, Preparation
-from voxlate.data.audit import misalignment_warnings, misalignments
-from voxlate.data.case import CaseHeader, prepare_case, read_header, write_case
+from voxlate.data.audit import examined_cases, misalignment_warnings, misalignments, not_examined, to_refine
+from voxlate.data.case import CaseHeader, PreparedCase, prepare_case, read_header, write_case
+from voxlate.data.checking import check_unit, finest, lost_by_resampling
 from voxlate.data.find import CaseFiles, find_cohort, manifest_in
 from voxlate.data.fingerprint import fingerprint, warnings_of, wide_heads
 from voxlate.data.lists import known_patients
@@ -52,6 +55,7 @@ def prepare(
     seed: int = 0,
     shares: Shares | None = None,
     audit: bool = True,
+    audit_cases: int | None = None,
     workers: int | None = None,
     progress: CaseProgress | None = None,
     say: Say | None = None,
@@ -68,8 +72,9 @@ def prepare(
     another CT, T1, else the first), which must be a source of the models
     trained on this cohort, since synthesis has sources only.
     shares: train, val, test by patient, unless the manifest says (default: see split.usual_shares).
-    audit: estimate how far the scans of each case that is made now lie from the fixed one; cases that are there keep
-    what they have. workers: processes, each holding one case in memory.
+    audit: estimate how far the scans of cases lie from the fixed one; audit_cases: of so many cases (default: of all
+    where there are few, of a tenth where there are many).
+    workers: processes, each holding one case in memory.
     progress(done, total, case) is called after each case, say(sentence) where cases were made again. Raises BadInput
     for bad cases, and for an `out` that holds anything else, a cohort prepared in another way included.
     """
@@ -77,12 +82,9 @@ def prepare(
     found = find_cohort(root, pattern, manifest, preset, modalities, allow_outside, patients)
     cases = found.cases
     known_patients(cases, root)
-    if align is not None:
-        fixed = fixed or _clearest_everywhere(cases)
-    elif resample or register is not None:
-        fixed = fixed or next(iter(_everywhere(cases)), None)  # stated in cohort.json, and so in every model of it
-    mask_from = (mask_from or _clearest_everywhere(cases)) if mask == "brain" else None
-    preparation = Preparation(spacing_mm, resample, register, fixed, align, mask, mask_from)
+    preparation = complete(
+        Preparation(spacing_mm, resample, register, fixed, align, mask, mask_from), cases
+    )  # stated in cohort.json, and so in every model of it
     splits = split_patients([(one.patient, one.split) for one in cases], seed, shares)
     table = manifest if manifest is not None else manifest_in(root)
     by_whom = "manifest" if table else "lists"
@@ -103,8 +105,11 @@ def prepare(
         "voxlate": __version__,
     }
     _refuse_other(out, made, {one.case: [one.patient, splits[one.patient]] for one in cases})
+    examined = examined_cases({one.case: one.patient for one in cases}, audit_cases if audit else 0)
     with locked(out):
-        again = _prepare_all(cases, out, preparation, audit, workers, progress)
+        again = _prepare_all(cases, out, preparation, examined, workers, progress)
+        if audit:
+            _refine_worst(cases, out, preparation, workers)
     if again and say:
         say(f"{len(again)} cases were made again, for their files or the options changed since: {first_of(again)}.")
     headers = [read_header(case_path(out, one.case)) for one in cases]
@@ -123,6 +128,7 @@ def prepare(
             *(f"Not known, taken to be so: {one}." for one in found.guessed),
             *(wide_heads(headers) if found.heads else ()),
             *warnings_of(headers, splits),
+            *lost_by_resampling(headers, preparation),
             *misalignment_warnings(headers, preparation),
         ),
         made=made,
@@ -130,6 +136,18 @@ def prepare(
     write_cohort(cohort)
     _remove_unused_transforms(out, headers)
     return open_cohort(out)
+
+
+def complete(asked: Preparation, cases: list[CaseFiles]) -> Preparation:
+    """A preparation with the modalities that nobody named: the fixed scan, and that in which brains are found."""
+    fixed, mask_from = asked.fixed, asked.mask_from
+    if asked.align is not None:
+        fixed = fixed or _clearest_everywhere(cases)
+    elif asked.resample or asked.register is not None:
+        fixed = fixed or finest(cases, _everywhere(cases))
+    if asked.mask == "brain":
+        mask_from = mask_from or _clearest_everywhere(cases)
+    return replace(asked, fixed=fixed, mask_from=mask_from if asked.mask == "brain" else None)
 
 
 def _clearest_everywhere(cases: list[CaseFiles]) -> str:
@@ -197,32 +215,39 @@ def _prepare_all(
     cases: list[CaseFiles],
     out: Path,
     preparation: Preparation,
-    audit: bool,
+    examined: frozenset[str],
     workers: int | None,
     progress: CaseProgress | None,
 ) -> list[str]:
     """Prepare the cases; gives the names of those that were there, made from other files or in another way."""
-    processes = min(workers or min(cores(), MOST_WORKERS), len(cases))
-    work = functools.partial(_prepare_files, out=out, preparation=preparation, audit=audit)
-    in_turn = ((one.case, work(one)) for one in cases)
+    work = functools.partial(_prepare_files, out=out, preparation=preparation, examined=examined)
     again = list[str]()
-    for done, (case, was_there) in enumerate(
-        in_turn if processes == 1 else _in_parallel(work, cases, processes), start=1
-    ):
+    for done, (case, was_there) in enumerate(_each(work, cases, workers), start=1):
         again += [case] if was_there else []
         if progress is not None:
             progress(done, len(cases), case)
     return sorted(again)
 
 
-def _prepare_files(files: CaseFiles, out: Path, preparation: Preparation, audit: bool) -> bool:
+def _each(work: Callable[[CaseFiles], bool], cases: list[CaseFiles], workers: int | None) -> Iterator[tuple[str, bool]]:
+    """What `work` gives for each case, by its name, in the order in which they are done."""
+    processes = min(workers or min(cores(), MOST_WORKERS), len(cases))
+    if processes == 1:
+        return ((one.case, work(one)) for one in cases)
+    return _in_parallel(work, cases, processes)
+
+
+def _prepare_files(files: CaseFiles, out: Path, preparation: Preparation, examined: frozenset[str]) -> bool:
     """Prepare one case, unless its file is there and was made from the same inputs in the same way.
 
     Gives whether it replaced a file made from others, or otherwise.
     """
-    path = case_path(out, files.case)
+    path, audit = case_path(out, files.case), files.case in examined
     inputs = _digest_of_inputs(files, preparation)
-    if (was_there := path.exists()) and read_header(path).inputs == inputs:
+    same = (was_there := path.exists()) and read_header(path).inputs == inputs
+    if same and audit and not_examined(read_header(path)):
+        _examine(path, preparation, coarse=True)
+    if same:
         return False
     case = prepare_case(
         files.case,
@@ -231,12 +256,32 @@ def _prepare_files(files: CaseFiles, out: Path, preparation: Preparation, audit:
         mask=None if files.mask is None else read_volume(files.mask, "mask"),
         labels={name: read_volume(place, name) for name, place in files.labels.items()},
     )
-    misaligned = misalignments(case, preparation.fixed) if audit else {}
+    misaligned = misalignments(case, preparation.fixed, coarse=True) if audit else {}
     header = replace(case.header, patient=files.patient, inputs=inputs, misaligned=misaligned)
     for name, transform in case.transforms.items():
         write_transform(out / header.registered[name].transform, transform)
     write_case(path, replace(case, header=header))
     return was_there
+
+
+def _refine_worst(cases: list[CaseFiles], out: Path, preparation: Preparation, workers: int | None) -> None:
+    """Estimate at the finest voxels how far the worst pairs lie apart, until the worst of all are known that well."""
+    work = functools.partial(_refine_files, out=out, preparation=preparation)
+    while names := to_refine([read_header(case_path(out, one.case)) for one in cases]):
+        for _ in _each(work, [one for one in cases if one.case in names], workers):
+            pass
+
+
+def _refine_files(files: CaseFiles, out: Path, preparation: Preparation) -> bool:
+    _examine(case_path(out, files.case), preparation, coarse=False)
+    return True
+
+
+def _examine(path: Path, preparation: Preparation, coarse: bool) -> None:
+    """Write how far the scans of a prepared case lie from each other into its header."""
+    case = PreparedCase(read_header(path), load_file(path))  # in memory: a mapped file cannot be replaced everywhere
+    misaligned = misalignments(case, preparation.fixed, coarse)
+    write_case(path, replace(case, header=replace(case.header, misaligned=misaligned)))
 
 
 def _digest_of_inputs(files: CaseFiles, preparation: Preparation) -> str:
@@ -263,12 +308,7 @@ def _check_units(headers: list[CaseHeader]) -> None:
     first = dict[str, tuple[str, str]]()
     for header in headers:
         for name, unit in header.units.items():
-            known, case = first.setdefault(name, (unit, header.case))
-            if unit != known:
-                raise BadInput(
-                    f"{name}: expected one unit in all cases, found {known} in {case} and {unit} in {header.case}. "
-                    "Convert one of them, or leave those cases out by a manifest."
-                )
+            check_unit(name, unit, header.case, first)
 
 
 def _entry(header: CaseHeader, split: str) -> Entry:

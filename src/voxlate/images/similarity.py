@@ -1,5 +1,6 @@
 """How similar two images are: structurally, by mutual information, and the overlap of two masks."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -42,17 +43,22 @@ def mutual_information(
     return (of_a + of_b) / both if both > 0 else float("nan")
 
 
-def shared_information(a: NDArray[np.uint8], b: NDArray[np.uint8], bins: int) -> tuple[NDArray[np.float64], float]:
-    """Normalised mutual information of one row of classes with several, [S]; the lower of the two entropies in nats.
+def shared_information(a: NDArray[np.uint8], b: NDArray[np.uint8], bins: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Normalised mutual information of rows of classes with several each, [..., S]; the lower of the two entropies in
+    nats, [...], each the median over the S.
 
-    a: [N] classes as by `class_of`, b: [S, N]; pairs of which one is outside (the class `bins`) are left out.
+    a: [..., N] classes as by `class_of`, b: [..., S, N]; pairs of which one is outside (the class `bins`) are left out.
     """
-    rows, width = len(b), bins + 1
-    pairs = a.astype(np.int32) * width + b
-    pairs += (np.arange(rows, dtype=np.int32) * width * width)[:, None]
-    joint = np.bincount(pairs.ravel(), minlength=rows * width * width).reshape(rows, width, width)[:, :bins, :bins]
-    of_a, of_b, both = (_entropy(one.reshape(rows, -1)) for one in (joint.sum(2), joint.sum(1), joint))
-    return (of_a + of_b) / np.maximum(both, NARROWEST), float(min(np.median(of_a), np.median(of_b)))
+    rows, width = math.prod(b.shape[:-1]), bins + 1
+    pairs = b.astype(np.intp)
+    pairs += (a.astype(np.intp) * width)[..., None, :]
+    pairs += (np.arange(rows) * width * width).reshape(*b.shape[:-1], 1)
+    counts = np.bincount(pairs.ravel(), minlength=rows * width * width)
+    joint = np.ascontiguousarray(counts.reshape(*b.shape[:-1], width, width)[..., :bins, :bins])
+    of_a, of_b = _entropy_of_few(joint.sum(-1), a.shape[-1]), _entropy_of_few(joint.sum(-2), a.shape[-1])
+    both = _entropy_of_few(joint.reshape(*b.shape[:-1], -1), a.shape[-1])
+    lower = np.minimum(np.median(of_a, axis=-1), np.median(of_b, axis=-1))
+    return (of_a + of_b) / np.maximum(both, NARROWEST), lower
 
 
 def class_of(image: NDArray[Any], low: float, high: float, bins: int) -> NDArray[np.uint8]:
@@ -76,3 +82,11 @@ def _entropy(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Entropy in nats along the last axis of counts; 0 where all are 0."""
     shares = counts / np.maximum(counts.sum(-1, keepdims=True), 1)
     return np.asarray(-(shares * np.log(np.maximum(shares, NARROWEST))).sum(-1), np.float64)
+
+
+def _entropy_of_few(counts: NDArray[np.int64], most: int) -> NDArray[np.float64]:
+    """The same of counts that sum up to `most` or less, by a table of k log k: no logarithm of each count."""
+    whole = np.arange(most + 1, dtype=np.float64)
+    table = whole * np.log(np.maximum(whole, 1.0))
+    total = counts.sum(-1)
+    return np.log(np.maximum(total, 1)) - table[counts].sum(-1) / np.maximum(total, 1)

@@ -7,7 +7,7 @@ from statistics import median
 
 import numpy as np
 
-from voxlate.data.audit import distances
+from voxlate.data.audit import SHOW_ANATOMY, distances
 from voxlate.data.case import CaseHeader
 from voxlate.data.prepared import Cohort, Entry
 from voxlate.errors import BadInput
@@ -18,7 +18,6 @@ OFFSET_HU = 600  # between percentiles: beyond, one lacks the offset of 1024
 AIR_HU = (-800, -200)  # the least voxel of a scan lies below the first; above the second there is no air
 NARROWEST_HU = 50  # a body has fat, water and bone
 EDGE = PERCENTILES.index(10)
-SHOW_ANATOMY = ("HU", "a.u.", "grey")  # units of scans whose place can be seen: a map of seconds seemed 3 mm off
 
 
 @dataclass(frozen=True)

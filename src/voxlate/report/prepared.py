@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.data.align import Registered
-from voxlate.data.audit import misalignment_lines
+from voxlate.data.audit import misalignment_lines, not_examined
 from voxlate.data.prepared import Cohort, Entry, open_cohort, registration_lines
 from voxlate.files import write_text
-from voxlate.images.misalignment import Misalignment
+from voxlate.images.misalignment import NOTHING_IN_COMMON, Misalignment
 from voxlate.report.page import flat, render
 from voxlate.report.pictures import evenly, in_a_row, scan_columns
 
@@ -27,20 +27,24 @@ def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
     cohort = open_cohort(path)
     made, moved = cohort.preparation, bool(cohort.made.get("resample") or cohort.made.get("register"))
     cases = sorted(cohort.cases, key=_least_similar if made.register else _most_apart)
-    chosen = [cases[number] for number in evenly(len(cases), MOST_CASES)]
     known = any(one.median_mm is not None for entry in cohort.cases for one in entry.misaligned.values())
+    examined = [entry for entry in cases if entry.misaligned]
+    if known and not made.register and len(examined) >= MOST_CASES:
+        cases = examined
+    chosen = [cases[number] for number in evenly(len(cases), MOST_CASES)]
     unregistered = "from the most to the least out of register" if known else "in the order of the list"
     ordered = "from the least to the most similar" if made.register else unregistered
     boards = moved or known
-    some = f"{len(chosen)} of {len(cohort.cases)} cases, evenly {ordered}. " if len(chosen) < len(cohort.cases) else ""
-    sections = [_section(cohort, entry, made.fixed if moved else _compared_with(entry)) for entry in chosen]
+    of = f"{len(cases)} examined cases" if len(cases) < len(cohort.cases) else f"{len(cases)} cases"
+    some = f"{len(chosen)} of {of}, evenly {ordered}. " if len(chosen) < len(cohort.cases) else ""
+    sections = [_section(cohort, entry, made.fixed if moved else _compared_with(entry), known) for entry in chosen]
     context = {
         "kind": "Prepared cohort",
         "folder": cohort.folder.name,
         "title": f"{len(cohort.cases)} cases of {', '.join(cohort.modalities)}",
         "plain_scores": [
             *registration_lines(cohort.cases).items(),
-            *misalignment_lines((one.case, one.misaligned) for one in cohort.cases).items(),
+            *misalignment_lines(cohort.cases).items(),
             *(("warning", one) for one in cohort.warnings),
         ],
         "cases": sections,
@@ -62,14 +66,17 @@ def _compared_with(entry: Entry) -> str | None:
 
 
 def _most_apart(entry: Entry) -> float:
-    return -max((one.median_mm or 0.0 for one in entry.misaligned.values()), default=0.0)
+    """The order of the page: the worst first, and at the end those that nobody examined."""
+    return -max((one.median_mm or 0.0 for one in entry.misaligned.values()), default=-1.0)
 
 
-def _section(cohort: Cohort, entry: Entry, fixed: str | None) -> dict[str, Any]:
+def _section(cohort: Cohort, entry: Entry, fixed: str | None, audited: bool) -> dict[str, Any]:
     """The pictures of one case, with how far its scans lie from each other, and what registration gained."""
     case = cohort.case(entry.case)
     scans = {name: case.volume(name) for name in case.header.present}
     apart = {name: _distance(one) for name, one in entry.misaligned.items()}
+    if audited and not_examined(entry):
+        apart = dict.fromkeys(entry.present, "distance from the others not examined")
     gains = {name: _gain(one) for name, one in entry.registered.items()}
     notes = {name: "; ".join(one[name] for one in (gains, apart) if name in one) for name in gains | apart}
     columns = scan_columns(entry.case, scans, fixed if fixed in scans else None, notes)
@@ -86,9 +93,9 @@ def _gain(one: Registered) -> str:
 
 def _distance(one: Misalignment) -> str:
     if one.median_mm is None:
-        return f"distance from {one.to} not measurable ({one.windows} windows agree)"
+        return f"distance from {one.to} cannot be measured: {one.reason or NOTHING_IN_COMMON}"
     plane = ", in the plane of the slices" if "D" in one.unseen else ""
     return (
         f"{one.median_mm:.1f} mm from {one.to} (95th percentile {one.p95_mm:.1f}){plane}: "
-        f"{one.windows} windows, {one.left_out} left out"
+        f"{one.windows} windows, {one.left_out} left out{', coarse estimate' if one.coarse else ''}"
     )

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from voxlate.data.audit import distances
+from voxlate.data.audit import distances, not_examined
 from voxlate.data.case import LABEL, PreparedCase
 from voxlate.data.familiar import varied_level
 from voxlate.data.patches import NO_LABEL, DataSettings, cut_note, padding_note, teaching_cases, usable_cases
@@ -92,11 +92,14 @@ def _misaligned(stage: FullStage, cohort: Cohort) -> str:
     every, _ = usable_cases(cohort, replace(stage.data, most_misaligned_mm=None), "train")
     apart = distances(cohort, [*stage.data.source, *stage.data.target])
     far = [f"{case} ({apart[case]:.1f} mm)" for case in every if apart.get(case, 0.0) > most]
+    entries = {one.case: one for one in cohort.cases}
+    unknown = sum(not_examined(entries[case]) for case in every)
+    kept = f" {unknown} cases that prepare did not examine stay in (--audit-cases)." if unknown else ""
     if not far:
-        return ""
+        return kept.lstrip()
     return (
         f"left out of training, out of register by more than data.most_misaligned_mm = {most:g}: {len(far)} of "
-        f"{len(every)} cases, {', '.join(far)}."
+        f"{len(every)} cases, {', '.join(far)}.{kept}"
     )
 
 

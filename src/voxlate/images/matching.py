@@ -1,0 +1,208 @@
+"""Windows of a scan moved to where they have most in common with another one, at one size of voxels."""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from itertools import combinations_with_replacement, product
+
+import numpy as np
+import scipy.ndimage
+from numpy.typing import NDArray
+
+from voxlate.images.motion import Field, Floats, Mask, Shifts
+from voxlate.images.similarity import class_of, shared_information
+
+Image = NDArray[np.floating]
+Spacing = tuple[float, float, float]
+Whole = NDArray[np.int64]
+
+BINS = 16
+COVERED = 0.25  # of a window by the mask, at least
+LEAST_ENTROPY = 0.35  # nats; a window in which nearly all voxels are of one class has no structure
+MOST_POINTS = 2000  # of a window that are compared
+AT_ONCE = 400_000  # pairs of classes counted in one go: what fits a core's cache
+
+
+@dataclass(frozen=True)
+class Level:
+    """One step from coarse to fine.
+
+    voxel_mm: averaged to about this; window_mm: edge of a window; apart_mm: there is one window in each cube of this
+    edge; reach: voxels tried on both sides; most: windows, those with most structure.
+    """
+
+    voxel_mm: float
+    window_mm: float
+    apart_mm: float
+    reach: int
+    most: int = 160
+
+    def scaled(self, factor: float) -> "Level":
+        return Level(self.voxel_mm * factor, self.window_mm * factor, self.apart_mm * factor, self.reach, self.most)
+
+
+class Matching:
+    """Two scans at one level, in whole classes of intensity, and the windows that are compared in them."""
+
+    def __init__(
+        self,
+        fixed: Image,
+        moving: Image,
+        mask: Mask,
+        spacing_mm: Spacing,
+        ranges: list[tuple[float, float]],
+        seen: Mask,
+        level: Level,
+    ) -> None:
+        factors = [min(n, max(1, round(level.voxel_mm / mm))) for n, mm in zip(fixed.shape, spacing_mm)]
+        self.spacing = np.array(spacing_mm) * factors
+        self.origin = (np.array(factors) - 1) / 2 * spacing_mm
+        self.fixed = class_of(averaged(fixed, factors), *ranges[0], BINS)
+        self.moving, self.moving_range = averaged(moving, factors), ranges[1]
+        self.inside = averaged(mask, factors) > 0.5
+        self.level = level
+        self.reach = np.where(seen, level.reach, 0)
+        self.size = np.array(
+            [min(n, max(1, round(level.window_mm / mm))) for n, mm in zip(self.fixed.shape, self.spacing)]
+        )
+        self.places, self.around, self.outer = self._compared()
+
+    def shifts(self, field: Field) -> Shifts:
+        """The displacement at the centre of each window that has a distinct one; `field`: what is known so far."""
+        starts = self._windows()
+        centres = self.origin + self.spacing * (starts + (self.size - 1) / 2)
+        before, strain = _linearised(field, centres, self.spacing * self.size / 4)
+        share = max(1, AT_ONCE // self.around.size)
+        parts = [slice(k, k + share) for k in range(0, len(starts), share)]
+        found = [self._moves(starts[one], centres[one], before[one], strain[one]) for one in parts]
+        moves = np.concatenate(found) if found else np.zeros((0, 3))
+        kept = np.isfinite(moves).all(axis=1)
+        return Shifts(centres[kept], before[kept] + moves[kept] * self.spacing, int((~kept).sum()))
+
+    def _moves(self, starts: Whole, centres: Floats, before: Floats, strain: Floats) -> Floats:
+        """The shifts of some windows in voxels, on top of what is known around them, [N, 3]; NaN: none is distinct."""
+        near = np.stack([self._near(*one) for one in zip(starts, centres, before, strain)])
+        near_classes = class_of(near, *self.moving_range, BINS)
+        corners = np.ravel_multi_index(starts.T, self.fixed.shape)
+        here = self.fixed.ravel()[corners[:, None] + self.places]
+        information, entropy = shared_information(here, near_classes.take(self.around, axis=1), BINS)
+        found = peaks(information, self.reach)
+        found[entropy < LEAST_ENTROPY] = np.nan
+        return found
+
+    def _near(self, start: Whole, centre: Floats, before: Floats, strain: Floats) -> NDArray[np.float32]:
+        """The moving scan around a window, as what is known says that it was displaced and bent there."""
+        matrix = (np.eye(3) + strain) * self.spacing / self.spacing[:, None]
+        corner = self.origin + self.spacing * (start - self.reach)
+        first = (corner + before + strain @ (corner - centre) - self.origin) / self.spacing
+        return scipy.ndimage.affine_transform(
+            self.moving, matrix, first, output_shape=self.outer, order=1, cval=np.nan
+        ).ravel()
+
+    def _compared(self) -> tuple[Whole, Whole, tuple[int, ...]]:
+        """The compared voxels: places from a window's first voxel in the scan [N], in the box around it for each shift
+        [S, N], and that box's shape.
+
+        The step between the places has no divisor in common with a row's length, so that they spread over all rows.
+        """
+        outer = tuple(int(n) for n in self.size + 2 * self.reach)
+        step = max(1, int(np.prod(self.size)) // MOST_POINTS)
+        while math.gcd(step, int(self.size[2])) > 1:
+            step += 1
+        own = np.unravel_index(np.arange(0, int(np.prod(self.size)), step), tuple(self.size))
+        moves = np.ravel_multi_index(np.ix_(*[np.arange(2 * r + 1) for r in self.reach]), outer).reshape(-1, 1)
+        return np.ravel_multi_index(own, self.fixed.shape), np.ravel_multi_index(own, outer) + moves, outer
+
+    def _windows(self) -> Whole:
+        """First voxels of the windows: in each cube of the level's `apart_mm`, the one with the most structure."""
+        if (self.size == self.fixed.shape).all():
+            return np.zeros((1, 3), np.int64)
+        halves = [min(2, n) for n in self.fixed.shape]  # structure is measured on voxels twice as wide: fast enough
+        size = np.maximum(1, self.size // halves)
+        inside = averaged(self.inside, halves)
+        moving = class_of(self.moving, *self.moving_range, BINS)
+        edges = [_edges(averaged(one % BINS, halves)) * inside for one in (self.fixed, moving)]
+        firsts = [np.arange(0, n - length + 1, max(1, length // 4)) for n, length in zip(inside.shape, size)]
+        structure = np.minimum(*(_box_means(one, firsts, size) for one in edges))
+        structure[_box_means(inside, firsts, size) < COVERED] = 0
+        places = np.argwhere(structure > 0)
+        starts = np.stack([line[places[:, k]] * half for k, (line, half) in enumerate(zip(firsts, halves))], axis=1)
+        cubes = ((starts + self.size / 2) * self.spacing // self.level.apart_mm).astype(np.int64)
+        order = np.lexsort((*-starts.T[::-1], -structure[tuple(places.T)]))  # most structure first
+        _, best = np.unique(cubes[order], axis=0, return_index=True)
+        chosen = starts[order[np.sort(best)[: self.level.most]]]
+        return np.minimum(chosen.reshape(-1, 3), np.array(self.fixed.shape) - self.size)
+
+
+def averaged(image: NDArray[np.generic], factors: list[int]) -> NDArray[np.float32]:
+    """Means of blocks of so many voxels along each axis; what is left over at the end is cut off."""
+    blocks = image[tuple(slice(n // factor * factor) for n, factor in zip(image.shape, factors))]
+    for axis, factor in enumerate(factors):
+        if factor > 1:
+            every = [blocks[(slice(None),) * axis + (slice(k, None, factor),)] for k in range(factor)]
+            total = every[0].astype(np.float32)
+            for one in every[1:]:
+                total += one
+            blocks = total / np.float32(factor)
+    return blocks.astype(np.float32, copy=False)
+
+
+def _edges(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sum of the absolute differences between neighbours."""
+    total = np.zeros_like(image)
+    for axis in range(3):
+        if image.shape[axis] > 1:
+            total += np.abs(np.gradient(image, axis=axis))
+    return total
+
+
+def _box_means(image: NDArray[np.generic], firsts: list[Whole], size: Whole) -> Floats:
+    """Means of the boxes that begin at the product of `firsts`, by a summed-volume table."""
+    table = np.pad(image.astype(np.float64), ((1, 0),) * 3).cumsum(0).cumsum(1).cumsum(2)
+    total = np.zeros([len(line) for line in firsts])
+    for far in product((0, 1), repeat=3):
+        corner = table[np.ix_(*[line + end * n for line, end, n in zip(firsts, far, size)])]
+        total += (-1) ** (3 - sum(far)) * corner
+    return total / np.prod(size)
+
+
+def _linearised(field: Field, centres: Floats, steps: Floats) -> tuple[Floats, Floats]:
+    """A field's displacement [N, 3] and its derivative [N, 3, 3] at points, by differences of so many millimetres."""
+    ahead = np.diag(steps)
+    points = np.concatenate([centres, *(centres + one for one in ahead), *(centres - one for one in ahead)])
+    values = field(points).reshape(7, -1, 3)
+    return values[0], np.moveaxis((values[1:4] - values[4:]) / (2 * steps[:, None, None]), 0, -1)
+
+
+def peaks(scores: Floats, reach: Whole) -> Floats:
+    """The shift in voxels of the highest score of all shifts, by a quadric through it and its neighbours.
+
+    scores: [N, S]; gives [N, 3], NaN where the highest lies at the end of the reach, or is no maximum along some axis.
+    """
+    axes, shape = np.flatnonzero(reach), tuple(2 * reach + 1)
+    found = np.full((len(scores), 3), np.nan)
+    best = np.stack(np.unravel_index(scores.argmax(axis=1), shape), axis=1)
+    inside = np.flatnonzero(((best > 0) & (best < 2 * reach))[:, axes].all(axis=1))
+    near, pairs, solve = _quadric(tuple(axes.tolist()))
+    values = scores[inside[:, None], np.ravel_multi_index((best[inside, None] + near).T, shape).T]
+    terms = values @ solve.T
+    slope, curvature = terms[:, 1 : 1 + len(axes)], np.zeros((len(inside), len(axes), len(axes)))
+    for k, (i, j) in enumerate(pairs):
+        curvature[:, i, j] = curvature[:, j, i] = terms[:, 1 + len(axes) + k]
+    peaked = np.linalg.eigvalsh(curvature)[:, -1] < 0
+    inside = inside[peaked]
+    offset = -np.linalg.solve(curvature[peaked], slope[peaked][..., None])[..., 0]
+    within = np.abs(offset).max(axis=1, initial=0) <= 1
+    found[inside[within]] = (best - reach)[inside[within]]
+    found[np.ix_(inside[within], axes)] += offset[within]
+    return found
+
+
+@cache
+def _quadric(axes: tuple[int, ...]) -> tuple[Whole, list[tuple[int, int]], Floats]:
+    """A voxel and its neighbours along axes [N, 3], pairs of axes, and the matrix from values there to a quadric."""
+    near = np.array([*product(*[(-1, 0, 1) if axis in axes else (0,) for axis in range(3)])])
+    pairs = [*combinations_with_replacement(range(len(axes)), 2)]
+    x = near[:, axes].astype(np.float64)
+    terms = [np.ones(len(x)), *x.T, *(x[:, i] * x[:, j] / (2 if i == j else 1) for i, j in pairs)]
+    return near, pairs, np.linalg.pinv(np.stack(terms, axis=1))
