@@ -74,9 +74,7 @@ def not_examined(header: CaseHeader | Entry) -> bool:
 
 def to_refine(headers: Sequence[CaseHeader]) -> frozenset[str]:
     """The cases of the worst pairs that only a coarse estimate is known of."""
-    worst = [
-        (header.case, one) for header, _, one in _worst_first(headers) if (one.median_mm or 0.0) > REFINED_MM
-    ]
+    worst = [(header.case, one) for header, _, one in _worst_first(headers) if (one.median_mm or 0.0) > REFINED_MM]
     return frozenset(case for case, one in worst[:MOST_PAIRS] if one.coarse)
 
 
@@ -92,7 +90,7 @@ def distances(cohort: Cohort, modalities: Sequence[str]) -> dict[str, float]:
 
 
 def misalignment_warnings(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[str]:
-    """A sentence on each of the worst pairs, the worst first, on what cannot be measured, and on what nobody examined."""
+    """A sentence on each of the worst pairs, on what cannot be measured, and on what was not examined."""
     pairs = [(header, name, one) for header, name, one in _worst_first(headers) if stands_out(header, one)]
     for header, name, one in pairs[:MOST_PAIRS]:
         may_register = preparation.register is None and min(header.shape) >= LEAST_SLICES

@@ -76,7 +76,7 @@ def _section(cohort: Cohort, entry: Entry, fixed: str | None, audited: bool) -> 
     scans = {name: case.volume(name) for name in case.header.present}
     apart = {name: _distance(one) for name, one in entry.misaligned.items()}
     if audited and not_examined(entry):
-        apart = {name: "distance from the others not examined" for name in entry.present}
+        apart = dict.fromkeys(entry.present, "distance from the others not examined")
     gains = {name: _gain(one) for name, one in entry.registered.items()}
     notes = {name: "; ".join(one[name] for one in (gains, apart) if name in one) for name in gains | apart}
     columns = scan_columns(entry.case, scans, fixed if fixed in scans else None, notes)
