@@ -90,7 +90,7 @@ def distances(cohort: Cohort, modalities: Sequence[str]) -> dict[str, float]:
 
 
 def misalignment_warnings(headers: Sequence[CaseHeader], preparation: Preparation) -> Iterator[str]:
-    """Sentences on the worst pairs, the worst first, on what cannot be measured, and on what was not examined."""
+    """A sentence on each of the worst pairs, on what cannot be measured, and on what was not examined."""
     pairs = [(header, name, one) for header, name, one in _worst_first(headers) if stands_out(header, one)]
     for header, name, one in pairs[:MOST_PAIRS]:
         may_register = preparation.register is None and min(header.shape) >= LEAST_SLICES

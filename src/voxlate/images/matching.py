@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations_with_replacement, product
+from typing import Any
 
 import numpy as np
 import scipy.ndimage
@@ -83,7 +84,7 @@ class Matching:
         """The shifts of some windows in voxels, on top of what is known around them, [N, 3]; NaN: none is distinct."""
         near = np.stack([self._near(*one) for one in zip(starts, centres, before, strain)])
         near_classes = class_of(near, *self.moving_range, BINS)
-        corners = np.ravel_multi_index(starts.T, self.fixed.shape)
+        corners = np.asarray(np.ravel_multi_index(tuple(starts.T), self.fixed.shape))
         here = self.fixed.ravel()[corners[:, None] + self.places]
         information, entropy = shared_information(here, near_classes.take(self.around, axis=1), BINS)
         found = peaks(information, self.reach)
@@ -134,7 +135,7 @@ class Matching:
         return np.minimum(chosen.reshape(-1, 3), np.array(self.fixed.shape) - self.size)
 
 
-def averaged(image: NDArray[np.generic], factors: list[int]) -> NDArray[np.float32]:
+def averaged(image: NDArray[Any], factors: list[int]) -> NDArray[np.float32]:
     """Means of blocks of so many voxels along each axis; what is left over at the end is cut off."""
     blocks = image[tuple(slice(n // factor * factor) for n, factor in zip(image.shape, factors))]
     for axis, factor in enumerate(factors):

@@ -44,7 +44,7 @@ class Misalignment:
     (D, H, W) at the mask's centre and rotation_deg: of the rigid motion nearest to it; None, all four, where too few
     windows have a distinct shift. windows, left_out: how many have one, and how many lack structure or a maximum;
     unseen: the axes ("D") across which slices are too thick or too few; to: the fixed scan's name, where it has one.
-    coarse: estimated without the finest voxels, with an error of up to 0.7 mm; reason: why nothing was measured.
+    coarse: estimated without the finest voxels, which leaves a larger error; reason: why nothing was measured.
     """
 
     median_mm: float | None

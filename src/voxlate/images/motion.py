@@ -61,7 +61,7 @@ def fitted(shifts: Shifts, seen: Mask, may_bend: bool = True) -> Field:
     for one in range(FOLDS):
         out, kept = fold == one, fold != one
         part = rigid_motion(centres[kept], found[kept], seen)
-        fields = [part, *(_bent(part, centres[kept], found[kept], stiffness) for stiffness in STIFFNESS)]
+        fields: list[Field] = [part, *(_bent(part, centres[kept], found[kept], stiffness) for stiffness in STIFFNESS)]
         apart[:, out] = [np.linalg.norm(found[out] - field(centres[out]), axis=1) for field in fields]
     errors = np.median(apart, axis=1)
     best = int(errors.argmin())

@@ -49,7 +49,7 @@ def shared_information(a: NDArray[np.uint8], b: NDArray[np.uint8], bins: int) ->
 
     a: [..., N] classes as by `class_of`, b: [..., S, N]; pairs of which one is outside (the class `bins`) are left out.
     """
-    rows, width = math.prod(b.shape[:-1]), bins + 1
+    rows, width = math.prod(b.shape[:-1]), max(bins, int(max(a.max(initial=0), b.max(initial=0))) + 1)
     pairs = b.astype(np.intp)
     pairs += (a.astype(np.intp) * width)[..., None, :]
     pairs += (np.arange(rows) * width * width).reshape(*b.shape[:-1], 1)
