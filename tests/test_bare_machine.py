@@ -39,7 +39,7 @@ if __name__ == "__main__":
     run("phantom", "--out", "scans", "--cases", "4", "--size", "24", "24", "8", "--modality", "t1", "--modality", "ct")
     voxlate.prepare("scans", "ready", workers=2)
     run("train", "own.toml", "--data", "ready", "--out", "run", "--device", "cpu")
-    run("synth", "run", "scans", "--out", "made", "--split", "test", "--device", "cpu")
+    run("synth", "run", "scans", "--out", "made", "--split", "val", "--device", "cpu")
     run("evaluate", "made", "--truth", "scans")
 """
 

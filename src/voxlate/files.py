@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -124,12 +125,19 @@ def locked(folder: Path | str) -> Iterator[None]:
         raise BadInput(f"{folder}: expected a folder to write in, found {found}. Choose another name.") from error
     try:
         for stray in folder.rglob(f"{WRITING}*"):  # who held the lock before has left them
-            stray.unlink(missing_ok=True)
+            if not _held_inside(stray, folder):
+                stray.unlink(missing_ok=True)
         yield
     finally:
         with contextlib.suppress(OSError):  # while it is held: filelock sees that a lock's file is gone
             (folder / LOCK).unlink()
         lock.release()
+
+
+def _held_inside(path: Path, folder: Path) -> bool:
+    """Whether a folder between a file and a locked one has a lock of its own: its process may be writing the file."""
+    between = itertools.takewhile(lambda one: one != folder, path.parents)
+    return any((one / LOCK).exists() for one in between)
 
 
 def is_scaffold(path: Path) -> bool:

@@ -102,7 +102,10 @@ def test_the_ode_row_draws_in_float32(name: str, expected: bool) -> None:
 
     found: list[bool] = []
     header = {"units": {"ct": "HU"}, "target_scales": {"ct": [0.0, 1.0]}, "weights_hash": "", "steps": 1}
-    model = Model(Drawn(), recipes.read(name), header, torch.device("cpu"), Path("run"))  # type: ignore[arg-type]
+    chosen = recipes.read(
+        name, {"train.precision": "bfloat16", **({"synth.precision": "bfloat16"} if expected else {})}
+    )
+    model = Model(Drawn(), chosen, header, torch.device("cpu"), Path("run"))  # type: ignore[arg-type]
     scan = Volume(np.random.default_rng(0).random((1, 1, 6, 6)).astype(np.float32), np.eye(4), "a.u.", "t2")
     model.synthesise({"t2": scan})
     assert found == [expected]

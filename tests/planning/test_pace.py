@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from voxlate import recipe
-from voxlate.errors import Stopped
+from voxlate.errors import BadInput, Stopped
 from voxlate.files import read_json
 from voxlate.planning.pace import Paced
 from voxlate.planning.plan import begun
@@ -118,3 +118,17 @@ def test_a_training_stopped_after_its_correction_resumes_to_the_same_weights(pla
     train(chosen, prepared, tmp_path / "parts", device="cpu", pace=pace)
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_an_edited_recipe_of_a_corrected_run_is_refused_and_one_of_before_is_written_again(planned, prepared, tmp_path):
+    def pace(one: Recipe, stage: str, step: int, seconds: float) -> Recipe | None:
+        return paced(30)(one, stage, step, 1.0) if stage == "regression" else None
+
+    run = train(planned, prepared, tmp_path / "run", device="cpu", pace=pace)
+    after = run.recipe.read_text()
+    run.recipe.write_text(after.replace("steps = 16", f"steps = {STEPS}"))  # as where it was stopped between the files
+    assert steps_of(begun(run.folder)[0])[0] == 16
+    assert steps_of(recipe.read(str(run.recipe)))[0] == 16
+    run.recipe.write_text(after.replace("seed = 0", "seed = 5"))
+    with pytest.raises(BadInput, match="expected the recipe that this run began with, found an edited one"):
+        begun(run.folder)

@@ -156,3 +156,16 @@ def test_a_restored_state_goes_on_bit_for_bit() -> None:
         step(first, one, each)
         step(second, other, each)
     assert all(torch.equal(a, b) for a, b in zip(one, other))
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_the_size_of_a_gradient_changes_no_move(scale):
+    torch.manual_seed(0)
+    gradient, moved = torch.randn(32, 288), []
+    for factor in (1.0, scale):
+        kernel = nn.Parameter(torch.zeros(32, 288))
+        kernel.grad = gradient * factor
+        Optimiser(kind="muon", lr=1e-3).build([kernel]).step()
+        moved.append(kernel.detach().clone())
+    torch.testing.assert_close(moved[1], moved[0], rtol=1e-4, atol=1e-7)
+    assert moved[0].abs().max() > 0

@@ -88,6 +88,9 @@ class Muon(torch.optim.AdamW):
         momenta = [self.state[kernel]["momentum"] for kernel in kernels]
         torch._foreach_lerp_(momenta, grads, 1 - MOMENTUM)
         ahead = torch._foreach_lerp(momenta, grads, 1 - MOMENTUM)  # Nesterov's look ahead
+        largest = torch._foreach_norm(ahead, ord=float("inf"))  # only directions count; squares then stay finite
+        torch._foreach_clamp_min_(largest, torch.finfo(torch.float32).tiny)
+        torch._foreach_div_(ahead, largest)
         matrices = [_as_matrix(one, kernel) for one, kernel in zip(ahead, kernels)]
         for kernel, matrix, factor in zip(kernels, matrices, factors(matrices)):
             rate = lr * RMS * max(matrix.shape) ** 0.5

@@ -22,7 +22,7 @@ from voxlate.planning.probe import Limits, Probe
 from voxlate.planning.roles import Roles, roles_of
 from voxlate.planning.rules import Size, Tables, Why
 from voxlate.planning.search import FILLED, Candidate, Search, reason
-from voxlate.recipe import Recipe, from_dict, header, read_with_head
+from voxlate.recipe import Recipe, from_dict, header, read_with_head, to_dict, with_trainings
 from voxlate.recipes import text as recipe_text
 from voxlate.training.log import append_line
 from voxlate.training.precision import Choice, choose
@@ -37,6 +37,8 @@ DRAWN_LEAST = 300  # steps of a diffusion below which its samples lose to a copy
 FEW = 2  # times that each slice is seen, below which a training is too short
 SHARES = {"both": 0.55, "samples": 0.4, "mean": 1.0}  # of the time, for the regression
 PREDICTOR = "regression"
+DECIDES_LENGTH = r"train$|train\.(steps|epochs|more|stop|ema|optimiser)|opponent|task|method"  # changes after which a
+# corrected recipe, trained anew, need not give the same weights, or whose steps were set by hand
 SPARE = 0.04  # share of the time that is kept for starting, validating, saving
 
 
@@ -80,8 +82,7 @@ class Plan:
         why = {key: "set by hand" if _touched(key, changes) else reason for key, reason in self.why.items()}
         if changes:
             why["by hand"] = f"{', '.join(changes)}; reasons that state other numbers are the plan's"
-        lengths = ["train.steps", *(f"stages.{name}.train.steps" for name in self.step_seconds)]
-        fixed = self.fixed or any(_touched(key, changes) for key in lengths)
+        fixed = self.fixed or any(re.search(DECIDES_LENGTH, key) for key in changes)
         return replace(self, tables=recipe_text.changed(self.tables, changes), why=why, fixed=fixed)
 
     def save(self, path: Path | str) -> None:
@@ -140,9 +141,22 @@ def begun(run: Path) -> tuple[Recipe, str] | None:
         return None
     recipe, head = read_with_head(str(files.recipe))
     stated = read_json(files.provenance) if files.provenance.exists() else {}
-    if stated.get("paced") and isinstance(stated.get("recipe"), dict):
-        recipe = from_dict(stated["recipe"], f"{files.provenance}", allow_code=True)
-    return recipe, head
+    if not stated.get("paced") or not isinstance(stated.get("recipe"), dict):
+        return recipe, head
+    paced = from_dict(stated["recipe"], f"{files.provenance}", allow_code=True)
+    lengths = [stage.train for stage in paced.all_stages]
+    same = len(lengths) == len(recipe.all_stages) and with_trainings(recipe, lengths) == paced
+    only_steps = same and all(
+        replace(stage.train, steps=train.steps) == train for stage, train in zip(recipe.all_stages, lengths)
+    )
+    if not only_steps:
+        raise BadInput(
+            f"{files.recipe}: expected the recipe that this run began with, found an edited one. Restore it, or train "
+            "the edited recipe into another --out."
+        )
+    if recipe != paced:  # stopped between the two files
+        write_text(files.recipe, head + tomli_w.dumps(to_dict(paced)))
+    return paced, head
 
 
 def planned_once(run: Path, make: Callable[[], Plan], device: str = "auto") -> tuple[Recipe, str, Plan | None]:
@@ -299,7 +313,10 @@ def _both(facts: Facts, roles: Roles, mode: Mode, search: Search) -> Plan:
     of_both = _with_samples(tables, best.size, LEAST)
     measured = probe.measure(of_both, 1)
     if measured is None:
-        raise BadInput(f"--memory: expected enough for the second stage too, found {probe.limits}. Give more.")
+        raise BadInput(
+            f"--memory: expected enough for the second stage too, found {probe.limits.memory_bytes / 2**30:.2f} GiB. "
+            "Give more."
+        )
     left = probe.seconds * (1 - SPARE) - best.steps * best.seconds
     drawn = max(int(left / measured.seconds), 1)
     drawn = drawn if drawn <= FILLED * most_drawn else most_drawn
