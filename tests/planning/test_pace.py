@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ from safetensors.torch import load_file
 
 from voxlate import recipe
 from voxlate.errors import BadInput, Stopped
-from voxlate.files import read_json
-from voxlate.planning.pace import Paced
+from voxlate.files import read_json, write_json
+from voxlate.planning.pace import SPARE, Kept, Paced, kept_pace
 from voxlate.planning.plan import begun
 from voxlate.planning.rules import HELD
 from voxlate.recipe import Recipe
@@ -132,3 +133,35 @@ def test_an_edited_recipe_of_a_corrected_run_is_refused_and_one_of_before_is_wri
     run.recipe.write_text(after.replace("seed = 0", "seed = 5"))
     with pytest.raises(BadInput, match="expected the recipe that this run began with, found an edited one"):
         begun(run.folder)
+
+
+def test_a_machine_that_is_too_slow_for_the_fewest_steps_is_said_loudly(planned):
+    said = []
+    assert steps_of(paced(38, say=said.append)(planned, "regression", 2, 20.0)) == [10, 10]
+    assert "TOO SLOW FOR THE PLAN" in said[0]
+    assert "take 6 more minutes" in said[0]  # 8 and 10 steps of 20 s
+    paced(38, say=said.append)(planned, "regression", 2, 1.5)
+    assert "TOO SLOW" not in said[1]
+
+
+def test_a_resumed_run_keeps_the_pace_of_its_plan_less_what_it_used(planned, tmp_path):
+    Kept(minutes=2, probed_seconds=10, step_seconds={"final": 0.5}, most_steps={"final": 40}).write(tmp_path)
+    Run(tmp_path).log.write_text(
+        '{"stage": "regression", "step": 5, "seconds": 20.0}\n{"stage": "regression", "step": 9, "seconds": 30.0}\n'
+        '{"stage": "final", "step": 1, "seconds": 5.0}\n{"stage": "final", "st'  # cut short by a kill
+    )
+    kept = kept_pace(tmp_path)
+    assert kept.deadline - time.monotonic() == pytest.approx(120 * (1 - SPARE / 2) - 10 - 35, abs=1)
+    assert (kept.step_seconds, kept.most) == ({"final": 0.5}, {"final": 40})
+
+
+def test_a_run_whose_lengths_were_set_by_hand_has_no_pace(tmp_path):
+    assert kept_pace(tmp_path) is None
+
+
+@pytest.mark.parametrize("change", [{"minutes": -1}, {"step_seconds": {"final": "slow"}}, {"more": 1}])
+def test_a_kept_plan_of_another_form_is_refused(tmp_path, change):
+    whole = {"minutes": 2.0, "probed_seconds": 1.0, "step_seconds": {"final": 0.5}, "most_steps": {"final": 40}}
+    write_json(Run(tmp_path).plan, whole | change)
+    with pytest.raises(BadInput, match=r"plan\.json: expected"):
+        kept_pace(tmp_path)

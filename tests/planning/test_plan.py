@@ -209,7 +209,7 @@ class Clockwork:
     passed: float = 0.0
     most: float = 0.0
     last: Measured | None = None
-    begun: float = 0.0
+    elsewhere: None = None
     tried: ClassVar[list[Size]] = []
 
     @property

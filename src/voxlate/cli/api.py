@@ -9,9 +9,11 @@ from PIL import Image
 
 from voxlate.data.prepare import prepare
 from voxlate.images.volume import read_volume
+from voxlate.planning.elsewhere import machine_of
+from voxlate.planning.pace import kept_pace
 from voxlate.planning.plan import Mode, Plan, planned_once
 from voxlate.planning.plan import plan as _plan
-from voxlate.planning.probe import Limits, free_memory
+from voxlate.planning.probe import FREE, Limits, free_memory
 from voxlate.recipe import Recipe, read_with_head
 from voxlate.scoring.compare import compare
 from voxlate.scoring.evaluate import evaluate
@@ -36,16 +38,23 @@ def plan(
     target: str | Sequence[str] = (),
     memory_bytes: float | None = None,
     mode: Mode = "both",
+    plan_for: str | None = None,
     device: str = "auto",
     **options: Any,
 ) -> Plan:
     """A recipe for a prepared cohort, with a reason for each key; memory_bytes: by default most of what is free.
 
-    options: as of planning.plan.plan.
+    plan_for: a machine that is not this one, such as "24GB, 80 TFLOPS" (memory and peak in bfloat16); options: as of
+    planning.plan.plan.
     """
-    limits = Limits(float(minutes), free_memory(device) if memory_bytes is None else memory_bytes)
+    elsewhere = None if plan_for is None else machine_of(plan_for)
+    if memory_bytes is None:
+        memory_bytes = elsewhere.memory_bytes * FREE if elsewhere else free_memory(device)
+    limits = Limits(float(minutes), memory_bytes)
     given, made = ((one,) if isinstance(one, str) else tuple(one) for one in (source, target))
-    return _plan(data, source=given, target=made, limits=limits, mode=mode, device=device, **options)
+    return _plan(
+        data, source=given, target=made, limits=limits, mode=mode, device=device, elsewhere=elsewhere, **options
+    )
 
 
 def train(
@@ -63,10 +72,10 @@ def train(
     changes: keys of the recipe, as {"train.steps": "500"}; options: as of training.train.train.
     """
     if recipe == "auto":
-        chosen, head, made = planned_once(
+        chosen, head, _ = planned_once(
             Path(out), lambda: plan(data, minutes=minutes, device=device).changed(changes or {}), device
         )
-        options.setdefault("pace", made and made.pace(options.get("say", lambda _: None)))
+        options.setdefault("pace", kept_pace(Path(out), options.get("say", lambda _: None)))
     elif isinstance(recipe, Recipe):
         chosen, head = recipe, ""
     elif isinstance(recipe, Plan):

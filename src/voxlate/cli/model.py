@@ -23,7 +23,19 @@ from voxlate.cli.options import (
     pairs,
     with_tables,
 )
-from voxlate.cli.planning import AUTO, Memory, Mode, Source, Target, auto_recipe, given, minutes_of, show_fits
+from voxlate.cli.planning import (
+    AUTO,
+    Memory,
+    Mode,
+    PlanFor,
+    Source,
+    Target,
+    auto_recipe,
+    given,
+    minutes_of,
+    show_fits,
+    write_planned,
+)
 from voxlate.cli.progress import progress_on
 from voxlate.errors import BadInput
 from voxlate.recipes import text as recipe_text
@@ -112,17 +124,20 @@ def train(
     mode: Mode = None,
     source: Source = None,
     target: Target = None,
+    plan_for: PlanFor = None,
     device: Device = "auto",
 ) -> None:
     """Train a recipe. After a stop or a crash, the same command resumes and ends with the same weights."""
     from voxlate.cli import further
+    from voxlate.planning.pace import kept_pace
     from voxlate.recipe import read_with_head
     from voxlate.training.train import train as run
 
     lengths = {"--steps": steps, "--minutes": minutes}
-    wishes = given(source=source, target=target, memory=memory, mode=mode)
+    wishes = given(source=source, target=target, memory=memory, mode=mode, plan_for=plan_for)
     if to is None and Path(recipe).is_dir():
         unfit = [f"--{name}" for name in given(set=change, init=start, reuse=reuse, fold=fold, **wishes)]
+        unfit = [name.replace("_", "-") for name in unfit]
         with progress_on(err) as bars:
             further.go_on(Path(recipe), lengths, unfit, data=data, device=device, progress=bars, say=note)
         _say_next(Path(recipe))
@@ -132,9 +147,13 @@ def train(
     made, began = None, time.monotonic()
     if recipe == AUTO:
         wishes |= {} if minutes is None else {"minutes": minutes_of(minutes)}
+        if plan_for is not None:
+            write_planned(data, to, changes, wishes, device=device, fold=fold)
+            return
         chosen, head, made = auto_recipe(data, to, changes, wishes, device=device, fold=fold)
     elif wishes:
-        raise BadInput(f"--{next(iter(wishes))}: expected the recipe auto, which is planned, found {recipe}. Drop it.")
+        option = next(iter(wishes)).replace("_", "-")
+        raise BadInput(f"--{option}: expected the recipe auto, which is planned, found {recipe}. Drop it.")
     else:
         chosen, head = read_with_head(recipe, changes)
     own = sorted({key.split(".")[0] for key in changes} & {"train", "net", "method", "opponent"})
@@ -142,7 +161,7 @@ def train(
         others = ", ".join(f"stages.{stage.name}.{own[0]}" for stage in chosen.stages)
         note(f"--set {own[0]}… changes the last stage alone; the others are {others}.")
     with progress_on(err) as bars:
-        pace = None if made is None else made.pace(note)
+        pace = kept_pace(to, note) if recipe == AUTO else None
         options: dict[str, Any] = {"pace": pace, "start": start, "reuse": reuse or (), "fold": fold, "device": device}
         done = run(chosen, data, to, head=head, **options, progress=bars, say=note)
     if made is not None:

@@ -33,6 +33,14 @@ Mode = Annotated[
     Option(help="mean: one regression. both, samples: and a diffusion of what it leaves, with more of the time."),
 ]
 
+PlanFor = Annotated[
+    str | None,
+    Option(
+        metavar="GPU",
+        help="Plan for a GPU that is not here: '24GB, 80 TFLOPS' (memory, and peak in bfloat16). Nothing is trained.",
+    ),
+]
+
 
 @app.command(
     epilog="Examples:  voxlate plan PREPARED --minutes 20    voxlate plan PREPARED --source t1 --target ct --memory 8GB"
@@ -45,6 +53,7 @@ def plan(
     minutes: Minutes = None,
     memory: Memory = None,
     mode: Mode = None,
+    plan_for: PlanFor = None,
     device: Device = "auto",
 ) -> None:
     """Choose a recipe for a prepared cohort, and say why: what it holds, how long it may take, what fits in memory.
@@ -55,7 +64,7 @@ def plan(
         raise BadInput(f"--out: expected the name of a .toml file, found {to}. Write --out plan.toml.")
     if to.exists():
         raise BadInput(f"{to}: expected a new file, found one that is there. Choose another --out, or remove it.")
-    wishes = given(source=source, target=target, minutes=minutes, memory=memory, mode=mode)
+    wishes = given(source=source, target=target, minutes=minutes, memory=memory, mode=mode, plan_for=plan_for)
     made = planned(data, {}, **wishes, device=device)
     made.save(to)
     for key, why in made.why.items():
@@ -74,6 +83,17 @@ def planned(data: Path, changes: Mapping[str, str], memory: str | None = None, *
 
     memory_bytes = None if memory is None else _bytes(memory)
     return run(data, memory_bytes=memory_bytes, say=note, **wishes).changed(changes)
+
+
+def write_planned(
+    data: Path, run: Path, changes: Mapping[str, str], wishes: Mapping[str, Any], *, device: str, **options: Any
+) -> None:
+    """Write the folder of a run that is planned for another machine, which trains it."""
+    made = planned(data, changes, **wishes, device=device, **options)
+    made.write_run(run)
+    for key, why in made.why.items():
+        note(f"{key}: {why}.")
+    say(f"{run} is planned. Next, where {data} and {run} are copied to:  voxlate train auto --data {data} --out {run}")
 
 
 def auto_recipe(

@@ -8,13 +8,40 @@ tenth gives, trained anew, the same weights bit for bit, as long as the steps ar
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
+
+from voxlate.config import fill, settings
+from voxlate.files import read_json, write_json
 from voxlate.recipe import Recipe, from_dict, to_dict
 from voxlate.recipes import text as recipe_text
+from voxlate.training.log import logged_seconds
+from voxlate.training.run import Run
 
 TOLERANCE = 0.04  # share of the remaining steps below which a change is not worth a sentence
 LEAST, MOST = 0.5, 4.0  # times the steps that were planned
+SPARE = 0.04  # share of the time that is kept for starting, validating, saving
+
+Above0 = Annotated[float, Field(gt=0)]
+
+
+@settings
+class Kept:
+    """RUN/plan.json: what a later start needs to correct the steps of a planned training.
+
+    minutes: that were given; probed_seconds: of them, taken by the plan; step_seconds, most_steps: as of Paced.
+    """
+
+    minutes: Above0
+    probed_seconds: Annotated[float, Field(ge=0)]
+    step_seconds: dict[str, Above0]
+    most_steps: dict[str, Annotated[int, Field(gt=0)]]
+
+    def write(self, run: Path) -> None:
+        write_json(Run(run).plan, asdict(self))
 
 
 @dataclass(frozen=True)
@@ -38,13 +65,15 @@ class Paced:
         slower = seconds / self.step_seconds[stage]
         each = {name: slower * self.step_seconds[name] for name in ahead} | {stage: seconds}
         cost = sum(steps * each[name] for name, steps in ahead.items()) - step * seconds
-        factor = max(self.deadline - self.now(), 0.0) / max(cost, 1e-9)
+        left = max(self.deadline - self.now(), 0.0)
+        factor = left / max(cost, 1e-9)
         lengths = {
             name: self._length(name, step if name == stage else 0, steps, factor) for name, steps in ahead.items()
         }
         if all(abs(lengths[name] - steps) <= TOLERANCE * steps for name, steps in ahead.items()):
             return None
-        self.say(self._sentence(stage, seconds, ahead, lengths))
+        needed = sum(steps * each[name] for name, steps in lengths.items()) - step * seconds
+        self.say(self._sentence(stage, seconds, ahead, lengths) + _late(needed, left))
         changes = {_key(name): str(steps) for name, steps in lengths.items()}
         return from_dict(recipe_text.changed(to_dict(recipe), changes), "the plan", allow_code=True)
 
@@ -58,6 +87,30 @@ class Paced:
             f"a step of stage '{stage}' takes {seconds:.3f} s, the probe measured {self.step_seconds[stage]:.3f} s; "
             f"steps are changed once so that the training ends in its minutes: {changed}."
         )
+
+
+def _late(needed: float, left: float) -> str:
+    """The end of a sentence where even the fewest steps that a plan may be cut to take longer than there is time."""
+    if needed <= (1 + TOLERANCE) * left + 1:
+        return ""
+    minutes = math.ceil(needed / 60)
+    return (
+        f" THIS MACHINE IS TOO SLOW FOR THE PLAN: half of its steps, the fewest, take {minutes:,} more minutes, and "
+        f"{left / 60:.1f} are left. To keep the minutes, stop and plan anew on this machine, into another --out."
+    )
+
+
+def kept_pace(run: Path, say: Callable[[str], None] = lambda _: None) -> Paced | None:
+    """The pace of a planned run, first started or resumed; None where its lengths were set by hand.
+
+    Raises BadInput where RUN/plan.json has another form.
+    """
+    path = Run(run).plan
+    if not path.exists():
+        return None
+    kept = fill(Kept, {key: value for key, value in read_json(path).items() if key != "checksum"}, f"{path}")
+    left = kept.minutes * 60 * (1 - SPARE / 2) - kept.probed_seconds - logged_seconds(Run(run).log)
+    return Paced(time.monotonic() + left, kept.step_seconds, kept.most_steps, say)
 
 
 def _key(stage: str) -> str:

@@ -14,10 +14,11 @@ import tomli_w
 from voxlate.data.prepared import open_cohort
 from voxlate.devices import find_device, peak_memory
 from voxlate.errors import BadInput
-from voxlate.files import read_json, write_text
+from voxlate.files import locked, read_json, write_text
 from voxlate.planning import rules
+from voxlate.planning.elsewhere import Elsewhere
 from voxlate.planning.facts import Facts, facts_of
-from voxlate.planning.pace import Paced
+from voxlate.planning.pace import SPARE, Kept
 from voxlate.planning.probe import Limits, Probe
 from voxlate.planning.roles import Roles, roles_of
 from voxlate.planning.rules import Size, Tables, Why
@@ -27,7 +28,7 @@ from voxlate.recipes import text as recipe_text
 from voxlate.training.log import append_line
 from voxlate.training.precision import Choice, choose
 from voxlate.training.processes import agreed, by_main, processes
-from voxlate.training.run import Run
+from voxlate.training.run import Run, check_free
 
 Mode = Literal["both", "mean", "samples"]
 Say = Callable[[str], None]
@@ -39,7 +40,6 @@ SHARES = {"both": 0.55, "samples": 0.4, "mean": 1.0}  # of the time, for the reg
 PREDICTOR = "regression"
 DECIDES_LENGTH = r"train$|train\.(steps|epochs|more|stop|ema|optimiser)|opponent|task|method"  # changes after which a
 # corrected recipe, trained anew, need not give the same weights, or whose steps were set by hand
-SPARE = 0.04  # share of the time that is kept for starting, validating, saving
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Plan:
     """A recipe as plain tables, why each of its keys is what it is, and what is predicted: seconds, bytes.
 
     step_seconds, most_steps: of each stage, the seconds of a step as probed, and the steps that its patients are worth;
-    begun: of time.monotonic(), when planning began; fixed: whether a length was set by hand.
+    probed_seconds: that planning took of the minutes; fixed: whether a length was set by hand; elsewhere: the machine
+    that it is planned for, where that is not this one.
     """
 
     tables: Tables
@@ -58,15 +59,38 @@ class Plan:
     where: str
     step_seconds: Mapping[str, float] = field(default_factory=dict)
     most_steps: Mapping[str, int] = field(default_factory=dict)
-    begun: float = 0.0
+    probed_seconds: float = 0.0
     fixed: bool = False
+    elsewhere: Elsewhere | None = None
 
-    def pace(self, say: Say) -> Paced | None:
-        """What corrects the lengths of the training once its speed is known; None where they were set by hand."""
+    def keep_pace(self, run: Path) -> None:
+        """Write what corrects the lengths of the run's training once its speed is known, unless they were set by hand.
+
+        See pace.kept_pace.
+        """
         if self.fixed:
-            return None
-        deadline = self.begun + self.limits.minutes * 60 * (1 - SPARE / 2)
-        return Paced(deadline, self.step_seconds, self.most_steps, say)
+            Run(run).plan.unlink(missing_ok=True)
+            return
+        Kept(
+            minutes=self.limits.minutes,
+            probed_seconds=self.probed_seconds,
+            step_seconds=dict(self.step_seconds),
+            most_steps=dict(self.most_steps),
+        ).write(run)
+
+    def write_run(self, run: Path) -> None:
+        """Write the folder of a run that is planned and not begun; `train auto` trains it on any machine.
+
+        Raises BadInput where the folder holds anything.
+        """
+        with locked(run):
+            check_free(Run(run))
+            if Run(run).recipe.exists():
+                raise BadInput(
+                    f"{run}: expected an empty folder, found a plan there. Choose another --out, or remove it."
+                )
+            self.keep_pace(run)
+            write_text(Run(run).recipe, self.text)
 
     @property
     def recipe(self) -> Recipe:
@@ -112,8 +136,9 @@ class Plan:
         """The recipe as TOML, with its reasons as comments at its head."""
         head = [f"Planned by voxlate from {self.where}; an ordinary recipe: edit what you know better."]
         head += [f"{key}: {why}." for key, why in self.why.items()]
+        source = f"for a machine with {self.elsewhere}" if self.elsewhere else "by a probe on this machine"
         head.append(
-            f"Predicted by a probe on this machine: {self.seconds / 60:.1f} of {self.limits.minutes:g} minutes, "
+            f"Predicted {source}: {self.seconds / 60:.1f} of {self.limits.minutes:g} minutes, "
             f"{self.memory / 2**30:.2f} of {self.limits.memory_bytes / 2**30:.1f} GiB."
         )
         wrapped = (textwrap.wrap(line, 128, initial_indent="# ", subsequent_indent="#   ") for line in head)
@@ -168,10 +193,14 @@ def planned_once(run: Path, make: Callable[[], Plan], device: str = "auto") -> t
     found: list[tuple[Recipe, str, Plan | None]] = []
 
     def decide() -> None:
-        earlier = begun(run)
-        made = None if earlier else make()
-        recipe, head = earlier or cast(Plan, made).with_head
-        found.append((recipe, head, made))
+        if (earlier := begun(run)) is not None:
+            found.append((*earlier, None))
+            return
+        check_free(Run(run))  # before minutes are spent on a plan
+        made = make()
+        with locked(run):
+            made.keep_pace(run)
+        found.append((*made.with_head, made))
 
     by_main(accelerator, decide)
     return agreed(accelerator, found[0] if found else cast(Any, None))
@@ -186,11 +215,13 @@ def plan(
     mode: Mode = "both",
     device: str = "auto",
     fold: int | None = None,
+    elsewhere: Elsewhere | None = None,
     say: Say = lambda _: None,
 ) -> Plan:
     """Plan a training on a prepared cohort that ends in the minutes given and stays below the memory given.
 
-    fold: whose training cases count (see Cohort.in_fold). Raises BadInput where the cohort has nothing to learn, or the
+    fold: whose training cases count (see Cohort.in_fold); elsewhere: the machine that will train, if it is not this
+    one. Raises BadInput where the cohort has nothing to learn, or the
     limits are too narrow for the smallest network.
     """
     if mode not in SHARES:
@@ -201,11 +232,11 @@ def plan(
     _check_variation(facts, roles)
     if roles.way == "pairs":  # the others teach nothing
         facts = facts.having([*roles.source, *roles.target])
-    probe = Probe(cohort, limits, device)
+    probe = Probe(cohort, limits, device, elsewhere=elsewhere)
     search = Search(facts, probe, lambda size: _first_stage(facts, roles, size, LEAST)[0], say)
     alone = roles.way != "pairs" or mode == "mean"
     made = _alone(facts, roles, mode, search) if alone else _both(facts, roles, mode, search)
-    return _with_precision(made, choose(find_device(device)))
+    return made if elsewhere else _with_precision(made, choose(find_device(device)))
 
 
 def _with_precision(made: Plan, choice: Choice) -> Plan:
@@ -359,7 +390,23 @@ def _plan(
     trained = sum(steps[name] * each for name, each in seconds.items())
     where = str(facts.cohort.folder)
     longest = {name: math.ceil(FILLED * one) for name, one in most.items()}
-    return Plan(tables, why, trained + probe.passed, probe.most, probe.limits, where, seconds, longest, probe.begun)
+    if probe.elsewhere:
+        why = why | {
+            "planned for": f"{probe.elsewhere}: its steps are predicted from counted operations, and corrected there "
+            "after a tenth of each stage"
+        }
+    return Plan(
+        tables=tables,
+        why=why,
+        seconds=trained + probe.passed,
+        memory=probe.most,
+        limits=probe.limits,
+        where=where,
+        step_seconds=seconds,
+        most_steps=longest,
+        probed_seconds=probe.passed,
+        elsewhere=probe.elsewhere,
+    )
 
 
 def _too_short(facts: Facts, size: Size, steps: int, probe: Probe) -> Why:

@@ -1,9 +1,11 @@
 """log.jsonl and TensorBoard: the numbers of a training, without gaps or repeats after a restart."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -19,6 +21,24 @@ def append_line(log: Path, line: Mapping[str, object]) -> None:
     """Add a line to log.jsonl."""
     with log.open("a", encoding="utf-8", newline="\n") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def logged_seconds(log: Path) -> float:
+    """Seconds that a run trained so far, all stages together, by its log; 0 where there is none."""
+    by_stage: dict[str, float] = {}
+    for line in _lines(log):
+        if isinstance(line.get("seconds"), int | float):
+            by_stage[line["stage"]] = line["seconds"]
+    return sum(by_stage.values())
+
+
+def _lines(log: Path) -> list[dict[str, Any]]:
+    """The lines of a log, without one that a kill cut short."""
+    found = []
+    for text in log.read_text(encoding="utf-8").splitlines() if log.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            found.append(json.loads(text))
+    return found
 
 
 class Log:

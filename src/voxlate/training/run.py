@@ -77,13 +77,17 @@ class _Header(TypedDict):
 
 @dataclass(frozen=True)
 class Run:
-    """RUN/{recipe.toml, provenance.json, log.jsonl, weights.safetensors, state.pt, naive.safetensors}."""
+    """RUN/{recipe.toml, plan.json, provenance.json, log.jsonl, weights.safetensors, state.pt, naive.safetensors}."""
 
     folder: Path
 
     @property
     def recipe(self) -> Path:
         return self.folder / "recipe.toml"
+
+    @property
+    def plan(self) -> Path:
+        return self.folder / "plan.json"
 
     @property
     def provenance(self) -> Path:
@@ -137,13 +141,20 @@ def begin_run(
             )
         for file in (run.provenance, run.log, run.naive):
             file.unlink(missing_ok=True)
-    elif folder.exists() and (not folder.is_dir() or set(folder.iterdir()) - {run.recipe, folder / LOCK}):
-        raise BadInput(f"{folder}: expected an empty folder or a run, found other files. Choose another --out.")
+    else:
+        check_free(run)
     if needed := needed_code(wanted["recipe"]):
         head += f"# Needs code that is no part of voxlate: {', '.join(needed)}. Its models load with --allow-code.\n"
     write_text(run.recipe, head + tomli_w.dumps(wanted["recipe"]))
     write_json(run.provenance, {**made_by(), **wanted, **(notes or {})})
     return run
+
+
+def check_free(run: Run) -> None:
+    """Raise BadInput where a folder that is no run yet holds anything but a plan."""
+    folder = run.folder
+    if folder.exists() and (not folder.is_dir() or set(folder.iterdir()) - {run.recipe, run.plan, folder / LOCK}):
+        raise BadInput(f"{folder}: expected an empty folder or a run, found other files. Choose another --out.")
 
 
 def change_recipe(run: Run, recipe: Recipe, notes: Mapping[str, Any]) -> None:

@@ -1,0 +1,120 @@
+"""The cost of a step on a machine that is not at hand: its operations are counted here, its time is predicted.
+
+The prediction is crude, because kernels of small networks reach very different shares of a GPU's peak. A training that
+was planned in this way therefore corrects its steps as every planned training does, after a tenth of each stage.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from voxlate.errors import BadInput
+
+SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+SIZE = re.compile(r"(\d+\.?\d*|\.\d+)\s*([kmgt]?)i?b", re.IGNORECASE)
+RATE = re.compile(r"(\d+\.?\d*|\.\d+)\s*([tp])flop/?s?", re.IGNORECASE)
+RATES = {"t": 1e12, "p": 1e15}
+
+REACHED = 0.25  # share of the stated peak that convolutions of these sizes reach; an assumption
+KERNEL_SECONDS = 8e-6  # of starting one operation from Python, whatever its size; an assumption
+CONTEXT_BYTES = 600 * 2**20  # that a GPU's driver and libraries take; an assumption
+WORKSPACE = 1.3  # times the counted memory, because convolutions need workspace and allocations have gaps
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A machine that is described, not measured: memory in bytes and its peak of operations a second in bfloat16."""
+
+    memory_bytes: float
+    flops: float
+
+    def __str__(self) -> str:
+        return f"{self.memory_bytes / 2**30:g} GB and {self.flops / 1e12:g} TFLOPS"
+
+    def seconds(self, cost: "Cost") -> float:
+        """Predicted time of a step."""
+        return cost.flops / (REACHED * self.flops) + cost.kernels * KERNEL_SECONDS
+
+    def memory(self, cost: "Cost") -> float:
+        """Predicted peak of memory, in bytes; an upper estimate, because it is counted in float32."""
+        return CONTEXT_BYTES + WORKSPACE * (cost.state_bytes + cost.saved_bytes)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a training step: floating-point operations, operations started, bytes of weights and their moments, and bytes
+    that the backward pass keeps.
+    """
+
+    flops: float
+    kernels: int
+    state_bytes: float
+    saved_bytes: float
+
+    def of_batch(self, batch: int) -> "Cost":
+        """The cost of a step of so many items, where this is that of one."""
+        return Cost(self.flops * batch, self.kernels, self.state_bytes, self.saved_bytes * batch)
+
+
+def machine_of(text: str) -> Elsewhere:
+    """The machine that "24GB, 80 TFLOPS" describes; raises BadInput where either number is absent."""
+    size, rate = SIZE.search(text), RATE.search(text)
+    if size is None or rate is None or not float(size[1]) or not float(rate[1]):
+        raise BadInput(
+            f"--plan-for: expected a GPU's memory and its peak in bfloat16, such as '24GB, 80 TFLOPS', found {text!r}. "
+            "The GPU's datasheet states both."
+        )
+    return Elsewhere(float(size[1]) * SIZES[size[2].lower()], float(rate[1]) * RATES[rate[2].lower()])
+
+
+@dataclass
+class _Kernels(TorchDispatchMode):
+    """Counts the operations that are started, without those that only view a tensor."""
+
+    started: int = field(default=0)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.started += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _saved_bytes() -> Iterator[Callable[[], int]]:
+    """Counts the bytes of the tensors that are kept for backward passes, each storage once."""
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield lambda: sum(kept.values())
+
+
+def count(step: Callable[[], object], parameters: int, copies: int) -> Cost:
+    """The cost of a step, which is taken once.
+
+    parameters: of the method; copies: of them that a training holds in float32 (weights, gradients, moments, average).
+    """
+    kernels, flops = _Kernels(), FlopCounterMode(display=False)
+    with _saved_bytes() as saved, kernels, flops:
+        step()
+    weights = 4.0 * parameters
+    total = float(flops.get_total_flops())
+    if not math.isfinite(total) or total <= 0:
+        raise BadInput(
+            f"--plan-for: expected operations that can be counted, found {total:g} in a step of this network. "
+            "Plan on the machine that trains, without --plan-for."
+        )
+    return Cost(total, kernels.started, weights * copies, max(saved() - weights, 0.0))
