@@ -103,15 +103,16 @@ def _replace(new: Path, old: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path | str) -> Iterator[None]:
+def locked(folder: Path | str, wait_seconds: float = 0) -> Iterator[None]:
     """Hold a folder (made where there is none) against other voxlate processes, and clear what dead ones left in it.
 
-    Raises BadInput where another process holds it. The lock goes with the process, however that ends.
+    Raises BadInput where another process still holds it after the wait. The lock goes with the process, however that
+    ends.
     """
     from filelock import FileLock, Timeout  # here, because commands that write nothing need none of it
 
     folder = Path(folder)
-    lock = FileLock(folder / LOCK, blocking=False)
+    lock = FileLock(folder / LOCK, timeout=wait_seconds)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()

@@ -21,7 +21,7 @@ from voxlate.scoring.items import images_in, is_map
 from voxlate.synthesis.calibrate import calibrate as _calibrate
 from voxlate.synthesis.calibrate import held_back
 from voxlate.synthesis.ensemble import Ensemble, load_members
-from voxlate.synthesis.folder import find_scans, sort_out, synthesise_cases
+from voxlate.synthesis.folder import find_scans, part_of, sort_out, synthesise_cases
 from voxlate.synthesis.model import Model, Synthesised, load
 from voxlate.training.run import Run
 from voxlate.training.train import train as _train
@@ -112,19 +112,21 @@ def synthesise(
     split: str | None = None,
     seed: int = 0,
     answer: Any = None,
+    part: str | None = None,
     device: str = "auto",
     **options: Any,
 ) -> Syntheses:
     """Make the targets of a cohort, a case or modality=path pairs; options: of its synth table (samples=10).
 
-    Of several runs their mean and spread are made.
+    Of several runs their mean and spread are made. part: "3/8" is the third of eight jobs that share `out`.
     """
     if not isinstance(run, Model | Ensemble):
         run = load_members([run] if isinstance(run, Path | str) else run, device, answer=answer)
     model = run.with_options(**options)
     texts = [str(inputs)] if isinstance(inputs, Path | str) else list(inputs)
     fitting, lacking, _ = sort_out(model, find_scans(texts, model, split=split))
-    folders, failed = synthesise_cases(model, fitting, Path(out), seed=seed, lacking=lacking)
+    fitting, others = (fitting, None) if part is None else part_of(part)(fitting)
+    folders, failed = synthesise_cases(model, fitting, Path(out), seed=seed, lacking=lacking, others=others)
     return Syntheses(Path(out), tuple(one.name for one in folders), {**lacking, **failed})
 
 

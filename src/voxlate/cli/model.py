@@ -244,6 +244,10 @@ def synth(
     ] = None,
     change: SynthChanges = None,
     missing: Annotated[list[str] | None, Option(help="Leave this modality out and make it.")] = None,
+    part: Annotated[
+        str | None,
+        Option(metavar="I/N", help="Synthesise only every N-th case, from the I-th on: N jobs may share one OUT."),
+    ] = None,
     intervals: Annotated[
         bool,
         Option("--intervals/--no-intervals", help="Of a calibrated run: <modality>_low and _high, too."),
@@ -257,7 +261,7 @@ def synth(
     """Make the target modalities of one case or of a cohort, on the input's own grid and in physical units."""
     from voxlate import recipe as recipes
     from voxlate.synthesis.ensemble import load_members, members_and_scans
-    from voxlate.synthesis.folder import find_scans, sort_out, synthesise_cases
+    from voxlate.synthesis.folder import find_scans, part_of, sort_out, synthesise_cases
 
     named: dict[str, Any] = {"sampler": sampler, "steps": steps, "eta": eta, "samples": samples, "batch": batch}
     named["exact"] = exact or None
@@ -272,9 +276,13 @@ def synth(
     model = model.with_options(**{**named, **recipes.table(pairs(change))})
     scans = find_scans(inputs, model, split=split, missing=missing, **vars(layout))
     fitting, lacking, complete = sort_out(model, scans)
+    fitting, others = (fitting, None) if part is None else part_of(part)(fitting)
+    if not fitting and not as_json:
+        say(f"--part {part} holds none of the {len(others or ())} cases: nothing to do.")
+        return
     with progress_on(err) as bars:
         folders, failed = synthesise_cases(
-            model, fitting, to, seed=seed, lacking=lacking, progress=bars, warn=note, say=note
+            model, fitting, to, seed=seed, lacking=lacking, others=others, progress=bars, warn=note, say=note
         )
     left_out = {**lacking, **failed}
     if as_json:

@@ -1,8 +1,9 @@
 """Synthesis of many cases into a folder; finished cases are kept, so that a stopped command resumes."""
 
+import contextlib
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from voxlate.synthesis.written import check_folder, check_free, is_unchanged, st
 
 NamedProgress = Callable[[str, int, int], None]
 Warn = Callable[[str], None]
+SHARED_SECONDS = 60.0  # that one of several processes waits for another to write what they share
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,28 @@ class Scans:
     case: str
     files: dict[str, Path]
     others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several jobs that synthesise the cases of one cohort into one folder: the number of this one, from 1."""
+
+    number: int
+    of: int
+
+    def __call__(self, scans: Sequence[Scans]) -> tuple[list[Scans], list[str]]:
+        """The cases of this part, and the names of all others; neighbours, which are often alike, are shared out."""
+        own = list(scans[self.number - 1 :: self.of])
+        names = {one.case for one in own}
+        return own, [one.case for one in scans if one.case not in names]
+
+
+def part_of(text: str) -> Part:
+    """The part that "3/8" names; raises BadInput where it is none."""
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise BadInput(f"--part: expected the number of a part and how many there are, such as 3/8, found {text!r}.")
+    return Part(int(found[1]), int(found[2]))
 
 
 def find_scans(
@@ -177,6 +201,7 @@ def synthesise_cases(
     *,
     seed: int = 0,
     lacking: Mapping[str, str] | None = None,
+    others: Sequence[str] | None = None,
     progress: NamedProgress = no_report,
     warn: Warn = warnings.warn,
     say: Warn = no_report,
@@ -185,6 +210,7 @@ def synthesise_cases(
 
     Images that complete a case are called desc-synthetic_<modality>.
     lacking: why other cases cannot be made; an image of them that lies in OUT is recorded as one of an earlier run.
+    others: cases that other processes write into OUT at the same time (see Part); None where there are none.
     warn: is called with a sentence for each case whose scans look unlike the training's; say: on how many images of an
     earlier run are kept, how many are made again that were made in another way, and how many are removed. Returns the
     folders and, where several cases are asked for, a sentence for each that could not be made; one alone raises
@@ -194,8 +220,13 @@ def synthesise_cases(
         raise BadInput(f"{out}: expected cases to synthesise, found none. Check INPUT and --split.")
     check_folder(out)
     folders, failed, kept, lost, removed = list[Path](), dict[str, str](), 0, list[str](), list[str]()
-    with locked(out):
-        if other := _other_ways(model, {one.case for one in scans}, out, seed):
+    with contextlib.ExitStack() as held:
+        if others is None:
+            held.enter_context(locked(out))
+        else:
+            with locked(out, SHARED_SECONDS):
+                pass  # a process that writes all cases would hold it
+        if other := _other_ways(model, {one.case for one in scans}, out, seed, others or ()):
             say(f"{len(other)} images in {out} made in another way ({other[0]}) are made again.")
         for number, one in enumerate(scans):
             progress("cases", number, len(scans))
@@ -206,7 +237,8 @@ def synthesise_cases(
                     kept += 1
                 else:
                     lost += [one.case] if made else []
-                    removed += _synthesise_case(model, one, folder, seed, partial(progress, "slices"), warn)
+                    with contextlib.nullcontext() if others is None else locked(folder):
+                        removed += _synthesise_case(model, one, folder, seed, partial(progress, "slices"), warn)
                 folders.append(folder)
             except BadInput as error:
                 if len(scans) == 1 or isinstance(error, CannotWrite):
@@ -214,7 +246,8 @@ def synthesise_cases(
                 failed[one.case] = str(error)
             progress("cases", number + 1, len(scans))
         if folders:
-            _write_shared(model, folders[0], [one.case for one in scans], lacking or {}, failed)
+            with contextlib.nullcontext() if others is None else locked(out, SHARED_SECONDS):
+                _write_shared(model, folders[0], [one.case for one in scans], lacking or {}, failed, others or ())
     if lost:
         say(f"{len(lost)} cases are made again: their images are gone, changed, or not recorded ({lost[0]}).")
     if kept:
@@ -224,12 +257,17 @@ def synthesise_cases(
     return folders, failed
 
 
-def _other_ways(model: Model | Ensemble, cases: set[str], out: Path, seed: int) -> list[str]:
-    """In what images of these cases in OUT differ made in another way; raises BadInput for those of others."""
+def _other_ways(
+    model: Model | Ensemble, cases: set[str], out: Path, seed: int, elsewhere: Collection[str]
+) -> list[str]:
+    """In what images of these cases in OUT differ made in another way; raises BadInput for those of others.
+
+    elsewhere: cases that other processes see to.
+    """
     plan, found = model.plan({}, seed), list[str]()
     for path in sorted(out.glob("*/provenance.json")):
         stated = stated_synthesis(path)
-        if not stated or not (other := difference(stated, plan)):
+        if path.parent.name in elsewhere or not stated or not (other := difference(stated, plan)):
             continue
         if path.parent.name not in cases:
             raise BadInput(
@@ -241,7 +279,12 @@ def _other_ways(model: Model | Ensemble, cases: set[str], out: Path, seed: int) 
 
 
 def _write_shared(
-    model: Model | Ensemble, folder: Path, cases: Sequence[str], lacking: Mapping[str, str], failed: Mapping[str, str]
+    model: Model | Ensemble,
+    folder: Path,
+    cases: Sequence[str],
+    lacking: Mapping[str, str],
+    failed: Mapping[str, str],
+    others: Sequence[str],
 ) -> None:
     """Write OUT/provenance.json: what all cases share, as this case's folder has it, and why others have no image."""
     out, shared = folder.parent, read_json(folder / "provenance.json")
@@ -252,7 +295,7 @@ def _write_shared(
     stated = {
         **{key: shared[key] for key in shared if key not in own},
         **_runs(model, out),
-        "cases": list(dict.fromkeys([*before.get("cases", []), *cases])),
+        "cases": list(dict.fromkeys([*before.get("cases", []), *cases, *others])),  # scores miss those without an image
         "failed": {**still, **old, **failed},
     }
     write_json(out / "provenance.json", stated)

@@ -1,0 +1,72 @@
+"""Several jobs synthesise the cases of one cohort into one folder."""
+
+import pytest
+
+from voxlate.errors import BadInput
+from voxlate.files import locked, read_json
+from voxlate.synthesis import folder as folders
+from voxlate.synthesis.folder import Part, Scans, part_of
+
+
+def names(scans):
+    return [one.case for one in scans]
+
+
+def test_parts_share_out_all_cases_and_each_once():
+    scans = [Scans(f"case{number}", {}) for number in range(7)]
+    parts = [Part(number, 3)(scans) for number in (1, 2, 3)]
+    assert [names(own) for own, _ in parts] == [
+        ["case0", "case3", "case6"],
+        ["case1", "case4"],
+        ["case2", "case5"],
+    ]
+    assert all(sorted([*names(own), *others]) == names(scans) for own, others in parts)
+
+
+@pytest.mark.parametrize("text", ["", "3", "0/3", "4/3", "-1/3", "1/0", "a/b", "1/3/5"])
+def test_what_is_no_part_is_refused_in_one_sentence(text):
+    with pytest.raises(BadInput, match="--part: expected the number of a part and how many there are"):
+        part_of(text)
+
+
+def test_parts_give_the_same_files_as_one_job_and_scores_miss_an_unfinished_part(voxlate, run, cohort, tmp_path):
+    options = ("synth", run, cohort, "--split", "train", "--out")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert voxlate(*options, whole).code == 0
+    cases = sorted(one.name for one in whole.iterdir() if one.is_dir())
+    assert voxlate(*options, parts, "--part", "2/2").code == 0
+    assert sorted(one.name for one in parts.iterdir() if one.is_dir()) == cases[1::2]
+    early = voxlate("evaluate", parts, "--truth", cohort)
+    assert early.code == 2
+    assert f"not scored: {cases[0]} (no image in parts)" in early.err
+    assert voxlate(*options, parts, "--part", "1/2").code == 0
+    assert voxlate("evaluate", parts, "--truth", cohort).code == 0
+    for case in cases:
+        assert (parts / case / "t2.nii.gz").read_bytes() == (whole / case / "t2.nii.gz").read_bytes()
+    assert sorted(read_json(parts / "provenance.json")["cases"]) == cases
+
+
+def test_a_part_beyond_the_last_case_has_nothing_to_do(voxlate, run, cohort, tmp_path):
+    answer = voxlate("synth", run, cohort / "case0", "--out", tmp_path / "out", "--part", "2/2")
+    assert answer.code == 0
+    assert "--part 2/2 holds none of the 1 cases" in answer.out
+
+
+def test_a_case_that_another_job_makes_is_left_to_it(voxlate, run, cohort, tmp_path):
+    out = tmp_path / "out"
+    with locked(out / "case0"):
+        answer = voxlate("synth", run, cohort, "--out", out, "--part", "1/1")
+    assert answer.code == 2
+    assert "case0: expected no other voxlate to write here" in " ".join(answer.err.split())
+    assert (out / "case1" / "t2.nii.gz").exists()
+    assert voxlate("synth", run, cohort, "--out", out, "--part", "1/1").code == 0
+    assert "failed" not in read_json(out / "provenance.json") or not read_json(out / "provenance.json")["failed"]
+
+
+def test_a_part_never_writes_beside_a_job_of_all_cases(voxlate, run, cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "SHARED_SECONDS", 0.05)
+    out = tmp_path / "out"
+    with locked(out):
+        answer = voxlate("synth", run, cohort, "--out", out, "--part", "1/2")
+    assert answer.code == 2
+    assert "expected no other voxlate to write here" in " ".join(answer.err.split())
