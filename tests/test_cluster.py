@@ -1,0 +1,109 @@
+"""The Slurm scripts of docs/slurm, run by a scheduler that is imitated: arrays, dependencies, signals, requeuing."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from voxlate.files import read_json
+from voxlate.training.run import Run
+
+SCRIPTS = Path(__file__).parents[1] / "docs" / "slurm"
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Slurm scripts are for bash")
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """A folder with imitated Slurm commands, first on PATH: srun runs its command, scontrol notes its words."""
+    commands = {
+        "srun": 'exec "$@"',
+        "scontrol": f'echo "$@" >> {tmp_path}/scontrol.log',
+        "voxlate": f'exec {sys.executable} -m voxlate "$@"',
+        "torchrun": f'exec {sys.executable} -m torch.distributed.run "$@"',
+    }
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, line in commands.items():
+        (folder / name).write_text(f"#!/bin/sh\n{line}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def environment(**values: object) -> dict[str, str]:
+    return {**os.environ, "SLURM_JOB_ID": "17", **{name: str(value) for name, value in values.items()}}
+
+
+def submitted(name: str, tasks: range | None = None, **values: object) -> list[subprocess.Popen[str]]:
+    """The jobs that a script is submitted as, all at the same time: one, or one for each task of its array."""
+    jobs = []
+    for task in tasks or range(1):
+        array = {"ID": task, "MIN": tasks[0], "MAX": tasks[-1], "COUNT": len(tasks)} if tasks else {}
+        env = environment(**{f"SLURM_ARRAY_TASK_{key}": value for key, value in array.items()}, **values)
+        jobs.append(
+            subprocess.Popen(
+                ["bash", SCRIPTS / name], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+        )
+    return jobs
+
+
+def ended(jobs: list[subprocess.Popen[str]]) -> list[str]:
+    """What the jobs printed; they must have ended well."""
+    said = [job.communicate(timeout=240) for job in jobs]
+    assert [job.returncode for job in jobs] == [0] * len(jobs), said
+    return [out for out, _ in said]
+
+
+def test_every_script_names_its_submission_and_is_valid_bash():
+    for path in sorted(SCRIPTS.glob("*.sh")):
+        text = path.read_text(encoding="utf-8")
+        assert re.search(rf"^#   sbatch .*docs/slurm/{path.name}$", text, re.MULTILINE), path.name
+        assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
+
+
+def test_an_array_synthesises_a_cohort_into_one_folder_that_is_scored_together(cluster, run, cohort):
+    said = ended(submitted("synth.sh", range(1, 3), RUN=run, COHORT=cohort, OUT="out"))
+    assert all("3 cases in out" in one for one in said)
+    ended(submitted("score.sh", COHORT=cohort, OUT="out"))
+    assert len({row.split(",")[0] for row in Path("out/metrics.csv").read_text().splitlines()[1:]}) == 6
+    assert Path("out/report.html").exists()
+
+
+@pytest.mark.slow
+def test_each_job_of_an_array_trains_a_fold_and_their_mean_is_synthesised(cluster, prepared, cohort):
+    ended(submitted("folds.sh", range(2), PREPARED=prepared, RUNS="runs", MINUTES=0.2))
+    assert [read_json(Run(Path(f"runs/fold{fold}")).provenance)["data"]["fold"] for fold in (0, 1)] == [0, 1]
+    both = "runs/fold0 runs/fold1"
+    ended(submitted("synth.sh", range(1, 2), RUN=both, COHORT=cohort, OUT="out", SPLIT="test"))
+    assert len(list(Path("out").glob("*/t2.nii.gz"))) == 1
+
+
+@pytest.mark.slow
+def test_the_processes_of_one_node_train_one_plan(cluster, prepared):
+    words = {"PREPARED": prepared, "RUN": "run", "MINUTES": 0.4, "DEVICE": "cpu", "SLURM_GPUS_ON_NODE": 2}
+    ended(submitted("several_gpus.sh", **words))
+    assert Run(Path("run")).weights().exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["one_gpu.sh", "several_gpus.sh"])
+def test_a_job_at_its_time_limit_saves_its_state_and_queues_itself_again(cluster, prepared, script):
+    words = {"PREPARED": prepared, "RUN": "run", "MINUTES": 3, "DEVICE": "cpu", "SLURM_GPUS_ON_NODE": 2}
+    (job,) = submitted(script, **words)
+    end = time.monotonic() + 120
+    while not Run(Path("run")).log.exists() and time.monotonic() < end:
+        time.sleep(0.2)
+    time.sleep(2)
+    job.send_signal(signal.SIGTERM)
+    begun = time.monotonic()
+    _, err = job.communicate(timeout=60)
+    assert time.monotonic() - begun < 30, err
+    assert (cluster / "scontrol.log").read_text() == "requeue 17\n", err
+    assert Run(Path("run")).state.exists()
