@@ -19,6 +19,7 @@ from voxlate.errors import BadInput
 
 T = TypeVar("T")
 Counts = tuple[Annotated[int, Field(gt=0)], ...]  # channels of levels, and the like
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)  # "my_package.my_module:MyNet"
 
 
@@ -28,7 +29,7 @@ def settings(cls: type[T]) -> type[T]:
 
     Give each key its meaning with `Annotated[type, Field(description=..., gt=...)]`.
     """
-    cls.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)  # type: ignore[attr-defined]
+    cls.__pydantic_config__ = STRICT  # type: ignore[attr-defined]
     return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
 
@@ -57,16 +58,20 @@ class Importable:
     """Annotation of a union of settings, or of a list of names, that code outside the package may add to.
 
     In a union, kind = "my_package.my_module:MyNet" names a settings class; in a list of names the whole value
-    "my_package.my_module:function" does a function (see `imported`).
+    "my_package.my_module:function" does a function (see `imported`). settings_of: gives settings for a class that is
+    none itself, or None.
     """
+
+    settings_of: Callable[[Any], type | None] = lambda _: None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         inner = handler(source)
+        filled = functools.partial(_filled, settings_of=self.settings_of)
         written = core_schema.wrap_serializer_function_ser_schema(_plain, schema=inner)
-        return core_schema.no_info_wrap_validator_function(_filled, inner, serialization=written)
+        return core_schema.no_info_wrap_validator_function(filled, inner, serialization=written)
 
 
-def _filled(value: Any, inner: Any) -> Any:
+def _filled(value: Any, inner: Any, settings_of: Callable[[Any], type | None]) -> Any:
     name = value.get("kind") if isinstance(value, dict) else value
     if dataclasses.is_dataclass(value) and not _is_own(type(value)):
         return value  # already filled
@@ -75,10 +80,11 @@ def _filled(value: Any, inner: Any) -> Any:
     found = imported(name)
     if not isinstance(value, dict):
         return name
-    if not dataclasses.is_dataclass(found):
+    kind = found if dataclasses.is_dataclass(found) else settings_of(found)
+    if kind is None:
         raise BadInput(f"expected a class made with voxlate.config.settings, found {name}. Decorate it with @settings.")
     rest = {key: one for key, one in value.items() if key != "kind"}
-    return fill(typing.cast(type, found), rest, name)
+    return fill(typing.cast(type, kind), rest, name)
 
 
 def _plain(value: Any, inner: Any) -> Any:

@@ -29,6 +29,7 @@ from voxlate.nets.completion.hi_net import HiNet
 from voxlate.nets.completion.mm_gan import MMGAN
 from voxlate.nets.completion.mm_syn import MMSYN
 from voxlate.nets.completion.ucd_gan import UcDGAN
+from voxlate.nets.plain import settings_of_module
 from voxlate.nets.resnet import ResNet
 from voxlate.nets.unet import UNet
 from voxlate.nets.xmodality.adm import ADM
@@ -48,7 +49,7 @@ AnyMethod = Annotated[
 AnyNet = Annotated[
     UNet | Bran | ResNet | KLAutoencoder | PlainUNet | ADM | UViT | DiT | HiNet | MMGAN | MMSYN | CocaGAN | UcDGAN,
     Field(discriminator="kind"),
-    Importable(),
+    Importable(settings_of_module),
 ]
 AnyIntensity = Annotated[Intensity, Importable()]
 StartFrom = Annotated[

@@ -1,0 +1,93 @@
+"""A plain torch.nn.Module class as a network: its settings are the arguments of its constructor."""
+
+import functools
+import inspect
+from dataclasses import field, fields, make_dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from voxlate.config import STRICT
+from voxlate.errors import BadInput
+from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
+
+GIVEN = ("in_channels", "out_channels")  # arguments that the task decides
+NOISE = "log_snr"
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def settings_of_module(found: Any) -> type[NetSettings] | None:
+    """Settings for what a recipe names, if that is a class of modules."""
+    return settings_of(found) if isinstance(found, type) and issubclass(found, nn.Module) else None
+
+
+@functools.cache
+def settings_of(cls: type[nn.Module]) -> type[NetSettings]:
+    """Settings that build a module class: a key for each argument but in_channels and out_channels, which are given.
+
+    The module's forward takes an image [B, C, D, H, W] (of two-dimensional convolutions: [B * D, C, H, W]) and, where
+    it has an argument log_snr, the noise level [B]; it returns the image. Raises BadInput where the constructor cannot
+    be called in this way.
+    """
+    where = f"{cls.__module__}:{cls.__qualname__}"
+    arguments = [one for name, one in inspect.signature(cls).parameters.items() if name not in GIVEN]
+    if unnamed := [one.name for one in arguments if one.kind not in NAMED]:
+        raise BadInput(
+            f"{where}: expected a constructor whose arguments have names, found '{unnamed[0]}', which takes any. "
+            "Write in_channels, out_channels and each option as an argument."
+        )
+    keys: list[Any] = [_key(one) for one in arguments]
+    own = {"build": _build(cls), "__pydantic_config__": STRICT}
+    made = make_dataclass(cls.__name__, keys, bases=(NetSettings,), namespace=own, frozen=True, kw_only=True)
+    made.__module__, made.__qualname__ = cls.__module__, cls.__qualname__  # recipes name the class by these
+    return made
+
+
+def _key(argument: inspect.Parameter) -> tuple[Any, ...]:
+    """A field of settings, of the type that the argument states, if it states one."""
+    kind = Any if argument.annotation is inspect.Parameter.empty else argument.annotation
+    if argument.default is inspect.Parameter.empty:
+        return argument.name, kind
+    return argument.name, kind, field(default=argument.default)
+
+
+def _build(cls: type[nn.Module]) -> Any:
+    def build(self: NetSettings, channels: Channels) -> nn.Module:
+        takes = inspect.signature(cls.forward).parameters
+        self.takes_only_images(channels, noise=NOISE in takes)
+        asked = inspect.signature(cls).parameters
+        sizes = {"in_channels": channels.joined, "out_channels": channels.out}
+        options = {one.name: getattr(self, one.name) for one in fields(self)}  # type: ignore[arg-type]
+        module = cls(**{name: size for name, size in sizes.items() if name in asked}, **options)
+        return PlainNet(module, NOISE in takes, channels.out)
+
+    return build
+
+
+class PlainNet(nn.Module):
+    """Lets a module that takes and returns tensors stand where networks take named inputs."""
+
+    def __init__(self, module: nn.Module, noisy: bool, out: int) -> None:
+        super().__init__()
+        self.module, self.noisy, self.out = module, noisy, out
+        flat = (nn.Conv2d, nn.ConvTranspose2d)
+        deep = (nn.Conv3d, nn.ConvTranspose3d)
+        parts = list(module.modules())
+        self.slicewise = any(isinstance(one, flat) for one in parts) and not any(isinstance(one, deep) for one in parts)
+
+    def forward(self, inputs: NetworkInput) -> Output:
+        image = inputs.joined
+        batch, _, depth, height, width = image.shape
+        noise = inputs.log_snr
+        if self.slicewise:
+            image = image.movedim(2, 1).flatten(0, 1)
+            noise = None if noise is None else noise.repeat_interleave(depth)
+        made: Tensor = self.module(image, log_snr=noise) if self.noisy else self.module(image)
+        if self.slicewise and made.dim() == 4:
+            made = made.unflatten(0, (batch, depth)).movedim(1, 2)
+        if made.shape != (wanted := (batch, self.out, depth, height, width)):
+            raise BadInput(
+                f"{type(self.module).__name__}: expected an image of shape {wanted}, found {tuple(made.shape)}. "
+                "Return as many channels as out_channels says, on the input's own grid."
+            )
+        return Output(made)

@@ -1,0 +1,102 @@
+"""A plain torch module, with or without options, as the network of a recipe."""
+
+import pytest
+import torch
+from torch import nn
+
+from voxlate import recipe
+from voxlate.errors import BadInput
+from voxlate.nets.interface import Channels, NetworkInput
+from voxlate.nets.plain import PlainNet, settings_of
+
+HERE = __name__
+
+
+class TwoLayers(nn.Module):
+    def __init__(self, in_channels, out_channels, width: int = 4):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(in_channels, width, 3, padding=1), nn.Conv2d(width, out_channels, 1))
+
+    def forward(self, image):
+        return self.layers(image)
+
+
+class Noisy(nn.Module):
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.layer = nn.Conv3d(in_channels, out_channels, 1)
+
+    def forward(self, image, log_snr):
+        return self.layer(image) + log_snr[:, None, None, None, None]
+
+
+class Halving(nn.Module):
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.layer = nn.Conv3d(in_channels, out_channels, 2, stride=2)
+
+    def forward(self, image):
+        return self.layer(image)
+
+
+class Anything(nn.Module):
+    def __init__(self, *sizes):
+        super().__init__()
+
+
+CHANNELS = Channels(images={"t1": 2, "flair": 1}, out=1)
+
+
+def test_a_two_dimensional_module_sees_every_slice_and_a_volume_comes_back():
+    made = settings_of(TwoLayers)(width=6).build(CHANNELS)
+    images = {"t1": torch.randn(2, 2, 3, 8, 8), "flair": torch.randn(2, 1, 3, 8, 8)}
+    volume = made(NetworkInput(images)).image
+    assert volume.shape == (2, 1, 3, 8, 8)
+    middle = torch.cat([one[1:2, :, 1] for one in images.values()], dim=1)
+    assert torch.allclose(volume[1, :, 1], made.module(middle)[0], atol=1e-5)
+    assert made.module.layers[0].out_channels == 6
+
+
+def test_a_module_that_asks_for_the_noise_level_gets_it():
+    channels = Channels(images={"t1": 1}, out=1, state=1, noisy=True)
+    made = settings_of(Noisy)().build(channels)
+    state, image = torch.randn(2, 1, 1, 4, 4), torch.randn(2, 1, 1, 4, 4)
+    given = NetworkInput({"t1": image}, state, log_snr=torch.tensor([0.0, 5.0]))
+    lifted = made(given).image - made.module.layer(given.joined)
+    assert torch.allclose(lifted.mean((1, 2, 3, 4)), torch.tensor([0.0, 5.0]), atol=1e-5)
+
+
+def test_a_module_without_a_noise_level_is_refused_for_a_diffusion():
+    with pytest.raises(BadInput, match="expected a network that takes the noise level"):
+        settings_of(TwoLayers)().build(Channels(images={"t1": 1}, out=1, state=1, noisy=True))
+
+
+def test_an_image_of_another_size_is_one_sentence():
+    made = settings_of(Halving)().build(Channels(images={"t1": 1}, out=1))
+    with pytest.raises(BadInput, match=r"expected an image of shape \(1, 1, 2, 4, 4\), found \(1, 1, 1, 2, 2\)"):
+        made(NetworkInput({"t1": torch.randn(1, 1, 2, 4, 4)}))
+
+
+def test_arguments_without_names_are_refused():
+    with pytest.raises(BadInput, match="expected a constructor whose arguments have names, found 'sizes'"):
+        settings_of(Anything)
+
+
+def test_a_recipe_names_the_class_and_its_options_and_is_written_as_it_was_read(tiny):
+    changes = {"net": f'{{ kind = "{HERE}:TwoLayers", width = 5 }}'}
+    made = recipe.read(str(tiny), changes)
+    plain = recipe.to_dict(made)
+    assert plain["net"] == {"kind": f"{HERE}:TwoLayers", "width": 5}
+    assert recipe.from_dict(plain, "again", allow_code=True) == made
+    assert isinstance(made.net.build(Channels(images={"t1": 1}, out=1)), PlainNet)
+    with pytest.raises(BadInput, match="expected a known key, found 'depth'"):
+        recipe.read(str(tiny), {"net": f'{{ kind = "{HERE}:TwoLayers", depth = 5 }}'})
+
+
+def test_a_plain_module_trains_and_synthesises(voxlate, cohort, prepared, tiny, tmp_path):
+    train = voxlate(
+        "train", tiny, "--data", prepared, "--out", tmp_path / "run", "--set", f'net={{ kind = "{HERE}:TwoLayers" }}'
+    )
+    assert train.code == 0, train.err
+    made = voxlate("synth", tmp_path / "run", cohort / "case0", "--out", tmp_path / "out", "--allow-code")
+    assert made.code == 0, made.err
