@@ -1,5 +1,6 @@
 """The commands in Python: docs/python.md is run as it stands."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import nibabel as nib
 import pytest
 
 import voxlate as package
+from voxlate.errors import BadInput
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "python.md").read_text()
 CELLS = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
@@ -48,3 +50,63 @@ def test_several_runs_are_one_ensemble(run, cohort, tmp_path):
     made = package.synthesise([run, run], cohort / "case0", tmp_path / "out")
     assert made.cases == ("case0",)
     assert (tmp_path / "out" / "case0" / "t2_std_uncalibrated.nii.gz").is_file()
+
+
+COMMANDS = {"import": "import_weights", "synth": "synthesise"}  # those whose functions have other names
+
+
+def test_every_command_has_its_function():
+    from voxlate.cli import cohort, model, planning, result, trust  # noqa: F401  (they add their commands)
+    from voxlate.cli.app import app
+
+    commands = [one.name or one.callback.__name__.removeprefix("list_") for one in app.registered_commands]
+    assert len(commands) == 14
+    assert {COMMANDS.get(name, name) for name in commands} <= {*package.__all__}
+
+
+@pytest.mark.parametrize("name", sorted({*package.__all__} - {"__version__", "load"}))
+def test_a_function_stays_one_when_its_folder_is_imported(name):
+    import voxlate.phantoms
+    import voxlate.reports  # noqa: F401
+
+    assert callable(getattr(package, name))
+
+
+def test_signatures_list_the_options_that_are_passed_on():
+    options = inspect.signature(package.evaluate).parameters
+    assert {"run", "mask", "regions", "lpips", "progress"} <= options.keys()
+    assert "fold" in inspect.signature(package.train).parameters
+    assert "pace" not in inspect.signature(package.train).parameters
+
+
+def test_progress_goes_to_stderr_to_a_function_or_nowhere(cohort, tmp_path, capfd):
+    package.prepare(cohort, tmp_path / "loud", audit=False, workers=0)
+    assert "prepare 6/6" in capfd.readouterr().err
+    package.prepare(cohort, tmp_path / "quiet", audit=False, workers=0, progress=False)
+    assert capfd.readouterr() == ("", "")
+    seen = []
+    package.prepare(cohort, tmp_path / "own", audit=False, workers=0, progress=lambda *found: seen.append(found))
+    assert seen[-1] == ("prepare", 6, 6, {})
+
+
+def test_facts_recipes_and_reports_are_plain_values(run, cohort, prepared, tmp_path):
+    assert package.info(run)["source"] == ["t1"]
+    assert "t1_to_t2_brain" in {one["name"] for one in package.recipes()}
+    assert package.recipes("t1_to_t2_brain")["data"]["target"] == ["t2"]
+    assert {one["name"] for one in package.recipes(cohort=prepared)} >= {"t1_to_t2_brain"}
+    assert package.report(run).read_text().startswith("<!doctype html>")
+    assert package.report(prepared, tmp_path / "cohort.html") == tmp_path / "cohort.html"
+
+
+def test_a_finished_run_is_trained_further_by_its_folder_alone(run):
+    assert package.info(package.train(run, steps="+2", progress=False).folder)["steps"] == 8
+
+
+def test_phantoms_are_made_and_a_completion_is_scored_from_python(tmp_path):
+    folders = package.phantom(tmp_path / "cohort", 2, (24, 28, 4), modalities=["t1", "t2"], progress=False)
+    assert [one.name for one in folders] == ["phantom_000", "phantom_001"]
+
+
+def test_other_publishers_weights_are_refused(tmp_path):
+    with pytest.raises(BadInput, match="source: expected xmodality, found 'monai'"):
+        package.import_weights("monai", tmp_path / "w.safetensors", tmp_path / "run")

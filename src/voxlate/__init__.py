@@ -4,12 +4,45 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from voxlate.cli.api import calibrate, compare, evaluate, load, plan, prepare, synthesise, train
+    from voxlate.cli.api import (
+        calibrate,
+        compare,
+        demo,
+        evaluate,
+        import_weights,
+        info,
+        likelihood,
+        load,
+        phantom,
+        plan,
+        prepare,
+        recipes,
+        report,
+        synthesise,
+        train,
+    )
 
 os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # torch reads this once, when it is imported
 
 __version__ = "0.6.0"
-__all__ = ["__version__", "calibrate", "compare", "evaluate", "load", "plan", "prepare", "synthesise", "train"]
+__all__ = [
+    "__version__",
+    "calibrate",
+    "compare",
+    "demo",
+    "evaluate",
+    "import_weights",
+    "info",
+    "likelihood",
+    "load",
+    "phantom",
+    "plan",
+    "prepare",
+    "recipes",
+    "report",
+    "synthesise",
+    "train",
+]
 
 
 def __dir__() -> list[str]:

@@ -1,35 +1,137 @@
-"""The commands in Python: voxlate.prepare, plan, train, synthesise, evaluate, compare; what they give shows itself."""
+"""The commands in Python: voxlate.prepare, train, synthesise and so on; their results show themselves in notebooks.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+Each function takes what its command takes, and progress: True shows bars on stderr and in notebooks, and notes, False
+nothing, and a function is called with (name, done, total, numbers).
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
-from voxlate.data.prepare import prepare
+from voxlate.cli import demo as _demo
+from voxlate.cli import further
+from voxlate.cli.info import describe_path
+from voxlate.cli.options import Layout
+from voxlate.cli.progress import Shown, noted, shown
+from voxlate.data import prepare as _prepare
+from voxlate.data.prepared import Cohort
+from voxlate.errors import BadInput
 from voxlate.images.volume import read_volume
+from voxlate.phantom import write_cohort
+from voxlate.phantom.cohort import CohortLesion
 from voxlate.planning.elsewhere import machine_of
+from voxlate.planning.fit import fits
 from voxlate.planning.pace import kept_pace
 from voxlate.planning.plan import Mode, Plan, planned_once
 from voxlate.planning.plan import plan as _plan
 from voxlate.planning.probe import FREE, Limits, free_memory
-from voxlate.recipe import Recipe, read_with_head
+from voxlate.recipe import Recipe, read, read_with_head, to_dict
+from voxlate.recipes import text as recipe_text
+from voxlate.report.page import report as _report
+from voxlate.report.prepared import report_prepared
+from voxlate.scoring import evaluate as _evaluate
 from voxlate.scoring.compare import compare
-from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.items import images_in, is_map
+from voxlate.scoring.tables import Scores
+from voxlate.synthesis import likelihood as _likelihood
 from voxlate.synthesis.calibrate import calibrate as _calibrate
 from voxlate.synthesis.calibrate import held_back
 from voxlate.synthesis.ensemble import Ensemble, load_members
 from voxlate.synthesis.folder import find_scans, part_of, sort_out, synthesise_cases
+from voxlate.synthesis.likelihood import Likelihood
 from voxlate.synthesis.model import Model, Synthesised, load
+from voxlate.synthesis.scenarios import HowMany, score_scenarios
+from voxlate.training.published import import_run
 from voxlate.training.run import Run
 from voxlate.training.train import train as _train
 from voxlate.trust.words import sentences
 
-__all__ = ["calibrate", "compare", "evaluate", "load", "plan", "prepare", "synthesise", "train"]
+__all__ = [
+    "calibrate",
+    "compare",
+    "demo",
+    "evaluate",
+    "import_weights",
+    "info",
+    "likelihood",
+    "load",
+    "phantom",
+    "plan",
+    "prepare",
+    "recipes",
+    "report",
+    "synthesise",
+    "train",
+]
+Function = TypeVar("Function", bound=Callable[..., Any])
+INTERNAL = ("head", "pace", "begun", "limits", "elsewhere")  # options that the commands see to themselves
+LAYOUT = tuple(one.name for one in dataclasses.fields(Layout))
 
 
+def _with_options_of(function: Callable[..., Any]) -> Callable[[Function], Function]:
+    """State in a signature, in place of **options, the options of the function that they are passed to."""
+
+    def stated(own: Function) -> Function:
+        known = dict(inspect.signature(own).parameters)
+        known.pop("options")
+        more = inspect.signature(function).parameters
+        options = [
+            one for name, one in more.items() if name not in known and one.kind is inspect.Parameter.KEYWORD_ONLY
+        ]
+        signature = inspect.signature(own).replace(parameters=[*known.values(), *options])
+        own.__signature__ = signature  # type: ignore[attr-defined]
+        return own
+
+    return stated
+
+
+def _layout_of(options: dict[str, Any]) -> dict[str, Any]:
+    """Takes the options that say how a cohort is laid out from all options."""
+    return {name: options.pop(name) for name in LAYOUT if name in options}
+
+
+def phantom(
+    out: Path | str,
+    cases: int = 24,
+    size: tuple[int, int, int] = (96, 96, 48),
+    *,
+    seed: int = 0,
+    lesion: CohortLesion = "mixed",
+    modalities: Sequence[str] | None = None,
+    stripped: bool = False,
+    progress: Shown = True,
+) -> list[Path]:
+    """Make a cohort of head phantoms and return the folders of its cases; size: voxels in x, y and z.
+
+    See phantom.write_cohort.
+    """
+    with shown(progress) as step:
+        return write_cohort(
+            Path(out),
+            cases,
+            size,
+            seed,
+            lesion,
+            modalities,
+            stripped,
+            progress=lambda done, total: step("phantom", done, total, {}),
+        )
+
+
+@_with_options_of(_prepare.prepare)
+def prepare(root: Path | str, out: Path | str, *, progress: Shown = True, **options: Any) -> Cohort:
+    """Prepare a cohort for training; options: as of data.prepare.prepare."""
+    options.setdefault("say", noted(progress))
+    with shown(progress) as step:
+        return _prepare.prepare(root, out, progress=lambda done, total, _: step("prepare", done, total, {}), **options)
+
+
+@_with_options_of(_plan)
 def plan(
     data: Path | str,
     *,
@@ -40,6 +142,7 @@ def plan(
     mode: Mode = "both",
     plan_for: str | None = None,
     device: str = "auto",
+    progress: Shown = True,
     **options: Any,
 ) -> Plan:
     """A recipe for a prepared cohort, with a reason for each key; memory_bytes: by default most of what is free.
@@ -51,43 +154,67 @@ def plan(
     if memory_bytes is None:
         memory_bytes = elsewhere.memory_bytes * FREE if elsewhere else free_memory(device)
     limits = Limits(float(minutes), memory_bytes)
-    given, made = ((one,) if isinstance(one, str) else tuple(one) for one in (source, target))
-    return _plan(
-        data, source=given, target=made, limits=limits, mode=mode, device=device, elsewhere=elsewhere, **options
-    )
+    inputs, outputs = ((one,) if isinstance(one, str) else tuple(one) for one in (source, target))
+    options.setdefault("say", noted(progress))
+    options |= {"device": device, "elsewhere": elsewhere}
+    return _plan(data, source=inputs, target=outputs, limits=limits, mode=mode, **options)
 
 
+@_with_options_of(_train)
 def train(
     recipe: Plan | Recipe | Path | str,
-    data: Path | str,
-    out: Path | str,
+    data: Path | str | None = None,
+    out: Path | str | None = None,
     *,
     changes: Mapping[str, str] | None = None,
-    minutes: float = 60,
+    minutes: float | str | None = None,
+    steps: str | None = None,
+    source: str | Sequence[str] = (),
+    target: str | Sequence[str] = (),
+    memory_bytes: float | None = None,
+    mode: Mode = "both",
     device: str = "auto",
+    progress: Shown = True,
     **options: Any,
 ) -> Run:
-    """Train a plan, a recipe (shipped, or a file) or "auto", planned for so many minutes; the same call resumes.
+    """Train a plan, a recipe (shipped, or a file) or "auto", planned for so many minutes (60); the same call resumes.
 
-    changes: keys of the recipe, as {"train.steps": "500"}; options: as of training.train.train.
+    changes: keys of the recipe, as {"train.steps": "500"}; source, target, memory_bytes, mode: of "auto", as of plan;
+    options: as of training.train.train (start, reuse, fold). A finished run alone, without `out`, is trained further:
+    train("RUN", steps="+2000") or minutes="+30".
     """
+    say = options.setdefault("say", noted(progress))
+    if out is None and not isinstance(recipe, Plan | Recipe) and Path(recipe).is_dir():
+        lengths = {"--steps": steps, "--minutes": None if minutes is None else str(minutes)}
+        unfit = [*options.keys() - {"say"}, *(["changes"] if changes else [])]
+        with shown(progress) as step:
+            prepared = None if data is None else Path(data)
+            return further.go_on(Path(recipe), lengths, unfit, data=prepared, device=device, progress=step, say=say)
+    named = recipe if isinstance(recipe, str) else "the recipe"
+    found, folder = (None if one is None else Path(one) for one in (data, out))
+    data, out = further.required(named, found, folder, {"--steps": steps})
     if recipe == "auto":
-        chosen, head, _ = planned_once(
-            Path(out), lambda: plan(data, minutes=minutes, device=device).changed(changes or {}), device
-        )
-        options.setdefault("pace", kept_pace(Path(out), options.get("say", lambda _: None)))
+        wishes: dict[str, Any] = {"source": source, "target": target, "memory_bytes": memory_bytes, "mode": mode}
+        wishes |= {"minutes": 60 if minutes is None else minutes, "fold": options.get("fold"), "say": say}
+
+        def make() -> Plan:
+            return plan(data, device=device, **wishes).changed(changes or {})
+
+        chosen, head, _ = planned_once(out, make, device)
+        options.setdefault("pace", kept_pace(out, say))
     elif isinstance(recipe, Recipe):
         chosen, head = recipe, ""
     elif isinstance(recipe, Plan):
         chosen, head = recipe.changed(changes or {}).with_head
     else:
         chosen, head = read_with_head(str(recipe), changes)
-    return _train(chosen, Path(data), Path(out), head=head, device=device, **options)
+    with shown(progress) as step:
+        return _train(chosen, data, out, head=head, device=device, progress=step, **options)
 
 
 @dataclass(frozen=True)
 class Syntheses:
-    """A folder of made images: its cases, and a sentence for each that was left out."""
+    """A folder of synthesised images: its cases, and a sentence for each that was left out."""
 
     folder: Path
     cases: tuple[str, ...]
@@ -97,8 +224,8 @@ class Syntheses:
         """Middle slices of the images of a case, by default of the first."""
         folder = self.folder / (case or self.cases[0])
         found = images_in(folder)
-        shown = {name: read_volume(path) for name, path in found.items() if not is_map(name, found)}
-        return Synthesised(shown, {}, {}).show()
+        volumes = {name: read_volume(path) for name, path in found.items() if not is_map(name, found)}
+        return Synthesised(volumes, {}, {}).show()
 
     def _repr_png_(self) -> bytes:
         return self.show()._repr_png_() or b""
@@ -110,26 +237,68 @@ def synthesise(
     out: Path | str,
     *,
     split: str | None = None,
+    missing: Sequence[str] | None = None,
+    like: str | None = None,
+    intervals: bool = True,
     seed: int = 0,
     answer: Any = None,
     part: str | None = None,
     device: str = "auto",
+    allow_code: bool = False,
+    progress: Shown = True,
     **options: Any,
 ) -> Syntheses:
-    """Make the targets of a cohort, a case or modality=path pairs; options: of its synth table (samples=10).
+    """Synthesise the targets of a cohort, a case or modality=path pairs; of several runs their mean and spread.
 
-    Of several runs their mean and spread are made. part: "3/8" is the third of eight jobs that share `out`.
+    missing: modalities to leave out and synthesise; like: sample as this recipe does; part: "3/8" is the third of eight
+    jobs that share `out`; options: how the cohort is laid out (pattern, manifest, preset, …), and keys of the recipe's
+    synth table (samples=10).
     """
+    layout = _layout_of(options)
     if not isinstance(run, Model | Ensemble):
-        run = load_members([run] if isinstance(run, Path | str) else run, device, answer=answer)
-    model = run.with_options(**options)
+        run = load_members([run] if isinstance(run, Path | str) else run, device, allow_code, answer)
+    model = run if intervals else run.without_intervals()
+    model = model if like is None else model.with_synthesis_of(read(like))
+    model = model.with_options(**options)
     texts = [str(inputs)] if isinstance(inputs, Path | str) else list(inputs)
-    fitting, lacking, _ = sort_out(model, find_scans(texts, model, split=split))
+    scans = find_scans(texts, model, split=split, missing=None if missing is None else list(missing), **layout)
+    fitting, lacking, _ = sort_out(model, scans)
     fitting, others = (fitting, None) if part is None else part_of(part)(fitting)
-    folders, failed = synthesise_cases(model, fitting, Path(out), seed=seed, lacking=lacking, others=others)
+    if not fitting:
+        return Syntheses(Path(out), (), lacking)
+    words: dict[str, Any] = {"seed": seed, "lacking": lacking, "others": others, "say": noted(progress)}
+    with shown(progress) as step:
+        folders, failed = synthesise_cases(model, fitting, Path(out), progress=step, **words)
     return Syntheses(Path(out), tuple(one.name for one in folders), {**lacking, **failed})
 
 
+@_with_options_of(_evaluate.evaluate)
+def evaluate(
+    out: Path | str,
+    truth: Path | str,
+    *,
+    run: Path | str | Sequence[Path | str] | None = None,
+    missing: HowMany = "one",
+    samples: int | None = None,
+    steps: int | None = None,
+    device: str = "auto",
+    progress: Shown = True,
+    **options: Any,
+) -> Scores:
+    """Score images; with run: first synthesise each modality without itself; options: as of scoring.evaluate."""
+    with shown(progress) as step:
+        if run is None:
+            return _evaluate.evaluate(
+                out, truth, progress=lambda done, total, _: step("evaluate", done, total, {}), **options
+            )
+        runs = [run] if isinstance(run, Path | str) else list(run)
+        models = [load(one, device).with_options(samples=samples, steps=steps) for one in runs]
+        words: dict[str, Any] = {"split": options.pop("split", None), "layout": _layout_of(options)}
+        words |= {"progress": step, "say": noted(progress)}
+        return score_scenarios(models, Path(truth), Path(out), missing, **words, **options).scores
+
+
+@_with_options_of(_calibrate)
 def calibrate(
     run: Model | Path | str,
     cohort: Path | str,
@@ -138,12 +307,71 @@ def calibrate(
     answer: Any = None,
     device: str = "auto",
     samples: int | None = None,
+    allow_code: bool = False,
+    progress: Shown = True,
     **options: Any,
 ) -> list[str]:
-    """Let held-back patients say how far a run's images can be trusted; gives what they said, a sentence each.
+    """Fit prediction intervals on held-out patients; returns what they state, a sentence each.
 
-    options: coverage, confidence, bound, regions, seed (see synthesis.calibrate). The calibration lies in the run.
+    options: coverage, confidence, bound, regions, seed (see synthesis.calibrate), and how the cohort is laid out. The
+    calibration lies in the run.
     """
-    model = (run if isinstance(run, Model) else load(run, device, answer=answer)).with_options(samples=samples)
-    _, made = _calibrate(model, held_back(model, Path(cohort), split), split=split, **options)
-    return sentences(made.header)
+    layout = _layout_of(options)
+    model = (run if isinstance(run, Model) else load(run, device, allow_code, answer)).with_options(samples=samples)
+    cases = held_back(model, Path(cohort), split, **layout)
+    with shown(progress) as step:
+        _, fitted = _calibrate(model, cases, split=split, progress=step, **options)
+    return sentences(fitted.header)
+
+
+@_with_options_of(_likelihood.likelihood)
+def likelihood(run: Path | str, cohort: Path | str, *, progress: Shown = True, **options: Any) -> Likelihood:
+    """Bits per dimension of true images under a diffusion; options: as of synthesis.likelihood."""
+    with shown(progress) as step:
+        return _likelihood.likelihood(
+            run, cohort, progress=lambda done, total: step("likelihood", done, total, {}), **options
+        )
+
+
+def report(path: Path | str, out: Path | str | None = None) -> Path:
+    """Write one HTML page on a run, a folder of images or a prepared cohort, and return its path."""
+    write = report_prepared if (Path(path) / "cohort.json").is_file() else _report
+    return write(Path(path), None if out is None else Path(out))
+
+
+def info(path: Path | str) -> dict[str, Any]:
+    """Facts about a scan, a cohort, a synthesis, a run or weights."""
+    return describe_path(Path(path))
+
+
+def recipes(name: str | None = None, *, cohort: Path | str | None = None) -> Any:
+    """The shipped recipes as a list of tables; the keys of one by its name; or which fit a prepared cohort, and why."""
+    if cohort is not None:
+        return [asdict(one) for one in fits(cohort)]
+    if name is not None:
+        return {"name": name, **to_dict(read(name))}
+    listed = {one: recipe_text.values_of(one) for one in recipe_text.names()}
+    return [
+        {
+            "name": one,
+            "title": values["title"],
+            "source": values["data"]["source"],
+            "target": values["data"]["target"],
+        }
+        for one, values in listed.items()
+    ]
+
+
+def import_weights(
+    source: str, weights: Path | str, out: Path | str, *, changes: Mapping[str, str] | None = None
+) -> Run:
+    """Turn published weights (source: "xmodality") into a run that synthesise accepts."""
+    if source != "xmodality":
+        raise BadInput(f"source: expected xmodality, found {source!r}. Other publishers' weights cannot be imported.")
+    return import_run(Path(weights), Path(out), changes)
+
+
+def demo(out: Path | str = "demo", *, progress: Shown = True) -> _demo.Demo:
+    """Run every step on a phantom cohort; the same call resumes."""
+    with shown(progress) as step:
+        return _demo.demo(Path(out), step)

@@ -1,8 +1,10 @@
-"""Progress on stderr: bars on a terminal, plain lines in a cluster's log."""
+"""Progress on stderr: bars on a terminal and in notebooks, plain lines in a cluster's log."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -16,9 +18,17 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from voxlate.cli.app import say
+from voxlate.cli.app import err, note, say
 
+StepCallback = Callable[[str, int, int, Mapping[str, float]], None]
+Shown = bool | StepCallback
 SECONDS = 20.0  # from one plain line to the next: a few a minute
+
+
+class Report(Protocol):
+    """Takes the name of what advances, steps done, steps in all, and numbers where there are any."""
+
+    def __call__(self, name: str, done: int, total: int, numbers: Mapping[str, float] | None = None, /) -> None: ...
 
 
 class Bars:
@@ -62,13 +72,44 @@ class Lines:
 @contextmanager
 def progress_on(console: Console) -> Iterator[Bars | Lines]:
     """Gives a callback (name, done, total, numbers) that reports progress; on stderr, so that --json stays clean."""
-    if not console.is_terminal:
+    drawn = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
+    if not drawn:
         yield Lines(console)
         return
     columns = (SpinnerColumn(), TextColumn("[bold]{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
     times = (TimeElapsedColumn(), TextColumn("[dim]left"), TimeRemainingColumn(elapsed_when_finished=False))
     with Progress(*columns, *times, TextColumn("[dim]{task.fields[note]}"), console=console) as progress:
         yield Bars(progress)
+
+
+@contextmanager
+def shown(progress: Shown) -> Iterator[Report]:
+    """The callback of a Python function's progress: bars, the caller's own function, or nothing."""
+    if callable(progress):
+        yield _with_numbers(progress)
+    elif not progress:
+        yield _nothing
+    else:
+        with progress_on(err) as bars:
+            yield bars
+
+
+def noted(progress: Shown) -> Callable[[str], None]:
+    """Where a Python function's notes go: to stderr beside bars, and nowhere else."""
+    return note if progress is True else _nothing
+
+
+def _nothing(*_: object) -> None:
+    """Report nothing."""
+
+
+def _with_numbers(own: StepCallback) -> Report:
+    """A caller's function, which is always given numbers."""
+
+    def report(name: str, done: int, total: int, numbers: Mapping[str, float] | None = None) -> None:
+        own(name, done, total, numbers or {})
+
+    return report
 
 
 def _note(numbers: Mapping[str, float] | None) -> str:

@@ -18,7 +18,7 @@ NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
 
 def settings_of_module(found: Any) -> type[NetSettings] | None:
     """Settings for what a recipe names, if that is a class of modules."""
-    return settings_of(found) if isinstance(found, type) and issubclass(found, nn.Module) else None
+    return settings_of(found) if isinstance(found, type) and issubclass(found, nn.Module) else None  # type: ignore[arg-type]
 
 
 @functools.cache
