@@ -17,8 +17,8 @@ from scipy.spatial.transform import Rotation
 from voxlate.images.mask import foreground
 from voxlate.images.misalignment import Spacing, misalignment
 from voxlate.images.volume import Volume, unit_of
-from voxlate.phantom.head import FIELD_MM, Head, make_head
-from voxlate.phantom.scanner import image
+from voxlate.phantoms.head import FIELD_MM, Head, make_head
+from voxlate.phantoms.scanner import image
 
 Floats = NDArray[np.float64]
 PAIRS = (("t1", "ct"), ("t1", "t2"), ("tof", "cta"), ("pd", "t1"))

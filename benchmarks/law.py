@@ -31,13 +31,13 @@ from voxlate.data.batches import validation_batches
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.diffusion.noise import Noise
-from voxlate.phantom import write_cohort
+from voxlate.phantoms import write_cohort
 from voxlate.planning import plan as planner
 from voxlate.planning.facts import facts_of
 from voxlate.planning.roles import roles_of
 from voxlate.planning.rules import Size
 from voxlate.recipe import FullStage, from_dict
-from voxlate.recipes import text as recipe_text
+from voxlate.shipped_recipes import text as recipe_text
 from voxlate.training.train import Job, begin_learner, take_step
 from voxlate.training.validate import autocast
 

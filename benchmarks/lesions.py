@@ -23,7 +23,7 @@ import torch
 from ingredients import finished
 from voxlate.data.find import find_cohort
 from voxlate.data.prepare import prepare
-from voxlate.phantom import write_cohort
+from voxlate.phantoms import write_cohort
 from voxlate.planning.plan import PREDICTOR, plan
 from voxlate.planning.probe import Limits, free_memory
 from voxlate.recipe import Recipe, read, stage_recipe

@@ -31,7 +31,7 @@ import torch
 from ingredients import finished, held_out, layout, means
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import open_cohort
-from voxlate.phantom import write_cohort
+from voxlate.phantoms import write_cohort
 from voxlate.planning.plan import Plan, plan
 from voxlate.planning.probe import Limits, Probe, free_memory
 from voxlate.recipe import Recipe, from_dict, to_dict

@@ -30,8 +30,8 @@ from voxlate.images.intensity import Percentile
 from voxlate.images.mask import foreground
 from voxlate.images.statistics import intensity_statistics
 from voxlate.images.volume import Volume, read_volume
-from voxlate.phantom import write_cohort
-from voxlate.phantom.tissue import INTRACRANIAL
+from voxlate.phantoms import write_cohort
+from voxlate.phantoms.tissue import INTRACRANIAL
 from voxlate.planning.plan import plan
 from voxlate.planning.probe import Limits, free_memory
 from voxlate.scoring.evaluate import evaluate

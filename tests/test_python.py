@@ -33,6 +33,10 @@ def test_the_tutorial_runs_as_it_stands_and_its_results_show_themselves(cells, t
     for name, word in (("plan", "data.patch"), ("scores", "MAE"), ("table", "MEAN")):
         assert word in cells[name]._repr_html_()
     assert cells["samples"]._repr_png_().startswith(b"\x89PNG")
+    frame = cells["frame"]
+    assert {"case", "modality", "answer", "mae"} <= set(frame.columns)
+    assert set(frame["answer"]) > {"synthesis"}
+    assert cells["page"].name == "report.html"
 
 
 def test_a_run_that_was_begun_by_auto_resumes(prepared, tmp_path):
@@ -102,8 +106,8 @@ def test_a_finished_run_is_trained_further_by_its_folder_alone(run):
     assert package.info(package.train(run, steps="+2", progress=False).folder)["steps"] == 8
 
 
-def test_phantoms_are_made_and_a_completion_is_scored_from_python(tmp_path):
-    folders = package.phantom(tmp_path / "cohort", 2, (24, 28, 4), modalities=["t1", "t2"], progress=False)
+def test_phantoms_are_made_from_python(tmp_path):
+    folders = package.phantom(tmp_path / "cohort", 2, (24, 28, 8), modalities=["t1", "t2"], progress=False)
     assert [one.name for one in folders] == ["phantom_000", "phantom_001"]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from voxlate import recipe
 from voxlate.errors import BadInput
-from voxlate.recipes.text import names, titles
+from voxlate.shipped_recipes.text import names, titles
 
 HEAVY = ("torch", "scipy", "voxlate.recipe")
 

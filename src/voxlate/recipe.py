@@ -36,7 +36,7 @@ from voxlate.nets.xmodality.adm import ADM
 from voxlate.nets.xmodality.dit import DiT
 from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import UViT
-from voxlate.recipes.text import header, names, table, text_of, values_of
+from voxlate.shipped_recipes.text import header, names, table, text_of, values_of
 
 MOST_SAMPLES = 10_000  # a standard deviation is then known to 1 %; more is a slip of the keyboard
 __all__ = ["header", "names", "table", "text_of", "values_of"]  # and all below: one place to ask about recipes

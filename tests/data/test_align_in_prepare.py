@@ -11,7 +11,7 @@ from voxlate.data.prepare import prepare
 from voxlate.images.grid import Grid, resample
 from voxlate.images.midline import Midline, find_midline
 from voxlate.images.volume import Volume, write_volume
-from voxlate.phantom import image, make_head
+from voxlate.phantoms import image, make_head
 from voxlate.recipe import from_dict
 from voxlate.synthesis.model import Model
 

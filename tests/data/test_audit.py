@@ -20,9 +20,9 @@ from voxlate.data.prepare import prepare
 from voxlate.data.prepared import open_cohort
 from voxlate.files import read_json, write_json
 from voxlate.images.volume import read_volume, write_volume
-from voxlate.phantom import write_cohort
+from voxlate.phantoms import write_cohort
 from voxlate.recipe import read
-from voxlate.report.prepared import report_prepared
+from voxlate.reports.prepared import report_prepared
 from voxlate.training.notes import notes_on
 
 SHIFT_MM = 5.0

@@ -6,8 +6,8 @@ import pytest
 from voxlate.errors import BadInput
 from voxlate.images.mask import brain, largest
 from voxlate.images.volume import Volume
-from voxlate.phantom import Label, image, make_head
-from voxlate.phantom.tissue import BRAIN, TUMOUR, VESSEL
+from voxlate.phantoms import Label, image, make_head
+from voxlate.phantoms.tissue import BRAIN, TUMOUR, VESSEL
 
 SIZE = (48, 56, 32)
 INSIDE = (*BRAIN, *TUMOUR, *VESSEL, Label.CSF, Label.VENTRICLE)

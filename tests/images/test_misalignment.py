@@ -12,8 +12,8 @@ from voxlate.images.mask import foreground
 from voxlate.images.misalignment import displacement_field, misalignment
 from voxlate.images.similarity import class_of, shared_information
 from voxlate.images.volume import Volume, unit_of
-from voxlate.phantom.head import Head, make_head
-from voxlate.phantom.scanner import image
+from voxlate.phantoms.head import Head, make_head
+from voxlate.phantoms.scanner import image
 
 SIZE = (80, 96, 68)  # 2.5 mm
 

@@ -11,10 +11,10 @@ import pytest
 from scipy import ndimage
 
 from voxlate.errors import BadInput
-from voxlate.phantom import MODALITIES, Head, Label, image, make_head, signal, write_cohort
-from voxlate.phantom.sequences import bolus, nulling_time_ms
-from voxlate.phantom.shapes import Tube, ellipsoid, noise, tubes
-from voxlate.phantom.tissue import patient
+from voxlate.phantoms import MODALITIES, Head, Label, image, make_head, signal, write_cohort
+from voxlate.phantoms.sequences import bolus, nulling_time_ms
+from voxlate.phantoms.shapes import Tube, ellipsoid, noise, tubes
+from voxlate.phantoms.tissue import patient
 
 SIZE = (80, 96, 64)
 SMALL = (32, 32, 16)

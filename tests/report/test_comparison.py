@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 from test_report import Page
 
 from voxlate.images.volume import Volume, write_volume
-from voxlate.report.comparison import MOST_CASES, write_page
+from voxlate.reports.comparison import MOST_CASES, write_page
 from voxlate.scoring.compare import compare
 from voxlate.scoring.evaluate import evaluate
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from voxlate.images.pictures import palette
 from voxlate.images.volume import Volume, unit_of, write_volume
-from voxlate.report.pictures import read_case
+from voxlate.reports.pictures import read_case
 
 
 def lightness(colours) -> np.ndarray:

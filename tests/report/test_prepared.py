@@ -10,8 +10,8 @@ from voxlate.data.prepare import prepare
 from voxlate.data.prepared import Entry, registration_lines
 from voxlate.images.register import Similarity
 from voxlate.images.volume import Volume
-from voxlate.report.pictures import CaseImage, ColourScale, _chequered, scan_columns
-from voxlate.report.prepared import report_prepared
+from voxlate.reports.pictures import CaseImage, ColourScale, _chequered, scan_columns
+from voxlate.reports.prepared import report_prepared
 
 
 def write(path: Path, shape: tuple[int, int, int], mm: float, seed: int) -> None:

@@ -22,8 +22,8 @@ from voxlate.images import pictures
 from voxlate.images.grid import canonical
 from voxlate.images.ranges import range_for
 from voxlate.images.volume import Volume, read_volume, write_volume
-from voxlate.report import curves
-from voxlate.report.page import headline, report
+from voxlate.reports import curves
+from voxlate.reports.page import headline, report
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.metrics import METRICS
 

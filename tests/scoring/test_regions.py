@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from voxlate.errors import BadInput
 from voxlate.images.ranges import range_for
 from voxlate.images.volume import Volume, write_volume
-from voxlate.report.page import report
+from voxlate.reports.page import report
 from voxlate.scoring.distances import frechet, kernel_distance, with_error
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.features import Texture

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from voxlate.data.slice_filter import SliceFilter
 from voxlate.errors import BadInput
 from voxlate.images.volume import Volume, write_volume
-from voxlate.report.page import report
+from voxlate.reports.page import report
 from voxlate.scoring.compare import compare
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.metrics import psnr, ssim

@@ -14,8 +14,8 @@ from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
 from voxlate.images.mask import brain, clearest
 from voxlate.images.volume import content_hash, read_volume
-from voxlate.phantom import write_cohort
-from voxlate.phantom.tissue import Label
+from voxlate.phantoms import write_cohort
+from voxlate.phantoms.tissue import Label
 from voxlate.scoring.evaluate import evaluate
 from voxlate.synthesis.model import load
 from voxlate.training.train import train

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from voxlate.files import read_json, write_json
-from voxlate.report.pictures import read_case
+from voxlate.reports.pictures import read_case
 from voxlate.scoring.tables import score_tables
 
 

@@ -16,7 +16,7 @@ from voxlate.data.prepare import prepare
 from voxlate.images.intensity import IntensityMap, Scale
 from voxlate.images.statistics import Statistics
 from voxlate.images.volume import Volume, read_volume, write_volume
-from voxlate.phantom import write_cohort
+from voxlate.phantoms import write_cohort
 from voxlate.recipe import from_dict
 from voxlate.synthesis.model import Model, Synthesised
 from voxlate.training.run import weights_header

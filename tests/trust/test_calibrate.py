@@ -11,7 +11,7 @@ import pytest
 import voxlate as package
 from voxlate.files import read_json
 from voxlate.images.volume import read_volume
-from voxlate.report.page import report
+from voxlate.reports.page import report
 from voxlate.scoring.evaluate import evaluate
 from voxlate.synthesis.model import load
 from voxlate.training.run import load_method, save_weights

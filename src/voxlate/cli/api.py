@@ -22,8 +22,8 @@ from voxlate.data import prepare as _prepare
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
 from voxlate.images.volume import read_volume
-from voxlate.phantom import write_cohort
-from voxlate.phantom.cohort import CohortLesion
+from voxlate.phantoms import write_cohort
+from voxlate.phantoms.cohort import CohortLesion
 from voxlate.planning.elsewhere import machine_of
 from voxlate.planning.fit import fits
 from voxlate.planning.pace import kept_pace
@@ -31,13 +31,13 @@ from voxlate.planning.plan import Mode, Plan, planned_once
 from voxlate.planning.plan import plan as _plan
 from voxlate.planning.probe import FREE, Limits, free_memory
 from voxlate.recipe import Recipe, read, read_with_head, to_dict
-from voxlate.recipes import text as recipe_text
-from voxlate.report.page import report as _report
-from voxlate.report.prepared import report_prepared
+from voxlate.reports.page import report as _report
+from voxlate.reports.prepared import report_prepared
 from voxlate.scoring import evaluate as _evaluate
 from voxlate.scoring.compare import compare
 from voxlate.scoring.items import images_in, is_map
 from voxlate.scoring.tables import Scores
+from voxlate.shipped_recipes import text as recipe_text
 from voxlate.synthesis import likelihood as _likelihood
 from voxlate.synthesis.calibrate import calibrate as _calibrate
 from voxlate.synthesis.calibrate import held_back
@@ -80,9 +80,8 @@ def _with_options_of(function: Callable[..., Any]) -> Callable[[Function], Funct
         known = dict(inspect.signature(own).parameters)
         known.pop("options")
         more = inspect.signature(function).parameters
-        options = [
-            one for name, one in more.items() if name not in known and one.kind is inspect.Parameter.KEYWORD_ONLY
-        ]
+        named = {name: one for name, one in more.items() if one.kind is inspect.Parameter.KEYWORD_ONLY}
+        options = [one for name, one in named.items() if name not in known and name not in INTERNAL]
         signature = inspect.signature(own).replace(parameters=[*known.values(), *options])
         own.__signature__ = signature  # type: ignore[attr-defined]
         return own

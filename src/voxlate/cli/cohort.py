@@ -24,7 +24,7 @@ def phantom(
     stripped: Annotated[bool, Option("--stripped", help="The brain alone, as after skull stripping.")] = False,
 ) -> None:
     """Make a cohort of head phantoms: one anatomy in MR, CT, CTA, TOF, SWI and perfusion."""
-    from voxlate.phantom import write_cohort
+    from voxlate.phantoms import write_cohort
 
     with progress_on(err) as bars:
         folders = write_cohort(

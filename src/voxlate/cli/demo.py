@@ -12,10 +12,10 @@ from voxlate.files import HIGH, LOW
 from voxlate.images.grid import canonical
 from voxlate.images.pictures import montage, palette, shades
 from voxlate.images.volume import read_volume
-from voxlate.phantom import write_cohort
+from voxlate.phantoms import write_cohort
 from voxlate.recipe import read_with_head
-from voxlate.report.comparison import write_page
-from voxlate.report.page import report
+from voxlate.reports.comparison import write_page
+from voxlate.reports.page import report
 from voxlate.scoring.compare import Comparison, compare
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.tables import Scores

@@ -38,7 +38,7 @@ from voxlate.cli.planning import (
 )
 from voxlate.cli.progress import progress_on
 from voxlate.errors import BadInput
-from voxlate.recipes import text as recipe_text
+from voxlate.shipped_recipes import text as recipe_text
 
 
 def _completed(begun: str) -> list[str]:

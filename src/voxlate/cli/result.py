@@ -158,7 +158,7 @@ def compare(
     if to:
         found.write(to)
     if page:
-        from voxlate.report.comparison import write_page
+        from voxlate.reports.comparison import write_page
 
         write_page(found.document, page)
     _print(found.document, found.table, as_json)
@@ -228,9 +228,9 @@ def report(
 ) -> None:
     """Write one HTML file with pictures, curves, tables and provenance; it opens offline."""
     if (path / "cohort.json").is_file():
-        from voxlate.report.prepared import report_prepared as run
+        from voxlate.reports.prepared import report_prepared as run
     else:
-        from voxlate.report.page import report as run
+        from voxlate.reports.page import report as run
 
     with as_written(path):
         print(run(path, to))

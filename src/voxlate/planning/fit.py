@@ -9,7 +9,7 @@ from voxlate.data.patches import padding_note, usable_cases
 from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.errors import BadInput
 from voxlate.recipe import Recipe, read
-from voxlate.recipes.text import names
+from voxlate.shipped_recipes.text import names
 
 
 @dataclass(frozen=True)

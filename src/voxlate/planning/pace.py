@@ -17,7 +17,7 @@ from pydantic import Field
 from voxlate.config import fill, settings
 from voxlate.files import read_json, write_json
 from voxlate.recipe import Recipe, from_dict, to_dict
-from voxlate.recipes import text as recipe_text
+from voxlate.shipped_recipes import text as recipe_text
 from voxlate.training.log import logged_seconds
 from voxlate.training.run import Run
 

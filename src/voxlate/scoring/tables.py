@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from voxlate import __version__
+from voxlate.dataframe import dataframe
 from voxlate.files import whole_file, write_json
 from voxlate.images.ranges import Range
 from voxlate.scoring.metrics import Metric, metrics_of
@@ -80,6 +81,10 @@ class Scores:
             "modalities": {name: self._modality(name) for name in modalities},
             "cases": [row.flat() for row in self.rows],
         }
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame with a row for each answer to each modality of each case."""
+        return dataframe(row.flat() for row in self.rows)
 
     def _modality(self, name: str) -> dict[str, Any]:
         rows = [row for row in self.rows if row.modality == name]

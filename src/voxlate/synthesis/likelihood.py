@@ -15,6 +15,7 @@ from voxlate import __version__
 from voxlate.config import kind_of
 from voxlate.data.batches import batches_of, evenly_spaced, open_cohort, whole_cases
 from voxlate.data.prepared import Cohort
+from voxlate.dataframe import dataframe
 from voxlate.devices import find_device
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
@@ -36,6 +37,10 @@ class Likelihood:
 
     def table(self) -> Table:
         return _table(self.document)
+
+    def to_frame(self) -> Any:
+        """The cases as a pandas DataFrame."""
+        return dataframe(self.document["cases"])
 
     def write(self, path: Path | str) -> None:
         write_json(path, self.document)

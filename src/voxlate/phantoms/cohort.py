@@ -12,11 +12,11 @@ from voxlate.files import read_json, write_json
 from voxlate.images.mask import largest
 from voxlate.images.volume import Volume, unit_of, write_volume
 from voxlate.machine import cores
-from voxlate.phantom.anatomy import LesionKind
-from voxlate.phantom.head import FIELD_MM, Head, make_head
-from voxlate.phantom.scanner import image
-from voxlate.phantom.signal import MODALITIES
-from voxlate.phantom.tissue import INTRACRANIAL, Label
+from voxlate.phantoms.anatomy import LesionKind
+from voxlate.phantoms.head import FIELD_MM, Head, make_head
+from voxlate.phantoms.scanner import image
+from voxlate.phantoms.signal import MODALITIES
+from voxlate.phantoms.tissue import INTRACRANIAL, Label
 
 CohortLesion = Literal["mixed", "none", "tumour", "stroke"]
 NOTE = "phantom.json"
@@ -104,7 +104,7 @@ def _description(size: Sequence[int]) -> dict[str, Any]:
         "spacing_mm": [field / n for field, n in zip(FIELD_MM, size)],
         "seg": {label.name.lower(): int(label) for label in Label},
         "lesion_map": {kind: {name: i for i, name in enumerate(names, start=1)} for kind, names in LESION_MAP.items()},
-        "sources": "Constants and equations with their literature: voxlate.phantom.tissue and .signal.",
+        "sources": "Constants and equations with their literature: voxlate.phantoms.tissue and .signal.",
     }
 
 

@@ -17,14 +17,14 @@ from markupsafe import Markup
 from voxlate import __version__
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_text
-from voxlate.recipes import text as recipe_text
-from voxlate.report.curves import calibration_chart, curve_chart, curves_of, score_chart
-from voxlate.report.pictures import sections_of
+from voxlate.reports.curves import calibration_chart, curve_chart, curves_of, score_chart
+from voxlate.reports.pictures import sections_of
 from voxlate.scoring.items import check_unchanged
 from voxlate.scoring.metrics import LEVELS, METRIC_OF, METRICS
 from voxlate.scoring.provenance import provenance_of, run_folders
 from voxlate.scoring.tables import score_tables
 from voxlate.scoring.words import held_out_note
+from voxlate.shipped_recipes import text as recipe_text
 
 MOST_CASES = 9
 LONGEST_LIST = 12
@@ -87,7 +87,7 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
 
 def render(context: Mapping[str, Any]) -> str:
     """Fill the page's template; sections that the context does not have are left out."""
-    template = resources.files("voxlate.report").joinpath("templates", "page.html").read_text(encoding="utf-8")
+    template = resources.files("voxlate.reports").joinpath("templates", "page.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     always = {"date": datetime.date.today().isoformat(), "version": __version__, "scales": ALL_CASES}
     return environment.from_string(template).render({**always, **context})

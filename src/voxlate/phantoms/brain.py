@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from voxlate.phantom.anatomy import Anatomy
-from voxlate.phantom.shapes import Points, Tube, cut, ellipsoid, join
-from voxlate.phantom.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
+from voxlate.phantoms.anatomy import Anatomy
+from voxlate.phantoms.shapes import Points, Tube, cut, ellipsoid, join
+from voxlate.phantoms.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
 
 
 def _egg(points: Points) -> Points:

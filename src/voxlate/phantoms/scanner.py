@@ -3,9 +3,9 @@
 import numpy as np
 from scipy import ndimage
 
-from voxlate.phantom.head import Head
-from voxlate.phantom.signal import MODALITIES, MR, PERFUSION, signal
-from voxlate.phantom.tissue import BRAIN, TUMOUR, VESSEL
+from voxlate.phantoms.head import Head
+from voxlate.phantoms.signal import MODALITIES, MR, PERFUSION, signal
+from voxlate.phantoms.tissue import BRAIN, TUMOUR, VESSEL
 
 _NOISE = {"ct": 9.0, "ncct": 2.5, "cbf": 1.5, "cbv": 0.12, "tmax": 0.2}  # standard deviations in the modality's unit
 _CTA_NOISE_HU = 6.0

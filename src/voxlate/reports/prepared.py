@@ -8,8 +8,8 @@ from voxlate.data.audit import misalignment_lines, not_examined
 from voxlate.data.prepared import Cohort, Entry, open_cohort, registration_lines
 from voxlate.files import write_text
 from voxlate.images.misalignment import NOTHING_IN_COMMON, Misalignment
-from voxlate.report.page import flat, render
-from voxlate.report.pictures import evenly, in_a_row, scan_columns
+from voxlate.reports.page import flat, render
+from voxlate.reports.pictures import evenly, in_a_row, scan_columns
 
 MOST_CASES = 12
 BOARDS = (

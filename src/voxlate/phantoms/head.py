@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.phantom import anatomy as body
-from voxlate.phantom import brain
-from voxlate.phantom.anatomy import Anatomy, Lesion, LesionKind
-from voxlate.phantom.shapes import Points, Tube, ellipsoid, join, tubes
-from voxlate.phantom.tissue import BRAIN, TUMOUR, Label, Tissue, patient
+from voxlate.phantoms import anatomy as body
+from voxlate.phantoms import brain
+from voxlate.phantoms.anatomy import Anatomy, Lesion, LesionKind
+from voxlate.phantoms.shapes import Points, Tube, ellipsoid, join, tubes
+from voxlate.phantoms.tissue import BRAIN, TUMOUR, Label, Tissue, patient
 
 FIELD_MM = (200.0, 240.0, 168.0)  # x, y, z: an adult head from the upper jaw to the vertex
 _CENTRE_MM = (0.0, 0.0, 9.0)  # of the field, in upright coordinates

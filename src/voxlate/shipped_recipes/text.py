@@ -11,7 +11,7 @@ from typing import Any
 
 from voxlate.errors import BadInput
 
-SHIPPED = resources.files("voxlate") / "recipes"
+SHIPPED = resources.files("voxlate") / "shipped_recipes"
 
 
 def names() -> list[str]:

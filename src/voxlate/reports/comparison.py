@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.files import write_text
-from voxlate.report.page import json_in, render
-from voxlate.report.pictures import sections_of
+from voxlate.reports.page import json_in, render
+from voxlate.reports.pictures import sections_of
 from voxlate.scoring.compare import comparison_tables
 
 MOST_CASES = 4

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxlate.phantom.shapes import Triple, Tube
-from voxlate.phantom.tissue import Label
+from voxlate.phantoms.shapes import Triple, Tube
+from voxlate.phantoms.tissue import Label
 
 CEREBRUM_CENTRE: Triple = (0.0, 0.0, 18.0)
 CEREBRUM_AXES: Triple = (64.0, 83.0, 54.0)

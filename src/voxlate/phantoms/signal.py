@@ -9,9 +9,9 @@ from functools import partial
 
 import numpy as np
 
-from voxlate.phantom import sequences as mr
-from voxlate.phantom.head import Head
-from voxlate.phantom.tissue import BRAIN, FLUID, TUMOUR, VESSEL, Label
+from voxlate.phantoms import sequences as mr
+from voxlate.phantoms.head import Head
+from voxlate.phantoms.tissue import BRAIN, FLUID, TUMOUR, VESSEL, Label
 
 PERFUSION = frozenset(("cbf", "cbv", "tmax"))
 PHASE_S = {"cta": 8.0, "cta1": 8.0, "cta2": 16.0, "cta3": 24.0}  # 8 s apart: Menon et al. 2015, Radiology 275:510

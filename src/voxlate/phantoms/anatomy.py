@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from voxlate.phantom.shapes import Lattice, Points, Triple, Tube, ellipsoid, noise, tubes
-from voxlate.phantom.tissue import Label
-from voxlate.phantom.vessels import vessels
+from voxlate.phantoms.shapes import Lattice, Points, Triple, Tube, ellipsoid, noise, tubes
+from voxlate.phantoms.tissue import Label
+from voxlate.phantoms.vessels import vessels
 
 LesionKind = Literal["none", "tumour", "stroke"]
 
