@@ -9,7 +9,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: install demo test test-bare durations test-slow check fuzz bench bench-gpu ingredients reach trust lesions clean
+.PHONY: install demo test test-bare durations test-slow check fuzz bench bench-gpu ingredients reach tables trust lesions clean
 
 install: .venv/installed
 
@@ -68,6 +68,10 @@ reach: install
 # how far intervals and warnings hold; WORK/harvard_scans are the MR-CT slices
 trust: install
 	$(BIN)/python benchmarks/trust.py bench
+
+# rows: TABLE, TABLE:ROW or TABLE:ROW:SEED, such as umm_csgm:mm_syn_small:0; all of them take some 14 hours of one core
+tables: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tables.py bench/tables $(ROWS)
 
 lesions: install
 	$(BIN)/python benchmarks/lesions.py bench
