@@ -237,6 +237,7 @@ def synth(
 ) -> None:
     """Make the target modalities of one case or of a cohort, on the input's own grid and in physical units."""
     from voxlate import recipe as recipes
+    from voxlate.cli.bounds import bound_lines, bounds_of
     from voxlate.synthesis.ensemble import load_members, members_and_scans
     from voxlate.synthesis.folder import find_scans, sort_out, synthesise_cases
 
@@ -260,8 +261,10 @@ def synth(
     left_out = {**lacking, **failed}
     if as_json:
         done = {"out": str(to), "cases": [folder.name for folder in folders], "targets": model.recipe.data.target}
-        print(json.dumps({**done, "left_out": left_out, "complete": complete}))
+        print(json.dumps({**done, "left_out": left_out, "complete": complete, "bounds": bounds_of(folders)}))
     else:
+        for line in bound_lines(folders):
+            say(line)
         if complete:
             say(f"{len(complete)} cases lack nothing and are left as they are: {', '.join(complete)}")
         after = f"voxlate evaluate {to} --truth COHORT"

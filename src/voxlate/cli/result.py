@@ -10,7 +10,18 @@ from typing import Annotated, Any, Literal
 from typer import Argument, Option
 
 from voxlate.cli.app import app, end, err, note, out, say
-from voxlate.cli.options import AllowCode, Device, Json, Layout, Samples, Split, Steps, pairs, with_tables
+from voxlate.cli.options import (
+    AllowCode,
+    Device,
+    Everything,
+    Json,
+    Layout,
+    Samples,
+    Split,
+    Steps,
+    pairs,
+    with_tables,
+)
 from voxlate.cli.progress import progress_on
 from voxlate.errors import BadInput
 
@@ -102,10 +113,15 @@ def evaluate(
     options: Scoring,
     split: Split = None,
     layout: Layout,
+    everything: Everything = False,
     as_json: Json = False,
 ) -> None:
-    """Score syntheses and naive baselines against the truth: metrics.csv and metrics.json."""
+    """Score syntheses and naive baselines against the truth: metrics.csv and metrics.json.
+
+    The last line says whether the syntheses are better than the best naive baseline.
+    """
     from voxlate.scoring.evaluate import evaluate as score_images
+    from voxlate.scoring.verdict import coloured
     from voxlate.scoring.words import held_out_note
 
     how = {**vars(options), "scopes": options.scopes or (), "regions": pairs(region, "--region")}
@@ -132,9 +148,11 @@ def evaluate(
         note(sentence)
     for sentence in scores.header["shared_masks"]:
         note(f"not known, taken to be so: {sentence}.")
-    _print(scores.document(), scores.table, as_json)
-    if run and not as_json:
+    _print(scores.document(), scores.table if everything else scores.short_table, as_json)
+    if run and not as_json and (everything or missing == "all"):
         out.print(summary.table())
+    if not as_json:
+        say(coloured(scores.verdicts))
     absent = [f"not scored: {case} ({why})" for case, why in scores.header["not_synthesised"].items()]
     end([*absent, *(f"left out {sentence}" for sentence in left_out.values())])
 

@@ -14,7 +14,8 @@ from voxlate.files import read_json, write_json
 from voxlate.scoring.items import check_unchanged
 from voxlate.scoring.metrics import Metric, metrics_of, scope_label
 from voxlate.scoring.provenance import provenance_of
-from voxlate.scoring.tables import Cell, Line, Tables, mean_and_sd
+from voxlate.scoring.resampling import mean_and_sd
+from voxlate.scoring.tables import Cell, Line, Tables
 from voxlate.scoring.words import not_held_out, plural, range_note, rows_of
 
 MUST_AGREE = ("unit", "range", "own_peak", "mask", "ssim_padding", "ssim_from")  # for scores to compare
