@@ -166,6 +166,7 @@ def compare(
     page: Annotated[
         Path | None, Option("--report", metavar="FILE", help="Write table and pictures as one offline HTML page.")
     ] = None,
+    everything: Everything = False,
     as_json: Json = False,
 ) -> None:
     """Compare scored methods: mean and standard deviation, and paired tests of their differences."""
@@ -179,7 +180,7 @@ def compare(
         from voxlate.report.comparison import write_page
 
         write_page(found.document, page)
-    _print(found.document, found.table, as_json)
+    _print(found.document, found.table if everything else found.short_table, as_json)
 
 
 @app.command(epilog="Example:  voxlate likelihood RUN PREPARED --slices 4 --tolerance 1e-3")
@@ -263,7 +264,7 @@ def demo(
 
     with progress_on(err) as bars:
         done = run(to, bars)
-    out.print(done.compared.table())
+    out.print(done.compared.short_table())
     compared_page, own = done.pages
     print(f"picture: {done.picture}\nreport:  {compared_page}\nnaive baselines: {own}\n")
     say(done.sentence)
