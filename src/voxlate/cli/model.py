@@ -3,8 +3,9 @@
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from rich.text import Text
 from typer import Argument, Option
 
 from voxlate.cli.app import app, end, err, note, out, say
@@ -27,6 +28,9 @@ from voxlate.cli.planning import AUTO, Memory, Mode, Source, Target, auto_recipe
 from voxlate.cli.progress import progress_on
 from voxlate.errors import BadInput
 from voxlate.recipes import text as recipe_text
+
+if TYPE_CHECKING:
+    from voxlate.training.run import Run
 
 
 def _completed(begun: str) -> list[str]:
@@ -163,6 +167,21 @@ def _say_next(run: Path) -> None:
     score = f"evaluate NEW --truth COHORT --run {run} --missing one --units network{unseen}"
     after = score if completes else f"synth {run} COHORT{unseen} --out OUT"
     say(f"{weights} is the model. Next:  voxlate {after}")
+    _say_verdicts(Run(run))
+
+
+def _say_verdicts(run: "Run") -> None:
+    """Say whether each stage of a run is better than naive baselines on its validation items, the model last."""
+    from voxlate.scoring.verdict import coloured, logged
+
+    by_stage = logged(run.log)
+    for stage, found in by_stage.items():
+        if stage != "final":
+            say(Text.assemble(f"stage '{stage}': ", coloured(found)))
+    if found := by_stage.get("final"):
+        say(coloured(found))
+    else:
+        say("– no verdict: no case of the validation has what the model makes and what it is made of")
 
 
 @app.command(name="import", epilog="Example:  voxlate import xmodality adm.safetensors --out RUN")

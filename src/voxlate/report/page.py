@@ -24,7 +24,7 @@ from voxlate.scoring.items import check_unchanged
 from voxlate.scoring.metrics import LEVELS, METRIC_OF, METRICS
 from voxlate.scoring.provenance import provenance_of, run_folders
 from voxlate.scoring.tables import score_tables
-from voxlate.scoring.verdict import lines, verdicts
+from voxlate.scoring.verdict import lines, logged, verdicts
 from voxlate.scoring.words import held_out_note
 
 MOST_CASES = 9
@@ -66,7 +66,8 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
     recipe = (run / "recipe.toml").read_text(encoding="utf-8") if run and (run / "recipe.toml").is_file() else ""
     if recipe:
         provenance.pop("recipe", None)  # shown once, as its file
-    found_verdicts = verdicts(scores) if scores else []
+    of_training = logged(folder / "log.jsonl").get("final", []) if is_run else []
+    found_verdicts = verdicts(scores) if scores else of_training
     context = {
         "kind": "Training run" if is_run else "Synthesis",
         "folder": folder.name,

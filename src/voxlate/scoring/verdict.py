@@ -1,12 +1,17 @@
 """The verdict on syntheses: whether they have a lower error than the best naive baseline, in one sentence."""
 
+import contextlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import ValidationError
 from rich.text import Text
 
+from voxlate.config import adapter
 from voxlate.scoring.metrics import METRIC_OF
 from voxlate.scoring.resampling import bootstrap
 
@@ -202,6 +207,18 @@ def _of_modality(name: str, part: Mapping[str, Any], document: Mapping[str, Any]
     mask = part["mask"]
     where = mask if mask == "whole image" else f"inside the mask {mask}"
     return verdict_on(name, errors, patients, part["unit"], where, clause)
+
+
+def logged(log: Path) -> dict[str, list[Verdict]]:
+    """The last verdicts of each stage of a training in its log.jsonl; lines that are no verdicts are left out."""
+    found = dict[str, list[Verdict]]()
+    for text in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else ():
+        with contextlib.suppress(json.JSONDecodeError, ValidationError):  # a killed run may end in half a line
+            line = json.loads(text)
+            if isinstance(line, dict) and isinstance(line.get("verdict"), dict):
+                stated = [adapter(Verdict).validate_python(one) for one in line["verdict"].values()]
+                found[str(line.get("stage", ""))] = stated
+    return found
 
 
 def lines(found: Iterable[Verdict]) -> list[str]:
