@@ -125,7 +125,7 @@ def evaluate(
     from voxlate.scoring.words import held_out_note
 
     how = {**vars(options), "scopes": options.scopes or (), "regions": pairs(region, "--region")}
-    left_out: dict[str, str] = {}
+    unmade: dict[str, str] = {}
     of_synthesis = {"--missing": missing, "--samples": samples, "--steps": steps}
     if not run and (given := [name for name, value in of_synthesis.items() if value is not None]):
         raise BadInput(
@@ -140,7 +140,9 @@ def evaluate(
             summary = score_scenarios(
                 models, truth, to, missing or "one", split=split, layout=vars(layout), progress=bars, say=note, **how
             )
-            scores, left_out = summary.scores, dict(summary.left_out)
+            scores, unmade = summary.scores, dict(summary.failed)
+            for sentence in summary.incomplete.values():
+                note(f"left out {sentence}")
         else:
             how["progress"] = lambda done, total, _: bars("evaluate", done, total)
             scores = score_images(to, truth, split=split, **vars(layout), **how)
@@ -154,7 +156,7 @@ def evaluate(
     if not as_json:
         say(coloured(scores.verdicts))
     absent = [f"not scored: {case} ({why})" for case, why in scores.header["not_synthesised"].items()]
-    end([*absent, *(f"left out {sentence}" for sentence in left_out.values())])
+    end([*absent, *(f"left out {sentence}" for sentence in unmade.values())])
 
 
 @app.command(epilog="Example:  voxlate compare CNN_OUT DDPM_OUT --reference CNN_OUT --report methods.html")

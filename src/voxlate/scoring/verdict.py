@@ -176,6 +176,8 @@ def _value(error: float, like: float, unit: str) -> str:
 def _percent(share: float) -> str:
     if not np.isfinite(share):
         return "any share of a baseline without error"
+    if share < -10:
+        return f"a factor of {1 - share:.0f}"
     return f"{100 * abs(share):.0f} %" if abs(share) >= TIE else "less than 1 %"
 
 
