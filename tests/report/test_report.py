@@ -1,6 +1,7 @@
 """The report page: whole, offline, in the right orientation, honest in words, tolerant of half a run."""
 
 import base64
+import html
 import io
 import json
 import re
@@ -128,6 +129,22 @@ def test_the_page_says_what_it_is_and_what_it_is_not(out):
     text = page_of(report(out)).text
     for part in ("T1 to CT <fast>", "Not a medical device", "left is on the right", "-1024 to 3071 HU", "ddim"):
         assert part in text
+
+
+def test_the_verdict_stands_coloured_with_a_symbol_in_the_head_of_the_page(out):
+    said = read_json(out / "metrics.json")["verdict"]["ct"]
+    head = report(out).read_text(encoding="utf-8").partition("<nav")[0]
+    symbol = {"better": "✓", "unclear": "?", "worse": "✗"}[said["outcome"]]
+    shown = re.search(rf'<p class="verdict {said["outcome"]}">{re.escape(symbol)} (.*)</p>', head)
+    assert shown
+    assert html.unescape(shown[1]) == said["sentence"]
+
+
+def test_scores_of_an_earlier_version_have_their_verdict_on_the_page(out):
+    found = read_json(out / "metrics.json")
+    sentence = found.pop("verdict")["ct"]["sentence"]
+    (out / "metrics.json").write_text(json.dumps(found))
+    assert sentence in page_of(report(out)).text
 
 
 def test_the_page_shows_the_numbers_of_metrics_json(out):

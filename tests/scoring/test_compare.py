@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from voxlate.errors import BadInput
-from voxlate.scoring.compare import compare, holm, wilcoxon_p
+from voxlate.scoring.compare import compare
+from voxlate.scoring.paired import holm, least_p, wilcoxon_p
 
 
 def write(folder, values, patients=None, pooled=None, **changes):
@@ -158,7 +159,14 @@ def test_the_table_says_what_was_tested_and_how(folders, tmp_path):
     console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(found.table())
     text = " ".join(console.export_text().split())
-    for part in ("103.5 ± 2.4", "p 0.016*", "8 cases of 8 patients", "Wilcoxon", "Holm", "no p lies below 0.0078"):
+    for part in (
+        "103.5 ± 2.4",
+        "p 0.016*",
+        "8 cases of 8 patients",
+        "Wilcoxon",
+        "Holm",
+        "no p lies below 0.016 after Holm's correction for 2 comparisons",
+    ):
         assert part in text
     found.write(tmp_path / "table.json")
     assert json.loads((tmp_path / "table.json").read_text())["methods"]["a"] == str(folders[0])
@@ -259,3 +267,103 @@ def test_the_exact_p_counts_the_signs_that_are_as_extreme():
     observed = abs(ranks[a > b].sum() - 10.5)
     sums = [ranks[list(signs)].sum() for signs in itertools.product([True, False], repeat=6)]
     assert wilcoxon_p(a, b) == pytest.approx(np.mean([abs(total - 10.5) >= observed for total in sums]))
+
+
+def test_the_least_p_that_holm_leaves_reachable_is_stated(tmp_path):
+    names = ("a", "b", "c")
+    for number, name in enumerate(names):
+        write(tmp_path / name, {"mae": [10.0 * (case + 1) + number for case in range(6)]})
+    found = compare([tmp_path / name for name in names])
+    own = found.document["modalities"]["ct"]["metrics"]["mae"]["methods"]["c"]
+    assert own["p_holm"] == own["smallest_p_holm"] == least_p(6, 2) == 2 * 2 / 2**6, "one sign: the least there is"
+    assert own["smallest_p"] == 2 / 2**6
+    said = "no p lies below 0.062 after Holm's correction for 2 comparisons, so that no difference can reach p < 0.05"
+    assert said in printed(found)
+
+
+def test_the_least_p_never_exceeds_one():
+    assert least_p(2, 5) == 1
+
+
+def test_the_interval_of_a_paired_difference_is_that_of_its_bootstrap(folders):
+    found = compare(folders)
+    mae = found.document["modalities"]["ct"]["metrics"]["mae"]["methods"]
+    assert mae["a"]["difference_ci95"] == pytest.approx([1, 1]), "always 1 HU above"
+    low, high = mae["c"]["difference_ci95"]
+    assert low < mae["c"]["difference"] < high
+    assert found.table().lines["ct"][0].cells[0].below == "+1.0 (1.0…1.0)\np 0.016*"
+
+
+def test_what_one_method_lacks_is_shown_for_those_that_have_it(tmp_path):
+    calibrated = {"coverage": [0.9, 0.91, 0.89], "interval": [80, 90, 100], "mae_bound_held": [1, 1, 0]}
+    write(tmp_path / "a", {"mae": [1, 2, 3], **calibrated})
+    write(tmp_path / "b", {"mae": [2, 3, 4], **calibrated})
+    write(tmp_path / "plain", {"mae": [3, 4, 5]})
+    found = compare([tmp_path / name for name in ("plain", "a", "b")], reference="plain")
+    metrics = found.document["modalities"]["ct"]["metrics"]
+    assert metrics["coverage"]["methods"]["a"]["mean"] == pytest.approx(0.9)
+    assert set(metrics["interval"]["methods"]) == {"a", "b"}
+    assert metrics["interval"]["reference"] is None, "the reference has no intervals"
+    assert set(metrics["mae"]["methods"]) == {"plain", "a", "b"}
+    text = printed(found)
+    assert "Not scored for plain: Coverage, Interval, Bound held." in text
+    coverage = next(line for line in found.table().lines["ct"] if line.label == "Coverage")
+    assert [cell.text for cell in coverage.cells] == ["–", "90.0 ± 1.0", "90.0 ± 1.0"]
+
+
+def test_a_score_that_one_method_alone_has_is_neither_best_nor_tested(tmp_path):
+    write(tmp_path / "a", {"mae": [1, 2, 3], "interval": [80, 90, 100]})
+    write(tmp_path / "b", {"mae": [2, 3, 4]})
+    interval = compare([tmp_path / "a", tmp_path / "b"]).document["modalities"]["ct"]["metrics"]["interval"]
+    assert (interval["best"], interval["reference"]) == (None, None)
+    assert "p" not in interval["methods"]["a"]
+
+
+def test_a_score_of_some_cases_says_of_how_many(tmp_path):
+    write(tmp_path / "a", {"mae": [1, 2, 3], "coverage": [0.9, None, 0.8]})
+    write(tmp_path / "b", {"mae": [2, 3, 4]})
+    assert "ct: Coverage over 2 of 3 cases, which all methods with that score have." in printed(
+        compare([tmp_path / "a", tmp_path / "b"])
+    )
+
+
+def with_baselines(folder, baselines):
+    """Adds the MAE of naive baselines to a metrics.json, case by case."""
+    document = json.loads((folder / "metrics.json").read_text())
+    for answer, values in baselines.items():
+        document["modalities"]["ct"]["answers"][answer] = {}
+        document["cases"] += [
+            {"case": f"c{number}", "patient": f"p{number}", "modality": "ct", "answer": answer, "mae": value}
+            for number, value in enumerate(values)
+        ]
+    (folder / "metrics.json").write_text(json.dumps(document))
+
+
+def test_the_best_naive_baseline_of_all_cases_is_a_column_of_its_own(folders):
+    with_baselines(folders[0], {"copy of t1": [130.0] * 8, "of few cases": [1.0] * 3})
+    with_baselines(folders[1], {"intensity table": [120.0] * 7 + [128.0]})
+    found = compare(folders)
+    naive = found.document["naive"]["ct"]
+    assert (naive["baseline"], naive["of"]) == ("intensity table", "b")
+    assert naive["metrics"]["mae"] == {"mean": 121, "sd": pytest.approx(8 / 8**0.5)}
+    assert found.table().methods == ("a", "b", "c", "best naive")
+    text = printed(found)
+    assert "121.0 ± 2.8" in text
+    assert "ct: best naive baseline by its MAE: intensity table (scored with b), no test." in text
+    assert compare(folders[::2]).document["naive"]["ct"]["baseline"] == "copy of t1"
+
+
+def test_without_naive_baselines_there_is_no_column_of_them(folders):
+    found = compare(folders)
+    assert found.document["naive"] == {"ct": None}
+    assert found.table().methods == ("a", "b", "c")
+
+
+def test_the_short_table_has_the_main_scores_alone(folders):
+    found = compare(folders)
+    assert [line.label for line in found.short_table().lines["ct"]] == ["MAE", "SSIM 2-D"]
+    write(folders[0].parent / "d", {"mae": list(EIGHT), "psnr": list(EIGHT)})
+    write(folders[0].parent / "e", {"mae": list(EIGHT), "psnr": list(EIGHT)})
+    both = compare([folders[0].parent / "d", folders[0].parent / "e"])
+    assert [line.label for line in both.short_table().lines["ct"]] == ["MAE"]
+    assert [line.label for line in both.table().lines["ct"]] == ["MAE", "PSNR"]

@@ -29,7 +29,7 @@ from voxlate.scoring import alignment
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.metrics import METRICS, mae, ssim
 from voxlate.scoring.network_units import stated_units
-from voxlate.scoring.tables import bootstrap
+from voxlate.scoring.resampling import bootstrap
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -545,6 +545,47 @@ def test_naive_baselines_of_the_run_are_scored_with_the_synthesis(cohort, shifte
     assert by_answer["intensity table"]["mae"]["mean"] < by_answer["mean image"]["mae"]["mean"], (
         "ct is a function of t1"
     )
+
+
+@pytest.fixture
+def scored_with_naive(voxlate, cohort, shifted, naive, tmp_path):
+    """What `evaluate` answers of images that are 50 to 150 HU too bright, next to a table that is nearly right."""
+    naive.save(tmp_path / "run" / "naive.safetensors")
+    (shifted / "provenance.json").write_text(json.dumps({"run": str(tmp_path / "run")}))
+    return lambda *options: voxlate("evaluate", shifted, "--truth", cohort, *options)
+
+
+def test_evaluate_ends_with_the_verdict_on_the_terminal_and_in_every_json(scored_with_naive, shifted):
+    answer = scored_with_naive()
+    assert answer.out.splitlines()[-1].startswith("✗ WORSE THAN the best naive baseline (intensity table, ")
+    printed = json.loads(scored_with_naive("--json").out)["verdict"]["ct"]
+    assert printed == json.loads((shifted / "metrics.json").read_text())["verdict"]["ct"]
+    assert (printed["outcome"], printed["patients"], printed["lower_on"]) == ("worse", 3, 0)
+    assert printed["synthesis"] == pytest.approx(100, abs=1e-3)
+    assert answer.out.splitlines()[-1] == f"✗ {printed['sentence']}"
+
+
+def test_the_terminal_has_the_main_scores_and_all_of_them_where_asked(scored_with_naive, shifted):
+    short = scored_with_naive().out
+    assert "intensity table" in short
+    assert not any(part in short for part in ("PSNR", "NMI", "copy of t1", "Gaussian window"))
+    everything = scored_with_naive("--all").out
+    assert all(part in everything for part in ("PSNR", "NMI", "copy of t1", "Gaussian window", "✗ WORSE THAN"))
+    with open(shifted / "metrics.csv", newline="") as file:
+        assert {line["answer"] for line in csv.DictReader(file)} > {"copy of t1", "mean image"}
+
+
+def test_what_was_asked_for_is_in_the_short_table(scored_with_naive):
+    short = scored_with_naive("--region", "bright=ct>40", "--score", "slices").out
+    assert "bright MAE" in short
+    assert "PSNR, slices" in short
+
+
+def test_python_has_the_verdict_and_shows_it(cohort, shifted, naive):
+    scores = evaluate(shifted, cohort, naive=naive)
+    (verdict,) = scores.verdicts
+    assert verdict.outcome == "worse"
+    assert "WORSE THAN" in scores._repr_html_()
 
 
 def test_the_naive_baselines_on_the_slice_pairs_score_as_others_found(shared):

@@ -61,7 +61,7 @@ def test_one_command_makes_and_scores_each_modality_without_itself(voxlate, comp
     (cohort / "case4" / "t1.nii.gz").unlink()
     out = tmp_path / "o"
     answer = voxlate("evaluate", out, "--truth", cohort, "--run", completing, "--missing", "all")
-    assert answer.code == 2
+    assert answer.code == 0, "a case that lacks a truth cannot be scored, and nobody asked for it by name"
     assert "left out case4: expected all of t1, t2, found no t1" in answer.err
     scored = json.loads((out / "metrics.json").read_text())
     rows = {(row["case"], row["modality"]) for row in scored["cases"] if row["answer"] == "synthesis"}
@@ -73,7 +73,7 @@ def test_one_command_makes_and_scores_each_modality_without_itself(voxlate, comp
         (line,) = [line for line in lines if line["missing"] == name]
         assert line["mae"] == pytest.approx(np.mean(alone))
     before = {path: path.stat().st_mtime_ns for path in out.glob("without_*/*/*.nii.gz")}
-    assert voxlate("evaluate", out, "--truth", cohort, "--run", completing, "--missing", "all").code == 2
+    assert voxlate("evaluate", out, "--truth", cohort, "--run", completing, "--missing", "all").code == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before, "finished images are kept"
 
 
@@ -140,8 +140,8 @@ def test_a_case_without_any_scan_is_listed_and_whole_cases_are_not_said_to_be_st
     assert answer.code == 2
     assert "voxlate: left out case2: expected t1 and t2, found none of them." in answer.err
     said = " ".join(answer.out.split())
-    assert f"1 cases in {cohort}. Next: voxlate report {cohort}, and to score what the model makes:" in said
-    assert f"voxlate evaluate NEW --truth COHORT --run {completing} --missing one --units network" in said
+    assert f"1 cases in {cohort}. Next: voxlate report {cohort} To score what the model makes:" in said
+    assert f"voxlate evaluate NEW --truth {cohort} --run {completing} --missing one --units network" in said
     assert voxlate("synth", completing, cohort, "--missing", "t2", "--out", cohort, "--split", "val").code == 0
     scored = voxlate("evaluate", cohort, "--truth", cohort, "--json")
     assert scored.code == 0, scored.err  # nobody asked for images of the other cases
@@ -152,8 +152,9 @@ def test_after_training_a_completion_the_command_that_scores_it_in_the_networks_
     voxlate, completing, prepared, tmp_path
 ):
     answer = voxlate("train", tmp_path / "done.toml", "--data", prepared, "--out", completing)
-    said = f"voxlate evaluate NEW --truth COHORT --run {completing} --missing one --units network --split val"
-    assert said in " ".join(answer.out.split())
+    said = " ".join(answer.out.split())
+    assert "Next: voxlate evaluate NEW --truth " in said
+    assert f"--run {completing} --missing one --units network --split val" in said
 
 
 def test_gaps_without_the_keys_for_gaps_are_refused_by_naming_these(voxlate, completing, cohort, tmp_path):

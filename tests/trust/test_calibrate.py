@@ -13,6 +13,7 @@ from voxlate.files import read_json
 from voxlate.images.volume import read_volume
 from voxlate.reports.page import report
 from voxlate.scoring.evaluate import evaluate
+from voxlate.scoring.metrics import METRIC_OF
 from voxlate.synthesis.model import load
 from voxlate.training.run import load_method, save_weights
 from voxlate.trust import widths
@@ -39,7 +40,8 @@ def test_held_back_patients_give_a_regression_intervals_that_hold(voxlate, run, 
     assert "10 patients that training did not see (10 cases)" in answer.out
     assert "can prove a coverage of 79% at best" in answer.out
     out = tmp_path / "out"
-    assert voxlate("synth", run, others, "--out", out).code == 0
+    said = voxlate("synth", run, others, "--out", out)
+    assert said.code == 0
     made = {path.name for path in (out / "new0").iterdir()}
     assert made == {"t2.nii.gz", "t2_low.nii.gz", "t2_high.nii.gz", "t2_unfamiliar.nii.gz", "provenance.json"}
     image, low, high = (read_volume(out / "new0" / f"t2{end}.nii.gz").data for end in ("", "_low", "_high"))
@@ -49,6 +51,8 @@ def test_held_back_patients_give_a_regression_intervals_that_hold(voxlate, run, 
     stated = read_json(out / "new0" / "provenance.json")
     assert stated["calibration"]["patients"] == 10
     assert stated["bounds"]["t2"]["mae"] > 0
+    assert "each exceeded with a probability of 10% at most" in said.out
+    assert f"new0: t2 MAE inside the body {METRIC_OF['mae'].text(stated['bounds']['t2']['mae'])}" in said.out
     scores = evaluate(out, others)
     ours = [row.scores for row in scores.rows if row.answer == "synthesis"]
     assert np.mean([one["coverage"] for one in ours]) >= 0.89  # of the patients that it learned from
@@ -57,6 +61,9 @@ def test_held_back_patients_give_a_regression_intervals_that_hold(voxlate, run, 
     page = report(out).read_text()
     assert "Truth is within its interval" in page
     assert "truth outside" in page
+    scored = voxlate("evaluate", out, "--truth", others).out
+    for part in ("Coverage", "Bound of body MAE", "Bound held"):
+        assert part in scored
     again = voxlate("synth", run, others, "--out", out)
     assert "10 of 10 cases were made before and are kept" in again.err
 

@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from voxlate import __version__
 from voxlate.errors import BadInput, Stopped
@@ -57,7 +58,7 @@ def note(sentence: str) -> None:
     say(f"note: {sentence}", err, "yellow")
 
 
-def say(line: str, console: Console = out, style: str | None = None) -> None:
+def say(line: str | Text, console: Console = out, style: str | None = None) -> None:
     """Print a line for people, unwrapped: paths and commands in it can be copied."""
     console.print(line, style=style, highlight=False, soft_wrap=True)
 

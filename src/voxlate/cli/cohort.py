@@ -1,6 +1,7 @@
 """Commands on scans and cohorts: phantom, prepare, info."""
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +12,7 @@ from typer import Argument, Option
 from voxlate.cli.app import app, end, err, note, out, say
 from voxlate.cli.options import Json, Layout, Modalities, To, with_tables
 from voxlate.cli.progress import progress_on
+from voxlate.errors import BadInput
 
 
 @app.command(epilog="Example:  voxlate phantom --out COHORT --cases 24 --size 96 96 48")
@@ -37,7 +39,7 @@ def phantom(
             stripped=stripped,
             progress=lambda done, total: bars("phantom", done, total),
         )
-    say(f"{len(folders)} cases in {to}. Next:  voxlate prepare {to} --out PREPARED")
+    say(f"{len(folders)} cases in {to}. Next:  voxlate prepare {shlex.quote(str(to))} --out PREPARED")
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def prepare(
     as_json: Json = False,
 ) -> None:
     """Check a cohort, split it by patient, and write it in the form that training reads."""
+    from voxlate.cli.following import after_prepare
     from voxlate.cli.overview import overview, show
     from voxlate.data.audit import misalignment_lines
     from voxlate.data.manifest import manifest_in
@@ -138,7 +141,10 @@ def prepare(
         say(f"Look at the overlays:  voxlate report {to}", err)
     counts = ", ".join(f"{count} {name}" for name, count in cases.items())
     say(f"{to}: {counts} cases; modalities {', '.join(ready.modalities)}.")
-    say(f"Next:  voxlate train auto --data {to} --out RUN")
+    try:
+        say(f"Next:  voxlate {after_prepare(to)}")
+    except BadInput as error:
+        note(f"no training can be planned: {error}")
     end(ready.made["unread"])
 
 

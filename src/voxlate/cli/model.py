@@ -3,8 +3,9 @@
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from rich.text import Text
 from typer import Argument, Option
 
 from voxlate.cli.app import app, end, err, note, out, say
@@ -39,6 +40,9 @@ from voxlate.cli.planning import (
 from voxlate.cli.progress import progress_on
 from voxlate.errors import BadInput
 from voxlate.shipped_recipes import text as recipe_text
+
+if TYPE_CHECKING:
+    from voxlate.training.run import Run
 
 
 def _completed(begun: str) -> list[str]:
@@ -172,16 +176,28 @@ def train(
 def _say_next(run: Path) -> None:
     """Name a finished run's weights, and the command that makes images of cases that it did not see."""
     from voxlate import recipe as recipes
-    from voxlate.scoring.provenance import recorded_splits
+    from voxlate.cli.following import after_training
     from voxlate.training.run import Run, read_header
 
     weights = Run(run).weights()
-    completes = recipes.from_dict(read_header(weights)["recipe"], f"{weights}", allow_code=True).task.completes
-    splits = recorded_splits([run])
-    unseen = "".join([f" --split {name}" for name in ("val", "test") if splits.get(name)][:1])
-    score = f"evaluate NEW --truth COHORT --run {run} --missing one --units network{unseen}"
-    after = score if completes else f"synth {run} COHORT{unseen} --out OUT"
+    recipe = recipes.from_dict(read_header(weights)["recipe"], f"{weights}", allow_code=True)
+    after = after_training(run, recipe.data, recipe.task.completes)
     say(f"{weights} is the model. Next:  voxlate {after}")
+    _say_verdicts(Run(run))
+
+
+def _say_verdicts(run: "Run") -> None:
+    """Say whether each stage of a run is better than naive baselines on its validation items, the model last."""
+    from voxlate.scoring.verdict import coloured, logged
+
+    by_stage = logged(run.log)
+    for stage, found in by_stage.items():
+        if stage != "final":
+            say(Text.assemble(f"stage '{stage}': ", coloured(found)))
+    if found := by_stage.get("final"):
+        say(coloured(found))
+    else:
+        say("– no verdict: no case of the validation has what the model makes and what it is made of")
 
 
 @app.command(name="import", epilog="Example:  voxlate import xmodality adm.safetensors --out RUN")
@@ -260,6 +276,8 @@ def synth(
 ) -> None:
     """Make the target modalities of one case or of a cohort, on the input's own grid and in physical units."""
     from voxlate import recipe as recipes
+    from voxlate.cli.bounds import bound_lines, bounds_of
+    from voxlate.cli.following import after_completing, after_synthesis
     from voxlate.synthesis.ensemble import load_members, members_and_scans
     from voxlate.synthesis.folder import find_scans, part_of, sort_out, synthesise_cases
 
@@ -287,13 +305,15 @@ def synth(
     left_out = {**lacking, **failed}
     if as_json:
         done = {"out": str(to), "cases": [folder.name for folder in folders], "targets": model.recipe.data.target}
-        print(json.dumps({**done, "left_out": left_out, "complete": complete}))
+        print(json.dumps({**done, "left_out": left_out, "complete": complete, "bounds": bounds_of(folders)}))
     else:
+        for line in bound_lines(folders):
+            say(line)
+        truths = {one.case for one in fitting if one.truths} & {folder.name for folder in folders}
+        after = after_synthesis(to, inputs[0], vars(layout), bool(truths))
         if complete:
             say(f"{len(complete)} cases lack nothing and are left as they are: {', '.join(complete)}")
-        after = f"voxlate evaluate {to} --truth COHORT"
-        if model.recipe.task.completes:  # what was missing has no truth
-            score = f"voxlate evaluate NEW --truth COHORT --run {run} --missing one --units network"
-            after = f"voxlate report {to}, and to score what the model makes:  {score}"
-        say(f"{len(folders)} cases in {to}.{f' Next:  {after}' if folders else ''}")
+        say(f"{len(folders)} cases in {to}.{f' Next:  voxlate {after}' if folders else ''}")
+        if complete and folders:  # what was missing has no truth, these cases have
+            say(f"To score what the model makes:  voxlate {after_completing(run, inputs[0], vars(layout), split)}")
     end(f"left out {sentence}" for sentence in left_out.values())

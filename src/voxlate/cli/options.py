@@ -20,6 +20,7 @@ def _presets(begun: str) -> list[str]:
 
 To = Annotated[Path, Option("--out", help="Folder for what this command makes.")]
 Json = Annotated[bool, Option("--json", help="Print the result as JSON, for programs.")]
+Everything = Annotated[bool, Option("--all", help="Print all scores and baselines, not only the main ones.")]
 Device = Annotated[str, Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu.")]
 AllowCode = Annotated[bool, Option("--allow-code", help="Import the Python code that the model names, and run it.")]
 Modalities = Annotated[list[str] | None, Option(help="Only this, in every case (repeat it); else all.")]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -69,7 +70,7 @@ def plan(
     made.save(to)
     for key, why in made.why.items():
         say(f"{key}: {why}.")
-    say(f"{to} is the recipe. Next:  voxlate train {to} --data {data} --out RUN")
+    say(f"{to} is the recipe. Next:  voxlate train {shlex.quote(str(to))} --data {shlex.quote(str(data))} --out RUN")
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -10,7 +10,18 @@ from typing import Annotated, Any, Literal
 from typer import Argument, Option
 
 from voxlate.cli.app import app, end, err, note, out, say
-from voxlate.cli.options import AllowCode, Device, Json, Layout, Samples, Split, Steps, pairs, with_tables
+from voxlate.cli.options import (
+    AllowCode,
+    Device,
+    Everything,
+    Json,
+    Layout,
+    Samples,
+    Split,
+    Steps,
+    pairs,
+    with_tables,
+)
 from voxlate.cli.progress import progress_on
 from voxlate.errors import BadInput
 
@@ -102,14 +113,19 @@ def evaluate(
     options: Scoring,
     split: Split = None,
     layout: Layout,
+    everything: Everything = False,
     as_json: Json = False,
 ) -> None:
-    """Score syntheses and naive baselines against the truth: metrics.csv and metrics.json."""
+    """Score syntheses and naive baselines against the truth: metrics.csv and metrics.json.
+
+    The last line says whether the syntheses are better than the best naive baseline.
+    """
     from voxlate.scoring.evaluate import evaluate as score_images
+    from voxlate.scoring.verdict import coloured
     from voxlate.scoring.words import held_out_note
 
     how = {**vars(options), "scopes": options.scopes or (), "regions": pairs(region, "--region")}
-    left_out: dict[str, str] = {}
+    unmade: dict[str, str] = {}
     of_synthesis = {"--missing": missing, "--samples": samples, "--steps": steps}
     if not run and (given := [name for name, value in of_synthesis.items() if value is not None]):
         raise BadInput(
@@ -124,7 +140,9 @@ def evaluate(
             summary = score_scenarios(
                 models, truth, to, missing or "one", split=split, layout=vars(layout), progress=bars, say=note, **how
             )
-            scores, left_out = summary.scores, dict(summary.left_out)
+            scores, unmade = summary.scores, dict(summary.failed)
+            for sentence in summary.incomplete.values():
+                note(f"left out {sentence}")
         else:
             how["progress"] = lambda done, total, _: bars("evaluate", done, total)
             scores = score_images(to, truth, split=split, **vars(layout), **how)
@@ -132,11 +150,13 @@ def evaluate(
         note(sentence)
     for sentence in scores.header["shared_masks"]:
         note(f"not known, taken to be so: {sentence}.")
-    _print(scores.document(), scores.table, as_json)
-    if run and not as_json:
+    _print(scores.document(), scores.table if everything else scores.short_table, as_json)
+    if run and not as_json and (everything or missing == "all"):
         out.print(summary.table())
+    if not as_json:
+        say(coloured(scores.verdicts))
     absent = [f"not scored: {case} ({why})" for case, why in scores.header["not_synthesised"].items()]
-    end([*absent, *(f"left out {sentence}" for sentence in left_out.values())])
+    end([*absent, *(f"left out {sentence}" for sentence in unmade.values())])
 
 
 @app.command(epilog="Example:  voxlate compare CNN_OUT DDPM_OUT --reference CNN_OUT --report methods.html")
@@ -148,6 +168,7 @@ def compare(
     page: Annotated[
         Path | None, Option("--report", metavar="FILE", help="Write table and pictures as one offline HTML page.")
     ] = None,
+    everything: Everything = False,
     as_json: Json = False,
 ) -> None:
     """Compare scored methods: mean and standard deviation, and paired tests of their differences."""
@@ -161,7 +182,7 @@ def compare(
         from voxlate.reports.comparison import write_page
 
         write_page(found.document, page)
-    _print(found.document, found.table, as_json)
+    _print(found.document, found.table if everything else found.short_table, as_json)
 
 
 @app.command(epilog="Example:  voxlate likelihood RUN PREPARED --slices 4 --tolerance 1e-3")
@@ -245,7 +266,7 @@ def demo(
 
     with progress_on(err) as bars:
         done = run(to, bars)
-    out.print(done.compared.table())
+    out.print(done.compared.short_table())
     compared_page, own = done.pages
     print(f"picture: {done.picture}\nreport:  {compared_page}\nnaive baselines: {own}\n")
     say(done.sentence)

@@ -1,6 +1,7 @@
 """Commands on trust: calibrate."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -87,4 +88,5 @@ def calibrate(
         say(line)
     count = model.recipe.synth.samples
     given = f"{f' --answer {answer}' if answer else ''}{f' --samples {count}' if count > 1 else ''}"
-    say(f"{path}. Next:  voxlate synth {run} NEW --out OUT{given}")
+    given += "".join(f" --set {shlex.quote(one)}" for one in change or ())
+    say(f"{path}. Next:  voxlate synth {shlex.quote(str(run))} NEW --out OUT{given}")

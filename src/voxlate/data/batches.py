@@ -146,8 +146,13 @@ def validation_batches(
 
     limit: at most so many items, evenly spaced over all of them.
     """
+    yield from batches_of(cohort, data, intensity, even_places(cohort, data, split, limit), batch)
+
+
+def even_places(cohort: Cohort, data: DataSettings, split: str, limit: int | None) -> Sequence[tuple[str, Triple]]:
+    """Case and start of each patch of `validation_batches`, in their order."""
     places = [(case, start) for case, starts in whole_cases(cohort, data, split).items() for start in starts]
-    yield from batches_of(cohort, data, intensity, places if limit is None else evenly_spaced(places, limit), batch)
+    return places if limit is None else evenly_spaced(places, limit)
 
 
 def whole_cases(cohort: Cohort, data: DataSettings, split: str) -> dict[str, list[Triple]]:

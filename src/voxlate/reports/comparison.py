@@ -7,7 +7,7 @@ from typing import Any
 from voxlate.files import write_text
 from voxlate.reports.page import json_in, render
 from voxlate.reports.pictures import sections_of
-from voxlate.scoring.compare import comparison_tables
+from voxlate.scoring.comparison_tables import comparison_tables
 
 MOST_CASES = 4
 SCALES = (

@@ -23,6 +23,7 @@ from voxlate.scoring.items import check_unchanged
 from voxlate.scoring.metrics import LEVELS, METRIC_OF, METRICS
 from voxlate.scoring.provenance import provenance_of, run_folders
 from voxlate.scoring.tables import score_tables
+from voxlate.scoring.verdict import lines, logged, verdicts
 from voxlate.scoring.words import held_out_note
 from voxlate.shipped_recipes import text as recipe_text
 
@@ -65,11 +66,14 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
     recipe = (run / "recipe.toml").read_text(encoding="utf-8") if run and (run / "recipe.toml").is_file() else ""
     if recipe:
         provenance.pop("recipe", None)  # shown once, as its file
+    of_training = logged(folder / "log.jsonl").get("final", []) if is_run else []
+    found_verdicts = verdicts(scores) if scores else of_training
     context = {
         "kind": "Training run" if is_run else "Synthesis",
         "folder": folder.name,
         "title": _title(recipe, folder, scores),
         "caution": held_out_note(scores),
+        "verdicts": [(one.outcome, line) for one, line in zip(found_verdicts, lines(found_verdicts))],
         "summaries": [_summary(name, part) for name, part in scores.get("modalities", {}).items()],
         "tables": score_tables(scores) if scores else None,
         "cases": cases,

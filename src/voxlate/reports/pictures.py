@@ -166,8 +166,8 @@ def _of_synthesis(
     if (interval := interval_of(there, modality, stated)) is not None:
         ends = (read(path, shown.units.synthesis) for path in (interval.low, interval.high))
         low, high = (scale.alike(end, made.data[0], body) for end in ends)
-        yield CaseImage("low", f"{interval.coverage:.0%} interval, low", shown.cut(low), shades)
-        yield CaseImage("high", f"{interval.coverage:.0%} interval, high", shown.cut(high), shades)
+        yield CaseImage("low", f"{interval.coverage:.0%} interval", shown.cut(low), shades)
+        yield CaseImage("high", f"{interval.coverage:.0%} interval", shown.cut(high), shades)
         if true is not None:
             beyond = np.maximum(low - true, 0) - np.maximum(true - high, 0)
             yield CaseImage("outside", "truth outside", shown.cut(np.where(body, beyond, 0)))  # the body's alone

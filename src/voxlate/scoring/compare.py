@@ -11,15 +11,18 @@ from numpy.typing import NDArray
 from voxlate import __version__
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
+from voxlate.scoring.comparison_tables import comparison_tables
 from voxlate.scoring.items import check_unchanged
-from voxlate.scoring.metrics import Metric, metrics_of, scope_label
+from voxlate.scoring.metrics import Metric, metrics_of
+from voxlate.scoring.paired import holm, least_p, wilcoxon_p
 from voxlate.scoring.provenance import provenance_of
-from voxlate.scoring.tables import Cell, Line, Tables, mean_and_sd
-from voxlate.scoring.words import not_held_out, plural, range_note, rows_of
+from voxlate.scoring.resampling import bootstrap, mean_and_sd
+from voxlate.scoring.tables import Tables
+from voxlate.scoring.verdict import MADE
+from voxlate.scoring.words import plural, rows_of
 
 MUST_AGREE = ("unit", "range", "own_peak", "mask", "ssim_padding", "ssim_from")  # for scores to compare
 EFFORT = ("seconds_per_slice", "network_calls")  # entries of a case's provenance
-SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,12 @@ class Comparison:
     document: Mapping[str, Any]
 
     def table(self) -> Tables:
+        """All scores."""
         return comparison_tables(self.document)
+
+    def short_table(self) -> Tables:
+        """The main scores."""
+        return comparison_tables(self.document, everything=False)
 
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()
@@ -72,22 +80,27 @@ def compare(folders: Sequence[Path | str], *, reference: str | None = None, answ
                 f"{other.path}: expected scores of {', '.join(modalities)} as in {methods[0].path}, found {found}. "
                 "Compare folders of the same targets."
             )
+    shared = {
+        "regions": methods[0].document.get("regions", {}),
+        "scopes": {
+            name: rule
+            for name, rule in methods[0].document.get("scopes", {}).items()
+            if all(name in method.document.get("scopes", {}) for method in methods)
+        },
+    }
+    known = metrics_of(shared)
     return Comparison(
         {
             "voxlate": __version__,
             "note": "Research software, not a medical device.",
             "answer": answer,
             "reference": reference,
-            "regions": methods[0].document.get("regions", {}),
-            "scopes": {
-                name: rule
-                for name, rule in methods[0].document.get("scopes", {}).items()
-                if all(name in method.document.get("scopes", {}) for method in methods)
-            },
+            **shared,
             "methods": {method.name: str(method.path) for method in methods},
             "trained_on": {method.name: method.document.get("trained_on", []) for method in methods},
             "effort": {method.name: _effort(method) for method in methods},
-            "modalities": {name: _modality(name, methods, reference) for name in modalities},
+            "modalities": {name: _modality(name, methods, known, reference) for name in modalities},
+            "naive": {name: _naive(name, methods, known) for name in modalities} if answer == MADE else {},
         }
     )
 
@@ -126,7 +139,9 @@ def _document(folder: Path, answer: str) -> Mapping[str, Any]:
     return document
 
 
-def _modality(name: str, methods: Sequence[ScoredMethod], reference: str | None) -> dict[str, Any]:
+def _modality(
+    name: str, methods: Sequence[ScoredMethod], known: Mapping[str, Metric], reference: str | None
+) -> dict[str, Any]:
     parts = [method.document["modalities"][name] for method in methods]
     rows = [method.rows(name) for method in methods]
     for method in methods[1:]:
@@ -136,21 +151,54 @@ def _modality(name: str, methods: Sequence[ScoredMethod], reference: str | None)
     over = "patients" if len(set(patients)) > 1 else "cases"
     groups = patients if over == "patients" else cases
     found: dict[str, Any] = {}
-    for key, metric in metrics_of(methods[0].document).items():
+    for key, metric in known.items():
         if metric.pooled:
             found |= _pooled(metric, methods, parts)
             continue
         if metric.score == "lpips" and len({part.get("lpips") for part in parts}) > 1:
             continue  # other weights, other numbers
-        having = [k for k, by_case in enumerate(rows) if all(key in row for row in by_case.values())]
-        if key == "std" and having:
+        having = [k for k, by_case in enumerate(rows) if any(key in row for row in by_case.values())]
+        if key == "std":
             metric = replace(metric, better="truth")  # less is not better, so nothing is tested
-        elif not metric.in_table or len(having) < len(rows):
+        elif not metric.in_table:
             continue
-        values = np.array([[rows[k][case][key] for case in cases] for k in having], np.float64)  # null becomes NaN
+        if not having:
+            continue
+        values = np.array([[rows[k][case].get(key) for case in cases] for k in having], np.float64)  # None becomes NaN
         found[key] = _tested(metric, [methods[k] for k in having], *_by_group(values, groups), reference)
     stated = {key: parts[0].get(key) for key in MUST_AGREE}
     return {**stated, "cases": len(cases), "patients": len(set(patients)), "over": over, "metrics": found}
+
+
+def _naive(name: str, methods: Sequence[ScoredMethod], known: Mapping[str, Metric]) -> dict[str, Any] | None:
+    """The best naive baseline of any method by its MAE: its name, whose it is, and its scores; None without any.
+
+    Only baselines of all cases count. Cases of one patient are averaged first, as those of methods are.
+    """
+    cases = sorted(methods[0].rows(name))
+    found = list[tuple[float, ScoredMethod, str]]()
+    for method in methods:
+        for answer in method.document["modalities"][name]["answers"]:
+            rows = rows_of(method.document, name, answer)
+            values = [rows[case].get("mae") if case in rows else None for case in cases]
+            if answer != MADE and None not in values:
+                found.append((_mean_of(method, name, answer, "mae", cases)["mean"], method, answer))
+    if not found:
+        return None
+    _, method, answer = min(found, key=lambda one: one[0])
+    own = rows_of(method.document, name, answer).values()
+    keys = [key for key, one in known.items() if one.in_table and not one.pooled and any(key in row for row in own)]
+    scores = {key: _mean_of(method, name, answer, key, cases) for key in keys}
+    return {"baseline": answer, "of": method.name, "metrics": scores}
+
+
+def _mean_of(method: ScoredMethod, name: str, answer: str, key: str, cases: Sequence[str]) -> dict[str, Any]:
+    """Mean and sd over patients of a score of one answer."""
+    rows = rows_of(method.document, name, answer)
+    patients = [rows[case]["patient"] for case in cases]
+    groups = patients if len(set(patients)) > 1 else cases
+    values, _ = _by_group(np.array([[rows[case].get(key) for case in cases]], np.float64), groups)
+    return mean_and_sd(values[0])
 
 
 def _check(name: str, first: ScoredMethod, other: ScoredMethod) -> None:
@@ -207,42 +255,27 @@ def _tested(
         "reference": None,
         "methods": summaries,
     }
-    if loss is None or size < 2:
+    if loss is None or size < 2 or len(names) < 2:
         return found
     found["best"] = names[int(loss.mean(1).argmin())]
+    if reference is not None and reference not in names:
+        return found  # the reference has no such score
     found["reference"] = reference or found["best"]
     to = names.index(found["reference"])
     others = [number for number in range(len(names)) if number != to]
     tests = [wilcoxon_p(loss[number], loss[to]) for number in others]
     for number, p, corrected in zip(others, tests, holm(tests)):
+        differences = values[number] - values[to]
+        interval = bootstrap(differences, [str(place) for place in range(size)], seed=0)
         summaries[names[number]] |= {
-            "difference": float((values[number] - values[to]).mean()),
+            "difference": float(differences.mean()),
+            "difference_ci95": None if interval is None else list(interval),
             "p": p,
             "p_holm": corrected,
             "smallest_p": 2.0 ** (1 - size),
+            "smallest_p_holm": least_p(size, len(others)),
         }
     return found
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for their number: the k-th smallest of m times m - k + 1, never falling, at most 1.
-
-    Source: Holm 1979.
-    """
-    order = np.argsort(p_values)
-    scaled = np.asarray(p_values, np.float64)[order] * np.arange(len(order), 0, -1)
-    corrected = np.empty(len(order))
-    corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1)
-    return [float(value) for value in corrected]
-
-
-def wilcoxon_p(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """Two-sided p of the signed-rank test of paired values; 1 where no pair differs. Exact up to 50 untied pairs."""
-    from scipy.stats import wilcoxon
-
-    if not np.any(a != b):
-        return 1.0
-    return float(wilcoxon(a, b).pvalue)
 
 
 def _pooled(metric: Metric, methods: Sequence[ScoredMethod], parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -276,81 +309,3 @@ def _effort(method: ScoredMethod) -> dict[str, Any] | None:
         "devices": sorted({one.get("device", "an unknown device") for one in stated}),
         "cases": len(stated),
     }
-
-
-def comparison_tables(document: Mapping[str, Any]) -> Tables:
-    """The metrics of each modality, and under "" time and network calls of all of them."""
-    names = list(document["methods"])
-    known = metrics_of(document)
-    lines = {
-        modality: [
-            Line(known[key].label, known[key].unit_for(part["unit"]), tuple(_cell(one, n, known[key]) for n in names))
-            for key, one in part["metrics"].items()
-            if any(value["mean"] is not None for value in one["methods"].values())
-        ]
-        for modality, part in document["modalities"].items()
-    }
-    effort = [document["effort"][name] for name in names]
-    if any(effort):
-        lines[""] = [
-            Line("Time", "s/slice", tuple(Cell(_seconds(one) if one else "–") for one in effort)),
-            Line("Network calls", "× samples", tuple(Cell(_calls(one) if one else "–") for one in effort)),
-        ]
-    title = "Methods: mean ± sd; below, p of the paired difference to the reference (=), * where below 0.05"
-    return Tables(title, tuple(names), lines, _caption(document))
-
-
-def _caption(document: Mapping[str, Any]) -> list[str]:
-    """Range, mask, tests and times, in words."""
-    scored = max(part["cases"] for part in document["modalities"].values())
-    trained = {name: len(cases) for name, cases in document["trained_on"].items() if cases}
-    lines = [f"{name}: {not_held_out(number, scored)}" for name, number in trained.items()]
-    for name, part in document["modalities"].items():
-        size = part[part["over"]]
-        lines.append(
-            f"{range_note(name, part)}; mask: {part['mask']}. Tests over {plural(size, part['over'][:-1])}: "
-            f"no p lies below {2.0 ** (1 - size):.2g}."
-        )
-        if part["over"] == "cases":
-            lines.append(f"{name}: one patient, so nothing is said of other patients.")
-    chosen = document["reference"] or "the best of each metric (chosen after the fact, so p is a little too small)"
-    lines.append(
-        f"Bold: best mean. Reference: {chosen}. Wilcoxon signed-rank, two-sided, Holm over the methods of a metric; "
-        "the metrics themselves are not corrected for their number. Pooled distances: ± standard error, no test."
-    )
-    lines += [f"{scope_label(name)}: {rule}." for name, rule in document["scopes"].items()]
-    if any("std" in part["metrics"] for part in document["modalities"].values()):
-        lines.append("Uncertainty: mean over the mask of the samples' standard deviation; no test, less is not better.")
-    return lines + _caption_of_times(document["effort"])
-
-
-def _caption_of_times(effort: Mapping[str, Any]) -> list[str]:
-    devices = {name: ", ".join(one["devices"]) for name, one in effort.items() if one}
-    if not devices:
-        return []
-    where = sorted(set(devices.values()))
-    on = f"on {where[0]}" if len(where) == 1 else "; ".join(f"{name} on {place}" for name, place in devices.items())
-    beware = " Times on different devices do not compare." if len(where) > 1 else ""
-    return [
-        f"Time: wall clock for a slice with all its samples, mean over the cases, {on}.{beware} "
-        "Network calls: evaluations of the network for one sample of a slice or patch."
-    ]
-
-
-def _cell(found: Mapping[str, Any], name: str, metric: Metric) -> Cell:
-    value = found["methods"].get(name)
-    below = "=" if found["reference"] == name else ""
-    if value and "p_holm" in value:
-        below = f"p {value['p_holm']:.2g}{'*' if value['p_holm'] < SIGNIFICANT else ''}"
-    return Cell(metric.mean_text(value), below, found["best"] == name)
-
-
-def _seconds(effort: Mapping[str, Any]) -> str:
-    seconds = effort["seconds_per_slice"]["mean"]
-    return f"{seconds:.0f}" if seconds >= 100 else f"{seconds:.3g}"
-
-
-def _calls(effort: Mapping[str, Any]) -> str:
-    calls = effort["network_calls"]["mean"]
-    samples = ", ".join(map(str, effort["samples"]))
-    return f"{calls:.0f}" if samples == "1" else f"{calls:.0f} × {samples}"

@@ -5,12 +5,11 @@ import io
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -20,10 +19,12 @@ from voxlate.dataframe import dataframe
 from voxlate.files import whole_file, write_json
 from voxlate.images.ranges import Range
 from voxlate.scoring.metrics import Metric, metrics_of
-from voxlate.scoring.words import caption, keys_of
+from voxlate.scoring.resampling import RESAMPLES, bootstrap, mean_and_sd
+from voxlate.scoring.verdict import MADE, Verdict, coloured, verdicts
+from voxlate.scoring.words import caption, keys_of, short_caption
 
-RESAMPLES = 2000  # the 2.5 % tail then rests on 50 resamples
 NARROWEST = 13  # of a method's column: 0.994 ± 0.001
+MAIN = ("mae", "ssim_2d", "coverage", "mae_bound", "mae_bound_held")  # metrics that are printed without --all
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,19 @@ class Scores:
     def document(self) -> dict[str, Any]:
         """The content of metrics.json: each value with its unit, range, mask, window, reduction and number of cases."""
         modalities = dict.fromkeys(row.modality for row in self.rows)
-        return {
+        made = {
             "voxlate": __version__,
             "note": "Research software, not a medical device.",
             **self.header,
             "modalities": {name: self._modality(name) for name in modalities},
             "cases": [row.flat() for row in self.rows],
         }
+        return made | {"verdict": {one.modality: one.document() for one in verdicts(made)}}
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """Whether the syntheses of each modality are better than the best naive baseline."""
+        return verdicts(self.document())
 
     def to_frame(self) -> Any:
         """A pandas DataFrame with a row for each answer to each modality of each case."""
@@ -116,10 +123,15 @@ class Scores:
         return {"unit": scale.unit, **stated, "answers": answers}
 
     def table(self) -> "Tables":
+        """All scores of the synthesis and of every naive baseline."""
         return score_tables(self.document())
 
+    def short_table(self) -> "Tables":
+        """The main scores of the synthesis and of the best naive baseline."""
+        return short_tables(self.document())
+
     def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
+        return in_html(coloured(self.verdicts), self.table())
 
     def write(self, out: Path) -> None:
         """Write OUT/metrics.json, OUT/metrics.csv and, where scopes have pictures, OUT/pictures.csv."""
@@ -148,14 +160,6 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
         writer.writerows(rows)
 
 
-def mean_and_sd(values: NDArray[Any]) -> dict[str, float | None]:
-    """Of finite values; None where there are none, or one alone has no deviation."""
-    return {
-        "mean": float(values.mean()) if len(values) else None,
-        "sd": float(values.std(ddof=1)) if len(values) > 1 else None,
-    }
-
-
 def over_pictures(rows: Sequence[Row], metric: Metric) -> dict[str, Any]:
     """Under "pictures": mean and standard deviation over all pictures of all cases, as papers on slices state them."""
     scope, _, key = metric.key.rpartition(".")
@@ -178,28 +182,18 @@ def summary(rows: Sequence[Row], metric: Metric, over: str, seed: int) -> dict[s
     return mean_and_sd(values) | {"ci95": list(interval) if interval else None} | counts
 
 
-def bootstrap(values: NDArray[Any], groups: Sequence[str], seed: int) -> tuple[float, float] | None:
-    """95 % percentile interval of the mean when whole groups are drawn with replacement; None below two groups.
-
-    Source: Efron and Tibshirani 1993, chapter 13.
-    """
-    names, member = np.unique(np.asarray(groups), return_inverse=True)
-    if len(names) < 2:
-        return None
-    sums, counts = np.bincount(member, values), np.bincount(member)
-    drawn = np.random.default_rng(seed).integers(len(names), size=(RESAMPLES, len(names)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
-
-
 @dataclass(frozen=True)
 class Cell:
-    """The value of one metric for one method."""
+    """The value of one metric for one method; below: further lines."""
 
     text: str
     below: str = ""
     bold: bool = False
+
+    @property
+    def width(self) -> int:
+        """Characters of its longest line."""
+        return max(map(len, [self.text, *self.below.splitlines()]))
 
 
 @dataclass(frozen=True)
@@ -229,7 +223,7 @@ class Tables:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         cells = [line.cells for mine in self.lines.values() for line in mine]
-        wide = [max([NARROWEST, *(len(text) for one in row for text in (one.text, one.below))]) for row in zip(*cells)]
+        wide = [max([NARROWEST, *(one.width for one in row)]) for row in zip(*cells)]
         heads = [len(text) for name, mine in self.lines.items() for line in mine for text in self._head(name, line)]
         groups: list[list[int]] = [[]]
         for column in range(len(self.methods)):
@@ -243,9 +237,7 @@ class Tables:
 
     def _repr_html_(self) -> str:
         """As on a terminal, in a notebook."""
-        console = Console(record=True, width=120, file=io.StringIO())
-        console.print(self)
-        return console.export_html(inline_styles=True, code_format='<pre style="line-height:1.2">{code}</pre>')
+        return in_html(self)
 
     def _head(self, modality: str, line: Line) -> tuple[str, str]:
         several = modality and len(self.modalities) > 1
@@ -263,6 +255,14 @@ class Tables:
                 result.add_row("\n".join(self._head(modality, line)).rstrip(), *map(_marked, cells))
             result.add_section()
         return result
+
+
+def in_html(*parts: RenderableType) -> str:
+    """What a terminal prints, for a notebook."""
+    console = Console(record=True, width=120, file=io.StringIO())
+    for part in parts:
+        console.print(part)
+    return console.export_html(inline_styles=True, code_format='<pre style="line-height:1.2">{code}</pre>')
 
 
 def _folded(name: str, wide: int) -> str:
@@ -301,13 +301,43 @@ def score_tables(document: Mapping[str, Any]) -> Tables:
     return Tables(title, answers, lines, caption(document))
 
 
+def short_tables(document: Mapping[str, Any]) -> Tables:
+    """The main scores in a metrics.json, and those asked for, of the synthesis and of the best naive baseline."""
+    found = keys_of(document)
+    metrics = [one for key, one in metrics_of(document).items() if key in found and one.in_table and is_main(one)]
+    best = {one.modality: one.baseline for one in verdicts(document)}
+    lines = {
+        modality: [_short_line(metric, part, best[modality]) for metric in metrics]
+        for modality, part in document["modalities"].items()
+    }
+    title = "Scores: mean ± sd over cases; below, the 95 % interval of the mean"
+    methods = (MADE, "best naive baseline") if any(best.values()) else (MADE,)
+    cut = {name: [replace(one, cells=one.cells[: len(methods)]) for one in mine] for name, mine in lines.items()}
+    return Tables(title, methods, cut, short_caption(document))
+
+
+def _short_line(metric: Metric, part: Mapping[str, Any], baseline: str | None) -> Line:
+    """A metric of the synthesis and of one baseline, whose name stands below the first metric."""
+    answers = part["answers"]
+    ours = _score_cell(answers.get(MADE, {}), MADE, metric)
+    naive = _score_cell(answers.get(baseline, {}), baseline or "", metric)
+    if baseline and metric.key == MAIN[0]:
+        naive = replace(naive, below=f"{naive.below}\n{baseline}".lstrip())
+    return Line(metric.label, metric.unit_for(part["unit"]), (ours, naive))
+
+
+def is_main(metric: Metric) -> bool:
+    """Whether a metric is printed without --all: a main one, or one that is scored only where it is asked for."""
+    return metric.key in MAIN or "." in metric.key or metric.pooled or metric.key == "lpips"
+
+
 def _score_cell(scores: Mapping[str, Any], answer: str, metric: Metric) -> Cell:
     value = scores.get(metric.key)
     below = ""
     if value and value["mean"] is not None and value["ci95"]:
         low, high = (metric.text(end, like=value["mean"]) for end in value["ci95"])
         below = f"{low}…{high}" if low.startswith("-") else f"{low}–{high}"
-    return Cell(metric.mean_text(value), below, bold=answer == "synthesis")
+    return Cell(metric.mean_text(value), below, bold=answer == MADE)
 
 
 def _conventions(metric: Metric, scale: Range, stated: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from voxlate.errors import first_of
 from voxlate.scoring.intervals import counted_as
 from voxlate.scoring.ledger import sentence as ledger_sentence
 from voxlate.scoring.metrics import LPIPS, SSIM, metrics_of, scope_label
 
+FEW = 4  # notes on cases that are printed without --all
 WIDE = 0.6  # of the scored range, from which intervals say next to nothing
 OWN_PEAK = (
     "Divided by its own peak, an image that is too bright or too dark as a whole scores as one that is not; "
@@ -49,6 +51,24 @@ def caption(document: Document) -> list[str]:
     ours = [row for row in document["cases"] if row["answer"] == "synthesis"]
     lines += [ledger_sentence(name, ours) for name in document.get("regions", {})]
     return [line for line in [*lines, *_of_cases(document)] if line]
+
+
+def short_caption(document: Document) -> list[str]:
+    """Range, mask and numbers of cases, what intervals are worth, and how many cases have warnings."""
+    lines = [held_out_note(document), *_of_intervals(document)]
+    lines += [f"{range_note(name, part)}; mask: {part['mask']}." for name, part in document["modalities"].items()]
+    lines += [_misaligned_line(name, part, document) for name, part in document.get("misaligned", {}).items()]
+    lines += [_scope_rule(name, rule, document) for name, rule in document.get("scopes", {}).items()]
+    lines += [_region_note(name, rule, document) for name, rule in document.get("regions", {}).items()]
+    if without := document.get("without_truth"):
+        lines.append(f"Without truth, not scored: {plural(len(without), 'image')}.")
+    if warned := list(document.get("scan_warnings", {})):
+        lines.append(f"synth warned of {plural(len(warned), 'case')} ({first_of(warned)}): --all prints why.")
+    notes = list(_grouped_notes(document))
+    lines += notes[:FEW]
+    if len(notes) > FEW:
+        lines.append(f"{plural(len(notes) - FEW, 'further note')} on grids and baselines: --all prints all.")
+    return [line for line in lines if line]
 
 
 def held_out_note(document: Document) -> str:
@@ -126,6 +146,11 @@ def _of_cases(document: Document) -> Iterator[str]:
         yield f"Not scored: {'; '.join(f'{case} ({why})' for case, why in missing.items())}."
     for case, warnings in document.get("scan_warnings", {}).items():
         yield f"{case}: {' '.join(warnings)}"
+    yield from _grouped_notes(document)
+
+
+def _grouped_notes(document: Document) -> Iterator[str]:
+    """How images came to their truths' grids and which baselines are absent, the cases of one note together."""
     for notes in (document.get("moved", {}), document.get("naive_left_out", {})):
         for note in dict.fromkeys(notes.values()):
             cases = [case for case, one in notes.items() if one == note]

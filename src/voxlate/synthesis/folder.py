@@ -30,11 +30,15 @@ SHARED_SECONDS = 60.0  # that one of several processes waits for another to writ
 
 @dataclass(frozen=True)
 class Scans:
-    """One case to synthesise: its name, where its scans are, and names of others that the model does not know."""
+    """One case to synthesise: its name, where its scans are, and names of others that the model does not know.
+
+    truths: the modalities that are made although the case has them.
+    """
 
     case: str
     files: dict[str, Path]
     others: tuple[str, ...] = ()
+    truths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ def find_scans(
             one.case,
             {name: path for name, path in one.files.items() if name in wanted},
             tuple(sorted(one.files.keys() - known)),
+            tuple(sorted(one.files.keys() & set(model.recipe.data.target) - wanted)),
         )
         for one in _named(inputs, model, split, layout)
     ]

@@ -48,11 +48,15 @@ class Made:
 
 @dataclass(frozen=True)
 class Summary:
-    """Scores of each missing modality in each scenario; `scores`: those of one missing modality at a time."""
+    """Scores of each missing modality in each scenario; `scores`: those of one missing modality at a time.
+
+    incomplete: a sentence for each case that lacks what is to be scored; failed: for each that could not be made.
+    """
 
     scores: Scores
     rows: tuple[Mapping[str, Any], ...]
-    left_out: Mapping[str, str]
+    incomplete: Mapping[str, str]
+    failed: Mapping[str, str]
 
     def by_number(self) -> dict[int, dict[str, float]]:
         """Mean of each metric over the scenarios and modalities of as many missing ones."""
@@ -123,7 +127,8 @@ def score_scenarios(
     Raises BadInput where no case has all, and where OUT has images of another model, whose scores would be lost.
     """
     scenarios, rows = scenarios_of(models, how), list[dict[str, Any]]()
-    left_out, single, said = dict[str, str](), dict[str, Made](), set[str]()
+    incomplete, unmade = dict[str, str](), dict[str, str]()
+    single, said = dict[str, Made](), set[str]()
     _check_own(out, models, seed)
     scoring = {**scoring, **layout, "split": split, "seed": seed}
     scans_of = {model.origin: find_scans([str(cohort)], model, split=split, **layout) for model in models}
@@ -138,11 +143,11 @@ def score_scenarios(
             progress("scenarios", number, len(scenarios))
             place = out / scenario.folder
             scans, lacking = _complete_cases(scenario, scans_of[scenario.model.origin], cohort)
-            left_out |= lacking
+            incomplete |= lacking
             _, failed = synthesise_cases(
                 scenario.model, scans, place, seed=seed, progress=progress, warn=note, say=note
             )
-            left_out |= failed
+            unmade |= failed
             cases = tuple(one.case for one in scans)
             if len(scenario.missing) == 1:
                 single[scenario.missing[0]] = Made(place, cases, failed)
@@ -150,9 +155,9 @@ def score_scenarios(
                 rows += _lines(evaluate(place, cohort, cases=cases, **scoring), scenario)
         alone = evaluate(out, cohort, cases=_gather(single, out), **scoring)
         rows = [line for scenario in scenarios if len(scenario.missing) == 1 for line in _lines(alone, scenario)] + rows
-        summary = Summary(alone, tuple(rows), left_out)
+        summary = Summary(alone, tuple(rows), incomplete, unmade)
         numbers = {str(n): means for n, means in summary.by_number().items()}
-        write_json(out / "scenarios.json", {"scenarios": rows, "by_number": numbers, "left_out": left_out})
+        write_json(out / "scenarios.json", {"scenarios": rows, "by_number": numbers, "left_out": incomplete | unmade})
     progress("scenarios", len(scenarios), len(scenarios))
     return summary
 

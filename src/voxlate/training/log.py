@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from voxlate.files import write_text
 from voxlate.learning.settings import Training
+from voxlate.scoring.verdict import Verdict
 
 StepCallback = Callable[[str, int, int, Mapping[str, float]], None]
 """Called after every step with the stage's name, steps done, steps in all, and the numbers last logged."""
@@ -94,6 +95,10 @@ class Log:
         self.latest = {**self.latest, **scores}
         self.previous = (step, seconds)
         return seconds
+
+    def add_verdicts(self, step: int, found: Sequence[Verdict]) -> None:
+        """Log whether the stage is better than naive baselines on the items of its last validation."""
+        self._write(step, verdict={one.modality: one.document() for one in found})
 
     def add_time(self, step: int, parts: Mapping[str, float]) -> float:
         """Log the seconds of each part of the steps since the training began or resumed; returns those of all."""

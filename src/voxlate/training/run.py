@@ -31,6 +31,7 @@ from voxlate.files import LOCK, read_json, whole_file, write_json, write_text
 from voxlate.learning.settings import Training
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, from_dict, header, needed_code, to_dict
+from voxlate.scoring.verdict import Verdict, logged
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
 DIGITS = 16  # of a digest, where only chance could make two alike
@@ -104,6 +105,11 @@ class Run:
     @property
     def naive(self) -> Path:
         return self.folder / "naive.safetensors"
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """Whether the trained model is better than naive baselines on its validation items; empty where unknown."""
+        return logged(self.log).get("final", [])
 
     @property
     def has_begun(self) -> bool:

@@ -35,6 +35,7 @@ from voxlate.training.clock import Clock, time_note
 from voxlate.training.latents import keep_moments, moments_folder, why_not_kept
 from voxlate.training.learner import Epochs, Learner, start_from, train_only
 from voxlate.training.log import Log, StepCallback
+from voxlate.training.measured import begin_measuring, verdicts_on
 from voxlate.training.notes import fold_note, notes_on
 from voxlate.training.precision import choose, kept_precisions, settled
 from voxlate.training.processes import StopAgreement, agreed, by_main, processes, stop_signal
@@ -357,10 +358,14 @@ def _train_stage(job: Job, session: _Session, method: Method, started: str) -> M
         learner.seconds = log.add_step(learner.step, losses)
         if main and (last or (options.validate_every and learner.step % options.validate_every == 0)):
             picture = run.folder / "validation" / f"{stage.name}_{learner.step:07d}.png"
-            scores = validate(learner.averaged, items, job.recipe, stage, device, picture)
+            measured = begin_measuring(job.recipe, stage, job.cohort) if last and _makes_images(stage, items) else None
+            add = None if measured is None else measured.add
+            scores = validate(learner.averaged, items, job.recipe, stage, device, picture, add)
             seen = "training_items_" if validation_split(job.cohort) == "train" else ""
             scores = {f"{seen}{name}": value for name, value in scores.items()}
             learner.seconds = log.add_validation(learner.step, scores)
+            if measured is not None:
+                log.add_verdicts(learner.step, verdicts_on(measured, stage, job.cohort))
         if main and last:
             session.say(time_note(stage.name, clock.seconds, log.add_time(learner.step, clock.seconds)))
             if options.stop and learner.step < options.length:
@@ -375,6 +380,11 @@ def _train_stage(job: Job, session: _Session, method: Method, started: str) -> M
             job.accelerator.wait_for_everyone()
             return changed
     return _finish(job, run, learner)
+
+
+def _makes_images(stage: FullStage, items: Sequence[Batch]) -> bool:
+    """Whether there are validation items of a stage that a naive baseline could make, too."""
+    return bool(items) and stage.method.makes_targets
 
 
 def _repaced(job: Job, session: _Session, learner: Learner, step_seconds: float) -> Recipe | None:

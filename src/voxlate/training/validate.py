@@ -1,6 +1,6 @@
 """Loss and error on validation cases: the same items and the same noise every time."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 
 from voxlate.batch import BACKGROUND, Batch
-from voxlate.data.batches import DataSettings, validation_batches
+from voxlate.data.batches import DataSettings, batches_of, even_places, validation_batches
 from voxlate.data.layout import CANONICAL, relaid
 from voxlate.data.prepared import Cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.images.pictures import montage
+from voxlate.images.tiling import Triple
 from voxlate.methods.method import Method
 from voxlate.recipe import FullStage, Recipe
+
+Measure = Callable[[Batch, Batch, Tensor], None]
 
 SEED = 1234  # no setting: validations of all runs see the same noise
 
@@ -39,12 +42,21 @@ def validation_items(recipe: Recipe, stage: FullStage, cohort: Cohort) -> list[B
 
     None where scans lie apart and no case of the split has both sources and targets: nothing can be compared.
     """
-    items, size, split = stage.train.validation_items, recipe.synth.batch, validation_split(cohort)
-    wanted = {*stage.data.source, *stage.data.target}
+    places = validation_places(stage, cohort)
+    return list(batches_of(cohort, in_pairs(stage), recipe.intensity, places, recipe.synth.batch))
+
+
+def validation_places(stage: FullStage, cohort: Cohort) -> Sequence[tuple[str, Triple]]:
+    """Case and start of each validation item of a stage, in their order."""
+    split, wanted = validation_split(cohort), {*stage.data.source, *stage.data.target}
     if stage.data.apart and not any(wanted <= set(one.present) for one in cohort.cases if one.split == split):
         return []
-    data = replace(stage.data, apart=False)
-    return list(validation_batches(cohort, data, recipe.intensity, split=split, batch=size, limit=items))
+    return even_places(cohort, in_pairs(stage), split, stage.train.validation_items)
+
+
+def in_pairs(stage: FullStage) -> DataSettings:
+    """The data of a stage as it is validated: sources and targets of one case."""
+    return replace(stage.data, apart=False)
 
 
 def whole_slices(recipe: Recipe, stage: FullStage, cohort: Cohort, split: str, count: int) -> Iterator[Batch]:
@@ -60,11 +72,17 @@ def whole_slices(recipe: Recipe, stage: FullStage, cohort: Cohort, split: str, c
 
 @torch.no_grad()
 def validate(
-    method: Method, batches: Iterable[Batch], recipe: Recipe, stage: FullStage, device: torch.device, picture: Path
+    method: Method,
+    batches: Iterable[Batch],
+    recipe: Recipe,
+    stage: FullStage,
+    device: torch.device,
+    picture: Path,
+    measure: Measure | None = None,
 ) -> dict[str, float]:
     """Mean loss and mean absolute error of syntheses (network units), noise fixed; writes a picture of the first.
 
-    Nothing where there are no batches.
+    measure: gets each batch, what the model was given of it, and the image. Nothing where there are no batches.
     """
     losses, errors, sampling = [], [], stage.validation_sampling(recipe.synth)
     rows, labels = [], []
@@ -79,6 +97,8 @@ def validate(
         assert batch.target is not None
         error = (image - batch.target).abs()
         errors.append((error if batch.target_present is None else error[batch.target_present]).mean().item())
+        if measure is not None:
+            measure(batch, given, image)
         for item in range(len(batch)):
             target = _shown_target(batch, given, item)
             rows.append(_row(given, image[item, target], batch.target[item, target], item, stage.data))

@@ -1,0 +1,55 @@
+"""What a calibrated run says of the errors of single cases, for the terminal."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxlate.scoring.metrics import METRIC_OF
+from voxlate.scoring.provenance import provenance_of
+
+MOST_CASES = 12  # of more, the lowest, the median and the highest bound are printed
+
+
+def bounds_of(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """By case and modality what its errors exceed seldom, as synth wrote it: MAE inside the body, means of regions."""
+    return {folder.name: bounds for folder in folders if (bounds := provenance_of(folder).get("bounds"))}
+
+
+def bound_lines(folders: Sequence[Path]) -> Iterator[str]:
+    """A line for each case, or one for all of a modality where they are many; nothing where nothing is calibrated."""
+    found = bounds_of(folders)
+    if not found:
+        return
+    stated = provenance_of(next(one for one in folders if one.name in found))
+    coverage, units = float(stated["calibration"]["coverage"]), stated.get("units", {})
+    yield f"Bounds of a case's error, each exceeded with a probability of {1 - coverage:.0%} at most:"
+    if len(found) > MOST_CASES:
+        yield from _summed(found, units)
+        return
+    for case, bounds in found.items():
+        yield "  " + f"{case}: " + "; ".join(_texts(bounds, units))
+
+
+def _texts(bounds: Mapping[str, Mapping[str, float]], units: Mapping[str, str]) -> Iterator[str]:
+    for modality, values in bounds.items():
+        regions = [f"mean of {name} {_text(value)}" for name, value in values.items() if name != "mae"]
+        whole = [f"MAE inside the body {_text(values['mae'])}"] if "mae" in values else []
+        yield f"{modality} {', '.join([*whole, *regions])} {units.get(modality, '')}".rstrip()
+
+
+def _summed(found: Mapping[str, Mapping[str, Mapping[str, float]]], units: Mapping[str, str]) -> Iterator[str]:
+    for modality in dict.fromkeys(name for bounds in found.values() for name in bounds):
+        values = {case: bounds[modality]["mae"] for case, bounds in found.items() if "mae" in bounds.get(modality, {})}
+        if values:
+            low, high = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
+            middle = float(np.median(list(values.values())))
+            yield (
+                f"  {modality} MAE inside the body: {_text(values[low])} ({low}) to {_text(values[high])} ({high}), "
+                f"median {_text(middle)} {units.get(modality, '')}".rstrip()
+            )
+
+
+def _text(value: float) -> str:
+    return METRIC_OF["mae"].text(value)

@@ -1,0 +1,236 @@
+"""The verdict on syntheses: whether they have a lower error than the best naive baseline, in one sentence."""
+
+import contextlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import ValidationError
+from rich.text import Text
+
+from voxlate.config import adapter
+from voxlate.scoring.metrics import METRIC_OF
+from voxlate.scoring.resampling import bootstrap
+
+Outcome = Literal["better", "unclear", "worse", "unknown"]
+
+MADE = "synthesis"  # the answer of rows that are no naive baseline
+METRIC = METRIC_OF["mae"]
+TIE = 0.005  # share of the baseline's error below which a difference prints as 0 %
+SYMBOLS: Mapping[Outcome, str] = {"better": "✓", "unclear": "?", "worse": "✗", "unknown": "–"}
+STYLES: Mapping[Outcome, str] = {
+    "better": "bold green",
+    "unclear": "yellow",
+    "worse": "bold white on red",
+    "unknown": "",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether syntheses of a modality are better than the best naive baseline on the same patients, voxels and range.
+
+    synthesis, naive: mean absolute error of both in `unit`, each patient counted once; share: by which part of the
+    baseline's that of the synthesis is lower; lower_on: for how many of `patients` it is lower; difference_ci95: of
+    the paired difference (synthesis − baseline), None below two patients. None where no baseline was scored.
+    """
+
+    modality: str
+    outcome: Outcome
+    sentence: str
+    metric: str = METRIC.key
+    unit: str = ""
+    baseline: str | None = None
+    synthesis: float | None = None
+    naive: float | None = None
+    share: float | None = None
+    lower_on: int | None = None
+    patients: int | None = None
+    difference_ci95: tuple[float, float] | None = None
+
+    @property
+    def symbol(self) -> str:
+        return SYMBOLS[self.outcome]
+
+    def document(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.symbol} {self.sentence}"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The synthesis and one baseline on the cases that both have: mean errors of each patient."""
+
+    baseline: str
+    synthesis: np.ndarray
+    naive: np.ndarray
+    cases: int
+
+    @property
+    def share(self) -> float:
+        """By which part of the baseline's the error of the synthesis is lower; −∞ where the baseline has none."""
+        own, other = float(self.synthesis.mean()), float(self.naive.mean())
+        if other > 0:
+            return 1 - own / other
+        return 0.0 if own == 0 else -np.inf
+
+    @property
+    def lower_on(self) -> int:
+        return int((self.synthesis < self.naive).sum())
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        differences = self.synthesis - self.naive
+        return bootstrap(differences, [str(number) for number in range(len(differences))], seed=0)
+
+
+def verdict_on(
+    modality: str,
+    errors: Mapping[str, Mapping[str, float]],
+    patients: Mapping[str, str],
+    unit: str,
+    where: str,
+    not_held_out: str = "",
+) -> Verdict:
+    """The verdict on syntheses by their mean absolute errors and those of the naive baselines.
+
+    errors: by answer ("synthesis", or a baseline's name) and case, all measured in the same way; patients: of each
+    case; where: what the errors are of, in words; not_held_out: a clause where cases were in the training.
+    """
+    own = errors.get(MADE, {})
+    found = [one for name in errors if name != MADE and (one := _compared(name, own, errors[name], patients))]
+    if not found:
+        said = "no verdict: no naive baseline was scored, so nothing says whether the model is worth its training"
+        return Verdict(modality, "unknown", said, unit=unit)
+    most = max(one.cases for one in found)
+    best = min((one for one in found if one.cases == most), key=lambda one: float(one.naive.mean()))
+    outcome = _outcome(best)
+    missing = f"over the {best.cases} of {len(own)} cases that this baseline has" if best.cases < len(own) else ""
+    return Verdict(
+        modality,
+        "unclear" if outcome == "better" and not_held_out else outcome,
+        "; ".join(filter(None, [_sentence(best, outcome, unit, where), not_held_out, missing])),
+        unit=unit,
+        baseline=best.baseline,
+        synthesis=float(best.synthesis.mean()),
+        naive=float(best.naive.mean()),
+        share=best.share if np.isfinite(best.share) else None,
+        lower_on=best.lower_on,
+        patients=len(best.naive),
+        difference_ci95=best.interval,
+    )
+
+
+def _compared(
+    baseline: str, own: Mapping[str, float], other: Mapping[str, float], patients: Mapping[str, str]
+) -> Compared | None:
+    """None where no case has both."""
+    cases = [case for case in own if case in other and np.isfinite([own[case], other[case]]).all()]
+    groups = list(dict.fromkeys(patients[case] for case in cases))
+    if not cases:
+        return None
+    means = [
+        [float(np.mean([errors[case] for case in cases if patients[case] == patient])) for patient in groups]
+        for errors in (own, other)
+    ]
+    return Compared(baseline, np.array(means[0]), np.array(means[1]), len(cases))
+
+
+def _outcome(found: Compared) -> Outcome:
+    """Better takes most patients, and an interval of the difference without zero; worse takes most patients alone."""
+    half, share = len(found.naive) / 2, found.share
+    if abs(share) < TIE:
+        return "unclear"
+    if share < 0:
+        return "worse" if (found.synthesis > found.naive).sum() > half else "unclear"
+    certain = found.interval is None or found.interval[1] < 0
+    return "better" if certain and found.lower_on > half else "unclear"
+
+
+def _sentence(found: Compared, outcome: Outcome, unit: str, where: str) -> str:
+    """The outcome in words."""
+    naive, count = float(found.naive.mean()), len(found.naive)
+    own, other = (_value(value, naive, unit) for value in (float(found.synthesis.mean()), naive))
+    best, share = f"the best naive baseline ({found.baseline}, {other})", _percent(found.share)
+    patients = f"{found.lower_on} of {count} patient{'' if count == 1 else 's'}"
+    one = "; one patient says nothing of others" if count == 1 else ""
+    if outcome == "better":
+        return f"beats {best} by {share} on {patients}: MAE {own}, {where}{one}"
+    side = "lower" if found.share > 0 else "higher"
+    means = f"MAE {own}, {where}, {side} by {share} on average, lower for {patients}"
+    if outcome == "worse":
+        return f"WORSE THAN {best}: do not use; {means}{one}"
+    return f"NOT CLEARLY BETTER than {best}: {means}{_interval(found, naive)}{one}"
+
+
+def _value(error: float, like: float, unit: str) -> str:
+    return f"{METRIC.text(error, like=like)} {METRIC.unit_for(unit)}".rstrip()
+
+
+def _percent(share: float) -> str:
+    if not np.isfinite(share):
+        return "any share of a baseline without error"
+    if share < -10:
+        return f"a factor of {1 - share:.0f}"
+    return f"{100 * abs(share):.0f} %" if abs(share) >= TIE else "less than 1 %"
+
+
+def _interval(found: Compared, like: float) -> str:
+    if found.interval is None:
+        return ""
+    low, high = (METRIC.text(end, like=like) for end in found.interval)
+    return f", 95 % interval of the difference {low} to {high}"
+
+
+def verdicts(document: Mapping[str, Any]) -> list[Verdict]:
+    """The verdict on each modality of a metrics.json."""
+    return [_of_modality(name, part, document) for name, part in document["modalities"].items()]
+
+
+def _of_modality(name: str, part: Mapping[str, Any], document: Mapping[str, Any]) -> Verdict:
+    if name in document.get("given_truth", ()):
+        said = "no verdict: the truth itself was given to the model, so this is a bound and no synthesis"
+        return Verdict(name, "unknown", said, unit=part["unit"])
+    rows = [row for row in document["cases"] if row["modality"] == name and row.get(METRIC.key) is not None]
+    errors = dict[str, dict[str, float]]()
+    for row in rows:
+        errors.setdefault(row["answer"], {})[row["case"]] = row[METRIC.key]
+    patients = {row["case"]: row["patient"] for row in rows}
+    own = errors.get(MADE, {})
+    trained = len(own.keys() & set(document.get("trained_on", ())))
+    cases = f"{len(own)} case{'' if len(own) == 1 else 's'}"
+    clause = f"{trained} of {cases} in the training, so nothing is said of other patients" if trained else ""
+    mask = part["mask"]
+    where = mask if mask == "whole image" else f"inside the mask {mask}"
+    return verdict_on(name, errors, patients, part["unit"], where, clause)
+
+
+def logged(log: Path) -> dict[str, list[Verdict]]:
+    """The last verdicts of each stage of a training in its log.jsonl; lines that are no verdicts are left out."""
+    found = dict[str, list[Verdict]]()
+    for text in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else ():
+        with contextlib.suppress(json.JSONDecodeError, ValidationError):  # a killed run may end in half a line
+            line = json.loads(text)
+            if isinstance(line, dict) and isinstance(line.get("verdict"), dict):
+                stated = [adapter(Verdict).validate_python(one) for one in line["verdict"].values()]
+                found[str(line.get("stage", ""))] = stated
+    return found
+
+
+def lines(found: Iterable[Verdict]) -> list[str]:
+    """A line for each verdict, with its symbol, and the modality where there are several."""
+    several = list(found)
+    return [f"{one.symbol} {one.modality}: {one.sentence}" if len(several) > 1 else str(one) for one in several]
+
+
+def coloured(found: Iterable[Verdict]) -> Text:
+    """The same lines for a terminal, coloured."""
+    several = list(found)
+    styled = [Text(line, STYLES[one.outcome]) for line, one in zip(lines(several), several)]
+    return Text("\n").join(styled)

@@ -1,0 +1,179 @@
+"""The errors of a model and of naive baselines on the validation items, in network units, measured in the same way."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from voxlate.batch import Batch
+from voxlate.data.batches import validation_batches
+from voxlate.data.prepared import Cohort
+from voxlate.recipe import FullStage, Recipe
+from voxlate.scoring.verdict import MADE, Verdict, verdict_on
+from voxlate.training.validate import in_pairs, validation_places, validation_split
+
+ITEMS = 32  # of training cases, that baselines are fitted to
+VOXELS = 20_000  # of each, which give a bin of a table 2,500 values on average
+BINS = 256
+UNIT = "network units"
+
+Values = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The mean value of a target where a source lies in a bin between `low` and `high`."""
+
+    low: float
+    high: float
+    means: Values
+
+    def of(self, source: Values) -> Values:
+        return self.means[_bins(source, self.low, self.high)]
+
+
+@dataclass(frozen=True)
+class ItemBaselines:
+    """Naive baselines of items in network units, from training items: copies, intensity tables, least squares."""
+
+    tables: Mapping[tuple[str, str], Table]
+    products: Mapping[tuple[str, ...], NDArray[np.float64]]
+
+    def images(self, target: str, sources: Mapping[str, Values]) -> Iterator[tuple[str, Values]]:
+        """Each baseline's image of a target; sources: those that the item has, without the target itself."""
+        several = len(sources) > 1
+        for name, values in sources.items():
+            yield f"copy of {name}", values
+            if (name, target) in self.tables:
+                label = "intensity table" + (f" of {name}" if several else "")
+                yield label, self.tables[name, target].of(values)
+        names = sorted(sources)
+        key = (*names, target)
+        if several and key in self.products:
+            *weights, constant = self.products[key]
+            fitted = sum(weight * sources[name] for weight, name in zip(weights, names))
+            yield "least squares", np.asarray(fitted + constant, np.float32)
+
+
+def fit_items(batches: Iterable[Batch]) -> ItemBaselines:
+    """Learn the baselines from training items; a voxel counts for the modalities that its item has."""
+    columns = dict[str, list[Values]]()
+    for batch in batches:
+        for item in range(len(batch)):
+            there = {**_sources(batch, item), **_targets(batch, item)}
+            for name in {*batch.source_names, *batch.target_names}:
+                size = next(iter(there.values())).size
+                step = max(1, size // VOXELS) | 1  # odd, so that it walks through all columns of a slice
+                absent = np.full(len(range(0, size, step)), np.nan, np.float32)
+                columns.setdefault(name, []).append(there[name].ravel()[::step] if name in there else absent)
+    values = {name: np.concatenate(parts) for name, parts in columns.items()}
+    tables, products = dict[tuple[str, str], Table](), dict[tuple[str, ...], NDArray[np.float64]]()
+    for target in values:
+        for source in values.keys() - {target}:
+            if table := _table(values[source], values[target]):
+                tables[source, target] = table
+        products |= _least_squares_maps(values, target)
+    return ItemBaselines(tables, products)
+
+
+def _table(source: Values, target: Values) -> Table | None:
+    both = np.isfinite(source) & np.isfinite(target)
+    if not both.any():
+        return None
+    low, high = float(source[both].min()), float(source[both].max())
+    bins = _bins(source[both], low, high)
+    counts, sums = np.bincount(bins, minlength=BINS), np.bincount(bins, target[both], BINS)
+    filled = np.flatnonzero(counts)
+    means = np.interp(np.arange(BINS), filled, sums[filled] / counts[filled])
+    return Table(low, high, means.astype(np.float32))
+
+
+def _bins(values: Values, low: float, high: float) -> NDArray[np.intp]:
+    width = max(high - low, 1e-6)
+    return np.clip((values - low) * (BINS / width), 0, BINS - 1).astype(np.intp)
+
+
+def _least_squares_maps(values: Mapping[str, Values], target: str) -> dict[tuple[str, ...], NDArray[np.float64]]:
+    """Weights of all other modalities and 1 that give a target, where some voxels have all of them."""
+    names = sorted(values.keys() - {target})
+    whole = np.isfinite([values[name] for name in (*names, target)]).all(0)
+    if len(names) < 2 or not whole.any():
+        return {}
+    matrix = np.stack([*(values[name][whole] for name in names), np.ones(int(whole.sum()))], 1).astype(np.float64)
+    weights = np.linalg.lstsq(matrix, values[target][whole].astype(np.float64), rcond=1e-9)[0]
+    return {(*names, target): weights}
+
+
+def _sources(batch: Batch, item: int) -> dict[str, Values]:
+    """The sources that an item has: of a stack its own slices, which come first."""
+    present = batch.present[item].tolist()
+    return {name: _array(batch.source[item, k]) for k, name in enumerate(batch.source_names) if present[k]}
+
+
+def _targets(batch: Batch, item: int) -> dict[str, Values]:
+    assert batch.target is not None
+    names = batch.target_names
+    present = [True] * len(names) if batch.target_present is None else batch.target_present[item].tolist()
+    return {name: _array(batch.target[item, k]) for k, name in enumerate(names) if present[k]}
+
+
+def _array(values: Tensor) -> Values:
+    found: Values = values.detach().cpu().float().numpy()
+    return found
+
+
+@dataclass
+class Measured:
+    """Mean absolute errors of items by target and answer, the model's and the baselines' on the same voxels.
+
+    patients: of each item, in the order in which `add` gets them. A target that the model was given does not count.
+    """
+
+    baselines: ItemBaselines
+    patients: Sequence[str]
+    count: int = 0
+    errors: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+
+    def add(self, batch: Batch, given: Batch, image: Tensor) -> None:
+        """Measure a batch; given: what the model saw of it; image: what it made."""
+        for item in range(len(batch)):
+            sources, label = _sources(given, item), str(self.count)
+            self.count += 1
+            for name, truth in _targets(batch, item).items():
+                if name in sources:
+                    continue
+                made = _array(image[item, batch.target_names.index(name)])
+                answers = [(MADE, made), *self.baselines.images(name, sources)]
+                for answer, values in answers:
+                    error = float(np.mean(np.abs(values - truth), dtype=np.float64))
+                    self.errors.setdefault(name, {}).setdefault(answer, {})[label] = error
+
+    def verdicts(self, where: str, not_held_out: str) -> list[Verdict]:
+        """The verdict on each target; where: what was measured, in words."""
+        patients = {str(number): patient for number, patient in enumerate(self.patients)}
+        return [verdict_on(name, mine, patients, UNIT, where, not_held_out) for name, mine in self.errors.items()]
+
+
+def begin_measuring(recipe: Recipe, stage: FullStage, cohort: Cohort) -> Measured:
+    """Fit the baselines to training items like those of the validation; `Measured.add` then takes these in turn.
+
+    Where no training case has both sources and targets, only copies remain.
+    """
+    data, wanted = in_pairs(stage), {*stage.data.source, *stage.data.target}
+    training: Iterable[Batch] = ()
+    if not stage.data.apart or any(wanted <= set(one.present) for one in cohort.cases if one.split == "train"):
+        training = validation_batches(cohort, data, recipe.intensity, split="train", batch=1, limit=ITEMS)
+    patients = {one.case: one.patient for one in cohort.cases}
+    places = validation_places(stage, cohort)
+    return Measured(fit_items(training), [patients[case] for case, _ in places])
+
+
+def verdicts_on(measured: Measured, stage: FullStage, cohort: Cohort) -> list[Verdict]:
+    """The verdicts on a stage by its last validation."""
+    drawn = ", one sample each" if stage.method.iterates else ""
+    where = f"on {measured.count} validation items{drawn}"
+    known = validation_split(cohort) == "train"
+    clause = "these are training items, since no patient validates: nothing is said of other patients" if known else ""
+    return measured.verdicts(where, clause)

@@ -1,0 +1,135 @@
+"""The verdict on syntheses: made-up errors whose answer is known by hand."""
+
+import pytest
+
+from voxlate.scoring.verdict import lines, verdict_on, verdicts
+
+FOUR = {f"c{number}": f"p{number}" for number in range(4)}
+
+
+def errors(*values):
+    """The errors of cases c0, c1, …"""
+    return {f"c{number}": value for number, value in enumerate(values)}
+
+
+def on(patients=FOUR, not_held_out="", **answers):
+    named = {name.replace("_", " "): mine for name, mine in answers.items()}
+    return verdict_on("ct", named, patients, "HU", "whole image", not_held_out)
+
+
+def test_a_lower_error_of_all_patients_beats_the_best_baseline_by_its_share():
+    found = on(synthesis=errors(60, 61, 62, 63), mean_image=errors(*[200] * 4), intensity_table=errors(*[89] * 4))
+    assert found.outcome == "better"
+    assert found.sentence.startswith(
+        "beats the best naive baseline (intensity table, 89.0 HU) by 31 % on 4 of 4 patients: MAE 61.5 HU"
+    )
+    assert found.share == pytest.approx(1 - 61.5 / 89)
+    assert found.difference_ci95
+    assert found.difference_ci95[0] < 61.5 - 89 < found.difference_ci95[1] < 0
+
+
+def test_a_higher_error_is_worse_in_capitals():
+    found = on(synthesis=errors(70, 71, 70, 71), copy_of_t1=errors(68, 68, 68, 68))
+    assert found.outcome == "worse"
+    assert found.sentence.startswith("WORSE THAN the best naive baseline (copy of t1, 68.0 HU): do not use")
+    assert "higher by 4 % on average, lower for 0 of 4 patients" in found.sentence
+    assert str(found).startswith("✗ WORSE THAN"), "without colour, too"
+
+
+def test_a_lower_mean_that_one_patient_makes_is_not_clear():
+    found = on(synthesis=errors(10, 69, 69, 69), copy_of_t1=errors(68, 68, 68, 68))
+    assert (found.outcome, found.lower_on) == ("unclear", 1)
+    assert "NOT CLEARLY BETTER" in found.sentence
+    assert "lower for 1 of 4 patients" in found.sentence
+
+
+def test_a_difference_whose_interval_holds_zero_is_not_clear():
+    found = on(synthesis=errors(60, 66, 66, 80), copy_of_t1=errors(68, 68, 68, 68))
+    assert found.outcome == "unclear"
+    assert found.difference_ci95
+    assert found.difference_ci95[0] < 0 < found.difference_ci95[1]
+    assert "95 % interval of the difference -" in found.sentence
+
+
+def test_a_tie_is_not_clear():
+    found = on(synthesis=errors(68, 68, 68, 68), copy_of_t1=errors(68, 68, 68, 68))
+    assert (found.outcome, found.share) == ("unclear", 0)
+    assert "less than 1 %" in found.sentence
+
+
+def test_patients_are_counted_and_weigh_the_same_whatever_their_cases():
+    patients = {"c0": "a", "c1": "a", "c2": "a", "c3": "b"}
+    found = on(patients, synthesis=errors(10, 10, 10, 90), copy=errors(60, 60, 60, 60))
+    assert found.patients == 2
+    assert found.synthesis == pytest.approx(50), "not 30, the mean over cases"
+
+
+def test_one_patient_says_nothing_of_others():
+    found = on({"c0": "a"}, synthesis=errors(10), copy=errors(60))
+    assert (found.outcome, found.difference_ci95) == ("better", None)
+    assert found.sentence.endswith("on 1 of 1 patient: MAE 10.0 HU, whole image; one patient says nothing of others")
+
+
+def test_without_baselines_there_is_no_verdict():
+    found = on(synthesis=errors(1, 2, 3, 4))
+    assert (found.outcome, found.baseline) == ("unknown", None)
+    assert "no naive baseline was scored" in found.sentence
+
+
+def test_a_baseline_that_some_cases_lack_counts_only_where_none_has_more_cases():
+    own, whole = errors(50, 50, 50, 50), errors(60, 60, 60, 60)
+    assert on(synthesis=own, copy=errors(40, 40), table=whole).baseline == "table"
+    found = on(synthesis=errors(50, 50, 90, 90), copy=errors(60, 60))
+    assert (found.outcome, found.synthesis) == ("better", 50), "of the same two cases"
+    assert found.sentence.endswith("over the 2 of 4 cases that this baseline has")
+
+
+def test_a_baseline_without_error_is_worse_to_lose_to_and_a_tie_to_reach():
+    nothing = errors(0, 0, 0, 0)
+    worse = on(synthesis=errors(1, 1, 1, 1), copy=nothing)
+    assert (worse.outcome, worse.share) == ("worse", None)
+    assert on(synthesis=nothing, copy=nothing).outcome == "unclear"
+
+
+def test_training_cases_are_never_a_clear_success_but_may_be_a_failure():
+    clause = "4 of 4 cases in the training"
+    better = on(not_held_out=clause, synthesis=errors(1, 1, 1, 1), copy=errors(9, 9, 9, 9))
+    worse = on(not_held_out=clause, synthesis=errors(9, 9, 9, 9), copy=errors(1, 1, 1, 1))
+    assert (better.outcome, worse.outcome) == ("unclear", "worse")
+    assert better.sentence.endswith(clause)
+
+
+def document(**changes):
+    """A metrics.json of two targets: a good CT and a bad T2 of the same two cases."""
+    rows = []
+    for modality, values in {"ct": {"synthesis": 5, "copy": 9}, "t2": {"synthesis": 9, "copy": 5}}.items():
+        for answer, value in values.items():
+            own = {"modality": modality, "answer": answer, "mae": value}
+            rows += [{"case": f"c{number}", "patient": f"p{number}", **own} for number in range(2)]
+    part = {"unit": "HU", "mask": "body"}
+    return {"modalities": {"ct": part, "t2": part}, "cases": rows, **changes}
+
+
+def test_each_target_has_a_line_of_its_own():
+    ct, t2 = lines(verdicts(document()))
+    assert ct.startswith("✓ ct: beats")
+    assert t2.startswith("✗ t2: WORSE THAN")
+    assert "inside the mask body" in ct
+
+
+def test_images_that_were_given_the_truth_are_no_success():
+    ct, t2 = verdicts(document(given_truth=["ct"]))
+    assert (ct.outcome, t2.outcome) == ("unknown", "worse")
+
+
+def test_cases_of_the_training_are_named_in_the_verdict():
+    ct, _ = verdicts(document(trained_on=["c1"]))
+    assert ct.outcome == "unclear"
+    assert ct.sentence.endswith("1 of 2 cases in the training, so nothing is said of other patients")
+
+
+def test_a_value_that_is_not_finite_counts_in_neither_mean():
+    changed = document()
+    changed["cases"][0]["mae"] = None
+    ct = verdicts(changed)[0]
+    assert (ct.patients, ct.synthesis) == (1, 5)

@@ -1,0 +1,104 @@
+"""The model and naive baselines on validation items: hand-made items, and the verdict that a training ends with."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from voxlate.batch import Batch
+from voxlate.files import read_json
+from voxlate.reports.page import report
+from voxlate.scoring.verdict import logged
+from voxlate.training.measured import Measured, fit_items
+from voxlate.training.run import Run
+
+SHAPE = (1, 24, 20)
+
+
+def items(sources, targets, present=None, target_present=None):
+    """A batch of one item from images [D, H, W] by name."""
+    stack = lambda images: torch.from_numpy(np.stack(list(images.values())))[None].float()  # noqa: E731
+    return Batch(
+        source=stack(sources),
+        target=stack(targets),
+        mask=torch.ones(1, 1, *SHAPE),
+        present=torch.tensor([present or [True] * len(sources)]),
+        target_present=None if target_present is None else torch.tensor([target_present]),
+        item=torch.zeros(1, 1, dtype=torch.int64),
+        source_names=tuple(sources),
+        target_names=tuple(targets),
+    )
+
+
+def image(seed):
+    return np.random.default_rng(seed).uniform(-1, 1, SHAPE).astype(np.float32)
+
+
+def test_the_table_of_an_item_recovers_a_function_of_its_source():
+    batches = [items({"t1": image(seed)}, {"ct": image(seed) ** 2}) for seed in range(4)]
+    measured = Measured(fit_items(batches), ["p0"])
+    held_out = image(9)
+    batch = items({"t1": held_out}, {"ct": held_out**2})
+    measured.add(batch, batch, torch.zeros(1, 1, *SHAPE))
+    errors = {answer: mine["0"] for answer, mine in measured.errors["ct"].items()}
+    assert errors["synthesis"] == pytest.approx(np.mean(held_out**2), rel=1e-5)
+    assert errors["copy of t1"] == pytest.approx(np.mean(np.abs(held_out - held_out**2)), rel=1e-5)
+    assert errors["intensity table"] < 0.01, "256 bins of width 1/128"
+
+
+def test_least_squares_of_two_sources_recovers_their_sum():
+    batches = [
+        items({"a": image(n), "b": image(n + 10)}, {"ct": 0.3 * image(n) - 0.5 * image(n + 10) + 0.1}) for n in range(3)
+    ]
+    a, b = image(20), image(30)
+    truth = items({"a": a, "b": b}, {"ct": 0.3 * a - 0.5 * b + 0.1})
+    measured = Measured(fit_items(batches), ["p0"])
+    measured.add(truth, truth, truth.target)
+    assert measured.errors["ct"]["least squares"]["0"] == pytest.approx(0, abs=1e-5)
+    assert measured.errors["ct"]["synthesis"]["0"] == 0
+
+
+def test_only_what_was_hidden_from_the_model_is_measured():
+    both = {"t1": image(0), "t2": image(1)}
+    batch = items(both, both)
+    given = items(both, both, present=[True, False])
+    measured = Measured(fit_items([batch]), ["p0"])
+    measured.add(batch, given, batch.target)
+    assert set(measured.errors) == {"t2"}
+    assert set(measured.errors["t2"]) == {"synthesis", "copy of t1", "intensity table"}
+
+
+def test_a_target_that_an_item_lacks_is_not_measured():
+    batch = items({"t1": image(0)}, {"ct": image(1), "t2": image(2)}, target_present=[True, False])
+    measured = Measured(fit_items([batch]), ["p0"])
+    measured.add(batch, batch, batch.target)
+    assert set(measured.errors) == {"ct"}
+
+
+def test_the_model_is_measured_as_the_validation_measures_it(trained, tiny):
+    """One patient validates, and each batch is an item: the mean over patients is that over batches."""
+    run = trained("one_by_one", tiny.read_text().replace("steps = 2 }", "steps = 2, batch = 1 }"))
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    mae = [line["validation"]["mae"] for line in lines if "validation" in line][-1]
+    (verdict,) = Run(run).verdicts
+    assert verdict.synthesis == pytest.approx(mae, rel=1e-5)
+    assert verdict.patients == len(read_json(run / "provenance.json")["data"]["splits"]["val"]) == 1
+
+
+def test_a_training_ends_with_its_verdict_and_so_does_its_page(voxlate, run, prepared, tiny):
+    answer = voxlate("train", tiny, "--data", prepared, "--out", run)
+    assert answer.code == 0, answer.err
+    (verdict,) = Run(run).verdicts
+    assert verdict.outcome == "worse", "six steps teach nothing"
+    assert answer.out.splitlines()[-1] == f"✗ {verdict.sentence}"
+    head = report(run).read_text(encoding="utf-8").partition("<nav")[0]
+    assert '<p class="verdict worse">✗ WORSE THAN the best naive baseline (intensity table' in head
+
+
+def test_lines_of_a_log_that_are_no_verdicts_are_left_out(tmp_path):
+    good = {"modality": "ct", "outcome": "better", "sentence": "beats it"}
+    lines = [{"stage": "final", "verdict": {"ct": good}}, {"stage": "final", "verdict": {"ct": {"outcome": 3}}}, [], 3]
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"stage": "fi')
+    assert [one.sentence for one in logged(tmp_path / "log.jsonl")["final"]] == ["beats it"]
+    assert logged(tmp_path / "none.jsonl") == {}
