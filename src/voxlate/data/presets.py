@@ -226,15 +226,6 @@ def place_and_part(pattern: str) -> tuple[str, str]:
     return (place, part) if mark and place.lower().endswith(ARRAYS) else (pattern, "")
 
 
-def add_file(files: dict[str, Path], modality: str, path: Path, case: str) -> None:
-    """Add one file to a case; raises BadInput where the case has that modality already."""
-    if modality in files:
-        raise BadInput(
-            f"{path}: expected one {modality} of case {case}, found also {files[modality]}. Remove one of them."
-        )
-    files[modality] = path
-
-
 def case_of(case: str, patient: str, split: str | None, found: Mapping[str, Path]) -> CaseFiles:
     """A case from all its files: images, the mask and label maps go by their names."""
     for name in (case, *found):

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 
-from voxlate.errors import BadInput
+from voxlate.errors import BadInput, first_of
 
 Shares = tuple[float, float, float]
 
@@ -30,10 +30,26 @@ def small_cohort_note(splits: Mapping[str, str]) -> str:
     if not 1 < count < SMALL or "test" in placed:
         return ""
     validation = placed.count("val")
+    train = count - validation - 1
+    advice = f" For a test patient:  --shares {train} {validation} 1" if train else ""
     return (
         f"{count} patients: {count - validation} for training, {validation} for validation, none for test, because "
-        f"there are fewer than {SMALL}. For a test patient:  --shares {count - validation - 1} {validation} 1"
+        f"there are fewer than {SMALL}.{advice}"
     )
+
+
+def held_out_patients(splits: Mapping[str, str]) -> dict[str, list[str]]:
+    """The patients of the splits val and test; splits: of each patient."""
+    return {name: sorted(one for one, split in splits.items() if split == name) for name in ("val", "test")}
+
+
+def held_out_line(splits: Mapping[str, str]) -> str:
+    """Which patients are held out from training, in a line; "" where none is."""
+    words = {"val": "validation", "test": "test"}
+    said = [
+        f"{words[split]} {first_of(some)} ({len(some)})" for split, some in held_out_patients(splits).items() if some
+    ]
+    return f"held out from training: {'; '.join(said)}" if said else ""
 
 
 def split_patients(cases: list[tuple[str, str | None]], seed: int = 0, shares: Shares | None = None) -> dict[str, str]:

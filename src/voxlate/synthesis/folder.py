@@ -10,6 +10,7 @@ from typing import Any
 
 from voxlate.data.case import MASK
 from voxlate.data.find import find_cohort, load_preset
+from voxlate.data.manifest import TABLES
 from voxlate.data.presets import CaseFiles
 from voxlate.errors import BadInput, CannotWrite
 from voxlate.files import locked, read_json, safe_name, seen_from, write_json
@@ -123,9 +124,9 @@ def _case_of(files: Mapping[str, Path]) -> str:
 
 
 def _is_one_scan(path: Path, layout: Mapping[str, Any]) -> bool:
-    """Whether a path is a file or a DICOM series, not a folder of several series for a preset to choose from."""
+    """Whether a path is a file or a DICOM series, not a manifest, nor several series for a preset to choose from."""
     if not path.is_dir():
-        return True
+        return path.suffix.lower() not in TABLES
     by_series = layout.get("preset") is not None and load_preset(layout["preset"]).series
     return is_dicom_folder(path) and not by_series
 
