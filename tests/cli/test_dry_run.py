@@ -77,3 +77,38 @@ def test_a_dry_run_says_what_resampling_loses(voxlate, tmp_path: Path) -> None:
     assert "LOSES DETAIL" not in finest.err
     coarse = voxlate("prepare", tmp_path / "in", "--dry-run", "--resample", "--fixed", "t2")
     assert "t1 LOSES DETAIL on the case's grid in 1 of 1 cases: in a from 12×12×12" in coarse.err
+
+
+def test_scans_whose_headers_share_no_frame_are_not_advised_to_be_resampled(voxlate, tmp_path: Path) -> None:
+    write(tmp_path / "in" / "a" / "t1.nii.gz", (12, 12, 12), 1.0)
+    write(tmp_path / "in" / "a" / "t2.nii.gz", (12, 12, 12), 1.5, origin=100.0)
+    for options in (("--dry-run",), ("--out", tmp_path / "out", "--no-audit")):
+        refused = voxlate("prepare", tmp_path / "in", *options)
+        assert refused.code == 2
+        assert "t2.nii.gz: expected it to lie where" in refused.err
+        assert "0% of what the smaller one shows in the other" in refused.err
+        assert "178 mm apart" in refused.err  # √3 (100 + 8.25 - 5.5)
+        assert "--register rigid" in refused.err
+        assert "--resample" not in refused.err
+
+
+def test_bodies_far_apart_on_grids_that_overlap_share_no_frame(voxlate, tmp_path: Path) -> None:
+    for name, spacing, first in (("t1", 1.0, 4), ("t2", 1.1, 24)):
+        values = np.zeros((40, 40, 40), np.float32)
+        values[first : first + 14, 12:28, 12:28] = 100
+        path = tmp_path / "in" / "a" / f"{name}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(values, np.diag([spacing, spacing, spacing, 1.0])), path)
+    refused = voxlate("prepare", tmp_path / "in", "--dry-run").err
+    assert "the headers share no frame" in refused
+    assert "t2.nii.gz: expected the grid of" not in refused
+
+
+def test_a_scan_that_the_finest_grid_cuts_is_named(voxlate, tmp_path: Path) -> None:
+    write(tmp_path / "in" / "a" / "t1.nii.gz", (12, 12, 12), 1.0)
+    write(tmp_path / "in" / "a" / "t2.nii.gz", (12, 12, 12), 2.0)
+    said = voxlate("prepare", tmp_path / "in", "--dry-run", "--resample").err
+    assert "t2 IS CUT to the case's grid in 1 of 1 cases: in a 17% of its volume lies on it" in said  # (5 / 9)³
+    assert "t1 IS CUT" not in said
+    real = voxlate("prepare", tmp_path / "in", "--out", tmp_path / "out", "--resample", "--no-audit").err
+    assert "t2 IS CUT to the case's grid in 1 of 1 cases" in real

@@ -10,10 +10,11 @@ from voxlate.data.align import Preparation, find_common_grid
 from voxlate.data.case import CaseHeader
 from voxlate.data.find import CaseFiles
 from voxlate.errors import BadInput
-from voxlate.images.grid import Grid, canonical
+from voxlate.images.grid import Grid, canonical, share_inside
 from voxlate.images.volume import Volume, read_volume
 
 COARSER = 1.2  # times: a smaller difference of voxels is not worth a word
+MOST_KEPT = 0.5  # of a scan's box: where more lies outside the case's grid, it is worth a word
 UNREAD = "cannot be read"
 Moved = tuple[str, Grid, dict[str, Grid]]  # a case, the grid that it comes to, and those of its scans
 
@@ -125,7 +126,7 @@ def _lost(cases: Sequence[Moved], preparation: Preparation) -> list[str]:
         for name, origin in origins.items():
             if (_along_the_body(grid) > COARSER * _along_the_body(origin)).any():
                 lost.setdefault(name, []).append((case, origin, grid))
-    sentences = []
+    sentences = _cut(cases, preparation)
     for name, found in lost.items():
         case, before, after = found[0]
         sentences.append(
@@ -133,6 +134,20 @@ def _lost(cases: Sequence[Moved], preparation: Preparation) -> list[str]:
             f"to {after}. Name another scan by --fixed, or voxels by --spacing."
         )
     return sentences
+
+
+def _cut(cases: Sequence[Moved], preparation: Preparation) -> list[str]:
+    """A sentence on each modality of which most lies outside the cases' grids, by its headers."""
+    cut = dict[str, list[tuple[str, float]]]()
+    for case, grid, origins in cases if preparation.register is None else ():
+        for name, origin in origins.items():
+            if (kept := share_inside(origin, grid)) < MOST_KEPT:
+                cut.setdefault(name, []).append((case, kept))
+    return [
+        f"{name} IS CUT to the case's grid in {len(found)} of {len(cases)} cases: in {found[0][0]} {found[0][1]:.0%} "
+        "of its volume lies on it. Name another scan by --fixed."
+        for name, found in cut.items()
+    ]
 
 
 def _along_the_body(grid: Grid) -> NDArray[np.float64]:
