@@ -12,6 +12,7 @@ FOLDS = 5
 USUAL: Shares = (0.7, 0.15, 0.15)
 WITHOUT_TEST: Shares = (0.8, 0.2, 0.0)
 SMALL = 10  # patients below which a test patient is missed more in training than its score is worth
+LEAST_SHARE = 0.1  # of a patient; a smaller share is a slip of the keyboard
 SMALLEST = 6  # patients below which one validates, whatever the shares
 
 
@@ -56,11 +57,13 @@ def split_patients(cases: list[tuple[str, str | None]], seed: int = 0, shares: S
     """The split of each patient: the stated one, else by shares of train, val and test patients.
 
     Patients are ordered by a hash of seed and name, so the order of files does not matter. Two patients or more leave
-    at least one for validation, four or more at least one for test; shares of 0 leave none. Shares of whole numbers
+    at least one for validation, four or more at least one for test; shares of 0 leave none. Training gets its share or
+    more where another split has two patients to give. Shares of whole numbers
     above 1 are counts of patients, which must add up to all. shares: by default as `usual_shares` says.
     """
     patients = sorted({patient for patient, _ in cases}, key=lambda name: patient_order(seed, name))
     count = len(patients)
+    asked = shares is not None
     shares = usual_shares(count) if shares is None else shares
     counts = sum(shares) > 1 + 1e-6
     whole = all(share % 1 == 0 for share in shares)
@@ -76,10 +79,34 @@ def split_patients(cases: list[tuple[str, str | None]], seed: int = 0, shares: S
     if counts:
         val, test = (round(share) for share in shares[1:])
     else:
-        val = max(1, round(shares[1] * count)) if shares[1] > 0 and count >= 2 else 0
-        test = max(1, round(shares[2] * count)) if shares[2] > 0 and count >= 4 else 0
-        val, test = min(val, count - 1), min(test, count - 1 - min(val, count - 1))
+        val, test = _numbers(shares, count)
+    _refuse_empty(shares, (count - val - test, val, test), asked)
     return dict(zip(patients, ["val"] * val + ["test"] * test + ["train"] * (count - val - test)))
+
+
+def _numbers(shares: Shares, count: int) -> tuple[int, int]:
+    """How many of so many patients validate and test: the nearest numbers, and one fewer where training lacks one.
+
+    Rounding up both leaves training below its share (6 of 10 for 0.7): the larger set, or test, then gives one.
+    """
+    val = max(1, round(shares[1] * count)) if shares[1] > 0 and count >= 2 else 0
+    test = max(1, round(shares[2] * count)) if shares[2] > 0 and count >= 4 else 0
+    val, test = min(val, count - 1), min(test, count - 1 - min(val, count - 1))
+    if 1 < test >= val and val + test > count * (1 - shares[0]) + 1e-6:
+        return val, test - 1
+    if val > test > 0 and val + test > count * (1 - shares[0]) + 1e-6:
+        return val - 1, test
+    return val, test
+
+
+def _refuse_empty(shares: Shares, numbers: tuple[int, int, int], asked: bool) -> None:
+    """Raise BadInput where somebody asks for a share that gets no patient, or is too small to have meant one."""
+    for name, share, number in zip(SPLITS, shares, numbers):
+        if asked and share > 0 and (number == 0 or share * sum(numbers) < LEAST_SHARE):
+            raise BadInput(
+                f"--shares: expected 0 for a split, or a share that gets a patient, found {share:g} of "
+                f"{sum(numbers)} patients for {name}. Write 0, or numbers of patients."
+            )
 
 
 def fold_splits(splits: Mapping[str, str], fold: int, where: object) -> dict[str, str]:
