@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from voxlate.errors import BadInput
+from voxlate.errors import BadInput, did_you_mean
 from voxlate.images.grid import Box, Grid, resample, same_grid, share_inside, with_spacing
 from voxlate.images.mask import body_box_mm
 from voxlate.images.midline import midline_grid
@@ -112,9 +112,10 @@ def find_common_grid(case: str, scans: dict[str, Volume], preparation: Preparati
     """Choose the grid of a case and register its scans to it where that is asked for."""
     name = preparation.fixed or next(iter(scans))
     if name not in scans:
+        hint = did_you_mean(name, scans) or f"Name another one by --fixed, or leave the case out (--exclude {case})."
         raise BadInput(
             f"case {case}: expected the modality {name}, to which the others are brought, found {', '.join(scans)}. "
-            "Name another one by --fixed, or leave the case out by a manifest."
+            f"{hint}"
         )
     fixed = scans[name]
     aligned = midline_grid(fixed) if preparation.align == "midline" else fixed.grid

@@ -30,7 +30,7 @@ from voxlate.data.presets import (
     without_suffix,
 )
 from voxlate.data.series import cases_by_series
-from voxlate.errors import BadInput, first_of
+from voxlate.errors import BadInput, did_you_mean, first_of
 from voxlate.files import HIGH, LOW, STD, SYNTHETIC, UNCALIBRATED, UNFAMILIAR, read_json
 from voxlate.images.arrays import ARRAYS
 from voxlate.images.dicom import is_dicom_folder
@@ -196,9 +196,8 @@ def _with_modalities(
         without = [one for one in cases if wanted not in one.files]
         if len(without) == len(cases):
             known = ", ".join(sorted({name for one in cases for name in one.files}))
-            raise BadInput(
-                f"{root}: expected cases with the modality {wanted}, found none, only {known}. Name one of these."
-            )
+            hint = did_you_mean(wanted, {name for one in cases for name in one.files}) or "Name one of these."
+            raise BadInput(f"{root}: expected cases with the modality {wanted}, found none, only {known}. {hint}")
         if without:
             raise BadInput(
                 f"case {without[0].case}: expected the modality {wanted}, found {', '.join(without[0].files)} "

@@ -70,7 +70,7 @@ class Plan:
 
     @property
     def recipe(self) -> Recipe:
-        return from_dict(self.tables, "the plan")
+        return from_dict(self.tables, "the plan", allow_code=True)  # that the user's own changes name
 
     @property
     def with_head(self) -> tuple[Recipe, str]:

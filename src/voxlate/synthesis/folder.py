@@ -12,7 +12,7 @@ from voxlate.data.case import MASK
 from voxlate.data.find import find_cohort, load_preset
 from voxlate.data.manifest import TABLES
 from voxlate.data.presets import CaseFiles
-from voxlate.errors import BadInput, CannotWrite
+from voxlate.errors import BadInput, CannotWrite, did_you_mean
 from voxlate.files import locked, read_json, safe_name, seen_from, write_json
 from voxlate.images.dicom import is_dicom_folder, without_key
 from voxlate.images.frames import without_frame
@@ -50,10 +50,9 @@ def find_scans(
     """
     left_out = {name.lower() for name in missing or ()}
     if unknown := sorted(left_out - {name.lower() for name in model.recipe.data.source}):
-        raise BadInput(
-            f"--missing: expected some of {', '.join(model.recipe.data.source)}, found {unknown[0]}. "
-            "Choose one of these."
-        )
+        known = model.recipe.data.source
+        hint = did_you_mean(unknown[0], known) or "Choose one of these."
+        raise BadInput(f"--missing: expected some of {', '.join(known)}, found {unknown[0]}. {hint}")
     wanted = {name for name in model.scan_names if name.lower() not in left_out}
     known = {*model.scan_names, *model.recipe.data.source, *model.recipe.data.target, MASK}
     return [
@@ -72,9 +71,8 @@ def _named(inputs: list[str], model: Model | Ensemble, split: str | None, layout
         pairs = [text.split("=", 1) for text in inputs]
         names = {name.lower(): name for name in (*sources, MASK)}
         if unknown := [name for name, _ in pairs if name.lower() not in names]:
-            raise BadInput(
-                f"INPUT: expected scans of {', '.join(sources)}, or a mask, found '{unknown[0]}'. Choose one of these."
-            )
+            hint = did_you_mean(unknown[0], names) or "Choose one of these."
+            raise BadInput(f"INPUT: expected scans of {', '.join(sources)}, or a mask, found '{unknown[0]}'. {hint}")
         if len(files := {names[name.lower()]: Path(path) for name, path in pairs}) < len(pairs):
             raise BadInput(
                 f"INPUT: expected each modality once, found one twice ({' '.join(inputs)}). Give one scan of each."

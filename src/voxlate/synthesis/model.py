@@ -14,7 +14,7 @@ from pydantic_core import to_jsonable_python
 from voxlate.config import fill
 from voxlate.data.case import MASK, PreparedCase
 from voxlate.devices import find_device, name_of
-from voxlate.errors import BadInput
+from voxlate.errors import BadInput, did_you_mean
 from voxlate.files import SYNTHETIC
 from voxlate.images.intensity import Percentile, Scale
 from voxlate.images.volume import Volume, content_hash, is_there
@@ -252,10 +252,8 @@ class Model:
         sources = self.recipe.data.source
         known = (*sources, *self.recipe.data.target, MASK)
         if unknown := sorted(set(scans) - set(known)):
-            raise BadInput(
-                f"{case}: expected scans of {', '.join(dict.fromkeys(known))}, found '{unknown[0]}'. Choose one of "
-                "these names, or leave it out."
-            )
+            hint = did_you_mean(unknown[0], known) or "Choose one of these names, or leave it out."
+            raise BadInput(f"{case}: expected scans of {', '.join(dict.fromkeys(known))}, found '{unknown[0]}'. {hint}")
         missing = [name for name in sources if name not in scans]
         may_lack = self.recipe.task.completes or self.recipe.data.allow_missing
         if len(missing) == len(sources) or (missing and not may_lack):
