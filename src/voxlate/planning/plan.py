@@ -16,7 +16,7 @@ from voxlate.devices import find_device, peak_memory
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_text
 from voxlate.planning import rules
-from voxlate.planning.facts import Facts, facts_of
+from voxlate.planning.facts import Facts, check_scales, facts_of
 from voxlate.planning.pace import Paced
 from voxlate.planning.probe import Limits, Probe
 from voxlate.planning.roles import Roles, roles_of
@@ -201,6 +201,7 @@ def plan(
     _check_variation(facts, roles)
     if roles.way == "pairs":  # the others teach nothing
         facts = facts.having([*roles.source, *roles.target])
+    check_scales(facts, [*roles.source, *roles.target])
     probe = Probe(cohort, limits, device)
     search = Search(facts, probe, lambda size: _first_stage(facts, roles, size, LEAST)[0], say)
     alone = roles.way != "pairs" or mode == "mean"
