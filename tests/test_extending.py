@@ -16,6 +16,8 @@ from voxlate.config import settings
 from voxlate.errors import BadInput
 from voxlate.methods.method import Method, MethodSettings, channels_by_name
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
+from voxlate.planning.plan import Plan
+from voxlate.planning.probe import Limits
 from voxlate.training.run import Run, read_header
 from voxlate.training.train import train
 
@@ -62,6 +64,14 @@ def test_code_is_imported_only_where_it_is_allowed_and_found(voxlate, cohort, pr
     assert package.load(tmp_path / "run", allow_code=True).recipe.title.startswith("T1 to T2")
     with pytest.raises(BadInput, match="expected 'Large' in the module"):
         recipe.read(str(path), {"net.kind": "own_parts:Large"})
+
+
+def test_a_plan_takes_a_network_of_ones_own_that_set_names(prepared, tmp_path, monkeypatch):
+    (tmp_path / "planned_parts.py").write_text(block("python"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    tables = recipe.to_dict(recipe.read("t1_to_t2_brain"))
+    made = Plan(tables, {}, 1.0, 1.0, Limits(1, 1e9), "here").changed({"net": '{kind = "planned_parts:Small"}'})
+    assert type(made.recipe.net).__name__ == "Small"
 
 
 @pytest.mark.parametrize(

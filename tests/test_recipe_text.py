@@ -35,7 +35,7 @@ def test_recipes_are_listed_by_what_they_make_of_what(voxlate):
 def test_a_recipe_that_is_not_there_is_answered_with_the_nearest_names(voxlate):
     answer = voxlate("recipes", "t1_to_t2")
     assert answer.code == 2
-    assert "Did you mean t1_to_t2_brain" in answer.err
+    assert "Did you mean 't1_to_t2_brain'" in answer.err
     assert len(answer.err) < 300
 
 

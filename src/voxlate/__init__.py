@@ -52,9 +52,10 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     """`voxlate.load(run)` opens a trained model, and so on; what each needs is imported only then."""
     if name == "load":  # without what training needs
+        from voxlate.cli.arguments import checked
         from voxlate.synthesis.model import load
 
-        return load
+        return checked(load)
     if name in __all__:
         from voxlate.cli import api
 

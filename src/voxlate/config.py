@@ -1,7 +1,6 @@
 """Strict settings: frozen dataclasses that a TOML table fills, where an unknown key is an error with a hint."""
 
 import dataclasses
-import difflib
 import functools
 import importlib
 import json
@@ -10,16 +9,18 @@ import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar, Union, dataclass_transform, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin
 
 from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import core_schema
 
-from voxlate.errors import BadInput
+from voxlate.errors import BadInput, nearest
 
 T = TypeVar("T")
 Counts = tuple[Annotated[int, Field(gt=0)], ...]  # channels of levels, and the like
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+UNSET = ("none", "unset")
+MOST_MEANT = 3  # keys that an error suggests
 IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)  # "my_package.my_module:MyNet"
 
 
@@ -36,10 +37,11 @@ def settings(cls: type[T]) -> type[T]:
 def fill(kind: type[T], values: dict[str, Any], where: str) -> T:
     """Fill settings of the given kind from nested tables; raises BadInput naming the key, the value and the fix.
 
-    Values such as kind = "my_package.my_module:MyNet" import code (see `imports`).
+    Values such as kind = "my_package.my_module:MyNet" import code (see `imports`). The text "none" or "unset" of an
+    optional key leaves it unset.
     """
     try:
-        return adapter(kind).validate_python(values)
+        return adapter(kind).validate_python(_without_unset(kind, values))
     except ValidationError as error:
         raise BadInput(f"{where}: {_sentence(kind, error.errors()[0])}") from error
 
@@ -141,6 +143,34 @@ def members(kind: Any) -> tuple[Any, ...]:
     return (kind,) if dataclasses.is_dataclass(kind) else ()
 
 
+def _without_unset(kind: Any, value: Any) -> Any:
+    """Tables with None for the texts "none" and "unset", where a key is optional and they are no choice of its own."""
+    options = _options(kind)
+    if isinstance(value, str) and value in UNSET:
+        choices = [one for option in options if get_origin(option) is Literal for one in get_args(option)]
+        return None if type(None) in options and value not in choices else value
+    within = {get_origin(option): get_args(option) for option in options}
+    if isinstance(value, list) and list in within:
+        return [_without_unset(within[list][0], one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if dict in within:
+        return {key: _without_unset(within[dict][1], one) for key, one in value.items()}
+    owners = [one for one in options if dataclasses.is_dataclass(one)]
+    chosen = [one for one in owners if len(owners) == 1 or _tag(one) == value.get("kind")]
+    known = key_types(chosen[0]) if chosen else {}
+    return {key: _without_unset(known[key], one) if key in known else one for key, one in value.items()}
+
+
+def _options(kind: Any) -> list[Any]:
+    """The types that a type may stand for, without annotations."""
+    if get_origin(kind) is Annotated:
+        return _options(get_args(kind)[0])
+    if get_origin(kind) in (Union, types.UnionType):
+        return [one for argument in get_args(kind) for one in _options(argument)]
+    return [kind]
+
+
 def _sentence(kind: Any, error: Any) -> str:
     path, owner = [], kind
     for part in error["loc"]:
@@ -157,7 +187,7 @@ def _sentence(kind: Any, error: Any) -> str:
     if isinstance(own := error.get("ctx", {}).get("error"), BadInput):
         return str(own)  # the settings class states it more precisely
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return _unknown(name, path[-1], owner)
+        return _unknown(kind, name, path[-1], owner)
     if error["type"] in ("missing", "missing_argument"):
         return f"expected the key '{name}', found none. Add it (voxlate recipes NAME shows every key)."
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
@@ -168,11 +198,36 @@ def _sentence(kind: Any, error: Any) -> str:
     return f"expected of '{name}': {message}; found {found!r}. Change it in the recipe or with --set {name}=VALUE."
 
 
-def _unknown(name: str, key: str, owner: Any) -> str:
+def _unknown(kind: Any, name: str, key: str, owner: Any) -> str:
     known = sorted({field for one in members(owner) for field in key_types(one)})
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"Did you mean '{near[0]}'?" if near else f"Known keys here: {', '.join(known)}."
+    near = _elsewhere(key, kind, [f"{name.removesuffix(key)}{one}" for one in nearest(key, known)])[:MOST_MEANT]
+    hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known keys here: {', '.join(known)}."
     return f"expected a known key, found '{name}'. {hint}"
+
+
+def _elsewhere(key: str, kind: Any, here: list[str]) -> list[str]:
+    """Keys that a name may mean: of the same name, near ones in its table, near ones elsewhere, by their meaning."""
+    everywhere = dict(sorted(_meanings(kind).items(), key=lambda one: one[0].count(".")))
+    last = {path: path.rpartition(".")[2] for path in everywhere}
+    if near := [*(path for path in everywhere if last[path] == key), *here]:
+        return list(dict.fromkeys(near))
+    if names := nearest(key, last.values()):
+        return sorted((path for path in everywhere if last[path] in names), key=lambda path: names.index(last[path]))
+    words = re.compile(rf"\b{re.escape(key.lower().replace('_', ' '))}\b")
+    return [path for path, meaning in everywhere.items() if words.search(meaning.lower())]
+
+
+def _meanings(kind: Any, table: str = "") -> dict[str, str]:
+    """Every key below settings of a kind, as "train.optimiser.lr", with its meaning; lists and named tables apart."""
+    found = dict[str, str]()
+    for owner in _options(kind):
+        for name, hint in key_types(owner).items() if dataclasses.is_dataclass(owner) else ():
+            notes = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+            meaning = next((one.description for one in notes if getattr(one, "description", None)), "")
+            found.setdefault(f"{table}{name}", meaning)
+            for path, inner in _meanings(hint, f"{table}{name}.").items():
+                found.setdefault(path, inner)
+    return found
 
 
 def _tag(kind: Any) -> Any:

@@ -105,7 +105,7 @@ def test_the_same_patient_in_two_splits(voxlate, cohort, tmp_path):
 
 def test_an_unknown_recipe_key_names_the_nearest_known_one(voxlate, prepared, tiny, tmp_path):
     answer = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "r", "--set", "train.stepz=3")
-    refused(answer, "train.stepz", "Did you mean 'steps'?")
+    refused(answer, "train.stepz", "Did you mean 'train.steps'")
     assert not (tmp_path / "r").exists()
 
 

@@ -205,7 +205,7 @@ def test_a_wide_table_takes_every_kind_that_is_read(root: Path, suffix: str) -> 
     [
         ("case,PatientID,split", "patientid", "patient"),
         ("case,patient_id,split", "patient_id", "patient"),
-        ("case,Subject,split", "subject", "patient"),
+        ("case,Subjects,split", "subjects", "patient"),
         ("case,participant_id,split", "participant_id", "patient"),
         ("case,pateint,split", "pateint", "patient"),
         ("case,patient,splits", "splits", "split"),

@@ -412,7 +412,7 @@ def test_pictures_are_prepared_as_single_slices(tmp_path: Path) -> None:
 
 
 def test_the_pair_with_two_frames_is_refused_and_the_tumours_lack_contrasts(shared: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"expected the grid of .*Pass --resample to bring it there"):
+    with pytest.raises(BadInput, match=r"0% of what the smaller one shows in the other.*--register rigid"):
         prepare(shared / "data" / "topcow_pair", tmp_path / "pair", workers=1)
     with pytest.raises(BadInput, match="case BraTS2013-pat0003: expected the modality t1, found flair, t1c"):
         prepare(shared / "data" / "brats_like", tmp_path / "tumours", modalities=["t1", "t2"], workers=1)
@@ -480,7 +480,7 @@ def test_a_dry_run_refuses_the_grids_that_prepare_refuses_and_writes_nothing(vox
     assert (plan.code, real.code) == (2, 2)
     (sentence,) = [one for one in real.err.splitlines() if one.startswith("voxlate: ")]
     said = [one for one in plan.err.splitlines() if one.startswith("voxlate: ")]
-    assert said[0] == sentence
+    assert sentence in said  # of the first case that ends; several are prepared at a time
     assert "expected the grid of" in sentence
     assert len(said) == 2  # of every case, where prepare stops at the first
     assert not (tmp_path / "out").exists()

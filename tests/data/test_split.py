@@ -19,14 +19,24 @@ def test_the_order_of_files_does_not_matter_and_training_is_never_empty(names: l
 
 
 def test_shares_are_of_patients() -> None:
-    for count, val, test in ((1, 0, 0), (2, 1, 0), (3, 1, 0), (4, 1, 1), (20, 3, 3), (100, 15, 15)):
+    for count, val, test in ((4, 1, 1), (20, 3, 3), (24, 4, 3), (100, 15, 15)):
         cases = [(f"p{k}", None) for k in range(count) for _ in range(k % 3 + 1)]
         splits = list(split_patients(cases, shares=USUAL).values())
         assert (splits.count("val"), splits.count("test"), splits.count("train")) == (val, test, count - val - test)
 
 
 def test_small_cohorts_hold_out_no_test_patient_and_the_smallest_validate_on_one() -> None:
-    for count, val, test in ((1, 0, 0), (2, 1, 0), (4, 1, 0), (5, 1, 0), (6, 1, 0), (8, 2, 0), (9, 2, 0), (10, 2, 2)):
+    for count, val, test in (
+        (1, 0, 0),
+        (2, 1, 0),
+        (4, 1, 0),
+        (5, 1, 0),
+        (6, 1, 0),
+        (8, 2, 0),
+        (9, 2, 0),
+        (10, 2, 1),
+        (11, 2, 1),
+    ):
         splits = split_patients([(f"p{k}", None) for k in range(count)])
         placed = [*splits.values()]
         assert (placed.count("val"), placed.count("test"), placed.count("train")) == (val, test, count - val - test)
@@ -48,6 +58,28 @@ def test_another_seed_gives_another_split() -> None:
 
 def test_stated_splits_win() -> None:
     assert split_patients([("a", "test"), ("b", "train"), ("a", "test")]) == {"a": "test", "b": "train"}
+
+
+@pytest.mark.parametrize("count", range(SMALL, 60))
+def test_training_gets_its_share_of_the_patients(count: int) -> None:
+    for shares in (None, (0.7, 0.15, 0.15), (0.6, 0.2, 0.2), (0.7, 0.2, 0.1)):
+        placed = [*split_patients([(f"p{k}", None) for k in range(count)], shares=shares).values()]
+        assert placed.count("train") >= (shares or USUAL)[0] * count - 1e-6
+        assert placed.count("val") >= placed.count("test") >= 1
+
+
+@pytest.mark.parametrize(
+    ("count", "shares", "found"),
+    [
+        (10, (1e-9, 0.5, 0.5 - 1e-9), "1e-09 of 10 patients for train"),
+        (10, (0.5, 1e-9, 0.5 - 1e-9), "1e-09 of 10 patients for val"),
+        (3, (0.7, 0.15, 0.15), "0.15 of 3 patients for test"),
+        (1, (0.5, 0.5, 0.0), "0.5 of 1 patients for val"),
+    ],
+)
+def test_a_share_that_gets_no_patient_is_refused(count: int, shares, found: str) -> None:
+    with pytest.raises(BadInput, match=f"expected 0 for a split, or a share that gets a patient, found {found}"):
+        split_patients([(f"p{k}", None) for k in range(count)], shares=shares)
 
 
 def test_shares_of_zero_leave_none() -> None:

@@ -12,15 +12,17 @@ import pytest
 
 import voxlate as package
 from voxlate import recipe
+from voxlate.data.prepare import prepare
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
 from voxlate.planning import rules
-from voxlate.planning.facts import facts_of
+from voxlate.planning.facts import check_scales, facts_of
 from voxlate.planning.law import relative_error
 from voxlate.planning.plan import plan
 from voxlate.planning.probe import Limits, Measured, Probe
 from voxlate.planning.rules import Size
 from voxlate.planning.search import BATCHES, FILLED, WIDTHS
+from voxlate.training.train import train
 
 SHORT = ("--minutes", 0.2, "--set", "train.steps=4")  # planned, and cut
 
@@ -359,6 +361,36 @@ def test_hounsfield_units_on_several_scales_or_on_none_are_refused(
     assert answer.code == 2
     assert "ct: expected Hounsfield units in every scan, found" in answer.err
     assert words in answer.err
+
+
+@pytest.fixture
+def odd_case(ct_cohort, tmp_path):
+    """A prepared cohort whose case1 has no t1, and a CT with another offset, and is for training."""
+    rescaled(ct_cohort, ["case1"], 1, -1024)
+    (ct_cohort / "case1" / "t1.nii.gz").unlink()
+    splits = "".join(f"case{number},{'val' if number == 5 else 'train'}\n" for number in range(6))
+    (ct_cohort / "cases.csv").write_text("case,split\n" + splits)
+    prepare(ct_cohort, tmp_path / "ready", audit=False, workers=1)
+    return tmp_path / "ready"
+
+
+def test_a_case_without_the_source_does_not_stop_a_plan_for_its_scale(odd_case):
+    facts = facts_of(open_cohort(odd_case))
+    with pytest.raises(BadInput, match="ct: expected Hounsfield units in every scan"):
+        check_scales(facts, ["ct"])
+    used = facts.having(["t1", "ct"])
+    assert len(used.training) == 4
+    check_scales(used, ["t1", "ct"])
+
+
+def test_a_case_without_the_source_does_not_stop_a_training_for_its_floor(odd_case, tiny, tmp_path):
+    words = {"data.source": '["t1"]', "data.target": '["ct"]', "train.steps": "1"}
+    maps = {"intensity.ct": '{kind = "percentile", floor = 0}', "intensity.t1": '{kind = "percentile"}'}
+    made = recipe.read(str(tiny), {**words, **maps})
+    assert train(made, odd_case, tmp_path / "run", device="cpu").weights().is_file()
+    other = recipe.read(str(tiny), {**words, **maps, "intensity.ct": '{kind = "percentile", floor = 100}'})
+    with pytest.raises(BadInput, match=r"case\d: expected ct to lie above 100"):
+        train(other, odd_case, tmp_path / "other", device="cpu")
 
 
 def test_a_ct_without_its_offset_is_refused_whatever_pads_it(voxlate, ct_cohort, tmp_path):

@@ -122,6 +122,7 @@ def test_a_cache_folder_that_cannot_be_written_is_one_sentence_once(probes, monk
     ("system", "variables", "folder"),
     [
         ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/voxlate"),
+        ("linux", {"XDG_CACHE_HOME": "here/x"}, "/home/me/.cache/voxlate"),
         ("linux", {}, "/home/me/.cache/voxlate"),
         ("darwin", {"XDG_CACHE_HOME": "/x"}, "/home/me/Library/Caches/voxlate"),
         ("win32", {"LOCALAPPDATA": "/l"}, "/l/voxlate/cache"),

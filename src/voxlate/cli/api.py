@@ -5,22 +5,23 @@ nothing, and a function is called with (name, done, total, numbers).
 """
 
 import dataclasses
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal
 
 from PIL import Image
 
 from voxlate.cli import demo as _demo
 from voxlate.cli import further
+from voxlate.cli.arguments import checked, takes
 from voxlate.cli.info import describe_path
 from voxlate.cli.options import Layout
 from voxlate.cli.progress import Shown, noted, shown
 from voxlate.data import prepare as _prepare
 from voxlate.data.prepared import Cohort
-from voxlate.errors import BadInput
+from voxlate.errors import BadInput, first_of
 from voxlate.images.volume import read_volume
 from voxlate.phantoms import write_cohort
 from voxlate.phantoms.cohort import CohortLesion
@@ -34,7 +35,7 @@ from voxlate.recipe import Recipe, read, read_with_head, to_dict
 from voxlate.reports.page import report as _report
 from voxlate.reports.prepared import report_prepared
 from voxlate.scoring import evaluate as _evaluate
-from voxlate.scoring.compare import compare
+from voxlate.scoring.compare import compare as _compare
 from voxlate.scoring.items import images_in, is_map
 from voxlate.scoring.tables import Scores
 from voxlate.shipped_recipes import text as recipe_text
@@ -44,7 +45,8 @@ from voxlate.synthesis.calibrate import held_back
 from voxlate.synthesis.ensemble import Ensemble, load_members
 from voxlate.synthesis.folder import find_scans, part_of, sort_out, synthesise_cases
 from voxlate.synthesis.likelihood import Likelihood
-from voxlate.synthesis.model import Model, Synthesised, load
+from voxlate.synthesis.model import Answer, Model, Synthesised
+from voxlate.synthesis.model import load as _load
 from voxlate.synthesis.scenarios import HowMany, score_scenarios
 from voxlate.training.published import import_run
 from voxlate.training.run import Run
@@ -68,25 +70,9 @@ __all__ = [
     "synthesise",
     "train",
 ]
-Function = TypeVar("Function", bound=Callable[..., Any])
-INTERNAL = ("head", "pace", "begun", "limits", "elsewhere")  # options that the commands see to themselves
+Split = Literal["train", "val", "test"]
 LAYOUT = tuple(one.name for one in dataclasses.fields(Layout))
-
-
-def _with_options_of(function: Callable[..., Any]) -> Callable[[Function], Function]:
-    """State in a signature, in place of **options, the options of the function that they are passed to."""
-
-    def stated(own: Function) -> Function:
-        known = dict(inspect.signature(own).parameters)
-        known.pop("options")
-        more = inspect.signature(function).parameters
-        named = {name: one for name, one in more.items() if one.kind is inspect.Parameter.KEYWORD_ONLY}
-        options = [one for name, one in named.items() if name not in known and name not in INTERNAL]
-        signature = inspect.signature(own).replace(parameters=[*known.values(), *options])
-        own.__signature__ = signature  # type: ignore[attr-defined]
-        return own
-
-    return stated
+compare, load = checked(_compare), checked(_load)
 
 
 def _layout_of(options: dict[str, Any]) -> dict[str, Any]:
@@ -94,6 +80,7 @@ def _layout_of(options: dict[str, Any]) -> dict[str, Any]:
     return {name: options.pop(name) for name in LAYOUT if name in options}
 
 
+@takes()
 def phantom(
     out: Path | str,
     cases: int = 24,
@@ -122,7 +109,7 @@ def phantom(
         )
 
 
-@_with_options_of(_prepare.prepare)
+@takes(_prepare.prepare)
 def prepare(root: Path | str, out: Path | str, *, progress: Shown = True, **options: Any) -> Cohort:
     """Prepare a cohort for training; options: as of data.prepare.prepare."""
     options.setdefault("say", noted(progress))
@@ -130,7 +117,7 @@ def prepare(root: Path | str, out: Path | str, *, progress: Shown = True, **opti
         return _prepare.prepare(root, out, progress=lambda done, total, _: step("prepare", done, total, {}), **options)
 
 
-@_with_options_of(_plan)
+@takes(_plan)
 def plan(
     data: Path | str,
     *,
@@ -149,6 +136,8 @@ def plan(
     plan_for: a machine that is not this one, such as "24GB, 80 TFLOPS" (memory and peak in bfloat16); options: as of
     planning.plan.plan.
     """
+    if not 0 < minutes < math.inf:
+        raise BadInput(f"minutes: expected how long a training may take, such as 60, found {minutes}. Change it.")
     elsewhere = None if plan_for is None else machine_of(plan_for)
     if memory_bytes is None:
         memory_bytes = elsewhere.memory_bytes * FREE if elsewhere else free_memory(device)
@@ -159,7 +148,7 @@ def plan(
     return _plan(data, source=inputs, target=outputs, limits=limits, mode=mode, **options)
 
 
-@_with_options_of(_train)
+@takes(_train)
 def train(
     recipe: Plan | Recipe | Path | str,
     data: Path | str | None = None,
@@ -221,6 +210,9 @@ class Syntheses:
 
     def show(self, case: str | None = None) -> Image.Image:
         """Middle slices of the images of a case, by default of the first."""
+        if not self.cases or (case is not None and case not in self.cases):
+            known = first_of(self.cases) or "none"
+            raise BadInput(f"case: expected one of those made ({known}), found {case!r}. Choose one of these.")
         folder = self.folder / (case or self.cases[0])
         found = images_in(folder)
         volumes = {name: read_volume(path) for name, path in found.items() if not is_map(name, found)}
@@ -230,17 +222,18 @@ class Syntheses:
         return self.show()._repr_png_() or b""
 
 
+@takes(Layout, others=True)
 def synthesise(
     run: Model | Ensemble | Path | str | Sequence[Path | str],
     inputs: Path | str | Sequence[str],
     out: Path | str,
     *,
-    split: str | None = None,
+    split: Split | None = None,
     missing: Sequence[str] | None = None,
     like: str | None = None,
     intervals: bool = True,
     seed: int = 0,
-    answer: Any = None,
+    answer: Answer | None = None,
     part: str | None = None,
     device: str = "auto",
     allow_code: bool = False,
@@ -271,7 +264,7 @@ def synthesise(
     return Syntheses(Path(out), tuple(one.name for one in folders), {**lacking, **failed})
 
 
-@_with_options_of(_evaluate.evaluate)
+@takes(_evaluate.evaluate)
 def evaluate(
     out: Path | str,
     truth: Path | str,
@@ -297,13 +290,13 @@ def evaluate(
         return score_scenarios(models, Path(truth), Path(out), missing, **words, **options).scores
 
 
-@_with_options_of(_calibrate)
+@takes(_calibrate, Layout)
 def calibrate(
     run: Model | Path | str,
     cohort: Path | str,
     *,
-    split: str | None = None,
-    answer: Any = None,
+    split: Split | None = None,
+    answer: Answer | None = None,
     device: str = "auto",
     samples: int | None = None,
     allow_code: bool = False,
@@ -323,7 +316,7 @@ def calibrate(
     return sentences(fitted.header)
 
 
-@_with_options_of(_likelihood.likelihood)
+@takes(_likelihood.likelihood)
 def likelihood(run: Path | str, cohort: Path | str, *, progress: Shown = True, **options: Any) -> Likelihood:
     """Bits per dimension of true images under a diffusion; options: as of synthesis.likelihood."""
     with shown(progress) as step:
@@ -332,17 +325,20 @@ def likelihood(run: Path | str, cohort: Path | str, *, progress: Shown = True, *
         )
 
 
+@takes()
 def report(path: Path | str, out: Path | str | None = None) -> Path:
     """Write one HTML page on a run, a folder of images or a prepared cohort, and return its path."""
     write = report_prepared if (Path(path) / "cohort.json").is_file() else _report
     return write(Path(path), None if out is None else Path(out))
 
 
+@takes()
 def info(path: Path | str) -> dict[str, Any]:
     """Facts about a scan, a cohort, a synthesis, a run or weights."""
     return describe_path(Path(path))
 
 
+@takes()
 def recipes(name: str | None = None, *, cohort: Path | str | None = None) -> Any:
     """The shipped recipes as a list of tables; the keys of one by its name; or which fit a prepared cohort, and why."""
     if cohort is not None:
@@ -361,6 +357,7 @@ def recipes(name: str | None = None, *, cohort: Path | str | None = None) -> Any
     ]
 
 
+@takes()
 def import_weights(
     source: str, weights: Path | str, out: Path | str, *, changes: Mapping[str, str] | None = None
 ) -> Run:
@@ -370,6 +367,7 @@ def import_weights(
     return import_run(Path(weights), Path(out), changes)
 
 
+@takes()
 def demo(out: Path | str = "demo", *, progress: Shown = True) -> _demo.Demo:
     """Run every step on a phantom cohort; the same call resumes."""
     with shown(progress) as step:

@@ -84,31 +84,37 @@ class Preparing:
 )
 @with_tables
 def prepare(
-    cohort: Annotated[Path, Argument(help="Folder with a folder for each case.")],
-    to: To,
+    cohort: Annotated[Path, Argument(help="Folder with a folder for each case, or a manifest (CSV).")],
+    to: Annotated[Path | None, Option("--out", help="Folder for what this command makes; none with --dry-run.")] = None,
+    *,
     layout: Layout,
     modality: Modalities = None,
     spacing: Annotated[tuple[float, float, float] | None, Option(help="Resample all to x y z in mm.")] = None,
-    *,
     options: Preparing,
     dry_run: Annotated[
         bool, Option("--dry-run", help="Read and check all scans, show which file becomes what, and write nothing.")
     ] = False,
+    every: Annotated[bool, Option("--all", help="With --dry-run: list every file, not the first ones alone.")] = False,
     as_json: Json = False,
 ) -> None:
     """Check a cohort, split it by patient, and write it in the form that training reads."""
     from voxlate.cli.following import after_prepare
     from voxlate.cli.overview import overview, show
     from voxlate.data.audit import misalignment_lines
-    from voxlate.data.manifest import manifest_in
+    from voxlate.data.manifest import root_and_manifest
     from voxlate.data.prepare import prepare as run
     from voxlate.data.prepared import registration_lines
+    from voxlate.data.split import held_out_line, held_out_patients
 
-    found = manifest_in(cohort) if layout.manifest is None and cohort.is_dir() else None
     spacing_mm = (spacing[2], spacing[1], spacing[0]) if spacing else None
     if dry_run:
-        _show_plan(cohort, layout, modality, spacing_mm, options, as_json)
+        from voxlate.cli.dry_run import show_plan
+
+        show_plan(cohort, layout, modality, spacing_mm, vars(options), every, as_json)
         return
+    if to is None:
+        raise BadInput("--out: expected a folder for the prepared cohort, found none. Add --out PREPARED.")
+    _, found = root_and_manifest(cohort, layout.manifest)
     with progress_on(err) as bars:
         ready = run(
             cohort,
@@ -121,18 +127,22 @@ def prepare(
             say=note,
         )
     masked = {one.case for one in ready.cases if ready.header(one.case).has_mask_file}
-    table = overview(ready.cases, {one.patient: one.split for one in ready.cases}, ready.units, masked)
+    splits = {one.patient: one.split for one in ready.cases}
+    table = overview(ready.cases, splits, ready.units, masked)
     cases = {name: len(members) for name, members in ready.splits.items()}
     if as_json:
         facts = {"cases": cases, "modalities": list(ready.modalities), "warnings": list(ready.warnings)}
-        print(json.dumps({"out": str(to), **facts, "overview": table}))
+        held_out = held_out_patients(splits)
+        print(json.dumps({"out": str(to), **facts, "overview": table, "held_out": held_out}))
         end(ready.made["unread"])
         return
-    if found:
+    if found is not None and layout.manifest is None:
         say(f"cases and splits from {found}", err, "dim")
     for warning in ready.warnings:
         note(warning)
     show(table)
+    if line := held_out_line(splits):
+        say(line, err)
     apart = misalignment_lines(ready.cases)
     registered = registration_lines(ready.cases)
     for name, line in (*apart.items(), *registered.items()):
@@ -146,47 +156,6 @@ def prepare(
     except BadInput as error:
         note(f"no training can be planned: {error}")
     end(ready.made["unread"])
-
-
-def _show_plan(
-    cohort: Path,
-    layout: Layout,
-    modality: list[str] | None,
-    spacing_mm: tuple[float, float, float] | None,
-    options: Preparing,
-    as_json: bool,
-) -> None:
-    """What would be prepared, by which file becomes what; scans are read and checked as they would be."""
-    from voxlate.cli.overview import overview, show, show_files
-    from voxlate.data.align import Preparation
-    from voxlate.data.checking import check_cases
-    from voxlate.data.find import find_cohort
-    from voxlate.data.lists import known_patients
-    from voxlate.data.prepare import complete
-    from voxlate.data.split import small_cohort_note, split_patients
-
-    plan = find_cohort(cohort, modalities=modality, **vars(layout))
-    known_patients(plan.cases, cohort)
-    splits = split_patients([(one.patient, one.split) for one in plan.cases], options.seed, options.shares)
-    table = overview(plan.cases, splits, {}, {one.case for one in plan.cases if one.mask})
-    asked = Preparation(
-        spacing_mm, options.resample, options.register, options.fixed, options.align, options.mask, options.mask_from
-    )
-    preparation = complete(asked, plan.cases)
-    with progress_on(err) as bars:
-        checked = check_cases(plan.cases, preparation, lambda done, total, _: bars("check", done, total))
-    if as_json:
-        said = {"left_out": plan.unclaimed, "unread": plan.unread, "guessed": plan.guessed}
-        found = {"fixed": preparation.fixed, "files": [vars(one) for one in checked.seen]}
-        print(json.dumps({**table, **said, **found, "problems": checked.problems}))
-    else:
-        show_files(checked.seen, cohort)
-        show(table, plan)
-        if options.shares is None and plan.cases[0].split is None and (sentence := small_cohort_note(splits)):
-            note(sentence)
-        if preparation.fixed is not None:
-            say(f"grid of each case: that of its {preparation.fixed}", err)
-    end([*plan.unread, *checked.problems])
 
 
 @app.command(epilog="Examples:  voxlate info scan.nii.gz    voxlate info RUN")

@@ -42,7 +42,10 @@ class Layout:
     """Where the files of a cohort are, and whose they are."""
 
     pattern: Annotated[str | None, Option(help="Where files are, with {patient}, {case} and {modality}.")] = None
-    manifest: Annotated[Path | None, Option(help="CSV or TSV: case, patient, split, a path for each modality.")] = None
+    manifest: Annotated[
+        Path | None,
+        Option(help="CSV or TSV: case, patient, split, a path for each modality."),
+    ] = None
     preset: Annotated[
         str | None,
         Option(
@@ -63,6 +66,14 @@ class Layout:
     allow_outside: Annotated[
         bool, Option("--allow-outside", help="A manifest's paths may lead out of its folder and the cohort.")
     ] = False
+    prefer: Annotated[
+        list[str] | None,
+        Option(help="Of several files of one modality in a case, take the one of this name or path: '*_run-2_*'."),
+    ] = None
+    exclude: Annotated[list[str] | None, Option(help="Leave out this case or patient (* and ?; repeat it).")] = None
+    exclude_file: Annotated[
+        list[str] | None, Option(help="Leave out files of this name, path or series description: '*_defaced*'.")
+    ] = None
 
 
 def with_tables(command: Callable[..., None]) -> Callable[..., None]:

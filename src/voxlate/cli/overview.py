@@ -8,12 +8,12 @@ from typing import Any
 from rich.table import Table
 
 from voxlate.cli.app import err, say
-from voxlate.data.checking import Seen
+from voxlate.data.checking import UNREAD, Seen
 from voxlate.data.find import CaseFiles, Found
 from voxlate.data.prepared import SPLITS, Entry
 from voxlate.errors import first_of
 
-MOST_ROWS = 60
+MOST_ROWS = 12  # files of a dry run; --all shows the others
 
 
 def overview(
@@ -58,13 +58,19 @@ def show(table: Mapping[str, Any], plan: Found | None = None) -> None:
         say(f"not known, taken to be so: {sentence}", err)
 
 
-def show_files(seen: Sequence[Seen], root: Path) -> None:
-    """Which file or series becomes what, on which grid and in which unit, a line each, on stderr."""
-    drawn = Table("case", "becomes", "file or series", "grid", "unit", box=None)
-    for one in seen[:MOST_ROWS]:
+def show_files(seen: Sequence[Seen], root: Path, every: bool) -> None:
+    """Which file or series becomes what, on which grid and in which unit, a line each, on stderr.
+
+    every: of all files; else of the first ones, and of those that cannot be read.
+    """
+    shown = [one for number, one in enumerate(seen) if every or number < MOST_ROWS or one.grid == UNREAD]
+    rows = [("case", "becomes", "file or series", "grid", "unit")]
+    for one in shown:
         place = Path(one.path)
-        shown = place.relative_to(root) if place.is_relative_to(root) else place
-        drawn.add_row(one.case, one.name, str(shown), one.grid, one.unit)
-    err.print(drawn, soft_wrap=True)
-    if len(seen) > MOST_ROWS:
-        say(f"… and {len(seen) - MOST_ROWS} more files: --json lists all", err)
+        short = place.relative_to(root) if place.is_relative_to(root) else place
+        rows.append((one.case, one.name, str(short), one.grid, one.unit))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:  # no table of rich's: it would cut paths to the terminal's width
+        say("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths)).rstrip(), err)
+    if len(shown) < len(seen):
+        say(f"… and {len(seen) - len(shown)} more files (--all lists them)", err)

@@ -5,8 +5,9 @@ from typing import Literal
 
 import numpy as np
 
-from voxlate.errors import BadInput
-from voxlate.images.grid import Grid, resample, same_grid, with_spacing
+from voxlate.errors import BadInput, did_you_mean
+from voxlate.images.grid import Box, Grid, resample, same_grid, share_inside, with_spacing
+from voxlate.images.mask import body_box_mm
 from voxlate.images.midline import midline_grid
 from voxlate.images.register import (
     RegistrationMethod,
@@ -18,6 +19,7 @@ from voxlate.images.register import (
 )
 from voxlate.images.volume import Volume
 
+SHARED_FRAME = 0.1  # of the smaller of two scans, or bodies, that lies in the other where headers share a frame
 Align = Literal["midline"]
 Mask = Literal["body", "brain"]
 
@@ -94,11 +96,7 @@ class CommonGrid:
         fixed_grid = self.grids[name]
         unequal = not same_grid(volume.grid, fixed_grid)
         if unequal and not self.resample:
-            raise BadInput(
-                f"{volume.origin or volume.modality}: expected the grid of {file} ({fixed_grid}), found {volume.grid}"
-                f"{_offset(volume.grid, fixed_grid)}. Pass --resample to bring it there by its header, or "
-                "--register to bring it there by what it shows (prepare; synth repeats what prepare did)."
-            )
+            raise _other_grid(volume, fixed_grid, file, None)
         if same_grid(volume.grid, self.grid):
             return volume
         moved = resample(volume, self.grid, order=order)
@@ -114,9 +112,10 @@ def find_common_grid(case: str, scans: dict[str, Volume], preparation: Preparati
     """Choose the grid of a case and register its scans to it where that is asked for."""
     name = preparation.fixed or next(iter(scans))
     if name not in scans:
+        hint = did_you_mean(name, scans) or f"Name another one by --fixed, or leave the case out (--exclude {case})."
         raise BadInput(
             f"case {case}: expected the modality {name}, to which the others are brought, found {', '.join(scans)}. "
-            "Name another one by --fixed, or leave the case out by a manifest."
+            f"{hint}"
         )
     fixed = scans[name]
     aligned = midline_grid(fixed) if preparation.align == "midline" else fixed.grid
@@ -125,6 +124,9 @@ def find_common_grid(case: str, scans: dict[str, Volume], preparation: Preparati
     may_resample = preparation.resample or preparation.register is not None
     common = CommonGrid(grid, grids, (name, fixed.origin or name), may_resample)
     if preparation.register is None:
+        others = [volume for volume in scans.values() if not same_grid(volume.grid, fixed.grid)]
+        if others and not may_resample:
+            raise _other_grid(others[0], fixed.grid, common.fixed[1], fixed)
         return common
     for other, volume in scans.items():
         if other != name:
@@ -141,6 +143,32 @@ def find_common_grid(case: str, scans: dict[str, Volume], preparation: Preparati
 def transform_name(case: str, modality: str, kind: str) -> str:
     """Where a transform lies below a prepared cohort; dense fields are no text."""
     return f"transforms/{case}/{modality}{'.h5' if kind == 'ants' else '.tfm'}"
+
+
+def _other_grid(volume: Volume, fixed_grid: Grid, file: str, fixed: Volume | None) -> BadInput:
+    """The error of a scan on another grid than the fixed one (None: that scan is not at hand), with the way to go."""
+    name = volume.origin or volume.modality
+    shared = max(share_inside(volume.grid, fixed_grid), share_inside(fixed_grid, volume.grid))
+    if fixed is not None:
+        shared = min(shared, _box_overlap(body_box_mm(volume), body_box_mm(fixed)))
+    if shared < SHARED_FRAME:
+        apart = float(np.linalg.norm(volume.grid.centre_mm - fixed_grid.centre_mm))
+        return BadInput(
+            f"{name}: expected it to lie where {file} does, found by their headers {shared:.0%} of what the smaller "
+            f"one shows in the other, and their centres {apart:.0f} mm apart: the headers share no frame. Pass "
+            "--register rigid, which aligns the two by what they show, and look at the result."
+        )
+    return BadInput(
+        f"{name}: expected the grid of {file} ({fixed_grid}), found {volume.grid}{_offset(volume.grid, fixed_grid)}. "
+        "Pass --resample to bring it there by its header, or --register to bring it there by what it shows (prepare; "
+        "synth repeats what prepare did)."
+    )
+
+
+def _box_overlap(a: Box, b: Box) -> float:
+    """The share of the smaller of two boxes that lies in the other."""
+    shared = np.maximum(0, np.minimum(a[1], b[1]) - np.maximum(a[0], b[0])).prod()
+    return float(shared / max(min((one[1] - one[0]).prod() for one in (a, b)), 1e-6))
 
 
 def _offset(found: Grid, expected: Grid) -> str:

@@ -1,6 +1,6 @@
 """What `prepare` would take, read and checked as it does, with nothing written: which file becomes what."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,10 +10,13 @@ from voxlate.data.align import Preparation, find_common_grid
 from voxlate.data.case import CaseHeader
 from voxlate.data.find import CaseFiles
 from voxlate.errors import BadInput
-from voxlate.images.grid import Grid, canonical
-from voxlate.images.volume import read_volume
+from voxlate.images.grid import Grid, canonical, share_inside
+from voxlate.images.volume import Volume, read_volume
 
 COARSER = 1.2  # times: a smaller difference of voxels is not worth a word
+MOST_KEPT = 0.5  # of a scan's box: where more lies outside the case's grid, it is worth a word
+UNREAD = "cannot be read"
+Moved = tuple[str, Grid, dict[str, Grid]]  # a case, the grid that it comes to, and those of its scans
 
 
 @dataclass(frozen=True)
@@ -29,44 +32,55 @@ class Seen:
 
 @dataclass(frozen=True)
 class Checked:
-    """What was seen of a cohort, and a sentence on each case that `prepare` would refuse."""
+    """What was seen of a cohort, a sentence on each case that `prepare` would refuse, and what resampling loses."""
 
     seen: tuple[Seen, ...]
     problems: tuple[str, ...]
+    lost: tuple[str, ...] = ()
 
 
 def check_cases(
     cases: Sequence[CaseFiles], preparation: Preparation, progress: Callable[[int, int, str], None] | None = None
 ) -> Checked:
     """Read every scan, mask and label map, and compare units and grids, as `prepare` does before it registers."""
-    seen, problems, units = list[Seen](), list[str](), dict[str, tuple[str, str]]()
+    seen, problems, moved, units = list[Seen](), list[str](), list[Moved](), dict[str, tuple[str, str]]()
     for done, one in enumerate(cases, start=1):
+        volumes = dict[str, Volume]()
+        for name, path in one.paths.items():
+            try:
+                volumes[name] = read_volume(path, name)
+                seen.append(_seen(one, name, volumes[name]))
+                if name in one.files:
+                    check_unit(name, volumes[name].unit, one.case, units)
+            except BadInput as error:
+                problems.append(str(error))
+                seen += [] if name in volumes else [Seen(one.case, name, str(path), UNREAD, "")]
         try:
-            seen += _seen(one, preparation, units)
+            moved += _moved(one, volumes, preparation) if volumes.keys() == one.paths.keys() else []
         except BadInput as error:
             problems.append(str(error))
         if progress is not None:
             progress(done, len(cases), one.case)
-    return Checked(tuple(seen), tuple(problems))
+    return Checked(tuple(seen), tuple(problems), tuple(_lost(moved, preparation)))
 
 
-def _seen(one: CaseFiles, preparation: Preparation, units: dict[str, tuple[str, str]]) -> list[Seen]:
-    """The files of one case; raises BadInput for the first that cannot be taken. units: of the cases before."""
-    scans = {name: read_volume(path, name) for name, path in one.files.items()}
-    seen = [Seen(one.case, name, str(one.files[name]), str(scan.grid), scan.unit) for name, scan in scans.items()]
-    for name, scan in scans.items():
-        check_unit(name, scan.unit, one.case, units)
-    in_ras = {name: canonical(scan) for name, scan in scans.items()}
+def _seen(one: CaseFiles, name: str, volume: Volume) -> Seen:
+    unit = volume.unit if name in one.files else ""
+    return Seen(one.case, name, str(one.paths[name]), str(volume.grid), unit)
+
+
+def _moved(one: CaseFiles, volumes: Mapping[str, Volume], preparation: Preparation) -> list[Moved]:
+    """Bring a case's scans, mask and label maps to one grid by their headers; raises BadInput where they do not fit."""
+    in_ras = {name: canonical(volume) for name, volume in volumes.items()}
+    scans = {name: in_ras[name] for name in one.files}
     may_resample = preparation.resample or preparation.register is not None
-    common = find_common_grid(one.case, in_ras, replace(preparation, register=None, resample=may_resample))
-    for scan in in_ras.values():
-        common.aligned(scan.modality, scan)
-    drawn = {"mask": one.mask, **one.labels} if one.mask is not None else {**one.labels}
-    for name, path in drawn.items():
-        labels = read_volume(path, name)
-        common.aligned_labels(canonical(labels))
-        seen.append(Seen(one.case, name, str(path), str(labels.grid), ""))
-    return seen
+    common = find_common_grid(one.case, scans, replace(preparation, register=None, resample=may_resample))
+    for name, volume in in_ras.items():
+        if name not in scans:
+            common.aligned_labels(volume)
+        elif preparation.register is None:
+            common.aligned(name, volume)
+    return [(one.case, common.grid, {name: volumes[name].grid for name in scans})]
 
 
 def check_unit(name: str, unit: str, case: str, first: dict[str, tuple[str, str]]) -> None:
@@ -99,22 +113,41 @@ def finest(cases: Sequence[CaseFiles], names: Sequence[str]) -> str | None:
 
 def lost_by_resampling(headers: Sequence[CaseHeader], preparation: Preparation) -> list[str]:
     """A sentence on each modality that was scanned with finer voxels than its cases' grids have, where nobody asked."""
+    grids = ((header, Grid(header.shape, np.array(header.affine))) for header in headers)
+    moved = [(one.case, grid, {name: origin.grid for name, origin in one.origins.items()}) for one, grid in grids]
+    return _lost(moved, preparation)
+
+
+def _lost(cases: Sequence[Moved], preparation: Preparation) -> list[str]:
     if preparation.spacing_mm is not None or not (preparation.resample or preparation.register):
         return []
     lost = dict[str, list[tuple[str, Grid, Grid]]]()
-    for header in headers:
-        grid = Grid(header.shape, np.array(header.affine))
-        for name, origin in header.origins.items():
-            if (_along_the_body(grid) > COARSER * _along_the_body(origin.grid)).any():
-                lost.setdefault(name, []).append((header.case, origin.grid, grid))
-    sentences = []
+    for case, grid, origins in cases:
+        for name, origin in origins.items():
+            if (_along_the_body(grid) > COARSER * _along_the_body(origin)).any():
+                lost.setdefault(name, []).append((case, origin, grid))
+    sentences = _cut(cases, preparation)
     for name, found in lost.items():
         case, before, after = found[0]
         sentences.append(
-            f"{name} LOSES DETAIL on the case's grid in {len(found)} of {len(headers)} cases: in {case} from {before} "
+            f"{name} LOSES DETAIL on the case's grid in {len(found)} of {len(cases)} cases: in {case} from {before} "
             f"to {after}. Name another scan by --fixed, or voxels by --spacing."
         )
     return sentences
+
+
+def _cut(cases: Sequence[Moved], preparation: Preparation) -> list[str]:
+    """A sentence on each modality of which most lies outside the cases' grids, by its headers."""
+    cut = dict[str, list[tuple[str, float]]]()
+    for case, grid, origins in cases if preparation.register is None else ():
+        for name, origin in origins.items():
+            if (kept := share_inside(origin, grid)) < MOST_KEPT:
+                cut.setdefault(name, []).append((case, kept))
+    return [
+        f"{name} IS CUT to the case's grid in {len(found)} of {len(cases)} cases: in {found[0][0]} {found[0][1]:.0%} "
+        "of its volume lies on it. Name another scan by --fixed."
+        for name, found in cut.items()
+    ]
 
 
 def _along_the_body(grid: Grid) -> NDArray[np.float64]:

@@ -4,14 +4,16 @@ import dataclasses
 import functools
 import os
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from voxlate.data.choice import Choice, several
 from voxlate.data.doubles import refuse_alike, shared_masks
 from voxlate.data.lists import arranged, refuse_unfit, slices_of, unstated_spacing, with_patients
-from voxlate.data.manifest import manifest_in, read_manifest
+from voxlate.data.manifest import read_manifest, root_and_manifest
+from voxlate.data.paths import Folders, Key, key_of, named_cases, path_expression, some_of
 from voxlate.data.presets import (
     LABELS,
     MASKS,
@@ -21,31 +23,25 @@ from voxlate.data.presets import (
     Arrays,
     CaseFiles,
     Preset,
-    Tags,
-    add_file,
-    case_of,
     load_preset,
     modality_name,
-    patient_of,
     place_and_part,
     presets,
     without_suffix,
 )
-from voxlate.errors import BadInput, first_of
+from voxlate.data.series import cases_by_series
+from voxlate.errors import BadInput, did_you_mean, first_of
 from voxlate.files import HIGH, LOW, STD, SYNTHETIC, UNCALIBRATED, UNFAMILIAR, read_json
 from voxlate.images.arrays import ARRAYS
-from voxlate.images.dicom import SeriesInfo, is_dicom_folder, list_series, listing
+from voxlate.images.dicom import is_dicom_folder
 from voxlate.images.volume import UNITS, says_synthetic
 
-__all__ = ["CaseFiles", "Found", "Preset", "find_cohort", "load_preset", "manifest_in", "presets"]
+__all__ = ["CaseFiles", "Found", "Preset", "find_cohort", "load_preset", "presets", "root_and_manifest"]
 
 # '<case>/<case>_t1.nii.gz' must be tried before '<case>/<anything>.nii.gz', which also matches it.
 DEFAULT_PATTERNS = ("{case}/{case}_{modality}", "{case}/{case}-{modality}", "{case}/{modality}")
 KNOWN = ("t1w", "t2w", "pdw", "t1gd", "dwi", "adc", "mri", "cbct", "ctp", "qsm", "phase", "mag", "fa", "md", "dsa")
 AS_PICTURES = "rows run to the back and columns to the left (axes=PL)"  # of arrays, where nobody says how they lie
-MOST_PATHS = 3  # of the paths that have another form, in a message
-Key = tuple[str | None, str]  # patient and study, as a path states them
-Folders = list[tuple[Path, list[str]]]  # each with the names of its files
 
 
 @dataclass
@@ -71,6 +67,9 @@ def find_cohort(
     modalities: Sequence[str] | None = None,
     allow_outside: bool = False,
     patients: Path | str | None = None,
+    prefer: Sequence[str] | str | None = None,
+    exclude: Sequence[str] | str | None = None,
+    exclude_file: Sequence[str] | str | None = None,
 ) -> Found:
     """The cases below a folder, sorted by name, and sentences on what was left out.
 
@@ -82,29 +81,33 @@ def find_cohort(
     With a preset that has [series] tables, patterns are those of the folders with DICOM files, and their series are
     chosen by tags; [frames] makes modalities of frames of a dynamic scan; with [arrays] files hold slices.
     patients: a text file that says whose the cases are (see lists.py; with [arrays] by default root/patients.txt).
-    modalities: every case must have these; only they are kept. Raises BadInput for an
-    empty cohort, a pattern that matches nothing, two files of one name.
+    modalities: every case must have these; only they are kept.
+    prefer, exclude, exclude_file: see choice.py. root may also be a manifest, whose folder is then the root.
+    Raises BadInput for an empty cohort, a pattern that matches nothing, two files of one name.
     """
-    root = Path(root)
+    root, table = root_and_manifest(root, manifest)
+    choice = Choice(*(_several(one) for one in (prefer, exclude, exclude_file)))
     if not root.is_dir():
         raise BadInput(
             f"{root}: expected a folder of cases, found {'a file' if root.exists() else 'nothing'}. Check the path."
         )
     found, layout = Found(), _layout(root, pattern, preset)
     whose = Path(patients) if patients is not None else None
-    manifest = manifest if manifest is not None else manifest_in(root)
-    if manifest is None:
-        cases = _on_disk(root, layout, whose, found)
+    if table is None:
+        cases = _on_disk(root, layout, whose, found, choice)
     else:
-        on_disk = functools.partial(_on_disk, root, layout, whose, found)
-        cases, others = read_manifest(Path(manifest), root, layout, on_disk, allow_outside)
+        on_disk = functools.partial(_on_disk, root, layout, whose, found, choice)
+        cases, others = read_manifest(table, root, layout, on_disk, allow_outside, choice)
         found.unclaimed += others
+    choice.refuse_unused(root)
+    cases = [one for one in cases if choice.has_case(one.case, one.patient)]  # a list may have said whose they are
+    found.unclaimed += choice.sentences()
     if not cases:
         raise BadInput(
             f"{root}: expected at least one case with an image, found none: an empty cohort. Check the path."
         )
-    refuse_alike((one.case for one in cases), "case", manifest or root)
-    refuse_alike((one.patient for one in cases), "patient", patients or manifest or root)
+    refuse_alike((one.case for one in cases), "case", table or root)
+    refuse_alike((one.patient for one in cases), "patient", patients or table or root)
     cases = sorted((_take_frames(one, layout.frames) for one in cases), key=lambda one: one.case)
     if modalities is not None:
         cases = _with_modalities(cases, modalities, layout.gaps, root, found)
@@ -116,6 +119,10 @@ def find_cohort(
     found.guessed += shared_masks((one.patient, one.mask) for one in cases if one.mask is not None)
     found.cases = cases
     return found
+
+
+def _several(names: Sequence[str] | str | None) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names or ())
 
 
 def _layout(root: Path, pattern: str | None, preset: str | Path | None) -> Preset:
@@ -131,12 +138,12 @@ def _layout(root: Path, pattern: str | None, preset: str | Path | None) -> Prese
     return layout
 
 
-def _on_disk(root: Path, layout: Preset, patients: Path | None, found: Found) -> list[CaseFiles]:
+def _on_disk(root: Path, layout: Preset, patients: Path | None, found: Found, choice: Choice) -> list[CaseFiles]:
     """The cases that the layout finds below root; what else is found, and what cannot be read, goes into `found`."""
     folders = _folders(root, found.unread)
     if layout.series:
-        return cases_by_series(root, layout, folders)
-    cases = cases_by_path(root, layout, folders, found)
+        return cases_by_series(root, layout, folders, choice)
+    cases = cases_by_path(root, layout, folders, found, choice)
     if layout.arrays is None:
         return cases if patients is None else with_patients(cases, patients)
     named = bool(layout.patient) or any("{patient}" in one for _, one in layout.forms)
@@ -183,15 +190,14 @@ def _with_modalities(
     others = [f"{case} has no {' and no '.join(names)}" for case, names in lacking.items() if names]
     if gaps and 0 < len(others) < len(cases):
         lack = f"{len(others)} of {len(cases)} cases that lack a modality which is asked for"
-        found.unclaimed.append(f"{lack} ({first_of(others, MOST_PATHS)})")
+        found.unclaimed.append(f"{lack} ({first_of(others, 3)})")
         cases = [one for one in cases if not lacking[one.case]]
     for wanted in modalities:
         without = [one for one in cases if wanted not in one.files]
         if len(without) == len(cases):
             known = ", ".join(sorted({name for one in cases for name in one.files}))
-            raise BadInput(
-                f"{root}: expected cases with the modality {wanted}, found none, only {known}. Name one of these."
-            )
+            hint = did_you_mean(wanted, {name for one in cases for name in one.files}) or "Name one of these."
+            raise BadInput(f"{root}: expected cases with the modality {wanted}, found none, only {known}. {hint}")
         if without:
             raise BadInput(
                 f"case {without[0].case}: expected the modality {wanted}, found {', '.join(without[0].files)} "
@@ -212,7 +218,7 @@ def _take_frames(case: CaseFiles, frames: Mapping[str, str]) -> CaseFiles:
     return dataclasses.replace(case, files={name: files[name] for name in sorted(files) if name not in dynamic})
 
 
-def cases_by_path(root: Path, layout: Preset, folders: Folders, found: Found) -> list[CaseFiles]:
+def cases_by_path(root: Path, layout: Preset, folders: Folders, found: Found, choice: Choice) -> list[CaseFiles]:
     """The cases below root whose paths have the layout's form; by default root may itself be one case, or flat.
 
     A path belongs to the first pattern that it matches; what no pattern claims, and cases without a scan, are noted.
@@ -223,29 +229,29 @@ def cases_by_path(root: Path, layout: Preset, folders: Folders, found: Found) ->
     kinds = (*SUFFIXES, *(suffix for suffix in WHERE_NAMED if any(place.endswith(suffix) for place in places)))
     paths = sorted(path for path in _image_paths(root, folders, kinds) if not any(one.fullmatch(path) for one in skip))
     made = [path for path in paths if Path(path).name.startswith(SYNTHETIC)]
-    paths = [path for path in paths if not Path(path).name.startswith(SYNTHETIC)]
+    paths = [path for path in paths if not Path(path).name.startswith(SYNTHETIC) and choice.has_file(path)]
     if not paths:
         arrays = any(name.lower().endswith(ARRAYS) for _, names in folders for name in names)
         advice = "Name the layout of such arrays by --preset or --pattern." if arrays else "Check the path."
         raise BadInput(
             f"{root}: expected images ({', '.join(kinds)}) or DICOM folders, found none: an empty cohort. {advice}"
         )
-    cases, strange = _matching(root, paths, layout)
+    cases, strange = _matching(root, paths, layout, choice)
     if not cases and single and all("/" not in path for path in paths):
-        cases, strange = _matching(root, paths, dataclasses.replace(layout, patterns=[_flat(root, paths)]))
+        cases, strange = _matching(root, paths, dataclasses.replace(layout, patterns=[_flat(root, paths)]), choice)
     if not cases:
         expected = "{case}/{modality}" if single else "' or '".join(pattern for _, pattern in layout.forms)
         raise BadInput(
-            f"{root}: expected paths like '{expected}', found {len(paths)} of another form ({_some(paths)}). "
+            f"{root}: expected paths like '{expected}', found {len(paths)} of another form ({some_of(paths)}). "
             "Pass --pattern with {patient}, {case} and {modality} where they stand in the path."
         )
     found.bare += [case.case for case in cases if not case.files]
-    for several, what in (
+    for some, what in (
         (strange, "scans that no pattern claims"),
         (made, "images that were synthesised"),
         (found.bare, "cases of label maps or a mask without a scan"),
     ):
-        found.unclaimed += [f"{len(several)} {what} ({_some(several)})"] if several else []
+        found.unclaimed += [f"{len(some)} {what} ({some_of(some)})"] if some else []
     found.unclaimed += _without_images(root, cases, folders, kinds)
     return [case for case in cases if case.files]
 
@@ -261,7 +267,7 @@ def _flat(root: Path, paths: list[str]) -> str:
             return f"{{case}}{mark}{{modality}}"
     raise BadInput(
         f"{root}: expected a folder for each case, or names that end with a modality, found {len(paths)} scans of "
-        f"another form ({_some(paths)}). Pass --pattern '{{case}}_{{modality}}' for many cases in one folder, or "
+        f"another form ({some_of(paths)}). Pass --pattern '{{case}}_{{modality}}' for many cases in one folder, or "
         "'{modality}' where they are one patient's."
     )
 
@@ -282,12 +288,8 @@ def _without_images(root: Path, cases: list[CaseFiles], folders: Folders, kinds:
         data = sorted(name for name in files if not name.lower().endswith(NOTES))
         images = any(name.lower().endswith(kinds) for name in data)
         if data and not images and folder.parent in levels and folder not in held:
-            found.append(f"{folder.relative_to(root)}: no image of a kind that is read ({_some(data)})")
+            found.append(f"{folder.relative_to(root)}: no image of a kind that is read ({some_of(data)})")
     return found
-
-
-def _some(paths: Sequence[str]) -> str:
-    return first_of([f"'{path}'" for path in paths], MOST_PATHS)
 
 
 def _folders(root: Path, unread: list[str]) -> Folders:
@@ -321,26 +323,7 @@ def _image_paths(root: Path, folders: Folders, kinds: tuple[str, ...]) -> Iterat
             yield folder.relative_to(root).as_posix()
 
 
-def path_expression(pattern: str) -> re.Pattern[str]:
-    """A path pattern as a regular expression; a name that comes twice must read the same twice."""
-    out, named = "", set()
-    for part in re.split(r"(\{\w+\}|\*\*/|\*)", pattern):
-        name = part[1:-1]
-        if part in ("*", "**/"):
-            out += "[^/]*" if part == "*" else "(?:.*/)?"
-        elif part.startswith("{") and name not in ("patient", "case", "modality"):
-            raise BadInput(
-                f"pattern '{pattern}': expected {{patient}}, {{case}} or {{modality}}, found {part}. Use these names."
-            )
-        elif part.startswith("{"):
-            out += f"(?P={name})" if name in named else f"(?P<{name}>[^/]+)"
-            named.add(name)
-        else:
-            out += re.escape(part)
-    return re.compile(out)
-
-
-def _matching(root: Path, paths: list[str], layout: Preset) -> tuple[list[CaseFiles], list[str]]:
+def _matching(root: Path, paths: list[str], layout: Preset, choice: Choice) -> tuple[list[CaseFiles], list[str]]:
     """The cases whose paths match the layout's patterns, and the paths that match none.
 
     Every path goes to the first pattern that it matches, and to others that name further parts of that file.
@@ -357,7 +340,7 @@ def _matching(root: Path, paths: list[str], layout: Preset) -> tuple[list[CaseFi
         if part or not known[2]:
             known[2].append((modality, part))
     common = layout.arrays.part if layout.arrays else ""
-    found: dict[Key, dict[str, Path]] = defaultdict(dict)
+    found: dict[Key, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     strange = []
     for path in paths:
         for expression, any_suffix, claims in expressions.values():
@@ -368,85 +351,13 @@ def _matching(root: Path, paths: list[str], layout: Preset) -> tuple[list[CaseFi
                     if _is_map(name, root / path):
                         continue
                     for case, file in slices_of(root / path, part, common):
-                        key = (None, case) if case else _key(match, root)
-                        add_file(found[key], name, file, key[1])
+                        key = (None, case) if case else key_of(match, root)
+                        found[key][name].append(file)
                 break
         else:
             strange.append(path)
-    return _named_cases(found, layout), strange
-
-
-def _key(match: re.Match[str], root: Path) -> Key:
-    """The patient and study in a path; root's name where there is none."""
-    names = match.groupdict()
-    return names.get("patient"), names.get("case") or names.get("patient") or root.resolve().name
-
-
-def _named_cases(found: Mapping[Key, dict[str, Path]], layout: Preset) -> list[CaseFiles]:
-    """Cases from the files found for each patient and study."""
-    # Studies often have one name in every patient ('baseline'): then only patient and study together name a case.
-    ambiguous = any(count > 1 for count in Counter(study for _, study in found).values())
-    cases = []
-    for (patient, study), files in found.items():
-        case = f"{patient}_{study}" if ambiguous and patient is not None else study
-        cases.append(case_of(case, patient_of(case, layout.patient) if patient is None else patient, None, files))
-    return cases
-
-
-def cases_by_series(root: Path, layout: Preset, folders_below: Folders) -> list[CaseFiles]:
-    """The cases whose series lie in folders of the layout's form, each series chosen by its tags.
-
-    A case may have one folder or many; root may itself be one. A modality that no series fits is missing. Raises
-    BadInput where no folder has the form, several series fit one modality of a case, or none fits in any case.
-    """
-    skip = [path_expression(one) for one in layout.skip]
-    found = {
-        folder.relative_to(root).as_posix() if folder != root else root.resolve().name: folder  # by their paths
-        for folder, files in folders_below
-        if files and is_dicom_folder(folder)
-    }
-    folders = {name: path for name, path in found.items() if not any(one.fullmatch(name) for one in skip)}
-    for pattern in layout.patterns:
-        expression = path_expression(pattern)
-        series: dict[Key, list[SeriesInfo]] = defaultdict(list)
-        for name, folder in folders.items():
-            if match := expression.fullmatch(name):
-                series[_key(match, root)] += list_series(folder)
-        if series:
-            chosen = {key: _chosen(of_case, layout.series, case=key[1]) for key, of_case in series.items()}
-            if not any(chosen.values()):
-                raise _none_fits(root, series, layout.series)
-            return [case for case in _named_cases(chosen, layout) if case.files]
-    others = f"{len(folders)} of another form ({_some(list(folders))})" if folders else "none"
-    expected = "' or '".join(layout.patterns)
-    raise BadInput(
-        f"{root}: expected folders of DICOM files like '{expected}', found {others}. Check the path, or pass --pattern "
-        "with {patient} and {case} where they stand in a folder's path."
-    )
-
-
-def _chosen(series: Sequence[SeriesInfo], tables: Mapping[str, Tags], case: str) -> dict[str, Path]:
-    chosen = {}
-    for name, tags in tables.items():
-        fitting = [one for one in series if tags.fits(one)]
-        if len(fitting) > 1:
-            folders = " and ".join(dict.fromkeys(str(one.folder) for one in fitting))
-            raise BadInput(
-                f"{folders}: expected one series with {tags} to be {name} of case {case}, found {listing(fitting)}. "
-                f"Move the others out of the folder, or narrow [series.{name}] in a preset file of your own."
-            )
-        if fitting:
-            chosen[name.lower()] = fitting[0].path
-    return chosen
-
-
-def _none_fits(root: Path, series: Mapping[Key, list[SeriesInfo]], tables: Mapping[str, Tags]) -> BadInput:
-    (_, case), found = next(iter(series.items()))
-    wanted = " or ".join(f"{tags} ({name})" for name, tags in tables.items())
-    return BadInput(
-        f"{root}: expected DICOM series with {wanted}, found none in {len(series)} cases; {case} has {listing(found)}. "
-        "Check the path, or name the tags in a preset file of your own."
-    )
+    files = {key: {name: [(file, "") for file in some] for name, some in one.items()} for key, one in found.items()}
+    return named_cases(files, layout, choice, several), strange
 
 
 def _is_map(name: str, path: Path) -> bool:

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
+from voxlate.data.choice import Choice, several
 from voxlate.data.doubles import refuse_leak
 from voxlate.data.presets import (
     MASKS,
@@ -14,7 +15,6 @@ from voxlate.data.presets import (
     SUFFIXES,
     CaseFiles,
     Preset,
-    add_file,
     case_of,
     modality_name,
     patient_of,
@@ -29,6 +29,8 @@ from voxlate.images.volume import FAMILIES, suffix_of
 
 OWN_NAMES = ("cases.csv", "cohort.csv", "cases.tsv", "cohort.tsv")
 OTHER_WORDS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+TABLES = (".csv", ".tsv")
+SAME = {"subject": "patient", "set": "split", "fold": "split"}  # other names of our columns
 OWN_COLUMNS = ("case", "patient", "split", "modality", "path")
 NEAR = {  # what others call our columns, without anything but letters
     "patient": ("patientid", "patientname", "subject", "subjects", "subjectid", "participant", "participantid", "pid"),
@@ -45,18 +47,37 @@ def manifest_in(root: Path) -> Path | None:
     return next((root / name for name in OWN_NAMES if (root / name).is_file()), None)
 
 
+def root_and_manifest(root: Path | str, manifest: Path | str | None = None) -> tuple[Path, Path | None]:
+    """The folder of a cohort and its manifest, where `root` may itself be the manifest; None: there is none."""
+    root = Path(root)
+    if root.suffix.lower() not in TABLES or root.is_dir():
+        return root, Path(manifest) if manifest is not None else manifest_in(root)
+    if manifest is not None:
+        raise BadInput(f"{root}: expected one manifest, found also {manifest} (--manifest). Give one of the two.")
+    return root.parent, root
+
+
 def read_manifest(
-    path: Path, root: Path, layout: Preset, on_disk: Callable[[], list[CaseFiles]], allow_outside: bool = False
+    path: Path,
+    root: Path,
+    layout: Preset,
+    on_disk: Callable[[], list[CaseFiles]],
+    allow_outside: bool = False,
+    choice: Choice | None = None,
 ) -> tuple[list[CaseFiles], list[str]]:
     """The cases that a CSV or TSV table lists, and sentences on what of it was left out.
 
     Three forms: long (case, modality, path), wide (case and a column of paths for each modality), or notes only (case
-    or patient, split, whatever else), where the files are found by the layout. Optional columns: patient, split.
+    or patient, split, whatever else), where the files are found by the layout. Optional columns: patient (or subject),
+    split (or set, or fold, of these words). choice: which rows and paths do not count.
     Paths are relative to the manifest or to root, and stay below one of them unless allow_outside.
     Raises BadInput for a patient in two splits, a case, a modality or a scan
     twice, a missing file, an unknown split, a column that is not used but looks as if it should be.
     """
-    rows = _rows(path)
+    choice = choice or Choice()
+    rows = [row for row in _rows(path) if choice.has_case(_name(row), row.get("patient"))]
+    if not rows:
+        raise BadInput(f"{path}: expected a case that --exclude does not name, found none. Leave some in.")
     columns = set(rows[0]) - {"case", "patient", "split"}
     long = {"modality", "path"} <= columns
     scans, notes = _scan_columns(path, rows, columns - {"modality", "path"} if long else columns, root)
@@ -78,7 +99,8 @@ def read_manifest(
     else:
         entries = [(row, name, row[name]) for row in rows for name in scans if row[name]]
     if long or scans:
-        cases = _from_paths(path, entries, root, layout, allow_outside)
+        entries = [entry for entry in entries if choice.has_file(entry[2])]
+        cases = _from_paths(path, entries, root, layout, allow_outside, choice)
     else:
         cases = _from_notes(path, rows, on_disk())
     if not any(case.files for case in cases):
@@ -111,6 +133,7 @@ def _rows(path: Path) -> list[Row]:
     table = read_table(path)
     if not table:
         raise BadInput(f"{path}: expected a row for each case, found none: an empty cohort. Fill the manifest.")
+    table = _in_our_words(table)
     rows = [row for _, row in table]
     _refuse_near(path, rows)
     columns = rows[0]
@@ -127,6 +150,21 @@ def _rows(path: Path) -> list[Row]:
                     f"{path}, line {line}: expected a {name} in every row or in none, found both. Fill the column."
                 )
     return rows
+
+
+def _in_our_words(table: list[tuple[int, Row]]) -> list[tuple[int, Row]]:
+    """The table with our names of its columns, where others have one of the same meaning and ours is not there.
+
+    A column 'set' or 'fold' is one of splits where its words are: numbers of folds are not.
+    """
+    columns = list(table[0][1])
+    renamed = dict[str, str]()
+    for name, word in SAME.items():
+        words = {row[name].lower() for _, row in table} - {""} if name in columns else set[str]()
+        splits = bool(words) and words <= {*SPLITS, *OTHER_WORDS}
+        if name in columns and word not in columns and word not in renamed.values() and (word != "split" or splits):
+            renamed[name] = word
+    return [(line, {renamed.get(name, name): cell for name, cell in row.items()}) for line, row in table]
 
 
 def _refuse_near(path: Path, rows: list[Row]) -> None:
@@ -217,9 +255,9 @@ def _looks_like_scan(value: str) -> bool:
 
 
 def _from_paths(
-    path: Path, entries: list[tuple[Row, str, str]], root: Path, layout: Preset, allow_outside: bool
+    path: Path, entries: list[tuple[Row, str, str]], root: Path, layout: Preset, allow_outside: bool, choice: Choice
 ) -> list[CaseFiles]:
-    found: dict[str, dict[str, Path]] = defaultdict(dict)
+    found: dict[str, dict[str, list[tuple[Path, str]]]] = defaultdict(lambda: defaultdict(list))
     owners: dict[str, tuple[str, str | None]] = {}  # patient and split
     uses: dict[tuple[Path, str], str] = {}  # of a file and what part of it; one mask may be that of several cases
     for row, modality, value in entries:
@@ -236,7 +274,7 @@ def _from_paths(
                 "which leads out of them. Pass --allow-outside if it is meant."
             )
         name = modality_name(modality, layout.aliases)
-        add_file(found[case], name, place, case)
+        found[case][name].append((place, ""))
         use, part = f"{name} of case {case}", str(place).removeprefix(str(scan))
         if name not in MASKS and uses.setdefault((scan.resolve(), part), use) != use:
             raise BadInput(
@@ -248,7 +286,17 @@ def _from_paths(
             raise BadInput(
                 f"{path}: expected one patient and split of case {case}, found {owners[case]} and {owner}. Fix them."
             )
-    return [case_of(case, *owners[case], files) for case, files in found.items()]
+    return [case_of(case, *owners[case], _one_each(files, case, choice)) for case, files in found.items()]
+
+
+def _one_each(found: dict[str, list[tuple[Path, str]]], case: str, choice: Choice) -> dict[str, Path]:
+    """A file for each modality of a case; raises BadInput where there are several, and none is preferred."""
+    files = dict[str, Path]()
+    for name, candidates in found.items():
+        if (chosen := choice.one_of(candidates)) is None:
+            raise several(candidates, name, case)
+        files[name] = chosen
+    return files
 
 
 def _from_notes(path: Path, rows: list[Row], on_disk: list[CaseFiles]) -> list[CaseFiles]:

@@ -16,7 +16,7 @@ from voxlate.data.align import Align, Mask, Preparation
 from voxlate.data.audit import examined_cases, misalignment_warnings, misalignments, not_examined, to_refine
 from voxlate.data.case import CaseHeader, PreparedCase, prepare_case, read_header, write_case
 from voxlate.data.checking import check_unit, finest, lost_by_resampling
-from voxlate.data.find import CaseFiles, find_cohort, manifest_in
+from voxlate.data.find import CaseFiles, find_cohort, root_and_manifest
 from voxlate.data.fingerprint import fingerprint, warnings_of, wide_heads
 from voxlate.data.lists import known_patients
 from voxlate.data.prepared import VERSION, Cohort, Entry, case_path, open_cohort, stated, write_cohort
@@ -45,6 +45,9 @@ def prepare(
     patients: Path | str | None = None,
     modalities: Sequence[str] | None = None,
     allow_outside: bool = False,
+    prefer: Sequence[str] | str | None = None,
+    exclude: Sequence[str] | str | None = None,
+    exclude_file: Sequence[str] | str | None = None,
     spacing_mm: tuple[float, float, float] | None = None,
     resample: bool = False,
     register: RegistrationMethod | None = None,
@@ -62,7 +65,9 @@ def prepare(
 ) -> Cohort:
     """Prepare a cohort for training; the same call again resumes, and makes again what changed of the cases' files.
 
-    pattern, manifest, preset, patients, modalities, allow_outside: see find.find_cohort. spacing_mm: (D, H, W),
+    root: a folder, or a manifest (CSV, TSV) in one. pattern, manifest, preset, patients, modalities, allow_outside:
+    see find.find_cohort. prefer: patterns of the file to take where a case has several of one modality; exclude: cases
+    or patients to leave out; exclude_file: files to leave out. spacing_mm: (D, H, W),
     default as scanned. resample: resample a case's modalities to the grid of its first one (in the order of
     `modalities`, else by name). register: align them to it by their content; the transforms are kept.
     fixed: the modality whose grid is taken instead.
@@ -78,15 +83,15 @@ def prepare(
     progress(done, total, case) is called after each case, say(sentence) where cases were made again. Raises BadInput
     for bad cases, and for an `out` that holds anything else, a cohort prepared in another way included.
     """
-    root, out = Path(root), Path(out)
-    found = find_cohort(root, pattern, manifest, preset, modalities, allow_outside, patients)
+    (root, table), out = root_and_manifest(root, manifest), Path(out)
+    chosen = {"prefer": prefer, "exclude": exclude, "exclude_file": exclude_file}
+    found = find_cohort(root, pattern, table, preset, modalities, allow_outside, patients, **chosen)
     cases = found.cases
     known_patients(cases, root)
     preparation = complete(
         Preparation(spacing_mm, resample, register, fixed, align, mask, mask_from), cases
     )  # stated in cohort.json, and so in every model of it
     splits = split_patients([(one.patient, one.split) for one in cases], seed, shares)
-    table = manifest if manifest is not None else manifest_in(root)
     by_whom = "manifest" if table else "lists"
     stated = cases[0].split is not None
     if say and shares is None and not stated and (note := small_cohort_note(splits)):
@@ -98,6 +103,7 @@ def prepare(
         "manifest": _place(table),
         "patients": _place(patients),
         "modalities": modalities,
+        **{name: [some] if isinstance(some, str) else some and [*some] for name, some in chosen.items()},
         **asdict(preparation),
         "unread": found.unread,
         "left_out": found.unclaimed,

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from voxlate.config import fill, settings
-from voxlate.errors import BadInput
+from voxlate.errors import BadInput, did_you_mean
 from voxlate.files import safe_name
 from voxlate.images.arrays import ARRAYS, is_part
 from voxlate.images.dicom import SeriesInfo
@@ -190,9 +190,8 @@ def load_preset(name: str | Path) -> Preset:
 def _tables(name: str | Path) -> dict[str, Any]:
     path = SHIPPED / f"{name}.toml" if name in presets() else Path(name)
     if not path.is_file():
-        raise BadInput(
-            f"preset: expected one of {', '.join(presets())} or a TOML file, found '{name}'. Choose one of these."
-        )
+        hint = did_you_mean(str(name), presets()) or "Choose one of these."
+        raise BadInput(f"preset: expected one of {', '.join(presets())} or a TOML file, found '{name}'. {hint}")
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
@@ -224,15 +223,6 @@ def place_and_part(pattern: str) -> tuple[str, str]:
     """A pattern's path, and what stands after '#' where that is an array file's; '' for any other."""
     place, mark, part = pattern.rpartition("#")
     return (place, part) if mark and place.lower().endswith(ARRAYS) else (pattern, "")
-
-
-def add_file(files: dict[str, Path], modality: str, path: Path, case: str) -> None:
-    """Add one file to a case; raises BadInput where the case has that modality already."""
-    if modality in files:
-        raise BadInput(
-            f"{path}: expected one {modality} of case {case}, found also {files[modality]}. Remove one of them."
-        )
-    files[modality] = path
 
 
 def case_of(case: str, patient: str, split: str | None, found: Mapping[str, Path]) -> CaseFiles:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 
-from voxlate.errors import BadInput
+from voxlate.errors import BadInput, first_of
 
 Shares = tuple[float, float, float]
 
@@ -12,6 +12,7 @@ FOLDS = 5
 USUAL: Shares = (0.7, 0.15, 0.15)
 WITHOUT_TEST: Shares = (0.8, 0.2, 0.0)
 SMALL = 10  # patients below which a test patient is missed more in training than its score is worth
+LEAST_SHARE = 0.1  # of a patient; a smaller share is a slip of the keyboard
 SMALLEST = 6  # patients below which one validates, whatever the shares
 
 
@@ -30,21 +31,39 @@ def small_cohort_note(splits: Mapping[str, str]) -> str:
     if not 1 < count < SMALL or "test" in placed:
         return ""
     validation = placed.count("val")
+    train = count - validation - 1
+    advice = f" For a test patient:  --shares {train} {validation} 1" if train else ""
     return (
         f"{count} patients: {count - validation} for training, {validation} for validation, none for test, because "
-        f"there are fewer than {SMALL}. For a test patient:  --shares {count - validation - 1} {validation} 1"
+        f"there are fewer than {SMALL}.{advice}"
     )
+
+
+def held_out_patients(splits: Mapping[str, str]) -> dict[str, list[str]]:
+    """The patients of the splits val and test; splits: of each patient."""
+    return {name: sorted(one for one, split in splits.items() if split == name) for name in ("val", "test")}
+
+
+def held_out_line(splits: Mapping[str, str]) -> str:
+    """Which patients are held out from training, in a line; "" where none is."""
+    words = {"val": "validation", "test": "test"}
+    said = [
+        f"{words[split]} {first_of(some)} ({len(some)})" for split, some in held_out_patients(splits).items() if some
+    ]
+    return f"held out from training: {'; '.join(said)}" if said else ""
 
 
 def split_patients(cases: list[tuple[str, str | None]], seed: int = 0, shares: Shares | None = None) -> dict[str, str]:
     """The split of each patient: the stated one, else by shares of train, val and test patients.
 
     Patients are ordered by a hash of seed and name, so the order of files does not matter. Two patients or more leave
-    at least one for validation, four or more at least one for test; shares of 0 leave none. Shares of whole numbers
+    at least one for validation, four or more at least one for test; shares of 0 leave none. Training gets its share or
+    more where another split has two patients to give. Shares of whole numbers
     above 1 are counts of patients, which must add up to all. shares: by default as `usual_shares` says.
     """
     patients = sorted({patient for patient, _ in cases}, key=lambda name: patient_order(seed, name))
     count = len(patients)
+    asked = shares is not None
     shares = usual_shares(count) if shares is None else shares
     counts = sum(shares) > 1 + 1e-6
     whole = all(share % 1 == 0 for share in shares)
@@ -60,10 +79,34 @@ def split_patients(cases: list[tuple[str, str | None]], seed: int = 0, shares: S
     if counts:
         val, test = (round(share) for share in shares[1:])
     else:
-        val = max(1, round(shares[1] * count)) if shares[1] > 0 and count >= 2 else 0
-        test = max(1, round(shares[2] * count)) if shares[2] > 0 and count >= 4 else 0
-        val, test = min(val, count - 1), min(test, count - 1 - min(val, count - 1))
+        val, test = _numbers(shares, count)
+    _refuse_empty(shares, (count - val - test, val, test), asked)
     return dict(zip(patients, ["val"] * val + ["test"] * test + ["train"] * (count - val - test)))
+
+
+def _numbers(shares: Shares, count: int) -> tuple[int, int]:
+    """How many of so many patients validate and test: the nearest numbers, and one fewer where training lacks one.
+
+    Rounding up both leaves training below its share (6 of 10 for 0.7): the larger set, or test, then gives one.
+    """
+    val = max(1, round(shares[1] * count)) if shares[1] > 0 and count >= 2 else 0
+    test = max(1, round(shares[2] * count)) if shares[2] > 0 and count >= 4 else 0
+    val, test = min(val, count - 1), min(test, count - 1 - min(val, count - 1))
+    if 1 < test >= val and val + test > count * (1 - shares[0]) + 1e-6:
+        return val, test - 1
+    if val > test > 0 and val + test > count * (1 - shares[0]) + 1e-6:
+        return val - 1, test
+    return val, test
+
+
+def _refuse_empty(shares: Shares, numbers: tuple[int, int, int], asked: bool) -> None:
+    """Raise BadInput where somebody asks for a share that gets no patient, or is too small to have meant one."""
+    for name, share, number in zip(SPLITS, shares, numbers):
+        if asked and share > 0 and (number == 0 or share * sum(numbers) < LEAST_SHARE):
+            raise BadInput(
+                f"--shares: expected 0 for a split, or a share that gets a patient, found {share:g} of "
+                f"{sum(numbers)} patients for {name}. Write 0, or numbers of patients."
+            )
 
 
 def fold_splits(splits: Mapping[str, str], fold: int, where: object) -> dict[str, str]:

@@ -24,6 +24,7 @@ def directions(letters: str) -> np.ndarray:
 
 
 LPS_TO_RAS = directions("LPS")
+Box = tuple[np.ndarray, np.ndarray]  # the least and the largest (x, y, z) in RAS mm
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,12 @@ class Grid:
         """Distance between neighbouring voxels along (D, H, W)."""
         x, y, z = (float(length) for length in np.linalg.norm(self.affine[:3, :3], axis=0))
         return z, y, x
+
+    @property
+    def centre_mm(self) -> np.ndarray:
+        """Where its middle lies: (x, y, z), RAS."""
+        middle = (np.array(self.shape[::-1]) - 1) / 2
+        return np.asarray(self.affine[:3, :3] @ middle + self.affine[:3, 3])
 
     def __str__(self) -> str:
         size = "×".join(str(n) for n in reversed(self.shape))
@@ -73,6 +80,16 @@ def same_grid(a: Grid, b: Grid, tolerance_mm: float = 0.01) -> bool:
     corners = np.array([*product((0, width - 1), (0, height - 1), (0, depth - 1), (1,))])  # homogeneous: x, y, z, 1
     apart = (a.affine - b.affine) @ corners.T
     return bool(np.linalg.norm(apart[:3], axis=0).max() <= tolerance_mm)
+
+
+def share_inside(a: Grid, b: Grid) -> float:
+    """The share of a grid's box that lies in that of another, roughly (of 729 points)."""
+    places = (np.linspace(0, length - 1, 9) for length in a.shape[::-1])
+    points = np.stack(np.meshgrid(*places, indexing="ij"), axis=-1).reshape(-1, 3)
+    in_mm = points @ a.affine[:3, :3].T + a.affine[:3, 3]
+    found = (in_mm - b.affine[:3, 3]) @ np.linalg.inv(b.affine[:3, :3]).T
+    inside = (found > -0.5) & (found < np.array(b.shape[::-1]) - 0.5)
+    return float(inside.all(axis=1).mean())
 
 
 def with_spacing(grid: Grid, spacing_mm: tuple[float, float, float]) -> Grid:

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import product
 
 import numpy as np
 import scipy.ndimage
 
 from voxlate.errors import BadInput
+from voxlate.images.grid import Box
 from voxlate.images.volume import Volume
 
 Spacing = tuple[float, float, float]
@@ -211,6 +213,13 @@ def bounding_box(mask: np.ndarray) -> list[tuple[int, int]]:
     """First and end of the smallest box around a mask along each axis; the whole image around an empty one."""
     lines = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
     return [(int(line[0]), int(line[-1]) + 1) if len(line) else (0, n) for line, n in zip(lines, mask.shape)]
+
+
+def body_box_mm(volume: Volume) -> Box:
+    """The smallest box along the axes of RAS mm around the body that a volume shows."""
+    edges = [(first - 0.5, end - 0.5) for first, end in reversed(bounding_box(foreground(volume)))]
+    corners = np.array([*product(*edges)]) @ volume.affine[:3, :3].T + volume.affine[:3, 3]
+    return corners.min(axis=0), corners.max(axis=0)
 
 
 def closed(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarray:

@@ -153,7 +153,6 @@ def _scan(name: str, headers: Sequence[CaseHeader]) -> Scan:
     found = [header.statistics[name] for header in headers]
     if not found:
         raise BadInput(f"{name}: expected a training case where it is not blank, found none. Prepare other cases.")
-    _check_scale(name, headers)
     points = np.median([one.foreground.percentiles for one in found], axis=0)
     inside = Distribution(
         mean=median(one.foreground.mean for one in found),
@@ -179,6 +178,13 @@ def _shape(inside: Distribution) -> list[float]:
     """Where percentiles lie between the dark end, which is 0 where air may be, and the bright one."""
     low, high = min(inside.at(0.5), 0.0), inside.at(99.5)
     return [(inside.at(percent) - low) / max(high - low, 1e-6) for percent in (5, 25, 50, 75)]
+
+
+def check_scales(facts: Facts, names: Sequence[str]) -> None:
+    """Raise BadInput where some of these modalities are on several scales; of the training cases, no other decides."""
+    headers = [facts.cohort.header(one.case) for one in facts.training]
+    for name in dict.fromkeys(names):
+        _check_scale(name, [one for one in headers if name in one.shown])
 
 
 def _check_scale(name: str, headers: Sequence[CaseHeader]) -> None:

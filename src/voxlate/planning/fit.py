@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxlate.data.case import CaseHeader
 from voxlate.data.familiar import check_windows
-from voxlate.data.patches import padding_note, usable_cases
+from voxlate.data.patches import padding_note, teaching_cases, usable_cases
 from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.errors import BadInput
 from voxlate.recipe import Recipe, read
@@ -25,22 +24,22 @@ class Fit:
 def fits(data: Path | str) -> list[Fit]:
     """Every shipped recipe, those that fit first; no voxel is read."""
     cohort = open_cohort(data)
-    headers = [cohort.header(case) for case in cohort.splits["train"]]
-    found = [_fit(name, cohort, headers) for name in names()]
+    found = [_fit(name, cohort) for name in names()]
     return sorted(found, key=lambda one: (bool(one.against), len(one.notes), one.name))
 
 
-def _fit(name: str, cohort: Cohort, headers: list[CaseHeader]) -> Fit:
+def _fit(name: str, cohort: Cohort) -> Fit:
     recipe = read(name)
     if missing := sorted(recipe.modalities - set(cohort.modalities)):
         return Fit(name, recipe.title, f"needs {', '.join(missing)}, which the cohort lacks")
     if not recipe.finds_mask_of(brain_of := cohort.made.get("mask_from")):
         return Fit(name, recipe.title, f"works in a mask found in its sources; the cohort's is of {brain_of}")
-    maps = {one: recipe.intensity[one] for one in sorted(recipe.modalities)}
     try:
         for stage in recipe.all_stages:
             usable_cases(cohort, stage.data, "train")
-        check_windows(headers, maps, cohort.folder, bodies=not recipe.ignores_outside)
+            headers = [cohort.header(case) for case in teaching_cases(cohort, stage.data)]
+            maps = {one: recipe.intensity[one] for one in sorted({*stage.data.source, *stage.data.target})}
+            check_windows(headers, maps, cohort.folder, bodies=not recipe.ignores_outside)
     except BadInput as error:
         return Fit(name, recipe.title, _reason(str(error)))
     return Fit(name, recipe.title, notes=tuple(dict.fromkeys(_notes(recipe, cohort))))

@@ -17,7 +17,7 @@ from voxlate.errors import BadInput
 from voxlate.files import locked, read_json, write_text
 from voxlate.planning import rules
 from voxlate.planning.elsewhere import Elsewhere
-from voxlate.planning.facts import Facts, facts_of
+from voxlate.planning.facts import Facts, check_scales, facts_of
 from voxlate.planning.pace import SPARE, Kept
 from voxlate.planning.probe import Limits, Probe
 from voxlate.planning.roles import Roles, roles_of
@@ -94,7 +94,7 @@ class Plan:
 
     @property
     def recipe(self) -> Recipe:
-        return from_dict(self.tables, "the plan")
+        return from_dict(self.tables, "the plan", allow_code=True)  # that the user's own changes name
 
     @property
     def with_head(self) -> tuple[Recipe, str]:
@@ -232,6 +232,7 @@ def plan(
     _check_variation(facts, roles)
     if roles.way == "pairs":  # the others teach nothing
         facts = facts.having([*roles.source, *roles.target])
+    check_scales(facts, [*roles.source, *roles.target])
     probe = Probe(cohort, limits, device, elsewhere=elsewhere)
     search = Search(facts, probe, lambda size: _first_stage(facts, roles, size, LEAST)[0], say)
     alone = roles.way != "pairs" or mode == "mean"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from voxlate.errors import BadInput
+from voxlate.errors import BadInput, did_you_mean
 from voxlate.images.volume import HOUNSFIELD
 from voxlate.planning.facts import SHOW_ANATOMY, Facts, Scan
 
@@ -28,7 +28,8 @@ def roles_of(facts: Facts, source: Sequence[str] = (), target: Sequence[str] = (
     for name in (*source, *target):
         if name not in facts.scans:
             known = ", ".join(facts.scans)
-            raise BadInput(f"--source, --target: expected modalities of the cohort ({known}), found '{name}'.")
+            hint = did_you_mean(name, facts.scans) or "Name one of these."
+            raise BadInput(f"--source, --target: expected modalities of the cohort ({known}), found '{name}'. {hint}")
     if len(facts.scans) < 2:
         raise BadInput(
             f"{facts.cohort.folder}: expected two modalities, one to make from the other, found "

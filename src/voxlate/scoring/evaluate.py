@@ -45,6 +45,9 @@ def evaluate(
     preset: str | None = None,
     patients: Path | None = None,
     allow_outside: bool = False,
+    prefer: Sequence[str] | str | None = None,
+    exclude: Sequence[str] | str | None = None,
+    exclude_file: Sequence[str] | str | None = None,
     padding: Padding = "valid",
     ssim_from: SsimOrigin = "low",
     features: str | Path | Features | None = None,
@@ -63,6 +66,7 @@ def evaluate(
     mask: None for the whole image, "body" or "brain" (found in the truth), "cohort" (the cohort's own mask files),
     or a file (`{case}` in its path stands for the case). value_range: (low, high), for all or by modality.
     naive: the naive baselines, or their file; by default those of the run that each image's provenance names.
+    prefer, exclude, exclude_file: as of voxlate.prepare.
     cases: the only cases to score, where not the cohort decides which are in the split.
     ssim_from: SSIM measures values from the "low" end of the range, or from "zero" (the TOF-to-CTA paper's way).
     features: "texture" (built in), "vit", or a ViT's folder, for distances between all slices of truth and synthesis.
@@ -78,7 +82,8 @@ def evaluate(
     voxels that they do not cover do not count. Raises BadInput where nothing matches.
     """
     out, truth = Path(out), Path(truth)
-    found = find_cohort(truth, pattern, manifest, preset, allow_outside=allow_outside, patients=patients).cases
+    chosen = {"prefer": prefer, "exclude": exclude, "exclude_file": exclude_file}
+    found = find_cohort(truth, pattern, manifest, preset, None, allow_outside, patients, **chosen).cases
     known_patients(found, truth)
     asked = {case.case for case in found if split is None or case.split == split} if cases is None else set(cases)
     wanted = {case.case: case for case in found if case.case in asked}

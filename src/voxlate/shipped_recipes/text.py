@@ -1,7 +1,6 @@
 """Recipes as text: those that come with the package, their bases, their heads, and changes from the command line."""
 
 import copy
-import difflib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -9,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from voxlate.errors import BadInput
+from voxlate.errors import BadInput, did_you_mean
 
 SHIPPED = resources.files("voxlate") / "shipped_recipes"
 
@@ -37,10 +36,8 @@ def text_of(name: str) -> str:
 
 def _nearest(name: str) -> str:
     """What somebody may have meant, in a sentence."""
-    name = name.lower()
-    near = difflib.get_close_matches(name, names(), n=4, cutoff=0.5)
-    near += [one for one in names() if name and name in one and one not in near]
-    return f"Did you mean {', '.join(near[:4])}?" if near else "See voxlate recipes, or begin with phantom_t1_to_ct."
+    near = did_you_mean(name, names(), most=4)
+    return near or "See voxlate recipes, or begin with phantom_t1_to_ct."
 
 
 def titles() -> dict[str, dict[str, str]]:

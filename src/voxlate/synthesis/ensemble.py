@@ -89,7 +89,7 @@ class Ensemble:
 
     def synthesise(
         self,
-        scans: Mapping[str, Scan],
+        scans: Mapping[str, Scan] | Scan,
         *,
         case: str = "case",
         seed: int = 0,

@@ -11,8 +11,9 @@ from typing import Any
 
 from voxlate.data.case import MASK
 from voxlate.data.find import find_cohort, load_preset
+from voxlate.data.manifest import TABLES
 from voxlate.data.presets import CaseFiles
-from voxlate.errors import BadInput, CannotWrite
+from voxlate.errors import BadInput, CannotWrite, did_you_mean
 from voxlate.files import locked, read_json, safe_name, seen_from, write_json
 from voxlate.images.dicom import is_dicom_folder, without_key
 from voxlate.images.frames import without_frame
@@ -77,10 +78,9 @@ def find_scans(
     """
     left_out = {name.lower() for name in missing or ()}
     if unknown := sorted(left_out - {name.lower() for name in model.recipe.data.source}):
-        raise BadInput(
-            f"--missing: expected some of {', '.join(model.recipe.data.source)}, found {unknown[0]}. "
-            "Choose one of these."
-        )
+        known = model.recipe.data.source
+        hint = did_you_mean(unknown[0], known) or "Choose one of these."
+        raise BadInput(f"--missing: expected some of {', '.join(known)}, found {unknown[0]}. {hint}")
     wanted = {name for name in model.scan_names if name.lower() not in left_out}
     known = {*model.scan_names, *model.recipe.data.source, *model.recipe.data.target, MASK}
     return [
@@ -100,9 +100,8 @@ def _named(inputs: list[str], model: Model | Ensemble, split: str | None, layout
         pairs = [text.split("=", 1) for text in inputs]
         names = {name.lower(): name for name in (*sources, MASK)}
         if unknown := [name for name, _ in pairs if name.lower() not in names]:
-            raise BadInput(
-                f"INPUT: expected scans of {', '.join(sources)}, or a mask, found '{unknown[0]}'. Choose one of these."
-            )
+            hint = did_you_mean(unknown[0], names) or "Choose one of these."
+            raise BadInput(f"INPUT: expected scans of {', '.join(sources)}, or a mask, found '{unknown[0]}'. {hint}")
         if len(files := {names[name.lower()]: Path(path) for name, path in pairs}) < len(pairs):
             raise BadInput(
                 f"INPUT: expected each modality once, found one twice ({' '.join(inputs)}). Give one scan of each."
@@ -152,9 +151,9 @@ def _case_of(files: Mapping[str, Path]) -> str:
 
 
 def _is_one_scan(path: Path, layout: Mapping[str, Any]) -> bool:
-    """Whether a path is a file or a DICOM series, not a folder of several series for a preset to choose from."""
+    """Whether a path is a file or a DICOM series, not a manifest, nor several series for a preset to choose from."""
     if not path.is_dir():
-        return True
+        return path.suffix.lower() not in TABLES
     by_series = layout.get("preset") is not None and load_preset(layout["preset"]).series
     return is_dicom_folder(path) and not by_series
 

@@ -14,7 +14,7 @@ from pydantic_core import to_jsonable_python
 from voxlate.config import fill
 from voxlate.data.case import MASK, PreparedCase
 from voxlate.devices import find_device, name_of
-from voxlate.errors import BadInput
+from voxlate.errors import BadInput, did_you_mean
 from voxlate.files import SYNTHETIC
 from voxlate.images.intensity import Percentile, Scale
 from voxlate.images.volume import Volume, content_hash, is_there
@@ -27,7 +27,7 @@ from voxlate.synthesis.calls import PatchProgress, no_report
 from voxlate.synthesis.draw import draw
 from voxlate.synthesis.made import Made, Synthesised
 from voxlate.synthesis.peaks import peak_of
-from voxlate.synthesis.ready import Ready, Scan, made_of, make_ready
+from voxlate.synthesis.ready import Ready, Scan, by_name, made_of, make_ready
 from voxlate.synthesis.trusted import Trusted, lattice_of, trusted
 from voxlate.training.precision import of_synthesis
 from voxlate.training.run import Run, file_hash, first_change, load_method, made_by, read_header, weights_of
@@ -95,14 +95,16 @@ class Model:
 
     def synthesise(
         self,
-        scans: Mapping[str, Scan],
+        scans: Mapping[str, Scan] | Scan,
         *,
         case: str = "case",
         seed: int = 0,
         progress: PatchProgress = no_report,
         **options: Any,
     ) -> Synthesised:
-        """Make the model's target modalities from scans {modality: scan}; "mask": a mask, which wins.
+        """Make the model's target modalities from scans {modality: scan}, or from one scan where it has one source.
+
+        "mask": a mask, which wins.
 
         A scan is a path, a Volume, a nibabel image, or a pair of an array [x, y, z] and its affine (to RAS mm).
 
@@ -112,7 +114,8 @@ class Model:
         scans do not fit together.
         """
         model = self.with_options(**options)
-        ready, calibration = model.ready(scans, case), model.calibration()
+        named = by_name(scans, self.recipe.data.source)
+        ready, calibration = model.ready(named, case), model.calibration()
         begun = time.monotonic()
         images, calls = model.draw(ready, seed, progress, None if calibration is None else calibration.outer)
         seconds = (time.monotonic() - begun) / ready.prepared.header.shape[0]
@@ -252,10 +255,8 @@ class Model:
         sources = self.recipe.data.source
         known = (*sources, *self.recipe.data.target, MASK)
         if unknown := sorted(set(scans) - set(known)):
-            raise BadInput(
-                f"{case}: expected scans of {', '.join(dict.fromkeys(known))}, found '{unknown[0]}'. Choose one of "
-                "these names, or leave it out."
-            )
+            hint = did_you_mean(unknown[0], known) or "Choose one of these names, or leave it out."
+            raise BadInput(f"{case}: expected scans of {', '.join(dict.fromkeys(known))}, found '{unknown[0]}'. {hint}")
         missing = [name for name in sources if name not in scans]
         may_lack = self.recipe.task.completes or self.recipe.data.allow_missing
         if len(missing) == len(sources) or (missing and not may_lack):

@@ -1,7 +1,7 @@
 """A case's scans as a model is given them: read, checked, and prepared as those of its training were."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,27 @@ def make_ready(recipe: Recipe, header: Mapping[str, Any], scans: Mapping[str, Sc
     stated = _stated(trained, used, prepared)
     # from here on as the network sees it; its affine leads the images back
     return Ready(laid_out(prepared, recipe.data.axes), key, files, stated, tuple(filter(None, notes)))
+
+
+def by_name(scans: Any, sources: Sequence[str]) -> Mapping[str, Scan]:
+    """Scans by their modality, where a model with one source may be given a scan alone; raises BadInput for others."""
+    if isinstance(scans, Mapping):
+        if strange := [name for name in scans if not isinstance(name, str)]:
+            raise BadInput(
+                f"scans: expected names of modalities ({', '.join(sources)}), found {strange[0]!r}. Change it."
+            )
+        return scans
+    if not isinstance(scans, Volume | Path | str | nib.spatialimages.SpatialImage | tuple):
+        found = type(scans).__name__
+        raise BadInput(
+            f'scans: expected scans by modality, as {{"{sources[0]}": "scan.nii.gz"}}, found {found}. Give each a name.'
+        )
+    if len(sources) > 1:
+        raise BadInput(
+            f"scans: expected scans by modality for a model of {', '.join(sources)}, found one scan without a name. "
+            f'Write {{"{sources[0]}": scan, "{sources[1]}": …}}.'
+        )
+    return {sources[0]: scans}
 
 
 def made_of(recipe: Recipe, scans: Collection[str]) -> list[str]:
@@ -145,9 +166,13 @@ def _read(scan: Scan, modality: str) -> Volume:
             f"{modality}: expected a path, a Volume, a nibabel image, or a pair of an array [x, y, z] and its affine, "
             f"found {type(scan).__name__}. Give one of these."
         )
-    array, affine = pair
-    values = np.asarray(array, np.float32)
+    try:
+        values, affine = np.asarray(pair[0], np.float32), np.asarray(pair[1], np.float64)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"{modality}: expected numbers for an array and its affine, found others ({error}).") from error
+    if affine.shape != (4, 4):
+        raise BadInput(f"{modality}: expected an affine of the shape (4, 4), found {affine.shape}. Change it.")
     if values.ndim != 3 or not np.isfinite(values).all():
         found = f"the shape {values.shape}" if values.ndim != 3 else "values that are not"
         raise BadInput(f"{modality}: expected an array [x, y, z] of finite values, found {found}. Change it.")
-    return Volume(values.T[None].copy(), check_affine(np.asarray(affine), modality), unit_of(modality), modality)
+    return Volume(values.T[None].copy(), check_affine(affine, modality), unit_of(modality), modality)

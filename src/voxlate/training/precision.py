@@ -142,7 +142,8 @@ def cache_folder() -> Path:
         return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "voxlate" / "cache"
     if sys.platform == "darwin":
         return home / "Library" / "Caches" / "voxlate"
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "voxlate"
+    stated = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (stated if stated.is_absolute() else home / ".cache") / "voxlate"  # relative ones: ignored, by the standard
 
 
 def ratio_file(machine: Machine) -> Path:

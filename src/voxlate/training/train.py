@@ -19,7 +19,7 @@ from voxlate.batch import Batch, stable_id
 from voxlate.data import naive
 from voxlate.data.batches import Batches
 from voxlate.data.familiar import check_windows
-from voxlate.data.patches import cut_note
+from voxlate.data.patches import cut_note, teaching_cases
 from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.devices import can_compile
 from voxlate.diffusion.noise import Noise
@@ -297,9 +297,11 @@ def _check_stages(recipe: Recipe, jobs: Sequence[Job], start: Path | None) -> No
             f"{cohort.folder}: expected a mask found in {' or '.join(recipe.data.source)}, which a model is given to "
             f"synthesise, found the brain of {name}. Prepare it with --mask-from {recipe.data.source[0]}."
         )
-    training = [cohort.header(case) for case in cohort.splits["train"]]
-    maps = {name: recipe.intensity[name] for name in sorted(recipe.modalities)}
-    check_windows(training, maps, cohort.folder, bodies=not recipe.ignores_outside)
+    for job in jobs:
+        data = job.stage.data
+        training = [cohort.header(case) for case in teaching_cases(cohort, data)]
+        maps = {name: recipe.intensity[name] for name in sorted({*data.source, *data.target})}
+        check_windows(training, maps, cohort.folder, bodies=not recipe.ignores_outside)
     earlier: dict[str, Method] = {}
     for job in jobs:
         job.batches()

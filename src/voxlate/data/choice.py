@@ -1,0 +1,107 @@
+"""Which cases and files of a cohort count, and which of several files of one modality is taken."""
+
+import fnmatch
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from voxlate.errors import BadInput, did_you_mean, first_of
+
+
+@dataclass
+class Choice:
+    """What is asked for, as patterns with * and ?, and what each of them did.
+
+    exclude: cases or patients to leave out; exclude_file: files to leave out; prefer: of several files of one modality
+    in a case, the one to take. Patterns of files fit a file's name, or the end of its path from a folder on.
+    """
+
+    prefer: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    exclude_file: Sequence[str] = ()
+    known: set[str] = field(default_factory=set)  # cases and patients that were there
+    used: set[tuple[str, str]] = field(default_factory=set)  # option and pattern
+    cases: set[str] = field(default_factory=set)
+    files: set[str] = field(default_factory=set)
+    passed_over: set[str] = field(default_factory=set)
+
+    def has_case(self, case: str, patient: str | None) -> bool:
+        """Whether a case counts."""
+        names = {case, patient or case}
+        self.known |= names
+        fitting = [one for one in self.exclude if any(fnmatch.fnmatchcase(name, one) for name in names)]
+        self.used |= {("--exclude", one) for one in fitting}
+        self.cases |= {case} if fitting else set()
+        return not fitting
+
+    def has_file(self, path: Path | str, root: Path | None = None, words: str = "") -> bool:
+        """Whether a file counts; root: the folder from which a message names it; words: its description, if any."""
+        fitting = [one for one in self.exclude_file if _fits(path, one) or _fits(words, one)]
+        self.used |= {("--exclude-file", one) for one in fitting}
+        self.files |= {_shown(path, root)} if fitting else set()
+        return not fitting
+
+    def one_of(self, candidates: Sequence[tuple[Path, str]]) -> Path | None:
+        """The file to take of several of one modality, each with its description; None where it is not clear.
+
+        The first pattern of `prefer` that fits one of them alone decides.
+        """
+        if len(candidates) == 1:
+            return candidates[0][0]
+        for pattern in self.prefer:
+            fitting = [path for path, words in candidates if _fits(path, pattern) or _fits(words, pattern)]
+            if len(fitting) == 1:
+                self.used.add(("--prefer", pattern))
+                self.passed_over |= {_shown(path, None) for path, _ in candidates if path != fitting[0]}
+                return fitting[0]
+        return None
+
+    def sentences(self) -> list[str]:
+        """What was left out because it was asked for."""
+        found = (
+            (self.cases, "cases that --exclude names"),
+            (self.files, "files that --exclude-file names"),
+            (self.passed_over, "files in whose place --prefer took another"),
+        )
+        return [f"{len(some)} {what} ({_some(some)})" for some, what in found if some]
+
+    def refuse_unused(self, root: Path) -> None:
+        """Raise BadInput for a pattern of what to leave out that fits nothing: it may be a slip of the keyboard."""
+        for option, patterns in (("--exclude", self.exclude), ("--exclude-file", self.exclude_file)):
+            for pattern in patterns:
+                if (option, pattern) in self.used:
+                    continue
+                what = "a case or patient" if option == "--exclude" else "a file"
+                near = did_you_mean(pattern, self.known) if option == "--exclude" else ""
+                raise BadInput(
+                    f"{option}: expected the name of {what} in {root}, or a pattern such as '*_run-2_*', found "
+                    f"'{pattern}', which fits none. {near or 'Change it, or drop the option.'}"
+                )
+
+
+def several(candidates: Sequence[tuple[Path, str]], modality: str, case: str) -> BadInput:
+    """The error of a case with several files of one modality of which none was chosen."""
+    (first, _), *others = candidates
+    also = first_of([path for path, _ in others])
+    apart = "/".join(first.parts[-2:]) if first.name in {path.name for path, _ in others} else first.name
+    return BadInput(
+        f"{first}: expected one {modality} of case {case}, found also {also}. Choose one (--prefer '{apart}'), leave "
+        f"files out (--exclude-file PATTERN), or the case (--exclude {case})."
+    )
+
+
+def _fits(path: Path | str, pattern: str) -> bool:
+    """Whether a pattern fits a text, or the end of a path from one of its folders on; an empty text fits none."""
+    if not path:
+        return False
+    parts = Path(path).as_posix().split("/")
+    return any(fnmatch.fnmatchcase("/".join(parts[first:]), pattern) for first in range(len(parts)))
+
+
+def _shown(path: Path | str, root: Path | None) -> str:
+    place = Path(path)
+    return place.relative_to(root).as_posix() if root and place.is_relative_to(root) else str(path)
+
+
+def _some(names: Iterable[str]) -> str:
+    return first_of([f"'{name}'" for name in sorted(names)], 3)

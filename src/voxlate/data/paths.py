@@ -1,0 +1,68 @@
+"""Path patterns with {patient}, {case} and {modality}, and the cases that files of such paths make."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from voxlate.data.choice import Choice
+from voxlate.data.presets import CaseFiles, Preset, case_of, patient_of
+from voxlate.errors import BadInput, first_of
+
+MOST_PATHS = 3  # of the paths that have another form, in a message
+Key = tuple[str | None, str]  # patient and study, as a path states them
+Folders = list[tuple[Path, list[str]]]  # each with the names of its files
+Candidates = Mapping[str, Sequence[tuple[Path, str]]]  # of each modality: files, each with what describes it
+
+
+def path_expression(pattern: str) -> re.Pattern[str]:
+    """A path pattern as a regular expression; a name that comes twice must read the same twice."""
+    out, named = "", set()
+    for part in re.split(r"(\{\w+\}|\*\*/|\*)", pattern):
+        name = part[1:-1]
+        if part in ("*", "**/"):
+            out += "[^/]*" if part == "*" else "(?:.*/)?"
+        elif part.startswith("{") and name not in ("patient", "case", "modality"):
+            raise BadInput(
+                f"pattern '{pattern}': expected {{patient}}, {{case}} or {{modality}}, found {part}. Use these names."
+            )
+        elif part.startswith("{"):
+            out += f"(?P={name})" if name in named else f"(?P<{name}>[^/]+)"
+            named.add(name)
+        else:
+            out += re.escape(part)
+    return re.compile(out)
+
+
+def key_of(match: re.Match[str], root: Path) -> Key:
+    """The patient and study in a path; root's name where there is none."""
+    names = match.groupdict()
+    return names.get("patient"), names.get("case") or names.get("patient") or root.resolve().name
+
+
+def named_cases(
+    found: Mapping[Key, Candidates], layout: Preset, choice: Choice, unclear: Callable[..., BadInput]
+) -> list[CaseFiles]:
+    """Cases from the files found for each patient and study.
+
+    unclear: the error for several files of a modality of which none is chosen, given them, the modality and the case.
+    """
+    # Studies often have one name in every patient ('baseline'): then only patient and study together name a case.
+    ambiguous = any(count > 1 for count in Counter(study for _, study in found).values())
+    cases = []
+    for (patient, study), of_case in found.items():
+        case = f"{patient}_{study}" if ambiguous and patient is not None else study
+        owner = patient_of(case, layout.patient) if patient is None else patient
+        if not choice.has_case(case, owner):
+            continue
+        files = dict[str, Path]()
+        for name, candidates in of_case.items():
+            if (chosen := choice.one_of(candidates)) is None:
+                raise unclear(candidates, name, case)
+            files[name] = chosen
+        cases.append(case_of(case, owner, None, files))
+    return cases
+
+
+def some_of(paths: Sequence[str]) -> str:
+    return first_of([f"'{path}'" for path in paths], MOST_PATHS)

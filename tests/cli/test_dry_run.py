@@ -1,0 +1,114 @@
+"""What `prepare --dry-run` shows before anything is written."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+
+def write(path: Path, shape: tuple[int, int, int], spacing: float, origin: float = 0.0) -> None:
+    affine = np.diag([spacing, spacing, spacing, 1.0])
+    affine[:3, 3] = origin
+    values = np.random.default_rng(0).random(shape).astype(np.float32)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(values, affine), path)
+
+
+def test_a_dry_run_needs_no_folder_for_results_and_the_real_run_does(voxlate, cohort: Path) -> None:
+    assert voxlate("prepare", cohort, "--dry-run").code == 0
+    refused = voxlate("prepare", cohort)
+    assert refused.code == 2
+    assert "--out: expected a folder for the prepared cohort" in refused.err
+
+
+def test_files_of_a_case_with_a_problem_are_listed_too(voxlate, tmp_path: Path) -> None:
+    write(tmp_path / "in" / "a" / "t1.nii.gz", (12, 12, 12), 1.0)
+    write(tmp_path / "in" / "a" / "t2.nii.gz", (6, 6, 6), 2.0)
+    (tmp_path / "in" / "a" / "t3.nii.gz").write_bytes(b"no scan")
+    said = voxlate("prepare", tmp_path / "in", "--dry-run", "--json")
+    assert said.code == 2
+    found = json.loads(said.out)
+    assert [(one["name"], one["grid"]) for one in found["files"]] == [
+        ("t1", "12×12×12, 1.00×1.00×1.00 mm"),
+        ("t2", "6×6×6, 2.00×2.00×2.00 mm"),
+        ("t3", "cannot be read"),
+    ]
+    (problem,) = found["problems"]
+    assert "t3.nii.gz: expected" in problem
+    (tmp_path / "in" / "a" / "t3.nii.gz").unlink()
+    shown = voxlate("prepare", tmp_path / "in", "--dry-run")
+    assert "a     t1       a/t1.nii.gz     12×12×12, 1.00×1.00×1.00 mm  a.u." in shown.err
+    assert "t2.nii.gz: expected the grid of" in shown.err
+
+
+def test_the_first_files_are_listed_and_all_on_demand(voxlate, tmp_path: Path) -> None:
+    for number in range(20):
+        write(tmp_path / "in" / f"case{number:02}" / "t1.nii.gz", (4, 4, 4), 1.0)
+    short = voxlate("prepare", tmp_path / "in", "--dry-run").err
+    assert "case11/t1.nii.gz" in short
+    assert "case12/t1.nii.gz" not in short
+    assert "… and 8 more files (--all lists them)" in short
+    assert "case19/t1.nii.gz" in voxlate("prepare", tmp_path / "in", "--dry-run", "--all").err
+
+
+def test_paths_are_never_cut(voxlate, tmp_path: Path) -> None:
+    name = "a_case_with_a_name_" + "x" * 80
+    write(tmp_path / "in" / name / "t1.nii.gz", (4, 4, 4), 1.0)
+    assert f"{name}/t1.nii.gz" in voxlate("prepare", tmp_path / "in", "--dry-run").err
+
+
+def test_the_patients_held_out_are_named_by_the_dry_run_and_by_prepare(voxlate, cohort: Path, tmp_path: Path) -> None:
+    options = ("--shares", 4, 1, 1)
+    dry = json.loads(voxlate("prepare", cohort, "--dry-run", "--json", *options).out)["held_out"]
+    ((val,), (test,)) = dry["val"], dry["test"]
+    line = f"held out from training: validation {val} (1); test {test} (1)"
+    assert line in voxlate("prepare", cohort, "--dry-run", *options).err
+    assert line in voxlate("prepare", cohort, "--out", tmp_path / "out", "--no-audit", *options).err
+    again = voxlate("prepare", cohort, "--out", tmp_path / "out", "--no-audit", "--json", *options)
+    assert json.loads(again.out)["held_out"] == dry
+
+
+def test_a_dry_run_says_what_resampling_loses(voxlate, tmp_path: Path) -> None:
+    write(tmp_path / "in" / "a" / "t1.nii.gz", (12, 12, 12), 1.0)
+    write(tmp_path / "in" / "a" / "t2.nii.gz", (4, 4, 4), 3.0)
+    finest = voxlate("prepare", tmp_path / "in", "--dry-run", "--resample")
+    assert "grid of each case: that of its t1" in finest.err
+    assert "LOSES DETAIL" not in finest.err
+    coarse = voxlate("prepare", tmp_path / "in", "--dry-run", "--resample", "--fixed", "t2")
+    assert "t1 LOSES DETAIL on the case's grid in 1 of 1 cases: in a from 12×12×12" in coarse.err
+
+
+def test_scans_whose_headers_share_no_frame_are_not_advised_to_be_resampled(voxlate, tmp_path: Path) -> None:
+    write(tmp_path / "in" / "a" / "t1.nii.gz", (12, 12, 12), 1.0)
+    write(tmp_path / "in" / "a" / "t2.nii.gz", (12, 12, 12), 1.5, origin=100.0)
+    for options in (("--dry-run",), ("--out", tmp_path / "out", "--no-audit")):
+        refused = voxlate("prepare", tmp_path / "in", *options)
+        assert refused.code == 2
+        assert "t2.nii.gz: expected it to lie where" in refused.err
+        assert "0% of what the smaller one shows in the other" in refused.err
+        assert "178 mm apart" in refused.err  # √3 (100 + 8.25 - 5.5)
+        assert "--register rigid" in refused.err
+        assert "--resample" not in refused.err
+
+
+def test_bodies_far_apart_on_grids_that_overlap_share_no_frame(voxlate, tmp_path: Path) -> None:
+    for name, spacing, first in (("t1", 1.0, 4), ("t2", 1.1, 24)):
+        values = np.zeros((40, 40, 40), np.float32)
+        values[first : first + 14, 12:28, 12:28] = 100
+        path = tmp_path / "in" / "a" / f"{name}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(values, np.diag([spacing, spacing, spacing, 1.0])), path)
+    refused = voxlate("prepare", tmp_path / "in", "--dry-run").err
+    assert "the headers share no frame" in refused
+    assert "t2.nii.gz: expected the grid of" not in refused
+
+
+def test_a_scan_that_the_finest_grid_cuts_is_named(voxlate, tmp_path: Path) -> None:
+    write(tmp_path / "in" / "a" / "t1.nii.gz", (12, 12, 12), 1.0)
+    write(tmp_path / "in" / "a" / "t2.nii.gz", (12, 12, 12), 2.0)
+    said = voxlate("prepare", tmp_path / "in", "--dry-run", "--resample").err
+    assert "t2 IS CUT to the case's grid in 1 of 1 cases: in a 17% of its volume lies on it" in said  # (5 / 9)³
+    assert "t1 IS CUT" not in said
+    real = voxlate("prepare", tmp_path / "in", "--out", tmp_path / "out", "--resample", "--no-audit").err
+    assert "t2 IS CUT to the case's grid in 1 of 1 cases" in real

@@ -1,0 +1,147 @@
+"""Which cases and files of a cohort count: --prefer, --exclude, --exclude-file, and a table as the cohort."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from voxlate.data.find import Found, find_cohort
+from voxlate.errors import BadInput
+from voxlate.scoring.evaluate import evaluate
+
+
+@pytest.fixture
+def two_runs(tmp_path: Path) -> Path:
+    """Two BIDS patients; the first has two T1w runs."""
+    root = tmp_path / "bids"
+    (root).mkdir()
+    (root / "dataset_description.json").write_text("{}")
+    for name in ("sub-01_run-1_T1w", "sub-01_run-2_T1w", "sub-01_T2w", "sub-02_T1w", "sub-02_T2w"):
+        folder = root / name[:6] / "anat"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.nii.gz").write_bytes(b"")
+    return root
+
+
+def t1_of(found: Found, case: str) -> str:
+    return next(one for one in found.cases if one.case == case).files["t1"].name
+
+
+def test_two_files_of_one_modality_are_refused_with_the_ways_out(two_runs: Path) -> None:
+    with pytest.raises(BadInput) as error:
+        find_cohort(two_runs)
+    said = str(error.value)
+    assert "sub-01_run-1_T1w.nii.gz: expected one t1 of case sub-01, found also" in said
+    assert "--prefer 'sub-01_run-1_T1w.nii.gz'" in said
+    assert "--exclude-file" in said
+    assert "--exclude sub-01" in said
+
+
+def test_the_preferred_of_two_files_is_taken_and_the_other_is_named(two_runs: Path) -> None:
+    found = find_cohort(two_runs, prefer="*run-2*")
+    assert t1_of(found, "sub-01") == "sub-01_run-2_T1w.nii.gz"
+    assert t1_of(found, "sub-02") == "sub-02_T1w.nii.gz"
+    (said,) = found.unclaimed
+    assert said.startswith("1 files in whose place --prefer took another")
+    assert "sub-01_run-1_T1w.nii.gz" in said
+
+
+def test_a_preference_that_fits_both_files_leaves_the_next_to_decide(two_runs: Path) -> None:
+    assert t1_of(find_cohort(two_runs, prefer=["*T1w*", "*run-1*"]), "sub-01") == "sub-01_run-1_T1w.nii.gz"
+    with pytest.raises(BadInput, match="expected one t1 of case sub-01"):
+        find_cohort(two_runs, prefer=["*T1w*"])
+
+
+def test_an_excluded_file_leaves_the_other_one(two_runs: Path) -> None:
+    found = find_cohort(two_runs, exclude_file=["anat/*run-1*"])
+    assert t1_of(found, "sub-01") == "sub-01_run-2_T1w.nii.gz"
+    assert found.unclaimed == ["1 files that --exclude-file names ('sub-01/anat/sub-01_run-1_T1w.nii.gz')"]
+
+
+def test_an_excluded_case_is_not_looked_at(two_runs: Path) -> None:
+    found = find_cohort(two_runs, exclude="sub-01")
+    assert [one.case for one in found.cases] == ["sub-02"]
+    assert found.unclaimed == ["1 cases that --exclude names ('sub-01')"]
+
+
+@pytest.mark.parametrize("options", [{"exclude": "sub-03"}, {"exclude_file": "*.mgz"}])
+def test_what_is_to_be_left_out_and_is_not_there_is_refused(two_runs: Path, options: dict[str, str]) -> None:
+    with pytest.raises(BadInput, match="which fits none") as error:
+        find_cohort(two_runs, prefer="*run-1*", **options)
+    assert ("Did you mean 'sub-01' or 'sub-02'?" in str(error.value)) == ("exclude" in options)
+
+
+def test_rows_of_a_manifest_that_are_excluded_need_no_files(two_runs: Path) -> None:
+    path = two_runs / "mine.csv"
+    text = "case,t1,t2\nsub-01,gone.nii.gz,\nsub-02,sub-02/anat/sub-02_T1w.nii.gz,sub-02/anat/sub-02_T2w.nii.gz\n"
+    path.write_text(text)
+    with pytest.raises(BadInput, match=r"expected the file gone.nii.gz"):
+        find_cohort(two_runs, manifest=path)
+    found = find_cohort(two_runs, manifest=path, exclude="sub-01", exclude_file="*T2w*")
+    assert [sorted(one.files) for one in found.cases] == [["t1"]]
+
+
+def test_of_two_rows_of_one_modality_the_preferred_one_counts(two_runs: Path) -> None:
+    path = two_runs / "mine.csv"
+    rows = [f"sub-01,t1,sub-01/anat/sub-01_run-{run}_T1w.nii.gz" for run in (1, 2)]
+    path.write_text("\n".join(["case,modality,path", *rows]) + "\n")
+    with pytest.raises(BadInput, match="expected one t1 of case sub-01"):
+        find_cohort(two_runs, manifest=path)
+    assert t1_of(find_cohort(two_runs, manifest=path, prefer="*run-2*"), "sub-01") == "sub-01_run-2_T1w.nii.gz"
+
+
+def test_a_table_may_be_the_cohort(two_runs: Path) -> None:
+    path = two_runs / "mine.tsv"
+    path.write_text("case\tt1\nsub-02\tsub-02/anat/sub-02_T1w.nii.gz\n")
+    assert [one.case for one in find_cohort(path).cases] == ["sub-02"]
+    with pytest.raises(BadInput, match="expected one manifest, found also"):
+        find_cohort(path, manifest=path)
+    with pytest.raises(BadInput, match=r"gone.csv: expected a CSV or TSV manifest"):
+        find_cohort(two_runs / "gone.csv")
+
+
+@pytest.mark.parametrize("column", ["split", "set", "Fold"])
+@pytest.mark.parametrize("owner", ["patient", "Subject"])
+def test_subject_set_and_fold_are_other_names_of_columns(two_runs: Path, owner: str, column: str) -> None:
+    path = two_runs / "cases.csv"
+    path.write_text(f"case,{owner},{column}\nsub-01,a,train\nsub-02,b,validation\n")
+    found = find_cohort(two_runs, prefer="*run-1*")
+    assert [(one.patient, one.split) for one in found.cases] == [("a", "train"), ("b", "val")]
+
+
+def test_numbers_of_folds_are_no_splits(two_runs: Path) -> None:
+    path = two_runs / "cases.csv"
+    path.write_text("case,fold\nsub-01,0\nsub-02,1\n")
+    with pytest.raises(BadInput, match="expected a column 'split', found 'fold'"):
+        find_cohort(two_runs)
+
+
+def test_prepare_synth_and_evaluate_take_a_table_and_leave_the_same_cases_out(
+    voxlate, run, cohort: Path, tmp_path: Path
+) -> None:
+    shutil.copy(cohort / "case0" / "t1.nii.gz", cohort / "case0" / "T1.nii.gz")
+    table = cohort / "mine.csv"
+    table.write_text("case\n" + "".join(f"case{number}\n" for number in range(6)))
+    options = ("--exclude", "case[1234]", "--exclude-file", "T1.nii.gz")
+    dry = voxlate("prepare", cohort, "--dry-run", *options)
+    assert dry.code == 0, dry.err
+    assert "left out: 4 cases that --exclude names ('case1', 'case2', 'case3', …)" in dry.err
+    done = voxlate("prepare", table, "--out", tmp_path / "fewer", *options, "--no-audit")
+    assert done.code == 0, done.err
+    made = voxlate("synth", run, table, "--out", tmp_path / "out", *options)
+    assert made.code == 0, made.err
+    assert sorted(one.name for one in (tmp_path / "out").glob("*/")) == ["case0", "case5"]
+    scored = voxlate("evaluate", tmp_path / "out", "--truth", table, *options)
+    assert scored.code == 0, scored.err
+    with pytest.raises(BadInput, match="expected one t1 of case case0"):
+        evaluate(tmp_path / "out", table)
+    assert evaluate(tmp_path / "out", table, exclude="case[1234]", prefer="t1.nii.gz").rows
+
+
+def test_the_same_choice_resumes_and_another_is_refused(voxlate, cohort: Path, tmp_path: Path) -> None:
+    command = ("prepare", cohort, "--out", tmp_path / "prepared", "--no-audit", "--exclude")
+    assert voxlate(*command, "case1").code == 0
+    assert voxlate(*command, "case1").code == 0
+    refused = voxlate(*command, "case2")
+    assert refused.code == 2
+    assert "exclude, ['case1'] there and ['case2'] here" in refused.err

@@ -1,0 +1,58 @@
+"""What errors suggest where a name is unknown, and keys that are left unset by name."""
+
+import pytest
+
+from voxlate import recipe
+from voxlate.errors import BadInput, did_you_mean, nearest
+from voxlate.shipped_recipes.text import names
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [("t1_to_ctt", "phantom_t1_to_ct"), ("T1-to-T2", "t1_to_t2_brain"), ("pix2pix_swi", "pix2pix_swi_mra")],
+)
+def test_the_nearest_recipe_comes_first(name: str, first: str) -> None:
+    assert nearest(name, names())[0] == first
+
+
+def test_a_modality_alone_finds_the_recipes_with_that_word() -> None:
+    found = nearest("flair", names())
+    assert found
+    assert all("flair" in one.split("_") for one in found)
+
+
+def test_what_is_near_nothing_gets_no_suggestion() -> None:
+    assert nearest("xyzzy", names()) == []
+    assert did_you_mean("pd", ["t1", "ct"]) == ""
+    assert did_you_mean("T1", ["t1", "t2", "ct"]) == "Did you mean 't1'?"
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("step", "'train.steps'"),
+        ("steps", "'train.steps'"),
+        ("learning_rate", "'train.optimiser.lr'"),
+        ("train.lr", "'train.optimiser.lr'"),
+        ("net.widht", "'net.width'"),
+        ("dropout", "'net.dropout'"),
+    ],
+)
+def test_a_key_is_looked_for_in_its_table_then_in_all_then_by_its_meaning(key: str, meant: str) -> None:
+    with pytest.raises(BadInput) as error:
+        recipe.read("phantom_t1_to_ct", {key: "1"})
+    assert f"found '{key}'. Did you mean {meant}" in str(error.value)
+
+
+@pytest.mark.parametrize("word", ["none", "unset", '"none"'])
+def test_an_optional_key_is_unset_by_name(word: str) -> None:
+    changes = {"synth.grid": word, "synth.end": word, "stages.regression.train.workers": word}
+    made = recipe.read("phantom_t1_to_ct", changes)
+    assert (made.synth.grid, made.synth.end, made.stages[0].train.workers) == (None, None, None)
+    assert recipe.read("phantom_t1_to_ct").synth.grid == "log_snr"
+
+
+def test_none_stays_a_choice_where_it_is_one_and_is_refused_where_a_key_is_needed() -> None:
+    assert recipe.read("phantom_t1_to_ct", {"train.optimiser.decay": "none"}).train.optimiser.decay == "none"
+    with pytest.raises(BadInput, match=r"expected of 'train.batch'.*found 'none'"):
+        recipe.read("phantom_t1_to_ct", {"train.batch": "none"})
