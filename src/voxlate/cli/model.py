@@ -25,6 +25,7 @@ from voxlate.cli.options import (
 )
 from voxlate.cli.planning import AUTO, Memory, Mode, Source, Target, auto_recipe, given, minutes_of, show_fits
 from voxlate.cli.progress import progress_on
+from voxlate.cli.warned import by_grade
 from voxlate.errors import BadInput
 from voxlate.recipes import text as recipe_text
 
@@ -238,7 +239,7 @@ def synth(
     """Make the target modalities of one case or of a cohort, on the input's own grid and in physical units."""
     from voxlate import recipe as recipes
     from voxlate.synthesis.ensemble import load_members, members_and_scans
-    from voxlate.synthesis.folder import find_scans, sort_out, synthesise_cases
+    from voxlate.synthesis.folder import find_scans, graded_warnings, sort_out, synthesise_cases
 
     named: dict[str, Any] = {"sampler": sampler, "steps": steps, "eta": eta, "samples": samples, "batch": batch}
     named["exact"] = exact or None
@@ -255,12 +256,13 @@ def synth(
     fitting, lacking, complete = sort_out(model, scans)
     with progress_on(err) as bars:
         folders, failed = synthesise_cases(
-            model, fitting, to, seed=seed, lacking=lacking, progress=bars, warn=note, say=note
+            model, fitting, to, seed=seed, lacking=lacking, progress=bars, warn=by_grade, say=note
         )
     left_out = {**lacking, **failed}
     if as_json:
         done = {"out": str(to), "cases": [folder.name for folder in folders], "targets": model.recipe.data.target}
-        print(json.dumps({**done, "left_out": left_out, "complete": complete}))
+        said = {one.name: graded for one in folders if (graded := graded_warnings(one))}
+        print(json.dumps({**done, "left_out": left_out, "complete": complete, "warnings": said}))
     else:
         if complete:
             say(f"{len(complete)} cases lack nothing and are left as they are: {', '.join(complete)}")

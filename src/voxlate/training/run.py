@@ -77,7 +77,7 @@ class _Header(TypedDict):
 
 @dataclass(frozen=True)
 class Run:
-    """RUN/{recipe.toml, provenance.json, log.jsonl, weights.safetensors, state.pt, naive.safetensors}."""
+    """RUN/{recipe.toml, provenance.json, log.jsonl, state.pt} and {weights, naive, anatomy}.safetensors."""
 
     folder: Path
 
@@ -100,6 +100,10 @@ class Run:
     @property
     def naive(self) -> Path:
         return self.folder / "naive.safetensors"
+
+    @property
+    def anatomy(self) -> Path:
+        return self.folder / "anatomy.safetensors"
 
     @property
     def has_begun(self) -> bool:
@@ -135,7 +139,7 @@ def begin_run(
                 f"{folder}: expected an empty folder or this very run, found another run ({change}). "
                 "Choose another --out, or give the same recipe and data to resume."
             )
-        for file in (run.provenance, run.log, run.naive):
+        for file in (run.provenance, run.log, run.naive, run.anatomy):
             file.unlink(missing_ok=True)
     elif folder.exists() and (not folder.is_dir() or set(folder.iterdir()) - {run.recipe, folder / LOCK}):
         raise BadInput(f"{folder}: expected an empty folder or a run, found other files. Choose another --out.")
