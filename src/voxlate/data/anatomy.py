@@ -33,9 +33,9 @@ Box = NDArray[np.float32]
 SIDE = 16  # voxels of a box along each axis
 COARSE_MM = 4.0
 MOST_CASES = 200  # a mean of more is the same
-FEWEST = 5  # patients, below which nobody can say what is usual
+FEWEST = 3  # patients, below which nobody can say what is usual
 MARGIN, UNPROVED, ENOUGH = 1.2, 1.5, 19  # times the farthest known patient; UNPROVED for fewer patients than ENOUGH
-LEAST_WIDTH = 0.05  # of 1 - correlation with the mean box
+LEAST_WIDTH, LEAST_CONTRAST = 0.05, 0.15  # of 1 - correlation with the mean box, and inside its body
 USUAL_SPREAD, WORTH = 0.05, 3  # of heads' extents, as a logarithm; it counts as much as so many patients
 FAR_SIZE = 3.0  # deviations of an extent, below which nothing is said
 USUAL_LEAN, LEAN_WORTH = 0.03, 3  # deviation of a difference of correlations; it counts as much as so many patients
@@ -52,6 +52,7 @@ class Usual:
     """What training patients are like in one source.
 
     far, width: 1 - correlation with the mean box of the others, its median and how far beyond it a known patient lies;
+    contrast, contrast_width: the same of the voxels inside the body alone, where shape counts for little;
     lean, spread: for each of FLIPS, by how much the mean box is more similar to a patient than to the mirror image,
     its mean and deviation; size, deviation: logarithm of the extents in mm along D, H, W; levels: least and largest
     LEVEL percentile of a foreground.
@@ -60,6 +61,8 @@ class Usual:
     patients: int
     far: float
     width: float
+    contrast: float
+    contrast_width: float
     lean: tuple[float, ...]
     spread: tuple[float, ...]
     size: tuple[float, float, float]
@@ -215,29 +218,41 @@ def _by_patient(patients: Mapping[str, Sequence[Seen]]) -> Box:
 
 def _usual(boxes: Box, patients: Mapping[str, Sequence[Seen]]) -> Usual:
     """How each patient compares with the mean of the others, which each case of the patient counts for."""
-    far, leans = list[float](), list[NDArray[np.float64]]()
+    far, contrasts, leans = list[float](), list[float](), list[NDArray[np.float64]]()
     for own, cases in zip(boxes, patients.values()):
         others = boxes.sum(axis=0) - own
         likeness = np.mean([_likeness(one.box, others) for one in cases], axis=0)
         far.append(1 - min(_likeness(one.box, others)[0] for one in cases))
+        contrasts.append(1 - min(_inside(one.box, others) for one in cases))
         leans.append(likeness[0] - likeness[1:])
     count, lean = len(boxes), np.mean(leans, axis=0)
     squares = (count * np.var(leans, axis=0) + LEAN_WORTH * USUAL_LEAN**2) / (count + LEAN_WORTH)
     every = [one for cases in patients.values() for one in cases]
     sizes = np.stack([one.size for one in every])
-    spread = (len(sizes) * sizes.var(axis=0) + WORTH * USUAL_SPREAD**2) / (len(sizes) + WORTH)
+    spread = (len(sizes) * sizes.var(axis=0) + WORTH * USUAL_SPREAD**2) / (len(sizes) + WORTH) * (1 + 1 / count)
     margin = MARGIN if count >= ENOUGH else UNPROVED
-    usual, levels = float(np.median(far)), [one.level for one in every]
+    levels = [one.level for one in every]
     return Usual(
         count,
-        usual,
-        float(max(margin * (max(far) - usual), LEAST_WIDTH)),
+        *_middle_and_width(far, margin, LEAST_WIDTH),
+        *_middle_and_width(contrasts, margin, LEAST_CONTRAST),
         tuple(lean.tolist()),
         tuple(np.sqrt(squares).tolist()),
         tuple(sizes.mean(axis=0).tolist()),
         tuple(np.sqrt(spread).tolist()),
         (min(levels), max(levels)),
     )
+
+
+def _middle_and_width(values: Sequence[float], margin: float, least: float) -> tuple[float, float]:
+    middle = float(np.median(values))
+    return middle, float(max(margin * (max(values) - middle), least))
+
+
+def _inside(box: Box, mean: Box) -> float:
+    """Correlation with a mean box inside its body."""
+    body = _unit(mean) > 0
+    return float((_unit(box[body]) * _unit(mean[body])).sum())
 
 
 def _likeness(box: Box, mean: Box) -> NDArray[np.float64]:
@@ -254,7 +269,7 @@ def strange(anatomy: Anatomy, name: str, case: Seen) -> list[str]:
     usual = anatomy.usual[name]
     likeness = _likeness(case.box, anatomy.means[name])
     found = [
-        _turned(name, usual, likeness) or _unlike(name, usual, likeness[0]),
+        _turned(name, usual, likeness) or _unlike(name, usual, likeness[0], _inside(case.box, anatomy.means[name])),
         _other_size(name, usual, case),
         _other_unit(name, usual, case),
     ]
@@ -281,14 +296,18 @@ def _away(usual: Usual, correlation: float) -> float:
     return (1 - correlation - usual.far) / usual.width
 
 
-def _unlike(name: str, usual: Usual, correlation: float) -> str:
-    times = _away(usual, correlation)
+def _unlike(name: str, usual: Usual, whole: float, inside: float) -> str:
+    """A sentence where correlations with the mean training scan, of the whole box and inside its body, are low."""
+    times, correlation, known, where = max(
+        (_away(usual, whole), whole, usual.far, ""),
+        ((1 - inside - usual.contrast) / usual.contrast_width, inside, usual.contrast, " inside the body"),
+    )
     if times <= 1:
         return ""
     return (
-        f"{name}: its correlation with the mean training scan is {correlation:.2f}, that of the training's own "
-        f"patients {1 - usual.far:.2f} (median), so {times:.1f} times as far from the usual as the farthest familiar "
-        f"ones: another modality, field of view or part of the body? {advice(times)}"
+        f"{name}: its correlation with the mean training scan{where} is {correlation:.2f}, that of the training's own "
+        f"patients {1 - known:.2f} (median), so {times:.1f} times as far from the usual as the farthest familiar ones: "
+        f"another modality, field of view or part of the body? {advice(times)}"
     )
 
 

@@ -67,9 +67,17 @@ def shows(volume: Volume) -> tuple[np.ndarray, bool]:
 
 
 def background_value(volume: Volume) -> float:
-    """The value of the air around the body, in the volume's unit; where no background is found the lowest value."""
-    background, threshold, _ = _background(volume.data[0])
-    return float(volume.data.min()) if threshold is None else background
+    """The value of the air around the body, in the volume's unit: where it is noise of magnitude images, that is 0.
+
+    Where no background is found it is the lowest value.
+    """
+    background, threshold, clean = _background(volume.data[0])
+    lowest = float(volume.data.min())
+    if threshold is None:
+        return lowest
+    if clean or volume.unit == "HU":
+        return background
+    return lowest if background < 0 else max(lowest, 0.0)
 
 
 def _body(tissue: np.ndarray, spacing: Spacing, gap_mm: float) -> np.ndarray:

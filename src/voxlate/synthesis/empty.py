@@ -80,8 +80,8 @@ class Empty:
         if not self.any:
             return ""
         count, noisy = int(self.slices.sum()), int(self.noise.sum())
-        limit = f"in less than data.foreground = {self.foreground:g} of the slice"
-        noise = f" (in {noisy} of them above noise {limit})" if noisy else ""
+        limit = f"less than data.foreground = {self.foreground:g} of the slice"
+        noise = f" ({noisy} of them hold noise, or {limit} outside the body)" if noisy else ""
         values = " and ".join(f"{value:.4g} in {name}" for name, value in self.values.items())
         return (
             f"{count} of {len(self.slices)} slices show only background in {' and '.join(self.sources)}{noise}: they "
@@ -135,7 +135,8 @@ def _background_slices(volume: Volume, least: float) -> tuple[NDArray[np.bool_],
     share = above.mean(axis=(1, 2))
     if clean:
         return share == 0, np.zeros(len(image), bool)
-    blank = (share == 0) & (image.min(axis=(1, 2)) == image.max(axis=(1, 2)))
+    constant = image.min(axis=(1, 2)) == image.max(axis=(1, 2))
+    blank = (share == 0) & (constant | (volume.unit == "HU"))
     noise = ~blank & (share < least)
     if noise.any():  # a body is looked for only where it matters
         noise &= ~foreground(volume).any(axis=(1, 2))
