@@ -140,10 +140,14 @@ def _checksum(text: str, means: Mapping[str, Box]) -> str:
 
 @dataclass(frozen=True)
 class Seen:
-    """A case's body in one source: its box (mean 0, length 1), the logarithm of its extents in mm, and its level."""
+    """A case's body in one source: its box (mean 0, length 1), the logarithm of its extents in mm, and its level.
+
+    grain: what half a voxel more changes in these extents.
+    """
 
     box: Box
     size: NDArray[np.float64]
+    grain: NDArray[np.float64]
     level: float
 
 
@@ -155,7 +159,8 @@ def seen(case: PreparedCase, name: str, spec: IntensityMap) -> Seen:
     (z0, z1), (y0, y1), (x0, x1) = bounding_box(body)
     scaled = spec.scale(statistics).forward(np.where(body, coarse.data[0], coarse.data[0].min()))
     extents = np.array([z1 - z0, y1 - y0, x1 - x0]) * spacing
-    return Seen(_unit(_stretched(scaled[z0:z1, y0:y1, x0:x1])), np.log(extents), statistics.foreground.at(LEVEL))
+    box, grain = _unit(_stretched(scaled[z0:z1, y0:y1, x0:x1])), np.log1p(spacing / 2 / extents)
+    return Seen(box, np.log(extents), grain, statistics.foreground.at(LEVEL))
 
 
 def _coarse(volume: Volume) -> tuple[Volume, NDArray[np.float64]]:
@@ -239,7 +244,7 @@ def _usual(boxes: Box, patients: Mapping[str, Sequence[Seen]]) -> Usual:
         tuple(lean.tolist()),
         tuple(np.sqrt(squares).tolist()),
         tuple(sizes.mean(axis=0).tolist()),
-        tuple(np.sqrt(spread).tolist()),
+        tuple((np.sqrt(spread) + np.mean([one.grain for one in every], axis=0)).tolist()),
         (min(levels), max(levels)),
     )
 
