@@ -14,6 +14,7 @@ from voxlate.synthesis.calls import no_report
 from voxlate.synthesis.empty import background_of, empty_slices
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import load
+from voxlate.trust import widths
 
 ABOVE = 4  # slices of air that are put above a head
 
@@ -109,7 +110,9 @@ def test_air_is_filled_on_the_grid_of_a_file_that_was_resampled(run, head):
     assert made.volume.data[0, :-ABOVE].max() > 100
 
 
-def test_intervals_are_closed_where_there_is_nothing(voxlate, run, tmp_path, small_head):
+def test_intervals_are_closed_where_there_is_nothing(voxlate, run, tmp_path, small_head, monkeypatch):
+    shorter = {way: replace(one, steps=20) for way, one in widths.LESSONS.items()}
+    monkeypatch.setattr(widths, "LESSONS", shorter)
     for number in range(3):
         small_head(tmp_path / "others" / f"new{number}", 100 + number)
     assert voxlate("calibrate", run, tmp_path / "others").code == 0
