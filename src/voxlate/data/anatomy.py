@@ -222,14 +222,14 @@ def _by_patient(patients: Mapping[str, Sequence[Seen]]) -> Box:
 
 
 def _usual(boxes: Box, patients: Mapping[str, Sequence[Seen]]) -> Usual:
-    """How each patient compares with the mean of the others, which each case of the patient counts for."""
+    """How each patient compares with the mean of the others, by the least similar of the patient's cases."""
     far, contrasts, leans = list[float](), list[float](), list[NDArray[np.float64]]()
     for own, cases in zip(boxes, patients.values()):
         others = boxes.sum(axis=0) - own
-        likeness = np.mean([_likeness(one.box, others) for one in cases], axis=0)
-        far.append(1 - min(_likeness(one.box, others)[0] for one in cases))
+        found = [_likeness(one.box, others) for one in cases]
+        far.append(1 - min(one[0] for one in found))
         contrasts.append(1 - min(_inside(one.box, others) for one in cases))
-        leans.append(likeness[0] - likeness[1:])
+        leans += [one[0] - one[1:] for one in found]  # slices of a patient differ among each other, too
     count, lean = len(boxes), np.mean(leans, axis=0)
     squares = (count * np.var(leans, axis=0) + LEAN_WORTH * USUAL_LEAN**2) / (count + LEAN_WORTH)
     every = [one for cases in patients.values() for one in cases]
