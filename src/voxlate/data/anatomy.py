@@ -263,7 +263,7 @@ def _inside(box: Box, mean: Box) -> float:
 def _likeness(box: Box, mean: Box) -> NDArray[np.float64]:
     """Correlation of a box with a mean one: as it is, then mirrored by each of FLIPS."""
     mean = _unit(mean)
-    mirrored = [np.flip(box, [axis for axis, one in enumerate(flip) if one]) for flip in FLIPS]
+    mirrored = [np.flip(box, tuple(axis for axis, one in enumerate(flip) if one)) for flip in FLIPS]
     return np.array([float((one * mean).sum()) for one in (box, *mirrored)])
 
 

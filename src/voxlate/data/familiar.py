@@ -86,9 +86,10 @@ def unfamiliar(name: str, statistics: Statistics, spec: IntensityMap, ranges: Ma
         return ""
     low, high = np.array(ranges[name]["low"]), np.array(ranges[name]["high"])
     here = np.array(_points(statistics, spec))
-    beyond = np.maximum(low - here, here - high)
+    lows, highs, own = (one.clip(-1, 1) for one in (low, high, here))  # as networks see them
+    beyond = np.maximum(lows - own, own - highs)
     worst = int(beyond.argmax())
-    times = float(beyond[worst] / (TOLERANCE + (high - low)[worst] / 2))
+    times = float(beyond[worst] / (TOLERANCE + (highs - lows)[worst] / 2))
     if times <= 1:
         return ""
     scale = spec.scale(statistics)
