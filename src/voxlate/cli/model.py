@@ -38,6 +38,7 @@ from voxlate.cli.planning import (
     write_planned,
 )
 from voxlate.cli.progress import progress_on
+from voxlate.cli.warned import by_grade
 from voxlate.errors import BadInput
 from voxlate.shipped_recipes import text as recipe_text
 
@@ -279,7 +280,7 @@ def synth(
     from voxlate.cli.bounds import bound_lines, bounds_of
     from voxlate.cli.following import after_completing, after_synthesis
     from voxlate.synthesis.ensemble import load_members, members_and_scans
-    from voxlate.synthesis.folder import find_scans, part_of, sort_out, synthesise_cases
+    from voxlate.synthesis.folder import find_scans, graded_warnings, part_of, sort_out, synthesise_cases
 
     named: dict[str, Any] = {"sampler": sampler, "steps": steps, "eta": eta, "samples": samples, "batch": batch}
     named["exact"] = exact or None
@@ -300,12 +301,14 @@ def synth(
         return
     with progress_on(err) as bars:
         folders, failed = synthesise_cases(
-            model, fitting, to, seed=seed, lacking=lacking, others=others, progress=bars, warn=note, say=note
+            model, fitting, to, seed=seed, lacking=lacking, others=others, progress=bars, warn=by_grade, say=note
         )
     left_out = {**lacking, **failed}
     if as_json:
         done = {"out": str(to), "cases": [folder.name for folder in folders], "targets": model.recipe.data.target}
-        print(json.dumps({**done, "left_out": left_out, "complete": complete, "bounds": bounds_of(folders)}))
+        said = {one.name: graded for one in folders if (graded := graded_warnings(one))}
+        found = {"left_out": left_out, "complete": complete, "bounds": bounds_of(folders), "warnings": said}
+        print(json.dumps({**done, **found}))
     else:
         for line in bound_lines(folders):
             say(line)

@@ -1,4 +1,4 @@
-"""What libraries warn of, as sentences of ours."""
+"""What libraries warn of, as sentences of ours, and warnings of ours by their grade."""
 
 import contextlib
 import functools
@@ -8,13 +8,26 @@ import warnings
 from collections.abc import Iterator
 from typing import TextIO
 
-from voxlate.cli.app import note
+from voxlate.cli.app import err, note, say
+from voxlate.data.grades import Grade, grade_of
 
 MPS_LACKS = re.compile(r"The operator '(.+?)' is not currently supported on the MPS backend")
 NO_CACHE = re.compile(r"Matplotlib created a temporary cache directory .* default path \((.+?)\)")
 
+STYLES: dict[Grade, tuple[str, str]] = {
+    "note": ("note", "yellow"),
+    "caution": ("CAUTION", "bold yellow"),
+    "do not trust": ("WARNING", "bold red"),
+}
+
 _note_once = functools.cache(note)
 _show_any = warnings.showwarning
+
+
+def by_grade(sentence: str) -> None:
+    """Say a warning on stderr, as loud as its grade asks."""
+    word, style = STYLES[grade_of(sentence)]
+    say(f"{word}: {sentence}", err, style)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from voxlate.data.case import CaseHeader
+from voxlate.data.grades import advice
 from voxlate.errors import BadInput
 from voxlate.images.intensity import IntensityMap
 from voxlate.images.statistics import PERCENTILES, Distribution, Statistics
@@ -85,16 +86,18 @@ def unfamiliar(name: str, statistics: Statistics, spec: IntensityMap, ranges: Ma
         return ""
     low, high = np.array(ranges[name]["low"]), np.array(ranges[name]["high"])
     here = np.array(_points(statistics, spec))
-    beyond = np.maximum(low - here, here - high)
+    lows, highs, own = (one.clip(-1, 1) for one in (low, high, here))  # as networks see them
+    beyond = np.maximum(lows - own, own - highs)
     worst = int(beyond.argmax())
-    if beyond[worst] <= TOLERANCE + (high - low)[worst] / 2:
+    times = float(beyond[worst] / (TOLERANCE + (highs - lows)[worst] / 2))
+    if times <= 1:
         return ""
     scale = spec.scale(statistics)
     value, least, most = (float(scale.inverse(one)) for one in np.array([here, low, high])[:, worst])
     return (
         f"{name}: the {POINTS[worst]}th percentile of its foreground is {value:.4g}, where that of the training cases "
-        f"was {least:.4g} to {most:.4g} on the same scale: another scanner, unit or part of the body? Do not trust the "
-        "image."
+        f"was {least:.4g} to {most:.4g} on the same scale, so {times:.1f} times as far outside as is tolerated: "
+        f"another scanner, unit or part of the body? {advice(times)}"
     )
 
 

@@ -52,6 +52,36 @@ def foreground(volume: Volume) -> np.ndarray:
     return found if found.mean() > LEAST_BODY else np.ones(image.shape, bool)
 
 
+def shows(volume: Volume) -> tuple[np.ndarray, bool]:
+    """Voxels above the background, part of a body or not (bool [D, H, W]), and whether the background is one constant.
+
+    Where no background can be found, all voxels are above it, but those that have the lowest value.
+    """
+    image = volume.data[0]
+    if volume.unit == "HU":
+        return image > BODY_HU, False
+    background, threshold, clean = _background(image)
+    if threshold is None:
+        return image > image.min(), True
+    if clean and volume.unit != "grey":
+        return np.abs(image - background) > threshold - background, True
+    return image > threshold, False
+
+
+def background_value(volume: Volume) -> float:
+    """The value of the air around the body, in the volume's unit: where it is noise of magnitude images, that is 0.
+
+    Where no background is found it is the lowest value.
+    """
+    background, threshold, clean = _background(volume.data[0])
+    lowest = float(volume.data.min())
+    if threshold is None:
+        return lowest
+    if clean or volume.unit == "HU":
+        return background
+    return lowest if background < 0 else max(lowest, 0.0)
+
+
 def _body(tissue: np.ndarray, spacing: Spacing, gap_mm: float) -> np.ndarray:
     """The filled outline of the body: gaps in its skin closed (MR, where bone is as dark as air), thin things removed.
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -106,6 +107,20 @@ def nice(value: float) -> float:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     return next(step * power for step in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if step * power >= value * (1 - 1e-9))
+
+
+def with_lines(picture: Image.Image, sentences: Sequence[str]) -> Image.Image:
+    """A picture with sentences below it, wrapped to its width; without sentences as it is."""
+    if not sentences:
+        return picture
+    size = 14
+    columns = max(20, int(picture.width / (0.5 * size)))
+    lines = [line for one in sentences for line in textwrap.wrap(f"! {one}", columns)]
+    sheet = Image.new("RGB", (picture.width, picture.height + (len(lines) + 1) * (size + 4)), "#000000")
+    sheet.paste(picture)
+    font = ImageFont.load_default(size=size)
+    ImageDraw.Draw(sheet).text((4, picture.height + 4), "\n".join(lines), fill="#ffb347", font=font)
+    return sheet
 
 
 def montage(

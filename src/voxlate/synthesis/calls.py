@@ -1,14 +1,27 @@
-"""How often a network is evaluated, and how many patches are done."""
+"""Who follows a synthesis: patches that are done, evaluations of a network, and warnings."""
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from voxlate.data.grades import grade_of
+
 PatchProgress = Callable[[int, int], None]
 """Called with the patches done and all patches."""
+
+
+Warn = Callable[[str], None]
+"""Called with a sentence."""
+
+
+def warned(sentence: str) -> None:
+    """Warn as Python does of all that is more than a note, which images and their provenance state."""
+    if grade_of(sentence) != "note":
+        warnings.warn(sentence, stacklevel=3)  # of the caller of `synthesise`
 
 
 def no_report(*_: object) -> None:

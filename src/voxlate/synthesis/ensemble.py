@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from voxlate.errors import BadInput
 from voxlate.images.volume import Volume
 from voxlate.recipe import Recipe
-from voxlate.synthesis.calls import PatchProgress, no_report
+from voxlate.synthesis.calls import PatchProgress, Warn, no_report, warned
 from voxlate.synthesis.made import Synthesised
 from voxlate.synthesis.model import COST, Answer, Model, load
 from voxlate.synthesis.ready import Scan
 from voxlate.training.run import Run
 
-OF_EACH = ("peaks", "network_units", "bound")  # entries that hold of the ensemble where they hold of every member
+OF_EACH = ("peaks", "network_units", "bound", "empty")  # entries that hold of it where they hold of every member
 UNLIKE = 1.25  # times as wide as another: folds of one cohort differ by a percent
 UNLIKE_ENDS = 0.1  # of the narrower window: folds plan upper ends that differ by a few percent
 WAY_OF_EACH = ("synth", "axes", "range")
@@ -66,6 +66,11 @@ class Ensemble:
     def scan_names(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for one in self.members for name in one.scan_names))
 
+    @property
+    def unchecked(self) -> str:
+        """A sentence where no member can check orientation, field of view and modality of scans; else ''."""
+        return "" if any(not one.unchecked for one in self.members) else self.first.unchecked
+
     def with_options(self, **changes: Any) -> "Ensemble":
         """The same models with other synthesis options (see Model.with_options)."""
         return Ensemble(tuple(one.with_options(**changes) for one in self.members))
@@ -94,17 +99,20 @@ class Ensemble:
         case: str = "case",
         seed: int = 0,
         progress: PatchProgress = no_report,
+        warn: Warn = warned,
         **options: Any,
     ) -> Synthesised:
         """Make the target modalities from scans, as Model.synthesise does; the spread is over members and samples."""
         ensemble, pool, made = self.with_options(**options), _Pool(), list[dict[str, Any]]()
         for number, one in enumerate(ensemble.members):
             reported = _shifted(progress, number, len(self.members))
-            image = one.synthesise(scans, case=case, seed=seed, progress=reported)
+            image = one.synthesise(scans, case=case, seed=seed, progress=reported, warn=no_report)
             pool.add(image, one.recipe.synth.samples, case)
             made.append(image.provenance)
         first, (calls, seconds, _) = made[0], COST
         notes = list(dict.fromkeys(note for one in made for note in one.get("warnings", ())))
+        for sentence in notes:
+            warn(sentence)
         shared = {key for key in first if key not in OF_EACH or all(one.get(key) == first[key] for one in made)}
         provenance = {
             **{key: value for key, value in first.items() if key in shared},

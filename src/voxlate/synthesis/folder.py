@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,6 +10,7 @@ from typing import Any
 
 from voxlate.data.case import MASK
 from voxlate.data.find import find_cohort, load_preset
+from voxlate.data.grades import grade_of
 from voxlate.data.manifest import TABLES
 from voxlate.data.presets import CaseFiles
 from voxlate.errors import BadInput, CannotWrite, did_you_mean
@@ -19,13 +19,12 @@ from voxlate.images.dicom import is_dicom_folder, without_key
 from voxlate.images.frames import without_frame
 from voxlate.images.volume import PICTURES, UNITS, is_there
 from voxlate.scoring.provenance import difference, is_fold, provenance_of, recorded_splits
-from voxlate.synthesis.calls import PatchProgress, no_report
+from voxlate.synthesis.calls import PatchProgress, Warn, no_report, warned
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import COST, Model
 from voxlate.synthesis.written import check_folder, check_free, is_unchanged, stated_synthesis
 
 NamedProgress = Callable[[str, int, int], None]
-Warn = Callable[[str], None]
 SHARED_SECONDS = 60.0  # that one of several processes waits for another to write what they share
 
 
@@ -207,7 +206,7 @@ def synthesise_cases(
     lacking: Mapping[str, str] | None = None,
     others: Sequence[str] | None = None,
     progress: NamedProgress = no_report,
-    warn: Warn = warnings.warn,
+    warn: Warn = warned,
     say: Warn = no_report,
 ) -> tuple[list[Path], dict[str, str]]:
     """Write OUT/<case>/<modality>.nii.gz, <modality>_std.nii.gz and provenance.json for each case.
@@ -215,15 +214,18 @@ def synthesise_cases(
     Images that complete a case are called desc-synthetic_<modality>.
     lacking: why other cases cannot be made; an image of them that lies in OUT is recorded as one of an earlier run.
     others: cases that other processes write into OUT at the same time (see Part); None where there are none.
-    warn: is called with a sentence for each case whose scans look unlike the training's; say: on how many images of an
-    earlier run are kept, how many are made again that were made in another way, and how many are removed. Returns the
-    folders and, where several cases are asked for, a sentence for each that could not be made; one alone raises
+    warn: is called with a sentence for each case whose scans look unlike the training's; say: where they cannot be
+    compared with it, and on how many images of an earlier run are kept, how many are made again that were made in
+    another way, and how many are removed. Returns the folders and, where several cases are asked for, a sentence for
+    each that could not be made; one alone raises
     BadInput.
     """
     if not scans:
         raise BadInput(f"{out}: expected cases to synthesise, found none. Check INPUT and --split.")
     check_folder(out)
     folders, failed, kept, lost, removed = list[Path](), dict[str, str](), 0, list[str](), list[str]()
+    if model.unchecked:
+        say(model.unchecked)
     with contextlib.ExitStack() as held:
         if others is None:
             held.enter_context(locked(out))
@@ -261,6 +263,11 @@ def synthesise_cases(
     return folders, failed
 
 
+def graded_warnings(folder: Path) -> list[dict[str, str]]:
+    """The warnings that the provenance of a case's images states, each with its grade."""
+    return [{"grade": grade_of(one), "sentence": one} for one in provenance_of(folder).get("warnings", ())]
+
+
 def _other_ways(
     model: Model | Ensemble, cases: set[str], out: Path, seed: int, elsewhere: Collection[str]
 ) -> list[str]:
@@ -292,7 +299,7 @@ def _write_shared(
 ) -> None:
     """Write OUT/provenance.json: what all cases share, as this case's folder has it, and why others have no image."""
     out, shared = folder.parent, read_json(folder / "provenance.json")
-    own = ("case", "bounds", "familiar", "peaks", "split", "inputs", "prepared", "warnings", "images", *COST)
+    own = ("case", "bounds", "familiar", "peaks", "split", "inputs", "prepared", "warnings", "empty", "images", *COST)
     before = provenance_of(out)
     old = {case: why for case, why in lacking.items() if (out / case).is_dir()}
     still = {case: why for case, why in before.get("failed", {}).items() if case not in cases}
@@ -331,11 +338,11 @@ def _synthesise_case(
 ) -> list[str]:
     """Make the images of a case; gives those of an earlier synthesis that are removed."""
     check_free(folder, model.files_of(scans.files))
-    made = model.synthesise(scans.files, case=scans.case, seed=seed, progress=progress)
+    made = model.synthesise(
+        scans.files, case=scans.case, seed=seed, progress=progress, warn=lambda text: warn(f"{scans.case}: {text}")
+    )
     if scans.others and model.recipe.task.completes:  # a scan by another name would count as missing
         warn(f"{scans.case}: {', '.join(scans.others)} was not used: no modality of this model has that name.")
-    for sentence in made.provenance.get("warnings", ()):
-        warn(f"{scans.case}: {sentence}")
     inputs = made.provenance["inputs"]
     stated = {
         **made.provenance,

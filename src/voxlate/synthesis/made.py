@@ -10,10 +10,11 @@ import nibabel as nib
 import numpy as np
 from PIL import Image as Picture
 
+from voxlate.data.grades import grade_of
 from voxlate.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR
 from voxlate.images.grid import canonical
 from voxlate.images.intensity import Scale
-from voxlate.images.pictures import Plane, pixel_mm, plane_of, shades, square_pixels
+from voxlate.images.pictures import Plane, pixel_mm, plane_of, shades, square_pixels, with_lines
 from voxlate.images.volume import SYNTHETIC, SYNTHETIC_SCAN, Volume, write_volume
 from voxlate.synthesis.peaks import Peak
 from voxlate.synthesis.written import write_images
@@ -93,7 +94,13 @@ class Synthesised:
     def __repr__(self) -> str:
         images = ", ".join(f"{name} {one.grid} in {one.unit}" for name, one in self.volumes.items())
         maps = [name for name, found in (("standard deviation", self.std), ("intervals", self.low)) if found]
-        return f"Synthesised({images}{', with ' if maps else ''}{' and '.join(maps)})"
+        text = f"Synthesised({images}{', with ' if maps else ''}{' and '.join(maps)})"
+        return "\n".join([text, *(f"  {one}" for one in self.warnings)])
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was found of the scans and the images, a sentence each; `voxlate.data.grades.grade_of` grades one."""
+        return tuple(self.provenance.get("warnings", ()))
 
     @property
     def volume(self) -> Volume:
@@ -122,7 +129,7 @@ class Synthesised:
         return write_images(folder, images, self.provenance)
 
     def show(self) -> Picture.Image:
-        """The middle axial, coronal and sagittal slice of each image as one picture, which notebooks draw."""
+        """The middle axial, coronal and sagittal slice of each image, which notebooks draw; warnings lie below."""
         rows = []
         for volume in map(canonical, self.volumes.values()):
             low, high = np.percentile(volume.data, (0.5, 99.5))
@@ -132,4 +139,5 @@ class Synthesised:
             tall = max(len(one) for one in row)
             rows.append(np.concatenate([np.pad(one, ((0, tall - len(one)), (0, 0))) for one in row], axis=1))
         wide = max(row.shape[1] for row in rows)
-        return Picture.fromarray(np.concatenate([np.pad(row, ((0, 0), (0, wide - row.shape[1]))) for row in rows]))
+        sheet = np.concatenate([np.pad(row, ((0, 0), (0, wide - row.shape[1]))) for row in rows])
+        return with_lines(Picture.fromarray(sheet), [one for one in self.warnings if grade_of(one) != "note"])

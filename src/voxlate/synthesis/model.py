@@ -1,7 +1,7 @@
 """Synthesis of a case by a trained model: images on the scans' own grid, in physical units, with their spread."""
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 from pydantic_core import to_jsonable_python
 
 from voxlate.config import fill
+from voxlate.data.anatomy import FEWEST, Anatomy, read_anatomy
 from voxlate.data.case import MASK, PreparedCase
 from voxlate.devices import find_device, name_of
 from voxlate.errors import BadInput, did_you_mean
@@ -23,8 +24,9 @@ from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges, from_dict
 from voxlate.scoring.network_units import stated_units
 from voxlate.scoring.provenance import TAUGHT
-from voxlate.synthesis.calls import PatchProgress, no_report
+from voxlate.synthesis.calls import PatchProgress, Warn, no_report, warned
 from voxlate.synthesis.draw import draw
+from voxlate.synthesis.empty import Empty, empty_slices
 from voxlate.synthesis.made import Made, Synthesised
 from voxlate.synthesis.peaks import peak_of
 from voxlate.synthesis.ready import Ready, Scan, by_name, made_of, make_ready
@@ -47,6 +49,7 @@ class Model:
     device: torch.device
     origin: Path
     calibrations: Path | None = None  # the folder where they are; None: images have no intervals
+    anatomy: Anatomy | None = None  # what is usual in the training; None: scans are not compared with it
 
     def __repr__(self) -> str:
         made, given = " + ".join(self.recipe.data.target), " + ".join(self.recipe.data.source)
@@ -100,6 +103,7 @@ class Model:
         case: str = "case",
         seed: int = 0,
         progress: PatchProgress = no_report,
+        warn: Warn = warned,
         **options: Any,
     ) -> Synthesised:
         """Make the model's target modalities from scans {modality: scan}, or from one scan where it has one source.
@@ -110,8 +114,9 @@ class Model:
 
         The scans are resampled, registered, aligned and masked as those of the training were; the images come on the
         grid of the first source's own file. case: for messages and provenance; noise goes by the seed and the scans'
-        voxels. options: as in the recipe's [synth] (samples, steps, ...). Raises BadInput where a scan is missing, or
-        scans do not fit together.
+        voxels. warn: is given each warning, a sentence; by default Python warns of all that are more than notes.
+        options: as in the recipe's [synth] (samples, steps, ...). Raises BadInput where a scan is missing, or scans do
+        not fit together.
         """
         model = self.with_options(**options)
         named = by_name(scans, self.recipe.data.source)
@@ -123,15 +128,30 @@ class Model:
         lattice = lattice_of(ready.prepared, model.recipe.data.axes, model.header["units"])
         found = trusted(calibration, model.recipe, ready.prepared, images, lattice)
         far = None if found.verdict is None else found.verdict.map(ready.prepared.header.shape)
+        stated, low, high = model._stated(ready, images, found), found.low, found.high
+        empty = model.empty(ready.prepared, images)
+        if empty.any:
+            images = empty.filled(images)
+            stated = {**stated, "empty": empty.stated, "warnings": [*stated.get("warnings", ()), empty.note]}
+        written = lattice.images({name: one.values for name, one in images.items()})
+        if empty.any:
+            low, high = empty.closed(low, high, written, lattice)
+        for sentence in stated.get("warnings", ()):
+            warn(sentence)
         return Synthesised(
-            lattice.images({name: one.values for name, one in images.items()}),
+            written,
             lattice.images({name: one.physical_sd for name, one in images.items()}),
-            {**made_by(), "case": case, **model.plan(ready.files, seed), **cost, **model._stated(ready, images, found)},
+            {**made_by(), "case": case, **model.plan(ready.files, seed), **cost, **stated},
             model.mark,
-            found.low,
-            found.high,
+            low,
+            high,
             lattice.images(dict.fromkeys(images, far)),
         )
+
+    def empty(self, prepared: PreparedCase, images: Iterable[str]) -> Empty:
+        """The slices of a prepared case that show nothing, and what these images are there."""
+        scales = {name: Scale(*self.header["target_scales"][name]) for name in images}
+        return empty_slices(self.recipe, prepared, self.anatomy, scales, self.header["units"])
 
     def _stated(self, ready: Ready, images: Mapping[str, Made], found: Trusted) -> dict[str, Any]:
         """What a provenance says of a case's images in addition to how they were drawn; what is empty is left out."""
@@ -158,7 +178,22 @@ class Model:
         """A case's scans as the network is given them, with what is to be said of them."""
         self.check_names(scans, case)
         given = {name: scans[name] for name in self.scan_names if name in scans}
-        return make_ready(self.recipe, self.header, given, case)
+        return make_ready(self.recipe, self.header, given, case, self.anatomy)
+
+    @property
+    def unchecked(self) -> str:
+        """A sentence where orientation, field of view and modality of scans cannot be checked; else ''."""
+        if self.anatomy is None:
+            return (
+                f"{self.origin.name}: expected anatomy.safetensors next to the weights, found none (an older run, or "
+                "weights alone): orientation and field of view of scans are not checked. Train again to have it."
+            )
+        if lacking := [name for name in self.recipe.data.source if name not in self.anatomy.usual]:
+            return (
+                f"{self.origin.name}: expected at least {FEWEST} training patients with {' and '.join(lacking)}, found "
+                "fewer: its orientation and field of view are not checked."
+            )
+        return ""
 
     def draw(
         self, ready: Ready, seed: int, progress: PatchProgress, outer: float | None
@@ -319,7 +354,9 @@ def load(run: Path | str, device: str = "auto", allow_code: bool = False, answer
     where, origin = find_device(device), path.resolve()
     folder = origin if origin.is_dir() else origin.parent
     header["weights_hash"] = file_hash(weights_of(path))
-    return Model(method.to(where), recipe, header, where, origin, folder)
+    known = Run(folder).anatomy
+    anatomy = read_anatomy(known) if known.is_file() else None
+    return Model(method.to(where), recipe, header, where, origin, folder, anatomy)
 
 
 def _answering(path: Path, answer: Answer | None, allow_code: bool) -> Path:

@@ -11,8 +11,10 @@ import numpy as np
 
 from voxlate.config import adapter
 from voxlate.data.align import Preparation
+from voxlate.data.anatomy import Anatomy, seen, strange
 from voxlate.data.case import MASK, PreparedCase, prepare_case
 from voxlate.data.familiar import check_floor, unfamiliar, varied_level
+from voxlate.data.grades import advice
 from voxlate.data.layout import laid_out
 from voxlate.errors import BadInput
 from voxlate.images.grid import canonical, check_affine
@@ -38,8 +40,10 @@ class Ready:
     notes: tuple[str, ...]
 
 
-def make_ready(recipe: Recipe, header: Mapping[str, Any], scans: Mapping[str, Scan], case: str) -> Ready:
-    """Prepare a case's scans as those of the training were; header: of the weights.
+def make_ready(
+    recipe: Recipe, header: Mapping[str, Any], scans: Mapping[str, Scan], case: str, anatomy: Anatomy | None = None
+) -> Ready:
+    """Prepare a case's scans as those of the training were; header: of the weights; anatomy: usual in the training.
 
     Raises BadInput where one shows nothing, or they do not fit together.
     """
@@ -49,7 +53,7 @@ def make_ready(recipe: Recipe, header: Mapping[str, Any], scans: Mapping[str, Sc
     key = _voxels_key(volumes.values())
     trained, used = preparation_of(header), preparation_for(header, volumes)
     prepared = prepare_case(case, volumes, used, mask=mask, masked=recipe.needs_mask)
-    notes = _check_scans(recipe, header, prepared)
+    notes = _check_scans(recipe, header, prepared, anatomy)
     if mask is None and recipe.needs_mask and used.mask_from != trained.mask_from:
         notes.append(f"The brain was found in {used.mask_from}, not in {trained.mask_from} as in training (missing).")
     if not recipe.method.makes_targets:
@@ -118,7 +122,9 @@ def _stated(trained: Preparation, used: Preparation, prepared: PreparedCase) -> 
     }
 
 
-def _check_scans(recipe: Recipe, header: Mapping[str, Any], prepared: PreparedCase) -> list[str]:
+def _check_scans(
+    recipe: Recipe, header: Mapping[str, Any], prepared: PreparedCase, anatomy: Anatomy | None
+) -> list[str]:
     """Sentences on guesses and on scans unlike the training's; raises BadInput for one that shows nothing."""
     notes, case, ranges = [], prepared.header.case, header.get("training_ranges", {})
     for name, statistics in prepared.header.statistics.items():
@@ -128,6 +134,8 @@ def _check_scans(recipe: Recipe, header: Mapping[str, Any], prepared: PreparedCa
         check_floor(name, recipe.intensity[name], prepared.header, case)
         notes += [f"{name}: {guess}" for guess in prepared.header.origins[name].guesses]
         notes.append(unfamiliar(name, statistics, recipe.intensity[name], ranges))
+        if anatomy is not None:
+            notes += strange(anatomy, name, seen(prepared, name, recipe.intensity[name]))
     return [*notes, _other_voxels(header, prepared)]
 
 
@@ -136,12 +144,13 @@ def _other_voxels(header: Mapping[str, Any], prepared: PreparedCase) -> str:
     trained, here = header.get("training_spacing_mm"), prepared.header.spacing_mm
     if not trained or preparation_of(header).spacing_mm:
         return ""
-    if max(max(a / b, b / a) for a, b in zip(trained, here)) <= UNLIKE_VOXELS:
+    times = max(max(a / b, b / a) for a, b in zip(trained, here))
+    if times <= UNLIKE_VOXELS:
         return ""
     mm = " x ".join(f"{one:.3g}" for one in here), " x ".join(f"{one:.3g}" for one in trained)
     return (
         f"Voxels are {mm[0]} mm (z, y, x), where those of the training were {mm[1]} mm: anatomy has another size "
-        "to the network. Resample the scan, or do not trust the image."
+        f"to the network. Resample the scan. {advice(times)}"
     )
 
 

@@ -78,7 +78,7 @@ class _Header(TypedDict):
 
 @dataclass(frozen=True)
 class Run:
-    """RUN/{recipe.toml, plan.json, provenance.json, log.jsonl, weights.safetensors, state.pt, naive.safetensors}."""
+    """RUN/{recipe.toml, plan.json, provenance.json, log.jsonl, state.pt} and {weights, naive, anatomy}.safetensors."""
 
     folder: Path
 
@@ -110,6 +110,10 @@ class Run:
     def verdicts(self) -> list[Verdict]:
         """Whether the trained model is better than naive baselines on its validation items; empty where unknown."""
         return logged(self.log).get("final", [])
+
+    @property
+    def anatomy(self) -> Path:
+        return self.folder / "anatomy.safetensors"
 
     @property
     def has_begun(self) -> bool:
@@ -145,7 +149,7 @@ def begin_run(
                 f"{folder}: expected an empty folder or this very run, found another run ({change}). "
                 "Choose another --out, or give the same recipe and data to resume."
             )
-        for file in (run.provenance, run.log, run.naive):
+        for file in (run.provenance, run.log, run.naive, run.anatomy):
             file.unlink(missing_ok=True)
     else:
         check_free(run)

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from voxlate.batch import Batch, stable_id
 from voxlate.data import naive
+from voxlate.data.anatomy import anatomy_of
 from voxlate.data.batches import Batches
 from voxlate.data.familiar import check_windows
 from voxlate.data.patches import cut_note, teaching_cases
@@ -128,6 +129,9 @@ def train(
         run = begin_run(out, recipe, head, about, {"prepared": place, "inherited_voxels": inherited})
         if not run.naive.exists():
             naive.fit_cohort(cohort, recipe.data.source, recipe.data.target, fixed_ranges(recipe)).save(run.naive)
+        if not run.anatomy.exists():
+            maps = [{name: recipe.intensity[name] for name in one} for one in (recipe.data.source, recipe.data.target)]
+            anatomy_of(cohort, teaching_cases(cohort, recipe.data), *maps).save(run.anatomy)
         notes = [] if fold is None else [fold_note(cohort, fold)]
         notes += [*notes_on(recipe, cohort), f"curves in a browser: tensorboard --logdir {out / 'tensorboard'}"]
         for name in (stage.name for stage in recipe.stages if not run.weights(stage.name).exists()):

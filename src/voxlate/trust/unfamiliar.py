@@ -13,6 +13,7 @@ import scipy.ndimage as ndimage
 import torch
 from numpy.typing import NDArray
 
+from voxlate.data.grades import Grade, advice, grade
 from voxlate.trust.conformal import by_patient, conformal_quantile, least_patients
 from voxlate.trust.features import blur, gradient
 
@@ -31,6 +32,11 @@ USUAL_SPREAD, WORTH = 0.05, 3  # of heads' extents, as a logarithm; it counts as
 FEWEST_MM = 1e-3
 AT_ONCE = 1024
 
+DOUBTFUL: dict[Grade, str] = {
+    "note": "",
+    "caution": " The intervals may not hold.",
+    "do not trust": " Do not trust its intervals.",
+}
 STATISTICS = {
     "patches": "its patches, on average, are unlike those known",
     "farthest": "parts of it are unlike anything known (metal, motion, another contrast)",
@@ -112,8 +118,8 @@ class Verdict:
         worst = max(self.statistics, key=lambda name: self.statistics[name])
         few = f"Known are {self.patients} patients: of familiar scans more than {MOST:.0%} may be flagged; look at it."
         return (
-            f"Unlike the scans that the run is calibrated for: {STATISTICS[worst]} ({self.score:.1f} times as far "
-            "from the usual as the farthest familiar ones). Do not trust the image, nor its intervals."
+            f"Unlike the scans that the run is calibrated for: {STATISTICS[worst]} ({self.score:.1f} times as far from "
+            f"the usual as the farthest familiar ones). {advice(self.score)}{DOUBTFUL[grade(self.score)]}"
         ) + (f" ({few})" if self.patients < PROVING else "")
 
     @property

@@ -1,0 +1,38 @@
+"""How much a warning weighs: a note, a caution, or that the image is not to be trusted."""
+
+from typing import Literal, get_args
+
+Grade = Literal["note", "caution", "do not trust"]
+GRADES: tuple[Grade, ...] = get_args(Grade)
+
+CAUTION = 1.5  # times as far from the usual as the farthest familiar scans
+REFUSE = 3.0  # of the phantoms' held-out heads none reaches it (docs/trust.md)
+ADVICE: dict[Grade, str] = {
+    "note": "Note: ordinary scans may lie so far out.",
+    "caution": "Caution: look at the scan and at the image.",
+    "do not trust": "Do not trust the image.",
+}
+
+
+def grade(times: float) -> Grade:
+    """The grade of a scan that lies so many times as far from the usual as the farthest familiar ones."""
+    if times > REFUSE:
+        return "do not trust"
+    return "caution" if times > CAUTION else "note"
+
+
+def advice(times: float) -> str:
+    """The sentence that ends a warning, from which `grade_of` reads its grade."""
+    return ADVICE[grade(times)]
+
+
+def grade_of(sentence: str) -> Grade:
+    """The grade of a warning; one that states none is a note."""
+    if "o not trust the image" in sentence:
+        return "do not trust"
+    return "caution" if "Caution:" in sentence else "note"
+
+
+def worst(sentences: list[str]) -> Grade | None:
+    """The highest grade among warnings; None where there are none."""
+    return max((grade_of(one) for one in sentences), key=GRADES.index, default=None)

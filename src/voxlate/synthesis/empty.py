@@ -1,0 +1,149 @@
+"""Slices in which no source shows more than its background: the image is background there, whatever a network says.
+
+Training leaves such slices out (data.foreground, data.slices), so that networks invent a signal in them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxlate.data.anatomy import Anatomy
+from voxlate.data.case import PreparedCase
+from voxlate.images.intensity import Scale
+from voxlate.images.mask import foreground, shows
+from voxlate.images.volume import Volume
+from voxlate.recipe import Recipe
+from voxlate.synthesis.made import Made
+from voxlate.synthesis.trusted import Lattice
+
+WHOLE = 1 - 1e-4  # share of a written voxel that lies in such slices, from which it is of them alone
+HU_AIR = -1000.0
+
+
+@dataclass(frozen=True)
+class Empty:
+    """Which slices [D] of the network's grid are background, and which of these hold noise in some source.
+
+    values: the background of each image in its unit; sources: those that show nothing there; foreground: the least
+    share of a slice that training learned from; plane: rows and columns.
+    """
+
+    slices: NDArray[np.bool_]
+    noise: NDArray[np.bool_]
+    values: Mapping[str, float]
+    sources: tuple[str, ...]
+    foreground: float
+    plane: tuple[int, int]
+
+    @property
+    def any(self) -> bool:
+        return bool(self.slices.any())
+
+    def filled(self, images: Mapping[str, Made]) -> dict[str, Made]:
+        """The images with their background in these slices, where no sample differs from another."""
+        return {name: self._filled(one, self.values[name]) for name, one in images.items()}
+
+    def _filled(self, made: Made, value: float) -> Made:
+        values, sd = made.values.copy(), made.image.sd
+        values[self.slices] = value
+        if sd is not None:
+            sd = sd.copy()
+            sd[self.slices] = 0
+        return replace(made, values=values, image=replace(made.image, sd=sd))
+
+    def closed(
+        self, low: Mapping[str, Volume], high: Mapping[str, Volume], written: Mapping[str, Volume], lattice: Lattice
+    ) -> tuple[dict[str, Volume], dict[str, Volume]]:
+        """Lower and upper ends of intervals on the file's voxels: both are the background in these slices.
+
+        Where the file has other slices, and a voxel lies partly in one of these, the ends are moved to hold the image.
+        """
+        share = lattice.written(self._voxels().astype(np.float32), "", "").data
+        lower, upper = dict[str, Volume](), dict[str, Volume]()
+        for name in low:
+            image, alone, partly = written[name].data, share > WHOLE, share > 0
+            least = np.where(partly, np.minimum(low[name].data, image), low[name].data)
+            most = np.where(partly, np.maximum(high[name].data, image), high[name].data)
+            lower[name] = replace(low[name], data=np.where(alone, image, least))
+            upper[name] = replace(high[name], data=np.where(alone, image, most))
+        return lower, upper
+
+    def _voxels(self) -> NDArray[np.bool_]:
+        return np.broadcast_to(self.slices[:, None, None], (len(self.slices), *self.plane))
+
+    @property
+    def note(self) -> str:
+        """A sentence on how many slices were filled; empty where none was."""
+        if not self.any:
+            return ""
+        count, noisy = int(self.slices.sum()), int(self.noise.sum())
+        limit = f"less than data.foreground = {self.foreground:g} of the slice"
+        noise = f" ({noisy} of them hold noise, or {limit} outside the body)" if noisy else ""
+        values = " and ".join(f"{value:.4g} in {name}" for name, value in self.values.items())
+        return (
+            f"{count} of {len(self.slices)} slices show only background in {' and '.join(self.sources)}{noise}: they "
+            f"were set to background, which is {values}."
+        )
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """What a provenance says of it; empty where no slice was filled."""
+        if not self.any:
+            return {}
+        count = int(self.slices.sum())
+        return {
+            "slices": count,
+            "noise": int(self.noise.sum()),
+            "voxels": count * self.plane[0] * self.plane[1],
+            "values": {name: round(value, 4) for name, value in self.values.items()},
+        }
+
+
+def empty_slices(
+    recipe: Recipe,
+    prepared: PreparedCase,
+    anatomy: Anatomy | None,
+    scales: Mapping[str, Scale],
+    units: Mapping[str, str],
+) -> Empty:
+    """The slices of a case, laid out for the network, in which no source shows anything.
+
+    scales: of the images that are made, from network units. A slice shows nothing where no voxel is above the
+    background; where the background is noise and data.foreground leaves slices out, also where no voxel belongs to the
+    body and fewer than that share of the slice are above the background.
+    """
+    shown = tuple(name for name in recipe.data.source if name in prepared.header.shown)
+    least = recipe.data.foreground
+    depth, *plane = prepared.header.shape
+    empty, constant = np.ones(depth, bool), np.ones(depth, bool)
+    for name in shown:
+        blank, noise = _background_slices(prepared.volume(name), least)
+        empty &= blank | noise
+        constant &= blank
+    known = {} if anatomy is None else anatomy.backgrounds
+    values = {name: background_of(scale, units[name], known.get(name)) for name, scale in scales.items()}
+    return Empty(empty, empty & ~constant, values, shown, least, (plane[0], plane[1]))
+
+
+def _background_slices(volume: Volume, least: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which slices hold nothing above the background, and which noise alone."""
+    image = volume.data[0]
+    above, clean = shows(volume)
+    share = above.mean(axis=(1, 2))
+    if clean:
+        return share == 0, np.zeros(len(image), bool)
+    constant = image.min(axis=(1, 2)) == image.max(axis=(1, 2))
+    blank = (share == 0) & (constant | (volume.unit == "HU"))
+    noise = ~blank & (share < least)
+    if noise.any():  # a body is looked for only where it matters
+        noise &= ~foreground(volume).any(axis=(1, 2))
+    return blank, noise
+
+
+def background_of(scale: Scale, unit: str, known: float | None) -> float:
+    """The background of an image in its unit: that of the training, else air in HU and 0; as far as images reach."""
+    value = known if known is not None else HU_AIR if unit == "HU" else 0.0
+    return float(np.clip(value, scale.low, scale.high))

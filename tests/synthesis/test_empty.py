@@ -1,0 +1,183 @@
+"""Where every source is background, the image is: slices that training left out are not invented."""
+
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from voxlate.files import read_json
+from voxlate.images.grid import canonical
+from voxlate.images.intensity import Scale
+from voxlate.images.volume import Volume, read_volume
+from voxlate.synthesis.calls import no_report
+from voxlate.synthesis.empty import background_of, empty_slices
+from voxlate.synthesis.ensemble import Ensemble
+from voxlate.synthesis.model import load
+from voxlate.trust import widths
+
+ABOVE = 4  # slices of air that are put above a head
+
+
+def with_air(scan: Volume, value: float = 0.0) -> Volume:
+    """A head with slices of one value above it."""
+    air = np.full((1, ABOVE, *scan.data.shape[2:]), value, np.float32)
+    return replace(scan, data=np.concatenate([scan.data, air], axis=1))
+
+
+def with_noise(scan: Volume) -> Volume:
+    """The noise of magnitude images everywhere."""
+    draw, shape = np.random.default_rng(0), scan.data.shape
+    real, imaginary = scan.data + draw.normal(0, 6, shape), draw.normal(0, 6, shape)
+    return replace(scan, data=np.hypot(real, imaginary).astype(np.float32))
+
+
+@pytest.fixture
+def head(cohort) -> Volume:
+    return read_volume(cohort / "case0" / "t1.nii.gz", "t1")
+
+
+def drawn(model, scans):
+    """What the network says, of all slices."""
+    images, _ = model.draw(model.ready(scans, "case"), 0, no_report, None)
+    return images["t2"].values
+
+
+def test_slices_without_a_source_are_the_targets_background_and_no_other_voxel_changes(run, head):
+    model, scans = load(run), {"t1": with_air(head)}
+    raw, made = drawn(model, scans), model.synthesise(scans)
+    assert np.abs(raw[-ABOVE:]).max() > 100  # invented, of 1400
+    assert (made.volume.data[0, -ABOVE:] == 0).all()
+    own = model.synthesise({"t1": head}).volume.data[0]
+    np.testing.assert_array_equal(canonical(made.volume).data[0, :-ABOVE], raw[:-ABOVE])
+    np.testing.assert_allclose(made.volume.data[0, :-ABOVE], own, atol=0.01)  # rounding of another batch
+    assert made.provenance["empty"] == {"slices": 4, "noise": 0, "voxels": 4 * 24 * 20, "values": {"t2": 0.0}}
+    assert made.warnings == (
+        "4 of 10 slices show only background in t1: they were set to background, which is 0 in t2.",
+    )
+
+
+def test_noise_alone_is_background_where_training_left_out_emptier_slices_and_is_kept_where_it_did_not(run, head):
+    model, scans = load(run), {"t1": with_noise(with_air(head))}
+    learned_all = model.synthesise(scans)
+    assert "empty" not in learned_all.provenance
+    data = replace(model.recipe.data, foreground=0.05)
+    left_out = replace(model, recipe=replace(model.recipe, data=data)).synthesise(scans)
+    assert (left_out.volume.data[0, -ABOVE:] == 0).all()
+    np.testing.assert_array_equal(left_out.volume.data[0, :-ABOVE], learned_all.volume.data[0, :-ABOVE])
+    assert (
+        "4 of them hold noise, or less than data.foreground = 0.05 of the slice outside the body"
+        in (left_out.warnings[-1])
+    )
+
+
+@pytest.mark.parametrize("share", [0.002, 0.04, 0.2])
+def test_a_slice_at_the_edge_of_what_training_saw_stays_as_the_network_says(run, head, share):
+    model, scan = load(run), with_air(head)
+    edge = scan.data[0, -ABOVE]
+    rows, columns = (np.arange(size)[:, None] - size // 2 for size in edge.shape)
+    nearest = np.argsort((rows**2 + columns.T**2).ravel())[: max(1, round(share * edge.size))]
+    edge.ravel()[nearest] = 600.0  # the tip of the head below it
+    data = replace(model.recipe.data, foreground=0.05)
+    chosen = replace(model, recipe=replace(model.recipe, data=data))
+    made, raw = chosen.synthesise({"t1": scan}), drawn(chosen, {"t1": scan})
+    assert made.provenance["empty"]["slices"] == ABOVE - 1
+    np.testing.assert_array_equal(canonical(made.volume).data[0, : 1 - ABOVE], raw[: 1 - ABOVE])
+
+
+def test_samples_do_not_differ_where_there_is_nothing_and_neither_do_members_of_an_ensemble(diffusion, run, head):
+    scans = {"t1": with_air(head)}
+    made = load(diffusion).synthesise(scans, samples=2)
+    assert (made.std["t2"].data[0, -ABOVE:] == 0).all()
+    assert (made.std["t2"].data[0, :-ABOVE] > 0).any()
+    pair = Ensemble((load(run), load(diffusion))).synthesise(scans)
+    assert (pair.volume.data[0, -ABOVE:] == 0).all()
+    assert (pair.std["t2"].data[0, -ABOVE:] == 0).all()
+    assert pair.provenance["empty"]["slices"] == ABOVE
+
+
+def test_a_completion_fills_slices_that_the_scans_it_has_do_not_show(completing, head):
+    made = load(completing).synthesise({"t1": with_air(head)})
+    assert (made.volumes["t2"].data[0, -ABOVE:] == 0).all()
+
+
+def test_air_is_filled_on_the_grid_of_a_file_that_was_resampled(run, head):
+    model, scan = load(run), with_air(head)
+    header = {**model.header, "preparation": {"fixed": "t1", "resample": True, "spacing_mm": (2.0, 2.0, 2.0)}}
+    made = replace(model, header=header).synthesise({"t1": scan})
+    assert made.volume.grid == scan.grid
+    assert (made.volume.data[0, 1 - ABOVE :] == 0).all()
+    assert made.volume.data[0, :-ABOVE].max() > 100
+
+
+def test_intervals_are_closed_where_there_is_nothing(voxlate, run, tmp_path, small_head, monkeypatch):
+    shorter = {way: replace(one, steps=20) for way, one in widths.LESSONS.items()}
+    monkeypatch.setattr(widths, "LESSONS", shorter)
+    for number in range(3):
+        small_head(tmp_path / "others" / f"new{number}", 100 + number)
+    assert voxlate("calibrate", run, tmp_path / "others").code == 0
+    scan = with_air(read_volume(tmp_path / "others" / "new0" / "t1.nii.gz", "t1"))
+    made = load(run).synthesise({"t1": scan})
+    for one in (made.low, made.high):
+        assert (one["t2"].data[0, -ABOVE:] == 0).all()
+    inside = slice(0, -ABOVE)
+    assert (made.high["t2"].data[0, inside] > made.low["t2"].data[0, inside]).any()
+
+
+def test_a_source_that_shows_something_keeps_a_slice_that_another_does_not(run, cohort):
+    model = load(run)
+    recipe = replace(model.recipe, data=replace(model.recipe.data, source=["t1", "t2"], target=["ct"]))
+    t1, t2 = (read_volume(cohort / "case0" / f"{name}.nii.gz", name) for name in ("t1", "t2"))
+    t1, t2 = with_air(t1), with_air(t2)
+    t2.data[0, -ABOVE, 8:16, 8:14] = 700
+    prepared = load(run).ready({"t1": t1}, "case").prepared
+    both = _two(prepared, t2)
+    assert empty_slices(recipe, both, None, {}, {}).slices.tolist() == [False] * 7 + [True] * 3
+
+
+def _two(prepared, t2):
+    """A prepared case with a second scan on its grid, laid out as the first."""
+    header = prepared.header
+    told = replace(
+        header,
+        units={**header.units, "t2": "a.u."},
+        statistics={**header.statistics, "t2": header.statistics["t1"]},
+        origins={**header.origins, "t2": header.origins["t1"]},
+    )
+    return replace(prepared, header=told, arrays={**prepared.arrays, "t2": canonical(t2).data[0]})
+
+
+@pytest.mark.parametrize(
+    ("unit", "known", "scale", "value"),
+    [
+        ("a.u.", None, Scale(0, 1400), 0),
+        ("HU", None, Scale(-1024, 2000), -1000),
+        ("HU", -1024.0, Scale(-1024, 2000), -1024),
+        ("HU", None, Scale(-150, 250), -150),
+        ("a.u.", -0.8, Scale(-3, 3), -0.8),
+    ],
+)
+def test_background_is_air_as_the_training_had_it_as_far_as_images_reach(unit, known, scale, value):
+    assert background_of(scale, unit, known) == value
+
+
+def test_a_run_keeps_the_background_of_its_targets(run):
+    assert load(run).anatomy.backgrounds == {"t2": 0.0}
+
+
+def test_an_older_run_without_that_file_fills_air_as_well_and_says_once_that_it_checks_nothing(
+    voxlate, run, head, tmp_path
+):
+    (run / "anatomy.safetensors").unlink()
+    for name in ("a", "b"):
+        scan = with_air(head)
+        (tmp_path / "new" / name).mkdir(parents=True)
+        image = nib.Nifti1Image(scan.data[0].T, scan.affine)
+        nib.save(image, tmp_path / "new" / name / "t1.nii.gz")
+    answer = voxlate("synth", run, tmp_path / "new", "--out", tmp_path / "out")
+    assert answer.code == 0, answer.err
+    assert answer.err.count("expected anatomy.safetensors next to the weights") == 1
+    assert answer.err.count("4 of 10 slices show only background") == 2
+    for name in ("a", "b"):
+        assert read_json(tmp_path / "out" / name / "provenance.json")["empty"]["slices"] == ABOVE
+    assert "empty" not in read_json(tmp_path / "out" / "provenance.json")

@@ -1,0 +1,63 @@
+"""Warnings reach everybody: Python, the picture, the terminal, JSON and the provenance."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+from voxlate.files import read_json
+from voxlate.images.volume import read_volume, write_volume
+from voxlate.synthesis.ensemble import Ensemble
+from voxlate.synthesis.model import load
+
+
+@pytest.fixture
+def doubled(cohort, tmp_path):
+    """A scan of twice the brightness, which the training's fixed window does not know."""
+    scan = read_volume(cohort / "case0" / "t1.nii.gz", "t1")
+    (tmp_path / "bright").mkdir()
+    write_volume(tmp_path / "bright" / "t1.nii.gz", type(scan)(scan.data * 1.9, scan.affine, scan.unit, "t1"))
+    return tmp_path / "bright" / "t1.nii.gz"
+
+
+def test_python_warns_of_a_strange_scan_once_and_repr_and_picture_say_it(run, cohort, doubled):
+    model = load(run)
+    with pytest.warns(UserWarning, match="Do not trust the image") as said:
+        made = model.synthesise({"t1": doubled})
+    assert [str(one.message) for one in said] == [one for one in made.warnings if "Do not trust" in one]
+    assert said[0].filename == __file__  # where it was called, not inside the package
+    assert made.provenance["warnings"] == list(made.warnings)
+    assert made.warnings[0] in repr(made)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        usual = model.synthesise({"t1": cohort / "case0" / "t1.nii.gz"})
+    assert usual.warnings == ()
+    assert "\n" not in repr(usual)
+    plain, marked = usual.show(), made.show()
+    assert marked.width == plain.width
+    assert marked.height > plain.height
+    assert np.asarray(marked.convert("RGB"))[plain.height :].max() > 200
+
+
+def test_an_ensemble_warns_once_for_all_members(run, doubled):
+    with pytest.warns(UserWarning, match="Do not trust the image") as said:
+        made = Ensemble((load(run), load(run))).synthesise({"t1": doubled})
+    assert len(said) == len([one for one in made.warnings if "Do not trust" in one]) == 1
+
+
+def test_the_terminal_and_json_state_warnings_by_their_grade_also_of_images_that_are_kept(voxlate, run, doubled):
+    out = doubled.parents[1] / "out"
+    answer = voxlate("synth", run, f"t1={doubled}", "--out", out)
+    assert "WARNING: bright: t1: the " in " ".join(answer.err.split())
+    for _ in range(2):
+        stated = json.loads(voxlate("synth", run, f"t1={doubled}", "--out", out, "--json").out)["warnings"]
+        assert [one["grade"] for one in stated["bright"]] == ["do not trust"]
+        assert [one["sentence"] for one in stated["bright"]] == read_json(out / "bright" / "provenance.json")[
+            "warnings"
+        ]
+
+
+def test_nothing_is_listed_in_json_of_ordinary_scans(voxlate, run, cohort, tmp_path):
+    answer = voxlate("synth", run, cohort / "case0", "--out", tmp_path / "out", "--json")
+    assert json.loads(answer.out)["warnings"] == {}
