@@ -98,10 +98,11 @@ def _root(cohort: Cohort) -> Path | None:
 
 def _found(cohort: Cohort) -> Sequence[CaseFiles]:
     """The files of a prepared cohort's scans; nothing where they are not there any more."""
-    layout = {key: cohort.made.get(key) for key in LAYOUT}
-    paths = {key: None if layout[key] is None else Path(str(layout[key])) for key in ("manifest", "patients")}
-    root = _root(cohort)
-    return [] if root is None else find_cohort(root, **{**layout, **paths}).cases
+    root, layout = _root(cohort), dict[str, Any](cohort.made)
+    manifest, patients = (None if layout[key] is None else Path(layout[key]) for key in ("manifest", "patients"))
+    if root is None:
+        return []
+    return find_cohort(root, layout["pattern"], manifest, layout["preset"], patients=patients).cases
 
 
 def _prepared(run: Path) -> Cohort | None:
