@@ -50,7 +50,8 @@ def test_the_whole_way_of_the_readme_on_a_small_cohort(voxlate, cohort, tiny, tm
     assert voxlate("synth", run, cohort, "--out", out).code == 0
     answer = voxlate("evaluate", out, "--truth", cohort)
     assert answer.code == 0
-    assert "mean image" in answer.out
+    assert "best naive" in answer.out
+    assert answer.out.splitlines()[-1].startswith("✗ WORSE THAN the best naive baseline"), "six steps teach nothing"
     assert voxlate("report", out).code == 0
     page = (out / "report.html").read_text()
     assert "data:image/" in page

@@ -98,15 +98,20 @@ def _root(cohort: Cohort) -> Path | None:
 
 def _found(cohort: Cohort) -> Sequence[CaseFiles]:
     """The files of a prepared cohort's scans; nothing where they are not there any more."""
-    layout = {key: cohort.made.get(key) for key in LAYOUT}
-    paths = {key: None if layout[key] is None else Path(str(layout[key])) for key in ("manifest", "patients")}
-    root = _root(cohort)
-    return [] if root is None else find_cohort(root, **{**layout, **paths}).cases
+    root, layout = _root(cohort), {key: cohort.made.get(key) for key in LAYOUT}
+    if root is None:
+        return []
+    try:
+        return find_cohort(
+            root, layout["pattern"], layout["manifest"], layout["preset"], patients=layout["patients"]
+        ).cases
+    except BadInput:  # scans that were changed since do not make a training fail
+        return []
 
 
 def _prepared(run: Path) -> Cohort | None:
     """The prepared cohort of a run; None where it is not there any more."""
-    stated = read_json(run / "provenance.json").get("prepared")
+    stated = read_json(path).get("prepared") if (path := run / "provenance.json").is_file() else None
     folder = Path(os.path.normpath(run / stated)) if isinstance(stated, str) else None
     if folder is None or not (folder / "cohort.json").is_file():
         return None

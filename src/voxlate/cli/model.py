@@ -195,8 +195,8 @@ def _say_verdicts(run: "Run") -> None:
     for stage, found in by_stage.items():
         if stage != "final":
             say(Text.assemble(f"stage '{stage}': ", coloured(found)))
-    if found := by_stage.get("final"):
-        say(coloured(found))
+    if final := by_stage.get("final"):
+        say(coloured(final))
     else:
         say("– no verdict: no case of the validation has what the model makes and what it is made of")
 

@@ -88,7 +88,7 @@ def compare(folders: Sequence[Path | str], *, reference: str | None = None, answ
             if all(name in method.document.get("scopes", {}) for method in methods)
         },
     }
-    known = metrics_of(shared)
+    catalogue = metrics_of(shared)
     return Comparison(
         {
             "voxlate": __version__,
@@ -99,8 +99,8 @@ def compare(folders: Sequence[Path | str], *, reference: str | None = None, answ
             "methods": {method.name: str(method.path) for method in methods},
             "trained_on": {method.name: method.document.get("trained_on", []) for method in methods},
             "effort": {method.name: _effort(method) for method in methods},
-            "modalities": {name: _modality(name, methods, known, reference) for name in modalities},
-            "naive": {name: _naive(name, methods, known) for name in modalities} if answer == MADE else {},
+            "modalities": {name: _modality(name, methods, catalogue, reference) for name in modalities},
+            "naive": {name: _naive(name, methods, catalogue) for name in modalities} if answer == MADE else {},
         }
     )
 

@@ -156,7 +156,7 @@ def _outcome(found: Compared) -> Outcome:
 def _sentence(found: Compared, outcome: Outcome, unit: str, where: str) -> str:
     """The outcome in words."""
     naive, count = float(found.naive.mean()), len(found.naive)
-    own, other = (_value(value, naive, unit) for value in (float(found.synthesis.mean()), naive))
+    own, other = (_value(value, unit) for value in (float(found.synthesis.mean()), naive))
     best, share = f"the best naive baseline ({found.baseline}, {other})", _percent(found.share)
     patients = f"{found.lower_on} of {count} patient{'' if count == 1 else 's'}"
     one = "; one patient says nothing of others" if count == 1 else ""
@@ -169,8 +169,8 @@ def _sentence(found: Compared, outcome: Outcome, unit: str, where: str) -> str:
     return f"NOT CLEARLY BETTER than {best}: {means}{_interval(found, naive)}{one}"
 
 
-def _value(error: float, like: float, unit: str) -> str:
-    return f"{METRIC.text(error, like=like)} {METRIC.unit_for(unit)}".rstrip()
+def _value(error: float, unit: str) -> str:
+    return f"{METRIC.text(error)} {METRIC.unit_for(unit)}".rstrip()
 
 
 def _percent(share: float) -> str:

@@ -103,7 +103,7 @@ def _least_squares_maps(values: Mapping[str, Values], target: str) -> dict[tuple
         return {}
     matrix = np.stack([*(values[name][whole] for name in names), np.ones(int(whole.sum()))], 1).astype(np.float64)
     weights = np.linalg.lstsq(matrix, values[target][whole].astype(np.float64), rcond=1e-9)[0]
-    return {(*names, target): weights}
+    return {(*names, target): weights.astype(np.float64)}
 
 
 def _sources(batch: Batch, item: int) -> dict[str, Values]:
