@@ -25,6 +25,7 @@ def __getattr__(name: str) -> Any:
         return checked(load)
     if name in __all__:
         from voxlate.cli import api
+        from voxlate.cli.arguments import checked
 
-        return getattr(api, name)
+        return checked(getattr(api, name))
     raise AttributeError(f"module 'voxlate' has no attribute {name!r}")

@@ -1,42 +1,33 @@
 """The commands in Python: voxlate.prepare, plan, train, synthesise, evaluate, compare; what they give shows itself."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from PIL import Image
 
-from voxlate.cli.arguments import checked
-from voxlate.data.prepare import prepare as _prepare
-from voxlate.errors import BadInput, first_of
+from voxlate.data.prepare import prepare
 from voxlate.images.volume import read_volume
 from voxlate.planning.plan import Mode, Plan, planned_once
 from voxlate.planning.plan import plan as _plan
 from voxlate.planning.probe import Limits, free_memory
 from voxlate.recipe import Recipe, read_with_head
-from voxlate.scoring.compare import compare as _compare
-from voxlate.scoring.evaluate import evaluate as _evaluate
+from voxlate.scoring.compare import compare
+from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.items import images_in, is_map
 from voxlate.synthesis.calibrate import calibrate as _calibrate
 from voxlate.synthesis.calibrate import held_back
 from voxlate.synthesis.ensemble import Ensemble, load_members
 from voxlate.synthesis.folder import find_scans, sort_out, synthesise_cases
-from voxlate.synthesis.model import Answer, Model, Synthesised
-from voxlate.synthesis.model import load as _load
+from voxlate.synthesis.model import Model, Synthesised, load
 from voxlate.training.run import Run
 from voxlate.training.train import train as _train
 from voxlate.trust.words import sentences
 
 __all__ = ["calibrate", "compare", "evaluate", "load", "plan", "prepare", "synthesise", "train"]
 
-Split = Literal["train", "val", "test"]
-prepare, evaluate, compare, load = checked(_prepare), checked(_evaluate), checked(_compare), checked(_load)
 
-
-@partial(checked, options_of=_plan)
 def plan(
     data: Path | str,
     *,
@@ -52,14 +43,11 @@ def plan(
 
     options: as of planning.plan.plan.
     """
-    if not 0 < minutes < math.inf:
-        raise BadInput(f"minutes: expected how long a training may take, such as 60, found {minutes}. Change it.")
     limits = Limits(float(minutes), free_memory(device) if memory_bytes is None else memory_bytes)
     given, made = ((one,) if isinstance(one, str) else tuple(one) for one in (source, target))
     return _plan(data, source=given, target=made, limits=limits, mode=mode, device=device, **options)
 
 
-@partial(checked, options_of=_train)
 def train(
     recipe: Plan | Recipe | Path | str,
     data: Path | str,
@@ -98,9 +86,6 @@ class Syntheses:
 
     def show(self, case: str | None = None) -> Image.Image:
         """Middle slices of the images of a case, by default of the first."""
-        if not self.cases or (case is not None and case not in self.cases):
-            known = first_of(self.cases) or "none"
-            raise BadInput(f"case: expected one of those made ({known}), found {case!r}. Choose one of these.")
         folder = self.folder / (case or self.cases[0])
         found = images_in(folder)
         shown = {name: read_volume(path) for name, path in found.items() if not is_map(name, found)}
@@ -110,55 +95,44 @@ class Syntheses:
         return self.show()._repr_png_() or b""
 
 
-@checked
 def synthesise(
     run: Model | Ensemble | Path | str | Sequence[Path | str],
     inputs: Path | str | Sequence[str],
     out: Path | str,
     *,
-    split: Split | None = None,
+    split: str | None = None,
     seed: int = 0,
-    answer: Answer | None = None,
+    answer: Any = None,
     device: str = "auto",
-    prefer: Sequence[str] | str = (),
-    exclude: Sequence[str] | str = (),
-    exclude_file: Sequence[str] | str = (),
     **options: Any,
 ) -> Syntheses:
     """Make the targets of a cohort, a case or modality=path pairs; options: of its synth table (samples=10).
 
-    Of several runs their mean and spread are made. prefer, exclude, exclude_file: as of prepare.
+    Of several runs their mean and spread are made.
     """
     if not isinstance(run, Model | Ensemble):
         run = load_members([run] if isinstance(run, Path | str) else run, device, answer=answer)
     model = run.with_options(**options)
-    chosen = {"prefer": prefer, "exclude": exclude, "exclude_file": exclude_file}
     texts = [str(inputs)] if isinstance(inputs, Path | str) else list(inputs)
-    fitting, lacking, _ = sort_out(model, find_scans(texts, model, split=split, **chosen))
+    fitting, lacking, _ = sort_out(model, find_scans(texts, model, split=split))
     folders, failed = synthesise_cases(model, fitting, Path(out), seed=seed, lacking=lacking)
     return Syntheses(Path(out), tuple(one.name for one in folders), {**lacking, **failed})
 
 
-@partial(checked, options_of=_calibrate)
 def calibrate(
     run: Model | Path | str,
     cohort: Path | str,
     *,
-    split: Split | None = None,
-    answer: Answer | None = None,
+    split: str | None = None,
+    answer: Any = None,
     device: str = "auto",
     samples: int | None = None,
-    prefer: Sequence[str] | str = (),
-    exclude: Sequence[str] | str = (),
-    exclude_file: Sequence[str] | str = (),
     **options: Any,
 ) -> list[str]:
     """Let held-back patients say how far a run's images can be trusted; gives what they said, a sentence each.
 
-    prefer, exclude, exclude_file: as of prepare. options: coverage, confidence, bound, regions, seed (see
-    synthesis.calibrate). The calibration lies in the run.
+    options: coverage, confidence, bound, regions, seed (see synthesis.calibrate). The calibration lies in the run.
     """
     model = (run if isinstance(run, Model) else load(run, device, answer=answer)).with_options(samples=samples)
-    chosen = {"prefer": prefer, "exclude": exclude, "exclude_file": exclude_file}
-    _, made = _calibrate(model, held_back(model, Path(cohort), split, **chosen), split=split, **options)
+    _, made = _calibrate(model, held_back(model, Path(cohort), split), split=split, **options)
     return sentences(made.header)

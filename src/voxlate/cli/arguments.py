@@ -5,7 +5,6 @@ import inspect
 import math
 import numbers
 import types
-import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
@@ -27,28 +26,21 @@ WORDS = {
 LONGEST = 60  # characters of a value in a message
 
 
-def checked(command: Callable[P, T], options_of: Callable[..., Any] | None = None) -> Callable[P, T]:
-    """The command, which raises BadInput for arguments of other types than it states.
-
-    options_of: the function that takes what is left over (**options), and states their types.
-    """
-    signature, hints = inspect.signature(command), typing.get_type_hints(command)
-    others = {} if options_of is None else typing.get_type_hints(options_of)
-    known = [*signature.parameters, *(inspect.signature(options_of).parameters if options_of else ())]
+def checked(command: Callable[P, T]) -> Callable[P, T]:
+    """The command, which raises BadInput for an argument of another type or name than its signature states."""
+    signature = inspect.signature(command)
+    hints = {name: one.annotation for name, one in signature.parameters.items()}
     takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in signature.parameters.values())
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        for name in kwargs:
-            if name not in known and (options_of is not None or not takes_any):
-                hint = did_you_mean(name, known) or f"Its arguments are {', '.join(known)}."
-                raise BadInput(f"{command.__name__}: expected a known argument, found '{name}'. {hint}")
+        for name in () if takes_any else kwargs.keys() - hints.keys():
+            hint = did_you_mean(name, hints) or f"Its arguments are {', '.join(hints)}."
+            raise BadInput(f"{command.__name__}: expected a known argument, found '{name}'. {hint}")
         bound = signature.bind(*args, **kwargs)
-        given = bound.arguments
-        left_over = given.pop("options", {}) if takes_any else {}
-        given.update({name: _stated(name, value, hints.get(name, Any)) for name, value in given.items()})
-        if left_over:
-            given["options"] = {name: _stated(name, value, others.get(name, Any)) for name, value in left_over.items()}
+        left_over = bound.arguments.pop("options", None) if takes_any else None
+        stated = {name: _stated(name, value, hints[name]) for name, value in bound.arguments.items()}
+        bound.arguments.update(stated if left_over is None else {**stated, "options": left_over})
         return command(*bound.args, **bound.kwargs)
 
     return run
@@ -64,7 +56,7 @@ def _stated(name: str, value: Any, hint: Any) -> Any:
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value is of an annotated type; a list may stand for a tuple, and whole numbers for others."""
     origin, inner = get_origin(hint), get_args(hint)
-    if hint is Any or isinstance(hint, TypeVar | str):
+    if hint is Any or isinstance(hint, TypeVar | str) or hint is inspect.Parameter.empty:
         return True
     if origin is Annotated:
         return _fits(value, inner[0])
