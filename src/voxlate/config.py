@@ -20,6 +20,7 @@ T = TypeVar("T")
 Counts = tuple[Annotated[int, Field(gt=0)], ...]  # channels of levels, and the like
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 UNSET = ("none", "unset")
+IN_RECIPE = "Change it in the recipe or with --set KEY=VALUE."
 MOST_MEANT = 3  # keys that an error suggests
 IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)  # "my_package.my_module:MyNet"
 
@@ -34,16 +35,16 @@ def settings(cls: type[T]) -> type[T]:
     return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
 
-def fill(kind: type[T], values: dict[str, Any], where: str) -> T:
+def fill(kind: type[T], values: dict[str, Any], where: str, change: str = IN_RECIPE) -> T:
     """Fill settings of the given kind from nested tables; raises BadInput naming the key, the value and the fix.
 
     Values such as kind = "my_package.my_module:MyNet" import code (see `imports`). The text "none" or "unset" of an
-    optional key leaves it unset.
+    optional key leaves it unset. change: what to do about a wrong value, with KEY for its name.
     """
     try:
         return adapter(kind).validate_python(_without_unset(kind, values))
     except ValidationError as error:
-        raise BadInput(f"{where}: {_sentence(kind, error.errors()[0])}") from error
+        raise BadInput(f"{where}: {_sentence(kind, error.errors()[0], change)}") from error
 
 
 # what fills settings of a kind and writes them; kept, for a recipe's takes 45 ms to make and is needed twice a reading
@@ -171,7 +172,7 @@ def _options(kind: Any) -> list[Any]:
     return [kind]
 
 
-def _sentence(kind: Any, error: Any) -> str:
+def _sentence(kind: Any, error: Any, change: str) -> str:
     path, owner = [], kind
     for part in error["loc"]:
         owners = members(owner)
@@ -189,13 +190,14 @@ def _sentence(kind: Any, error: Any) -> str:
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return _unknown(kind, name, path[-1], owner)
     if error["type"] in ("missing", "missing_argument"):
-        return f"expected the key '{name}', found none. Add it (voxlate recipes NAME shows every key)."
+        keys = " (voxlate recipes NAME shows every key)" if change == IN_RECIPE else ""
+        return f"expected the key '{name}', found none. Add it{keys}."
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
         tags = ", ".join(sorted(str(_tag(one)) for one in members(owner)))
         kind_found = found.get("kind") if isinstance(found, dict) else found
         return f"expected {name}.kind to be one of {tags}, found {kind_found!r}. Choose one of these."
     message = message.removeprefix("Value error, ").removeprefix("Input ")
-    return f"expected of '{name}': {message}; found {found!r}. Change it in the recipe or with --set {name}=VALUE."
+    return f"expected of '{name}': {message}; found {found!r}. {change.replace('KEY', name)}"
 
 
 def _unknown(kind: Any, name: str, key: str, owner: Any) -> str:

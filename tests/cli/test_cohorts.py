@@ -1,6 +1,7 @@
 """What commands say about folders, names and options that a new user gives them."""
 
 import json
+import re
 
 import nibabel as nib
 import numpy as np
@@ -90,6 +91,15 @@ def test_a_modality_that_no_case_has_is_answered_with_those_there_are(voxlate, c
     assert "expected cases with the modality T2w, found none, only t1, t2. Name one of these." in answer.err
 
 
+def test_info_prints_words_and_no_python(voxlate, cohort, prepared) -> None:
+    for path in (cohort, prepared, cohort / "case0" / "t1.nii.gz"):
+        said = voxlate("info", path)
+        assert said.code == 0
+        assert not re.search(r"[\[\]{}']|None|True|False", said.out.replace(str(path), "")), said.out
+    assert "modalities       t1 a.u., t2 a.u." in voxlate("info", prepared).out
+    assert "shape_xyz       20, 24, 6" in said.out
+
+
 def test_the_table_counts_mask_files(voxlate, cohort, tmp_path) -> None:
     assert (
         "mask"
@@ -105,7 +115,7 @@ def test_the_table_counts_mask_files(voxlate, cohort, tmp_path) -> None:
 
 def test_recipes_are_found_whatever_the_case_and_listed_with_their_modalities(voxlate) -> None:
     assert voxlate("recipes", "MRDPM").out.startswith(recipe_text.text_of("mrdpm"))
-    assert "Did you mean mrdpm" in voxlate("recipes", "MRDP").err
+    assert "Did you mean 'mrdpm'" in voxlate("recipes", "MRDP").err
     listed = {one["name"]: one for one in json.loads(voxlate("recipes", "--json").out)}
     assert (listed["t1_to_t2_brain"]["source"], listed["t1_to_t2_brain"]["target"]) == (["t1"], ["t2"])
 

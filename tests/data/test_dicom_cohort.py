@@ -303,7 +303,7 @@ def test_resample_puts_a_shifted_t2_on_the_grid_of_its_ct(gold: Path, tmp_path: 
         ('[series.t2]\nmodality = "US"', "found none in 3 cases; 1_01_P has 4 (CT "),
         ('[series.t2]\ndescription = "T2("', "expected of a series' description a regular expression, found 'T2('"),
         ("[series.t2]", "expected of a series at least one of modality, description, protocol"),
-        ('[series.t2]\ndescripton = "T2"', "Did you mean 'description'?"),
+        ('[series.t2]\ndescripton = "T2"', "Did you mean 'series.t2.description'?"),
     ],
 )
 def test_a_preset_that_chooses_no_series_gets_one_sentence(gold, tmp_path, text: str, sentence: str) -> None:
@@ -416,3 +416,57 @@ def test_cases_of_versions_that_noted_no_guesses_open(gold: Path, tmp_path: Path
     plain["checksum"] = hashlib.sha256(text.encode()).hexdigest()
     save_file(arrays, path, metadata={"voxlate": json.dumps(plain)})
     assert read_header(path).origins["t2"].guesses == ()
+
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "dicom.md").read_text()
+
+
+@pytest.fixture
+def documented(tmp_path: Path) -> tuple[Path, Path]:
+    """Two patients, each with two series in one folder, and the file of docs/dicom.md."""
+    root, layout = tmp_path / "dicom", tmp_path / "series.toml"
+    for number in (1, 2):
+        folder = root / f"patient0{number}"
+        write_series(folder, "b", t2_values(), "MR", "Ax t2 tse", uid=f"1.2.{number}.1")
+        write_series(folder, "c", ct_values(), "CT", "Head", uid=f"1.2.{number}.2")
+    layout.write_text(DOCUMENT.split("```toml\n")[1].split("```")[0])
+    return root, layout
+
+
+def test_the_documented_file_chooses_series_by_their_tags(voxlate, documented: tuple[Path, Path]) -> None:
+    root, layout = documented
+    found = find_cohort(root, preset=layout)
+    assert [(one.case, sorted(one.files)) for one in found.cases] == [
+        ("patient01", ["ct", "t2"]),
+        ("patient02", ["ct", "t2"]),
+    ]
+    dry = voxlate("prepare", root, "--preset", layout, "--dry-run")
+    assert dry.code == 0, dry.err
+    assert "patient01#" in dry.err
+
+
+def test_of_two_series_that_fit_one_is_preferred_by_its_description(documented: tuple[Path, Path]) -> None:
+    root, layout = documented
+    write_series(root / "patient01", "d", t2_values(), "MR", "Ax T2 late", uid="1.2.1.3")
+    with pytest.raises(
+        BadInput, match=r"expected one series with modality 'MR' .* to be t2 of case patient01"
+    ) as error:
+        find_cohort(root, preset=layout)
+    assert "--prefer 'Ax T2 late'" in str(error.value)
+    assert "voxlate recipes" not in str(error.value)
+    found = find_cohort(root, preset=layout, prefer="Ax T2 late")
+    chosen = {one.path: one.description for one in list_series(root / "patient01")}
+    assert chosen[found.cases[0].files["t2"]] == "Ax T2 late"
+    fewer = find_cohort(root, preset=layout, exclude_file="Ax T2 late")
+    assert chosen[fewer.cases[0].files["t2"]] == "Ax t2 tse"
+
+
+def test_mixed_series_without_a_preset_are_answered_with_the_way(voxlate, documented: tuple[Path, Path]) -> None:
+    root, layout = documented
+    refused = voxlate("prepare", root, "--dry-run")
+    assert refused.code == 2
+    assert "Pass --preset FILE.toml, whose tables [series.t1], … choose series by their tags" in refused.err
+    layout.write_text('patterns = ["{patient}"]\n[series.t2]\nmodality = 3\n')
+    wrong = voxlate("prepare", root, "--preset", layout, "--dry-run")
+    assert "expected of 'series.t2.modality'" in wrong.err
+    assert "recipe" not in wrong.err

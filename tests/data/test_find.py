@@ -241,7 +241,7 @@ def test_flat_folders_are_many_cases_or_one_or_refused_but_never_glued_together(
     with pytest.raises(BadInput, match=r"found 2 scans of another form .* Pass --pattern '\{case\}_\{modality\}'"):
         find_cohort(tmp_path / "heads")
     touch(tmp_path / "dicom", "scan_a/1.dcm", "scan_b/1.dcm")
-    with pytest.raises(BadInput, match="found 2 scans of another form"):
+    with pytest.raises(BadInput, match=r"found DICOM files right in 'scan_a', 'scan_b'. Pass --preset FILE.toml"):
         find_cohort(tmp_path / "dicom")
 
 

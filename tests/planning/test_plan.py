@@ -154,6 +154,20 @@ def test_recipes_that_fit_a_cohort_are_separated_from_those_that_do_not(voxlate,
     assert "needs ct, which the cohort lacks:" in plain
 
 
+def test_the_recipes_that_fit_are_ranked_and_each_says_by_what(voxlate, prepared):
+    found = json.loads(voxlate("recipes", "--for", prepared, "--json").out)
+    fitting = [one for one in found if not one["against"]]
+    assert found[: len(fitting)] == fitting
+    shares = [round(one["filled"], 1) for one in fitting]
+    assert shares == sorted(shares)
+    best = [one for one in fitting if round(one["filled"], 1) == shares[0] and not one["unused"]]
+    assert fitting[0]["steps"] == min(one["steps"] for one in best if len(one["notes"]) == len(fitting[0]["notes"]))
+    assert f"4 of 4 training cases; every modality used; {fitting[0]['steps']} steps" in fitting[0]["why"]
+    plain = voxlate("recipes", "--for", prepared).out
+    assert f"1. {fitting[0]['name']}  " in plain
+    assert "The first fills its patches best" in plain
+
+
 @pytest.fixture
 def apart(tmp_path, small_head, voxlate):
     """Four training cases with t1 alone, four with ct alone, and one with both to validate on."""

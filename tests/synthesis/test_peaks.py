@@ -67,3 +67,11 @@ def test_a_run_does_so_where_it_is_asked_and_says_by_how_much(run, trained, tiny
     )
     in_window = package.load(run).synthesise(scans, peaks=True)  # its scale is the same for all scans
     assert "peaks" not in in_window.provenance
+
+
+def test_the_note_on_a_stretched_image_blames_no_scan():
+    said = Peak(0.5, 1.93).note("ct")
+    assert "stretched 1.93 times (synth.peaks)" in said
+    assert "unlike" not in said
+    assert "short trainings" in said
+    assert Peak(0.5, 1.05).note("ct") == ""

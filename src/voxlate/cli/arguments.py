@@ -88,7 +88,7 @@ def _stated(name: str, value: Any, hint: Any) -> Any:
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value is of an annotated type; a list may stand for a tuple, and whole numbers for others."""
     origin, inner = get_origin(hint), get_args(hint)
-    if hint is Any or isinstance(hint, TypeVar | str):
+    if hint is Any or isinstance(hint, TypeVar | str) or hint is inspect.Parameter.empty:
         return True
     if origin is Annotated:
         return _fits(value, inner[0])

@@ -4,7 +4,7 @@ import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from rich.text import Text
 from typer import Argument, Option
@@ -174,4 +174,18 @@ def info(
         return
     width = max(len(key) for key in facts)
     for key, value in facts.items():
-        out.print(Text.assemble((f"{key:{width}}", "bold"), f"  {value}"))
+        lines = _in_words(value)
+        out.print(Text.assemble((f"{key:{width}}", "bold"), f"  {lines[0]}"), soft_wrap=True)
+        for line in lines[1:]:
+            out.print(Text(f"{'':{width}}  {line}"), soft_wrap=True)
+
+
+def _in_words(value: Any) -> list[str]:
+    """A fact in lines for people: numbers beside each other, sentences below each other."""
+    if isinstance(value, dict):
+        return [", ".join(f"{name} {one}" for name, one in value.items()) or "none"]
+    if isinstance(value, list | tuple):
+        if any(isinstance(one, str) and " " in one for one in value):
+            return [str(one) for one in value]
+        return [", ".join("none" if one is None else str(one) for one in value) or "none"]
+    return ["none" if value is None else str(value)]

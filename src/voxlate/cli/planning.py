@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from voxlate.recipe import Recipe
 
 AUTO = "auto"
+RANKED = (
+    "The first fills its patches best; among equals come those that learn from more cases, use more modalities, have "
+    "less that is unusual, and take fewer steps. What a recipe reaches on the cohort is not predicted.\n"
+)
 UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 Minutes = Annotated[float | None, Option(min=0, help="How long the training may take on this machine; 60 if unset.")]
@@ -122,9 +126,11 @@ def show_fits(data: Path, as_json: bool) -> None:
         print(json.dumps([asdict(one) for one in found]))
         return
     fitting = [one for one in found if not one.against]
-    say(f"{len(fitting)} of {len(found)} recipes fit {data}; `voxlate train auto` plans one for it.\n")
-    for one in fitting:
-        say(f"  {one.name}  {one.title}")
+    say(f"{len(fitting)} of {len(found)} recipes fit {data}; `voxlate train auto` plans one for it.")
+    if fitting:
+        say(RANKED)
+    for number, one in enumerate(fitting, start=1):
+        say(f"  {number}. {one.name}  {one.title}\n      {one.why}")
         for sentence in one.notes:
             say(f"      {sentence}")
     others = defaultdict[str, list[str]](list)

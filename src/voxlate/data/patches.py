@@ -243,13 +243,22 @@ def cut_note(cohort: Cohort, data: DataSettings) -> str:
     )
 
 
+def filled_share(cohort: Cohort, data: DataSettings) -> float:
+    """The share of a patch in the plane that the largest slice of the training can fill."""
+    height, width = _largest_slice(cohort, data)
+    return min(1.0, height / data.patch[1]) * min(1.0, width / data.patch[2])
+
+
+def _largest_slice(cohort: Cohort, data: DataSettings) -> tuple[int, int]:
+    shapes = [cohort.header(case, data.axes).shape for case in usable_cases(cohort, data, "train")[0]]
+    return max(shape[1] for shape in shapes), max(shape[2] for shape in shapes)
+
+
 def padding_note(cohort: Cohort, data: DataSettings) -> str:
     """A sentence where patches reach far beyond every slice, and mostly hold what is filled in; else ""."""
-    shapes = [cohort.header(case, data.axes).shape for case in usable_cases(cohort, data, "train")[0]]
-    height, width = (max(shape[axis] for shape in shapes) for axis in (1, 2))
-    share = min(1.0, height / data.patch[1]) * min(1.0, width / data.patch[2])
-    if share > FILLED:
+    if filled_share(cohort, data) > FILLED:
         return ""
+    share, (height, width) = filled_share(cohort, data), _largest_slice(cohort, data)
     return (
         f"{cohort.folder}: patches of {data.patch[1]}×{data.patch[2]} voxels reach beyond the largest slice "
         f"({height}×{width}): {1 - share:.0%} of them is filled in, which costs time and quality. Set "

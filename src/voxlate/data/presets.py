@@ -109,8 +109,8 @@ class Arrays:
 class Preset:
     """The layout of a public data set."""
 
-    title: Annotated[str, Field(description="name of the data set")]
-    source: Annotated[str, Field(description="where the layout is described")]
+    title: Annotated[str, Field(description="name of the data set")] = ""
+    source: Annotated[str, Field(description="where the layout is described")] = ""
     patterns: Annotated[list[str], Field(description="paths below the root; a scan goes to the first it matches")] = (
         field(default_factory=list)
     )
@@ -182,7 +182,7 @@ def load_preset(name: str | Path) -> Preset:
             if base not in presets():
                 raise BadInput(f"preset {name}: expected a base of {', '.join(presets())}, found '{base}'. Fix it.")
             values = _over(_tables(base), values)
-        return fill(Preset, values, f"preset {name}")
+        return fill(Preset, values, f"preset {name}", "Change it in that file (see docs/dicom.md).")
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput(f"preset {name}: expected TOML, found something else ({error}). Fix the file.") from error
 

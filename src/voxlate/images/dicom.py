@@ -281,13 +281,13 @@ def _one_series(path: Path) -> dict[Path, Any]:
     if not headers:
         raise BadInput(
             f"{path}: expected a DICOM series, found no DICOM image here. Name the "
-            "folder of its files; a cohort is shown by 'voxlate prepare FOLDER --out ANY --dry-run'."
+            "folder of its files; a cohort is shown by 'voxlate prepare FOLDER --dry-run'."
         )
     found = series_among(headers.items())
     if len(found) > 1:
         raise BadInput(
-            f"{path}: expected one DICOM series, found {listing(found)}. Name one of them by such a path, or put it in "
-            "its own folder."
+            f"{path}: expected one DICOM series, found {listing(found)}. Name one of them by such a path, put it in "
+            "its own folder, or of a cohort choose series by tags (--preset FILE.toml: docs/dicom.md)."
         )
     for file, header in headers.items():
         _check_image(header, file)

@@ -144,7 +144,7 @@ def filter_from(given: SliceFilter | str, mask: object, scopes: Iterable[Scope])
             f'--slices: expected a table such as above={{tof="mean",cta=0}}, pixels=200, overlap=0.3, found {given!r}. '
             "Write it like this."
         ) from error
-    chosen = fill(SliceFilter, table, "--slices")
+    chosen = fill(SliceFilter, table, "--slices", "Change it in --slices.")
     if MASK in chosen.above and mask is None:
         raise BadInput("--slices: expected a mask, since above names it, found none. Add --mask.")
     return chosen

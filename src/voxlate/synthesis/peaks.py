@@ -41,8 +41,8 @@ class Peak:
         if self.slope < TELLING:
             return ""
         return (
-            f"{name}: the model's bright values fell short, as of scans unlike the training's; above the median they "
-            f"were stretched {self.slope:.2f} times (synth.peaks)."
+            f"{name}: the synthesised bright values lay below those of training scans, as those of mean answers and of "
+            f"short trainings do; above the median they were stretched {self.slope:.2f} times (synth.peaks)."
         )
 
 
