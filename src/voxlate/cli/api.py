@@ -37,13 +37,14 @@ from voxlate.reports.prepared import report_prepared
 from voxlate.scoring import evaluate as _evaluate
 from voxlate.scoring.compare import compare as _compare
 from voxlate.scoring.items import images_in, is_map
+from voxlate.scoring.provenance import provenance_of
 from voxlate.scoring.tables import Scores
 from voxlate.shipped_recipes import text as recipe_text
 from voxlate.synthesis import likelihood as _likelihood
 from voxlate.synthesis.calibrate import calibrate as _calibrate
 from voxlate.synthesis.calibrate import held_back
 from voxlate.synthesis.ensemble import Ensemble, load_members
-from voxlate.synthesis.folder import find_scans, part_of, sort_out, synthesise_cases
+from voxlate.synthesis.folder import find_scans, graded_warnings, part_of, sort_out, synthesise_cases
 from voxlate.synthesis.likelihood import Likelihood
 from voxlate.synthesis.model import Answer, Model, Synthesised
 from voxlate.synthesis.model import load as _load
@@ -202,21 +203,32 @@ def train(
 
 @dataclass(frozen=True)
 class Syntheses:
-    """A folder of synthesised images: its cases, and a sentence for each that was left out."""
+    """A folder of synthesised images: its cases, a sentence for each that was left out, and each case's warnings."""
 
     folder: Path
     cases: tuple[str, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def warnings(self) -> dict[str, list[dict[str, str]]]:
+        """The warnings of each case that has any, with their grades."""
+        found = {case: graded_warnings(self.folder / case) for case in self.cases}
+        return {case: graded for case, graded in found.items() if graded}
+
+    def __repr__(self) -> str:
+        text = f"Syntheses({len(self.cases)} cases in {self.folder}, {len(self.left_out)} left out)"
+        said = [f"  {case}: {one['sentence']}" for case, some in self.warnings.items() for one in some]
+        return "\n".join([text, *said])
+
     def show(self, case: str | None = None) -> Image.Image:
-        """Middle slices of the images of a case, by default of the first."""
+        """Middle slices of the images of a case, by default of the first, with its warnings."""
         if not self.cases or (case is not None and case not in self.cases):
             known = first_of(self.cases) or "none"
             raise BadInput(f"case: expected one of those made ({known}), found {case!r}. Choose one of these.")
         folder = self.folder / (case or self.cases[0])
         found = images_in(folder)
         volumes = {name: read_volume(path) for name, path in found.items() if not is_map(name, found)}
-        return Synthesised(volumes, {}, {}).show()
+        return Synthesised(volumes, {}, provenance_of(folder)).show()
 
     def _repr_png_(self) -> bytes:
         return self.show()._repr_png_() or b""

@@ -123,6 +123,28 @@ def with_lines(picture: Image.Image, sentences: Sequence[str]) -> Image.Image:
     return sheet
 
 
+def labelled_sheet(rows: Sequence[tuple[str, Sequence[Picture]]], titles: Sequence[str], tile: int) -> Image.Image:
+    """One picture with a row of tiles for each name, which stands above it, and a title above each column.
+
+    rows: bytes [H, W] or colours [H, W, 3], each fitted into a square of `tile` pixels.
+    """
+    line, gap = max(16, tile // 16), 4
+    font = ImageFont.load_default(size=line - 2)
+    columns = len(titles)
+    size = (columns * (tile + gap) - gap, 2 * line + len(rows) * (tile + 2 * line))
+    sheet = Image.new("RGB", size, "#000000")
+    draw = ImageDraw.Draw(sheet)
+    for column, title in enumerate(titles):
+        draw.text((column * (tile + gap) + tile / 2, line), title, fill="#b0b0b0", font=font, anchor="mm")
+    for number, (name, images) in enumerate(rows):
+        top = 2 * line + number * (tile + 2 * line)
+        draw.text((6, top + line / 2), name, fill="#ffd479", font=font, anchor="lm")
+        for column, image in enumerate(images):
+            fitted = ImageOps.pad(Image.fromarray(np.ascontiguousarray(image)), (tile, tile), Image.Resampling.BICUBIC)
+            sheet.paste(fitted, (column * (tile + gap), top + line))
+    return sheet
+
+
 def montage(
     rows: Sequence[Sequence[NDArray[Any]]],
     titles: Sequence[str],

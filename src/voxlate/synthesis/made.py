@@ -14,12 +14,22 @@ from voxlate.data.grades import grade_of
 from voxlate.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR
 from voxlate.images.grid import canonical
 from voxlate.images.intensity import Scale
-from voxlate.images.pictures import Plane, pixel_mm, plane_of, shades, square_pixels, with_lines
+from voxlate.images.pictures import (
+    Plane,
+    labelled_sheet,
+    palette,
+    pixel_mm,
+    plane_of,
+    shades,
+    square_pixels,
+    with_lines,
+)
 from voxlate.images.volume import SYNTHETIC, SYNTHETIC_SCAN, Volume, write_volume
 from voxlate.synthesis.peaks import Peak
 from voxlate.synthesis.written import write_images
 from voxlate.trust.calibration import Image
 
+TILE = 320  # pixels a side of a slice that is shown
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 OF_MAPS = {  # what a header says of a map, by the end of its name
     LOW: "lower end of intervals",
@@ -128,16 +138,34 @@ class Synthesised:
         images = {name: partial(write_volume, volume=one, what=_said(name)) for name, one in files.items()}
         return write_images(folder, images, self.provenance)
 
-    def show(self) -> Picture.Image:
-        """The middle axial, coronal and sagittal slice of each image, which notebooks draw; warnings lie below."""
+    def show(self, tile: int = TILE) -> Picture.Image:
+        """The middle axial, coronal and sagittal slice of each image and of its spread, named, in one picture.
+
+        Notebooks draw it by themselves; warnings lie below. tile: pixels a side of each slice.
+        """
         rows = []
-        for volume in map(canonical, self.volumes.values()):
+        for name, volume in self.volumes.items():
             low, high = np.percentile(volume.data, (0.5, 99.5))
-            planes = [plane_of(volume.data[0], one, volume.data.shape[1 + k] // 2) for k, one in enumerate(PLANES)]
-            pixels = [pixel_mm(volume.grid.spacing_mm, one) for one in PLANES]
-            row = [square_pixels(shades(one, low, max(high, low + 1e-6)), size) for one, size in zip(planes, pixels)]
-            tall = max(len(one) for one in row)
-            rows.append(np.concatenate([np.pad(one, ((0, tall - len(one)), (0, 0))) for one in row], axis=1))
-        wide = max(row.shape[1] for row in rows)
-        sheet = np.concatenate([np.pad(row, ((0, 0), (0, wide - row.shape[1]))) for row in rows])
-        return with_lines(Picture.fromarray(sheet), [one for one in self.warnings if grade_of(one) != "note"])
+            text = f"{self.mark}{name}, {low:.4g} to {high:.4g} {volume.unit}"
+            rows.append((text, _three_planes(volume, low, high, "gray")))
+            if name in self.std:
+                spread = self.std[name]
+                most = float(np.percentile(spread.data, 99.5))
+                text = f"{self.mark}{name}: standard deviation of the samples, 0 to {most:.4g} {volume.unit}"
+                rows.append((text, _three_planes(spread, 0, most, "inferno")))
+        sheet = labelled_sheet(rows, PLANES, tile)
+        return with_lines(sheet, [one for one in self.warnings if grade_of(one) != "note"])
+
+    def _repr_png_(self) -> bytes:
+        return self.show()._repr_png_() or b""
+
+
+def _three_planes(volume: Volume, low: float, high: float, colours: str) -> list[np.ndarray]:
+    """The middle slices of a volume in its three planes as pictures [H, W, 3], with square pixels."""
+    turned = canonical(volume)
+    found = []
+    for axis, plane in enumerate(PLANES):
+        middle = plane_of(turned.data[0], plane, turned.data.shape[1 + axis] // 2)
+        image = square_pixels(shades(middle, low, max(high, low + 1e-6)), pixel_mm(turned.grid.spacing_mm, plane))
+        found.append(palette(colours)[image])
+    return found
