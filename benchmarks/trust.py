@@ -258,7 +258,7 @@ def uncalibrated(work: Path) -> Iterator[dict[str, Any]]:
         prepare(scans, work / "whole_prepared", manifest=table, audit=False)
     for source, target in (("t1", "ct"), ("ct", "t1")):
         run = work / f"one_step_{source}"
-        limits = Limits(1, free_memory("cpu"))
+        limits = Limits(10, free_memory("cpu"))
         made = plan(
             work / "whole_prepared", source=(source,), target=(target,), limits=limits, mode="mean", device="cpu"
         )

@@ -132,7 +132,15 @@ def test_a_file_gives_back_what_was_saved_and_any_change_in_it_is_refused(known,
 
 @pytest.mark.parametrize(
     "change",
-    [{"lean": (0.1,)}, {"width": float("inf")}, {"patients": "many"}, {"size": (1.0, 2.0)}, {"levels": (1.0, "x")}],
+    [
+        {"lean": (0.1,)},
+        {"width": float("inf")},
+        {"patients": "many"},
+        {"size": (1.0, 2.0)},
+        {"levels": (1.0, "x")},
+        {"width": 0.0},
+        {"deviation": (0.1, 0.0, 0.1)},
+    ],
 )
 def test_numbers_that_cannot_be_are_refused_even_with_the_right_checksum(known, tmp_path, change):
     odd = replace(known, usual={"t1": Usual(**{**vars(known.usual["t1"]), **change})})

@@ -165,6 +165,15 @@ def test_a_run_keeps_the_background_of_its_targets(run):
     assert load(run).anatomy.backgrounds == {"t2": 0.0}
 
 
+def test_the_same_train_command_adds_that_file_to_an_older_run_and_trains_nothing(voxlate, run, tiny, prepared):
+    path, weights = run / "anatomy.safetensors", (run / "weights.safetensors").read_bytes()
+    before = path.read_bytes()
+    path.unlink()
+    assert voxlate("train", tiny, "--data", prepared, "--out", run).code == 0
+    assert path.read_bytes() == before
+    assert (run / "weights.safetensors").read_bytes() == weights
+
+
 def test_an_older_run_without_that_file_fills_air_as_well_and_says_once_that_it_checks_nothing(
     voxlate, run, head, tmp_path
 ):

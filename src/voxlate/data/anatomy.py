@@ -6,14 +6,15 @@ are compared with the mean box of the training patients: as they are, and mirror
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from scipy.ndimage import zoom
@@ -29,6 +30,9 @@ from voxlate.images.mask import background_value, bounding_box, foreground
 from voxlate.images.volume import Volume
 
 Box = NDArray[np.float32]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+LogMm = Annotated[float, Field(ge=-10, le=10)]  # up to 22 m
 
 SIDE = 16  # voxels of a box along each axis
 COARSE_MM = 4.0
@@ -58,16 +62,16 @@ class Usual:
     LEVEL percentile of a foreground.
     """
 
-    patients: int
-    far: float
-    width: float
-    contrast: float
-    contrast_width: float
-    lean: tuple[float, ...]
-    spread: tuple[float, ...]
-    size: tuple[float, float, float]
-    deviation: tuple[float, float, float]
-    levels: tuple[float, float]
+    patients: Annotated[int, Field(ge=FEWEST)]
+    far: Finite
+    width: Positive
+    contrast: Finite
+    contrast_width: Positive
+    lean: Annotated[tuple[Finite, ...], Field(min_length=len(FLIPS), max_length=len(FLIPS))]
+    spread: Annotated[tuple[Positive, ...], Field(min_length=len(FLIPS), max_length=len(FLIPS))]
+    size: tuple[LogMm, LogMm, LogMm]
+    deviation: tuple[Positive, Positive, Positive]
+    levels: tuple[Finite, Finite]
 
     def sees(self, flip: int) -> bool:
         """Whether known patients differ from their mirror images clearly enough to tell which is which."""
@@ -98,7 +102,7 @@ class _Stated:
     """What the header of a file says."""
 
     usual: dict[str, Usual]
-    backgrounds: dict[str, float]
+    backgrounds: dict[str, Finite]
 
 
 def read_anatomy(path: Path) -> Anatomy:
@@ -111,24 +115,17 @@ def read_anatomy(path: Path) -> Anatomy:
         if metadata["sha256"] != _checksum(text, means):
             raise ValueError("the checksum differs")
         stated = adapter(_Stated).validate_json(text)
-        if any(one.shape != (SIDE,) * 3 or not np.isfinite(one).all() for one in means.values()):
-            raise ValueError("a mean box has another shape, or values that are not finite")
-        numbers = [*stated.backgrounds.values(), *(value for one in stated.usual.values() for value in _numbers(one))]
-        if not np.isfinite(numbers).all() or stated.usual.keys() != means.keys():
-            raise ValueError("numbers are not finite, or sources differ")
-        if any(len(row) != len(FLIPS) for one in stated.usual.values() for row in (one.lean, one.spread)):
-            raise ValueError("a flip is missing")
+        wanted = ((SIDE,) * 3, np.float32)
+        if any((one.shape, one.dtype) != wanted or not np.isfinite(one).all() for one in means.values()):
+            raise ValueError("a mean box has another shape or type, or values that are not finite")
+        if stated.usual.keys() != means.keys():
+            raise ValueError("sources differ")
     except (OSError, SafetensorError, ValidationError, KeyError, TypeError, ValueError) as error:
         raise BadInput(
             f"{path}: expected what is usual in a training as voxlate wrote it, found a damaged, edited or older file. "
             "Remove it: images are then made without these checks."
         ) from error
     return Anatomy(means, stated.usual, stated.backgrounds)
-
-
-def _numbers(usual: Usual) -> Iterator[float]:
-    for value in vars(usual).values():
-        yield from value if isinstance(value, tuple) else (value,)
 
 
 def _checksum(text: str, means: Mapping[str, Box]) -> str:

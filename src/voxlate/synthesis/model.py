@@ -186,7 +186,8 @@ class Model:
         if self.anatomy is None:
             return (
                 f"{self.origin.name}: expected anatomy.safetensors next to the weights, found none (an older run, or "
-                "weights alone): orientation and field of view of scans are not checked. Train again to have it."
+                "weights alone): orientation and field of view of scans are not checked. Give the train command of the "
+                "run again, which adds it."
             )
         if lacking := [name for name in self.recipe.data.source if name not in self.anatomy.usual]:
             return (
