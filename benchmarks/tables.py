@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -200,7 +200,7 @@ def paced(recipe: Recipe, prepared: Path, minutes: float, rate: float, seed: int
 
 
 def scored(
-    table: Table, runs: list[Run], heads: Path, out: Path, split: str, draw: Mapping[str, Any]
+    table: Table, runs: list[Run], heads: Path, out: Path, split: Literal["val", "test"], draw: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Mean and standard deviation over patients of each score, by target and answer."""
     if table.completes:

@@ -1,5 +1,7 @@
 """Several jobs synthesise the cases of one cohort into one folder."""
 
+import json
+
 import pytest
 
 from voxlate.errors import BadInput
@@ -70,3 +72,11 @@ def test_a_part_never_writes_beside_a_job_of_all_cases(voxlate, run, cohort, tmp
         answer = voxlate("synth", run, cohort, "--out", out, "--part", "1/2")
     assert answer.code == 2
     assert "expected no other voxlate to write here" in " ".join(answer.err.split())
+
+
+def test_a_split_is_that_of_the_training_where_the_cohort_has_no_table(voxlate, run, cohort, tmp_path):
+    assert voxlate("synth", run, cohort, "--out", tmp_path / "out").code == 0
+    held_out = voxlate("evaluate", tmp_path / "out", "--truth", cohort, "--split", "val", "--json")
+    assert held_out.code == 0, held_out.err
+    scored = {row["case"] for row in json.loads(held_out.out)["cases"]}
+    assert scored == set(read_json(run / "provenance.json")["data"]["splits"]["val"])

@@ -9,6 +9,7 @@ from voxlate.data.find import find_cohort
 from voxlate.data.layout import CANONICAL
 from voxlate.data.lists import known_patients
 from voxlate.data.naive import Baselines
+from voxlate.data.presets import CaseFiles
 from voxlate.data.slice_filter import SliceFilter
 from voxlate.errors import BadInput
 from voxlate.files import seen_from
@@ -29,6 +30,11 @@ from voxlate.scoring.scopes import CROP, Cut, check_pictures, filter_from, scope
 from voxlate.scoring.tables import Row, Scores
 
 Progress = Callable[[int, int, str], None]
+
+
+def _is_in(split: str | None, case: CaseFiles, out: Path) -> bool:
+    """Whether a case belongs to a split by its cohort's table, or else by what its image says of the training."""
+    return split is None or (case.split or provenance_of(out, case.case).get("split")) == split
 
 
 def evaluate(
@@ -85,14 +91,14 @@ def evaluate(
     chosen = {"prefer": prefer, "exclude": exclude, "exclude_file": exclude_file}
     found = find_cohort(truth, pattern, manifest, preset, None, allow_outside, patients, **chosen).cases
     known_patients(found, truth)
-    asked = {case.case for case in found if split is None or case.split == split} if cases is None else set(cases)
+    asked = {case.case for case in found if _is_in(split, case, out)} if cases is None else set(cases)
     wanted = {case.case: case for case in found if case.case in asked}
     images = find_items(out, wanted, f"{truth}" + (f", split {split}" if split else ""))
     ranges = _ranges(images.items, value_range, units)
     weights = None if lpips is None else load_lpips(lpips)
-    chosen = features_for(features) if isinstance(features, str | Path) else features
+    drawn = features_for(features) if isinstance(features, str | Path) else features
     axes = provenance_of(out).get("axes", CANONICAL)  # of the model's input, where that has a layout of its own
-    pool = None if chosen is None else Pool(chosen, seed, RADIOLOGICAL if axes == CANONICAL else axes)
+    pool = None if drawn is None else Pool(drawn, seed, RADIOLOGICAL if axes == CANONICAL else axes)
     if prepared is not None:
         check_prepared(prepared, {item.label: item.made for item in images.items})
     parts, wider = regions_from(regions), scopes_from(scopes, mask, regions or ())
