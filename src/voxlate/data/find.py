@@ -86,7 +86,7 @@ def find_cohort(
     Raises BadInput for an empty cohort, a pattern that matches nothing, two files of one name.
     """
     root, table = root_and_manifest(root, manifest)
-    choice = Choice(*(_several(one) for one in (prefer, exclude, exclude_file)))
+    choice = Choice(_several(prefer), _several(exclude), _several(exclude_file))
     if not root.is_dir():
         raise BadInput(
             f"{root}: expected a folder of cases, found {'a file' if root.exists() else 'nothing'}. Check the path."

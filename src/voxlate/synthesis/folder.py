@@ -50,9 +50,9 @@ def find_scans(
     """
     left_out = {name.lower() for name in missing or ()}
     if unknown := sorted(left_out - {name.lower() for name in model.recipe.data.source}):
-        known = model.recipe.data.source
-        hint = did_you_mean(unknown[0], known) or "Choose one of these."
-        raise BadInput(f"--missing: expected some of {', '.join(known)}, found {unknown[0]}. {hint}")
+        sources = model.recipe.data.source
+        hint = did_you_mean(unknown[0], sources) or "Choose one of these."
+        raise BadInput(f"--missing: expected some of {', '.join(sources)}, found {unknown[0]}. {hint}")
     wanted = {name for name in model.scan_names if name.lower() not in left_out}
     known = {*model.scan_names, *model.recipe.data.source, *model.recipe.data.target, MASK}
     return [
