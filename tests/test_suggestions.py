@@ -44,6 +44,15 @@ def test_a_key_is_looked_for_in_its_table_then_in_all_then_by_its_meaning(key: s
     assert f"found '{key}'. Did you mean {meant}" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("option", "meant"), [("--resampel", "--resample"), ("--shapes", "--shares"), ("--exclude-files", "--exclude-file")]
+)
+def test_an_unknown_option_is_answered_with_the_nearest(voxlate, cohort, option: str, meant: str) -> None:
+    refused = voxlate("prepare", cohort, option)
+    assert refused.code == 2
+    assert f"No such option: {option} (Possible options: {meant}" in " ".join(refused.err.replace("│", " ").split())
+
+
 @pytest.mark.parametrize("word", ["none", "unset", '"none"'])
 def test_an_optional_key_is_unset_by_name(word: str) -> None:
     changes = {"synth.grid": word, "synth.end": word, "stages.regression.train.workers": word}

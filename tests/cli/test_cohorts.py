@@ -88,7 +88,7 @@ def test_an_unknown_split_is_answered_with_those_there_are(voxlate, run, cohort,
 def test_a_modality_that_no_case_has_is_answered_with_those_there_are(voxlate, cohort, tmp_path) -> None:
     answer = voxlate("prepare", cohort, "--modality", "T2w", "--out", tmp_path / "out")
     assert answer.code == 2
-    assert "expected cases with the modality T2w, found none, only t1, t2. Name one of these." in answer.err
+    assert "expected cases with the modality T2w, found none, only t1, t2. Did you mean 't2'?" in answer.err
 
 
 def test_info_prints_words_and_no_python(voxlate, cohort, prepared) -> None:

@@ -472,7 +472,7 @@ def test_a_resumed_plan_says_that_set_changes_nothing(voxlate, prepared, tmp_pat
 
 
 def test_wishes_in_python_are_checked_as_on_the_command_line(prepared):
-    with pytest.raises(BadInput, match="mode: expected both, samples, mean, found 'man'"):
+    with pytest.raises(BadInput, match="mode: expected 'both', 'mean', 'samples', found 'man'"):
         package.plan(prepared, mode="man", minutes=1)
     with pytest.raises(BadInput, match="expected a number above 0, found inf"):
         package.plan(prepared, minutes=float("inf"))

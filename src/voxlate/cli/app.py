@@ -4,17 +4,35 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.text import Text
+from typer.core import TyperGroup
 
 from voxlate import __version__
-from voxlate.errors import BadInput, Stopped
+from voxlate.errors import BadInput, Stopped, nearest
+
+
+class Commands(TyperGroup):
+    """The commands; an option that is not there is answered with the nearest of those that are."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; the error of an unknown option gets our suggestions."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:  # Typer keeps the class of that error to itself
+            command = getattr(getattr(error, "ctx", None), "command", None)
+            if command is not None and hasattr(error, "possibilities") and hasattr(error, "option_name"):
+                known = [name for one in command.params for name in one.opts if name.startswith("--")]
+                error.possibilities = nearest(error.option_name, known)[:3]
+            raise
+
 
 app = typer.Typer(
     name="voxlate",
+    cls=Commands,
     help="Turn one kind of medical scan into another, and state how far the images can be trusted.\n\n"
     "Research software, not a medical device.",
     no_args_is_help=True,

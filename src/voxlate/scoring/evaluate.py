@@ -88,8 +88,8 @@ def evaluate(
     voxels that they do not cover do not count. Raises BadInput where nothing matches.
     """
     out, truth = Path(out), Path(truth)
-    chosen = {"prefer": prefer, "exclude": exclude, "exclude_file": exclude_file}
-    found = find_cohort(truth, pattern, manifest, preset, None, allow_outside, patients, **chosen).cases
+    choice = {"prefer": prefer, "exclude": exclude, "exclude_file": exclude_file}
+    found = find_cohort(truth, pattern, manifest, preset, None, allow_outside, patients, **choice).cases
     known_patients(found, truth)
     asked = {case.case for case in found if _is_in(split, case, out)} if cases is None else set(cases)
     wanted = {case.case: case for case in found if case.case in asked}
