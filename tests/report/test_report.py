@@ -81,7 +81,7 @@ def run(tmp_path):
     (folder / "recipe.toml").write_text(RECIPE)
     (folder / "provenance.json").write_text(json.dumps({"seed": 0, "recipe": {"net": 1}, "data": {"cases": 12}}))
     lines = [
-        {"step": s, "turn": "net", "loss": {"total": 1 / s}, "lr": 1e-3, "items_per_s": 20.0} for s in range(1, 200)
+        {"stage": "final", "step": s, "turn": "net", "loss": {"total": 1 / s}, "lr": 1e-3, "items_per_s": 20.0} for s in range(1, 200)
     ]
     lines += [{"step": s, "validation": {"mae": 1 / s}} for s in range(20, 200, 20)]
     (folder / "log.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 20')

@@ -24,7 +24,7 @@ from voxlate.planning.rules import Size, Tables, Why
 from voxlate.planning.search import FILLED, Candidate, Search, reason
 from voxlate.recipe import Recipe, from_dict, header, read_with_head, to_dict, with_trainings
 from voxlate.recipes import text as recipe_text
-from voxlate.training.log import append_line
+from voxlate.training.lines import append_line
 from voxlate.training.precision import Choice, choose
 from voxlate.training.processes import agreed, by_main, processes
 from voxlate.training.run import Run

@@ -1,6 +1,5 @@
 """log.jsonl and TensorBoard: the numbers of a training, without gaps or repeats after a restart."""
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,15 +9,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from voxlate.files import write_text
 from voxlate.learning.settings import Training
+from voxlate.training.lines import append_line, lines_of
 
 StepCallback = Callable[[str, int, int, Mapping[str, float]], None]
 """Called after every step with the stage's name, steps done, steps in all, and the numbers last logged."""
-
-
-def append_line(log: Path, line: Mapping[str, object]) -> None:
-    """Add a line to log.jsonl."""
-    with log.open("a", encoding="utf-8", newline="\n") as file:
-        file.write(json.dumps(line) + "\n")
 
 
 class Log:
@@ -104,12 +98,6 @@ class Log:
         """Remove lines of steps that a killed run logged but never saved, since it repeats those steps."""
         if not self.log.exists():
             return
-        kept = []
-        for text in self.log.read_text(encoding="utf-8").splitlines():
-            try:
-                line = json.loads(text)
-            except json.JSONDecodeError:  # the line that the kill cut short
-                continue
-            if line["stage"] != self.stage or 0 < step >= line["step"]:
-                kept.append(text)
+        lines = lines_of(self.log)
+        kept = [text for text, line in lines if line["stage"] != self.stage or 0 < step >= line["step"]]
         write_text(self.log, "".join(f"{text}\n" for text in kept))

@@ -1,28 +1,23 @@
 """A training's folder: its recipe, its log, and the weights as one file that is a whole model."""
 
-import contextlib
 import hashlib
 import json
 import platform
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from itertools import product
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import Any
 
-import safetensors
 import safetensors.torch
 import tomli_w
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
-from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 import voxlate
-from voxlate.config import adapter
 from voxlate.data.familiar import training_ranges
 from voxlate.data.patches import teaching_cases
 from voxlate.data.prepared import Cohort
@@ -31,48 +26,13 @@ from voxlate.files import LOCK, read_json, whole_file, write_json, write_text
 from voxlate.learning.settings import Training
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, from_dict, header, needed_code, to_dict
+from voxlate.records import Record, Tensors
+from voxlate.training.headers import header_of
+from voxlate.training.states import check_outline
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
 DIGITS = 16  # of a digest, where only chance could make two alike
 LONGEST_VALUE = 80  # characters of a list or text, in a message
-
-
-class _Data(TypedDict):
-    source: list[str]
-    target: list[str]
-
-
-class _Recipe(TypedDict):
-    title: str
-    data: _Data
-
-
-class _Software(TypedDict):
-    voxlate: str
-    torch: str
-    notice: str
-
-
-class _Span(TypedDict):
-    low: list[float]
-    high: list[float]
-
-
-class _Header(TypedDict):
-    """What is read of a weights file's header; the recipe and the preparation check themselves further."""
-
-    recipe: _Recipe
-    units: dict[str, str]
-    target_scales: dict[str, tuple[float, float]]
-    target_widths: NotRequired[dict[str, list[float]]]
-    training_ranges: NotRequired[dict[str, _Span]]
-    training_spacing_mm: NotRequired[tuple[float, float, float] | None]
-    imports: NotRequired[list[str]]
-    bound: NotRequired[dict[str, float]]
-    parameters: int
-    steps: int
-    seconds: float
-    made_by: _Software
 
 
 @dataclass(frozen=True)
@@ -261,38 +221,15 @@ def _check_finite(tensors: dict[str, Tensor], path: Path) -> None:
             )
 
 
-@contextlib.contextmanager
-def opened(path: Path, expected: str, advice: str) -> Iterator[Any]:
-    """A safetensors file; raises BadInput where there is none at the path, with advice where it cannot be read."""
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            yield file
-    except FileNotFoundError as error:
-        raise BadInput(f"{path}: expected {expected}, found no such file. Check the path.") from error
-    except (safetensors.SafetensorError, OSError) as error:
-        raise BadInput(
-            f"{path}: expected a safetensors file, found something else or a part of one ({error}). {advice}"
-        ) from error
+def opened(path: Path, advice: str = "Copy or train it again.") -> AbstractContextManager[Tensors]:
+    """A weights file; raises BadInput where there is none at the path, with advice where it cannot be read."""
+    return Record(path, "a trained model (voxlate train makes one)", advice).tensors("pt")
 
 
 def read_header(path: Path) -> dict[str, Any]:
     """The header of a weights file; raises BadInput where it is no weights file of ours."""
-    with opened(path, "a trained model (voxlate train makes one)", "Copy or train it again.") as file:
-        text = (file.metadata() or {}).get("voxlate")
-    if text is None:
-        raise BadInput(f"{path}: expected weights that voxlate saved, found a file without its header. Check the path.")
-    header: dict[str, Any] = {}
-    try:
-        adapter(_Header).validate_json(text)
-        header = json.loads(text)
-        pairs = product(header["recipe"]["data"]["target"], ("units", "target_scales"))
-        found = [f"no {key} of {name}" for name, key in pairs if name not in header[key]]
-    except ValidationError as error:
-        place = ".".join(str(part) for part in error.errors()[0]["loc"])
-        found = [f"'{place}' absent or of another kind" if place else "no table"]
-    if found:
-        raise BadInput(f"{path}: expected a whole header, found {'; '.join(found)}. Get the file again.")
-    return header
+    with opened(path) as file:
+        return header_of(file)
 
 
 def is_finished(path: Path, options: Training) -> bool:
@@ -317,15 +254,13 @@ def _as_trained(stated: Any, trained: Any) -> Any:
 
 def load_weights(method: nn.Module, path: Path) -> None:
     """Fill a method; raises BadInput naming the first tensor that is missing, unknown or of another shape."""
-    header = read_header(path)
-    with opened(path, "a trained model (voxlate train makes one)", "Copy or train it again.") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
-    if header.get("sha256") != checksum(header, tensors):
-        raise BadInput(
-            f"{path}: expected weights and header as they were saved, found others (their checksum differs). Get the "
-            "file again."
-        )
+    tensors = read_weights(path)
     _check_finite(tensors, path)
+    _check_shapes(method, tensors, path)
+    method.load_state_dict(tensors)
+
+
+def _check_shapes(method: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     wanted = method.state_dict()
     for name in sorted(wanted.keys() | tensors.keys()):
         here, there = (_shape(one.get(name)) for one in (wanted, tensors))
@@ -334,11 +269,40 @@ def load_weights(method: nn.Module, path: Path) -> None:
                 f"{path}: expected weights of this recipe, found another's ('{name}': expected {here}, found {there}). "
                 "Use the weights with the recipe they were trained by."
             )
-    method.load_state_dict(tensors)
+
+
+def _built(recipe: Recipe, path: Path) -> Method:
+    """The method of a recipe, once it is known to be that of the weights: another may be too large to be built."""
+    header, tensors = read_header(path), read_weights(path)
+    with suppress(NotImplementedError, RuntimeError), torch.device("meta"):  # code of others may compute as it builds
+        method = recipe.build()
+        _check_shapes(method, tensors, path)
+        if (found := sum(one.numel() for one in method.parameters())) != header["parameters"]:
+            raise BadInput(
+                f"{path}: expected weights of {header['parameters']} parameters, as their header says, found {found}. "
+                "Get the file again."
+            )
+    return recipe.build()
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file; raises BadInput where they, or its header, are not as they were saved."""
+    with opened(path) as file:
+        header = header_of(file)
+        tensors = {name: file.file.get_tensor(name) for name in file.shapes}
+    if header["sha256"] != checksum(header, tensors):
+        raise BadInput(
+            f"{path}: expected weights and header as they were saved, found others (their checksum differs). Get the "
+            "file again."
+        )
+    return tensors
 
 
 def _shape(tensor: Tensor | None) -> str:
-    return "nothing" if tensor is None else "×".join(map(str, tensor.shape)) or "a number"
+    if tensor is None:
+        return "nothing"
+    shape = "×".join(map(str, tensor.shape)) or "a number"
+    return shape if tensor.dtype == torch.float32 else f"{shape} of {tensor.dtype}".replace("torch.", "")
 
 
 def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, dict[str, Any]]:
@@ -365,7 +329,7 @@ def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, d
                 f"{weights}: expected weights of this run's recipe, found those of another ({change}). "
                 "Restore the run's own file."
             )
-    method = recipe.build()
+    method = _built(recipe, weights)
     load_weights(method, weights)
     return method.eval().requires_grad_(False), recipe, header
 
@@ -389,6 +353,7 @@ def load_state(path: Path) -> dict[str, Any]:
         raise BadInput(
             f"{path}: expected a training state, found an unreadable file. Delete it to start again."
         ) from error
+    check_outline(path, state)
     return state
 
 

@@ -53,6 +53,7 @@ from voxlate.training.run import (
     weights_header,
     weights_of,
 )
+from voxlate.training.states import check_state
 from voxlate.training.validate import (
     autocast,
     validate,
@@ -329,7 +330,8 @@ def _train_stage(job: Job, session: _Session, method: Method, started: str) -> M
     stage, options, device = job.stage, job.stage.train, job.device
     run, main = session.run, job.accelerator.is_main_process
     learner = begin_learner(method, options, device, job.epoch_steps if options.stop else 0)
-    if run.state.exists() and (state := load_state(run.state))["stage"] == stage.name:
+    if state := _saved(job, run):
+        check_state(run.state, state, learner, options.length, stage.data.patch)
         learner.load_state(state)
     parallel = method if job.alone else job.accelerator.prepare(method)
     loader = job.batches(learner.step, _kept_moments(job, method, session))
@@ -375,6 +377,19 @@ def _train_stage(job: Job, session: _Session, method: Method, started: str) -> M
             job.accelerator.wait_for_everyone()
             return changed
     return _finish(job, run, learner)
+
+
+def _saved(job: Job, run: Run) -> dict[str, Any] | None:
+    """The state that was saved in the stage of a job; raises BadInput where it is of no stage of the recipe."""
+    if not run.state.exists():
+        return None
+    state, names = load_state(run.state), [stage.name for stage in job.recipe.all_stages]
+    if state["stage"] not in names:
+        raise BadInput(
+            f"{run.state}: expected a state of one of the stages {', '.join(names)}, found one of "
+            f"'{state['stage']:.80}'. Delete it to start again."
+        )
+    return state if state["stage"] == job.stage.name else None
 
 
 def _repaced(job: Job, session: _Session, learner: Learner, step_seconds: float) -> Recipe | None:
