@@ -8,7 +8,7 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
-from voxlate.records import Count, Name, NotNegative, Number, Record, Text
+from voxlate.records import Count, NotNegative, Number, Record, Text
 
 LARGEST_LOSS = 1e38  # of float32; what is not finite may be logged, too
 
@@ -16,9 +16,9 @@ Readings = dict[Text, float]
 
 
 class Line(TypedDict):
-    """A line: a step's losses, a validation, the seconds of parts, or a sentence."""
+    """A line: a step's losses, a validation, seconds, what was planned and what it took, or a sentence."""
 
-    stage: Name
+    stage: Text
     step: Count
     turn: NotRequired[Text]
     loss: NotRequired[Readings]
@@ -27,6 +27,8 @@ class Line(TypedDict):
     seconds: NotRequired[Number]
     validation: NotRequired[Readings]
     time: NotRequired[dict[Text, Number]]
+    planned: NotRequired[dict[Text, Number | None]]
+    took: NotRequired[dict[Text, Number | None]]
     started: NotRequired[Text]
     ended: NotRequired[Text]
 
