@@ -22,11 +22,12 @@ from voxlate.data.familiar import training_ranges
 from voxlate.data.patches import teaching_cases
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
-from voxlate.files import LOCK, read_json, whole_file, write_json, write_text
+from voxlate.files import LOCK, whole_file, write_json, write_text
 from voxlate.learning.settings import Training
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, from_dict, header, needed_code, to_dict
 from voxlate.records import Record, Tensors
+from voxlate.scoring.provenance import read_run
 from voxlate.training.headers import header_of
 from voxlate.training.states import check_outline
 
@@ -86,7 +87,7 @@ def begin_run(
     run = Run(folder)
     wanted = {"recipe": to_dict(recipe), "data": data}
     if run.provenance.exists():
-        found = read_json(run.provenance)
+        found = read_run(run.provenance)
         change = first_change({key: found.get(key) for key in wanted}, wanted)
         if not change:
             return run
@@ -109,7 +110,7 @@ def begin_run(
 def change_recipe(run: Run, recipe: Recipe, notes: Mapping[str, Any]) -> None:
     """Let a run that has begun go on by another recipe, and add notes to its provenance, which is what is resumed."""
     plain = to_dict(recipe)
-    write_json(run.provenance, {**read_json(run.provenance), "recipe": plain, **notes})
+    write_json(run.provenance, {**read_run(run.provenance), "recipe": plain, **notes})
     write_text(run.recipe, header(run.recipe.read_text(encoding="utf-8")) + tomli_w.dumps(plain))
 
 
@@ -121,15 +122,15 @@ def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -
     """
     said = []
     wanted = _trained_by(to_dict(recipe))
-    data = read_json(run.provenance)["data"]
+    data = read_run(run.provenance).get("data", {})
     for other in others:
         if not other.provenance.exists():
             raise BadInput(f"{other.folder}: expected a run to take stages from, found no provenance.json. Name a run.")
         theirs = other.weights(stage)
-        seen = read_json(other.provenance)["data"]
-        if seen["cohort"] != data["cohort"]:
+        seen = read_run(other.provenance).get("data", {})
+        if seen.get("cohort") != data.get("cohort"):
             change = "it saw another cohort"
-        elif seen["splits"] != data["splits"]:
+        elif seen.get("splits") != data.get("splits"):
             change = "it trained on other cases (--fold)"
         elif not theirs.exists():
             change = f"it has no finished stage '{stage}'"
@@ -319,7 +320,7 @@ def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, d
     header = read_header(weights)
     recipe = from_dict(header["recipe"], f"{weights} (header)", allow_code)
     if path.is_dir() and Run(path).provenance.exists():
-        if (stated := read_json(Run(path).provenance).get("recipe")) is None:
+        if (stated := read_run(Run(path).provenance).get("recipe")) is None:
             raise BadInput(
                 f"{Run(path).provenance}: expected the provenance of a training, with its recipe, found one without. "
                 "Restore the file, or name weights.safetensors instead of the folder."

@@ -24,13 +24,14 @@ from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.devices import can_compile
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput, Stopped
-from voxlate.files import locked, read_json, seen_from
+from voxlate.files import locked, seen_from
 from voxlate.learning.settings import Training
 from voxlate.machine import begin_reader, cores, interrupts_held, keep_freed_memory
 from voxlate.methods.autoencoding import reconstruction_error
 from voxlate.methods.method import Method
 from voxlate.nets.autoencoder import AutoencoderNet
 from voxlate.recipe import FullStage, Recipe, check_order, fixed_ranges, stage_recipe, with_steps
+from voxlate.scoring.provenance import read_run
 from voxlate.training.clock import Clock, time_note
 from voxlate.training.latents import keep_moments, moments_folder, why_not_kept
 from voxlate.training.learner import Epochs, Learner, start_from, train_only
@@ -397,7 +398,7 @@ def _repaced(job: Job, session: _Session, learner: Learner, step_seconds: float)
     name, changed = job.stage.name, list[Recipe | None]([None])
 
     def ask() -> None:
-        noted = read_json(session.run.provenance).get("paced", {})
+        noted = read_run(session.run.provenance).get("paced", {})
         if session.pace is None or name in noted:
             return
         recipe = session.pace(job.recipe, name, learner.step, step_seconds)
@@ -420,7 +421,7 @@ def _finish(job: Job, run: Run, learner: Learner) -> Method:
     if job.accelerator.is_main_process:
         recipe = stage_recipe(job.recipe, job.stage.name)
         header = weights_header(recipe, method, job.cohort, learner.step, learner.seconds)
-        header["training_voxels"] += read_json(run.provenance).get("inherited_voxels", [])
+        header["training_voxels"] += read_run(run.provenance).get("inherited_voxels", [])
         save_weights(run.weights(job.stage.name), method, header | _bound(job, method, run))
     job.accelerator.wait_for_everyone()
     return method
