@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 LARGEST = 1e15  # of a number: squares of it are finite in float32, and no scan holds such values
 MOST = 2**48  # of a count: far above any number of voxels, far below where floats skip whole numbers
+DIGITS = 18  # of an integer, so that 64 bits hold it
 LONGEST_TEXT = 1 << 16
 LONGEST_SHOWN = 120  # characters of a value, in a message
 FLOATS, WHOLES = ("F32",), ("U8", "I16", "F32")
@@ -63,7 +64,7 @@ class Record:
         """The content of JSON without NaN and infinity; infinite: these may be in it."""
         strict: dict[str, Any] = {} if infinite else {"parse_constant": _refused, "parse_float": _finite}
         try:
-            return json.loads(text, **strict)
+            return json.loads(text, parse_int=_whole, **strict)
         except (ValueError, RecursionError) as error:
             raise self.wrong(f"none that can be read ({error})") from error
 
@@ -178,6 +179,11 @@ def close(one: float, other: float, share: float = 1e-4) -> bool:
 
 def _refused(name: str) -> Any:
     raise ValueError(f"{name} is no number here")
+
+
+def _whole(text: str) -> int:
+    """Beyond what any count is an integer would overflow as a float or as a tensor's."""
+    return int(text) if len(text) <= DIGITS else _refused(f"{text[:DIGITS]}…")
 
 
 def _finite(text: str) -> float:

@@ -128,14 +128,13 @@ def _cohort(path: Path) -> dict[str, Any]:
 
 
 def _model(path: Path) -> dict[str, Any]:
-    from voxlate.training.run import Run, read_header, read_weights  # imports torch, which a scan does not need
+    from voxlate.training.run import Run, read_header  # imports torch, which a scan does not need
 
     weights = Run(path).weights() if path.is_dir() else path
     if path.is_dir() and not weights.exists():
         state = "stopped; the same train command resumes it" if Run(path).state.exists() else "not begun"
         return {"run": str(path), "state": state}
     header = read_header(weights)
-    read_weights(weights)  # refuses a file that was changed
     recipe = header["recipe"]
     return {
         "model": str(weights),

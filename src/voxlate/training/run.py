@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -228,9 +229,17 @@ def opened(path: Path, advice: str = "Copy or train it again.") -> AbstractConte
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header of a weights file; raises BadInput where it is no weights file of ours."""
+    """The header of a weights file; raises BadInput where it is no weights file of ours, or was changed."""
     with opened(path) as file:
-        return header_of(file)
+        header = header_of(file)
+    _check_whole(path, path.stat().st_mtime_ns)
+    return header
+
+
+@lru_cache(maxsize=64)
+def _check_whole(path: Path, mtime_ns: int) -> None:
+    """Compare a file with its checksum, once in each process."""
+    read_weights(path)
 
 
 def is_finished(path: Path, options: Training) -> bool:
@@ -383,4 +392,8 @@ def _in_words(value: Any) -> str:
     if (table := _as_tables(value)) is not None:
         return f"a table of {', '.join(table)}" if isinstance(value, dict) else f"a list of {', '.join(table)}"
     text = repr(value)
-    return text if len(text) <= LONGEST_VALUE else f"{len(value)} long ({text[:LONGEST_VALUE]}…)"
+    if len(text) <= LONGEST_VALUE:
+        return text
+    return (
+        f"{len(value)} long ({text[:LONGEST_VALUE]}…)" if isinstance(value, list | str) else f"{text[:LONGEST_VALUE]}…"
+    )
