@@ -394,6 +394,5 @@ def _in_words(value: Any) -> str:
     text = repr(value)
     if len(text) <= LONGEST_VALUE:
         return text
-    return (
-        f"{len(value)} long ({text[:LONGEST_VALUE]}…)" if isinstance(value, list | str) else f"{text[:LONGEST_VALUE]}…"
-    )
+    length = len(value) if isinstance(value, list | str) else len(text)
+    return f"{length} long ({text[:LONGEST_VALUE]}…)"
