@@ -211,7 +211,7 @@ def mutated(form: str, path: Path, whole: bytes, draw: Draw, stamped: bool) -> b
         else:
             change_arrays(file.arrays, draw)
         if stamped:
-            gone = (KeyError, TypeError, ValueError, AttributeError)  # what is stamped
+            gone = (KeyError, TypeError, ValueError, AttributeError, RuntimeError)  # what is stamped
             with contextlib.suppress(*gone):
                 STAMPS[form](file)
         return file.bytes()

@@ -89,7 +89,7 @@ class _Stated(TypedDict, total=False):
     prepared: _Prepared
     range: dict[Name, tuple[Number, Number]]
     cases: list[Name]
-    failed: dict[Name, Text]
+    failed: dict[Text, Text]
     warnings: list[Text]
     split: Text
     axes: Axes

@@ -99,12 +99,14 @@ def header_of(file: Tensors) -> dict[str, Any]:
 def _check_sizes(file: Tensors, recipe: Mapping[str, Any]) -> None:
     """Raise BadInput where a network is asked for that is far larger than the tensors: building it would take ages."""
     shapes = file.shapes
-    for name, (_lengths, kind) in shapes.items():
-        file.record.check(kind in TYPES, f"'{name}' of {kind}")
+    for name, (lengths, kind) in shapes.items():
+        file.record.check(kind in TYPES and 0 not in lengths, f"'{name}' of {kind} {lengths}")
     largest = max([LEAST_SIZE, len(shapes), *(math.prod(lengths) for lengths, _ in shapes.values())])
     stages = [recipe, *(one for one in recipe.get("stages", ()) if isinstance(one, dict))]
     for number in (one for stage in stages for key in ("net", "method") for one in _numbers(stage.get(key))):
-        file.record.check(abs(number) <= largest, f"a network of {number:g} in the recipe, which its tensors are not")
+        file.record.check(
+            abs(number) <= largest, f"a network of {number!r:.40} in the recipe, which its tensors are not"
+        )
 
 
 def _numbers(value: Any) -> list[float]:
