@@ -11,15 +11,15 @@ from voxlate.data.case import Unit
 from voxlate.data.familiar import POINTS
 from voxlate.errors import BadInput
 from voxlate.recipe import needed_code
-from voxlate.records import Count, Digest, Name, NotNegative, Number, Positive, ShortDigest, Tensors, Text
+from voxlate.records import Count, Digest, NotNegative, Number, Positive, ShortDigest, Tensors, Text
 
 TYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")  # of what networks hold
 LEAST_SIZE = 4096  # that a number of a network's settings may always have
 
 
 class _Data(TypedDict):
-    source: list[Name]
-    target: list[Name]
+    source: list[Text]
+    target: list[Text]
 
 
 class _Recipe(TypedDict):
@@ -50,15 +50,15 @@ class Header(TypedDict):
     """All that synthesis needs in addition to the tensors."""
 
     recipe: dict[str, Any]
-    units: dict[Name, Unit]
-    target_scales: dict[Name, tuple[Number, Number]]
-    target_widths: NotRequired[dict[Name, tuple[NotNegative, NotNegative]]]
+    units: dict[Text, Unit]
+    target_scales: dict[Text, tuple[Number, Number]]
+    target_widths: NotRequired[dict[Text, tuple[NotNegative, NotNegative]]]
     preparation: Preparation
-    training_ranges: NotRequired[dict[Name, _Span]]
+    training_ranges: NotRequired[dict[Text, _Span]]
     training_spacing_mm: NotRequired[tuple[Positive, Positive, Positive] | None]
     imports: NotRequired[list[Text]]
     imported: NotRequired[dict[str, Any]]
-    bound: NotRequired[dict[Name, NotNegative]]
+    bound: NotRequired[dict[Text, NotNegative]]
     parameters: Count
     steps: Count
     seconds: NotNegative
