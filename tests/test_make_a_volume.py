@@ -159,7 +159,7 @@ def test_the_autoencoder_alone_gives_the_bound_of_the_row(voxlate, volume, cohor
     bounds = [read_header(path)["bound"]["t2"] for path in volume.glob("weights*.safetensors")]
     assert len(bounds) == 3
     assert len(set(bounds)) == 1
-    scored = voxlate("evaluate", tmp_path / "bound", "--truth", cohort)
+    scored = voxlate("evaluate", tmp_path / "bound", "--truth", cohort, "--all")
     made(voxlate, volume, cohort, tmp_path / "own")
     assert voxlate("evaluate", tmp_path / "own", "--truth", cohort).code == 0
     table = voxlate("compare", tmp_path / "own", tmp_path / "bound").out

@@ -112,7 +112,7 @@ def test_evaluate_scores_lpips_slice_by_slice_and_says_by_which_weights(voxlate,
     for folder, data in (("truth", truth), ("out", made)):
         affine = np.diag([2.0, 2.0, 5.0, 1.0])
         write_volume(tmp_path / folder / "p0" / "cbf.nii.gz", Volume(data[None], affine, "ml/100g/min", "cbf"))
-    said = voxlate("evaluate", tmp_path / "out", "--truth", tmp_path / "truth", "--lpips", weights)
+    said = voxlate("evaluate", tmp_path / "out", "--truth", tmp_path / "truth", "--lpips", weights, "--all")
     assert said.code == 0, said.err
     part = json.loads((tmp_path / "out" / "metrics.json").read_text())["modalities"]["cbf"]
     seen = [image[:, ::-1, ::-1] / 200 for image in (truth, made)]  # as radiologists look at it

@@ -82,9 +82,10 @@ def run(tmp_path):
     (folder / "recipe.toml").write_text(RECIPE)
     (folder / "provenance.json").write_text(json.dumps({"seed": 0, "recipe": {"net": 1}, "data": {"cases": 12}}))
     lines = [
-        {"step": s, "turn": "net", "loss": {"total": 1 / s}, "lr": 1e-3, "items_per_s": 20.0} for s in range(1, 200)
+        {"stage": "final", "step": s, "turn": "net", "loss": {"total": 1 / s}, "lr": 1e-3, "items_per_s": 20.0}
+        for s in range(1, 200)
     ]
-    lines += [{"step": s, "validation": {"mae": 1 / s}} for s in range(20, 200, 20)]
+    lines += [{"stage": "final", "step": s, "validation": {"mae": 1 / s}} for s in range(20, 200, 20)]
     (folder / "log.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 20')
     return folder
 
@@ -291,7 +292,8 @@ def test_nice_ends_are_round_and_at_most_half_as_much_again(value):
 def test_later_lines_of_a_resumed_run_count(tmp_path):
     log = tmp_path / "log.jsonl"
     log.write_text(
-        '{"step": 1, "loss": {"total": 5}}\n{"step": 1, "loss": {"total": 3}}\n{"step": 2, "loss": {"total": 2}}\n'
+        '{"stage": "", "step": 1, "loss": {"total": 5.0}}\n{"stage": "", "step": 1, "loss": {"total": 3}}\n'
+        '{"stage": "", "step": 2, "loss": {"total": 2}}\n'
     )
     (curve,) = curves.curves_of(log)["", "loss"]
     assert (curve.steps, curve.values) == ((1, 2), (3, 2))

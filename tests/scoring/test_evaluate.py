@@ -306,7 +306,7 @@ def test_a_modality_that_a_case_lacks_is_listed(cohort, shifted):
 @pytest.mark.parametrize("name", ["../t2.nii.gz", "/etc/passwd", "a/b.png"])
 def test_a_list_of_images_leads_nowhere_else(cohort, shifted, name):
     (shifted / "p0" / "provenance.json").write_text(json.dumps({"images": {name: "0"}}))
-    with pytest.raises(BadInput, match="expected provenance as synth writes it"):
+    with pytest.raises(BadInput, match="expected the provenance of a synthesis"):
         evaluate(shifted, cohort)
 
 

@@ -273,4 +273,4 @@ def test_provenance_of_another_form_is_one_sentence(voxlate, run, cohort, tmp_pa
     (tmp_path / "o" / "case0" / "provenance.json").write_text(json.dumps({"inputs": inputs, "synth": {}}))
     answer = voxlate("synth", run, cohort, "--out", tmp_path / "o")
     assert answer.code == 2
-    assert "expected provenance as synth writes it, found others" in " ".join(answer.err.split())
+    assert "expected the provenance of a synthesis as voxlate writes it" in " ".join(answer.err.split())

@@ -402,7 +402,7 @@ def test_a_name_in_a_weights_header_that_would_leave_its_folder_is_refused(run, 
     method, _, header = load_method(run)
     text = json.dumps(header["recipe"]).replace('"t2"', json.dumps(name))
     changed = {**header, "recipe": json.loads(text), "units": {"t1": "a.u.", name: "a.u."}}
-    changed["target_scales"] = {name: [0, 1400]}
+    changed |= {"target_scales": {name: [0, 1400]}, "target_widths": {name: [1400, 1400]}}
     save_weights(tmp_path / "w.safetensors", method, changed)
     with pytest.raises(BadInput, match="expected a name of letters"):
         load(tmp_path / "w.safetensors")
@@ -500,7 +500,7 @@ def test_a_run_whose_provenance_names_no_lists_of_cases_is_refused_in_one_senten
     path.write_text(json.dumps(stated))
     answer = voxlate("synth", run, cohort / "case0", "--out", tmp_path / "o")
     assert answer.code == 2
-    assert "expected provenance as train writes it" in answer.err
+    assert "expected the provenance of a training as voxlate writes it" in answer.err
 
 
 def test_a_scan_is_never_replaced_by_a_synthesis(voxlate, run, cohort, tmp_path):

@@ -5,7 +5,6 @@ nothing, and a function is called with (name, done, total, numbers).
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -137,8 +136,6 @@ def plan(
     plan_for: a machine that is not this one, such as "24GB, 80 TFLOPS" (memory and peak in bfloat16); options: as of
     planning.plan.plan.
     """
-    if not 0 < minutes < math.inf:
-        raise BadInput(f"minutes: expected how long a training may take, such as 60, found {minutes}. Change it.")
     elsewhere = None if plan_for is None else machine_of(plan_for)
     if memory_bytes is None:
         memory_bytes = elsewhere.memory_bytes * FREE if elsewhere else free_memory(device)

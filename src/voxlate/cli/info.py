@@ -9,7 +9,6 @@ import nibabel as nib
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.files import read_json
 from voxlate.images.dicom import SeriesInfo, is_dicom_folder, list_series
 from voxlate.images.volume import family, is_there, read_volume
 
@@ -55,7 +54,9 @@ def _folder(path: Path) -> dict[str, Any]:
 
 
 def _synthesis(path: Path) -> dict[str, Any]:
-    stated = read_json(path / "provenance.json")
+    from voxlate.scoring.provenance import read_provenance  # imported where a folder asks for it
+
+    stated = read_provenance(path / "provenance.json")
     model = stated.get("model", {})
     return {
         "synthesis": str(path),

@@ -18,6 +18,7 @@ from voxlate.images.register import (
     register,
 )
 from voxlate.images.volume import Volume
+from voxlate.records import Name, Positive, Text
 
 SHARED_FRAME = 0.1  # of the smaller of two scans, or bodies, that lies in the other where headers share a frame
 Align = Literal["midline"]
@@ -34,13 +35,13 @@ class Preparation:
     column. mask: what is masked where no mask file is given; mask_from: the modality in which a brain is found.
     """
 
-    spacing_mm: tuple[float, float, float] | None = None
+    spacing_mm: tuple[Positive, Positive, Positive] | None = None
     resample: bool = False
     register: RegistrationMethod | None = None
-    fixed: str | None = None
+    fixed: Name | None = None
     align: Align | None = None
     mask: Mask = "body"
-    mask_from: str | None = None
+    mask_from: Name | None = None
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,12 @@ class Registered:
     kept: the last step that made them more alike, "none" where no step did; transform: its ITK file in the cohort.
     """
 
-    to: str
-    asked: str
-    kept: str
+    to: Name
+    asked: RegistrationMethod
+    kept: RegistrationMethod | Literal["none"]
     before: Similarity
     after: Similarity
-    transform: str
+    transform: Text
 
 
 @dataclass(frozen=True, eq=False)

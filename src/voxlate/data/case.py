@@ -7,15 +7,14 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
+from pydantic import Field
 from safetensors.numpy import save_file
 
-from voxlate.config import adapter
 from voxlate.data.align import CommonGrid, Preparation, Registered, find_common_grid
+from voxlate.data.case_checks import check_header, check_voxels
 from voxlate.errors import BadInput
 from voxlate.files import whole_file
 from voxlate.images.grid import Grid, canonical, same_grid
@@ -23,13 +22,20 @@ from voxlate.images.mask import bounding_box, brain, foreground, user_mask
 from voxlate.images.misalignment import Misalignment
 from voxlate.images.register import Transform
 from voxlate.images.statistics import Statistics, intensity_statistics
-from voxlate.images.tiling import Size, Triple, resize_slices, zoomed
+from voxlate.images.tiling import Size, resize_slices, zoomed
 from voxlate.images.volume import Volume
+from voxlate.records import Count, Digest, Length, Name, NotNegative, Number, Positive, Record, Several, Shape, Text
+
+Sides = tuple[Length, Length, Length]
+Row = Annotated[list[Number], Field(min_length=4, max_length=4)]
+Affine = Annotated[list[Row], Field(min_length=4, max_length=4)]
+Unit = Annotated[Text, Field(max_length=100)]
 
 MASK = "mask"
 LABEL = "label."  # before a label map's name among the arrays of a case
 MOST_MODALITIES = 64  # the mask has a bit for each
 FOUND = ("brain of ", "foreground of ")  # how the source of a mask that is no file begins
+SCANS = ("F32", "I16")  # how the voxels of scans and label maps are stored
 OPEN_FILES = 256  # mapped at a time in each process: each holds a descriptor, of which many systems give 1,024
 DTYPES = {"F32": np.float32, "I16": np.int16, "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64}
 
@@ -38,11 +44,11 @@ DTYPES = {"F32": np.float32, "I16": np.int16, "U8": np.uint8, "U16": np.uint16, 
 class Origin:
     """The grid that a modality had in its file, and the file's name; note, guesses: as those of Volume."""
 
-    file: str
-    shape: Triple
-    affine: list[list[float]]
-    note: str = ""
-    guesses: tuple[str, ...] = ()
+    file: Text
+    shape: Sides
+    affine: Affine
+    note: Text = ""
+    guesses: tuple[Text, ...] = ()
 
     @property
     def grid(self) -> Grid:
@@ -59,24 +65,24 @@ class CaseHeader:
     array (modality, mask, label map) by its name; checksum: of the header; inputs and these two empty in memory.
     """
 
-    case: str
-    patient: str
-    shape: Triple
-    spacing_mm: tuple[float, float, float]
-    affine: list[list[float]]
-    units: dict[str, str]
-    origins: dict[str, Origin]
-    labels: list[str]
-    statistics: dict[str, Statistics]
-    mask_from: str
-    mask_area: list[int]
-    mask_box: list[tuple[int, int]]
-    mask_ml: float
-    inputs: str = ""
-    voxels: dict[str, str] = field(default_factory=dict)
-    registered: dict[str, Registered] = field(default_factory=dict)
-    misaligned: dict[str, Misalignment] = field(default_factory=dict)
-    checksum: str = ""
+    case: Name
+    patient: Name
+    shape: Sides
+    spacing_mm: tuple[Positive, Positive, Positive]
+    affine: Affine
+    units: dict[Name, Unit]
+    origins: dict[Name, Origin]
+    labels: list[Name]
+    statistics: dict[Name, Statistics]
+    mask_from: Text
+    mask_area: list[Count]
+    mask_box: list[tuple[Count, Several]]
+    mask_ml: NotNegative
+    inputs: Text = ""
+    voxels: dict[Name, Digest] = field(default_factory=dict)
+    registered: dict[Name, Registered] = field(default_factory=dict)
+    misaligned: dict[Name, Misalignment] = field(default_factory=dict)
+    checksum: Text = ""
 
     @property
     def present(self) -> list[str]:
@@ -303,9 +309,10 @@ def open_case(path: Path) -> PreparedCase:
 def read_header(path: Path) -> CaseHeader:
     """The header of a case file; each process reads it once, unless the file changes."""
     try:
-        return _read_header(path, path.stat().st_mtime_ns)
-    except FileNotFoundError as error:
+        changed = path.stat().st_mtime_ns
+    except OSError as error:
         raise BadInput(f"{path}: expected a prepared case, found none. Prepare the cohort again.") from error
+    return _read_header(path, changed)
 
 
 @functools.lru_cache(maxsize=OPEN_FILES)
@@ -316,14 +323,15 @@ def _arrays(path: Path, mtime_ns: int) -> dict[str, np.ndarray]:
 
 @functools.cache
 def _check_arrays(path: Path, mtime_ns: int) -> None:
-    """Compare all arrays with their digests, once in each process; raises BadInput where one differs."""
-    arrays, digests = _arrays(path, mtime_ns), _read_header(path, mtime_ns).voxels
-    for name in sorted({*arrays, *digests}):
-        if name not in arrays or digest(arrays[name]) != digests.get(name):
+    """Compare all arrays with their digests and the header, once in each process; raises BadInput where one differs."""
+    arrays, header = _arrays(path, mtime_ns), _read_header(path, mtime_ns)
+    for name in sorted(arrays):
+        if digest(arrays[name]) != header.voxels[name]:
             raise BadInput(
                 f"{path}: expected the voxels that prepare wrote, found others ('{name}' has another checksum). "
                 "Remove the file and prepare again."
             )
+    check_voxels(_record(path), header, arrays, MASK)
 
 
 def mapped(path: Path) -> dict[str, np.ndarray]:
@@ -341,14 +349,24 @@ def mapped(path: Path) -> dict[str, np.ndarray]:
 
 @functools.lru_cache(maxsize=4096)
 def _read_header(path: Path, mtime_ns: int) -> CaseHeader:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {}).get("voxlate", "")
-        header = adapter(CaseHeader).validate_json(text)
-        if header.checksum != _header_digest(json.loads(text)):
-            raise SafetensorError("the header's checksum differs")
-        return header
-    except (SafetensorError, ValidationError) as error:
-        raise BadInput(
-            f"{path}: expected a prepared case, found a damaged file. Remove it and prepare again."
-        ) from error
+    record = _record(path)
+    with record.tensors() as file:
+        text = file.text("voxlate")
+        header: CaseHeader = record.parse(CaseHeader, text)
+        record.check(header.checksum == _header_digest(json.loads(text)), "another header (its checksum differs)")
+        check_header(record, header)
+        record.check(header.voxels.keys() == (shapes := _shapes(header)).keys(), "digests of other arrays")
+        file.check(shapes)
+    return header
+
+
+def _record(path: Path) -> Record:
+    return Record(path, "a prepared case", "Remove it and prepare again.")
+
+
+def _shapes(header: CaseHeader) -> dict[str, Shape]:
+    """What the arrays of a case are by its header."""
+    bits = np.min_scalar_type((1 << len(header.units)) - 1)
+    kinds = dict.fromkeys(header.units, SCANS) | {LABEL + name: SCANS for name in header.labels}
+    kinds[MASK] = (next(name for name, one in DTYPES.items() if one == bits),)
+    return {name: Shape(header.shape, kind) for name, kind in kinds.items()}

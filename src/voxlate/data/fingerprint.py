@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,7 @@ def fingerprint(headers: list[CaseHeader], training: list[CaseHeader]) -> dict[s
     Shapes and spacings are (D, H, W); intensity percentiles are the medians over cases of those inside the mask.
     """
     return {
-        "shape": _range([header.shape for header in headers]),
-        "spacing_mm": _range([header.spacing_mm for header in headers]),
-        "mask_ml": _range([header.mask_ml for header in headers]),
+        **geometry(headers),
         "modalities": {
             name: {
                 "cases": sum(name in header.units for header in headers),
@@ -33,6 +31,11 @@ def fingerprint(headers: list[CaseHeader], training: list[CaseHeader]) -> dict[s
             for name in sorted({name for header in headers for name in header.units})
         },
     }
+
+
+def geometry(cases: Sequence[Any]) -> dict[str, dict[str, Any]]:
+    """Shapes, spacings and mask volumes of cases: of their headers, or of the entries of a list of them."""
+    return {name: _range([getattr(one, name) for one in cases]) for name in ("shape", "spacing_mm", "mask_ml")}
 
 
 def _range(values: list[Any]) -> dict[str, Any]:

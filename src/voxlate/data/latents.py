@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
 from voxlate.files import whole_file
 from voxlate.images.intensity import IntensityMap
+from voxlate.records import Record, Shape
 
 Encode = Callable[[Tensor], Tensor]  # [B, 1, D, H, W] in network units to [B, 2 L, D, h, w], mean and log variance
 
@@ -52,10 +52,13 @@ def cache_moments(
     the cases done and all cases.
     """
     known, _ = usable_cases(cohort, data, "train")
+    names = list(dict.fromkeys([*data.source, *data.target]))
+    with torch.no_grad():
+        _, channels, _, *size = encode(torch.zeros(1, 1, *data.patch)).shape
     for number, name in enumerate(known):
         case = laid_out(cohort.case(name), data.axes)
         path, stamp = folder / f"{name}.safetensors", f"{case.header.inputs} {folder.name}"
-        if _stamp(path) != stamp:
+        if not path.is_file() or _stamp(path, names, (channels, case.header.shape[0], *size)) != stamp:
             with whole_file(path) as temporary:
                 moments = _moments(case, data, intensity, encode)
                 save_file(moments, temporary, metadata={"made_of": f"{stamp} {_digest(moments)}"})
@@ -85,14 +88,14 @@ def read_moments(folder: Path, case: str, slices: slice, names: Sequence[str]) -
     return torch.from_numpy(np.stack([moments[name][:, slices] for name in names]))
 
 
-def _stamp(path: Path) -> str:
-    """What a case's moments were made of; "" where there is no file, or a damaged one."""
+def _stamp(path: Path, names: Sequence[str], lengths: Sequence[int]) -> str:
+    """What a case's moments [2 L, D, h, w] were made of; "" where a file does not hold them: it is then made anew."""
     try:
-        with safe_open(path, framework="pt") as file:
-            stamp, _, digest = (file.metadata() or {}).get("made_of", "").rpartition(" ")
-            whole = digest == _digest({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-            return stamp if whole else ""
-    except (FileNotFoundError, SafetensorError):
+        with Record(path, "cached latents", "They are made again.").tensors("pt") as file:
+            tensors = file.read(dict.fromkeys(names, Shape(lengths)))
+            stamp, _, digest = file.text("made_of").rpartition(" ")
+            return stamp if digest == _digest(tensors) else ""
+    except BadInput:
         return ""
 
 

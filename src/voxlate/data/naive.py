@@ -3,6 +3,7 @@
 Mean image, copy, intensity table; of several sources also their mean and the least-squares map of all of them.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,20 +13,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from scipy.ndimage import zoom
 
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
-from voxlate.files import whole_file
+from voxlate.files import CHECKSUM, whole_file
 from voxlate.images.grid import Grid, canonical, return_to
 from voxlate.images.mask import foreground
 from voxlate.images.ranges import Range, own_floor_and_peak, range_for
 from voxlate.images.volume import Volume
+from voxlate.records import FLOATS, LARGEST, Name, Number, Record, Several, Shape, Text, close
 
 BINS = 1024  # one a level for 8 bit pictures, 4 HU for CT
 MEAN_VOXELS = 1 << 22  # a mean of many heads is smooth: 16 MiB hold it however large the scans are
+MOST_PEAKS = 1e6  # of a scan's own peak, that any voxel's mean is
 MOST_CASES = 200  # a mean and a table of more cases are the same to three digits
 
 Body = NDArray[np.bool_] | None
@@ -60,31 +62,34 @@ class Baselines:
             tensors["products"] = self.products
         stated = {name: getattr(self, name) for name in ("cases", "fixed", "align", "typical")}
         stated["ranges"] = {name: vars(value) for name, value in self.ranges.items()}
+        texts = {key: json.dumps(value) for key, value in stated.items()}
+        whole = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
         with whole_file(path) as temporary:
-            save_file(tensors, temporary, metadata={key: json.dumps(value) for key, value in stated.items()})
+            save_file(whole, temporary, metadata={**texts, CHECKSUM: _checksum(texts, whole)})
 
     @classmethod
     def load(cls, path: Path | str) -> "Baselines":
-        """Raises BadInput where the file is absent or holds something else."""
-        try:
-            with safe_open(path, framework="numpy") as file:
-                stated = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
-                tensors = {tuple(key.split(":")): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return cls(
-                ranges={name: Range(**value) for name, value in stated["ranges"].items()},
-                means={key[1]: value for key, value in tensors.items() if key[0] == "mean"},
-                tables={(key[1], key[2]): value for key, value in tensors.items() if key[0] == "table"},
-                cases=stated["cases"],
-                products=tensors.get(("products",)),
-                fixed=stated["fixed"],
-                align=stated["align"],
-                typical={name: (low, high) for name, (low, high) in stated["typical"].items()},
-            )
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise BadInput(
-                f"{path}: expected the naive baselines of a training, found none that can be read ({error}). "
-                "Train again, or score without them."
-            ) from error
+        """Raises BadInput where the file is absent, was changed, or holds something else."""
+        record = Record(path, "the naive baselines of a training", "Train again, or score without them.")
+        with record.tensors() as file:
+            texts = dict(file.metadata)
+            digest = texts.pop(CHECKSUM, None)  # version 0.6 wrote none
+            stated = record.fill(_Stated, {key: record.table(text) for key, text in texts.items()})
+            tensors = file.read(_shapes(record, stated, list(file.shapes)))
+        record.check(digest in (None, _checksum(texts, tensors)), "a changed file (its checksum differs)")
+        keyed = {tuple(key.split(":")): value for key, value in tensors.items()}
+        found = cls(
+            ranges=stated.ranges,
+            means={key[1]: value for key, value in keyed.items() if key[0] == "mean"},
+            tables={(key[1], key[2]): value for key, value in keyed.items() if key[0] == "table"},
+            cases=stated.cases,
+            products=keyed.get(("products",)),
+            fixed=stated.fixed,
+            align=stated.align,
+            typical=stated.typical,
+        )
+        _check(record, found)
+        return found
 
     def in_own_unit(self, image: Volume) -> Volume:
         """A baseline's image in the unit of its modality's scans."""
@@ -133,6 +138,63 @@ class Baselines:
         fitted = weights[-1] + sum(weight * share for weight, share in zip(weights, shares))
         empty = np.all([share <= 0 for share in shares], axis=0)
         return np.where(empty, to.low, to.low + fitted * to.width).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Stated:
+    """The header of a file of baselines."""
+
+    ranges: dict[Name, Range]
+    cases: Several
+    fixed: Text
+    align: bool
+    typical: dict[Name, tuple[Number, Number]]
+
+
+def _shapes(record: Record, stated: _Stated, names: Sequence[str]) -> dict[str, Shape]:
+    """What the arrays of a file must be: the mean of some modalities, tables between them, mean products of all."""
+    targets, shapes = [name.partition(":")[2] for name in names if name.startswith("mean:")], dict[str, Shape]()
+    record.check(bool(targets), "no mean image")
+    for name in targets:
+        record.check(name in stated.ranges, f"a mean image of '{name}', of which it has no range")
+        shapes[f"mean:{name}"] = Shape((None, None, None), FLOATS, *_ends(stated.ranges[name]))
+    for target in targets:
+        for source in stated.ranges.keys() - {target}:
+            if (name := f"table:{source}:{target}") in names:
+                shapes[name] = Shape((BINS,), FLOATS, *_ends(stated.ranges[target]))
+    if "products" in names and len(stated.ranges) > 2:
+        shapes["products"] = Shape((len(stated.ranges) + 1,) * 2, ("F64",))
+    return shapes
+
+
+def _ends(one: Range) -> tuple[float, float]:
+    """Between which values images on a range lie; rounding in float32 included."""
+    if one.own:
+        return -MOST_PEAKS, MOST_PEAKS
+    margin = 1e-5 * max(abs(one.low), abs(one.high))
+    return one.low - margin, one.high + margin
+
+
+def _check(record: Record, found: Baselines) -> None:
+    """Raise BadInput unless what a file says agrees with itself."""
+    own = {name for name in found.means if found.ranges[name].own}
+    record.check(found.typical.keys() == own, f"typical values of {', '.join(found.typical) or 'no target'}")
+    for name, (low, high) in found.typical.items():
+        record.check(low < high, f"typical values of {name} from {low:g} to {high:g}")
+    for name, mean in found.means.items():
+        record.check(mean.size <= 2 * MEAN_VOXELS, f"a mean image of {name} of {mean.size} voxels")
+    for name, one in found.ranges.items():
+        record.check(max(abs(one.low), abs(one.high)) <= LARGEST, f"a range of {name} from {one.low:g} to {one.high:g}")
+    if found.products is not None:
+        sound = np.array_equal(found.products, found.products.T) and close(float(found.products[-1, -1]), 1)
+        record.check(sound, "mean products that are none")
+
+
+def _checksum(texts: Mapping[str, str], tensors: Mapping[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256(json.dumps(texts, sort_keys=True).encode())
+    for name, values in sorted(tensors.items()):
+        digest.update(repr((name, values.shape, values.dtype.str)).encode() + values.tobytes())
+    return digest.hexdigest()
 
 
 def fit(

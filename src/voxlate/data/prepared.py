@@ -4,44 +4,49 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal, NotRequired
 
-from pydantic import ValidationError
+import numpy as np
+from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from voxlate.config import adapter
-from voxlate.data.align import Preparation, Registered
-from voxlate.data.case import CaseHeader, PreparedCase, open_case, read_header
+from voxlate.data.align import Align, Mask, Preparation, Registered
+from voxlate.data.case import CaseHeader, PreparedCase, Unit, open_case, read_header
 from voxlate.data.doubles import refuse_leak
-from voxlate.data.fingerprint import fingerprint
+from voxlate.data.fingerprint import fingerprint, geometry
 from voxlate.data.layout import CANONICAL, laid_out_header
 from voxlate.data.split import SPLITS, fold_splits
 from voxlate.errors import BadInput, first_of
 from voxlate.files import read_json, write_json
 from voxlate.images.intensity import IntensityMap, Scale, typical_scale
 from voxlate.images.misalignment import Misalignment
-from voxlate.images.statistics import Statistics
-from voxlate.images.tiling import Triple
+from voxlate.images.register import RegistrationMethod
+from voxlate.images.statistics import PERCENTILES, Statistics
+from voxlate.records import FileName, Length, Name, NotNegative, Number, Place, Positive, Record, Several, Text, close
 
 FORMAT = "voxlate prepared cohort"
 VERSION = 3
+SHARED = ("patient", "labels", "shape", "spacing_mm")  # facts of a case that its file and the list of cases state
+ROUNDED = 2e-3  # a list of cases states volumes to three digits, their fingerprint to four
 
 
 @dataclass(frozen=True)
 class Entry:
     """One line of cohort.json's list of cases."""
 
-    case: str
-    patient: str
-    split: str
-    present: list[str]
-    labels: list[str]
-    shape: Triple
-    spacing_mm: tuple[float, float, float]
-    mask_ml: float
-    registered: dict[str, Registered] = field(default_factory=dict)
-    misaligned: dict[str, Misalignment] = field(default_factory=dict)
+    case: FileName
+    patient: Name
+    split: Literal["train", "val", "test"]
+    present: list[Name]
+    labels: list[Name]
+    shape: tuple[Length, Length, Length]
+    spacing_mm: tuple[Positive, Positive, Positive]
+    mask_ml: NotNegative
+    registered: dict[Name, Registered] = field(default_factory=dict)
+    misaligned: dict[Name, Misalignment] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,10 +94,34 @@ class Cohort:
 
     def header(self, case: str, axes: str = CANONICAL) -> CaseHeader:
         """The header of a case, laid out with these axes (see data.layout)."""
-        return laid_out_header(read_header(case_path(self.folder, case)), axes)
+        return laid_out_header(self._as_listed(read_header(case_path(self.folder, case)), case), axes)
 
     def case(self, case: str) -> PreparedCase:
-        return open_case(case_path(self.folder, case))
+        found = open_case(case_path(self.folder, case))
+        self._as_listed(found.header, case)
+        return found
+
+    @cached_property
+    def _listed(self) -> dict[str, Entry]:
+        return {one.case: one for one in self.cases}
+
+    def _as_listed(self, header: CaseHeader, case: str) -> CaseHeader:
+        """The header of a case; raises BadInput where it is not the one that the list of cases describes."""
+        entry = self._listed.get(case)
+        if entry is None:
+            return header
+        wanted = {name: getattr(entry, name) for name in SHARED} | {"case": case, "present": sorted(entry.present)}
+        found = {name: getattr(header, name) for name in SHARED} | {
+            "case": header.case,
+            "present": sorted(header.shown),
+        }
+        units = {name: self.units.get(name) for name in header.units}
+        if wanted != found or units != header.units or not close(header.mask_ml, entry.mask_ml, ROUNDED):
+            raise BadInput(
+                f"{case_path(self.folder, case)}: expected the case that cohort.json describes, found another one. "
+                "Prepare the cohort again."
+            )
+        return header
 
     def target_scale(self, spec: IntensityMap, modality: str, cases: Collection[str]) -> Scale:
         """The typical scale of a modality over training cases (see intensity.typical_scale)."""
@@ -121,16 +150,101 @@ def open_cohort(path: Path | str) -> Cohort:
             f"{folder}/cohort.json: expected a {FORMAT} of version {VERSION}, found version {value.get('version')}. "
             "Prepare it again."
         )
-    try:
-        plain = {key: item for key, item in value.items() if key not in ("format", "version")}
-        cohort = adapter(Cohort).validate_python({"folder": folder, **plain})
-    except ValidationError as error:
-        place = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise BadInput(
-            f"{folder}/cohort.json: expected a whole record, found a damaged '{place}'. Prepare it again."
-        ) from error
+    record = Record(folder / "cohort.json", "the record of a prepared cohort", "Prepare it again.")
+    cohort = replace(_cohort(record, value), folder=folder)
     refuse_leak(((one.patient, one.split) for one in cohort.cases), folder)
     return cohort
+
+
+class _Sides(TypedDict):
+    """Of lengths (D, H, W) over all cases."""
+
+    least: tuple[Number, Number, Number]
+    median: tuple[Number, Number, Number]
+    most: tuple[Number, Number, Number]
+
+
+class _Volumes(TypedDict):
+    least: Number
+    median: Number
+    most: Number
+
+
+class _Intensities(TypedDict):
+    cases: Several
+    unit: Unit
+    percentiles: NotRequired[dict[str, Number]]
+    mean: NotRequired[Number]
+    sd: NotRequired[NotNegative]
+
+
+class _Fingerprint(TypedDict):
+    shape: _Sides
+    spacing_mm: _Sides
+    mask_ml: _Volumes
+    modalities: dict[Name, _Intensities]
+
+
+class _Made(TypedDict):
+    """How `prepare` made a cohort: the inputs, and the keys of a Preparation."""
+
+    root: Place
+    pattern: Text | None
+    preset: Text | None
+    manifest: Place | None
+    patients: Place | None
+    modalities: list[Name] | None
+    prefer: NotRequired[list[Text] | Text | None]
+    exclude: NotRequired[list[Text] | Text | None]
+    exclude_file: NotRequired[list[Text] | Text | None]
+    spacing_mm: tuple[Positive, Positive, Positive] | None
+    resample: bool
+    register: RegistrationMethod | None
+    fixed: Name | None
+    align: Align | None
+    mask: Mask
+    mask_from: Name | None
+    unread: list[Text]
+    left_out: list[Text]
+    split_by: Text
+    voxlate: Text
+
+
+@dataclass(frozen=True)
+class _Written:
+    """cohort.json."""
+
+    format: Literal["voxlate prepared cohort"]
+    version: Literal[3]
+    cases: tuple[Entry, ...]
+    modalities: tuple[Name, ...]
+    units: dict[Name, Unit]
+    fingerprint: _Fingerprint
+    warnings: tuple[Text, ...]
+    made: _Made
+
+
+def _cohort(record: Record, value: Any) -> Cohort:
+    """What cohort.json says, as far as it agrees with itself: the fingerprint is that of the list of cases."""
+    written = record.fill(_Written, value)
+    cases, modalities, units = written.cases, set(written.modalities), written.units
+    names = [one.case for one in cases]
+    record.check(bool(cases) and len(set(names)) == len(names), "no cases, or one twice")
+    record.check(bool(modalities) and units.keys() == modalities, f"units of {', '.join(units) or 'nothing'}")
+    shown = {name for one in cases for name in one.present}
+    record.check(shown <= modalities, f"scans of {', '.join(sorted(shown - modalities))}, which it does not list")
+    for one in cases:
+        record.check({*one.registered, *one.misaligned} <= modalities, f"{one.case} with an alignment of other scans")
+    found, whole = written.fingerprint, geometry(cases)
+    for name, expected in whole.items():
+        alike = all(np.allclose(found[name][key], value, atol=ROUNDED) for key, value in expected.items())
+        record.check(alike, f"a fingerprint of other cases ({name})")
+    record.check(found["modalities"].keys() == modalities, "a fingerprint of other modalities")
+    for name, one in found["modalities"].items():
+        record.check(one["unit"] == units[name] and one["cases"] <= len(cases), f"a fingerprint of another {name}")
+        points = one.get("percentiles")
+        record.check(points is None or list(points) == [f"{at}" for at in PERCENTILES], f"other percentiles of {name}")
+    return Cohort(Path(), cases, written.modalities, units, value["fingerprint"], written.warnings, value["made"])
 
 
 def registration_lines(cases: Sequence[Entry]) -> dict[str, str]:

@@ -5,12 +5,15 @@ Points and displacements are (D, H, W) in millimetres; a displacement leads from
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Annotated
 
 import numpy as np
+from pydantic import StringConstraints
 
 from voxlate.images.matching import Image, Level, Matching, Spacing
 from voxlate.images.motion import Field, Mask, Shifts, fitted, rigid_motion
 from voxlate.images.similarity import PERCENTILES, RANGE_HU, dice
+from voxlate.records import Count, NotNegative, Number, Text
 
 SAMPLES = 200_000
 THICKEST_MM = 3.0  # across slices further apart a shift shows too roughly to be stated
@@ -47,16 +50,16 @@ class Misalignment:
     coarse: estimated without the finest voxels, which leaves a larger error; reason: why nothing was measured.
     """
 
-    median_mm: float | None
-    p95_mm: float | None
-    translation_mm: Spacing | None
-    rotation_deg: float | None
-    windows: int
-    left_out: int
-    unseen: str = ""
-    to: str = ""
+    median_mm: NotNegative | None
+    p95_mm: NotNegative | None
+    translation_mm: tuple[Number, Number, Number] | None
+    rotation_deg: NotNegative | None
+    windows: Count
+    left_out: Count
+    unseen: Annotated[str, StringConstraints(pattern="^D?H?W?$")] = ""
+    to: Text = ""
     coarse: bool = False
-    reason: str = ""
+    reason: Text = ""
 
 
 def misalignment(

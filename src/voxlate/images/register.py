@@ -23,6 +23,7 @@ from voxlate.images.mask import foreground
 from voxlate.images.reading import extra
 from voxlate.images.similarity import PERCENTILES, RANGE_HU, dice, mutual_information
 from voxlate.images.volume import Volume
+from voxlate.records import Number
 
 RegistrationMethod = Literal["rigid", "affine", "bspline", "ants"]
 Transform = Any  # a SimpleITK transform
@@ -47,9 +48,9 @@ class Similarity:
     overlap of the two outlines; covered: share of the fixed scan's voxels that the moving one reaches.
     """
 
-    mutual_information: float
-    bodies: float
-    covered: float
+    mutual_information: Number
+    bodies: Number
+    covered: Number
 
 
 @dataclass(frozen=True, eq=False)

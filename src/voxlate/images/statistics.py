@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from voxlate.records import NotNegative, Number
+
 # The tails are dense because intensity maps are stated there; others are interpolated linearly between these.
 PERCENTILES = (0, 0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 25, 50, 75, 90, 95, 97, 98, 99, 99.5, 99.8, 99.9, 99.95, 100)
 
@@ -12,9 +14,9 @@ PERCENTILES = (0, 0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 25, 50, 75, 90, 95, 97, 98, 99,
 class Distribution:
     """How a set of voxels is distributed: mean, standard deviation and the values at PERCENTILES."""
 
-    mean: float
-    sd: float
-    percentiles: tuple[float, ...]
+    mean: Number
+    sd: NotNegative
+    percentiles: tuple[Number, ...]
 
     def at(self, percentile: float) -> float:
         """The value at a percentile (0 to 100), exact at PERCENTILES and interpolated between them."""
@@ -27,8 +29,8 @@ class Statistics:
 
     foreground: Distribution
     all: Distribution
-    slice_low: tuple[float, ...]
-    slice_high: tuple[float, ...]
+    slice_low: tuple[Number, ...]
+    slice_high: tuple[Number, ...]
 
     @property
     def blank(self) -> bool:

@@ -106,6 +106,7 @@ class Cycle(Method):
         self.generators = nn.ModuleDict({name: Regression(options.data, net, task) for name, net in nets.items()})
         self.critics = nn.ModuleDict({name: options.critic.build(channels=count) for name, count in made.items()})
         self.histories = {name: History(options.history) for name in DIRECTIONS}
+        self.training_rooms = {name: (options.history, count) for name, count in made.items()}
 
     @property
     def net(self) -> nn.Module:  # type: ignore[override]

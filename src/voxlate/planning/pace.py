@@ -18,7 +18,7 @@ from voxlate.config import fill, settings
 from voxlate.files import read_json, write_json
 from voxlate.recipe import Recipe, from_dict, to_dict
 from voxlate.shipped_recipes import text as recipe_text
-from voxlate.training.log import logged_seconds
+from voxlate.training.lines import logged_seconds
 from voxlate.training.run import Run
 
 TOLERANCE = 0.04  # share of the remaining steps below which a change is not worth a sentence

@@ -14,7 +14,7 @@ import tomli_w
 from voxlate.data.prepared import open_cohort
 from voxlate.devices import find_device, peak_memory
 from voxlate.errors import BadInput
-from voxlate.files import locked, read_json, write_text
+from voxlate.files import locked, write_text
 from voxlate.planning import rules
 from voxlate.planning.elsewhere import Elsewhere
 from voxlate.planning.facts import Facts, check_scales, facts_of
@@ -24,8 +24,9 @@ from voxlate.planning.roles import Roles, roles_of
 from voxlate.planning.rules import Size, Tables, Why
 from voxlate.planning.search import FILLED, Candidate, Search, reason
 from voxlate.recipe import Recipe, from_dict, header, read_with_head, to_dict, with_trainings
+from voxlate.scoring.provenance import read_run
 from voxlate.shipped_recipes import text as recipe_text
-from voxlate.training.log import append_line
+from voxlate.training.lines import append_line
 from voxlate.training.precision import Choice, choose
 from voxlate.training.processes import agreed, by_main, processes
 from voxlate.training.run import Run, check_free
@@ -165,7 +166,7 @@ def begun(run: Path) -> tuple[Recipe, str] | None:
     if not files.recipe.exists():
         return None
     recipe, head = read_with_head(str(files.recipe))
-    stated = read_json(files.provenance) if files.provenance.exists() else {}
+    stated = read_run(files.provenance) if files.provenance.exists() else {}
     if not stated.get("paced") or not isinstance(stated.get("recipe"), dict):
         return recipe, head
     paced = from_dict(stated["recipe"], f"{files.provenance}", allow_code=True)

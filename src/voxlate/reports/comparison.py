@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from voxlate.files import write_text
-from voxlate.reports.page import json_in, render
+from voxlate.reports.page import render, scores_in
 from voxlate.reports.pictures import sections_of
 from voxlate.scoring.comparison_tables import comparison_tables
 
@@ -22,7 +22,7 @@ def write_page(document: Mapping[str, Any], path: Path | str) -> None:
     targets = ", ".join(modalities)
     paths = {name: Path(place) for name, place in document["methods"].items()}
     folders = {name: place if place.is_dir() else place.parent for name, place in paths.items()}
-    scores = {name: json_in(folder / "metrics.json") for name, folder in folders.items()}
+    scores = {name: scores_in(folder) for name, folder in folders.items()}
     pictured = document["answer"] == "synthesis"
     context = {
         "kind": "Comparison",

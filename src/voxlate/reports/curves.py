@@ -1,11 +1,9 @@
 """Charts as SVG in the page's own colours: training curves, and scores with their intervals."""
 
-import contextlib
 import io
-import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from numpy.typing import NDArray
 
 from voxlate.scoring.metrics import Metric
+from voxlate.training.lines import lines_of
 
 POINTS = 400  # more than a curve has pixels
 LONGEST_NAME = 20
@@ -41,7 +40,7 @@ class Curve:
 def curves_of(log: Path) -> dict[tuple[str, str], list[Curve]]:
     """The curves in a log.jsonl by (stage, group): "loss", "validation", "lr", "items_per_s"; broken lines left out."""
     found: dict[tuple[str, str], dict[str, dict[float, float]]] = {}
-    for line in _lines(log):
+    for _, line in lines_of(log):
         turn = line.get("turn")
         for group in ("loss", "validation", "lr", "items_per_s"):
             values = line.get(group, {})
@@ -177,12 +176,6 @@ def _limits(metric: Metric, values: Mapping[str, Mapping[str, Any]]) -> tuple[fl
 def _short_name(name: str) -> str:
     name = name.replace("intensity table", "table")
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
-
-
-def _lines(log: Path) -> Iterator[Mapping[str, Any]]:
-    for text in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else ():
-        with contextlib.suppress(json.JSONDecodeError):  # a killed run may end in half a line
-            yield json.loads(text)
 
 
 def _running_mean(values: NDArray[Any], width: int) -> NDArray[Any]:

@@ -19,6 +19,7 @@ from voxlate.errors import BadInput
 from voxlate.files import read_json, write_text
 from voxlate.reports.curves import calibration_chart, curve_chart, curves_of, score_chart
 from voxlate.reports.pictures import sections_of
+from voxlate.scoring.documents import read_scores
 from voxlate.scoring.items import check_unchanged
 from voxlate.scoring.metrics import LEVELS, METRIC_OF, METRICS
 from voxlate.scoring.provenance import provenance_of, run_folders
@@ -51,8 +52,7 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
     if not folder.is_dir():
         raise BadInput(f"{folder}: expected the folder of a run or of syntheses, found none. Check the path.")
     is_run = (folder / "recipe.toml").is_file() or (folder / "log.jsonl").is_file()
-    provenance, found = json_in(folder / "provenance.json"), json_in(folder / "metrics.json")
-    scores = found if found.get("modalities") else {}  # another tool's are not shown
+    provenance, scores = json_in(folder / "provenance.json"), scores_in(folder)
     check_unchanged(folder, scores)
     cases = [] if is_run else sections_of({folder.name: folder}, {folder.name: scores}, MOST_CASES)
     if not (is_run or cases or scores):
@@ -101,6 +101,12 @@ def json_in(path: Path) -> dict[str, Any]:
     """A JSON object, or nothing where there is none."""
     found = read_json(path) if path.is_file() else {}
     return found if isinstance(found, dict) else {}
+
+
+def scores_in(folder: Path) -> dict[str, Any]:
+    """The scores of a folder; nothing where there are none, or those of another tool, which are not shown."""
+    path = folder / "metrics.json"
+    return read_scores(path, whole=True) if json_in(path).get("modalities") else {}
 
 
 def _unlike_shipped(text: str) -> str:

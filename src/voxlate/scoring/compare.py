@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from voxlate import __version__
 from voxlate.errors import BadInput
-from voxlate.files import read_json, write_json
+from voxlate.files import write_json
 from voxlate.scoring.comparison_tables import comparison_tables
+from voxlate.scoring.documents import read_scores
 from voxlate.scoring.items import check_unchanged
 from voxlate.scoring.metrics import Metric, metrics_of
 from voxlate.scoring.paired import holm, least_p, wilcoxon_p
@@ -128,9 +129,7 @@ def _document(folder: Path, answer: str) -> Mapping[str, Any]:
     path = folder / "metrics.json" if folder.is_dir() else folder
     if not path.is_file():
         raise BadInput(f"{path}: expected the scores of a folder of syntheses, found none. Run voxlate evaluate first.")
-    document = read_json(path)
-    if not isinstance(document, dict) or not {"modalities", "cases"} <= document.keys():
-        raise BadInput(f"{path}: expected what voxlate evaluate writes, found other JSON. Run voxlate evaluate.")
+    document = read_scores(path)
     for name, part in document["modalities"].items():
         if answer not in part["answers"]:
             known = ", ".join(part["answers"])

@@ -11,10 +11,10 @@ from typing import Any
 from voxlate.data.find import CaseFiles
 from voxlate.data.naive import Baselines
 from voxlate.errors import BadInput
-from voxlate.files import HIGH, LOW, MAPS, STD, SYNTHETIC, UNCALIBRATED, read_json
+from voxlate.files import HIGH, LOW, MAPS, STD, SYNTHETIC, UNCALIBRATED
 from voxlate.images.volume import content_hash, is_there
 from voxlate.scoring.intervals import Interval, interval_of
-from voxlate.scoring.provenance import difference, provenance_of, run_folders, stated_inputs, way_of
+from voxlate.scoring.provenance import difference, provenance_of, read_run, run_folders, stated_inputs, way_of
 
 BASELINES = "naive.safetensors"
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".tif", ".tiff", ".png")
@@ -222,7 +222,9 @@ def of_runs(items: Iterable[Item], naive: Baselines | Path | str | None, prepare
 
 def _prepared_cohort(folders: Iterable[Path]) -> Path | None:
     for run in folders:
-        if (run / "provenance.json").is_file() and (stated := read_json(run / "provenance.json").get("prepared")):
+        if (run / "provenance.json").is_file() and isinstance(
+            stated := read_run(run / "provenance.json").get("prepared"), str
+        ):
             folder = Path(os.path.normpath(run / str(stated)))
             return folder if (folder / "cohort.json").is_file() else None
     return None

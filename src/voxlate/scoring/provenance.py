@@ -4,55 +4,177 @@ import functools
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Required
 
-from pydantic import ConfigDict, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
 
-from voxlate.config import adapter, fill
+from voxlate.config import fill
+from voxlate.data.align import Align, Mask, Registered
 from voxlate.data.case import MASK
 from voxlate.data.layout import Axes
 from voxlate.diffusion.windows import Windows
-from voxlate.errors import BadInput
 from voxlate.files import read_json
+from voxlate.images.register import RegistrationMethod
+from voxlate.records import (
+    Count,
+    FileName,
+    Name,
+    NotNegative,
+    Number,
+    Place,
+    Positive,
+    Record,
+    Several,
+    Share,
+    ShortDigest,
+    Text,
+)
 
 WAY = ("model", "seed", "synth", "units", "axes", "range")  # entries that all cases of one synthesis share
 TAUGHT = "taught_calibration"  # key of a provenance: the case is one that the calibration was learned from
-FileName = Annotated[str, StringConstraints(pattern=r"^[\w-][\w.-]*$")]  # no way out of its folder
+
+
+class _Input(TypedDict, total=False):
+    sha256: Text
+    path: Place
+
+
+class _Prepared(TypedDict, total=False):
+    """How a case was prepared: the keys of a Preparation, and in whose frame the image lies."""
+
+    spacing_mm: tuple[Positive, Positive, Positive] | None
+    resample: bool
+    register: RegistrationMethod | None
+    fixed: Name | None
+    align: Align | None
+    mask: Mask
+    mask_from: Name | None
+    on_grid_of: Name
+    grid_of: Text
+    registered: dict[Name, Registered]
+
+
+class _Synth(TypedDict, total=False):
+    samples: Several
+    steps: Several
+    sampler: Text
+    precision: Text
+    windows: dict[str, Any] | None
+
+
+class _Units(TypedDict):
+    map: dict[str, Any]
+    low: Number
+    high: Number
+
+
+class _Calibration(TypedDict, total=False):
+    sha256: Text
+    patients: Several
+    coverage: Required[Share]
+    confidence: Share
+    bound: Literal["none", "normal", "any"]
+    way: dict[Name, Text]
+    levels: dict[Name, dict[Annotated[str, StringConstraints(pattern=r"^0\.\d+$", max_length=20)], NotNegative]]
 
 
 class _Stated(TypedDict, total=False):
     """What is read of a provenance; the rest is passed on."""
 
-    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore
-
-    run: str
-    case: str
-    inputs: dict[str, dict[str, str]]
-    prepared: dict[str, Any]
-    range: dict[str, tuple[float, float]]
-    cases: list[str]
-    failed: dict[str, str]
-    warnings: list[str]
-    split: str
+    run: Place
+    runs: list[Place]
+    case: Name
+    inputs: dict[Name, _Input]
+    prepared: _Prepared
+    range: dict[Name, tuple[Number, Number]]
+    cases: list[Name]
+    failed: dict[Text, Text]
+    warnings: list[Text]
+    split: Text
     axes: Axes
-    images: dict[FileName, str]
-    made_without: dict[str, dict[str, Any]]
-    synth: dict[str, Any]
+    images: dict[FileName, Text]
+    made_without: dict[Name, dict[str, Any]]
+    synth: _Synth
+    seed: Count
+    units: dict[Name, Text]
+    network_units: dict[Name, _Units]
+    network_calls: NotNegative
+    seconds_per_slice: NotNegative
+    device: Text
+    calibration: _Calibration
+    bounds: dict[Name, dict[Name, NotNegative]]
+    bound: dict[Name, NotNegative]
+    taught_calibration: bool
 
 
-class _Splits(TypedDict, total=False):
-    splits: dict[str, list[str]]
-    fold: int
+class _Data(TypedDict, total=False):
+    cohort: Text
+    start: Text | None
+    splits: dict[Literal["train", "val", "test"], list[Name]]
+    fold: Annotated[int, Field(ge=0, le=4)]
+
+
+class _Stage(TypedDict, total=False):
+    name: Text
+    train: dict[str, Any]
+
+
+class _Recipe(TypedDict, total=False):
+    train: dict[str, Any]
+    stages: list[_Stage]
+
+
+class _Continued(TypedDict):
+    asked: Text
+    from_step: Count
+    steps: Several
+    voxlate: Text
+    torch: Text
 
 
 class _Trained(TypedDict, total=False):
-    """What is read of a run's provenance, or of an image's."""
+    """What is read of a run's provenance, or of an image's; the recipe checks itself further."""
 
-    data: _Splits
+    data: _Data
+    recipe: _Recipe
+    prepared: Any  # of a run a place, of an image a table
+    inherited_voxels: list[ShortDigest]
+    continuations: list[_Continued]
+    paced: dict[Name, dict[Text, Number]]
 
 
-STATED, TRAINED = adapter(_Stated), adapter(_Trained)
+def read_provenance(path: Path) -> dict[str, Any]:
+    """What a provenance.json says of images; raises BadInput where it says that in another form than `synth`."""
+    record = Record(path, "the provenance of a synthesis", "Make the image again, or remove this file.")
+    found = read_json(path)
+    record.check(isinstance(found, dict), "no table")
+    _check_stated(record, found)
+    stated: dict[str, Any] = found
+    return stated
+
+
+def _check_stated(record: Record, found: Mapping[str, Any]) -> None:
+    record.fill(_Stated, found, known=False)
+    pairs = [*found.get("range", {}).values()]
+    pairs += [(one["low"], one["high"]) for one in found.get("network_units", {}).values()]
+    record.check(all(low < high for low, high in pairs), "a range that ends before it begins")
+    for own in found.get("made_without", {}).values():
+        record.fill(_Stated, own, known=False)
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """What the provenance.json of a run says; raises BadInput where it says that in another form than `train`."""
+    advice = "Restore the file: without it nobody knows which cases were trained on."
+    record = Record(path, "the provenance of a training", advice)
+    found = read_json(path)
+    record.check(isinstance(found, dict), "no table")
+    record.fill(_Trained, found, known=False)
+    stated: dict[str, Any] = found
+    place = stated.get("prepared", "-")
+    sound = isinstance(place, dict) or (isinstance(place, str) and 0 < len(place) < 4000 and "\0" not in place)
+    record.check(sound, f"a prepared cohort in {place!r:.80}")
+    return stated
 
 
 def run_folders(provenance: Mapping[str, Any]) -> list[Path]:
@@ -70,16 +192,10 @@ def is_fold(folders: Iterable[Path]) -> bool:
     return "fold" in _recorded(folders)
 
 
-def _recorded(folders: Iterable[Path]) -> _Splits:
+def _recorded(folders: Iterable[Path]) -> _Data:
     for folder in folders:
         if (path := folder / "provenance.json").is_file():
-            try:
-                data = TRAINED.validate_python(read_json(path)).get("data", {})
-            except ValidationError as error:
-                raise BadInput(
-                    f"{path}: expected provenance as train writes it, found others ({error.errors()[0]['loc']}). "
-                    "Restore the file: without it nobody knows which cases were trained on."
-                ) from error
+            data: _Data = read_run(path).get("data", {})
             if data.get("splits"):
                 return data
     return {}
@@ -147,19 +263,12 @@ def provenance_of(out: Path, case: str = "", modality: str = "") -> dict[str, An
     """
     for path in (out / case / "provenance.json", out / "provenance.json"):
         if path.is_file():
-            try:
-                found = STATED.validate_python(read_json(path))
-                found = STATED.validate_python({**found, **found.get("made_without", {}).get(modality, {})})
-            except ValidationError as error:
-                raise BadInput(
-                    f"{path}: expected provenance as synth writes it, found others ({error.errors()[0]['loc']}). Make "
-                    "the image again, or remove this file."
-                ) from error
-            return _with_paths(found, path.parent)
+            found = read_provenance(path)
+            return _with_paths({**found, **found.get("made_without", {}).get(modality, {})}, path.parent)
     return {}
 
 
-def _with_paths(stated: _Stated, folder: Path) -> dict[str, Any]:
+def _with_paths(stated: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Provenance states paths as seen from its own folder."""
     inputs = {
         name: {**one, "path": os.path.normpath(folder / one["path"])} if "path" in one else one

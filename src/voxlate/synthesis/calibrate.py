@@ -21,10 +21,11 @@ from voxlate.synthesis.evidence import Collector, Trained
 from voxlate.synthesis.folder import in_split
 from voxlate.synthesis.model import Model
 from voxlate.training.run import made_by
-from voxlate.trust.calibration import Calibration, Header, Target, write_calibration
+from voxlate.trust.calibration import Calibration, Header, Target
 from voxlate.trust.conformal import Bound
 from voxlate.trust.fit import Evidence, fit
 from voxlate.trust.regions import check_regions, default_regions
+from voxlate.trust.stored import write_calibration
 from voxlate.trust.unfamiliar import Patches, remember
 from voxlate.trust.widths import Widths
 

@@ -14,11 +14,11 @@ from voxlate.data.grades import grade_of
 from voxlate.data.manifest import TABLES
 from voxlate.data.presets import CaseFiles
 from voxlate.errors import BadInput, CannotWrite, did_you_mean
-from voxlate.files import locked, read_json, safe_name, seen_from, write_json
+from voxlate.files import locked, safe_name, seen_from, write_json
 from voxlate.images.dicom import is_dicom_folder, without_key
 from voxlate.images.frames import without_frame
 from voxlate.images.volume import PICTURES, UNITS, is_there
-from voxlate.scoring.provenance import difference, is_fold, provenance_of, recorded_splits
+from voxlate.scoring.provenance import difference, is_fold, provenance_of, read_provenance, recorded_splits
 from voxlate.synthesis.calls import PatchProgress, Warn, no_report, warned
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import COST, Model
@@ -298,7 +298,7 @@ def _write_shared(
     others: Sequence[str],
 ) -> None:
     """Write OUT/provenance.json: what all cases share, as this case's folder has it, and why others have no image."""
-    out, shared = folder.parent, read_json(folder / "provenance.json")
+    out, shared = folder.parent, read_provenance(folder / "provenance.json")
     own = ("case", "bounds", "familiar", "peaks", "split", "inputs", "prepared", "warnings", "empty", "images", *COST)
     before = provenance_of(out)
     old = {case: why for case, why in lacking.items() if (out / case).is_dir()}
@@ -321,7 +321,7 @@ def _was_made(model: Model | Ensemble, scans: Scans, folder: Path, seed: int) ->
     if not (folder / "provenance.json").exists():
         return False
     provenance_of(folder.parent, folder.name)  # refuses what synth did not write
-    found, plan = read_json(folder / "provenance.json"), model.plan(scans.files, seed)
+    found, plan = read_provenance(folder / "provenance.json"), model.plan(scans.files, seed)
     ours, theirs = ({name: one.get("sha256") for name, one in way.get("inputs", {}).items()} for way in (plan, found))
     places = {name: one.get("path") for name, one in found.get("inputs", {}).items()}
     elsewhere = places and all(places.get(name) != place_from(path, folder) for name, path in scans.files.items())

@@ -33,7 +33,8 @@ from voxlate.synthesis.ready import Ready, Scan, by_name, made_of, make_ready
 from voxlate.synthesis.trusted import Trusted, lattice_of, trusted
 from voxlate.training.precision import of_synthesis
 from voxlate.training.run import Run, file_hash, first_change, load_method, made_by, read_header, weights_of
-from voxlate.trust.calibration import Calibration, Image, calibration_path, read_calibration
+from voxlate.trust.calibration import Calibration, Image, calibration_path
+from voxlate.trust.stored import read_calibration
 
 Answer = Literal["mean", "sample"]
 COST = ("network_calls", "seconds_per_slice", "device")  # measured, so no part of the plan
@@ -234,6 +235,8 @@ class Model:
             elif change := first_change(but_rounding(found.header.synth), but_rounding(self.plan_of_synthesis)):
                 what = f"images drawn as these are, found one of others ({change})"
             else:
+                data = self.recipe.data
+                found.check(self.header["units"], data.target, len(data.source), path)
                 return found
         elif samples != (self.header["recipe"].get("synth") or {}).get("samples", 1) and self._calibrated_for():
             what = f"{samples} samples, found one of {self._calibrated_for()} samples"

@@ -7,7 +7,7 @@ from typing import Any
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
 from voxlate.images.volume import content_hash, says_synthetic
-from voxlate.scoring.provenance import provenance_of
+from voxlate.scoring.provenance import provenance_of, read_provenance
 
 Writer = Callable[[Path], object]
 
@@ -41,7 +41,7 @@ def remove_images(folder: Path, keep: Collection[str] = ()) -> list[str]:
 def stated_synthesis(provenance: Path) -> dict[str, Any]:
     """What a provenance.json says of a synthesis; {} where it is of a run or of another tool."""
     stated = read_json(provenance)
-    return stated if isinstance(stated, dict) and OF_SYNTHESIS & stated.keys() else {}
+    return read_provenance(provenance) if isinstance(stated, dict) and OF_SYNTHESIS & stated.keys() else {}
 
 
 def check_folder(folder: Path) -> None:

@@ -9,8 +9,9 @@ import tomli_w
 
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
-from voxlate.files import locked, read_json, seen_from, write_json, write_text
+from voxlate.files import locked, seen_from, write_json, write_text
 from voxlate.recipe import from_dict, header, to_dict
+from voxlate.scoring.provenance import read_run
 from voxlate.training.log import StepCallback
 from voxlate.training.processes import by_main, processes
 from voxlate.training.run import Run, first_change, is_finished, load_state, made_by, read_header
@@ -39,7 +40,7 @@ def train_further(
     run = Run(Path(folder))
     accelerator, _ = processes(device)
     by_main(accelerator, lambda: _open(run, steps, minutes, data, say))
-    stated = read_json(run.provenance)
+    stated = read_run(run.provenance)
     started = {"begun": stated["data"].get("start"), "fold": stated["data"].get("fold")}
     recipe = from_dict(stated["recipe"], f"{run.provenance}", allow_code=True)
     return train(recipe, _prepared(run, stated), run.folder, **started, device=device, progress=progress, say=say)
@@ -53,7 +54,7 @@ def _open(run: Run, steps: int | None, minutes: float | None, data: Path | None,
             "a recipe, --data PREPARED and --out RUN."
         )
     with locked(run.folder):
-        stated = read_json(run.provenance)
+        stated = read_run(run.provenance)
         if not isinstance(stated.get("recipe"), dict) or not stated.get("data", {}).get("cohort"):
             raise BadInput(f"{run.folder}: expected a run that voxlate trained, found none. Train a new one.")
         place = seen_from(run.folder, (data or _prepared(run, stated)).resolve())

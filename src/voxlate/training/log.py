@@ -1,11 +1,8 @@
 """log.jsonl and TensorBoard: the numbers of a training, without gaps or repeats after a restart."""
 
-import contextlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -13,33 +10,10 @@ from torch.utils.tensorboard import SummaryWriter
 from voxlate.files import write_text
 from voxlate.learning.settings import Training
 from voxlate.scoring.verdict import Verdict
+from voxlate.training.lines import append_line, lines_of
 
 StepCallback = Callable[[str, int, int, Mapping[str, float]], None]
 """Called after every step with the stage's name, steps done, steps in all, and the numbers last logged."""
-
-
-def append_line(log: Path, line: Mapping[str, object]) -> None:
-    """Add a line to log.jsonl."""
-    with log.open("a", encoding="utf-8", newline="\n") as file:
-        file.write(json.dumps(line) + "\n")
-
-
-def logged_seconds(log: Path) -> float:
-    """Seconds that a run trained so far, all stages together, by its log; 0 where there is none."""
-    by_stage: dict[str, float] = {}
-    for line in _lines(log):
-        if isinstance(line.get("seconds"), int | float):
-            by_stage[line["stage"]] = line["seconds"]
-    return sum(by_stage.values())
-
-
-def _lines(log: Path) -> list[dict[str, Any]]:
-    """The lines of a log, without one that a kill cut short."""
-    found = []
-    for text in log.read_text(encoding="utf-8").splitlines() if log.exists() else ():
-        with contextlib.suppress(json.JSONDecodeError):
-            found.append(json.loads(text))
-    return found
 
 
 class Log:
@@ -129,12 +103,6 @@ class Log:
         """Remove lines of steps that a killed run logged but never saved, since it repeats those steps."""
         if not self.log.exists():
             return
-        kept = []
-        for text in self.log.read_text(encoding="utf-8").splitlines():
-            try:
-                line = json.loads(text)
-            except json.JSONDecodeError:  # the line that the kill cut short
-                continue
-            if line["stage"] != self.stage or 0 < step >= line["step"]:
-                kept.append(text)
+        lines = lines_of(self.log)
+        kept = [text for text, line in lines if line["stage"] != self.stage or 0 < step >= line["step"]]
         write_text(self.log, "".join(f"{text}\n" for text in kept))

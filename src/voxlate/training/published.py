@@ -28,7 +28,8 @@ from voxlate.nets.xmodality.parts import Attention, Backbone, Conv, Dense
 from voxlate.nets.xmodality.unet import PlainUNet
 from voxlate.nets.xmodality.uvit import UViT
 from voxlate.recipe import Recipe
-from voxlate.training.run import Run, begin_run, made_by, opened, save_weights
+from voxlate.records import Record
+from voxlate.training.run import Run, begin_run, made_by, save_weights
 
 SCOPES = {  # of our classes; modules of others are no scopes: their parts count as their owner's
     **{name: name for name in ("Conv", "Dense", "RMSNorm", "GroupNorm", "LayerNorm", "Block", "ResNetBlock", "SwiGLU")},
@@ -159,12 +160,12 @@ def read_weights(path: Path) -> tuple[Found, dict[str, Tensor]]:
 
     Raises BadInput where it is none of them, or has an unknown key, lacks one, or one of another shape.
     """
-    with opened(path, "published weights", "Download it again.") as file:
-        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    with Record(path, "published weights", "Download it again.").tensors("pt") as file:
+        shapes = {key: lengths for key, (lengths, _) in file.shapes.items()}
         found = detect(shapes, str(path))
         slots = layout(found.build())
         _compare(shapes, slots, f"{path}: expected the weights of the {found.name}")
-        return found, _state({key: _converted(file.get_tensor(key), key) for key in slots}, slots)
+        return found, _state({key: _converted(file.file.get_tensor(key), key) for key in slots}, slots)
 
 
 def _compare(shapes: Mapping[str, tuple[int, ...]], slots: Mapping[str, Slot], where: str) -> None:

@@ -1,79 +1,41 @@
 """A training's folder: its recipe, its log, and the weights as one file that is a whole model."""
 
-import contextlib
 import hashlib
 import json
 import platform
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from importlib import metadata
-from itertools import product
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import Any
 
-import safetensors
 import safetensors.torch
 import tomli_w
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
-from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 import voxlate
-from voxlate.config import adapter
 from voxlate.data.familiar import training_ranges
 from voxlate.data.patches import teaching_cases
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
-from voxlate.files import LOCK, read_json, whole_file, write_json, write_text
+from voxlate.files import LOCK, whole_file, write_json, write_text
 from voxlate.learning.settings import Training
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, from_dict, header, needed_code, to_dict
+from voxlate.records import Record, Tensors
+from voxlate.scoring.provenance import read_run
 from voxlate.scoring.verdict import Verdict, logged
+from voxlate.training.headers import header_of
+from voxlate.training.states import check_outline
 
 NOTICE = "Research software, not a medical device; not for diagnosis or treatment."
 DIGITS = 16  # of a digest, where only chance could make two alike
 LONGEST_VALUE = 80  # characters of a list or text, in a message
-
-
-class _Data(TypedDict):
-    source: list[str]
-    target: list[str]
-
-
-class _Recipe(TypedDict):
-    title: str
-    data: _Data
-
-
-class _Software(TypedDict):
-    voxlate: str
-    torch: str
-    notice: str
-
-
-class _Span(TypedDict):
-    low: list[float]
-    high: list[float]
-
-
-class _Header(TypedDict):
-    """What is read of a weights file's header; the recipe and the preparation check themselves further."""
-
-    recipe: _Recipe
-    units: dict[str, str]
-    target_scales: dict[str, tuple[float, float]]
-    target_widths: NotRequired[dict[str, list[float]]]
-    training_ranges: NotRequired[dict[str, _Span]]
-    training_spacing_mm: NotRequired[tuple[float, float, float] | None]
-    imports: NotRequired[list[str]]
-    bound: NotRequired[dict[str, float]]
-    parameters: int
-    steps: int
-    seconds: float
-    made_by: _Software
 
 
 @dataclass(frozen=True)
@@ -140,7 +102,7 @@ def begin_run(
     run = Run(folder)
     wanted = {"recipe": to_dict(recipe), "data": data}
     if run.provenance.exists():
-        found = read_json(run.provenance)
+        found = read_run(run.provenance)
         change = first_change({key: found.get(key) for key in wanted}, wanted)
         if not change:
             return run
@@ -170,7 +132,7 @@ def check_free(run: Run) -> None:
 def change_recipe(run: Run, recipe: Recipe, notes: Mapping[str, Any]) -> None:
     """Let a run that has begun go on by another recipe, and add notes to its provenance, which is what is resumed."""
     plain = to_dict(recipe)
-    write_json(run.provenance, {**read_json(run.provenance), "recipe": plain, **notes})
+    write_json(run.provenance, {**read_run(run.provenance), "recipe": plain, **notes})
     write_text(run.recipe, header(run.recipe.read_text(encoding="utf-8")) + tomli_w.dumps(plain))
 
 
@@ -182,15 +144,15 @@ def reuse_weights(run: Run, others: Sequence[Run], recipe: Recipe, stage: str) -
     """
     said = []
     wanted = _trained_by(to_dict(recipe))
-    data = read_json(run.provenance)["data"]
+    data = read_run(run.provenance).get("data", {})
     for other in others:
         if not other.provenance.exists():
             raise BadInput(f"{other.folder}: expected a run to take stages from, found no provenance.json. Name a run.")
         theirs = other.weights(stage)
-        seen = read_json(other.provenance)["data"]
-        if seen["cohort"] != data["cohort"]:
+        seen = read_run(other.provenance).get("data", {})
+        if seen.get("cohort") != data.get("cohort"):
             change = "it saw another cohort"
-        elif seen["splits"] != data["splits"]:
+        elif seen.get("splits") != data.get("splits"):
             change = "it trained on other cases (--fold)"
         elif not theirs.exists():
             change = f"it has no finished stage '{stage}'"
@@ -282,38 +244,23 @@ def _check_finite(tensors: dict[str, Tensor], path: Path) -> None:
             )
 
 
-@contextlib.contextmanager
-def opened(path: Path, expected: str, advice: str) -> Iterator[Any]:
-    """A safetensors file; raises BadInput where there is none at the path, with advice where it cannot be read."""
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            yield file
-    except FileNotFoundError as error:
-        raise BadInput(f"{path}: expected {expected}, found no such file. Check the path.") from error
-    except (safetensors.SafetensorError, OSError) as error:
-        raise BadInput(
-            f"{path}: expected a safetensors file, found something else or a part of one ({error}). {advice}"
-        ) from error
+def opened(path: Path, advice: str = "Copy or train it again.") -> AbstractContextManager[Tensors]:
+    """A weights file; raises BadInput where there is none at the path, with advice where it cannot be read."""
+    return Record(path, "a trained model (voxlate train makes one)", advice).tensors("pt")
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header of a weights file; raises BadInput where it is no weights file of ours."""
-    with opened(path, "a trained model (voxlate train makes one)", "Copy or train it again.") as file:
-        text = (file.metadata() or {}).get("voxlate")
-    if text is None:
-        raise BadInput(f"{path}: expected weights that voxlate saved, found a file without its header. Check the path.")
-    header: dict[str, Any] = {}
-    try:
-        adapter(_Header).validate_json(text)
-        header = json.loads(text)
-        pairs = product(header["recipe"]["data"]["target"], ("units", "target_scales"))
-        found = [f"no {key} of {name}" for name, key in pairs if name not in header[key]]
-    except ValidationError as error:
-        place = ".".join(str(part) for part in error.errors()[0]["loc"])
-        found = [f"'{place}' absent or of another kind" if place else "no table"]
-    if found:
-        raise BadInput(f"{path}: expected a whole header, found {'; '.join(found)}. Get the file again.")
+    """The header of a weights file; raises BadInput where it is no weights file of ours, or was changed."""
+    with opened(path) as file:
+        header = header_of(file)
+    _check_whole(path, path.stat().st_mtime_ns)
     return header
+
+
+@lru_cache(maxsize=64)
+def _check_whole(path: Path, mtime_ns: int) -> None:
+    """Compare a file with its checksum, once in each process."""
+    read_weights(path)
 
 
 def is_finished(path: Path, options: Training) -> bool:
@@ -338,15 +285,13 @@ def _as_trained(stated: Any, trained: Any) -> Any:
 
 def load_weights(method: nn.Module, path: Path) -> None:
     """Fill a method; raises BadInput naming the first tensor that is missing, unknown or of another shape."""
-    header = read_header(path)
-    with opened(path, "a trained model (voxlate train makes one)", "Copy or train it again.") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
-    if header.get("sha256") != checksum(header, tensors):
-        raise BadInput(
-            f"{path}: expected weights and header as they were saved, found others (their checksum differs). Get the "
-            "file again."
-        )
+    tensors = read_weights(path)
     _check_finite(tensors, path)
+    _check_shapes(method, tensors, path)
+    method.load_state_dict(tensors)
+
+
+def _check_shapes(method: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     wanted = method.state_dict()
     for name in sorted(wanted.keys() | tensors.keys()):
         here, there = (_shape(one.get(name)) for one in (wanted, tensors))
@@ -355,11 +300,40 @@ def load_weights(method: nn.Module, path: Path) -> None:
                 f"{path}: expected weights of this recipe, found another's ('{name}': expected {here}, found {there}). "
                 "Use the weights with the recipe they were trained by."
             )
-    method.load_state_dict(tensors)
+
+
+def _built(recipe: Recipe, path: Path) -> Method:
+    """The method of a recipe, once it is known to be that of the weights: another may be too large to be built."""
+    header, tensors = read_header(path), read_weights(path)
+    with suppress(NotImplementedError, RuntimeError), torch.device("meta"):  # code of others may compute as it builds
+        method = recipe.build()
+        _check_shapes(method, tensors, path)
+        if (found := sum(one.numel() for one in method.parameters())) != header["parameters"]:
+            raise BadInput(
+                f"{path}: expected weights of {header['parameters']} parameters, as their header says, found {found}. "
+                "Get the file again."
+            )
+    return recipe.build()
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file; raises BadInput where they, or its header, are not as they were saved."""
+    with opened(path) as file:
+        header = header_of(file)
+        tensors = {name: file.file.get_tensor(name) for name in file.shapes}
+    if header["sha256"] != checksum(header, tensors):
+        raise BadInput(
+            f"{path}: expected weights and header as they were saved, found others (their checksum differs). Get the "
+            "file again."
+        )
+    return tensors
 
 
 def _shape(tensor: Tensor | None) -> str:
-    return "nothing" if tensor is None else "×".join(map(str, tensor.shape)) or "a number"
+    if tensor is None:
+        return "nothing"
+    shape = "×".join(map(str, tensor.shape)) or "a number"
+    return shape if tensor.dtype == torch.float32 else f"{shape} of {tensor.dtype}".replace("torch.", "")
 
 
 def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, dict[str, Any]]:
@@ -376,7 +350,7 @@ def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, d
     header = read_header(weights)
     recipe = from_dict(header["recipe"], f"{weights} (header)", allow_code)
     if path.is_dir() and Run(path).provenance.exists():
-        if (stated := read_json(Run(path).provenance).get("recipe")) is None:
+        if (stated := read_run(Run(path).provenance).get("recipe")) is None:
             raise BadInput(
                 f"{Run(path).provenance}: expected the provenance of a training, with its recipe, found one without. "
                 "Restore the file, or name weights.safetensors instead of the folder."
@@ -386,7 +360,7 @@ def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, d
                 f"{weights}: expected weights of this run's recipe, found those of another ({change}). "
                 "Restore the run's own file."
             )
-    method = recipe.build()
+    method = _built(recipe, weights)
     load_weights(method, weights)
     return method.eval().requires_grad_(False), recipe, header
 
@@ -410,6 +384,7 @@ def load_state(path: Path) -> dict[str, Any]:
         raise BadInput(
             f"{path}: expected a training state, found an unreadable file. Delete it to start again."
         ) from error
+    check_outline(path, state)
     return state
 
 
@@ -438,4 +413,7 @@ def _in_words(value: Any) -> str:
     if (table := _as_tables(value)) is not None:
         return f"a table of {', '.join(table)}" if isinstance(value, dict) else f"a list of {', '.join(table)}"
     text = repr(value)
-    return text if len(text) <= LONGEST_VALUE else f"{len(value)} long ({text[:LONGEST_VALUE]}…)"
+    if len(text) <= LONGEST_VALUE:
+        return text
+    length = len(value) if isinstance(value, list | str) else len(text)
+    return f"{length} long ({text[:LONGEST_VALUE]}…)"

@@ -25,13 +25,14 @@ from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.devices import can_compile
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput, Stopped
-from voxlate.files import locked, read_json, seen_from
+from voxlate.files import locked, seen_from
 from voxlate.learning.settings import Training
 from voxlate.machine import begin_reader, cores, interrupts_held, keep_freed_memory
 from voxlate.methods.autoencoding import reconstruction_error
 from voxlate.methods.method import Method
 from voxlate.nets.autoencoder import AutoencoderNet
 from voxlate.recipe import FullStage, Recipe, check_order, fixed_ranges, stage_recipe, with_steps
+from voxlate.scoring.provenance import read_run
 from voxlate.training.clock import Clock, time_note
 from voxlate.training.latents import keep_moments, moments_folder, why_not_kept
 from voxlate.training.learner import Epochs, Learner, start_from, train_only
@@ -55,6 +56,7 @@ from voxlate.training.run import (
     weights_header,
     weights_of,
 )
+from voxlate.training.states import check_state
 from voxlate.training.validate import (
     autocast,
     validate,
@@ -336,7 +338,8 @@ def _train_stage(job: Job, session: _Session, method: Method, started: str) -> M
     stage, options, device = job.stage, job.stage.train, job.device
     run, main = session.run, job.accelerator.is_main_process
     learner = begin_learner(method, options, device, job.epoch_steps if options.stop else 0)
-    if run.state.exists() and (state := load_state(run.state))["stage"] == stage.name:
+    if state := _saved(job, run):
+        check_state(run.state, state, learner, options.length, stage.data.patch)
         learner.load_state(state)
     parallel = method if job.alone else job.accelerator.prepare(method)
     loader = job.batches(learner.step, _kept_moments(job, method, session))
@@ -393,12 +396,25 @@ def _makes_images(stage: FullStage, items: Sequence[Batch]) -> bool:
     return bool(items) and stage.method.makes_targets
 
 
+def _saved(job: Job, run: Run) -> dict[str, Any] | None:
+    """The state that was saved in the stage of a job; raises BadInput where it is of no stage of the recipe."""
+    if not run.state.exists():
+        return None
+    state, names = load_state(run.state), [stage.name for stage in job.recipe.all_stages]
+    if state["stage"] not in names:
+        raise BadInput(
+            f"{run.state}: expected a state of one of the stages {', '.join(names)}, found one of "
+            f"'{state['stage']:.80}'. Delete it to start again."
+        )
+    return state if state["stage"] == job.stage.name else None
+
+
 def _repaced(job: Job, session: _Session, learner: Learner, step_seconds: float) -> Recipe | None:
     """The recipe with other lengths that the pace asks for, once for each stage; the run's files then hold it."""
     name, changed = job.stage.name, list[Recipe | None]([None])
 
     def ask() -> None:
-        noted = read_json(session.run.provenance).get("paced", {})
+        noted = read_run(session.run.provenance).get("paced", {})
         if session.pace is None or name in noted:
             return
         recipe = session.pace(job.recipe, name, learner.step, step_seconds)
@@ -421,7 +437,7 @@ def _finish(job: Job, run: Run, learner: Learner) -> Method:
     if job.accelerator.is_main_process:
         recipe = stage_recipe(job.recipe, job.stage.name)
         header = weights_header(recipe, method, job.cohort, learner.step, learner.seconds)
-        header["training_voxels"] += read_json(run.provenance).get("inherited_voxels", [])
+        header["training_voxels"] += read_run(run.provenance).get("inherited_voxels", [])
         save_weights(run.weights(job.stage.name), method, header | _bound(job, method, run))
     job.accelerator.wait_for_everyone()
     return method

@@ -1,29 +1,23 @@
 """What held-back patients taught about a run's images: a file in the run, and what it says of a new image."""
 
-import hashlib
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-import safetensors.torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from pydantic import Field
 
-from voxlate.config import adapter
 from voxlate.errors import BadInput
-from voxlate.files import whole_file
 from voxlate.images.volume import content_hash, is_there
+from voxlate.records import MOST, Count, Name, NotNegative, Number, Positive, Share, ShortDigest, Text
 from voxlate.scoring.metrics import LEVELS as PERCENTS
-from voxlate.trust.conformal import Bound
-from voxlate.trust.features import voxel_features
-from voxlate.trust.unfamiliar import Memory, memory_from
-from voxlate.trust.widths import LESSONS, NARROWEST, Widths, widths_from
+from voxlate.trust.conformal import WIDEST, Bound
+from voxlate.trust.features import number_of_features, voxel_features
+from voxlate.trust.unfamiliar import Memory, number_of_patch_features
+from voxlate.trust.widths import LESSONS, NARROWEST, Widths
 
 Array = NDArray[np.float32]
 Way = Literal["learned", "difficulty", "quantiles", "sd", "constant"]
@@ -37,6 +31,8 @@ WAYS: dict[Way, str] = {
 }
 OF_SAMPLES: tuple[Way, ...] = ("quantiles", "sd")
 LEVELS = tuple(percent / 100 for percent in PERCENTS)  # of the calibration curve
+Level = Annotated[float, Field(ge=0.5, lt=1)]
+Scaling = Annotated[float, Field(ge=0, le=WIDEST)]
 BODY = "body"
 MEMORY = ".memory"  # before the names of its tensors, as no modality begins
 
@@ -64,10 +60,10 @@ class Compared:
     the body's coverage of the patient who has least.
     """
 
-    scale: float
-    width: float
-    coverage: dict[str, tuple[float, float, float]]
-    least: float
+    scale: Scaling
+    width: NotNegative
+    coverage: dict[Name, tuple[Share, float, float]]
+    least: Share
 
 
 @dataclass(frozen=True)
@@ -79,11 +75,11 @@ class Target:
     """
 
     way: Way
-    scales: dict[float, float]
+    scales: dict[Level, Scaling]
     compared: dict[Way, Compared]
-    regions: dict[str, str]
-    bounds: dict[str, float]
-    ends: tuple[float, float]
+    regions: dict[Name, Text]
+    bounds: dict[Name, Annotated[float, Field(ge=0)]]
+    ends: tuple[Number, Number]
 
 
 @dataclass(frozen=True)
@@ -95,19 +91,19 @@ class Header:
     which split they were of; confidence: with which the share outside is below 1 - coverage, as `bound` counts.
     """
 
-    weights: str
+    weights: ShortDigest
     synth: dict[str, Any]
-    coverage: float
-    confidence: float
+    coverage: Level
+    confidence: Level
     bound: Bound
-    patients: int
-    cases: dict[str, dict[str, str]]
-    split: str | None
-    seed: int
-    targets: dict[str, Target]
-    units: dict[str, str]
-    halves: dict[str, float]
-    made_by: dict[str, Any] = field(default_factory=dict)
+    patients: Annotated[int, Field(ge=2, le=MOST)]
+    cases: dict[Name, dict[Text, Text]]
+    split: Text | None
+    seed: Count
+    targets: dict[Name, Target]
+    units: dict[Name, Text]
+    halves: dict[Name, Positive]
+    made_by: dict[Text, Text] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -140,6 +136,18 @@ class Calibration:
         """Whether these scans are those of a patient that it was learned from, by their content."""
         given = {name: content_hash(Path(path)) for name, path in files.items() if is_there(Path(path))}
         return bool(given) and any(given.items() <= known.items() for known in self.header.cases.values())
+
+    def check(self, units: Mapping[str, str], targets: Collection[str], sources: int, where: object) -> None:
+        """Raise BadInput unless it is of images of these targets, made of so many sources."""
+        header, sampled = self.header, self.header.synth.get("samples", 1) != 1
+        features, patches = number_of_features(sources, sampled), number_of_patch_features(sources)
+        same = header.targets.keys() == set(targets) and header.units == {name: units[name] for name in targets}
+        same &= all(len(one.centre) == features for one in self.widths.values()) and len(self.memory.centre) == patches
+        if not same:
+            raise BadInput(
+                f"{where}: expected a calibration of {' and '.join(targets)} made of {sources} scans, found one of "
+                "other images. Remove it, and calibrate again."
+            )
 
     def interval(self, name: str, image: Image, sources: Sequence[Array]) -> tuple[Array, Array]:
         """Between which values [D, H, W] the truth of a target's voxels lies, in network units; they hold the image."""
@@ -190,43 +198,3 @@ def interval(made: Array, below: Array, above: Array, ends: tuple[float, float])
 def calibration_path(run: Path, answer: str, samples: int) -> Path:
     """RUN/calibration.<answer>.<samples>.safetensors."""
     return run / f"calibration.{answer}.{samples}.safetensors"
-
-
-def write_calibration(path: Path, calibration: Calibration) -> None:
-    tensors = calibration.memory.tensors(MEMORY)
-    for name, widths in calibration.widths.items():
-        tensors |= widths.tensors(name)
-    text = json.dumps(adapter(Header).dump_python(calibration.header, mode="json"))
-    with whole_file(path) as temporary:
-        stated = json.dumps({"header": text, "sha256": _checksum(text, tensors)})
-        safetensors.torch.save_file(tensors, temporary, {"calibration": stated})
-
-
-def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def read_calibration(path: Path) -> Calibration:
-    """Raises BadInput where a file is damaged or none of ours."""
-    try:
-        with safe_open(path, "pt") as file:
-            stated = json.loads((file.metadata() or {}).get("calibration", ""))
-            text = stated["header"]
-        header = adapter(Header).validate_python(json.loads(text))
-        tensors = safetensors.torch.load(path.read_bytes())  # not mapped: Windows could not replace it
-        if stated["sha256"] != _checksum(text, tensors):
-            raise ValueError("the checksum differs")
-        widths = {name: widths_from(tensors, name) for name, one in header.targets.items() if one.way in LESSONS}
-        memory = memory_from(tensors, MEMORY)
-    except (SafetensorError, ValidationError, ValueError, KeyError, RuntimeError, OSError, TypeError) as error:
-        raise BadInput(
-            f"{path}: expected a calibration as this version of voxlate wrote it, found a damaged, edited or older "
-            "file. Remove it, and calibrate again."
-        ) from error
-    with path.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()[:16]
-    return Calibration(header, widths, memory, digest)

@@ -26,6 +26,12 @@ def voxel_features(made: Array, sources: Sequence[Array], spread: Array | None =
     return np.stack(found, axis=-1).astype(np.float32, copy=False)
 
 
+def number_of_features(sources: int, sampled: bool) -> int:
+    """How many `voxel_features` gives; sampled: of samples with a standard deviation."""
+    image = np.zeros((1, 2, 2), np.float32)
+    return voxel_features(image, [image] * sources, image if sampled else None).shape[-1]
+
+
 def _of_image(image: Array) -> list[Array]:
     """Value, blurs, gradients at two scales, and how far neighbours differ."""
     narrow, wide = blur(image, NARROW), blur(image, WIDE)

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from voxlate.data.grades import Grade, advice, grade
+from voxlate.records import Shape
 from voxlate.trust.conformal import by_patient, conformal_quantile, least_patients
 from voxlate.trust.features import blur, gradient
 
@@ -31,6 +32,9 @@ NEAR = 0.99  # of familiar patches that lie nearer than 1 in a map
 USUAL_SPREAD, WORTH = 0.05, 3  # of heads' extents, as a logarithm; it counts as much as so many patients
 FEWEST_MM = 1e-3
 AT_ONCE = 1024
+LEAST_SPREAD, LEAST_WIDTH = 1e-3, 1e-6  # of features and of statistics: what never varied may yet do so
+EXTENTS = 4  # logarithms of a body's three, and of its volume's root
+LARGEST = 1e9  # of what a memory holds: features are some network units
 
 DOUBTFUL: dict[Grade, str] = {
     "note": "",
@@ -83,6 +87,20 @@ class Memory:
         arrays = dict(vars(self))
         arrays["numbers"] = np.array([arrays.pop("near"), arrays.pop("patients")], np.float32)
         return {f"{prefix}.{name}": torch.from_numpy(np.ascontiguousarray(one)) for name, one in arrays.items()}
+
+
+def memory_shapes(points: Sequence[int]) -> dict[str, Shape]:
+    """What the tensors of a memory are; points: patches that are known, and features of each."""
+    features, statistics = points[-1], len(STATISTICS)
+    return {
+        "points": Shape(points, low=-LARGEST, high=LARGEST),
+        "centre": Shape((features,), low=-LARGEST, high=LARGEST),
+        "spread": Shape((features,), low=LEAST_SPREAD / 2, high=LARGEST),
+        "usual": Shape((statistics,), low=-LARGEST, high=LARGEST),
+        "width": Shape((statistics,), low=LEAST_WIDTH / 2, high=LARGEST),
+        "sizes": Shape((2, EXTENTS), low=-LARGEST, high=LARGEST),
+        "numbers": Shape((2,), low=1e-30, high=LARGEST),
+    }
 
 
 def memory_from(tensors: Mapping[str, torch.Tensor], prefix: str) -> Memory:
@@ -155,6 +173,12 @@ def patches_of(sources: Sequence[Array], body: NDArray[np.bool_], spacing_mm: Sp
     return Patches(np.stack(found, 1).astype(np.float32), places.astype(np.int32), size, grain)
 
 
+def number_of_patch_features(sources: int) -> int:
+    """How many `patches_of` gives of each patch."""
+    image = np.zeros((1, 2, 2), np.float32)
+    return patches_of([image] * sources, image == 0, (1.0, 1.0, 1.0)).features.shape[1]
+
+
 def _features(image: Array, places: NDArray[np.int64], pixel_mm: tuple[float, ...]) -> list[Array]:
     """Of patches at some places: values and gradients at two scales, unrest, and what lies around."""
     fine, coarse = blur(image, FINE_MM, pixel_mm), blur(image, COARSE_MM, pixel_mm)
@@ -180,7 +204,7 @@ def remember(cases: Sequence[Patches], patients: Sequence[str], seed: int = 0) -
     whole = np.concatenate([one.features[chosen] for one, chosen in zip(cases, kept)])
     own = np.array(patients)
     owner = np.repeat(own, [len(chosen) for chosen in kept])
-    centre, spread = whole.mean(0), np.maximum(whole.std(0), 1e-3)
+    centre, spread = whole.mean(0), np.maximum(whole.std(0), LEAST_SPREAD)
     points = (whole - centre) / spread
     sizes = np.stack([one.size for one in cases])
     grain = np.mean([one.grain for one in cases], axis=0)
@@ -194,7 +218,7 @@ def remember(cases: Sequence[Patches], patients: Sequence[str], seed: int = 0) -
     margin = 1.0 if proved else MARGIN if len(apart) >= least_patients(1 - MOST) else UNPROVED
     known = level if proved else len(apart) / (len(apart) + 1)  # what the largest of all is a bound for
     widths = [margin * conformal_quantile([one[:, k] for one in apart], known) for k in range(len(STATISTICS))]
-    width = np.maximum(widths, 0.02 * usual + 1e-6)
+    width = np.maximum(widths, 0.02 * usual + LEAST_WIDTH)
     if not proved:
         width[-1] = max(width[-1], FAR_SIZE - usual[-1])
     near = float(np.quantile(np.concatenate(far), NEAR))

@@ -11,11 +11,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from voxlate.records import Shape
+
 Array = NDArray[np.float32]
 Learned = Literal["learned", "difficulty"]
 
 BATCH, RATE = 2048, 4e-3
 AT_ONCE = 1 << 18  # voxels that are predicted at a time
+LEAST = 1e-4  # that features and errors are divided by
+LARGEST = 1e4  # of a weight: what a network of such weights predicts is finite
 NARROWEST = 1e-3  # of the network's range of 2: no interval is narrower before it is scaled
 
 
@@ -62,6 +66,21 @@ class Widths:
         return {f"{prefix}.{name}": one.contiguous() for name, one in {**own, **self.net.state_dict()}.items()}
 
 
+def widths_shapes(way: Learned, features: int) -> dict[str, Shape]:
+    """What the tensors of a network of distances are, of so many features."""
+    sizes = [features, *LESSONS[way].hidden, LESSONS[way].outputs]
+    layers = {
+        f"{2 * number}.{name}": Shape(lengths, low=-LARGEST, high=LARGEST)
+        for number, (given, made) in enumerate(pairwise(sizes))
+        for name, lengths in (("weight", (made, given)), ("bias", (made,)))
+    }
+    own = {"centre": Shape((features,), low=-(LARGEST**2), high=LARGEST**2), "least": Shape((), low=0, high=1)}
+    divisors = {
+        name: Shape(one, low=LEAST / 2, high=LARGEST**2) for name, one in (("spread", (features,)), ("unit", ()))
+    }
+    return {**layers, **own, **divisors}
+
+
 def widths_from(tensors: Mapping[str, Tensor], prefix: str) -> Widths:
     """What `tensors` gave."""
     own = {name.removeprefix(f"{prefix}."): one for name, one in tensors.items() if name.startswith(f"{prefix}.")}
@@ -83,7 +102,7 @@ def fit_widths(way: Learned, features: Array, errors: Array, weights: Array, alp
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = _network([x.shape[1], *lesson.hidden, lesson.outputs])
-    scales = x.mean(0), x.std(0).clamp_min(1e-4), e.abs().mean().clamp_min(1e-4)
+    scales = x.mean(0), x.std(0).clamp_min(LEAST), e.abs().mean().clamp_min(LEAST)
     widths = Widths(net, *scales, torch.tensor(lesson.least))
     optimiser = torch.optim.Adam(net.parameters(), RATE)
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, lesson.steps)

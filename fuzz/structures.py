@@ -1,0 +1,244 @@
+"""Structural mutations of the files that voxlate writes: parsed, changed in one place, written again, stamped anew.
+
+With the checksum recomputed only a file's schema can refuse the change.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from voxlate.data import case, naive
+from voxlate.training import run
+from voxlate.trust import stored
+
+CHECKSUM = "checksum"
+Draw = np.random.Generator
+ODD: list[Any] = [
+    None, True, False, -1, 0, 1, 3, 255, 2**31, 2**63, 10**400, -0.5, 1e-300, 1e30, 1e308, float("inf"), float("-inf"),
+    float("nan"), "", "7", "t1", "../../evil", "/", "x" * 300, "[/]", "\x00", "é" * 99, "\ud800", [], {}, [[]], [1, 2],
+    ["a"], {"a": 1}, {"low": 1}, [0.0] * 23,
+]  # fmt: skip
+DTYPES = {
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32, "I16": np.int16,
+    "I8": np.int8, "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64, "BOOL": np.bool_,
+}  # fmt: skip
+NAMES = {np.dtype(one): name for name, one in DTYPES.items()}
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every table or list in a value, with each of its keys."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in list(items):
+        yield value, key
+        yield from places(one)
+
+
+def change(value: Any, draw: Draw) -> None:
+    """Change one place of a tree: its value, type, key, or length."""
+    found = list(places(value))
+    if not found:
+        return
+    owner, key = found[draw.integers(len(found))]
+    old, way = owner[key], draw.integers(9)
+    if isinstance(old, torch.Tensor):
+        owner[key] = changed_tensor(old, draw)
+    elif way == 0:
+        del owner[key]
+    elif way == 1:
+        _add(owner, key, draw)
+    elif way == 2 and isinstance(old, int | float) and not isinstance(old, bool):
+        owner[key] = [-old, old * 1e6, old + 1, str(old), float(old), [old], old * 1e-9, int(old)][draw.integers(8)]
+    elif way == 3 and isinstance(old, list):
+        owner[key] = [old[:-1], old * 2, old[::-1], old[:1], dict(enumerate(map(str, old)))][draw.integers(5)]
+    elif way == 4:
+        owner[key] = [old]
+    elif way == 5:
+        other, place = found[draw.integers(len(found))]
+        owner[key] = other[place]
+    else:
+        owner[key] = ODD[draw.integers(len(ODD))]
+
+
+def _add(owner: Any, key: Any, draw: Draw) -> None:
+    odd = ODD[draw.integers(len(ODD))]
+    if isinstance(owner, list):
+        owner.insert(key, odd)
+    elif draw.random() < 0.5:
+        owner[f"{key}_"] = owner.pop(key)
+    else:
+        owner["more"] = odd
+
+
+def changed_tensor(old: torch.Tensor, draw: Draw) -> Any:
+    """A tensor of another shape, type or content, or something else."""
+    way = draw.integers(9)
+    if way == 0 or not old.numel():
+        return ODD[draw.integers(len(ODD))]
+    if way == 1:
+        return old.reshape(-1)
+    if way == 2:
+        return old[None]
+    if way == 3:
+        kinds = [torch.float64, torch.float16, torch.int64, torch.bool, torch.complex64]
+        return old.to(kinds[draw.integers(len(kinds))])
+    if way == 4:
+        return old.reshape(-1)[:-1]
+    if way == 5:
+        return torch.zeros(1).expand(2**40)  # stored as one number
+    if way == 6:
+        return old.to_sparse()
+    new = old.clone().reshape(-1)
+    odd = [float("nan"), float("inf"), -1.0, 1e30, 0.0, -1e9, 0.5, 1e12][draw.integers(8)]
+    try:
+        new[draw.integers(len(new))] = odd
+    except (RuntimeError, OverflowError):
+        new[0] = 1
+    return new.reshape(old.shape)
+
+
+@dataclass
+class Packed:
+    """A safetensors file in memory."""
+
+    metadata: dict[str, str]
+    arrays: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, whole: bytes) -> "Packed":
+        begin = 8 + int.from_bytes(whole[:8], "little")
+        entries = json.loads(whole[8:begin])
+        metadata, arrays = entries.pop("__metadata__", {}), {}
+        for name, one in entries.items():
+            first, last = (begin + offset for offset in one["data_offsets"])
+            arrays[name] = np.frombuffer(whole[first:last], DTYPES[one["dtype"]]).reshape(one["shape"])
+        return cls(metadata, arrays)
+
+    def bytes(self) -> bytes:
+        entries, data = dict[str, Any](), b""
+        for name, one in self.arrays.items():
+            raw = np.ascontiguousarray(one).tobytes()
+            offsets = [len(data), len(data) + len(raw)]
+            entries[name] = {"dtype": NAMES[one.dtype], "shape": list(one.shape), "data_offsets": offsets}
+            data += raw
+        text = json.dumps({"__metadata__": self.metadata, **entries}).encode()
+        text += b" " * (-len(text) % 8)
+        return len(text).to_bytes(8, "little") + text + data
+
+
+def change_arrays(arrays: dict[str, np.ndarray], draw: Draw) -> None:
+    """Change one array: its name, type, shape, length, or a value."""
+    name = list(arrays)[draw.integers(len(arrays))]
+    old, way = arrays[name], draw.integers(9)
+    with np.errstate(all="ignore"):
+        if way == 0:
+            del arrays[name]
+        elif way == 1:
+            arrays[f"{name}_"] = arrays.pop(name)
+        elif way == 2:
+            arrays[name] = old.astype(list(DTYPES.values())[draw.integers(len(DTYPES))])
+        elif way == 3:
+            arrays[name] = [old.reshape(-1), old[None], old[..., None], old.T][draw.integers(4)]
+        elif way == 4 and old.ndim:
+            arrays[name] = old[: draw.integers(len(old))]
+        elif way == 5:
+            arrays[name] = np.zeros((0,) * draw.integers(1, 4), old.dtype)
+        elif way == 6:
+            arrays["more"] = old
+        else:
+            odd = [np.nan, np.inf, -np.inf, -1, 0, 1e30, -1e9, 0.5, 300, 1e15][draw.integers(10)]
+            new = old.copy().reshape(-1)
+            spread = slice(None) if draw.random() < 0.3 else slice(*sorted(draw.integers(len(new) + 1, size=2)))
+            new[spread] = np.array(odd, np.float64).astype(old.dtype)
+            arrays[name] = new.reshape(old.shape)
+
+
+def texts_changed(metadata: dict[str, str], draw: Draw) -> None:
+    """Change a place of the JSON that a header holds."""
+    trees = {key: json.loads(text) if text[:1] in '{["0123456789tf' else text for key, text in metadata.items()}
+    change(trees, draw)
+    for key in list(metadata):
+        del metadata[key]
+    metadata |= {str(key): one if isinstance(one, str) else json.dumps(one) for key, one in trees.items()}
+
+
+def stamped_case(file: Packed) -> None:
+    header = json.loads(file.metadata["voxlate"])
+    header["voxels"] = {name: case.digest(one) for name, one in file.arrays.items()}
+    header["checksum"] = case._header_digest(header)
+    file.metadata["voxlate"] = json.dumps(header)
+
+
+def stamped_weights(file: Packed) -> None:
+    header = json.loads(file.metadata["voxlate"])
+    header["sha256"] = run.checksum(header, _tensors(file))
+    file.metadata["voxlate"] = json.dumps(header)
+
+
+def stamped_naive(file: Packed) -> None:
+    texts = {key: text for key, text in file.metadata.items() if key != CHECKSUM}
+    file.metadata[CHECKSUM] = naive._checksum(texts, file.arrays)
+
+
+def stamped_calibration(file: Packed) -> None:
+    outer = json.loads(file.metadata["calibration"])
+    stated = {"header": outer["header"], "sha256": stored._checksum(outer["header"], _tensors(file))}
+    file.metadata["calibration"] = json.dumps({**outer, **stated})
+
+
+def _tensors(file: Packed) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(np.array(one)) for name, one in file.arrays.items()}
+
+
+STAMPS: dict[str, Callable[[Packed], None]] = {
+    "case": stamped_case, "weights": stamped_weights, "naive": stamped_naive, "calibration": stamped_calibration,
+}  # fmt: skip
+
+
+def mutated(form: str, path: Path, whole: bytes, draw: Draw, stamped: bool) -> bytes:
+    """The bytes of a file of a form with one thing changed; stamped: its checksum is that of the changed content."""
+    if form in STAMPS:
+        file = Packed.of(whole)
+        if draw.random() < 0.6:
+            _change_header(form, file, draw)
+        else:
+            change_arrays(file.arrays, draw)
+        if stamped:
+            gone = (KeyError, TypeError, ValueError, AttributeError, RuntimeError)  # what is stamped
+            with contextlib.suppress(*gone):
+                STAMPS[form](file)
+        return file.bytes()
+    if form == "json":
+        value = json.loads(whole)
+        digest = value.pop(CHECKSUM, None)
+        change(value, draw)
+        if stamped and digest is not None:
+            digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+        return json.dumps({**value, **({CHECKSUM: digest} if digest else {})}).encode()
+    if form == "lines":
+        lines = [json.loads(line) for line in whole.decode().splitlines()]
+        change(lines, draw)
+        return "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+    state = torch.load(io.BytesIO(whole), weights_only=True)
+    change(state, draw)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def _change_header(form: str, file: Packed, draw: Draw) -> None:
+    if form == "naive":
+        texts_changed(file.metadata, draw)
+        return
+    key = "calibration" if form == "calibration" else "voxlate"
+    value = json.loads(file.metadata[key])
+    inner = json.loads(value["header"]) if form == "calibration" else value
+    change(inner, draw)
+    file.metadata[key] = json.dumps({**value, "header": json.dumps(inner)} if form == "calibration" else inner)

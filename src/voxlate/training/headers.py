@@ -1,0 +1,118 @@
+"""The header of a weights file: its strict schema, and what must agree in it with the tensors that it describes."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
+
+from voxlate.data.align import Preparation
+from voxlate.data.case import Unit
+from voxlate.data.familiar import POINTS
+from voxlate.errors import BadInput
+from voxlate.recipe import needed_code
+from voxlate.records import Count, Digest, NotNegative, Number, Positive, ShortDigest, Tensors, Text
+
+TYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")  # of what networks hold
+LEAST_SIZE = 4096  # that a number of a network's settings may always have
+
+
+class _Data(TypedDict):
+    source: list[Text]
+    target: list[Text]
+
+
+class _Recipe(TypedDict):
+    """What is read of a recipe before it checks itself."""
+
+    title: Text
+    data: _Data
+    train: dict[str, Any]
+    net: dict[str, Any]
+
+
+class _Software(TypedDict):
+    voxlate: Text
+    python: Text
+    torch: Text
+    numpy: Text
+    nibabel: Text
+    safetensors: Text
+    notice: Text
+
+
+class _Span(TypedDict):
+    low: list[Number]
+    high: list[Number]
+
+
+class Header(TypedDict):
+    """All that synthesis needs in addition to the tensors."""
+
+    recipe: dict[str, Any]
+    units: dict[Text, Unit]
+    target_scales: dict[Text, tuple[Number, Number]]
+    target_widths: NotRequired[dict[Text, tuple[NotNegative, NotNegative]]]
+    preparation: Preparation
+    training_ranges: NotRequired[dict[Text, _Span]]
+    training_spacing_mm: NotRequired[tuple[Positive, Positive, Positive] | None]
+    imports: NotRequired[list[Text]]
+    imported: NotRequired[dict[str, Any]]
+    bound: NotRequired[dict[Text, NotNegative]]
+    parameters: Count
+    steps: Count
+    seconds: NotNegative
+    training_cases: Count
+    training_ml: NotRequired[NotNegative]
+    training_voxels: NotRequired[list[ShortDigest]]
+    made_by: _Software
+    sha256: Digest
+
+
+def header_of(file: Tensors) -> dict[str, Any]:
+    """The header of an open weights file, of the right types and in agreement with itself; raises BadInput."""
+    if "voxlate" not in file.metadata:
+        raise BadInput(
+            f"{file.record.path}: expected weights that voxlate saved, found a file without its header. Check the path."
+        )
+    record, text = file.record, file.metadata["voxlate"]
+    record.parse(Header, text)
+    header: dict[str, Any] = record.table(text)
+    recipe = record.fill(_Recipe, header["recipe"], known=False)
+    sources, targets = recipe["data"]["source"], recipe["data"]["target"]
+    record.check(header["units"].keys() == {*sources, *targets}, "units of other modalities")
+    for key in ("target_scales", "target_widths"):
+        record.check(header.get(key, dict.fromkeys(targets)).keys() == set(targets), f"'{key}' of other modalities")
+    for key, known in (("training_ranges", {*sources, *targets}), ("bound", {*sources, *targets})):
+        record.check(header.get(key, {}).keys() <= known, f"'{key}' of other modalities")
+    ordered = [*header["target_scales"].values(), *header.get("target_widths", {}).values()]
+    record.check(all(low <= high for low, high in ordered), "a scale that ends before it begins")
+    for one in header.get("training_ranges", {}).values():
+        pairs = list(zip(one["low"], one["high"]))
+        sound = len(one["low"]) == len(one["high"]) == len(POINTS) and all(low <= high for low, high in pairs)
+        record.check(sound, "a training range that is none")
+    record.check(header.get("imports", []) == needed_code(header["recipe"]), "'imports' of another recipe")
+    _check_sizes(file, header["recipe"])
+    return header
+
+
+def _check_sizes(file: Tensors, recipe: Mapping[str, Any]) -> None:
+    """Raise BadInput where a network is asked for that is far larger than the tensors: building it would take ages."""
+    shapes = file.shapes
+    for name, (lengths, kind) in shapes.items():
+        file.record.check(kind in TYPES and 0 not in lengths, f"'{name}' of {kind} {lengths}")
+    largest = max([LEAST_SIZE, len(shapes), *(math.prod(lengths) for lengths, _ in shapes.values())])
+    stages = [recipe, *(one for one in recipe.get("stages", ()) if isinstance(one, dict))]
+    for number in (one for stage in stages for key in ("net", "method") for one in _numbers(stage.get(key))):
+        file.record.check(
+            abs(number) <= largest, f"a network of {number!r:.40} in the recipe, which its tensors are not"
+        )
+
+
+def _numbers(value: Any) -> list[float]:
+    """All numbers in tables and lists."""
+    if isinstance(value, Mapping):
+        return [one for inner in value.values() for one in _numbers(inner)]
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [one for inner in value for one in _numbers(inner)]
+    return [value] if isinstance(value, int | float) else []

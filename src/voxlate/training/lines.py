@@ -1,0 +1,70 @@
+"""The lines of log.jsonl, as `train` writes them and as a resumed training and reports read them."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
+
+from voxlate.records import Count, NotNegative, Number, Record, Text
+from voxlate.scoring.verdict import Verdict
+
+LARGEST_LOSS = 1e38  # of float32; what is not finite may be logged, too
+
+Readings = dict[Text, float]
+
+
+class Line(TypedDict):
+    """A line: a step's losses, a validation, seconds, what was planned and what it took, or a sentence."""
+
+    stage: Text
+    step: Count
+    turn: NotRequired[Text]
+    loss: NotRequired[Readings]
+    lr: NotRequired[NotNegative]
+    items_per_s: NotRequired[NotNegative]
+    seconds: NotRequired[Number]
+    validation: NotRequired[Readings]
+    time: NotRequired[dict[Text, Number]]
+    planned: NotRequired[dict[Text, Number | None]]
+    took: NotRequired[dict[Text, Number | None]]
+    verdict: NotRequired[dict[Text, Verdict]]
+    started: NotRequired[Text]
+    ended: NotRequired[Text]
+
+
+def append_line(log: Path, line: Mapping[str, object]) -> None:
+    """Add a line to log.jsonl."""
+    with log.open("a", encoding="utf-8", newline="\n") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def lines_of(log: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The text of each line with what it says, without those that a killed run cut short; none without a log.
+
+    Raises BadInput where a line is whole and says something else than a training does.
+    """
+    texts = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    for number, text in enumerate(texts, start=1):
+        record = Record(f"{log}, line {number}", "a line of a training's log", "Remove it.")
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):  # as a crash leaves it
+            continue
+        line: dict[str, Any] = record.parse(Line, text, infinite=True)
+        for readings in (line.get("loss", {}), line.get("validation", {})):
+            for name, value in readings.items():
+                sound = not math.isfinite(value) or abs(value) <= LARGEST_LOSS
+                record.check(sound, f"{value:g} for {name:.80}")
+        yield text, line
+
+
+def logged_seconds(log: Path) -> float:
+    """Seconds that a run trained so far, all stages together, by its log; 0 where there is none."""
+    by_stage = dict[str, float]()
+    for _, line in lines_of(log):
+        if "seconds" in line:
+            by_stage[line["stage"]] = line["seconds"]
+    return sum(by_stage.values())

@@ -1,0 +1,192 @@
+"""Files of voxlate's own with one thing changed and their checksum made anew: only their schema can refuse them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from voxlate.data.naive import Baselines
+from voxlate.errors import BadInput
+from voxlate.images.ranges import Range
+from voxlate.records import Number, Record, Shape
+from voxlate.scoring.documents import read_scores
+from voxlate.scoring.provenance import read_provenance, read_run
+from voxlate.training.lines import lines_of
+from voxlate.training.states import check_outline
+
+RECORD = Record("file", "a table", "Make it again.")
+
+
+@pytest.mark.parametrize(
+    "text", ["NaN", "[Infinity]", '{"a": 1e999}', "[", '"\\ud800"', "9" * 19, '"7"', "true", "1e16"]
+)
+def test_a_number_is_finite_plain_and_within_bounds(text: str) -> None:
+    with pytest.raises(BadInput, match=r"^file: expected a table as voxlate writes it, found .* Make it again\.$"):
+        RECORD.parse(Number, text)
+
+
+def test_a_table_has_no_other_key_and_lacks_none() -> None:
+    assert RECORD.parse(Range, '{"low": 0, "high": 1.5, "unit": "HU", "rule": ""}').high == 1.5
+    with pytest.raises(BadInput, match="found a key 'more' that none has"):
+        RECORD.parse(Range, '{"low": 0, "high": 1, "unit": "HU", "rule": "", "more": 1}')
+    with pytest.raises(BadInput, match="found no 'rule'"):
+        RECORD.parse(Range, '{"low": 0, "high": 1, "unit": "HU"}')
+    with pytest.raises(BadInput, match="found '1' where 'high' should be a valid number"):
+        RECORD.parse(Range, '{"low": 0, "high": "1", "unit": "HU", "rule": ""}')
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        (np.zeros((2, 3), np.float64), "'a' of 2×3 F64"),
+        (np.zeros((2, 3, 1), np.float32), "'a' of 2×3×1 F32"),
+        (np.zeros((2, 0), np.float32), "'a' of 2×0 F32"),
+        (np.full((2, 3), np.nan, np.float32), "values of 'a' from nan"),
+        (np.full((2, 3), 8, np.float32), "values of 'a' from 8 to 8"),
+    ],
+)
+def test_an_array_has_its_type_shape_and_bounds(tmp_path: Path, values: np.ndarray, found: str) -> None:
+    save_file({"a": values}, tmp_path / "a.safetensors")
+    record = Record(tmp_path / "a.safetensors", "an array", "Make it again.")
+    with record.tensors() as file, pytest.raises(BadInput, match=found):
+        file.read({"a": Shape((2, None), high=7)})
+
+
+# each file
+
+
+HU = {"low": -1024.0, "high": 3071.0, "unit": "HU", "rule": ""}
+
+
+@pytest.fixture
+def baselines(tmp_path: Path) -> Path:
+    hu = Range(-1024.0, 3071.0, "HU", "")
+    mean, table = np.zeros((2, 3, 4), np.float32), np.zeros(1024, np.float32)
+    Baselines({"t1": hu, "ct": hu}, {"ct": mean}, {("t1", "ct"): table}, 3).save(tmp_path / "naive.safetensors")
+    return tmp_path / "naive.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("cases", -3),
+        ("cases", "3"),
+        ("align", 0),
+        ("ranges", {}),
+        ("ranges", {"ct": {"low": 1, "high": 0, "unit": "HU", "rule": ""}}),
+        ("typical", {"ct": [0, 1]}),
+        ("typical", [[0, 1]]),
+    ],
+)
+def test_baselines_of_another_header_are_refused(baselines: Path, key: str, value: object) -> None:
+    tensors = load_file(baselines)
+    stated = {"cases": 3, "fixed": "", "align": False, "typical": {}}
+    stated["ranges"] = dict.fromkeys(("t1", "ct"), HU)
+    save_file(tensors, baselines, {name: json.dumps(one) for name, one in stated.items()})
+    assert Baselines.load(baselines).cases == 3, "as version 0.6 wrote it, without a checksum"
+    save_file(tensors, baselines, {name: json.dumps(one) for name, one in {**stated, key: value}.items()})
+    with pytest.raises(BadInput, match="expected the naive baselines of a training as voxlate writes it"):
+        Baselines.load(baselines)
+
+
+def test_a_changed_baseline_differs_from_its_checksum(baselines: Path) -> None:
+    whole = bytearray(baselines.read_bytes())
+    whole[-2] ^= 1
+    baselines.write_bytes(whole)
+    with pytest.raises(BadInput, match="found a changed file"):
+        Baselines.load(baselines)
+
+
+LINE = {"stage": "final", "step": 1, "turn": "net", "loss": {"total": 0.5}, "lr": 1e-3, "items_per_s": 2.0}
+
+
+@pytest.mark.parametrize(
+    "change", [{"stage": None}, {"step": "1"}, {"step": -1}, {"loss": 3}, {"loss": {"total": "0.5"}}, {"more": 1}]
+)
+def test_a_line_of_another_form_is_refused_and_half_a_line_left_out(tmp_path: Path, change: dict) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text(f'{json.dumps(LINE)}\n{{"stage": "fi')
+    assert [line for _, line in lines_of(log)] == [LINE]
+    log.write_text(json.dumps({**LINE, **change}))
+    with pytest.raises(BadInput, match=r"log\.jsonl, line 1: expected a line of a training's log"):
+        list(lines_of(log))
+
+
+STATE = {"stage": "final", "step": 2, "seconds": 1.5}
+STATE |= {"method": {}, "averaged": {}, "optimisers": {}, "epochs": {}, "memory": {}}
+OTHER_STATES = [
+    {"step": -1},
+    {"step": 1.0},
+    {"step": torch.tensor(2)},
+    {"seconds": float("nan")},
+    {"stage": 3},
+    {"more": 1},
+]
+
+
+@pytest.mark.parametrize("change", OTHER_STATES)
+def test_a_state_of_another_outline_is_refused(change: dict) -> None:
+    check_outline(Path("state.pt"), STATE)
+    with pytest.raises(BadInput, match=r"state\.pt: expected a training state"):
+        check_outline(Path("state.pt"), {**STATE, **change})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"inputs": {"t1": {"path": "a\0b"}}},
+        {"images": {"../t2.nii.gz": "0"}},
+        {"range": {"t2": [1, 0]}},
+        {"synth": {"samples": 0}},
+        {"axes": "XYZ"},
+        {"calibration": {"coverage": "0.9"}},
+        {"warnings": "none"},
+        {"made_without": {"t2": {"run": 3}}},
+    ],
+)
+def test_provenance_of_an_image_in_another_form_is_refused(tmp_path: Path, change: dict) -> None:
+    path = tmp_path / "provenance.json"
+    path.write_text(json.dumps({"case": "a", **change}))
+    with pytest.raises(BadInput, match="expected the provenance of a synthesis"):
+        read_provenance(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"data": []}, {"data": {"splits": {"train": "a"}}}, {"data": {"fold": 5}}, {"recipe": 1}, {"prepared": 2}],
+)
+def test_provenance_of_a_run_in_another_form_is_refused(tmp_path: Path, change: dict) -> None:
+    path = tmp_path / "provenance.json"
+    path.write_text(json.dumps(change))
+    with pytest.raises(BadInput, match="expected the provenance of a training"):
+        read_run(path)
+
+
+ROWS = [{"case": name, "patient": name, "modality": "ct", "answer": "synthesis", "mae": 2.0} for name in "ab"]
+PART = {"unit": "HU", "range": [0, 1], "own_peak": False, "answers": {"synthesis": {"mae": {"mean": 2.0, "n": 2}}}}
+
+
+@pytest.mark.parametrize(
+    ("part", "row"),
+    [
+        ({"range": [1, 0]}, {}),
+        ({"cases": 3}, {}),
+        ({"answers": {"synthesis": {"mae": {"mean": 3.0}}}}, {}),
+        ({"answers": {"synthesis": {"mae": {"mean": 2.0, "n": 5}}}}, {}),
+        ({"own_peak": 1}, {}),
+        ({}, {"case": "b"}),
+        ({}, {"patient": 1}),
+        ({}, {"mae": "2"}),
+        ({}, {"modality": "mr"}),
+    ],
+)
+def test_scores_that_disagree_with_their_rows_are_refused(tmp_path: Path, part: dict, row: dict) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps({"modalities": {"ct": PART}, "cases": ROWS}))
+    assert read_scores(path)["cases"] == ROWS
+    path.write_text(json.dumps({"modalities": {"ct": PART | part}, "cases": [ROWS[0] | row, ROWS[1]]}))
+    with pytest.raises(BadInput, match="expected scores as voxlate writes it"):
+        read_scores(path)
