@@ -41,8 +41,7 @@ FileName = Annotated[str, StringConstraints(pattern=r"^[\w-][\w.-]*$", max_lengt
 Place = Annotated[str, StringConstraints(pattern=r"^[^\x00]+$", max_length=4000)]
 Split = Annotated[str, StringConstraints(pattern="^(train|val|test)$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-ShortSplit = Annotated[str, StringConstraints(pattern="^(train|val|test)$")]
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
+ShortDigest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
 
 
 @dataclass(frozen=True)
