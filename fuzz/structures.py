@@ -4,6 +4,7 @@ With the checksum recomputed only a file's schema can refuse the change.
 """
 
 import contextlib
+import copy
 import hashlib
 import io
 import json
@@ -62,7 +63,7 @@ def change(value: Any, draw: Draw) -> None:
         owner[key] = [old]
     elif way == 5:
         other, place = found[draw.integers(len(found))]
-        owner[key] = other[place]
+        owner[key] = copy.deepcopy(other[place])
     else:
         owner[key] = ODD[draw.integers(len(ODD))]
 

@@ -39,6 +39,7 @@ Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=LONGES
 Name = Annotated[str, StringConstraints(pattern=r"^[^\x00/\\]+$", max_length=1000)]  # of a case, a modality, a part
 FileName = Annotated[str, StringConstraints(pattern=r"^[\w-][\w.-]*$", max_length=250)]  # no way out of its folder
 Place = Annotated[str, StringConstraints(pattern=r"^[^\x00]+$", max_length=4000)]
+Split = Annotated[str, StringConstraints(pattern="^(train|val|test)$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ShortDigest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
 

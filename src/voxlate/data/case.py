@@ -367,6 +367,7 @@ def _record(path: Path) -> Record:
 def _shapes(header: CaseHeader) -> dict[str, Shape]:
     """What the arrays of a case are by its header."""
     bits = np.min_scalar_type((1 << len(header.units)) - 1)
-    kinds = dict.fromkeys(header.units, SCANS) | {LABEL + name: SCANS for name in header.labels}
+    kinds: dict[str, tuple[str, ...]] = dict.fromkeys(header.units, SCANS)
+    kinds |= {LABEL + name: SCANS for name in header.labels}
     kinds[MASK] = (next(name for name, one in DTYPES.items() if one == bits),)
     return {name: Shape(header.shape, kind) for name, kind in kinds.items()}

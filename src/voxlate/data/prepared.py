@@ -25,7 +25,20 @@ from voxlate.images.intensity import IntensityMap, Scale, typical_scale
 from voxlate.images.misalignment import Misalignment
 from voxlate.images.register import RegistrationMethod
 from voxlate.images.statistics import PERCENTILES, Statistics
-from voxlate.records import FileName, Length, Name, NotNegative, Number, Place, Positive, Record, Several, Text, close
+from voxlate.records import (
+    FileName,
+    Length,
+    Name,
+    NotNegative,
+    Number,
+    Place,
+    Positive,
+    Record,
+    Several,
+    Split,
+    Text,
+    close,
+)
 
 FORMAT = "voxlate prepared cohort"
 VERSION = 3
@@ -39,7 +52,7 @@ class Entry:
 
     case: FileName
     patient: Name
-    split: Literal["train", "val", "test"]
+    split: Split
     present: list[Name]
     labels: list[Name]
     shape: tuple[Length, Length, Length]

@@ -28,6 +28,7 @@ from voxlate.records import (
     Several,
     Share,
     ShortDigest,
+    Split,
     Text,
 )
 
@@ -111,7 +112,7 @@ class _Stated(TypedDict, total=False):
 class _Data(TypedDict, total=False):
     cohort: Text
     start: Text | None
-    splits: dict[Literal["train", "val", "test"], list[Name]]
+    splits: dict[Split, list[Name]]
     fold: Annotated[int, Field(ge=0, le=4)]
 
 
