@@ -330,6 +330,7 @@ class Model:
             "model": {"title": recipe.title, "weights": self.header["weights_hash"], "steps": self.header["steps"]},
             "seed": seed,
             "synth": self.plan_of_synthesis,
+            "empty_slices": "background",  # images of before this rule lack it, and are made again
             **({} if calibration is None else {"calibration": calibration.stated}),
             "inputs": {name: _content(Path(path)) for name, path in sorted(files.items())},
             "units": self.header["units"],
