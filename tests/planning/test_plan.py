@@ -21,7 +21,7 @@ from voxlate.planning.law import relative_error
 from voxlate.planning.plan import plan
 from voxlate.planning.probe import Limits, Measured, Probe
 from voxlate.planning.rules import Size
-from voxlate.planning.search import BATCHES, FILLED, WIDTHS
+from voxlate.planning.search import BATCHES, FILLED, WIDTHS, Candidate, reason
 from voxlate.training.train import train
 
 SHORT = ("--minutes", 0.2, "--set", "train.steps=4")  # planned, and cut
@@ -492,3 +492,10 @@ def test_what_is_left_of_the_probes_time_goes_into_a_second_try(prepared, monkey
     assert taken == (
         [timed] if timed else []
     )  # 5 % of the minutes are 60, 12 and 3 seconds, less what has passed; one step warms up
+
+
+def test_a_network_that_was_not_tried_is_never_called_worse_than_the_one_taken():
+    tried, untried = Candidate(Size(16, 1, 2), 0.3, 78, 1.0), Candidate(Size(16, 2, 2), 0.1, 397, 0.85)
+    assert "of the networks that there was time to try" in reason([tried, untried])
+    assert "-15.0%" in reason([tried, untried])
+    assert "time to try" not in reason([untried, tried])

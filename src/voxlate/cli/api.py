@@ -53,23 +53,6 @@ from voxlate.training.run import Run
 from voxlate.training.train import train as _train
 from voxlate.trust.words import sentences
 
-__all__ = [
-    "calibrate",
-    "compare",
-    "demo",
-    "evaluate",
-    "import_weights",
-    "info",
-    "likelihood",
-    "load",
-    "phantom",
-    "plan",
-    "prepare",
-    "recipes",
-    "report",
-    "synthesise",
-    "train",
-]
 Split = Literal["train", "val", "test"]
 LAYOUT = tuple(one.name for one in dataclasses.fields(Layout))
 compare, load = checked(_compare), checked(_load)

@@ -141,6 +141,8 @@ def reason(ranked: list[Candidate]) -> str:
     """Why the first candidate was taken, with the next ones and what they were predicted to lose."""
     best, *others = ranked
     text = f"{best.size} gets {best.steps:,} steps of {best.seconds:.3f} s: the least predicted error"
+    if any(one.error < best.error for one in others):
+        text += " of the networks that there was time to try (more minutes would try others)"
     named = [
         f"{one.size} ({one.steps:,} steps of {one.seconds:.3f} s) {one.error / best.error - 1:+.1%}"
         for one in others[:RUNNERS_UP]
