@@ -94,8 +94,8 @@ class Record:
             raise BadInput(f"{self.path}: expected {self.what}, found no such file. Check the path.") from error
         except (safetensors.SafetensorError, OSError) as error:
             raise BadInput(
-                f"{self.path}: expected {self.what} in a safetensors file, found something else or a part ({error}). "
-                f"{self.advice}"
+                f"{self.path}: expected {self.what} in a safetensors file, found something else or a part of one "
+                f"({error}). {self.advice}"
             ) from error
 
 

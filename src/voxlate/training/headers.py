@@ -31,6 +31,10 @@ class _Recipe(TypedDict):
     net: dict[str, Any]
 
 
+class _WithRecipe(TypedDict):
+    recipe: _Recipe
+
+
 class _Software(TypedDict):
     voxlate: Text
     python: Text
@@ -78,7 +82,7 @@ def header_of(file: Tensors) -> dict[str, Any]:
     record, text = file.record, file.metadata["voxlate"]
     record.parse(Header, text)
     header: dict[str, Any] = record.table(text)
-    recipe = record.fill(_Recipe, header["recipe"], known=False)
+    recipe = record.fill(_WithRecipe, {"recipe": header["recipe"]}, known=False)["recipe"]
     sources, targets = recipe["data"]["source"], recipe["data"]["target"]
     record.check(header["units"].keys() == {*sources, *targets}, "units of other modalities")
     for key in ("target_scales", "target_widths"):
