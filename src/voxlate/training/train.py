@@ -44,6 +44,7 @@ from voxlate.training.run import (
     change_recipe,
     file_hash,
     is_finished,
+    kept_steps,
     load_state,
     load_weights,
     read_header,
@@ -109,7 +110,8 @@ def train(
     def jobs_of(recipe: Recipe) -> list[Job]:
         return [Job(recipe, stage, cohort, accelerator, place) for stage in recipe.all_stages]
 
-    recipe = with_steps(recipe, [job.epoch_steps for job in jobs_of(recipe)])
+    kept = kept_steps(Run(out), recipe)
+    recipe = with_steps(recipe, [job.epoch_steps for job in jobs_of(recipe)], kept)
     recipe = _with_precision(recipe, Run(out), accelerator, place, say)
     _check_stages(recipe, jobs_of(recipe), start)
     about = {
@@ -226,9 +228,19 @@ class Job:
 
     @property
     def epoch_steps(self) -> int:
-        """Steps that see every item once; every turn has batches of its own."""
+        """Steps in which the turn that makes images takes as many items as there are, whatever other turns take."""
+        *_, of_images = self.stage.turns.values()
+        return self._steps_of_pass(of_images)
+
+    @property
+    def epoch_steps_of_all_turns(self) -> int:
+        """Steps in which all turns together take as many items as there are: an epoch of version 0.6 and before."""
+        return self._steps_of_pass(sum(self.stage.turns.values()))
+
+    def _steps_of_pass(self, batches: int) -> int:
+        """Steps of so many batches each in which as many items are taken as there are."""
         items = len(Batches(self.cohort, self.stage.data, self.recipe.intensity).items)
-        return math.ceil(items / (self.stage.train.batch * sum(self.stage.turns.values())))
+        return math.ceil(items / (self.stage.train.batch * batches))
 
     @property
     def alone(self) -> bool:
@@ -330,6 +342,8 @@ def _train_stage(job: Job, session: _Session, method: Method, started: str) -> M
     run, main = session.run, job.accelerator.is_main_process
     learner = begin_learner(method, options, device, job.epoch_steps if options.stop else 0)
     if run.state.exists() and (state := load_state(run.state))["stage"] == stage.name:
+        if options.stop:
+            state["epochs"].setdefault("steps", job.epoch_steps_of_all_turns)  # of a run that version 0.6 began
         learner.load_state(state)
     parallel = method if job.alone else job.accelerator.prepare(method)
     loader = job.batches(learner.step, _kept_moments(job, method, session))
