@@ -21,6 +21,7 @@ from voxlate.cli.options import (
     SynthChanges,
     To,
     pairs,
+    synth_table,
     with_tables,
 )
 from voxlate.cli.planning import AUTO, Memory, Mode, Source, Target, auto_recipe, given, minutes_of, show_fits
@@ -250,7 +251,7 @@ def synth(
     model = load_members([run, *members], device, allow_code, answer)
     model = model if intervals else model.without_intervals()
     model = model if like is None else model.with_synthesis_of(recipes.read(like))
-    model = model.with_options(**{**named, **recipes.table(pairs(change))})
+    model = model.with_options(**{**named, **synth_table(change)})
     scans = find_scans(inputs, model, split=split, missing=missing, **vars(layout))
     fitting, lacking, complete = sort_out(model, scans)
     with progress_on(err) as bars:
