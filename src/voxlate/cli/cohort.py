@@ -87,6 +87,9 @@ def prepare(
     layout: Layout,
     modality: Modalities = None,
     spacing: Annotated[tuple[float, float, float] | None, Option(help="Resample all to x y z in mm.")] = None,
+    matrix: Annotated[
+        tuple[int, int] | None, Option(help="Resize every slice to so many columns and rows, in place of --spacing.")
+    ] = None,
     *,
     options: Preparing,
     dry_run: Annotated[
@@ -103,8 +106,9 @@ def prepare(
 
     found = manifest_in(cohort) if layout.manifest is None and cohort.is_dir() else None
     spacing_mm = (spacing[2], spacing[1], spacing[0]) if spacing else None
+    rows = (matrix[1], matrix[0]) if matrix else None
     if dry_run:
-        _show_plan(cohort, layout, modality, spacing_mm, options, as_json)
+        _show_plan(cohort, layout, modality, spacing_mm, rows, options, as_json)
         return
     with progress_on(err) as bars:
         ready = run(
@@ -113,6 +117,7 @@ def prepare(
             modalities=modality,
             **vars(layout),
             spacing_mm=spacing_mm,
+            matrix=rows,
             **vars(options),
             progress=lambda done, total, _: bars("prepare", done, total),
             say=note,
@@ -147,6 +152,7 @@ def _show_plan(
     layout: Layout,
     modality: list[str] | None,
     spacing_mm: tuple[float, float, float] | None,
+    matrix: tuple[int, int] | None,
     options: Preparing,
     as_json: bool,
 ) -> None:
@@ -164,7 +170,14 @@ def _show_plan(
     splits = split_patients([(one.patient, one.split) for one in plan.cases], options.seed, options.shares)
     table = overview(plan.cases, splits, {}, {one.case for one in plan.cases if one.mask})
     asked = Preparation(
-        spacing_mm, options.resample, options.register, options.fixed, options.align, options.mask, options.mask_from
+        spacing_mm,
+        options.resample,
+        options.register,
+        options.fixed,
+        options.align,
+        options.mask,
+        options.mask_from,
+        matrix,
     )
     preparation = complete(asked, plan.cases)
     with progress_on(err) as bars:

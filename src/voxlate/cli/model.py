@@ -15,6 +15,7 @@ from voxlate.cli.options import (
     Device,
     Json,
     Layout,
+    Noise,
     Samples,
     Split,
     Steps,
@@ -221,9 +222,7 @@ def synth(
     crop: Annotated[
         int | None, Option(min=0, help="Synthesise only in the box of the mask and so many voxels around it.")
     ] = None,
-    noise: Annotated[
-        Literal["independent", "shared", "correlated"] | None, Option(help="How the noise of slices is related.")
-    ] = None,
+    noise: Noise = None,
     change: SynthChanges = None,
     missing: Annotated[list[str] | None, Option(help="Leave this modality out and make it.")] = None,
     intervals: Annotated[

@@ -31,6 +31,9 @@ SynthChanges = Annotated[
     list[str] | None,
     Option("--set", help="Change a key of the recipe's synth table: overlap=0.25, or synth.overlap=0.25."),
 ]
+Noise = Annotated[
+    Literal["independent", "shared", "correlated"] | None, Option(help="How the noise of slices is related.")
+]
 Answer = Annotated[
     Literal["mean", "sample"] | None,
     Option(help="Of a diffusion of what a predictor leaves: the predictor's image, or a sample (as unset)."),

@@ -99,7 +99,7 @@ def finest(cases: Sequence[CaseFiles], names: Sequence[str]) -> str | None:
 
 def lost_by_resampling(headers: Sequence[CaseHeader], preparation: Preparation) -> list[str]:
     """A sentence on each modality that was scanned with finer voxels than its cases' grids have, where nobody asked."""
-    if preparation.spacing_mm is not None or not (preparation.resample or preparation.register):
+    if preparation.changes_voxels or not (preparation.resample or preparation.register):
         return []
     lost = dict[str, list[tuple[str, Grid, Grid]]]()
     for header in headers:

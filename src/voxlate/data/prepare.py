@@ -46,6 +46,7 @@ def prepare(
     modalities: Sequence[str] | None = None,
     allow_outside: bool = False,
     spacing_mm: tuple[float, float, float] | None = None,
+    matrix: tuple[int, int] | None = None,
     resample: bool = False,
     register: RegistrationMethod | None = None,
     fixed: str | None = None,
@@ -63,8 +64,9 @@ def prepare(
     """Prepare a cohort for training; the same call again resumes, and makes again what changed of the cases' files.
 
     pattern, manifest, preset, patients, modalities, allow_outside: see find.find_cohort. spacing_mm: (D, H, W),
-    default as scanned. resample: resample a case's modalities to the grid of its first one (in the order of
-    `modalities`, else by name). register: align them to it by their content; the transforms are kept.
+    default as scanned; matrix: (H, W) that every slice is resized to, in its place. resample: resample a case's
+    modalities to the grid of its first one (in the order of `modalities`, else by name). register: align them to it by
+    their content; the transforms are kept.
     fixed: the modality whose grid is taken instead.
     align: "midline" turns and shifts heads until the mid-sagittal plane of the fixed scan (default: as for mask_from)
     is the grid's middle column; the case's header keeps that grid with the files' own.
@@ -83,7 +85,7 @@ def prepare(
     cases = found.cases
     known_patients(cases, root)
     preparation = complete(
-        Preparation(spacing_mm, resample, register, fixed, align, mask, mask_from), cases
+        Preparation(spacing_mm, resample, register, fixed, align, mask, mask_from, matrix), cases
     )  # stated in cohort.json, and so in every model of it
     splits = split_patients([(one.patient, one.split) for one in cases], seed, shares)
     table = manifest if manifest is not None else manifest_in(root)
@@ -286,7 +288,8 @@ def _examine(path: Path, preparation: Preparation, coarse: bool) -> None:
 
 def _digest_of_inputs(files: CaseFiles, preparation: Preparation) -> str:
     inputs = [(name, content_hash(path)) for name, path in files.paths.items()]
-    return hashlib.sha256(repr((VERSION, files.case, files.patient, preparation, inputs)).encode()).hexdigest()
+    how = preparation if preparation.matrix is None else (preparation, preparation.matrix)
+    return hashlib.sha256(repr((VERSION, files.case, files.patient, how, inputs)).encode()).hexdigest()
 
 
 def _in_parallel(
