@@ -167,14 +167,33 @@ def _say_next(run: Path) -> None:
     say(f"{weights} is the model. Next:  voxlate {after}")
 
 
-@app.command(name="import", epilog="Example:  voxlate import xmodality adm.safetensors --out RUN")
+@app.command(
+    name="import",
+    epilog="Examples:  voxlate import xmodality adm.safetensors --out RUN    "
+    "voxlate import kl-f4 vae.safetensors --out KL",
+)
 def import_weights(
-    source: Annotated[Literal["xmodality"], Argument(metavar="SOURCE", help="Whose weights: xmodality.")],
+    source: Annotated[
+        Literal["xmodality", "kl-f4", "kl-f8"],
+        Argument(
+            metavar="SOURCE",
+            help="Whose weights: xmodality; kl-f4 or kl-f8, an autoencoder of latent diffusion (CompVis or diffusers).",
+        ),
+    ],
     weights: Annotated[Path, Argument(help="The published file (safetensors).")],
     to: To,
     change: Changes = None,
 ) -> None:
-    """Turn published weights into a run that synth accepts; the file says which network it is."""
+    """Turn published weights into a run: a network that synth accepts, or an autoencoder for `train --reuse`."""
+    if source != "xmodality":
+        from voxlate.training.pretrained import import_autoencoder, net_changes
+
+        if change:
+            raise BadInput(f"--set: expected none with {source}, whose file says all, found {change[0]!r}. Drop it.")
+        taken = import_autoencoder(source, weights, to)
+        say(f"{taken.weights()} is the autoencoder. Next:")
+        say(f"  voxlate train LATENT_RECIPE --data PREPARED --out RUN --reuse {to} {net_changes(taken)}")
+        return
     from voxlate.training.published import import_run
 
     run = import_run(weights, to, pairs(change))

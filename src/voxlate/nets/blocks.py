@@ -20,6 +20,7 @@ from voxlate.config import Counts, settings
 from voxlate.nets import cpu
 
 FEWEST_PRODUCTS = 1 << 22  # a tap, for cpu.enlarged_conv: with fewer, its small operations cost more than it saves
+NORM_EPS = 1e-5  # added to a variance; as torch has it
 MAX_PERIOD = 10_000.0  # of the sinusoids: Vaswani et al. 2017, sec. 3.5
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d, nn.ConvTranspose3d)
 LOG_SNR_LIMIT = 40.0  # float32 cannot tell sigma from 0 beyond it, and infinity (flow matching's limits) has no sine
@@ -52,6 +53,7 @@ class BlockOptions:
     volumetric: bool = False
     zero_init: bool = True
     repeat: Repeat = "synthesis"
+    norm_eps: float = NORM_EPS
 
 
 def to_slices(volume: Tensor) -> Tensor:
@@ -110,8 +112,8 @@ def group_count(channels: int, most: int) -> int:
 class Norm(nn.GroupNorm):
     """Group normalisation (and SiLU, where asked) in the precision of its input, with float32 statistics."""
 
-    def __init__(self, channels: int, groups: int, silu: bool = False) -> None:
-        super().__init__(group_count(channels, groups), channels)
+    def __init__(self, channels: int, groups: int, silu: bool = False, eps: float = NORM_EPS) -> None:
+        super().__init__(group_count(channels, groups), channels, eps)
         self.silu = silu
 
     def forward(self, h: Tensor) -> Tensor:
@@ -251,10 +253,10 @@ class ResBlock(nn.Module):
         super().__init__()
         self.resample, self.stride = resample, stride
         self.scale_shift = options.modulation == "scale_shift"
-        self.norm1 = Norm(ins, options.groups, silu=True)
+        self.norm1 = Norm(ins, options.groups, True, options.norm_eps)
         self.conv1 = conv3(ins, outs, options)
         self.embed = nn.Linear(options.embedding, outs * (1 + self.scale_shift)) if options.embedding else None
-        self.norm2 = Norm(outs, options.groups, silu=not self.scale_shift)
+        self.norm2 = Norm(outs, options.groups, not self.scale_shift, options.norm_eps)
         self.dropout = nn.Dropout(options.dropout)
         self.conv2 = conv3(outs, outs, options)
         if options.zero_init:
@@ -291,7 +293,7 @@ class Attention(nn.Module):
     def __init__(self, channels: int, heads: int, options: BlockOptions) -> None:
         super().__init__()
         self.heads = heads
-        self.norm = Norm(channels, options.groups)
+        self.norm = Norm(channels, options.groups, eps=options.norm_eps)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = nn.Linear(channels, channels)
         if options.zero_init:
