@@ -1,6 +1,7 @@
 """How much of the data's spread a sampler's settings keep, apart from any network."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import torch
@@ -41,4 +42,4 @@ def share_after_closing(sampling: SamplerSettings, schedule: Schedule, std: floa
     if not sampling.closes(schedule):
         return 1.0
     alpha, sigma = (float(one) for one in (sampling.schedule or schedule)(sampling.times(schedule)[-1]))
-    return (1 + (sigma / alpha / std) ** 2) ** -0.5
+    return 1 / math.hypot(1.0, sigma / alpha / std)

@@ -96,7 +96,7 @@ def _detected(source: Source, shapes: Mapping[str, tuple[int, ...]], where: str)
     """The sizes of an autoencoder; raises BadInput where they cannot be read, or are not those of the source."""
     diffusers = any(".resnets." in name for name in shapes)
     down, block = ("down_blocks", "resnets") if diffusers else ("down", "block")
-    firsts = []
+    firsts = list[int]()
     while (key := f"encoder.{down}.{len(firsts)}.{block}.0.conv1.weight") in shapes:
         firsts.append(shapes[key][0])
     stem, latent = (shapes.get(f"{name}.weight", ()) for name in ("encoder.conv_in", "post_quant_conv"))
