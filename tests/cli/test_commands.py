@@ -68,6 +68,8 @@ def test_a_file_that_is_no_published_network_is_one_sentence(voxlate, tmp_path):
         (("--sampler", "dimm"), "sampler"),
         (("--set", "rtol=0"), "rtol"),
         (("--set", "rr=0.1"), "rr"),
+        (("--set", "synth.rr=0.1"), "rr"),
+        (("--set", "steps=3", "--set", "synth.steps=4"), "steps"),
     ],
 )
 def test_a_wrong_synthesis_option_is_named(voxlate, run, cohort, tmp_path, options, named):
@@ -75,6 +77,14 @@ def test_a_wrong_synthesis_option_is_named(voxlate, run, cohort, tmp_path, optio
     assert answer.code == 2
     assert named in answer.err
     assert not (tmp_path / "out").exists()
+
+
+def test_an_option_of_synthesis_may_be_named_as_in_a_recipe(voxlate, run, cohort, tmp_path):
+    for name in ("mirror", "synth.mirror"):
+        assert voxlate("synth", run, cohort / "case0", "--out", tmp_path / name, "--set", f"{name}=true").code == 0
+    stated = [json.loads(next((tmp_path / name).glob("*/*.json")).read_text()) for name in ("mirror", "synth.mirror")]
+    assert stated[0]["synth"] == stated[1]["synth"]
+    assert stated[0]["synth"]["mirror"] is True
 
 
 def test_scored_folders_are_compared(voxlate, run, cohort, tmp_path):

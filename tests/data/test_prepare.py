@@ -14,6 +14,7 @@ import pytest
 from safetensors import safe_open
 
 from voxlate.data import case as prepared
+from voxlate.data.align import Preparation
 from voxlate.data.case import compact, open_case, read_header
 from voxlate.data.find import find_cohort
 from voxlate.data.prepare import prepare
@@ -187,6 +188,30 @@ def test_scans_that_do_not_overlap_are_refused(tmp_path: Path, save) -> None:
     save(tmp_path / "in" / "a" / "t1.nii.gz", np.mgrid[:4, :4, :4][1], origin_mm=(900, 0, 0))
     with pytest.raises(BadInput, match="expected it to overlap"):
         prepare(tmp_path / "in", tmp_path / "out", workers=1, resample=True)
+
+
+def test_slices_of_every_case_are_resized_to_a_matrix(tmp_path: Path, save) -> None:
+    save(tmp_path / "in" / "a" / "t1.nii.gz", np.ones((4, 8, 8)) * np.arange(8), spacing_mm=(4, 1, 1))
+    save(tmp_path / "in" / "b" / "t1.nii.gz", np.ones((3, 6, 12)) * np.arange(12), spacing_mm=(2, 3, 1))
+    cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1, matrix=(6, 4))
+    assert [(one.shape, one.spacing_mm) for one in cohort.cases] == [
+        ((4, 6, 4), (4, pytest.approx(8 / 6), 2)),
+        ((3, 6, 4), (2, 3, 3)),
+    ]
+    assert np.allclose(cohort.case("a").volume("t1").data[0], np.array([0.5, 2.5, 4.5, 6.5]), atol=1e-4)
+    assert cohort.preparation.matrix == (6, 4)
+    with pytest.raises(BadInput, match=r"matrix, \[6, 4\] there and none here"):
+        prepare(tmp_path / "in", tmp_path / "out", workers=1)
+    with pytest.raises(BadInput, match="expected --matrix or --spacing, found both"):
+        prepare(tmp_path / "in", tmp_path / "new", workers=1, matrix=(6, 4), spacing_mm=(1, 1, 1))
+    with pytest.raises(BadInput, match="found 4 and 0"):
+        prepare(tmp_path / "in", tmp_path / "new", workers=1, matrix=(0, 4))
+
+
+def test_a_matrix_changes_nothing_of_what_was_prepared_without_one(tmp_path: Path) -> None:
+    """Digests of the inputs tell a resumed preparation which cases to make again."""
+    assert "matrix" not in repr(Preparation())
+    assert repr(Preparation(matrix=(2, 2))) == repr(Preparation())
 
 
 def test_all_cases_are_resampled_to_a_spacing(tmp_path: Path, save) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from voxlate.errors import BadInput
-from voxlate.images.grid import Grid, canonical, check_affine, resample, return_to, same_grid, with_spacing
+from voxlate.images.grid import Grid, canonical, check_affine, resample, return_to, same_grid, with_matrix, with_spacing
 from voxlate.images.volume import Volume
 
 RANDOM = np.random.default_rng(0)
@@ -112,6 +112,16 @@ def test_with_spacing_covers_the_same_box() -> None:
     np.testing.assert_allclose(odd.spacing_mm, (3.1, 0.93, 0.61))
     box, covered = np.array(grid.shape) * grid.spacing_mm, np.array(odd.shape) * odd.spacing_mm
     assert ((covered >= box - 1e-6) & (covered < box + odd.spacing_mm)).all()
+
+
+def test_with_matrix_covers_exactly_the_same_box() -> None:
+    grid = turned("LPS").grid
+    made = with_matrix(grid, (7, 33))
+    assert made.shape == (grid.shape[0], 7, 33)
+    for corner in product((0, 1), repeat=3):
+        index = [[*(np.array(corner) * one.shape[::-1] - 0.5), 1.0] for one in (grid, made)]
+        np.testing.assert_allclose(grid.affine @ index[0], made.affine @ index[1], atol=1e-9)
+    assert same_grid(with_matrix(grid, grid.shape[1:]), grid, 1e-9)
 
 
 def test_halving_the_samples_averages_two_neighbours() -> None:

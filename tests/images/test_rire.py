@@ -128,12 +128,22 @@ def cohort(root):
 
 def test_the_preset_pairs_scans_by_patient_and_leaves_out_and_says_who_lacks_one(tmp_path):
     found = find_cohort(cohort(tmp_path), preset="rire", modalities=["t1", "t2"])
-    assert [one.case for one in found.cases] == ["patient_001", "patient_002", "training_001"]
+    assert [one.case for one in found.cases] == ["patient_001", "patient_002"]
     assert found.cases[0].files["t1"] == tmp_path / "patient_001" / "mr_T1" / "header.ascii"
     assert found.unclaimed == [
-        "1 of 4 cases that lack a modality which is asked for (patient_103 has no t2)",
+        "training_001 (RIRE's example, none of the 17 pairs of paper 004; a manifest takes it)",
+        "1 of 3 cases that lack a modality which is asked for (patient_103 has no t2)",
     ]
     assert "patient_103" in [one.case for one in find_cohort(tmp_path, preset="rire").cases], "its T1 can be used"
+
+
+def test_what_the_preset_leaves_out_is_taken_from_a_manifest_and_where_nothing_else_is_there(tmp_path):
+    cohort(tmp_path)
+    (tmp_path / "list.csv").write_text("case,t1\nx,training_001/mr_T1/header.ascii\n")
+    named = find_cohort(tmp_path, preset="rire", manifest=tmp_path / "list.csv")
+    assert [one.case for one in named.cases] == ["x"]
+    write(tmp_path / "alone" / "training_001" / "mr_T1", head(1))
+    assert [one.case for one in find_cohort(tmp_path / "alone", preset="rire").cases] == ["training_001"]
 
 
 def test_rectified_scans_are_a_preset_of_their_own(tmp_path):
@@ -142,16 +152,17 @@ def test_rectified_scans_are_a_preset_of_their_own(tmp_path):
 
 
 def test_copies_in_metaimage_are_found_in_folders_and_next_to_each_other(tmp_path):
-    for name in ("patient_001/mr_T1/patient_001_mr_T1.mhd", "patient_001/mr_T2/x.mha", "training_001_mr_T1.mha"):
+    for name in ("patient_001/mr_T1/patient_001_mr_T1.mhd", "patient_001/mr_T2/x.mha", "patient_002_mr_T1.mha"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     found = {one.case: sorted(one.files) for one in find_cohort(tmp_path, preset="rire").cases}
-    assert found == {"patient_001": ["t1", "t2"], "training_001": ["t1"]}
+    assert found == {"patient_001": ["t1", "t2"], "patient_002": ["t1"]}
 
 
 def test_a_rire_cohort_is_prepared_and_its_guesses_are_said(tmp_path):
     ready = prepare(cohort(tmp_path / "RIRE"), tmp_path / "out", preset="rire", modalities=["t1", "t2"], workers=1)
-    assert len(ready.cases) == 3
+    assert len(ready.cases) == 2
+    assert any("training_001 (RIRE's example" in one for one in ready.warnings)
     assert any("patient_103 has no t2" in one for one in ready.warnings)
     assert any("no position" in one for one in ready.warnings)
     header = open_cohort(tmp_path / "out").header("patient_001")

@@ -214,6 +214,18 @@ def test_networks_of_the_papers_size_take_any_image(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NETS)
+def test_a_brain_at_the_far_side_has_no_mirror_image_beyond_it(name: str) -> None:
+    """Cut at the brain's edge or with as much background as the network pads: the same input, so the same output."""
+    net, code = built(NETS[name]), torch.tensor([[1.0, 0, 0, 0]])
+    height, width = (size + -size % NETS[name].multiple for size in (18, 19))
+    whole = torch.full((1, 4, 1, height, width), -1.0)
+    whole[..., 6:18, 8:19] = asked(NETS[name], code, (1, 12, 11)).state
+    cut = whole[..., :18, :19]
+    made, wanted = (net(NetworkInput(state=one, code=code)).image for one in (cut, whole))
+    assert torch.allclose(made, wanted[..., :18, :19], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("size", [(1, 16, 16), (3, 17, 23)])
 def test_images_keep_their_size_and_slices_do_not_mix(name: str, size: tuple[int, int, int]) -> None:
     net = NETS[name]

@@ -127,14 +127,24 @@ def test_every_intensity_map_gives_the_same_network_input_both_ways(both_ways, t
         ({"patch": [16, 36, 32]}, {}),
         ({"patch": [16, 36, 32], "stack": 1}, {}),
         ({"patch": [1, 27, 20]}, {"spacing_mm": (20.0, 9.0, 10.0)}),
+        ({"patch": [1, 24, 40]}, {"matrix": (24, 40)}),
         ({}, {"align": "midline"}),
     ],
-    ids=["body mask", "brain mask", "stack", "thin volume", "thin volume and stack", "spacing", "midline"],
+    ids=["body mask", "brain mask", "stack", "thin volume", "thin volume and stack", "spacing", "matrix", "midline"],
 )
 def test_every_preparation_is_repeated_at_synthesis(both_ways, data, preparation) -> None:
     trained, synthesised, _ = both_ways(data, {"ncct": WINDOW, "t1": ZSCORE}, STRIPPED, **preparation)
     assert_equal(trained, synthesised)
     assert 0.05 < trained.mask.mean() < 0.95
+
+
+def test_images_of_resized_slices_come_back_on_the_scans_own_grid(both_ways, heads) -> None:
+    """The recorder answers with the CT, resized to 24 x 40 pixels and back."""
+    _, _, made = both_ways({"patch": [1, 24, 40]}, {"ncct": WINDOW, "t1": ZSCORE}, matrix=(24, 40))
+    scan, image = read_volume(heads / "phantom_000" / "ncct.nii.gz", "ncct"), made.volumes["t2"]
+    assert image.grid == scan.grid
+    clipped = np.clip(scan.data[0], -100, 1200)
+    assert np.corrcoef(clipped.ravel(), image.data[0].ravel())[0, 1] > 0.95
 
 
 def copied(heads: Path, root: Path, change: Callable[[str, Volume], Volume]) -> Path:

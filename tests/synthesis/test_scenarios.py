@@ -274,3 +274,15 @@ def test_provenance_of_another_form_is_one_sentence(voxlate, run, cohort, tmp_pa
     answer = voxlate("synth", run, cohort, "--out", tmp_path / "o")
     assert answer.code == 2
     assert "expected the provenance of a synthesis as voxlate writes it" in " ".join(answer.err.split())
+
+
+def test_synthesis_of_an_evaluation_takes_the_options_that_synth_takes(voxlate, completing, cohort, tmp_path):
+    how = ("--set", "synth.sampler=ddpm", "--set", "steps=3", "--noise", "shared")
+    assert scored(voxlate, tmp_path / "new", cohort, "--run", completing, *how)["cases"]
+    stated = [read_json(path)["synth"] for path in (tmp_path / "new").glob("*/provenance.json")]
+    assert stated
+    assert all((one["sampler"], one["steps"], one["noise"]["kind"]) == ("ddpm", 3, "shared") for one in stated)
+    for option in (("--set", "steps=3"), ("--noise", "shared")):
+        answer = voxlate("evaluate", tmp_path / "new", "--truth", cohort, *option)
+        assert answer.code == 2
+        assert f"{option[0]}: expected --run with it" in answer.err

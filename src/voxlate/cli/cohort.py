@@ -90,6 +90,9 @@ def prepare(
     layout: Layout,
     modality: Modalities = None,
     spacing: Annotated[tuple[float, float, float] | None, Option(help="Resample all to x y z in mm.")] = None,
+    matrix: Annotated[
+        tuple[int, int] | None, Option(help="Resize every slice to so many columns and rows, in place of --spacing.")
+    ] = None,
     options: Preparing,
     dry_run: Annotated[
         bool, Option("--dry-run", help="Read and check all scans, show which file becomes what, and write nothing.")
@@ -107,10 +110,11 @@ def prepare(
     from voxlate.data.split import held_out_line, held_out_patients
 
     spacing_mm = (spacing[2], spacing[1], spacing[0]) if spacing else None
+    rows = (matrix[1], matrix[0]) if matrix else None
     if dry_run:
         from voxlate.cli.dry_run import show_plan
 
-        show_plan(cohort, layout, modality, spacing_mm, vars(options), every, as_json)
+        show_plan(cohort, layout, modality, (spacing_mm, rows), vars(options), every, as_json)
         return
     if to is None:
         raise BadInput("--out: expected a folder for the prepared cohort, found none. Add --out PREPARED.")
@@ -122,6 +126,7 @@ def prepare(
             modalities=modality,
             **vars(layout),
             spacing_mm=spacing_mm,
+            matrix=rows,
             **vars(options),
             progress=lambda done, total, _: bars("prepare", done, total),
             say=note,

@@ -23,17 +23,21 @@ def show_plan(
     cohort: Path,
     layout: Layout,
     modalities: Sequence[str] | None,
-    spacing_mm: tuple[float, float, float] | None,
+    sizes: tuple[tuple[float, float, float] | None, tuple[int, int] | None],
     options: Mapping[str, Any],
     every: bool,
     as_json: bool,
 ) -> None:
-    """Read and check all scans as `prepare` would, and show it; every: list every file."""
+    """Read and check all scans as `prepare` would, and show it.
+
+    sizes: of voxels in mm [D, H, W], and numbers of pixels [H, W]; every: list every file.
+    """
     root, _ = root_and_manifest(cohort, layout.manifest)
     plan = find_cohort(cohort, modalities=modalities, **vars(layout))
     known_patients(plan.cases, root)
     splits = split_patients([(one.patient, one.split) for one in plan.cases], options["seed"], options["shares"])
-    asked = Preparation(spacing_mm, **{name: options[name] for name in OF_PREPARATION})
+    spacing_mm, matrix = sizes
+    asked = Preparation(spacing_mm, matrix=matrix, **{name: options[name] for name in OF_PREPARATION})
     preparation = complete(asked, plan.cases)
     with progress_on(err) as bars:
         checked = check_cases(plan.cases, preparation, lambda done, total, _: bars("check", done, total))

@@ -16,12 +16,14 @@ from voxlate.cli.options import (
     Device,
     Json,
     Layout,
+    Noise,
     Samples,
     Split,
     Steps,
     SynthChanges,
     To,
     pairs,
+    synth_table,
     with_tables,
 )
 from voxlate.cli.planning import (
@@ -201,14 +203,33 @@ def _say_verdicts(run: "Run") -> None:
         say("– no verdict: no case of the validation has what the model makes and what it is made of")
 
 
-@app.command(name="import", epilog="Example:  voxlate import xmodality adm.safetensors --out RUN")
+@app.command(
+    name="import",
+    epilog="Examples:  voxlate import xmodality adm.safetensors --out RUN    "
+    "voxlate import kl-f4 vae.safetensors --out KL",
+)
 def import_weights(
-    source: Annotated[Literal["xmodality"], Argument(metavar="SOURCE", help="Whose weights: xmodality.")],
+    source: Annotated[
+        Literal["xmodality", "kl-f4", "kl-f8"],
+        Argument(
+            metavar="SOURCE",
+            help="Whose weights: xmodality; kl-f4 or kl-f8, an autoencoder of latent diffusion (CompVis or diffusers).",
+        ),
+    ],
     weights: Annotated[Path, Argument(help="The published file (safetensors).")],
     to: To,
     change: Changes = None,
 ) -> None:
-    """Turn published weights into a run that synth accepts; the file says which network it is."""
+    """Turn published weights into a run: a network that synth accepts, or an autoencoder for `train --reuse`."""
+    if source != "xmodality":
+        from voxlate.training.pretrained import import_autoencoder, net_changes
+
+        if change:
+            raise BadInput(f"--set: expected none with {source}, whose file says all, found {change[0]!r}. Drop it.")
+        taken = import_autoencoder(source, weights, to)
+        say(f"{taken.weights()} is the autoencoder. Next:")
+        say(f"  voxlate train LATENT_RECIPE --data PREPARED --out RUN --reuse {to} {net_changes(taken)}")
+        return
     from voxlate.training.published import import_run
 
     run = import_run(weights, to, pairs(change))
@@ -256,9 +277,7 @@ def synth(
     crop: Annotated[
         int | None, Option(min=0, help="Synthesise only in the box of the mask and so many voxels around it.")
     ] = None,
-    noise: Annotated[
-        Literal["independent", "shared", "correlated"] | None, Option(help="How the noise of slices is related.")
-    ] = None,
+    noise: Noise = None,
     change: SynthChanges = None,
     missing: Annotated[list[str] | None, Option(help="Leave this modality out and make it.")] = None,
     part: Annotated[
@@ -292,7 +311,7 @@ def synth(
     model = load_members([run, *members], device, allow_code, answer)
     model = model if intervals else model.without_intervals()
     model = model if like is None else model.with_synthesis_of(recipes.read(like))
-    model = model.with_options(**{**named, **recipes.table(pairs(change))})
+    model = model.with_options(**{**named, **synth_table(change)})
     scans = find_scans(inputs, model, split=split, missing=missing, **vars(layout))
     fitting, lacking, complete = sort_out(model, scans)
     fitting, others = (fitting, None) if part is None else part_of(part)(fitting)

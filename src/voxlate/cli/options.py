@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from typer import Option
 
 from voxlate.errors import BadInput
+from voxlate.shipped_recipes.text import table
 
 
 def _presets(begun: str) -> list[str]:
@@ -28,7 +29,11 @@ Split = Annotated[Literal["train", "val", "test"] | None, Option(help="Only this
 Changes = Annotated[list[str] | None, Option("--set", help="Change a key: train.steps=500 (repeat it).")]
 Samples = Annotated[int | None, Option(min=1, help="Images a case; over 1: mean and standard deviation.")]
 SynthChanges = Annotated[
-    list[str] | None, Option("--set", help="Change a key of the recipe's synth table: overlap=0.25.")
+    list[str] | None,
+    Option("--set", help="Change a key of the recipe's synth table: overlap=0.25, or synth.overlap=0.25."),
+]
+Noise = Annotated[
+    Literal["independent", "shared", "correlated"] | None, Option(help="How the noise of slices is related.")
 ]
 Answer = Annotated[
     Literal["mean", "sample"] | None,
@@ -97,6 +102,12 @@ def with_tables(command: Callable[..., None]) -> Callable[..., None]:
     options = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
     run.__signature__ = signature.replace(parameters=options)  # type: ignore[attr-defined]
     return run
+
+
+def synth_table(texts: list[str] | None) -> dict[str, Any]:
+    """KEY=VALUE texts as tables of synthesis options; keys may be written as in a recipe, synth.KEY."""
+    named = [text.strip().removeprefix("synth.") for text in texts or []]
+    return table(pairs(named))
 
 
 def pairs(texts: list[str] | None, option: str = "--set") -> dict[str, str]:

@@ -16,10 +16,13 @@ from voxlate.cli.options import (
     Everything,
     Json,
     Layout,
+    Noise,
     Samples,
     Split,
     Steps,
+    SynthChanges,
     pairs,
+    synth_table,
     with_tables,
 )
 from voxlate.cli.progress import progress_on
@@ -104,6 +107,8 @@ def evaluate(
     ] = None,
     samples: Samples = None,
     steps: Steps = None,
+    noise: Noise = None,
+    change: SynthChanges = None,
     device: Device = "auto",
     region: Annotated[
         list[str] | None,
@@ -126,7 +131,7 @@ def evaluate(
 
     how = {**vars(options), "scopes": options.scopes or (), "regions": pairs(region, "--region")}
     unmade: dict[str, str] = {}
-    of_synthesis = {"--missing": missing, "--samples": samples, "--steps": steps}
+    of_synthesis = {"--missing": missing, "--samples": samples, "--steps": steps, "--noise": noise, "--set": change}
     if not run and (given := [name for name, value in of_synthesis.items() if value is not None]):
         raise BadInput(
             f"{given[0]}: expected --run with it, whose images it makes, found none. Add --run RUN, or drop {given[0]}."
@@ -136,7 +141,9 @@ def evaluate(
             from voxlate.synthesis.model import load
             from voxlate.synthesis.scenarios import score_scenarios
 
-            models = [load(one, device).with_options(samples=samples, steps=steps) for one in run]
+            kind = None if noise is None else {"kind": noise}
+            changes = {"samples": samples, "steps": steps, "noise": kind, **synth_table(change)}
+            models = [load(one, device).with_options(**changes) for one in run]
             summary = score_scenarios(
                 models, truth, to, missing or "one", split=split, layout=vars(layout), progress=bars, say=note, **how
             )

@@ -18,6 +18,7 @@ from voxlate.cli.options import (
     Split,
     SynthChanges,
     pairs,
+    synth_table,
     with_tables,
 )
 from voxlate.cli.progress import progress_on
@@ -60,13 +61,12 @@ def calibrate(
     What they teach lies in RUN; synth then writes <modality>_low and <modality>_high next to each image. A stopped
     calibration goes on where it was.
     """
-    from voxlate import recipe as recipes
     from voxlate.synthesis.calibrate import calibrate as learn
     from voxlate.synthesis.calibrate import held_back
     from voxlate.synthesis.model import load
     from voxlate.trust.words import sentences, table
 
-    model = load(run, device, allow_code, answer).with_options(samples=samples, **recipes.table(pairs(change)))
+    model = load(run, device, allow_code, answer).with_options(samples=samples, **synth_table(change))
     cases = held_back(model, cohort, split, **vars(layout))
     with progress_on(err) as bars:
         path, made = learn(

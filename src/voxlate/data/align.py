@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from voxlate.errors import BadInput, did_you_mean
-from voxlate.images.grid import Box, Grid, resample, same_grid, share_inside, with_spacing
+from voxlate.images.grid import Box, Grid, resample, same_grid, share_inside, with_matrix, with_spacing
 from voxlate.images.mask import body_box_mm
 from voxlate.images.midline import midline_grid
 from voxlate.images.register import (
@@ -21,6 +21,7 @@ from voxlate.images.volume import Volume
 from voxlate.records import Name, Positive, Text
 
 SHARED_FRAME = 0.1  # of the smaller of two scans, or bodies, that lies in the other where headers share a frame
+MOST_PIXELS = 4096  # a side of a slice; more is a slip of the keyboard
 Align = Literal["midline"]
 Mask = Literal["body", "brain"]
 
@@ -33,6 +34,7 @@ class Preparation:
     register: align every scan to the fixed one by its content; fixed: the modality whose grid the case takes
     (default: the first). align: "midline" turns and shifts that grid until the head's mid-sagittal plane is its middle
     column. mask: what is masked where no mask file is given; mask_from: the modality in which a brain is found.
+    matrix: (H, W), to which the slices of every case are resized, in place of a spacing.
     """
 
     spacing_mm: tuple[Positive, Positive, Positive] | None = None
@@ -42,6 +44,23 @@ class Preparation:
     align: Align | None = None
     mask: Mask = "body"
     mask_from: Name | None = None
+    matrix: tuple[int, int] | None = field(default=None, repr=False)  # no part of the digests of cases without one
+
+    def __post_init__(self) -> None:
+        if self.matrix is None:
+            return
+        if self.spacing_mm is not None:
+            raise BadInput("--matrix: expected --matrix or --spacing, found both. Drop one.")
+        if not all(1 < size <= MOST_PIXELS for size in self.matrix):
+            height, width = self.matrix
+            raise BadInput(
+                f"--matrix: expected from 2 to {MOST_PIXELS} columns and rows, found {width} and {height}. Change it."
+            )
+
+    @property
+    def changes_voxels(self) -> bool:
+        """Whether the size of voxels is asked for, directly or by the number of pixels."""
+        return self.spacing_mm is not None or self.matrix is not None
 
 
 @dataclass(frozen=True)
@@ -120,7 +139,7 @@ def find_common_grid(case: str, scans: dict[str, Volume], preparation: Preparati
         )
     fixed = scans[name]
     aligned = midline_grid(fixed) if preparation.align == "midline" else fixed.grid
-    grid = with_spacing(aligned, preparation.spacing_mm) if preparation.spacing_mm is not None else aligned
+    grid = _resized(aligned, preparation)
     grids = {other: volume.grid for other, volume in scans.items()}
     may_resample = preparation.resample or preparation.register is not None
     common = CommonGrid(grid, grids, (name, fixed.origin or name), may_resample)
@@ -139,6 +158,13 @@ def find_common_grid(case: str, scans: dict[str, Volume], preparation: Preparati
             if found.kept != "none":
                 common.transforms[other] = found.transform
     return common
+
+
+def _resized(grid: Grid, preparation: Preparation) -> Grid:
+    """The grid in the size of voxels that is asked for."""
+    if preparation.matrix is not None:
+        return with_matrix(grid, preparation.matrix)
+    return grid if preparation.spacing_mm is None else with_spacing(grid, preparation.spacing_mm)
 
 
 def transform_name(case: str, modality: str, kind: str) -> str:

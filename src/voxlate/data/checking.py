@@ -119,7 +119,7 @@ def lost_by_resampling(headers: Sequence[CaseHeader], preparation: Preparation) 
 
 
 def _lost(cases: Sequence[Moved], preparation: Preparation) -> list[str]:
-    if preparation.spacing_mm is not None or not (preparation.resample or preparation.register):
+    if preparation.changes_voxels or not (preparation.resample or preparation.register):
         return []
     lost = dict[str, list[tuple[str, Grid, Grid]]]()
     for case, grid, origins in cases:

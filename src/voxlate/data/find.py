@@ -94,7 +94,7 @@ def find_cohort(
     found, layout = Found(), _layout(root, pattern, preset)
     whose = Path(patients) if patients is not None else None
     if table is None:
-        cases = _on_disk(root, layout, whose, found, choice)
+        cases = _without_left_out(_on_disk(root, layout, whose, found, choice), layout, found)
     else:
         on_disk = functools.partial(_on_disk, root, layout, whose, found, choice)
         cases, others = read_manifest(table, root, layout, on_disk, allow_outside, choice)
@@ -205,6 +205,15 @@ def _with_modalities(
                 "do not name this modality."
             )
     return [dataclasses.replace(one, files={name: one.files[name] for name in modalities}) for one in cases]
+
+
+def _without_left_out(cases: list[CaseFiles], layout: Preset, found: Found) -> list[CaseFiles]:
+    """The cases but for those that the layout leaves out, which are noted; a cohort of these alone stays whole."""
+    kept = [one for one in cases if one.case not in layout.leave_out]
+    if not kept:
+        return cases
+    found.unclaimed += [f"{one.case} ({layout.leave_out[one.case]})" for one in cases if one.case in layout.leave_out]
+    return kept
 
 
 def _take_frames(case: CaseFiles, frames: Mapping[str, str]) -> CaseFiles:

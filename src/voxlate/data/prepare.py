@@ -49,6 +49,7 @@ def prepare(
     exclude: Sequence[str] | str | None = None,
     exclude_file: Sequence[str] | str | None = None,
     spacing_mm: tuple[float, float, float] | None = None,
+    matrix: tuple[int, int] | None = None,
     resample: bool = False,
     register: RegistrationMethod | None = None,
     fixed: str | None = None,
@@ -67,9 +68,9 @@ def prepare(
 
     root: a folder, or a manifest (CSV, TSV) in one. pattern, manifest, preset, patients, modalities, allow_outside:
     see find.find_cohort. prefer: patterns of the file to take where a case has several of one modality; exclude: cases
-    or patients to leave out; exclude_file: files to leave out. spacing_mm: (D, H, W),
-    default as scanned. resample: resample a case's modalities to the grid of its first one (in the order of
-    `modalities`, else by name). register: align them to it by their content; the transforms are kept.
+    or patients to leave out; exclude_file: files to leave out. spacing_mm: (D, H, W), default as scanned; matrix: (H,
+    W) that every slice is resized to, in its place. resample: resample a case's modalities to the grid of its first one
+    (in the order of `modalities`, else by name). register: align them to it by their content; the transforms are kept.
     fixed: the modality whose grid is taken instead.
     align: "midline" turns and shifts heads until the mid-sagittal plane of the fixed scan (default: as for mask_from)
     is the grid's middle column; the case's header keeps that grid with the files' own.
@@ -89,7 +90,7 @@ def prepare(
     cases = found.cases
     known_patients(cases, root)
     preparation = complete(
-        Preparation(spacing_mm, resample, register, fixed, align, mask, mask_from), cases
+        Preparation(spacing_mm, resample, register, fixed, align, mask, mask_from, matrix), cases
     )  # stated in cohort.json, and so in every model of it
     splits = split_patients([(one.patient, one.split) for one in cases], seed, shares)
     by_whom = "manifest" if table else "lists"
@@ -292,7 +293,8 @@ def _examine(path: Path, preparation: Preparation, coarse: bool) -> None:
 
 def _digest_of_inputs(files: CaseFiles, preparation: Preparation) -> str:
     inputs = [(name, content_hash(path)) for name, path in files.paths.items()]
-    return hashlib.sha256(repr((VERSION, files.case, files.patient, preparation, inputs)).encode()).hexdigest()
+    how = preparation if preparation.matrix is None else (preparation, preparation.matrix)
+    return hashlib.sha256(repr((VERSION, files.case, files.patient, how, inputs)).encode()).hexdigest()
 
 
 def _in_parallel(

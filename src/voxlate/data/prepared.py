@@ -211,6 +211,7 @@ class _Made(TypedDict):
     exclude: NotRequired[list[Text] | Text | None]
     exclude_file: NotRequired[list[Text] | Text | None]
     spacing_mm: tuple[Positive, Positive, Positive] | None
+    matrix: NotRequired[tuple[Length, Length] | None]
     resample: bool
     register: RegistrationMethod | None
     fixed: Name | None

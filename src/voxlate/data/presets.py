@@ -135,6 +135,9 @@ class Preset:
         dict[str, str], Field(description="our name = a modality of several frames and one of them: 'ctp#peak+8s'")
     ] = field(default_factory=dict)
     skip: Annotated[list[str], Field(description="path patterns to leave out (* and **)")] = field(default_factory=list)
+    leave_out: Annotated[
+        dict[str, str], Field(description="case = why it is left out unless a manifest names it; prepare says it")
+    ] = field(default_factory=dict)
     gaps: Annotated[
         bool, Field(description="cases that lack a modality which is asked for are left out, and prepare says it")
     ] = False

@@ -110,6 +110,16 @@ def with_spacing(grid: Grid, spacing_mm: tuple[float, float, float]) -> Grid:
     return Grid((int(shape[0]), int(shape[1]), int(shape[2])), affine)
 
 
+def with_matrix(grid: Grid, matrix: tuple[int, int]) -> Grid:
+    """The grid of the same box and directions whose slices have (H, W) pixels; their sides need not stay square."""
+    shape = np.array([grid.shape[0], *matrix])
+    affine = np.eye(4)
+    affine[:3, :3] = grid.affine[:3, :3] * (np.array(grid.shape) / shape)[::-1]
+    centre = grid.affine[:3, :3] @ (np.array(grid.shape[::-1]) - 1) / 2 + grid.affine[:3, 3]
+    affine[:3, 3] = centre - affine[:3, :3] @ (shape[::-1] - 1) / 2
+    return Grid((int(shape[0]), int(shape[1]), int(shape[2])), affine)
+
+
 def oriented(volume: "Volume", axes: str) -> "Volume":
     """Flip and permute a volume until its (x, y, z) indices grow towards `axes`, say "RAS" or "LPS"; exact."""
     now = nib.orientations.io_orientation(volume.affine)

@@ -80,7 +80,11 @@ class Training:
     ] = None
     epochs: Annotated[
         int | None,
-        Field(ge=1, description="length in epochs instead, each of which sees every item once; unset: steps"),
+        Field(
+            ge=1,
+            description="length in epochs instead, in each of which the images' own turn (of a GAN the generator's) "
+            "takes as many items as there are; a critic's items are not counted; unset: steps",
+        ),
     ] = None
     stop: Annotated[Stop | None, Field(description="end before `steps` once epochs gain too little; unset: never")] = (
         None

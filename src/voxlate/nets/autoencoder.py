@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from voxlate.config import settings
 from voxlate.nets.blocks import (
+    NORM_EPS,
     Attention,
     BlockOptions,
     Groups,
     Kernel,
     Multipliers,
     Norm,
+    Repeat,
     ResBlock,
     SliceConv,
     Up,
@@ -49,6 +51,16 @@ class KLAutoencoder(NetSettings):
     )
     groups: Groups = 32
     kernel: Kernel = "1x3x3"
+    border: Annotated[
+        Literal["zeros", "repeat"] | None,
+        Field(
+            description="what convolutions see beyond the border of an image, in training and synthesis; unset: zeros "
+            "in training, the border repeated in synthesis"
+        ),
+    ] = None
+    norm_eps: Annotated[
+        float | None, Field(gt=0, description="added to variances in norms; unset: 1e-5, published ones have 1e-6")
+    ] = None
     slices: Annotated[
         int,
         Field(
@@ -78,7 +90,9 @@ class AutoencoderNet(nn.Module):
         super().__init__()
         self.net = net
         self.dims: Literal[2, 3] = 2 if net.kernel == "1x3x3" else 3
-        options = BlockOptions(self.dims, net.groups, zero_init=False)
+        repeat: Repeat = "synthesis" if net.border is None else "always" if net.border == "repeat" else "never"
+        eps = NORM_EPS if net.norm_eps is None else net.norm_eps
+        options = BlockOptions(self.dims, net.groups, zero_init=False, repeat=repeat, norm_eps=eps)
         widths = [net.width * factor for factor in net.multipliers]
         self.encoder = _encoder(net, channels, widths, options)
         self.quant = conv1(2 * net.latent, 2 * net.latent, options)
@@ -151,7 +165,11 @@ def _encoder(net: KLAutoencoder, channels: int, widths: list[int], options: Bloc
             ins = outs
         if level < len(widths) - 1:
             parts.append(Halving(outs, options.dims))
-    parts += [*_middle(net, ins, options), Norm(ins, net.groups, silu=True), conv3(ins, 2 * net.latent, options)]
+    parts += [
+        *_middle(net, ins, options),
+        Norm(ins, net.groups, True, options.norm_eps),
+        conv3(ins, 2 * net.latent, options),
+    ]
     return nn.ModuleList(parts)
 
 
@@ -164,5 +182,5 @@ def _decoder(net: KLAutoencoder, channels: int, widths: list[int], options: Bloc
             ins = outs
         if level:
             parts.append(Up(outs, (1, 2, 2), options))
-    parts += [Norm(ins, net.groups, silu=True), conv3(ins, channels, options)]
+    parts += [Norm(ins, net.groups, True, options.norm_eps), conv3(ins, channels, options)]
     return nn.ModuleList(parts)

@@ -20,6 +20,7 @@ from voxlate.config import Counts, settings
 from voxlate.nets import cpu
 
 FEWEST_PRODUCTS = 1 << 22  # a tap, for cpu.enlarged_conv: with fewer, its small operations cost more than it saves
+NORM_EPS = 1e-5  # added to a variance; as torch has it
 MAX_PERIOD = 10_000.0  # of the sinusoids: Vaswani et al. 2017, sec. 3.5
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d, nn.ConvTranspose3d)
 LOG_SNR_LIMIT = 40.0  # float32 cannot tell sigma from 0 beyond it, and infinity (flow matching's limits) has no sine
@@ -32,13 +33,16 @@ Groups = Annotated[int, Field(gt=0, description="groups of a norm; fewer where u
 Kernel = Annotated[Literal["1x3x3", "3x3x3"], Field(description="D x H x W; 1x3x3 works slice by slice, its norms too")]
 
 
+Repeat = Literal["never", "synthesis", "always"]
+
+
 @dataclass(frozen=True)
 class BlockOptions:
     """What all blocks of one network share.
 
     dims: 2 (slices folded into the batch) or 3; embedding: length of the embedding, 0 for none;
-    volumetric: a (3, 1, 1) convolution after every spatial one (dims 2 only); repeat: convolutions repeat the border
-    in synthesis.
+    volumetric: a (3, 1, 1) convolution after every spatial one (dims 2 only); repeat: when convolutions see the border
+    repeated beyond it, not zeros.
     """
 
     dims: Literal[2, 3] = 2
@@ -48,7 +52,8 @@ class BlockOptions:
     dropout: float = 0.0
     volumetric: bool = False
     zero_init: bool = True
-    repeat: bool = True
+    repeat: Repeat = "synthesis"
+    norm_eps: float = NORM_EPS
 
 
 def to_slices(volume: Tensor) -> Tensor:
@@ -74,7 +79,8 @@ def repeat_border(h: Tensor, sizes: Sequence[int]) -> Tensor:
     """Repeat the outermost pixels (voxels) of a map so often along each axis, as convolutions pad in synthesis.
 
     Zeros beyond the border are grey to a network whose background is not 0: it draws that into corners of air. In
-    training zeros are better, and where corners are not synthesised in synthesis, too (docs/decisions.md).
+    training zeros are better, and in synthesis, too, where corners are not synthesised or the training's patches were
+    whole slices (docs/decisions.md).
     """
     around = [size for size in reversed(sizes) for _ in range(2)]
     return F.pad(h, around, mode="replicate") if any(around) else h
@@ -106,8 +112,8 @@ def group_count(channels: int, most: int) -> int:
 class Norm(nn.GroupNorm):
     """Group normalisation (and SiLU, where asked) in the precision of its input, with float32 statistics."""
 
-    def __init__(self, channels: int, groups: int, silu: bool = False) -> None:
-        super().__init__(group_count(channels, groups), channels)
+    def __init__(self, channels: int, groups: int, silu: bool = False, eps: float = NORM_EPS) -> None:
+        super().__init__(group_count(channels, groups), channels, eps)
         self.silu = silu
 
     def forward(self, h: Tensor) -> Tensor:
@@ -141,6 +147,11 @@ class Volumetric(nn.Module):
         return volume.permute(0, 2, 3, 1).reshape(slices, height, width, channels).permute(0, 3, 1, 2)
 
 
+def repeats(conv: "SliceConv | VolumeConv") -> bool:
+    """Whether a convolution sees its map's border repeated now."""
+    return conv.repeat == "always" or (conv.repeat == "synthesis" and not conv.training)
+
+
 class SliceConv(nn.Conv2d):
     """A convolution within slices, followed by one along depth where `volumetric` asks for it."""
 
@@ -150,7 +161,7 @@ class SliceConv(nn.Conv2d):
         self.volumetric = Volumetric(outs) if options.volumetric else None
 
     def forward(self, h: Tensor, depth: int) -> Tensor:  # type: ignore[override]
-        if self.repeat and not self.training:
+        if repeats(self):
             h = F.conv2d(repeat_border(h, (self.kernel_size[0] // 2,) * 2), self.weight, self.bias, self.stride)
         else:
             h = super().forward(h)
@@ -165,7 +176,7 @@ class VolumeConv(nn.Conv3d):
         self.repeat = options.repeat
 
     def forward(self, h: Tensor, depth: int) -> Tensor:  # type: ignore[override]
-        if self.repeat and not self.training:
+        if repeats(self):
             return F.conv3d(repeat_border(h, (1, 1, 1)), self.weight, self.bias, self.stride)
         if h.shape[2] == 2 and h.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             # where it pads two slices itself, torch 2.13 (oneDNN) gives wrong bfloat16 gradients of its weights
@@ -217,7 +228,7 @@ class Up(nn.Module):
     def forward(self, h: Tensor, embedding: Tensor | None, depth: int) -> Tensor:
         conv = self.conv
         if isinstance(conv, SliceConv) and h.device.type == "cpu" and h.numel() * len(conv.weight) >= FEWEST_PRODUCTS:
-            h = repeat_border(h, (1, 1)) if conv.repeat and not self.training else F.pad(h, (1, 1, 1, 1))
+            h = repeat_border(h, (1, 1)) if repeats(conv) else F.pad(h, (1, 1, 1, 1))
             h = cpu.enlarged_conv(h, conv.weight, conv.bias)
             return h if conv.volumetric is None else conv.volumetric(h, depth)
         return self.conv(enlarge(h, self.stride), depth)
@@ -242,10 +253,10 @@ class ResBlock(nn.Module):
         super().__init__()
         self.resample, self.stride = resample, stride
         self.scale_shift = options.modulation == "scale_shift"
-        self.norm1 = Norm(ins, options.groups, silu=True)
+        self.norm1 = Norm(ins, options.groups, True, options.norm_eps)
         self.conv1 = conv3(ins, outs, options)
         self.embed = nn.Linear(options.embedding, outs * (1 + self.scale_shift)) if options.embedding else None
-        self.norm2 = Norm(outs, options.groups, silu=not self.scale_shift)
+        self.norm2 = Norm(outs, options.groups, not self.scale_shift, options.norm_eps)
         self.dropout = nn.Dropout(options.dropout)
         self.conv2 = conv3(outs, outs, options)
         if options.zero_init:
@@ -282,7 +293,7 @@ class Attention(nn.Module):
     def __init__(self, channels: int, heads: int, options: BlockOptions) -> None:
         super().__init__()
         self.heads = heads
-        self.norm = Norm(channels, options.groups)
+        self.norm = Norm(channels, options.groups, eps=options.norm_eps)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = nn.Linear(channels, channels)
         if options.zero_init:

@@ -22,6 +22,7 @@ from voxlate.nets.blocks import (
     Kernel,
     Multipliers,
     Norm,
+    Repeat,
     ResBlock,
     Sinusoidal,
     Up,
@@ -75,6 +76,14 @@ class UNet(NetSettings):
     depth_halvings: Annotated[
         int, Field(ge=0, description="how many of the deepest halvings also halve depth (kernel 3x3x3)")
     ] = 0
+    border: Annotated[
+        Literal["zeros", "repeat"] | None,
+        Field(
+            description="what convolutions see beyond the border of an image, in training and synthesis (zeros where "
+            "data.patch is the whole slice); unset: zeros in training, and in synthesis the border repeated unless all "
+            "outside the mask is background"
+        ),
+    ] = None
     zero_init: Annotated[
         bool, Field(description="last convolution of every block and of the network start at zero")
     ] = True
@@ -123,6 +132,12 @@ def _check(net: UNet, features: bool) -> None:
             )
 
 
+def _repeat(net: UNet, channels: Channels) -> Repeat:
+    if net.border is None:
+        return "never" if channels.masked else "synthesis"
+    return "always" if net.border == "repeat" else "never"
+
+
 class LevelStage(nn.Module):
     """A residual block and, at some levels, attention."""
 
@@ -160,7 +175,7 @@ class ResidualUNet(nn.Module):
             net.dropout,
             net.volumetric,
             net.zero_init,
-            repeat=not channels.masked,
+            repeat=_repeat(net, channels),
         )
         plain = replace(conditioned, embedding=0)
         widths = [net.width * factor for factor in net.multipliers]

@@ -45,6 +45,7 @@ class _Prepared(TypedDict, total=False):
     """How a case was prepared: the keys of a Preparation, and in whose frame the image lies."""
 
     spacing_mm: tuple[Positive, Positive, Positive] | None
+    matrix: tuple[Several, Several] | None
     resample: bool
     register: RegistrationMethod | None
     fixed: Name | None

@@ -195,7 +195,13 @@ def _check_options(slices: int | None, tolerance: float) -> None:
 
 
 def _check_spacing(cohort: Cohort, header: Mapping[str, Any]) -> None:
-    trained, found = preparation_of(header).spacing_mm, cohort.preparation.spacing_mm
+    known, here = preparation_of(header), cohort.preparation
+    if known.matrix != here.matrix:
+        raise BadInput(
+            f"{cohort.folder}: expected the matrix of the training (rows and columns {known.matrix or 'as scanned'}), "
+            f"found {here.matrix or 'as scanned'}. Prepare it with the training's --matrix."
+        )
+    trained, found = known.spacing_mm, here.spacing_mm
     if trained != found:
         raise BadInput(
             f"{cohort.folder}: expected the spacing of the training (z y x {trained or 'as scanned'}), found "

@@ -104,8 +104,9 @@ def preparation_for(header: Mapping[str, Any], scans: Mapping[str, Volume]) -> P
         trained = replace(trained, mask_from=clearest({name: scan.unit for name, scan in scans.items()}))
     if trained.fixed in scans:
         return trained
-    if trained.fixed is not None and (trained.resample or trained.register) and spacing:
-        trained = replace(trained, spacing_mm=trained.spacing_mm or tuple(spacing))  # the fixed scan's, in training
+    moved = trained.resample or trained.register
+    if trained.fixed is not None and moved and spacing and not trained.changes_voxels:
+        trained = replace(trained, spacing_mm=tuple(spacing))  # the fixed scan's, in training
     return replace(trained, fixed=next(iter(scans)))
 
 
@@ -142,7 +143,7 @@ def _check_scans(
 def _other_voxels(header: Mapping[str, Any], prepared: PreparedCase) -> str:
     """A sentence where voxels are of quite another size than in training, and nothing resamples them; else ''."""
     trained, here = header.get("training_spacing_mm"), prepared.header.spacing_mm
-    if not trained or preparation_of(header).spacing_mm:
+    if not trained or preparation_of(header).changes_voxels:
         return ""
     times = max(max(a / b, b / a) for a, b in zip(trained, here))
     if times <= UNLIKE_VOXELS:

@@ -39,9 +39,11 @@ class Epochs:
 
     def state(self) -> dict[str, Any]:
         """Tensors and plain values."""
-        return {"losses": list(self.losses), "running": self.running, "count": self.count}
+        return {"steps": self.steps, "losses": list(self.losses), "running": self.running, "count": self.count}
 
     def load_state(self, state: dict[str, Any]) -> None:
+        """Go on as the run began; a state of version 0.6 may lack the steps of an epoch, which are then this one's."""
+        self.steps = state.get("steps", self.steps)
         self.losses, self.count, self.running = list(state["losses"]), state["count"], state["running"]
 
 

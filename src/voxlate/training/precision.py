@@ -30,8 +30,7 @@ from voxlate.learning.settings import Precision
 from voxlate.nets.interface import Channels, NetworkInput
 from voxlate.nets.unet import UNet
 from voxlate.recipe import Recipe, with_trainings
-from voxlate.scoring.provenance import read_run
-from voxlate.training.run import Run
+from voxlate.training.run import Run, begun_trainings
 
 FASTER = 0.9  # of float32's time: what bfloat16 may take at most, so that noise of the clock does not decide
 NET = UNet(width=32, multipliers=(1, 2), blocks=1, middle_attention=False)
@@ -81,11 +80,7 @@ def settled(recipe: Recipe, device: torch.device, kept: Mapping[str, Precision] 
 
 def kept_precisions(run: Run) -> dict[str, Precision]:
     """The precision of each stage of a run that has begun; nothing where it has not, or where there is no run."""
-    if not run.has_begun or not run.provenance.is_file():
-        return {}
-    recipe = read_run(run.provenance).get("recipe", {})
-    tables = [*recipe.get("stages", ()), {**recipe, "name": "final"}]
-    stated = {one.get("name"): one.get("train", {}).get("precision") for one in tables}
+    stated = {name: train.get("precision") for name, train in begun_trainings(run).items()}
     return {name: one for name, one in stated.items() if one in ("bfloat16", "float32")}
 
 

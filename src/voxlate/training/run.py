@@ -129,6 +129,29 @@ def check_free(run: Run) -> None:
         raise BadInput(f"{folder}: expected an empty folder or a run, found other files. Choose another --out.")
 
 
+def begun_trainings(run: Run) -> dict[str, dict[str, Any]]:
+    """The train table of each stage of a run that has begun; nothing where it has not, or where there is no run."""
+    if not run.has_begun or not run.provenance.is_file():
+        return {}
+    recipe = read_run(run.provenance).get("recipe", {})
+    tables = [*recipe.get("stages", ()), {**recipe, "name": "final"}]
+    return {one.get("name"): one.get("train", {}) for one in tables}
+
+
+def kept_steps(run: Run, recipe: Recipe) -> dict[str, int]:
+    """The steps of the stages of a run that has begun whose lengths are as many epochs as the recipe's.
+
+    What an epoch is may have changed since then; a run goes on as it began.
+    """
+    begun = begun_trainings(run)
+    asked = {stage.name: stage.train.epochs for stage in recipe.all_stages if stage.train.epochs is not None}
+    return {
+        name: begun[name]["steps"]
+        for name, epochs in asked.items()
+        if name in begun and begun[name].get("epochs") == epochs and begun[name].get("steps")
+    }
+
+
 def change_recipe(run: Run, recipe: Recipe, notes: Mapping[str, Any]) -> None:
     """Let a run that has begun go on by another recipe, and add notes to its provenance, which is what is resumed."""
     plain = to_dict(recipe)

@@ -86,13 +86,16 @@ def _moments(orthogonal: bool) -> tuple[str, ...]:
 
 
 def _check_epochs(record: Record, found: object, epochs: "Epochs", step: int) -> None:
-    known = isinstance(found, dict) and found.keys() == {"losses", "running", "count"}
+    known = isinstance(found, dict) and found.keys() - {"steps"} == {"losses", "running", "count"}
     record.check(known, "epochs without losses")
     assert isinstance(found, dict)
+    steps = found.get("steps", epochs.steps)  # version 0.6 wrote none
+    sound = _is_whole(steps) and 0 <= steps <= MOST and bool(steps) == bool(epochs.steps)
+    record.check(sound, f"epochs of {steps!r:.80} steps")
     losses, running, count = found["losses"], found["running"], found["count"]
     record.check(isinstance(losses, list) and _is_whole(count), "epochs whose losses are none")
     record.check(all(type(one) is float and math.isfinite(one) for one in losses), "losses that are no numbers")
-    whole, part = divmod(step, epochs.steps) if epochs.steps else (0, 0)
+    whole, part = divmod(step, steps) if steps else (0, 0)
     record.check((len(losses), count) == (whole, part), f"{len(losses)} epochs and {count} steps at step {step}")
     record.check((running is None) == (count == 0), "a running loss of no steps, or none of some")
     if running is not None:

@@ -40,6 +40,7 @@ from voxlate.training.log import Log, StepCallback
 from voxlate.training.measured import begin_measuring, verdicts_on
 from voxlate.training.notes import fold_note, notes_on
 from voxlate.training.precision import choose, kept_precisions, settled
+from voxlate.training.pretrained import is_imported, unfit
 from voxlate.training.processes import StopAgreement, agreed, by_main, processes, stop_signal
 from voxlate.training.run import (
     Run,
@@ -47,6 +48,7 @@ from voxlate.training.run import (
     change_recipe,
     file_hash,
     is_finished,
+    kept_steps,
     load_state,
     load_weights,
     read_header,
@@ -113,7 +115,8 @@ def train(
     def jobs_of(recipe: Recipe) -> list[Job]:
         return [Job(recipe, stage, cohort, accelerator, place) for stage in recipe.all_stages]
 
-    recipe = with_steps(recipe, [job.epoch_steps for job in jobs_of(recipe)])
+    kept = kept_steps(Run(out), recipe)
+    recipe = with_steps(recipe, [job.epoch_steps for job in jobs_of(recipe)], kept)
     recipe = _with_precision(recipe, Run(out), accelerator, place, say)
     _check_stages(recipe, jobs_of(recipe), start)
     about = {
@@ -122,7 +125,8 @@ def train(
         "splits": cohort.splits,
         **({} if fold is None else {"fold": fold}),
     }
-    others = [Run(Path(other)) for other in reuse]
+    given = [Run(Path(other)) for other in reuse]
+    others, pretrained = [one for one in given if not is_imported(one)], [one for one in given if is_imported(one)]
 
     def begin() -> None:
         held.enter_context(locked(out))
@@ -143,7 +147,7 @@ def train(
 
     with contextlib.ExitStack() as held:
         by_main(accelerator, begin)
-        session = _Session(Run(out), held.enter_context(stop_signal()), progress, say, pace)
+        session = _Session(Run(out), held.enter_context(stop_signal()), progress, say, pace, pretrained)
         changed: Recipe | None = recipe
         while changed is not None:
             changed = _train_stages(session, jobs_of(changed), start)
@@ -178,6 +182,7 @@ class _Session:
     progress: StepCallback
     say: Callable[[str], None]
     pace: Pace | None = None
+    pretrained: Sequence[Run] = ()
 
 
 def _train_stages(session: _Session, jobs: Sequence["Job"], start: Path | None) -> Recipe | None:
@@ -193,11 +198,32 @@ def _train_stages(session: _Session, jobs: Sequence["Job"], start: Path | None) 
         else:
             if start and name == "final":
                 load_weights(method, start)
-            trained = _train_stage(job, session, method, started)
+            trained = _pretrained(job, session, method) or _train_stage(job, session, method, started)
             if isinstance(trained, Recipe):
                 return trained
             method = trained
         earlier[name] = method.eval().requires_grad_(False)
+    return None
+
+
+def _pretrained(job: "Job", session: _Session, method: Method) -> Method | None:
+    """The method of an autoencoder's stage with imported weights, its latents' scale measured on the cohort's targets.
+
+    None where the stage is another one, or no imported autoencoder has its network, which is said.
+    """
+    stage, main = job.stage, job.accelerator.is_main_process
+    if stage.method.makes_targets:
+        return None
+    for run in session.pretrained:
+        change = unfit(run, stage)
+        if main:
+            taken = f"not taken from {run.folder}: {change}" if change else f"taken from {run.folder}, not trained"
+            session.say(f"stage '{stage.name}' is {taken}.")
+        if not change:
+            load_weights(method.without_opponent, run.weights())
+            method.to(job.device)
+            origin = read_run(run.provenance)["data"]["imported"]
+            return _finish(job, session.run, Learner(method, method, {}, Epochs(0)), {"imported": origin})
     return None
 
 
@@ -233,9 +259,19 @@ class Job:
 
     @property
     def epoch_steps(self) -> int:
-        """Steps that see every item once; every turn has batches of its own."""
+        """Steps in which the turn that makes images takes as many items as there are, whatever other turns take."""
+        *_, of_images = self.stage.turns.values()
+        return self._steps_of_pass(of_images)
+
+    @property
+    def epoch_steps_of_all_turns(self) -> int:
+        """Steps in which all turns together take as many items as there are: an epoch of version 0.6 and before."""
+        return self._steps_of_pass(sum(self.stage.turns.values()))
+
+    def _steps_of_pass(self, batches: int) -> int:
+        """Steps of so many batches each in which as many items are taken as there are."""
         items = len(Batches(self.cohort, self.stage.data, self.recipe.intensity).items)
-        return math.ceil(items / (self.stage.train.batch * sum(self.stage.turns.values())))
+        return math.ceil(items / (self.stage.train.batch * batches))
 
     @property
     def alone(self) -> bool:
@@ -339,6 +375,8 @@ def _train_stage(job: Job, session: _Session, method: Method, started: str) -> M
     run, main = session.run, job.accelerator.is_main_process
     learner = begin_learner(method, options, device, job.epoch_steps if options.stop else 0)
     if state := _saved(job, run):
+        if options.stop and isinstance(state.get("epochs"), dict):
+            state["epochs"].setdefault("steps", job.epoch_steps_of_all_turns)  # of a run that version 0.6 began
         check_state(run.state, state, learner, options.length, stage.data.patch)
         learner.load_state(state)
     parallel = method if job.alone else job.accelerator.prepare(method)
@@ -426,10 +464,10 @@ def _repaced(job: Job, session: _Session, learner: Learner, step_seconds: float)
     return agreed(job.accelerator, changed[0])
 
 
-def _finish(job: Job, run: Run, learner: Learner) -> Method:
+def _finish(job: Job, run: Run, learner: Learner, notes: Mapping[str, Any] | None = None) -> Method:
     """The trained method as those that build on it will use it; the main process writes its weights.
 
-    These are a whole model; the state stays until the next stage writes its own.
+    notes: more of their header. These are a whole model; the state stays until the next stage writes its own.
     """
     method = (learner.averaged if job.stage.train.ema else learner.method).eval()
     slices = whole_slices(job.recipe, job.stage, job.cohort, "train", CALIBRATION_SLICES)
@@ -438,7 +476,7 @@ def _finish(job: Job, run: Run, learner: Learner) -> Method:
         recipe = stage_recipe(job.recipe, job.stage.name)
         header = weights_header(recipe, method, job.cohort, learner.step, learner.seconds)
         header["training_voxels"] += read_run(run.provenance).get("inherited_voxels", [])
-        save_weights(run.weights(job.stage.name), method, header | _bound(job, method, run))
+        save_weights(run.weights(job.stage.name), method, header | _bound(job, method, run) | dict(notes or {}))
     job.accelerator.wait_for_everyone()
     return method
 

@@ -9,12 +9,13 @@ from functools import reduce
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxlate.batch import BACKGROUND
 from voxlate.config import kind_of
 from voxlate.errors import BadInput
-from voxlate.nets.blocks import pad_far, to_slices, to_volumes
+from voxlate.nets.blocks import to_slices, to_volumes
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput
 
 Fusion = Literal["max", "mean", "sum", "product"]
@@ -78,11 +79,14 @@ class Slices:
 
 
 def slices_of(inputs: NetworkInput, multiple: int) -> Slices:
-    """All modalities slice by slice, height and width padded to a multiple."""
+    """All modalities slice by slice, height and width padded with background to a multiple.
+
+    Mirrored far sides would be parts of a second brain where the first one lies near them.
+    """
     images, available = modality_images(inputs)
     depth, height, width = images.shape[2:]
-    folded = to_slices(pad_far(images, (1, multiple, multiple)))
-    return Slices(folded, available.repeat_interleave(depth, dim=0), (depth, height, width))
+    padded = F.pad(images, (0, -width % multiple, 0, -height % multiple), value=BACKGROUND)
+    return Slices(to_slices(padded), available.repeat_interleave(depth, dim=0), (depth, height, width))
 
 
 def fused(maps: list[Tensor], available: Tensor, how: Fusion) -> Tensor:

@@ -1,0 +1,230 @@
+"""Pretrained autoencoders of latent diffusion (kl-f4, kl-f8) as runs, from CompVis' layout and from diffusers'.
+
+They take colour pictures in [-1, 1]. A grey image is repeated to three channels and the mean of the three that come
+out is taken: the same as the sum over the first kernel's input channels and the mean over the last one's outputs, which
+is what is kept here, so that the network has one channel. Sources: Rombach et al. 2022, app. G; diffusers.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from voxlate import recipe as recipes
+from voxlate.config import to_tables
+from voxlate.data.align import Preparation
+from voxlate.errors import BadInput
+from voxlate.files import read_json
+from voxlate.images.volume import unit_of
+from voxlate.nets.autoencoder import AutoencoderNet, KLAutoencoder
+from voxlate.nets.blocks import Attention, ResBlock
+from voxlate.nets.interface import Channels
+from voxlate.recipe import FullStage, Recipe
+from voxlate.records import Record
+from voxlate.training.run import Run, begin_run, first_change, made_by, read_header, save_weights
+
+Source = Literal["kl-f4", "kl-f8"]
+LEVELS = {"kl-f4": 3, "kl-f8": 4}
+PREFIX = "first_stage_model."  # of the autoencoder in a file of a whole latent diffusion
+LEAST_WIDTH = 64  # norms of 32 groups then have two channels in each, as ours do
+GROUPS = 32
+NORM_EPS = 1e-6
+
+
+def import_autoencoder(source: Source, weights: Path | str, out: Path | str) -> Run:
+    """Make a pretrained autoencoder a run folder, which `train --reuse` takes in place of training that stage.
+
+    Raises BadInput where the file is no such autoencoder, or has a key too many, lacks one, or one of another shape.
+    """
+    weights, out = Path(weights), Path(out)
+    net, state = read_autoencoder(source, weights)
+    made = _recipe(source, net)
+    method = made.build()
+    method.load_state_dict({f"net.{name}": tensor for name, tensor in state.items()})
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    origin = {"file": weights.name, "sha256": digest, "format": f"{source} (latent diffusion)"}
+    run = begin_run(out, made, f"# Imported from {weights.name} (sha256 {digest}).\n", {"imported": origin})
+    save_weights(run.weights(), method, {**_header(made, method), "imported": origin})
+    return run
+
+
+def read_autoencoder(source: Source, path: Path) -> tuple[KLAutoencoder, dict[str, Tensor]]:
+    """The settings of a pretrained autoencoder of three channels, and its tensors as ours of one channel has them."""
+    with Record(path, "a pretrained autoencoder", "Download it again.").tensors("pt") as file:
+        names = list(file.shapes)
+        prefix = PREFIX if any(name.startswith(PREFIX) for name in names) else ""
+        own = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
+        own = {ours: name for ours, name in own.items() if not ours.startswith("loss.")}  # of its critic and LPIPS
+        theirs = {ours: file.file.get_tensor(name).float() for ours, name in own.items()}
+    net = _detected(source, {name: tuple(one.shape) for name, one in theirs.items()}, str(path))
+    with torch.device("meta"):
+        built = net.build(Channels(images={"image": 1}, out=1))
+    wanted = _names(net, built, theirs)
+    if unknown := sorted(theirs.keys() - {name for names in wanted.values() for name in names}):
+        raise _unlike(f"{path}: expected the weights of {source}, found the unknown key '{unknown[0]}'")
+    state = {"scale": torch.ones(())}  # known once a cohort's latents are (see Autoencoding.finish)
+    for ours, place in built.named_parameters():
+        for name in wanted[ours]:
+            if name not in theirs:
+                raise _unlike(f"{path}: expected the weights of {source}, found no key '{name}'")
+        made = _grey(ours, torch.cat([theirs[name] for name in wanted[ours]]), len(built.decoder) - 1)
+        made = made.flatten(1) if place.ndim == 2 else made  # attention is of kernels of one pixel there
+        if made.shape != place.shape:
+            found = tuple(theirs[wanted[ours][0]].shape)
+            raise _unlike(f"{path}: expected '{wanted[ours][0]}' of the size of its neighbours, found {found}")
+        state[ours] = made.contiguous()
+    return net, state
+
+
+def _unlike(sentence: str) -> BadInput:
+    return BadInput(f"{sentence}. Use the file as it was published.")
+
+
+def _grey(ours: str, values: Tensor, last: int) -> Tensor:
+    """A tensor of the colour network in the one of a grey channel."""
+    if ours == "encoder.0.weight":
+        return values.sum(1, keepdim=True)
+    return values.mean(0, keepdim=True) if ours.startswith(f"decoder.{last}.") else values
+
+
+def _detected(source: Source, shapes: Mapping[str, tuple[int, ...]], where: str) -> KLAutoencoder:
+    """The sizes of an autoencoder; raises BadInput where they cannot be read, or are not those of the source."""
+    diffusers = any(".resnets." in name for name in shapes)
+    down, block = ("down_blocks", "resnets") if diffusers else ("down", "block")
+    firsts = list[int]()
+    while (key := f"encoder.{down}.{len(firsts)}.{block}.0.conv1.weight") in shapes:
+        firsts.append(shapes[key][0])
+    stem, latent = (shapes.get(f"{name}.weight", ()) for name in ("encoder.conv_in", "post_quant_conv"))
+    if len(stem) != 4 or len(latent) != 4 or not firsts:
+        raise BadInput(
+            f"{where}: expected an autoencoder in the layout of latent diffusion or of diffusers' AutoencoderKL, found "
+            f"other weights ({', '.join(list(shapes)[:2]) or 'none'}, …). Choose another file."
+        )
+    if len(firsts) != LEVELS[source]:
+        right = next((name for name, levels in LEVELS.items() if levels == len(firsts)), "none that can be imported")
+        raise BadInput(
+            f"{where}: expected {source}, which halves the sides {LEVELS[source] - 1} times, found {len(firsts) - 1} "
+            f"halvings ({right}). Name that one, or choose another file."
+        )
+    width, colours = stem[:2]
+    if width % GROUPS or width < LEAST_WIDTH or colours != 3 or any(one % width for one in firsts):
+        raise _unlike(
+            f"{where}: expected channels in multiples of {GROUPS} from {LEAST_WIDTH} and three colours, found "
+            f"{firsts} and {colours}"
+        )
+    blocks = sum(f"encoder.{down}.0.{block}.{number}.conv1.weight" in shapes for number in range(len(shapes)))
+    multipliers = tuple(one // width for one in firsts)
+    return KLAutoencoder(
+        width=width, multipliers=multipliers, blocks=blocks, latent=latent[1], border="zeros", norm_eps=NORM_EPS
+    )
+
+
+def _names(net: KLAutoencoder, built: AutoencoderNet, theirs: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """The published names of each of our parameters; queries, keys and values are three of theirs."""
+    diffusers = any(".resnets." in name for name in theirs)
+    found = dict[str, list[str]]()
+    for part, scopes in (("encoder", _encoder_scopes(net, diffusers)), ("decoder", _decoder_scopes(net, diffusers))):
+        for number, scope in enumerate(scopes):
+            module = getattr(built, part)[number]
+            for leaf, _ in module.named_parameters():
+                names = _leaves(leaf, scope, module, diffusers, f"{part}.{scope}.query.weight" in theirs)
+                found[f"{part}.{number}.{leaf}"] = [f"{part}.{scope}.{name}" for name in names]
+    for ours, name in (("quant", "quant_conv"), ("post_quant", "post_quant_conv")):
+        found |= {f"{ours}.{leaf}": [f"{name}.{leaf}"] for leaf in ("weight", "bias")}
+    return found
+
+
+def _leaves(leaf: str, scope: str, module: nn.Module, diffusers: bool, old: bool) -> list[str]:
+    """What a parameter of a layer is called there; old: diffusers before 0.17."""
+    if isinstance(module, ResBlock):
+        return [leaf.replace("skip.", "conv_shortcut." if diffusers else "nin_shortcut.")]
+    if not isinstance(module, Attention):
+        return [leaf]
+    part, _, kind = leaf.partition(".")
+    if part == "qkv":
+        names = ("query", "key", "value") if old else ("to_q", "to_k", "to_v") if diffusers else ("q", "k", "v")
+        return [f"{name}.{kind}" for name in names]
+    if part == "norm":
+        return [f"{'group_norm' if diffusers else 'norm'}.{kind}"]
+    return [f"{'proj_attn' if old else 'to_out.0' if diffusers else 'proj_out'}.{kind}"]
+
+
+def _encoder_scopes(net: KLAutoencoder, diffusers: bool) -> list[str]:
+    """The published scope of each layer of our encoder, in its order."""
+    down, block, halving = (
+        ("down_blocks", "resnets", "downsamplers.0") if diffusers else ("down", "block", "downsample")
+    )
+    scopes, last = ["conv_in"], len(net.multipliers) - 1
+    for level in range(last + 1):
+        scopes += [f"{down}.{level}.{block}.{number}" for number in range(net.blocks)]
+        scopes += [f"{down}.{level}.{halving}"] if level < last else []
+    return [*scopes, *_middle_scopes(diffusers), "conv_norm_out" if diffusers else "norm_out", "conv_out"]
+
+
+def _decoder_scopes(net: KLAutoencoder, diffusers: bool) -> list[str]:
+    """As _encoder_scopes; diffusers numbers levels in the order in which they run, CompVis by their size."""
+    up, block, doubling = ("up_blocks", "resnets", "upsamplers.0") if diffusers else ("up", "block", "upsample")
+    scopes, last = ["conv_in", *_middle_scopes(diffusers)], len(net.multipliers) - 1
+    for level in range(last, -1, -1):
+        place = last - level if diffusers else level
+        scopes += [f"{up}.{place}.{block}.{number}" for number in range(net.blocks + 1)]
+        scopes += [f"{up}.{place}.{doubling}"] if level else []
+    return [*scopes, "conv_norm_out" if diffusers else "norm_out", "conv_out"]
+
+
+def _middle_scopes(diffusers: bool) -> list[str]:
+    if diffusers:
+        return ["mid_block.resnets.0", "mid_block.attentions.0", "mid_block.resnets.1"]
+    return ["mid.block_1", "mid.attn_1", "mid.block_2"]
+
+
+def _recipe(source: Source, net: KLAutoencoder) -> Recipe:
+    """A recipe of the autoencoder alone, of images whose values are those of the network."""
+    values = {
+        "title": f"{source}, imported",
+        "data": {"source": ["image"], "target": ["image"], "patch": [1, 256, 256]},
+        "intensity": {"image": {"kind": "window", "low": -1, "high": 1}},
+        "method": {"kind": "autoencoding"},
+        "net": {"kind": net.kind, **to_tables(net)},
+        "train": {"precision": "float32"},
+    }
+    return recipes.from_dict(values, source)
+
+
+def _header(made: Recipe, method: nn.Module) -> dict[str, Any]:
+    """As run.weights_header; what the file does not state (steps, seconds, training cases) is 0."""
+    return {
+        "recipe": recipes.to_dict(made),
+        "units": {"image": unit_of("image")},
+        "target_scales": recipes.fixed_ranges(made),
+        "preparation": asdict(Preparation()),
+        "parameters": sum(parameter.numel() for parameter in method.parameters()),
+        "steps": 0,
+        "seconds": 0.0,
+        "training_cases": 0,
+        "made_by": made_by(),
+    }
+
+
+def is_imported(run: Run) -> bool:
+    """Whether a run holds a pretrained autoencoder."""
+    return run.provenance.is_file() and "imported" in read_json(run.provenance).get("data", {})
+
+
+def unfit(run: Run, stage: FullStage) -> str:
+    """Why a pretrained autoencoder cannot take the place of a stage's; "" where it can."""
+    theirs, ours = read_header(run.weights())["recipe"], {"kind": stage.net.kind, **to_tables(stage.net)}
+    return first_change(theirs["net"], ours, "net")
+
+
+def net_changes(run: Run) -> str:
+    """The options that give a latent recipe's autoencoder the network of a pretrained one."""
+    net = read_header(run.weights())["recipe"]["net"]
+    own = ("width", "multipliers", "blocks", "latent", "middle_attention", "border", "norm_eps")
+    return " ".join(f"--set 'stages.autoencoder.net.{key}={json.dumps(net[key])}'" for key in own)

@@ -1,0 +1,67 @@
+"""The border of an image: a slice that is a training's whole patch meets the same network in synthesis."""
+
+import pytest
+import torch
+
+from voxlate import recipe
+from voxlate.data.batches import read_batch
+from voxlate.data.prepared import open_cohort
+from voxlate.diffusion.noise import Noise
+from voxlate.nets.blocks import BlockOptions, SliceConv, VolumeConv
+from voxlate.synthesis.model import load
+from voxlate.training.train import train
+
+PLACE = 3  # the slice that is compared
+
+
+def outputs_of(net: torch.nn.Module, act) -> torch.Tensor:
+    """Every image that a network makes while act() runs."""
+    made: list[torch.Tensor] = []
+    hook = net.register_forward_hook(lambda _, __, output: made.append(output.image.detach()))
+    act()
+    hook.remove()
+    return torch.cat(made)
+
+
+@pytest.mark.parametrize(("border", "same"), [("zeros", True), ("repeat", True), (None, False)])
+def test_a_slice_gives_the_same_output_through_trainings_path_and_through_that_of_synthesis(
+    prepared, cohort, tiny, tmp_path, border, same
+):
+    """Unset, as in the runs of version 0.6, training pads zeros and synthesis repeats the border."""
+    changes = {"train.steps": "2", "train.validate_every": "0", "train.ema": "0", "net.zero_init": "false"}
+    changes |= {} if border is None else {"net.border": f"'{border}'"}
+    run = train(recipe.read(str(tiny), changes), prepared, tmp_path / "run", device="cpu")
+    model, opened = load(run.folder, device="cpu"), open_cohort(prepared)
+    case = opened.splits["train"][0]
+    synthesised = outputs_of(model.method.net, lambda: model.synthesise({"t1": cohort / case / "t1.nii.gz"}))
+    batch = read_batch(opened, model.recipe.data, model.recipe.intensity, [(case, (PLACE, 0, 0))])
+    (turn,) = model.method.turns
+    model.method.train()
+    trained = outputs_of(model.method.net, lambda: model.method.loss(turn, batch, Noise(0, batch.item)))
+    apart = (trained[0] - synthesised[PLACE]).abs()
+    assert (apart.max() < 1e-5) == same
+
+
+@pytest.mark.parametrize("kind", [SliceConv, VolumeConv])
+@pytest.mark.parametrize(
+    ("repeat", "training", "edge"),
+    [
+        ("never", True, 2),
+        ("never", False, 2),
+        ("synthesis", True, 2),
+        ("synthesis", False, 3),
+        ("always", True, 3),
+        ("always", False, 3),
+    ],
+)
+def test_a_convolution_repeats_the_border_when_it_should(kind, repeat, training, edge) -> None:
+    """Sums of three ones along a row: 2 where the third one is a zero beyond the border."""
+    options = BlockOptions(dims=2 if kind is SliceConv else 3, repeat=repeat)
+    conv = SliceConv(1, 1, 3, options) if kind is SliceConv else VolumeConv(1, 1, options, (1, 1, 1))
+    conv.train(training)
+    torch.nn.init.zeros_(conv.weight)
+    torch.nn.init.zeros_(conv.bias)
+    middle = (0, 0, 1) if kind is SliceConv else (0, 0, 1, 1)
+    conv.weight.data[middle] = 1.0
+    made = conv(torch.ones(1, 1, *([4] * (conv.weight.ndim - 2))), 1)
+    assert made[..., 2, :].flatten()[:4].tolist() == [edge, 3, 3, edge]

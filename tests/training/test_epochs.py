@@ -1,0 +1,90 @@
+"""What an epoch is for each method with turns: a pass of the turn that makes images over the data."""
+
+import os
+import signal
+from collections import Counter
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from voxlate import recipe
+from voxlate.errors import Stopped
+from voxlate.methods.cycle import Cycle
+from voxlate.methods.opponent import Opponent
+from voxlate.methods.regression import Regression
+from voxlate.training import train as loop
+from voxlate.training.run import Run
+from voxlate.training.train import Job, train
+
+ITEMS = 24  # four training cases of six slices
+CRITIC = "{ game = 'least_squares', penalty = 0, critic_turns = %d, critic = { widths = [4, 4] } }"
+AUTOENCODER = "{ kind = 'kl_autoencoder', width = 4, multipliers = [1, 2], blocks = 1, groups = 2 }"
+METHODS = {
+    "regression": ({}, Regression, {"net": ITEMS}),
+    "opponent": ({"opponent": CRITIC % 1}, Opponent, {"critic": ITEMS, "generator": ITEMS}),
+    "five critic turns": ({"opponent": CRITIC % 5}, Opponent, {"critic": 5 * ITEMS, "generator": ITEMS}),
+    "diffusion and opponent": (
+        {"method": "{ kind = 'diffusion' }", "opponent": CRITIC % 1},
+        Opponent,
+        {"critic": ITEMS, "generator": ITEMS},
+    ),
+    "autoencoder and opponent": (
+        {"method": "{ kind = 'autoencoding' }", "net": AUTOENCODER, "opponent": CRITIC % 1},
+        Opponent,
+        {"critic": ITEMS, "generator": ITEMS},
+    ),
+    "cycle": (
+        {"method": "{ kind = 'cycle', critic = { widths = [4, 4], norm = 'instance', answer = 'patches' } }"},
+        Cycle,
+        {"critics": ITEMS, "generators": ITEMS},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_in_an_epoch_the_turn_that_makes_images_takes_as_many_items_as_there_are(
+    prepared, tiny, tmp_path, monkeypatch, name
+):
+    changes, method, wanted = METHODS[name]
+    few = {"train.epochs": "1", "train.batch": "4", "train.validate_every": "0", "train.validation_items": "1"}
+    taken, inner = Counter[str](), method.loss
+
+    def counting(self, turn, batch, *others):
+        if self.training:
+            taken[turn] += len(batch.item)
+        return inner(self, turn, batch, *others)
+
+    monkeypatch.setattr(method, "loss", counting)
+    train(recipe.read(str(tiny), {**few, **changes}), prepared, tmp_path / "run", device="cpu")
+    assert taken == wanted
+
+
+def test_a_run_that_counted_the_critics_items_goes_on_as_it_began(prepared, tiny, tmp_path, monkeypatch):
+    """Version 0.6 took a critic's items for those of the epoch: half as many steps, and no word of it in its state."""
+    changes = {"opponent": CRITIC % 1, "train.epochs": "2", "train.batch": "4", "train.save_every": "100"}
+    changes |= {"train.validate_every": "0", "train.stop": "{ after_epochs = 50 }"}
+    asked, out = recipe.read(str(tiny), changes), tmp_path / "run"
+    old = property(lambda job: job.epoch_steps_of_all_turns)
+    with monkeypatch.context() as before:
+        before.setattr(Job, "epoch_steps", old)
+        whole = train(asked, prepared, tmp_path / "whole", device="cpu")
+        with pytest.raises(Stopped):
+            train(asked, prepared, out, device="cpu", progress=lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    state = torch.load(out / "state.pt", weights_only=True)
+    del state["epochs"]["steps"]
+    torch.save(state, out / "state.pt")
+    kept, inner = [], loop.begin_learner
+
+    def watched(*arguments):
+        kept.append(inner(*arguments))
+        return kept[0]
+
+    monkeypatch.setattr(loop, "begin_learner", watched)
+    run = train(asked, prepared, out, device="cpu")
+    assert kept[0].epochs.steps == 3, "24 items of 4 for a critic and a generator"
+    assert recipe.read(str(Run(out).recipe)).train.steps == 6, "the new definition has 12"
+    a, b = (load_file(one.weights()) for one in (whole, run))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    fresh = train(asked, prepared, tmp_path / "fresh", device="cpu")
+    assert recipe.read(str(fresh.recipe)).train.steps == 12

@@ -1,0 +1,219 @@
+"""Autoencoders of latent diffusion as runs: the same numbers as diffusers' own module, in both published layouts."""
+
+import json
+import math
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from voxlate import recipe
+from voxlate.errors import BadInput
+from voxlate.nets.interface import Channels
+from voxlate.training.pretrained import LEVELS, Source, import_autoencoder, net_changes, read_autoencoder, unfit
+from voxlate.training.run import Run, read_header
+
+WIDTHS = {"kl-f4": (64, 64, 128), "kl-f8": (64, 64, 128, 128)}
+LATENT = {"kl-f4": 3, "kl-f8": 4}
+GOLDEN = {  # of diffusers 0.42.1: latents 0, 0, 0..2 and the mean of the colours at 7, 7..9, of the image below
+    "kl-f4": ((0.189046, -0.308331, -0.092974), (0.628265, 0.508, -0.043801)),
+    "kl-f8": ((-0.201958, 0.556286, 0.199917), (0.714665, 0.479179, 0.52374)),
+}
+
+
+def conv(name: str, ins: int, outs: int, kernel: int = 3) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield f"{name}.weight", (outs, ins, kernel, kernel)
+    yield f"{name}.bias", (outs,)
+
+
+def norm(name: str, channels: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield f"{name}.weight", (channels,)
+    yield f"{name}.bias", (channels,)
+
+
+def residual(name: str, ins: int, outs: int, diffusers: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield from norm(f"{name}.norm1", ins)
+    yield from conv(f"{name}.conv1", ins, outs)
+    yield from norm(f"{name}.norm2", outs)
+    yield from conv(f"{name}.conv2", outs, outs)
+    if ins != outs:
+        yield from conv(f"{name}.{'conv_shortcut' if diffusers else 'nin_shortcut'}", ins, outs, 1)
+
+
+def middle(part: str, channels: int, diffusers: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
+    blocks = ("mid_block.resnets.0", "mid_block.resnets.1") if diffusers else ("mid.block_1", "mid.block_2")
+    for block in blocks:
+        yield from residual(f"{part}.{block}", channels, channels, diffusers)
+    if diffusers:
+        yield from norm(f"{part}.mid_block.attentions.0.group_norm", channels)
+        for name in ("to_q", "to_k", "to_v", "to_out.0"):
+            yield f"{part}.mid_block.attentions.0.{name}.weight", (channels, channels)
+            yield f"{part}.mid_block.attentions.0.{name}.bias", (channels,)
+        return
+    yield from norm(f"{part}.mid.attn_1.norm", channels)
+    for name in ("q", "k", "v", "proj_out"):
+        yield from conv(f"{part}.mid.attn_1.{name}", channels, channels, 1)
+
+
+def published(source: Source, diffusers: bool) -> dict[str, tuple[int, ...]]:
+    """The shapes of a file of one residual block a level, by key."""
+    widths, latent, last = WIDTHS[source], LATENT[source], LEVELS[source] - 1
+    found = dict(conv("encoder.conv_in", 3, widths[0])) | dict(conv("decoder.conv_in", latent, widths[-1]))
+    ins = widths[0]
+    for level, outs in enumerate(widths):
+        down = f"encoder.down_blocks.{level}" if diffusers else f"encoder.down.{level}"
+        found |= dict(residual(f"{down}.{'resnets' if diffusers else 'block'}.0", ins, outs, diffusers))
+        if level < last:
+            found |= dict(conv(f"{down}.{'downsamplers.0' if diffusers else 'downsample'}.conv", outs, outs))
+        ins = outs
+    for level in range(last, -1, -1):
+        up = f"decoder.up_blocks.{last - level}" if diffusers else f"decoder.up.{level}"
+        for block in range(2):
+            name = f"{up}.{'resnets' if diffusers else 'block'}.{block}"
+            found |= dict(residual(name, ins, widths[level], diffusers))
+            ins = widths[level]
+        if level:
+            found |= dict(conv(f"{up}.{'upsamplers.0' if diffusers else 'upsample'}.conv", ins, ins))
+    ends = {"encoder": (widths[-1], 2 * latent), "decoder": (widths[0], 3)}
+    for part, (channels, outs) in ends.items():
+        found |= dict(middle(part, widths[-1], diffusers)) | dict(conv(f"{part}.conv_out", channels, outs))
+        found |= dict(norm(f"{part}.{'conv_norm_out' if diffusers else 'norm_out'}", channels))
+    return (
+        found | dict(conv("quant_conv", 2 * latent, 2 * latent, 1)) | dict(conv("post_quant_conv", latent, latent, 1))
+    )
+
+
+def values(key: str, shape: tuple[int, ...]) -> Tensor:
+    """Random weights of about the size of trained ones, the same everywhere."""
+    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(key.encode())))
+    if len(shape) > 1:
+        return drawn / math.sqrt(math.prod(shape[1:]))
+    return 0.1 * drawn + (1 if key.endswith("weight") else 0)
+
+
+def in_compvis(source: Source) -> dict[str, str]:
+    """diffusers' key: CompVis' key, in the order in which both list the same layers."""
+    return dict(zip(published(source, True), published(source, False), strict=True))
+
+
+def written(path: Path, source: Source, diffusers: bool = True, prefix: str = "") -> Path:
+    """A file with the same weights in either layout."""
+    shapes, other = published(source, False), in_compvis(source)
+    state = {name: values(name, shape) for name, shape in published(source, True).items()}
+    if not diffusers:
+        state = {f"{prefix}{other[name]}": one.reshape(shapes[other[name]]) for name, one in state.items()}
+    save_file(state, path)
+    return path
+
+
+def image() -> Tensor:
+    """A grey picture of 16 x 24 pixels in [-1, 1], [1, 1, 1, 16, 24]."""
+    y, x = torch.meshgrid(torch.arange(16.0), torch.arange(24.0), indexing="ij")
+    return (torch.sin(y / 3) * torch.cos(x / 4))[None, None, None]
+
+
+def ours(path: Path, source: Source) -> tuple[Tensor, Tensor, Tensor]:
+    """The moments of the picture's latent, and what is decoded of the mean."""
+    settings, state = read_autoencoder(source, path)
+    net = settings.build(Channels(images={"image": 1}, out=1)).eval()
+    net.load_state_dict(state)
+    with torch.no_grad():
+        mean, log_variance = net.encode(image())
+        return mean[:, :, 0], log_variance[:, :, 0], net.decode(mean)[:, :, 0]
+
+
+@pytest.mark.parametrize("source", LEVELS)
+@pytest.mark.parametrize("layout", ["diffusers", "compvis", "compvis of a whole latent diffusion"])
+def test_imported_weights_give_what_diffusers_gave(tmp_path: Path, source: Source, layout: str) -> None:
+    prefix = "first_stage_model." if "whole" in layout else ""
+    mean, _, decoded = ours(written(tmp_path / "a.safetensors", source, layout == "diffusers", prefix), source)
+    latents, pixels = GOLDEN[source]
+    assert mean[0, 0, 0, :3].tolist() == pytest.approx(latents, abs=1e-5)
+    assert decoded[0, 0, 7, 7:10].tolist() == pytest.approx(pixels, abs=1e-5)
+
+
+@pytest.mark.parametrize("source", LEVELS)
+def test_imported_weights_give_what_diffusers_own_module_gives(tmp_path: Path, source: Source) -> None:
+    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed (it is in the extra bench)")
+    levels = LEVELS[source]
+    module = diffusers.AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=WIDTHS[source],
+        latent_channels=LATENT[source],
+        layers_per_block=1,
+    ).eval()
+    path = written(tmp_path / "a.safetensors", source)
+    module.load_state_dict(load_file(path))
+    with torch.no_grad():
+        there = module.encode(image()[:, :, 0].expand(-1, 3, -1, -1)).latent_dist
+        colours = module.decode(there.mean).sample
+    for mine, theirs in zip(ours(path, source), (there.mean, there.logvar, colours.mean(1, keepdim=True)), strict=True):
+        assert (mine - theirs).abs().max() <= 1e-5
+
+
+def test_a_file_that_is_no_such_autoencoder_is_one_sentence(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.safetensors", "kl-f4")
+    with pytest.raises(BadInput, match=r"expected kl-f8, which halves the sides 3 times, found 2 halvings \(kl-f4\)"):
+        import_autoencoder("kl-f8", path, tmp_path / "run")
+    state = load_file(path)
+    for change, found in (
+        ({"other.weight": torch.zeros(1)}, "found the unknown key 'other.weight'"),
+        ({"quant_conv.bias": torch.zeros(5)}, "expected 'quant_conv.bias' of the size of its neighbours"),
+        ({"encoder.conv_out.bias": None}, "found no key 'encoder.conv_out.bias'"),
+        ({"post_quant_conv.weight": None}, "expected an autoencoder in the layout of latent diffusion"),
+    ):
+        kept = {name: one for name, one in (state | change).items() if one is not None}
+        save_file(kept, tmp_path / "b.safetensors")
+        with pytest.raises(BadInput, match=found.replace("(", r"\(")):
+            import_autoencoder("kl-f4", tmp_path / "b.safetensors", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+LATENT_RECIPE = """
+title = "latent"
+data = { source = ["t1"], target = ["t2"], patch = [1, 24, 20] }
+intensity = { t1 = { kind = "window", low = 0, high = 1200 }, t2 = { kind = "window", low = 0, high = 1400 } }
+task = { kind = "latent" }
+method = { kind = "diffusion", prediction = "x0" }
+net = { kind = "unet", width = 8, multipliers = [1], blocks = 1, groups = 4, middle_attention = false }
+train = { steps = 2, batch = 2, precision = "float32", validate_every = 0, validation_items = 1 }
+synth = { sampler = "ddim", steps = 2 }
+
+[[stages]]
+name = "autoencoder"
+method = { kind = "autoencoding" }
+net = { kind = "kl_autoencoder" }
+train = { steps = 1, batch = 2, precision = "float32", validate_every = 0, validation_items = 1 }
+"""
+
+
+def test_a_latent_recipe_takes_a_pretrained_autoencoder_in_place_of_training_its_own(
+    voxlate, prepared, cohort, tmp_path
+):
+    path = written(tmp_path / "a.safetensors", "kl-f4")
+    answer = voxlate("import", "kl-f4", path, "--out", tmp_path / "kl")
+    assert answer.code == 0, answer.err
+    changes = net_changes(Run(tmp_path / "kl"))
+    assert changes in " ".join(answer.out.split())
+    (tmp_path / "latent.toml").write_text(LATENT_RECIPE)
+    given = ("train", tmp_path / "latent.toml", "--data", prepared, "--reuse", tmp_path / "kl", "--device", "cpu")
+    sets = [part for one in changes.split("--set ")[1:] for part in ("--set", one.strip().strip("'"))]
+    answer = voxlate(*given, "--out", tmp_path / "run", *sets)
+    assert answer.code == 0, answer.err
+    assert "stage 'autoencoder' is taken from" in answer.err
+    taken = Run(tmp_path / "run").weights("autoencoder")
+    own, theirs = load_file(taken), load_file(Run(tmp_path / "kl").weights())
+    assert all(torch.equal(own[name], theirs[name]) for name in theirs if name != "net.scale")
+    assert own["net.scale"] != theirs["net.scale"], "it is that of this cohort's latents"
+    header = read_header(taken)
+    assert header["imported"]["format"] == "kl-f4 (latent diffusion)"
+    assert header["bound"]["t2"] > 0
+    answer = voxlate("synth", tmp_path / "run", cohort / "case0", "--out", tmp_path / "out", "--json")
+    assert json.loads(answer.out)["cases"] == ["case0"]
+    autoencoder, _ = recipe.read(str(tmp_path / "latent.toml")).all_stages
+    assert unfit(Run(tmp_path / "kl"), autoencoder) == "net.blocks is 1 there and 2 here"
