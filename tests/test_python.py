@@ -114,5 +114,5 @@ def test_phantoms_are_made_from_python(tmp_path):
 
 
 def test_other_publishers_weights_are_refused(tmp_path):
-    with pytest.raises(BadInput, match="source: expected xmodality, found 'monai'"):
+    with pytest.raises(BadInput, match="source: expected 'xmodality', 'kl-f4', 'kl-f8', found 'monai'"):
         package.import_weights("monai", tmp_path / "w.safetensors", tmp_path / "run")

@@ -48,12 +48,14 @@ from voxlate.synthesis.likelihood import Likelihood
 from voxlate.synthesis.model import Answer, Model, Synthesised
 from voxlate.synthesis.model import load as _load
 from voxlate.synthesis.scenarios import HowMany, score_scenarios
+from voxlate.training.pretrained import import_autoencoder
 from voxlate.training.published import import_run
 from voxlate.training.run import Run
 from voxlate.training.train import train as _train
 from voxlate.trust.words import sentences
 
 Split = Literal["train", "val", "test"]
+Source = Literal["xmodality", "kl-f4", "kl-f8"]
 LAYOUT = tuple(one.name for one in dataclasses.fields(Layout))
 compare, load = checked(_compare), checked(_load)
 
@@ -265,18 +267,24 @@ def evaluate(
     missing: HowMany = "one",
     samples: int | None = None,
     steps: int | None = None,
+    synth: Mapping[str, Any] | None = None,
     device: str = "auto",
+    allow_code: bool = False,
     progress: Shown = True,
     **options: Any,
 ) -> Scores:
-    """Score images; with run: first synthesise each modality without itself; options: as of scoring.evaluate."""
+    """Score images; with run: first synthesise each modality without itself; options: as of scoring.evaluate.
+
+    synth: further options of that synthesis, as keys of the recipe's synth table ({"noise": {"kind": "shared"}}).
+    """
     with shown(progress) as step:
         if run is None:
             return _evaluate.evaluate(
                 out, truth, progress=lambda done, total, _: step("evaluate", done, total, {}), **options
             )
         runs = [run] if isinstance(run, Path | str) else list(run)
-        models = [load(one, device).with_options(samples=samples, steps=steps) for one in runs]
+        how = {"samples": samples, "steps": steps, **(synth or {})}
+        models = [load(one, device, allow_code).with_options(**how) for one in runs]
         words: dict[str, Any] = {"split": options.pop("split", None), "layout": _layout_of(options)}
         words |= {"progress": step, "say": noted(progress)}
         return score_scenarios(models, Path(truth), Path(out), missing, **words, **options).scores
@@ -351,12 +359,17 @@ def recipes(name: str | None = None, *, cohort: Path | str | None = None) -> Any
 
 @takes()
 def import_weights(
-    source: str, weights: Path | str, out: Path | str, *, changes: Mapping[str, str] | None = None
+    source: Source, weights: Path | str, out: Path | str, *, changes: Mapping[str, str] | None = None
 ) -> Run:
-    """Turn published weights (source: "xmodality") into a run that synthesise accepts."""
-    if source != "xmodality":
-        raise BadInput(f"source: expected xmodality, found {source!r}. Other publishers' weights cannot be imported.")
-    return import_run(Path(weights), Path(out), changes)
+    """Turn published weights into a run: a network that synthesise accepts, or an autoencoder for train's `reuse`.
+
+    source: "xmodality"; "kl-f4" or "kl-f8" of latent diffusion, which take no changes.
+    """
+    if source == "xmodality":
+        return import_run(Path(weights), Path(out), changes)
+    if changes:
+        raise BadInput(f"changes: expected none with {source}, whose file says all, found {changes}. Drop them.")
+    return import_autoencoder(source, Path(weights), Path(out))
 
 
 @takes()
