@@ -55,6 +55,7 @@ from voxlate.training.train import train as _train
 from voxlate.trust.words import sentences
 
 Split = Literal["train", "val", "test"]
+Setting = str | float | bool | None
 Source = Literal["xmodality", "kl-f4", "kl-f8"]
 LAYOUT = tuple(one.name for one in dataclasses.fields(Layout))
 compare, load = checked(_compare), checked(_load)
@@ -267,7 +268,7 @@ def evaluate(
     missing: HowMany = "one",
     samples: int | None = None,
     steps: int | None = None,
-    synth: Mapping[str, Any] | None = None,
+    synth: Mapping[str, Setting | Mapping[str, Setting]] | None = None,
     device: str = "auto",
     allow_code: bool = False,
     progress: Shown = True,
