@@ -6,13 +6,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from scipy.ndimage import distance_transform_edt
 
 from voxlate.files import read_json
 from voxlate.images.grid import canonical
 from voxlate.images.intensity import Scale
 from voxlate.images.volume import Volume, read_volume
 from voxlate.synthesis.calls import no_report
-from voxlate.synthesis.empty import background_of, empty_slices
+from voxlate.synthesis.empty import NEAR_MM, background_of, empty_slices
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import load
 from voxlate.trust import widths
@@ -52,7 +53,13 @@ def test_slices_without_a_source_are_the_targets_background_and_no_other_voxel_c
     own = model.synthesise({"t1": head}).volume.data[0]
     np.testing.assert_array_equal(canonical(made.volume).data[0, :-ABOVE], raw[:-ABOVE])
     np.testing.assert_allclose(made.volume.data[0, :-ABOVE], own, atol=0.01)  # rounding of another batch
-    assert made.provenance["empty"] == {"slices": 4, "noise": 0, "voxels": 4 * 24 * 20, "values": {"t2": 0.0}}
+    assert made.provenance["empty"] == {
+        "slices": 4,
+        "noise": 0,
+        "slices_with_little_body": 0,  # every slice was in the training
+        "voxels": 4 * 24 * 20,
+        "values": {"t2": 0.0},
+    }
     assert made.warnings == (
         "4 of 10 slices show only background in t1: they were set to background, which is 0 in t2.",
     )
@@ -65,7 +72,8 @@ def test_noise_alone_is_background_where_training_left_out_emptier_slices_and_is
     data = replace(model.recipe.data, foreground=0.05)
     left_out = replace(model, recipe=replace(model.recipe, data=data)).synthesise(scans)
     assert (left_out.volume.data[0, -ABOVE:] == 0).all()
-    np.testing.assert_array_equal(left_out.volume.data[0, :-ABOVE], learned_all.volume.data[0, :-ABOVE])
+    well_filled = slice(1, -ABOVE - 1)  # the first and the last slice of the head hold little of it
+    np.testing.assert_array_equal(left_out.volume.data[0, well_filled], learned_all.volume.data[0, well_filled])
     assert (
         "4 of them hold noise, or less than data.foreground = 0.05 of the slice outside the body"
         in (left_out.warnings[-1])
@@ -73,7 +81,7 @@ def test_noise_alone_is_background_where_training_left_out_emptier_slices_and_is
 
 
 @pytest.mark.parametrize("share", [0.002, 0.04, 0.2])
-def test_a_slice_at_the_edge_of_what_training_saw_stays_as_the_network_says(run, head, share):
+def test_a_slice_with_little_body_is_the_networks_near_the_body_and_background_away_from_it(run, head, share):
     model, scan = load(run), with_air(head)
     edge = scan.data[0, -ABOVE]
     rows, columns = (np.arange(size)[:, None] - size // 2 for size in edge.shape)
@@ -81,9 +89,23 @@ def test_a_slice_at_the_edge_of_what_training_saw_stays_as_the_network_says(run,
     edge.ravel()[nearest] = 600.0  # the tip of the head below it
     data = replace(model.recipe.data, foreground=0.05)
     chosen = replace(model, recipe=replace(model.recipe, data=data))
-    made, raw = chosen.synthesise({"t1": scan}), drawn(chosen, {"t1": scan})
-    assert made.provenance["empty"]["slices"] == ABOVE - 1
-    np.testing.assert_array_equal(canonical(made.volume).data[0, : 1 - ABOVE], raw[: 1 - ABOVE])
+    made, raw = canonical(chosen.synthesise({"t1": scan}).volume).data[0], drawn(chosen, {"t1": scan})
+    body = canonical(scan).data[0] > 100
+    little = (body.mean(axis=(1, 2)) < 0.1) & body.any(axis=(1, 2))
+    assert little[-ABOVE] == (share < 0.1)
+    far = (distance_transform_edt(~body, sampling=scan.grid.spacing_mm) > NEAR_MM) & little[:, None, None]
+    assert (made[far] == 0).all()
+    kept = ~far[: 1 - ABOVE]
+    np.testing.assert_array_equal(made[: 1 - ABOVE][kept], raw[: 1 - ABOVE][kept])
+
+
+def test_what_was_filled_in_slices_with_little_body_is_said_and_stated(run, head):
+    model = load(run)
+    data = replace(model.recipe.data, foreground=0.05)
+    made = replace(model, recipe=replace(model.recipe, data=data)).synthesise({"t1": head})
+    assert made.provenance["empty"]["slices_with_little_body"] == 2
+    assert made.provenance["empty"]["voxels"] == int((made.volume.data[0, [0, -1]] == 0).sum())
+    assert "2 slices have less body than training usually saw (below 10%)" in made.warnings[-1]
 
 
 def test_samples_do_not_differ_where_there_is_nothing_and_neither_do_members_of_an_ensemble(diffusion, run, head):

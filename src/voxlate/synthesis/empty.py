@@ -1,14 +1,17 @@
-"""Slices in which no source shows more than its background: the image is background there, whatever a network says.
+"""Where no source shows more than its background, the image is background, whatever a network says.
 
-Training leaves such slices out (data.foreground, data.slices), so that networks invent a signal in them.
+Training leaves slices with little body out (data.foreground, data.slices), so that networks invent a signal in them.
+So slices without body are background as a whole, and slices with about as little body as training saw are background
+away from the body.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
 from voxlate.data.anatomy import Anatomy
 from voxlate.data.case import PreparedCase
@@ -21,43 +24,46 @@ from voxlate.synthesis.trusted import Lattice
 
 WHOLE = 1 - 1e-4  # share of a written voxel that lies in such slices, from which it is of them alone
 HU_AIR = -1000.0
+EDGE = 2.0  # times data.foreground: slices with less body are rare in training, or were never in it
+NEAR_MM = 5.0  # from the body, within which the network decides in such slices: scalp and skin may show nowhere else
 
 
 @dataclass(frozen=True)
 class Empty:
     """Which slices [D] of the network's grid are background, and which of these hold noise in some source.
 
-    values: the background of each image in its unit; sources: those that show nothing there; foreground: the least
-    share of a slice that training learned from; plane: rows and columns.
+    outside: voxels [D, H, W] away from the body in further slices with little of it; values: the background of each
+    image in its unit; sources: those that show nothing there; foreground: the least share of a slice that training
+    learned from.
     """
 
     slices: NDArray[np.bool_]
     noise: NDArray[np.bool_]
+    outside: NDArray[np.bool_]
     values: Mapping[str, float]
     sources: tuple[str, ...]
     foreground: float
-    plane: tuple[int, int]
 
     @property
     def any(self) -> bool:
-        return bool(self.slices.any())
+        return bool(self.slices.any() or self.outside.any())
 
     def filled(self, images: Mapping[str, Made]) -> dict[str, Made]:
-        """The images with their background in these slices, where no sample differs from another."""
+        """The images with their background in these voxels, where no sample differs from another."""
         return {name: self._filled(one, self.values[name]) for name, one in images.items()}
 
     def _filled(self, made: Made, value: float) -> Made:
-        values, sd = made.values.copy(), made.image.sd
-        values[self.slices] = value
+        values, sd, voxels = made.values.copy(), made.image.sd, self._voxels()
+        values[voxels] = value
         if sd is not None:
             sd = sd.copy()
-            sd[self.slices] = 0
+            sd[voxels] = 0
         return replace(made, values=values, image=replace(made.image, sd=sd))
 
     def closed(
         self, low: Mapping[str, Volume], high: Mapping[str, Volume], written: Mapping[str, Volume], lattice: Lattice
     ) -> tuple[dict[str, Volume], dict[str, Volume]]:
-        """Lower and upper ends of intervals on the file's voxels: both are the background in these slices.
+        """Lower and upper ends of intervals on the file's voxels: both are the background in these voxels.
 
         Where the file has other slices, and a voxel lies partly in one of these, the ends are moved to hold the image.
         """
@@ -72,32 +78,39 @@ class Empty:
         return lower, upper
 
     def _voxels(self) -> NDArray[np.bool_]:
-        return np.broadcast_to(self.slices[:, None, None], (len(self.slices), *self.plane))
+        return self.outside | self.slices[:, None, None]
 
     @property
     def note(self) -> str:
-        """A sentence on how many slices were filled; empty where none was."""
-        if not self.any:
-            return ""
-        count, noisy = int(self.slices.sum()), int(self.noise.sum())
-        limit = f"less than data.foreground = {self.foreground:g} of the slice"
-        noise = f" ({noisy} of them hold noise, or {limit} outside the body)" if noisy else ""
+        """A sentence on what was filled; empty where nothing was."""
+        parts = []
         values = " and ".join(f"{value:.4g} in {name}" for name, value in self.values.items())
-        return (
-            f"{count} of {len(self.slices)} slices show only background in {' and '.join(self.sources)}{noise}: they "
-            f"were set to background, which is {values}."
-        )
+        if self.slices.any():
+            count, noisy = int(self.slices.sum()), int(self.noise.sum())
+            limit = f"less than data.foreground = {self.foreground:g} of the slice"
+            noise = f" ({noisy} of them hold noise, or {limit} outside the body)" if noisy else ""
+            parts.append(
+                f"{count} of {len(self.slices)} slices show only background in {' and '.join(self.sources)}{noise}: "
+                f"they were set to background, which is {values}"
+            )
+        if self.outside.any():
+            count = int(self.outside.any(axis=(1, 2)).sum())
+            parts.append(
+                f"{count} slices have less body than training usually saw (below {EDGE * self.foreground:.0%}): "
+                f"farther than {NEAR_MM:g} mm from it they were set to background"
+            )
+        return "; ".join(parts) + "." if parts else ""
 
     @property
     def stated(self) -> dict[str, Any]:
-        """What a provenance says of it; empty where no slice was filled."""
+        """What a provenance says of it; empty where nothing was filled."""
         if not self.any:
             return {}
-        count = int(self.slices.sum())
         return {
-            "slices": count,
+            "slices": int(self.slices.sum()),
             "noise": int(self.noise.sum()),
-            "voxels": count * self.plane[0] * self.plane[1],
+            "slices_with_little_body": int(self.outside.any(axis=(1, 2)).sum()),
+            "voxels": int(self._voxels().sum()),
             "values": {name: round(value, 4) for name, value in self.values.items()},
         }
 
@@ -109,23 +122,39 @@ def empty_slices(
     scales: Mapping[str, Scale],
     units: Mapping[str, str],
 ) -> Empty:
-    """The slices of a case, laid out for the network, in which no source shows anything.
+    """What is background in a case, laid out for the network: slices in which no source shows anything, and the air of
+    those that hold little of a body.
 
     scales: of the images that are made, from network units. A slice shows nothing where no voxel is above the
     background; where the background is noise and data.foreground leaves slices out, also where no voxel belongs to the
     body and fewer than that share of the slice are above the background.
     """
     shown = tuple(name for name in recipe.data.source if name in prepared.header.shown)
-    least = recipe.data.foreground
-    depth, *plane = prepared.header.shape
+    least, depth = recipe.data.foreground, prepared.header.shape[0]
     empty, constant = np.ones(depth, bool), np.ones(depth, bool)
-    for name in shown:
-        blank, noise = _background_slices(prepared.volume(name), least)
+    volumes = [prepared.volume(name) for name in shown]
+    for volume in volumes:
+        blank, noise = _background_slices(volume, least)
         empty &= blank | noise
         constant &= blank
+    outside = np.zeros(prepared.header.shape, bool)
+    if least > 0 and recipe.data.patch[0] == 1:  # of patches of several slices the share of one decides nothing
+        outside = _far_from_the_body(volumes, EDGE * least)
+        outside[empty] = False
     known = {} if anatomy is None else anatomy.backgrounds
     values = {name: background_of(scale, units[name], known.get(name)) for name, scale in scales.items()}
-    return Empty(empty, empty & ~constant, values, shown, least, (plane[0], plane[1]))
+    return Empty(empty, empty & ~constant, outside, values, shown, least)
+
+
+def _far_from_the_body(volumes: Sequence[Volume], share: float) -> NDArray[np.bool_]:
+    """Voxels farther than NEAR_MM from the body that any source shows, in slices with less body than a share."""
+    body = np.logical_or.reduce([foreground(one) for one in volumes])
+    few = (body.mean(axis=(1, 2)) < share) & body.any()
+    if not few.any():
+        return np.zeros(body.shape, bool)
+    far: NDArray[np.bool_] = distance_transform_edt(~body, sampling=volumes[0].grid.spacing_mm) > NEAR_MM
+    far[~few] = False
+    return far
 
 
 def _background_slices(volume: Volume, least: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
