@@ -116,3 +116,29 @@ def test_phantoms_are_made_from_python(tmp_path):
 def test_other_publishers_weights_are_refused(tmp_path):
     with pytest.raises(BadInput, match="source: expected 'xmodality', 'kl-f4', 'kl-f8', found 'monai'"):
         package.import_weights("monai", tmp_path / "w.safetensors", tmp_path / "run")
+
+
+def test_one_scan_takes_progress_as_the_commands_do_and_states_no_bounds_without_a_calibration(run, cohort):
+    model = package.load(run)
+    made = model.synthesise(cohort / "case0" / "t1.nii.gz", progress=False)
+    assert made.bounds == {}
+    assert made._repr_png_().startswith(b"\x89PNG")
+
+
+def test_changes_may_be_numbers_and_truths(prepared, tiny, tmp_path):
+    run = package.train(
+        tiny, prepared, tmp_path / "run", changes={"train.steps": 2, "synth.exact": True}, device="cpu", progress=False
+    )
+    assert package.info(run.folder)["steps"] == 2
+    with pytest.raises(BadInput, match=r"expected a known key, found 'train\.stps'"):
+        package.train(tiny, prepared, tmp_path / "other", changes={"train.stps": 5}, progress=False)
+
+
+def test_a_planned_run_of_another_target_is_refused_and_not_resumed(prepared, tmp_path, voxlate):
+    options = {"mode": "mean", "minutes": 1, "changes": {"train.steps": 2}, "progress": False}
+    package.train("auto", prepared, tmp_path / "run", source="t1", target="t2", **options)
+    with pytest.raises(BadInput, match="found one that was planned with t1"):
+        package.train("auto", prepared, tmp_path / "run", source="t2", target="t1", **options)
+    answer = voxlate("train", "auto", "--data", prepared, "--out", tmp_path / "run", "--target", "t1")
+    assert answer.code == 2
+    assert "expected a run with the target t1, found one that was planned with t2" in " ".join(answer.err.split())

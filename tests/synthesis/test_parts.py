@@ -80,3 +80,26 @@ def test_a_split_is_that_of_the_training_where_the_cohort_has_no_table(voxlate, 
     assert held_out.code == 0, held_out.err
     scored = {row["case"] for row in json.loads(held_out.out)["cases"]}
     assert scored == set(read_json(run / "provenance.json")["data"]["splits"]["val"])
+
+
+def test_another_patient_with_the_name_of_a_training_case_counts_as_held_out(
+    voxlate, run, cohort, tmp_path, small_head
+):
+    for number in range(2):
+        small_head(tmp_path / "others" / f"case{number}", 100 + number)  # names of training cases
+    answer = voxlate("synth", run, tmp_path / "others", "--out", tmp_path / "out")
+    assert "case0 has the name of a training case and other voxels" in answer.err
+    scored = voxlate("evaluate", tmp_path / "out", "--truth", tmp_path / "others", "--json")
+    assert json.loads(scored.out)["trained_on"] == []
+    own = voxlate("synth", run, cohort, "--out", tmp_path / "own", "--split", "train")
+    assert "other voxels" not in own.err
+    assert json.loads(voxlate("evaluate", tmp_path / "own", "--truth", cohort, "--json").out)["trained_on"]
+
+
+def test_a_training_case_under_another_name_counts_as_one(voxlate, run, cohort, tmp_path):
+    splits = read_json(run / "provenance.json")["data"]["splits"]
+    (tmp_path / "renamed").mkdir()
+    (cohort / splits["train"][0]).rename(tmp_path / "renamed" / "somebody")
+    assert voxlate("synth", run, tmp_path / "renamed", "--out", tmp_path / "out").code == 0
+    scored = voxlate("evaluate", tmp_path / "out", "--truth", tmp_path / "renamed", "--json")
+    assert json.loads(scored.out)["trained_on"] == ["somebody"]

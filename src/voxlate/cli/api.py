@@ -27,7 +27,7 @@ from voxlate.phantoms.cohort import CohortLesion
 from voxlate.planning.elsewhere import machine_of
 from voxlate.planning.fit import fits
 from voxlate.planning.pace import kept_pace
-from voxlate.planning.plan import Mode, Plan, planned_once
+from voxlate.planning.plan import Mode, Plan, check_same, planned_once
 from voxlate.planning.plan import plan as _plan
 from voxlate.planning.probe import FREE, Limits, free_memory
 from voxlate.recipe import Recipe, read, read_with_head, to_dict
@@ -64,6 +64,19 @@ compare, load = checked(_compare), checked(_load)
 def _layout_of(options: dict[str, Any]) -> dict[str, Any]:
     """Takes the options that say how a cohort is laid out from all options."""
     return {name: options.pop(name) for name in LAYOUT if name in options}
+
+
+def _several(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _texts(changes: Mapping[str, Setting] | None) -> dict[str, str]:
+    """Changes of a recipe's keys as the command line writes them."""
+    plain = {True: "true", False: "false", None: "none"}
+    return {
+        key: plain[value] if value is None or isinstance(value, bool) else str(value)
+        for key, value in (changes or {}).items()
+    }
 
 
 @takes()
@@ -126,7 +139,7 @@ def plan(
     if memory_bytes is None:
         memory_bytes = elsewhere.memory_bytes * FREE if elsewhere else free_memory(device)
     limits = Limits(float(minutes), memory_bytes)
-    inputs, outputs = ((one,) if isinstance(one, str) else tuple(one) for one in (source, target))
+    inputs, outputs = _several(source), _several(target)
     options.setdefault("say", noted(progress))
     options |= {"device": device, "elsewhere": elsewhere}
     return _plan(data, source=inputs, target=outputs, limits=limits, mode=mode, **options)
@@ -138,7 +151,7 @@ def train(
     data: Path | str | None = None,
     out: Path | str | None = None,
     *,
-    changes: Mapping[str, str] | None = None,
+    changes: Mapping[str, Setting] | None = None,
     minutes: float | str | None = None,
     steps: str | None = None,
     source: str | Sequence[str] = (),
@@ -151,7 +164,7 @@ def train(
 ) -> Run:
     """Train a plan, a recipe (shipped, or a file) or "auto", planned for so many minutes (60); the same call resumes.
 
-    changes: keys of the recipe, as {"train.steps": "500"}; source, target, memory_bytes, mode: of "auto", as of plan;
+    changes: keys of the recipe, as {"train.steps": 500}; source, target, memory_bytes, mode: of "auto", as of plan;
     options: as of training.train.train (start, reuse, fold). A finished run alone, without `out`, is trained further:
     train("RUN", steps="+2000") or minutes="+30".
     """
@@ -170,16 +183,19 @@ def train(
         wishes |= {"minutes": 60 if minutes is None else minutes, "fold": options.get("fold"), "say": say}
 
         def make() -> Plan:
-            return plan(data, device=device, **wishes).changed(changes or {})
+            return plan(data, device=device, **wishes).changed(_texts(changes))
 
-        chosen, head, _ = planned_once(out, make, device)
+        chosen, head, made = planned_once(out, make, device)
+        if made is None:
+            check_same(out, chosen, _several(source), _several(target))
+            say(f"{out / 'recipe.toml'} is resumed as it was planned; other wishes change nothing.")
         options.setdefault("pace", kept_pace(out, say))
     elif isinstance(recipe, Recipe):
         chosen, head = recipe, ""
     elif isinstance(recipe, Plan):
-        chosen, head = recipe.changed(changes or {}).with_head
+        chosen, head = recipe.changed(_texts(changes)).with_head
     else:
-        chosen, head = read_with_head(str(recipe), changes)
+        chosen, head = read_with_head(str(recipe), _texts(changes))
     with shown(progress) as step:
         return _train(chosen, data, out, head=head, device=device, progress=step, **options)
 
@@ -360,14 +376,14 @@ def recipes(name: str | None = None, *, cohort: Path | str | None = None) -> Any
 
 @takes()
 def import_weights(
-    source: Source, weights: Path | str, out: Path | str, *, changes: Mapping[str, str] | None = None
+    source: Source, weights: Path | str, out: Path | str, *, changes: Mapping[str, Setting] | None = None
 ) -> Run:
     """Turn published weights into a run: a network that synthesise accepts, or an autoencoder for train's `reuse`.
 
     source: "xmodality"; "kl-f4" or "kl-f8" of latent diffusion, which take no changes.
     """
     if source == "xmodality":
-        return import_run(Path(weights), Path(out), changes)
+        return import_run(Path(weights), Path(out), _texts(changes))
     if changes:
         raise BadInput(f"changes: expected none with {source}, whose file says all, found {changes}. Drop them.")
     return import_autoencoder(source, Path(weights), Path(out))

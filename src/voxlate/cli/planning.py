@@ -98,17 +98,20 @@ def write_planned(
     made.write_run(run)
     for key, why in made.why.items():
         note(f"{key}: {why}.")
-    say(f"{run} is planned. Next, where {data} and {run} are copied to:  voxlate train auto --data {data} --out {run}")
+    fold = "" if options.get("fold") is None else f" --fold {options['fold']}"
+    after = f"voxlate train auto --data {data} --out {run}{fold}"
+    say(f"{run} is planned. Next, where {data} and {run} are copied to:  {after}")
 
 
 def auto_recipe(
     data: Path, run: Path, changes: Mapping[str, str], wishes: Mapping[str, Any], *, device: str, **options: Any
 ) -> tuple["Recipe", str, "Plan | None"]:
     """The recipe that `train auto` trains, and its head: the run's own where it has begun, else of a new plan."""
-    from voxlate.planning.plan import planned_once
+    from voxlate.planning.plan import check_same, planned_once
 
     recipe, head, made = planned_once(run, lambda: planned(data, changes, **wishes, device=device, **options), device)
     if made is None:
+        check_same(run, recipe, wishes.get("source", ()), wishes.get("target", ()))
         asked = [*(f"--{name}" for name in wishes), *(f"--set {key}" for key in changes)]
         unused = f"; {', '.join(asked)} change nothing (another --out makes another plan)" if asked else ""
         note(f"{run / 'recipe.toml'} is resumed as it was planned{unused}.")

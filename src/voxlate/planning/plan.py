@@ -4,7 +4,7 @@ import html
 import math
 import re
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -205,6 +205,16 @@ def planned_once(run: Path, make: Callable[[], Plan], device: str = "auto") -> t
 
     by_main(accelerator, decide)
     return agreed(accelerator, found[0] if found else cast(Any, None))
+
+
+def check_same(run: Path, recipe: Recipe, source: Sequence[str], target: Sequence[str]) -> None:
+    """Raise BadInput where a run that was planned before has other sources or targets than are asked for now."""
+    for side, asked, own in (("source", source, recipe.data.source), ("target", target, recipe.data.target)):
+        if asked and set(asked) != set(own):
+            raise BadInput(
+                f"{run}: expected a run with the {side} {', '.join(asked)}, found one that was planned with "
+                f"{', '.join(own)}. Choose another --out, or drop --{side}."
+            )
 
 
 def plan(

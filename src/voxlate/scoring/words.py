@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from voxlate.data.grades import worst
 from voxlate.errors import first_of
 from voxlate.scoring.intervals import counted_as
 from voxlate.scoring.ledger import sentence as ledger_sentence
@@ -62,7 +63,7 @@ def short_caption(document: Document) -> list[str]:
     lines += [_region_note(name, rule, document) for name, rule in document.get("regions", {}).items()]
     if without := document.get("without_truth"):
         lines.append(f"Without truth, not scored: {plural(len(without), 'image')}.")
-    if warned := list(document.get("scan_warnings", {})):
+    if warned := [case for case, said in document.get("scan_warnings", {}).items() if worst(said) != "note"]:
         lines.append(f"synth warned of {plural(len(warned), 'case')} ({first_of(warned)}): --all prints why.")
     notes = list(_grouped_notes(document))
     lines += notes[:FEW]

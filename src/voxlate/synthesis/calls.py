@@ -28,6 +28,11 @@ def no_report(*_: object) -> None:
     """Where nobody follows the progress."""
 
 
+def reporting(progress: PatchProgress | bool) -> PatchProgress:
+    """What follows the progress of one scan: a function, or nothing; a bar for seconds would help nobody."""
+    return no_report if isinstance(progress, bool) else progress
+
+
 @dataclass
 class Calls:
     """Evaluations of a network so far, an item each: a batch of four counts four."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from voxlate.errors import BadInput
 from voxlate.images.volume import Volume
 from voxlate.recipe import Recipe
-from voxlate.synthesis.calls import PatchProgress, Warn, no_report, warned
+from voxlate.synthesis.calls import PatchProgress, Warn, no_report, reporting, warned
 from voxlate.synthesis.made import Synthesised
 from voxlate.synthesis.model import COST, Answer, Model, load
 from voxlate.synthesis.ready import Scan
@@ -98,14 +98,14 @@ class Ensemble:
         *,
         case: str = "case",
         seed: int = 0,
-        progress: PatchProgress = no_report,
+        progress: PatchProgress | bool = no_report,
         warn: Warn = warned,
         **options: Any,
     ) -> Synthesised:
         """Make the target modalities from scans, as Model.synthesise does; the spread is over members and samples."""
         ensemble, pool, made = self.with_options(**options), _Pool(), list[dict[str, Any]]()
         for number, one in enumerate(ensemble.members):
-            reported = _shifted(progress, number, len(self.members))
+            reported = _shifted(reporting(progress), number, len(self.members))
             image = one.synthesise(scans, case=case, seed=seed, progress=reported, warn=no_report)
             pool.add(image, one.recipe.synth.samples, case)
             made.append(image.provenance)
@@ -120,6 +120,7 @@ class Ensemble:
             "inputs": first["inputs"],
             **{key: sum(one[key] for one in made) for key in (calls, seconds)},
             **({"warnings": notes} if notes else {}),
+            **({"in_training": True} if any(one.get("in_training") for one in made) else {}),
         }
         return Synthesised(pool.mean, pool.std(), provenance, self.first.mark)
 

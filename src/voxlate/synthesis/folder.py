@@ -25,6 +25,7 @@ from voxlate.synthesis.model import COST, Model
 from voxlate.synthesis.written import check_folder, check_free, is_unchanged, stated_synthesis
 
 NamedProgress = Callable[[str, int, int], None]
+OTHER = "other"  # the split of a case that has the name of a training case, and is another patient's
 SHARED_SECONDS = 60.0  # that one of several processes waits for another to write what they share
 
 
@@ -299,7 +300,20 @@ def _write_shared(
 ) -> None:
     """Write OUT/provenance.json: what all cases share, as this case's folder has it, and why others have no image."""
     out, shared = folder.parent, read_provenance(folder / "provenance.json")
-    own = ("case", "bounds", "familiar", "peaks", "split", "inputs", "prepared", "warnings", "empty", "images", *COST)
+    own = (
+        "case",
+        "bounds",
+        "familiar",
+        "peaks",
+        "split",
+        "inputs",
+        "prepared",
+        "warnings",
+        "empty",
+        "images",
+        "in_training",
+        *COST,
+    )
     before = provenance_of(out)
     old = {case: why for case, why in lacking.items() if (out / case).is_dir()}
     still = {case: why for case, why in before.get("failed", {}).items() if case not in cases}
@@ -349,7 +363,13 @@ def _synthesise_case(
         **_runs(model, folder),
         "inputs": {name: {**one, "path": place_from(scans.files[name], folder)} for name, one in inputs.items()},
     }
-    if split := _splits(model).get(scans.case):  # said here, so that it travels with the image
+    split, seen = _splits(model).get(scans.case), made.provenance.get("in_training")
+    if split == "train" and seen is False:
+        split = OTHER
+        warn(f"{scans.case} has the name of a training case and other voxels: it counts as another patient.")
+    elif seen:
+        split = "train"
+    if split:  # said here, so that it travels with the image
         stated["split"] = split
     pictures = {path.suffix.lower() for path in scans.files.values()} <= set(PICTURES)  # pictures in, pictures out
     removed = replace(made, provenance=stated).write(folder, (".nii.gz", ".png") if pictures else (".nii.gz",))

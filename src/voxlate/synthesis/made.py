@@ -113,6 +113,15 @@ class Synthesised:
         return tuple(self.provenance.get("warnings", ()))
 
     @property
+    def bounds(self) -> dict[str, dict[str, float]]:
+        """What the errors of this case exceed seldom, by modality: "mae" inside the body, means of regions.
+
+        Empty where the run is not calibrated, and where the scans are out of its distribution.
+        """
+        found: dict[str, dict[str, float]] = self.provenance.get("bounds", {})
+        return found
+
+    @property
     def volume(self) -> Volume:
         """The image of a model that makes one modality."""
         (volume,) = self.volumes.values()

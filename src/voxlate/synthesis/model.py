@@ -13,7 +13,8 @@ from pydantic_core import to_jsonable_python
 
 from voxlate.config import fill
 from voxlate.data.anatomy import FEWEST, Anatomy, read_anatomy
-from voxlate.data.case import MASK, PreparedCase
+from voxlate.data.case import MASK, PreparedCase, digest
+from voxlate.data.grades import worst
 from voxlate.devices import find_device, name_of
 from voxlate.errors import BadInput, did_you_mean
 from voxlate.files import SYNTHETIC
@@ -24,7 +25,7 @@ from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges, from_dict
 from voxlate.scoring.network_units import stated_units
 from voxlate.scoring.provenance import TAUGHT
-from voxlate.synthesis.calls import PatchProgress, Warn, no_report, warned
+from voxlate.synthesis.calls import PatchProgress, Warn, no_report, reporting, warned
 from voxlate.synthesis.draw import draw
 from voxlate.synthesis.empty import Empty, empty_slices
 from voxlate.synthesis.made import Made, Synthesised
@@ -32,7 +33,7 @@ from voxlate.synthesis.peaks import peak_of
 from voxlate.synthesis.ready import Ready, Scan, by_name, made_of, make_ready
 from voxlate.synthesis.trusted import Trusted, lattice_of, trusted
 from voxlate.training.precision import of_synthesis
-from voxlate.training.run import Run, file_hash, first_change, load_method, made_by, read_header, weights_of
+from voxlate.training.run import DIGITS, Run, file_hash, first_change, load_method, made_by, read_header, weights_of
 from voxlate.trust.calibration import Calibration, Image, calibration_path
 from voxlate.trust.stored import read_calibration
 
@@ -103,7 +104,7 @@ class Model:
         *,
         case: str = "case",
         seed: int = 0,
-        progress: PatchProgress = no_report,
+        progress: PatchProgress | bool = no_report,
         warn: Warn = warned,
         **options: Any,
     ) -> Synthesised:
@@ -115,7 +116,8 @@ class Model:
 
         The scans are resampled, registered, aligned and masked as those of the training were; the images come on the
         grid of the first source's own file. case: for messages and provenance; noise goes by the seed and the scans'
-        voxels. warn: is given each warning, a sentence; by default Python warns of all that are more than notes.
+        voxels. progress: is called with slices done and in all; True and False report nothing. warn: is given each
+        warning, a sentence; by default Python warns of all that are more than notes.
         options: as in the recipe's [synth] (samples, steps, ...). Raises BadInput where a scan is missing, or scans do
         not fit together.
         """
@@ -123,7 +125,7 @@ class Model:
         named = by_name(scans, self.recipe.data.source)
         ready, calibration = model.ready(named, case), model.calibration()
         begun = time.monotonic()
-        images, calls = model.draw(ready, seed, progress, None if calibration is None else calibration.outer)
+        images, calls = model.draw(ready, seed, reporting(progress), None if calibration is None else calibration.outer)
         seconds = (time.monotonic() - begun) / ready.prepared.header.shape[0]
         cost = dict(zip(COST, (calls, seconds, name_of(self.device))))
         lattice = lattice_of(ready.prepared, model.recipe.data.axes, model.header["units"])
@@ -154,16 +156,31 @@ class Model:
         scales = {name: Scale(*self.header["target_scales"][name]) for name in images}
         return empty_slices(self.recipe, prepared, self.anatomy, scales, self.header["units"])
 
+    def _saw(self, prepared: PreparedCase) -> bool | None:
+        """Whether the training saw voxels of a case's scans; None where the weights do not say what it saw."""
+        known = set(self.header.get("training_voxels", ()))
+        if not known:
+            return None
+        shown = [name for name in self.recipe.data.source if name in prepared.header.shown]
+        return bool(known & {digest(prepared.arrays[name][:])[:DIGITS] for name in shown})
+
     def _stated(self, ready: Ready, images: Mapping[str, Made], found: Trusted) -> dict[str, Any]:
         """What a provenance says of a case's images in addition to how they were drawn; what is empty is left out."""
         peaks = {name: one.peak for name, one in images.items() if one.peak is not None}
         notes = [*ready.notes, self.uncalibrated(), *(peak.note(name) for name, peak in peaks.items())]
         notes += [found.verdict.sentence] if found.verdict else []
+        bounds = found.bounds if any(found.bounds.values()) else None
+        if bounds and worst([note for note in notes if note]) == "do not trust":
+            bounds = None  # they were counted on scans like those of the calibration
+            notes.append(
+                "Bounds of the error are not stated, because they hold for scans like those of the calibration."
+            )
         maps = {name: self.recipe.intensity[name] for name in self.recipe.data.target}
         calibration = self.calibration()
         found_out = {
             "peaks": {name: peak.stated for name, peak in peaks.items()},
-            "bounds": found.bounds if any(found.bounds.values()) else None,
+            "bounds": bounds,
+            "in_training": self._saw(ready.prepared),
             "familiar": found.verdict and found.verdict.stated,
             TAUGHT: calibration is not None and calibration.learned_from(ready.files),
             "warnings": [note for note in notes if note],
@@ -172,7 +189,7 @@ class Model:
         return {
             "prepared": ready.stated,
             "network_units": stated_units(maps, self.header["target_scales"]),
-            **{key: one for key, one in found_out.items() if one},
+            **{key: one for key, one in found_out.items() if one or (key == "in_training" and one is not None)},
         }
 
     def ready(self, scans: Mapping[str, Scan], case: str) -> Ready:
