@@ -187,7 +187,7 @@ def train(
             return plan(data, device=device, **wishes).changed(changes or {})
 
         chosen, head, _ = planned_once(out, make, device)
-        options.setdefault("pace", kept_pace(out, say))
+        options.setdefault("pace", kept_pace(out, chosen, say))
     elif isinstance(recipe, Recipe):
         chosen, head = recipe, ""
     elif isinstance(recipe, Plan):
