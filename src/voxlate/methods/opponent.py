@@ -81,7 +81,7 @@ class Opponent(Method):
 
     def __init__(self, options: OpponentSettings, generator: Method, critic: nn.Module):
         super().__init__()
-        self.training_rooms = generator.training_rooms
+        self.training_rooms = dict(generator.training_rooms)
         self.turns = options.turns
         self.options, self.generator, self.critic = options, generator, critic
 
