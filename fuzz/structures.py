@@ -164,7 +164,7 @@ def change_arrays(arrays: dict[str, np.ndarray], draw: Draw) -> None:
 
 def texts_changed(metadata: dict[str, str], draw: Draw) -> None:
     """Change a place of the JSON that a header holds."""
-    trees = {key: json.loads(text) if text[:1] in '{["0123456789tf' else text for key, text in metadata.items()}
+    trees = {key: text if key == CHECKSUM else json.loads(text) for key, text in metadata.items()}
     change(trees, draw)
     for key in list(metadata):
         del metadata[key]
