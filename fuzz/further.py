@@ -55,9 +55,9 @@ FURTHER = (
         for command in ((*AUTO, "paced"), ("train", "paced"))
     ),
     *(
-        Kind("weights, residual", f"drawn/weights{stage}.safetensors", command, True, form="weights")
-        for stage in ("", ".predictor")
-        for command in (("synth", "drawn", "cohort/case0", "--out", "new"),)
+        Kind("weights, residual", f"drawn/weights{stage}.safetensors",
+             ("synth", "drawn", "cohort/case0", "--answer", answer, "--out", "new"), True, form="weights")
+        for stage, answer in (("", "sample"), (".predictor", "mean"))
     ),
     Kind("weights, cycle", "turned/weights.safetensors", ("synth", "turned", "cohort/case0", "--out", "new"), True,
          form="weights"),
