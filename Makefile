@@ -44,7 +44,7 @@ check: install
 
 # seeded mutations of every kind of file that voxlate reads, ten minutes
 fuzz: install
-	$(BIN)/python fuzz/fuzz.py
+	$(BIN)/python fuzz/fuzz.py --further
 
 bench: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'

@@ -26,10 +26,13 @@ from rich.console import Console
 from rich.table import Table
 
 import structures
+from further import FURTHER, prepare_further
 from kinds import KINDS, Kind, prepare_files, run
 
 LONGEST = 40  # seconds of a command that otherwise takes one
 STRUCTURED, STAMPED = 0.8, 0.85  # shares of mutations of our own files, and of those with their checksum made anew
+UNSTAMPED = ("lines", "state", "json", "naive", "calibration", "words", "evidence", "latents")  # forms without
+# a checksum, or whose file is made again where it is another
 ODD: list[Any] = [-1, 0, 1e308, float("inf"), "", "../../evil", "x" * 300, True, [], {}, [[]], "[/]", "\x00", "é" * 99]
 
 
@@ -43,11 +46,12 @@ def main() -> int:
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--only", default="", help="kinds whose name holds this text")
     options.add_argument("--own", action="store_true", help="only files that voxlate writes")
+    options.add_argument("--further", action="store_true", help="also files of further methods (minutes to make)")
     options.add_argument("--files", type=Path, help="a folder that keeps the files made first, for later runs")
     chosen = options.parse_args()
     draw, counts, faults = np.random.default_rng(chosen.seed), Counter[tuple[str, str]](), list[str]()
-    with in_files(chosen.files):
-        kinds = [kind for kind in KINDS if Path(kind.file).exists() and chosen.only in kind.name]
+    with in_files(chosen.files, chosen.further):
+        kinds = [kind for kind in (*KINDS, *FURTHER) if file_of(kind) and chosen.only in kind.name]
         kinds = [kind for kind in kinds if kind.form or not chosen.own]
         right = {kind.name: run(kind.command)[1] for kind in kinds if not kind.form and kind.command[0] == "info"}
         end, number = time.monotonic() + chosen.seconds, 0
@@ -65,7 +69,7 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def in_files(kept: Path | None) -> Iterator[None]:
+def in_files(kept: Path | None, further: bool) -> Iterator[None]:
     """Work in a folder of the files to mutate."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "files"
@@ -75,6 +79,8 @@ def in_files(kept: Path | None) -> Iterator[None]:
         with contextlib.chdir(place):
             if not any(place.iterdir()):
                 prepare_files()
+                if further:
+                    prepare_further()
                 if kept is not None:
                     shutil.copytree(place, kept)
             yield
@@ -82,7 +88,8 @@ def in_files(kept: Path | None) -> Iterator[None]:
 
 def attempt(kind: Kind, draw: np.random.Generator, right: str | None) -> tuple[str, str]:
     """Mutate one file, run its command, put the file back; what came of it, and what was said."""
-    path = Path(kind.file)
+    path = file_of(kind)
+    assert path is not None
     whole, folder = path.read_bytes(), path.parent
     changed, stamped = whole, True
     while changed == whole:
@@ -115,6 +122,11 @@ def attempt(kind: Kind, draw: np.random.Generator, right: str | None) -> tuple[s
     return ("wrong" if kind.checked else "no checksum"), out
 
 
+def file_of(kind: Kind) -> Path | None:
+    """The file to mutate: names with a digest in them are patterns."""
+    return next(Path().glob(kind.file), None)
+
+
 def change(kind: Kind, path: Path, whole: bytes, draw: np.random.Generator) -> tuple[bytes, bool]:
     """A file with something changed, and whether its checksum may be that of the changed content."""
     if kind.form and draw.random() < STRUCTURED:
@@ -123,7 +135,7 @@ def change(kind: Kind, path: Path, whole: bytes, draw: np.random.Generator) -> t
             changed = structures.mutated(kind.form, path, whole, draw, stamps)
             if kind.form in structures.STAMPS and changed == structures.Packed.of(whole).bytes():
                 return whole, True  # the same in other words
-            return changed, stamps or kind.form in ("lines", "state", "json", "naive", "calibration")
+            return changed, stamps or kind.form in UNSTAMPED
         return whole, True
     return (mutated(path, whole, draw) if kind.text else flipped(whole, draw)), True
 
@@ -184,7 +196,7 @@ def flipped(whole: bytes, draw: np.random.Generator) -> bytes:
 
 def mutated(path: Path, whole: bytes, draw: np.random.Generator) -> bytes:
     """A value of a JSON or TOML file changed for an odd one, or bits of the text turned over."""
-    if draw.random() < 0.3 or path.suffix in (".csv", ".txt"):
+    if draw.random() < 0.3 or path.suffix in (".csv", ".txt", ".tfm"):
         return flipped(whole, draw)
     values = json.loads(whole) if path.suffix == ".json" else tomllib.loads(whole.decode())
     places = list(structures.places(values))

@@ -4,6 +4,7 @@ import contextlib
 import io
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,8 +104,11 @@ KINDS = (
             ("run", ("evaluate", "out", "--truth", "cohort", "--json")),
             ("run", ("train", "run", "--steps", "+1")),
             ("stopped", (*TRAIN[:-1], "stopped")),
+            ("stopped", ("train", "stopped")),
         )
     ),
+    Kind("run's recipe", "stopped/recipe.toml", ("train", "stopped"), text=True, restored="stopped"),
+    Kind("anatomy", "run/anatomy.safetensors", ("synth", "run", "cohort/case0", "--out", "new"), True, form="anatomy"),
     *(
         Kind("provenance", f"out/{place}provenance.json", command, text=True, form="json", restored="out")
         for place in ("case1/", "")
@@ -185,7 +189,7 @@ def prepare_files() -> None:
     for k in range(4):
         np.savez(f"slices/s{k}.npz", src=whole[:, :, k] / 1000, tgt=whole[:, :, k] - 1000)
     Path("slices/patients.txt").write_text("".join(f"s{k} p{k}\n" for k in range(4)))
-    steps: tuple[tuple[str, ...], ...] = (
+    done(
         ("prepare", "cohort", "--out", "prepared"),
         ("train", "tiny.toml", "--data", "prepared", "--out", "run"),
         ("synth", "run", "cohort", "--out", "out"),
@@ -194,13 +198,22 @@ def prepare_files() -> None:
         ("calibrate", "cal", "others"),
         ("train", "tiny.toml", "--data", "prepared", "--out", "stopped"),
     )
+    Path("stopped/weights.safetensors").unlink()  # as if it had been killed before the end
+    shutil.copytree("out", "other")
+    keep(KINDS)
+
+
+def done(*steps: tuple[str, ...]) -> None:
+    """Run commands that must end well."""
     for step in steps:
         code, _, err = run(step)
         if code:
             raise SystemExit(err)
-    Path("stopped/weights.safetensors").unlink()  # as if it had been killed before the end
-    shutil.copytree("out", "other")
-    for folder in {kind.restored for kind in KINDS if kind.restored}:
+
+
+def keep(kinds: Sequence[Kind]) -> None:
+    """Copy the folders that commands change, to be put back after each."""
+    for folder in {kind.restored for kind in kinds if kind.restored}:
         shutil.copytree(folder, f"kept/{folder}")
 
 

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from voxlate.data import case, naive
+from voxlate.data import anatomy, case, latents, naive
+from voxlate.synthesis import evidence
 from voxlate.training import run
 from voxlate.trust import stored
 
@@ -163,7 +164,7 @@ def change_arrays(arrays: dict[str, np.ndarray], draw: Draw) -> None:
 
 def texts_changed(metadata: dict[str, str], draw: Draw) -> None:
     """Change a place of the JSON that a header holds."""
-    trees = {key: json.loads(text) if text[:1] in '{["0123456789tf' else text for key, text in metadata.items()}
+    trees = {key: text if key == CHECKSUM else json.loads(text) for key, text in metadata.items()}
     change(trees, draw)
     for key in list(metadata):
         del metadata[key]
@@ -194,12 +195,30 @@ def stamped_calibration(file: Packed) -> None:
     file.metadata["calibration"] = json.dumps({**outer, **stated})
 
 
+def stamped_anatomy(file: Packed) -> None:
+    file.metadata["sha256"] = anatomy._checksum(file.metadata["anatomy"], file.arrays)
+
+
+def stamped_evidence(file: Packed) -> None:
+    file.metadata["sha256"] = evidence._digest(file.arrays)
+
+
+def stamped_latents(file: Packed) -> None:
+    made_of = file.metadata["made_of"].rpartition(" ")[0]
+    file.metadata["made_of"] = f"{made_of} {latents._digest(_tensors(file))}"
+
+
 def _tensors(file: Packed) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.array(one)) for name, one in file.arrays.items()}
 
 
 STAMPS: dict[str, Callable[[Packed], None]] = {
     "case": stamped_case, "weights": stamped_weights, "naive": stamped_naive, "calibration": stamped_calibration,
+    "anatomy": stamped_anatomy, "evidence": stamped_evidence, "latents": stamped_latents,
+}  # fmt: skip
+# the key of the metadata that holds a form's header; of baselines all keys do, and others have none
+HEADERS = {
+    "case": "voxlate", "weights": "voxlate", "naive": "", "calibration": "calibration", "anatomy": "anatomy",
 }  # fmt: skip
 
 
@@ -207,7 +226,7 @@ def mutated(form: str, path: Path, whole: bytes, draw: Draw, stamped: bool) -> b
     """The bytes of a file of a form with one thing changed; stamped: its checksum is that of the changed content."""
     if form in STAMPS:
         file = Packed.of(whole)
-        if draw.random() < 0.6:
+        if form in HEADERS and draw.random() < 0.6:
             _change_header(form, file, draw)
         else:
             change_arrays(file.arrays, draw)
@@ -223,6 +242,8 @@ def mutated(form: str, path: Path, whole: bytes, draw: Draw, stamped: bool) -> b
         if stamped and digest is not None:
             digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
         return json.dumps({**value, **({CHECKSUM: digest} if digest else {})}).encode()
+    if form == "words":
+        return _word_changed(whole.decode(), draw).encode()
     if form == "lines":
         lines = [json.loads(line) for line in whole.decode().splitlines()]
         change(lines, draw)
@@ -234,11 +255,18 @@ def mutated(form: str, path: Path, whole: bytes, draw: Draw, stamped: bool) -> b
     return buffer.getvalue()
 
 
+def _word_changed(text: str, draw: Draw) -> str:
+    words = text.split(" ")
+    odd = ["", "nan", "inf", "-1", "1e30", "0", "0.5", "x", "1e400", words[draw.integers(len(words))]]
+    words[draw.integers(len(words))] = odd[draw.integers(len(odd))]
+    return " ".join(words)
+
+
 def _change_header(form: str, file: Packed, draw: Draw) -> None:
     if form == "naive":
         texts_changed(file.metadata, draw)
         return
-    key = "calibration" if form == "calibration" else "voxlate"
+    key = HEADERS[form]
     value = json.loads(file.metadata[key])
     inner = json.loads(value["header"]) if form == "calibration" else value
     change(inner, draw)

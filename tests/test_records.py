@@ -156,7 +156,15 @@ def test_provenance_of_an_image_in_another_form_is_refused(tmp_path: Path, chang
 
 @pytest.mark.parametrize(
     "change",
-    [{"data": []}, {"data": {"splits": {"train": "a"}}}, {"data": {"fold": 5}}, {"recipe": 1}, {"prepared": 2}],
+    [
+        {"data": []},
+        {"data": {"splits": {"train": "a"}}},
+        {"data": {"fold": 5}},
+        {"recipe": 1},
+        {"recipe": {"train": {"more": 5}}},
+        {"recipe": {"stages": 1}},
+        {"prepared": 2},
+    ],
 )
 def test_provenance_of_a_run_in_another_form_is_refused(tmp_path: Path, change: dict) -> None:
     path = tmp_path / "provenance.json"

@@ -14,6 +14,7 @@ from voxlate.errors import BadInput
 from voxlate.images.intensity import Percentile
 from voxlate.images.volume import Volume, write_volume
 
+MODALITIES = ("t1", "t2")
 MAP = Percentile(low=0, high=99.5, floor=0.0)
 
 
@@ -118,7 +119,7 @@ def test_two_patients_cannot_say_what_is_usual(learn):
 def test_a_file_gives_back_what_was_saved_and_any_change_in_it_is_refused(known, tmp_path):
     path = tmp_path / "anatomy.safetensors"
     known.save(path)
-    again = read_anatomy(path)
+    again = read_anatomy(path, MODALITIES)
     assert again.usual == known.usual
     assert again.backgrounds == known.backgrounds
     np.testing.assert_array_equal(again.means["t1"], known.means["t1"])
@@ -127,7 +128,7 @@ def test_a_file_gives_back_what_was_saved_and_any_change_in_it_is_refused(known,
     for place in range(0, len(whole), 997):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with pytest.raises(BadInput, match="expected what is usual in a training"):
-            read_anatomy(path)
+            read_anatomy(path, MODALITIES)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +141,9 @@ def test_a_file_gives_back_what_was_saved_and_any_change_in_it_is_refused(known,
         {"levels": (1.0, "x")},
         {"width": 0.0},
         {"deviation": (0.1, 0.0, 0.1)},
+        {"levels": (2.0, 1.0)},
+        {"far": 3.0},
+        {"patients": True},
     ],
 )
 def test_numbers_that_cannot_be_are_refused_even_with_the_right_checksum(known, tmp_path, change):
@@ -149,7 +153,20 @@ def test_numbers_that_cannot_be_are_refused_even_with_the_right_checksum(known, 
     except ValueError:
         return  # JSON has no infinity
     with pytest.raises(BadInput, match="expected what is usual in a training"):
-        read_anatomy(tmp_path / "anatomy.safetensors")
+        read_anatomy(tmp_path / "anatomy.safetensors", MODALITIES)
+
+
+def test_a_file_of_a_training_on_other_modalities_is_refused(known, tmp_path):
+    known.save(tmp_path / "anatomy.safetensors")
+    with pytest.raises(BadInput, match=r"modalities that its recipe has not \(t2\)"):
+        read_anatomy(tmp_path / "anatomy.safetensors", {"t1", "ct"})
+
+
+def test_mean_boxes_that_cannot_be_are_refused_even_with_the_right_checksum(known, tmp_path):
+    for box in (known.means["t1"] * 99, known.means["t1"][1:], known.means["t1"].astype(np.float64)):
+        replace(known, means={"t1": box}).save(tmp_path / "anatomy.safetensors")
+        with pytest.raises(BadInput, match="expected what is usual in a training"):
+            read_anatomy(tmp_path / "anatomy.safetensors", MODALITIES)
 
 
 def test_warnings_weigh_more_the_farther_a_scan_lies_out():

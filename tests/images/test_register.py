@@ -19,6 +19,7 @@ from voxlate.images.register import (
     register,
     write_transform,
 )
+from voxlate.images.transforms import read_transform
 from voxlate.images.volume import Volume
 
 itk = pytest.importorskip("SimpleITK", reason="registration needs the extra 'registration'")
@@ -180,8 +181,30 @@ def test_a_written_transform_is_read_by_other_tools(tmp_path: Path) -> None:
     for name in ("moved.tfm", "moved.h5"):
         write_transform(tmp_path / name, whole)
         read = itk.ReadTransform(str(tmp_path / name))
+        assert read_transform(tmp_path / name).TransformPoint((7.0, 8.0, 9.0)) == read.TransformPoint((7.0, 8.0, 9.0))
         assert read.TransformPoint((7.0, 8.0, 9.0)) == pytest.approx(whole.TransformPoint((7.0, 8.0, 9.0)))
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (("Parameters: 0.9", "Parameters: nan"), "no numbers"),
+        (("Parameters: 0.9", "Parameters: 1e30"), "far too large"),
+        (("AffineTransform_double_3_3", "AffineTransform_double_2_2"), "2_2"),
+        (("Parameters: 0.9", "Parameters: 90"), "changes volumes by"),
+        (("Parameters: 0.9", "Parameters:"), "11 and 3 numbers of a AffineTransform"),
+    ],
+)
+def test_a_transform_that_aligns_nothing_is_refused(tmp_path: Path, change: tuple[str, str], found: str) -> None:
+    path = tmp_path / "t1.tfm"
+    affine = itk.AffineTransform(3)
+    affine.SetMatrix((0.9, 0.1, 0.0, -0.1, 1.0, 0.0, 0.0, 0.0, 1.0))
+    write_transform(path, affine)
+    assert read_transform(path).TransformPoint((1.0, 0.0, 0.0)) == pytest.approx((0.9, -0.1, 0.0))
+    path.write_text(path.read_text().replace(*change))
+    with pytest.raises(BadInput, match=f"expected a transform between two scans as voxlate writes it, .*({found})"):
+        read_transform(path)
 
 
 def test_what_cannot_be_registered_gets_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

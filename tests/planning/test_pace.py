@@ -38,6 +38,7 @@ method = {{ kind = "regression" }}
 net = {{ kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }}
 {OF_STAGE.format(STEPS, HELD)}
 """
+STEP_SECONDS, MOST_STEPS = {"regression": 0.25, "final": 0.5}, {"regression": 30, "final": 40}
 
 
 @pytest.fixture
@@ -145,23 +146,36 @@ def test_a_machine_that_is_too_slow_for_the_fewest_steps_is_said_loudly(planned)
 
 
 def test_a_resumed_run_keeps_the_pace_of_its_plan_less_what_it_used(planned, tmp_path):
-    Kept(minutes=2, probed_seconds=10, step_seconds={"final": 0.5}, most_steps={"final": 40}).write(tmp_path)
+    Kept(minutes=2, probed_seconds=10, step_seconds=STEP_SECONDS, most_steps=MOST_STEPS).write(tmp_path)
     Run(tmp_path).log.write_text(
         '{"stage": "regression", "step": 5, "seconds": 20.0}\n{"stage": "regression", "step": 9, "seconds": 30.0}\n'
         '{"stage": "final", "step": 1, "seconds": 5.0}\n{"stage": "final", "st'  # cut short by a kill
     )
-    kept = kept_pace(tmp_path)
+    kept = kept_pace(tmp_path, planned)
     assert kept.deadline - time.monotonic() == pytest.approx(120 * (1 - SPARE / 2) - 10 - 35, abs=1)
-    assert (kept.step_seconds, kept.most) == ({"final": 0.5}, {"final": 40})
+    assert (kept.step_seconds, kept.most) == (STEP_SECONDS, MOST_STEPS)
 
 
-def test_a_run_whose_lengths_were_set_by_hand_has_no_pace(tmp_path):
-    assert kept_pace(tmp_path) is None
+def test_a_run_whose_lengths_were_set_by_hand_has_no_pace(planned, tmp_path):
+    assert kept_pace(tmp_path, planned) is None
 
 
-@pytest.mark.parametrize("change", [{"minutes": -1}, {"step_seconds": {"final": "slow"}}, {"more": 1}])
-def test_a_kept_plan_of_another_form_is_refused(tmp_path, change):
-    whole = {"minutes": 2.0, "probed_seconds": 1.0, "step_seconds": {"final": 0.5}, "most_steps": {"final": 40}}
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"minutes": -1},
+        {"minutes": "2"},
+        {"step_seconds": {"final": "slow"}},
+        {"step_seconds": {"final": 0.5}},
+        {"most_steps": {"regression": 40, "other": 40}},
+        {"most_steps": {"regression": 40, "final": 40.5}},
+        {"more": 1},
+    ],
+)
+def test_a_kept_plan_of_another_form_or_of_other_stages_is_refused(planned, tmp_path, change):
+    whole = {"minutes": 2.0, "probed_seconds": 1.0, "step_seconds": STEP_SECONDS, "most_steps": MOST_STEPS}
+    write_json(Run(tmp_path).plan, whole)
+    assert kept_pace(tmp_path, planned) is not None
     write_json(Run(tmp_path).plan, whole | change)
-    with pytest.raises(BadInput, match=r"plan\.json: expected"):
-        kept_pace(tmp_path)
+    with pytest.raises(BadInput, match=r"plan\.json: expected what a plan knows of its steps as voxlate writes it"):
+        kept_pace(tmp_path, planned)

@@ -12,7 +12,7 @@ from two_stages import TWO_STAGES
 
 from voxlate import recipe
 from voxlate.errors import BadInput, Stopped
-from voxlate.files import read_json
+from voxlate.files import read_json, write_json
 from voxlate.learning.optimiser import Optimiser
 from voxlate.learning.settings import Training
 from voxlate.synthesis.model import load
@@ -103,6 +103,18 @@ def test_a_first_training_that_was_stopped_resumes_by_its_folder_alone(voxlate, 
     assert answer.code == 0, answer.err
     assert "Next:  voxlate synth" in answer.out
     assert same_weights(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_provenance_that_asks_for_other_steps_than_the_recipe_of_its_run_is_refused(prepared, tmp_path):
+    with pytest.raises(Stopped):
+        train(read_two(tmp_path), prepared, tmp_path / "run", device="cpu", progress=stop_after(2))
+    provenance = tmp_path / "run" / "provenance.json"
+    stated = read_json(provenance)
+    huge = {**stated["recipe"], "train": {**stated["recipe"]["train"], "steps": 10**9}}
+    for paced in ({}, {"paced": {"final": {"step": 1, "seconds": 1.0, "steps_before": 4}}}):
+        write_json(provenance, {**stated, "recipe": huge, **paced})
+        with pytest.raises(BadInput, match=r"recipe\.toml: expected the recipe that this run began with"):
+            train_further(tmp_path / "run", device="cpu")
 
 
 def test_a_finished_run_without_further_steps_is_left_as_it_is(voxlate, run):

@@ -189,7 +189,7 @@ def train(
         if made is None:
             check_same(out, chosen, _several(source), _several(target))
             say(f"{out / 'recipe.toml'} is resumed as it was planned; other wishes change nothing.")
-        options.setdefault("pace", kept_pace(out, say))
+        options.setdefault("pace", kept_pace(out, chosen, say))
     elif isinstance(recipe, Recipe):
         chosen, head = recipe, ""
     elif isinstance(recipe, Plan):

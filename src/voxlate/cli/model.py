@@ -168,7 +168,7 @@ def train(
         others = ", ".join(f"stages.{stage.name}.{own[0]}" for stage in chosen.stages)
         note(f"--set {own[0]}… changes the last stage alone; the others are {others}.")
     with progress_on(err) as bars:
-        pace = kept_pace(to, note) if recipe == AUTO else None
+        pace = kept_pace(to, chosen, note) if recipe == AUTO else None
         options: dict[str, Any] = {"pace": pace, "start": start, "reuse": reuse or (), "fold": fold, "device": device}
         done = run(chosen, data, to, head=head, **options, progress=bars, say=note)
     if made is not None:

@@ -1,8 +1,7 @@
 """Commands on results: evaluate, compare, likelihood, report, demo."""
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -181,8 +180,7 @@ def compare(
     """Compare scored methods: mean and standard deviation, and paired tests of their differences."""
     from voxlate.scoring.compare import compare as run
 
-    with as_written(*folders):
-        found = run(folders, reference=reference, answer=answer)
+    found = run(folders, reference=reference, answer=answer)
     if to:
         found.write(to)
     if page:
@@ -227,20 +225,6 @@ def likelihood(
     _print(found.document, found.table, as_json)
 
 
-@contextlib.contextmanager
-def as_written(*folders: Path) -> Iterator[None]:
-    """Raise BadInput where scores or provenance in these folders, changed by hand, have another form than ours."""
-    try:
-        yield
-    except BadInput:
-        raise
-    except (TypeError, AttributeError, KeyError, IndexError, ValueError, OverflowError) as error:
-        raise BadInput(
-            f"{', '.join(map(str, folders))}: expected scores and provenance as voxlate writes them, found others "
-            f"({type(error).__name__}: {error}). Evaluate again; --debug shows where."
-        ) from error
-
-
 def _print(document: Mapping[str, Any], table: Callable[[], Any], as_json: bool) -> None:
     """JSON for programs, or a table for people."""
     if as_json:
@@ -260,8 +244,7 @@ def report(
     else:
         from voxlate.reports.page import report as run
 
-    with as_written(path):
-        print(run(path, to))
+    print(run(path, to))
 
 
 @app.command(epilog="Example:  voxlate demo --out demo")

@@ -6,7 +6,7 @@ are compared with the mean box of the training patients: as they are, and mirror
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -14,24 +14,23 @@ from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
-from safetensors import SafetensorError, safe_open
+from pydantic import Field
 from safetensors.numpy import save_file
 from scipy.ndimage import zoom
 
-from voxlate.config import adapter
 from voxlate.data.case import PreparedCase
 from voxlate.data.grades import ADVICE, REFUSE, advice
 from voxlate.data.prepared import Cohort
-from voxlate.errors import BadInput
 from voxlate.files import whole_file
 from voxlate.images.intensity import IntensityMap
 from voxlate.images.mask import background_value, bounding_box, foreground
 from voxlate.images.volume import Volume
+from voxlate.records import MOST, Name, Number, Record, Shape
 
 Box = NDArray[np.float32]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Distance = Annotated[float, Field(ge=-0.001, le=2.001)]  # 1 - correlation, rounded
+Width = Annotated[float, Field(gt=1e-6, le=10)]
+Lean = Annotated[float, Field(ge=-2.001, le=2.001)]  # a difference of correlations
 LogMm = Annotated[float, Field(ge=-10, le=10)]  # up to 22 m
 
 SIDE = 16  # voxels of a box along each axis
@@ -62,16 +61,16 @@ class Usual:
     LEVEL percentile of a foreground.
     """
 
-    patients: Annotated[int, Field(ge=FEWEST)]
-    far: Finite
-    width: Positive
-    contrast: Finite
-    contrast_width: Positive
-    lean: Annotated[tuple[Finite, ...], Field(min_length=len(FLIPS), max_length=len(FLIPS))]
-    spread: Annotated[tuple[Positive, ...], Field(min_length=len(FLIPS), max_length=len(FLIPS))]
+    patients: Annotated[int, Field(ge=FEWEST, le=MOST)]
+    far: Distance
+    width: Width
+    contrast: Distance
+    contrast_width: Width
+    lean: Annotated[tuple[Lean, ...], Field(min_length=len(FLIPS), max_length=len(FLIPS))]
+    spread: Annotated[tuple[Width, ...], Field(min_length=len(FLIPS), max_length=len(FLIPS))]
     size: tuple[LogMm, LogMm, LogMm]
-    deviation: tuple[Positive, Positive, Positive]
-    levels: tuple[Finite, Finite]
+    deviation: tuple[Width, Width, Width]
+    levels: tuple[Number, Number]
 
     def sees(self, flip: int) -> bool:
         """Whether known patients differ from their mirror images clearly enough to tell which is which."""
@@ -101,30 +100,25 @@ class Anatomy:
 class _Stated:
     """What the header of a file says."""
 
-    usual: dict[str, Usual]
-    backgrounds: dict[str, Finite]
+    usual: dict[Name, Usual]
+    backgrounds: dict[Name, Number]
 
 
-def read_anatomy(path: Path) -> Anatomy:
-    """Raises BadInput where a file is damaged, edited or none of ours."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            means = {name: file.get_tensor(name).copy() for name in file.keys()}  # noqa: SIM118
-        text = metadata["anatomy"]
-        if metadata["sha256"] != _checksum(text, means):
-            raise ValueError("the checksum differs")
-        stated = adapter(_Stated).validate_json(text)
-        wanted = ((SIDE,) * 3, np.float32)
-        if any((one.shape, one.dtype) != wanted or not np.isfinite(one).all() for one in means.values()):
-            raise ValueError("a mean box has another shape or type, or values that are not finite")
-        if stated.usual.keys() != means.keys():
-            raise ValueError("sources differ")
-    except (OSError, SafetensorError, ValidationError, KeyError, TypeError, ValueError) as error:
-        raise BadInput(
-            f"{path}: expected what is usual in a training as voxlate wrote it, found a damaged, edited or older file. "
-            "Remove it: images are then made without these checks."
-        ) from error
+def read_anatomy(path: Path, modalities: Collection[str]) -> Anatomy:
+    """What is usual in a training of these modalities.
+
+    Raises BadInput where a file is damaged, edited, of another training or none of ours.
+    """
+    record = Record(path, "what is usual in a training", "Remove it: images are then made without these checks.")
+    with record.tensors() as file:
+        text, digest = file.text("anatomy"), file.text("sha256")
+        stated: _Stated = record.parse(_Stated, text)
+        means = file.read(dict.fromkeys(stated.usual, Shape((SIDE,) * 3, low=-1.001, high=1.001)))  # their length is 1
+    record.check(digest == _checksum(text, means), "a changed file (its checksum differs)")
+    others = (stated.usual.keys() | stated.backgrounds.keys()) - set(modalities)
+    record.check(not others, f"modalities that its recipe has not ({', '.join(sorted(others))})")
+    for name, one in stated.usual.items():
+        record.check(one.levels[0] <= one.levels[1], f"levels of {name} from {one.levels[0]:g} to {one.levels[1]:g}")
     return Anatomy(means, stated.usual, stated.backgrounds)
 
 

@@ -10,35 +10,30 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field
-
-from voxlate.config import fill, settings
 from voxlate.files import read_json, write_json
 from voxlate.recipe import Recipe, from_dict, to_dict
+from voxlate.records import Name, NotNegative, Positive, Record, Several
 from voxlate.shipped_recipes import text as recipe_text
 from voxlate.training.lines import logged_seconds
+from voxlate.training.recorded import LEAST, MOST
 from voxlate.training.run import Run
 
 TOLERANCE = 0.04  # share of the remaining steps below which a change is not worth a sentence
-LEAST, MOST = 0.5, 4.0  # times the steps that were planned
 SPARE = 0.04  # share of the time that is kept for starting, validating, saving
 
-Above0 = Annotated[float, Field(gt=0)]
 
-
-@settings
+@dataclass(frozen=True, kw_only=True)
 class Kept:
     """RUN/plan.json: what a later start needs to correct the steps of a planned training.
 
     minutes: that were given; probed_seconds: of them, taken by the plan; step_seconds, most_steps: as of Paced.
     """
 
-    minutes: Above0
-    probed_seconds: Annotated[float, Field(ge=0)]
-    step_seconds: dict[str, Above0]
-    most_steps: dict[str, Annotated[int, Field(gt=0)]]
+    minutes: Positive
+    probed_seconds: NotNegative
+    step_seconds: dict[Name, Positive]
+    most_steps: dict[Name, Several]
 
     def write(self, run: Path) -> None:
         write_json(Run(run).plan, asdict(self))
@@ -100,15 +95,19 @@ def _late(needed: float, left: float) -> str:
     )
 
 
-def kept_pace(run: Path, say: Callable[[str], None] = lambda _: None) -> Paced | None:
+def kept_pace(run: Path, recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Paced | None:
     """The pace of a planned run, first started or resumed; None where its lengths were set by hand.
 
-    Raises BadInput where RUN/plan.json has another form.
+    recipe: the run's. Raises BadInput where RUN/plan.json has another form, or is of other stages.
     """
     path = Run(run).plan
     if not path.exists():
         return None
-    kept = fill(Kept, {key: value for key, value in read_json(path).items() if key != "checksum"}, f"{path}")
+    record = Record(path, "what a plan knows of its steps", "Remove it: the run then keeps the steps of its recipe.")
+    kept: Kept = record.fill(Kept, read_json(path))
+    stages = {stage.name for stage in recipe.all_stages}
+    same = kept.step_seconds.keys() == kept.most_steps.keys() == stages
+    record.check(same, f"steps of {', '.join(sorted(kept.step_seconds.keys() | kept.most_steps.keys())) or 'no stage'}")
     left = kept.minutes * 60 * (1 - SPARE / 2) - kept.probed_seconds - logged_seconds(Run(run).log)
     return Paced(time.monotonic() + left, kept.step_seconds, kept.most_steps, say)
 

@@ -23,12 +23,13 @@ from voxlate.planning.probe import Limits, Probe
 from voxlate.planning.roles import Roles, roles_of
 from voxlate.planning.rules import Size, Tables, Why
 from voxlate.planning.search import FILLED, Candidate, Search, reason
-from voxlate.recipe import Recipe, from_dict, header, read_with_head, to_dict, with_trainings
+from voxlate.recipe import Recipe, from_dict, header, read_with_head, to_dict
 from voxlate.scoring.provenance import read_run
 from voxlate.shipped_recipes import text as recipe_text
 from voxlate.training.lines import append_line
 from voxlate.training.precision import Choice, choose
 from voxlate.training.processes import agreed, by_main, processes
+from voxlate.training.recorded import recorded
 from voxlate.training.run import Run, check_free
 
 Mode = Literal["both", "mean", "samples"]
@@ -170,16 +171,7 @@ def begun(run: Path) -> tuple[Recipe, str] | None:
     if not stated.get("paced") or not isinstance(stated.get("recipe"), dict):
         return recipe, head
     paced = from_dict(stated["recipe"], f"{files.provenance}", allow_code=True)
-    lengths = [stage.train for stage in paced.all_stages]
-    same = len(lengths) == len(recipe.all_stages) and with_trainings(recipe, lengths) == paced
-    only_steps = same and all(
-        replace(stage.train, steps=train.steps) == train for stage, train in zip(recipe.all_stages, lengths)
-    )
-    if not only_steps:
-        raise BadInput(
-            f"{files.recipe}: expected the recipe that this run began with, found an edited one. Restore it, or train "
-            "the edited recipe into another --out."
-        )
+    recorded(files, paced, paced=True)
     if recipe != paced:  # stopped between the two files
         write_text(files.recipe, head + tomli_w.dumps(to_dict(paced)))
     return paced, head

@@ -12,6 +12,7 @@ from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, resample, same_grid
 from voxlate.images.register import Transform, apply_transform, simpleitk
+from voxlate.images.transforms import read_transform
 from voxlate.images.volume import Volume
 
 
@@ -102,16 +103,16 @@ def _transform(cohort: Path | None, case: str, modality: str) -> Path | Literal[
 
 def _between(to_truth: Path | Literal[""], to_image: Path | Literal[""], method: str) -> Transform:
     """From the truth's points to the image's: back to the cohort's frame, and on to that of the image."""
-    itk = simpleitk()
-    steps = [itk.ReadTransform(str(to_image))] if to_image else []
+    steps = [read_transform(to_image)] if to_image else []
+    back = read_transform(to_truth) if to_truth else None
     try:
-        steps += [itk.ReadTransform(str(to_truth)).GetInverse()] if to_truth else []
+        steps += [back.GetInverse()] if back is not None else []
     except RuntimeError as error:
         raise BadInput(
             f"{to_truth}: expected a rigid or affine transform, which can be inverted to score on the truth's own "
             f"grid, found a {method} one. Score prepared truths, or prepare with --register affine."
         ) from error
-    return itk.CompositeTransform(steps)  # the last one is applied first
+    return simpleitk().CompositeTransform(steps)  # the last one is applied first
 
 
 def _was_left(cohort: Path, case: str, modality: str) -> bool:

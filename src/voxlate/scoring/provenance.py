@@ -117,14 +117,20 @@ class _Data(TypedDict, total=False):
     fold: Annotated[int, Field(ge=0, le=4)]
 
 
-class _Stage(TypedDict, total=False):
+class ShownTraining(TypedDict, total=False):
+    """What is read of a stage's training before it checks itself."""
+
+    more: list[Several] | None
+
+
+class ShownStage(TypedDict, total=False):
     name: Text
-    train: dict[str, Any]
+    train: ShownTraining
 
 
 class _Recipe(TypedDict, total=False):
-    train: dict[str, Any]
-    stages: list[_Stage]
+    train: ShownTraining
+    stages: list[ShownStage]
 
 
 class _Continued(TypedDict):

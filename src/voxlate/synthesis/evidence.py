@@ -1,13 +1,12 @@
 """What a held-back case teaches: voxels of its images with their truth, kept until a calibration is done."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
@@ -19,6 +18,7 @@ from voxlate.files import whole_file
 from voxlate.images.grid import oriented, same_grid
 from voxlate.images.intensity import Scale
 from voxlate.images.volume import Volume, content_hash, read_volume
+from voxlate.records import Record, Shape
 from voxlate.scoring.provenance import recorded_splits
 from voxlate.synthesis.calls import PatchProgress
 from voxlate.synthesis.model import Model
@@ -26,10 +26,10 @@ from voxlate.synthesis.ready import preparation_for
 from voxlate.synthesis.trusted import Lattice, lattice_of, patches_in, sources_of
 from voxlate.training.run import DIGITS
 from voxlate.trust.calibration import BODY, Image
-from voxlate.trust.features import voxel_features
+from voxlate.trust.features import number_of_features, voxel_features
 from voxlate.trust.fit import Evidence
 from voxlate.trust.regions import parts_of
-from voxlate.trust.unfamiliar import Patches
+from voxlate.trust.unfamiliar import EXTENTS, Patches, number_of_patch_features
 
 Array = NDArray[np.float32]
 
@@ -81,14 +81,27 @@ class Collector:
         model = self.model
         way = (model.header["weights_hash"], model.plan_of_synthesis, self.alpha, self.seed, content, self.texts, KEPT)
         kept = self.folder / f"{case.case}.{hashlib.sha256(repr(way).encode()).hexdigest()[:16]}.safetensors"
-        arrays = _kept(kept)
+        arrays = self._kept(kept)
         if arrays is None:
             arrays = dict(_flat(self._draw(case, progress)))
             with whole_file(kept) as temporary:
-                safetensors.numpy.save_file(arrays, temporary)
+                safetensors.numpy.save_file(arrays, temporary, {"sha256": _digest(arrays)})
         found = _nested(arrays)
         patches = Patches(**found.pop(PATCHES))
         return {name: Evidence(case.case, case.patient or case.case, **one) for name, one in found.items()}, patches
+
+    def _kept(self, path: Path) -> dict[str, np.ndarray] | None:
+        """What an earlier, stopped calibration kept of a case; None where there is nothing whole."""
+        if not path.is_file():
+            return None
+        recipe = self.model.recipe
+        try:
+            with Record(path, "what a case teaches", "It is made again.").tensors() as file:
+                wanted = kept_shapes(file.shapes, self.texts, len(recipe.data.source), recipe.synth.samples)
+                arrays = file.read(wanted)
+                return arrays if file.text("sha256") == _digest(arrays) else None
+        except BadInput:
+            return None
 
     def _files(self, case: CaseFiles) -> dict[str, Path]:
         """The scans of a case that the model is given or makes, and its mask where the model is given one."""
@@ -178,12 +191,36 @@ class Collector:
         }
 
 
-def _kept(path: Path) -> dict[str, np.ndarray] | None:
-    """What an earlier, stopped calibration kept of a case; None where there is nothing whole."""
-    try:
-        return safetensors.numpy.load_file(path) if path.is_file() else None
-    except safetensors.SafetensorError:
-        return None
+def kept_shapes(
+    found: Mapping[str, tuple[tuple[int, ...], str]], texts: Mapping[str, Iterable[str]], sources: int, samples: int
+) -> dict[str, Shape]:
+    """What the arrays of a case's file must be; found: those that are there; texts: the regions of each target."""
+    shapes = {
+        f"{PATCHES}/features": Shape((None, number_of_patch_features(sources))),
+        f"{PATCHES}/size": Shape((EXTENTS,)),
+        f"{PATCHES}/grain": Shape((EXTENTS,)),
+    }
+    patches, _ = found.get(f"{PATCHES}/features", ((0,), ""))
+    shapes[f"{PATCHES}/places"] = Shape((patches[0] if patches else 0, 3), ("I32",), low=0)
+    for name, regions in texts.items():
+        lengths, _ = found.get(f"{name}/made", ((0,), ""))
+        voxels = lengths[0] if lengths else 0
+        shapes[f"{name}/features"] = Shape((voxels, number_of_features(sources, samples > 1)))
+        of_samples = ("sd", "low", "high") if samples > 1 else ()
+        for key in ("made", "truth", *of_samples):
+            shapes[f"{name}/{key}"] = Shape((voxels,))
+        for parts in ("truth_parts", "made_parts"):
+            keys = [f"{name}/{parts}/{region}" for region in (BODY, *regions)]
+            there = [key for number, key in enumerate(keys) if number == 0 or key in found]
+            shapes |= dict.fromkeys(there, Shape((voxels,), ("BOOL",), 0, 1))
+    return shapes
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    found = hashlib.sha256()
+    for name, one in sorted(arrays.items()):
+        found.update(f"{name}{one.shape}{one.dtype}".encode() + one.tobytes())
+    return found.hexdigest()
 
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, np.ndarray]]:

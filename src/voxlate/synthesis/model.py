@@ -377,7 +377,7 @@ def load(run: Path | str, device: str = "auto", allow_code: bool = False, answer
     folder = origin if origin.is_dir() else origin.parent
     header["weights_hash"] = file_hash(weights_of(path))
     known = Run(folder).anatomy
-    anatomy = read_anatomy(known) if known.is_file() else None
+    anatomy = read_anatomy(known, recipe.intensity) if known.is_file() else None
     return Model(method.to(where), recipe, header, where, origin, folder, anatomy)
 
 

@@ -14,6 +14,7 @@ from voxlate.recipe import from_dict, header, to_dict
 from voxlate.scoring.provenance import read_run
 from voxlate.training.log import StepCallback
 from voxlate.training.processes import by_main, processes
+from voxlate.training.recorded import recorded
 from voxlate.training.run import Run, first_change, is_finished, load_state, made_by, read_header
 from voxlate.training.train import train
 
@@ -95,6 +96,8 @@ def _with_more(
         raise BadInput(
             f"{run.folder}: expected a run of this version of voxlate, found another ({change}). Train anew."
         )
+    if run.recipe.exists():
+        recorded(run, recipe, bool(stated.get("paced")))
     before: list[dict[str, Any]] = stated.get("continuations", [])
     if not is_finished(run.weights(), recipe.train):
         if asked and (not before or before[-1]["asked"] != asked):

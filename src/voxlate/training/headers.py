@@ -12,6 +12,7 @@ from voxlate.data.familiar import POINTS
 from voxlate.errors import BadInput
 from voxlate.recipe import needed_code
 from voxlate.records import Count, Digest, NotNegative, Number, Positive, ShortDigest, Tensors, Text
+from voxlate.scoring.provenance import ShownStage, ShownTraining
 
 TYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")  # of what networks hold
 LEAST_SIZE = 4096  # that a number of a network's settings may always have
@@ -27,7 +28,8 @@ class _Recipe(TypedDict):
 
     title: Text
     data: _Data
-    train: dict[str, Any]
+    stages: NotRequired[list[ShownStage]]
+    train: ShownTraining
     net: dict[str, Any]
 
 

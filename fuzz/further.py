@@ -1,0 +1,150 @@
+"""Kinds of files that take longer to make: of planned, adversarial, latent and residual runs, and what they lead to."""
+
+import contextlib
+import os
+import shutil
+import signal
+from pathlib import Path
+from unittest import mock
+
+import nibabel as nib
+import numpy as np
+
+from kinds import RECIPE, Kind, done, keep, run
+from voxlate import recipe
+from voxlate.errors import Stopped
+from voxlate.files import read_json
+from voxlate.planning.pace import Kept, kept_pace
+from voxlate.training.train import train
+
+NET = 'net = { kind = "unet", width = 8, multipliers = [1, 2], blocks = 1, groups = 4, middle_attention = false }'
+TRAIN = RECIPE[RECIPE.index("train = ") :]
+REGRESSION = 'method = { kind = "regression" }'
+DIFFUSION = 'method = { kind = "diffusion", clip = [-1, 1] }\nsynth = { sampler = "ddim", steps = 2 }'
+CRITIC = 'critic = { widths = [4, 4], answer = "patches" }'
+MUON = RECIPE.replace("steps = 1,", 'steps = 1, optimiser = { kind = "muon" },')
+CYCLE = RECIPE.replace(REGRESSION, f'method = {{ kind = "cycle", {CRITIC} }}').replace(
+    NET, 'net = { kind = "resnet", width = 4, blocks = 1 }'
+)
+OPPONENT = RECIPE + f"opponent = {{ {CRITIC} }}\n"
+RESIDUAL = RECIPE.replace(REGRESSION, f'task = {{ kind = "residual" }}\n{DIFFUSION}')
+RESIDUAL += f'[[stages]]\nname = "predictor"\n{REGRESSION}\n{NET}\n{TRAIN}'
+LATENT = RECIPE.replace(REGRESSION, f'task = {{ kind = "latent" }}\n{DIFFUSION}')
+LATENT += f"""[[stages]]
+name = "autoencoder"
+method = {{ kind = "autoencoding" }}
+net = {{ kind = "kl_autoencoder", width = 8, multipliers = [1, 2], blocks = 1, groups = 4 }}
+{TRAIN}"""
+COMPLETION = RECIPE.replace('source = ["t1"], target = ["t2"]', 'source = ["t1", "t2"], target = ["t1", "t2"]').replace(
+    REGRESSION, f'task = {{ kind = "complete" }}\n{REGRESSION}'
+)
+RECIPES = {
+    "muon": MUON, "cycle": CYCLE, "opponent": OPPONENT, "residual": RESIDUAL, "latent": LATENT, "complete": COMPLETION,
+}  # fmt: skip
+AUTO = ("train", "auto", "--data", "prepared", "--out")
+LONG = {"train.steps": "25"}  # of a planned run, whose steps are corrected after a tenth
+
+FURTHER = (
+    *(
+        Kind(f"state, {name}", f"{name}/state.pt", ("train", name), form="state", restored=name)
+        for name in ("muon", "cycle", "opponent", "residual")
+    ),
+    Kind("plan.json", "planned/plan.json", (*AUTO, "planned"), form="json", text=True, restored="planned"),
+    *(
+        Kind("paced provenance", "paced/provenance.json", command, form="json", text=True, restored="paced")
+        for command in ((*AUTO, "paced"), ("train", "paced"))
+    ),
+    *(
+        Kind("weights, residual", f"drawn/weights{stage}.safetensors",
+             ("synth", "drawn", "cohort/case0", "--answer", answer, "--out", "new"), True, form="weights")
+        for stage, answer in (("", "sample"), (".predictor", "mean"))
+    ),
+    Kind("weights, cycle", "turned/weights.safetensors", ("synth", "turned", "cohort/case0", "--out", "new"), True,
+         form="weights"),
+    Kind("calibration of samples", "drawn/calibration.sample.2.safetensors",
+         ("synth", "drawn", "cohort/case0", "--samples", "2", "--out", "new"), True, form="calibration"),
+    *(
+        Kind("ensemble's provenance", f"several/{place}provenance.json", command, form="json", text=True,
+             restored="several")
+        for place in ("", "case1/")
+        for command in (("evaluate", "several", "--truth", "cohort", "--json"), ("report", "several"))
+    ),
+    *(
+        Kind(f"completion's {file}", f"missing/{file}", command, form="json", text=True, restored="missing")
+        for file in ("provenance.json", "case3/provenance.json", "without_t2/case3/provenance.json", "metrics.json",
+                     "scenarios.json")
+        for command in (
+            ("report", "missing"),
+            ("compare", "missing", "out", "--json"),
+            ("evaluate", "missing", "--truth", "cohort", "--run", "complete"),
+        )
+    ),
+    Kind("transform", "registered/transforms/case1/t2.tfm",
+         ("evaluate", "moved", "--truth", "shifted", "--prepared", "registered", "--json"), form="words", text=True,
+         restored="moved"),
+    Kind("latents", "encoded/latents/*/case1.safetensors", ("train", "latent"), form="latents", restored="latent"),
+    Kind("part of a calibration", "begun/calibration.sample.2.parts/case4.*.safetensors",
+         ("calibrate", "begun", "others", "--samples", "2", "--json"), form="evidence", restored="begun"),
+)  # fmt: skip
+
+
+def prepare_further() -> None:
+    """Runs of further methods, and what is made of them, beside the files of `prepare_files`."""
+    for name, text in RECIPES.items():
+        Path(f"{name}.toml").write_text(text)
+        source = "encoded" if name == "latent" else "prepared"
+        if not Path(source).exists():
+            shutil.copytree("prepared", source)
+        done(("train", f"{name}.toml", "--data", source, "--out", name))
+    shutil.copytree("residual", "drawn")
+    shutil.copytree("cycle", "turned")
+    prepare_planned()
+    for name in ("muon", "cycle", "opponent", "residual", "latent"):
+        Path(name, "weights.safetensors").unlink()  # as if it had been killed before the end
+    Path("latent/state.pt").unlink()
+    shutil.copytree("drawn", "begun")
+    done(
+        ("calibrate", "drawn", "others", "--samples", "2"),
+        ("synth", "run", "cal", "cohort", "--out", "several"),
+        ("evaluate", "several", "--truth", "cohort"),
+        ("evaluate", "missing", "--truth", "cohort", "--run", "complete"),
+    )
+    with mock.patch("voxlate.synthesis.calibrate.write_calibration", side_effect=KeyboardInterrupt):
+        run(("calibrate", "begun", "others", "--samples", "2"))
+    prepare_registered()
+    keep(FURTHER)
+
+
+def prepare_planned() -> None:
+    """Two runs with a plan.json, stopped before the correction of their steps and after it."""
+    long = recipe.read("tiny.toml", LONG)
+    for name, last in (("planned", 1), ("paced", 5)):
+        Path(name).mkdir()
+        Kept(minutes=2.0, probed_seconds=1.0, step_seconds={"final": 0.02}, most_steps={"final": 30}).write(Path(name))
+        calls = list[None]()
+
+        def stop(*_: object, last: int = last, calls: list[None] = calls) -> None:
+            calls.append(None)
+            if len(calls) == last:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        with contextlib.suppress(Stopped):
+            train(long, Path("prepared"), Path(name), device="cpu", progress=stop, pace=kept_pace(Path(name), long))
+    if "paced" in read_json("planned/provenance.json") or "paced" not in read_json("paced/provenance.json"):
+        raise SystemExit("expected one run before the correction of its steps, and one after it")
+
+
+def prepare_registered() -> None:
+    """A cohort whose second scans are shifted, registered, and synthesised in the frame of the first."""
+    shutil.copytree("cohort", "shifted")
+    for path in Path("shifted").glob("*/t2.nii.gz"):
+        image = nib.nifti1.load(path)
+        nib.save(nib.Nifti1Image(image.get_fdata(dtype=np.float32), image.affine + np.eye(4, k=3) * 6), path)
+    done(
+        ("prepare", "shifted", "--register", "rigid", "--fixed", "t1", "--out", "registered"),
+        ("train", "tiny.toml", "--data", "registered", "--out", "there"),
+        ("synth", "there", "shifted", "--out", "moved"),
+        ("evaluate", "moved", "--truth", "shifted", "--prepared", "registered"),
+    )
+    if not Path("registered/transforms/case1/t2.tfm").is_file():
+        raise SystemExit("expected a transform of case1, found none")

@@ -1,0 +1,47 @@
+"""The recipe that a run goes on by: that of its provenance, with which its recipe.toml must agree."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from voxlate.errors import BadInput
+from voxlate.learning.settings import Training
+from voxlate.recipe import Recipe, read_with_head, with_trainings
+from voxlate.training.run import Run
+
+LEAST, MOST = 0.5, 4.0  # times the planned steps, to which the pace of a planned training may change them
+
+
+def recorded(run: Run, kept: Recipe, paced: bool) -> tuple[Recipe, str]:
+    """The recipe of recipe.toml and its head; kept: that of the provenance, paced: whether steps in it were changed.
+
+    They differ where the run was stopped between writing the two files: by the steps that the pace of a plan changed,
+    or by further steps that recipe.toml alone names. Raises BadInput where they differ by more.
+    """
+    shown, head = read_with_head(str(run.recipe))
+    trainings = [stage.train for stage in kept.all_stages]
+    same = len(trainings) == len(shown.all_stages) and with_trainings(shown, trainings) == kept
+    if not same or not _same_trainings([stage.train for stage in shown.all_stages], trainings, paced):
+        raise BadInput(
+            f"{run.recipe}: expected the recipe that this run began with, found an edited one. Restore it, or train "
+            "the edited recipe into another --out."
+        )
+    return shown, head
+
+
+def _same_trainings(shown: Sequence[Training], kept: Sequence[Training], paced: bool) -> bool:
+    *earlier, last = shown
+    asked = last.more or ()
+    before = replace(last, more=asked[:-1] or None) if asked else last
+    return _same_lengths(shown, kept, paced) or _same_lengths([*earlier, before], kept, paced)
+
+
+def _same_lengths(shown: Sequence[Training], kept: Sequence[Training], paced: bool) -> bool:
+    """Whether trainings are the same but for steps that a pace may have changed."""
+    for one, other in zip(shown, kept):
+        if replace(one, steps=other.steps) != other:
+            return False
+        in_reach = paced and math.floor(LEAST * one.steps) <= other.steps <= MOST * one.steps
+        if one.steps != other.steps and not in_reach:
+            return False
+    return True
