@@ -52,6 +52,45 @@ def test_a_preference_that_fits_both_files_leaves_the_next_to_decide(two_runs: P
         find_cohort(two_runs, prefer=["*T1w*"])
 
 
+@pytest.fixture
+def two_t1(tmp_path: Path) -> Path:
+    """Two cases with t1 and t2; the first has a second t1, and the second another scan."""
+    root = tmp_path / "cohort"
+    for name in ("a/t1", "a/t1_run-2", "a/t2", "b/t1", "b/t1_new", "b/t2"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / f"{name}.nii.gz").write_bytes(b"")
+    return root
+
+
+def test_a_second_run_of_a_modality_is_preferred_and_is_a_modality_of_its_own_without_a_preference(
+    two_t1: Path,
+) -> None:
+    found = find_cohort(two_t1, prefer="*run-2*")
+    assert {name: path.name for name, path in found.cases[0].files.items()} == {
+        "t1": "t1_run-2.nii.gz",
+        "t2": "t2.nii.gz",
+    }
+    assert t1_of(found, "b") == "t1.nii.gz"
+    assert any("files in whose place --prefer took another" in one and "a/t1.nii.gz" in one for one in found.unclaimed)
+    assert t1_of(find_cohort(two_t1, prefer="t1.nii.gz"), "a") == "t1.nii.gz"
+    assert sorted(find_cohort(two_t1).cases[0].files) == ["t1", "t1_run-2", "t2"]
+
+
+def test_a_preference_that_decides_nothing_is_refused_and_says_why(two_t1: Path, two_runs: Path) -> None:
+    with pytest.raises(BadInput, match=r"'\*nothing\*', which fits none, and no case has two files of one modality"):
+        find_cohort(two_t1, prefer="*nothing*")
+    with pytest.raises(BadInput, match=r"'\*nothing\*', which fits none\. Change it"):
+        find_cohort(two_runs, prefer=["*run-2*", "*nothing*"])
+    with pytest.raises(BadInput, match=r"fits t1_new.nii.gz, the only t1_new of case b.*\[aliases\]"):
+        find_cohort(two_t1, prefer="*new*")
+
+
+def test_aliases_make_two_names_one_modality_as_the_refusal_of_a_preference_says(two_t1: Path) -> None:
+    preset = two_t1.parent / "mine.toml"
+    preset.write_text('patterns = ["{case}/{modality}"]\n[aliases]\nt1_new = "t1"\n')
+    assert t1_of(find_cohort(two_t1, preset=preset, prefer="*new*"), "b") == "t1_new.nii.gz"
+
+
 def test_an_excluded_file_leaves_the_other_one(two_runs: Path) -> None:
     found = find_cohort(two_runs, exclude_file=["anat/*run-1*"])
     assert t1_of(found, "sub-01") == "sub-01_run-2_T1w.nii.gz"

@@ -293,7 +293,7 @@ def _one_each(found: dict[str, list[tuple[Path, str]]], case: str, choice: Choic
     """A file for each modality of a case; raises BadInput where there are several, and none is preferred."""
     files = dict[str, Path]()
     for name, candidates in found.items():
-        if (chosen := choice.one_of(candidates)) is None:
+        if (chosen := choice.one_of(candidates, name, case)) is None:
             raise several(candidates, name, case)
         files[name] = chosen
     return files
