@@ -88,6 +88,9 @@ def test_a_model_of_one_source_takes_a_scan_without_its_name(run, cohort) -> Non
         ((np.zeros((2, 2)), np.eye(4)), "expected an array [x, y, z] of finite values, found the shape (2, 2)"),
         ((np.zeros((2, 2, 2)), np.eye(3)), "expected an affine of the shape (4, 4), found (3, 3)"),
         ((np.zeros((2, 2, 2)), "RAS"), "expected numbers for an array and its affine"),
+        ((np.ma.masked_less(np.zeros((2, 2, 2)), 1), np.eye(4)), "t1: expected an array in which no voxel is masked"),
+        ((np.zeros((2, 2, 2), complex), np.eye(4)), "expected real numbers, found complex ones"),
+        (([[1, 2], [3]], np.eye(4)), "expected numbers for an array and its affine"),
         ((np.zeros((2, 2, 2)),), "expected a path, a Volume, a nibabel image, or a pair"),
         ({3: "scan.nii.gz"}, "scans: expected names of modalities (t1), found 3"),
         ({"t1": 3}, "t1: expected a path, a Volume, a nibabel image"),
@@ -98,6 +101,7 @@ def test_what_is_no_scan_is_one_sentence(run, scan: Any, said: str) -> None:
     with pytest.raises(BadInput) as error:
         package.load(run).synthesise(scan)
     assert said in str(error.value)
+    assert str(error.value).count("expected") == 1
 
 
 def test_a_model_of_several_sources_asks_for_their_names() -> None:

@@ -76,6 +76,21 @@ def test_an_array_synthesises_a_cohort_into_one_folder_that_is_scored_together(c
     assert Path("out/report.html").exists()
 
 
+def test_a_resubmitted_task_makes_its_own_part_and_an_array_with_gaps_needs_their_number(cluster):
+    (cluster / "bin" / "voxlate").write_text('#!/bin/sh\necho "$@"\n')
+
+    def answered(task, **values):
+        array = {"ID": task, "MIN": 3, "MAX": 5, "COUNT": 2}
+        env = environment(**{f"SLURM_ARRAY_TASK_{key}": value for key, value in array.items()}, **values)
+        env |= {"RUN": "run", "COHORT": "cohort", "OUT": "out"}
+        return subprocess.run(["bash", SCRIPTS / "synth.sh"], env=env, capture_output=True, text=True, check=False)
+
+    assert [answered(task, PARTS=8).stdout.split()[-1] for task in (3, 5)] == ["3/8", "5/8"]
+    refused = answered(5)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "PARTS: expected how many parts there are" in refused.stderr
+
+
 @pytest.mark.slow
 def test_each_job_of_an_array_trains_a_fold_and_their_mean_is_synthesised(cluster, prepared, cohort):
     ended(submitted("folds.sh", range(2), PREPARED=prepared, RUNS="runs", MINUTES=0.2))

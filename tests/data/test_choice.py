@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from voxlate.data.find import Found, find_cohort
+from voxlate.data.prepare import prepare
+from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
 from voxlate.scoring.evaluate import evaluate
 
@@ -50,6 +52,45 @@ def test_a_preference_that_fits_both_files_leaves_the_next_to_decide(two_runs: P
     assert t1_of(find_cohort(two_runs, prefer=["*T1w*", "*run-1*"]), "sub-01") == "sub-01_run-1_T1w.nii.gz"
     with pytest.raises(BadInput, match="expected one t1 of case sub-01"):
         find_cohort(two_runs, prefer=["*T1w*"])
+
+
+@pytest.fixture
+def two_t1(tmp_path: Path) -> Path:
+    """Two cases with t1 and t2; the first has a second t1, and the second another scan."""
+    root = tmp_path / "cohort"
+    for name in ("a/t1", "a/t1_run-2", "a/t2", "b/t1", "b/t1_new", "b/t2"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / f"{name}.nii.gz").write_bytes(b"")
+    return root
+
+
+def test_a_second_run_of_a_modality_is_preferred_and_is_a_modality_of_its_own_without_a_preference(
+    two_t1: Path,
+) -> None:
+    found = find_cohort(two_t1, prefer="*run-2*")
+    assert {name: path.name for name, path in found.cases[0].files.items()} == {
+        "t1": "t1_run-2.nii.gz",
+        "t2": "t2.nii.gz",
+    }
+    assert t1_of(found, "b") == "t1.nii.gz"
+    assert any("files in whose place --prefer took another" in one and "a/t1.nii.gz" in one for one in found.unclaimed)
+    assert t1_of(find_cohort(two_t1, prefer="t1.nii.gz"), "a") == "t1.nii.gz"
+    assert sorted(find_cohort(two_t1).cases[0].files) == ["t1", "t1_run-2", "t2"]
+
+
+def test_a_preference_that_decides_nothing_is_refused_and_says_why(two_t1: Path, two_runs: Path) -> None:
+    with pytest.raises(BadInput, match=r"'\*nothing\*', which fits none, and no case has two files of one modality"):
+        find_cohort(two_t1, prefer="*nothing*")
+    with pytest.raises(BadInput, match=r"'\*nothing\*', which fits none\. Change it"):
+        find_cohort(two_runs, prefer=["*run-2*", "*nothing*"])
+    with pytest.raises(BadInput, match=r"fits t1_new.nii.gz, the only t1_new of case b.*\[aliases\]"):
+        find_cohort(two_t1, prefer="*new*")
+
+
+def test_aliases_make_two_names_one_modality_as_the_refusal_of_a_preference_says(two_t1: Path) -> None:
+    preset = two_t1.parent / "mine.toml"
+    preset.write_text('patterns = ["{case}/{modality}"]\n[aliases]\nt1_new = "t1"\n')
+    assert t1_of(find_cohort(two_t1, preset=preset, prefer="*new*"), "b") == "t1_new.nii.gz"
 
 
 def test_an_excluded_file_leaves_the_other_one(two_runs: Path) -> None:
@@ -109,11 +150,47 @@ def test_subject_set_and_fold_are_other_names_of_columns(two_runs: Path, owner: 
     assert [(one.patient, one.split) for one in found.cases] == [("a", "train"), ("b", "val")]
 
 
-def test_numbers_of_folds_are_no_splits(two_runs: Path) -> None:
+def test_numbers_of_folds_say_who_validates_when(two_runs: Path) -> None:
     path = two_runs / "cases.csv"
-    path.write_text("case,fold\nsub-01,0\nsub-02,1\n")
-    with pytest.raises(BadInput, match="expected a column 'split', found 'fold'"):
-        find_cohort(two_runs)
+    path.write_text("case,fold\nsub-01,1\nsub-02,0\n")
+    found = find_cohort(two_runs, prefer="*run-1*")
+    assert [(one.fold, one.split) for one in found.cases] == [(1, "train"), (0, "val")]
+    assert not any("name no scans" in one for one in found.unclaimed)
+    path.write_text("case,fold,split\nsub-01,,test\nsub-02,3,train\n")
+    found = find_cohort(two_runs, prefer="*run-1*")
+    assert [(one.fold, one.split) for one in found.cases] == [(None, "test"), (3, "train")]
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ("sub-01,a,1\nsub-02,b,5\n", "line 3: expected a fold 0 to 4.*found 5"),
+        ("sub-01,a,1\nsub-02,b,\n", "line 3: expected a fold 0 to 4.*found none"),
+        ("sub-01,a,1\nsub-02,a,2\n", "expected the cases of patient a in one fold"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(two_runs: Path, rows: str, sentence: str) -> None:
+    (two_runs / "cases.csv").write_text("case,patient,fold\n" + rows)
+    with pytest.raises(BadInput, match=sentence):
+        find_cohort(two_runs, prefer="*run-1*")
+
+
+def test_the_folds_of_a_table_are_those_of_the_prepared_cohort(cohort: Path, tmp_path: Path) -> None:
+    table = cohort / "cases.csv"
+    table.write_text("case,fold\n" + "".join(f"case{number},{number % 3}\n" for number in range(6)))
+    prepare(cohort, tmp_path / "prepared", workers=1, audit=False)
+    opened = open_cohort(tmp_path / "prepared")
+    assert opened.splits["val"] == ["case0", "case3"]
+    assert opened.in_fold(2).splits == {
+        "train": ["case0", "case1", "case3", "case4"],
+        "val": ["case2", "case5"],
+        "test": [],
+    }
+    with pytest.raises(BadInput, match="expected patients who validate in fold 4"):
+        opened.in_fold(4)
+    table.write_text("case,fold\n" + "".join(f"case{number},{(number % 3) * 2}\n" for number in range(6)))
+    with pytest.raises(BadInput, match="patients, splits or folds"):
+        prepare(cohort, tmp_path / "prepared", workers=1, audit=False)
 
 
 def test_prepare_synth_and_evaluate_take_a_table_and_leave_the_same_cases_out(

@@ -320,7 +320,7 @@ def test_a_manifest_changed_since_is_no_reason_to_lose_cases_or_splits(cohort_fo
     table.write_text("case,split\ncase1,train\ncase2,val\n")
     prepare(cohort_folder, tmp_path / "out", workers=1)
     table.write_text("case,split\ncase1,train\ncase2,test\n")
-    with pytest.raises(BadInput, match="differs in: patients or splits"):
+    with pytest.raises(BadInput, match="differs in: patients, splits or folds"):
         prepare(cohort_folder, tmp_path / "out", workers=1)
     table.write_text("case,split\ncase1,train\n")
     with pytest.raises(BadInput, match="differs in: cases, 2 there and 1 here, 1 in both"):

@@ -29,11 +29,29 @@ def test_memory_and_rate_are_read_in_any_order_and_case():
     assert machine_of("1 PFLOP/s and 80 GiB") == Elsewhere(80 * 2**30, 1e15)
     assert machine_of("500mb 9.5tflops") == Elsewhere(500 * 2**20, 9.5e12)
 
+    assert machine_of("A100-80GB, 312TFLOPS") == Elsewhere(80 * 2**30, 312e12)
 
-@pytest.mark.parametrize("text", ["24GB", "80 TFLOPS", "", "0GB, 80 TFLOPS", "an A100", "24GB, 0 TFLOPS"])
+
+SIGNED = ["24GB, -80 TFLOPS", "-24GB, 80 TFLOPS", "1e99GB, 80 TFLOPS", "24GB, 1e-9 TFLOPS", "24GB, 1,500 TFLOPS"]
+
+
+@pytest.mark.parametrize("text", ["24GB", "80 TFLOPS", "", "0GB, 80 TFLOPS", "an A100", "24GB, 0 TFLOPS", *SIGNED])
 def test_a_machine_without_memory_or_rate_is_refused_in_one_sentence(text):
     with pytest.raises(BadInput, match="--plan-for: expected a GPU's memory and its peak"):
         machine_of(text)
+
+
+@pytest.mark.parametrize("text", ["99MB, 80 TFLOPS", "1025TB, 80 TFLOPS", "24GB, 0.009 TFLOPS", "24GB, 1001 PFLOPS"])
+def test_a_machine_beyond_any_gpu_is_refused_in_one_sentence(text):
+    with pytest.raises(BadInput, match="--plan-for: expected a GPU of 100 MB to 1 PB"):
+        machine_of(text)
+
+
+def test_a_plan_for_a_folder_that_holds_a_run_says_so(voxlate, prepared, run):
+    options = ("train", "auto", "--data", prepared, "--out", run, "--minutes", 0.1)
+    answer = voxlate(*options, "--plan-for", "1GB, 1 TFLOPS")
+    assert answer.code == 2
+    assert "found a run. Choose another --out" in " ".join(answer.err.split())
 
 
 def test_operations_and_bytes_of_a_convolution_are_those_of_its_formula():

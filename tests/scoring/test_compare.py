@@ -62,6 +62,21 @@ def test_the_best_method_is_the_reference_and_the_others_are_tested_against_it(f
     assert "p" not in mae["methods"]["b"]
 
 
+def test_a_comparison_is_a_data_frame_with_a_row_for_each_score_of_each_method(folders):
+    pytest.importorskip("pandas")
+    frame = compare(folders).to_frame()
+    assert list(zip(frame["modality"], frame["score"], frame["method"])) == [
+        ("ct", score, method) for score in ("mae", "ssim_2d") for method in "abc"
+    ]
+    mae = frame[frame["score"] == "mae"].set_index("method")
+    assert mae["mean"]["a"] == pytest.approx(103.5)
+    assert mae["n"]["a"] == 8
+    assert mae["p"]["a"] == pytest.approx(2 / 2**8)
+    assert np.isnan(mae["p"]["b"]), "the reference is not tested against itself"
+    assert mae["difference_ci95_low"]["a"] == pytest.approx(1)
+    assert set(mae["reference"]) == {"b"}
+
+
 def test_more_is_better_where_the_metric_says_so(folders):
     ssim = compare(folders).document["modalities"]["ct"]["metrics"]["ssim_2d"]
     assert ssim["best"] == "c"

@@ -4,10 +4,13 @@ import json
 
 import pytest
 
+from voxlate.cli import api
 from voxlate.errors import BadInput
 from voxlate.files import locked, read_json
 from voxlate.synthesis import folder as folders
-from voxlate.synthesis.folder import Part, Scans, part_of
+from voxlate.synthesis.ensemble import load_members
+from voxlate.synthesis.folder import Part, Scans, find_scans, part_of, synthesise_cases
+from voxlate.synthesis.model import Model
 
 
 def names(scans):
@@ -63,6 +66,61 @@ def test_a_case_that_another_job_makes_is_left_to_it(voxlate, run, cohort, tmp_p
     assert (out / "case1" / "t2.nii.gz").exists()
     assert voxlate("synth", run, cohort, "--out", out, "--part", "1/1").code == 0
     assert "failed" not in read_json(out / "provenance.json") or not read_json(out / "provenance.json")["failed"]
+
+
+def contents(out):
+    return {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+
+
+def test_a_part_made_in_another_way_than_the_others_is_refused_before_anything_is_written(
+    voxlate, run, cohort, tmp_path
+):
+    out = tmp_path / "out"
+    assert voxlate("synth", run, cohort, "--split", "train", "--out", out, "--part", "1/2").code == 0
+    before = contents(out)
+    for part in ("1/2", "2/2"):
+        answer = voxlate("synth", run, cohort, "--split", "train", "--out", out, "--part", part, "--seed", 7)
+        assert answer.code == 2
+        assert "expected images made in one way" in answer.err
+        assert "seed: 0 and 7" in " ".join(answer.err.split())
+    with pytest.raises(BadInput, match="seed: 0 and 7"):
+        api.synthesise(run, cohort, out, split="train", part="2/2", seed=7, progress=False)
+    assert contents(out) == before
+
+
+def test_a_part_sees_the_way_of_a_job_that_has_made_no_case_yet_and_one_of_the_same_way_goes_on(
+    run, cohort, tmp_path, monkeypatch
+):
+    out, model = tmp_path / "out", load_members([run])
+    own, others = Part(1, 2)(find_scans([str(cohort)], model))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as during:
+        during.setattr(folders, "_synthesise_case", killed)
+        with pytest.raises(KeyboardInterrupt):
+            synthesise_cases(model, own, out, others=others)
+    assert [path.name for path in out.iterdir() if path.is_dir() and any(path.glob("*.nii.gz"))] == []
+    with pytest.raises(BadInput, match=r"provenance.json: expected the way in which this part.*seed: 0 and 7"):
+        synthesise_cases(model, own, out, others=others, seed=7)
+    made, failed = synthesise_cases(model, own[:1], out, others=[*names(own[1:]), *others])
+    assert (len(made), failed) == (1, {})
+
+
+def test_a_calibration_is_part_of_the_way(run, cohort, tmp_path, monkeypatch):
+    out, model = tmp_path / "out", load_members([run])
+    own, others = Part(1, 2)(find_scans([str(cohort)], model))
+    own, others = own[:1], [*names(own[1:]), *others]
+    synthesise_cases(model, own, out, others=others)
+    plan = Model.plan
+
+    def calibrated(self, files, seed):
+        return {**plan(self, files, seed), "calibration": {"sha256": "0123456789", "coverage": 0.9}}
+
+    monkeypatch.setattr(Model, "plan", calibrated)
+    with pytest.raises(BadInput, match="no calibration and calibration 01234567"):
+        synthesise_cases(model, own, out, others=others)
 
 
 def test_a_part_never_writes_beside_a_job_of_all_cases(voxlate, run, cohort, tmp_path, monkeypatch):

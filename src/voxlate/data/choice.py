@@ -24,6 +24,8 @@ class Choice:
     cases: set[str] = field(default_factory=set)
     files: set[str] = field(default_factory=set)
     passed_over: set[str] = field(default_factory=set)
+    alone: dict[str, str] = field(default_factory=dict)  # patterns of prefer, and what they fit that has no rival
+    doubled: bool = False  # whether any case had several files of one modality
 
     def has_case(self, case: str, patient: str | None) -> bool:
         """Whether a case counts."""
@@ -41,20 +43,27 @@ class Choice:
         self.files |= {_shown(path, root)} if fitting else set()
         return not fitting
 
-    def one_of(self, candidates: Sequence[tuple[Path, str]]) -> Path | None:
+    def one_of(self, candidates: Sequence[tuple[Path, str]], modality: str, case: str) -> Path | None:
         """The file to take of several of one modality, each with its description; None where it is not clear.
 
         The first pattern of `prefer` that fits one of them alone decides.
         """
+        fitting = {pattern: self.preferred(candidates, pattern) for pattern in self.prefer}
         if len(candidates) == 1:
+            for pattern in (pattern for pattern, some in fitting.items() if some):
+                self.alone.setdefault(pattern, f"{candidates[0][0].name}, the only {modality} of case {case}")
             return candidates[0][0]
-        for pattern in self.prefer:
-            fitting = [path for path, words in candidates if _fits(path, pattern) or _fits(words, pattern)]
-            if len(fitting) == 1:
-                self.used.add(("--prefer", pattern))
-                self.passed_over |= {_shown(path, None) for path, _ in candidates if path != fitting[0]}
-                return fitting[0]
+        self.doubled = True
+        self.used |= {("--prefer", pattern) for pattern, some in fitting.items() if some}
+        for some in fitting.values():
+            if len(some) == 1:
+                self.passed_over |= {_shown(path, None) for path, _ in candidates if path != some[0]}
+                return some[0]
         return None
+
+    def preferred(self, candidates: Sequence[tuple[Path, str]], pattern: str) -> list[Path]:
+        """The files that a pattern of `prefer` fits, by their path or their description."""
+        return [path for path, words in candidates if _fits(path, pattern) or _fits(words, pattern)]
 
     def sentences(self) -> list[str]:
         """What was left out because it was asked for."""
@@ -66,7 +75,10 @@ class Choice:
         return [f"{len(some)} {what} ({_some(some)})" for some, what in found if some]
 
     def refuse_unused(self, root: Path) -> None:
-        """Raise BadInput for a pattern of what to leave out that fits nothing: it may be a slip of the keyboard."""
+        """Raise BadInput for a pattern that does nothing: it may be a slip of the keyboard."""
+        for pattern in self.prefer:
+            if ("--prefer", pattern) not in self.used:
+                raise self._decides_nothing(root, pattern)
         for option, patterns in (("--exclude", self.exclude), ("--exclude-file", self.exclude_file)):
             for pattern in patterns:
                 if (option, pattern) in self.used:
@@ -77,6 +89,16 @@ class Choice:
                     f"{option}: expected the name of {what} in {root}, or a pattern such as '*_run-2_*', found "
                     f"'{pattern}', which fits none. {near or 'Change it, or drop the option.'}"
                 )
+
+    def _decides_nothing(self, root: Path, pattern: str) -> BadInput:
+        expected = f"--prefer: expected a pattern of one of several files of a modality in {root}, found '{pattern}'"
+        if pattern in self.alone:
+            return BadInput(
+                f"{expected}, which fits {self.alone[pattern]}. Drop the option; if two names mean one modality, give "
+                "a preset file (--preset) with [aliases], or name the files by run-, acq- or rec- (t1_run-2)."
+            )
+        none = "" if self.doubled else ", and no case has two files of one modality"
+        return BadInput(f"{expected}, which fits none{none}. Change it, or drop the option.")
 
 
 def several(candidates: Sequence[tuple[Path, str]], modality: str, case: str) -> BadInput:

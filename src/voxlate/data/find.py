@@ -13,7 +13,7 @@ from voxlate.data.choice import Choice, several
 from voxlate.data.doubles import refuse_alike, shared_masks
 from voxlate.data.lists import arranged, refuse_unfit, slices_of, unstated_spacing, with_patients
 from voxlate.data.manifest import read_manifest, root_and_manifest
-from voxlate.data.paths import Folders, Key, key_of, named_cases, path_expression, some_of
+from voxlate.data.paths import Folders, Key, key_of, named_cases, path_expression, some_of, with_runs
 from voxlate.data.presets import (
     LABELS,
     MASKS,
@@ -372,7 +372,7 @@ def _matching(root: Path, paths: list[str], layout: Preset, choice: Choice) -> t
         else:
             strange.append(path)
     files = {key: {name: [(file, "") for file in some] for name, some in one.items()} for key, one in found.items()}
-    return named_cases(files, layout, choice, several), strange
+    return named_cases(with_runs(files, choice), layout, choice, several), strange
 
 
 def _is_map(name: str, path: Path) -> bool:

@@ -19,7 +19,7 @@ from voxlate.data.presets import (
     modality_name,
     patient_of,
 )
-from voxlate.data.split import SPLITS
+from voxlate.data.split import FOLDS, SPLITS
 from voxlate.data.table import Row, read_table
 from voxlate.errors import BadInput
 from voxlate.files import inside, safe_name
@@ -39,6 +39,7 @@ NEAR = {  # what others call our columns, without anything but letters
     "modality": ("modalities",),
     "path": ("paths", "file", "files", "filename", "filepath"),
 }
+FOLD = "number of the fold"  # of a column 'fold' that holds no words
 KINDS = tuple(FAMILIES)
 
 
@@ -69,7 +70,8 @@ def read_manifest(
 
     Three forms: long (case, modality, path), wide (case and a column of paths for each modality), or notes only (case
     or patient, split, whatever else), where the files are found by the layout. Optional columns: patient (or subject),
-    split (or set, or fold, of these words). choice: which rows and paths do not count.
+    split (or set, or fold, of these words), fold (0 to 4: in which a patient validates; without a split, those of fold
+    0 validate and the others train). choice: which rows and paths do not count.
     Paths are relative to the manifest or to root, and stay below one of them unless allow_outside.
     Raises BadInput for a patient in two splits, a case, a modality or a scan
     twice, a missing file, an unknown split, a column that is not used but looks as if it should be.
@@ -78,7 +80,7 @@ def read_manifest(
     rows = [row for row in _rows(path) if choice.has_case(_name(row), row.get("patient"))]
     if not rows:
         raise BadInput(f"{path}: expected a case that --exclude does not name, found none. Leave some in.")
-    columns = set(rows[0]) - {"case", "patient", "split"}
+    columns = set(rows[0]) - {"case", "patient", "split", FOLD}
     long = {"modality", "path"} <= columns
     scans, notes = _scan_columns(path, rows, columns - {"modality", "path"} if long else columns, root)
     if long and scans:
@@ -105,6 +107,7 @@ def read_manifest(
         cases = _from_notes(path, rows, on_disk())
     if not any(case.files for case in cases):
         raise BadInput(f"{path}: expected a scan of at least one case, found none but masks or notes. Add its path.")
+    cases = _with_folds(path, rows, cases)
     refuse_leak(((case.patient, case.split) for case in cases), path)
     if len({case.split is None for case in cases}) > 1:
         bare = next(case.case for case in cases if case.split is None)
@@ -134,6 +137,7 @@ def _rows(path: Path) -> list[Row]:
     if not table:
         raise BadInput(f"{path}: expected a row for each case, found none: an empty cohort. Fill the manifest.")
     table = _in_our_words(table)
+    _take_folds(path, table)
     rows = [row for _, row in table]
     _refuse_near(path, rows)
     columns = rows[0]
@@ -165,6 +169,37 @@ def _in_our_words(table: list[tuple[int, Row]]) -> list[tuple[int, Row]]:
         if name in columns and word not in columns and word not in renamed.values() and (word != "split" or splits):
             renamed[name] = word
     return [(line, {renamed.get(name, name): cell for name, cell in row.items()}) for line, row in table]
+
+
+def _take_folds(path: Path, table: list[tuple[int, Row]]) -> None:
+    """Check a column 'fold' of numbers and call it FOLD; where nothing states splits, fold 0 validates."""
+    cells = {row.get("fold", "") for _, row in table}
+    if not any(cells) or not all(re.fullmatch(r"\d{0,9}", cell) for cell in cells):
+        return
+    for line, row in table:
+        row[FOLD] = fold = row.pop("fold")
+        test = row.get("split", "").lower() in ("test", "testing")
+        if (not fold and not test) or int(fold or 0) >= FOLDS:
+            raise BadInput(
+                f"{path}, line {line}: expected a fold 0 to {FOLDS - 1}, as --fold takes, for every case that is not "
+                f"of the split test, found {fold or 'none'}. Number the folds from 0, or rename the column."
+            )
+        row.setdefault("split", "train" if int(fold or 0) else "val")
+
+
+def _with_folds(path: Path, rows: list[Row], cases: list[CaseFiles]) -> list[CaseFiles]:
+    """The cases with their folds; raises BadInput for a patient in two of them."""
+    stated = {_name(row): int(row[FOLD]) for row in rows if row.get(FOLD)}
+    cases = [dataclasses.replace(one, fold=stated.get(one.case, stated.get(one.patient))) for one in cases]
+    first = dict[str, CaseFiles]()
+    for one in cases:
+        other = first.setdefault(one.patient, one)
+        if other.fold != one.fold:
+            raise BadInput(
+                f"{path}: expected the cases of patient {one.patient} in one fold, found {other.case} in fold "
+                f"{other.fold} and {one.case} in fold {one.fold}. Give them one fold."
+            )
+    return cases
 
 
 def _refuse_near(path: Path, rows: list[Row]) -> None:
@@ -293,7 +328,7 @@ def _one_each(found: dict[str, list[tuple[Path, str]]], case: str, choice: Choic
     """A file for each modality of a case; raises BadInput where there are several, and none is preferred."""
     files = dict[str, Path]()
     for name, candidates in found.items():
-        if (chosen := choice.one_of(candidates)) is None:
+        if (chosen := choice.one_of(candidates, name, case)) is None:
             raise several(candidates, name, case)
         files[name] = chosen
     return files

@@ -1,7 +1,7 @@
 """Path patterns with {patient}, {case} and {modality}, and the cases that files of such paths make."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from voxlate.data.choice import Choice
 from voxlate.data.presets import CaseFiles, Preset, case_of, patient_of
 from voxlate.errors import BadInput, first_of
 
+ENTITY = re.compile(r"_(run|acq|rec)-[a-z0-9]+")  # of BIDS, in the name of a modality
 MOST_PATHS = 3  # of the paths that have another form, in a message
 Key = tuple[str | None, str]  # patient and study, as a path states them
 Folders = list[tuple[Path, list[str]]]  # each with the names of its files
@@ -57,11 +58,33 @@ def named_cases(
             continue
         files = dict[str, Path]()
         for name, candidates in of_case.items():
-            if (chosen := choice.one_of(candidates)) is None:
+            if (chosen := choice.one_of(candidates, name, case)) is None:
                 raise unclear(candidates, name, case)
             files[name] = chosen
         cases.append(case_of(case, owner, None, files))
     return cases
+
+
+def with_runs(found: Mapping[Key, Candidates], choice: Choice) -> Mapping[Key, Candidates]:
+    """The files found, where t1 and t1_run-2 are one modality if --prefer fits one of them and a case has both.
+
+    Without --prefer they are two, since their voxels may differ in more than noise. Entities are those of BIDS.
+    """
+    merged = dict[str, str]()
+    for of_case in found.values():
+        groups: dict[str, list[str]] = defaultdict(list)
+        for name in of_case:
+            groups[ENTITY.sub("", name)].append(name)
+        for plain, names in groups.items():
+            files = [one for name in names for one in of_case[name]]
+            if len(names) > 1 and any(choice.preferred(files, pattern) for pattern in choice.prefer):
+                merged |= dict.fromkeys(names, plain)
+    joined: dict[Key, dict[str, list[tuple[Path, str]]]] = {}
+    for key, of_case in found.items():
+        joined[key] = defaultdict(list)
+        for name, candidates in of_case.items():
+            joined[key][merged.get(name, name)] += candidates
+    return joined
 
 
 def some_of(paths: Sequence[str]) -> str:

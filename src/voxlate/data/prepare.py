@@ -111,7 +111,7 @@ def prepare(
         "split_by": by_whom if stated else f"patient, shares {shares or 'by number of patients'}, seed {seed}",
         "voxlate": __version__,
     }
-    _refuse_other(out, made, {one.case: [one.patient, splits[one.patient]] for one in cases})
+    _refuse_other(out, made, {one.case: [one.patient, splits[one.patient], one.fold] for one in cases})
     examined = examined_cases({one.case: one.patient for one in cases}, audit_cases if audit else 0)
     with locked(out):
         again = _prepare_all(cases, out, preparation, examined, workers, progress)
@@ -121,7 +121,8 @@ def prepare(
         say(f"{len(again)} cases were made again, for their files or the options changed since: {first_of(again)}.")
     headers = [read_header(case_path(out, one.case)) for one in cases]
     _check_units(headers)
-    entries = tuple(_entry(header, splits[header.patient]) for header in headers)
+    folds = {one.case: one.fold for one in cases}
+    entries = tuple(_entry(header, splits[header.patient], folds[header.case]) for header in headers)
     training = [header for header, entry in zip(headers, entries) if entry.split == "train"]
     cohort = Cohort(
         folder=out,
@@ -172,8 +173,11 @@ def _place(path: Path | str | None) -> str | None:
     return None if path is None else str(Path(path).resolve())
 
 
-def _refuse_other(out: Path, made: dict[str, Any], cases: dict[str, list[str]]) -> None:
-    """Raise BadInput unless the folder is new, empty, unfinished or that of the same cohort; cases: patient, split."""
+def _refuse_other(out: Path, made: dict[str, Any], cases: dict[str, list[str | int | None]]) -> None:
+    """Raise BadInput unless the folder is new, empty, unfinished or that of the same cohort.
+
+    cases: patient, split and stated fold of each.
+    """
     if out.exists() and not out.is_dir():
         raise BadInput(f"{out}: expected a folder to write to, found a file. Choose another name.")
     entries = [one.name for one in out.iterdir() if not is_scaffold(one)] if out.exists() else []
@@ -191,7 +195,7 @@ def _refuse_other(out: Path, made: dict[str, Any], cases: dict[str, list[str]]) 
         )
 
 
-def _differences(there: dict[str, Any], made: dict[str, Any], cases: dict[str, list[str]]) -> list[str]:
+def _differences(there: dict[str, Any], made: dict[str, Any], cases: dict[str, list[str | int | None]]) -> list[str]:
     """In what a prepared cohort differs from what is asked for, each in a few words."""
     old, new = there.get("made", {}), json.loads(json.dumps(made))
     found = [(name, old.get(name), now) for name, now in new.items() if name not in NO_OPTIONS]
@@ -200,11 +204,11 @@ def _differences(there: dict[str, Any], made: dict[str, Any], cases: dict[str, l
         for name, was, now in found
         if was != now
     ]
-    before = {one.get("case"): [one.get("patient"), one.get("split")] for one in there.get("cases", [])}
+    before = {one.get("case"): [one.get(key) for key in ("patient", "split", "fold")] for one in there.get("cases", [])}
     if before.keys() != cases.keys():
         said.append(f"cases, {len(before)} there and {len(cases)} here, {len(before.keys() & cases.keys())} in both")
     elif before != cases:
-        said.append("patients or splits")
+        said.append("patients, splits or folds")
     return said
 
 
@@ -319,7 +323,7 @@ def _check_units(headers: list[CaseHeader]) -> None:
             check_unit(name, unit, header.case, first)
 
 
-def _entry(header: CaseHeader, split: str) -> Entry:
+def _entry(header: CaseHeader, split: str, fold: int | None) -> Entry:
     return Entry(
         case=header.case,
         patient=header.patient,
@@ -331,4 +335,5 @@ def _entry(header: CaseHeader, split: str) -> Entry:
         mask_ml=round(header.mask_ml, 3),
         registered=header.registered,
         misaligned=header.misaligned,
+        fold=fold,
     )

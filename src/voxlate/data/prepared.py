@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
+from pydantic import Field
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from voxlate.config import adapter
@@ -18,7 +19,7 @@ from voxlate.data.case import CaseHeader, PreparedCase, Unit, open_case, read_he
 from voxlate.data.doubles import refuse_leak
 from voxlate.data.fingerprint import fingerprint, geometry
 from voxlate.data.layout import CANONICAL, laid_out_header
-from voxlate.data.split import SPLITS, fold_splits
+from voxlate.data.split import FOLDS, SPLITS, fold_splits
 from voxlate.errors import BadInput, first_of
 from voxlate.files import read_json, write_json
 from voxlate.images.intensity import IntensityMap, Scale, typical_scale
@@ -43,6 +44,7 @@ from voxlate.records import (
 FORMAT = "voxlate prepared cohort"
 VERSION = 3
 SHARED = ("patient", "labels", "shape", "spacing_mm")  # facts of a case that its file and the list of cases state
+Fold = Annotated[int, Field(ge=0, lt=FOLDS)]
 ROUNDED = 2e-3  # a list of cases states volumes to three digits, their fingerprint to four
 
 
@@ -60,6 +62,7 @@ class Entry:
     mask_ml: NotNegative
     registered: dict[Name, Registered] = field(default_factory=dict)
     misaligned: dict[Name, Misalignment] = field(default_factory=dict)
+    fold: Fold | None = None  # in which a manifest says that the patient validates
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,8 @@ class Cohort:
 
     def in_fold(self, fold: int) -> "Cohort":
         """The cohort with the splits of a fold, 0 to 4 (see split.fold_splits)."""
-        splits = fold_splits({one.patient: one.split for one in self.cases}, fold, self.folder)
+        stated = {one.patient: one.fold for one in self.cases if one.fold is not None}
+        splits = fold_splits({one.patient: one.split for one in self.cases}, fold, self.folder, stated)
         return self.with_splits({one.case: splits[one.patient] for one in self.cases})
 
     def with_splits(self, splits: Mapping[str, str]) -> "Cohort":
@@ -294,6 +298,9 @@ def stated(folder: Path) -> dict[str, Any]:
 def write_cohort(cohort: Cohort) -> None:
     """Write cohort.json, the last step of prepare: a folder without it is unfinished."""
     value = {key: item for key, item in asdict(cohort).items() if key != "folder"}
+    value["cases"] = [
+        {key: item for key, item in one.items() if (key, item) != ("fold", None)} for one in value["cases"]
+    ]
     write_json(cohort.folder / "cohort.json", {"format": FORMAT, "version": VERSION, **value})
 
 

@@ -32,6 +32,7 @@ class CaseFiles:
 
     A file may also be a DICOM folder, 'FOLDER#key' for one series of it, or either with '#peak+8s' for one frame, or
     'FILE.npy#channel=0' for a slice of an array file. patient: '' where nothing says it (slices in array files).
+    fold: in which a manifest says that the patient validates.
     """
 
     case: str
@@ -40,6 +41,7 @@ class CaseFiles:
     files: dict[str, Path]
     mask: Path | None = None
     labels: dict[str, Path] = field(default_factory=dict)
+    fold: int | None = None
 
     @property
     def paths(self) -> dict[str, Path]:

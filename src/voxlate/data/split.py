@@ -109,14 +109,19 @@ def _refuse_empty(shares: Shares, numbers: tuple[int, int, int], asked: bool) ->
             )
 
 
-def fold_splits(splits: Mapping[str, str], fold: int, where: object) -> dict[str, str]:
+def fold_splits(
+    splits: Mapping[str, str], fold: int, where: object, stated: Mapping[str, int] | None = None
+) -> dict[str, str]:
     """The split of each patient in a fold, 0 to 4: one part in five validates, the rest trains, test stays test.
 
     splits: of each patient without folds. The parts are as equal as can be, and depend on the patients' names alone.
+    stated: the fold in which each patient validates, where a manifest says it.
     """
     if not 0 <= fold < FOLDS:
         raise BadInput(f"--fold: expected 0 to {FOLDS - 1}, found {fold}. Choose one of these.")
     patients = sorted((one for one, split in splits.items() if split != "test"), key=lambda one: patient_order(0, one))
+    if stated:
+        return _stated_splits(splits, fold, where, stated)
     if len(patients) < FOLDS:
         raise BadInput(
             f"{where}: expected {FOLDS} patients or more outside the test split for --fold, found {len(patients)}. "
@@ -126,6 +131,20 @@ def fold_splits(splits: Mapping[str, str], fold: int, where: object) -> dict[str
     return {
         one: split if one not in parts else "val" if parts[one] == fold else "train" for one, split in splits.items()
     }
+
+
+def _stated_splits(splits: Mapping[str, str], fold: int, where: object, stated: Mapping[str, int]) -> dict[str, str]:
+    found = {
+        one: split if split == "test" else "val" if stated.get(one) == fold else "train"
+        for one, split in splits.items()
+    }
+    for name in ("val", "train"):
+        if name not in found.values():
+            raise BadInput(
+                f"{where}: expected patients who {'validate' if name == 'val' else 'train'} in fold {fold} of the "
+                f"manifest's column 'fold', found none. Choose another --fold, or prepare with other folds."
+            )
+    return found
 
 
 def patient_order(seed: int, name: str) -> bytes:

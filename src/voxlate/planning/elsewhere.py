@@ -18,8 +18,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from voxlate.errors import BadInput
 
 SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-SIZE = re.compile(r"(\d+\.?\d*|\.\d+)\s*([kmgt]?)i?b", re.IGNORECASE)
-RATE = re.compile(r"(\d+\.?\d*|\.\d+)\s*([tp])flop/?s?", re.IGNORECASE)
+# a number that is no part of a word, or of a number with a sign, an exponent or a comma; 'A100-80GB' has no sign
+NUMBER = r"(?<![\w.])(?<!(?<!\w)[-+])(?<!\de[-+])(?<!\d,)(\d+\.?\d*|\.\d+)"
+SIZE = re.compile(rf"{NUMBER}\s*([kmgt]?)i?b", re.IGNORECASE)
+RATE = re.compile(rf"{NUMBER}\s*([tp])flop/?s?", re.IGNORECASE)
+MEMORIES = (100 * 2**20, 2.0**50)  # bytes; beyond them it is no GPU's
+PEAKS = (1e10, 1e18)  # operations a second
 RATES = {"t": 1e12, "p": 1e15}
 
 REACHED = 0.25  # share of the stated peak that convolutions of these sizes reach; an assumption
@@ -64,14 +68,20 @@ class Cost:
 
 
 def machine_of(text: str) -> Elsewhere:
-    """The machine that "24GB, 80 TFLOPS" describes; raises BadInput where either number is absent."""
+    """The machine that "24GB, 80 TFLOPS" describes; raises BadInput where a number is absent, or beyond any GPU."""
     size, rate = SIZE.search(text), RATE.search(text)
     if size is None or rate is None or not float(size[1]) or not float(rate[1]):
         raise BadInput(
             f"--plan-for: expected a GPU's memory and its peak in bfloat16, such as '24GB, 80 TFLOPS', found {text!r}. "
             "The GPU's datasheet states both."
         )
-    return Elsewhere(float(size[1]) * SIZES[size[2].lower()], float(rate[1]) * RATES[rate[2].lower()])
+    found = Elsewhere(float(size[1]) * SIZES[size[2].lower()], float(rate[1]) * RATES[rate[2].lower()])
+    if not (MEMORIES[0] <= found.memory_bytes <= MEMORIES[1] and PEAKS[0] <= found.flops <= PEAKS[1]):
+        raise BadInput(
+            "--plan-for: expected a GPU of 100 MB to 1 PB and 0.01 TFLOPS to 1000 PFLOPS, such as '24GB, 80 TFLOPS', "
+            f"found {text!r}. Check the units."
+        )
+    return found
 
 
 @dataclass

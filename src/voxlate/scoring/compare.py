@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlate import __version__
+from voxlate.dataframe import dataframe
 from voxlate.errors import BadInput
 from voxlate.files import write_json
 from voxlate.scoring.comparison_tables import comparison_tables
@@ -54,11 +55,31 @@ class Comparison:
         """The main scores."""
         return comparison_tables(self.document, everything=False)
 
+    def to_frame(self) -> Any:
+        """A pandas DataFrame with a row for each score of each method and modality; a test's columns where tested."""
+        return dataframe(
+            {"modality": modality, "score": score, "method": method, **_flat(metric, found)}
+            for modality, part in self.document["modalities"].items()
+            for score, metric in part["metrics"].items()
+            for method, found in metric["methods"].items()
+        )
+
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()
 
     def write(self, path: Path | str) -> None:
         write_json(path, self.document)
+
+
+def _flat(metric: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """What a comparison says of a method's score, an interval as two columns; n: the patients (or cases) compared."""
+    flat = {"label": metric["label"], "better": metric["better"], "n": metric["n"]}
+    for key, value in found.items():
+        if key.endswith("ci95"):
+            flat |= {f"{key}_low": value[0], f"{key}_high": value[1]} if value else {}
+        else:
+            flat[key] = value
+    return {**flat, "best": metric["best"], "reference": metric["reference"]}
 
 
 def compare(folders: Sequence[Path | str], *, reference: str | None = None, answer: str = "synthesis") -> Comparison:

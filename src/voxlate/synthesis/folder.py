@@ -228,13 +228,13 @@ def synthesise_cases(
     if model.unchecked:
         say(model.unchecked)
     with contextlib.ExitStack() as held:
-        if others is None:
-            held.enter_context(locked(out))
+        if others is not None:
+            with locked(out, SHARED_SECONDS):  # a process that writes all cases would hold it
+                _agree(model, [*(one.case for one in scans), *others], out, seed)
         else:
-            with locked(out, SHARED_SECONDS):
-                pass  # a process that writes all cases would hold it
-        if other := _other_ways(model, {one.case for one in scans}, out, seed, others or ()):
-            say(f"{len(other)} images in {out} made in another way ({other[0]}) are made again.")
+            held.enter_context(locked(out))
+            if other := _other_ways(model, {one.case for one in scans}, out, seed):
+                say(f"{len(other)} images in {out} made in another way ({other[0]}) are made again.")
         for number, one in enumerate(scans):
             progress("cases", number, len(scans))
             try:
@@ -269,17 +269,12 @@ def graded_warnings(folder: Path) -> list[dict[str, str]]:
     return [{"grade": grade_of(one), "sentence": one} for one in provenance_of(folder).get("warnings", ())]
 
 
-def _other_ways(
-    model: Model | Ensemble, cases: set[str], out: Path, seed: int, elsewhere: Collection[str]
-) -> list[str]:
-    """In what images of these cases in OUT differ made in another way; raises BadInput for those of others.
-
-    elsewhere: cases that other processes see to.
-    """
+def _other_ways(model: Model | Ensemble, cases: Collection[str], out: Path, seed: int) -> list[str]:
+    """In what images of these cases in OUT differ made in another way; raises BadInput for those of other cases."""
     plan, found = model.plan({}, seed), list[str]()
     for path in sorted(out.glob("*/provenance.json")):
         stated = stated_synthesis(path)
-        if path.parent.name in elsewhere or not stated or not (other := difference(stated, plan)):
+        if not stated or not (other := _unlike(stated, plan)):
             continue
         if path.parent.name not in cases:
             raise BadInput(
@@ -288,6 +283,34 @@ def _other_ways(
             )
         found.append(other)
     return found
+
+
+def _unlike(stated: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
+    """The first thing in which images differ from what is planned, in words: their way, or their calibration."""
+    theirs, ours = (one.get("calibration") for one in (stated, plan))
+    if (other := difference(stated, plan)) or theirs == ours:
+        return other
+    return " and ".join(
+        f"calibration {one.get('sha256', '')[:8]}" if one else "no calibration" for one in (theirs, ours)
+    )
+
+
+def _agree(model: Model | Ensemble, cases: Sequence[str], out: Path, seed: int) -> None:
+    """Raise BadInput where OUT has, or other processes are to make, images in another way; else state ours there.
+
+    cases: those of all parts. Stated before the first image is made, it reaches processes that start at the same time;
+    it stays after a crash, and then keeps nobody of the same way off.
+    """
+    _other_ways(model, (), out, seed)  # a part makes nothing again that another job may have made
+    path, plan = out / "provenance.json", model.plan({}, seed)
+    if not path.is_file():
+        shared = {key: value for key, value in plan.items() if key != "inputs"}
+        write_json(path, {**shared, **_runs(model, out), "cases": list(cases), "failed": {}})
+    elif other := _unlike(stated_synthesis(path), plan):
+        raise BadInput(
+            f"{path}: expected the way in which this part is to be made, found one that differs in {other}. Give all "
+            "parts the same options, choose another --out, or remove that folder."
+        )
 
 
 def _write_shared(
@@ -344,7 +367,8 @@ def _was_made(model: Model | Ensemble, scans: Scans, folder: Path, seed: int) ->
             f"{folder}: expected no image of another scan, found that of {' and '.join(map(str, places.values()))}. "
             "Choose another --out, or remove the folder."
         )
-    return theirs == ours and all(found.get(key) == value for key, value in plan.items() if key != "inputs")
+    alike = found.get("calibration") == plan.get("calibration")  # none in the plan is a difference, too
+    return alike and theirs == ours and all(found.get(key) == value for key, value in plan.items() if key != "inputs")
 
 
 def _synthesise_case(

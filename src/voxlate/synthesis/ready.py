@@ -167,6 +167,7 @@ def _voxels_key(scans: Iterable[Volume]) -> str:
 
 def _read(scan: Scan, modality: str) -> Volume:
     if isinstance(scan, Volume):
+        _check_plain(scan.data, modality)
         return scan
     if isinstance(scan, str | Path):
         return read_volume(Path(scan), modality)
@@ -176,6 +177,7 @@ def _read(scan: Scan, modality: str) -> Volume:
             f"{modality}: expected a path, a Volume, a nibabel image, or a pair of an array [x, y, z] and its affine, "
             f"found {type(scan).__name__}. Give one of these."
         )
+    _check_plain(pair[0], modality)
     try:
         values, affine = np.asarray(pair[0], np.float32), np.asarray(pair[1], np.float64)
     except (TypeError, ValueError) as error:
@@ -186,3 +188,14 @@ def _read(scan: Scan, modality: str) -> Volume:
         found = f"the shape {values.shape}" if values.ndim != 3 else "values that are not"
         raise BadInput(f"{modality}: expected an array [x, y, z] of finite values, found {found}. Change it.")
     return Volume(values.T[None].copy(), check_affine(affine, modality), unit_of(modality), modality)
+
+
+def _check_plain(values: Any, modality: str) -> None:
+    """Raise BadInput for an array that masks voxels, or is complex: both would be lost without a word."""
+    if np.ma.is_masked(values):
+        raise BadInput(
+            f"{modality}: expected an array in which no voxel is masked, found a masked one. Fill these voxels "
+            f"(array.filled(0)), and give the mask as a scan called '{MASK}'."
+        )
+    if getattr(getattr(values, "dtype", None), "kind", "") == "c":  # a tensor's dtype has no kind
+        raise BadInput(f"{modality}: expected real numbers, found complex ones. Give the magnitude (np.abs).")

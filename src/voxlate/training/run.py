@@ -126,6 +126,8 @@ def check_free(run: Run) -> None:
     """Raise BadInput where a folder that is no run yet holds anything but a plan."""
     folder = run.folder
     if folder.exists() and (not folder.is_dir() or set(folder.iterdir()) - {run.recipe, run.plan, folder / LOCK}):
+        if run.has_begun or run.provenance.is_file():
+            raise BadInput(f"{folder}: expected an empty folder or a plan, found a run. Choose another --out.")
         raise BadInput(f"{folder}: expected an empty folder or a run, found other files. Choose another --out.")
 
 
