@@ -309,7 +309,7 @@ def _agree(model: Model | Ensemble, cases: Sequence[str], out: Path, seed: int) 
     elif other := _unlike(stated_synthesis(path), plan):
         raise BadInput(
             f"{path}: expected the way in which this part is to be made, found one that differs in {other}. Give all "
-            "parts the same options, choose another --out, or remove that folder."
+            f"parts the same options, choose another --out, or remove {out}."
         )
 
 
