@@ -10,7 +10,11 @@ from voxlate.images.register import LEAST_VOLUME, Transform, simpleitk
 from voxlate.records import Record
 
 FARTHEST_MM = 1e5  # of any number of a transform: no scanner's frame is wider than some metres
-LINEAR = {"Euler3DTransform": (6, (3, 4)), "AffineTransform": (12, (3,))}  # parameters, and fixed ones: the centre
+LINEAR = {  # parameters, and fixed ones: the centre
+    "Euler3DTransform": (6, (3, 4)),
+    "AffineTransform": (12, (3,)),
+    "TranslationTransform": (3, (0,)),
+}
 SPLINE_FIXED = 18  # of a spline: knots, origin, spacing and direction
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)  # ITK reads no other spelling
 KIND = re.compile(r"Transform: (\w+)_double_3_3")
