@@ -30,7 +30,7 @@ from voxlate.methods.regression import RegressionSettings
 from voxlate.methods.tasks import Translate
 from voxlate.nets.interface import NetSettings
 from voxlate.nets.unet import UNet
-from voxlate.training.train import begin_learner, take_step
+from voxlate.training.step import begin_learner, take_step
 
 Precision = Literal["float32", "bfloat16"]
 Stem = Literal[2, 4]

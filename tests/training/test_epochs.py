@@ -14,8 +14,9 @@ from voxlate.methods.cycle import Cycle
 from voxlate.methods.opponent import Opponent
 from voxlate.methods.regression import Regression
 from voxlate.training import train as loop
+from voxlate.training.job import Job
 from voxlate.training.run import Run
-from voxlate.training.train import Job, train
+from voxlate.training.train import train
 
 ITEMS = 24  # four training cases of six slices
 CRITIC = "{ game = 'least_squares', penalty = 0, critic_turns = %d, critic = { widths = [4, 4] } }"

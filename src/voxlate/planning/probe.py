@@ -20,9 +20,10 @@ from voxlate.errors import BadInput
 from voxlate.methods.method import Method
 from voxlate.planning.elsewhere import Cost, Elsewhere, count
 from voxlate.recipe import Recipe, from_dict, with_trainings
+from voxlate.training.job import Job
 from voxlate.training.precision import settled
 from voxlate.training.processes import processes
-from voxlate.training.train import Job, begin_learner, take_step
+from voxlate.training.step import begin_learner, take_step
 
 PROBED = 0.05  # most of the minutes that probing takes
 STEPS, MOST_STEPS = 3, 30  # that are timed of a network that is tried, and of the one that is taken

@@ -1,10 +1,8 @@
 """The training loop of every method; the same command resumes a stopped run."""
 
 import contextlib
-import copy
-import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -12,28 +10,24 @@ from typing import Any, Protocol, cast
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import nn
-from torch.utils.data import DataLoader
 
-from voxlate.batch import Batch, stable_id
+from voxlate.batch import Batch
 from voxlate.data import naive
 from voxlate.data.anatomy import anatomy_of
-from voxlate.data.batches import Batches
 from voxlate.data.familiar import check_windows
 from voxlate.data.patches import cut_note, teaching_cases
-from voxlate.data.prepared import Cohort, open_cohort
-from voxlate.devices import can_compile
-from voxlate.diffusion.noise import Noise
+from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput, Stopped
 from voxlate.files import locked, seen_from
 from voxlate.learning.settings import Training
-from voxlate.machine import begin_reader, cores, interrupts_held, keep_freed_memory
+from voxlate.machine import interrupts_held, keep_freed_memory
 from voxlate.methods.autoencoding import reconstruction_error
 from voxlate.methods.method import Method
 from voxlate.nets.autoencoder import AutoencoderNet
 from voxlate.recipe import FullStage, Recipe, check_order, fixed_ranges, stage_recipe, with_steps
 from voxlate.scoring.provenance import read_run
 from voxlate.training.clock import Clock, time_note
+from voxlate.training.job import Job
 from voxlate.training.latents import keep_moments, moments_folder, why_not_kept
 from voxlate.training.learner import Epochs, Learner, start_from, train_only
 from voxlate.training.log import Log, StepCallback
@@ -59,8 +53,8 @@ from voxlate.training.run import (
     weights_of,
 )
 from voxlate.training.states import check_state
+from voxlate.training.step import begin_learner, take_step
 from voxlate.training.validate import (
-    autocast,
     validate,
     validation_items,
     validation_split,
@@ -70,7 +64,6 @@ from voxlate.training.validate import (
 PACED = 0.1  # share of a stage's steps after which its speed is known
 CALIBRATION_SLICES = 256  # enough for a standard deviation to 1 % (paper 004's system: at least 200)
 BOUND_SLICES = 64
-READERS = {"cuda": 4, "xpu": 4, "mps": 2}  # with MPS each holds a torch of its own in memory that the GPU shares
 
 
 class Pace(Protocol):
@@ -185,7 +178,7 @@ class _Session:
     pretrained: Sequence[Run] = ()
 
 
-def _train_stages(session: _Session, jobs: Sequence["Job"], start: Path | None) -> Recipe | None:
+def _train_stages(session: _Session, jobs: Sequence[Job], start: Path | None) -> Recipe | None:
     """Train what is not finished; returns the recipe to go on with where the pace of a stage changed it."""
     run, earlier = session.run, dict[str, Method]()
     for job in jobs:
@@ -206,7 +199,7 @@ def _train_stages(session: _Session, jobs: Sequence["Job"], start: Path | None) 
     return None
 
 
-def _pretrained(job: "Job", session: _Session, method: Method) -> Method | None:
+def _pretrained(job: Job, session: _Session, method: Method) -> Method | None:
     """The method of an autoencoder's stage with imported weights, its latents' scale measured on the cohort's targets.
 
     None where the stage is another one, or no imported autoencoder has its network, which is said.
@@ -239,84 +232,6 @@ def _check_autoencoder(method: Method, stage: FullStage, earlier: Mapping[str, M
                 f"{run.weights(stage.name)}: expected a model of the latents of {run.weights(name).name}, found one of "
                 f"another autoencoder's. Restore that file, or delete {run.weights(stage.name).name} to train it again."
             )
-
-
-@dataclass(frozen=True)
-class Job:
-    """The training of one stage on a cohort."""
-
-    recipe: Recipe
-    stage: FullStage
-    cohort: Cohort
-    accelerator: Accelerator
-    device: torch.device
-
-    @property
-    def seed(self) -> int:
-        """By the stage's place: a first stage trained alone ends with the same weights."""
-        place = [stage.name for stage in self.recipe.all_stages].index(self.stage.name)
-        return stable_id(self.stage.train.seed, "stage", place)
-
-    @property
-    def epoch_steps(self) -> int:
-        """Steps in which the turn that makes images takes as many items as there are, whatever other turns take."""
-        *_, of_images = self.stage.turns.values()
-        return self._steps_of_pass(of_images)
-
-    @property
-    def epoch_steps_of_all_turns(self) -> int:
-        """Steps in which all turns together take as many items as there are: an epoch of version 0.6 and before."""
-        return self._steps_of_pass(sum(self.stage.turns.values()))
-
-    def _steps_of_pass(self, batches: int) -> int:
-        """Steps of so many batches each in which as many items are taken as there are."""
-        items = len(Batches(self.cohort, self.stage.data, self.recipe.intensity).items)
-        return math.ceil(items / (self.stage.train.batch * batches))
-
-    @property
-    def alone(self) -> bool:
-        """Whether no other process trains along."""
-        return self.accelerator.num_processes == 1
-
-    def batches(self, step: int = 0, moments: Path | None = None) -> DataLoader[Batch]:
-        """Batches from a step on; batch k is a function of the seed and k alone, so resuming skips without reading.
-
-        moments: where those of their latents are kept.
-        """
-        options, world = self.stage.train, self.accelerator.num_processes
-        if options.batch % (options.accumulate * world):
-            raise BadInput(
-                f"train.batch: expected a multiple of train.accumulate × processes ({options.accumulate} × {world}), "
-                f"found {options.batch}. Change one of them."
-            )
-        calls = options.accumulate * sum(self.stage.turns.values())
-        batches = Batches(
-            self.cohort,
-            self.stage.data,
-            self.recipe.intensity,
-            seed=self.seed,
-            batch=options.batch // options.accumulate // world,
-            steps=options.length * calls,
-            rank=self.accelerator.process_index,
-            world=world,
-            unpaired=not self.stage.method.needs_pairs,
-            moments=moments,
-        )
-        order = range(step * calls, options.length * calls)
-        workers = _readers(self.device) if options.workers is None else options.workers
-        return DataLoader(
-            batches,
-            batch_size=None,
-            sampler=order,
-            num_workers=workers,
-            prefetch_factor=4 if workers else None,
-            worker_init_fn=begin_reader,
-        )
-
-
-def _readers(device: torch.device) -> int:
-    """Processes that read batches; on a CPU they would only take cores from the step, whose late threads stall all."""
-    return min(READERS[device.type], cores()) if device.type != "cpu" else 0
 
 
 def _bound(job: Job, method: Method, run: Run) -> dict[str, Any]:
@@ -495,64 +410,6 @@ def _kept_moments(job: Job, method: Method, session: _Session) -> Path | None:
     folder = moments_folder(job.stage, job.cohort, maps, autoencoder)
     by_main(job.accelerator, lambda: keep_moments(job.stage, job.cohort, maps, autoencoder, job.device, folder, report))
     return folder
-
-
-def begin_learner(method: Method, options: Training, device: torch.device, epoch_steps: int) -> Learner:
-    """The state of a training before its first step; epoch_steps: 0 where the losses of epochs count for nothing."""
-    method.to(device).train()
-    averaged = copy.deepcopy(method).requires_grad_(False).eval()
-    optimisers = {turn: options.optimiser.build(method.parameters_of(turn)) for turn in method.turns}
-    # compiling takes half a minute on a CPU, and gains 4-20 %; further steps decide nothing, since it moves roundings
-    long = device.type in ("cuda", "xpu") or options.steps > 20_000
-    if (long and can_compile(device)) if options.compile is None else options.compile:
-        method.net.compile()
-    return Learner(method, averaged, optimisers, Epochs(epoch_steps))
-
-
-def take_step(
-    learner: Learner,
-    parallel: Method,
-    options: Training,
-    seed: int,
-    batches: Iterator[Batch],
-    device: torch.device,
-    clock: Clock | None = None,
-) -> dict[str, dict[str, torch.Tensor]]:
-    """Every turn once (or as often as its method says); returns each turn's last losses, still on the device."""
-    losses = {}
-    rate, progress, calls = options.rate(learner.step), options.progress(learner.step), 0
-    clock = Clock(device) if clock is None else clock
-    clock.start()
-    for turn, repeats in learner.method.turns.items():
-        if not learner.method.takes_turn(turn, progress):  # skip its batches: those of a step depend on the step alone
-            calls += sum(1 for _ in itertools.islice(batches, repeats * options.accumulate))
-            continue
-        optimiser = learner.optimisers[turn]
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        for _ in range(repeats):
-            optimiser.zero_grad(set_to_none=True)
-            for _ in range(options.accumulate):
-                batch = next(batches)
-                clock.lap("data")
-                noise = Noise(stable_id(seed, learner.step, calls), batch.item)
-                # for dropout, the same after a restart
-                seed_of = torch.default_generator if device.type == "cpu" else torch  # the latter looks for GPUs: 1 ms
-                seed_of.manual_seed(stable_id(noise.seed, int(batch.item.flatten()[0])))
-                with autocast(device, options.precision):
-                    parts = parallel(turn, batch.to(device), noise, progress)
-                clock.lap("forward")
-                (parts["total"] / options.accumulate).backward()
-                clock.lap("backward")
-                calls += 1
-            if options.clip_norm:
-                moving = [one for group in optimiser.param_groups for one in group["params"]]
-                on_cpu = True if device.type == "cpu" else None  # elsewhere torch takes all tensors together by itself
-                nn.utils.clip_grad_norm_(moving, options.clip_norm, foreach=on_cpu)
-            optimiser.step()
-            clock.lap("backward")
-        losses[turn] = {name: value.detach() for name, value in parts.items()}
-    return losses
 
 
 def _check_finite(

@@ -1,0 +1,96 @@
+"""The training of one stage on a cohort: its seed, its epochs, its batches."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+
+from voxlate.batch import Batch, stable_id
+from voxlate.data.batches import Batches
+from voxlate.data.prepared import Cohort
+from voxlate.errors import BadInput
+from voxlate.machine import begin_reader, cores
+from voxlate.recipe import FullStage, Recipe
+
+READERS = {"cuda": 4, "xpu": 4, "mps": 2}  # with MPS each holds a torch of its own in memory that the GPU shares
+
+
+@dataclass(frozen=True)
+class Job:
+    """The training of one stage on a cohort."""
+
+    recipe: Recipe
+    stage: FullStage
+    cohort: Cohort
+    accelerator: Accelerator
+    device: torch.device
+
+    @property
+    def seed(self) -> int:
+        """By the stage's place: a first stage trained alone ends with the same weights."""
+        place = [stage.name for stage in self.recipe.all_stages].index(self.stage.name)
+        return stable_id(self.stage.train.seed, "stage", place)
+
+    @property
+    def epoch_steps(self) -> int:
+        """Steps in which the turn that makes images takes as many items as there are, whatever other turns take."""
+        *_, of_images = self.stage.turns.values()
+        return self._steps_of_pass(of_images)
+
+    @property
+    def epoch_steps_of_all_turns(self) -> int:
+        """Steps in which all turns together take as many items as there are: an epoch of version 0.6 and before."""
+        return self._steps_of_pass(sum(self.stage.turns.values()))
+
+    def _steps_of_pass(self, batches: int) -> int:
+        """Steps of so many batches each in which as many items are taken as there are."""
+        items = len(Batches(self.cohort, self.stage.data, self.recipe.intensity).items)
+        return math.ceil(items / (self.stage.train.batch * batches))
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other process trains along."""
+        return self.accelerator.num_processes == 1
+
+    def batches(self, step: int = 0, moments: Path | None = None) -> DataLoader[Batch]:
+        """Batches from a step on; batch k is a function of the seed and k alone, so resuming skips without reading.
+
+        moments: where those of their latents are kept.
+        """
+        options, world = self.stage.train, self.accelerator.num_processes
+        if options.batch % (options.accumulate * world):
+            raise BadInput(
+                f"train.batch: expected a multiple of train.accumulate × processes ({options.accumulate} × {world}), "
+                f"found {options.batch}. Change one of them."
+            )
+        calls = options.accumulate * sum(self.stage.turns.values())
+        batches = Batches(
+            self.cohort,
+            self.stage.data,
+            self.recipe.intensity,
+            seed=self.seed,
+            batch=options.batch // options.accumulate // world,
+            steps=options.length * calls,
+            rank=self.accelerator.process_index,
+            world=world,
+            unpaired=not self.stage.method.needs_pairs,
+            moments=moments,
+        )
+        order = range(step * calls, options.length * calls)
+        workers = _readers(self.device) if options.workers is None else options.workers
+        return DataLoader(
+            batches,
+            batch_size=None,
+            sampler=order,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            worker_init_fn=begin_reader,
+        )
+
+
+def _readers(device: torch.device) -> int:
+    """Processes that read batches; on a CPU they would only take cores from the step, whose late threads stall all."""
+    return min(READERS[device.type], cores()) if device.type != "cpu" else 0
