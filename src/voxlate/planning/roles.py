@@ -39,7 +39,10 @@ def roles_of(facts: Facts, source: Sequence[str] = (), target: Sequence[str] = (
         raise BadInput(f"--source, --target: expected each modality in one of them, found {min(both)} in both.")
     if len(set(source or target)) == len(facts.scans):
         known = ", ".join(facts.scans)
-        raise BadInput(f"--source, --target: expected a modality for each of them, found all ({known}) in one.")
+        raise BadInput(
+            f"--source, --target: expected a modality for each of them, found all ({known}) in one. To complete "
+            "whichever of them is missing, drop both options."
+        )
     guess = _rest(facts, source, target) if source or target else _guess(facts)
     if guess.way == "complete":
         return guess
