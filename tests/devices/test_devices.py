@@ -16,7 +16,7 @@ from voxlate.errors import BadInput
 from voxlate.planning import probe
 from voxlate.planning.probe import Limits, Probe
 from voxlate.recipe import read, to_dict
-from voxlate.training import train
+from voxlate.training import job, train
 from voxlate.training.clock import Clock
 
 GIB = 2**30
@@ -93,10 +93,10 @@ def test_several_processes_cannot_share_mps(has, monkeypatch):
 
 @pytest.mark.parametrize(("device", "readers"), [("cpu", 0), ("cuda", 4), ("mps", 2), ("xpu", 4)])
 def test_readers_run_ahead_of_every_gpu_and_of_no_cpu(monkeypatch, device, readers):
-    monkeypatch.setattr(train, "cores", lambda: 8)
-    assert train._readers(torch.device(device)) == readers
-    monkeypatch.setattr(train, "cores", lambda: 1)
-    assert train._readers(torch.device(device)) == min(readers, 1)
+    monkeypatch.setattr(job, "cores", lambda: 8)
+    assert job._readers(torch.device(device)) == readers
+    monkeypatch.setattr(job, "cores", lambda: 1)
+    assert job._readers(torch.device(device)) == min(readers, 1)
 
 
 def test_without_float64_values_are_computed_on_the_cpu(monkeypatch):
