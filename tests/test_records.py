@@ -198,3 +198,14 @@ def test_scores_that_disagree_with_their_rows_are_refused(tmp_path: Path, part: 
     path.write_text(json.dumps({"modalities": {"ct": PART | part}, "cases": [ROWS[0] | row, ROWS[1]]}))
     with pytest.raises(BadInput, match="expected scores as voxlate writes it"):
         read_scores(path)
+
+
+@pytest.mark.parametrize("value", [[], True, 3, torch.ones(2)])
+def test_a_setting_of_torch_in_a_state_trains_as_the_recipe_does(value, run, voxlate):
+    state = torch.load(run / "state.pt", weights_only=True)
+    (optimiser,) = state["optimisers"].values()
+    optimiser["param_groups"][0]["maximize"] = value
+    torch.save(state, run / "state.pt")
+    answer = voxlate("train", run, "--steps", "+1")
+    assert answer.code == 2, answer.err
+    assert "maximize" in answer.err

@@ -18,6 +18,8 @@ OUTLINE = {"method", "averaged", "optimisers", "epochs", "memory", "step", "seco
 # keys of torch's groups that say how a step is computed, not what it gives; other versions of torch have others
 OF_TORCH = {"amsgrad", "maximize", "foreach", "capturable", "differentiable", "fused", "decoupled_weight_decay"}
 
+CHANGES_STEPS = {"amsgrad", "maximize", "decoupled_weight_decay"}  # of these, those that would train otherwise
+
 
 def _record(path: Path | str) -> Record:
     return Record(path, "a training state", "Delete it to start again.")
@@ -67,6 +69,11 @@ def _check_optimiser(
         record.check((own.keys() ^ group.keys()) <= OF_TORCH, f"{where} with other settings")
         for key in own.keys() - OF_TORCH - {"lr"}:
             record.check(_same(group[key], own[key]), f"{where}.{key} of {group[key]!r:.80}, not {own[key]!r:.80}")
+        for key in OF_TORCH & group.keys():
+            value = group[key]
+            record.check(value is None or type(value) is bool, f"{where}.{key} of {value!r:.80}")
+            same = key not in CHANGES_STEPS or bool(value) == bool(own.get(key, value))
+            record.check(same, f"{where}.{key} of {value}, not {own.get(key)}")
         rate = group["lr"]
         record.check(type(rate) is float and 0 <= rate <= LARGEST, f"{where}.lr of {rate!r:.80}")
         expected |= {number: (one, bool(own.get("orthogonal"))) for number, one in zip(own["params"], real["params"])}

@@ -32,6 +32,7 @@ NEAR = 0.99  # of familiar patches that lie nearer than 1 in a map
 USUAL_SPREAD, WORTH = 0.05, 3  # of heads' extents, as a logarithm; it counts as much as so many patients
 FEWEST_MM = 1e-3
 AT_ONCE = 1024
+LEAST_SIZE = 1e-4  # deviation of an extent, below that of any calibration
 LEAST_SPREAD, LEAST_WIDTH = 1e-3, 1e-6  # of features and of statistics: what never varied may yet do so
 EXTENTS = 4  # logarithms of a body's three, and of its volume's root
 LARGEST = 1e9  # of what a memory holds: features are some network units
@@ -108,6 +109,7 @@ def memory_from(tensors: Mapping[str, torch.Tensor], prefix: str) -> Memory:
     mine = f"{prefix}."
     own = {name.removeprefix(mine): one.numpy() for name, one in tensors.items() if name.startswith(mine)}
     near, patients = own.pop("numbers").tolist()
+    own["sizes"][1] = np.maximum(own["sizes"][1], LEAST_SIZE)  # a stranger's file may state none
     return Memory(**own, near=near, patients=round(patients))
 
 
