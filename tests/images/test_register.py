@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from rows import every_row
 from voxlate.errors import BadInput
 from voxlate.images import register as module
 from voxlate.images.grid import Grid
@@ -186,7 +187,7 @@ def test_a_written_transform_is_read_by_other_tools(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("change", "found"),
     [
         (("Parameters: 0.9", "Parameters: nan"), "no numbers"),
