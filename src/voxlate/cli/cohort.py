@@ -101,7 +101,7 @@ def prepare(
     as_json: Json = False,
 ) -> None:
     """Check a cohort, split it by patient, and write it in the form that training reads."""
-    from voxlate.cli.following import after_prepare
+    from voxlate.cli.next_steps import after_prepare
     from voxlate.cli.overview import overview, show
     from voxlate.data.audit import misalignment_lines
     from voxlate.data.manifest import root_and_manifest
@@ -139,7 +139,7 @@ def prepare(
         facts = {"cases": cases, "modalities": list(ready.modalities), "warnings": list(ready.warnings)}
         held_out = held_out_patients(splits)
         print(json.dumps({"out": str(to), **facts, "overview": table, "held_out": held_out}))
-        end(ready.made["unread"])
+        end(ready.provenance["unread"])
         return
     if found is not None and layout.manifest is None:
         say(f"cases and splits from {found}", err, "dim")
@@ -160,7 +160,7 @@ def prepare(
         say(f"Next:  voxlate {after_prepare(to)}")
     except BadInput as error:
         note(f"no training can be planned: {error}")
-    end(ready.made["unread"])
+    end(ready.provenance["unread"])
 
 
 @app.command(epilog="Examples:  voxlate info scan.nii.gz    voxlate info RUN")

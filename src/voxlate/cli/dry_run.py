@@ -12,8 +12,8 @@ from voxlate.cli.progress import progress_on
 from voxlate.data.align import Preparation
 from voxlate.data.checking import check_cases
 from voxlate.data.find import find_cohort, root_and_manifest
-from voxlate.data.lists import known_patients
 from voxlate.data.prepare import complete
+from voxlate.data.slice_lists import known_patients
 from voxlate.data.split import held_out_line, held_out_patients, small_cohort_note, split_patients
 
 OF_PREPARATION = ("resample", "register", "fixed", "align", "mask", "mask_from")

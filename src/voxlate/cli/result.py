@@ -124,9 +124,9 @@ def evaluate(
 
     The last line says whether the syntheses are better than the best naive baseline.
     """
+    from voxlate.scoring.captions import held_out_note
     from voxlate.scoring.evaluate import evaluate as score_images
     from voxlate.scoring.verdict import coloured
-    from voxlate.scoring.words import held_out_note
 
     how = {**vars(options), "scopes": options.scopes or (), "regions": pairs(region, "--region")}
     unmade: dict[str, str] = {}
@@ -137,8 +137,8 @@ def evaluate(
         )
     with progress_on(err) as bars:
         if run:
+            from voxlate.synthesis.missing import score_scenarios
             from voxlate.synthesis.model import load
-            from voxlate.synthesis.scenarios import score_scenarios
 
             kind = None if noise is None else {"kind": noise}
             changes = {"samples": samples, "steps": steps, "noise": kind, **synth_table(change)}

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from voxlate.data.doubles import refuse_leak
+from voxlate.data.leakage import refuse_leak
 from voxlate.data.presets import Arrays, CaseFiles
 from voxlate.data.split import patient_order
 from voxlate.errors import BadInput
 from voxlate.files import safe_name
 from voxlate.images.arrays import ARRAYS, slice_size, stack_shape, states_spacing
-from voxlate.images.frames import without_frame
+from voxlate.images.dynamic import without_frame
 
 PATIENTS = "patients.txt"  # in a cohort's folder: read where no other list is named
 LARGEST_SHARE = 4  # of the training items at most one in so many is held back

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from voxlate.errors import BadInput
-from voxlate.images.frames import peak_frame
+from voxlate.images.dynamic import peak_frame
 from voxlate.images.volume import files_of, is_there, read_volume
 
 AFFINE = np.array([[-2.0, 0, 0, 20], [0, 2, 0, -30], [0, 0, 5, 7], [0, 0, 0, 1]])

@@ -31,7 +31,7 @@ from voxlate.learning.settings import evaluations
 from voxlate.recipe import Synthesis
 from voxlate.synthesis.calls import PatchProgress, count_calls, no_report
 from voxlate.training.validate import autocast
-from voxlate.trust.calibration import Image
+from voxlate.trust.calibration import Prediction
 
 if TYPE_CHECKING:
     from voxlate.synthesis.model import Model
@@ -44,7 +44,7 @@ def draw(
     seed: int,
     progress: PatchProgress,
     outer: float | None,
-) -> tuple[list[Image], float]:
+) -> tuple[list[Prediction], float]:
     """The targets of a case, and evaluations of the network for each sample of a slice or patch.
 
     Of several samples an image is the mean. Noise goes by the seed and the key of the scans. outer: of the samples, the
@@ -75,7 +75,9 @@ def draw(
     parts = done.reshape(-1, count, *done.shape[1:])  # mean, standard deviation, two quantiles
     for part in parts[:2]:
         _check_finite(prepared.header.case, part)
-    return [Image(*parts[:, channel]) for channel in range(count)], calls.count / max(1, len(starts) * synth.samples)
+    return [Prediction(*parts[:, channel]) for channel in range(count)], calls.count / max(
+        1, len(starts) * synth.samples
+    )
 
 
 def _progress_in_windows(model: "Model", plan: SlicePlan, progress: PatchProgress) -> Callable[[int], None]:

@@ -16,13 +16,13 @@ from voxlate.data.presets import CaseFiles
 from voxlate.errors import BadInput, CannotWrite, did_you_mean
 from voxlate.files import locked, safe_name, seen_from, write_json
 from voxlate.images.dicom import is_dicom_folder, without_key
-from voxlate.images.frames import without_frame
+from voxlate.images.dynamic import without_frame
 from voxlate.images.volume import PICTURES, UNITS, is_there
 from voxlate.scoring.provenance import difference, is_fold, provenance_of, read_provenance, recorded_splits
 from voxlate.synthesis.calls import PatchProgress, Warn, no_report, warned
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import COST, Model
-from voxlate.synthesis.written import check_folder, check_free, is_unchanged, stated_synthesis
+from voxlate.synthesis.result import check_folder, check_free, is_unchanged, stated_synthesis
 
 NamedProgress = Callable[[str, int, int], None]
 OTHER = "other"  # the split of a case that has the name of a training case, and is another patient's

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.ndimage as ndimage
 
-from voxlate.trust.unfamiliar import PROVING, STATISTICS, memory_from, patches_of, remember, verdict_on
+from voxlate.trust.out_of_distribution import PROVING, STATISTICS, patches_of, references_from, remember, verdict_on
 
 SPACING = (5.0, 3.0, 3.0)
 
@@ -70,7 +70,7 @@ def test_the_map_is_high_where_the_metal_is(memory):
 def test_too_few_patients_prove_no_limit_and_a_kept_memory_says_the_same(memory):
     few = remember([seen(head(k)) for k in range(4)], list("abcd"))
     assert few.patients < PROVING
-    again = memory_from(memory.tensors(".memory"), ".memory")
+    again = references_from(memory.tensors(".memory"), ".memory")
     one = seen(head(200))
     assert verdict_on(again, one).statistics == verdict_on(memory, one).statistics
 

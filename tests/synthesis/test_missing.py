@@ -10,7 +10,7 @@ import pytest
 
 from voxlate.files import read_json
 from voxlate.scoring.evaluate import evaluate
-from voxlate.synthesis.written import is_unchanged, write_images
+from voxlate.synthesis.result import is_unchanged, write_images
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ from voxlate.images.grid import Grid, oriented, return_to
 from voxlate.images.mask import foreground
 from voxlate.images.volume import Volume
 from voxlate.recipe import Recipe
-from voxlate.synthesis.made import Made
+from voxlate.synthesis.result import SynthesisedImage
 from voxlate.trust.calibration import Calibration
+from voxlate.trust.out_of_distribution import Patches, Verdict, patches_of, verdict_on
 from voxlate.trust.regions import parts_of
-from voxlate.trust.unfamiliar import Patches, Verdict, patches_of, verdict_on
 
 
 @dataclass(frozen=True)
-class Lattice:
+class OutputGrid:
     """The voxels of the file that images of a case are written like: of the first source, or of the fixed scan.
 
     affine: of the network's grid; axes: how slices are laid out for the network; units: of modalities. Where nothing
@@ -50,13 +50,13 @@ class Lattice:
         return self.laid(self.written(values, "", "")).data[0]
 
 
-def lattice_of(prepared: PreparedCase, axes: str, units: Mapping[str, str]) -> Lattice:
+def output_grid_of(prepared: PreparedCase, axes: str, units: Mapping[str, str]) -> OutputGrid:
     """Where the images of a prepared case are written."""
     origins = prepared.header.origins
     # where scans were registered, the image lies in the frame of the one that they were registered to
     fixed = [one.to for one in prepared.header.registered.values() if one.kept != "none"]
     first = origins[fixed[0]] if fixed else next(iter(origins.values()))
-    return Lattice(np.array(prepared.header.affine), first.grid, axes, units)
+    return OutputGrid(np.array(prepared.header.affine), first.grid, axes, units)
 
 
 def sources_of(recipe: Recipe, prepared: PreparedCase) -> list[np.ndarray]:
@@ -95,21 +95,21 @@ def trusted(
     calibration: Calibration | None,
     recipe: Recipe,
     prepared: PreparedCase,
-    images: Mapping[str, Made],
-    lattice: Lattice,
+    images: Mapping[str, SynthesisedImage],
+    output_grid: OutputGrid,
 ) -> Trusted:
     """The intervals and bounds of the images of a case, and whether its scans are like those known."""
     low, high, bounds = dict[str, Volume](), dict[str, Volume](), dict[str, dict[str, float]]()
     if calibration is None:
         return Trusted(low, high, bounds)
     sources = sources_of(recipe, prepared)
-    given = [lattice.seen(one) for one in sources]
+    given = [output_grid.seen(one) for one in sources]
     for name, one in images.items():
-        ends = calibration.interval(name, one.image.each(lattice.seen), given)
-        laid = lattice.laid(lattice.written(one.values, name, lattice.units[name]))
+        ends = calibration.interval(name, one.image.each(output_grid.seen), given)
+        laid = output_grid.laid(output_grid.written(one.values, name, output_grid.units[name]))
         for maps, values in zip((low, high), ends):
             physical = Volume(one.scale.inverse(values)[None], laid.affine, laid.unit, name)
-            maps[name] = return_to(physical, lattice.file)
+            maps[name] = return_to(physical, output_grid.file)
         parts = parts_of(calibration.header.targets[name].regions, laid)
         stated = calibration.bounds(name, *ends, parts)
         bounds[name] = {key: round(value * one.half, 4) for key, value in stated.items()}

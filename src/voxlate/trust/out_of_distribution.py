@@ -66,7 +66,7 @@ class Patches:
 
 
 @dataclass(frozen=True)
-class Memory:
+class ReferencePatches:
     """Patches of known cases, scaled, and how far other known cases lie from them.
 
     centre, spread: of features; usual, width: by statistic, in STATISTICS' order, the median over known cases and how
@@ -90,7 +90,7 @@ class Memory:
         return {f"{prefix}.{name}": torch.from_numpy(np.ascontiguousarray(one)) for name, one in arrays.items()}
 
 
-def memory_shapes(points: Sequence[int]) -> dict[str, Shape]:
+def reference_shapes(points: Sequence[int]) -> dict[str, Shape]:
     """What the tensors of a memory are; points: patches that are known, and features of each."""
     features, statistics = points[-1], len(STATISTICS)
     return {
@@ -104,13 +104,13 @@ def memory_shapes(points: Sequence[int]) -> dict[str, Shape]:
     }
 
 
-def memory_from(tensors: Mapping[str, torch.Tensor], prefix: str) -> Memory:
+def references_from(tensors: Mapping[str, torch.Tensor], prefix: str) -> ReferencePatches:
     """What `tensors` gave."""
     mine = f"{prefix}."
     own = {name.removeprefix(mine): one.numpy() for name, one in tensors.items() if name.startswith(mine)}
     near, patients = own.pop("numbers").tolist()
     own["sizes"][1] = np.maximum(own["sizes"][1], LEAST_SIZE)  # a stranger's file may state none
-    return Memory(**own, near=near, patients=round(patients))
+    return ReferencePatches(**own, near=near, patients=round(patients))
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def _features(image: Array, places: NDArray[np.int64], pixel_mm: tuple[float, ..
     return found
 
 
-def remember(cases: Sequence[Patches], patients: Sequence[str], seed: int = 0) -> Memory:
+def remember(cases: Sequence[Patches], patients: Sequence[str], seed: int = 0) -> ReferencePatches:
     """A memory of cases, and how far each of them lies from the others: without its own patient's patches."""
     draw = np.random.default_rng(seed)
     each = max(1, REMEMBERED // len(cases))
@@ -225,7 +225,7 @@ def remember(cases: Sequence[Patches], patients: Sequence[str], seed: int = 0) -
         width[-1] = max(width[-1], FAR_SIZE - usual[-1])
     near = float(np.quantile(np.concatenate(far), NEAR))
     limits = usual.astype(np.float32), width.astype(np.float32)
-    return Memory(points, centre, spread, *limits, _usual_size(sizes, grain), near, len(apart))
+    return ReferencePatches(points, centre, spread, *limits, _usual_size(sizes, grain), near, len(apart))
 
 
 def _usual_size(sizes: Array, grain: Array) -> Array:
@@ -234,7 +234,7 @@ def _usual_size(sizes: Array, grain: Array) -> Array:
     return np.stack([sizes.mean(0), np.sqrt(squares) + grain])
 
 
-def verdict_on(memory: Memory, case: Patches) -> Verdict:
+def verdict_on(memory: ReferencePatches, case: Patches) -> Verdict:
     """How unlike the known cases this one is."""
     distances = _distances((case.features - memory.centre) / memory.spread, memory.points)
     values = (np.array(_statistics(distances, case.size, memory.sizes)) - memory.usual) / memory.width

@@ -21,15 +21,15 @@ from voxlate.images.volume import Volume, content_hash, read_volume
 from voxlate.records import Record, Shape
 from voxlate.scoring.provenance import recorded_splits
 from voxlate.synthesis.calls import PatchProgress
+from voxlate.synthesis.inputs import preparation_for
+from voxlate.synthesis.intervals import OutputGrid, output_grid_of, patches_in, sources_of
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.ready import preparation_for
-from voxlate.synthesis.trusted import Lattice, lattice_of, patches_in, sources_of
 from voxlate.training.run import DIGITS
-from voxlate.trust.calibration import BODY, Image
+from voxlate.trust.calibration import BODY, Prediction
 from voxlate.trust.features import number_of_features, voxel_features
 from voxlate.trust.fit import Evidence
+from voxlate.trust.out_of_distribution import EXTENTS, Patches, number_of_patch_features
 from voxlate.trust.regions import parts_of
-from voxlate.trust.unfamiliar import EXTENTS, Patches, number_of_patch_features
 
 Array = NDArray[np.float32]
 
@@ -117,19 +117,21 @@ class Collector:
         scans = {name: read_volume(path, name) for name, path in self._files(case).items()}
         maps = {name: read_volume(path, name) for name, path in case.labels.items()}
         ready = model.ready({name: one for name, one in scans.items() if name in model.scan_names}, case.case)
-        lattice = lattice_of(ready.prepared, model.recipe.data.axes, model.header["units"])
+        output_grid = output_grid_of(ready.prepared, model.recipe.data.axes, model.header["units"])
         scans.pop(MASK, None)
-        truth = self._truth(case.case, scans, maps, lattice)
+        truth = self._truth(case.case, scans, maps, output_grid)
         images, _ = model.draw(ready, self.seed, progress, self.alpha)
         sources = sources_of(model.recipe, ready.prepared)
-        given = [lattice.seen(one) for one in sources]
+        given = [output_grid.seen(one) for one in sources]
         chooser = np.random.default_rng([self.seed, *case.case.encode()])
         found = dict[str, Mapping[str, Any]]()
         for name, one in images.items():
-            found[name] = self._sampled(name, one.image.each(lattice.seen), truth, given, chooser)
+            found[name] = self._sampled(name, one.image.each(output_grid.seen), truth, given, chooser)
         return {**found, PATCHES: vars(patches_in(model.recipe, ready.prepared, sources))}
 
-    def _truth(self, case: str, scans: Mapping[str, Volume], maps: Mapping[str, Volume], lattice: Lattice) -> _Truth:
+    def _truth(
+        self, case: str, scans: Mapping[str, Volume], maps: Mapping[str, Volume], output_grid: OutputGrid
+    ) -> _Truth:
         """The truth as its file has it, which is what evaluate compares with; moved only where its grid is another."""
         recipe, data = self.model.recipe, self.model.recipe.data
         preparation = preparation_for(self.model.header, {name: scans[name] for name in data.source})
@@ -138,10 +140,10 @@ class Collector:
         prepared = laid_out(whole, data.axes)
         moved = {name for name, one in prepared.header.registered.items() if one.kept != "none"}
 
-        def on_lattice(own: Volume, values: NDArray[np.generic], order: Literal[0, 1]) -> Volume:
+        def on_output_grid(own: Volume, values: NDArray[np.generic], order: Literal[0, 1]) -> Volume:
             """The file itself where it has the image's voxels, and registration did not move it."""
             turned = oriented(own, data.axes[::-1])
-            ours = lattice.laid(lattice.written(values, own.modality, own.unit, order))
+            ours = output_grid.laid(output_grid.written(values, own.modality, own.unit, order))
             return turned if own.modality not in moved and same_grid(turned.grid, ours.grid) else ours
 
         volumes, scales = dict[str, Volume](), dict[str, Scale]()
@@ -149,9 +151,9 @@ class Collector:
             statistics = prepared.header.statistics[name]
             if statistics.blank:
                 raise BadInput(f"{case}: expected {name} to show something, found the same value everywhere.")
-            volumes[name] = on_lattice(scans[name], prepared.arrays[name][:], 1)
+            volumes[name] = on_output_grid(scans[name], prepared.arrays[name][:], 1)
             scales[name] = recipe.intensity[name].scale(statistics)
-        labels = {name: on_lattice(one, prepared.arrays[LABEL + name][:], 0).data[0] for name, one in maps.items()}
+        labels = {name: on_output_grid(one, prepared.arrays[LABEL + name][:], 0).data[0] for name, one in maps.items()}
         return _Truth(volumes, scales, labels)
 
     def _refuse_training(self, prepared: PreparedCase) -> None:
@@ -166,12 +168,12 @@ class Collector:
             self.warn(f"{case} has the name of a training case and other voxels: it counts as another patient.")
 
     def _sampled(
-        self, name: str, image: Image, truth: _Truth, sources: Sequence[Array], chooser: np.random.Generator
+        self, name: str, image: Prediction, truth: _Truth, sources: Sequence[Array], chooser: np.random.Generator
     ) -> dict[str, Any]:
         """Voxels of a case, drawn evenly from the body that its image or its truth shows, and a few from around it."""
         volume, spec, texts = truth.volumes[name], self.model.recipe.intensity[name], self.texts[name]
         scale = Scale(*self.model.header["target_scales"][name])
-        made = Volume(scale.inverse(image.made)[None], volume.affine, volume.unit, name)
+        made = Volume(scale.inverse(image.values)[None], volume.affine, volume.unit, name)
         of_truth, of_made = parts_of(texts, volume, truth.labels), parts_of(texts, made)
         known = volume.data[0].astype(np.float32)
         shown = (of_truth[BODY] | of_made[BODY]).ravel()
@@ -183,7 +185,7 @@ class Collector:
             return values.reshape(-1, *values.shape[3:])[places]
 
         return {
-            "features": at(voxel_features(image.made, sources, image.sd)),
+            "features": at(voxel_features(image.values, sources, image.sd)),
             "truth": at(truth.scales[name].forward(known) if spec.window else truth.scales[name].of(known)),
             **vars(image.each(at)),
             "truth_parts": {part: at(mask) for part, mask in of_truth.items()},

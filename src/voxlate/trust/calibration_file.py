@@ -17,7 +17,7 @@ from voxlate.files import whole_file
 from voxlate.records import Digest, Record, Shape, Tensors
 from voxlate.scoring.regions import regions_from
 from voxlate.trust.calibration import BODY, MEMORY, OF_SAMPLES, Calibration, Header, Target
-from voxlate.trust.unfamiliar import memory_from, memory_shapes
+from voxlate.trust.out_of_distribution import reference_shapes, references_from
 from voxlate.trust.widths import LESSONS, widths_from, widths_shapes
 
 
@@ -55,7 +55,7 @@ def read_calibration(path: Path) -> Calibration:
         _check(record, header)
         tensors = {name: one.clone() for name, one in file.read(_shapes(file, header)).items()}
     record.check(stamped["sha256"] == _checksum(text, tensors), "a changed file (its checksum differs)")
-    memory = memory_from(tensors, MEMORY)
+    memory = references_from(tensors, MEMORY)
     record.check(memory.patients == header.patients, f"scans of {memory.patients} patients, not of {header.patients}")
     widths = {name: widths_from(tensors, name) for name, one in header.targets.items() if one.way in LESSONS}
     with path.open("rb") as opened:
@@ -68,7 +68,7 @@ def _shapes(file: Tensors, header: Header) -> dict[str, Shape]:
     found = file.shapes
     points, _ = found.get(f"{MEMORY}.points", ((), ""))
     file.record.check(len(points) == 2, "no patches of known scans")
-    shapes = {f"{MEMORY}.{name}": one for name, one in memory_shapes(points).items()}
+    shapes = {f"{MEMORY}.{name}": one for name, one in reference_shapes(points).items()}
     for name, target in header.targets.items():
         if target.way in LESSONS:
             features, _ = found.get(f"{name}.centre", ((), ""))

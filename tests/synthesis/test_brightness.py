@@ -11,7 +11,7 @@ import voxlate as package
 from voxlate.images.intensity import Percentile, Scale
 from voxlate.images.mask import foreground
 from voxlate.images.volume import Volume
-from voxlate.synthesis.peaks import Peak, peak_of
+from voxlate.synthesis.brightness import Peak, peak_of
 from voxlate.training.run import Run
 
 SCALE = Scale(0, 100)

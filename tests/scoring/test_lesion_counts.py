@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from voxlate.scoring.ledger import ledger, sentence
+from voxlate.scoring.lesion_counts import ledger, sentence
 
 SHAPE = (8, 40, 40)
 

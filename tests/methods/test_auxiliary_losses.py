@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
-from voxlate.methods.extras import LOSSES
+from voxlate.methods.auxiliary_losses import LOSSES
 from voxlate.methods.method import Problem
 from voxlate.methods.regression import Regression, RegressionSettings
 from voxlate.methods.tasks import Complete, Translate

@@ -8,7 +8,7 @@ import torch
 
 from voxlate.data.audit import distances, not_examined
 from voxlate.data.case import LABEL, PreparedCase
-from voxlate.data.familiar import varied_level
+from voxlate.data.intensity_checks import varied_level
 from voxlate.data.patches import NO_LABEL, DataSettings, cut_note, padding_note, teaching_cases, usable_cases
 from voxlate.data.prepared import SPLITS, Cohort
 from voxlate.data.split import FOLDS

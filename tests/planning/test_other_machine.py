@@ -9,7 +9,7 @@ from torch import nn
 from voxlate.cli.api import plan
 from voxlate.errors import BadInput
 from voxlate.files import read_json
-from voxlate.planning.elsewhere import (
+from voxlate.planning.other_machine import (
     CONTEXT_BYTES,
     KERNEL_SECONDS,
     REACHED,

@@ -1,6 +1,6 @@
 """What a synthesis gives: images of a case with what is known of their errors, and their files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image as Picture
 
 from voxlate.data.grades import grade_of
-from voxlate.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR
+from voxlate.errors import BadInput
+from voxlate.files import HIGH, LOW, STD, UNCALIBRATED, UNFAMILIAR, read_json, write_json
 from voxlate.images.grid import canonical
 from voxlate.images.intensity import Scale
 from voxlate.images.pictures import (
@@ -24,11 +25,15 @@ from voxlate.images.pictures import (
     square_pixels,
     with_lines,
 )
-from voxlate.images.volume import SYNTHETIC, SYNTHETIC_SCAN, Volume, write_volume
-from voxlate.synthesis.peaks import Peak
-from voxlate.synthesis.written import write_images
-from voxlate.trust.calibration import Image
+from voxlate.images.volume import SYNTHETIC, SYNTHETIC_SCAN, Volume, content_hash, says_synthetic, write_volume
+from voxlate.scoring.provenance import provenance_of, read_provenance
+from voxlate.synthesis.brightness import Peak
+from voxlate.trust.calibration import Prediction
 
+Writer = Callable[[Path], object]
+
+OTHERS = ("cohort.json", "weights.safetensors")  # of folders that prepare and train write
+OF_SYNTHESIS = {"images", "cases", "synth"}  # keys of ours, one of which every provenance of a synthesis has
 TILE = 320  # pixels a side of a slice that is shown
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 OF_MAPS = {  # what a header says of a map, by the end of its name
@@ -47,14 +52,14 @@ def _said(file: str) -> str:
 
 
 @dataclass(frozen=True)
-class Made:
+class SynthesisedImage:
     """An image [D, H, W] on the network's grid: in physical units, and with its spread in network units.
 
     scale: from network units to physical ones; peak: how its bright end was corrected.
     """
 
     values: np.ndarray
-    image: Image
+    image: Prediction
     scale: Scale
     peak: Peak | None = None
 
@@ -67,13 +72,13 @@ class Made:
     def physical_sd(self) -> np.ndarray | None:
         return None if self.image.sd is None else self.image.sd * np.float32(self.half)
 
-    def stretched(self, peak: Peak) -> "Made":
+    def stretched(self, peak: Peak) -> "SynthesisedImage":
         """The image with its bright end moved, and its spread with it."""
         scale, spread = self.scale, self.physical_sd
         values = peak.stretch(self.values)
         moved = self.image.each(lambda one: scale.of(peak.stretch(scale.inverse(one))))
         sd: np.ndarray | None = None if spread is None else peak.stretch_sd(spread, self.values) / np.float32(self.half)
-        return Made(values, Image(scale.of(values), sd, moved.low, moved.high), scale, peak)
+        return SynthesisedImage(values, Prediction(scale.of(values), sd, moved.low, moved.high), scale, peak)
 
 
 @dataclass(frozen=True)
@@ -178,3 +183,70 @@ def _three_planes(volume: Volume, low: float, high: float, colours: str) -> list
         image = square_pixels(shades(middle, low, max(high, low + 1e-6)), pixel_mm(turned.grid.spacing_mm, plane))
         found.append(palette(colours)[image])
     return found
+
+
+def write_images(folder: Path, images: Mapping[str, Writer], provenance: Mapping[str, Any]) -> list[str]:
+    """Write images, by name of their file, and FOLDER/provenance.json; gives the earlier ones, which are removed.
+
+    The provenance comes last: a folder that has one is whole. Raises BadInput where a scan has the name of an image.
+    """
+    check_free(folder, images)
+    removed = remove_images(folder, keep=images)
+    for name, write in images.items():
+        write(folder / name)
+    listed = {name: content_hash(folder / name) for name in images}
+    write_json(folder / "provenance.json", {**provenance, "images": listed})
+    return removed
+
+
+def remove_images(folder: Path, keep: Collection[str] = ()) -> list[str]:
+    """Remove the provenance of a folder and the images that it lists, where they are still as they were written."""
+    removed = [name for name, content in _listed(folder).items() if name not in keep and _is(folder / name, content)]
+    for name in removed:
+        (folder / name).unlink()
+    (folder / "provenance.json").unlink(missing_ok=True)
+    return removed
+
+
+def stated_synthesis(provenance: Path) -> dict[str, Any]:
+    """What a provenance.json says of a synthesis; {} where it is of a run or of another tool."""
+    stated = read_json(provenance)
+    return read_provenance(provenance) if isinstance(stated, dict) and OF_SYNTHESIS & stated.keys() else {}
+
+
+def check_folder(folder: Path) -> None:
+    """Raise BadInput where a folder is a run or a prepared cohort, or its provenance.json is not of a synthesis."""
+    path = folder / "provenance.json"
+    foreign = [path.name] if path.is_file() and not stated_synthesis(path) else []
+    if others := [name for name in OTHERS if (folder / name).is_file()] + foreign:
+        raise BadInput(
+            f"{folder}: expected a new folder, one of scans, or one that voxlate synth wrote, found {others[0]} of "
+            "something else. Choose another folder."
+        )
+
+
+def check_free(folder: Path, names: Iterable[str]) -> None:
+    """Raise BadInput where a file of one of these names is there that voxlate did not write: scans are not replaced."""
+    check_folder(folder)
+    listed = _listed(folder)
+    for path in (folder / name for name in names if name not in listed):
+        if path.is_file() and not says_synthetic(path.with_name(f"{path.name.split('.')[0]}.nii.gz")):
+            raise BadInput(
+                f"{path}: expected no file of this name that voxlate did not write, found one: is it the scan itself? "
+                "Choose another --out."
+            )
+
+
+def is_unchanged(folder: Path) -> bool:
+    """Whether the provenance lists images, and all of them are there as they were written."""
+    listed = _listed(folder)
+    return bool(listed) and all(_is(folder / name, content) for name, content in listed.items())
+
+
+def _listed(folder: Path) -> dict[str, str]:
+    listed: dict[str, str] = provenance_of(folder).get("images", {})
+    return listed
+
+
+def _is(path: Path, content: str) -> bool:
+    return path.is_file() and content_hash(path) == content

@@ -14,7 +14,7 @@ from torch import Tensor
 from voxlate.diffusion.objective import masked_mean
 from voxlate.errors import BadInput
 from voxlate.methods.method import Problem, required
-from voxlate.nets.completion.parts import modality_images
+from voxlate.nets.completion.shared import modality_images
 
 Extra = Tensor | tuple[Tensor, ...]
 Reduction = Literal["mask", "all"]

@@ -3,8 +3,8 @@
 import logging
 import warnings
 
-from voxlate.cli import warned
-from voxlate.cli.warned import in_sentences
+from voxlate.cli import warning_lines
+from voxlate.cli.warning_lines import in_sentences
 
 # as matplotlib 3.11 and 3.8 have it
 ISSUE = "because there was an issue with the default path (%s); it is highly recommended to set the MPLCONFIGDIR"
@@ -26,7 +26,7 @@ def test_a_cache_folder_that_cannot_be_written_is_one_sentence(capfd):
 
 def test_other_warnings_are_shown_and_later_ones_as_before(capfd, monkeypatch):
     before, shown = warnings.showwarning, []
-    monkeypatch.setattr(warned, "_show_any", lambda message, *_: shown.append(message))
+    monkeypatch.setattr(warning_lines, "_show_any", lambda message, *_: shown.append(message))
     with in_sentences():
         logging.getLogger("matplotlib").warning("Matplotlib is building the font cache; this may take a moment.")
         logging.getLogger("matplotlib").info("nothing to know")

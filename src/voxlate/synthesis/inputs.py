@@ -13,8 +13,8 @@ from voxlate.config import adapter
 from voxlate.data.align import Preparation
 from voxlate.data.anatomy import Anatomy, seen, strange
 from voxlate.data.case import MASK, PreparedCase, prepare_case
-from voxlate.data.familiar import check_floor, unfamiliar, varied_level
 from voxlate.data.grades import advice
+from voxlate.data.intensity_checks import check_floor, unfamiliar, varied_level
 from voxlate.data.layout import laid_out
 from voxlate.errors import BadInput
 from voxlate.images.grid import canonical, check_affine

@@ -8,7 +8,7 @@ import numpy as np
 from voxlate.data.grades import worst
 from voxlate.errors import first_of
 from voxlate.scoring.intervals import counted_as
-from voxlate.scoring.ledger import sentence as ledger_sentence
+from voxlate.scoring.lesion_counts import sentence as ledger_sentence
 from voxlate.scoring.metrics import LPIPS, SSIM, metrics_of, scope_label
 
 FEW = 4  # notes on cases that are printed without --all

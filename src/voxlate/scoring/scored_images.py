@@ -29,7 +29,7 @@ class Item:
     synthesis: Path
     std: Path | None
     interval: Interval | None
-    made: Mapping[str, Any]
+    provenance: Mapping[str, Any]
 
     @property
     def label(self) -> str:
@@ -38,12 +38,12 @@ class Item:
     @property
     def inputs(self) -> dict[str, Path]:
         """The scans that it was made from: as its provenance says, else where the cohort has them."""
-        stated = stated_inputs(self.made).items()
+        stated = stated_inputs(self.provenance).items()
         return {name: path if is_there(path) else self.case.files.get(name, path) for name, path in stated}
 
 
 @dataclass(frozen=True)
-class Found:
+class ScoredImages:
     """The images to score, the names of those without a truth, and by case why an image must not be scored."""
 
     items: list[Item]
@@ -51,14 +51,14 @@ class Found:
     refused: dict[str, str]
 
 
-def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> Found:
+def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredImages:
     """The syntheses of OUT/<case> whose case has a truth; where: names the cohort in messages.
 
     Raises BadInput where none has one, where images were made in several ways, or from another case's scans.
     """
     if not out.is_dir():
         raise BadInput(f"{out}: expected the folder that `voxlate synth` wrote, found none. Check the path.")
-    found, failed = Found([], [], {}), provenance_of(out).get("failed", {})
+    found, failed = ScoredImages([], [], {}), provenance_of(out).get("failed", {})
     folders = {path.name: images for path in sorted(out.iterdir()) if path.is_dir() and (images := images_in(path))}
     stated = {name for name in folders if (out / name / "provenance.json").is_file()}
     for name, images in folders.items():
@@ -85,7 +85,7 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> Found:
             f"match{refused}. Check the two folders and the names of the modalities."
         )
     for mine in items_by_modality(found.items).values():
-        _check_one_way(out, {item.case.case: item.made for item in mine if item.case.case in stated})
+        _check_one_way(out, {item.case.case: item.provenance for item in mine if item.case.case in stated})
     _check_own_scans(out, {item.case.case for item in found.items}, cases)
     return found
 
@@ -107,7 +107,7 @@ def _scans(case: CaseFiles) -> set[Path]:
     return {*case.files.values(), *case.labels.values(), *([case.mask] if case.mask else [])}
 
 
-def not_scored(out: Path, found: Found, cases: Mapping[str, CaseFiles]) -> dict[str, str]:
+def not_scored(out: Path, found: ScoredImages, cases: Mapping[str, CaseFiles]) -> dict[str, str]:
     """Why images that have a truth are not there to score, by <case>/<modality>, or by case where it has none at all.
 
     Of the cases that synth was asked for, else of all.
@@ -217,7 +217,7 @@ def of_runs(items: Iterable[Item], naive: Baselines | Path | str | None, prepare
         own = Baselines.load(stored[0]) if stored and given is None else given
         return OfRun(own, _prepared_cohort(folders) if prepared is None else prepared)
 
-    return {item: of_run(tuple(run_folders(item.made))) for item in items}
+    return {item: of_run(tuple(run_folders(item.provenance))) for item in items}
 
 
 def _prepared_cohort(folders: Iterable[Path]) -> Path | None:

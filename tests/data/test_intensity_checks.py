@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from voxlate.data.familiar import unfamiliar
 from voxlate.data.grades import grade_of
+from voxlate.data.intensity_checks import unfamiliar
 from voxlate.images.intensity import Window
 from voxlate.images.statistics import intensity_statistics
 

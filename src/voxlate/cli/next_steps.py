@@ -50,7 +50,7 @@ def after_training(run: Path, data: DataSettings, completes: bool) -> str:
         unseen = next((f" --split {name}" for name in HELD_OUT if splits.get(name)), "")
         return f"synth {shown(run)} {COHORT}{unseen} --out OUT"
     present = {one.case: set(one.present) for one in cohort.cases}
-    scans = (shown(root) if (root := _root(cohort)) else COHORT) + layout_options(cohort.made)
+    scans = (shown(root) if (root := _root(cohort)) else COHORT) + layout_options(cohort.provenance)
     held_out = {name: splits[name] for name in HELD_OUT if splits.get(name)} or {"": [*present]}
     wanted = set(data.source)
 
@@ -92,13 +92,13 @@ def after_completing(run: Path, scans: str, layout: Mapping[str, Any], split: st
 
 def _root(cohort: Cohort) -> Path | None:
     """The folder of the scans; None where it is not there any more."""
-    root = Path(str(cohort.made.get("root", "")))
-    return root if cohort.made.get("root") and root.exists() else None
+    root = Path(str(cohort.provenance.get("root", "")))
+    return root if cohort.provenance.get("root") and root.exists() else None
 
 
 def _found(cohort: Cohort) -> Sequence[CaseFiles]:
     """The files of a prepared cohort's scans; nothing where they are not there any more."""
-    root, layout = _root(cohort), {key: cohort.made.get(key) for key in LAYOUT}
+    root, layout = _root(cohort), {key: cohort.provenance.get(key) for key in LAYOUT}
     if root is None:
         return []
     try:

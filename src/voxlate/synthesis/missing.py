@@ -17,9 +17,9 @@ from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.provenance import difference, provenance_of, stated_inputs
 from voxlate.scoring.tables import Scores
 from voxlate.synthesis.calls import no_report
-from voxlate.synthesis.folder import NamedProgress, Scans, find_scans, place_from, synthesise_cases
+from voxlate.synthesis.cohort import NamedProgress, Scans, find_scans, place_from, synthesise_cases
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.written import check_folder, remove_images, stated_synthesis, write_images
+from voxlate.synthesis.result import check_folder, remove_images, stated_synthesis, write_images
 
 HowMany = Literal["one", "all"]
 SUMMED = ("mae", "mae_rel", "psnr", "ssim_2d")  # metrics of the summary; metrics.json has all
@@ -38,7 +38,7 @@ class Scenario:
 
 
 @dataclass(frozen=True)
-class Made:
+class ScenarioImages:
     """The folder of a scenario, the cases asked for, and why some of them were not made."""
 
     place: Path
@@ -128,7 +128,7 @@ def score_scenarios(
     """
     scenarios, rows = scenarios_of(models, how), list[dict[str, Any]]()
     incomplete, unmade = dict[str, str](), dict[str, str]()
-    single, said = dict[str, Made](), set[str]()
+    single, said = dict[str, ScenarioImages](), set[str]()
     _check_own(out, models, seed)
     scoring = {**scoring, **layout, "split": split, "seed": seed}
     scans_of = {model.origin: find_scans([str(cohort)], model, split=split, **layout) for model in models}
@@ -150,7 +150,7 @@ def score_scenarios(
             unmade |= failed
             cases = tuple(one.case for one in scans)
             if len(scenario.missing) == 1:
-                single[scenario.missing[0]] = Made(place, cases, failed)
+                single[scenario.missing[0]] = ScenarioImages(place, cases, failed)
             else:
                 rows += _lines(evaluate(place, cohort, cases=cases, **scoring), scenario)
         alone = evaluate(out, cohort, cases=_gather(single, out), **scoring)
@@ -198,7 +198,7 @@ def _complete_cases(scenario: Scenario, scans: Sequence[Scans], cohort: Path) ->
     return kept, left_out
 
 
-def _gather(made: Mapping[str, Made], out: Path) -> list[str]:
+def _gather(made: Mapping[str, ScenarioImages], out: Path) -> list[str]:
     """Put the images of each scenario of one missing modality into OUT/<case>; gives the cases that were asked for."""
     cases = list(dict.fromkeys(case for one in made.values() for case in one.cases))
     failed = dict[str, str]()
