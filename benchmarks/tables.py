@@ -3,16 +3,20 @@
     python benchmarks/tables.py WORK [TABLE[:ROW[:SEED]] …] [--minutes 8] [--print]   (`make tables`: hours)
 
 A row is one recipe, or several that share its minutes. The steps of all its stages are multiplied by one factor, so
-that they take the minutes given on this machine's one thread, as timed before. Its learning rates are multiplied by
-the factor of RATES that has the least error on the validation heads after a third of the minutes (seed 0). What is
-measured lies in tables.jsonl next to this file, a JSON line for each row, draw and seed; lines that are there are
-skipped. --print shows the tables: mean over seeds and, in brackets, the range.
+that the steps take the minutes given on one thread of this machine, in processor time. A step is first timed alone
+(--time does this for every row, best on a quiet machine); the tries of learning rates then correct that time, because
+they take many more steps. Both lie in WORK/paces.json. The learning rates are multiplied by the factor of RATES that
+has the least error on the validation heads after a third of the minutes (seed 0). What is measured lies in
+tables.jsonl next to this file, a JSON line for each row, draw and seed; lines that are there are skipped. --print
+shows the tables: mean over seeds and, in brackets, the range.
 """
 
 import argparse
 import json
+import math
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Literal
@@ -21,7 +25,7 @@ import torch
 
 import voxlate
 from voxlate.data.prepared import open_cohort
-from voxlate.planning.probe import Limits, Probe, free_memory
+from voxlate.planning.probe import Limits, Probe
 from voxlate.recipe import Recipe, from_dict, read, to_dict
 from voxlate.training.run import Run, read_header
 
@@ -30,15 +34,20 @@ RATES = (0.5, 1.0, 2.0)
 SEEDS = (0, 1, 2)
 TUNED = 1 / 3  # share of the minutes that a try of a learning rate takes
 MADE = "synthesis"
+PLAIN = {"units": "network", "mask": "body"}  # what tries of learning rates are compared in
 COLUMNS = ("mae", "ssim_2d", "psnr", "ssim_3d", "ssim_coronal", "mae_z", "gradient_strength")
 
 
 @dataclass(frozen=True)
 class Row:
-    """Recipes whose runs make a row; draws: the ways of drawing from them that are rows of their own."""
+    """Recipes whose runs make a row; draws: the ways of drawing from them that are rows of their own.
+
+    once: the draws that are measured with the first seed alone, because they take long.
+    """
 
     recipes: tuple[str, ...]
     draws: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"": {}})
+    once: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ class Table:
     completes: bool = False
 
 
+SHARP = {"sampler": "dpmpp_2m", "steps": 32}  # keeps at least 90 % of the true standard deviation (docs: spread)
 CONTRASTS = ("flair", "t1", "t1c", "t2")
 TABLES = {
     "umm_csgm": Table(
@@ -60,13 +70,13 @@ TABLES = {
         {
             "units": "network",
             "mask": "body",
-            "scopes": ("whole",),
-            "regions": {"tumour": "lesion>0", "enhancing": "lesion=3", "white": "seg=8"},
+            "regions": {"tumour": "lesion>0", "enhancing": "lesion=3"},
         },
         {
             "umm_csgm_small": Row(
                 ("umm_csgm_small",),
-                {"one sample": {}, "one sample, 32 steps": {"steps": 32}, "mean of eight": {"samples": 8}},
+                {"one sample": {}, "mean of eight": {"samples": 8}, "one sample, 32 steps": SHARP},
+                once=("one sample, 32 steps",),
             ),
             "mm_gan_small": Row(("mm_gan_small",)),
             "ucd_gan_small": Row(("ucd_gan_small",)),
@@ -82,7 +92,7 @@ TABLES = {
         {"units": "network", "regions": {"arteries": "seg=13", "vessels": "tof>150"}},
         {
             "make_a_volume_swi_mra_small": Row(
-                ("make_a_volume_swi_mra_small",), {"4 steps": {}, "32 steps": {"steps": 32}}
+                ("make_a_volume_swi_mra_small",), {"4 steps": {}, "32 steps": SHARP | {"end": 0.005}}
             ),
             "make_a_volume_slices_swi_mra_small": Row(("make_a_volume_slices_swi_mra_small",)),
             "pix2pix_swi_mra_small": Row(("pix2pix_swi_mra_small",)),
@@ -99,12 +109,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("wanted", nargs="*", metavar="TABLE[:ROW[:SEED]]")
-    parser.add_argument("--minutes", type=float, default=8.0, help="of one thread, for each row and seed")
+    parser.add_argument("--minutes", type=float, default=2.0, help="of one thread, for each row and seed")
+    parser.add_argument("--time", dest="timed", action="store_true", help="only time a step of every row")
     parser.add_argument("--print", dest="shown", action="store_true", help="only print what was measured")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     for name, row, seed in _wanted(chosen.wanted):
-        if not chosen.shown:
+        if chosen.timed:
+            time_row(chosen.work / name, TABLES[name], row)
+        elif not chosen.shown:
             measure(chosen.work / name, name, row, seed, chosen.minutes)
     for name in TABLES:
         print_table(name, chosen.minutes)
@@ -123,7 +136,8 @@ def _wanted(texts: list[str]) -> Iterator[tuple[str, str, int]]:
 def measure(work: Path, name: str, row: str, seed: int, minutes: float) -> None:
     """Train a row with a seed, draw and score it; lines that are there are kept."""
     table, one = TABLES[name], TABLES[name].rows[row]
-    missing = [draw for draw in one.draws if (name, row, draw, seed, minutes) not in _done()]
+    missing = [draw for draw in one.draws if seed == SEEDS[0] or draw not in one.once]
+    missing = [draw for draw in missing if (name, row, draw, seed, minutes) not in _done()]
     if not missing:
         return
     heads, prepared = cohort(work, table)
@@ -153,49 +167,96 @@ def tuned_rate(work: Path, table: Table, row: Row, name: str, heads: Path, prepa
     if key not in known:
         errors = {}
         for rate in RATES:
-            runs, _ = trained(work / "tries" / f"{name}_{rate:g}_{minutes:g}", row, prepared, minutes * TUNED, rate, 0)
+            tried = work / "tries" / f"{name}_{rate:g}_{minutes:g}"
+            runs, _ = trained(tried, row, prepared, minutes * TUNED, rate, 0, correct=not errors)
             place = work / "tries" / f"{name}_{rate:g}_{minutes:g}_out"
-            errors[rate] = _mean_error(scored(table, runs, heads, place, "val", {}))
+            errors[rate] = _mean_error(scored(replace(table, scoring=PLAIN), runs, heads, place, "val", {}))
         known[key] = {"rate": min(errors, key=errors.__getitem__), "errors": {str(k): v for k, v in errors.items()}}
         path.write_text(json.dumps(known, indent=1))
     return float(known[key]["rate"])
 
 
 def trained(
-    out: Path, row: Row, prepared: Path, minutes: float, rate: float, seed: int
+    out: Path, row: Row, prepared: Path, minutes: float, rate: float, seed: int, correct: bool = False
 ) -> tuple[list[Run], dict[str, Any]]:
-    """The runs of a row, which share its minutes, and what they were: steps, parameters, seconds."""
-    runs = []
+    """The runs of a row, which share its minutes, and what they were: steps, parameters, seconds of processor time.
+
+    correct: whether the time that these trainings take corrects the times of steps for later ones.
+    """
+    runs, seconds = [], 0.0
     for name in row.recipes:
         folder = out / name
+        planned = minutes / len(row.recipes)
         if not (folder / "recipe.toml").exists():
-            recipe = paced(read(name), prepared, minutes / len(row.recipes), rate, seed)
+            recipe = paced(name, prepared, planned, rate, seed)
         else:
             recipe = read(str(folder / "recipe.toml"))
-        runs.append(voxlate.train(recipe, prepared, folder, device="cpu"))
+        clock = Clock()
+        runs.append(voxlate.train(recipe, prepared, folder, device="cpu", progress=clock))
+        seconds += clock.seconds
+        if correct and clock.seconds:
+            correct_pace(name, prepared, clock.seconds / (planned * 60))
     headers = [read_header(run.weights()) for run in runs]
     steps = [[stage.train.steps for stage in read(str(run.recipe)).all_stages] for run in runs]
-    return runs, {
-        "steps": steps,
-        "parameters": sum(one["parameters"] for one in headers),
-        "seconds": sum(one["seconds"] for one in headers),
-    }
+    return runs, {"steps": steps, "parameters": sum(one["parameters"] for one in headers), "seconds": seconds}
 
 
-def paced(recipe: Recipe, prepared: Path, minutes: float, rate: float, seed: int) -> Recipe:
-    """The recipe with all its steps multiplied so that they take the minutes, its rates by a factor, and a seed."""
-    probe = Probe(open_cohort(prepared), Limits(minutes, free_memory("cpu")), "cpu")
-    tables = to_dict(recipe)
-    seconds = []
-    for number, stage in enumerate(recipe.all_stages):
-        measured = probe.measure(tables, number)
-        assert measured is not None
-        seconds.append(measured.seconds * stage.train.steps)
-    factor = minutes * 60 / sum(seconds)
-    for table in (*tables.get("stages", ()), tables):
-        table["train"]["steps"] = max(int(table["train"]["steps"] * factor), 1)
-        table["train"]["seed"] = seed
-        table["train"]["optimiser"]["lr"] *= rate
+class Clock:
+    """The processor time between the first and the last report of a training."""
+
+    def __init__(self) -> None:
+        self.begun, self.seconds = math.nan, 0.0
+
+    def __call__(self, name: str, done: int, total: int, numbers: Mapping[str, float]) -> None:
+        now = time.process_time()
+        self.begun = now if math.isnan(self.begun) else self.begun
+        self.seconds = now - self.begun
+
+
+def correct_pace(name: str, prepared: Path, factor: float) -> None:
+    """Multiply the times of a recipe's steps by the time that a training took over the time that was planned."""
+    path = prepared.parent / "paces.json"
+    known = json.loads(path.read_text())
+    known[name] = [seconds * factor for seconds in known[name]]
+    path.write_text(json.dumps(known, indent=1))
+
+
+def time_row(work: Path, table: Table, row: str) -> None:
+    """Measure the steps of a row's recipes, before anything else keeps the machine busy."""
+    _, prepared = cohort(work, table)
+    for name in table.rows[row].recipes:
+        print(name, seconds_of_steps(name, prepared), "seconds of one thread for a step of each stage", flush=True)
+
+
+def seconds_of_steps(name: str, prepared: Path) -> list[float]:
+    """Seconds of one thread that a step of each stage takes; kept next to the prepared cohort."""
+    path = prepared.parent / "paces.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    if name not in known:
+        probe = Probe(open_cohort(prepared), Limits(1.0, math.inf), "cpu")
+        recipe = read(name)
+        measured = [probe.measure(to_dict(recipe), number) for number in range(len(recipe.all_stages))]
+        known[name] = [one.seconds for one in measured if one is not None]
+        path.write_text(json.dumps(known, indent=1))
+    return list(known[name])
+
+
+def paced(name: str, prepared: Path, minutes: float, rate: float, seed: int) -> Recipe:
+    """The recipe with all its steps multiplied so that they take the minutes, its rates by a factor, and a seed.
+
+    A recipe whose length is given in epochs has one stage, which takes all minutes.
+    """
+    tables = to_dict(read(name))
+    trainings = [table["train"] for table in (*tables.get("stages", ()), tables)]
+    for training in trainings:
+        training["steps"] = training["steps"] or 1000
+        training.pop("epochs", None)
+    pairs = zip(seconds_of_steps(name, prepared), trainings, strict=True)
+    factor = minutes * 60 / sum(seconds * training["steps"] for seconds, training in pairs)
+    for training in trainings:
+        training["steps"] = max(int(training["steps"] * factor), 1)
+        training["seed"] = seed
+        training["optimiser"]["lr"] *= rate
     return from_dict(tables, "the row")
 
 
@@ -205,7 +266,7 @@ def scored(
     """Mean and standard deviation over patients of each score, by target and answer."""
     if table.completes:
         folders: Any = [run.folder for run in runs]
-        scores = voxlate.evaluate(out, heads, run=folders, missing="one", split=split, **draw, **table.scoring)
+        scores = voxlate.evaluate(out, heads, run=folders, missing="one", split=split, synth=draw, **table.scoring)
     else:
         voxlate.synthesise(runs[0].folder, heads, out, split=split, **draw)
         scores = voxlate.evaluate(out, heads, **table.scoring)
