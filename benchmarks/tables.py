@@ -33,9 +33,31 @@ RESULTS = Path(__file__).with_suffix(".jsonl")
 RATES = (0.5, 1.0, 2.0)
 SEEDS = (0, 1, 2)
 TUNED = 1 / 3  # share of the minutes that a try of a learning rate takes
-MADE = "synthesis"
+SYNTHESIS = "synthesis"
 PLAIN = {"units": "network", "mask": "body"}  # what tries of learning rates are compared in
-COLUMNS = ("mae", "ssim_2d", "psnr", "ssim_3d", "ssim_coronal", "mae_z", "gradient_strength")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the printed table: a score's mean (number 0) or deviation over patients (1), and its best value."""
+
+    title: str
+    score: str
+    best: float
+    digits: int
+    number: int = 0
+
+
+COLUMNS = {
+    "mae": Column("MAE", "mae", 0, 2),
+    "ssim": Column("SSIM", "ssim_2d", 1, 3),
+    "psnr": Column("PSNR, dB", "psnr", 1000, 1),
+    "psnr_sd": Column("its SD over patients", "psnr", 0, 2, number=1),
+    "ssim_3d": Column("SSIM 3-D", "ssim_3d", 1, 3),
+    "mae_z": Column("MAE z", "mae_z", 0, 2),
+    "gradient": Column("gradient ratio", "gradient_strength", 1, 2),
+    "vessels": Column("vessels' Dice", "vessels.dice", 1, 2),
+}
 
 
 @dataclass(frozen=True)
@@ -58,6 +80,7 @@ class Table:
     shares: tuple[int, int, int]
     scoring: Mapping[str, Any]
     rows: Mapping[str, Row]
+    columns: tuple[str, ...]
     completes: bool = False
 
 
@@ -84,6 +107,7 @@ TABLES = {
             "mm_syn_small": Row(("mm_syn_small",)),
             "coca_gan_small": Row(("coca_gan_small",)),
         },
+        columns=("mae", "ssim", "psnr", "psnr_sd", "gradient"),
         completes=True,
     ),
     "make_a_volume": Table(
@@ -101,6 +125,7 @@ TABLES = {
             "palette_tuned_swi_mra_small": Row(("palette_tuned_swi_mra_small",)),
             "palette_swi_mra_small": Row(("palette_swi_mra_small",)),
         },
+        columns=("mae", "ssim", "psnr", "psnr_sd", "ssim_3d", "mae_z", "gradient", "vessels"),
     ),
 }
 
@@ -285,7 +310,7 @@ def _summaries(rows: Any, modality: str, answer: str) -> dict[str, list[float]]:
 
 
 def _mean_error(scores: Mapping[str, Any]) -> float:
-    return mean(part[MADE]["mae"][0] for part in scores.values())
+    return mean(part[SYNTHESIS]["mae"][0] for part in scores.values())
 
 
 def _lines() -> list[dict[str, Any]]:
@@ -298,42 +323,89 @@ def _done() -> set[tuple[str, str, str, int, float]]:
 
 
 def print_table(name: str, minutes: float) -> None:
-    """A table in Markdown for each target: mean over seeds (least to most), and PSNR's deviation over patients."""
-    lines = [one for one in _lines() if (one["table"], one["minutes"]) == (name, minutes)]
-    for target in dict.fromkeys(target for one in lines for target in one["scores"]):
-        keys = [key for key in COLUMNS if any(key in one["scores"].get(target, {}).get(MADE, {}) for one in lines)]
-        print(f"\n**{name}: {target}** ({minutes:g} minutes of one thread a row)\n")
-        print("| row | parameters | seeds |", " | ".join(keys), "| PSNR's SD over patients |")
-        print("|---" * (len(keys) + 4) + "|")
-        for row, draw in dict.fromkeys((one["row"], one["draw"]) for one in lines):
-            mine = [one for one in lines if (one["row"], one["draw"]) == (row, draw) and target in one["scores"]]
-            parts = [one["scores"][target][MADE] for one in mine]
-            cells = [_cell([part[key][0] for part in parts if key in part]) for key in keys]
-            label = f"`{row}`{f', {draw}' if draw else ''}"
-            size = f"{mine[0]['parameters'] / 1e6:.2f} M"
-            print(
-                f"| {label} | {size} | {len(mine)} |", " | ".join(cells), f"| {_cell([p['psnr'][1] for p in parts])} |"
-            )
-        for label, part in _naive(lines, target):
-            cells = [_cell([part[key][0]]) if key in part else "" for key in keys]
-            print(f"| {label} | | |", " | ".join(cells), f"| {_cell([part['psnr'][1]])} |")
+    """One table in Markdown: for each target the rows and the strongest naive baselines, mean and range over seeds.
+
+    The best mean of a column is bold, and so is every mean whose range overlaps with the range of the best: such a
+    difference counts as none.
+    """
+    lines = [line for line in _lines() if (line["table"], line["minutes"]) == (name, minutes)]
+    columns = [key for key in TABLES[name].columns if any(COLUMNS[key].score in part for part in _parts(lines))]
+    print(f"\n**{name}**, {minutes:g} minutes of one thread a row\n")
+    print("|target|row|parameters|rate|seeds|" + "|".join(COLUMNS[key].title for key in columns) + "|")
+    print("|---" * (len(columns) + 5) + "|")
+    for target in dict.fromkeys(target for line in lines for target in line["scores"]):
+        for heading, scores in _with_bold(_rows(lines, target), columns).items():
+            print(f"|{target}|{heading}|" + "|".join(scores) + "|")
 
 
-def _naive(lines: list[dict[str, Any]], target: str) -> list[tuple[str, dict[str, list[float]]]]:
-    """The naive baselines of a target, which no training changes, the best first."""
-    found = {}
-    for one in lines:
-        for answer, part in one["scores"].get(target, {}).items():
-            if answer != MADE and "mae" in part:
-                found[answer] = part
-    return sorted(found.items(), key=lambda item: item[1]["mae"][0])
+def _parts(lines: list[dict[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    for line in lines:
+        for answers in line["scores"].values():
+            yield answers[SYNTHESIS]
 
 
-def _cell(values: list[float]) -> str:
+def _rows(lines: list[dict[str, Any]], target: str) -> dict[str, dict[str, list[float]]]:
+    """The values over seeds of each score, by the first cells of a row: name, parameters, rate, seeds."""
+    rows: dict[str, dict[str, list[float]]] = {}
+    for row, draw in dict.fromkeys((line["row"], line["draw"]) for line in lines):
+        mine = [line for line in lines if (line["row"], line["draw"]) == (row, draw) and target in line["scores"]]
+        if not mine:
+            continue
+        label = f"`{row}`" + (f", {draw}" if draw else "")
+        size = f"{mine[0]['parameters'] / 1e6:.2f} M"
+        heading = f"{label}|{size}|×{mine[0]['rate']:g}|{len(mine)}"
+        rows[heading] = _values([line["scores"][target][SYNTHESIS] for line in mine])
+    for label, part in _strongest_naive(lines, target).items():
+        rows[f"{label}||||"[:-1]] = _values([part])
+    return rows
+
+
+def _values(parts: list[Mapping[str, list[float]]]) -> dict[str, list[float]]:
+    """The values over seeds of each column, by its key."""
+    return {
+        key: [part[column.score][column.number] for part in parts]
+        for key, column in COLUMNS.items()
+        if all(column.score in part for part in parts)
+    }
+
+
+def _strongest_naive(lines: list[dict[str, Any]], target: str) -> dict[str, Mapping[str, list[float]]]:
+    """The naive baselines of a target with the lowest MAE and with the highest SSIM; no training changes them."""
+    naive = {
+        answer: part
+        for line in lines
+        for answer, part in line["scores"].get(target, {}).items()
+        if answer != SYNTHESIS and {"mae", "ssim_2d"} <= part.keys()
+    }
+    if not naive:
+        return {}
+    chosen = (
+        min(naive, key=lambda name: naive[name]["mae"][0]),
+        max(naive, key=lambda name: naive[name]["ssim_2d"][0]),
+    )
+    return {name: naive[name] for name in dict.fromkeys(chosen)}
+
+
+def _with_bold(rows: dict[str, dict[str, list[float]]], columns: list[str]) -> dict[str, list[str]]:
+    """The cells of each row; those that no other row is better than by more than the ranges are bold."""
+    cells: dict[str, list[str]] = {heading: [] for heading in rows}
+    for key in columns:
+        column = COLUMNS[key]
+        known = {heading: values[key] for heading, values in rows.items() if key in values}
+        best = min(known.values(), key=lambda values: abs(mean(values) - column.best))
+        for heading in rows:
+            values = known.get(heading, [])
+            overlaps = bool(values) and min(values) <= max(best) and max(values) >= min(best)
+            text = _cell(values, column.digits)
+            cells[heading].append(f"**{text}**" if overlaps else text)
+    return cells
+
+
+def _cell(values: list[float], digits: int) -> str:
     if not values:
         return ""
-    text = f"{mean(values):.4g}"
-    return text if len(values) < 2 else f"{text} ({min(values):.4g} to {max(values):.4g})"
+    text = f"{mean(values):.{digits}f}"
+    return text if len(values) < 2 else f"{text} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 if __name__ == "__main__":
