@@ -1,14 +1,15 @@
 """The tables of papers 003 and 004 on phantoms: every row in equal minutes, tuned alike, with three seeds.
 
-    python benchmarks/tables.py WORK [TABLE[:ROW[:SEED]] …] [--minutes 8] [--print]   (`make tables`: hours)
+    python benchmarks/tables.py WORK [TABLE[:ROW[:SEED]] …] [--minutes 2] [--print]   (`make tables`: hours)
 
 A row is one recipe, or several that share its minutes. The steps of all its stages are multiplied by one factor, so
 that the steps take the minutes given on one thread of this machine, in processor time. A step is first timed alone
 (--time does this for every row, best on a quiet machine); the tries of learning rates then correct that time, because
-they take many more steps. Both lie in WORK/paces.json. The learning rates are multiplied by the factor of RATES that
-has the least error on the validation heads after a third of the minutes (seed 0). What is measured lies in
-tables.jsonl next to this file, a JSON line for each row, draw and seed; lines that are there are skipped. --print
-shows the tables: mean over seeds and, in brackets, the range.
+they take many more steps. Both times are kept in WORK/paces.json. The learning rates are multiplied by the factor of
+RATES that has the least error on the validation heads after a third of the minutes. Later seeds of a row take the
+steps and the rate of its first one, also on another machine. Results are kept in tables.jsonl next to this file, a JSON
+line for each row, draw and seed; existing lines are skipped. --print shows the tables: mean over seeds and, in
+brackets, the range.
 """
 
 import argparse
@@ -64,12 +65,13 @@ COLUMNS = {
 class Row:
     """Recipes whose runs make a row; draws: the ways of drawing from them that are rows of their own.
 
-    once: the draws that are measured with the first seed alone, because they take long.
+    once: the draws that are measured with the first seed alone, because they take long; changes: of the recipes.
     """
 
     recipes: tuple[str, ...]
     draws: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"": {}})
     once: tuple[str, ...] = ()
+    changes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,15 +88,20 @@ class Table:
 
 SHARP = {"sampler": "dpmpp_2m", "steps": 32}  # keeps at least 90 % of the true standard deviation (docs: spread)
 CONTRASTS = ("flair", "t1", "t1c", "t2")
+COMPLETION = {
+    "cases": 40,
+    "size": (80, 96, 40),
+    "lesion": "tumour",
+    "stripped": True,
+    "seed": 3,
+    "modalities": CONTRASTS,
+}
+IN_BRAIN = PLAIN | {"regions": {"tumour": "lesion>0", "enhancing": "lesion=3"}}
 TABLES = {
     "umm_csgm": Table(
-        {"cases": 40, "size": (80, 96, 40), "lesion": "tumour", "stripped": True, "seed": 3, "modalities": CONTRASTS},
+        COMPLETION,
         (30, 2, 8),
-        {
-            "units": "network",
-            "mask": "body",
-            "regions": {"tumour": "lesion>0", "enhancing": "lesion=3"},
-        },
+        IN_BRAIN,
         {
             "umm_csgm_small": Row(
                 ("umm_csgm_small",),
@@ -108,6 +115,20 @@ TABLES = {
             "coca_gan_small": Row(("coca_gan_small",)),
         },
         columns=("mae", "ssim", "psnr", "psnr_sd", "gradient"),
+        completes=True,
+    ),
+    "umm_csgm_why": Table(
+        COMPLETION,
+        (30, 2, 8),
+        IN_BRAIN,
+        {
+            "as shipped": Row(("umm_csgm_small",)),
+            "no stem": Row(("umm_csgm_small",), changes={"net.patch": "1"}),
+            "times even in t": Row(("umm_csgm_small",), changes={"method.times": '{ kind = "uniform" }'}),
+            "predicts eps": Row(("umm_csgm_small",), changes={"method.prediction": '"eps"'}),
+            "regression, same network": Row(("umm_csgm_small",), changes={"method": '{ kind = "regression" }'}),
+        },
+        columns=("mae", "ssim", "psnr", "gradient"),
         completes=True,
     ),
     "make_a_volume": Table(
@@ -141,7 +162,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for name, row, seed in _wanted(chosen.wanted):
         if chosen.timed:
-            time_row(chosen.work / name, TABLES[name], row)
+            time_row(chosen.work / name, TABLES[name], TABLES[name].rows[row])
         elif not chosen.shown:
             measure(chosen.work / name, name, row, seed, chosen.minutes)
     for name in TABLES:
@@ -166,8 +187,13 @@ def measure(work: Path, name: str, row: str, seed: int, minutes: float) -> None:
     if not missing:
         return
     heads, prepared = cohort(work, table)
-    rate = tuned_rate(work, table, one, row, heads, prepared, minutes)
-    runs, stated = trained(work / "runs" / f"{row}_{seed}_{minutes:g}", one, prepared, minutes, rate, seed)
+    before = [line for line in _lines() if (line["table"], line["row"], line["minutes"]) == (name, row, minutes)]
+    if before:
+        rate, steps = before[0]["rate"], before[0]["steps"]
+    else:
+        rate = tuned_rate(work, table, one, row, heads, prepared, minutes)
+        steps = steps_in(minutes, one, prepared)
+    runs, stated = trained(work / "runs" / f"{row}_{seed}_{minutes:g}", one, prepared, steps, rate, seed)
     for draw in missing:
         place = work / "out" / f"{row}_{draw.replace(' ', '_')}_{seed}_{minutes:g}"
         scores = scored(table, runs, heads, place, "test", one.draws[draw])
@@ -190,10 +216,13 @@ def tuned_rate(work: Path, table: Table, row: Row, name: str, heads: Path, prepa
     known = json.loads(path.read_text()) if path.exists() else {}
     key = f"{name} {minutes:g}"
     if key not in known:
-        errors = {}
+        errors: dict[float, float] = {}
         for rate in RATES:
             tried = work / "tries" / f"{name}_{rate:g}_{minutes:g}"
-            runs, _ = trained(tried, row, prepared, minutes * TUNED, rate, 0, correct=not errors)
+            steps = steps_in(minutes * TUNED, row, prepared)
+            runs, stated = trained(tried, row, prepared, steps, rate, 0)
+            if not errors and stated["seconds"]:
+                correct_paces(row, prepared, stated["seconds"] / (minutes * TUNED * 60))
             place = work / "tries" / f"{name}_{rate:g}_{minutes:g}_out"
             errors[rate] = _mean_error(scored(replace(table, scoring=PLAIN), runs, heads, place, "val", {}))
         known[key] = {"rate": min(errors, key=errors.__getitem__), "errors": {str(k): v for k, v in errors.items()}}
@@ -202,28 +231,17 @@ def tuned_rate(work: Path, table: Table, row: Row, name: str, heads: Path, prepa
 
 
 def trained(
-    out: Path, row: Row, prepared: Path, minutes: float, rate: float, seed: int, correct: bool = False
+    out: Path, row: Row, prepared: Path, steps: list[list[int]], rate: float, seed: int
 ) -> tuple[list[Run], dict[str, Any]]:
-    """The runs of a row, which share its minutes, and what they were: steps, parameters, seconds of processor time.
-
-    correct: whether the time that these trainings take corrects the times of steps for later ones.
-    """
+    """The runs of a row, and what they were: steps, parameters, seconds of processor time (0 of finished ones)."""
     runs, seconds = [], 0.0
-    for name in row.recipes:
-        folder = out / name
-        planned = minutes / len(row.recipes)
-        if not (folder / "recipe.toml").exists():
-            recipe = paced(name, prepared, planned, rate, seed)
-        else:
-            recipe = read(str(folder / "recipe.toml"))
+    for name, lengths in zip(row.recipes, steps, strict=True):
         clock = Clock()
-        runs.append(voxlate.train(recipe, prepared, folder, device="cpu", progress=clock))
+        recipe = as_row(row, name, lengths, rate, seed)
+        runs.append(voxlate.train(recipe, prepared, out / name, device="cpu", progress=clock))
         seconds += clock.seconds
-        if correct and clock.seconds:
-            correct_pace(name, prepared, clock.seconds / (planned * 60))
-    headers = [read_header(run.weights()) for run in runs]
-    steps = [[stage.train.steps for stage in read(str(run.recipe)).all_stages] for run in runs]
-    return runs, {"steps": steps, "parameters": sum(one["parameters"] for one in headers), "seconds": seconds}
+    parameters = sum(read_header(run.weights())["parameters"] for run in runs)
+    return runs, {"steps": steps, "parameters": parameters, "seconds": seconds}
 
 
 class Clock:
@@ -238,48 +256,67 @@ class Clock:
         self.seconds = now - self.begun
 
 
-def correct_pace(name: str, prepared: Path, factor: float) -> None:
-    """Multiply the times of a recipe's steps by the time that a training took over the time that was planned."""
-    path = prepared.parent / "paces.json"
-    known = json.loads(path.read_text())
-    known[name] = [seconds * factor for seconds in known[name]]
-    path.write_text(json.dumps(known, indent=1))
-
-
-def time_row(work: Path, table: Table, row: str) -> None:
+def time_row(work: Path, table: Table, row: Row) -> None:
     """Measure the steps of a row's recipes, before anything else keeps the machine busy."""
     _, prepared = cohort(work, table)
-    for name in table.rows[row].recipes:
-        print(name, seconds_of_steps(name, prepared), "seconds of one thread for a step of each stage", flush=True)
+    for name in row.recipes:
+        print(name, seconds_of_steps(row, name, prepared), "seconds of one thread for a step of each stage", flush=True)
 
 
-def seconds_of_steps(name: str, prepared: Path) -> list[float]:
+def seconds_of_steps(row: Row, name: str, prepared: Path) -> list[float]:
     """Seconds of one thread that a step of each stage takes; kept next to the prepared cohort."""
-    path = prepared.parent / "paces.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    if name not in known:
+    known, key = _paces(prepared), _key(row, name)
+    if key not in known:
         probe = Probe(open_cohort(prepared), Limits(1.0, math.inf), "cpu")
-        recipe = read(name)
+        recipe = read(name, row.changes)
         measured = [probe.measure(to_dict(recipe), number) for number in range(len(recipe.all_stages))]
-        known[name] = [one.seconds for one in measured if one is not None]
-        path.write_text(json.dumps(known, indent=1))
-    return list(known[name])
+        known[key] = [step.seconds for step in measured if step is not None]
+        _keep_paces(prepared, known)
+    return known[key]
 
 
-def paced(name: str, prepared: Path, minutes: float, rate: float, seed: int) -> Recipe:
-    """The recipe with all its steps multiplied so that they take the minutes, its rates by a factor, and a seed.
+def correct_paces(row: Row, prepared: Path, factor: float) -> None:
+    """Multiply the times of a row's steps by the time that its trainings took over the time that was planned."""
+    known = _paces(prepared)
+    for name in row.recipes:
+        known[_key(row, name)] = [seconds * factor for seconds in known[_key(row, name)]]
+    _keep_paces(prepared, known)
+
+
+def _key(row: Row, name: str) -> str:
+    return " ".join([name, *(f"{key}={value}" for key, value in row.changes.items())])
+
+
+def _paces(prepared: Path) -> dict[str, list[float]]:
+    path = prepared.parent / "paces.json"
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def _keep_paces(prepared: Path, known: Mapping[str, list[float]]) -> None:
+    (prepared.parent / "paces.json").write_text(json.dumps(known, indent=1))
+
+
+def steps_in(minutes: float, row: Row, prepared: Path) -> list[list[int]]:
+    """The steps of each recipe's stages that share the minutes, in the proportions that the recipe states.
 
     A recipe whose length is given in epochs has one stage, which takes all minutes.
     """
-    tables = to_dict(read(name))
+    steps = []
+    for name in row.recipes:
+        shares = [stage.train.steps or 1000 for stage in read(name, row.changes).all_stages]
+        seconds = seconds_of_steps(row, name, prepared)
+        factor = minutes / len(row.recipes) * 60 / sum(a * b for a, b in zip(seconds, shares, strict=True))
+        steps.append([max(int(share * factor), 1) for share in shares])
+    return steps
+
+
+def as_row(row: Row, name: str, steps: list[int], rate: float, seed: int) -> Recipe:
+    """The recipe with other steps, its learning rates multiplied by a factor, and a seed."""
+    tables = to_dict(read(name, row.changes))
     trainings = [table["train"] for table in (*tables.get("stages", ()), tables)]
-    for training in trainings:
-        training["steps"] = training["steps"] or 1000
+    for training, length in zip(trainings, steps, strict=True):
         training.pop("epochs", None)
-    pairs = zip(seconds_of_steps(name, prepared), trainings, strict=True)
-    factor = minutes * 60 / sum(seconds * training["steps"] for seconds, training in pairs)
-    for training in trainings:
-        training["steps"] = max(int(training["steps"] * factor), 1)
+        training["steps"] = length
         training["seed"] = seed
         training["optimiser"]["lr"] *= rate
     return from_dict(tables, "the row")
