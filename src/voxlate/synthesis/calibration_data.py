@@ -184,10 +184,14 @@ class Collector:
         def at(values: np.ndarray) -> Any:
             return values.reshape(-1, *values.shape[3:])[places]
 
+        sampled = image.each(at)
         return {
             "features": at(voxel_features(image.values, sources, image.sd)),
             "truth": at(truth.scales[name].forward(known) if spec.window else truth.scales[name].of(known)),
-            **vars(image.each(at)),
+            "made": sampled.values,  # the key of version 0.6
+            "sd": sampled.sd,
+            "low": sampled.low,
+            "high": sampled.high,
             "truth_parts": {part: at(mask) for part, mask in of_truth.items()},
             "made_parts": {part: at(mask) for part, mask in of_made.items()},
         }
