@@ -19,7 +19,7 @@ from voxlate.recipe import Recipe
 from voxlate.scoring.metrics import METRICS, REGION_METRICS, Metric
 
 DOCS = Path(__file__).parent
-MARKUP = re.compile(r"([\\`*_\[\]<>|{}#$])")
+MARKUP = re.compile(r"([\\*_\[\]<>|{}#$])")
 PANELS = {"argument": "Arguments", "option": "Options"}  # of parameters that name no panel of their own
 
 
@@ -124,7 +124,7 @@ def _default(field: dataclasses.Field[Any]) -> str:
     if value is None:
         return "unset"
     if dataclasses.is_dataclass(value):
-        return code(str(getattr(value, "kind", "its own")))
+        return code(value.kind) if hasattr(value, "kind") else "a table"
     return code(json.dumps(value, ensure_ascii=False))
 
 
@@ -161,8 +161,10 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Plain text as Markdown that shows every character as it is."""
-    return MARKUP.sub(r"\\\1", " ".join(text.split()))
+    """Plain text with code in backticks as Markdown that shows every other character as it is."""
+    parts = " ".join(text.split()).split("`")
+    shown = [MARKUP.sub(r"\\\1", part) if number % 2 == 0 else code(part) for number, part in enumerate(parts)]
+    return "".join(shown)
 
 
 def code(text: str) -> str:

@@ -64,8 +64,9 @@ def test_the_page_of_scores_has_every_metric(generate):
     assert "| `NAME.dice` | Dice |" in page
 
 
-def test_markup_in_a_description_is_shown_as_it_is(generate):
+def test_markup_in_a_description_is_shown_as_it_is_and_backticks_are_code(generate):
     assert generate.escaped("a_b <c> | [d]") == r"a\_b \<c\> \| \[d\]"
+    assert generate.escaped("see `a_b` there") == "see `a_b` there"
     assert generate.code("a|b") == r"`a\|b`"
 
 
