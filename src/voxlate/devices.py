@@ -29,8 +29,7 @@ def find_device(name: str) -> torch.device:
     there = ["cpu", *kinds, *numbered]
     if name not in ("auto", *there):
         raise BadInput(
-            f"--device: expected auto or what this machine has ({', '.join(there)}), found {name!r}. Choose one of "
-            "these."
+            f"--device: expected auto or what this machine has ({', '.join(there)}), found {name!r}. Choose one of these."
         )
     return torch.device([*kinds, "cpu"][0] if name == "auto" else name)
 

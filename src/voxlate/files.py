@@ -36,16 +36,14 @@ def safe_name(name: str, where: object) -> str:
     """
     if name.partition(".")[0].lower() in DEVICES:
         raise BadInput(
-            f"{where}: expected a name that may be a file's on any system, found '{name}', which Windows "
-            "keeps for a device. Rename it."
+            f"{where}: expected a name that may be a file's on any system, found '{name}', which Windows keeps for a device. Rename it."
         )
     short = len(name) <= LONGEST_NAME and len(name.encode()) <= 2 * LONGEST_NAME
     if short and re.fullmatch(r"[\w-]([\w.-]*[\w-])?", name):
         return name
     shown = name if len(name) <= LONGEST_NAME else name[:20] + "…"
     raise BadInput(
-        f"{where}: expected a name of letters, digits, '-', '_' and '.', with no '.' first or last and at most "
-        f"{LONGEST_NAME} characters, found {shown!r}. Rename it."
+        f"{where}: expected a name of letters, digits, '-', '_' and '.', with no '.' first or last and at most {LONGEST_NAME} characters, found {shown!r}. Rename it."
     )
 
 
@@ -97,8 +95,7 @@ def _replace(new: Path, old: Path) -> None:
         if not old.is_file():
             raise
         raise CannotWrite(
-            f"{old}: expected a file that can be replaced, found {error.strerror or 'one that cannot'}. Close what has "
-            "it open, or choose another folder."
+            f"{old}: expected a file that can be replaced, found {error.strerror or 'one that cannot'}. Close what has it open, or choose another folder."
         ) from error
 
 
@@ -118,8 +115,7 @@ def locked(folder: Path | str, wait_seconds: float = 0) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise BadInput(
-            f"{folder}: expected no other voxlate to write here, found one that does. Wait for it, or choose another "
-            "folder."
+            f"{folder}: expected no other voxlate to write here, found one that does. Wait for it, or choose another folder."
         ) from error
     except OSError as error:
         found = "a file" if isinstance(error, FileExistsError | NotADirectoryError) else f"'{error.strerror}'"

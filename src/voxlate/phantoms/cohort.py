@@ -92,8 +92,7 @@ def _claim(out: Path, settings: dict[str, Any]) -> None:
     for name, value in settings.items():
         if found.get(name) != value:
             raise BadInput(
-                f"{note}: expected a cohort with {name} {value}, found {name} {found.get(name)}. "
-                "Choose another folder, or the same settings to continue this one."
+                f"{note}: expected a cohort with {name} {value}, found {name} {found.get(name)}. Choose another folder, or the same settings to continue this one."
             )
 
 

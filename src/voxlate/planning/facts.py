@@ -116,8 +116,7 @@ def facts_of(cohort: Cohort) -> Facts:
     training = tuple(one for one in cohort.cases if one.split == "train")
     if (patients := len({one.patient for one in cohort.cases})) < 2 or not training:
         raise BadInput(
-            f"{cohort.folder}: expected two patients or more, one to learn from and one to test on, found {patients} "
-            f"({len(training)} cases to learn from). Prepare more cases."
+            f"{cohort.folder}: expected two patients or more, one to learn from and one to test on, found {patients} ({len(training)} cases to learn from). Prepare more cases."
         )
     return _facts(cohort, training)
 
@@ -208,8 +207,7 @@ def _check_scale(name: str, headers: Sequence[CaseHeader]) -> None:
     else:
         return
     raise BadInput(
-        f"{name}: expected Hounsfield units in every scan, found {found}. Convert all to one scale, leave those cases "
-        "out, or give the modality another name."
+        f"{name}: expected Hounsfield units in every scan, found {found}. Convert all to one scale, leave those cases out, or give the modality another name."
     )
 
 

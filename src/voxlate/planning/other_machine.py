@@ -72,14 +72,12 @@ def machine_of(text: str) -> Elsewhere:
     size, rate = SIZE.search(text), RATE.search(text)
     if size is None or rate is None or not float(size[1]) or not float(rate[1]):
         raise BadInput(
-            f"--plan-for: expected a GPU's memory and its peak in bfloat16, such as '24GB, 80 TFLOPS', found {text!r}. "
-            "The GPU's datasheet states both."
+            f"--plan-for: expected a GPU's memory and its peak in bfloat16, such as '24GB, 80 TFLOPS', found {text!r}. The GPU's datasheet states both."
         )
     found = Elsewhere(float(size[1]) * SIZES[size[2].lower()], float(rate[1]) * RATES[rate[2].lower()])
     if not (MEMORIES[0] <= found.memory_bytes <= MEMORIES[1] and PEAKS[0] <= found.flops <= PEAKS[1]):
         raise BadInput(
-            "--plan-for: expected a GPU of 100 MB to 1 PB and 0.01 TFLOPS to 1000 PFLOPS, such as '24GB, 80 TFLOPS', "
-            f"found {text!r}. Check the units."
+            f"--plan-for: expected a GPU of 100 MB to 1 PB and 0.01 TFLOPS to 1000 PFLOPS, such as '24GB, 80 TFLOPS', found {text!r}. Check the units."
         )
     return found
 
@@ -124,7 +122,6 @@ def count(step: Callable[[], object], parameters: int, copies: int) -> Cost:
     total = float(flops.get_total_flops())
     if not math.isfinite(total) or total <= 0:
         raise BadInput(
-            f"--plan-for: expected operations that can be counted, found {total:g} in a step of this network. "
-            "Plan on the machine that trains, without --plan-for."
+            f"--plan-for: expected operations that can be counted, found {total:g} in a step of this network. Plan on the machine that trains, without --plan-for."
         )
     return Cost(total, kernels.started, weights * copies, max(saved() - weights, 0.0))

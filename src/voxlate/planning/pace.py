@@ -78,10 +78,7 @@ class Paced:
 
     def _sentence(self, stage: str, seconds: float, before: Mapping[str, int], after: Mapping[str, int]) -> str:
         changed = ", ".join(f"{name} {before[name]:,} → {after[name]:,}" for name in after)
-        return (
-            f"a step of stage '{stage}' takes {seconds:.3f} s, the probe measured {self.step_seconds[stage]:.3f} s; "
-            f"steps are changed once so that the training ends in its minutes: {changed}."
-        )
+        return f"a step of stage '{stage}' takes {seconds:.3f} s, the probe measured {self.step_seconds[stage]:.3f} s; steps are changed once so that the training ends in its minutes: {changed}."
 
 
 def _late(needed: float, left: float) -> str:
@@ -89,10 +86,7 @@ def _late(needed: float, left: float) -> str:
     if needed <= (1 + TOLERANCE) * left + 1:
         return ""
     minutes = math.ceil(needed / 60)
-    return (
-        f" THIS MACHINE IS TOO SLOW FOR THE PLAN: half of its steps, the fewest, take {minutes:,} more minutes, and "
-        f"{left / 60:.1f} are left. To keep the minutes, stop and plan anew on this machine, into another --out."
-    )
+    return f" THIS MACHINE IS TOO SLOW FOR THE PLAN: half of its steps, the fewest, take {minutes:,} more minutes, and {left / 60:.1f} are left. To keep the minutes, stop and plan anew on this machine, into another --out."
 
 
 def kept_pace(run: Path, recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Paced | None:

@@ -124,10 +124,7 @@ class Plan:
             run.log, {"stage": "final", "step": self.tables["train"]["steps"], "planned": planned, "took": took}
         )
         wanted = f"of {self.limits.minutes:g} and {self.limits.memory_bytes / 2**30:.1f}"
-        return (
-            f"predicted {self.seconds / 60:.1f} minutes and {self.memory / 2**30:.2f} GiB, {wanted}; took "
-            f"{seconds / 60:.1f} minutes and {most / 2**30:.2f} GiB."
-        )
+        return f"predicted {self.seconds / 60:.1f} minutes and {self.memory / 2**30:.2f} GiB, {wanted}; took {seconds / 60:.1f} minutes and {most / 2**30:.2f} GiB."
 
     def _repr_html_(self) -> str:
         rows = (f"<tr><td><code>{key}</code></td><td>{html.escape(why)}</td></tr>" for key, why in self.why.items())
@@ -140,8 +137,7 @@ class Plan:
         head += [f"{key}: {why}." for key, why in self.why.items()]
         source = f"for a machine with {self.elsewhere}" if self.elsewhere else "by a probe on this machine"
         head.append(
-            f"Predicted {source}: {self.seconds / 60:.1f} of {self.limits.minutes:g} minutes, "
-            f"{self.memory / 2**30:.2f} of {self.limits.memory_bytes / 2**30:.1f} GiB."
+            f"Predicted {source}: {self.seconds / 60:.1f} of {self.limits.minutes:g} minutes, {self.memory / 2**30:.2f} of {self.limits.memory_bytes / 2**30:.1f} GiB."
         )
         wrapped = (textwrap.wrap(line, 128, initial_indent="# ", subsequent_indent="#   ") for line in head)
         lists = re.sub(r"\[\n((?: +[^\[\]\n]*,\n)+) *\]", _on_a_line, tomli_w.dumps(self.tables))
@@ -204,8 +200,7 @@ def check_same(run: Path, recipe: Recipe, source: Sequence[str], target: Sequenc
     for side, asked, own in (("source", source, recipe.data.source), ("target", target, recipe.data.target)):
         if asked and set(asked) != set(own):
             raise BadInput(
-                f"{run}: expected a run with the {side} {', '.join(asked)}, found one that was planned with "
-                f"{', '.join(own)}. Choose another --out, or drop --{side}."
+                f"{run}: expected a run with the {side} {', '.join(asked)}, found one that was planned with {', '.join(own)}. Choose another --out, or drop --{side}."
             )
 
 
@@ -259,8 +254,7 @@ def _check_variation(facts: Facts, roles: Roles) -> None:
         inside = facts.scans[name].inside
         if inside.at(1) == inside.at(99):
             raise BadInput(
-                f"{facts.cohort.folder}: expected {name} to vary inside the body, found {inside.at(1):g} from the 1st "
-                "to the 99th percentile. Is it the right file?"
+                f"{facts.cohort.folder}: expected {name} to vary inside the body, found {inside.at(1):g} from the 1st to the 99th percentile. Is it the right file?"
             )
 
 
@@ -270,8 +264,7 @@ def _ranked(search: Search, share: float, most_items: int) -> list[Candidate]:
     ranked = search.ranked(probe.seconds * (1 - SPARE) * share, most_items)
     if not ranked:
         raise BadInput(
-            f"--memory: expected enough for the smallest network, found {probe.limits.memory_bytes / 2**30:.2f} GiB; "
-            f"it takes {probe.most / 2**30:.2f}. Give more."
+            f"--memory: expected enough for the smallest network, found {probe.limits.memory_bytes / 2**30:.2f} GiB; it takes {probe.most / 2**30:.2f}. Give more."
         )
     size = ranked[0].size
     search.tried[size] = probe.again(search.recipe(size), search.tried[size])
@@ -349,8 +342,7 @@ def _both(facts: Facts, roles: Roles, mode: Mode, search: Search) -> Plan:
     measured = probe.measure(of_both, 1)
     if measured is None:
         raise BadInput(
-            f"--memory: expected enough for the second stage too, found {probe.limits.memory_bytes / 2**30:.2f} GiB. "
-            "Give more."
+            f"--memory: expected enough for the second stage too, found {probe.limits.memory_bytes / 2**30:.2f} GiB. Give more."
         )
     left = probe.seconds * (1 - SPARE) - best.steps * best.seconds
     drawn = max(int(left / measured.seconds), 1)
@@ -359,8 +351,7 @@ def _both(facts: Facts, roles: Roles, mode: Mode, search: Search) -> Plan:
         alone = _alone(facts, roles, "mean", search)
         minutes = math.ceil(probe.limits.minutes * DRAWN_LEAST / drawn)
         alone.why["stages"] = (
-            f"the mean answer alone, because {drawn:,} steps of a diffusion would fit beside it and samples need "
-            f"{DRAWN_LEAST}; they pay from about {minutes} minutes on (--minutes {minutes})"
+            f"the mean answer alone, because {drawn:,} steps of a diffusion would fit beside it and samples need {DRAWN_LEAST}; they pay from about {minutes} minutes on (--minutes {minutes})"
         )
         return alone
     tables = _with_samples(tables, best.size, drawn)
@@ -396,8 +387,7 @@ def _plan(
     longest = {name: math.ceil(FILLED * one) for name, one in most.items()}
     if probe.elsewhere:
         why = why | {
-            "planned for": f"{probe.elsewhere}: its steps are predicted from counted operations, and corrected there "
-            "after a tenth of each stage"
+            "planned for": f"{probe.elsewhere}: its steps are predicted from counted operations, and corrected there after a tenth of each stage"
         }
     return Plan(
         tables=tables,
@@ -450,6 +440,5 @@ def _check_epoch(facts: Facts, size: Size, steps: int, step_seconds: float, prob
         return
     minutes = (wanted * 0.5 * step_seconds * 1.1 / (1 - SPARE) + probe.passed) / 60
     raise BadInput(
-        f"--minutes: expected time to see the {facts.slices:,} slices once, found {probe.limits.minutes:g} minutes, "
-        f"which are {steps:,} steps of {size.batch} slices. Give {math.ceil(10 * minutes) / 10:.1f} minutes or more."
+        f"--minutes: expected time to see the {facts.slices:,} slices once, found {probe.limits.minutes:g} minutes, which are {steps:,} steps of {size.batch} slices. Give {math.ceil(10 * minutes) / 10:.1f} minutes or more."
     )

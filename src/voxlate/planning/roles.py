@@ -32,16 +32,14 @@ def roles_of(facts: Facts, source: Sequence[str] = (), target: Sequence[str] = (
             raise BadInput(f"--source, --target: expected modalities of the cohort ({known}), found '{name}'. {hint}")
     if len(facts.scans) < 2:
         raise BadInput(
-            f"{facts.cohort.folder}: expected two modalities, one to make from the other, found "
-            f"{', '.join(facts.scans)} alone. Prepare the cohort with both."
+            f"{facts.cohort.folder}: expected two modalities, one to make from the other, found {', '.join(facts.scans)} alone. Prepare the cohort with both."
         )
     if both := set(source) & set(target):
         raise BadInput(f"--source, --target: expected each modality in one of them, found {min(both)} in both.")
     if len(set(source or target)) == len(facts.scans):
         known = ", ".join(facts.scans)
         raise BadInput(
-            f"--source, --target: expected a modality for each of them, found all ({known}) in one. To complete "
-            "whichever of them is missing, drop both options."
+            f"--source, --target: expected a modality for each of them, found all ({known}) in one. To complete whichever of them is missing, drop both options."
         )
     guess = _rest(facts, source, target) if source or target else _guess(facts)
     if guess.way == "complete":
@@ -51,8 +49,7 @@ def roles_of(facts: Facts, source: Sequence[str] = (), target: Sequence[str] = (
     if any(facts.with_all([one]) for one in guess.target) and any(facts.with_all([one]) for one in guess.source):
         return replace(guess, way="unpaired", why=f"{guess.why}; no training case has both: unpaired")
     raise BadInput(
-        f"{facts.cohort.folder}: expected training cases with {' and '.join(guess.source)} and with "
-        f"{' and '.join(guess.target)}, found none. Name others with --source and --target."
+        f"{facts.cohort.folder}: expected training cases with {' and '.join(guess.source)} and with {' and '.join(guess.target)}, found none. Name others with --source and --target."
     )
 
 

@@ -69,14 +69,12 @@ def intensity(scan: Scan, made: bool) -> tuple[Tables, str]:
         least = _outward(scan.inside.at(5), 10, down=True)
         most = _outward(min(third + REACH * (third - quarter), scan.inside.at(99.9)), 10)
         return {**_window(least, most), "clips": 1.0}, (
-            f"HU that is only given: soft tissue, vessels, from the 5th percentile to {REACH:g} quartile ranges over "
-            f"the 75th, {least:g} to {most:g}; bone beyond is clipped{_no_air(scan)}"
+            f"HU that is only given: soft tissue, vessels, from the 5th percentile to {REACH:g} quartile ranges over the 75th, {least:g} to {most:g}; bone beyond is clipped{_no_air(scan)}"
         )
     if scan.unit == "HU":
         least, most = _outward(scan.inside.at(0.1), 50, down=True), _outward(scan.inside.at(99.9), 50)
         return _window(least, most), (
-            f"HU; bodies span {scan.inside.at(0.1):.0f} to {scan.inside.at(99.9):.0f} (0.1st to 99.9th percentile)"
-            f"{_no_air(scan)}"
+            f"HU; bodies span {scan.inside.at(0.1):.0f} to {scan.inside.at(99.9):.0f} (0.1st to 99.9th percentile){_no_air(scan)}"
         )
     if scan.unit != "a.u.":
         step = 10.0 ** math.floor(math.log10(max(scan.reach, -scan.depth, 1e-6)))
@@ -85,8 +83,7 @@ def intensity(scan: Scan, made: bool) -> tuple[Tables, str]:
         below = f"; the lowest 0.1st percentile is {scan.depth:.3g}" if least else ""
         alone = scan.reach > OUTLYING * scan.inside.at(99.9)
         return _window(least, most), (
-            f"{scan.unit}, the same in every scan; the largest 99.9th percentile of a case is {scan.reach:.3g} (of the "
-            f"median case {scan.inside.at(99.9):.3g}){below}"
+            f"{scan.unit}, the same in every scan; the largest 99.9th percentile of a case is {scan.reach:.3g} (of the median case {scan.inside.at(99.9):.3g}){below}"
             + (f"; IS {scan.farthest} IN ANOTHER UNIT? It alone sets the range" if alone else "")
         )
     bright = 99.9 if scan.tail > VESSELS else 99.5

@@ -10,10 +10,7 @@ from voxlate.reports.pictures import sections_of
 from voxlate.scoring.comparison_tables import comparison_tables
 
 MOST_CASES = 4
-SCALES = (
-    "Axial, coronal and sagittal slices through the middle. Images, errors (image − truth) and standard deviations "
-    "(sd) share one colour scale each over all methods and cases."
-)
+SCALES = "Axial, coronal and sagittal slices through the middle. Images, errors (image − truth) and standard deviations (sd) share one colour scale each over all methods and cases."
 
 
 def write_page(document: Mapping[str, Any], path: Path | str) -> None:

@@ -57,8 +57,7 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
     cases = [] if is_run else sections_of({folder.name: folder}, {folder.name: scores}, MOST_CASES)
     if not (is_run or cases or scores):
         raise BadInput(
-            f"{folder}: expected a run (recipe.toml, log.jsonl) or syntheses (<case>/<modality>.nii.gz), found none. "
-            "Name the folder that train or synth wrote."
+            f"{folder}: expected a run (recipe.toml, log.jsonl) or syntheses (<case>/<modality>.nii.gz), found none. Name the folder that train or synth wrote."
         )
     made = {} if is_run else provenance_of(folder)  # its paths are whole
     runs = [folder] if is_run else [one for one in run_folders(made) if (one / "log.jsonl").is_file()]

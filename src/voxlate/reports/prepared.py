@@ -12,10 +12,7 @@ from voxlate.reports.page import flat, render
 from voxlate.reports.pictures import evenly, in_a_row, scan_columns
 
 MOST_CASES = 12
-BOARDS = (
-    "A chequerboard shows the fixed scan and the other one in turn: where the two are in register, edges go on from "
-    "square to square. Each scan has its own colour scale."
-)
+BOARDS = "A chequerboard shows the fixed scan and the other one in turn: where the two are in register, edges go on from square to square. Each scan has its own colour scale."
 SIDE_BY_SIDE = "The scans of a case on its one grid, each on its own colour scale."
 
 
@@ -95,7 +92,4 @@ def _distance(one: Misalignment) -> str:
     if one.median_mm is None:
         return f"distance from {one.to} cannot be measured: {one.reason or NOTHING_IN_COMMON}"
     plane = ", in the plane of the slices" if "D" in one.unseen else ""
-    return (
-        f"{one.median_mm:.1f} mm from {one.to} (95th percentile {one.p95_mm:.1f}){plane}: "
-        f"{one.windows} windows, {one.left_out} left out{', coarse estimate' if one.coarse else ''}"
-    )
+    return f"{one.median_mm:.1f} mm from {one.to} (95th percentile {one.p95_mm:.1f}){plane}: {one.windows} windows, {one.left_out} left out{', coarse estimate' if one.coarse else ''}"

@@ -68,8 +68,7 @@ def find_move(
             return Move(truth.grid, note="as the headers lie, without the registration that prepare made")
         lost = truth.modality if to_truth is None else frame
         raise BadInput(
-            f"{truth.origin}: expected the transform by which prepare registered {lost} ({method}), for the image lies "
-            f"on another grid ({image}), found none. Pass --prepared with the prepared cohort."
+            f"{truth.origin}: expected the transform by which prepare registered {lost} ({method}), for the image lies on another grid ({image}), found none. Pass --prepared with the prepared cohort."
         )
     if to_truth == to_image:
         return by_headers
@@ -88,8 +87,7 @@ def check_prepared(cohort: Path, made: Mapping[str, Mapping[str, Any]]) -> None:
     bare = [case for case, stated in made.items() if stated.get("prepared", {}).get("register") is None]
     if transforms and bare:
         raise BadInput(
-            f"--prepared: expected provenance of each image that says in which registered scan's frame it lies, found "
-            f"none of {bare[0]} ({len(bare)} of {len(made)} lack it). Leave the option out to go by the headers."
+            f"--prepared: expected provenance of each image that says in which registered scan's frame it lies, found none of {bare[0]} ({len(bare)} of {len(made)} lack it). Leave the option out to go by the headers."
         )
 
 
@@ -109,8 +107,7 @@ def _between(to_truth: Path | Literal[""], to_image: Path | Literal[""], method:
         steps += [back.GetInverse()] if back is not None else []
     except RuntimeError as error:
         raise BadInput(
-            f"{to_truth}: expected a rigid or affine transform, which can be inverted to score on the truth's own "
-            f"grid, found a {method} one. Score prepared truths, or prepare with --register affine."
+            f"{to_truth}: expected a rigid or affine transform, which can be inverted to score on the truth's own grid, found a {method} one. Score prepared truths, or prepare with --register affine."
         ) from error
     return simpleitk().CompositeTransform(steps)  # the last one is applied first
 

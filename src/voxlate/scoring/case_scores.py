@@ -113,8 +113,7 @@ class Truth:
         inside = self.covered if self.mask is None else self.covered & self.mask
         if not inside.any():
             raise BadInput(
-                f"{self.item.synthesis}: expected it to overlap {self.volume.origin} in space, found nothing of it "
-                "there. Check that both are of one patient and one frame, or pass --prepared."
+                f"{self.item.synthesis}: expected it to overlap {self.volume.origin} in space, found nothing of it there. Check that both are of one patient and one frame, or pass --prepared."
             )
         return inside
 
@@ -162,8 +161,7 @@ class Truth:
         files = {**self.item.inputs, **self.item.case.files}
         if name not in files:
             raise BadInput(
-                f"--slices: expected a modality of {self.item.case.case} ({', '.join(sorted(files))}) or mask, "
-                f"found {name}. Choose one of these."
+                f"--slices: expected a modality of {self.item.case.case} ({', '.join(sorted(files))}) or mask, found {name}. Choose one of these."
             )
         return self.move.move(read_canonical(files[name], name)).data[0]
 

@@ -99,8 +99,7 @@ def compare(folders: Sequence[Path | str], *, reference: str | None = None, answ
         if set(other.document["modalities"]) != set(modalities):
             found = ", ".join(other.document["modalities"])
             raise BadInput(
-                f"{other.path}: expected scores of {', '.join(modalities)} as in {methods[0].path}, found {found}. "
-                "Compare folders of the same targets."
+                f"{other.path}: expected scores of {', '.join(modalities)} as in {methods[0].path}, found {found}. Compare folders of the same targets."
             )
     shared = {
         "regions": methods[0].document.get("regions", {}),
@@ -227,24 +226,21 @@ def _check(name: str, first: ScoredMethod, other: ScoredMethod) -> None:
     for key in MUST_AGREE:
         if wanted.get(key) != found.get(key):
             raise BadInput(
-                f"{other.path}: expected {name} scored with {key} {wanted.get(key)} as in {first.path}, "
-                f"found {found.get(key)}. Score both with the same options."
+                f"{other.path}: expected {name} scored with {key} {wanted.get(key)} as in {first.path}, found {found.get(key)}. Score both with the same options."
             )
     for kind, option in (("regions", "--region"), ("scopes", "--score, --slices, --crop and --seed")):
         rules, others = (method.document.get(kind, {}) for method in (first, other))
         for part in rules.keys() & others.keys():
             if rules[part] != others[part]:
                 raise BadInput(
-                    f"{other.path}: expected the {kind.removesuffix('s')} {part} to be {rules[part]} as in "
-                    f"{first.path}, found {others[part]}. Score both with the same {option}."
+                    f"{other.path}: expected the {kind.removesuffix('s')} {part} to be {rules[part]} as in {first.path}, found {others[part]}. Score both with the same {option}."
                 )
     cases = set(first.rows(name))
     odd = sorted(cases ^ set(other.rows(name)))
     if odd:
         where = first.path if odd[0] in cases else other.path
         raise BadInput(
-            f"{other.path}: expected the same cases of {name} as in {first.path}, "
-            f"found {plural(len(odd), 'case')} in one only ({odd[0]} in {where}). Score the same cases in both."
+            f"{other.path}: expected the same cases of {name} as in {first.path}, found {plural(len(odd), 'case')} in one only ({odd[0]} in {where}). Score the same cases in both."
         )
 
 

@@ -62,9 +62,7 @@ def _caption(document: Mapping[str, Any]) -> list[str]:
     lines += _partial_notes(document)
     chosen = document["reference"] or "the best of each metric (chosen after the fact, so p is a little too small)"
     lines.append(
-        f"Bold: best mean. Reference: {chosen}. Wilcoxon signed-rank, two-sided, Holm over the methods of a metric; "
-        "the metrics themselves are not corrected for their number. Differences: 95 % bootstrap interval of the paired "
-        "mean. Pooled distances: ± standard error, no test."
+        f"Bold: best mean. Reference: {chosen}. Wilcoxon signed-rank, two-sided, Holm over the methods of a metric; the metrics themselves are not corrected for their number. Differences: 95 % bootstrap interval of the paired mean. Pooled distances: ± standard error, no test."
     )
     lines += [_naive_note(name, one) for name, one in document.get("naive", {}).items() if one]
     lines += [f"{scope_label(name)}: {rule}." for name, rule in document["scopes"].items()]
@@ -112,8 +110,7 @@ def _caption_of_times(effort: Mapping[str, Any]) -> list[str]:
     on = f"on {where[0]}" if len(where) == 1 else "; ".join(f"{name} on {place}" for name, place in devices.items())
     beware = " Times on different devices do not compare." if len(where) > 1 else ""
     return [
-        f"Time: wall clock for a slice with all its samples, mean over the cases, {on}.{beware} "
-        "Network calls: evaluations of the network for one sample of a slice or patch."
+        f"Time: wall clock for a slice with all its samples, mean over the cases, {on}.{beware} Network calls: evaluations of the network for one sample of a slice or patch."
     ]
 
 

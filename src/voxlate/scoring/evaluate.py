@@ -216,8 +216,7 @@ def _check_regions(regions: Sequence[Region], rows: Sequence[Row]) -> None:
     for region in regions:
         if region.over is None and not any(row.scores[f"{region.name}.voxels"] for row in rows):
             raise BadInput(
-                f"region {region.name}: expected voxels of {region.text} in at least one case, found none. "
-                "Move the threshold, or check the mask."
+                f"region {region.name}: expected voxels of {region.text} in at least one case, found none. Move the threshold, or check the mask."
             )
 
 

@@ -55,8 +55,7 @@ def features_for(name: str | Path) -> Features:
     if Path(name).is_dir():
         return load_vit(str(name))
     raise BadInput(
-        f"features: expected texture, vit or a folder with a ViT's config.json and model.safetensors, found {name}. "
-        "Choose one of these."
+        f"features: expected texture, vit or a folder with a ViT's config.json and model.safetensors, found {name}. Choose one of these."
     )
 
 
@@ -161,8 +160,7 @@ def load_vit(where: str) -> Vit:
         from transformers.utils import logging
     except ImportError as error:
         raise BadInput(
-            "features: expected the package transformers for a ViT, found none. "
-            "Install it with pip install 'voxlate[features]', or choose texture."
+            "features: expected the package transformers for a ViT, found none. Install it with pip install 'voxlate[features]', or choose texture."
         ) from error
     _check_kind(where)
     logging.disable_progress_bar()  # it would break our own progress bar
@@ -220,10 +218,7 @@ def _check_kind(where: str) -> None:
 
 def _absent(where: str, found: str) -> str:
     place = "" if Path(where).is_dir() else " there or in the local cache"
-    return (
-        f"{where}: expected a ViT's config.json and model.safetensors{place}, found {found}. "
-        f"Download {VIT} and pass its folder, or choose texture."
-    )
+    return f"{where}: expected a ViT's config.json and model.safetensors{place}, found {found}. Download {VIT} and pass its folder, or choose texture."
 
 
 def _batches(pictures: Pictures) -> Iterator[Pictures]:

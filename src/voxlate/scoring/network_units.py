@@ -50,8 +50,7 @@ def network_units(provenance: Mapping[str, Any], modality: str, where: object) -
         typical = Scale(float(stated["low"]), float(stated["high"]))
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise BadInput(
-            f"{where}: expected provenance that states the network's units of {modality} for --units network, found "
-            "none. Synthesise again, or score in the image's own units."
+            f"{where}: expected provenance that states the network's units of {modality} for --units network, found none. Synthesise again, or score in the image's own units."
         ) from error
     gain = np.float32(TOP / (typical.high - typical.low))
     return Units(

@@ -101,8 +101,7 @@ def _region(name: str, text: str) -> Region:
         case (True, "<", False) if float(below) < value:
             return Region(name, f"{below} < {modality} < {number}", modality, float(below), value)
     raise BadInput(
-        f"region {name}: expected MODALITY>NUMBER, MODALITY<NUMBER, LOW<MODALITY<HIGH, LABELS=NUMBER or a mask file, "
-        f"found {text!r}. Write it as {name}=cta>150."
+        f"region {name}: expected MODALITY>NUMBER, MODALITY<NUMBER, LOW<MODALITY<HIGH, LABELS=NUMBER or a mask file, found {text!r}. Write it as {name}=cta>150."
     )
 
 
@@ -125,8 +124,7 @@ def find_region(
     if region.modality not in case.files:
         known = ", ".join(sorted({**case.files, **case.labels}))
         raise BadInput(
-            f"region {region.name}: expected a modality or label map of {case.case} ({known}), "
-            f"found {region.modality}. Choose one of these."
+            f"region {region.name}: expected a modality or label map of {case.case} ({known}), found {region.modality}. Choose one of these."
         )
     other = on_grid_of(truth, case.files[region.modality], region.modality)
     own = range_for(other.unit)
@@ -210,8 +208,7 @@ def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> MaskArra
         assert path is not None
         if not is_there(path):
             raise BadInput(
-                f"--mask: expected body, brain, cohort (its mask files) or a file, found {mask!s}, and no such file "
-                f"for {case.case} ({path}). Choose one of these."
+                f"--mask: expected body, brain, cohort (its mask files) or a file, found {mask!s}, and no such file for {case.case} ({path}). Choose one of these."
             )
         inside = on_grid_of(truth, path, "mask").data[0] > 0.5
     if not inside.any():
@@ -248,8 +245,7 @@ def on_grid_of(truth: Volume, path: Path, modality: str) -> Volume:
     if same_grid(volume.grid, truth.grid):
         return volume
     raise BadInput(
-        f"{path}: expected the grid of {truth.origin} ({truth.grid}), found {volume.grid}. "
-        "Score images as `voxlate synth` wrote them, on the grid of the truth."
+        f"{path}: expected the grid of {truth.origin} ({truth.grid}), found {volume.grid}. Score images as `voxlate synth` wrote them, on the grid of the truth."
     )
 
 

@@ -57,8 +57,7 @@ class Scope:
             parts.append(f"nor do slices without {_filter_text(cut.slices)}")
         if self.pictures == "crops":
             parts.append(
-                f"one crop of {cut.size}×{cut.size} pixels a slice, its place drawn by seed {cut.seed} and the truth's "
-                "voxels; a shorter side is extended by the low end of the range"
+                f"one crop of {cut.size}×{cut.size} pixels a slice, its place drawn by seed {cut.seed} and the truth's voxels; a shorter side is extended by the low end of the range"
             )
         return "; ".join(parts)
 
@@ -78,8 +77,7 @@ class Cut:
     def __post_init__(self) -> None:
         if self.size < SMALLEST_CROP:
             raise BadInput(
-                f"--crop: expected at least {SMALLEST_CROP} pixels, the window of SSIM, found {self.size}. "
-                "Choose a larger crop."
+                f"--crop: expected at least {SMALLEST_CROP} pixels, the window of SSIM, found {self.size}. Choose a larger crop."
             )
 
 
@@ -141,8 +139,7 @@ def filter_from(given: SliceFilter | str, mask: object, scopes: Iterable[Scope])
         table = tomllib.loads(f"slices = {braced}")["slices"]
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput(
-            f'--slices: expected a table such as above={{tof="mean",cta=0}}, pixels=200, overlap=0.3, found {given!r}. '
-            "Write it like this."
+            f'--slices: expected a table such as above={{tof="mean",cta=0}}, pixels=200, overlap=0.3, found {given!r}. Write it like this.'
         ) from error
     chosen = fill(SliceFilter, table, "--slices", "Change it in --slices.")
     if MASK in chosen.above and mask is None:
@@ -192,8 +189,7 @@ def _pictures(scope: Scope, pair: ImagePair, truth: Counted) -> Iterator[tuple[d
     most = max(CROP, LARGEST_CROP * height, LARGEST_CROP * width)
     if scope.pictures == "crops" and cut.size > most:
         raise BadInput(
-            f"--crop: expected at most {most} pixels a side for slices of {width}×{height}, found {cut.size}. Choose a "
-            "smaller crop."
+            f"--crop: expected at most {most} pixels a side for slices of {width}×{height}, found {cut.size}. Choose a smaller crop."
         )
     for number in map(int, np.flatnonzero(truth.slices)):
         row = column = 0
@@ -254,6 +250,5 @@ def check_pictures(scopes: Iterable[Scope], rows: Iterable[Mapping[str, Any]], c
         if scope.pictures and scope.name not in found:
             rule = "" if cut.slices is None else f" with {_filter_text(cut.slices)}"
             raise BadInput(
-                f"--score {scope.name}: expected {scope.pictures} that show something{rule} in at least one case, "
-                "found none. Change --slices, or check the mask."
+                f"--score {scope.name}: expected {scope.pictures} that show something{rule} in at least one case, found none. Change --slices, or check the mask."
             )

@@ -81,8 +81,7 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
     if not found.items:
         refused = next((f" ({case}: {why})" for case, why in found.refused.items()), "")
         raise BadInput(
-            f"{out}: expected <case>/<modality>.nii.gz with the names of the cases in {where}, found none that "
-            f"match{refused}. Check the two folders and the names of the modalities."
+            f"{out}: expected <case>/<modality>.nii.gz with the names of the cases in {where}, found none that match{refused}. Check the two folders and the names of the modalities."
         )
     for mine in items_by_modality(found.items).values():
         _check_one_way(out, {item.case.case: item.provenance for item in mine if item.case.case in stated})
@@ -138,8 +137,7 @@ def _check_one_way(out: Path, made: Mapping[str, Mapping[str, Any]]) -> None:
         first, second, *_ = ways.values()
         groups = [f"{len(cases)} as {cases[0]}" for cases in ways.values()]
         raise BadInput(
-            f"{out}: expected images made in one way, found {len(ways)} ({', '.join(groups)}) that differ in "
-            f"{difference(made[first[0]], made[second[0]])}. Run synth again over all cases, or into another folder."
+            f"{out}: expected images made in one way, found {len(ways)} ({', '.join(groups)}) that differ in {difference(made[first[0]], made[second[0]])}. Run synth again over all cases, or into another folder."
         )
 
 
@@ -151,8 +149,7 @@ def _check_own_scans(out: Path, scored: Collection[str], cases: Mapping[str, Cas
         owned = {owners.get(place.resolve(), name) for place in stated_inputs(made).values()}
         if others := (owned | ({made.get("case", name)} & cases.keys())) - {name}:
             raise BadInput(
-                f"{out / name}: expected an image made from the scans of {name}, found one of "
-                f"{', '.join(sorted(others))} by its provenance. Give the folder its case's name again."
+                f"{out / name}: expected an image made from the scans of {name}, found one of {', '.join(sorted(others))} by its provenance. Give the folder its case's name again."
             )
 
 
@@ -186,8 +183,7 @@ def check_unchanged(out: Path, document: Mapping[str, Any]) -> None:
         case, modality = name.split("/")
         if (out / case).is_dir() and _is_other(out / case, modality, content):
             raise BadInput(
-                f"{out}: expected scores of the images that lie here, found {name} changed since. "
-                "Run voxlate evaluate again."
+                f"{out}: expected scores of the images that lie here, found {name} changed since. Run voxlate evaluate again."
             )
 
 

@@ -63,8 +63,7 @@ class Job:
         options, world = self.stage.train, self.accelerator.num_processes
         if options.batch % (options.accumulate * world):
             raise BadInput(
-                f"train.batch: expected a multiple of train.accumulate × processes ({options.accumulate} × {world}), "
-                f"found {options.batch}. Change one of them."
+                f"train.batch: expected a multiple of train.accumulate × processes ({options.accumulate} × {world}), found {options.batch}. Change one of them."
             )
         calls = options.accumulate * sum(self.stage.turns.values())
         batches = Batches(

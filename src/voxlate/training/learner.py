@@ -108,8 +108,7 @@ def start_from(method: Method, earlier: Method, name: str) -> str:
         if key not in here or here[key].shape != tensor.shape:
             found = tuple(here[key].shape) if key in here else "none"
             raise BadInput(
-                f"start_from = '{name}': expected a place for each of its weights, found {found} for '{key}' of shape "
-                f"{tuple(tensor.shape)}. Make the networks alike except for new parts."
+                f"start_from = '{name}': expected a place for each of its weights, found {found} for '{key}' of shape {tuple(tensor.shape)}. Make the networks alike except for new parts."
             )
     method.without_opponent.load_state_dict({**here, **there})
     fresh = len(here) - len(there)
@@ -129,6 +128,5 @@ def train_only(method: Method, part: str) -> None:
     if not moving:
         names = sorted({one for name, _ in method.without_opponent.named_parameters() for one in name.split(".")[:-1]})
         raise BadInput(
-            f"train.only: expected a part of the weights' names ({', '.join(names[:12])}, …), found '{part}', which is "
-            "in none that may move. Change it."
+            f"train.only: expected a part of the weights' names ({', '.join(names[:12])}, …), found '{part}', which is in none that may move. Change it."
         )

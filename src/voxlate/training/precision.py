@@ -158,8 +158,7 @@ def kept_ratio(machine: Machine) -> float:
         keep_ratio(machine, ratio)
     except (BadInput, OSError):
         _log.warning(
-            f"{path.parent}: expected a cache folder to write in, found none, so every command measures anew whether "
-            "bfloat16 is faster here (about a second); set VOXLATE_CACHE to a folder that can be written."
+            f"{path.parent}: expected a cache folder to write in, found none, so every command measures anew whether bfloat16 is faster here (about a second); set VOXLATE_CACHE to a folder that can be written."
         )
     return ratio
 

@@ -103,20 +103,17 @@ def _detected(source: Source, shapes: Mapping[str, tuple[int, ...]], where: str)
     stem, latent = (shapes.get(f"{name}.weight", ()) for name in ("encoder.conv_in", "post_quant_conv"))
     if len(stem) != 4 or len(latent) != 4 or not firsts:
         raise BadInput(
-            f"{where}: expected an autoencoder in the layout of latent diffusion or of diffusers' AutoencoderKL, found "
-            f"other weights ({', '.join(list(shapes)[:2]) or 'none'}, …). Choose another file."
+            f"{where}: expected an autoencoder in the layout of latent diffusion or of diffusers' AutoencoderKL, found other weights ({', '.join(list(shapes)[:2]) or 'none'}, …). Choose another file."
         )
     if len(firsts) != LEVELS[source]:
         right = next((name for name, levels in LEVELS.items() if levels == len(firsts)), "none that can be imported")
         raise BadInput(
-            f"{where}: expected {source}, which halves the sides {LEVELS[source] - 1} times, found {len(firsts) - 1} "
-            f"halvings ({right}). Name that one, or choose another file."
+            f"{where}: expected {source}, which halves the sides {LEVELS[source] - 1} times, found {len(firsts) - 1} halvings ({right}). Name that one, or choose another file."
         )
     width, colours = stem[:2]
     if width % GROUPS or width < LEAST_WIDTH or colours != 3 or any(one % width for one in firsts):
         raise _unlike(
-            f"{where}: expected channels in multiples of {GROUPS} from {LEAST_WIDTH} and three colours, found "
-            f"{firsts} and {colours}"
+            f"{where}: expected channels in multiples of {GROUPS} from {LEAST_WIDTH} and three colours, found {firsts} and {colours}"
         )
     blocks = sum(f"encoder.{down}.0.{block}.{number}.conv1.weight" in shapes for number in range(len(shapes)))
     multipliers = tuple(one // width for one in firsts)

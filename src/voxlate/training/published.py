@@ -209,8 +209,7 @@ def _recipe(found: PublishedNetwork, weights: Path, changes: Mapping[str, str] |
     known, outs = len(made.data.channels), len(made.data.target)
     if (known + outs * found.noisy, outs) != (found.ins, found.outs):
         raise BadInput(
-            f"{weights}: expected a network of {known} source and {outs} target channels as in the recipe, found "
-            f"{found.ins - found.outs * found.noisy} and {found.outs}. Change data.source and data.target."
+            f"{weights}: expected a network of {known} source and {outs} target channels as in the recipe, found {found.ins - found.outs * found.noisy} and {found.outs}. Change data.source and data.target."
         )
     return made
 
@@ -221,8 +220,7 @@ def _header(made: Recipe, method: nn.Module) -> dict[str, Any]:
     for name in made.data.target:
         if name not in scales:
             raise BadInput(
-                f"intensity.{name}: expected a window, found {kind_of(made.intensity[name])}: without training cases "
-                "nothing else says what the network's numbers mean. Set one."
+                f"intensity.{name}: expected a window, found {kind_of(made.intensity[name])}: without training cases nothing else says what the network's numbers mean. Set one."
             )
     return {
         "recipe": recipes.to_dict(made),
@@ -244,8 +242,7 @@ def detect(shapes: Mapping[str, tuple[int, ...]], where: str) -> PublishedNetwor
         return _dit(file)
     if not file.count("ResNetBlock") or not file.count("Conv"):
         raise BadInput(
-            f"{where}: expected one of the published networks (U-Net, ADM, U-ViT, DiT), found other weights "
-            f"({', '.join(list(shapes)[:2]) or 'none'}, …). Choose another file."
+            f"{where}: expected one of the published networks (U-Net, ADM, U-ViT, DiT), found other weights ({', '.join(list(shapes)[:2]) or 'none'}, …). Choose another file."
         )
     return _convolutional(file)
 

@@ -23,8 +23,7 @@ def recorded(run: Run, kept: Recipe, paced: bool) -> tuple[Recipe, str]:
     same = len(trainings) == len(shown.all_stages) and with_trainings(shown, trainings) == kept
     if not same or not _same_trainings([stage.train for stage in shown.all_stages], trainings, paced):
         raise BadInput(
-            f"{run.recipe}: expected the recipe that this run began with, found an edited one. Restore it, or train "
-            "the edited recipe into another --out."
+            f"{run.recipe}: expected the recipe that this run began with, found an edited one. Restore it, or train the edited recipe into another --out."
         )
     return shown, head
 

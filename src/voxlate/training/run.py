@@ -108,8 +108,7 @@ def begin_run(
             return run
         if run.has_begun:
             raise BadInput(
-                f"{folder}: expected an empty folder or this very run, found another run ({change}). "
-                "Choose another --out, or give the same recipe and data to resume."
+                f"{folder}: expected an empty folder or this very run, found another run ({change}). Choose another --out, or give the same recipe and data to resume."
             )
         for file in (run.provenance, run.log, run.naive, run.anatomy):
             file.unlink(missing_ok=True)
@@ -264,8 +263,7 @@ def _check_finite(tensors: dict[str, Tensor], path: Path) -> None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise BadInput(
-                f"{path}: expected finite weights, found {int((~tensor.isfinite()).sum())} of {tensor.numel()} in "
-                f"'{name}' that are not: the training diverged. Train again with a lower train.optimiser.lr."
+                f"{path}: expected finite weights, found {int((~tensor.isfinite()).sum())} of {tensor.numel()} in '{name}' that are not: the training diverged. Train again with a lower train.optimiser.lr."
             )
 
 
@@ -322,8 +320,7 @@ def _check_shapes(method: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
         here, there = (_shape(one.get(name)) for one in (wanted, tensors))
         if here != there:
             raise BadInput(
-                f"{path}: expected weights of this recipe, found another's ('{name}': expected {here}, found {there}). "
-                "Use the weights with the recipe they were trained by."
+                f"{path}: expected weights of this recipe, found another's ('{name}': expected {here}, found {there}). Use the weights with the recipe they were trained by."
             )
 
 
@@ -335,8 +332,7 @@ def _built(recipe: Recipe, path: Path) -> Method:
         _check_shapes(method, tensors, path)
         if (found := sum(one.numel() for one in method.parameters())) != header["parameters"]:
             raise BadInput(
-                f"{path}: expected weights of {header['parameters']} parameters, as their header says, found {found}. "
-                "Get the file again."
+                f"{path}: expected weights of {header['parameters']} parameters, as their header says, found {found}. Get the file again."
             )
     return recipe.build()
 
@@ -348,8 +344,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         tensors = {name: file.file.get_tensor(name) for name in file.shapes}
     if header["sha256"] != checksum(header, tensors):
         raise BadInput(
-            f"{path}: expected weights and header as they were saved, found others (their checksum differs). Get the "
-            "file again."
+            f"{path}: expected weights and header as they were saved, found others (their checksum differs). Get the file again."
         )
     return tensors
 
@@ -377,13 +372,11 @@ def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, d
     if path.is_dir() and Run(path).provenance.exists():
         if (stated := read_run(Run(path).provenance).get("recipe")) is None:
             raise BadInput(
-                f"{Run(path).provenance}: expected the provenance of a training, with its recipe, found one without. "
-                "Restore the file, or name weights.safetensors instead of the folder."
+                f"{Run(path).provenance}: expected the provenance of a training, with its recipe, found one without. Restore the file, or name weights.safetensors instead of the folder."
             )
         if change := first_change(_as_trained(stated, header["recipe"]), header["recipe"]):
             raise BadInput(
-                f"{weights}: expected weights of this run's recipe, found those of another ({change}). "
-                "Restore the run's own file."
+                f"{weights}: expected weights of this run's recipe, found those of another ({change}). Restore the run's own file."
             )
     method = _built(recipe, weights)
     load_weights(method, weights)

@@ -229,8 +229,7 @@ def _check_autoencoder(method: Method, stage: FullStage, earlier: Mapping[str, M
         own = earlier[name].net.state_dict()
         if own.keys() != inside.keys() or any(not torch.equal(own[key].cpu(), inside[key].cpu()) for key in own):
             raise BadInput(
-                f"{run.weights(stage.name)}: expected a model of the latents of {run.weights(name).name}, found one of "
-                f"another autoencoder's. Restore that file, or delete {run.weights(stage.name).name} to train it again."
+                f"{run.weights(stage.name)}: expected a model of the latents of {run.weights(name).name}, found one of another autoencoder's. Restore that file, or delete {run.weights(stage.name).name} to train it again."
             )
 
 
@@ -251,8 +250,7 @@ def _check_stages(recipe: Recipe, jobs: Sequence[Job], start: Path | None) -> No
     cohort = jobs[0].cohort
     if not recipe.finds_mask_of(name := cohort.provenance.get("mask_from")):
         raise BadInput(
-            f"{cohort.folder}: expected a mask found in {' or '.join(recipe.data.source)}, which a model is given to "
-            f"synthesise, found the brain of {name}. Prepare it with --mask-from {recipe.data.source[0]}."
+            f"{cohort.folder}: expected a mask found in {' or '.join(recipe.data.source)}, which a model is given to synthesise, found the brain of {name}. Prepare it with --mask-from {recipe.data.source[0]}."
         )
     for job in jobs:
         data = job.stage.data
@@ -266,8 +264,7 @@ def _check_stages(recipe: Recipe, jobs: Sequence[Job], start: Path | None) -> No
         earlier[job.stage.name], _ = _initial_method(job.stage, earlier)
     if start is not None and jobs[-1].stage.task.encodes:
         raise BadInput(
-            f"--init: expected a model without an autoencoder of its own, found '{recipe.title}'. Take the stages of "
-            "another run with --reuse, or train without --init."
+            f"--init: expected a model without an autoencoder of its own, found '{recipe.title}'. Take the stages of another run with --reuse, or train without --init."
         )
     if start is not None:
         load_weights(earlier["final"], start)
@@ -356,8 +353,7 @@ def _saved(job: Job, run: Run) -> dict[str, Any] | None:
     state, names = load_state(run.state), [stage.name for stage in job.recipe.all_stages]
     if state["stage"] not in names:
         raise BadInput(
-            f"{run.state}: expected a state of one of the stages {', '.join(names)}, found one of "
-            f"'{state['stage']:.80}'. Delete it to start again."
+            f"{run.state}: expected a state of one of the stages {', '.join(names)}, found one of '{state['stage']:.80}'. Delete it to start again."
         )
     return state if state["stage"] == job.stage.name else None
 
@@ -431,9 +427,7 @@ def _check_finite(
         kept = "the last state before it is kept" if run.state.exists() else "no state was saved yet"
         exact = " or in train.precision float32" if job.stage.train.precision == "bfloat16" else ""
         raise BadInput(
-            f"{run.folder}: expected finite losses and weights, found a {found[0]} at step {learner.step} of stage "
-            f"'{job.stage.name}': the training diverged; {kept}. Train into another --out with a lower "
-            f"train.optimiser.lr (now {job.stage.train.optimiser.lr:g}){exact}."
+            f"{run.folder}: expected finite losses and weights, found a {found[0]} at step {learner.step} of stage '{job.stage.name}': the training diverged; {kept}. Train into another --out with a lower train.optimiser.lr (now {job.stage.train.optimiser.lr:g}){exact}."
         )
 
 
