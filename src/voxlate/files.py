@@ -16,15 +16,27 @@ from typing import Any
 from voxlate.errors import BadInput, CannotWrite
 
 LONGEST_NAME = 100
-SYNTHETIC = "desc-synthetic_"  # before the name of an image that completes a case, so that no scan has that name (BIDS)
+# before the name of an image that completes a case, so that no scan has that name (BIDS)
+SYNTHETIC = "desc-synthetic_"
 # after the name of an image: maps of it
-STD, UNCALIBRATED, LOW, HIGH, UNFAMILIAR = "_std", "_std_uncalibrated", "_low", "_high", "_unfamiliar"
+STD = "_std"
+UNCALIBRATED = "_std_uncalibrated"
+LOW = "_low"
+HIGH = "_high"
+UNFAMILIAR = "_unfamiliar"
 MAPS = (UNCALIBRATED, STD, LOW, HIGH, UNFAMILIAR)
 CHECKSUM = "checksum"  # a key of tables that voxlate writes
-LOCK = ".lock"  # in a folder while voxlate writes there; it stays after a crash, and then holds nobody off
+# in a folder while voxlate writes there; it stays after a crash, and then holds nobody off
+LOCK = ".lock"
 WRITING = ".writing-"  # before the name of a file that is not whole yet
 # Windows keeps these for devices, with any ending (Microsoft, "Naming Files, Paths, and Namespaces")
-DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³")}
+DEVICES = {
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    *(f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³"),
+}
 
 
 def safe_name(name: str, where: object) -> str:
@@ -79,7 +91,11 @@ def whole_file(path: Path | str) -> Iterator[Path]:
             raise CannotWrite(
                 f"{path}: expected room to write it, found a full disk. Free some and run again."
             ) from error
-        if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.ENAMETOOLONG, errno.EIO):
+        if isinstance(error, OSError) and error.errno in (
+            errno.EROFS,
+            errno.ENAMETOOLONG,
+            errno.EIO,
+        ):
             raise CannotWrite(f"{path}: expected a place to write, found: {error.strerror}. Choose another.") from error
         raise
     finally:
@@ -106,7 +122,8 @@ def locked(folder: Path | str, wait_seconds: float = 0) -> Iterator[None]:
     Raises BadInput where another process still holds it after the wait. The lock goes with the process, however that
     ends.
     """
-    from filelock import FileLock, Timeout  # here, because commands that write nothing need none of it
+    # here, because commands that write nothing need none of it
+    from filelock import FileLock, Timeout
 
     folder = Path(folder)
     lock = FileLock(folder / LOCK, timeout=wait_seconds)

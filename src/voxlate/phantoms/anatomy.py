@@ -80,7 +80,12 @@ def _lesion(rng: np.random.Generator, kind: LesionKind) -> Lesion:
         y, z = rng.uniform((-14, 4), (18, 22))
         reach, delay = rng.uniform((0.75, 5.5), (1.15, 8.5))
         return Lesion(
-            kind, side, (side * 40.0, float(y), float(z)), float(rng.uniform(14, 24)), float(reach), float(delay)
+            kind,
+            side,
+            (side * 40.0, float(y), float(z)),
+            float(rng.uniform(14, 24)),
+            float(reach),
+            float(delay),
         )
     return Lesion("none")
 
@@ -94,7 +99,8 @@ def upright(head: Anatomy, points: Points) -> Points:
     turned = [row[0] * centred[0] + row[1] * centred[1] + row[2] * centred[2] for row in matrix]
     # Both sides get the same noise; rounding |x| keeps the mid-plane free of a crease.
     half: Points = (np.sqrt(turned[0] ** 2 + 400), turned[1], turned[2])
-    across = np.tanh(turned[0] / 20)  # a sideways bend must vanish in the mid-plane to stay symmetric
+    # a sideways bend must vanish in the mid-plane to stay symmetric
+    across = np.tanh(turned[0] / 20)
     shifts: list[np.ndarray] = [1.9 * lattice.at(half) for lattice in head.bend]
     shifts[0] *= across
     if head.asymmetry:
@@ -125,7 +131,9 @@ def displaced_by_tumour(lesion: Lesion, points: Points, depth: np.ndarray) -> Po
 
 def deep_grey(points: Points) -> np.ndarray:
     """Caudate, lentiform nucleus and thalamus of both sides."""
-    x, y, z = np.abs(points[0]), points[1], points[2]
+    x = np.abs(points[0])
+    y = points[1]
+    z = points[2]
     caudate = ellipsoid((x - 0.10 * (24 - y), y, z + 0.16 * (y - 24)), (14, 22, 10), (5, 17, 8))
     lentiform = ellipsoid((x + 0.28 * (y - 16), y, z), (26, 16, 2), (6.5, 16, 9.5))
     thalamus = ellipsoid((x + 0.30 * (y + 2), y, z), (11.5, -3, 7), (8, 13, 8.5))
@@ -133,7 +141,15 @@ def deep_grey(points: Points) -> np.ndarray:
 
 
 _LATERAL: tuple[tuple[Triple, ...], ...] = (
-    ((6.5, 36, 5), (7, 30, 10), (6.5, 20, 15.5), (7, 8, 20), (9.5, -10, 22), (16, -24, 18), (24, -33, 9)),
+    (
+        (6.5, 36, 5),
+        (7, 30, 10),
+        (6.5, 20, 15.5),
+        (7, 8, 20),
+        (9.5, -10, 22),
+        (16, -24, 18),
+        (24, -33, 9),
+    ),
     ((24, -33, 9), (31, -22, -8), (33, -4, -18), (32, 8, -20)),
     ((24, -33, 9), (23, -48, 6), (20, -58, 4)),
 )
@@ -147,10 +163,16 @@ def ventricles(head: Anatomy, points: Points, straight: Points) -> np.ndarray:
     for path, radii in zip(_LATERAL, _LATERAL_RADII):
         tube = Tube(path, (radii[0] * grow, radii[1] * grow))
         sides += [tube, tube.mirrored()]
-    lateral = np.maximum(tubes(points, straight, sides, 8), 0.7 - np.abs(x))  # septum pellucidum
+    # septum pellucidum
+    lateral = np.maximum(tubes(points, straight, sides, 8), 0.7 - np.abs(x))
     third = np.maximum(ellipsoid((np.zeros_like(x), y, z), (0, 2, 2), (1e3, 13, 9)), np.abs(x) - 1.9 * grow)
     fourth = ellipsoid(points, (0, -25, -32), (6.0 * grow, 4.0, 9))
-    aqueduct = tubes(points, straight, [Tube(((0, -14, -4), (0, -20, -16), (0, -24, -28)), (0.9, 0.9))], 8)
+    aqueduct = tubes(
+        points,
+        straight,
+        [Tube(((0, -14, -4), (0, -20, -16), (0, -24, -28)), (0.9, 0.9))],
+        8,
+    )
     return np.minimum(np.minimum(lateral, third), np.minimum(fourth, aqueduct))
 
 
@@ -158,7 +180,8 @@ def territory(head: Anatomy, points: Points) -> tuple[np.ndarray, np.ndarray]:
     """Distances to the core and to the whole hypoperfused tissue of a stroke of the middle cerebral artery."""
     lesion = head.lesion
     sided: Points = (points[0] * lesion.side, points[1], points[2])
-    rough, radius = head.rough.at(points), lesion.radius_mm
+    rough = head.rough.at(points)
+    radius = lesion.radius_mm
     whole = ellipsoid(sided, (50, -2, 16), (31 * lesion.reach, 50 * lesion.reach, 34 * lesion.reach)) + 3 * rough
     whole = np.maximum(whole, 14 - sided[0])
     core = ellipsoid(points, lesion.centre_mm, (0.9 * radius, 1.2 * radius, 0.9 * radius)) + 2.5 * rough
@@ -167,7 +190,8 @@ def territory(head: Anatomy, points: Points) -> tuple[np.ndarray, np.ndarray]:
 
 def tumour(head: Anatomy, points: Points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distances to necrosis, necrosis with its enhancing rim, and the oedema around them."""
-    rough, radius = head.rough.at(points), head.lesion.radius_mm
+    rough = head.rough.at(points)
+    radius = head.lesion.radius_mm
     ball = ellipsoid(points, head.lesion.centre_mm, (radius, 1.1 * radius, 0.95 * radius)) + 0.12 * radius * rough
     finger = head.rough.at((points[1], points[2], points[0]))
     oedema = ball - 0.75 * radius - 0.35 * radius * finger

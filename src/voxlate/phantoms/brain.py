@@ -44,9 +44,17 @@ BRAINSTEM = (
 
 def cavity(brain: np.ndarray, points: Points) -> np.ndarray:
     """The inside of the skull: the brain, a gap for CSF, and the cisterns at the base."""
-    cisterns = join(ellipsoid(points, (0, 15, -17), (15, 17, 10)), ellipsoid(points, (0, -4, -34), (17, 12, 24)), 6)
+    cisterns = join(
+        ellipsoid(points, (0, 15, -17), (15, 17, 10)),
+        ellipsoid(points, (0, -4, -34), (17, 12, 24)),
+        6,
+    )
     sided: Points = (np.abs(points[0]), points[1], points[2])
-    ambient = join(ellipsoid(sided, (15, -10, -19), (11, 17, 10)), ellipsoid(points, (0, -13, -11), (33, 28, 12)), 6)
+    ambient = join(
+        ellipsoid(sided, (15, -10, -19), (11, 17, 10)),
+        ellipsoid(points, (0, -13, -11), (33, 28, 12)),
+        6,
+    )
     inner = join(brain - 2.2, join(cisterns, ambient, 6), 10)
     tentorial = ellipsoid(points, (0, -42, -9), (42, 22, 5))
     return join(inner, np.maximum(tentorial, 3 * (inner - 7)), 10)  # only next to the brain
@@ -73,7 +81,8 @@ def cortex_depth(head: Anatomy, points: Points, envelope: np.ndarray) -> np.ndar
     across = head.folds.at((at[0], at[1], at[2])) / inward
     length = np.clip(12 + 4 * head.rough.at((at[1], at[2], at[0])), 6, 19)
     sulci = np.sqrt(np.maximum(outer - length, 0) ** 2 + across**2) - head.sulcus_mm
-    nuclei = ellipsoid((half, y, z), (0, 4, 8), (37, 46, 27))  # sulci stop short of the deep nuclei
+    # sulci stop short of the deep nuclei
+    nuclei = ellipsoid((half, y, z), (0, 4, 8), (37, 46, 27))
     sulci = np.maximum(sulci, -nuclei)
     return np.minimum(np.minimum(outer, sulci), _sylvian(half, y, z, head.sulcus_mm))
 
@@ -87,7 +96,8 @@ def _sylvian(half: np.ndarray, y: np.ndarray, z: np.ndarray, sulcus_mm: float) -
 def folia_depth(points: Points, envelope: np.ndarray) -> np.ndarray:
     """Depth below the surface of the cerebellum, whose folia are sheets that fan out from the fourth ventricle."""
     x, y, z = points
-    up, back = z + 31, -(y + 20) + x * x / 90
+    up = z + 31
+    back = -(y + 20) + x * x / 90
     radius = np.hypot(up, back)
     angle = np.arctan2(up, back)
     pitch = np.pi / 13

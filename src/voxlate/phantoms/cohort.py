@@ -22,7 +22,11 @@ CohortLesion = Literal["mixed", "none", "tumour", "stroke"]
 NOTE = "phantom.json"
 AIR_HU = -1000
 MOST_THREADS = 4  # each holds one head in memory
-LESION_MAP = {"tumour": ("necrosis", "oedema", "enhancing rim"), "stroke": ("core", "penumbra"), "none": ()}
+LESION_MAP = {
+    "tumour": ("necrosis", "oedema", "enhancing rim"),
+    "stroke": ("core", "penumbra"),
+    "none": (),
+}
 
 
 def write_cohort(
@@ -50,7 +54,12 @@ def write_cohort(
         folder = out / f"phantom_{case:03d}"
         missing = [name for name in (*wanted, "seg", "lesion") if not (folder / f"{name}.nii.gz").exists()]
         if missing:
-            _write_case(folder, make_head(seed, case, size, lesion_of(lesion, case)), missing, stripped)
+            _write_case(
+                folder,
+                make_head(seed, case, size, lesion_of(lesion, case)),
+                missing,
+                stripped,
+            )
         return folder
 
     folders = []

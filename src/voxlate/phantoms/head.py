@@ -42,7 +42,11 @@ class Head:
 
 
 def make_head(
-    seed: int, case: int, size: tuple[int, int, int], lesion: LesionKind = "none", asymmetry: float = 1.0
+    seed: int,
+    case: int,
+    size: tuple[int, int, int],
+    lesion: LesionKind = "none",
+    asymmetry: float = 1.0,
 ) -> Head:
     """Case `case` of a cohort, as it always is with this seed; size: voxels in x, y, z over the same field of view.
 
@@ -80,7 +84,8 @@ class _Canvas:
         if where is not None:
             touched &= where
         cover = np.clip(0.5 - distance[touched] / self.voxel_mm, 0, 1)
-        old, share = self.label[touched], self.share[touched]
+        old = self.label[touched]
+        share = self.share[touched]
         same = old == label
         wins = cover >= 0.5
         self.share[touched] = np.where(same, np.maximum(share, cover), np.where(wins, cover, 1 - cover))
@@ -149,7 +154,9 @@ def _orbits(canvas: _Canvas, half: Points, axes: Points, cavity: np.ndarray) -> 
     canvas.paint(Label.BONE, np.minimum(walls, tubes(half, axes, (arch, jaw, jaw_front), 6)), outside)
     canvas.paint(Label.FAT, np.minimum(orbit, ellipsoid(half, (31, 88, -37), (14, 10, 12))), outside)
     canvas.paint(
-        Label.WHITE, tubes(half, axes, [Tube(((30, 64, -36), (20, 44, -32), (9, 26, -24)), (1.6, 1.6))], 4), outside
+        Label.WHITE,
+        tubes(half, axes, [Tube(((30, 64, -36), (20, 44, -32), (9, 26, -24)), (1.6, 1.6))], 4),
+        outside,
     )
     rectus = (
         Tube(((40, 78, -37), (38, 60, -37), (24, 44, -34)), (1.3, 1.6)),
@@ -165,7 +172,12 @@ def _orbits(canvas: _Canvas, half: Points, axes: Points, cavity: np.ndarray) -> 
 
 
 def _brain(
-    canvas: _Canvas, shape: Anatomy, points: Points, axes: Points, cerebellum: np.ndarray, stem: np.ndarray
+    canvas: _Canvas,
+    shape: Anatomy,
+    points: Points,
+    axes: Points,
+    cerebellum: np.ndarray,
+    stem: np.ndarray,
 ) -> None:
     cortex = brain.cortex_depth(shape, points, brain.cerebrum(points))
     canvas.paint(Label.GREY, -cortex)
@@ -175,7 +187,10 @@ def _brain(
     canvas.paint(Label.GREY, -folia)
     canvas.paint(Label.WHITE, 2.0 - folia)
     canvas.paint(Label.WHITE, np.maximum(stem, points[2] - 2))
-    canvas.paint(Label.WHITE, ellipsoid((np.abs(points[0]), points[1], points[2]), (15, -22, -33), (9, 15, 8)))
+    canvas.paint(
+        Label.WHITE,
+        ellipsoid((np.abs(points[0]), points[1], points[2]), (15, -22, -33), (9, 15, 8)),
+    )
     canvas.paint(Label.DEEP_GREY, body.deep_grey(points), cortex > 1)
     canvas.paint(Label.VENTRICLE, body.ventricles(shape, points, axes))
 

@@ -7,10 +7,12 @@ from voxlate.phantoms.head import Head
 from voxlate.phantoms.signal import MODALITIES, MR, PERFUSION, signal
 from voxlate.phantoms.tissue import BRAIN, TUMOUR, VESSEL
 
-_NOISE = {"ct": 9.0, "ncct": 2.5, "cbf": 1.5, "cbv": 0.12, "tmax": 0.2}  # standard deviations in the modality's unit
+# standard deviations in the modality's unit
+_NOISE = {"ct": 9.0, "ncct": 2.5, "cbf": 1.5, "cbv": 0.12, "tmax": 0.2}
 _CTA_NOISE_HU = 6.0
 _MR_NOISE = 0.012  # of the 99th percentile of the signal
-_BLUR_VOXELS = {"ct": 0.3, "ncct": 0.6, "tof": 0.35}  # bone kernels are sharp and noisy, brain kernels the reverse
+# bone kernels are sharp and noisy, brain kernels the reverse
+_BLUR_VOXELS = {"ct": 0.3, "ncct": 0.6, "tof": 0.35}
 
 
 def image(head: Head, modality: str) -> np.ndarray:
@@ -46,7 +48,16 @@ def _fitted(head: Head, modality: str, clean: np.ndarray, rng: np.random.Generat
 def _shading(head: Head, rng: np.random.Generator) -> np.ndarray:
     """The receive coil's sensitivity: a smooth positive field of about ±12 % and mean near 1."""
     field: np.ndarray = np.zeros((1, 1, 1), dtype=np.float32)
-    for order in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (2, 0, 0), (0, 2, 0), (0, 0, 2), (1, 1, 0), (0, 1, 1)):
+    for order in (
+        (1, 0, 0),
+        (0, 1, 0),
+        (0, 0, 1),
+        (2, 0, 0),
+        (0, 2, 0),
+        (0, 0, 2),
+        (1, 1, 0),
+        (0, 1, 1),
+    ):
         wave: np.ndarray = np.full((1, 1, 1), rng.standard_normal() / sum(order), dtype=np.float32)
         for axis, (k, n) in enumerate(zip(order, head.labels.shape)):
             at = ((np.arange(n) + 0.5) / n).astype(np.float32)

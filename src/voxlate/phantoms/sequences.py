@@ -6,7 +6,8 @@ import numpy as np
 
 Array = Any  # a number or an array of numbers: numpy broadcasts them
 
-GADOLINIUM_R1 = 4.5  # 1 / (mM s), gadobutrol in whole blood at 3 T: Shen et al. 2015, Invest Radiol 50:330
+# 1 / (mM s), gadobutrol in whole blood at 3 T: Shen et al. 2015, Invest Radiol 50:330
+GADOLINIUM_R1 = 4.5
 FULL_SCALE = 2000.0  # a.u. that a voxel of water gives with all of its magnetisation
 
 # TR and TE in ms, flip angle in degrees, as protocols at 3 T have them.
@@ -20,7 +21,8 @@ TOF = (22.0, 3.5, 20.0)
 
 def spoiled_gradient(pd: Array, t1_ms: Array, t2star_ms: Array, tr_ms: float, te_ms: float, flip_deg: float) -> Array:
     """Steady state of a spoiled gradient echo. Source: Ernst and Anderson 1966, Rev Sci Instrum 37:93."""
-    e1, flip = np.exp(-tr_ms / t1_ms), np.radians(flip_deg)
+    e1 = np.exp(-tr_ms / t1_ms)
+    flip = np.radians(flip_deg)
     return pd * np.sin(flip) * (1 - e1) / (1 - np.cos(flip) * e1) * np.exp(-te_ms / t2star_ms)
 
 
@@ -40,7 +42,13 @@ def nulling_time_ms(t1_ms: float, tr_ms: float) -> float:
 
 
 def inflow(
-    pd: Array, t1_ms: Array, t2star_ms: Array, pulses: Array, tr_ms: float, te_ms: float, flip_deg: float
+    pd: Array,
+    t1_ms: Array,
+    t2star_ms: Array,
+    pulses: Array,
+    tr_ms: float,
+    te_ms: float,
+    flip_deg: float,
 ) -> Array:
     """Gradient echo of blood that has received `pulses` pulses: it falls from the fresh to the steady state.
 

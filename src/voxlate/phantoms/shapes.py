@@ -67,7 +67,8 @@ def tubes(points: Points, straight: Points, parts: Sequence[Tube], reach_mm: flo
             margin = max(ra, rb) + reach_mm
             box = []
             for axis, at, (least, most) in zip((2, 1, 0), axes, bent):
-                low, high = min(a[axis], b[axis]) - margin - most, max(a[axis], b[axis]) + margin - least
+                low = min(a[axis], b[axis]) - margin - most
+                high = max(a[axis], b[axis]) + margin - least
                 box.append(slice(*np.searchsorted(at, (low, high))))
             inside = tuple(box)
             if out[inside].size:
@@ -106,7 +107,11 @@ class NoiseField:
 
 
 def noise(
-    rng: np.random.Generator, wavelength_mm: float, pitch_mm: float, points: int, narrow: bool = False
+    rng: np.random.Generator,
+    wavelength_mm: float,
+    pitch_mm: float,
+    points: int,
+    narrow: bool = False,
 ) -> NoiseField:
     """Gaussian noise of unit variance: of one wavelength where `narrow`, else of all longer ones too."""
     white = rng.standard_normal((points,) * 3).astype(np.float32)

@@ -14,7 +14,8 @@ from voxlate.phantoms.head import Head
 from voxlate.phantoms.tissue import BRAIN, FLUID, TUMOUR, VESSEL, Label
 
 PERFUSION = frozenset(("cbf", "cbv", "tmax"))
-PHASE_S = {"cta": 8.0, "cta1": 8.0, "cta2": 16.0, "cta3": 24.0}  # 8 s apart: Menon et al. 2015, Radiology 275:510
+# 8 s apart: Menon et al. 2015, Radiology 275:510
+PHASE_S = {"cta": 8.0, "cta1": 8.0, "cta2": 16.0, "cta3": 24.0}
 ARTERIAL_PEAK_HU = 340.0
 VENOUS_PEAK_HU = 210.0
 
@@ -40,9 +41,16 @@ class _Voxels:
     def relaxation(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         # Cytotoxic oedema of the core: T1 up by 12 %, T2 by 40 % (order of Ordidge et al. 1991, Magn Reson Med 21:1).
         # Fluid has no texture: its T1 is everywhere the one that FLAIR nulls.
-        tissue, solid = self.head.tissue, 1 - self.has(*FLUID).astype(np.float32)
-        t1, t2 = self.of(tissue.t1_ms, 0.02 * solid, 0.12), self.of(tissue.t2_ms, 0.025 * solid, 0.4)
-        return self.of(tissue.pd, 0.005 * solid, 0.03), t1, t2, self.of(tissue.t2star_ms, 0.025 * solid, 0.1)
+        tissue = self.head.tissue
+        solid = 1 - self.has(*FLUID).astype(np.float32)
+        t1 = self.of(tissue.t1_ms, 0.02 * solid, 0.12)
+        t2 = self.of(tissue.t2_ms, 0.025 * solid, 0.4)
+        return (
+            self.of(tissue.pd, 0.005 * solid, 0.03),
+            t1,
+            t2,
+            self.of(tissue.t2star_ms, 0.025 * solid, 0.1),
+        )
 
 
 def _fat_left(voxels: _Voxels, share: float) -> np.ndarray:
@@ -136,7 +144,8 @@ def _perfusion(voxels: _Voxels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Core: CBF below 30 % of normal; core and penumbra: Tmax above 6 s. Source: Albers et al. 2018, N Engl J Med 378:708.
     CBV is kept in the penumbra, where vessels widen, and lost in the core: Wintermark et al. 2006, Stroke 37:979.
     """
-    tissue, stroke = voxels.head.tissue, voxels.core + voxels.penumbra
+    tissue = voxels.head.tissue
+    stroke = voxels.core + voxels.penumbra
     cbf = voxels.of(tissue.cbf, 0.06) * (1 - 0.84 * voxels.core - 0.58 * voxels.penumbra)
     mtt = voxels.of(tissue.mtt_s) * (1 + 1.6 * voxels.core + 1.5 * voxels.penumbra)
     normal = np.clip(tissue.tmax_s[voxels.label] + 0.25 * voxels.texture * (cbf > 0), 0, 5)
@@ -162,7 +171,8 @@ _EQUATIONS: dict[str, Callable[[_Voxels], np.ndarray]] = {  # in the order that 
     "cbv": lambda voxels: _perfusion(voxels)[1],
     "tmax": lambda voxels: _perfusion(voxels)[2],
 }
-MODALITIES, MR = tuple(_EQUATIONS), frozenset(_MR)
+MODALITIES = tuple(_EQUATIONS)
+MR = frozenset(_MR)
 
 
 def signal(head: Head, modality: str) -> np.ndarray:
@@ -170,7 +180,8 @@ def signal(head: Head, modality: str) -> np.ndarray:
 
     A voxel of two tissues has the mean of their signals, but in Tmax, a time, its main tissue's.
     """
-    equation, gain = _EQUATIONS[modality], mr.FULL_SCALE if modality in MR else 1.0
+    equation = _EQUATIONS[modality]
+    gain = mr.FULL_SCALE if modality in MR else 1.0
     out = np.empty(head.labels.shape, dtype=np.float32)
     for level in range(len(out)):
         out[level] = gain * equation(_voxels(head, level, head.labels[level], slice(None)))

@@ -51,7 +51,8 @@ BRAIN = (Label.GREY, Label.WHITE, Label.DEEP_GREY)
 TUMOUR = (Label.NECROSIS, Label.OEDEMA, Label.ENHANCING)
 VESSEL = (Label.ARTERY, Label.VEIN, Label.ARTERY_BEYOND_CLOT, Label.CLOT)
 FLUID = (Label.CSF, Label.VENTRICLE, Label.EYE)
-INTRACRANIAL = (*BRAIN, *TUMOUR, *VESSEL, Label.CSF, Label.VENTRICLE)  # what is left of a head after skull stripping
+# what is left of a head after skull stripping
+INTRACRANIAL = (*BRAIN, *TUMOUR, *VESSEL, Label.CSF, Label.VENTRICLE)
 
 # label: PD, T1 ms, T2 ms, T2* ms, HU, CBF ml/100g/min, MTT s, Tmax s, gadolinium mM some minutes after 0.1 mmol/kg
 _ROWS: dict[Label, tuple[float, ...]] = {

@@ -15,7 +15,8 @@ from voxlate.images.statistics import PERCENTILES, Distribution
 
 GREY_LEVELS = 255  # of pictures with 8 bits
 OFFSET_HU = 600  # between percentiles: beyond, one lacks the offset of 1024
-AIR_HU = (-800, -200)  # the least voxel of a scan lies below the first; above the second there is no air
+# the least voxel of a scan lies below the first; above the second there is no air
+AIR_HU = (-800, -200)
 NARROWEST_HU = 50  # a body has fat, water and bone
 EDGE = PERCENTILES.index(10)
 
@@ -139,7 +140,11 @@ def _facts(cohort: Cohort, training: tuple[Entry, ...]) -> Facts:
         unlike=float((spacings[:, 1:].max(axis=0) / spacings[:, 1:].min(axis=0)).max()),
         box=_triple(np.ceil(np.percentile(boxes, 95, axis=0))),
         brain=cohort.provenance.get("mask") == "brain",
-        apart_mm=_apart(cohort, training, [name for name, one in scans.items() if one.unit in SHOW_ANATOMY]),
+        apart_mm=_apart(
+            cohort,
+            training,
+            [name for name, one in scans.items() if one.unit in SHOW_ANATOMY],
+        ),
     )
 
 
@@ -175,7 +180,8 @@ def _scan(name: str, headers: Sequence[CaseHeader]) -> Scan:
 
 def _shape(inside: Distribution) -> list[float]:
     """Where percentiles lie between the dark end, which is 0 where air may be, and the bright one."""
-    low, high = min(inside.at(0.5), 0.0), inside.at(99.5)
+    low = min(inside.at(0.5), 0.0)
+    high = inside.at(99.5)
     return [(inside.at(percent) - low) / max(high - low, 1e-6) for percent in (5, 25, 50, 75)]
 
 

@@ -33,7 +33,15 @@ class Fit:
     def rank(self) -> tuple[object, ...]:
         """Sorts recipes: what fits, fills its patches, takes the most cases and modalities, and is soonest trained."""
         empty = round(self.filled, 1)
-        return bool(self.against), empty, -self.cases, len(self.unused), len(self.notes), self.steps, self.name
+        return (
+            bool(self.against),
+            empty,
+            -self.cases,
+            len(self.unused),
+            len(self.notes),
+            self.steps,
+            self.name,
+        )
 
 
 def fits(data: Path | str) -> list[Fit]:
@@ -48,7 +56,11 @@ def _fit(name: str, cohort: Cohort) -> Fit:
     if missing := sorted(recipe.modalities - set(cohort.modalities)):
         return Fit(name, recipe.title, f"needs {', '.join(missing)}, which the cohort lacks")
     if not recipe.finds_mask_of(brain_of := cohort.provenance.get("mask_from")):
-        return Fit(name, recipe.title, f"works in a mask found in its sources; the cohort's is of {brain_of}")
+        return Fit(
+            name,
+            recipe.title,
+            f"works in a mask found in its sources; the cohort's is of {brain_of}",
+        )
     try:
         for stage in recipe.all_stages:
             usable_cases(cohort, stage.data, "train")
@@ -78,7 +90,8 @@ def _reason(sentence: str) -> str:
 
 
 def _notes(recipe: Recipe, cohort: Cohort) -> list[str]:
-    depth, deepest = max(stage.data.patch[0] for stage in recipe.all_stages), max(one.shape[0] for one in cohort.cases)
+    depth = max(stage.data.patch[0] for stage in recipe.all_stages)
+    deepest = max(one.shape[0] for one in cohort.cases)
     thin = f"learns from {depth} slices at once, and the cohort's deepest scan has {deepest}" if depth > deepest else ""
     said = [thin, *(padding_note(cohort, stage.data) for stage in recipe.all_stages)]
     return [one for one in said if one]

@@ -10,8 +10,11 @@ Only ratios mean something: a cohort's own difficulty is a factor that no choice
 """
 
 GAIN = 0.074
-LATE, DECAY = 42.1, 0.643
-COARSE, NARROW, FEW = 1.69, 0.409, 0.247
+LATE = 42.1
+DECAY = 0.643
+COARSE = 1.69
+NARROW = 0.409
+FEW = 0.247
 
 
 def relative_error(width: int, feature_mm: float, batch: int, steps: float) -> float:

@@ -26,10 +26,13 @@ MEMORIES = (100 * 2**20, 2.0**50)  # bytes; beyond them it is no GPU's
 PEAKS = (1e10, 1e18)  # operations a second
 RATES = {"t": 1e12, "p": 1e15}
 
-REACHED = 0.25  # share of the stated peak that convolutions of these sizes reach; an assumption
-KERNEL_SECONDS = 8e-6  # of starting one operation from Python, whatever its size; an assumption
+# share of the stated peak that convolutions of these sizes reach; an assumption
+REACHED = 0.25
+# of starting one operation from Python, whatever its size; an assumption
+KERNEL_SECONDS = 8e-6
 CONTEXT_BYTES = 600 * 2**20  # that a GPU's driver and libraries take; an assumption
-WORKSPACE = 1.3  # times the counted memory, because convolutions need workspace and allocations have gaps
+# times the counted memory, because convolutions need workspace and allocations have gaps
+WORKSPACE = 1.3
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ class Cost:
 
 def machine_of(text: str) -> Elsewhere:
     """The machine that "24GB, 80 TFLOPS" describes; raises BadInput where a number is absent, or beyond any GPU."""
-    size, rate = SIZE.search(text), RATE.search(text)
+    size = SIZE.search(text)
+    rate = RATE.search(text)
     if size is None or rate is None or not float(size[1]) or not float(rate[1]):
         raise BadInput(
             f"--plan-for: expected a GPU's memory and its peak in bfloat16, such as '24GB, 80 TFLOPS', found {text!r}. The GPU's datasheet states both."
@@ -115,7 +119,8 @@ def count(step: Callable[[], object], parameters: int, copies: int) -> Cost:
 
     parameters: of the method; copies: of them that a training holds in float32 (weights, gradients, moments, average).
     """
-    kernels, flops = _Kernels(), FlopCounterMode(display=False)
+    kernels = _Kernels()
+    flops = FlopCounterMode(display=False)
     with _saved_bytes() as saved, kernels, flops:
         step()
     weights = 4.0 * parameters

@@ -19,7 +19,8 @@ from voxlate.training.lines import logged_seconds
 from voxlate.training.recorded import LEAST, MOST
 from voxlate.training.run import Run
 
-TOLERANCE = 0.04  # share of the remaining steps below which a change is not worth a sentence
+# share of the remaining steps below which a change is not worth a sentence
+TOLERANCE = 0.04
 SPARE = 0.04  # share of the time that is kept for starting, validating, saving
 
 
@@ -74,9 +75,21 @@ class Paced:
 
     def _length(self, name: str, done: int, steps: int, factor: float) -> int:
         wanted = done + factor * (steps - done)
-        return math.floor(min(max(wanted, LEAST * steps), MOST * steps, max(self.most[name], LEAST * steps)))
+        return math.floor(
+            min(
+                max(wanted, LEAST * steps),
+                MOST * steps,
+                max(self.most[name], LEAST * steps),
+            )
+        )
 
-    def _sentence(self, stage: str, seconds: float, before: Mapping[str, int], after: Mapping[str, int]) -> str:
+    def _sentence(
+        self,
+        stage: str,
+        seconds: float,
+        before: Mapping[str, int],
+        after: Mapping[str, int],
+    ) -> str:
         changed = ", ".join(f"{name} {before[name]:,} → {after[name]:,}" for name in after)
         return f"a step of stage '{stage}' takes {seconds:.3f} s, the probe measured {self.step_seconds[stage]:.3f} s; steps are changed once so that the training ends in its minutes: {changed}."
 
@@ -97,11 +110,18 @@ def kept_pace(run: Path, recipe: Recipe, say: Callable[[str], None] = lambda _: 
     path = Run(run).plan
     if not path.exists():
         return None
-    record = Record(path, "what a plan knows of its steps", "Remove it: the run then keeps the steps of its recipe.")
+    record = Record(
+        path,
+        "what a plan knows of its steps",
+        "Remove it: the run then keeps the steps of its recipe.",
+    )
     kept: Kept = record.fill(Kept, read_json(path))
     stages = {stage.name for stage in recipe.all_stages}
     same = kept.step_seconds.keys() == kept.most_steps.keys() == stages
-    record.check(same, f"steps of {', '.join(sorted(kept.step_seconds.keys() | kept.most_steps.keys())) or 'no stage'}")
+    record.check(
+        same,
+        f"steps of {', '.join(sorted(kept.step_seconds.keys() | kept.most_steps.keys())) or 'no stage'}",
+    )
     left = kept.minutes * 60 * (1 - SPARE / 2) - kept.probed_seconds - logged_seconds(Run(run).log)
     return Paced(time.monotonic() + left, kept.step_seconds, kept.most_steps, say)
 

@@ -36,11 +36,13 @@ Mode = Literal["both", "mean", "samples"]
 Say = Callable[[str], None]
 
 LEAST = 300  # steps below which a training is too short
-DRAWN_LEAST = 300  # steps of a diffusion below which its samples lose to a copy of the input
+# steps of a diffusion below which its samples lose to a copy of the input
+DRAWN_LEAST = 300
 FEW = 2  # times that each slice is seen, below which a training is too short
 SHARES = {"both": 0.55, "samples": 0.4, "mean": 1.0}  # of the time, for the regression
 PREDICTOR = "regression"
-DECIDES_LENGTH = r"train$|train\.(steps|epochs|more|stop|ema|optimiser)|opponent|task|method"  # changes after which a
+# changes after which a
+DECIDES_LENGTH = r"train$|train\.(steps|epochs|more|stop|ema|optimiser)|opponent|task|method"
 # corrected recipe, trained anew, need not give the same weights, or whose steps were set by hand
 
 
@@ -96,7 +98,8 @@ class Plan:
 
     @property
     def recipe(self) -> Recipe:
-        return from_dict(self.tables, "the plan", allow_code=True)  # that the user's own changes name
+        # that the user's own changes name
+        return from_dict(self.tables, "the plan", allow_code=True)
 
     @property
     def with_head(self) -> tuple[Recipe, str]:
@@ -121,7 +124,13 @@ class Plan:
         planned = {"seconds": self.seconds, "memory_bytes": self.memory}
         took = {"seconds": seconds, "memory_bytes": most}
         append_line(
-            run.log, {"stage": "final", "step": self.tables["train"]["steps"], "planned": planned, "took": took}
+            run.log,
+            {
+                "stage": "final",
+                "step": self.tables["train"]["steps"],
+                "planned": planned,
+                "took": took,
+            },
         )
         wanted = f"of {self.limits.minutes:g} and {self.limits.memory_bytes / 2**30:.1f}"
         return f"predicted {self.seconds / 60:.1f} minutes and {self.memory / 2**30:.2f} GiB, {wanted}; took {seconds / 60:.1f} minutes and {most / 2**30:.2f} GiB."
@@ -197,7 +206,10 @@ def planned_once(run: Path, make: Callable[[], Plan], device: str = "auto") -> t
 
 def check_same(run: Path, recipe: Recipe, source: Sequence[str], target: Sequence[str]) -> None:
     """Raise BadInput where a run that was planned before has other sources or targets than are asked for now."""
-    for side, asked, own in (("source", source, recipe.data.source), ("target", target, recipe.data.target)):
+    for side, asked, own in (
+        ("source", source, recipe.data.source),
+        ("target", target, recipe.data.target),
+    ):
         if asked and set(asked) != set(own):
             raise BadInput(
                 f"{run}: expected a run with the {side} {', '.join(asked)}, found one that was planned with {', '.join(own)}. Choose another --out, or drop --{side}."
@@ -268,7 +280,10 @@ def _ranked(search: Search, share: float, most_items: int) -> list[Candidate]:
         )
     size = ranked[0].size
     search.tried[size] = probe.again(search.recipe(size), search.tried[size])
-    return [search.retimed(ranked[0], probe.seconds * (1 - SPARE) * share, most_items), *ranked[1:]]
+    return [
+        search.retimed(ranked[0], probe.seconds * (1 - SPARE) * share, most_items),
+        *ranked[1:],
+    ]
 
 
 def _first_stage(facts: Facts, roles: Roles, size: Size, steps: int) -> tuple[Tables, Why]:
@@ -282,13 +297,17 @@ def _first_stage(facts: Facts, roles: Roles, size: Size, steps: int) -> tuple[Ta
     )
     task: Tables = {"kind": "translate"}
     if roles.way == "complete":
-        task = {"kind": "complete", **({"incomplete": True} if "allow_missing" in data else {})}
+        task = {
+            "kind": "complete",
+            **({"incomplete": True} if "allow_missing" in data else {}),
+        }
     intensity: Tables = {name: one for name, (one, _) in maps.items()}
     peaks, of_peaks = rules.peaks(intensity, roles)
     synth = {"batch": rules.BATCH, **peaks}
     tables = {"task": task, **learned, "data": data, "intensity": intensity, "synth": synth}
     why |= {f"intensity.{name}": reason for name, (_, reason) in maps.items()} | of_learned | of_peaks
-    patch, slices = data["patch"], facts.shape
+    patch = data["patch"]
+    slices = facts.shape
     if patch[1] < slices[1] or patch[2] < slices[2]:
         tables["synth"] |= {"slices": {"kind": "tiled"}, "overlap": 0.2}
         why["synth.slices"] = "patches as in training: whole slices hold more air, which changes the norms"
@@ -310,9 +329,16 @@ def _regression(facts: Facts, roles: Roles, size: Size, steps: int, data: Tables
 def _cycles(roles: Roles, size: Size, steps: int) -> tuple[Tables, Why]:
     """Title, method, network and training of a CycleGAN."""
     train, _ = rules.training(steps, size.width, size.batch)
-    tables = {"title": f"{_names(roles)}, planned: CycleGAN, without pairs", "method": rules.CYCLE}
+    tables = {
+        "title": f"{_names(roles)}, planned: CycleGAN, without pairs",
+        "method": rules.CYCLE,
+    }
     why = "no case has both sides: CycleGAN, which invents where a regression would be sure of the mean"
-    return {**tables, "net": rules.cycle_net(size), "train": {**train, **rules.CYCLE_TRAINING}}, {"method": why}
+    return {
+        **tables,
+        "net": rules.cycle_net(size),
+        "train": {**train, **rules.CYCLE_TRAINING},
+    }, {"method": why}
 
 
 def _names(roles: Roles) -> str:
@@ -321,22 +347,36 @@ def _names(roles: Roles) -> str:
 
 def _alone(facts: Facts, roles: Roles, mode: Mode, search: Search) -> Plan:
     """The plan of one stage: a regression, a completion, or cycles."""
-    probe, most = search.probe, rules.most_items(facts, samples=roles.way != "pairs")
+    probe = search.probe
+    most = rules.most_items(facts, samples=roles.way != "pairs")
     best, tables, why = _first(facts, roles, search, 1.0, most)
     if roles.way == "complete" and mode != "mean":
         train, of_train = rules.training(best.steps, best.size.width, best.size.batch, draws=True)
-        tables |= {"method": rules.OF_IMAGE, "train": train, "synth": {**tables["synth"], **rules.SAMPLING}}
+        tables |= {
+            "method": rules.OF_IMAGE,
+            "train": train,
+            "synth": {**tables["synth"], **rules.SAMPLING},
+        }
         why |= of_train
         why["method"] = "a diffusion of what is missing; --samples 8 gives the mean answer and its spread"
     elif roles.way != "unpaired":
         tables["synth"] |= _mirror(tables)
-    return _plan(facts, probe, tables, why, {"final": best.seconds}, {"final": most / best.size.batch})
+    return _plan(
+        facts,
+        probe,
+        tables,
+        why,
+        {"final": best.seconds},
+        {"final": most / best.size.batch},
+    )
 
 
 def _both(facts: Facts, roles: Roles, mode: Mode, search: Search) -> Plan:
     """The plan of a regression and a diffusion of its residual; of the regression alone where time is too short."""
-    probe, share = search.probe, SHARES[mode]
-    most, most_drawn = rules.most_items(facts), math.ceil(rules.most_items(facts, samples=True) / rules.BATCH)
+    probe = search.probe
+    share = SHARES[mode]
+    most = rules.most_items(facts)
+    most_drawn = math.ceil(rules.most_items(facts, samples=True) / rules.BATCH)
     best, tables, why = _first(facts, roles, search, share, most)
     of_both = _with_samples(tables, best.size, LEAST)
     measured = probe.measure(of_both, 1)
@@ -361,7 +401,14 @@ def _both(facts: Facts, roles: Roles, mode: Mode, search: Search) -> Plan:
     why["train.steps"] = f"the rest, for a diffusion of what is left: {drawn:,} steps of {measured.seconds:.3f} s"
     why["synth.steps"] = f"{sampled} steps from log-SNR -3, where the regression begins to be wrong"
     seconds = {PREDICTOR: best.seconds, "final": measured.seconds}
-    return _plan(facts, probe, tables, why, seconds, {PREDICTOR: most / best.size.batch, "final": most_drawn})
+    return _plan(
+        facts,
+        probe,
+        tables,
+        why,
+        seconds,
+        {PREDICTOR: most / best.size.batch, "final": most_drawn},
+    )
 
 
 def _first(facts: Facts, roles: Roles, search: Search, share: float, most_items: int) -> tuple[Candidate, Tables, Why]:
@@ -378,7 +425,12 @@ def _first(facts: Facts, roles: Roles, search: Search, share: float, most_items:
 
 
 def _plan(
-    facts: Facts, probe: Probe, tables: Tables, why: Why, seconds: Mapping[str, float], most: Mapping[str, float]
+    facts: Facts,
+    probe: Probe,
+    tables: Tables,
+    why: Why,
+    seconds: Mapping[str, float],
+    most: Mapping[str, float],
 ) -> Plan:
     stages = {one["name"]: one["train"]["steps"] for one in tables.get("stages", [])}
     steps = {**stages, "final": tables["train"]["steps"]}
@@ -415,7 +467,11 @@ def _too_short(facts: Facts, size: Size, steps: int, probe: Probe) -> Why:
 
 def _with_samples(tables: Tables, size: Size, steps: int) -> Tables:
     """The recipe of a regression, given as one of its own, with a diffusion of its residual of so many steps."""
-    stage = {"name": PREDICTOR, **{key: tables[key] for key in ("method", "net", "train")}, **_mirror(tables)}
+    stage = {
+        "name": PREDICTOR,
+        **{key: tables[key] for key in ("method", "net", "train")},
+        **_mirror(tables),
+    }
     return {
         **tables,
         "title": f"{tables['title']}, and samples of what it leaves",

@@ -26,9 +26,12 @@ from voxlate.training.processes import processes
 from voxlate.training.step import begin_learner, take_step
 
 PROBED = 0.05  # most of the minutes that probing takes
-STEPS, MOST_STEPS = 3, 30  # that are timed of a network that is tried, and of the one that is taken
-COUNTED = 8  # networks whose operations are counted at most: one step of a large network takes a while here
-COPIES = 5  # of the weights in float32: themselves, gradients, two moments, and the running average
+# that are timed of a network that is tried, and of the one that is taken
+STEPS, MOST_STEPS = 3, 30
+# networks whose operations are counted at most: one step of a large network takes a while here
+COUNTED = 8
+# of the weights in float32: themselves, gradients, two moments, and the running average
+COPIES = 5
 FREE = 0.8  # of the memory that is free now, where nobody says
 
 

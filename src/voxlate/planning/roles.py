@@ -9,7 +9,24 @@ from voxlate.images.volume import HOUNSFIELD
 from voxlate.planning.facts import SHOW_ANATOMY, Facts, Scan
 
 # Later ones take longer to scan, need contrast agent or radiation: they are what is made of earlier ones.
-RISING = ("mr", "t1", "t1n", "t1w", "pd", "t2", "t2w", "t2f", "flair", "swi", "tof", "t1c", "t1ce", "mra", "ncct", "ct")
+RISING = (
+    "mr",
+    "t1",
+    "t1n",
+    "t1w",
+    "pd",
+    "t2",
+    "t2w",
+    "t2f",
+    "flair",
+    "swi",
+    "tof",
+    "t1c",
+    "t1ce",
+    "mra",
+    "ncct",
+    "ct",
+)
 CONTRASTS = 3  # of one kind: then any of them may be missing
 
 
@@ -45,7 +62,10 @@ def roles_of(facts: Facts, source: Sequence[str] = (), target: Sequence[str] = (
     if guess.way == "complete":
         return guess
     if pairs := len(facts.with_all([*guess.source, *guess.target])):
-        return replace(guess, why=f"{guess.why}; {pairs} of {len(facts.training)} training cases have all of them")
+        return replace(
+            guess,
+            why=f"{guess.why}; {pairs} of {len(facts.training)} training cases have all of them",
+        )
     if any(facts.with_all([one]) for one in guess.target) and any(facts.with_all([one]) for one in guess.source):
         return replace(guess, way="unpaired", why=f"{guess.why}; no training case has both: unpaired")
     raise BadInput(

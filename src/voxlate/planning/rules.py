@@ -10,34 +10,59 @@ from voxlate.planning.roles import Roles
 Why = dict[str, str]  # a key of the recipe, and why it is what it is
 Tables = dict[str, Any]
 
-FINEST_MM = 2.1  # features of a patch stem are at most so wide, else small structures are lost
-EXACT, ALMOST = 0.2, 0.5  # times the pixel: scans that lie nearer to each other fit exactly, or may do so
+# features of a patch stem are at most so wide, else small structures are lost
+FINEST_MM = 2.1
+# times the pixel: scans that lie nearer to each other fit exactly, or may do so
+EXACT, ALMOST = 0.2, 0.5
 SSIM = 0.4  # weight in a loss
-BLURRED = 2.5  # times the distance of a case's scans: a regression blurs what is finer anyhow
+# times the distance of a case's scans: a regression blurs what is finer anyhow
+BLURRED = 2.5
 LONGEST, FEWEST = 160, 32  # features along a side of a patch, after the stem
 MARGIN = 8  # voxels around the body
-WHOLE = 0.7  # share of a slice that the body's box covers, from which whole slices are taken
-VESSELS = 1.5  # tail of a modality (see facts.Scan), from which its brightest voxels are what matters
+# share of a slice that the body's box covers, from which whole slices are taken
+WHOLE = 0.7
+# tail of a modality (see facts.Scan), from which its brightest voxels are what matters
+VESSELS = 1.5
 TORSO_MM = 300  # a body that is wider has organs on one side
-FEW, MANY = 5, 30  # times that each slice is seen: below, changes of it at random teach nothing; above, all of them do
-UNLIKE = 0.05  # standard deviation of the contrast of cases (see facts.Scan): one scanner's have 0.03, several 0.1
-SHORT, SHORT_DRAWS = 1500, 800  # steps of a regression and of a diffusion, below which the rate is twice as high
+# times that each slice is seen: below, changes of it at random teach nothing; above, all of them do
+FEW, MANY = 5, 30
+# standard deviation of the contrast of cases (see facts.Scan): one scanner's have 0.03, several 0.1
+UNLIKE = 0.05
+# steps of a regression and of a diffusion, below which the rate is twice as high
+SHORT, SHORT_DRAWS = 1500, 800
 RESIDUAL = 4.0  # one over the usual spread of what a regression leaves, in network units
 BATCH = 4  # of diffusions, and of synthesis
-HELD = 0.2  # share of the steps with the highest rate: the length may still change there (see pace)
-PASSES, LEAST_PASSES = 5, 25  # times that each slice is seen, a patient; more learns few patients by heart
+# share of the steps with the highest rate: the length may still change there (see pace)
+HELD = 0.2
+# times that each slice is seen, a patient; more learns few patients by heart
+PASSES, LEAST_PASSES = 5, 25
 
 UNLIKE_PIXELS = 1.3  # times as large as another case's
 NEGATIVE = 0.02  # of the range of a map: values below 0 that are more than noise
-OUTLYING = 6.0  # times the median case's range, from which a case is suspected of another unit (strokes reach 4)
-REACH = 1.5  # quartile ranges above the upper quartile, Tukey's fence: where vessels end and bone begins
+# times the median case's range, from which a case is suspected of another unit (strokes reach 4)
+OUTLYING = 6.0
+# quartile ranges above the upper quartile, Tukey's fence: where vessels end and bone begins
+REACH = 1.5
 
 LIGHT: Tables = {"flip_lr": 0.5}
 MEDIUM: Tables = {"rotate_degrees": 7, "scale": 0.08, "translate": 0.03, "elastic_mm": 2}
-FULL: Tables = {"rotate_degrees": 12, "scale": 0.12, "stretch": 0.06, "shear": 0.08, "translate": 0.05}
+FULL: Tables = {
+    "rotate_degrees": 12,
+    "scale": 0.12,
+    "stretch": 0.06,
+    "shear": 0.08,
+    "translate": 0.05,
+}
 FULL |= {"elastic_mm": 5, "elastic_points": 8}
 MEDIUM_GREY: Tables = {"gamma": 0.2, "contrast": 0.1, "bias": 0.1, "noise": 0.01}
-FULL_GREY: Tables = {"gamma": 0.4, "contrast": 0.15, "remap": 0.8, "bias": 0.1, "blur_mm": 0.4, "noise": 0.03}
+FULL_GREY: Tables = {
+    "gamma": 0.4,
+    "contrast": 0.15,
+    "remap": 0.8,
+    "bias": 0.1,
+    "blur_mm": 0.4,
+    "noise": 0.03,
+}
 STRENGTHS: list[tuple[float, tuple[str, Tables, Tables]]] = [  # below so many times that each slice is seen
     (FEW, ("no other change", {}, {})),
     (MANY, ("moderate changes", MEDIUM, MEDIUM_GREY)),
@@ -60,19 +85,22 @@ class Size:
 
 def intensity(scan: Scan, made: bool) -> tuple[Tables, str]:
     """The intensity map of a modality that is made, or only given, and why."""
-    low, high = scan.inside.at(0.5), scan.inside.at(99.5)
+    low = scan.inside.at(0.5)
+    high = scan.inside.at(99.5)
     if scan.unit == "grey" or (scan.pictures and scan.unit == "HU"):
         named = f", not the {scan.unit} that its name promises" if scan.unit == "HU" else ""
         return _window(0, 255), f"values lie in {scan.least:g} to {scan.most:g}: pictures of 8 bits{named}"
     if scan.unit == "HU" and not made:
-        quarter, third = scan.inside.at(25), scan.inside.at(75)
+        quarter = scan.inside.at(25)
+        third = scan.inside.at(75)
         least = _outward(scan.inside.at(5), 10, down=True)
         most = _outward(min(third + REACH * (third - quarter), scan.inside.at(99.9)), 10)
         return {**_window(least, most), "clips": 1.0}, (
             f"HU that is only given: soft tissue, vessels, from the 5th percentile to {REACH:g} quartile ranges over the 75th, {least:g} to {most:g}; bone beyond is clipped{_no_air(scan)}"
         )
     if scan.unit == "HU":
-        least, most = _outward(scan.inside.at(0.1), 50, down=True), _outward(scan.inside.at(99.9), 50)
+        least = _outward(scan.inside.at(0.1), 50, down=True)
+        most = _outward(scan.inside.at(99.9), 50)
         return _window(least, most), (
             f"HU; bodies span {scan.inside.at(0.1):.0f} to {scan.inside.at(99.9):.0f} (0.1st to 99.9th percentile){_no_air(scan)}"
         )
@@ -94,7 +122,10 @@ def intensity(scan: Scan, made: bool) -> tuple[Tables, str]:
         why += f", for the brightest 0.05 % reach {scan.tail:.1f} times the 99.5th"
     if low >= -0.05 * (high - low) and (scan.least >= 0 or scan.empty):
         return {**table, "low": 0, "floor": 0}, why + "; air is 0"
-    return table, why + f"; values begin at {low:.3g}, no air of 0, so the floor is the 0.5th percentile"
+    return (
+        table,
+        why + f"; values begin at {low:.3g}, no air of 0, so the floor is the 0.5th percentile",
+    )
 
 
 def _no_air(scan: Scan) -> str:
@@ -148,7 +179,11 @@ def patch(facts: Facts, stem: int) -> tuple[list[int], bool, str]:
 def data(facts: Facts, roles: Roles, stem: int, passes: float) -> tuple[Tables, Why]:
     """The table of what is read; passes: times that each slice is seen in the training."""
     size, part, why = patch(facts, stem)
-    table: Tables = {"source": list(roles.source), "target": list(roles.target), "patch": size}
+    table: Tables = {
+        "source": list(roles.source),
+        "target": list(roles.target),
+        "patch": size,
+    }
     table |= {"apart": True} if roles.way == "unpaired" else {}
     reasons = {"data.source": roles.why, "data.patch": why}
     depth = facts.shape[0]
@@ -171,7 +206,10 @@ def data(facts: Facts, roles: Roles, stem: int, passes: float) -> tuple[Tables, 
 def _stack(facts: Facts, roles: Roles) -> tuple[int, str]:
     away = f"slices are {facts.spacing_mm[0]:.2g} mm apart, {facts.thickness:.1f} times the pixel"
     if roles.way != "pairs":
-        return 0, f"{away}; {'a completion' if roles.way == 'complete' else 'CycleGAN'} takes slices alone"
+        return (
+            0,
+            f"{away}; {'a completion' if roles.way == 'complete' else 'CycleGAN'} takes slices alone",
+        )
     return 1, f"{away}: slice-wise, with 1 neighbour on each side"
 
 
@@ -203,16 +241,25 @@ def net(facts: Facts, size: Size, sides: list[int]) -> tuple[Tables, str]:
     """The network: as many levels as leave 8 features a side."""
     features = min(sides) / size.stem
     levels = min(max(int(math.log2(max(features / 8, 1))) + 1, 2), 4)
-    table: Tables = {"kind": "unet", "width": size.width, "multipliers": [1, 2, 4, 4][:levels], "blocks": 1}
+    table: Tables = {
+        "kind": "unet",
+        "width": size.width,
+        "multipliers": [1, 2, 4, 4][:levels],
+        "blocks": 1,
+    }
     table |= {"patch": size.stem} if size.stem > 1 else {}
     table |= {"head_width": 16} if size.width * table["multipliers"][-1] % 32 else {}
     if features / 2 ** (levels - 1) > 16:
-        table["middle_attention"] = False  # its cost grows with the square of the features there
+        # its cost grows with the square of the features there
+        table["middle_attention"] = False
     wide_mm = size.stem * facts.pixel_mm
     stem = f"pixels of {facts.pixel_mm:.2g} mm: a stem of {size.stem} makes features of {wide_mm:.2g} mm"
     if facts.apart_mm * BLURRED > FINEST_MM:
         stem += f", and scans lie {facts.apart_mm:.1f} mm from each other"
-    return table, f"{levels} levels leave {features / 2 ** (levels - 1):.0f} features a side; {stem}"
+    return (
+        table,
+        f"{levels} levels leave {features / 2 ** (levels - 1):.0f} features a side; {stem}",
+    )
 
 
 def training(steps: int, width: int, batch: int, draws: bool = False) -> tuple[Tables, Why]:
@@ -300,7 +347,20 @@ DIFFUSION: Tables = {
         "weight": [1.02, 1.14, 1.37, 2, 3.72, 6, 6],
     },
 }
-OF_RESIDUAL: Tables = {**DIFFUSION, "times": {"kind": "uniform_log_snr", "low": -3.5, "high": 5.5}}
-OF_IMAGE: Tables = {**DIFFUSION, "times": {"kind": "uniform_log_snr", "low": -6, "high": 5.5}}
-SAMPLING: Tables = {"sampler": "ddim", "steps": 8, "eta": 1.0, "grid": "log_snr", "end": 0.0518}
-FROM_REGRESSION: Tables = {**SAMPLING, "start": 0.8605}  # log-SNR -3: the regression is known to be near
+OF_RESIDUAL: Tables = {
+    **DIFFUSION,
+    "times": {"kind": "uniform_log_snr", "low": -3.5, "high": 5.5},
+}
+OF_IMAGE: Tables = {
+    **DIFFUSION,
+    "times": {"kind": "uniform_log_snr", "low": -6, "high": 5.5},
+}
+SAMPLING: Tables = {
+    "sampler": "ddim",
+    "steps": 8,
+    "eta": 1.0,
+    "grid": "log_snr",
+    "end": 0.0518,
+}
+# log-SNR -3: the regression is known to be near
+FROM_REGRESSION: Tables = {**SAMPLING, "start": 0.8605}

@@ -13,8 +13,10 @@ from voxlate.planning.rules import Size, Tables
 WIDTHS = (16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128)
 BATCHES = (2, 4, 8)
 FASTER = 1.5  # a coarser stem must make a step so many times as fast
-BY_WIDTH, BY_STEM, BY_BATCH = 1.3, 2.0, 1.0  # powers by which a step's seconds are guessed until they are measured
-FILLED = 1.25  # times the steps that few patients are worth, up to which time is filled rather than left over
+# powers by which a step's seconds are guessed until they are measured
+BY_WIDTH, BY_STEM, BY_BATCH = 1.3, 2.0, 1.0
+# times the steps that few patients are worth, up to which time is filled rather than left over
+FILLED = 1.25
 RUNNERS_UP = 2  # that are measured or guessed, and named
 
 
@@ -97,7 +99,8 @@ class Search:
         return sorted(found, key=lambda one: one.error)
 
     def _candidate(self, size: Size, each: float, seconds: float, most_items: float) -> Candidate:
-        fitting, most_steps = max(int(seconds / each), 1), math.ceil(most_items / size.batch)
+        fitting = max(int(seconds / each), 1)
+        most_steps = math.ceil(most_items / size.batch)
         steps = fitting if fitting <= FILLED * most_steps else most_steps
         error = law.relative_error(size.width, size.stem * self.facts.pixel_mm, size.batch, steps)
         return Candidate(size, each, steps, error)
@@ -122,15 +125,23 @@ class Search:
             return self._fitting[size]
         near, *others = sorted(self._fitting, key=lambda one: _distance(one, size))
         power = BY_WIDTH
-        if others and (others[0].stem, others[0].batch) == (near.stem, near.batch) == (size.stem, size.batch):
+        if others and (others[0].stem, others[0].batch) == (near.stem, near.batch) == (
+            size.stem,
+            size.batch,
+        ):
             growth = math.log(self._fitting[others[0]] / self._fitting[near])
             power = max(growth / math.log(others[0].width / near.width), 0.0)
-        wider, larger = (size.width / near.width) ** power, (size.batch / near.batch) ** BY_BATCH
+        wider = (size.width / near.width) ** power
+        larger = (size.batch / near.batch) ** BY_BATCH
         return self._fitting[near] * wider * larger * (near.stem / size.stem) ** BY_STEM
 
 
 def _distance(one: Size, other: Size) -> tuple[float, float, float]:
-    return _apart(one.stem, other.stem), _apart(one.batch, other.batch), _apart(one.width, other.width)
+    return (
+        _apart(one.stem, other.stem),
+        _apart(one.batch, other.batch),
+        _apart(one.width, other.width),
+    )
 
 
 def _apart(one: int, other: int) -> float:

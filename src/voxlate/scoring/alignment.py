@@ -46,7 +46,12 @@ class Move:
 
 
 def find_move(
-    truth: Volume, image: Grid, made: Mapping[str, Any], cohort: Path | None, case: str, frame: str | None = None
+    truth: Volume,
+    image: Grid,
+    made: Mapping[str, Any],
+    cohort: Path | None,
+    case: str,
+    frame: str | None = None,
 ) -> Move:
     """How images on `image`'s frame come to the truth's grid.
 
@@ -56,16 +61,23 @@ def find_move(
     found on another grid, or the truth's has no inverse.
     """
     stated = made.get("prepared", {})
-    method, frame = stated.get("register"), frame or stated.get("on_grid_of")
+    method = stated.get("register")
+    frame = frame or stated.get("on_grid_of")
     apart = not same_grid(image, truth.grid)
-    by_headers = Move(truth.grid, note="resampled linearly to the truth's grid by the headers" if apart else "")
+    by_headers = Move(
+        truth.grid,
+        note="resampled linearly to the truth's grid by the headers" if apart else "",
+    )
     if method is None:
         return by_headers
     to_truth = _transform(cohort, case, truth.modality)
     to_image = "" if frame is None else _transform(cohort, case, frame)
     if to_truth is None or to_image is None:
         if not apart:
-            return Move(truth.grid, note="as the headers lie, without the registration that prepare made")
+            return Move(
+                truth.grid,
+                note="as the headers lie, without the registration that prepare made",
+            )
         lost = truth.modality if to_truth is None else frame
         raise BadInput(
             f"{truth.origin}: expected the transform by which prepare registered {lost} ({method}), for the image lies on another grid ({image}), found none. Pass --prepared with the prepared cohort."

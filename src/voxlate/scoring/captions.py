@@ -71,7 +71,10 @@ def short_caption(document: Document) -> list[str]:
 
 def held_out_note(document: Document) -> str:
     """A sentence on the cases of a metrics.json that were in the model's training; "" where none is known to be."""
-    return not_held_out(len(document.get("trained_on", [])), len({row["case"] for row in document.get("cases", [])}))
+    return not_held_out(
+        len(document.get("trained_on", [])),
+        len({row["case"] for row in document.get("cases", [])}),
+    )
 
 
 def not_held_out(trained: int, scored: int) -> str:
@@ -105,7 +108,8 @@ def _of_intervals(document: Document) -> Iterator[str]:
 
 def _of_metrics(document: Document) -> Iterator[str]:
     """The conventions of SSIM, NMI, gradients, distances and LPIPS."""
-    first, keys = next(iter(document["modalities"].values())), keys_of(document)
+    first = next(iter(document["modalities"].values()))
+    keys = keys_of(document)
     windows = "whole windows only" if first["ssim_padding"] == "valid" else "edges extended with zeros"
     if first["ssim_from"] == "zero":
         windows += "; values measured from zero, not from the low end of the range"
@@ -154,7 +158,8 @@ def _grouped_notes(document: Document) -> Iterator[str]:
 def range_note(name: str, part: Mapping[str, Any]) -> str:
     """How many cases and patients a modality has, and the range of its scores."""
     low, high = part["range"]
-    cases, patients = plural(part["cases"], "case"), plural(part["patients"], "patient")
+    cases = plural(part["cases"], "case")
+    patients = plural(part["patients"], "patient")
     return f"{name}: {cases} of {patients}; range {low:g} to {high:g} {part['unit']}"
 
 
@@ -164,8 +169,10 @@ def plural(number: int, name: str) -> str:
 
 def _misaligned_line(modality: str, part: Mapping[str, Any], document: Document) -> str:
     """What share of the error comes from scans that do not lie on each other, over the cases where that is so."""
-    metric, unit = metrics_of(document)["mae"], document["modalities"][modality]["unit"]
-    rows, cases = rows_of(document, modality), part["cases"]
+    metric = metrics_of(document)["mae"]
+    unit = document["modalities"][modality]["unit"]
+    rows = rows_of(document, modality)
+    cases = part["cases"]
     error = float(np.mean([row["mae"] for case, row in rows.items() if case in cases]))
     shown, of = (f"{metric.text(value, like=error)} {metric.unit_for(unit)}" for value in (part["mae"], error))
     share = f"about {shown} come" if part["mae"] < error else f"as good as all ({shown}) comes"
@@ -194,7 +201,8 @@ def _scope_rule(name: str, rule: str, document: Document) -> str:
 
 def _region_note(name: str, rule: str, document: Document) -> str:
     """The rule of a region, and the truth's mean, volume or ratio in it."""
-    known, means = metrics_of(document), []
+    known = metrics_of(document)
+    means = []
     for part in document["modalities"].values():
         for what in ("mean", "volume", "ratio"):
             metric = known[f"{name}.truth_{what}"]

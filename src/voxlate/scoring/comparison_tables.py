@@ -16,7 +16,8 @@ def comparison_tables(document: Mapping[str, Any], everything: bool = True) -> T
 
     everything: not only the main metrics. The best naive baseline is the last of the methods.
     """
-    names, known = list(document["methods"]), metrics_of(document)
+    names = list(document["methods"])
+    known = metrics_of(document)
     naive = {name: one for name, one in document.get("naive", {}).items() if one}
     lines = {
         modality: [
@@ -38,8 +39,16 @@ def comparison_tables(document: Mapping[str, Any], everything: bool = True) -> T
     if any(effort):
         empty = [Cell("–")] if naive else []
         lines[""] = [
-            Line("Time", "s/slice", (*(Cell(_seconds(one) if one else "–") for one in effort), *empty)),
-            Line("Network calls", "× samples", (*(Cell(_calls(one) if one else "–") for one in effort), *empty)),
+            Line(
+                "Time",
+                "s/slice",
+                (*(Cell(_seconds(one) if one else "–") for one in effort), *empty),
+            ),
+            Line(
+                "Network calls",
+                "× samples",
+                (*(Cell(_calls(one) if one else "–") for one in effort), *empty),
+            ),
         ]
     title = "Methods: mean ± sd; below, the difference to the reference (=) with its 95 % interval, and p, * below 0.05"
     methods = (*names, *([NAIVE] if naive else []))
@@ -82,8 +91,10 @@ def _reachable(document: Mapping[str, Any], size: int) -> str:
 
 def _partial_notes(document: Mapping[str, Any]) -> Iterator[str]:
     """Which metrics some methods lack, and which are of fewer cases than the others."""
-    known, names = metrics_of(document), list(document["methods"])
-    lacking, fewer = dict[tuple[str, ...], list[str]](), dict[tuple[str, int], list[str]]()
+    known = metrics_of(document)
+    names = list(document["methods"])
+    lacking = dict[tuple[str, ...], list[str]]()
+    fewer = dict[tuple[str, int], list[str]]()
     for modality, part in document["modalities"].items():
         for key, one in part["metrics"].items():
             absent = tuple(name for name in names if name not in one["methods"])
@@ -125,7 +136,8 @@ def _cell(found: Mapping[str, Any], name: str, metric: Metric) -> Cell:
 
 def _difference(value: Mapping[str, Any], metric: Metric) -> str:
     """+4.0 (3.1…4.9): the mean paired difference and its interval."""
-    size, ends = value["mean"], value.get("difference_ci95")
+    size = value["mean"]
+    ends = value.get("difference_ci95")
     text = f"{'+' if value['difference'] >= 0 else ''}{metric.text(value['difference'], like=size)}"
     if not ends:
         return text

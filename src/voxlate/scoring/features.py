@@ -24,7 +24,9 @@ from voxlate.errors import BadInput
 VIT = "google/vit-base-patch16-224-in21k"  # ViT-B/16 trained on ImageNet-21k, the paper's
 SIDE = 256  # the paper's pictures, and 16 x 16 patches
 BATCH = 16
-SCALES, ANGLES, LEVELS = 4, 4, 8
+SCALES = 4
+ANGLES = 4
+LEVELS = 8
 GREY_STEP = 1 / 256  # amplitudes below one step of an 8 bit picture hardly count
 REACH = 4  # of the filters, in standard deviations
 
@@ -95,12 +97,15 @@ class Texture:
 def _responses(image: Tensor) -> tuple[Tensor, Tensor]:
     """Edges and lines at all angles [N, 2 * ANGLES, H, W], and the gradient [N, 2, H, W], for sigma = 1 pixel."""
     smooth, first, second = _gaussian_derivatives(image)
-    dx, dy = _separable(image, smooth, first), _separable(image, first, smooth)
-    dxx, dyy = _separable(image, smooth, second), _separable(image, second, smooth)
+    dx = _separable(image, smooth, first)
+    dy = _separable(image, first, smooth)
+    dxx = _separable(image, smooth, second)
+    dyy = _separable(image, second, smooth)
     dxy = _separable(image, first, first)
     steered = []
     for number in range(ANGLES):
-        cos, sin = math.cos(math.pi * number / ANGLES), math.sin(math.pi * number / ANGLES)
+        cos = math.cos(math.pi * number / ANGLES)
+        sin = math.sin(math.pi * number / ANGLES)
         steered.append(cos * dx + sin * dy)
         steered.append(cos * cos * dxx + 2 * cos * sin * dxy + sin * sin * dyy)
     return torch.cat(steered, 1), torch.cat([dx, dy], 1)
@@ -165,7 +170,8 @@ def load_vit(where: str) -> Vit:
     _check_kind(where)
     logging.disable_progress_bar()  # it would break our own progress bar
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # the pooling layer of the published file is left out on purpose
+    # the pooling layer of the published file is left out on purpose
+    logging.set_verbosity_error()
     try:
         stored, info = ViTModel.from_pretrained(
             where, add_pooling_layer=False, use_safetensors=True, output_loading_info=True
@@ -176,7 +182,8 @@ def load_vit(where: str) -> Vit:
         logging.set_verbosity(verbosity)
     if info["missing_keys"]:
         raise BadInput(_absent(where, f"weights without {min(info['missing_keys'])}"))
-    state, config = stored.state_dict(), stored.config
+    state = stored.state_dict()
+    config = stored.config
     positions = "embeddings.position_embeddings"
     state[positions] = stretch_positions(state[positions], SIDE // int(config.patch_size))
     name = f"ViT {Path(where).name if Path(where).is_dir() else where} (weights {digest(stored)})"

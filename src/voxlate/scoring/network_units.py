@@ -61,7 +61,11 @@ def network_units(provenance: Mapping[str, Any], modality: str, where: object) -
 
 
 def _on_255(volume: Volume, scale: Scale) -> Volume:
-    return replace(volume, data=((scale.forward(volume.data) + 1) * (TOP / 2)).astype(np.float32), unit=RANGE.unit)
+    return replace(
+        volume,
+        data=((scale.forward(volume.data) + 1) * (TOP / 2)).astype(np.float32),
+        unit=RANGE.unit,
+    )
 
 
 def stated_units(maps: Mapping[str, IntensityMap], scales: Mapping[str, tuple[float, float]]) -> dict[str, Any]:

@@ -23,7 +23,8 @@ Area = Literal["", "whole", "both_masked"]
 Pictures = Literal["", "slices", "crops"]
 
 CROP = 256  # pixels a side: paper 001, table 1
-LARGEST_CROP = 2  # of a slice's longer side: beyond it, a crop shows its own border and little else
+# of a slice's longer side: beyond it, a crop shows its own border and little else
+LARGEST_CROP = 2
 SMALLEST_CROP = 11  # SSIM's window
 MASK = "mask"  # the name of the evaluation's own mask in a slice filter
 
@@ -52,7 +53,11 @@ class Scope:
             return where
         one = self.pictures.removesuffix("s")
         kept = "without the mask" if mask is not None else "where the truth has one value only"
-        parts = [f"mean of each axial {one}'s own score", where, f"{self.pictures} {kept} do not count"]
+        parts = [
+            f"mean of each axial {one}'s own score",
+            where,
+            f"{self.pictures} {kept} do not count",
+        ]
         if cut.slices is not None:
             parts.append(f"nor do slices without {_filter_text(cut.slices)}")
         if self.pictures == "crops":
@@ -196,7 +201,11 @@ def _pictures(scope: Scope, pair: ImagePair, truth: Counted) -> Iterator[tuple[d
         box: tuple[slice, ...] = ()
         if scope.pictures == "crops":
             row, column = crop_place(cut, truth.content, number, _layer(truth.values, number).shape[1:])
-            box = (slice(None), slice(row, row + cut.size), slice(column, column + cut.size))
+            box = (
+                slice(None),
+                slice(row, row + cut.size),
+                slice(column, column + cut.size),
+            )
             inside = None if truth.inside is None else _layer(truth.inside, number)[box]
             if not _counts(_layer(truth.values, number)[box], inside, truth.masked):
                 continue
@@ -227,7 +236,11 @@ def crop_place(cut: Cut, content: str, number: int, shape: tuple[int, ...]) -> t
 
 def _extended(crop: NDArray[Any], size: int, value: float) -> NDArray[Any]:
     """A crop [1, H, W] with rows and columns of one value at the end, up to `size`."""
-    return np.pad(crop, [(0, 0), *((0, size - length) for length in crop.shape[1:])], constant_values=value)
+    return np.pad(
+        crop,
+        [(0, 0), *((0, size - length) for length in crop.shape[1:])],
+        constant_values=value,
+    )
 
 
 def _mean(values: list[float]) -> float:

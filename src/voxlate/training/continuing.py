@@ -44,7 +44,15 @@ def train_further(
     stated = read_run(run.provenance)
     started = {"begun": stated["data"].get("start"), "fold": stated["data"].get("fold")}
     recipe = from_dict(stated["recipe"], f"{run.provenance}", allow_code=True)
-    return train(recipe, _prepared(run, stated), run.folder, **started, device=device, progress=progress, say=say)
+    return train(
+        recipe,
+        _prepared(run, stated),
+        run.folder,
+        **started,
+        device=device,
+        progress=progress,
+        say=say,
+    )
 
 
 def _open(run: Run, steps: int | None, minutes: float | None, data: Path | None, say: Say) -> None:
@@ -86,7 +94,12 @@ def _check_cohort(run: Run, stated: dict[str, Any]) -> None:
 
 
 def _with_more(
-    run: Run, stated: dict[str, Any], asked: str, steps: int | None, minutes: float | None, say: Say
+    run: Run,
+    stated: dict[str, Any],
+    asked: str,
+    steps: int | None,
+    minutes: float | None,
+    say: Say,
 ) -> dict[str, Any]:
     """The provenance of the run with the steps that are asked for; recipe.toml is written before it."""
     recipe = from_dict(stated["recipe"], f"{run.provenance}", allow_code=True)
@@ -112,7 +125,10 @@ def _with_more(
     _check_state(run, done["steps"])
     if steps is None:
         steps = _steps_in(minutes or 0, done, say)
-    values = {**stated["recipe"], "train": {**stated["recipe"]["train"], "more": [*(recipe.train.more or ()), steps]}}
+    values = {
+        **stated["recipe"],
+        "train": {**stated["recipe"]["train"], "more": [*(recipe.train.more or ()), steps]},
+    }
     from_dict(values, f"{run.recipe}", allow_code=True)
     head = header(run.recipe.read_text(encoding="utf-8")) if run.recipe.exists() else ""
     write_text(run.recipe, head + tomli_w.dumps(values))

@@ -106,7 +106,8 @@ def _start_note(stage: FullStage, recipe: Recipe) -> str:
 
 def _validation_plan(stage: FullStage, synth: Synthesis) -> str:
     """How the stage is validated, and what share of the training that costs."""
-    options, sampling = stage.train, stage.validation_sampling(synth)
+    options = stage.train
+    sampling = stage.validation_sampling(synth)
     often = f"every {options.validate_every} steps" if options.validate_every else "at the end"
     drawn = f" drawn by {sampling.sampler} in {sampling.steps} steps" if stage.method.iterates else ""
     share = stage.validation_share(sampling)

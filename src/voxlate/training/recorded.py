@@ -9,7 +9,8 @@ from voxlate.learning.settings import Training
 from voxlate.recipe import Recipe, read_with_head, with_trainings
 from voxlate.training.run import Run
 
-LEAST, MOST = 0.5, 4.0  # times the planned steps, to which the pace of a planned training may change them
+# times the planned steps, to which the pace of a planned training may change them
+LEAST, MOST = 0.5, 4.0
 
 
 def recorded(run: Run, kept: Recipe, paced: bool) -> tuple[Recipe, str]:

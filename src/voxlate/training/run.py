@@ -92,7 +92,11 @@ def weights_of(path: Path) -> Path:
 
 
 def begin_run(
-    folder: Path, recipe: Recipe, head: str, data: dict[str, Any], notes: Mapping[str, Any] | None = None
+    folder: Path,
+    recipe: Recipe,
+    head: str,
+    data: dict[str, Any],
+    notes: Mapping[str, Any] | None = None,
 ) -> Run:
     """Make the folder of a new run, or open the one that is there if it is the same recipe on the same data.
 
@@ -198,7 +202,12 @@ def _trained_by(recipe: dict[str, Any]) -> dict[str, Any]:
 def made_by() -> dict[str, Any]:
     """Which software made a file, and that it is no medical device."""
     packages = {name: metadata.version(name) for name in ("torch", "numpy", "nibabel", "safetensors")}
-    return {"voxlate": voxlate.__version__, "python": platform.python_version(), **packages, "notice": NOTICE}
+    return {
+        "voxlate": voxlate.__version__,
+        "python": platform.python_version(),
+        **packages,
+        "notice": NOTICE,
+    }
 
 
 def weights_header(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int, seconds: float) -> dict[str, Any]:
@@ -206,7 +215,8 @@ def weights_header(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int
     cases = teaching_cases(cohort, recipe.data)  # others may be scaled otherwise
     maps = {name: recipe.intensity[name] for name in recipe.data.target}
     scales = {name: cohort.target_scale(one, name, cases) for name, one in maps.items()}
-    plain, sources = to_dict(recipe), {name: recipe.intensity[name] for name in recipe.data.source}
+    plain = to_dict(recipe)
+    sources = {name: recipe.intensity[name] for name in recipe.data.source}
     return {
         "recipe": plain,
         **({"imports": needed} if (needed := needed_code(plain)) else {}),
@@ -299,7 +309,8 @@ def _more(recipe: Any) -> list[int]:
 
 def _as_trained(stated: Any, trained: Any) -> Any:
     """A run's recipe without the further steps that its weights have not seen yet."""
-    seen, asked = _more(trained), _more(stated)
+    seen = _more(trained)
+    asked = _more(stated)
     if seen == asked or seen != asked[: len(seen)]:
         return stated
     train = {key: value for key, value in stated["train"].items() if key != "more"}
@@ -326,8 +337,12 @@ def _check_shapes(method: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
 
 def _built(recipe: Recipe, path: Path) -> Method:
     """The method of a recipe, once it is known to be that of the weights: another may be too large to be built."""
-    header, tensors = read_header(path), read_weights(path)
-    with suppress(NotImplementedError, RuntimeError), torch.device("meta"):  # code of others may compute as it builds
+    header = read_header(path)
+    tensors = read_weights(path)
+    with (
+        suppress(NotImplementedError, RuntimeError),
+        torch.device("meta"),
+    ):  # code of others may compute as it builds
         method = recipe.build()
         _check_shapes(method, tensors, path)
         if (found := sum(one.numel() for one in method.parameters())) != header["parameters"]:
@@ -410,7 +425,8 @@ def first_change(old: Any, new: Any, name: str = "") -> str:
     """The first key, as a dotted path, that differs, with both values; "" where nothing does."""
     if old == new:
         return ""
-    first, second = _as_tables(old), _as_tables(new)
+    first = _as_tables(old)
+    second = _as_tables(new)
     if first is not None and second is not None:
         for place in sorted({*first, *second}):
             if change := first_change(first.get(place), second.get(place), f"{name}.{place}" if name else place):
