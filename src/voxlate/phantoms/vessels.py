@@ -1,6 +1,6 @@
-"""Centrelines of the arteries and veins of the head, in the phantom's own upright coordinates (mm).
+"""Centrelines of the arteries and veins of the head, in the phantom's upright coordinates (mm).
 
-The courses follow any atlas of the circle of Willis (for radii: Kamath 1981, J Anat 133:419; Krejza et al. 2007,
+The courses follow any atlas of the circle of Willis (sources of radii: Kamath 1981, J Anat 133:419; Krejza et al. 2007,
 Stroke 38:1178: internal carotid 2.3 mm, middle cerebral 1.4-1.6, anterior 1.2, basilar 1.6).
 """
 
@@ -16,14 +16,14 @@ CEREBRUM_AXES: Triple = (64.0, 83.0, 54.0)
 
 
 def vessels(rng: np.random.Generator, asymmetry: float, occluded: int) -> dict[Label, list[Tube]]:
-    """All vessels by their labels, in the order in which they are painted.
+    """All vessels by label, in the order in which they are painted.
 
-    occluded: the side (-1 left, 1 right, 0 neither) whose middle cerebral artery a clot closes. asymmetry: 0 makes the
-    right side the mirror image of the left one.
+    occluded: the side whose middle cerebral artery is closed by a clot (-1 left, 1 right, 0 neither). asymmetry: 0
+    mirrors the right side to the left.
     """
     shared = int(rng.integers(2**32))
     own = {side: int(rng.integers(2**32)) for side in (-1, 1)}
-    found = {
+    parts_of = {
         Label.VEIN: _midline_veins(),
         Label.ARTERY_BEYOND_CLOT: [],
         Label.ARTERY: _midline_arteries(),
@@ -36,21 +36,20 @@ def vessels(rng: np.random.Generator, asymmetry: float, occluded: int) -> dict[L
         near = [stem, *_anterior(walk)]
         far = _middle(walk)
         near += _posterior(walk)
-        near, beyond = (near, far) if closed else (near + far, [])
         sided = {
             Label.VEIN: _drainage(walk),
-            Label.ARTERY_BEYOND_CLOT: beyond,
-            Label.ARTERY: near,
+            Label.ARTERY_BEYOND_CLOT: far if closed else [],
+            Label.ARTERY: near if closed else near + far,
             Label.CLOT: clot,
         }
         for label, parts in sided.items():
-            found[label] += parts if side == 1 else [part.mirrored() for part in parts]
-    return found
+            parts_of[label] += parts if side == 1 else [part.mirrored() for part in parts]
+    return parts_of
 
 
 @dataclass(frozen=True)
 class _Walk:
-    """Random numbers that both sides share, plus `asymmetry` times what each side has of its own."""
+    """Random numbers of one side: those that both sides share, plus `asymmetry` times the side's own."""
 
     shared: np.random.Generator
     own: np.random.Generator
@@ -72,7 +71,7 @@ def on_cerebrum(azimuth: float, height: float, scale: float = 1.0) -> Triple:
 
 
 def _stem(closed: bool) -> tuple[Tube, list[Tube]]:
-    """The first part (M1) of the middle cerebral artery, and the clot that closes its far half."""
+    """The first part (M1) of the middle cerebral artery, and the clot that closes its distal half."""
     course = (
         (11.0, 16.0, -15.0),
         (17.0, 17.5, -13.5),
@@ -85,7 +84,7 @@ def _stem(closed: bool) -> tuple[Tube, list[Tube]]:
 
 
 def _anterior(walk: _Walk) -> list[Tube]:
-    """Internal carotid and anterior cerebral artery of one side, with branches on the medial face."""
+    """Internal carotid and anterior cerebral artery of one side, with branches on the medial surface."""
     parts = [
         Tube(
             (
