@@ -49,7 +49,7 @@ class Run:
         return self.folder / "recipe.toml"
 
     @property
-    def plan(self) -> Path:
+    def pace(self) -> Path:
         return self.folder / "plan.json"
 
     @property
@@ -128,10 +128,14 @@ def begin_run(
 def check_free(run: Run) -> None:
     """Raise BadInput where a folder that is no run yet holds anything but a plan."""
     folder = run.folder
-    if folder.exists() and (not folder.is_dir() or set(folder.iterdir()) - {run.recipe, run.plan, folder / LOCK}):
-        if run.has_begun or run.provenance.is_file():
-            raise BadInput(f"{folder}: expected an empty folder or a plan, found a run. Choose another --out.")
-        raise BadInput(f"{folder}: expected an empty folder or a run, found other files. Choose another --out.")
+    if not folder.exists():
+        return
+    of_plan = {run.recipe, run.pace, folder / LOCK}
+    if folder.is_dir() and set(folder.iterdir()) <= of_plan:
+        return
+    if run.has_begun or run.provenance.is_file():
+        raise BadInput(f"{folder}: expected an empty folder or a plan, found a run. Choose another --out.")
+    raise BadInput(f"{folder}: expected an empty folder or a run, found other files. Choose another --out.")
 
 
 def begun_trainings(run: Run) -> dict[str, dict[str, Any]]:
