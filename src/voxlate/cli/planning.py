@@ -9,12 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from typer import Argument, Option
+from typer import Argument
 
 from voxlate.cli import further
-from voxlate.cli.app import app, note, say
-from voxlate.cli.options import Device
+from voxlate.cli.app import note, say
+from voxlate.cli.options import command
 from voxlate.errors import BadInput
+from voxlate.options import MAIN, PLAN, SIZES, Device, Option
 
 if TYPE_CHECKING:
     from voxlate.planning.plan import Plan
@@ -25,45 +26,46 @@ RANKED = (
     "The first fills its patches best; among equals come those that learn from more cases, use more modalities, have "
     "less that is unusual, and take fewer steps. What a recipe reaches on the cohort is not predicted.\n"
 )
-UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
-Minutes = Annotated[float | None, Option(min=0, help="How long the training may take on this machine; 60 if unset.")]
 Memory = Annotated[
-    str | None, Option(help="Memory that it may take (8GB), of the GPU where there is one; most of what is free.")
+    str | None,
+    Option("Memory of the training, such as 8GB. Default: most of the free memory.", panel=PLAN, metavar="SIZE"),
 ]
-Source = Annotated[list[str] | None, Option(help="A modality that is given (repeat it).")]
-Target = Annotated[list[str] | None, Option(help="A modality that is made (repeat it).")]
+Source = Annotated[list[str] | None, Option("Input modality. Repeatable.", panel=PLAN, metavar="NAME")]
+Target = Annotated[list[str] | None, Option("Modality to synthesise. Repeatable.", panel=PLAN, metavar="NAME")]
 Mode = Annotated[
     Literal["both", "mean", "samples"] | None,
-    Option(help="mean: one regression. both, samples: and a diffusion of what it leaves, with more of the time."),
+    Option(
+        "Prediction of the model: mean (a regression), or samples or both (a diffusion of its residual too).",
+        panel=PLAN,
+    ),
 ]
-
 PlanFor = Annotated[
     str | None,
     Option(
+        "GPU for which a run is planned without training: '24GB, 80 TFLOPS' (memory, peak in bfloat16).",
+        panel=PLAN,
         metavar="GPU",
-        help="Plan for a GPU that is not here: '24GB, 80 TFLOPS' (memory, and peak in bfloat16). Nothing is trained.",
     ),
 ]
 
 
-@app.command(
-    epilog="Examples:  voxlate plan PREPARED --minutes 20    voxlate plan PREPARED --source t1 --target ct --memory 8GB"
-)
+@command("plan PREPARED --minutes 20", "plan PREPARED --source t1 --target ct --memory 8GB")
 def plan(
-    data: Annotated[Path, Argument(metavar="PREPARED", help="A prepared cohort.")],
-    to: Annotated[Path, Option("--out", help="The recipe that is written.")] = Path("plan.toml"),
+    data: Annotated[Path, Argument(metavar="PREPARED", help="Prepared cohort.")],
+    to: Annotated[Path, Option("TOML file of the recipe.", flag="--out", panel=MAIN)] = Path("plan.toml"),
+    minutes: Annotated[float | None, Option("Training time on this machine. Default: 60.", panel=MAIN, least=0)] = None,
     source: Source = None,
     target: Target = None,
-    minutes: Minutes = None,
     memory: Memory = None,
     mode: Mode = None,
     plan_for: PlanFor = None,
     device: Device = "auto",
 ) -> None:
-    """Choose a recipe for a prepared cohort, and say why: what it holds, how long it may take, what fits in memory.
+    """Choose a recipe for a prepared cohort, and explain it.
 
-    A few steps are tried on this machine. What is written is an ordinary recipe, to be read, edited and trained.
+    The plan follows from the cohort, the training time and the memory; a few steps are tried on this machine. The
+    output is an ordinary recipe that can be edited and trained.
     """
     if to.suffix != ".toml" or to.is_dir():
         raise BadInput(f"--out: expected the name of a .toml file, found {to}. Write --out plan.toml.")
@@ -156,4 +158,4 @@ def _bytes(text: str) -> float:
     found = re.fullmatch(rf"\s*{further.MINUTES}\s*([kmgt]?)i?b?\s*", text.lower())
     if found is None or not float(found[1]):
         raise BadInput(f"--memory: expected a size such as 8GB, found {text!r}. Write it so.")
-    return float(found[1]) * UNITS[found[2]]
+    return float(found[1]) * SIZES[found[2]]
