@@ -21,7 +21,7 @@ from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.ode import Slope, rk45, velocity
 from voxlate.files import write_json
 from voxlate.methods.diffusion import Diffusion
-from voxlate.synthesis.folder import find_scans
+from voxlate.synthesis.cohort import find_scans
 from voxlate.synthesis.model import Model, load
 
 

@@ -31,7 +31,7 @@ from voxlate.data.prepared import open_cohort
 from voxlate.recipe import Recipe
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.tables import Scores
-from voxlate.synthesis.folder import find_scans, synthesise_cases
+from voxlate.synthesis.cohort import find_scans, synthesise_cases
 from voxlate.synthesis.model import Model, load
 from voxlate.training.train import train
 

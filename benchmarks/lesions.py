@@ -28,8 +28,8 @@ from voxlate.planning.plan import PREDICTOR, plan
 from voxlate.planning.probe import Limits, free_memory
 from voxlate.recipe import Recipe, read, stage_recipe
 from voxlate.scoring.evaluate import evaluate
-from voxlate.scoring.ledger import COUNTS
-from voxlate.synthesis.folder import find_scans, synthesise_cases
+from voxlate.scoring.lesion_counts import COUNTS
+from voxlate.synthesis.cohort import find_scans, synthesise_cases
 from voxlate.synthesis.model import load
 from voxlate.training.train import train
 

@@ -40,10 +40,10 @@ from voxlate.planning.plan import plan
 from voxlate.planning.probe import Limits, free_memory
 from voxlate.scoring.evaluate import evaluate
 from voxlate.synthesis.calibrate import calibrate
-from voxlate.synthesis.folder import find_scans, synthesise_cases
+from voxlate.synthesis.cohort import find_scans, synthesise_cases
 from voxlate.synthesis.model import Model, load
 from voxlate.training.train import train
-from voxlate.trust.unfamiliar import Memory, Patches, Verdict, patches_of, remember, verdict_on
+from voxlate.trust.out_of_distribution import Patches, ReferencePatches, Verdict, patches_of, remember, verdict_on
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 HEADS = ("case02", "case16", "case20", "case32", "case34", "case37", "case41")
@@ -287,7 +287,7 @@ def said_of(model: Model, source: str, scan: Volume) -> str:
         return "refused"
 
 
-def row(name: str, memory: Memory, usual: list[Verdict], found: list[Verdict]) -> dict[str, Any]:
+def row(name: str, memory: ReferencePatches, usual: list[Verdict], found: list[Verdict]) -> dict[str, Any]:
     """The share of pairs in which the strange scan has the higher score, and what is flagged."""
     low, high = (np.array([one.score for one in verdicts]) for verdicts in (usual, found))
     above = (high[:, None] > low).mean() + 0.5 * (high[:, None] == low).mean()

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from voxlate.data import anatomy, case, latents, naive
-from voxlate.synthesis import evidence
+from voxlate.synthesis import calibration_data
 from voxlate.training import run
-from voxlate.trust import stored
+from voxlate.trust import calibration_file
 
 CHECKSUM = "checksum"
 Draw = np.random.Generator
@@ -191,7 +191,7 @@ def stamped_naive(file: Packed) -> None:
 
 def stamped_calibration(file: Packed) -> None:
     outer = json.loads(file.metadata["calibration"])
-    stated = {"header": outer["header"], "sha256": stored._checksum(outer["header"], _tensors(file))}
+    stated = {"header": outer["header"], "sha256": calibration_file._checksum(outer["header"], _tensors(file))}
     file.metadata["calibration"] = json.dumps({**outer, **stated})
 
 
@@ -200,7 +200,7 @@ def stamped_anatomy(file: Packed) -> None:
 
 
 def stamped_evidence(file: Packed) -> None:
-    file.metadata["sha256"] = evidence._digest(file.arrays)
+    file.metadata["sha256"] = calibration_data._digest(file.arrays)
 
 
 def stamped_latents(file: Packed) -> None:

@@ -105,7 +105,7 @@ def test_what_is_no_scan_is_one_sentence(run, scan: Any, said: str) -> None:
 
 
 def test_a_model_of_several_sources_asks_for_their_names() -> None:
-    from voxlate.synthesis.ready import by_name
+    from voxlate.synthesis.inputs import by_name
 
     with pytest.raises(BadInput, match="expected scans by modality for a model of t1, flair, found one"):
         by_name("scan.nii.gz", ["t1", "flair"])

@@ -36,7 +36,7 @@ def test_prepare_aligns_a_case_and_its_labels_with_the_midline_and_keeps_both_gr
     write_volume(folder / "seg.nii.gz", Volume((askew.data > 300).astype(np.float32), askew.affine, "", "seg"))
     cohort = prepare(tmp_path / "in", tmp_path / "out", align="midline", workers=1)
     straight = cohort.case("a").volume("ncct")
-    assert cohort.made["align"] == "midline"
+    assert cohort.provenance["align"] == "midline"
     assert find_midline(straight).move_mm < 1.5 < 15 < find_midline(askew).move_mm
     header = cohort.header("a")
     np.testing.assert_allclose(header.origins["ncct"].affine, askew.affine, atol=1e-4)
@@ -51,7 +51,7 @@ def test_heads_are_aligned_by_their_plain_ct_where_nothing_else_is_said(askew, t
     level = Volume(np.zeros_like(askew.data), askew.affine, "ml/100g/min", "cbf")  # has no midline
     write_volume(tmp_path / "in" / "a" / "cbf.nii.gz", level)
     cohort = prepare(tmp_path / "in", tmp_path / "out", align="midline", workers=1)
-    assert cohort.made["fixed"] == "ncct"
+    assert cohort.provenance["fixed"] == "ncct"
     assert find_midline(cohort.case("a").volume("ncct")).move_mm < 1.5
 
 

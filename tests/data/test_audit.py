@@ -23,7 +23,7 @@ from voxlate.images.volume import read_volume, write_volume
 from voxlate.phantoms import write_cohort
 from voxlate.recipe import read
 from voxlate.reports.prepared import report_prepared
-from voxlate.training.notes import notes_on
+from voxlate.training.messages import notes_on
 
 SHIFT_MM = 5.0
 

@@ -100,7 +100,7 @@ def test_the_lists_of_paper_000_are_its_splits_and_ten_training_items_are_held_b
     assert splits["test"] == TEST
     assert len(splits["val"]) == 10
     assert sorted(splits["val"] + splits["train"]) == TRAIN
-    assert cohort.made["split_by"] == "lists"
+    assert cohort.provenance["split_by"] == "lists"
     again = splits_of(prepare(arrays_000, tmp_path / "again", preset="mrdpm"))
     assert again == splits
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from voxlate.data.find import Found, find_cohort
+from voxlate.data.find import CohortFiles, find_cohort
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput
@@ -25,7 +25,7 @@ def two_runs(tmp_path: Path) -> Path:
     return root
 
 
-def t1_of(found: Found, case: str) -> str:
+def t1_of(found: CohortFiles, case: str) -> str:
     return next(one for one in found.cases if one.case == case).files["t1"].name
 
 

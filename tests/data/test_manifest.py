@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from voxlate.data.doubles import refuse_alike
 from voxlate.data.find import find_cohort
+from voxlate.data.leakage import refuse_alike
 from voxlate.errors import BadInput
 
 

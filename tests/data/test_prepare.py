@@ -138,7 +138,7 @@ def test_splits_of_a_manifest_win(cohort_folder: Path, tmp_path: Path) -> None:
     )
     cohort = prepare(cohort_folder, tmp_path / "out", workers=1)
     assert cohort.splits == {"train": ["case3"], "val": [], "test": ["case0", "case1", "case2"]}
-    assert cohort.made["split_by"] == "manifest"
+    assert cohort.provenance["split_by"] == "manifest"
 
 
 def test_a_patient_moved_by_hand_into_two_splits_is_refused(cohort_folder: Path, tmp_path: Path) -> None:
@@ -532,7 +532,7 @@ def test_a_dry_run_shows_which_file_becomes_what_on_which_grid_and_in_which_unit
 
 def test_resample_takes_the_finest_grid_of_the_case(save, tmp_path: Path) -> None:
     cohort = prepare(two_grids(save, tmp_path / "in"), tmp_path / "out", resample=True, workers=1, audit=False)
-    assert cohort.made["fixed"] == "t1"
+    assert cohort.provenance["fixed"] == "t1"
     assert [one.shape for one in cohort.cases] == [(24, 24, 24)] * 2
     assert not any("LOSES DETAIL" in one for one in cohort.warnings)
 

@@ -11,7 +11,7 @@ from voxlate.nets.completion.coca_gan import CocaGAN, reversed_gradient
 from voxlate.nets.completion.hi_net import FUSIONS, HiNet
 from voxlate.nets.completion.mm_gan import MMGAN
 from voxlate.nets.completion.mm_syn import MMSYN
-from voxlate.nets.completion.parts import fused, modality_images
+from voxlate.nets.completion.shared import fused, modality_images
 from voxlate.nets.completion.ucd_gan import UcDGAN
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput
 

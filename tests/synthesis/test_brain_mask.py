@@ -80,7 +80,7 @@ def save_like(path: Path, values: np.ndarray, like: Path) -> Path:
 
 def test_the_prepared_brain_is_the_brain_of_the_plain_ct(heads: Path, ready: Path) -> None:
     cohort = open_cohort(ready)
-    assert cohort.made["mask_from"] == "ncct"
+    assert cohort.provenance["mask_from"] == "ncct"
     for one in cohort.cases:
         seg = read_volume(heads / one.case / "seg.nii.gz", "seg").data[0]
         inside = ((seg >= Label.CSF) & (seg <= Label.DEEP_GREY)) | (seg >= Label.ARTERY)

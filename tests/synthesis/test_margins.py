@@ -20,7 +20,7 @@ from voxlate.images.volume import Volume
 from voxlate.nets.bran import Bran
 from voxlate.nets.interface import Channels
 from voxlate.recipe import from_dict, stage_recipe
-from voxlate.synthesis import draw, ready
+from voxlate.synthesis import inputs, sampling
 from voxlate.synthesis.model import Model
 
 INSIDE = {"inside": True, "strip": True}
@@ -97,7 +97,7 @@ def made(data: np.ndarray, of: Model, **options: object) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def same_noise_for_all_patients(monkeypatch):
-    monkeypatch.setattr(ready, "_voxels_key", lambda scans: "key")
+    monkeypatch.setattr(inputs, "_voxels_key", lambda scans: "key")
 
 
 class Turned(Noise):
@@ -117,7 +117,7 @@ def test_the_mirrored_patient_is_drawn_as_the_mirror_image(monkeypatch, width, s
     """Narrower than the patch, equal and wider; kernels are symmetric and the noise is mirrored with the patient."""
     drawn, data = model(slices=slices), head(width)
     straight = made(data, drawn)
-    monkeypatch.setattr(draw, "Noise", Turned)
+    monkeypatch.setattr(sampling, "Noise", Turned)
     turned = made(np.ascontiguousarray(data[..., ::-1]), drawn)
     assert straight[straight > 0].std() > 0.5
     np.testing.assert_allclose(turned[..., ::-1], straight, atol=0.02)
@@ -143,8 +143,8 @@ def test_an_odd_width_is_drawn_as_if_it_had_one_more_column_on_the_left(width) -
 @pytest.mark.parametrize("width", [48, 100])
 def test_both_halves_of_what_the_prior_compares_are_equal_for_a_symmetric_head(width) -> None:
     drawn, halves = model(), []
-    for sampling in drawn.method.net.asymmetry.sampled.values():
-        sampling.norm.register_forward_pre_hook(lambda _, inputs: halves.append(inputs[0].chunk(2, dim=1)))
+    for stage in drawn.method.net.asymmetry.sampled.values():
+        stage.norm.register_forward_pre_hook(lambda _, inputs: halves.append(inputs[0].chunk(2, dim=1)))
     made(head(width, symmetric=True), drawn)
     assert len(halves) >= 6
     for own, mirrored in halves:
@@ -262,7 +262,7 @@ def test_only_whole_slices_have_margins_and_resized_ones_are_not_cropped() -> No
     tiles = Tiled().plan(shape, (1, 16, 16), 0.5)
     assert fit_to_mask(tiles, mask, 8, True, None, (16, 16)) is tiles
     drawn = model(slices={"kind": "resized", "size": [40, 56]})
-    plan, resized = draw._plan(drawn, prepared_like(scan(head(48, 40)), drawn))
+    plan, resized = sampling._plan(drawn, prepared_like(scan(head(48, 40)), drawn))
     assert resized.header.shape[1:] == (40, 56)
     assert plan.margins == (4, 4, 0, 0)
 

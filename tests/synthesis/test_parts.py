@@ -7,9 +7,9 @@ import pytest
 from voxlate.cli import api
 from voxlate.errors import BadInput
 from voxlate.files import locked, read_json
-from voxlate.synthesis import folder as folders
+from voxlate.synthesis import cohort as cohorts
+from voxlate.synthesis.cohort import Part, Scans, find_scans, part_of, synthesise_cases
 from voxlate.synthesis.ensemble import load_members
-from voxlate.synthesis.folder import Part, Scans, find_scans, part_of, synthesise_cases
 from voxlate.synthesis.model import Model
 
 
@@ -98,7 +98,7 @@ def test_a_part_sees_the_way_of_a_job_that_has_made_no_case_yet_and_one_of_the_s
         raise KeyboardInterrupt
 
     with monkeypatch.context() as during:
-        during.setattr(folders, "_synthesise_case", killed)
+        during.setattr(cohorts, "_synthesise_case", killed)
         with pytest.raises(KeyboardInterrupt):
             synthesise_cases(model, own, out, others=others)
     assert [path.name for path in out.iterdir() if path.is_dir() and any(path.glob("*.nii.gz"))] == []
@@ -124,7 +124,7 @@ def test_a_calibration_is_part_of_the_way(run, cohort, tmp_path, monkeypatch):
 
 
 def test_a_part_never_writes_beside_a_job_of_all_cases(voxlate, run, cohort, tmp_path, monkeypatch):
-    monkeypatch.setattr(folders, "SHARED_SECONDS", 0.05)
+    monkeypatch.setattr(cohorts, "SHARED_SECONDS", 0.05)
     out = tmp_path / "out"
     with locked(out):
         answer = voxlate("synth", run, cohort, "--out", out, "--part", "1/2")

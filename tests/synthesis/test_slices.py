@@ -18,8 +18,8 @@ from voxlate.errors import BadInput
 from voxlate.images.tiling import Tiled, Whole, resize_slices, varied_slices, zoomed
 from voxlate.images.volume import Volume
 from voxlate.recipe import from_dict
+from voxlate.synthesis.inputs import _voxels_key
 from voxlate.synthesis.model import Model
-from voxlate.synthesis.ready import _voxels_key
 
 RECIPE = {
     "title": "stand-in",

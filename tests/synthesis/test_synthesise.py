@@ -70,12 +70,12 @@ def test_the_mean_and_spread_are_those_of_the_samples(diffusion, cohort):
 
 def _samples(model, cohort, count):
     """Each sample by itself: the sample's number is part of its noise stream's key."""
-    from voxlate.synthesis import draw
+    from voxlate.synthesis import sampling
 
-    real = draw.Noise
+    real = sampling.Noise
     for number in range(count):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(draw, "Noise", lambda seed, items, _, k=number, **more: real(seed, items, k, **more))
+            patch.setattr(sampling, "Noise", lambda seed, items, _, k=number, **more: real(seed, items, k, **more))
             yield model.synthesise(t1_of(cohort), samples=1).volume.data[0]
 
 

@@ -15,7 +15,7 @@ from voxlate.images.volume import read_volume
 from voxlate.reports.page import report
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.metrics import METRIC_OF
-from voxlate.synthesis.evidence import _digest
+from voxlate.synthesis.calibration_data import _digest
 from voxlate.synthesis.model import load
 from voxlate.training.run import load_method, save_weights
 from voxlate.trust import widths

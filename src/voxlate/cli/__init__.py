@@ -59,7 +59,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
         from voxlate.cli.app import app
-        from voxlate.cli.warned import in_sentences
+        from voxlate.cli.warning_lines import in_sentences
 
         with in_sentences():
             from voxlate.cli import cohort, model, planning, result, trust  # noqa: F401  (they add their commands)

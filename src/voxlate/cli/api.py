@@ -13,7 +13,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from voxlate.cli import demo as _demo
-from voxlate.cli import further
+from voxlate.cli import resume
 from voxlate.cli.arguments import checked, takes
 from voxlate.cli.info import describe_path
 from voxlate.cli.progress import Shown, noted, shown
@@ -27,8 +27,8 @@ from voxlate.errors import BadInput, first_of
 from voxlate.images.volume import read_volume
 from voxlate.phantoms import write_cohort
 from voxlate.phantoms.cohort import CohortLesion
-from voxlate.planning.elsewhere import machine_of
 from voxlate.planning.fit import fits
+from voxlate.planning.other_machine import machine_of
 from voxlate.planning.pace import kept_pace
 from voxlate.planning.plan import Mode, Plan, check_same, planned_once
 from voxlate.planning.plan import plan as _plan
@@ -39,27 +39,27 @@ from voxlate.reports.prepared import report_prepared
 from voxlate.scoring import evaluate as _evaluate
 from voxlate.scoring.compare import compare as _compare
 from voxlate.scoring.features import Features
-from voxlate.scoring.items import images_in, is_map
 from voxlate.scoring.options import EvaluateOptions
 from voxlate.scoring.provenance import provenance_of
+from voxlate.scoring.scored_images import images_in, is_map
 from voxlate.scoring.tables import Scores
 from voxlate.shipped_recipes import text as recipe_text
 from voxlate.synthesis import likelihood as _likelihood
 from voxlate.synthesis.calibrate import calibrate as _calibrate
 from voxlate.synthesis.calibrate import held_back
+from voxlate.synthesis.cohort import graded_warnings, synthesise_cases
 from voxlate.synthesis.ensemble import Ensemble
-from voxlate.synthesis.folder import graded_warnings, synthesise_cases
 from voxlate.synthesis.likelihood import Likelihood
+from voxlate.synthesis.missing import score_run
 from voxlate.synthesis.model import Answer, Model, Synthesised
 from voxlate.synthesis.model import load as _load
 from voxlate.synthesis.options import RunOptions, SynthOptions
-from voxlate.synthesis.scenarios import score_run
 from voxlate.synthesis.selection import select
 from voxlate.training.pretrained import import_autoencoder
 from voxlate.training.published import import_run
 from voxlate.training.run import Run
 from voxlate.training.train import train as _train
-from voxlate.trust.words import sentences
+from voxlate.trust.summary import sentences
 
 Split = Literal["train", "val", "test"]
 Setting = str | float | bool | None
@@ -176,10 +176,10 @@ def train(
         unfit = [*options.keys() - {"say"}, *(["changes"] if changes else [])]
         with shown(progress) as step:
             prepared = None if data is None else Path(data)
-            return further.go_on(Path(recipe), lengths, unfit, data=prepared, device=device, progress=step, say=say)
+            return resume.go_on(Path(recipe), lengths, unfit, data=prepared, device=device, progress=step, say=say)
     named = recipe if isinstance(recipe, str) else "the recipe"
     found, folder = (None if one is None else Path(one) for one in (data, out))
-    data, out = further.required(named, found, folder, {"--steps": steps})
+    data, out = resume.required(named, found, folder, {"--steps": steps})
     if recipe == "auto":
         wishes: dict[str, Any] = {"source": source, "target": target, "memory_bytes": memory_bytes, "mode": mode}
         wishes |= {"minutes": 60 if minutes is None else minutes, "fold": options.get("fold"), "say": say}

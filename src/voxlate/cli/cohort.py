@@ -72,7 +72,7 @@ def prepare(
     as_json: Json = False,
 ) -> None:
     """Check a cohort, split it by patient, and convert it for training."""
-    from voxlate.cli.following import after_prepare
+    from voxlate.cli.next_steps import after_prepare
     from voxlate.cli.overview import overview, show
     from voxlate.data.audit import misalignment_lines
     from voxlate.data.manifest import root_and_manifest
@@ -104,7 +104,7 @@ def prepare(
         facts = {"cases": counts, "modalities": list(prepared.modalities), "warnings": list(prepared.warnings)}
         held_out = held_out_patients(splits)
         print(json.dumps({"out": str(to), **facts, "overview": table, "held_out": held_out}))
-        end(prepared.made["unread"])
+        end(prepared.provenance["unread"])
         return
     if manifest is not None and options.manifest is None:
         say(f"Cases and splits are read from {manifest}.", err, "dim")
@@ -125,7 +125,7 @@ def prepare(
         say(f"Next:  voxlate {after_prepare(to)}")
     except BadInput as error:
         note(f"no training can be planned: {error}")
-    end(prepared.made["unread"])
+    end(prepared.provenance["unread"])
 
 
 @command("info scan.nii.gz", "info RUN")

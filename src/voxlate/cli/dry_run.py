@@ -8,9 +8,9 @@ from voxlate.cli.overview import overview, show, show_files
 from voxlate.cli.progress import progress_on
 from voxlate.data.checking import check_cases
 from voxlate.data.find import find_cohort, root_and_manifest
-from voxlate.data.lists import known_patients
 from voxlate.data.options import PrepareOptions
 from voxlate.data.prepare import preparation_of
+from voxlate.data.slice_lists import known_patients
 from voxlate.data.split import held_out_line, held_out_patients, small_cohort_note, split_patients
 
 

@@ -75,7 +75,7 @@ def _series(path: Path, series: Sequence[SeriesInfo]) -> dict[str, Any]:
             str(one.path): f"{one.modality}, {one.description or 'no description'}, {one.images} images"
             for one in series
         },
-        "next": f"voxlate info {series[0].path}, or for a cohort a file of [series] tables: docs/dicom.md",
+        "next": f"voxlate info {series[0].path}, or for a cohort a file of [series] tables: docs/guides/dicom.md",
     }
 
 
@@ -107,7 +107,7 @@ def _stated_unit(path: Path, modality: str) -> str | None:
     provenance = path.parent / "provenance.json"
     if not provenance.is_file():
         return None
-    from voxlate.synthesis.written import stated_synthesis  # imports torch, which other scans are described without
+    from voxlate.synthesis.result import stated_synthesis  # imports torch, which other scans are described without
 
     units: dict[str, str] = stated_synthesis(provenance).get("units", {})
     return units.get(modality)
@@ -122,7 +122,7 @@ def _cohort(path: Path) -> dict[str, Any]:
         "cases": {name: len(cases) for name, cases in cohort.splits.items()},
         "patients": len({entry.patient for entry in cohort.cases}),
         "modalities": {name: cohort.units[name] for name in cohort.modalities},
-        "made from": cohort.made.get("root", ""),
+        "made from": cohort.provenance.get("root", ""),
         "warnings": list(cohort.warnings),
     }
 

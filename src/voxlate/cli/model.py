@@ -24,7 +24,7 @@ from voxlate.cli.planning import (
     write_planned,
 )
 from voxlate.cli.progress import progress_on
-from voxlate.cli.warned import by_grade
+from voxlate.cli.warning_lines import by_grade
 from voxlate.errors import BadInput
 from voxlate.options import MAIN, TRAINING, Device, Option, pairs
 from voxlate.shipped_recipes import text as recipe_text
@@ -135,7 +135,7 @@ def train(
 
     The same command resumes a stopped training and ends with the same weights.
     """
-    from voxlate.cli import further
+    from voxlate.cli import resume
     from voxlate.planning.pace import kept_pace
     from voxlate.recipe import read_with_head
     from voxlate.training.train import train as run
@@ -146,10 +146,10 @@ def train(
         unfit = [f"--{name}" for name in given(set=change, init=start, reuse=reuse, fold=fold, **wishes)]
         unfit = [name.replace("_", "-") for name in unfit]
         with progress_on(err) as bars:
-            further.go_on(Path(recipe), lengths, unfit, data=data, device=device, progress=bars, say=note)
+            resume.go_on(Path(recipe), lengths, unfit, data=data, device=device, progress=bars, say=note)
         _say_next(Path(recipe))
         return
-    data, to = further.required(recipe, data, to, {"--steps": steps} if recipe == AUTO else lengths)
+    data, to = resume.required(recipe, data, to, {"--steps": steps} if recipe == AUTO else lengths)
     changes = pairs(change)
     made, began = None, time.monotonic()
     if recipe == AUTO:
@@ -179,7 +179,7 @@ def train(
 def _say_next(run: Path) -> None:
     """Name a finished run's weights, and the command that makes images of cases that it did not see."""
     from voxlate import recipe as recipes
-    from voxlate.cli.following import after_training
+    from voxlate.cli.next_steps import after_training
     from voxlate.training.run import Run, read_header
 
     weights = Run(run).weights()
@@ -264,9 +264,9 @@ def synth(
     The images are in physical units on the grid of the input.
     """
     from voxlate.cli.bounds import bound_lines, bounds_of
-    from voxlate.cli.following import after_completing, after_synthesis
+    from voxlate.cli.next_steps import after_completing, after_synthesis
+    from voxlate.synthesis.cohort import graded_warnings, synthesise_cases
     from voxlate.synthesis.ensemble import members_and_scans
-    from voxlate.synthesis.folder import graded_warnings, synthesise_cases
     from voxlate.synthesis.selection import select
 
     members, inputs = members_and_scans(inputs)

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from voxlate.cli.app import err, say
 from voxlate.data.checking import UNREAD, Seen
-from voxlate.data.find import CaseFiles, Found
+from voxlate.data.find import CaseFiles, CohortFiles
 from voxlate.data.prepared import SPLITS, Entry
 from voxlate.errors import first_of
 
@@ -44,7 +44,7 @@ def _by_split(cases: Iterable[CaseFiles | Entry], splits: Mapping[str, str]) -> 
     return {"all": sum(counts.values()), **{name: counts[name] for name in SPLITS}}
 
 
-def show(table: Mapping[str, Any], plan: Found | None = None) -> None:
+def show(table: Mapping[str, Any], plan: CohortFiles | None = None) -> None:
     """The table on stderr, with the grids (the commonest first) and, for a plan, what is left out."""
     drawn = Table("", "all", *SPLITS, "unit", box=None)
     for name, counts in table["rows"].items():

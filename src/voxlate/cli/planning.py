@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument
 
-from voxlate.cli import further
+from voxlate.cli import resume
 from voxlate.cli.app import note, say
 from voxlate.cli.options import command
 from voxlate.errors import BadInput
@@ -148,14 +148,14 @@ def show_fits(data: Path, as_json: bool) -> None:
 
 def minutes_of(text: str) -> float:
     """`--minutes` of train, which may also be +30; raises BadInput where it is no number of minutes for a plan."""
-    if re.fullmatch(further.MINUTES, text) is None:
+    if re.fullmatch(resume.MINUTES, text) is None:
         raise BadInput(f"--minutes: expected how long a training may take, such as 60, found {text!r}. Write it so.")
     return float(text)
 
 
 def _bytes(text: str) -> float:
     """8GB, 500 MB or 2g as bytes."""
-    found = re.fullmatch(rf"\s*{further.MINUTES}\s*([kmgt]?)i?b?\s*", text.lower())
+    found = re.fullmatch(rf"\s*{resume.MINUTES}\s*([kmgt]?)i?b?\s*", text.lower())
     if found is None or not float(found[1]):
         raise BadInput(f"--memory: expected a size such as 8GB, found {text!r}. Write it so.")
     return float(found[1]) * SIZES[found[2]]

@@ -33,15 +33,15 @@ def evaluate(
 
     Writes metrics.csv and metrics.json. The last line states whether the images are better than the best baseline.
     """
+    from voxlate.scoring.captions import held_out_note
     from voxlate.scoring.evaluate import evaluate as score_images
     from voxlate.scoring.verdict import coloured
-    from voxlate.scoring.words import held_out_note
 
     failed: dict[str, str] = {}
     summary = None
     with progress_on(err) as bars:
         if by_run.run:
-            from voxlate.synthesis.scenarios import score_run
+            from voxlate.synthesis.missing import score_run
 
             summary = score_run(truth, to, by_run, options, progress=bars, say=note)
             scores, failed = summary.scores, dict(summary.failed)

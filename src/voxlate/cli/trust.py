@@ -61,7 +61,7 @@ def calibrate(
     from voxlate.synthesis.calibrate import calibrate as fit
     from voxlate.synthesis.calibrate import held_back
     from voxlate.synthesis.model import load
-    from voxlate.trust.words import sentences, table
+    from voxlate.trust.summary import sentences, table
 
     model = load(run, device, allow_code, answer).with_options(samples=samples, **synth_table(change))
     cases = held_back(model, cohort, split, **vars(layout))

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from voxlate.data.choice import Choice, as_names, several
-from voxlate.data.doubles import refuse_alike, shared_masks
-from voxlate.data.lists import arranged, refuse_unfit, slices_of, unstated_spacing, with_patients
+from voxlate.data.leakage import refuse_alike, shared_masks
 from voxlate.data.manifest import read_manifest, root_and_manifest
 from voxlate.data.paths import Folders, Key, key_of, named_cases, path_expression, some_of, with_runs
 from voxlate.data.presets import (
@@ -30,13 +29,14 @@ from voxlate.data.presets import (
     without_suffix,
 )
 from voxlate.data.series import cases_by_series
+from voxlate.data.slice_lists import arranged, refuse_unfit, slices_of, unstated_spacing, with_patients
 from voxlate.errors import BadInput, did_you_mean, first_of
 from voxlate.files import HIGH, LOW, STD, SYNTHETIC, UNCALIBRATED, UNFAMILIAR, read_json
 from voxlate.images.arrays import ARRAYS
 from voxlate.images.dicom import is_dicom_folder
 from voxlate.images.volume import UNITS, says_synthetic
 
-__all__ = ["CaseFiles", "Found", "Preset", "find_cohort", "load_preset", "presets", "root_and_manifest"]
+__all__ = ["CaseFiles", "CohortFiles", "Preset", "find_cohort", "load_preset", "presets", "root_and_manifest"]
 
 # '<case>/<case>_t1.nii.gz' must be tried before '<case>/<anything>.nii.gz', which also matches it.
 DEFAULT_PATTERNS = ("{case}/{case}_{modality}", "{case}/{case}-{modality}", "{case}/{modality}")
@@ -45,7 +45,7 @@ AS_PICTURES = "rows run to the back and columns to the left (axes=PL)"  # of arr
 
 
 @dataclass
-class Found:
+class CohortFiles:
     """The cases of a cohort, what lies with them and belongs to none, what could not be read, and what was guessed.
 
     bare: names of cases with label maps or a mask, and no scan.
@@ -70,7 +70,7 @@ def find_cohort(
     prefer: Sequence[str] | str | None = None,
     exclude: Sequence[str] | str | None = None,
     exclude_file: Sequence[str] | str | None = None,
-) -> Found:
+) -> CohortFiles:
     """The cases below a folder, sorted by name, and sentences on what was left out.
 
     pattern: a path below root with {patient}, {case}, {modality}, * and **; without a file suffix it takes any that
@@ -91,7 +91,7 @@ def find_cohort(
         raise BadInput(
             f"{root}: expected a folder of cases, found {'a file' if root.exists() else 'nothing'}. Check the path."
         )
-    found, layout = Found(), _layout(root, pattern, preset)
+    found, layout = CohortFiles(), _layout(root, pattern, preset)
     whose = Path(patients) if patients is not None else None
     if table is None:
         cases = _without_left_out(_on_disk(root, layout, whose, found, choice), layout, found)
@@ -134,7 +134,7 @@ def _layout(root: Path, pattern: str | None, preset: str | Path | None) -> Prese
     return layout
 
 
-def _on_disk(root: Path, layout: Preset, patients: Path | None, found: Found, choice: Choice) -> list[CaseFiles]:
+def _on_disk(root: Path, layout: Preset, patients: Path | None, found: CohortFiles, choice: Choice) -> list[CaseFiles]:
     """The cases that the layout finds below root; what else is found, and what cannot be read, goes into `found`."""
     folders = _folders(root, found.unread)
     if layout.series:
@@ -179,7 +179,7 @@ def _nnunet(root: Path) -> Preset:
 
 
 def _with_modalities(
-    cases: list[CaseFiles], modalities: Sequence[str], gaps: bool, root: Path, found: Found
+    cases: list[CaseFiles], modalities: Sequence[str], gaps: bool, root: Path, found: CohortFiles
 ) -> list[CaseFiles]:
     """The cases with these modalities alone; gaps: those that lack one are noted and left out, if some have all."""
     lacking = {one.case: [name for name in modalities if name not in one.files] for one in cases}
@@ -203,7 +203,7 @@ def _with_modalities(
     return [dataclasses.replace(one, files={name: one.files[name] for name in modalities}) for one in cases]
 
 
-def _without_left_out(cases: list[CaseFiles], layout: Preset, found: Found) -> list[CaseFiles]:
+def _without_left_out(cases: list[CaseFiles], layout: Preset, found: CohortFiles) -> list[CaseFiles]:
     """The cases but for those that the layout leaves out, which are noted; a cohort of these alone stays whole."""
     kept = [one for one in cases if one.case not in layout.leave_out]
     if not kept:
@@ -223,7 +223,7 @@ def _take_frames(case: CaseFiles, frames: Mapping[str, str]) -> CaseFiles:
     return dataclasses.replace(case, files={name: files[name] for name in sorted(files) if name not in dynamic})
 
 
-def cases_by_path(root: Path, layout: Preset, folders: Folders, found: Found, choice: Choice) -> list[CaseFiles]:
+def cases_by_path(root: Path, layout: Preset, folders: Folders, found: CohortFiles, choice: Choice) -> list[CaseFiles]:
     """The cases below root whose paths have the layout's form; by default root may itself be one case, or flat.
 
     A path belongs to the first pattern that it matches; what no pattern claims, and cases without a scan, are noted.

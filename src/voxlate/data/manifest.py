@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from voxlate.data.choice import Choice, several
-from voxlate.data.doubles import refuse_leak
+from voxlate.data.leakage import refuse_leak
 from voxlate.data.presets import (
     MASKS,
     NOTES,
@@ -24,7 +24,7 @@ from voxlate.data.table import Row, read_table
 from voxlate.errors import BadInput
 from voxlate.files import inside, safe_name
 from voxlate.images.dicom import is_dicom_folder, without_key
-from voxlate.images.frames import without_frame
+from voxlate.images.dynamic import without_frame
 from voxlate.images.volume import FAMILIES, suffix_of
 
 OWN_NAMES = ("cases.csv", "cohort.csv", "cases.tsv", "cohort.tsv")

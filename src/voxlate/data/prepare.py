@@ -19,9 +19,9 @@ from voxlate.data.checking import check_unit, finest, lost_by_resampling
 from voxlate.data.choice import as_names
 from voxlate.data.find import CaseFiles, find_cohort, root_and_manifest
 from voxlate.data.fingerprint import fingerprint, warnings_of, wide_heads
-from voxlate.data.lists import known_patients
 from voxlate.data.options import PrepareOptions
 from voxlate.data.prepared import VERSION, Cohort, Entry, case_path, open_cohort, stated, write_cohort
+from voxlate.data.slice_lists import known_patients
 from voxlate.data.split import small_cohort_note, split_patients
 from voxlate.errors import BadInput, first_of
 from voxlate.files import is_scaffold, locked
@@ -114,7 +114,7 @@ def prepare(
             *lost_by_resampling(headers, preparation),
             *misalignment_warnings(headers, preparation),
         ),
-        made=made,
+        provenance=made,
     )
     write_cohort(cohort)
     _remove_unused_transforms(out, headers)

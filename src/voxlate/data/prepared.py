@@ -16,9 +16,9 @@ from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 from voxlate.config import adapter
 from voxlate.data.align import Align, Mask, Preparation, Registered
 from voxlate.data.case import CaseHeader, PreparedCase, Unit, open_case, read_header
-from voxlate.data.doubles import refuse_leak
 from voxlate.data.fingerprint import fingerprint, geometry
 from voxlate.data.layout import CANONICAL, laid_out_header
+from voxlate.data.leakage import refuse_leak
 from voxlate.data.split import FOLDS, SPLITS, fold_splits
 from voxlate.errors import BadInput, first_of
 from voxlate.files import read_json, write_json
@@ -75,7 +75,7 @@ class Cohort:
     units: dict[str, str]
     fingerprint: dict[str, Any]
     warnings: tuple[str, ...]
-    made: dict[str, Any]
+    provenance: dict[str, Any]
 
     @property
     def splits(self) -> dict[str, list[str]]:
@@ -85,8 +85,8 @@ class Cohort:
     @property
     def preparation(self) -> Preparation:
         """How its cases came to one grid; the fixed modality by name, also where it is the first of a case."""
-        made = {one.name: self.made[one.name] for one in fields(Preparation) if one.name in self.made}
-        first, *_ = self.made.get("modalities") or self.modalities
+        made = {one.name: self.provenance[one.name] for one in fields(Preparation) if one.name in self.provenance}
+        first, *_ = self.provenance.get("modalities") or self.modalities
         return adapter(Preparation).validate_python({**made, "fixed": made.get("fixed") or first})
 
     @property
@@ -298,6 +298,7 @@ def stated(folder: Path) -> dict[str, Any]:
 def write_cohort(cohort: Cohort) -> None:
     """Write cohort.json, the last step of prepare: a folder without it is unfinished."""
     value = {key: item for key, item in asdict(cohort).items() if key != "folder"}
+    value["made"] = value.pop("provenance")  # the key of version 0.6
     value["cases"] = [
         {key: item for key, item in one.items() if (key, item) != ("fold", None)} for one in value["cases"]
     ]

@@ -15,7 +15,7 @@ from voxlate.errors import BadInput, did_you_mean
 from voxlate.files import safe_name
 from voxlate.images.arrays import ARRAYS, is_part
 from voxlate.images.dicom import SeriesInfo
-from voxlate.images.frames import FRAME
+from voxlate.images.dynamic import FRAME
 
 SHIPPED = resources.files("voxlate") / "presets"
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".mha", ".mhd", ".nrrd", ".png", ".tiff", ".tif")

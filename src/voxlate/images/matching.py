@@ -25,7 +25,7 @@ AT_ONCE = 400_000  # pairs of classes counted in one go: what fits a core's cach
 
 
 @dataclass(frozen=True)
-class Level:
+class MatchingLevel:
     """One step from coarse to fine.
 
     voxel_mm: averaged to about this; window_mm: edge of a window; apart_mm: there is one window in each cube of this
@@ -38,8 +38,10 @@ class Level:
     reach: int
     most: int = 160
 
-    def scaled(self, factor: float) -> "Level":
-        return Level(self.voxel_mm * factor, self.window_mm * factor, self.apart_mm * factor, self.reach, self.most)
+    def scaled(self, factor: float) -> "MatchingLevel":
+        return MatchingLevel(
+            self.voxel_mm * factor, self.window_mm * factor, self.apart_mm * factor, self.reach, self.most
+        )
 
 
 class Matching:
@@ -53,7 +55,7 @@ class Matching:
         spacing_mm: Spacing,
         ranges: list[tuple[float, float]],
         seen: Mask,
-        level: Level,
+        level: MatchingLevel,
     ) -> None:
         factors = [min(n, max(1, round(level.voxel_mm / mm))) for n, mm in zip(fixed.shape, spacing_mm)]
         self.spacing = np.array(spacing_mm) * factors

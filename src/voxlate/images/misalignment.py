@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import StringConstraints
 
-from voxlate.images.matching import Image, Level, Matching, Spacing
+from voxlate.images.matching import Image, Matching, MatchingLevel, Spacing
 from voxlate.images.motion import Field, Mask, Shifts, fitted, rigid_motion
 from voxlate.images.similarity import PERCENTILES, RANGE_HU, dice
 from voxlate.records import Count, NotNegative, Number, Text
@@ -26,14 +26,14 @@ MASK_POINTS = 3000
 NOTHING_IN_COMMON = "the two show too little in common, or lie further apart than some 20 mm"
 
 
-WHOLE = Level(8.0, 1e6, 1e6, 4)
-LEVELS = (Level(4.0, 48.0, 40.0, 3), Level(2.0, 32.0, 34.0, 2), Level(1.0, 24.0, 32.0, 2))
+WHOLE = MatchingLevel(8.0, 1e6, 1e6, 4)
+LEVELS = (MatchingLevel(4.0, 48.0, 40.0, 3), MatchingLevel(2.0, 32.0, 34.0, 2), MatchingLevel(1.0, 24.0, 32.0, 2))
 FLAT_LEVELS = (  # a slice has less in a window, and takes little time: larger windows, and each step twice
-    Level(4.0, 64.0, 30.0, 3),
-    Level(2.0, 48.0, 28.0, 3),
-    Level(2.0, 40.0, 26.0, 2),
-    Level(1.0, 36.0, 24.0, 2),
-    Level(1.0, 32.0, 24.0, 2),
+    MatchingLevel(4.0, 64.0, 30.0, 3),
+    MatchingLevel(2.0, 48.0, 28.0, 3),
+    MatchingLevel(2.0, 40.0, 26.0, 2),
+    MatchingLevel(1.0, 36.0, 24.0, 2),
+    MatchingLevel(1.0, 32.0, 24.0, 2),
 )
 FINEST_MM = 1.0  # left out of a coarse estimate
 HEAD_MM = 150.0  # what the levels were made for; they shrink with a smaller field of view

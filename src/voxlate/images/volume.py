@@ -11,8 +11,8 @@ import numpy as np
 
 from voxlate.errors import BadInput
 from voxlate.files import whole_file
-from voxlate.images import arrays, dicom, formats, frames, nifti, rire
-from voxlate.images.frames import without_frame
+from voxlate.images import arrays, dicom, dynamic, formats, nifti, rire
+from voxlate.images.dynamic import without_frame
 from voxlate.images.grid import Grid, check_affine, oriented
 
 HOUNSFIELD = ("ct", "ncct", "cect", "cta", "ctv")
@@ -87,7 +87,7 @@ def suffix_of(path: Path) -> str:
 def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -> Volume:
     """Read a NIfTI, FreeSurfer, MetaImage, NRRD, PNG, TIFF or RIRE file, or a DICOM series: a folder, or 'FOLDER#key'.
 
-    '#frame=12', '#peak' or '#peak+8s' after a NIfTI file or a DICOM series takes one frame of several (see frames.py).
+    '#frame=12', '#peak' or '#peak+8s' after a NIfTI file or a DICOM series takes one frame of several (see dynamic.py).
     .npy, .npz and HDF5 files hold slices, named by '#channel=0', '#array=src' or '#slice=12' (see arrays.py).
     Raises BadInput for every file that is not one real, finite 3-D volume; `allow_nan` lets NaN and infinity pass.
     """
@@ -97,7 +97,7 @@ def read_volume(path: Path | str, modality: str = "", allow_nan: bool = False) -
     if kind == "array":
         stored = arrays.read_array(whole, part)
     else:
-        stored = frames.read_frame(path) if part else readers.get(kind, formats.read_picture)(path)
+        stored = dynamic.read_frame(path) if part else readers.get(kind, formats.read_picture)(path)
     if not allow_nan:
         _check_finite(stored.data, path)
     modality = modality or stored.modality

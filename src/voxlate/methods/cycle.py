@@ -38,7 +38,7 @@ class CycleSettings(MethodSettings):
 
     needs_pairs: ClassVar[bool] = False
     takes_opponent: ClassVar[bool] = False
-    draws: ClassVar[bool] = False
+    is_stochastic: ClassVar[bool] = False
     kind: Literal["cycle"] = "cycle"
     game: Annotated[
         Literal["least_squares", "cross_entropy"], Field(description="what critics and generators play")

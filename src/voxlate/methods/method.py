@@ -287,7 +287,7 @@ class MethodSettings(ABC):
     """Whether the method has `attempt`, and one turn."""
     iterates: ClassVar[bool] = False
     """Whether synthesis evaluates the network at every step of a sampler, or once."""
-    draws: ClassVar[bool] = True
+    is_stochastic: ClassVar[bool] = True
     """Whether the samples of a case differ; of one forward pass without noise they do not."""
     weighs: ClassVar[bool] = False
     """Whether voxels can count more than once in the loss (data.weigh)."""

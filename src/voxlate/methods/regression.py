@@ -13,7 +13,7 @@ from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.objective import masked_mean
 from voxlate.diffusion.sample import SamplerSettings
 from voxlate.errors import BadInput
-from voxlate.methods.extras import LOSSES as EXTRA_LOSSES
+from voxlate.methods.auxiliary_losses import LOSSES as EXTRA_LOSSES
 from voxlate.methods.losses import dissimilarity
 from voxlate.methods.method import (
     Attempt,
@@ -39,7 +39,7 @@ class RegressionSettings(MethodSettings):
 
     predicts: ClassVar[bool] = True
     weighs: ClassVar[bool] = True
-    draws: ClassVar[bool] = False
+    is_stochastic: ClassVar[bool] = False
     kind: Literal["regression"] = "regression"
     loss: Annotated[
         Literal["l1", "mse"],

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from voxlate.phantoms.shapes import Lattice, Points, Triple, Tube, ellipsoid, noise, tubes
+from voxlate.phantoms.shapes import NoiseField, Points, Triple, Tube, ellipsoid, noise, tubes
 from voxlate.phantoms.tissue import Label
 from voxlate.phantoms.vessels import vessels
 
@@ -34,11 +34,11 @@ class Anatomy:
     asymmetry: float
     scale: np.ndarray
     tilt: np.ndarray
-    bend: tuple[Lattice, ...]
-    sway: tuple[Lattice, ...]
-    folds: Lattice
-    rough: Lattice
-    texture: Lattice
+    bend: tuple[NoiseField, ...]
+    sway: tuple[NoiseField, ...]
+    folds: NoiseField
+    rough: NoiseField
+    texture: NoiseField
     fold_shift: np.ndarray
     skull_mm: float
     cortex_mm: float

@@ -86,7 +86,7 @@ def _capsule(points: list[np.ndarray], a: np.ndarray, b: np.ndarray, ra: float, 
 
 
 @dataclass(frozen=True)
-class Lattice:
+class NoiseField:
     """Smooth periodic noise known on a cube of points `pitch_mm` apart, the same whatever the image's size."""
 
     values: np.ndarray
@@ -96,18 +96,18 @@ class Lattice:
         index = np.stack([np.asarray(p, dtype=np.float32) / self.pitch_mm for p in points])
         return ndimage.map_coordinates(self.values, index, order=1, mode="grid-wrap", output=np.float32)
 
-    def distance_to_zero(self) -> "Lattice":
+    def distance_to_zero(self) -> "NoiseField":
         """The same noise as a distance in mm to its zero surfaces, f / |grad f|, tamed where the slope vanishes."""
         around = [np.roll(self.values, -1, axis) - np.roll(self.values, 1, axis) for axis in range(3)]
         slope = [one / (2 * self.pitch_mm) for one in around]
         steep = np.sqrt(sum(s * s for s in slope))
         floor = 0.3 * float(np.sqrt(np.mean(steep**2)))
-        return Lattice((self.values / np.sqrt(steep**2 + floor**2)).astype(np.float32), self.pitch_mm)
+        return NoiseField((self.values / np.sqrt(steep**2 + floor**2)).astype(np.float32), self.pitch_mm)
 
 
 def noise(
     rng: np.random.Generator, wavelength_mm: float, pitch_mm: float, points: int, narrow: bool = False
-) -> Lattice:
+) -> NoiseField:
     """Gaussian noise of unit variance: of one wavelength where `narrow`, else of all longer ones too."""
     white = rng.standard_normal((points,) * 3).astype(np.float32)
     axis = np.fft.fftfreq(points, pitch_mm)
@@ -118,4 +118,4 @@ def noise(
     keep = np.exp(-0.5 * ((relative - 1) / 0.22) ** 2) if narrow else np.exp(-0.5 * relative**2)
     keep[0, 0, 0] = 0
     smooth = fft.irfftn(fft.rfftn(white) * keep, white.shape)
-    return Lattice((smooth / smooth.std()).astype(np.float32), pitch_mm)
+    return NoiseField((smooth / smooth.std()).astype(np.float32), pitch_mm)

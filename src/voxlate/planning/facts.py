@@ -139,7 +139,7 @@ def _facts(cohort: Cohort, training: tuple[Entry, ...]) -> Facts:
         wide_mm=float(np.percentile(boxes[:, 2] * spacings[:, 2], 95)),
         unlike=float((spacings[:, 1:].max(axis=0) / spacings[:, 1:].min(axis=0)).max()),
         box=_triple(np.ceil(np.percentile(boxes, 95, axis=0))),
-        brain=cohort.made.get("mask") == "brain",
+        brain=cohort.provenance.get("mask") == "brain",
         apart_mm=_apart(cohort, training, [name for name, one in scans.items() if one.unit in SHOW_ANATOMY]),
     )
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxlate.data.familiar import check_windows
+from voxlate.data.intensity_checks import check_windows
 from voxlate.data.patches import filled_share, padding_note, teaching_cases, usable_cases
 from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.errors import BadInput
@@ -47,7 +47,7 @@ def _fit(name: str, cohort: Cohort) -> Fit:
     recipe = read(name)
     if missing := sorted(recipe.modalities - set(cohort.modalities)):
         return Fit(name, recipe.title, f"needs {', '.join(missing)}, which the cohort lacks")
-    if not recipe.finds_mask_of(brain_of := cohort.made.get("mask_from")):
+    if not recipe.finds_mask_of(brain_of := cohort.provenance.get("mask_from")):
         return Fit(name, recipe.title, f"works in a mask found in its sources; the cohort's is of {brain_of}")
     try:
         for stage in recipe.all_stages:

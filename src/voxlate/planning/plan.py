@@ -16,8 +16,8 @@ from voxlate.devices import find_device, peak_memory
 from voxlate.errors import BadInput
 from voxlate.files import locked, write_text
 from voxlate.planning import rules
-from voxlate.planning.elsewhere import Elsewhere
 from voxlate.planning.facts import Facts, check_scales, facts_of
+from voxlate.planning.other_machine import Elsewhere
 from voxlate.planning.pace import SPARE, Kept
 from voxlate.planning.probe import Limits, Probe
 from voxlate.planning.roles import Roles, roles_of

@@ -18,7 +18,7 @@ from voxlate.data.prepared import Cohort
 from voxlate.devices import find_device
 from voxlate.errors import BadInput
 from voxlate.methods.method import Method
-from voxlate.planning.elsewhere import Cost, Elsewhere, count
+from voxlate.planning.other_machine import Cost, Elsewhere, count
 from voxlate.recipe import Recipe, from_dict, with_trainings
 from voxlate.training.job import Job
 from voxlate.training.precision import settled

@@ -19,13 +19,13 @@ from voxlate.errors import BadInput
 from voxlate.files import read_json, write_text
 from voxlate.reports.curves import calibration_chart, curve_chart, curves_of, score_chart
 from voxlate.reports.pictures import sections_of
+from voxlate.scoring.captions import held_out_note
 from voxlate.scoring.documents import read_scores
-from voxlate.scoring.items import check_unchanged
 from voxlate.scoring.metrics import LEVELS, METRIC_OF, METRICS
 from voxlate.scoring.provenance import provenance_of, run_folders
+from voxlate.scoring.scored_images import check_unchanged
 from voxlate.scoring.tables import score_tables
 from voxlate.scoring.verdict import lines, logged, verdicts
-from voxlate.scoring.words import held_out_note
 from voxlate.shipped_recipes import text as recipe_text
 
 MOST_CASES = 9

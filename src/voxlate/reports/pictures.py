@@ -17,14 +17,14 @@ from voxlate.images.mask import foreground
 from voxlate.images.pictures import Plane
 from voxlate.images.ranges import Range, range_for
 from voxlate.images.volume import Volume, is_there
+from voxlate.scoring.captions import rows_of
 from voxlate.scoring.intervals import interval_of
-from voxlate.scoring.items import images_in, is_map, spread_of
 from voxlate.scoring.metrics import METRICS
 from voxlate.scoring.network_units import OWN, Conversion, Units, network_units
 from voxlate.scoring.network_units import RANGE as NETWORK_RANGE
 from voxlate.scoring.provenance import provenance_of, stated_inputs
 from voxlate.scoring.regions import read_canonical
-from voxlate.scoring.words import rows_of
+from voxlate.scoring.scored_images import images_in, is_map, spread_of
 
 SHORTEST_PIXELS = 160  # tiny volumes are enlarged here, since a browser would blur them
 SOFT_TISSUE_HU = (-160.0, 240.0)  # the usual window (width 400, level 40) where a wider range is scored

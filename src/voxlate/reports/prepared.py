@@ -25,7 +25,7 @@ def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
     Raises BadInput where the folder is no prepared cohort, or is damaged.
     """
     cohort = open_cohort(path)
-    made, moved = cohort.preparation, bool(cohort.made.get("resample") or cohort.made.get("register"))
+    made, moved = cohort.preparation, bool(cohort.provenance.get("resample") or cohort.provenance.get("register"))
     cases = sorted(cohort.cases, key=_least_similar if made.register else _most_apart)
     known = any(one.median_mm is not None for entry in cohort.cases for one in entry.misaligned.values())
     examined = [entry for entry in cases if entry.misaligned]
@@ -50,7 +50,7 @@ def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
         "cases": sections,
         "cases_total": len(sections),
         "scales": some + (BOARDS if boards else SIDE_BY_SIDE),
-        "provenance": flat(cohort.made),
+        "provenance": flat(cohort.provenance),
     }
     target = Path(out) if out is not None else cohort.folder / "report.html"
     write_text(target, render(context))

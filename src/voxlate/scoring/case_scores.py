@@ -20,7 +20,6 @@ from voxlate.images.volume import Volume, is_there
 from voxlate.scoring.alignment import Move, find_move
 from voxlate.scoring.distances import Pool
 from voxlate.scoring.intervals import interval_scores, region_coverage
-from voxlate.scoring.items import Item, OfRun
 from voxlate.scoring.metrics import ImagePair, Padding, Score, SsimOrigin, correlation, seam
 from voxlate.scoring.misaligned import Floor, estimate_for, floor_of
 from voxlate.scoring.network_units import OWN, Units, network_units
@@ -36,6 +35,7 @@ from voxlate.scoring.regions import (
     thresholded,
 )
 from voxlate.scoring.scopes import MASK, Counted, Cut, Scope, scope_scores
+from voxlate.scoring.scored_images import Item, OfRun
 from voxlate.scoring.tables import Row
 
 UnitsName = Literal["own", "network"]
@@ -94,7 +94,7 @@ class Truth:
     def move_from(self, grid: Grid, frame: str | None = None) -> Move:
         """How what lies on a grid, in the frame of a scan (default: that of the image), comes to the truth's."""
         prepared = self.options.of_run[self.item].prepared
-        return find_move(self.volume, grid, self.item.made, prepared, self.item.case.case, frame)
+        return find_move(self.volume, grid, self.item.provenance, prepared, self.item.case.case, frame)
 
     @cached_property
     def mask(self) -> MaskArray | None:
@@ -170,7 +170,7 @@ class Truth:
     @property
     def borders(self) -> list[int]:
         """Slices at which windows of the synthesis begin or end."""
-        return window_borders(self.item.made, len(self.values)) if self.move.keeps(self.grid) else []
+        return window_borders(self.item.provenance, len(self.values)) if self.move.keeps(self.grid) else []
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class ScoredItem:
 def score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
     """Score an image of a case, and what the naive baselines make of it; raises BadInput where that cannot be."""
     case, modality = item.case, item.modality
-    units = network_units(item.made, modality, case.case) if options.units == "network" else OWN
+    units = network_units(item.provenance, modality, case.case) if options.units == "network" else OWN
     image = units.synthesis(read_canonical(item.synthesis, modality))
     truth = Truth(item, options, scale, units, image.grid)
     synthesis = truth.move.move(image)

@@ -12,16 +12,16 @@ from voxlate import __version__
 from voxlate.dataframe import dataframe
 from voxlate.errors import BadInput
 from voxlate.files import write_json
+from voxlate.scoring.captions import plural, rows_of
 from voxlate.scoring.comparison_tables import comparison_tables
 from voxlate.scoring.documents import read_scores
-from voxlate.scoring.items import check_unchanged
 from voxlate.scoring.metrics import Metric, metrics_of
 from voxlate.scoring.paired import holm, least_p, wilcoxon_p
 from voxlate.scoring.provenance import provenance_of
 from voxlate.scoring.resampling import bootstrap, mean_and_sd
+from voxlate.scoring.scored_images import check_unchanged
 from voxlate.scoring.tables import Tables
 from voxlate.scoring.verdict import MADE
-from voxlate.scoring.words import plural, rows_of
 
 MUST_AGREE = ("unit", "range", "own_peak", "mask", "ssim_padding", "ssim_from")  # for scores to compare
 EFFORT = ("seconds_per_slice", "network_calls")  # entries of a case's provenance

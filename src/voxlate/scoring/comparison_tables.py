@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from voxlate.scoring.captions import not_held_out, plural, range_note
 from voxlate.scoring.metrics import Metric, metrics_of, scope_label
 from voxlate.scoring.paired import SIGNIFICANT, least_p
 from voxlate.scoring.tables import Cell, Line, Tables, is_main
-from voxlate.scoring.words import not_held_out, plural, range_note
 
 NAIVE = "best naive"  # the column of the best naive baseline
 

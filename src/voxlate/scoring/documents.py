@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from voxlate.files import read_json
 from voxlate.records import Count, Name, NotNegative, Number, Place, Record, Several, Share, Text, close
-from voxlate.scoring.ledger import COUNTS
+from voxlate.scoring.lesion_counts import COUNTS
 from voxlate.scoring.verdict import Verdict
 
 Label = Annotated[str, StringConstraints(pattern=r"^[^\x00/\\]+/[^\x00/\\]+$", max_length=1000)]  # case/modality

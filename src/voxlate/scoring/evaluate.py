@@ -7,8 +7,8 @@ from typing import Any
 
 from voxlate.data.find import find_cohort
 from voxlate.data.layout import CANONICAL
-from voxlate.data.lists import known_patients
 from voxlate.data.presets import CaseFiles
+from voxlate.data.slice_lists import known_patients
 from voxlate.errors import BadInput
 from voxlate.files import seen_from
 from voxlate.images.ranges import Range, range_for
@@ -18,7 +18,6 @@ from voxlate.scoring.alignment import check_prepared
 from voxlate.scoring.case_scores import Options, ScoredItem, UnitsName, score_item
 from voxlate.scoring.distances import RADIOLOGICAL, Pool, slices_of
 from voxlate.scoring.features import features_for
-from voxlate.scoring.items import Item, OfRun, find_items, items_by_modality, not_scored, of_runs
 from voxlate.scoring.metrics import METRICS, ImagePair, Score
 from voxlate.scoring.misaligned import misaligned_part
 from voxlate.scoring.network_units import RANGE
@@ -26,6 +25,7 @@ from voxlate.scoring.options import EvaluateOptions
 from voxlate.scoring.provenance import TAUGHT, provenance_of, stated_inputs, trained_on
 from voxlate.scoring.regions import Region, masks_of_several, regions_from
 from voxlate.scoring.scopes import Cut, check_pictures, filter_from, scopes_from
+from voxlate.scoring.scored_images import Item, OfRun, find_items, items_by_modality, not_scored, of_runs
 from voxlate.scoring.tables import Row, Scores
 
 Progress = Callable[[int, int, str], None]
@@ -56,8 +56,8 @@ def evaluate(
     lpips: a safetensors file with the weights of LPIPS (v0.1, AlexNet), which is then scored too.
     regions: parts scored by themselves, by name: "cta>150" or a mask file, within the mask (the body without one);
     "tmax>6" with its volume, and the mismatch ratio of two such parts as "lesion/core".
-    scopes: the same scores of something else, too (docs/scores.md): "whole", "both_masked", "slices", "crops",
-    "both_masked.slices", …; slices: a filter of the slices that count there, as a recipe's data.slices (or its text);
+    scopes: the same scores of something else, too (docs/guides/comparing.md): "whole", "both_masked", "slices",
+    "crops", "both_masked.slices", …; slices: a filter of the slices that count there, as a recipe's data.slices (or its text);
     units: "own" divides each image in arbitrary units by its own peak; "network" is what networks gave and were given
     in training, on 0 to 255. crop: pixels a side of crops. seed: of crops, intervals and distances.
     prepared: the prepared cohort that keeps the transforms of registered scans (default: the one of an image's run).
@@ -78,7 +78,7 @@ def evaluate(
     axes = provenance_of(out).get("axes", CANONICAL)  # of the model's input, where that has a layout of its own
     pool = None if features is None else Pool(features, asked.seed, RADIOLOGICAL if axes == CANONICAL else axes)
     if asked.prepared is not None:
-        check_prepared(asked.prepared, {item.label: item.made for item in images.items})
+        check_prepared(asked.prepared, {item.label: item.provenance for item in images.items})
     regions = regions_from(asked.regions)
     scopes = scopes_from(asked.scopes, asked.mask, asked.regions or ())
     slices = None if asked.slices is None else filter_from(asked.slices, asked.mask, scopes)
@@ -145,16 +145,16 @@ def _of_images(out: Path, scored: Mapping[Item, ScoredItem], options: Options) -
     items = list(scored)
     floors = {(item.modality, item.case.case): one.floor for item, one in scored.items() if one.floor}
     return {
-        "trained_on": trained_on((item.case.case, item.made) for item in items),
+        "trained_on": trained_on((item.case.case, item.provenance) for item in items),
         "calibrations": _calibrations(items),
-        "calibrated_on": sorted({item.case.case for item in items if item.made.get(TAUGHT)}),
+        "calibrated_on": sorted({item.case.case for item in items if item.provenance.get(TAUGHT)}),
         "naive_cases": _naive_cases(options.of_run),
         "moved": {item.label: one.note for item, one in scored.items() if one.note},
         "naive_left_out": {item.label: one.left_out for item, one in scored.items() if one.left_out},
         "scan_warnings": _warnings(items),
         "misaligned": misaligned_part(floors),
         "bounds": _bounds(items),
-        "given_truth": sorted({item.modality for item in items if item.modality in stated_inputs(item.made)}),
+        "given_truth": sorted({item.modality for item in items if item.modality in stated_inputs(item.provenance)}),
         "images": {item.label: content_hash(item.synthesis) for item in items},
         "truth_files": {item.label: seen_from(out, item.case.files[item.modality]) for item in items},
         "source_files": _source_files(out, items),
@@ -174,7 +174,7 @@ def _rules(options: Options, ranges: Mapping[str, Range]) -> dict[str, Any]:
 
 def _calibrations(items: Iterable[Item]) -> list[dict[str, Any]]:
     """By how many patients the intervals were learned, and how these were counted."""
-    learned = [item.made["calibration"] for item in items if item.interval is not None]
+    learned = [item.provenance["calibration"] for item in items if item.interval is not None]
     found = [{key: one.get(key) for key in ("patients", "coverage", "confidence", "bound")} for one in learned]
     return [one for number, one in enumerate(found) if one not in found[:number]]
 
@@ -197,7 +197,7 @@ def _range(items: Sequence[Item], given: Any) -> Range:
         given = given.get(modality)
     if given is not None:
         return range_for(unit, given=given, source="given by the user")
-    named = items[0].made.get("range", {}).get(modality)
+    named = items[0].provenance.get("range", {}).get(modality)
     if named is not None:
         return range_for(unit, given=named, source="the recipe's window")
     return range_for(unit, largest if unit == "grey" else 0.0)
@@ -250,7 +250,7 @@ def _warnings(items: Iterable[Item]) -> dict[str, list[Any]]:
     """What synth warned of, by case, and where an image was made of other scans than its truth's case has."""
     found = dict[str, list[Any]]()
     for item in items:
-        for note in [*item.made.get("warnings", []), *_of_others(item)]:
+        for note in [*item.provenance.get("warnings", []), *_of_others(item)]:
             if note not in (mine := found.setdefault(item.case.case, [])):
                 mine.append(note)
     return found
@@ -259,7 +259,7 @@ def _warnings(items: Iterable[Item]) -> dict[str, list[Any]]:
 def _of_others(item: Item) -> list[str]:
     """A sentence for each scan that an image was made of, where the truth's case has another of its name."""
     found = []
-    for name, stated in item.made.get("inputs", {}).items():
+    for name, stated in item.provenance.get("inputs", {}).items():
         own, content = item.case.files.get(name), stated.get("sha256")
         if content and own is not None and is_there(own) and content_hash(own) != content:
             found.append(f"It was made of another {name} than the one next to its truth: is it the same patient?")
@@ -269,5 +269,7 @@ def _of_others(item: Item) -> list[str]:
 def _bounds(items: Iterable[Item]) -> dict[str, float]:
     """MAE of 255 network units of the autoencoder alone, by modality that a latent model makes."""
     return {
-        item.modality: found for item in items if (found := item.made.get("bound", {}).get(item.modality)) is not None
+        item.modality: found
+        for item in items
+        if (found := item.provenance.get("bound", {}).get(item.modality)) is not None
     }

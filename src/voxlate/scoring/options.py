@@ -69,7 +69,7 @@ class EvaluateOptions(Layout):
         Sequence[str],
         Option(
             "Additional scope of the scores: whole, both_masked, slices, crops, both_masked.slices, … Repeatable "
-            "(docs/scores.md).",
+            "(docs/guides/comparing.md).",
             flag="--score",
             panel=SCORES,
             metavar="NAME",

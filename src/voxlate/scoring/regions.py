@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlate.data.doubles import shared_masks
 from voxlate.data.find import CaseFiles
+from voxlate.data.leakage import shared_masks
 from voxlate.data.presets import LABELS
 from voxlate.errors import BadInput
 from voxlate.images.grid import canonical, same_grid
@@ -18,7 +18,7 @@ from voxlate.images.mask import bounding_box, brain, clearest, foreground
 from voxlate.images.ranges import Range, range_for
 from voxlate.images.similarity import RADIUS, dice
 from voxlate.images.volume import Volume, is_there, read_volume, unit_of
-from voxlate.scoring.ledger import ledger
+from voxlate.scoring.lesion_counts import ledger
 from voxlate.scoring.metrics import ImagePair, mae, mae_z, psnr, ssim
 
 MaskArray = NDArray[np.bool_]

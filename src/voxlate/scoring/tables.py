@@ -18,10 +18,10 @@ from voxlate import __version__
 from voxlate.dataframe import dataframe
 from voxlate.files import whole_file, write_json
 from voxlate.images.ranges import Range
+from voxlate.scoring.captions import caption, keys_of, short_caption
 from voxlate.scoring.metrics import Metric, metrics_of
 from voxlate.scoring.resampling import RESAMPLES, bootstrap, mean_and_sd
 from voxlate.scoring.verdict import MADE, Verdict, coloured, verdicts
-from voxlate.scoring.words import caption, keys_of, short_caption
 
 NARROWEST = 13  # of a method's column: 0.994 ± 0.001
 MAIN = ("mae", "ssim_2d", "coverage", "mae_bound", "mae_bound_held")  # metrics that are printed without --all

@@ -15,18 +15,18 @@ from voxlate.data.presets import CaseFiles
 from voxlate.errors import BadInput
 from voxlate.files import locked
 from voxlate.images.intensity import network_ends
+from voxlate.synthesis.calibration_data import Collector, Trained
 from voxlate.synthesis.calls import no_report
+from voxlate.synthesis.cohort import in_split
 from voxlate.synthesis.ensemble import Ensemble
-from voxlate.synthesis.evidence import Collector, Trained
-from voxlate.synthesis.folder import in_split
 from voxlate.synthesis.model import Model
 from voxlate.training.run import made_by
 from voxlate.trust.calibration import Calibration, Header, Target
+from voxlate.trust.calibration_file import write_calibration
 from voxlate.trust.conformal import Bound
 from voxlate.trust.fit import Evidence, fit
+from voxlate.trust.out_of_distribution import Patches, remember
 from voxlate.trust.regions import check_regions, default_regions
-from voxlate.trust.stored import write_calibration
-from voxlate.trust.unfamiliar import Patches, remember
 from voxlate.trust.widths import Widths
 
 Progress = Callable[[str, int, int], None]

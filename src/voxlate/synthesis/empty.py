@@ -19,8 +19,8 @@ from voxlate.images.intensity import Scale
 from voxlate.images.mask import foreground, shows
 from voxlate.images.volume import Volume
 from voxlate.recipe import Recipe
-from voxlate.synthesis.made import Made
-from voxlate.synthesis.trusted import Lattice
+from voxlate.synthesis.intervals import OutputGrid
+from voxlate.synthesis.result import SynthesisedImage
 
 WHOLE = 1 - 1e-4  # share of a written voxel that lies in such slices, from which it is of them alone
 HU_AIR = -1000.0
@@ -48,11 +48,11 @@ class Empty:
     def any(self) -> bool:
         return bool(self.slices.any() or self.outside.any())
 
-    def filled(self, images: Mapping[str, Made]) -> dict[str, Made]:
+    def filled(self, images: Mapping[str, SynthesisedImage]) -> dict[str, SynthesisedImage]:
         """The images with their background in these voxels, where no sample differs from another."""
         return {name: self._filled(one, self.values[name]) for name, one in images.items()}
 
-    def _filled(self, made: Made, value: float) -> Made:
+    def _filled(self, made: SynthesisedImage, value: float) -> SynthesisedImage:
         values, sd, voxels = made.values.copy(), made.image.sd, self._voxels()
         values[voxels] = value
         if sd is not None:
@@ -61,13 +61,17 @@ class Empty:
         return replace(made, values=values, image=replace(made.image, sd=sd))
 
     def closed(
-        self, low: Mapping[str, Volume], high: Mapping[str, Volume], written: Mapping[str, Volume], lattice: Lattice
+        self,
+        low: Mapping[str, Volume],
+        high: Mapping[str, Volume],
+        written: Mapping[str, Volume],
+        output_grid: OutputGrid,
     ) -> tuple[dict[str, Volume], dict[str, Volume]]:
         """Lower and upper ends of intervals on the file's voxels: both are the background in these voxels.
 
         Where the file has other slices, and a voxel lies partly in one of these, the ends are moved to hold the image.
         """
-        share = lattice.written(self._voxels().astype(np.float32), "", "").data
+        share = output_grid.written(self._voxels().astype(np.float32), "", "").data
         lower, upper = dict[str, Volume](), dict[str, Volume]()
         for name in low:
             image, alone, partly = written[name].data, share > WHOLE, share > 0

@@ -14,9 +14,9 @@ from voxlate.errors import BadInput
 from voxlate.images.volume import Volume
 from voxlate.recipe import Recipe
 from voxlate.synthesis.calls import PatchProgress, Warn, no_report, reporting, warned
-from voxlate.synthesis.made import Synthesised
+from voxlate.synthesis.inputs import Scan
 from voxlate.synthesis.model import COST, Answer, Model, load
-from voxlate.synthesis.ready import Scan
+from voxlate.synthesis.result import Synthesised
 from voxlate.training.run import Run
 
 OF_EACH = ("peaks", "network_units", "bound", "empty")  # entries that hold of it where they hold of every member

@@ -25,7 +25,7 @@ from voxlate.methods.method import Method
 from voxlate.recipe import Recipe
 from voxlate.scoring.provenance import is_fold, recorded_splits
 from voxlate.synthesis.calls import Calls, PatchProgress, count_calls, no_report
-from voxlate.synthesis.ready import preparation_of
+from voxlate.synthesis.inputs import preparation_of
 from voxlate.training.run import load_method
 
 

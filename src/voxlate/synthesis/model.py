@@ -25,17 +25,17 @@ from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, Synthesis, check_synthesis, fixed_ranges, from_dict
 from voxlate.scoring.network_units import stated_units
 from voxlate.scoring.provenance import TAUGHT
+from voxlate.synthesis.brightness import peak_of
 from voxlate.synthesis.calls import PatchProgress, Warn, no_report, reporting, warned
-from voxlate.synthesis.draw import draw
 from voxlate.synthesis.empty import Empty, empty_slices
-from voxlate.synthesis.made import Made, Synthesised
-from voxlate.synthesis.peaks import peak_of
-from voxlate.synthesis.ready import Ready, Scan, by_name, made_of, make_ready
-from voxlate.synthesis.trusted import Trusted, lattice_of, trusted
+from voxlate.synthesis.inputs import Ready, Scan, by_name, made_of, make_ready
+from voxlate.synthesis.intervals import Trusted, output_grid_of, trusted
+from voxlate.synthesis.result import Synthesised, SynthesisedImage
+from voxlate.synthesis.sampling import draw
 from voxlate.training.precision import of_synthesis
 from voxlate.training.run import DIGITS, Run, file_hash, first_change, load_method, made_by, read_header, weights_of
-from voxlate.trust.calibration import Calibration, Image, calibration_path
-from voxlate.trust.stored import read_calibration
+from voxlate.trust.calibration import Calibration, Prediction, calibration_path
+from voxlate.trust.calibration_file import read_calibration
 
 Answer = Literal["mean", "sample"]
 COST = ("network_calls", "seconds_per_slice", "device")  # measured, so no part of the plan
@@ -73,7 +73,7 @@ class Model:
         if chosen.get("sampler", own["sampler"]) != own["sampler"]:
             own = {**own, "eta": 0.0}  # it is of the recipe's sampler
         synth = fill(Synthesis, {**own, **chosen}, "synthesis options")
-        if synth.samples > 1 and not self.recipe.method.draws:
+        if synth.samples > 1 and not self.recipe.method.is_stochastic:
             raise BadInput(
                 f"synth.samples: expected 1 for '{self.recipe.title}', which draws no noise, so that all samples of a "
                 f"case are equal, found {synth.samples}. Ask for 1, or use a diffusion model."
@@ -128,27 +128,27 @@ class Model:
         images, calls = model.draw(ready, seed, reporting(progress), None if calibration is None else calibration.outer)
         seconds = (time.monotonic() - begun) / ready.prepared.header.shape[0]
         cost = dict(zip(COST, (calls, seconds, name_of(self.device))))
-        lattice = lattice_of(ready.prepared, model.recipe.data.axes, model.header["units"])
-        found = trusted(calibration, model.recipe, ready.prepared, images, lattice)
+        output_grid = output_grid_of(ready.prepared, model.recipe.data.axes, model.header["units"])
+        found = trusted(calibration, model.recipe, ready.prepared, images, output_grid)
         far = None if found.verdict is None else found.verdict.map(ready.prepared.header.shape)
         stated, low, high = model._stated(ready, images, found), found.low, found.high
         empty = model.empty(ready.prepared, images)
         if empty.any:
             images = empty.filled(images)
             stated = {**stated, "empty": empty.stated, "warnings": [*stated.get("warnings", ()), empty.note]}
-        written = lattice.images({name: one.values for name, one in images.items()})
+        written = output_grid.images({name: one.values for name, one in images.items()})
         if empty.any:
-            low, high = empty.closed(low, high, written, lattice)
+            low, high = empty.closed(low, high, written, output_grid)
         for sentence in stated.get("warnings", ()):
             warn(sentence)
         return Synthesised(
             written,
-            lattice.images({name: one.physical_sd for name, one in images.items()}),
+            output_grid.images({name: one.physical_sd for name, one in images.items()}),
             {**made_by(), "case": case, **model.plan(ready.files, seed), **cost, **stated},
             model.mark,
             low,
             high,
-            lattice.images(dict.fromkeys(images, far)),
+            output_grid.images(dict.fromkeys(images, far)),
         )
 
     def empty(self, prepared: PreparedCase, images: Iterable[str]) -> Empty:
@@ -164,7 +164,7 @@ class Model:
         shown = [name for name in self.recipe.data.source if name in prepared.header.shown]
         return bool(known & {digest(prepared.arrays[name][:])[:DIGITS] for name in shown})
 
-    def _stated(self, ready: Ready, images: Mapping[str, Made], found: Trusted) -> dict[str, Any]:
+    def _stated(self, ready: Ready, images: Mapping[str, SynthesisedImage], found: Trusted) -> dict[str, Any]:
         """What a provenance says of a case's images in addition to how they were drawn; what is empty is left out."""
         peaks = {name: one.peak for name, one in images.items() if one.peak is not None}
         notes = [*ready.notes, self.uncalibrated(), *(peak.note(name) for name, peak in peaks.items())]
@@ -216,7 +216,7 @@ class Model:
 
     def draw(
         self, ready: Ready, seed: int, progress: PatchProgress, outer: float | None
-    ) -> tuple[dict[str, Made], float]:
+    ) -> tuple[dict[str, SynthesisedImage], float]:
         """The images of a case on the grid that the network works on, and evaluations of the network for each sample.
 
         outer: see draw.draw.
@@ -225,11 +225,11 @@ class Model:
         images, names = dict(zip(self.recipe.data.target, drawn)), made_of(self.recipe, ready.files)
         return {name: self._made(name, images[name], ready.prepared) for name in names}, calls
 
-    def _made(self, name: str, drawn: Image, prepared: PreparedCase) -> Made:
+    def _made(self, name: str, drawn: Prediction, prepared: PreparedCase) -> SynthesisedImage:
         """A drawn image in physical units, its bright end corrected where that is asked for and its scale its own."""
         scale, spec = Scale(*self.header["target_scales"][name]), self.recipe.intensity[name]
-        values = scale.inverse(drawn.made)
-        made = Made(values, replace(drawn, made=scale.of(values)), scale)
+        values = scale.inverse(drawn.values)
+        made = SynthesisedImage(values, replace(drawn, values=scale.of(values)), scale)
         if not (self.recipe.synth.peaks and isinstance(spec, Percentile)):
             return made
         volume = Volume(values[None], np.array(prepared.header.affine), self.header["units"][name], name)
@@ -284,7 +284,7 @@ class Model:
 
     @property
     def answer(self) -> Answer:
-        return "sample" if self.recipe.method.draws else "mean"
+        return "sample" if self.recipe.method.is_stochastic else "mean"
 
     @property
     def calibration_file(self) -> Path:
@@ -389,12 +389,12 @@ def _answering(path: Path, answer: Answer | None, allow_code: bool) -> Path:
     if answer not in get_args(Answer):
         raise BadInput(f"answer: expected 'mean' or 'sample', found {answer!r}. Choose one of these.")
     recipe = from_dict(read_header(weights)["recipe"], f"{weights} (header)", allow_code)
-    if answer == "sample" and not recipe.method.draws:
+    if answer == "sample" and not recipe.method.is_stochastic:
         raise BadInput(
             f"{path}: expected a model that draws samples for the answer 'sample', found '{recipe.title}', which makes "
             "one image of a case. Ask for the answer 'mean', or for none."
         )
-    if answer == "sample" or not recipe.method.draws:
+    if answer == "sample" or not recipe.method.is_stochastic:
         return path
     if (stage := recipe.task.mean_stage) is None:
         raise BadInput(

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voxlate import recipe
+from voxlate.synthesis.cohort import Scans, find_scans, part_of, sort_out
 from voxlate.synthesis.ensemble import Ensemble, load_members
-from voxlate.synthesis.folder import Scans, find_scans, part_of, sort_out
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import SynthOptions
 

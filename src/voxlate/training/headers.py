@@ -8,7 +8,7 @@ from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from voxlate.data.align import Preparation
 from voxlate.data.case import Unit
-from voxlate.data.familiar import POINTS
+from voxlate.data.intensity_checks import POINTS
 from voxlate.errors import BadInput
 from voxlate.recipe import needed_code
 from voxlate.records import Count, Digest, NotNegative, Number, Positive, ShortDigest, Tensors, Text

@@ -51,7 +51,7 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Found:
+class PublishedNetwork:
     """A network's settings, its input channels (all together), output channels, and whether it takes a noise level."""
 
     name: str
@@ -155,7 +155,7 @@ def _attention_slots(attention: Attention, ours: str, path: str) -> Iterator[tup
     yield f"{path}out/bias", Slot(f"{ours}out.bias", (channels,))
 
 
-def read_weights(path: Path) -> tuple[Found, dict[str, Tensor]]:
+def read_weights(path: Path) -> tuple[PublishedNetwork, dict[str, Tensor]]:
     """Which of the four networks a published file holds, and its tensors under our names and in our layouts.
 
     Raises BadInput where it is none of them, or has an unknown key, lacks one, or one of another shape.
@@ -201,7 +201,7 @@ def _state(arrays: Mapping[str, Tensor], slots: Mapping[str, Slot]) -> dict[str,
     }
 
 
-def _recipe(found: Found, weights: Path, changes: Mapping[str, str] | None) -> Recipe:
+def _recipe(found: PublishedNetwork, weights: Path, changes: Mapping[str, str] | None) -> Recipe:
     """The paper's recipe for a network; a U-Net with a noise level is a denoiser like the others."""
     name = "tof_to_cta_adm" if found.noisy and found.name == "unet" else f"tof_to_cta_{found.name}"
     made = recipes.read(name, changes)
@@ -237,7 +237,7 @@ def _header(made: Recipe, method: nn.Module) -> dict[str, Any]:
     }
 
 
-def detect(shapes: Mapping[str, tuple[int, ...]], where: str) -> Found:
+def detect(shapes: Mapping[str, tuple[int, ...]], where: str) -> PublishedNetwork:
     """Raises BadInput where the arrays are those of none of the four networks, or a size cannot be read from them."""
     file = _Arrays(shapes, where)
     if file.count("DiTBlock"):
@@ -250,7 +250,7 @@ def detect(shapes: Mapping[str, tuple[int, ...]], where: str) -> Found:
     return _convolutional(file)
 
 
-def _convolutional(file: _Arrays) -> Found:
+def _convolutional(file: _Arrays) -> PublishedNetwork:
     ins, width = file.get("Conv_0/kernel", 4)[2:]
     attends, vit = file.count("MultiHeadDotProductAttention"), file.count("Transformer")
     blocks = 2 if attends else 1  # a stage, on the way down
@@ -263,19 +263,19 @@ def _convolutional(file: _Arrays) -> Found:
     if not attends:
         noisy = "Dense_2/kernel" in file.of
         outs = file.get("Dense_2/kernel" if noisy else "Dense_0/kernel", 2)[1]
-        return Found("unet", fill(PlainUNet, values, file.where), ins, outs, noisy)
+        return PublishedNetwork("unet", fill(PlainUNet, values, file.where), ins, outs, noisy)
     values["heads"] = file.get("MultiHeadDotProductAttention_0/query/kernel", 3)[1]
     if not vit:
-        return Found("adm", fill(ADM, values, file.where), ins, file.get("Dense_2/kernel", 2)[1])
+        return PublishedNetwork("adm", fill(ADM, values, file.where), ins, file.get("Dense_2/kernel", 2)[1])
     channels, values["vit_heads"], _ = file.get("Transformer_0/MultiHeadDotProductAttention_0/query/kernel", 3)
     values["depth"] = file.count("Transformer_0/SwiGLU")
     key = "Transformer_0/SwiGLU_0/Dense_1/kernel"
     values["mlp_ratio"] = file.over(file.get(key, 2)[1], channels, key)
     outs = file.get("Dense_3/kernel", 2)[1]
-    return Found("uvit", fill(UViT, values, file.where), file.over(ins, 4, "Conv_0/kernel"), outs)
+    return PublishedNetwork("uvit", fill(UViT, values, file.where), file.over(ins, 4, "Conv_0/kernel"), outs)
 
 
-def _dit(file: _Arrays) -> Found:
+def _dit(file: _Arrays) -> PublishedNetwork:
     pixels_in, width = file.get("Dense_0/kernel", 2)
     pixels_out = file.get("FinalLayer_0/Dense_1/kernel", 2)[1]
     # patch² · outs numbers leave for each patch: the largest square that divides them, so the fewest output channels
@@ -290,4 +290,4 @@ def _dit(file: _Arrays) -> Found:
         "frequencies": file.get("Dense_1/kernel", 2)[0],
     }
     ins = file.over(pixels_in, patch**2, "Dense_0/kernel")
-    return Found("dit", fill(DiT, values, file.where), ins, pixels_out // patch**2)
+    return PublishedNetwork("dit", fill(DiT, values, file.where), ins, pixels_out // patch**2)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import voxlate
-from voxlate.data.familiar import training_ranges
+from voxlate.data.intensity_checks import training_ranges
 from voxlate.data.patches import teaching_cases
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput

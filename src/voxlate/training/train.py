@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 from voxlate.batch import Batch
 from voxlate.data import naive
 from voxlate.data.anatomy import anatomy_of
-from voxlate.data.familiar import check_windows
+from voxlate.data.intensity_checks import check_windows
 from voxlate.data.patches import cut_note, teaching_cases
 from voxlate.data.prepared import open_cohort
 from voxlate.errors import BadInput, Stopped
@@ -32,7 +32,7 @@ from voxlate.training.latents import keep_moments, moments_folder, why_not_kept
 from voxlate.training.learner import Epochs, Learner, start_from, train_only
 from voxlate.training.log import Log, StepCallback
 from voxlate.training.measured import begin_measuring, verdicts_on
-from voxlate.training.notes import fold_note, notes_on
+from voxlate.training.messages import fold_note, notes_on
 from voxlate.training.precision import choose, kept_precisions, settled
 from voxlate.training.pretrained import is_imported, unfit
 from voxlate.training.processes import StopAgreement, agreed, by_main, processes, stop_signal
@@ -249,7 +249,7 @@ def _bound(job: Job, method: Method, run: Run) -> dict[str, Any]:
 def _check_stages(recipe: Recipe, jobs: Sequence[Job], start: Path | None) -> None:
     """Build every stage once, and raise BadInput for what cannot work, before the first step is trained."""
     cohort = jobs[0].cohort
-    if not recipe.finds_mask_of(name := cohort.made.get("mask_from")):
+    if not recipe.finds_mask_of(name := cohort.provenance.get("mask_from")):
         raise BadInput(
             f"{cohort.folder}: expected a mask found in {' or '.join(recipe.data.source)}, which a model is given to "
             f"synthesise, found the brain of {name}. Prepare it with --mask-from {recipe.data.source[0]}."

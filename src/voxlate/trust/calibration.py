@@ -16,7 +16,7 @@ from voxlate.records import MOST, Count, Name, NotNegative, Number, Positive, Sh
 from voxlate.scoring.metrics import LEVELS as PERCENTS
 from voxlate.trust.conformal import WIDEST, Bound
 from voxlate.trust.features import number_of_features, voxel_features
-from voxlate.trust.unfamiliar import Memory, number_of_patch_features
+from voxlate.trust.out_of_distribution import ReferencePatches, number_of_patch_features
 from voxlate.trust.widths import LESSONS, NARROWEST, Widths
 
 Array = NDArray[np.float32]
@@ -31,25 +31,25 @@ WAYS: dict[Way, str] = {
 }
 OF_SAMPLES: tuple[Way, ...] = ("quantiles", "sd")
 LEVELS = tuple(percent / 100 for percent in PERCENTS)  # of the calibration curve
-Level = Annotated[float, Field(ge=0.5, lt=1)]
+CoverageLevel = Annotated[float, Field(ge=0.5, lt=1)]
 Scaling = Annotated[float, Field(ge=0, le=WIDEST)]
 BODY = "body"
 MEMORY = ".memory"  # before the names of its tensors, as no modality begins
 
 
 @dataclass(frozen=True)
-class Image:
+class Prediction:
     """An image [D, H, W] in network units; of several samples their standard deviation and two outer quantiles, too."""
 
-    made: Array
+    values: Array
     sd: Array | None = None
     low: Array | None = None
     high: Array | None = None
 
-    def each(self, change: Callable[[Array], Array]) -> "Image":
+    def each(self, change: Callable[[Array], Array]) -> "Prediction":
         """The same change of all that is there."""
         others = (None if one is None else change(one) for one in (self.sd, self.low, self.high))
-        return Image(change(self.made), *others)
+        return Prediction(change(self.values), *others)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Target:
     """
 
     way: Way
-    scales: dict[Level, Scaling]
+    scales: dict[CoverageLevel, Scaling]
     compared: dict[Way, Compared]
     regions: dict[Name, Text]
     bounds: dict[Name, Annotated[float, Field(ge=0)]]
@@ -93,8 +93,8 @@ class Header:
 
     weights: ShortDigest
     synth: dict[str, Any]
-    coverage: Level
-    confidence: Level
+    coverage: CoverageLevel
+    confidence: CoverageLevel
     bound: Bound
     patients: Annotated[int, Field(ge=2, le=MOST)]
     cases: dict[Name, dict[Text, Text]]
@@ -112,7 +112,7 @@ class Calibration:
 
     header: Header
     widths: Mapping[str, Widths]
-    memory: Memory
+    memory: ReferencePatches
     hash: str = ""
 
     @property
@@ -149,12 +149,12 @@ class Calibration:
                 "other images. Remove it, and calibrate again."
             )
 
-    def interval(self, name: str, image: Image, sources: Sequence[Array]) -> tuple[Array, Array]:
+    def interval(self, name: str, prediction: Prediction, sources: Sequence[Array]) -> tuple[Array, Array]:
         """Between which values [D, H, W] the truth of a target's voxels lies, in network units; they hold the image."""
         target = self.header.targets[name]
-        below, above = distances(target.way, image, sources, self.widths.get(name))
+        below, above = distances(target.way, prediction, sources, self.widths.get(name))
         scale = np.float32(target.scales[self.header.coverage])
-        return interval(image.made, scale * below, scale * above, target.ends)
+        return interval(prediction.values, scale * below, scale * above, target.ends)
 
     def bounds(self, name: str, low: Array, high: Array, parts: Mapping[str, NDArray[np.bool_]]) -> dict[str, float]:
         """What the errors of a case are at most, in network units: `mae`, and the errors of regions' means.
@@ -175,19 +175,21 @@ def relative(target: Target, coverage: float) -> dict[str, float]:
     return {f"{level:g}": round(scale / own, 5) for level, scale in target.scales.items() if own > 0}
 
 
-def distances(way: Way, image: Image, sources: Sequence[Array], widths: Widths | None) -> tuple[Array, Array]:
+def distances(way: Way, prediction: Prediction, sources: Sequence[Array], widths: Widths | None) -> tuple[Array, Array]:
     """How far truth may lie below and above an image, before it is scaled."""
     if way in LESSONS:
         assert widths is not None
-        return widths.predict(voxel_features(image.made, sources, image.sd))
+        return widths.predict(voxel_features(prediction.values, sources, prediction.sd))
     if way == "sd":
-        assert image.sd is not None
-        return image.sd + NARROWEST, image.sd + NARROWEST
+        assert prediction.sd is not None
+        return prediction.sd + NARROWEST, prediction.sd + NARROWEST
     if way == "quantiles":
-        assert image.low is not None
-        assert image.high is not None
-        return np.maximum(image.made - image.low, 0) + NARROWEST, np.maximum(image.high - image.made, 0) + NARROWEST
-    return np.ones_like(image.made), np.ones_like(image.made)
+        assert prediction.low is not None
+        assert prediction.high is not None
+        return np.maximum(prediction.values - prediction.low, 0) + NARROWEST, np.maximum(
+            prediction.high - prediction.values, 0
+        ) + NARROWEST
+    return np.ones_like(prediction.values), np.ones_like(prediction.values)
 
 
 def interval(made: Array, below: Array, above: Array, ends: tuple[float, float]) -> tuple[Array, Array]:

@@ -13,7 +13,7 @@ from voxlate.trust.calibration import (
     OF_SAMPLES,
     WAYS,
     Compared,
-    Image,
+    Prediction,
     Target,
     Way,
     distances,
@@ -56,8 +56,8 @@ class Evidence:
     high: Array | None = None
 
     @property
-    def image(self) -> Image:
-        return Image(self.made, self.sd, self.low, self.high)
+    def image(self) -> Prediction:
+        return Prediction(self.made, self.sd, self.low, self.high)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from voxlate.config import Counts, settings
 from voxlate.nets.blocks import start_normal
-from voxlate.nets.completion.parts import (
+from voxlate.nets.completion.shared import (
     Modalities,
     fused,
     half_size,

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from voxlate.config import settings
-from voxlate.nets.completion.parts import Fusion, Modalities, fused, modalities_of, slices_of
+from voxlate.nets.completion.shared import Fusion, Modalities, fused, modalities_of, slices_of
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 
 SLOPE = 0.2  # of LeakyReLU below 0, on the way down; 0 on the way up

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from voxlate.config import Counts, settings
 from voxlate.nets.blocks import start_normal
-from voxlate.nets.completion.parts import Modalities, modalities_of, slices_of
+from voxlate.nets.completion.shared import Modalities, modalities_of, slices_of
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 
 SLOPE = 0.2  # of LeakyReLU below 0

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from voxlate.batch import BACKGROUND
 from voxlate.config import Counts, settings
-from voxlate.nets.completion.parts import Modalities, fused, modalities_of, slices_of
+from voxlate.nets.completion.shared import Modalities, fused, modalities_of, slices_of
 from voxlate.nets.interface import Channels, NetSettings, NetworkInput, Output
 
 SLOPE = 0.3  # of LeakyReLU below 0 in encoders: Keras' default, which the published code takes

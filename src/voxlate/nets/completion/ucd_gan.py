@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from voxlate.config import settings
 from voxlate.nets.blocks import start_normal
-from voxlate.nets.completion.parts import (
+from voxlate.nets.completion.shared import (
     Modalities,
     Slices,
     fused,

@@ -1,0 +1,121 @@
+"""The commands that follow a finished one, as it prints them: each works as it is printed on the cohort at hand."""
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from voxlate.data.find import find_cohort
+from voxlate.data.patches import DataSettings
+from voxlate.data.prepared import Cohort, open_cohort
+from voxlate.data.presets import CaseFiles
+from voxlate.errors import BadInput
+from voxlate.files import read_json
+from voxlate.scoring.provenance import recorded_splits
+
+COHORT = "COHORT"  # stands for the scans, where nobody knows their folder
+LAYOUT = {"pattern": "--pattern", "preset": "--preset", "manifest": "--manifest", "patients": "--patients"}
+HELD_OUT = ("val", "test")
+
+
+def shown(path: Path | str) -> str:
+    """A path as a shell takes it, as seen from here where it lies below."""
+    here = os.path.relpath(path) if Path(path).is_absolute() else str(path)
+    return shlex.quote(str(path) if here.startswith("..") else here)
+
+
+def layout_options(layout: Mapping[str, Any]) -> str:
+    """How a cohort is found, as options of any command."""
+    named = "".join(f" {option} {shlex.quote(str(layout[key]))}" for key, option in LAYOUT.items() if layout.get(key))
+    return named + (" --allow-outside" if layout.get("allow_outside") else "")
+
+
+def after_prepare(prepared: Path) -> str:
+    """The training of a prepared cohort; raises BadInput where none can be planned."""
+    from voxlate.planning.facts import facts_of
+    from voxlate.planning.roles import roles_of
+
+    roles_of(facts_of(open_cohort(prepared)))
+    return f"train auto --data {shown(prepared)} --out RUN"
+
+
+def after_training(run: Path, data: DataSettings, completes: bool) -> str:
+    """Scores of what a model completes, or images of cases that it did not see.
+
+    Where held-out cases lack scans, what can be made of them: all that they lack, or the images of one case.
+    """
+    splits, cohort = recorded_splits([run]), _prepared(run)
+    if cohort is None:
+        unseen = next((f" --split {name}" for name in HELD_OUT if splits.get(name)), "")
+        return f"synth {shown(run)} {COHORT}{unseen} --out OUT"
+    present = {one.case: set(one.present) for one in cohort.cases}
+    scans = (shown(root) if (root := _root(cohort)) else COHORT) + layout_options(cohort.provenance)
+    held_out = {name: splits[name] for name in HELD_OUT if splits.get(name)} or {"": [*present]}
+    wanted = set(data.source)
+
+    def fits(there: set[str]) -> bool:
+        """Whether images can be made of a case: of one that lacks something, of all, or of some."""
+        if completes:
+            return bool(there) and there != wanted
+        return bool(there) if data.allow_missing else there == wanted
+
+    for name, cases in held_out.items():
+        split = f" --split {name}" if name else ""
+        having = [wanted & present.get(case, set()) for case in cases]
+        if completes and wanted in having:
+            return f"evaluate NEW --truth {scans} --run {shown(run)} --missing one --units network{split}"
+        if all(map(fits, having)):
+            return f"synth {shown(run)} {scans}{split} --out OUT"
+    held = {case for cases in held_out.values() for case in cases}
+    for case in sorted(_found(cohort), key=lambda one: one.case not in held):
+        files = {name: path for name, path in case.files.items() if name in wanted}
+        if fits(set(files)):
+            pairs = " ".join(f"{name}={shown(path)}" for name, path in files.items())
+            return f"synth {shown(run)} {pairs} --out OUT"
+    return f"synth {shown(run)} {scans} --out OUT"
+
+
+def after_synthesis(out: Path, scans: str, layout: Mapping[str, Any], truths: bool) -> str:
+    """The scores of images whose truth lies with the scans, else their report."""
+    if truths:
+        return f"evaluate {shown(out)} --truth {shown(scans)}{layout_options(layout)}"
+    return f"report {shown(out)}"
+
+
+def after_completing(run: Path, scans: str, layout: Mapping[str, Any], split: str | None) -> str:
+    """The scores of what a model makes of cases that lack nothing."""
+    of_split = f" --split {split}" if split else ""
+    found = f"{shown(scans)}{layout_options(layout)}{of_split}"
+    return f"evaluate NEW --truth {found} --run {shown(run)} --missing one --units network"
+
+
+def _root(cohort: Cohort) -> Path | None:
+    """The folder of the scans; None where it is not there any more."""
+    root = Path(str(cohort.provenance.get("root", "")))
+    return root if cohort.provenance.get("root") and root.exists() else None
+
+
+def _found(cohort: Cohort) -> Sequence[CaseFiles]:
+    """The files of a prepared cohort's scans; nothing where they are not there any more."""
+    root, layout = _root(cohort), {key: cohort.provenance.get(key) for key in LAYOUT}
+    if root is None:
+        return []
+    try:
+        return find_cohort(
+            root, layout["pattern"], layout["manifest"], layout["preset"], patients=layout["patients"]
+        ).cases
+    except BadInput:  # scans that were changed since do not make a training fail
+        return []
+
+
+def _prepared(run: Path) -> Cohort | None:
+    """The prepared cohort of a run; None where it is not there any more."""
+    stated = read_json(path).get("prepared") if (path := run / "provenance.json").is_file() else None
+    folder = Path(os.path.normpath(run / stated)) if isinstance(stated, str) else None
+    if folder is None or not (folder / "cohort.json").is_file():
+        return None
+    try:
+        return open_cohort(folder)
+    except BadInput:
+        return None

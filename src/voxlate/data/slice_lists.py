@@ -1,0 +1,192 @@
+"""Lists that come with slices whose files name no patient: which split they are in, and whose they are."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from voxlate.data.leakage import refuse_leak
+from voxlate.data.presets import Arrays, CaseFiles
+from voxlate.data.split import patient_order
+from voxlate.errors import BadInput
+from voxlate.files import safe_name
+from voxlate.images.arrays import ARRAYS, slice_size, stack_shape, states_spacing
+from voxlate.images.dynamic import without_frame
+
+PATIENTS = "patients.txt"  # in a cohort's folder: read where no other list is named
+LARGEST_SHARE = 4  # of the training items at most one in so many is held back
+STACKED = re.compile(r"slice=\{case\}")
+
+
+def slices_of(file: Path, part: str, common: str) -> Iterator[tuple[str | None, Path]]:
+    """The paths of the slices that a pattern's part ('channel=0', 'slice={case}') names in a file, and their cases.
+
+    The case is None where the file's name says it; common: what holds for all files, unless the part says otherwise.
+    """
+    settings = {one.partition("=")[0]: one for one in f"{common},{part}".split(",") if one}
+    text = ",".join(settings[key] for key in sorted(settings, key=lambda key: key in ("axes", "mm", "unit")))
+    if not STACKED.search(text):
+        yield None, Path(f"{file}#{text}") if text and file.suffix.lower() in ARRAYS else file
+        return
+    count = stack_shape(file, STACKED.sub("slice=0", text))[0]
+    width = max(4, len(str(count - 1)))
+    for k in range(count):
+        yield f"slice{k:0{width}d}", Path(f"{file}#{STACKED.sub(f'slice={k}', text)}")
+
+
+def arranged(
+    cases: list[CaseFiles], arrays: Arrays, root: Path, patients: Path | None, named: bool
+) -> tuple[list[CaseFiles], list[str]]:
+    """The cases of array files with their splits and patients, and a sentence on those that no list has.
+
+    patients: see `with_patients` (default: PATIENTS in root, where it is); named: whether the files' names say the
+    patients. Where nobody says them, they are '' (see `known_patients`), and nothing is held back for validation.
+    Raises BadInput for stacks of other shapes, and for lists that do not fit.
+    """
+    _refuse_unequal_stacks(cases)
+    cases, left_out = _with_splits(cases, arrays, root)
+    if patients is None and (root / PATIENTS).is_file():
+        patients = root / PATIENTS
+    if patients is not None:
+        cases = with_patients(cases, patients)
+        refuse_leak(((one.patient, one.split) for one in cases), patients)
+    elif not named:
+        cases = [replace(one, patient="") for one in cases]
+    return _held_back(cases, arrays.held_back), left_out
+
+
+def known_patients(cases: Sequence[CaseFiles], root: Path) -> None:
+    """Raise BadInput where nothing says whose slices the cases are, for one patient's may reach two splits."""
+    if all(one.patient for one in cases):
+        return
+    form = "the patient of each slice, one a line" if _are_stacked(cases) else "'ID PATIENT' a line, or an ID alone "
+    form += "" if _are_stacked(cases) else "where it is a patient of its own"
+    raise BadInput(
+        f"{root}: expected a list of patients, as nothing in such files says whose a slice is, and one patient's must "
+        f"not reach two splits, found none. Pass --patients FILE, or save it there as {PATIENTS}: {form}."
+    )
+
+
+def with_patients(cases: list[CaseFiles], path: Path) -> list[CaseFiles]:
+    """The cases with the patients that a text file names: of a stack one a line, in order, else 'ID PATIENT'."""
+    lines = _lines(path)
+    rows = [[safe_name(word, f"{path}, line {n}") for word in re.split(r"[\s,;]+", one)] for n, one in lines]
+    if _are_stacked(cases):
+        if len(rows) != len(cases) or any(len(row) != 1 for row in rows):
+            found = f"{len(rows)} lines" if len(rows) != len(cases) else "lines of several words"
+            raise BadInput(
+                f"{path}: expected a patient for each of {len(cases)} slices, one a line, found {found}. Fix the list."
+            )
+        return [replace(one, patient=row[0]) for one, row in zip(sorted(cases, key=lambda one: one.case), rows)]
+    owners = dict[str, str]()
+    for (number, line), row in zip(lines, rows):
+        if len(row) > 2 or owners.setdefault(row[0], row[-1]) != row[-1]:
+            raise BadInput(f"{path}, line {number}: expected 'ID PATIENT', each ID once, found '{line}'. Fix the line.")
+    if lacking := sorted(one.case for one in cases if one.case not in owners):
+        raise BadInput(
+            f"{path}: expected 'ID PATIENT' for every case, found none for {lacking[0]} ({len(lacking)} of "
+            f"{len(cases)} lack it). Add them; an ID alone is a patient of its own."
+        )
+    return [replace(one, patient=owners[one.case]) for one in cases]
+
+
+def refuse_unfit(cases: Sequence[CaseFiles], root: Path) -> None:
+    """Raise BadInput where a case lacks a file that others have, or its slices differ in size.
+
+    Neither can be set right: slices state no place by which they could be resampled to each other.
+    """
+    every = {name for one in cases for name in one.paths}
+    for one in cases:
+        if lacking := sorted(every - one.paths.keys()):
+            raise BadInput(
+                f"{root}: expected {', '.join(sorted(one.paths))} and {lacking[0]} of {one.case}, found no "
+                f"{lacking[0]}. Add the file, take the case out, or name the modalities to prepare (--modality)."
+            )
+        arrays = [path for path in one.paths.values() if without_frame(path)[0].suffix.lower() in (".npy", ".npz")]
+        sizes = ((path, slice_size(*without_frame(path))) for path in arrays)
+        known = [(path, size) for path, size in sizes if size is not None]
+        _refuse_unequal(known, "height and width", "slices state no place by which to resample them")
+
+
+def _refuse_unequal_stacks(cases: list[CaseFiles]) -> None:
+    files = dict(without_frame(path) for one in cases for path in one.files.values())
+    shapes = [(path, stack_shape(path, part)) for path, part in files.items() if "slice=" in part]
+    _refuse_unequal(shapes, "slices, height and width", "the two are paired by index")
+
+
+def _refuse_unequal(shapes: Sequence[tuple[Path, tuple[int, ...]]], what: str, why: str) -> None:
+    """Raise BadInput where an array has another shape than the first one."""
+    for path, shape in shapes:
+        first, expected = shapes[0]
+        if shape != expected:
+            raise BadInput(
+                f"{path}: expected the {what} of {first.name}, as {why} ({'×'.join(map(str, expected))}), found "
+                f"{'×'.join(map(str, shape))}. Save them on one grid, slice by slice."
+            )
+
+
+def unstated_spacing(cases: Sequence[CaseFiles]) -> list[str]:
+    """A sentence where the spacing of slices in arrays is a guess."""
+    parts = [without_frame(path) for one in cases for path in one.files.values()]
+    if all(path.suffix.lower() not in ARRAYS or states_spacing(part) for path, part in parts):
+        return []
+    return ["spacing is 1 mm: nothing states it (a preset of your own may: a base, and [arrays] part = 'mm=0.6x0.6x5')"]
+
+
+def _with_splits(cases: list[CaseFiles], arrays: Arrays, root: Path) -> tuple[list[CaseFiles], list[str]]:
+    if not arrays.lists:
+        return cases, []
+    splits = dict[str, str]()
+    for split, name in arrays.lists.items():
+        path = next((base / name for base in (root, root.resolve().parent) if (base / name).is_file()), root / name)
+        ids = [line for _, line in _lines(path)]
+        if twice := [one for one, count in Counter(ids).items() if count > 1]:
+            raise BadInput(f"{path}: expected each ID once, found '{twice[0]}' twice. Remove one of the lines.")
+        if both := [one for one in ids if one in splits]:
+            raise BadInput(
+                f"{path}: expected no ID of another list, found '{both[0]}', which is in that of {splits[both[0]]} too "
+                f"({len(both)} such). Take it out of one of them."
+            )
+        splits |= dict.fromkeys(ids, split)
+        if missing := sorted(set(ids) - {one.case for one in cases}):
+            raise BadInput(
+                f"{path}: expected files of every ID, found none of '{missing[0]}' ({len(missing)} of {len(ids)} "
+                "have none). Add them, or take the lines out."
+            )
+    unlisted = [one.case for one in cases if one.case not in splits]
+    left_out = [f"{len(unlisted)} slices that no list names ('{unlisted[0]}', …)"] if unlisted else []
+    return [replace(one, split=splits[one.case]) for one in cases if one.case in splits], left_out
+
+
+def _held_back(cases: list[CaseFiles], count: int) -> list[CaseFiles]:
+    """The cases with so many training items as validation, patient by patient in the order of a hash of their names."""
+    training = [one for one in cases if one.split == "train"]
+    if not count or not training:
+        return cases
+    if not all(one.patient for one in cases):  # which they are is known once the patients are
+        return [replace(one, split=None) if one.split == "train" else one for one in cases]
+    of_patient = Counter(one.patient for one in training)
+    wanted, chosen = min(count, len(training) // LARGEST_SHARE), set[str]()
+    for patient in sorted(of_patient, key=lambda name: patient_order(0, name))[:-1]:  # one is left to learn from
+        if sum(of_patient[one] for one in chosen) < wanted:
+            chosen.add(patient)
+    return [replace(one, split="val") if one.split == "train" and one.patient in chosen else one for one in cases]
+
+
+def _are_stacked(cases: Sequence[CaseFiles]) -> bool:
+    return any("slice=" in without_frame(path)[1] for one in cases for path in one.files.values())
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """The lines of a text file with their numbers, without empty ones at its end."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: expected a text file, a line for each slice, found none. Check the path.") from error
+    lines = [(number, line.strip()) for number, line in enumerate(text.rstrip().splitlines(), start=1)]
+    if empty := [number for number, line in lines if not line]:
+        raise BadInput(f"{path}: expected something in every line, found line {empty[0]} empty. Remove it.")
+    if not lines:
+        raise BadInput(f"{path}: expected a line for each slice, found an empty file. Fill it.")
+    return lines

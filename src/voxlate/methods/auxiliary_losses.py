@@ -1,0 +1,90 @@
+"""Losses of what a network gives besides its image (`Output.extras`), by name, each over what exists alone.
+
+A loss takes the extra, the problem, the batch's labels and how a method averages; it gives [B].
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from voxlate.diffusion.objective import masked_mean
+from voxlate.errors import BadInput
+from voxlate.methods.method import Problem, required
+from voxlate.nets.completion.shared import modality_images
+
+Extra = Tensor | tuple[Tensor, ...]
+Reduction = Literal["mask", "all"]
+ExtraLoss = Callable[[Extra, Problem, Tensor | None, Reduction], Tensor]
+SMOOTH = 1.0  # voxels added to both parts of Dice, so that an absent class that is not found counts as found
+
+
+def reconstructions(extra: Extra, problem: Problem, labels: Tensor | None, reduction: Reduction) -> Tensor:
+    """L1 of images of the given modalities, [B, N, D, H, W], against themselves, where available."""
+    images, available = modality_images(replace(problem.inputs, state=problem.known))
+    return masked_mean((_one(extra) - images).abs(), available[:, :, None, None, None], reduction)
+
+
+def images_by_latent(extra: Extra, problem: Problem, labels: Tensor | None, reduction: Reduction) -> Tensor:
+    """L1 of the images, [B, C, D, H, W], that each available modality's latent gives alone, summed over these."""
+    truth, (_, available) = required(problem.x0), modality_images(replace(problem.inputs, state=problem.known))
+    there = truth.new_ones(truth.shape[:2]) if problem.x0_present is None else problem.x0_present
+    errors = [masked_mean((one.float() - truth).abs(), there[:, :, None, None, None], reduction) for one in extra]
+    return (torch.stack(errors, dim=1) * available).sum(dim=1)
+
+
+def latent_variance(extra: Extra, problem: Problem, labels: Tensor | None, reduction: Reduction) -> Tensor:
+    """Mean of a map of variances across latents, [B, 1, D, H, W]."""
+    return _one(extra).flatten(1).mean(dim=1)
+
+
+def codes(extra: Extra, problem: Problem, labels: Tensor | None, reduction: Reduction) -> Tensor:
+    """L1 between two maps of codes, [B, C, …]: of the given images, and of the made ones."""
+    given, made = extra
+    return (given.float() - made.float()).abs().flatten(1).mean(dim=1)
+
+
+def segmentation(extra: Extra, problem: Problem, labels: Tensor | None, reduction: Reduction) -> Tensor:
+    """Cross entropy and 1 − Dice of the classes above 0, of logits [B, K, D, H, W], where there are labels.
+
+    labels: [B, 1, D, H, W], the number of each voxel's class, -1 where there is none.
+    """
+    logits, wanted = _one(extra), required(labels)[:, 0].long()
+    if (highest := int(wanted.max())) >= logits.shape[1]:
+        raise BadInput(
+            f"net.classes: expected more classes than the highest label, {highest}, found {logits.shape[1]}. Raise it."
+        )
+    known = (wanted >= 0)[:, None].float()
+    entropy = masked_mean(F.cross_entropy(logits, wanted, ignore_index=-1, reduction="none")[:, None], known)
+    chances = logits.softmax(dim=1) * known
+    truth = F.one_hot(wanted.clamp(min=0), logits.shape[1]).movedim(-1, 1) * known
+    both, either = (one[:, 1:].flatten(2).sum(dim=2) for one in (chances * truth, chances + truth))
+    dice = ((2 * both + SMOOTH) / (either + SMOOTH)).mean(dim=1)
+    return entropy + (1 - dice) * known.flatten(1).amax(dim=1)
+
+
+def modality_logits(extra: Extra, problem: Problem, labels: Tensor | None, reduction: Reduction) -> Tensor:
+    """Cross entropy of which modality a latent is of, [B, N, N, …], logits before places, over those available."""
+    logits, (_, available) = _one(extra), modality_images(replace(problem.inputs, state=problem.known))
+    each = logits.flatten(0, 1).flatten(2)  # [B * N, N, places]
+    kind = torch.arange(logits.shape[1], device=logits.device).repeat(len(logits))[:, None].expand(-1, each.shape[2])
+    entropies = F.cross_entropy(each, kind, reduction="none").mean(dim=1)
+    return masked_mean(entropies.view(available.shape), available)
+
+
+LOSSES: Mapping[str, ExtraLoss] = {
+    "reconstructions": reconstructions,
+    "images_by_latent": images_by_latent,
+    "latent_variance": latent_variance,
+    "codes": codes,
+    "segmentation": segmentation,
+    "modality_logits": modality_logits,
+}
+
+
+def _one(extra: Extra) -> Tensor:
+    assert isinstance(extra, Tensor)
+    return extra.float()

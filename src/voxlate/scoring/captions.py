@@ -1,0 +1,221 @@
+"""The scores of a metrics.json in words: what stands below their table."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from voxlate.data.grades import worst
+from voxlate.errors import first_of
+from voxlate.scoring.intervals import counted_as
+from voxlate.scoring.lesion_counts import sentence as ledger_sentence
+from voxlate.scoring.metrics import LPIPS, SSIM, metrics_of, scope_label
+
+FEW = 4  # notes on cases that are printed without --all
+WIDE = 0.6  # of the scored range, from which intervals say next to nothing
+OWN_PEAK = (
+    "Divided by its own peak, an image that is too bright or too dark as a whole scores as one that is not; "
+    "--units network counts that."
+)
+
+Document = Mapping[str, Any]
+
+
+def rows_of(document: Document, modality: str, answer: str = "synthesis") -> dict[str, Mapping[str, Any]]:
+    """The scores in a metrics.json by case."""
+    rows = [row for row in document.get("cases", []) if (row["modality"], row["answer"]) == (modality, answer)]
+    return {row["case"]: row for row in rows}
+
+
+def keys_of(document: Document) -> set[str]:
+    """Keys of the metrics that have a value somewhere."""
+    answers = [scores for part in document["modalities"].values() for scores in part["answers"].values()]
+    return {key for scores in answers for key, value in scores.items() if value["mean"] is not None}
+
+
+def caption(document: Document) -> list[str]:
+    """Range, mask, window, units and numbers of cases, in words."""
+    modalities = document["modalities"]
+    lines = [held_out_note(document), *_of_intervals(document)]
+    for name, part in modalities.items():
+        lines.append(f"{range_note(name, part)} ({part['range_rule']}); mask: {part['mask']}; {part['bootstrap']}.")
+        if part["patients"] == 1 and part["cases"] > 1:
+            lines.append(f"{name}: one patient, so the intervals describe these cases and not other patients.")
+        if part["patients"] == 2:
+            lines.append(f"{name}: two patients, so the intervals say next to nothing of other patients.")
+    lines += [_misaligned_line(name, part, document) for name, part in document.get("misaligned", {}).items()]
+    if any(part["own_peak"] for part in modalities.values()):
+        lines.append(OWN_PEAK)
+    lines += _of_metrics(document)
+    lines += [_scope_rule(name, rule, document) for name, rule in document.get("scopes", {}).items()]
+    lines += [_region_note(name, rule, document) for name, rule in document.get("regions", {}).items()]
+    ours = [row for row in document["cases"] if row["answer"] == "synthesis"]
+    lines += [ledger_sentence(name, ours) for name in document.get("regions", {})]
+    return [line for line in [*lines, *_of_cases(document)] if line]
+
+
+def short_caption(document: Document) -> list[str]:
+    """Range, mask and numbers of cases, what intervals are worth, and how many cases have warnings."""
+    lines = [held_out_note(document), *_of_intervals(document)]
+    lines += [f"{range_note(name, part)}; mask: {part['mask']}." for name, part in document["modalities"].items()]
+    lines += [_misaligned_line(name, part, document) for name, part in document.get("misaligned", {}).items()]
+    lines += [_scope_rule(name, rule, document) for name, rule in document.get("scopes", {}).items()]
+    lines += [_region_note(name, rule, document) for name, rule in document.get("regions", {}).items()]
+    if without := document.get("without_truth"):
+        lines.append(f"Without truth, not scored: {plural(len(without), 'image')}.")
+    if warned := [case for case, said in document.get("scan_warnings", {}).items() if worst(said) != "note"]:
+        lines.append(f"synth warned of {plural(len(warned), 'case')} ({first_of(warned)}): --all prints why.")
+    notes = list(_grouped_notes(document))
+    lines += notes[:FEW]
+    if len(notes) > FEW:
+        lines.append(f"{plural(len(notes) - FEW, 'further note')} on grids and baselines: --all prints all.")
+    return [line for line in lines if line]
+
+
+def held_out_note(document: Document) -> str:
+    """A sentence on the cases of a metrics.json that were in the model's training; "" where none is known to be."""
+    return not_held_out(len(document.get("trained_on", [])), len({row["case"] for row in document.get("cases", [])}))
+
+
+def not_held_out(trained: int, scored: int) -> str:
+    """A sentence on scored cases that were in the training; "" where none was."""
+    cases = f"{plural(scored, 'case')} {'was' if trained == 1 else 'were'}"
+    return f"{trained} of {cases} in the model's training (by name): no held-out scores of those." if trained else ""
+
+
+def _of_intervals(document: Document) -> Iterator[str]:
+    """What coverage is worth: how intervals were learned, how wide they are, and which cases say nothing of them."""
+    for one in document.get("calibrations", []):
+        yield (
+            f"Intervals are to hold {one['coverage']:.0%} of a new patient's voxels inside the body, learned of "
+            f"{one['patients']} patients, {counted_as(one['bound'], one['confidence'])}."
+        )
+    for name, part in document["modalities"].items():
+        wide = (part["answers"].get("synthesis", {}).get("interval") or {}).get("mean")
+        whole = part["range"][1] - part["range"][0]
+        if wide is not None and wide > WIDE * whole:
+            yield f"{name}: intervals are {wide / whole:.0%} of the scored range wide: they say next to nothing."
+        if wide is not None and "peak" in part["unit"]:
+            yield f"{name}: coverage is up to each scan's own gain, as all scores in arbitrary units are."
+    rows = [row for row in document["cases"] if row["answer"] == "synthesis"]
+    if taught := document.get("calibrated_on"):
+        yield (
+            f"{len(taught)} of {len({row['case'] for row in rows})} cases are of those that the calibration was "
+            "learned from: that truth lies within their intervals, and that their bounds hold, is no test."
+        )
+    lacking = sum(row.get("coverage") is None for row in rows)
+    if 0 < lacking < len(rows):
+        yield f"{lacking} of {len(rows)} images have no intervals, and do not count in their coverage."
+
+
+def _of_metrics(document: Document) -> Iterator[str]:
+    """The conventions of SSIM, NMI, gradients, distances and LPIPS."""
+    first, keys = next(iter(document["modalities"].values())), keys_of(document)
+    windows = "whole windows only" if first["ssim_padding"] == "valid" else "edges extended with zeros"
+    if first["ssim_from"] == "zero":
+        windows += "; values measured from zero, not from the low end of the range"
+    gradient = "Gradient: 1 right, below blur, above noise"
+    if "gradient_z" in keys:
+        gradient += "; z: the same from slice to slice, above is flicker"
+    yield f"SSIM: {SSIM}{windows}. NMI: 64 bins. {gradient}."
+    if "mae_z" in keys:
+        yield (
+            "Coherence of slices (ours, no paper's): SSIM coronal and sagittal, of every fourth slice; MAE z, of "
+            "differences of neighbouring slices."
+        )
+    for part in document["modalities"].values():
+        if part["features"]:
+            yield _features_note(part["features"])
+    if first["lpips"]:
+        yield f"LPIPS: {first['lpips']}; {LPIPS}."
+
+
+def _of_cases(document: Document) -> Iterator[str]:
+    """What naive baselines and bounds are from, and what is to be known of single cases."""
+    if number := document.get("naive_cases"):
+        several = isinstance(number, dict)
+        shown = ", ".join(f"{count} ({name})" for name, count in number.items()) if several else number
+        yield f"Mean image, copy and intensity table: from {shown} training cases."
+    for name, bound in document.get("bounds", {}).items():
+        yield (
+            f"{name}: the autoencoder alone gives whole validation slices back with an MAE of {bound:.2f} of 255 "
+            "network units; a model of its latents is hardly nearer."
+        )
+    if document.get("without_truth"):
+        yield f"Without truth, not scored: {', '.join(document['without_truth'])}."
+    if missing := document.get("not_synthesised"):
+        yield f"Not scored: {'; '.join(f'{case} ({why})' for case, why in missing.items())}."
+    for case, warnings in document.get("scan_warnings", {}).items():
+        yield f"{case}: {' '.join(warnings)}"
+    yield from _grouped_notes(document)
+
+
+def _grouped_notes(document: Document) -> Iterator[str]:
+    """How images came to their truths' grids and which baselines are absent, the cases of one note together."""
+    for notes in (document.get("moved", {}), document.get("naive_left_out", {})):
+        for note in dict.fromkeys(notes.values()):
+            cases = [case for case, one in notes.items() if one == note]
+            yield f"{', '.join(cases)}: {note.removesuffix('.')}."
+
+
+def range_note(name: str, part: Mapping[str, Any]) -> str:
+    """How many cases and patients a modality has, and the range of its scores."""
+    low, high = part["range"]
+    cases, patients = plural(part["cases"], "case"), plural(part["patients"], "patient")
+    return f"{name}: {cases} of {patients}; range {low:g} to {high:g} {part['unit']}"
+
+
+def plural(number: int, name: str) -> str:
+    return f"{number} {name}" + ("" if number == 1 else "s")
+
+
+def _misaligned_line(modality: str, part: Mapping[str, Any], document: Document) -> str:
+    """What share of the error comes from scans that do not lie on each other, over the cases where that is so."""
+    metric, unit = metrics_of(document)["mae"], document["modalities"][modality]["unit"]
+    rows, cases = rows_of(document, modality), part["cases"]
+    error = float(np.mean([row["mae"] for case, row in rows.items() if case in cases]))
+    shown, of = (f"{metric.text(value, like=error)} {metric.unit_for(unit)}" for value in (part["mae"], error))
+    share = f"about {shown} come" if part["mae"] < error else f"as good as all ({shown}) comes"
+    source = next(iter(cases.values()))["source"]
+    return (
+        f"{modality}: {len(cases)} of {plural(len(rows), 'case')} do not lie on {source}, by prepare's estimate "
+        f"({part['mm']:.1f} mm on average). Of their MAE of {of} {share} from that: so much the truth differs from "
+        "itself when it is moved as far."
+    )
+
+
+def _features_note(part: Mapping[str, Any]) -> str:
+    """The features of the distances, the number of images and its effect."""
+    name = "FD, FD∞ and KD" if part["kind"] == "fd" else "Texture distances (not FD: other features, another scale)"
+    text = (
+        f"{name}: features: {part['name']}; {part['dimensions']} numbers a slice; "
+        f"{part['images']} axial slices pooled, resize {part['resize']}; "
+        f"± is the standard error ({part['errors']}). The plain distance is too high with few images, so it compares "
+        "only at one number of them; ∞ extrapolates it, the kernel distance has no such bias."
+    )
+    if part["images"] < part["images_for_limit"]:
+        text += f" ∞ needs {part['images_for_limit']} images."
+    return text
+
+
+def _scope_rule(name: str, rule: str, document: Document) -> str:
+    """The rule of a scope, and how many of its pictures count."""
+    numbers = []
+    for modality, part in document["modalities"].items():
+        counted = part["answers"].get("synthesis", {}).get(f"{name}.mae", {}).get("pictures")
+        if counted is not None:
+            numbers.append(f"{modality}: {counted['n']} of {plural(part['slices'], 'slice')} count")
+    return f"{scope_label(name)}: {'; '.join([rule, *numbers])}."
+
+
+def _region_note(name: str, rule: str, document: Document) -> str:
+    """The rule of a region, and the truth's mean, volume or ratio in it."""
+    known, means = metrics_of(document), []
+    for part in document["modalities"].values():
+        for what in ("mean", "volume", "ratio"):
+            metric = known[f"{name}.truth_{what}"]
+            value = part["answers"].get("synthesis", {}).get(metric.key)
+            if value and value["mean"] is not None:
+                text = f"{metric.mean_text(value)} {metric.unit_for(part['unit'])}".rstrip()
+                means.append(f"truth's {what} {text} ({value['n']} cases)")
+    return f"{name}: {rule}; {', '.join(means)}."

@@ -1,0 +1,230 @@
+"""What a folder of syntheses holds: images with a truth, all made in one way from the scans of their own case."""
+
+import functools
+import json
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from voxlate.data.find import CaseFiles
+from voxlate.data.naive import Baselines
+from voxlate.errors import BadInput
+from voxlate.files import HIGH, LOW, MAPS, STD, SYNTHETIC, UNCALIBRATED
+from voxlate.images.volume import content_hash, is_there
+from voxlate.scoring.intervals import Interval, interval_of
+from voxlate.scoring.provenance import difference, provenance_of, read_run, run_folders, stated_inputs, way_of
+
+BASELINES = "naive.safetensors"
+SUFFIXES = (".nii.gz", ".nii", ".mha", ".tif", ".tiff", ".png")
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One synthesis to score: its case, its modality, its files, and its own provenance."""
+
+    case: CaseFiles
+    modality: str
+    synthesis: Path
+    std: Path | None
+    interval: Interval | None
+    provenance: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        return f"{self.case.case}/{self.modality}"
+
+    @property
+    def inputs(self) -> dict[str, Path]:
+        """The scans that it was made from: as its provenance says, else where the cohort has them."""
+        stated = stated_inputs(self.provenance).items()
+        return {name: path if is_there(path) else self.case.files.get(name, path) for name, path in stated}
+
+
+@dataclass(frozen=True)
+class ScoredImages:
+    """The images to score, the names of those without a truth, and by case why an image must not be scored."""
+
+    items: list[Item]
+    without_truth: list[str]
+    refused: dict[str, str]
+
+
+def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredImages:
+    """The syntheses of OUT/<case> whose case has a truth; where: names the cohort in messages.
+
+    Raises BadInput where none has one, where images were made in several ways, or from another case's scans.
+    """
+    if not out.is_dir():
+        raise BadInput(f"{out}: expected the folder that `voxlate synth` wrote, found none. Check the path.")
+    found, failed = ScoredImages([], [], {}), provenance_of(out).get("failed", {})
+    folders = {path.name: images for path in sorted(out.iterdir()) if path.is_dir() and (images := images_in(path))}
+    stated = {name for name in folders if (out / name / "provenance.json").is_file()}
+    for name, images in folders.items():
+        case = cases.get(name)
+        if case and name not in stated and set(images.values()) <= _scans(case):
+            continue  # made in place, and nothing of this case
+        if case and name in failed:
+            found.refused[name] = f"its image is of an earlier run; {failed[name]}"
+        elif case and stated and name not in stated:
+            found.refused[name] = "synth was stopped while it wrote this case: make it again"
+        else:
+            own = {modality: path for modality, path in images.items() if not is_map(modality, images)}
+            for modality, path in own.items():
+                if case is None or modality not in case.files:
+                    found.without_truth.append(f"{name}/{modality}")
+                    continue
+                made = provenance_of(out, name, modality)
+                std, interval = spread_of(modality, images), interval_of(images, modality, made)
+                found.items.append(Item(case, modality, path, std, interval, made))
+    if not found.items:
+        refused = next((f" ({case}: {why})" for case, why in found.refused.items()), "")
+        raise BadInput(
+            f"{out}: expected <case>/<modality>.nii.gz with the names of the cases in {where}, found none that "
+            f"match{refused}. Check the two folders and the names of the modalities."
+        )
+    for mine in items_by_modality(found.items).values():
+        _check_one_way(out, {item.case.case: item.provenance for item in mine if item.case.case in stated})
+    _check_own_scans(out, {item.case.case for item in found.items}, cases)
+    return found
+
+
+def is_map(name: str, images: Collection[str]) -> bool:
+    """Whether a name among those of a case's images is that of a map of one of them: of its spread, say."""
+    own = {suffix for suffix in MAPS if name.endswith(suffix) and name.removesuffix(suffix) in images}
+    ends = {LOW: HIGH, HIGH: LOW}  # a scan may be called ct_low
+    return any(suffix not in ends or name.removesuffix(suffix) + ends[suffix] in images for suffix in own)
+
+
+def spread_of(modality: str, images: Mapping[str, Path]) -> Path | None:
+    """The map of an image's standard deviation, where there is one."""
+    return images.get(modality + STD) or images.get(modality + UNCALIBRATED)
+
+
+def _scans(case: CaseFiles) -> set[Path]:
+    """All files of a case."""
+    return {*case.files.values(), *case.labels.values(), *([case.mask] if case.mask else [])}
+
+
+def not_scored(out: Path, found: ScoredImages, cases: Mapping[str, CaseFiles]) -> dict[str, str]:
+    """Why images that have a truth are not there to score, by <case>/<modality>, or by case where it has none at all.
+
+    Of the cases that synth was asked for, else of all.
+    """
+    made = provenance_of(out)
+    scored, targets = {(item.case.case, item.modality) for item in found.items}, items_by_modality(found.items)
+    reasons, absent = made.get("failed", {}) | found.refused, dict[str, str]()
+    for case in made.get("cases") or cases:
+        expected = set(targets) & set(cases[case].files) - _given(out, case) if case in cases else set[str]()
+        for name in sorted(name for name in expected if (case, name) not in scored):
+            label = f"{case}/{name}" if any((case, other) in scored for other in targets) else case
+            absent[label] = reasons.get(label, f"no image in {out.name}")
+    return absent | found.refused
+
+
+def _given(out: Path, case: str) -> set[str]:
+    """The modalities of which a case cannot have an image: the scans that all its images were made from."""
+    made = provenance_of(out, case)
+    return set() if "made_without" in made else set(stated_inputs(made))
+
+
+def _check_one_way(out: Path, made: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise BadInput where cases were made by several models, seeds or options: their scores describe no method."""
+    ways: dict[str, list[str]] = {}
+    for case, one in made.items():
+        ways.setdefault(json.dumps(way_of(one), sort_keys=True), []).append(case)
+    if len(ways) > 1:
+        first, second, *_ = ways.values()
+        groups = [f"{len(cases)} as {cases[0]}" for cases in ways.values()]
+        raise BadInput(
+            f"{out}: expected images made in one way, found {len(ways)} ({', '.join(groups)}) that differ in "
+            f"{difference(made[first[0]], made[second[0]])}. Run synth again over all cases, or into another folder."
+        )
+
+
+def _check_own_scans(out: Path, scored: Collection[str], cases: Mapping[str, CaseFiles]) -> None:
+    """Raise BadInput where the provenance of an image names another case of the cohort, or a scan of it."""
+    owners = {path.resolve(): name for name, case in cases.items() for path in case.files.values()}
+    for name in sorted(scored):
+        made = provenance_of(out, name)
+        owned = {owners.get(place.resolve(), name) for place in stated_inputs(made).values()}
+        if others := (owned | ({made.get("case", name)} & cases.keys())) - {name}:
+            raise BadInput(
+                f"{out / name}: expected an image made from the scans of {name}, found one of "
+                f"{', '.join(sorted(others))} by its provenance. Give the folder its case's name again."
+            )
+
+
+def images_in(folder: Path) -> dict[str, Path]:
+    """Image files by modality: those that synth wrote, where it says so; of several formats the one with least loss."""
+    listed, images = provenance_of(folder).get("images"), dict[str, Path]()
+    for suffix in reversed(SUFFIXES):
+        found = [path for path in sorted(folder.glob(f"*{suffix}")) if listed is None or path.name in listed]
+        images |= {_modality(path.name): path for path in found}
+    return dict(sorted(images.items()))
+
+
+def _modality(file: str) -> str:
+    """The modality that the name of an image file says."""
+    suffix = next((suffix for suffix in SUFFIXES if file.endswith(suffix)), "")
+    return file.removesuffix(suffix).removeprefix(SYNTHETIC)
+
+
+def items_by_modality(items: Sequence[Item]) -> dict[str, list[Item]]:
+    """The items of each modality, in the order of their names."""
+    names = sorted({item.modality for item in items})
+    return {name: [item for item in items if item.modality == name] for name in names}
+
+
+def check_unchanged(out: Path, document: Mapping[str, Any]) -> None:
+    """Raise BadInput where images of OUT have changed since the scores in `document`; scores copied elsewhere pass.
+
+    So do those that are gone, unless their case's provenance lists others now.
+    """
+    for name, content in document.get("images", {}).items():
+        case, modality = name.split("/")
+        if (out / case).is_dir() and _is_other(out / case, modality, content):
+            raise BadInput(
+                f"{out}: expected scores of the images that lie here, found {name} changed since. "
+                "Run voxlate evaluate again."
+            )
+
+
+def _is_other(folder: Path, modality: str, content: str) -> bool:
+    """Whether the image of a case is another one than that of this content."""
+    listed, path = provenance_of(folder).get("images"), images_in(folder).get(modality)
+    if listed and modality not in map(_modality, listed):
+        return True
+    return path is not None and content_hash(path) != content
+
+
+@dataclass(frozen=True, eq=False)
+class OfRun:
+    """The naive baselines of an image's run, and the prepared cohort that it was trained on, where they are there."""
+
+    baselines: Baselines | None
+    prepared: Path | None
+
+
+def of_runs(items: Iterable[Item], naive: Baselines | Path | str | None, prepared: Path | None) -> dict[Item, OfRun]:
+    """For each image those of its own run; naive and prepared: what was given for all images instead."""
+    given = naive if isinstance(naive, Baselines | None) else Baselines.load(naive)
+
+    @functools.cache
+    def of_run(folders: tuple[Path, ...]) -> OfRun:
+        stored = [path for folder in folders if (path := folder / BASELINES).is_file()]
+        own = Baselines.load(stored[0]) if stored and given is None else given
+        return OfRun(own, _prepared_cohort(folders) if prepared is None else prepared)
+
+    return {item: of_run(tuple(run_folders(item.provenance))) for item in items}
+
+
+def _prepared_cohort(folders: Iterable[Path]) -> Path | None:
+    for run in folders:
+        if (run / "provenance.json").is_file() and isinstance(
+            stated := read_run(run / "provenance.json").get("prepared"), str
+        ):
+            folder = Path(os.path.normpath(run / str(stated)))
+            return folder if (folder / "cohort.json").is_file() else None
+    return None

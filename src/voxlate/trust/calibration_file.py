@@ -1,0 +1,108 @@
+"""The file of a calibration: RUN/calibration.<answer>.<samples>.safetensors, strictly checked when it is opened."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+from pydantic import StrictStr
+from torch import Tensor
+from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
+
+from voxlate.config import adapter
+from voxlate.errors import BadInput
+from voxlate.files import whole_file
+from voxlate.records import Digest, Record, Shape, Tensors
+from voxlate.scoring.regions import regions_from
+from voxlate.trust.calibration import BODY, MEMORY, OF_SAMPLES, Calibration, Header, Target
+from voxlate.trust.out_of_distribution import reference_shapes, references_from
+from voxlate.trust.widths import LESSONS, widths_from, widths_shapes
+
+
+class _Stamped(TypedDict):
+    header: StrictStr
+    sha256: Digest
+
+
+def write_calibration(path: Path, calibration: Calibration) -> None:
+    """Write a calibration with a checksum of all of it."""
+    tensors = calibration.memory.tensors(MEMORY)
+    for name, widths in calibration.widths.items():
+        tensors |= widths.tensors(name)
+    text = json.dumps(adapter(Header).dump_python(calibration.header, mode="json"))
+    with whole_file(path) as temporary:
+        stated = json.dumps({"header": text, "sha256": _checksum(text, tensors)})
+        safetensors.torch.save_file(tensors, temporary, {"calibration": stated})
+
+
+def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Raises BadInput where a file is damaged, was changed, or is none of ours."""
+    record = Record(path, "a calibration", "Remove it, and calibrate again.")
+    with record.tensors("pt") as file:
+        stamped = record.parse(_Stamped, file.text("calibration"))
+        text = stamped["header"]
+        header: Header = record.parse(Header, text, infinite=True)
+        _check(record, header)
+        tensors = {name: one.clone() for name, one in file.read(_shapes(file, header)).items()}
+    record.check(stamped["sha256"] == _checksum(text, tensors), "a changed file (its checksum differs)")
+    memory = references_from(tensors, MEMORY)
+    record.check(memory.patients == header.patients, f"scans of {memory.patients} patients, not of {header.patients}")
+    widths = {name: widths_from(tensors, name) for name, one in header.targets.items() if one.way in LESSONS}
+    with path.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+    return Calibration(header, widths, memory, digest)
+
+
+def _shapes(file: Tensors, header: Header) -> dict[str, Shape]:
+    """What the tensors are: the networks of targets whose way is learned, and the memory of known scans."""
+    found = file.shapes
+    points, _ = found.get(f"{MEMORY}.points", ((), ""))
+    file.record.check(len(points) == 2, "no patches of known scans")
+    shapes = {f"{MEMORY}.{name}": one for name, one in reference_shapes(points).items()}
+    for name, target in header.targets.items():
+        if target.way in LESSONS:
+            features, _ = found.get(f"{name}.centre", ((), ""))
+            file.record.check(len(features) == 1, f"no network for {name}")
+            shapes |= {f"{name}.{key}": one for key, one in widths_shapes(target.way, features[0]).items()}
+    return shapes
+
+
+def _check(record: Record, header: Header) -> None:
+    """Raise BadInput unless a header agrees with itself."""
+    names = header.targets.keys()
+    record.check(bool(names) and header.units.keys() == names, f"units of {', '.join(header.units) or 'nothing'}")
+    record.check(header.halves.keys() == names, f"scales of {', '.join(header.halves) or 'nothing'}")
+    record.check(len(header.cases) >= header.patients, f"{header.patients} patients of {len(header.cases)} cases")
+    samples = header.synth.get("samples")
+    record.check(type(samples) is int and samples >= 1, "options of no synthesis")
+    for name, target in header.targets.items():
+        _check_target(record, name, target, header.coverage, int(str(samples)))
+
+
+def _check_target(record: Record, name: str, target: Target, coverage: float, samples: int) -> None:
+    record.check(target.scales.get(coverage, 0) > 0, f"no scale of {name} for the coverage {coverage:g}")
+    record.check(target.way in target.compared, f"a way of {name} that was not compared")
+    ways = {target.way, *target.compared} & set(OF_SAMPLES)
+    record.check(not ways or samples > 1, f"intervals of {name} by samples, of images of one")
+    record.check(target.ends[0] < target.ends[1], f"ends of {name} from {target.ends[0]:g} to {target.ends[1]:g}")
+    try:
+        regions = regions_from(target.regions)
+    except BadInput as error:
+        raise record.wrong(f"regions of {name} that are none ({error})") from error
+    record.check(all(one.modality and not one.mirrored for one in regions), f"regions of {name} that are no thresholds")
+    known = {BODY, "mae", *target.regions}
+    record.check(target.bounds.keys() <= known, f"bounds of {name} for other regions")
+    for one in target.compared.values():
+        record.check(one.coverage.keys() <= known, f"a coverage of {name} in other regions")
+        sound = all(low <= mean <= high and not math.isnan(low) for mean, low, high in one.coverage.values())
+        record.check(sound, f"a coverage of {name} outside its interval")

@@ -1,0 +1,112 @@
+"""Plans for a machine that is not at hand: operations are counted, their time is predicted."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from voxlate.cli.api import plan
+from voxlate.errors import BadInput
+from voxlate.files import read_json
+from voxlate.planning.other_machine import (
+    CONTEXT_BYTES,
+    KERNEL_SECONDS,
+    REACHED,
+    WORKSPACE,
+    Cost,
+    Elsewhere,
+    count,
+    machine_of,
+)
+from voxlate.recipe import read
+
+SIDE, INS, OUTS = 16, 4, 8
+
+
+def test_memory_and_rate_are_read_in_any_order_and_case():
+    assert machine_of("24GB, 80 TFLOPS") == Elsewhere(24 * 2**30, 80e12)
+    assert machine_of("1 PFLOP/s and 80 GiB") == Elsewhere(80 * 2**30, 1e15)
+    assert machine_of("500mb 9.5tflops") == Elsewhere(500 * 2**20, 9.5e12)
+
+    assert machine_of("A100-80GB, 312TFLOPS") == Elsewhere(80 * 2**30, 312e12)
+
+
+SIGNED = ["24GB, -80 TFLOPS", "-24GB, 80 TFLOPS", "1e99GB, 80 TFLOPS", "24GB, 1e-9 TFLOPS", "24GB, 1,500 TFLOPS"]
+
+
+@pytest.mark.parametrize("text", ["24GB", "80 TFLOPS", "", "0GB, 80 TFLOPS", "an A100", "24GB, 0 TFLOPS", *SIGNED])
+def test_a_machine_without_memory_or_rate_is_refused_in_one_sentence(text):
+    with pytest.raises(BadInput, match="--plan-for: expected a GPU's memory and its peak"):
+        machine_of(text)
+
+
+@pytest.mark.parametrize("text", ["99MB, 80 TFLOPS", "1025TB, 80 TFLOPS", "24GB, 0.009 TFLOPS", "24GB, 1001 PFLOPS"])
+def test_a_machine_beyond_any_gpu_is_refused_in_one_sentence(text):
+    with pytest.raises(BadInput, match="--plan-for: expected a GPU of 100 MB to 1 PB"):
+        machine_of(text)
+
+
+def test_a_plan_for_a_folder_that_holds_a_run_says_so(voxlate, prepared, run):
+    options = ("train", "auto", "--data", prepared, "--out", run, "--minutes", 0.1)
+    answer = voxlate(*options, "--plan-for", "1GB, 1 TFLOPS")
+    assert answer.code == 2
+    assert "found a run. Choose another --out" in " ".join(answer.err.split())
+
+
+def test_operations_and_bytes_of_a_convolution_are_those_of_its_formula():
+    conv = nn.Conv2d(INS, OUTS, 3, padding=1, bias=False)
+    image = torch.randn(1, INS, SIDE, SIDE)
+    cost = count(lambda: conv(image).sum().backward(), sum(one.numel() for one in conv.parameters()), copies=5)
+    forward = 2 * SIDE**2 * 9 * INS * OUTS  # a multiplication and an addition for each tap
+    assert cost.flops == 2 * forward  # the image needs no gradient, so that the kernel's is the only one
+    assert cost.state_bytes == 5 * 4 * 9 * INS * OUTS
+    assert cost.saved_bytes == 4 * SIDE**2 * INS  # the image; the kernel counts as state
+    assert cost.kernels > 2
+
+
+def test_a_batch_multiplies_operations_and_kept_bytes_alone():
+    assert Cost(3.0, 7, 11.0, 13.0).of_batch(4) == Cost(12.0, 7, 11.0, 52.0)
+
+
+def test_time_is_that_of_operations_and_of_starting_them_and_memory_has_room_for_workspace():
+    machine, cost = Elsewhere(2**30, 1e12), Cost(1e9, 100, 5.0, 7.0)
+    assert machine.seconds(cost) == pytest.approx(1e9 / (REACHED * 1e12) + 100 * KERNEL_SECONDS)
+    assert machine.memory(cost) == pytest.approx(CONTEXT_BYTES + WORKSPACE * 12)
+
+
+def test_what_cannot_be_counted_is_refused():
+    with pytest.raises(BadInput, match="expected operations that can be counted, found 0"):
+        count(lambda: torch.zeros(3), 0, copies=5)
+    assert math.isfinite(count(lambda: torch.ones(2, 2) @ torch.ones(2, 2), 0, copies=5).flops)
+
+
+def test_a_run_planned_for_another_machine_is_trained_where_it_is_copied_to(voxlate, prepared, tmp_path):
+    run = tmp_path / "run"
+    options = ("train", "auto", "--data", prepared, "--out", run)
+    planned = voxlate(*options, "--minutes", 0.1, "--mode", "mean", "--plan-for", "1GB, 1 TFLOPS")
+    assert planned.code == 0, planned.err
+    assert f"Next, where {prepared} and {run} are copied to:  voxlate train auto" in planned.out
+    assert {one.name for one in run.iterdir()} == {"recipe.toml", "plan.json"}
+    assert "# Predicted for a machine with 1 GB and 1 TFLOPS: " in (run / "recipe.toml").read_text()
+    assert read(str(run / "recipe.toml")).train.precision == "auto"  # the other machine's choice
+    again = voxlate(*options, "--minutes", 0.1, "--mode", "mean", "--plan-for", "1GB, 1 TFLOPS")
+    assert again.code == 2
+    assert "expected an empty folder, found a plan there" in " ".join(again.err.split())
+    trained = voxlate(*options)
+    assert trained.code == 0, trained.err
+    assert "final" in read_json(run / "provenance.json")["paced"]
+    assert (run / "weights.safetensors").exists()
+
+
+def test_memory_bounds_the_network_that_is_planned_for_another_machine(prepared):
+    small, large = (
+        plan(prepared, minutes=5, mode="mean", plan_for=f"{size}, 40 TFLOPS").recipe for size in ("800MB", "40GB")
+    )
+    assert small.net.width < large.net.width
+
+
+def test_only_auto_is_planned_for_another_machine(voxlate, prepared, tiny, tmp_path):
+    answer = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "run", "--plan-for", "1GB, 1 TFLOPS")
+    assert answer.code == 2
+    assert "--plan-for: expected the recipe auto" in " ".join(answer.err.split())

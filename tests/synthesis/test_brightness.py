@@ -1,0 +1,77 @@
+"""Bright ends that a mean answer cannot reach are moved near to where they lay in training."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+import voxlate as package
+from voxlate.images.intensity import Percentile, Scale
+from voxlate.images.mask import foreground
+from voxlate.images.volume import Volume
+from voxlate.synthesis.brightness import Peak, peak_of
+from voxlate.training.run import Run
+
+SCALE = Scale(0, 100)
+
+
+def ball(low, high) -> Volume:
+    """A ball in air of 0, 2 mm a voxel, of values evenly from low to high in an order of chance."""
+    z, y, x = np.indices((24, 24, 24)) - 11.5
+    inside = z**2 + y**2 + x**2 < 100
+    data = np.zeros(inside.shape, np.float32)
+    data[inside] = np.random.default_rng(0).permutation(np.linspace(low, high, inside.sum()))
+    return Volume(data[None], np.diag([2.0, 2.0, 2.0, 1.0]), "a.u.", "t2")
+
+
+def test_what_is_above_the_median_is_stretched_until_the_percentile_is_near_the_trainings():
+    made = ball(20, 60)
+    peak = peak_of(made, Percentile(high=99), SCALE)
+    inside = foreground(made)
+    stretched = peak.stretch(made.data[0])
+    assert peak.middle == pytest.approx(40, abs=0.3)
+    assert np.percentile(stretched[inside], 99) == pytest.approx(95, abs=0.1)
+    below = made.data[0] <= peak.middle
+    np.testing.assert_array_equal(stretched[below], made.data[0][below])
+    brightest = stretched[inside].max()
+    assert brightest == pytest.approx(40 + 20 * 55 / 19.6, rel=0.02)  # the slope is (95 - 40) / (59.6 - 40)
+
+
+def test_a_standard_deviation_is_stretched_as_its_image():
+    peak = Peak(10, 2)
+    np.testing.assert_array_equal(peak.stretch(np.array([4, 10, 11.5])), [4, 10, 13])
+    np.testing.assert_array_equal(peak.stretch_sd(np.array([1, 1, 3.0]), np.array([4, 10, 11.5])), [1, 1, 6])
+
+
+@pytest.mark.parametrize("values", [(50, 50), (20, 21), (60, 98)])
+def test_an_image_that_is_flat_or_reaches_its_peak_is_left_as_it_is(values):
+    assert peak_of(ball(*values), Percentile(high=99), SCALE) is None
+
+
+def test_a_run_does_so_where_it_is_asked_and_says_by_how_much(run, trained, tiny, cohort):
+    text = tiny.read_text().replace('kind = "window", low = 0, high = 1400', 'kind = "percentile"')
+    text = re.sub(r"_every = \d+", "_every = 150", text)
+    own = trained("own_scale", re.sub(r"steps = \d+", "steps = 150", text, count=1))
+    scans = {"t1": cohort / "case0" / "t1.nii.gz"}
+    plain, corrected = (package.load(own).synthesise(scans, peaks=peaks) for peaks in (False, True))
+    assert "peaks" not in plain.provenance
+    (stated,) = corrected.provenance["peaks"].values()
+    peak = Peak(stated["median"], stated["slope"])
+    np.testing.assert_allclose(corrected.volume.data, peak.stretch(plain.volume.data), rtol=1e-3)
+    with safe_open(Run(own).weights(), "pt") as file:
+        low, high = json.loads(file.metadata()["voxlate"])["target_scales"]["t2"]
+    assert np.percentile(corrected.volume.data[0][foreground(plain.volume)], 99.5) == pytest.approx(
+        0.95 * (high - low) + low, rel=0.02
+    )
+    in_window = package.load(run).synthesise(scans, peaks=True)  # its scale is the same for all scans
+    assert "peaks" not in in_window.provenance
+
+
+def test_the_note_on_a_stretched_image_blames_no_scan():
+    said = Peak(0.5, 1.93).note("ct")
+    assert "stretched 1.93 times (synth.peaks)" in said
+    assert "unlike" not in said
+    assert "short trainings" in said
+    assert Peak(0.5, 1.05).note("ct") == ""
