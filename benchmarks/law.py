@@ -79,7 +79,7 @@ class Measured(NamedTuple):
     error: float
 
 
-OTHERS = [  # trainings of docs/ingredients.md, whose whole-image errors are 2.17 times as large in the body
+OTHERS = [  # trainings of ingredients.jsonl, whose whole-image errors are 2.17 times as large in the body
     Measured("slices", 32, 4.0, 729, 4, 0.272),
     Measured("slices", 32, 4.0, 740, 4, 0.274),
     Measured("slices", 64, 4.0, 730, 4, 0.264),

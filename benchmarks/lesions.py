@@ -2,7 +2,7 @@
 
 Made-up patients, multiphase CTA to Tmax: of 30 heads to learn from 70 %, 10 % or none have a stroke; 30 others with a
 stroke and 20 without one are made, and their pieces above 6 s counted. Rows are JSON lines in lesions.jsonl; those that
-are there are skipped. docs/trust.md has the table, which `--table` prints.
+are there are skipped. docs/guides/trust.md has the table, which `--table` prints.
 
     python benchmarks/lesions.py [--threads 1] [--table] WORK [SHARE:FAMILY …]
 

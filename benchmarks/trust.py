@@ -1,6 +1,7 @@
 """How far intervals and warnings hold on patients that neither training nor calibration saw: `make trust` (an hour).
 
-Resumable: rows are JSON lines in trust.jsonl, and those that are there are skipped. docs/trust.md says what came out.
+Resumable: rows are JSON lines in trust.jsonl, and those that are there are skipped.
+docs/guides/trust.md says what came out.
 
     python benchmarks/trust.py [--threads 1] WORK [ROW …]
 

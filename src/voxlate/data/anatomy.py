@@ -4,7 +4,6 @@ Each source of a case is averaged to voxels of about 4 mm, cropped to its body a
 are compared with the mean box of the training patients: as they are, and mirrored along each axis.
 """
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,17 +14,15 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from safetensors.numpy import save_file
 from scipy.ndimage import zoom
 
 from voxlate.data.case import PreparedCase
 from voxlate.data.grades import ADVICE, REFUSE, advice
 from voxlate.data.prepared import Cohort
-from voxlate.files import whole_file
 from voxlate.images.intensity import IntensityMap
 from voxlate.images.mask import background_value, bounding_box, foreground
 from voxlate.images.volume import Volume
-from voxlate.records import MOST, Name, Number, Record, Shape
+from voxlate.records import MOST, Name, Number, Record, Shape, checksum, write_tensors
 
 Box = NDArray[np.float32]
 Distance = Annotated[float, Field(ge=-0.001, le=2.001)]  # 1 - correlation, rounded
@@ -91,9 +88,7 @@ class Anatomy:
     def save(self, path: Path) -> None:
         stated = {"usual": {name: asdict(one) for name, one in self.usual.items()}, "backgrounds": self.backgrounds}
         text = json.dumps(stated, sort_keys=True, allow_nan=False)
-        metadata = {"anatomy": text, "sha256": _checksum(text, self.means)}
-        with whole_file(path) as temporary:
-            save_file({name: np.ascontiguousarray(one) for name, one in self.means.items()}, temporary, metadata)
+        write_tensors(path, self.means, {"anatomy": text, "sha256": checksum(text, self.means)})
 
 
 @dataclass(frozen=True)
@@ -114,19 +109,12 @@ def read_anatomy(path: Path, modalities: Collection[str]) -> Anatomy:
         text, digest = file.text("anatomy"), file.text("sha256")
         stated: _Stated = record.parse(_Stated, text)
         means = file.read(dict.fromkeys(stated.usual, Shape((SIDE,) * 3, low=-1.001, high=1.001)))  # their length is 1
-    record.check(digest == _checksum(text, means), "a changed file (its checksum differs)")
+    record.check_checksum(digest, checksum(text, means))
     others = (stated.usual.keys() | stated.backgrounds.keys()) - set(modalities)
     record.check(not others, f"modalities that its recipe has not ({', '.join(sorted(others))})")
     for name, one in stated.usual.items():
         record.check(one.levels[0] <= one.levels[1], f"levels of {name} from {one.levels[0]:g} to {one.levels[1]:g}")
     return Anatomy(means, stated.usual, stated.backgrounds)
-
-
-def _checksum(text: str, means: Mapping[str, Box]) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name, one in sorted(means.items()):
-        digest.update(f"{name}{one.shape}{one.dtype}".encode() + one.tobytes())
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

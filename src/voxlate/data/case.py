@@ -11,12 +11,10 @@ from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
-from safetensors.numpy import save_file
 
 from voxlate.data.align import CommonGrid, Preparation, Registered, find_common_grid
 from voxlate.data.case_checks import check_header, check_voxels
 from voxlate.errors import BadInput
-from voxlate.files import whole_file
 from voxlate.images.grid import Grid, canonical, same_grid
 from voxlate.images.mask import bounding_box, brain, foreground, user_mask
 from voxlate.images.misalignment import Misalignment
@@ -24,7 +22,21 @@ from voxlate.images.register import Transform
 from voxlate.images.statistics import Statistics, intensity_statistics
 from voxlate.images.tiling import Size, resize_slices, zoomed
 from voxlate.images.volume import Volume
-from voxlate.records import Count, Digest, Length, Name, NotNegative, Number, Positive, Record, Several, Shape, Text
+from voxlate.records import (
+    Count,
+    Digest,
+    Length,
+    Name,
+    NotNegative,
+    Number,
+    Positive,
+    Record,
+    Several,
+    Shape,
+    Text,
+    checksum,
+    write_tensors,
+)
 
 Sides = tuple[Length, Length, Length]
 Row = Annotated[list[Number], Field(min_length=4, max_length=4)]
@@ -284,9 +296,8 @@ def write_case(path: Path, case: PreparedCase) -> None:
             raise BadInput(f"{path}: expected finite voxels, found others in {name} after resampling. Check the scan.")
     header = dataclasses.replace(case.header, voxels={name: digest(values) for name, values in whole.items()})
     header = dataclasses.replace(header, checksum=_header_digest(asdict(header)))
-    with whole_file(path) as temporary:
-        save_file(whole, temporary, metadata={"voxlate": json.dumps(asdict(header), allow_nan=False)})
-        _arrays.cache_clear()  # Windows replaces no file that is mapped
+    _arrays.cache_clear()  # Windows replaces no file that is mapped
+    write_tensors(path, whole, {"voxlate": json.dumps(asdict(header), allow_nan=False)})
 
 
 def _header_digest(plain: dict[str, Any]) -> str:
@@ -296,7 +307,7 @@ def _header_digest(plain: dict[str, Any]) -> str:
 
 def digest(values: np.ndarray) -> str:
     """SHA-256 of an array as a case file holds it."""
-    return hashlib.sha256(repr((values.shape, values.dtype.str)).encode() + values.tobytes()).hexdigest()
+    return checksum("", {"": values}, lambda _, array: repr((array.shape, array.dtype.str)))
 
 
 def open_case(path: Path) -> PreparedCase:

@@ -238,7 +238,7 @@ def training(steps: int, width: int, batch: int, draws: bool = False) -> tuple[T
     }
     return table, {
         "train.ema": f"an average over the last {1 / (1 - ema):.0f} of {steps:,} steps",
-        "train.optimiser.kind": "muon for regressions, adamw for diffusions: measured in docs/ingredients.md",
+        "train.optimiser.kind": "muon for regressions, adamw for diffusions: measured in docs/reference/measured.md",
         "train.optimiser.lr": f"{rate:g} for {steps:,} steps at width {width}, held over {HELD:.0%}, then falling to 0",
     }
 

@@ -57,9 +57,9 @@ def evaluate(
     regions: parts scored by themselves, by name: "cta>150" or a mask file, within the mask (the body without one);
     "tmax>6" with its volume, and the mismatch ratio of two such parts as "lesion/core".
     scopes: the same scores of something else, too (docs/guides/comparing.md): "whole", "both_masked", "slices",
-    "crops", "both_masked.slices", …; slices: a filter of the slices that count there, as a recipe's data.slices (or its text);
-    units: "own" divides each image in arbitrary units by its own peak; "network" is what networks gave and were given
-    in training, on 0 to 255. crop: pixels a side of crops. seed: of crops, intervals and distances.
+    "crops", "both_masked.slices", …; slices: a filter of the slices that count there, as a recipe's data.slices (or its
+    text); units: "own" divides each image in arbitrary units by its own peak; "network" is what networks gave and were
+    given in training, on 0 to 255. crop: pixels a side of crops. seed: of crops, intervals and distances.
     prepared: the prepared cohort that keeps the transforms of registered scans (default: the one of an image's run).
     Scores are taken in the truth's unit, on its own grid, to which images of another are resampled or moved back;
     voxels that they do not cover do not count. Raises BadInput where nothing matches.

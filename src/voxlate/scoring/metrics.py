@@ -163,7 +163,7 @@ METRIC_OF = {metric.key: metric for metric in METRICS}
 OF_PICTURES = ("mae", "mae_rel", "mse_rel", "psnr", "ssim_2d", "lpips")
 SCOPED = (*OF_PICTURES, "ssim_3d", "ssim_coronal", "ssim_sagittal", "mae_z")
 VOLUME, RATIO = "voxels that pass the threshold, times their size", "volumes of two regions divided"
-PIECES = "number of connected pieces of the region (docs/scores.md)"
+PIECES = "number of connected pieces of the region (docs/guides/trust.md)"
 REGION_METRICS = (  # of a named region: the key becomes NAME.mae, the label NAME MAE
     Metric("mae", "MAE", UNIT, "lower", "mean over the region's voxels"),
     Metric("psnr", "PSNR", "dB", "higher", "20 log10(range / RMSE of the region)", 2),

@@ -61,7 +61,7 @@ class _Synth(TypedDict, total=False):
     samples: Several
     steps: Several
     sampler: Text
-    precision: Text
+    precision: Text | None  # of version 0.6.0, which states none: that of the training
     windows: dict[str, Any] | None
 
 

@@ -12,7 +12,7 @@ from voxlate.data.prepared import Cohort
 from voxlate.images.intensity import IntensityMap
 from voxlate.nets.autoencoder import AutoencoderNet
 from voxlate.recipe import FullStage
-from voxlate.training.run import checksum
+from voxlate.training.run import weights_checksum
 from voxlate.training.validate import autocast
 
 FOLDER = "latents"  # of a prepared cohort
@@ -40,7 +40,7 @@ def moments_folder(
         "net": repr(autoencoder.net),
         "precision": stage.train.precision,
     }
-    return cohort.folder / FOLDER / checksum(read, weights)[:16]
+    return cohort.folder / FOLDER / weights_checksum(read, weights)[:16]
 
 
 def keep_moments(

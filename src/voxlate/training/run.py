@@ -13,7 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import tomli_w
 import torch
 from torch import Tensor, nn
@@ -27,7 +26,7 @@ from voxlate.files import LOCK, whole_file, write_json, write_text
 from voxlate.learning.settings import Training
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, from_dict, header, needed_code, to_dict
-from voxlate.records import Record, Tensors
+from voxlate.records import Record, Tensors, checksum, write_tensors
 from voxlate.scoring.provenance import read_run
 from voxlate.scoring.verdict import Verdict, logged
 from voxlate.training.headers import header_of
@@ -243,21 +242,16 @@ def save_weights(path: Path, method: nn.Module, header: dict[str, Any]) -> None:
 
     Raises BadInput where a weight is not finite.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items()}
+    tensors = dict(method.state_dict())
     _check_finite(tensors, path)
-    text = json.dumps({**header, "sha256": checksum(header, tensors)})
-    with whole_file(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, {"voxlate": text})
+    text = json.dumps({**header, "sha256": weights_checksum(header, tensors)})
+    write_tensors(path, tensors, {"voxlate": text})
 
 
-def checksum(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of a header, but for its own entry there, and of weights."""
+def weights_checksum(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """The checksum of a weights file: of its header without the entry of the checksum itself, and of its tensors."""
     plain = {key: value for key, value in header.items() if key != "sha256"}
-    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return checksum(json.dumps(plain, sort_keys=True), tensors)
 
 
 def _check_finite(tensors: dict[str, Tensor], path: Path) -> None:
@@ -346,11 +340,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     with opened(path) as file:
         header = header_of(file)
         tensors = {name: file.file.get_tensor(name) for name in file.shapes}
-    if header["sha256"] != checksum(header, tensors):
-        raise BadInput(
-            f"{path}: expected weights and header as they were saved, found others (their checksum differs). Get the "
-            "file again."
-        )
+    file.record.check_checksum(header["sha256"], weights_checksum(header, tensors))
     return tensors
 
 
