@@ -50,7 +50,7 @@ def with_options(function: Command) -> Command:
     The parameters are sorted by panel. A dataclass is filled with the values that the command line gives.
     """
     own = inspect.signature(function).parameters
-    tables = {name: one.annotation for name, one in own.items() if is_dataclass(one.annotation)}
+    tables: dict[str, Any] = {name: one.annotation for name, one in own.items() if is_dataclass(one.annotation)}
     fields = {name: _fields(table) for name, table in tables.items()}
     parameters = [one for name, one in own.items() if name not in tables]
     parameters += [one for some in fields.values() for one in some]

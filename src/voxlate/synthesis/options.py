@@ -128,7 +128,7 @@ class SynthKeys(Sampling):
     crop: Annotated[
         int | None,
         Option(
-            "Margin in voxels around the box of the mask, outside which nothing is synthesised.",
+            "Margin in voxels around the mask, beyond which nothing is synthesised.",
             panel=SAMPLING,
             least=0,
         ),
