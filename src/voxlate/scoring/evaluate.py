@@ -181,14 +181,18 @@ def _calibrations(items: Iterable[Item]) -> list[dict[str, Any]]:
 
 def _range(items: Sequence[Item], given: Any) -> Range:
     """The range of one modality, from the first truth that can be read; of pictures the largest value of all."""
-    modality, unit, largest, unread = items[0].modality, "", 0.0, list[BadInput]()
+    modality = items[0].modality
+    unit = ""
+    largest = 0.0
+    unread = list[BadInput]()
     for item in items:
         try:
             truth = read_volume(item.case.files[modality], modality)
         except BadInput as error:  # said again where this item is scored
             unread.append(error)
             continue
-        unit, largest = truth.unit, max(largest, float(truth.data.max()))
+        unit = truth.unit
+        largest = max(largest, float(truth.data.max()))
         if unit != "grey":
             break
     if not unit:
@@ -207,16 +211,19 @@ def _check_regions(regions: Sequence[Region], rows: Sequence[Row]) -> None:
     for region in regions:
         if region.over is None and not any(row.scores[f"{region.name}.voxels"] for row in rows):
             raise BadInput(
-                f"region {region.name}: expected voxels of {region.text} in at least one case, found none. "
-                "Move the threshold, or check the mask."
+                f"region {region.name}: expected voxels of {region.text} in at least one case, found none. Move the threshold, or check the mask."
             )
 
 
 def _score_items(
-    items: Sequence[Item], ranges: Mapping[str, Range], options: Options, progress: Progress | None
+    items: Sequence[Item],
+    ranges: Mapping[str, Range],
+    options: Options,
+    progress: Progress | None,
 ) -> tuple[dict[Item, ScoredItem], dict[str, str]]:
     """What was scored, and by <case>/<modality> why it could not be; raises BadInput where no item can be scored."""
-    scored, failed = dict[Item, ScoredItem](), dict[str, BadInput]()
+    scored = dict[Item, ScoredItem]()
+    failed = dict[str, BadInput]()
     for number, item in enumerate(items):
         if progress:
             progress(number, len(items), item.case.case)
@@ -260,7 +267,8 @@ def _of_others(item: Item) -> list[str]:
     """A sentence for each scan that an image was made of, where the truth's case has another of its name."""
     found = []
     for name, stated in item.provenance.get("inputs", {}).items():
-        own, content = item.case.files.get(name), stated.get("sha256")
+        own = item.case.files.get(name)
+        content = stated.get("sha256")
         if content and own is not None and is_there(own) and content_hash(own) != content:
             found.append(f"It was made of another {name} than the one next to its truth: is it the same patient?")
     return found
