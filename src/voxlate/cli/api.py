@@ -72,7 +72,7 @@ def _taken(table: Any, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _texts(changes: Mapping[str, Setting] | None) -> dict[str, str]:
-    """Changes of a recipe's keys as the command line writes them."""
+    """Changes of a recipe's keys as texts of the command line."""
     plain = {True: "true", False: "false", None: "none"}
     return {
         key: plain[value] if value is None or isinstance(value, bool) else str(value)
@@ -92,7 +92,7 @@ def phantom(
     stripped: bool = False,
     progress: Shown = True,
 ) -> list[Path]:
-    """Make a cohort of head phantoms and return the folders of its cases; size: voxels in x, y and z.
+    """Write a cohort of head phantoms and return the folders of its cases; size: voxels in x, y and z.
 
     See phantom.write_cohort.
     """
@@ -177,19 +177,27 @@ def train(
             prepared = None if data is None else Path(data)
             return resume.go_on(Path(recipe), lengths, unfit, data=prepared, device=device, progress=step, say=say)
     named = recipe if isinstance(recipe, str) else "the recipe"
-    found, folder = (None if one is None else Path(one) for one in (data, out))
-    data, out = resume.required(named, found, folder, {"--steps": steps})
+    cohort = None if data is None else Path(data)
+    folder = None if out is None else Path(out)
+    data, out = resume.required(named, cohort, folder, {"--steps": steps})
     if recipe == "auto":
-        wishes: dict[str, Any] = {"source": source, "target": target, "memory_bytes": memory_bytes, "mode": mode}
-        wishes |= {"minutes": 60 if minutes is None else minutes, "fold": options.get("fold"), "say": say}
+        of_plan: dict[str, Any] = {
+            "source": source,
+            "target": target,
+            "memory_bytes": memory_bytes,
+            "mode": mode,
+            "minutes": 60 if minutes is None else minutes,
+            "fold": options.get("fold"),
+            "say": say,
+        }
 
         def make() -> Plan:
-            return plan(data, device=device, **wishes).changed(_texts(changes))
+            return plan(data, device=device, **of_plan).changed(_texts(changes))
 
-        chosen, head, made = planned_once(out, make, device)
-        if made is None:
+        chosen, head, new_plan = planned_once(out, make, device)
+        if new_plan is None:
             check_same(out, chosen, as_names(source), as_names(target))
-            say(f"{out / 'recipe.toml'} is resumed as it was planned; other wishes change nothing.")
+            say(f"{out / 'recipe.toml'} is resumed as it was planned; other options change nothing.")
         options.setdefault("pace", kept_pace(out, chosen, say))
     elif isinstance(recipe, Recipe):
         chosen, head = recipe, ""
@@ -212,22 +220,22 @@ class Syntheses:
     @property
     def warnings(self) -> dict[str, list[dict[str, str]]]:
         """The warnings of each case that has any, with their grades."""
-        found = {case: graded_warnings(self.folder / case) for case in self.cases}
-        return {case: graded for case, graded in found.items() if graded}
+        by_case = {case: graded_warnings(self.folder / case) for case in self.cases}
+        return {case: graded for case, graded in by_case.items() if graded}
 
     def __repr__(self) -> str:
         text = f"Syntheses({len(self.cases)} cases in {self.folder}, {len(self.left_out)} left out)"
-        said = [f"  {case}: {one['sentence']}" for case, some in self.warnings.items() for one in some]
-        return "\n".join([text, *said])
+        lines = [f"  {case}: {warning['sentence']}" for case, some in self.warnings.items() for warning in some]
+        return "\n".join([text, *lines])
 
     def show(self, case: str | None = None) -> Image.Image:
         """Middle slices of the images of a case, by default of the first, with its warnings."""
         if not self.cases or (case is not None and case not in self.cases):
             known = first_of(self.cases) or "none"
-            raise BadInput(f"case: expected one of those made ({known}), found {case!r}. Choose one of these.")
+            raise BadInput(f"case: expected a synthesised case ({known}), found {case!r}. Choose one of these.")
         folder = self.folder / (case or self.cases[0])
-        found = images_in(folder)
-        volumes = {name: read_volume(path) for name, path in found.items() if not is_map(name, found)}
+        images = images_in(folder)
+        volumes = {name: read_volume(path) for name, path in images.items() if not is_map(name, images)}
         return Synthesised(volumes, {}, provenance_of(folder)).show()
 
     def _repr_png_(self) -> bytes:
@@ -310,7 +318,7 @@ def calibrate(
     """Fit prediction intervals on held-out patients; returns what they state, a sentence each.
 
     options: coverage, confidence, bound, regions, seed (see synthesis.calibrate), and how the cohort is laid out. The
-    calibration lies in the run.
+    calibration is written into the run.
     """
     layout = _taken(Layout, options)
     model = (run if isinstance(run, Model) else load(run, device, allow_code, answer)).with_options(samples=samples)
@@ -349,16 +357,7 @@ def recipes(name: str | None = None, *, cohort: Path | str | None = None) -> Any
         return [asdict(one) for one in fits(cohort)]
     if name is not None:
         return {"name": name, **to_dict(read(name))}
-    listed = {one: recipe_text.values_of(one) for one in recipe_text.names()}
-    return [
-        {
-            "name": one,
-            "title": values["title"],
-            "source": values["data"]["source"],
-            "target": values["data"]["target"],
-        }
-        for one, values in listed.items()
-    ]
+    return recipe_text.table_of_recipes()
 
 
 @takes()
@@ -372,7 +371,7 @@ def import_weights(
     if source == "xmodality":
         return import_run(Path(weights), Path(out), _texts(changes))
     if changes:
-        raise BadInput(f"changes: expected none with {source}, whose file says all, found {changes}. Drop them.")
+        raise BadInput(f"changes: expected none with {source}, whose file states all keys, found {changes}. Drop them.")
     return import_autoencoder(source, Path(weights), Path(out))
 
 

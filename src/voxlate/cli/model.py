@@ -66,18 +66,16 @@ def list_recipes(
         values = {"name": name, **recipes.to_dict(chosen)}
         print(json.dumps(values) if as_json else recipe_text.text_of(name) + "\n" + explain(chosen))
         return
-    found = recipe_text.titles()
     if as_json:
-        listed = {one: recipe_text.values_of(one) for one in recipe_text.names()}
-        sides = {one: {side: values["data"][side] for side in ("source", "target")} for one, values in listed.items()}
-        print(json.dumps([{"name": one, "title": listed[one]["title"], **sides[one]} for one in listed]))
+        print(json.dumps(recipe_text.table_of_recipes()))
         return
-    width = max(len(one) for pair in found.values() for one in pair)
+    titles = recipe_text.titles()
+    width = max(len(recipe) for members in titles.values() for recipe in members)
     cut: Any = {"no_wrap": True, "overflow": "ellipsis"} if out.is_terminal else {"soft_wrap": True}
-    for pair, members in found.items():
-        say(f"\n{pair}", style="bold")
-        for one, title in members.items():
-            out.print(f"  {one:{width}}  {title}", highlight=False, **cut)
+    for source_and_target, members in titles.items():
+        say(f"\n{source_and_target}", style="bold")
+        for recipe, title in members.items():
+            out.print(f"  {recipe:{width}}  {title}", highlight=False, **cut)
 
 
 @command(
@@ -141,9 +139,9 @@ def train(
     from voxlate.training.train import train as run
 
     lengths = {"--steps": steps, "--minutes": minutes}
-    wishes = given(source=source, target=target, memory=memory, mode=mode, plan_for=plan_for)
+    of_plan = given(source=source, target=target, memory=memory, mode=mode, plan_for=plan_for)
     if to is None and Path(recipe).is_dir():
-        unfit = [f"--{name}" for name in given(set=change, init=start, reuse=reuse, fold=fold, **wishes)]
+        unfit = [f"--{name}" for name in given(set=change, init=start, reuse=reuse, fold=fold, **of_plan)]
         unfit = [name.replace("_", "-") for name in unfit]
         with progress_on(err) as bars:
             resume.go_on(Path(recipe), lengths, unfit, data=data, device=device, progress=bars, say=note)
@@ -151,33 +149,35 @@ def train(
         return
     data, to = resume.required(recipe, data, to, {"--steps": steps} if recipe == AUTO else lengths)
     changes = pairs(change)
-    made, began = None, time.monotonic()
+    new_plan = None
+    began = time.monotonic()
     if recipe == AUTO:
-        wishes |= {} if minutes is None else {"minutes": minutes_of(minutes)}
+        if minutes is not None:
+            of_plan["minutes"] = minutes_of(minutes)
         if plan_for is not None:
-            write_planned(data, to, changes, wishes, device=device, fold=fold)
+            write_planned(data, to, changes, of_plan, device=device, fold=fold)
             return
-        chosen, head, made = auto_recipe(data, to, changes, wishes, device=device, fold=fold)
-    elif wishes:
-        option = next(iter(wishes)).replace("_", "-")
+        chosen, head, new_plan = auto_recipe(data, to, changes, of_plan, device=device, fold=fold)
+    elif of_plan:
+        option = next(iter(of_plan)).replace("_", "-")
         raise BadInput(f"--{option}: expected the recipe auto, which is planned, found {recipe}. Drop it.")
     else:
         chosen, head = read_with_head(recipe, changes)
     own = sorted({key.split(".")[0] for key in changes} & {"train", "net", "method", "opponent"})
-    if own and chosen.stages and (recipe != AUTO or made is not None):
+    if own and chosen.stages and (recipe != AUTO or new_plan is not None):
         others = ", ".join(f"stages.{stage.name}.{own[0]}" for stage in chosen.stages)
         note(f"--set {own[0]}… changes the last stage alone; the others are {others}.")
     with progress_on(err) as bars:
         pace = kept_pace(to, chosen, note) if recipe == AUTO else None
         options: dict[str, Any] = {"pace": pace, "start": start, "reuse": reuse or (), "fold": fold, "device": device}
         done = run(chosen, data, to, head=head, **options, progress=bars, say=note)
-    if made is not None:
-        note(made.outcome(done, time.monotonic() - began, device))
+    if new_plan is not None:
+        note(new_plan.outcome(done, time.monotonic() - began, device))
     _say_next(to)
 
 
 def _say_next(run: Path) -> None:
-    """Name a finished run's weights, and the command that makes images of cases that it did not see."""
+    """Name a finished run's weights, and the command that synthesises images of held-out cases."""
     from voxlate import recipe as recipes
     from voxlate.cli.next_steps import after_training
     from voxlate.training.run import Run, read_header
@@ -194,13 +194,13 @@ def _say_verdicts(run: "Run") -> None:
     from voxlate.scoring.verdict import coloured, logged
 
     by_stage = logged(run.log)
-    for stage, found in by_stage.items():
+    for stage, verdict in by_stage.items():
         if stage != "final":
-            say(Text.assemble(f"stage '{stage}': ", coloured(found)))
+            say(Text.assemble(f"stage '{stage}': ", coloured(verdict)))
     if final := by_stage.get("final"):
         say(coloured(final))
     else:
-        say("– no verdict: no case of the validation has what the model makes and what it is made of")
+        say("– no verdict: no validation case has the source and the target modalities")
 
 
 @command(
@@ -228,7 +228,9 @@ def import_weights(
         from voxlate.training.pretrained import import_autoencoder, net_changes
 
         if change:
-            raise BadInput(f"--set: expected none with {source}, whose file says all, found {change[0]!r}. Drop it.")
+            raise BadInput(
+                f"--set: expected none with {source}, whose file states all keys, found {change[0]!r}. Drop it."
+            )
         taken = import_autoencoder(source, weights, to)
         say(f"{taken.weights()} is the autoencoder. Next:")
         say(f"  voxlate train LATENT_RECIPE --data PREPARED --out RUN --reuse {to} {net_changes(taken)}")

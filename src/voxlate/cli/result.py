@@ -31,7 +31,8 @@ def evaluate(
 ) -> None:
     """Score synthesised images and naive baselines against the true scans.
 
-    Writes metrics.csv and metrics.json. The last line states whether the images are better than the best baseline.
+    The scores are written into metrics.csv and metrics.json.
+    The last line states whether the images are better than the best baseline.
     """
     from voxlate.scoring.captions import held_out_note
     from voxlate.scoring.evaluate import evaluate as score_images
@@ -56,7 +57,7 @@ def evaluate(
     if sentence := held_out_note(document):
         note(sentence)
     for sentence in scores.header["shared_masks"]:
-        note(f"not known, taken to be so: {sentence}.")
+        note(f"assumed: {sentence}.")
     _print(document, scores.table if everything else scores.short_table, as_json)
     if summary is not None and not as_json and (everything or by_run.missing == "all"):
         out.print(summary.table())

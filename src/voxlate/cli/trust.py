@@ -55,8 +55,8 @@ def calibrate(
 ) -> None:
     """Fit prediction intervals and error bounds on held-out patients.
 
-    The calibration is written into RUN. synth then writes <modality>_low and <modality>_high next to each image. The
-    same command resumes a stopped calibration.
+    The calibration is written into RUN; synth then writes interval bounds.
+    The same command resumes a stopped calibration.
     """
     from voxlate.synthesis.calibrate import calibrate as fit
     from voxlate.synthesis.calibrate import held_back

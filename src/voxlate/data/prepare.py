@@ -108,7 +108,7 @@ def prepare(
         warnings=(
             *found.unread,
             *(f"Left out: {one}." for one in found.unclaimed),
-            *(f"Not known, taken to be so: {one}." for one in found.guessed),
+            *(f"Assumed: {one}." for one in found.guessed),
             *(wide_heads(headers) if found.heads else ()),
             *warnings_of(headers, splits),
             *lost_by_resampling(headers, preparation),
