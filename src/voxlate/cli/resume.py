@@ -20,8 +20,7 @@ def required(recipe: str, data: Path | None, to: Path | None, lengths: Mapping[s
         if text is not None:
             number = text.lstrip("+") if option == "--steps" else "2000"
             raise BadInput(
-                f"{option}: expected a run's folder to train further, found the recipe {recipe}, whose length is a "
-                f"key: --set train.steps={number}, say. Write it so, or give the folder."
+                f"{option}: expected a run's folder to train further, found the recipe {recipe}, whose length is a key: --set train.steps={number}, say. Write it so, or give the folder."
             )
     if data is None:
         raise BadInput(f"--data: expected a prepared cohort to train {recipe} on, found none. Add --data PREPARED.")

@@ -64,9 +64,8 @@ class _Log(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
         if missing := NO_CACHE.search(text):
-            rebuilt = "every command then builds matplotlib's cache again"
             _note_once(
-                f"{missing[1]}: expected a writable cache folder, found none; {rebuilt}. Set MPLCONFIGDIR to a writable folder."
+                f"{missing[1]}: expected a writable cache folder, found none; every command then builds matplotlib's cache again. Set MPLCONFIGDIR to a writable folder."
             )
         elif record.levelno >= logging.WARNING and not text.startswith("mkdir -p failed"):
             note(text)
