@@ -113,7 +113,7 @@ def test_a_model_of_several_sources_asks_for_their_names() -> None:
 
 
 def test_showing_a_case_that_was_not_made_is_one_sentence(tmp_path) -> None:
-    with pytest.raises(BadInput, match=r"case: expected one of those made \(a\), found 'b'"):
+    with pytest.raises(BadInput, match=r"case: expected a synthesised case \(a\), found 'b'"):
         api.Syntheses(tmp_path, ("a",)).show("b")
 
 

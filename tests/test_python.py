@@ -1,14 +1,20 @@
 """The commands in Python, each once: from a cohort to tables, pages and pictures."""
 
+import dataclasses
 import inspect
 from types import SimpleNamespace
+from typing import get_type_hints
 
 import nibabel as nib
 import pytest
+import typer
 
 import voxlate as package
 from rows import every_row
+from voxlate.data.options import PrepareOptions
 from voxlate.errors import BadInput
+from voxlate.scoring.options import EvaluateOptions
+from voxlate.synthesis.options import RunOptions, SynthOptions
 
 
 @pytest.fixture
@@ -146,3 +152,26 @@ def test_a_planned_run_of_another_target_is_refused_and_not_resumed(prepared, tm
     answer = voxlate("train", "auto", "--data", prepared, "--out", tmp_path / "run", "--target", "t1")
     assert answer.code == 2
     assert "expected a run with the target t1, found one that was planned with t2" in " ".join(answer.err.split())
+
+
+OPTIONS = [
+    ("prepare", "prepare", PrepareOptions),
+    ("synth", "synthesise", SynthOptions),
+    ("evaluate", "evaluate", EvaluateOptions),
+    ("evaluate", "evaluate", RunOptions),
+]
+
+
+@pytest.mark.parametrize(("command", "function", "table"), OPTIONS)
+def test_a_field_of_an_options_dataclass_is_an_option_of_the_command_and_a_keyword_in_python(command, function, table):
+    from voxlate.cli import cohort, model, result  # noqa: F401  (they add their commands)
+    from voxlate.cli.app import app
+
+    on_command_line = {one.name: one for one in typer.main.get_command(app).commands[command].params}
+    in_python = inspect.signature(getattr(package, function)).parameters
+    shown = [name for name, hint in get_type_hints(table, include_extras=True).items() if hasattr(hint, "__metadata__")]
+    assert len(shown) >= 7
+    for field in dataclasses.fields(table):
+        assert in_python[field.name].default == field.default
+        if field.name in shown:
+            assert on_command_line[field.name].default in (field.default, None)

@@ -7,13 +7,13 @@ import nibabel as nib
 import numpy as np
 
 from rows import every_row
-from voxlate.cli.model import _samplers
-from voxlate.cli.result import _masks, _scopes
 from voxlate.files import write_json
 from voxlate.images.volume import Volume, write_volume
 from voxlate.reports.page import report
+from voxlate.scoring.options import _masks, _scopes
 from voxlate.shipped_recipes import text as recipe_text
 from voxlate.synthesis.model import load
+from voxlate.synthesis.options import _samplers
 from voxlate.training.run import first_change
 
 

@@ -73,7 +73,7 @@ def test_a_dry_run_says_what_resampling_loses(voxlate, tmp_path: Path) -> None:
     write(tmp_path / "in" / "a" / "t1.nii.gz", (12, 12, 12), 1.0)
     write(tmp_path / "in" / "a" / "t2.nii.gz", (4, 4, 4), 3.0)
     finest = voxlate("prepare", tmp_path / "in", "--dry-run", "--resample")
-    assert "grid of each case: that of its t1" in finest.err
+    assert "The grid of each case is that of its t1" in finest.err
     assert "LOSES DETAIL" not in finest.err
     coarse = voxlate("prepare", tmp_path / "in", "--dry-run", "--resample", "--fixed", "t2")
     assert "t1 LOSES DETAIL on the case's grid in 1 of 1 cases: in a from 12×12×12" in coarse.err

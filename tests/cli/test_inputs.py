@@ -51,7 +51,7 @@ def test_a_mask_file_of_several_patients_is_said_by_prepare_and_evaluate(voxlate
     nib.save(nib.Nifti1Image(np.ones(grid.shape, np.uint8), grid.affine), tmp_path / "m.nii.gz")
     rows = "".join(f"case{k},cohort/case{k}/t1.nii.gz,cohort/case{k}/t2.nii.gz,m.nii.gz\n" for k in range(2))
     (tmp_path / "table.csv").write_text("case,t1,t2,mask\n" + rows)
-    said = "taken to be so: the mask m.nii.gz fits all 2 patients for whom it is used"
+    said = "ssumed: the mask m.nii.gz fits all 2 patients for whom it is used"
     table = ("--manifest", tmp_path / "table.csv")
     assert said in voxlate("prepare", cohort, *table, "--out", tmp_path / "o").err
     for mask in (tmp_path / "m.nii.gz", "cohort"):
@@ -61,7 +61,9 @@ def test_a_mask_file_of_several_patients_is_said_by_prepare_and_evaluate(voxlate
     assert said.replace("2", "6") in answer.err
     for k in range(6):
         shutil.copy(tmp_path / "m.nii.gz", tmp_path / f"case{k}.nii.gz")
-    assert "so: the" not in voxlate("evaluate", images, "--truth", cohort, "--mask", tmp_path / "{case}.nii.gz").err
+    assert (
+        "assumed: the" not in voxlate("evaluate", images, "--truth", cohort, "--mask", tmp_path / "{case}.nii.gz").err
+    )
 
 
 def test_a_mask_file_on_another_grid_than_one_of_the_cases_is_refused(voxlate, cohort, images, tmp_path):

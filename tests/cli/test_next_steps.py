@@ -226,7 +226,7 @@ def test_prepare_names_no_training_that_cannot_be_planned(voxlate, cohort, tmp_p
     assert answer.code == 0, answer.err
     assert "Next:" not in answer.out
     assert "no training can be planned: " in answer.err
-    assert "expected two modalities, one to make from the other, found t1 alone" in answer.err
+    assert "expected two modalities, a source and a target, found t1 alone" in answer.err
 
 
 @pytest.mark.slow

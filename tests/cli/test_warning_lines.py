@@ -20,8 +20,8 @@ def test_a_cache_folder_that_cannot_be_written_is_one_sentence(capfd):
         logger.warning(CREATED + UNWRITABLE, "/tmp/y", "/no/home")
     said = capfd.readouterr().err.splitlines()
     assert len(said) == 1
-    assert said[0].startswith("note: /no/home: expected a cache folder to write in, found none")
-    assert said[0].endswith("Set MPLCONFIGDIR to a folder that can be written.")
+    assert said[0].startswith("note: /no/home: expected a writable cache folder, found none")
+    assert said[0].endswith("Set MPLCONFIGDIR to a writable folder.")
 
 
 def test_other_warnings_are_shown_and_later_ones_as_before(capfd, monkeypatch):

@@ -528,7 +528,7 @@ def test_a_dry_run_shows_which_file_becomes_what_on_which_grid_and_in_which_unit
     }
     drawn = voxlate("prepare", folder, "--out", tmp_path / "out", "--dry-run", "--resample").err
     assert "a/ct.nii.gz" in drawn
-    assert "grid of each case: that of its ct" in drawn
+    assert "The grid of each case is that of its ct." in drawn
 
 
 def test_resample_takes_the_finest_grid_of_the_case(save, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_a_run_planned_for_another_machine_is_trained_where_it_is_copied_to(voxl
     options = ("train", "auto", "--data", prepared, "--out", run)
     planned = voxlate(*options, "--minutes", 0.02, "--mode", "mean", "--plan-for", "1GB, 1 TFLOPS")
     assert planned.code == 0, planned.err
-    assert f"Next, where {prepared} and {run} are copied to:  voxlate train auto" in planned.out
+    assert f"Next, after copying {prepared} and {run} to the other machine:  voxlate train auto" in planned.out
     assert {one.name for one in run.iterdir()} == {"recipe.toml", "plan.json"}
     assert "# Predicted for a machine with 1 GB and 1 TFLOPS: " in (run / "recipe.toml").read_text()
     assert read(str(run / "recipe.toml")).train.precision == "auto"  # the other machine's choice

@@ -52,7 +52,7 @@ def test_cases_with_mixed_gaps_are_completed_and_whole_ones_listed(voxlate, comp
     (cohort / "case2" / "t2.nii.gz").unlink()
     answer = voxlate("synth", completing, cohort, "--out", tmp_path / "o")
     assert answer.code == 0
-    assert "4 cases lack nothing and are left as they are: case0, case1, case3, case5" in answer.out
+    assert "4 cases lack no modality and are not synthesised: case0, case1, case3, case5" in answer.out
     made = sorted(f"{path.parent.name}/{path.name}" for path in (tmp_path / "o").glob("*/*.nii.gz"))
     assert made == ["case2/desc-synthetic_t2.nii.gz", "case4/desc-synthetic_t1.nii.gz"]
 
@@ -140,7 +140,7 @@ def test_a_case_without_any_scan_is_listed_and_whole_cases_are_not_said_to_be_st
     assert answer.code == 2
     assert "voxlate: left out case2: expected t1 and t2, found none of them." in answer.err
     said = " ".join(answer.out.split())
-    assert f"1 cases in {cohort}. Next: voxlate report {cohort} To score what the model makes:" in said
+    assert f"1 cases in {cohort}. Next: voxlate report {cohort} To score the model on complete cases:" in said
     assert f"voxlate evaluate NEW --truth {cohort} --run {completing} --missing one --units network" in said
     assert voxlate("synth", completing, cohort, "--missing", "t2", "--out", cohort, "--split", "val").code == 0
     scored = voxlate("evaluate", cohort, "--truth", cohort, "--json")

@@ -16,10 +16,13 @@ from voxlate.cli import demo as _demo
 from voxlate.cli import resume
 from voxlate.cli.arguments import checked, takes
 from voxlate.cli.info import describe_path
-from voxlate.cli.options import Layout
 from voxlate.cli.progress import Shown, noted, shown
 from voxlate.data import prepare as _prepare
+from voxlate.data.choice import as_names
+from voxlate.data.naive import Baselines
+from voxlate.data.options import Layout, PrepareOptions
 from voxlate.data.prepared import Cohort
+from voxlate.data.slice_filter import SliceFilter
 from voxlate.errors import BadInput, first_of
 from voxlate.images.volume import read_volume
 from voxlate.phantoms import write_cohort
@@ -34,6 +37,8 @@ from voxlate.reports.page import report as _report
 from voxlate.reports.prepared import report_prepared
 from voxlate.scoring import evaluate as _evaluate
 from voxlate.scoring.compare import compare as _compare
+from voxlate.scoring.features import Features
+from voxlate.scoring.options import EvaluateOptions
 from voxlate.scoring.provenance import provenance_of
 from voxlate.scoring.scored_images import images_in, is_map
 from voxlate.scoring.tables import Scores
@@ -41,12 +46,14 @@ from voxlate.shipped_recipes import text as recipe_text
 from voxlate.synthesis import likelihood as _likelihood
 from voxlate.synthesis.calibrate import calibrate as _calibrate
 from voxlate.synthesis.calibrate import held_back
-from voxlate.synthesis.cohort import find_scans, graded_warnings, part_of, sort_out, synthesise_cases
-from voxlate.synthesis.ensemble import Ensemble, load_members
+from voxlate.synthesis.cohort import graded_warnings, synthesise_cases
+from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.likelihood import Likelihood
-from voxlate.synthesis.missing import HowMany, score_scenarios
+from voxlate.synthesis.missing import score_run
 from voxlate.synthesis.model import Answer, Model, Synthesised
 from voxlate.synthesis.model import load as _load
+from voxlate.synthesis.options import RunOptions, SynthOptions
+from voxlate.synthesis.selection import select
 from voxlate.training.pretrained import import_autoencoder
 from voxlate.training.published import import_run
 from voxlate.training.run import Run
@@ -56,21 +63,16 @@ from voxlate.trust.summary import sentences
 Split = Literal["train", "val", "test"]
 Setting = str | float | bool | None
 Source = Literal["xmodality", "kl-f4", "kl-f8"]
-LAYOUT = tuple(one.name for one in dataclasses.fields(Layout))
 compare, load = checked(_compare), checked(_load)
 
 
-def _layout_of(options: dict[str, Any]) -> dict[str, Any]:
-    """Takes the options that say how a cohort is laid out from all options."""
-    return {name: options.pop(name) for name in LAYOUT if name in options}
-
-
-def _several(names: str | Sequence[str]) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)
+def _taken(table: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Takes the options that are fields of a dataclass from all options."""
+    return {field.name: options.pop(field.name) for field in dataclasses.fields(table) if field.name in options}
 
 
 def _texts(changes: Mapping[str, Setting] | None) -> dict[str, str]:
-    """Changes of a recipe's keys as the command line writes them."""
+    """Changes of a recipe's keys as texts of the command line."""
     plain = {True: "true", False: "false", None: "none"}
     return {
         key: plain[value] if value is None or isinstance(value, bool) else str(value)
@@ -90,7 +92,7 @@ def phantom(
     stripped: bool = False,
     progress: Shown = True,
 ) -> list[Path]:
-    """Make a cohort of head phantoms and return the folders of its cases; size: voxels in x, y and z.
+    """Write a cohort of head phantoms and return the folders of its cases; size: voxels in x, y and z.
 
     See phantom.write_cohort.
     """
@@ -107,9 +109,9 @@ def phantom(
         )
 
 
-@takes(_prepare.prepare)
+@takes(_prepare.prepare, PrepareOptions)
 def prepare(root: Path | str, out: Path | str, *, progress: Shown = True, **options: Any) -> Cohort:
-    """Prepare a cohort for training; options: as of data.prepare.prepare."""
+    """Prepare a cohort for training; options: the fields of data.options.PrepareOptions, workers and say."""
     options.setdefault("say", noted(progress))
     with shown(progress) as step:
         return _prepare.prepare(root, out, progress=lambda done, total, _: step("prepare", done, total, {}), **options)
@@ -138,7 +140,7 @@ def plan(
     if memory_bytes is None:
         memory_bytes = elsewhere.memory_bytes * FREE if elsewhere else free_memory(device)
     limits = Limits(float(minutes), memory_bytes)
-    inputs, outputs = _several(source), _several(target)
+    inputs, outputs = as_names(source), as_names(target)
     options.setdefault("say", noted(progress))
     options |= {"device": device, "elsewhere": elsewhere}
     return plan_training(data, source=inputs, target=outputs, limits=limits, mode=mode, **options)
@@ -175,19 +177,27 @@ def train(
             prepared = None if data is None else Path(data)
             return resume.go_on(Path(recipe), lengths, unfit, data=prepared, device=device, progress=step, say=say)
     named = recipe if isinstance(recipe, str) else "the recipe"
-    found, folder = (None if one is None else Path(one) for one in (data, out))
-    data, out = resume.required(named, found, folder, {"--steps": steps})
+    cohort = None if data is None else Path(data)
+    folder = None if out is None else Path(out)
+    data, out = resume.required(named, cohort, folder, {"--steps": steps})
     if recipe == "auto":
-        wishes: dict[str, Any] = {"source": source, "target": target, "memory_bytes": memory_bytes, "mode": mode}
-        wishes |= {"minutes": 60 if minutes is None else minutes, "fold": options.get("fold"), "say": say}
+        of_plan: dict[str, Any] = {
+            "source": source,
+            "target": target,
+            "memory_bytes": memory_bytes,
+            "mode": mode,
+            "minutes": 60 if minutes is None else minutes,
+            "fold": options.get("fold"),
+            "say": say,
+        }
 
         def make() -> Plan:
-            return plan(data, device=device, **wishes).changed(_texts(changes))
+            return plan(data, device=device, **of_plan).changed(_texts(changes))
 
-        chosen, head, made = planned_once(out, make, device)
-        if made is None:
-            check_same(out, chosen, _several(source), _several(target))
-            say(f"{out / 'recipe.toml'} is resumed as it was planned; other wishes change nothing.")
+        chosen, head, new_plan = planned_once(out, make, device)
+        if new_plan is None:
+            check_same(out, chosen, as_names(source), as_names(target))
+            say(f"{out / 'recipe.toml'} is resumed as it was planned; other options change nothing.")
         options.setdefault("pace", kept_pace(out, chosen, say))
     elif isinstance(recipe, Recipe):
         chosen, head = recipe, ""
@@ -210,100 +220,86 @@ class Syntheses:
     @property
     def warnings(self) -> dict[str, list[dict[str, str]]]:
         """The warnings of each case that has any, with their grades."""
-        found = {case: graded_warnings(self.folder / case) for case in self.cases}
-        return {case: graded for case, graded in found.items() if graded}
+        by_case = {case: graded_warnings(self.folder / case) for case in self.cases}
+        return {case: graded for case, graded in by_case.items() if graded}
 
     def __repr__(self) -> str:
         text = f"Syntheses({len(self.cases)} cases in {self.folder}, {len(self.left_out)} left out)"
-        said = [f"  {case}: {one['sentence']}" for case, some in self.warnings.items() for one in some]
-        return "\n".join([text, *said])
+        lines = [f"  {case}: {warning['sentence']}" for case, some in self.warnings.items() for warning in some]
+        return "\n".join([text, *lines])
 
     def show(self, case: str | None = None) -> Image.Image:
         """Middle slices of the images of a case, by default of the first, with its warnings."""
         if not self.cases or (case is not None and case not in self.cases):
             known = first_of(self.cases) or "none"
-            raise BadInput(f"case: expected one of those made ({known}), found {case!r}. Choose one of these.")
+            raise BadInput(f"case: expected a synthesised case ({known}), found {case!r}. Choose one of these.")
         folder = self.folder / (case or self.cases[0])
-        found = images_in(folder)
-        volumes = {name: read_volume(path) for name, path in found.items() if not is_map(name, found)}
+        images = images_in(folder)
+        volumes = {name: read_volume(path) for name, path in images.items() if not is_map(name, images)}
         return Synthesised(volumes, {}, provenance_of(folder)).show()
 
     def _repr_png_(self) -> bytes:
         return self.show()._repr_png_() or b""
 
 
-@takes(Layout, others=True)
+@takes(SynthOptions, others=True)
 def synthesise(
     run: Model | Ensemble | Path | str | Sequence[Path | str],
     inputs: Path | str | Sequence[str],
     out: Path | str,
     *,
-    split: Split | None = None,
-    missing: Sequence[str] | None = None,
-    like: str | None = None,
-    intervals: bool = True,
-    seed: int = 0,
-    answer: Answer | None = None,
-    part: str | None = None,
-    device: str = "auto",
-    allow_code: bool = False,
     progress: Shown = True,
     **options: Any,
 ) -> Syntheses:
     """Synthesise the targets of a cohort, a case or modality=path pairs; of several runs their mean and spread.
 
-    missing: modalities to leave out and synthesise; like: sample as this recipe does; part: "3/8" is the third of eight
-    jobs that share `out`; options: how the cohort is laid out (pattern, manifest, preset, …), and keys of the recipe's
-    synth table (samples=10).
+    options: the fields of synthesis.options.SynthOptions, and any other key of the recipe's synth table (overlap=0.25).
     """
-    layout = _layout_of(options)
-    if not isinstance(run, Model | Ensemble):
-        run = load_members([run] if isinstance(run, Path | str) else run, device, allow_code, answer)
-    model = run if intervals else run.without_intervals()
-    model = model if like is None else model.with_synthesis_of(read(like))
-    model = model.with_options(**options)
+    own = _taken(SynthOptions, options)
+    synth = {**(own.pop("synth", None) or {}), **options}
+    asked = SynthOptions(**own, synth=synth)
+    runs = [run] if isinstance(run, Path | str) else run
     texts = [str(inputs)] if isinstance(inputs, Path | str) else list(inputs)
-    scans = find_scans(texts, model, split=split, missing=None if missing is None else list(missing), **layout)
-    fitting, lacking, _ = sort_out(model, scans)
-    fitting, others = (fitting, None) if part is None else part_of(part)(fitting)
-    if not fitting:
-        return Syntheses(Path(out), (), lacking)
-    words: dict[str, Any] = {"seed": seed, "lacking": lacking, "others": others, "say": noted(progress)}
+    selected = select(runs, texts, asked)
+    if not selected.scans:
+        return Syntheses(Path(out), (), selected.lacking)
     with shown(progress) as step:
-        folders, failed = synthesise_cases(model, fitting, Path(out), progress=step, **words)
-    return Syntheses(Path(out), tuple(one.name for one in folders), {**lacking, **failed})
+        folders, failed = synthesise_cases(
+            selected.model,
+            selected.scans,
+            Path(out),
+            seed=asked.seed,
+            lacking=selected.lacking,
+            others=selected.others,
+            progress=step,
+            say=noted(progress),
+        )
+    return Syntheses(Path(out), tuple(folder.name for folder in folders), {**selected.lacking, **failed})
 
 
-@takes(_evaluate.evaluate)
-def evaluate(
-    out: Path | str,
-    truth: Path | str,
-    *,
-    run: Path | str | Sequence[Path | str] | None = None,
-    missing: HowMany = "one",
-    samples: int | None = None,
-    steps: int | None = None,
-    synth: Mapping[str, Setting | Mapping[str, Setting]] | None = None,
-    device: str = "auto",
-    allow_code: bool = False,
-    progress: Shown = True,
-    **options: Any,
-) -> Scores:
-    """Score images; with run: first synthesise each modality without itself; options: as of scoring.evaluate.
+@takes(
+    EvaluateOptions,
+    RunOptions,
+    _evaluate.evaluate,
+    objects={
+        "naive": Baselines | Path | str | None,
+        "features": Features | Path | str | None,
+        "slices": SliceFilter | str | None,
+    },
+)
+def evaluate(out: Path | str, truth: Path | str, *, progress: Shown = True, **options: Any) -> Scores:
+    """Score images; with run: first synthesise each modality from the others.
 
-    synth: further options of that synthesis, as keys of the recipe's synth table ({"noise": {"kind": "shared"}}).
+    options: the fields of scoring.options.EvaluateOptions and synthesis.options.RunOptions; without a run also cases.
     """
+    by_run = RunOptions(**_taken(RunOptions, options))
     with shown(progress) as step:
-        if run is None:
+        if by_run.run is None:
             return _evaluate.evaluate(
                 out, truth, progress=lambda done, total, _: step("evaluate", done, total, {}), **options
             )
-        runs = [run] if isinstance(run, Path | str) else list(run)
-        how = {"samples": samples, "steps": steps, **(synth or {})}
-        models = [load(one, device, allow_code).with_options(**how) for one in runs]
-        words: dict[str, Any] = {"split": options.pop("split", None), "layout": _layout_of(options)}
-        words |= {"progress": step, "say": noted(progress)}
-        return score_scenarios(models, Path(truth), Path(out), missing, **words, **options).scores
+        asked = EvaluateOptions(**options)
+        return score_run(Path(truth), Path(out), by_run, asked, progress=step, say=noted(progress)).scores
 
 
 @takes(_calibrate, Layout)
@@ -322,9 +318,9 @@ def calibrate(
     """Fit prediction intervals on held-out patients; returns what they state, a sentence each.
 
     options: coverage, confidence, bound, regions, seed (see synthesis.calibrate), and how the cohort is laid out. The
-    calibration lies in the run.
+    calibration is written into the run.
     """
-    layout = _layout_of(options)
+    layout = _taken(Layout, options)
     model = (run if isinstance(run, Model) else load(run, device, allow_code, answer)).with_options(samples=samples)
     cases = held_back(model, Path(cohort), split, **layout)
     with shown(progress) as step:
@@ -361,16 +357,7 @@ def recipes(name: str | None = None, *, cohort: Path | str | None = None) -> Any
         return [asdict(one) for one in fits(cohort)]
     if name is not None:
         return {"name": name, **to_dict(read(name))}
-    listed = {one: recipe_text.values_of(one) for one in recipe_text.names()}
-    return [
-        {
-            "name": one,
-            "title": values["title"],
-            "source": values["data"]["source"],
-            "target": values["data"]["target"],
-        }
-        for one, values in listed.items()
-    ]
+    return recipe_text.table_of_recipes()
 
 
 @takes()
@@ -384,7 +371,7 @@ def import_weights(
     if source == "xmodality":
         return import_run(Path(weights), Path(out), _texts(changes))
     if changes:
-        raise BadInput(f"changes: expected none with {source}, whose file says all, found {changes}. Drop them.")
+        raise BadInput(f"changes: expected none with {source}, whose file states all keys, found {changes}. Drop them.")
     return import_autoencoder(source, Path(weights), Path(out))
 
 

@@ -33,7 +33,7 @@ class Commands(TyperGroup):
 app = typer.Typer(
     name="voxlate",
     cls=Commands,
-    help="Turn one kind of medical scan into another, and state how far the images can be trusted.\n\n"
+    help="Synthesise one kind of medical scan from another, and state the uncertainty of the images.\n\n"
     "Research software, not a medical device.",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -98,7 +98,9 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _common(
     show_debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     global debug
     debug = show_debug

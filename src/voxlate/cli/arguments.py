@@ -28,16 +28,23 @@ INTERNAL = ("options", "head", "pace", "begun", "limits", "elsewhere")  # that c
 LONGEST = 60  # characters of a value in a message
 
 
-def checked(command: Callable[P, T], *options_of: Callable[..., Any], others: bool = False) -> Callable[P, T]:
+def checked(
+    command: Callable[P, T],
+    *options_of: Callable[..., Any],
+    others: bool = False,
+    objects: Mapping[str, Any] | None = None,
+) -> Callable[P, T]:
     """The command, which raises BadInput for arguments of other types than it states.
 
-    options_of: the functions and tables that what is left over (**options) is for: they state its types, and the
-    command's signature lists it; others: further options are passed on as they are.
+    options_of: options dataclasses and functions that take the keywords (**options) of the command: they state the
+    types, and the command's signature lists them. others: further keywords are passed on as they are. objects: by
+    name, the types of options that the dataclasses leave open, because they are heavy to import.
     """
     signature, hints = inspect.signature(command), typing.get_type_hints(command)
     takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in signature.parameters.values())
     hints_of_options = {name: hint for one in options_of for name, hint in typing.get_type_hints(one).items()}
-    passed_on = _options_of(options_of)
+    hints_of_options |= objects or {}
+    passed_on = _options_of(options_of, hints_of_options)
     known = [name for name in (*signature.parameters, *passed_on) if name not in INTERNAL]
 
     @functools.wraps(command)
@@ -63,18 +70,21 @@ def checked(command: Callable[P, T], *options_of: Callable[..., Any], others: bo
     return run
 
 
-def takes(*options_of: Callable[..., Any], others: bool = False) -> Callable[[Callable[P, T]], Callable[P, T]]:
+def takes(
+    *options_of: Callable[..., Any], others: bool = False, objects: Mapping[str, Any] | None = None
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """The decorator of a command whose arguments are checked; see checked."""
-    return lambda command: checked(command, *options_of, others=others)
+    return lambda command: checked(command, *options_of, others=others, objects=objects)
 
 
-def _options_of(owners: Iterable[Callable[..., Any]]) -> dict[str, inspect.Parameter]:
-    """The options of functions, and the fields of tables of options, by name."""
+def _options_of(owners: Iterable[Callable[..., Any]], hints: Mapping[str, Any]) -> dict[str, inspect.Parameter]:
+    """The keywords of functions, and the fields of options dataclasses, by name, with their plain types."""
     found = dict[str, inspect.Parameter]()
     for owner in owners:
         for name, one in inspect.signature(owner).parameters.items():
             if inspect.isclass(owner) or one.kind is inspect.Parameter.KEYWORD_ONLY:
-                found[name] = one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+                kind = inspect.Parameter.KEYWORD_ONLY
+                found[name] = one.replace(kind=kind, annotation=hints.get(name, one.annotation))
     return found
 
 

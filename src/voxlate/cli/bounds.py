@@ -1,4 +1,4 @@
-"""What a calibrated run says of the errors of single cases, for the terminal."""
+"""Bounds of the errors of single cases, by a calibrated run, as lines for the terminal."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,22 +13,22 @@ MOST_CASES = 12  # of more, the lowest, the median and the highest bound are pri
 
 
 def bounds_of(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """By case and modality what its errors exceed seldom, as synth wrote it: MAE inside the body, means of regions."""
+    """By case and modality, the bounds that synth wrote: of the MAE inside the body and of the means of regions."""
     return {folder.name: bounds for folder in folders if (bounds := provenance_of(folder).get("bounds"))}
 
 
 def bound_lines(folders: Sequence[Path]) -> Iterator[str]:
-    """A line for each case, or one for all of a modality where they are many; nothing where nothing is calibrated."""
-    found = bounds_of(folders)
-    if not found:
+    """A line for each case, or for each modality if the cases are many; none without a calibration."""
+    by_case = bounds_of(folders)
+    if not by_case:
         return
-    stated = provenance_of(next(one for one in folders if one.name in found))
+    stated = provenance_of(next(folder for folder in folders if folder.name in by_case))
     coverage, units = float(stated["calibration"]["coverage"]), stated.get("units", {})
     yield f"Bounds of a case's error, each exceeded with a probability of {1 - coverage:.0%} at most:"
-    if len(found) > MOST_CASES:
-        yield from _summed(found, units)
+    if len(by_case) > MOST_CASES:
+        yield from _summary(by_case, units)
         return
-    for case, bounds in found.items():
+    for case, bounds in by_case.items():
         yield "  " + f"{case}: " + "; ".join(_texts(bounds, units))
 
 
@@ -39,9 +39,10 @@ def _texts(bounds: Mapping[str, Mapping[str, float]], units: Mapping[str, str]) 
         yield f"{modality} {', '.join([*whole, *regions])} {units.get(modality, '')}".rstrip()
 
 
-def _summed(found: Mapping[str, Mapping[str, Mapping[str, float]]], units: Mapping[str, str]) -> Iterator[str]:
-    for modality in dict.fromkeys(name for bounds in found.values() for name in bounds):
-        values = {case: bounds[modality]["mae"] for case, bounds in found.items() if "mae" in bounds.get(modality, {})}
+def _summary(by_case: Mapping[str, Mapping[str, Mapping[str, float]]], units: Mapping[str, str]) -> Iterator[str]:
+    for modality in dict.fromkeys(name for bounds in by_case.values() for name in bounds):
+        of_modality = {case: bounds.get(modality, {}) for case, bounds in by_case.items()}
+        values = {case: bounds["mae"] for case, bounds in of_modality.items() if "mae" in bounds}
         if values:
             low, high = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
             middle = float(np.median(list(values.values())))

@@ -26,11 +26,11 @@ from voxlate.training.log import StepCallback
 from voxlate.training.train import train
 
 SOURCE, TARGET = "t1", "ct"
-MADE = "synthesis"  # the answer of rows that are no naive baseline
+SYNTHESIS = "synthesis"  # the answer of rows that are no naive baseline
 RECIPE = "phantom_t1_to_ct"  # of fixed steps: a plan would depend on this machine's speed
 CASES, SIZE = 15, (128, 152, 24)  # pixels of 1.6 mm in the plane show both tables of the skull
-KNOWN = 9  # heads that intervals are calibrated on: the fewest that bound a new one's error with 90 %
-HEADS = 3  # that are scored, of those that training does not see
+CALIBRATION_HEADS = 9  # the fewest that bound the error of a new head with 90 %
+TEST_HEADS = 3  # held-out heads that are scored
 ROWS = 2
 ZOOM = 3  # the last row enlarges a piece of skull so much
 LARGEST_HU = 300  # upper end of the colour scale of spread and error
@@ -39,7 +39,7 @@ SHOWN_HU = (-200, 1200)
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo leaves: the comparison, its reports, a picture, and a sentence that says what was reached."""
+    """The results of the demo: the comparison, its reports, a picture, and a sentence that sums them up."""
 
     compared: Comparison
     pages: list[Path]
@@ -48,11 +48,10 @@ class Demo:
 
 
 def demo(out: Path, progress: StepCallback) -> Demo:
-    """Make heads with tumours, learn CT from T1 on most, calibrate on further ones, score the others.
+    """Write heads with tumours, train CT from T1 on most of them, calibrate on additional heads, score the others.
 
-    Two answers are compared: the regression that the diffusion starts from, which a report of its own shows with its
-    intervals next to the naive baselines, and one sample of the diffusion.
-    Finished steps are kept, so that a second call resumes.
+    Two predictions are compared: the regression, which has a report with its intervals and the naive baselines, and one
+    sample of the diffusion of its residual. Finished steps are kept, so that a second call resumes.
     """
     cohort, ready, run = out / "cohort", out / "prepared", out / "run"
     wanted = [SOURCE, TARGET]
@@ -72,7 +71,7 @@ def demo(out: Path, progress: StepCallback) -> Demo:
     )
     recipe, head = read_with_head(RECIPE)
     train(recipe, ready, run, head=head, progress=progress)
-    held_out = sorted({*prepared.splits["val"], *prepared.splits["test"]})[:HEADS]
+    held_out = sorted({*prepared.splits["val"], *prepared.splits["test"]})[:TEST_HEADS]
     _calibrate(load(run, answer="mean"), out / "further", progress)
     regression, diffusion = load(run, answer="mean"), load(run).without_intervals()
     models = {
@@ -92,8 +91,8 @@ def demo(out: Path, progress: StepCallback) -> Demo:
 
 
 def _reached(regression: Scores, sample: Scores) -> str:
-    """What the two answers reached on heads that training did not see, next to the best naive baseline."""
-    naive = min(_mean(regression, "mae", name) for name in {row.answer for row in regression.rows} - {MADE})
+    """The errors of both predictions on held-out heads, next to the best naive baseline."""
+    naive = min(_mean(regression, "mae", name) for name in {row.answer for row in regression.rows} - {SYNTHESIS})
     return (
         f"CT from T1 on {len({row.case for row in regression.rows})} held-out phantom heads: mean absolute error "
         f"{_mean(regression, 'mae'):.1f} HU (regression), {_mean(sample, 'mae'):.1f} HU (one sharp sample), "
@@ -102,19 +101,19 @@ def _reached(regression: Scores, sample: Scores) -> str:
     )
 
 
-def _mean(scores: Scores, key: str, answer: str = MADE) -> float:
+def _mean(scores: Scores, key: str, answer: str = SYNTHESIS) -> float:
     return mean(row.scores[key] for row in scores.rows if row.answer == answer)
 
 
 def _calibrate(model: Model, cohort: Path, progress: StepCallback) -> None:
-    """Let further heads say between which values the truth lies; kept where it is done."""
+    """Fit intervals on additional heads, unless the run is calibrated already."""
     if model.calibration_file.is_file():
         return
 
     def drawn(done: int, total: int) -> None:
         progress("further heads", done, total, {})
 
-    write_cohort(cohort, KNOWN, SIZE, lesion="tumour", modalities=[SOURCE, TARGET], seed=1, progress=drawn)
+    write_cohort(cohort, CALIBRATION_HEADS, SIZE, lesion="tumour", modalities=[SOURCE, TARGET], seed=1, progress=drawn)
     cases = held_back(model, cohort, None)
 
     def known(name: str, done: int, total: int) -> None:
@@ -125,7 +124,7 @@ def _calibrate(model: Model, cohort: Path, progress: StepCallback) -> None:
 
 def _synthesise(name: str, model: Model, cohort: Path, cases: list[str], out: Path, progress: StepCallback) -> Scores:
     """Synthesise some cases with one model, and score them."""
-    scans = [one for one in find_scans([str(cohort)], model) if one.case in cases]
+    scans = [case for case in find_scans([str(cohort)], model) if case.case in cases]
     synthesise_cases(model, scans, out, progress=lambda case, done, total: progress(f"{name} {case}", done, total, {}))
     return evaluate(out, cohort)
 
@@ -143,13 +142,13 @@ def _picture(cohort: Path, folders: list[Path], cases: list[str], path: Path) ->
     return path
 
 
-def _row(truth: Path, made: list[Path]) -> list[NDArray[np.uint8]]:
+def _row(truth: Path, folders: list[Path]) -> list[NDArray[np.uint8]]:
     """Source, regression, one sample, truth, how far it may lie from the regression, and does; cut to the head."""
     tumour = canonical(read_volume(truth / "lesion.nii.gz")).data[0] > 0
     level = int(np.argmax(tumour.sum((1, 2))))
-    regression, sample = (_slice(folder / f"{TARGET}.nii.gz", level) for folder in made)
+    regression, sample = (_slice(folder / f"{TARGET}.nii.gz", level) for folder in folders)
     true, given = (_slice(truth / f"{name}.nii.gz", level) for name in (TARGET, SOURCE))
-    least, most = (_slice(made[0] / f"{TARGET}{end}.nii.gz", level) for end in (LOW, HIGH))
+    least, most = (_slice(folders[0] / f"{TARGET}{end}.nii.gz", level) for end in (LOW, HIGH))
     low, high = SHOWN_HU
     grey = [colours(given, 0, float(given.max())), *(colours(one, low, high) for one in (regression, sample, true))]
     error = np.abs(regression.clip(low, high) - true.clip(low, high))

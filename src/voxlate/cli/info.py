@@ -1,4 +1,4 @@
-"""What a file or folder is, in a few facts."""
+"""Facts about a file or folder."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def describe_path(path: Path) -> dict[str, Any]:
 
 
 def _folder(path: Path) -> dict[str, Any]:
-    """What a folder that is neither prepared nor a run holds: syntheses, DICOM series, or cases."""
+    """Facts about a folder that is neither prepared nor a run: synthesised images, DICOM series, or cases."""
     from voxlate.data.find import find_cohort  # imported where a folder asks for it
 
     if (path / "provenance.json").is_file():
@@ -36,19 +36,19 @@ def _folder(path: Path) -> dict[str, Any]:
         series = list_series(path)
         return _series(path, series) if len(series) > 1 else _scan(path)
     try:
-        found = find_cohort(path)
+        cohort = find_cohort(path)
     except BadInput:
         series = [one for folder in sorted(path.iterdir()) if is_dicom_folder(folder) for one in list_series(folder)]
         if not series:
             raise
         return _series(path, series)
-    scans = Counter(name for one in found.cases for name in one.files)
+    scans = Counter(name for case in cohort.cases for name in case.files)
     return {
         "cohort": str(path),
-        "cases": len(found.cases),
-        "patients": len({one.patient or one.case for one in found.cases}),
+        "cases": len(cohort.cases),
+        "patients": len({case.patient or case.case for case in cohort.cases}),
         "modalities": {name: scans[name] for name in sorted(scans)},
-        "left out": [*found.unread, *found.unclaimed],
+        "left out": [*cohort.unread, *cohort.unclaimed],
         "next": f"voxlate prepare {path} --out PREPARED",
     }
 
@@ -103,7 +103,7 @@ def _scan(path: Path) -> dict[str, Any]:
 
 
 def _stated_unit(path: Path, modality: str) -> str | None:
-    """The unit that an image's provenance states, where synth made it: a CT may be of grey values."""
+    """The unit in the provenance of a synthesised image: a CT may have grey values."""
     provenance = path.parent / "provenance.json"
     if not provenance.is_file():
         return None

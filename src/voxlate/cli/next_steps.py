@@ -1,4 +1,4 @@
-"""The commands that follow a finished one, as it prints them: each works as it is printed on the cohort at hand."""
+"""The commands that a finished command proposes: each works as it is printed on the cohort at hand."""
 
 import os
 import shlex
@@ -14,25 +14,25 @@ from voxlate.errors import BadInput
 from voxlate.files import read_json
 from voxlate.scoring.provenance import recorded_splits
 
-COHORT = "COHORT"  # stands for the scans, where nobody knows their folder
+COHORT = "COHORT"  # stands for the scans if their folder is unknown
 LAYOUT = {"pattern": "--pattern", "preset": "--preset", "manifest": "--manifest", "patients": "--patients"}
 HELD_OUT = ("val", "test")
 
 
 def shown(path: Path | str) -> str:
-    """A path as a shell takes it, as seen from here where it lies below."""
+    """A path quoted for a shell, relative to the current folder if it is below it."""
     here = os.path.relpath(path) if Path(path).is_absolute() else str(path)
     return shlex.quote(str(path) if here.startswith("..") else here)
 
 
 def layout_options(layout: Mapping[str, Any]) -> str:
-    """How a cohort is found, as options of any command."""
+    """The layout of a cohort as options of a command."""
     named = "".join(f" {option} {shlex.quote(str(layout[key]))}" for key, option in LAYOUT.items() if layout.get(key))
     return named + (" --allow-outside" if layout.get("allow_outside") else "")
 
 
 def after_prepare(prepared: Path) -> str:
-    """The training of a prepared cohort; raises BadInput where none can be planned."""
+    """The training of a prepared cohort; raises BadInput if none can be planned."""
     from voxlate.planning.facts import facts_of
     from voxlate.planning.roles import roles_of
 
@@ -41,9 +41,9 @@ def after_prepare(prepared: Path) -> str:
 
 
 def after_training(run: Path, data: DataSettings, completes: bool) -> str:
-    """Scores of what a model completes, or images of cases that it did not see.
+    """The scores of a model that completes cases, or the synthesis of held-out cases.
 
-    Where held-out cases lack scans, what can be made of them: all that they lack, or the images of one case.
+    If held-out cases lack scans, the synthesis of all cases that lack some, or of one case.
     """
     splits, cohort = recorded_splits([run]), _prepared(run)
     if cohort is None:
@@ -55,7 +55,7 @@ def after_training(run: Path, data: DataSettings, completes: bool) -> str:
     wanted = set(data.source)
 
     def fits(there: set[str]) -> bool:
-        """Whether images can be made of a case: of one that lacks something, of all, or of some."""
+        """Whether the model can synthesise a case with these modalities."""
         if completes:
             return bool(there) and there != wanted
         return bool(there) if data.allow_missing else there == wanted
@@ -68,7 +68,7 @@ def after_training(run: Path, data: DataSettings, completes: bool) -> str:
         if all(map(fits, having)):
             return f"synth {shown(run)} {scans}{split} --out OUT"
     held = {case for cases in held_out.values() for case in cases}
-    for case in sorted(_found(cohort), key=lambda one: one.case not in held):
+    for case in sorted(_cases(cohort), key=lambda one: one.case not in held):
         files = {name: path for name, path in case.files.items() if name in wanted}
         if fits(set(files)):
             pairs = " ".join(f"{name}={shown(path)}" for name, path in files.items())
@@ -77,27 +77,27 @@ def after_training(run: Path, data: DataSettings, completes: bool) -> str:
 
 
 def after_synthesis(out: Path, scans: str, layout: Mapping[str, Any], truths: bool) -> str:
-    """The scores of images whose truth lies with the scans, else their report."""
+    """The scores of images if the scans include the true targets, else their report."""
     if truths:
         return f"evaluate {shown(out)} --truth {shown(scans)}{layout_options(layout)}"
     return f"report {shown(out)}"
 
 
 def after_completing(run: Path, scans: str, layout: Mapping[str, Any], split: str | None) -> str:
-    """The scores of what a model makes of cases that lack nothing."""
+    """The scores of a model on cases that lack no modality."""
     of_split = f" --split {split}" if split else ""
-    found = f"{shown(scans)}{layout_options(layout)}{of_split}"
-    return f"evaluate NEW --truth {found} --run {shown(run)} --missing one --units network"
+    truth = f"{shown(scans)}{layout_options(layout)}{of_split}"
+    return f"evaluate NEW --truth {truth} --run {shown(run)} --missing one --units network"
 
 
 def _root(cohort: Cohort) -> Path | None:
-    """The folder of the scans; None where it is not there any more."""
+    """The folder of the scans; None if it does not exist any more."""
     root = Path(str(cohort.provenance.get("root", "")))
     return root if cohort.provenance.get("root") and root.exists() else None
 
 
-def _found(cohort: Cohort) -> Sequence[CaseFiles]:
-    """The files of a prepared cohort's scans; nothing where they are not there any more."""
+def _cases(cohort: Cohort) -> Sequence[CaseFiles]:
+    """The files of a prepared cohort's scans; none if they do not exist any more."""
     root, layout = _root(cohort), {key: cohort.provenance.get(key) for key in LAYOUT}
     if root is None:
         return []
@@ -110,7 +110,7 @@ def _found(cohort: Cohort) -> Sequence[CaseFiles]:
 
 
 def _prepared(run: Path) -> Cohort | None:
-    """The prepared cohort of a run; None where it is not there any more."""
+    """The prepared cohort of a run; None if it does not exist any more."""
     stated = read_json(path).get("prepared") if (path := run / "provenance.json").is_file() else None
     folder = Path(os.path.normpath(run / stated)) if isinstance(stated, str) else None
     if folder is None or not (folder / "cohort.json").is_file():

@@ -1,122 +1,136 @@
-"""Options that several commands share, with their help."""
+"""From options dataclasses to the command line: how typer gets the fields of `voxlate.options` as parameters."""
 
 import functools
 import inspect
+import types
+import typing
 from collections.abc import Callable
-from dataclasses import dataclass, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from typer import Option
+import typer
 
-from voxlate.errors import BadInput
-from voxlate.shipped_recipes.text import table
+from voxlate.cli.app import app
+from voxlate.options import MAIN, OUTPUT, PANELS, Option
 
+METAVARS = {Path: "PATH", int: "INT", float: "NUMBER", str: "TEXT", bool: ""}
 
-def _presets(begun: str) -> list[str]:
-    from voxlate.data.presets import presets
-
-    return [name for name in presets() if name.startswith(begun)]
-
-
-To = Annotated[Path, Option("--out", help="Folder for what this command makes.")]
-Json = Annotated[bool, Option("--json", help="Print the result as JSON, for programs.")]
-Everything = Annotated[bool, Option("--all", help="Print all scores and baselines, not only the main ones.")]
-Device = Annotated[str, Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu.")]
-AllowCode = Annotated[bool, Option("--allow-code", help="Import the Python code that the model names, and run it.")]
-Modalities = Annotated[list[str] | None, Option(help="Only this, in every case (repeat it); else all.")]
-Split = Annotated[Literal["train", "val", "test"] | None, Option(help="Only this split.")]
-Changes = Annotated[list[str] | None, Option("--set", help="Change a key: train.steps=500 (repeat it).")]
-Samples = Annotated[int | None, Option(min=1, help="Images a case; over 1: mean and standard deviation.")]
-SynthChanges = Annotated[
+To = Annotated[Path, Option("Output folder.", flag="--out", panel=MAIN)]
+Json = Annotated[bool, Option("Print the result as JSON.", flag="--json", panel=OUTPUT)]
+Everything = Annotated[
+    bool, Option("Print all scores and baselines instead of the main ones.", flag="--all", panel=OUTPUT)
+]
+Changes = Annotated[
     list[str] | None,
-    Option("--set", help="Change a key of the recipe's synth table: overlap=0.25, or synth.overlap=0.25."),
+    Option(
+        "Change of a key of the recipe, such as train.steps=500. Repeatable.",
+        flag="--set",
+        panel=MAIN,
+        metavar="KEY=…",
+    ),
 ]
-Noise = Annotated[
-    Literal["independent", "shared", "correlated"] | None, Option(help="How the noise of slices is related.")
-]
-Answer = Annotated[
-    Literal["mean", "sample"] | None,
-    Option(help="Of a diffusion of what a predictor leaves: the predictor's image, or a sample (as unset)."),
-]
-Steps = Annotated[int | None, Option(min=1, help="Times at which the network denoises.")]
+Command = Callable[..., None]
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Where the files of a cohort are, and whose they are."""
+def command(*examples: str, name: str | None = None) -> Callable[[Command], Command]:
+    """Add a function to the command line, with examples at the end of its --help."""
+    shown = ["Example:" if len(examples) == 1 else "Examples:", *(f"voxlate {one}" for one in examples)]
 
-    pattern: Annotated[str | None, Option(help="Where files are, with {patient}, {case} and {modality}.")] = None
-    manifest: Annotated[
-        Path | None,
-        Option(help="CSV or TSV: case, patient, split, a path for each modality."),
-    ] = None
-    preset: Annotated[
-        str | None,
-        Option(
-            help="Layout of a public data set, or of a paper's own arrays: bids, brats, brats2019, brats2023, "
-            "gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, "
-            "synthrad, topcow, unitobrain, xmodality; or a TOML file like theirs, whose tables series.t2, … choose "
-            "DICOM series by tags (docs/guides/dicom.md).",
-            autocompletion=_presets,
-        ),
-    ] = None
-    patients: Annotated[
-        Path | None,
-        Option(
-            help="Whose the slices of array files are: a text file with 'ID PATIENT' a line, for HDF5 a patient a "
-            "slice; default: patients.txt in the cohort."
-        ),
-    ] = None
-    allow_outside: Annotated[
-        bool, Option("--allow-outside", help="A manifest's paths may lead out of its folder and the cohort.")
-    ] = False
-    prefer: Annotated[
-        list[str] | None,
-        Option(help="Of several files of one modality in a case, take the one of this name or path: '*_run-2_*'."),
-    ] = None
-    exclude: Annotated[list[str] | None, Option(help="Leave out this case or patient (* and ?; repeat it).")] = None
-    exclude_file: Annotated[
-        list[str] | None, Option(help="Leave out files of this name, path or series description: '*_defaced*'.")
-    ] = None
+    def add(function: Command) -> Command:
+        app.command(name=name, epilog="\n".join(shown))(with_options(function))
+        return function
+
+    return add
 
 
-def with_tables(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command, in place of each parameter that is a dataclass, the options that its fields are.
+def with_options(function: Command) -> Command:
+    """The function as typer reads it: each options dataclass among its parameters is replaced by its fields.
 
-    Typer reads the options of a command in its signature.
+    The parameters are sorted by panel. A dataclass is filled with the values that the command line gives.
     """
-    signature = inspect.signature(command)
-    own = signature.parameters
+    own = inspect.signature(function).parameters
     tables: dict[str, Any] = {name: one.annotation for name, one in own.items() if is_dataclass(one.annotation)}
-    fields = {name: inspect.signature(table).parameters for name, table in tables.items()}
+    fields = {name: _fields(table) for name, table in tables.items()}
+    parameters = [one for name, one in own.items() if name not in tables]
+    parameters += [one for some in fields.values() for one in some]
+    options = {one.name: _option(one.annotation) for one in parameters}
 
-    @functools.wraps(command)
-    def run(**given: Any) -> None:
-        filled = {name: table(**{key: given.pop(key) for key in fields[name]}) for name, table in tables.items()}
-        command(**given, **filled)
+    @functools.wraps(function)
+    def run(**values: Any) -> None:
+        for name, option in options.items():
+            if option is not None and option.read is not None and not _is_unset(values[name]):
+                values[name] = option.read(values[name])
+        filled = {}
+        for name, table in tables.items():
+            of_table = {one.name: values.pop(one.name) for one in fields[name]}
+            filled[name] = table(**{key: value for key, value in of_table.items() if not _is_unset(value)})
+        function(**values, **filled)
 
-    parameters = list[inspect.Parameter]()
-    for name, one in own.items():
-        parameters += fields[name].values() if name in fields else [one]
-    options = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
-    run.__signature__ = signature.replace(parameters=options)  # type: ignore[attr-defined]
+    def panel(parameter: inspect.Parameter) -> int:
+        option = options[parameter.name]
+        return -1 if option is None else PANELS.index(option.panel)
+
+    shown = [_for_typer(one, options[one.name]) for one in sorted(parameters, key=panel)]
+    run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
     return run
 
 
-def synth_table(texts: list[str] | None) -> dict[str, Any]:
-    """KEY=VALUE texts as tables of synthesis options; keys may be written as in a recipe, synth.KEY."""
-    named = [text.strip().removeprefix("synth.") for text in texts or []]
-    return table(pairs(named))
+def _is_unset(value: Any) -> bool:
+    """Whether the command line gives no value of an option; of a repeatable one it may be an empty list."""
+    return value is None or value == []
 
 
-def pairs(texts: list[str] | None, option: str = "--set") -> dict[str, str]:
-    """KEY=VALUE texts as a table; raises BadInput for a text without `=`, and for a key with two values."""
-    found = dict[str, str]()
-    for text in texts or []:
-        if "=" not in text:
-            raise BadInput(f"{option}: expected KEY=VALUE, found {text!r}. Add the value.")
-        key, _, value = text.partition("=")
-        if found.setdefault(key.strip(), value) != value:
-            raise BadInput(f"{option}: expected each key once, found '{key.strip()}' twice. Remove one of the two.")
-    return found
+def _fields(table: Any) -> list[inspect.Parameter]:
+    """The fields of an options dataclass that are options of the command line."""
+    hints = typing.get_type_hints(table, include_extras=True)
+    named = [one.replace(annotation=hints[name]) for name, one in inspect.signature(table).parameters.items()]
+    return [one for one in named if _option(one.annotation) is not None]
+
+
+def _option(annotation: Any) -> Option | None:
+    """The Option of a parameter; None for an argument without a flag."""
+    parts = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    return next((part for part in parts if isinstance(part, Option)), None)
+
+
+def _for_typer(parameter: inspect.Parameter, option: Option | None) -> inspect.Parameter:
+    """A parameter with typer's own annotation in place of ours."""
+    if option is None:
+        return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+    kind = _first(get_args(parameter.annotation)[0]) if option.takes is None else option.takes
+    flag = option.flag or (f"--{parameter.name.replace('_', '-')}" if kind is bool else "")
+    default = parameter.default
+    states_default = kind is not bool and default not in (inspect.Parameter.empty, None, ())
+    shown = typer.Option(
+        *([flag] if flag else []),
+        help=f"{option.help} Default: {_text(default)}." if states_default else option.help,
+        rich_help_panel=option.panel,
+        metavar=option.metavar or _metavar(kind),
+        min=option.least,
+        max=option.most,
+        autocompletion=option.complete,
+        show_default=False,
+    )
+    if default is None or default == ():
+        kind, default = kind | None, None
+    return inspect.Parameter(
+        parameter.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, shown]
+    )
+
+
+def _text(default: Any) -> str:
+    """A default value as it is written on the command line."""
+    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def _first(hint: Any) -> Any:
+    """The type that the command line reads: of several types the first."""
+    return get_args(hint)[0] if get_origin(hint) in (Union, types.UnionType) else hint
+
+
+def _metavar(kind: Any) -> str:
+    """A short name of a type in --help."""
+    if get_origin(kind) is list:
+        return _metavar(get_args(kind)[0])
+    return "NAME" if get_origin(kind) is Literal else METAVARS[kind]

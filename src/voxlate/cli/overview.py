@@ -1,4 +1,4 @@
-"""What a cohort holds: cases, patients, modalities, grids and units, as a table."""
+"""A table of a cohort's cases, patients, modalities, grids and units."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -55,7 +55,7 @@ def show(table: Mapping[str, Any], plan: CohortFiles | None = None) -> None:
     for sentence in plan.unclaimed if plan else ():
         say(f"left out: {sentence}", err)
     for sentence in plan.guessed if plan else ():
-        say(f"not known, taken to be so: {sentence}", err)
+        say(f"assumed: {sentence}", err)
 
 
 def show_files(seen: Sequence[Seen], root: Path, every: bool) -> None:

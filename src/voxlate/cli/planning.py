@@ -9,12 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from typer import Argument, Option
+from typer import Argument
 
 from voxlate.cli import resume
-from voxlate.cli.app import app, note, say
-from voxlate.cli.options import Device
+from voxlate.cli.app import note, say
+from voxlate.cli.options import command
 from voxlate.errors import BadInput
+from voxlate.options import MAIN, PLAN, SIZES, Device, Option
 
 if TYPE_CHECKING:
     from voxlate.planning.plan import Plan
@@ -25,121 +26,129 @@ RANKED = (
     "The first fills its patches best; among equals come those that learn from more cases, use more modalities, have "
     "less that is unusual, and take fewer steps. What a recipe reaches on the cohort is not predicted.\n"
 )
-UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
-Minutes = Annotated[float | None, Option(min=0, help="How long the training may take on this machine; 60 if unset.")]
 Memory = Annotated[
-    str | None, Option(help="Memory that it may take (8GB), of the GPU where there is one; most of what is free.")
+    str | None,
+    Option("Memory of the training, such as 8GB. Default: most of the free memory.", panel=PLAN, metavar="SIZE"),
 ]
-Source = Annotated[list[str] | None, Option(help="A modality that is given (repeat it).")]
-Target = Annotated[list[str] | None, Option(help="A modality that is made (repeat it).")]
+Source = Annotated[list[str] | None, Option("Input modality. Repeatable.", panel=PLAN, metavar="NAME")]
+Target = Annotated[list[str] | None, Option("Modality to synthesise. Repeatable.", panel=PLAN, metavar="NAME")]
 Mode = Annotated[
     Literal["both", "mean", "samples"] | None,
-    Option(help="mean: one regression. both, samples: and a diffusion of what it leaves, with more of the time."),
+    Option(
+        "Prediction of the model: mean (a regression), or samples or both (a diffusion of its residual too).",
+        panel=PLAN,
+    ),
 ]
-
 PlanFor = Annotated[
     str | None,
     Option(
+        "GPU for which a run is planned without training: '24GB, 80 TFLOPS' (memory, peak in bfloat16).",
+        panel=PLAN,
         metavar="GPU",
-        help="Plan for a GPU that is not here: '24GB, 80 TFLOPS' (memory, and peak in bfloat16). Nothing is trained.",
     ),
 ]
 
 
-@app.command(
-    epilog="Examples:  voxlate plan PREPARED --minutes 20    voxlate plan PREPARED --source t1 --target ct --memory 8GB"
-)
+@command("plan PREPARED --minutes 20", "plan PREPARED --source t1 --target ct --memory 8GB")
 def plan(
-    data: Annotated[Path, Argument(metavar="PREPARED", help="A prepared cohort.")],
-    to: Annotated[Path, Option("--out", help="The recipe that is written.")] = Path("plan.toml"),
+    data: Annotated[Path, Argument(metavar="PREPARED", help="Prepared cohort.")],
+    to: Annotated[Path, Option("TOML file of the recipe.", flag="--out", panel=MAIN)] = Path("plan.toml"),
+    minutes: Annotated[float | None, Option("Training time on this machine. Default: 60.", panel=MAIN, least=0)] = None,
     source: Source = None,
     target: Target = None,
-    minutes: Minutes = None,
     memory: Memory = None,
     mode: Mode = None,
     plan_for: PlanFor = None,
     device: Device = "auto",
 ) -> None:
-    """Choose a recipe for a prepared cohort, and say why: what it holds, how long it may take, what fits in memory.
+    """Choose a recipe for a prepared cohort, and explain it.
 
-    A few steps are tried on this machine. What is written is an ordinary recipe, to be read, edited and trained.
+    The plan depends on the cohort, the training time and the memory.
+    A few training steps are timed on this machine.
     """
     if to.suffix != ".toml" or to.is_dir():
         raise BadInput(f"--out: expected the name of a .toml file, found {to}. Write --out plan.toml.")
     if to.exists():
         raise BadInput(f"{to}: expected a new file, found one that is there. Choose another --out, or remove it.")
-    wishes = given(source=source, target=target, minutes=minutes, memory=memory, mode=mode, plan_for=plan_for)
-    made = planned(data, {}, **wishes, device=device)
-    made.save(to)
-    for key, why in made.why.items():
+    options = given(source=source, target=target, minutes=minutes, memory=memory, mode=mode, plan_for=plan_for)
+    chosen = planned(data, {}, **options, device=device)
+    chosen.save(to)
+    for key, why in chosen.why.items():
         say(f"{key}: {why}.")
     say(f"{to} is the recipe. Next:  voxlate train {shlex.quote(str(to))} --data {shlex.quote(str(data))} --out RUN")
 
 
 def given(**options: Any) -> dict[str, Any]:
-    """Those of the options that the command line gives."""
+    """The options that the command line gives."""
     return {name: value for name, value in options.items() if value not in (None, [])}
 
 
-def planned(data: Path, changes: Mapping[str, str], memory: str | None = None, **wishes: Any) -> "Plan":
-    """The plan for a prepared cohort, with changes of its keys; what the probe finds is said."""
+def planned(data: Path, changes: Mapping[str, str], memory: str | None = None, **options: Any) -> "Plan":
+    """The plan for a prepared cohort, with changes of its keys; messages of the probe go to stderr."""
     from voxlate.cli.api import plan as run
 
     memory_bytes = None if memory is None else _bytes(memory)
-    return run(data, memory_bytes=memory_bytes, say=note, **wishes).changed(changes)
+    return run(data, memory_bytes=memory_bytes, say=note, **options).changed(changes)
 
 
 def write_planned(
-    data: Path, run: Path, changes: Mapping[str, str], wishes: Mapping[str, Any], *, device: str, **options: Any
+    data: Path, run: Path, changes: Mapping[str, str], options: Mapping[str, Any], *, device: str, fold: int | None
 ) -> None:
     """Write the folder of a run that is planned for another machine, which trains it."""
-    made = planned(data, changes, **wishes, device=device, **options)
-    made.write_run(run)
-    for key, why in made.why.items():
+    chosen = planned(data, changes, **options, device=device, fold=fold)
+    chosen.write_run(run)
+    for key, why in chosen.why.items():
         note(f"{key}: {why}.")
-    fold = "" if options.get("fold") is None else f" --fold {options['fold']}"
-    after = f"voxlate train auto --data {data} --out {run}{fold}"
-    say(f"{run} is planned. Next, where {data} and {run} are copied to:  {after}")
+    of_fold = "" if fold is None else f" --fold {fold}"
+    after = f"voxlate train auto --data {data} --out {run}{of_fold}"
+    say(f"{run} is planned. Next, after copying {data} and {run} to the other machine:  {after}")
 
 
 def auto_recipe(
-    data: Path, run: Path, changes: Mapping[str, str], wishes: Mapping[str, Any], *, device: str, **options: Any
+    data: Path, run: Path, changes: Mapping[str, str], options: Mapping[str, Any], *, device: str, fold: int | None
 ) -> tuple["Recipe", str, "Plan | None"]:
-    """The recipe that `train auto` trains, and its head: the run's own where it has begun, else of a new plan."""
+    """The recipe that `train auto` trains, its head, and its plan.
+
+    A run that has begun keeps its recipe, and has no plan (None).
+    """
     from voxlate.planning.plan import check_same, planned_once
 
-    recipe, head, made = planned_once(run, lambda: planned(data, changes, **wishes, device=device, **options), device)
-    if made is None:
-        check_same(run, recipe, wishes.get("source", ()), wishes.get("target", ()))
-        asked = [*(f"--{name}" for name in wishes), *(f"--set {key}" for key in changes)]
-        unused = f"; {', '.join(asked)} change nothing (another --out makes another plan)" if asked else ""
+    def make() -> "Plan":
+        return planned(data, changes, **options, device=device, fold=fold)
+
+    recipe, head, new_plan = planned_once(run, make, device)
+    if new_plan is None:
+        check_same(run, recipe, options.get("source", ()), options.get("target", ()))
+        ignored = [*(f"--{name}" for name in options), *(f"--set {key}" for key in changes)]
+        unused = f"; {', '.join(ignored)} change nothing (another --out makes another plan)" if ignored else ""
         note(f"{run / 'recipe.toml'} is resumed as it was planned{unused}.")
-    for key, why in made.why.items() if made else ():
+        return recipe, head, None
+    for key, why in new_plan.why.items():
         note(f"{key}: {why}.")
-    return recipe, head, made
+    return recipe, head, new_plan
 
 
 def show_fits(data: Path, as_json: bool) -> None:
-    """List the recipes that fit a prepared cohort, with what is not as usual; then, by reason, those that do not."""
+    """List the recipes that fit a prepared cohort, with their peculiarities; then, by reason, the others."""
     from voxlate.planning.fit import fits
 
-    found = fits(data)
+    recipes = fits(data)
     if as_json:
-        print(json.dumps([asdict(one) for one in found]))
+        print(json.dumps([asdict(recipe) for recipe in recipes]))
         return
-    fitting = [one for one in found if not one.against]
-    say(f"{len(fitting)} of {len(found)} recipes fit {data}; `voxlate train auto` plans one for it.")
+    fitting = [recipe for recipe in recipes if not recipe.against]
+    say(f"{len(fitting)} of {len(recipes)} recipes fit {data}; `voxlate train auto` plans one for it.")
     if fitting:
         say(RANKED)
-    for number, one in enumerate(fitting, start=1):
-        say(f"  {number}. {one.name}  {one.title}\n      {one.why}")
-        for sentence in one.notes:
+    for number, recipe in enumerate(fitting, start=1):
+        say(f"  {number}. {recipe.name}  {recipe.title}\n      {recipe.why}")
+        for sentence in recipe.notes:
             say(f"      {sentence}")
     others = defaultdict[str, list[str]](list)
-    for one in found:
-        if one.against:
-            others[one.against].append(one.name)
+    for recipe in recipes:
+        if recipe.against:
+            others[recipe.against].append(recipe.name)
     for reason, names in others.items():
         say(f"\n{reason}:\n  {', '.join(names)}")
 
@@ -147,13 +156,13 @@ def show_fits(data: Path, as_json: bool) -> None:
 def minutes_of(text: str) -> float:
     """`--minutes` of train, which may also be +30; raises BadInput where it is no number of minutes for a plan."""
     if re.fullmatch(resume.MINUTES, text) is None:
-        raise BadInput(f"--minutes: expected how long a training may take, such as 60, found {text!r}. Write it so.")
+        raise BadInput(f"--minutes: expected the minutes of a training, such as 60, found {text!r}. Write it so.")
     return float(text)
 
 
 def _bytes(text: str) -> float:
     """8GB, 500 MB or 2g as bytes."""
-    found = re.fullmatch(rf"\s*{resume.MINUTES}\s*([kmgt]?)i?b?\s*", text.lower())
-    if found is None or not float(found[1]):
+    size = re.fullmatch(rf"\s*{resume.MINUTES}\s*([kmgt]?)i?b?\s*", text.lower())
+    if size is None or not float(size[1]):
         raise BadInput(f"--memory: expected a size such as 8GB, found {text!r}. Write it so.")
-    return float(found[1]) * UNITS[found[2]]
+    return float(size[1]) * SIZES[size[2]]

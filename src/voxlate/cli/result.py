@@ -2,213 +2,140 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from typer import Argument, Option
+from typer import Argument
 
-from voxlate.cli.app import app, end, err, note, out, say
-from voxlate.cli.options import (
-    AllowCode,
-    Device,
-    Everything,
-    Json,
-    Layout,
-    Noise,
-    Samples,
-    Split,
-    Steps,
-    SynthChanges,
-    pairs,
-    synth_table,
-    with_tables,
-)
+from voxlate.cli.app import end, err, note, out, say
+from voxlate.cli.options import Everything, Json, To, command
 from voxlate.cli.progress import progress_on
 from voxlate.errors import BadInput
+from voxlate.options import MAIN, OUTPUT, SAMPLING, AllowCode, Device, Option
+from voxlate.scoring.options import EvaluateOptions
+from voxlate.synthesis.options import RunOptions
 
 
-def _masks(begun: str) -> list[str]:
-    return [name for name in ("body", "brain", "cohort") if name.startswith(begun)]
-
-
-def _scopes(begun: str) -> list[str]:
-    from voxlate.scoring.scopes import SCOPES
-
-    return [name for name in SCOPES if name.startswith(begun)]
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """Options of `evaluate` as voxlate.evaluate takes them."""
-
-    mask: Annotated[
-        str | None,
-        Option(help="body, brain, cohort (its mask files) or a file; else the whole image.", autocompletion=_masks),
-    ] = None
-    value_range: Annotated[
-        tuple[float, float] | None, Option("--range", help="Range of PSNR and SSIM, in the target's unit.")
-    ] = None
-    scopes: Annotated[
-        list[str] | None,
-        Option(
-            "--score",
-            help="Score in another scope, too: whole, both_masked (both images empty outside the mask), slices, crops; "
-            "both_masked.slices, … (repeat it; docs/guides/comparing.md).",
-            autocompletion=_scopes,
-        ),
-    ] = None
-    slices: Annotated[
-        str | None,
-        Option(
-            metavar="TABLE",
-            help="Which slices those scopes count: 'above={tof=\"mean\",cta=0}, pixels=200, overlap=0.3'; "
-            "mask=0 is the mask's area.",
-        ),
-    ] = None
-    crop: Annotated[int, Option(help="Pixels a side of crops.")] = 256
-    seed: Annotated[int, Option(min=0, help="Of crops, intervals and distances; with --run of the synthesis, too.")] = 0
-    features: Annotated[
-        str | None, Option(help="Distances between all slices by texture (built in), vit, or a ViT's folder.")
-    ] = None
-    lpips: Annotated[
-        Path | None, Option(metavar="WEIGHTS", help="Score LPIPS too: its AlexNet weights (safetensors).")
-    ] = None
-    units: Annotated[
-        Literal["own", "network"],
-        Option(help="MR: each image by its own peak; or network: 0 to 255 as the network saw it (paper 003)."),
-    ] = "own"
-    ssim_from: Annotated[
-        Literal["low", "zero"], Option(help="SSIM measures values from the range's low end, or from zero.")
-    ] = "low"
-    prepared: Annotated[
-        Path | None,
-        Option(help="The prepared cohort, with the transforms of registered scans; else that of OUT's own run."),
-    ] = None
-    naive: Annotated[Path | None, Option(help="A run's naive.safetensors; else that of OUT's own run.")] = None
-
-
-@app.command(
-    epilog="Examples:  voxlate evaluate OUT --truth COHORT --mask body    "
-    "voxlate evaluate NEW --truth COHORT --run RUN --missing all --mask brain"
+@command(
+    "evaluate OUT --truth COHORT --mask body",
+    "evaluate NEW --truth COHORT --run RUN --missing all --mask brain",
 )
-@with_tables
 def evaluate(
-    to: Annotated[Path, Argument(metavar="OUT", help="The folder that synth wrote; with --run a new one.")],
-    truth: Annotated[Path, Option(help="The cohort with the true scans.")],
-    run: Annotated[
-        list[Path] | None,
-        Option(help="Make what is scored by this run: each modality without itself, see --missing (repeat it)."),
-    ] = None,
-    missing: Annotated[
-        Literal["one", "all"] | None,
-        Option(help="With --run: one modality missing at a time (default), or every subset of them."),
-    ] = None,
-    samples: Samples = None,
-    steps: Steps = None,
-    noise: Noise = None,
-    change: SynthChanges = None,
-    device: Device = "auto",
-    region: Annotated[
-        list[str] | None,
-        Option(help="Score a region: 'lesion=tmax>6', 'core=cbf<30%', core=seg=1, a mask file, ratio=lesion/core."),
-    ] = None,
+    to: Annotated[Path, Argument(metavar="OUT", help="Folder that synth wrote; with --run a new one.")],
+    truth: Annotated[Path, Option("Cohort with the true scans.", panel=MAIN)],
     *,
-    options: Scoring,
-    split: Split = None,
-    layout: Layout,
+    options: EvaluateOptions,
+    by_run: RunOptions,
     everything: Everything = False,
     as_json: Json = False,
 ) -> None:
-    """Score syntheses and naive baselines against the truth: metrics.csv and metrics.json.
+    """Score synthesised images and naive baselines against the true scans.
 
-    The last line says whether the syntheses are better than the best naive baseline.
+    The scores are written into metrics.csv and metrics.json.
+    The last line states whether the images are better than the best baseline.
     """
     from voxlate.scoring.captions import held_out_note
     from voxlate.scoring.evaluate import evaluate as score_images
     from voxlate.scoring.verdict import coloured
 
-    how = {**vars(options), "scopes": options.scopes or (), "regions": pairs(region, "--region")}
-    unmade: dict[str, str] = {}
-    of_synthesis = {"--missing": missing, "--samples": samples, "--steps": steps, "--noise": noise, "--set": change}
-    if not run and (given := [name for name, value in of_synthesis.items() if value is not None]):
-        raise BadInput(
-            f"{given[0]}: expected --run with it, whose images it makes, found none. Add --run RUN, or drop {given[0]}."
-        )
+    failed: dict[str, str] = {}
+    summary = None
     with progress_on(err) as bars:
-        if run:
-            from voxlate.synthesis.missing import score_scenarios
-            from voxlate.synthesis.model import load
+        if by_run.run:
+            from voxlate.synthesis.missing import score_run
 
-            kind = None if noise is None else {"kind": noise}
-            changes = {"samples": samples, "steps": steps, "noise": kind, **synth_table(change)}
-            models = [load(one, device).with_options(**changes) for one in run]
-            summary = score_scenarios(
-                models, truth, to, missing or "one", split=split, layout=vars(layout), progress=bars, say=note, **how
-            )
-            scores, unmade = summary.scores, dict(summary.failed)
+            summary = score_run(truth, to, by_run, options, progress=bars, say=note)
+            scores, failed = summary.scores, dict(summary.failed)
             for sentence in summary.incomplete.values():
                 note(f"left out {sentence}")
         else:
-            how["progress"] = lambda done, total, _: bars("evaluate", done, total)
-            scores = score_images(to, truth, split=split, **vars(layout), **how)
-    if sentence := held_out_note(scores.document()):
+            _refuse_options_of_runs(by_run)
+            scores = score_images(
+                to, truth, progress=lambda done, total, _: bars("evaluate", done, total), **vars(options)
+            )
+    document = scores.document()
+    if sentence := held_out_note(document):
         note(sentence)
     for sentence in scores.header["shared_masks"]:
-        note(f"not known, taken to be so: {sentence}.")
-    _print(scores.document(), scores.table if everything else scores.short_table, as_json)
-    if run and not as_json and (everything or missing == "all"):
+        note(f"assumed: {sentence}.")
+    _print(document, scores.table if everything else scores.short_table, as_json)
+    if summary is not None and not as_json and (everything or by_run.missing == "all"):
         out.print(summary.table())
     if not as_json:
         say(coloured(scores.verdicts))
     absent = [f"not scored: {case} ({why})" for case, why in scores.header["not_synthesised"].items()]
-    end([*absent, *(f"left out {sentence}" for sentence in unmade.values())])
+    end([*absent, *(f"left out {sentence}" for sentence in failed.values())])
 
 
-@app.command(epilog="Example:  voxlate compare CNN_OUT DDPM_OUT --reference CNN_OUT --report methods.html")
+def _refuse_options_of_runs(options: RunOptions) -> None:
+    """Raise BadInput for options of the synthesis, where no run synthesises anything."""
+    named = {
+        "--missing": options.missing,
+        "--samples": options.samples,
+        "--steps": options.steps,
+        "--noise": options.noise,
+        "--set": options.synth,
+    }
+    given = [flag for flag, value in named.items() if value is not None]
+    if given:
+        flag = given[0]
+        raise BadInput(
+            f"{flag}: expected --run with it, which synthesises the images, found none. Add --run RUN, or drop {flag}."
+        )
+
+
+@command("compare CNN_OUT DDPM_OUT --reference CNN_OUT --report methods.html")
 def compare(
-    folders: Annotated[list[Path], Argument(metavar="OUT...", help="Scored folders, of the same cases.")],
-    reference: Annotated[str | None, Option(help="Test against this one; else against the best.")] = None,
-    answer: Annotated[str, Option(help="Compare a naive baseline of each instead.")] = "synthesis",
-    to: Annotated[Path | None, Option("--out", help="Write the table as JSON too.")] = None,
-    page: Annotated[
-        Path | None, Option("--report", metavar="FILE", help="Write table and pictures as one offline HTML page.")
+    folders: Annotated[list[Path], Argument(metavar="OUT...", help="Scored folders of the same cases.")],
+    reference: Annotated[
+        str | None,
+        Option("Folder against which the others are tested. Default: the best.", panel=MAIN, metavar="NAME"),
     ] = None,
+    page: Annotated[Path | None, Option("HTML page with the table and pictures.", flag="--report", panel=MAIN)] = None,
+    answer: Annotated[
+        str, Option("Naive baseline that is compared instead of the synthesised images.", metavar="NAME")
+    ] = "synthesis",
+    to: Annotated[Path | None, Option("JSON file of the table.", flag="--out", panel=OUTPUT)] = None,
     everything: Everything = False,
     as_json: Json = False,
 ) -> None:
-    """Compare scored methods: mean and standard deviation, and paired tests of their differences."""
+    """Compare scored methods by paired tests."""
     from voxlate.scoring.compare import compare as run
 
-    found = run(folders, reference=reference, answer=answer)
+    comparison = run(folders, reference=reference, answer=answer)
     if to:
-        found.write(to)
+        comparison.write(to)
     if page:
         from voxlate.reports.comparison import write_page
 
-        write_page(found.document, page)
-    _print(found.document, found.table if everything else found.short_table, as_json)
+        write_page(comparison.document, page)
+    _print(comparison.document, comparison.table if everything else comparison.short_table, as_json)
 
 
-@app.command(epilog="Example:  voxlate likelihood RUN PREPARED --slices 4 --tolerance 1e-3")
+@command("likelihood RUN PREPARED --slices 4 --tolerance 1e-3")
 def likelihood(
-    run: Annotated[Path, Argument(help="A run folder, or a weights file, of a diffusion model.")],
-    cohort: Annotated[Path, Argument(help="A prepared cohort with the true targets.")],
-    split: Annotated[str, Option(help="Which split: train, val or test.")] = "val",
-    slices: Annotated[int | None, Option(min=1, help="At most so many a case, evenly spaced; else all.")] = None,
-    tolerance: Annotated[float, Option(help="Error that a step of the ODE may make; larger is quicker.")] = 1e-5,
-    batch: Annotated[int | None, Option(min=1, help="Slices at a time: memory, not results.")] = None,
-    seed: Annotated[int, Option(min=0, help="Of the random probes.")] = 0,
-    device: Device = "auto",
-    to: Annotated[Path | None, Option("--out", metavar="FILE", help="Write the result as JSON too.")] = None,
-    allow_code: AllowCode = False,
+    run: Annotated[Path, Argument(metavar="RUN", help="Run folder or weights file of a diffusion model.")],
+    cohort: Annotated[Path, Argument(metavar="PREPARED", help="Prepared cohort with the true targets.")],
+    split: Annotated[str, Option("Split that is evaluated: train, val or test.", panel=MAIN, metavar="NAME")] = "val",
+    slices: Annotated[
+        int | None, Option("Largest number of slices a case, evenly spaced. Default: all.", panel=MAIN, least=1)
+    ] = None,
+    tolerance: Annotated[float, Option("Error of a step of the ODE; a larger one is faster.", panel=SAMPLING)] = 1e-5,
+    seed: Annotated[int, Option("Random seed of the probes.", panel=SAMPLING, least=0)] = 0,
+    to: Annotated[Path | None, Option("JSON file of the result.", flag="--out", panel=OUTPUT)] = None,
     as_json: Json = False,
+    batch: Annotated[int | None, Option("Number of slices at a time: changes memory alone.", least=1)] = None,
+    device: Device = "auto",
+    allow_code: AllowCode = False,
 ) -> None:
-    """State how likely the true images are under a diffusion model: bits per dimension, case by case (slow)."""
-    from voxlate.synthesis.likelihood import likelihood as run_it
+    """Compute the likelihood of true images under a diffusion model (slow).
+
+    The result is in bits per dimension, case by case.
+    """
+    from voxlate.synthesis.likelihood import likelihood as compute
 
     with progress_on(err) as bars:
-        found = run_it(
+        result = compute(
             run,
             cohort,
             split=split,
@@ -221,8 +148,8 @@ def likelihood(
             progress=lambda done, total: bars("likelihood", done, total),
         )
     if to:
-        found.write(to)
-    _print(found.document, found.table, as_json)
+        result.write(to)
+    _print(result.document, result.table, as_json)
 
 
 def _print(document: Mapping[str, Any], table: Callable[[], Any], as_json: bool) -> None:
@@ -233,12 +160,12 @@ def _print(document: Mapping[str, Any], table: Callable[[], Any], as_json: bool)
         out.print(table())
 
 
-@app.command(epilog="Examples:  voxlate report OUT    voxlate report PREPARED")
+@command("report OUT", "report PREPARED")
 def report(
-    path: Annotated[Path, Argument(help="A run, a folder that synth wrote, or a prepared cohort.")],
-    to: Annotated[Path | None, Option("--out", help="The file; PATH/report.html by default.")] = None,
+    path: Annotated[Path, Argument(metavar="PATH", help="Run, folder that synth wrote, or prepared cohort.")],
+    to: Annotated[Path | None, Option("HTML file. Default: PATH/report.html.", flag="--out", panel=MAIN)] = None,
 ) -> None:
-    """Write one HTML file with pictures, curves, tables and provenance; it opens offline."""
+    """Write an offline HTML page with pictures, curves and tables."""
     if (path / "cohort.json").is_file():
         from voxlate.reports.prepared import report_prepared as run
     else:
@@ -247,11 +174,11 @@ def report(
     print(run(path, to))
 
 
-@app.command(epilog="Example:  voxlate demo --out demo")
+@command("demo --out demo")
 def demo(
-    to: Annotated[Path, Option("--out", help="Folder for everything that the demo makes.")] = Path("demo"),
+    to: To = Path("demo"),
 ) -> None:
-    """Every step on a phantom cohort: phantom, prepare, train, synth, evaluate, report. CPU, a few minutes."""
+    """Run every step on a phantom cohort (a few minutes on a CPU)."""
     from voxlate.cli.demo import demo as run
 
     with progress_on(err) as bars:

@@ -15,13 +15,12 @@ NUMBERS = {"--steps": r"\+[1-9]\d{0,7}", "--minutes": rf"\+{MINUTES}"}
 
 
 def required(recipe: str, data: Path | None, to: Path | None, lengths: Mapping[str, str | None]) -> tuple[Path, Path]:
-    """What a recipe needs in addition; raises BadInput without it, and with the length of a further training."""
+    """The cohort and the folder that a recipe needs; raises BadInput without them, or if a length is given."""
     for option, text in lengths.items():
         if text is not None:
             number = text.lstrip("+") if option == "--steps" else "2000"
             raise BadInput(
-                f"{option}: expected a run's folder to train further, found the recipe {recipe}, whose length is a "
-                f"key: --set train.steps={number}, say. Write it so, or give the folder."
+                f"{option}: expected a run's folder to train further, found the recipe {recipe}, whose length is a key: --set train.steps={number}, say. Write it so, or give the folder."
             )
     if data is None:
         raise BadInput(f"--data: expected a prepared cohort to train {recipe} on, found none. Add --data PREPARED.")
@@ -31,11 +30,11 @@ def required(recipe: str, data: Path | None, to: Path | None, lengths: Mapping[s
 
 
 def go_on(run: Path, lengths: Mapping[str, str | None], unfit: Sequence[str], **options: Any) -> "Run":
-    """Train a run further by `--steps +N` or `--minutes +M`, or resume it; unfit: given options that no run takes."""
+    """Continue a run by `--steps +N` or `--minutes +M`, or resume it; unfit: given options that no run takes."""
     from voxlate.training.continuing import train_further
 
     if unfit:
-        raise BadInput(f"{unfit[0]}: expected a recipe with it, found the run {run}, which goes on as it was. Drop it.")
+        raise BadInput(f"{unfit[0]}: expected a recipe with it, found the run {run}, which keeps its recipe. Drop it.")
     asked = {option: text for option, text in lengths.items() if text is not None}
     if len(asked) > 1:
         raise BadInput(f"--steps: expected --steps or --minutes, found both ({', '.join(asked.values())}). Drop one.")

@@ -5,63 +5,60 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
-from typer import Argument, Option
+from typer import Argument
 
-from voxlate.cli.app import app, err, note, say
-from voxlate.cli.options import (
-    AllowCode,
-    Answer,
-    Device,
-    Json,
-    Layout,
-    Samples,
-    Split,
-    SynthChanges,
-    pairs,
-    synth_table,
-    with_tables,
-)
+from voxlate.cli.app import err, note, say
+from voxlate.cli.options import Json, command
 from voxlate.cli.progress import progress_on
+from voxlate.data.options import Layout
+from voxlate.options import MAIN, SAMPLING, AllowCode, Device, Option, pairs
+from voxlate.synthesis.options import ANSWER, SAMPLES, SET, synth_table
 
 
-@app.command(
-    epilog="Examples:  voxlate calibrate RUN COHORT --split val --samples 8    "
-    "voxlate calibrate RUN COHORT --split val --answer mean    then:  voxlate synth RUN NEW --out OUT --samples 8"
+@command(
+    "calibrate RUN COHORT --split val --samples 8",
+    "calibrate RUN COHORT --split val --answer mean",
+    "synth RUN NEW --out OUT --samples 8",
 )
-@with_tables
 def calibrate(
-    run: Annotated[Path, Argument(help="A run folder; the calibration is written into it.")],
-    cohort: Annotated[Path, Argument(help="Cases with truth, which training did not see.")],
-    split: Split = None,
-    samples: Samples = None,
-    answer: Answer = None,
-    coverage: Annotated[float, Option(help="Share of a new patient's voxels that intervals are to hold.")] = 0.9,
-    confidence: Annotated[float, Option(help="With which they do so, on average over patients.")] = 0.9,
+    run: Annotated[Path, Argument(metavar="RUN", help="Run folder, into which the calibration is written.")],
+    cohort: Annotated[Path, Argument(metavar="COHORT", help="Cases with true scans that training did not use.")],
+    split: Annotated[
+        Literal["train", "val", "test"] | None,
+        Option("Split that calibrates: train, val or test.", panel=MAIN),
+    ] = None,
+    answer: Annotated[Literal["mean", "sample"] | None, ANSWER] = None,
+    samples: Annotated[int | None, SAMPLES] = None,
+    coverage: Annotated[float, Option("Share of a new patient's voxels that the intervals contain.", panel=MAIN)] = 0.9,
+    confidence: Annotated[float, Option("Confidence in the coverage, on average over patients.", panel=MAIN)] = 0.9,
     bound: Annotated[
         Literal["normal", "any", "none"] | None,
         Option(
-            help="normal: shares of patients are about normal (Student's t), as unset from 10 patients on; any: no "
-            "assumption (needs 22 patients or more for 90 %); none: the mean, without a margin, as unset for fewer."
+            "Margin for the number of patients: normal (Student's t; the default from 10 patients on), any (no "
+            "assumption; needs 22 patients for 90 %) or none (the default below 10)."
         ),
     ] = None,
     region: Annotated[
         list[str] | None,
-        Option(help="A part of the body that is calibrated, too: vessels='cta>150'. Bone, soft tissue, labels are."),
+        Option(
+            "Region that is calibrated in addition to bone, soft tissue and labels: vessels='cta>150'. Repeatable.",
+            metavar="RULE",
+        ),
     ] = None,
-    seed: Annotated[int, Option(min=0, help="Of the noise.")] = 0,
-    change: SynthChanges = None,
+    seed: Annotated[int, Option("Random seed of the synthesis.", panel=SAMPLING, least=0)] = 0,
+    change: Annotated[list[str] | None, SET] = None,
     *,
     layout: Layout,
     device: Device = "auto",
     allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
-    """Let held-back patients say how far images can be trusted: intervals of voxels, and bounds of a case's errors.
+    """Fit prediction intervals and error bounds on held-out patients.
 
-    What they teach lies in RUN; synth then writes <modality>_low and <modality>_high next to each image. A stopped
-    calibration goes on where it was.
+    The calibration is written into RUN; synth then writes interval bounds.
+    The same command resumes a stopped calibration.
     """
-    from voxlate.synthesis.calibrate import calibrate as learn
+    from voxlate.synthesis.calibrate import calibrate as fit
     from voxlate.synthesis.calibrate import held_back
     from voxlate.synthesis.model import load
     from voxlate.trust.summary import sentences, table
@@ -69,7 +66,7 @@ def calibrate(
     model = load(run, device, allow_code, answer).with_options(samples=samples, **synth_table(change))
     cases = held_back(model, cohort, split, **vars(layout))
     with progress_on(err) as bars:
-        path, made = learn(
+        path, fitted = fit(
             model,
             cases,
             split=split,
@@ -82,11 +79,12 @@ def calibrate(
             warn=note,
         )
     if as_json:
-        print(json.dumps({"calibration": str(path), **made.stated, "compared": table(made.header)}))
+        print(json.dumps({"calibration": str(path), **fitted.stated, "compared": table(fitted.header)}))
         return
-    for line in sentences(made.header):
+    for line in sentences(fitted.header):
         say(line)
     count = model.recipe.synth.samples
-    given = f"{f' --answer {answer}' if answer else ''}{f' --samples {count}' if count > 1 else ''}"
-    given += "".join(f" --set {shlex.quote(one)}" for one in change or ())
-    say(f"{path}. Next:  voxlate synth {shlex.quote(str(run))} NEW --out OUT{given}")
+    same = f" --answer {answer}" if answer else ""
+    same += f" --samples {count}" if count > 1 else ""
+    same += "".join(f" --set {shlex.quote(text)}" for text in change or ())
+    say(f"{path}. Next:  voxlate synth {shlex.quote(str(run))} NEW --out OUT{same}")

@@ -1,4 +1,4 @@
-"""What libraries warn of, as sentences of ours, and warnings of ours by their grade."""
+"""Warnings of libraries as sentences, and warnings of voxlate by their grade."""
 
 import contextlib
 import functools
@@ -63,10 +63,9 @@ class _Log(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
-        if found := NO_CACHE.search(text):
+        if missing := NO_CACHE.search(text):
             _note_once(
-                f"{found[1]}: expected a cache folder to write in, found none; what matplotlib keeps there is made "
-                "again by every command. Set MPLCONFIGDIR to a folder that can be written."
+                f"{missing[1]}: expected a writable cache folder, found none; every command then builds matplotlib's cache again. Set MPLCONFIGDIR to a writable folder."
             )
         elif record.levelno >= logging.WARNING and not text.startswith("mkdir -p failed"):
             note(text)

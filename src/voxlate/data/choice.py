@@ -101,6 +101,11 @@ class Choice:
         return BadInput(f"{expected}, which fits none{none}. Change it, or drop the option.")
 
 
+def as_names(names: Sequence[str] | str | None) -> tuple[str, ...]:
+    """Names of which a single one may be given as a text."""
+    return (names,) if isinstance(names, str) else tuple(names or ())
+
+
 def several(candidates: Sequence[tuple[Path, str]], modality: str, case: str) -> BadInput:
     """The error of a case with several files of one modality of which none was chosen."""
     (first, _), *others = candidates

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from voxlate.data.choice import Choice, several
+from voxlate.data.choice import Choice, as_names, several
 from voxlate.data.leakage import refuse_alike, shared_masks
 from voxlate.data.manifest import read_manifest, root_and_manifest
 from voxlate.data.paths import Folders, Key, key_of, named_cases, path_expression, some_of, with_runs
@@ -86,7 +86,7 @@ def find_cohort(
     Raises BadInput for an empty cohort, a pattern that matches nothing, two files of one name.
     """
     root, table = root_and_manifest(root, manifest)
-    choice = Choice(_several(prefer), _several(exclude), _several(exclude_file))
+    choice = Choice(as_names(prefer), as_names(exclude), as_names(exclude_file))
     if not root.is_dir():
         raise BadInput(
             f"{root}: expected a folder of cases, found {'a file' if root.exists() else 'nothing'}. Check the path."
@@ -119,10 +119,6 @@ def find_cohort(
     found.guessed += shared_masks((one.patient, one.mask) for one in cases if one.mask is not None)
     found.cases = cases
     return found
-
-
-def _several(names: Sequence[str] | str | None) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names or ())
 
 
 def _layout(root: Path, pattern: str | None, preset: str | Path | None) -> Preset:

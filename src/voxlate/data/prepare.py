@@ -5,26 +5,28 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from safetensors.numpy import load_file
 
 from voxlate import __version__
-from voxlate.data.align import Align, Mask, Preparation
+from voxlate.data.align import Preparation
 from voxlate.data.audit import examined_cases, misalignment_warnings, misalignments, not_examined, to_refine
 from voxlate.data.case import CaseHeader, PreparedCase, prepare_case, read_header, write_case
 from voxlate.data.checking import check_unit, finest, lost_by_resampling
+from voxlate.data.choice import as_names
 from voxlate.data.find import CaseFiles, find_cohort, root_and_manifest
 from voxlate.data.fingerprint import fingerprint, warnings_of, wide_heads
+from voxlate.data.options import PrepareOptions
 from voxlate.data.prepared import VERSION, Cohort, Entry, case_path, open_cohort, stated, write_cohort
 from voxlate.data.slice_lists import known_patients
-from voxlate.data.split import Shares, small_cohort_note, split_patients
+from voxlate.data.split import small_cohort_note, split_patients
 from voxlate.errors import BadInput, first_of
 from voxlate.files import is_scaffold, locked
 from voxlate.images.mask import clearest
-from voxlate.images.register import RegistrationMethod, write_transform
+from voxlate.images.register import write_transform
 from voxlate.images.volume import content_hash, read_volume, unit_of
 from voxlate.machine import begin_worker, cores, interrupts_held
 
@@ -39,83 +41,56 @@ def prepare(
     root: Path | str,
     out: Path | str,
     *,
-    pattern: str | None = None,
-    manifest: Path | str | None = None,
-    preset: str | Path | None = None,
-    patients: Path | str | None = None,
-    modalities: Sequence[str] | None = None,
-    allow_outside: bool = False,
-    prefer: Sequence[str] | str | None = None,
-    exclude: Sequence[str] | str | None = None,
-    exclude_file: Sequence[str] | str | None = None,
-    spacing_mm: tuple[float, float, float] | None = None,
-    matrix: tuple[int, int] | None = None,
-    resample: bool = False,
-    register: RegistrationMethod | None = None,
-    fixed: str | None = None,
-    align: Align | None = None,
-    mask: Mask = "body",
-    mask_from: str | None = None,
-    seed: int = 0,
-    shares: Shares | None = None,
-    audit: bool = True,
-    audit_cases: int | None = None,
     workers: int | None = None,
     progress: CaseProgress | None = None,
     say: Say | None = None,
+    **options: Any,
 ) -> Cohort:
     """Prepare a cohort for training; the same call again resumes, and makes again what changed of the cases' files.
 
-    root: a folder, or a manifest (CSV, TSV) in one. pattern, manifest, preset, patients, modalities, allow_outside:
-    see find.find_cohort. prefer: patterns of the file to take where a case has several of one modality; exclude: cases
-    or patients to leave out; exclude_file: files to leave out. spacing_mm: (D, H, W), default as scanned; matrix: (H,
-    W) that every slice is resized to, in its place. resample: resample a case's modalities to the grid of its first one
-    (in the order of `modalities`, else by name). register: align them to it by their content; the transforms are kept.
-    fixed: the modality whose grid is taken instead.
-    align: "midline" turns and shifts heads until the mid-sagittal plane of the fixed scan (default: as for mask_from)
-    is the grid's middle column; the case's header keeps that grid with the files' own.
-    mask: what counts in a case without a mask file; a brain is found in the modality `mask_from` (default: plain CT,
-    another CT, T1, else the first), which must be a source of the models
-    trained on this cohort, since synthesis has sources only.
-    shares: train, val, test by patient, unless the manifest says (default: see split.usual_shares).
-    audit: estimate how far the scans of cases lie from the fixed one; audit_cases: of so many cases (default: of all
-    where there are few, of a tenth where there are many).
+    root: a folder, or a manifest (CSV, TSV) in one. options: the fields of PrepareOptions; see find.find_cohort for
+    those of the layout. spacing_mm: (D, H, W), default as scanned; matrix: (H, W). resample takes the grid of the
+    modality `fixed`, by default the first one (in the order of `modalities`, else by name); register keeps its
+    transforms; align: "midline" turns and shifts heads until the mid-sagittal plane of the fixed scan (default: as for
+    mask_from) is the grid's middle column; the case's header keeps that grid with the files' own.
+    mask_from (default: plain CT, another CT, T1, else the first) must be a source of the models trained on this cohort,
+    since synthesis has sources only. shares: default see split.usual_shares.
     workers: processes, each holding one case in memory.
     progress(done, total, case) is called after each case, say(sentence) where cases were made again. Raises BadInput
     for bad cases, and for an `out` that holds anything else, a cohort prepared in another way included.
     """
-    (root, table), out = root_and_manifest(root, manifest), Path(out)
-    chosen = {"prefer": prefer, "exclude": exclude, "exclude_file": exclude_file}
-    found = find_cohort(root, pattern, table, preset, modalities, allow_outside, patients, **chosen)
+    asked = PrepareOptions(**options)
+    (root, table), out = root_and_manifest(root, asked.manifest), Path(out)
+    layout = {**asked.layout, "manifest": table}
+    found = find_cohort(root, modalities=asked.modalities, **layout)
     cases = found.cases
     known_patients(cases, root)
-    preparation = complete(
-        Preparation(spacing_mm, resample, register, fixed, align, mask, mask_from, matrix), cases
-    )  # stated in cohort.json, and so in every model of it
-    splits = split_patients([(one.patient, one.split) for one in cases], seed, shares)
+    preparation = preparation_of(asked, cases)  # stated in cohort.json, and so in every model of it
+    splits = split_patients([(one.patient, one.split) for one in cases], asked.seed, asked.shares)
     by_whom = "manifest" if table else "lists"
     stated = cases[0].split is not None
-    if say and shares is None and not stated and (note := small_cohort_note(splits)):
+    by_patient = f"patient, shares {asked.shares or 'by number of patients'}, seed {asked.seed}"
+    if say and asked.shares is None and not stated and (note := small_cohort_note(splits)):
         say(note)
     made = {
         "root": _place(root),
-        "pattern": pattern,
-        "preset": None if preset is None else str(preset),
+        "pattern": asked.pattern,
+        "preset": None if asked.preset is None else str(asked.preset),
         "manifest": _place(table),
-        "patients": _place(patients),
-        "modalities": modalities,
-        **{name: [some] if isinstance(some, str) else some and [*some] for name, some in chosen.items()},
+        "patients": _place(asked.patients),
+        "modalities": asked.modalities,
+        **{name: _listed(getattr(asked, name)) for name in ("prefer", "exclude", "exclude_file")},
         **asdict(preparation),
         "unread": found.unread,
         "left_out": found.unclaimed,
-        "split_by": by_whom if stated else f"patient, shares {shares or 'by number of patients'}, seed {seed}",
+        "split_by": by_whom if stated else by_patient,
         "voxlate": __version__,
     }
     _refuse_other(out, made, {one.case: [one.patient, splits[one.patient], one.fold] for one in cases})
-    examined = examined_cases({one.case: one.patient for one in cases}, audit_cases if audit else 0)
+    examined = examined_cases({one.case: one.patient for one in cases}, asked.audit_cases if asked.audit else 0)
     with locked(out):
         again = _prepare_all(cases, out, preparation, examined, workers, progress)
-        if audit:
+        if asked.audit:
             _refine_worst(cases, out, preparation, workers)
     if again and say:
         say(f"{len(again)} cases were made again, for their files or the options changed since: {first_of(again)}.")
@@ -133,7 +108,7 @@ def prepare(
         warnings=(
             *found.unread,
             *(f"Left out: {one}." for one in found.unclaimed),
-            *(f"Not known, taken to be so: {one}." for one in found.guessed),
+            *(f"Assumed: {one}." for one in found.guessed),
             *(wide_heads(headers) if found.heads else ()),
             *warnings_of(headers, splits),
             *lost_by_resampling(headers, preparation),
@@ -146,8 +121,9 @@ def prepare(
     return open_cohort(out)
 
 
-def complete(asked: Preparation, cases: list[CaseFiles]) -> Preparation:
-    """A preparation with the modalities that nobody named: the fixed scan, and that in which brains are found."""
+def preparation_of(options: PrepareOptions, cases: list[CaseFiles]) -> Preparation:
+    """How cases are prepared, with the modalities that the options leave open: the fixed one, and that of the brain."""
+    asked = Preparation(**{field.name: getattr(options, field.name) for field in fields(Preparation)})
     fixed, mask_from = asked.fixed, asked.mask_from
     if asked.align is not None:
         fixed = fixed or _clearest_everywhere(cases)
@@ -166,6 +142,11 @@ def _clearest_everywhere(cases: list[CaseFiles]) -> str:
 def _everywhere(cases: list[CaseFiles]) -> list[str]:
     """The modalities that every case has."""
     return [name for name in cases[0].files if all(name in one.files for one in cases)]
+
+
+def _listed(names: Sequence[str] | str | None) -> list[str] | None:
+    """Names as cohort.json keeps them."""
+    return None if names is None else list(as_names(names))
 
 
 def _place(path: Path | str | None) -> str | None:

@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from voxlate.errors import BadInput
+from voxlate.options import SIZES
 
-SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 # A number outside a word, and without sign, exponent or comma; the hyphen of 'A100-80GB' is no sign.
 NUMBER = r"(?<![\w.])(?<!(?<!\w)[-+])(?<!\de[-+])(?<!\d,)(\d+\.?\d*|\.\d+)"
 SIZE = re.compile(rf"{NUMBER}\s*([kmgt]?)i?b", re.IGNORECASE)

@@ -7,9 +7,7 @@ from typing import Any
 
 from voxlate.data.find import find_cohort
 from voxlate.data.layout import CANONICAL
-from voxlate.data.naive import Baselines
 from voxlate.data.presets import CaseFiles
-from voxlate.data.slice_filter import SliceFilter
 from voxlate.data.slice_lists import known_patients
 from voxlate.errors import BadInput
 from voxlate.files import seen_from
@@ -19,13 +17,14 @@ from voxlate.nets.lpips import Lpips, load_lpips
 from voxlate.scoring.alignment import check_prepared
 from voxlate.scoring.case_scores import Options, ScoredItem, UnitsName, score_item
 from voxlate.scoring.distances import RADIOLOGICAL, Pool, slices_of
-from voxlate.scoring.features import Features, features_for
-from voxlate.scoring.metrics import METRICS, ImagePair, Padding, Score, SsimOrigin
+from voxlate.scoring.features import features_for
+from voxlate.scoring.metrics import METRICS, ImagePair, Score
 from voxlate.scoring.misaligned import misaligned_part
 from voxlate.scoring.network_units import RANGE
+from voxlate.scoring.options import EvaluateOptions
 from voxlate.scoring.provenance import TAUGHT, provenance_of, stated_inputs, trained_on
 from voxlate.scoring.regions import Region, masks_of_several, regions_from
-from voxlate.scoring.scopes import CROP, Cut, check_pictures, filter_from, scopes_from
+from voxlate.scoring.scopes import Cut, check_pictures, filter_from, scopes_from
 from voxlate.scoring.scored_images import Item, OfRun, find_items, items_by_modality, not_scored, of_runs
 from voxlate.scoring.tables import Row, Scores
 
@@ -41,38 +40,16 @@ def evaluate(
     out: Path | str,
     truth: Path | str,
     *,
-    mask: str | Path | None = None,
-    value_range: Mapping[str, Sequence[float]] | Sequence[float] | None = None,
-    naive: Baselines | Path | str | None = None,
-    split: str | None = None,
     cases: Collection[str] | None = None,
-    pattern: str | None = None,
-    manifest: Path | None = None,
-    preset: str | None = None,
-    patients: Path | None = None,
-    allow_outside: bool = False,
-    prefer: Sequence[str] | str | None = None,
-    exclude: Sequence[str] | str | None = None,
-    exclude_file: Sequence[str] | str | None = None,
-    padding: Padding = "valid",
-    ssim_from: SsimOrigin = "low",
-    features: str | Path | Features | None = None,
-    lpips: Path | str | None = None,
-    prepared: Path | None = None,
-    regions: Mapping[str, str] | None = None,
-    scopes: Sequence[str] = (),
-    slices: SliceFilter | str | None = None,
-    crop: int = CROP,
-    seed: int = 0,
-    units: UnitsName = "own",
     progress: Progress | None = None,
+    **options: Any,
 ) -> Scores:
     """Score OUT/<case>/<modality> against the same case of the cohort `truth`; write metrics.csv and metrics.json.
 
+    options: the fields of EvaluateOptions; see find.find_cohort for those of the layout.
     mask: None for the whole image, "body" or "brain" (found in the truth), "cohort" (the cohort's own mask files),
     or a file (`{case}` in its path stands for the case). value_range: (low, high), for all or by modality.
     naive: the naive baselines, or their file; by default those of the run that each image's provenance names.
-    prefer, exclude, exclude_file: as of voxlate.prepare.
     cases: the only cases to score, where not the cohort decides which are in the split.
     ssim_from: SSIM measures values from the "low" end of the range, or from "zero" (the TOF-to-CTA paper's way).
     features: "texture" (built in), "vit", or a ViT's folder, for distances between all slices of truth and synthesis.
@@ -87,59 +64,59 @@ def evaluate(
     Scores are taken in the truth's unit, on its own grid, to which images of another are resampled or moved back;
     voxels that they do not cover do not count. Raises BadInput where nothing matches.
     """
-    out = Path(out)
-    truth = Path(truth)
-    choice = {"prefer": prefer, "exclude": exclude, "exclude_file": exclude_file}
-    found = find_cohort(truth, pattern, manifest, preset, None, allow_outside, patients, **choice).cases
+    asked = EvaluateOptions(**options)
+    out, truth = Path(out), Path(truth)
+    found = find_cohort(truth, **asked.layout).cases
     known_patients(found, truth)
-    asked = {case.case for case in found if _is_in(split, case, out)} if cases is None else set(cases)
-    wanted = {case.case: case for case in found if case.case in asked}
-    images = find_items(out, wanted, f"{truth}" + (f", split {split}" if split else ""))
-    ranges = _ranges(images.items, value_range, units)
-    weights = None if lpips is None else load_lpips(lpips)
-    drawn = features_for(features) if isinstance(features, str | Path) else features
-    # of the model's input, where that has a layout of its own
-    axes = provenance_of(out).get("axes", CANONICAL)
-    pool = None if drawn is None else Pool(drawn, seed, RADIOLOGICAL if axes == CANONICAL else axes)
-    if prepared is not None:
-        check_prepared(prepared, {item.label: item.provenance for item in images.items})
-    parts = regions_from(regions)
-    wider = scopes_from(scopes, mask, regions or ())
-    cut = Cut(None if slices is None else filter_from(slices, mask, wider), crop, seed)
-    of_run = of_runs(images.items, naive, prepared)
-    options = Options(
-        mask,
+    chosen = {case.case for case in found if _is_in(asked.split, case, out)} if cases is None else set(cases)
+    wanted = {case.case: case for case in found if case.case in chosen}
+    images = find_items(out, wanted, f"{truth}" + (f", split {asked.split}" if asked.split else ""))
+    ranges = _ranges(images.items, asked.value_range, asked.units)
+    weights = None if asked.lpips is None else load_lpips(asked.lpips)
+    by_name = isinstance(asked.features, str | Path)
+    features = features_for(asked.features) if by_name else asked.features
+    axes = provenance_of(out).get("axes", CANONICAL)  # of the model's input, where that has a layout of its own
+    pool = None if features is None else Pool(features, asked.seed, RADIOLOGICAL if axes == CANONICAL else axes)
+    if asked.prepared is not None:
+        check_prepared(asked.prepared, {item.label: item.provenance for item in images.items})
+    regions = regions_from(asked.regions)
+    scopes = scopes_from(asked.scopes, asked.mask, asked.regions or ())
+    slices = None if asked.slices is None else filter_from(asked.slices, asked.mask, scopes)
+    cut = Cut(slices, asked.crop, asked.seed)
+    of_run = of_runs(images.items, asked.naive, asked.prepared)
+    rules = Options(
+        asked.mask,
         of_run,
-        padding,
-        ssim_from,
-        parts,
+        asked.padding,
+        asked.ssim_from,
+        regions,
         pool,
         _functions(weights),
-        wider,
+        scopes,
         cut,
-        units,
+        asked.units,
     )
-    scored, failed = _score_items(images.items, ranges, options, progress)
+    scored, failed = _score_items(images.items, ranges, rules, progress)
     rows = [row for one in scored.values() for row in one.rows]
-    _check_regions(parts, rows)
-    check_pictures(wider, (one for row in rows for one in row.pictures), cut)
+    _check_regions(regions, rows)
+    check_pictures(scopes, (one for row in rows for one in row.pictures), cut)
     header = {
         "truth": seen_from(out, truth),
-        "split": split,
+        "split": asked.split,
         "without_truth": images.without_truth,
         "not_synthesised": not_scored(out, images, wanted) | failed,
-        **_of_images(out, scored, options),
-        **_rules(options, ranges),
+        **_of_images(out, scored, rules),
+        **_rules(rules, ranges),
     }
     choices = {
-        "mask": "whole image" if mask is None else str(mask),
-        "ssim_padding": padding,
-        "ssim_from": ssim_from,
+        "mask": "whole image" if asked.mask is None else str(asked.mask),
+        "ssim_padding": asked.padding,
+        "ssim_from": asked.ssim_from,
         "lpips": weights.name if weights else None,
     }
     stated = {name: pool.stated(name) for name in ranges} if pool else {}
     distances = {name: pool.distances(name) for name in ranges} if pool else {}
-    scores = Scores(tuple(rows), header, choices, ranges, seed, stated, distances)
+    scores = Scores(tuple(rows), header, choices, ranges, asked.seed, stated, distances)
     scores.write(out)
     return scores
 

@@ -17,12 +17,12 @@ from voxlate.data.slice_filter import SliceFilter, passing_slices
 from voxlate.errors import BadInput
 from voxlate.scoring.distances import RADIOLOGICAL
 from voxlate.scoring.metrics import OF_PICTURES, SCOPED, ImagePair, Score
+from voxlate.scoring.options import CROP
 
 MaskArray = NDArray[np.bool_]
 Area = Literal["", "whole", "both_masked"]
 Pictures = Literal["", "slices", "crops"]
 
-CROP = 256  # pixels a side: paper 001, table 1
 # of a slice's longer side: beyond it, a crop shows its own border and little else
 LARGEST_CROP = 2
 SMALLEST_CROP = 11  # SSIM's window

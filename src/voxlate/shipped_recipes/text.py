@@ -50,6 +50,16 @@ def titles() -> dict[str, dict[str, str]]:
     return found
 
 
+def table_of_recipes() -> list[dict[str, Any]]:
+    """Name, title, source and target of each recipe that comes with the package."""
+    rows = []
+    for name in names():
+        values = values_of(name)
+        data = values["data"]
+        rows.append({"name": name, "title": values["title"], "source": data["source"], "target": data["target"]})
+    return rows
+
+
 def header(text: str) -> str:
     """The comment lines at the head of a recipe: what it reproduces, the command, the number to expect."""
     lines = re.match(r"(#[^\n]*\n)*", text)

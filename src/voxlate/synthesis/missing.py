@@ -14,11 +14,13 @@ from rich.table import Table
 from voxlate.errors import BadInput
 from voxlate.files import locked, whole_file, write_json
 from voxlate.scoring.evaluate import evaluate
+from voxlate.scoring.options import EvaluateOptions
 from voxlate.scoring.provenance import difference, provenance_of, stated_inputs
 from voxlate.scoring.tables import Scores
 from voxlate.synthesis.calls import no_report
 from voxlate.synthesis.cohort import NamedProgress, Scans, find_scans, place_from, synthesise_cases
-from voxlate.synthesis.model import Model
+from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.options import RunOptions
 from voxlate.synthesis.result import check_folder, remove_images, stated_synthesis, write_images
 
 HowMany = Literal["one", "all"]
@@ -105,33 +107,47 @@ def _makes(model: Model, missing: Sequence[str]) -> bool:
     return set(missing) <= set(data.target) and not set(missing) & set(data.source)
 
 
+def score_run(
+    cohort: Path,
+    out: Path,
+    by_run: RunOptions,
+    options: EvaluateOptions,
+    *,
+    progress: NamedProgress = no_report,
+    say: Callable[[str], None] = no_report,
+) -> Summary:
+    """Open the runs that are to synthesise each modality from the others, and score them; see score_scenarios."""
+    runs = [by_run.run] if isinstance(by_run.run, Path | str) else by_run.run or []
+    opened = [load(run, by_run.device, by_run.allow_code) for run in runs]
+    models = [model.with_options(**by_run.table) for model in opened]
+    return score_scenarios(models, cohort, out, by_run.missing or "one", options, progress=progress, say=say)
+
+
 def score_scenarios(
     models: Sequence[Model],
     cohort: Path,
     out: Path,
-    how: HowMany = "one",
+    how: HowMany,
+    options: EvaluateOptions,
     *,
-    split: str | None = None,
-    layout: Mapping[str, Any],
-    seed: int = 0,
     progress: NamedProgress = no_report,
     say: Callable[[str], None] = no_report,
-    **scoring: Any,
 ) -> Summary:
     """Make and score OUT/without_<modalities>/<case>/<modality>.nii.gz for each scenario, from cases that have all.
 
     OUT itself then holds, and has scores of, each modality made from all others: OUT/<case>/<modality>.nii.gz, as
-    compare and report read them; OUT/scenarios.json has a line for each scenario and modality. layout: how the cohort
-    is found; seed: of the synthesis and of the scores; say: is given the sentences of `synthesise_cases`, each once;
-    scoring: options of `evaluate`. Finished images are kept, and only cases of the split are scored, whoever names it.
+    compare and report read them; OUT/scenarios.json has a line for each scenario and modality. options: of `evaluate`,
+    whose seed is that of the synthesis too; say: is given the sentences of `synthesise_cases`, each once. Finished
+    images are kept, and only cases of the split are scored, whoever names it.
     Raises BadInput where no case has all, and where OUT has images of another model, whose scores would be lost.
     """
     scenarios, rows = scenarios_of(models, how), list[dict[str, Any]]()
     incomplete, unmade = dict[str, str](), dict[str, str]()
     single, said = dict[str, ScenarioImages](), set[str]()
-    _check_own(out, models, seed)
-    scoring = {**scoring, **layout, "split": split, "seed": seed}
-    scans_of = {model.origin: find_scans([str(cohort)], model, split=split, **layout) for model in models}
+    _check_own(out, models, options.seed)
+    scoring = vars(options)
+    where = {"split": options.split, **options.layout}
+    scans_of = {model.origin: find_scans([str(cohort)], model, **where) for model in models}
 
     def note(sentence: str) -> None:
         if sentence not in said:
@@ -145,7 +161,7 @@ def score_scenarios(
             scans, lacking = _complete_cases(scenario, scans_of[scenario.model.origin], cohort)
             incomplete |= lacking
             _, failed = synthesise_cases(
-                scenario.model, scans, place, seed=seed, progress=progress, warn=note, say=note
+                scenario.model, scans, place, seed=options.seed, progress=progress, warn=note, say=note
             )
             unmade |= failed
             cases = tuple(one.case for one in scans)

@@ -1,0 +1,62 @@
+"""Options of the commands, each declared once: as a field of a frozen dataclass, with its type, default and help.
+
+The command line and the functions in Python derive their parameters and checks from these fields.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from voxlate.errors import BadInput
+
+# Panels of --help, in their order. "Options" is the name under which typer shows --help itself.
+MAIN = "Options"
+INPUT = "Input"
+PREPARATION = "Preparation"
+TRAINING = "Training"
+PLAN = "Plan"
+SAMPLING = "Sampling"
+SCORES = "Scores"
+OUTPUT = "Output"
+ADVANCED = "Advanced"
+PANELS = (MAIN, INPUT, PREPARATION, TRAINING, PLAN, SAMPLING, SCORES, OUTPUT, ADVANCED)
+
+SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}  # bytes, by the letter before "B"
+
+
+@dataclass(frozen=True)
+class Option:
+    """How the command line shows and reads a parameter: `name: Annotated[type, Option("What it does.")] = default`.
+
+    A field of an options dataclass without an Option is a keyword of the Python function alone.
+    flag: the option's name where it is not the field's, such as "--out" or "--audit/--no-audit".
+    metavar: the kind of value in --help; by default from the type. least, most: range of a number.
+    takes: type of the value on the command line, where the field takes other types too.
+    read: converts that value into the field's; complete: suggests values to a shell that completes a word.
+    """
+
+    help: str
+    flag: str = ""
+    panel: str = ADVANCED
+    metavar: str = ""
+    least: float | None = None
+    most: float | None = None
+    takes: Any = None
+    read: Callable[[Any], Any] | None = None
+    complete: Callable[[str], list[str]] | None = None
+
+
+Device = Annotated[str, Option("Device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps or xpu.", metavar="NAME")]
+AllowCode = Annotated[bool, Option("Import and run the Python code that the model names.")]
+
+
+def pairs(texts: Sequence[str] | None, option: str = "--set") -> dict[str, str]:
+    """KEY=VALUE texts as a table; raises BadInput for a text without `=`, and for a key with two values."""
+    table = dict[str, str]()
+    for text in texts or []:
+        if "=" not in text:
+            raise BadInput(f"{option}: expected KEY=VALUE, found {text!r}. Add the value.")
+        key, _, value = text.partition("=")
+        if table.setdefault(key.strip(), value) != value:
+            raise BadInput(f"{option}: expected each key once, found '{key.strip()}' twice. Remove one of the two.")
+    return table

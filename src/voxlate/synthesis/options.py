@@ -1,0 +1,192 @@
+"""Options of `synth`, and of `evaluate --run`. This module imports nothing heavy: the command line reads it for --help.
+
+Settings of the sampling that are unset keep the recipe's values.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from voxlate.data.options import Layout
+from voxlate.options import INPUT, MAIN, OUTPUT, SAMPLING, AllowCode, Device, Option, pairs
+from voxlate.shipped_recipes.text import table
+
+Setting = str | float | bool | Sequence[float] | None
+Table = Mapping[str, Setting]
+SAMPLES = Option("Number of samples a case, of which mean and standard deviation are written.", panel=SAMPLING, least=1)
+SPLIT = Option("Split to synthesise: train, val or test.", panel=MAIN)
+ANSWER = Option(
+    "Prediction of a residual diffusion: mean (least error) or sample (sharp). Default: sample.", panel=MAIN
+)
+SET = Option(
+    "Change of a key of the recipe's synth table, such as overlap=0.25. Repeatable.",
+    flag="--set",
+    panel=SAMPLING,
+    metavar="KEY=…",
+    takes=list[str],
+)
+
+
+def _samplers(begun: str) -> list[str]:
+    from voxlate.diffusion.sample import SAMPLERS  # heavy
+
+    return [name for name in SAMPLERS if name.startswith(begun)]
+
+
+def _of_kind(kind: str) -> dict[str, Any]:
+    """The settings of a kind with its defaults, as a recipe's table."""
+    return {"kind": kind}
+
+
+def synth_table(texts: Sequence[str] | None) -> dict[str, Any]:
+    """KEY=VALUE texts as tables of a recipe's synth settings; keys may be written as in a recipe, synth.KEY."""
+    return table(pairs([text.strip().removeprefix("synth.") for text in texts or []]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Keys of a recipe's synth table; `synth` holds keys that have no option of their own."""
+
+    samples: Annotated[int | None, SAMPLES] = None
+    steps: Annotated[
+        int | None, Option("Number of sampling steps, each of which evaluates the network.", panel=SAMPLING, least=1)
+    ] = None
+    noise: Annotated[
+        Table | None,
+        Option(
+            "Noise of a volume's slices: independent, shared or correlated.",
+            panel=SAMPLING,
+            takes=Literal["independent", "shared", "correlated"],
+            read=_of_kind,
+        ),
+    ] = None
+    synth: Annotated[Mapping[str, Setting | Table] | None, replace(SET, read=synth_table)] = None
+
+    @property
+    def table(self) -> dict[str, Any]:
+        """The keys, as Model.with_options takes them; None keeps the recipe's value."""
+        return {**_named_keys(self, Sampling), **(self.synth or {})}
+
+
+def _named_keys(options: Sampling, kind: type[Sampling]) -> dict[str, Any]:
+    """The keys of the synth table that have a field of their own."""
+    return {field.name: getattr(options, field.name) for field in fields(kind) if field.name != "synth"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(Sampling):
+    """Options of `voxlate evaluate` and voxlate.evaluate that synthesise what is scored."""
+
+    run: Annotated[
+        Sequence[Path | str] | Path | str | None,
+        Option(
+            "Run that synthesises the scored images, each modality from the others. Repeatable.",
+            panel=MAIN,
+            takes=list[Path],
+        ),
+    ] = None
+    missing: Annotated[
+        Literal["one", "all"] | None,
+        Option("Modalities missing at a time in --run: one (the default) or all subsets.", panel=SAMPLING),
+    ] = None
+    device: Device = "auto"
+    allow_code: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthKeys(Sampling):
+    """Further keys of the synth table; crop is a key of its slices."""
+
+    sampler: Annotated[
+        str | None,
+        Option("Sampler, instead of the recipe's.", panel=SAMPLING, metavar="NAME", complete=_samplers),
+    ] = None
+    eta: Annotated[
+        float | None,
+        Option("DDIM noise level: 0 is deterministic, 1 equals DDPM.", panel=SAMPLING, least=0, most=1),
+    ] = None
+    schedule: Annotated[
+        Table | None,
+        Option(
+            "Noise schedule (cosine, …), instead of the one of the training.",
+            panel=SAMPLING,
+            metavar="NAME",
+            takes=str,
+            read=_of_kind,
+        ),
+    ] = None
+    slices: Annotated[
+        Table | None,
+        Option(
+            "Network input of each slice: whole, tiled or resized.",
+            panel=SAMPLING,
+            takes=Literal["whole", "tiled", "resized"],
+            read=_of_kind,
+        ),
+    ] = None
+    crop: Annotated[
+        int | None,
+        Option(
+            "Margin in voxels around the mask, beyond which nothing is synthesised.",
+            panel=SAMPLING,
+            least=0,
+        ),
+    ] = None
+    batch: Annotated[
+        int | None,
+        Option("Number of slices at a time: changes memory, and rounding unless --exact.", least=1),
+    ] = None
+    exact: Annotated[
+        bool | None, Option("Compute in float32, one slice at a time: bit-identical for every --batch, slower.")
+    ] = None
+
+    @property
+    def table(self) -> dict[str, Any]:
+        """The keys, as Model.with_options takes them; None keeps the recipe's value."""
+        named = _named_keys(self, SynthKeys)
+        crop = named.pop("crop")
+        if crop is not None:
+            named["slices"] = {**(named["slices"] or {"kind": "whole"}), "crop": crop}
+        return {**named, **(self.synth or {})}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthOptions(SynthKeys, Layout):
+    """Options of `voxlate synth` and voxlate.synthesise."""
+
+    split: Annotated[Literal["train", "val", "test"] | None, SPLIT] = None
+    answer: Annotated[Literal["mean", "sample"] | None, ANSWER] = None
+    samples: Annotated[int | None, replace(SAMPLES, panel=MAIN)] = None
+    missing: Annotated[
+        Sequence[str] | None,
+        Option(
+            "Modality to leave out of the input and synthesise. Repeatable.",
+            panel=MAIN,
+            metavar="NAME",
+            takes=list[str],
+        ),
+    ] = None
+    part: Annotated[
+        str | None,
+        Option(
+            "Part of the cases: every N-th from the I-th on, so that N jobs share one --out.",
+            panel=INPUT,
+            metavar="I/N",
+        ),
+    ] = None
+    like: Annotated[
+        str | None,
+        Option("Recipe of the same method, whose synth table replaces the model's.", panel=SAMPLING, metavar="RECIPE"),
+    ] = None
+    seed: Annotated[int, Option("Random seed of the synthesis.", panel=SAMPLING, least=0)] = 0
+    intervals: Annotated[
+        bool,
+        Option(
+            "Write the interval bounds <modality>_low and _high of a calibrated run.",
+            flag="--intervals/--no-intervals",
+            panel=OUTPUT,
+        ),
+    ] = True
+    device: Device = "auto"
+    allow_code: AllowCode = False
