@@ -282,7 +282,7 @@ def _scan(path: Path, modality: str) -> Volume:
 def said_of(model: Model, source: str, scan: Volume) -> str:
     """The highest grade of what a model says of a scan, or that it refuses it."""
     try:
-        return worst(list(model.ready({source: scan}, "case").notes)) or "nothing"
+        return worst(list(model.prepare({source: scan}, "case").warnings)) or "nothing"
     except BadInput:
         return "refused"
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import safetensors
+import safetensors.numpy
 from pydantic import Field, StringConstraints, ValidationError
 
 from voxlate.config import adapter
@@ -175,9 +176,8 @@ def write_tensors(path: Path | str, arrays: Mapping[str, Any], metadata: Mapping
 
     Every safetensors file of voxlate is written here, read by `Record.tensors`, and holds a `checksum` in its metadata.
     """
+    save: Callable[..., Any] = safetensors.numpy.save_file
     if all(isinstance(one, np.ndarray) for one in arrays.values()):
-        from safetensors.numpy import save_file as save
-
         contiguous = {name: np.ascontiguousarray(one) for name, one in arrays.items()}
     else:
         from safetensors.torch import save_file as save  # here, because most readers of records need no torch

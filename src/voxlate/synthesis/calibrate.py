@@ -77,7 +77,7 @@ def calibrate(
             widths |= {} if learned is None else {name: learned}
         header = Header(
             weights=model.header["weights_hash"],
-            synth=model.plan_of_synthesis,
+            synth=model.synthesis_options,
             coverage=coverage,
             confidence=confidence,
             bound=bound,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from voxlate.data.case import LABEL, MASK, PreparedCase, digest, prepare_case
+from voxlate.data.case import LABEL, MASK, PreparedCase, prepare_case
 from voxlate.data.layout import laid_out
 from voxlate.data.presets import CaseFiles
 from voxlate.errors import BadInput
@@ -19,15 +19,14 @@ from voxlate.images.volume import Volume, content_hash, read_volume
 from voxlate.records import Record, Shape, checksum, write_tensors
 from voxlate.scoring.provenance import recorded_splits
 from voxlate.synthesis.calls import PatchProgress
-from voxlate.synthesis.inputs import preparation_for
+from voxlate.synthesis.inputs import preparation_for, seen_in_training
 from voxlate.synthesis.intervals import OutputGrid, output_grid_of, patches_in, sources_of
 from voxlate.synthesis.model import Model
-from voxlate.training.run import DIGITS
 from voxlate.trust.calibration import BODY, Prediction
 from voxlate.trust.features import number_of_features, voxel_features
 from voxlate.trust.fit import Evidence
 from voxlate.trust.out_of_distribution import EXTENTS, Patches, number_of_patch_features
-from voxlate.trust.regions import parts_of
+from voxlate.trust.regions import region_masks
 
 Array = NDArray[np.float32]
 
@@ -77,7 +76,7 @@ class Collector:
     ) -> tuple[dict[str, Evidence], Patches]:
         """What a case teaches, by target, and what its scans show; kept in a file until the calibration is done."""
         model = self.model
-        way = (model.header["weights_hash"], model.plan_of_synthesis, self.alpha, self.seed, content, self.texts, KEPT)
+        way = (model.header["weights_hash"], model.synthesis_options, self.alpha, self.seed, content, self.texts, KEPT)
         kept = self.folder / f"{case.case}.{hashlib.sha256(repr(way).encode()).hexdigest()[:16]}.safetensors"
         arrays = self._kept(kept)
         if arrays is None:
@@ -113,18 +112,18 @@ class Collector:
         model = self.model
         scans = {name: read_volume(path, name) for name, path in self._files(case).items()}
         maps = {name: read_volume(path, name) for name, path in case.labels.items()}
-        ready = model.ready({name: one for name, one in scans.items() if name in model.scan_names}, case.case)
-        output_grid = output_grid_of(ready.prepared, model.recipe.data.axes, model.header["units"])
+        inputs = model.prepare({name: one for name, one in scans.items() if name in model.scan_names}, case.case)
+        output_grid = output_grid_of(inputs.prepared, model.recipe.data.axes, model.header["units"])
         scans.pop(MASK, None)
         truth = self._truth(case.case, scans, maps, output_grid)
-        images, _ = model.draw(ready, self.seed, progress, self.alpha)
-        sources = sources_of(model.recipe, ready.prepared)
-        given = [output_grid.seen(one) for one in sources]
+        images, _ = model.sample(inputs, self.seed, progress, self.alpha)
+        sources = sources_of(model.recipe, inputs.prepared)
+        given = [output_grid.resampled(one) for one in sources]
         chooser = np.random.default_rng([self.seed, *case.case.encode()])
         found = dict[str, Mapping[str, Any]]()
         for name, one in images.items():
-            found[name] = self._sampled(name, one.image.each(output_grid.seen), truth, given, chooser)
-        return {**found, PATCHES: vars(patches_in(model.recipe, ready.prepared, sources))}
+            found[name] = self._sampled(name, one.prediction.each(output_grid.resampled), truth, given, chooser)
+        return {**found, PATCHES: vars(patches_in(model.recipe, inputs.prepared, sources))}
 
     def _truth(
         self, case: str, scans: Mapping[str, Volume], maps: Mapping[str, Volume], output_grid: OutputGrid
@@ -155,8 +154,8 @@ class Collector:
 
     def _refuse_training(self, prepared: PreparedCase) -> None:
         """Raise BadInput where a case was in the training, by what its prepared scans hold."""
-        case, known = prepared.header.case, set(self.model.header.get("training_voxels", ()))
-        if known & {digest(one[:])[:DIGITS] for one in prepared.arrays.values()}:
+        case = prepared.header.case
+        if seen_in_training(self.model.header, prepared, prepared.arrays):
             raise Trained(
                 f"calibrate: expected patients that training did not see, found {case}, which was in it (by the voxels "
                 "of its scans): errors there are smaller than of a new patient. Give --split val, or another cohort."
@@ -171,7 +170,7 @@ class Collector:
         volume, spec, texts = truth.volumes[name], self.model.recipe.intensity[name], self.texts[name]
         scale = Scale(*self.model.header["target_scales"][name])
         made = Volume(scale.inverse(image.values)[None], volume.affine, volume.unit, name)
-        of_truth, of_made = parts_of(texts, volume, truth.labels), parts_of(texts, made)
+        of_truth, of_made = region_masks(texts, volume, truth.labels), region_masks(texts, made)
         known = volume.data[0].astype(np.float32)
         shown = (of_truth[BODY] | of_made[BODY]).ravel()
         parts = [np.flatnonzero(shown), np.flatnonzero(~shown)]

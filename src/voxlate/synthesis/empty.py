@@ -50,35 +50,43 @@ class Empty:
 
     def filled(self, images: Mapping[str, SynthesisedImage]) -> dict[str, SynthesisedImage]:
         """The images with their background in these voxels, where no sample differs from another."""
-        return {name: self._filled(one, self.values[name]) for name, one in images.items()}
+        return {name: self._filled(image, self.values[name]) for name, image in images.items()}
 
-    def _filled(self, made: SynthesisedImage, value: float) -> SynthesisedImage:
-        values, sd, voxels = made.values.copy(), made.image.sd, self._voxels()
+    def _filled(self, image: SynthesisedImage, value: float) -> SynthesisedImage:
+        voxels = self._voxels()
+        values = image.values.copy()
         values[voxels] = value
+        sd = image.prediction.sd
         if sd is not None:
             sd = sd.copy()
             sd[voxels] = 0
-        return replace(made, values=values, image=replace(made.image, sd=sd))
+        return replace(image, values=values, prediction=replace(image.prediction, sd=sd))
 
     def closed(
         self,
-        low: Mapping[str, Volume],
-        high: Mapping[str, Volume],
-        written: Mapping[str, Volume],
+        low: dict[str, Volume],
+        high: dict[str, Volume],
+        volumes: Mapping[str, Volume],
         output_grid: OutputGrid,
     ) -> tuple[dict[str, Volume], dict[str, Volume]]:
         """Lower and upper ends of intervals on the file's voxels: both are the background in these voxels.
 
-        Where the file has other slices, and a voxel lies partly in one of these, the ends are moved to hold the image.
+        volumes: the images on the file's voxels. Where the file has other slices, and a voxel is partly in one of these
+        slices, the ends are moved to contain the image.
         """
+        if not self.any:
+            return low, high
         share = output_grid.written(self._voxels().astype(np.float32), "", "").data
-        lower, upper = dict[str, Volume](), dict[str, Volume]()
+        inside = share > WHOLE
+        partly = share > 0
+        lower = dict[str, Volume]()
+        upper = dict[str, Volume]()
         for name in low:
-            image, alone, partly = written[name].data, share > WHOLE, share > 0
+            image = volumes[name].data
             least = np.where(partly, np.minimum(low[name].data, image), low[name].data)
             most = np.where(partly, np.maximum(high[name].data, image), high[name].data)
-            lower[name] = replace(low[name], data=np.where(alone, image, least))
-            upper[name] = replace(high[name], data=np.where(alone, image, most))
+            lower[name] = replace(low[name], data=np.where(inside, image, least))
+            upper[name] = replace(high[name], data=np.where(inside, image, most))
         return lower, upper
 
     def _voxels(self) -> NDArray[np.bool_]:

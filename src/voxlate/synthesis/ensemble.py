@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from voxlate.errors import BadInput
 from voxlate.images.volume import Volume
 from voxlate.recipe import Recipe
+from voxlate.synthesis.calibrations import Answer
 from voxlate.synthesis.calls import PatchProgress, Warn, no_report, reporting, warned
 from voxlate.synthesis.inputs import Scan
-from voxlate.synthesis.model import COST, Answer, Model, load
+from voxlate.synthesis.model import COST, Model, load
 from voxlate.synthesis.result import Synthesised
 from voxlate.training.run import Run
 

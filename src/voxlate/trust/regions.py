@@ -41,7 +41,7 @@ def check_regions(texts: Mapping[str, str], target: str, labels: Collection[str]
             )
 
 
-def parts_of(
+def region_masks(
     texts: Mapping[str, str], image: Volume, labels: Mapping[str, NDArray[np.generic]] | None = None
 ) -> dict[str, Mask]:
     """Where body and regions lie in an image or a truth, [D, H, W]; those of label maps where these are given.
