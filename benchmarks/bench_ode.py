@@ -21,8 +21,8 @@ from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.ode import Slope, rk45, velocity
 from voxlate.files import write_json
 from voxlate.methods.diffusion import Diffusion
-from voxlate.synthesis.cohort import find_scans
 from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.scans import find_scans
 
 
 def slices(model: Model, cohort: Path, split: str | None, count: int) -> list[Batch]:

@@ -40,8 +40,9 @@ from voxlate.planning.plan import plan
 from voxlate.planning.probe import Limits, free_memory
 from voxlate.scoring.evaluate import evaluate
 from voxlate.synthesis.calibrate import calibrate
-from voxlate.synthesis.cohort import find_scans, synthesise_cases
+from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.scans import find_scans
 from voxlate.training.train import train
 from voxlate.trust.out_of_distribution import Patches, ReferencePatches, Verdict, patches_of, remember, verdict_on
 

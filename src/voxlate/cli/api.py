@@ -43,12 +43,13 @@ from voxlate.synthesis import likelihood as _likelihood
 from voxlate.synthesis.calibrate import calibrate as _calibrate
 from voxlate.synthesis.calibrate import held_back
 from voxlate.synthesis.calibrations import Answer
-from voxlate.synthesis.cohort import find_scans, graded_warnings, part_of, sort_out, synthesise_cases
+from voxlate.synthesis.cohort import graded_warnings, synthesise_cases
 from voxlate.synthesis.ensemble import Ensemble, load_members
 from voxlate.synthesis.likelihood import Likelihood
 from voxlate.synthesis.missing import HowMany, score_scenarios
 from voxlate.synthesis.model import Model, Synthesised
 from voxlate.synthesis.model import load as _load
+from voxlate.synthesis.scans import find_scans, part_of, sort_out
 from voxlate.training.pretrained import import_autoencoder
 from voxlate.training.published import import_run
 from voxlate.training.run import Run

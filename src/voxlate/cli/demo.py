@@ -20,8 +20,9 @@ from voxlate.scoring.compare import Comparison, compare
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.tables import Scores
 from voxlate.synthesis.calibrate import calibrate, held_back
-from voxlate.synthesis.cohort import find_scans, synthesise_cases
+from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.scans import find_scans
 from voxlate.training.log import StepCallback
 from voxlate.training.train import train
 

@@ -298,8 +298,9 @@ def synth(
     from voxlate import recipe as recipes
     from voxlate.cli.bounds import bound_lines, bounds_of
     from voxlate.cli.next_steps import after_completing, after_synthesis
-    from voxlate.synthesis.cohort import find_scans, graded_warnings, part_of, sort_out, synthesise_cases
+    from voxlate.synthesis.cohort import graded_warnings, synthesise_cases
     from voxlate.synthesis.ensemble import load_members, members_and_scans
+    from voxlate.synthesis.scans import find_scans, part_of, sort_out
 
     named: dict[str, Any] = {"sampler": sampler, "steps": steps, "eta": eta, "samples": samples, "batch": batch}
     named["exact"] = exact or None

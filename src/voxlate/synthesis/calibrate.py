@@ -17,9 +17,9 @@ from voxlate.files import locked
 from voxlate.images.intensity import network_ends
 from voxlate.synthesis.calibration_data import Collector, Trained
 from voxlate.synthesis.calls import no_report
-from voxlate.synthesis.cohort import in_split
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.model import Model
+from voxlate.synthesis.scans import in_split
 from voxlate.training.run import made_by
 from voxlate.trust.calibration import Calibration, Header, Target
 from voxlate.trust.calibration_file import write_calibration

@@ -17,9 +17,11 @@ from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.provenance import difference, provenance_of, stated_inputs
 from voxlate.scoring.tables import Scores
 from voxlate.synthesis.calls import no_report
-from voxlate.synthesis.cohort import NamedProgress, Scans, find_scans, place_from, synthesise_cases
+from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
 from voxlate.synthesis.model import Model
+from voxlate.synthesis.output_folder import place_from
 from voxlate.synthesis.result import check_folder, remove_images, stated_synthesis, write_images
+from voxlate.synthesis.scans import Scans, find_scans
 
 HowMany = Literal["one", "all"]
 SUMMED = ("mae", "mae_rel", "psnr", "ssim_2d")  # metrics of the summary; metrics.json has all

@@ -239,7 +239,7 @@ class Model:
                 "Bounds of the error are not stated, because they hold for scans like those of the calibration."
             )
         maps = {name: self.recipe.intensity[name] for name in self.recipe.data.target}
-        entries = {
+        entries: dict[str, Any] = {
             "prepared": inputs.preparation,
             "network_units": stated_units(maps, self.header["target_scales"]),
         }

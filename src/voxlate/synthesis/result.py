@@ -83,7 +83,7 @@ class SynthesisedImage:
         scale = self.scale
         values = peak.stretch(self.values)
         moved = self.prediction.each(lambda array: scale.of(peak.stretch(scale.inverse(array))))
-        sd = self.physical_sd
+        sd: np.ndarray | None = self.physical_sd
         if sd is not None:
             sd = peak.stretch_sd(sd, self.values) / np.float32(self.half)
         return SynthesisedImage(values, Prediction(scale.of(values), sd, moved.low, moved.high), scale, peak)
