@@ -15,7 +15,6 @@ from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import safetensors
-import safetensors.numpy
 from pydantic import Field, StringConstraints, ValidationError
 
 from voxlate.config import adapter
@@ -176,15 +175,16 @@ def write_tensors(path: Path | str, arrays: Mapping[str, Any], metadata: Mapping
 
     Every safetensors file of voxlate is written here, read by `Record.tensors`, and holds a `checksum` in its metadata.
     """
-    save: Callable[..., Any] = safetensors.numpy.save_file
     if all(isinstance(one, np.ndarray) for one in arrays.values()):
+        from safetensors.numpy import save_file
+
         contiguous = {name: np.ascontiguousarray(one) for name, one in arrays.items()}
     else:
-        from safetensors.torch import save_file as save  # here, because most readers of records need no torch
+        from safetensors.torch import save_file  # type: ignore[assignment]  # here, because most readers of records need no torch
 
         contiguous = {name: one.detach().cpu().contiguous() for name, one in arrays.items()}
     with whole_file(path) as temporary:
-        save(contiguous, temporary, dict(metadata))
+        save_file(contiguous, temporary, dict(metadata))
 
 
 def description(name: str, array: Any) -> str:

@@ -278,7 +278,7 @@ def _flat(root: Path, paths: list[str]) -> str:
         raise BadInput(
             f"{root}: expected a folder for each case with a folder for each series, found DICOM files right in "
             f"{some_of(paths)}. Pass --preset FILE.toml, whose tables [series.t1], … choose series by their tags "
-            "(docs/dicom.md; voxlate info FOLDER lists them), or put each series into a folder named as its modality."
+            "(docs/guides/dicom.md; voxlate info FOLDER lists them), or put each series into a folder of its modality."
         )
     raise BadInput(
         f"{root}: expected a folder for each case, or names that end with a modality, found {len(paths)} scans of "

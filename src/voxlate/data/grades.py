@@ -6,7 +6,7 @@ Grade = Literal["note", "caution", "do not trust"]
 GRADES: tuple[Grade, ...] = get_args(Grade)
 
 CAUTION = 1.5  # times as far from the usual as the farthest familiar scans
-REFUSE = 3.0  # of the phantoms' held-out heads none reaches it (docs/trust.md)
+REFUSE = 3.0  # of the phantoms' held-out heads none reaches it (docs/guides/trust.md)
 ADVICE: dict[Grade, str] = {
     "note": "Note: ordinary scans may lie so far out.",
     "caution": "Caution: look at the scan and at the image.",

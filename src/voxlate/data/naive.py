@@ -143,9 +143,9 @@ class _Stated:
 
     ranges: dict[Name, Range]
     cases: Several
-    fixed: Text
-    align: bool
-    typical: dict[Name, tuple[Number, Number]]
+    fixed: Text = ""  # version 0.6.0 wrote ranges and cases alone
+    align: bool = False
+    typical: dict[Name, tuple[Number, Number]] = field(default_factory=dict)
 
 
 def _shapes(record: Record, stated: _Stated, names: Sequence[str]) -> dict[str, Shape]:

@@ -287,7 +287,7 @@ def _one_series(path: Path) -> dict[Path, Any]:
     if len(found) > 1:
         raise BadInput(
             f"{path}: expected one DICOM series, found {listing(found)}. Name one of them by such a path, put it in "
-            "its own folder, or of a cohort choose series by tags (--preset FILE.toml: docs/dicom.md)."
+            "its own folder, or of a cohort choose series by tags (--preset FILE.toml: docs/guides/dicom.md)."
         )
     for file, header in headers.items():
         _check_image(header, file)
