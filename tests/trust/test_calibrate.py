@@ -23,8 +23,8 @@ from voxlate.trust import widths
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    shorter = {way: replace(one, steps=60) for way, one in widths.LESSONS.items()}
-    monkeypatch.setattr(widths, "LESSONS", shorter)
+    shorter = {way: replace(one, steps=60) for way, one in widths.SETTINGS.items()}
+    monkeypatch.setattr(widths, "SETTINGS", shorter)
     monkeypatch.setattr(widths, "BATCH", 512)
 
 

@@ -40,7 +40,7 @@ from voxlate.scoring.tables import Scores
 from voxlate.shipped_recipes import text as recipe_text
 from voxlate.synthesis import likelihood as _likelihood
 from voxlate.synthesis.calibrate import calibrate as _calibrate
-from voxlate.synthesis.calibrate import held_back
+from voxlate.synthesis.calibrate import held_out_cases
 from voxlate.synthesis.calibrations import Answer
 from voxlate.synthesis.cohort import graded_warnings, synthesise_cases
 from voxlate.synthesis.ensemble import Ensemble, load_members
@@ -328,7 +328,7 @@ def calibrate(
     """
     layout = _layout_of(options)
     model = (run if isinstance(run, Model) else load(run, device, allow_code, answer)).with_options(samples=samples)
-    cases = held_back(model, Path(cohort), split, **layout)
+    cases = held_out_cases(model, Path(cohort), split, **layout)
     with shown(progress) as step:
         _, fitted = _calibrate(model, cases, split=split, progress=step, **options)
     return sentences(fitted.header)

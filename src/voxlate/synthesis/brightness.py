@@ -1,4 +1,4 @@
-"""Correction of the bright end of images whose intensity scale is each scan's own, because predicted means are darker."""
+"""Correction of the bright end of images that have an intensity scale each, because predicted means are too dark."""
 
 from dataclasses import dataclass
 

@@ -118,5 +118,5 @@ def case_intervals(
         parts = region_masks(calibration.header.targets[name].regions, volume)
         in_network_units = calibration.bounds(name, *ends, parts)
         bounds[name] = {key: round(bound * image.half, 4) for key, bound in in_network_units.items()}
-    verdict = verdict_on(calibration.memory, patches_in(recipe, prepared, sources))
+    verdict = verdict_on(calibration.references, patches_in(recipe, prepared, sources))
     return CaseIntervals(low, high, bounds, verdict)

@@ -123,7 +123,7 @@ class Synthesised:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Warnings about the scans and the images, a sentence each; `voxlate.data.grades.grade_of` grades a sentence."""
+        """Warnings about the scans and the images, a sentence each; `voxlate.data.grades.grade_of` gives its grade."""
         return tuple(self.provenance.get("warnings", ()))
 
     @property
