@@ -83,9 +83,9 @@ class SynthesisedImage:
         scale = self.scale
         values = peak.stretch(self.values)
         moved = self.prediction.each(lambda array: scale.of(peak.stretch(scale.inverse(array))))
-        sd: np.ndarray | None = self.physical_sd
+        sd = self.physical_sd
         if sd is not None:
-            sd = peak.stretch_sd(sd, self.values) / np.float32(self.half)
+            sd = np.asarray(peak.stretch_sd(sd, self.values) / np.float32(self.half), np.float32)
         return SynthesisedImage(values, Prediction(scale.of(values), sd, moved.low, moved.high), scale, peak)
 
 

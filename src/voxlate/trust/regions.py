@@ -53,10 +53,9 @@ def region_masks(
     body = foreground(image)
     masks = {BODY: body}
     for region in regions_from(rules):
+        values = (labels or {}).get(str(region.modality))
         if region.modality == image.modality:
             values = thresholded(image, range_for(image.unit), body)
-        else:
-            values = (labels or {}).get(str(region.modality))
         if values is not None:
             masks[region.name] = region.select(values.astype(np.float32, copy=False), body)
     return masks
