@@ -43,7 +43,12 @@ class Peak:
         return f"{name}: the synthesised bright values lay below those of training scans, as those of mean answers and of short trainings do; above the median they were stretched {self.slope:.2f} times (synth.peaks)."
 
 
-def find_peak(image: Volume, spec: Percentile, scale: Scale, training_ml: float = 0.0) -> Peak | None:
+def find_peak(
+    image: Volume,
+    spec: Percentile,
+    scale: Scale,
+    training_ml: float = 0.0,
+) -> Peak | None:
     """The stretch that moves an image's upper percentile close to that of the training scans.
 
     image: in physical units, on the network's grid; scale: from network units to physical units; training_ml: median

@@ -162,7 +162,11 @@ def _too_few(targets: Iterable[str], found: str) -> BadInput:
     )
 
 
-def _check_regions(name: str, cases: Sequence[CalibrationVoxels], rules: Mapping[str, str]) -> None:
+def _check_regions(
+    name: str,
+    cases: Sequence[CalibrationVoxels],
+    rules: Mapping[str, str],
+) -> None:
     """Raise BadInput where no case has voxels of a region; a label map may be empty."""
     for region, rule in rules.items():
         is_label = rule == f"{region}>0.5"
@@ -172,7 +176,11 @@ def _check_regions(name: str, cases: Sequence[CalibrationVoxels], rules: Mapping
             )
 
 
-def warn_of_outliers(name: str, cases: Sequence[CalibrationVoxels], warn: Callable[[str], None]) -> None:
+def warn_of_outliers(
+    name: str,
+    cases: Sequence[CalibrationVoxels],
+    warn: Callable[[str], None],
+) -> None:
     """Warn of cases whose error is many times the median: most often they have another unit or another grid."""
     errors = {case.case: float(np.abs(case.truth - case.image).mean()) for case in cases}
     median = float(np.median([*errors.values()]))
@@ -203,7 +211,12 @@ def _single_translation(model: Model | Ensemble) -> Model:
     return model
 
 
-def held_out_cases(model: Model | Ensemble, cohort: Path, split: str | None, **layout: Any) -> list[CaseFiles]:
+def held_out_cases(
+    model: Model | Ensemble,
+    cohort: Path,
+    split: str | None,
+    **layout: Any,
+) -> list[CaseFiles]:
     """The cases of a split of a cohort; the fold of the run's training has priority over the cohort's splits."""
     cases = in_split(model, find_cohort(cohort, **layout).cases, split)
     if not cases:
@@ -212,7 +225,12 @@ def held_out_cases(model: Model | Ensemble, cohort: Path, split: str | None, **l
     return cases
 
 
-def _regions(target: str, model: Model, labels: list[str], asked: Mapping[str, str]) -> dict[str, str]:
+def _regions(
+    target: str,
+    model: Model,
+    labels: list[str],
+    asked: Mapping[str, str],
+) -> dict[str, str]:
     """The rules of all regions of a target by name; asked: those of the user."""
     check_regions(asked, target, labels)
     return {**default_regions(target, model.header["units"][target], labels), **asked}

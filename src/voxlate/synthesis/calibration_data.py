@@ -133,7 +133,8 @@ class Collector:
         model = self.model
         scans = {name: read_volume(path, name) for name, path in self._files(case).items()}
         maps = {name: read_volume(path, name) for name, path in case.labels.items()}
-        inputs = model.prepare({name: scan for name, scan in scans.items() if name in model.scan_names}, case.case)
+        used = {name: scan for name, scan in scans.items() if name in model.scan_names}
+        inputs = model.prepare(used, case.case)
         output_grid = output_grid_of(inputs.prepared, model.recipe.data.axes, model.header["units"])
         scans.pop(MASK, None)
         truth = self._truth(case.case, scans, maps, output_grid)
@@ -155,7 +156,11 @@ class Collector:
         return arrays
 
     def _truth(
-        self, case: str, scans: Mapping[str, Volume], maps: Mapping[str, Volume], output_grid: OutputGrid
+        self,
+        case: str,
+        scans: Mapping[str, Volume],
+        maps: Mapping[str, Volume],
+        output_grid: OutputGrid,
     ) -> _Truth:
         """The truth as it is in its file, as in evaluate; resampled only where its grid is another."""
         recipe = self.model.recipe
@@ -166,7 +171,11 @@ class Collector:
         prepared = laid_out(whole, data.axes)
         moved = {name for name, registered in prepared.header.registered.items() if registered.kept != "none"}
 
-        def on_output_grid(own: Volume, values: NDArray[np.generic], order: Literal[0, 1]) -> Volume:
+        def on_output_grid(
+            own: Volume,
+            values: NDArray[np.generic],
+            order: Literal[0, 1],
+        ) -> Volume:
             """The file itself where it has the image's voxels, and registration did not move it."""
             from_file = oriented(own, data.axes[::-1])
             from_prepared = output_grid.laid(output_grid.written(values, own.modality, own.unit, order))
@@ -183,7 +192,8 @@ class Collector:
             scales[name] = recipe.intensity[name].scale(statistics)
         labels = dict[str, NDArray[np.generic]]()
         for name, label in maps.items():
-            labels[name] = on_output_grid(label, prepared.arrays[LABEL + name][:], 0).data[0]
+            values = prepared.arrays[LABEL + name][:]
+            labels[name] = on_output_grid(label, values, 0).data[0]
         return _Truth(volumes, scales, labels)
 
     def _refuse_training(self, prepared: PreparedCase) -> None:
@@ -221,7 +231,8 @@ class Collector:
             return values.reshape(-1, *values.shape[3:])[places]
 
         physical = volume.data[0].astype(np.float32)
-        true_values = truth.scales[name].forward(physical) if spec.window else truth.scales[name].of(physical)
+        true_scale = truth.scales[name]
+        true_values = true_scale.forward(physical) if spec.window else true_scale.of(physical)
         chosen = image.each(at)
         return {
             "features": at(voxel_features(image.values, sources, image.sd)),
@@ -234,7 +245,10 @@ class Collector:
 
 
 def kept_shapes(
-    found: Mapping[str, tuple[tuple[int, ...], str]], rules: Mapping[str, Iterable[str]], sources: int, samples: int
+    found: Mapping[str, tuple[tuple[int, ...], str]],
+    rules: Mapping[str, Iterable[str]],
+    sources: int,
+    samples: int,
 ) -> dict[str, Shape]:
     """The shapes of the arrays in a case's file; found: the arrays that it has; rules: the regions of each target."""
     shapes = {
@@ -243,7 +257,8 @@ def kept_shapes(
         f"{PATCHES}/grain": Shape((EXTENTS,)),
     }
     patches, _ = found.get(f"{PATCHES}/features", ((0,), ""))
-    shapes[f"{PATCHES}/places"] = Shape((patches[0] if patches else 0, 3), ("I32",), low=0)
+    count = patches[0] if patches else 0
+    shapes[f"{PATCHES}/places"] = Shape((count, 3), ("I32",), low=0)
     for name, regions in rules.items():
         lengths, _ = found.get(f"{name}/made", ((0,), ""))
         voxels = lengths[0] if lengths else 0

@@ -50,7 +50,10 @@ class CalibrationPlace:
 
 
 def find_calibration(
-    place: CalibrationPlace, recipe: Recipe, header: Mapping[str, Any], options: Mapping[str, Any]
+    place: CalibrationPlace,
+    recipe: Recipe,
+    header: Mapping[str, Any],
+    options: Mapping[str, Any],
 ) -> Calibration | None:
     """The calibration of a run for images that are synthesised with these options; None where the run has none.
 

@@ -45,7 +45,11 @@ def count_calls(net: nn.Module, report: Callable[[int], None] = no_report) -> It
     """Count the evaluations of `net` inside the block, without changing its results. report: is called with the count."""
     calls = Calls()
 
-    def note(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+    def note(
+        _: nn.Module,
+        __: tuple[Any, ...],
+        output: Any,
+    ) -> None:
         calls.count += len(output.image)
         report(calls.count)
 

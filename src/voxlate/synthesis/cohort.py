@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from voxlate.data.grades import grade_of
 from voxlate.errors import BadInput, CannotWrite
@@ -102,7 +103,8 @@ def synthesise_cases(
 
 def graded_warnings(folder: Path) -> list[dict[str, str]]:
     """The warnings in the provenance of a case's images, each with its grade."""
-    return [{"grade": grade_of(one), "sentence": one} for one in provenance_of(folder).get("warnings", ())]
+    warnings = provenance_of(folder).get("warnings", ())
+    return [{"grade": grade_of(sentence), "sentence": sentence} for sentence in warnings]
 
 
 def _synthesise_or_keep(
@@ -144,11 +146,13 @@ def _synthesise_case(
     )
     if scans.others and model.recipe.task.completes:  # a scan by another name would count as missing
         warn(f"{scans.case}: {', '.join(scans.others)} was not used: no modality of this model has that name.")
-    inputs = image.provenance["inputs"]
+    inputs = dict[str, Any]()
+    for name, scan in image.provenance["inputs"].items():
+        inputs[name] = {**scan, "path": place_from(scans.files[name], folder)}
     stated = {
         **image.provenance,
         **runs_from(model.origins, folder),
-        "inputs": {name: {**scan, "path": place_from(scans.files[name], folder)} for name, scan in inputs.items()},
+        "inputs": inputs,
     }
     split = splits.get(scans.case)
     in_training = image.provenance.get("in_training")

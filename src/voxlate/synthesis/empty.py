@@ -19,6 +19,7 @@ from voxlate.images.intensity import Scale
 from voxlate.images.mask import foreground, shows
 from voxlate.images.volume import Volume
 from voxlate.recipe import Recipe
+from voxlate.synthesis.inputs import shown_sources
 from voxlate.synthesis.intervals import OutputGrid
 from voxlate.synthesis.result import SynthesisedImage
 
@@ -143,7 +144,7 @@ def empty_slices(
     Where the background is noise and data.foreground excludes slices, a slice also shows nothing where no voxel belongs
     to the body, and less than that share of the slice is above the background.
     """
-    shown = tuple(name for name in recipe.data.source if name in prepared.header.shown)
+    shown = tuple(shown_sources(recipe, prepared))
     least = recipe.data.foreground
     empty = np.ones(prepared.header.shape[0], bool)
     constant = empty.copy()

@@ -131,14 +131,21 @@ class Ensemble:
         """All that decides a case's images; `members` has the entries in which the models may differ."""
         plans = [self.first.plan(files, seed), *(member.plan({}, seed) for member in self.members[1:])]
         models = [plan["model"] for plan in plans]
-        weights = hashlib.sha256("".join(one["weights"] for one in models).encode()).hexdigest()[:16]
+        joined = "".join(model["weights"] for model in models)
+        weights = hashlib.sha256(joined.encode()).hexdigest()[:16]
         title = f"{models[0]['title']} (ensemble of {len(models)})"
-        members = [{**plan["model"], **{key: plan[key] for key in OPTIONS_OF_MEMBERS}} for plan in plans]
+        members = []
+        for plan in plans:
+            options = {key: plan[key] for key in OPTIONS_OF_MEMBERS}
+            members.append({**plan["model"], **options})
         return {**plans[0], "model": {"title": title, "weights": weights}, "members": members}
 
 
 def load_members(
-    runs: Sequence[Path | str], device: str = "auto", allow_code: bool = False, answer: Answer | None = None
+    runs: Sequence[Path | str],
+    device: str = "auto",
+    allow_code: bool = False,
+    answer: Answer | None = None,
 ) -> Model | Ensemble:
     """Open a run or weights file, or several as an ensemble; raises BadInput (see model.load)."""
     models = tuple(load(run, device, allow_code, answer) for run in runs)

@@ -43,7 +43,11 @@ class CaseInputs:
 
 
 def prepare_inputs(
-    recipe: Recipe, header: Mapping[str, Any], scans: Mapping[str, Scan], case: str, anatomy: Anatomy | None = None
+    recipe: Recipe,
+    header: Mapping[str, Any],
+    scans: Mapping[str, Scan],
+    case: str,
+    anatomy: Anatomy | None = None,
 ) -> CaseInputs:
     """Prepare a case's scans as those of the training were.
 
@@ -87,7 +91,11 @@ def contents_of(files: Mapping[str, Path | str]) -> dict[str, dict[str, str]]:
     return contents
 
 
-def seen_in_training(header: Mapping[str, Any], prepared: PreparedCase, names: Iterable[str]) -> bool | None:
+def seen_in_training(
+    header: Mapping[str, Any],
+    prepared: PreparedCase,
+    names: Iterable[str],
+) -> bool | None:
     """Whether the voxels of some arrays of a case were in the training; None where the weights do not state its voxels.
 
     header: of the weights file; names: of the arrays.
@@ -124,6 +132,11 @@ def targets_for(recipe: Recipe, scans: Collection[str]) -> list[str]:
     return [name for name in recipe.data.target if not (recipe.task.completes and name in scans)]
 
 
+def shown_sources(recipe: Recipe, prepared: PreparedCase) -> list[str]:
+    """The sources that a case has, and that show something."""
+    return [name for name in recipe.data.source if name in prepared.header.shown]
+
+
 def preparation_of(header: Mapping[str, Any]) -> Preparation:
     """How the scans and masks of the training were prepared."""
     return adapter(Preparation).validate_python(header.get("preparation", {}))
@@ -137,7 +150,8 @@ def preparation_for(header: Mapping[str, Any], scans: Mapping[str, Volume]) -> P
     trained = preparation_of(header)
     spacing = header.get("training_spacing_mm")
     if trained.mask == "brain" and trained.mask_from not in scans:
-        trained = replace(trained, mask_from=clearest({name: scan.unit for name, scan in scans.items()}))
+        units = {name: scan.unit for name, scan in scans.items()}
+        trained = replace(trained, mask_from=clearest(units))
     if trained.fixed in scans:
         return trained
     moved = trained.resample or trained.register
@@ -200,7 +214,8 @@ def _voxels_key(scans: Iterable[Volume]) -> str:
     digest = hashlib.sha256()
     for scan in scans:
         in_ras = canonical(scan)
-        digest.update(repr((in_ras.data.shape, (np.round(in_ras.affine, 3) + 0.0).tolist())).encode())
+        affine = np.round(in_ras.affine, 3) + 0.0  # + 0.0 makes -0 to 0
+        digest.update(repr((in_ras.data.shape, affine.tolist())).encode())
         digest.update(np.ascontiguousarray(in_ras.data).data)
     return digest.hexdigest()
 

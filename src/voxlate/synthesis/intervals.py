@@ -1,7 +1,7 @@
 """Intervals and error bounds of a case's images by a calibration, and the grid on which images are written."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ from voxlate.images.grid import Grid, oriented, return_to
 from voxlate.images.mask import foreground
 from voxlate.images.volume import Volume
 from voxlate.recipe import Recipe
+from voxlate.synthesis.inputs import shown_sources
 from voxlate.synthesis.result import SynthesisedImage
 from voxlate.trust.calibration import Calibration
 from voxlate.trust.out_of_distribution import Patches, Verdict, patches_of, verdict_on
@@ -31,14 +32,24 @@ class OutputGrid:
     axes: str
     units: Mapping[str, str]
 
-    def written(self, values: np.ndarray, modality: str, unit: str, order: Literal[0, 1] = 1) -> Volume:
+    def written(
+        self,
+        values: np.ndarray,
+        modality: str,
+        unit: str,
+        order: Literal[0, 1] = 1,
+    ) -> Volume:
         """Values [D, H, W] on the network's grid as a volume on the file's grid."""
         volume = Volume(values[None].astype(np.float32, copy=False), self.affine, unit, modality)
         return return_to(volume, self.file, order)
 
     def images(self, values: Mapping[str, np.ndarray | None]) -> dict[str, Volume]:
         """The volumes of the modalities that have values, on the file's grid."""
-        return {name: self.written(one, name, self.units[name]) for name, one in values.items() if one is not None}
+        volumes = dict[str, Volume]()
+        for name, array in values.items():
+            if array is not None:
+                volumes[name] = self.written(array, name, self.units[name])
+        return volumes
 
     def laid(self, volume: Volume) -> Volume:
         """A volume on the file's grid in the network's layout of slices."""
@@ -53,7 +64,8 @@ def output_grid_of(prepared: PreparedCase, axes: str, units: Mapping[str, str]) 
     """The grid on which the images of a prepared case are written."""
     origins = prepared.header.origins
     # where scans were registered, the image is in the frame of the fixed scan
-    fixed = [one.to for one in prepared.header.registered.values() if one.kept != "none"]
+    registered = prepared.header.registered.values()
+    fixed = [registration.to for registration in registered if registration.kept != "none"]
     first = origins[fixed[0]] if fixed else next(iter(origins.values()))
     return OutputGrid(np.array(prepared.header.affine), first.grid, axes, units)
 
@@ -61,10 +73,12 @@ def output_grid_of(prepared: PreparedCase, axes: str, units: Mapping[str, str]) 
 def sources_of(recipe: Recipe, prepared: PreparedCase) -> list[np.ndarray]:
     """The sources [D, H, W] of a case in network units; a missing source is background."""
     sources = []
+    shown = shown_sources(recipe, prepared)
     for name in recipe.data.source:
-        if name in prepared.header.shown:
+        if name in shown:
             scale = recipe.intensity[name].scale(prepared.header.statistics[name])
-            sources.append(scale.forward(prepared.arrays[name][:].astype(np.float32)))
+            values = prepared.arrays[name][:].astype(np.float32)
+            sources.append(scale.forward(values))
         else:
             sources.append(np.full(prepared.header.shape, BACKGROUND, np.float32))
     return sources
@@ -72,8 +86,7 @@ def sources_of(recipe: Recipe, prepared: PreparedCase) -> list[np.ndarray]:
 
 def patches_in(recipe: Recipe, prepared: PreparedCase, sources: Sequence[np.ndarray]) -> Patches:
     """The patches of a case's scans, for the comparison with a calibration's; sources: in network units."""
-    shown = [name for name in recipe.data.source if name in prepared.header.shown]
-    body = np.logical_or.reduce([foreground(prepared.volume(name)) for name in shown])
+    body = np.logical_or.reduce([foreground(prepared.volume(name)) for name in shown_sources(recipe, prepared)])
     return patches_of(sources, body, prepared.header.spacing_mm)
 
 
@@ -113,7 +126,7 @@ def case_intervals(
         ends = calibration.interval(name, image.prediction.each(output_grid.resampled), resampled_sources)
         volume = output_grid.laid(output_grid.written(image.values, name, output_grid.units[name]))
         for maps, values in zip((low, high), ends):
-            physical = Volume(image.scale.inverse(values)[None], volume.affine, volume.unit, name)
+            physical = replace(volume, data=image.scale.inverse(values)[None])
             maps[name] = return_to(physical, output_grid.file)
         parts = region_masks(calibration.header.targets[name].regions, volume)
         in_network_units = calibration.bounds(name, *ends, parts)

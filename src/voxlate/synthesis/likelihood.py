@@ -102,7 +102,10 @@ def likelihood(
 
 
 def _estimates(
-    estimator: "_Estimator", chosen: Mapping[str, list[Triple]], header: Mapping[str, Any], progress: PatchProgress
+    estimator: "_Estimator",
+    chosen: Mapping[str, list[Triple]],
+    header: Mapping[str, Any],
+    progress: PatchProgress,
 ) -> dict[str, Any]:
     """The mean of each density over cases, and a row for each case."""
     recipe = estimator.recipe
@@ -143,7 +146,12 @@ class _Estimator:
     seed: int
     tolerance: float
 
-    def bits(self, case: str, starts: list[Triple], hidden: list[int]) -> Iterator[list[float | None]]:
+    def bits(
+        self,
+        case: str,
+        starts: list[Triple],
+        hidden: list[int],
+    ) -> Iterator[list[float | None]]:
         """Bits per dimension of the patches of a case, batch by batch; None for patches without a voxel to synthesise."""
         device = next(self.model.parameters()).device
         places = [(case, start) for start in starts]
@@ -159,14 +167,23 @@ class _Estimator:
             yield bits
 
 
-def _row(cohort: Cohort, case: str, name: str, bits: list[float | None]) -> dict[str, Any]:
+def _row(
+    cohort: Cohort,
+    case: str,
+    name: str,
+    bits: list[float | None],
+) -> dict[str, Any]:
     """The mean over the patches with voxels to synthesise."""
     values = [value for value in bits if value is not None]
     own = {"case": case, "patient": cohort.header(case).patient, "target": name}
     return {**own, **_mean_and_sd("bits_per_dim", values), "pieces": len(values)}
 
 
-def _mean(rows: list[dict[str, Any]], calls: Calls, seconds: float) -> dict[str, Any]:
+def _mean(
+    rows: list[dict[str, Any]],
+    calls: Calls,
+    seconds: float,
+) -> dict[str, Any]:
     """The mean over cases, and the cost of each patch."""
     values = [row["bits_per_dim"] for row in rows if row["bits_per_dim"] is not None]
     patches = sum(row["pieces"] for row in rows)
@@ -188,7 +205,11 @@ def _mean_and_sd(name: str, values: list[float]) -> dict[str, float | None]:
     }
 
 
-def _in_unit(names: Sequence[str], recipe: Recipe, header: Mapping[str, Any]) -> dict[str, Any] | None:
+def _in_unit(
+    names: Sequence[str],
+    recipe: Recipe,
+    header: Mapping[str, Any],
+) -> dict[str, Any] | None:
     """The bits to add for images in physical units; None for a latent, whose density is not that of the image."""
     scale = recipe.task.state_scale
     if scale is None:
@@ -196,7 +217,8 @@ def _in_unit(names: Sequence[str], recipe: Recipe, header: Mapping[str, Any]) ->
     ends = [header["target_scales"][name] for name in names]
     halves = [(high - low) / 2 for low, high in ends]
     units = dict.fromkeys(header["units"][name] for name in names)
-    return {"unit": ", ".join(units), "adds": float(np.mean([math.log2(half / scale) for half in halves]))}
+    bits = [math.log2(half / scale) for half in halves]
+    return {"unit": ", ".join(units), "adds": float(np.mean(bits))}
 
 
 def _check_options(slices: int | None, tolerance: float) -> None:

@@ -68,7 +68,8 @@ class Summary:
         keys = [key for key in self.rows[0] if key not in ("missing", "modality", "unit", "cases")]
         means = dict[int, dict[str, float]]()
         for number in sorted(grouped):
-            means[number] = {key: float(np.mean([row[key] for row in grouped[number]])) for key in keys}
+            rows = grouped[number]
+            means[number] = {key: float(np.mean([row[key] for row in rows])) for key in keys}
         return means
 
     def table(self) -> Table:
@@ -91,7 +92,11 @@ def scenarios_of(models: Sequence[Model], how: HowMany) -> list[Scenario]:
 
     Scenarios with the fewest missing modalities come first. Raises BadInput where no model fits one of them.
     """
-    names = dict.fromkeys(name for model in models for name in (*model.recipe.data.source, *model.recipe.data.target))
+    names = list[str]()
+    for model in models:
+        names += model.recipe.data.source
+        names += model.recipe.data.target
+    names = list(dict.fromkeys(names))
     sizes = (1,) if how == "one" else range(1, len(names))
     scenarios = []
     for size in sizes:
@@ -196,7 +201,11 @@ def _check_own(out: Path, models: Sequence[Model], seed: int) -> None:
             )
 
 
-def _complete_cases(scenario: Scenario, scans: Sequence[Scans], cohort: Path) -> tuple[list[Scans], dict[str, str]]:
+def _complete_cases(
+    scenario: Scenario,
+    scans: Sequence[Scans],
+    cohort: Path,
+) -> tuple[list[Scans], dict[str, str]]:
     """The cases with all modalities, without the scans that are to be missing; and why other cases are left out."""
     recipe = scenario.model.recipe
     names = {*recipe.data.source, *scenario.missing}
@@ -278,7 +287,8 @@ def _copy(image: Path, to: Path) -> None:
 def _rows(scores: Scores, scenario: Scenario) -> Iterator[dict[str, Any]]:
     """Means over cases for each modality of a scenario."""
     for name in scenario.missing:
-        own = [row.scores for row in scores.rows if (row.modality, row.answer) == (name, "synthesis")]
+        rows = [row for row in scores.rows if row.answer == "synthesis"]
+        own = [row.scores for row in rows if row.modality == name]
         keys = [key for key in own[0] if key in METRICS or "." in key] if own else []
         means = {key: float(np.nanmean([row.get(key, np.nan) for row in own])) for key in keys}
         yield {"missing": "+".join(scenario.missing), "modality": name, "cases": len(own), **means}

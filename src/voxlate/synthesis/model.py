@@ -49,6 +49,7 @@ from voxlate.synthesis.inputs import (
     contents_of,
     prepare_inputs,
     seen_in_training,
+    shown_sources,
     targets_for,
 )
 from voxlate.synthesis.intervals import CaseIntervals, case_intervals, output_grid_of
@@ -252,9 +253,7 @@ class Model:
             "bound": self.header.get("bound"),
         }
         entries |= {key: value for key, value in optional.items() if value}
-        shown = inputs.prepared.header.shown
-        sources = [name for name in self.recipe.data.source if name in shown]
-        in_training = seen_in_training(self.header, inputs.prepared, sources)
+        in_training = seen_in_training(self.header, inputs.prepared, shown_sources(self.recipe, inputs.prepared))
         if in_training is not None:
             entries["in_training"] = in_training
         return entries
@@ -366,7 +365,12 @@ class Model:
         }
 
 
-def load(run: Path | str, device: str = "auto", allow_code: bool = False, answer: Answer | None = None) -> Model:
+def load(
+    run: Path | str,
+    device: str = "auto",
+    allow_code: bool = False,
+    answer: Answer | None = None,
+) -> Model:
     """Open a run folder or a weights file for synthesis; raises BadInput where it is none.
 
     allow_code: import, and thereby run, the code outside voxlate that the model names. answer: "mean" opens the

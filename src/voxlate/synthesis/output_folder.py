@@ -69,7 +69,8 @@ class OutputFolder:
         path = self.path / "provenance.json"
         if not path.is_file():
             shared = {key: value for key, value in self.plan.items() if key != "inputs"}
-            write_json(path, {**shared, **runs_from(self.origins, self.path), "cases": list(cases), "failed": {}})
+            runs = runs_from(self.origins, self.path)
+            write_json(path, {**shared, **runs, "cases": list(cases), "failed": {}})
             return
         change = _difference(stated_synthesis(path), self.plan)
         if change:
@@ -102,7 +103,11 @@ class OutputFolder:
         return same_scans and all(stated.get(key) == value for key, value in self.plan.items() if key != "inputs")
 
     def write_provenance(
-        self, example: Path, cases: Sequence[str], lacking: Mapping[str, str], failed: Mapping[str, str]
+        self,
+        example: Path,
+        cases: Sequence[str],
+        lacking: Mapping[str, str],
+        failed: Mapping[str, str],
     ) -> None:
         """Write the folder's provenance: what all cases have in common, their names, and why some have no image.
 
@@ -140,7 +145,10 @@ def runs_from(origins: Sequence[Path], folder: Path) -> dict[str, Any]:
     The scores use the naive baselines of the first.
     """
     places = [place_from(origin, folder) for origin in origins]
-    return {"run": places[0], "runs": places} if len(places) > 1 else {"run": places[0]}
+    entries: dict[str, Any] = {"run": places[0]}
+    if len(places) > 1:
+        entries["runs"] = places
+    return entries
 
 
 def place_from(path: Path, folder: Path) -> str:

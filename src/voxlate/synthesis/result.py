@@ -86,7 +86,8 @@ class SynthesisedImage:
         sd = self.physical_sd
         if sd is not None:
             sd = np.asarray(peak.stretch_sd(sd, self.values) / np.float32(self.half), np.float32)
-        return SynthesisedImage(values, Prediction(scale.of(values), sd, moved.low, moved.high), scale, peak)
+        prediction = Prediction(scale.of(values), sd, moved.low, moved.high)
+        return SynthesisedImage(values, prediction, scale, peak)
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,14 @@ class Synthesised:
         """All images and maps by the name of their file, without its suffix."""
         spread = STD if self.low else UNCALIBRATED  # the name states whether there are intervals, too
         files = dict(self.volumes)
-        for suffix, maps in ((spread, self.std), (LOW, self.low), (HIGH, self.high), (UNFAMILIAR, self.unfamiliar)):
-            files |= {f"{name}{suffix}": volume for name, volume in maps.items()}
+        maps = {
+            spread: self.std,
+            LOW: self.low,
+            HIGH: self.high,
+            UNFAMILIAR: self.unfamiliar,
+        }
+        for suffix, volumes in maps.items():
+            files |= {f"{name}{suffix}": volume for name, volume in volumes.items()}
         return {f"{self.mark}{name}": volume for name, volume in files.items()}
 
     def __repr__(self) -> str:
@@ -186,7 +193,12 @@ class Synthesised:
         return self.show()._repr_png_() or b""
 
 
-def _three_planes(volume: Volume, low: float, high: float, colours: str) -> list[np.ndarray]:
+def _three_planes(
+    volume: Volume,
+    low: float,
+    high: float,
+    colours: str,
+) -> list[np.ndarray]:
     """The middle slices of a volume in its three planes as pictures [H, W, 3], with square pixels."""
     in_ras = canonical(volume)
     pictures = []
@@ -198,7 +210,11 @@ def _three_planes(volume: Volume, low: float, high: float, colours: str) -> list
     return pictures
 
 
-def write_images(folder: Path, images: Mapping[str, Writer], provenance: Mapping[str, Any]) -> list[str]:
+def write_images(
+    folder: Path,
+    images: Mapping[str, Writer],
+    provenance: Mapping[str, Any],
+) -> list[str]:
     """Write images by the name of their file, and FOLDER/provenance.json; returns the older images, which are removed.
 
     The provenance is written last, so that a folder with one is complete. Raises BadInput where a scan has the name of

@@ -94,7 +94,11 @@ def _predictions(case: str, blended: np.ndarray, targets: int) -> list[Predictio
     return [Prediction(*parts[:, channel]) for channel in range(targets)]
 
 
-def _progress_in_windows(synth: Synthesis, plan: SlicePlan, progress: PatchProgress) -> Callable[[int], None]:
+def _progress_in_windows(
+    synth: Synthesis,
+    plan: SlicePlan,
+    progress: PatchProgress,
+) -> Callable[[int], None]:
     """Turns evaluations of the network into finished slices, where a whole volume is one item; nothing elsewhere."""
     if synth.windows is None:
         return no_report
@@ -149,12 +153,19 @@ def _noise_tiles(plan: SlicePlan, starts: Sequence[Triple]) -> list[Tile] | None
     (_, *plane), (_, *size) = plan.input_tiling.shape, plan.input_tiling.patch
     if all(length >= whole for length, whole in zip(size, plane)):
         return None
-    return [Tile((y, x), (size[0], size[1]), (plane[0], plane[1])) for _, y, x in starts]
+    size_yx, plane_yx = (size[0], size[1]), (plane[0], plane[1])
+    return [Tile((y, x), size_yx, plane_yx) for _, y, x in starts]
 
 
-def _streams(synth: Synthesis, key: str, z: int, spacing_mm: float) -> dict[int, float]:
+def _streams(
+    synth: Synthesis,
+    key: str,
+    z: int,
+    spacing_mm: float,
+) -> dict[int, float]:
     """The noise streams of a slice, with their weights; tiles of a slice share them."""
-    return {stable_id(key, other, 0, 0): weight for other, weight in synth.noise.streams(z, spacing_mm).items()}
+    weights = synth.noise.streams(z, spacing_mm)
+    return {stable_id(key, other, 0, 0): weight for other, weight in weights.items()}
 
 
 @dataclass(frozen=True)
@@ -167,7 +178,12 @@ class _Network:
     precision: Precision
     plan: SlicePlan
 
-    def moments(self, batch: Batch, noise: Callable[[int], Noise], outer: float | None) -> np.ndarray:
+    def moments(
+        self,
+        batch: Batch,
+        noise: Callable[[int], Noise],
+        outer: float | None,
+    ) -> np.ndarray:
         """The mean of the samples, their standard deviation (ddof = 1) and the quantiles of `sample_targets`.
 
         [B, k T, D, H, W]: k = 1 of one sample, else 2, with quantiles 4. Samples are kept only for quantiles.
@@ -188,7 +204,8 @@ class _Network:
         if samples > 1:
             parts.append((squares / (samples - 1)).sqrt().cpu())
         if outer is not None:
-            parts += torch.quantile(torch.stack(kept), torch.tensor([outer / 2, 1 - outer / 2]), dim=0).unbind()
+            levels = torch.tensor([outer / 2, 1 - outer / 2])
+            parts += torch.quantile(torch.stack(kept), levels, dim=0).unbind()
         return torch.cat(parts, dim=1).numpy()
 
     def sample(self, batch: Batch, noise: Noise) -> Tensor:
@@ -199,7 +216,8 @@ class _Network:
             if synth.mirror:
                 axis = self.recipe.data.left_right
                 flipped = replace(batch, source=batch.source.flip(axis), mask=batch.mask.flip(axis))
-                image = (image + self.method.synthesise(flipped, noise, synth).float().flip(axis)) / 2
+                mirrored = self.method.synthesise(flipped, noise, synth).float()
+                image = (image + mirrored.flip(axis)) / 2
         image = pad(image, [-margin for margin in self.plan.margins], value=BACKGROUND)
         if self.plan.resized:
             image = torch.from_numpy(zoomed(image.cpu().numpy(), self.plan.output_tiling.patch[1:]))

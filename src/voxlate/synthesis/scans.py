@@ -79,13 +79,17 @@ def find_scans(
     for scans in _named_scans(inputs, model, split, layout):
         names = scans.files.keys()
         files = {name: path for name, path in scans.files.items() if name in wanted}
-        truths = names & set(data.target) - wanted
-        found.append(Scans(scans.case, files, tuple(sorted(names - known)), tuple(sorted(truths))))
+        others = sorted(names - known)
+        truths = sorted(names & set(data.target) - wanted)
+        found.append(Scans(scans.case, files, tuple(others), tuple(truths)))
     return found
 
 
 def _named_scans(
-    inputs: list[str], model: Model | Ensemble, split: str | None, layout: Mapping[str, Any]
+    inputs: list[str],
+    model: Model | Ensemble,
+    split: str | None,
+    layout: Mapping[str, Any],
 ) -> Iterator[Scans]:
     """All scans that the inputs name, whether the model uses them or not."""
     sources = model.recipe.data.source
@@ -134,7 +138,11 @@ def _pairs(inputs: list[str], sources: Sequence[str]) -> dict[str, Path]:
     return files
 
 
-def in_split(model: Model | Ensemble, cases: Iterable[CaseFiles], split: str | None) -> list[CaseFiles]:
+def in_split(
+    model: Model | Ensemble,
+    cases: Iterable[CaseFiles],
+    split: str | None,
+) -> list[CaseFiles]:
     """The cases of a split, or all; the fold of the model's training has priority over the splits of the cohort."""
     if split is None:
         return list(cases)

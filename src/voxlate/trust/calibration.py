@@ -48,8 +48,12 @@ class Prediction:
 
     def each(self, change: Callable[[Array], Array]) -> "Prediction":
         """The prediction after the same change of all its arrays."""
-        others = (None if array is None else change(array) for array in (self.sd, self.low, self.high))
-        return Prediction(change(self.values), *others)
+        return Prediction(
+            change(self.values),
+            None if self.sd is None else change(self.sd),
+            None if self.low is None else change(self.low),
+            None if self.high is None else change(self.high),
+        )
 
 
 @dataclass(frozen=True)
@@ -137,10 +141,19 @@ class Calibration:
 
     def learned_from(self, files: Mapping[str, str | Path]) -> bool:
         """Whether these scans, by their content, are those of a patient of the calibration."""
-        contents = {name: content_hash(Path(path)) for name, path in files.items() if is_there(Path(path))}
-        return bool(contents) and any(contents.items() <= case.items() for case in self.header.cases.values())
+        paths = {name: Path(path) for name, path in files.items()}
+        contents = {name: content_hash(path) for name, path in paths.items() if is_there(path)}
+        if not contents:
+            return False
+        return any(contents.items() <= case.items() for case in self.header.cases.values())
 
-    def check(self, units: Mapping[str, str], targets: Collection[str], sources: int, where: object) -> None:
+    def check(
+        self,
+        units: Mapping[str, str],
+        targets: Collection[str],
+        sources: int,
+        where: object,
+    ) -> None:
         """Raise BadInput unless the calibration is of images of these targets from so many sources."""
         header = self.header
         features = number_of_features(sources, header.synth.get("samples", 1) != 1)
@@ -156,14 +169,25 @@ class Calibration:
                 f"{where}: expected a calibration of {' and '.join(targets)} made of {sources} scans, found one of other images. Remove it, and calibrate again."
             )
 
-    def interval(self, name: str, prediction: Prediction, sources: Sequence[Array]) -> tuple[Array, Array]:
+    def interval(
+        self,
+        name: str,
+        prediction: Prediction,
+        sources: Sequence[Array],
+    ) -> tuple[Array, Array]:
         """The prediction intervals [D, H, W] of a target's voxels in network units; they contain the image."""
         target = self.header.targets[name]
         below, above = distances(target.way, prediction, sources, self.widths.get(name))
         scale = np.float32(target.scales[self.header.coverage])
         return interval(prediction.values, scale * below, scale * above, target.ends)
 
-    def bounds(self, name: str, low: Array, high: Array, regions: Mapping[str, NDArray[np.bool_]]) -> dict[str, float]:
+    def bounds(
+        self,
+        name: str,
+        low: Array,
+        high: Array,
+        regions: Mapping[str, NDArray[np.bool_]],
+    ) -> dict[str, float]:
         """Upper bounds of the errors of a case in network units: of `mae`, and of the means of regions.
 
         regions: their masks in the image, [D, H, W]; empty regions have no bound.
@@ -205,7 +229,12 @@ def distances(
     return ones, ones
 
 
-def interval(image: Array, below: Array, above: Array, ends: tuple[float, float]) -> tuple[Array, Array]:
+def interval(
+    image: Array,
+    below: Array,
+    above: Array,
+    ends: tuple[float, float],
+) -> tuple[Array, Array]:
     """Intervals by their distances below and above an image, limited by the ends but for the image itself."""
     low = np.minimum(image, np.maximum(image - below, ends[0]))
     high = np.maximum(image, np.minimum(image + above, ends[1]))

@@ -40,12 +40,14 @@ def read_calibration(path: Path) -> Calibration:
         text = stamped["header"]
         header: Header = record.parse(Header, text, infinite=True)
         _check(record, header)
-        tensors = {name: tensor.clone() for name, tensor in file.read(_shapes(file, header)).items()}
+        mapped = file.read(_shapes(file, header))
+        tensors = {name: tensor.clone() for name, tensor in mapped.items()}
     record.check_checksum(stamped["sha256"], checksum(text, tensors))
     references = references_from(tensors, MEMORY)
     same = references.patients == header.patients
     record.check(same, f"scans of {references.patients} patients, not of {header.patients}")
-    widths = {name: widths_from(tensors, name) for name, target in header.targets.items() if target.way in SETTINGS}
+    learned = [name for name, target in header.targets.items() if target.way in SETTINGS]
+    widths = {name: widths_from(tensors, name) for name in learned}
     with path.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()[:16]
     return Calibration(header, widths, references, digest)
@@ -77,7 +79,13 @@ def _check(record: Record, header: Header) -> None:
         _check_target(record, name, target, header.coverage, int(str(samples)))
 
 
-def _check_target(record: Record, name: str, target: Target, coverage: float, samples: int) -> None:
+def _check_target(
+    record: Record,
+    name: str,
+    target: Target,
+    coverage: float,
+    samples: int,
+) -> None:
     record.check(target.scales.get(coverage, 0) > 0, f"no scale of {name} for the coverage {coverage:g}")
     record.check(target.way in target.compared, f"a way of {name} that was not compared")
     needs_samples = {target.way, *target.compared} & set(SAMPLE_METHODS)

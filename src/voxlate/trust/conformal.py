@@ -58,7 +58,11 @@ def conformal_quantile(scores: Collection[Sequence[float] | Array], level: float
     return float(values[order][reached.argmax()])
 
 
-def upper_bound(shares: Sequence[float] | Array, confidence: float, bound: Bound = "normal") -> float:
+def upper_bound(
+    shares: Sequence[float] | Array,
+    confidence: float,
+    bound: Bound = "normal",
+) -> float:
     """A bound that the expected share of a new patient exceeds with probability 1 - confidence at most.
 
     none: the mean itself. normal: by Student's t, for shares that are about normal. any: for any shares in [0, 1], by
@@ -75,7 +79,8 @@ def upper_bound(shares: Sequence[float] | Array, confidence: float, bound: Bound
     if count < 2:
         return 1.0
     quantile = float(stats.t.ppf(confidence, count - 1))
-    return min(1.0, mean + quantile * float(shares.std(ddof=1)) / math.sqrt(count))
+    sd = float(shares.std(ddof=1))
+    return min(1.0, mean + quantile * sd / math.sqrt(count))
 
 
 def _betting_bound(shares: Array, delta: float) -> float:
@@ -84,17 +89,23 @@ def _betting_bound(shares: Array, delta: float) -> float:
     means = (0.5 + np.cumsum(shares)) / (1 + count)
     variances = (0.25 + np.cumsum((shares - means) ** 2)) / (1 + count)
     before = np.concatenate([[0.25], variances[:-1]])
-    stakes = np.minimum(1.0, np.sqrt(2 * math.log(1 / delta) / (len(shares) * before)))
+    goal = math.log(1 / delta)
+    stakes = np.minimum(1.0, np.sqrt(2 * goal / (len(shares) * before)))
 
     def is_rejected(mean: float) -> bool:
         factors = 1 - stakes * (shares - mean)
         wealth = np.cumsum(np.log(np.maximum(factors, 1e-300)))
-        return bool(wealth.max() > math.log(1 / delta))
+        return bool(wealth.max() > goal)
 
     return _least(is_rejected, 0.0, 1.0)
 
 
-def least_scale(scores: Sequence[Array], alpha: float, confidence: float, bound: Bound = "normal") -> float:
+def least_scale(
+    scores: Sequence[Array],
+    alpha: float,
+    confidence: float,
+    bound: Bound = "normal",
+) -> float:
     """The least factor for the intervals at which the bound (see upper_bound) of the share outside is at most alpha.
 
     scores: of each patient's voxels, sorted. Shares fall as intervals grow, so that the least such width keeps the
@@ -126,7 +137,11 @@ def mean_interval(values: Sequence[float] | Array, confidence: float = 0.95) -> 
     return mean - half, mean + half
 
 
-def _least(holds: Callable[[float], bool], low: float, high: float) -> float:
+def _least(
+    holds: Callable[[float], bool],
+    low: float,
+    high: float,
+) -> float:
     """The least number between low and high at which a condition holds that holds for all larger ones as well."""
     for _ in range(HALVINGS):
         middle = (low + high) / 2

@@ -14,7 +14,11 @@ LEAST_SD = 1e-3  # of the network's range of 2: smaller standard deviations coun
 BACKGROUND_BELOW = -0.98  # network units
 
 
-def voxel_features(image: Array, sources: Sequence[Array], sd: Array | None = None) -> Array:
+def voxel_features(
+    image: Array,
+    sources: Sequence[Array],
+    sd: Array | None = None,
+) -> Array:
     """Features [D, H, W, F] of an image, of its sources, and of its samples' standard deviation, in network units.
 
     All but one are computed within a slice, because slices are thicker than pixels, and there may be only one.
@@ -46,7 +50,11 @@ def _image_features(image: Array) -> list[Array]:
     return [image, narrow, wide, gradient(narrow), gradient(wide), span]
 
 
-def blur(image: Array, width: float, pixel: Sequence[float] = (1.0, 1.0)) -> Array:
+def blur(
+    image: Array,
+    width: float,
+    pixel: Sequence[float] = (1.0, 1.0),
+) -> Array:
     """Each slice of [D, H, W] blurred; width: standard deviation, in the unit of a pixel's sides (H, W)."""
     widths = (0, *(width / side for side in pixel))
     return ndimage.gaussian_filter(image, widths, truncate=3, mode="nearest")

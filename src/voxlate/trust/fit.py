@@ -1,5 +1,6 @@
 """Fitting a calibration: methods of intervals are compared on held-out patients, and the narrowest one is scaled."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -94,7 +95,8 @@ class _Candidate:
             inside = widths[case.truth_parts[BODY]]
             if len(inside):
                 means.append((case.patient, float(inside.mean())))
-        return float(np.mean([np.mean(values) for values in by_patient(means).values()]))
+        of_patients = [np.mean(values) for values in by_patient(means).values()]
+        return float(np.mean(of_patients))
 
 
 def fit(
@@ -153,7 +155,11 @@ def _methods(cases: Sequence[CalibrationVoxels]) -> list[IntervalMethod]:
 
 
 def _candidate(
-    method: IntervalMethod, cases: Sequence[CalibrationVoxels], alpha: float, seed: int, ends: tuple[float, float]
+    method: IntervalMethod,
+    cases: Sequence[CalibrationVoxels],
+    alpha: float,
+    seed: int,
+    ends: tuple[float, float],
 ) -> _Candidate:
     if method in SETTINGS:
         return _Candidate(cases, _cross_fitted(method, cases, alpha, seed), ends)
@@ -175,9 +181,14 @@ def _cross_fitted(
     return [networks[fold[case.patient]].predict(case.features) for case in cases]
 
 
-def _learn(method: Learned, cases: Sequence[CalibrationVoxels], alpha: float, seed: int) -> Widths:
+def _learn(
+    method: Learned,
+    cases: Sequence[CalibrationVoxels],
+    alpha: float,
+    seed: int,
+) -> Widths:
     """The network of distances; all patients have the same weight, and small regions more than their voxels' share."""
-    counts = {patient: len(group) for patient, group in by_patient((case.patient, case) for case in cases).items()}
+    counts = Counter(case.patient for case in cases)
     features = np.concatenate([case.features for case in cases])
     errors = np.concatenate([case.truth - case.image for case in cases])
     weights = np.concatenate([_weights(case) / np.float32(counts[case.patient]) for case in cases])
@@ -190,12 +201,17 @@ def _weights(case: CalibrationVoxels) -> Array:
     weights = np.ones(len(case.image), np.float32)
     for name, region in case.truth_parts.items():
         if name != BODY and region.any():
-            weights[region] = np.maximum(weights[region], min(body.sum() / region.sum(), LARGEST_WEIGHT))
+            weight = min(body.sum() / region.sum(), LARGEST_WEIGHT)
+            weights[region] = np.maximum(weights[region], weight)
     normalised: Array = weights / weights.sum()
     return normalised
 
 
-def _coverage(candidate: _Candidate, regions: Mapping[str, str], scale: float) -> dict[str, tuple[float, float, float]]:
+def _coverage(
+    candidate: _Candidate,
+    regions: Mapping[str, str],
+    scale: float,
+) -> dict[str, tuple[float, float, float]]:
     """The mean over patients of the share inside, and its interval, in the body and in each region."""
     coverage = {}
     for region in (BODY, *regions):
@@ -221,5 +237,6 @@ def _bounds(candidate: _Candidate, scale: float, level: float) -> dict[str, floa
                 continue
             own = np.abs(error[body]).mean() if region == BODY else abs(error[inside].mean())
             ratio = 2 * float(own / widths[inside].mean())
-            ratios.setdefault("mae" if region == BODY else region, []).append((case.patient, ratio))
+            key = "mae" if region == BODY else region
+            ratios.setdefault(key, []).append((case.patient, ratio))
     return {key: conformal_quantile(by_patient(pairs).values(), level) for key, pairs in ratios.items()}

@@ -97,7 +97,10 @@ class ReferencePatches:
             "sizes": self.sizes,
             "numbers": np.array([self.near, self.patients], np.float32),
         }
-        return {f"{prefix}.{name}": torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        tensors = dict[str, torch.Tensor]()
+        for name, array in arrays.items():
+            tensors[f"{prefix}.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
+        return tensors
 
 
 def reference_shapes(points: Sequence[int]) -> dict[str, Shape]:
@@ -173,7 +176,11 @@ class Verdict:
         return filled
 
 
-def patches_of(sources: Sequence[Array], body: NDArray[np.bool_], spacing_mm: Spacing) -> Patches:
+def patches_of(
+    sources: Sequence[Array],
+    body: NDArray[np.bool_],
+    spacing_mm: Spacing,
+) -> Patches:
     """Patches of the sources [D, H, W] in network units, on a grid over the body."""
     steps = [max(1, round(APART_MM / side)) for side in spacing_mm]
     places = np.argwhere(body[:: steps[0], :: steps[1], :: steps[2]]) * steps
@@ -193,8 +200,8 @@ def patches_of(sources: Sequence[Array], body: NDArray[np.bool_], spacing_mm: Sp
     return Patches(
         np.stack(features, 1).astype(np.float32),
         places.astype(np.int32),
-        size=np.log([*extents, volume ** (1 / 3)]).astype(np.float32),
-        voxel_size=np.array([*np.log1p(np.array(spacing_mm) / extents), 0], np.float32),
+        np.log([*extents, volume ** (1 / 3)]).astype(np.float32),
+        np.array([*np.log1p(np.array(spacing_mm) / extents), 0], np.float32),
     )
 
 
@@ -204,11 +211,16 @@ def number_of_patch_features(sources: int) -> int:
     return patches_of([image] * sources, image == 0, (1.0, 1.0, 1.0)).features.shape[1]
 
 
-def _features(image: Array, places: NDArray[np.int64], pixel_mm: tuple[float, ...]) -> list[Array]:
+def _features(
+    image: Array,
+    places: NDArray[np.int64],
+    pixel_mm: tuple[float, ...],
+) -> list[Array]:
     """Features of patches at some places: values and gradient, variation at two scales, and the surroundings."""
     fine = blur(image, FINE_MM, pixel_mm)
     coarse = blur(image, COARSE_MM, pixel_mm)
-    sd = np.sqrt(np.maximum(blur(image**2, COARSE_MM, pixel_mm) - coarse**2, 0))
+    variance = blur(image**2, COARSE_MM, pixel_mm) - coarse**2
+    sd = np.sqrt(np.maximum(variance, 0))
     texture = blur(np.abs(image - fine), COARSE_MM, pixel_mm)
     at = tuple(places.T)
     features = [values[at] for values in (fine, coarse, gradient(fine, pixel_mm), sd, texture)]
@@ -223,14 +235,19 @@ def _features(image: Array, places: NDArray[np.int64], pixel_mm: tuple[float, ..
     return features
 
 
-def fit_references(cases: Sequence[Patches], patients: Sequence[str], seed: int = 0) -> ReferencePatches:
+def fit_references(
+    cases: Sequence[Patches],
+    patients: Sequence[str],
+    seed: int = 0,
+) -> ReferencePatches:
     """The reference patches of cases, and the distances of each case from those of the other patients."""
     generator = np.random.default_rng(seed)
     most = max(1, MOST_PATCHES // len(cases))
     kept = []
     for case in cases:
         count = len(case.features)
-        kept.append(case.features[generator.choice(count, min(most, count), replace=False)])
+        chosen = generator.choice(count, min(most, count), replace=False)
+        kept.append(case.features[chosen])
     whole = np.concatenate(kept)
     names = np.array(patients)
     owners = np.repeat(names, [len(features) for features in kept])
@@ -272,7 +289,10 @@ def _limits(deviations: Sequence[NDArray[np.float64]], median: NDArray[np.float6
     if not proved:
         level = patients / (patients + 1)  # the largest of all is a bound at this level
         margin = MARGIN if patients >= least_patients(1 - FALSE_ALARMS) else UNPROVED_MARGIN
-    widths = [margin * conformal_quantile([rows[:, k] for rows in deviations], level) for k in range(len(STATISTICS))]
+    widths = list[float]()
+    for k in range(len(STATISTICS)):
+        scores = [rows[:, k] for rows in deviations]
+        widths.append(margin * conformal_quantile(scores, level))
     width: NDArray[np.float64] = np.maximum(widths, 0.02 * median + LEAST_WIDTH)
     if not proved:
         width[-1] = max(width[-1], FAR_SIZE - median[-1])
@@ -309,5 +329,5 @@ def _distances(features: Array, points: Array) -> Array:
     patches = torch.from_numpy(np.ascontiguousarray(features, np.float32))
     with torch.inference_mode():
         nearest = [torch.cdist(part, references).min(dim=1).values for part in patches.split(AT_ONCE)]
-        distances: Array = (torch.cat(nearest) / math.sqrt(features.shape[1])).numpy()
+    distances: Array = (torch.cat(nearest) / math.sqrt(features.shape[1])).numpy()
     return distances

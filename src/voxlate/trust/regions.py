@@ -17,7 +17,11 @@ OWN_NAMES = (BODY, "mae")
 CT_REGIONS = {"soft_tissue": "-200<{0}<250", "bone": "{0}>250"}  # in HU
 
 
-def default_regions(target: str, unit: str, labels: Iterable[str]) -> dict[str, str]:
+def default_regions(
+    target: str,
+    unit: str,
+    labels: Iterable[str],
+) -> dict[str, str]:
     """Rules by name: soft tissue and bone if the unit is HU, and the voxels of each label map."""
     rules = dict[str, str]()
     if unit == "HU":
@@ -27,7 +31,11 @@ def default_regions(target: str, unit: str, labels: Iterable[str]) -> dict[str, 
     return rules
 
 
-def check_regions(rules: Mapping[str, str], target: str, labels: Collection[str]) -> None:
+def check_regions(
+    rules: Mapping[str, str],
+    target: str,
+    labels: Collection[str],
+) -> None:
     """Raise BadInput for a region that is no threshold of the target or of a label map."""
     for region in regions_from(rules):
         if region.name in OWN_NAMES:
@@ -44,7 +52,9 @@ def check_regions(rules: Mapping[str, str], target: str, labels: Collection[str]
 
 
 def region_masks(
-    rules: Mapping[str, str], image: Volume, labels: Mapping[str, NDArray[np.generic]] | None = None
+    rules: Mapping[str, str],
+    image: Volume,
+    labels: Mapping[str, NDArray[np.generic]] | None = None,
 ) -> dict[str, Mask]:
     """The masks [D, H, W] of the body and of regions in an image; those of label maps only where labels has them.
 

@@ -55,12 +55,14 @@ class Widths:
         flat = torch.from_numpy(np.ascontiguousarray(features)).flatten(0, -2)
         with torch.inference_mode():
             widths = torch.cat([self.widths(part) for part in flat.split(AT_ONCE)])
-        below, above = widths.expand(-1, 2).T.reshape(2, *features.shape[:-1]).numpy()
+        both_sides = widths.expand(-1, 2).T
+        below, above = both_sides.reshape(2, *features.shape[:-1]).numpy()
         return below, above
 
     def widths(self, features: Tensor) -> Tensor:
         """The outputs [N, 1 or 2] for features [N, F]."""
-        return F.softplus(self.net((features - self.centre) / self.spread)) * self.unit + self.least
+        standardised = (features - self.centre) / self.spread
+        return F.softplus(self.net(standardised)) * self.unit + self.least
 
     def tensors(self, prefix: str) -> dict[str, Tensor]:
         """All tensors, by names that begin with a prefix."""
@@ -94,7 +96,14 @@ def widths_from(tensors: Mapping[str, Tensor], prefix: str) -> Widths:
     return Widths(net, centre, spread, unit, least)
 
 
-def fit_widths(method: Learned, features: Array, errors: Array, weights: Array, alpha: float, seed: int = 0) -> Widths:
+def fit_widths(
+    method: Learned,
+    features: Array,
+    errors: Array,
+    weights: Array,
+    alpha: float,
+    seed: int = 0,
+) -> Widths:
     """Learn the quantiles alpha / 2 and 1 - alpha / 2 of errors (truth less image), or their mean size.
 
     features [N, F], errors [N], weights [N] of voxels in the loss. Quantile regression, `learned`: Koenker and Bassett
@@ -118,7 +127,8 @@ def fit_widths(method: Learned, features: Array, errors: Array, weights: Array, 
         if method == "learned":
             loss = _interval_score(widths, error, alpha)
         else:
-            loss = (widths[:, 0] - (error.abs() + settings.least)) ** 2 / unit
+            size = error.abs() + settings.least
+            loss = (widths[:, 0] - size) ** 2 / unit
         optimiser.zero_grad()
         (loss / unit).mean().backward()
         optimiser.step()
