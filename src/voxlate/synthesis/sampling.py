@@ -109,7 +109,7 @@ def _progress_in_windows(
 
 
 def _plan_slices(recipe: Recipe, prepared: PreparedCase) -> tuple[SlicePlan, PreparedCase]:
-    """Which patches the network is given, and the case that they are read from: resized, where the options say so."""
+    """The patches for the network, and the case from which they are read, resized where the options require it."""
     shape = prepared.header.shape
     slices = recipe.synth.slices
     if recipe.synth.windows is not None:
