@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import voxlate as package
+from rows import every_row
 from voxlate.cli import api
 from voxlate.errors import BadInput
 
@@ -21,8 +22,8 @@ def parameters() -> list[tuple[str, str]]:
     return [(command, one.name) for command, some in names for one in some.values() if one.kind is not one.VAR_KEYWORD]
 
 
-@pytest.mark.parametrize(("command", "name"), parameters())
-def test_every_argument_of_a_wrong_type_is_one_sentence(command: str, name: str, tmp_path) -> None:
+@every_row(("command", "name"), parameters())
+def test_every_argument_of_a_wrong_type_is_refused_in_one_sentence(command: str, name: str, tmp_path) -> None:
     function: Callable[..., Any] = getattr(package, command)
     needed = [one.name for one in inspect.signature(function).parameters.values() if one.default is one.empty]
     given = {one: tmp_path / one for one in needed if one not in ("options", "folders")}
@@ -38,7 +39,7 @@ def test_every_argument_of_a_wrong_type_is_one_sentence(command: str, name: str,
         assert f"({type(wrong).__name__})" in said
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("call", "said"),
     [
         (
@@ -57,7 +58,7 @@ def test_every_argument_of_a_wrong_type_is_one_sentence(command: str, name: str,
         (lambda path: package.load(path, answer="both"), "answer: expected 'mean', 'sample', found 'both' (str)"),
     ],
 )
-def test_the_sentence_names_what_is_expected_and_what_was_found(call, said: str, tmp_path) -> None:
+def test_the_error_names_the_expected_and_the_found_value(call, said: str, tmp_path) -> None:
     with pytest.raises(BadInput) as error:
         call(tmp_path)
     assert said in str(error.value)
@@ -79,7 +80,7 @@ def test_a_model_of_one_source_takes_a_scan_without_its_name(run, cohort) -> Non
         assert np.array_equal(model.synthesise(scan).volumes["t2"].data, named)
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("scan", "said"),
     [
         (3, 'scans: expected scans by modality, as {"t1": "scan.nii.gz"}, found int'),
@@ -97,7 +98,7 @@ def test_a_model_of_one_source_takes_a_scan_without_its_name(run, cohort) -> Non
         ({"T1": "scan.nii.gz"}, "Did you mean 't1'?"),
     ],
 )
-def test_what_is_no_scan_is_one_sentence(run, scan: Any, said: str) -> None:
+def test_an_input_that_is_not_a_scan_is_refused_in_one_sentence(run, scan: Any, said: str) -> None:
     with pytest.raises(BadInput) as error:
         package.load(run).synthesise(scan)
     assert said in str(error.value)

@@ -30,7 +30,10 @@ def tumours(tmp_path_factory, small_head):
     return folder
 
 
-@pytest.mark.parametrize("name", [*ANY, *HI_NETS])
+FURTHER = [pytest.param(name, marks=pytest.mark.slow) for name in HI_NETS if name != "hi_net_t1"]  # other targets
+
+
+@pytest.mark.parametrize("name", [*ANY, "hi_net_t1", *FURTHER])
 def test_a_small_recipe_trains_and_synthesises_what_is_missing(name, tumours, voxlate, tmp_path):
     run, out, target = tmp_path / "run", tmp_path / "out", HI_NETS.get(name, "t1c")
     changes = ("data.patch=[1,24,20]", "train.epochs=1", "train.batch=2", "train.validation_items=2")

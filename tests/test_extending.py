@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import voxlate as package
+from rows import every_row
 from voxlate import recipe
 from voxlate.config import settings
 from voxlate.errors import BadInput
@@ -74,7 +75,7 @@ def test_a_plan_takes_a_network_of_ones_own_that_set_names(prepared, tmp_path, m
     assert type(made.recipe.net).__name__ == "Small"
 
 
-@pytest.mark.parametrize(
+@every_row(
     "where", [("net", "kind"), ("method", "loss"), ("synth", "sampler"), ("task", "kind"), ("intensity", "t1", "kind")]
 )
 def test_no_name_in_the_header_of_a_foreign_model_is_imported(where, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from typing import ClassVar
 import psutil
 import pytest
 
+from rows import every_row
 from voxlate import files, machine
 from voxlate.errors import BadInput, CannotWrite
 from voxlate.files import LOCK, locked, safe_name, seen_from, whole_file, write_json, write_text
@@ -111,13 +112,13 @@ def test_what_fails_in_a_locked_folder_is_not_taken_for_a_lock(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("name", ["con", "NUL", "aux.nii", "com1", "Lpt9.x", "lpt²", "case1.", "a..", ".a", "a b", ""])
+@every_row("name", ["con", "NUL", "aux.nii", "com1", "Lpt9.x", "lpt²", "case1.", "a..", ".a", "a b", ""])
 def test_a_name_that_some_system_forbids_is_refused(name):
     with pytest.raises(BadInput, match="here: expected a name"):
         safe_name(name, "here")
 
 
-@pytest.mark.parametrize("name", ["con1", "control", "auxiliary", "a.nul", "com", "lpt10", "x", "P.1-a_b", "Müller"])
+@every_row("name", ["con1", "control", "auxiliary", "a.nul", "com", "lpt10", "x", "P.1-a_b", "Müller"])
 def test_a_name_that_every_system_allows_is_kept(name):
     assert safe_name(name, "here") == name
 

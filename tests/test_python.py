@@ -7,6 +7,7 @@ import nibabel as nib
 import pytest
 
 import voxlate as package
+from rows import every_row
 from voxlate.errors import BadInput
 
 
@@ -73,7 +74,7 @@ def test_every_command_has_its_function():
     assert {COMMANDS.get(name, name) for name in commands} <= {*package.__all__}
 
 
-@pytest.mark.parametrize("name", sorted({*package.__all__} - {"__version__", "load"}))
+@every_row("name", sorted({*package.__all__} - {"__version__", "load"}))
 def test_a_function_stays_one_when_its_folder_is_imported(name):
     import voxlate.phantoms
     import voxlate.reports  # noqa: F401

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from rows import every_row
 from voxlate import recipe
 from voxlate.errors import BadInput
 from voxlate.shipped_recipes.text import names, titles
@@ -13,7 +14,7 @@ from voxlate.shipped_recipes.text import names, titles
 HEAVY = ("torch", "scipy", "voxlate.recipe")
 
 
-@pytest.mark.parametrize("line", [["recipes"], ["recipes", "--json"], ["--help"], ["train", "--help"]])
+@every_row("line", [["recipes"], ["recipes", "--json"], ["--help"], ["train", "--help"]])
 def test_what_needs_no_network_imports_none_and_is_instant(line):
     script = f"import sys; sys.argv = ['voxlate', *{line!r}]\nfrom voxlate.cli import main\ntry: main()\n"
     script += f"except SystemExit: print([one for one in {HEAVY!r} if one in sys.modules], file=sys.stderr)"
@@ -50,7 +51,7 @@ def test_stages_are_changed_by_their_names_and_a_change_of_the_last_alone_is_sai
     assert "--set train… changes the last stage alone; the others are stages.regression.train." in answer.err
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("change", "key"),
     [
         ("train = { steps = '12' }", "train.steps"),
@@ -71,7 +72,7 @@ def test_whole_numbers_may_be_written_with_an_exponent_on_the_command_line(tiny)
     assert recipe.read(str(tiny), {"train.steps": "1e3"}).train.steps == 1000
 
 
-@pytest.mark.parametrize("name", ["../../evil", "a/b", ".t1", "t" * 101])
+@every_row("name", ["../../evil", "a/b", ".t1", "t" * 101])
 def test_names_that_are_no_file_names_are_refused_in_recipes(tiny, name):
     values = recipe.to_dict(recipe.read(str(tiny)))
     for key in ("source", "target", "labels"):

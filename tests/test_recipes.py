@@ -27,6 +27,7 @@ def test_every_recipe_says_what_to_expect_explains_its_keys_and_survives_being_w
                 assert len(line.split("  ")[-1].strip()) > 3, (name, line)
 
 
+@pytest.mark.slow
 def test_numbers_in_a_head_name_the_precision_they_were_measured_in():
     for name in recipes.names():
         head = recipes.header(recipes.text_of(name))
@@ -88,12 +89,69 @@ LIKE = [  # these train what another one trains, and draw otherwise
     f"mr_to_ct_{row}{size}" for row in ("ddpm_m", "em_m", "pc", "pc_m", "ode", "ode_m") for size in ("", "_small")
 ]
 WHOLE = [pytest.param(name, {}, id=f"{name} whole", marks=pytest.mark.slow) for name in NARROW]
-OTHER_SCANS = re.compile(r".*_(cbf|cbv|t1_t2)(_small)?|hi_net_(t1|t1c|t2)(_small)?")  # rows of a paper's further tables
+REPRESENTATIVES = (  # one recipe of each kind; the slow tests take a step of all others
+    "coca_gan_small",
+    "cyclegan_3d_swi_mra_small",
+    "cyclegan_tmax_plain_small",
+    "hi_net_flair_small",
+    "make_a_volume_slices_swi_mra",
+    "make_a_volume_slices_swi_mra_small",
+    "make_a_volume_swi_mra",
+    "make_a_volume_swi_mra_small",
+    "mm_gan_small",
+    "mm_syn_small",
+    "mr_to_ct_cnn_small",
+    "mr_to_ct_ddpm_small",
+    "mr_to_ct_em",
+    "mr_to_ct_em_small",
+    "mr_to_ct_slices",
+    "mr_to_ct_wgan_gp_small",
+    "mrdpm",
+    "mrdpm_bran_small",
+    "mrdpm_masked_small",
+    "palette_swi_mra_small",
+    "palette_tuned_swi_mra",
+    "phantom_t1_to_ct",
+    "pix2pix_3d_swi_mra_small",
+    "pix2pix_swi_mra_small",
+    "t1_to_t2_brain",
+    "tof_to_cta_adm",
+    "tof_to_cta_adm_small",
+    "tof_to_cta_dit",
+    "tof_to_cta_dit_small",
+    "tof_to_cta_unet_small",
+    "tof_to_cta_uvit",
+    "tof_to_cta_uvit_small",
+    "ucd_gan_small",
+    "umm_csgm",
+    "umm_csgm_small",
+)
 TRAINED = [
-    pytest.param(name, NARROW.get(name, {}), id=name, marks=pytest.mark.slow if OTHER_SCANS.fullmatch(name) else ())
+    pytest.param(name, NARROW.get(name, {}), id=name, marks=() if name in REPRESENTATIVES else pytest.mark.slow)
     for name in recipes.names()
     if name not in LIKE
 ]
+
+
+def _kind(name: str) -> str:
+    """What distinguishes the code that trains a recipe: task, method, schedule, prediction, network, GAN, data."""
+    stages = []
+    for stage in recipes.read(name).all_stages:
+        method = stage.method
+        schedule = getattr(method, "schedule", None)
+        diffusion = (schedule.kind, method.prediction) if schedule else ()
+        gan = stage.opponent.game if stage.opponent else ""
+        volumes, stacks = stage.data.patch[0] > 1, stage.data.stack > 0
+        stages.append((stage.task.kind, method.kind, diffusion, stage.net.kind, gan, volumes, stacks))
+    return repr(stages)
+
+
+def test_every_kind_of_recipe_has_one_representative_that_takes_a_step_by_default():
+    kinds = {name: _kind(name) for name in recipes.names() if name not in LIKE}
+    represented = [kinds[name] for name in REPRESENTATIVES]
+    assert len(set(represented)) == len(represented)
+    missing = [name for name, kind in kinds.items() if kind not in represented]
+    assert not missing, f"add one of each kind to REPRESENTATIVES: {', '.join(missing)}"
 
 
 @pytest.mark.parametrize(("name", "changes"), [*TRAINED, *WHOLE])

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from rows import every_row
 from voxlate.data.naive import Baselines
 from voxlate.errors import BadInput
 from voxlate.images.ranges import Range
@@ -21,9 +22,7 @@ from voxlate.training.states import check_outline
 RECORD = Record("file", "a table", "Make it again.")
 
 
-@pytest.mark.parametrize(
-    "text", ["NaN", "[Infinity]", '{"a": 1e999}', "[", '"\\ud800"', "9" * 19, '"7"', "true", "1e16"]
-)
+@every_row("text", ["NaN", "[Infinity]", '{"a": 1e999}', "[", '"\\ud800"', "9" * 19, '"7"', "true", "1e16"])
 def test_a_number_is_finite_plain_and_within_bounds(text: str) -> None:
     with pytest.raises(BadInput, match=r"^file: expected a table as voxlate writes it, found .* Make it again\.$"):
         RECORD.parse(Number, text)
@@ -39,7 +38,7 @@ def test_a_table_has_no_other_key_and_lacks_none() -> None:
         RECORD.parse(Range, '{"low": 0, "high": "1", "unit": "HU", "rule": ""}')
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("values", "found"),
     [
         (np.zeros((2, 3), np.float64), "'a' of 2×3 F64"),
@@ -86,7 +85,7 @@ def baselines(tmp_path: Path) -> Path:
     return tmp_path / "naive.safetensors"
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("key", "value"),
     [
         ("cases", -3),
@@ -120,7 +119,7 @@ def test_a_changed_baseline_differs_from_its_checksum(baselines: Path) -> None:
 LINE = {"stage": "final", "step": 1, "turn": "net", "loss": {"total": 0.5}, "lr": 1e-3, "items_per_s": 2.0}
 
 
-@pytest.mark.parametrize(
+@every_row(
     "change", [{"stage": None}, {"step": "1"}, {"step": -1}, {"loss": 3}, {"loss": {"total": "0.5"}}, {"more": 1}]
 )
 def test_a_line_of_another_form_is_refused_and_half_a_line_left_out(tmp_path: Path, change: dict) -> None:
@@ -144,14 +143,14 @@ OTHER_STATES = [
 ]
 
 
-@pytest.mark.parametrize("change", OTHER_STATES)
+@every_row("change", OTHER_STATES)
 def test_a_state_of_another_outline_is_refused(change: dict) -> None:
     check_outline(Path("state.pt"), STATE)
     with pytest.raises(BadInput, match=r"state\.pt: expected a training state"):
         check_outline(Path("state.pt"), {**STATE, **change})
 
 
-@pytest.mark.parametrize(
+@every_row(
     "change",
     [
         {"inputs": {"t1": {"path": "a\0b"}}},
@@ -171,7 +170,7 @@ def test_provenance_of_an_image_in_another_form_is_refused(tmp_path: Path, chang
         read_provenance(path)
 
 
-@pytest.mark.parametrize(
+@every_row(
     "change",
     [
         {"data": []},
@@ -194,7 +193,7 @@ ROWS = [{"case": name, "patient": name, "modality": "ct", "answer": "synthesis",
 PART = {"unit": "HU", "range": [0, 1], "own_peak": False, "answers": {"synthesis": {"mae": {"mean": 2.0, "n": 2}}}}
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("part", "row"),
     [
         ({"range": [1, 0]}, {}),

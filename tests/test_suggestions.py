@@ -2,6 +2,7 @@
 
 import pytest
 
+from rows import every_row
 from voxlate import recipe
 from voxlate.errors import BadInput, did_you_mean, nearest
 from voxlate.shipped_recipes.text import names
@@ -27,7 +28,7 @@ def test_what_is_near_nothing_gets_no_suggestion() -> None:
     assert did_you_mean("T1", ["t1", "t2", "ct"]) == "Did you mean 't1'?"
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("key", "meant"),
     [
         ("step", "'train.steps'"),

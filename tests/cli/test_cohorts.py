@@ -5,8 +5,8 @@ import re
 
 import nibabel as nib
 import numpy as np
-import pytest
 
+from rows import every_row
 from voxlate.cli.model import _samplers
 from voxlate.cli.result import _masks, _scopes
 from voxlate.files import write_json
@@ -17,7 +17,7 @@ from voxlate.synthesis.model import load
 from voxlate.training.run import first_change
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("old", "new", "said"),
     [
         ({"train": {"lr": 1.0}}, {"train": {"lr": 2.0}}, "recipe.train.lr is 1.0 there and 2.0 here"),

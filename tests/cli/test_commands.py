@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 from safetensors.torch import save_file
 
+from rows import every_row
 from voxlate import recipe
 from voxlate.cli.progress import Bars, progress_on
 from voxlate.nets.interface import Channels
@@ -61,7 +62,7 @@ def test_a_file_that_is_no_published_network_is_one_sentence(voxlate, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("options", "named"),
     [
         (("--schedule", "cosines"), "schedule"),

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from rows import every_row
 from voxlate import files
 from voxlate.training.run import Run, load_method, save_weights
 
@@ -109,7 +110,7 @@ def test_an_unknown_recipe_key_names_the_nearest_known_one(voxlate, prepared, ti
     assert not (tmp_path / "r").exists()
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("change", "words"),
     [
         ("train.steps=0", ["train.steps", "0"]),
@@ -120,7 +121,7 @@ def test_an_unknown_recipe_key_names_the_nearest_known_one(voxlate, prepared, ti
         ("data.patch=[1, 2]", ["data.patch"]),
     ],
 )
-def test_a_value_out_of_range(voxlate, prepared, tiny, tmp_path, change, words):
+def test_a_recipe_value_out_of_range_is_refused_with_its_key(voxlate, prepared, tiny, tmp_path, change, words):
     answer = voxlate("train", tiny, "--data", prepared, "--out", tmp_path / "r", "--set", change)
     refused(answer, *words)
     assert not (tmp_path / "r").exists()
@@ -204,7 +205,7 @@ def test_a_full_disk_leaves_no_half_file(voxlate, run, prepared, cohort, tiny, t
     assert not [path for path in new.rglob("*") if path.is_file() and path.stat().st_size]
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("options", "words"),
     [
         (["--sampler", "dimm"], ["sampler", "ddim", "dimm"]),
@@ -214,7 +215,7 @@ def test_a_full_disk_leaves_no_half_file(voxlate, run, prepared, cohort, tiny, t
         (["--slices", "tiled", "--crop", "4"], ["slices.crop"]),
     ],
 )
-def test_synthesis_options_that_make_no_sense(voxlate, run, cohort, tmp_path, options, words):
+def test_invalid_synthesis_options_are_refused_with_their_names(voxlate, run, cohort, tmp_path, options, words):
     refused(voxlate("synth", run, cohort, "--out", tmp_path / "o", *options), *words)
     assert not (tmp_path / "o").exists()
 
@@ -267,7 +268,7 @@ def test_our_own_fault_is_exit_1_and_one_line(voxlate, monkeypatch, tmp_path):
 PLACES = ("output below a file", "file as output", "a name of 300 letters", "no voxels", "only masks", "a list's tenth")
 
 
-@pytest.mark.parametrize("name", PLACES)
+@every_row("name", PLACES)
 def test_a_place_or_a_manifest_that_cannot_be_used(voxlate, cohort, prepared, tiny, tmp_path, name):
     file = tmp_path / "file"
     file.write_text("x")
@@ -304,7 +305,7 @@ def test_a_file_nested_beyond_reason(voxlate, cohort, run, tmp_path, file):
     refused(voxlate(*lines[file]))
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("place", "value"),
     [
         (("units",), 3),
@@ -320,8 +321,8 @@ def test_a_file_nested_beyond_reason(voxlate, cohort, run, tmp_path, file):
         (("seconds",), "long"),
     ],
 )
-@pytest.mark.parametrize("command", ["info", "synth"])
-def test_a_weights_header_of_another_kind(voxlate, run, cohort, tmp_path, command, place, value):
+@every_row("command", ["info", "synth"])
+def test_a_weights_header_with_a_wrong_value_is_refused(voxlate, run, cohort, tmp_path, command, place, value):
     method, _, header = load_method(run)
     inner = header = json.loads(json.dumps(header))
     for key in place[:-1]:

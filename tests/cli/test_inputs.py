@@ -7,6 +7,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from rows import every_row
+
 
 def refused(answer, *words) -> None:
     assert answer.code == 2, answer
@@ -35,10 +37,8 @@ def test_a_key_that_is_set_twice_to_two_values_is_refused(voxlate, images, cohor
     refused(answer, "--region", "'a' twice")
 
 
-@pytest.mark.parametrize(
-    "shares", [("nan", 1, 1), (0.7, "inf", 0.1), (2.5, 2.5, 1), (3, -1, 4), (4, 1, 2), (0.7, 0.2, 0.2)]
-)
-@pytest.mark.parametrize("table", [False, True])
+@every_row("shares", [("nan", 1, 1), (0.7, "inf", 0.1), (2.5, 2.5, 1), (3, -1, 4), (4, 1, 2), (0.7, 0.2, 0.2)])
+@every_row("table", [False, True])
 def test_shares_are_shares_of_one_or_whole_counts_of_all_patients(voxlate, cohort, tmp_path, shares, table):
     if table:
         (cohort / "cases.csv").write_text("case,split\n" + "".join(f"case{k},train\n" for k in range(6)))
@@ -78,7 +78,7 @@ def test_a_prepared_cohort_that_would_not_be_used_is_refused(voxlate, cohort, im
     refused(voxlate(*evaluate, prepared), "provenance", "case0", "--prepared")
 
 
-@pytest.mark.parametrize("range_", [(0, "inf"), ("-inf", 0), ("nan", 1), (1, 0)])
+@every_row("range_", [(0, "inf"), ("-inf", 0), ("nan", 1), (1, 0)])
 def test_a_range_that_is_not_finite_is_refused(voxlate, cohort, images, range_):
     refused(voxlate("evaluate", images, "--truth", cohort, "--json", "--range", *range_), "score range")
 

@@ -7,6 +7,7 @@ import scipy.ndimage
 import torch
 from torch import Generator, Tensor
 
+from rows import every_row
 from voxlate.batch import Batch
 from voxlate.data.augment import (
     AugmentSettings,
@@ -87,8 +88,8 @@ def test_the_identity_map_gives_the_picture_back(depth: int) -> None:
     assert torch.allclose(sample(x, grid), x, atol=1e-5)
 
 
-@pytest.mark.parametrize("depth", [1, 5])
-@pytest.mark.parametrize("quarters", [1, 2, 3])
+@every_row("depth", [1, 5])
+@every_row("quarters", [1, 2, 3])
 def test_turns_by_quarters_equal_rot90(depth: int, quarters: int) -> None:
     x = pictures(2, 2, depth, 12, 12)
     assert torch.allclose(turned(x, 90 * quarters), torch.rot90(x, quarters, dims=(3, 4)), atol=1e-5)
@@ -133,7 +134,7 @@ def test_intensity_changes_leave_target_and_mask_alone() -> None:
     assert changed.min() >= -1
 
 
-@pytest.mark.parametrize("name", ["gamma", "contrast", "remap", "invert", "bias"])
+@every_row("name", ["gamma", "contrast", "remap", "invert", "bias"])
 def test_background_stays_background(name: str) -> None:
     source = pictures(2, 1, 1, 16, 16)
     source[..., :8, :] = -1

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
+from rows import every_row
 from voxlate.data.case import open_case
 from voxlate.data.find import find_cohort
 from voxlate.data.layout import laid_out
@@ -453,7 +454,7 @@ def test_a_base_that_is_no_preset_and_a_part_that_is_none_are_refused(arrays_001
             find_cohort(arrays_001, preset=tmp_path / "own.toml")
 
 
-@pytest.mark.parametrize("part", ["mm=0", "mm=1x1", "mm=1.2.3", "slice=1", "channel=1,channel=2", "axes=LR", "frame=1"])
+@every_row("part", ["mm=0", "mm=1x1", "mm=1.2.3", "slice=1", "channel=1,channel=2", "axes=LR", "frame=1"])
 def test_what_stands_after_the_mark_is_checked(part, arrays_000):
     with pytest.raises(BadInput):
         read_volume(f"{arrays_000}/mCTA/p00.npy#channel=0,{part}")

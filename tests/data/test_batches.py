@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from rows import every_row
 from voxlate.batch import Batch, stable_id
 from voxlate.data.augment import AugmentSettings
 from voxlate.data.batches import Batches, Cohort, DataSettings, validation_batches
@@ -51,7 +52,7 @@ def test_a_slice_is_that_slice_of_the_volume(cohort: Cohort) -> None:
     assert patch.item.tolist() == [[stable_id("case1", 2, 0, 0)]]
 
 
-@pytest.mark.parametrize("start", [(1, 2, 3), (-1, -2, -3), (2, 4, 6), (0, -1, 2)])
+@every_row("start", [(1, 2, 3), (-1, -2, -3), (2, 4, 6), (0, -1, 2)])
 def test_a_patch_is_that_part_and_background_beyond_the_volume(cohort: Cohort, start: tuple[int, int, int]) -> None:
     data = DataSettings(source=["t1"], target=["t2"], patch=(3, 4, 5))
     patch = read(cohort, data, WINDOWS, "case1", start)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from rows import every_row
 from voxlate.data.find import CohortFiles, find_cohort
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import open_cohort
@@ -141,8 +142,8 @@ def test_a_table_may_be_the_cohort(two_runs: Path) -> None:
         find_cohort(two_runs / "gone.csv")
 
 
-@pytest.mark.parametrize("column", ["split", "set", "Fold"])
-@pytest.mark.parametrize("owner", ["patient", "Subject"])
+@every_row("column", ["split", "set", "Fold"])
+@every_row("owner", ["patient", "Subject"])
 def test_subject_set_and_fold_are_other_names_of_columns(two_runs: Path, owner: str, column: str) -> None:
     path = two_runs / "cases.csv"
     path.write_text(f"case,{owner},{column}\nsub-01,a,train\nsub-02,b,validation\n")

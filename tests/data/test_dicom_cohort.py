@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from rows import every_row
 from voxlate.data.case import read_header
 from voxlate.data.find import find_cohort
 from voxlate.data.prepare import prepare
@@ -297,7 +298,7 @@ def test_resample_puts_a_shifted_t2_on_the_grid_of_its_ct(gold: Path, tmp_path: 
     assert cohort.header("1_01_P").affine[0][3] == pytest.approx(20 - 0.4 - 19 * 0.875)
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("text", "sentence"),
     [
         ('[series.t2]\nmodality = "US"', "found none in 3 cases; 1_01_P has 4 (CT "),

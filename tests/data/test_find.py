@@ -5,6 +5,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from rows import every_row
 from voxlate.data.find import CaseFiles, find_cohort, load_preset, presets
 from voxlate.errors import BadInput
 from voxlate.images.volume import read_volume
@@ -169,7 +170,7 @@ def test_a_users_own_preset_is_read_from_its_path(tmp_path: Path) -> None:
     assert names(find_cohort(tmp_path / "c", preset=preset).cases) == {"1": ["b", "t1"]}
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("paths", "options", "sentence"),
     [
         (["readme.txt"], {}, "an empty cohort"),
@@ -184,7 +185,7 @@ def test_a_users_own_preset_is_read_from_its_path(tmp_path: Path) -> None:
         (["a/t1.png"], {"preset": "brast"}, "expected one of bids, brats, brats2019, brats2023, gold_atlas"),
     ],
 )
-def test_what_cannot_be_a_cohort_gets_one_sentence(
+def test_a_folder_that_is_not_a_cohort_is_refused_in_one_sentence(
     tmp_path: Path, paths: list[str], options: dict[str, object], sentence: str
 ) -> None:
     touch(tmp_path, *paths)
@@ -297,7 +298,7 @@ def test_links_to_a_parent_do_not_go_round_without_end(tmp_path: Path) -> None:
     assert len(find_cohort(tmp_path).cases) == 4
 
 
-@pytest.mark.parametrize("name", ["a b", "x" * 101, "-a/.b", ".."])
+@every_row("name", ["a b", "x" * 101, "-a/.b", ".."])
 def test_names_that_could_leave_their_folder_are_refused(tmp_path: Path, name: str) -> None:
     touch(tmp_path, "ok/t1.nii.gz")
     (tmp_path / "m.csv").write_text(f"case,modality,path\nc,{name},ok/t1.nii.gz\n")

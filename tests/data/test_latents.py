@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rows import every_row
 from voxlate.data.augment import AugmentSettings
 from voxlate.data.batches import Batches, Cohort, DataSettings, batches_of
 from voxlate.data.latents import cache_moments, uncacheable
@@ -69,7 +70,7 @@ def test_what_is_encoded_is_left_and_what_changed_is_encoded_anew(
     assert not list(folder.glob(".writing-*"))
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("changes", "words"),
     [
         ({"augment": AugmentSettings(flip_lr=0.5)}, "data.augment"),

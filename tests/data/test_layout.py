@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rows import every_row
 from voxlate.batch import Batch
 from voxlate.data.align import Preparation
 from voxlate.data.batches import Batches, batches_of
@@ -38,7 +39,7 @@ def read_like(values: np.ndarray, affine: np.ndarray) -> Volume:
     return Volume(values[None], affine, "a.u.", "t1", "t1.nii.gz")
 
 
-@pytest.mark.parametrize("axes", get_args(Axes))
+@every_row("axes", get_args(Axes))
 def test_every_layout_moves_each_voxel_with_its_place(axes: str) -> None:
     case = case_of()
     other = laid_out(case, axes)
@@ -62,7 +63,7 @@ def test_every_layout_moves_each_voxel_with_its_place(axes: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("axes", get_args(Axes))
+@every_row("axes", get_args(Axes))
 def test_a_part_of_a_case_is_that_part_of_the_whole(axes: str) -> None:
     case = laid_out(case_of(), axes)
     whole = case.arrays["t1"][:]
@@ -78,7 +79,7 @@ STORED = {  # a file of each orientation, and what brings its array to LPS, as t
 }
 
 
-@pytest.mark.parametrize("name", STORED)
+@every_row("name", STORED)
 def test_slp_slices_are_the_slices_of_the_stored_lps_array_bit_for_bit(shared: Path, name: str) -> None:
     codes, (left, back) = STORED[name]
     image = nib.load(shared / "data" / name)
@@ -105,7 +106,7 @@ def ready(small_head, tmp_path_factory) -> tuple[Cohort, Volume]:
     return cohort, read_volume(folder / "cohort" / "a" / "t1.nii.gz", "t1")
 
 
-@pytest.mark.parametrize("axes", get_args(Axes))
+@every_row("axes", get_args(Axes))
 def test_training_and_synthesis_see_the_same_slices_and_the_image_lies_on_the_scan_s_grid(ready, axes: str) -> None:
     """A method that answers with its input: the image is then the scan."""
     cohort, scan = ready
@@ -132,7 +133,7 @@ def test_resized_slices_are_those_of_the_layout_resized(ready) -> None:
     assert made.grid == scan.grid
 
 
-@pytest.mark.parametrize("axes", ["SAR", "SLP", "SRP", "SPL"])
+@every_row("axes", ["SAR", "SLP", "SRP", "SPL"])
 def test_left_and_right_are_mirrored_whatever_the_axis(ready, axes: str) -> None:
     cohort, scan = ready
     axis = -1 if axes[2] in "LR" else -2

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from rows import every_row
 from voxlate.data.find import find_cohort
 from voxlate.data.leakage import refuse_alike
 from voxlate.errors import BadInput
@@ -65,7 +66,7 @@ def test_a_table_by_patient_takes_all_cases_of_each(root: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("text", "sentence"),
     [
         ("case,patient,split\na,p,train\nb,p,val\n", "expected each patient in one split, found p in train and val"),
@@ -84,7 +85,7 @@ def test_a_table_by_patient_takes_all_cases_of_each(root: Path) -> None:
         ("case,split\n", "an empty cohort"),
     ],
 )
-def test_a_manifest_that_cannot_be_meant_gets_one_sentence(root: Path, text: str, sentence: str) -> None:
+def test_an_ambiguous_or_empty_manifest_is_refused_in_one_sentence(root: Path, text: str, sentence: str) -> None:
     with pytest.raises(BadInput) as error:
         find_cohort(root, manifest=manifest(root, text))
     assert sentence in str(error.value)
@@ -95,9 +96,7 @@ def test_a_manifest_that_is_not_there_is_refused(root: Path) -> None:
         find_cohort(root, manifest=root / "gone.csv")
 
 
-@pytest.mark.parametrize(
-    "way", ["{root}/../outside/t1.nii.gz", "../outside/t1.nii.gz", "link.nii.gz", "linked/t1.nii.gz"]
-)
+@every_row("way", ["{root}/../outside/t1.nii.gz", "../outside/t1.nii.gz", "link.nii.gz", "linked/t1.nii.gz"])
 def test_paths_that_leave_the_cohort_are_read_only_where_that_is_allowed(tmp_path: Path, way: str) -> None:
     root = tmp_path / "root"
     for folder in (root / "a", tmp_path / "outside"):
@@ -111,8 +110,8 @@ def test_paths_that_leave_the_cohort_are_read_only_where_that_is_allowed(tmp_pat
     assert [one.case for one in find_cohort(root, allow_outside=True).cases] == ["c"]
 
 
-@pytest.mark.parametrize("form", ["semicolon", "utf-16", "backslash", "na"])
-def test_tables_as_spreadsheets_write_them(tmp_path: Path, form: str) -> None:
+@every_row("form", ["semicolon", "utf-16", "backslash", "na"])
+def test_tables_that_spreadsheets_export_are_read(tmp_path: Path, form: str) -> None:
     (tmp_path / "a").mkdir()
     for name in ("t1", "t2", "t3"):
         (tmp_path / "a" / f"{name}.nii.gz").write_bytes(b"")
@@ -200,7 +199,7 @@ def test_a_wide_table_takes_every_kind_that_is_read(root: Path, suffix: str) -> 
     assert case.files["t1"].samefile(root / f"one{suffix}")
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("columns", "found", "meant"),
     [
         ("case,PatientID,split", "patientid", "patient"),
@@ -241,7 +240,7 @@ def test_scans_next_to_the_two_columns_of_a_long_table_are_refused(root: Path) -
         find_cohort(root, manifest=manifest(root, "case,path\na,a/mr.png\n"))
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("text", "sentence"),
     [
         ("case,patient,split\na,p0,train\nb,P0,test\n", "expected one spelling of a patient, found 'P0' and 'p0'"),

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from safetensors import safe_open
 
+from rows import every_row
 from voxlate.data import case as prepared
 from voxlate.data.align import Preparation
 from voxlate.data.case import compact, open_case, read_header
@@ -61,7 +62,7 @@ def test_volumes_are_reoriented_to_ras_and_the_files_own_grid_is_remembered(tmp_
     assert header.origins["t1"].shape == (2, 3, 4)
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("values", "dtype"),
     [([-32768, 0, 32767], "int16"), ([0.5, 1, 2], "float32"), ([0, 1, 32768], "float32"), ([-0.0, 7, 8], "int16")],
 )
@@ -288,7 +289,7 @@ def test_cases_whose_files_changed_are_said_to_be_made_again(cohort_folder: Path
     assert said[2:] == ["1 cases were made again, for their files or the options changed since: case2."]
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("options", "found"),
     [
         ({"spacing_mm": (2, 2, 2)}, r"spacing_mm, none there and \[2, 2, 2\] here\)"),

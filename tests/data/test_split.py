@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rows import every_row
 from voxlate.data.split import FOLDS, SMALL, USUAL, fold_splits, small_cohort_note, split_patients
 from voxlate.errors import BadInput
 
@@ -60,7 +61,7 @@ def test_stated_splits_win() -> None:
     assert split_patients([("a", "test"), ("b", "train"), ("a", "test")]) == {"a": "test", "b": "train"}
 
 
-@pytest.mark.parametrize("count", range(SMALL, 60))
+@every_row("count", range(SMALL, 60))
 def test_training_gets_its_share_of_the_patients(count: int) -> None:
     for shares in (None, (0.7, 0.15, 0.15), (0.6, 0.2, 0.2), (0.7, 0.2, 0.1)):
         placed = [*split_patients([(f"p{k}", None) for k in range(count)], shares=shares).values()]
@@ -68,7 +69,7 @@ def test_training_gets_its_share_of_the_patients(count: int) -> None:
         assert placed.count("val") >= placed.count("test") >= 1
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("count", "shares", "found"),
     [
         (10, (1e-9, 0.5, 0.5 - 1e-9), "1e-09 of 10 patients for train"),

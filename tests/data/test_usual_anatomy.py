@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rows import every_row
 from voxlate.data.align import Preparation
 from voxlate.data.anatomy import FLIPS, LEFT_RIGHT, Anatomy, Usual, anatomy_of, read_anatomy, seen, strange
 from voxlate.data.case import prepare_case
@@ -131,7 +132,7 @@ def test_a_file_gives_back_what_was_saved_and_any_change_in_it_is_refused(known,
             read_anatomy(path, MODALITIES)
 
 
-@pytest.mark.parametrize(
+@every_row(
     "change",
     [
         {"lean": (0.1,)},

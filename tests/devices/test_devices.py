@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from rows import every_row
 from voxlate import devices, machine
 from voxlate.data.prepared import open_cohort
 from voxlate.devices import find_device, has_doubles, is_out_of_memory
@@ -35,7 +36,7 @@ def has(monkeypatch):
     return give
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("there", "found"),
     [
         ({}, "cpu"),
@@ -91,7 +92,7 @@ def test_several_processes_cannot_share_mps(has, monkeypatch):
         train.processes("auto")
 
 
-@pytest.mark.parametrize(("device", "readers"), [("cpu", 0), ("cuda", 4), ("mps", 2), ("xpu", 4)])
+@every_row(("device", "readers"), [("cpu", 0), ("cuda", 4), ("mps", 2), ("xpu", 4)])
 def test_readers_run_ahead_of_every_gpu_and_of_no_cpu(monkeypatch, device, readers):
     monkeypatch.setattr(job, "cores", lambda: 8)
     assert job._readers(torch.device(device)) == readers
@@ -146,7 +147,7 @@ OUT = [
 ]
 
 
-@pytest.mark.parametrize("error", OUT, ids=lambda error: type(error).__name__)
+@every_row("error", OUT)
 def test_a_network_for_which_memory_does_not_suffice_is_passed_over_on_every_device(prepared, tiny, monkeypatch, error):
     def raising(*_):
         raise error

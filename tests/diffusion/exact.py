@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rows import every_row
 from voxlate.diffusion.prediction import Kind, per_item, target, to_eps, to_x0
 from voxlate.diffusion.samplers import Denoise
 from voxlate.diffusion.schedules import (
@@ -41,22 +42,10 @@ SCHEDULES: dict[str, Schedule] = {
 }
 
 
-def for_every(**axes: Iterable[Any]) -> Callable[[Callable[..., None]], Callable[[], None]]:
-    """Run a test for the whole product of some lists, and say for which values it failed."""
-
-    def decorate(test: Callable[..., None]) -> Callable[[], None]:
-        def run() -> None:
-            for values in itertools.product(*axes.values()):
-                try:
-                    test(**dict(zip(axes, values)))
-                except Exception as error:
-                    error.add_note(f"for {dict(zip(axes, values))}")
-                    raise
-
-        run.__name__, run.__doc__, run.__module__ = test.__name__, test.__doc__, test.__module__
-        return run
-
-    return decorate
+def for_every(**axes: Iterable[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Run a test for the whole product of some lists, as one test."""
+    lists = list(axes.values())
+    return every_row(tuple(axes), lists[0] if len(lists) == 1 else itertools.product(*lists))
 
 
 def some_of(every: int, cases: Iterable[tuple[Any, ...]]) -> list[Any]:

@@ -9,6 +9,7 @@ from exact import GAUSS, SCHEDULES, TWO_TISSUES
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
+from rows import every_row
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.ode import integrate, rk45, velocity
 from voxlate.diffusion.prediction import per_item
@@ -43,7 +44,7 @@ def exact_map(schedule, x: Tensor, times: Tensor) -> Tensor:
     return alpha_s * 0.4 + (x - alpha * 0.4) * growth
 
 
-@pytest.mark.parametrize("name", [*SMOOTH, "flow", "sigmoid", "betas_of_002"])
+@every_row("name", [*SMOOTH, "flow", "sigmoid", "betas_of_002"])
 def test_rk45_follows_the_exact_map_within_its_tolerances(name):
     """From end to end; the kinks of a table and the steep ends of a sigmoid cost two digits of the 1e-5 a step."""
     schedule = SCHEDULES[name]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rows import every_row
 from voxlate.diffusion.higher_order import dpm2, dpm3, dpmpp_2s, heun
 from voxlate.diffusion.objective import MinSnr, Snr, masked_mean
 from voxlate.diffusion.prediction import denoiser, diffuse, target, to_eps
@@ -42,7 +43,7 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@every_row("name", PUBLISHED)
 def test_schedules_agree_and_are_finite_where_the_reference_is_not(reference, name):
     schedule, t = PUBLISHED[name], tensor(reference["t"])
     expected = tensor(reference["schedules"][name]["logsnr"]).clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT)
@@ -52,7 +53,7 @@ def test_schedules_agree_and_are_finite_where_the_reference_is_not(reference, na
     torch.testing.assert_close(sigma**2, torch.sigmoid(-expected), rtol=1e-9, atol=3e-9)
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLISHED if "corrected" not in name])
+@every_row("name", [name for name in PUBLISHED if "corrected" not in name])
 def test_schedules_agree_with_the_single_precision_of_the_published_training(reference, name):
     expected = tensor(reference["schedules"][name]["logsnr_f32"]).clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT)
     found = PUBLISHED[name].log_snr(tensor(reference["t"]))
@@ -142,7 +143,7 @@ TRACES = [
 ]
 
 
-@pytest.mark.parametrize(("trace", "sampler", "clip"), TRACES, ids=[trace for trace, _, _ in TRACES])
+@every_row(("trace", "sampler", "clip"), TRACES)
 def test_samplers_agree_step_by_step(reference, trace, sampler, clip):
     """Whether x0 is clipped is the denoiser's affair, so the same sampler gives both traces."""
     toy = reference["toy_samplers"]

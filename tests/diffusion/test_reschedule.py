@@ -7,6 +7,7 @@ import torch
 from exact import GAUSS, SCHEDULES, TWO_TISSUES, some_of
 from torch import Tensor, nn
 
+from rows import every_row
 from voxlate.batch import Batch
 from voxlate.config import fill
 from voxlate.diffusion.noise import Noise
@@ -46,7 +47,7 @@ def test_a_model_gives_the_same_law_under_another_schedule(trained, schedule):
     assert float(x.std()) == pytest.approx(0.2, rel=4 / (2 * count) ** 0.5 + 0.02)
 
 
-@pytest.mark.parametrize("schedule", SWAPPED.values(), ids=SWAPPED.keys())
+@every_row("schedule", SWAPPED.values())
 def test_a_network_sees_states_as_in_training_under_another_schedule(schedule):
     """alpha·x0 + sigma·eps at the same log-SNR, where training reached it; else a state of the size at the end."""
     trained, t = SCHEDULES["betas_of_000"], torch.linspace(0.02, 1, 30, dtype=torch.float64)
@@ -122,7 +123,7 @@ def perfect(offset: float, side: int) -> tuple[Diffusion, Batch]:
     return Diffusion(DiffusionSettings(schedule=ShiftedCosine()), PerfectNet(), Translate(), 1), batch
 
 
-@pytest.mark.parametrize("schedule", [None, Cosine(), Sigmoid(), ExponentialVE()], ids=lambda s: getattr(s, "kind", ""))
+@every_row("schedule", [None, Cosine(), Sigmoid(), ExponentialVE()])
 def test_a_trained_method_draws_the_same_law_under_another_schedule(schedule):
     method, batch = perfect(0.25, side=64)
     sampling = SamplerSettings(sampler="dpmpp_2m", steps=40, schedule=schedule)

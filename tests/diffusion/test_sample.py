@@ -8,6 +8,7 @@ import torch
 from exact import GAUSS, SCHEDULES, TWO_TISSUES, for_every, some_of
 from torch import Tensor
 
+from rows import every_row
 from voxlate.config import fill
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SAMPLERS, SamplerSettings, sample
@@ -114,7 +115,7 @@ def test_eta_is_refused_where_it_means_nothing(name):
         quick(name, eta=0.5)
 
 
-@pytest.mark.parametrize(
+@every_row(
     "table",
     [{"r": 0}, {"r": 1}, {"rtol": 0}, {"atol": -1e-5}, {"correctors": 0}, {"sampler": "dpm4"}, {"schedule": "cosine"}],
 )
@@ -273,7 +274,7 @@ def test_an_initial_image_survives_a_late_start():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("name", [name for name in ONCE if name != "rk45"])  # which must know its errors
+@every_row("name", [name for name in ONCE if name != "rk45"])  # which must know its errors
 def test_samplers_never_wait_for_the_gpu(name):
     known = torch.zeros(SHAPE, device="cuda")
     mask = torch.ones(2, 1, 1, 6, 5, device="cuda")

@@ -8,6 +8,7 @@ import torch
 from exact import GAUSS, KINDS, SCHEDULES, TWO_TISSUES, for_every, some_of
 from torch import Tensor
 
+from rows import every_row
 from voxlate.diffusion.higher_order import dpm2, dpm3, dpmpp_2m, dpmpp_2s, heun
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.prediction import denoiser, per_item, target, to_eps
@@ -54,7 +55,7 @@ def flow_error(sampler, schedule, times: Tensor) -> float:
     return float((sampler(gaussian_denoiser(schedule), schedule, x, times, no_noise) - exact).abs().max())
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("sampler", "spacing", "order"),
     [
         (ddim, "t", 1),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mpmath import mp, mpf
 from pydantic import TypeAdapter, ValidationError
 
+from rows import every_row
 from voxlate.diffusion.schedules import (
     LOG_SNR_LIMIT,
     AnySchedule,
@@ -174,7 +175,7 @@ def test_the_sigmoid_schedule_runs_from_one_to_zero_wherever_it_starts():
         assert (alpha**2).tolist() == pytest.approx([1, 0], abs=1e-8)
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("t", "std"),
     [(0, 0), (1e-5, 0.0031623), (1e-3, 0.0316737), (0.1, 0.374657), (0.5, 1.930805), (1, 9.845215)],
 )
@@ -227,7 +228,7 @@ TABLES = [
 ]
 
 
-@pytest.mark.parametrize(("schedule", "last", "half"), TABLES)
+@every_row(("schedule", "last", "half"), TABLES)
 def test_tables_have_the_published_products(schedule, last, half):
     index = torch.arange(1000, dtype=torch.float64)
     abar = schedule((index + 1) / 1000)[0] ** 2
@@ -236,7 +237,7 @@ def test_tables_have_the_published_products(schedule, last, half):
         assert int((abar < 0.5).nonzero()[0]) == half
 
 
-@pytest.mark.parametrize(("schedule", "last", "half"), TABLES)
+@every_row(("schedule", "last", "half"), TABLES)
 def test_tables_hit_every_index(schedule, last, half):
     power = 2 if schedule.spacing == "sqrt" else 1
     betas = np.linspace(schedule.first ** (1 / power), schedule.last ** (1 / power), 1000) ** power
@@ -246,7 +247,7 @@ def test_tables_hit_every_index(schedule, last, half):
     np.testing.assert_allclose(sigma.numpy() ** 2, 1 - abar, rtol=1e-9)
 
 
-@pytest.mark.parametrize(("schedule", "last", "half"), TABLES)
+@every_row(("schedule", "last", "half"), TABLES)
 def test_a_table_starts_at_exactly_the_image(schedule, last, half):
     alpha, sigma = schedule(times(0))
     assert (float(alpha), float(sigma)) == (1, 0)
@@ -266,7 +267,7 @@ def test_a_recipe_table_names_the_schedule_by_its_kind(schedule):
     assert TypeAdapter(AnySchedule).validate_python(dict(vars(schedule), kind=schedule.kind)) == schedule
 
 
-@pytest.mark.parametrize(
+@every_row(
     "table",
     [
         {"kind": "sigmoid", "start": 1, "end": 1},

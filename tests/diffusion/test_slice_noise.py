@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rows import every_row
 from voxlate.batch import stable_id
 from voxlate.config import fill
 from voxlate.diffusion.noise import Correlated, Independent, Noise, Shared
@@ -38,7 +39,7 @@ def test_weights_of_every_strategy_leave_the_noise_standard_normal(z, spacing_mm
         assert sum(weight**2 for weight in kind.streams(z, spacing_mm).values()) == pytest.approx(1, abs=1e-12)
 
 
-@pytest.mark.parametrize("n", [1, 3, 5, 9])
+@every_row("n", [1, 3, 5, 9])
 def test_neighbours_correlate_by_the_most_that_a_sum_over_so_many_slices_can(n):
     """cos(pi / (n + 1)) is the largest eigenvalue of the path of n slices, half its adjacency matrix."""
     path = (np.eye(n, k=1) + np.eye(n, k=-1)) / 2
@@ -70,7 +71,7 @@ def test_draws_have_the_correlation_that_the_weights_say_at_every_draw(kind):
     assert torch.corrcoef(torch.cat([draw[:1] for draw in draws])).triu(1).abs().max() < ERROR
 
 
-@pytest.mark.parametrize("sampler", ["ddpm", "adjusted_ddim", "euler_maruyama", "predictor_corrector", "heun"])
+@every_row("sampler", ["ddpm", "adjusted_ddim", "euler_maruyama", "predictor_corrector", "heun"])
 def test_what_samplers_draw_correlates_as_the_noise_does(sampler):
     """Of independent normal voxels the best denoiser is linear: so is the sampler, start and steps alike."""
     schedule, kind = Cosine(), Correlated(length_mm=12.0)
@@ -129,7 +130,7 @@ def test_a_stream_by_itself_is_what_torch_draws_for_its_key():
     assert torch.equal(draw, alone)
 
 
-@pytest.mark.parametrize("length_mm", [0, -3, math.inf, 1e9])
-def test_a_length_that_is_none_is_refused(length_mm):
+@every_row("length_mm", [0, -3, math.inf, 1e9])
+def test_an_invalid_correlation_length_is_refused(length_mm):
     with pytest.raises(BadInput, match="length_mm"):
         fill(Correlated, {"length_mm": length_mm}, "synthesis options")

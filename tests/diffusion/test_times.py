@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from scipy import stats
 
+from rows import every_row
 from voxlate.diffusion.schedules import Cosine, ExponentialVE, GeometricVE, LinearBetas, Sigmoid
 from voxlate.diffusion.times import (
     AnyTimes,
@@ -141,7 +142,7 @@ def test_the_early_heavy_grid_steps_finer_near_the_image():
     assert float(steps[0] / steps[-1]) == pytest.approx(2, rel=0.05)  # density 2 − t: twice as dense at 0 as at 1
 
 
-@pytest.mark.parametrize("steps", [2, 50, 200, 999, 1000])
+@every_row("steps", [2, 50, 200, 999, 1000])
 def test_the_index_grid_visits_the_published_indices_and_ends_at_the_image(steps):
     times = grid("index", TABLE, steps)
     index = np.round(np.linspace(999, 0, steps))
@@ -158,7 +159,7 @@ def test_the_index_grid_can_start_in_the_middle():
     assert times.tolist() == pytest.approx([0.5, 0.375, 0.251, 0.126, 0.001, 0], abs=1e-9)
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("arguments", "sentence"),
     [
         (("index", Cosine(), 10), "linear_betas"),

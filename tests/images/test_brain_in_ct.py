@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from rows import every_row
 from voxlate.errors import BadInput
 from voxlate.images.mask import brain, largest
 from voxlate.images.volume import Volume
@@ -22,7 +23,7 @@ def ct(head, modality="ncct", box=()) -> Volume:
     return Volume(image(head, modality)[(None, *box)], head.affine, "HU", modality)
 
 
-@pytest.mark.parametrize("modality", ["ncct", "cta1"])
+@every_row("modality", ["ncct", "cta1"])
 def test_the_brain_in_ct_is_what_the_phantom_has_inside_its_skull(head, modality):
     truth = largest(np.isin(head.labels, INSIDE))
     found = brain(ct(head, modality))
@@ -31,14 +32,13 @@ def test_the_brain_in_ct_is_what_the_phantom_has_inside_its_skull(head, modality
     assert (found & tissue).sum() / tissue.sum() > 0.99, "no brain is lost at the rim, where bone brightens it"
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("box", "side"),
     [
         ((slice(None), slice(None), slice(14, None)), "left or right"),
         ((slice(None), slice(None, 40), slice(None)), "front or back"),
         ((slice(20, 21), slice(None), slice(14, None)), "left or right"),
     ],
-    ids=["side", "front", "one slice"],
 )
 def test_a_head_that_the_field_of_view_cuts_off_is_refused(head, box, side):
     with pytest.raises(BadInput, match=f"expected a whole head in each slice, .* cuts off at the {side}"):

@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 
+from rows import every_row
 from voxlate.errors import BadInput
 from voxlate.images.dicom import is_dicom_folder
 from voxlate.images.grid import canonical, return_to
@@ -127,7 +128,7 @@ PROBLEMS = {
 }
 
 
-@pytest.mark.parametrize("case", PROBLEMS)
+@every_row("case", PROBLEMS)
 def test_a_series_that_is_no_volume_is_refused_in_one_sentence(tmp_path, case) -> None:
     damage, sentence = PROBLEMS[case]
     damage(write_series(tmp_path))
@@ -193,8 +194,8 @@ SPOILT = {
 }
 
 
-@pytest.mark.parametrize("how", SPOILT)
-@pytest.mark.parametrize("suffix", [".dcm", ".MR", ""])
+@every_row("how", SPOILT)
+@every_row("suffix", [".dcm", ".MR", ""])
 def test_every_entry_that_is_called_like_the_images_counts(tmp_path, how, suffix) -> None:
     for file in write_series(tmp_path, range(4)).iterdir():
         file.rename(file.with_suffix(suffix))

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rows import every_row
 from voxlate.data.find import find_cohort
 from voxlate.data.prepare import prepare
 from voxlate.errors import BadInput
@@ -69,7 +70,7 @@ def write(folder: Path, tag: str = "AcquisitionTime", jitter: float = 0.0, leave
     return folder
 
 
-@pytest.mark.parametrize(
+@every_row(
     "tag", ["AcquisitionTime", "ContentTime", "TemporalPositionIdentifier", "AcquisitionNumber", "InstanceNumber"]
 )
 def test_the_images_of_each_place_are_frames_in_their_order_in_time(tmp_path: Path, tag: str) -> None:
@@ -104,7 +105,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("frame", BAD)
+@every_row("frame", BAD)
 def test_a_frame_that_a_series_cannot_give_gets_one_sentence(tmp_path: Path, frame: str) -> None:
     how, sentence = BAD[frame]
     folder = write(tmp_path / "a", **how)

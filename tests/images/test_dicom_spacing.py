@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from rows import every_row
 from voxlate.errors import BadInput
 from voxlate.images.volume import read_volume, write_volume
 
@@ -37,7 +38,7 @@ MISSING = {  # every second, third ... file was deleted
 }
 
 
-@pytest.mark.parametrize("case", MISSING)
+@every_row("case", MISSING)
 def test_a_series_that_misses_slices_by_a_rule_is_refused(tmp_path, case) -> None:
     with pytest.raises(BadInput, match=r"expected slices .* only one of \d+ .*\. Copy the missing ones, or") as caught:
         read_volume(write(tmp_path, **MISSING[case]))
@@ -61,7 +62,7 @@ SOUND = {
 }
 
 
-@pytest.mark.parametrize("case", SOUND)
+@every_row("case", SOUND)
 def test_what_scanners_write_of_whole_series_passes_without_a_word(tmp_path, case) -> None:
     volume = read_volume(write(tmp_path, **SOUND[case]))
     step = SOUND[case].get("step", 3.0)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from rows import every_row
 from voxlate.errors import BadInput
 from voxlate.images.volume import read_volume
 
@@ -71,8 +72,8 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("modality", ["ct", "t1"])
-@pytest.mark.parametrize("case", REFUSED)
+@every_row("modality", ["ct", "t1"])
+@every_row("case", REFUSED)
 def test_values_that_headers_leave_open_are_refused_in_one_sentence(tmp_path, case, modality) -> None:
     how, sentence = REFUSED[case]
     with pytest.raises(BadInput, match=sentence) as caught:
@@ -91,7 +92,7 @@ NO_HU = {
 }
 
 
-@pytest.mark.parametrize("case", NO_HU)
+@every_row("case", NO_HU)
 def test_a_ct_that_is_not_in_hounsfield_units_is_refused_and_may_be_named_otherwise(tmp_path, case) -> None:
     how, sentence = NO_HU[case]
     folder = write(tmp_path, **how)
@@ -101,7 +102,7 @@ def test_a_ct_that_is_not_in_hounsfield_units_is_refused_and_may_be_named_otherw
     assert read_volume(folder, "cbf").unit == "ml/100g/min"
 
 
-@pytest.mark.parametrize("kind", ["HU", "US", "hu", None])
+@every_row("kind", ["HU", "US", "hu", None])
 def test_usual_rescale_types_of_a_ct_pass(tmp_path, kind) -> None:
     volume = read_volume(write(tmp_path, **({"RescaleType": kind} if kind else {})))
     np.testing.assert_array_equal(volume.data[0], 2 * STORED - 1024)
@@ -166,9 +167,9 @@ def test_real_scans_pass_without_a_guess(shared) -> None:
         assert read_volume(path).guesses == ()
 
 
-@pytest.mark.parametrize("name", ["PhotometricInterpretation", "RescaleSlope", "RescaleType"])
-@pytest.mark.parametrize("kind", [b"KS", b"\x43\xd3", b"SQ"])
-def test_a_damaged_kind_of_value_is_one_sentence(tmp_path, name, kind) -> None:
+@every_row("name", ["PhotometricInterpretation", "RescaleSlope", "RescaleType"])
+@every_row("kind", [b"KS", b"\x43\xd3", b"SQ"])
+def test_a_damaged_value_is_refused_in_one_sentence(tmp_path, name, kind) -> None:
     file = write(tmp_path, RescaleType="HU") / "3.dcm"
     tag = pydicom.datadict.tag_for_keyword(name)
     mark = (tag >> 16).to_bytes(2, "little") + (tag & 0xFFFF).to_bytes(2, "little")

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from rows import every_row
 from voxlate.errors import BadInput
 from voxlate.images.dynamic import peak_frame
 from voxlate.images.volume import files_of, is_there, read_volume
@@ -76,7 +77,7 @@ def test_a_single_bright_frame_a_late_step_and_voxels_that_are_not_finite_are_no
     assert peak_frame(frames) == 18
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("frames", "sentence"),
     [
         (bolus(count=5), "expected at least 6 frames"),
@@ -85,7 +86,6 @@ def test_a_single_bright_frame_a_late_step_and_voxels_that_are_not_finite_are_no
         (np.random.default_rng(1).normal(size=(40, 8, 24, 24)), "found nothing that brightens and washes out"),
         (bolus()[:13], "found nothing that brightens and washes out"),  # it ends before the peak
     ],
-    ids=["few", "constant", "no numbers", "noise", "cut off"],
 )
 def test_where_no_bolus_passes_no_peak_is_made_up(frames: np.ndarray, sentence: str) -> None:
     with pytest.raises(BadInput, match=sentence):
@@ -174,8 +174,8 @@ BAD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_a_frame_that_cannot_be_had_gives_one_sentence(tmp_path: Path, case: str) -> None:
+@every_row("case", BAD)
+def test_an_unavailable_frame_is_refused_in_one_sentence(tmp_path: Path, case: str) -> None:
     make, sentence = BAD[case]
     with pytest.raises(BadInput, match=sentence) as error:
         read_volume(make(tmp_path))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pydantic import TypeAdapter, ValidationError
 
+from rows import every_row
 from voxlate.images.intensity import Intensity, MinMax, Percentile, Scale, Window, ZScore, typical_scale
 from voxlate.images.statistics import PERCENTILES, distribution, intensity_statistics
 
@@ -99,7 +100,7 @@ def test_a_recipe_table_chooses_the_map_by_its_kind() -> None:
     assert adapter.validate_python({"kind": "zscore"}) == ZScore(clip=5.0)
 
 
-@pytest.mark.parametrize(
+@every_row(
     "table",
     [
         {"kind": "window", "low": 350, "high": -50},

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from rows import every_row
 from voxlate.data.find import find_cohort
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import open_cohort
@@ -75,7 +76,7 @@ def test_pixels_that_are_not_square_are_taken_as_rows_first_and_that_is_said(tmp
     assert any("between rows" in one for one in volume.guesses)
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("old", "new", "said"),
     [
         ("Slices := 4\n", "", "found no Slices"),

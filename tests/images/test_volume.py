@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from rows import every_row
 from voxlate.errors import BadInput
 from voxlate.images.grid import canonical, return_to
 from voxlate.images.volume import Volume, content_hash, read_volume, unit_of, write_volume
@@ -34,8 +35,8 @@ def volume_of(array, affine=AFFINE, unit="a.u.") -> Volume:
     return Volume(np.asarray(array, np.float32), affine, unit, "t1")
 
 
-@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
-@pytest.mark.parametrize("kind", ["whole", "real"])
+@every_row("name", ["a.nii", "a.nii.gz"])
+@every_row("kind", ["whole", "real"])
 def test_what_is_written_comes_back_and_nibabel_agrees(tmp_path, name, kind) -> None:
     data = RANDOM.normal(size=(1, 4, 5, 6)) * 1000
     volume = volume_of(np.rint(data) if kind == "whole" else data)
@@ -72,7 +73,7 @@ def test_slope_and_intercept_are_applied(tmp_path) -> None:
     np.testing.assert_allclose(read_volume(tmp_path / "a.nii").data[0].transpose(2, 1, 0), raw * 0.25 + 7.5)
 
 
-@pytest.mark.parametrize(("unit", "factor"), [("mm", 1), ("unknown", 1), ("meter", 1000), ("micron", 0.001)])
+@every_row(("unit", "factor"), [("mm", 1), ("unknown", 1), ("meter", 1000), ("micron", 0.001)])
 def test_spacing_comes_in_millimetres(tmp_path, unit, factor) -> None:
     image = nib.Nifti1Image(np.ones((2, 2, 2), np.int16), np.diag([1.0, 2.0, 3.0, 1.0]))
     image.header.set_xyzt_units(unit)
@@ -134,8 +135,8 @@ def test_an_absent_extra_names_the_command_that_installs_it(tmp_path, monkeypatc
         read_volume(path)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("suffix", ["png", "tif"])
+@every_row("dtype", [np.uint8, np.uint16])
+@every_row("suffix", ["png", "tif"])
 def test_pictures_keep_their_values_and_return_from_canonical(tmp_path, dtype, suffix) -> None:
     pixels = RANDOM.integers(0, np.iinfo(dtype).max, (7, 9), endpoint=True).astype(dtype)
     path = tmp_path / f"a.{suffix}"
@@ -221,7 +222,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
+@every_row("case", BAD)
 def test_a_bad_file_gives_one_sentence_that_names_it(tmp_path, case) -> None:
     make, sentence = BAD[case]
     path = make(tmp_path)
@@ -283,7 +284,7 @@ def test_a_volume_is_float32_with_channels() -> None:
         Volume(np.zeros((2, 3, 4), np.float32), AFFINE, "HU", "ct")
 
 
-@pytest.mark.parametrize("suffix", [".nii.gz", ".mgz", ".mha", ".nrrd", ".png"])
+@every_row("suffix", [".nii.gz", ".mgz", ".mha", ".nrrd", ".png"])
 def test_a_flipped_bit_in_compressed_voxels_is_never_read_as_voxels(tmp_path, suffix) -> None:
     draw = np.random.default_rng(0)
     voxels = draw.integers(0, 200, (6, 20, 24)).astype(np.int16 if suffix != ".png" else np.uint8)

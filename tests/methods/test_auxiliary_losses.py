@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rows import every_row
 from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
@@ -119,7 +120,7 @@ def test_a_regression_weighs_the_losses_of_extras() -> None:
     assert method.run(Complete().pose(full)).extras == {}
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("net", "extras", "labels", "said"),
     [
         (Bran(), {"codes": 1.0}, [], r"expected method\.extras of none"),

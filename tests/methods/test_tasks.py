@@ -9,6 +9,7 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import nn
 
+from rows import every_row
 from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.sample import SamplerSettings
@@ -101,7 +102,7 @@ def test_a_curriculum_counts_the_sets_of_what_was_scanned():
     assert len(drawn_sets(task, 0.5, gaps)) == 6
 
 
-@pytest.mark.parametrize("pairs", [((0.5, 0.2), (0.4, 0.5)), ((0.5, 0.0),), ((1.5, 0.5),), ((0.0, 0.5),)])
+@every_row("pairs", [((0.5, 0.2), (0.4, 0.5)), ((0.5, 0.0),), ((1.5, 0.5),), ((0.0, 0.5),)])
 def test_a_curriculum_that_does_not_rise_is_refused(pairs):
     with pytest.raises(BadInput, match=r"task\.curriculum: expected pairs"):
         Complete(curriculum=pairs)
@@ -220,7 +221,7 @@ def test_inside_a_mask_nothing_outside_is_seen_or_made(task):
     assert made[~outside].std() > 0.01
 
 
-@pytest.mark.parametrize("missing", CONFIGURATIONS)
+@every_row("missing", CONFIGURATIONS)
 def test_completion_inside_a_mask_sees_and_makes_background_around_it(missing):
     full = batch(present=~torch.tensor([missing] * 2), target=False)
     outside = (full.mask == 0).expand_as(full.source)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rows import every_row
 from voxlate.nets.blocks import (
     Attention,
     BlockOptions,
@@ -33,8 +34,8 @@ def test_attention_is_the_softmax_average_of_the_values() -> None:
     torch.testing.assert_close(layer(h), h + mixed.mT.reshape(h.shape), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("size", [(16, 17), (3, 5)])
-@pytest.mark.parametrize("volumetric", [False, True])
+@every_row("size", [(16, 17), (3, 5)])
+@every_row("volumetric", [False, True])
 def test_going_up_is_a_convolution_of_the_enlarged_map(
     size: tuple[int, int], volumetric: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ import torch
 from calling import ask, channels
 from torch import nn
 
+from rows import every_row
 from voxlate.errors import BadInput
 from voxlate.nets.bran import Bran, BranNet, DropBlock, RegionalFilters, one_hot
 from voxlate.nets.interface import NetworkInput
@@ -52,8 +53,8 @@ def test_in_three_dimensions_the_generator_of_paper_004_has_its_parameters() -> 
     assert count(net) == 64 * (encoder + decoder) == 16_652_288
 
 
-@pytest.mark.parametrize("norm", ["batch", "instance"])
-@pytest.mark.parametrize("size", [(1, 16, 16), (3, 20, 12), (6, 16, 24), (13, 16, 16)])
+@every_row("norm", ["batch", "instance"])
+@every_row("size", [(1, 16, 16), (3, 20, 12), (6, 16, 24), (13, 16, 16)])
 def test_a_volume_comes_back_in_its_own_size_and_its_slices_depend_on_each_other(size, norm) -> None:
     torch.manual_seed(0)
     net = built(Bran(width=4, stages=3, regions=0, norm=norm, dimensions=3)).eval()

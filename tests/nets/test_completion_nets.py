@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rows import every_row
 from voxlate.errors import BadInput
 from voxlate.nets.completion.coca_gan import CocaGAN, reversed_gradient
 from voxlate.nets.completion.hi_net import FUSIONS, HiNet
@@ -205,7 +206,7 @@ def test_extras_are_given_where_they_are_asked_for() -> None:
         assert not built(net)(replace(given, extras=())).extras
 
 
-@pytest.mark.parametrize("name", FULL)
+@every_row("name", FULL)
 def test_networks_of_the_papers_size_take_any_image(name: str) -> None:
     net = FULL[name]
     with torch.no_grad():
@@ -213,7 +214,7 @@ def test_networks_of_the_papers_size_take_any_image(name: str) -> None:
         assert built(net)(given).image.shape == (1, 4, 1, 80, 96)
 
 
-@pytest.mark.parametrize("name", NETS)
+@every_row("name", NETS)
 def test_a_brain_at_the_far_side_has_no_mirror_image_beyond_it(name: str) -> None:
     """Cut at the brain's edge or with as much background as the network pads: the same input, so the same output."""
     net, code = built(NETS[name]), torch.tensor([[1.0, 0, 0, 0]])
@@ -225,8 +226,8 @@ def test_a_brain_at_the_far_side_has_no_mirror_image_beyond_it(name: str) -> Non
     assert torch.allclose(made, wanted[..., :18, :19], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NETS)
-@pytest.mark.parametrize("size", [(1, 16, 16), (3, 17, 23)])
+@every_row("name", NETS)
+@every_row("size", [(1, 16, 16), (3, 17, 23)])
 def test_images_keep_their_size_and_slices_do_not_mix(name: str, size: tuple[int, int, int]) -> None:
     net = NETS[name]
     given = asked(net, torch.tensor([[1.0, 0, 0, 0], [0, 1, 1, 0]]), size)
@@ -238,8 +239,8 @@ def test_images_keep_their_size_and_slices_do_not_mix(name: str, size: tuple[int
     torch.testing.assert_close(module(last).image, output.image[1:, :, -1:], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NETS)
-@pytest.mark.parametrize(("channels", "code"), [(COMPLETE, [[1, 0, 1, 0]]), (INCOMPLETE, [[1, 0, 0, 0, 0, 0, 1, 0]])])
+@every_row("name", NETS)
+@every_row(("channels", "code"), [(COMPLETE, [[1, 0, 1, 0]]), (INCOMPLETE, [[1, 0, 0, 0, 0, 0, 1, 0]])])
 def test_what_a_missing_or_absent_channel_holds_changes_nothing(name: str, channels: Channels, code: list) -> None:
     net = NETS[name]
     given = asked(net, torch.tensor(code, dtype=torch.float32))
@@ -255,7 +256,7 @@ def test_what_a_missing_or_absent_channel_holds_changes_nothing(name: str, chann
         assert not torch.equal(module(replace(given, state=seen)).image, first.image)
 
 
-@pytest.mark.parametrize("name", NETS)
+@every_row("name", NETS)
 def test_networks_translate_too(name: str) -> None:
     net = NETS[name]
     images = {key: torch.rand(2, 1, 1, 16, 16) for key in TRANSLATE.images}
@@ -263,7 +264,7 @@ def test_networks_translate_too(name: str) -> None:
     assert output.image.shape == (2, 1, 1, 16, 16)
 
 
-@pytest.mark.parametrize("name", NETS)
+@every_row("name", NETS)
 def test_a_task_that_is_neither_completion_nor_translation_is_refused(name: str) -> None:
     for channels in (
         replace(COMPLETE, noisy=True),
@@ -275,7 +276,7 @@ def test_a_task_that_is_neither_completion_nor_translation_is_refused(name: str)
             NETS[name].build(channels)
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("how", "expected"),
     [("max", [5.0, -2.0, 0.0]), ("mean", [3.0, -2.0, 0.0]), ("sum", [6.0, -2.0, 0.0]), ("product", [5.0, -2.0, 0.0])],
 )

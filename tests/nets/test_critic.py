@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from rows import every_row
 from voxlate.nets.critic import Critic, CriticNet
 
 
@@ -18,7 +19,7 @@ def summing(critic: Critic, channels: int = 1) -> CriticNet:
     return net
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("options", "expected"),
     [
         ({}, (2, 1, 6)),
@@ -28,7 +29,7 @@ def summing(critic: Critic, channels: int = 1) -> CriticNet:
         ({"maps": 3, "dimensions": 3, "answer": "patches"}, (2, 3, 3, 6, 10)),
     ],
 )
-@pytest.mark.parametrize("norm", ["none", "instance", "batch"])
+@every_row("norm", ["none", "instance", "batch"])
 def test_outputs_have_a_map_for_each_label_and_one_place_a_slice_or_patch(options, expected, norm):
     critic = Critic(widths=(4, 6, 6), norm=norm, **options).build(channels=2)
     assert critic(torch.randn(2, 2, 6, 32, 48)).shape == expected

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from rows import every_row
 from voxlate.nets.blocks import Norm, group_count
 
 
@@ -18,9 +19,9 @@ def _case(dtype: torch.dtype, shape: tuple[int, ...]) -> tuple[Norm, torch.Tenso
     return norm, x.to(dtype).contiguous(memory_format=form).requires_grad_(), grad.to(dtype)
 
 
-@pytest.mark.parametrize("shape", [(3, 12, 7, 5), (2, 12, 33, 32), (2, 12, 3, 5, 4)])  # small maps, large ones, volumes
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
-@pytest.mark.parametrize("silu", [True, False])
+@every_row("shape", [(3, 12, 7, 5), (2, 12, 33, 32), (2, 12, 3, 5, 4)])  # small maps, large ones, volumes
+@every_row(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+@every_row("silu", [True, False])
 def test_norm_and_its_gradients_are_those_of_the_reference(
     dtype: torch.dtype, tolerance: float, shape: tuple[int, ...], silu: bool
 ) -> None:
@@ -45,7 +46,7 @@ def test_the_eager_and_the_compiled_form_agree(monkeypatch: pytest.MonkeyPatch) 
     torch.testing.assert_close(norm(x), eager, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("channels", "groups"), [(512, 32), (64, 32), (48, 24), (16, 8), (20, 10), (2, 1), (1, 1)])
+@every_row(("channels", "groups"), [(512, 32), (64, 32), (48, 24), (16, 8), (20, 10), (2, 1), (1, 1)])
 def test_groups_divide_the_channels_and_leave_two_in_each(channels: int, groups: int) -> None:
     assert group_count(channels, 32) == groups
 

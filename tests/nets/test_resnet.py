@@ -7,6 +7,7 @@ import torch
 from calling import ask, channels
 from torch import nn
 
+from rows import every_row
 from voxlate.errors import BadInput
 from voxlate.nets.resnet import ResNet, ResNetNet
 
@@ -43,8 +44,8 @@ def test_its_kernels_start_with_the_published_spread_and_its_biases_at_0() -> No
             assert not module.bias.any()
 
 
-@pytest.mark.parametrize("size", [(1, 8, 8), (3, 17, 22), (5, 16, 9), (8, 8, 8)])
-@pytest.mark.parametrize("dimensions", [2, 3])
+@every_row("size", [(1, 8, 8), (3, 17, 22), (5, 16, 9), (8, 8, 8)])
+@every_row("dimensions", [2, 3])
 def test_every_size_comes_back(size: tuple[int, int, int], dimensions: Literal[2, 3]) -> None:
     torch.manual_seed(0)
     net = built(ResNet(width=4, blocks=1, dimensions=dimensions), 2, 3)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from rows import every_row
 from voxlate.nets.strided import DoublingConv, HalvingConv
 
 
@@ -15,8 +16,8 @@ def test_a_depth_is_halved_rounding_up_while_four_slices_are_left_and_comes_back
         assert up(halved, depth).shape == (1, 1, depth, 8, 6)
 
 
-@pytest.mark.parametrize("kernel", [3, 4])
-@pytest.mark.parametrize("depth", [2, 3, 5, 8])
+@every_row("kernel", [3, 4])
+@every_row("depth", [2, 3, 5, 8])
 def test_with_the_same_kernels_doubling_is_the_transpose_of_halving(kernel: int, depth: int) -> None:
     """<halve(x), y> = <x, double(y)>: both pad the same places."""
     torch.manual_seed(0)
@@ -39,8 +40,8 @@ def test_a_sum_over_ones_counts_the_voxels_inside() -> None:
     assert kept[:, 1, 1].tolist() == [3 * 16, 3 * 16, 2 * 16]  # one slice before is outside, and two behind
 
 
-@pytest.mark.parametrize("kernel", [3, 4])
-@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+@every_row("kernel", [3, 4])
+@every_row("depth", [1, 2, 3, 4])
 def test_gradients_in_bfloat16_are_those_of_float32_to_its_rounding(kernel: int, depth: int) -> None:
     """torch 2.13 gives nan for two slices that a convolution pads itself."""
     torch.manual_seed(0)

@@ -8,6 +8,7 @@ import torch
 from calling import ask, channels
 from torch import Tensor, nn
 
+from rows import every_row
 from voxlate.errors import BadInput
 from voxlate.nets.blocks import Fourier, Sinusoidal
 from voxlate.nets.unet import ResidualUNet, UNet
@@ -254,7 +255,7 @@ def test_the_decoder_is_handed_the_map_from_before_features_entered_it(blocks: i
     assert not torch.allclose(skip, enhanced[0])
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("changes", "sentence"),
     [
         ({"attention": (2,)}, "expected levels from 0 to 1"),
@@ -279,9 +280,7 @@ def test_the_network_compiles_into_one_graph(backend: str) -> None:
     torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"patch": 2}, {"resampling": "block"}, {"kernel": "3x3x3", "depth_halvings": 1}], ids=str
-)
+@every_row("changes", [{}, {"patch": 2}, {"resampling": "block"}, {"kernel": "3x3x3", "depth_halvings": 1}])
 def test_a_constant_image_stays_constant_up_to_its_corners(changes: dict[str, Any]) -> None:
     net = UNet(width=8, multipliers=(1, 2, 4), blocks=1, head_width=8, groups=4, zero_init=False, **changes)
     torch.manual_seed(0)

@@ -8,6 +8,7 @@ import torch
 from calling import ask, channels
 from torch import nn
 
+from rows import every_row
 from voxlate.errors import BadInput
 from voxlate.nets.xmodality.adm import ADM
 from voxlate.nets.xmodality.dit import DiT
@@ -58,7 +59,7 @@ def test_published_networks_have_their_parameter_counts(net, state, noisy, expec
     assert sum(parameter.numel() for parameter in built.parameters()) == expected
 
 
-@pytest.mark.parametrize("name", SMALL)
+@every_row("name", SMALL)
 def test_a_batch_of_volumes_is_its_slices_one_by_one(name):
     net, (x, condition, log_snr) = _small(name), _inputs(3, 16, 24)
     with torch.no_grad():
@@ -70,7 +71,7 @@ def test_a_batch_of_volumes_is_its_slices_one_by_one(name):
                 torch.testing.assert_close(whole[item : item + 1, :, d : d + 1], alone, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@every_row("name", SMALL)
 def test_a_slice_of_any_size_is_padded_by_its_mirror_and_cropped(name):
     net, (x, condition, log_snr) = _small(name), _inputs(1, 21, 19)
     height, width = (24, 24) if name in ("uvit", "dit") else (24, 20)
@@ -83,7 +84,7 @@ def test_a_slice_of_any_size_is_padded_by_its_mirror_and_cropped(name):
     torch.testing.assert_close(out, whole[..., :21, :19], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@every_row("name", SMALL)
 def test_every_input_reaches_the_output(name):
     net, (x, condition, log_snr) = _small(name), _inputs(1, 16, 16)
     with torch.no_grad():
@@ -96,7 +97,7 @@ def test_every_input_reaches_the_output(name):
             assert (out - other).abs().max() > 1e-6
 
 
-@pytest.mark.parametrize("name", SMALL)
+@every_row("name", SMALL)
 def test_a_regressor_needs_no_state_and_no_time(name):
     net = _small(name, state=0, out=3, noisy=False)
     _, condition, _ = _inputs(1, 16, 16)
@@ -104,7 +105,7 @@ def test_a_regressor_needs_no_state_and_no_time(name):
         assert ask(net, None, condition, None).shape == (2, 3, 1, 16, 16)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@every_row("name", SMALL)
 def test_every_weight_gets_a_gradient(name):
     net, (x, condition, log_snr) = _small(name), _inputs(1, 16, 16)
     ask(net, x, condition, log_snr).square().mean().backward()
@@ -112,7 +113,7 @@ def test_every_weight_gets_a_gradient(name):
     assert without == []
 
 
-@pytest.mark.parametrize("name", SMALL)
+@every_row("name", SMALL)
 def test_the_condition_and_the_state_may_come_in_one_piece(name):
     net, (x, condition, log_snr) = _small(name), _inputs(1, 16, 16)
     parts = (x, condition) if name == "dit" else (condition, x)
@@ -161,7 +162,7 @@ def test_fresh_weights_have_the_published_spreads():
     assert all(parameter.abs().max() == 0 for key, parameter in dit.named_parameters() if key.endswith("bias"))
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("settings", "words"),
     [
         (ADM(width=30), "net.heads: expected a divisor of 30 channels, found 4"),
@@ -175,13 +176,13 @@ def test_sizes_that_contradict_each_other_are_refused(settings, words):
         settings.build(channels(1, 1, 1))
 
 
-@pytest.mark.parametrize("name", SMALL)
+@every_row("name", SMALL)
 def test_a_configuration_code_is_refused(name):
     with pytest.raises(BadInput, match="takes a configuration code"):
         SMALL[name].build(channels(2, 0, 2, code=2))
 
 
-@pytest.mark.parametrize("name", SMALL)
+@every_row("name", SMALL)
 def test_bfloat16_stays_near_float32(name):
     net, (x, condition, log_snr) = _small(name), _inputs(1, 32, 32)
     with torch.no_grad():

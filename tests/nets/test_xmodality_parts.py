@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
+from rows import every_row
 from voxlate.nets.cpu import gelu_
 from voxlate.nets.xmodality import wavelet
 from voxlate.nets.xmodality.parts import (
@@ -115,9 +116,9 @@ def _plain_norm(h: Tensor, gain: Tensor, shift: Tensor | None, gelu: bool) -> Te
     return F.gelu(y, approximate="tanh") if gelu else y
 
 
-@pytest.mark.parametrize("gelu", [False, True])
-@pytest.mark.parametrize("rows", [1, 3])
-@pytest.mark.parametrize("shifted", [False, True])
+@every_row("gelu", [False, True])
+@every_row("rows", [1, 3])
+@every_row("shifted", [False, True])
 def test_the_fused_norm_and_its_gradients_are_those_of_the_formula(gelu, rows, shifted, monkeypatch):
     monkeypatch.setattr("voxlate.nets.cpu.SLAB", 64)  # several slabs an item, the last one shorter
     torch.manual_seed(rows)
@@ -139,8 +140,8 @@ def test_the_fused_norm_and_its_gradients_are_those_of_the_formula(gelu, rows, s
         )
 
 
-@pytest.mark.parametrize("gelu", [False, True])
-@pytest.mark.parametrize("modulated", [False, True])
+@every_row("gelu", [False, True])
+@every_row("modulated", [False, True])
 def test_the_fused_group_norm_and_its_gradients_are_those_of_torch(gelu, modulated, monkeypatch):
     monkeypatch.setattr("voxlate.nets.cpu.SLAB", 64)
     torch.manual_seed(4)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from rows import every_row
 from voxlate.errors import BadInput
 from voxlate.phantoms import MODALITIES, Head, Label, image, make_head, signal, write_cohort
 from voxlate.phantoms.sequences import bolus, nulling_time_ms
@@ -18,6 +19,7 @@ from voxlate.phantoms.tissue import patient
 
 SIZE = (80, 96, 64)
 SMALL = (32, 32, 16)
+of_the_phantom = pytest.mark.slow  # physics and anatomy that no other code depends on
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +49,7 @@ def pure(head: Head, label: Label) -> np.ndarray:
     return ndimage.binary_erosion((head.labels == label) & (head.share == 1)) & (head.lesion_map == 0)
 
 
+@of_the_phantom
 def test_white_over_grey_on_t1_is_what_the_ernst_equation_says(tumour: Head) -> None:
     picture = signal(average(tumour), "t1")
     tr, te, sine, cosine = 18.0, 3.0, 0.42261826, 0.90630779  # flip 25 degrees
@@ -58,6 +61,7 @@ def test_white_over_grey_on_t1_is_what_the_ernst_equation_says(tumour: Head) -> 
     assert np.median(white) / np.median(grey) == pytest.approx(ernst(0.70, 832, 47) / ernst(0.82, 1331, 47), rel=1e-4)
 
 
+@of_the_phantom
 def test_free_water_is_nulled_on_flair_and_brightest_on_t2(tumour: Head) -> None:
     fluid = (tumour.labels == Label.VENTRICLE) & (tumour.share == 1)
     white = pure(tumour, Label.WHITE)
@@ -67,10 +71,12 @@ def test_free_water_is_nulled_on_flair_and_brightest_on_t2(tumour: Head) -> None
     assert t2[fluid].min() > 2 * t2[white].max()
 
 
+@of_the_phantom
 def test_the_nulling_time_of_an_infinite_repetition_is_t1_ln_2() -> None:
     assert nulling_time_ms(1000.0, 1e9) == pytest.approx(1000 * np.log(2))
 
 
+@of_the_phantom
 def test_gadolinium_brightens_the_rim_and_the_vessels_but_not_the_necrosis(tumour: Head) -> None:
     gain = signal(tumour, "t1c") / np.maximum(signal(tumour, "t1"), 1e-3)
     whole = tumour.share == 1
@@ -90,6 +96,7 @@ def test_tissue_plateaus_on_ct_have_their_hounsfield_units_within_the_noise(tumo
         assert picture[inside].std() == pytest.approx(np.sqrt(noise_hu**2 + 1 / 12), rel=0.15)
 
 
+@of_the_phantom
 def test_air_on_mr_has_the_rayleigh_law_of_magnitude_noise(tumour: Head) -> None:
     picture = image(tumour, "pd")
     air = ndimage.binary_erosion(tumour.labels == Label.AIR, iterations=3, border_value=1)
@@ -103,6 +110,7 @@ def test_tmax_exceeds_six_seconds_in_core_and_penumbra_and_nowhere_else(stroke: 
     assert np.array_equal(image(stroke, "tmax") > 6, stroke.lesion_map > 0)
 
 
+@of_the_phantom
 def test_core_has_under_thirty_percent_of_the_normal_flow_and_the_penumbra_more(stroke: Head) -> None:
     cbf = signal(average(stroke), "cbf")
     whole = (stroke.labels == Label.WHITE) & (stroke.share == 1)
@@ -110,6 +118,7 @@ def test_core_has_under_thirty_percent_of_the_normal_flow_and_the_penumbra_more(
     assert core < 0.3 * normal < penumbra < normal
 
 
+@of_the_phantom
 def test_volume_is_flow_times_transit_time(stroke: Head) -> None:
     head = average(stroke)
     cbf, cbv = signal(head, "cbf"), signal(head, "cbv")
@@ -118,6 +127,7 @@ def test_volume_is_flow_times_transit_time(stroke: Head) -> None:
         assert np.allclose(60 * cbv[inside] / cbf[inside], transit_s, rtol=1e-5)
 
 
+@of_the_phantom
 def test_contrast_comes_first_to_arteries_then_to_veins_and_late_behind_a_clot(stroke: Head) -> None:
     early, middle, late = (signal(stroke, f"cta{phase}") for phase in (1, 2, 3))
     whole = stroke.share > 0.8
@@ -130,6 +140,7 @@ def test_contrast_comes_first_to_arteries_then_to_veins_and_late_behind_a_clot(s
     assert np.array_equal(signal(stroke, "cta"), early)
 
 
+@of_the_phantom
 def test_the_bolus_is_one_at_its_peak_and_nothing_before_it_arrives() -> None:
     seconds = np.linspace(0, 30, 3001)
     curve = bolus(seconds, 2.0, 8.0)
@@ -138,6 +149,7 @@ def test_the_bolus_is_one_at_its_peak_and_nothing_before_it_arrives() -> None:
     assert not curve[seconds <= 2].any()
 
 
+@of_the_phantom
 def test_flowing_blood_is_bright_on_tof_and_stagnant_blood_is_not(stroke: Head) -> None:
     picture = signal(stroke, "tof")
     whole = stroke.share > 0.8
@@ -146,6 +158,7 @@ def test_flowing_blood_is_bright_on_tof_and_stagnant_blood_is_not(stroke: Head) 
     assert artery > 2 * np.median(picture[whole & (stroke.labels == Label.ARTERY_BEYOND_CLOT)])
 
 
+@of_the_phantom
 def test_veins_are_dark_on_swi(tumour: Head) -> None:
     picture = signal(tumour, "swi")
     assert (
@@ -154,6 +167,7 @@ def test_veins_are_dark_on_swi(tumour: Head) -> None:
     )
 
 
+@of_the_phantom
 def test_arteries_on_swi_are_bright_at_the_base_and_fade_upward_but_never_to_fluid(stroke: Head) -> None:
     picture, middle = signal(stroke, "swi"), len(stroke.labels) // 3
     arteries = (stroke.labels == Label.ARTERY) & (stroke.share > 0.8)
@@ -162,6 +176,7 @@ def test_arteries_on_swi_are_bright_at_the_base_and_fade_upward_but_never_to_flu
     assert low > 1.2 * high > 1.2 * picture[stroke.labels == Label.VENTRICLE].mean()
 
 
+@of_the_phantom
 def test_arteries_form_one_tree(stroke: Head) -> None:
     carried = fraction(stroke, Label.ARTERY, Label.ARTERY_BEYOND_CLOT, Label.CLOT) > 0
     parts, _ = ndimage.label(carried, np.ones((3, 3, 3)))
@@ -177,6 +192,7 @@ def test_a_head_without_asymmetry_is_its_own_mirror_image() -> None:
     assert np.array_equal(head.labels, head.labels[..., ::-1])
 
 
+@of_the_phantom
 def test_a_stroke_makes_a_symmetric_head_asymmetric_on_its_own_side_only() -> None:
     head = make_head(5, 2, (48, 56, 32), "stroke", asymmetry=0.0)
     cbf = signal(head, "cbf")
@@ -196,6 +212,7 @@ def test_heads_of_different_cases_differ_and_the_same_case_does_not() -> None:
     assert not np.array_equal(image(first, "t1"), image(make_head(2, 0, SMALL), "t1"))
 
 
+@of_the_phantom
 def test_the_same_case_has_the_same_anatomy_at_every_size() -> None:
     coarse, fine = (make_head(7, 0, size, "tumour") for size in ((40, 48, 32), (80, 96, 64)))
     for label in (Label.WHITE, Label.GREY, Label.VENTRICLE, Label.EYE):
@@ -203,6 +220,7 @@ def test_the_same_case_has_the_same_anatomy_at_every_size() -> None:
         assert volumes[0] == pytest.approx(volumes[1], rel=0.12)
 
 
+@of_the_phantom
 def test_volumes_of_the_brain_are_those_of_adults(tumour: Head) -> None:
     """Intracranial volume 1.2-1.8 l, brain over 1 l: Rushton and Ankney 2009, Int J Neurosci 119:692."""
     litre = np.prod(tumour.spacing_mm) / 1e6
@@ -222,12 +240,14 @@ def test_every_modality_is_finite_and_within_its_unit(stroke: Head) -> None:
         assert low <= picture.min() < picture.max() <= high, name
 
 
+@of_the_phantom
 def test_an_ellipsoid_with_equal_axes_has_the_distance_of_a_ball() -> None:
     points = tuple(np.random.default_rng(0).uniform(-40, 40, (3, 500)).astype(np.float32))
     exact = np.sqrt(sum((p - c) ** 2 for p, c in zip(points, (1, 2, 3)))) - 10
     assert np.allclose(ellipsoid((points[0], points[1], points[2]), (1, 2, 3), (10, 10, 10)), exact, atol=1e-4)
 
 
+@of_the_phantom
 def test_tubes_have_the_distance_of_a_cylinder_between_their_ends() -> None:
     axis = np.linspace(-12, 12, 25, dtype=np.float32)
     z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
@@ -235,6 +255,7 @@ def test_tubes_have_the_distance_of_a_cylinder_between_their_ends() -> None:
     assert np.allclose(distance, np.minimum(np.hypot(x, y) - 3, 5), atol=1e-5)
 
 
+@of_the_phantom
 def test_noise_has_unit_variance_and_repeats_after_its_period() -> None:
     field = noise(np.random.default_rng(0), 20, 5, 24)
     point = np.linspace(0, 50, 20, dtype=np.float32)
@@ -279,7 +300,7 @@ def test_a_folder_with_another_cohort_is_refused(tmp_path: Path) -> None:
         write_cohort(tmp_path, 1, SMALL, seed=2, modalities=["t1"])
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("wrong", "sentence"),
     [
         ({"cases": 0}, "cases: expected at least 1, found 0"),

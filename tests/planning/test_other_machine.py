@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from rows import every_row
 from voxlate.cli.api import plan
 from voxlate.errors import BadInput
 from voxlate.files import read_json
@@ -35,13 +36,13 @@ def test_memory_and_rate_are_read_in_any_order_and_case():
 SIGNED = ["24GB, -80 TFLOPS", "-24GB, 80 TFLOPS", "1e99GB, 80 TFLOPS", "24GB, 1e-9 TFLOPS", "24GB, 1,500 TFLOPS"]
 
 
-@pytest.mark.parametrize("text", ["24GB", "80 TFLOPS", "", "0GB, 80 TFLOPS", "an A100", "24GB, 0 TFLOPS", *SIGNED])
+@every_row("text", ["24GB", "80 TFLOPS", "", "0GB, 80 TFLOPS", "an A100", "24GB, 0 TFLOPS", *SIGNED])
 def test_a_machine_without_memory_or_rate_is_refused_in_one_sentence(text):
     with pytest.raises(BadInput, match="--plan-for: expected a GPU's memory and its peak"):
         machine_of(text)
 
 
-@pytest.mark.parametrize("text", ["99MB, 80 TFLOPS", "1025TB, 80 TFLOPS", "24GB, 0.009 TFLOPS", "24GB, 1001 PFLOPS"])
+@every_row("text", ["99MB, 80 TFLOPS", "1025TB, 80 TFLOPS", "24GB, 0.009 TFLOPS", "24GB, 1001 PFLOPS"])
 def test_a_machine_beyond_any_gpu_is_refused_in_one_sentence(text):
     with pytest.raises(BadInput, match="--plan-for: expected a GPU of 100 MB to 1 PB"):
         machine_of(text)
@@ -84,13 +85,13 @@ def test_what_cannot_be_counted_is_refused():
 def test_a_run_planned_for_another_machine_is_trained_where_it_is_copied_to(voxlate, prepared, tmp_path):
     run = tmp_path / "run"
     options = ("train", "auto", "--data", prepared, "--out", run)
-    planned = voxlate(*options, "--minutes", 0.1, "--mode", "mean", "--plan-for", "1GB, 1 TFLOPS")
+    planned = voxlate(*options, "--minutes", 0.02, "--mode", "mean", "--plan-for", "1GB, 1 TFLOPS")
     assert planned.code == 0, planned.err
     assert f"Next, where {prepared} and {run} are copied to:  voxlate train auto" in planned.out
     assert {one.name for one in run.iterdir()} == {"recipe.toml", "plan.json"}
     assert "# Predicted for a machine with 1 GB and 1 TFLOPS: " in (run / "recipe.toml").read_text()
     assert read(str(run / "recipe.toml")).train.precision == "auto"  # the other machine's choice
-    again = voxlate(*options, "--minutes", 0.1, "--mode", "mean", "--plan-for", "1GB, 1 TFLOPS")
+    again = voxlate(*options, "--minutes", 0.02, "--mode", "mean", "--plan-for", "1GB, 1 TFLOPS")
     assert again.code == 2
     assert "expected an empty folder, found a plan there" in " ".join(again.err.split())
     trained = voxlate(*options)

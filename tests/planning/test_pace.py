@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rows import every_row
 from voxlate import recipe
 from voxlate.errors import BadInput, Stopped
 from voxlate.files import read_json, write_json
@@ -160,7 +161,7 @@ def test_a_run_whose_lengths_were_set_by_hand_has_no_pace(planned, tmp_path):
     assert kept_pace(tmp_path, planned) is None
 
 
-@pytest.mark.parametrize(
+@every_row(
     "change",
     [
         {"minutes": -1},

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import voxlate as package
+from rows import every_row
 from voxlate import recipe
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import open_cohort
@@ -103,7 +104,7 @@ def test_keys_of_a_plan_are_changed_by_set(voxlate, prepared, tmp_path):
     assert tomllib.loads((tmp_path / "run" / "recipe.toml").read_text())["train"]["steps"] == 2
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("options", "words"),
     [
         (("--minutes", 0.0001), "expected time for one pass over the 24 slices"),
@@ -114,7 +115,7 @@ def test_keys_of_a_plan_are_changed_by_set(voxlate, prepared, tmp_path):
         (("--out", "plan.txt"), "expected the name of a .toml file"),
     ],
 )
-def test_wishes_that_cannot_be_met_are_one_sentence(voxlate, prepared, tmp_path, monkeypatch, options, words):
+def test_a_plan_that_cannot_be_met_is_refused_in_one_sentence(voxlate, prepared, tmp_path, monkeypatch, options, words):
     monkeypatch.chdir(tmp_path)
     answer = voxlate("plan", prepared, *options)
     assert answer.code == 2

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from rows import every_row
 from voxlate.data.prepared import Entry
 from voxlate.errors import BadInput
 from voxlate.images.statistics import PERCENTILES, Distribution
@@ -105,7 +106,7 @@ def test_a_ct_without_air_is_said_to_lack_its_offset():
     assert "offset" not in rules.intensity(scan("ct", "HU", -200, 1500, -1024), is_target=True)[1]
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("names", "source", "target", "way"),
     [
         (["t1", "ct"], ("t1",), ("ct",), "pairs"),

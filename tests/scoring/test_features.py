@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter, zoom
 
+from rows import every_row
 from voxlate.errors import BadInput
 from voxlate.scoring.distances import frechet, kernel_distance
 from voxlate.scoring.features import (
@@ -56,7 +57,7 @@ def assert_rising(values):
 OTHERS = scenes(1)  # not the truth's own scenes: a distance between sets knows no pairs
 
 
-@pytest.mark.parametrize(
+@every_row(
     "versions",
     [
         [OTHERS, *(gaussian_filter(OTHERS, (0, width, width)) for width in (1, 2, 4))],
@@ -68,7 +69,6 @@ OTHERS = scenes(1)  # not the truth's own scenes: a distance between sets knows 
         [OTHERS, *(OTHERS * gain for gain in (1.15, 1.3, 1.5))],
         [OTHERS, *(OTHERS + offset for offset in (0.05, 0.1, 0.2))],
     ],
-    ids=["blur", "noise", "too little contrast", "too much contrast", "too bright"],
 )
 def test_the_more_a_picture_is_spoilt_the_larger_is_the_texture_distance(truth, versions):
     plain, kernel = distances(truth, versions)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from rows import every_row
 from voxlate import recipe
 from voxlate.data.batches import read_batch
 from voxlate.data.prepared import open_cohort
@@ -42,8 +43,8 @@ def test_a_slice_gives_the_same_output_through_trainings_path_and_through_that_o
     assert (apart.max() < 1e-5) == same
 
 
-@pytest.mark.parametrize("kind", [SliceConv, VolumeConv])
-@pytest.mark.parametrize(
+@every_row("kind", [SliceConv, VolumeConv])
+@every_row(
     ("repeat", "training", "edge"),
     [
         ("never", True, 2),

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from rows import every_row
 from voxlate import recipe as recipes
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import open_cohort
@@ -90,7 +91,7 @@ def test_the_prepared_brain_is_the_brain_of_the_plain_ct(heads: Path, ready: Pat
         assert dice(mask, inside) > 0.95
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("units", "name"),
     [
         ({"cbf": "ml/100g/min", "cta1": "HU", "ncct": "HU"}, "ncct"),
@@ -177,7 +178,7 @@ def test_a_cohort_s_mask_files_are_found_at_synthesis(voxlate, heads: Path, run:
     ("shape", "value", "sentence"),
     [((48, 52, 19), 1, "mask.nii.gz: expected the grid of"), (SIZE, 0, "expected a mask with voxels above 0")],
 )
-def test_a_mask_that_does_not_fit_is_one_sentence(
+def test_a_mask_that_does_not_fit_is_refused_in_one_sentence(
     heads: Path, run: Path, tmp_path: Path, shape: tuple[int, int, int], value: int, sentence: str
 ) -> None:
     path = save_like(tmp_path / "mask.nii.gz", np.full(shape, value, np.uint8), scans(heads)["ncct"])

@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 from scipy.ndimage import distance_transform_edt
 
+from rows import every_row
 from voxlate.files import read_json
 from voxlate.images.grid import canonical
 from voxlate.images.intensity import Scale
@@ -170,7 +171,7 @@ def _two(prepared, t2):
     return replace(prepared, header=told, arrays={**prepared.arrays, "t2": canonical(t2).data[0]})
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("unit", "known", "scale", "value"),
     [
         ("a.u.", None, Scale(0, 1400), 0),

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from rows import every_row
 from voxlate.data.align import Preparation
 from voxlate.data.case import prepare_case
 from voxlate.data.patches import read_patch
@@ -110,9 +111,7 @@ class Turned(Noise):
 WHOLE, CROPPED, RESIZED = {"kind": "whole"}, {"kind": "whole", "crop": 2}, {"kind": "resized", "size": [56, 80]}
 
 
-@pytest.mark.parametrize(
-    ("width", "slices"), [(48, WHOLE), (64, WHOLE), (86, WHOLE), (100, WHOLE), (100, CROPPED), (86, RESIZED)]
-)
+@every_row(("width", "slices"), [(48, WHOLE), (64, WHOLE), (86, WHOLE), (100, WHOLE), (100, CROPPED), (86, RESIZED)])
 def test_the_mirrored_patient_is_drawn_as_the_mirror_image(monkeypatch, width, slices) -> None:
     """Narrower than the patch, equal and wider; kernels are symmetric and the noise is mirrored with the patient."""
     drawn, data = model(slices=slices), head(width)
@@ -291,7 +290,7 @@ def test_a_crop_is_refused_where_a_predictor_is_not_held_inside() -> None:
         from_dict(values, "here")
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("data", "words"),
     [
         ({"centred": False}, "data.centred = true"),

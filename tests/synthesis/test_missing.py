@@ -8,6 +8,7 @@ from functools import partial
 import nibabel as nib
 import pytest
 
+from rows import every_row
 from voxlate.files import read_json
 from voxlate.scoring.evaluate import evaluate
 from voxlate.synthesis.result import is_unchanged, write_images
@@ -246,7 +247,7 @@ def test_the_seed_of_an_evaluation_is_that_of_its_synthesis_and_its_intervals(vo
     assert other["cases"] == [row.flat() for row in evaluate(tmp_path / "o7", cohort, seed=7).rows]
 
 
-@pytest.mark.parametrize("option", [("--missing", "all"), ("--missing", "one"), ("--steps", "3"), ("--samples", "9")])
+@every_row("option", [("--missing", "all"), ("--missing", "one"), ("--steps", "3"), ("--samples", "9")])
 def test_options_of_a_synthesis_are_refused_without_a_run(voxlate, cohort, tmp_path, option):
     answer = voxlate("evaluate", tmp_path, "--truth", cohort, *option)
     assert answer.code == 2

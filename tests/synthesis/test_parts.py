@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from rows import every_row
 from voxlate.cli import api
 from voxlate.errors import BadInput
 from voxlate.files import locked, read_json
@@ -29,8 +30,8 @@ def test_parts_share_out_all_cases_and_each_once():
     assert all(sorted([*names(own), *others]) == names(scans) for own, others in parts)
 
 
-@pytest.mark.parametrize("text", ["", "3", "0/3", "4/3", "-1/3", "1/0", "a/b", "1/3/5"])
-def test_what_is_no_part_is_refused_in_one_sentence(text):
+@every_row("text", ["", "3", "0/3", "4/3", "-1/3", "1/0", "a/b", "1/3/5"])
+def test_an_invalid_part_is_refused_in_one_sentence(text):
     with pytest.raises(BadInput, match="--part: expected the number of a part and how many there are"):
         part_of(text)
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
+from rows import every_row
 from voxlate.batch import stable_id
 from voxlate.diffusion.noise import Noise
 from voxlate.errors import BadInput
@@ -155,8 +156,8 @@ def test_samples_are_brought_back_and_clipped_one_by_one() -> None:
     np.testing.assert_array_equal(again.std["cta"].data, both.std["cta"].data)
 
 
-@pytest.mark.parametrize("noise", ["independent", "shared", "correlated"])
-@pytest.mark.parametrize("slices", ["whole", "tiled", "resized"])
+@every_row("noise", ["independent", "shared", "correlated"])
+@every_row("slices", ["whole", "tiled", "resized"])
 def test_noise_belongs_to_the_item_whatever_the_batch(slices, noise) -> None:
     data = np.random.default_rng(0).normal(500, 80, (3, 300, 280))
     model = stand_in(None, slices={"kind": slices}, noise={"kind": noise})
@@ -221,7 +222,7 @@ def test_tiles_are_never_larger_than_the_slice(shape, patch, overlap) -> None:
         ({"kind": "tiled", "size": [64, 64]}, "found 'synth.slices.size'"),
     ],
 )
-def test_a_wrong_kind_of_slices_is_one_sentence(slices, words) -> None:
+def test_an_unknown_type_of_slices_is_refused_in_one_sentence(slices, words) -> None:
     with pytest.raises(BadInput, match=words):
         stand_in(None, slices=slices)
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import voxlate as package
+from rows import every_row
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
 from voxlate.images.volume import read_volume
@@ -397,7 +398,7 @@ def test_an_image_of_another_patient_is_never_written_over(voxlate, run, cohort,
     assert voxlate("synth", run, f"t1={first}", "--out", tmp_path / "out").code == 0
 
 
-@pytest.mark.parametrize("name", ["../../evil", "/tmp/evil", ".hidden", "a" * 101])
+@every_row("name", ["../../evil", "/tmp/evil", ".hidden", "a" * 101])
 def test_a_name_in_a_weights_header_that_would_leave_its_folder_is_refused(run, cohort, tmp_path, name):
     method, _, header = load_method(run)
     text = json.dumps(header["recipe"]).replace('"t2"', json.dumps(name))

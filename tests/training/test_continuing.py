@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from two_stages import TWO_STAGES
 
+from rows import every_row
 from voxlate import recipe
 from voxlate.errors import BadInput, Stopped
 from voxlate.files import read_json, write_json
@@ -170,7 +171,7 @@ def test_images_of_the_weights_of_before_are_made_again(voxlate, run, cohort, tm
     assert "made in another way" in answer.err
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("arguments", "words"),
     [
         (["RUN", "--steps", "2000"], "--steps: expected a number above 0 after a +"),
@@ -183,7 +184,7 @@ def test_images_of_the_weights_of_before_are_made_again(voxlate, run, cohort, tm
         (["RECIPE", "--data", "P"], "--out: expected a folder for the run"),
     ],
 )
-def test_a_length_that_makes_no_sense_is_one_sentence(voxlate, run, tiny, tmp_path, arguments, words):
+def test_an_invalid_number_of_steps_is_refused_in_one_sentence(voxlate, run, tiny, tmp_path, arguments, words):
     (tmp_path / "folder").mkdir()
     places = {"RUN": run, "FOLDER": tmp_path / "folder", "RECIPE": tiny}
     answer = voxlate("train", *(places.get(one, one) for one in arguments))

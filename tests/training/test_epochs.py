@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rows import every_row
 from voxlate import recipe
 from voxlate.errors import Stopped
 from voxlate.methods.cycle import Cycle
@@ -43,7 +44,7 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+@every_row("name", METHODS)
 def test_in_an_epoch_the_turn_that_makes_images_takes_as_many_items_as_there_are(
     prepared, tiny, tmp_path, monkeypatch, name
 ):

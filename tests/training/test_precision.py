@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rows import every_row
 from voxlate import recipe
 from voxlate.files import read_json
 from voxlate.synthesis.calibrations import without_precision
@@ -55,9 +56,7 @@ def auto(path: Path) -> recipe.Recipe:
     return recipe.read(str(path), {"train.precision": "auto", "train.steps": "1"})
 
 
-@pytest.mark.parametrize(
-    ("ratio", "chosen"), [(0.5, "bfloat16"), (0.9, "bfloat16"), (0.92, "float32"), (4.3, "float32")]
-)
+@every_row(("ratio", "chosen"), [(0.5, "bfloat16"), (0.9, "bfloat16"), (0.92, "float32"), (4.3, "float32")])
 def test_bfloat16_is_taken_where_it_saves_a_tenth_of_the_time(machine, ratio, chosen):
     machine(ratio)
     found = precision.choose(CPU)
@@ -119,7 +118,7 @@ def test_a_cache_folder_that_cannot_be_written_is_one_sentence_once(probes, monk
     assert "VOXLATE_CACHE" in said
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("system", "variables", "folder"),
     [
         ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/voxlate"),
@@ -205,7 +204,7 @@ def test_a_run_in_which_nothing_was_trained_keeps_no_precision(run):
     assert precision.kept_precisions(Run(run / "nowhere")) == {}
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("trained", "asked", "ratio", "drawn"),
     [
         ("float32", "auto", 0.5, "float32"),  # never less exact than the training

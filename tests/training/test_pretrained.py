@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rows import every_row
 from voxlate import recipe
 from voxlate.errors import BadInput
 from voxlate.nets.interface import Channels
@@ -126,8 +127,8 @@ def ours(path: Path, source: Source) -> tuple[Tensor, Tensor, Tensor]:
         return mean[:, :, 0], log_variance[:, :, 0], net.decode(mean)[:, :, 0]
 
 
-@pytest.mark.parametrize("source", LEVELS)
-@pytest.mark.parametrize("layout", ["diffusers", "compvis", "compvis of a whole latent diffusion"])
+@every_row("source", LEVELS)
+@every_row("layout", ["diffusers", "compvis", "compvis of a whole latent diffusion"])
 def test_imported_weights_give_what_diffusers_gave(tmp_path: Path, source: Source, layout: str) -> None:
     prefix = "first_stage_model." if "whole" in layout else ""
     mean, _, decoded = ours(written(tmp_path / "a.safetensors", source, layout == "diffusers", prefix), source)

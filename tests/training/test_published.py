@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from rows import every_row
 from voxlate.errors import BadInput
 from voxlate.images.volume import Volume
 from voxlate.nets.interface import Channels, NetworkInput
@@ -66,9 +67,9 @@ def _difference(path: Path, io: dict[str, Tensor], suffix: str = "") -> float:
         return (ask(load_network(path), noisy, condition, images.get("log_snr")) - expected).abs().max().item()
 
 
-@pytest.mark.parametrize("suffix", ["", "_rect"])
-@pytest.mark.parametrize("name", NETS)
-def test_the_reference_outputs_of_small_networks(reference, name, suffix):
+@every_row("suffix", ["", "_rect"])
+@every_row("name", NETS)
+def test_small_networks_reproduce_the_reference_outputs(reference, name, suffix):
     io = load_file(reference / "dev" / f"{name}_io.safetensors")
     io = {key: values for key, values in io.items() if key.endswith("_rect") == bool(suffix)}
     assert _difference(reference / "dev" / f"{name}.safetensors", io, suffix) < _most(name)
@@ -92,7 +93,7 @@ def _from_recipe(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
     "name",
     ["unet", *(pytest.param(name, marks=pytest.mark.slow) for name in ("adm", "uvit", "dit"))],
 )
-def test_the_reference_outputs_at_the_published_size(reference, name, tmp_path):
+def test_networks_of_the_published_size_reproduce_the_reference_outputs(reference, name, tmp_path):
     published = json.loads((reference / "default_params.json").read_text())[name]
     save_file(_from_recipe(published["params"]), tmp_path / "full.safetensors")
     io = load_file(reference / "dev" / f"full_{name}_io.safetensors")
@@ -111,7 +112,7 @@ def test_bfloat16_of_the_reference_networks_is_within_a_hundredth(reference, nam
     assert (rounded - expected).norm() < 1e-2 * expected.norm()
 
 
-@pytest.mark.parametrize("name", NETS)
+@every_row("name", NETS)
 def test_the_published_keys_and_shapes_are_ours(reference, name):
     published = json.loads((reference / "default_params.json").read_text())[name]["params"]
     settings = {"unet": PlainUNet(), "unet_time": PlainUNet(), "adm": ADM(), "uvit": UViT(), "dit": DiT()}[name]
@@ -132,10 +133,8 @@ def _file(path: Path, name: str, sources: int = 1, noisy: bool | None = None, **
     return path
 
 
-@pytest.mark.parametrize("sources", [1, 3])
-@pytest.mark.parametrize(
-    ("name", "noisy"), [("unet", False), ("unet", True), ("adm", True), ("uvit", True), ("dit", True)]
-)
+@every_row("sources", [1, 3])
+@every_row(("name", "noisy"), [("unet", False), ("unet", True), ("adm", True), ("uvit", True), ("dit", True)])
 def test_network_and_sizes_are_read_from_the_file(name, noisy, sources, tmp_path):
     arrays = load_file(_file(tmp_path / "w.safetensors", name, sources, noisy))
     found = detect({key: tuple(values.shape) for key, values in arrays.items()}, "w")
@@ -143,7 +142,7 @@ def test_network_and_sizes_are_read_from_the_file(name, noisy, sources, tmp_path
     assert (found.ins, found.outs, found.noisy) == (sources + noisy, 1, noisy)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@every_row("name", SMALL)
 def test_every_array_of_a_file_has_its_own_place_and_fills_it(name):
     net = SMALL[name].build(_channels(2, True))
     places: dict[str, list[int]] = {}
@@ -165,7 +164,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
+@every_row("case", BAD)
 def test_a_file_that_is_not_as_published_is_refused_by_name(case, tmp_path):
     changes, words = BAD[case]
     path = _file(tmp_path / "adm.safetensors", "adm", **changes)
@@ -174,7 +173,7 @@ def test_a_file_that_is_not_as_published_is_refused_by_name(case, tmp_path):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@every_row("name", SMALL)
 def test_any_missing_array_is_missed(name, tmp_path):
     path = _file(tmp_path / "w.safetensors", name)
     tensors = load_file(path)
@@ -200,7 +199,7 @@ def test_a_file_that_is_no_weights_is_refused(tmp_path):
         load_network(path)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@every_row("name", SMALL)
 def test_an_imported_file_is_a_run_that_synthesises(name, tmp_path):
     weights = _file(tmp_path / f"{name}.safetensors", name)
     run = import_run(weights, tmp_path / "run", {"synth.steps": "2"} if name != "unet" else None)
@@ -229,8 +228,8 @@ STORED = {  # stored as LPS and as RAS: steps to LPS, and where a piece of the h
 }
 
 
-@pytest.mark.parametrize("name", STORED)
-@pytest.mark.parametrize("kind", ["unet", "adm"])
+@every_row("name", STORED)
+@every_row("kind", ["unet", "adm"])
 def test_an_imported_network_sees_the_slices_of_the_lps_array_and_answers_on_the_scan_s_grid(
     shared, kind, name, tmp_path
 ):

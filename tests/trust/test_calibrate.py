@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import voxlate as package
+from rows import every_row
 from voxlate.files import read_json
 from voxlate.images.volume import read_volume
 from voxlate.records import checksum
@@ -202,7 +203,7 @@ def test_maps_that_were_changed_after_synthesis_are_not_scored(voxlate, run, oth
     assert "1 of 10 images have no intervals" in said
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("rule", "said"),
     [
         ("body=t2>100", "expected a name that the calibration has no use for"),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.ndimage as ndimage
 
+from rows import every_row
 from voxlate.trust.out_of_distribution import (
     PROVING,
     STATISTICS,
@@ -48,7 +49,7 @@ def with_metal(image):
     return image
 
 
-@pytest.mark.parametrize(
+@every_row(
     ("change", "worst"),
     [
         (with_metal, "farthest"),
@@ -56,7 +57,6 @@ def with_metal(image):
         (lambda image: np.ascontiguousarray(image.transpose(0, 2, 1)), None),
         (lambda image: np.where(image > -0.9, -image, -1), None),
     ],
-    ids=["metal", "cut off", "on its side", "another contrast"],
 )
 def test_heads_of_another_kind_are_flagged(references, change, worst):
     verdicts = [verdict_on(references, seen(change(head(k)).astype(np.float32))) for k in range(100, 110)]
@@ -94,7 +94,7 @@ def test_a_single_slice_and_a_scan_that_shows_nothing_have_patches():
     assert len(patches_of([np.zeros((1, 1, 9), np.float32)], np.zeros((1, 1, 9), bool), SPACING).features) == 1
 
 
-@pytest.mark.parametrize("known", [2, 3, 4, 6])
+@every_row("known", [2, 3, 4, 6])
 def test_few_patients_flag_no_head_by_its_size_and_say_that_they_are_few(known):
     references = fit_references([seen(head(k)) for k in range(known)], [f"p{k}" for k in range(known)])
     verdicts = [verdict_on(references, seen(head(k))) for k in range(100, 120)]

@@ -6,12 +6,15 @@ AMD EPYC, torch 2. Kernels that gain less than 5 % on every network are not kept
 
 import functools
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 # Numbers that a thread works on at a time, so that they and what is made of them stay in its second-level cache:
 SLAB = 1 << 16  # of a map
@@ -267,3 +270,38 @@ class Attend(torch.autograd.Function):
             )
             out[part] = torch.stack(parts).view(3, -1, heads, tokens, width).permute(1, 3, 0, 2, 4)
         return out
+
+
+def volumes_in_float32(device: torch.device) -> AbstractContextManager[Any]:
+    """Within it, training steps in bfloat16 compute convolutions over volumes in float32 where bfloat16 is unsafe.
+
+    On a CPU with AMX, torch 2.13 (oneDNN) computes their weights' gradients in bfloat16 wrongly from widths of about 96
+    voxels on: it gives NaN or writes beyond its memory. ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 avoids it, too.
+    """
+    return _VolumesInFloat32() if device.type == "cpu" and _multiplies_tiles() else nullcontext()
+
+
+@functools.cache
+def _multiplies_tiles() -> bool:
+    """Whether oneDNN uses the CPU's AMX instructions."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    return torch.cpu._is_amx_tile_supported() and (not limit or limit == "DEFAULT" or "AMX" in limit)
+
+
+class _VolumesInFloat32(TorchFunctionMode):
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = dict(kwargs or {})
+        if function not in (torch.conv3d, torch.conv_transpose3d) or not torch.is_autocast_enabled("cpu"):
+            return function(*args, **named)
+        with torch.autocast("cpu", enabled=False):
+            return function(*map(_exact, args), **{name: _exact(value) for name, value in named.items()})
+
+
+def _exact(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) else value

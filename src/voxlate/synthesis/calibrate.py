@@ -132,7 +132,9 @@ def _collect(collector: Collector, cases: Sequence[CaseFiles], progress: Progres
             content = collector.contents(case)
             twins = [other for other, known in data.contents.items() if known == content]
             if twins:
-                warn(f"{case.case} has the same scans as {twins[0]}: it is left out, because it is not another patient.")
+                warn(
+                    f"{case.case} has the same scans as {twins[0]}: it is left out, because it is not another patient."
+                )
                 continue
             voxels, patches = collector.collect(case, content, partial(progress, "slices"))
         except InTraining:

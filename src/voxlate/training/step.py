@@ -12,6 +12,7 @@ from voxlate.devices import can_compile
 from voxlate.diffusion.noise import Noise
 from voxlate.learning.settings import Training
 from voxlate.methods.method import Method
+from voxlate.nets.cpu import volumes_in_float32
 from voxlate.training.clock import Clock
 from voxlate.training.learner import Epochs, Learner
 from voxlate.training.validate import autocast
@@ -62,10 +63,11 @@ def take_step(
                 # the latter looks for GPUs: 1 ms
                 seed_of = torch.default_generator if device.type == "cpu" else torch
                 seed_of.manual_seed(stable_id(noise.seed, int(batch.item.flatten()[0])))
-                with autocast(device, options.precision):
-                    parts = parallel(turn, batch.to(device), noise, progress)
-                clock.lap("forward")
-                (parts["total"] / options.accumulate).backward()
+                with volumes_in_float32(device):  # around the backward pass, too, which may compute layers again
+                    with autocast(device, options.precision):
+                        parts = parallel(turn, batch.to(device), noise, progress)
+                    clock.lap("forward")
+                    (parts["total"] / options.accumulate).backward()
                 clock.lap("backward")
                 calls += 1
             if options.clip_norm:

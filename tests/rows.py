@@ -1,0 +1,54 @@
+"""One test for a law that holds in every row of a table."""
+
+import inspect
+import traceback
+from collections.abc import Callable, Iterable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Test = Callable[..., None]
+ALONE = {"tmp_path", "monkeypatch"}  # fixtures that each row has for itself
+
+
+def every_row(names: str | tuple[str, ...], rows: Iterable[Any]) -> Callable[[Test], Test]:
+    """Run a test on all rows, as pytest.mark.parametrize does, but as one test whose message lists the rows that fail.
+
+    Rows share fixtures, but for the folder `tmp_path` and `monkeypatch`, which each row has for itself.
+    """
+    keys = tuple(name.strip() for name in names.split(",")) if isinstance(names, str) else names
+    table = list(rows)
+
+    def decorate(test: Test) -> Test:
+        signature = inspect.signature(test)
+        fixtures = [one for name, one in signature.parameters.items() if name not in keys]
+
+        @wraps(test)
+        def on_all_rows(**given: Any) -> None:
+            failures = []
+            for number, row in enumerate(table):
+                values = dict(zip(keys, row if len(keys) > 1 else (row,), strict=True))
+                with pytest.MonkeyPatch.context() as patch:
+                    own = {"tmp_path": _folder(given, number), "monkeypatch": patch}
+                    try:
+                        test(**given | {name: own[name] for name in ALONE & given.keys()}, **values)
+                    except (Exception, pytest.fail.Exception) as error:
+                        place = "".join(traceback.format_tb(error.__traceback__, limit=-1))
+                        failures.append(f"row {number}, {values}:\n{place}{type(error).__name__}: {error}")
+            if failures:
+                pytest.fail(f"{len(failures)} of {len(table)} rows failed\n\n" + "\n\n".join(failures), pytrace=False)
+
+        on_all_rows.__signature__ = signature.replace(parameters=fixtures)  # type: ignore[attr-defined]
+        return on_all_rows
+
+    return decorate
+
+
+def _folder(given: dict[str, Any], number: int) -> Path | None:
+    if "tmp_path" not in given:
+        return None
+    folder: Path = given["tmp_path"] / f"row{number}"
+    folder.mkdir()
+    return folder
