@@ -21,15 +21,15 @@ from voxlate.diffusion.noise import Noise
 from voxlate.diffusion.ode import Slope, rk45, velocity
 from voxlate.files import write_json
 from voxlate.methods.diffusion import Diffusion
-from voxlate.synthesis.cohort import find_scans
 from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.scans import find_scans
 
 
 def slices(model: Model, cohort: Path, split: str | None, count: int) -> list[Batch]:
     """The middle slice of the first cases."""
     found, recipe = [], model.recipe
     for scans in find_scans([str(cohort)], model, split=split)[:count]:
-        case = model.ready(scans.files, scans.case).prepared
+        case = model.prepare(scans.files, scans.case).prepared
         depth, height, width = case.header.shape
         found.append(read_patch(case, recipe.data, recipe.intensity, (depth // 2, 0, 0), (1, height, width)))
     return found

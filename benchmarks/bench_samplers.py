@@ -20,8 +20,9 @@ from rich.table import Table
 from voxlate.cli.progress import progress_on
 from voxlate.files import read_json, whole_file, write_json
 from voxlate.scoring.evaluate import evaluate
-from voxlate.synthesis.cohort import find_scans, synthesise_cases
+from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.scans import find_scans
 
 matplotlib.use("svg")
 from matplotlib import pyplot

@@ -21,8 +21,9 @@ from voxlate.batch import Batch
 from voxlate.diffusion.noise import Noise
 from voxlate.files import write_json
 from voxlate.recipe import from_dict
-from voxlate.synthesis.cohort import Scans, synthesise_cases
+from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model
+from voxlate.synthesis.scans import Scans
 
 RECIPE = {
     "title": "benchmark",

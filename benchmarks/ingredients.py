@@ -31,8 +31,9 @@ from voxlate.data.prepared import open_cohort
 from voxlate.recipe import Recipe
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.tables import Scores
-from voxlate.synthesis.cohort import find_scans, synthesise_cases
+from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.scans import find_scans
 from voxlate.training.train import train
 
 RESULTS = Path(__file__).with_suffix(".jsonl")

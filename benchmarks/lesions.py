@@ -30,8 +30,9 @@ from voxlate.planning.stages import PREDICTOR
 from voxlate.recipe import Recipe, read, stage_recipe
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.lesion_counts import COUNTS
-from voxlate.synthesis.cohort import find_scans, synthesise_cases
+from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import load
+from voxlate.synthesis.scans import find_scans
 from voxlate.training.train import train
 
 RESULTS = Path(__file__).with_suffix(".jsonl")

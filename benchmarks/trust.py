@@ -41,10 +41,11 @@ from voxlate.planning.plan import plan_training
 from voxlate.planning.probe import Limits, free_memory
 from voxlate.scoring.evaluate import evaluate
 from voxlate.synthesis.calibrate import calibrate
-from voxlate.synthesis.cohort import find_scans, synthesise_cases
+from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.scans import find_scans
 from voxlate.training.train import train
-from voxlate.trust.out_of_distribution import Patches, ReferencePatches, Verdict, patches_of, remember, verdict_on
+from voxlate.trust.out_of_distribution import Patches, ReferencePatches, Verdict, fit_references, patches_of, verdict_on
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 HEADS = ("case02", "case16", "case20", "case32", "case34", "case37", "case41")
@@ -178,8 +179,8 @@ def unlike(work: Path) -> Iterator[dict[str, Any]]:
         return canonical(read_volume(scans / f"phantom_{number:03d}" / f"{name}.nii.gz", name))
 
     known, patients = range(40, 80), [f"p{number}" for number in range(40)]
-    memory = remember([seen(scan(number)) for number in known], patients)
-    without_jaw = remember([seen(cut(scan(number))) for number in known], patients)
+    memory = fit_references([seen(scan(number)) for number in known], patients)
+    without_jaw = fit_references([seen(cut(scan(number))) for number in known], patients)
     usual = [verdict_on(memory, seen(scan(number))) for number in range(80, 140)]
     changes: dict[str, Callable[[Volume, np.random.Generator], Volume]] = {
         "metal": metal,
@@ -199,11 +200,11 @@ def unlike(work: Path) -> Iterator[dict[str, Any]]:
         tissue = np.isin(scan(number, "seg").data, INTRACRANIAL)
         return replace(whole := scan(number), data=np.where(tissue, whole.data, 0).astype(np.float32))
 
-    brains = remember([seen(brain(number)) for number in known], patients)
+    brains = fit_references([seen(brain(number)) for number in known], patients)
     usual = [verdict_on(brains, seen(brain(number))) for number in range(80, 140)]
     yield row("not skull-stripped", brains, usual, [verdict_on(brains, seen(scan(number))) for number in asked])
     with_tumour, others = ([number for number in range(COUNT) if (number % 3 == 0) == one] for one in (True, False))
-    healthy = remember([seen(scan(number)) for number in others[:40]], patients)
+    healthy = fit_references([seen(scan(number)) for number in others[:40]], patients)
     usual = [verdict_on(healthy, seen(scan(number))) for number in others[40:100]]
     found = [verdict_on(healthy, seen(scan(number))) for number in with_tumour[:30]]
     yield row("tumours, known are none", healthy, usual, found)
@@ -283,7 +284,7 @@ def _scan(path: Path, modality: str) -> Volume:
 def said_of(model: Model, source: str, scan: Volume) -> str:
     """The highest grade of what a model says of a scan, or that it refuses it."""
     try:
-        return worst(list(model.ready({source: scan}, "case").notes)) or "nothing"
+        return worst(list(model.prepare({source: scan}, "case").warnings)) or "nothing"
     except BadInput:
         return "refused"
 

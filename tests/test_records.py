@@ -1,5 +1,6 @@
 """Files of voxlate's own with one thing changed and their checksum made anew: only their schema can refuse them."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from rows import every_row
 from voxlate.data.naive import Baselines
 from voxlate.errors import BadInput
 from voxlate.images.ranges import Range
-from voxlate.records import Number, Record, Shape
+from voxlate.records import Number, Record, Shape, checksum, write_tensors
 from voxlate.scoring.documents import read_scores
 from voxlate.scoring.provenance import read_provenance, read_run
 from voxlate.training.lines import lines_of
@@ -52,6 +53,22 @@ def test_an_array_has_its_type_shape_and_bounds(tmp_path: Path, values: np.ndarr
     record = Record(tmp_path / "a.safetensors", "an array", "Make it again.")
     with record.tensors() as file, pytest.raises(BadInput, match=found):
         file.read({"a": Shape((2, None), high=7)})
+
+
+def test_a_checksum_is_of_the_text_and_of_names_shapes_types_and_bytes_in_the_order_of_names() -> None:
+    arrays = {"b": np.array([[1, 2]], np.int16), "a": np.array(0.5, np.float32)}
+    known = hashlib.sha256(b"text" + b"a()float32" + b"\x00\x00\x00?" + b"b(1, 2)int16" + b"\x01\x00\x02\x00")
+    assert checksum("text", arrays) == known.hexdigest()
+    assert checksum("text", {"b": arrays["b"].copy(order="F"), "a": arrays["a"]}) == known.hexdigest()
+
+
+def test_tensors_of_types_that_numpy_lacks_are_written_with_their_checksum(tmp_path: Path) -> None:
+    tensors = {"half": torch.tensor([[1.5, -2.0]], dtype=torch.bfloat16).T}
+    write_tensors(tmp_path / "a.safetensors", tensors, {"sha256": checksum("", tensors)})
+    with Record(tmp_path / "a.safetensors", "a tensor", "Make it again.").tensors("pt") as file:
+        read = {"half": file.file.get_tensor("half")}
+        assert torch.equal(read["half"], tensors["half"])
+        assert file.text("sha256") == checksum("", read)
 
 
 # each file

@@ -10,8 +10,9 @@ from voxlate.data.prepared import open_cohort
 from voxlate.errors import Stopped
 from voxlate.planning.probe import Limits, Probe
 from voxlate.recipe import to_dict
-from voxlate.synthesis.cohort import find_scans, synthesise_cases
+from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import load
+from voxlate.synthesis.scans import find_scans
 from voxlate.training.run import Run, read_header
 from voxlate.training.train import train
 

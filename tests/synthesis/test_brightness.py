@@ -11,7 +11,7 @@ import voxlate as package
 from voxlate.images.intensity import Percentile, Scale
 from voxlate.images.mask import foreground
 from voxlate.images.volume import Volume
-from voxlate.synthesis.brightness import Peak, peak_of
+from voxlate.synthesis.brightness import Peak, find_peak
 from voxlate.training.run import Run
 
 SCALE = Scale(0, 100)
@@ -28,7 +28,7 @@ def ball(low, high) -> Volume:
 
 def test_what_is_above_the_median_is_stretched_until_the_percentile_is_near_the_trainings():
     made = ball(20, 60)
-    peak = peak_of(made, Percentile(high=99), SCALE)
+    peak = find_peak(made, Percentile(high=99), SCALE)
     inside = foreground(made)
     stretched = peak.stretch(made.data[0])
     assert peak.middle == pytest.approx(40, abs=0.3)
@@ -47,7 +47,7 @@ def test_a_standard_deviation_is_stretched_as_its_image():
 
 @pytest.mark.parametrize("values", [(50, 50), (20, 21), (60, 98)])
 def test_an_image_that_is_flat_or_reaches_its_peak_is_left_as_it_is(values):
-    assert peak_of(ball(*values), Percentile(high=99), SCALE) is None
+    assert find_peak(ball(*values), Percentile(high=99), SCALE) is None
 
 
 def test_a_run_does_so_where_it_is_asked_and_says_by_how_much(run, trained, tiny, cohort):

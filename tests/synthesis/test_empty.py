@@ -42,7 +42,7 @@ def head(cohort) -> Volume:
 
 def drawn(model, scans):
     """What the network says, of all slices."""
-    images, _ = model.draw(model.ready(scans, "case"), 0, no_report, None)
+    images, _ = model.sample(model.prepare(scans, "case"), 0, no_report, None)
     return images["t2"].values
 
 
@@ -135,8 +135,8 @@ def test_air_is_filled_on_the_grid_of_a_file_that_was_resampled(run, head):
 
 
 def test_intervals_are_closed_where_there_is_nothing(voxlate, run, tmp_path, small_head, monkeypatch):
-    shorter = {way: replace(one, steps=20) for way, one in widths.LESSONS.items()}
-    monkeypatch.setattr(widths, "LESSONS", shorter)
+    shorter = {way: replace(one, steps=20) for way, one in widths.SETTINGS.items()}
+    monkeypatch.setattr(widths, "SETTINGS", shorter)
     for number in range(3):
         small_head(tmp_path / "others" / f"new{number}", 100 + number)
     assert voxlate("calibrate", run, tmp_path / "others").code == 0
@@ -154,7 +154,7 @@ def test_a_source_that_shows_something_keeps_a_slice_that_another_does_not(run, 
     t1, t2 = (read_volume(cohort / "case0" / f"{name}.nii.gz", name) for name in ("t1", "t2"))
     t1, t2 = with_air(t1), with_air(t2)
     t2.data[0, -ABOVE, 8:16, 8:14] = 700
-    prepared = load(run).ready({"t1": t1}, "case").prepared
+    prepared = load(run).prepare({"t1": t1}, "case").prepared
     both = _two(prepared, t2)
     assert empty_slices(recipe, both, None, {}, {}).slices.tolist() == [False] * 7 + [True] * 3
 

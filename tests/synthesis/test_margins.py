@@ -261,7 +261,7 @@ def test_only_whole_slices_have_margins_and_resized_ones_are_not_cropped() -> No
     tiles = Tiled().plan(shape, (1, 16, 16), 0.5)
     assert fit_to_mask(tiles, mask, 8, True, None, (16, 16)) is tiles
     drawn = model(slices={"kind": "resized", "size": [40, 56]})
-    plan, resized = sampling._plan(drawn, prepared_like(scan(head(48, 40)), drawn))
+    plan, resized = sampling._plan_slices(drawn.recipe, prepared_like(scan(head(48, 40)), drawn))
     assert resized.header.shape[1:] == (40, 56)
     assert plan.margins == (4, 4, 0, 0)
 

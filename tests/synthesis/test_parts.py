@@ -9,9 +9,10 @@ from voxlate.cli import api
 from voxlate.errors import BadInput
 from voxlate.files import locked, read_json
 from voxlate.synthesis import cohort as cohorts
-from voxlate.synthesis.cohort import Part, Scans, find_scans, part_of, synthesise_cases
+from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.ensemble import load_members
 from voxlate.synthesis.model import Model
+from voxlate.synthesis.scans import Part, Scans, find_scans, part_of
 
 
 def names(scans):

@@ -12,7 +12,8 @@ import torch
 from rows import every_row
 from voxlate import recipe
 from voxlate.files import read_json
-from voxlate.synthesis.model import but_rounding, load
+from voxlate.synthesis.calibrations import without_precision
+from voxlate.synthesis.model import load
 from voxlate.training import precision
 from voxlate.training.run import Run, read_header
 from voxlate.training.train import train
@@ -234,5 +235,5 @@ def test_provenance_states_the_precision_of_an_image(voxlate, run, cohort, tmp_p
 def test_a_calibration_serves_images_of_another_rounding(run):
     model = load(run, device="cpu")
     low = model.with_options(precision="bfloat16")
-    assert model.plan_of_synthesis != low.plan_of_synthesis
-    assert but_rounding(model.plan_of_synthesis) == but_rounding(low.plan_of_synthesis)
+    assert model.synthesis_options != low.synthesis_options
+    assert without_precision(model.synthesis_options) == without_precision(low.synthesis_options)

@@ -24,8 +24,8 @@ from voxlate.trust import widths
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    shorter = {way: replace(one, steps=60) for way, one in widths.LESSONS.items()}
-    monkeypatch.setattr(widths, "LESSONS", shorter)
+    shorter = {way: replace(one, steps=60) for way, one in widths.SETTINGS.items()}
+    monkeypatch.setattr(widths, "SETTINGS", shorter)
     monkeypatch.setattr(widths, "BATCH", 512)
 
 
@@ -150,15 +150,15 @@ def test_a_damaged_calibration_and_a_lone_patient_are_one_sentence(voxlate, run,
 def test_a_stopped_calibration_goes_on_and_ends_the_same(voxlate, run, others, tmp_path, monkeypatch):
     whole = json.loads(voxlate("calibrate", run, others, "--json").out)
     (run / "calibration.mean.1.safetensors").unlink()
-    seen, draw = [], type(load(run)).draw
+    seen, draw = [], type(load(run)).sample
 
-    def stopping(self, ready, *rest, **named):
-        seen.append(ready.prepared.header.case)
+    def stopping(self, inputs, *rest, **named):
+        seen.append(inputs.prepared.header.case)
         if len(seen) == 4:
             raise KeyboardInterrupt
-        return draw(self, ready, *rest, **named)
+        return draw(self, inputs, *rest, **named)
 
-    monkeypatch.setattr("voxlate.synthesis.model.Model.draw", stopping)
+    monkeypatch.setattr("voxlate.synthesis.model.Model.sample", stopping)
     assert voxlate("calibrate", run, others).code == 130
     (kept,) = run.glob("*.parts/new1.*")
     arrays = load_file(kept)

@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 
 from voxlate.errors import BadInput
-from voxlate.synthesis.calibrate import say_odd
+from voxlate.synthesis.calibrate import warn_of_outliers
 from voxlate.trust import widths
-from voxlate.trust.calibration import Calibration, Header, relative
-from voxlate.trust.fit import Evidence, fit
+from voxlate.trust.calibration import Calibration, Header, Prediction, relative_widths
+from voxlate.trust.fit import CalibrationVoxels, fit
 
 COVERAGE = 0.9
 
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    shorter = {way: replace(one, steps=200) for way, one in widths.LESSONS.items()}
-    monkeypatch.setattr(widths, "LESSONS", shorter)
+    shorter = {way: replace(one, steps=200) for way, one in widths.SETTINGS.items()}
+    monkeypatch.setattr(widths, "SETTINGS", shorter)
     monkeypatch.setattr(widths, "BATCH", 1024)
 
 
-def patient(number: int, voxels: int = 3000, sd: str = "noise") -> Evidence:
+def patient(number: int, voxels: int = 3000, sd: str = "noise") -> CalibrationVoxels:
     """Errors of deviation 0.02 to 0.1, which a feature says; sd of samples: noise, or right but for a factor."""
     draw = np.random.default_rng(number)
     x = draw.uniform(size=voxels).astype(np.float32)
@@ -32,7 +32,8 @@ def patient(number: int, voxels: int = 3000, sd: str = "noise") -> Evidence:
     parts = {"body": inside, "bright": x > 0.8}
     ends = (made - stated, made + stated)
     features = np.stack([x, draw.normal(size=voxels).astype(np.float32)], 1)
-    return Evidence(f"case{number}", f"p{number}", features, made, made + error, parts, {"body": inside}, stated, *ends)
+    prediction = Prediction(made, stated, *ends)
+    return CalibrationVoxels(f"case{number}", f"p{number}", features, prediction, made + error, parts, {"body": inside})
 
 
 def test_the_narrowest_way_is_taken_and_holds_new_patients():
@@ -49,7 +50,7 @@ def test_the_narrowest_way_is_taken_and_holds_new_patients():
         shares.append(np.mean((one.truth >= low) & (one.truth <= high)))
         shaped = [values.reshape(1, 50, 60) for values in (low, high)]
         body = {"body": np.ones((1, 50, 60), bool)}
-        bound = Calibration(header, {"ct": learned}, memory=None).bounds("ct", *shaped, body)["mae"]
+        bound = Calibration(header, {"ct": learned}, references=None).bounds("ct", *shaped, body)["mae"]
         held.append(np.abs(one.truth).mean() <= bound)
     assert np.mean(shares) == pytest.approx(0.9, abs=0.02)
     assert np.mean(held) >= 0.8
@@ -60,11 +61,11 @@ def test_a_right_spread_needs_one_factor():
     assert target.compared["sd"].scale == pytest.approx(3 * 1.645, rel=0.05)
     assert target.compared["sd"].coverage["body"][0] == pytest.approx(0.9, abs=1e-3)
     if target.way == "sd":
-        assert relative(target, COVERAGE)["0.5"] == pytest.approx(0.674 / 1.645, rel=0.05)
+        assert relative_widths(target, COVERAGE)["0.5"] == pytest.approx(0.674 / 1.645, rel=0.05)
 
 
 def test_a_regression_has_no_ways_of_samples_and_too_few_patients_no_bound():
-    plain = [Evidence(**{**vars(patient(k)), "sd": None, "low": None, "high": None}) for k in range(5)]
+    plain = [replace(patient(k), prediction=Prediction(patient(k).image)) for k in range(5)]
     target, _ = fit(plain, {}, COVERAGE, 0.9, "normal", 0)
     assert set(target.compared) == {"difficulty", "constant"}  # five patients teach no quantiles
     assert target.bounds == {"mae": np.inf}
@@ -91,19 +92,19 @@ def test_the_bound_is_of_the_truths_body_though_the_image_shows_less_of_it():
     for k in range(20):
         one, shown = patient(k), np.arange(3000) < 1500
         truth = np.where(shown, one.truth, one.truth + 0.3).astype(np.float32)  # what is missed is wrong by far more
-        half.append(replace(one, truth=truth, made_parts={"body": shown}))
+        half.append(replace(one, truth=truth, image_parts={"body": shown}))
     target, learned = fit(half, {}, COVERAGE, 0.9, "none", 0)
     scale, held = target.scales[COVERAGE], []
     for one in half:
         below, above = learned.predict(one.features) if learned else (np.ones(3000), np.ones(3000))
-        width = (scale * (below + above))[one.made_parts["body"]].mean() / 2
-        held.append(np.abs(one.truth - one.made).mean() <= target.bounds["mae"] * width)
+        width = (scale * (below + above))[one.image_parts["body"]].mean() / 2
+        held.append(np.abs(one.truth - one.image).mean() <= target.bounds["mae"] * width)
     assert np.mean(held) >= 0.85
 
 
 def test_a_case_whose_error_is_many_times_the_others_is_said():
     said = []
     odd = replace(patient(3), truth=patient(3).truth + np.float32(0.5))
-    say_odd("ct", [patient(1), patient(2), odd], said.append)
+    warn_of_outliers("ct", [patient(1), patient(2), odd], said.append)
     (sentence,) = said
     assert sentence.startswith("case3: the error of its ct is")

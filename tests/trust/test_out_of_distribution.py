@@ -5,7 +5,14 @@ import pytest
 import scipy.ndimage as ndimage
 
 from rows import every_row
-from voxlate.trust.out_of_distribution import PROVING, STATISTICS, patches_of, references_from, remember, verdict_on
+from voxlate.trust.out_of_distribution import (
+    PROVING,
+    STATISTICS,
+    fit_references,
+    patches_of,
+    references_from,
+    verdict_on,
+)
 
 SPACING = (5.0, 3.0, 3.0)
 
@@ -26,13 +33,13 @@ def seen(image: np.ndarray):
 
 
 @pytest.fixture(scope="module")
-def memory():
-    return remember([seen(head(k)) for k in range(24)], [f"p{k}" for k in range(24)])
+def references():
+    return fit_references([seen(head(k)) for k in range(24)], [f"p{k}" for k in range(24)])
 
 
-def test_new_heads_of_the_same_kind_pass(memory):
-    assert memory.patients < PROVING == 59
-    flagged = [verdict_on(memory, seen(head(k))).flagged for k in range(100, 140)]
+def test_new_heads_of_the_same_kind_pass(references):
+    assert references.patients < PROVING == 59
+    flagged = [verdict_on(references, seen(head(k))).flagged for k in range(100, 140)]
     assert np.mean(flagged) <= 0.1  # 5 % are to be expected
 
 
@@ -51,35 +58,35 @@ def with_metal(image):
         (lambda image: np.where(image > -0.9, -image, -1), None),
     ],
 )
-def test_heads_of_another_kind_are_flagged(memory, change, worst):
-    verdicts = [verdict_on(memory, seen(change(head(k)).astype(np.float32))) for k in range(100, 110)]
+def test_heads_of_another_kind_are_flagged(references, change, worst):
+    verdicts = [verdict_on(references, seen(change(head(k)).astype(np.float32))) for k in range(100, 110)]
     assert all(one.flagged for one in verdicts)
     assert all(one.sentence.startswith("Unlike the scans") for one in verdicts)
     if worst:
         assert max(STATISTICS, key=lambda name: verdicts[0].statistics[name]) == worst
 
 
-def test_the_map_is_high_where_the_metal_is(memory):
+def test_the_map_is_high_where_the_metal_is(references):
     image = with_metal(head(100))
-    far = verdict_on(memory, seen(image)).map(image.shape)
+    far = verdict_on(references, seen(image)).map(image.shape)
     assert far.shape == image.shape
     assert far[5:7, 18:25, 10:15].mean() > 2 * far[image > -0.9].mean()
     assert np.unravel_index(far.argmax(), far.shape)[0] in (4, 5, 6, 7)
 
 
-def test_too_few_patients_prove_no_limit_and_a_kept_memory_says_the_same(memory):
-    few = remember([seen(head(k)) for k in range(4)], list("abcd"))
+def test_too_few_patients_prove_no_limit_and_a_kept_references_says_the_same(references):
+    few = fit_references([seen(head(k)) for k in range(4)], list("abcd"))
     assert few.patients < PROVING
-    again = references_from(memory.tensors(".memory"), ".memory")
+    again = references_from(references.tensors(".memory"), ".memory")
     one = seen(head(200))
-    assert verdict_on(again, one).statistics == verdict_on(memory, one).statistics
+    assert verdict_on(again, one).statistics == verdict_on(references, one).statistics
 
 
 def test_a_patients_own_scans_do_not_make_him_familiar():
     """The same case twice under one patient: its distance is that to the others, not 0."""
     cases = [seen(head(k)) for k in (0, 0, 1, 2)]
-    alone = remember(cases, ["a", "a", "b", "c"])
-    assert alone.usual[0] > 0.05
+    alone = fit_references(cases, ["a", "a", "b", "c"])
+    assert alone.median[0] > 0.05
 
 
 def test_a_single_slice_and_a_scan_that_shows_nothing_have_patches():
@@ -89,9 +96,9 @@ def test_a_single_slice_and_a_scan_that_shows_nothing_have_patches():
 
 @every_row("known", [2, 3, 4, 6])
 def test_few_patients_flag_no_head_by_its_size_and_say_that_they_are_few(known):
-    memory = remember([seen(head(k)) for k in range(known)], [f"p{k}" for k in range(known)])
-    verdicts = [verdict_on(memory, seen(head(k))) for k in range(100, 120)]
+    references = fit_references([seen(head(k)) for k in range(known)], [f"p{k}" for k in range(known)])
+    verdicts = [verdict_on(references, seen(head(k))) for k in range(100, 120)]
     assert max(one.statistics["size"] for one in verdicts) < 1
     other = head(100)
-    strange = verdict_on(memory, seen(np.where(other > -0.9, -other, -1).astype(np.float32)))
+    strange = verdict_on(references, seen(np.where(other > -0.9, -other, -1).astype(np.float32)))
     assert f"Known are {known} patients" in strange.sentence

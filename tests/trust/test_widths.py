@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from voxlate.trust.widths import LESSONS, NARROWEST, fit_widths, widths_from
+from voxlate.trust.widths import NARROWEST, SETTINGS, fit_widths, widths_from
 
 
 def errors_of(x, draw):
@@ -32,7 +32,7 @@ def test_the_mean_size_of_known_errors_is_found_for_both_sides():
     at = np.array([[0.2], [0.5], [0.9]], np.float32)
     below, above = widths.predict(at)
     right = 1.5 * np.sqrt(2 / np.pi) * (0.05 + 0.2 * at[:, 0])  # of a normal error, that lies twice as far above
-    np.testing.assert_allclose(below, right + LESSONS["difficulty"].least, rtol=0.08)
+    np.testing.assert_allclose(below, right + SETTINGS["difficulty"].least, rtol=0.08)
     np.testing.assert_array_equal(below, above)
 
 

@@ -45,12 +45,13 @@ from voxlate.scoring.tables import Scores
 from voxlate.shipped_recipes import text as recipe_text
 from voxlate.synthesis import likelihood as _likelihood
 from voxlate.synthesis.calibrate import calibrate as _calibrate
-from voxlate.synthesis.calibrate import held_back
+from voxlate.synthesis.calibrate import held_out_cases
+from voxlate.synthesis.calibrations import Answer
 from voxlate.synthesis.cohort import graded_warnings, synthesise_cases
 from voxlate.synthesis.ensemble import Ensemble
 from voxlate.synthesis.likelihood import Likelihood
 from voxlate.synthesis.missing import score_run
-from voxlate.synthesis.model import Answer, Model, Synthesised
+from voxlate.synthesis.model import Model, Synthesised
 from voxlate.synthesis.model import load as _load
 from voxlate.synthesis.options import RunOptions, SynthOptions
 from voxlate.synthesis.selection import select
@@ -322,7 +323,7 @@ def calibrate(
     """
     layout = _taken(Layout, options)
     model = (run if isinstance(run, Model) else load(run, device, allow_code, answer)).with_options(samples=samples)
-    cases = held_back(model, Path(cohort), split, **layout)
+    cases = held_out_cases(model, Path(cohort), split, **layout)
     with shown(progress) as step:
         _, fitted = _calibrate(model, cases, split=split, progress=step, **options)
     return sentences(fitted.header)

@@ -19,9 +19,10 @@ from voxlate.reports.page import report
 from voxlate.scoring.compare import Comparison, compare
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.tables import Scores
-from voxlate.synthesis.calibrate import calibrate, held_back
-from voxlate.synthesis.cohort import find_scans, synthesise_cases
+from voxlate.synthesis.calibrate import calibrate, held_out_cases
+from voxlate.synthesis.cohort import synthesise_cases
 from voxlate.synthesis.model import Model, load
+from voxlate.synthesis.scans import find_scans
 from voxlate.training.log import StepCallback
 from voxlate.training.train import train
 
@@ -114,7 +115,7 @@ def _calibrate(model: Model, cohort: Path, progress: StepCallback) -> None:
         progress("further heads", done, total, {})
 
     write_cohort(cohort, CALIBRATION_HEADS, SIZE, lesion="tumour", modalities=[SOURCE, TARGET], seed=1, progress=drawn)
-    cases = held_back(model, cohort, None)
+    cases = held_out_cases(model, cohort, None)
 
     def known(name: str, done: int, total: int) -> None:
         progress(f"calibrate: {name}", done, total, {})

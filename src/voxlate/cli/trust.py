@@ -59,12 +59,12 @@ def calibrate(
     The same command resumes a stopped calibration.
     """
     from voxlate.synthesis.calibrate import calibrate as fit
-    from voxlate.synthesis.calibrate import held_back
+    from voxlate.synthesis.calibrate import held_out_cases
     from voxlate.synthesis.model import load
     from voxlate.trust.summary import sentences, table
 
     model = load(run, device, allow_code, answer).with_options(samples=samples, **synth_table(change))
-    cases = held_back(model, cohort, split, **vars(layout))
+    cases = held_out_cases(model, cohort, split, **vars(layout))
     with progress_on(err) as bars:
         path, fitted = fit(
             model,

@@ -1,4 +1,4 @@
-"""The bright end of images whose scale is each scan's own: a mean answer falls short of it."""
+"""Correction of the bright end of images that have an intensity scale each, because predicted means are too dark."""
 
 from dataclasses import dataclass
 
@@ -9,15 +9,15 @@ from voxlate.images.mask import foreground
 from voxlate.images.statistics import intensity_statistics
 from voxlate.images.volume import Volume
 
-REACHED = 0.95  # of the range: mean answers of a scanner's own patients end at 0.88 to 0.93, others' at 0.56 to 0.9
-WHOLE = 0.6  # of the usual body: a part of one may lack its bright tissue
-MOST = 4.0  # slope beyond which an image is too unlike a scan to be corrected
-TELLING = 1.1  # slope from which a note says so
+REACHED = 0.95  # of the range: predicted means end at 0.88 to 0.93 for scanners of the training, else at 0.56 to 0.9
+WHOLE = 0.6  # of the median body of the training: a part of a body may lack its bright tissue
+MOST = 4.0  # slope beyond which an image differs too much from a scan to be corrected
+NOTED = 1.1  # slope from which a note states the correction
 
 
 @dataclass(frozen=True)
 class Peak:
-    """Values above `middle` (the median of an image's foreground) are this many times as far from it."""
+    """A stretch of the values above the median of an image's foreground (`middle`) by a factor (`slope`)."""
 
     middle: float
     slope: float
@@ -33,30 +33,36 @@ class Peak:
 
     @property
     def stated(self) -> dict[str, float]:
-        """What a provenance says of it."""
+        """The entry of a provenance."""
         return {"median": round(self.middle, 4), "slope": round(self.slope, 4)}
 
     def note(self, name: str) -> str:
-        """A sentence where a picture was changed much; empty elsewhere."""
-        if self.slope < TELLING:
+        """A sentence where the image was changed much; else ''."""
+        if self.slope < NOTED:
             return ""
-        return (
-            f"{name}: the synthesised bright values lay below those of training scans, as those of mean answers and of "
-            f"short trainings do; above the median they were stretched {self.slope:.2f} times (synth.peaks)."
-        )
+        return f"{name}: the synthesised bright values lay below those of training scans, as those of mean answers and of short trainings do; above the median they were stretched {self.slope:.2f} times (synth.peaks)."
 
 
-def peak_of(made: Volume, spec: Percentile, scale: Scale, usual_ml: float = 0.0) -> Peak | None:
-    """What moves an image's upper percentile near to where every training scan's lay, whose scale it is.
+def find_peak(
+    image: Volume,
+    spec: Percentile,
+    scale: Scale,
+    training_ml: float = 0.0,
+) -> Peak | None:
+    """The stretch that moves an image's upper percentile close to that of the training scans.
 
-    made: in physical units, on the grid that the model works on; scale: from network units to these; usual_ml: of
-    bodies in training. None: it lies there, nothing can move it, or it shows but a part, which may lack what is bright.
+    image: in physical units, on the network's grid; scale: from network units to physical units; training_ml: median
+    volume of bodies in training. None where the percentile is close already, where no moderate slope moves it there,
+    and where the image shows only a part of a body, which may lack the bright tissue.
     """
-    body = foreground(made)
-    if body.sum() * np.prod(made.grid.spacing_mm) / 1000 < WHOLE * usual_ml:
+    body = foreground(image)
+    body_ml = body.sum() * np.prod(image.grid.spacing_mm) / 1000
+    if body_ml < WHOLE * training_ml:
         return None
-    inside = intensity_statistics(made.data[0], body).foreground
-    middle, peak, goal = inside.at(50), inside.at(spec.high), scale.low + REACHED * (scale.high - scale.low)
+    inside = intensity_statistics(image.data[0], body).foreground
+    middle = inside.at(50)
+    peak = inside.at(spec.high)
+    goal = scale.low + REACHED * (scale.high - scale.low)
     if not middle < peak < goal:
         return None
     slope = (goal - middle) / (peak - middle)

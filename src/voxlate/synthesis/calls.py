@@ -1,4 +1,4 @@
-"""Who follows a synthesis: patches that are done, evaluations of a network, and warnings."""
+"""Reports of a synthesis: finished patches, evaluations of a network, and warnings."""
 
 import contextlib
 import warnings
@@ -11,7 +11,7 @@ from torch import nn
 from voxlate.data.grades import grade_of
 
 PatchProgress = Callable[[int, int], None]
-"""Called with the patches done and all patches."""
+"""Called with the number of finished patches and of all patches."""
 
 
 Warn = Callable[[str], None]
@@ -19,33 +19,37 @@ Warn = Callable[[str], None]
 
 
 def warned(sentence: str) -> None:
-    """Warn as Python does of all that is more than a note, which images and their provenance state."""
+    """Warn as Python does, except of notes, which the images and their provenance contain."""
     if grade_of(sentence) != "note":
         warnings.warn(sentence, stacklevel=3)  # of the caller of `synthesise`
 
 
 def no_report(*_: object) -> None:
-    """Where nobody follows the progress."""
+    """A report that nobody reads."""
 
 
 def reporting(progress: PatchProgress | bool) -> PatchProgress:
-    """What follows the progress of one scan: a function, or nothing; a bar for seconds would help nobody."""
+    """The progress report of one scan: a function, or none, because a progress bar for seconds is of no use."""
     return no_report if isinstance(progress, bool) else progress
 
 
 @dataclass
 class Calls:
-    """Evaluations of a network so far, an item each: a batch of four counts four."""
+    """The number of evaluations of a network; a batch of four counts four."""
 
     count: int = 0
 
 
 @contextlib.contextmanager
 def count_calls(net: nn.Module, report: Callable[[int], None] = no_report) -> Iterator[Calls]:
-    """Count the evaluations of `net` inside the block; its results stay as they are. report: is given the count."""
+    """Count the evaluations of `net` inside the block, without changing its results. report: is called with the count."""
     calls = Calls()
 
-    def note(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+    def note(
+        _: nn.Module,
+        __: tuple[Any, ...],
+        output: Any,
+    ) -> None:
         calls.count += len(output.image)
         report(calls.count)
 

@@ -1,4 +1,4 @@
-"""A case's scans as a model is given them: read, checked, and prepared as those of its training were."""
+"""The inputs of a model for one case: scans that are read, checked, and prepared as those of the training were."""
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -12,66 +12,107 @@ import numpy as np
 from voxlate.config import adapter
 from voxlate.data.align import Preparation
 from voxlate.data.anatomy import Anatomy, seen, strange
-from voxlate.data.case import MASK, PreparedCase, prepare_case
+from voxlate.data.case import MASK, PreparedCase, digest, prepare_case
 from voxlate.data.grades import advice
 from voxlate.data.intensity_checks import check_floor, unfamiliar, varied_level
 from voxlate.data.layout import laid_out
 from voxlate.errors import BadInput
 from voxlate.images.grid import canonical, check_affine
 from voxlate.images.mask import clearest
-from voxlate.images.volume import Volume, read_volume, unit_of
+from voxlate.images.volume import Volume, content_hash, is_there, read_volume, unit_of
 from voxlate.recipe import Recipe
+from voxlate.training.run import DIGITS
 
 Scan = Volume | Path | str | nib.spatialimages.SpatialImage | tuple[np.ndarray, np.ndarray]
-UNLIKE_VOXELS = 1.5  # times as long or as short, along any axis
+MOST_SPACING_RATIO = 1.5  # between the sides of voxels here and in training, along any axis
 
 
 @dataclass(frozen=True)
-class Ready:
-    """A case as the network is given it; key: of its noise; files: where its scans were read from.
+class CaseInputs:
+    """A prepared case, laid out for the network.
 
-    stated: how it was prepared, for its provenance; notes: sentences on what is not as in the training.
+    key: decides the noise; files: where the scans were read from; preparation: entries of the provenance on how the
+    scans were prepared; warnings: sentences on differences from the training data.
     """
 
     prepared: PreparedCase
     key: str
     files: Mapping[str, str]
-    stated: Mapping[str, Any]
-    notes: tuple[str, ...]
+    preparation: Mapping[str, Any]
+    warnings: tuple[str, ...]
 
 
-def make_ready(
-    recipe: Recipe, header: Mapping[str, Any], scans: Mapping[str, Scan], case: str, anatomy: Anatomy | None = None
-) -> Ready:
-    """Prepare a case's scans as those of the training were; header: of the weights; anatomy: usual in the training.
+def prepare_inputs(
+    recipe: Recipe,
+    header: Mapping[str, Any],
+    scans: Mapping[str, Scan],
+    case: str,
+    anatomy: Anatomy | None = None,
+) -> CaseInputs:
+    """Prepare a case's scans as those of the training were.
 
-    Raises BadInput where one shows nothing, or they do not fit together.
+    header: of the weights file; anatomy: of the training patients, with which the scans are compared. Raises BadInput
+    where a scan shows nothing, or the scans do not fit together.
     """
     volumes = {name: _read(scan, name) for name, scan in scans.items()}
     files = {name: volume.origin for name, volume in volumes.items()}
     mask = volumes.pop(MASK, None)
     key = _voxels_key(volumes.values())
-    trained, used = preparation_of(header), preparation_for(header, volumes)
+    trained = preparation_of(header)
+    used = preparation_for(header, volumes)
     prepared = prepare_case(case, volumes, used, mask=mask, masked=recipe.needs_mask)
-    notes = _check_scans(recipe, header, prepared, anatomy)
+    warnings = _check_scans(recipe, header, prepared, anatomy)
     if mask is None and recipe.needs_mask and used.mask_from != trained.mask_from:
-        notes.append(f"The brain was found in {used.mask_from}, not in {trained.mask_from} as in training (missing).")
+        warnings.append(
+            f"The brain was found in {used.mask_from}, not in {trained.mask_from} as in training (missing)."
+        )
     if not recipe.method.makes_targets:
-        made = " and ".join(recipe.data.target)
-        notes.append(f"{made} is reconstructed from itself: the bound of models with this autoencoder, no synthesis.")
+        target = " and ".join(recipe.data.target)
+        warnings.append(
+            f"{target} is reconstructed from itself: the bound of models with this autoencoder, no synthesis."
+        )
     widths = header.get("target_widths", {})
-    notes += [varied_level(name, widths.get(name, ())) for name in made_of(recipe, scans)]
-    stated = _stated(trained, used, prepared)
-    # from here on as the network sees it; its affine leads the images back
-    return Ready(laid_out(prepared, recipe.data.axes), key, files, stated, tuple(filter(None, notes)))
+    warnings += [varied_level(name, widths.get(name, ())) for name in targets_for(recipe, scans)]
+    return CaseInputs(
+        laid_out(prepared, recipe.data.axes),  # its affine leads the images back to the scans
+        key,
+        files,
+        _preparation_entries(trained, used, prepared),
+        tuple(sentence for sentence in warnings if sentence),
+    )
+
+
+def contents_of(files: Mapping[str, Path | str]) -> dict[str, dict[str, str]]:
+    """The hash of the content of each input file; nothing for inputs that are no files."""
+    contents = dict[str, dict[str, str]]()
+    for name, file in sorted(files.items()):
+        path = Path(file)
+        contents[name] = {"sha256": content_hash(path)} if is_there(path) else {}
+    return contents
+
+
+def seen_in_training(
+    header: Mapping[str, Any],
+    prepared: PreparedCase,
+    names: Iterable[str],
+) -> bool | None:
+    """Whether the voxels of some arrays of a case were in the training; None where the weights do not state its voxels.
+
+    header: of the weights file; names: of the arrays.
+    """
+    known = set(header.get("training_voxels", ()))
+    if not known:
+        return None
+    return any(digest(prepared.arrays[name][:])[:DIGITS] in known for name in names)
 
 
 def by_name(scans: Any, sources: Sequence[str]) -> Mapping[str, Scan]:
-    """Scans by their modality, where a model with one source may be given a scan alone; raises BadInput for others."""
+    """Scans by their modality; a model with one source may be given a scan alone. Raises BadInput for anything else."""
     if isinstance(scans, Mapping):
-        if strange := [name for name in scans if not isinstance(name, str)]:
+        wrong = [name for name in scans if not isinstance(name, str)]
+        if wrong:
             raise BadInput(
-                f"scans: expected names of modalities ({', '.join(sources)}), found {strange[0]!r}. Change it."
+                f"scans: expected names of modalities ({', '.join(sources)}), found {wrong[0]!r}. Change it."
             )
         return scans
     if not isinstance(scans, Volume | Path | str | nib.spatialimages.SpatialImage | tuple):
@@ -81,27 +122,36 @@ def by_name(scans: Any, sources: Sequence[str]) -> Mapping[str, Scan]:
         )
     if len(sources) > 1:
         raise BadInput(
-            f"scans: expected scans by modality for a model of {', '.join(sources)}, found one scan without a name. "
-            f'Write {{"{sources[0]}": scan, "{sources[1]}": …}}.'
+            f"scans: expected scans by modality for a model of {', '.join(sources)}, found one scan without a name. Write {{'{sources[0]}': scan, '{sources[1]}': …}}."
         )
     return {sources[0]: scans}
 
 
-def made_of(recipe: Recipe, scans: Collection[str]) -> list[str]:
-    """The modalities that are made of a case with these scans: the targets, of a completion those that it lacks."""
+def targets_for(recipe: Recipe, scans: Collection[str]) -> list[str]:
+    """The modalities to synthesise for a case with these scans: the targets; of a completion, the missing ones."""
     return [name for name in recipe.data.target if not (recipe.task.completes and name in scans)]
 
 
+def shown_sources(recipe: Recipe, prepared: PreparedCase) -> list[str]:
+    """The sources that a case has, and that show something."""
+    return [name for name in recipe.data.source if name in prepared.header.shown]
+
+
 def preparation_of(header: Mapping[str, Any]) -> Preparation:
-    """How the training's cases came to one grid and to their mask."""
+    """How the scans and masks of the training were prepared."""
     return adapter(Preparation).validate_python(header.get("preparation", {}))
 
 
 def preparation_for(header: Mapping[str, Any], scans: Mapping[str, Volume]) -> Preparation:
-    """The training's; a missing fixed scan is replaced by the first source, that of the brain by the clearest."""
-    trained, spacing = preparation_of(header), header.get("training_spacing_mm")
+    """The preparation of the training, adapted to the scans of a case.
+
+    A missing fixed scan is replaced by the first source, and a missing scan for the brain mask by the clearest one.
+    """
+    trained = preparation_of(header)
+    spacing = header.get("training_spacing_mm")
     if trained.mask == "brain" and trained.mask_from not in scans:
-        trained = replace(trained, mask_from=clearest({name: scan.unit for name, scan in scans.items()}))
+        units = {name: scan.unit for name, scan in scans.items()}
+        trained = replace(trained, mask_from=clearest(units))
     if trained.fixed in scans:
         return trained
     moved = trained.resample or trained.register
@@ -110,57 +160,62 @@ def preparation_for(header: Mapping[str, Any], scans: Mapping[str, Volume]) -> P
     return replace(trained, fixed=next(iter(scans)))
 
 
-def _stated(trained: Preparation, used: Preparation, prepared: PreparedCase) -> dict[str, Any]:
-    """How a case was prepared, for its provenance."""
+def _preparation_entries(trained: Preparation, used: Preparation, prepared: PreparedCase) -> dict[str, Any]:
+    """The entries of a provenance on how a case was prepared."""
     moves = used.resample or used.register or used.align
     note = f"{used.fixed} in place of the training's {trained.fixed}, which is no scan of this case"
+    entries = asdict(used)
+    if used.register:
+        entries["on_grid_of"] = used.fixed
+    if moves and trained.fixed not in (None, used.fixed):
+        entries["grid_of"] = note
     registered = prepared.header.registered.items()
-    return {
-        **asdict(used),
-        **({"on_grid_of": used.fixed} if used.register else {}),
-        **({"grid_of": note} if moves and trained.fixed not in (None, used.fixed) else {}),
-        "registered": {name: asdict(replace(one, transform="")) for name, one in registered},
-    }
+    entries["registered"] = {name: asdict(replace(one, transform="")) for name, one in registered}
+    return entries
 
 
 def _check_scans(
     recipe: Recipe, header: Mapping[str, Any], prepared: PreparedCase, anatomy: Anatomy | None
 ) -> list[str]:
-    """Sentences on guesses and on scans unlike the training's; raises BadInput for one that shows nothing."""
-    notes, case, ranges = [], prepared.header.case, header.get("training_ranges", {})
+    """Warnings of guesses and of scans that differ from the training data; raises BadInput for an empty scan."""
+    warnings = []
+    case = prepared.header.case
+    ranges = header.get("training_ranges", {})
     for name, statistics in prepared.header.statistics.items():
         if statistics.blank:
             found = f"every voxel {statistics.all.at(0):g}"
             raise BadInput(f"{case}: expected {name} to show something, found {found}. Check the scan.")
-        check_floor(name, recipe.intensity[name], prepared.header, case)
-        notes += [f"{name}: {guess}" for guess in prepared.header.origins[name].guesses]
-        notes.append(unfamiliar(name, statistics, recipe.intensity[name], ranges))
+        spec = recipe.intensity[name]
+        check_floor(name, spec, prepared.header, case)
+        warnings += [f"{name}: {guess}" for guess in prepared.header.origins[name].guesses]
+        warnings.append(unfamiliar(name, statistics, spec, ranges))
         if anatomy is not None:
-            notes += strange(anatomy, name, seen(prepared, name, recipe.intensity[name]))
-    return [*notes, _other_voxels(header, prepared)]
+            warnings += strange(anatomy, name, seen(prepared, name, spec))
+    warnings.append(_spacing_warning(header, prepared))
+    return warnings
 
 
-def _other_voxels(header: Mapping[str, Any], prepared: PreparedCase) -> str:
-    """A sentence where voxels are of quite another size than in training, and nothing resamples them; else ''."""
-    trained, here = header.get("training_spacing_mm"), prepared.header.spacing_mm
+def _spacing_warning(header: Mapping[str, Any], prepared: PreparedCase) -> str:
+    """A sentence where the size of voxels differs much from the training's, and nothing resamples them; else ''."""
+    trained = header.get("training_spacing_mm")
+    here = prepared.header.spacing_mm
     if not trained or preparation_of(header).changes_voxels:
         return ""
-    times = max(max(a / b, b / a) for a, b in zip(trained, here))
-    if times <= UNLIKE_VOXELS:
+    ratio = max(max(a / b, b / a) for a, b in zip(trained, here))
+    if ratio <= MOST_SPACING_RATIO:
         return ""
-    mm = " x ".join(f"{one:.3g}" for one in here), " x ".join(f"{one:.3g}" for one in trained)
-    return (
-        f"Voxels are {mm[0]} mm (z, y, x), where those of the training were {mm[1]} mm: anatomy has another size "
-        f"to the network. Resample the scan. {advice(times)}"
-    )
+    sides = " x ".join(f"{side:.3g}" for side in here)
+    trained_sides = " x ".join(f"{side:.3g}" for side in trained)
+    return f"Voxels are {sides} mm (z, y, x), where those of the training were {trained_sides} mm: anatomy has another size to the network. Resample the scan. {advice(ratio)}"
 
 
 def _voxels_key(scans: Iterable[Volume]) -> str:
-    """What scans show and where: the same patient has the same noise, whatever the case and its files are called."""
+    """A hash of the scans' voxels and affines: a patient has the same noise, whatever the case and files are called."""
     digest = hashlib.sha256()
     for scan in scans:
         in_ras = canonical(scan)
-        digest.update(repr((in_ras.data.shape, (np.round(in_ras.affine, 3) + 0.0).tolist())).encode())
+        affine = np.round(in_ras.affine, 3) + 0.0  # + 0.0 makes -0 to 0
+        digest.update(repr((in_ras.data.shape, affine.tolist())).encode())
         digest.update(np.ascontiguousarray(in_ras.data).data)
     return digest.hexdigest()
 
@@ -174,28 +229,31 @@ def _read(scan: Scan, modality: str) -> Volume:
     pair = (scan.dataobj, scan.affine) if isinstance(scan, nib.spatialimages.SpatialImage) else scan
     if not isinstance(pair, tuple) or len(pair) != 2:
         raise BadInput(
-            f"{modality}: expected a path, a Volume, a nibabel image, or a pair of an array [x, y, z] and its affine, "
-            f"found {type(scan).__name__}. Give one of these."
+            f"{modality}: expected a path, a Volume, a nibabel image, or a pair of an array [x, y, z] and its affine, found {type(scan).__name__}. Give one of these."
         )
     _check_plain(pair[0], modality)
     try:
-        values, affine = np.asarray(pair[0], np.float32), np.asarray(pair[1], np.float64)
+        values = np.asarray(pair[0], np.float32)
+        affine = np.asarray(pair[1], np.float64)
     except (TypeError, ValueError) as error:
         raise BadInput(f"{modality}: expected numbers for an array and its affine, found others ({error}).") from error
     if affine.shape != (4, 4):
         raise BadInput(f"{modality}: expected an affine of the shape (4, 4), found {affine.shape}. Change it.")
-    if values.ndim != 3 or not np.isfinite(values).all():
-        found = f"the shape {values.shape}" if values.ndim != 3 else "values that are not"
+    found = ""
+    if values.ndim != 3:
+        found = f"the shape {values.shape}"
+    elif not np.isfinite(values).all():
+        found = "values that are not"
+    if found:
         raise BadInput(f"{modality}: expected an array [x, y, z] of finite values, found {found}. Change it.")
     return Volume(values.T[None].copy(), check_affine(affine, modality), unit_of(modality), modality)
 
 
 def _check_plain(values: Any, modality: str) -> None:
-    """Raise BadInput for an array that masks voxels, or is complex: both would be lost without a word."""
+    """Raise BadInput for an array that masks voxels, or is complex: masks and phases would be lost silently."""
     if np.ma.is_masked(values):
         raise BadInput(
-            f"{modality}: expected an array in which no voxel is masked, found a masked one. Fill these voxels "
-            f"(array.filled(0)), and give the mask as a scan called '{MASK}'."
+            f"{modality}: expected an array in which no voxel is masked, found a masked one. Fill these voxels (array.filled(0)), and give the mask as a scan called '{MASK}'."
         )
     if getattr(getattr(values, "dtype", None), "kind", "") == "c":  # a tensor's dtype has no kind
         raise BadInput(f"{modality}: expected real numbers, found complex ones. Give the magnitude (np.abs).")

@@ -1,7 +1,7 @@
-"""What a calibration says of the images of a case, on the voxels that they are written on."""
+"""Intervals and error bounds of a case's images by a calibration, and the grid on which images are written."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -12,18 +12,19 @@ from voxlate.images.grid import Grid, oriented, return_to
 from voxlate.images.mask import foreground
 from voxlate.images.volume import Volume
 from voxlate.recipe import Recipe
+from voxlate.synthesis.inputs import shown_sources
 from voxlate.synthesis.result import SynthesisedImage
 from voxlate.trust.calibration import Calibration
 from voxlate.trust.out_of_distribution import Patches, Verdict, patches_of, verdict_on
-from voxlate.trust.regions import parts_of
+from voxlate.trust.regions import region_masks
 
 
 @dataclass(frozen=True)
 class OutputGrid:
-    """The voxels of the file that images of a case are written like: of the first source, or of the fixed scan.
+    """The grid on which the images of a case are written: that of the first source's file, or of the fixed scan's.
 
-    affine: of the network's grid; axes: how slices are laid out for the network; units: of modalities. Where nothing
-    was resampled both grids have the same voxels, and all moves are exact.
+    affine: of the network's grid; file: the grid of the file; axes: the layout of slices for the network; units: of
+    modalities. Where nothing was resampled both grids have the same voxels, and every step between them is exact.
     """
 
     affine: np.ndarray
@@ -31,58 +32,69 @@ class OutputGrid:
     axes: str
     units: Mapping[str, str]
 
-    def written(self, values: np.ndarray, modality: str, unit: str, order: Literal[0, 1] = 1) -> Volume:
-        """Values [D, H, W] of the network's grid as they are written."""
-        return return_to(
-            Volume(values[None].astype(np.float32, copy=False), self.affine, unit, modality), self.file, order
-        )
+    def written(
+        self,
+        values: np.ndarray,
+        modality: str,
+        unit: str,
+        order: Literal[0, 1] = 1,
+    ) -> Volume:
+        """Values [D, H, W] on the network's grid as a volume on the file's grid."""
+        volume = Volume(values[None].astype(np.float32, copy=False), self.affine, unit, modality)
+        return return_to(volume, self.file, order)
 
     def images(self, values: Mapping[str, np.ndarray | None]) -> dict[str, Volume]:
-        """Those of modalities that there are, as they are written."""
-        return {name: self.written(one, name, self.units[name]) for name, one in values.items() if one is not None}
+        """The volumes of the modalities that have values, on the file's grid."""
+        volumes = dict[str, Volume]()
+        for name, array in values.items():
+            if array is not None:
+                volumes[name] = self.written(array, name, self.units[name])
+        return volumes
 
     def laid(self, volume: Volume) -> Volume:
-        """A written volume with slices as they are laid out for the network."""
+        """A volume on the file's grid in the network's layout of slices."""
         return oriented(volume, self.axes[::-1])
 
-    def seen(self, values: np.ndarray) -> np.ndarray:
-        """Values [D, H, W] of the network's grid on the file's voxels, laid out for the network."""
+    def resampled(self, values: np.ndarray) -> np.ndarray:
+        """Values [D, H, W] on the network's grid, resampled to the file's voxels, in the network's layout."""
         return self.laid(self.written(values, "", "")).data[0]
 
 
 def output_grid_of(prepared: PreparedCase, axes: str, units: Mapping[str, str]) -> OutputGrid:
-    """Where the images of a prepared case are written."""
+    """The grid on which the images of a prepared case are written."""
     origins = prepared.header.origins
-    # where scans were registered, the image lies in the frame of the one that they were registered to
-    fixed = [one.to for one in prepared.header.registered.values() if one.kept != "none"]
+    # where scans were registered, the image is in the frame of the fixed scan
+    registered = prepared.header.registered.values()
+    fixed = [registration.to for registration in registered if registration.kept != "none"]
     first = origins[fixed[0]] if fixed else next(iter(origins.values()))
     return OutputGrid(np.array(prepared.header.affine), first.grid, axes, units)
 
 
 def sources_of(recipe: Recipe, prepared: PreparedCase) -> list[np.ndarray]:
-    """The sources [D, H, W] of a case in network units; one that it lacks is background."""
-    found = []
+    """The sources [D, H, W] of a case in network units; a missing source is background."""
+    sources = []
+    shown = shown_sources(recipe, prepared)
     for name in recipe.data.source:
-        if name in prepared.header.shown:
+        if name in shown:
             scale = recipe.intensity[name].scale(prepared.header.statistics[name])
-            found.append(scale.forward(prepared.arrays[name][:].astype(np.float32)))
+            values = prepared.arrays[name][:].astype(np.float32)
+            sources.append(scale.forward(values))
         else:
-            found.append(np.full(prepared.header.shape, BACKGROUND, np.float32))
-    return found
+            sources.append(np.full(prepared.header.shape, BACKGROUND, np.float32))
+    return sources
 
 
 def patches_in(recipe: Recipe, prepared: PreparedCase, sources: Sequence[np.ndarray]) -> Patches:
-    """What a case's scans show, to be compared with those that a calibration knows; sources: in network units."""
-    shown = [name for name in recipe.data.source if name in prepared.header.shown]
-    body = np.logical_or.reduce([foreground(prepared.volume(name)) for name in shown])
+    """The patches of a case's scans, for the comparison with a calibration's; sources: in network units."""
+    body = np.logical_or.reduce([foreground(prepared.volume(name)) for name in shown_sources(recipe, prepared)])
     return patches_of(sources, body, prepared.header.spacing_mm)
 
 
 @dataclass(frozen=True)
-class Trusted:
-    """Of each image, in physical units: between which values the truth lies, and what a case's errors are at most.
+class CaseIntervals:
+    """Prediction intervals and error bounds of a case's images, in physical units; all empty without a calibration.
 
-    verdict: how unlike known cases this one is; all empty where nothing is calibrated.
+    verdict: whether the scans are in the distribution of the calibration.
     """
 
     low: dict[str, Volume]
@@ -90,27 +102,34 @@ class Trusted:
     bounds: dict[str, dict[str, float]]
     verdict: Verdict | None = None
 
+    def distance_map(self, shape: tuple[int, ...]) -> np.ndarray | None:
+        """The out-of-distribution map [D, H, W] on the network's grid; None without a calibration."""
+        return None if self.verdict is None else self.verdict.map(shape)
 
-def trusted(
+
+def case_intervals(
     calibration: Calibration | None,
     recipe: Recipe,
     prepared: PreparedCase,
     images: Mapping[str, SynthesisedImage],
     output_grid: OutputGrid,
-) -> Trusted:
-    """The intervals and bounds of the images of a case, and whether its scans are like those known."""
-    low, high, bounds = dict[str, Volume](), dict[str, Volume](), dict[str, dict[str, float]]()
+) -> CaseIntervals:
+    """The intervals and bounds of the images of a case, and whether its scans are in distribution."""
+    low = dict[str, Volume]()
+    high = dict[str, Volume]()
+    bounds = dict[str, dict[str, float]]()
     if calibration is None:
-        return Trusted(low, high, bounds)
+        return CaseIntervals(low, high, bounds)
     sources = sources_of(recipe, prepared)
-    given = [output_grid.seen(one) for one in sources]
-    for name, one in images.items():
-        ends = calibration.interval(name, one.image.each(output_grid.seen), given)
-        laid = output_grid.laid(output_grid.written(one.values, name, output_grid.units[name]))
+    resampled_sources = [output_grid.resampled(source) for source in sources]
+    for name, image in images.items():
+        ends = calibration.interval(name, image.prediction.each(output_grid.resampled), resampled_sources)
+        volume = output_grid.laid(output_grid.written(image.values, name, output_grid.units[name]))
         for maps, values in zip((low, high), ends):
-            physical = Volume(one.scale.inverse(values)[None], laid.affine, laid.unit, name)
+            physical = replace(volume, data=image.scale.inverse(values)[None])
             maps[name] = return_to(physical, output_grid.file)
-        parts = parts_of(calibration.header.targets[name].regions, laid)
-        stated = calibration.bounds(name, *ends, parts)
-        bounds[name] = {key: round(value * one.half, 4) for key, value in stated.items()}
-    return Trusted(low, high, bounds, verdict_on(calibration.memory, patches_in(recipe, prepared, sources)))
+        parts = region_masks(calibration.header.targets[name].regions, volume)
+        in_network_units = calibration.bounds(name, *ends, parts)
+        bounds[name] = {key: round(bound * image.half, 4) for key, bound in in_network_units.items()}
+    verdict = verdict_on(calibration.references, patches_in(recipe, prepared, sources))
+    return CaseIntervals(low, high, bounds, verdict)

@@ -31,7 +31,7 @@ from voxlate.training.run import load_method
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Bits per dimension as a document: JSON for programs, `table` for people."""
+    """Bits per dimension as a document, which is written as JSON, and as a table."""
 
     document: Mapping[str, Any]
 
@@ -61,27 +61,29 @@ def likelihood(
 ) -> Likelihood:
     """Bits per dimension of the true targets of a prepared cohort, given their sources, in float32.
 
-    slices: at most so many a case, evenly spaced; tolerance: of the ODE, relative and absolute; batch: patches at a
-    time (memory, not results); seed: of the random probes, one stream a slice. Every modality is hidden in turn
-    where the model completes. Raises BadInput where the run is no diffusion model or does not fit the cohort.
+    slices: largest number in a case, evenly spaced; tolerance: of the ODE, relative and absolute; batch: patches that
+    are computed together (decides memory, not results); seed: of the random probes, one stream for each slice. Where
+    the model completes, every modality is hidden in turn. Raises BadInput where the run is no diffusion model or does
+    not fit the cohort.
     Source: Song et al. 2021, eq. 39.
     """
     _check_options(slices, tolerance)
     method, recipe, header = load_method(Path(run), allow_code)
     if not recipe.method.has_density:
         raise BadInput(
-            f"{run}: expected a diffusion model, the only kind with a density, found method.kind "
-            f"'{kind_of(recipe.method)}'. Name another run; voxlate evaluate scores any."
+            f"{run}: expected a diffusion model, the only kind with a density, found method.kind '{kind_of(recipe.method)}'. Name another run; voxlate evaluate scores any."
         )
-    ready = open_cohort(cohort)
-    if is_fold(folders := [Path(run), Path(run).parent]):
-        ready = ready.with_splits({case: one for one, cases in recorded_splits(folders).items() for case in cases})
-    _check_spacing(ready, header)
-    # a density is one of images that exist: cases that lack some are left out, and not averaged in
-    places = whole_cases(ready, replace(recipe.data, allow_missing=False), split)
+    prepared = open_cohort(cohort)
+    folders = [Path(run), Path(run).parent]
+    if is_fold(folders):
+        splits = recorded_splits(folders)
+        prepared = prepared.with_splits({case: name for name, cases in splits.items() for case in cases})
+    _check_spacing(prepared, header)
+    # only existing images have a density, so that incomplete cases are excluded
+    places = whole_cases(prepared, replace(recipe.data, allow_missing=False), split)
     chosen = {case: list(evenly_spaced(starts, slices or len(starts))) for case, starts in places.items()}
     model = method.to(find_device(device))
-    estimator = _Estimator(model, recipe, ready, batch or recipe.synth.batch, seed, tolerance)
+    estimator = _Estimator(model, recipe, prepared, batch or recipe.synth.batch, seed, tolerance)
     stated = {
         "voxlate": __version__,
         "note": "Research software, not a medical device.",
@@ -100,34 +102,42 @@ def likelihood(
 
 
 def _estimates(
-    estimator: "_Estimator", chosen: Mapping[str, list[Triple]], header: Mapping[str, Any], progress: PatchProgress
+    estimator: "_Estimator",
+    chosen: Mapping[str, list[Triple]],
+    header: Mapping[str, Any],
+    progress: PatchProgress,
 ) -> dict[str, Any]:
-    """The mean over cases of each density, and the cases themselves."""
+    """The mean of each density over cases, and a row for each case."""
     recipe = estimator.recipe
     names = recipe.data.target
-    # each density by its targets' names, with the channels that are hidden for it
-    wanted = {name: [k] for k, name in enumerate(names)} if recipe.task.completes else {", ".join(names): []}
-    total, done = len(wanted) * sum(map(len, chosen.values())), 0
-    parts: dict[str, Any] = {}
+    # the hidden channels of each density, by the names of its targets
+    hidden_channels: dict[str, list[int]] = {", ".join(names): []}
+    if recipe.task.completes:
+        hidden_channels = {name: [k] for k, name in enumerate(names)}
+    total = len(hidden_channels) * sum(map(len, chosen.values()))
+    done = 0
+    means: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
-    for name, hidden in wanted.items():
-        begun, mine = time.monotonic(), []
+    for name, hidden in hidden_channels.items():
+        begun = time.monotonic()
+        own = []
         with count_calls(estimator.model.net) as calls:
             for case, starts in chosen.items():
                 bits: list[float | None] = []
                 for values in estimator.bits(case, starts, hidden):
-                    bits, done = bits + values, done + len(values)
+                    bits += values
+                    done += len(values)
                     progress(done, total)
-                mine.append(_row(estimator.cohort, case, name, bits))
-        rows += mine
+                own.append(_row(estimator.cohort, case, name, bits))
+        rows += own
         in_unit = _in_unit([name] if hidden else names, recipe, header)
-        parts[name] = _part(mine, calls, time.monotonic() - begun) | {"in_unit": in_unit}
-    return {"targets": parts, "cases": rows}
+        means[name] = _mean(own, calls, time.monotonic() - begun) | {"in_unit": in_unit}
+    return {"targets": means, "cases": rows}
 
 
 @dataclass(frozen=True)
 class _Estimator:
-    """A model with all that its estimates depend on."""
+    """A model, a cohort and the options that decide the estimates."""
 
     model: Method
     recipe: Recipe
@@ -136,8 +146,13 @@ class _Estimator:
     seed: int
     tolerance: float
 
-    def bits(self, case: str, starts: list[Triple], hidden: list[int]) -> Iterator[list[float | None]]:
-        """Bits per dimension of the patches of a case, batch by batch; None where no voxel is to be made."""
+    def bits(
+        self,
+        case: str,
+        starts: list[Triple],
+        hidden: list[int],
+    ) -> Iterator[list[float | None]]:
+        """Bits per dimension of the patches of a case, batch by batch; None for patches without a voxel to synthesise."""
         device = next(self.model.parameters()).device
         places = [(case, start) for start in starts]
         for batch in batches_of(self.cohort, self.recipe.data, self.recipe.intensity, places, self.batch):
@@ -146,18 +161,30 @@ class _Estimator:
             patches = replace(batch, present=present).to(device)
             with torch.no_grad():
                 bits = self.model.bits_per_dim(patches, Noise(self.seed, patches.item), self.tolerance).tolist()
-            some = patches.mask.flatten(1).any(1).tolist()
-            yield [value if there or not self.recipe.task.inside else None for value, there in zip(bits, some)]
+            if self.recipe.task.inside:
+                has_voxels = patches.mask.flatten(1).any(1).tolist()
+                bits = [value if inside else None for value, inside in zip(bits, has_voxels)]
+            yield bits
 
 
-def _row(cohort: Cohort, case: str, name: str, bits: list[float | None]) -> dict[str, Any]:
-    """Mean over the patches that have voxels to make."""
+def _row(
+    cohort: Cohort,
+    case: str,
+    name: str,
+    bits: list[float | None],
+) -> dict[str, Any]:
+    """The mean over the patches with voxels to synthesise."""
     values = [value for value in bits if value is not None]
     own = {"case": case, "patient": cohort.header(case).patient, "target": name}
     return {**own, **_mean_and_sd("bits_per_dim", values), "pieces": len(values)}
 
 
-def _part(rows: list[dict[str, Any]], calls: Calls, seconds: float) -> dict[str, Any]:
+def _mean(
+    rows: list[dict[str, Any]],
+    calls: Calls,
+    seconds: float,
+) -> dict[str, Any]:
+    """The mean over cases, and the cost of each patch."""
     values = [row["bits_per_dim"] for row in rows if row["bits_per_dim"] is not None]
     patches = sum(row["pieces"] for row in rows)
     return {
@@ -170,7 +197,7 @@ def _part(rows: list[dict[str, Any]], calls: Calls, seconds: float) -> dict[str,
 
 
 def _mean_and_sd(name: str, values: list[float]) -> dict[str, float | None]:
-    """None where there are too few values, or one is infinite."""
+    """Mean and standard deviation by name; None for too few values, or an infinite one."""
     known = all(map(math.isfinite, values))
     return {
         name: float(np.mean(values)) if known and values else None,
@@ -178,13 +205,20 @@ def _mean_and_sd(name: str, values: list[float]) -> dict[str, float | None]:
     }
 
 
-def _in_unit(names: Sequence[str], recipe: Recipe, header: Mapping[str, Any]) -> dict[str, Any] | None:
+def _in_unit(
+    names: Sequence[str],
+    recipe: Recipe,
+    header: Mapping[str, Any],
+) -> dict[str, Any] | None:
     """The bits to add for images in physical units; None for a latent, whose density is not that of the image."""
-    if (scale := recipe.task.state_scale) is None:
+    scale = recipe.task.state_scale
+    if scale is None:
         return None
-    halves = [(high - low) / 2 for low, high in (header["target_scales"][one] for one in names)]
-    units = dict.fromkeys(header["units"][one] for one in names)
-    return {"unit": ", ".join(units), "adds": float(np.mean([math.log2(half / scale) for half in halves]))}
+    ends = [header["target_scales"][name] for name in names]
+    halves = [(high - low) / 2 for low, high in ends]
+    units = dict.fromkeys(header["units"][name] for name in names)
+    bits = [math.log2(half / scale) for half in halves]
+    return {"unit": ", ".join(units), "adds": float(np.mean(bits))}
 
 
 def _check_options(slices: int | None, tolerance: float) -> None:
@@ -195,17 +229,15 @@ def _check_options(slices: int | None, tolerance: float) -> None:
 
 
 def _check_spacing(cohort: Cohort, header: Mapping[str, Any]) -> None:
-    known, here = preparation_of(header), cohort.preparation
-    if known.matrix != here.matrix:
+    trained = preparation_of(header)
+    here = cohort.preparation
+    if trained.matrix != here.matrix:
         raise BadInput(
-            f"{cohort.folder}: expected the matrix of the training (rows and columns {known.matrix or 'as scanned'}), "
-            f"found {here.matrix or 'as scanned'}. Prepare it with the training's --matrix."
+            f"{cohort.folder}: expected the matrix of the training (rows and columns {trained.matrix or 'as scanned'}), found {here.matrix or 'as scanned'}. Prepare it with the training's --matrix."
         )
-    trained, found = known.spacing_mm, here.spacing_mm
-    if trained != found:
+    if trained.spacing_mm != here.spacing_mm:
         raise BadInput(
-            f"{cohort.folder}: expected the spacing of the training (z y x {trained or 'as scanned'}), found "
-            f"{found or 'as scanned'}. Prepare it with the training's --spacing."
+            f"{cohort.folder}: expected the spacing of the training (z y x {trained.spacing_mm or 'as scanned'}), found {here.spacing_mm or 'as scanned'}. Prepare it with the training's --spacing."
         )
 
 
@@ -224,13 +256,10 @@ def _table(document: Mapping[str, Any]) -> Table:
         result.add_section()
         if part["in_unit"]:
             lines.append(
-                f"{name}: the image's density in {part['in_unit']['unit']} has {part['in_unit']['adds']:+.3f} bits "
-                "a voxel on top (log2 of the factor between the units; that of a typical scan where each has its own)."
+                f"{name}: the image's density in {part['in_unit']['unit']} has {part['in_unit']['adds']:+.3f} bits a voxel on top (log2 of the factor between the units; that of a typical scan where each has its own)."
             )
         lines.append(
-            f"{name}: {part['network_calls']:.0f} network evaluations and {part['seconds_per_piece']:.2g} s each of "
-            f"the {patches}, without those for gradients; tolerance {document['tolerance']:g}; "
-            f"{document['divergence']}, seed {document['seed']}."
+            f"{name}: {part['network_calls']:.0f} network evaluations and {part['seconds_per_piece']:.2g} s each of the {patches}, without those for gradients; tolerance {document['tolerance']:g}; {document['divergence']}, seed {document['seed']}."
         )
     result.caption = "\n".join(lines)
     return result

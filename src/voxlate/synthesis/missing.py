@@ -1,4 +1,4 @@
-"""Every way in which modalities can be missing: synthesised, scored, and summed up by which and by how many."""
+"""Evaluation of all subsets of missing modalities: their synthesis, their scores, and means by the number missing."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,18 +18,20 @@ from voxlate.scoring.options import EvaluateOptions
 from voxlate.scoring.provenance import difference, provenance_of, stated_inputs
 from voxlate.scoring.tables import Scores
 from voxlate.synthesis.calls import no_report
-from voxlate.synthesis.cohort import NamedProgress, Scans, find_scans, place_from, synthesise_cases
+from voxlate.synthesis.cohort import NamedProgress, synthesise_cases
 from voxlate.synthesis.model import Model, load
 from voxlate.synthesis.options import RunOptions
-from voxlate.synthesis.result import check_folder, remove_images, stated_synthesis, write_images
+from voxlate.synthesis.output_folder import place_from
+from voxlate.synthesis.result import Writer, check_folder, remove_images, stated_synthesis, write_images
+from voxlate.synthesis.scans import Scans, find_scans
 
 HowMany = Literal["one", "all"]
-SUMMED = ("mae", "mae_rel", "psnr", "ssim_2d")  # metrics of the summary; metrics.json has all
+METRICS = ("mae", "mae_rel", "psnr", "ssim_2d")  # of the summary; metrics.json has all
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """Modalities that are missing, and the model that makes them."""
+    """Missing modalities, and the model that synthesises them."""
 
     missing: tuple[str, ...]
     model: Model
@@ -41,18 +43,18 @@ class Scenario:
 
 @dataclass(frozen=True)
 class ScenarioImages:
-    """The folder of a scenario, the cases asked for, and why some of them were not made."""
+    """The folder of a scenario, its cases, and why some of them failed."""
 
-    place: Path
+    folder: Path
     cases: tuple[str, ...]
     failed: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Scores of each missing modality in each scenario; `scores`: those of one missing modality at a time.
+    """Scores of each missing modality in each scenario; `scores`: of the scenarios with one missing modality.
 
-    incomplete: a sentence for each case that lacks what is to be scored; failed: for each that could not be made.
+    incomplete: a sentence for each case without one of the true scans; failed: for each case whose synthesis failed.
     """
 
     scores: Scores
@@ -61,46 +63,58 @@ class Summary:
     failed: Mapping[str, str]
 
     def by_number(self) -> dict[int, dict[str, float]]:
-        """Mean of each metric over the scenarios and modalities of as many missing ones."""
-        numbers = sorted({row["missing"].count("+") + 1 for row in self.rows})
-        mine = {n: [row for row in self.rows if row["missing"].count("+") + 1 == n] for n in numbers}
+        """Means of all metrics over scenarios and modalities, by the number of missing modalities."""
+        grouped = dict[int, list[Mapping[str, Any]]]()
+        for row in self.rows:
+            grouped.setdefault(row["missing"].count("+") + 1, []).append(row)
         keys = [key for key in self.rows[0] if key not in ("missing", "modality", "unit", "cases")]
-        return {n: {key: float(np.mean([row[key] for row in rows])) for key in keys} for n, rows in mine.items()}
+        means = dict[int, dict[str, float]]()
+        for number in sorted(grouped):
+            rows = grouped[number]
+            means[number] = {key: float(np.mean([row[key] for row in rows])) for key in keys}
+        return means
 
     def table(self) -> Table:
-        """A line for each scenario and modality, then for each number of missing ones."""
-        shown = Table(title="What is missing, what is made of the rest: means over cases")
-        keys = [key for key in self.rows[0] if key in SUMMED]
+        """A line for each scenario and modality, and then for each number of missing modalities."""
+        table = Table(title="What is missing, what is made of the rest: means over cases")
+        keys = [key for key in self.rows[0] if key in METRICS]
         for heading in ("missing", "made", "cases", *keys):
-            shown.add_column(heading, justify="left" if heading in ("missing", "made") else "right")
+            table.add_column(heading, justify="left" if heading in ("missing", "made") else "right")
         for row in self.rows:
-            shown.add_row(row["missing"], row["modality"], str(row["cases"]), *(f"{row[key]:.4g}" for key in keys))
-        shown.add_section()
+            scores = [f"{row[key]:.4g}" for key in keys]
+            table.add_row(row["missing"], row["modality"], str(row["cases"]), *scores)
+        table.add_section()
         for number, means in self.by_number().items():
-            shown.add_row(f"{number} missing", "all", "", *(f"{means[key]:.4g}" for key in keys))
-        return shown
+            table.add_row(f"{number} missing", "all", "", *(f"{means[key]:.4g}" for key in keys))
+        return table
 
 
 def scenarios_of(models: Sequence[Model], how: HowMany) -> list[Scenario]:
-    """The non-empty proper subsets of the modalities (of one: those of one member), each with a model that makes it.
+    """A scenario for each non-empty proper subset of the modalities (how = "one": for each modality), with its model.
 
-    Fewest missing first. Raises BadInput where no model makes one of them.
+    Scenarios with the fewest missing modalities come first. Raises BadInput where no model fits one of them.
     """
-    names = list(dict.fromkeys(name for one in models for name in (*one.recipe.data.source, *one.recipe.data.target)))
+    names = list[str]()
+    for model in models:
+        names += model.recipe.data.source
+        names += model.recipe.data.target
+    names = list(dict.fromkeys(names))
     sizes = (1,) if how == "one" else range(1, len(names))
-    found = []
-    for missing in (subset for size in sizes for subset in combinations(names, size)):
-        fitting = [one for one in models if _makes(one, missing)]
-        if not fitting:
-            raise BadInput(
-                f"--run: expected a model that makes {' and '.join(missing)} from the others, found none among "
-                f"{', '.join(one.origin.name for one in models)}. Add its run."
-            )
-        found.append(Scenario(missing, fitting[0]))
-    return found
+    scenarios = []
+    for size in sizes:
+        for missing in combinations(names, size):
+            fitting = [model for model in models if _can_synthesise(model, missing)]
+            if not fitting:
+                runs = ", ".join(model.origin.name for model in models)
+                raise BadInput(
+                    f"--run: expected a model that makes {' and '.join(missing)} from the others, found none among {runs}. Add its run."
+                )
+            scenarios.append(Scenario(missing, fitting[0]))
+    return scenarios
 
 
-def _makes(model: Model, missing: Sequence[str]) -> bool:
+def _can_synthesise(model: Model, missing: Sequence[str]) -> bool:
+    """Whether the modalities are targets of the model, and no sources unless it completes."""
     data = model.recipe.data
     if model.recipe.task.completes:
         return set(missing) < set(data.source)
@@ -133,23 +147,26 @@ def score_scenarios(
     progress: NamedProgress = no_report,
     say: Callable[[str], None] = no_report,
 ) -> Summary:
-    """Make and score OUT/without_<modalities>/<case>/<modality>.nii.gz for each scenario, from cases that have all.
+    """Synthesise and score OUT/without_<modalities>/<case>/<modality>.nii.gz for each scenario, from complete cases.
 
-    OUT itself then holds, and has scores of, each modality made from all others: OUT/<case>/<modality>.nii.gz, as
-    compare and report read them; OUT/scenarios.json has a line for each scenario and modality. options: of `evaluate`,
-    whose seed is that of the synthesis too; say: is given the sentences of `synthesise_cases`, each once. Finished
-    images are kept, and only cases of the split are scored, whoever names it.
-    Raises BadInput where no case has all, and where OUT has images of another model, whose scores would be lost.
+    OUT itself then has each modality synthesised from all others, with scores: OUT/<case>/<modality>.nii.gz, as compare
+    and report read them; OUT/scenarios.json has a line for each scenario and modality. options: of `evaluate`, whose
+    seed is that of the synthesis, too; say: is called once with each sentence of `synthesise_cases`. Finished images
+    are kept, and only cases of the split are scored. Raises BadInput where no case is complete, and where OUT has
+    images of another model, whose scores would be lost.
     """
-    scenarios, rows = scenarios_of(models, how), list[dict[str, Any]]()
-    incomplete, unmade = dict[str, str](), dict[str, str]()
-    single, said = dict[str, ScenarioImages](), set[str]()
+    scenarios = scenarios_of(models, how)
+    several = list[dict[str, Any]]()
+    incomplete = dict[str, str]()
+    all_failed = dict[str, str]()
+    single = dict[str, ScenarioImages]()
     _check_own(out, models, options.seed)
     scoring = vars(options)
     where = {"split": options.split, **options.layout}
     scans_of = {model.origin: find_scans([str(cohort)], model, **where) for model in models}
+    said = set[str]()
 
-    def note(sentence: str) -> None:
+    def say_once(sentence: str) -> None:
         if sentence not in said:
             said.add(sentence)
             say(sentence)
@@ -157,103 +174,125 @@ def score_scenarios(
     with locked(out):
         for number, scenario in enumerate(scenarios):
             progress("scenarios", number, len(scenarios))
-            place = out / scenario.folder
+            folder = out / scenario.folder
             scans, lacking = _complete_cases(scenario, scans_of[scenario.model.origin], cohort)
             incomplete |= lacking
             _, failed = synthesise_cases(
-                scenario.model, scans, place, seed=options.seed, progress=progress, warn=note, say=note
+                scenario.model, scans, folder, seed=options.seed, progress=progress, warn=say_once, say=say_once
             )
-            unmade |= failed
+            all_failed |= failed
             cases = tuple(one.case for one in scans)
             if len(scenario.missing) == 1:
-                single[scenario.missing[0]] = ScenarioImages(place, cases, failed)
+                single[scenario.missing[0]] = ScenarioImages(folder, cases, failed)
             else:
-                rows += _lines(evaluate(place, cohort, cases=cases, **scoring), scenario)
-        alone = evaluate(out, cohort, cases=_gather(single, out), **scoring)
-        rows = [line for scenario in scenarios if len(scenario.missing) == 1 for line in _lines(alone, scenario)] + rows
-        summary = Summary(alone, tuple(rows), incomplete, unmade)
-        numbers = {str(n): means for n, means in summary.by_number().items()}
-        write_json(out / "scenarios.json", {"scenarios": rows, "by_number": numbers, "left_out": incomplete | unmade})
+                several += _rows(evaluate(folder, cohort, cases=cases, **scoring), scenario)
+        scores = evaluate(out, cohort, cases=_gather(single, out), **scoring)
+        rows = list[dict[str, Any]]()
+        for scenario in scenarios:
+            if len(scenario.missing) == 1:
+                rows += _rows(scores, scenario)
+        rows += several
+        summary = Summary(scores, tuple(rows), incomplete, all_failed)
+        by_number = {str(number): means for number, means in summary.by_number().items()}
+        document = {"scenarios": rows, "by_number": by_number, "left_out": incomplete | all_failed}
+        write_json(out / "scenarios.json", document)
     progress("scenarios", len(scenarios), len(scenarios))
     return summary
 
 
 def _check_own(out: Path, models: Sequence[Model], seed: int) -> None:
-    """Raise BadInput where OUT has images that none of these models made, or that synth put there."""
+    """Raise BadInput where OUT has images of other models, or images that synth wrote there."""
     check_folder(out)
     plans = [model.plan({}, seed) for model in models]
     for path in sorted([*out.glob("*/provenance.json"), *out.glob("without_*/*/provenance.json")]):
-        made = stated_synthesis(path)
-        if "images" not in made:
+        stated = stated_synthesis(path)
+        if "images" not in stated:
             continue
-        by_synth = path.parent.parent == out and "made_without" not in made
-        if by_synth or ("model" in made and all(made["model"] != plan["model"] for plan in plans)):
-            how = difference(made, plans[0]) or "synth made them"
+        by_synth = path.parent.parent == out and "made_without" not in stated
+        by_others = "model" in stated and all(stated["model"] != plan["model"] for plan in plans)
+        if by_synth or by_others:
+            how = difference(stated, plans[0]) or "synth made them"
             raise BadInput(
-                f"{out}: expected a new folder, or one that this command wrote by the same run, found images of "
-                f"another ({path.parent.name}: {how}), whose scores would be lost. Choose another folder."
+                f"{out}: expected a new folder, or one that this command wrote by the same run, found images of another ({path.parent.name}: {how}), whose scores would be lost. Choose another folder."
             )
 
 
-def _complete_cases(scenario: Scenario, scans: Sequence[Scans], cohort: Path) -> tuple[list[Scans], dict[str, str]]:
-    """The cases with all modalities, without those that are to be missing; and why the other cases are left out."""
-    data, completes = scenario.model.recipe.data, scenario.model.recipe.task.completes
-    names = {*data.source, *scenario.missing}
-    kept, left_out = [], {}
-    for one in scans:  # a scan of a translation's target is not among them
-        if lacking := sorted(names - set(one.files) - set(() if completes else scenario.missing)):
+def _complete_cases(
+    scenario: Scenario,
+    scans: Sequence[Scans],
+    cohort: Path,
+) -> tuple[list[Scans], dict[str, str]]:
+    """The cases with all modalities, without the scans that are to be missing; and why other cases are left out."""
+    recipe = scenario.model.recipe
+    names = {*recipe.data.source, *scenario.missing}
+    # the scans of a translation do not include its targets
+    needed = names if recipe.task.completes else names - set(scenario.missing)
+    kept = []
+    left_out = {}
+    for one in scans:
+        lacking = sorted(needed - set(one.files))
+        if lacking:
             left_out[one.case] = f"{one.case}: expected all of {', '.join(sorted(names))}, found no {lacking[0]}."
         else:
             files = {name: path for name, path in one.files.items() if name not in scenario.missing}
             kept.append(replace(one, files=files))
     if not kept:
         raise BadInput(
-            f"{cohort}: expected cases that have all of {', '.join(sorted(names))}, to score what is made without one, "
-            f"found none among {len(scans)}. Check the cohort and --split."
+            f"{cohort}: expected cases that have all of {', '.join(sorted(names))}, to score what is made without one, found none among {len(scans)}. Check the cohort and --split."
         )
     return kept, left_out
 
 
-def _gather(made: Mapping[str, ScenarioImages], out: Path) -> list[str]:
-    """Put the images of each scenario of one missing modality into OUT/<case>; gives the cases that were asked for."""
-    cases = list(dict.fromkeys(case for one in made.values() for case in one.cases))
+def _gather(images: Mapping[str, ScenarioImages], out: Path) -> list[str]:
+    """Copy the images of each scenario with one missing modality to OUT/<case>; returns the names of all cases."""
+    cases = list(dict.fromkeys(case for one in images.values() for case in one.cases))
     failed = dict[str, str]()
     for case in cases:
-        places = {name: one.place / case for name, one in made.items() if case in one.cases and case not in one.failed}
-        if places:
-            _gather_case(places, out / case)
+        folders = dict[str, Path]()
+        reasons = dict[str, str]()
+        for name, one in images.items():
+            if case in one.failed:
+                reasons[name] = one.failed[case]
+            elif case in one.cases:
+                folders[name] = one.folder / case
+        if folders:
+            _gather_case(folders, out / case)
         else:
             remove_images(out / case)
-        reasons = {name: one.failed[case] for name, one in made.items() if case in one.failed}
-        failed |= {f"{case}/{name}" if places else case: why for name, why in reasons.items()}
-    wholes = [_moved(one.place, out) for one in made.values()]
-    write_json(out / "provenance.json", {**_shared(wholes), "cases": cases, "failed": failed})
+        failed |= {f"{case}/{name}" if folders else case: why for name, why in reasons.items()}
+    shared = _shared([_moved_provenance(one.folder, out) for one in images.values()])
+    write_json(out / "provenance.json", {**shared, "cases": cases, "failed": failed})
     return cases
 
 
-def _gather_case(places: Mapping[str, Path], folder: Path) -> None:
-    """Copy a case's images of each modality; provenance says once what all share, and what each has of its own."""
-    made = {name: _moved(place, folder) for name, place in places.items()}
-    images = {image: partial(_copy, places[name] / image) for name, one in made.items() for image in one["images"]}
-    shared = _shared(list(made.values()))
-    own = {name: {key: value for key, value in one.items() if key not in shared} for name, one in made.items()}
-    for one in own.values():
-        one.pop("images", None)
-    inputs = {name: scan for one in made.values() for name, scan in one["inputs"].items()}
-    write_images(folder, images, {**shared, "inputs": inputs, "made_without": own})
+def _gather_case(folders: Mapping[str, Path], out: Path) -> None:
+    """Copy a case's images of each modality, with a provenance of common entries and of entries by modality."""
+    stated = {name: _moved_provenance(folder, out) for name, folder in folders.items()}
+    shared = _shared(list(stated.values()))
+    images = dict[str, Writer]()
+    inputs = dict[str, Any]()
+    own = dict[str, dict[str, Any]]()
+    for name, entries in stated.items():
+        images |= {image: partial(_copy, folders[name] / image) for image in entries["images"]}
+        inputs |= entries["inputs"]
+        own[name] = {key: value for key, value in entries.items() if key not in shared and key != "images"}
+    write_images(out, images, {**shared, "inputs": inputs, "made_without": own})
 
 
-def _shared(made: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The entries in which all provenances agree."""
-    return {key: value for key, value in made[0].items() if all(key in one and one[key] == value for one in made)}
+def _shared(provenances: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The entries that are equal in all provenances."""
+    first, *others = provenances
+    return {key: value for key, value in first.items() if all(key in one and one[key] == value for one in others)}
 
 
-def _moved(place: Path, folder: Path) -> dict[str, Any]:
-    """The provenance of a place, its paths as seen from a folder."""
-    mine = provenance_of(place)
-    paths = {name: {"path": place_from(path, folder)} for name, path in stated_inputs(mine).items()}
-    inputs = {name: {**one, **paths.get(name, {})} for name, one in mine["inputs"].items()}
-    return {**mine, "run": place_from(Path(mine["run"]), folder), "inputs": inputs}
+def _moved_provenance(folder: Path, out: Path) -> dict[str, Any]:
+    """The provenance of a folder, with paths relative to another folder."""
+    stated = provenance_of(folder)
+    inputs = dict(stated["inputs"])
+    for name, path in stated_inputs(stated).items():
+        if name in inputs:
+            inputs[name] = {**inputs[name], "path": place_from(path, out)}
+    return {**stated, "run": place_from(Path(stated["run"]), out), "inputs": inputs}
 
 
 def _copy(image: Path, to: Path) -> None:
@@ -261,10 +300,11 @@ def _copy(image: Path, to: Path) -> None:
         shutil.copyfile(image, temporary)
 
 
-def _lines(scores: Scores, scenario: Scenario) -> Iterator[dict[str, Any]]:
-    """A line for each modality of a scenario: means over its cases."""
+def _rows(scores: Scores, scenario: Scenario) -> Iterator[dict[str, Any]]:
+    """Means over cases for each modality of a scenario."""
     for name in scenario.missing:
-        mine = [row.scores for row in scores.rows if (row.modality, row.answer) == (name, "synthesis")]
-        keys = [key for key in mine[0] if key in SUMMED or "." in key] if mine else []
-        means = {key: float(np.nanmean([one.get(key, np.nan) for one in mine])) for key in keys}
-        yield {"missing": "+".join(scenario.missing), "modality": name, "cases": len(mine), **means}
+        rows = [row for row in scores.rows if row.answer == "synthesis"]
+        own = [row.scores for row in rows if row.modality == name]
+        keys = [key for key in own[0] if key in METRICS or "." in key] if own else []
+        means = {key: float(np.nanmean([row.get(key, np.nan) for row in own])) for key in keys}
+        yield {"missing": "+".join(scenario.missing), "modality": name, "cases": len(own), **means}

@@ -1,4 +1,4 @@
-"""What a synthesis gives: images of a case with what is known of their errors, and their files."""
+"""The result of a synthesis: the images of a case with their intervals and provenance, and their files."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,11 +32,11 @@ from voxlate.trust.calibration import Prediction
 
 Writer = Callable[[Path], object]
 
-OTHERS = ("cohort.json", "weights.safetensors")  # of folders that prepare and train write
-OF_SYNTHESIS = {"images", "cases", "synth"}  # keys of ours, one of which every provenance of a synthesis has
-TILE = 320  # pixels a side of a slice that is shown
+OTHERS = ("cohort.json", "weights.safetensors")  # files of the folders that prepare and train write
+OF_SYNTHESIS = {"images", "cases", "synth"}  # keys, one of which every provenance of a synthesis has
+TILE = 320  # pixels along each side of a slice in a picture
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
-OF_MAPS = {  # what a header says of a map, by the end of its name
+MAP_DESCRIPTIONS = {  # in the header of a map's file, by the end of its name
     LOW: "lower end of intervals",
     HIGH: "upper end of intervals",
     STD: "spread, not calibrated",
@@ -45,48 +45,58 @@ OF_MAPS = {  # what a header says of a map, by the end of its name
 }
 
 
-def _said(file: str) -> str:
-    """What the header of a file says of it; the description has 80 characters."""
+def _description(file: str) -> str:
+    """The description in the header of a file, of at most 80 characters."""
     name = file.partition(".")[0]
-    return next((f"{SYNTHETIC}: {what}" for end, what in OF_MAPS.items() if name.endswith(end)), SYNTHETIC_SCAN)
+    for end, description in MAP_DESCRIPTIONS.items():
+        if name.endswith(end):
+            return f"{SYNTHETIC}: {description}"
+    return SYNTHETIC_SCAN
 
 
 @dataclass(frozen=True)
 class SynthesisedImage:
-    """An image [D, H, W] on the network's grid: in physical units, and with its spread in network units.
+    """An image [D, H, W] on the network's grid in physical units, and the prediction that it is in network units.
 
-    scale: from network units to physical ones; peak: how its bright end was corrected.
+    scale: from network units to physical units; peak: the correction of its bright end.
     """
 
     values: np.ndarray
-    image: Prediction
+    prediction: Prediction
     scale: Scale
     peak: Peak | None = None
 
     @property
     def half(self) -> float:
-        """What 1 of network units is in physical ones."""
+        """The size of one network unit in physical units."""
         return (self.scale.high - self.scale.low) / 2
 
     @property
     def physical_sd(self) -> np.ndarray | None:
-        return None if self.image.sd is None else self.image.sd * np.float32(self.half)
+        """The standard deviation of the samples in physical units; None for a single sample."""
+        if self.prediction.sd is None:
+            return None
+        return self.prediction.sd * np.float32(self.half)
 
     def stretched(self, peak: Peak) -> "SynthesisedImage":
-        """The image with its bright end moved, and its spread with it."""
-        scale, spread = self.scale, self.physical_sd
+        """The image with its bright end corrected, and its spread with it."""
+        scale = self.scale
         values = peak.stretch(self.values)
-        moved = self.image.each(lambda one: scale.of(peak.stretch(scale.inverse(one))))
-        sd: np.ndarray | None = None if spread is None else peak.stretch_sd(spread, self.values) / np.float32(self.half)
-        return SynthesisedImage(values, Prediction(scale.of(values), sd, moved.low, moved.high), scale, peak)
+        moved = self.prediction.each(lambda array: scale.of(peak.stretch(scale.inverse(array))))
+        sd = self.physical_sd
+        if sd is not None:
+            sd = np.asarray(peak.stretch_sd(sd, self.values) / np.float32(self.half), np.float32)
+        prediction = Prediction(scale.of(values), sd, moved.low, moved.high)
+        return SynthesisedImage(values, prediction, scale, peak)
 
 
 @dataclass(frozen=True)
 class Synthesised:
-    """Mean of the samples for each modality, its standard deviation where samples > 1, and how it was made.
+    """Images of a case by modality: means of the samples, their standard deviation if there are several, provenance.
 
-    mark: what file names begin with, where scans may bear the same names. low, high: between which values the truth
-    lies, where the run is calibrated; unfamiliar: how unlike known scans the given ones are (1: as the last of them).
+    mark: the beginning of file names, where scans may have the same names. Where the run is calibrated: low and high
+    are the ends of the prediction intervals; unfamiliar maps how far the input scans are out of the distribution of the
+    calibration's scans (1: as the farthest of those).
     """
 
     volumes: dict[str, Volume]
@@ -99,12 +109,18 @@ class Synthesised:
 
     @property
     def files(self) -> dict[str, Volume]:
-        """All images by the name of their file, without its suffix."""
-        spread = STD if self.low else UNCALIBRATED  # without intervals nobody knows what it is worth
-        found = dict(self.volumes)
-        for suffix, maps in ((spread, self.std), (LOW, self.low), (HIGH, self.high), (UNFAMILIAR, self.unfamiliar)):
-            found |= {f"{name}{suffix}": one for name, one in maps.items()}
-        return {f"{self.mark}{name}": one for name, one in found.items()}
+        """All images and maps by the name of their file, without its suffix."""
+        spread = STD if self.low else UNCALIBRATED  # the name states whether there are intervals, too
+        files = dict(self.volumes)
+        maps = {
+            spread: self.std,
+            LOW: self.low,
+            HIGH: self.high,
+            UNFAMILIAR: self.unfamiliar,
+        }
+        for suffix, volumes in maps.items():
+            files |= {f"{name}{suffix}": volume for name, volume in volumes.items()}
+        return {f"{self.mark}{name}": volume for name, volume in files.items()}
 
     def __repr__(self) -> str:
         images = ", ".join(f"{name} {one.grid} in {one.unit}" for name, one in self.volumes.items())
@@ -114,48 +130,51 @@ class Synthesised:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What was found of the scans and the images, a sentence each; `voxlate.data.grades.grade_of` grades one."""
+        """Warnings about the scans and the images, a sentence each; `voxlate.data.grades.grade_of` gives its grade."""
         return tuple(self.provenance.get("warnings", ()))
 
     @property
     def bounds(self) -> dict[str, dict[str, float]]:
-        """What the errors of this case exceed seldom, by modality: "mae" inside the body, means of regions.
+        """Upper bounds of the errors of this case, by modality: "mae" inside the body, and the means of regions.
 
-        Empty where the run is not calibrated, and where the scans are out of its distribution.
+        Empty where the run is not calibrated, and where the scans are out of distribution.
         """
-        found: dict[str, dict[str, float]] = self.provenance.get("bounds", {})
-        return found
+        bounds: dict[str, dict[str, float]] = self.provenance.get("bounds", {})
+        return bounds
 
     @property
     def volume(self) -> Volume:
-        """The image of a model that makes one modality."""
+        """The image of a model with one target modality."""
         (volume,) = self.volumes.values()
         return volume
 
     def to_nifti(self, modality: str | None = None) -> nib.nifti1.Nifti1Image:
-        """An image as nibabel's, indexed [x, y, z]; modality: which one, where there are several."""
+        """An image of nibabel, indexed [x, y, z]; modality: may be left out where there is only one."""
         volume = self.volume if modality is None else self.volumes[modality]
         return nib.nifti1.Nifti1Image(volume.data[0].T, volume.affine)
 
     def save(self, folder: Path | str) -> list[Path]:
-        """Write FOLDER/<modality>.nii.gz, the maps of it and provenance.json; gives the images' paths.
+        """Write FOLDER/<modality>.nii.gz, its maps and provenance.json; returns the paths of the images and maps.
 
-        The maps: <modality>_low, _high and _unfamiliar, where the run is calibrated, and <modality>_std of several
-        samples (_std_uncalibrated where it is not).
+        The maps are <modality>_low, _high and _unfamiliar where the run is calibrated, and <modality>_std of several
+        samples (_std_uncalibrated where the run is not calibrated).
         """
         self.write(Path(folder))
         return [Path(folder) / f"{name}.nii.gz" for name in self.files]
 
     def write(self, folder: Path, suffixes: Sequence[str] = (".nii.gz",)) -> list[str]:
-        """Write each image with each suffix, and provenance.json, which lists them; gives what is removed for them."""
-        files = {f"{name}{suffix}": volume for name, volume in self.files.items() for suffix in suffixes}
-        images = {name: partial(write_volume, volume=one, what=_said(name)) for name, one in files.items()}
+        """Write each image with each suffix, and provenance.json with their names; returns the removed older images."""
+        images = dict[str, Writer]()
+        for name, volume in self.files.items():
+            for suffix in suffixes:
+                file = f"{name}{suffix}"
+                images[file] = partial(write_volume, volume=volume, what=_description(file))
         return write_images(folder, images, self.provenance)
 
     def show(self, tile: int = TILE) -> Picture.Image:
-        """The middle axial, coronal and sagittal slice of each image and of its spread, named, in one picture.
+        """One picture of the middle axial, coronal and sagittal slice of each image and of its spread, with captions.
 
-        Notebooks draw it by themselves; warnings lie below. tile: pixels a side of each slice.
+        Notebooks show it without a call; the warnings are below. tile: pixels along each side of a slice.
         """
         rows = []
         for name, volume in self.volumes.items():
@@ -168,27 +187,38 @@ class Synthesised:
                 text = f"{self.mark}{name}: standard deviation of the samples, 0 to {most:.4g} {volume.unit}"
                 rows.append((text, _three_planes(spread, 0, most, "inferno")))
         sheet = labelled_sheet(rows, PLANES, tile)
-        return with_lines(sheet, [one for one in self.warnings if grade_of(one) != "note"])
+        return with_lines(sheet, [sentence for sentence in self.warnings if grade_of(sentence) != "note"])
 
     def _repr_png_(self) -> bytes:
         return self.show()._repr_png_() or b""
 
 
-def _three_planes(volume: Volume, low: float, high: float, colours: str) -> list[np.ndarray]:
+def _three_planes(
+    volume: Volume,
+    low: float,
+    high: float,
+    colours: str,
+) -> list[np.ndarray]:
     """The middle slices of a volume in its three planes as pictures [H, W, 3], with square pixels."""
-    turned = canonical(volume)
-    found = []
+    in_ras = canonical(volume)
+    pictures = []
     for axis, plane in enumerate(PLANES):
-        middle = plane_of(turned.data[0], plane, turned.data.shape[1 + axis] // 2)
-        image = square_pixels(shades(middle, low, max(high, low + 1e-6)), pixel_mm(turned.grid.spacing_mm, plane))
-        found.append(palette(colours)[image])
-    return found
+        middle = plane_of(in_ras.data[0], plane, in_ras.data.shape[1 + axis] // 2)
+        grey = shades(middle, low, max(high, low + 1e-6))
+        image = square_pixels(grey, pixel_mm(in_ras.grid.spacing_mm, plane))
+        pictures.append(palette(colours)[image])
+    return pictures
 
 
-def write_images(folder: Path, images: Mapping[str, Writer], provenance: Mapping[str, Any]) -> list[str]:
-    """Write images, by name of their file, and FOLDER/provenance.json; gives the earlier ones, which are removed.
+def write_images(
+    folder: Path,
+    images: Mapping[str, Writer],
+    provenance: Mapping[str, Any],
+) -> list[str]:
+    """Write images by the name of their file, and FOLDER/provenance.json; returns the older images, which are removed.
 
-    The provenance comes last: a folder that has one is whole. Raises BadInput where a scan has the name of an image.
+    The provenance is written last, so that a folder with one is complete. Raises BadInput where a scan has the name of
+    an image.
     """
     check_free(folder, images)
     removed = remove_images(folder, keep=images)
@@ -200,8 +230,9 @@ def write_images(folder: Path, images: Mapping[str, Writer], provenance: Mapping
 
 
 def remove_images(folder: Path, keep: Collection[str] = ()) -> list[str]:
-    """Remove the provenance of a folder and the images that it lists, where they are still as they were written."""
-    removed = [name for name, content in _listed(folder).items() if name not in keep and _is(folder / name, content)]
+    """Remove the provenance of a folder, and the images in it that are unchanged since they were written."""
+    listed = _listed(folder).items()
+    removed = [name for name, content in listed if name not in keep and _has_content(folder / name, content)]
     for name in removed:
         (folder / name).unlink()
     (folder / "provenance.json").unlink(missing_ok=True)
@@ -209,44 +240,50 @@ def remove_images(folder: Path, keep: Collection[str] = ()) -> list[str]:
 
 
 def stated_synthesis(provenance: Path) -> dict[str, Any]:
-    """What a provenance.json says of a synthesis; {} where it is of a run or of another tool."""
+    """The content of the provenance.json of a synthesis; {} where it belongs to a run or to another tool."""
     stated = read_json(provenance)
-    return read_provenance(provenance) if isinstance(stated, dict) and OF_SYNTHESIS & stated.keys() else {}
+    if not isinstance(stated, dict) or not OF_SYNTHESIS & stated.keys():
+        return {}
+    return read_provenance(provenance)
 
 
 def check_folder(folder: Path) -> None:
     """Raise BadInput where a folder is a run or a prepared cohort, or its provenance.json is not of a synthesis."""
     path = folder / "provenance.json"
-    foreign = [path.name] if path.is_file() and not stated_synthesis(path) else []
-    if others := [name for name in OTHERS if (folder / name).is_file()] + foreign:
+    others = [name for name in OTHERS if (folder / name).is_file()]
+    if path.is_file() and not stated_synthesis(path):
+        others.append(path.name)
+    if others:
         raise BadInput(
-            f"{folder}: expected a new folder, one of scans, or one that voxlate synth wrote, found {others[0]} of "
-            "something else. Choose another folder."
+            f"{folder}: expected a new folder, one of scans, or one that voxlate synth wrote, found {others[0]} of something else. Choose another folder."
         )
 
 
 def check_free(folder: Path, names: Iterable[str]) -> None:
-    """Raise BadInput where a file of one of these names is there that voxlate did not write: scans are not replaced."""
+    """Raise BadInput where a file has one of these names and voxlate did not write it: scans are not replaced."""
     check_folder(folder)
     listed = _listed(folder)
-    for path in (folder / name for name in names if name not in listed):
-        if path.is_file() and not says_synthetic(path.with_name(f"{path.name.split('.')[0]}.nii.gz")):
+    for name in names:
+        path = folder / name
+        if name in listed or not path.is_file():
+            continue
+        if not says_synthetic(path.with_name(f"{name.split('.')[0]}.nii.gz")):
             raise BadInput(
-                f"{path}: expected no file of this name that voxlate did not write, found one: is it the scan itself? "
-                "Choose another --out."
+                f"{path}: expected no file of this name that voxlate did not write, found one: is it the scan itself? Choose another --out."
             )
 
 
 def is_unchanged(folder: Path) -> bool:
-    """Whether the provenance lists images, and all of them are there as they were written."""
+    """Whether the provenance lists images, and all of them are unchanged since they were written."""
     listed = _listed(folder)
-    return bool(listed) and all(_is(folder / name, content) for name, content in listed.items())
+    return bool(listed) and all(_has_content(folder / name, content) for name, content in listed.items())
 
 
 def _listed(folder: Path) -> dict[str, str]:
+    """The hashes of the images that a folder's provenance lists, by file name."""
     listed: dict[str, str] = provenance_of(folder).get("images", {})
     return listed
 
 
-def _is(path: Path, content: str) -> bool:
+def _has_content(path: Path, content: str) -> bool:
     return path.is_file() and content_hash(path) == content

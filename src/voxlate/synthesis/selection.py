@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voxlate import recipe
-from voxlate.synthesis.cohort import Scans, find_scans, part_of, sort_out
 from voxlate.synthesis.ensemble import Ensemble, load_members
 from voxlate.synthesis.model import Model
 from voxlate.synthesis.options import SynthOptions
+from voxlate.synthesis.scans import Scans, find_scans, part_of, sort_out
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""How far images can be trusted: intervals that held-back patients have made valid, and scans unlike the training's."""
+"""Trust in images: prediction intervals that held-out patients make valid, and scans that are out of distribution."""

@@ -1,4 +1,4 @@
-"""What held-back patients taught about a run's images: a file in the run, and what it says of a new image."""
+"""A calibration: what held-out patients show about the errors of a run's images, and the intervals of a new image."""
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,29 +17,29 @@ from voxlate.scoring.metrics import LEVELS as PERCENTS
 from voxlate.trust.conformal import WIDEST, Bound
 from voxlate.trust.features import number_of_features, voxel_features
 from voxlate.trust.out_of_distribution import ReferencePatches, number_of_patch_features
-from voxlate.trust.widths import LESSONS, NARROWEST, Widths
+from voxlate.trust.widths import NARROWEST, SETTINGS, Widths
 
 Array = NDArray[np.float32]
-Way = Literal["learned", "difficulty", "quantiles", "sd", "constant"]
+IntervalMethod = Literal["learned", "difficulty", "quantiles", "sd", "constant"]
 
-WAYS: dict[Way, str] = {
+INTERVAL_METHODS: dict[IntervalMethod, str] = {
     "learned": "learned distances below and above",
     "difficulty": "learned mean size of the error, on both sides",
     "quantiles": "quantiles of the samples, widened",
     "sd": "standard deviation of the samples, times a factor",
     "constant": "the same everywhere",
 }
-OF_SAMPLES: tuple[Way, ...] = ("quantiles", "sd")
+SAMPLE_METHODS: tuple[IntervalMethod, ...] = ("quantiles", "sd")
 LEVELS = tuple(percent / 100 for percent in PERCENTS)  # of the calibration curve
 CoverageLevel = Annotated[float, Field(ge=0.5, lt=1)]
 Scaling = Annotated[float, Field(ge=0, le=WIDEST)]
 BODY = "body"
-MEMORY = ".memory"  # before the names of its tensors, as no modality begins
+MEMORY = ".memory"  # the beginning of the names of the reference patches' tensors, as of no modality
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """An image [D, H, W] in network units; of several samples their standard deviation and two outer quantiles, too."""
+    """An image [D, H, W] in network units; of several samples also their standard deviation and two outer quantiles."""
 
     values: Array
     sd: Array | None = None
@@ -47,17 +47,21 @@ class Prediction:
     high: Array | None = None
 
     def each(self, change: Callable[[Array], Array]) -> "Prediction":
-        """The same change of all that is there."""
-        others = (None if one is None else change(one) for one in (self.sd, self.low, self.high))
-        return Prediction(change(self.values), *others)
+        """The prediction after the same change of all its arrays."""
+        return Prediction(
+            change(self.values),
+            None if self.sd is None else change(self.sd),
+            None if self.low is None else change(self.low),
+            None if self.high is None else change(self.high),
+        )
 
 
 @dataclass(frozen=True)
-class Compared:
-    """How a way of intervals did on the held-back patients, each left out of what was fitted.
+class Comparison:
+    """The results of a method of intervals on the held-out patients, by cross-validation.
 
     width: mean in network units, inside the body; coverage by region: mean over patients, and its 95 % interval; least:
-    the body's coverage of the patient who has least.
+    the lowest coverage of the body in a patient.
     """
 
     scale: Scaling
@@ -68,15 +72,15 @@ class Compared:
 
 @dataclass(frozen=True)
 class Target:
-    """Of a target: the way its intervals are made, how they are scaled for each level of coverage, and bounds.
+    """The intervals of a target: their method (`way`, as files call it), their scale for each coverage, and bounds.
 
-    regions: rules by name; bounds: by region how often its mean half width the mean error of a case may be, at most;
-    `mae` that of the body. inf: too few patients. ends: beyond which no truth can lie, in network units.
+    regions: rules by name; bounds: by region the largest ratio of a case's mean error to the mean half width, with
+    `mae` for the body, inf for too few patients; ends: the limits of the truth, in network units.
     """
 
-    way: Way
+    way: IntervalMethod
     scales: dict[CoverageLevel, Scaling]
-    compared: dict[Way, Compared]
+    compared: dict[IntervalMethod, Comparison]
     regions: dict[Name, Text]
     bounds: dict[Name, Annotated[float, Field(ge=0)]]
     ends: tuple[Number, Number]
@@ -84,11 +88,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Header:
-    """What a calibration holds in addition to its networks.
+    """The content of a calibration without its networks and reference patches.
 
-    units, halves: of each target, with half the width of its scale: what 1 of network units is in physical ones.
-    weights: hash of those that it is of; synth: how the images were drawn; cases: content of each one's files; splits:
-    which split they were of; confidence: with which the share outside is below 1 - coverage, as `bound` counts.
+    weights: hash of the weights file; synth: the synthesis options of the images; confidence: with which the share
+    outside is below 1 - coverage, as `bound` counts; cases: content hashes of each case's files; split: of the cases;
+    units, halves: of each target, with the size of one network unit in physical units.
     """
 
     weights: ShortDigest
@@ -108,93 +112,133 @@ class Header:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A header, the networks of targets whose way is learned, what known scans show, and the hash of its file."""
+    """A header, the networks of targets with a learned method, reference patches, and the hash of the file."""
 
     header: Header
     widths: Mapping[str, Widths]
-    memory: ReferencePatches
+    references: ReferencePatches
     hash: str = ""
 
     @property
     def stated(self) -> dict[str, Any]:
-        """What a provenance says of it."""
+        """The entry of a provenance."""
         header = self.header
         return {
             "sha256": self.hash,
-            **{key: getattr(header, key) for key in ("patients", "coverage", "confidence", "bound")},
-            "way": {name: WAYS[one.way] for name, one in header.targets.items()},
-            "levels": {name: relative(one, header.coverage) for name, one in header.targets.items()},
+            "patients": header.patients,
+            "coverage": header.coverage,
+            "confidence": header.confidence,
+            "bound": header.bound,
+            "way": {name: INTERVAL_METHODS[target.way] for name, target in header.targets.items()},
+            "levels": {name: relative_widths(target, header.coverage) for name, target in header.targets.items()},
         }
 
     @property
     def outer(self) -> float | None:
-        """The share of samples outside the quantiles that intervals are made of; None where they need none."""
-        quantiles = any(one.way == "quantiles" for one in self.header.targets.values())
-        return 1 - self.header.coverage if quantiles else None
+        """The share of samples outside the quantiles that the intervals need; None where they need no quantiles."""
+        methods = [target.way for target in self.header.targets.values()]
+        return 1 - self.header.coverage if "quantiles" in methods else None
 
     def learned_from(self, files: Mapping[str, str | Path]) -> bool:
-        """Whether these scans are those of a patient that it was learned from, by their content."""
-        given = {name: content_hash(Path(path)) for name, path in files.items() if is_there(Path(path))}
-        return bool(given) and any(given.items() <= known.items() for known in self.header.cases.values())
+        """Whether these scans, by their content, are those of a patient of the calibration."""
+        paths = {name: Path(path) for name, path in files.items()}
+        contents = {name: content_hash(path) for name, path in paths.items() if is_there(path)}
+        if not contents:
+            return False
+        return any(contents.items() <= case.items() for case in self.header.cases.values())
 
-    def check(self, units: Mapping[str, str], targets: Collection[str], sources: int, where: object) -> None:
-        """Raise BadInput unless it is of images of these targets, made of so many sources."""
-        header, sampled = self.header, self.header.synth.get("samples", 1) != 1
-        features, patches = number_of_features(sources, sampled), number_of_patch_features(sources)
-        same = header.targets.keys() == set(targets) and header.units == {name: units[name] for name in targets}
-        same &= all(len(one.centre) == features for one in self.widths.values()) and len(self.memory.centre) == patches
+    def check(
+        self,
+        units: Mapping[str, str],
+        targets: Collection[str],
+        sources: int,
+        where: object,
+    ) -> None:
+        """Raise BadInput unless the calibration is of images of these targets from so many sources."""
+        header = self.header
+        features = number_of_features(sources, header.synth.get("samples", 1) != 1)
+        patch_features = number_of_patch_features(sources)
+        same = (
+            header.targets.keys() == set(targets)
+            and header.units == {name: units[name] for name in targets}
+            and all(len(network.centre) == features for network in self.widths.values())
+            and len(self.references.centre) == patch_features
+        )
         if not same:
             raise BadInput(
-                f"{where}: expected a calibration of {' and '.join(targets)} made of {sources} scans, found one of "
-                "other images. Remove it, and calibrate again."
+                f"{where}: expected a calibration of {' and '.join(targets)} made of {sources} scans, found one of other images. Remove it, and calibrate again."
             )
 
-    def interval(self, name: str, prediction: Prediction, sources: Sequence[Array]) -> tuple[Array, Array]:
-        """Between which values [D, H, W] the truth of a target's voxels lies, in network units; they hold the image."""
+    def interval(
+        self,
+        name: str,
+        prediction: Prediction,
+        sources: Sequence[Array],
+    ) -> tuple[Array, Array]:
+        """The prediction intervals [D, H, W] of a target's voxels in network units; they contain the image."""
         target = self.header.targets[name]
         below, above = distances(target.way, prediction, sources, self.widths.get(name))
         scale = np.float32(target.scales[self.header.coverage])
         return interval(prediction.values, scale * below, scale * above, target.ends)
 
-    def bounds(self, name: str, low: Array, high: Array, parts: Mapping[str, NDArray[np.bool_]]) -> dict[str, float]:
-        """What the errors of a case are at most, in network units: `mae`, and the errors of regions' means.
+    def bounds(
+        self,
+        name: str,
+        low: Array,
+        high: Array,
+        regions: Mapping[str, NDArray[np.bool_]],
+    ) -> dict[str, float]:
+        """Upper bounds of the errors of a case in network units: of `mae`, and of the means of regions.
 
-        parts: where regions lie in the made image, [D, H, W]; those that are empty have none.
+        regions: their masks in the image, [D, H, W]; empty regions have no bound.
         """
-        half, found = (high - low) / 2, {}
+        half = (high - low) / 2
+        bounds = {}
         for key, factor in self.header.targets[name].bounds.items():
-            inside = parts.get(BODY if key == "mae" else key)
+            inside = regions.get(BODY if key == "mae" else key)
             if inside is not None and inside.any() and math.isfinite(factor):
-                found[key] = float(half[inside].mean()) * factor
-        return found
+                bounds[key] = float(half[inside].mean()) * factor
+        return bounds
 
 
-def relative(target: Target, coverage: float) -> dict[str, float]:
-    """How wide intervals of other levels are, over that of the coverage."""
+def relative_widths(target: Target, coverage: float) -> dict[str, float]:
+    """The widths of intervals of other levels, relative to that of the coverage."""
     own = target.scales[coverage]
     return {f"{level:g}": round(scale / own, 5) for level, scale in target.scales.items() if own > 0}
 
 
-def distances(way: Way, prediction: Prediction, sources: Sequence[Array], widths: Widths | None) -> tuple[Array, Array]:
-    """How far truth may lie below and above an image, before it is scaled."""
-    if way in LESSONS:
+def distances(
+    method: IntervalMethod, prediction: Prediction, sources: Sequence[Array], widths: Widths | None
+) -> tuple[Array, Array]:
+    """The distances from an image to the ends of its intervals, below and above, before they are scaled."""
+    values = prediction.values
+    if method in SETTINGS:
         assert widths is not None
-        return widths.predict(voxel_features(prediction.values, sources, prediction.sd))
-    if way == "sd":
+        return widths.predict(voxel_features(values, sources, prediction.sd))
+    if method == "sd":
         assert prediction.sd is not None
-        return prediction.sd + NARROWEST, prediction.sd + NARROWEST
-    if way == "quantiles":
+        distance = prediction.sd + NARROWEST
+        return distance, distance
+    if method == "quantiles":
         assert prediction.low is not None
         assert prediction.high is not None
-        return np.maximum(prediction.values - prediction.low, 0) + NARROWEST, np.maximum(
-            prediction.high - prediction.values, 0
-        ) + NARROWEST
-    return np.ones_like(prediction.values), np.ones_like(prediction.values)
+        below = np.maximum(values - prediction.low, 0)
+        above = np.maximum(prediction.high - values, 0)
+        return below + NARROWEST, above + NARROWEST
+    ones = np.ones_like(values)
+    return ones, ones
 
 
-def interval(made: Array, below: Array, above: Array, ends: tuple[float, float]) -> tuple[Array, Array]:
-    """From so far below an image to so far above it, not beyond the ends, but for the image itself."""
-    return np.minimum(made, np.maximum(made - below, ends[0])), np.maximum(made, np.minimum(made + above, ends[1]))
+def interval(
+    image: Array,
+    below: Array,
+    above: Array,
+    ends: tuple[float, float],
+) -> tuple[Array, Array]:
+    """Intervals by their distances below and above an image, limited by the ends but for the image itself."""
+    low = np.minimum(image, np.maximum(image - below, ends[0]))
+    high = np.maximum(image, np.minimum(image + above, ends[1]))
+    return low, high
 
 
 def calibration_path(run: Path, answer: str, samples: int) -> Path:

@@ -1,4 +1,4 @@
-"""What can be seen at a voxel, without truth, of how wrong an image may be there."""
+"""Features of a voxel that predict, without the truth, how large the error of an image is there."""
 
 from collections.abc import Sequence
 
@@ -8,58 +8,78 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-NARROW, WIDE = 1.0, 3.0  # pixels, standard deviation of blurs
-FAR = 12.0  # pixels from the border of what is shown, beyond which it no longer matters
-DARKEST = 1e-3  # of the network's range of 2: a spread below it counts as none
+NARROW, WIDE = 1.0, 3.0  # standard deviation of blurs, in pixels
+FAR = 12.0  # pixels from the background, beyond which the distance no longer matters
+LEAST_SD = 1e-3  # of the network's range of 2: smaller standard deviations count as this one
+BACKGROUND_BELOW = -0.98  # network units
 
 
-def voxel_features(made: Array, sources: Sequence[Array], spread: Array | None = None) -> Array:
-    """Features [D, H, W, F] of a made image, in network units, of its sources and of its samples' standard deviation.
+def voxel_features(
+    image: Array,
+    sources: Sequence[Array],
+    sd: Array | None = None,
+) -> Array:
+    """Features [D, H, W, F] of an image, of its sources, and of its samples' standard deviation, in network units.
 
-    All of the plane of a slice, but for one: slices are thicker than pixels, and a slice may be alone.
+    All but one are computed within a slice, because slices are thicker than pixels, and there may be only one.
     """
-    found = [*_of_image(made), _between_slices(made), _depth_inside(made)]
+    features = _image_features(image)
+    features.append(_difference_to_neighbours(image))
+    features.append(_distance_to_background(image))
     for source in sources:
-        found += _of_image(source)
-    if spread is not None:
-        found += [np.log(np.maximum(one, DARKEST)) for one in (spread, blur(spread, NARROW), blur(spread, WIDE))]
-    return np.stack(found, axis=-1).astype(np.float32, copy=False)
+        features += _image_features(source)
+    if sd is not None:
+        for smoothed in (sd, blur(sd, NARROW), blur(sd, WIDE)):
+            features.append(np.log(np.maximum(smoothed, LEAST_SD)))
+    return np.stack(features, axis=-1).astype(np.float32, copy=False)
 
 
 def number_of_features(sources: int, sampled: bool) -> int:
-    """How many `voxel_features` gives; sampled: of samples with a standard deviation."""
+    """The number of features of `voxel_features`; sampled: whether there is a standard deviation."""
     image = np.zeros((1, 2, 2), np.float32)
-    return voxel_features(image, [image] * sources, image if sampled else None).shape[-1]
+    sd = image if sampled else None
+    return voxel_features(image, [image] * sources, sd).shape[-1]
 
 
-def _of_image(image: Array) -> list[Array]:
-    """Value, blurs, gradients at two scales, and how far neighbours differ."""
-    narrow, wide = blur(image, NARROW), blur(image, WIDE)
-    spans = ndimage.maximum_filter(image, (1, 3, 3)) - ndimage.minimum_filter(image, (1, 3, 3))
-    return [image, narrow, wide, gradient(narrow), gradient(wide), spans]
+def _image_features(image: Array) -> list[Array]:
+    """Value, blurs, gradients at two scales, and the range of the neighbourhood."""
+    narrow = blur(image, NARROW)
+    wide = blur(image, WIDE)
+    neighbourhood = (1, 3, 3)
+    span = ndimage.maximum_filter(image, neighbourhood) - ndimage.minimum_filter(image, neighbourhood)
+    return [image, narrow, wide, gradient(narrow), gradient(wide), span]
 
 
-def blur(image: Array, width: float, pixel: Sequence[float] = (1.0, 1.0)) -> Array:
-    """Slices [D, H, W] blurred each by itself; width: standard deviation, in the unit of a pixel's sides (H, W)."""
-    return ndimage.gaussian_filter(image, (0, *(width / side for side in pixel)), truncate=3, mode="nearest")
+def blur(
+    image: Array,
+    width: float,
+    pixel: Sequence[float] = (1.0, 1.0),
+) -> Array:
+    """Each slice of [D, H, W] blurred; width: standard deviation, in the unit of a pixel's sides (H, W)."""
+    widths = (0, *(width / side for side in pixel))
+    return ndimage.gaussian_filter(image, widths, truncate=3, mode="nearest")
 
 
 def gradient(image: Array, pixel: Sequence[float] = (1.0, 1.0)) -> Array:
-    """How steep slices [D, H, W] are within their plane; 0 where they are one pixel wide."""
+    """The size of the gradient within slices of [D, H, W]; 0 where they are one pixel wide."""
     if min(image.shape[1:]) < 2:
         return np.zeros_like(image)
     down, across = np.gradient(image, *pixel, axis=(1, 2))
     return np.hypot(down, across)
 
 
-def _between_slices(image: Array) -> Array:
-    """How far a slice differs from those below and above, on average; 0 for one alone."""
+def _difference_to_neighbours(image: Array) -> Array:
+    """The mean absolute difference between a slice and those below and above; 0 for a single slice."""
     padded = np.pad(image, ((1, 1), (0, 0), (0, 0)), mode="edge")
-    return (np.abs(padded[2:] - image) + np.abs(padded[:-2] - image)) / 2
+    above = np.abs(padded[2:] - image)
+    below = np.abs(padded[:-2] - image)
+    return (above + below) / 2
 
 
-def _depth_inside(image: Array) -> Array:
-    """Pixels to the nearest one of background, as far as it matters, over FAR."""
-    shown = image > -0.98
-    planes = [ndimage.distance_transform_edt(np.pad(one, 1))[1:-1, 1:-1] for one in shown]
+def _distance_to_background(image: Array) -> Array:
+    """The distance to the nearest pixel of background within the slice, at most FAR, divided by FAR."""
+    planes = []
+    for shown in image > BACKGROUND_BELOW:
+        distances = ndimage.distance_transform_edt(np.pad(shown, 1))
+        planes.append(distances[1:-1, 1:-1])
     return (np.minimum(np.stack(planes), FAR) / FAR).astype(np.float32)

@@ -1,5 +1,6 @@
-"""Ways of intervals compared on held-back patients, each left out of what was learned, and the narrowest one scaled."""
+"""Fitting a calibration: methods of intervals are compared on held-out patients, and the narrowest one is scaled."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,13 +10,13 @@ from numpy.typing import NDArray
 from voxlate.errors import BadInput
 from voxlate.trust.calibration import (
     BODY,
+    INTERVAL_METHODS,
     LEVELS,
-    OF_SAMPLES,
-    WAYS,
-    Compared,
+    SAMPLE_METHODS,
+    Comparison,
+    IntervalMethod,
     Prediction,
     Target,
-    Way,
     distances,
     interval,
 )
@@ -28,179 +29,214 @@ from voxlate.trust.conformal import (
     mean_interval,
     shares_outside,
 )
-from voxlate.trust.widths import LESSONS, Learned, Widths, fit_widths
+from voxlate.trust.widths import SETTINGS, Learned, Widths, fit_widths
 
 Array = NDArray[np.float32]
 
-RAREST = 100.0  # times that a voxel of a small region weighs at most
-QUANTILES_FROM = 6  # patients to learn quantiles of errors from
-FOLDS = 5  # into which patients are divided, so that nothing learned is tested on those it was learned from
+LARGEST_WEIGHT = 100.0  # of a voxel of a small region, relative to other voxels
+QUANTILES_FROM = 6  # patients that are needed to learn quantiles of errors
+FOLDS = 5  # of patients, so that nothing is tested on the patients from which it was learned
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """Of voxels [N] of a case, in network units: features [N, F], image, truth, their parts, and what samples say.
+class CalibrationVoxels:
+    """Voxels [N] of a held-out case in network units: features [N, F], prediction, truth, and regions.
 
-    truth_parts: where truth shows body and regions; made_parts: where the made image shows them.
+    truth_parts: the regions that the truth shows; image_parts: the regions that the image shows.
     """
 
     case: str
     patient: str
     features: Array
-    made: Array
+    prediction: Prediction
     truth: Array
     truth_parts: dict[str, NDArray[np.bool_]]
-    made_parts: dict[str, NDArray[np.bool_]]
-    sd: Array | None = None
-    low: Array | None = None
-    high: Array | None = None
+    image_parts: dict[str, NDArray[np.bool_]]
 
     @property
-    def image(self) -> Prediction:
-        return Prediction(self.made, self.sd, self.low, self.high)
+    def image(self) -> Array:
+        return self.prediction.values
 
 
 @dataclass(frozen=True)
-class _Tried:
-    """A way's distances below and above of each case, made without the case's own patient where they are learned."""
+class _Candidate:
+    """The distances of one method below and above each case's image; learned ones without the case's own patient."""
 
-    evidence: Sequence[Evidence]
+    cases: Sequence[CalibrationVoxels]
     distances: Sequence[tuple[Array, Array]]
     ends: tuple[float, float]
 
-    def scores(self, part: str = BODY) -> list[Array]:
-        """Of each patient, sorted: how many times wider intervals must be to hold each voxel of a part."""
-        found = []
-        for one, (below, above) in zip(self.evidence, self.distances):
-            inside = one.truth_parts.get(part)
-            if inside is not None and inside.any():
-                truth = one.truth[inside]
-                error = truth - one.made[inside]
-                needed = np.where(error < 0, -error / below[inside], error / above[inside])
-                unreached = ((truth < self.ends[0]) & (error < 0)) | ((truth > self.ends[1]) & (error > 0))
-                needed[unreached] = np.inf
-                found.append((one.patient, needed))
-        return [np.sort(np.concatenate(cases)) for cases in by_patient(found).values()]
+    def scores(self, region: str = BODY) -> list[Array]:
+        """For each patient, sorted: the factor that the interval of each voxel of a region needs to hold the truth."""
+        scores = []
+        for case, (below, above) in zip(self.cases, self.distances):
+            inside = case.truth_parts.get(region)
+            if inside is None or not inside.any():
+                continue
+            truth = case.truth[inside]
+            error = truth - case.image[inside]
+            needed = np.where(error < 0, -error / below[inside], error / above[inside])
+            too_low = (truth < self.ends[0]) & (error < 0)
+            too_high = (truth > self.ends[1]) & (error > 0)
+            needed[too_low | too_high] = np.inf
+            scores.append((case.patient, needed))
+        return [np.sort(np.concatenate(cases)) for cases in by_patient(scores).values()]
 
-    def widths(self, scale: float) -> Iterator[tuple[Evidence, Array]]:
+    def widths(self, scale: float) -> Iterator[tuple[CalibrationVoxels, Array]]:
         """Each case with the widths of its voxels' intervals."""
-        for one, (below, above) in zip(self.evidence, self.distances):
-            low, high = interval(one.made, scale * below, scale * above, self.ends)
-            yield one, high - low
+        for case, (below, above) in zip(self.cases, self.distances):
+            low, high = interval(case.image, scale * below, scale * above, self.ends)
+            yield case, high - low
 
     def mean_width(self, scale: float) -> float:
-        """Inside the body, over patients."""
-        inside = ((one.patient, widths[one.truth_parts[BODY]]) for one, widths in self.widths(scale))
-        means = by_patient((patient, float(widths.mean())) for patient, widths in inside if len(widths))
-        return float(np.mean([np.mean(values) for values in means.values()]))
+        """The mean width inside the body, over patients."""
+        means = []
+        for case, widths in self.widths(scale):
+            inside = widths[case.truth_parts[BODY]]
+            if len(inside):
+                means.append((case.patient, float(inside.mean())))
+        of_patients = [np.mean(values) for values in by_patient(means).values()]
+        return float(np.mean(of_patients))
 
 
 def fit(
-    evidence: Sequence[Evidence],
-    texts: Mapping[str, str],
+    cases: Sequence[CalibrationVoxels],
+    regions: Mapping[str, str],
     coverage: float,
     confidence: float,
     bound: Bound,
     seed: int,
     ends: tuple[float, float] = (-1.0, 1.0),
 ) -> tuple[Target, Widths | None]:
-    """Compare the ways on patients left out, scale the narrowest, and learn it again from all.
+    """Compare the methods of intervals on held-out patients, scale the narrowest, and learn it again from all patients.
 
-    ends: beyond which intervals do not go, in network units.
+    regions: rules by name; ends: the limits of all intervals, in network units.
     """
     alpha = 1 - coverage
-    tried = {way: _tried(way, evidence, alpha, seed, ends) for way in _ways(evidence)}
-    compared = dict[Way, Compared]()
-    for way, one in tried.items():
-        scores = one.scores()
+    candidates = {method: _candidate(method, cases, alpha, seed, ends) for method in _methods(cases)}
+    compared = dict[IntervalMethod, Comparison]()
+    for method, candidate in candidates.items():
+        scores = candidate.scores()
         scale = least_scale(scores, alpha, confidence, bound)
         if np.isfinite(scale):
-            least = 1 - shares_outside(scores, scale).max()
-            compared[way] = Compared(scale, one.mean_width(scale), _coverage(one, texts, scale), float(least))
+            least = float(1 - shares_outside(scores, scale).max())
+            compared[method] = Comparison(
+                scale, candidate.mean_width(scale), _coverage(candidate, regions, scale), least
+            )
     if not compared:
-        patients = len({one.patient for one in evidence})
+        patients = len({case.patient for case in cases})
+        provable = 1 - least_provable(patients, confidence)
         raise BadInput(
-            f"calibrate: expected enough patients for a coverage of {coverage:.0%} with confidence {confidence:.0%}, "
-            f"found {patients}, who can prove {1 - least_provable(patients, confidence):.0%} at best. Hold back more, "
-            "ask for less (--coverage 0.8), or let shares of patients count as about normal (--bound normal)."
+            f"calibrate: expected enough patients for a coverage of {coverage:.0%} with confidence {confidence:.0%}, found {patients}, who can prove {provable:.0%} at best. Hold back more, ask for less (--coverage 0.8), or let shares of patients count as about normal (--bound normal)."
         )
-    best = min(compared, key=lambda way: compared[way].width)
-    scores, levels = tried[best].scores(), sorted({*LEVELS, coverage})
-    scales = {level: least_scale(scores, 1 - level, confidence, bound) for level in levels}
-    scales = {level: scale for level, scale in scales.items() if np.isfinite(scale)}
-    learned = _learn(best, evidence, alpha, seed) if best in LESSONS else None
-    bounds = _bounds(tried[best], scales[coverage], coverage)
-    return Target(best, scales, compared, dict(texts), bounds, ends), learned
+    best = min(compared, key=lambda method: compared[method].width)
+    scores = candidates[best].scores()
+    scales = dict[float, float]()
+    for level in sorted({*LEVELS, coverage}):
+        scale = least_scale(scores, 1 - level, confidence, bound)
+        if np.isfinite(scale):
+            scales[level] = scale
+    network = _learn(best, cases, alpha, seed) if best in SETTINGS else None
+    bounds = _bounds(candidates[best], scales[coverage], coverage)
+    return Target(best, scales, compared, dict(regions), bounds, ends), network
 
 
-def _ways(evidence: Sequence[Evidence]) -> list[Way]:
-    """Those that images and patients allow: a few patients' tails are not a new one's, their mean errors more so."""
-    sampled = all(one.sd is not None for one in evidence)
-    few = len({one.patient for one in evidence}) < QUANTILES_FROM
-    return [way for way in WAYS if (sampled or way not in OF_SAMPLES) and not (few and way == "learned")]
+def _methods(cases: Sequence[CalibrationVoxels]) -> list[IntervalMethod]:
+    """The methods that the images and the number of patients allow.
+
+    A few patients do not show the tails of a new patient's errors; their mean errors are more representative.
+    """
+    excluded = set[str]()
+    if any(case.prediction.sd is None for case in cases):
+        excluded.update(SAMPLE_METHODS)
+    if len({case.patient for case in cases}) < QUANTILES_FROM:
+        excluded.add("learned")
+    return [method for method in INTERVAL_METHODS if method not in excluded]
 
 
-def _tried(way: Way, evidence: Sequence[Evidence], alpha: float, seed: int, ends: tuple[float, float]) -> _Tried:
-    """A way's distances of each case."""
-    if way in LESSONS:
-        return _Tried(evidence, _cross_fitted(way, evidence, alpha, seed), ends)
-    return _Tried(evidence, [distances(way, one.image, (), None) for one in evidence], ends)
+def _candidate(
+    method: IntervalMethod,
+    cases: Sequence[CalibrationVoxels],
+    alpha: float,
+    seed: int,
+    ends: tuple[float, float],
+) -> _Candidate:
+    if method in SETTINGS:
+        return _Candidate(cases, _cross_fitted(method, cases, alpha, seed), ends)
+    return _Candidate(cases, [distances(method, case.prediction, (), None) for case in cases], ends)
 
 
-def _cross_fitted(way: Learned, evidence: Sequence[Evidence], alpha: float, seed: int) -> list[tuple[Array, Array]]:
-    """Learned distances of each case, by a network that did not see its patient."""
-    patients = sorted({one.patient for one in evidence})
+def _cross_fitted(
+    method: Learned, cases: Sequence[CalibrationVoxels], alpha: float, seed: int
+) -> list[tuple[Array, Array]]:
+    """Learned distances of each case, by a network whose training excluded the case's patient."""
+    patients = sorted({case.patient for case in cases})
     order = np.random.default_rng(seed).permutation(len(patients))
-    fold = {patients[place]: number % min(FOLDS, len(patients)) for number, place in enumerate(order)}
-    nets = {
-        number: _learn(way, [one for one in evidence if fold[one.patient] != number], alpha, seed)
-        for number in sorted(set(fold.values()))
-    }
-    return [nets[fold[one.patient]].predict(one.features) for one in evidence]
+    folds = min(FOLDS, len(patients))
+    fold = {patients[place]: number % folds for number, place in enumerate(order)}
+    networks = dict[int, Widths]()
+    for number in sorted(set(fold.values())):
+        others = [case for case in cases if fold[case.patient] != number]
+        networks[number] = _learn(method, others, alpha, seed)
+    return [networks[fold[case.patient]].predict(case.features) for case in cases]
 
 
-def _learn(way: Learned, evidence: Sequence[Evidence], alpha: float, seed: int) -> Widths:
-    """The network of distances, in which each patient counts the same, and rare regions more than by their size."""
-    count = {patient: sum(one.patient == patient for one in evidence) for patient in {one.patient for one in evidence}}
-    features = np.concatenate([one.features for one in evidence])
-    errors = np.concatenate([one.truth - one.made for one in evidence])
-    weights = [_weights(one) / np.float32(count[one.patient]) for one in evidence]
-    return fit_widths(way, features, errors, np.concatenate(weights), alpha, seed)
+def _learn(
+    method: Learned,
+    cases: Sequence[CalibrationVoxels],
+    alpha: float,
+    seed: int,
+) -> Widths:
+    """The network of distances; all patients have the same weight, and small regions more than their voxels' share."""
+    counts = Counter(case.patient for case in cases)
+    features = np.concatenate([case.features for case in cases])
+    errors = np.concatenate([case.truth - case.image for case in cases])
+    weights = np.concatenate([_weights(case) / np.float32(counts[case.patient]) for case in cases])
+    return fit_widths(method, features, errors, weights, alpha, seed)
 
 
-def _weights(one: Evidence) -> Array:
-    """Voxels of a case weigh 1 / N, and those of a region so much more that it weighs as the whole body does."""
-    body = one.truth_parts[BODY]
-    weights = np.ones(len(one.made), np.float32)
-    for name, part in one.truth_parts.items():
-        if name != BODY and part.any():
-            weights[part] = np.maximum(weights[part], min(body.sum() / part.sum(), RAREST))
-    chosen: Array = weights / weights.sum()
-    return chosen
+def _weights(case: CalibrationVoxels) -> Array:
+    """Weights of a case's voxels with the sum 1; a region weighs as much as the body, if LARGEST_WEIGHT allows it."""
+    body = case.truth_parts[BODY]
+    weights = np.ones(len(case.image), np.float32)
+    for name, region in case.truth_parts.items():
+        if name != BODY and region.any():
+            weight = min(body.sum() / region.sum(), LARGEST_WEIGHT)
+            weights[region] = np.maximum(weights[region], weight)
+    normalised: Array = weights / weights.sum()
+    return normalised
 
 
-def _coverage(tried: _Tried, texts: Mapping[str, str], scale: float) -> dict[str, tuple[float, float, float]]:
-    """Of body and regions the mean over patients of the share inside, and its interval."""
-    found = {}
-    for part in (BODY, *texts):
-        if scores := tried.scores(part):
+def _coverage(
+    candidate: _Candidate,
+    regions: Mapping[str, str],
+    scale: float,
+) -> dict[str, tuple[float, float, float]]:
+    """The mean over patients of the share inside, and its interval, in the body and in each region."""
+    coverage = {}
+    for region in (BODY, *regions):
+        scores = candidate.scores(region)
+        if scores:
             inside = 1 - shares_outside(scores, scale)
-            found[part] = (float(inside.mean()), *mean_interval(inside))
-    return found
+            coverage[region] = (float(inside.mean()), *mean_interval(inside))
+    return coverage
 
 
-def _bounds(tried: _Tried, scale: float, level: float) -> dict[str, float]:
-    """By region, how many times its mean half width a case's error is at most: one-sided conformal over patients.
+def _bounds(candidate: _Candidate, scale: float, level: float) -> dict[str, float]:
+    """By region, a bound of a case's error relative to its mean half width: one-sided conformal over patients.
 
-    Widths are those of the body that the image shows, which is all that synthesis has; the body's error is of the
-    truth's body, as scores are, and a region's of where the image shows it.
+    Widths are averaged over the region that the image shows, because synthesis has no truth. The error of the body is
+    averaged over the truth's body, as in scores, and that of a region over the region that the image shows.
     """
     ratios: dict[str, list[tuple[str, float]]] = {}
-    for one, widths in tried.widths(scale):
-        error, body = one.truth - one.made, one.truth_parts[BODY]
-        for part, inside in one.made_parts.items():
-            if inside.any() and (part != BODY or body.any()):
-                own = np.abs(error[body]).mean() if part == BODY else abs(error[inside].mean())
-                ratio = 2 * float(own / widths[inside].mean())
-                ratios.setdefault("mae" if part == BODY else part, []).append((one.patient, ratio))
+    for case, widths in candidate.widths(scale):
+        error = case.truth - case.image
+        body = case.truth_parts[BODY]
+        for region, inside in case.image_parts.items():
+            if not inside.any() or (region == BODY and not body.any()):
+                continue
+            own = np.abs(error[body]).mean() if region == BODY else abs(error[inside].mean())
+            ratio = 2 * float(own / widths[inside].mean())
+            key = "mae" if region == BODY else region
+            ratios.setdefault(key, []).append((case.patient, ratio))
     return {key: conformal_quantile(by_patient(pairs).values(), level) for key, pairs in ratios.items()}

@@ -1,0 +1,156 @@
+"""The folder of a synthesis: which of its images are kept, which belong to other options, and its provenance."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from voxlate.errors import BadInput
+from voxlate.files import locked, seen_from, write_json
+from voxlate.scoring.provenance import difference, provenance_of, read_provenance
+from voxlate.synthesis.inputs import contents_of
+from voxlate.synthesis.result import check_folder, stated_synthesis
+
+SHARED_SECONDS = 60.0  # that one of several processes waits for another to write shared files
+OF_ONE_CASE = {  # entries of a case's provenance that the folder's provenance does not have
+    "case", "bounds", "familiar", "peaks", "split", "inputs", "prepared", "warnings", "empty", "images", "in_training",
+    "network_calls", "seconds_per_slice", "device",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OutputFolder:
+    """The folder into which cases are synthesised, and what all its images have in common.
+
+    plan: what decides the images, without the scans of a case (see `Model.plan`); origins: of the models; others: cases
+    that other processes write into the folder at the same time, None where there are no other processes.
+    """
+
+    path: Path
+    plan: Mapping[str, Any]
+    origins: tuple[Path, ...]
+    others: Sequence[str] | None
+
+    @contextmanager
+    def lock(self, path: Path, wait_seconds: float = 0) -> Iterator[None]:
+        """Hold a folder against the other processes, where there are any."""
+        if self.others is None:
+            yield
+            return
+        with locked(path, wait_seconds):
+            yield
+
+    def outdated(self, cases: Collection[str]) -> list[str]:
+        """For each image of these cases that belongs to another plan: in what it differs.
+
+        Raises BadInput for images of other cases that belong to another plan.
+        """
+        differences = []
+        for path in sorted(self.path.glob("*/provenance.json")):
+            stated = stated_synthesis(path)
+            change = _difference(stated, self.plan) if stated else ""
+            if not change:
+                continue
+            if path.parent.name not in cases:
+                raise BadInput(
+                    f"{self.path}: expected images made in one way, found that of {path.parent.name}, which is not to be made now, to differ in {change}. Choose another --out, or remove that folder."
+                )
+            differences.append(change)
+        return differences
+
+    def claim(self, cases: Sequence[str]) -> None:
+        """State the plan of all parts in the folder; raise BadInput where images or other processes have another plan.
+
+        cases: of all parts. The plan is written before the first image, so that processes that start at the same time
+        read it. It remains after a crash, and then refuses only other plans.
+        """
+        self.outdated(())  # a part replaces no image that another job may have written
+        path = self.path / "provenance.json"
+        if not path.is_file():
+            shared = {key: value for key, value in self.plan.items() if key != "inputs"}
+            runs = runs_from(self.origins, self.path)
+            write_json(path, {**shared, **runs, "cases": list(cases), "failed": {}})
+            return
+        change = _difference(stated_synthesis(path), self.plan)
+        if change:
+            raise BadInput(
+                f"{path}: expected the way in which this part is to be made, found one that differs in {change}. Give all parts the same options, choose another --out, or remove {self.path}."
+            )
+
+    def has_images_of(self, case: str, files: Mapping[str, Path]) -> bool:
+        """Whether the images of a case were written by this plan from the content of these scans.
+
+        Raises BadInput where the images in its folder are of other scans.
+        """
+        folder = self.path / case
+        check_folder(folder)
+        if not (folder / "provenance.json").exists():
+            return False
+        provenance_of(self.path, case)  # refuses what synth did not write
+        stated = read_provenance(folder / "provenance.json")
+        inputs = stated.get("inputs", {})
+        contents = {name: scan.get("sha256") for name, scan in inputs.items()}
+        same_scans = contents == {name: scan.get("sha256") for name, scan in contents_of(files).items()}
+        places = {name: scan.get("path") for name, scan in inputs.items()}
+        elsewhere = all(places.get(name) != place_from(path, folder) for name, path in files.items())
+        if places and elsewhere and not same_scans:
+            raise BadInput(
+                f"{folder}: expected no image of another scan, found that of {' and '.join(map(str, places.values()))}. Choose another --out, or remove the folder."
+            )
+        if stated.get("calibration") != self.plan.get("calibration"):  # a calibration that is missing is a difference
+            return False
+        return same_scans and all(stated.get(key) == value for key, value in self.plan.items() if key != "inputs")
+
+    def write_provenance(
+        self,
+        example: Path,
+        cases: Sequence[str],
+        lacking: Mapping[str, str],
+        failed: Mapping[str, str],
+    ) -> None:
+        """Write the folder's provenance: what all cases have in common, their names, and why some have no image.
+
+        example: the folder of a finished case; lacking: why other cases cannot be synthesised.
+        """
+        shared = read_provenance(example / "provenance.json")
+        before = provenance_of(self.path)
+        old = {case: why for case, why in lacking.items() if (self.path / case).is_dir()}
+        still = {case: why for case, why in before.get("failed", {}).items() if case not in cases}
+        listed = [*before.get("cases", []), *cases, *(self.others or ())]  # evaluate states which have no image
+        write_json(
+            self.path / "provenance.json",
+            {
+                **{key: value for key, value in shared.items() if key not in OF_ONE_CASE},
+                **runs_from(self.origins, self.path),
+                "cases": list(dict.fromkeys(listed)),
+                "failed": {**still, **old, **failed},
+            },
+        )
+
+
+def _difference(stated: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
+    """The first difference between images and a plan in words, in the options or in the calibration; "" for none."""
+    change = difference(stated, plan)
+    calibrations = [stated.get("calibration"), plan.get("calibration")]
+    if change or calibrations[0] == calibrations[1]:
+        return change
+    names = [f"calibration {one.get('sha256', '')[:8]}" if one else "no calibration" for one in calibrations]
+    return " and ".join(names)
+
+
+def runs_from(origins: Sequence[Path], folder: Path) -> dict[str, Any]:
+    """The entries of a provenance on where models are: `run`, the first, and of an ensemble also `runs`, all of them.
+
+    The scores use the naive baselines of the first.
+    """
+    places = [place_from(origin, folder) for origin in origins]
+    entries: dict[str, Any] = {"run": places[0]}
+    if len(places) > 1:
+        entries["runs"] = places
+    return entries
+
+
+def place_from(path: Path, folder: Path) -> str:
+    """A path relative to a folder: provenance has no absolute path, and remains valid if both are moved."""
+    return seen_from(folder, path.resolve() if path.exists() else path.absolute())

@@ -1,0 +1,214 @@
+"""Which cases to synthesise: the scans that the inputs of a command name."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from voxlate.data.case import MASK
+from voxlate.data.find import find_cohort, load_preset
+from voxlate.data.manifest import TABLES
+from voxlate.data.presets import CaseFiles
+from voxlate.errors import BadInput, did_you_mean
+from voxlate.images.dicom import is_dicom_folder, without_key
+from voxlate.images.dynamic import without_frame
+from voxlate.images.volume import UNITS, is_there
+from voxlate.scoring.provenance import is_fold, recorded_splits
+from voxlate.synthesis.ensemble import Ensemble
+from voxlate.synthesis.model import Model
+
+
+@dataclass(frozen=True)
+class Scans:
+    """One case to synthesise: its name and where its scans are.
+
+    others: names of its scans that the model does not use; truths: the target modalities that the case has as scans.
+    """
+
+    case: str
+    files: dict[str, Path]
+    others: tuple[str, ...] = ()
+    truths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several jobs that synthesise the cases of one cohort into one folder: its number, from 1, of so many."""
+
+    number: int
+    of: int
+
+    def __call__(self, scans: Sequence[Scans]) -> tuple[list[Scans], list[str]]:
+        """The cases of this part, and the names of all others; neighbours, which are often similar, go to several."""
+        own = list(scans[self.number - 1 :: self.of])
+        names = {one.case for one in own}
+        return own, [one.case for one in scans if one.case not in names]
+
+
+def part_of(text: str) -> Part:
+    """The part that "3/8" names; raises BadInput for any other text."""
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise BadInput(f"--part: expected the number of a part and how many there are, such as 3/8, found {text!r}.")
+    return Part(int(match[1]), int(match[2]))
+
+
+def find_scans(
+    inputs: list[str],
+    model: Model | Ensemble,
+    *,
+    split: str | None = None,
+    missing: list[str] | None = None,
+    **layout: Any,
+) -> list[Scans]:
+    """The scans that the inputs name: `modality=path` pairs, a file or DICOM series, a case folder, or a cohort.
+
+    missing: modalities that are ignored although their scans exist (to complete them). Raises BadInput where no scan
+    fits.
+    """
+    data = model.recipe.data
+    ignored = {name.lower() for name in missing or ()}
+    unknown = sorted(ignored - {name.lower() for name in data.source})
+    if unknown:
+        hint = did_you_mean(unknown[0], data.source) or "Choose one of these."
+        raise BadInput(f"--missing: expected some of {', '.join(data.source)}, found {unknown[0]}. {hint}")
+    wanted = {name for name in model.scan_names if name.lower() not in ignored}
+    known = {*model.scan_names, *data.source, *data.target, MASK}
+    found = []
+    for scans in _named_scans(inputs, model, split, layout):
+        names = scans.files.keys()
+        files = {name: path for name, path in scans.files.items() if name in wanted}
+        others = sorted(names - known)
+        truths = sorted(names & set(data.target) - wanted)
+        found.append(Scans(scans.case, files, tuple(others), tuple(truths)))
+    return found
+
+
+def _named_scans(
+    inputs: list[str],
+    model: Model | Ensemble,
+    split: str | None,
+    layout: Mapping[str, Any],
+) -> Iterator[Scans]:
+    """All scans that the inputs name, whether the model uses them or not."""
+    sources = model.recipe.data.source
+    if all("=" in text and not is_there(Path(text)) for text in inputs):  # 'mr.h5#slice=3' is a scan, not a pair
+        files = _pairs(inputs, sources)
+        yield Scans(_case_of(files), files)
+        return
+    if len(inputs) != 1:
+        raise BadInput(
+            f"INPUT: expected one folder or modality=path pairs, found {' '.join(inputs)}. Give one or the other."
+        )
+    path = Path(inputs[0])
+    if not is_there(path):
+        raise BadInput(f"{path}: expected a case, a cohort or a file, found nothing there. Check the path.")
+    if _is_one_scan(path, layout):
+        if len(sources) != 1:
+            raise BadInput(
+                f"{path}: expected {' and '.join(sources)}, found one scan. Give pairs such as {sources[0]}={path}."
+            )
+        files = {sources[0]: path}
+        yield Scans(_case_of(files), files)
+        return
+    cohort = find_cohort(path, **layout)
+    for case in in_split(model, cohort.cases, split):
+        mask = {MASK: case.mask} if case.mask else {}
+        yield Scans(case.case, case.files | mask)
+    recorded = splits_of(model)
+    for name in cohort.bare:  # cases without any scan, of which sort_out states that they lack scans
+        if split is None or recorded.get(name) == split:
+            yield Scans(name, {})
+
+
+def _pairs(inputs: list[str], sources: Sequence[str]) -> dict[str, Path]:
+    """Files by modality from `modality=path` pairs."""
+    pairs = [text.split("=", 1) for text in inputs]
+    names = {name.lower(): name for name in (*sources, MASK)}
+    unknown = [name for name, _ in pairs if name.lower() not in names]
+    if unknown:
+        hint = did_you_mean(unknown[0], names) or "Choose one of these."
+        raise BadInput(f"INPUT: expected scans of {', '.join(sources)}, or a mask, found '{unknown[0]}'. {hint}")
+    files = {names[name.lower()]: Path(path) for name, path in pairs}
+    if len(files) < len(pairs):
+        raise BadInput(
+            f"INPUT: expected each modality once, found one twice ({' '.join(inputs)}). Give one scan of each."
+        )
+    return files
+
+
+def in_split(
+    model: Model | Ensemble,
+    cases: Iterable[CaseFiles],
+    split: str | None,
+) -> list[CaseFiles]:
+    """The cases of a split, or all; the fold of the model's training has priority over the splits of the cohort."""
+    if split is None:
+        return list(cases)
+    recorded = splits_of(model)
+    in_fold = any(map(is_fold, _runs_of(model)))
+
+    def split_of(case: CaseFiles) -> str | None:
+        trained = recorded.get(case.case)
+        return (trained or case.split) if in_fold else (case.split or trained)
+
+    return [case for case in cases if split_of(case) == split]
+
+
+def _case_of(files: Mapping[str, Path]) -> str:
+    """A name for scans that are given as files: that of the first file, or of its folder if that is more specific."""
+    path = without_key(without_frame(next(iter(files.values())))[0])[0]
+    stem = path.name.split(".")[0]
+    generic = stem.lower() in {name.lower() for name in files} or stem.lower() in UNITS
+    name = path.absolute().parent.name if generic else stem
+    return re.sub(r"[^\w.-]+", "_", name).lstrip(".") or "case"
+
+
+def _is_one_scan(path: Path, layout: Mapping[str, Any]) -> bool:
+    """Whether a path is a file or a DICOM series, not a manifest, nor several series from which a preset chooses."""
+    if not path.is_dir():
+        return path.suffix.lower() not in TABLES
+    by_series = layout.get("preset") is not None and load_preset(layout["preset"]).series
+    return is_dicom_folder(path) and not by_series
+
+
+def _runs_of(model: Model | Ensemble) -> list[list[Path]]:
+    """The folder of each member's run, as a list each; a weights file is in the folder of its run."""
+    return [[origin if origin.is_dir() else origin.parent] for origin in model.origins]
+
+
+def splits_of(model: Model | Ensemble) -> dict[str, str]:
+    """The split of each case in the model's training; a training case of any member is not held out."""
+    splits: dict[str, str] = {}
+    for run in _runs_of(model):
+        for split, cases in recorded_splits(run).items():
+            splits |= {case: split for case in cases if split == "train" or case not in splits}
+    return splits
+
+
+def sort_out(model: Model | Ensemble, scans: list[Scans]) -> tuple[list[Scans], dict[str, str], list[str]]:
+    """The cases that can be synthesised, a sentence for each that lacks a scan, and those in which nothing is missing.
+
+    Raises BadInput where no case can be synthesised; for a single case with its own sentence.
+    """
+    fitting = []
+    lacking = dict[str, str]()
+    complete = []
+    for one in scans:
+        try:
+            model.check_names(one.files, one.case)
+            fitting.append(one)
+        except BadInput as error:
+            if len(scans) == 1:
+                raise
+            if model.recipe.task.completes and set(model.recipe.data.source) <= set(one.files):
+                complete.append(one.case)
+            else:
+                lacking[one.case] = str(error)
+    if not fitting:
+        first = f" ({next(iter(lacking.values()))})" if lacking else ""
+        raise BadInput(
+            f"INPUT: expected cases to synthesise, found {len(lacking)} that lack scans{first} and {len(complete)} that lack none. Check INPUT, --split and --missing."
+        )
+    return fitting, lacking, complete
