@@ -10,7 +10,8 @@ import pytest
 from voxlate.cli.model import _samplers
 from voxlate.cli.result import _masks, _scopes
 from voxlate.files import write_json
-from voxlate.images.volume import Volume, write_volume
+from voxlate.images.grid import Volume
+from voxlate.images.io import write_volume
 from voxlate.reports.page import report
 from voxlate.shipped_recipes import text as recipe_text
 from voxlate.synthesis.model import load

@@ -15,8 +15,8 @@ from voxlate.data.find import find_cohort
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import case_path, open_cohort
 from voxlate.errors import BadInput
-from voxlate.images.dicom import list_series
-from voxlate.images.volume import content_hash, files_of, read_volume
+from voxlate.images.formats.dicom import list_series
+from voxlate.images.io import content_hash, files_of, read_volume
 
 pydicom = pytest.importorskip("pydicom")
 

@@ -21,9 +21,9 @@ from voxlate.data.prepare import prepare
 from voxlate.data.prepared import open_cohort, write_cohort
 from voxlate.errors import BadInput
 from voxlate.files import locked
-from voxlate.images.grid import canonical
+from voxlate.images.grid import Volume, canonical
+from voxlate.images.io import read_volume, write_volume
 from voxlate.images.mask import foreground
-from voxlate.images.volume import Volume, read_volume, write_volume
 
 
 def stamps(out: Path) -> dict[str, tuple[int, int]]:

@@ -13,7 +13,7 @@ from voxlate.errors import BadInput
 from voxlate.images import register as module
 from voxlate.images.grid import canonical
 from voxlate.images.intensity import Percentile
-from voxlate.images.volume import read_volume
+from voxlate.images.io import read_volume
 
 itk = pytest.importorskip("SimpleITK", reason="registration needs the extra 'registration'")
 

@@ -11,8 +11,9 @@ from voxlate.data.case import prepare_case
 from voxlate.data.grades import ADVICE, GRADES, advice, grade, grade_of, worst
 from voxlate.data.prepare import prepare
 from voxlate.errors import BadInput
+from voxlate.images.grid import Volume
 from voxlate.images.intensity import Percentile
-from voxlate.images.volume import Volume, write_volume
+from voxlate.images.io import write_volume
 
 MODALITIES = ("t1", "t2")
 MAP = Percentile(low=0, high=99.5, floor=0.0)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from voxlate.errors import BadInput
+from voxlate.images.grid import Volume
 from voxlate.images.mask import brain, largest
-from voxlate.images.volume import Volume
 from voxlate.phantoms import Label, image, make_head
 from voxlate.phantoms.tissue import BRAIN, TUMOUR, VESSEL
 

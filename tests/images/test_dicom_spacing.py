@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from voxlate.errors import BadInput
-from voxlate.images.volume import read_volume, write_volume
+from voxlate.images.io import read_volume, write_volume
 
 pydicom = pytest.importorskip("pydicom")
 from test_dicom import FIRST, NORMAL, write_slice  # noqa: E402 - needs pydicom

@@ -12,7 +12,7 @@ from PIL import Image
 import voxlate as package
 from voxlate.errors import BadInput
 from voxlate.files import read_json, write_json
-from voxlate.images.volume import read_volume
+from voxlate.images.io import read_volume
 from voxlate.synthesis.model import load
 from voxlate.training.run import Run, load_method, save_weights
 

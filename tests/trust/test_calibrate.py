@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 import voxlate as package
 from voxlate.files import read_json
-from voxlate.images.volume import read_volume
+from voxlate.images.io import read_volume
 from voxlate.reports.page import report
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.metrics import METRIC_OF

@@ -21,7 +21,7 @@ from voxlate.cli.progress import Shown, noted, shown
 from voxlate.data import prepare as _prepare
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput, first_of
-from voxlate.images.volume import read_volume
+from voxlate.images.io import read_volume
 from voxlate.phantoms import write_cohort
 from voxlate.phantoms.cohort import CohortLesion
 from voxlate.planning.fit import fits

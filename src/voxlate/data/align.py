@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from voxlate.errors import BadInput, did_you_mean
-from voxlate.images.grid import Box, Grid, resample, same_grid, share_inside, with_matrix, with_spacing
+from voxlate.images.grid import Box, Grid, Volume, resample, same_grid, share_inside, with_matrix, with_spacing
 from voxlate.images.mask import body_box_mm
 from voxlate.images.midline import midline_grid
 from voxlate.images.register import (
@@ -17,7 +17,6 @@ from voxlate.images.register import (
     covered,
     register,
 )
-from voxlate.images.volume import Volume
 from voxlate.records import Name, Positive, Text
 
 SHARED_FRAME = 0.1  # of the smaller of two scans, or bodies, that lies in the other where headers share a frame

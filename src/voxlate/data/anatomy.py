@@ -22,9 +22,9 @@ from voxlate.data.case import PreparedCase
 from voxlate.data.grades import ADVICE, REFUSE, advice
 from voxlate.data.prepared import Cohort
 from voxlate.files import whole_file
+from voxlate.images.grid import Volume
 from voxlate.images.intensity import IntensityMap
 from voxlate.images.mask import background_value, bounding_box, foreground
-from voxlate.images.volume import Volume
 from voxlate.records import MOST, Name, Number, Record, Shape
 
 Box = NDArray[np.float32]

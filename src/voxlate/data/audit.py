@@ -7,7 +7,8 @@ from dataclasses import replace
 from statistics import median
 
 from voxlate.data.align import Preparation
-from voxlate.data.case import CaseHeader, PreparedCase
+from voxlate.data.case import PreparedCase
+from voxlate.data.case_header import CaseHeader
 from voxlate.data.prepared import Cohort, Entry
 from voxlate.errors import first_of
 from voxlate.images.misalignment import NOTHING_IN_COMMON, Misalignment, misalignment

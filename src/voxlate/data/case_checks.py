@@ -1,10 +1,10 @@
 """What the header of a prepared case must agree with: itself, and the arrays that it describes."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from voxlate.data.case_header import CaseHeader
 from voxlate.errors import BadInput
 from voxlate.images.grid import Grid, check_affine
 from voxlate.images.mask import bounding_box
@@ -12,13 +12,10 @@ from voxlate.images.misalignment import Misalignment
 from voxlate.images.statistics import PERCENTILES, Distribution, Statistics
 from voxlate.records import LARGEST, Record, Shape, check_values, close
 
-if TYPE_CHECKING:
-    from voxlate.data.case import CaseHeader
-
 MOST_VOXELS = 1 << 40  # of a scan: a product of three lengths may not overflow
 
 
-def check_header(record: Record, header: "CaseHeader") -> None:
+def check_header(record: Record, header: CaseHeader) -> None:
     """Raise BadInput unless what a header says agrees with itself."""
     names, depth, plane = header.units.keys(), header.shape[0], header.shape[1] * header.shape[2]
     record.check(bool(names), "no modality")
@@ -43,7 +40,7 @@ def check_header(record: Record, header: "CaseHeader") -> None:
         record.check(_is_measured_or_not(apart), f"an impossible misalignment of {name}")
 
 
-def check_voxels(record: Record, header: "CaseHeader", arrays: Mapping[str, np.ndarray], mask: str) -> None:
+def check_voxels(record: Record, header: CaseHeader, arrays: Mapping[str, np.ndarray], mask: str) -> None:
     """Raise BadInput unless a case's voxels are those that its header describes."""
     for name, values in arrays.items():
         check_values(record, name, values, Shape(values.shape, low=-LARGEST, high=LARGEST))
@@ -60,7 +57,7 @@ def check_voxels(record: Record, header: "CaseHeader", arrays: Mapping[str, np.n
     record.check(bounding_box(inside) == [tuple(one) for one in header.mask_box], "the box of another mask")
 
 
-def _check_grid(record: Record, header: "CaseHeader") -> None:
+def _check_grid(record: Record, header: CaseHeader) -> None:
     affine = np.array(header.affine)
     _check_affine(record, affine)
     pairs = zip(Grid(header.shape, affine).spacing_mm, header.spacing_mm)

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxlate.data.align import Preparation, find_common_grid
-from voxlate.data.case import CaseHeader
+from voxlate.data.case_header import CaseHeader
 from voxlate.data.find import CaseFiles
 from voxlate.errors import BadInput
-from voxlate.images.grid import Grid, canonical, share_inside
-from voxlate.images.volume import Volume, read_volume
+from voxlate.images.grid import Grid, Volume, canonical, share_inside
+from voxlate.images.io import read_volume
 
 COARSER = 1.2  # times: a smaller difference of voxels is not worth a word
 MOST_KEPT = 0.5  # of a scan's box: where more lies outside the case's grid, it is worth a word
@@ -113,8 +113,10 @@ def finest(cases: Sequence[CaseFiles], names: Sequence[str]) -> str | None:
 
 def lost_by_resampling(headers: Sequence[CaseHeader], preparation: Preparation) -> list[str]:
     """A sentence on each modality that was scanned with finer voxels than its cases' grids have, where nobody asked."""
-    grids = ((header, Grid(header.shape, np.array(header.affine))) for header in headers)
-    moved = [(one.case, grid, {name: origin.grid for name, origin in one.origins.items()}) for one, grid in grids]
+    moved = list[Moved]()
+    for header in headers:
+        origins = {name: origin.grid for name, origin in header.origins.items()}
+        moved.append((header.case, header.grid, origins))
     return _lost(moved, preparation)
 
 

@@ -17,8 +17,6 @@ from voxlate.data.presets import (
     LABELS,
     MASKS,
     NOTES,
-    SUFFIXES,
-    WHERE_NAMED,
     Arrays,
     CaseFiles,
     Preset,
@@ -26,15 +24,15 @@ from voxlate.data.presets import (
     modality_name,
     place_and_part,
     presets,
-    without_suffix,
 )
 from voxlate.data.series import cases_by_series
 from voxlate.data.slice_lists import arranged, refuse_unfit, slices_of, unstated_spacing, with_patients
 from voxlate.errors import BadInput, did_you_mean, first_of
 from voxlate.files import HIGH, LOW, STD, SYNTHETIC, UNCALIBRATED, UNFAMILIAR, read_json
-from voxlate.images.arrays import ARRAYS
-from voxlate.images.dicom import is_dicom_folder
-from voxlate.images.volume import UNITS, says_synthetic
+from voxlate.images.formats.dicom import is_dicom_folder
+from voxlate.images.formats.nifti import is_synthetic
+from voxlate.images.io import holds_slices, named_endings, scan_endings, without_ending
+from voxlate.images.units import UNITS
 
 __all__ = ["CaseFiles", "CohortFiles", "Preset", "find_cohort", "load_preset", "presets", "root_and_manifest"]
 
@@ -133,7 +131,7 @@ def _layout(root: Path, pattern: str | None, preset: str | Path | None) -> Prese
     layout = layout or Preset(title="", source="", patterns=list(DEFAULT_PATTERNS))
     if pattern is not None:
         layout = dataclasses.replace(layout, patterns=[pattern], files={})
-    if layout.arrays is None and any(place_and_part(one)[0].lower().endswith(ARRAYS) for _, one in layout.forms):
+    if layout.arrays is None and any(holds_slices(place_and_part(one)[0]) for _, one in layout.forms):
         layout = dataclasses.replace(layout, arrays=Arrays(guessed=[AS_PICTURES]))
     return layout
 
@@ -235,12 +233,15 @@ def cases_by_path(root: Path, layout: Preset, folders: Folders, found: CohortFil
     single = layout.patterns == list(DEFAULT_PATTERNS)
     skip = [path_expression(one) for one in layout.skip]
     places = [place_and_part(pattern)[0].lower() for _, pattern in layout.forms]
-    kinds = (*SUFFIXES, *(suffix for suffix in WHERE_NAMED if any(place.endswith(suffix) for place in places)))
+    kinds = (
+        *scan_endings(),
+        *(ending for ending in named_endings() if any(place.endswith(ending) for place in places)),
+    )
     paths = sorted(path for path in _image_paths(root, folders, kinds) if not any(one.fullmatch(path) for one in skip))
     made = [path for path in paths if Path(path).name.startswith(SYNTHETIC)]
     paths = [path for path in paths if not Path(path).name.startswith(SYNTHETIC) and choice.has_file(path)]
     if not paths:
-        arrays = any(name.lower().endswith(ARRAYS) for _, names in folders for name in names)
+        arrays = any(holds_slices(name) for _, names in folders for name in names)
         advice = "Name the layout of such arrays by --preset or --pattern." if arrays else "Check the path."
         raise BadInput(
             f"{root}: expected images ({', '.join(kinds)}) or DICOM folders, found none: an empty cohort. {advice}"
@@ -267,7 +268,7 @@ def cases_by_path(root: Path, layout: Preset, folders: Folders, found: CohortFil
 
 def _flat(root: Path, paths: list[str]) -> str:
     """The pattern of scans that lie side by side: of one case, whose names are modalities, or of many."""
-    stems = [without_suffix(path) for path in paths]
+    stems = [without_ending(path) for path in paths]
     if all(_is_known(stem) for stem in stems):
         return "{modality}"
     for mark in "_-":
@@ -314,6 +315,7 @@ def _folders(root: Path, unread: list[str]) -> Folders:
         unread.append(f"{error.filename}: expected a folder that may be read, found '{error.strerror}'")
 
     visited, found = set[Path](), list[tuple[Path, list[str]]]()
+    known = (*scan_endings(), *NOTES)
     for folder, names, files in os.walk(root, followlinks=True, onerror=note):
         real = Path(folder).resolve()
         if real in visited:  # links to a parent would go round without end
@@ -323,7 +325,7 @@ def _folders(root: Path, unread: list[str]) -> Folders:
         names[:] = sorted(name for name in names if not name.startswith("."))
         shown = [name for name in files if not name.startswith(".")]
         found.append((Path(folder), shown))
-        lost = [Path(folder) / name for name in shown if not name.lower().endswith((*SUFFIXES, *NOTES))]
+        lost = [Path(folder) / name for name in shown if not name.lower().endswith(known)]
         lost = [one for one in lost if one.is_symlink() and not one.exists()]  # scans are refused when they are read
         unread += [f"{one}: expected a folder or file, found a link that leads nowhere" for one in lost]
     return found
@@ -346,12 +348,12 @@ def _matching(root: Path, paths: list[str], layout: Preset, choice: Choice) -> t
     expressions = dict[str, tuple[re.Pattern[str], bool, list[tuple[str, str]]]]()
     for modality, pattern in layout.forms:
         place, part = place_and_part(pattern)
-        expression, any_suffix = path_expression(place), without_suffix(place) == place
+        expression, any_suffix = path_expression(place), without_ending(place) == place
         if not modality and "modality" not in expression.groupindex:
             raise BadInput(
                 f"pattern '{pattern}': expected {{modality}} in it, found none. Put it where the modality stands."
             )
-        known = expressions.setdefault(place, (expression, any_suffix and not place.lower().endswith(ARRAYS), []))
+        known = expressions.setdefault(place, (expression, any_suffix and not holds_slices(place), []))
         if part or not known[2]:
             known[2].append((modality, part))
     common = layout.arrays.part if layout.arrays else ""
@@ -359,7 +361,7 @@ def _matching(root: Path, paths: list[str], layout: Preset, choice: Choice) -> t
     strange = []
     for path in paths:
         for expression, any_suffix, claims in expressions.values():
-            match = expression.fullmatch(without_suffix(path) if any_suffix else path)
+            match = expression.fullmatch(without_ending(path) if any_suffix else path)
             if match is not None:
                 for modality, part in claims:
                     name = modality or modality_name(match["modality"], layout.aliases)
@@ -377,4 +379,4 @@ def _matching(root: Path, paths: list[str], layout: Preset, choice: Choice) -> t
 
 def _is_map(name: str, path: Path) -> bool:
     """Whether our own synth wrote a file next to its images; a scan may be called ct_low."""
-    return name.endswith((STD, UNCALIBRATED, UNFAMILIAR)) or (name.endswith((LOW, HIGH)) and says_synthetic(path))
+    return name.endswith((STD, UNCALIBRATED, UNFAMILIAR)) or (name.endswith((LOW, HIGH)) and is_synthetic(path))

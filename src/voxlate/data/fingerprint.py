@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.data.case import CaseHeader
+from voxlate.data.case_header import CaseHeader
 from voxlate.images.statistics import PERCENTILES
 
 PADDING_HU = -1100  # air is -1000; noise and interpolation reach a little below, scanners' padding far below

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from voxlate.data.case import CaseHeader
+from voxlate.data.case_header import CaseHeader
 from voxlate.data.grades import advice
 from voxlate.errors import BadInput
 from voxlate.images.intensity import IntensityMap

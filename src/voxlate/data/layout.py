@@ -9,7 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from voxlate.data.case import CaseHeader, PreparedCase
+from voxlate.data.case import PreparedCase
+from voxlate.data.case_header import CaseHeader
 
 Axes = Literal["SAR", "SAL", "SPR", "SPL", "SRA", "SRP", "SLA", "SLP"]
 CANONICAL: Axes = "SAR"

@@ -12,7 +12,6 @@ from voxlate.data.leakage import refuse_leak
 from voxlate.data.presets import (
     MASKS,
     NOTES,
-    SUFFIXES,
     CaseFiles,
     Preset,
     case_of,
@@ -23,9 +22,8 @@ from voxlate.data.split import FOLDS, SPLITS
 from voxlate.data.table import Row, read_table
 from voxlate.errors import BadInput
 from voxlate.files import inside, safe_name
-from voxlate.images.dicom import is_dicom_folder, without_key
-from voxlate.images.dynamic import without_frame
-from voxlate.images.volume import FAMILIES, suffix_of
+from voxlate.images.formats.dicom import is_dicom_folder
+from voxlate.images.io import format_by_ending, location_of, scan_endings
 
 OWN_NAMES = ("cases.csv", "cohort.csv", "cases.tsv", "cohort.tsv")
 OTHER_WORDS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
@@ -40,7 +38,6 @@ NEAR = {  # what others call our columns, without anything but letters
     "path": ("paths", "file", "files", "filename", "filepath"),
 }
 FOLD = "number of the fold"  # of a column 'fold' that holds no words
-KINDS = tuple(FAMILIES)
 
 
 def manifest_in(root: Path) -> Path | None:
@@ -257,7 +254,7 @@ def _scan_columns(path: Path, rows: list[Row], columns: set[str], root: Path) ->
             strange = values
         if strange:
             raise BadInput(
-                f"{path}: expected scans of a kind that is read ({', '.join(SUFFIXES)}, DICOM, arrays) in the column "
+                f"{path}: expected scans of a kind that is read ({', '.join(scan_endings())}, DICOM, arrays) in the column "
                 f"'{name}', found '{strange[0]}'. Convert or rename the files, or remove the column."
             )
         notes.append(name)
@@ -268,7 +265,7 @@ def _found(value: str, *bases: Path) -> list[tuple[Path, Path]]:
     """Where a cell's path lies, each time with the file or folder that it is of, without a frame or a series' key."""
     try:
         places = [base / name for base in bases for name in dict.fromkeys((value, value.replace("\\", "/")))]
-        found = [(place, without_key(without_frame(place)[0])[0]) for place in places]
+        found = [(place, location_of(place)) for place in places]
         return [(place, file) for place, file in found if file.exists()]
     except OSError:  # a text that is too long to be a path
         return []
@@ -277,8 +274,8 @@ def _found(value: str, *bases: Path) -> list[tuple[Path, Path]]:
 def _names_scan(value: str, files: list[Path]) -> bool:
     """Whether a value names a scan; as a folder's name only where it is a path: any word may be that by chance."""
     path_like = re.search("[/#]", value) is not None
-    return value.lower().endswith(SUFFIXES) or any(
-        path_like if file.is_dir() else suffix_of(file) in KINDS for file in files
+    return value.lower().endswith(scan_endings()) or any(
+        path_like if file.is_dir() else format_by_ending(file.name) is not None for file in files
     )
 
 
@@ -286,7 +283,7 @@ def _looks_like_scan(value: str) -> bool:
     """Whether a value that names no file was meant to name one: a known suffix inside it, or folders and a suffix."""
     text = value.lower()
     in_folder = re.search(r"[/\\].*\.\w+$", text) and "://" not in text and not text.endswith(NOTES)
-    return bool(in_folder) or any(re.search(rf"{re.escape(suffix)}\b", text) for suffix in SUFFIXES)
+    return bool(in_folder) or any(re.search(rf"{re.escape(suffix)}\b", text) for suffix in scan_endings())
 
 
 def _from_paths(

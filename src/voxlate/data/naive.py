@@ -19,10 +19,9 @@ from scipy.ndimage import zoom
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
 from voxlate.files import CHECKSUM, whole_file
-from voxlate.images.grid import Grid, canonical, return_to
+from voxlate.images.grid import Grid, Volume, canonical, return_to
 from voxlate.images.mask import foreground
 from voxlate.images.ranges import Range, own_floor_and_peak, range_for
-from voxlate.images.volume import Volume
 from voxlate.records import FLOATS, LARGEST, Name, Number, Record, Several, Shape, Text, close
 
 BINS = 1024  # one a level for 8 bit pictures, 4 HU for CT

@@ -14,7 +14,8 @@ from voxlate.batch import BACKGROUND, Batch, stable_id
 from voxlate.config import settings
 from voxlate.data.audit import distances
 from voxlate.data.augment import AugmentSettings
-from voxlate.data.case import LABEL, MASK, CaseHeader, PreparedCase
+from voxlate.data.case import LABEL, MASK, PreparedCase
+from voxlate.data.case_header import CaseHeader
 from voxlate.data.layout import CANONICAL, Axes, axis_of, laid_out
 from voxlate.data.prepared import Cohort
 from voxlate.data.slice_filter import SliceFilter

@@ -14,7 +14,8 @@ from safetensors.numpy import load_file
 from voxlate import __version__
 from voxlate.data.align import Align, Mask, Preparation
 from voxlate.data.audit import examined_cases, misalignment_warnings, misalignments, not_examined, to_refine
-from voxlate.data.case import CaseHeader, PreparedCase, prepare_case, read_header, write_case
+from voxlate.data.case import PreparedCase, prepare_case, read_header, write_case
+from voxlate.data.case_header import CaseHeader
 from voxlate.data.checking import check_unit, finest, lost_by_resampling
 from voxlate.data.find import CaseFiles, find_cohort, root_and_manifest
 from voxlate.data.fingerprint import fingerprint, warnings_of, wide_heads
@@ -23,9 +24,10 @@ from voxlate.data.slice_lists import known_patients
 from voxlate.data.split import Shares, small_cohort_note, split_patients
 from voxlate.errors import BadInput, first_of
 from voxlate.files import is_scaffold, locked
+from voxlate.images.io import content_hash, read_volume
 from voxlate.images.mask import clearest
 from voxlate.images.register import RegistrationMethod, write_transform
-from voxlate.images.volume import content_hash, read_volume, unit_of
+from voxlate.images.units import unit_of
 from voxlate.machine import begin_worker, cores, interrupts_held
 
 CaseProgress = Callable[[int, int, str], None]

@@ -15,7 +15,8 @@ from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from voxlate.config import adapter
 from voxlate.data.align import Align, Mask, Preparation, Registered
-from voxlate.data.case import CaseHeader, PreparedCase, Unit, open_case, read_header
+from voxlate.data.case import PreparedCase, open_case, read_header
+from voxlate.data.case_header import CaseHeader, Unit
 from voxlate.data.fingerprint import fingerprint, geometry
 from voxlate.data.layout import CANONICAL, laid_out_header
 from voxlate.data.leakage import refuse_leak

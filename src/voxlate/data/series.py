@@ -9,7 +9,8 @@ from voxlate.data.choice import Choice
 from voxlate.data.paths import Candidates, Folders, Key, key_of, named_cases, path_expression, some_of
 from voxlate.data.presets import CaseFiles, Preset, Tags
 from voxlate.errors import BadInput
-from voxlate.images.dicom import SeriesInfo, is_dicom_folder, list_series, listing, without_key
+from voxlate.images.formats.dicom import SeriesInfo, is_dicom_folder, list_series, listing
+from voxlate.images.io import location_of
 
 
 def cases_by_series(root: Path, layout: Preset, folders_below: Folders, choice: Choice) -> list[CaseFiles]:
@@ -59,9 +60,7 @@ def _several_series(
 ) -> BadInput:
     """The error of a case with several series that fit the tags of one modality."""
     name, tags = next((name, tags) for name, tags in tables.items() if name.lower() == modality)
-    there = {
-        one.path: one for folder in {without_key(path)[0] for path, _ in candidates} for one in list_series(folder)
-    }
+    there = {one.path: one for folder in {location_of(path) for path, _ in candidates} for one in list_series(folder)}
     found = [there[path] for path, _ in candidates]
     folders = " and ".join(dict.fromkeys(str(one.folder) for one in found))
     described = len({one.description for one in found}) == len(found)

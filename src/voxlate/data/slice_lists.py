@@ -11,8 +11,8 @@ from voxlate.data.presets import Arrays, CaseFiles
 from voxlate.data.split import patient_order
 from voxlate.errors import BadInput
 from voxlate.files import safe_name
-from voxlate.images.arrays import ARRAYS, slice_size, stack_shape, states_spacing
-from voxlate.images.dynamic import without_frame
+from voxlate.images.formats.arrays import slice_size, stack_shape, states_spacing
+from voxlate.images.io import file_and_part, holds_slices
 
 PATIENTS = "patients.txt"  # in a cohort's folder: read where no other list is named
 LARGEST_SHARE = 4  # of the training items at most one in so many is held back
@@ -27,7 +27,7 @@ def slices_of(file: Path, part: str, common: str) -> Iterator[tuple[str | None, 
     settings = {one.partition("=")[0]: one for one in f"{common},{part}".split(",") if one}
     text = ",".join(settings[key] for key in sorted(settings, key=lambda key: key in ("axes", "mm", "unit")))
     if not STACKED.search(text):
-        yield None, Path(f"{file}#{text}") if text and file.suffix.lower() in ARRAYS else file
+        yield None, Path(f"{file}#{text}") if text and holds_slices(file) else file
         return
     count = stack_shape(file, STACKED.sub("slice=0", text))[0]
     width = max(4, len(str(count - 1)))
@@ -103,14 +103,14 @@ def refuse_unfit(cases: Sequence[CaseFiles], root: Path) -> None:
                 f"{root}: expected {', '.join(sorted(one.paths))} and {lacking[0]} of {one.case}, found no "
                 f"{lacking[0]}. Add the file, take the case out, or name the modalities to prepare (--modality)."
             )
-        arrays = [path for path in one.paths.values() if without_frame(path)[0].suffix.lower() in (".npy", ".npz")]
-        sizes = ((path, slice_size(*without_frame(path))) for path in arrays)
+        arrays = [path for path in one.paths.values() if file_and_part(path)[0].suffix.lower() in (".npy", ".npz")]
+        sizes = ((path, slice_size(*file_and_part(path))) for path in arrays)
         known = [(path, size) for path, size in sizes if size is not None]
         _refuse_unequal(known, "height and width", "slices state no place by which to resample them")
 
 
 def _refuse_unequal_stacks(cases: list[CaseFiles]) -> None:
-    files = dict(without_frame(path) for one in cases for path in one.files.values())
+    files = dict(file_and_part(path) for one in cases for path in one.files.values())
     shapes = [(path, stack_shape(path, part)) for path, part in files.items() if "slice=" in part]
     _refuse_unequal(shapes, "slices, height and width", "the two are paired by index")
 
@@ -128,8 +128,8 @@ def _refuse_unequal(shapes: Sequence[tuple[Path, tuple[int, ...]]], what: str, w
 
 def unstated_spacing(cases: Sequence[CaseFiles]) -> list[str]:
     """A sentence where the spacing of slices in arrays is a guess."""
-    parts = [without_frame(path) for one in cases for path in one.files.values()]
-    if all(path.suffix.lower() not in ARRAYS or states_spacing(part) for path, part in parts):
+    parts = [file_and_part(path) for one in cases for path in one.files.values()]
+    if all(not holds_slices(path) or states_spacing(part) for path, part in parts):
         return []
     return ["spacing is 1 mm: nothing states it (a preset of your own may: a base, and [arrays] part = 'mm=0.6x0.6x5')"]
 
@@ -175,7 +175,7 @@ def _held_back(cases: list[CaseFiles], count: int) -> list[CaseFiles]:
 
 
 def _are_stacked(cases: Sequence[CaseFiles]) -> bool:
-    return any("slice=" in without_frame(path)[1] for one in cases for path in one.files.values())
+    return any("slice=" in file_and_part(path)[1] for one in cases for path in one.files.values())
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:

@@ -8,8 +8,7 @@ import numpy as np
 import scipy.ndimage
 
 from voxlate.errors import BadInput
-from voxlate.images.grid import Box
-from voxlate.images.volume import Volume
+from voxlate.images.grid import Box, Volume
 
 Spacing = tuple[float, float, float]
 

@@ -8,9 +8,8 @@ import scipy.ndimage
 import scipy.optimize
 
 from voxlate.errors import BadInput
-from voxlate.images.grid import Grid, resample, with_spacing
+from voxlate.images.grid import Grid, Volume, resample, with_spacing
 from voxlate.images.mask import foreground
-from voxlate.images.volume import Volume
 
 COARSE_MM = 4.0  # spacing of the search; interpolation between smooth voxels resolves a tenth of it
 MOST_POINTS = 20_000

@@ -18,11 +18,10 @@ import scipy.ndimage
 
 from voxlate.errors import BadInput
 from voxlate.files import whole_file
-from voxlate.images.grid import LPS_TO_RAS, Grid, resample, with_spacing
+from voxlate.images.grid import LPS_TO_RAS, Grid, Volume, resample, with_spacing
 from voxlate.images.mask import foreground
-from voxlate.images.reading import extra
+from voxlate.images.optional import optional_package
 from voxlate.images.similarity import PERCENTILES, RANGE_HU, dice, mutual_information
-from voxlate.images.volume import Volume
 from voxlate.records import Number
 
 RegistrationMethod = Literal["rigid", "affine", "bspline", "ants"]
@@ -98,7 +97,7 @@ def register(moving: Volume, fixed: Volume, method: RegistrationMethod) -> Regis
 
 def simpleitk() -> ModuleType:
     instead = ", or register the scans by another tool and prepare them with --resample"
-    return extra("SimpleITK", "registration", "registration", "SimpleITK", instead)
+    return optional_package("SimpleITK", "registration", "registration", "SimpleITK", instead)
 
 
 @contextlib.contextmanager
@@ -274,7 +273,9 @@ def _bspline(pair: CoarsePair, start: Transform, knots_mm: float, level: int) ->
 
 def _ants(pair: CoarsePair, start: Transform) -> Transform | None:
     """Symmetric diffeomorphic registration of ANTs after what was found so far. Source: Avants et al. 2008."""
-    ants = extra("ants", "ants", "registration", "antspyx for --register ants", ", or use --register bspline")
+    ants = optional_package(
+        "ants", "ants", "registration", "antspyx for --register ants", ", or use --register bspline"
+    )
     itk = simpleitk()
     with tempfile.TemporaryDirectory() as folder:
         names = [str(Path(folder) / name) for name in ("moving.nii.gz", "fixed.nii.gz", "start.tfm")]

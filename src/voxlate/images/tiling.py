@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from voxlate.config import settings
-from voxlate.images.volume import Volume
+from voxlate.images.grid import Volume
 
 Triple = tuple[int, int, int]
 Size = tuple[int, int]

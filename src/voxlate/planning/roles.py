@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from voxlate.errors import BadInput, did_you_mean
-from voxlate.images.volume import HOUNSFIELD
+from voxlate.images.units import HOUNSFIELD
 from voxlate.planning.facts import SHOW_ANATOMY, Facts, Scan
 
 # Later ones take longer to scan, need contrast agent or radiation: they are what is made of earlier ones.

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from voxlate.files import UNFAMILIAR
 from voxlate.images import pictures
-from voxlate.images.grid import Grid, return_to
+from voxlate.images.grid import Grid, Volume, return_to
+from voxlate.images.io import is_there
 from voxlate.images.mask import foreground
 from voxlate.images.pictures import Plane
 from voxlate.images.ranges import Range, range_for
-from voxlate.images.volume import Volume, is_there
 from voxlate.scoring.captions import rows_of
 from voxlate.scoring.intervals import interval_of
 from voxlate.scoring.metrics import METRICS

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from voxlate.data.naive import Baselines
 from voxlate.errors import BadInput
-from voxlate.images.grid import Grid
+from voxlate.images.grid import Grid, Volume
+from voxlate.images.io import is_there
 from voxlate.images.mask import foreground
 from voxlate.images.midline import midline_grid
 from voxlate.images.ranges import Range
-from voxlate.images.volume import Volume, is_there
 from voxlate.scoring.alignment import Move, find_move
 from voxlate.scoring.distances import Pool
 from voxlate.scoring.intervals import interval_scores, region_coverage

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from voxlate.images.grid import Volume
 from voxlate.images.intensity import Percentile, Scale
 from voxlate.images.mask import foreground
 from voxlate.images.statistics import intensity_statistics
-from voxlate.images.volume import Volume
 
 REACHED = 0.95  # of the range: mean answers of a scanner's own patients end at 0.88 to 0.93, others' at 0.56 to 0.9
 WHOLE = 0.6  # of the usual body: a part of one may lack its bright tissue

@@ -15,9 +15,9 @@ from voxlate.data.manifest import TABLES
 from voxlate.data.presets import CaseFiles
 from voxlate.errors import BadInput, CannotWrite, did_you_mean
 from voxlate.files import locked, safe_name, seen_from, write_json
-from voxlate.images.dicom import is_dicom_folder, without_key
-from voxlate.images.dynamic import without_frame
-from voxlate.images.volume import PICTURES, UNITS, is_there
+from voxlate.images.formats.dicom import is_dicom_folder
+from voxlate.images.io import is_picture, is_there, location_of
+from voxlate.images.units import UNITS
 from voxlate.scoring.provenance import difference, is_fold, provenance_of, read_provenance, recorded_splits
 from voxlate.synthesis.calls import PatchProgress, Warn, no_report, warned
 from voxlate.synthesis.ensemble import Ensemble
@@ -143,7 +143,7 @@ def in_split(model: Model | Ensemble, cases: Iterable[CaseFiles], split: str | N
 
 def _case_of(files: Mapping[str, Path]) -> str:
     """A name for scans that are given one by one: that of the first one's file, or of its folder if that says more."""
-    path = without_key(without_frame(next(iter(files.values())))[0])[0]
+    path = location_of(next(iter(files.values())))
     stem = path.name.split(".")[0]
     generic = stem.lower() in {name.lower() for name in files} or stem.lower() in UNITS
     name = path.absolute().parent.name if generic else stem
@@ -395,7 +395,7 @@ def _synthesise_case(
         split = "train"
     if split:  # said here, so that it travels with the image
         stated["split"] = split
-    pictures = {path.suffix.lower() for path in scans.files.values()} <= set(PICTURES)  # pictures in, pictures out
+    pictures = all(is_picture(path) for path in scans.files.values())  # pictures in, pictures out
     removed = replace(made, provenance=stated).write(folder, (".nii.gz", ".png") if pictures else (".nii.gz",))
     return [f"{folder.name}/{name}" for name in removed]
 

@@ -17,9 +17,10 @@ from voxlate.data.grades import advice
 from voxlate.data.intensity_checks import check_floor, unfamiliar, varied_level
 from voxlate.data.layout import laid_out
 from voxlate.errors import BadInput
-from voxlate.images.grid import canonical, check_affine
+from voxlate.images.grid import Volume, canonical, check_affine
+from voxlate.images.io import read_volume
 from voxlate.images.mask import clearest
-from voxlate.images.volume import Volume, read_volume, unit_of
+from voxlate.images.units import unit_of
 from voxlate.recipe import Recipe
 
 Scan = Volume | Path | str | nib.spatialimages.SpatialImage | tuple[np.ndarray, np.ndarray]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.images.dicom_values import number_of, text_of
+from voxlate.images.formats.dicom_values import number_of, text_of
+from voxlate.images.formats.format import errors_as
 from voxlate.images.grid import LPS_TO_RAS, Grid, check_affine
-from voxlate.images.reading import errors_as
 
 TILT_DEGREES = 0.5  # positions are rounded in headers; a real gantry tilt is degrees
 STRAIGHT = 1e-3  # directions are unit vectors at right angles to so much

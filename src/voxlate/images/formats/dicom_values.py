@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from voxlate.errors import BadInput
-from voxlate.images.reading import errors_as
+from voxlate.images.formats.format import errors_as
 
 VALUE_TAGS = ("RescaleSlope", "RescaleIntercept", "RescaleType", "PhotometricInterpretation", "ModalityLUTSequence")
 FRAME_TAGS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
