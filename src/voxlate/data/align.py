@@ -121,8 +121,7 @@ class CommonGrid:
         moved = resample(volume, self.grid, order=order)
         if unequal and np.ptp(moved.data) == 0 < np.ptp(volume.data):
             raise BadInput(
-                f"{volume.origin}: expected it to overlap {file} in space, found nothing of it there. "
-                "Pass --register rigid: their headers do not share a frame."
+                f"{volume.origin}: expected it to overlap {file} in space, found nothing of it there. Pass --register rigid: their headers do not share a frame."
             )
         return moved
 
@@ -133,8 +132,7 @@ def find_common_grid(case: str, scans: dict[str, Volume], preparation: Preparati
     if name not in scans:
         hint = did_you_mean(name, scans) or f"Name another one by --fixed, or leave the case out (--exclude {case})."
         raise BadInput(
-            f"case {case}: expected the modality {name}, to which the others are brought, found {', '.join(scans)}. "
-            f"{hint}"
+            f"case {case}: expected the modality {name}, to which the others are brought, found {', '.join(scans)}. {hint}"
         )
     fixed = scans[name]
     aligned = midline_grid(fixed) if preparation.align == "midline" else fixed.grid
@@ -163,7 +161,9 @@ def _resized(grid: Grid, preparation: Preparation) -> Grid:
     """The grid in the size of voxels that is asked for."""
     if preparation.matrix is not None:
         return with_matrix(grid, preparation.matrix)
-    return grid if preparation.spacing_mm is None else with_spacing(grid, preparation.spacing_mm)
+    if preparation.spacing_mm is None:
+        return grid
+    return with_spacing(grid, preparation.spacing_mm)
 
 
 def transform_name(case: str, modality: str, kind: str) -> str:
@@ -180,14 +180,10 @@ def _other_grid(volume: Volume, fixed_grid: Grid, file: str, fixed: Volume | Non
     if shared < SHARED_FRAME:
         apart = float(np.linalg.norm(volume.grid.centre_mm - fixed_grid.centre_mm))
         return BadInput(
-            f"{name}: expected it to lie where {file} does, found by their headers {shared:.0%} of what the smaller "
-            f"one shows in the other, and their centres {apart:.0f} mm apart: the headers share no frame. Pass "
-            "--register rigid, which aligns the two by what they show, and look at the result."
+            f"{name}: expected it to lie where {file} does, found by their headers {shared:.0%} of what the smaller one shows in the other, and their centres {apart:.0f} mm apart: the headers share no frame. Pass --register rigid, which aligns the two by what they show, and look at the result."
         )
     return BadInput(
-        f"{name}: expected the grid of {file} ({fixed_grid}), found {volume.grid}{_offset(volume.grid, fixed_grid)}. "
-        "Pass --resample to bring it there by its header, or --register to bring it there by what it shows (prepare; "
-        "synth repeats what prepare did)."
+        f"{name}: expected the grid of {file} ({fixed_grid}), found {volume.grid}{_offset(volume.grid, fixed_grid)}. Pass --resample to bring it there by its header, or --register to bring it there by what it shows (prepare; synth repeats what prepare did)."
     )
 
 

@@ -93,7 +93,11 @@ class Anatomy:
         text = json.dumps(stated, sort_keys=True, allow_nan=False)
         metadata = {"anatomy": text, "sha256": _checksum(text, self.means)}
         with whole_file(path) as temporary:
-            save_file({name: np.ascontiguousarray(one) for name, one in self.means.items()}, temporary, metadata)
+            save_file(
+                {name: np.ascontiguousarray(one) for name, one in self.means.items()},
+                temporary,
+                metadata,
+            )
 
 
 @dataclass(frozen=True)
@@ -109,9 +113,14 @@ def read_anatomy(path: Path, modalities: Collection[str]) -> Anatomy:
 
     Raises BadInput where a file is damaged, edited, of another training or none of ours.
     """
-    record = Record(path, "what is usual in a training", "Remove it: images are then made without these checks.")
+    record = Record(
+        path,
+        "what is usual in a training",
+        "Remove it: images are then made without these checks.",
+    )
     with record.tensors() as file:
-        text, digest = file.text("anatomy"), file.text("sha256")
+        text = file.text("anatomy")
+        digest = file.text("sha256")
         stated: _Stated = record.parse(_Stated, text)
         means = file.read(dict.fromkeys(stated.usual, Shape((SIDE,) * 3, low=-1.001, high=1.001)))  # their length is 1
     record.check(digest == _checksum(text, means), "a changed file (its checksum differs)")
@@ -150,13 +159,15 @@ def seen(case: PreparedCase, name: str, spec: IntensityMap) -> Seen:
     (z0, z1), (y0, y1), (x0, x1) = bounding_box(body)
     scaled = spec.scale(statistics).forward(np.where(body, coarse.data[0], coarse.data[0].min()))
     extents = np.array([z1 - z0, y1 - y0, x1 - x0]) * spacing
-    box, grain = _unit(_stretched(scaled[z0:z1, y0:y1, x0:x1])), np.log1p(spacing / 2 / extents)
+    box = _unit(_stretched(scaled[z0:z1, y0:y1, x0:x1]))
+    grain = np.log1p(spacing / 2 / extents)
     return Seen(box, np.log(extents), grain, statistics.foreground.at(LEVEL))
 
 
 def _coarse(volume: Volume) -> tuple[Volume, NDArray[np.float64]]:
     """A volume averaged over blocks of about COARSE_MM, and its spacing; what fills no block is left out."""
-    data, spacing = volume.data[0], np.array(volume.grid.spacing_mm)
+    data = volume.data[0]
+    spacing = np.array(volume.grid.spacing_mm)
     for axis, length in enumerate(volume.grid.spacing_mm):
         block = min(data.shape[axis], max(1, round(COARSE_MM / length)))
         if block > 1:
@@ -180,7 +191,10 @@ def _unit(box: Box) -> Box:
 
 
 def anatomy_of(
-    cohort: Cohort, cases: Sequence[str], sources: Mapping[str, IntensityMap], targets: Mapping[str, IntensityMap]
+    cohort: Cohort,
+    cases: Sequence[str],
+    sources: Mapping[str, IntensityMap],
+    targets: Mapping[str, IntensityMap],
 ) -> Anatomy:
     """What is usual in the training cases of a cohort; at most MOST_CASES of them, evenly chosen."""
     chosen = cases[:: -(-len(cases) // MOST_CASES) or 1]
@@ -209,25 +223,27 @@ def anatomy_of(
 
 def _by_patient(patients: Mapping[str, Sequence[Seen]]) -> Box:
     """The mean box of each patient, [P, SIDE, SIDE, SIDE]."""
-    return np.stack([np.mean([one.box for one in cases], axis=0) for cases in patients.values()])
+    return np.stack([np.mean([case.box for case in cases], axis=0) for cases in patients.values()])
 
 
 def _usual(boxes: Box, patients: Mapping[str, Sequence[Seen]]) -> Usual:
     """How each patient compares with the mean of the others, by the least similar of the patient's cases."""
-    far, contrasts, leans = list[float](), list[float](), list[NDArray[np.float64]]()
+    far = list[float]()
+    contrasts = list[float]()
+    leans = list[NDArray[np.float64]]()
     for own, cases in zip(boxes, patients.values()):
         others = boxes.sum(axis=0) - own
-        found = [_likeness(one.box, others) for one in cases]
+        found = [_likeness(case.box, others) for case in cases]
         far.append(1 - min(one[0] for one in found))
-        contrasts.append(1 - min(_inside(one.box, others) for one in cases))
+        contrasts.append(1 - min(_inside(case.box, others) for case in cases))
         leans += [one[0] - one[1:] for one in found]  # slices of a patient differ among each other, too
     count, lean = len(boxes), np.mean(leans, axis=0)
     squares = (count * np.var(leans, axis=0) + LEAN_WORTH * USUAL_LEAN**2) / (count + LEAN_WORTH)
-    every = [one for cases in patients.values() for one in cases]
-    sizes = np.stack([one.size for one in every])
+    every = [case for cases in patients.values() for case in cases]
+    sizes = np.stack([body.size for body in every])
     spread = (len(sizes) * sizes.var(axis=0) + WORTH * USUAL_SPREAD**2) / (len(sizes) + WORTH) * (1 + 1 / count)
     margin = MARGIN if count >= ENOUGH else UNPROVED
-    levels = [one.level for one in every]
+    levels = [body.level for body in every]
     return Usual(
         count,
         *_middle_and_width(far, margin, LEAST_WIDTH),
@@ -235,7 +251,7 @@ def _usual(boxes: Box, patients: Mapping[str, Sequence[Seen]]) -> Usual:
         tuple(lean.tolist()),
         tuple(np.sqrt(squares).tolist()),
         tuple(sizes.mean(axis=0).tolist()),
-        tuple((np.sqrt(spread) + np.mean([one.grain for one in every], axis=0)).tolist()),
+        tuple((np.sqrt(spread) + np.mean([body.grain for body in every], axis=0)).tolist()),
         (min(levels), max(levels)),
     )
 
@@ -281,10 +297,7 @@ def _turned(name: str, usual: Usual, likeness: NDArray[np.float64]) -> str:
     if flip is None or likeness[flip + 1] <= likeness[0] or _away(usual, likeness[flip + 1]) > REFUSE:
         return ""
     how = " and ".join(side for side, one in zip(SIDES, FLIPS[flip]) if one)
-    return (
-        f"{name}: the scan is likely turned {how}: its correlation with the mean training scan is {likeness[0]:.2f}, "
-        f"and {likeness[flip + 1]:.2f} when it is mirrored so. Check its orientation. {ADVICE['do not trust']}"
-    )
+    return f"{name}: the scan is likely turned {how}: its correlation with the mean training scan is {likeness[0]:.2f}, and {likeness[flip + 1]:.2f} when it is mirrored so. Check its orientation. {ADVICE['do not trust']}"
 
 
 def _away(usual: Usual, correlation: float) -> float:
@@ -300,11 +313,7 @@ def _unlike(name: str, usual: Usual, whole: float, inside: float) -> str:
     )
     if times <= 1:
         return ""
-    return (
-        f"{name}: its correlation with the mean training scan{where} is {correlation:.2f}, that of the training's own "
-        f"patients {1 - known:.2f} (median), so {times:.1f} times as far from the usual as the farthest familiar ones: "
-        f"another modality, field of view or part of the body? {advice(times)}"
-    )
+    return f"{name}: its correlation with the mean training scan{where} is {correlation:.2f}, that of the training's own patients {1 - known:.2f} (median), so {times:.1f} times as far from the usual as the farthest familiar ones: another modality, field of view or part of the body? {advice(times)}"
 
 
 def _other_size(name: str, usual: Usual, case: Seen) -> str:
@@ -314,17 +323,11 @@ def _other_size(name: str, usual: Usual, case: Seen) -> str:
     if times <= 1:
         return ""
     found, mean = np.exp([case.size[axis], usual.size[axis]])
-    return (
-        f"{name}: its body is {found:.0f} mm {('high', 'deep', 'wide')[axis]}, those of the training {mean:.0f} mm on "
-        f"average ({times * FAR_SIZE:.1f} standard deviations): another field of view? {advice(times)}"
-    )
+    return f"{name}: its body is {found:.0f} mm {('high', 'deep', 'wide')[axis]}, those of the training {mean:.0f} mm on average ({times * FAR_SIZE:.1f} standard deviations): another field of view? {advice(times)}"
 
 
 def _other_unit(name: str, usual: Usual, case: Seen) -> str:
     least, most = usual.levels
     if least <= 0 or least / OTHER_UNIT < case.level < most * OTHER_UNIT:
         return ""
-    return (
-        f"{name}: the {LEVEL}th percentile of its foreground is {case.level:.3g}, that of the training's scans "
-        f"{least:.3g} to {most:.3g}: another unit? {ADVICE['caution']}"
-    )
+    return f"{name}: the {LEVEL}th percentile of its foreground is {case.level:.3g}, that of the training's scans {least:.3g} to {most:.3g}: another unit? {ADVICE['caution']}"

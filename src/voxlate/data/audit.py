@@ -41,7 +41,11 @@ def _shuffled(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def misalignments(case: PreparedCase, fixed: str | None = None, coarse: bool = False) -> dict[str, Misalignment]:
+def misalignments(
+    case: PreparedCase,
+    fixed: str | None = None,
+    coarse: bool = False,
+) -> dict[str, Misalignment]:
     """How far each scan of a case lies from `fixed`, by modality; coarse: without the finest voxels.
 
     Default, or where `fixed` shows nothing: from the first scan that shows anatomy.
@@ -62,7 +66,14 @@ def misalignments(case: PreparedCase, fixed: str | None = None, coarse: bool = F
             found[name] = replace(nothing, to=to)
             continue
         units = header.units[to], header.units[name]
-        one = misalignment(reference, case.volume(name).data[0], header.spacing_mm, mask, units, coarse)
+        one = misalignment(
+            reference,
+            case.volume(name).data[0],
+            header.spacing_mm,
+            mask,
+            units,
+            coarse,
+        )
         found[name] = replace(one, to=to)
     return found
 
@@ -97,21 +108,18 @@ def misalignment_warnings(headers: Sequence[CaseHeader], preparation: Preparatio
         may_register = preparation.register is None and min(header.shape) >= LEAST_SLICES
         advice = "register (--register rigid), " if may_register else ""
         yield (
-            f"{header.case}: {name} lies {one.median_mm:.1f} mm (95th percentile {one.p95_mm:.1f}) from {one.to}: "
-            f"{advice}look at it (voxlate report PREPARED), or leave it out."
+            f"{header.case}: {name} lies {one.median_mm:.1f} mm (95th percentile {one.p95_mm:.1f}) from {one.to}: {advice}look at it (voxlate report PREPARED), or leave it out."
         )
     if len(pairs) > MOST_PAIRS:
         yield (
-            f"{len(pairs) - MOST_PAIRS} more pairs lie more than {WORTH_A_WORD_MM} mm or a voxel from each other: see "
-            "voxlate report PREPARED."
+            f"{len(pairs) - MOST_PAIRS} more pairs lie more than {WORTH_A_WORD_MM} mm or a voxel from each other: see voxlate report PREPARED."
         )
     yield from _not_measured(headers)
     left = sum(not_examined(header) for header in headers)
     several = sum(len(header.shown) > 1 for header in headers)
     if 0 < left < several:
         yield (
-            f"How far scans lie from each other was examined in {several - left} of {several} cases, spread over the "
-            f"patients; of the other {left} it is not known. --audit-cases {len(headers)} examines all of them."
+            f"How far scans lie from each other was examined in {several - left} of {several} cases, spread over the patients; of the other {left} it is not known. --audit-cases {len(headers)} examines all of them."
         )
 
 
@@ -130,8 +138,7 @@ def _not_measured(headers: Sequence[CaseHeader]) -> Iterator[str]:
     for reason, lost in reasons.items():
         look = ". Look at them." if reason == NOTHING_IN_COMMON else "."
         yield (
-            f"How far {first_of(lost)} ({len(lost)} of {len(pairs)} pairs) lie from the fixed scan cannot be measured: "
-            f"{reason}{look}"
+            f"How far {first_of(lost)} ({len(lost)} of {len(pairs)} pairs) lie from the fixed scan cannot be measured: {reason}{look}"
         )
 
 
@@ -143,7 +150,8 @@ def stands_out(header: CaseHeader, one: Misalignment) -> bool:
 
 def misalignment_lines(entries: Iterable[Entry]) -> dict[str, str]:
     """A line on each modality: how far it lies from the scan it was compared with, and in how many cases."""
-    by_name, have = dict[str, dict[str, Misalignment]](), Counter[str]()
+    by_name = dict[str, dict[str, Misalignment]]()
+    have = Counter[str]()
     for entry in entries:
         have.update(entry.present if len(entry.present) > 1 else [])
         for name, one in entry.misaligned.items():
@@ -158,11 +166,10 @@ def _line(found: dict[str, Misalignment], cases: int) -> str:
     if not known:
         reasons = Counter(one.reason or NOTHING_IN_COMMON for one in found.values())
         return f"against {to}: cannot be measured in any case ({reasons.most_common(1)[0][0]}){some}"
-    bare = f"; not measurable in {len(found) - len(known)} of {len(found)} cases" if len(known) < len(found) else ""
+    unmeasured = ""
+    if len(known) < len(found):
+        unmeasured = f"; not measurable in {len(found) - len(known)} of {len(found)} cases"
     worst = max(known, key=lambda case: known[case])
     thick = any("D" in one.unseen for one in found.values())
     plane = " in the plane of the slices" if thick else ""
-    return (
-        f"lies {median(known.values()):.1f} mm from {to}{plane} (median of {len(known)} cases), at most "
-        f"{known[worst]:.1f} ({worst}){bare}{some}"
-    )
+    return f"lies {median(known.values()):.1f} mm from {to}{plane} (median of {len(known)} cases), at most {known[worst]:.1f} ({worst}){unmeasured}{some}"

@@ -98,7 +98,11 @@ def augment(
     )
 
 
-def draw_flips(settings: AugmentSettings, generators: Sequence[Generator], axes: str = CANONICAL) -> dict[int, Tensor]:
+def draw_flips(
+    settings: AugmentSettings,
+    generators: Sequence[Generator],
+    axes: str = CANONICAL,
+) -> dict[int, Tensor]:
     """Which items are mirrored along which axis, [B] bool each."""
     chances = {"SI": settings.flip_si, "AP": settings.flip_ap, "LR": settings.flip_lr}
     return {axis_of(axes, pair): _uniform(generators) < chance for pair, chance in chances.items() if chance > 0}
@@ -112,7 +116,10 @@ def flip(x: Tensor, flipped: dict[int, Tensor]) -> Tensor:
 
 
 def draw_grid(
-    settings: AugmentSettings, generators: Sequence[Generator], size: Sequence[int], spacing_mm: Tensor
+    settings: AugmentSettings,
+    generators: Sequence[Generator],
+    size: Sequence[int],
+    spacing_mm: Tensor,
 ) -> tuple[Tensor | None, Tensor]:
     """Where to sample items of `size` (D, H, W) to rotate, scale, shear, shift and bend them (see sampling_grid).
 
@@ -133,7 +140,9 @@ def draw_grid(
 
 
 def draw_affine(
-    settings: AugmentSettings, generators: Sequence[Generator], size: Sequence[int]
+    settings: AugmentSettings,
+    generators: Sequence[Generator],
+    size: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
     """Random maps from output to input about the centre, in mm, axes (W, H, D): [B, 3, 3]; shifts in voxels: [B, 3]."""
     count = len(generators)
@@ -163,7 +172,11 @@ def _rotation(angle: Tensor, first: int, second: int) -> Tensor:
 
 
 def sampling_grid(
-    affine: Tensor, shift: Tensor, spacing_mm: Tensor, size: Sequence[int], bend_mm: Tensor | None = None
+    affine: Tensor,
+    shift: Tensor,
+    spacing_mm: Tensor,
+    size: Sequence[int],
+    bend_mm: Tensor | None = None,
 ) -> Tensor:
     """Where to sample, in grid_sample's coordinates: [B, D, H, W, 3], or [B, H, W, 2] for a single slice.
 
@@ -194,7 +207,12 @@ def sample(x: Tensor, grid: Tensor, mode: Literal["bilinear", "nearest"] = "bili
     return F.grid_sample(x, grid, mode, padding_mode="zeros", align_corners=False)
 
 
-def smooth_field(generators: Sequence[Generator], channels: int, points: int, size: Sequence[int]) -> Tensor:
+def smooth_field(
+    generators: Sequence[Generator],
+    channels: int,
+    points: int,
+    size: Sequence[int],
+) -> Tensor:
     """A smooth random field of unit variance at every voxel, [B, channels, D, H, W]: cubic B-splines on a few knots."""
     counts = [points if length > 1 else 1 for length in size]
     field = _normal(generators, (channels, *counts))
@@ -209,13 +227,18 @@ def spline_weights(length: int, points: int) -> Tensor:
     if points == 1:
         return torch.ones(length, 1)
     away = (torch.linspace(0, points - 3, length).view(-1, 1) - (torch.arange(points) - 1)).abs()
-    near, far = 2 / 3 - away**2 + away**3 / 2, (2 - away).clamp(min=0) ** 3 / 6
+    near = 2 / 3 - away**2 + away**3 / 2
+    far = (2 - away).clamp(min=0) ** 3 / 6
     weights = torch.where(away < 1, near, far)
     return F.normalize(weights, dim=1)
 
 
 def change_intensities(
-    source: Tensor, mask: Tensor, settings: AugmentSettings, generators: Sequence[Generator], spacing_mm: Tensor
+    source: Tensor,
+    mask: Tensor,
+    settings: AugmentSettings,
+    generators: Sequence[Generator],
+    spacing_mm: Tensor,
 ) -> Tensor:
     """Change the source's intensities, all its channels of an item alike but for the noise; background stays -1."""
     s = settings
@@ -243,7 +266,7 @@ def change_intensities(
 
 def rising_curve(x: Tensor, generators: Sequence[Generator], pieces: int = 8) -> Tensor:
     """A random rising piecewise linear map of 0..1 onto itself, one an item; 0 and 1 stay."""
-    steps = 0.05 + torch.stack([torch.rand(pieces, generator=one) for one in generators])
+    steps = 0.05 + torch.stack([torch.rand(pieces, generator=generator) for generator in generators])
     steps = steps / steps.sum(dim=1, keepdim=True)
     out = torch.zeros_like(x)
     for k in range(pieces):
@@ -281,13 +304,15 @@ def _per_item(values: Tensor) -> Tensor:
 
 
 def _uniform(generators: Sequence[Generator]) -> Tensor:
-    return torch.cat([torch.rand(1, generator=one) for one in generators])
+    return torch.cat([torch.rand(1, generator=generator) for generator in generators])
 
 
 def _signed(generators: Sequence[Generator], most: float) -> Tensor:
     """Uniform in -most..most, one an item; draws nothing when most is 0."""
-    return (2 * _uniform(generators) - 1) * most if most > 0 else torch.zeros(len(generators))
+    if most > 0:
+        return (2 * _uniform(generators) - 1) * most
+    return torch.zeros(len(generators))
 
 
 def _normal(generators: Sequence[Generator], shape: Sequence[int]) -> Tensor:
-    return torch.stack([torch.randn(*shape, generator=one) for one in generators])
+    return torch.stack([torch.randn(*shape, generator=generator) for generator in generators])

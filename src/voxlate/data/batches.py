@@ -53,7 +53,11 @@ class Batches(Dataset[Batch]):
         moments: Path | None = None,
     ) -> None:
         self.cohort, self.data, self.intensity = cohort, data, dict(intensity)
-        self.seed, self.batch, self.steps, self.rank, self.world = seed, batch, steps, rank, world
+        self.seed = seed
+        self.batch = batch
+        self.steps = steps
+        self.rank = rank
+        self.world = world
         self.starts = _starts(cohort, data, usable_cases(cohort, data, "train")[0])
         self.items = _items(self.starts, data.patch[0])
         self.moments, self.unpaired = moments, unpaired
@@ -65,8 +69,7 @@ class Batches(Dataset[Batch]):
         others = set(self.strangers.patients.values())
         if unpaired and len(others) < 2 and others <= set(self.patients.values()):
             raise BadInput(
-                f"{cohort.folder}: expected two patients or more in the split train, to take scans of them unpaired, "
-                "found one. Prepare more cases, or choose a method that learns from pairs."
+                f"{cohort.folder}: expected two patients or more in the split train, to take scans of them unpaired, found one. Prepare more cases, or choose a method that learns from pairs."
             )
 
     def __len__(self) -> int:
@@ -106,7 +109,8 @@ class Batches(Dataset[Batch]):
 
     def _other_patient(self, item: int, generator: Generator) -> int:
         """Any item of another patient, all equally likely."""
-        own, there = self.patients[self.items[item][0]], self.strangers
+        own = self.patients[self.items[item][0]]
+        there = self.strangers
         while there.patients[there.items[other := _below(len(there.items), generator)][0]] == own:
             pass
         return other
@@ -114,16 +118,17 @@ class Batches(Dataset[Batch]):
     def _place(self, item: int, generator: Generator) -> tuple[str, Triple]:
         """Draw where a patch begins: along D as the item says, in the plane around the mask."""
         case, fixed = self.items[item]
-        header, starts = self.cohort.header(case, self.data.axes), self.starts[case]
+        header = self.cohort.header(case, self.data.axes)
+        starts = self.starts[case]
         z = starts[_below(len(starts), generator)] if fixed is None else fixed
         axes = [_choices(header.shape[k], self.data.patch[k], header.mask_box[k]) for k in (1, 2)]
         if self.data.centred:
             x = even_start(header.shape[2], self.data.patch[2])
             axes[1] = range(x, x + 1)
-        tries = 1 if all(len(one) == 1 for one in axes) or self.data.foreground == 0 else TRIES
+        tries = 1 if all(len(axis) == 1 for axis in axes) or self.data.foreground == 0 else TRIES
         best, best_share = (z, 0, 0), -1.0
         for _ in range(tries):
-            y, x = (one[_below(len(one), generator)] for one in axes)
+            y, x = (axis[_below(len(axis), generator)] for axis in axes)
             if tries == 1:
                 return case, (z, y, x)
             share = mask_share(self.cohort.case(case), self.data, (z, y, x))
@@ -149,7 +154,12 @@ def validation_batches(
     yield from batches_of(cohort, data, intensity, even_places(cohort, data, split, limit), batch)
 
 
-def even_places(cohort: Cohort, data: DataSettings, split: str, limit: int | None) -> Sequence[tuple[str, Triple]]:
+def even_places(
+    cohort: Cohort,
+    data: DataSettings,
+    split: str,
+    limit: int | None,
+) -> Sequence[tuple[str, Triple]]:
     """Case and start of each patch of `validation_batches`, in their order."""
     places = [(case, start) for case, starts in whole_cases(cohort, data, split).items() for start in starts]
     return places if limit is None else evenly_spaced(places, limit)
@@ -197,7 +207,8 @@ def read_batch(
     for case, start in places:
         pair = read_pair(cohort.case(case), data, intensity, start)
         if moments is not None:
-            slices, both = slice(start[0], start[0] + data.patch[0]), (data.source, data.target)
+            slices = slice(start[0], start[0] + data.patch[0])
+            both = (data.source, data.target)
             of_source, of_target = (read_moments(moments, case, slices, names)[None] for names in both)
             pair = replace(pair, source_moments=of_source, target_moments=of_target)
         pairs.append(pair)
@@ -207,7 +218,7 @@ def read_batch(
 def collate(batches: Sequence[Batch]) -> Batch:
     """Several batches of the same settings as one."""
     names = [name for name, value in vars(batches[0]).items() if isinstance(value, Tensor)]
-    joined: dict[str, Any] = {name: torch.cat([getattr(one, name) for one in batches]) for name in names}
+    joined: dict[str, Any] = {name: torch.cat([getattr(batch, name) for batch in batches]) for name in names}
     return replace(batches[0], **joined)
 
 
@@ -219,13 +230,10 @@ def _starts(cohort: Cohort, data: DataSettings, cases: list[str]) -> dict[str, l
         return {case: mine for case, mine in starts.items() if mine}
     if data.slices is not None and not any(one.any() for one in kept.values()):
         raise BadInput(
-            f"{cohort.folder}: expected slices that pass data.slices (overlap {data.slices.overlap:g}, "
-            f"{data.slices.pixels} pixels), found none in {len(cases)} cases. "
-            "Lower them, change data.slices.above, or prepare with --register if the scans do not lie on each other."
+            f"{cohort.folder}: expected slices that pass data.slices (overlap {data.slices.overlap:g}, {data.slices.pixels} pixels), found none in {len(cases)} cases. Lower them, change data.slices.above, or prepare with --register if the scans do not lie on each other."
         )
     raise BadInput(
-        f"{cohort.folder}: expected patches of {data.patch} voxels with at least {data.foreground:.0%} foreground, "
-        "found none in any case. Lower data.foreground."
+        f"{cohort.folder}: expected patches of {data.patch} voxels with at least {data.foreground:.0%} foreground, found none in any case. Lower data.foreground."
     )
 
 

@@ -54,7 +54,13 @@ class PreparedCase:
             known = ", ".join(header.present)
             raise BadInput(f"case {header.case}: expected the modality {modality}, found {known}. Name one of these.")
         data = self.arrays[modality].astype(np.float32, order="C")[None]
-        return Volume(data, np.array(header.affine), header.units[modality], modality, header.origins[modality].file)
+        return Volume(
+            data,
+            np.array(header.affine),
+            header.units[modality],
+            modality,
+            header.origins[modality].file,
+        )
 
     def mask(self, modalities: Iterable[str] | None = None) -> np.ndarray:
         """Where the body or brain is, as far as these modalities show it (None: all of them); bool [D, H, W]."""
@@ -130,7 +136,12 @@ def prepare_case(
 def resize_case(case: PreparedCase, size: Size, slices: tuple[int, int]) -> PreparedCase:
     """A case in memory with its slices (first, last + 1) resized to `size`, and the statistics of these."""
     first, last = slices
-    volumes = resize_slices({name: case.volume(name) for name in case.header.present}, size, first, last)
+    volumes = resize_slices(
+        {name: case.volume(name) for name in case.header.present},
+        size,
+        first,
+        last,
+    )
     arrays, statistics, _ = _stored_and_measured(volumes)
     grid = next(iter(volumes.values())).grid
     bits = None
@@ -170,7 +181,12 @@ def _brain_scan(case: str, scans: Mapping[str, Volume], preparation: Preparation
     return scans[name]
 
 
-def _mask_source(names: list[str], mask: Volume | None, common: CommonGrid, preparation: Preparation) -> str:
+def _mask_source(
+    names: list[str],
+    mask: Volume | None,
+    common: CommonGrid,
+    preparation: Preparation,
+) -> str:
     """A sentence on where the mask comes from."""
     if mask is not None:
         source = Path(mask.origin).name

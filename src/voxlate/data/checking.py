@@ -40,10 +40,15 @@ class Checked:
 
 
 def check_cases(
-    cases: Sequence[CaseFiles], preparation: Preparation, progress: Callable[[int, int, str], None] | None = None
+    cases: Sequence[CaseFiles],
+    preparation: Preparation,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> Checked:
     """Read every scan, mask and label map, and compare units and grids, as `prepare` does before it registers."""
-    seen, problems, moved, units = list[Seen](), list[str](), list[Moved](), dict[str, tuple[str, str]]()
+    seen = list[Seen]()
+    problems = list[str]()
+    moved = list[Moved]()
+    units = dict[str, tuple[str, str]]()
     for done, one in enumerate(cases, start=1):
         volumes = dict[str, Volume]()
         for name, path in one.paths.items():
@@ -64,23 +69,27 @@ def check_cases(
     return Checked(tuple(seen), tuple(problems), tuple(_lost(moved, preparation)))
 
 
-def _seen(one: CaseFiles, name: str, volume: Volume) -> Seen:
-    unit = volume.unit if name in one.files else ""
-    return Seen(one.case, name, str(one.paths[name]), str(volume.grid), unit)
+def _seen(case: CaseFiles, name: str, volume: Volume) -> Seen:
+    unit = volume.unit if name in case.files else ""
+    return Seen(case.case, name, str(case.paths[name]), str(volume.grid), unit)
 
 
-def _moved(one: CaseFiles, volumes: Mapping[str, Volume], preparation: Preparation) -> list[Moved]:
+def _moved(case: CaseFiles, volumes: Mapping[str, Volume], preparation: Preparation) -> list[Moved]:
     """Bring a case's scans, mask and label maps to one grid by their headers; raises BadInput where they do not fit."""
     in_ras = {name: canonical(volume) for name, volume in volumes.items()}
-    scans = {name: in_ras[name] for name in one.files}
+    scans = {name: in_ras[name] for name in case.files}
     may_resample = preparation.resample or preparation.register is not None
-    common = find_common_grid(one.case, scans, replace(preparation, register=None, resample=may_resample))
+    common = find_common_grid(
+        case.case,
+        scans,
+        replace(preparation, register=None, resample=may_resample),
+    )
     for name, volume in in_ras.items():
         if name not in scans:
             common.aligned_labels(volume)
         elif preparation.register is None:
             common.aligned(name, volume)
-    return [(one.case, common.grid, {name: volumes[name].grid for name in scans})]
+    return [(case.case, common.grid, {name: volumes[name].grid for name in scans})]
 
 
 def check_unit(name: str, unit: str, case: str, first: dict[str, tuple[str, str]]) -> None:
@@ -88,8 +97,7 @@ def check_unit(name: str, unit: str, case: str, first: dict[str, tuple[str, str]
     known, other = first.setdefault(name, (unit, case))
     if unit != known:
         raise BadInput(
-            f"{name}: expected one unit in all cases, found {known} in {other} and {unit} in {case}. "
-            "Convert one of them, or leave those cases out by a manifest."
+            f"{name}: expected one unit in all cases, found {known} in {other} and {unit} in {case}. Convert one of them, or leave those cases out by a manifest."
         )
 
 
@@ -132,8 +140,7 @@ def _lost(cases: Sequence[Moved], preparation: Preparation) -> list[str]:
     for name, found in lost.items():
         case, before, after = found[0]
         sentences.append(
-            f"{name} LOSES DETAIL on the case's grid in {len(found)} of {len(cases)} cases: in {case} from {before} "
-            f"to {after}. Name another scan by --fixed, or voxels by --spacing."
+            f"{name} LOSES DETAIL on the case's grid in {len(found)} of {len(cases)} cases: in {case} from {before} to {after}. Name another scan by --fixed, or voxels by --spacing."
         )
     return sentences
 
@@ -143,11 +150,11 @@ def _cut(cases: Sequence[Moved], preparation: Preparation) -> list[str]:
     cut = dict[str, list[tuple[str, float]]]()
     for case, grid, origins in cases if preparation.register is None else ():
         for name, origin in origins.items():
-            if (kept := share_inside(origin, grid)) < MOST_KEPT:
+            kept = share_inside(origin, grid)
+            if kept < MOST_KEPT:
                 cut.setdefault(name, []).append((case, kept))
     return [
-        f"{name} IS CUT to the case's grid in {len(found)} of {len(cases)} cases: in {found[0][0]} {found[0][1]:.0%} "
-        "of its volume lies on it. Name another scan by --fixed."
+        f"{name} IS CUT to the case's grid in {len(found)} of {len(cases)} cases: in {found[0][0]} {found[0][1]:.0%} of its volume lies on it. Name another scan by --fixed."
         for name, found in cut.items()
     ]
 

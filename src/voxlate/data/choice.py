@@ -43,7 +43,12 @@ class Choice:
         self.files |= {_shown(path, root)} if fitting else set()
         return not fitting
 
-    def one_of(self, candidates: Sequence[tuple[Path, str]], modality: str, case: str) -> Path | None:
+    def one_of(
+        self,
+        candidates: Sequence[tuple[Path, str]],
+        modality: str,
+        case: str,
+    ) -> Path | None:
         """The file to take of several of one modality, each with its description; None where it is not clear.
 
         The first pattern of `prefer` that fits one of them alone decides.
@@ -86,16 +91,14 @@ class Choice:
                 what = "a case or patient" if option == "--exclude" else "a file"
                 near = did_you_mean(pattern, self.known) if option == "--exclude" else ""
                 raise BadInput(
-                    f"{option}: expected the name of {what} in {root}, or a pattern such as '*_run-2_*', found "
-                    f"'{pattern}', which fits none. {near or 'Change it, or drop the option.'}"
+                    f"{option}: expected the name of {what} in {root}, or a pattern such as '*_run-2_*', found '{pattern}', which fits none. {near or 'Change it, or drop the option.'}"
                 )
 
     def _decides_nothing(self, root: Path, pattern: str) -> BadInput:
         expected = f"--prefer: expected a pattern of one of several files of a modality in {root}, found '{pattern}'"
         if pattern in self.alone:
             return BadInput(
-                f"{expected}, which fits {self.alone[pattern]}. Drop the option; if two names mean one modality, give "
-                "a preset file (--preset) with [aliases], or name the files by run-, acq- or rec- (t1_run-2)."
+                f"{expected}, which fits {self.alone[pattern]}. Drop the option; if two names mean one modality, give a preset file (--preset) with [aliases], or name the files by run-, acq- or rec- (t1_run-2)."
             )
         none = "" if self.doubled else ", and no case has two files of one modality"
         return BadInput(f"{expected}, which fits none{none}. Change it, or drop the option.")
@@ -107,8 +110,7 @@ def several(candidates: Sequence[tuple[Path, str]], modality: str, case: str) ->
     also = first_of([path for path, _ in others])
     apart = "/".join(first.parts[-2:]) if first.name in {path.name for path, _ in others} else first.name
     return BadInput(
-        f"{first}: expected one {modality} of case {case}, found also {also}. Choose one (--prefer '{apart}'), leave "
-        f"files out (--exclude-file PATTERN), or the case (--exclude {case})."
+        f"{first}: expected one {modality} of case {case}, found also {also}. Choose one (--prefer '{apart}'), leave files out (--exclude-file PATTERN), or the case (--exclude {case})."
     )
 
 
@@ -122,7 +124,9 @@ def _fits(path: Path | str, pattern: str) -> bool:
 
 def _shown(path: Path | str, root: Path | None) -> str:
     place = Path(path)
-    return place.relative_to(root).as_posix() if root and place.is_relative_to(root) else str(path)
+    if root and place.is_relative_to(root):
+        return place.relative_to(root).as_posix()
+    return str(path)
 
 
 def _some(names: Iterable[str]) -> str:

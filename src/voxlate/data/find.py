@@ -89,7 +89,8 @@ def find_cohort(
         raise BadInput(
             f"{root}: expected a folder of cases, found {'a file' if root.exists() else 'nothing'}. Check the path."
         )
-    found, layout = CohortFiles(), _layout(root, pattern, preset)
+    found = CohortFiles()
+    layout = _layout(root, pattern, preset)
     whose = Path(patients) if patients is not None else None
     if table is None:
         cases = _without_left_out(_on_disk(root, layout, whose, found, choice), layout, found)
@@ -98,15 +99,15 @@ def find_cohort(
         cases, others = read_manifest(table, root, layout, on_disk, allow_outside, choice)
         found.unclaimed += others
     choice.refuse_unused(root)
-    cases = [one for one in cases if choice.has_case(one.case, one.patient)]  # a list may have said whose they are
+    cases = [case for case in cases if choice.has_case(case.case, case.patient)]  # a list may have said whose they are
     found.unclaimed += choice.sentences()
     if not cases:
         raise BadInput(
             f"{root}: expected at least one case with an image, found none: an empty cohort. Check the path."
         )
-    refuse_alike((one.case for one in cases), "case", table or root)
-    refuse_alike((one.patient for one in cases), "patient", patients or table or root)
-    cases = sorted((_take_frames(one, layout.frames) for one in cases), key=lambda one: one.case)
+    refuse_alike((case.case for case in cases), "case", table or root)
+    refuse_alike((case.patient for case in cases), "patient", patients or table or root)
+    cases = sorted((_take_frames(case, layout.frames) for case in cases), key=lambda one: one.case)
     if modalities is not None:
         cases = _with_modalities(cases, modalities, layout.gaps, root, found)
     if layout.arrays is not None:
@@ -114,7 +115,7 @@ def find_cohort(
         found.guessed += layout.arrays.guessed
         found.heads = layout.arrays.heads
     found.guessed += unstated_spacing(cases)
-    found.guessed += shared_masks((one.patient, one.mask) for one in cases if one.mask is not None)
+    found.guessed += shared_masks((case.patient, case.mask) for case in cases if case.mask is not None)
     found.cases = cases
     return found
 
@@ -136,7 +137,13 @@ def _layout(root: Path, pattern: str | None, preset: str | Path | None) -> Prese
     return layout
 
 
-def _on_disk(root: Path, layout: Preset, patients: Path | None, found: CohortFiles, choice: Choice) -> list[CaseFiles]:
+def _on_disk(
+    root: Path,
+    layout: Preset,
+    patients: Path | None,
+    found: CohortFiles,
+    choice: Choice,
+) -> list[CaseFiles]:
     """The cases that the layout finds below root; what else is found, and what cannot be read, goes into `found`."""
     folders = _folders(root, found.unread)
     if layout.series:
@@ -158,7 +165,11 @@ def recognised(root: Path) -> Preset | None:
         return _nnunet(root)
     if (root / "trainA").is_dir() and (root / "trainB").is_dir():
         files = {name.lower(): [f"{part}{name}/{{case}}" for part in ("train", "val", "test")] for name in "AB"}
-        return Preset(title="trainA and trainB", source="https://github.com/junyanz/CycleGAN", files=files)
+        return Preset(
+            title="trainA and trainB",
+            source="https://github.com/junyanz/CycleGAN",
+            files=files,
+        )
     return None
 
 
@@ -168,8 +179,7 @@ def _nnunet(root: Path) -> Preset:
     channels = stated.get("channel_names") or stated.get("modality") if isinstance(stated, dict) else None
     if not isinstance(channels, dict) or not channels:
         raise BadInput(
-            f"{root}/dataset.json: expected channel_names, as nnU-Net writes them, found none. Add them, or pass "
-            "--pattern 'imagesTr/{case}_{modality}'."
+            f"{root}/dataset.json: expected channel_names, as nnU-Net writes them, found none. Add them, or pass --pattern 'imagesTr/{{case}}_{{modality}}'."
         )
     aliases = load_preset("bids").aliases
     images = dict[str, list[str]]()
@@ -177,11 +187,19 @@ def _nnunet(root: Path) -> Preset:
         name = modality_name(re.sub(r"[^\w-]+", "_", str(channel)).strip("_"), aliases)
         images[name] = [f"imagesTr/{{case}}_{int(number):04d}", f"imagesTs/{{case}}_{int(number):04d}"]
     labels = ["labelsTr/{case}", "labelsTs/{case}"]
-    return Preset(title="nnU-Net", source="https://github.com/MIC-DKFZ/nnUNet", files={**images, "seg": labels})
+    return Preset(
+        title="nnU-Net",
+        source="https://github.com/MIC-DKFZ/nnUNet",
+        files={**images, "seg": labels},
+    )
 
 
 def _with_modalities(
-    cases: list[CaseFiles], modalities: Sequence[str], gaps: bool, root: Path, found: CohortFiles
+    cases: list[CaseFiles],
+    modalities: Sequence[str],
+    gaps: bool,
+    root: Path,
+    found: CohortFiles,
 ) -> list[CaseFiles]:
     """The cases with these modalities alone; gaps: those that lack one are noted and left out, if some have all."""
     lacking = {one.case: [name for name in modalities if name not in one.files] for one in cases}
@@ -198,19 +216,23 @@ def _with_modalities(
             raise BadInput(f"{root}: expected cases with the modality {wanted}, found none, only {known}. {hint}")
         if without:
             raise BadInput(
-                f"case {without[0].case}: expected the modality {wanted}, found {', '.join(without[0].files)} "
-                f"({len(without)} of {len(cases)} cases lack it). Add the file, leave the case out by a manifest, or "
-                "do not name this modality."
+                f"case {without[0].case}: expected the modality {wanted}, found {', '.join(without[0].files)} ({len(without)} of {len(cases)} cases lack it). Add the file, leave the case out by a manifest, or do not name this modality."
             )
     return [dataclasses.replace(one, files={name: one.files[name] for name in modalities}) for one in cases]
 
 
-def _without_left_out(cases: list[CaseFiles], layout: Preset, found: CohortFiles) -> list[CaseFiles]:
+def _without_left_out(
+    cases: list[CaseFiles],
+    layout: Preset,
+    found: CohortFiles,
+) -> list[CaseFiles]:
     """The cases but for those that the layout leaves out, which are noted; a cohort of these alone stays whole."""
-    kept = [one for one in cases if one.case not in layout.leave_out]
+    kept = [case for case in cases if case.case not in layout.leave_out]
     if not kept:
         return cases
-    found.unclaimed += [f"{one.case} ({layout.leave_out[one.case]})" for one in cases if one.case in layout.leave_out]
+    found.unclaimed += [
+        f"{case.case} ({layout.leave_out[case.case]})" for case in cases if case.case in layout.leave_out
+    ]
     return kept
 
 
@@ -225,35 +247,53 @@ def _take_frames(case: CaseFiles, frames: Mapping[str, str]) -> CaseFiles:
     return dataclasses.replace(case, files={name: files[name] for name in sorted(files) if name not in dynamic})
 
 
-def cases_by_path(root: Path, layout: Preset, folders: Folders, found: CohortFiles, choice: Choice) -> list[CaseFiles]:
+def cases_by_path(
+    root: Path,
+    layout: Preset,
+    folders: Folders,
+    found: CohortFiles,
+    choice: Choice,
+) -> list[CaseFiles]:
     """The cases below root whose paths have the layout's form; by default root may itself be one case, or flat.
 
     A path belongs to the first pattern that it matches; what no pattern claims, and cases without a scan, are noted.
     """
     single = layout.patterns == list(DEFAULT_PATTERNS)
-    skip = [path_expression(one) for one in layout.skip]
+    skip = [path_expression(pattern) for pattern in layout.skip]
     places = [place_and_part(pattern)[0].lower() for _, pattern in layout.forms]
     kinds = (
         *scan_endings(),
         *(ending for ending in named_endings() if any(place.endswith(ending) for place in places)),
     )
-    paths = sorted(path for path in _image_paths(root, folders, kinds) if not any(one.fullmatch(path) for one in skip))
+    paths = sorted(
+        path
+        for path in _image_paths(root, folders, kinds)
+        if not any(expression.fullmatch(path) for expression in skip)
+    )
     made = [path for path in paths if Path(path).name.startswith(SYNTHETIC)]
     paths = [path for path in paths if not Path(path).name.startswith(SYNTHETIC) and choice.has_file(path)]
     if not paths:
         arrays = any(holds_slices(name) for _, names in folders for name in names)
-        advice = "Name the layout of such arrays by --preset or --pattern." if arrays else "Check the path."
+        advice = "Check the path."
+        if arrays:
+            advice = "Name the layout of such arrays by --preset or --pattern."
         raise BadInput(
             f"{root}: expected images ({', '.join(kinds)}) or DICOM folders, found none: an empty cohort. {advice}"
         )
     cases, strange = _matching(root, paths, layout, choice)
     if not cases and single and all("/" not in path for path in paths):
-        cases, strange = _matching(root, paths, dataclasses.replace(layout, patterns=[_flat(root, paths)]), choice)
+        cases, strange = _matching(
+            root,
+            paths,
+            dataclasses.replace(layout, patterns=[_flat(root, paths)]),
+            choice,
+        )
     if not cases:
-        expected = "{case}/{modality}" if single else "' or '".join(pattern for _, pattern in layout.forms)
+        expected = "' or '".join(pattern for _, pattern in layout.forms)
+        if single:
+            expected = "{case}/{modality}"
         raise BadInput(
-            f"{root}: expected paths like '{expected}', found {len(paths)} of another form ({some_of(paths)}). "
-            "Pass --pattern with {patient}, {case} and {modality} where they stand in the path."
+            f"{root}: expected paths like '{expected}', found {len(paths)} of another form ({some_of(paths)}). Pass --pattern with {{patient}}, {{case}} and {{modality}} where they stand in the path."
         )
     found.bare += [case.case for case in cases if not case.files]
     for some, what in (
@@ -277,14 +317,10 @@ def _flat(root: Path, paths: list[str]) -> str:
             return f"{{case}}{mark}{{modality}}"
     if any((root / path).is_dir() for path in paths):
         raise BadInput(
-            f"{root}: expected a folder for each case with a folder for each series, found DICOM files right in "
-            f"{some_of(paths)}. Pass --preset FILE.toml, whose tables [series.t1], … choose series by their tags "
-            "(docs/dicom.md; voxlate info FOLDER lists them), or put each series into a folder named as its modality."
+            f"{root}: expected a folder for each case with a folder for each series, found DICOM files right in {some_of(paths)}. Pass --preset FILE.toml, whose tables [series.t1], … choose series by their tags (docs/dicom.md; voxlate info FOLDER lists them), or put each series into a folder named as its modality."
         )
     raise BadInput(
-        f"{root}: expected a folder for each case, or names that end with a modality, found {len(paths)} scans of "
-        f"another form ({some_of(paths)}). Pass --pattern '{{case}}_{{modality}}' for many cases in one folder, or "
-        "'{modality}' where they are one patient's."
+        f"{root}: expected a folder for each case, or names that end with a modality, found {len(paths)} scans of another form ({some_of(paths)}). Pass --pattern '{{case}}_{{modality}}' for many cases in one folder, or '{{modality}}' where they are one patient's."
     )
 
 
@@ -294,7 +330,12 @@ def _is_known(name: str) -> bool:
     return lower in (*UNITS, *MASKS, *LABELS, *KNOWN) or re.split("[^a-z]", lower)[0] in UNITS
 
 
-def _without_images(root: Path, cases: list[CaseFiles], folders: Folders, kinds: tuple[str, ...]) -> list[str]:
+def _without_images(
+    root: Path,
+    cases: list[CaseFiles],
+    folders: Folders,
+    kinds: tuple[str, ...],
+) -> list[str]:
     """Sentences on folders that lie where cases do and hold files, none of which is an image that is read."""
     of_cases = [path for case in cases for path in case.paths.values()]
     levels = {path.parent.parent for path in of_cases if path.parent != root}
@@ -314,7 +355,8 @@ def _folders(root: Path, unread: list[str]) -> Folders:
     def note(error: OSError) -> None:
         unread.append(f"{error.filename}: expected a folder that may be read, found '{error.strerror}'")
 
-    visited, found = set[Path](), list[tuple[Path, list[str]]]()
+    visited = set[Path]()
+    found = list[tuple[Path, list[str]]]()
     known = (*scan_endings(), *NOTES)
     for folder, names, files in os.walk(root, followlinks=True, onerror=note):
         real = Path(folder).resolve()
@@ -340,7 +382,12 @@ def _image_paths(root: Path, folders: Folders, kinds: tuple[str, ...]) -> Iterat
             yield folder.relative_to(root).as_posix()
 
 
-def _matching(root: Path, paths: list[str], layout: Preset, choice: Choice) -> tuple[list[CaseFiles], list[str]]:
+def _matching(
+    root: Path,
+    paths: list[str],
+    layout: Preset,
+    choice: Choice,
+) -> tuple[list[CaseFiles], list[str]]:
     """The cases whose paths match the layout's patterns, and the paths that match none.
 
     Every path goes to the first pattern that it matches, and to others that name further parts of that file.
@@ -348,7 +395,8 @@ def _matching(root: Path, paths: list[str], layout: Preset, choice: Choice) -> t
     expressions = dict[str, tuple[re.Pattern[str], bool, list[tuple[str, str]]]]()
     for modality, pattern in layout.forms:
         place, part = place_and_part(pattern)
-        expression, any_suffix = path_expression(place), without_ending(place) == place
+        expression = path_expression(place)
+        any_suffix = without_ending(place) == place
         if not modality and "modality" not in expression.groupindex:
             raise BadInput(
                 f"pattern '{pattern}': expected {{modality}} in it, found none. Put it where the modality stands."

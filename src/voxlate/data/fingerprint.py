@@ -35,7 +35,7 @@ def fingerprint(headers: list[CaseHeader], training: list[CaseHeader]) -> dict[s
 
 def geometry(cases: Sequence[Any]) -> dict[str, dict[str, Any]]:
     """Shapes, spacings and mask volumes of cases: of their headers, or of the entries of a list of them."""
-    return {name: _range([getattr(one, name) for one in cases]) for name in ("shape", "spacing_mm", "mask_ml")}
+    return {name: _range([getattr(case, name) for case in cases]) for name in ("shape", "spacing_mm", "mask_ml")}
 
 
 def _range(values: list[Any]) -> dict[str, Any]:
@@ -68,13 +68,12 @@ def warnings_of(headers: list[CaseHeader], splits: Mapping[str, str]) -> list[st
 
 def wide_heads(headers: list[CaseHeader]) -> list[str]:
     """A sentence where most masks are wider than deep, as no head is: rows and columns are then exchanged."""
-    sizes = [[(end - first) * mm for (first, end), mm in zip(one.mask_box, one.spacing_mm)] for one in headers]
+    sizes = [[(end - first) * mm for (first, end), mm in zip(header.mask_box, header.spacing_mm)] for header in headers]
     wide = sum(width > depth for _, depth, width in sizes)
     if 2 * wide <= len(headers):
         return []
     return [
-        f"{wide} of {len(headers)} heads are wider than deep: rows and columns are likely exchanged. Say how they lie "
-        "in a preset of your own (arrays.part, axes=LP for instance)."
+        f"{wide} of {len(headers)} heads are wider than deep: rows and columns are likely exchanged. Say how they lie in a preset of your own (arrays.part, axes=LP for instance)."
     ]
 
 
@@ -97,14 +96,17 @@ def _duplicates(headers: list[CaseHeader], splits: Mapping[str, str]) -> Iterato
         patients = {header.patient for header, _ in group}
         across = {splits[patient] for patient in patients}
         where = " of different patients" if len(patients) > 1 else ""
-        leak = f", in the splits {', '.join(sorted(across))}: scores will be too good" if len(across) > 1 else ""
+        leak = ""
+        if len(across) > 1:
+            leak = f", in the splits {', '.join(sorted(across))}: scores will be too good"
         yield f"The same voxels{where}: {names}{leak}."
 
 
 def _oddities(header: CaseHeader) -> Iterator[tuple[str, str, str]]:
     """What is odd of each modality: its name, the kind, and a sentence."""
     for name, statistics in header.statistics.items():
-        low, high = statistics.all.percentiles[0], statistics.all.percentiles[-1]
+        low = statistics.all.percentiles[0]
+        high = statistics.all.percentiles[-1]
         if low == high:
             yield name, "blank", f"{header.case}/{name} is blank (every voxel is {low:g}), and counts as missing."
         elif header.units[name] == "HU" and low < PADDING_HU:
@@ -123,6 +125,5 @@ def _unregistered(header: CaseHeader) -> Iterator[str]:
             gain = f"{one.before.mutual_information:.4f} before, {one.after.mutual_information:.4f} after"
             left = "left where its header puts it" if one.kept == "none" else f"kept {one.kept}"
             yield (
-                f"{header.case}/{name}: {one.asked} registration made it no more like {one.to}, {left} "
-                f"(mutual information {gain}). Look at it."
+                f"{header.case}/{name}: {one.asked} registration made it no more like {one.to}, {left} (mutual information {gain}). Look at it."
             )

@@ -35,4 +35,4 @@ def grade_of(sentence: str) -> Grade:
 
 def worst(sentences: list[str]) -> Grade | None:
     """The highest grade among warnings; None where there are none."""
-    return max((grade_of(one) for one in sentences), key=GRADES.index, default=None)
+    return max((grade_of(sentence) for sentence in sentences), key=GRADES.index, default=None)

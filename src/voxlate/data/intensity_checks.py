@@ -19,7 +19,10 @@ TOLERANCE = 0.15  # of the network's range of 2, beyond what the training cases 
 
 
 def check_windows(
-    headers: Sequence[CaseHeader], intensity: Mapping[str, IntensityMap], where: object, bodies: bool = True
+    headers: Sequence[CaseHeader],
+    intensity: Mapping[str, IntensityMap],
+    where: object,
+    bodies: bool = True,
 ) -> None:
     """Raise BadInput where a recipe's window clips or flattens what it is given; medians over the training cases.
 
@@ -39,14 +42,11 @@ def check_windows(
         window = f"the window {low:g} to {high:g} of intensity.{name}"
         if bodies and clipped > spec.clips:
             raise BadInput(
-                f"{where}: expected {window} to hold the scans' bodies ({seen} from the 1st to the 99th percentile), "
-                f"found {clipped:.0%} of their voxels outside, of at most {spec.clips:.0%}. Are the scans in the "
-                f"recipe's unit? Change the window, or intensity.{name}.clips if it is meant."
+                f"{where}: expected {window} to hold the scans' bodies ({seen} from the 1st to the 99th percentile), found {clipped:.0%} of their voxels outside, of at most {spec.clips:.0%}. Are the scans in the recipe's unit? Change the window, or intensity.{name}.clips if it is meant."
             )
         if width < NARROWEST:
             raise BadInput(
-                f"{where}: expected the scans' bodies to fill {window}, found {max(width, 0):.1%} filled ({seen}): "
-                "are the scans in the recipe's unit? Change the window."
+                f"{where}: expected the scans' bodies to fill {window}, found {max(width, 0):.1%} filled ({seen}): are the scans in the recipe's unit? Change the window."
             )
 
 
@@ -58,19 +58,20 @@ def check_floor(name: str, spec: IntensityMap, header: CaseHeader, where: str) -
     below = _clipped(header.statistics[name].foreground, floor, np.inf)
     if below > MOST_BELOW:
         raise BadInput(
-            f"{where}: expected {name} to lie above {floor:g} (intensity.{name}.floor), found {below:.0%} of its "
-            "foreground below: is it z-scored, or a CT? Take the scan as it was before, leave the case out, or train "
-            f"with an intensity.{name} without a floor."
+            f"{where}: expected {name} to lie above {floor:g} (intensity.{name}.floor), found {below:.0%} of its foreground below: is it z-scored, or a CT? Take the scan as it was before, leave the case out, or train with an intensity.{name} without a floor."
         )
 
 
-def _clipped(one: Distribution, low: float, high: float) -> float:
+def _clipped(values: Distribution, low: float, high: float) -> float:
     """The share of a distribution below low or above high."""
-    below, above = np.interp([low, high], one.percentiles, PERCENTILES, left=0, right=100)
-    return float(below if one.percentiles[0] < low else 0) / 100 + float(100 - above) / 100
+    below, above = np.interp([low, high], values.percentiles, PERCENTILES, left=0, right=100)
+    return float(below if values.percentiles[0] < low else 0) / 100 + float(100 - above) / 100
 
 
-def training_ranges(headers: Sequence[CaseHeader], intensity: Mapping[str, IntensityMap]) -> dict[str, Any]:
+def training_ranges(
+    headers: Sequence[CaseHeader],
+    intensity: Mapping[str, IntensityMap],
+) -> dict[str, Any]:
     """What POINTS span over training cases, by modality, in network units: {"t1": {"low": [...], "high": [...]}}."""
     ranges = {}
     for name, spec in intensity.items():
@@ -80,11 +81,17 @@ def training_ranges(headers: Sequence[CaseHeader], intensity: Mapping[str, Inten
     return ranges
 
 
-def unfamiliar(name: str, statistics: Statistics, spec: IntensityMap, ranges: Mapping[str, Any]) -> str:
+def unfamiliar(
+    name: str,
+    statistics: Statistics,
+    spec: IntensityMap,
+    ranges: Mapping[str, Any],
+) -> str:
     """A sentence where a scan's statistics lie outside the training cohort's; '' where they do not."""
     if name not in ranges:
         return ""
-    low, high = np.array(ranges[name]["low"]), np.array(ranges[name]["high"])
+    low = np.array(ranges[name]["low"])
+    high = np.array(ranges[name]["high"])
     here = np.array(_points(statistics, spec))
     lows, highs, own = (one.clip(-1, 1) for one in (low, high, here))  # as networks see them
     beyond = np.maximum(lows - own, own - highs)
@@ -94,21 +101,14 @@ def unfamiliar(name: str, statistics: Statistics, spec: IntensityMap, ranges: Ma
         return ""
     scale = spec.scale(statistics)
     value, least, most = (float(scale.inverse(one)) for one in np.array([here, low, high])[:, worst])
-    return (
-        f"{name}: the {POINTS[worst]}th percentile of its foreground is {value:.4g}, where that of the training cases "
-        f"was {least:.4g} to {most:.4g} on the same scale, so {times:.1f} times as far outside as is tolerated: "
-        f"another scanner, unit or part of the body? {advice(times)}"
-    )
+    return f"{name}: the {POINTS[worst]}th percentile of its foreground is {value:.4g}, where that of the training cases was {least:.4g} to {most:.4g} on the same scale, so {times:.1f} times as far outside as is tolerated: another scanner, unit or part of the body? {advice(times)}"
 
 
 def varied_level(name: str, widths: Sequence[float]) -> str:
     """A sentence where the widths of a modality's scale in the training cases differ by over MOST_VARIED; else ''."""
     if not widths or max(widths) <= MOST_VARIED * min(widths):
         return ""
-    return (
-        f"{name}: its scale was {min(widths):.4g} to {max(widths):.4g} wide in the training cases, by scanner or gain; "
-        "images take the median, so that their overall brightness is a guess."
-    )
+    return f"{name}: its scale was {min(widths):.4g} to {max(widths):.4g} wide in the training cases, by scanner or gain; images take the median, so that their overall brightness is a guess."
 
 
 def _points(statistics: Statistics, spec: IntensityMap) -> list[float]:

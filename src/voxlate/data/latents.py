@@ -57,7 +57,8 @@ def cache_moments(
         _, channels, _, *size = encode(torch.zeros(1, 1, *data.patch)).shape
     for number, name in enumerate(known):
         case = laid_out(cohort.case(name), data.axes)
-        path, stamp = folder / f"{name}.safetensors", f"{case.header.inputs} {folder.name}"
+        path = folder / f"{name}.safetensors"
+        stamp = f"{case.header.inputs} {folder.name}"
         if not path.is_file() or _stamp(path, names, (channels, case.header.shape[0], *size)) != stamp:
             with whole_file(path) as temporary:
                 moments = _moments(case, data, intensity, encode)
@@ -67,7 +68,10 @@ def cache_moments(
 
 @torch.no_grad()
 def _moments(
-    case: PreparedCase, data: DataSettings, intensity: Mapping[str, IntensityMap], encode: Encode
+    case: PreparedCase,
+    data: DataSettings,
+    intensity: Mapping[str, IntensityMap],
+    encode: Encode,
 ) -> dict[str, Tensor]:
     """[2 L, D, h, w] of each modality, float32."""
     x = even_start(case.header.shape[2], data.patch[2]) if data.centred else 0

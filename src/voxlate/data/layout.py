@@ -22,7 +22,12 @@ def laid_out(case: PreparedCase, axes: str) -> PreparedCase:
     if case.axes == axes:
         return case
     arrays = {name: relaid(array, case.axes, axes) for name, array in case.arrays.items()}
-    return dataclasses.replace(case, header=laid_out_header(case.header, axes, case.axes), arrays=arrays, axes=axes)
+    return dataclasses.replace(
+        case,
+        header=laid_out_header(case.header, axes, case.axes),
+        arrays=arrays,
+        axes=axes,
+    )
 
 
 def laid_out_header(header: CaseHeader, axes: str, now: str = CANONICAL) -> CaseHeader:
@@ -34,7 +39,8 @@ def laid_out_header(header: CaseHeader, axes: str, now: str = CANONICAL) -> Case
     step[3, 3] = 1
     boxes = []
     for new, (old, flipped) in enumerate(moves):
-        length, (first, end) = header.shape[old], header.mask_box[old]
+        length = header.shape[old]
+        (first, end) = header.mask_box[old]
         step[2 - old, 2 - new] = -1 if flipped else 1
         step[2 - old, 3] = length - 1 if flipped else 0
         boxes.append((length - end, length - first) if flipped else (first, end))

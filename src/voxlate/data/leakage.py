@@ -14,8 +14,7 @@ def refuse_leak(pairs: Iterable[tuple[str, str | None]], where: Path | str) -> N
     for patient, split in pairs:
         if split is not None and splits.setdefault(patient, split) != split:
             raise BadInput(
-                f"{where}: expected each patient in one split, found {patient} in {splits[patient]} and {split}. "
-                "Put all cases of a patient into the same split."
+                f"{where}: expected each patient in one split, found {patient} in {splits[patient]} and {split}. Put all cases of a patient into the same split."
             )
 
 
@@ -26,8 +25,7 @@ def refuse_alike(names: Iterable[str], what: str, where: Path | str) -> None:
         plain = "".join(unicodedata.normalize("NFKC", name).casefold().split())
         if spellings.setdefault(plain, name) != name:
             raise BadInput(
-                f"{where}: expected one spelling of a {what}, found '{spellings[plain]}' and '{name}'. Write both the "
-                f"same way, or rename one if they are two {what}s."
+                f"{where}: expected one spelling of a {what}, found '{spellings[plain]}' and '{name}'. Write both the same way, or rename one if they are two {what}s."
             )
 
 

@@ -45,7 +45,10 @@ def manifest_in(root: Path) -> Path | None:
     return next((root / name for name in OWN_NAMES if (root / name).is_file()), None)
 
 
-def root_and_manifest(root: Path | str, manifest: Path | str | None = None) -> tuple[Path, Path | None]:
+def root_and_manifest(
+    root: Path | str,
+    manifest: Path | str | None = None,
+) -> tuple[Path, Path | None]:
     """The folder of a cohort and its manifest, where `root` may itself be the manifest; None: there is none."""
     root = Path(root)
     if root.suffix.lower() not in TABLES or root.is_dir():
@@ -79,16 +82,19 @@ def read_manifest(
         raise BadInput(f"{path}: expected a case that --exclude does not name, found none. Leave some in.")
     columns = set(rows[0]) - {"case", "patient", "split", FOLD}
     long = {"modality", "path"} <= columns
-    scans, notes = _scan_columns(path, rows, columns - {"modality", "path"} if long else columns, root)
+    scans, notes = _scan_columns(
+        path,
+        rows,
+        columns - {"modality", "path"} if long else columns,
+        root,
+    )
     if long and scans:
         raise BadInput(
-            f"{path}: expected a row for each file in a table with the columns modality and path, found scans in "
-            f"the column '{scans[0]}', too. Give them rows of their own."
+            f"{path}: expected a row for each file in a table with the columns modality and path, found scans in the column '{scans[0]}', too. Give them rows of their own."
         )
     if "path" in scans:
         raise BadInput(
-            f"{path}: expected the columns modality and path together, found path alone. Add the column modality, or "
-            "name the column path as its modality."
+            f"{path}: expected the columns modality and path together, found path alone. Add the column modality, or name the column path as its modality."
         )
     twice = [name for name, count in Counter(map(_name, rows)).items() if count > 1]
     if twice and not long:
@@ -178,8 +184,7 @@ def _take_folds(path: Path, table: list[tuple[int, Row]]) -> None:
         test = row.get("split", "").lower() in ("test", "testing")
         if (not fold and not test) or int(fold or 0) >= FOLDS:
             raise BadInput(
-                f"{path}, line {line}: expected a fold 0 to {FOLDS - 1}, as --fold takes, for every case that is not "
-                f"of the split test, found {fold or 'none'}. Number the folds from 0, or rename the column."
+                f"{path}, line {line}: expected a fold 0 to {FOLDS - 1}, as --fold takes, for every case that is not of the split test, found {fold or 'none'}. Number the folds from 0, or rename the column."
             )
         row.setdefault("split", "train" if int(fold or 0) else "val")
 
@@ -187,14 +192,13 @@ def _take_folds(path: Path, table: list[tuple[int, Row]]) -> None:
 def _with_folds(path: Path, rows: list[Row], cases: list[CaseFiles]) -> list[CaseFiles]:
     """The cases with their folds; raises BadInput for a patient in two of them."""
     stated = {_name(row): int(row[FOLD]) for row in rows if row.get(FOLD)}
-    cases = [dataclasses.replace(one, fold=stated.get(one.case, stated.get(one.patient))) for one in cases]
+    cases = [dataclasses.replace(case, fold=stated.get(case.case, stated.get(case.patient))) for case in cases]
     first = dict[str, CaseFiles]()
-    for one in cases:
-        other = first.setdefault(one.patient, one)
-        if other.fold != one.fold:
+    for case in cases:
+        other = first.setdefault(case.patient, case)
+        if other.fold != case.fold:
             raise BadInput(
-                f"{path}: expected the cases of patient {one.patient} in one fold, found {other.case} in fold "
-                f"{other.fold} and {one.case} in fold {one.fold}. Give them one fold."
+                f"{path}: expected the cases of patient {case.patient} in one fold, found {other.case} in fold {other.fold} and {case.case} in fold {case.fold}. Give them one fold."
             )
     return cases
 
@@ -213,8 +217,7 @@ def _refuse_near(path: Path, rows: list[Row]) -> None:
         meant = [word for word in near if word not in known]
         if meant and column not in OWN_COLUMNS:
             raise BadInput(
-                f"{path}: expected a column '{meant[0]}', found '{column}', which looks like it. Rename it to "
-                f"'{meant[0]}', or remove it."
+                f"{path}: expected a column '{meant[0]}', found '{column}', which looks like it. Rename it to '{meant[0]}', or remove it."
             )
 
 
@@ -232,7 +235,12 @@ def _split(row: Row, path: Path) -> str | None:
     return split or None
 
 
-def _scan_columns(path: Path, rows: list[Row], columns: set[str], root: Path) -> tuple[list[str], list[str]]:
+def _scan_columns(
+    path: Path,
+    rows: list[Row],
+    columns: set[str],
+    root: Path,
+) -> tuple[list[str], list[str]]:
     """Which of these columns of a manifest name scans, and which are notes.
 
     Raises BadInput for a column of files that are not read.
@@ -254,8 +262,7 @@ def _scan_columns(path: Path, rows: list[Row], columns: set[str], root: Path) ->
             strange = values
         if strange:
             raise BadInput(
-                f"{path}: expected scans of a kind that is read ({', '.join(scan_endings())}, DICOM, arrays) in the column "
-                f"'{name}', found '{strange[0]}'. Convert or rename the files, or remove the column."
+                f"{path}: expected scans of a kind that is read ({', '.join(scan_endings())}, DICOM, arrays) in the column '{name}', found '{strange[0]}'. Convert or rename the files, or remove the column."
             )
         notes.append(name)
     return scans, notes
@@ -287,7 +294,12 @@ def _looks_like_scan(value: str) -> bool:
 
 
 def _from_paths(
-    path: Path, entries: list[tuple[Row, str, str]], root: Path, layout: Preset, allow_outside: bool, choice: Choice
+    path: Path,
+    entries: list[tuple[Row, str, str]],
+    root: Path,
+    layout: Preset,
+    allow_outside: bool,
+    choice: Choice,
 ) -> list[CaseFiles]:
     found: dict[str, dict[str, list[tuple[Path, str]]]] = defaultdict(lambda: defaultdict(list))
     owners: dict[str, tuple[str, str | None]] = {}  # patient and split
@@ -302,16 +314,15 @@ def _from_paths(
         place, scan = found_at[0]
         if not allow_outside and not any(inside(base, scan) for base in (path.parent, root)):
             raise BadInput(
-                f"{path}: expected paths below {root} or the manifest, found {value} for {modality} of case {case}, "
-                "which leads out of them. Pass --allow-outside if it is meant."
+                f"{path}: expected paths below {root} or the manifest, found {value} for {modality} of case {case}, which leads out of them. Pass --allow-outside if it is meant."
             )
         name = modality_name(modality, layout.aliases)
         found[case][name].append((place, ""))
-        use, part = f"{name} of case {case}", str(place).removeprefix(str(scan))
+        use = f"{name} of case {case}"
+        part = str(place).removeprefix(str(scan))
         if name not in MASKS and uses.setdefault((scan.resolve(), part), use) != use:
             raise BadInput(
-                f"{path}: expected each scan once, found it as {uses[scan.resolve(), part]} and as {use}: {value}. "
-                "Fix one of the paths."
+                f"{path}: expected each scan once, found it as {uses[scan.resolve(), part]} and as {use}: {value}. Fix one of the paths."
             )
         owner = (row.get("patient") or patient_of(case, layout.patient), _split(row, path))
         if owners.setdefault(case, owner) != owner:
@@ -321,11 +332,16 @@ def _from_paths(
     return [case_of(case, *owners[case], _one_each(files, case, choice)) for case, files in found.items()]
 
 
-def _one_each(found: dict[str, list[tuple[Path, str]]], case: str, choice: Choice) -> dict[str, Path]:
+def _one_each(
+    found: dict[str, list[tuple[Path, str]]],
+    case: str,
+    choice: Choice,
+) -> dict[str, Path]:
     """A file for each modality of a case; raises BadInput where there are several, and none is preferred."""
     files = dict[str, Path]()
     for name, candidates in found.items():
-        if (chosen := choice.one_of(candidates, name, case)) is None:
+        chosen = choice.one_of(candidates, name, case)
+        if chosen is None:
             raise several(candidates, name, case)
         files[name] = chosen
     return files
@@ -334,8 +350,8 @@ def _one_each(found: dict[str, list[tuple[Path, str]]], case: str, choice: Choic
 def _from_notes(path: Path, rows: list[Row], on_disk: list[CaseFiles]) -> list[CaseFiles]:
     key = "case" if rows[0].get("case") else "patient"
     by_name: dict[str, list[CaseFiles]] = defaultdict(list)
-    for one in on_disk:
-        by_name[one.case if key == "case" else one.patient].append(one)
+    for case in on_disk:
+        by_name[case.case if key == "case" else case.patient].append(case)
     cases = []
     for row in rows:
         if row[key] not in by_name:
@@ -344,6 +360,7 @@ def _from_notes(path: Path, rows: list[Row], on_disk: list[CaseFiles]) -> list[C
                 f"{path}: expected files of the {key} {row[key]}, found only others ({known}, …). Fix the manifest."
             )
         for one in by_name[row[key]]:
-            patient, split = row.get("patient") or one.patient, _split(row, path) or one.split
+            patient = row.get("patient") or one.patient
+            split = _split(row, path) or one.split
             cases.append(dataclasses.replace(one, patient=patient, split=split))
     return cases

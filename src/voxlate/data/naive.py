@@ -69,7 +69,11 @@ class Baselines:
     @classmethod
     def load(cls, path: Path | str) -> "Baselines":
         """Raises BadInput where the file is absent, was changed, or holds something else."""
-        record = Record(path, "the naive baselines of a training", "Train again, or score without them.")
+        record = Record(
+            path,
+            "the naive baselines of a training",
+            "Train again, or score without them.",
+        )
         with record.tensors() as file:
             texts = dict(file.metadata)
             digest = texts.pop(CHECKSUM, None)  # version 0.6 wrote none
@@ -103,12 +107,18 @@ class Baselines:
         mean = _stretch(self.means[target], blank.data.shape[1:])
         return return_to(Volume(mean[None], blank.affine, "", target), box)
 
-    def images(self, target: str, sources: Mapping[str, Volume], grid: Grid) -> dict[str, NDArray[np.float32]]:
+    def images(
+        self,
+        target: str,
+        sources: Mapping[str, Volume],
+        grid: Grid,
+    ) -> dict[str, NDArray[np.float32]]:
         """Copies and tables of one case on `grid` [D, H, W], in the unit of the target's range.
 
         sources: the case's scans (moved to `grid` where they lie on another); each has its own copy and table.
         """
-        result, others = {}, dict[str, NDArray[np.float32]]()
+        result = {}
+        others = dict[str, NDArray[np.float32]]()
         to = self.ranges.get(target)
         several = len([pair for pair in self.tables if pair[1] == target]) > 1
         for name, source in sources.items():
@@ -127,7 +137,12 @@ class Baselines:
                 result["least squares"] = self._least_squares(target, others, to)
         return result
 
-    def _least_squares(self, target: str, others: Mapping[str, NDArray[np.float32]], to: Range) -> NDArray[np.float32]:
+    def _least_squares(
+        self,
+        target: str,
+        others: Mapping[str, NDArray[np.float32]],
+        to: Range,
+    ) -> NDArray[np.float32]:
         """The best linear map of the sources over foregrounds; where all of them show nothing, nothing."""
         assert self.products is not None
         names = sorted(self.ranges)
@@ -152,14 +167,16 @@ class _Stated:
 
 def _shapes(record: Record, stated: _Stated, names: Sequence[str]) -> dict[str, Shape]:
     """What the arrays of a file must be: the mean of some modalities, tables between them, mean products of all."""
-    targets, shapes = [name.partition(":")[2] for name in names if name.startswith("mean:")], dict[str, Shape]()
+    targets = [name.partition(":")[2] for name in names if name.startswith("mean:")]
+    shapes = dict[str, Shape]()
     record.check(bool(targets), "no mean image")
     for name in targets:
         record.check(name in stated.ranges, f"a mean image of '{name}', of which it has no range")
         shapes[f"mean:{name}"] = Shape((None, None, None), FLOATS, *_ends(stated.ranges[name]))
     for target in targets:
         for source in stated.ranges.keys() - {target}:
-            if (name := f"table:{source}:{target}") in names:
+            name = f"table:{source}:{target}"
+            if name in names:
                 shapes[name] = Shape((BINS,), FLOATS, *_ends(stated.ranges[target]))
     if "products" in names and len(stated.ranges) > 2:
         shapes["products"] = Shape((len(stated.ranges) + 1,) * 2, ("F64",))
@@ -197,7 +214,10 @@ def _checksum(texts: Mapping[str, str], tensors: Mapping[str, NDArray[Any]]) -> 
 
 
 def fit(
-    cases: Iterable[Case], sources: Sequence[str], targets: Sequence[str], ranges: Mapping[str, Range]
+    cases: Iterable[Case],
+    sources: Sequence[str],
+    targets: Sequence[str],
+    ranges: Mapping[str, Range],
 ) -> Baselines:
     """Learn the naive baselines from training cases, one at a time.
 
@@ -211,7 +231,8 @@ def fit(
     sums = {(source, target): np.zeros((2, BINS)) for source in sources for target in targets if source != target}
     count, names = 0, sorted({*sources, *targets})
     ends: dict[str, list[tuple[float, float]]] = {name: [] for name in targets if ranges[name].own}
-    products, voxels = np.zeros((len(names) + 1, len(names) + 1)), 0
+    products = np.zeros((len(names) + 1, len(names) + 1))
+    voxels = 0
     for volumes, body in cases:
         count += 1
         there = {*sources, *targets} & volumes.keys()
@@ -226,7 +247,8 @@ def fit(
             images[name] += 1
         if len(values) == len(names) > 2:
             seen = _shares(values, ranges, body)
-            products, voxels = products + seen @ seen.T, voxels + seen.shape[1]
+            products = products + seen @ seen.T
+            voxels = voxels + seen.shape[1]
         for (source, target), table in sums.items():
             if source in values and target in values:
                 bins = _bins(values[source], ranges[source]).ravel()
@@ -234,8 +256,7 @@ def fit(
     empty = [name for name in targets if not images[name]]
     if empty:
         raise BadInput(
-            f"naive baselines: expected training cases with {', '.join(empty)}, found none. "
-            "Check the cohort's split and the names of its modalities."
+            f"naive baselines: expected training cases with {', '.join(empty)}, found none. Check the cohort's split and the names of its modalities."
         )
     return Baselines(
         {name: ranges[name] for name in {*sources, *targets}},
@@ -250,7 +271,10 @@ def fit(
 
 
 def fit_cohort(
-    cohort: Cohort, sources: Sequence[str], targets: Sequence[str], windows: Mapping[str, Sequence[float]] | None = None
+    cohort: Cohort,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    windows: Mapping[str, Sequence[float]] | None = None,
 ) -> Baselines:
     """Learn the naive baselines from the training cases of a prepared cohort (at most MOST_CASES, evenly chosen).
 
@@ -271,7 +295,11 @@ def fit_cohort(
     how = cohort.preparation
     moved = how.resample or how.register is not None or how.align is not None
     learned = fit(cases, sources, targets, ranges)
-    return replace(learned, fixed=how.fixed if moved and how.fixed else "", align=how.align is not None)
+    return replace(
+        learned,
+        fixed=how.fixed if moved and how.fixed else "",
+        align=how.align is not None,
+    )
 
 
 def _largest(cohort: Cohort, modality: str) -> float:
@@ -298,7 +326,11 @@ def _to_range(volume: Volume, scale: Range, body: Body = None) -> NDArray[np.flo
     return scale.normalise(volume.data[0], body)
 
 
-def _shares(values: Mapping[str, NDArray[np.float32]], ranges: Mapping[str, Range], body: Body) -> NDArray[np.float64]:
+def _shares(
+    values: Mapping[str, NDArray[np.float32]],
+    ranges: Mapping[str, Range],
+    body: Body,
+) -> NDArray[np.float64]:
     """Values as shares of their ranges, by name, and a row of 1: [M + 1, voxels that some modality shows]."""
     shares = {name: (values[name].astype(np.float64) - ranges[name].low) / ranges[name].width for name in values}
     inside = np.any([share > 0 for share in shares.values()], axis=0) if body is None else body
@@ -315,5 +347,11 @@ def _stretch(image: NDArray[Any], shape: Sequence[int]) -> NDArray[np.float32]:
     if image.shape == tuple(shape):
         return image.astype(np.float32)
     factors = [new / old for new, old in zip(shape, image.shape)]
-    stretched: NDArray[np.float32] = zoom(image.astype(np.float32), factors, order=1, mode="nearest", grid_mode=True)
+    stretched: NDArray[np.float32] = zoom(
+        image.astype(np.float32),
+        factors,
+        order=1,
+        mode="nearest",
+        grid_mode=True,
+    )
     return stretched

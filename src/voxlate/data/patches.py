@@ -125,13 +125,11 @@ class DataSettings:
                 )
         if self.centred and self.left_right != -1:
             raise BadInput(
-                f"data.axes: expected columns from right to left or back (…R or …L) with data.centred, found "
-                f"{self.axes}. Change it."
+                f"data.axes: expected columns from right to left or back (…R or …L) with data.centred, found {self.axes}. Change it."
             )
         if self.centred and (moving := self.augment.off_centre):
             raise BadInput(
-                f"data.augment.{moving[0]}: expected 0 with data.centred, found {getattr(self.augment, moving[0]):g}, "
-                "which moves the mid-plane away from the middle. Set it to 0."
+                f"data.augment.{moving[0]}: expected 0 with data.centred, found {getattr(self.augment, moving[0]):g}, which moves the mid-plane away from the middle. Set it to 0."
             )
 
     def _check_weigh(self) -> None:
@@ -139,8 +137,7 @@ class DataSettings:
             name, equals, value = key.partition("=")
             if name not in self.labels:
                 raise BadInput(
-                    f"data.weigh: expected label maps of data.labels ({', '.join(self.labels) or 'none'}), found "
-                    f"{name!r}. Add --set 'data.labels=[\"{name}\"]', or change it."
+                    f"data.weigh: expected label maps of data.labels ({', '.join(self.labels) or 'none'}), found {name!r}. Add --set 'data.labels=[\"{name}\"]', or change it."
                 )
             if equals and not value.isdecimal():
                 raise BadInput(f'data.weigh: expected NAME or NAME=NUMBER, found {key!r}. Write "{name}=3" = 5.')
@@ -148,7 +145,11 @@ class DataSettings:
                 raise BadInput(f"data.weigh.{key}: expected a number above 0, found {times:g}. Change it.")
 
 
-def usable_cases(cohort: Cohort, data: DataSettings, split: str) -> tuple[list[str], dict[str, list[str]]]:
+def usable_cases(
+    cohort: Cohort,
+    data: DataSettings,
+    split: str,
+) -> tuple[list[str], dict[str, list[str]]]:
     """Cases of a split that have what the settings ask for, and the others with the modalities that each lacks.
 
     Where they may lie apart, those that have the sources. Raises BadInput where the cohort has no case with some
@@ -156,16 +157,17 @@ def usable_cases(cohort: Cohort, data: DataSettings, split: str) -> tuple[list[s
     """
     wanted = list(dict.fromkeys([*data.source, *data.target]))
     known_labels = {name for one in cohort.cases for name in one.labels}
-    if unknown := [name for name in data.labels if name not in known_labels]:
+    unknown = [name for name in data.labels if name not in known_labels]
+    if unknown:
         there = ", ".join(sorted(known_labels)) or "none"
         raise BadInput(
             f"{cohort.folder}: expected the label map {unknown[0]}, found {there} in the cohort. Change data.labels."
         )
-    if unknown := [name for name in wanted if name not in cohort.modalities]:
+    unknown = [name for name in wanted if name not in cohort.modalities]
+    if unknown:
         there = ", ".join(cohort.modalities)
         raise BadInput(
-            f"{cohort.folder}: expected the recipe's modalities {', '.join(wanted)}, found {there} in the cohort "
-            f"(no {', '.join(unknown)}). Choose a recipe for these, or set data.source and data.target."
+            f"{cohort.folder}: expected the recipe's modalities {', '.join(wanted)}, found {there} in the cohort (no {', '.join(unknown)}). Choose a recipe for these, or set data.source and data.target."
         )
     usable: list[str] = []
     lacking: dict[str, list[str]] = {}
@@ -187,15 +189,16 @@ def usable_cases(cohort: Cohort, data: DataSettings, split: str) -> tuple[list[s
         first = "".join(f" ({case} has no {', no '.join(names)})" for case, names in list(lacking.items())[:1])
         gaps = "" if data.allow_missing or data.source != data.target else COMPLETE_GAPS
         raise BadInput(
-            f"{cohort.folder}: expected a case with {', '.join(wanted)} in the split {split}, found none among "
-            f"its {len(lacking)} cases{first}. Prepare the cohort with other shares, or choose other modalities{gaps}."
+            f"{cohort.folder}: expected a case with {', '.join(wanted)} in the split {split}, found none among its {len(lacking)} cases{first}. Prepare the cohort with other shares, or choose other modalities{gaps}."
         )
     return without_misaligned(cohort, data, usable) if split == "train" else usable, lacking
 
 
 def teaching_cases(cohort: Cohort, data: DataSettings) -> list[str]:
     """The training cases that teach something: the usable ones; all, where sides lie apart, each in its own cases."""
-    return cohort.splits["train"] if data.apart else usable_cases(cohort, data, "train")[0]
+    if data.apart:
+        return cohort.splits["train"]
+    return usable_cases(cohort, data, "train")[0]
 
 
 def without_misaligned(cohort: Cohort, data: DataSettings, cases: list[str]) -> list[str]:
@@ -206,11 +209,12 @@ def without_misaligned(cohort: Cohort, data: DataSettings, cases: list[str]) -> 
     kept = [case for case in cases if apart.get(case, 0.0) <= data.most_misaligned_mm]
     if apart and kept:
         return kept
-    found = f"the nearest {min(apart.values()):.1f} mm apart" if apart else "a cohort that was prepared without audit"
+    found = "a cohort that was prepared without audit"
+    if apart:
+        found = f"the nearest {min(apart.values()):.1f} mm apart"
     advice = "Raise or unset it" if apart else "Unset it, or prepare into another folder"
     raise BadInput(
-        f"{cohort.folder}: expected training pairs within data.most_misaligned_mm = {data.most_misaligned_mm:g}, found "
-        f"{found}. {advice}."
+        f"{cohort.folder}: expected training pairs within data.most_misaligned_mm = {data.most_misaligned_mm:g}, found {found}. {advice}."
     )
 
 
@@ -237,11 +241,7 @@ def cut_note(cohort: Cohort, data: DataSettings) -> str:
     held, reached = shares[worst]
     height, width = (end - first for first, end in headers[worst].mask_box[1:])
     beyond = f", and {1 - reached:.0%} of it lies in columns that no patch reaches" if reached < 1 else ""
-    return (
-        f"{cohort.folder}: in {len(small)} of {len(cases)} cases the mask is larger than a patch of "
-        f"{data.patch[1]}×{data.patch[2]} voxels. Of {headers[worst].case} ({height}×{width}) a patch shows at most "
-        f"{held:.0%}{beyond}. To show it whole, set data.patch, or prepare with a wider --spacing."
-    )
+    return f"{cohort.folder}: in {len(small)} of {len(cases)} cases the mask is larger than a patch of {data.patch[1]}×{data.patch[2]} voxels. Of {headers[worst].case} ({height}×{width}) a patch shows at most {held:.0%}{beyond}. To show it whole, set data.patch, or prepare with a wider --spacing."
 
 
 def filled_share(cohort: Cohort, data: DataSettings) -> float:
@@ -259,19 +259,17 @@ def padding_note(cohort: Cohort, data: DataSettings) -> str:
     """A sentence where patches reach far beyond every slice, and mostly hold what is filled in; else ""."""
     if filled_share(cohort, data) > FILLED:
         return ""
-    share, (height, width) = filled_share(cohort, data), _largest_slice(cohort, data)
-    return (
-        f"{cohort.folder}: patches of {data.patch[1]}×{data.patch[2]} voxels reach beyond the largest slice "
-        f"({height}×{width}): {1 - share:.0%} of them is filled in, which costs time and quality. Set "
-        f"the patch to [{data.patch[0]}, {height}, {width}]."
-    )
+    share = filled_share(cohort, data)
+    (height, width) = _largest_slice(cohort, data)
+    return f"{cohort.folder}: patches of {data.patch[1]}×{data.patch[2]} voxels reach beyond the largest slice ({height}×{width}): {1 - share:.0%} of them is filled in, which costs time and quality. Set the patch to [{data.patch[0]}, {height}, {width}]."
 
 
 def held_shares(header: CaseHeader, data: DataSettings) -> tuple[float, float]:
     """Shares of the mask's box in the plane: the most that one patch holds, and what all patches together reach."""
     held, reached = 1.0, 1.0
     for axis in (1, 2):
-        (first, end), patch = header.mask_box[axis], data.patch[axis]
+        (first, end) = header.mask_box[axis]
+        patch = data.patch[axis]
         inside = min(patch, end - first)
         if axis == 2 and data.centred:  # the only place along this axis
             start = even_start(header.shape[axis], patch)
@@ -309,7 +307,8 @@ def read_patch(
     then with `stack` the same again for the slice below, above, two below, …; beyond the first and last slice these are
     that slice again. Mask: as far as the case's source modalities show it.
     """
-    case, size = laid_out(case, data.axes), size or data.patch
+    case = laid_out(case, data.axes)
+    size = size or data.patch
     z, y, x = start
     source = [_read_modality(case, name, intensity[name], start, size, step) for name, step in data.channels]
     mask = np.ones(size, np.float32)
@@ -338,7 +337,8 @@ def read_pair(
 
     An absent target is background, an absent label map NO_LABEL.
     """
-    case, size = laid_out(case, data.axes), size or data.patch
+    case = laid_out(case, data.axes)
+    size = size or data.patch
     inside, place = _overlap(start, size, case.header.shape)
     labels = np.full((len(data.labels), *size), NO_LABEL, np.float32)
     for name, out in zip(data.labels, labels):
@@ -355,7 +355,12 @@ def read_pair(
 
 
 def _read_modality(
-    case: PreparedCase, name: str, spec: IntensityMap, start: Triple, size: Triple, step: int = 0
+    case: PreparedCase,
+    name: str,
+    spec: IntensityMap,
+    start: Triple,
+    size: Triple,
+    step: int = 0,
 ) -> np.ndarray:
     """A modality in network units, or its neighbours `step` slices away: float32 [D, H, W]; background outside."""
     out = np.full(size, BACKGROUND, np.float32)

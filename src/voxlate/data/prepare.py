@@ -86,7 +86,8 @@ def prepare(
     progress(done, total, case) is called after each case, say(sentence) where cases were made again. Raises BadInput
     for bad cases, and for an `out` that holds anything else, a cohort prepared in another way included.
     """
-    (root, table), out = root_and_manifest(root, manifest), Path(out)
+    (root, table) = root_and_manifest(root, manifest)
+    out = Path(out)
     chosen = {"prefer": prefer, "exclude": exclude, "exclude_file": exclude_file}
     found = find_cohort(root, pattern, table, preset, modalities, allow_outside, patients, **chosen)
     cases = found.cases
@@ -94,7 +95,7 @@ def prepare(
     preparation = complete(
         Preparation(spacing_mm, resample, register, fixed, align, mask, mask_from, matrix), cases
     )  # stated in cohort.json, and so in every model of it
-    splits = split_patients([(one.patient, one.split) for one in cases], seed, shares)
+    splits = split_patients([(case.patient, case.split) for case in cases], seed, shares)
     by_whom = "manifest" if table else "lists"
     stated = cases[0].split is not None
     if say and shares is None and not stated and (note := small_cohort_note(splits)):
@@ -113,17 +114,21 @@ def prepare(
         "split_by": by_whom if stated else f"patient, shares {shares or 'by number of patients'}, seed {seed}",
         "voxlate": __version__,
     }
-    _refuse_other(out, made, {one.case: [one.patient, splits[one.patient], one.fold] for one in cases})
-    examined = examined_cases({one.case: one.patient for one in cases}, audit_cases if audit else 0)
+    _refuse_other(
+        out,
+        made,
+        {case.case: [case.patient, splits[case.patient], case.fold] for case in cases},
+    )
+    examined = examined_cases({case.case: case.patient for case in cases}, audit_cases if audit else 0)
     with locked(out):
         again = _prepare_all(cases, out, preparation, examined, workers, progress)
         if audit:
             _refine_worst(cases, out, preparation, workers)
     if again and say:
         say(f"{len(again)} cases were made again, for their files or the options changed since: {first_of(again)}.")
-    headers = [read_header(case_path(out, one.case)) for one in cases]
+    headers = [read_header(case_path(out, case.case)) for case in cases]
     _check_units(headers)
-    folds = {one.case: one.fold for one in cases}
+    folds = {case.case: case.fold for case in cases}
     entries = tuple(_entry(header, splits[header.patient], folds[header.case]) for header in headers)
     training = [header for header, entry in zip(headers, entries) if entry.split == "train"]
     cohort = Cohort(
@@ -167,7 +172,7 @@ def _clearest_everywhere(cases: list[CaseFiles]) -> str:
 
 def _everywhere(cases: list[CaseFiles]) -> list[str]:
     """The modalities that every case has."""
-    return [name for name in cases[0].files if all(name in one.files for one in cases)]
+    return [name for name in cases[0].files if all(name in case.files for case in cases)]
 
 
 def _place(path: Path | str | None) -> str | None:
@@ -175,31 +180,38 @@ def _place(path: Path | str | None) -> str | None:
     return None if path is None else str(Path(path).resolve())
 
 
-def _refuse_other(out: Path, made: dict[str, Any], cases: dict[str, list[str | int | None]]) -> None:
+def _refuse_other(
+    out: Path,
+    made: dict[str, Any],
+    cases: dict[str, list[str | int | None]],
+) -> None:
     """Raise BadInput unless the folder is new, empty, unfinished or that of the same cohort.
 
     cases: patient, split and stated fold of each.
     """
     if out.exists() and not out.is_dir():
         raise BadInput(f"{out}: expected a folder to write to, found a file. Choose another name.")
-    entries = [one.name for one in out.iterdir() if not is_scaffold(one)] if out.exists() else []
+    entries = [path.name for path in out.iterdir() if not is_scaffold(path)] if out.exists() else []
     strange = sorted(set(entries) - {"cases", "cohort.json", *OWN_NAMES})
     if "cohort.json" not in entries:
-        names = [one.name for one in out.glob("cases/*") if not is_scaffold(one)]
+        names = [path.name for path in out.glob("cases/*") if not is_scaffold(path)]
         strange += sorted(set(names) - {f"{case}.safetensors" for case in cases})
     if strange:
         raise BadInput(f"{out}: expected an empty folder or this cohort's, found {strange[0]}. Choose another folder.")
     if "cohort.json" in entries and (differs := _differences(there := stated(out), made, cases)):
         raise BadInput(
-            f"{out}: expected an empty folder, or the same cohort and options to resume, found a prepared cohort of "
-            f"{len(there.get('cases', []))} cases made in another way (differs in: {'; '.join(differs)}). "
-            "Choose another --out, or remove the folder."
+            f"{out}: expected an empty folder, or the same cohort and options to resume, found a prepared cohort of {len(there.get('cases', []))} cases made in another way (differs in: {'; '.join(differs)}). Choose another --out, or remove the folder."
         )
 
 
-def _differences(there: dict[str, Any], made: dict[str, Any], cases: dict[str, list[str | int | None]]) -> list[str]:
+def _differences(
+    there: dict[str, Any],
+    made: dict[str, Any],
+    cases: dict[str, list[str | int | None]],
+) -> list[str]:
     """In what a prepared cohort differs from what is asked for, each in a few words."""
-    old, new = there.get("made", {}), json.loads(json.dumps(made))
+    old = there.get("made", {})
+    new = json.loads(json.dumps(made))
     found = [(name, old.get(name), now) for name, now in new.items() if name not in NO_OPTIONS]
     said = [
         f"{name}, {'none' if was is None else was} there and {'none' if now is None else now} here"
@@ -216,7 +228,12 @@ def _differences(there: dict[str, Any], made: dict[str, Any], cases: dict[str, l
 
 def _remove_unused_transforms(out: Path, headers: list[CaseHeader]) -> None:
     """Remove the transforms that no case uses, since an unfinished preparation went on with other options."""
-    used = {out / one.transform for header in headers for one in header.registered.values() if one.transform}
+    used = {
+        out / registration.transform
+        for header in headers
+        for registration in header.registered.values()
+        if registration.transform
+    }
     for path in set(out.glob("transforms/*/*")) - used:
         path.unlink()
     for folder in out.glob("transforms/*"):
@@ -242,20 +259,30 @@ def _prepare_all(
     return sorted(again)
 
 
-def _each(work: Callable[[CaseFiles], bool], cases: list[CaseFiles], workers: int | None) -> Iterator[tuple[str, bool]]:
+def _each(
+    work: Callable[[CaseFiles], bool],
+    cases: list[CaseFiles],
+    workers: int | None,
+) -> Iterator[tuple[str, bool]]:
     """What `work` gives for each case, by its name, in the order in which they are done."""
     processes = min(workers or min(cores(), MOST_WORKERS), len(cases))
     if processes == 1:
-        return ((one.case, work(one)) for one in cases)
+        return ((case.case, work(case)) for case in cases)
     return _in_parallel(work, cases, processes)
 
 
-def _prepare_files(files: CaseFiles, out: Path, preparation: Preparation, examined: frozenset[str]) -> bool:
+def _prepare_files(
+    files: CaseFiles,
+    out: Path,
+    preparation: Preparation,
+    examined: frozenset[str],
+) -> bool:
     """Prepare one case, unless its file is there and was made from the same inputs in the same way.
 
     Gives whether it replaced a file made from others, or otherwise.
     """
-    path, audit = case_path(out, files.case), files.case in examined
+    path = case_path(out, files.case)
+    audit = files.case in examined
     inputs = _digest_of_inputs(files, preparation)
     same = (was_there := path.exists()) and read_header(path).inputs == inputs
     if same and audit and not_examined(read_header(path)):
@@ -277,11 +304,16 @@ def _prepare_files(files: CaseFiles, out: Path, preparation: Preparation, examin
     return was_there
 
 
-def _refine_worst(cases: list[CaseFiles], out: Path, preparation: Preparation, workers: int | None) -> None:
+def _refine_worst(
+    cases: list[CaseFiles],
+    out: Path,
+    preparation: Preparation,
+    workers: int | None,
+) -> None:
     """Estimate at the finest voxels how far the worst pairs lie apart, until the worst of all are known that well."""
     work = functools.partial(_refine_files, out=out, preparation=preparation)
-    while names := to_refine([read_header(case_path(out, one.case)) for one in cases]):
-        for _ in _each(work, [one for one in cases if one.case in names], workers):
+    while names := to_refine([read_header(case_path(out, case.case)) for case in cases]):
+        for _ in _each(work, [case for case in cases if case.case in names], workers):
             pass
 
 
@@ -304,11 +336,13 @@ def _digest_of_inputs(files: CaseFiles, preparation: Preparation) -> str:
 
 
 def _in_parallel(
-    work: Callable[[CaseFiles], bool], cases: list[CaseFiles], processes: int
+    work: Callable[[CaseFiles], bool],
+    cases: list[CaseFiles],
+    processes: int,
 ) -> Iterator[tuple[str, bool]]:
     with interrupts_held():  # a worker that starts knows no handler yet, and half a pool cannot be ended
         pool = ProcessPoolExecutor(processes, initializer=begin_worker)
-        running = {pool.submit(work, one): one.case for one in cases}
+        running = {pool.submit(work, case): case.case for case in cases}
     with pool:
         try:
             for future in as_completed(running):

@@ -81,7 +81,7 @@ class Cohort:
     @property
     def splits(self) -> dict[str, list[str]]:
         """The names of the cases in each split."""
-        return {name: [one.case for one in self.cases if one.split == name] for name in SPLITS}
+        return {name: [case.case for case in self.cases if case.split == name] for name in SPLITS}
 
     @property
     def preparation(self) -> Preparation:
@@ -93,20 +93,25 @@ class Cohort:
     @property
     def digest(self) -> str:
         """16 hexadecimal digits of cohort.json and of what every case was made from: other voxels, another cohort."""
-        inputs = [self.header(one.case).inputs for one in self.cases]
+        inputs = [self.header(case.case).inputs for case in self.cases]
         record = (self.folder / "cohort.json").read_bytes()
         return hashlib.sha256(record + repr(inputs).encode()).hexdigest()[:16]
 
     def in_fold(self, fold: int) -> "Cohort":
         """The cohort with the splits of a fold, 0 to 4 (see split.fold_splits)."""
-        stated = {one.patient: one.fold for one in self.cases if one.fold is not None}
-        splits = fold_splits({one.patient: one.split for one in self.cases}, fold, self.folder, stated)
-        return self.with_splits({one.case: splits[one.patient] for one in self.cases})
+        stated = {case.patient: case.fold for case in self.cases if case.fold is not None}
+        splits = fold_splits(
+            {case.patient: case.split for case in self.cases},
+            fold,
+            self.folder,
+            stated,
+        )
+        return self.with_splits({case.case: splits[case.patient] for case in self.cases})
 
     def with_splits(self, splits: Mapping[str, str]) -> "Cohort":
         """The cohort with other splits of the cases that are named, and so with the statistics of other cases."""
-        cases = tuple(replace(one, split=splits.get(one.case, one.split)) for one in self.cases)
-        headers = [self.header(one.case) for one in cases]
+        cases = tuple(replace(case, split=splits.get(case.case, case.split)) for case in self.cases)
+        headers = [self.header(case.case) for case in cases]
         training = [header for header, one in zip(headers, cases) if one.split == "train"]
         return replace(self, cases=cases, fingerprint=fingerprint(headers, training))
 
@@ -121,7 +126,7 @@ class Cohort:
 
     @cached_property
     def _listed(self) -> dict[str, Entry]:
-        return {one.case: one for one in self.cases}
+        return {case.case: case for case in self.cases}
 
     def _as_listed(self, header: CaseHeader, case: str) -> CaseHeader:
         """The header of a case; raises BadInput where it is not the one that the list of cases describes."""
@@ -136,8 +141,7 @@ class Cohort:
         units = {name: self.units.get(name) for name in header.units}
         if wanted != found or units != header.units or not close(header.mask_ml, entry.mask_ml, ROUNDED):
             raise BadInput(
-                f"{case_path(self.folder, case)}: expected the case that cohort.json describes, found another one. "
-                "Prepare the cohort again."
+                f"{case_path(self.folder, case)}: expected the case that cohort.json describes, found another one. Prepare the cohort again."
             )
         return header
 
@@ -145,7 +149,12 @@ class Cohort:
         """The typical scale of a modality over training cases (see intensity.typical_scale)."""
         return typical_scale(spec, self._statistics(modality, cases))
 
-    def target_widths(self, spec: IntensityMap, modality: str, cases: Collection[str]) -> list[float]:
+    def target_widths(
+        self,
+        spec: IntensityMap,
+        modality: str,
+        cases: Collection[str],
+    ) -> list[float]:
         """Width of the narrowest and of the widest scale of a modality over training cases, in its unit."""
         widths = [(one := spec.scale(each)).high - one.low for each in self._statistics(modality, cases)]
         return [min(widths), max(widths)]
@@ -165,12 +174,11 @@ def open_cohort(path: Path | str) -> Cohort:
     value = stated(folder)
     if value.get("version") != VERSION:
         raise BadInput(
-            f"{folder}/cohort.json: expected a {FORMAT} of version {VERSION}, found version {value.get('version')}. "
-            "Prepare it again."
+            f"{folder}/cohort.json: expected a {FORMAT} of version {VERSION}, found version {value.get('version')}. Prepare it again."
         )
     record = Record(folder / "cohort.json", "the record of a prepared cohort", "Prepare it again.")
     cohort = replace(_cohort(record, value), folder=folder)
-    refuse_leak(((one.patient, one.split) for one in cohort.cases), folder)
+    refuse_leak(((case.patient, case.split) for case in cohort.cases), folder)
     return cohort
 
 
@@ -246,14 +254,18 @@ class _Written:
 def _cohort(record: Record, value: Any) -> Cohort:
     """What cohort.json says, as far as it agrees with itself: the fingerprint is that of the list of cases."""
     written = record.fill(_Written, value)
-    cases, modalities, units = written.cases, set(written.modalities), written.units
-    names = [one.case for one in cases]
+    cases = written.cases
+    modalities = set(written.modalities)
+    units = written.units
+    names = [case.case for case in cases]
     record.check(bool(cases) and len(set(names)) == len(names), "no cases, or one twice")
     record.check(bool(modalities) and units.keys() == modalities, f"units of {', '.join(units) or 'nothing'}")
-    shown = {name for one in cases for name in one.present}
+    shown = {name for case in cases for name in case.present}
     record.check(shown <= modalities, f"scans of {', '.join(sorted(shown - modalities))}, which it does not list")
-    for one in cases:
-        record.check({*one.registered, *one.misaligned} <= modalities, f"{one.case} with an alignment of other scans")
+    for case in cases:
+        record.check(
+            {*case.registered, *case.misaligned} <= modalities, f"{case.case} with an alignment of other scans"
+        )
     found, whole = written.fingerprint, geometry(cases)
     for name, expected in whole.items():
         alike = all(np.allclose(found[name][key], value, atol=ROUNDED) for key, value in expected.items())
@@ -263,14 +275,22 @@ def _cohort(record: Record, value: Any) -> Cohort:
         record.check(one["unit"] == units[name] and one["cases"] <= len(cases), f"a fingerprint of another {name}")
         points = one.get("percentiles")
         record.check(points is None or list(points) == [f"{at}" for at in PERCENTILES], f"other percentiles of {name}")
-    return Cohort(Path(), cases, written.modalities, units, value["fingerprint"], written.warnings, value["made"])
+    return Cohort(
+        Path(),
+        cases,
+        written.modalities,
+        units,
+        value["fingerprint"],
+        written.warnings,
+        value["made"],
+    )
 
 
 def registration_lines(cases: Sequence[Entry]) -> dict[str, str]:
     """A line on each modality that was registered: the steps kept, and how similar the scans were before and after."""
     return {
-        name: _registration_line({one.case: one.registered[name] for one in cases if name in one.registered})
-        for name in sorted({name for one in cases for name in one.registered})
+        name: _registration_line({case.case: case.registered[name] for case in cases if name in case.registered})
+        for name in sorted({name for case in cases for name in case.registered})
     }
 
 
@@ -282,10 +302,7 @@ def _registration_line(found: dict[str, Registered]) -> str:
     kept = ", ".join(f"{step} kept in {count}" for step, count in steps.items())
     bare = [case for case, one in found.items() if one.kept == "none"]
     named = f" ({first_of(bare)})" if bare else ""
-    return (
-        f"registered to {next(iter(found.values())).to}: {kept}{named}; mutual information {before:.3f} → {after:.3f} "
-        f"(median), {gains[worst][0]:.3f} → {gains[worst][1]:.3f} (worst, {worst})"
-    )
+    return f"registered to {next(iter(found.values())).to}: {kept}{named}; mutual information {before:.3f} → {after:.3f} (median), {gains[worst][0]:.3f} → {gains[worst][1]:.3f} (worst, {worst})"
 
 
 def stated(folder: Path) -> dict[str, Any]:

@@ -62,16 +62,14 @@ class Tags:
     def __post_init__(self) -> None:
         if not (self.modality or self._expressions()):
             raise BadInput(
-                "expected of a series at least one of modality, description, protocol, image_type, found none of them. "
-                "Add one to its [series] table."
+                "expected of a series at least one of modality, description, protocol, image_type, found none of them. Add one to its [series] table."
             )
         for key, expression in self._expressions().items():
             try:
                 re.compile(expression)
             except re.error as error:
                 raise BadInput(
-                    f"expected of a series' {key} a regular expression, found '{expression}' ({error}). Fix it; in "
-                    "TOML, single quotes leave backslashes alone."
+                    f"expected of a series' {key} a regular expression, found '{expression}' ({error}). Fix it; in TOML, single quotes leave backslashes alone."
                 ) from error
 
     def fits(self, series: SeriesInfo) -> bool:
@@ -166,14 +164,13 @@ class Preset:
             _, part = place_and_part(pattern)
             if name and part and not is_part(part.replace("slice={case}", "slice=0")):
                 raise BadInput(
-                    f"expected of files.{name} after '#' channel=0, array=NAME or slice={{case}}, found '{part}'. "
-                    "Fix it."
+                    f"expected of files.{name} after '#' channel=0, array=NAME or slice={{case}}, found '{part}'. Fix it."
                 )
 
 
 def presets() -> list[str]:
     """Names of the presets that come with the package."""
-    return sorted(one.name.removesuffix(".toml") for one in SHIPPED.iterdir() if one.name.endswith(".toml"))
+    return sorted(path.name.removesuffix(".toml") for path in SHIPPED.iterdir() if path.name.endswith(".toml"))
 
 
 def load_preset(name: str | Path) -> Preset:
@@ -231,4 +228,11 @@ def case_of(case: str, patient: str, split: str | None, found: Mapping[str, Path
         safe_name(name, f"case {case}")
     files = {name: path for name, path in sorted(found.items()) if name not in MASKS + LABELS}
     mask = next((found[name] for name in MASKS if name in found), None)
-    return CaseFiles(case, patient, split, files, mask, {name: found[name] for name in LABELS if name in found})
+    return CaseFiles(
+        case,
+        patient,
+        split,
+        files,
+        mask,
+        {name: found[name] for name in LABELS if name in found},
+    )

@@ -13,7 +13,12 @@ from voxlate.images.formats.dicom import SeriesInfo, is_dicom_folder, list_serie
 from voxlate.images.io import location_of
 
 
-def cases_by_series(root: Path, layout: Preset, folders_below: Folders, choice: Choice) -> list[CaseFiles]:
+def cases_by_series(
+    root: Path,
+    layout: Preset,
+    folders_below: Folders,
+    choice: Choice,
+) -> list[CaseFiles]:
     """The cases whose series lie in folders of the layout's form, each series chosen by its tags.
 
     A case may have one folder or many; root may itself be one. A modality that no series fits is missing. Raises
@@ -30,10 +35,11 @@ def cases_by_series(root: Path, layout: Preset, folders_below: Folders, choice: 
         expression = path_expression(pattern)
         series: dict[Key, list[SeriesInfo]] = defaultdict(list)
         for name, folder in folders.items():
-            if match := expression.fullmatch(name):
+            match = expression.fullmatch(name)
+            if match:
                 there = list_series(folder)
                 series[key_of(match, root)] += [
-                    one for one in there if choice.has_file(one.path, root, one.description)
+                    info for info in there if choice.has_file(info.path, root, info.description)
                 ]
         if series:
             fitting = {key: _fitting(of_case, layout.series) for key, of_case in series.items()}
@@ -44,38 +50,43 @@ def cases_by_series(root: Path, layout: Preset, folders_below: Folders, choice: 
     others = f"{len(folders)} of another form ({some_of(list(folders))})" if folders else "none"
     expected = "' or '".join(layout.patterns)
     raise BadInput(
-        f"{root}: expected folders of DICOM files like '{expected}', found {others}. Check the path, or pass --pattern "
-        "with {patient} and {case} where they stand in a folder's path."
+        f"{root}: expected folders of DICOM files like '{expected}', found {others}. Check the path, or pass --pattern with {{patient}} and {{case}} where they stand in a folder's path."
     )
 
 
 def _fitting(series: Sequence[SeriesInfo], tables: Mapping[str, Tags]) -> Candidates:
     """The series that each modality may be, by their tags, each with its description."""
-    fitting = {name.lower(): [one for one in series if tags.fits(one)] for name, tags in tables.items()}
+    fitting = {name.lower(): [info for info in series if tags.fits(info)] for name, tags in tables.items()}
     return {name: [(one.path, one.description) for one in some] for name, some in fitting.items() if some}
 
 
 def _several_series(
-    tables: Mapping[str, Tags], candidates: Sequence[tuple[Path, str]], modality: str, case: str
+    tables: Mapping[str, Tags],
+    candidates: Sequence[tuple[Path, str]],
+    modality: str,
+    case: str,
 ) -> BadInput:
     """The error of a case with several series that fit the tags of one modality."""
     name, tags = next((name, tags) for name, tags in tables.items() if name.lower() == modality)
-    there = {one.path: one for folder in {location_of(path) for path, _ in candidates} for one in list_series(folder)}
+    there = {
+        info.path: info for folder in {location_of(path) for path, _ in candidates} for info in list_series(folder)
+    }
     found = [there[path] for path, _ in candidates]
     folders = " and ".join(dict.fromkeys(str(one.folder) for one in found))
     described = len({one.description for one in found}) == len(found)
     chosen = found[0].description if described else found[0].path.name
     return BadInput(
-        f"{folders}: expected one series with {tags} to be {modality} of case {case}, found {listing(found)}. Choose "
-        f"one (--prefer '{chosen}'), leave others out (--exclude-file, by description or path), or narrow "
-        f"[series.{name}] in a TOML file of your own (--preset)."
+        f"{folders}: expected one series with {tags} to be {modality} of case {case}, found {listing(found)}. Choose one (--prefer '{chosen}'), leave others out (--exclude-file, by description or path), or narrow [series.{name}] in a TOML file of your own (--preset)."
     )
 
 
-def _none_fits(root: Path, series: Mapping[Key, list[SeriesInfo]], tables: Mapping[str, Tags]) -> BadInput:
+def _none_fits(
+    root: Path,
+    series: Mapping[Key, list[SeriesInfo]],
+    tables: Mapping[str, Tags],
+) -> BadInput:
     (_, case), found = next(iter(series.items()))
     wanted = " or ".join(f"{tags} ({name})" for name, tags in tables.items())
     return BadInput(
-        f"{root}: expected DICOM series with {wanted}, found none in {len(series)} cases; {case} has {listing(found)}. "
-        "Check the path, or name the tags in a preset file of your own."
+        f"{root}: expected DICOM series with {wanted}, found none in {len(series)} cases; {case} has {listing(found)}. Check the path, or name the tags in a preset file of your own."
     )

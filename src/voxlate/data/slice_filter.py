@@ -35,8 +35,7 @@ class SliceFilter:
     def __post_init__(self) -> None:
         if self.overlap > 0 and len(self.above) < 2:
             raise BadInput(
-                f"data.slices.above: expected two modalities or more for an overlap, found {', '.join(self.above)}. "
-                "Name another one, or leave out data.slices.overlap."
+                f"data.slices.above: expected two modalities or more for an overlap, found {', '.join(self.above)}. Name another one, or leave out data.slices.overlap."
             )
 
 
@@ -60,7 +59,8 @@ def passing_slices(images: Mapping[str, np.ndarray], chosen: SliceFilter) -> np.
     Modalities that are not among the images count for nothing. A mask (bool) may be of one value, if that is true.
     """
     kept = np.ones(len(next(iter(images.values()))), bool)
-    bright, area = dict[str, np.ndarray](), dict[str, np.ndarray]()
+    bright = dict[str, np.ndarray]()
+    area = dict[str, np.ndarray]()
     for name, limit in chosen.above.items():
         if name not in images:
             continue

@@ -33,10 +33,7 @@ def small_cohort_note(splits: Mapping[str, str]) -> str:
     validation = placed.count("val")
     train = count - validation - 1
     advice = f" For a test patient:  --shares {train} {validation} 1" if train else ""
-    return (
-        f"{count} patients: {count - validation} for training, {validation} for validation, none for test, because "
-        f"there are fewer than {SMALL}.{advice}"
-    )
+    return f"{count} patients: {count - validation} for training, {validation} for validation, none for test, because there are fewer than {SMALL}.{advice}"
 
 
 def held_out_patients(splits: Mapping[str, str]) -> dict[str, list[str]]:
@@ -53,7 +50,11 @@ def held_out_line(splits: Mapping[str, str]) -> str:
     return f"held out from training: {'; '.join(said)}" if said else ""
 
 
-def split_patients(cases: list[tuple[str, str | None]], seed: int = 0, shares: Shares | None = None) -> dict[str, str]:
+def split_patients(
+    cases: list[tuple[str, str | None]],
+    seed: int = 0,
+    shares: Shares | None = None,
+) -> dict[str, str]:
     """The split of each patient: the stated one, else by shares of train, val and test patients.
 
     Patients are ordered by a hash of seed and name, so the order of files does not matter. Two patients or more leave
@@ -71,8 +72,7 @@ def split_patients(cases: list[tuple[str, str | None]], seed: int = 0, shares: S
     if not fits or shares[0] == 0 or (counts and not whole):
         shown = " ".join(f"{share:g}" for share in shares)
         raise BadInput(
-            f"--shares: expected shares for train, val and test that add up to 1, or whole counts that add up to the "
-            f"{count} patients, with some for train, found {shown}. Change them."
+            f"--shares: expected shares for train, val and test that add up to 1, or whole counts that add up to the {count} patients, with some for train, found {shown}. Change them."
         )
     if any(split is not None for _, split in cases):
         return {patient: split for patient, split in cases if split is not None}
@@ -104,13 +104,15 @@ def _refuse_empty(shares: Shares, numbers: tuple[int, int, int], asked: bool) ->
     for name, share, number in zip(SPLITS, shares, numbers):
         if asked and share > 0 and (number == 0 or share * sum(numbers) < LEAST_SHARE):
             raise BadInput(
-                f"--shares: expected 0 for a split, or a share that gets a patient, found {share:g} of "
-                f"{sum(numbers)} patients for {name}. Write 0, or numbers of patients."
+                f"--shares: expected 0 for a split, or a share that gets a patient, found {share:g} of {sum(numbers)} patients for {name}. Write 0, or numbers of patients."
             )
 
 
 def fold_splits(
-    splits: Mapping[str, str], fold: int, where: object, stated: Mapping[str, int] | None = None
+    splits: Mapping[str, str],
+    fold: int,
+    where: object,
+    stated: Mapping[str, int] | None = None,
 ) -> dict[str, str]:
     """The split of each patient in a fold, 0 to 4: one part in five validates, the rest trains, test stays test.
 
@@ -124,8 +126,7 @@ def fold_splits(
         return _stated_splits(splits, fold, where, stated)
     if len(patients) < FOLDS:
         raise BadInput(
-            f"{where}: expected {FOLDS} patients or more outside the test split for --fold, found {len(patients)}. "
-            "Prepare more, or train without --fold."
+            f"{where}: expected {FOLDS} patients or more outside the test split for --fold, found {len(patients)}. Prepare more, or train without --fold."
         )
     parts = {patient: number % FOLDS for number, patient in enumerate(patients)}
     return {
@@ -133,7 +134,12 @@ def fold_splits(
     }
 
 
-def _stated_splits(splits: Mapping[str, str], fold: int, where: object, stated: Mapping[str, int]) -> dict[str, str]:
+def _stated_splits(
+    splits: Mapping[str, str],
+    fold: int,
+    where: object,
+    stated: Mapping[str, int],
+) -> dict[str, str]:
     found = {
         one: split if split == "test" else "val" if stated.get(one) == fold else "train"
         for one, split in splits.items()
@@ -141,8 +147,7 @@ def _stated_splits(splits: Mapping[str, str], fold: int, where: object, stated: 
     for name in ("val", "train"):
         if name not in found.values():
             raise BadInput(
-                f"{where}: expected patients who {'validate' if name == 'val' else 'train'} in fold {fold} of the "
-                f"manifest's column 'fold', found none. Choose another --fold, or prepare with other folds."
+                f"{where}: expected patients who {'validate' if name == 'val' else 'train'} in fold {fold} of the manifest's column 'fold', found none. Choose another --fold, or prepare with other folds."
             )
     return found
 

@@ -23,14 +23,14 @@ def read_table(path: Path) -> list[tuple[int, Row]]:
     if not table:
         return []
     names = [name.lower() or f"column {place}" for place, name in enumerate(table[0][1], start=1)]
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
         raise BadInput(f"{path}: expected each column once, found '{twice[0]}' twice. Rename or remove one of them.")
     rows = []
     for number, cells in table[1:]:
         if len(cells) != len(names):
             raise BadInput(
-                f"{path}, line {number}: expected {len(names)} cells, as in the first line, found {len(cells)}. "
-                f"Add or remove cells; put quotes around one that holds '{separator}'."
+                f"{path}, line {number}: expected {len(names)} cells, as in the first line, found {len(cells)}. Add or remove cells; put quotes around one that holds '{separator}'."
             )
         row = {name: "" if cell.lower() in NOTHING else cell for name, cell in zip(names, cells)}
         if any(row.values()):
@@ -57,7 +57,6 @@ def _cells(path: Path, number: int, line: str, separator: str) -> list[str]:
         (cells,) = csv.reader([line], delimiter=separator, strict=True, skipinitialspace=True)
     except csv.Error as error:
         raise BadInput(
-            f"{path}, line {number}: expected quotes in pairs around a cell on one line, found others ({error}). "
-            "Remove the quote, or the line break in the cell."
+            f"{path}, line {number}: expected quotes in pairs around a cell on one line, found others ({error}). Remove the quote, or the line break in the cell."
         ) from error
     return [cell.strip() for cell in cells]

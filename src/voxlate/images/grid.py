@@ -156,7 +156,12 @@ def oriented(volume: Volume, axes: str) -> Volume:
     change = nib.orientations.ornt_transform(current, wanted)
     if np.array_equal(change, [[0, 1], [1, 1], [2, 1]]):
         return volume
-    spatial = volume.data.transpose(3, 2, 1, 0)  # x, y, z, then channels, which the orientation leaves alone
+    spatial = volume.data.transpose(
+        3,
+        2,
+        1,
+        0,
+    )  # x, y, z, then channels, which the orientation leaves alone
     data = nib.orientations.apply_orientation(spatial, change).transpose(3, 2, 1, 0)
     affine = volume.affine @ nib.orientations.inv_ornt_aff(change, volume.grid.shape[::-1])
     return dataclasses.replace(volume, data=np.ascontiguousarray(data), affine=affine)
@@ -193,7 +198,14 @@ def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = 
         if order > 1:  # mirror is the boundary that scipy's spline evaluation assumes beyond the edge for "nearest"
             spline = scipy.ndimage.spline_filter(channel, order, np.float32, mode="mirror")
         scipy.ndimage.affine_transform(
-            spline, matrix, offset, output=out, output_shape=grid.shape, order=order, mode="nearest", prefilter=False
+            spline,
+            matrix,
+            offset,
+            output=out,
+            output_shape=grid.shape,
+            order=order,
+            mode="nearest",
+            prefilter=False,
         )
     lowest = float(volume.data.min()) if fill is None else fill
     for z in range(grid.shape[0]):  # slice by slice: the coordinates of all voxels would need six times their memory
@@ -202,7 +214,12 @@ def resample(volume: Volume, grid: Grid, order: Order = 1, fill: float | None = 
     return dataclasses.replace(volume, data=data, affine=grid.affine)
 
 
-def _outside(shape: tuple[int, ...], plane: tuple[int, ...], matrix: np.ndarray, offset: np.ndarray) -> np.ndarray:
+def _outside(
+    shape: tuple[int, ...],
+    plane: tuple[int, ...],
+    matrix: np.ndarray,
+    offset: np.ndarray,
+) -> np.ndarray:
     """Which points of a slice [H, W] are beyond the box of `shape`, half a voxel around the outermost centres."""
     beyond = np.zeros(plane, dtype=bool)
     y, x = np.ogrid[: plane[0], : plane[1]]

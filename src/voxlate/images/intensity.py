@@ -177,5 +177,5 @@ def typical_scale(spec: IntensityMap, cases: Sequence[Statistics]) -> Scale:
     For a window it is the window itself. Otherwise it is the median over training cases of each case's low and high
     end: MR units are arbitrary, so no better scale exists for a patient whose target was never scanned.
     """
-    scales = [spec.scale(one) for one in cases]
+    scales = [spec.scale(case) for case in cases]
     return Scale(float(np.median([one.low for one in scales])), float(np.median([one.high for one in scales])))

@@ -37,7 +37,8 @@ def foreground(volume: Volume) -> np.ndarray:
     Hounsfield units are thresholded between foam and fat. Other units: above the background, which is estimated from
     the in-plane border (a constant, also a negative one, or noise); where there is none, everything is body.
     """
-    image, spacing = volume.data[0], volume.grid.spacing_mm
+    image = volume.data[0]
+    spacing = volume.grid.spacing_mm
     if volume.unit == "HU":
         return _body(image > BODY_HU, spacing, gap_mm=0.0)
     background, threshold, clean = _background(image)
@@ -150,8 +151,7 @@ def brain(volume: Volume) -> np.ndarray:
         _refuse_cut(volume, (volume.data[0] > BONE_HU) & body if none else found)
     if none:
         raise BadInput(
-            f"{volume.origin or volume.modality}: expected a head, found no brain in it. "
-            "Use the body mask, or give a mask file."
+            f"{volume.origin or volume.modality}: expected a head, found no brain in it. Use the body mask, or give a mask file."
         )
     return found
 
@@ -174,18 +174,19 @@ def clearest(units: Mapping[str, str]) -> str:
 def _refuse_cut(volume: Volume, part: np.ndarray) -> None:
     """Raise BadInput where the brain, or the skull of a head without one, reaches a side face of the volume."""
     depth, height, width = volume.grid.spacing_mm
-    rows, columns = part[:, [0, -1]].sum() * depth * width, part[:, :, [0, -1]].sum() * depth * height
+    rows = part[:, [0, -1]].sum() * depth * width
+    columns = part[:, :, [0, -1]].sum() * depth * height
     if max(rows, columns) > CUT_MM2:
         side = "left or right" if columns > rows else "front or back"
         raise BadInput(
-            f"{volume.origin or volume.modality}: expected a whole head in each slice, found one that the field of "
-            f"view cuts off at the {side}. Reconstruct it wider, or give a mask file."
+            f"{volume.origin or volume.modality}: expected a whole head in each slice, found one that the field of view cuts off at the {side}. Reconstruct it wider, or give a mask file."
         )
 
 
 def _brain_in_ct(volume: Volume, body: np.ndarray) -> np.ndarray:
     """Soft tissue that bone encloses in some plane; erosion separates it from tissue in the foramina."""
-    image, spacing = volume.data[0], volume.grid.spacing_mm
+    image = volume.data[0]
+    spacing = volume.grid.spacing_mm
     bone = (image > BONE_HU) & body
     vault = _enclosed(closed(bone, SUTURE_MM, spacing)) & ~bone
     soft = vault & (image > BRAIN_HU[0] - NOISE_HU) & (image < BRAIN_HU[1] + NOISE_HU)
@@ -208,7 +209,8 @@ def _enclosed(bone: np.ndarray) -> np.ndarray:
 
 def _brain_in_mr(volume: Volume, body: np.ndarray) -> np.ndarray:
     """The largest tissue below the scalp that erosion leaves in one piece."""
-    image, spacing = volume.data[0], volume.grid.spacing_mm
+    image = volume.data[0]
+    spacing = volume.grid.spacing_mm
     background, _, clean = _background(image)
     # half way to the median: above bone and fluid, below grey matter
     tissue = body & (image > background + 0.5 * (float(np.median(_sample(image[body]))) - background))
@@ -224,7 +226,12 @@ def _brain_in_mr(volume: Volume, body: np.ndarray) -> np.ndarray:
 # Boxes instead of balls: they are separable and thus fast on any size.
 
 
-def _box(filter1d: Callable[..., np.ndarray], mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarray:
+def _box(
+    filter1d: Callable[..., np.ndarray],
+    mask: np.ndarray,
+    radius_mm: float,
+    spacing_mm: Spacing,
+) -> np.ndarray:
     """Dilate or erode by a box of half-width `radius_mm`; axes with wider spacing or one voxel stay as they are."""
     for axis, (length, size) in enumerate(zip(spacing_mm, mask.shape)):
         reach = int(radius_mm / length + 1e-6) if size > 1 else 0

@@ -40,7 +40,11 @@ class MatchingLevel:
 
     def scaled(self, factor: float) -> "MatchingLevel":
         return MatchingLevel(
-            self.voxel_mm * factor, self.window_mm * factor, self.apart_mm * factor, self.reach, self.most
+            self.voxel_mm * factor,
+            self.window_mm * factor,
+            self.apart_mm * factor,
+            self.reach,
+            self.most,
         )
 
 
@@ -77,7 +81,7 @@ class Matching:
         before, strain = _linearised(field, centres, self.spacing * self.size / 4)
         share = max(1, AT_ONCE // self.around.size)
         parts = [slice(k, k + share) for k in range(0, len(starts), share)]
-        found = [self._moves(starts[one], centres[one], before[one], strain[one]) for one in parts]
+        found = [self._moves(starts[part], centres[part], before[part], strain[part]) for part in parts]
         moves = np.concatenate(found) if found else np.zeros((0, 3))
         kept = np.isfinite(moves).all(axis=1)
         return Shifts(centres[kept], before[kept] + moves[kept] * self.spacing, int((~kept).sum()))
@@ -88,12 +92,22 @@ class Matching:
         near_classes = class_of(near, *self.moving_range, BINS)
         corners = np.asarray(np.ravel_multi_index(tuple(starts.T), self.fixed.shape))
         here = self.fixed.ravel()[corners[:, None] + self.places]
-        information, entropy = shared_information(here, near_classes.take(self.around, axis=1), BINS)
+        information, entropy = shared_information(
+            here,
+            near_classes.take(self.around, axis=1),
+            BINS,
+        )
         found = peaks(information, self.reach)
         found[entropy < LEAST_ENTROPY] = np.nan
         return found
 
-    def _near(self, start: Whole, centre: Floats, before: Floats, strain: Floats) -> NDArray[np.float32]:
+    def _near(
+        self,
+        start: Whole,
+        centre: Floats,
+        before: Floats,
+        strain: Floats,
+    ) -> NDArray[np.float32]:
         """The moving scan around a window, as what is known says that it was displaced and bent there."""
         matrix = (np.eye(3) + strain) * self.spacing / self.spacing[:, None]
         corner = self.origin + self.spacing * (start - self.reach)
@@ -144,8 +158,8 @@ def averaged(image: NDArray[Any], factors: list[int]) -> NDArray[np.float32]:
         if factor > 1:
             every = [blocks[(slice(None),) * axis + (slice(k, None, factor),)] for k in range(factor)]
             total = every[0].astype(np.float32)
-            for one in every[1:]:
-                total += one
+            for name in every[1:]:
+                total += name
             blocks = total / np.float32(factor)
     return blocks.astype(np.float32, copy=False)
 
@@ -182,14 +196,16 @@ def peaks(scores: Floats, reach: Whole) -> Floats:
 
     scores: [N, S]; gives [N, 3], NaN where the highest lies at the end of the reach, or is no maximum along some axis.
     """
-    axes, shape = np.flatnonzero(reach), tuple(2 * reach + 1)
+    axes = np.flatnonzero(reach)
+    shape = tuple(2 * reach + 1)
     found = np.full((len(scores), 3), np.nan)
     best = np.stack(np.unravel_index(scores.argmax(axis=1), shape), axis=1)
     inside = np.flatnonzero(((best > 0) & (best < 2 * reach))[:, axes].all(axis=1))
     near, pairs, solve = _quadric(tuple(axes.tolist()))
     values = scores[inside[:, None], np.ravel_multi_index((best[inside, None] + near).T, shape).T]
     terms = values @ solve.T
-    slope, curvature = terms[:, 1 : 1 + len(axes)], np.zeros((len(inside), len(axes), len(axes)))
+    slope = terms[:, 1 : 1 + len(axes)]
+    curvature = np.zeros((len(inside), len(axes), len(axes)))
     for k, (i, j) in enumerate(pairs):
         curvature[:, i, j] = curvature[:, j, i] = terms[:, 1 + len(axes) + k]
     peaked = np.linalg.eigvalsh(curvature)[:, -1] < 0

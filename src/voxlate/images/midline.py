@@ -38,7 +38,8 @@ class Midline:
     @property
     def rotation(self) -> np.ndarray:
         """The 3x3 rotation of (x, y, z) that turns the x axis into the plane's normal."""
-        turn, tilt = math.radians(self.turn_deg), math.radians(self.tilt_deg)
+        turn = math.radians(self.turn_deg)
+        tilt = math.radians(self.tilt_deg)
         about_z = np.array([[math.cos(turn), -math.sin(turn), 0], [math.sin(turn), math.cos(turn), 0], [0, 0, 1]])
         about_y = np.array([[math.cos(tilt), 0, -math.sin(tilt)], [0, 1, 0], [math.sin(tilt), 0, math.cos(tilt)]])
         return about_z @ about_y
@@ -60,8 +61,7 @@ def find_midline(volume: Volume) -> Midline:
     correlation = search.correlation((turn, tilt, shift))
     if not correlation >= LEAST_CORRELATION:
         raise BadInput(
-            f"{volume.origin or volume.modality}: expected a head whose sides mirror each other, found a correlation "
-            f"of {correlation:.2f} at best. Align this case by another scan (--fixed), or leave --align out."
+            f"{volume.origin or volume.modality}: expected a head whose sides mirror each other, found a correlation of {correlation:.2f} at best. Align this case by another scan (--fixed), or leave --align out."
         )
     return Midline(turn, tilt, shift, correlation)
 
@@ -131,7 +131,10 @@ class _Search:
         simplex = start[free] + np.vstack([np.zeros(len(free)), np.diag(STEPS[free])])
         options = {"initial_simplex": simplex, "xatol": 0.02, "fatol": 1e-9, "maxfev": 300}
         found = scipy.optimize.minimize(
-            lambda at: self.cost(plane(at)), start[free], method="Nelder-Mead", options=options
+            lambda at: self.cost(plane(at)),
+            start[free],
+            method="Nelder-Mead",
+            options=options,
         )
         return plane(found.x)
 

@@ -76,9 +76,22 @@ def misalignment(
     """
     displacement, shifts, seen = displacement_field(fixed, moving, spacing_mm, mask, units, coarse)
     unseen = "".join(name for name, one in zip("DHW", seen) if not one)
-    found = Misalignment(None, None, None, None, len(shifts.centres), shifts.left_out, unseen, coarse=coarse)
+    found = Misalignment(
+        None,
+        None,
+        None,
+        None,
+        len(shifts.centres),
+        shifts.left_out,
+        unseen,
+        coarse=coarse,
+    )
     if displacement is None:
-        return replace(found, coarse=False, reason=_reason(found, fixed.shape, spacing_mm, bool(mask.any())))
+        return replace(
+            found,
+            coarse=False,
+            reason=_reason(found, fixed.shape, spacing_mm, bool(mask.any())),
+        )
     places = np.flatnonzero(mask)
     places = places[:: max(1, len(places) // MASK_POINTS)]
     points = np.stack(np.unravel_index(places, mask.shape), axis=1) * np.array(spacing_mm)
@@ -99,10 +112,7 @@ def _reason(found: Misalignment, shape: tuple[int, ...], spacing_mm: Spacing, bo
     """Why nothing was measured, to be read after "cannot be measured: "."""
     if len(found.unseen) > 1:
         voxels = "×".join(f"{n}" for n in reversed(shape)), "×".join(f"{mm:.1f}" for mm in reversed(spacing_mm))
-        return (
-            f"{voxels[0]} voxels of {voxels[1]} mm are too few or too large (at least two directions need "
-            f"{FEWEST_SLICES} voxels of at most {THICKEST_MM:g} mm)"
-        )
+        return f"{voxels[0]} voxels of {voxels[1]} mm are too few or too large (at least two directions need {FEWEST_SLICES} voxels of at most {THICKEST_MM:g} mm)"
     if not body:
         return "no body was found in the fixed scan"
     if found.windows + found.left_out < FEWEST_WINDOWS:
@@ -137,7 +147,11 @@ def displacement_field(
         field = fitted(shifts, seen, may_bend=level is not levels[0])
     apart = np.linalg.norm(shifts.found - field(shifts.centres), axis=1)
     agree = apart <= AGREE_MM * factor
-    shifts = Shifts(shifts.centres[agree], shifts.found[agree], shifts.left_out + int((~agree).sum()))
+    shifts = Shifts(
+        shifts.centres[agree],
+        shifts.found[agree],
+        shifts.left_out + int((~agree).sum()),
+    )
     return (field if agree.sum() >= max(FEWEST_WINDOWS, len(agree) / 2) else None), shifts, seen
 
 

@@ -65,7 +65,9 @@ def fitted(shifts: Shifts, seen: Mask, may_bend: bool = True) -> Field:
         apart[:, out] = [np.linalg.norm(found[out] - field(centres[out]), axis=1) for field in fields]
     errors = np.median(apart, axis=1)
     best = int(errors.argmin())
-    return _bent(rigid, centres, found, STIFFNESS[best - 1]) if errors[best] < SOFTER * errors[0] else rigid
+    if errors[best] < SOFTER * errors[0]:
+        return _bent(rigid, centres, found, STIFFNESS[best - 1])
+    return rigid
 
 
 def _bent(rigid: Rigid, centres: Floats, found: Floats, stiffness: float) -> Field:
@@ -91,7 +93,9 @@ def rigid_motion(centres: Floats, found: Floats, seen: Mask) -> Rigid:
     """
     middle = centres.mean(axis=0)
     around = centres - middle
-    translation, turn, weights = np.zeros(3), np.zeros(3), np.ones(len(around))
+    translation = np.zeros(3)
+    turn = np.zeros(3)
+    weights = np.ones(len(around))
     turns = [axis for axis in range(3) if axis == 0 or np.ptp(around[:, 0]) > 0]
     kept = [*np.flatnonzero(seen), *(3 + axis for axis in turns)]
     axes = np.flatnonzero(seen)
@@ -102,9 +106,12 @@ def rigid_motion(centres: Floats, found: Floats, seen: Mask) -> Rigid:
         rest = (found - (turned - around + translation))[:, axes]
         apart = np.sqrt((rest**2).sum(axis=1))
         weights = 1 / (1 + (apart / max(1.48 * float(np.median(apart)), NOISE_MM)) ** 2)
-        table[:, 0, 4], table[:, 0, 5] = turned[:, 2], -turned[:, 1]
-        table[:, 1, 3], table[:, 1, 5] = -turned[:, 2], turned[:, 0]
-        table[:, 2, 3], table[:, 2, 4] = turned[:, 1], -turned[:, 0]
+        table[:, 0, 4] = turned[:, 2]
+        table[:, 0, 5] = -turned[:, 1]
+        table[:, 1, 3] = -turned[:, 2]
+        table[:, 1, 5] = turned[:, 0]
+        table[:, 2, 3] = turned[:, 1]
+        table[:, 2, 4] = -turned[:, 0]
         flat = table[:, axes][:, :, kept].reshape(-1, len(kept))
         weighted = flat * np.repeat(weights, len(axes))[:, None]
         step = np.zeros(6)

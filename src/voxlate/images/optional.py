@@ -6,7 +6,13 @@ from types import ModuleType
 from voxlate.errors import BadInput
 
 
-def optional_package(module: str, extra: str, where: object, purpose: str, instead: str = "") -> ModuleType:
+def optional_package(
+    module: str,
+    extra: str,
+    where: object,
+    purpose: str,
+    instead: str = "",
+) -> ModuleType:
     """Import a package that the extra of this name installs; raises BadInput, with what to do, where it is absent."""
     try:
         return importlib.import_module(module)

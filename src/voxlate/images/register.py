@@ -74,8 +74,7 @@ def register(moving: Volume, fixed: Volume, method: RegistrationMethod) -> Regis
     for one in (moving, fixed):
         if min(one.grid.shape) < LEAST_SLICES:
             raise BadInput(
-                f"{one.origin}: expected at least {LEAST_SLICES} voxels along each axis to register, found {one.grid}. "
-                "Prepare without --register."
+                f"{one.origin}: expected at least {LEAST_SLICES} voxels along each axis to register, found {one.grid}. Prepare without --register."
             )
     with _one_thread():
         pair = CoarsePair(coarse(moving), coarse(fixed))
@@ -86,11 +85,12 @@ def register(moving: Volume, fixed: Volume, method: RegistrationMethod) -> Regis
             new = stage(pair, found)
             similarity = pair.compare(new) if new is not None else before
             if similarity.mutual_information > after.mutual_information and not pair.folds(new):
-                kept, found, after = name, new, similarity
+                kept = name
+                found = new
+                after = similarity
     if kept == "none" and before.covered == 0:
         raise BadInput(
-            f"{moving.origin}: expected a scan of the same part of the body as {fixed.origin}, found no transform that "
-            "makes them overlap. Look at the two, or leave the case out by a manifest."
+            f"{moving.origin}: expected a scan of the same part of the body as {fixed.origin}, found no transform that makes them overlap. Look at the two, or leave the case out by a manifest."
         )
     return Registration(kept, found, before, after)
 
@@ -137,7 +137,11 @@ def centre_mm(grid: Grid, mask: np.ndarray | None = None) -> np.ndarray:
 
 
 def apply_transform(
-    volume: Volume, grid: Grid, transform: Transform, order: Literal[0, 1, 3] = 1, fill: float | None = None
+    volume: Volume,
+    grid: Grid,
+    transform: Transform,
+    order: Literal[0, 1, 3] = 1,
+    fill: float | None = None,
 ) -> Volume:
     """The volume on `grid` through a transform, by splines of order 0 (labels), 1 or 3.
 
@@ -149,8 +153,12 @@ def apply_transform(
     geometry = _geometry(to_image(np.zeros((1, 1, 1), np.uint8), grid))
     size = [int(n) for n in reversed(grid.shape)]
     images = (to_image(one, volume.grid) for one in volume.data)
-    made = [itk.Resample(one, size, transform, interpolator, *geometry, lowest, itk.sitkFloat32) for one in images]
-    return dataclasses.replace(volume, data=np.stack([itk.GetArrayFromImage(one) for one in made]), affine=grid.affine)
+    made = [itk.Resample(image, size, transform, interpolator, *geometry, lowest, itk.sitkFloat32) for image in images]
+    return dataclasses.replace(
+        volume,
+        data=np.stack([itk.GetArrayFromImage(one) for one in made]),
+        affine=grid.affine,
+    )
 
 
 def covered(moving: Grid, fixed: Grid, transform: Transform) -> np.ndarray:
@@ -171,7 +179,7 @@ def coarse(volume: Volume) -> Volume:
     wide = float((np.prod(grid.shape) * np.prod(grid.spacing_mm) / COARSE_VOXELS) ** (1 / 3))
     if wide <= min(grid.spacing_mm):
         return volume
-    depth, height, width = (max(wide, one) for one in grid.spacing_mm)
+    depth, height, width = (max(wide, mm) for mm in grid.spacing_mm)
     sigma = [0.5 * new / old if new > old else 0.0 for new, old in zip((depth, height, width), grid.spacing_mm)]
     smooth = dataclasses.replace(volume, data=scipy.ndimage.gaussian_filter(volume.data, [0.0, *sigma]))
     return resample(smooth, with_spacing(grid, (depth, height, width)))
@@ -199,14 +207,25 @@ class CoarsePair:
         moving = apply_transform(self.moving, grid, transform).data[0]
         outline = dataclasses.replace(self.moving, data=self.bodies[0][None].astype(np.float32))
         body = apply_transform(outline, grid, transform, order=0, fill=0.0).data[0] > 0
-        information = mutual_information(moving[shared], self.fixed.data[0][shared], *self.ranges, BINS)
-        information, bodies = np.nan_to_num(information, nan=1.0), np.nan_to_num(dice(body, self.bodies[1]))
+        information = mutual_information(
+            moving[shared],
+            self.fixed.data[0][shared],
+            *self.ranges,
+            BINS,
+        )
+        information = np.nan_to_num(information, nan=1.0)
+        bodies = np.nan_to_num(dice(body, self.bodies[1]))
         return Similarity(float(information), float(bodies), float(shared.mean()))
 
     def folds(self, transform: Transform) -> bool:
         """Whether a transform folds space somewhere, or changes a voxel's volume more than tenfold."""
         itk, image = simpleitk(), self.images[1]
-        field = itk.TransformToDisplacementField(transform, itk.sitkVectorFloat64, image.GetSize(), *_geometry(image))
+        field = itk.TransformToDisplacementField(
+            transform,
+            itk.sitkVectorFloat64,
+            image.GetSize(),
+            *_geometry(image),
+        )
         # ITK's own determinant takes the image's axes for the patient's
         steps = np.stack(np.gradient(itk.GetArrayViewFromImage(field), axis=(0, 1, 2)), axis=-1)
         across = (LPS_TO_RAS @ self.fixed.affine)[:3, :3][:, ::-1]  # the same steps without the transform: D, H, W
@@ -218,7 +237,9 @@ def _range(volume: Volume) -> tuple[float, float]:
     if volume.unit == "HU":
         return RANGE_HU
     low, high = (float(value) for value in np.percentile(volume.data, PERCENTILES))
-    return (low, high) if low < high else (float(volume.data.min()), float(volume.data.max()))
+    if low < high:
+        return (low, high)
+    return (float(volume.data.min()), float(volume.data.max()))
 
 
 def _rigid(pair: CoarsePair, start: Transform) -> Transform | None:
@@ -247,7 +268,11 @@ def _linear(pair: CoarsePair, begin: Transform, levels: tuple[int, ...]) -> Tran
     registration = _registration(pair, levels)
     # a line search: steps of a fixed length stop early or leave for another optimum
     registration.SetOptimizerAsGradientDescentLineSearch(
-        1.0, 60, convergenceMinimumValue=1e-6, convergenceWindowSize=5, lineSearchMaximumIterations=10
+        1.0,
+        60,
+        convergenceMinimumValue=1e-6,
+        convergenceWindowSize=5,
+        lineSearchMaximumIterations=10,
     )
     registration.SetOptimizerScalesFromPhysicalShift()
     return _optimised(registration, begin, *pair.images)
@@ -267,14 +292,23 @@ def _bspline(pair: CoarsePair, start: Transform, knots_mm: float, level: int) ->
     registration.SetMetricMovingMask(to_image(covered(pair.moving.grid, grid, start).astype(np.uint8), grid))
     registration.SetOptimizerAsLBFGSB(numberOfIterations=30, maximumNumberOfFunctionEvaluations=40)
     moved = itk.Resample(moving, fixed, start, itk.sitkLinear, pair.ranges[0][0])
-    found = _optimised(registration, itk.BSplineTransformInitializer(fixed, cells, order=3), moved, fixed)
+    found = _optimised(
+        registration,
+        itk.BSplineTransformInitializer(fixed, cells, order=3),
+        moved,
+        fixed,
+    )
     return None if found is None else itk.CompositeTransform([start, found])
 
 
 def _ants(pair: CoarsePair, start: Transform) -> Transform | None:
     """Symmetric diffeomorphic registration of ANTs after what was found so far. Source: Avants et al. 2008."""
     ants = optional_package(
-        "ants", "ants", "registration", "antspyx for --register ants", ", or use --register bspline"
+        "ants",
+        "ants",
+        "registration",
+        "antspyx for --register ants",
+        ", or use --register bspline",
     )
     itk = simpleitk()
     with tempfile.TemporaryDirectory() as folder:
@@ -291,7 +325,8 @@ def _ants(pair: CoarsePair, start: Transform) -> Transform | None:
             random_seed=SEED,
             outprefix=f"{folder}/",
         )["fwdtransforms"]
-        warp, linear = itk.ReadImage(found[0], itk.sitkVectorFloat64), itk.ReadTransform(found[1])
+        warp = itk.ReadImage(found[0], itk.sitkVectorFloat64)
+        linear = itk.ReadTransform(found[1])
         return itk.CompositeTransform([linear, itk.DisplacementFieldTransform(warp)])
 
 
@@ -314,7 +349,12 @@ def _registration(pair: CoarsePair, levels: tuple[int, ...]) -> Any:
     return registration
 
 
-def _optimised(registration: Any, transform: Transform, moving: Any, fixed: Any) -> Transform | None:
+def _optimised(
+    registration: Any,
+    transform: Transform,
+    moving: Any,
+    fixed: Any,
+) -> Transform | None:
     """The transform once it is optimised, in place; none where it lost the overlap of the two."""
     registration.SetInitialTransform(transform)
     try:

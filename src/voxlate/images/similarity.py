@@ -30,7 +30,11 @@ def ssim_map(a: Any, b: Any, data_range: float, window_mean: Callable[[Any], Any
 
 
 def mutual_information(
-    a: NDArray[Any], b: NDArray[Any], range_a: tuple[float, float], range_b: tuple[float, float], bins: int
+    a: NDArray[Any],
+    b: NDArray[Any],
+    range_a: tuple[float, float],
+    range_b: tuple[float, float],
+    bins: int,
 ) -> float:
     """Normalised mutual information (H(a) + H(b)) / H(a, b): 1 independent, 2 each determines the other.
 
@@ -43,19 +47,25 @@ def mutual_information(
     return (of_a + of_b) / both if both > 0 else float("nan")
 
 
-def shared_information(a: NDArray[np.uint8], b: NDArray[np.uint8], bins: int) -> tuple[NDArray[Any], NDArray[Any]]:
+def shared_information(
+    a: NDArray[np.uint8],
+    b: NDArray[np.uint8],
+    bins: int,
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Normalised mutual information of rows of classes with several each, [..., S]; the lower of the two entropies in
     nats, [...], each the median over the S.
 
     a: [..., N] classes as by `class_of`, b: [..., S, N]; pairs of which one is outside (the class `bins`) are left out.
     """
-    rows, width = math.prod(b.shape[:-1]), max(bins, int(max(a.max(initial=0), b.max(initial=0))) + 1)
+    rows = math.prod(b.shape[:-1])
+    width = max(bins, int(max(a.max(initial=0), b.max(initial=0))) + 1)
     pairs = b.astype(np.intp)
     pairs += (a.astype(np.intp) * width)[..., None, :]
     pairs += (np.arange(rows) * width * width).reshape(*b.shape[:-1], 1)
     counts = np.bincount(pairs.ravel(), minlength=rows * width * width)
     joint = np.ascontiguousarray(counts.reshape(*b.shape[:-1], width, width)[..., :bins, :bins])
-    of_a, of_b = _entropy_of_few(joint.sum(-1), a.shape[-1]), _entropy_of_few(joint.sum(-2), a.shape[-1])
+    of_a = _entropy_of_few(joint.sum(-1), a.shape[-1])
+    of_b = _entropy_of_few(joint.sum(-2), a.shape[-1])
     both = _entropy_of_few(joint.reshape(*b.shape[:-1], -1), a.shape[-1])
     lower = np.minimum(np.median(of_a, axis=-1), np.median(of_b, axis=-1))
     return (of_a + of_b) / np.maximum(both, NARROWEST), lower

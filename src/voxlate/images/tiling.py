@@ -210,7 +210,12 @@ AnySlices = Annotated[Whole | Tiled | Resized, Field(discriminator="kind")]
 
 
 def fit_to_mask(
-    plan: SlicePlan, mask: np.ndarray | None, multiple: int, centred: bool, crop: int | None, least: Size
+    plan: SlicePlan,
+    mask: np.ndarray | None,
+    multiple: int,
+    centred: bool,
+    crop: int | None,
+    least: Size,
 ) -> SlicePlan:
     """A plan of whole slices without those that the mask [D, H, W] leaves empty, with the margins a method wants.
 
@@ -221,7 +226,9 @@ def fit_to_mask(
     _, height, width = plan.input_tiling.shape
     if plan.input_tiling.patch != (1, height, width):
         return plan
-    rows, columns, empty = (0, height), (0, width), frozenset[int]()
+    rows = (0, height)
+    columns = (0, width)
+    empty = frozenset[int]()
     if mask is not None:
         empty = frozenset(np.flatnonzero(~mask.any(axis=(1, 2))).tolist())
         if crop is not None:
@@ -275,7 +282,12 @@ def varied_slices(arrays: Sequence[np.ndarray]) -> tuple[int, int]:
     return (int(there[0]), int(there[-1]) + 1) if len(there) else (0, 0)
 
 
-def resize_slices(volumes: Mapping[str, Volume], size: Size, first: int, last: int) -> dict[str, Volume]:
+def resize_slices(
+    volumes: Mapping[str, Volume],
+    size: Size,
+    first: int,
+    last: int,
+) -> dict[str, Volume]:
     """The slices from first to last - 1 of volumes, resized to `size`; the corner voxels keep their places."""
     made = {}
     for name, volume in volumes.items():

@@ -241,5 +241,9 @@ def _advice(path: Path, values: np.ndarray) -> str:
 
 
 ARRAY = Format(
-    "array", read_array, named_endings=(".npy", ".npz", ".h5", ".hdf5"), read_part=read_array, is_part=is_part
+    "array",
+    read_array,
+    named_endings=(".npy", ".npz", ".h5", ".hdf5"),
+    read_part=read_array,
+    is_part=is_part,
 )

@@ -221,7 +221,15 @@ def _read_stack(stack: Stack, meaning: Meaning) -> Stored:
         plane[:] = read_slice(file, plane.shape)
     not_hu, as_hu = hounsfield(meaning, data)
     guesses = stack.guesses + meaning.guesses
-    return Stored(data, stack.grid.affine, "", stack.modality, guesses=guesses, not_hu=not_hu, as_hu=as_hu)
+    return Stored(
+        data,
+        stack.grid.affine,
+        "",
+        stack.modality,
+        guesses=guesses,
+        not_hu=not_hu,
+        as_hu=as_hu,
+    )
 
 
 def series_frames(path: Path) -> DynamicScan:
@@ -253,7 +261,10 @@ def series_frames(path: Path) -> DynamicScan:
     )
 
 
-def _by_place(headers: dict[Path, Any], path: Path) -> tuple[list[list[Path]], dict[Path, float] | None]:
+def _by_place(
+    headers: dict[Path, Any],
+    path: Path,
+) -> tuple[list[list[Path]], dict[Path, float] | None]:
     """The files at each place in their order in time, and their seconds where the headers state them."""
     files = list(headers)
     planes, positions = planes_of(headers, path)
@@ -354,5 +365,9 @@ def _check_image(header: Any, file: Path) -> None:
 
 
 DICOM = Format(
-    "DICOM", read_series, named_endings=ENDINGS, read_frames=series_frames, recognises=looks_like_dicom
+    "DICOM",
+    read_series,
+    named_endings=ENDINGS,
+    read_frames=series_frames,
+    recognises=looks_like_dicom,
 )  # a folder without an ending holds a series too

@@ -44,14 +44,12 @@ def planes_of(headers: dict[Path, Any], path: Path) -> tuple[np.ndarray, np.ndar
             raise BadInput(f"{file}: expected a place and spacings above 0, found {found}. Get the file again.")
         if not (slant[k] < STRAIGHT and np.allclose(lengths, 1, atol=STRAIGHT)):
             raise BadInput(
-                f"{file}: expected ImageOrientationPatient to be two unit vectors at right angles, found lengths "
-                f"{lengths[0]:.3f} and {lengths[1]:.3f}, product {slant[k]:.3f}. Convert the series with dcm2niix."
+                f"{file}: expected ImageOrientationPatient to be two unit vectors at right angles, found lengths {lengths[0]:.3f} and {lengths[1]:.3f}, product {slant[k]:.3f}. Convert the series with dcm2niix."
             )
     if np.abs(planes - planes[0]).max() > 1e-3:
         odd = files[int(np.abs(planes - planes[0]).max(axis=1).argmax())]
         raise BadInput(
-            f"{odd}: expected the direction, spacing and size of {files[0].name}, found others (a localiser?). "
-            "Remove it from the folder."
+            f"{odd}: expected the direction, spacing and size of {files[0].name}, found others (a localiser?). Remove it from the folder."
         )
     return planes, places
 
@@ -71,12 +69,24 @@ def stack_of(headers: dict[Path, Any], path: Path, numbered: bool = True) -> Sta
     order = np.argsort(places @ normal, kind="stable")
     step = _step(places[order], normal, [files[k] for k in order], first)
     lps = np.eye(4)
-    lps[:3, 0], lps[:3, 1], lps[:3, 2] = column_way * column_spacing, row_way * row_spacing, step
+    lps[:3, 0] = column_way * column_spacing
+    lps[:3, 1] = row_way * row_spacing
+    lps[:3, 2] = step
     lps[:3, 3] = places[order[0]]
     shape = (len(files), int(first.Rows), int(first.Columns))
     grid = Grid(shape, check_affine(LPS_TO_RAS @ lps, path))
-    guesses = _guesses_of_step(float(np.linalg.norm(step)), [headers[files[k]] for k in order], path, numbered)
-    return Stack(tuple(files[k] for k in order), grid, str(first.get("Modality", "")).lower(), guesses)
+    guesses = _guesses_of_step(
+        float(np.linalg.norm(step)),
+        [headers[files[k]] for k in order],
+        path,
+        numbered,
+    )
+    return Stack(
+        tuple(files[k] for k in order),
+        grid,
+        str(first.get("Modality", "")).lower(),
+        guesses,
+    )
 
 
 def _step(places: np.ndarray, normal: np.ndarray, files: list[Path], header: Any) -> np.ndarray:
@@ -89,33 +99,38 @@ def _step(places: np.ndarray, normal: np.ndarray, files: list[Path], header: Any
     if steps.min() < 1e-3:
         k = int(steps.argmin())
         raise BadInput(
-            f"{folder}: expected one image at each place, found {files[k].name} and {files[k + 1].name} at one "
-            "(several echoes or times?). Put one of them in its own folder, or name a time by #frame=1 or #peak."
+            f"{folder}: expected one image at each place, found {files[k].name} and {files[k + 1].name} at one (several echoes or times?). Put one of them in its own folder, or name a time by #frame=1 or #peak."
         )
     if np.abs(steps - usual).max() > max(0.05, 0.03 * usual):
         k = int(np.abs(steps - usual).argmax())
         raise BadInput(
-            f"{folder}: expected slices {usual:.2f} mm apart, found {steps[k]:.2f} mm between {files[k].name} and "
-            f"{files[k + 1].name}. Add the missing slices, or convert the series with dcm2niix."
+            f"{folder}: expected slices {usual:.2f} mm apart, found {steps[k]:.2f} mm between {files[k].name} and {files[k + 1].name}. Add the missing slices, or convert the series with dcm2niix."
         )
     step: np.ndarray = (places[-1] - places[0]) / (len(files) - 1)
     tilt = np.degrees(np.arccos(min(1.0, float(step @ normal) / float(np.linalg.norm(step)))))
     if tilt > TILT_DEGREES:
         raise BadInput(
-            f"{folder}: expected slices stacked along their normal, found them sheared by {tilt:.1f} degrees "
-            "(gantry tilt). Convert the series with dcm2niix, which straightens it."
+            f"{folder}: expected slices stacked along their normal, found them sheared by {tilt:.1f} degrees (gantry tilt). Convert the series with dcm2niix, which straightens it."
         )
     return step
 
 
-def _guesses_of_step(step_mm: float, headers: list[Any], path: Path, numbered: bool) -> tuple[str, ...]:
+def _guesses_of_step(
+    step_mm: float,
+    headers: list[Any],
+    path: Path,
+    numbered: bool,
+) -> tuple[str, ...]:
     """A sentence where slices may be missing by a rule, none where nothing speaks for it; headers: in order.
 
     Raises BadInput where what the headers state and the positions differ as they do when every second file is gone.
     """
     if len(headers) == 1:
-        return () if _thickness(headers[0], path) else (f"The slice states no thickness: 1 mm is taken. {LOOK}",)
-    spacing, thickness = _stated_mm(headers, "SpacingBetweenSlices"), _stated_mm(headers, "SliceThickness")
+        if _thickness(headers[0], path):
+            return ()
+        return (f"The slice states no thickness: 1 mm is taken. {LOOK}",)
+    spacing = _stated_mm(headers, "SpacingBetweenSlices")
+    thickness = _stated_mm(headers, "SliceThickness")
     counted = _counted_by(headers) if numbered else 1
     advice = "Copy the missing ones, or, if none are, convert the series with dcm2niix."
     if spacing:
@@ -125,16 +140,14 @@ def _guesses_of_step(step_mm: float, headers: list[Any], path: Path, numbered: b
         gap = spacing < (1 - ALIKE) * thickness and abs(thickness + spacing - step_mm) < ALIKE * step_mm
         if multiple and (not gap or counted == times):
             raise BadInput(
-                f"{path}: expected slices {spacing:g} mm apart, as their SpacingBetweenSlices states, found every step "
-                f"{step_mm:.2f} mm: only one of {times} is here. {advice}"
+                f"{path}: expected slices {spacing:g} mm apart, as their SpacingBetweenSlices states, found every step {step_mm:.2f} mm: only one of {times} is here. {advice}"
             )
         if gap or abs(spacing - step_mm) < ALIKE * step_mm:
             return ()
     far = 0 < FAR_APART * thickness <= step_mm
     if far and counted > 1 and 0.5 <= step_mm / (counted * thickness) <= 1.5:  # overlap or gap of a half
         raise BadInput(
-            f"{path}: expected slices {thickness:g} mm thick to follow each other, found them {step_mm:.2f} mm apart "
-            f"and numbered by {counted} (InstanceNumber): only one of {counted} is here. {advice}"
+            f"{path}: expected slices {thickness:g} mm thick to follow each other, found them {step_mm:.2f} mm apart and numbered by {counted} (InstanceNumber): only one of {counted} is here. {advice}"
         )
     if far:
         return (f"Slices {thickness:g} mm thick lie {step_mm:.2f} mm apart and are taken to be all. {LOOK}",)
@@ -146,7 +159,8 @@ def _guesses_of_step(step_mm: float, headers: list[Any], path: Path, numbered: b
 def _thickness(header: Any, file: Path) -> float | None:
     """How thick a slice says that it is, in mm; None where it says nothing, BadInput where that is no length."""
     for name in ("SpacingBetweenSlices", "SliceThickness"):
-        if (text := text_of(header, name, file)) and (found := number_of(header, name)) != 0:
+        text = text_of(header, name, file)
+        if text and (found := number_of(header, name)) != 0:
             if found is None or found < 0:
                 raise BadInput(
                     f"{file}: expected a slice thickness above 0, found {text} ({name}). Get the file again."

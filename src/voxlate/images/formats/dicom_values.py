@@ -49,7 +49,12 @@ def meaning_of(headers: dict[Path, Any], path: Path) -> Meaning:
     scale = next(iter(scales.values()))
     types = {text_of(header, "RescaleType", file).upper() for file, header in headers.items()}
     odd = sorted(types - set(HU_TYPES))
-    not_hu = f"RescaleType {odd[0]}" if odd else "a lookup table (ModalityLUTSequence)" if scale == "table" else ""
+    if odd:
+        not_hu = f"RescaleType {odd[0]}"
+    elif scale == "table":
+        not_hu = "a lookup table (ModalityLUTSequence)"
+    else:
+        not_hu = ""
     inverted = any(one.PhotometricInterpretation == GREY[0] and one.get("Modality") != "CT" for one in headers.values())
     guess = "Its display is inverted (MONOCHROME1); its values are taken as stored. Check that large ones are bright."
     return Meaning(scale is not None, not_hu, (guess,) * inverted)
@@ -64,7 +69,12 @@ def text_of(header: Any, name: str, file: Path) -> str:
     """The value of a tag as text in one line, several values with a backslash between; '' where there is none."""
     with tag_errors(name, file):
         value = header.get(name)
-        parts = value if isinstance(value, MutableSequence) else [] if value is None else [value]
+        if isinstance(value, MutableSequence):
+            parts = value
+        elif value is None:
+            parts = []
+        else:
+            parts = [value]
         return " ".join("\\".join(str(part) for part in parts).split())
 
 
@@ -103,21 +113,21 @@ def _check_one_kind(scales: dict[Path, Scale]) -> None:
     kinds = {file: KINDS["table" if scale == "table" else "slope" if scale else ""] for file, scale in scales.items()}
     counts = Counter(kinds.values())
     odd = min(kinds, key=lambda file: (kinds[file] != KINDS[""], counts[kinds[file]]))
-    if other := next((file for file in kinds if kinds[file] != kinds[odd]), None):
+    other = next((file for file in kinds if kinds[file] != kinds[odd]), None)
+    if other:
         raise BadInput(
-            f"{odd}: expected its values to be scaled by {kinds[other]}, as those of {other.name} are, found "
-            f"{kinds[odd]} in it. {AGAIN}"
+            f"{odd}: expected its values to be scaled by {kinds[other]}, as those of {other.name} are, found {kinds[odd]} in it. {AGAIN}"
         )
 
 
 def _check_slopes(slopes: dict[Path, float], path: Path) -> None:
     if not slopes:
         return
-    least, most = min(slopes, key=slopes.__getitem__), max(slopes, key=slopes.__getitem__)
+    least = min(slopes, key=slopes.__getitem__)
+    most = max(slopes, key=slopes.__getitem__)
     if slopes[most] > MOST_APART * slopes[least]:
         raise BadInput(
-            f"{path}: expected rescale slopes of one size, found {slopes[least]:g} in {least.name} and "
-            f"{slopes[most]:g} in {most.name}. {AGAIN}"
+            f"{path}: expected rescale slopes of one size, found {slopes[least]:g} in {least.name} and {slopes[most]:g} in {most.name}. {AGAIN}"
         )
 
 
@@ -125,7 +135,8 @@ def hounsfield(meaning: Meaning, data: np.ndarray) -> tuple[str, str]:
     """Why the values of a series cannot be Hounsfield units, and a sentence where that they are is a guess."""
     if meaning.not_hu or meaning.scaled:
         return meaning.not_hu, ""
-    lowest, silent = float(data.min()), "neither RescaleSlope nor RescaleIntercept"
+    lowest = float(data.min())
+    silent = "neither RescaleSlope nor RescaleIntercept"
     if lowest > PLAINLY_HU:
         return f"{silent}, and no value below {PLAINLY_HU:g}", ""
     return "", f"It states {silent}; its values, from {lowest:g} on, are taken as Hounsfield units."
@@ -142,8 +153,7 @@ def read_slice(file: Path, shape: tuple[int, ...]) -> np.ndarray:
         scale = scale_of(image, file)
     if any(name in image for name in FRAME_TAGS):
         raise BadInput(
-            f"{file}: expected one slice with its own place and scale, found an enhanced object, which states them by "
-            "frames. Convert it with dcm2niix to NIfTI."
+            f"{file}: expected one slice with its own place and scale, found an enhanced object, which states them by frames. Convert it with dcm2niix to NIfTI."
         )
     if pixels.shape != shape:
         raise BadInput(

@@ -17,7 +17,13 @@ METAIMAGE = (".mha", ".mhd")
 
 def read_itk(path: Path) -> Stored:
     """A MetaImage (.mha, .mhd) or NRRD volume. Raises BadInput where SimpleITK is absent or the file is damaged."""
-    itk = optional_package("SimpleITK", "registration", path, "SimpleITK", ", or convert the file to NIfTI")
+    itk = optional_package(
+        "SimpleITK",
+        "registration",
+        path,
+        "SimpleITK",
+        ", or convert the file to NIfTI",
+    )
     reader = itk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -79,4 +85,9 @@ def _check_compressed(path: Path) -> None:
         zlib.decompress(data)
 
 
-ITK = Format("MetaImage or NRRD", read_itk, endings=(*METAIMAGE, ".nrrd"), partners={".mhd": ("*.raw", "*.zraw")})
+ITK = Format(
+    "MetaImage or NRRD",
+    read_itk,
+    endings=(*METAIMAGE, ".nrrd"),
+    partners={".mhd": ("*.raw", "*.zraw")},
+)

@@ -69,7 +69,13 @@ def _check_header(path: Path, header: dict[str, str]) -> None:
             raise BadInput(f"{path}: expected {key} := {fixed}, found {stated}. Convert it to NIfTI.")
 
 
-def _numbers(path: Path, header: dict[str, str], key: str, count: int, whole: bool = False) -> list[float]:
+def _numbers(
+    path: Path,
+    header: dict[str, str],
+    key: str,
+    count: int,
+    whole: bool = False,
+) -> list[float]:
     """The positive numbers of a keyword, which ':' separates."""
     text = header[key.lower()]
     try:
@@ -78,7 +84,12 @@ def _numbers(path: Path, header: dict[str, str], key: str, count: int, whole: bo
         numbers = []
     positive = all(math.isfinite(number) and number > 0 for number in numbers)
     if len(numbers) != count or not positive or (whole and any(number != int(number) for number in numbers)):
-        kind = "a whole number" if whole else "a number of mm" if count == 1 else "two numbers of mm, a : b"
+        if whole:
+            kind = "a whole number"
+        elif count == 1:
+            kind = "a number of mm"
+        else:
+            kind = "two numbers of mm, a : b"
         raise BadInput(f"{path}: expected {key} := {kind} above 0, found '{text[:40]}'. Get the file again.")
     return numbers
 
@@ -97,7 +108,9 @@ def _voxels(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     """float32 [D, H, W]; raises BadInput unless the file has as many bytes as the header says."""
     if not path.is_file():
         packed = [file for ending in (".Z", ".gz") if (file := path.with_name(f"{VOXELS}{ending}")).exists()]
-        found = f"only {packed[0].name}. Decompress it: gunzip {packed[0]}" if packed else "none. Get it again"
+        found = "none. Get it again"
+        if packed:
+            found = f"only {packed[0].name}. Decompress it: gunzip {packed[0]}"
         raise BadInput(f"{path.parent}: expected {VOXELS} next to header.ascii, found {found}.")
     wanted = 2 * math.prod(shape)
     size = path.stat().st_size
