@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from voxlate.data.find import find_cohort
-from voxlate.data.leakage import refuse_alike
+from voxlate.data.leakage import refuse_similar_names
 from voxlate.errors import BadInput
 
 
@@ -283,5 +283,5 @@ def test_one_mask_for_several_patients_is_a_guess_that_is_said(root: Path) -> No
 
 def test_blanks_in_names_do_not_make_two_patients() -> None:
     with pytest.raises(BadInput, match=r"found 'P0' and 'p 0'"):
-        refuse_alike(["p 0", "q", "P0"], "patient", "somewhere")
-    refuse_alike(["p0", "p0", "p1", "p_0"], "patient", "somewhere")
+        refuse_similar_names(["p 0", "q", "P0"], "patient", "somewhere")
+    refuse_similar_names(["p0", "p0", "p1", "p_0"], "patient", "somewhere")

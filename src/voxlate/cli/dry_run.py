@@ -41,16 +41,16 @@ def show_plan(
     preparation = complete(asked, plan.cases)
     with progress_on(err) as bars:
         checked = check_cases(plan.cases, preparation, lambda done, total, _: bars("check", done, total))
-    units = {one.name: one.unit for one in checked.seen if one.unit}
+    units = {one.name: one.unit for one in checked.files if one.unit}
     table = overview(plan.cases, splits, units, {one.case for one in plan.cases if one.mask})
     if as_json:
         said = {"left_out": plan.unclaimed, "unread": plan.unread, "guessed": plan.guessed}
-        found = {"fixed": preparation.fixed, "files": [vars(one) for one in checked.seen], "lost": checked.lost}
+        found = {"fixed": preparation.fixed, "files": [vars(one) for one in checked.files], "lost": checked.lost}
         print(
             json.dumps({**table, **said, **found, "held_out": held_out_patients(splits), "problems": checked.problems})
         )
     else:
-        show_files(checked.seen, root, every)
+        show_files(checked.files, root, every)
         show(table, plan)
         if line := held_out_line(splits):
             say(line, err)

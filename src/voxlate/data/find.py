@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from voxlate.data.choice import Choice, several
-from voxlate.data.leakage import refuse_alike, shared_masks
+from voxlate.data.leakage import refuse_similar_names, shared_masks
 from voxlate.data.manifest import read_manifest, root_and_manifest
 from voxlate.data.paths import Folders, Key, key_of, named_cases, path_expression, some_of, with_runs
 from voxlate.data.presets import (
@@ -105,8 +105,8 @@ def find_cohort(
         raise BadInput(
             f"{root}: expected at least one case with an image, found none: an empty cohort. Check the path."
         )
-    refuse_alike((case.case for case in cases), "case", table or root)
-    refuse_alike((case.patient for case in cases), "patient", patients or table or root)
+    refuse_similar_names((case.case for case in cases), "case", table or root)
+    refuse_similar_names((case.patient for case in cases), "patient", patients or table or root)
     cases = sorted((_take_frames(case, layout.frames) for case in cases), key=lambda one: one.case)
     if modalities is not None:
         cases = _with_modalities(cases, modalities, layout.gaps, root, found)

@@ -1,4 +1,4 @@
-"""What two cases or patients share and should not, or only on purpose: names, splits, masks."""
+"""Names, splits and masks that two cases or patients share by mistake."""
 
 import unicodedata
 from collections import defaultdict
@@ -18,8 +18,8 @@ def refuse_leak(pairs: Iterable[tuple[str, str | None]], where: Path | str) -> N
             )
 
 
-def refuse_alike(names: Iterable[str], what: str, where: Path | str) -> None:
-    """Raise BadInput where two names of patients, or of cases, differ by case or blanks only: one may be meant."""
+def refuse_similar_names(names: Iterable[str], what: str, where: Path | str) -> None:
+    """Raise BadInput where two names of patients, or of cases, differ by case or blanks alone: they may be the same."""
     spellings: dict[str, str] = {}
     for name in sorted(set(names)):
         plain = "".join(unicodedata.normalize("NFKC", name).casefold().split())

@@ -33,8 +33,8 @@ from voxlate.machine import begin_worker, cores, interrupts_held
 CaseProgress = Callable[[int, int, str], None]
 Say = Callable[[str], None]
 MOST_WORKERS = 8
-OWN_NAMES = ("transforms", "latents", "report.html")  # of a cohort: kept, cached, its page
-NO_OPTIONS = ("unread", "left_out", "voxlate")  # of what cohort.json says of its making: may differ
+OWN_NAMES = ("transforms", "latents", "report.html")  # further entries of a cohort's folder
+NO_OPTIONS = ("unread", "left_out", "voxlate")  # entries of cohort.json's provenance that may differ
 
 
 def prepare(
@@ -66,27 +66,28 @@ def prepare(
     progress: CaseProgress | None = None,
     say: Say | None = None,
 ) -> Cohort:
-    """Prepare a cohort for training; the same call again resumes, and makes again what changed of the cases' files.
+    """Prepare a cohort for training; the same call again resumes, and prepares cases again whose files have changed.
 
     root: a folder, or a manifest (CSV, TSV) in one. pattern, manifest, preset, patients, modalities, allow_outside:
     see find.find_cohort. prefer: patterns of the file to take where a case has several of one modality; exclude: cases
     or patients to leave out; exclude_file: files to leave out. spacing_mm: (D, H, W), default as scanned; matrix: (H,
     W) that every slice is resized to, in its place. resample: resample a case's modalities to the grid of its first one
     (in the order of `modalities`, else by name). register: align them to it by their content; the transforms are kept.
-    fixed: the modality whose grid is taken instead.
+    fixed: the modality whose grid is used instead.
     align: "midline" turns and shifts heads until the mid-sagittal plane of the fixed scan (default: as for mask_from)
     is the grid's middle column; the case's header keeps that grid with the files' own.
-    mask: what counts in a case without a mask file; a brain is found in the modality `mask_from` (default: plain CT,
-    another CT, T1, else the first), which must be a source of the models
-    trained on this cohort, since synthesis has sources only.
+    mask: the region of the mask in a case without a mask file; a brain is found in the modality `mask_from` (default:
+    plain CT, another CT, T1, else the first), which must be a source of the models trained on this cohort, since
+    synthesis has sources only.
     shares: train, val, test by patient, unless the manifest says (default: see split.usual_shares).
-    audit: estimate how far the scans of cases lie from the fixed one; audit_cases: of so many cases (default: of all
-    where there are few, of a tenth where there are many).
+    audit: estimate the misalignment of scans from the fixed one; audit_cases: in so many cases (default: in all where
+    there are few, in a tenth where there are many).
     workers: processes, each holding one case in memory.
-    progress(done, total, case) is called after each case, say(sentence) where cases were made again. Raises BadInput
-    for bad cases, and for an `out` that holds anything else, a cohort prepared in another way included.
+    progress(done, total, case) is called after each case, say(sentence) where cases were prepared again.
+    Raises BadInput for bad cases, and for an `out` that holds anything else, such as a cohort prepared with other
+    options.
     """
-    (root, table) = root_and_manifest(root, manifest)
+    root, table = root_and_manifest(root, manifest)
     out = Path(out)
     chosen = {"prefer": prefer, "exclude": exclude, "exclude_file": exclude_file}
     found = find_cohort(root, pattern, table, preset, modalities, allow_outside, patients, **chosen)
@@ -96,11 +97,14 @@ def prepare(
         Preparation(spacing_mm, resample, register, fixed, align, mask, mask_from, matrix), cases
     )  # stated in cohort.json, and so in every model of it
     splits = split_patients([(case.patient, case.split) for case in cases], seed, shares)
-    by_whom = "manifest" if table else "lists"
-    stated = cases[0].split is not None
-    if say and shares is None and not stated and (note := small_cohort_note(splits)):
-        say(note)
-    made = {
+    split_by = f"patient, shares {shares or 'by number of patients'}, seed {seed}"
+    if cases[0].split is not None:
+        split_by = "manifest" if table else "lists"
+    elif say and shares is None:
+        note = small_cohort_note(splits)
+        if note:
+            say(note)
+    provenance = {
         "root": _place(root),
         "pattern": pattern,
         "preset": None if preset is None else str(preset),
@@ -111,21 +115,20 @@ def prepare(
         **asdict(preparation),
         "unread": found.unread,
         "left_out": found.unclaimed,
-        "split_by": by_whom if stated else f"patient, shares {shares or 'by number of patients'}, seed {seed}",
+        "split_by": split_by,
         "voxlate": __version__,
     }
-    _refuse_other(
-        out,
-        made,
-        {case.case: [case.patient, splits[case.patient], case.fold] for case in cases},
-    )
+    listed = {case.case: [case.patient, splits[case.patient], case.fold] for case in cases}
+    _refuse_other(out, provenance, listed)
     examined = examined_cases({case.case: case.patient for case in cases}, audit_cases if audit else 0)
     with locked(out):
         again = _prepare_all(cases, out, preparation, examined, workers, progress)
         if audit:
             _refine_worst(cases, out, preparation, workers)
     if again and say:
-        say(f"{len(again)} cases were made again, for their files or the options changed since: {first_of(again)}.")
+        say(
+            f"{len(again)} cases were prepared again, because their files or the options have changed: {first_of(again)}."
+        )
     headers = [read_header(case_path(out, case.case)) for case in cases]
     _check_units(headers)
     folds = {case.case: case.fold for case in cases}
@@ -139,14 +142,14 @@ def prepare(
         fingerprint=fingerprint(headers, training),
         warnings=(
             *found.unread,
-            *(f"Left out: {one}." for one in found.unclaimed),
-            *(f"Not known, taken to be so: {one}." for one in found.guessed),
+            *(f"Left out: {sentence}." for sentence in found.unclaimed),
+            *(f"Not known, assumed: {sentence}." for sentence in found.guessed),
             *(wide_heads(headers) if found.heads else ()),
             *warnings_of(headers, splits),
             *lost_by_resampling(headers, preparation),
             *misalignment_warnings(headers, preparation),
         ),
-        provenance=made,
+        provenance=provenance,
     )
     write_cohort(cohort)
     _remove_unused_transforms(out, headers)
@@ -154,15 +157,16 @@ def prepare(
 
 
 def complete(asked: Preparation, cases: list[CaseFiles]) -> Preparation:
-    """A preparation with the modalities that nobody named: the fixed scan, and that in which brains are found."""
-    fixed, mask_from = asked.fixed, asked.mask_from
+    """A preparation with the modalities that the user did not name: the fixed scan, and that of the brain mask."""
+    fixed = asked.fixed
+    mask_from = None
     if asked.align is not None:
         fixed = fixed or _clearest_everywhere(cases)
     elif asked.resample or asked.register is not None:
         fixed = fixed or finest(cases, _everywhere(cases))
     if asked.mask == "brain":
-        mask_from = mask_from or _clearest_everywhere(cases)
-    return replace(asked, fixed=fixed, mask_from=mask_from if asked.mask == "brain" else None)
+        mask_from = asked.mask_from or _clearest_everywhere(cases)
+    return replace(asked, fixed=fixed, mask_from=mask_from)
 
 
 def _clearest_everywhere(cases: list[CaseFiles]) -> str:
@@ -176,13 +180,13 @@ def _everywhere(cases: list[CaseFiles]) -> list[str]:
 
 
 def _place(path: Path | str | None) -> str | None:
-    """A path as cohort.json keeps it: whole, so that it is the same from every folder."""
+    """A path as in cohort.json: absolute, so that it is the same from every folder."""
     return None if path is None else str(Path(path).resolve())
 
 
 def _refuse_other(
     out: Path,
-    made: dict[str, Any],
+    provenance: dict[str, Any],
     cases: dict[str, list[str | int | None]],
 ) -> None:
     """Raise BadInput unless the folder is new, empty, unfinished or that of the same cohort.
@@ -192,38 +196,47 @@ def _refuse_other(
     if out.exists() and not out.is_dir():
         raise BadInput(f"{out}: expected a folder to write to, found a file. Choose another name.")
     entries = [path.name for path in out.iterdir() if not is_scaffold(path)] if out.exists() else []
-    strange = sorted(set(entries) - {"cases", "cohort.json", *OWN_NAMES})
+    others = sorted(set(entries) - {"cases", "cohort.json", *OWN_NAMES})
     if "cohort.json" not in entries:
         names = [path.name for path in out.glob("cases/*") if not is_scaffold(path)]
-        strange += sorted(set(names) - {f"{case}.safetensors" for case in cases})
-    if strange:
-        raise BadInput(f"{out}: expected an empty folder or this cohort's, found {strange[0]}. Choose another folder.")
-    if "cohort.json" in entries and (differs := _differences(there := stated(out), made, cases)):
+        others += sorted(set(names) - {f"{case}.safetensors" for case in cases})
+    if others:
+        raise BadInput(f"{out}: expected an empty folder or this cohort's, found {others[0]}. Choose another folder.")
+    if "cohort.json" not in entries:
+        return
+    there = stated(out)
+    differs = _differences(there, provenance, cases)
+    if differs:
         raise BadInput(
-            f"{out}: expected an empty folder, or the same cohort and options to resume, found a prepared cohort of {len(there.get('cases', []))} cases made in another way (differs in: {'; '.join(differs)}). Choose another --out, or remove the folder."
+            f"{out}: expected an empty folder, or the same cohort and options to resume, found a prepared cohort of {len(there.get('cases', []))} cases with other options (differs in: {'; '.join(differs)}). Choose another --out, or remove the folder."
         )
 
 
 def _differences(
     there: dict[str, Any],
-    made: dict[str, Any],
+    provenance: dict[str, Any],
     cases: dict[str, list[str | int | None]],
 ) -> list[str]:
-    """In what a prepared cohort differs from what is asked for, each in a few words."""
+    """The differences of a prepared cohort from the call, each in a few words."""
     old = there.get("made", {})
-    new = json.loads(json.dumps(made))
-    found = [(name, old.get(name), now) for name, now in new.items() if name not in NO_OPTIONS]
-    said = [
-        f"{name}, {'none' if was is None else was} there and {'none' if now is None else now} here"
-        for name, was, now in found
-        if was != now
-    ]
-    before = {one.get("case"): [one.get(key) for key in ("patient", "split", "fold")] for one in there.get("cases", [])}
+    new = json.loads(json.dumps(provenance))
+    differences = list[str]()
+    for name, now in new.items():
+        was = old.get(name)
+        if name not in NO_OPTIONS and was != now:
+            differences.append(
+                f"{name}, {'none' if was is None else was} there and {'none' if now is None else now} here"
+            )
+    before = dict[Any, list[Any]]()
+    for entry in there.get("cases", []):
+        before[entry.get("case")] = [entry.get(key) for key in ("patient", "split", "fold")]
     if before.keys() != cases.keys():
-        said.append(f"cases, {len(before)} there and {len(cases)} here, {len(before.keys() & cases.keys())} in both")
+        differences.append(
+            f"cases, {len(before)} there and {len(cases)} here, {len(before.keys() & cases.keys())} in both"
+        )
     elif before != cases:
-        said.append("patients, splits or folds")
-    return said
+        differences.append("patients, splits or folds")
+    return differences
 
 
 def _remove_unused_transforms(out: Path, headers: list[CaseHeader]) -> None:
@@ -249,11 +262,12 @@ def _prepare_all(
     workers: int | None,
     progress: CaseProgress | None,
 ) -> list[str]:
-    """Prepare the cases; gives the names of those that were there, made from other files or in another way."""
+    """Prepare the cases; gives the names of those that were prepared before from other files or with other options."""
     work = functools.partial(_prepare_files, out=out, preparation=preparation, examined=examined)
     again = list[str]()
     for done, (case, was_there) in enumerate(_each(work, cases, workers), start=1):
-        again += [case] if was_there else []
+        if was_there:
+            again.append(case)
         if progress is not None:
             progress(done, len(cases), case)
     return sorted(again)
@@ -264,7 +278,7 @@ def _each(
     cases: list[CaseFiles],
     workers: int | None,
 ) -> Iterator[tuple[str, bool]]:
-    """What `work` gives for each case, by its name, in the order in which they are done."""
+    """The name of each case and the result of `work` on it, in the order in which they finish."""
     processes = min(workers or min(cores(), MOST_WORKERS), len(cases))
     if processes == 1:
         return ((case.case, work(case)) for case in cases)
@@ -277,17 +291,17 @@ def _prepare_files(
     preparation: Preparation,
     examined: frozenset[str],
 ) -> bool:
-    """Prepare one case, unless its file is there and was made from the same inputs in the same way.
+    """Prepare one case, unless its file exists and has the same inputs and options.
 
-    Gives whether it replaced a file made from others, or otherwise.
+    Gives whether it replaced a file of other inputs or options.
     """
     path = case_path(out, files.case)
     audit = files.case in examined
     inputs = _digest_of_inputs(files, preparation)
-    same = (was_there := path.exists()) and read_header(path).inputs == inputs
-    if same and audit and not_examined(read_header(path)):
-        _examine(path, preparation, coarse=True)
-    if same:
+    was_there = path.exists()
+    if was_there and read_header(path).inputs == inputs:
+        if audit and not_examined(read_header(path)):
+            _examine(path, preparation, coarse=True)
         return False
     case = prepare_case(
         files.case,
@@ -310,7 +324,7 @@ def _refine_worst(
     preparation: Preparation,
     workers: int | None,
 ) -> None:
-    """Estimate at the finest voxels how far the worst pairs lie apart, until the worst of all are known that well."""
+    """Estimate the misalignment of the worst pairs at the finest voxels, until the worst of all are estimated so."""
     work = functools.partial(_refine_files, out=out, preparation=preparation)
     while names := to_refine([read_header(case_path(out, case.case)) for case in cases]):
         for _ in _each(work, [case for case in cases if case.case in names], workers):
@@ -323,7 +337,7 @@ def _refine_files(files: CaseFiles, out: Path, preparation: Preparation) -> bool
 
 
 def _examine(path: Path, preparation: Preparation, coarse: bool) -> None:
-    """Write how far the scans of a prepared case lie from each other into its header."""
+    """Write the misalignment of a prepared case's scans into its header."""
     case = PreparedCase(read_header(path), load_file(path))  # in memory: a mapped file cannot be replaced everywhere
     misaligned = misalignments(case, preparation.fixed, coarse)
     write_case(path, replace(case, header=replace(case.header, misaligned=misaligned)))
@@ -332,7 +346,8 @@ def _examine(path: Path, preparation: Preparation, coarse: bool) -> None:
 def _digest_of_inputs(files: CaseFiles, preparation: Preparation) -> str:
     inputs = [(name, content_hash(path)) for name, path in files.paths.items()]
     how = preparation if preparation.matrix is None else (preparation, preparation.matrix)
-    return hashlib.sha256(repr((VERSION, files.case, files.patient, how, inputs)).encode()).hexdigest()
+    text = repr((VERSION, files.case, files.patient, how, inputs))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _in_parallel(

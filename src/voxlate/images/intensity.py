@@ -25,7 +25,7 @@ class Scale:
     high: float
 
     def forward(self, x: Array) -> Array:
-        """Network units of physical values; what lies beyond low and high is clipped, a constant (low = high) is -1."""
+        """Network units of physical values; values beyond low and high are clipped, a constant (low = high) is -1."""
         return self.of(x).clip(-1, 1)
 
     def of(self, x: Array) -> Array:
@@ -54,7 +54,7 @@ class IntensityMap(ABC):
     """How the scale of a modality is chosen: the settings compute it, so that users may add maps of their own."""
 
     clips: float = 1.0
-    """The largest share of a body's voxels that may lie outside `window`."""
+    """The largest share of a body's voxels that may be outside `window`."""
 
     @property
     def slicewise(self) -> bool:
@@ -158,11 +158,11 @@ class MinMax(IntensityMap):
         return Scale(known.all.at(0), known.all.at(100))
 
 
-UNREACHED = 1e4  # network units: no value lies there
+UNREACHED = 1e4  # network units: no value reaches it
 
 
 def network_ends(spec: IntensityMap) -> tuple[float, float]:
-    """Between which network units any truth lies: of a window its ends, for what lies beyond is clipped, else open."""
+    """The network units that any truth is between: the ends of a window, which clips; else no limit."""
     if spec.window is not None:
         return -1.0, 1.0
     return -1.0 if getattr(spec, "floor", None) is not None else -UNREACHED, UNREACHED

@@ -46,7 +46,7 @@ class Midline:
 
     @property
     def move_mm(self) -> float:
-        """How far the rim of the head is from where it should be, at most."""
+        """The largest displacement of the head's rim from the symmetric position."""
         return abs(self.shift_mm) + RIM_MM * math.radians(math.hypot(self.turn_deg, self.tilt_deg))
 
 
@@ -69,24 +69,26 @@ def find_midline(volume: Volume) -> Midline:
 def midline_grid(volume: Volume) -> Grid:
     """The grid of a canonical volume, turned, tilted and shifted sideways until the midline is its middle column.
 
-    A head that is there already (within a quarter of a voxel at its rim) keeps its grid.
+    A head whose midline is there already (within a quarter of a voxel at its rim) keeps its grid.
     """
-    grid, found = volume.grid, find_midline(volume)
-    if found.move_mm < LEAST_MOVE * grid.spacing_mm[2]:
+    grid = volume.grid
+    midline = find_midline(volume)
+    if midline.move_mm < LEAST_MOVE * grid.spacing_mm[2]:
         return grid
     spacing = np.diag([*grid.spacing_mm[::-1], 1.0])
     centre = np.append(spacing[:3, :3] @ (np.array(grid.shape[::-1]) - 1) / 2, 1.0)
     move = np.eye(4)
-    move[:3, :3] = found.rotation
-    move[:3, 3] = found.shift_mm * found.rotation[:, 0] + centre[:3] - found.rotation @ centre[:3]
+    move[:3, :3] = midline.rotation
+    move[:3, 3] = midline.shift_mm * midline.rotation[:, 0] + centre[:3] - midline.rotation @ centre[:3]
     return Grid(grid.shape, grid.affine @ np.linalg.inv(spacing) @ move @ spacing)
 
 
 class _Search:
-    """Looks for the plane of symmetry of an image [D, H, W] in [0, 1], 0 in the air."""
+    """The search for the plane of symmetry of an image [D, H, W] in [0, 1], 0 in the air."""
 
     def __init__(self, image: np.ndarray, spacing_mm: tuple[float, float, float]):
-        self.image, self.spacing = image, np.array(spacing_mm)
+        self.image = image
+        self.spacing = np.array(spacing_mm)
         self.centre = (np.array(image.shape) - 1) / 2
         inside = np.argwhere(image > 0)
         step = max(1, round(len(inside) / MOST_POINTS))
@@ -96,7 +98,7 @@ class _Search:
         self.tilts = image.shape[0] * spacing_mm[0] >= LEAST_HEIGHT_MM
 
     def mirrored(self, plane: tuple[float, float, float]) -> np.ndarray:
-        """The values at the mirror images of all points; beyond the top and bottom slices is those slices again."""
+        """The values at the mirror images of all points; beyond the top and bottom slices these are repeated."""
         normal = Midline(*plane, 1.0).rotation[:, 0]
         across = 2 * (self.points @ normal - plane[2])
         places = ((self.points - across[:, None] * normal)[:, ::-1] / self.spacing + self.centre).T
@@ -130,13 +132,13 @@ class _Search:
 
         simplex = start[free] + np.vstack([np.zeros(len(free)), np.diag(STEPS[free])])
         options = {"initial_simplex": simplex, "xatol": 0.02, "fatol": 1e-9, "maxfev": 300}
-        found = scipy.optimize.minimize(
+        optimum = scipy.optimize.minimize(
             lambda at: self.cost(plane(at)),
             start[free],
             method="Nelder-Mead",
             options=options,
         )
-        return plane(found.x)
+        return plane(optimum.x)
 
 
 def _simple(volume: Volume) -> tuple[np.ndarray, tuple[float, float, float]]:
@@ -144,7 +146,8 @@ def _simple(volume: Volume) -> tuple[np.ndarray, tuple[float, float, float]]:
     inside = foreground(volume)
     image = volume.data[0]
     low, high = WINDOW_HU if volume.unit == "HU" else (float(v) for v in np.percentile(image[inside], [1, 99]))
-    shades = np.where(inside, np.clip((image - low) / max(high - low, 1e-9), 0, 1) + 1e-3, 0).astype(np.float32)
+    scaled = np.clip((image - low) / max(high - low, 1e-9), 0, 1)
+    shades = np.where(inside, scaled + 1e-3, 0).astype(np.float32)
     spacing = volume.grid.spacing_mm
     least = (0.0, COARSE_MM / 2, COARSE_MM / 2) if len(shades) == 1 else (COARSE_MM,) * 3
     depth, height, width = map(max, spacing, least)

@@ -51,15 +51,15 @@ class Range:
 
         values: [D, H, W]; inside: [D, H, W], the foreground, needed where the unit is arbitrary.
         """
-        return self.alike(values, values, inside)
+        return self.normalise_map(values, values, inside)
 
-    def alike(
+    def normalise_map(
         self,
         values: NDArray[Any],
         main: NDArray[Any],
         inside: NDArray[np.bool_] | None,
     ) -> NDArray[np.float32]:
-        """Values ready to be scored as those of `main` are, whose map they are."""
+        """A map of the image `main`, normalised with the floor and the peak of that image."""
         if not self.own:
             return np.clip(values, self.low, self.high).astype(np.float32)
         floor, peak = own_floor_and_peak(main, inside)

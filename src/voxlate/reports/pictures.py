@@ -165,7 +165,7 @@ def _of_synthesis(
         yield CaseImage("error", "synthesis − truth", shown.cut(ours - true))
     if (interval := interval_of(there, modality, stated)) is not None:
         ends = (read(path, shown.units.synthesis) for path in (interval.low, interval.high))
-        low, high = (scale.alike(end, made.data[0], body) for end in ends)
+        low, high = (scale.normalise_map(end, made.data[0], body) for end in ends)
         yield CaseImage("low", f"{interval.coverage:.0%} interval", shown.cut(low), shades)
         yield CaseImage("high", f"{interval.coverage:.0%} interval", shown.cut(high), shades)
         if true is not None:

@@ -262,7 +262,7 @@ def _interval_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:
     if units is not OWN or scale.own or truth.options.mask not in (None, "body"):
         interval = replace(interval, bound=None)  # it is in physical units, and of the body's error
     ends = [units.synthesis(read_canonical(path, truth.item.modality)) for path in (interval.low, interval.high)]
-    low, high = (scale.alike(truth.move.move(one).data[0], synthesis.data[0], truth.body) for one in ends)
+    low, high = (scale.normalise_map(truth.move.move(one).data[0], synthesis.data[0], truth.body) for one in ends)
     found = interval_scores(interval, low, high, truth.on_range(synthesis), truth.values, truth.frame)
     for region, part in truth.regions:
         found |= {f"{region.name}.{key}": one for key, one in region_coverage(low, high, truth.values, part).items()}

@@ -11,10 +11,10 @@ import numpy as np
 
 from voxlate.config import adapter
 from voxlate.data.align import Preparation
-from voxlate.data.anatomy import Anatomy, seen, strange
+from voxlate.data.anatomy import Anatomy, anatomy_warnings, body_of
 from voxlate.data.case import MASK, PreparedCase, prepare_case
 from voxlate.data.grades import advice
-from voxlate.data.intensity_checks import check_floor, unfamiliar, varied_level
+from voxlate.data.intensity_checks import check_floor, out_of_distribution, varied_level
 from voxlate.data.layout import laid_out
 from voxlate.errors import BadInput
 from voxlate.images.grid import Volume, canonical, check_affine
@@ -70,9 +70,9 @@ def make_ready(
 def by_name(scans: Any, sources: Sequence[str]) -> Mapping[str, Scan]:
     """Scans by their modality, where a model with one source may be given a scan alone; raises BadInput for others."""
     if isinstance(scans, Mapping):
-        if strange := [name for name in scans if not isinstance(name, str)]:
+        if anatomy_warnings := [name for name in scans if not isinstance(name, str)]:
             raise BadInput(
-                f"scans: expected names of modalities ({', '.join(sources)}), found {strange[0]!r}. Change it."
+                f"scans: expected names of modalities ({', '.join(sources)}), found {anatomy_warnings[0]!r}. Change it."
             )
         return scans
     if not isinstance(scans, Volume | Path | str | nib.spatialimages.SpatialImage | tuple):
@@ -135,9 +135,9 @@ def _check_scans(
             raise BadInput(f"{case}: expected {name} to show something, found {found}. Check the scan.")
         check_floor(name, recipe.intensity[name], prepared.header, case)
         notes += [f"{name}: {guess}" for guess in prepared.header.origins[name].guesses]
-        notes.append(unfamiliar(name, statistics, recipe.intensity[name], ranges))
+        notes.append(out_of_distribution(name, statistics, recipe.intensity[name], ranges))
         if anatomy is not None:
-            notes += strange(anatomy, name, seen(prepared, name, recipe.intensity[name]))
+            notes += anatomy_warnings(anatomy, name, body_of(prepared, name, recipe.intensity[name]))
     return [*notes, _other_voxels(header, prepared)]
 
 

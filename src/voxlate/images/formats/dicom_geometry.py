@@ -1,4 +1,4 @@
-"""DICOM: the place of a series' slices in the patient, and the grid that they make."""
+"""DICOM: the positions of a series' slices in the patient, and the grid of the series."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +13,14 @@ from voxlate.images.grid import LPS_TO_RAS, Grid, check_affine
 
 TILT_DEGREES = 0.5  # positions are rounded in headers; a real gantry tilt is degrees
 STRAIGHT = 1e-3  # directions are unit vectors at right angles to so much
-ALIKE = 0.05  # of a length: headers round spacings (0.6 for 0.625 mm)
+ROUNDING = 0.05  # of a length: headers round spacings (0.6 for 0.625 mm)
 LOOK = "Look whether some are missing."
 FAR_APART = 1.9  # times the thickness: gaps of whole slices are rare, of up to a half usual
 
 
 @dataclass(frozen=True)
 class Stack:
-    """The files of one series in the order of their slices, the grid they make, and what was taken to be so."""
+    """The files of one series in the order of their slices, their grid, and the assumptions behind it."""
 
     files: tuple[Path, ...]
     grid: Grid
@@ -55,7 +55,7 @@ def planes_of(headers: dict[Path, Any], path: Path) -> tuple[np.ndarray, np.ndar
 
 
 def stack_of(headers: dict[Path, Any], path: Path, numbered: bool = True) -> Stack:
-    """Sort the slices along their normal and lay the grid through them.
+    """Sort the slices along their normal and compute their grid.
 
     numbered: whether InstanceNumber counts slices alone, not frames too.
     """
@@ -121,28 +121,28 @@ def _guesses_of_step(
     path: Path,
     numbered: bool,
 ) -> tuple[str, ...]:
-    """A sentence where slices may be missing by a rule, none where nothing speaks for it; headers: in order.
+    """A sentence where slices may be missing at regular steps, else none; headers: in order.
 
-    Raises BadInput where what the headers state and the positions differ as they do when every second file is gone.
+    Raises BadInput where headers and positions differ as they do when every second file is missing.
     """
     if len(headers) == 1:
         if _thickness(headers[0], path):
             return ()
-        return (f"The slice states no thickness: 1 mm is taken. {LOOK}",)
+        return (f"The slice states no thickness: 1 mm is assumed. {LOOK}",)
     spacing = _stated_mm(headers, "SpacingBetweenSlices")
     thickness = _stated_mm(headers, "SliceThickness")
     counted = _counted_by(headers) if numbered else 1
     advice = "Copy the missing ones, or, if none are, convert the series with dcm2niix."
     if spacing:
         times = round(step_mm / spacing)
-        multiple = times > 1 and abs(step_mm / spacing - times) < ALIKE * times
+        multiple = times > 1 and abs(step_mm / spacing - times) < ROUNDING * times
         # some scanners write the gap between slices instead
-        gap = spacing < (1 - ALIKE) * thickness and abs(thickness + spacing - step_mm) < ALIKE * step_mm
+        gap = spacing < (1 - ROUNDING) * thickness and abs(thickness + spacing - step_mm) < ROUNDING * step_mm
         if multiple and (not gap or counted == times):
             raise BadInput(
                 f"{path}: expected slices {spacing:g} mm apart, as their SpacingBetweenSlices states, found every step {step_mm:.2f} mm: only one of {times} is here. {advice}"
             )
-        if gap or abs(spacing - step_mm) < ALIKE * step_mm:
+        if gap or abs(spacing - step_mm) < ROUNDING * step_mm:
             return ()
     far = 0 < FAR_APART * thickness <= step_mm
     if far and counted > 1 and 0.5 <= step_mm / (counted * thickness) <= 1.5:  # overlap or gap of a half
@@ -150,14 +150,16 @@ def _guesses_of_step(
             f"{path}: expected slices {thickness:g} mm thick to follow each other, found them {step_mm:.2f} mm apart and numbered by {counted} (InstanceNumber): only one of {counted} is here. {advice}"
         )
     if far:
-        return (f"Slices {thickness:g} mm thick lie {step_mm:.2f} mm apart and are taken to be all. {LOOK}",)
+        return (
+            f"Slices {thickness:g} mm thick are {step_mm:.2f} mm apart; it is assumed that none is missing. {LOOK}",
+        )
     if counted > 1:
-        return (f"InstanceNumber counts by {counted} from slice to slice, which are taken to be all. {LOOK}",)
+        return (f"InstanceNumber counts by {counted} from slice to slice; it is assumed that none is missing. {LOOK}",)
     return ()
 
 
 def _thickness(header: Any, file: Path) -> float | None:
-    """How thick a slice says that it is, in mm; None where it says nothing, BadInput where that is no length."""
+    """The thickness in mm that a header states; None where it states none, BadInput where it is no length."""
     for name in ("SpacingBetweenSlices", "SliceThickness"):
         text = text_of(header, name, file)
         if text and (found := number_of(header, name)) != 0:

@@ -1,4 +1,4 @@
-"""DICOM: what the stored values of a series mean, and the values of a slice."""
+"""DICOM: the meaning of a series' stored values, and the values of a slice."""
 
 import warnings
 from collections import Counter
@@ -18,7 +18,7 @@ FRAME_TAGS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequenc
 GREY = ("MONOCHROME1", "MONOCHROME2")
 HU_TYPES = ("HU", "US", "")  # US: unspecified, as many scanners write
 MOST_APART = 100  # slopes of PET and of Philips' MR differ from slice to slice, but not by so much
-PLAINLY_HU = -500.0  # no other scale of a CT goes so far below 0; air is -1000
+CLEARLY_HU = -500.0  # no other scale of a CT goes so far below 0; air is -1000
 KINDS = {"": "neither", "slope": "RescaleSlope and RescaleIntercept", "table": "a ModalityLUTSequence"}
 AGAIN = "Get the series again."
 Scale = tuple[float, float] | Literal["table"] | None  # slope and intercept, a lookup table, or values as stored
@@ -26,7 +26,7 @@ Scale = tuple[float, float] | Literal["table"] | None  # slope and intercept, a 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What the headers of a series say of its values.
+    """The meaning of a series' values by its headers.
 
     scaled: whether they state a scale; not_hu: why they cannot be Hounsfield units, '' where they can; guesses: as
     those of Volume.
@@ -38,10 +38,10 @@ class Meaning:
 
 
 def meaning_of(headers: dict[Path, Any], path: Path) -> Meaning:
-    """What the stored values of a series mean.
+    """The meaning of a series' stored values.
 
-    Raises BadInput for slices of which some state a scale and others none, and for slopes that are not above 0 or not
-    of one size.
+    Raises BadInput where some slices state a scale and others do not, and for slopes that are not above 0 or differ
+    too much.
     """
     scales = {file: scale_of(header, file) for file, header in headers.items()}
     _check_one_kind(scales)
@@ -79,7 +79,7 @@ def text_of(header: Any, name: str, file: Path) -> str:
 
 
 def number_of(header: Any, name: str) -> float | None:
-    """The value of a tag as a number; None where it is none: a note of no use is as good as none."""
+    """The value of a tag as a number; None where it is absent or no number."""
     try:
         value = float(header.get(name))
     except Exception:
@@ -88,7 +88,7 @@ def number_of(header: Any, name: str) -> float | None:
 
 
 def scale_of(header: Any, file: Path) -> Scale:
-    """How a header says that stored values become physical ones; raises BadInput where it says it badly."""
+    """The scale from stored to physical values that a header states; raises BadInput where it is unusable."""
     with tag_errors("RescaleSlope, RescaleIntercept or ModalityLUTSequence", file):
         table = bool(header.get("ModalityLUTSequence"))
         found = {name: header.get(name) for name in ("RescaleSlope", "RescaleIntercept")}
@@ -132,13 +132,13 @@ def _check_slopes(slopes: dict[Path, float], path: Path) -> None:
 
 
 def hounsfield(meaning: Meaning, data: np.ndarray) -> tuple[str, str]:
-    """Why the values of a series cannot be Hounsfield units, and a sentence where that they are is a guess."""
+    """Why the values of a series cannot be Hounsfield units, and a sentence where it is assumed that they are."""
     if meaning.not_hu or meaning.scaled:
         return meaning.not_hu, ""
     lowest = float(data.min())
     silent = "neither RescaleSlope nor RescaleIntercept"
-    if lowest > PLAINLY_HU:
-        return f"{silent}, and no value below {PLAINLY_HU:g}", ""
+    if lowest > CLEARLY_HU:
+        return f"{silent}, and no value below {CLEARLY_HU:g}", ""
     return "", f"It states {silent}; its values, from {lowest:g} on, are taken as Hounsfield units."
 
 
