@@ -173,7 +173,7 @@ def test_a_column_of_files_that_are_not_read_is_refused(root: Path, value: str) 
         for name in ("mr.png.bak", "mr.xyz"):
             (root / case / name).write_bytes(b"x")
     rows = "".join(f"{case},scans/{case}/ct.png,{value.format(case)}\n" for case in "ab")
-    with pytest.raises(BadInput, match=r"expected scans of a kind that is read .* in the column 't1', found '"):
+    with pytest.raises(BadInput, match=r"expected scans of a known format .* in the column 't1', found '"):
         find_cohort(root, manifest=manifest(root, "case,ct,t1\n" + rows))
 
 

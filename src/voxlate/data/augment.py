@@ -67,8 +67,7 @@ def augment(
 ) -> Batch:
     """Augment a training batch; one generator an item; spacing_mm: [B, 3] as (D, H, W); axes: where these grow.
 
-    Label maps are moved with the images and never interpolated. Items for which nothing is drawn come back
-    bit-identical.
+    Label maps are moved with the images and never interpolated. Items for which nothing is drawn stay bit-identical.
     """
     assert batch.target is not None
     parts = [batch.source, batch.target, batch.mask]
@@ -87,7 +86,7 @@ def augment(
     source, target, mask = torch.split(images, [part.shape[1] for part in parts], dim=1)
     mask = (mask >= 0.5).to(mask.dtype)
     changed = change_intensities(source, mask, settings, generators, spacing_mm)
-    if not batch.present.all():  # what is absent stays background, as it is at synthesis
+    if not batch.present.all():  # absent modalities stay background, as at synthesis
         changed = torch.where(batch.present[:, :, None, None, None], changed, source)
     return replace(
         batch,
@@ -123,7 +122,7 @@ def draw_grid(
 ) -> tuple[Tensor | None, Tensor]:
     """Where to sample items of `size` (D, H, W) to rotate, scale, shear, shift and bend them (see sampling_grid).
 
-    None where all of it is off. Second: which items are moved at all, bool [B, 1, 1, 1, 1].
+    None where no such change is on. Second: which items are moved, bool [B, 1, 1, 1, 1].
     """
     s = settings
     amounts = (s.rotate_degrees, s.tilt_degrees, s.scale, s.stretch, s.shear, s.translate, s.elastic_mm)
@@ -188,7 +187,8 @@ def sampling_grid(
     linear = affine * half_mm.view(-1, 1, 3) / half_mm.view(-1, 3, 1)
     offset = shift * spacing_mm.flip(1) / half_mm
     places = [(2 * torch.arange(n) + 1) / n - 1 for n in (size[2], size[1], size[0])]
-    lines = [place.view([1] + [-1 if k == 2 - axis else 1 for k in range(3)]) for axis, place in enumerate(places)]
+    shapes = ((1, 1, 1, -1), (1, 1, -1, 1), (1, -1, 1, 1))
+    lines = [place.view(shape) for place, shape in zip(places, shapes)]
     grid = torch.empty(len(affine), *size, axes)
     for axis in range(axes):
         terms = [linear[:, axis, k].view(-1, 1, 1, 1) * lines[k] for k in range(axes)]
@@ -240,9 +240,10 @@ def change_intensities(
     generators: Sequence[Generator],
     spacing_mm: Tensor,
 ) -> Tensor:
-    """Change the source's intensities, all its channels of an item alike but for the noise; background stays -1."""
+    """Change the source's intensities, in all channels of an item equally except for noise; background stays -1."""
     s = settings
-    if not any((s.gamma, s.contrast, s.remap, s.invert, s.bias, s.blur_mm, s.noise)) or s.intensity_share == 0:
+    amounts = (s.gamma, s.contrast, s.remap, s.invert, s.bias, s.blur_mm, s.noise)
+    if not any(amounts) or s.intensity_share == 0:
         return source
     chosen = _per_item(_uniform(generators) < s.intensity_share)
     x = (source + 1) / 2
@@ -260,7 +261,7 @@ def change_intensities(
         x = blur(x, _uniform(generators) * s.blur_mm, spacing_mm, s.blur_mm)
     if s.noise > 0:
         x = x + _per_item(_uniform(generators) * s.noise) * _normal(generators, source.shape[1:])
-    # what rises above the window is not cut: a case whose brightest tissue is lost teaches little
+    # values above the window are not clipped: without its brightest tissue, a case is of little use in training
     return torch.where(chosen, x.clamp(min=0) * 2 - 1, source)
 
 

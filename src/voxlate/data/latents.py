@@ -23,7 +23,7 @@ Encode = Callable[[Tensor], Tensor]  # [B, 1, D, H, W] in network units to [B, 2
 
 
 def uncacheable(cohort: Cohort, data: DataSettings, cases: Sequence[str]) -> str:
-    """Why an item's slices are not the same whole ones every time; "" where they are."""
+    """Why an item's slices are not the same whole slices in every epoch; "" where they are."""
     if data.stack > 0:
         return f"data.stack = {data.stack}"
     if data.augment != AugmentSettings():
@@ -47,9 +47,9 @@ def cache_moments(
 ) -> None:
     """Encode every modality of the training cases once: one file a case, whole or absent; the same call again resumes.
 
-    data: for which `uncacheable` has no objection; folder: of all that the moments depend on in addition to the case's
-    own file (the encoder's weights, say). An absent modality's moments are those of background. progress: called with
-    the cases done and all cases.
+    data: settings for which `uncacheable` is ""; folder: named by all that the moments depend on in addition to the
+    case's own file (the encoder's weights, say). An absent modality's moments are those of background. progress: called
+    with the cases done and all cases.
     """
     known, _ = usable_cases(cohort, data, "train")
     names = list(dict.fromkeys([*data.source, *data.target]))
@@ -93,9 +93,9 @@ def read_moments(folder: Path, case: str, slices: slice, names: Sequence[str]) -
 
 
 def _stamp(path: Path, names: Sequence[str], lengths: Sequence[int]) -> str:
-    """What a case's moments [2 L, D, h, w] were made of; "" where a file does not hold them: it is then made anew."""
+    """The stamp of a case's moments [2 L, D, h, w]; "" where the file does not hold them and must be written again."""
     try:
-        with Record(path, "cached latents", "They are made again.").tensors("pt") as file:
+        with Record(path, "cached latents", "They are computed again.").tensors("pt") as file:
             tensors = file.read(dict.fromkeys(names, Shape(lengths)))
             stamp, _, digest = file.text("made_of").rpartition(" ")
             return stamp if digest == _digest(tensors) else ""

@@ -143,7 +143,7 @@ def prepare(
         warnings=(
             *found.unread,
             *(f"Left out: {sentence}." for sentence in found.unclaimed),
-            *(f"Not known, assumed: {sentence}." for sentence in found.guessed),
+            *(f"Not known, taken to be so: {sentence}." for sentence in found.guessed),
             *(wide_heads(headers) if found.heads else ()),
             *warnings_of(headers, splits),
             *lost_by_resampling(headers, preparation),

@@ -1,4 +1,4 @@
-"""Finds the cases of a cohort of DICOM series, each chosen by its tags."""
+"""The cases of a cohort of DICOM series, each series chosen by its tags."""
 
 import functools
 from collections import defaultdict
@@ -19,28 +19,26 @@ def cases_by_series(
     folders_below: Folders,
     choice: Choice,
 ) -> list[CaseFiles]:
-    """The cases whose series lie in folders of the layout's form, each series chosen by its tags.
+    """The cases whose series are in folders of the layout's form, each series chosen by its tags.
 
     A case may have one folder or many; root may itself be one. A modality that no series fits is missing. Raises
     BadInput where no folder has the form, several series fit one modality of a case, or none fits in any case.
     """
     skip = [path_expression(one) for one in layout.skip]
-    found = {
-        folder.relative_to(root).as_posix() if folder != root else root.resolve().name: folder  # by their paths
-        for folder, files in folders_below
-        if files and is_dicom_folder(folder)
-    }
-    folders = {name: path for name, path in found.items() if not any(one.fullmatch(name) for one in skip)}
+    folders = dict[str, Path]()  # by their paths below root
+    for folder, files in folders_below:
+        if files and is_dicom_folder(folder):
+            name = folder.relative_to(root).as_posix() if folder != root else root.resolve().name
+            if not any(expression.fullmatch(name) for expression in skip):
+                folders[name] = folder
     for pattern in layout.patterns:
         expression = path_expression(pattern)
         series: dict[Key, list[SeriesInfo]] = defaultdict(list)
         for name, folder in folders.items():
             match = expression.fullmatch(name)
             if match:
-                there = list_series(folder)
-                series[key_of(match, root)] += [
-                    info for info in there if choice.has_file(info.path, root, info.description)
-                ]
+                of_case = series[key_of(match, root)]
+                of_case += [info for info in list_series(folder) if choice.has_file(info.path, root, info.description)]
         if series:
             fitting = {key: _fitting(of_case, layout.series) for key, of_case in series.items()}
             if not any(fitting.values()):
@@ -68,12 +66,12 @@ def _several_series(
 ) -> BadInput:
     """The error of a case with several series that fit the tags of one modality."""
     name, tags = next((name, tags) for name, tags in tables.items() if name.lower() == modality)
-    there = {
-        info.path: info for folder in {location_of(path) for path, _ in candidates} for info in list_series(folder)
-    }
-    found = [there[path] for path, _ in candidates]
-    folders = " and ".join(dict.fromkeys(str(one.folder) for one in found))
-    described = len({one.description for one in found}) == len(found)
+    by_path = dict[Path, SeriesInfo]()
+    for folder in {location_of(path) for path, _ in candidates}:
+        by_path |= {info.path: info for info in list_series(folder)}
+    found = [by_path[path] for path, _ in candidates]
+    folders = " and ".join(dict.fromkeys(str(info.folder) for info in found))
+    described = len({info.description for info in found}) == len(found)
     chosen = found[0].description if described else found[0].path.name
     return BadInput(
         f"{folders}: expected one series with {tags} to be {modality} of case {case}, found {listing(found)}. Choose one (--prefer '{chosen}'), leave others out (--exclude-file, by description or path), or narrow [series.{name}] in a TOML file of your own (--preset)."

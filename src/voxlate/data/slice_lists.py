@@ -1,4 +1,4 @@
-"""Lists that come with slices whose files name no patient: which split they are in, and whose they are."""
+"""Lists of the splits and patients of slices, for array files whose names state neither."""
 
 import re
 from collections import Counter
@@ -15,17 +15,19 @@ from voxlate.images.formats.arrays import slice_size, stack_shape, states_spacin
 from voxlate.images.io import file_and_part, holds_slices
 
 PATIENTS = "patients.txt"  # in a cohort's folder: read where no other list is named
-LARGEST_SHARE = 4  # of the training items at most one in so many is held back
+LARGEST_SHARE = 4  # at most one in so many training items is held out
 STACKED = re.compile(r"slice=\{case\}")
 
 
 def slices_of(file: Path, part: str, common: str) -> Iterator[tuple[str | None, Path]]:
     """The paths of the slices that a pattern's part ('channel=0', 'slice={case}') names in a file, and their cases.
 
-    The case is None where the file's name says it; common: what holds for all files, unless the part says otherwise.
+    The case is None where the file's name states it; common: settings of all files, which the part may override.
     """
-    settings = {one.partition("=")[0]: one for one in f"{common},{part}".split(",") if one}
-    text = ",".join(settings[key] for key in sorted(settings, key=lambda key: key in ("axes", "mm", "unit")))
+    stated = [setting for setting in f"{common},{part}".split(",") if setting]
+    settings = {setting.partition("=")[0]: setting for setting in stated}
+    keys = sorted(settings, key=lambda key: key in ("axes", "mm", "unit"))
+    text = ",".join(settings[key] for key in keys)
     if not STACKED.search(text):
         yield None, Path(f"{file}#{text}") if text and holds_slices(file) else file
         return
@@ -42,10 +44,10 @@ def arranged(
     patients: Path | None,
     named: bool,
 ) -> tuple[list[CaseFiles], list[str]]:
-    """The cases of array files with their splits and patients, and a sentence on those that no list has.
+    """The cases of array files with their splits and patients, and a sentence on cases in no list.
 
-    patients: see `with_patients` (default: PATIENTS in root, where it is); named: whether the files' names say the
-    patients. Where nobody says them, they are '' (see `known_patients`), and nothing is held back for validation.
+    patients: see `with_patients` (default: PATIENTS in root, where it is); named: whether the files' names state the
+    patients. Where nothing states them, they are '' (see `known_patients`), and nothing is held out for validation.
     Raises BadInput for stacks of other shapes, and for lists that do not fit.
     """
     _refuse_unequal_stacks(cases)
@@ -61,14 +63,14 @@ def arranged(
 
 
 def known_patients(cases: Sequence[CaseFiles], root: Path) -> None:
-    """Raise BadInput where nothing says whose slices the cases are, for one patient's may reach two splits."""
+    """Raise BadInput where nothing states the patients of slices: slices of one patient may reach two splits."""
     if all(case.patient for case in cases):
         return
     form = "'ID PATIENT' a line, or an ID alone where it is a patient of its own"
     if _are_stacked(cases):
         form = "the patient of each slice, one a line"
     raise BadInput(
-        f"{root}: expected a list of patients, as nothing in such files says whose a slice is, and one patient's must not reach two splits, found none. Pass --patients FILE, or save it there as {PATIENTS}: {form}."
+        f"{root}: expected a list of patients, because such files do not state them and the slices of one patient must not be in two splits, found none. Pass --patients FILE, or save it there as {PATIENTS}: {form}."
     )
 
 
@@ -98,7 +100,7 @@ def with_patients(cases: list[CaseFiles], path: Path) -> list[CaseFiles]:
 def refuse_unfit(cases: Sequence[CaseFiles], root: Path) -> None:
     """Raise BadInput where a case lacks a file that others have, or its slices differ in size.
 
-    Neither can be set right: slices state no place by which they could be resampled to each other.
+    Neither can be corrected: slices state no position by which they could be resampled to each other.
     """
     every = {name for case in cases for name in case.paths}
     for case in cases:
@@ -113,7 +115,7 @@ def refuse_unfit(cases: Sequence[CaseFiles], root: Path) -> None:
         _refuse_unequal(
             known,
             "height and width",
-            "slices state no place by which to resample them",
+            "slices state no position by which to resample them",
         )
 
 
@@ -124,7 +126,7 @@ def _refuse_unequal_stacks(cases: list[CaseFiles]) -> None:
 
 
 def _refuse_unequal(shapes: Sequence[tuple[Path, tuple[int, ...]]], what: str, why: str) -> None:
-    """Raise BadInput where an array has another shape than the first one."""
+    """Raise BadInput where an array has another shape than the first array."""
     for path, shape in shapes:
         first, expected = shapes[0]
         if shape != expected:
@@ -134,7 +136,7 @@ def _refuse_unequal(shapes: Sequence[tuple[Path, tuple[int, ...]]], what: str, w
 
 
 def unstated_spacing(cases: Sequence[CaseFiles]) -> list[str]:
-    """A sentence where the spacing of slices in arrays is a guess."""
+    """A sentence where the spacing of slices in arrays is assumed."""
     parts = [file_and_part(path) for case in cases for path in case.files.values()]
     if all(not holds_slices(path) or states_spacing(part) for path, part in parts):
         return []
@@ -172,16 +174,16 @@ def _with_splits(
 
 
 def _held_back(cases: list[CaseFiles], count: int) -> list[CaseFiles]:
-    """The cases with so many training items as validation, patient by patient in the order of a hash of their names."""
+    """The cases with `count` training items moved to validation, patient by patient in the order of hashed names."""
     training = [case for case in cases if case.split == "train"]
     if not count or not training:
         return cases
-    if not all(case.patient for case in cases):  # which they are is known once the patients are
+    if not all(case.patient for case in cases):  # decided once the patients are known
         return [replace(case, split=None) if case.split == "train" else case for case in cases]
     of_patient = Counter(case.patient for case in training)
     wanted = min(count, len(training) // LARGEST_SHARE)
     chosen = set[str]()
-    for patient in sorted(of_patient, key=lambda name: patient_order(0, name))[:-1]:  # one is left to learn from
+    for patient in sorted(of_patient, key=lambda name: patient_order(0, name))[:-1]:  # one patient stays in training
         if sum(of_patient[one] for one in chosen) < wanted:
             chosen.add(patient)
     return [replace(case, split="val") if case.split == "train" and case.patient in chosen else case for case in cases]

@@ -145,20 +145,19 @@ def apply_transform(
 ) -> Volume:
     """The volume on `grid` through a transform, by splines of order 0 (labels), 1 or 3.
 
-    What the volume does not cover gets `fill` (default: its lowest value).
+    Voxels outside the volume get `fill` (default: its lowest value).
     """
     itk = simpleitk()
     interpolator = {0: itk.sitkNearestNeighbor, 1: itk.sitkLinear, 3: itk.sitkBSpline}[order]
     lowest = float(volume.data.min()) if fill is None else fill
     geometry = _geometry(to_image(np.zeros((1, 1, 1), np.uint8), grid))
     size = [int(n) for n in reversed(grid.shape)]
-    images = (to_image(one, volume.grid) for one in volume.data)
-    made = [itk.Resample(image, size, transform, interpolator, *geometry, lowest, itk.sitkFloat32) for image in images]
-    return dataclasses.replace(
-        volume,
-        data=np.stack([itk.GetArrayFromImage(one) for one in made]),
-        affine=grid.affine,
-    )
+    channels = []
+    for channel in volume.data:
+        image = to_image(channel, volume.grid)
+        moved = itk.Resample(image, size, transform, interpolator, *geometry, lowest, itk.sitkFloat32)
+        channels.append(itk.GetArrayFromImage(moved))
+    return dataclasses.replace(volume, data=np.stack(channels), affine=grid.affine)
 
 
 def covered(moving: Grid, fixed: Grid, transform: Transform) -> np.ndarray:
@@ -189,7 +188,8 @@ class CoarsePair:
     """Two coarse scans with their outlines and intensity ranges, as all stages need them."""
 
     def __init__(self, moving: Volume, fixed: Volume) -> None:
-        self.moving, self.fixed = moving, fixed
+        self.moving = moving
+        self.fixed = fixed
         self.bodies = foreground(moving), foreground(fixed)
         self.centre = centre_mm(fixed.grid, self.bodies[1])
         self.ranges = _range(moving), _range(fixed)
@@ -201,7 +201,8 @@ class CoarsePair:
     def compare(self, transform: Transform) -> Similarity:
         grid = self.fixed.grid
         shared = covered(self.moving.grid, grid, transform)
-        boxes = [float(np.prod(one.grid.shape) * np.prod(one.grid.spacing_mm)) for one in (self.moving, self.fixed)]
+        grids = (self.moving.grid, grid)
+        boxes = [float(np.prod(one.shape) * np.prod(one.spacing_mm)) for one in grids]
         if shared.mean() * boxes[1] < LEAST_SHARED * min(boxes):
             return Similarity(1.0, 0.0, float(shared.mean()))
         moving = apply_transform(self.moving, grid, transform).data[0]
@@ -219,14 +220,15 @@ class CoarsePair:
 
     def folds(self, transform: Transform) -> bool:
         """Whether a transform folds space somewhere, or changes a voxel's volume more than tenfold."""
-        itk, image = simpleitk(), self.images[1]
+        itk = simpleitk()
+        image = self.images[1]
         field = itk.TransformToDisplacementField(
             transform,
             itk.sitkVectorFloat64,
             image.GetSize(),
             *_geometry(image),
         )
-        # ITK's own determinant takes the image's axes for the patient's
+        # ITK's own determinant assumes that the image's axes are those of the patient
         steps = np.stack(np.gradient(itk.GetArrayViewFromImage(field), axis=(0, 1, 2)), axis=-1)
         across = (LPS_TO_RAS @ self.fixed.affine)[:3, :3][:, ::-1]  # the same steps without the transform: D, H, W
         volumes = np.linalg.det(steps + across) / np.linalg.det(across)
@@ -244,8 +246,11 @@ def _range(volume: Volume) -> tuple[float, float]:
 
 def _rigid(pair: CoarsePair, start: Transform) -> Transform | None:
     """The best of several starts: the headers', the boxes' centres, the bodies' centres."""
-    fixed, moving = pair.fixed.grid, pair.moving.grid
-    shifts = np.zeros(3), centre_mm(moving) - centre_mm(fixed), centre_mm(moving, pair.bodies[0]) - pair.centre
+    fixed = pair.fixed.grid
+    moving = pair.moving.grid
+    by_boxes = centre_mm(moving) - centre_mm(fixed)
+    by_bodies = centre_mm(moving, pair.bodies[0]) - pair.centre
+    shifts = np.zeros(3), by_boxes, by_bodies
     found: list[tuple[float, int, Transform]] = []
     for shift in shifts:
         begin = simpleitk().Euler3DTransform(pair.centre.tolist(), 0.0, 0.0, 0.0, shift.tolist())
@@ -279,7 +284,7 @@ def _linear(pair: CoarsePair, begin: Transform, levels: tuple[int, ...]) -> Tran
 
 
 def _bspline(pair: CoarsePair, start: Transform, knots_mm: float, level: int) -> Transform | None:
-    """A free-form deformation by cubic splines before what was found so far. Source: Rueckert et al. 1999.
+    """A free-form deformation by cubic splines, applied before the transform so far. Source: Rueckert et al. 1999.
 
     The moving scan is resampled by `start` first, because ITK gives no derivative through an earlier spline. Optimising
     a spline before a moving initial transform deforms more where scans end, until it folds, and is then lost.
@@ -302,7 +307,7 @@ def _bspline(pair: CoarsePair, start: Transform, knots_mm: float, level: int) ->
 
 
 def _ants(pair: CoarsePair, start: Transform) -> Transform | None:
-    """Symmetric diffeomorphic registration of ANTs after what was found so far. Source: Avants et al. 2008."""
+    """Symmetric diffeomorphic registration of ANTs after the transform so far. Source: Avants et al. 2008."""
     ants = optional_package(
         "ants",
         "ants",
@@ -355,7 +360,7 @@ def _optimised(
     moving: Any,
     fixed: Any,
 ) -> Transform | None:
-    """The transform once it is optimised, in place; none where it lost the overlap of the two."""
+    """The transform after its optimisation, in place; None where the two no longer overlap."""
     registration.SetInitialTransform(transform)
     try:
         registration.Execute(fixed, moving)

@@ -1,4 +1,4 @@
-"""How similar two images are: structurally, by mutual information, and the overlap of two masks."""
+"""Similarity of two images (structural, mutual information), and the overlap of two masks."""
 
 import math
 from collections.abc import Callable
@@ -19,13 +19,17 @@ def ssim_map(a: Any, b: Any, data_range: float, window_mean: Callable[[Any], Any
 
     window_mean: the Gaussian-weighted mean around each place (RADIUS, SIGMA), of an image. Source: eq. 13.
     """
-    a, b = a / data_range, b / data_range  # float32 then holds the squares to 1e-7 of the constants' scale
-    mean_a, mean_b = window_mean(a), window_mean(b)
+    # divided, so that float32 holds the squares to 1e-7 of the constants' scale
+    a = a / data_range
+    b = b / data_range
+    mean_a = window_mean(a)
+    mean_b = window_mean(b)
     product = mean_a * mean_b
     squares = mean_a * mean_a + mean_b * mean_b
     covariance = window_mean(a * b) - product
     variances = window_mean(a * a + b * b) - squares
-    c1, c2 = K1**2, K2**2
+    c1 = K1**2
+    c2 = K2**2
     return (2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
 
 
@@ -41,9 +45,11 @@ def mutual_information(
     a, b: paired values. The histogram has `bins` equal bins over each range; values outside count in the first and last
     bin. NaN where both are constant. Source: Studholme et al. 1999, eq. 6.
     """
-    joint = np.bincount(_bin(a, *range_a, bins) * bins + _bin(b, *range_b, bins), minlength=bins * bins)
-    joint = joint.reshape(bins, bins)
-    of_a, of_b, both = (float(_entropy(one)) for one in (joint.sum(1), joint.sum(0), joint.ravel()))
+    pairs = _bin(a, *range_a, bins) * bins + _bin(b, *range_b, bins)
+    joint = np.bincount(pairs, minlength=bins * bins).reshape(bins, bins)
+    of_a = float(_entropy(joint.sum(1)))
+    of_b = float(_entropy(joint.sum(0)))
+    both = float(_entropy(joint.ravel()))
     return (of_a + of_b) / both if both > 0 else float("nan")
 
 
@@ -95,7 +101,7 @@ def _entropy(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _entropy_of_few(counts: NDArray[np.int64], most: int) -> NDArray[np.float64]:
-    """The same of counts that sum up to `most` or less, by a table of k log k: no logarithm of each count."""
+    """The entropy of counts that sum up to `most` or less, by a table of k log k instead of a logarithm for each."""
     whole = np.arange(most + 1, dtype=np.float64)
     table = whole * np.log(np.maximum(whole, 1.0))
     total = counts.sum(-1)

@@ -126,7 +126,7 @@ def _named(inputs: list[str], model: Model | Ensemble, split: str | None, layout
     for case in in_split(model, found.cases, split):
         yield Scans(case.case, case.files | ({MASK: case.mask} if case.mask else {}))
     yield from (
-        Scans(name, {}) for name in found.bare if split is None or recorded.get(name) == split
+        Scans(name, {}) for name in found.without_scan if split is None or recorded.get(name) == split
     )  # said to lack scans
 
 
