@@ -261,7 +261,7 @@ def test_blank_and_windowed_images_are_warned_of(tmp_path: Path, save) -> None:
     cohort = prepare(tmp_path / "in", tmp_path / "out", workers=1, audit=False)
     blank, windowed, padded = sorted(cohort.warnings, key=len)
     assert blank == "a/t1 is blank (every voxel is 7), and counts as missing."
-    assert "a/ct is between 0 and 31" in windowed or "a/ct lies in 0 to 31" in padded
+    assert "a/ct is between 0 and 31" in windowed or "a/ct is between 0 and 31" in padded
     assert "a/cta has voxels of -3024 HU" in windowed or "a/cta has voxels of -3024 HU" in padded
 
 

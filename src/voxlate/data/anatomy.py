@@ -159,7 +159,8 @@ def body_of(case: PreparedCase, name: str, spec: IntensityMap) -> Body:
     coarse, spacing = _coarse(case.volume(name))
     body = foreground(coarse)
     (z0, z1), (y0, y1), (x0, x1) = bounding_box(body)
-    scaled = spec.scale(statistics).forward(np.where(body, coarse.data[0], coarse.data[0].min()))
+    values = np.where(body, coarse.data[0], coarse.data[0].min())
+    scaled = spec.scale(statistics).forward(values)
     extents = np.array([z1 - z0, y1 - y0, x1 - x0]) * spacing
     box = _unit(_stretched(scaled[z0:z1, y0:y1, x0:x1]))
     grain = np.log1p(spacing / 2 / extents)
@@ -175,9 +176,11 @@ def _coarse(volume: Volume) -> tuple[Volume, NDArray[np.float64]]:
         if block > 1:
             count = data.shape[axis] // block
             whole = data.take(range(count * block), axis)
-            data = whole.reshape(*data.shape[:axis], count, block, *data.shape[axis + 1 :]).mean(axis + 1)
+            blocks = (*data.shape[:axis], count, block, *data.shape[axis + 1 :])
+            data = whole.reshape(blocks).mean(axis + 1)
             spacing[axis] *= block
-    return Volume(data[None], np.diag([*spacing[::-1], 1.0]), volume.unit, volume.modality), spacing
+    affine = np.diag([*spacing[::-1], 1.0])
+    return Volume(data[None], affine, volume.unit, volume.modality), spacing
 
 
 def _stretched(values: Box) -> Box:
@@ -245,7 +248,8 @@ def _usual(boxes: Box, patients: Mapping[str, Sequence[Body]]) -> Usual:
     squares = (count * np.var(leans, axis=0) + LEAN_WORTH * USUAL_LEAN**2) / (count + LEAN_WORTH)
     bodies = [body for cases in patients.values() for body in cases]
     sizes = np.stack([body.size for body in bodies])
-    spread = (len(sizes) * sizes.var(axis=0) + WORTH * USUAL_SPREAD**2) / (len(sizes) + WORTH) * (1 + 1 / count)
+    variance = (len(sizes) * sizes.var(axis=0) + WORTH * USUAL_SPREAD**2) / (len(sizes) + WORTH)
+    spread = variance * (1 + 1 / count)
     grain = np.mean([body.grain for body in bodies], axis=0)
     margin = MARGIN if count >= ENOUGH else UNPROVED
     levels = [body.level for body in bodies]

@@ -75,10 +75,11 @@ def augment(
     labels = batch.labels
     grid, moved = draw_grid(settings, generators, images.shape[2:], spacing_mm)
     if grid is not None:
-        fill = torch.tensor([BACKGROUND] * (images.shape[1] - 1) + [0.0]).view(1, -1, 1, 1, 1)
+        fills = [BACKGROUND] * (images.shape[1] - 1) + [0.0]
+        fill = torch.tensor(fills).view(1, -1, 1, 1, 1)
         images = torch.where(moved, sample(images - fill, grid).add_(fill), images)
         if labels is not None:
-            missing = (labels < 0).flatten(2).all(dim=2).view(*labels.shape[:2], 1, 1, 1)
+            missing = (labels < 0).flatten(2).all(dim=2)[..., None, None, None]
             fill = -missing.to(labels.dtype)
             labels = torch.where(moved, sample(labels - fill, grid, "nearest").add_(fill), labels)
     flipped = draw_flips(settings, generators, axes)
@@ -148,7 +149,8 @@ def draw_affine(
     turn = _signed(generators, math.radians(settings.rotate_degrees))
     tilts = [_signed(generators, math.radians(settings.tilt_degrees)) for _ in range(2)]
     log_scale = _signed(generators, math.log1p(settings.scale))
-    log_stretch = torch.stack([_signed(generators, math.log1p(settings.stretch)) for _ in range(3)], dim=1)
+    most_stretch = math.log1p(settings.stretch)
+    log_stretch = torch.stack([_signed(generators, most_stretch) for _ in range(3)], dim=1)
     shear = _signed(generators, settings.shear)
     share = torch.stack([_signed(generators, settings.translate) for _ in range(2)], dim=1)
     affine = _rotation(turn, 0, 1)
@@ -156,8 +158,10 @@ def draw_affine(
         affine = affine @ _rotation(tilts[0], 0, 2) @ _rotation(tilts[1], 1, 2)
     sheared = torch.eye(3).repeat(count, 1, 1)
     sheared[:, 0, 1] = shear
-    affine = affine @ sheared * torch.exp(log_scale.view(-1, 1, 1) + log_stretch.view(-1, 1, 3))
-    shift = torch.cat([share * torch.tensor([size[2], size[1]]), torch.zeros(count, 1)], dim=1)
+    log_sizes = log_scale.view(-1, 1, 1) + log_stretch.view(-1, 1, 3)
+    affine = affine @ sheared * torch.exp(log_sizes)
+    in_plane = share * torch.tensor([size[2], size[1]])
+    shift = torch.cat([in_plane, torch.zeros(count, 1)], dim=1)
     return affine, shift
 
 
@@ -217,7 +221,8 @@ def smooth_field(
     counts = [points if length > 1 else 1 for length in size]
     field = _normal(generators, (channels, *counts))
     for axis, (length, count) in enumerate(zip(size, counts), start=2):
-        field = torch.tensordot(field, spline_weights(length, count), dims=([axis], [1])).movedim(-1, axis)
+        weights = spline_weights(length, count)
+        field = torch.tensordot(field, weights, dims=([axis], [1])).movedim(-1, axis)
     return field
 
 
@@ -226,7 +231,8 @@ def spline_weights(length: int, points: int) -> Tensor:
     """Weights [length, points] of uniform cubic B-splines; rows of unit norm, so white knots keep unit variance."""
     if points == 1:
         return torch.ones(length, 1)
-    away = (torch.linspace(0, points - 3, length).view(-1, 1) - (torch.arange(points) - 1)).abs()
+    places = torch.linspace(0, points - 3, length).view(-1, 1)
+    away = (places - (torch.arange(points) - 1)).abs()
     near = 2 / 3 - away**2 + away**3 / 2
     far = (2 - away).clamp(min=0) ** 3 / 6
     weights = torch.where(away < 1, near, far)
@@ -281,7 +287,8 @@ def blur(x: Tensor, sigma_mm: Tensor, spacing_mm: Tensor, most_mm: float) -> Ten
         if x.shape[2 + axis] == 1:
             continue
         sigma = (sigma_mm / spacing_mm[:, axis]).clamp(min=1e-3)
-        radius = max(1, math.ceil(3 * most_mm / float(spacing_mm[:, axis].min())))
+        finest_mm = float(spacing_mm[:, axis].min())
+        radius = max(1, math.ceil(3 * most_mm / finest_mm))
         radius = min(radius, x.shape[2 + axis] - 1)
         places = torch.arange(-radius, radius + 1, dtype=x.dtype)
         kernel = torch.exp(-0.5 * (places / sigma.view(-1, 1)) ** 2)
@@ -295,7 +302,9 @@ def _convolve(x: Tensor, kernel: Tensor, axis: int) -> Tensor:
     radius = kernel.shape[1] // 2
     lines = x.movedim(2 + axis, -1)
     flat = F.pad(lines.reshape(len(x), -1, lines.shape[-1]), (radius, radius), mode="replicate")
-    windows = sum(kernel[:, k].view(-1, 1, 1) * flat[..., k : k + lines.shape[-1]] for k in range(kernel.shape[1]))
+    length = lines.shape[-1]
+    weights = kernel.T.unsqueeze(-1).unsqueeze(-1)
+    windows = sum(weight * flat[..., k : k + length] for k, weight in enumerate(weights))
     assert isinstance(windows, Tensor)
     return windows.view(lines.shape).movedim(-1, 2 + axis)
 

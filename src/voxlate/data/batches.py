@@ -126,7 +126,7 @@ class Batches(Dataset[Batch]):
         header = self.cohort.header(case, self.data.axes)
         starts = self.starts[case]
         z = starts[_below(len(starts), generator)] if fixed is None else fixed
-        axes = [_choices(header.shape[k], self.data.patch[k], header.mask_box[k]) for k in (1, 2)]
+        _, *axes = map(_choices, header.shape, self.data.patch, header.mask_box)
         if self.data.centred:
             x = even_start(header.shape[2], self.data.patch[2])
             axes[1] = range(x, x + 1)

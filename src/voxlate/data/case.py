@@ -146,9 +146,10 @@ def resize_case(case: PreparedCase, size: Size, slices: tuple[int, int]) -> Prep
     grid = next(iter(volumes.values())).grid
     bits = None
     if MASK in case.arrays:
-        planes = [
-            zoomed(case.mask([name])[first:last].astype(np.float32), size) > 0.5 for name in case.header.present
-        ]  # cubic splines overshoot and undershoot
+        planes = []
+        for name in case.header.present:
+            mask = case.mask([name])[first:last].astype(np.float32)
+            planes.append(zoomed(mask, size) > 0.5)  # cubic splines overshoot and undershoot
         bits = arrays[MASK] = _join_bits(planes)
     header = dataclasses.replace(case.header, statistics=statistics, **_geometry(grid, bits))
     return PreparedCase(header, arrays, axes=case.axes)
@@ -256,7 +257,8 @@ def _header_digest(plain: dict[str, Any]) -> str:
 
 def digest(values: np.ndarray) -> str:
     """SHA-256 of an array as a case file holds it."""
-    return hashlib.sha256(repr((values.shape, values.dtype.str)).encode() + values.tobytes()).hexdigest()
+    kind = repr((values.shape, values.dtype.str))
+    return hashlib.sha256(kind.encode() + values.tobytes()).hexdigest()
 
 
 def open_case(path: Path) -> PreparedCase:

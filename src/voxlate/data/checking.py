@@ -109,7 +109,8 @@ def finest(cases: Sequence[CaseFiles], names: Sequence[str]) -> str | None:
     """
     if len(names) < 2:
         return next(iter(names), None)
-    some = {one.case: one for one in (cases[0], cases[len(cases) // 2], cases[-1])}.values()
+    compared = (cases[0], cases[len(cases) // 2], cases[-1])
+    some = {case.case: case for case in compared}.values()
     sizes = {name: [read_volume(one.files[name], name).grid.spacing_mm for one in some] for name in names}
 
     def loss(name: str) -> tuple[float, float]:

@@ -68,13 +68,18 @@ def warnings_of(headers: list[CaseHeader], splits: Mapping[str, str]) -> list[st
 
 def wide_heads(headers: list[CaseHeader]) -> list[str]:
     """A sentence where most masks are wider than deep, as no head is: rows and columns are likely exchanged."""
-    sizes = [[(end - first) * mm for (first, end), mm in zip(header.mask_box, header.spacing_mm)] for header in headers]
+    sizes = [_extents_mm(header) for header in headers]
     wide = sum(width > depth for _, depth, width in sizes)
     if 2 * wide <= len(headers):
         return []
     return [
         f"{wide} of {len(headers)} heads are wider than deep: rows and columns are likely exchanged. State their orientation in a preset of your own (arrays.part, axes=LP for instance)."
     ]
+
+
+def _extents_mm(header: CaseHeader) -> list[float]:
+    """The sides of the mask's box along D, H, W."""
+    return [(end - first) * mm for (first, end), mm in zip(header.mask_box, header.spacing_mm)]
 
 
 def _some(sentences: list[str]) -> list[str]:

@@ -59,7 +59,8 @@ def cache_moments(
         case = laid_out(cohort.case(name), data.axes)
         path = folder / f"{name}.safetensors"
         stamp = f"{case.header.inputs} {folder.name}"
-        if not path.is_file() or _stamp(path, names, (channels, case.header.shape[0], *size)) != stamp:
+        lengths = (channels, case.header.shape[0], *size)
+        if not path.is_file() or _stamp(path, names, lengths) != stamp:
             with whole_file(path) as temporary:
                 moments = _moments(case, data, intensity, encode)
                 save_file(moments, temporary, metadata={"made_of": f"{stamp} {_digest(moments)}"})
@@ -78,8 +79,10 @@ def _moments(
     size = (case.header.shape[0], *data.patch[1:])
     pair = read_pair(case, data, intensity, (0, 0, x), size)
     assert pair.target is not None
-    images = dict(zip([*data.source, *data.target], torch.cat([pair.source, pair.target], dim=1)[0]))
-    return {name: encode(image[None, None])[0].float().cpu().contiguous() for name, image in images.items()}
+    names = [*data.source, *data.target]
+    images = dict(zip(names, torch.cat([pair.source, pair.target], dim=1)[0]))
+    moments = {name: encode(image[None, None])[0] for name, image in images.items()}
+    return {name: values.float().cpu().contiguous() for name, values in moments.items()}
 
 
 def read_moments(folder: Path, case: str, slices: slice, names: Sequence[str]) -> Tensor:

@@ -199,7 +199,8 @@ def _take_folds(path: Path, table: list[tuple[int, Row]]) -> None:
 def _with_folds(path: Path, rows: list[Row], cases: list[CaseFiles]) -> list[CaseFiles]:
     """The cases with their folds; raises BadInput for a patient in two of them."""
     stated = {_name(row): int(row[FOLD]) for row in rows if row.get(FOLD)}
-    cases = [dataclasses.replace(case, fold=stated.get(case.case, stated.get(case.patient))) for case in cases]
+    folds = {case.case: stated.get(case.case, stated.get(case.patient)) for case in cases}
+    cases = [dataclasses.replace(case, fold=folds[case.case]) for case in cases]
     first = dict[str, CaseFiles]()
     for case in cases:
         other = first.setdefault(case.patient, case)

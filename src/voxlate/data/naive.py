@@ -104,7 +104,8 @@ class Baselines:
 
     def mean_image(self, target: str, box: Grid) -> Volume:
         """The mean of the training targets, stretched to fill a case's grid [D, H, W]."""
-        blank = canonical(Volume(np.zeros((1, *box.shape), np.float32), box.affine, "", target))
+        zeros = np.zeros((1, *box.shape), np.float32)
+        blank = canonical(Volume(zeros, box.affine, "", target))
         mean = _stretch(self.means[target], blank.data.shape[1:])
         return return_to(Volume(mean[None], blank.affine, "", target), box)
 
@@ -205,7 +206,8 @@ def _check(record: Record, found: Baselines) -> None:
         largest = max(abs(scale.low), abs(scale.high))
         record.check(largest <= LARGEST, f"a range of {name} from {scale.low:g} to {scale.high:g}")
     if found.products is not None:
-        sound = np.array_equal(found.products, found.products.T) and close(float(found.products[-1, -1]), 1)
+        symmetric = np.array_equal(found.products, found.products.T)
+        sound = symmetric and close(float(found.products[-1, -1]), 1)
         record.check(sound, "mean products that are none")
 
 
@@ -231,7 +233,8 @@ def fit(
     """
     totals: dict[str, NDArray[np.float64]] = {}
     images = dict.fromkeys(targets, 0)
-    sums = {(source, target): np.zeros((2, BINS)) for source in sources for target in targets if source != target}
+    pairs = [(source, target) for source in sources for target in targets if source != target]
+    sums = {pair: np.zeros((2, BINS)) for pair in pairs}
     count = 0
     names = sorted({*sources, *targets})
     ends: dict[str, list[tuple[float, float]]] = {name: [] for name in targets if ranges[name].own}
@@ -338,14 +341,18 @@ def _shares(
     body: Body,
 ) -> NDArray[np.float64]:
     """Values as shares of their ranges, by name, and a row of 1: [M + 1, voxels that some modality shows]."""
-    shares = {name: (values[name].astype(np.float64) - ranges[name].low) / ranges[name].width for name in values}
+    shares = dict[str, NDArray[np.float64]]()
+    for name, scale in ranges.items():
+        if name in values:
+            shares[name] = (values[name].astype(np.float64) - scale.low) / scale.width
     inside = np.any([share > 0 for share in shares.values()], axis=0) if body is None else body
     rows = [shares[name][inside] for name in sorted(shares)]
     return np.stack([*rows, np.ones_like(rows[0])])
 
 
 def _bins(values: NDArray[np.float32], scale: Range) -> NDArray[np.intp]:
-    bins: NDArray[np.intp] = np.clip((values - scale.low) * (BINS / scale.width), 0, BINS - 1).astype(np.intp)
+    scaled = (values - scale.low) * (BINS / scale.width)
+    bins: NDArray[np.intp] = np.clip(scaled, 0, BINS - 1).astype(np.intp)
     return bins
 
 

@@ -87,7 +87,9 @@ class DataSettings:
     @property
     def channels(self) -> list[tuple[str, int]]:
         """Modality and slice offset of each source channel: the slice itself, then below, above, two below, …"""
-        steps = [0] + [sign * k for k in range(1, self.stack + 1) for sign in (-1, 1)]
+        steps = [0]
+        for k in range(1, self.stack + 1):
+            steps += [-k, k]
         return [(name, step) for step in steps for name in self.source]
 
     @property

@@ -111,7 +111,7 @@ def prepare(
         "manifest": _place(table),
         "patients": _place(patients),
         "modalities": modalities,
-        **{name: [some] if isinstance(some, str) else some and [*some] for name, some in chosen.items()},
+        **{name: _listed(patterns) for name, patterns in chosen.items()},
         **asdict(preparation),
         "unread": found.unread,
         "left_out": found.unclaimed,
@@ -154,6 +154,10 @@ def prepare(
     write_cohort(cohort)
     _remove_unused_transforms(out, headers)
     return open_cohort(out)
+
+
+def _listed(patterns: Sequence[str] | str | None) -> Sequence[str] | None:
+    return [patterns] if isinstance(patterns, str) else patterns and [*patterns]
 
 
 def complete(asked: Preparation, cases: list[CaseFiles]) -> Preparation:

@@ -54,8 +54,12 @@ def cases_by_series(
 
 def _fitting(series: Sequence[SeriesInfo], tables: Mapping[str, Tags]) -> Candidates:
     """The series that each modality may be, by their tags, each with its description."""
-    fitting = {name.lower(): [info for info in series if tags.fits(info)] for name, tags in tables.items()}
-    return {name: [(one.path, one.description) for one in some] for name, some in fitting.items() if some}
+    fitting = dict[str, list[tuple[Path, str]]]()
+    for name, tags in tables.items():
+        fits = [(info.path, info.description) for info in series if tags.fits(info)]
+        if fits:
+            fitting[name.lower()] = fits
+    return fitting
 
 
 def _several_series(

@@ -65,7 +65,10 @@ def passing_slices(images: Mapping[str, np.ndarray], chosen: SliceFilter) -> np.
         if name not in images:
             continue
         image = images[name]
-        kept &= image.any((1, 2)) if image.dtype == np.bool_ else image.min((1, 2)) != image.max((1, 2))
+        if image.dtype == np.bool_:
+            kept &= image.any((1, 2))
+        else:
+            kept &= image.min((1, 2)) != image.max((1, 2))
         bright[name] = image > (float(image.mean(dtype=np.float64)) if limit == "mean" else limit)
         area[name] = bright[name].sum((1, 2))
         kept &= area[name] >= chosen.pixels

@@ -84,7 +84,8 @@ def with_patients(cases: list[CaseFiles], path: Path) -> list[CaseFiles]:
             raise BadInput(
                 f"{path}: expected a patient for each of {len(cases)} slices, one a line, found {found}. Fix the list."
             )
-        return [replace(one, patient=row[0]) for one, row in zip(sorted(cases, key=lambda case: case.case), rows)]
+        ordered = sorted(cases, key=lambda case: case.case)
+        return [replace(case, patient=row[0]) for case, row in zip(ordered, rows)]
     owners = dict[str, str]()
     for (number, line), row in zip(lines, rows):
         if len(row) > 2 or owners.setdefault(row[0], row[-1]) != row[-1]:
@@ -109,8 +110,10 @@ def refuse_unfit(cases: Sequence[CaseFiles], root: Path) -> None:
             raise BadInput(
                 f"{root}: expected {', '.join(sorted(case.paths))} and {lacking[0]} of {case.case}, found no {lacking[0]}. Add the file, take the case out, or name the modalities to prepare (--modality)."
             )
-        arrays = [path for path in case.paths.values() if file_and_part(path)[0].suffix.lower() in (".npy", ".npz")]
-        sizes = ((path, slice_size(*file_and_part(path))) for path in arrays)
+        parts = {path: file_and_part(path) for path in case.paths.values()}
+        sizes = [
+            (path, slice_size(*part)) for path, part in parts.items() if part[0].suffix.lower() in (".npy", ".npz")
+        ]
         known = [(path, size) for path, size in sizes if size is not None]
         _refuse_unequal(
             known,
@@ -152,7 +155,8 @@ def _with_splits(
         return cases, []
     splits = dict[str, str]()
     for split, name in arrays.lists.items():
-        path = next((base / name for base in (root, root.resolve().parent) if (base / name).is_file()), root / name)
+        beside = root.resolve().parent / name
+        path = beside if beside.is_file() and not (root / name).is_file() else root / name
         ids = [line for _, line in _lines(path)]
         twice = [one for one, count in Counter(ids).items() if count > 1]
         if twice:

@@ -17,7 +17,8 @@ def read_table(path: Path) -> list[tuple[int, Row]]:
     out. Raises BadInput for a file that is no such text, a name twice, quotes that a line opens and
     does not close (line breaks in cells, too), and rows with more or fewer cells than names.
     """
-    lines = [(number, line) for number, line in enumerate(_text(path).splitlines(), start=1) if line.strip()]
+    numbered = enumerate(_text(path).splitlines(), start=1)
+    lines = [(number, line) for number, line in numbered if line.strip()]
     separator = max("\t;,", key=lines[0][1].count) if lines else ","
     table = [(number, _cells(path, number, line, separator)) for number, line in lines]
     if not table:

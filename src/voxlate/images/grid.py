@@ -39,7 +39,8 @@ class Grid:
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Distance between neighbouring voxels along (D, H, W)."""
-        x, y, z = (float(length) for length in np.linalg.norm(self.affine[:3, :3], axis=0))
+        lengths = np.linalg.norm(self.affine[:3, :3], axis=0)
+        x, y, z = (float(length) for length in lengths)
         return z, y, x
 
     @property
@@ -114,7 +115,8 @@ def share_inside(a: Grid, b: Grid) -> float:
     places = (np.linspace(0, length - 1, 9) for length in a.shape[::-1])
     points = np.stack(np.meshgrid(*places, indexing="ij"), axis=-1).reshape(-1, 3)
     in_mm = points @ a.affine[:3, :3].T + a.affine[:3, 3]
-    in_voxels = (in_mm - b.affine[:3, 3]) @ np.linalg.inv(b.affine[:3, :3]).T
+    to_voxels = np.linalg.inv(b.affine[:3, :3])
+    in_voxels = (in_mm - b.affine[:3, 3]) @ to_voxels.T
     inside = (in_voxels > -0.5) & (in_voxels < np.array(b.shape[::-1]) - 0.5)
     return float(inside.all(axis=1).mean())
 
@@ -129,7 +131,8 @@ def with_spacing(grid: Grid, spacing_mm: tuple[float, float, float]) -> Grid:
         raise ValueError(f"spacing_mm must be positive, got {spacing_mm}")
     old = np.array(grid.spacing_mm)
     new = np.array(spacing_mm, dtype=np.float64)
-    shape = np.maximum(1, np.ceil(np.array(grid.shape) * old / new - 1e-3)).astype(int)
+    voxels = np.array(grid.shape) * old / new
+    shape = np.maximum(1, np.ceil(voxels - 1e-3)).astype(int)
     return _same_centre(grid, shape, new / old)
 
 
@@ -143,7 +146,8 @@ def _same_centre(grid: Grid, shape: np.ndarray, factor: np.ndarray) -> Grid:
     """The grid of another shape (D, H, W) around the same centre, whose spacing is multiplied by `factor`."""
     affine = np.eye(4)
     affine[:3, :3] = grid.affine[:3, :3] * factor[::-1]
-    centre = grid.affine[:3, :3] @ (np.array(grid.shape[::-1]) - 1) / 2 + grid.affine[:3, 3]
+    middle = np.array(grid.shape[::-1]) - 1
+    centre = grid.affine[:3, :3] @ middle / 2 + grid.affine[:3, 3]
     affine[:3, 3] = centre - affine[:3, :3] @ (shape[::-1] - 1) / 2
     depth, height, width = (int(length) for length in shape)
     return Grid((depth, height, width), affine)
@@ -224,5 +228,6 @@ def _outside(
     beyond = np.zeros(plane, dtype=bool)
     y, x = np.ogrid[: plane[0], : plane[1]]
     for row, first, length in zip(matrix, offset, shape):
-        beyond |= np.abs(row[1] * y + row[2] * x + first - (length - 1) / 2) > length / 2 + 1e-4
+        from_centre = row[1] * y + row[2] * x + first - (length - 1) / 2
+        beyond |= np.abs(from_centre) > length / 2 + 1e-4
     return beyond

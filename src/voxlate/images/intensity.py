@@ -124,7 +124,8 @@ class Percentile(IntensityMap):
     def scale(self, statistics: Statistics | None, slice_index: int | None = None) -> Scale:
         known = _known(statistics)
         inside = known.foreground if self.inside == "foreground" else known.all
-        return Scale(inside.at(self.low) if self.floor is None else self.floor, inside.at(self.high))
+        low = inside.at(self.low) if self.floor is None else self.floor
+        return Scale(low, inside.at(self.high))
 
 
 @settings
@@ -165,7 +166,8 @@ def network_ends(spec: IntensityMap) -> tuple[float, float]:
     """The network units that any truth is between: the ends of a window, which clips; else no limit."""
     if spec.window is not None:
         return -1.0, 1.0
-    return -1.0 if getattr(spec, "floor", None) is not None else -UNREACHED, UNREACHED
+    low = -UNREACHED if getattr(spec, "floor", None) is None else -1.0
+    return low, UNREACHED
 
 
 Intensity = Annotated[Window | Percentile | ZScore | MinMax, Field(discriminator="kind"), Importable()]
@@ -178,4 +180,6 @@ def typical_scale(spec: IntensityMap, cases: Sequence[Statistics]) -> Scale:
     end: MR units are arbitrary, so no better scale exists for a patient whose target was never scanned.
     """
     scales = [spec.scale(case) for case in cases]
-    return Scale(float(np.median([one.low for one in scales])), float(np.median([one.high for one in scales])))
+    low = np.median([scale.low for scale in scales])
+    high = np.median([scale.high for scale in scales])
+    return Scale(float(low), float(high))

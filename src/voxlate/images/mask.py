@@ -109,7 +109,9 @@ def _background(image: np.ndarray) -> tuple[float, float | None, bool]:
     constant = float((border == background).mean()) > 0.25
     if not constant and background - floor > 0.5 * (bright - floor):
         return background, None, False
-    signal = float(values[values > _otsu(values)].mean()) if values.max() > values.min() else background
+    signal = background
+    if values.max() > values.min():
+        signal = float(values[values > _otsu(values)].mean())
     if constant and _is_clean(values, background, signal):
         return background, background + 1e-3 * (signal - background), True
     return background, background + max(6 * spread, 0.1 * (signal - background)), False
@@ -136,7 +138,8 @@ def _otsu(values: np.ndarray) -> float:
     above = below[-1] - below
     sum_below = (counts * middle).cumsum()
     with np.errstate(divide="ignore", invalid="ignore"):
-        between = below * above * (sum_below / below - (sum_below[-1] - sum_below) / above) ** 2
+        sum_above = sum_below[-1] - sum_below
+        between = below * above * (sum_below / below - sum_above / above) ** 2
     return float(edges[1 + int(np.nan_to_num(between).argmax())])
 
 
@@ -193,12 +196,14 @@ def _brain_in_ct(volume: Volume, body: np.ndarray) -> np.ndarray:
     spacing = volume.grid.spacing_mm
     bone = (image > BONE_HU) & body
     vault = _enclosed(closed(bone, SUTURE_MM, spacing)) & ~bone
-    soft = vault & (image > BRAIN_HU[0] - NOISE_HU) & (image < BRAIN_HU[1] + NOISE_HU)
+    low, high = BRAIN_HU
+    soft = vault & (image > low - NOISE_HU) & (image < high + NOISE_HU)
     core = largest(erode(soft, FORAMEN_MM, spacing))
     grown = dilate(core, FORAMEN_MM + max(spacing), spacing) & soft
     filled = fill_slices(closed(grown, SUTURE_MM, spacing) & vault)
     # voxels at the rim are partly bone, and blur brightens them: each goes to the tissue that it has more of
-    rim = dilate(filled, 1, (1, 1, 1)) & body & (image > BRAIN_HU[0] - NOISE_HU) & (image < RIM_HU)
+    rim = dilate(filled, 1, (1, 1, 1)) & body
+    rim &= (image > BRAIN_HU[0] - NOISE_HU) & (image < RIM_HU)
     return fill_slices(filled | rim)
 
 
@@ -217,11 +222,13 @@ def _brain_in_mr(volume: Volume, body: np.ndarray) -> np.ndarray:
     spacing = volume.grid.spacing_mm
     background, _, clean = _background(image)
     # half way to the median: above bone and fluid, below grey matter
-    tissue = body & (image > background + 0.5 * (float(np.median(_sample(image[body]))) - background))
+    median = float(np.median(_sample(image[body])))
+    tissue = body & (image > background + 0.5 * (median - background))
     if clean and tissue.sum() > STRIPPED * body.sum():
         return body
     if len(body) > 2:
-        tissue &= erode(np.pad(body, 1), SCALP_DEPTH_MM, spacing)[1:-1, 1:-1, 1:-1]
+        inner = erode(np.pad(body, 1), SCALP_DEPTH_MM, spacing)
+        tissue &= inner[1:-1, 1:-1, 1:-1]
     core = largest(erode(tissue, FORAMEN_MM, spacing))
     grown = dilate(core, FORAMEN_MM + max(spacing), spacing) & tissue
     return fill_slices(closed(grown, SULCUS_MM, spacing) & body)
@@ -262,7 +269,8 @@ def bounding_box(mask: np.ndarray) -> list[tuple[int, int]]:
 def body_box_mm(volume: Volume) -> Box:
     """The smallest box along the axes of RAS mm around the body that a volume shows."""
     edges = [(first - 0.5, end - 0.5) for first, end in reversed(bounding_box(foreground(volume)))]
-    corners = np.array([*product(*edges)]) @ volume.affine[:3, :3].T + volume.affine[:3, 3]
+    in_voxels = np.array([*product(*edges)])
+    corners = in_voxels @ volume.affine[:3, :3].T + volume.affine[:3, 3]
     return corners.min(axis=0), corners.max(axis=0)
 
 

@@ -1,6 +1,7 @@
 """Windows of a scan, shifted to the most mutual information with another scan, at one size of voxels."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations_with_replacement, product
@@ -61,7 +62,7 @@ class Matching:
         resolved: Mask,
         level: MatchingLevel,
     ) -> None:
-        factors = [min(n, max(1, round(level.voxel_mm / mm))) for n, mm in zip(fixed.shape, spacing_mm)]
+        factors = _voxels(level.voxel_mm, fixed.shape, spacing_mm)
         self.spacing = np.array(spacing_mm) * factors
         self.origin = (np.array(factors) - 1) / 2 * spacing_mm
         self.fixed = class_of(averaged(fixed, factors), *ranges[0], BINS)
@@ -70,9 +71,7 @@ class Matching:
         self.inside = averaged(mask, factors) > 0.5
         self.level = level
         self.reach = np.where(resolved, level.reach, 0)
-        self.size = np.array(
-            [min(n, max(1, round(level.window_mm / mm))) for n, mm in zip(self.fixed.shape, self.spacing)]
-        )
+        self.size = np.array(_voxels(level.window_mm, self.fixed.shape, self.spacing))
         self.places, self.around, self.outer = self._compared()
 
     def shifts(self, field: Field) -> Shifts:
@@ -85,7 +84,8 @@ class Matching:
         found = [self._moves(starts[part], centres[part], before[part], strain[part]) for part in parts]
         moves = np.concatenate(found) if found else np.zeros((0, 3))
         kept = np.isfinite(moves).all(axis=1)
-        return Shifts(centres[kept], before[kept] + moves[kept] * self.spacing, int((~kept).sum()))
+        displacements = before[kept] + moves[kept] * self.spacing
+        return Shifts(centres[kept], displacements, int((~kept).sum()))
 
     def _moves(self, starts: Whole, centres: Floats, before: Floats, strain: Floats) -> Floats:
         """The shifts of some windows in voxels, in addition to the estimate so far, [N, 3]; NaN: none is distinct."""
@@ -124,7 +124,8 @@ class Matching:
         step = max(1, int(np.prod(self.size)) // MOST_POINTS)
         while math.gcd(step, int(self.size[2])) > 1:
             step += 1
-        own = np.unravel_index(np.arange(0, int(np.prod(self.size)), step), tuple(self.size))
+        compared = np.arange(0, int(np.prod(self.size)), step)
+        own = np.unravel_index(compared, tuple(self.size))
         tried = np.ix_(*[np.arange(2 * reach + 1) for reach in self.reach])
         moves = np.ravel_multi_index(tried, outer).reshape(-1, 1)
         places = np.ravel_multi_index(own, self.fixed.shape)
@@ -139,11 +140,12 @@ class Matching:
         inside = averaged(self.inside, halves)
         moving = class_of(self.moving, *self.moving_range, BINS)
         edges = [_edges(averaged(classes % BINS, halves)) * inside for classes in (self.fixed, moving)]
-        firsts = [np.arange(0, n - length + 1, max(1, length // 4)) for n, length in zip(inside.shape, size)]
+        steps = np.maximum(1, size // 4)
+        firsts = [np.arange(0, n - length + 1, step) for n, length, step in zip(inside.shape, size, steps)]
         structure = np.minimum(*(_box_means(image, firsts, size) for image in edges))
         structure[_box_means(inside, firsts, size) < COVERED] = 0
         places = np.argwhere(structure > 0)
-        starts = np.stack([line[places[:, k]] * half for k, (line, half) in enumerate(zip(firsts, halves))], axis=1)
+        starts = np.stack([line[place] * half for line, place, half in zip(firsts, places.T, halves)], axis=1)
         cubes = ((starts + self.size / 2) * self.spacing // self.level.apart_mm).astype(np.int64)
         order = np.lexsort((*-starts.T[::-1], -structure[tuple(places.T)]))  # most structure first
         _, best = np.unique(cubes[order], axis=0, return_index=True)
@@ -151,12 +153,18 @@ class Matching:
         return np.minimum(chosen.reshape(-1, 3), np.array(self.fixed.shape) - self.size)
 
 
+def _voxels(length_mm: float, shape: tuple[int, ...], spacing_mm: Iterable[float]) -> list[int]:
+    """A length in voxels along each axis: at least 1, at most the axis."""
+    return [min(n, max(1, round(length_mm / mm))) for n, mm in zip(shape, spacing_mm)]
+
+
 def averaged(image: NDArray[Any], factors: list[int]) -> NDArray[np.float32]:
     """Means of blocks of so many voxels along each axis; the remainder at the end is cut off."""
     blocks = image[tuple(slice(n // factor * factor) for n, factor in zip(image.shape, factors))]
     for axis, factor in enumerate(factors):
         if factor > 1:
-            every = [blocks[(slice(None),) * axis + (slice(k, None, factor),)] for k in range(factor)]
+            before = (slice(None),) * axis
+            every = [blocks[(*before, slice(k, None, factor))] for k in range(factor)]
             total = every[0].astype(np.float32)
             for name in every[1:]:
                 total += name
@@ -175,10 +183,12 @@ def _edges(image: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _box_means(image: NDArray[np.generic], firsts: list[Whole], size: Whole) -> Floats:
     """Means of the boxes that begin at the product of `firsts`, by a summed-volume table."""
-    table = np.pad(image.astype(np.float64), ((1, 0),) * 3).cumsum(0).cumsum(1).cumsum(2)
+    padded = np.pad(image.astype(np.float64), ((1, 0),) * 3)
+    table = padded.cumsum(0).cumsum(1).cumsum(2)
     total = np.zeros([len(line) for line in firsts])
     for far in product((0, 1), repeat=3):
-        corner = table[np.ix_(*[line + end * n for line, end, n in zip(firsts, far, size)])]
+        places = [line + end * n for line, end, n in zip(firsts, far, size)]
+        corner = table[np.ix_(*places)]
         total += (-1) ** (3 - sum(far)) * corner
     return total / np.prod(size)
 
@@ -201,9 +211,11 @@ def peaks(scores: Floats, reach: Whole) -> Floats:
     shape = tuple(2 * reach + 1)
     found = np.full((len(scores), 3), np.nan)
     best = np.stack(np.unravel_index(scores.argmax(axis=1), shape), axis=1)
-    inside = np.flatnonzero(((best > 0) & (best < 2 * reach))[:, axes].all(axis=1))
+    within_reach = (best > 0) & (best < 2 * reach)
+    inside = np.flatnonzero(within_reach[:, axes].all(axis=1))
     near, pairs, solve = _quadric(tuple(axes.tolist()))
-    values = scores[inside[:, None], np.ravel_multi_index((best[inside, None] + near).T, shape).T]
+    neighbours = np.ravel_multi_index((best[inside, None] + near).T, shape).T
+    values = scores[inside[:, None], neighbours]
     terms = values @ solve.T
     slope = terms[:, 1 : 1 + len(axes)]
     curvature = np.zeros((len(inside), len(axes), len(axes)))

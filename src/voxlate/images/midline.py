@@ -40,8 +40,10 @@ class Midline:
         """The 3x3 rotation of (x, y, z) that turns the x axis into the plane's normal."""
         turn = math.radians(self.turn_deg)
         tilt = math.radians(self.tilt_deg)
-        about_z = np.array([[math.cos(turn), -math.sin(turn), 0], [math.sin(turn), math.cos(turn), 0], [0, 0, 1]])
-        about_y = np.array([[math.cos(tilt), 0, -math.sin(tilt)], [0, 1, 0], [math.sin(tilt), 0, math.cos(tilt)]])
+        about_z = np.eye(3)
+        about_z[:2, :2] = [[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]
+        about_y = np.eye(3)
+        about_y[0::2, 0::2] = [[math.cos(tilt), -math.sin(tilt)], [math.sin(tilt), math.cos(tilt)]]
         return about_z @ about_y
 
     @property
@@ -76,10 +78,11 @@ def midline_grid(volume: Volume) -> Grid:
     if midline.move_mm < LEAST_MOVE * grid.spacing_mm[2]:
         return grid
     spacing = np.diag([*grid.spacing_mm[::-1], 1.0])
-    centre = np.append(spacing[:3, :3] @ (np.array(grid.shape[::-1]) - 1) / 2, 1.0)
+    centre = spacing[:3, :3] @ (np.array(grid.shape[::-1]) - 1) / 2
     move = np.eye(4)
     move[:3, :3] = midline.rotation
-    move[:3, 3] = midline.shift_mm * midline.rotation[:, 0] + centre[:3] - midline.rotation @ centre[:3]
+    shift = midline.shift_mm * midline.rotation[:, 0]
+    move[:3, 3] = shift + centre - midline.rotation @ centre
     return Grid(grid.shape, grid.affine @ np.linalg.inv(spacing) @ move @ spacing)
 
 
@@ -101,7 +104,8 @@ class _Search:
         """The values at the mirror images of all points; beyond the top and bottom slices these are repeated."""
         normal = Midline(*plane, 1.0).rotation[:, 0]
         across = 2 * (self.points @ normal - plane[2])
-        places = ((self.points - across[:, None] * normal)[:, ::-1] / self.spacing + self.centre).T
+        mirror = self.points - across[:, None] * normal
+        places = (mirror[:, ::-1] / self.spacing + self.centre).T
         places[0] = places[0].clip(0, len(self.image) - 1)
         return scipy.ndimage.map_coordinates(self.image, places, order=1, mode="constant")
 
@@ -121,7 +125,8 @@ class _Search:
         starts = []
         for turn in TURNS_DEG:
             normal = Midline(turn, 0.0, 0.0, 1.0).rotation[:, 0]
-            starts += [(float(turn), 0.0, float(middle @ normal + aside)) for aside in (-8.0, 0.0, 8.0)]
+            for aside in (-8.0, 0.0, 8.0):
+                starts.append((float(turn), 0.0, float(middle @ normal + aside)))
         start = np.array(min(starts, key=self.cost))
         free = np.array([0, 1, 2] if self.tilts else [0, 2])
 
@@ -145,13 +150,16 @@ def _simple(volume: Volume) -> tuple[np.ndarray, tuple[float, float, float]]:
     """The head alone, windowed to [0, 1] and smoothed, with voxels of about COARSE_MM: image and its spacing."""
     inside = foreground(volume)
     image = volume.data[0]
-    low, high = WINDOW_HU if volume.unit == "HU" else (float(v) for v in np.percentile(image[inside], [1, 99]))
+    low, high = WINDOW_HU
+    if volume.unit != "HU":
+        low, high = (float(value) for value in np.percentile(image[inside], [1, 99]))
     scaled = np.clip((image - low) / max(high - low, 1e-9), 0, 1)
     shades = np.where(inside, scaled + 1e-3, 0).astype(np.float32)
     spacing = volume.grid.spacing_mm
     least = (0.0, COARSE_MM / 2, COARSE_MM / 2) if len(shades) == 1 else (COARSE_MM,) * 3
     depth, height, width = map(max, spacing, least)
-    blur = [0.5 * new / old if size > 1 else 0 for new, old, size in zip((depth, height, width), spacing, shades.shape)]
+    blur = [0.5 * new / old for new, old in zip((depth, height, width), spacing)]
+    blur = [sigma if size > 1 else 0 for sigma, size in zip(blur, shades.shape)]
     smooth = scipy.ndimage.gaussian_filter(shades, blur)
     smooth[~inside] = 0
     straight = Volume(smooth[None], np.diag([*spacing[::-1], 1.0]), "", "")

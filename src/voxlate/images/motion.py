@@ -64,7 +64,8 @@ def fitted(shifts: Shifts, resolved: Mask, may_bend: bool = True) -> Field:
         part = rigid_motion(centres[~out], displacements[~out], resolved)
         fields: list[Field] = [part]
         fields += [_bent(part, centres[~out], displacements[~out], stiffness) for stiffness in STIFFNESS]
-        apart[:, out] = [np.linalg.norm(displacements[out] - field(centres[out]), axis=1) for field in fields]
+        for k, field in enumerate(fields):
+            apart[k, out] = np.linalg.norm(displacements[out] - field(centres[out]), axis=1)
     errors = np.median(apart, axis=1)
     best = int(errors.argmin())
     if errors[best] < SOFTER * errors[0]:
@@ -107,7 +108,8 @@ def rigid_motion(centres: Floats, displacements: Floats, resolved: Mask) -> Rigi
         turned = around @ rotation(turn).T
         rest = (displacements - (turned - around + translation))[:, axes]
         apart = np.sqrt((rest**2).sum(axis=1))
-        weights = 1 / (1 + (apart / max(1.48 * float(np.median(apart)), NOISE_MM)) ** 2)
+        deviation = 1.48 * float(np.median(apart))
+        weights = 1 / (1 + (apart / max(deviation, NOISE_MM)) ** 2)
         table[:, 0, 4] = turned[:, 2]
         table[:, 0, 5] = -turned[:, 1]
         table[:, 1, 3] = -turned[:, 2]
@@ -120,7 +122,9 @@ def rigid_motion(centres: Floats, displacements: Floats, resolved: Mask) -> Rigi
         step[kept] = np.linalg.lstsq(weighted.T @ flat, weighted.T @ rest.ravel())[0]
         translation = translation + step[:3]
         turn = turn + step[3:]  # turns are small: their vectors add
-        if max(np.abs(step[:3]).max(), np.abs(step[3:]).max() * ARM_MM) < SETTLED_MM:
+        moved_mm = np.abs(step[:3]).max()
+        turned_mm = np.abs(step[3:]).max() * ARM_MM
+        if max(moved_mm, turned_mm) < SETTLED_MM:
             break
     return Rigid(middle, translation, turn, resolved, weights)
 

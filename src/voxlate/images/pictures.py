@@ -109,7 +109,8 @@ def nice(value: float) -> float:
     if not value > 0 or not math.isfinite(value):
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
-    return next(step * power for step in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if step * power >= value * (1 - 1e-9))
+    ends = [step * power for step in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)]
+    return next(end for end in ends if end >= value * (1 - 1e-9))
 
 
 def with_lines(picture: Image.Image, sentences: Sequence[str]) -> Image.Image:

@@ -78,21 +78,21 @@ def register(moving: Volume, fixed: Volume, method: RegistrationMethod) -> Regis
             )
     with _one_thread():
         pair = CoarsePair(coarse(moving), coarse(fixed))
-        found: Transform = simpleitk().Euler3DTransform(pair.centre.tolist())
+        transform: Transform = simpleitk().Euler3DTransform(pair.centre.tolist())
         kept: RegistrationMethod | Literal["none"] = "none"
-        after = before = pair.compare(found)
+        after = before = pair.compare(transform)
         for name, stage in _STAGES[method]:
-            new = stage(pair, found)
+            new = stage(pair, transform)
             similarity = pair.compare(new) if new is not None else before
             if similarity.mutual_information > after.mutual_information and not pair.folds(new):
                 kept = name
-                found = new
+                transform = new
                 after = similarity
     if kept == "none" and before.covered == 0:
         raise BadInput(
             f"{moving.origin}: expected a scan of the same part of the body as {fixed.origin}, found no transform that makes them overlap. Look at the two, or leave the case out by a manifest."
         )
-    return Registration(kept, found, before, after)
+    return Registration(kept, transform, before, after)
 
 
 def simpleitk() -> ModuleType:
@@ -175,11 +175,13 @@ def write_transform(path: Path, transform: Transform) -> None:
 def coarse(volume: Volume) -> Volume:
     """The volume with about COARSE_VOXELS voxels, smoothed before it is thinned out."""
     grid = volume.grid
-    wide = float((np.prod(grid.shape) * np.prod(grid.spacing_mm) / COARSE_VOXELS) ** (1 / 3))
+    volume_mm3 = np.prod(grid.shape) * np.prod(grid.spacing_mm)
+    wide = float((volume_mm3 / COARSE_VOXELS) ** (1 / 3))
     if wide <= min(grid.spacing_mm):
         return volume
     depth, height, width = (max(wide, mm) for mm in grid.spacing_mm)
-    sigma = [0.5 * new / old if new > old else 0.0 for new, old in zip((depth, height, width), grid.spacing_mm)]
+    coarser = zip((depth, height, width), grid.spacing_mm)
+    sigma = [0.5 * new / old if new > old else 0.0 for new, old in coarser]
     smooth = dataclasses.replace(volume, data=scipy.ndimage.gaussian_filter(volume.data, [0.0, *sigma]))
     return resample(smooth, with_spacing(grid, (depth, height, width)))
 
@@ -193,10 +195,7 @@ class CoarsePair:
         self.bodies = foreground(moving), foreground(fixed)
         self.centre = centre_mm(fixed.grid, self.bodies[1])
         self.ranges = _range(moving), _range(fixed)
-        self.images = tuple(
-            to_image(one.data[0].clip(*bounds).astype(np.float32), one.grid)
-            for one, bounds in zip((moving, fixed), self.ranges)
-        )
+        self.images = tuple(_clipped(volume, *ends) for volume, ends in zip((moving, fixed), self.ranges))
 
     def compare(self, transform: Transform) -> Similarity:
         grid = self.fixed.grid
@@ -229,10 +228,15 @@ class CoarsePair:
             *_geometry(image),
         )
         # ITK's own determinant assumes that the image's axes are those of the patient
-        steps = np.stack(np.gradient(itk.GetArrayViewFromImage(field), axis=(0, 1, 2)), axis=-1)
+        gradient = np.gradient(itk.GetArrayViewFromImage(field), axis=(0, 1, 2))
+        steps = np.stack(gradient, axis=-1)
         across = (LPS_TO_RAS @ self.fixed.affine)[:3, :3][:, ::-1]  # the same steps without the transform: D, H, W
         volumes = np.linalg.det(steps + across) / np.linalg.det(across)
         return bool(volumes.min() < LEAST_VOLUME or volumes.max() > 1 / LEAST_VOLUME)
+
+
+def _clipped(volume: Volume, low: float, high: float) -> Any:
+    return to_image(volume.data[0].clip(low, high).astype(np.float32), volume.grid)
 
 
 def _range(volume: Volume) -> tuple[float, float]:
@@ -251,13 +255,17 @@ def _rigid(pair: CoarsePair, start: Transform) -> Transform | None:
     by_boxes = centre_mm(moving) - centre_mm(fixed)
     by_bodies = centre_mm(moving, pair.bodies[0]) - pair.centre
     shifts = np.zeros(3), by_boxes, by_bodies
-    found: list[tuple[float, int, Transform]] = []
+    results: list[tuple[float, int, Transform]] = []
     for shift in shifts:
         begin = simpleitk().Euler3DTransform(pair.centre.tolist(), 0.0, 0.0, 0.0, shift.tolist())
         rough = _linear(pair, begin, (4,))
         if rough is not None:
-            found.append((pair.compare(rough).mutual_information, len(found), rough))
-    return _linear(pair, max(found)[2], (2, 1)) if found else None
+            similarity = pair.compare(rough)
+            results.append((similarity.mutual_information, len(results), rough))
+    if not results:
+        return None
+    _, _, best = max(results)
+    return _linear(pair, best, (2, 1))
 
 
 def _affine(pair: CoarsePair, start: Transform) -> Transform | None:
@@ -292,18 +300,21 @@ def _bspline(pair: CoarsePair, start: Transform, knots_mm: float, level: int) ->
     itk = simpleitk()
     moving, fixed = pair.images
     grid = pair.fixed.grid
-    cells = [max(1, round(n * mm / knots_mm)) for n, mm in zip(reversed(grid.shape), reversed(grid.spacing_mm))]
+    lengths_mm = [n * mm for n, mm in zip(grid.shape, grid.spacing_mm)]
+    cells = [max(1, round(length / knots_mm)) for length in reversed(lengths_mm)]
     registration = _registration(pair, (level,))
     registration.SetMetricMovingMask(to_image(covered(pair.moving.grid, grid, start).astype(np.uint8), grid))
     registration.SetOptimizerAsLBFGSB(numberOfIterations=30, maximumNumberOfFunctionEvaluations=40)
     moved = itk.Resample(moving, fixed, start, itk.sitkLinear, pair.ranges[0][0])
-    found = _optimised(
+    spline = _optimised(
         registration,
         itk.BSplineTransformInitializer(fixed, cells, order=3),
         moved,
         fixed,
     )
-    return None if found is None else itk.CompositeTransform([start, found])
+    if spline is None:
+        return None
+    return itk.CompositeTransform([start, spline])
 
 
 def _ants(pair: CoarsePair, start: Transform) -> Transform | None:
@@ -321,7 +332,7 @@ def _ants(pair: CoarsePair, start: Transform) -> Transform | None:
         for image, name in zip(pair.images, names):
             itk.WriteImage(image, name)
         itk.WriteTransform(start, names[2])
-        found = ants.registration(
+        files = ants.registration(
             fixed=ants.image_read(names[1]),
             moving=ants.image_read(names[0]),
             type_of_transform="SyNOnly",
@@ -330,8 +341,8 @@ def _ants(pair: CoarsePair, start: Transform) -> Transform | None:
             random_seed=SEED,
             outprefix=f"{folder}/",
         )["fwdtransforms"]
-        warp = itk.ReadImage(found[0], itk.sitkVectorFloat64)
-        linear = itk.ReadTransform(found[1])
+        warp = itk.ReadImage(files[0], itk.sitkVectorFloat64)
+        linear = itk.ReadTransform(files[1])
         return itk.CompositeTransform([linear, itk.DisplacementFieldTransform(warp)])
 
 

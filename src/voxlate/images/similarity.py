@@ -64,12 +64,14 @@ def shared_information(
     a: [..., N] classes as by `class_of`, b: [..., S, N]; pairs of which one is outside (the class `bins`) are left out.
     """
     rows = math.prod(b.shape[:-1])
-    width = max(bins, int(max(a.max(initial=0), b.max(initial=0))) + 1)
+    highest = max(a.max(initial=0), b.max(initial=0))
+    width = max(bins, int(highest) + 1)
     pairs = b.astype(np.intp)
     pairs += (a.astype(np.intp) * width)[..., None, :]
     pairs += (np.arange(rows) * width * width).reshape(*b.shape[:-1], 1)
     counts = np.bincount(pairs.ravel(), minlength=rows * width * width)
-    joint = np.ascontiguousarray(counts.reshape(*b.shape[:-1], width, width)[..., :bins, :bins])
+    classes = counts.reshape(*b.shape[:-1], width, width)
+    joint = np.ascontiguousarray(classes[..., :bins, :bins])
     of_a = _entropy_of_few(joint.sum(-1), a.shape[-1])
     of_b = _entropy_of_few(joint.sum(-2), a.shape[-1])
     both = _entropy_of_few(joint.reshape(*b.shape[:-1], -1), a.shape[-1])
@@ -80,7 +82,8 @@ def shared_information(
 def class_of(image: NDArray[Any], low: float, high: float, bins: int) -> NDArray[np.uint8]:
     """The equal class of each value between two, those beyond in the first and last; `bins` where it is not finite."""
     scaled = (image - np.float32(low)) * np.float32(bins / max(high - low, NARROWEST))
-    return np.where(np.isfinite(scaled), scaled.clip(0, bins - 1), np.float32(bins)).astype(np.uint8)
+    inside = scaled.clip(0, bins - 1)
+    return np.where(np.isfinite(scaled), inside, np.float32(bins)).astype(np.uint8)
 
 
 def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
@@ -97,12 +100,14 @@ def _bin(image: NDArray[Any], low: float, high: float, bins: int) -> NDArray[np.
 def _entropy(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Entropy in nats along the last axis of counts; 0 where all are 0."""
     shares = counts / np.maximum(counts.sum(-1, keepdims=True), 1)
-    return np.asarray(-(shares * np.log(np.maximum(shares, NARROWEST))).sum(-1), np.float64)
+    logarithms = np.log(np.maximum(shares, NARROWEST))
+    return np.asarray(-(shares * logarithms).sum(-1), np.float64)
 
 
 def _entropy_of_few(counts: NDArray[np.int64], most: int) -> NDArray[np.float64]:
     """The entropy of counts that sum up to `most` or less, by a table of k log k instead of a logarithm for each."""
     whole = np.arange(most + 1, dtype=np.float64)
     table = whole * np.log(np.maximum(whole, 1.0))
-    total = counts.sum(-1)
-    return np.log(np.maximum(total, 1)) - table[counts].sum(-1) / np.maximum(total, 1)
+
+    total = np.maximum(counts.sum(-1), 1)
+    return np.log(total) - table[counts].sum(-1) / total

@@ -75,8 +75,9 @@ class Blend:
         size = [min(p, n - s) for p, n, s in zip(self.tiling.patch, self.tiling.shape, start)]
         inside = tuple(slice(0, n) for n in size)
         place = tuple(slice(s, s + n) for s, n in zip(start, size))
-        self._total[(slice(None), *place)] += tile[(slice(None), *inside)] * self._tile_weight[inside]
-        self._weight[place] += self._tile_weight[inside]
+        weight = self._tile_weight[inside]
+        self._total[(slice(None), *place)] += tile[(slice(None), *inside)] * weight
+        self._weight[place] += weight
 
     def result(self) -> np.ndarray:
         """The blended volume [C, D, H, W] in float32. The sum is divided in place: add no tile afterwards."""
@@ -115,7 +116,9 @@ class SlicePlan:
         """The first voxel and the size of the patch that is read for a tile, its margins included."""
         left, right, top, bottom = self.margins
         depth, height, width = self.input_tiling.patch
-        return (start[0], start[1] - top, start[2] - left), (depth, height + top + bottom, width + left + right)
+        z, y, x = start
+        size = (depth, height + top + bottom, width + left + right)
+        return (z, y - top, x - left), size
 
 
 class SliceOption(ABC):
@@ -151,7 +154,8 @@ def whole_volume(shape: Triple) -> SlicePlan:
 
 
 def _overlapping(shape: Triple, size: Triple, overlap: float) -> SlicePlan:
-    d, h, w = (min(round(overlap * p), p - 1) if n > p else 0 for n, p in zip(shape, size))
+    shared = [min(round(overlap * length), length - 1) for length in size]
+    d, h, w = (voxels if n > length else 0 for voxels, n, length in zip(shared, shape, size))
     tiling = Tiling(shape, size, (d, h, w))
     return SlicePlan(tiling, tiling)
 
@@ -185,7 +189,9 @@ class Tiled(SliceOption):
     kind: Literal["tiled"] = "tiled"
 
     def plan(self, shape: Triple, patch: Triple, overlap: float) -> SlicePlan:
-        return _overlapping(shape, (1, min(patch[1], shape[1]), min(patch[2], shape[2])), overlap)
+        _, height, width = shape
+        size = (1, min(patch[1], height), min(patch[2], width))
+        return _overlapping(shape, size, overlap)
 
 
 @settings
@@ -230,9 +236,11 @@ def fit_to_mask(
     columns = (0, width)
     empty = frozenset[int]()
     if mask is not None:
+        _, height_of_mask, width_of_mask = mask.shape
         empty = frozenset(np.flatnonzero(~mask.any(axis=(1, 2))).tolist())
         if crop is not None:
-            rows, columns = (_box(np.flatnonzero(mask.any(axis=(0, k))), mask.shape[3 - k], crop) for k in (2, 1))
+            rows = _box(np.flatnonzero(mask.any(axis=(0, 2))), height_of_mask, crop)
+            columns = _box(np.flatnonzero(mask.any(axis=(0, 1))), width_of_mask, crop)
     sides = _centred if centred else _rounded
     left, right = sides(columns, width, multiple, min(least[1], width))
     top, bottom = _rounded(rows, height, multiple, min(least[0], height))
@@ -243,7 +251,9 @@ def _box(filled: np.ndarray, length: int, margin: int) -> Size:
     """First and end of the filled rows, with a margin inside the axis; its middle where no row is filled."""
     if not len(filled):
         return length // 2, length // 2
-    return max(0, int(filled[0]) - margin), min(length, int(filled[-1]) + 1 + margin)
+    first = int(filled[0]) - margin
+    end = int(filled[-1]) + 1 + margin
+    return max(0, first), min(length, end)
 
 
 def _rounded(box: Size, length: int, multiple: int, least: int) -> Size:
@@ -254,7 +264,9 @@ def _rounded(box: Size, length: int, multiple: int, least: int) -> Size:
     if box == (0, length):
         return 0, 0
     more = max(0, least - (box[1] - box[0]))
-    first = min(max(0, box[0] - more // 2), length - least) if more else box[0]
+    first = box[0]
+    if more:
+        first = min(max(0, first - more // 2), length - least)
     first = first // multiple * multiple
     side = _up(max(least, box[1] - first), multiple)
     return -first, first + side - length
@@ -263,7 +275,9 @@ def _rounded(box: Size, length: int, multiple: int, least: int) -> Size:
 def _centred(box: Size, length: int, multiple: int, least: int) -> Size:
     """The margins of `_rounded`, but symmetric about the middle of the axis, even for the whole axis."""
     odd = length % 2  # then the column right of the middle of an even side is the axis' middle
-    side = _up(max(least, length - 2 * box[0] - odd, 2 * box[1] - length + odd), multiple)
+    before = length - 2 * box[0] - odd
+    after = 2 * box[1] - length + odd
+    side = _up(max(least, before, after), multiple)
     first = (length - side) // 2
     return -first, first + side - length
 
@@ -277,7 +291,9 @@ def varied_slices(arrays: Sequence[np.ndarray]) -> tuple[int, int]:
 
     Values count as equal up to rounding (numpy.isclose's). Both are equal where no slice differs.
     """
-    varied = [any(not np.isclose(array[z], array[z].min()).all() for array in arrays) for z in range(len(arrays[0]))]
+    varied = np.zeros(len(arrays[0]), bool)
+    for array in arrays:
+        varied |= [not np.isclose(plane, plane.min()).all() for plane in array]
     slices = np.flatnonzero(varied)
     if not len(slices):
         return 0, 0
@@ -295,9 +311,11 @@ def resize_slices(
     for name, volume in volumes.items():
         affine = volume.affine.copy()
         affine[:3, 3] += first * affine[:3, 2]
-        for column, (old, new) in enumerate(zip(volume.grid.shape[:0:-1], size[::-1])):
+        _, height, width = volume.grid.shape
+        for column, (old, new) in enumerate(((width, size[1]), (height, size[0]))):
             affine[:3, column] *= (old - 1) / (new - 1) if old > 1 else 1 / new
-        resized[name] = replace(volume, data=zoomed(volume.data[:, first:last], size), affine=affine)
+        data = zoomed(volume.data[:, first:last], size)
+        resized[name] = replace(volume, data=data, affine=affine)
     return resized
 
 

@@ -153,7 +153,7 @@ def _from_npy(path: Path, part: Part) -> np.ndarray:
 
 def _from_npz(path: Path, part: Part) -> np.ndarray:
     with errors_as(f"{path}: expected a whole .npz, found damage", AGAIN), zipfile.ZipFile(path) as file:
-        members = {one.filename.removesuffix(".npy"): one for one in file.infolist()}
+        members = {member.filename.removesuffix(".npy"): member for member in file.infolist()}
         name = part.array or (next(iter(members)) if len(members) == 1 else "")
         if name not in members:
             wanted = f"an array '{name}'" if name else "one array, or #array= with a name"
@@ -219,7 +219,8 @@ def _dataset(path: Path, file: Any, name: str) -> Any:
         elsewhere = shape is not None and (dataset.external or dataset.is_virtual)
     if shape is None or elsewhere:
         raise BadInput(f"{path}: expected a dataset '{name}' in the file itself, found {_names(names)}. Rename it so.")
-    if len(shape) != 3 or min(shape) < 1 or shape[1] * shape[2] * dataset.dtype.itemsize > MOST_BYTES:
+    is_stack = len(shape) == 3 and min(shape) > 0
+    if not is_stack or shape[1] * shape[2] * dataset.dtype.itemsize > MOST_BYTES:
         raise BadInput(f"{path}: expected slices [slices, H, W] in '{name}', found {_shape(dataset)}. Save them so.")
     check_numbers(dataset.dtype, f"{path}, dataset {name}")
     return dataset

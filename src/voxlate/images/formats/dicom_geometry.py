@@ -32,8 +32,8 @@ def planes_of(headers: dict[Path, Any], path: Path) -> tuple[np.ndarray, np.ndar
     """Direction, spacing and size of each image, the same for all, and its position: [N, 10] and [N, 3]."""
     files = list(headers)
     with errors_as(f"{path}: expected sound geometry in every header, found a bad value", "Get the series again."):
-        planes = np.array([[*h.ImageOrientationPatient, *h.PixelSpacing, h.Rows, h.Columns] for h in headers.values()])
-        places = np.array([h.ImagePositionPatient for h in headers.values()], dtype=np.float64)
+        planes = np.array([_plane(header) for header in headers.values()])
+        places = np.array([header.ImagePositionPatient for header in headers.values()], dtype=np.float64)
         planes = planes.astype(np.float64)
     rows, columns = planes[:, :3], planes[:, 3:6]
     slant = np.abs((rows * columns).sum(1))
@@ -52,6 +52,10 @@ def planes_of(headers: dict[Path, Any], path: Path) -> tuple[np.ndarray, np.ndar
             f"{odd}: expected the direction, spacing and size of {files[0].name}, found others (a localiser?). Remove it from the folder."
         )
     return planes, places
+
+
+def _plane(header: Any) -> list[Any]:
+    return [*header.ImageOrientationPatient, *header.PixelSpacing, header.Rows, header.Columns]
 
 
 def stack_of(headers: dict[Path, Any], path: Path, numbered: bool = True) -> Stack:
@@ -107,7 +111,8 @@ def _step(places: np.ndarray, normal: np.ndarray, files: list[Path], header: Any
             f"{folder}: expected slices {usual:.2f} mm apart, found {steps[k]:.2f} mm between {files[k].name} and {files[k + 1].name}. Add the missing slices, or convert the series with dcm2niix."
         )
     step: np.ndarray = (places[-1] - places[0]) / (len(files) - 1)
-    tilt = np.degrees(np.arccos(min(1.0, float(step @ normal) / float(np.linalg.norm(step)))))
+    cosine = float(step @ normal) / float(np.linalg.norm(step))
+    tilt = np.degrees(np.arccos(min(1.0, cosine)))
     if tilt > TILT_DEGREES:
         raise BadInput(
             f"{folder}: expected slices stacked along their normal, found them sheared by {tilt:.1f} degrees (gantry tilt). Convert the series with dcm2niix, which straightens it."
@@ -173,7 +178,8 @@ def _thickness(header: Any, file: Path) -> float | None:
 
 def _stated_mm(headers: list[Any], name: str) -> float:
     """The median of a length that headers state, without its sign; 0 where none does."""
-    stated = [abs(value) for value in (number_of(header, name) for header in headers) if value]
+    values = [number_of(header, name) for header in headers]
+    stated = [abs(value) for value in values if value]
     return float(np.median(stated)) if stated else 0.0
 
 
@@ -182,6 +188,8 @@ def _counted_by(headers: list[Any]) -> int:
     numbers = [number_of(header, "InstanceNumber") for header in headers]
     known = np.array([number for number in numbers if number is not None])
     steps = np.diff(known)
-    if len(known) < max(3, len(headers)) or steps[0] == 0 or (steps != steps[0]).any():
+    if len(known) < max(3, len(headers)):
+        return 1
+    if steps[0] == 0 or (steps != steps[0]).any():
         return 1
     return int(abs(steps[0]))

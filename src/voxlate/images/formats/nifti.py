@@ -192,7 +192,9 @@ def write_nifti(path: Path, volume: Volume, description: str = "") -> None:
 
 def _fits_int16(data: np.ndarray) -> bool:
     limits = np.iinfo(np.int16)
-    return bool(limits.min <= data.min() and data.max() <= limits.max and (data == np.rint(data)).all())
+    if data.min() < limits.min or data.max() > limits.max:
+        return False
+    return bool((data == np.rint(data)).all())
 
 
 def is_synthetic(path: Path) -> bool:
