@@ -2,6 +2,7 @@
 # make test    the default suite (4 to 6 minutes on 2 cores)
 # make test-bare  the same as on a machine without fcntl, resource, /proc, fork and signal masks
 # make durations  the same, with the 30 slowest tests
+# make docs    the documentation as a site, in docs/_build/html
 # make check   ruff, formatting, types
 # make ingredients  what each ingredient of a regression is worth, on cohorts prepared in bench/ (hours; resumable)
 # make reach   what planned trainings reach on eight cohorts, and other networks in the same minutes (hours; resumable)
@@ -9,7 +10,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: install demo test test-bare durations test-slow check fuzz bench bench-gpu ingredients reach tables trust lesions clean
+.PHONY: install demo test test-bare durations test-slow check docs fuzz bench bench-gpu ingredients reach tables trust lesions clean
 
 install: .venv/installed
 
@@ -41,6 +42,11 @@ check: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going --quiet docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
 
 # seeded mutations of every kind of file that voxlate reads, ten minutes
 fuzz: install
@@ -77,4 +83,4 @@ lesions: install
 	$(BIN)/python benchmarks/lesions.py bench
 
 clean:
-	rm -rf .venv demo bench build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv demo bench build docs/_build docs/generated .pytest_cache .mypy_cache .ruff_cache

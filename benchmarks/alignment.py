@@ -1,4 +1,4 @@
-"""How well prepare's audit finds known misalignments of phantom heads: the table of docs/alignment.md.
+"""How well prepare's audit finds known misalignments of phantom heads: the table of docs/guides/misregistered.md.
 
 python benchmarks/alignment.py [--cases 2] [--sizes 1mm 2mm thick slice]     prints a line a size and pair
 """

@@ -3,7 +3,8 @@
 A first stage learns, from the target images alone, which class each pixel is of (air, fat, … by Hounsfield units; by
 quantiles where there are none), seeing the image with its contrast changed, so that a table does not do. The regression
 then has in its loss the distance of that frozen network's features of the made and of the true image. All of it is in
-parts of a recipe's own (docs/extending.md), so nothing of the package knows of it; a model needs none of it to be used.
+parts of a recipe's own (docs/guides/extending.md), so nothing of the package knows of it; a model needs none of it to
+be used.
 
     python benchmarks/anatomy.py WORK TASK:VARIANT[+VARIANT …]:WEIGHT[:SEED] …
 

@@ -3,7 +3,7 @@
 A task is a prepared cohort with a base recipe, a variant some changes of it. Minutes are CPU minutes of one thread. The
 first row of a task is its base: a probe says how many steps fit. A variant gets as many as its own steps cost, timed in
 turn with the base's, since a machine's speed changes from hour to hour. Each row is one JSON line next to this file;
-rows that are there are skipped. docs/ingredients.md says what came out.
+rows that are there are skipped. docs/reference/measured.md says what came out.
 
     python benchmarks/ingredients.py WORK [TASK:VARIANT[+VARIANT …][:SEED] …]
 

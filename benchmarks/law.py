@@ -32,7 +32,7 @@ from voxlate.data.prepare import prepare
 from voxlate.data.prepared import Cohort, open_cohort
 from voxlate.diffusion.noise import Noise
 from voxlate.phantoms import write_cohort
-from voxlate.planning import plan as planner
+from voxlate.planning import stages
 from voxlate.planning.facts import facts_of
 from voxlate.planning.roles import roles_of
 from voxlate.planning.rules import Size
@@ -79,7 +79,7 @@ class Measured(NamedTuple):
     error: float
 
 
-OTHERS = [  # trainings of docs/ingredients.md, whose whole-image errors are 2.17 times as large in the body
+OTHERS = [  # trainings of ingredients.jsonl, whose whole-image errors are 2.17 times as large in the body
     Measured("slices", 32, 4.0, 729, 4, 0.272),
     Measured("slices", 32, 4.0, 740, 4, 0.274),
     Measured("slices", 64, 4.0, 730, 4, 0.264),
@@ -135,7 +135,7 @@ def measured(row: Row, cohort: Cohort, device: torch.device) -> dict[str, Any]:
     task = TASKS[row.task]
     facts = facts_of(cohort)
     roles = roles_of(facts, (task.source,), (task.target,))
-    tables, _ = planner._first_stage(facts, roles, Size(row.width, row.stem, row.batch), row.steps)
+    tables, _ = stages.first_stage(facts, roles, Size(row.width, row.stem, row.batch), row.steps)
     changes = {"train.seed": str(row.seed), **row.changes}
     recipe = from_dict(recipe_text.changed(tables, changes), f"{row}")
     (stage,) = recipe.all_stages

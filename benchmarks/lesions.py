@@ -2,7 +2,7 @@
 
 Made-up patients, multiphase CTA to Tmax: of 30 heads to learn from 70 %, 10 % or none have a stroke; 30 others with a
 stroke and 20 without one are made, and their pieces above 6 s counted. Rows are JSON lines in lesions.jsonl; those that
-are there are skipped. docs/trust.md has the table, which `--table` prints.
+are there are skipped. docs/guides/trust.md has the table, which `--table` prints.
 
     python benchmarks/lesions.py [--threads 1] [--table] WORK [SHARE:FAMILY …]
 
@@ -24,8 +24,9 @@ from ingredients import finished
 from voxlate.data.find import find_cohort
 from voxlate.data.prepare import prepare
 from voxlate.phantoms import write_cohort
-from voxlate.planning.plan import PREDICTOR, plan
+from voxlate.planning.plan import plan_training
 from voxlate.planning.probe import Limits, free_memory
+from voxlate.planning.stages import PREDICTOR
 from voxlate.recipe import Recipe, read, stage_recipe
 from voxlate.scoring.evaluate import evaluate
 from voxlate.scoring.lesion_counts import COUNTS
@@ -79,7 +80,9 @@ def prepared(share: int, work: Path) -> tuple[Path, Path]:
 def recipe_of(family: str, data: Path) -> Recipe:
     if not family.startswith("auto"):
         return read(family, {"train.steps": str(STEPS[family]), "train.validate_every": "0"})
-    made = plan(data, source=SOURCES, target=(TARGET,), limits=Limits(MINUTES, free_memory("cpu")), device="cpu")
+    made = plan_training(
+        data, source=SOURCES, target=(TARGET,), limits=Limits(MINUTES, free_memory("cpu")), device="cpu"
+    )
     if family == "auto":
         return made.recipe
     weighed = made.changed({"data.labels": '["lesion"]', "data.weigh": "{ lesion = 10 }"}).recipe

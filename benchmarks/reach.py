@@ -32,7 +32,7 @@ from ingredients import finished, held_out, layout, means
 from voxlate.data.prepare import prepare
 from voxlate.data.prepared import open_cohort
 from voxlate.phantoms import write_cohort
-from voxlate.planning.plan import Plan, plan
+from voxlate.planning.plan import Plan, plan_training
 from voxlate.planning.probe import Limits, Probe, free_memory
 from voxlate.recipe import Recipe, from_dict, to_dict
 from voxlate.synthesis.model import load
@@ -148,7 +148,7 @@ def measure(name: str, label: str, seed: int, work: Path) -> Iterator[dict[str, 
     who, *named = label.split("+")
     changes = {key: value for one in named for key, value in CHANGES[one].items()}
     mode: Any = "mean" if who == "auto_mean" else "both"
-    made = plan(prepared, source=task.source, target=(task.target,), limits=limits, mode=mode, device="cpu")
+    made = plan_training(prepared, source=task.source, target=(task.target,), limits=limits, mode=mode, device="cpu")
     if who in PEERS:
         began = time.monotonic()
         recipe = peer_recipe(who, made, prepared, limits, seed)

@@ -1,18 +1,23 @@
 """The tables of papers 003 and 004 on phantoms: every row in equal minutes, tuned alike, with three seeds.
 
-    python benchmarks/tables.py WORK [TABLE[:ROW[:SEED]] …] [--minutes 8] [--print]   (`make tables`: hours)
+    python benchmarks/tables.py WORK [TABLE[:ROW[:SEED]] …] [--minutes 2] [--print]   (`make tables`: hours)
 
 A row is one recipe, or several that share its minutes. The steps of all its stages are multiplied by one factor, so
-that they take the minutes given on this machine's one thread, as timed before. Its learning rates are multiplied by
-the factor of RATES that has the least error on the validation heads after a third of the minutes (seed 0). What is
-measured lies in tables.jsonl next to this file, a JSON line for each row, draw and seed; lines that are there are
-skipped. --print shows the tables: mean over seeds and, in brackets, the range.
+that the steps take the minutes given on one thread of this machine, in processor time. A step is first timed alone
+(--time does this for every row, best on a quiet machine); the tries of learning rates then correct that time, because
+they take many more steps. Both times are kept in WORK/paces.json. The learning rates are multiplied by the factor of
+RATES that has the least error on the validation heads after a third of the minutes. Later seeds of a row take the
+steps and the rate of its first one, also on another machine. Results are kept in tables.jsonl next to this file, a JSON
+line for each row, draw and seed; existing lines are skipped. --print shows the tables: mean over seeds and, in
+brackets, the range.
 """
 
 import argparse
 import json
+import math
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Literal
@@ -21,7 +26,7 @@ import torch
 
 import voxlate
 from voxlate.data.prepared import open_cohort
-from voxlate.planning.probe import Limits, Probe, free_memory
+from voxlate.planning.probe import Limits, Probe
 from voxlate.recipe import Recipe, from_dict, read, to_dict
 from voxlate.training.run import Run, read_header
 
@@ -29,16 +34,44 @@ RESULTS = Path(__file__).with_suffix(".jsonl")
 RATES = (0.5, 1.0, 2.0)
 SEEDS = (0, 1, 2)
 TUNED = 1 / 3  # share of the minutes that a try of a learning rate takes
-MADE = "synthesis"
-COLUMNS = ("mae", "ssim_2d", "psnr", "ssim_3d", "ssim_coronal", "mae_z", "gradient_strength")
+SYNTHESIS = "synthesis"
+PLAIN = {"units": "network", "mask": "body"}  # what tries of learning rates are compared in
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the printed table: a score's mean (number 0) or deviation over patients (1), and its best value."""
+
+    title: str
+    score: str
+    best: float
+    digits: int
+    number: int = 0
+
+
+COLUMNS = {
+    "mae": Column("MAE", "mae", 0, 2),
+    "ssim": Column("SSIM", "ssim_2d", 1, 3),
+    "psnr": Column("PSNR, dB", "psnr", 1000, 1),
+    "psnr_sd": Column("its SD over patients", "psnr", 0, 2, number=1),
+    "ssim_3d": Column("SSIM 3-D", "ssim_3d", 1, 3),
+    "mae_z": Column("MAE z", "mae_z", 0, 2),
+    "gradient": Column("gradient ratio", "gradient_strength", 1, 2),
+    "vessels": Column("vessels' Dice", "vessels.dice", 1, 2),
+}
 
 
 @dataclass(frozen=True)
 class Row:
-    """Recipes whose runs make a row; draws: the ways of drawing from them that are rows of their own."""
+    """Recipes whose runs make a row; draws: the ways of drawing from them that are rows of their own.
+
+    once: the draws that are measured with the first seed alone, because they take long; changes: of the recipes.
+    """
 
     recipes: tuple[str, ...]
     draws: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"": {}})
+    once: tuple[str, ...] = ()
+    changes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,24 +82,31 @@ class Table:
     shares: tuple[int, int, int]
     scoring: Mapping[str, Any]
     rows: Mapping[str, Row]
+    columns: tuple[str, ...]
     completes: bool = False
 
 
+SHARP = {"sampler": "dpmpp_2m", "steps": 32}  # keeps at least 90 % of the true standard deviation (docs: spread)
 CONTRASTS = ("flair", "t1", "t1c", "t2")
+COMPLETION = {
+    "cases": 40,
+    "size": (80, 96, 40),
+    "lesion": "tumour",
+    "stripped": True,
+    "seed": 3,
+    "modalities": CONTRASTS,
+}
+IN_BRAIN = PLAIN | {"regions": {"tumour": "lesion>0", "enhancing": "lesion=3"}}
 TABLES = {
     "umm_csgm": Table(
-        {"cases": 40, "size": (80, 96, 40), "lesion": "tumour", "stripped": True, "seed": 3, "modalities": CONTRASTS},
+        COMPLETION,
         (30, 2, 8),
-        {
-            "units": "network",
-            "mask": "body",
-            "scopes": ("whole",),
-            "regions": {"tumour": "lesion>0", "enhancing": "lesion=3", "white": "seg=8"},
-        },
+        IN_BRAIN,
         {
             "umm_csgm_small": Row(
                 ("umm_csgm_small",),
-                {"one sample": {}, "one sample, 32 steps": {"steps": 32}, "mean of eight": {"samples": 8}},
+                {"one sample": {}, "mean of eight": {"samples": 8}, "one sample, 32 steps": SHARP},
+                once=("one sample, 32 steps",),
             ),
             "mm_gan_small": Row(("mm_gan_small",)),
             "ucd_gan_small": Row(("ucd_gan_small",)),
@@ -74,6 +114,21 @@ TABLES = {
             "mm_syn_small": Row(("mm_syn_small",)),
             "coca_gan_small": Row(("coca_gan_small",)),
         },
+        columns=("mae", "ssim", "psnr", "psnr_sd", "gradient"),
+        completes=True,
+    ),
+    "umm_csgm_why": Table(
+        COMPLETION,
+        (30, 2, 8),
+        IN_BRAIN,
+        {
+            "as shipped": Row(("umm_csgm_small",)),
+            "no stem": Row(("umm_csgm_small",), changes={"net.patch": "1"}),
+            "times even in t": Row(("umm_csgm_small",), changes={"method.times": '{ kind = "uniform" }'}),
+            "predicts eps": Row(("umm_csgm_small",), changes={"method.prediction": '"eps"'}),
+            "regression, same network": Row(("umm_csgm_small",), changes={"method": '{ kind = "regression" }'}),
+        },
+        columns=("mae", "ssim", "psnr", "gradient"),
         completes=True,
     ),
     "make_a_volume": Table(
@@ -82,7 +137,7 @@ TABLES = {
         {"units": "network", "regions": {"arteries": "seg=13", "vessels": "tof>150"}},
         {
             "make_a_volume_swi_mra_small": Row(
-                ("make_a_volume_swi_mra_small",), {"4 steps": {}, "32 steps": {"steps": 32}}
+                ("make_a_volume_swi_mra_small",), {"4 steps": {}, "32 steps": SHARP | {"end": 0.005}}
             ),
             "make_a_volume_slices_swi_mra_small": Row(("make_a_volume_slices_swi_mra_small",)),
             "pix2pix_swi_mra_small": Row(("pix2pix_swi_mra_small",)),
@@ -91,6 +146,7 @@ TABLES = {
             "palette_tuned_swi_mra_small": Row(("palette_tuned_swi_mra_small",)),
             "palette_swi_mra_small": Row(("palette_swi_mra_small",)),
         },
+        columns=("mae", "ssim", "psnr", "psnr_sd", "ssim_3d", "mae_z", "gradient", "vessels"),
     ),
 }
 
@@ -99,12 +155,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("wanted", nargs="*", metavar="TABLE[:ROW[:SEED]]")
-    parser.add_argument("--minutes", type=float, default=8.0, help="of one thread, for each row and seed")
+    parser.add_argument("--minutes", type=float, default=2.0, help="of one thread, for each row and seed")
+    parser.add_argument("--time", dest="timed", action="store_true", help="only time a step of every row")
     parser.add_argument("--print", dest="shown", action="store_true", help="only print what was measured")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     for name, row, seed in _wanted(chosen.wanted):
-        if not chosen.shown:
+        if chosen.timed:
+            time_row(chosen.work / name, TABLES[name], TABLES[name].rows[row])
+        elif not chosen.shown:
             measure(chosen.work / name, name, row, seed, chosen.minutes)
     for name in TABLES:
         print_table(name, chosen.minutes)
@@ -123,12 +182,18 @@ def _wanted(texts: list[str]) -> Iterator[tuple[str, str, int]]:
 def measure(work: Path, name: str, row: str, seed: int, minutes: float) -> None:
     """Train a row with a seed, draw and score it; lines that are there are kept."""
     table, one = TABLES[name], TABLES[name].rows[row]
-    missing = [draw for draw in one.draws if (name, row, draw, seed, minutes) not in _done()]
+    missing = [draw for draw in one.draws if seed == SEEDS[0] or draw not in one.once]
+    missing = [draw for draw in missing if (name, row, draw, seed, minutes) not in _done()]
     if not missing:
         return
     heads, prepared = cohort(work, table)
-    rate = tuned_rate(work, table, one, row, heads, prepared, minutes)
-    runs, stated = trained(work / "runs" / f"{row}_{seed}_{minutes:g}", one, prepared, minutes, rate, seed)
+    before = [line for line in _lines() if (line["table"], line["row"], line["minutes"]) == (name, row, minutes)]
+    if before:
+        rate, steps = before[0]["rate"], before[0]["steps"]
+    else:
+        rate = tuned_rate(work, table, one, row, heads, prepared, minutes)
+        steps = steps_in(minutes, one, prepared)
+    runs, stated = trained(work / "runs" / f"{row}_{seed}_{minutes:g}", one, prepared, steps, rate, seed)
     for draw in missing:
         place = work / "out" / f"{row}_{draw.replace(' ', '_')}_{seed}_{minutes:g}"
         scores = scored(table, runs, heads, place, "test", one.draws[draw])
@@ -151,51 +216,109 @@ def tuned_rate(work: Path, table: Table, row: Row, name: str, heads: Path, prepa
     known = json.loads(path.read_text()) if path.exists() else {}
     key = f"{name} {minutes:g}"
     if key not in known:
-        errors = {}
+        errors: dict[float, float] = {}
         for rate in RATES:
-            runs, _ = trained(work / "tries" / f"{name}_{rate:g}_{minutes:g}", row, prepared, minutes * TUNED, rate, 0)
+            tried = work / "tries" / f"{name}_{rate:g}_{minutes:g}"
+            steps = steps_in(minutes * TUNED, row, prepared)
+            runs, stated = trained(tried, row, prepared, steps, rate, 0)
+            if not errors and stated["seconds"]:
+                correct_paces(row, prepared, stated["seconds"] / (minutes * TUNED * 60))
             place = work / "tries" / f"{name}_{rate:g}_{minutes:g}_out"
-            errors[rate] = _mean_error(scored(table, runs, heads, place, "val", {}))
+            errors[rate] = _mean_error(scored(replace(table, scoring=PLAIN), runs, heads, place, "val", {}))
         known[key] = {"rate": min(errors, key=errors.__getitem__), "errors": {str(k): v for k, v in errors.items()}}
         path.write_text(json.dumps(known, indent=1))
     return float(known[key]["rate"])
 
 
 def trained(
-    out: Path, row: Row, prepared: Path, minutes: float, rate: float, seed: int
+    out: Path, row: Row, prepared: Path, steps: list[list[int]], rate: float, seed: int
 ) -> tuple[list[Run], dict[str, Any]]:
-    """The runs of a row, which share its minutes, and what they were: steps, parameters, seconds."""
-    runs = []
+    """The runs of a row, and what they were: steps, parameters, seconds of processor time (0 of finished ones)."""
+    runs, seconds = [], 0.0
+    for name, lengths in zip(row.recipes, steps, strict=True):
+        clock = Clock()
+        recipe = as_row(row, name, lengths, rate, seed)
+        runs.append(voxlate.train(recipe, prepared, out / name, device="cpu", progress=clock))
+        seconds += clock.seconds
+    parameters = sum(read_header(run.weights())["parameters"] for run in runs)
+    return runs, {"steps": steps, "parameters": parameters, "seconds": seconds}
+
+
+class Clock:
+    """The processor time between the first and the last report of a training."""
+
+    def __init__(self) -> None:
+        self.begun, self.seconds = math.nan, 0.0
+
+    def __call__(self, name: str, done: int, total: int, numbers: Mapping[str, float]) -> None:
+        now = time.process_time()
+        self.begun = now if math.isnan(self.begun) else self.begun
+        self.seconds = now - self.begun
+
+
+def time_row(work: Path, table: Table, row: Row) -> None:
+    """Measure the steps of a row's recipes, before anything else keeps the machine busy."""
+    _, prepared = cohort(work, table)
     for name in row.recipes:
-        folder = out / name
-        if not (folder / "recipe.toml").exists():
-            recipe = paced(read(name), prepared, minutes / len(row.recipes), rate, seed)
-        else:
-            recipe = read(str(folder / "recipe.toml"))
-        runs.append(voxlate.train(recipe, prepared, folder, device="cpu"))
-    headers = [read_header(run.weights()) for run in runs]
-    steps = [[stage.train.steps for stage in read(str(run.recipe)).all_stages] for run in runs]
-    return runs, {
-        "steps": steps,
-        "parameters": sum(one["parameters"] for one in headers),
-        "seconds": sum(one["seconds"] for one in headers),
-    }
+        print(name, seconds_of_steps(row, name, prepared), "seconds of one thread for a step of each stage", flush=True)
 
 
-def paced(recipe: Recipe, prepared: Path, minutes: float, rate: float, seed: int) -> Recipe:
-    """The recipe with all its steps multiplied so that they take the minutes, its rates by a factor, and a seed."""
-    probe = Probe(open_cohort(prepared), Limits(minutes, free_memory("cpu")), "cpu")
-    tables = to_dict(recipe)
-    seconds = []
-    for number, stage in enumerate(recipe.all_stages):
-        measured = probe.measure(tables, number)
-        assert measured is not None
-        seconds.append(measured.seconds * stage.train.steps)
-    factor = minutes * 60 / sum(seconds)
-    for table in (*tables.get("stages", ()), tables):
-        table["train"]["steps"] = max(int(table["train"]["steps"] * factor), 1)
-        table["train"]["seed"] = seed
-        table["train"]["optimiser"]["lr"] *= rate
+def seconds_of_steps(row: Row, name: str, prepared: Path) -> list[float]:
+    """Seconds of one thread that a step of each stage takes; kept next to the prepared cohort."""
+    known, key = _paces(prepared), _key(row, name)
+    if key not in known:
+        probe = Probe(open_cohort(prepared), Limits(1.0, math.inf), "cpu")
+        recipe = read(name, row.changes)
+        measured = [probe.measure(to_dict(recipe), number) for number in range(len(recipe.all_stages))]
+        known[key] = [step.seconds for step in measured if step is not None]
+        _keep_paces(prepared, known)
+    return known[key]
+
+
+def correct_paces(row: Row, prepared: Path, factor: float) -> None:
+    """Multiply the times of a row's steps by the time that its trainings took over the time that was planned."""
+    known = _paces(prepared)
+    for name in row.recipes:
+        known[_key(row, name)] = [seconds * factor for seconds in known[_key(row, name)]]
+    _keep_paces(prepared, known)
+
+
+def _key(row: Row, name: str) -> str:
+    return " ".join([name, *(f"{key}={value}" for key, value in row.changes.items())])
+
+
+def _paces(prepared: Path) -> dict[str, list[float]]:
+    path = prepared.parent / "paces.json"
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def _keep_paces(prepared: Path, known: Mapping[str, list[float]]) -> None:
+    (prepared.parent / "paces.json").write_text(json.dumps(known, indent=1))
+
+
+def steps_in(minutes: float, row: Row, prepared: Path) -> list[list[int]]:
+    """The steps of each recipe's stages that share the minutes, in the proportions that the recipe states.
+
+    A recipe whose length is given in epochs has one stage, which takes all minutes.
+    """
+    steps = []
+    for name in row.recipes:
+        shares = [stage.train.steps or 1000 for stage in read(name, row.changes).all_stages]
+        seconds = seconds_of_steps(row, name, prepared)
+        factor = minutes / len(row.recipes) * 60 / sum(a * b for a, b in zip(seconds, shares, strict=True))
+        steps.append([max(int(share * factor), 1) for share in shares])
+    return steps
+
+
+def as_row(row: Row, name: str, steps: list[int], rate: float, seed: int) -> Recipe:
+    """The recipe with other steps, its learning rates multiplied by a factor, and a seed."""
+    tables = to_dict(read(name, row.changes))
+    trainings = [table["train"] for table in (*tables.get("stages", ()), tables)]
+    for training, length in zip(trainings, steps, strict=True):
+        training.pop("epochs", None)
+        training["steps"] = length
+        training["seed"] = seed
+        training["optimiser"]["lr"] *= rate
     return from_dict(tables, "the row")
 
 
@@ -205,7 +328,7 @@ def scored(
     """Mean and standard deviation over patients of each score, by target and answer."""
     if table.completes:
         folders: Any = [run.folder for run in runs]
-        scores = voxlate.evaluate(out, heads, run=folders, missing="one", split=split, **draw, **table.scoring)
+        scores = voxlate.evaluate(out, heads, run=folders, missing="one", split=split, synth=draw, **table.scoring)
     else:
         voxlate.synthesise(runs[0].folder, heads, out, split=split, **draw)
         scores = voxlate.evaluate(out, heads, **table.scoring)
@@ -224,7 +347,7 @@ def _summaries(rows: Any, modality: str, answer: str) -> dict[str, list[float]]:
 
 
 def _mean_error(scores: Mapping[str, Any]) -> float:
-    return mean(part[MADE]["mae"][0] for part in scores.values())
+    return mean(part[SYNTHESIS]["mae"][0] for part in scores.values())
 
 
 def _lines() -> list[dict[str, Any]]:
@@ -237,42 +360,89 @@ def _done() -> set[tuple[str, str, str, int, float]]:
 
 
 def print_table(name: str, minutes: float) -> None:
-    """A table in Markdown for each target: mean over seeds (least to most), and PSNR's deviation over patients."""
-    lines = [one for one in _lines() if (one["table"], one["minutes"]) == (name, minutes)]
-    for target in dict.fromkeys(target for one in lines for target in one["scores"]):
-        keys = [key for key in COLUMNS if any(key in one["scores"].get(target, {}).get(MADE, {}) for one in lines)]
-        print(f"\n**{name}: {target}** ({minutes:g} minutes of one thread a row)\n")
-        print("| row | parameters | seeds |", " | ".join(keys), "| PSNR's SD over patients |")
-        print("|---" * (len(keys) + 4) + "|")
-        for row, draw in dict.fromkeys((one["row"], one["draw"]) for one in lines):
-            mine = [one for one in lines if (one["row"], one["draw"]) == (row, draw) and target in one["scores"]]
-            parts = [one["scores"][target][MADE] for one in mine]
-            cells = [_cell([part[key][0] for part in parts if key in part]) for key in keys]
-            label = f"`{row}`{f', {draw}' if draw else ''}"
-            size = f"{mine[0]['parameters'] / 1e6:.2f} M"
-            print(
-                f"| {label} | {size} | {len(mine)} |", " | ".join(cells), f"| {_cell([p['psnr'][1] for p in parts])} |"
-            )
-        for label, part in _naive(lines, target):
-            cells = [_cell([part[key][0]]) if key in part else "" for key in keys]
-            print(f"| {label} | | |", " | ".join(cells), f"| {_cell([part['psnr'][1]])} |")
+    """One table in Markdown: for each target the rows and the strongest naive baselines, mean and range over seeds.
+
+    The best mean of a column is bold, and so is every mean whose range overlaps with the range of the best: such a
+    difference counts as none.
+    """
+    lines = [line for line in _lines() if (line["table"], line["minutes"]) == (name, minutes)]
+    columns = [key for key in TABLES[name].columns if any(COLUMNS[key].score in part for part in _parts(lines))]
+    print(f"\n**{name}**, {minutes:g} minutes of one thread a row\n")
+    print("|target|row|parameters|rate|seeds|" + "|".join(COLUMNS[key].title for key in columns) + "|")
+    print("|---" * (len(columns) + 5) + "|")
+    for target in dict.fromkeys(target for line in lines for target in line["scores"]):
+        for heading, scores in _with_bold(_rows(lines, target), columns).items():
+            print(f"|{target}|{heading}|" + "|".join(scores) + "|")
 
 
-def _naive(lines: list[dict[str, Any]], target: str) -> list[tuple[str, dict[str, list[float]]]]:
-    """The naive baselines of a target, which no training changes, the best first."""
-    found = {}
-    for one in lines:
-        for answer, part in one["scores"].get(target, {}).items():
-            if answer != MADE and "mae" in part:
-                found[answer] = part
-    return sorted(found.items(), key=lambda item: item[1]["mae"][0])
+def _parts(lines: list[dict[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    for line in lines:
+        for answers in line["scores"].values():
+            yield answers[SYNTHESIS]
 
 
-def _cell(values: list[float]) -> str:
+def _rows(lines: list[dict[str, Any]], target: str) -> dict[str, dict[str, list[float]]]:
+    """The values over seeds of each score, by the first cells of a row: name, parameters, rate, seeds."""
+    rows: dict[str, dict[str, list[float]]] = {}
+    for row, draw in dict.fromkeys((line["row"], line["draw"]) for line in lines):
+        mine = [line for line in lines if (line["row"], line["draw"]) == (row, draw) and target in line["scores"]]
+        if not mine:
+            continue
+        label = f"`{row}`" + (f", {draw}" if draw else "")
+        size = f"{mine[0]['parameters'] / 1e6:.2f} M"
+        heading = f"{label}|{size}|×{mine[0]['rate']:g}|{len(mine)}"
+        rows[heading] = _values([line["scores"][target][SYNTHESIS] for line in mine])
+    for label, part in _strongest_naive(lines, target).items():
+        rows[f"{label}||||"[:-1]] = _values([part])
+    return rows
+
+
+def _values(parts: list[Mapping[str, list[float]]]) -> dict[str, list[float]]:
+    """The values over seeds of each column, by its key."""
+    return {
+        key: [part[column.score][column.number] for part in parts]
+        for key, column in COLUMNS.items()
+        if all(column.score in part for part in parts)
+    }
+
+
+def _strongest_naive(lines: list[dict[str, Any]], target: str) -> dict[str, Mapping[str, list[float]]]:
+    """The naive baselines of a target with the lowest MAE and with the highest SSIM; no training changes them."""
+    naive = {
+        answer: part
+        for line in lines
+        for answer, part in line["scores"].get(target, {}).items()
+        if answer != SYNTHESIS and {"mae", "ssim_2d"} <= part.keys()
+    }
+    if not naive:
+        return {}
+    chosen = (
+        min(naive, key=lambda name: naive[name]["mae"][0]),
+        max(naive, key=lambda name: naive[name]["ssim_2d"][0]),
+    )
+    return {name: naive[name] for name in dict.fromkeys(chosen)}
+
+
+def _with_bold(rows: dict[str, dict[str, list[float]]], columns: list[str]) -> dict[str, list[str]]:
+    """The cells of each row; those that no other row is better than by more than the ranges are bold."""
+    cells: dict[str, list[str]] = {heading: [] for heading in rows}
+    for key in columns:
+        column = COLUMNS[key]
+        known = {heading: values[key] for heading, values in rows.items() if key in values}
+        best = min(known.values(), key=lambda values: abs(mean(values) - column.best))
+        for heading in rows:
+            values = known.get(heading, [])
+            overlaps = bool(values) and min(values) <= max(best) and max(values) >= min(best)
+            text = _cell(values, column.digits)
+            cells[heading].append(f"**{text}**" if overlaps else text)
+    return cells
+
+
+def _cell(values: list[float], digits: int) -> str:
     if not values:
         return ""
-    text = f"{mean(values):.4g}"
-    return text if len(values) < 2 else f"{text} ({min(values):.4g} to {max(values):.4g})"
+    text = f"{mean(values):.{digits}f}"
+    return text if len(values) < 2 else f"{text} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 if __name__ == "__main__":

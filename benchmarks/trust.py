@@ -1,6 +1,7 @@
 """How far intervals and warnings hold on patients that neither training nor calibration saw: `make trust` (an hour).
 
-Resumable: rows are JSON lines in trust.jsonl, and those that are there are skipped. docs/trust.md says what came out.
+Resumable: rows are JSON lines in trust.jsonl, and those that are there are skipped.
+docs/guides/trust.md says what came out.
 
     python benchmarks/trust.py [--threads 1] WORK [ROW …]
 
@@ -36,7 +37,7 @@ from voxlate.images.mask import foreground
 from voxlate.images.statistics import intensity_statistics
 from voxlate.phantoms import write_cohort
 from voxlate.phantoms.tissue import INTRACRANIAL
-from voxlate.planning.plan import plan
+from voxlate.planning.plan import plan_training
 from voxlate.planning.probe import Limits, free_memory
 from voxlate.scoring.evaluate import evaluate
 from voxlate.synthesis.calibrate import calibrate
@@ -67,7 +68,7 @@ def learned(
         table.write_text("\n".join(["case,patient,split," + ",".join(sorted(found[0].files)), *lines]) + "\n")
         prepare(scans, folder / "prepared", manifest=table, audit=False, allow_outside=True)
         limits = Limits(minutes, free_memory("cpu"))
-        made = plan(folder / "prepared", limits=limits, mode="mean", device="cpu")
+        made = plan_training(folder / "prepared", limits=limits, mode="mean", device="cpu")
         train(made.recipe, folder / "prepared", run, device="cpu")
     cases = [one for one in found if split[one.case] == "val"]
     _, calibration = calibrate(load(run), cases, split="val", regions=regions)
@@ -259,7 +260,7 @@ def uncalibrated(work: Path) -> Iterator[dict[str, Any]]:
     for source, target in (("t1", "ct"), ("ct", "t1")):
         run = work / f"one_step_{source}"
         limits = Limits(10, free_memory("cpu"))
-        made = plan(
+        made = plan_training(
             work / "whole_prepared", source=(source,), target=(target,), limits=limits, mode="mean", device="cpu"
         )
         train(made.changed({"train.steps": "1"}).recipe, work / "whole_prepared", run, device="cpu")

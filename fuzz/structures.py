@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from voxlate.data import anatomy, case, latents, naive
-from voxlate.synthesis import calibration_data
+from voxlate.data import case, latents, naive
+from voxlate.records import checksum
 from voxlate.training import run
-from voxlate.trust import calibration_file
 
 CHECKSUM = "checksum"
 Draw = np.random.Generator
@@ -180,32 +179,32 @@ def stamped_case(file: Packed) -> None:
 
 def stamped_weights(file: Packed) -> None:
     header = json.loads(file.metadata["voxlate"])
-    header["sha256"] = run.checksum(header, _tensors(file))
+    header["sha256"] = run.weights_checksum(header, _tensors(file))
     file.metadata["voxlate"] = json.dumps(header)
 
 
 def stamped_naive(file: Packed) -> None:
     texts = {key: text for key, text in file.metadata.items() if key != CHECKSUM}
-    file.metadata[CHECKSUM] = naive._checksum(texts, file.arrays)
+    file.metadata[CHECKSUM] = naive.baselines_checksum(texts, file.arrays)
 
 
 def stamped_calibration(file: Packed) -> None:
     outer = json.loads(file.metadata["calibration"])
-    stated = {"header": outer["header"], "sha256": calibration_file._checksum(outer["header"], _tensors(file))}
+    stated = {"header": outer["header"], "sha256": checksum(outer["header"], _tensors(file))}
     file.metadata["calibration"] = json.dumps({**outer, **stated})
 
 
 def stamped_anatomy(file: Packed) -> None:
-    file.metadata["sha256"] = anatomy._checksum(file.metadata["anatomy"], file.arrays)
+    file.metadata["sha256"] = checksum(file.metadata["anatomy"], file.arrays)
 
 
 def stamped_evidence(file: Packed) -> None:
-    file.metadata["sha256"] = calibration_data._digest(file.arrays)
+    file.metadata["sha256"] = checksum("", file.arrays)
 
 
 def stamped_latents(file: Packed) -> None:
     made_of = file.metadata["made_of"].rpartition(" ")[0]
-    file.metadata["made_of"] = f"{made_of} {latents._digest(_tensors(file))}"
+    file.metadata["made_of"] = f"{made_of} {latents.moments_checksum(_tensors(file))}"
 
 
 def _tensors(file: Packed) -> dict[str, torch.Tensor]:

@@ -21,7 +21,7 @@ from voxlate.planning.probe import Limits
 from voxlate.training.run import Run, read_header
 from voxlate.training.train import train
 
-DOCUMENT = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
+DOCUMENT = (Path(__file__).parents[1] / "docs" / "guides" / "extending.md").read_text()
 
 
 def block(language: str) -> str:

@@ -1,8 +1,7 @@
-"""The commands in Python: docs/python.md is run as it stands."""
+"""The commands in Python, each once: from a cohort to tables, pages and pictures."""
 
 import inspect
-import re
-from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import pytest
@@ -10,35 +9,39 @@ import pytest
 import voxlate as package
 from voxlate.errors import BadInput
 
-DOCUMENT = (Path(__file__).parents[1] / "docs" / "python.md").read_text()
-CELLS = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
-
 
 @pytest.fixture
-def cells(cohort, tmp_path, monkeypatch) -> dict:
-    """The names that are left after all cells of the tutorial have run."""
-    (tmp_path / "cohort").rename(tmp_path / "COHORT")
+def results(cohort, tmp_path, monkeypatch) -> SimpleNamespace:
+    """What every step from a cohort to scores returns, of a plan with two stages that is cut to four steps each."""
     monkeypatch.chdir(tmp_path)
-    names = {"MINUTES": 1, "SCAN": tmp_path / "COHORT" / "case0" / "t1.nii.gz"}
-    made = "\n".join(CELLS).replace("minutes=MINUTES", "minutes=MINUTES, mode='samples'")  # else the mean alone fits
-    few = """plan.changed({"train.steps": "4", "stages.regression.train.steps": "4", "train.seed": "1"})"""
-    made = made.replace("""plan.changed({"train.seed": "1"})""", few)  # what is planned, and cut
-    exec(made, names)
-    return names
+    package.prepare("cohort", "PREPARED")
+    plan = package.plan("PREPARED", minutes=1, mode="samples", progress=False)
+    plan = plan.changed({"train.steps": "4", "stages.regression.train.steps": "4", "train.seed": "1"})
+    package.train(plan, "PREPARED", "RUN")
+    mean = package.synthesise("RUN", "cohort", "MEAN", split="val", answer="mean")
+    samples = package.synthesise("RUN", "cohort", "SAMPLES", split="val", samples=3)
+    scores = package.evaluate("SAMPLES", "cohort")
+    package.evaluate("MEAN", "cohort")
+    table = package.compare(["SAMPLES", "MEAN"])
+    one = package.load("RUN").synthesise({"t1": cohort / "case0" / "t1.nii.gz"}, samples=2)
+    page = package.report("SAMPLES")
+    return SimpleNamespace(plan=plan, mean=mean, samples=samples, scores=scores, table=table, one=one, page=page)
 
 
-def test_the_tutorial_runs_as_it_stands_and_its_results_show_themselves(cells, tmp_path):
-    assert cells["plan"].tables["train"]["seed"] == 1
-    assert nib.load(tmp_path / "MEAN" / cells["mean"].cases[0] / "t2.nii.gz").shape == (20, 24, 6)
-    assert (tmp_path / "SAMPLES" / cells["samples"].cases[0] / "t2_std_uncalibrated.nii.gz").exists()
-    assert cells["made"].to_nifti().shape == (20, 24, 6)
+def test_every_step_returns_a_result_that_shows_itself(results, tmp_path):
+    assert results.plan.tables["train"]["seed"] == 1
+    assert nib.load(tmp_path / "MEAN" / results.mean.cases[0] / "t2.nii.gz").shape == (20, 24, 6)
+    assert (tmp_path / "SAMPLES" / results.samples.cases[0] / "t2_std_uncalibrated.nii.gz").exists()
+    assert results.one.to_nifti().shape == (20, 24, 6)
+    assert results.one.std["t2"].data.shape == (1, 6, 24, 20)
     for name, word in (("plan", "data.patch"), ("scores", "MAE"), ("table", "MEAN")):
-        assert word in cells[name]._repr_html_()
-    assert cells["samples"]._repr_png_().startswith(b"\x89PNG")
-    frame = cells["frame"]
+        assert word in getattr(results, name)._repr_html_()
+    assert results.samples._repr_png_().startswith(b"\x89PNG")
+    frame = results.scores.to_frame()
     assert {"case", "modality", "answer", "mae"} <= set(frame.columns)
     assert set(frame["answer"]) > {"synthesis"}
-    assert cells["page"].name == "report.html"
+    assert {"MEAN", "SAMPLES"} <= set(results.table.to_frame()["method"])
+    assert results.page.name == "report.html"
 
 
 def test_a_run_that_was_begun_by_auto_resumes(prepared, tmp_path):

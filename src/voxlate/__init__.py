@@ -22,7 +22,8 @@ if TYPE_CHECKING:
         train,
     )
 
-os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # torch reads this once, when it is imported
+# torch reads this once, when it is imported
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 __version__ = "0.6.0"
 __all__ = [

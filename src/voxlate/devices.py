@@ -10,8 +10,10 @@ from torch import Tensor
 from voxlate import machine
 from voxlate.errors import BadInput
 
-COMPILERS = ("c++", "g++", "clang++", "cl")  # of which torch.compile needs one to run on a CPU
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # MPS; CPUs of Linux and of Windows
+# of which torch.compile needs one to run on a CPU
+COMPILERS = ("c++", "g++", "clang++", "cl")
+# MPS; CPUs of Linux and of Windows
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def find_device(name: str) -> torch.device:
@@ -29,8 +31,7 @@ def find_device(name: str) -> torch.device:
     there = ["cpu", *kinds, *numbered]
     if name not in ("auto", *there):
         raise BadInput(
-            f"--device: expected auto or what this machine has ({', '.join(there)}), found {name!r}. Choose one of "
-            "these."
+            f"--device: expected auto or what this machine has ({', '.join(there)}), found {name!r}. Choose one of these."
         )
     return torch.device([*kinds, "cpu"][0] if name == "auto" else name)
 
@@ -55,7 +56,10 @@ def free_memory(device: torch.device) -> float:
         return machine.free_memory()
     try:
         return float(_own(device).mem_get_info(device)[0])
-    except (AttributeError, RuntimeError):  # torch before 2.7 on XPUs, and drivers that cannot say
+    except (
+        AttributeError,
+        RuntimeError,
+    ):  # torch before 2.7 on XPUs, and drivers that cannot say
         return float(_own(device).get_device_properties(device).total_memory - _own(device).memory_reserved(device))
 
 

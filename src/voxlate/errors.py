@@ -5,8 +5,10 @@ import re
 from collections.abc import Iterable, Sequence
 
 MOST_NAMED = 6  # of many, in a sentence
-NEAR, SPREAD = 0.66, 0.12  # likeness of names from which on one is suggested, and how far below the best
-LONGEST = 80  # letters; longer texts are no slips of the keyboard, and comparing them takes long
+# likeness of names from which on one is suggested, and how far below the best
+NEAR, SPREAD = 0.66, 0.12
+# letters; longer texts are no slips of the keyboard, and comparing them takes long
+LONGEST = 80
 
 
 class BadInput(ValueError):

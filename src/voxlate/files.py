@@ -16,15 +16,27 @@ from typing import Any
 from voxlate.errors import BadInput, CannotWrite
 
 LONGEST_NAME = 100
-SYNTHETIC = "desc-synthetic_"  # before the name of an image that completes a case, so that no scan has that name (BIDS)
+# before the name of an image that completes a case, so that no scan has that name (BIDS)
+SYNTHETIC = "desc-synthetic_"
 # after the name of an image: maps of it
-STD, UNCALIBRATED, LOW, HIGH, UNFAMILIAR = "_std", "_std_uncalibrated", "_low", "_high", "_unfamiliar"
+STD = "_std"
+UNCALIBRATED = "_std_uncalibrated"
+LOW = "_low"
+HIGH = "_high"
+UNFAMILIAR = "_unfamiliar"
 MAPS = (UNCALIBRATED, STD, LOW, HIGH, UNFAMILIAR)
 CHECKSUM = "checksum"  # a key of tables that voxlate writes
-LOCK = ".lock"  # in a folder while voxlate writes there; it stays after a crash, and then holds nobody off
+# in a folder while voxlate writes there; it stays after a crash, and then holds nobody off
+LOCK = ".lock"
 WRITING = ".writing-"  # before the name of a file that is not whole yet
 # Windows keeps these for devices, with any ending (Microsoft, "Naming Files, Paths, and Namespaces")
-DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³")}
+DEVICES = {
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    *(f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³"),
+}
 
 
 def safe_name(name: str, where: object) -> str:
@@ -36,16 +48,14 @@ def safe_name(name: str, where: object) -> str:
     """
     if name.partition(".")[0].lower() in DEVICES:
         raise BadInput(
-            f"{where}: expected a name that may be a file's on any system, found '{name}', which Windows "
-            "keeps for a device. Rename it."
+            f"{where}: expected a name that may be a file's on any system, found '{name}', which Windows keeps for a device. Rename it."
         )
     short = len(name) <= LONGEST_NAME and len(name.encode()) <= 2 * LONGEST_NAME
     if short and re.fullmatch(r"[\w-]([\w.-]*[\w-])?", name):
         return name
     shown = name if len(name) <= LONGEST_NAME else name[:20] + "…"
     raise BadInput(
-        f"{where}: expected a name of letters, digits, '-', '_' and '.', with no '.' first or last and at most "
-        f"{LONGEST_NAME} characters, found {shown!r}. Rename it."
+        f"{where}: expected a name of letters, digits, '-', '_' and '.', with no '.' first or last and at most {LONGEST_NAME} characters, found {shown!r}. Rename it."
     )
 
 
@@ -81,7 +91,11 @@ def whole_file(path: Path | str) -> Iterator[Path]:
             raise CannotWrite(
                 f"{path}: expected room to write it, found a full disk. Free some and run again."
             ) from error
-        if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.ENAMETOOLONG, errno.EIO):
+        if isinstance(error, OSError) and error.errno in (
+            errno.EROFS,
+            errno.ENAMETOOLONG,
+            errno.EIO,
+        ):
             raise CannotWrite(f"{path}: expected a place to write, found: {error.strerror}. Choose another.") from error
         raise
     finally:
@@ -97,8 +111,7 @@ def _replace(new: Path, old: Path) -> None:
         if not old.is_file():
             raise
         raise CannotWrite(
-            f"{old}: expected a file that can be replaced, found {error.strerror or 'one that cannot'}. Close what has "
-            "it open, or choose another folder."
+            f"{old}: expected a file that can be replaced, found {error.strerror or 'one that cannot'}. Close what has it open, or choose another folder."
         ) from error
 
 
@@ -109,7 +122,8 @@ def locked(folder: Path | str, wait_seconds: float = 0) -> Iterator[None]:
     Raises BadInput where another process still holds it after the wait. The lock goes with the process, however that
     ends.
     """
-    from filelock import FileLock, Timeout  # here, because commands that write nothing need none of it
+    # here, because commands that write nothing need none of it
+    from filelock import FileLock, Timeout
 
     folder = Path(folder)
     lock = FileLock(folder / LOCK, timeout=wait_seconds)
@@ -118,8 +132,7 @@ def locked(folder: Path | str, wait_seconds: float = 0) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise BadInput(
-            f"{folder}: expected no other voxlate to write here, found one that does. Wait for it, or choose another "
-            "folder."
+            f"{folder}: expected no other voxlate to write here, found one that does. Wait for it, or choose another folder."
         ) from error
     except OSError as error:
         found = "a file" if isinstance(error, FileExistsError | NotADirectoryError) else f"'{error.strerror}'"

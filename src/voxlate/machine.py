@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # mallopt(3); other libraries than glibc know no such call
-NEVER, BLOCK = -1, 2**30  # when to give memory back; blocks below this size come from what lies free
+# mallopt(3); other libraries than glibc know no such call
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+# when to give memory back; blocks below this size come from what lies free
+NEVER, BLOCK = -1, 2**30
 STOPPED = 130  # exit code of a process that Ctrl-C ended
 
 
@@ -58,7 +60,8 @@ def peak_memory() -> float:
 
         memory = psutil.Process().memory_info()
         return float(getattr(memory, "peak_wset", memory.rss))
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2) counts bytes on macOS, kilobytes elsewhere
+    # getrusage(2) counts bytes on macOS, kilobytes elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024
     return float(unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 

@@ -5,9 +5,10 @@ the right types within stated bounds, finite, and arrays of the right shapes, so
 """
 
 import contextlib
+import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -18,6 +19,7 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from voxlate.config import adapter
 from voxlate.errors import BadInput
+from voxlate.files import whole_file
 
 T = TypeVar("T")
 
@@ -60,6 +62,10 @@ class Record:
         """Raise BadInput unless something holds; found: what was found where it does not."""
         if not sound:
             raise self.wrong(found)
+
+    def check_checksum(self, stated: str, computed: str) -> None:
+        """Raise BadInput unless the checksum that a file states is that of its content."""
+        self.check(stated == computed, "a changed file (its checksum differs)")
 
     def table(self, text: str | bytes, infinite: bool = False) -> Any:
         """The content of JSON without NaN and infinity; infinite: these may be in it."""
@@ -162,6 +168,46 @@ class Tensors:
         for name, one in found.items():
             check_values(self.record, name, np.asarray(one), wanted[name])
         return found
+
+
+def write_tensors(path: Path | str, arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
+    """Write arrays of numpy, or tensors of torch, and texts as a safetensors file, which appears whole or not at all.
+
+    Every safetensors file of voxlate is written here, read by `Record.tensors`, and holds a `checksum` in its metadata.
+    """
+    if all(isinstance(one, np.ndarray) for one in arrays.values()):
+        from safetensors.numpy import save_file
+
+        contiguous = {name: np.ascontiguousarray(one) for name, one in arrays.items()}
+    else:
+        from safetensors.torch import save_file  # type: ignore[assignment]  # here, because most readers of records need no torch
+
+        contiguous = {name: one.detach().cpu().contiguous() for name, one in arrays.items()}
+    with whole_file(path) as temporary:
+        save_file(contiguous, temporary, dict(metadata))
+
+
+def description(name: str, array: Any) -> str:
+    """What most checksums hold of an array in addition to its values; the types of torch have its name before them."""
+    return f"{name}{tuple(array.shape)}{array.dtype}"
+
+
+def checksum(text: str, arrays: Mapping[str, Any], describe: Callable[[str, Any], str] = description) -> str:
+    """SHA-256 of a text, and of the descriptions and values of arrays in the order of their names."""
+    digest = hashlib.sha256(text.encode())
+    for name, one in sorted(arrays.items()):
+        digest.update(describe(name, one).encode())
+        digest.update(_bytes(one))
+    return digest.hexdigest()
+
+
+def _bytes(array: Any) -> memoryview:
+    """The values of an array or tensor as they are in memory."""
+    if not isinstance(array, np.ndarray):
+        import torch  # here, because most readers of records need none of it
+
+        array = array.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()  # numpy has no bfloat16
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def check_values(record: Record, name: str, values: np.ndarray, wanted: Shape) -> None:

@@ -418,12 +418,12 @@ def test_cases_of_versions_that_noted_no_guesses_open(gold: Path, tmp_path: Path
     assert read_header(path).origins["t2"].guesses == ()
 
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "dicom.md").read_text()
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "guides" / "dicom.md").read_text()
 
 
 @pytest.fixture
 def documented(tmp_path: Path) -> tuple[Path, Path]:
-    """Two patients, each with two series in one folder, and the file of docs/dicom.md."""
+    """Two patients, each with two series in one folder, and the file of docs/guides/dicom.md."""
     root, layout = tmp_path / "dicom", tmp_path / "series.toml"
     for number in (1, 2):
         folder = root / f"patient0{number}"

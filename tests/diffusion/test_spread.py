@@ -14,7 +14,7 @@ from voxlate.shipped_recipes.text import header, names, text_of, values_of
 
 ENOUGH = 0.9
 FEW = 200  # steps that take well under a second
-ADVISED = {  # a sampler, what it keeps at least of 0.2 to 1 (docs/spread.md)
+ADVISED = {  # a sampler, what it keeps at least of 0.2 to 1 (docs/papers/spread.md)
     "umm_csgm_small": ({"sampler": "dpmpp_2m", "steps": 32}, 0.93),
     "make_a_volume_swi_mra_small": ({"sampler": "dpmpp_2m", "steps": 32, "end": 0.005}, 0.91),
     "make_a_volume_slices_swi_mra_small": ({"sampler": "dpmpp_2m", "steps": 32, "end": 0.005}, 0.91),

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from voxlate import recipe
 from voxlate.errors import BadInput, Stopped
 from voxlate.files import read_json, write_json
-from voxlate.planning.pace import SPARE, Kept, Paced, kept_pace
+from voxlate.planning.pace import SPARE, Paced, PaceRecord, kept_pace
 from voxlate.planning.plan import begun
 from voxlate.planning.rules import HELD
 from voxlate.recipe import Recipe
@@ -146,7 +146,7 @@ def test_a_machine_that_is_too_slow_for_the_fewest_steps_is_said_loudly(planned)
 
 
 def test_a_resumed_run_keeps_the_pace_of_its_plan_less_what_it_used(planned, tmp_path):
-    Kept(minutes=2, probed_seconds=10, step_seconds=STEP_SECONDS, most_steps=MOST_STEPS).write(tmp_path)
+    PaceRecord(minutes=2, probed_seconds=10, step_seconds=STEP_SECONDS, most_steps=MOST_STEPS).write(tmp_path)
     Run(tmp_path).log.write_text(
         '{"stage": "regression", "step": 5, "seconds": 20.0}\n{"stage": "regression", "step": 9, "seconds": 30.0}\n'
         '{"stage": "final", "step": 1, "seconds": 5.0}\n{"stage": "final", "st'  # cut short by a kill
@@ -174,8 +174,8 @@ def test_a_run_whose_lengths_were_set_by_hand_has_no_pace(planned, tmp_path):
 )
 def test_a_kept_plan_of_another_form_or_of_other_stages_is_refused(planned, tmp_path, change):
     whole = {"minutes": 2.0, "probed_seconds": 1.0, "step_seconds": STEP_SECONDS, "most_steps": MOST_STEPS}
-    write_json(Run(tmp_path).plan, whole)
+    write_json(Run(tmp_path).pace, whole)
     assert kept_pace(tmp_path, planned) is not None
-    write_json(Run(tmp_path).plan, whole | change)
-    with pytest.raises(BadInput, match=r"plan\.json: expected what a plan knows of its steps as voxlate writes it"):
+    write_json(Run(tmp_path).pace, whole | change)
+    with pytest.raises(BadInput, match=r"plan\.json: expected the speed and steps of a plan as voxlate writes it"):
         kept_pace(tmp_path, planned)

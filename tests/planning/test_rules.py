@@ -39,70 +39,70 @@ def facts(*scans: Scan, spacing=(1.0, 1.0, 1.0), shape=(150, 200, 160), box=(140
 
 
 def test_hounsfield_units_get_a_window_that_holds_the_body_in_round_numbers():
-    table, why = rules.intensity(scan("ct", "HU", -212.0, 1533.0, -1024), made=True)
+    table, why = rules.intensity(scan("ct", "HU", -212.0, 1533.0, -1024), is_target=True)
     assert table == {"kind": "window", "low": -250.0, "high": 1550.0}
     assert "-210 to 1531" in why
 
 
 def test_hounsfield_units_that_are_only_given_keep_the_contrast_of_soft_tissue():
     points = [{5: -110, 25: 34, 75: 167}.get(at, 900 if at > 90 else 50 if at > 25 else -800) for at in PERCENTILES]
-    table, why = rules.intensity(replace(scan("cta1", "HU"), inside=Distribution(0, 1, tuple(points))), made=False)
+    table, why = rules.intensity(replace(scan("cta1", "HU"), inside=Distribution(0, 1, tuple(points))), is_target=False)
     assert table == {"kind": "window", "low": -110.0, "high": 370.0, "clips": 1.0}
     assert "bone beyond is clipped" in why
 
 
 def test_a_ct_of_8_bits_is_not_trained_on_hounsfield_units():
-    table, why = rules.intensity(scan("ct", "HU", 3, 255), made=True)
+    table, why = rules.intensity(scan("ct", "HU", 3, 255), is_target=True)
     assert table == {"kind": "window", "low": 0, "high": 255}
     assert "8 bits, not the HU" in why
 
 
 def test_mr_is_scaled_by_its_own_percentiles_with_air_at_0():
-    assert rules.intensity(scan(), made=True)[0] == {"kind": "percentile", "low": 0, "high": 99.5, "floor": 0}
+    assert rules.intensity(scan(), is_target=True)[0] == {"kind": "percentile", "low": 0, "high": 99.5, "floor": 0}
 
 
 def test_z_scored_mr_keeps_its_dark_half():
-    table, why = rules.intensity(scan(low=-2.5, high=3.0), made=True)
+    table, why = rules.intensity(scan(low=-2.5, high=3.0), is_target=True)
     assert table == {"kind": "percentile", "low": 0.5, "high": 99.5}
     assert "no air of 0" in why
 
 
 def test_vessels_brighter_than_all_else_are_not_clipped():
-    table, why = rules.intensity(scan("tof", tail=3.0), made=True)
+    table, why = rules.intensity(scan("tof", tail=3.0), is_target=True)
     assert table["high"] == 99.9
     assert "3.0 times" in why
 
 
 def test_maps_with_a_unit_share_one_window_that_holds_the_worst_stroke():
-    table, why = rules.intensity(scan("tmax", "s", 0, 3.5, reach=19.0), made=True)
+    table, why = rules.intensity(scan("tmax", "s", 0, 3.5, reach=19.0), is_target=True)
     assert table == {"kind": "window", "low": 0, "high": 20.0}
     assert "the largest 99.9th percentile of a case is 19" in why
 
 
 def test_a_map_with_values_below_zero_gets_a_window_that_holds_them():
-    table, why = rules.intensity(replace(scan("tmax", "s", -4, 10), depth=-3.9), made=True)
+    table, why = rules.intensity(replace(scan("tmax", "s", -4, 10), depth=-3.9), is_target=True)
     assert table == {"kind": "window", "low": -5.0, "high": 10.0}
     assert "the lowest 0.1st percentile is -3.9" in why
-    table, _ = rules.intensity(replace(scan("tmax", "s", 0, 10), depth=-0.05), made=True)  # noise
+    table, _ = rules.intensity(replace(scan("tmax", "s", 0, 10), depth=-0.05), is_target=True)  # noise
     assert table["low"] == 0
 
 
 def test_a_case_that_alone_sets_the_range_of_a_map_is_named():
-    _, why = rules.intensity(replace(scan("tmax", "s", 0, 3.5, reach=35.0), farthest="case7"), made=True)
+    _, why = rules.intensity(replace(scan("tmax", "s", 0, 3.5, reach=35.0), farthest="case7"), is_target=True)
     assert "IS case7 IN ANOTHER UNIT?" in why
-    assert "ANOTHER UNIT" not in rules.intensity(scan("tmax", "s", 0, 3.5, reach=13.0), made=True)[1]
+    assert "ANOTHER UNIT" not in rules.intensity(scan("tmax", "s", 0, 3.5, reach=13.0), is_target=True)[1]
 
 
 def test_bodies_are_measured_in_mm_and_unlike_pixels_are_said():
-    fine = replace(facts(box=(100, 180, 350)), wide_mm=200.0, unlike=2.0)
+    fine = replace(facts(box=(100, 180, 350)), wide_mm=200.0, pixel_ratio=2.0)
     assert "200 mm wide, a head" in rules.augment(fine, roles_of(fine), 10)[1]
     assert "2.0 TIMES THOSE OF ANOTHER" in rules.patch(fine, 1)[2]
     assert "TIMES" not in rules.patch(facts(), 1)[2]
 
 
 def test_a_ct_without_air_is_said_to_lack_its_offset():
-    assert "was an offset forgotten?" in rules.intensity(scan("ct", "HU", 800, 2300, 0), made=True)[1]
-    assert "offset" not in rules.intensity(scan("ct", "HU", -200, 1500, -1024), made=True)[1]
+    assert "was an offset forgotten?" in rules.intensity(scan("ct", "HU", 800, 2300, 0), is_target=True)[1]
+    assert "offset" not in rules.intensity(scan("ct", "HU", -200, 1500, -1024), is_target=True)[1]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_ct_without_air_is_said_to_lack_its_offset():
 def test_what_is_harder_to_scan_is_made_of_what_is_easier(names, source, target, way):
     units = {"ct": "HU", "cta": "HU"}
     found = roles_of(facts(*(scan(name, units.get(name, "a.u.")) for name in names)))
-    assert (found.source, found.target, found.way) == (source, target, way)
+    assert (found.source, found.target, found.pairing) == (source, target, way)
 
 
 def test_perfusion_maps_are_made_of_the_scans():
@@ -128,7 +128,7 @@ def test_perfusion_maps_are_made_of_the_scans():
 
 def test_roles_that_are_asked_for_win():
     found = roles_of(facts(scan("t1"), scan("t2"), scan("flair")), source=["t2"], target=["t1"])
-    assert (found.source, found.target, found.way) == (("t2",), ("t1",), "pairs")
+    assert (found.source, found.target, found.pairing) == (("t2",), ("t1",), "pairs")
 
 
 def test_a_guess_says_how_to_turn_it_round():
@@ -137,7 +137,7 @@ def test_a_guess_says_how_to_turn_it_round():
 
 def test_scans_that_no_case_has_both_of_are_unpaired():
     apart = facts(scan("t1"), scan("ct", "HU"), present=[["t1"]] * 4 + [["ct"]] * 4)
-    assert roles_of(apart).way == "unpaired"
+    assert roles_of(apart).pairing == "unpaired"
 
 
 def test_a_single_modality_and_unknown_names_are_refused():

@@ -18,7 +18,7 @@ from voxlate import recipe
 from voxlate.errors import BadInput, Stopped
 from voxlate.learning.optimiser import Optimiser
 from voxlate.training.learner import Average
-from voxlate.training.run import Run, checksum, load_method, save_weights
+from voxlate.training.run import Run, load_method, save_weights, weights_checksum
 from voxlate.training.train import train
 
 
@@ -203,7 +203,7 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(run: Path, tmp
     with pytest.raises(BadInput, match="expected finite weights, found"):
         save_weights(tmp_path / "w.safetensors", method, header)
     tensors = {name: tensor.contiguous() for name, tensor in method.state_dict().items()}
-    whole = {**header, "sha256": checksum(header, tensors)}
+    whole = {**header, "sha256": weights_checksum(header, tensors)}
     save_file(tensors, tmp_path / "spoiled.safetensors", {"voxlate": json.dumps(whole)})
     with pytest.raises(BadInput, match="the training diverged"):
         load_method(tmp_path / "spoiled.safetensors")

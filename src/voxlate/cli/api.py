@@ -27,8 +27,7 @@ from voxlate.phantoms.cohort import CohortLesion
 from voxlate.planning.fit import fits
 from voxlate.planning.other_machine import machine_of
 from voxlate.planning.pace import kept_pace
-from voxlate.planning.plan import Mode, Plan, check_same, planned_once
-from voxlate.planning.plan import plan as _plan
+from voxlate.planning.plan import Mode, Plan, check_same, plan_training, planned_once
 from voxlate.planning.probe import FREE, Limits, free_memory
 from voxlate.recipe import Recipe, read, read_with_head, to_dict
 from voxlate.reports.page import report as _report
@@ -116,7 +115,7 @@ def prepare(root: Path | str, out: Path | str, *, progress: Shown = True, **opti
         return _prepare.prepare(root, out, progress=lambda done, total, _: step("prepare", done, total, {}), **options)
 
 
-@takes(_plan)
+@takes(plan_training)
 def plan(
     data: Path | str,
     *,
@@ -133,7 +132,7 @@ def plan(
     """A recipe for a prepared cohort, with a reason for each key; memory_bytes: by default most of what is free.
 
     plan_for: a machine that is not this one, such as "24GB, 80 TFLOPS" (memory and peak in bfloat16); options: as of
-    planning.plan.plan.
+    planning.plan.plan_training.
     """
     elsewhere = None if plan_for is None else machine_of(plan_for)
     if memory_bytes is None:
@@ -142,7 +141,7 @@ def plan(
     inputs, outputs = _several(source), _several(target)
     options.setdefault("say", noted(progress))
     options |= {"device": device, "elsewhere": elsewhere}
-    return _plan(data, source=inputs, target=outputs, limits=limits, mode=mode, **options)
+    return plan_training(data, source=inputs, target=outputs, limits=limits, mode=mode, **options)
 
 
 @takes(_train)

@@ -75,7 +75,7 @@ def _series(path: Path, series: Sequence[SeriesInfo]) -> dict[str, Any]:
             str(one.path): f"{one.modality}, {one.description or 'no description'}, {one.images} images"
             for one in series
         },
-        "next": f"voxlate info {series[0].path}, or for a cohort a file of [series] tables: docs/dicom.md",
+        "next": f"voxlate info {series[0].path}, or for a cohort a file of [series] tables: docs/guides/dicom.md",
     }
 
 

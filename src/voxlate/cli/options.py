@@ -57,7 +57,7 @@ class Layout:
             help="Layout of a public data set, or of a paper's own arrays: bids, brats, brats2019, brats2023, "
             "gold_atlas, isles18, isles24, ixi, lyu_wang, mrdpm, msd_brain_tumour, open_ms, rire, rire_rectified, "
             "synthrad, topcow, unitobrain, xmodality; or a TOML file like theirs, whose tables series.t2, … choose "
-            "DICOM series by tags (docs/dicom.md).",
+            "DICOM series by tags (docs/guides/dicom.md).",
             autocompletion=_presets,
         ),
     ] = None

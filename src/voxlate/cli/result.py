@@ -54,7 +54,7 @@ class Scoring:
         Option(
             "--score",
             help="Score in another scope, too: whole, both_masked (both images empty outside the mask), slices, crops; "
-            "both_masked.slices, … (repeat it; docs/scores.md).",
+            "both_masked.slices, … (repeat it; docs/guides/comparing.md).",
             autocompletion=_scopes,
         ),
     ] = None

@@ -4,7 +4,6 @@ Each source of a case is averaged to voxels of about 4 mm, cropped to its body a
 are compared with the mean box of the training patients: as they are, and mirrored along each axis.
 """
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,17 +14,15 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from safetensors.numpy import save_file
 from scipy.ndimage import zoom
 
 from voxlate.data.case import PreparedCase
 from voxlate.data.grades import ADVICE, REFUSE, advice
 from voxlate.data.prepared import Cohort
-from voxlate.files import whole_file
 from voxlate.images.grid import Volume
 from voxlate.images.intensity import IntensityMap
 from voxlate.images.mask import background_value, bounding_box, foreground
-from voxlate.records import MOST, Name, Number, Record, Shape
+from voxlate.records import MOST, Name, Number, Record, Shape, checksum, write_tensors
 
 Box = NDArray[np.float32]
 Distance = Annotated[float, Field(ge=-0.001, le=2.001)]  # 1 - correlation, rounded
@@ -92,13 +89,7 @@ class Anatomy:
         usual = {name: asdict(values) for name, values in self.usual.items()}
         stated = {"usual": usual, "backgrounds": self.backgrounds}
         text = json.dumps(stated, sort_keys=True, allow_nan=False)
-        metadata = {"anatomy": text, "sha256": _checksum(text, self.means)}
-        with whole_file(path) as temporary:
-            save_file(
-                {name: np.ascontiguousarray(box) for name, box in self.means.items()},
-                temporary,
-                metadata,
-            )
+        write_tensors(path, self.means, {"anatomy": text, "sha256": checksum(text, self.means)})
 
 
 @dataclass(frozen=True)
@@ -124,20 +115,13 @@ def read_anatomy(path: Path, modalities: Collection[str]) -> Anatomy:
         digest = file.text("sha256")
         stated: _Stated = record.parse(_Stated, text)
         means = file.read(dict.fromkeys(stated.usual, Shape((SIDE,) * 3, low=-1.001, high=1.001)))  # their length is 1
-    record.check(digest == _checksum(text, means), "a changed file (its checksum differs)")
+    record.check_checksum(digest, checksum(text, means))
     others = (stated.usual.keys() | stated.backgrounds.keys()) - set(modalities)
     record.check(not others, f"modalities that its recipe has not ({', '.join(sorted(others))})")
     for name, usual in stated.usual.items():
         least, most = usual.levels
         record.check(least <= most, f"levels of {name} from {least:g} to {most:g}")
     return Anatomy(means, stated.usual, stated.backgrounds)
-
-
-def _checksum(text: str, means: Mapping[str, Box]) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name, box in sorted(means.items()):
-        digest.update(f"{name}{box.shape}{box.dtype}".encode() + box.tobytes())
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -10,19 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from voxlate.data.align import CommonGrid, Preparation, find_common_grid
 from voxlate.data.case_checks import check_header, check_voxels
 from voxlate.data.case_header import BRAIN_OF, FOREGROUND_OF, CaseHeader, Origin
 from voxlate.errors import BadInput
-from voxlate.files import whole_file
 from voxlate.images.grid import Grid, Volume, canonical, same_grid
 from voxlate.images.mask import bounding_box, brain, foreground, user_mask
 from voxlate.images.register import Transform
 from voxlate.images.statistics import Statistics, intensity_statistics
 from voxlate.images.tiling import Size, resize_slices, zoomed
-from voxlate.records import Record, Shape
+from voxlate.records import Record, Shape, checksum, write_tensors
 
 MASK = "mask"
 LABEL = "label."  # before a label map's name among the arrays of a case
@@ -243,10 +241,8 @@ def write_case(path: Path, case: PreparedCase) -> None:
     digests = {name: digest(values) for name, values in arrays.items()}
     header = dataclasses.replace(case.header, voxels=digests)
     header = dataclasses.replace(header, checksum=_header_digest(asdict(header)))
-    metadata = {"voxlate": json.dumps(asdict(header), allow_nan=False)}
-    with whole_file(path) as temporary:
-        save_file(arrays, temporary, metadata=metadata)
-        _arrays.cache_clear()  # Windows replaces no file that is mapped
+    _arrays.cache_clear()  # Windows replaces no file that is mapped
+    write_tensors(path, arrays, {"voxlate": json.dumps(asdict(header), allow_nan=False)})
 
 
 def _header_digest(plain: dict[str, Any]) -> str:
@@ -257,8 +253,7 @@ def _header_digest(plain: dict[str, Any]) -> str:
 
 def digest(values: np.ndarray) -> str:
     """SHA-256 of an array as a case file holds it."""
-    kind = repr((values.shape, values.dtype.str))
-    return hashlib.sha256(kind.encode() + values.tobytes()).hexdigest()
+    return checksum("", {"": values}, lambda _, array: repr((array.shape, array.dtype.str)))
 
 
 def open_case(path: Path) -> PreparedCase:

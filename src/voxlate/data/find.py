@@ -319,7 +319,7 @@ def _flat(root: Path, paths: list[str]) -> str:
             return f"{{case}}{mark}{{modality}}"
     if any((root / path).is_dir() for path in paths):
         raise BadInput(
-            f"{root}: expected a folder for each case with a folder for each series, found DICOM files right in {some_of(paths)}. Pass --preset FILE.toml, whose tables [series.t1], … choose series by their tags (docs/dicom.md; voxlate info FOLDER lists them), or put each series into a folder named as its modality."
+            f"{root}: expected a folder for each case with a folder for each series, found DICOM files right in {some_of(paths)}. Pass --preset FILE.toml, whose tables [series.t1], … choose series by their tags (docs/guides/dicom.md; voxlate info FOLDER lists them), or put each series into a folder named as its modality."
         )
     raise BadInput(
         f"{root}: expected a folder for each case, or names that end with a modality, found {len(paths)} scans of another form ({some_of(paths)}). Pass --pattern '{{case}}_{{modality}}' for many cases in one folder, or '{{modality}}' where they are one patient's."

@@ -6,7 +6,7 @@ Grade = Literal["note", "caution", "do not trust"]
 GRADES: tuple[Grade, ...] = get_args(Grade)
 
 CAUTION = 1.5  # times as far from the usual as the farthest training scan
-REFUSE = 3.0  # no held-out head of the phantoms reaches it (docs/trust.md)
+REFUSE = 3.0  # no held-out head of the phantoms reaches it (docs/guides/trust.md)
 ADVICE: dict[Grade, str] = {
     "note": "Note: ordinary scans may lie so far out.",
     "caution": "Caution: look at the scan and at the image.",

@@ -1,12 +1,10 @@
 """A cache of the latents' moments, so that a frozen autoencoder need not encode every slice in every epoch."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from voxlate.data.augment import AugmentSettings
@@ -15,9 +13,8 @@ from voxlate.data.layout import laid_out
 from voxlate.data.patches import DataSettings, even_start, read_pair, usable_cases
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
-from voxlate.files import whole_file
 from voxlate.images.intensity import IntensityMap
-from voxlate.records import Record, Shape
+from voxlate.records import Record, Shape, checksum, write_tensors
 
 Encode = Callable[[Tensor], Tensor]  # [B, 1, D, H, W] in network units to [B, 2 L, D, h, w], mean and log variance
 
@@ -61,9 +58,8 @@ def cache_moments(
         stamp = f"{case.header.inputs} {folder.name}"
         lengths = (channels, case.header.shape[0], *size)
         if not path.is_file() or _stamp(path, names, lengths) != stamp:
-            with whole_file(path) as temporary:
-                moments = _moments(case, data, intensity, encode)
-                save_file(moments, temporary, metadata={"made_of": f"{stamp} {_digest(moments)}"})
+            moments = _moments(case, data, intensity, encode)
+            write_tensors(path, moments, {"made_of": f"{stamp} {moments_checksum(moments)}"})
         progress(number + 1, len(known))
 
 
@@ -101,13 +97,11 @@ def _stamp(path: Path, names: Sequence[str], lengths: Sequence[int]) -> str:
         with Record(path, "cached latents", "They are computed again.").tensors("pt") as file:
             tensors = file.read(dict.fromkeys(names, Shape(lengths)))
             stamp, _, digest = file.text("made_of").rpartition(" ")
-            return stamp if digest == _digest(tensors) else ""
+            return stamp if digest == moments_checksum(tensors) else ""
     except BadInput:
         return ""
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    found = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        found.update(name.encode() + tensor.numpy().tobytes())
-    return found.hexdigest()
+def moments_checksum(moments: Mapping[str, Tensor]) -> str:
+    """The checksum of a file of moments."""
+    return checksum("", moments, lambda name, _: name)

@@ -4,7 +4,6 @@ These are the mean image, copies of the sources and intensity tables; for severa
 least-squares map.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,16 +13,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 from scipy.ndimage import zoom
 
 from voxlate.data.prepared import Cohort
 from voxlate.errors import BadInput
-from voxlate.files import CHECKSUM, whole_file
+from voxlate.files import CHECKSUM
 from voxlate.images.grid import Grid, Volume, canonical, return_to
 from voxlate.images.mask import foreground
 from voxlate.images.ranges import Range, own_floor_and_peak, range_for
-from voxlate.records import FLOATS, LARGEST, Name, Number, Record, Several, Shape, Text, close
+from voxlate.records import FLOATS, LARGEST, Name, Number, Record, Several, Shape, Text, checksum, close, write_tensors
 
 BINS = 1024  # of an intensity table: four for each level of 8 bit pictures, 4 HU for CT
 MEAN_VOXELS = 1 << 22  # a mean of many heads is smooth: 16 MiB hold it however large the scans are
@@ -63,9 +61,7 @@ class Baselines:
         stated = {name: getattr(self, name) for name in ("cases", "fixed", "align", "typical")}
         stated["ranges"] = {name: vars(value) for name, value in self.ranges.items()}
         texts = {key: json.dumps(value) for key, value in stated.items()}
-        whole = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
-        with whole_file(path) as temporary:
-            save_file(whole, temporary, metadata={**texts, CHECKSUM: _checksum(texts, whole)})
+        write_tensors(path, tensors, {**texts, CHECKSUM: baselines_checksum(texts, tensors)})
 
     @classmethod
     def load(cls, path: Path | str) -> "Baselines":
@@ -80,7 +76,8 @@ class Baselines:
             digest = texts.pop(CHECKSUM, None)  # version 0.6 wrote none
             stated = record.fill(_Stated, {key: record.table(text) for key, text in texts.items()})
             tensors = file.read(_shapes(record, stated, list(file.shapes)))
-        record.check(digest in (None, _checksum(texts, tensors)), "a changed file (its checksum differs)")
+        if digest is not None:
+            record.check_checksum(digest, baselines_checksum(texts, tensors))
         keyed = {tuple(key.split(":")): value for key, value in tensors.items()}
         baselines = cls(
             ranges=stated.ranges,
@@ -163,9 +160,9 @@ class _Stated:
 
     ranges: dict[Name, Range]
     cases: Several
-    fixed: Text
-    align: bool
-    typical: dict[Name, tuple[Number, Number]]
+    fixed: Text = ""  # version 0.6.0 wrote ranges and cases alone
+    align: bool = False
+    typical: dict[Name, tuple[Number, Number]] = field(default_factory=dict)
 
 
 def _shapes(record: Record, stated: _Stated, names: Sequence[str]) -> dict[str, Shape]:
@@ -211,11 +208,10 @@ def _check(record: Record, found: Baselines) -> None:
         record.check(sound, "mean products that are none")
 
 
-def _checksum(texts: Mapping[str, str], tensors: Mapping[str, NDArray[Any]]) -> str:
-    digest = hashlib.sha256(json.dumps(texts, sort_keys=True).encode())
-    for name, values in sorted(tensors.items()):
-        digest.update(repr((name, values.shape, values.dtype.str)).encode() + values.tobytes())
-    return digest.hexdigest()
+def baselines_checksum(texts: Mapping[str, str], tensors: Mapping[str, NDArray[Any]]) -> str:
+    """The checksum of a file of baselines."""
+    ordered = json.dumps(texts, sort_keys=True)
+    return checksum(ordered, tensors, lambda name, values: repr((name, values.shape, values.dtype.str)))
 
 
 def fit(

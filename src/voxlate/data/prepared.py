@@ -221,7 +221,7 @@ class _Made(TypedDict):
     pattern: Text | None
     preset: Text | None
     manifest: Place | None
-    patients: Place | None
+    patients: NotRequired[Place | None]  # version 0.6.0 wrote none
     modalities: list[Name] | None
     prefer: NotRequired[list[Text] | Text | None]
     exclude: NotRequired[list[Text] | Text | None]

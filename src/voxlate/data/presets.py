@@ -185,7 +185,7 @@ def load_preset(name: str | Path) -> Preset:
             if base not in presets():
                 raise BadInput(f"preset {name}: expected a base of {', '.join(presets())}, found '{base}'. Fix it.")
             values = _over(_tables(base), values)
-        return fill(Preset, values, f"preset {name}", "Change it in that file (see docs/dicom.md).")
+        return fill(Preset, values, f"preset {name}", "Change it in that file (see docs/guides/dicom.md).")
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput(f"preset {name}: expected TOML, found something else ({error}). Fix the file.") from error
 

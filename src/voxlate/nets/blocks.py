@@ -80,7 +80,7 @@ def repeat_border(h: Tensor, sizes: Sequence[int]) -> Tensor:
 
     Zeros beyond the border are grey to a network whose background is not 0: it draws that into corners of air. In
     training zeros are better, and in synthesis, too, where corners are not synthesised or the training's patches were
-    whole slices (docs/decisions.md).
+    whole slices (docs/design/decisions.md).
     """
     around = [size for size in reversed(sizes) for _ in range(2)]
     return F.pad(h, around, mode="replicate") if any(around) else h

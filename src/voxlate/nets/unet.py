@@ -1,4 +1,4 @@
-"""One residual U-Net whose settings reach the networks of four papers (see docs/decisions.md)."""
+"""One residual U-Net whose settings reach the networks of four papers (see docs/design/decisions.md)."""
 
 from collections.abc import Iterable
 from dataclasses import replace

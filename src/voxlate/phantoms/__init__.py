@@ -1,6 +1,6 @@
-"""Phantoms: heads made up from anatomy and physics, seeded, with every modality computed from one anatomy.
+"""Phantoms: simulated heads. A seed draws the anatomy, and equations compute every modality from it.
 
-Nothing here reads a scan, or knows how cohorts are prepared.
+Nothing here reads a scan, or depends on how cohorts are prepared.
 """
 
 from voxlate.phantoms.cohort import write_cohort

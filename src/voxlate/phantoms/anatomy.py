@@ -1,6 +1,6 @@
-"""One patient's head as distances: how space is bent, and where skull, cortex, ventricles and lesion begin.
+"""The anatomy of one head as signed distances: the deformation of space, the ventricles, deep nuclei and lesions.
 
-Upright coordinates (mm): x right, y anterior, z superior, the origin at the centre of the brain's base.
+Upright coordinates are in mm: x right, y anterior, z superior. Their origin is the centre of the brain's base.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,10 @@ LesionKind = Literal["none", "tumour", "stroke"]
 
 @dataclass(frozen=True)
 class Lesion:
-    """side: -1 left, 1 right, 0 none; centre and radius in upright mm; reach: how much of the territory suffers."""
+    """A lesion in upright coordinates.
+
+    side: -1 left, 1 right, 0 none; reach: size of the hypoperfused tissue relative to the artery's territory.
+    """
 
     kind: LesionKind
     side: int = 0
@@ -29,7 +32,7 @@ class Lesion:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Everything random about one head's shape; independent of the image's size."""
+    """All random numbers of one head's shape; they do not depend on the image's size."""
 
     asymmetry: float
     scale: np.ndarray
@@ -49,13 +52,14 @@ class Anatomy:
 
 
 def anatomy(rng: np.random.Generator, kind: LesionKind, asymmetry: float = 1.0) -> Anatomy:
-    """asymmetry: 0 makes a head, but for its lesion, the mirror image of itself."""
+    """Draw the shape of a head; asymmetry 0 gives a head that is symmetric except for its lesion."""
     rng, lesion_rng, vessel_rng, fold_rng = rng.spawn(4)
     lesion = _lesion(lesion_rng, kind)
+    degrees = np.array([3.0, 2.0 * asymmetry, 2.5 * asymmetry])
     return Anatomy(
         asymmetry=asymmetry,
         scale=np.exp(0.025 * np.clip(rng.standard_normal(3), -2, 2)),
-        tilt=np.radians(np.array([3.0, 2.0 * asymmetry, 2.5 * asymmetry]) * np.clip(rng.standard_normal(3), -2, 2)),
+        tilt=np.radians(degrees * np.clip(rng.standard_normal(3), -2, 2)),
         bend=tuple(noise(rng, 90, 10, 32) for _ in range(3)),
         sway=tuple(noise(rng, 70, 10, 32) for _ in range(3)),
         folds=noise(fold_rng, 23, 3, 72, narrow=True).distance_to_zero(),
@@ -75,18 +79,24 @@ def _lesion(rng: np.random.Generator, kind: LesionKind) -> Lesion:
     side = int(rng.choice((-1, 1)))
     if kind == "tumour":
         x, y, z = rng.uniform((26, -38, 12), (38, 42, 42))
-        return Lesion(kind, side, (float(side * x), float(y), float(z)), float(rng.uniform(11, 19)))
+        centre = (float(side * x), float(y), float(z))
+        return Lesion(kind, side, centre, float(rng.uniform(11, 19)))
     if kind == "stroke":
         y, z = rng.uniform((-14, 4), (18, 22))
         reach, delay = rng.uniform((0.75, 5.5), (1.15, 8.5))
         return Lesion(
-            kind, side, (side * 40.0, float(y), float(z)), float(rng.uniform(14, 24)), float(reach), float(delay)
+            kind,
+            side,
+            (side * 40.0, float(y), float(z)),
+            float(rng.uniform(14, 24)),
+            float(reach),
+            float(delay),
         )
     return Lesion("none")
 
 
 def upright(head: Anatomy, points: Points) -> Points:
-    """Scanner points [D, H, W] in the coordinates in which the head is upright and of average shape."""
+    """Upright coordinates of scanner points [D, H, W], in which the head has the average shape."""
     angle = head.tilt
     turn = _turn(0, angle[0]) @ _turn(1, angle[1]) @ _turn(2, angle[2])
     centred = [points[0], points[1] + 6, points[2]]
@@ -94,12 +104,14 @@ def upright(head: Anatomy, points: Points) -> Points:
     turned = [row[0] * centred[0] + row[1] * centred[1] + row[2] * centred[2] for row in matrix]
     # Both sides get the same noise; rounding |x| keeps the mid-plane free of a crease.
     half: Points = (np.sqrt(turned[0] ** 2 + 400), turned[1], turned[2])
-    across = np.tanh(turned[0] / 20)  # a sideways bend must vanish in the mid-plane to stay symmetric
-    shifts: list[np.ndarray] = [1.9 * lattice.at(half) for lattice in head.bend]
+    # A sideways bend must vanish in the mid-plane to stay symmetric.
+    across = np.tanh(turned[0] / 20)
+    shifts: list[np.ndarray] = [1.9 * field.at(half) for field in head.bend]
     shifts[0] *= across
     if head.asymmetry:
         whole: Points = (turned[0], turned[1], turned[2])
-        shifts = [s + 0.9 * head.asymmetry * lattice.at(whole) for s, lattice in zip(shifts, head.sway)]
+        sway = (0.9 * head.asymmetry * field.at(whole) for field in head.sway)
+        shifts = [s + own for s, own in zip(shifts, sway)]
     x, y, z = (t + s for t, s in zip(turned, shifts))
     return x, y, z
 
@@ -113,19 +125,22 @@ def _turn(axis: int, angle: float) -> np.ndarray:
 
 
 def displaced_by_tumour(lesion: Lesion, points: Points, depth: np.ndarray) -> Points:
-    """Points before the mass effect: tissue is pushed away from a tumour, but the skull holds still."""
+    """Points before the mass effect of a tumour, which displaces tissue away from it but not the skull."""
     if lesion.kind != "tumour":
         return points
     offset = [p - c for p, c in zip(points, lesion.centre_mm)]
     squared = sum(d * d for d in offset)
-    push = 0.42 * np.exp(-squared / (2 * (1.5 * lesion.radius_mm) ** 2)) * np.clip(depth / 14, 0, 1)
+    spread = 1.5 * lesion.radius_mm
+    push = 0.42 * np.exp(-squared / (2 * spread**2)) * np.clip(depth / 14, 0, 1)
     x, y, z = (p - push * d for p, d in zip(points, offset))
     return x, y, z
 
 
 def deep_grey(points: Points) -> np.ndarray:
     """Caudate, lentiform nucleus and thalamus of both sides."""
-    x, y, z = np.abs(points[0]), points[1], points[2]
+    x = np.abs(points[0])
+    y = points[1]
+    z = points[2]
     caudate = ellipsoid((x - 0.10 * (24 - y), y, z + 0.16 * (y - 24)), (14, 22, 10), (5, 17, 8))
     lentiform = ellipsoid((x + 0.28 * (y - 16), y, z), (26, 16, 2), (6.5, 16, 9.5))
     thalamus = ellipsoid((x + 0.30 * (y + 2), y, z), (11.5, -3, 7), (8, 13, 8.5))
@@ -133,7 +148,15 @@ def deep_grey(points: Points) -> np.ndarray:
 
 
 _LATERAL: tuple[tuple[Triple, ...], ...] = (
-    ((6.5, 36, 5), (7, 30, 10), (6.5, 20, 15.5), (7, 8, 20), (9.5, -10, 22), (16, -24, 18), (24, -33, 9)),
+    (
+        (6.5, 36, 5),
+        (7, 30, 10),
+        (6.5, 20, 15.5),
+        (7, 8, 20),
+        (9.5, -10, 22),
+        (16, -24, 18),
+        (24, -33, 9),
+    ),
     ((24, -33, 9), (31, -22, -8), (33, -4, -18), (32, 8, -20)),
     ((24, -33, 9), (23, -48, 6), (20, -58, 4)),
 )
@@ -147,28 +170,36 @@ def ventricles(head: Anatomy, points: Points, straight: Points) -> np.ndarray:
     for path, radii in zip(_LATERAL, _LATERAL_RADII):
         tube = Tube(path, (radii[0] * grow, radii[1] * grow))
         sides += [tube, tube.mirrored()]
-    lateral = np.maximum(tubes(points, straight, sides, 8), 0.7 - np.abs(x))  # septum pellucidum
-    third = np.maximum(ellipsoid((np.zeros_like(x), y, z), (0, 2, 2), (1e3, 13, 9)), np.abs(x) - 1.9 * grow)
+    # The septum pellucidum separates the lateral ventricles.
+    lateral = np.maximum(tubes(points, straight, sides, 8), 0.7 - np.abs(x))
+    midline = ellipsoid((np.zeros_like(x), y, z), (0, 2, 2), (1e3, 13, 9))
+    third = np.maximum(midline, np.abs(x) - 1.9 * grow)
     fourth = ellipsoid(points, (0, -25, -32), (6.0 * grow, 4.0, 9))
-    aqueduct = tubes(points, straight, [Tube(((0, -14, -4), (0, -20, -16), (0, -24, -28)), (0.9, 0.9))], 8)
-    return np.minimum(np.minimum(lateral, third), np.minimum(fourth, aqueduct))
+    course = ((0, -14, -4), (0, -20, -16), (0, -24, -28))
+    aqueduct = tubes(points, straight, [Tube(course, (0.9, 0.9))], 8)
+    large = np.minimum(lateral, third)
+    return np.minimum(large, np.minimum(fourth, aqueduct))
 
 
 def territory(head: Anatomy, points: Points) -> tuple[np.ndarray, np.ndarray]:
-    """Distances to the core and to the whole hypoperfused tissue of a stroke of the middle cerebral artery."""
+    """Distances to the core and to all hypoperfused tissue of a stroke of the middle cerebral artery."""
     lesion = head.lesion
     sided: Points = (points[0] * lesion.side, points[1], points[2])
-    rough, radius = head.rough.at(points), lesion.radius_mm
-    whole = ellipsoid(sided, (50, -2, 16), (31 * lesion.reach, 50 * lesion.reach, 34 * lesion.reach)) + 3 * rough
-    whole = np.maximum(whole, 14 - sided[0])
-    core = ellipsoid(points, lesion.centre_mm, (0.9 * radius, 1.2 * radius, 0.9 * radius)) + 2.5 * rough
-    return np.maximum(core, whole + 4), whole
+    rough = head.rough.at(points)
+    radius = lesion.radius_mm
+    reach = lesion.reach
+    whole = ellipsoid(sided, (50, -2, 16), (31 * reach, 50 * reach, 34 * reach))
+    whole = np.maximum(whole + 3 * rough, 14 - sided[0])
+    core = ellipsoid(points, lesion.centre_mm, (0.9 * radius, 1.2 * radius, 0.9 * radius))
+    return np.maximum(core + 2.5 * rough, whole + 4), whole
 
 
 def tumour(head: Anatomy, points: Points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distances to necrosis, necrosis with its enhancing rim, and the oedema around them."""
-    rough, radius = head.rough.at(points), head.lesion.radius_mm
-    ball = ellipsoid(points, head.lesion.centre_mm, (radius, 1.1 * radius, 0.95 * radius)) + 0.12 * radius * rough
+    rough = head.rough.at(points)
+    radius = head.lesion.radius_mm
+    ball = ellipsoid(points, head.lesion.centre_mm, (radius, 1.1 * radius, 0.95 * radius))
+    ball = ball + 0.12 * radius * rough
     finger = head.rough.at((points[1], points[2], points[0]))
     oedema = ball - 0.75 * radius - 0.35 * radius * finger
     return ball + 0.27 * radius + finger, ball, oedema

@@ -1,4 +1,4 @@
-"""The brain's outer form as distances: envelope, cerebellum, the skull's cavity, and the folded cortex."""
+"""The outer shape of the brain as signed distances: envelope, cerebellum, cavity of the skull, and folded cortex."""
 
 import numpy as np
 
@@ -8,13 +8,13 @@ from voxlate.phantoms.vessels import CEREBRUM_AXES, CEREBRUM_CENTRE
 
 
 def _egg(points: Points) -> Points:
-    """Widens the back: a head is broadest behind its middle."""
+    """Points whose posterior half is widened, because a head is broadest behind its middle."""
     x, y, z = points
     return np.abs(x) / (1 - 0.0008 * np.clip(y, -100, 100)), y, z
 
 
 def tentorium(y: np.ndarray) -> np.ndarray:
-    """Height of the sheet between cerebrum and cerebellum."""
+    """Height of the tentorium, the membrane between cerebrum and cerebellum."""
     return np.clip(-6 + 0.14 * (y + 45), -8, 0)
 
 
@@ -25,7 +25,8 @@ def cerebrum(points: Points) -> np.ndarray:
     temporal = ellipsoid((x, y - 0.12 * z, z), (42, 4, -18), (21.5, 40, 21))
     frontal = ellipsoid((x, y, z), (20, 44, 6), (29, 36, 25))
     hippocampal = ellipsoid((x, y, z), (24, -15, -11), (11, 24, 9))
-    return join(join(cut(vault, floor - z, 5), frontal, 8), join(temporal, hippocampal, 5), 5)
+    upper = join(cut(vault, floor - z, 5), frontal, 8)
+    return join(upper, join(temporal, hippocampal, 5), 5)
 
 
 def cerebellum(points: Points) -> np.ndarray:
@@ -43,23 +44,32 @@ BRAINSTEM = (
 
 
 def cavity(brain: np.ndarray, points: Points) -> np.ndarray:
-    """The inside of the skull: the brain, a gap for CSF, and the cisterns at the base."""
-    cisterns = join(ellipsoid(points, (0, 15, -17), (15, 17, 10)), ellipsoid(points, (0, -4, -34), (17, 12, 24)), 6)
+    """The cavity of the skull: the brain, a gap for CSF, and the cisterns at the base."""
+    cisterns = join(
+        ellipsoid(points, (0, 15, -17), (15, 17, 10)),
+        ellipsoid(points, (0, -4, -34), (17, 12, 24)),
+        6,
+    )
     sided: Points = (np.abs(points[0]), points[1], points[2])
-    ambient = join(ellipsoid(sided, (15, -10, -19), (11, 17, 10)), ellipsoid(points, (0, -13, -11), (33, 28, 12)), 6)
+    ambient = join(
+        ellipsoid(sided, (15, -10, -19), (11, 17, 10)),
+        ellipsoid(points, (0, -13, -11), (33, 28, 12)),
+        6,
+    )
     inner = join(brain - 2.2, join(cisterns, ambient, 6), 10)
     tentorial = ellipsoid(points, (0, -42, -9), (42, 22, 5))
-    return join(inner, np.maximum(tentorial, 3 * (inner - 7)), 10)  # only next to the brain
+    # The cistern over the cerebellum exists only next to the brain.
+    return join(inner, np.maximum(tentorial, 3 * (inner - 7)), 10)
 
 
 def cortex_depth(head: Anatomy, points: Points, envelope: np.ndarray) -> np.ndarray:
-    """Depth below the pial surface in mm (negative in CSF): envelope, mid-line fissure, sulci and Sylvian fissure.
+    """Depth below the pial surface in mm (negative in CSF), with mid-line fissure, sulci and Sylvian fissure.
 
-    Sulci are the zero surfaces of noise that hardly changes along the way inward, so that they are radial sheets.
+    Sulci are the zero surfaces of noise that hardly changes in the radial direction, so they are radial sheets.
     """
     x, y, z = points
     half = np.abs(x)
-    # Below the corpus callosum the hemispheres hang together.
+    # The hemispheres are connected below the corpus callosum.
     callosum = ellipsoid((np.zeros_like(x), y, z), (0, -2, 7), (1e3, 42, 25))
     apart = -np.maximum(callosum, -12 - z)
     fissure = np.maximum(half - (0.5 + head.sulcus_mm / 2), apart)
@@ -69,11 +79,13 @@ def cortex_depth(head: Anatomy, points: Points, envelope: np.ndarray) -> np.ndar
     radius = np.clip(np.sqrt(ray[0] ** 2 + ray[1] ** 2 + ray[2] ** 2), 0.35, 1.5)
     inward = radius**-0.7
     shift = (x < 0).astype(np.float32)
-    at = tuple(c * inward + shift * np.float32(s) for c, s in zip((half - 18, y, z - 10), head.fold_shift))
+    centred = (half - 18, y, z - 10)
+    at = [c * inward + shift * np.float32(s) for c, s in zip(centred, head.fold_shift)]
     across = head.folds.at((at[0], at[1], at[2])) / inward
     length = np.clip(12 + 4 * head.rough.at((at[1], at[2], at[0])), 6, 19)
     sulci = np.sqrt(np.maximum(outer - length, 0) ** 2 + across**2) - head.sulcus_mm
-    nuclei = ellipsoid((half, y, z), (0, 4, 8), (37, 46, 27))  # sulci stop short of the deep nuclei
+    # Sulci end before the deep nuclei.
+    nuclei = ellipsoid((half, y, z), (0, 4, 8), (37, 46, 27))
     sulci = np.maximum(sulci, -nuclei)
     return np.minimum(np.minimum(outer, sulci), _sylvian(half, y, z, head.sulcus_mm))
 
@@ -85,9 +97,10 @@ def _sylvian(half: np.ndarray, y: np.ndarray, z: np.ndarray, sulcus_mm: float) -
 
 
 def folia_depth(points: Points, envelope: np.ndarray) -> np.ndarray:
-    """Depth below the surface of the cerebellum, whose folia are sheets that fan out from the fourth ventricle."""
+    """Depth below the surface of the cerebellum; its folia are sheets that diverge from the fourth ventricle."""
     x, y, z = points
-    up, back = z + 31, -(y + 20) + x * x / 90
+    up = z + 31
+    back = -(y + 20) + x * x / 90
     radius = np.hypot(up, back)
     angle = np.arctan2(up, back)
     pitch = np.pi / 13

@@ -1,4 +1,4 @@
-"""A cohort of phantom patients as files, laid out as `prepare` finds them without any option."""
+"""A cohort of phantom patients as files, in the layout that `prepare` reads without any option."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +23,12 @@ from voxlate.phantoms.tissue import INTRACRANIAL, Label
 CohortLesion = Literal["mixed", "none", "tumour", "stroke"]
 NOTE = "phantom.json"
 AIR_HU = -1000
-MOST_THREADS = 4  # each holds one head in memory
-LESION_MAP = {"tumour": ("necrosis", "oedema", "enhancing rim"), "stroke": ("core", "penumbra"), "none": ()}
+MOST_THREADS = 4  # each thread holds one head in memory
+LESION_MAP = {
+    "tumour": ("necrosis", "oedema", "enhancing rim"),
+    "stroke": ("core", "penumbra"),
+    "none": (),
+}
 
 
 def write_cohort(
@@ -37,11 +41,11 @@ def write_cohort(
     stripped: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
-    """Writes `OUT/phantom_000/t1.nii.gz` and so on, `seg` (`Label`) and `lesion`, and the note `phantom.json`.
+    """Write `OUT/phantom_000/t1.nii.gz` and so on, the label maps `seg` and `lesion`, and `phantom.json`.
 
-    size: voxels in x, y, z; modalities: all where None; stripped: 0 outside the brain, as BraTS gives it; progress:
-    called with (cases done, cases). Cases that
-    exist are kept. Returns the case folders. Raises BadInput where `out` holds another cohort or a setting is wrong.
+    size: voxels in x, y, z. modalities: None stands for all. stripped: set voxels outside the brain to 0, as BraTS
+    does. progress is called with (cases done, cases). Cases that exist are kept. Returns the case folders.
+    Raises BadInput if `out` holds another cohort or a setting is wrong.
     """
     wanted = tuple(modalities or MODALITIES)
     _check(cases, size, lesion, wanted)
@@ -50,13 +54,16 @@ def write_cohort(
 
     def write(case: int) -> Path:
         folder = out / f"phantom_{case:03d}"
-        missing = [name for name in (*wanted, "seg", "lesion") if not (folder / f"{name}.nii.gz").exists()]
+        names = (*wanted, "seg", "lesion")
+        missing = [name for name in names if not (folder / f"{name}.nii.gz").exists()]
         if missing:
-            _write_case(folder, make_head(seed, case, size, lesion_of(lesion, case)), missing, stripped)
+            head = make_head(seed, case, size, lesion_of(lesion, case))
+            _write_case(folder, head, missing, stripped)
         return folder
 
     folders = []
-    with ThreadPoolExecutor(min(cores(), MOST_THREADS)) as pool:  # numpy and gzip leave the GIL
+    # Threads suffice because numpy and gzip release the GIL.
+    with ThreadPoolExecutor(min(cores(), MOST_THREADS)) as pool:
         for folder in pool.map(write, range(cases)):
             folders.append(folder)
             if progress:
@@ -65,47 +72,49 @@ def write_cohort(
 
 
 def lesion_of(lesion: CohortLesion, case: int) -> LesionKind:
-    """The lesion of a case; a mixed cohort takes the kinds in turn, so that a small one has one of each."""
-    return ("tumour", "stroke", "none")[case % 3] if lesion == "mixed" else lesion
+    """The lesion of a case; a mixed cohort alternates the types, so that a small cohort has each of them."""
+    if lesion != "mixed":
+        return lesion
+    kinds: tuple[LesionKind, ...] = ("tumour", "stroke", "none")
+    return kinds[case % 3]
 
 
 def _check(cases: int, size: tuple[int, int, int], lesion: str, modalities: tuple[str, ...]) -> None:
     if cases < 1:
         raise BadInput(f"cases: expected at least 1, found {cases}. Ask for one case or more.")
     if len(size) != 3 or min(size) < 8 or max(size) > 1024:
-        found = " ".join(str(n) for n in size)
-        raise BadInput(f"size: expected three numbers of voxels (x y z) from 8 to 1024, found {found}. Try 128 128 64.")
-    if lesion not in get_args(CohortLesion):
-        raise BadInput(
-            f"lesion: expected one of {', '.join(get_args(CohortLesion))}, found {lesion}. Choose one of them."
-        )
+        given = " ".join(map(str, size))
+        raise BadInput(f"size: expected three numbers of voxels (x y z) from 8 to 1024, found {given}. Try 128 128 64.")
+    kinds = get_args(CohortLesion)
+    if lesion not in kinds:
+        raise BadInput(f"lesion: expected one of {', '.join(kinds)}, found {lesion}. Choose one of them.")
     unknown = [name for name in modalities if name not in MODALITIES]
     if unknown:
         raise BadInput(f"modalities: expected some of {', '.join(MODALITIES)}, found {', '.join(unknown)}. Remove it.")
 
 
 def _claim(out: Path, settings: dict[str, Any]) -> None:
-    """Writes the cohort's note, or finds it there with the same settings."""
+    """Write `phantom.json`; raises BadInput if the file exists with other settings."""
     note = out / NOTE
     if not note.exists():
         write_json(note, {**settings, **_description(settings["size"])})
         return
-    found = read_json(note)
+    stated = read_json(note)
     for name, value in settings.items():
-        if found.get(name) != value:
+        if stated.get(name) != value:
             raise BadInput(
-                f"{note}: expected a cohort with {name} {value}, found {name} {found.get(name)}. "
-                "Choose another folder, or the same settings to continue this one."
+                f"{note}: expected a cohort with {name} {value}, found {name} {stated.get(name)}. Choose another folder, or the same settings to continue this one."
             )
 
 
 def _description(size: Sequence[int]) -> dict[str, Any]:
+    lesion_map = {kind: {name: i for i, name in enumerate(names, start=1)} for kind, names in LESION_MAP.items()}
     return {
-        "what": "Made-up heads: computed from equations, from no patient.",
+        "what": "Simulated heads, computed from equations without data of any patient.",
         "field_mm": list(FIELD_MM),
         "spacing_mm": [field / n for field, n in zip(FIELD_MM, size)],
         "seg": {label.name.lower(): int(label) for label in Label},
-        "lesion_map": {kind: {name: i for i, name in enumerate(names, start=1)} for kind, names in LESION_MAP.items()},
+        "lesion_map": lesion_map,
         "sources": "Constants and equations with their literature: voxlate.phantoms.tissue and .signal.",
     }
 
@@ -114,8 +123,10 @@ def _write_case(folder: Path, head: Head, names: Sequence[str], stripped: bool) 
     maps = {"seg": head.labels, "lesion": head.lesion_map}
     inside = largest(np.isin(head.labels, INTRACRANIAL)) if stripped else None
     for name in names:
+        unit = unit_of(name)
         data = maps[name] if name in maps else image(head, name)
         if inside is not None and name not in maps:
-            data = np.where(inside, data, AIR_HU if unit_of(name) == "HU" else 0)
-        volume = Volume(data[None].astype(np.float32), head.affine, unit_of(name), name)
+            air = AIR_HU if unit == "HU" else 0
+            data = np.where(inside, data, air)
+        volume = Volume(data[None].astype(np.float32), head.affine, unit, name)
         write_volume(folder / f"{name}.nii.gz", volume)

@@ -1,4 +1,4 @@
-"""MR signal equations and the bolus curve, for numbers or arrays; times in ms unless the name says otherwise."""
+"""MR signal equations and the bolus curve, for numbers or arrays; times are in ms unless a name states another unit."""
 
 from typing import Any
 
@@ -6,10 +6,11 @@ import numpy as np
 
 Array = Any  # a number or an array of numbers: numpy broadcasts them
 
-GADOLINIUM_R1 = 4.5  # 1 / (mM s), gadobutrol in whole blood at 3 T: Shen et al. 2015, Invest Radiol 50:330
-FULL_SCALE = 2000.0  # a.u. that a voxel of water gives with all of its magnetisation
+# 1 / (mM s), gadobutrol in whole blood at 3 T: Shen et al. 2015, Invest Radiol 50:330
+GADOLINIUM_R1 = 4.5
+FULL_SCALE = 2000.0  # signal (a.u.) of a voxel of water with its full magnetisation
 
-# TR and TE in ms, flip angle in degrees, as protocols at 3 T have them.
+# TR and TE are in ms, the flip angle in degrees; the values are usual in protocols at 3 T.
 T1 = (18.0, 3.0, 25.0)
 T2 = (5000.0, 95.0)
 PD = (3500.0, 14.0)
@@ -20,7 +21,8 @@ TOF = (22.0, 3.5, 20.0)
 
 def spoiled_gradient(pd: Array, t1_ms: Array, t2star_ms: Array, tr_ms: float, te_ms: float, flip_deg: float) -> Array:
     """Steady state of a spoiled gradient echo. Source: Ernst and Anderson 1966, Rev Sci Instrum 37:93."""
-    e1, flip = np.exp(-tr_ms / t1_ms), np.radians(flip_deg)
+    e1 = np.exp(-tr_ms / t1_ms)
+    flip = np.radians(flip_deg)
     return pd * np.sin(flip) * (1 - e1) / (1 - np.cos(flip) * e1) * np.exp(-te_ms / t2star_ms)
 
 
@@ -40,16 +42,23 @@ def nulling_time_ms(t1_ms: float, tr_ms: float) -> float:
 
 
 def inflow(
-    pd: Array, t1_ms: Array, t2star_ms: Array, pulses: Array, tr_ms: float, te_ms: float, flip_deg: float
+    pd: Array,
+    t1_ms: Array,
+    t2star_ms: Array,
+    pulses: Array,
+    tr_ms: float,
+    te_ms: float,
+    flip_deg: float,
 ) -> Array:
-    """Gradient echo of blood that has received `pulses` pulses: it falls from the fresh to the steady state.
+    """Gradient echo of blood after `pulses` pulses; its signal falls from the fresh to the steady state.
 
     Source: Haacke et al. 1999, Magnetic Resonance Imaging: Physical Principles and Sequence Design, section 24.2.
     """
     flip = np.radians(flip_deg)
     steady = spoiled_gradient(pd, t1_ms, t2star_ms, tr_ms, te_ms, flip_deg)
     fresh = pd * np.sin(flip) * np.exp(-te_ms / t2star_ms)
-    return steady + (fresh - steady) * (np.exp(-tr_ms / t1_ms) * np.cos(flip)) ** pulses
+    per_pulse = np.exp(-tr_ms / t1_ms) * np.cos(flip)
+    return steady + (fresh - steady) * per_pulse**pulses
 
 
 def venous_phase_rad(te_ms: float) -> float:
@@ -63,4 +72,5 @@ def venous_phase_rad(te_ms: float) -> float:
 def bolus(seconds: Array, arrival_s: Array, peak_s: float) -> Array:
     """Gamma-variate curve with a recirculation tail, 1 at its peak. Source: Madsen 1992, Phys Med Biol 37:1597."""
     relative = np.maximum(seconds - np.asarray(arrival_s), 0) / peak_s
-    return np.maximum(relative**3 * np.exp(3 * (1 - relative)), 0.12 * np.clip(relative - 1, 0, 1))
+    first_pass = relative**3 * np.exp(3 * (1 - relative))
+    return np.maximum(first_pass, 0.12 * np.clip(relative - 1, 0, 1))

@@ -1,6 +1,6 @@
-"""Signed distances, tubes and smooth noise: the geometry that the phantom's organs are made of.
+"""Signed distances, tubes and smooth noise: the geometry of the phantom's organs.
 
-Points are three arrays (x, y, z) in mm (right, anterior, superior); a distance is negative inside.
+Points are three arrays (x, y, z) in mm (right, anterior, superior). A distance is negative inside a shape.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ Triple = tuple[float, float, float]
 
 
 def ellipsoid(points: Points, centre: Triple, axes: Triple) -> np.ndarray:
-    """Distance to an ellipsoid, to first order (exact on its surface): k0 (k0 - 1) / k1.
+    """Distance to an ellipsoid to first order, exact on its surface: k0 (k0 - 1) / k1.
 
     Source: Taubin 1991, "Estimation of planar curves, surfaces ...": f / |grad f| with f = |p / a| - 1.
     """
@@ -37,37 +37,44 @@ def cut(a: np.ndarray, b: np.ndarray, blend_mm: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Tube:
-    """A line through `path` (mm) whose radius goes linearly from `radius_mm[0]` to `radius_mm[1]`."""
+    """A line through `path` (mm) whose radius changes linearly from `radius_mm[0]` to `radius_mm[1]`."""
 
     path: tuple[Triple, ...]
     radius_mm: tuple[float, float]
 
     def segments(self) -> list[tuple[np.ndarray, np.ndarray, float, float]]:
         points = np.asarray(self.path, dtype=np.float64)
-        lengths = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
+        steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
+        lengths = np.concatenate([[0.0], np.cumsum(steps)])
         radii = np.interp(lengths / max(lengths[-1], 1e-9), [0.0, 1.0], self.radius_mm)
-        return [(points[i], points[i + 1], radii[i], radii[i + 1]) for i in range(len(points) - 1)]
+        return list(zip(points, points[1:], radii, radii[1:]))
 
     def mirrored(self) -> "Tube":
         return Tube(tuple((-x, y, z) for x, y, z in self.path), self.radius_mm)
 
 
 def tubes(points: Points, straight: Points, parts: Sequence[Tube], reach_mm: float) -> np.ndarray:
-    """Distance to the nearest tube; only right within `reach_mm` of one, else `reach_mm`.
+    """Distance to the nearest tube, exact within `reach_mm` of a tube and `reach_mm` elsewhere.
 
-    points: [D, H, W] coordinates, bent; straight: the unbent axes z [D], y [H], x [W] given as (x, y, z), which say
-    where to look: bending moves a point by at most the largest difference found.
+    points: [D, H, W] bent coordinates; straight: the axes x [W], y [H], z [D] before bending. They limit the search,
+    because bending moves a point by at most the largest difference between both.
     """
     out = np.full(points[0].shape, reach_mm, dtype=np.float32)
     axes = (straight[2], straight[1], straight[0])
-    shaped = (axes[0][:, None, None], axes[1][None, :, None], axes[2][None, None, :])
-    bent = [(float((p - s).min()), float((p - s).max())) for p, s in zip(points[::-1], shaped)]
+    shaped = (
+        axes[0][:, None, None],
+        axes[1][None, :, None],
+        axes[2][None, None, :],
+    )
+    differences = [p - s for p, s in zip(points[::-1], shaped)]
+    bent = [(float(d.min()), float(d.max())) for d in differences]
     for part in parts:
         for a, b, ra, rb in part.segments():
             margin = max(ra, rb) + reach_mm
             box = []
             for axis, at, (least, most) in zip((2, 1, 0), axes, bent):
-                low, high = min(a[axis], b[axis]) - margin - most, max(a[axis], b[axis]) + margin - least
+                low = min(a[axis], b[axis]) - margin - most
+                high = max(a[axis], b[axis]) + margin - least
                 box.append(slice(*np.searchsorted(at, (low, high))))
             inside = tuple(box)
             if out[inside].size:
@@ -79,7 +86,8 @@ def tubes(points: Points, straight: Points, parts: Sequence[Tube], reach_mm: flo
 def _capsule(points: list[np.ndarray], a: np.ndarray, b: np.ndarray, ra: float, rb: float) -> np.ndarray:
     along = b - a
     from_a = [p - np.float32(c) for p, c in zip(points, a)]
-    share = sum(d * np.float32(c) for d, c in zip(from_a, along)) * np.float32(1 / max(float(along @ along), 1e-9))
+    product = sum(d * np.float32(c) for d, c in zip(from_a, along))
+    share = product * np.float32(1 / max(float(along @ along), 1e-9))
     share = np.clip(share, 0, 1)
     squared = sum((d - share * np.float32(c)) ** 2 for d, c in zip(from_a, along))
     return np.sqrt(squared) - (np.float32(ra) + share * np.float32(rb - ra))
@@ -87,7 +95,7 @@ def _capsule(points: list[np.ndarray], a: np.ndarray, b: np.ndarray, ra: float, 
 
 @dataclass(frozen=True)
 class NoiseField:
-    """Smooth periodic noise known on a cube of points `pitch_mm` apart, the same whatever the image's size."""
+    """Smooth periodic noise on a cube of points `pitch_mm` apart; it does not depend on the image's size."""
 
     values: np.ndarray
     pitch_mm: float
@@ -97,25 +105,34 @@ class NoiseField:
         return ndimage.map_coordinates(self.values, index, order=1, mode="grid-wrap", output=np.float32)
 
     def distance_to_zero(self) -> "NoiseField":
-        """The same noise as a distance in mm to its zero surfaces, f / |grad f|, tamed where the slope vanishes."""
-        around = [np.roll(self.values, -1, axis) - np.roll(self.values, 1, axis) for axis in range(3)]
-        slope = [one / (2 * self.pitch_mm) for one in around]
+        """The distance in mm to the noise's zero surfaces, f / |grad f|, bounded where the slope vanishes."""
+        slope = []
+        for axis in range(3):
+            difference = np.roll(self.values, -1, axis) - np.roll(self.values, 1, axis)
+            slope.append(difference / (2 * self.pitch_mm))
         steep = np.sqrt(sum(s * s for s in slope))
         floor = 0.3 * float(np.sqrt(np.mean(steep**2)))
-        return NoiseField((self.values / np.sqrt(steep**2 + floor**2)).astype(np.float32), self.pitch_mm)
+        distance = self.values / np.sqrt(steep**2 + floor**2)
+        return NoiseField(distance.astype(np.float32), self.pitch_mm)
 
 
 def noise(
-    rng: np.random.Generator, wavelength_mm: float, pitch_mm: float, points: int, narrow: bool = False
+    rng: np.random.Generator,
+    wavelength_mm: float,
+    pitch_mm: float,
+    points: int,
+    narrow: bool = False,
 ) -> NoiseField:
-    """Gaussian noise of unit variance: of one wavelength where `narrow`, else of all longer ones too."""
+    """Gaussian noise of unit variance with this wavelength, and with all longer ones unless `narrow`."""
     white = rng.standard_normal((points,) * 3).astype(np.float32)
     axis = np.fft.fftfreq(points, pitch_mm)
-    frequency = np.sqrt(
-        axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + np.fft.rfftfreq(points, pitch_mm)[None, None, :] ** 2
-    )
+    half = np.fft.rfftfreq(points, pitch_mm)
+    squared = axis[:, None, None] ** 2 + axis[None, :, None] ** 2
+    frequency = np.sqrt(squared + half[None, None, :] ** 2)
     relative = frequency * wavelength_mm
-    keep = np.exp(-0.5 * ((relative - 1) / 0.22) ** 2) if narrow else np.exp(-0.5 * relative**2)
+    if narrow:
+        relative = (relative - 1) / 0.22
+    keep = np.exp(-0.5 * relative**2)
     keep[0, 0, 0] = 0
     smooth = fft.irfftn(fft.rfftn(white) * keep, white.shape)
     return NoiseField((smooth / smooth.std()).astype(np.float32), pitch_mm)

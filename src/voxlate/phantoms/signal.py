@@ -1,6 +1,6 @@
-"""The physics that gives tissue its signal: MR signal equations, X-ray attenuation, the passage of a bolus.
+"""The signal of tissue by its physics: MR signal equations, X-ray attenuation, the passage of a bolus.
 
-Free of noise and exact voxel by voxel; `scanner` adds the rest.
+The signal is exact in each voxel and free of noise; `scanner` adds noise, blur and shading.
 """
 
 from collections.abc import Callable
@@ -14,14 +14,15 @@ from voxlate.phantoms.head import Head
 from voxlate.phantoms.tissue import BRAIN, FLUID, TUMOUR, VESSEL, Label
 
 PERFUSION = frozenset(("cbf", "cbv", "tmax"))
-PHASE_S = {"cta": 8.0, "cta1": 8.0, "cta2": 16.0, "cta3": 24.0}  # 8 s apart: Menon et al. 2015, Radiology 275:510
+# Phases are 8 s apart: Menon et al. 2015, Radiology 275:510.
+PHASE_S = {"cta": 8.0, "cta1": 8.0, "cta2": 16.0, "cta3": 24.0}
 ARTERIAL_PEAK_HU = 340.0
 VENOUS_PEAK_HU = 210.0
 
 
 @dataclass(frozen=True)
 class _Voxels:
-    """One tissue per voxel, flat: its label, texture, height and what a stroke did to it."""
+    """One tissue per voxel of a slice: its label, texture, height and the effect of a stroke."""
 
     head: Head
     label: np.ndarray
@@ -38,28 +39,36 @@ class _Voxels:
 
     @property
     def relaxation(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        # Cytotoxic oedema of the core: T1 up by 12 %, T2 by 40 % (order of Ordidge et al. 1991, Magn Reson Med 21:1).
-        # Fluid has no texture: its T1 is everywhere the one that FLAIR nulls.
-        tissue, solid = self.head.tissue, 1 - self.has(*FLUID).astype(np.float32)
-        t1, t2 = self.of(tissue.t1_ms, 0.02 * solid, 0.12), self.of(tissue.t2_ms, 0.025 * solid, 0.4)
-        return self.of(tissue.pd, 0.005 * solid, 0.03), t1, t2, self.of(tissue.t2star_ms, 0.025 * solid, 0.1)
+        # Cytotoxic oedema raises T1 of the core by 12 % and T2 by 40 % (order of Ordidge et al. 1991, MRM 21:1).
+        # Fluid has no texture, so FLAIR nulls it everywhere.
+        tissue = self.head.tissue
+        solid = 1 - self.has(*FLUID).astype(np.float32)
+        t1 = self.of(tissue.t1_ms, 0.02 * solid, 0.12)
+        t2 = self.of(tissue.t2_ms, 0.025 * solid, 0.4)
+        return (
+            self.of(tissue.pd, 0.005 * solid, 0.03),
+            t1,
+            t2,
+            self.of(tissue.t2star_ms, 0.025 * solid, 0.1),
+        )
 
 
-def _fat_left(voxels: _Voxels, share: float) -> np.ndarray:
-    """The share of fat and marrow after fat saturation, 1 elsewhere; usual in head protocols at 3 T."""
+def _fat_saturation(voxels: _Voxels, share: float) -> np.ndarray:
+    """Factor of fat saturation, usual in head protocols at 3 T: `share` in fat and marrow, 1 elsewhere."""
     return np.where(voxels.has(Label.FAT, Label.DIPLOE), np.float32(share), np.float32(1))
 
 
 def _t1(voxels: _Voxels) -> np.ndarray:
     pd, t1, _, t2star = voxels.relaxation
-    return _fat_left(voxels, 0.6) * mr.spoiled_gradient(pd, t1, t2star, *mr.T1)
+    return _fat_saturation(voxels, 0.6) * mr.spoiled_gradient(pd, t1, t2star, *mr.T1)
 
 
 def _t1c(voxels: _Voxels) -> np.ndarray:
-    """As T1, with 1 / T1 + r1 · C: in vessels, and where the blood-brain barrier leaks."""
+    """T1 with gadolinium, 1 / T1 + r1 · C, in vessels and where the blood-brain barrier leaks."""
     pd, t1, _, t2star = voxels.relaxation
-    shortened = 1 / (1 / t1 + mr.GADOLINIUM_R1 / 1000 * voxels.of(voxels.head.tissue.gadolinium_mm))
-    return _fat_left(voxels, 0.6) * mr.spoiled_gradient(pd, shortened, t2star, *mr.T1)
+    concentration = voxels.of(voxels.head.tissue.gadolinium_mm)
+    shortened = 1 / (1 / t1 + mr.GADOLINIUM_R1 / 1000 * concentration)
+    return _fat_saturation(voxels, 0.6) * mr.spoiled_gradient(pd, shortened, t2star, *mr.T1)
 
 
 def _spin_echo(voxels: _Voxels, protocol: tuple[float, float]) -> np.ndarray:
@@ -70,7 +79,7 @@ def _spin_echo(voxels: _Voxels, protocol: tuple[float, float]) -> np.ndarray:
 def _flair(voxels: _Voxels) -> np.ndarray:
     pd, t1, t2, _ = voxels.relaxation
     still = mr.nulling_time_ms(float(voxels.head.tissue.t1_ms[Label.CSF]), mr.FLAIR[0])
-    return _flow_void(voxels) * _fat_left(voxels, 0.5) * mr.inversion_recovery(pd, t1, t2, *mr.FLAIR, still)
+    return _flow_void(voxels) * _fat_saturation(voxels, 0.5) * mr.inversion_recovery(pd, t1, t2, *mr.FLAIR, still)
 
 
 def _flow_void(voxels: _Voxels) -> np.ndarray:
@@ -93,35 +102,43 @@ def _swi(voxels: _Voxels) -> np.ndarray:
 
 
 def _tof(voxels: _Voxels) -> np.ndarray:
-    """Blood enters from below: the higher it has come, the more pulses it has received; veins flow the other way.
+    """Time of flight: arterial blood enters from below and receives more pulses the higher it is.
 
-    Magnetisation transfer takes about 30 % from brain, nothing from blood (Edelman et al. 1992, Radiology 184:395), and
-    fat is saturated.
+    Veins flow in the opposite direction and are saturated. Magnetisation transfer reduces the signal of brain by about
+    30 % and that of blood not at all (Edelman et al. 1992, Radiology 184:395). Fat is saturated.
     """
     pd, t1, _, t2star = voxels.relaxation
-    pulses = np.where(voxels.has(Label.ARTERY), np.clip(5 + 0.09 * (voxels.height_mm + 50), 3, 20), 1e4)
+    arterial = np.clip(5 + 0.09 * (voxels.height_mm + 50), 3, 20)
+    pulses = np.where(voxels.has(Label.ARTERY), arterial, 1e4)
     pulses = np.where(voxels.has(Label.ARTERY_BEYOND_CLOT), 45, pulses)
     transfer = 1 - 0.3 * voxels.has(*BRAIN, *TUMOUR, Label.MUSCLE, Label.SKIN)
-    return transfer * _fat_left(voxels, 0.25) * mr.inflow(pd, t1, t2star, pulses, *mr.TOF)
+    return transfer * _fat_saturation(voxels, 0.25) * mr.inflow(pd, t1, t2star, pulses, *mr.TOF)
 
 
 def _hounsfield(voxels: _Voxels) -> np.ndarray:
-    """Texture is ±0.6 HU in soft tissue, ±6 % in bone; the core loses 5 HU (1 % water is 2.6 HU: Unger 1984)."""
+    """HU with texture of ±0.6 HU in soft tissue and ±6 % in bone; the core is 5 HU darker.
+
+    1 % of water reduces attenuation by 2.6 HU: Unger 1984.
+    """
     bone = voxels.has(Label.BONE, Label.DIPLOE)
     soft = voxels.has(*BRAIN, Label.SKIN, Label.FAT, Label.MUSCLE, *TUMOUR)
     base = voxels.head.tissue.hu[voxels.label]
-    return base * (1 + 0.06 * bone * voxels.texture) + 0.6 * soft * voxels.texture - 5 * voxels.core
+    textured = base * (1 + 0.06 * bone * voxels.texture)
+    return textured + 0.6 * soft * voxels.texture - 5 * voxels.core
 
 
 def _contrast_ct(voxels: _Voxels, seconds: float) -> np.ndarray:
-    """Plain HU plus iodine: in arteries, in veins 5 s later, and in tissue as its blood volume and delay say."""
+    """Plain HU plus iodine in arteries, in veins (5 s later), and in tissue by its blood volume and delay."""
     arteries = ARTERIAL_PEAK_HU * mr.bolus(seconds, 0.0, 8.0)
-    late = 0.75 * ARTERIAL_PEAK_HU * mr.bolus(seconds, voxels.head.lesion.collateral_delay_s, 9.0)
+    delay = voxels.head.lesion.collateral_delay_s
+    late = 0.75 * ARTERIAL_PEAK_HU * mr.bolus(seconds, delay, 9.0)
     veins = VENOUS_PEAK_HU * mr.bolus(seconds, 6.0, 9.0)
     _, cbv, tmax = _perfusion(voxels)
-    tissue = np.where(voxels.has(*VESSEL), 0, cbv / 100 * ARTERIAL_PEAK_HU * mr.bolus(seconds, tmax, 9.0))
+    tissue = cbv / 100 * ARTERIAL_PEAK_HU * mr.bolus(seconds, tmax, 9.0)
+    tissue = np.where(voxels.has(*VESSEL), 0, tissue)
     since = seconds / 24
-    leak = 25 * min(1.0, since) * voxels.has(Label.ENHANCING) + 12 * voxels.has(Label.SKIN, Label.MUSCLE) * since
+    tumour_leak = 25 * min(1.0, since) * voxels.has(Label.ENHANCING)
+    leak = tumour_leak + 12 * voxels.has(Label.SKIN, Label.MUSCLE) * since
     iodine = (
         arteries * voxels.has(Label.ARTERY)
         + veins * voxels.has(Label.VEIN)
@@ -133,10 +150,12 @@ def _contrast_ct(voxels: _Voxels, seconds: float) -> np.ndarray:
 def _perfusion(voxels: _Voxels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """CBF (ml/100 g/min), CBV (ml/100 g) = CBF · MTT, and Tmax (s).
 
-    Core: CBF below 30 % of normal; core and penumbra: Tmax above 6 s. Source: Albers et al. 2018, N Engl J Med 378:708.
-    CBV is kept in the penumbra, where vessels widen, and lost in the core: Wintermark et al. 2006, Stroke 37:979.
+    CBF is below 30 % of normal in the core; Tmax is above 6 s in core and penumbra. Source: Albers et al. 2018, N Engl J
+    Med 378:708. CBV is normal in the penumbra, where vessels widen, and low in the core: Wintermark et al. 2006, Stroke
+    37:979.
     """
-    tissue, stroke = voxels.head.tissue, voxels.core + voxels.penumbra
+    tissue = voxels.head.tissue
+    stroke = voxels.core + voxels.penumbra
     cbf = voxels.of(tissue.cbf, 0.06) * (1 - 0.84 * voxels.core - 0.58 * voxels.penumbra)
     mtt = voxels.of(tissue.mtt_s) * (1 + 1.6 * voxels.core + 1.5 * voxels.penumbra)
     normal = np.clip(tissue.tmax_s[voxels.label] + 0.25 * voxels.texture * (cbf > 0), 0, 5)
@@ -154,7 +173,8 @@ _MR: dict[str, Callable[[_Voxels], np.ndarray]] = {
     "swi": _swi,
     "tof": _tof,
 }
-_EQUATIONS: dict[str, Callable[[_Voxels], np.ndarray]] = {  # in the order that seeds the noise of each
+# The order seeds the noise of each modality.
+_EQUATIONS: dict[str, Callable[[_Voxels], np.ndarray]] = {
     **_MR,
     **dict.fromkeys(("ncct", "ct"), _hounsfield),
     **{name: partial(_contrast_ct, seconds=seconds) for name, seconds in PHASE_S.items()},
@@ -162,21 +182,25 @@ _EQUATIONS: dict[str, Callable[[_Voxels], np.ndarray]] = {  # in the order that 
     "cbv": lambda voxels: _perfusion(voxels)[1],
     "tmax": lambda voxels: _perfusion(voxels)[2],
 }
-MODALITIES, MR = tuple(_EQUATIONS), frozenset(_MR)
+MODALITIES = tuple(_EQUATIONS)
+MR = frozenset(_MR)
 
 
 def signal(head: Head, modality: str) -> np.ndarray:
-    """The picture without noise, blur or shading, [D, H, W] float32: HU, ml/100 g(/min), s, or MR a.u.
+    """The image without noise, blur or shading, [D, H, W] float32: HU, ml/100 g(/min), s, or MR a.u.
 
-    A voxel of two tissues has the mean of their signals, but in Tmax, a time, its main tissue's.
+    A voxel of two tissues has the weighted mean of their signals; its Tmax, a time, is that of its main tissue.
     """
-    equation, gain = _EQUATIONS[modality], mr.FULL_SCALE if modality in MR else 1.0
+    equation = _EQUATIONS[modality]
+    gain = mr.FULL_SCALE if modality in MR else 1.0
     out = np.empty(head.labels.shape, dtype=np.float32)
     for level in range(len(out)):
-        out[level] = gain * equation(_voxels(head, level, head.labels[level], slice(None)))
+        main = _voxels(head, level, head.labels[level], slice(None))
+        out[level] = gain * equation(main)
         if modality != "tmax":
             mixed = head.share[level] < 1
-            other = gain * equation(_voxels(head, level, head.second[level][mixed], mixed))
+            second = _voxels(head, level, head.second[level][mixed], mixed)
+            other = gain * equation(second)
             share = head.share[level][mixed]
             out[level][mixed] = share * out[level][mixed] + (1 - share) * other
     return out
@@ -187,5 +211,6 @@ def _voxels(head: Head, level: int, label: np.ndarray, where: np.ndarray | slice
     stroke = (head.lesion.kind == "stroke") & np.isin(label, list(BRAIN))
     lesion = head.lesion_map[level][where]
     texture = head.texture[level][where].astype(np.float32)
-    core, penumbra = ((stroke & (lesion == value)).astype(np.float32) for value in (1, 2))
+    core = (stroke & (lesion == 1)).astype(np.float32)
+    penumbra = (stroke & (lesion == 2)).astype(np.float32)
     return _Voxels(head, label, texture, core, penumbra, height_mm)

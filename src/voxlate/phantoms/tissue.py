@@ -1,4 +1,4 @@
-"""What the phantom's tissues are called, and their constants: MR relaxation, Hounsfield units, perfusion.
+"""The phantom's tissues and their constants: MR relaxation, Hounsfield units, perfusion.
 
 Relaxation at 3 T, in ms:
   grey and white matter T1, T2, T2*   Wansapura et al. 1999, J Magn Reson Imaging 9:531 (1331/110/42-52, 832/80/45-48)
@@ -51,7 +51,8 @@ BRAIN = (Label.GREY, Label.WHITE, Label.DEEP_GREY)
 TUMOUR = (Label.NECROSIS, Label.OEDEMA, Label.ENHANCING)
 VESSEL = (Label.ARTERY, Label.VEIN, Label.ARTERY_BEYOND_CLOT, Label.CLOT)
 FLUID = (Label.CSF, Label.VENTRICLE, Label.EYE)
-INTRACRANIAL = (*BRAIN, *TUMOUR, *VESSEL, Label.CSF, Label.VENTRICLE)  # what is left of a head after skull stripping
+# These tissues remain after skull stripping.
+INTRACRANIAL = (*BRAIN, *TUMOUR, *VESSEL, Label.CSF, Label.VENTRICLE)
 
 # label: PD, T1 ms, T2 ms, T2* ms, HU, CBF ml/100g/min, MTT s, Tmax s, gadolinium mM some minutes after 0.1 mmol/kg
 _ROWS: dict[Label, tuple[float, ...]] = {
@@ -94,16 +95,17 @@ class Tissue:
 
 
 def patient(rng: np.random.Generator) -> Tissue:
-    """Constants of one patient: 3-10 % between people; free water and air are the same in everybody."""
+    """Constants of one patient, which vary by 3-10 % between patients; free water and air do not vary."""
     table = np.array([_ROWS[label] for label in Label], dtype=np.float32)
     spread = np.array([0.01, 0.03, 0.04, 0.05, 0.0, 0.10, 0.05, 0.10, 0.10], dtype=np.float32)
     factors = np.exp(spread * rng.standard_normal(table.shape)).astype(np.float32)
     factors[list(FLUID)] = 1
-    # What grey and white matter share (age, cardiac output) is one draw, so that their contrast stays.
+    # Age and cardiac output affect grey and white matter in the same way, so one draw keeps their contrast.
     factors[list(BRAIN), 5:8] = factors[Label.GREY, 5:8]
     shifts = rng.standard_normal(len(table)).astype(np.float32)
     table *= factors
-    softly = np.where(np.isin(np.arange(len(table)), (Label.BONE, Label.DIPLOE)), 60, 0.7).astype(np.float32)
-    softly[[Label.AIR, Label.SINUS, *FLUID]] = 0
-    table[:, 4] += softly * shifts
+    bone = np.isin(np.arange(len(table)), (Label.BONE, Label.DIPLOE))
+    spread_hu = np.where(bone, 60, 0.7).astype(np.float32)
+    spread_hu[[Label.AIR, Label.SINUS, *FLUID]] = 0
+    table[:, 4] += spread_hu * shifts
     return Tissue(*(column.copy() for column in table.T))

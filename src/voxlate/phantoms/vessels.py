@@ -1,6 +1,6 @@
-"""Centrelines of the arteries and veins of the head, in the phantom's own upright coordinates (mm).
+"""Centrelines of the arteries and veins of the head, in the phantom's upright coordinates (mm).
 
-The courses follow any atlas of the circle of Willis (for radii: Kamath 1981, J Anat 133:419; Krejza et al. 2007,
+The courses follow any atlas of the circle of Willis (sources of radii: Kamath 1981, J Anat 133:419; Krejza et al. 2007,
 Stroke 38:1178: internal carotid 2.3 mm, middle cerebral 1.4-1.6, anterior 1.2, basilar 1.6).
 """
 
@@ -16,14 +16,14 @@ CEREBRUM_AXES: Triple = (64.0, 83.0, 54.0)
 
 
 def vessels(rng: np.random.Generator, asymmetry: float, occluded: int) -> dict[Label, list[Tube]]:
-    """All vessels by their labels, in the order in which they are painted.
+    """All vessels by label, in the order in which they are painted.
 
-    occluded: the side (-1 left, 1 right, 0 neither) whose middle cerebral artery a clot closes. asymmetry: 0 makes the
-    right side the mirror image of the left one.
+    occluded: the side whose middle cerebral artery is closed by a clot (-1 left, 1 right, 0 neither). asymmetry: 0
+    mirrors the right side to the left.
     """
     shared = int(rng.integers(2**32))
     own = {side: int(rng.integers(2**32)) for side in (-1, 1)}
-    found = {
+    parts_of = {
         Label.VEIN: _midline_veins(),
         Label.ARTERY_BEYOND_CLOT: [],
         Label.ARTERY: _midline_arteries(),
@@ -33,18 +33,23 @@ def vessels(rng: np.random.Generator, asymmetry: float, occluded: int) -> dict[L
         walk = _Walk(np.random.default_rng(shared), np.random.default_rng(own[side]), asymmetry)
         closed = side == occluded
         stem, clot = _stem(closed)
-        near, far = [stem, *_anterior(walk)], _middle(walk)
+        near = [stem, *_anterior(walk)]
+        far = _middle(walk)
         near += _posterior(walk)
-        near, beyond = (near, far) if closed else (near + far, [])
-        sided = {Label.VEIN: _drainage(walk), Label.ARTERY_BEYOND_CLOT: beyond, Label.ARTERY: near, Label.CLOT: clot}
+        sided = {
+            Label.VEIN: _drainage(walk),
+            Label.ARTERY_BEYOND_CLOT: far if closed else [],
+            Label.ARTERY: near if closed else near + far,
+            Label.CLOT: clot,
+        }
         for label, parts in sided.items():
-            found[label] += parts if side == 1 else [part.mirrored() for part in parts]
-    return found
+            parts_of[label] += parts if side == 1 else [part.mirrored() for part in parts]
+    return parts_of
 
 
 @dataclass(frozen=True)
 class _Walk:
-    """Random numbers that both sides share, plus `asymmetry` times what each side has of its own."""
+    """Random numbers of one side: those that both sides share, plus `asymmetry` times the side's own."""
 
     shared: np.random.Generator
     own: np.random.Generator
@@ -58,22 +63,39 @@ def on_cerebrum(azimuth: float, height: float, scale: float = 1.0) -> Triple:
     """A point of the cerebrum's envelope; azimuth 0 is lateral and pi/2 anterior, height -pi/2..pi/2 (radians)."""
     y = CEREBRUM_AXES[1] * scale * np.cos(height) * np.sin(azimuth)
     x = CEREBRUM_AXES[0] * scale * np.cos(height) * np.cos(azimuth) * (1 - 0.0008 * y)
-    return float(x), float(y), float(CEREBRUM_CENTRE[2] + CEREBRUM_AXES[2] * scale * np.sin(height))
+    return (
+        float(x),
+        float(y),
+        float(CEREBRUM_CENTRE[2] + CEREBRUM_AXES[2] * scale * np.sin(height)),
+    )
 
 
 def _stem(closed: bool) -> tuple[Tube, list[Tube]]:
-    """The first part (M1) of the middle cerebral artery, and the clot that closes its far half."""
-    course = ((11.0, 16.0, -15.0), (17.0, 17.5, -13.5), (24.0, 17.0, -13.5), (32.0, 14.0, -11.0))
+    """The first part (M1) of the middle cerebral artery, and the clot that closes its distal half."""
+    course = (
+        (11.0, 16.0, -15.0),
+        (17.0, 17.5, -13.5),
+        (24.0, 17.0, -13.5),
+        (32.0, 14.0, -11.0),
+    )
     if not closed:
         return Tube(course, (1.6, 1.45)), []
     return Tube(course[:3], (1.6, 1.5)), [Tube(((24.5, 17.0, -13.4), course[3]), (1.5, 1.45))]
 
 
 def _anterior(walk: _Walk) -> list[Tube]:
-    """Internal carotid and anterior cerebral artery of one side, with branches on the medial face."""
+    """Internal carotid and anterior cerebral artery of one side, with branches on the medial surface."""
     parts = [
         Tube(
-            ((25, -4, -80), (24, 2, -62), (22, 3, -50), (13, 12, -42), (11, 22, -36), (11, 27, -27), (11, 16, -15)),
+            (
+                (25, -4, -80),
+                (24, 2, -62),
+                (22, 3, -50),
+                (13, 12, -42),
+                (11, 22, -36),
+                (11, 27, -27),
+                (11, 16, -15),
+            ),
             (2.4, 2.0),
         ),
         Tube(((11, 16, -15), (7, 21, -14), (2.6, 25, -13)), (1.3, 1.2)),
@@ -85,7 +107,12 @@ def _anterior(walk: _Walk) -> list[Tube]:
         root = arch[index]
         angle = np.arctan2(root[2] - 6, root[1]) + 0.1 * walk.jitter()[0]
         steps = [
-            (2.0, root[1] + r * np.cos(angle + 0.006 * r), root[2] + r * np.sin(angle + 0.006 * r)) for r in (9, 18)
+            (
+                2.0,
+                root[1] + r * np.cos(angle + 0.006 * r),
+                root[2] + r * np.sin(angle + 0.006 * r),
+            )
+            for r in (9, 18)
         ]
         parts.append(Tube((root, *steps), (0.8, 0.5)))
     return parts
@@ -94,9 +121,16 @@ def _anterior(walk: _Walk) -> list[Tube]:
 def _middle(walk: _Walk) -> list[Tube]:
     """Branches of the middle cerebral artery: through the Sylvian fissure, then over the convexity."""
     fork = (32.0, 14.0, -11.0)
-    upper, lower = (37.0, 12.0, -5.0), (38.0, 6.0, -8.0)
+    upper = (37.0, 12.0, -5.0)
+    lower = (38.0, 6.0, -8.0)
     parts = [Tube((fork, upper), (1.3, 1.2)), Tube((fork, lower), (1.3, 1.2))]
-    for azimuth, rising in ((0.75, 0.9), (0.42, 1.0), (0.12, 1.0), (-0.2, 0.95), (-0.5, 0.75)):
+    for azimuth, rising in (
+        (0.75, 0.9),
+        (0.42, 1.0),
+        (0.12, 1.0),
+        (-0.2, 0.95),
+        (-0.5, 0.75),
+    ):
         parts += _convexity_branch(walk, upper, azimuth, rising)
     for azimuth, rising in ((0.1, -0.35), (-0.45, -0.25), (-0.75, 0.2)):
         parts += _convexity_branch(walk, lower, azimuth, rising)
@@ -110,12 +144,20 @@ def _convexity_branch(walk: _Walk, root: Triple, azimuth: float, rising: float) 
     for step, wobble in zip(np.linspace(0, 1, 7), walk.jitter(7)):
         height = start + rising * step
         surface.append(on_cerebrum(azimuth * (1 + 0.35 * step) + 0.05 * wobble, height, 0.985))
-    depth = (0.55 * root[0] + 0.45 * surface[0][0], 0.5 * (root[1] + surface[0][1]), 0.5 * (root[2] + surface[0][2]))
+    depth = (
+        0.55 * root[0] + 0.45 * surface[0][0],
+        0.5 * (root[1] + surface[0][1]),
+        0.5 * (root[2] + surface[0][2]),
+    )
     parts = [Tube((root, depth, *surface), (1.15, 0.5))]
     for index in (2, 4):
         turn = (1 if walk.jitter()[0] > 0 else -1) * 0.16
         twig = [
-            on_cerebrum(azimuth * (1 + 0.06 * index) + turn * k, start + rising * (index / 6 + 0.13 * k), 0.985)
+            on_cerebrum(
+                azimuth * (1 + 0.06 * index) + turn * k,
+                start + rising * (index / 6 + 0.13 * k),
+                0.985,
+            )
             for k in (1, 2)
         ]
         parts.append(Tube((surface[index], *twig), (0.75, 0.45)))
@@ -142,7 +184,8 @@ def _midline_arteries() -> list[Tube]:
 
 def _crest(angle: float) -> Triple:
     """A point of the sinus along the mid-line, above the brain; 0 is anterior, pi/2 the vertex (radians)."""
-    y, z = (CEREBRUM_AXES[1] - 0.5) * np.cos(angle), 18 + (CEREBRUM_AXES[2] - 0.5) * np.sin(angle)
+    y = (CEREBRUM_AXES[1] - 0.5) * np.cos(angle)
+    z = 18 + (CEREBRUM_AXES[2] - 0.5) * np.sin(angle)
     return 0.0, float(y), float(z)
 
 
@@ -150,7 +193,10 @@ def _midline_veins() -> list[Tube]:
     arc = [_crest(angle) for angle in np.linspace(0.35, 3.5, 26)]
     confluence = arc[-1]
     straight = Tube(((0, -36, 9), (0, -50, 6), (0, -64, 0), confluence), (1.8, 2.3))
-    lower = Tube(tuple((0.0, 44 * np.cos(a), 8 + 30 * np.sin(a)) for a in np.linspace(0.5, 2.6, 9)), (0.7, 1.0))
+    lower = Tube(
+        tuple((0.0, 44 * np.cos(a), 8 + 30 * np.sin(a)) for a in np.linspace(0.5, 2.6, 9)),
+        (0.7, 1.0),
+    )
     return [Tube(tuple(arc), (2.0, 4.2)), straight, lower]
 
 
@@ -160,7 +206,15 @@ def _drainage(walk: _Walk) -> list[Tube]:
     parts = [
         Tube(((2, 18, 12), (2.2, 0, 13.5), (2, -22, 12), (0, -36, 9)), (0.8, 1.3)),
         Tube(
-            (confluence, (20, -74, -7), (40, -58, -12), (52, -38, -18), (50, -28, -32), (36, -22, -46), (29, -12, -80)),
+            (
+                confluence,
+                (20, -74, -7),
+                (40, -58, -12),
+                (52, -38, -18),
+                (50, -28, -32),
+                (36, -22, -46),
+                (29, -12, -80),
+            ),
             (3.4, 3.0),
         ),
     ]

@@ -1,4 +1,4 @@
-"""What a plan is decided by: numbers of a prepared cohort, read from its headers alone."""
+"""The numbers of a prepared cohort that decide about a plan, read from its headers alone."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,20 +15,22 @@ from voxlate.images.statistics import PERCENTILES, Distribution
 
 GREY_LEVELS = 255  # of pictures with 8 bits
 OFFSET_HU = 600  # between percentiles: beyond, one lacks the offset of 1024
-AIR_HU = (-800, -200)  # the least voxel of a scan lies below the first; above the second there is no air
+# the least voxel of a scan lies below the first; above the second there is no air
+AIR_HU = (-800, -200)
 NARROWEST_HU = 50  # a body has fat, water and bone
 EDGE = PERCENTILES.index(10)
 
 
 @dataclass(frozen=True)
 class Scan:
-    """A modality over the training cases: inside, the median distribution of the foregrounds; of all voxels the ends.
+    """A modality over the training cases.
 
-    reach: the largest 99.9th percentile of a foreground, that of the case `farthest`: what is rare, such as a stroke,
-    is in few cases; depth: the smallest 0.1st percentile.
-    empty: whether a tenth of every scan or more is exactly 0, as air or what was stripped is.
-    contrast: how differently its cases look on one scale: the largest standard deviation over them of where the 5th,
-    25th, 50th and 75th percentile of a foreground lie between its dark end and its 99.5th.
+    inside: the median distribution of the foregrounds; least, most: the extremes of all voxels.
+    reach: the largest 99.9th percentile of a foreground, in the case `farthest`, because rare structures such as a
+    stroke are in few cases; depth: the smallest 0.1st percentile.
+    empty: whether at least a tenth of every scan is exactly 0, as air or a stripped skull is.
+    contrast: how much the cases differ on one scale. It is the largest standard deviation over cases of the positions
+    of the 5th, 25th, 50th and 75th percentile between the dark end of a foreground and its 99.5th percentile.
     """
 
     name: str
@@ -45,24 +47,25 @@ class Scan:
 
     @property
     def pictures(self) -> bool:
-        """Whether it holds grey values of 8 bits, whatever its name promises."""
+        """Whether the modality holds grey values of 8 bits, whatever its name suggests."""
         return self.least >= 0 and GREY_LEVELS / 2 < self.most <= GREY_LEVELS
 
     @property
     def tail(self) -> float:
-        """How far the brightest 0.05 % lie above the 99.5th percentile, in units of what lies below it."""
-        reach = self.inside.at(99.5) - self.inside.at(0.5)
-        return (self.inside.at(99.95) - self.inside.at(0.5)) / reach if reach > 0 else 1.0
+        """Distance of the brightest 0.05 % above the 99.5th percentile, relative to the range below it."""
+        low = self.inside.at(0.5)
+        reach = self.inside.at(99.5) - low
+        return (self.inside.at(99.95) - low) / reach if reach > 0 else 1.0
 
 
 @dataclass(frozen=True)
 class Facts:
-    """A prepared cohort in numbers; sizes along D, H, W.
+    """A prepared cohort in numbers; sizes are along D, H, W.
 
-    training: the entries of training cases; box: what holds the foreground of 95 % of them, in voxels; shape: of the
-    largest; wide_mm: of 95 % of bodies, at most; unlike: how many times larger pixels are in one case than in another;
-    apart_mm: how far a case's scans, maps left out, lie from each
-    other, the median of the cases where that could be estimated (0: in none).
+    training: the entries of training cases; box: size in voxels that holds the foreground of 95 % of them; shape: size
+    of the largest; wide_mm: 95th percentile of the bodies' widths; pixel_ratio: largest over smallest pixel of cases;
+    apart_mm: median distance between the scans of a case, without maps, over the cases where it could be estimated (0
+    if there are none).
     """
 
     cohort: Cohort
@@ -74,16 +77,16 @@ class Facts:
     brain: bool
     apart_mm: float = 0.0
     wide_mm: float = 0.0
-    unlike: float = 1.0
+    pixel_ratio: float = 1.0
 
     @property
     def slices(self) -> int:
-        """How many there are in training."""
-        return sum(one.shape[0] for one in self.training)
+        """The number of training slices."""
+        return sum(entry.shape[0] for entry in self.training)
 
     @property
     def patients(self) -> int:
-        return len({one.patient for one in self.training})
+        return len({entry.patient for entry in self.training})
 
     @property
     def pixel_mm(self) -> float:
@@ -92,44 +95,48 @@ class Facts:
 
     @property
     def thickness(self) -> float:
-        """Distance of slices over the pixel's side."""
+        """Distance between slices over the pixel's side."""
         return self.spacing_mm[0] / self.pixel_mm
 
     @property
     def gaps(self) -> dict[str, int]:
-        """How many training cases lack each modality, where some do."""
-        have = Counter(name for one in self.training for name in one.present)
-        return {name: len(self.training) - have[name] for name in self.scans if have[name] < len(self.training)}
+        """The number of training cases that lack a modality, for each modality that some lack."""
+        have = Counter(name for entry in self.training for name in entry.present)
+        lacking = {name: len(self.training) - have[name] for name in self.scans}
+        return {name: count for name, count in lacking.items() if count > 0}
 
     def having(self, names: Sequence[str]) -> "Facts":
-        """Those of the training cases alone that have all of these modalities: what is left out decides nothing."""
+        """The facts of the training cases alone that have all of these modalities."""
         chosen = tuple(self.with_all(names))
         return self if chosen == self.training else _facts(self.cohort, chosen)
 
     def with_all(self, names: Sequence[str]) -> list[Entry]:
         """The training cases that have all of these modalities."""
-        return [one for one in self.training if set(names) <= set(one.present)]
+        return [entry for entry in self.training if set(names) <= set(entry.present)]
 
 
 def facts_of(cohort: Cohort) -> Facts:
-    """Read the headers, and no voxel: a thousand cases take seconds. Raises BadInput for fewer than two patients."""
-    training = tuple(one for one in cohort.cases if one.split == "train")
-    if (patients := len({one.patient for one in cohort.cases})) < 2 or not training:
+    """Read the headers and no voxel, so a thousand cases take seconds; raises BadInput for fewer than two patients."""
+    training = tuple(entry for entry in cohort.cases if entry.split == "train")
+    patients = len({entry.patient for entry in cohort.cases})
+    if patients < 2 or not training:
         raise BadInput(
-            f"{cohort.folder}: expected two patients or more, one to learn from and one to test on, found {patients} "
-            f"({len(training)} cases to learn from). Prepare more cases."
+            f"{cohort.folder}: expected two patients or more, one to train on and one to test on, found {patients} ({len(training)} training cases). Prepare more cases."
         )
     return _facts(cohort, training)
 
 
 def _facts(cohort: Cohort, training: tuple[Entry, ...]) -> Facts:
-    headers = [cohort.header(one.case) for one in training]
+    headers = [cohort.header(entry.case) for entry in training]
     boxes = np.array([[end - first for first, end in header.mask_box] for header in headers])
     shapes = np.array([header.shape for header in headers])
     spacings = np.array([header.spacing_mm for header in headers])
     spacing = np.median(spacings, axis=0)
-    names = [name for name in cohort.modalities if any(name in header.statistics for header in headers)]
-    scans = {name: _scan(name, [one for one in headers if name in one.shown]) for name in names}
+    named = {name for header in headers for name in header.statistics}
+    scans: dict[str, Scan] = {}
+    for name in cohort.modalities:
+        if name in named:
+            scans[name] = _scan(name, [header for header in headers if name in header.shown])
     return Facts(
         cohort=cohort,
         training=training,
@@ -137,89 +144,102 @@ def _facts(cohort: Cohort, training: tuple[Entry, ...]) -> Facts:
         spacing_mm=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
         shape=_triple(shapes.max(axis=0)),
         wide_mm=float(np.percentile(boxes[:, 2] * spacings[:, 2], 95)),
-        unlike=float((spacings[:, 1:].max(axis=0) / spacings[:, 1:].min(axis=0)).max()),
+        pixel_ratio=float((spacings[:, 1:].max(axis=0) / spacings[:, 1:].min(axis=0)).max()),
         box=_triple(np.ceil(np.percentile(boxes, 95, axis=0))),
         brain=cohort.provenance.get("mask") == "brain",
-        apart_mm=_apart(cohort, training, [name for name, one in scans.items() if one.unit in SHOW_ANATOMY]),
+        apart_mm=_apart(
+            cohort,
+            training,
+            [name for name, scan in scans.items() if scan.unit in SHOW_ANATOMY],
+        ),
     )
 
 
 def _apart(cohort: Cohort, training: Sequence[Entry], names: Sequence[str]) -> float:
-    found = distances(cohort, names)
-    return median([found[one.case] for one in training if one.case in found] or [0.0])
+    by_case = distances(cohort, names)
+    known = [by_case[entry.case] for entry in training if entry.case in by_case]
+    return median(known or [0.0])
 
 
 def _scan(name: str, headers: Sequence[CaseHeader]) -> Scan:
-    found = [header.statistics[name] for header in headers]
-    if not found:
+    statistics = [header.statistics[name] for header in headers]
+    if not statistics:
         raise BadInput(f"{name}: expected a training case where it is not blank, found none. Prepare other cases.")
-    points = np.median([one.foreground.percentiles for one in found], axis=0)
+    points = np.median([case.foreground.percentiles for case in statistics], axis=0)
     inside = Distribution(
-        mean=median(one.foreground.mean for one in found),
-        sd=median(one.foreground.sd for one in found),
+        mean=median(case.foreground.mean for case in statistics),
+        sd=median(case.foreground.sd for case in statistics),
         percentiles=tuple(float(point) for point in points),
     )
     return Scan(
         name=name,
         unit=headers[0].units[name],
-        cases=len(found),
+        cases=len(statistics),
         inside=inside,
-        least=min(one.all.at(PERCENTILES[0]) for one in found),
-        most=max(one.all.at(PERCENTILES[-1]) for one in found),
-        reach=max(one.foreground.at(99.9) for one in found),
-        depth=min(one.foreground.at(0.1) for one in found),
-        farthest=max(headers, key=lambda one: one.statistics[name].foreground.at(99.9)).case,
-        empty=all(0 in one.all.percentiles[EDGE:] for one in found),
-        contrast=float(np.std([_shape(one.foreground) for one in found], axis=0).max()),
+        least=min(case.all.at(PERCENTILES[0]) for case in statistics),
+        most=max(case.all.at(PERCENTILES[-1]) for case in statistics),
+        reach=max(case.foreground.at(99.9) for case in statistics),
+        depth=min(case.foreground.at(0.1) for case in statistics),
+        farthest=max(headers, key=lambda header: header.statistics[name].foreground.at(99.9)).case,
+        empty=all(0 in case.all.percentiles[EDGE:] for case in statistics),
+        contrast=float(np.std([_shape(case.foreground) for case in statistics], axis=0).max()),
     )
 
 
 def _shape(inside: Distribution) -> list[float]:
-    """Where percentiles lie between the dark end, which is 0 where air may be, and the bright one."""
-    low, high = min(inside.at(0.5), 0.0), inside.at(99.5)
+    """Positions of percentiles between the dark end, which is at most 0, and the bright end."""
+    low = min(inside.at(0.5), 0.0)
+    high = inside.at(99.5)
     return [(inside.at(percent) - low) / max(high - low, 1e-6) for percent in (5, 25, 50, 75)]
 
 
 def check_scales(facts: Facts, names: Sequence[str]) -> None:
-    """Raise BadInput where some of these modalities are on several scales; of the training cases, no other decides."""
-    headers = [facts.cohort.header(one.case) for one in facts.training]
+    """Raise BadInput if one of these modalities is on several scales in the training cases."""
+    headers = [facts.cohort.header(entry.case) for entry in facts.training]
     for name in dict.fromkeys(names):
-        _check_scale(name, [one for one in headers if name in one.shown])
+        _check_scale(name, [header for header in headers if name in header.shown])
 
 
 def _check_scale(name: str, headers: Sequence[CaseHeader]) -> None:
-    """Raise BadInput where scans in Hounsfield units are on several scales, or on none that bodies have."""
+    """Raise BadInput if scans in Hounsfield units are on several scales, or on a scale that bodies do not have."""
     if headers[0].units[name] != "HU":
         return
     inside = {header.case: header.statistics[name].foreground for header in headers}
     ends = {header.case: header.statistics[name].all for header in headers}
-    grey = [case for case, one in ends.items() if one.at(0) >= 0 and one.at(100) <= GREY_LEVELS]
-    usual = {percent: median(one.at(percent) for one in ends.values()) for percent in (10, 75, 90)}
-    low, high = (choose(ends, key=lambda case: ends[case].at(0)) for choose in (min, max))
+    grey = [case for case, values in ends.items() if values.at(0) >= 0 and values.at(100) <= GREY_LEVELS]
+    widths = [values.at(99.9) - values.at(0.1) for values in inside.values()]
+    usual = {percent: median(values.at(percent) for values in ends.values()) for percent in (10, 75, 90)}
+    shifted = [case for case, values in ends.items() if _shifted(values, usual)]
+    low = min(ends, key=lambda case: ends[case].at(0))
+    high = max(ends, key=lambda case: ends[case].at(0))
     if 0 < len(grey) < len(headers):
         other = next(case for case in ends if case not in grey)
-        found = f"0 to {GREY_LEVELS} in {_some(grey)} and {ends[other].at(0):g} to {ends[other].at(100):g} in {other}"
+        contradiction = (
+            f"0 to {GREY_LEVELS} in {_some(grey)} and {ends[other].at(0):g} to {ends[other].at(100):g} in {other}"
+        )
     elif ends[low].at(0) < AIR_HU[0] and ends[high].at(0) > AIR_HU[1]:
-        found = f"air of {ends[low].at(0):.0f} in {low} and nothing below {ends[high].at(0):.0f} in {high}"
-    elif strange := [case for case, one in ends.items() if _shifted(one, usual)]:
-        found = f"{ends[strange[0]].at(75):.0f} as the upper quartile of {_some(strange)} and {usual[75]:.0f} in others"
-    elif (width := max(one.at(99.9) - one.at(0.1) for one in inside.values())) < NARROWEST_HU:
-        found = f"bodies that vary by {width:.3g} at most"
+        contradiction = f"air of {ends[low].at(0):.0f} in {low} and nothing below {ends[high].at(0):.0f} in {high}"
+    elif shifted:
+        contradiction = (
+            f"{ends[shifted[0]].at(75):.0f} as the upper quartile of {_some(shifted)} and {usual[75]:.0f} in others"
+        )
+    elif max(widths) < NARROWEST_HU:
+        contradiction = f"bodies that vary by {max(widths):.3g} at most"
     else:
         return
     raise BadInput(
-        f"{name}: expected Hounsfield units in every scan, found {found}. Convert all to one scale, leave those cases "
-        "out, or give the modality another name."
+        f"{name}: expected Hounsfield units in every scan, found {contradiction}. Convert all to one scale, leave those cases out, or give the modality another name."
     )
 
 
-def _shifted(one: Distribution, usual: Mapping[int, float]) -> bool:
-    """Whether air and body both lie elsewhere than usual: padding may hide an offset from the least value."""
-    return min(abs(one.at(percent) - value) for percent, value in usual.items()) > OFFSET_HU
+def _shifted(values: Distribution, usual: Mapping[int, float]) -> bool:
+    """Whether both air and body differ from the usual values; the minimum alone may be padding."""
+    return min(abs(values.at(percent) - value) for percent, value in usual.items()) > OFFSET_HU
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
+    shown = ", ".join(names[:3])
+    return f"{shown} and {len(names) - 3} others" if len(names) > 3 else shown
 
 
 def _triple(values: np.ndarray) -> tuple[int, int, int]:

@@ -1,7 +1,7 @@
-"""The cost of a step on a machine that is not at hand: its operations are counted here, its time is predicted.
+"""The predicted cost of a step on another machine, whose operations are counted on this one.
 
-The prediction is crude, because kernels of small networks reach very different shares of a GPU's peak. A training that
-was planned in this way therefore corrects its steps as every planned training does, after a tenth of each stage.
+The prediction is crude, because kernels of small networks reach very different shares of a GPU's peak. As in every
+planned training, the steps are therefore corrected after a tenth of each stage.
 """
 
 import math
@@ -18,23 +18,26 @@ from torch.utils.flop_counter import FlopCounterMode
 from voxlate.errors import BadInput
 
 SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-# a number that is no part of a word, or of a number with a sign, an exponent or a comma; 'A100-80GB' has no sign
+# A number outside a word, and without sign, exponent or comma; the hyphen of 'A100-80GB' is no sign.
 NUMBER = r"(?<![\w.])(?<!(?<!\w)[-+])(?<!\de[-+])(?<!\d,)(\d+\.?\d*|\.\d+)"
 SIZE = re.compile(rf"{NUMBER}\s*([kmgt]?)i?b", re.IGNORECASE)
 RATE = re.compile(rf"{NUMBER}\s*([tp])flop/?s?", re.IGNORECASE)
-MEMORIES = (100 * 2**20, 2.0**50)  # bytes; beyond them it is no GPU's
+MEMORIES = (100 * 2**20, 2.0**50)  # bytes, the range of GPUs
 PEAKS = (1e10, 1e18)  # operations a second
 RATES = {"t": 1e12, "p": 1e15}
 
-REACHED = 0.25  # share of the stated peak that convolutions of these sizes reach; an assumption
-KERNEL_SECONDS = 8e-6  # of starting one operation from Python, whatever its size; an assumption
+# share of the stated peak that convolutions of these sizes reach; an assumption
+REACHED = 0.25
+# of starting one operation from Python, whatever its size; an assumption
+KERNEL_SECONDS = 8e-6
 CONTEXT_BYTES = 600 * 2**20  # that a GPU's driver and libraries take; an assumption
-WORKSPACE = 1.3  # times the counted memory, because convolutions need workspace and allocations have gaps
+# times the counted memory, because convolutions need workspace and allocations have gaps
+WORKSPACE = 1.3
 
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """A machine that is described, not measured: memory in bytes and its peak of operations a second in bfloat16."""
+    """Another machine as the user describes it: memory in bytes, peak operations per second in bfloat16."""
 
     memory_bytes: float
     flops: float
@@ -47,14 +50,16 @@ class Elsewhere:
         return cost.flops / (REACHED * self.flops) + cost.kernels * KERNEL_SECONDS
 
     def memory(self, cost: "Cost") -> float:
-        """Predicted peak of memory, in bytes; an upper estimate, because it is counted in float32."""
+        """Predicted peak of memory in bytes; this is an upper estimate, because it is counted in float32."""
         return CONTEXT_BYTES + WORKSPACE * (cost.state_bytes + cost.saved_bytes)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a training step: floating-point operations, operations started, bytes of weights and their moments, and bytes
-    that the backward pass keeps.
+    """The cost of a training step.
+
+    flops: floating-point operations; kernels: operations started; state_bytes: weights, gradients and moments;
+    saved_bytes: tensors kept for the backward pass.
     """
 
     flops: float
@@ -63,30 +68,30 @@ class Cost:
     saved_bytes: float
 
     def of_batch(self, batch: int) -> "Cost":
-        """The cost of a step of so many items, where this is that of one."""
+        """The cost of a step with this number of items, if this object is the cost of one item."""
         return Cost(self.flops * batch, self.kernels, self.state_bytes, self.saved_bytes * batch)
 
 
 def machine_of(text: str) -> Elsewhere:
-    """The machine that "24GB, 80 TFLOPS" describes; raises BadInput where a number is absent, or beyond any GPU."""
-    size, rate = SIZE.search(text), RATE.search(text)
+    """The machine of a text such as "24GB, 80 TFLOPS"; raises BadInput if a number is absent or beyond any GPU."""
+    size = SIZE.search(text)
+    rate = RATE.search(text)
     if size is None or rate is None or not float(size[1]) or not float(rate[1]):
         raise BadInput(
-            f"--plan-for: expected a GPU's memory and its peak in bfloat16, such as '24GB, 80 TFLOPS', found {text!r}. "
-            "The GPU's datasheet states both."
+            f"--plan-for: expected a GPU's memory and its peak in bfloat16, such as '24GB, 80 TFLOPS', found {text!r}. The GPU's datasheet states both."
         )
-    found = Elsewhere(float(size[1]) * SIZES[size[2].lower()], float(rate[1]) * RATES[rate[2].lower()])
-    if not (MEMORIES[0] <= found.memory_bytes <= MEMORIES[1] and PEAKS[0] <= found.flops <= PEAKS[1]):
+    memory_bytes = float(size[1]) * SIZES[size[2].lower()]
+    flops = float(rate[1]) * RATES[rate[2].lower()]
+    if not (MEMORIES[0] <= memory_bytes <= MEMORIES[1] and PEAKS[0] <= flops <= PEAKS[1]):
         raise BadInput(
-            "--plan-for: expected a GPU of 100 MB to 1 PB and 0.01 TFLOPS to 1000 PFLOPS, such as '24GB, 80 TFLOPS', "
-            f"found {text!r}. Check the units."
+            f"--plan-for: expected a GPU of 100 MB to 1 PB and 0.01 TFLOPS to 1000 PFLOPS, such as '24GB, 80 TFLOPS', found {text!r}. Check the units."
         )
-    return found
+    return Elsewhere(memory_bytes, flops)
 
 
 @dataclass
 class _Kernels(TorchDispatchMode):
-    """Counts the operations that are started, without those that only view a tensor."""
+    """Counts the operations that are started, except for those that only view a tensor."""
 
     started: int = field(default=0)
 
@@ -100,7 +105,7 @@ class _Kernels(TorchDispatchMode):
 
 @contextmanager
 def _saved_bytes() -> Iterator[Callable[[], int]]:
-    """Counts the bytes of the tensors that are kept for backward passes, each storage once."""
+    """Count the bytes of the tensors that are kept for backward passes; each storage counts once."""
     kept: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -113,18 +118,19 @@ def _saved_bytes() -> Iterator[Callable[[], int]]:
 
 
 def count(step: Callable[[], object], parameters: int, copies: int) -> Cost:
-    """The cost of a step, which is taken once.
+    """Run a step once and count its cost.
 
-    parameters: of the method; copies: of them that a training holds in float32 (weights, gradients, moments, average).
+    parameters: number of the method's parameters; copies: how many copies of them a training holds in float32
+    (weights, gradients, moments, average).
     """
-    kernels, flops = _Kernels(), FlopCounterMode(display=False)
+    kernels = _Kernels()
+    flops = FlopCounterMode(display=False)
     with _saved_bytes() as saved, kernels, flops:
         step()
     weights = 4.0 * parameters
     total = float(flops.get_total_flops())
     if not math.isfinite(total) or total <= 0:
         raise BadInput(
-            f"--plan-for: expected operations that can be counted, found {total:g} in a step of this network. "
-            "Plan on the machine that trains, without --plan-for."
+            f"--plan-for: expected operations that can be counted, found {total:g} in a step of this network. Plan on the machine that trains, without --plan-for."
         )
     return Cost(total, kernels.started, weights * copies, max(saved() - weights, 0.0))

@@ -1,8 +1,8 @@
-"""The lengths of a planned training, corrected once in each stage when its real speed is known.
+"""The pace of a planned training: its steps are corrected once in each stage when the real speed is known.
 
-A planned recipe holds its learning rate over the first fifth of the steps and ends warm-up before; its running average
-does not reach its decay there, and its batches depend on the step alone. So a recipe whose steps are changed after a
-tenth gives, trained anew, the same weights bit for bit, as long as the steps are at least halved (LEAST).
+A planned recipe keeps its learning rate constant over the first fifth of the steps and ends warm-up before; its running
+average does not reach its decay there, and its batches depend on the step alone. A recipe whose steps are changed after
+a tenth therefore gives the same weights bit for bit when it is trained again, unless the steps fall below half (LEAST).
 """
 
 import math
@@ -19,15 +19,16 @@ from voxlate.training.lines import logged_seconds
 from voxlate.training.recorded import LEAST, MOST
 from voxlate.training.run import Run
 
-TOLERANCE = 0.04  # share of the remaining steps below which a change is not worth a sentence
-SPARE = 0.04  # share of the time that is kept for starting, validating, saving
+TOLERANCE = 0.04  # share of the remaining steps; smaller changes are not made
+SPARE = 0.04  # share of the time that is reserved for starting, validating, saving
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
-    """RUN/plan.json: what a later start needs to correct the steps of a planned training.
+class PaceRecord:
+    """RUN/plan.json: the numbers by which a run, also a resumed one, corrects the steps of its plan.
 
-    minutes: that were given; probed_seconds: of them, taken by the plan; step_seconds, most_steps: as of Paced.
+    minutes: time of the whole training; probed_seconds: part of it that planning took; step_seconds, most_steps: see
+    Paced.
     """
 
     minutes: Positive
@@ -36,15 +37,15 @@ class Kept:
     most_steps: dict[Name, Several]
 
     def write(self, run: Path) -> None:
-        write_json(Run(run).plan, asdict(self))
+        write_json(Run(run).pace, asdict(self))
 
 
 @dataclass(frozen=True)
 class Paced:
     """Chooses the steps that still fit before a deadline; see training.train.Pace.
 
-    deadline: of time.monotonic(), when the last step is to end; step_seconds: as probed, by stage; most: steps of each
-    stage beyond which more teach nothing.
+    deadline: value of time.monotonic() by which the last step should end; step_seconds: probed seconds of a step by
+    stage; most: largest useful number of steps by stage.
     """
 
     deadline: float
@@ -54,11 +55,13 @@ class Paced:
     now: Callable[[], float] = field(default=time.monotonic)
 
     def __call__(self, recipe: Recipe, stage: str, step: int, seconds: float) -> Recipe | None:
-        """The recipe with the steps of this stage and of those after it that fit; None where they are as planned."""
-        names = [one.name for one in recipe.all_stages]
-        ahead = {one.name: one.train.steps for one in recipe.all_stages[names.index(stage) :]}
+        """The recipe with steps of this and later stages that fit; None if they stay as planned."""
+        names = [planned.name for planned in recipe.all_stages]
+        remaining = recipe.all_stages[names.index(stage) :]
+        ahead = {planned.name: planned.train.steps for planned in remaining}
         slower = seconds / self.step_seconds[stage]
-        each = {name: slower * self.step_seconds[name] for name in ahead} | {stage: seconds}
+        each = {name: slower * self.step_seconds[name] for name in ahead}
+        each[stage] = seconds
         cost = sum(steps * each[name] for name, steps in ahead.items()) - step * seconds
         left = max(self.deadline - self.now(), 0.0)
         factor = left / max(cost, 1e-9)
@@ -74,40 +77,43 @@ class Paced:
 
     def _length(self, name: str, done: int, steps: int, factor: float) -> int:
         wanted = done + factor * (steps - done)
-        return math.floor(min(max(wanted, LEAST * steps), MOST * steps, max(self.most[name], LEAST * steps)))
+        least = LEAST * steps
+        most = min(MOST * steps, max(self.most[name], least))
+        return math.floor(min(max(wanted, least), most))
 
-    def _sentence(self, stage: str, seconds: float, before: Mapping[str, int], after: Mapping[str, int]) -> str:
+    def _sentence(
+        self,
+        stage: str,
+        seconds: float,
+        before: Mapping[str, int],
+        after: Mapping[str, int],
+    ) -> str:
         changed = ", ".join(f"{name} {before[name]:,} → {after[name]:,}" for name in after)
-        return (
-            f"a step of stage '{stage}' takes {seconds:.3f} s, the probe measured {self.step_seconds[stage]:.3f} s; "
-            f"steps are changed once so that the training ends in its minutes: {changed}."
-        )
+        return f"a step of stage '{stage}' takes {seconds:.3f} s, the probe measured {self.step_seconds[stage]:.3f} s; steps are changed once so that the training ends in its minutes: {changed}."
 
 
 def _late(needed: float, left: float) -> str:
-    """The end of a sentence where even the fewest steps that a plan may be cut to take longer than there is time."""
+    """A warning if even the smallest allowed number of steps takes longer than the time that is left."""
     if needed <= (1 + TOLERANCE) * left + 1:
         return ""
     minutes = math.ceil(needed / 60)
-    return (
-        f" THIS MACHINE IS TOO SLOW FOR THE PLAN: half of its steps, the fewest, take {minutes:,} more minutes, and "
-        f"{left / 60:.1f} are left. To keep the minutes, stop and plan anew on this machine, into another --out."
-    )
+    return f" THIS MACHINE IS TOO SLOW FOR THE PLAN: half of its steps, the fewest, take {minutes:,} more minutes, and {left / 60:.1f} are left. To keep the minutes, stop and plan anew on this machine, into another --out."
 
 
 def kept_pace(run: Path, recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Paced | None:
-    """The pace of a planned run, first started or resumed; None where its lengths were set by hand.
+    """The pace of a planned run when it starts or resumes; None if its lengths were set by hand.
 
-    recipe: the run's. Raises BadInput where RUN/plan.json has another form, or is of other stages.
+    recipe: that of the run. Raises BadInput if RUN/plan.json has another form or names other stages.
     """
-    path = Run(run).plan
+    path = Run(run).pace
     if not path.exists():
         return None
-    record = Record(path, "what a plan knows of its steps", "Remove it: the run then keeps the steps of its recipe.")
-    kept: Kept = record.fill(Kept, read_json(path))
+    record = Record(path, "the speed and steps of a plan", "Remove it: the run then keeps the steps of its recipe.")
+    kept: PaceRecord = record.fill(PaceRecord, read_json(path))
     stages = {stage.name for stage in recipe.all_stages}
     same = kept.step_seconds.keys() == kept.most_steps.keys() == stages
-    record.check(same, f"steps of {', '.join(sorted(kept.step_seconds.keys() | kept.most_steps.keys())) or 'no stage'}")
+    named = sorted(kept.step_seconds.keys() | kept.most_steps.keys())
+    record.check(same, f"steps of {', '.join(named) or 'no stage'}")
     left = kept.minutes * 60 * (1 - SPARE / 2) - kept.probed_seconds - logged_seconds(Run(run).log)
     return Paced(time.monotonic() + left, kept.step_seconds, kept.most_steps, say)
 

@@ -1,6 +1,6 @@
-"""What a step costs on this machine: a few real ones are taken, of real batches, and forgotten.
+"""The cost of a training step on this machine, measured by a few steps on real batches whose results are dropped.
 
-For a machine that is not at hand one step is taken, whose operations are counted (planning.elsewhere).
+For another machine, one step is run here and its operations are counted (planning.other_machine).
 """
 
 import itertools
@@ -25,16 +25,18 @@ from voxlate.training.precision import settled
 from voxlate.training.processes import processes
 from voxlate.training.step import begin_learner, take_step
 
-PROBED = 0.05  # most of the minutes that probing takes
-STEPS, MOST_STEPS = 3, 30  # that are timed of a network that is tried, and of the one that is taken
-COUNTED = 8  # networks whose operations are counted at most: one step of a large network takes a while here
-COPIES = 5  # of the weights in float32: themselves, gradients, two moments, and the running average
-FREE = 0.8  # of the memory that is free now, where nobody says
+PROBED = 0.05  # largest share of the time that probing takes
+STEPS = 3  # timed steps of each network that is tried
+MOST_STEPS = 30  # timed steps of the chosen network
+# Only so many networks are counted, because one step of a large network takes seconds on a CPU.
+COUNTED = 8
+COPIES = 5  # float32 copies of the weights: weights, gradients, two moments, and the running average
+FREE = 0.8  # default share of the free memory
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a training may take: minutes in all, and bytes of memory (of the GPU where there is one)."""
+    """The limits of a training: minutes in total, and bytes of memory (that of the GPU if there is one)."""
 
     minutes: float
     memory_bytes: float
@@ -46,7 +48,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Measured:
-    """Of a step: seconds, and bytes at the peak of the process (of the GPU)."""
+    """The seconds of a step, and the peak memory of the process or GPU in bytes."""
 
     seconds: float
     memory: float
@@ -54,10 +56,10 @@ class Measured:
 
 @dataclass
 class Probe:
-    """Takes steps of recipes on a cohort, the smallest first, until time or memory for it is used up.
+    """Runs steps of recipes on a cohort while its share of time and memory lasts.
 
-    allow_code: try recipes that name code outside voxlate, which is then run; elsewhere: the machine that is planned
-    for, if it is not this one; counted: networks whose operations were counted.
+    allow_code: also try recipes that name code outside voxlate, which is then run; elsewhere: the machine of the
+    training, if it is another one; counted: number of networks whose operations were counted.
     """
 
     cohort: Cohort
@@ -72,48 +74,49 @@ class Probe:
 
     @property
     def passed(self) -> float:
-        """Seconds that probing took of the training's minutes."""
+        """Seconds that probing has taken from the training's time."""
         return 0.0 if self.elsewhere else time.monotonic() - self.begun
 
     @property
     def seconds(self) -> float:
-        """What is left of the minutes."""
+        """Seconds that remain for the training."""
         return max(self.limits.minutes * 60 - self.passed, 0.0)
 
     @property
     def has_time(self) -> bool:
-        """Whether another network can be tried within the share of the minutes that probing may take."""
+        """Whether another network can be tried within the share of time that probing may take."""
         if self.elsewhere:
             return self.counted < COUNTED
-        spent = self.passed + (2 * STEPS * self.last.seconds if self.last else 0)
-        return spent <= PROBED * self.limits.minutes * 60
+        another = 2 * STEPS * self.last.seconds if self.last else 0
+        return self.passed + another <= PROBED * self.limits.minutes * 60
 
     def again(self, tables: Mapping[str, Any], seconds: float) -> float:
-        """Seconds of a step that took `seconds` in a first try, from as many steps as there is time to take."""
+        """Seconds of a step that took `seconds` in a first try, measured again over as many steps as time allows."""
         if self.elsewhere:
             return seconds
-        steps = min(int((PROBED * self.limits.minutes * 60 - self.passed) / seconds) - 1, MOST_STEPS)
+        left = PROBED * self.limits.minutes * 60 - self.passed
+        steps = min(int(left / seconds) - 1, MOST_STEPS)
         measured = self.measure(tables, 0, steps=steps) if steps > STEPS else None
         return measured.seconds if measured else seconds
 
     def measure(self, tables: Mapping[str, Any], stage: int, steps: int = STEPS) -> Measured | None:
-        """Seconds and memory of a step of a recipe's stage (by place); None where it takes too much memory.
+        """Seconds and memory of a step of the recipe's stage with this index; None if it needs too much memory.
 
-        steps: that are timed.
+        steps: number of timed steps.
         """
         recipe = from_dict(dict(tables), "the plan", self.allow_code)
-        found = self._predict(recipe, stage) if self.elsewhere else self._time(recipe, stage, steps)
-        if found is None:
+        measured = self._predict(recipe, stage) if self.elsewhere else self._time(recipe, stage, steps)
+        if measured is None:
             return None
-        if found.memory > self.limits.memory_bytes:
-            self.most = self.most or found.memory
+        if measured.memory > self.limits.memory_bytes:
+            self.most = self.most or measured.memory
             return None
-        self.most = max(self.most, found.memory)
-        self.last = found
-        return found
+        self.most = max(self.most, measured.memory)
+        self.last = measured
+        return measured
 
     def _time(self, recipe: Recipe, stage: int, steps: int) -> Measured | None:
-        """A step as it is measured here; None where memory did not suffice."""
+        """A step, measured on this machine; None if memory does not suffice."""
         device = find_device(self.device_name)
         devices.forget_peak_memory(device)
         try:
@@ -125,7 +128,7 @@ class Probe:
         return Measured(seconds, devices.peak_memory(device))
 
     def _predict(self, recipe: Recipe, stage: int) -> Measured:
-        """A step as it is predicted for the other machine."""
+        """A step, predicted for the other machine."""
         assert self.elsewhere is not None
         self.counted += 1
         batch = recipe.all_stages[stage].train.batch
@@ -134,7 +137,7 @@ class Probe:
 
 
 def _seconds(recipe: Recipe, cohort: Cohort, stage: int, device: torch.device, steps: int) -> float:
-    """The median time of steps after a first one, which also allocates."""
+    """The median time of steps after a first step, which also allocates memory."""
     step, _ = _steps(recipe, cohort, stage, device, steps + 1)
     times = []
     for _ in range(steps + 1):
@@ -146,20 +149,20 @@ def _seconds(recipe: Recipe, cohort: Cohort, stage: int, device: torch.device, s
 
 
 def _cost(recipe: Recipe, cohort: Cohort, stage: int) -> Cost:
-    """The cost of a step of one item, counted on the CPU in float32."""
-    trainings = [replace(one.train, batch=1, accumulate=1, precision="float32") for one in recipe.all_stages]
+    """The cost of a step with one item, counted on the CPU in float32."""
+    trainings = [replace(trained.train, batch=1, accumulate=1, precision="float32") for trained in recipe.all_stages]
     step, method = _steps(with_trainings(recipe, trainings), cohort, stage, torch.device("cpu"), 1)
-    return count(step, sum(one.numel() for one in method.parameters()), COPIES)
+    return count(step, sum(parameter.numel() for parameter in method.parameters()), COPIES)
 
 
 def _steps(
     recipe: Recipe, cohort: Cohort, stage: int, device: torch.device, steps: int
 ) -> tuple[Callable[[], object], Method]:
-    """A function that takes a training step of real data, for so many calls, and the method that is trained."""
+    """A function that runs a training step on real data, up to `steps` times, and the trained method."""
     accelerator, _ = processes(str(device))
     earlier: dict[str, Method] = {}
-    for one in recipe.all_stages[: stage + 1]:
-        earlier[one.name] = method = one.build(earlier).to(device)
+    for trained in recipe.all_stages[: stage + 1]:
+        earlier[trained.name] = method = trained.build(earlier).to(device)
     chosen = recipe.all_stages[stage]
     chosen = replace(chosen, train=replace(chosen.train, steps=max(chosen.train.steps, steps)))
     job = Job(recipe, chosen, cohort, accelerator, device)
@@ -170,7 +173,7 @@ def _steps(
 
 
 def _batches(job: Job, steps: int) -> Iterator[Batch]:
-    """The batches of so many steps; for a GPU read before them, as its readers would, which take seconds to start."""
+    """The batches of this number of steps; for a GPU they are read in advance, because readers take seconds to start."""
     if job.device.type == "cpu":
         return iter(job.batches())
     stage = replace(job.stage, train=replace(job.stage.train, workers=0))
@@ -179,5 +182,5 @@ def _batches(job: Job, steps: int) -> Iterator[Batch]:
 
 
 def free_memory(device: str) -> float:
-    """Bytes that a training may take where nobody says: most of what is free on the device now."""
+    """The default limit of a training's memory in bytes: most of the memory that is free on the device now."""
     return FREE * devices.free_memory(find_device(device))

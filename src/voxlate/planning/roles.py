@@ -1,4 +1,4 @@
-"""Which modalities a model is given, and which it makes, where nobody says."""
+"""The roles of modalities: sources and targets of a model, as the user asks or as a guess."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,23 +8,40 @@ from voxlate.errors import BadInput, did_you_mean
 from voxlate.images.units import HOUNSFIELD
 from voxlate.planning.facts import SHOW_ANATOMY, Facts, Scan
 
-# Later ones take longer to scan, need contrast agent or radiation: they are what is made of earlier ones.
-RISING = ("mr", "t1", "t1n", "t1w", "pd", "t2", "t2w", "t2f", "flair", "swi", "tof", "t1c", "t1ce", "mra", "ncct", "ct")
+# Later modalities take longer to scan, or need contrast agent or radiation, so they are synthesised from earlier ones.
+RISING = (
+    "mr",
+    "t1",
+    "t1n",
+    "t1w",
+    "pd",
+    "t2",
+    "t2w",
+    "t2f",
+    "flair",
+    "swi",
+    "tof",
+    "t1c",
+    "t1ce",
+    "mra",
+    "ncct",
+    "ct",
+)
 CONTRASTS = 3  # of one kind: then any of them may be missing
 
 
 @dataclass(frozen=True)
 class Roles:
-    """What is given and what is made; way: "pairs", "complete" (any missing one of the rest) or "unpaired"."""
+    """Sources and targets; pairing: "pairs", "complete" (any missing modality from the others) or "unpaired"."""
 
     source: tuple[str, ...]
     target: tuple[str, ...]
     why: str
-    way: Literal["pairs", "complete", "unpaired"] = "pairs"
+    pairing: Literal["pairs", "complete", "unpaired"] = "pairs"
 
 
 def roles_of(facts: Facts, source: Sequence[str] = (), target: Sequence[str] = ()) -> Roles:
-    """Take what is asked for, else guess it and say why; raises BadInput where a name is unknown or stands alone."""
+    """The roles as asked for, or a guess with its reason; raises BadInput for unknown names and impossible roles."""
     for name in (*source, *target):
         if name not in facts.scans:
             known = ", ".join(facts.scans)
@@ -32,32 +49,32 @@ def roles_of(facts: Facts, source: Sequence[str] = (), target: Sequence[str] = (
             raise BadInput(f"--source, --target: expected modalities of the cohort ({known}), found '{name}'. {hint}")
     if len(facts.scans) < 2:
         raise BadInput(
-            f"{facts.cohort.folder}: expected two modalities, one to make from the other, found "
-            f"{', '.join(facts.scans)} alone. Prepare the cohort with both."
+            f"{facts.cohort.folder}: expected two modalities, a source and a target, found {', '.join(facts.scans)} alone. Prepare the cohort with both."
         )
     if both := set(source) & set(target):
         raise BadInput(f"--source, --target: expected each modality in one of them, found {min(both)} in both.")
     if len(set(source or target)) == len(facts.scans):
         known = ", ".join(facts.scans)
         raise BadInput(
-            f"--source, --target: expected a modality for each of them, found all ({known}) in one. To complete "
-            "whichever of them is missing, drop both options."
+            f"--source, --target: expected a modality for each of them, found all ({known}) in one. Drop both options for a model of any missing modality."
         )
     guess = _rest(facts, source, target) if source or target else _guess(facts)
-    if guess.way == "complete":
+    if guess.pairing == "complete":
         return guess
-    if pairs := len(facts.with_all([*guess.source, *guess.target])):
+    pairs = len(facts.with_all([*guess.source, *guess.target]))
+    if pairs:
         return replace(guess, why=f"{guess.why}; {pairs} of {len(facts.training)} training cases have all of them")
-    if any(facts.with_all([one]) for one in guess.target) and any(facts.with_all([one]) for one in guess.source):
-        return replace(guess, way="unpaired", why=f"{guess.why}; no training case has both: unpaired")
+    has_source = any(facts.with_all([name]) for name in guess.source)
+    has_target = any(facts.with_all([name]) for name in guess.target)
+    if has_source and has_target:
+        return replace(guess, pairing="unpaired", why=f"{guess.why}; no training case has both: unpaired")
     raise BadInput(
-        f"{facts.cohort.folder}: expected training cases with {' and '.join(guess.source)} and with "
-        f"{' and '.join(guess.target)}, found none. Name others with --source and --target."
+        f"{facts.cohort.folder}: expected training cases with {' and '.join(guess.source)} and with {' and '.join(guess.target)}, found none. Name others with --source and --target."
     )
 
 
 def _rest(facts: Facts, source: Sequence[str], target: Sequence[str]) -> Roles:
-    """Sources or targets as asked for; the other side is all that most of the cases have."""
+    """Sources or targets as asked for; the other side consists of the modalities that most cases have."""
     if source and target:
         return Roles(tuple(source), tuple(target), "as asked for")
     given = target or source
@@ -66,26 +83,27 @@ def _rest(facts: Facts, source: Sequence[str], target: Sequence[str]) -> Roles:
     others = [name for name in others if facts.scans[name].cases >= most / 2]
     if source:
         first = max(others, key=_rank)
-        return Roles(tuple(source), (first,), f"{first} is made, a guess (--target)")
-    return Roles(tuple(others), tuple(target), f"{', '.join(others)} are given (--source for fewer)")
+        return Roles(tuple(source), (first,), f"{first} is the target, a guess (--target)")
+    return Roles(tuple(others), tuple(target), f"{', '.join(others)} are the sources (--source for fewer)")
 
 
 def _guess(facts: Facts) -> Roles:
     maps = [name for name, scan in facts.scans.items() if _is_map(scan)]
     tomograms = [name for name in facts.scans if _is_ct(name)]
     rest = [name for name in facts.scans if name not in maps and name not in tomograms]
-    if maps and (others := [*tomograms, *rest]):
-        return Roles(tuple(others), tuple(maps), "maps with a unit are made of the scans")
+    others = [*tomograms, *rest]
+    if maps and others:
+        return Roles(tuple(others), tuple(maps), "maps with a unit are synthesised from the scans")
     if tomograms and rest:
-        made = min(tomograms, key=HOUNSFIELD.index) if set(tomograms) <= set(HOUNSFIELD) else tomograms[0]
-        why = f"{made} is made of {', '.join(rest)} (--source, --target for another way)"
-        return Roles(tuple(rest), (made,), why)
+        target = min(tomograms, key=HOUNSFIELD.index) if set(tomograms) <= set(HOUNSFIELD) else tomograms[0]
+        why = f"{target} is synthesised from {', '.join(rest)} (change it with --source and --target)"
+        return Roles(tuple(rest), (target,), why)
     names = tuple(facts.scans)
     if len(names) >= CONTRASTS:
-        why = f"{len(names)} contrasts: whichever of them is missing is made of the rest"
+        why = f"{len(names)} contrasts: any missing contrast is synthesised from the others"
         return Roles(names, names, why, "complete")
     first, second = sorted(names, key=_rank)
-    why = f"{second} is made of {first}, a guess (--source {second} --target {first} for the other way)"
+    why = f"{second} is synthesised from {first}, a guess (--source {second} --target {first} for the reverse)"
     return Roles((first,), (second,), why)
 
 
@@ -98,5 +116,5 @@ def _is_ct(name: str) -> bool:
 
 
 def _rank(name: str) -> int:
-    """Place in RISING; what is not there comes last."""
+    """Index in RISING; other modalities come last."""
     return RISING.index(name.lower()) if name.lower() in RISING else len(RISING)

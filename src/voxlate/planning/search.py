@@ -1,4 +1,4 @@
-"""The network whose predicted error is least in the time and memory that a plan has."""
+"""The search for the network with the least predicted error within the time and memory of a plan."""
 
 import itertools
 import math
@@ -12,15 +12,18 @@ from voxlate.planning.rules import Size, Tables
 
 WIDTHS = (16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128)
 BATCHES = (2, 4, 8)
-FASTER = 1.5  # a coarser stem must make a step so many times as fast
-BY_WIDTH, BY_STEM, BY_BATCH = 1.3, 2.0, 1.0  # powers by which a step's seconds are guessed until they are measured
-FILLED = 1.25  # times the steps that few patients are worth, up to which time is filled rather than left over
-RUNNERS_UP = 2  # that are measured or guessed, and named
+FASTER = 1.5  # least factor by which a coarser stem must make a step faster
+# The exponents extrapolate the seconds of a step from other networks.
+BY_WIDTH = 1.3
+BY_STEM = 2.0
+BY_BATCH = 1.0
+FILLED = 1.25  # largest factor of the useful steps up to which all of the time is used
+RUNNERS_UP = 2  # number of further networks that a reason names
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network with the seconds of its step, the steps that it is given, and its predicted relative error."""
+    """A network with the seconds of its step, its number of steps, and its predicted relative error."""
 
     size: Size
     seconds: float
@@ -30,10 +33,10 @@ class Candidate:
 
 @dataclass
 class Search:
-    """Times steps of the network that is predicted best, until the one that is predicted best has been timed.
+    """Times steps of the network with the best prediction, until the best network has been timed.
 
-    recipe: of a size, for the probe; say: is given a sentence for each network that is timed; tried: seconds of a step
-    by size, infinite where it needs too much memory.
+    recipe: gives the recipe of a size for the probe; say: receives a sentence for each timed network; tried: seconds of
+    a step by size, infinite if it needs too much memory.
     """
 
     facts: Facts
@@ -43,19 +46,25 @@ class Search:
     tried: dict[Size, float] = field(default_factory=dict)
 
     def ranked(self, seconds: float, most_items: float) -> list[Candidate]:
-        """The best network for a training of so many seconds, then the runners-up; empty where nothing fits in memory.
+        """The networks for a training of this time, the best first; empty if nothing fits in memory.
 
-        most_items: training items that the patients are worth.
+        most_items: largest useful number of training items.
         """
-        found = self._candidates(seconds, most_items)
-        while found and (untried := self._to_try(found)) is not None and (self.probe.has_time or not self._fitting):
+        candidates = self._candidates(seconds, most_items)
+        while candidates:
+            untried = self._to_try(candidates)
+            if untried is None or not (self.probe.has_time or not self._fitting):
+                break
             self._try(untried)
-            found = self._candidates(seconds, most_items)
-        first = next((one for one in found if one.size in self._fitting), None)
-        return [] if first is None else [first, *(one for one in found if one is not first)]
+            candidates = self._candidates(seconds, most_items)
+        fitting = [candidate for candidate in candidates if candidate.size in self._fitting]
+        if not fitting:
+            return []
+        first = fitting[0]
+        return [first, *(candidate for candidate in candidates if candidate is not first)]
 
     def retimed(self, candidate: Candidate, seconds: float, most_items: float) -> Candidate:
-        """A candidate whose step was timed again, or for another number of seconds."""
+        """The candidate after its step was timed again, or for another time."""
         return self._candidate(candidate.size, self.tried[candidate.size], seconds, most_items)
 
     @property
@@ -68,83 +77,92 @@ class Search:
         cost = "too much memory" if measured is None else f"{measured.seconds:.3f} s a step"
         self.say(f"probe: {size}: {cost}")
 
-    def _to_try(self, found: list[Candidate]) -> Size | None:
-        """The best candidate where it was not timed, else the next finer stem where that decides about it."""
-        best = found[0].size
+    def _to_try(self, candidates: list[Candidate]) -> Size | None:
+        """The best candidate if it was not timed yet, otherwise the next finer stem if that decides about it."""
+        best = candidates[0].size
         if best not in self.tried:
             return self._halfway(best)
         finer = replace(best, stem=best.stem // 2)
         return finer if finer.stem in rules.stems(self.facts) and finer not in self.tried else None
 
     def _halfway(self, size: Size) -> Size:
-        """The size itself; nearer to the largest one that fits where one of its stem did not fit in memory."""
-        alike = [one for one in self.tried if (one.stem, one.batch) == (size.stem, size.batch)]
-        largest = max((one.width for one in alike if one in self._fitting), default=None)
-        refused = [one.width for one in alike if one not in self._fitting]
+        """The size, or a narrower one between the largest that fits and the smallest that did not."""
+        similar = [other for other in self.tried if (other.stem, other.batch) == (size.stem, size.batch)]
+        largest = max((other.width for other in similar if other in self._fitting), default=None)
+        refused = [other.width for other in similar if other not in self._fitting]
         if largest is None or not refused:
             return size
         middle = math.sqrt(largest * min(refused))
-        width = max((one for one in WIDTHS if largest < one <= middle), default=size.width)
+        width = max((candidate for candidate in WIDTHS if largest < candidate <= middle), default=size.width)
         return replace(size, width=min(width, size.width))
 
     def _candidates(self, seconds: float, most_items: float) -> list[Candidate]:
         every = itertools.product(rules.stems(self.facts), WIDTHS, BATCHES)
         sizes = [Size(width, stem, batch) for stem, width, batch in every]
         possible = [size for size in sizes if not self._too_large(size) and self._pays(size)]
-        if not self._fitting:  # the smallest network first
+        if not self._fitting:  # the smallest network is tried first
             return [Candidate(size, math.inf, 1, math.inf) for size in possible[:1]]
-        found = [self._candidate(size, self._seconds(size), seconds, most_items) for size in possible]
-        return sorted(found, key=lambda one: one.error)
+        candidates = [self._candidate(size, self._seconds(size), seconds, most_items) for size in possible]
+        return sorted(candidates, key=lambda candidate: candidate.error)
 
     def _candidate(self, size: Size, each: float, seconds: float, most_items: float) -> Candidate:
-        fitting, most_steps = max(int(seconds / each), 1), math.ceil(most_items / size.batch)
+        fitting = max(int(seconds / each), 1)
+        most_steps = math.ceil(most_items / size.batch)
         steps = fitting if fitting <= FILLED * most_steps else most_steps
         error = law.relative_error(size.width, size.stem * self.facts.pixel_mm, size.batch, steps)
         return Candidate(size, each, steps, error)
 
     def _too_large(self, size: Size) -> bool:
-        """Whether it, or a network that needs less memory, did not fit."""
-        refused = [one for one, seconds in self.tried.items() if seconds == math.inf]
-        return any(size.width >= one.width and size.stem <= one.stem and size.batch >= one.batch for one in refused)
+        """Whether this size, or one that needs less memory, did not fit."""
+        for other, seconds in self.tried.items():
+            larger = size.width >= other.width and size.stem <= other.stem and size.batch >= other.batch
+            if larger and seconds == math.inf:
+                return True
+        return False
 
     def _pays(self, size: Size) -> bool:
-        """Whether its stem makes steps enough faster than the next finer one, as far as both were timed."""
-        pairs = [
-            (self._fitting[fine], self._fitting[coarse])
-            for fine in self._fitting
-            if 2 * fine.stem == size.stem and (coarse := replace(fine, stem=size.stem)) in self._fitting
-        ]
-        return all(fine >= FASTER * coarse for fine, coarse in pairs)
+        """Whether the stem makes steps much faster than the next finer stem, as far as both were timed."""
+        for fine, seconds in self._fitting.items():
+            coarse = self._fitting.get(replace(fine, stem=size.stem))
+            if 2 * fine.stem == size.stem and coarse is not None and seconds < FASTER * coarse:
+                return False
+        return True
 
     def _seconds(self, size: Size) -> float:
-        """Of a step, as timed; else guessed from the nearest network that was timed, and from how two of them grow."""
+        """Seconds of a step: measured, or extrapolated from the nearest networks that were timed."""
         if size in self._fitting:
             return self._fitting[size]
-        near, *others = sorted(self._fitting, key=lambda one: _distance(one, size))
+        near, *others = sorted(self._fitting, key=lambda other: _distance(other, size))
         power = BY_WIDTH
-        if others and (others[0].stem, others[0].batch) == (near.stem, near.batch) == (size.stem, size.batch):
-            growth = math.log(self._fitting[others[0]] / self._fitting[near])
-            power = max(growth / math.log(others[0].width / near.width), 0.0)
-        wider, larger = (size.width / near.width) ** power, (size.batch / near.batch) ** BY_BATCH
+        second = others[0] if others else None
+        if second and (second.stem, second.batch) == (near.stem, near.batch) == (size.stem, size.batch):
+            growth = math.log(self._fitting[second] / self._fitting[near])
+            power = max(growth / math.log(second.width / near.width), 0.0)
+        wider = (size.width / near.width) ** power
+        larger = (size.batch / near.batch) ** BY_BATCH
         return self._fitting[near] * wider * larger * (near.stem / size.stem) ** BY_STEM
 
 
-def _distance(one: Size, other: Size) -> tuple[float, float, float]:
-    return _apart(one.stem, other.stem), _apart(one.batch, other.batch), _apart(one.width, other.width)
+def _distance(size: Size, other: Size) -> tuple[float, float, float]:
+    return (
+        _apart(size.stem, other.stem),
+        _apart(size.batch, other.batch),
+        _apart(size.width, other.width),
+    )
 
 
-def _apart(one: int, other: int) -> float:
-    return abs(math.log(one / other))
+def _apart(a: int, b: int) -> float:
+    return abs(math.log(a / b))
 
 
 def reason(ranked: list[Candidate]) -> str:
-    """Why the first candidate was taken, with the next ones and what they were predicted to lose."""
+    """The reason for the first candidate, with the predicted loss of the next ones."""
     best, *others = ranked
     text = f"{best.size} gets {best.steps:,} steps of {best.seconds:.3f} s: the least predicted error"
-    if any(one.error < best.error for one in others):
-        text += " of the networks that there was time to try (more minutes would try others)"
+    if any(candidate.error < best.error for candidate in others):
+        text += " of the networks that were tried (with more minutes, others would be tried)"
     named = [
-        f"{one.size} ({one.steps:,} steps of {one.seconds:.3f} s) {one.error / best.error - 1:+.1%}"
-        for one in others[:RUNNERS_UP]
+        f"{candidate.size} ({candidate.steps:,} steps of {candidate.seconds:.3f} s) {candidate.error / best.error - 1:+.1%}"
+        for candidate in others[:RUNNERS_UP]
     ]
     return text + (f"; next best: {', '.join(named)}" if named else "")

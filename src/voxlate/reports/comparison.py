@@ -10,15 +10,13 @@ from voxlate.reports.pictures import sections_of
 from voxlate.scoring.comparison_tables import comparison_tables
 
 MOST_CASES = 4
-SCALES = (
-    "Axial, coronal and sagittal slices through the middle. Images, errors (image − truth) and standard deviations "
-    "(sd) share one colour scale each over all methods and cases."
-)
+SCALES = "Axial, coronal and sagittal slices through the middle. Images, errors (image − truth) and standard deviations (sd) share one colour scale each over all methods and cases."
 
 
 def write_page(document: Mapping[str, Any], path: Path | str) -> None:
     """Write the page of a comparison (see compare.compare) as one HTML file."""
-    names, modalities = list(document["methods"]), document["modalities"]
+    names = list(document["methods"])
+    modalities = document["modalities"]
     targets = ", ".join(modalities)
     paths = {name: Path(place) for name, place in document["methods"].items()}
     folders = {name: place if place.is_dir() else place.parent for name, place in paths.items()}

@@ -25,7 +25,14 @@ STEPS = [1, 2, 2.5, 5, 10]  # between ticks
 # placeholders that become the page's CSS variables, which differ between its light and dark mode
 COLOURS = {f"#0000c{n}": f"--c{n}" for n in range(6)}
 INK, SOFT, FAINT, RULE, ACCENT, OTHER = (f"#0000d{n}" for n in range(6))
-COLOURS |= {INK: "--ink", SOFT: "--soft", FAINT: "--faint", RULE: "--rule", ACCENT: "--accent", OTHER: "--other"}
+COLOURS |= {
+    INK: "--ink",
+    SOFT: "--soft",
+    FAINT: "--faint",
+    RULE: "--rule",
+    ACCENT: "--accent",
+    OTHER: "--other",
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,8 @@ def curves_of(log: Path) -> dict[tuple[str, str], list[Curve]]:
                 label = f"{turn}: {name}" if group == "loss" and turn not in (None, "net") else name
                 if math.isfinite(value):
                     points = found.setdefault((line.get("stage", ""), group), {}).setdefault(label, {})
-                    points[line["step"]] = value  # a resumed run writes some steps twice; the later line counts
+                    # a resumed run writes some steps twice; the later line counts
+                    points[line["step"]] = value
     return {
         key: [Curve(name, *zip(*sorted(points.items()))) for name, points in curves.items()]
         for key, curves in found.items()
@@ -63,7 +71,8 @@ def curve_chart(curves: Sequence[Curve], label: str, smooth: bool = False) -> Ma
     chart, axes = _chart(560, 260, (58, 14, 34, 14))
     for number, curve in enumerate(curves):
         colour = f"#0000c{number % 6}"
-        steps, values = _thinned(np.array(curve.steps)), _thinned(np.array(curve.values))
+        steps = _thinned(np.array(curve.steps))
+        values = _thinned(np.array(curve.values))
         width = len(values) // 40
         if smooth and width > 1:
             axes.plot(steps, values, color=colour, alpha=0.28, linewidth=1)
@@ -100,12 +109,38 @@ def score_chart(metric: Metric, values: Mapping[str, Mapping[str, Any]]) -> Mark
         colour, text = (ACCENT, INK) if ours else (OTHER, SOFT)
         axes.axhline(number, color=RULE, linewidth=1)
         if value["ci95"]:
-            axes.plot(value["ci95"], [number] * 2, color=colour, alpha=0.5, linewidth=4, solid_capstyle="round")
-        axes.plot([value["mean"]], [number], "o", color=colour, markersize=11 if ours else 9, markeredgewidth=0)
-        place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "color": text, "va": "center", "size": 13}
+            axes.plot(
+                value["ci95"],
+                [number] * 2,
+                color=colour,
+                alpha=0.5,
+                linewidth=4,
+                solid_capstyle="round",
+            )
+        axes.plot(
+            [value["mean"]],
+            [number],
+            "o",
+            color=colour,
+            markersize=11 if ours else 9,
+            markeredgewidth=0,
+        )
+        place: dict[str, Any] = {
+            "transform": axes.get_yaxis_transform(),
+            "color": text,
+            "va": "center",
+            "size": 13,
+        }
         weight = "bold" if ours else "normal"
         axes.text(-138 / 160, number, _short_name(name), ha="left", weight=weight, **place)
-        axes.text(1 + 62 / 160, number, metric.text(value["mean"]), ha="right", weight=weight, **place)
+        axes.text(
+            1 + 62 / 160,
+            number,
+            metric.text(value["mean"]),
+            ha="right",
+            weight=weight,
+            **place,
+        )
     low, high = axes.get_xlim()
     axes.set_xticks([low, high], [short(low), short(high)], size=11)
     spoken = "; ".join(f"{name} {metric.mean_text(value)}" for name, value in values.items())
@@ -116,14 +151,35 @@ def calibration_chart(found: Mapping[int, Mapping[str, Any]]) -> Markup:
     """Shares of voxels within intervals, in per cent, against the shares that were asked for; the diagonal is right."""
     chart, axes = _chart(360, 240, (46, 20, 40, 14))
     levels = sorted(found)
-    axes.plot([levels[0], levels[-1]], [levels[0], levels[-1]], color=FAINT, linewidth=1, linestyle="--")
+    axes.plot(
+        [levels[0], levels[-1]],
+        [levels[0], levels[-1]],
+        color=FAINT,
+        linewidth=1,
+        linestyle="--",
+    )
     for level in levels:
         if found[level]["ci95"]:
-            axes.plot([level] * 2, [100 * end for end in found[level]["ci95"]], color=ACCENT, alpha=0.5, linewidth=4)
-    axes.plot(levels, [100 * found[level]["mean"] for level in levels], "o-", color=ACCENT, linewidth=1.5)
+            axes.plot(
+                [level] * 2,
+                [100 * end for end in found[level]["ci95"]],
+                color=ACCENT,
+                alpha=0.5,
+                linewidth=4,
+            )
+    axes.plot(
+        levels,
+        [100 * found[level]["mean"] for level in levels],
+        "o-",
+        color=ACCENT,
+        linewidth=1.5,
+    )
     axes.set_xlabel("% asked for", color=SOFT, size=12)
     axes.set_ylabel("% inside", color=SOFT, size=12)
-    return _svg(chart, "; ".join(f"{level} % asked for: {found[level]['mean']:.1%} inside" for level in levels))
+    return _svg(
+        chart,
+        "; ".join(f"{level} % asked for: {found[level]['mean']:.1%} inside" for level in levels),
+    )
 
 
 def short(value: float) -> str:
@@ -137,7 +193,12 @@ def _chart(width: int, height: int, margins: tuple[int, int, int, int]) -> tuple
     """A figure of so many pixels with axes inside margins (left, right, bottom, top)."""
     left, right, bottom, top = margins
     chart = Figure(figsize=(width / 72, height / 72))
-    box = (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)
+    box = (
+        left / width,
+        bottom / height,
+        1 - (left + right) / width,
+        1 - (bottom + top) / height,
+    )
     axes = chart.add_axes(box, frame_on=False)
     axes.tick_params(length=0, colors=FAINT, labelsize=12)
     return chart, axes
@@ -162,7 +223,8 @@ def _svg(chart: Figure, label: str) -> Markup:
 def _limits(metric: Metric, values: Mapping[str, Mapping[str, Any]]) -> tuple[float, float]:
     """Where the axis begins and ends: errors from 0, similarity up to 1, the rest around what is there."""
     ends = [end for value in values.values() for end in (value["ci95"] or [value["mean"]])]
-    low, high = min(ends), max(ends)
+    low = min(ends)
+    high = max(ends)
     margin = (high - low) * 0.08 or abs(high) * 0.08 or 1.0
     if metric.key.startswith("ssim"):
         return min(0.0, low), 1.0

@@ -32,7 +32,11 @@ MOST_CASES = 9
 LONGEST_LIST = 12
 HEADLINES = ("mae", "ssim_2d")
 CHART_METRICS = ("mae", "rmse", "psnr", "ssim_2d", "ssim_3d", "nmi", "gradient_strength")
-BETTER = {"lower": "lower is better", "higher": "higher is better", "one": "1 is right; below blur, above noise"}
+BETTER = {
+    "lower": "lower is better",
+    "higher": "higher is better",
+    "one": "1 is right; below blur, above noise",
+}
 CURVES = (
     ("loss", "Training loss", True),
     ("validation", "Validation", False),
@@ -52,13 +56,13 @@ def report(path: Path | str, out: Path | str | None = None) -> Path:
     if not folder.is_dir():
         raise BadInput(f"{folder}: expected the folder of a run or of syntheses, found none. Check the path.")
     is_run = (folder / "recipe.toml").is_file() or (folder / "log.jsonl").is_file()
-    provenance, scores = json_in(folder / "provenance.json"), scores_in(folder)
+    provenance = json_in(folder / "provenance.json")
+    scores = scores_in(folder)
     check_unchanged(folder, scores)
     cases = [] if is_run else sections_of({folder.name: folder}, {folder.name: scores}, MOST_CASES)
     if not (is_run or cases or scores):
         raise BadInput(
-            f"{folder}: expected a run (recipe.toml, log.jsonl) or syntheses (<case>/<modality>.nii.gz), found none. "
-            "Name the folder that train or synth wrote."
+            f"{folder}: expected a run (recipe.toml, log.jsonl) or syntheses (<case>/<modality>.nii.gz), found none. Name the folder that train or synth wrote."
         )
     made = {} if is_run else provenance_of(folder)  # its paths are whole
     runs = [folder] if is_run else [one for one in run_folders(made) if (one / "log.jsonl").is_file()]
@@ -93,7 +97,11 @@ def render(context: Mapping[str, Any]) -> str:
     """Fill the page's template; sections that the context does not have are left out."""
     template = resources.files("voxlate.reports").joinpath("templates", "page.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    always = {"date": datetime.date.today().isoformat(), "version": __version__, "scales": ALL_CASES}
+    always = {
+        "date": datetime.date.today().isoformat(),
+        "version": __version__,
+        "scales": ALL_CASES,
+    }
     return environment.from_string(template).render({**always, **context})
 
 
@@ -118,7 +126,8 @@ def _unlike_shipped(text: str) -> str:
     from voxlate import recipe as recipes  # takes seconds, for it knows all networks
 
     try:
-        own, shipped = dict(flat(tomllib.loads(text))), dict(flat(recipes.to_dict(recipes.read(name))))
+        own = dict(flat(tomllib.loads(text)))
+        shipped = dict(flat(recipes.to_dict(recipes.read(name))))
     except tomllib.TOMLDecodeError:
         return ""
     # steps 0: those of its epochs, which a run knows
@@ -148,14 +157,20 @@ def _title(recipe: str, folder: Path, scores: Mapping[str, Any]) -> str:
 
 def _summary(modality: str, part: Mapping[str, Any]) -> dict[str, Any]:
     """The headline of one modality, its uncertainty in words, and a chart of each main metric with all baselines."""
-    unit, answers = part["unit"], dict[str, Answer]()
+    unit = part["unit"]
+    answers = dict[str, Answer]()
     for name, scores in part["answers"].items():
         answers[name] = {key: value for key, value in scores.items() if value["mean"] is not None}
-    known, ours = {key for scores in answers.values() for key in scores}, answers.get("synthesis", {})
-    keys = known & set(CHART_METRICS) - {"rmse" if "ssim_3d" in known else "ssim_3d"}  # six fill the page
+    known = {key for scores in answers.values() for key in scores}
+    ours = answers.get("synthesis", {})
+    # six fill the page
+    keys = known & set(CHART_METRICS) - {"rmse" if "ssim_3d" in known else "ssim_3d"}
     charts = []
     for metric in [one for one in METRICS if one.key in keys]:
-        chart = score_chart(metric, {name: mine[metric.key] for name, mine in answers.items() if metric.key in mine})
+        chart = score_chart(
+            metric,
+            {name: mine[metric.key] for name, mine in answers.items() if metric.key in mine},
+        )
         charts.append((metric.label, metric.unit_for(unit), BETTER[metric.better], chart))
     return {
         "modality": modality,
@@ -176,7 +191,10 @@ def headline(answers: Mapping[str, Any], unit: str, key: str) -> str:
     text = f"{metric.label} {metric.text(ours)} {metric.unit_for(unit)}".strip()
     if not means:
         return f"{text}."
-    best = min(means, key=lambda answer: means[answer] if metric.better == "lower" else -means[answer])
+    best = min(
+        means,
+        key=lambda answer: means[answer] if metric.better == "lower" else -means[answer],
+    )
     other = f"the best naive baseline ({best}, {metric.text(means[best])})"
     if metric.better == "lower" and means[best] > 0:
         share = 1 - ours / means[best]
@@ -225,13 +243,22 @@ def _charts(log: Path) -> list[dict[str, Any]]:
         for part in [[curve] for curve in drawn] if group == "validation" else [drawn]:
             if part:
                 names = [f"{curve.name}, last {curve.values[-1]:.4g}" for curve in part]
-                found.append({"title": title, "names": names, "svg": curve_chart(part, title, smooth)})
+                found.append(
+                    {
+                        "title": title,
+                        "names": names,
+                        "svg": curve_chart(part, title, smooth),
+                    }
+                )
     return found
 
 
 def _validation(run: Path) -> list[tuple[str, str]]:
     """Names and data URIs of the newest pictures in RUN/validation."""
-    files = sorted((run / "validation").glob("*.png"), key=lambda path: (path.stat().st_mtime, path.name))[-4:]
+    files = sorted(
+        (run / "validation").glob("*.png"),
+        key=lambda path: (path.stat().st_mtime, path.name),
+    )[-4:]
     start = "data:image/png;base64,"
     return [(path.stem, start + base64.b64encode(path.read_bytes()).decode()) for path in reversed(files)]
 
@@ -242,7 +269,12 @@ def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
         return [pair for key, part in value.items() for pair in flat(part, f"{prefix}.{key}" if prefix else str(key))]
     if isinstance(value, list) and not any(isinstance(part, (dict, list)) for part in value):
         text = ", ".join(map(str, value[:LONGEST_LIST]))
-        return [(prefix, text if len(value) <= LONGEST_LIST else f"{text} … ({len(value)} in all)")]
+        return [
+            (
+                prefix,
+                text if len(value) <= LONGEST_LIST else f"{text} … ({len(value)} in all)",
+            )
+        ]
     if isinstance(value, list):
         return [pair for number, part in enumerate(value) for pair in flat(part, f"{prefix}.{number}")]
     return [(prefix, "–" if value is None else str(value))]

@@ -27,10 +27,16 @@ from voxlate.scoring.regions import read_canonical
 from voxlate.scoring.scored_images import images_in, is_map, spread_of
 
 SHORTEST_PIXELS = 160  # tiny volumes are enlarged here, since a browser would blur them
-SOFT_TISSUE_HU = (-160.0, 240.0)  # the usual window (width 400, level 40) where a wider range is scored
-WINDOWS_HU = {"ncct": (0.0, 80.0), "cta": (0.0, 200.0)}  # of the brain and its vessels, by how a modality's name begins
+# the usual window (width 400, level 40) where a wider range is scored
+SOFT_TISSUE_HU = (-160.0, 240.0)
+# of the brain and its vessels, by how a modality's name begins
+WINDOWS_HU = {"ncct": (0.0, 80.0), "cta": (0.0, 200.0)}
 PERFUSION_COLOURS = {"ml/100g/min": "cbf", "ml/100g": "cbv", "s": "tmax"}
-SIDES: dict[Plane, tuple[str, str]] = {"axial": ("R", "L"), "coronal": ("R", "L"), "sagittal": ("A", "P")}
+SIDES: dict[Plane, tuple[str, str]] = {
+    "axial": ("R", "L"),
+    "coronal": ("R", "L"),
+    "sagittal": ("A", "P"),
+}
 
 SQUARES = 8  # of a chequerboard, along its shorter side
 WIDEST = 7  # columns that fit next to each other; more stand in rows of about equal length
@@ -57,7 +63,10 @@ class ColourScale:
     @property
     def limits(self) -> tuple[str, str]:
         signed = self.low < 0 < self.high and self.colours == "error"
-        return (f"−{-self.low:g}" if self.low < 0 else f"{self.low:g}", f"{'+' if signed else ''}{self.high:g}")
+        return (
+            f"−{-self.low:g}" if self.low < 0 else f"{self.low:g}",
+            f"{'+' if signed else ''}{self.high:g}",
+        )
 
 
 Scales = Mapping[str, ColourScale]  # those that the cases of a modality share, by role
@@ -127,11 +136,14 @@ def read_case(
     there = images_in(out / case)
     if modality not in there:
         return None
-    stated, part = provenance_of(out, case, modality), scores.get("modalities", {}).get(modality)
+    stated = provenance_of(out, case, modality)
+    part = scores.get("modalities", {}).get(modality)
     of_network = stated.get("network_units", {}) if part and part["unit"] == NETWORK_RANGE.unit else {}
     units = {name: network_units(stated, name, out / case) for name in of_network}
-    own, image = units.get(modality, OWN), read_canonical(there[modality], modality)
-    image = replace(image, unit=stated.get("units", {}).get(modality, image.unit))  # a CT may be of grey values
+    own = units.get(modality, OWN)
+    image = read_canonical(there[modality], modality)
+    # a CT may be of grey values
+    image = replace(image, unit=stated.get("units", {}).get(modality, image.unit))
     file = scores.get("truth_files", {}).get(f"{case}/{modality}")
     truth = read_canonical(out.resolve() / file, modality) if file and is_there(out.resolve() / file) else None
     main = image if truth is None else truth
@@ -150,7 +162,10 @@ def _of_synthesis(
     shown: Shown, there: Mapping[str, Path], stated: Mapping[str, Any], truth: Volume | None
 ) -> Iterator[CaseImage]:
     """A synthesis, its truth and error, and the maps of it that are there."""
-    made, modality, scale, body = shown.made, shown.made.modality, shown.scale, shown.body
+    made = shown.made
+    modality = shown.made.modality
+    scale = shown.scale
+    body = shown.body
     shades = _scale_of(scale, modality)
 
     def read(path: Path, convert: Conversion) -> NDArray[np.float32]:
@@ -170,10 +185,17 @@ def _of_synthesis(
         yield CaseImage("high", f"{interval.coverage:.0%} interval", shown.cut(high), shades)
         if true is not None:
             beyond = np.maximum(low - true, 0) - np.maximum(true - high, 0)
-            yield CaseImage("outside", "truth outside", shown.cut(np.where(body, beyond, 0)))  # the body's alone
+            # the body's alone
+            yield CaseImage("outside", "truth outside", shown.cut(np.where(body, beyond, 0)))
     if modality + UNFAMILIAR in there and stated.get("familiar", {}).get("unfamiliar"):
-        far, colours = read(there[modality + UNFAMILIAR], OWN.synthesis), ColourScale(0, 4, "magma", "")
-        yield CaseImage("unfamiliar", "unlike known scans (1: as the last of them)", shown.cut(far), colours)
+        far = read(there[modality + UNFAMILIAR], OWN.synthesis)
+        colours = ColourScale(0, 4, "magma", "")
+        yield CaseImage(
+            "unfamiliar",
+            "unlike known scans (1: as the last of them)",
+            shown.cut(far),
+            colours,
+        )
     if (std := spread_of(modality, there)) is not None:
         spread = read(std, shown.units.spread) / scale.gain(made.data[0], body)
         yield CaseImage("spread", "standard deviation", shown.cut(spread))
@@ -181,7 +203,8 @@ def _of_synthesis(
 
 def _inputs(out: Path, scores: Mapping[str, Any], case: str, stated: Mapping[str, Any]) -> dict[str, Path]:
     """The scans that an image was made from, by its provenance, and of those where its scores found them."""
-    scored = scores.get("source_files", {}).get(case, {})  # as seen from OUT, and of all images of the case
+    # as seen from OUT, and of all images of the case
+    scored = scores.get("source_files", {}).get(case, {})
     own = stated_inputs(stated)
     found = {name: out.resolve() / file for name, file in scored.items() if name in own or not own}
     return found or own
@@ -190,9 +213,16 @@ def _inputs(out: Path, scores: Mapping[str, Any], case: str, stated: Mapping[str
 def shared_scales(cases: Sequence[CaseImages]) -> Scales:
     """One scale for all errors, and one for all spreads, of cases of a modality: pictures then compare between them."""
     images = [image for case in cases for image in case.images]
-    unit = next((image.scale.unit for image in images if image.role == "synthesis" and image.scale), "")
+    unit = next(
+        (image.scale.unit for image in images if image.role == "synthesis" and image.scale),
+        "",
+    )
     found = {}
-    for role, low, colours in (("error", -1.0, "error"), ("spread", 0.0, "magma"), ("outside", -1.0, "error")):
+    for role, low, colours in (
+        ("error", -1.0, "error"),
+        ("spread", 0.0, "magma"),
+        ("outside", -1.0, "error"),
+    ):
         values = [np.abs(one).ravel() for image in images if image.role == role for one in image.slices.values()]
         if values:
             high = pictures.nice(float(np.percentile(np.concatenate(values), 99)))
@@ -215,14 +245,22 @@ def sections_of(
 
 
 def _sections(
-    modality: str, folders: Mapping[str, Path], scores: Mapping[str, Mapping[str, Any]], most: int
+    modality: str,
+    folders: Mapping[str, Path],
+    scores: Mapping[str, Mapping[str, Any]],
+    most: int,
 ) -> Iterator[dict[str, Any]]:
-    first, layout = next(iter(folders)), _alone if len(folders) == 1 else _several
+    first = next(iter(folders))
+    layout = _alone if len(folders) == 1 else _several
     rows = {name: rows_of(scores[name], modality) for name in folders}
     scored = bool(rows[first])
     cases = list(rows[first]) if scored else [case for case, name in _made(folders[first]) if name == modality]
-    ordered = sorted(cases, key=lambda case: sum(mine.get(case, {}).get("mae") or 0.0 for mine in rows.values()))
-    ranks, last = evenly(len(ordered), most), len(ordered) - 1
+    ordered = sorted(
+        cases,
+        key=lambda case: sum(mine.get(case, {}).get("mae") or 0.0 for mine in rows.values()),
+    )
+    ranks = evenly(len(ordered), most)
+    last = len(ordered) - 1
     shown = [_of_methods(folders, scores, ordered[rank], modality) for rank in ranks]
     scales = shared_scales([one for mine in shown for one in mine.values()])
     unit = scores[first]["modalities"][modality]["unit"] if scored else ""
@@ -234,11 +272,19 @@ def _sections(
             facts += [f"error rank {rank + 1} of {len(ordered)}{extremes.get(rank, '')}"] if scored else []
             warnings = list(dict.fromkeys(note for one in mine.values() for note in one.warnings))
             own_rows = {name: rows[name].get(case, {}) for name in mine}
-            yield {"case": case, "facts": facts, "warnings": warnings, **layout(mine, scales, own_rows, unit)}
+            yield {
+                "case": case,
+                "facts": facts,
+                "warnings": warnings,
+                **layout(mine, scales, own_rows, unit),
+            }
 
 
 def _of_methods(
-    folders: Mapping[str, Path], scores: Mapping[str, Mapping[str, Any]], case: str, modality: str
+    folders: Mapping[str, Path],
+    scores: Mapping[str, Mapping[str, Any]],
+    case: str,
+    modality: str,
 ) -> dict[str, CaseImages]:
     """The images of a case by each method that has it; the first has the sources, too."""
     found = dict[str, CaseImages]()
@@ -255,8 +301,10 @@ def scan_columns(case: str, scans: Mapping[str, Volume], fixed: str | None, note
     """
     names = sorted(scans, key=lambda name: name != fixed)
     main = scans[names[0]]
-    about, at = CaseImages(case, main.grid, ()), _centre(foreground(main))
-    images, columns = dict[str, CaseImage](), list[Column]()
+    about = CaseImages(case, main.grid, ())
+    at = _centre(foreground(main))
+    images = dict[str, CaseImage]()
+    columns = list[Column]()
     for name in names:
         role = ("fixed" if name == fixed else "moving") if fixed else "scan"
         image = images[name] = _scan(role, name, scans[name], at)
@@ -264,7 +312,13 @@ def scan_columns(case: str, scans: Mapping[str, Volume], fixed: str | None, note
         if fixed and name != fixed:
             board = {plane: _chequered(images[fixed], image, plane, about.pixel_mm(plane)) for plane in at}
             both = CaseImage("chequerboard", f"{fixed} and {name}", board, ColourScale(0, 1, "gray", ""))
-            columns.append(replace(_column(about, both, {}), bars=[], notes=[notes[name]] if name in notes else []))
+            columns.append(
+                replace(
+                    _column(about, both, {}),
+                    bars=[],
+                    notes=[notes[name]] if name in notes else [],
+                )
+            )
     return columns
 
 
@@ -312,7 +366,10 @@ def _several(methods: Mapping[str, CaseImages], scales: Scales, rows: Rows, unit
         columns.append(Column("", name, found, [], notes))
         bars |= {one.role: (LABELS[one.role], one.scale or scales[one.role]) for one in made}
     # all methods share their bars: below the truth, where there is room
-    holder = next((n for n, one in enumerate(columns) if one.role == "truth"), len(columns) - len(methods))
+    holder = next(
+        (n for n, one in enumerate(columns) if one.role == "truth"),
+        len(columns) - len(methods),
+    )
     columns[holder] = replace(columns[holder], bars=list(bars.values()))
     return {"columns": columns, "in_a_row": in_a_row(len(columns))}
 
@@ -372,7 +429,10 @@ def _centre(body: NDArray[np.bool_]) -> dict[Plane, int]:
 
 def _scale_of(scale: Range, modality: str) -> ColourScale:
     if scale.unit == "HU" and scale.width > 1000:
-        window = next((one for name, one in WINDOWS_HU.items() if modality.startswith(name)), SOFT_TISSUE_HU)
+        window = next(
+            (one for name, one in WINDOWS_HU.items() if modality.startswith(name)),
+            SOFT_TISSUE_HU,
+        )
         return ColourScale(*window, "gray", "HU")
     return ColourScale(scale.low, scale.high, PERFUSION_COLOURS.get(scale.unit, "gray"), scale.unit)
 

@@ -12,10 +12,7 @@ from voxlate.reports.page import flat, render
 from voxlate.reports.pictures import evenly, in_a_row, scan_columns
 
 MOST_CASES = 12
-BOARDS = (
-    "A chequerboard shows the fixed scan and the other one in turn: where the two are in register, edges go on from "
-    "square to square. Each scan has its own colour scale."
-)
+BOARDS = "A chequerboard shows the fixed scan and the other one in turn: where the two are in register, edges go on from square to square. Each scan has its own colour scale."
 SIDE_BY_SIDE = "The scans of a case on its one grid, each on its own colour scale."
 
 
@@ -25,7 +22,8 @@ def report_prepared(path: Path | str, out: Path | str | None = None) -> Path:
     Raises BadInput where the folder is no prepared cohort, or is damaged.
     """
     cohort = open_cohort(path)
-    made, moved = cohort.preparation, bool(cohort.provenance.get("resample") or cohort.provenance.get("register"))
+    made = cohort.preparation
+    moved = bool(cohort.provenance.get("resample") or cohort.provenance.get("register"))
     cases = sorted(cohort.cases, key=_least_similar if made.register else _most_apart)
     known = any(one.median_mm is not None for entry in cohort.cases for one in entry.misaligned.values())
     examined = [entry for entry in cases if entry.misaligned]
@@ -81,11 +79,17 @@ def _section(cohort: Cohort, entry: Entry, fixed: str | None, audited: bool) -> 
     notes = {name: "; ".join(one[name] for one in (gains, apart) if name in one) for name in gains | apart}
     columns = scan_columns(entry.case, scans, fixed if fixed in scans else None, notes)
     facts = [entry.split, str(next(iter(scans.values())).grid)]
-    return {"case": entry.case, "facts": facts, "columns": columns, "in_a_row": in_a_row(len(columns))}
+    return {
+        "case": entry.case,
+        "facts": facts,
+        "columns": columns,
+        "in_a_row": in_a_row(len(columns)),
+    }
 
 
 def _gain(one: Registered) -> str:
-    before, after = one.before, one.after
+    before = one.before
+    after = one.after
     step = "none kept" if one.kept == "none" else one.kept
     information = f"mutual information {before.mutual_information:.3f} → {after.mutual_information:.3f}"
     return f"{step}: {information}, bodies {before.bodies:.2f} → {after.bodies:.2f}"
@@ -95,7 +99,4 @@ def _distance(one: Misalignment) -> str:
     if one.median_mm is None:
         return f"distance from {one.to} cannot be measured: {one.reason or NOTHING_IN_COMMON}"
     plane = ", in the plane of the slices" if "D" in one.unseen else ""
-    return (
-        f"{one.median_mm:.1f} mm from {one.to} (95th percentile {one.p95_mm:.1f}){plane}: "
-        f"{one.windows} windows, {one.left_out} left out{', coarse estimate' if one.coarse else ''}"
-    )
+    return f"{one.median_mm:.1f} mm from {one.to} (95th percentile {one.p95_mm:.1f}){plane}: {one.windows} windows, {one.left_out} left out{', coarse estimate' if one.coarse else ''}"

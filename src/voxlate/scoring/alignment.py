@@ -45,7 +45,12 @@ class Move:
 
 
 def find_move(
-    truth: Volume, image: Grid, made: Mapping[str, Any], cohort: Path | None, case: str, frame: str | None = None
+    truth: Volume,
+    image: Grid,
+    made: Mapping[str, Any],
+    cohort: Path | None,
+    case: str,
+    frame: str | None = None,
 ) -> Move:
     """How images on `image`'s frame come to the truth's grid.
 
@@ -55,20 +60,26 @@ def find_move(
     found on another grid, or the truth's has no inverse.
     """
     stated = made.get("prepared", {})
-    method, frame = stated.get("register"), frame or stated.get("on_grid_of")
+    method = stated.get("register")
+    frame = frame or stated.get("on_grid_of")
     apart = not same_grid(image, truth.grid)
-    by_headers = Move(truth.grid, note="resampled linearly to the truth's grid by the headers" if apart else "")
+    by_headers = Move(
+        truth.grid,
+        note="resampled linearly to the truth's grid by the headers" if apart else "",
+    )
     if method is None:
         return by_headers
     to_truth = _transform(cohort, case, truth.modality)
     to_image = "" if frame is None else _transform(cohort, case, frame)
     if to_truth is None or to_image is None:
         if not apart:
-            return Move(truth.grid, note="as the headers lie, without the registration that prepare made")
+            return Move(
+                truth.grid,
+                note="as the headers lie, without the registration that prepare made",
+            )
         lost = truth.modality if to_truth is None else frame
         raise BadInput(
-            f"{truth.origin}: expected the transform by which prepare registered {lost} ({method}), for the image lies "
-            f"on another grid ({image}), found none. Pass --prepared with the prepared cohort."
+            f"{truth.origin}: expected the transform by which prepare registered {lost} ({method}), for the image lies on another grid ({image}), found none. Pass --prepared with the prepared cohort."
         )
     if to_truth == to_image:
         return by_headers
@@ -87,8 +98,7 @@ def check_prepared(cohort: Path, made: Mapping[str, Mapping[str, Any]]) -> None:
     bare = [case for case, stated in made.items() if stated.get("prepared", {}).get("register") is None]
     if transforms and bare:
         raise BadInput(
-            f"--prepared: expected provenance of each image that says in which registered scan's frame it lies, found "
-            f"none of {bare[0]} ({len(bare)} of {len(made)} lack it). Leave the option out to go by the headers."
+            f"--prepared: expected provenance of each image that says in which registered scan's frame it lies, found none of {bare[0]} ({len(bare)} of {len(made)} lack it). Leave the option out to go by the headers."
         )
 
 
@@ -108,8 +118,7 @@ def _between(to_truth: Path | Literal[""], to_image: Path | Literal[""], method:
         steps += [back.GetInverse()] if back is not None else []
     except RuntimeError as error:
         raise BadInput(
-            f"{to_truth}: expected a rigid or affine transform, which can be inverted to score on the truth's own "
-            f"grid, found a {method} one. Score prepared truths, or prepare with --register affine."
+            f"{to_truth}: expected a rigid or affine transform, which can be inverted to score on the truth's own grid, found a {method} one. Score prepared truths, or prepare with --register affine."
         ) from error
     return simpleitk().CompositeTransform(steps)  # the last one is applied first
 

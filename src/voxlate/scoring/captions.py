@@ -13,10 +13,7 @@ from voxlate.scoring.metrics import LPIPS, SSIM, metrics_of, scope_label
 
 FEW = 4  # notes on cases that are printed without --all
 WIDE = 0.6  # of the scored range, from which intervals say next to nothing
-OWN_PEAK = (
-    "Divided by its own peak, an image that is too bright or too dark as a whole scores as one that is not; "
-    "--units network counts that."
-)
+OWN_PEAK = "Divided by its own peak, an image that is too bright or too dark as a whole scores as one that is not; --units network counts that."
 
 Document = Mapping[str, Any]
 
@@ -74,7 +71,10 @@ def short_caption(document: Document) -> list[str]:
 
 def held_out_note(document: Document) -> str:
     """A sentence on the cases of a metrics.json that were in the model's training; "" where none is known to be."""
-    return not_held_out(len(document.get("trained_on", [])), len({row["case"] for row in document.get("cases", [])}))
+    return not_held_out(
+        len(document.get("trained_on", [])),
+        len({row["case"] for row in document.get("cases", [])}),
+    )
 
 
 def not_held_out(trained: int, scored: int) -> str:
@@ -87,8 +87,7 @@ def _of_intervals(document: Document) -> Iterator[str]:
     """What coverage is worth: how intervals were learned, how wide they are, and which cases say nothing of them."""
     for one in document.get("calibrations", []):
         yield (
-            f"Intervals are to hold {one['coverage']:.0%} of a new patient's voxels inside the body, learned of "
-            f"{one['patients']} patients, {counted_as(one['bound'], one['confidence'])}."
+            f"Intervals are to hold {one['coverage']:.0%} of a new patient's voxels inside the body, learned of {one['patients']} patients, {counted_as(one['bound'], one['confidence'])}."
         )
     for name, part in document["modalities"].items():
         wide = (part["answers"].get("synthesis", {}).get("interval") or {}).get("mean")
@@ -100,8 +99,7 @@ def _of_intervals(document: Document) -> Iterator[str]:
     rows = [row for row in document["cases"] if row["answer"] == "synthesis"]
     if taught := document.get("calibrated_on"):
         yield (
-            f"{len(taught)} of {len({row['case'] for row in rows})} cases are of those that the calibration was "
-            "learned from: that truth lies within their intervals, and that their bounds hold, is no test."
+            f"{len(taught)} of {len({row['case'] for row in rows})} cases are of those that the calibration was learned from: that truth lies within their intervals, and that their bounds hold, is no test."
         )
     lacking = sum(row.get("coverage") is None for row in rows)
     if 0 < lacking < len(rows):
@@ -110,7 +108,8 @@ def _of_intervals(document: Document) -> Iterator[str]:
 
 def _of_metrics(document: Document) -> Iterator[str]:
     """The conventions of SSIM, NMI, gradients, distances and LPIPS."""
-    first, keys = next(iter(document["modalities"].values())), keys_of(document)
+    first = next(iter(document["modalities"].values()))
+    keys = keys_of(document)
     windows = "whole windows only" if first["ssim_padding"] == "valid" else "edges extended with zeros"
     if first["ssim_from"] == "zero":
         windows += "; values measured from zero, not from the low end of the range"
@@ -120,8 +119,7 @@ def _of_metrics(document: Document) -> Iterator[str]:
     yield f"SSIM: {SSIM}{windows}. NMI: 64 bins. {gradient}."
     if "mae_z" in keys:
         yield (
-            "Coherence of slices (ours, no paper's): SSIM coronal and sagittal, of every fourth slice; MAE z, of "
-            "differences of neighbouring slices."
+            "Coherence of slices (ours, no paper's): SSIM coronal and sagittal, of every fourth slice; MAE z, of differences of neighbouring slices."
         )
     for part in document["modalities"].values():
         if part["features"]:
@@ -138,8 +136,7 @@ def _of_cases(document: Document) -> Iterator[str]:
         yield f"Mean image, copy and intensity table: from {shown} training cases."
     for name, bound in document.get("bounds", {}).items():
         yield (
-            f"{name}: the autoencoder alone gives whole validation slices back with an MAE of {bound:.2f} of 255 "
-            "network units; a model of its latents is hardly nearer."
+            f"{name}: the autoencoder alone gives whole validation slices back with an MAE of {bound:.2f} of 255 network units; a model of its latents is hardly nearer."
         )
     if document.get("without_truth"):
         yield f"Without truth, not scored: {', '.join(document['without_truth'])}."
@@ -161,7 +158,8 @@ def _grouped_notes(document: Document) -> Iterator[str]:
 def range_note(name: str, part: Mapping[str, Any]) -> str:
     """How many cases and patients a modality has, and the range of its scores."""
     low, high = part["range"]
-    cases, patients = plural(part["cases"], "case"), plural(part["patients"], "patient")
+    cases = plural(part["cases"], "case")
+    patients = plural(part["patients"], "patient")
     return f"{name}: {cases} of {patients}; range {low:g} to {high:g} {part['unit']}"
 
 
@@ -171,28 +169,21 @@ def plural(number: int, name: str) -> str:
 
 def _misaligned_line(modality: str, part: Mapping[str, Any], document: Document) -> str:
     """What share of the error comes from scans that do not lie on each other, over the cases where that is so."""
-    metric, unit = metrics_of(document)["mae"], document["modalities"][modality]["unit"]
-    rows, cases = rows_of(document, modality), part["cases"]
+    metric = metrics_of(document)["mae"]
+    unit = document["modalities"][modality]["unit"]
+    rows = rows_of(document, modality)
+    cases = part["cases"]
     error = float(np.mean([row["mae"] for case, row in rows.items() if case in cases]))
     shown, of = (f"{metric.text(value, like=error)} {metric.unit_for(unit)}" for value in (part["mae"], error))
     share = f"about {shown} come" if part["mae"] < error else f"as good as all ({shown}) comes"
     source = next(iter(cases.values()))["source"]
-    return (
-        f"{modality}: {len(cases)} of {plural(len(rows), 'case')} do not lie on {source}, by prepare's estimate "
-        f"({part['mm']:.1f} mm on average). Of their MAE of {of} {share} from that: so much the truth differs from "
-        "itself when it is moved as far."
-    )
+    return f"{modality}: {len(cases)} of {plural(len(rows), 'case')} do not lie on {source}, by prepare's estimate ({part['mm']:.1f} mm on average). Of their MAE of {of} {share} from that: so much the truth differs from itself when it is moved as far."
 
 
 def _features_note(part: Mapping[str, Any]) -> str:
     """The features of the distances, the number of images and its effect."""
     name = "FD, FD∞ and KD" if part["kind"] == "fd" else "Texture distances (not FD: other features, another scale)"
-    text = (
-        f"{name}: features: {part['name']}; {part['dimensions']} numbers a slice; "
-        f"{part['images']} axial slices pooled, resize {part['resize']}; "
-        f"± is the standard error ({part['errors']}). The plain distance is too high with few images, so it compares "
-        "only at one number of them; ∞ extrapolates it, the kernel distance has no such bias."
-    )
+    text = f"{name}: features: {part['name']}; {part['dimensions']} numbers a slice; {part['images']} axial slices pooled, resize {part['resize']}; ± is the standard error ({part['errors']}). The plain distance is too high with few images, so it compares only at one number of them; ∞ extrapolates it, the kernel distance has no such bias."
     if part["images"] < part["images_for_limit"]:
         text += f" ∞ needs {part['images_for_limit']} images."
     return text
@@ -210,7 +201,8 @@ def _scope_rule(name: str, rule: str, document: Document) -> str:
 
 def _region_note(name: str, rule: str, document: Document) -> str:
     """The rule of a region, and the truth's mean, volume or ratio in it."""
-    known, means = metrics_of(document), []
+    known = metrics_of(document)
+    means = []
     for part in document["modalities"].values():
         for what in ("mean", "volume", "ratio"):
             metric = known[f"{name}.truth_{what}"]

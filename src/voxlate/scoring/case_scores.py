@@ -113,8 +113,7 @@ class Truth:
         inside = self.covered if self.mask is None else self.covered & self.mask
         if not inside.any():
             raise BadInput(
-                f"{self.item.synthesis}: expected it to overlap {self.volume.origin} in space, found nothing of it "
-                "there. Check that both are of one patient and one frame, or pass --prepared."
+                f"{self.item.synthesis}: expected it to overlap {self.volume.origin} in space, found nothing of it there. Check that both are of one patient and one frame, or pass --prepared."
             )
         return inside
 
@@ -150,7 +149,12 @@ class Truth:
         """What its scopes need."""
         options = self.options
         return Counted(
-            self.volume.data[0], self.inside, self.covered, options.mask is not None, options.cut, self._image_of
+            self.volume.data[0],
+            self.inside,
+            self.covered,
+            options.mask is not None,
+            options.cut,
+            self._image_of,
         )
 
     def _image_of(self, name: str) -> NDArray[Any]:
@@ -162,8 +166,7 @@ class Truth:
         files = {**self.item.inputs, **self.item.case.files}
         if name not in files:
             raise BadInput(
-                f"--slices: expected a modality of {self.item.case.case} ({', '.join(sorted(files))}) or mask, "
-                f"found {name}. Choose one of these."
+                f"--slices: expected a modality of {self.item.case.case} ({', '.join(sorted(files))}) or mask, found {name}. Choose one of these."
             )
         return self.move.move(read_canonical(files[name], name)).data[0]
 
@@ -188,7 +191,8 @@ class ScoredItem:
 
 def score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
     """Score an image of a case, and what the naive baselines make of it; raises BadInput where that cannot be."""
-    case, modality = item.case, item.modality
+    case = item.case
+    modality = item.modality
     units = network_units(item.provenance, modality, case.case) if options.units == "network" else OWN
     image = units.synthesis(read_canonical(item.synthesis, modality))
     truth = Truth(item, options, scale, units, image.grid)
@@ -199,7 +203,17 @@ def score_item(item: Item, scale: Range, options: Options) -> ScoredItem:
         scored, pictures = _scores(truth, answer, volume)
         if answer == "synthesis":
             scored |= _interval_scores(truth, synthesis) | _spread_scores(truth, synthesis)
-        rows.append(Row(case.case, case.patient, modality, answer, scored, len(truth.values), pictures))
+        rows.append(
+            Row(
+                case.case,
+                case.patient,
+                modality,
+                answer,
+                scored,
+                len(truth.values),
+                pictures,
+            )
+        )
     return ScoredItem(rows, _note(truth), " ".join(left_out), _floor(truth))
 
 
@@ -223,7 +237,9 @@ def _floor(truth: Truth) -> Floor | None:
 
 def _scores(truth: Truth, answer: str, image: Volume) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """All scores of one image of a case, and those of its pictures; its slices go into the pool."""
-    options, case, values = truth.options, truth.item.case, truth.on_range(image)
+    options = truth.options
+    case = truth.item.case
+    values = truth.on_range(image)
     pair = ImagePair(truth.values, values, truth.scale, truth.inside, options.padding, options.ssim_from)
     if options.pool:
         options.pool.add(truth.item.modality, answer, (case.case, case.patient), pair)
@@ -256,11 +272,14 @@ def _in_regions(truth: Truth, image: Volume, pair: ImagePair) -> dict[str, float
 
 def _interval_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:
     """Scores of the intervals that a synthesis states, scaled as it is itself."""
-    interval, units, scale = truth.item.interval, truth.units, truth.scale
+    interval = truth.item.interval
+    units = truth.units
+    scale = truth.scale
     if interval is None or interval.changed:
         return {}
     if units is not OWN or scale.own or truth.options.mask not in (None, "body"):
-        interval = replace(interval, bound=None)  # it is in physical units, and of the body's error
+        # it is in physical units, and of the body's error
+        interval = replace(interval, bound=None)
     ends = [units.synthesis(read_canonical(path, truth.item.modality)) for path in (interval.low, interval.high)]
     low, high = (scale.normalise_map(truth.move.move(one).data[0], synthesis.data[0], truth.body) for one in ends)
     found = interval_scores(interval, low, high, truth.on_range(synthesis), truth.values, truth.frame)
@@ -276,7 +295,10 @@ def _spread_scores(truth: Truth, synthesis: Volume) -> dict[str, float]:
     std = truth.move.move(truth.units.spread(read_canonical(truth.item.std, truth.item.modality)))
     spread = std.data[0] / truth.scale.gain(synthesis.data[0], truth.body)
     error = np.abs(truth.on_range(synthesis) - truth.values)
-    found = {"std": _mean(spread, truth.inside), "std_error_r": correlation(spread, error, truth.inside)}
+    found = {
+        "std": _mean(spread, truth.inside),
+        "std_error_r": correlation(spread, error, truth.inside),
+    }
     return found | {f"{region.name}.std": _mean(spread, part) for region, part in truth.regions}
 
 
@@ -288,14 +310,18 @@ def _mean(values: NDArray[np.float32], inside: MaskArray | None) -> float:
 
 def _naive_images(truth: Truth) -> tuple[dict[str, Volume], list[str]]:
     """The images by name, and a sentence for each that could not be made."""
-    item, of_run, target = truth.item, truth.options.of_run, truth.item.modality
+    item = truth.item
+    of_run = truth.options.of_run
+    target = truth.item.modality
     baselines = of_run[item].baselines
     if baselines is None:
         others = any(one.baselines for one in of_run.values())
         return {}, ["No naive baselines: the run of this image has none."] if others else []
     files = {name: path for name, path in item.case.files.items() if name != target}
     inputs = item.inputs or files
-    left_out, images, sources = list[str](), dict[str, Volume](), dict[str, Volume]()
+    left_out = list[str]()
+    images = dict[str, Volume]()
+    sources = dict[str, Volume]()
     if target in baselines.means:
         try:
             images["mean image"] = _mean_image(baselines, truth, files | inputs)
@@ -326,7 +352,8 @@ def _mean_image(baselines: Baselines, truth: Truth, files: dict[str, Path]) -> V
     """The mean fills the grid of the scan whose grid prepared cases take."""
     fixed = baselines.fixed or truth.item.modality
     if fixed == truth.item.modality:
-        scan, move = truth.volume, Move(truth.volume.grid)
+        scan = truth.volume
+        move = Move(truth.volume.grid)
     elif fixed in files and is_there(files[fixed]):
         scan = read_canonical(files[fixed], fixed)
         move = truth.move_from(scan.grid, fixed)

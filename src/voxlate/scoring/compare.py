@@ -23,7 +23,8 @@ from voxlate.scoring.scored_images import check_unchanged
 from voxlate.scoring.tables import Tables
 from voxlate.scoring.verdict import MADE
 
-MUST_AGREE = ("unit", "range", "own_peak", "mask", "ssim_padding", "ssim_from")  # for scores to compare
+# for scores to compare
+MUST_AGREE = ("unit", "range", "own_peak", "mask", "ssim_padding", "ssim_from")
 EFFORT = ("seconds_per_slice", "network_calls")  # entries of a case's provenance
 
 
@@ -82,7 +83,12 @@ def _flat(metric: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]
     return {**flat, "best": metric["best"], "reference": metric["reference"]}
 
 
-def compare(folders: Sequence[Path | str], *, reference: str | None = None, answer: str = "synthesis") -> Comparison:
+def compare(
+    folders: Sequence[Path | str],
+    *,
+    reference: str | None = None,
+    answer: str = "synthesis",
+) -> Comparison:
     """Mean and sd of each method and metric, and paired Wilcoxon tests against `reference`, Holm-corrected.
 
     folders: what `evaluate` scored (each holds a metrics.json).
@@ -99,8 +105,7 @@ def compare(folders: Sequence[Path | str], *, reference: str | None = None, answ
         if set(other.document["modalities"]) != set(modalities):
             found = ", ".join(other.document["modalities"])
             raise BadInput(
-                f"{other.path}: expected scores of {', '.join(modalities)} as in {methods[0].path}, found {found}. "
-                "Compare folders of the same targets."
+                f"{other.path}: expected scores of {', '.join(modalities)} as in {methods[0].path}, found {found}. Compare folders of the same targets."
             )
     shared = {
         "regions": methods[0].document.get("regions", {}),
@@ -131,7 +136,8 @@ def _methods(folders: Sequence[Path], answer: str) -> list[ScoredMethod]:
     if len(folders) < 2:
         raise BadInput(f"compare: expected at least two scored folders, found {len(folders)}. Add another one.")
     documents = [_document(folder, answer) for folder in folders]
-    given = [" (given the truth)" if one.get("given_truth") else "" for one in documents]  # a bound, no synthesis
+    # a bound, no synthesis
+    given = [" (given the truth)" if one.get("given_truth") else "" for one in documents]
     names = [f"{name}{note}" for name, note in zip(_names(folders), given)]
     return [ScoredMethod(*one, answer) for one in zip(names, folders, documents)]
 
@@ -160,7 +166,10 @@ def _document(folder: Path, answer: str) -> Mapping[str, Any]:
 
 
 def _modality(
-    name: str, methods: Sequence[ScoredMethod], known: Mapping[str, Metric], reference: str | None
+    name: str,
+    methods: Sequence[ScoredMethod],
+    known: Mapping[str, Metric],
+    reference: str | None,
 ) -> dict[str, Any]:
     parts = [method.document["modalities"][name] for method in methods]
     rows = [method.rows(name) for method in methods]
@@ -179,15 +188,23 @@ def _modality(
             continue  # other weights, other numbers
         having = [k for k, by_case in enumerate(rows) if any(key in row for row in by_case.values())]
         if key == "std":
-            metric = replace(metric, better="truth")  # less is not better, so nothing is tested
+            # less is not better, so nothing is tested
+            metric = replace(metric, better="truth")
         elif not metric.in_table:
             continue
         if not having:
             continue
-        values = np.array([[rows[k][case].get(key) for case in cases] for k in having], np.float64)  # None becomes NaN
+        # None becomes NaN
+        values = np.array([[rows[k][case].get(key) for case in cases] for k in having], np.float64)
         found[key] = _tested(metric, [methods[k] for k in having], *_by_group(values, groups), reference)
     stated = {key: parts[0].get(key) for key in MUST_AGREE}
-    return {**stated, "cases": len(cases), "patients": len(set(patients)), "over": over, "metrics": found}
+    return {
+        **stated,
+        "cases": len(cases),
+        "patients": len(set(patients)),
+        "over": over,
+        "metrics": found,
+    }
 
 
 def _naive(name: str, methods: Sequence[ScoredMethod], known: Mapping[str, Metric]) -> dict[str, Any] | None:
@@ -227,24 +244,24 @@ def _check(name: str, first: ScoredMethod, other: ScoredMethod) -> None:
     for key in MUST_AGREE:
         if wanted.get(key) != found.get(key):
             raise BadInput(
-                f"{other.path}: expected {name} scored with {key} {wanted.get(key)} as in {first.path}, "
-                f"found {found.get(key)}. Score both with the same options."
+                f"{other.path}: expected {name} scored with {key} {wanted.get(key)} as in {first.path}, found {found.get(key)}. Score both with the same options."
             )
-    for kind, option in (("regions", "--region"), ("scopes", "--score, --slices, --crop and --seed")):
+    for kind, option in (
+        ("regions", "--region"),
+        ("scopes", "--score, --slices, --crop and --seed"),
+    ):
         rules, others = (method.document.get(kind, {}) for method in (first, other))
         for part in rules.keys() & others.keys():
             if rules[part] != others[part]:
                 raise BadInput(
-                    f"{other.path}: expected the {kind.removesuffix('s')} {part} to be {rules[part]} as in "
-                    f"{first.path}, found {others[part]}. Score both with the same {option}."
+                    f"{other.path}: expected the {kind.removesuffix('s')} {part} to be {rules[part]} as in {first.path}, found {others[part]}. Score both with the same {option}."
                 )
     cases = set(first.rows(name))
     odd = sorted(cases ^ set(other.rows(name)))
     if odd:
         where = first.path if odd[0] in cases else other.path
         raise BadInput(
-            f"{other.path}: expected the same cases of {name} as in {first.path}, "
-            f"found {plural(len(odd), 'case')} in one only ({odd[0]} in {where}). Score the same cases in both."
+            f"{other.path}: expected the same cases of {name} as in {first.path}, found {plural(len(odd), 'case')} in one only ({odd[0]} in {where}). Score the same cases in both."
         )
 
 
@@ -257,7 +274,11 @@ def _by_group(values: NDArray[np.float64], groups: Sequence[str]) -> tuple[NDArr
 
 
 def _tested(
-    metric: Metric, methods: Sequence[ScoredMethod], values: NDArray[np.float64], used: int, reference: str | None
+    metric: Metric,
+    methods: Sequence[ScoredMethod],
+    values: NDArray[np.float64],
+    used: int,
+    reference: str | None,
 ) -> dict[str, Any]:
     """Mean and sd of each method, and p of its difference to the reference over all that every method has."""
     size = values.shape[1]
@@ -310,8 +331,20 @@ def _pooled(metric: Metric, methods: Sequence[ScoredMethod], parts: Sequence[Map
         for method, value in zip(methods, values)
     }
     best = min(summaries, key=lambda name: summaries[name]["mean"])
-    shared = {"label": metric.label, "better": metric.better, "n": values[0]["n"], "best": best, "reference": None}
-    return {metric.key: {**shared, "features": parts[0]["features"]["name"], "methods": summaries}}
+    shared = {
+        "label": metric.label,
+        "better": metric.better,
+        "n": values[0]["n"],
+        "best": best,
+        "reference": None,
+    }
+    return {
+        metric.key: {
+            **shared,
+            "features": parts[0]["features"]["name"],
+            "methods": summaries,
+        }
+    }
 
 
 def _effort(method: ScoredMethod) -> dict[str, Any] | None:
@@ -320,7 +353,8 @@ def _effort(method: ScoredMethod) -> dict[str, Any] | None:
     rows = [row for row in method.document["cases"] if row["answer"] == method.answer == "synthesis"]
     made = [(row["case"], provenance_of(folder, row["case"], row["modality"])) for row in rows]
     whole = [(case, one) for case, one in made if all(key in one for key in EFFORT)]
-    stated = list({(case, *(one[key] for key in EFFORT)): one for case, one in whole}.values())  # images made at once
+    # images made at once
+    stated = list({(case, *(one[key] for key in EFFORT)): one for case, one in whole}.values())
     if not stated:
         return None
     return {

@@ -16,7 +16,8 @@ def comparison_tables(document: Mapping[str, Any], everything: bool = True) -> T
 
     everything: not only the main metrics. The best naive baseline is the last of the methods.
     """
-    names, known = list(document["methods"]), metrics_of(document)
+    names = list(document["methods"])
+    known = metrics_of(document)
     naive = {name: one for name, one in document.get("naive", {}).items() if one}
     lines = {
         modality: [
@@ -38,8 +39,16 @@ def comparison_tables(document: Mapping[str, Any], everything: bool = True) -> T
     if any(effort):
         empty = [Cell("–")] if naive else []
         lines[""] = [
-            Line("Time", "s/slice", (*(Cell(_seconds(one) if one else "–") for one in effort), *empty)),
-            Line("Network calls", "× samples", (*(Cell(_calls(one) if one else "–") for one in effort), *empty)),
+            Line(
+                "Time",
+                "s/slice",
+                (*(Cell(_seconds(one) if one else "–") for one in effort), *empty),
+            ),
+            Line(
+                "Network calls",
+                "× samples",
+                (*(Cell(_calls(one) if one else "–") for one in effort), *empty),
+            ),
         ]
     title = "Methods: mean ± sd; below, the difference to the reference (=) with its 95 % interval, and p, * below 0.05"
     methods = (*names, *([NAIVE] if naive else []))
@@ -62,9 +71,7 @@ def _caption(document: Mapping[str, Any]) -> list[str]:
     lines += _partial_notes(document)
     chosen = document["reference"] or "the best of each metric (chosen after the fact, so p is a little too small)"
     lines.append(
-        f"Bold: best mean. Reference: {chosen}. Wilcoxon signed-rank, two-sided, Holm over the methods of a metric; "
-        "the metrics themselves are not corrected for their number. Differences: 95 % bootstrap interval of the paired "
-        "mean. Pooled distances: ± standard error, no test."
+        f"Bold: best mean. Reference: {chosen}. Wilcoxon signed-rank, two-sided, Holm over the methods of a metric; the metrics themselves are not corrected for their number. Differences: 95 % bootstrap interval of the paired mean. Pooled distances: ± standard error, no test."
     )
     lines += [_naive_note(name, one) for name, one in document.get("naive", {}).items() if one]
     lines += [f"{scope_label(name)}: {rule}." for name, rule in document["scopes"].items()]
@@ -84,8 +91,10 @@ def _reachable(document: Mapping[str, Any], size: int) -> str:
 
 def _partial_notes(document: Mapping[str, Any]) -> Iterator[str]:
     """Which metrics some methods lack, and which are of fewer cases than the others."""
-    known, names = metrics_of(document), list(document["methods"])
-    lacking, fewer = dict[tuple[str, ...], list[str]](), dict[tuple[str, int], list[str]]()
+    known = metrics_of(document)
+    names = list(document["methods"])
+    lacking = dict[tuple[str, ...], list[str]]()
+    fewer = dict[tuple[str, int], list[str]]()
     for modality, part in document["modalities"].items():
         for key, one in part["metrics"].items():
             absent = tuple(name for name in names if name not in one["methods"])
@@ -112,8 +121,7 @@ def _caption_of_times(effort: Mapping[str, Any]) -> list[str]:
     on = f"on {where[0]}" if len(where) == 1 else "; ".join(f"{name} on {place}" for name, place in devices.items())
     beware = " Times on different devices do not compare." if len(where) > 1 else ""
     return [
-        f"Time: wall clock for a slice with all its samples, mean over the cases, {on}.{beware} "
-        "Network calls: evaluations of the network for one sample of a slice or patch."
+        f"Time: wall clock for a slice with all its samples, mean over the cases, {on}.{beware} Network calls: evaluations of the network for one sample of a slice or patch."
     ]
 
 
@@ -128,7 +136,8 @@ def _cell(found: Mapping[str, Any], name: str, metric: Metric) -> Cell:
 
 def _difference(value: Mapping[str, Any], metric: Metric) -> str:
     """+4.0 (3.1…4.9): the mean paired difference and its interval."""
-    size, ends = value["mean"], value.get("difference_ci95")
+    size = value["mean"]
+    ends = value.get("difference_ci95")
     text = f"{'+' if value['difference'] >= 0 else ''}{metric.text(value['difference'], like=size)}"
     if not ends:
         return text

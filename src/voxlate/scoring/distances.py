@@ -17,11 +17,16 @@ from voxlate.data.layout import relaid
 from voxlate.scoring.features import Features
 from voxlate.scoring.metrics import ImagePair
 
-KEYS = {"fd": ("fd", "fd_inf", "kd"), "texture": ("texture_distance", "texture_distance_inf", "texture_kd")}
+KEYS = {
+    "fd": ("fd", "fd_inf", "kd"),
+    "texture": ("texture_distance", "texture_distance_inf", "texture_kd"),
+}
 FEWEST = 3  # cases or patients below which errors come from blocks of slices
 PARTS = 5  # the sets are cut in 1 to 5 parts: points of the line over 1/N
-ORDERS = 4  # random orders in which they are cut; with fewer the draw shows in the intercept
-ENOUGH = 4  # images per dimension below which FD is no line over 1/N yet: the intercept is then off by over a tenth
+# random orders in which they are cut; with fewer the draw shows in the intercept
+ORDERS = 4
+# images per dimension below which FD is no line over 1/N yet: the intercept is then off by over a tenth
+ENOUGH = 4
 FOLDS = 10  # groups that the error of FD is found from, however many cases there are
 RADIOLOGICAL = "SPL"  # pictures: front up, the patient's right at the left
 BLOCK = 1024  # rows of the kernel matrix in memory at a time
@@ -114,7 +119,15 @@ def _groups(cases: Cases) -> tuple[NDArray[Any], str]:
 def _entry(estimate: Estimate, images: int, over: str) -> dict[str, Any]:
     """In the form of a summary over cases, so that tables and reports show both; `n` counts images."""
     value, error = (number if math.isfinite(number) else None for number in (estimate.value, estimate.error))
-    return {"mean": value, "sd": None, "ci95": None, "n": images, "not_finite": 0, "se": error, "errors": over}
+    return {
+        "mean": value,
+        "sd": None,
+        "ci95": None,
+        "n": images,
+        "not_finite": 0,
+        "se": error,
+        "errors": over,
+    }
 
 
 def frechet(a: Any, b: Any) -> float:
@@ -124,13 +137,18 @@ def frechet(a: Any, b: Any) -> float:
     Too high on average with few images; see `frechet_limit` and `kernel_distance`.
     Source: Dowson and Landau 1982; Heusel et al. 2017, eq. 6.
     """
-    a, b = _vectors(a), _vectors(b)
+    a = _vectors(a)
+    b = _vectors(b)
     gap = a.mean(0) - b.mean(0)
-    root_a, root_b = _root(a), _root(b)
+    root_a = _root(a)
+    root_b = _root(b)
     # C_a C_b has the eigenvalues of (R_a R_bᵀ)(R_a R_bᵀ)ᵀ, so the trace of its root is the sum of singular values.
     # Unlike a matrix square root this never meets a negative or complex eigenvalue, and needs no term on the diagonal.
     cross = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
-    return max(0.0, float(gap @ gap) + float(np.vdot(root_a, root_a) + np.vdot(root_b, root_b) - 2 * cross))
+    return max(
+        0.0,
+        float(gap @ gap) + float(np.vdot(root_a, root_a) + np.vdot(root_b, root_b) - 2 * cross),
+    )
 
 
 def frechet_limit(a: Any, b: Any, seed: int = 0) -> float:
@@ -140,9 +158,11 @@ def frechet_limit(a: Any, b: Any, seed: int = 0) -> float:
     Both sets are cut in k = 1 ... PARTS equal parts in random orders; the mean FD of parts is a point at k/N.
     Source: Chong and Forsyth 2020, section 4, with disjoint parts, which use every image at every N, for their draws.
     """
-    a, b = _vectors(a), _vectors(b)
+    a = _vectors(a)
+    b = _vectors(b)
     fewest = min(len(a), len(b))
-    parts = min(PARTS, fewest // (ENOUGH // 2 * a.shape[1]))  # the smallest parts are then twice the dimensions
+    # the smallest parts are then twice the dimensions
+    parts = min(PARTS, fewest // (ENOUGH // 2 * a.shape[1]))
     if parts < 2:
         return float("nan")
     draw = np.random.default_rng(seed)
@@ -158,7 +178,8 @@ def with_error(distance: Callable[[Vectors, Vectors], float], a: Any, b: Any, gr
     groups: N labels; more than FOLDS of them are joined. The error is NaN below three groups.
     Source: Efron and Tibshirani 1993, eq. 11.5 (jackknife).
     """
-    a, b = _vectors(a), _vectors(b)
+    a = _vectors(a)
+    b = _vectors(b)
     member = np.unique(np.asarray(groups), return_inverse=True)[1] % FOLDS
     kept = [member != fold for fold in np.unique(member)] if len(np.unique(member)) > 2 else []
     return Estimate(distance(a, b), jackknife_error([distance(a[rows], b[rows]) for rows in kept]))
@@ -172,13 +193,16 @@ def kernel_distance(a: Any, b: Any, groups_a: Any = None, groups_b: Any = None) 
     May be negative where the sets are alike. The error is the jackknife's over groups; NaN below three of them.
     Source: Bińkowski et al. 2018, section 3 (KID); Gretton et al. 2012, eq. 3 and 4.
     """
-    a, b = _vectors(a), _vectors(b)
+    a = _vectors(a)
+    b = _vectors(b)
     labels_a = np.arange(len(a)) if groups_a is None else np.asarray(groups_a)
     labels_b = len(a) + np.arange(len(b)) if groups_b is None else np.asarray(groups_b)
     names, member = np.unique(np.concatenate([labels_a, labels_b]), return_inverse=True)
-    of_a, of_b = member[: len(a)], member[len(a) :]
+    of_a = member[: len(a)]
+    of_b = member[len(a) :]
     count = len(names)
-    within_a, within_b = _mean_kernel(a, a, of_a, of_a, count), _mean_kernel(b, b, of_b, of_b, count)
+    within_a = _mean_kernel(a, a, of_a, of_a, count)
+    within_b = _mean_kernel(b, b, of_b, of_b, count)
     across = _mean_kernel(a, b, of_a, of_b, count)
     value = within_a[0] + within_b[0] - 2 * across[0]
     without = within_a[1] + within_b[1] - 2 * across[1]
@@ -215,14 +239,16 @@ def _mean_of_parts(a: Vectors, b: Vectors, count: int, draw: np.random.Generator
 
 def _mean_kernel(a: Vectors, b: Vectors, of_a: NDArray[Any], of_b: NDArray[Any], groups: int) -> tuple[float, Vectors]:
     """Mean kernel over pairs of rows of different groups, and the same means without each group in turn."""
-    by_row, by_column = np.zeros(len(a)), np.zeros(len(b))
+    by_row = np.zeros(len(a))
+    by_column = np.zeros(len(b))
     for start in range(0, len(a), BLOCK):
         rows = slice(start, start + BLOCK)
         kernel = (a[rows] @ b.T / a.shape[1] + 1) ** 3
         kernel[of_a[rows, None] == of_b] = 0
         by_row[rows] = kernel.sum(1)
         by_column += kernel.sum(0)
-    sizes_a, sizes_b = np.bincount(of_a, minlength=groups), np.bincount(of_b, minlength=groups)
+    sizes_a = np.bincount(of_a, minlength=groups)
+    sizes_b = np.bincount(of_b, minlength=groups)
     pairs = len(a) * len(b) - sizes_a @ sizes_b
     pairs_of = sizes_a * (len(b) - sizes_b) + sizes_b * (len(a) - sizes_a)
     sum_of = np.bincount(of_a, by_row, groups) + np.bincount(of_b, by_column, groups)

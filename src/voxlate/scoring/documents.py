@@ -13,13 +13,32 @@ from voxlate.records import Count, Name, NotNegative, Number, Place, Record, Sev
 from voxlate.scoring.lesion_counts import COUNTS
 from voxlate.scoring.verdict import Verdict
 
-Label = Annotated[str, StringConstraints(pattern=r"^[^\x00/\\]+/[^\x00/\\]+$", max_length=1000)]  # case/modality
+# case/modality
+Label = Annotated[str, StringConstraints(pattern=r"^[^\x00/\\]+/[^\x00/\\]+$", max_length=1000)]
 Pair = tuple[Number, Number]
 HEAD = ("case", "patient", "modality", "answer")
 # keys that tables and captions need, and comparisons do not: those of scores made by hand may lack them
-OF_PART = {"range_rule", "mask", "ssim_padding", "ssim_from", "lpips", "features", "cases", "patients", "bootstrap"}
+OF_PART = {
+    "range_rule",
+    "mask",
+    "ssim_padding",
+    "ssim_from",
+    "lpips",
+    "features",
+    "cases",
+    "patients",
+    "bootstrap",
+}
 OF_SUMMARY = {"sd", "ci95", "n"}
-OF_FEATURES = {"name", "kind", "dimensions", "resize", "images", "images_for_limit", "errors"}
+OF_FEATURES = {
+    "name",
+    "kind",
+    "dimensions",
+    "resize",
+    "images",
+    "images_for_limit",
+    "errors",
+}
 
 
 class _Pictures(TypedDict, total=False):
@@ -147,7 +166,10 @@ def read_scores(path: Path, whole: bool = False) -> dict[str, Any]:
         rows = _rows(document, name, "synthesis")
         known = name in document["modalities"] and part["cases"] and part["cases"].keys() <= rows.keys()
         record.check(bool(known), f"misaligned cases of {name} that have no scores")
-        record.check(all(rows[case].get("mae") is not None for case in part["cases"]), f"no mae of misaligned {name}")
+        record.check(
+            all(rows[case].get("mae") is not None for case in part["cases"]),
+            f"no mae of misaligned {name}",
+        )
     return document
 
 
@@ -161,11 +183,20 @@ def _check_rows(record: Record, document: Mapping[str, Any]) -> None:
     seen = set[tuple[str, ...]]()
     for row in document["cases"]:
         texts = {key for key, value in row.items() if isinstance(value, str)}
-        record.check(texts == set(HEAD), f"a row whose texts are {', '.join(sorted(texts)) or 'none'}")
-        record.check("/" not in row["case"] and row["case"].strip(".") != "", f"the case {row['case']!r:.80}")
+        record.check(
+            texts == set(HEAD),
+            f"a row whose texts are {', '.join(sorted(texts)) or 'none'}",
+        )
+        record.check(
+            "/" not in row["case"] and row["case"].strip(".") != "",
+            f"the case {row['case']!r:.80}",
+        )
         key = (row["case"], row["modality"], row["answer"])
         known = document["modalities"].get(row["modality"], {}).get("answers", {})
-        record.check(key not in seen and row["answer"] in known, f"a row of {'/'.join(key)!s:.200}, unknown or twice")
+        record.check(
+            key not in seen and row["answer"] in known,
+            f"a row of {'/'.join(key)!s:.200}, unknown or twice",
+        )
         seen.add(key)
         for region in document.get("regions", {}):
             _check_pieces(record, region, row)
@@ -174,41 +205,68 @@ def _check_rows(record: Record, document: Mapping[str, Any]) -> None:
 def _check_pieces(record: Record, region: str, row: Mapping[str, Any]) -> None:
     """Pieces of a region are kept, shrunk, erased or unseen."""
     counts = {key: row.get(f"{region}.{key}") for key in COUNTS}
-    record.check(all(one is None or one >= 0 for one in counts.values()), f"negative counts of {region}")
+    record.check(
+        all(one is None or one >= 0 for one in counts.values()),
+        f"negative counts of {region}",
+    )
     parts = [counts[key] for key in ("kept", "shrunk", "erased", "unseen")]
     if counts["pieces"] is not None or any(one is not None for one in parts):
         total = sum(one or 0 for one in parts)
-        record.check(counts["pieces"] == total, f"{counts['pieces']} pieces of {region}, of which {total} are counted")
+        record.check(
+            counts["pieces"] == total,
+            f"{counts['pieces']} pieces of {region}, of which {total} are counted",
+        )
 
 
-def _check_part(record: Record, name: str, part: Mapping[str, Any], document: Mapping[str, Any], whole: bool) -> None:
+def _check_part(
+    record: Record,
+    name: str,
+    part: Mapping[str, Any],
+    document: Mapping[str, Any],
+    whole: bool,
+) -> None:
     low, high = part["range"]
     record.check(low < high, f"a range of {name} from {low:g} to {high:g}")
     record.check(bool(part["answers"]), f"no scores of {name}")
     if whole:
-        record.check(part.keys() >= OF_PART, f"no {', '.join(sorted(OF_PART - part.keys()))} of {name}")
+        record.check(
+            part.keys() >= OF_PART,
+            f"no {', '.join(sorted(OF_PART - part.keys()))} of {name}",
+        )
         features = part["features"]
         record.check(
-            features is None or features.keys() >= OF_FEATURES, f"features of {name} without their conventions"
+            features is None or features.keys() >= OF_FEATURES,
+            f"features of {name} without their conventions",
         )
     rows = [row for row in document["cases"] if row["modality"] == name]
     for key, what in (("cases", "case"), ("patients", "patient")):
         count = len({row[what] for row in rows})
-        record.check(part.get(key, count) == count, f"{part.get(key)} {key} of {name}, and rows of {count}")
+        record.check(
+            part.get(key, count) == count,
+            f"{part.get(key)} {key} of {name}, and rows of {count}",
+        )
     for answer, summaries in part["answers"].items():
         own = _rows(document, name, answer)
         record.check(bool(own), f"no rows of {name}/{answer!s:.80}")
         for key, summary in summaries.items():
             lacking = OF_SUMMARY - summary.keys() if whole else set[str]()
             record.check(not lacking, f"no {', '.join(sorted(lacking))} of {name}, {key!s:.80}")
-            _check_summary(record, f"{name}, {answer}, {key}"[:200], summary, [row.get(key) for row in own.values()])
+            _check_summary(
+                record,
+                f"{name}, {answer}, {key}"[:200],
+                summary,
+                [row.get(key) for row in own.values()],
+            )
 
 
 def _check_summary(record: Record, what: str, summary: Mapping[str, Any], values: list[float | None]) -> None:
     """A summary's mean is that of the rows, which pooled distances have none of."""
     if summary.get("ci95"):
         low, high = summary["ci95"]
-        record.check(summary["mean"] is not None and low <= high, f"an interval of {what} that is none")
+        record.check(
+            summary["mean"] is not None and low <= high,
+            f"an interval of {what} that is none",
+        )
     finite = [one for one in values if one is not None]
     if not finite:
         return

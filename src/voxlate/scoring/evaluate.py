@@ -79,15 +79,16 @@ def evaluate(
     lpips: a safetensors file with the weights of LPIPS (v0.1, AlexNet), which is then scored too.
     regions: parts scored by themselves, by name: "cta>150" or a mask file, within the mask (the body without one);
     "tmax>6" with its volume, and the mismatch ratio of two such parts as "lesion/core".
-    scopes: the same scores of something else, too (docs/scores.md): "whole", "both_masked", "slices", "crops",
-    "both_masked.slices", …; slices: a filter of the slices that count there, as a recipe's data.slices (or its text);
-    units: "own" divides each image in arbitrary units by its own peak; "network" is what networks gave and were given
-    in training, on 0 to 255. crop: pixels a side of crops. seed: of crops, intervals and distances.
+    scopes: the same scores of something else, too (docs/guides/comparing.md): "whole", "both_masked", "slices",
+    "crops", "both_masked.slices", …; slices: a filter of the slices that count there, as a recipe's data.slices (or its
+    text); units: "own" divides each image in arbitrary units by its own peak; "network" is what networks gave and were
+    given in training, on 0 to 255. crop: pixels a side of crops. seed: of crops, intervals and distances.
     prepared: the prepared cohort that keeps the transforms of registered scans (default: the one of an image's run).
     Scores are taken in the truth's unit, on its own grid, to which images of another are resampled or moved back;
     voxels that they do not cover do not count. Raises BadInput where nothing matches.
     """
-    out, truth = Path(out), Path(truth)
+    out = Path(out)
+    truth = Path(truth)
     choice = {"prefer": prefer, "exclude": exclude, "exclude_file": exclude_file}
     found = find_cohort(truth, pattern, manifest, preset, None, allow_outside, patients, **choice).cases
     known_patients(found, truth)
@@ -97,14 +98,27 @@ def evaluate(
     ranges = _ranges(images.items, value_range, units)
     weights = None if lpips is None else load_lpips(lpips)
     drawn = features_for(features) if isinstance(features, str | Path) else features
-    axes = provenance_of(out).get("axes", CANONICAL)  # of the model's input, where that has a layout of its own
+    # of the model's input, where that has a layout of its own
+    axes = provenance_of(out).get("axes", CANONICAL)
     pool = None if drawn is None else Pool(drawn, seed, RADIOLOGICAL if axes == CANONICAL else axes)
     if prepared is not None:
         check_prepared(prepared, {item.label: item.provenance for item in images.items})
-    parts, wider = regions_from(regions), scopes_from(scopes, mask, regions or ())
+    parts = regions_from(regions)
+    wider = scopes_from(scopes, mask, regions or ())
     cut = Cut(None if slices is None else filter_from(slices, mask, wider), crop, seed)
     of_run = of_runs(images.items, naive, prepared)
-    options = Options(mask, of_run, padding, ssim_from, parts, pool, _functions(weights), wider, cut, units)
+    options = Options(
+        mask,
+        of_run,
+        padding,
+        ssim_from,
+        parts,
+        pool,
+        _functions(weights),
+        wider,
+        cut,
+        units,
+    )
     scored, failed = _score_items(images.items, ranges, options, progress)
     rows = [row for one in scored.values() for row in one.rows]
     _check_regions(parts, rows)
@@ -190,14 +204,18 @@ def _calibrations(items: Iterable[Item]) -> list[dict[str, Any]]:
 
 def _range(items: Sequence[Item], given: Any) -> Range:
     """The range of one modality, from the first truth that can be read; of pictures the largest value of all."""
-    modality, unit, largest, unread = items[0].modality, "", 0.0, list[BadInput]()
+    modality = items[0].modality
+    unit = ""
+    largest = 0.0
+    unread = list[BadInput]()
     for item in items:
         try:
             truth = read_volume(item.case.files[modality], modality)
         except BadInput as error:  # said again where this item is scored
             unread.append(error)
             continue
-        unit, largest = truth.unit, max(largest, float(truth.data.max()))
+        unit = truth.unit
+        largest = max(largest, float(truth.data.max()))
         if unit != "grey":
             break
     if not unit:
@@ -216,16 +234,19 @@ def _check_regions(regions: Sequence[Region], rows: Sequence[Row]) -> None:
     for region in regions:
         if region.over is None and not any(row.scores[f"{region.name}.voxels"] for row in rows):
             raise BadInput(
-                f"region {region.name}: expected voxels of {region.text} in at least one case, found none. "
-                "Move the threshold, or check the mask."
+                f"region {region.name}: expected voxels of {region.text} in at least one case, found none. Move the threshold, or check the mask."
             )
 
 
 def _score_items(
-    items: Sequence[Item], ranges: Mapping[str, Range], options: Options, progress: Progress | None
+    items: Sequence[Item],
+    ranges: Mapping[str, Range],
+    options: Options,
+    progress: Progress | None,
 ) -> tuple[dict[Item, ScoredItem], dict[str, str]]:
     """What was scored, and by <case>/<modality> why it could not be; raises BadInput where no item can be scored."""
-    scored, failed = dict[Item, ScoredItem](), dict[str, BadInput]()
+    scored = dict[Item, ScoredItem]()
+    failed = dict[str, BadInput]()
     for number, item in enumerate(items):
         if progress:
             progress(number, len(items), item.case.case)
@@ -269,7 +290,8 @@ def _of_others(item: Item) -> list[str]:
     """A sentence for each scan that an image was made of, where the truth's case has another of its name."""
     found = []
     for name, stated in item.provenance.get("inputs", {}).items():
-        own, content = item.case.files.get(name), stated.get("sha256")
+        own = item.case.files.get(name)
+        content = stated.get("sha256")
         if content and own is not None and is_there(own) and content_hash(own) != content:
             found.append(f"It was made of another {name} than the one next to its truth: is it the same patient?")
     return found

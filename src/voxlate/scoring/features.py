@@ -24,7 +24,9 @@ from voxlate.errors import BadInput
 VIT = "google/vit-base-patch16-224-in21k"  # ViT-B/16 trained on ImageNet-21k, the paper's
 SIDE = 256  # the paper's pictures, and 16 x 16 patches
 BATCH = 16
-SCALES, ANGLES, LEVELS = 4, 4, 8
+SCALES = 4
+ANGLES = 4
+LEVELS = 8
 GREY_STEP = 1 / 256  # amplitudes below one step of an 8 bit picture hardly count
 REACH = 4  # of the filters, in standard deviations
 
@@ -55,8 +57,7 @@ def features_for(name: str | Path) -> Features:
     if Path(name).is_dir():
         return load_vit(str(name))
     raise BadInput(
-        f"features: expected texture, vit or a folder with a ViT's config.json and model.safetensors, found {name}. "
-        "Choose one of these."
+        f"features: expected texture, vit or a folder with a ViT's config.json and model.safetensors, found {name}. Choose one of these."
     )
 
 
@@ -96,12 +97,15 @@ class Texture:
 def _responses(image: Tensor) -> tuple[Tensor, Tensor]:
     """Edges and lines at all angles [N, 2 * ANGLES, H, W], and the gradient [N, 2, H, W], for sigma = 1 pixel."""
     smooth, first, second = _gaussian_derivatives(image)
-    dx, dy = _separable(image, smooth, first), _separable(image, first, smooth)
-    dxx, dyy = _separable(image, smooth, second), _separable(image, second, smooth)
+    dx = _separable(image, smooth, first)
+    dy = _separable(image, first, smooth)
+    dxx = _separable(image, smooth, second)
+    dyy = _separable(image, second, smooth)
     dxy = _separable(image, first, first)
     steered = []
     for number in range(ANGLES):
-        cos, sin = math.cos(math.pi * number / ANGLES), math.sin(math.pi * number / ANGLES)
+        cos = math.cos(math.pi * number / ANGLES)
+        sin = math.sin(math.pi * number / ANGLES)
         steered.append(cos * dx + sin * dy)
         steered.append(cos * cos * dxx + 2 * cos * sin * dxy + sin * sin * dyy)
     return torch.cat(steered, 1), torch.cat([dx, dy], 1)
@@ -161,13 +165,13 @@ def load_vit(where: str) -> Vit:
         from transformers.utils import logging
     except ImportError as error:
         raise BadInput(
-            "features: expected the package transformers for a ViT, found none. "
-            "Install it with pip install 'voxlate[features]', or choose texture."
+            "features: expected the package transformers for a ViT, found none. Install it with pip install 'voxlate[features]', or choose texture."
         ) from error
     _check_kind(where)
     logging.disable_progress_bar()  # it would break our own progress bar
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # the pooling layer of the published file is left out on purpose
+    # the pooling layer of the published file is left out on purpose
+    logging.set_verbosity_error()
     try:
         stored, info = ViTModel.from_pretrained(
             where, add_pooling_layer=False, use_safetensors=True, output_loading_info=True
@@ -178,7 +182,8 @@ def load_vit(where: str) -> Vit:
         logging.set_verbosity(verbosity)
     if info["missing_keys"]:
         raise BadInput(_absent(where, f"weights without {min(info['missing_keys'])}"))
-    state, config = stored.state_dict(), stored.config
+    state = stored.state_dict()
+    config = stored.config
     positions = "embeddings.position_embeddings"
     state[positions] = stretch_positions(state[positions], SIDE // int(config.patch_size))
     name = f"ViT {Path(where).name if Path(where).is_dir() else where} (weights {digest(stored)})"
@@ -220,10 +225,7 @@ def _check_kind(where: str) -> None:
 
 def _absent(where: str, found: str) -> str:
     place = "" if Path(where).is_dir() else " there or in the local cache"
-    return (
-        f"{where}: expected a ViT's config.json and model.safetensors{place}, found {found}. "
-        f"Download {VIT} and pass its folder, or choose texture."
-    )
+    return f"{where}: expected a ViT's config.json and model.safetensors{place}, found {found}. Download {VIT} and pass its folder, or choose texture."
 
 
 def _batches(pictures: Pictures) -> Iterator[Pictures]:

@@ -41,7 +41,8 @@ class Interval:
 
 def interval_of(images: Mapping[str, Path], modality: str, made: Mapping[str, Any]) -> Interval | None:
     """The intervals of an image among its case's maps, as its provenance describes them; None where it has none."""
-    low, high = images.get(modality + LOW), images.get(modality + HIGH)
+    low = images.get(modality + LOW)
+    high = images.get(modality + HIGH)
     stated = made.get("calibration")
     if low is None or high is None or not isinstance(stated, Mapping):
         return None
@@ -66,7 +67,8 @@ def interval_scores(
     interval: Interval, low: Array, high: Array, made: Array, truth: Array, inside: Mask
 ) -> dict[str, float]:
     """Shares of voxels inside, widths, and what the width says of the error; arrays [D, H, W], on the scored range."""
-    below, above = (made - low)[inside], (high - made)[inside]
+    below = (made - low)[inside]
+    above = (high - made)[inside]
     error = (truth - made)[inside]
     if not error.size:
         return {}
@@ -84,7 +86,10 @@ def interval_scores(
         if (percent := round(100 * float(level))) in LEVELS:
             found[f"coverage_{percent}"] = share(float(scale))
     if interval.bound is not None:
-        found |= {"mae_bound": interval.bound, "mae_bound_held": float(mae <= interval.bound)}
+        found |= {
+            "mae_bound": interval.bound,
+            "mae_bound_held": float(mae <= interval.bound),
+        }
         found["mae_bound_ratio"] = interval.bound / mae if mae > 0 else math.nan
     return found
 
@@ -94,4 +99,7 @@ def region_coverage(low: Array, high: Array, truth: Array, inside: Mask) -> dict
     if not inside.any():
         return {"coverage": math.nan, "interval": math.nan}
     held = (truth[inside] >= low[inside] - 1e-6) & (truth[inside] <= high[inside] + 1e-6)
-    return {"coverage": float(held.mean()), "interval": float((high - low)[inside].mean(dtype=np.float64))}
+    return {
+        "coverage": float(held.mean()),
+        "interval": float((high - low)[inside].mean(dtype=np.float64)),
+    }

@@ -13,9 +13,11 @@ Array = NDArray[np.float32]
 Box = tuple[slice, ...]
 
 SMALLEST = 4  # voxels of a piece that counts
-KEPT, ERASED = 0.5, 0.1  # share of a piece, or of its contrast, from which it is kept, and below which it is erased
+# share of a piece, or of its contrast, from which it is kept, and below which it is erased
+KEPT, ERASED = 0.5, 0.1
 RING = 3  # voxels around a piece, in the plane, that its contrast is measured against
-VISIBLE = 0.5  # deviations of the ring's voxels, below which the truth itself does not show a piece
+# deviations of the ring's voxels, below which the truth itself does not show a piece
+VISIBLE = 0.5
 TOUCHING = np.ones((3, 3, 3), bool)
 COUNTS = ("pieces", "kept", "shrunk", "erased", "unseen", "invented")
 
@@ -82,7 +84,8 @@ def sentence(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     if not totals["pieces"]:
         return ""
     counts = ", ".join(f"{totals[key]:.0f} {key}" for key in ("kept", "shrunk", "erased"))
-    shown, kept = totals["pieces"] - totals["unseen"], ""
+    shown = totals["pieces"] - totals["unseen"]
+    kept = ""
     if shown:
         seen = [(one["pieces"] or 0) > (one["unseen"] or 0) for one in counted]
         patients = {row.get("patient") or number for number, row in enumerate(rows) if seen[number]}

@@ -21,7 +21,8 @@ SsimOrigin = Literal["low", "zero"]
 Direction = Literal["lower", "higher", "one", "truth"]
 
 UNIT = "unit of the images"  # stands for the unit of the modality that is scored
-SEVERAL = 4  # coronal and sagittal SSIM take every fourth slice: all would make an evaluation half as long again
+# coronal and sagittal SSIM take every fourth slice: all would make an evaluation half as long again
+SEVERAL = 4
 SLAB_VOXELS = 1 << 21  # a slab's ten temporary float32 maps then stay under 100 MiB
 
 
@@ -162,8 +163,9 @@ METRIC_OF = {metric.key: metric for metric in METRICS}
 # of a scope: NAME.mae; a single slice or crop has none of those that are of how slices follow each other
 OF_PICTURES = ("mae", "mae_rel", "mse_rel", "psnr", "ssim_2d", "lpips")
 SCOPED = (*OF_PICTURES, "ssim_3d", "ssim_coronal", "ssim_sagittal", "mae_z")
-VOLUME, RATIO = "voxels that pass the threshold, times their size", "volumes of two regions divided"
-PIECES = "number of connected pieces of the region (docs/scores.md)"
+VOLUME = "voxels that pass the threshold, times their size"
+RATIO = "volumes of two regions divided"
+PIECES = "number of connected pieces of the region (docs/guides/trust.md)"
 REGION_METRICS = (  # of a named region: the key becomes NAME.mae, the label NAME MAE
     Metric("mae", "MAE", UNIT, "lower", "mean over the region's voxels"),
     Metric("psnr", "PSNR", "dB", "higher", "20 log10(range / RMSE of the region)", 2),
@@ -212,7 +214,11 @@ def _scoped(metric: Metric, scope: str) -> Metric:
         reduction = f"mean over {pictures} of: {reduction.replace('of each case', 'of each one')}"
     label = f"{metric.label}, {scope_label(scope)}"
     return replace(
-        metric, key=f"{scope}.{metric.key}", label=label, reduction=reduction, in_table=metric.key != "mae_rel"
+        metric,
+        key=f"{scope}.{metric.key}",
+        label=label,
+        reduction=reduction,
+        in_table=metric.key != "mae_rel",
     )
 
 
@@ -262,10 +268,12 @@ def ssim(
     first, last = (halo, len(a) - halo) if padding == "valid" else (0, len(a))
     crop = slice(RADIUS, -RADIUS) if padding == "valid" else slice(None)
     step = max(1, SLAB_VOXELS // (a.shape[1] * a.shape[2]))
-    total, count = 0.0, 0
+    total = 0.0
+    count = 0
     for start in range(first, last, step):
         stop = min(start + step, last)
-        below, above = max(start - halo, 0), min(stop + halo, len(a))
+        below = max(start - halo, 0)
+        above = min(stop + halo, len(a))
         similarity = ssim_map(a[below:above], b[below:above], data_range, _window_mean(dimensions))
         similarity = similarity[start - below : stop - below, crop, crop]
         if inside is not None:
@@ -281,7 +289,11 @@ def nmi(truth: Any, synthesis: Any, low: float, high: float, mask: Any = None) -
 
 
 def gradient_strength(
-    truth: Any, synthesis: Any, mask: Any = None, *, along: Literal["rows", "slices"] = "rows"
+    truth: Any,
+    synthesis: Any,
+    mask: Any = None,
+    *,
+    along: Literal["rows", "slices"] = "rows",
 ) -> float:
     """Mean |difference of neighbouring rows, or slices| of the synthesis over the truth's.
 
@@ -323,7 +335,8 @@ def seam(truth: Any, synthesis: Any, borders: Collection[int], mask: Any = None)
 
 def _steps_of_error(truth: Any, synthesis: Any, mask: Any) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Of each pair of neighbouring slices [D - 1]: the sum of |steps of the error|, and how many voxels it is of."""
-    a, b = _array(truth), _array(synthesis)
+    a = _array(truth)
+    b = _array(synthesis)
     if a.shape != b.shape or a.ndim != 3:
         raise ValueError(f"expected two volumes [D, H, W] of one shape, got {a.shape} and {b.shape}")
     steps = np.abs(np.diff(b - a, axis=0))
@@ -355,7 +368,8 @@ def _array(image: Any) -> NDArray[Any]:
 
 
 def _pair(a: Any, b: Any, mask: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    a, b = _array(a), _array(b)
+    a = _array(a)
+    b = _array(b)
     if a.shape != b.shape:
         raise ValueError(f"images to compare must have one shape, not {a.shape} and {b.shape}")
     if mask is None:

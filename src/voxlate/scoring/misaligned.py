@@ -15,7 +15,8 @@ from voxlate.data.prepared import case_path
 from voxlate.images.misalignment import Misalignment
 from voxlate.scoring.metrics import mae
 
-SMOOTHED = 1.0  # standard deviation in voxels: takes noise away, and leaves the mean error of a moved edge as it is
+# standard deviation in voxels: takes noise away, and leaves the mean error of a moved edge as it is
+SMOOTHED = 1.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def floor_of(
     assert estimate.translation_mm is not None
     direction = np.array(estimate.translation_mm)
     length = float(np.linalg.norm(direction))
-    direction = direction / length if length > 0 else np.array([0.0, 1.0, 0.0])  # a rotation alone: any will do
+    # a rotation alone: any will do
+    direction = direction / length if length > 0 else np.array([0.0, 1.0, 0.0])
     voxels = estimate.median_mm * direction / np.array(spacing_mm)
     smooth = scipy.ndimage.gaussian_filter(truth, [SMOOTHED if n > 1 else 0.0 for n in truth.shape])
     moved = scipy.ndimage.shift(smooth, voxels, order=1, mode="nearest")

@@ -50,8 +50,7 @@ def network_units(provenance: Mapping[str, Any], modality: str, where: object) -
         typical = Scale(float(stated["low"]), float(stated["high"]))
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise BadInput(
-            f"{where}: expected provenance that states the network's units of {modality} for --units network, found "
-            "none. Synthesise again, or score in the image's own units."
+            f"{where}: expected provenance that states the network's units of {modality} for --units network, found none. Synthesise again, or score in the image's own units."
         ) from error
     gain = np.float32(TOP / (typical.high - typical.low))
     return Units(
@@ -62,7 +61,11 @@ def network_units(provenance: Mapping[str, Any], modality: str, where: object) -
 
 
 def _on_255(volume: Volume, scale: Scale) -> Volume:
-    return replace(volume, data=((scale.forward(volume.data) + 1) * (TOP / 2)).astype(np.float32), unit=RANGE.unit)
+    return replace(
+        volume,
+        data=((scale.forward(volume.data) + 1) * (TOP / 2)).astype(np.float32),
+        unit=RANGE.unit,
+    )
 
 
 def stated_units(maps: Mapping[str, IntensityMap], scales: Mapping[str, tuple[float, float]]) -> dict[str, Any]:

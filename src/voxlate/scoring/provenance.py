@@ -32,8 +32,10 @@ from voxlate.records import (
     Text,
 )
 
-WAY = ("model", "seed", "synth", "units", "axes", "range")  # entries that all cases of one synthesis share
-TAUGHT = "taught_calibration"  # key of a provenance: the case is one that the calibration was learned from
+# entries that all cases of one synthesis share
+WAY = ("model", "seed", "synth", "units", "axes", "range")
+# key of a provenance: the case is one that the calibration was learned from
+TAUGHT = "taught_calibration"
 
 
 class _Input(TypedDict, total=False):
@@ -61,7 +63,7 @@ class _Synth(TypedDict, total=False):
     samples: Several
     steps: Several
     sampler: Text
-    precision: Text
+    precision: Text | None  # of version 0.6.0, which states none: that of the training
     windows: dict[str, Any] | None
 
 
@@ -78,7 +80,13 @@ class _Calibration(TypedDict, total=False):
     confidence: Share
     bound: Literal["none", "normal", "any"]
     way: dict[Name, Text]
-    levels: dict[Name, dict[Annotated[str, StringConstraints(pattern=r"^0\.\d+$", max_length=20)], NotNegative]]
+    levels: dict[
+        Name,
+        dict[
+            Annotated[str, StringConstraints(pattern=r"^0\.\d+$", max_length=20)],
+            NotNegative,
+        ],
+    ]
 
 
 class _Stated(TypedDict, total=False):
@@ -242,7 +250,8 @@ def window_borders(provenance: Mapping[str, Any], depth: int) -> list[int]:
     if not stated or moved:
         return []
     windows = fill(Windows, stated, "provenance.json: synth.windows")
-    parts = windows.slices(depth)  # slices run to Superior in every layout of a network's, as here
+    # slices run to Superior in every layout of a network's, as here
+    parts = windows.slices(depth)
     return sorted({border for part in parts for border in (part.start, part.stop)} - {0, depth})
 
 
@@ -254,7 +263,8 @@ def way_of(provenance: Mapping[str, Any]) -> dict[str, Any]:
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """The first thing in which two ways differ, in words; "" where they are the same."""
     for key in WAY:
-        first, second = one.get(key), other.get(key)
+        first = one.get(key)
+        second = other.get(key)
         if first == second:
             continue
         if isinstance(first, dict) and isinstance(second, dict):

@@ -24,7 +24,8 @@ from voxlate.scoring.metrics import ImagePair, mae, mae_z, psnr, ssim
 
 MaskArray = NDArray[np.bool_]
 NUMBER = r"[-+]?\d+(?:\.\d*)?"
-RULE = re.compile(rf"(?:({NUMBER})\s*<\s*)?([\w-]+)\s*(<|>|==?)\s*({NUMBER})\s*(%)?")  # LOW < MODALITY < VALUE %
+# LOW < MODALITY < VALUE %
+RULE = re.compile(rf"(?:({NUMBER})\s*<\s*)?([\w-]+)\s*(<|>|==?)\s*({NUMBER})\s*(%)?")
 RATIO = re.compile(r"([\w-]+)\s*/\s*([\w-]+)")
 
 
@@ -72,7 +73,8 @@ def regions_from(texts: Mapping[str, str] | None) -> tuple[Region, ...]:
     """
     given = {name: str(text) for name, text in (texts or {}).items()}
     slashed = {name: found.groups() for name, text in given.items() if (found := RATIO.fullmatch(text.strip()))}
-    named = {name: pair for name, pair in slashed.items() if set(pair) <= given.keys()}  # others are paths
+    # others are paths
+    named = {name: pair for name, pair in slashed.items() if set(pair) <= given.keys()}
     ratios = {name: pair for name, pair in named.items() if not set(pair) & named.keys()}
     plain = tuple(_region(name, text) for name, text in given.items() if name not in ratios)
     return plain + tuple(Region(name, given[name], over=(top, bottom)) for name, (top, bottom) in ratios.items())
@@ -102,13 +104,17 @@ def _region(name: str, text: str) -> Region:
         case (True, "<", False) if float(below) < value:
             return Region(name, f"{below} < {modality} < {number}", modality, float(below), value)
     raise BadInput(
-        f"region {name}: expected MODALITY>NUMBER, MODALITY<NUMBER, LOW<MODALITY<HIGH, LABELS=NUMBER or a mask file, "
-        f"found {text!r}. Write it as {name}=cta>150."
+        f"region {name}: expected MODALITY>NUMBER, MODALITY<NUMBER, LOW<MODALITY<HIGH, LABELS=NUMBER or a mask file, found {text!r}. Write it as {name}=cta>150."
     )
 
 
 def find_region(
-    region: Region, truth: Volume, scale: Range, body: MaskArray | None, case: CaseFiles, frame: MaskArray
+    region: Region,
+    truth: Volume,
+    scale: Range,
+    body: MaskArray | None,
+    case: CaseFiles,
+    frame: MaskArray,
 ) -> MaskArray:
     """Where the region lies in one case, [D, H, W] canonical, within `frame`. May be empty.
 
@@ -126,8 +132,7 @@ def find_region(
     if region.modality not in case.files:
         known = ", ".join(sorted({**case.files, **case.labels}))
         raise BadInput(
-            f"region {region.name}: expected a modality or label map of {case.case} ({known}), "
-            f"found {region.modality}. Choose one of these."
+            f"region {region.name}: expected a modality or label map of {case.case} ({known}), found {region.modality}. Choose one of these."
         )
     other = on_grid_of(truth, case.files[region.modality], region.modality)
     own = range_for(other.unit)
@@ -144,8 +149,10 @@ def shares_of_other_side(values: NDArray[np.float32], frame: MaskArray) -> NDArr
     columns = np.flatnonzero(frame.any(axis=(0, 1)))
     if not len(columns):
         return shares
-    first, last = int(columns[0]), int(columns[-1]) + 1
-    left, right = slice(0, (first + last) // 2), slice((first + last + 1) // 2, None)
+    first = int(columns[0])
+    last = int(columns[-1]) + 1
+    left = slice(0, (first + last) // 2)
+    right = slice((first + last + 1) // 2, None)
     middle = slice(left.stop, right.start)  # of an odd width: a column of no side
     perfused = frame & (values > 0)
     for here, others in ((left, (right,)), (right, (left,)), (middle, (left, right))):
@@ -161,13 +168,19 @@ def thresholded(volume: Volume, scale: Range, body: MaskArray | None) -> NDArray
 
 
 def region_scores(
-    name: str, inside: MaskArray, pair: ImagePair, overlap: MaskArray | None, voxel_ml: float
+    name: str,
+    inside: MaskArray,
+    pair: ImagePair,
+    overlap: MaskArray | None,
+    voxel_ml: float,
 ) -> dict[str, float]:
     """MAE (of slices' differences, too), PSNR, SSIM, both means, volume (ml) and the fate of pieces inside a region.
 
     Where `overlap`, the same region of the other image, is known also their Dice, its volume and the volume's error.
     """
-    truth, other, width = pair.truth, pair.synthesis, pair.scale.width
+    truth = pair.truth
+    other = pair.synthesis
+    width = pair.scale.width
     found = {"voxels": float(inside.sum()), "truth_volume": voxel_ml * float(inside.sum())}
     found |= dict.fromkeys(("mean", "truth_mean", "mae", "mae_z", "psnr", "ssim_3d"), math.nan)
     if inside.any():
@@ -175,7 +188,10 @@ def region_scores(
         a, b = (one[box] - np.float32(pair.scale.low) for one in (truth, other))
         found["mean"] = float(np.mean(other[inside], dtype=np.float64))
         found["truth_mean"] = float(np.mean(truth[inside], dtype=np.float64))
-        found["mae"], found["psnr"] = mae(truth, other, inside), psnr(truth, other, width, inside)
+        found["mae"], found["psnr"] = (
+            mae(truth, other, inside),
+            psnr(truth, other, width, inside),
+        )
         found["mae_z"] = mae_z(a, b, inside[box])
         found["ssim_3d"] = ssim(a, b, width, dimensions=3, mask=inside[box])
     if overlap is not None:
@@ -193,7 +209,11 @@ def ratio_scores(name: str, over: tuple[str, str], scored: Mapping[str, float]) 
     of_truth = [scored[f"{part}.truth_volume"] for part in over]
     of_image = [scored.get(f"{part}.volume", scored[f"{part}.truth_volume"]) for part in over]
     ratio, truth = (top / bottom if bottom else math.nan for top, bottom in (of_image, of_truth))
-    return {f"{name}.ratio": ratio, f"{name}.truth_ratio": truth, f"{name}.ratio_error": abs(ratio - truth)}
+    return {
+        f"{name}.ratio": ratio,
+        f"{name}.truth_ratio": truth,
+        f"{name}.ratio_error": abs(ratio - truth),
+    }
 
 
 def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> MaskArray | None:
@@ -211,8 +231,7 @@ def mask_of(mask: str | Path | None, truth: Volume, case: CaseFiles) -> MaskArra
         assert path is not None
         if not is_there(path):
             raise BadInput(
-                f"--mask: expected body, brain, cohort (its mask files) or a file, found {mask!s}, and no such file "
-                f"for {case.case} ({path}). Choose one of these."
+                f"--mask: expected body, brain, cohort (its mask files) or a file, found {mask!s}, and no such file for {case.case} ({path}). Choose one of these."
             )
         inside = on_grid_of(truth, path, "mask").data[0] > 0.5
     if not inside.any():
@@ -249,8 +268,7 @@ def on_grid_of(truth: Volume, path: Path, modality: str) -> Volume:
     if same_grid(volume.grid, truth.grid):
         return volume
     raise BadInput(
-        f"{path}: expected the grid of {truth.origin} ({truth.grid}), found {volume.grid}. "
-        "Score images as `voxlate synth` wrote them, on the grid of the truth."
+        f"{path}: expected the grid of {truth.origin} ({truth.grid}), found {volume.grid}. Score images as `voxlate synth` wrote them, on the grid of the truth."
     )
 
 

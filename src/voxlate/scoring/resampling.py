@@ -25,7 +25,8 @@ def bootstrap(values: NDArray[Any], groups: Sequence[str], seed: int) -> tuple[f
     names, member = np.unique(np.asarray(groups), return_inverse=True)
     if len(names) < 2:
         return None
-    sums, counts = np.bincount(member, values), np.bincount(member)
+    sums = np.bincount(member, values)
+    counts = np.bincount(member)
     drawn = np.random.default_rng(seed).integers(len(names), size=(RESAMPLES, len(names)))
     means = sums[drawn].sum(1) / counts[drawn].sum(1)
     low, high = np.percentile(means, [2.5, 97.5])

@@ -23,7 +23,8 @@ Area = Literal["", "whole", "both_masked"]
 Pictures = Literal["", "slices", "crops"]
 
 CROP = 256  # pixels a side: paper 001, table 1
-LARGEST_CROP = 2  # of a slice's longer side: beyond it, a crop shows its own border and little else
+# of a slice's longer side: beyond it, a crop shows its own border and little else
+LARGEST_CROP = 2
 SMALLEST_CROP = 11  # SSIM's window
 MASK = "mask"  # the name of the evaluation's own mask in a slice filter
 
@@ -52,13 +53,16 @@ class Scope:
             return where
         one = self.pictures.removesuffix("s")
         kept = "without the mask" if mask is not None else "where the truth has one value only"
-        parts = [f"mean of each axial {one}'s own score", where, f"{self.pictures} {kept} do not count"]
+        parts = [
+            f"mean of each axial {one}'s own score",
+            where,
+            f"{self.pictures} {kept} do not count",
+        ]
         if cut.slices is not None:
             parts.append(f"nor do slices without {_filter_text(cut.slices)}")
         if self.pictures == "crops":
             parts.append(
-                f"one crop of {cut.size}×{cut.size} pixels a slice, its place drawn by seed {cut.seed} and the truth's "
-                "voxels; a shorter side is extended by the low end of the range"
+                f"one crop of {cut.size}×{cut.size} pixels a slice, its place drawn by seed {cut.seed} and the truth's voxels; a shorter side is extended by the low end of the range"
             )
         return "; ".join(parts)
 
@@ -78,8 +82,7 @@ class Cut:
     def __post_init__(self) -> None:
         if self.size < SMALLEST_CROP:
             raise BadInput(
-                f"--crop: expected at least {SMALLEST_CROP} pixels, the window of SSIM, found {self.size}. "
-                "Choose a larger crop."
+                f"--crop: expected at least {SMALLEST_CROP} pixels, the window of SSIM, found {self.size}. Choose a larger crop."
             )
 
 
@@ -141,8 +144,7 @@ def filter_from(given: SliceFilter | str, mask: object, scopes: Iterable[Scope])
         table = tomllib.loads(f"slices = {braced}")["slices"]
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput(
-            f'--slices: expected a table such as above={{tof="mean",cta=0}}, pixels=200, overlap=0.3, found {given!r}. '
-            "Write it like this."
+            f'--slices: expected a table such as above={{tof="mean",cta=0}}, pixels=200, overlap=0.3, found {given!r}. Write it like this.'
         ) from error
     chosen = fill(SliceFilter, table, "--slices", "Change it in --slices.")
     if MASK in chosen.above and mask is None:
@@ -192,15 +194,18 @@ def _pictures(scope: Scope, pair: ImagePair, truth: Counted) -> Iterator[tuple[d
     most = max(CROP, LARGEST_CROP * height, LARGEST_CROP * width)
     if scope.pictures == "crops" and cut.size > most:
         raise BadInput(
-            f"--crop: expected at most {most} pixels a side for slices of {width}×{height}, found {cut.size}. Choose a "
-            "smaller crop."
+            f"--crop: expected at most {most} pixels a side for slices of {width}×{height}, found {cut.size}. Choose a smaller crop."
         )
     for number in map(int, np.flatnonzero(truth.slices)):
         row = column = 0
         box: tuple[slice, ...] = ()
         if scope.pictures == "crops":
             row, column = crop_place(cut, truth.content, number, _layer(truth.values, number).shape[1:])
-            box = (slice(None), slice(row, row + cut.size), slice(column, column + cut.size))
+            box = (
+                slice(None),
+                slice(row, row + cut.size),
+                slice(column, column + cut.size),
+            )
             inside = None if truth.inside is None else _layer(truth.inside, number)[box]
             if not _counts(_layer(truth.values, number)[box], inside, truth.masked):
                 continue
@@ -231,7 +236,11 @@ def crop_place(cut: Cut, content: str, number: int, shape: tuple[int, ...]) -> t
 
 def _extended(crop: NDArray[Any], size: int, value: float) -> NDArray[Any]:
     """A crop [1, H, W] with rows and columns of one value at the end, up to `size`."""
-    return np.pad(crop, [(0, 0), *((0, size - length) for length in crop.shape[1:])], constant_values=value)
+    return np.pad(
+        crop,
+        [(0, 0), *((0, size - length) for length in crop.shape[1:])],
+        constant_values=value,
+    )
 
 
 def _mean(values: list[float]) -> float:
@@ -254,6 +263,5 @@ def check_pictures(scopes: Iterable[Scope], rows: Iterable[Mapping[str, Any]], c
         if scope.pictures and scope.name not in found:
             rule = "" if cut.slices is None else f" with {_filter_text(cut.slices)}"
             raise BadInput(
-                f"--score {scope.name}: expected {scope.pictures} that show something{rule} in at least one case, "
-                "found none. Change --slices, or check the mask."
+                f"--score {scope.name}: expected {scope.pictures} that show something{rule} in at least one case, found none. Change --slices, or check the mask."
             )

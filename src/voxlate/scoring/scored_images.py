@@ -57,7 +57,8 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
     """
     if not out.is_dir():
         raise BadInput(f"{out}: expected the folder that `voxlate synth` wrote, found none. Check the path.")
-    found, failed = ScoredImages([], [], {}), provenance_of(out).get("failed", {})
+    found = ScoredImages([], [], {})
+    failed = provenance_of(out).get("failed", {})
     folders = {path.name: images for path in sorted(out.iterdir()) if path.is_dir() and (images := images_in(path))}
     stated = {name for name in folders if (out / name / "provenance.json").is_file()}
     for name, images in folders.items():
@@ -75,16 +76,19 @@ def find_items(out: Path, cases: Mapping[str, CaseFiles], where: str) -> ScoredI
                     found.without_truth.append(f"{name}/{modality}")
                     continue
                 made = provenance_of(out, name, modality)
-                std, interval = spread_of(modality, images), interval_of(images, modality, made)
+                std = spread_of(modality, images)
+                interval = interval_of(images, modality, made)
                 found.items.append(Item(case, modality, path, std, interval, made))
     if not found.items:
         refused = next((f" ({case}: {why})" for case, why in found.refused.items()), "")
         raise BadInput(
-            f"{out}: expected <case>/<modality>.nii.gz with the names of the cases in {where}, found none that "
-            f"match{refused}. Check the two folders and the names of the modalities."
+            f"{out}: expected <case>/<modality>.nii.gz with the names of the cases in {where}, found none that match{refused}. Check the two folders and the names of the modalities."
         )
     for mine in items_by_modality(found.items).values():
-        _check_one_way(out, {item.case.case: item.provenance for item in mine if item.case.case in stated})
+        _check_one_way(
+            out,
+            {item.case.case: item.provenance for item in mine if item.case.case in stated},
+        )
     _check_own_scans(out, {item.case.case for item in found.items}, cases)
     return found
 
@@ -103,7 +107,11 @@ def spread_of(modality: str, images: Mapping[str, Path]) -> Path | None:
 
 def _scans(case: CaseFiles) -> set[Path]:
     """All files of a case."""
-    return {*case.files.values(), *case.labels.values(), *([case.mask] if case.mask else [])}
+    return {
+        *case.files.values(),
+        *case.labels.values(),
+        *([case.mask] if case.mask else []),
+    }
 
 
 def not_scored(out: Path, found: ScoredImages, cases: Mapping[str, CaseFiles]) -> dict[str, str]:
@@ -112,8 +120,10 @@ def not_scored(out: Path, found: ScoredImages, cases: Mapping[str, CaseFiles]) -
     Of the cases that synth was asked for, else of all.
     """
     made = provenance_of(out)
-    scored, targets = {(item.case.case, item.modality) for item in found.items}, items_by_modality(found.items)
-    reasons, absent = made.get("failed", {}) | found.refused, dict[str, str]()
+    scored = {(item.case.case, item.modality) for item in found.items}
+    targets = items_by_modality(found.items)
+    reasons = made.get("failed", {}) | found.refused
+    absent = dict[str, str]()
     for case in made.get("cases") or cases:
         expected = set(targets) & set(cases[case].files) - _given(out, case) if case in cases else set[str]()
         for name in sorted(name for name in expected if (case, name) not in scored):
@@ -137,8 +147,7 @@ def _check_one_way(out: Path, made: Mapping[str, Mapping[str, Any]]) -> None:
         first, second, *_ = ways.values()
         groups = [f"{len(cases)} as {cases[0]}" for cases in ways.values()]
         raise BadInput(
-            f"{out}: expected images made in one way, found {len(ways)} ({', '.join(groups)}) that differ in "
-            f"{difference(made[first[0]], made[second[0]])}. Run synth again over all cases, or into another folder."
+            f"{out}: expected images made in one way, found {len(ways)} ({', '.join(groups)}) that differ in {difference(made[first[0]], made[second[0]])}. Run synth again over all cases, or into another folder."
         )
 
 
@@ -150,14 +159,14 @@ def _check_own_scans(out: Path, scored: Collection[str], cases: Mapping[str, Cas
         owned = {owners.get(place.resolve(), name) for place in stated_inputs(made).values()}
         if others := (owned | ({made.get("case", name)} & cases.keys())) - {name}:
             raise BadInput(
-                f"{out / name}: expected an image made from the scans of {name}, found one of "
-                f"{', '.join(sorted(others))} by its provenance. Give the folder its case's name again."
+                f"{out / name}: expected an image made from the scans of {name}, found one of {', '.join(sorted(others))} by its provenance. Give the folder its case's name again."
             )
 
 
 def images_in(folder: Path) -> dict[str, Path]:
     """Image files by modality: those that synth wrote, where it says so; of several formats the one with least loss."""
-    listed, images = provenance_of(folder).get("images"), dict[str, Path]()
+    listed = provenance_of(folder).get("images")
+    images = dict[str, Path]()
     for ending in reversed(scan_endings()):
         found = [path for path in sorted(folder.glob(f"*{ending}")) if listed is None or path.name in listed]
         images |= {_modality(path.name): path for path in found}
@@ -184,14 +193,14 @@ def check_unchanged(out: Path, document: Mapping[str, Any]) -> None:
         case, modality = name.split("/")
         if (out / case).is_dir() and _is_other(out / case, modality, content):
             raise BadInput(
-                f"{out}: expected scores of the images that lie here, found {name} changed since. "
-                "Run voxlate evaluate again."
+                f"{out}: expected scores of the images that lie here, found {name} changed since. Run voxlate evaluate again."
             )
 
 
 def _is_other(folder: Path, modality: str, content: str) -> bool:
     """Whether the image of a case is another one than that of this content."""
-    listed, path = provenance_of(folder).get("images"), images_in(folder).get(modality)
+    listed = provenance_of(folder).get("images")
+    path = images_in(folder).get(modality)
     if listed and modality not in map(_modality, listed):
         return True
     return path is not None and content_hash(path) != content

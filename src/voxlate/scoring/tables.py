@@ -24,7 +24,8 @@ from voxlate.scoring.resampling import RESAMPLES, bootstrap, mean_and_sd
 from voxlate.scoring.verdict import MADE, Verdict, coloured, verdicts
 
 NARROWEST = 13  # of a method's column: 0.994 ± 0.001
-MAIN = ("mae", "ssim_2d", "coverage", "mae_bound", "mae_bound_held")  # metrics that are printed without --all
+# metrics that are printed without --all
+MAIN = ("mae", "ssim_2d", "coverage", "mae_bound", "mae_bound_held")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,12 @@ class Row:
 
     @property
     def head(self) -> dict[str, Any]:
-        return {"case": self.case, "patient": self.patient, "modality": self.modality, "answer": self.answer}
+        return {
+            "case": self.case,
+            "patient": self.patient,
+            "modality": self.modality,
+            "answer": self.answer,
+        }
 
     def flat(self) -> dict[str, Any]:
         return self.head | _finite(self.scores)
@@ -136,25 +142,51 @@ class Scores:
     def write(self, out: Path) -> None:
         """Write OUT/metrics.json, OUT/metrics.csv and, where scopes have pictures, OUT/pictures.csv."""
         write_json(out / "metrics.json", self.document())
-        columns = ["case", "patient", "modality", "answer", "unit", "range_low", "range_high", "mask"]
+        columns = [
+            "case",
+            "patient",
+            "modality",
+            "answer",
+            "unit",
+            "range_low",
+            "range_high",
+            "mask",
+        ]
         found = {key for row in self.rows for key in row.scores}
         known = metrics_of(self.header)
         columns += [key for key, metric in known.items() if not metric.pooled and ("." not in key or key in found)]
-        _write_csv(out / "metrics.csv", columns, (row.flat() | self._stated(row) for row in self.rows))
+        _write_csv(
+            out / "metrics.csv",
+            columns,
+            (row.flat() | self._stated(row) for row in self.rows),
+        )
         pictures = [row.head | self._stated(row) | _finite(one) for row in self.rows for one in row.pictures]
         if pictures:
             scores = [key for key in known if any(key in one for one in pictures)]
-            _write_csv(out / "pictures.csv", [*columns[:8], "scope", "slice", "row", "column", *scores], pictures)
+            _write_csv(
+                out / "pictures.csv",
+                [*columns[:8], "scope", "slice", "row", "column", *scores],
+                pictures,
+            )
         else:
-            (out / "pictures.csv").unlink(missing_ok=True)  # of an evaluation before this one
+            # of an evaluation before this one
+            (out / "pictures.csv").unlink(missing_ok=True)
 
     def _stated(self, row: Row) -> dict[str, Any]:
         scale = self.ranges[row.modality]
-        return {"unit": scale.unit, "range_low": scale.low, "range_high": scale.high, "mask": self.choices["mask"]}
+        return {
+            "unit": scale.unit,
+            "range_low": scale.low,
+            "range_high": scale.high,
+            "mask": self.choices["mask"],
+        }
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with (
+        whole_file(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
@@ -247,7 +279,8 @@ class Tables:
         result = Table()
         result.add_column("")
         for column in columns:
-            name, width = _folded(self.methods[column], wide[column]), wide[column]
+            name = _folded(self.methods[column], wide[column])
+            width = wide[column]
             result.add_column(name, justify="right", min_width=width, max_width=width, overflow="fold")
         for modality, mine in self.lines.items():
             for line in mine:

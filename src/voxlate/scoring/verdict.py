@@ -20,7 +20,12 @@ Outcome = Literal["better", "unclear", "worse", "unknown"]
 MADE = "synthesis"  # the answer of rows that are no naive baseline
 METRIC = METRIC_OF["mae"]
 TIE = 0.005  # share of the baseline's error below which a difference prints as 0 %
-SYMBOLS: Mapping[Outcome, str] = {"better": "✓", "unclear": "?", "worse": "✗", "unknown": "–"}
+SYMBOLS: Mapping[Outcome, str] = {
+    "better": "✓",
+    "unclear": "?",
+    "worse": "✗",
+    "unknown": "–",
+}
 STYLES: Mapping[Outcome, str] = {
     "better": "bold green",
     "unclear": "yellow",
@@ -75,7 +80,8 @@ class Compared:
     @property
     def share(self) -> float:
         """By which part of the baseline's the error of the synthesis is lower; −∞ where the baseline has none."""
-        own, other = float(self.synthesis.mean()), float(self.naive.mean())
+        own = float(self.synthesis.mean())
+        other = float(self.naive.mean())
         if other > 0:
             return 1 - own / other
         return 0.0 if own == 0 else -np.inf
@@ -128,7 +134,10 @@ def verdict_on(
 
 
 def _compared(
-    baseline: str, own: Mapping[str, float], other: Mapping[str, float], patients: Mapping[str, str]
+    baseline: str,
+    own: Mapping[str, float],
+    other: Mapping[str, float],
+    patients: Mapping[str, str],
 ) -> Compared | None:
     """None where no case has both."""
     cases = [case for case in own if case in other and np.isfinite([own[case], other[case]]).all()]
@@ -144,7 +153,8 @@ def _compared(
 
 def _outcome(found: Compared) -> Outcome:
     """Better takes most patients, and an interval of the difference without zero; worse takes most patients alone."""
-    half, share = len(found.naive) / 2, found.share
+    half = len(found.naive) / 2
+    share = found.share
     if abs(share) < TIE:
         return "unclear"
     if share < 0:
@@ -155,9 +165,11 @@ def _outcome(found: Compared) -> Outcome:
 
 def _sentence(found: Compared, outcome: Outcome, unit: str, where: str) -> str:
     """The outcome in words."""
-    naive, count = float(found.naive.mean()), len(found.naive)
+    naive = float(found.naive.mean())
+    count = len(found.naive)
     own, other = (_value(value, unit) for value in (float(found.synthesis.mean()), naive))
-    best, share = f"the best naive baseline ({found.baseline}, {other})", _percent(found.share)
+    best = f"the best naive baseline ({found.baseline}, {other})"
+    share = _percent(found.share)
     patients = f"{found.lower_on} of {count} patient{'' if count == 1 else 's'}"
     one = "; one patient says nothing of others" if count == 1 else ""
     if outcome == "better":

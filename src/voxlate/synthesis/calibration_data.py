@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
 
 from voxlate.data.case import LABEL, MASK, PreparedCase, digest, prepare_case
 from voxlate.data.layout import laid_out
 from voxlate.data.presets import CaseFiles
 from voxlate.errors import BadInput
-from voxlate.files import whole_file
 from voxlate.images.grid import Volume, oriented, same_grid
 from voxlate.images.intensity import Scale
 from voxlate.images.io import content_hash, read_volume
-from voxlate.records import Record, Shape
+from voxlate.records import Record, Shape, checksum, write_tensors
 from voxlate.scoring.provenance import recorded_splits
 from voxlate.synthesis.calls import PatchProgress
 from voxlate.synthesis.inputs import preparation_for
@@ -84,8 +82,7 @@ class Collector:
         arrays = self._kept(kept)
         if arrays is None:
             arrays = dict(_flat(self._draw(case, progress)))
-            with whole_file(kept) as temporary:
-                safetensors.numpy.save_file(arrays, temporary, {"sha256": _digest(arrays)})
+            write_tensors(kept, arrays, {"sha256": checksum("", arrays)})
         found = _nested(arrays)
         patches = Patches(**found.pop(PATCHES))
         return {name: Evidence(case.case, case.patient or case.case, **one) for name, one in found.items()}, patches
@@ -99,7 +96,7 @@ class Collector:
             with Record(path, "what a case teaches", "It is made again.").tensors() as file:
                 wanted = kept_shapes(file.shapes, self.texts, len(recipe.data.source), recipe.synth.samples)
                 arrays = file.read(wanted)
-                return arrays if file.text("sha256") == _digest(arrays) else None
+                return arrays if file.text("sha256") == checksum("", arrays) else None
         except BadInput:
             return None
 
@@ -184,10 +181,14 @@ class Collector:
         def at(values: np.ndarray) -> Any:
             return values.reshape(-1, *values.shape[3:])[places]
 
+        sampled = image.each(at)
         return {
             "features": at(voxel_features(image.values, sources, image.sd)),
             "truth": at(truth.scales[name].forward(known) if spec.window else truth.scales[name].of(known)),
-            **vars(image.each(at)),
+            "made": sampled.values,  # the key of version 0.6
+            "sd": sampled.sd,
+            "low": sampled.low,
+            "high": sampled.high,
             "truth_parts": {part: at(mask) for part, mask in of_truth.items()},
             "made_parts": {part: at(mask) for part, mask in of_made.items()},
         }
@@ -216,13 +217,6 @@ def kept_shapes(
             there = [key for number, key in enumerate(keys) if number == 0 or key in found]
             shapes |= dict.fromkeys(there, Shape((voxels,), ("BOOL",), 0, 1))
     return shapes
-
-
-def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    found = hashlib.sha256()
-    for name, one in sorted(arrays.items()):
-        found.update(f"{name}{one.shape}{one.dtype}".encode() + one.tobytes())
-    return found.hexdigest()
 
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, np.ndarray]]:

@@ -9,7 +9,11 @@ import torch
 
 from voxlate.devices import wait_for
 
-PARTS = {"data": "waiting for data", "forward": "forward", "backward": "backward and optimiser"}
+PARTS = {
+    "data": "waiting for data",
+    "forward": "forward",
+    "backward": "backward and optimiser",
+}
 
 
 class _Mark(Protocol):
@@ -31,7 +35,8 @@ class Clock:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.seconds = device, dict.fromkeys(PARTS, 0.0)
+        self.device = device
+        self.seconds = dict.fromkeys(PARTS, 0.0)
         self.laps: deque[tuple[str, _Mark, _Mark]] = deque()
         self.last = self._mark()
 
@@ -41,7 +46,8 @@ class Clock:
 
     def lap(self, part: str) -> None:
         """End a lap, which belongs to a part, and begin the next."""
-        begin, self.last = self.last, self._mark()
+        begin = self.last
+        self.last = self._mark()
         self.laps.append((part, begin, self.last))
         while self.laps and self.laps[0][2].query():
             passed, first, end = self.laps.popleft()

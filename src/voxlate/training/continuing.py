@@ -44,15 +44,22 @@ def train_further(
     stated = read_run(run.provenance)
     started = {"begun": stated["data"].get("start"), "fold": stated["data"].get("fold")}
     recipe = from_dict(stated["recipe"], f"{run.provenance}", allow_code=True)
-    return train(recipe, _prepared(run, stated), run.folder, **started, device=device, progress=progress, say=say)
+    return train(
+        recipe,
+        _prepared(run, stated),
+        run.folder,
+        **started,
+        device=device,
+        progress=progress,
+        say=say,
+    )
 
 
 def _open(run: Run, steps: int | None, minutes: float | None, data: Path | None, say: Say) -> None:
     """Check that the run can go on, and write into it where its cohort is and what is asked for."""
     if not run.provenance.is_file():
         raise BadInput(
-            f"{run.folder}: expected a run to train further, found no provenance.json in it. To train a new one, give "
-            "a recipe, --data PREPARED and --out RUN."
+            f"{run.folder}: expected a run to train further, found no provenance.json in it. To train a new one, give a recipe, --data PREPARED and --out RUN."
         )
     with locked(run.folder):
         stated = read_run(run.provenance)
@@ -82,13 +89,17 @@ def _check_cohort(run: Run, stated: dict[str, Any]) -> None:
         )
     if open_cohort(place).digest != stated["data"]["cohort"]:
         raise BadInput(
-            f"{place}: expected the prepared cohort that {run.folder} was trained on, found other scans or another "
-            "cohort.json. Give that cohort with --data."
+            f"{place}: expected the prepared cohort that {run.folder} was trained on, found other scans or another cohort.json. Give that cohort with --data."
         )
 
 
 def _with_more(
-    run: Run, stated: dict[str, Any], asked: str, steps: int | None, minutes: float | None, say: Say
+    run: Run,
+    stated: dict[str, Any],
+    asked: str,
+    steps: int | None,
+    minutes: float | None,
+    say: Say,
 ) -> dict[str, Any]:
     """The provenance of the run with the steps that are asked for; recipe.toml is written before it."""
     recipe = from_dict(stated["recipe"], f"{run.provenance}", allow_code=True)
@@ -102,8 +113,7 @@ def _with_more(
     if not is_finished(run.weights(), recipe.train):
         if asked and (not before or before[-1]["asked"] != asked):
             raise BadInput(
-                f"{run.folder}: expected a finished run for {asked}, found one that stopped before its last step. "
-                f"Resume it first: voxlate train {run.folder}"
+                f"{run.folder}: expected a finished run for {asked}, found one that stopped before its last step. Resume it first: voxlate train {run.folder}"
             )
         _check_resumable(run, stated)
         say(f"resuming {run.folder}, which stopped before step {recipe.train.length}.")
@@ -115,7 +125,10 @@ def _with_more(
     _check_state(run, done["steps"])
     if steps is None:
         steps = _steps_in(minutes or 0, done, say)
-    values = {**stated["recipe"], "train": {**stated["recipe"]["train"], "more": [*(recipe.train.more or ()), steps]}}
+    values = {
+        **stated["recipe"],
+        "train": {**stated["recipe"]["train"], "more": [*(recipe.train.more or ()), steps]},
+    }
     from_dict(values, f"{run.recipe}", allow_code=True)
     head = header(run.recipe.read_text(encoding="utf-8")) if run.recipe.exists() else ""
     write_text(run.recipe, head + tomli_w.dumps(values))
@@ -138,8 +151,7 @@ def _check_resumable(run: Run, stated: dict[str, Any]) -> None:
         _check_state(run, None)
     elif stated["data"].get("start") and _stage_and_step(run)[0] != "final":
         raise BadInput(
-            f"{run.folder}: expected a last stage that had begun, found one that is yet to start from the weights of "
-            "--init. Give the whole command that began this run."
+            f"{run.folder}: expected a last stage that had begun, found one that is yet to start from the weights of --init. Give the whole command that began this run."
         )
 
 
@@ -150,8 +162,7 @@ def _check_state(run: Run, step: int | None) -> None:
         return
     there = f"one of stage '{stage}' at step {found}" if stage else "none"
     raise BadInput(
-        f"{run.state}: expected the state of this run's last step, with the optimiser's moments, found {there}. "
-        f"Restore it, or begin a new run from these weights with --init {run.folder}."
+        f"{run.state}: expected the state of this run's last step, with the optimiser's moments, found {there}. Restore it, or begin a new run from these weights with --init {run.folder}."
     )
 
 

@@ -14,7 +14,8 @@ from voxlate.recipe import needed_code
 from voxlate.records import Count, Digest, NotNegative, Number, Positive, ShortDigest, Tensors, Text
 from voxlate.scoring.provenance import ShownStage, ShownTraining
 
-TYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")  # of what networks hold
+# of what networks hold
+TYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")
 LEAST_SIZE = 4096  # that a number of a network's settings may always have
 
 
@@ -81,15 +82,23 @@ def header_of(file: Tensors) -> dict[str, Any]:
         raise BadInput(
             f"{file.record.path}: expected weights that voxlate saved, found a file without its header. Check the path."
         )
-    record, text = file.record, file.metadata["voxlate"]
+    record = file.record
+    text = file.metadata["voxlate"]
     record.parse(Header, text)
     header: dict[str, Any] = record.table(text)
     recipe = record.fill(_WithRecipe, {"recipe": header["recipe"]}, known=False)["recipe"]
-    sources, targets = recipe["data"]["source"], recipe["data"]["target"]
+    sources = recipe["data"]["source"]
+    targets = recipe["data"]["target"]
     record.check(header["units"].keys() == {*sources, *targets}, "units of other modalities")
     for key in ("target_scales", "target_widths"):
-        record.check(header.get(key, dict.fromkeys(targets)).keys() == set(targets), f"'{key}' of other modalities")
-    for key, known in (("training_ranges", {*sources, *targets}), ("bound", {*sources, *targets})):
+        record.check(
+            header.get(key, dict.fromkeys(targets)).keys() == set(targets),
+            f"'{key}' of other modalities",
+        )
+    for key, known in (
+        ("training_ranges", {*sources, *targets}),
+        ("bound", {*sources, *targets}),
+    ):
         record.check(header.get(key, {}).keys() <= known, f"'{key}' of other modalities")
     ordered = [*header["target_scales"].values(), *header.get("target_widths", {}).values()]
     record.check(all(low <= high for low, high in ordered), "a scale that ends before it begins")
@@ -97,7 +106,10 @@ def header_of(file: Tensors) -> dict[str, Any]:
         pairs = list(zip(one["low"], one["high"]))
         sound = len(one["low"]) == len(one["high"]) == len(POINTS) and all(low <= high for low, high in pairs)
         record.check(sound, "a training range that is none")
-    record.check(header.get("imports", []) == needed_code(header["recipe"]), "'imports' of another recipe")
+    record.check(
+        header.get("imports", []) == needed_code(header["recipe"]),
+        "'imports' of another recipe",
+    )
     _check_sizes(file, header["recipe"])
     return header
 
@@ -111,7 +123,8 @@ def _check_sizes(file: Tensors, recipe: Mapping[str, Any]) -> None:
     stages = [recipe, *(one for one in recipe.get("stages", ()) if isinstance(one, dict))]
     for number in (one for stage in stages for key in ("net", "method") for one in _numbers(stage.get(key))):
         file.record.check(
-            abs(number) <= largest, f"a network of {number!r:.40} in the recipe, which its tensors are not"
+            abs(number) <= largest,
+            f"a network of {number!r:.40} in the recipe, which its tensors are not",
         )
 
 

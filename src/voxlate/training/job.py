@@ -15,7 +15,8 @@ from voxlate.errors import BadInput
 from voxlate.machine import begin_reader, cores
 from voxlate.recipe import FullStage, Recipe
 
-READERS = {"cuda": 4, "xpu": 4, "mps": 2}  # with MPS each holds a torch of its own in memory that the GPU shares
+# with MPS each holds a torch of its own in memory that the GPU shares
+READERS = {"cuda": 4, "xpu": 4, "mps": 2}
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,11 @@ class Job:
 
         moments: where those of their latents are kept.
         """
-        options, world = self.stage.train, self.accelerator.num_processes
+        options = self.stage.train
+        world = self.accelerator.num_processes
         if options.batch % (options.accumulate * world):
             raise BadInput(
-                f"train.batch: expected a multiple of train.accumulate × processes ({options.accumulate} × {world}), "
-                f"found {options.batch}. Change one of them."
+                f"train.batch: expected a multiple of train.accumulate × processes ({options.accumulate} × {world}), found {options.batch}. Change one of them."
             )
         calls = options.accumulate * sum(self.stage.turns.values())
         batches = Batches(

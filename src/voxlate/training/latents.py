@@ -12,11 +12,12 @@ from voxlate.data.prepared import Cohort
 from voxlate.images.intensity import IntensityMap
 from voxlate.nets.autoencoder import AutoencoderNet
 from voxlate.recipe import FullStage
-from voxlate.training.run import checksum
+from voxlate.training.run import weights_checksum
 from voxlate.training.validate import autocast
 
 FOLDER = "latents"  # of a prepared cohort
-VERSION = 1  # another one where networks or intensity maps give other numbers by the same settings
+# another one where networks or intensity maps give other numbers by the same settings
+VERSION = 1
 
 
 def why_not_kept(stage: FullStage, cohort: Cohort) -> str:
@@ -25,7 +26,10 @@ def why_not_kept(stage: FullStage, cohort: Cohort) -> str:
 
 
 def moments_folder(
-    stage: FullStage, cohort: Cohort, intensity: Mapping[str, IntensityMap], autoencoder: AutoencoderNet
+    stage: FullStage,
+    cohort: Cohort,
+    intensity: Mapping[str, IntensityMap],
+    autoencoder: AutoencoderNet,
 ) -> Path:
     """PREPARED/latents/<hash of the autoencoder and of how slices are read>: another autoencoder has another folder."""
     weights = {name: tensor.cpu() for name, tensor in autoencoder.state_dict().items()}
@@ -40,7 +44,7 @@ def moments_folder(
         "net": repr(autoencoder.net),
         "precision": stage.train.precision,
     }
-    return cohort.folder / FOLDER / checksum(read, weights)[:16]
+    return cohort.folder / FOLDER / weights_checksum(read, weights)[:16]
 
 
 def keep_moments(

@@ -34,17 +34,25 @@ class Epochs:
         if self.count < self.steps:
             return False
         self.losses.append(float(self.running) / self.count)
-        self.running, self.count = None, 0
+        self.running = None
+        self.count = 0
         return True
 
     def state(self) -> dict[str, Any]:
         """Tensors and plain values."""
-        return {"steps": self.steps, "losses": list(self.losses), "running": self.running, "count": self.count}
+        return {
+            "steps": self.steps,
+            "losses": list(self.losses),
+            "running": self.running,
+            "count": self.count,
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on as the run began; a state of version 0.6 may lack the steps of an epoch, which are then this one's."""
         self.steps = state.get("steps", self.steps)
-        self.losses, self.count, self.running = list(state["losses"]), state["count"], state["running"]
+        self.losses = list(state["losses"])
+        self.count = state["count"]
+        self.running = state["running"]
 
 
 class Average:
@@ -83,8 +91,15 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         optimisers = {turn: optimiser.state_dict() for turn, optimiser in self.optimisers.items()}
-        weights = {"method": self.method.state_dict(), "averaged": self.averaged.state_dict()}
-        own = {"optimisers": optimisers, "epochs": self.epochs.state(), "memory": self.method.training_state()}
+        weights = {
+            "method": self.method.state_dict(),
+            "averaged": self.averaged.state_dict(),
+        }
+        own = {
+            "optimisers": optimisers,
+            "epochs": self.epochs.state(),
+            "memory": self.method.training_state(),
+        }
         return {**weights, **own, "step": self.step, "seconds": self.seconds}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -95,7 +110,8 @@ class Learner:
         for turn, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][turn])
         self.epochs.load_state(state["epochs"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step = state["step"]
+        self.seconds = state["seconds"]
 
 
 def start_from(method: Method, earlier: Method, name: str) -> str:
@@ -103,13 +119,13 @@ def start_from(method: Method, earlier: Method, name: str) -> str:
 
     Raises BadInput where a weight has no place of its name and shape.
     """
-    here, there = method.without_opponent.state_dict(), earlier.without_opponent.state_dict()
+    here = method.without_opponent.state_dict()
+    there = earlier.without_opponent.state_dict()
     for key, tensor in there.items():
         if key not in here or here[key].shape != tensor.shape:
             found = tuple(here[key].shape) if key in here else "none"
             raise BadInput(
-                f"start_from = '{name}': expected a place for each of its weights, found {found} for '{key}' of shape "
-                f"{tuple(tensor.shape)}. Make the networks alike except for new parts."
+                f"start_from = '{name}': expected a place for each of its weights, found {found} for '{key}' of shape {tuple(tensor.shape)}. Make the networks alike except for new parts."
             )
     method.without_opponent.load_state_dict({**here, **there})
     fresh = len(here) - len(there)
@@ -129,6 +145,5 @@ def train_only(method: Method, part: str) -> None:
     if not moving:
         names = sorted({one for name, _ in method.without_opponent.named_parameters() for one in name.split(".")[:-1]})
         raise BadInput(
-            f"train.only: expected a part of the weights' names ({', '.join(names[:12])}, …), found '{part}', which is "
-            "in none that may move. Change it."
+            f"train.only: expected a part of the weights' names ({', '.join(names[:12])}, …), found '{part}', which is in none that may move. Change it."
         )

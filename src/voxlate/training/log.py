@@ -29,10 +29,16 @@ class Log:
         main: bool,
         on_step: StepCallback,
     ):
-        self.log, self.stage, self.options, self.main, self.on_step = log, stage, options, main, on_step
-        self.begun, self.resumed = time.monotonic() - seconds, seconds
+        self.log = log
+        self.stage = stage
+        self.options = options
+        self.main = main
+        self.on_step = on_step
+        self.begun = time.monotonic() - seconds
+        self.resumed = seconds
         self.previous = (step, seconds)
-        self.warm: tuple[int, float] | None = None  # after the first step of this start, which also allocates
+        # after the first step of this start, which also allocates
+        self.warm: tuple[int, float] | None = None
         self.step_seconds = 0.0  # of a step since then
         self.latest: dict[str, float] = {}
         self.board = None
@@ -48,14 +54,28 @@ class Log:
         else:
             self.step_seconds = (seconds - self.warm[1]) / (step - self.warm[0])
         if self.main and (step % self.options.log_every == 0 or step == self.options.length):
-            steps, passed = step - self.previous[0], seconds - self.previous[1]
+            steps = step - self.previous[0]
+            passed = seconds - self.previous[1]
             rate = self.options.rate(step - 1)
-            common = {"lr": rate, "items_per_s": steps * self.options.batch / max(passed, 1e-9)}
+            common = {
+                "lr": rate,
+                "items_per_s": steps * self.options.batch / max(passed, 1e-9),
+            }
             for turn, parts in losses.items():
                 values = {name: float(value) for name, value in parts.items()}
                 self._write(step, turn=turn, loss=values, **common, seconds=seconds)
-                self._plot({**{f"{turn}/{name}": value for name, value in values.items()}, **common}, step)
-                self.latest = {**self.latest, "loss": values["total"], "items_per_s": common["items_per_s"]}
+                self._plot(
+                    {
+                        **{f"{turn}/{name}": value for name, value in values.items()},
+                        **common,
+                    },
+                    step,
+                )
+                self.latest = {
+                    **self.latest,
+                    "loss": values["total"],
+                    "items_per_s": common["items_per_s"],
+                }
             self.previous = (step, seconds)
         if self.main:
             self.on_step(self.stage, step, self.options.length, self.latest)

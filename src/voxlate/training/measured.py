@@ -65,11 +65,13 @@ def fit_items(batches: Iterable[Batch]) -> ItemBaselines:
             there = {**_sources(batch, item), **_targets(batch, item)}
             for name in {*batch.source_names, *batch.target_names}:
                 size = next(iter(there.values())).size
-                step = max(1, size // VOXELS) | 1  # odd, so that it walks through all columns of a slice
+                # odd, so that it walks through all columns of a slice
+                step = max(1, size // VOXELS) | 1
                 absent = np.full(len(range(0, size, step)), np.nan, np.float32)
                 columns.setdefault(name, []).append(there[name].ravel()[::step] if name in there else absent)
     values = {name: np.concatenate(parts) for name, parts in columns.items()}
-    tables, products = dict[tuple[str, str], Table](), dict[tuple[str, ...], NDArray[np.float64]]()
+    tables = dict[tuple[str, str], Table]()
+    products = dict[tuple[str, ...], NDArray[np.float64]]()
     for target in values:
         for source in values.keys() - {target}:
             if table := _table(values[source], values[target]):
@@ -82,9 +84,11 @@ def _table(source: Values, target: Values) -> Table | None:
     both = np.isfinite(source) & np.isfinite(target)
     if not both.any():
         return None
-    low, high = float(source[both].min()), float(source[both].max())
+    low = float(source[both].min())
+    high = float(source[both].max())
     bins = _bins(source[both], low, high)
-    counts, sums = np.bincount(bins, minlength=BINS), np.bincount(bins, target[both], BINS)
+    counts = np.bincount(bins, minlength=BINS)
+    sums = np.bincount(bins, target[both], BINS)
     filled = np.flatnonzero(counts)
     means = np.interp(np.arange(BINS), filled, sums[filled] / counts[filled])
     return Table(low, high, means.astype(np.float32))
@@ -139,7 +143,8 @@ class Measured:
     def add(self, batch: Batch, given: Batch, image: Tensor) -> None:
         """Measure a batch; given: what the model saw of it; image: what it made."""
         for item in range(len(batch)):
-            sources, label = _sources(given, item), str(self.count)
+            sources = _sources(given, item)
+            label = str(self.count)
             self.count += 1
             for name, truth in _targets(batch, item).items():
                 if name in sources:
@@ -161,7 +166,8 @@ def begin_measuring(recipe: Recipe, stage: FullStage, cohort: Cohort) -> Measure
 
     Where no training case has both sources and targets, only copies remain.
     """
-    data, wanted = in_pairs(stage), {*stage.data.source, *stage.data.target}
+    data = in_pairs(stage)
+    wanted = {*stage.data.source, *stage.data.target}
     training: Iterable[Batch] = ()
     if not stage.data.apart or any(wanted <= set(one.present) for one in cohort.cases if one.split == "train"):
         training = validation_batches(cohort, data, recipe.intensity, split="train", batch=1, limit=ITEMS)

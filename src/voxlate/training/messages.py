@@ -27,10 +27,7 @@ def notes_on(recipe: Recipe, cohort: Cohort) -> list[str]:
 def fold_note(cohort: Cohort, fold: int) -> str:
     """Which cases a fold holds out."""
     train, val, test = (cohort.splits[name] for name in SPLITS)
-    return (
-        f"fold {fold} of {FOLDS}: {len(train)} cases train, {len(val)} validate ({first_of(val)}); the test "
-        f"split ({len(test)}) is left alone."
-    )
+    return f"fold {fold} of {FOLDS}: {len(train)} cases train, {len(val)} validate ({first_of(val)}); the test split ({len(test)}) is left alone."
 
 
 def _of_stage(stage: FullStage, recipe: Recipe, cohort: Cohort) -> Iterator[str]:
@@ -78,10 +75,7 @@ def _sides(stage: FullStage, cohort: Cohort) -> str:
     """How many cases have the sources, and how many the targets, where they are taken apart."""
     training = [set(one.present) for one in cohort.cases if one.split == "train"]
     given, made = (sum(set(side) <= there for there in training) for side in (stage.data.source, stage.data.target))
-    return (
-        f"without pairs: {given} training cases have {', '.join(stage.data.source)}, {made} have "
-        f"{', '.join(stage.data.target)}; validation needs cases with both."
-    )
+    return f"without pairs: {given} training cases have {', '.join(stage.data.source)}, {made} have {', '.join(stage.data.target)}; validation needs cases with both."
 
 
 def _misaligned(stage: FullStage, cohort: Cohort) -> str:
@@ -97,10 +91,7 @@ def _misaligned(stage: FullStage, cohort: Cohort) -> str:
     kept = f" {unknown} cases that prepare did not examine stay in (--audit-cases)." if unknown else ""
     if not far:
         return kept.lstrip()
-    return (
-        f"left out of training, out of register by more than data.most_misaligned_mm = {most:g}: {len(far)} of "
-        f"{len(every)} cases, {', '.join(far)}.{kept}"
-    )
+    return f"left out of training, out of register by more than data.most_misaligned_mm = {most:g}: {len(far)} of {len(every)} cases, {', '.join(far)}.{kept}"
 
 
 def _start_note(stage: FullStage, recipe: Recipe) -> str:
@@ -109,20 +100,15 @@ def _start_note(stage: FullStage, recipe: Recipe) -> str:
     for other in recipe.all_stages:
         if other.name == stage.start_from and other.data.patch[1:] != own:
             seen = "×".join(map(str, other.data.patch[1:]))
-            return (
-                f"stage '{stage.name}' sees patches of {own[0]}×{own[1]}, '{other.name}', whose weights it starts "
-                f"from, of {seen}: set data.patch and stages.{other.name}.data.patch alike."
-            )
+            return f"stage '{stage.name}' sees patches of {own[0]}×{own[1]}, '{other.name}', whose weights it starts from, of {seen}: set data.patch and stages.{other.name}.data.patch alike."
     return ""
 
 
 def _validation_plan(stage: FullStage, synth: Synthesis) -> str:
     """How the stage is validated, and what share of the training that costs."""
-    options, sampling = stage.train, stage.validation_sampling(synth)
+    options = stage.train
+    sampling = stage.validation_sampling(synth)
     often = f"every {options.validate_every} steps" if options.validate_every else "at the end"
     drawn = f" drawn by {sampling.sampler} in {sampling.steps} steps" if stage.method.iterates else ""
     share = stage.validation_share(sampling)
-    return (
-        f"validation of stage '{stage.name}' {often}: {options.validation_items} items{drawn}, {share:.1%} of the "
-        "network evaluations."
-    )
+    return f"validation of stage '{stage.name}' {often}: {options.validation_items} items{drawn}, {share:.1%} of the network evaluations."

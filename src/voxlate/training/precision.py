@@ -32,13 +32,16 @@ from voxlate.nets.unet import UNet
 from voxlate.recipe import Recipe, with_trainings
 from voxlate.training.run import Run, begun_trainings
 
-FASTER = 0.9  # of float32's time: what bfloat16 may take at most, so that noise of the clock does not decide
+# of float32's time: what bfloat16 may take at most, so that noise of the clock does not decide
+FASTER = 0.9
 NET = UNet(width=32, multipliers=(1, 2), blocks=1, middle_attention=False)
 BATCH = 2
 SMALLEST, LARGEST = 32, 256  # pixels a side
-LEAST_SECONDS = 0.03  # of a float32 step: shorter ones are all overhead, as on many cores, and the image is enlarged
+# of a float32 step: shorter ones are all overhead, as on many cores, and the image is enlarged
+LEAST_SECONDS = 0.03
 ROUNDS, FEWEST = 7, 3  # in which both are timed, one after the other
-SECONDS = 1.0  # after which the probe ends with FEWEST rounds, or with one that leaves no doubt
+# after which the probe ends with FEWEST rounds, or with one that leaves no doubt
+SECONDS = 1.0
 NO_DOUBT = 1.5
 
 _log = logging.getLogger(__name__)
@@ -102,7 +105,10 @@ def choose(device: torch.device) -> Choice:
         return Choice("float32", f"float32: bfloat16 was not tested on devices of type {device.type}")
     ratio = kept_ratio(this_machine())
     precision: Precision = "bfloat16" if ratio <= FASTER else "float32"
-    return Choice(precision, f"{precision}: a step in bfloat16 takes {ratio:.2g} times as long as in float32 here")
+    return Choice(
+        precision,
+        f"{precision}: a step in bfloat16 takes {ratio:.2g} times as long as in float32 here",
+    )
 
 
 def this_machine() -> Machine:
@@ -121,7 +127,8 @@ def _cpu_name() -> str:
 
     Virtual machines give CPUs of several generations one name.
     """
-    name, able = platform.processor() or platform.machine(), ""
+    name = platform.processor() or platform.machine()
+    able = ""
     with suppress(OSError):
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
         name = next(iter(re.findall(r"^model name\s*: (.+)$", text, re.MULTILINE)), name)
@@ -139,7 +146,8 @@ def cache_folder() -> Path:
     if sys.platform == "darwin":
         return home / "Library" / "Caches" / "voxlate"
     stated = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (stated if stated.is_absolute() else home / ".cache") / "voxlate"  # relative ones: ignored, by the standard
+    # relative ones: ignored, by the standard
+    return (stated if stated.is_absolute() else home / ".cache") / "voxlate"
 
 
 def ratio_file(machine: Machine) -> Path:
@@ -158,8 +166,7 @@ def kept_ratio(machine: Machine) -> float:
         keep_ratio(machine, ratio)
     except (BadInput, OSError):
         _log.warning(
-            f"{path.parent}: expected a cache folder to write in, found none, so every command measures anew whether "
-            "bfloat16 is faster here (about a second); set VOXLATE_CACHE to a folder that can be written."
+            f"{path.parent}: expected a cache folder to write in, found none, so every command measures anew whether bfloat16 is faster here (about a second); set VOXLATE_CACHE to a folder that can be written."
         )
     return ratio
 
@@ -182,13 +189,19 @@ def _read(path: Path, machine: Machine) -> float | None:
 
 def measured_ratio(clock: Callable[[], float] = time.perf_counter) -> float:
     """The median over interleaved rounds of a small U-Net's forward and backward pass, bfloat16 over float32."""
-    begun, ratios = clock(), list[float]()
-    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
+    begun = clock()
+    ratios = list[float]()
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+    ):
         net = NET.build(Channels(images={"image": 1}, out=1))
         size = SMALLEST
         while True:
             images = torch.randn(BATCH, 1, 1, size, size)
-            _seconds(net, images, clock, low=False)  # the first of a size also makes kernels
+            # the first of a size also makes kernels
+            _seconds(net, images, clock, low=False)
             if size == LARGEST or _seconds(net, images, clock, low=False) >= LEAST_SECONDS:
                 break
             size *= 2

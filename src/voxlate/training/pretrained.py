@@ -41,15 +41,25 @@ def import_autoencoder(source: Source, weights: Path | str, out: Path | str) -> 
 
     Raises BadInput where the file is no such autoencoder, or has a key too many, lacks one, or one of another shape.
     """
-    weights, out = Path(weights), Path(out)
+    weights = Path(weights)
+    out = Path(out)
     net, state = read_autoencoder(source, weights)
     made = _recipe(source, net)
     method = made.build()
     method.load_state_dict({f"net.{name}": tensor for name, tensor in state.items()})
     with weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    origin = {"file": weights.name, "sha256": digest, "format": f"{source} (latent diffusion)"}
-    run = begin_run(out, made, f"# Imported from {weights.name} (sha256 {digest}).\n", {"imported": origin})
+    origin = {
+        "file": weights.name,
+        "sha256": digest,
+        "format": f"{source} (latent diffusion)",
+    }
+    run = begin_run(
+        out,
+        made,
+        f"# Imported from {weights.name} (sha256 {digest}).\n",
+        {"imported": origin},
+    )
     save_weights(run.weights(), method, {**_header(made, method), "imported": origin})
     return run
 
@@ -60,7 +70,8 @@ def read_autoencoder(source: Source, path: Path) -> tuple[KLAutoencoder, dict[st
         names = list(file.shapes)
         prefix = PREFIX if any(name.startswith(PREFIX) for name in names) else ""
         own = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
-        own = {ours: name for ours, name in own.items() if not ours.startswith("loss.")}  # of its critic and LPIPS
+        # of its critic and LPIPS
+        own = {ours: name for ours, name in own.items() if not ours.startswith("loss.")}
         theirs = {ours: file.file.get_tensor(name).float() for ours, name in own.items()}
     net = _detected(source, {name: tuple(one.shape) for name, one in theirs.items()}, str(path))
     with torch.device("meta"):
@@ -68,13 +79,15 @@ def read_autoencoder(source: Source, path: Path) -> tuple[KLAutoencoder, dict[st
     wanted = _names(net, built, theirs)
     if unknown := sorted(theirs.keys() - {name for names in wanted.values() for name in names}):
         raise _unlike(f"{path}: expected the weights of {source}, found the unknown key '{unknown[0]}'")
-    state = {"scale": torch.ones(())}  # known once a cohort's latents are (see Autoencoding.finish)
+    # known once a cohort's latents are (see Autoencoding.finish)
+    state = {"scale": torch.ones(())}
     for ours, place in built.named_parameters():
         for name in wanted[ours]:
             if name not in theirs:
                 raise _unlike(f"{path}: expected the weights of {source}, found no key '{name}'")
         made = _grey(ours, torch.cat([theirs[name] for name in wanted[ours]]), len(built.decoder) - 1)
-        made = made.flatten(1) if place.ndim == 2 else made  # attention is of kernels of one pixel there
+        # attention is of kernels of one pixel there
+        made = made.flatten(1) if place.ndim == 2 else made
         if made.shape != place.shape:
             found = tuple(theirs[wanted[ours][0]].shape)
             raise _unlike(f"{path}: expected '{wanted[ours][0]}' of the size of its neighbours, found {found}")
@@ -103,25 +116,30 @@ def _detected(source: Source, shapes: Mapping[str, tuple[int, ...]], where: str)
     stem, latent = (shapes.get(f"{name}.weight", ()) for name in ("encoder.conv_in", "post_quant_conv"))
     if len(stem) != 4 or len(latent) != 4 or not firsts:
         raise BadInput(
-            f"{where}: expected an autoencoder in the layout of latent diffusion or of diffusers' AutoencoderKL, found "
-            f"other weights ({', '.join(list(shapes)[:2]) or 'none'}, …). Choose another file."
+            f"{where}: expected an autoencoder in the layout of latent diffusion or of diffusers' AutoencoderKL, found other weights ({', '.join(list(shapes)[:2]) or 'none'}, …). Choose another file."
         )
     if len(firsts) != LEVELS[source]:
-        right = next((name for name, levels in LEVELS.items() if levels == len(firsts)), "none that can be imported")
+        right = next(
+            (name for name, levels in LEVELS.items() if levels == len(firsts)),
+            "none that can be imported",
+        )
         raise BadInput(
-            f"{where}: expected {source}, which halves the sides {LEVELS[source] - 1} times, found {len(firsts) - 1} "
-            f"halvings ({right}). Name that one, or choose another file."
+            f"{where}: expected {source}, which halves the sides {LEVELS[source] - 1} times, found {len(firsts) - 1} halvings ({right}). Name that one, or choose another file."
         )
     width, colours = stem[:2]
     if width % GROUPS or width < LEAST_WIDTH or colours != 3 or any(one % width for one in firsts):
         raise _unlike(
-            f"{where}: expected channels in multiples of {GROUPS} from {LEAST_WIDTH} and three colours, found "
-            f"{firsts} and {colours}"
+            f"{where}: expected channels in multiples of {GROUPS} from {LEAST_WIDTH} and three colours, found {firsts} and {colours}"
         )
     blocks = sum(f"encoder.{down}.0.{block}.{number}.conv1.weight" in shapes for number in range(len(shapes)))
     multipliers = tuple(one // width for one in firsts)
     return KLAutoencoder(
-        width=width, multipliers=multipliers, blocks=blocks, latent=latent[1], border="zeros", norm_eps=NORM_EPS
+        width=width,
+        multipliers=multipliers,
+        blocks=blocks,
+        latent=latent[1],
+        border="zeros",
+        norm_eps=NORM_EPS,
     )
 
 
@@ -129,7 +147,10 @@ def _names(net: KLAutoencoder, built: AutoencoderNet, theirs: Mapping[str, Tenso
     """The published names of each of our parameters; queries, keys and values are three of theirs."""
     diffusers = any(".resnets." in name for name in theirs)
     found = dict[str, list[str]]()
-    for part, scopes in (("encoder", _encoder_scopes(net, diffusers)), ("decoder", _decoder_scopes(net, diffusers))):
+    for part, scopes in (
+        ("encoder", _encoder_scopes(net, diffusers)),
+        ("decoder", _decoder_scopes(net, diffusers)),
+    ):
         for number, scope in enumerate(scopes):
             module = getattr(built, part)[number]
             for leaf, _ in module.named_parameters():
@@ -160,17 +181,24 @@ def _encoder_scopes(net: KLAutoencoder, diffusers: bool) -> list[str]:
     down, block, halving = (
         ("down_blocks", "resnets", "downsamplers.0") if diffusers else ("down", "block", "downsample")
     )
-    scopes, last = ["conv_in"], len(net.multipliers) - 1
+    scopes = ["conv_in"]
+    last = len(net.multipliers) - 1
     for level in range(last + 1):
         scopes += [f"{down}.{level}.{block}.{number}" for number in range(net.blocks)]
         scopes += [f"{down}.{level}.{halving}"] if level < last else []
-    return [*scopes, *_middle_scopes(diffusers), "conv_norm_out" if diffusers else "norm_out", "conv_out"]
+    return [
+        *scopes,
+        *_middle_scopes(diffusers),
+        "conv_norm_out" if diffusers else "norm_out",
+        "conv_out",
+    ]
 
 
 def _decoder_scopes(net: KLAutoencoder, diffusers: bool) -> list[str]:
     """As _encoder_scopes; diffusers numbers levels in the order in which they run, CompVis by their size."""
     up, block, doubling = ("up_blocks", "resnets", "upsamplers.0") if diffusers else ("up", "block", "upsample")
-    scopes, last = ["conv_in", *_middle_scopes(diffusers)], len(net.multipliers) - 1
+    scopes = ["conv_in", *_middle_scopes(diffusers)]
+    last = len(net.multipliers) - 1
     for level in range(last, -1, -1):
         place = last - level if diffusers else level
         scopes += [f"{up}.{place}.{block}.{number}" for number in range(net.blocks + 1)]
@@ -219,12 +247,21 @@ def is_imported(run: Run) -> bool:
 
 def unfit(run: Run, stage: FullStage) -> str:
     """Why a pretrained autoencoder cannot take the place of a stage's; "" where it can."""
-    theirs, ours = read_header(run.weights())["recipe"], {"kind": stage.net.kind, **to_tables(stage.net)}
+    theirs = read_header(run.weights())["recipe"]
+    ours = {"kind": stage.net.kind, **to_tables(stage.net)}
     return first_change(theirs["net"], ours, "net")
 
 
 def net_changes(run: Run) -> str:
     """The options that give a latent recipe's autoencoder the network of a pretrained one."""
     net = read_header(run.weights())["recipe"]["net"]
-    own = ("width", "multipliers", "blocks", "latent", "middle_attention", "border", "norm_eps")
+    own = (
+        "width",
+        "multipliers",
+        "blocks",
+        "latent",
+        "middle_attention",
+        "border",
+        "norm_eps",
+    )
     return " ".join(f"--set 'stages.autoencoder.net.{key}={json.dumps(net[key])}'" for key in own)

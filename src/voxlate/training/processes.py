@@ -25,11 +25,11 @@ def processes(device: str) -> tuple[Accelerator, torch.device]:
     Alone it trains on the device of that name; of several, each has the GPU that its launcher gave it, or a CPU.
     Raises BadInput where there is no such device, and for several processes on MPS.
     """
-    chosen, several = find_device(device), int(os.environ.get("WORLD_SIZE", "1")) > 1
+    chosen = find_device(device)
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if several and chosen.type == "mps":
         raise BadInput(
-            "--device: expected GPUs or a CPU that several processes can share a training on, found mps. Start one "
-            "process, or give --device cpu."
+            "--device: expected GPUs or a CPU that several processes can share a training on, found mps. Start one process, or give --device cpu."
         )
     # of a single process accelerate is not asked for a device: it would take any, and refuse another one later
     accelerator = Accelerator(cpu=chosen.type == "cpu" or not several)

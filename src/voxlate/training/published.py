@@ -32,7 +32,19 @@ from voxlate.records import Record
 from voxlate.training.run import Run, begin_run, made_by, save_weights
 
 SCOPES = {  # of our classes; modules of others are no scopes: their parts count as their owner's
-    **{name: name for name in ("Conv", "Dense", "RMSNorm", "GroupNorm", "LayerNorm", "Block", "ResNetBlock", "SwiGLU")},
+    **{
+        name: name
+        for name in (
+            "Conv",
+            "Dense",
+            "RMSNorm",
+            "GroupNorm",
+            "LayerNorm",
+            "Block",
+            "ResNetBlock",
+            "SwiGLU",
+        )
+    },
     **{name: name for name in ("Transformer", "DiTBlock", "FinalLayer")},
     "ExactDense": "Dense",
     "Down": "PixelShuffleDownsample",
@@ -102,7 +114,8 @@ def import_run(weights: Path | str, out: Path | str, changes: Mapping[str, str] 
     changes: to the recipe, as with --set. Raises BadInput where the file is none of the four networks, or its channels
     are not those of the recipe's modalities.
     """
-    weights, out = Path(weights), Path(out)
+    weights = Path(weights)
+    out = Path(out)
     found, state = read_weights(weights)
     made = _recipe(found, weights, changes)
     with torch.device("meta"):
@@ -111,7 +124,12 @@ def import_run(weights: Path | str, out: Path | str, changes: Mapping[str, str] 
     with weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     origin = {"file": weights.name, "sha256": digest, "format": "xmodality (flax)"}
-    run = begin_run(out, made, f"# Imported from {weights.name} (sha256 {digest}).\n", {"imported": origin})
+    run = begin_run(
+        out,
+        made,
+        f"# Imported from {weights.name} (sha256 {digest}).\n",
+        {"imported": origin},
+    )
     save_weights(run.weights(), method, {**_header(made, method), "imported": origin})
     return run
 
@@ -146,7 +164,8 @@ def _leaf(parameter: str, shape: tuple[int, ...], product: bool) -> tuple[str, t
 
 
 def _attention_slots(attention: Attention, ours: str, path: str) -> Iterator[tuple[str, Slot]]:
-    channels, heads = attention.out.in_features, attention.heads
+    channels = attention.out.in_features
+    heads = attention.heads
     each = (heads, channels // heads)
     for third, role in enumerate(("query", "key", "value")):
         yield f"{path}{role}/kernel", Slot(f"{ours}qkv.weight", (channels, *each), third)
@@ -206,11 +225,11 @@ def _recipe(found: PublishedNetwork, weights: Path, changes: Mapping[str, str] |
     name = "tof_to_cta_adm" if found.noisy and found.name == "unet" else f"tof_to_cta_{found.name}"
     made = recipes.read(name, changes)
     made = replace(made, net=found.net, title=f"{made.title}: {weights.name}, imported")
-    known, outs = len(made.data.channels), len(made.data.target)
+    known = len(made.data.channels)
+    outs = len(made.data.target)
     if (known + outs * found.noisy, outs) != (found.ins, found.outs):
         raise BadInput(
-            f"{weights}: expected a network of {known} source and {outs} target channels as in the recipe, found "
-            f"{found.ins - found.outs * found.noisy} and {found.outs}. Change data.source and data.target."
+            f"{weights}: expected a network of {known} source and {outs} target channels as in the recipe, found {found.ins - found.outs * found.noisy} and {found.outs}. Change data.source and data.target."
         )
     return made
 
@@ -221,8 +240,7 @@ def _header(made: Recipe, method: nn.Module) -> dict[str, Any]:
     for name in made.data.target:
         if name not in scales:
             raise BadInput(
-                f"intensity.{name}: expected a window, found {kind_of(made.intensity[name])}: without training cases "
-                "nothing else says what the network's numbers mean. Set one."
+                f"intensity.{name}: expected a window, found {kind_of(made.intensity[name])}: without training cases nothing else says what the network's numbers mean. Set one."
             )
     return {
         "recipe": recipes.to_dict(made),
@@ -244,15 +262,15 @@ def detect(shapes: Mapping[str, tuple[int, ...]], where: str) -> PublishedNetwor
         return _dit(file)
     if not file.count("ResNetBlock") or not file.count("Conv"):
         raise BadInput(
-            f"{where}: expected one of the published networks (U-Net, ADM, U-ViT, DiT), found other weights "
-            f"({', '.join(list(shapes)[:2]) or 'none'}, …). Choose another file."
+            f"{where}: expected one of the published networks (U-Net, ADM, U-ViT, DiT), found other weights ({', '.join(list(shapes)[:2]) or 'none'}, …). Choose another file."
         )
     return _convolutional(file)
 
 
 def _convolutional(file: _Arrays) -> PublishedNetwork:
     ins, width = file.get("Conv_0/kernel", 4)[2:]
-    attends, vit = file.count("MultiHeadDotProductAttention"), file.count("Transformer")
+    attends = file.count("MultiHeadDotProductAttention")
+    vit = file.count("Transformer")
     blocks = 2 if attends else 1  # a stage, on the way down
     stages = 1 + file.count("PixelShuffleDownsample")
     multipliers = []

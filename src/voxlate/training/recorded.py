@@ -9,7 +9,8 @@ from voxlate.learning.settings import Training
 from voxlate.recipe import Recipe, read_with_head, with_trainings
 from voxlate.training.run import Run
 
-LEAST, MOST = 0.5, 4.0  # times the planned steps, to which the pace of a planned training may change them
+# times the planned steps, to which the pace of a planned training may change them
+LEAST, MOST = 0.5, 4.0
 
 
 def recorded(run: Run, kept: Recipe, paced: bool) -> tuple[Recipe, str]:
@@ -23,8 +24,7 @@ def recorded(run: Run, kept: Recipe, paced: bool) -> tuple[Recipe, str]:
     same = len(trainings) == len(shown.all_stages) and with_trainings(shown, trainings) == kept
     if not same or not _same_trainings([stage.train for stage in shown.all_stages], trainings, paced):
         raise BadInput(
-            f"{run.recipe}: expected the recipe that this run began with, found an edited one. Restore it, or train "
-            "the edited recipe into another --out."
+            f"{run.recipe}: expected the recipe that this run began with, found an edited one. Restore it, or train the edited recipe into another --out."
         )
     return shown, head
 

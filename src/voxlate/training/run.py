@@ -13,7 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import tomli_w
 import torch
 from torch import Tensor, nn
@@ -27,7 +26,7 @@ from voxlate.files import LOCK, whole_file, write_json, write_text
 from voxlate.learning.settings import Training
 from voxlate.methods.method import Method
 from voxlate.recipe import Recipe, from_dict, header, needed_code, to_dict
-from voxlate.records import Record, Tensors
+from voxlate.records import Record, Tensors, checksum, write_tensors
 from voxlate.scoring.provenance import read_run
 from voxlate.scoring.verdict import Verdict, logged
 from voxlate.training.headers import header_of
@@ -49,7 +48,7 @@ class Run:
         return self.folder / "recipe.toml"
 
     @property
-    def plan(self) -> Path:
+    def pace(self) -> Path:
         return self.folder / "plan.json"
 
     @property
@@ -92,7 +91,11 @@ def weights_of(path: Path) -> Path:
 
 
 def begin_run(
-    folder: Path, recipe: Recipe, head: str, data: dict[str, Any], notes: Mapping[str, Any] | None = None
+    folder: Path,
+    recipe: Recipe,
+    head: str,
+    data: dict[str, Any],
+    notes: Mapping[str, Any] | None = None,
 ) -> Run:
     """Make the folder of a new run, or open the one that is there if it is the same recipe on the same data.
 
@@ -108,8 +111,7 @@ def begin_run(
             return run
         if run.has_begun:
             raise BadInput(
-                f"{folder}: expected an empty folder or this very run, found another run ({change}). "
-                "Choose another --out, or give the same recipe and data to resume."
+                f"{folder}: expected an empty folder or this very run, found another run ({change}). Choose another --out, or give the same recipe and data to resume."
             )
         for file in (run.provenance, run.log, run.naive, run.anatomy):
             file.unlink(missing_ok=True)
@@ -125,10 +127,14 @@ def begin_run(
 def check_free(run: Run) -> None:
     """Raise BadInput where a folder that is no run yet holds anything but a plan."""
     folder = run.folder
-    if folder.exists() and (not folder.is_dir() or set(folder.iterdir()) - {run.recipe, run.plan, folder / LOCK}):
-        if run.has_begun or run.provenance.is_file():
-            raise BadInput(f"{folder}: expected an empty folder or a plan, found a run. Choose another --out.")
-        raise BadInput(f"{folder}: expected an empty folder or a run, found other files. Choose another --out.")
+    if not folder.exists():
+        return
+    of_plan = {run.recipe, run.pace, folder / LOCK}
+    if folder.is_dir() and set(folder.iterdir()) <= of_plan:
+        return
+    if run.has_begun or run.provenance.is_file():
+        raise BadInput(f"{folder}: expected an empty folder or a plan, found a run. Choose another --out.")
+    raise BadInput(f"{folder}: expected an empty folder or a run, found other files. Choose another --out.")
 
 
 def begun_trainings(run: Run) -> dict[str, dict[str, Any]]:
@@ -199,7 +205,12 @@ def _trained_by(recipe: dict[str, Any]) -> dict[str, Any]:
 def made_by() -> dict[str, Any]:
     """Which software made a file, and that it is no medical device."""
     packages = {name: metadata.version(name) for name in ("torch", "numpy", "nibabel", "safetensors")}
-    return {"voxlate": voxlate.__version__, "python": platform.python_version(), **packages, "notice": NOTICE}
+    return {
+        "voxlate": voxlate.__version__,
+        "python": platform.python_version(),
+        **packages,
+        "notice": NOTICE,
+    }
 
 
 def weights_header(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int, seconds: float) -> dict[str, Any]:
@@ -207,7 +218,8 @@ def weights_header(recipe: Recipe, method: nn.Module, cohort: Cohort, steps: int
     cases = teaching_cases(cohort, recipe.data)  # others may be scaled otherwise
     maps = {name: recipe.intensity[name] for name in recipe.data.target}
     scales = {name: cohort.target_scale(one, name, cases) for name, one in maps.items()}
-    plain, sources = to_dict(recipe), {name: recipe.intensity[name] for name in recipe.data.source}
+    plain = to_dict(recipe)
+    sources = {name: recipe.intensity[name] for name in recipe.data.source}
     return {
         "recipe": plain,
         **({"imports": needed} if (needed := needed_code(plain)) else {}),
@@ -243,29 +255,23 @@ def save_weights(path: Path, method: nn.Module, header: dict[str, Any]) -> None:
 
     Raises BadInput where a weight is not finite.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items()}
+    tensors = dict(method.state_dict())
     _check_finite(tensors, path)
-    text = json.dumps({**header, "sha256": checksum(header, tensors)})
-    with whole_file(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, {"voxlate": text})
+    text = json.dumps({**header, "sha256": weights_checksum(header, tensors)})
+    write_tensors(path, tensors, {"voxlate": text})
 
 
-def checksum(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of a header, but for its own entry there, and of weights."""
+def weights_checksum(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """The checksum of a weights file: of its header without the entry of the checksum itself, and of its tensors."""
     plain = {key: value for key, value in header.items() if key != "sha256"}
-    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return checksum(json.dumps(plain, sort_keys=True), tensors)
 
 
 def _check_finite(tensors: dict[str, Tensor], path: Path) -> None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise BadInput(
-                f"{path}: expected finite weights, found {int((~tensor.isfinite()).sum())} of {tensor.numel()} in "
-                f"'{name}' that are not: the training diverged. Train again with a lower train.optimiser.lr."
+                f"{path}: expected finite weights, found {int((~tensor.isfinite()).sum())} of {tensor.numel()} in '{name}' that are not: the training diverged. Train again with a lower train.optimiser.lr."
             )
 
 
@@ -301,7 +307,8 @@ def _more(recipe: Any) -> list[int]:
 
 def _as_trained(stated: Any, trained: Any) -> Any:
     """A run's recipe without the further steps that its weights have not seen yet."""
-    seen, asked = _more(trained), _more(stated)
+    seen = _more(trained)
+    asked = _more(stated)
     if seen == asked or seen != asked[: len(seen)]:
         return stated
     train = {key: value for key, value in stated["train"].items() if key != "more"}
@@ -322,21 +329,23 @@ def _check_shapes(method: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
         here, there = (_shape(one.get(name)) for one in (wanted, tensors))
         if here != there:
             raise BadInput(
-                f"{path}: expected weights of this recipe, found another's ('{name}': expected {here}, found {there}). "
-                "Use the weights with the recipe they were trained by."
+                f"{path}: expected weights of this recipe, found another's ('{name}': expected {here}, found {there}). Use the weights with the recipe they were trained by."
             )
 
 
 def _built(recipe: Recipe, path: Path) -> Method:
     """The method of a recipe, once it is known to be that of the weights: another may be too large to be built."""
-    header, tensors = read_header(path), read_weights(path)
-    with suppress(NotImplementedError, RuntimeError), torch.device("meta"):  # code of others may compute as it builds
+    header = read_header(path)
+    tensors = read_weights(path)
+    with (
+        suppress(NotImplementedError, RuntimeError),
+        torch.device("meta"),
+    ):  # code of others may compute as it builds
         method = recipe.build()
         _check_shapes(method, tensors, path)
         if (found := sum(one.numel() for one in method.parameters())) != header["parameters"]:
             raise BadInput(
-                f"{path}: expected weights of {header['parameters']} parameters, as their header says, found {found}. "
-                "Get the file again."
+                f"{path}: expected weights of {header['parameters']} parameters, as their header says, found {found}. Get the file again."
             )
     return recipe.build()
 
@@ -346,11 +355,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     with opened(path) as file:
         header = header_of(file)
         tensors = {name: file.file.get_tensor(name) for name in file.shapes}
-    if header["sha256"] != checksum(header, tensors):
-        raise BadInput(
-            f"{path}: expected weights and header as they were saved, found others (their checksum differs). Get the "
-            "file again."
-        )
+    file.record.check_checksum(header["sha256"], weights_checksum(header, tensors))
     return tensors
 
 
@@ -377,13 +382,11 @@ def load_method(path: Path, allow_code: bool = False) -> tuple[Method, Recipe, d
     if path.is_dir() and Run(path).provenance.exists():
         if (stated := read_run(Run(path).provenance).get("recipe")) is None:
             raise BadInput(
-                f"{Run(path).provenance}: expected the provenance of a training, with its recipe, found one without. "
-                "Restore the file, or name weights.safetensors instead of the folder."
+                f"{Run(path).provenance}: expected the provenance of a training, with its recipe, found one without. Restore the file, or name weights.safetensors instead of the folder."
             )
         if change := first_change(_as_trained(stated, header["recipe"]), header["recipe"]):
             raise BadInput(
-                f"{weights}: expected weights of this run's recipe, found those of another ({change}). "
-                "Restore the run's own file."
+                f"{weights}: expected weights of this run's recipe, found those of another ({change}). Restore the run's own file."
             )
     method = _built(recipe, weights)
     load_weights(method, weights)
@@ -417,7 +420,8 @@ def first_change(old: Any, new: Any, name: str = "") -> str:
     """The first key, as a dotted path, that differs, with both values; "" where nothing does."""
     if old == new:
         return ""
-    first, second = _as_tables(old), _as_tables(new)
+    first = _as_tables(old)
+    second = _as_tables(new)
     if first is not None and second is not None:
         for place in sorted({*first, *second}):
             if change := first_change(first.get(place), second.get(place), f"{name}.{place}" if name else place):

@@ -14,11 +14,29 @@ from voxlate.records import LARGEST, MOST, Record
 if TYPE_CHECKING:
     from voxlate.training.learner import Epochs, Learner
 
-OUTLINE = {"method", "averaged", "optimisers", "epochs", "memory", "step", "seconds", "stage"}
+OUTLINE = {
+    "method",
+    "averaged",
+    "optimisers",
+    "epochs",
+    "memory",
+    "step",
+    "seconds",
+    "stage",
+}
 # keys of torch's groups that say how a step is computed, not what it gives; other versions of torch have others
-OF_TORCH = {"amsgrad", "maximize", "foreach", "capturable", "differentiable", "fused", "decoupled_weight_decay"}
+OF_TORCH = {
+    "amsgrad",
+    "maximize",
+    "foreach",
+    "capturable",
+    "differentiable",
+    "fused",
+    "decoupled_weight_decay",
+}
 
-CHANGES_STEPS = {"amsgrad", "maximize", "decoupled_weight_decay"}  # of these, those that would train otherwise
+# of these, those that would train otherwise
+CHANGES_STEPS = {"amsgrad", "maximize", "decoupled_weight_decay"}
 
 
 def _record(path: Path | str) -> Record:
@@ -30,15 +48,31 @@ def check_outline(path: Path, state: object) -> None:
     record = _record(path)
     record.check(isinstance(state, dict) and all(isinstance(key, str) for key in state), "no table")
     assert isinstance(state, dict)
-    lacking, more = sorted(OUTLINE - state.keys()), sorted(state.keys() - OUTLINE)
-    record.check(not lacking and not more, f"{', '.join([*(f'no {one}' for one in lacking), *more])}"[:200])
+    lacking = sorted(OUTLINE - state.keys())
+    more = sorted(state.keys() - OUTLINE)
+    record.check(
+        not lacking and not more,
+        f"{', '.join([*(f'no {one}' for one in lacking), *more])}"[:200],
+    )
     record.check(isinstance(state["stage"], str), "a stage without a name")
-    record.check(_is_whole(state["step"]) and 1 <= state["step"] <= MOST, f"the step {state['step']!r:.80}")
+    record.check(
+        _is_whole(state["step"]) and 1 <= state["step"] <= MOST,
+        f"the step {state['step']!r:.80}",
+    )
     seconds = state["seconds"]
-    record.check(type(seconds) in (int, float) and 0 <= seconds <= LARGEST, f"{seconds!r:.80} seconds")
+    record.check(
+        type(seconds) in (int, float) and 0 <= seconds <= LARGEST,
+        f"{seconds!r:.80} seconds",
+    )
 
 
-def check_state(path: Path, state: Mapping[str, Any], learner: "Learner", length: int, patch: Sequence[int]) -> None:
+def check_state(
+    path: Path,
+    state: Mapping[str, Any],
+    learner: "Learner",
+    length: int,
+    patch: Sequence[int],
+) -> None:
     """Raise BadInput unless a state (see `check_outline`) is one of this training, of so many steps on such patches."""
     record = _record(path)
     step = state["step"]
@@ -49,26 +83,40 @@ def check_state(path: Path, state: Mapping[str, Any], learner: "Learner", length
     known = isinstance(optimisers, dict) and optimisers.keys() == learner.optimisers.keys()
     record.check(known, f"optimisers of other turns than {', '.join(learner.optimisers)}")
     for turn, optimiser in learner.optimisers.items():
-        _check_optimiser(record, f"optimisers.{turn}", optimisers[turn], optimiser, step * learner.method.turns[turn])
+        _check_optimiser(
+            record,
+            f"optimisers.{turn}",
+            optimisers[turn],
+            optimiser,
+            step * learner.method.turns[turn],
+        )
     _check_epochs(record, state["epochs"], learner.epochs, step)
     _check_memory(record, state["memory"], learner.method, patch)
 
 
 def _check_optimiser(
-    record: Record, where: str, found: object, optimiser: torch.optim.Optimizer, most_steps: int
+    record: Record,
+    where: str,
+    found: object,
+    optimiser: torch.optim.Optimizer,
+    most_steps: int,
 ) -> None:
     """Moments are those of the optimiser's own parameters, and its settings those of the recipe."""
     sound = isinstance(found, dict) and found.keys() == {"state", "param_groups"} and isinstance(found["state"], dict)
     record.check(sound, f"{where} without moments")
     assert isinstance(found, dict)
-    groups, wanted = found["param_groups"], optimiser.state_dict()["param_groups"]
+    groups = found["param_groups"]
+    wanted = optimiser.state_dict()["param_groups"]
     record.check(isinstance(groups, list) and len(groups) == len(wanted), f"other groups in {where}")
     expected = dict[int, tuple[Tensor, bool]]()
     for group, own, real in zip(groups, wanted, optimiser.param_groups):
         record.check(isinstance(group, dict), f"{where} with a group that is none")
         record.check((own.keys() ^ group.keys()) <= OF_TORCH, f"{where} with other settings")
         for key in own.keys() - OF_TORCH - {"lr"}:
-            record.check(_same(group[key], own[key]), f"{where}.{key} of {group[key]!r:.80}, not {own[key]!r:.80}")
+            record.check(
+                _same(group[key], own[key]),
+                f"{where}.{key} of {group[key]!r:.80}, not {own[key]!r:.80}",
+            )
         for key in OF_TORCH & group.keys():
             value = group[key]
             record.check(value is None or type(value) is bool, f"{where}.{key} of {value!r:.80}")
@@ -78,14 +126,23 @@ def _check_optimiser(
         record.check(type(rate) is float and 0 <= rate <= LARGEST, f"{where}.lr of {rate!r:.80}")
         expected |= {number: (one, bool(own.get("orthogonal"))) for number, one in zip(own["params"], real["params"])}
     for number, moments in found["state"].items():
-        record.check(type(number) is int and number in expected, f"{where} with moments of no parameter")
+        record.check(
+            type(number) is int and number in expected,
+            f"{where} with moments of no parameter",
+        )
         parameter, orthogonal = expected[number]
         shapes = {"step": torch.zeros(()), **dict.fromkeys(_moments(orthogonal), parameter)}
         _check_tensors(record, f"{where}.{number}", moments, shapes)
         count = float(moments["step"])
-        record.check(count == round(count) and 0 <= count <= most_steps, f"{where}.{number} at step {count:g}")
+        record.check(
+            count == round(count) and 0 <= count <= most_steps,
+            f"{where}.{number} at step {count:g}",
+        )
         squares = moments.get("exp_avg_sq")
-        record.check(squares is None or bool((squares >= 0).all()), f"{where}.{number} with negative squares")
+        record.check(
+            squares is None or bool((squares >= 0).all()),
+            f"{where}.{number} with negative squares",
+        )
 
 
 def _moments(orthogonal: bool) -> tuple[str, ...]:
@@ -93,17 +150,29 @@ def _moments(orthogonal: bool) -> tuple[str, ...]:
 
 
 def _check_epochs(record: Record, found: object, epochs: "Epochs", step: int) -> None:
-    known = isinstance(found, dict) and found.keys() - {"steps"} == {"losses", "running", "count"}
+    known = isinstance(found, dict) and found.keys() - {"steps"} == {
+        "losses",
+        "running",
+        "count",
+    }
     record.check(known, "epochs without losses")
     assert isinstance(found, dict)
     steps = found.get("steps", epochs.steps)  # version 0.6 wrote none
     sound = _is_whole(steps) and 0 <= steps <= MOST and bool(steps) == bool(epochs.steps)
     record.check(sound, f"epochs of {steps!r:.80} steps")
-    losses, running, count = found["losses"], found["running"], found["count"]
+    losses = found["losses"]
+    running = found["running"]
+    count = found["count"]
     record.check(isinstance(losses, list) and _is_whole(count), "epochs whose losses are none")
-    record.check(all(type(one) is float and math.isfinite(one) for one in losses), "losses that are no numbers")
+    record.check(
+        all(type(one) is float and math.isfinite(one) for one in losses),
+        "losses that are no numbers",
+    )
     whole, part = divmod(step, steps) if steps else (0, 0)
-    record.check((len(losses), count) == (whole, part), f"{len(losses)} epochs and {count} steps at step {step}")
+    record.check(
+        (len(losses), count) == (whole, part),
+        f"{len(losses)} epochs and {count} steps at step {step}",
+    )
     record.check((running is None) == (count == 0), "a running loss of no steps, or none of some")
     if running is not None:
         kind = running.dtype if isinstance(running, Tensor) else None
@@ -120,7 +189,8 @@ def _check_memory(record: Record, found: object, method: Method, patch: Sequence
         most, channels = rooms[name]
         known = isinstance(images, Tensor) and images.ndim > 0 and 1 <= len(images) <= most
         record.check(known, f"a memory '{name}' of no images, or too many")
-        kind = torch.bfloat16 if images.dtype == torch.bfloat16 else torch.float32  # as the training computes
+        # as the training computes
+        kind = torch.bfloat16 if images.dtype == torch.bfloat16 else torch.float32
         wanted = torch.empty((len(images), channels, *patch), dtype=kind, device="meta")
         _check_tensors(record, "memory", {name: images}, {name: wanted})
 
@@ -136,7 +206,10 @@ def _check_tensors(record: Record, where: str, found: object, wanted: Mapping[st
         plain = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
         record.check(plain, f"'{where}.{name}' that is no tensor")
         same = value.shape == one.shape and value.dtype == one.dtype
-        record.check(same, f"'{where}.{name}' of shape {tuple(value.shape)} {value.dtype}, not {tuple(one.shape)}")
+        record.check(
+            same,
+            f"'{where}.{name}' of shape {tuple(value.shape)} {value.dtype}, not {tuple(one.shape)}",
+        )
         sound = not value.is_floating_point() or bool(value.isfinite().all())
         record.check(sound, f"'{where}.{name}' with values that are not finite")
 

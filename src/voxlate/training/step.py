@@ -40,7 +40,9 @@ def take_step(
 ) -> dict[str, dict[str, torch.Tensor]]:
     """Every turn once (or as often as its method says); returns each turn's last losses, still on the device."""
     losses = {}
-    rate, progress, calls = options.rate(learner.step), options.progress(learner.step), 0
+    rate = options.rate(learner.step)
+    progress = options.progress(learner.step)
+    calls = 0
     clock = Clock(device) if clock is None else clock
     clock.start()
     for turn, repeats in learner.method.turns.items():
@@ -57,7 +59,8 @@ def take_step(
                 clock.lap("data")
                 noise = Noise(stable_id(seed, learner.step, calls), batch.item)
                 # for dropout, the same after a restart
-                seed_of = torch.default_generator if device.type == "cpu" else torch  # the latter looks for GPUs: 1 ms
+                # the latter looks for GPUs: 1 ms
+                seed_of = torch.default_generator if device.type == "cpu" else torch
                 seed_of.manual_seed(stable_id(noise.seed, int(batch.item.flatten()[0])))
                 with autocast(device, options.precision):
                     parts = parallel(turn, batch.to(device), noise, progress)
@@ -67,7 +70,8 @@ def take_step(
                 calls += 1
             if options.clip_norm:
                 moving = [one for group in optimiser.param_groups for one in group["params"]]
-                on_cpu = True if device.type == "cpu" else None  # elsewhere torch takes all tensors together by itself
+                # elsewhere torch takes all tensors together by itself
+                on_cpu = True if device.type == "cpu" else None
                 nn.utils.clip_grad_norm_(moving, options.clip_norm, foreach=on_cpu)
             optimiser.step()
             clock.lap("backward")

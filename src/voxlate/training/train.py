@@ -62,7 +62,8 @@ from voxlate.training.validate import (
 )
 
 PACED = 0.1  # share of a stage's steps after which its speed is known
-CALIBRATION_SLICES = 256  # enough for a standard deviation to 1 % (paper 004's system: at least 200)
+# enough for a standard deviation to 1 % (paper 004's system: at least 200)
+CALIBRATION_SLICES = 256
 BOUND_SLICES = 64
 
 
@@ -119,12 +120,14 @@ def train(
         **({} if fold is None else {"fold": fold}),
     }
     given = [Run(Path(other)) for other in reuse]
-    others, pretrained = [one for one in given if not is_imported(one)], [one for one in given if is_imported(one)]
+    others = [one for one in given if not is_imported(one)]
+    pretrained = [one for one in given if is_imported(one)]
 
     def begin() -> None:
         held.enter_context(locked(out))
         place = seen_from(out, Path(data).resolve())
-        inherited = read_header(start).get("training_voxels", []) if start else []  # what those weights have seen
+        # what those weights have seen
+        inherited = read_header(start).get("training_voxels", []) if start else []
         run = begin_run(out, recipe, head, about, {"prepared": place, "inherited_voxels": inherited})
         if not run.naive.exists():
             naive.fit_cohort(cohort, recipe.data.source, recipe.data.target, fixed_ranges(recipe)).save(run.naive)
@@ -132,7 +135,10 @@ def train(
             maps = [{name: recipe.intensity[name] for name in one} for one in (recipe.data.source, recipe.data.target)]
             anatomy_of(cohort, teaching_cases(cohort, recipe.data), *maps).save(run.anatomy)
         notes = [] if fold is None else [fold_note(cohort, fold)]
-        notes += [*notes_on(recipe, cohort), f"curves in a browser: tensorboard --logdir {out / 'tensorboard'}"]
+        notes += [
+            *notes_on(recipe, cohort),
+            f"curves in a browser: tensorboard --logdir {out / 'tensorboard'}",
+        ]
         for name in (stage.name for stage in recipe.stages if not run.weights(stage.name).exists()):
             notes += reuse_weights(run, others, stage_recipe(recipe, name), name)
         for note in notes:
@@ -148,7 +154,11 @@ def train(
 
 
 def _with_precision(
-    recipe: Recipe, run: Run, accelerator: Accelerator, device: torch.device, say: Callable[[str], None]
+    recipe: Recipe,
+    run: Run,
+    accelerator: Accelerator,
+    device: torch.device,
+    say: Callable[[str], None],
 ) -> Recipe:
     """The recipe with a precision in place of "auto": that of the run where it has begun, else of this machine.
 
@@ -180,7 +190,8 @@ class _Session:
 
 def _train_stages(session: _Session, jobs: Sequence[Job], start: Path | None) -> Recipe | None:
     """Train what is not finished; returns the recipe to go on with where the pace of a stage changed it."""
-    run, earlier = session.run, dict[str, Method]()
+    run = session.run
+    earlier = dict[str, Method]()
     for job in jobs:
         torch.manual_seed(job.seed)
         name = job.stage.name
@@ -204,7 +215,8 @@ def _pretrained(job: Job, session: _Session, method: Method) -> Method | None:
 
     None where the stage is another one, or no imported autoencoder has its network, which is said.
     """
-    stage, main = job.stage, job.accelerator.is_main_process
+    stage = job.stage
+    main = job.accelerator.is_main_process
     if stage.method.makes_targets:
         return None
     for run in session.pretrained:
@@ -216,7 +228,12 @@ def _pretrained(job: Job, session: _Session, method: Method) -> Method | None:
             load_weights(method.without_opponent, run.weights())
             method.to(job.device)
             origin = read_run(run.provenance)["data"]["imported"]
-            return _finish(job, session.run, Learner(method, method, {}, Epochs(0)), {"imported": origin})
+            return _finish(
+                job,
+                session.run,
+                Learner(method, method, {}, Epochs(0)),
+                {"imported": origin},
+            )
     return None
 
 
@@ -229,8 +246,7 @@ def _check_autoencoder(method: Method, stage: FullStage, earlier: Mapping[str, M
         own = earlier[name].net.state_dict()
         if own.keys() != inside.keys() or any(not torch.equal(own[key].cpu(), inside[key].cpu()) for key in own):
             raise BadInput(
-                f"{run.weights(stage.name)}: expected a model of the latents of {run.weights(name).name}, found one of "
-                f"another autoencoder's. Restore that file, or delete {run.weights(stage.name).name} to train it again."
+                f"{run.weights(stage.name)}: expected a model of the latents of {run.weights(name).name}, found one of another autoencoder's. Restore that file, or delete {run.weights(stage.name).name} to train it again."
             )
 
 
@@ -251,8 +267,7 @@ def _check_stages(recipe: Recipe, jobs: Sequence[Job], start: Path | None) -> No
     cohort = jobs[0].cohort
     if not recipe.finds_mask_of(name := cohort.provenance.get("mask_from")):
         raise BadInput(
-            f"{cohort.folder}: expected a mask found in {' or '.join(recipe.data.source)}, which a model is given to "
-            f"synthesise, found the brain of {name}. Prepare it with --mask-from {recipe.data.source[0]}."
+            f"{cohort.folder}: expected a mask found in {' or '.join(recipe.data.source)}, which a model is given to synthesise, found the brain of {name}. Prepare it with --mask-from {recipe.data.source[0]}."
         )
     for job in jobs:
         data = job.stage.data
@@ -266,8 +281,7 @@ def _check_stages(recipe: Recipe, jobs: Sequence[Job], start: Path | None) -> No
         earlier[job.stage.name], _ = _initial_method(job.stage, earlier)
     if start is not None and jobs[-1].stage.task.encodes:
         raise BadInput(
-            f"--init: expected a model without an autoencoder of its own, found '{recipe.title}'. Take the stages of "
-            "another run with --reuse, or train without --init."
+            f"--init: expected a model without an autoencoder of its own, found '{recipe.title}'. Take the stages of another run with --reuse, or train without --init."
         )
     if start is not None:
         load_weights(earlier["final"], start)
@@ -276,7 +290,8 @@ def _check_stages(recipe: Recipe, jobs: Sequence[Job], start: Path | None) -> No
 
 def _initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Method, str]:
     """The untrained method of a stage, and a sentence for the log where not all its weights are random."""
-    method, started = stage.build(earlier), ""
+    method = stage.build(earlier)
+    started = ""
     if stage.start_from is not None:
         started = start_from(method, earlier[stage.start_from], stage.start_from)
     if stage.train.only is not None:
@@ -286,12 +301,16 @@ def _initial_method(stage: FullStage, earlier: Mapping[str, Method]) -> tuple[Me
 
 def _train_stage(job: Job, session: _Session, method: Method, started: str) -> Method | Recipe:
     """Train a stage to its end, or until its pace changes the recipe; the saved state is what that goes on from."""
-    stage, options, device = job.stage, job.stage.train, job.device
-    run, main = session.run, job.accelerator.is_main_process
+    stage = job.stage
+    options = job.stage.train
+    device = job.device
+    run = session.run
+    main = job.accelerator.is_main_process
     learner = begin_learner(method, options, device, job.epoch_steps if options.stop else 0)
     if state := _saved(job, run):
         if options.stop and isinstance(state.get("epochs"), dict):
-            state["epochs"].setdefault("steps", job.epoch_steps_of_all_turns)  # of a run that version 0.6 began
+            # of a run that version 0.6 began
+            state["epochs"].setdefault("steps", job.epoch_steps_of_all_turns)
         check_state(run.state, state, learner, options.length, stage.data.patch)
         learner.load_state(state)
     parallel = method if job.alone else job.accelerator.prepare(method)
@@ -312,7 +331,8 @@ def _train_stage(job: Job, session: _Session, method: Method, started: str) -> M
         learner.step += 1
         _add_to_epoch(learner, losses, job.accelerator)
         last = learner.step == options.length or _stops_early(learner, options)
-        saves, logs = last or learner.step % options.save_every == 0, learner.step % options.log_every == 0
+        saves = last or learner.step % options.save_every == 0
+        logs = learner.step % options.log_every == 0
         stops = agreement.reached(learner.step, log.step_seconds)
         saves = saves or stops
         if saves or logs:  # else it would wait for the device at every step
@@ -353,25 +373,30 @@ def _saved(job: Job, run: Run) -> dict[str, Any] | None:
     """The state that was saved in the stage of a job; raises BadInput where it is of no stage of the recipe."""
     if not run.state.exists():
         return None
-    state, names = load_state(run.state), [stage.name for stage in job.recipe.all_stages]
+    state = load_state(run.state)
+    names = [stage.name for stage in job.recipe.all_stages]
     if state["stage"] not in names:
         raise BadInput(
-            f"{run.state}: expected a state of one of the stages {', '.join(names)}, found one of "
-            f"'{state['stage']:.80}'. Delete it to start again."
+            f"{run.state}: expected a state of one of the stages {', '.join(names)}, found one of '{state['stage']:.80}'. Delete it to start again."
         )
     return state if state["stage"] == job.stage.name else None
 
 
 def _repaced(job: Job, session: _Session, learner: Learner, step_seconds: float) -> Recipe | None:
     """The recipe with other lengths that the pace asks for, once for each stage; the run's files then hold it."""
-    name, changed = job.stage.name, list[Recipe | None]([None])
+    name = job.stage.name
+    changed = list[Recipe | None]([None])
 
     def ask() -> None:
         noted = read_run(session.run.provenance).get("paced", {})
         if session.pace is None or name in noted:
             return
         recipe = session.pace(job.recipe, name, learner.step, step_seconds)
-        note = {"step": learner.step, "seconds": step_seconds, "steps_before": job.stage.train.steps}
+        note = {
+            "step": learner.step,
+            "seconds": step_seconds,
+            "steps_before": job.stage.train.steps,
+        }
         change_recipe(session.run, recipe or job.recipe, {"paced": {**noted, name: note}})
         changed[0] = recipe
 
@@ -391,7 +416,11 @@ def _finish(job: Job, run: Run, learner: Learner, notes: Mapping[str, Any] | Non
         recipe = stage_recipe(job.recipe, job.stage.name)
         header = weights_header(recipe, method, job.cohort, learner.step, learner.seconds)
         header["training_voxels"] += read_run(run.provenance).get("inherited_voxels", [])
-        save_weights(run.weights(job.stage.name), method, header | _bound(job, method, run) | dict(notes or {}))
+        save_weights(
+            run.weights(job.stage.name),
+            method,
+            header | _bound(job, method, run) | dict(notes or {}),
+        )
     job.accelerator.wait_for_everyone()
     return method
 
@@ -406,14 +435,22 @@ def _kept_moments(job: Job, method: Method, session: _Session) -> Path | None:
         if session.stop and done < total:
             raise Stopped(f"stopped at case {done} of {total} whose latents are encoded ({job.stage.name})")
 
-    maps, autoencoder = job.recipe.intensity, method.autoencoder
+    maps = job.recipe.intensity
+    autoencoder = method.autoencoder
     folder = moments_folder(job.stage, job.cohort, maps, autoencoder)
-    by_main(job.accelerator, lambda: keep_moments(job.stage, job.cohort, maps, autoencoder, job.device, folder, report))
+    by_main(
+        job.accelerator,
+        lambda: keep_moments(job.stage, job.cohort, maps, autoencoder, job.device, folder, report),
+    )
     return folder
 
 
 def _check_finite(
-    learner: Learner, losses: Mapping[str, Mapping[str, torch.Tensor]], job: Job, run: Run, weights_too: bool
+    learner: Learner,
+    losses: Mapping[str, Mapping[str, torch.Tensor]],
+    job: Job,
+    run: Run,
+    weights_too: bool,
 ) -> None:
     """Raise BadInput, in all processes, where a loss, or a weight before it is saved, is not finite.
 
@@ -431,13 +468,15 @@ def _check_finite(
         kept = "the last state before it is kept" if run.state.exists() else "no state was saved yet"
         exact = " or in train.precision float32" if job.stage.train.precision == "bfloat16" else ""
         raise BadInput(
-            f"{run.folder}: expected finite losses and weights, found a {found[0]} at step {learner.step} of stage "
-            f"'{job.stage.name}': the training diverged; {kept}. Train into another --out with a lower "
-            f"train.optimiser.lr (now {job.stage.train.optimiser.lr:g}){exact}."
+            f"{run.folder}: expected finite losses and weights, found a {found[0]} at step {learner.step} of stage '{job.stage.name}': the training diverged; {kept}. Train into another --out with a lower train.optimiser.lr (now {job.stage.train.optimiser.lr:g}){exact}."
         )
 
 
-def _add_to_epoch(learner: Learner, losses: Mapping[str, Mapping[str, torch.Tensor]], accelerator: Accelerator) -> None:
+def _add_to_epoch(
+    learner: Learner,
+    losses: Mapping[str, Mapping[str, torch.Tensor]],
+    accelerator: Accelerator,
+) -> None:
     """Add a step's loss, of the turn that makes images, to its epoch, with one mean loss in all processes."""
     *_, made = losses.values()
     if learner.epochs.add(made["total"]) and accelerator.num_processes > 1:

@@ -48,7 +48,8 @@ def validation_items(recipe: Recipe, stage: FullStage, cohort: Cohort) -> list[B
 
 def validation_places(stage: FullStage, cohort: Cohort) -> Sequence[tuple[str, Triple]]:
     """Case and start of each validation item of a stage, in their order."""
-    split, wanted = validation_split(cohort), {*stage.data.source, *stage.data.target}
+    split = validation_split(cohort)
+    wanted = {*stage.data.source, *stage.data.target}
     if stage.data.apart and not any(wanted <= set(one.present) for one in cohort.cases if one.split == split):
         return []
     return even_places(cohort, in_pairs(stage), split, stage.train.validation_items)
@@ -65,7 +66,12 @@ def whole_slices(recipe: Recipe, stage: FullStage, cohort: Cohort, split: str, c
     An autoencoder may be trained on pieces of slices; what is measured of it is for those that build on it.
     """
     shape = (stage.data.patch[0], *recipe.data.patch[1:])
-    data = replace(stage.data, patch=shape, foreground=recipe.data.foreground, slices=recipe.data.slices)
+    data = replace(
+        stage.data,
+        patch=shape,
+        foreground=recipe.data.foreground,
+        slices=recipe.data.slices,
+    )
     limit = -(-count // shape[0])
     return validation_batches(cohort, data, recipe.intensity, split=split, batch=recipe.synth.batch, limit=limit)
 
@@ -84,8 +90,11 @@ def validate(
 
     measure: gets each batch, what the model was given of it, and the image. Nothing where there are no batches.
     """
-    losses, errors, sampling = [], [], stage.validation_sampling(recipe.synth)
-    rows, labels = [], []
+    losses = []
+    errors = []
+    sampling = stage.validation_sampling(recipe.synth)
+    rows = []
+    labels = []
     for batch in batches:
         batch = batch.to(device)
         with autocast(device, stage.train.precision):
@@ -115,7 +124,10 @@ def _shown_target(batch: Batch, given: Batch, item: int) -> int:
     names = {name for name, one in zip(batch.source_names, hidden) if one}
     present = [True] * len(batch.target_names) if batch.target_present is None else batch.target_present[item].tolist()
     there = [place for place, one in enumerate(present) if one]
-    return next((place for place in there if batch.target_names[place] in names), next(iter(there), 0))
+    return next(
+        (place for place in there if batch.target_names[place] in names),
+        next(iter(there), 0),
+    )
 
 
 def _row(given: Batch, image: Tensor, truth: Tensor, item: int, data: DataSettings) -> list[np.ndarray]:

@@ -3,18 +3,14 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
-import safetensors.torch
 from pydantic import StrictStr
-from torch import Tensor
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from voxlate.config import adapter
 from voxlate.errors import BadInput
-from voxlate.files import whole_file
-from voxlate.records import Digest, Record, Shape, Tensors
+from voxlate.records import Digest, Record, Shape, Tensors, checksum, write_tensors
 from voxlate.scoring.regions import regions_from
 from voxlate.trust.calibration import BODY, MEMORY, OF_SAMPLES, Calibration, Header, Target
 from voxlate.trust.out_of_distribution import reference_shapes, references_from
@@ -32,17 +28,8 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
     for name, widths in calibration.widths.items():
         tensors |= widths.tensors(name)
     text = json.dumps(adapter(Header).dump_python(calibration.header, mode="json"))
-    with whole_file(path) as temporary:
-        stated = json.dumps({"header": text, "sha256": _checksum(text, tensors)})
-        safetensors.torch.save_file(tensors, temporary, {"calibration": stated})
-
-
-def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    stated = json.dumps({"header": text, "sha256": checksum(text, tensors)})
+    write_tensors(path, tensors, {"calibration": stated})
 
 
 def read_calibration(path: Path) -> Calibration:
@@ -54,7 +41,7 @@ def read_calibration(path: Path) -> Calibration:
         header: Header = record.parse(Header, text, infinite=True)
         _check(record, header)
         tensors = {name: one.clone() for name, one in file.read(_shapes(file, header)).items()}
-    record.check(stamped["sha256"] == _checksum(text, tensors), "a changed file (its checksum differs)")
+    record.check_checksum(stamped["sha256"], checksum(text, tensors))
     memory = references_from(tensors, MEMORY)
     record.check(memory.patients == header.patients, f"scans of {memory.patients} patients, not of {header.patients}")
     widths = {name: widths_from(tensors, name) for name, one in header.targets.items() if one.way in LESSONS}

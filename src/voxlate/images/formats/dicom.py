@@ -322,7 +322,7 @@ def _one_series(path: Path) -> dict[Path, Any]:
     series = series_among(headers.items())
     if len(series) > 1:
         raise BadInput(
-            f"{path}: expected one DICOM series, found {listing(series)}. Name one of them by such a path, put it in its own folder, or choose the series of a cohort by tags (--preset FILE.toml: docs/dicom.md)."
+            f"{path}: expected one DICOM series, found {listing(series)}. Name one of them by such a path, put it in its own folder, or choose the series of a cohort by tags (--preset FILE.toml: docs/guides/dicom.md)."
         )
     for file, header in headers.items():
         _check_image(header, file)

@@ -1,0 +1,91 @@
+"""The site of `make docs`: pages generated from the code, the table of faults, and the whole build."""
+
+import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from voxlate.config import key_types, members
+from voxlate.recipe import Recipe
+from voxlate.scoring.metrics import METRICS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def generate(monkeypatch):
+    """The module that generates pages."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import generate
+
+    return generate
+
+
+def section(page: str, heading: str) -> str:
+    """The part of a page below a heading."""
+    return page.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def test_the_page_of_commands_has_every_command_option_and_example(generate):
+    page = generate.commands()
+    assert len(re.findall(r"^## voxlate ", page, flags=re.M)) == 14
+    synth = section(page, "voxlate synth")
+    assert "`--samples <int range>`" in synth
+    assert "\nvoxlate synth RUN COHORT --out OUT --split val" in synth
+    assert "\\[required\\]" in synth
+
+
+def every_settings_class(kind: Any) -> set[Any]:
+    found = {kind}
+    for hint in key_types(kind).values():
+        for member in members(hint):
+            found |= every_settings_class(member)
+    return found
+
+
+def test_the_page_of_recipe_keys_has_every_key_of_every_settings_class(generate):
+    page = generate.recipe_keys()
+    named = {field.name for kind in every_settings_class(Recipe) for field in dataclasses.fields(kind)} - {"kind"}
+    assert len(named) > 150
+    assert named == set(re.findall(r"^\| `([a-z_0-9]+)` \|", page, flags=re.M))
+    assert "| `low` | required | value that becomes -1, in the volume's unit |" in section(
+        page, 'intensity: kind = "window"'
+    )
+    assert "| `steps` | `10000` |" in section(page, "train")
+
+
+def test_the_page_of_scores_has_every_metric(generate):
+    page = generate.scores()
+    assert all(f"| `{metric.key}` |" in page for metric in METRICS)
+    assert "| `NAME.dice` | Dice |" in page
+
+
+def test_markup_in_a_description_is_shown_as_it_is_and_backticks_are_code(generate):
+    assert generate.escaped("a_b <c> | [d]") == r"a\_b \<c\> \| \[d\]"
+    assert generate.escaped("see `a_b` there") == "see `a_b` there"
+    assert generate.code("a|b") == r"`a\|b`"
+
+
+def test_each_fault_names_a_test_file_that_exists():
+    table = (ROOT / "docs" / "reference" / "faults.md").read_text()
+    files = re.findall(r"\| `([a-z_/]+\.py)` \|$", table, flags=re.M)
+    assert len(files) > 60
+    assert [path for path in set(files) if not (ROOT / "tests" / path).is_file()] == []
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(tmp_path):
+    pytest.importorskip("furo", reason="the extra 'docs' is not installed")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "--quiet", ROOT / "docs", tmp_path / "html"]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    pages = list((tmp_path / "html").rglob("*.html"))
+    assert len(pages) > 20
+    loaded = r"""<(?:script|img|iframe)[^>]*\ssrc=["']https?:|<link[^>]*\shref=["']https?:"""
+    assert [page.name for page in pages if re.search(loaded, page.read_text(encoding="utf-8"))] == []
+    styles = (tmp_path / "html").rglob("*.css")
+    assert [style.name for style in styles if re.search(r"url\(.?https?:|@import", style.read_text())] == []

@@ -1,0 +1,55 @@
+"""The pages of docs/papers and docs/design name code, pictures and pages that exist."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import voxlate
+
+PACKAGE = Path(voxlate.__file__).parent
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*(ROOT / "docs" / "papers").glob("*.md"), *(ROOT / "docs" / "design").glob("*.md")])
+PAPERS = ("mrdpm", "xmodality", "lyu_wang", "umm_csgm", "make_a_volume")
+
+
+def definitions(path: Path) -> set[str]:
+    """The functions and classes of a module, methods as Class.method."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            names |= {f"{node.name}.{part.name}" for part in node.body if isinstance(part, ast.FunctionDef)}
+    return names
+
+
+def named_code(page: Path) -> list[tuple[str, str]]:
+    """The file and the name of each `folder/file.py:name` on a page."""
+    return re.findall(r"`([\w/]+\.py):([\w.]+)`", page.read_text())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_each_function_that_a_page_names_exists(page):
+    for file, name in named_code(page):
+        assert (PACKAGE / file).is_file(), f"{page.name}: {file}"
+        assert name in definitions(PACKAGE / file), f"{page.name}: {file}:{name}"
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_the_page_of_a_paper_says_where_its_equations_are(paper):
+    page = ROOT / "docs" / "papers" / f"{paper}.md"
+    assert len(named_code(page)) >= 10
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_each_page_and_picture_that_a_page_links_exists(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert target.startswith("https://") or (page.parent / target).is_file(), f"{page.name}: {target}"
+
+
+def test_each_page_that_the_package_names_exists():
+    for path in sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.toml")]):
+        for name in re.findall(r"docs/[\w/]+\.md", path.read_text()):
+            assert (ROOT / name).is_file(), f"{path.relative_to(PACKAGE)}: {name}"
